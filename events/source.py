@@ -1,0 +1,88 @@
+"""The ports between a source of events and the daemon.
+
+A source hands out deliveries in its own order and hands them out again, after a restart, until they have settled
+in every scope they go to. The caller records an outcome *before* it commits what passes the event, and settles
+it *after*; what it recorded for a commit that was lost, it withdraws (protocol 2).
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Protocol
+
+from events.model import Event, Identity, Outcome, Position
+
+
+@dataclass(frozen=True, slots=True)
+class Replay:
+    """A dead letter that an operator sent again, and the only scope it goes to."""
+
+    position: Position
+    """Of the event whose dead letter this settles."""
+    scope: str
+
+
+@dataclass(frozen=True, slots=True)
+class Delivery:
+    """One event at one position."""
+
+    event: Event
+    identity: Identity
+    digest: str
+    """The event digest: sha256 hex of canonical [type, known data]."""
+    position: Position
+    accepted_at: str
+    """ISO 8601, UTC."""
+    scopes: tuple[str, ...] | None = None
+    """Where it goes, once that is known; None until the dispatcher has said so."""
+    replay_of: Replay | None = field(default=None, compare=False)
+
+
+class EventSource(Protocol):
+    """A durable, ordered source of events. One reader at a time; safe to call from one event loop."""
+
+    @property
+    def instance(self) -> str:
+        """The instance of this source's positions, now."""
+        ...
+
+    async def next(self) -> Delivery:
+        """The next delivery in order; waits for one. Never the same one twice in the life of this object,
+        except after `rewind`.
+
+        Raises:
+            SourceUnavailable: try again.
+        """
+        ...
+
+    async def assign(self, position: Position, scopes: Sequence[str]) -> None:
+        """Remember which scopes an event goes to, so that a restart asks the same ones. Idempotent."""
+        ...
+
+    async def unsettled(self, scope: str, positions: Sequence[Position]) -> frozenset[Position]:
+        """Those of `positions` that still wait in `scope` (an operator may have taken one out)."""
+        ...
+
+    async def recorded(self, scope: str, positions: Sequence[Position]) -> Mapping[Position, Outcome]:
+        """Outcomes recorded or settled for these positions in `scope`."""
+        ...
+
+    async def record(self, scope: str, outcomes: Mapping[Position, Outcome]) -> None:
+        """Keep outcomes durably before the commit that passes their events. Replaces earlier unsettled ones."""
+        ...
+
+    async def withdraw(self, scope: str, positions: Sequence[Position]) -> None:
+        """Forget recorded outcomes whose commit was lost. Settled ones stay."""
+        ...
+
+    async def settle(self, scope: str, outcomes: Mapping[Position, Outcome]) -> None:
+        """These events are done in `scope`; an event done in all its scopes is acknowledged. Idempotent."""
+        ...
+
+    async def note_failure(self, scope: str, positions: Sequence[Position], error: str) -> None:
+        """Remember, for operators, why these wait; cleared when they settle."""
+        ...
+
+    async def reinstate(self, recorded: int) -> None:
+        """A bucket has already folded up to offset `recorded` of this instance, which is ahead of this source:
+        it was restored from a backup. Take a new instance and deliver what is unsettled under it."""
+        ...

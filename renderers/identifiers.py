@@ -1,0 +1,150 @@
+"""What ids, versions, names, images and URIs may be.
+
+Registry text is hostile: a name may be ``$(id)``, a tag may hold a newline. Each kind of text that can reach a
+rendered file has its one rule here, as an allow-list matched against the whole text. The filters of each sink
+(YAML, nginx, shell, env, Markdown) stand behind these rules as a second layer, the gate as a third.
+"""
+
+import re
+import unicodedata
+from decimal import Decimal, InvalidOperation
+from typing import Annotated, Any, Final
+
+from pydantic import AfterValidator, BeforeValidator, StringConstraints
+
+_SLUG: Final = re.compile(r"[a-z0-9]([a-z0-9_-]*[a-z0-9])?")
+_VERSION: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9._+-]{0,127}")
+_DIGEST: Final = re.compile(r"sha256:[0-9a-f]{64}")
+_DEVICE: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9:._-]{0,63}")
+_MEMORY: Final = re.compile(r"([0-9]{1,15}(?:\.[0-9]{1,3})?)(b|k|kb|kib|m|mb|mib|g|gb|gib)", re.IGNORECASE)
+_LABEL_KEY: Final = re.compile(r"[a-z0-9]([a-z0-9._-]{0,61}[a-z0-9])?")
+
+# The grammar of the distribution project's reference package, in its lower-case path form.
+_DOMAIN = r"(?:[A-Za-z0-9](?:[A-Za-z0-9-]*[A-Za-z0-9])?)(?:\.[A-Za-z0-9](?:[A-Za-z0-9-]*[A-Za-z0-9])?)*(?::[0-9]{1,5})?"
+_COMPONENT = r"[a-z0-9]+(?:(?:\.|_|__|-+)[a-z0-9]+)*"
+_IMAGE: Final = re.compile(
+    rf"(?:{_DOMAIN}/)?{_COMPONENT}(?:/{_COMPONENT})*(?::[A-Za-z0-9_][A-Za-z0-9_.-]{{0,127}})?(?:@sha256:[0-9a-f]{{64}})?"
+)
+
+# The bucket rule is the stricter of the two clouds'. The key rule keeps what rclone, a shell `read` and a YAML
+# scalar all take literally; a space would end the shell's field, a colon could start an rclone option.
+_URI: Final = re.compile(r"(s3|gs)://([a-z0-9][a-z0-9._-]{1,61}[a-z0-9])/([A-Za-z0-9._=+@,~/-]{1,1024})")
+
+MODEL_ID_LENGTH: Final = 61  # s<id>s is a DNS label
+BUNDLE_LENGTH: Final = 57  # <bundle>-nginx is a DNS label
+TARGET_LENGTH: Final = 63
+
+_MEMORY_UNITS: Final = {"b": 1, "k": 1 << 10, "m": 1 << 20, "g": 1 << 30}
+
+
+def _slug(longest: int) -> AfterValidator:
+    def check(text: str) -> str:
+        if len(text) > longest or not _SLUG.fullmatch(text):
+            raise ValueError(
+                f"must be lower-case letters, digits, '-' and '_', start and end with a letter or digit, "
+                f"and have at most {longest} characters"
+            )
+        return text
+
+    return AfterValidator(check)
+
+
+def _version(text: str) -> str:
+    if not _VERSION.fullmatch(text):
+        raise ValueError("must start with a letter or digit and hold only letters, digits and . _ + - (128 at most)")
+    return text
+
+
+def _digest(text: str) -> str:
+    if not _DIGEST.fullmatch(text):
+        raise ValueError("must be sha256: and 64 lower-case hex digits")
+    return text
+
+
+def _device(text: str) -> str:
+    if not _DEVICE.fullmatch(text):
+        raise ValueError("must be a device index or UUID: letters, digits and : . _ - (64 at most)")
+    return text
+
+
+def _image(text: str) -> str:
+    if len(text) > 512 or not _IMAGE.fullmatch(text):
+        raise ValueError(
+            "must be an image reference such as registry.example.com/team/image:1.0 (512 characters at most)"
+        )
+    return text
+
+
+def _uri(text: str) -> str:
+    match = _URI.fullmatch(text)
+    if match is None:
+        raise ValueError(
+            "must be s3://bucket/key or gs://bucket/key, without user, query or fragment; "
+            "a key holds letters, digits and . _ = + @ , ~ / -"
+        )
+    segments = match[3].rstrip("/").split("/")
+    if any(segment in {"", ".", ".."} for segment in segments):
+        raise ValueError("must have no empty, '.' or '..' part in its key")
+    return text.rstrip("/")
+
+
+def _plain_text(text: str) -> str:
+    for character in text:
+        if unicodedata.category(character) in {"Cc", "Cf", "Cs", "Co", "Cn", "Zl", "Zp"}:
+            raise ValueError(f"must have no control, direction or unassigned character (found U+{ord(character):04X})")
+    return text
+
+
+def _cpus(value: Any) -> str:
+    if isinstance(value, bool) or not isinstance(value, int | float | str):
+        raise ValueError("must be a number of CPUs, such as 2 or 0.5")
+    try:
+        number = Decimal(str(value))
+    except InvalidOperation:
+        raise ValueError("must be a number of CPUs, such as 2 or 0.5") from None
+    if not number.is_finite() or not 0 <= number <= 10_000 or number != round(number, 3):
+        raise ValueError("must be from 0 to 10000 with at most 3 decimals")
+    return format(number.normalize(), "f") if number else "0"
+
+
+def _memory(value: Any) -> int:
+    if isinstance(value, int) and not isinstance(value, bool):
+        amount = value
+    else:
+        match = _MEMORY.fullmatch(value) if isinstance(value, str) else None
+        if match is None:
+            raise ValueError("must be an amount with the unit b, k, m or g, such as 512m or 4g, or a number of bytes")
+        amount = int(Decimal(match[1]) * _MEMORY_UNITS[match[2][0].lower()])
+    if not 0 <= amount <= 1 << 50:
+        raise ValueError("must be from 0 to 1 PiB")
+    return amount
+
+
+def _label_key(text: str) -> str:
+    if not _LABEL_KEY.fullmatch(text) or text.startswith("com.docker."):
+        raise ValueError("must be lower-case letters, digits and . _ - (63 at most), and not start with com.docker.")
+    return text
+
+
+_Text = Annotated[str, StringConstraints(strict=True)]
+
+ModelId = Annotated[_Text, _slug(MODEL_ID_LENGTH)]
+BundleName = Annotated[_Text, _slug(BUNDLE_LENGTH)]
+TargetName = Annotated[_Text, _slug(TARGET_LENGTH)]
+ModelVersion = Annotated[_Text, AfterValidator(_version)]
+DisplayName = Annotated[str, StringConstraints(strict=True, min_length=1, max_length=500), AfterValidator(_plain_text)]
+LabelKey = Annotated[_Text, AfterValidator(_label_key)]
+LabelValue = Annotated[str, StringConstraints(strict=True, max_length=500), AfterValidator(_plain_text)]
+Digest = Annotated[_Text, AfterValidator(_digest)]
+DeviceId = Annotated[_Text, AfterValidator(_device)]
+Image = Annotated[_Text, AfterValidator(_image)]
+ArtifactUri = Annotated[_Text, AfterValidator(_uri)]
+Cpus = Annotated[str, BeforeValidator(_cpus)]
+"""Normalised decimal text; "0" means no limit."""
+Memory = Annotated[int, BeforeValidator(_memory)]
+"""Bytes; 0 means no limit."""
+
+
+def variable_name(model_id: str) -> str:
+    """The form of a model's id inside SERVING_<id>_… variables: `-` ends a variable's name in Compose."""
+    return model_id.replace("-", "_")

@@ -1,0 +1,347 @@
+"""The composition of a scope: what is rendered, as frozen values.
+
+Parsed once, at the edge, with every error at once; canonical JSON of a composition (its digest, the manifest)
+parses back to an equal value. Rules of the fields: `identifiers`. Canonical form: protocol 1.
+"""
+
+import hashlib
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Annotated, Any, Final, Literal, Self
+
+from pydantic import BaseModel, ConfigDict, Field, JsonValue, field_validator, model_validator
+
+from renderers import identifiers as rules
+
+MOST_MODELS: Final = 2_000
+_LARGEST_VERSION: Final = 2**31 - 1
+
+
+def canonical_json(value: object) -> str:
+    """The one spelling of a JSON value: sorted keys, no white space, no escapes beyond JSON's own (protocol 1)."""
+    return json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False)
+
+
+def canonical_digest(value: object) -> str:
+    """sha256, in hex, of the canonical JSON of `value`."""
+    return hashlib.sha256(canonical_json(value).encode()).hexdigest()
+
+
+class Value(BaseModel):
+    """A frozen value; fields nobody here knows are passed over (they stay in the raw event)."""
+
+    model_config = ConfigDict(frozen=True, extra="ignore", hide_input_in_errors=True)
+
+
+@dataclass(frozen=True, slots=True, order=True)
+class Scope:
+    """`<bundle>/<target>`: the unit of ordering, locking and publishing."""
+
+    bundle: str
+    target: str
+
+    @classmethod
+    def parse(cls, text: str) -> "Scope":
+        """The scope that `text` names.
+
+        Raises:
+            ValueError: `text` is not `<bundle>/<target>` with both of them well formed.
+        """
+        bundle, slash, target = text.partition("/")
+        if not slash:
+            raise ValueError(f"{text!r} is not a scope: expected <bundle>/<target>")
+        named = BundleName(name=bundle, target=target)
+        return cls(named.name, named.target)
+
+    def __str__(self) -> str:
+        return f"{self.bundle}/{self.target}"
+
+
+class BundleName(Value):
+    """Which bundle, and which flavour of it."""
+
+    name: rules.BundleName
+    target: rules.TargetName
+
+    @property
+    def scope(self) -> Scope:
+        """The scope these two name."""
+        return Scope(self.name, self.target)
+
+
+class Artifact(Value):
+    """Where a model's files are. The digest is carried, not checked (protocol 3)."""
+
+    uri: rules.ArtifactUri
+    digest: rules.Digest | None = None
+    size_bytes: Annotated[int, Field(strict=True, ge=0)] | None = None
+
+
+class Amounts(Value):
+    """CPUs (decimal text) and memory (bytes); None leaves it to the target host, 0 means no limit."""
+
+    cpus: rules.Cpus | None = None
+    memory: rules.Memory | None = None
+
+
+class Resources(Value):
+    """In Compose's words: what a service may use at most, and what is kept for it."""
+
+    limits: Amounts = Amounts()
+    reservations: Amounts = Amounts()
+
+
+class Gpu(Value):
+    """Which GPUs a service sees: a number of them, all, or these devices."""
+
+    count: Annotated[int, Field(strict=True, ge=1, le=1024)] | Literal["all"] | None = None
+    device_ids: Annotated[tuple[rules.DeviceId, ...], Field(min_length=1, max_length=64)] | None = None
+
+    @model_validator(mode="after")
+    def _one_of_two(self) -> Self:
+        if (self.count is None) == (self.device_ids is None):
+            raise ValueError("must have exactly one of count and device_ids")
+        return self
+
+
+_Positive = Annotated[int, Field(strict=True, ge=1, le=_LARGEST_VERSION)]
+
+
+class BatchingParameters(Value):
+    """TensorFlow Serving's BatchingParameters, by its own field names."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    max_batch_size: _Positive | None = None
+    batch_timeout_micros: Annotated[int, Field(strict=True, ge=0, le=_LARGEST_VERSION)] | None = None
+    max_enqueued_batches: _Positive | None = None
+    num_batch_threads: _Positive | None = None
+    allowed_batch_sizes: Annotated[tuple[_Positive, ...], Field(min_length=1, max_length=64)] | None = None
+    pad_variable_length_inputs: Annotated[bool, Field(strict=True)] | None = None
+
+
+class Batching(Value):
+    """Server-side batching, TensorFlow Serving only (Triton has it in the model's config.pbtxt)."""
+
+    enabled: Annotated[bool, Field(strict=True)] = True
+    parameters: BatchingParameters = BatchingParameters()
+
+
+class Serving(Value):
+    """How a model is served. `platform` is what KServe calls a serving runtime."""
+
+    platform: Literal["tensorflow", "triton"]
+    image: rules.Image
+    resources: Resources = Resources()
+    gpu: Gpu | None = None
+    batching: Batching | None = None
+
+    @field_validator("batching")
+    @classmethod
+    def _only_tensorflow(cls, batching: Batching | None, info: Any) -> Batching | None:
+        if batching is not None and info.data.get("platform") == "triton":
+            raise ValueError("must be absent on triton: batching belongs into the model's config.pbtxt")
+        return batching
+
+
+def default_serving_version(version: str, uri: str) -> int:
+    """The number of the directory the serving engine loads, when the producer gives none (protocol 3).
+
+    The version where that is a positive integer of 31 bits, else a number from sha256(version, URI).
+    """
+    if version.isascii() and version.isdigit() and len(version) <= 10 and 1 <= int(version) <= _LARGEST_VERSION:
+        return int(version)
+    digest = hashlib.sha256(canonical_json([version, uri]).encode()).digest()
+    return int.from_bytes(digest[:8]) % _LARGEST_VERSION + 1
+
+
+def _default_serving_version(fields: Mapping[str, Any]) -> int:
+    return default_serving_version(fields["version"], fields["artifact"].uri)
+
+
+class Model(Value):
+    """One model of a composition."""
+
+    id: rules.ModelId
+    version: rules.ModelVersion
+    name: rules.DisplayName | None = None
+    artifact: Artifact
+    serving: Serving
+    serving_version: Annotated[
+        int, Field(strict=True, ge=1, le=_LARGEST_VERSION, default_factory=_default_serving_version)
+    ]
+
+    @cached_property
+    def canonical(self) -> str:
+        """Canonical JSON; kept, because a composition's digest is made of it at every change."""
+        return canonical_json(_known(self))
+
+
+class ModelChange(Value):
+    """What a model-version event says of a model: what is absent stays as it is in the composition."""
+
+    id: rules.ModelId
+    version: rules.ModelVersion
+    name: rules.DisplayName | None = None
+    artifact: Artifact | None = None
+    serving: Serving | None = None
+    serving_version: Annotated[int, Field(strict=True, ge=1, le=_LARGEST_VERSION)] | None = None
+
+    @property
+    def missing(self) -> tuple[str, ...]:
+        """The fields a model that is new to a scope would still need."""
+        return tuple(name for name in ("artifact", "serving") if getattr(self, name) is None)
+
+    def applied_to(self, current: Model | None) -> Model:
+        """The model after this change.
+
+        Raises:
+            ValueError: it is new to the scope and incomplete.
+        """
+        artifact = self.artifact or (current.artifact if current else None)
+        serving = self.serving or (current.serving if current else None)
+        if artifact is None or serving is None:
+            raise ValueError(f"model {self.id} is new to the scope and needs {' and '.join(self.missing)}")
+        number = self.serving_version or default_serving_version(self.version, artifact.uri)
+        return Model(
+            id=self.id,
+            version=self.version,
+            name=self.name or (current.name if current else None),
+            artifact=artifact,
+            serving=serving,
+            serving_version=number,
+        )
+
+
+class Signature(Value):
+    """Types of the proxy's inputs and outputs; the document belongs to the proxy."""
+
+    document: dict[str, JsonValue]
+
+    @model_validator(mode="before")
+    @classmethod
+    def _not_by_uri(cls, given: Any) -> Any:
+        if isinstance(given, dict) and "uri" in given:
+            raise ValueError("uri is not supported in v1: put the signature into document")
+        return given
+
+
+class Proxy(Value):
+    """The one service with ports on the host."""
+
+    image: rules.Image
+    signature: Signature
+
+
+class Composition(Value):
+    """The full content of a scope. Models are sorted by id; a model's id is unique, also after `-` to `_`."""
+
+    bundle: BundleName
+    models: Annotated[tuple[Model, ...], Field(min_length=1, max_length=MOST_MODELS)]
+    proxy: Proxy
+
+    @field_validator("models")
+    @classmethod
+    def _sorted_and_unique(cls, models: tuple[Model, ...]) -> tuple[Model, ...]:
+        taken: dict[str, str] = {}
+        for model in models:
+            name = rules.variable_name(model.id)
+            if name in taken:
+                raise ValueError(f"must have unique ids, also with '-' read as '_': {taken[name]!r} and {model.id!r}")
+            taken[name] = model.id
+        return tuple(sorted(models, key=lambda model: model.id))
+
+    @property
+    def scope(self) -> Scope:
+        """The scope this composition is of."""
+        return self.bundle.scope
+
+    def model(self, model_id: str) -> Model | None:
+        """The model with this id, if it is part of the composition."""
+        return self._by_id.get(model_id)
+
+    @cached_property
+    def _by_id(self) -> dict[str, Model]:
+        return {model.id: model for model in self.models}
+
+    def with_model(self, model: Model) -> "Composition":
+        """This composition with `model` added, or in the place of the one that has its id.
+
+        Raises:
+            ValueError: the id differs from another one only by `-` and `_`, or the composition is full.
+        """
+        others = [other for other in self.models if other.id != model.id]
+        name = rules.variable_name(model.id)
+        clash = next((other.id for other in others if rules.variable_name(other.id) == name), None)
+        if clash is not None:
+            raise ValueError(f"ids must be unique, also with '-' read as '_': {clash!r} and {model.id!r}")
+        if len(others) >= MOST_MODELS:
+            raise ValueError(f"a bundle has at most {MOST_MODELS} models")
+        models = tuple(sorted([*others, model], key=lambda each: each.id))
+        # Not model_copy: it would carry the kept digest of the old models along.
+        return Composition.model_construct(bundle=self.bundle, models=models, proxy=self.proxy)
+
+    @cached_property
+    def canonical(self) -> str:
+        """Canonical JSON, put together from the models' own."""
+        models = ",".join(model.canonical for model in self.models)
+        bundle, proxy = canonical_json(_known(self.bundle)), canonical_json(_known(self.proxy))
+        return f'{{"bundle":{bundle},"models":[{models}],"proxy":{proxy}}}'
+
+    @cached_property
+    def digest(self) -> str:
+        """The composition digest, 64 hex digits (protocol 1)."""
+        return hashlib.sha256(self.canonical.encode()).hexdigest()
+
+
+class RenderDefaults(Value):
+    """What a rendering needs that no composition says; recorded, with its digest, in the manifest."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    download_image: rules.Image = "docker.io/rclone/rclone:1.71.0"
+    router_image: rules.Image = "docker.io/library/nginx:1.28.0-alpine"
+    resources: Resources = Resources()
+    labels: dict[rules.LabelKey, rules.LabelValue] = {}
+
+    @cached_property
+    def digest(self) -> str:
+        """sha256 of the canonical JSON."""
+        return canonical_digest(_known(self))
+
+
+@dataclass(frozen=True, slots=True)
+class Stamp:
+    """Which state a rendering belongs to; written to base/.rebundle.json, outside every digest of the content."""
+
+    state: str
+    revision: str
+
+
+@dataclass(frozen=True, slots=True)
+class RenderedFile:
+    """One file below docker-compose-gen/."""
+
+    path: str
+    body: bytes
+    executable: bool = False
+
+    @property
+    def mode(self) -> str:
+        """As the manifest writes it."""
+        return "0755" if self.executable else "0644"
+
+
+def _known(value: BaseModel) -> dict[str, Any]:
+    """The fields that are set to something; an empty group is left out like an absent one."""
+    dumped: dict[str, Any] = value.model_dump(mode="json", exclude_none=True)
+    # The signature's document is the proxy's: an empty object in it means something there.
+    kept = {"signature": dumped.pop("signature")} if "signature" in dumped else {}
+    return _pruned(dumped) | kept
+
+
+def _pruned(group: dict[str, Any]) -> dict[str, Any]:
+    pruned = {key: _pruned(child) if isinstance(child, dict) else child for key, child in group.items()}
+    return {key: child for key, child in pruned.items() if child != {}}
