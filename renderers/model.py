@@ -176,7 +176,7 @@ class Model(Value):
     @cached_property
     def canonical(self) -> str:
         """Canonical JSON; kept, because a composition's digest is made of it at every change."""
-        return canonical_json(_known(self))
+        return canonical_json(known_fields(self))
 
 
 class ModelChange(Value):
@@ -287,7 +287,7 @@ class Composition(Value):
     def canonical(self) -> str:
         """Canonical JSON, put together from the models' own."""
         models = ",".join(model.canonical for model in self.models)
-        bundle, proxy = canonical_json(_known(self.bundle)), canonical_json(_known(self.proxy))
+        bundle, proxy = canonical_json(known_fields(self.bundle)), canonical_json(known_fields(self.proxy))
         return f'{{"bundle":{bundle},"models":[{models}],"proxy":{proxy}}}'
 
     @cached_property
@@ -309,7 +309,7 @@ class RenderDefaults(Value):
     @cached_property
     def digest(self) -> str:
         """sha256 of the canonical JSON."""
-        return canonical_digest(_known(self))
+        return canonical_digest(known_fields(self))
 
 
 @dataclass(frozen=True, slots=True)
@@ -334,7 +334,7 @@ class RenderedFile:
         return "0755" if self.executable else "0644"
 
 
-def _known(value: BaseModel) -> dict[str, Any]:
+def known_fields(value: BaseModel) -> dict[str, Any]:
     """The fields that are set to something; an empty group is left out like an absent one."""
     dumped: dict[str, Any] = value.model_dump(mode="json", exclude_none=True)
     # The signature's document is the proxy's: an empty object in it means something there.
