@@ -1,0 +1,78 @@
+# Verbs of the project. Needs GNU make and Python 3.11 or newer, nothing else of ours.
+# Every path here is relative: the folder may have a space in its name.
+#
+#   make test PYTHON=python3.12      another Python (the environment is made anew for it)
+#   make test ARGS='-k journal -x'   arguments for pytest
+
+PYTHON ?= python3
+ARGS ?=
+UV := uv==0.13.9
+
+python_version := $(shell $(PYTHON) -c 'import sys; print("%d.%d.%d" % sys.version_info[:3])' 2>/dev/null)
+# The name of the stamp has the Python version, so that another Python means another set-up.
+stamp := .venv/set-up-$(python_version)
+run := .venv/bin/python
+
+.DEFAULT_GOAL := help
+.PHONY: help setup demo run test check audit bench lock clean
+
+help: ## show the verbs
+	@sed -n 's/^\([a-z]*\):.*## /\1\t/p' Makefile | expand -t 10
+
+setup: $(stamp) ## make .venv from the hash-pinned lock, leave .venv/bin/rebundle
+
+$(stamp): requirements/dev.lock pyproject.toml
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { \
+	  echo "$(PYTHON) is missing or older than 3.11: name another one with make $(MAKECMDGOALS) PYTHON=..." >&2; exit 1; }
+	@$(PYTHON) -c 'import venv, ensurepip' 2>/dev/null || { \
+	  echo "$(PYTHON) cannot make virtual environments: install its venv module" \
+	       "(Debian, Ubuntu: apt-get install python3-venv), then run make again" >&2; exit 1; }
+	@$(run) -c 'import sys; sys.exit("%d.%d.%d" % sys.version_info[:3] != "$(python_version)")' 2>/dev/null \
+	  || $(PYTHON) -m venv --clear .venv
+	@rm -f .venv/set-up-*
+	$(run) -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements/dev.lock
+	$(run) -m pip install --quiet --disable-pip-version-check --no-build-isolation --no-deps --editable .
+	@touch $@
+
+demo: setup ## play the main job on the real daemon, below ./var/demo
+	$(run) docs/demo/story.py
+
+run: setup ## the daemon in the foreground, everything below ./var
+	.venv/bin/rebundle run
+
+test: setup ## every test, with branch coverage
+	$(run) -m pytest --cov --cov-report=term:skip-covered $(ARGS)
+
+check: setup ## lint, format, types, import contracts, known vulnerabilities
+	$(run) -m ruff check .
+	$(run) -m ruff format --check .
+	$(run) -m mypy
+	.venv/bin/lint-imports
+	$(MAKE) --no-print-directory audit
+
+audit: setup ## known vulnerabilities of what is installed at run time
+	.ci/audit
+
+bench: setup ## the benchmarks
+	@if [ -z "$$(find tests/benchmarks -name '*.py' 2>/dev/null)" ]; then echo 'no benchmarks yet'; \
+	 else $(run) -m pytest tests/benchmarks --benchmark-only $(ARGS); fi
+
+# Universal: one lock with markers serves every Python from 3.11 on. It has the hashes of all wheels and of the
+# source, and no address, so that it installs from whatever index pip is configured for.
+compile := .cache/uv/bin/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-emit-index-url \
+	--no-annotate --custom-compile-command 'make lock'
+
+lock: .cache/uv/bin/uv ## resolve the locks anew (ARGS=--upgrade: to the newest versions)
+	$(compile) $(ARGS) pyproject.toml --output-file requirements/runtime.lock
+	$(compile) $(ARGS) pyproject.toml --group dev --constraints requirements/runtime.lock \
+	  --output-file requirements/dev.lock
+	for tool in requirements/tools/*.in; do \
+	  $(compile) $(ARGS) "$$tool" --output-file "$${tool%.in}.lock" || exit 1; done
+
+.cache/uv/bin/uv:
+	$(PYTHON) -m venv .cache/uv
+	.cache/uv/bin/python -m pip install --quiet --disable-pip-version-check $(UV)
+
+clean: ## remove what these verbs made
+	rm -rf .venv .cache .coverage* htmlcov build dist var .mypy_cache .ruff_cache .pytest_cache .hypothesis \
+	  .import_linter_cache
