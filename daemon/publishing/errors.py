@@ -1,0 +1,33 @@
+"""What publishing can answer, branched by what the caller should do. The command line maps each to an exit code."""
+
+
+class PublishingError(Exception):
+    """Root of everything this package raises; by itself, a failure without a closer name."""
+
+
+class NotFound(PublishingError):
+    """There is no such scope, state, path or dead letter (exit 3)."""
+
+
+class Refused(PublishingError):
+    """The scope's rules do not allow it now; the message says what would (exit 4)."""
+
+
+class PointerMoved(PublishingError):
+    """Another writer was faster; read again (exit 4)."""
+
+
+class VerificationFailed(PublishingError):
+    """What is stored is not what its pointer, manifest or digests say (exit 5)."""
+
+
+class PointerLost(PublishingError):
+    """The operator must act: a scope has traces of publications and no pointer (protocol 4, never softened 4)."""
+
+
+class NewerSchema(PublishingError):
+    """The operator must act: a newer release wrote this; this one reads it and refuses to write."""
+
+
+class OutcomeUnresolved(PublishingError):
+    """Try again: whether the pointer was changed could not be found out. The next try finds out first."""

@@ -1,0 +1,159 @@
+"""The manifest of a publication: what a state is, which files it has, which events it came of (protocol 4)."""
+
+import hashlib
+import json
+from typing import Annotated, Any, Final, Literal
+
+from pydantic import Field, ValidationError
+
+from daemon.publishing.archive import Archive, FileDigest, content_digest
+from daemon.publishing.errors import VerificationFailed
+from daemon.publishing.pointer import Part, Publication, Revision
+from renderers.model import Composition, RenderDefaults, canonical_json, known_fields
+
+SCHEMA: Final = 1
+
+
+class ManifestFile(Part):
+    """One file of the archive; the path is relative to docker-compose-gen/."""
+
+    path: str
+    mode: Literal["0644", "0755"]
+    size: int
+    sha256: str
+
+
+class ManifestEvent(Part):
+    """An event that went into the state, and where it stood."""
+
+    intake: str
+    source: str
+    id: str
+    type: str
+    digest: str
+    instance: str
+    offset: int
+
+
+class ArchiveDigests(Part):
+    """Of the stored archive, and of the tar inside it."""
+
+    sha256: str
+    size: int
+    tar_sha256: str
+
+
+class Manifest(Part):
+    """Everything about a publication that is fixed before its pointer is written."""
+
+    schema_: Annotated[int, Field(alias="schema")] = SCHEMA
+    scope: str
+    state: str
+    revision: Revision
+    kind: Literal["explicit", "derived"]
+    attempt: str
+    at: str
+    composition: dict[str, Any]
+    composition_digest: str
+    files: tuple[ManifestFile, ...]
+    content_digest: str
+    render_defaults: dict[str, Any]
+    render_defaults_digest: str
+    renderer: str
+    templates: str
+    events: tuple[ManifestEvent, ...]
+    archive: ArchiveDigests
+
+    def file(self, path: str) -> ManifestFile | None:
+        """The entry of one path."""
+        return next((each for each in self.files if each.path == path), None)
+
+    def composition_value(self) -> Composition:
+        """The composition, checked against its digest.
+
+        Raises:
+            VerificationFailed: it is not the composition whose digest the manifest has.
+        """
+        try:
+            composition = Composition.model_validate(self.composition)
+        except ValidationError as error:
+            raise VerificationFailed(f"the manifest of {self.state} has an invalid composition") from error
+        if composition.digest != self.composition_digest:
+            raise VerificationFailed(f"the composition of {self.state} does not match its digest")
+        return composition
+
+    def defaults_value(self) -> RenderDefaults:
+        """The render defaults it was rendered with."""
+        return RenderDefaults.model_validate(self.render_defaults)
+
+
+def describe(
+    *,
+    composition: Composition,
+    defaults: RenderDefaults,
+    state: str,
+    revision: Revision,
+    kind: Literal["explicit", "derived"],
+    attempt: str,
+    at: str,
+    renderer: str,
+    templates: str,
+    files: tuple[FileDigest, ...],
+    archive: Archive,
+    events: tuple[ManifestEvent, ...],
+) -> Manifest:
+    """The manifest of a rendered state."""
+    return Manifest(
+        scope=str(composition.scope),
+        state=state,
+        revision=revision,
+        kind=kind,
+        attempt=attempt,
+        at=at,
+        composition=json.loads(composition.canonical),
+        composition_digest=composition.digest,
+        files=tuple(ManifestFile(path=f.path, mode=_mode(f.mode), size=f.size, sha256=f.sha256) for f in files),
+        content_digest=content_digest(files),
+        render_defaults=known_fields(defaults),
+        render_defaults_digest=defaults.digest,
+        renderer=renderer,
+        templates=templates,
+        events=events,
+        archive=ArchiveDigests(sha256=archive.sha256, size=len(archive.body), tar_sha256=archive.tar_sha256),
+    )
+
+
+def encode(manifest: Manifest) -> bytes:
+    """The manifest object's bytes."""
+    return (canonical_json(manifest.model_dump(mode="json", by_alias=True)) + "\n").encode()
+
+
+def decode(body: bytes) -> Manifest:
+    """The manifest in these bytes.
+
+    Raises:
+        VerificationFailed: they are no manifest.
+    """
+    try:
+        return Manifest.model_validate(json.loads(body))
+    except (ValueError, ValidationError) as error:
+        raise VerificationFailed(f"the manifest cannot be read: {str(error).splitlines()[0]}") from error
+
+
+def publication(manifest: Manifest, body: bytes, *, late: bool) -> Publication:
+    """What the pointer says of the publication whose manifest has these bytes."""
+    return Publication(
+        state=manifest.state,
+        revision=manifest.revision,
+        kind=manifest.kind,
+        late=late,
+        attempt=manifest.attempt,
+        manifest_sha256=hashlib.sha256(body).hexdigest(),
+        composition=manifest.composition_digest,
+        renderer=manifest.renderer,
+        at=manifest.at,
+    )
+
+
+def _mode(text: str) -> Literal["0644", "0755"]:
+    return "0755" if text == "0755" else "0644"

@@ -1,0 +1,304 @@
+"""Which pointer may follow which: every change of a scope as a pure function (protocol 3 and 4).
+
+Nothing here reads or writes. Each function takes the pointer as it was read and returns the next one, with its
+sequence one higher and its own entry at the end of the history; `None` stands for "nothing would change". Rules that an
+operator can run into raise Refused with what would be allowed. `resolve` tells, from a pointer read back, what became of a
+write whose answer was lost.
+"""
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from enum import Enum, auto
+from typing import Any
+
+from daemon.publishing.errors import Refused
+from daemon.publishing.pointer import (
+    MOST_RECENT,
+    MOST_RETAINED,
+    Entry,
+    Folded,
+    Hold,
+    Kind,
+    Pointer,
+    Publication,
+    Quarantine,
+)
+from renderers.model import Scope
+
+
+@dataclass(frozen=True, slots=True)
+class Writing:
+    """One try to change a pointer: its random id, when, by whom, why."""
+
+    write: str
+    at: str
+    by: str
+    reason: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Progress:
+    """What a batch of events did to the scope's counters, beside its publications."""
+
+    highest_producer: int
+    derived: int
+    inputs: Mapping[str, int]
+    folded: tuple[Folded, ...]
+
+
+def absent(scope: Scope) -> Pointer:
+    """What stands for the pointer of a scope that has none yet."""
+    return Pointer(scope=str(scope), sequence=0, write="", kind="publish")
+
+
+def publish(
+    pointer: Pointer, writing: Writing, published: Sequence[Publication], progress: Progress | None = None
+) -> Pointer:
+    """All publications of a batch at once, in commit order.
+
+    The last one that is not late becomes desired; it becomes live, too, unless there is a hold or its composition is
+    quarantined (protocol 3).
+    """
+    moving = [each for each in published if not each.late]
+    desired = moving[-1] if moving else pointer.desired
+    live = pointer.live
+    if moving and desired is not None and pointer.hold is None and not pointer.is_quarantined(desired.composition):
+        live = desired
+    counters: dict[str, Any] = {}
+    if progress is not None:
+        counters = {
+            "highest_producer": max(pointer.highest_producer, progress.highest_producer),
+            "derived": progress.derived,
+            "inputs": _advanced(pointer.inputs, progress.inputs),
+            "recent": (*pointer.recent, *progress.folded)[-MOST_RECENT:],
+        }
+    return _next(
+        pointer,
+        writing,
+        "publish",
+        published=published,
+        live=live,
+        desired=desired,
+        retained=(*pointer.retained, *published),
+        **counters,
+    )
+
+
+def rollback(
+    pointer: Pointer,
+    writing: Writing,
+    target: Publication,
+    *,
+    discard_newer: bool = False,
+    progress: Progress | None = None,
+) -> Pointer:
+    """Live is `target`, held; `desired` goes on by itself, or with `discard_newer` is dropped for `target` as well.
+
+    Raises:
+        Refused: the target's composition is quarantined.
+    """
+    _refuse_quarantined(pointer, target)
+    hold = None if discard_newer else _hold(writing)
+    counters: dict[str, Any] = {}
+    if progress is not None:
+        counters = {
+            "inputs": _advanced(pointer.inputs, progress.inputs),
+            "recent": (*pointer.recent, *progress.folded)[-MOST_RECENT:],
+        }
+    return _next(
+        pointer,
+        writing,
+        "rollback",
+        live=target,
+        desired=target if discard_newer else pointer.desired,
+        hold=hold,
+        change={"hold": _dumped(hold), "discard_newer": discard_newer},
+        **counters,
+    )
+
+
+def hold(pointer: Pointer, writing: Writing) -> Pointer:
+    """Live stays where it is until `resume`."""
+    held = _hold(writing)
+    return _next(pointer, writing, "hold", hold=held, change={"hold": _dumped(held)})
+
+
+def resume(pointer: Pointer, writing: Writing) -> Pointer | None:
+    """Live is desired, and follows it again. Works without a hold, too: after a quarantine was lifted.
+
+    Raises:
+        Refused: desired is quarantined.
+    """
+    if pointer.desired is not None and pointer.is_quarantined(pointer.desired.composition):
+        raise Refused(
+            f"desired state {pointer.desired.state} is quarantined: lift that first, or wait for a state with "
+            "another composition"
+        )
+    if pointer.hold is None and _same(pointer.live, pointer.desired):
+        return None
+    return _next(pointer, writing, "resume", live=pointer.desired, hold=None, change={"hold": None})
+
+
+def quarantine(
+    pointer: Pointer, writing: Writing, target: Publication, *, rollback_to: Publication | None = None
+) -> Pointer | None:
+    """No publication of the target's composition becomes live by itself any more, whatever its id.
+
+    Raises:
+        Refused: it is live and there is nothing to roll back to, or that is quarantined as well.
+    """
+    is_live = pointer.live is not None and pointer.live.composition == target.composition
+    if pointer.is_quarantined(target.composition) and not is_live:
+        return None
+    if is_live and rollback_to is None:
+        raise Refused(f"{target.state} is live: name the state to go back to with --rollback-to")
+    rejected = Quarantine(composition=target.composition, by=writing.by, reason=writing.reason, at=writing.at)
+    change: dict[str, Any] = {"quarantine": _dumped(rejected)}
+    quarantined = (*pointer.quarantined, rejected)
+    if rollback_to is None:
+        return _next(pointer, writing, "quarantine", quarantined=quarantined, change=change)
+    if rollback_to.composition == target.composition:
+        raise Refused(f"{rollback_to.state} has the very composition that is to be quarantined")
+    _refuse_quarantined(pointer, rollback_to)
+    held = _hold(writing)
+    change["hold"] = _dumped(held)
+    return _next(pointer, writing, "quarantine", live=rollback_to, hold=held, quarantined=quarantined, change=change)
+
+
+def lift_quarantine(pointer: Pointer, writing: Writing, target: Publication) -> Pointer | None:
+    """The composition may become live again; it does so by `resume` or its next publication, not by this."""
+    if not pointer.is_quarantined(target.composition):
+        return None
+    left = tuple(each for each in pointer.quarantined if each.composition != target.composition)
+    change = {"lifted": target.composition}
+    return _next(pointer, writing, "quarantine", quarantined=left, change=change)
+
+
+def pin(pointer: Pointer, writing: Writing, target: Publication, *, pinned: bool) -> Pointer | None:
+    """Retention keeps a pinned publication."""
+    if target.pinned == pinned:
+        return None
+    changed = target.model_copy(update={"pinned": pinned})
+    retained = tuple(changed if each.id == target.id else each for each in pointer.retained)
+    return _next(
+        pointer, writing, "pin", retained=retained, change={"pin": {"publication": str(target.id), "pinned": pinned}}
+    )
+
+
+def retire(pointer: Pointer, writing: Writing) -> Pointer | None:
+    """Nothing is live or desired; nothing is deleted. A later explicit state goes on from this sequence."""
+    if pointer.live is None and pointer.desired is None:
+        return None
+    return _next(pointer, writing, "retire", live=None, desired=None, hold=None, change={"hold": None})
+
+
+class Resolution(Enum):
+    """What became of a write whose answer was anything but success (protocol 4, never softened 1)."""
+
+    WON = auto()
+    LOST = auto()
+    NOT_APPLIED = auto()
+    """Not yet: it may still arrive. Sending the identical bytes again is safe."""
+    BEYOND_HISTORY = auto()
+    """So much has happened since that only the chunks know."""
+
+
+def resolve(read: Pointer | None, write: str, base: int) -> Resolution:
+    """What became of the write `write` that was to follow sequence `base`, by the pointer as it is now."""
+    if read is None:
+        return Resolution.NOT_APPLIED if base == 0 else Resolution.LOST
+    if read.knows_write(write):
+        return Resolution.WON
+    if read.sequence == base:
+        return Resolution.NOT_APPLIED
+    reaches = bool(read.history) and read.history[0].sequence <= base + 1
+    return Resolution.LOST if reaches or read.older is None else Resolution.BEYOND_HISTORY
+
+
+def _next(
+    pointer: Pointer,
+    writing: Writing,
+    kind: Kind,
+    *,
+    published: Sequence[Publication] = (),
+    change: dict[str, Any] | None = None,
+    **changed: Any,
+) -> Pointer:
+    """The pointer after one change, with its entry in the history and what is retained kept in step."""
+    sequence = pointer.sequence + 1
+    live, desired = changed.get("live", pointer.live), changed.get("desired", pointer.desired)
+    retained = _kept(_marked(changed.pop("retained", pointer.retained), live, desired, writing.at), live, desired)
+    by_id = {each.id: each for each in retained}
+    entry = Entry(
+        sequence=sequence,
+        write=writing.write,
+        kind=kind,
+        published=tuple(str(each.id) for each in published),
+        live=str(live.id) if live else None,
+        desired=str(desired.id) if desired else None,
+        change=change or {},
+        at=writing.at,
+        by=writing.by,
+        reason=writing.reason,
+    )
+    return pointer.model_copy(
+        update=changed
+        | {
+            "sequence": sequence,
+            "write": writing.write,
+            "kind": kind,
+            "live": by_id[live.id] if live else None,
+            "desired": by_id[desired.id] if desired else None,
+            "retained": retained,
+            "history": (*pointer.history, entry),
+        }
+    )
+
+
+def _marked(
+    retained: Iterable[Publication], live: Publication | None, desired: Publication | None, at: str
+) -> tuple[Publication, ...]:
+    """Retained publications with the time since when they are neither live nor desired."""
+    current = {each.id for each in (live, desired) if each is not None}
+
+    def mark(publication: Publication) -> Publication:
+        if publication.id in current:
+            superseded_at = None
+        else:
+            superseded_at = publication.superseded_at or at
+        if superseded_at == publication.superseded_at:
+            return publication
+        return publication.model_copy(update={"superseded_at": superseded_at})
+
+    return tuple(map(mark, retained))
+
+
+def _kept(
+    retained: tuple[Publication, ...], live: Publication | None, desired: Publication | None
+) -> tuple[Publication, ...]:
+    """The newest by commit order; live, desired and pinned ones whatever their age."""
+    current = {each.id for each in (live, desired) if each is not None}
+    newest = {each.id for each in retained[-MOST_RETAINED:]}
+    return tuple(each for each in retained if each.id in newest or each.id in current or each.pinned)
+
+
+def _advanced(inputs: Mapping[str, int], new: Mapping[str, int]) -> dict[str, int]:
+    """Positions of one instance only ever rise (invariant 4)."""
+    return {**inputs, **{instance: max(offset, inputs.get(instance, offset)) for instance, offset in new.items()}}
+
+
+def _hold(writing: Writing) -> Hold:
+    return Hold(by=writing.by, reason=writing.reason, at=writing.at)
+
+
+def _dumped(part: Hold | Quarantine | None) -> dict[str, Any] | None:
+    return None if part is None else part.model_dump(mode="json")
+
+
+def _same(one: Publication | None, other: Publication | None) -> bool:
+    return (one and one.id) == (other and other.id)
+
+
+def _refuse_quarantined(pointer: Pointer, target: Publication) -> None:
+    if pointer.is_quarantined(target.composition):
+        raise Refused(f"{target.state} is quarantined: lift that first (quarantine {target.state} --lift)")
