@@ -1,0 +1,44 @@
+"""Tools that come as wheels, each in a virtual environment of its own below `.cache/tools`.
+
+Their own, because they pin what the project needs in other versions (ministack pins botocore exactly). Installed once,
+from `requirements/tools/<name>.lock` with hashes; a changed lock or another Python makes a new one.
+"""
+
+import fcntl
+import hashlib
+import platform
+import subprocess
+import sys
+from pathlib import Path
+
+from tests.services.availability import Unavailable
+
+_ROOT = Path(__file__).parents[2]
+_CACHE = _ROOT / ".cache" / "tools"
+_LIMIT_SECONDS = 300
+
+
+def environment(name: str) -> Path:
+    """The folder of the environment, installed if need be. Raises Unavailable."""
+    lock = _ROOT / "requirements" / "tools" / f"{name}.lock"
+    digest = hashlib.sha256(lock.read_bytes()).hexdigest()[:12]
+    folder = _CACHE / f"{name}-{digest}-py{platform.python_version()}"
+    ready = folder / ".ready"
+    _CACHE.mkdir(parents=True, exist_ok=True)
+    with (_CACHE / f"{name}.lock").open("w") as guard:
+        # Two test runs may want it at once; half an environment must not be taken for a whole one.
+        fcntl.flock(guard, fcntl.LOCK_EX)
+        if not ready.exists():
+            _run(sys.executable, "-m", "venv", "--clear", str(folder))
+            _run(str(folder / "bin" / "python"), "-m", "pip", "install", "-q", "--require-hashes", "-r", str(lock))
+            ready.touch()
+    return folder
+
+
+def _run(*command: str) -> None:
+    try:
+        done = subprocess.run(command, capture_output=True, text=True, timeout=_LIMIT_SECONDS, check=False)
+    except subprocess.TimeoutExpired as error:
+        raise Unavailable(f"{' '.join(command[:4])} took more than {_LIMIT_SECONDS} s") from error
+    if done.returncode:
+        raise Unavailable(f"{' '.join(command[:4])} failed: {(done.stderr or done.stdout).strip()[-500:]}")

@@ -1,0 +1,31 @@
+"""An S3 server for everyday tests: ministack, a wheel that starts in under a second and honours conditional writes.
+
+Not for crash tests: it tears overwritten objects when it is killed. From REBUNDLE_MINISTACK (the address of a running
+one), or else installed and started here.
+"""
+
+import contextlib
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+from tests.services.environments import environment
+from tests.services.processes import LOOPBACK, free_port, serving
+
+ACCESS_KEY = "test"
+SECRET_KEY = "test"
+
+
+@contextlib.contextmanager
+def ministack(folder: Path) -> Iterator[str]:
+    """The server's address; its log goes to `folder`. Raises Unavailable."""
+    if address := os.environ.get("REBUNDLE_MINISTACK"):
+        yield address
+        return
+    port = free_port()
+    # It listens on every interface unless told otherwise.
+    settings = {"BIND_HOST": LOOPBACK, "GATEWAY_PORT": str(port), "SERVICES": "s3"}
+    clean = {"PATH": os.environ["PATH"], "HOME": str(folder)}
+    command = [str(environment("ministack") / "bin" / "python"), "-m", "ministack"]
+    with serving(command, port, folder / "ministack.log", env=clean | settings):
+        yield f"http://{LOOPBACK}:{port}"

@@ -1,0 +1,50 @@
+"""nginx, which routes the calls of a bundle. From REBUNDLE_NGINX or the path (Debian: nginx)."""
+
+import contextlib
+import os
+import shutil
+import subprocess
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from tests.services.availability import Unavailable
+from tests.services.processes import serving
+
+_LIMIT_SECONDS = 30
+
+
+@dataclass(frozen=True, slots=True)
+class Nginx:
+    """The binary."""
+
+    binary: Path
+
+    def check(self, conf: Path) -> str:
+        """What `nginx -t` says of a configuration; empty when it is fine without a warning."""
+        done = self._run(conf, "-t", "-q")
+        return done.stderr.strip() or ("" if done.returncode == 0 else f"exit {done.returncode}")
+
+    def reload(self, conf: Path) -> None:
+        """Let a running nginx take its files anew."""
+        self._run(conf, "-s", "reload").check_returncode()
+
+    @contextlib.contextmanager
+    def serving(self, conf: Path, port: int) -> Iterator[None]:
+        """nginx on this configuration, which listens on `port`. Raises Unavailable."""
+        command = [str(self.binary), "-p", str(conf.parent), "-c", str(conf), "-g", "daemon off;"]
+        with serving(command, port, conf.parent / "nginx.log"):
+            yield
+
+    def _run(self, conf: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
+        command = [str(self.binary), "-p", str(conf.parent), "-c", str(conf), *arguments]
+        return subprocess.run(command, capture_output=True, text=True, timeout=_LIMIT_SECONDS, check=False)
+
+
+def nginx() -> Nginx:
+    """The binary. Raises Unavailable."""
+    # Debian puts it where only root's path looks.
+    found = os.environ.get("REBUNDLE_NGINX") or shutil.which("nginx") or shutil.which("nginx", path="/usr/sbin")
+    if not found:
+        raise Unavailable("nginx is neither in REBUNDLE_NGINX nor on the path (Debian: apt-get install nginx)")
+    return Nginx(Path(found))
