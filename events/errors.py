@@ -29,8 +29,18 @@ class InvalidEvent(EventError):
         self.problems = problems
 
 
+class UnsupportedContentType(EventError):
+    """Give up: the request is in no form that is read here (HTTP 415)."""
+
+
 class IdentityConflict(EventError):
     """Give up: the id is known with another content (protocol 2)."""
+
+    def __init__(self, message: str, *, index: int = 0, event_id: str = "") -> None:
+        super().__init__(message)
+        self.index = index
+        """Of the event among those that came together."""
+        self.event_id = event_id
 
 
 class SourceUnavailable(EventError):
@@ -39,6 +49,14 @@ class SourceUnavailable(EventError):
 
 class JournalFull(SourceUnavailable):
     """Try again later: the journal has reached its limit of unsettled events."""
+
+
+class JournalMissing(EventError):
+    """The operator must act: there is no journal at this path."""
+
+
+class NotWaiting(EventError):
+    """Give up: what an operator named is not there, or not in a state in which this can be done."""
 
 
 class JournalLocked(EventError):

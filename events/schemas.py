@@ -1,0 +1,206 @@
+"""What `data` of each event type says, as frozen strict models, and their errors in plain words. Pure.
+
+Only what belongs to an event is judged here: which fields there are, state ids, revisions, reasons. The grammar of
+whatever can reach a rendered file (bundle names, images, URIs) belongs to the renderers; the daemon applies it to the
+same data and reports both lists together, translated by the same `problems_of`.
+"""
+
+import re
+from collections.abc import Iterator, Mapping
+from typing import Annotated, Any, Final, Literal
+
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, StringConstraints, ValidationError
+from pydantic_core import ErrorDetails
+
+from events.errors import Problem
+from events.model import BUNDLE_STATE_CREATED, MODEL_VERSION_CREATED, MODEL_VERSION_UPDATED, ROLLBACK_REQUESTED
+from events.strictjson import MOST_PROBLEMS, below, shown
+
+DERIVED_PREFIX: Final = "derived-"
+LARGEST_REVISION: Final = 2**53 - 1  # what JavaScript, too, counts exactly
+_STATE_ID: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}")
+
+
+def _state_id(text: str) -> str:
+    if not _STATE_ID.fullmatch(text):
+        raise ValueError("must start with a letter or digit and hold only letters, digits and . _ - (128 at most)")
+    return text
+
+
+def _explicit_state_id(text: str) -> str:
+    if text.startswith(DERIVED_PREFIX):
+        raise ValueError(f"must not start with {DERIVED_PREFIX!r}: such ids are made from model versions")
+    return text
+
+
+def _plain_text(text: str) -> str:
+    if not text.isprintable():
+        raise ValueError("must be one line of printable characters")
+    return text
+
+
+def _hold(hold: bool) -> bool:  # noqa: FBT001  # a validator is called with the field's value
+    if not hold:
+        raise ValueError("hold: false is not supported in v1")
+    return hold
+
+
+StateId = Annotated[str, AfterValidator(_state_id)]
+ExplicitStateId = Annotated[StateId, AfterValidator(_explicit_state_id)]
+_Name = Annotated[str, StringConstraints(min_length=1, max_length=256)]
+_Reason = Annotated[str, StringConstraints(max_length=2000), AfterValidator(_plain_text)]
+_Person = Annotated[str, StringConstraints(max_length=256), AfterValidator(_plain_text)]
+
+
+class _Data(BaseModel):
+    """Fields nobody here knows are passed over: v1 may gain optional ones."""
+
+    model_config = ConfigDict(frozen=True, strict=True, extra="ignore", hide_input_in_errors=True)
+
+
+class BundleName(_Data):
+    """Which bundle, and which flavour of it; bounded text here, the daemon knows the grammar."""
+
+    name: _Name
+    target: _Name
+
+
+class State(_Data):
+    """The producer's id and number of a composition."""
+
+    id: ExplicitStateId
+    revision: Annotated[int, Field(ge=1, le=LARGEST_REVISION)]
+    parent: StateId | None = None
+    """Informative."""
+
+
+class BundleState(_Data):
+    """`bundle_state.created`: a whole composition. Models and proxy are raw: the composition is parsed elsewhere."""
+
+    bundle: BundleName
+    state: State
+    models: list[dict[str, Any]]
+    proxy: dict[str, Any]
+
+
+class ModelVersion(_Data):
+    """`model_version.created` and `.updated`: a version of one model. The model is raw, as above."""
+
+    model: dict[str, Any]
+    # Lax, because JSON has no tuples; what is inside stays strict.
+    bundles: Annotated[tuple[BundleName, ...], Field(strict=False, min_length=1, max_length=1000)] | None = None
+    """None: every bundle that has the model."""
+    tags: dict[str, str] | None = None
+    aliases: list[str] | None = None
+    change: Literal["tag", "alias", "stage", "deleted"] | None = None
+
+
+class StateReference(_Data):
+    """A state by its id, explicit or derived."""
+
+    state_id: StateId
+
+
+class RollbackRequest(_Data):
+    """`bundle.rollback_requested`: go back to an earlier state, and stay there."""
+
+    bundle: BundleName
+    to: StateReference
+    expected_state_id: StateId | None = None
+    """Do nothing unless this one is live."""
+    reason: _Reason | None = None
+    requested_by: _Person | None = None
+    hold: Annotated[bool, AfterValidator(_hold)] = True
+
+
+DATA: Final[Mapping[str, type[BaseModel]]] = {
+    MODEL_VERSION_CREATED: ModelVersion,
+    MODEL_VERSION_UPDATED: ModelVersion,
+    BUNDLE_STATE_CREATED: BundleState,
+    ROLLBACK_REQUESTED: RollbackRequest,
+}
+
+
+def problems_of(error: ValidationError, root: str, data: Any) -> tuple[Problem, ...]:
+    """What a model finds wrong with `data`, which stands at the JSON path `root`; one problem to a place.
+
+    At most MOST_PROBLEMS, then one at `root` that counts the rest.
+    """
+    merged: dict[str, Problem] = {}
+    for detail in error.errors(include_url=False):
+        if not _follows_from_others(detail):
+            problem = _problem(detail, root, data)
+            earlier = merged.get(problem.path)
+            merged[problem.path] = _either(earlier, problem) if earlier else problem
+    problems = tuple(merged.values())
+    if len(problems) <= MOST_PROBLEMS:
+        return problems
+    return (*problems[:MOST_PROBLEMS], Problem(root, f"has {len(problems) - MOST_PROBLEMS} more problems"))
+
+
+def _follows_from_others(detail: ErrorDetails) -> bool:
+    """A default that could not be made of failed fields; a list that is too short only without its failed entries."""
+    if detail["type"] == "default_factory_not_called":
+        return True
+    if detail["type"] != "too_short" or not isinstance(detail["input"], list | tuple):
+        return False
+    return bool(len(detail["input"]) >= detail["ctx"]["min_length"])
+
+
+def _either(one: Problem, other: Problem) -> Problem:
+    """Members of a union fail one by one, each with its own expectation."""
+    expectations = one.expected.split(", or ")
+    if other.expected in expectations:
+        return one
+    return Problem(one.path, ", or ".join([*expectations, other.expected]), one.found)
+
+
+def _problem(detail: ErrorDetails, root: str, data: Any) -> Problem:
+    path = root
+    for key in _keys_in(data, detail["loc"]):
+        path = below(path, key)
+    if detail["type"] == "missing":
+        return Problem(below(path, detail["loc"][-1]), "is required")
+    return Problem(path, _expected(detail), shown(detail["input"]))
+
+
+def _keys_in(data: Any, location: tuple[int | str, ...]) -> Iterator[int | str]:
+    """Of pydantic's location what is a place in the data; it also names members of unions and keys of mappings."""
+    for key in location:
+        if isinstance(data, Mapping):
+            inside = key in data
+        else:
+            inside = isinstance(data, list | tuple) and isinstance(key, int) and key < len(data)
+        if inside:
+            yield key
+            data = data[key]
+
+
+_EXPECTED: Final = {
+    "string_type": "must be text",
+    "string_too_short": "must have at least {min_length} characters",
+    "string_too_long": "must have at most {max_length} characters",
+    "int_type": "must be a whole number",
+    "int_from_float": "must be a whole number",
+    "int_parsing": "must be a whole number",
+    "bool_type": "must be true or false",
+    "bool_parsing": "must be true or false",
+    "dict_type": "must be an object",
+    "model_type": "must be an object",
+    "list_type": "must be a list",
+    "tuple_type": "must be a list",
+    "too_short": "must have at least {min_length} entries",
+    "too_long": "must have at most {max_length} entries",
+    "greater_than_equal": "must be at least {ge}",
+    "less_than_equal": "must be at most {le}",
+    "literal_error": "must be {expected}",
+    "extra_forbidden": "is not a field that is known here",
+    "value_error": "{error}",
+}
+
+
+def _expected(detail: ErrorDetails) -> str:
+    words = _EXPECTED.get(detail["type"])
+    if words is None:
+        return detail["msg"].replace("Input should be", "must be")
+    return words.format(**detail.get("ctx", {})).replace("at least 1 characters", "at least 1 character")
