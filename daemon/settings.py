@@ -1,0 +1,446 @@
+"""Every setting of the daemon, as one frozen tree, and where each value came from.
+
+A flag wins over the environment (`REBUNDLE_SECTION__NAME`), that over the file (TOML, only where it is named), that
+over the default. All problems of all sources come at once, each with its source. A secret comes from the file its
+`_file` setting names, else from the environment, else from `$CREDENTIALS_DIRECTORY`; never from a flag or the TOML
+file, which end up in process lists and repositories. Relative paths are relative to the working directory.
+
+Nothing but the command line and `wiring` imports this module.
+"""
+
+import difflib
+import ipaddress
+import json
+import os
+import re
+import tomllib
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Annotated, Any, Final, Literal, Self, get_origin
+from urllib.parse import urlsplit
+
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ByteSize,
+    ConfigDict,
+    Field,
+    SecretStr,
+    ValidationError,
+    model_validator,
+)
+
+from renderers.model import RenderDefaults
+
+PREFIX: Final = "REBUNDLE_"
+_FLAGS: Final = {"bucket": "--bucket", "journal.path": "--journal", "http.listen": "--listen"}
+_SECRETS: Final = {("http", "token"): "http-token", ("http", "rollback_token"): "http-rollback-token"}
+_SHORTEST_SECRET: Final = 16
+_LONGEST_SECRET: Final = 4096
+
+SettingPath = tuple[str, ...]
+
+
+def _not_boolean(value: Any) -> Any:
+    if isinstance(value, bool):
+        raise ValueError("must be a number")
+    return value
+
+
+def _bucket(text: str) -> str:
+    try:
+        url = urlsplit(text)
+        user_info = "@" in url.netloc
+    except ValueError:
+        raise ValueError("must be a directory or a URL such as file:///srv/bundles") from None
+    if not text or "\0" in text:
+        raise ValueError("must be a directory or a URL such as file:///srv/bundles")
+    if "://" in text and url.scheme not in {"file", "s3", "gs"}:
+        raise ValueError("must be a directory, or a URL that starts with file://, s3:// or gs://")
+    if user_info or url.query or url.fragment:
+        raise ValueError("must hold no user, password, query or fragment: credentials come from the environment")
+    return text
+
+
+def _listen(text: str) -> str:
+    host, colon, port = text.rpartition(":")
+    if not colon or not host or not (port.isascii() and port.isdigit()) or int(port) > 65535:
+        raise ValueError("must be HOST:PORT, such as 127.0.0.1:8420 or [::1]:8420")
+    if ":" in host and not (host.startswith("[") and host.endswith("]")):
+        raise ValueError("must have an IPv6 address in brackets, such as [::1]:8420")
+    return text
+
+
+def _is_loopback(host: str) -> bool:
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost"
+
+
+_Count = Annotated[int, BeforeValidator(_not_boolean), Field(ge=1, le=10**9)]
+_Bytes = Annotated[ByteSize, BeforeValidator(_not_boolean), Field(ge=1024, le=1 << 40)]
+_Seconds = Annotated[float, BeforeValidator(_not_boolean), Field(gt=0, le=86_400, allow_inf_nan=False)]
+_Days = Annotated[int, BeforeValidator(_not_boolean), Field(ge=1, le=3650)]
+
+
+class _Section(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid", hide_input_in_errors=True)
+
+
+class Journal(_Section):
+    """The embedded source of events."""
+
+    path: Path = Field(Path("var/journal.db"), description="The file; its lock and its log stand beside it.")
+    max_unsettled_events: _Count = Field(100_000, description="When this many wait, intake answers 503.")
+    max_unsettled_bytes: _Bytes = Field(ByteSize(1 << 30), description="When they are this big, intake answers 503.")
+    identity_days: _Days = Field(30, description="How long the id of an event is known.")
+    body_days: _Days = Field(7, description="How long the body of a settled event is kept.")
+
+
+class Http(_Section):
+    """The intake over HTTP."""
+
+    listen: Annotated[str, AfterValidator(_listen)] = Field("127.0.0.1:8420", description="HOST:PORT to bind.")
+    token_file: Path | None = Field(None, description="File with the token of those who send and look up events.")
+    rollback_token_file: Path | None = Field(None, description="File with the token of those who may roll back.")
+    token: SecretStr | None = Field(None, description="From the environment only; prefer token_file.")
+    rollback_token: SecretStr | None = Field(None, description="From the environment only; prefer rollback_token_file.")
+    max_body_bytes: _Bytes = Field(ByteSize(1 << 20), description="A bigger body is refused with 413.")
+    max_batch_events: _Count = Field(100, description="Events in one batch.")
+    max_depth: Annotated[int, BeforeValidator(_not_boolean), Field(ge=4, le=128)] = Field(
+        32, description="Levels of nesting in a body."
+    )
+    max_connections: _Count = Field(256, description="Requests served at a time; more are answered 503.")
+    body_seconds: _Seconds = Field(10.0, description="A body that takes longer is refused with 408.")
+
+    @property
+    def address(self) -> tuple[str, int]:
+        """Host, without brackets, and port."""
+        host, _, port = self.listen.rpartition(":")
+        return host.removeprefix("[").removesuffix("]"), int(port)
+
+
+class Log(_Section):
+    """What is logged to standard error, and how."""
+
+    format: Literal["auto", "console", "json"] = Field("auto", description="auto: console on a terminal, else json.")
+    level: Literal["debug", "info", "warning", "error"] = Field("info", description="The lowest level that is logged.")
+
+
+class Publish(_Section):
+    """How patiently a lane publishes."""
+
+    retry_first_seconds: _Seconds = Field(0.5, description="Wait before the second try; it doubles, with jitter.")
+    retry_max_seconds: _Seconds = Field(60.0, description="The longest wait between two tries; they never end.")
+    timeout_seconds: _Seconds = Field(120.0, description="Limit of one call to the bucket.")
+    live_tree_seconds: _Seconds = Field(60.0, description="How often a live tree is looked over, on average.")
+
+    @model_validator(mode="after")
+    def _ordered(self) -> Self:
+        if self.retry_first_seconds > self.retry_max_seconds:
+            raise ValueError("retry_first_seconds must not be above retry_max_seconds")
+        return self
+
+
+class Settings(_Section):
+    """The whole tree."""
+
+    bucket: Annotated[str, AfterValidator(_bucket)] = Field(
+        "var/bucket", description="A directory, or a URL: file://, s3:// or gs://."
+    )
+    drain_seconds: _Seconds = Field(25.0, description="How long a stop may take before the process leaves.")
+    journal: Journal = Journal()
+    http: Http = Http()
+    log: Log = Log()
+    publish: Publish = Publish()
+    render: RenderDefaults = RenderDefaults()
+
+
+@dataclass(frozen=True, slots=True)
+class SettingProblem:
+    """One thing that is wrong with one setting. Never holds the value of a secret."""
+
+    setting: str
+    """Dotted, such as `http.listen`; empty for a whole file."""
+    source: str
+    """`flag --listen`, `environment REBUNDLE_HTTP__LISTEN`, `rebundle.toml:12` or `default`."""
+    message: str
+    """What is wrong, and what to do."""
+
+    def __str__(self) -> str:
+        return f"{self.source}: {self.setting}: {self.message}" if self.setting else f"{self.source}: {self.message}"
+
+
+class SettingsError(Exception):
+    """The operator must act: the configuration cannot be used. Holds every problem."""
+
+    def __init__(self, *problems: SettingProblem) -> None:
+        super().__init__("\n".join(map(str, problems)))
+        self.problems = problems
+
+
+@dataclass(frozen=True, slots=True)
+class Loaded:
+    """Settings, and the source of each that is not a default."""
+
+    settings: Settings
+    origins: Mapping[str, str] = field(default_factory=dict)
+
+    def origin(self, setting: str) -> str:
+        """Where the value of the dotted name came from."""
+        return self.origins.get(setting, "default")
+
+    def shown(self) -> Mapping[str, tuple[Any, str]]:
+        """Each setting's value, as JSON has it, with its origin, sorted by name; secrets are masked."""
+        tree = self.settings.model_dump(mode="json")
+        return {name: (value, self.origin(name)) for name, value in sorted(_leaves(tree))}
+
+
+def schema() -> dict[str, Any]:
+    """JSON Schema of the file, for editors."""
+    described = Settings.model_json_schema()
+    for _, name in _SECRETS:
+        del described["$defs"]["Http"]["properties"][name]
+    return {"$schema": "https://json-schema.org/draft/2020-12/schema", **described, "title": "rebundle.toml"}
+
+
+def load(flags: Mapping[str, Any], environ: Mapping[str, str], config_file: Path | None) -> Loaded:
+    """The settings that these sources make. `flags` has dotted names; None counts as not given.
+
+    Raises:
+        SettingsError: with every problem of every source.
+    """
+    problems: list[SettingProblem] = []
+    given: dict[SettingPath, _Given] = {}
+    if config_file is not None:
+        given |= _known(_from_file(config_file, problems), problems)
+    given |= _known(_from_environment(environ), problems)
+    given |= _known(_from_flags(flags), problems)
+    _resolve_secrets(given, environ, problems)
+    try:
+        settings = Settings.model_validate(_nested(given))
+    except ValidationError as error:
+        problems += _judged(error, given)
+        raise SettingsError(*problems) from None
+    problems += _unsafe(settings, given)
+    if problems:
+        raise SettingsError(*problems)
+    return Loaded(settings, {".".join(path): one.source for path, one in given.items()})
+
+
+@dataclass(frozen=True, slots=True)
+class _Given:
+    value: Any = field(repr=False)
+    source: str
+    in_public: bool = False
+    """A flag or the file: no place for a secret."""
+
+
+def _from_flags(flags: Mapping[str, Any]) -> Iterator[tuple[SettingPath, _Given]]:
+    for name, value in flags.items():
+        if value is not None:
+            given = str(value) if isinstance(value, Path) else value
+            yield tuple(name.split(".")), _Given(given, f"flag {_FLAGS.get(name, '--' + name)}", in_public=True)
+
+
+def _from_environment(environ: Mapping[str, str]) -> Iterator[tuple[SettingPath, _Given]]:
+    for name, value in sorted(environ.items()):
+        # An empty variable is how Compose passes on one that is not set.
+        if name.startswith(PREFIX) and value and _is_meant(name):
+            yield tuple(name.removeprefix(PREFIX).lower().split("__")), _Given(value, f"environment {name}")
+
+
+def _is_meant(name: str) -> bool:
+    """Whether a variable wants to be a setting.
+
+    Kubernetes gives every container REBUNDLE_PORT, REBUNDLE_SERVICE_HOST and more for a service called rebundle:
+    a name without `__` counts only when it is, or nearly is, a setting without a section.
+    """
+    plain = name.removeprefix(PREFIX).lower()
+    return "__" in plain or bool(difflib.get_close_matches(plain, Settings.model_fields, n=1, cutoff=0.8))
+
+
+def _from_file(path: Path, problems: list[SettingProblem]) -> Iterator[tuple[SettingPath, _Given]]:
+    try:
+        text = path.read_text(encoding="utf-8")
+        tree = tomllib.loads(text)
+    except OSError as error:
+        problems.append(SettingProblem("", str(path), f"cannot be read ({error.strerror}); --config names the file"))
+        return
+    except UnicodeDecodeError:
+        problems.append(SettingProblem("", str(path), "is not UTF-8, and so no TOML"))
+        return
+    except tomllib.TOMLDecodeError as error:
+        problems.append(SettingProblem("", str(path), f"is not TOML: {error}"))
+        return
+    lines = _lines(text)
+    for parts, value in _leaf_paths(tree):
+        line = next((lines[parts[:length]] for length in range(len(parts), 0, -1) if parts[:length] in lines), None)
+        yield parts, _Given(value, f"{path}:{line}" if line else str(path), in_public=True)
+
+
+_TABLE: Final = re.compile(r"\s*\[\s*([^\[\]]+?)\s*\]")
+_KEY: Final = re.compile(
+    r"""\s*((?:[A-Za-z0-9_-]+|"[^"]*"|'[^']*')(?:\s*\.\s*(?:[A-Za-z0-9_-]+|"[^"]*"|'[^']*'))*)\s*="""
+)
+_PART: Final = re.compile(r"""[A-Za-z0-9_-]+|"[^"]*"|'[^']*'""")
+
+
+def _lines(text: str) -> dict[SettingPath, int]:
+    """The line of each key: tomllib knows none. Good enough for a message; a value is never read from here."""
+    found: dict[SettingPath, int] = {}
+    table: SettingPath = ()
+    for number, line in enumerate(text.splitlines(), 1):
+        if header := _TABLE.match(line):
+            table = _parts(header[1])
+            found.setdefault(table, number)
+        elif key := _KEY.match(line):
+            found.setdefault(table + _parts(key[1]), number)
+    return found
+
+
+def _parts(dotted: str) -> SettingPath:
+    return tuple(part.strip("\"'") for part in _PART.findall(dotted))
+
+
+def _leaf_paths(tree: Mapping[str, Any], above: SettingPath = ()) -> Iterator[tuple[SettingPath, Any]]:
+    for name, value in tree.items():
+        if isinstance(value, dict) and value:
+            yield from _leaf_paths(value, (*above, name))
+        else:
+            yield (*above, name), value
+
+
+def _leaves(tree: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:
+    return ((".".join(path), value) for path, value in _leaf_paths(tree))
+
+
+def _known(layer: Iterable[tuple[SettingPath, _Given]], problems: list[SettingProblem]) -> dict[SettingPath, _Given]:
+    """The values of a layer that are settings; the others are problems."""
+    known: dict[SettingPath, _Given] = {}
+    for path, given in layer:
+        name = ".".join(path)
+        match _place(path):
+            case "setting" if path in _SECRETS and given.in_public:
+                advice = f"a secret has no place here: set {name}_file, or {_variable(path)}"
+                problems.append(SettingProblem(name, given.source, advice))
+            case "setting":
+                known[path] = given
+            case "section" if given.value == {}:
+                pass
+            case "section":
+                problems.append(SettingProblem(name, given.source, "is a section: set what is in it"))
+            case "nothing":
+                problems.append(SettingProblem(name, given.source, f"is no setting{_suggestion(name)}"))
+    return known
+
+
+def _place(path: SettingPath) -> Literal["setting", "section", "nothing"]:
+    at: Any = Settings
+    for depth, name in enumerate(path):
+        if get_origin(at) is dict:
+            return "setting" if depth == len(path) - 1 else "nothing"
+        if not (isinstance(at, type) and issubclass(at, BaseModel)) or name not in at.model_fields:
+            return "nothing"
+        at = at.model_fields[name].annotation
+    inner = get_origin(at) is dict or (isinstance(at, type) and issubclass(at, BaseModel))
+    return "section" if inner else "setting"
+
+
+def _suggestion(name: str) -> str:
+    names = list(_names(Settings))
+    near = difflib.get_close_matches(name, names, n=1, cutoff=0.7)
+    same_end = [known for known in names if known.rpartition(".")[2] == name.rpartition(".")[2]]
+    best = near or same_end
+    return f"; did you mean {best[0]}?" if best else "; `rebundle config schema` lists them"
+
+
+def _names(model: type[BaseModel], above: str = "") -> Iterator[str]:
+    for name, info in model.model_fields.items():
+        if isinstance(info.annotation, type) and issubclass(info.annotation, BaseModel):
+            yield from _names(info.annotation, f"{above}{name}.")
+        else:
+            yield above + name
+
+
+def _variable(path: SettingPath) -> str:
+    return PREFIX + "__".join(path).upper()
+
+
+def _nested(given: Mapping[SettingPath, _Given]) -> dict[str, Any]:
+    tree: dict[str, Any] = {}
+    for path, one in given.items():
+        at = tree
+        for name in path[:-1]:
+            at = at.setdefault(name, {})
+        at[path[-1]] = one.value
+    return tree
+
+
+def _judged(error: ValidationError, given: Mapping[SettingPath, _Given]) -> Iterator[SettingProblem]:
+    for fault in error.errors(include_url=False, include_input=False):
+        path = tuple(str(part) for part in fault["loc"] if part != "[key]")
+        found = next((given[path[:length]] for length in range(len(path), 0, -1) if path[:length] in given), None)
+        name = ".".join(path)
+        below = sorted({one.source for where, one in given.items() if where[: len(path)] == path})
+        source = found.source if found else ", ".join(below) or "default"
+        message = fault["msg"].removeprefix("Value error, ")
+        shown = f" (found {_shown(found.value)})" if found and path not in _SECRETS else ""
+        yield SettingProblem(name, source, f"{message[:1].lower()}{message[1:]}{shown}")
+
+
+def _shown(value: Any) -> str:
+    text = re.sub(r"(?<=://)[^/@]*@", "…@", str(value))
+    return json.dumps(text if len(text) <= 80 else text[:79] + "…", ensure_ascii=True)
+
+
+def _resolve_secrets(
+    given: dict[SettingPath, _Given], environ: Mapping[str, str], problems: list[SettingProblem]
+) -> None:
+    """Put each secret's value at its place (`_file` setting, else environment, else $CREDENTIALS_DIRECTORY)."""
+    directory = environ.get("CREDENTIALS_DIRECTORY")
+    for path, credential in _SECRETS.items():
+        named = given.get((*path[:-1], path[-1] + "_file"))
+        if named is not None:
+            given.pop(path, None)
+            source = f"file {named.value}, named by {named.source}"
+            _keep_secret(given, path, Path(str(named.value)), source, problems)
+        elif path in given:
+            _check_secret(path, given[path], problems)
+        elif directory and os.path.lexists(Path(directory) / credential):
+            _keep_secret(given, path, Path(directory) / credential, f"$CREDENTIALS_DIRECTORY/{credential}", problems)
+
+
+def _keep_secret(
+    given: dict[SettingPath, _Given], path: SettingPath, file: Path, source: str, problems: list[SettingProblem]
+) -> None:
+    try:
+        with file.open("rb") as opened:
+            body = opened.read(_LONGEST_SECRET + 1)
+    except (OSError, ValueError) as error:
+        reason = getattr(error, "strerror", None) or "no usable path"
+        problems.append(SettingProblem(".".join(path), source, f"cannot be read ({reason})"))
+        return
+    given[path] = _Given(body.decode("utf-8", "replace").rstrip("\r\n"), source)
+    _check_secret(path, given[path], problems)
+
+
+def _check_secret(path: SettingPath, given: _Given, problems: list[SettingProblem]) -> None:
+    text = str(given.value)
+    if not _SHORTEST_SECRET <= len(text) <= _LONGEST_SECRET or not all("!" <= each <= "~" for each in text):
+        advice = f"must be {_SHORTEST_SECRET} to {_LONGEST_SECRET} ASCII characters without white space"
+        problems.append(SettingProblem(".".join(path), given.source, f"{advice}: try `openssl rand -hex 32`"))
+
+
+def _unsafe(settings: Settings, given: Mapping[SettingPath, _Given]) -> Iterator[SettingProblem]:
+    http = settings.http
+    if http.token is None and not _is_loopback(http.address[0]):
+        source = given["http", "listen"].source
+        advice = f"{http.listen} can be reached from other machines: set http.token_file, or listen on 127.0.0.1"
+        yield SettingProblem("http.listen", source, advice)
+    if http.token is not None and http.token == http.rollback_token:
+        source = given["http", "rollback_token"].source
+        yield SettingProblem("http.rollback_token", source, "must differ from http.token: rolling back is another role")

@@ -1,0 +1,284 @@
+"""Settings: precedence, origins, secrets, and every problem with its source."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from daemon.settings import Loaded, SettingProblem, SettingsError, load, schema
+from renderers.model import RenderDefaults
+
+SECRET = "correct-horse-battery-staple"
+
+
+def written(tmp_path: Path, text: str) -> Path:
+    path = tmp_path / "rebundle.toml"
+    path.write_text(text)
+    return path
+
+
+def problems(flags: dict[str, Any], environ: dict[str, str], file: Path | None = None) -> list[SettingProblem]:
+    with pytest.raises(SettingsError) as caught:
+        load(flags, environ, file)
+    assert str(caught.value) == "\n".join(map(str, caught.value.problems))
+    return list(caught.value.problems)
+
+
+def test_with_nothing_set_everything_is_below_var_and_on_loopback() -> None:
+    settings = load({}, {}, None).settings
+    assert settings.bucket == "var/bucket"
+    assert settings.journal.path == Path("var/journal.db")
+    assert settings.http.address == ("127.0.0.1", 8420)
+    assert settings.http.max_body_bytes == 1 << 20
+    assert settings.http.token is None
+    assert settings.render == RenderDefaults()
+
+
+def test_a_flag_wins_over_the_environment_over_the_file_over_the_default(tmp_path: Path) -> None:
+    file = written(tmp_path, 'bucket = "file-b"\ndrain_seconds = 9\n[journal]\npath = "file-j"\n[log]\nlevel="debug"\n')
+    environ = {"REBUNDLE_BUCKET": "env-b", "REBUNDLE_JOURNAL__PATH": "env-j"}
+    loaded = load({"bucket": "flag-b", "journal.path": None}, environ, file)
+    assert (loaded.settings.bucket, str(loaded.settings.journal.path)) == ("flag-b", "env-j")
+    assert (loaded.settings.drain_seconds, loaded.settings.log.level, loaded.settings.log.format) == (
+        9,
+        "debug",
+        "auto",
+    )
+    assert [loaded.origin(name) for name in ("bucket", "journal.path", "drain_seconds", "log.level", "log.format")] == [
+        "flag --bucket",
+        "environment REBUNDLE_JOURNAL__PATH",
+        f"{file}:2",
+        f"{file}:6",
+        "default",
+    ]
+
+
+def test_a_file_is_only_read_where_it_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    written(tmp_path, 'bucket = "from the file"')
+    monkeypatch.chdir(tmp_path)
+    assert load({}, {}, None).settings.bucket == "var/bucket"
+
+
+def test_render_defaults_can_be_set_from_every_source(tmp_path: Path) -> None:
+    file = written(
+        tmp_path,
+        '[render]\nrouter_image = "mirror.example/nginx:1"\nlabels.team = "vision"\n'
+        '[render.resources]\nlimits = {cpus = 2, memory = "4g"}\n',
+    )
+    loaded = load({}, {"REBUNDLE_RENDER__LABELS__SITE": "north"}, file)
+    render = loaded.settings.render
+    assert (render.router_image, render.labels) == ("mirror.example/nginx:1", {"team": "vision", "site": "north"})
+    assert (render.resources.limits.cpus, render.resources.limits.memory) == ("2", 4 << 30)
+    assert loaded.origin("render.labels.team") == f"{file}:3"
+    assert loaded.origin("render.resources.limits.memory") == f"{file}:5"
+
+
+def test_an_empty_variable_counts_as_not_set() -> None:
+    assert load({}, {"REBUNDLE_BUCKET": ""}, None).origin("bucket") == "default"
+
+
+def test_all_problems_come_at_once_with_their_sources(tmp_path: Path) -> None:
+    file = written(
+        tmp_path,
+        'bucket = "ftp://x/y"\n\n[http]\nlistn = "0.0.0.0:1"\nmax_body_bytes = true\n\n[render.resources.limit]\ncpus = 3\n',
+    )
+    found = problems(
+        {"http.listen": "nowhere"}, {"REBUNDLE_LOG__LEVEL": "loud", "REBUNDLE_BUKET": "x", "REBUNDLE_X__Y": "1"}, file
+    )
+    assert {(each.setting, each.source) for each in found} == {
+        ("bucket", f"{file}:1"),
+        ("http.listn", f"{file}:4"),
+        ("http.max_body_bytes", f"{file}:5"),
+        ("render.resources.limit.cpus", f"{file}:8"),
+        ("http.listen", "flag --listen"),
+        ("log.level", "environment REBUNDLE_LOG__LEVEL"),
+        ("buket", "environment REBUNDLE_BUKET"),
+        ("x.y", "environment REBUNDLE_X__Y"),
+    }
+    said = {each.setting: each.message for each in found}
+    assert "did you mean http.listen?" in said["http.listn"]
+    assert "did you mean bucket?" in said["buket"]
+    assert "did you mean render.resources.limits.cpus?" in said["render.resources.limit.cpus"]
+    assert "config schema" in said["x.y"]
+    assert '(found "loud")' in said["log.level"]
+
+
+def test_variables_that_kubernetes_or_a_test_sets_are_nobodys_settings() -> None:
+    environ = {
+        "REBUNDLE_PORT": "tcp://10.0.0.1:8420",
+        "REBUNDLE_SERVICE_HOST": "10.0.0.1",
+        "REBUNDLE_REQUIRE_SERVICES": "1",
+    }
+    assert load({}, environ, None).origins == {}
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "words"),
+    [
+        ("bucket", "ftp://host/x", "file://, s3:// or gs://"),
+        ("bucket", "s3://key:secret@bucket/x", "no user"),
+        ("bucket", "s3://bucket/x?versioning=1", "no user"),
+        ("bucket", "a\0b", "must be a directory"),
+        ("bucket", "http://[::1", "must be a directory"),
+        ("http.listen", "8420", "HOST:PORT"),
+        ("http.listen", ":8420", "HOST:PORT"),
+        ("http.listen", "host:", "HOST:PORT"),
+        ("http.listen", "host:65536", "HOST:PORT"),
+        ("http.listen", "::1:8420", "brackets"),
+        ("http.max_body_bytes", "12 MegaLots", "byte"),
+        ("http.max_body_bytes", "1", "1024"),
+        ("http.body_seconds", "nan", "greater than 0"),
+        ("http.body_seconds", "0", "greater than 0"),
+        ("http.body_seconds", "inf", "86400"),
+        ("http.max_depth", "4000", "128"),
+        ("log.format", "xml", "'json'"),
+        ("drain_seconds", "soon", "number"),
+        ("render.labels.com.docker.x", "v", "is no setting"),
+        ("render.download_image", "a b", "image reference"),
+        ("http", "x", "is a section"),
+    ],
+)
+def test_a_value_that_cannot_be_is_refused_in_plain_words(name: str, value: str, words: str) -> None:
+    (problem,) = problems({name: value}, {})
+    assert problem.setting == name
+    assert words in problem.message
+    assert "secret" not in problem.message
+
+
+def test_limits_that_contradict_each_other_name_what_set_them() -> None:
+    (problem,) = problems({}, {"REBUNDLE_PUBLISH__RETRY_FIRST_SECONDS": "90"})
+    assert problem.source == "environment REBUNDLE_PUBLISH__RETRY_FIRST_SECONDS"
+    assert "retry_max_seconds" in problem.message
+
+
+def test_sizes_are_written_with_units_or_without() -> None:
+    loaded = load({"http.max_body_bytes": "2MiB", "journal.max_unsettled_bytes": "2048"}, {}, None).settings
+    assert (loaded.http.max_body_bytes, loaded.journal.max_unsettled_bytes) == (2 << 20, 2048)
+
+
+@pytest.mark.parametrize(("listen", "address"), [("[::1]:1", ("::1", 1)), ("localhost:0", ("localhost", 0))])
+def test_the_address_is_without_brackets(listen: str, address: tuple[str, int]) -> None:
+    assert load({"http.listen": listen}, {}, None).settings.http.address == address
+
+
+@pytest.mark.parametrize(
+    ("body", "words"),
+    [(b"bucket = ", "is not TOML"), (b'bucket = "\xff"', "UTF-8"), (b"a = 1\na = 2", "is not TOML")],
+)
+def test_a_file_that_is_no_toml_is_named(tmp_path: Path, body: bytes, words: str) -> None:
+    path = tmp_path / "broken.toml"
+    path.write_bytes(body)
+    (problem,) = problems({}, {}, path)
+    assert problem.source == str(path)
+    assert words in problem.message
+
+
+def test_a_file_that_is_not_there_does_not_hide_other_problems(tmp_path: Path) -> None:
+    found = problems({"http.listen": "x"}, {}, tmp_path / "absent.toml")
+    assert [each.setting for each in found] == ["", "http.listen"]
+    assert "cannot be read" in found[0].message
+
+
+def secret_of(loaded: Loaded) -> str | None:
+    return loaded.settings.http.token.get_secret_value() if loaded.settings.http.token else None
+
+
+def test_a_secret_is_read_from_its_file_before_the_environment_before_the_credentials(tmp_path: Path) -> None:
+    (tmp_path / "http-token").write_text("from-the-credentials-directory")
+    (tmp_path / "mounted").write_text("from-the-mounted-file\n")
+    credentials = {"CREDENTIALS_DIRECTORY": str(tmp_path)}
+    variable = credentials | {"REBUNDLE_HTTP__TOKEN": "from-the-environment"}
+    mounted = variable | {"REBUNDLE_HTTP__TOKEN_FILE": str(tmp_path / "mounted")}
+    assert secret_of(load({}, {}, None)) is None
+    assert secret_of(load({}, credentials, None)) == "from-the-credentials-directory"
+    assert load({}, credentials, None).origin("http.token") == "$CREDENTIALS_DIRECTORY/http-token"
+    assert secret_of(load({}, variable, None)) == "from-the-environment"
+    assert secret_of(load({}, mounted, None)) == "from-the-mounted-file"
+    assert str(tmp_path / "mounted") in load({}, mounted, None).origin("http.token")
+
+
+def test_a_secret_is_never_shown(tmp_path: Path) -> None:
+    loaded = load({}, {"REBUNDLE_HTTP__TOKEN": SECRET}, None)
+    everything = [repr(loaded), repr(loaded.settings), str(loaded.shown()), loaded.settings.model_dump_json()]
+    assert not [text for text in everything if SECRET in text]
+    assert loaded.shown()["http.token"] == ("**********", "environment REBUNDLE_HTTP__TOKEN")
+
+
+@pytest.mark.parametrize(
+    "secret", ["short", "with white space in it", "mit-ümläuten-und-mehr", "control\x07-character-in-it"]
+)
+def test_a_secret_that_is_no_token_is_refused_without_showing_it(secret: str) -> None:
+    (problem,) = problems({}, {"REBUNDLE_HTTP__TOKEN": secret})
+    assert problem.setting == "http.token"
+    assert "openssl rand" in problem.message
+    assert secret not in str(problem)
+
+
+def test_a_secret_in_a_flag_or_the_file_is_refused_without_showing_it(tmp_path: Path) -> None:
+    file = written(tmp_path, f'[http]\ntoken = "{SECRET}"\n')
+    found = problems({"http.rollback_token": SECRET}, {}, file)
+    assert [(each.setting, each.source) for each in found] == [
+        ("http.token", f"{file}:2"),
+        ("http.rollback_token", "flag --http.rollback_token"),
+    ]
+    assert SECRET not in "".join(map(str, found))
+    assert "token_file" in found[0].message
+
+
+@pytest.mark.parametrize("kind", ["absent", "empty", "directory", "binary", "huge"])
+def test_a_secrets_file_that_cannot_be_used_is_named(tmp_path: Path, kind: str) -> None:
+    path = tmp_path / "token"
+    match kind:
+        case "directory":
+            path.mkdir()
+        case "absent":
+            pass
+        case _:
+            path.write_bytes({"empty": b"\n", "binary": b"\xff" * 32, "huge": b"x" * 5000}[kind])
+    (problem,) = problems({"http.token_file": path}, {})
+    assert problem.setting == "http.token"
+    assert str(path) in problem.source
+
+
+def test_an_address_that_others_reach_needs_a_token() -> None:
+    (problem,) = problems({"http.listen": "0.0.0.0:8420"}, {})
+    assert "http.token_file" in problem.message
+    assert load({"http.listen": "0.0.0.0:8420"}, {"REBUNDLE_HTTP__TOKEN": SECRET}, None).settings.http.token
+
+
+def test_the_two_roles_need_different_tokens() -> None:
+    (problem,) = problems({}, {"REBUNDLE_HTTP__TOKEN": SECRET, "REBUNDLE_HTTP__ROLLBACK_TOKEN": SECRET})
+    assert problem.setting == "http.rollback_token"
+    assert SECRET not in str(problem)
+
+
+def test_the_schema_describes_the_file_and_offers_no_place_for_a_secret() -> None:
+    described = schema()
+    text = json.dumps(described)
+    assert "token_file" in text
+    assert "token" not in described["$defs"]["Http"]["properties"]
+    assert described["properties"]["bucket"]["description"]
+    assert described["additionalProperties"] is False
+
+
+def test_settings_are_frozen() -> None:
+    settings = load({}, {}, None).settings
+    with pytest.raises(ValueError, match="frozen"):
+        settings.http.listen = "0.0.0.0:1"  # type: ignore[misc]  # what the test is about
+
+
+def test_importing_settings_loads_no_sdk_and_no_web_framework() -> None:
+    code = "import sys, daemon.settings; print([m for m in ('boto3','google','aiokafka','fastapi','starlette','uvicorn') if m in sys.modules])"
+    out = subprocess.run(
+        [sys.executable, "-c", code],
+        capture_output=True,
+        text=True,
+        check=True,
+        cwd=Path(__file__).parents[3],
+        env={**os.environ},
+    )
+    assert out.stdout == "[]\n"
