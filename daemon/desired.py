@@ -2,7 +2,8 @@
 
 Explicit states are ordered by the producer's number alone and replace everything; model versions move or add one
 model and make derived states, whose numbers are counted here. Repetition and late arrival are harmless.
-`fold` takes one change, `plan` a lane's batch of them. Nothing here knows of stores or pointers: the base is a `Standing`.
+`fold` takes one change, `plan` a lane's batch of them. Nothing here knows of stores or pointers: the base is a
+`Standing`.
 """
 
 from collections.abc import Mapping, Sequence
@@ -12,7 +13,7 @@ from typing import Literal, assert_never
 from daemon.interpretation import ModelVersionChanged, RollbackRequested, StateCreated
 from events.model import Outcome, OutcomeKind, Position
 from events.source import Delivery
-from renderers.model import Composition
+from renderers.model import Composition, Model
 
 
 @dataclass(frozen=True, slots=True)
@@ -128,33 +129,40 @@ def _clash_reason(change: StateCreated, clash: Known) -> str:
 
 
 def _fold_model(standing: Standing, change: ModelVersionChanged) -> Step:
-    model_id = change.model.id
     if standing.composition is None:
-        if change.named is None:
-            return Outcome(OutcomeKind.IGNORED, "the scope has no composition")
-        return Outcome(OutcomeKind.DEAD_LETTERED, "there is no such scope: send bundle_state.created first")
-    current = standing.composition.model(model_id)
-    if current is None and change.named is None:
-        return Outcome(OutcomeKind.IGNORED, f"no model {model_id} in this scope")
-    if change.deleted:
-        kept = (
-            f"model {model_id} was deleted in the registry and stays in the bundle until a bundle-state leaves it out"
-        )
-        return Outcome(
-            OutcomeKind.IGNORED, f"needs attention: {kept}" if current else f"no model {model_id} in this scope"
-        )
-    if current and not change.may_move_back and _is_lower(change.model.version, current.version):
-        return Outcome(
-            OutcomeKind.SUPERSEDED, f"model {model_id} is at version {current.version}, above {change.model.version}"
-        )
+        return _without_composition(change)
+    current = standing.composition.model(change.model.id)
+    unmoved = _unmoved(change, current)
+    if unmoved is not None:
+        return unmoved
     try:
         model = change.model.applied_to(current)
         if model == current:
-            return Outcome(OutcomeKind.IGNORED, f"model {model_id} is exactly this already")
+            return Outcome(OutcomeKind.IGNORED, f"model {model.id} is exactly this already")
         composition = standing.composition.with_model(model)
     except ValueError as error:
         return Outcome(OutcomeKind.DEAD_LETTERED, str(error))
     return Moved(replace(standing, composition=composition, derived=standing.derived + 1), explicit=None)
+
+
+def _without_composition(change: ModelVersionChanged) -> Outcome:
+    if change.named is None:
+        return Outcome(OutcomeKind.IGNORED, "the scope has no composition")
+    return Outcome(OutcomeKind.DEAD_LETTERED, "there is no such scope: send bundle_state.created first")
+
+
+def _unmoved(change: ModelVersionChanged, current: Model | None) -> Outcome | None:
+    """Why the model stays as it is, if it does."""
+    model = change.model
+    if current is None and (change.named is None or change.deleted):
+        return Outcome(OutcomeKind.IGNORED, f"no model {model.id} in this scope")
+    if change.deleted:
+        reason = f"model {model.id} was deleted in the registry, and stays until a bundle-state leaves it out"
+        return Outcome(OutcomeKind.IGNORED, f"needs attention: {reason}")
+    if current and not change.may_move_back and _is_lower(model.version, current.version):
+        reason = f"model {model.id} is at version {current.version}, above {model.version}"
+        return Outcome(OutcomeKind.SUPERSEDED, reason)
+    return None
 
 
 def _is_lower(version: str, than: str) -> bool:

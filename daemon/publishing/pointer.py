@@ -15,6 +15,8 @@ from renderers.model import Scope, canonical_json
 
 SCHEMA: Final = 1
 MOST_RECENT: Final = 128
+MOST_HISTORY: Final = 128
+CHUNK: Final = 64
 MOST_RETAINED: Final = 50
 """Before there is a retention policy: the newest by commit order (protocol 4)."""
 
@@ -122,6 +124,13 @@ class Older(Part):
 
     key: str
     sha256: str
+
+
+class Chunk(Part):
+    """The oldest entries of a history that grew too long for the pointer; never changes."""
+
+    entries: tuple[Entry, ...]
+    older: Older | None = None
 
 
 class Pointer(Part):

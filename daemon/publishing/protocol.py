@@ -1,9 +1,9 @@
 """Which pointer may follow which: every change of a scope as a pure function (protocol 3 and 4).
 
 Nothing here reads or writes. Each function takes the pointer as it was read and returns the next one, with its
-sequence one higher and its own entry at the end of the history; `None` stands for "nothing would change". Rules that an
-operator can run into raise Refused with what would be allowed. `resolve` tells, from a pointer read back, what became of a
-write whose answer was lost.
+sequence one higher and its own entry at the end of the history; `None` stands for "nothing would change". Rules that
+an operator can run into raise Refused with what would be allowed. `resolve` tells, from a pointer read back, what
+became of a write whose answer was lost.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
@@ -13,12 +13,16 @@ from typing import Any
 
 from daemon.publishing.errors import Refused
 from daemon.publishing.pointer import (
+    CHUNK,
+    MOST_HISTORY,
     MOST_RECENT,
     MOST_RETAINED,
+    Chunk,
     Entry,
     Folded,
     Hold,
     Kind,
+    Older,
     Pointer,
     Publication,
     Quarantine,
@@ -192,6 +196,19 @@ def retire(pointer: Pointer, writing: Writing) -> Pointer | None:
     return _next(pointer, writing, "retire", live=None, desired=None, hold=None, change={"hold": None})
 
 
+def split_history(pointer: Pointer) -> tuple[Chunk, int] | None:
+    """The chunk that has to be stored before this pointer is written, and the sequence it is stored under."""
+    if len(pointer.history) <= MOST_HISTORY:
+        return None
+    entries = pointer.history[:CHUNK]
+    return Chunk(entries=entries, older=pointer.older), entries[0].sequence
+
+
+def without_chunk(pointer: Pointer, older: Older) -> Pointer:
+    """The pointer once its oldest entries are stored in the chunk `older` names."""
+    return pointer.model_copy(update={"history": pointer.history[CHUNK:], "older": older})
+
+
 class Resolution(Enum):
     """What became of a write whose answer was anything but success (protocol 4, never softened 1)."""
 
@@ -262,10 +279,7 @@ def _marked(
     current = {each.id for each in (live, desired) if each is not None}
 
     def mark(publication: Publication) -> Publication:
-        if publication.id in current:
-            superseded_at = None
-        else:
-            superseded_at = publication.superseded_at or at
+        superseded_at = None if publication.id in current else publication.superseded_at or at
         if superseded_at == publication.superseded_at:
             return publication
         return publication.model_copy(update={"superseded_at": superseded_at})

@@ -1,0 +1,38 @@
+"""Where things are in a bucket (protocol 4). Keys are relative to the bucket's prefix."""
+
+from typing import Final
+
+from renderers.model import Scope
+
+LIVE_TREE: Final = "docker-compose-gen/"
+MARKER: Final = ".rebundle.json"
+
+
+def pointer(scope: Scope) -> str:
+    """The one mutable object of a scope."""
+    return f"{scope}/pointer.json"
+
+
+def history(scope: Scope, oldest: int) -> str:
+    """A chunk of older history entries, by the sequence of its oldest."""
+    return f"{scope}/history/{oldest}.json"
+
+
+def archive(scope: Scope, state: str, attempt: str) -> str:
+    """The files of a publication."""
+    return f"{scope}/states/{state}/{attempt}/bundle.tar.gz"
+
+
+def manifest(scope: Scope, state: str, attempt: str) -> str:
+    """The manifest of a publication."""
+    return f"{scope}/states/{state}/{attempt}/manifest.json"
+
+
+def live_tree(scope: Scope, path: str = "") -> str:
+    """A file that operators see, or the folder of all of them."""
+    return f"{scope}/{LIVE_TREE}{path}"
+
+
+def replaced(scope: Scope, sequence: int, path: str) -> str:
+    """Where bytes that nobody here wrote are kept before they are replaced."""
+    return f"{scope}/.rebundle/replaced/{sequence}/{path}"

@@ -1,0 +1,125 @@
+"""Operators' verbs: each one compare-and-swap with `by` and `reason`, then one pass over the live tree (protocol 4).
+
+They render nothing and leave `inputs` alone, whether a daemon runs or not. A verb is decided again, from the start, when
+another writer was faster; what it would do can be asked without doing it (`preview`).
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Final
+
+from daemon.publishing import protocol
+from daemon.publishing.errors import NotFound, PointerMoved, Refused
+from daemon.publishing.livetree import LiveTree, Synced, Unfinished
+from daemon.publishing.pointer import Pointer, Publication
+from daemon.publishing.protocol import Writing
+from daemon.publishing.publisher import Publisher
+from daemon.publishing.reader import PointerRead, Reader
+from renderers.model import Scope
+
+_TRIES: Final = 5
+
+Verb = Callable[[Pointer, Writing], Pointer | None]
+
+
+@dataclass(frozen=True, slots=True)
+class Done:
+    """A verb that changed the pointer, or (`changed` False) found it as asked."""
+
+    before: Pointer
+    after: Pointer
+    changed: bool
+    live_tree: Synced | Unfinished | None = None
+    """None after a preview."""
+
+
+class Operations:
+    """Carries out operators' verbs on one bucket."""
+
+    def __init__(self, reader: Reader, publisher: Publisher, live_tree: LiveTree) -> None:
+        self._reader = reader
+        self._publisher = publisher
+        self._live_tree = live_tree
+
+    async def preview(self, scope: Scope, verb: Verb, by: str, reason: str = "") -> Done:
+        """What `carry_out` would do now. Raises as it does."""
+        base = await self._reader.existing(scope)
+        following = verb(base.pointer, self._publisher.writing(by, reason))
+        return Done(base.pointer, following or base.pointer, changed=following is not None)
+
+    async def carry_out(self, scope: Scope, verb: Verb, by: str, reason: str = "") -> Done:
+        """Change the pointer, then the live tree.
+
+        Raises:
+            NotFound: no such scope, or what the verb names is not retained.
+            Refused: the scope's rules do not allow it now.
+            PointerMoved: others were faster five times over.
+        """
+        base, read, changed = await self._swap(scope, verb, by, reason)
+        return Done(base.pointer, read.pointer, changed, await self._live_tree.reconcile(scope))
+
+    async def _swap(self, scope: Scope, verb: Verb, by: str, reason: str) -> tuple[PointerRead, PointerRead, bool]:
+        for _ in range(_TRIES):
+            base = await self._reader.existing(scope)
+            following = verb(base.pointer, self._publisher.writing(by, reason))
+            if following is None:
+                return base, base, False
+            try:
+                return base, await self._publisher.swap(scope, base, following), True
+            except PointerMoved:
+                continue
+        raise PointerMoved(f"other writers changed {scope} {_TRIES} times in a row; try again")
+
+
+def rollback(state: str, *, discard_newer: bool = False, expected_live: str | None = None) -> Verb:
+    """Go back to a retained state, and hold; see `protocol.rollback`. `expected_live` refuses if live is another one."""
+
+    def verb(pointer: Pointer, writing: Writing) -> Pointer | None:
+        if expected_live is not None and (pointer.live is None or pointer.live.state != expected_live):
+            raise Refused(f"live is {pointer.live.state if pointer.live else 'nothing'}, not {expected_live}")
+        target = find_retained(pointer, state)
+        already = pointer.live is not None and pointer.live.id == target.id
+        if already and not discard_newer and pointer.hold is not None:
+            return None
+        return protocol.rollback(pointer, writing, target, discard_newer=discard_newer)
+
+    return verb
+
+
+def quarantine(state: str, *, rollback_to: str | None = None) -> Verb:
+    """Reject a state's composition; see `protocol.quarantine`."""
+
+    def verb(pointer: Pointer, writing: Writing) -> Pointer | None:
+        target = find_retained(pointer, state)
+        back = find_retained(pointer, rollback_to) if rollback_to else None
+        return protocol.quarantine(pointer, writing, target, rollback_to=back)
+
+    return verb
+
+
+def lift_quarantine(state: str) -> Verb:
+    """Accept a state's composition again."""
+    return lambda pointer, writing: protocol.lift_quarantine(pointer, writing, find_retained(pointer, state))
+
+
+def pin(state: str, *, pinned: bool) -> Verb:
+    """Keep a publication from retention, or stop keeping it."""
+    return lambda pointer, writing: protocol.pin(pointer, writing, find_retained(pointer, state), pinned=pinned)
+
+
+def find_retained(pointer: Pointer, name: str) -> Publication:
+    """The newest retained attempt of a state, or the one that `STATE@ATTEMPT` names. A unique prefix of a state will do.
+
+    Raises:
+        NotFound: none is retained, or a prefix fits several.
+    """
+    state, _, attempt = name.partition("@")
+    found = [each for each in pointer.retained_of(state) if each.attempt.startswith(attempt)]
+    if found:
+        return found[-1]
+    fitting = sorted({each.state for each in pointer.retained if state and each.state.startswith(state)})
+    if len(fitting) == 1 and not attempt:
+        return pointer.retained_of(fitting[0])[-1]
+    if len(fitting) > 1:
+        raise NotFound(f"{name} fits {', '.join(fitting[:5])}: name one of them")
+    raise NotFound(f"{name} is not a retained state of {pointer.scope}; `rebundle states {pointer.scope}` lists them")

@@ -1,0 +1,172 @@
+"""Whose a file of the live tree is, and what one pass may do to it (protocol 5). Pure.
+
+`base/` and README.md follow live byte for byte; `example/` belongs to operators: what they changed is never written,
+never deleted. What lies below `example/creds/` is not even read: it is created once and then left alone. `livetree`
+acts on what is decided here.
+"""
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Final, Literal
+
+from pydantic import Field
+
+from daemon.publishing.pointer import Part, Publication
+from daemon.stores.port import Version
+
+EXAMPLE: Final = "example/"
+CREDENTIALS: Final = "example/creds/"
+
+Commit = tuple[int, int]
+"""Where a publication stands in commit order: sequence of its commit, index in it."""
+
+
+class MarkerFile(Part):
+    """What Rebundle last wrote to a path."""
+
+    sha256: str
+    publication: str
+    commit: Commit
+
+
+class Marker(Part):
+    """How far the live tree is, and every path Rebundle has written in it."""
+
+    sequence: int
+    publication: str | None
+    status: Literal["updating", "synced"]
+    files: dict[str, MarkerFile] = Field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class Wanted:
+    """What the tree is to follow: a publication, where it was committed, the digest of each of its files."""
+
+    publication: Publication
+    sequence: int
+    """The pointer's, now; it keeps rising while the publication stays."""
+    commit: Commit
+    files: Mapping[str, str]
+
+
+@dataclass(frozen=True, slots=True)
+class Present:
+    """A file of the tree as the store shows it. `ours`: Rebundle wrote these very bytes (protocol 5)."""
+
+    sha256: str
+    version: Version
+    ours: bool
+    commit: Commit | None = None
+    """By its own tag, where the bytes fit it."""
+
+
+@dataclass(frozen=True, slots=True)
+class Put:
+    """Write a file; `over` is the version it replaces, None creates it. `keep_aside`: store the old bytes first."""
+
+    path: str
+    over: Version | None
+    keep_aside: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Remove:
+    """Delete a file of ours that live no longer has."""
+
+    path: str
+    version: Version
+
+
+@dataclass(frozen=True, slots=True)
+class Override:
+    """An operator's own file of example/: left as it is."""
+
+    path: str
+
+
+@dataclass(frozen=True, slots=True)
+class DeletedByOperator:
+    """A file of example/ that was there and that an operator deleted: it stays deleted."""
+
+    path: str
+
+
+@dataclass(frozen=True, slots=True)
+class Stray:
+    """A file below base/ that nobody here wrote and live does not have: reported, never deleted."""
+
+    path: str
+
+
+Verdict = Put | Remove | Override | DeletedByOperator | Stray
+
+
+def judge_all(wanted: Wanted, present: Mapping[str, Present], marker: Marker | None) -> tuple[Verdict, ...]:
+    """What is to be done, or to be said, about each path; nothing about those that are as they should be."""
+    recorded = marker.files if marker else {}
+    paths = sorted({*wanted.files, *present})
+    verdicts = (_judge(path, wanted, present.get(path), recorded.get(path)) for path in paths)
+    return tuple(verdict for verdict in verdicts if verdict is not None)
+
+
+def _judge(path: str, wanted: Wanted, there: Present | None, recorded: MarkerFile | None) -> Verdict | None:
+    in_example = path.startswith(EXAMPLE)
+    digest = wanted.files.get(path)
+    if there is None:
+        return DeletedByOperator(path) if in_example and recorded else Put(path, None)
+    if there.sha256 == digest:
+        return None
+    if in_example:
+        return _judge_example(path, wanted, there, recorded)
+    if digest is not None:
+        return Put(path, there.version, keep_aside=not there.ours)
+    return Remove(path, there.version) if there.ours else Stray(path)
+
+
+def _judge_example(path: str, wanted: Wanted, there: Present, recorded: MarkerFile | None) -> Verdict | None:
+    if not there.ours:
+        return Override(path)
+    written = there.commit or (recorded.commit if recorded else (0, 0))
+    # A rollback leaves a newer default where it is, and the file of a removed model stays.
+    return Put(path, there.version) if path in wanted.files and wanted.commit > written else None
+
+
+def marker_after(
+    marker: Marker | None, wanted: Wanted, present: Mapping[str, Present], verdicts: Iterable[Verdict]
+) -> Marker:
+    """The marker once every verdict is carried out."""
+    files = dict(marker.files) if marker else {}
+    ours = MarkerFile(sha256="", publication=str(wanted.publication.id), commit=wanted.commit)
+    for path, sha256 in wanted.files.items():
+        there, known = present.get(path), files.get(path)
+        if there and there.sha256 == sha256 and (known is None or known.sha256 != sha256):
+            files[path] = ours.model_copy(update={"sha256": sha256})
+    for verdict in verdicts:
+        match verdict:
+            case Put(path=path):
+                files[path] = ours.model_copy(update={"sha256": wanted.files[path]})
+            case Remove(path=path):
+                files.pop(path, None)
+            case _:
+                pass
+    return Marker(
+        sequence=wanted.sequence,
+        publication=str(wanted.publication.id),
+        status="synced",
+        files=dict(sorted(files.items())),
+    )
+
+
+def commit_position(changes: Iterable[tuple[int, Sequence[str]]], publication: Publication) -> Commit:
+    """Where a publication was committed, from (sequence, published) of each change; (0, 0) if none names it."""
+    name = str(publication.id)
+    for sequence, published in changes:
+        if name in published:
+            return sequence, list(published).index(name)
+    return 0, 0
+
+
+def parsed_commit(text: str | None) -> Commit | None:
+    """A commit position as a file's tag writes it."""
+    sequence, dot, index = (text or "").partition(".")
+    return (int(sequence), int(index)) if dot and sequence.isdecimal() and index.isdecimal() else None

@@ -1,0 +1,186 @@
+"""Acts on the rules of `protocol`: uploads publications, and changes a pointer by compare-and-swap.
+
+The order is the safety: archive and manifest are confirmed before the pointer is written, and the pointer's write is
+resolved by reading back whenever its answer is anything but success (protocol 4, never softened 1 to 3). A caller sees
+won (a PointerRead), lost (PointerMoved) or unknown (OutcomeUnresolved), never a guess.
+"""
+
+import asyncio
+import hashlib
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Final, Literal
+
+from daemon.publishing import archive, layout, manifest, pointer, protocol
+from daemon.publishing.errors import NewerSchema, OutcomeUnresolved, PointerMoved, Refused, VerificationFailed
+from daemon.publishing.manifest import ManifestEvent
+from daemon.publishing.pointer import Older, Pointer, Publication, Revision
+from daemon.publishing.protocol import Resolution, Writing
+from daemon.publishing.reader import PointerRead, Reader
+from daemon.runtime import Runtime
+from daemon.stores.errors import ConditionFailed, ObjectMissing, OutcomeUnknown, StoreUnavailable
+from daemon.stores.port import Content, ObjectStore
+from renderers.model import Composition, RenderDefaults, RenderedFile, Scope, canonical_json
+
+_JSON: Final = "application/json"
+_GZIP: Final = "application/gzip"
+_WRITE_LIMIT: Final = 60.0
+"""Seconds after which a store's answer is taken for lost; its thread may still write."""
+_RESENDS: Final = 3
+_RESEND_DELAY: Final = 0.2
+
+
+@dataclass(frozen=True, slots=True)
+class State:
+    """A rendered state that is to be stored."""
+
+    composition: Composition
+    defaults: RenderDefaults
+    state: str
+    revision: Revision
+    kind: Literal["explicit", "derived"]
+    late: bool
+    files: tuple[RenderedFile, ...]
+    renderer: str
+    templates: str
+    events: tuple[ManifestEvent, ...]
+
+
+class Publisher:
+    """Writes publications and pointers into one bucket. Safe for many tasks, and beside other daemons."""
+
+    def __init__(self, store: ObjectStore, reader: Reader, runtime: Runtime) -> None:
+        self._store = store
+        self._reader = reader
+        self._runtime = runtime
+
+    def writing(self, by: str, reason: str = "") -> Writing:
+        """A new try to change a pointer, with an id by which it will be recognised."""
+        return Writing(self._runtime.token(), timestamp(self._runtime.now()), by, reason)
+
+    async def store_state(self, scope: Scope, state: State) -> Publication:
+        """Upload archive and manifest under a new attempt. Nothing refers to them yet.
+
+        Raises:
+            StoreUnavailable: try again, under a new attempt.
+        """
+        attempt, at = self._runtime.token(), timestamp(self._runtime.now())
+        packed, described, body = await self._runtime.offload(_pack, state, attempt, at)
+        async with asyncio.TaskGroup() as group:
+            for key, content in (
+                (layout.archive(scope, state.state, attempt), Content(packed, _GZIP)),
+                (layout.manifest(scope, state.state, attempt), Content(body, _JSON)),
+            ):
+                group.create_task(self._create_own(key, content))
+        publication = manifest.publication(described, body, late=state.late)
+        self._reader.remember(publication, state.files)
+        return publication
+
+    async def swap(self, scope: Scope, base: PointerRead, following: Pointer) -> PointerRead:
+        """Make `following` the pointer, if it is still the one that was read as `base`.
+
+        Returns the pointer as it is afterwards: ours, or one that another writer has built on ours.
+
+        Raises:
+            PointerMoved: lost; read again, decide again.
+            OutcomeUnresolved: could not be found out.
+            Refused: the pointer is signed, and this writer cannot sign.
+            NewerSchema: a newer release wrote the pointer.
+        """
+        _refuse_unwritable(scope, base)
+        following = await self._with_short_history(scope, following)
+        content = Content(pointer.encode(following), _JSON)
+        for attempt in range(1 + _RESENDS):
+            if attempt:
+                await self._runtime.sleep(_RESEND_DELAY * 2**attempt * (0.5 + self._runtime.jitter()))
+            read = await self._try_swap(scope, base, following, content)
+            if read is not None:
+                return read
+        raise OutcomeUnresolved(f"whether the pointer of {scope} was changed could not be found out; it is tried again")
+
+    async def _try_swap(
+        self, scope: Scope, base: PointerRead, following: Pointer, content: Content
+    ) -> PointerRead | None:
+        """The pointer if the write is known to have won, None if it is safe and needed to send it again."""
+        key = layout.pointer(scope)
+        try:
+            async with asyncio.timeout(_WRITE_LIMIT):
+                if base.version is None:
+                    version = await self._store.create(key, content)
+                else:
+                    version = await self._store.replace(key, content, base.version)
+            return PointerRead(following, version)
+        except (ConditionFailed, ObjectMissing, OutcomeUnknown, StoreUnavailable, TimeoutError):
+            return await self._resolve(scope, base, following)
+
+    async def _resolve(self, scope: Scope, base: PointerRead, following: Pointer) -> PointerRead | None:
+        try:
+            async with asyncio.timeout(_WRITE_LIMIT):
+                now = await self._reader.pointer(scope)
+        except (StoreUnavailable, TimeoutError):
+            return None
+        known = None if now.version is None else now.pointer
+        match protocol.resolve(known, following.write, base.pointer.sequence):
+            case Resolution.WON:
+                return now
+            case Resolution.NOT_APPLIED:
+                return None
+            case Resolution.BEYOND_HISTORY:
+                entries = await self._reader.history(now.pointer)
+                if any(entry.write == following.write for entry in entries):
+                    return now
+        raise PointerMoved(f"another writer changed {scope} first (sequence {now.pointer.sequence})")
+
+    async def _with_short_history(self, scope: Scope, following: Pointer) -> Pointer:
+        split = protocol.split_history(following)
+        if split is None:
+            return following
+        chunk, oldest = split
+        key = layout.history(scope, oldest)
+        body = (canonical_json(chunk.model_dump(mode="json")) + "\n").encode()
+        await self._create_own(key, Content(body, _JSON))
+        return protocol.without_chunk(following, Older(key=key, sha256=hashlib.sha256(body).hexdigest()))
+
+    async def _create_own(self, key: str, content: Content) -> None:
+        """Create an object whose bytes nobody else can mean; finding them there is success."""
+        try:
+            async with asyncio.timeout(_WRITE_LIMIT):
+                await self._store.create(key, content)
+        except (ConditionFailed, OutcomeUnknown, TimeoutError) as error:
+            try:
+                stored = await self._store.get(key)
+            except ObjectMissing:
+                raise StoreUnavailable(f"{key} was not stored; it is tried again") from error
+            if stored.body != content.body:
+                raise VerificationFailed(f"{key} is there with other bytes than ours") from error
+
+
+def timestamp(now: datetime) -> str:
+    """ISO 8601 in UTC, to the millisecond, as every document here writes it."""
+    return now.isoformat(timespec="milliseconds").replace("+00:00", "Z")
+
+
+def _pack(state: State, attempt: str, at: str) -> tuple[bytes, manifest.Manifest, bytes]:
+    packed = archive.pack(state.files)
+    described = manifest.describe(
+        composition=state.composition,
+        defaults=state.defaults,
+        state=state.state,
+        revision=state.revision,
+        kind=state.kind,
+        attempt=attempt,
+        at=at,
+        renderer=state.renderer,
+        templates=state.templates,
+        files=archive.digest_files(state.files),
+        archive=packed,
+        events=state.events,
+    )
+    return packed.body, described, manifest.encode(described)
+
+
+def _refuse_unwritable(scope: Scope, base: PointerRead) -> None:
+    if base.pointer.schema_ > pointer.SCHEMA:
+        raise NewerSchema(f"the pointer of {scope} was written by a newer release (schema {base.pointer.schema_})")
+    if base.signed:
+        raise Refused(f"the pointer of {scope} is signed, and no signing key is configured here")

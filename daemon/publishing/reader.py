@@ -1,0 +1,215 @@
+"""Verified reads: pointer, manifest, archive, files; nothing is handed on that its parent does not vouch for.
+
+Manifests and the files of a publication never change, so they are kept, bounded, by the digest that vouches for them.
+"""
+
+import asyncio
+import hashlib
+import json
+from collections import OrderedDict
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import Final, Generic, TypeVar
+
+from daemon.publishing import archive, layout, manifest, pointer
+from daemon.publishing.errors import NotFound, PointerLost, VerificationFailed
+from daemon.publishing.manifest import Manifest
+from daemon.publishing.pointer import Entry, Pointer, Publication, PublicationId
+from daemon.publishing.protocol import absent
+from daemon.runtime import Runtime
+from daemon.stores.errors import ObjectMissing
+from daemon.stores.port import ObjectStore, Version
+from renderers.identifiers import BUNDLE_LENGTH
+from renderers.model import RenderedFile, Scope
+
+T = TypeVar("T")
+_MOST_MANIFEST_BYTES: Final = 32 << 20
+_MOST_FILES_BYTES: Final = 32 << 20
+_MOST_READS_AT_ONCE: Final = 8
+
+
+@dataclass(frozen=True, slots=True)
+class PointerRead:
+    """A pointer and the version it had; the version is None while the scope has none."""
+
+    pointer: Pointer
+    version: Version | None
+    signed: bool = False
+
+
+class Reader:
+    """Reads what is published in one bucket. Safe for many tasks of one event loop."""
+
+    def __init__(self, store: ObjectStore, runtime: Runtime) -> None:
+        self._store = store
+        self._runtime = runtime
+        self._manifests = _Kept[Manifest](_MOST_MANIFEST_BYTES)
+        self._files = _Kept[tuple[RenderedFile, ...]](_MOST_FILES_BYTES)
+
+    async def scopes(self) -> tuple[Scope, ...]:
+        """Every scope that has a pointer, or traces of one."""
+        found: list[Scope] = []
+        for bundle in await self._store.folders(""):
+            if len(bundle) > BUNDLE_LENGTH or bundle.startswith("."):
+                continue
+            for target in await self._store.folders(f"{bundle}/"):
+                try:
+                    found.append(Scope.parse(f"{bundle}/{target}"))
+                except ValueError:
+                    continue  # somebody else's folder
+        return tuple(sorted(found))
+
+    async def pointer(self, scope: Scope) -> PointerRead:
+        """The pointer of a scope; for a scope that has none yet, an empty one without a version.
+
+        Raises:
+            PointerLost: there is none although something was published.
+            VerificationFailed: it cannot be read.
+        """
+        try:
+            stored = await self._store.get(layout.pointer(scope))
+        except ObjectMissing:
+            await self._refuse_lost_pointer(scope)
+            return PointerRead(absent(scope), None)
+        return PointerRead(pointer.decode(stored.body, scope), stored.version, pointer.is_signed(stored.body))
+
+    async def existing(self, scope: Scope) -> PointerRead:
+        """The pointer of a scope that must exist.
+
+        Raises:
+            NotFound: nothing was ever published there.
+        """
+        read = await self.pointer(scope)
+        if read.version is None:
+            raise NotFound(f"nothing is published in {scope}; `rebundle scopes` lists what there is")
+        return read
+
+    async def manifest(self, scope: Scope, publication: Publication) -> Manifest:
+        """The manifest of a publication the pointer names.
+
+        Raises:
+            NotFound: it is gone. VerificationFailed: it is not the one the pointer means.
+        """
+        kept = self._manifests.get(publication.manifest_sha256)
+        if kept is not None:
+            return kept
+        body = await self._bytes(layout.manifest(scope, publication.state, publication.attempt))
+        if hashlib.sha256(body).hexdigest() != publication.manifest_sha256:
+            raise VerificationFailed(f"the manifest of {publication.id} is not the one that {scope}'s pointer means")
+        read = manifest.decode(body)
+        if (read.scope, read.state, read.attempt) != (str(scope), publication.state, publication.attempt):
+            raise VerificationFailed(f"the manifest of {publication.id} is the one of {read.scope} {read.state}")
+        self._manifests.put(publication.manifest_sha256, read, len(body))
+        return read
+
+    async def named_manifest(self, scope: Scope, name: PublicationId) -> Manifest:
+        """The manifest of a publication that only history names, so that no digest of it is at hand.
+
+        Raises:
+            NotFound: it is gone.
+        """
+        read = manifest.decode(await self._bytes(layout.manifest(scope, name.state, name.attempt)))
+        if (read.scope, read.state) != (str(scope), name.state):
+            raise VerificationFailed(f"the manifest of {name} is the one of {read.scope} {read.state}")
+        return read
+
+    async def files(self, scope: Scope, publication: Publication) -> tuple[RenderedFile, ...]:
+        """Every file of a publication, each checked against its digest.
+
+        Raises:
+            NotFound: it is gone. VerificationFailed: archive or a file is not what the manifest says.
+        """
+        kept = self._files.get(publication.manifest_sha256)
+        if kept is not None:
+            return kept
+        described = await self.manifest(scope, publication)
+        body = await self._bytes(layout.archive(scope, publication.state, publication.attempt))
+        files = await self._runtime.offload(_verified_files, described, body)
+        self.remember(publication, files)
+        return files
+
+    def remember(self, publication: Publication, files: tuple[RenderedFile, ...]) -> None:
+        """Keep the files of a publication that this process has just made or read."""
+        self._files.put(publication.manifest_sha256, files, sum(len(file.body) for file in files))
+
+    async def history(self, current: Pointer) -> tuple[Entry, ...]:
+        """The whole history, the oldest first, through the chunks.
+
+        Raises:
+            VerificationFailed: a chunk is not the one its successor means. NotFound: one is gone.
+        """
+        entries = current.history
+        older = current.older
+        while older is not None:
+            body = await self._bytes(older.key)
+            if hashlib.sha256(body).hexdigest() != older.sha256:
+                raise VerificationFailed(f"history chunk {older.key} is not the one its successor means")
+            chunk = pointer.Chunk.model_validate(json.loads(body))
+            entries = (*chunk.entries, *entries)
+            older = chunk.older
+        return entries
+
+    async def manifests(self, scope: Scope, publications: Iterable[Publication]) -> Sequence[Manifest]:
+        """The manifests of several publications; one that is gone is left out."""
+        gate = asyncio.Semaphore(_MOST_READS_AT_ONCE)
+
+        async def read(publication: Publication) -> Manifest | None:
+            async with gate:
+                try:
+                    return await self.manifest(scope, publication)
+                except NotFound:
+                    return None
+
+        async with asyncio.TaskGroup() as group:
+            tasks = [group.create_task(read(publication)) for publication in publications]
+        return [result for task in tasks if (result := task.result()) is not None]
+
+    async def _bytes(self, key: str) -> bytes:
+        try:
+            return (await self._store.get(key)).body
+        except ObjectMissing as error:
+            raise NotFound(f"{key} is gone from the bucket") from error
+
+    async def _refuse_lost_pointer(self, scope: Scope) -> None:
+        traces = [layout.live_tree(scope, layout.MARKER), f"{scope}/history/"]
+        for prefix in traces:
+            if await self._store.scan(prefix):
+                raise PointerLost(
+                    f"{layout.pointer(scope)} is gone, but {prefix} is there: restore the pointer object from a backup "
+                    f"or an older version of it (later: `rebundle recover {scope}`); nothing is published until then"
+                )
+
+
+def _verified_files(described: Manifest, body: bytes) -> tuple[RenderedFile, ...]:
+    if hashlib.sha256(body).hexdigest() != described.archive.sha256:
+        raise VerificationFailed(f"the archive of {described.state}@{described.attempt} does not match its digest")
+    files = archive.unpack(body)
+    found = [(each.path, each.mode, each.size, each.sha256) for each in archive.digest_files(files)]
+    meant = [(each.path, each.mode, each.size, each.sha256) for each in described.files]
+    if found != meant:
+        raise VerificationFailed(f"the files of {described.state}@{described.attempt} are not those of its manifest")
+    return files
+
+
+class _Kept(Generic[T]):
+    """Values by digest, the least recently used dropped beyond a number of bytes."""
+
+    def __init__(self, most_bytes: int) -> None:
+        self._most_bytes = most_bytes
+        self._bytes = 0
+        self._values: OrderedDict[str, tuple[T, int]] = OrderedDict()
+
+    def get(self, digest: str) -> T | None:
+        if digest not in self._values:
+            return None
+        self._values.move_to_end(digest)
+        return self._values[digest][0]
+
+    def put(self, digest: str, value: T, size: int) -> None:
+        if digest in self._values:
+            return
+        self._values[digest] = (value, size)
+        self._bytes += size
+        while self._bytes > self._most_bytes and len(self._values) > 1:
+            _, (_, dropped) = self._values.popitem(last=False)
+            self._bytes -= dropped
