@@ -1,0 +1,76 @@
+"""What a failed call of the file system means for the write it was part of.
+
+Before the object gets its name, nothing was written. While it gets it, only an error that the system answers without
+trying proves that; afterwards the object is there, and what is unknown is whether it stays. Every `OSError` that leaves
+the directory store goes through one of the three.
+"""
+
+import errno
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Final
+
+from daemon.stores.errors import ConditionFailed, OutcomeUnknown, StoreError, StoreRefused, StoreUnavailable
+
+_ADVICE: Final = {
+    errno.ENOSPC: "make room on the disk",
+    errno.EDQUOT: "raise the quota or make room",
+    errno.EFBIG: "the file is too large for this file system",
+    errno.EROFS: "mount the file system for writing",
+    errno.EACCES: "give this user permission to read and write the folder",
+    errno.EPERM: "give this user permission to read and write the folder, on a file system with hard links",
+    errno.EOPNOTSUPP: "use a local file system with hard links, locks and fsync",
+    errno.ENOLCK: "use a local file system with hard links, locks and fsync",
+    errno.EXDEV: "keep the whole store, .rebundle too, on one file system",
+    errno.EMLINK: "use a file system that allows more hard links",
+    errno.ENAMETOOLONG: "use a shorter root path",
+    errno.ELOOP: "replace the symbolic link, which is not followed",
+    errno.ENOTDIR: "move away the file that stands where a folder is needed",
+    errno.EISDIR: "move away the folder that stands where a file is needed",
+}
+
+
+@contextmanager
+def before_writing(key: str) -> Iterator[None]:
+    """Nothing was written. Raises StoreRefused, StoreUnavailable."""
+    try:
+        yield
+    except OSError as error:
+        raise _failure(key, error) from error
+
+
+@contextmanager
+def while_writing(key: str) -> Iterator[None]:
+    """The call that gives or takes the name. Raises ConditionFailed, StoreRefused, StoreUnavailable, OutcomeUnknown."""
+    try:
+        yield
+    except FileExistsError as error:
+        raise ConditionFailed(f"object {key} exists already") from error
+    except FileNotFoundError as error:
+        raise StoreUnavailable(f"{key}: {_text(error)}; somebody removed it meanwhile") from error
+    except OSError as error:
+        failure = _failure(key, error)
+        if isinstance(failure, StoreUnavailable):
+            raise OutcomeUnknown(f"{key}: {_text(error)}; it may have been written") from error
+        raise failure from error
+
+
+@contextmanager
+def after_writing(key: str) -> Iterator[None]:
+    """The object has changed, perhaps not durably. Raises OutcomeUnknown."""
+    try:
+        yield
+    except OSError as error:
+        raise OutcomeUnknown(f"{key}: {_text(error)}; it was written, but a power cut may undo that") from error
+
+
+def _failure(key: str, error: OSError) -> StoreError:
+    advice = _ADVICE.get(error.errno or 0)
+    if advice is None:
+        return StoreUnavailable(f"{key}: {_text(error)}")
+    return StoreRefused(f"{key}: {_text(error)}; {advice}")
+
+
+def _text(error: OSError) -> str:
+    place = f" ({error.filename})" if error.filename else ""
+    return f"{error.strerror or error}{place}"
