@@ -1,0 +1,57 @@
+"""A bundle as it lies on a target host: `base/` as it was rendered, beside a deployment directory copied from `example/`.
+
+`replace_base` is what an update does: the generated part is new, the deployment directory is not touched.
+"""
+
+import shutil
+from dataclasses import dataclass
+from pathlib import Path
+
+from renderers.bundle import Renderer
+
+from renderers.model import Composition
+from tests.builders import GOLDEN_DEFAULTS, STAMP
+
+
+@dataclass(frozen=True, slots=True)
+class DeployedBundle:
+    """The folder of one bundle on a target host."""
+
+    folder: Path
+
+    @classmethod
+    def install(cls, composition: Composition, folder: Path) -> "DeployedBundle":
+        """What the bundle's README tells to do: copy `example/`, name its full path in `.env`."""
+        bundle = cls(folder)
+        bundle.replace_base(composition)
+        shutil.copytree(folder / "example", bundle.directory)
+        bundle.set(".env", "REL_DIR", str(bundle.directory))
+        return bundle
+
+    @property
+    def directory(self) -> Path:
+        """The deployment directory: where `docker compose` is called."""
+        return self.folder / "site"
+
+    @property
+    def compose_file(self) -> Path:
+        """The generated project file."""
+        return self.folder / "base/bundle/docker-compose.yaml"
+
+    def replace_base(self, composition: Composition) -> None:
+        """Lay the rendering of another composition over it; the deployment directory stays."""
+        for generated in ("base", "example"):
+            shutil.rmtree(self.folder / generated, ignore_errors=True)
+        for file in Renderer().render(composition, GOLDEN_DEFAULTS, STAMP).files:
+            path = self.folder / file.path
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_bytes(file.body)
+            path.chmod(0o755 if file.executable else 0o644)
+
+    def set(self, file: str, variable: str, value: str) -> None:
+        """Give a variable of one of the deployment directory's env files a value, as an operator does."""
+        path = self.directory / file
+        before = path.read_text().splitlines()
+        after = [f"{variable}={value}" if line.startswith(f"{variable}=") else line for line in before]
+        assert after != before, f"{file} has no line {variable}="
+        path.write_text("\n".join(after) + "\n")

@@ -1,0 +1,34 @@
+"""The real tools, one fixture each; a test that asks for one which is missing is skipped with the reason."""
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.services import compose as compose_service
+from tests.services import ministack as ministack_service
+from tests.services import nginx as nginx_service
+from tests.services import rclone as rclone_service
+from tests.services.availability import available
+
+
+@pytest.fixture(scope="session", params=compose_service.EDITIONS)
+def compose(request: pytest.FixtureRequest) -> compose_service.Compose:
+    return available(lambda: compose_service.compose(request.param))
+
+
+@pytest.fixture(scope="session")
+def nginx() -> nginx_service.Nginx:
+    return available(nginx_service.nginx)
+
+
+@pytest.fixture(scope="session")
+def rclone() -> Path:
+    return available(rclone_service.rclone)
+
+
+@pytest.fixture(scope="session")
+def s3_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    server = ministack_service.ministack(tmp_path_factory.mktemp("ministack"))
+    yield available(server.__enter__)
+    server.__exit__(None, None, None)
