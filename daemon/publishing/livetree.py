@@ -1,8 +1,8 @@
 """The live tree: what operators see of a scope, made to follow `live` by one level-triggered pass (protocol 5).
 
 List, *then* read the pointer, write the differences under conditions, list again, and only then say "synced": this
-order is what makes the conditions mean something. The tree is eventually consistent and its marker says so; whoever needs
-atomicity reads pointer, manifest, archive. What may be done to which file is decided in `ownership`.
+order is what makes the conditions mean something. The tree is eventually consistent and its marker says so; whoever
+needs atomicity reads pointer, manifest, archive. What may be done to which file is decided in `ownership`.
 """
 
 import asyncio

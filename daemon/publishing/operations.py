@@ -1,7 +1,7 @@
 """Operators' verbs: each one compare-and-swap with `by` and `reason`, then one pass over the live tree (protocol 4).
 
-They render nothing and leave `inputs` alone, whether a daemon runs or not. A verb is decided again, from the start, when
-another writer was faster; what it would do can be asked without doing it (`preview`).
+They render nothing and leave `inputs` alone, whether a daemon runs or not. A verb is decided again, from the start,
+when another writer was faster; what it would do can be asked without doing it (`preview`).
 """
 
 from collections.abc import Callable
@@ -72,7 +72,7 @@ class Operations:
 
 
 def rollback(state: str, *, discard_newer: bool = False, expected_live: str | None = None) -> Verb:
-    """Go back to a retained state, and hold; see `protocol.rollback`. `expected_live` refuses if live is another one."""
+    """Go back to a retained state, and hold; refused if `expected_live` is given and another state is live."""
 
     def verb(pointer: Pointer, writing: Writing) -> Pointer | None:
         if expected_live is not None and (pointer.live is None or pointer.live.state != expected_live):
@@ -108,7 +108,7 @@ def pin(state: str, *, pinned: bool) -> Verb:
 
 
 def find_retained(pointer: Pointer, name: str) -> Publication:
-    """The newest retained attempt of a state, or the one that `STATE@ATTEMPT` names. A unique prefix of a state will do.
+    """The newest retained attempt of a state, or the one that `STATE@ATTEMPT` names; a unique prefix will do.
 
     Raises:
         NotFound: none is retained, or a prefix fits several.
