@@ -1,0 +1,202 @@
+"""Every file of a composition's deployment bundle.
+
+What one model contributes is one `Contribution`, rendered once and kept by all that it depends on: the model, and the
+frame it stands in. So an event that changes one model renders one block through ruamel.yaml; the rest is put together.
+Whether the result says what the composition says is `gate`'s to judge, not ours.
+"""
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Final
+
+from renderers import compose, download, example, readme, router, templates, yaml
+from renderers.cache import Cache
+from renderers.compose import Allotment, Frame
+from renderers.model import (
+    Composition,
+    Model,
+    Proxy,
+    RenderDefaults,
+    RenderedFile,
+    Stamp,
+    canonical_digest,
+    canonical_json,
+)
+
+RENDERER_VERSION: Final = "1"
+TEMPLATES_DIGEST: str
+"""sha256, in hex, of the template files; read when first asked for, not at import."""
+
+if not TYPE_CHECKING:
+
+    def __getattr__(name: str) -> str:
+        """The constants that cost something."""
+        if name == "TEMPLATES_DIGEST":
+            return templates.digest()
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+
+
+STAMP_PATH: Final = "base/.rebundle.json"
+SIGNATURE_PATH: Final = "base/bundle/proxy/bundle-signature.yaml"
+MONITORING_PATH: Final = "base/bundle/monitoring.txt"
+
+_SIGNATURE_HEADING: Final = "# Types of the models' inputs and outputs, as the registry has them. Not to be edited.\n"
+_MIB: Final = 1 << 20
+
+
+@dataclass(frozen=True, slots=True)
+class RenderedBundle:
+    """The files below docker-compose-gen/, sorted by the bytes of their path."""
+
+    files: tuple[RenderedFile, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Contribution:
+    """What one model adds to the files of a bundle."""
+
+    block: bytes
+    map_line: bytes
+    list_line: bytes
+    env_lines: bytes
+    files: tuple[RenderedFile, ...]
+    image_path: str
+
+    @property
+    def size(self) -> int:
+        """Bytes of text it holds."""
+        parts = (self.block, self.map_line, self.list_line, self.env_lines, *(file.body for file in self.files))
+        return sum(map(len, parts))
+
+
+@dataclass(frozen=True, slots=True)
+class Fixed:
+    """What does not depend on the models: the three services' blocks (unsealed) and the ends of the document."""
+
+    header: bytes
+    download: bytes
+    router: bytes
+    proxy: bytes
+    footer: bytes
+
+
+class Renderer:
+    """Renders compositions; may be called from several threads at once."""
+
+    def __init__(self, cache_bytes: int = 64 * _MIB) -> None:
+        """`cache_bytes` bounds what is kept of earlier renderings, over all scopes."""
+        self._contributions = Cache[Contribution](cache_bytes)
+        self._fixed = Cache[Fixed](cache_bytes // 8)
+        self._texts = Cache[bytes](cache_bytes // 8)
+
+    def render(self, composition: Composition, defaults: RenderDefaults, stamp: Stamp) -> RenderedBundle:
+        """The bundle of `composition`, as state `stamp`: the same bytes for the same arguments, whatever is kept.
+
+        Raises:
+            RenderError: a text in it cannot stand in the file it belongs into.
+        """
+        frame = Frame.of(composition, defaults)
+        models = self._contributions_of(composition, frame)
+        fixed = self._fixed_blocks(composition, defaults, frame)
+        signature = self._signature(composition.proxy)
+        model_map = b"".join(model.map_line for model in models)
+        model_list = b"".join(model.list_line for model in models)
+        script = download.script().encode()
+        document = b"".join(
+            (
+                fixed.header,
+                compose.sealed(fixed.download, _seal(model_list, script)),
+                *(model.block for model in models),
+                compose.sealed(fixed.router, _seal(model_map)),
+                compose.sealed(fixed.proxy, _seal(signature)),
+                fixed.footer,
+            )
+        )
+        files = [
+            RenderedFile(readme.PATH, self._readme(composition, defaults, models)),
+            RenderedFile(STAMP_PATH, _stamp(composition, stamp)),
+            RenderedFile(compose.PATH, document),
+            RenderedFile(MONITORING_PATH, templates.text("monitoring.txt").encode()),
+            RenderedFile(router.MAP_PATH, model_map),
+            RenderedFile(router.CONF_PATH, router.tunables().encode()),
+            RenderedFile(SIGNATURE_PATH, signature),
+            RenderedFile(download.LIST_PATH, model_list),
+            RenderedFile(download.SCRIPT_PATH, script, executable=True),
+            RenderedFile(download.MODELS_PATH, b""),
+            RenderedFile(example.ENV_PATH, example.env_head().encode() + b"".join(model.env_lines for model in models)),
+            *(RenderedFile(path, text.encode()) for path, text in example.static_files().items()),
+            *(file for model in models for file in model.files),
+        ]
+        return RenderedBundle(tuple(sorted(files, key=lambda file: file.path.encode())))
+
+    def _contributions_of(self, composition: Composition, frame: Frame) -> list[Contribution]:
+        frame_key = frame.key
+        contributions = []
+        for model in composition.models:
+            key = (model.canonical, frame_key)
+            contribution = self._contributions.get(key)
+            if contribution is None:
+                contribution = _contribution(model, frame)
+                self._contributions.put(key, contribution, contribution.size + len(model.canonical))
+            contributions.append(contribution)
+        return contributions
+
+    def _fixed_blocks(self, composition: Composition, defaults: RenderDefaults, frame: Frame) -> Fixed:
+        images = (defaults.download_image, defaults.router_image, composition.proxy.image)
+        key = (frame.key, images)
+        fixed = self._fixed.get(key)
+        if fixed is None:
+            fixed = Fixed(
+                compose.header(),
+                compose.download_block(defaults.download_image, frame),
+                compose.router_block(defaults.router_image, frame),
+                compose.proxy_block(composition.proxy.image, frame),
+                compose.footer(frame),
+            )
+            self._fixed.put(key, fixed, 8192)
+        return fixed
+
+    def _signature(self, proxy: Proxy) -> bytes:
+        document = canonical_json(proxy.signature.document)
+        text = self._texts.get(document)
+        if text is None:
+            text = yaml.document(proxy.signature.document, _SIGNATURE_HEADING).encode()
+            self._texts.put(document, text, len(text) + len(document))
+        return text
+
+    def _readme(self, composition: Composition, defaults: RenderDefaults, models: list[Contribution]) -> bytes:
+        fixed = (defaults.download_image, defaults.router_image, composition.proxy.image)
+        paths = frozenset({readme.image_path(image) for image in fixed} | {model.image_path for model in models})
+        key = (composition.bundle.name, composition.bundle.target, paths)
+        text = self._texts.get(key)
+        if text is None:
+            text = readme.text(*key).encode()
+            self._texts.put(key, text, len(text))
+        return text
+
+
+def _contribution(model: Model, frame: Frame) -> Contribution:
+    allotment = Allotment.of(model, frame.resources)
+    path, text = example.batching_path(model), example.batching_text(model)
+    return Contribution(
+        block=compose.model_block(model, frame, allotment, text if example.batching_is_on(model) else None),
+        map_line=router.map_line(model).encode(),
+        list_line=download.list_line(model).encode(),
+        env_lines=example.env_lines(model, allotment).encode(),
+        files=(RenderedFile(path, text.encode()),) if path else (),
+        image_path=readme.image_path(model.serving.image),
+    )
+
+
+def _stamp(composition: Composition, stamp: Stamp) -> bytes:
+    said = {
+        "schema": 1,
+        "scope": str(composition.scope),
+        "state": stamp.state,
+        "revision": stamp.revision,
+        "composition": composition.digest,
+    }
+    return canonical_json(said).encode() + b"\n"
+
+
+def _seal(*bodies: bytes) -> str:
+    return canonical_digest([body.decode() for body in bodies])

@@ -1,0 +1,43 @@
+"""A least-recently-used cache bounded in bytes, shared by threads and scopes.
+
+Two threads that miss the same key both make the value; it is the same value, so nobody waits.
+"""
+
+from collections import OrderedDict
+from collections.abc import Hashable
+from threading import Lock
+from typing import Generic, TypeVar
+
+V = TypeVar("V")
+
+
+class Cache(Generic[V]):
+    """Values by key; the bytes each is counted with are told by whoever puts it in."""
+
+    def __init__(self, limit: int) -> None:
+        """`limit` in bytes; 0 keeps nothing."""
+        self._limit = limit
+        self._held = 0
+        self._entries: OrderedDict[Hashable, tuple[V, int]] = OrderedDict()
+        self._lock = Lock()
+
+    def get(self, key: Hashable) -> V | None:
+        """The value, now the most recently used one."""
+        with self._lock:
+            entry = self._entries.get(key)
+            if entry is None:
+                return None
+            self._entries.move_to_end(key)
+            return entry[0]
+
+    def put(self, key: Hashable, value: V, size: int) -> None:
+        """Keeps `value`; the least recently used ones make room."""
+        with self._lock:
+            self._held += size - self._entries.pop(key, (value, 0))[1]
+            self._entries[key] = (value, size)
+            while self._held > self._limit:
+                _, (_, dropped) = self._entries.popitem(last=False)
+                self._held -= dropped
+
+    def __len__(self) -> int:
+        return len(self._entries)

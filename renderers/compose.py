@@ -1,0 +1,169 @@
+"""The compose file, block by block: one block per service, each through ruamel.yaml.
+
+A block is the service's key and what stands below it, and ends with its own separator, so that blocks put together
+are byte for byte what ruamel.yaml would write for the whole document. Three services carry a digest of files that
+change with any model; their blocks keep the placeholder of it, and `sealed` puts the hex in (in double quotes it
+has one spelling).
+
+Variants (gpu, batching, a number of labels) are chosen in the template's text; values are set in the parsed tree.
+"""
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, fields
+from functools import lru_cache
+from typing import Final, Literal
+
+from renderers import templates, yaml
+from renderers.identifiers import variable_name
+from renderers.model import Amounts, Composition, Model, RenderDefaults, Resources, canonical_digest, canonical_json
+
+PATH: Final = "base/bundle/docker-compose.yaml"
+_HOLE: Final = b'"<content_digest>"'
+_SERVICES: Final = "services:\n"
+_MEMORY_UNITS: Final = ((1 << 30, "g"), (1 << 20, "m"), (1 << 10, "k"), (1, "b"))
+
+
+@dataclass(frozen=True, slots=True)
+class Frame:
+    """What the services of a bundle share."""
+
+    bundle: str
+    target: str
+    labels: tuple[tuple[str, str], ...]
+    resources: Resources
+
+    @classmethod
+    def of(cls, composition: Composition, defaults: RenderDefaults) -> "Frame":
+        """The frame of a composition under these defaults."""
+        labels = tuple(sorted(defaults.labels.items()))
+        return cls(composition.bundle.name, composition.bundle.target, labels, defaults.resources)
+
+    @property
+    def key(self) -> str:
+        """Equal for equal frames."""
+        return canonical_json([self.bundle, self.target, self.labels, self.resources.model_dump(mode="json")])
+
+
+@dataclass(frozen=True, slots=True)
+class Allotment:
+    """What a model gets unless the target host says otherwise, as Compose writes it; "0" means no limit."""
+
+    cpu_limit: str
+    mem_limit: str
+    cpu_reservation: str
+    mem_reservation: str
+
+    @classmethod
+    def of(cls, model: Model, defaults: Resources) -> "Allotment":
+        """The composition's value, else the default, else none (design 7)."""
+        limits, reservations = model.serving.resources.limits, model.serving.resources.reservations
+        return cls(
+            *_amounts(limits, defaults.limits),
+            *_amounts(reservations, defaults.reservations),
+        )
+
+
+def model_digest(model: Model) -> str:
+    """16 hex digits that change when the service must start anew to serve the right files (design 7)."""
+    artifact = model.artifact
+    return canonical_digest([model.version, artifact.uri, artifact.digest, model.serving_version])[:16]
+
+
+def header() -> bytes:
+    """Everything above the first service."""
+    return templates.text("header.yaml").encode()
+
+
+def model_block(model: Model, frame: Frame, allotment: Allotment, batching: str | None) -> bytes:
+    """The service of a model; `batching` is the text of its batching file when that is on."""
+    gpu = model.serving.gpu
+    devices = (gpu.device_ids or ()) if gpu else ()
+    template = _template(
+        f"{model.serving.platform}.yaml",
+        gpu=gpu.count if gpu else None,
+        devices=len(devices),
+        batching=batching is not None,
+        labels=len(frame.labels),
+    )
+    values = {
+        "model_id": model.id,
+        "variable": variable_name(model.id),
+        "image": model.serving.image,
+        "model_digest": model_digest(model),
+        **asdict(allotment),
+    }
+    if batching is not None:
+        values["batching_digest"] = canonical_digest(batching)[:16]
+    values |= {f"device:{index}": device for index, device in enumerate(devices)}
+    return _block(template, values, frame)
+
+
+def download_block(image: str, frame: Frame) -> bytes:
+    """model_download, unsealed."""
+    return _block(_template("model_download.yaml", labels=len(frame.labels)), {"image": image}, frame)
+
+
+def router_block(image: str, frame: Frame) -> bytes:
+    """The router, unsealed."""
+    return _block(_template("router.yaml", labels=len(frame.labels)), {"image": image}, frame)
+
+
+def proxy_block(image: str, frame: Frame) -> bytes:
+    """model_proxy, unsealed."""
+    return _block(_template("proxy.yaml", labels=len(frame.labels)), {"image": image}, frame)
+
+
+def sealed(block: bytes, digest: str) -> bytes:
+    """`block` with the 16 hex digits of what it serves in its label."""
+    return block.replace(_HOLE, f'"{digest[:16]}"'.encode(), 1)
+
+
+def footer(frame: Frame) -> bytes:
+    """Everything below the last service."""
+    return _template("networks.yaml").filled(_frame_values(frame)).encode()
+
+
+def sample(platform: str, gpu: Literal["all"] | None = None) -> str:
+    """A model's block with its placeholders left in, for the README: what is shown is what is rendered."""
+    values = {field.name: "0" for field in fields(Allotment)} | {"variable": "<model_id>"}
+    return _template(f"{platform}.yaml", gpu=gpu).filled(values).removeprefix(_SERVICES)
+
+
+def _block(template: yaml.Template, values: Mapping[str, str], frame: Frame) -> bytes:
+    text = template.filled({**values, **_frame_values(frame)})
+    assert text.startswith(_SERVICES)
+    return text.removeprefix(_SERVICES).encode()
+
+
+def _frame_values(frame: Frame) -> dict[str, str]:
+    values = {"bundle": frame.bundle, "network": frame.bundle, "target_scalar": yaml.written(frame.target)}
+    for index, (key, value) in enumerate(frame.labels):
+        values[f"label_key:{index}"] = key
+        values[f"label_value:{index}"] = value.replace("$", "$$")  # Compose interpolates label values
+    return values
+
+
+@lru_cache(maxsize=256)
+def _template(
+    name: str,
+    *,
+    gpu: int | str | None = None,
+    devices: int = 0,
+    batching: bool = False,
+    labels: int = 0,
+) -> yaml.Template:
+    return yaml.Template.parse(templates.render(name, gpu=gpu, devices=devices, batching=batching, labels=labels))
+
+
+def _amounts(own: Amounts, default: Amounts) -> tuple[str, str]:
+    cpus = own.cpus if own.cpus is not None else default.cpus
+    memory = own.memory if own.memory is not None else default.memory
+    return cpus or "0", _memory(memory or 0)
+
+
+def _memory(amount: int) -> str:
+    """The largest unit that divides it evenly."""
+    if amount == 0:
+        return "0"
+    size, unit = next((size, unit) for size, unit in _MEMORY_UNITS if amount % size == 0)
+    return f"{amount // size}{unit}"

@@ -1,0 +1,28 @@
+"""model_download's files: the list of what to bring, and the script that brings it.
+
+TensorFlow Serving wants `<id>/<number>/` with the model's files, so a line names the number (`serving_version`). A
+Triton artifact is the model's folder of a repository, with config.pbtxt and its own version folders: there the line
+names the id alone, and the number is of no use.
+"""
+
+from typing import Final
+
+from renderers import templates
+from renderers.model import Model
+
+LIST_PATH: Final = "base/model-serving/model-download/models.txt"
+SCRIPT_PATH: Final = "base/model-serving/model-download/download.sh"
+MODELS_PATH: Final = "base/model-serving/model-download/models/.gitkeep"
+_REMOTES: Final = {"gs": "gcs", "s3": "s3"}
+
+
+def list_line(model: Model) -> str:
+    """What to bring, and where to."""
+    scheme, _, path = model.artifact.uri.partition("://")
+    folder = f"{model.id}/{model.serving_version}" if model.serving.platform == "tensorflow" else model.id
+    return templates.render("models.txt", folder=folder, source=f"{_REMOTES[scheme]}:{path}")
+
+
+def script() -> str:
+    """download.sh, for dash and busybox alike."""
+    return templates.text("download.sh")

@@ -1,0 +1,70 @@
+"""What an operator copies and fills in: example/, and the batching parameters that stand on either side.
+
+A file here is a default: once an operator has changed it in the live tree, it is never written again (protocol 5).
+So nothing in base/ may depend on what these files say about single models.
+"""
+
+from typing import Final
+
+from renderers import templates
+from renderers.compose import Allotment
+from renderers.identifiers import variable_name
+from renderers.model import BatchingParameters, Model
+
+ENV_PATH: Final = "example/conf/bundle/.env"
+_STATIC: Final = {
+    "example/.env": "deployment.env",
+    "example/docker-compose.yaml": "deployment.yaml",
+    "example/creds/bundle/.env": "creds.env",
+    "example/creds/bundle/gcs.json": "gcs.json",
+}
+_WRAPPED: Final = ("max_batch_size", "batch_timeout_micros", "max_enqueued_batches", "num_batch_threads")
+
+
+def static_files() -> dict[str, str]:
+    """Path and text of the files that are the same in every bundle."""
+    return {path: templates.text(name) for path, name in _STATIC.items()}
+
+
+def env_head() -> str:
+    """conf/bundle/.env above the models' lines."""
+    return templates.text("conf.env")
+
+
+def env_lines(model: Model, allotment: Allotment) -> str:
+    """A model's lines of conf/bundle/.env."""
+    name = variable_name(model.id)
+    return templates.render("serving.env", service=f"s{model.id}s", variable=name, allotment=allotment)
+
+
+def batching_path(model: Model) -> str | None:
+    """The bundle's own file in base/ where the composition switches batching on, else the operator's in example/."""
+    if model.serving.platform != "tensorflow":
+        return None
+    folder = "base/bundle" if batching_is_on(model) else "example/conf/bundle"
+    return f"{folder}/batching_{model.id}.txt"
+
+
+def batching_is_on(model: Model) -> bool:
+    """Whether the composition switches batching on."""
+    return model.serving.batching is not None and model.serving.batching.enabled
+
+
+def batching_text(model: Model) -> str:
+    """The batching file, in the text format of TensorFlow Serving's BatchingParameters."""
+    service = f"s{model.id}s"
+    batching = model.serving.batching
+    if batching is None or not batching.enabled:
+        return templates.render("batching_placeholder.txt", service=service)
+    return _parameters(service, batching.parameters)
+
+
+def _parameters(service: str, parameters: BatchingParameters) -> str:
+    given = ((name, getattr(parameters, name)) for name in _WRAPPED)
+    return templates.render(
+        "batching_on.txt",
+        service=service,
+        wrapped=[(name, value) for name, value in given if value is not None],
+        sizes=parameters.allowed_batch_sizes or (),
+        pad=parameters.pad_variable_length_inputs,
+    )

@@ -1,0 +1,76 @@
+"""The bundle's README, for whoever deploys it.
+
+The pieces of the compose file that it shows are cut from the blocks that are rendered, with the placeholders left
+in, so that text and compose file cannot tell different things.
+"""
+
+import re
+from collections.abc import Iterable
+from functools import cache
+from typing import Final
+
+from renderers import compose, templates
+from renderers.compose import Frame
+from renderers.model import Resources
+
+PATH: Final = "README.md"
+_KEY: Final = re.compile(r"    ([a-z_]+):")
+
+_SERVING: Final = ("depends_on", "image", "networks", "volumes", "command")
+_LEFT_OUT: Final = "    ...\n"
+
+
+def text(bundle: str, target: str, image_paths: Iterable[str]) -> str:
+    """README.md; `image_paths` are the places that images are pulled from."""
+    return templates.render(
+        "README.md",
+        bundle=bundle,
+        target=target,
+        registries=", ".join(templates.markdown(path) for path in sorted(image_paths)),
+        gcs=templates.text("gcs.json"),
+        excerpts=_serving_excerpts() | {"proxy": _proxy_excerpt(bundle, target)},
+    )
+
+
+def image_path(image: str) -> str:
+    """Where an image is pulled from: its name without the last part."""
+    path, slash, _ = image.rpartition("/")
+    return path if slash else "docker.io/library"
+
+
+def excerpt(block: str, shown: Iterable[str], marked: Iterable[str]) -> str:
+    """A service's block for a diff listing: the keys in `shown`, the option lines with one of `marked` in green.
+
+    Three dots stand for what is left out between the keys.
+    """
+    head, *lines = block.rstrip("\n").splitlines(keepends=True)
+    wanted, result, keep = set(shown), [head], True
+    for line in lines:
+        key = _KEY.match(line)
+        if key:
+            keep = key[1] in wanted
+        if keep:
+            is_option = line.lstrip().startswith("#") and any(mark in line for mark in marked)
+            result.append(f">{line[1:]}" if is_option else line)
+        elif result[-1] != _LEFT_OUT:
+            result.append(_LEFT_OUT)
+    return "".join(result) if result[-1].endswith("\n") else "".join(result) + "\n"
+
+
+@cache
+def _serving_excerpts() -> dict[str, str]:
+    tensorflow, gpu = compose.sample("tensorflow"), compose.sample("tensorflow", gpu="all")
+    return {
+        "gpu": excerpt(gpu, ("depends_on", "image", "networks", "deploy"), ("#devices", "#- capabilities", "#count")),
+        "batching": excerpt(tensorflow, _SERVING, ("batching",)),
+        "monitoring": excerpt(tensorflow, _SERVING, ("monitoring",)),
+        "parallelism": excerpt(tensorflow, _SERVING, ("_parallelism",)),
+        "threads": excerpt(tensorflow, _SERVING, ("grpc_max_threads",)),
+    }
+
+
+def _proxy_excerpt(bundle: str, target: str) -> str:
+    frame = Frame(bundle, target, labels=(), resources=Resources())
+    block = compose.proxy_block("<image>", frame).decode()
+    marked = ("--inference", "<inference", "--target-bundle", f"#- {target}", f'#- "{target}"')
+    return excerpt(block, ("volumes", "command"), marked)
