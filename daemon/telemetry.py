@@ -1,0 +1,216 @@
+"""Logs and metrics: how a line is written, and every metric there is.
+
+Logs go to standard error, as JSON or for a terminal, those of libraries through the same formatter. Registry text is
+hostile and exceptions carry arguments, so a line never breaks in two, never shows local variables, and never shows
+what looks like a secret. Who has something to say binds its scope, event or state with `bound` and logs with
+structlog. Metrics live in a registry of their own: two of them in one process do not meet.
+"""
+
+import logging
+import re
+import sys
+import traceback
+from collections.abc import Mapping
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
+from types import TracebackType
+from typing import Any, Final, Literal, TextIO
+
+import structlog
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, ProcessCollector, generate_latest
+from structlog.contextvars import bound_contextvars, merge_contextvars
+from structlog.typing import EventDict, Processor, WrappedLogger
+
+LogFormat = Literal["auto", "console", "json"]
+
+HIDDEN: Final = "[redacted]"
+_SECRET_KEY: Final = re.compile(
+    r"(^|[_.-])(token|secret|password|passwd|authorization|credentials?|cookie|(api|private|access|secret)[_-]?key)$",
+    re.IGNORECASE,
+)
+_SECRET_TEXT: Final = re.compile(
+    r"(?P<scheme>[A-Za-z][A-Za-z0-9+.-]*://)[^\s/?#@\"']*@"
+    r"|(?P<bearer>\b(?:Bearer|Basic)\s+)[A-Za-z0-9._~+/=-]{8,}"
+    r"|(?P<query>[?&](?:X-Amz-(?:Signature|Credential|Security-Token)|X-Goog-Signature|sig|signature|token|password)=)"
+    r"[^\s&#\"']+",
+    re.IGNORECASE,
+)
+# Too talkative for our own level: a hostile client must not fill the log with a line a request.
+_LIBRARIES: Final = {"uvicorn": logging.ERROR, "asyncio": logging.WARNING, "botocore": logging.WARNING}
+
+
+def configure_logging(chosen: LogFormat, level: str, stream: TextIO | None = None) -> None:
+    """Send all logs of this process to `stream` (standard error); `auto` is console on a terminal, else JSON."""
+    stream = sys.stderr if stream is None else stream
+    console = chosen == "console" or (chosen == "auto" and stream.isatty())
+    shared: list[Processor] = [
+        merge_contextvars,
+        structlog.stdlib.add_logger_name,
+        structlog.stdlib.add_log_level,
+        structlog.stdlib.ExtraAdder(),
+        structlog.processors.TimeStamper(fmt="iso", utc=True),
+    ]
+    handler = logging.StreamHandler(stream)
+    handler.setFormatter(
+        structlog.stdlib.ProcessorFormatter(
+            foreign_pre_chain=shared,
+            processors=[
+                structlog.stdlib.ProcessorFormatter.remove_processors_meta,
+                *(_console(colours=stream.isatty()) if console else _JSON),
+            ],
+        )
+    )
+    root = logging.getLogger()
+    root.handlers[:] = [handler]
+    root.setLevel(level.upper())
+    for name, lowest in _LIBRARIES.items():
+        logging.getLogger(name).setLevel(max(lowest, root.level))
+    structlog.configure(
+        processors=[
+            structlog.stdlib.filter_by_level,
+            *shared,
+            structlog.stdlib.PositionalArgumentsFormatter(),
+            structlog.stdlib.ProcessorFormatter.wrap_for_formatter,
+        ],
+        wrapper_class=structlog.stdlib.BoundLogger,
+        logger_factory=structlog.stdlib.LoggerFactory(),
+        cache_logger_on_first_use=False,
+    )
+
+
+def bound(
+    *, scope: str | None = None, event_id: str | None = None, state_id: str | None = None, sequence: int | None = None
+) -> AbstractContextManager[None]:
+    """Everything logged inside, also by libraries and in offloaded threads, carries these."""
+    given = {"scope": scope, "event_id": event_id, "state_id": state_id, "sequence": sequence}
+    return bound_contextvars(**{name: value for name, value in given.items() if value is not None})
+
+
+def redacted(value: Any) -> Any:
+    """`value` as it may be logged: only plain types, one-line text, no secrets that can be recognised."""
+    match value:
+        case None | bool() | int() | float():
+            return value
+        case str():
+            return _printable(_without_secrets(value))
+        case Mapping():
+            return {
+                str(redacted(key)): HIDDEN if _SECRET_KEY.search(str(key)) else redacted(inner)
+                for key, inner in value.items()
+            }
+        case list() | tuple() | set() | frozenset():
+            return [redacted(inner) for inner in value]
+        case _:
+            return redacted(str(value))
+
+
+def _redact(_logger: WrappedLogger, _method: str, event: EventDict) -> EventDict:
+    kept = {"exc_info": event.pop("exc_info")} if "exc_info" in event else {}
+    cleaned: EventDict = redacted(event)
+    return {**cleaned, **kept}
+
+
+def _without_secrets(text: str) -> str:
+    def hide(match: re.Match[str]) -> str:
+        tail = "@" if match["scheme"] else ""
+        return f"{match[match.lastgroup or 0]}{HIDDEN}{tail}"
+
+    return _SECRET_TEXT.sub(hide, text)
+
+
+def _printable(text: str) -> str:
+    if text.isprintable():
+        return text
+    return "".join(each if each.isprintable() else each.encode("unicode_escape").decode() for each in text)
+
+
+_ExcInfo = tuple[type[BaseException], BaseException, TracebackType | None]
+
+_JSON: Final[list[Processor]] = [
+    structlog.processors.ExceptionRenderer(structlog.tracebacks.ExceptionDictTransformer(show_locals=False)),
+    _redact,
+    structlog.processors.JSONRenderer(),
+]
+
+
+def _console(*, colours: bool) -> list[Processor]:
+    return [_redact, structlog.dev.ConsoleRenderer(colors=colours, exception_formatter=_write_traceback)]
+
+
+def _write_traceback(stream: TextIO, exc_info: _ExcInfo) -> None:
+    # Indented: a message of an exception cannot pose as a line of the log.
+    text = "".join(traceback.format_exception(*exc_info))
+    stream.writelines(f"\n    {redacted(line)}" for line in text.splitlines())
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Metrics:
+    """The catalogue. `intake` is a configured source's name; a state id is never a label."""
+
+    registry: CollectorRegistry
+    events_accepted: Counter
+    """By intake and type; a type nobody here knows counts as `other`."""
+    events_rejected: Counter
+    """By intake and reason."""
+    events_settled: Counter
+    """By outcome (protocol 2)."""
+    publications: Counter
+    """By scope and kind of pointer change (protocol 4)."""
+    publish_conflicts: Counter
+    """Lost compare-and-swaps, by scope."""
+    publish_seconds: Histogram
+    lane_waiting_events: Gauge
+    lane_oldest_event_age_seconds: Gauge
+    lane_failures: Counter
+    dead_letters: Gauge
+    journal_unsettled_events: Gauge
+    pointer_sequence: Gauge
+    last_publish_timestamp_seconds: Gauge
+    live_tree_synced: Gauge
+    """1 when the last pass over the live tree left nothing to do, else 0."""
+
+    @classmethod
+    def create(cls, version: str, renderer: str) -> "Metrics":
+        """A fresh catalogue; `version` and `renderer` are what rebundle_build_info tells."""
+        registry = CollectorRegistry(auto_describe=True)
+        ProcessCollector(registry=registry)
+        Gauge("rebundle_build_info", "Always 1.", ["version", "renderer"], registry=registry).labels(
+            version, renderer
+        ).set(1)
+
+        def counter(name: str, meaning: str, *labels: str) -> Counter:
+            return Counter(f"rebundle_{name}", meaning, labels, registry=registry)
+
+        def gauge(name: str, meaning: str, *labels: str) -> Gauge:
+            return Gauge(f"rebundle_{name}", meaning, labels, registry=registry)
+
+        return cls(
+            registry=registry,
+            events_accepted=counter("events_accepted_total", "Events made durable.", "intake", "type"),
+            events_rejected=counter("events_rejected_total", "Requests refused.", "intake", "reason"),
+            events_settled=counter("events_settled_total", "Events settled in a scope.", "outcome"),
+            publications=counter("publications_total", "Changes of a pointer.", "scope", "kind"),
+            publish_conflicts=counter("publish_conflicts_total", "Lost compare-and-swaps.", "scope"),
+            publish_seconds=Histogram(
+                "rebundle_publish_seconds",
+                "From the start of a batch to its pointer.",
+                registry=registry,
+                buckets=(0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60),
+            ),
+            lane_waiting_events=gauge("lane_waiting_events", "Events waiting in a lane.", "scope"),
+            lane_oldest_event_age_seconds=gauge(
+                "lane_oldest_event_age_seconds", "Age of the oldest waiting event; 0 when none waits.", "scope"
+            ),
+            lane_failures=counter("lane_failures_total", "Tries of a lane that failed.", "scope"),
+            dead_letters=gauge("dead_letters", "Dead letters that nobody has settled."),
+            journal_unsettled_events=gauge("journal_unsettled_events", "Events in the journal that have not settled."),
+            pointer_sequence=gauge("pointer_sequence", "Sequence of the pointer as last seen.", "scope"),
+            last_publish_timestamp_seconds=gauge(
+                "last_publish_timestamp_seconds", "Unix time of the last change of the pointer made here.", "scope"
+            ),
+            live_tree_synced=gauge("live_tree_synced", "Whether the live tree follows its pointer.", "scope"),
+        )
+
+    def render(self) -> bytes:
+        """Prometheus' text format, version 0.0.4."""
+        return generate_latest(self.registry)
