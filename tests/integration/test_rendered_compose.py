@@ -60,6 +60,11 @@ def expected_resources(model: Model) -> dict[str, dict[str, object]]:
     return both
 
 
+def sees_all_gpus(model: Model) -> bool:
+    """Then the runtime shows them: beside a reservation it would show more than was reserved."""
+    return model.serving.gpu is not None and model.serving.gpu.count == "all"
+
+
 def expected_devices(gpu: Gpu | None) -> list[dict[str, object]]:
     """All GPUs come through the runtime; a number or a choice of them through a reservation."""
     match gpu:
@@ -108,7 +113,7 @@ def test_compose_sees_what_the_composition_says(compose: Compose, composition: C
         assert shown_mounts(service) == expected_mounts(model, bundle), name
         assert shown_resources(service) == expected_resources(model), name
         assert shown_devices(service) == expected_devices(model.serving.gpu), name
-        assert (service.get("runtime") == "nvidia") == (model.serving.gpu is not None), name
+        assert (service.get("runtime") == "nvidia") == sees_all_gpus(model), name
         assert service["depends_on"]["model_download"]["condition"] == "service_completed_successfully", name
         assert "ports" not in service, name
         assert set(service["networks"]) == {composition.bundle.name}, name

@@ -32,13 +32,16 @@ class Nginx:
     @contextlib.contextmanager
     def serving(self, conf: Path, port: int) -> Iterator[None]:
         """nginx on this configuration, which listens on `port`. Raises Unavailable."""
-        command = [str(self.binary), "-p", str(conf.parent), "-c", str(conf), "-g", "daemon off;"]
-        with serving(command, port, conf.parent / "nginx.log"):
+        with serving(self._command(conf, "-g", "daemon off;"), port, conf.parent / "nginx.log"):
             yield
 
     def _run(self, conf: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
-        command = [str(self.binary), "-p", str(conf.parent), "-c", str(conf), *arguments]
+        command = self._command(conf, *arguments)
         return subprocess.run(command, capture_output=True, text=True, timeout=_LIMIT_SECONDS, check=False)
+
+    def _command(self, conf: Path, *arguments: str) -> list[str]:
+        # Its own log of the start, too: the one that is compiled in belongs to root.
+        return [str(self.binary), "-p", str(conf.parent), "-c", str(conf), "-e", "stderr", *arguments]
 
 
 def nginx() -> Nginx:

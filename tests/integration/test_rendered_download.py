@@ -1,0 +1,230 @@
+"""The rendered download.sh and models.txt with real rclone against a real S3 server, in each shell an image may have.
+
+Files are uploaded under the composition's own URIs, so what the renderer writes is what rclone is asked for.
+"""
+
+import os
+import subprocess
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import boto3
+import pytest
+
+from renderers.model import Composition, Model
+from tests.builders import make_composition, make_model
+from tests.deployed import DeployedBundle
+from tests.services.availability import Unavailable, available
+from tests.services.ministack import ACCESS_KEY, SECRET_KEY
+from tests.services.rclone import shells
+
+_LIMIT_SECONDS = 120
+
+
+def model(model_id: str, version: str, bucket: str, *, platform: str = "tensorflow", scheme: str = "s3") -> Model:
+    uri = f"{scheme}://{bucket}/models/{model_id}/{version}"
+    return make_model(model_id, version=version, platform=platform, artifact={"uri": uri})
+
+
+def composition(*models: Model) -> Composition:
+    basis = make_composition(1)
+    return Composition(bundle=basis.bundle, models=models, proxy=basis.proxy)
+
+
+@dataclass(frozen=True, slots=True)
+class Host:
+    """A target host that downloads the models of its bundle from one bucket."""
+
+    bundle: DeployedBundle
+    shell: tuple[str, ...]
+    rclone: Path
+    address: str
+    bucket: str
+    client: Any
+
+    def upload(self, *models: Model) -> None:
+        """Put a model's files where its artifact says they are."""
+        for each in models:
+            folder = each.artifact.uri.removeprefix(f"s3://{self.bucket}/")
+            triton = ("config.pbtxt", "1/model.onnx")
+            for file in triton if each.serving.platform == "triton" else ("saved_model.pb", "variables/data"):
+                body = f"{each.id} {each.version} {file}".encode()
+                self.client.put_object(Bucket=self.bucket, Key=f"{folder}/{file}", Body=body)
+
+    @property
+    def credentials(self) -> dict[str, str]:
+        return {
+            "RCLONE_S3_PROVIDER": "Minio",
+            "RCLONE_S3_ACCESS_KEY_ID": ACCESS_KEY,
+            "RCLONE_S3_SECRET_ACCESS_KEY": SECRET_KEY,
+            "RCLONE_S3_ENDPOINT": self.address,
+        }
+
+    def download(self, wanted: Composition, credentials: Mapping[str, str] | None = None) -> tuple[int, str]:
+        """Exit code and log of model_download after an update to `wanted`."""
+        self.bundle.replace_base(wanted)
+        generated = self.bundle.folder / "base/model-serving/model-download"
+        # Of the caller's environment only the path: AWS_CA_BUNDLE, for one, breaks Debian's rclone.
+        env = {
+            "PATH": f"{self.rclone.parent}:{os.environ['PATH']}",
+            "HOME": str(self.bundle.folder),
+            "LIST": str(generated / "models.txt"),
+            "DEST": str(self.models),
+            "RCLONE_CONFIG": "/dev/null",
+            "RCLONE_GCS_SERVICE_ACCOUNT_FILE": str(self.bundle.directory / "creds/bundle/gcs.json"),
+        }
+        command = [*self.shell, str(generated / "download.sh")]
+        chosen = self.credentials if credentials is None else credentials
+        done = subprocess.run(
+            command, env=env | dict(chosen), capture_output=True, text=True, timeout=_LIMIT_SECONDS, check=False
+        )
+        return done.returncode, done.stdout + done.stderr
+
+    @property
+    def models(self) -> Path:
+        return self.bundle.folder / "downloaded"
+
+    @property
+    def files(self) -> dict[str, str]:
+        """What is below /models now."""
+        return {
+            str(path.relative_to(self.models)): path.read_text() for path in self.models.rglob("*") if path.is_file()
+        }
+
+
+@pytest.fixture(params=["dash", "busybox"])
+def host(request: pytest.FixtureRequest, rclone: Path, s3_server: str, tmp_path: Path) -> Host:
+    def shell() -> tuple[str, ...]:
+        if request.param not in shells():
+            raise Unavailable(f"{request.param} is not on the path (Debian: apt-get install {request.param})")
+        return shells()[request.param]
+
+    bucket = f"b-{tmp_path.name.replace('_', '-').lower()}"[:60].rstrip("-")
+    client = boto3.client(
+        "s3",
+        endpoint_url=s3_server,
+        aws_access_key_id=ACCESS_KEY,
+        aws_secret_access_key=SECRET_KEY,
+        region_name="us-east-1",
+    )
+    client.create_bucket(Bucket=bucket)
+    bundle = DeployedBundle.install(make_composition(1), tmp_path / "a host")
+    found = Host(bundle, available(shell), rclone, s3_server, bucket, client)
+    found.models.mkdir()
+    return found
+
+
+def test_every_model_is_fetched_into_the_folder_its_engine_reads(host: Host) -> None:
+    tensorflow, triton = model("101", "3", host.bucket), model("103", "2", host.bucket, platform="triton")
+    host.upload(tensorflow, triton)
+
+    code, log = host.download(composition(tensorflow, triton))
+
+    assert code == 0, log
+    assert host.files == {
+        "101/3/saved_model.pb": "101 3 saved_model.pb",
+        "101/3/variables/data": "101 3 variables/data",
+        "103/config.pbtxt": "103 2 config.pbtxt",
+        "103/1/model.onnx": "103 2 1/model.onnx",
+    }
+
+
+def test_a_key_with_every_character_that_a_uri_may_have_is_fetched(host: Host) -> None:
+    odd = make_model("odd", artifact={"uri": f"s3://{host.bucket}/Az09._=+@,~-/a,b=c@d+e~f/x"})
+    host.upload(odd)
+
+    code, log = host.download(composition(odd))
+
+    assert code == 0, log
+    assert "odd/1/saved_model.pb" in host.files
+
+
+def test_fetching_again_changes_nothing(host: Host) -> None:
+    wanted = model("101", "3", host.bucket)
+    host.upload(wanted)
+    host.download(composition(wanted))
+    before = {path: (host.models / path).stat().st_mtime_ns for path in host.files}
+
+    code, log = host.download(composition(wanted))
+
+    assert code == 0, log
+    assert {path: (host.models / path).stat().st_mtime_ns for path in host.files} == before
+
+
+def test_a_source_that_is_gone_fails_and_keeps_the_files(host: Host) -> None:
+    tensorflow, triton = model("101", "3", host.bucket), model("103", "2", host.bucket, platform="triton")
+    host.upload(tensorflow, triton)
+    host.download(composition(tensorflow, triton))
+    before = host.files
+    for listed in host.client.list_objects_v2(Bucket=host.bucket)["Contents"]:
+        host.client.delete_object(Bucket=host.bucket, Key=listed["Key"])
+
+    code, log = host.download(composition(tensorflow, triton))
+
+    assert code == 1
+    assert all(f"FAILED {folder}" in log for folder in ("101/3", "103"))
+    assert host.files == before
+
+
+def test_a_model_that_fails_does_not_keep_the_others_away(host: Host) -> None:
+    there, missing = model("101", "3", host.bucket), model("102", "1", host.bucket)
+    host.upload(there)
+
+    code, log = host.download(composition(there, missing))
+
+    assert code == 1
+    assert "FAILED 102/1" in log
+    assert set(host.files) == {"101/3/saved_model.pb", "101/3/variables/data"}
+
+
+def test_a_new_version_takes_the_place_of_the_old_one_and_a_rollback_brings_it_back(host: Host) -> None:
+    old, new = model("101", "3", host.bucket), model("101", "4", host.bucket)
+    host.upload(old, new)
+
+    for wanted in (old, new, old):
+        code, log = host.download(composition(wanted))
+        assert code == 0, log
+        # The engine serves the highest number it finds: another one beside it would be served instead.
+        assert {path.name for path in (host.models / "101").iterdir()} == {wanted.version}
+        assert host.files[f"101/{wanted.version}/saved_model.pb"] == f"101 {wanted.version} saved_model.pb"
+
+
+def test_a_version_that_cannot_be_fetched_leaves_the_served_one(host: Host) -> None:
+    old, missing = model("101", "3", host.bucket), model("101", "4", host.bucket)
+    host.upload(old)
+    host.download(composition(old))
+    before = host.files
+
+    code, _ = host.download(composition(missing))
+
+    assert (code, host.files) == (1, before)
+
+
+def test_missing_s3_credentials_are_named_with_the_file_to_put_them_in(host: Host) -> None:
+    wanted = model("101", "3", host.bucket)
+    host.upload(wanted)
+
+    code, log = host.download(composition(wanted), credentials={})
+
+    assert (code, host.files) == (1, {})
+    assert "RCLONE_S3_ACCESS_KEY_ID" in log
+    assert "creds/bundle/.env" in log
+
+
+def test_the_placeholder_service_account_is_not_taken_for_one(host: Host) -> None:
+    code, log = host.download(composition(model("101", "3", "example-bucket", scheme="gs")))
+
+    assert (code, host.files) == (1, {})
+    assert "creds/bundle/gcs.json" in log
+
+
+def test_a_bundle_on_s3_needs_no_service_account(host: Host) -> None:
+    wanted = model("101", "3", host.bucket)
+    host.upload(wanted)
+    (host.bundle.directory / "creds/bundle/gcs.json").unlink()
+
+    code, log = host.download(composition(wanted))
+
+    assert code == 0, log

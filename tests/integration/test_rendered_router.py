@@ -1,0 +1,292 @@
+"""The rendered router: real nginx between real gRPC clients and backends.
+
+Changed for the test: where nginx listens, writes and asks for names. Everything else is the rendered text.
+"""
+
+import contextlib
+import http.client
+import json
+import random
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from threading import Event
+
+import grpc
+import pytest
+
+from renderers.model import Composition
+from tests.builders import golden_composition, make_composition, make_model
+from tests.deployed import DeployedBundle
+from tests.services.docker_dns import docker_dns
+from tests.services.grpc_backend import SERVICE, grpc_backend, grpc_channel
+from tests.services.nginx import Nginx
+from tests.services.processes import LOOPBACK, free_port
+
+GOLDEN = golden_composition()
+# nginx maps these ids as its own words unless they are escaped.
+WORDS = ("default", "include", "hostnames", "volatile")
+_LIMIT_SECONDS = 30
+
+
+def replaced(text: str, *pairs: tuple[str, str]) -> str:
+    """`text` with each first of a pair replaced; a pair that does not occur is a fault of the test."""
+    for old, new in pairs:
+        assert old in text, f"the rendered nginx.conf has no {old!r}"
+        text = text.replace(old, new)
+    return text
+
+
+def lay_out(bundle: DeployedBundle, port: int, health_port: int, dns_port: int) -> Path:
+    """nginx.conf of the deployment directory, for this machine."""
+    conf = bundle.folder / "nginx.conf"
+    text = (bundle.directory / "conf/bundle/nginx.conf").read_text()
+    # Where Debian compiled them in, only root may write.
+    kinds = ("client_body", "proxy", "fastcgi", "uwsgi", "scgi")
+    temporary = "".join(f"{kind}_temp_path {bundle.folder}/temporary;\n" for kind in kinds)
+    conf.write_text(
+        replaced(
+            text,
+            ("listen 8500", f"listen {LOOPBACK}:{port}"),
+            ("127.0.0.1:8080", f"{LOOPBACK}:{health_port}"),
+            ("resolver 127.0.0.11 ", f"resolver {LOOPBACK}:{dns_port} "),
+            ("/etc/nginx/bundle/", f"{bundle.folder}/base/bundle/nginx/"),
+            ("/tmp/nginx.pid", f"{bundle.folder}/nginx.pid"),
+            ("/dev/stderr", f"{bundle.folder}/error.log"),
+            ("/dev/stdout", f"{bundle.folder}/access.log"),
+            ("http {", f"http {{\n{temporary}"),
+        )
+    )
+    return conf
+
+
+@pytest.mark.parametrize(
+    "composition",
+    [GOLDEN, *map(make_composition, (1, 5, 40, 200)), make_composition(1).with_model(make_model("m" * 61))],
+    ids=["golden", "1 model", "5 models", "40 models", "200 models", "longest id"],
+)
+def test_nginx_accepts_the_configuration_without_a_warning(
+    nginx: Nginx, tmp_path: Path, composition: Composition
+) -> None:
+    bundle = DeployedBundle.install(composition, tmp_path)
+
+    assert nginx.check(lay_out(bundle, free_port(), free_port(), 53)) == ""
+
+
+def test_nginx_accepts_ids_that_are_its_own_words(nginx: Nginx, tmp_path: Path) -> None:
+    composition = GOLDEN
+    for word in WORDS:
+        composition = composition.with_model(make_model(word))
+    bundle = DeployedBundle.install(composition, tmp_path)
+
+    assert nginx.check(lay_out(bundle, free_port(), free_port(), 53)) == ""
+
+
+@dataclass
+class Router:
+    """A running router, its backends' network and a channel to it."""
+
+    port: int
+    health_port: int
+    conf: Path
+    bundle: DeployedBundle
+    nginx: Nginx
+    zone: dict[str, str]
+    network: str
+    channel: grpc.Channel
+
+    @contextlib.contextmanager
+    def backend(self, model_id: str, host: int, *, port: int = 8500, name: str | None = None) -> Iterator[None]:
+        """The engine of a model, as container number `host` of the bundle's network."""
+        address = f"{self.network}.{host}"
+        self.zone[f"s{model_id}s"] = address
+        with grpc_backend(name or f"engine of {model_id}", f"{address}:{port}"):
+            yield
+
+    def call(
+        self, model_id: str | None, request: bytes = b"x", method: str = "Predict", *more: tuple[str, str]
+    ) -> bytes:
+        """The answer to a unary call. Raises grpc.RpcError."""
+        return self.channel.unary_unary(SERVICE + method)(
+            request, metadata=[*self.metadata(model_id), *more], timeout=_LIMIT_SECONDS
+        )
+
+    def status(
+        self, model_id: str | None, request: bytes = b"x", method: str = "Predict", *more: tuple[str, str]
+    ) -> str:
+        """The name of the gRPC status of a unary call."""
+        try:
+            self.call(model_id, request, method, *more)
+        except grpc.RpcError as error:
+            return error.code().name
+        return "OK"
+
+    def backend_of(self, model_id: str) -> str:
+        """Which backend answers a call for this model."""
+        return json.loads(self.call(model_id))["backend"]
+
+    @staticmethod
+    def metadata(model_id: str | None) -> list[tuple[str, str]]:
+        return [] if model_id is None else [("model-id", model_id)]
+
+
+@contextlib.contextmanager
+def running(nginx: Nginx, folder: Path, composition: Composition) -> Iterator[Router]:
+    # The rendered map names the engines' own ports, so the backends need addresses that nobody else listens on.
+    network = f"127.{random.randint(16, 254)}.{random.randint(0, 254)}"
+    bundle = DeployedBundle.install(composition, folder)
+    port, health_port, zone = free_port(), free_port(), {}
+    with docker_dns(zone) as dns_port:
+        conf = lay_out(bundle, port, health_port, dns_port)
+        with nginx.serving(conf, port), grpc_channel(port) as channel:
+            yield Router(port, health_port, conf, bundle, nginx, zone, network, channel)
+
+
+@pytest.fixture(scope="module")
+def routed(nginx: Nginx, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Router]:
+    """The golden bundle with its three engines up, one model that has no container, and one whose engine is down."""
+    composition = GOLDEN.with_model(make_model("absent")).with_model(make_model("down"))
+    with running(nginx, tmp_path_factory.mktemp("router"), composition) as router, contextlib.ExitStack() as engines:
+        for model_id, host, port in (("101", 1, 8500), ("102", 2, 8500), ("103", 3, 8001)):
+            engines.enter_context(router.backend(model_id, host, port=port))
+        router.zone["sdowns"] = f"{router.network}.9"
+        yield router
+
+
+@pytest.mark.parametrize("model_id", ["101", "102", "103"])
+def test_a_call_reaches_the_engine_of_its_model_with_its_metadata(routed: Router, model_id: str) -> None:
+    answer = json.loads(routed.call(model_id))
+
+    assert answer == {"backend": f"engine of {model_id}", "model_id": [model_id], "size": 1}
+
+
+@pytest.mark.parametrize(
+    ("model_id", "more", "status"),
+    [
+        pytest.param("999", [], "NOT_FOUND", id="unknown id"),
+        pytest.param("s101s:8500", [], "NOT_FOUND", id="a host is no id"),
+        pytest.param(None, [], "INVALID_ARGUMENT", id="no id"),
+        pytest.param("", [], "INVALID_ARGUMENT", id="empty id"),
+        pytest.param(None, [("model_id", "101")], "INVALID_ARGUMENT", id="an underscore is another name"),
+        pytest.param("absent", [], "UNAVAILABLE", id="no container yet"),
+        pytest.param("down", [], "UNAVAILABLE", id="engine down"),
+    ],
+)
+def test_what_cannot_be_routed_is_a_grpc_status_of_its_own(
+    routed: Router, model_id: str | None, more: list[tuple[str, str]], status: str
+) -> None:
+    assert routed.status(model_id, b"x", "Predict", *more) == status
+
+
+def test_an_error_of_the_engine_passes_through_untouched(routed: Router) -> None:
+    with pytest.raises(grpc.RpcError) as raised:
+        routed.call("101", method="Refuse")
+
+    assert (raised.value.code().name, raised.value.details()) == ("RESOURCE_EXHAUSTED", "backend says exhausted")
+
+
+def test_a_hundred_megabytes_go_there_and_back_unchanged(routed: Router) -> None:
+    message = random.Random(1).randbytes(100 << 20)
+
+    assert routed.call("102", message, "Echo") == message
+
+
+def test_a_hundred_megabytes_for_an_unknown_model_leave_the_channel_usable(routed: Router) -> None:
+    assert routed.status("999", bytes(100 << 20)) == "NOT_FOUND"
+    assert routed.backend_of("101") == "engine of 101"
+
+
+def test_streams_of_every_kind_arrive_whole(routed: Router) -> None:
+    metadata, parts = routed.metadata("102"), [bytes([index]) * 100_000 for index in range(20)]
+    limits = {"metadata": metadata, "timeout": _LIMIT_SECONDS}
+
+    counted = routed.channel.stream_unary(f"{SERVICE}Count")(iter(parts), **limits)
+    repeated = list(routed.channel.unary_stream(f"{SERVICE}Repeat")(b"again", **limits))
+    conversed = list(routed.channel.stream_stream(f"{SERVICE}Converse")(iter(parts), **limits))
+
+    assert (counted, repeated, conversed) == (b"2000000", [b"again"] * 5, parts)
+
+
+def test_a_conversation_is_not_held_back_until_it_ends(routed: Router) -> None:
+    answered = Event()
+
+    def questions() -> Iterator[bytes]:
+        yield b"first"
+        # The second question is asked only once the first is answered: a router that collects would never get there.
+        assert answered.wait(_LIMIT_SECONDS)
+        yield b"second"
+
+    call = routed.channel.stream_stream(f"{SERVICE}Converse")(
+        questions(), metadata=routed.metadata("101"), timeout=_LIMIT_SECONDS
+    )
+    assert next(call) == b"first"
+    answered.set()
+    assert list(call) == [b"second"]
+
+
+def test_many_calls_at_once_on_one_channel_all_succeed(routed: Router) -> None:
+    calls = [
+        routed.channel.unary_unary(f"{SERVICE}Predict").future(
+            b"x", metadata=routed.metadata(str(101 + index % 3)), timeout=_LIMIT_SECONDS
+        )
+        for index in range(400)
+    ]
+
+    assert [call.exception() for call in calls] == [None] * 400
+
+
+def test_the_health_check_answers_in_http_1(routed: Router) -> None:
+    connection = http.client.HTTPConnection(LOOPBACK, routed.health_port, timeout=_LIMIT_SECONDS)
+    with contextlib.closing(connection):
+        connection.request("GET", "/healthz")
+        answer = connection.getresponse()
+
+        assert (answer.status, answer.read()) == (200, b"ok\n")
+
+
+def eventually(condition: Callable[[], bool]) -> bool:
+    """Whether it becomes true within the limit; each try is a call, which paces itself."""
+    pause, tries = Event(), 100
+    return any(condition() or pause.wait(_LIMIT_SECONDS / tries) for _ in range(tries))
+
+
+def test_an_engine_that_comes_back_at_another_address_is_found(nginx: Nginx, tmp_path: Path) -> None:
+    with running(nginx, tmp_path, GOLDEN) as router:
+        with router.backend("101", 1, name="before"):
+            assert router.backend_of("101") == "before"
+        assert router.status("101") == "UNAVAILABLE"
+        with router.backend("101", 77, name="moved"):
+            assert eventually(lambda: router.status("101") == "OK")
+            assert router.backend_of("101") == "moved"
+
+
+def test_a_reload_under_load_takes_a_new_model_and_loses_no_call(nginx: Nginx, tmp_path: Path) -> None:
+    with running(nginx, tmp_path, GOLDEN) as router, router.backend("101", 1), router.backend("202", 2):
+        assert router.status("202") == "NOT_FOUND"
+        ended = Event()
+
+        def load() -> list[str]:
+            statuses = []
+            with grpc_channel(router.port) as channel:
+                client = Router(**{**vars(router), "channel": channel})
+                while not ended.is_set():
+                    statuses.append(client.status("101"))
+            return statuses
+
+        def new_model_is_served() -> bool:
+            with grpc_channel(router.port) as channel:
+                return Router(**{**vars(router), "channel": channel}).status("202") == "OK"
+
+        with ThreadPoolExecutor(2) as clients:
+            under_load = [clients.submit(load) for _ in range(2)]
+            try:
+                router.bundle.replace_base(GOLDEN.with_model(make_model("202")))
+                nginx.reload(router.conf)
+                assert eventually(new_model_is_served)
+            finally:
+                ended.set()
+        statuses = [status for client in under_load for status in client.result()]
+
+    assert set(statuses) == {"OK"}
+    assert len(statuses) > 100
