@@ -1,0 +1,333 @@
+"""The journal's file: creation, schema, the lock of `run`, the instance, and SQLite's errors in our words.
+
+WAL lets the command line read and write beside a running daemon; synchronous=FULL makes a commit durable when it
+returns. The lock is a file beside the journal: opening and closing the database file itself would drop the locks that
+SQLite holds on it in this process.
+"""
+
+import contextlib
+import fcntl
+import os
+import socket
+import sqlite3
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Final
+
+from events.errors import JournalDamaged, JournalFull, JournalLocked, JournalMissing, SourceUnavailable
+
+SCHEMA_VERSION: Final = 1
+_BUSY_SECONDS: Final = 10.0
+_LARGEST_OFFSET: Final = 2**53
+
+_TABLES: Final = """
+CREATE TABLE meta (key TEXT PRIMARY KEY, value TEXT NOT NULL) WITHOUT ROWID;
+
+CREATE TABLE events (
+    position INTEGER PRIMARY KEY AUTOINCREMENT,
+    intake TEXT NOT NULL,
+    source TEXT NOT NULL,
+    id TEXT NOT NULL,
+    type TEXT NOT NULL,
+    digest TEXT NOT NULL,
+    body BLOB,
+    size INTEGER NOT NULL,
+    accepted_at TEXT NOT NULL,
+    assigned INTEGER NOT NULL,
+    settled_at TEXT,
+    replay_position INTEGER,
+    replay_scope TEXT
+);
+CREATE UNIQUE INDEX event_identity ON events (id, source, intake) WHERE replay_position IS NULL;
+CREATE INDEX event_id ON events (id);
+CREATE INDEX event_waiting ON events (position) WHERE settled_at IS NULL;
+CREATE INDEX event_settled ON events (settled_at) WHERE settled_at IS NOT NULL;
+
+CREATE TABLE lanes (
+    position INTEGER NOT NULL REFERENCES events (position) ON DELETE CASCADE,
+    scope TEXT NOT NULL,
+    kind TEXT,
+    reason TEXT,
+    state TEXT,
+    settled_at TEXT,
+    attempts INTEGER NOT NULL DEFAULT 0,
+    error TEXT,
+    PRIMARY KEY (position, scope)
+) WITHOUT ROWID;
+CREATE INDEX lane_waiting ON lanes (scope, position) WHERE settled_at IS NULL;
+
+CREATE TABLE dead_letters (
+    id INTEGER PRIMARY KEY AUTOINCREMENT,
+    position INTEGER NOT NULL REFERENCES events (position),
+    scope TEXT NOT NULL,
+    status TEXT NOT NULL,
+    reason TEXT NOT NULL,
+    at TEXT NOT NULL,
+    by TEXT,
+    replayed_as INTEGER,
+    closed_at TEXT,
+    closed_by TEXT,
+    closed_reason TEXT,
+    UNIQUE (position, scope)
+);
+
+CREATE TABLE rejected (
+    number INTEGER PRIMARY KEY AUTOINCREMENT,
+    intake TEXT NOT NULL,
+    at TEXT NOT NULL,
+    problems TEXT NOT NULL,
+    size INTEGER NOT NULL,
+    body BLOB NOT NULL
+);
+
+-- Counted as it changes: an append must not count a hundred thousand rows.
+CREATE TABLE backlog (events INTEGER NOT NULL, bytes INTEGER NOT NULL);
+INSERT INTO backlog VALUES (0, 0);
+CREATE TRIGGER event_appended AFTER INSERT ON events WHEN NEW.settled_at IS NULL BEGIN
+    UPDATE backlog SET events = events + 1, bytes = bytes + NEW.size;
+END;
+CREATE TRIGGER event_done AFTER UPDATE OF settled_at ON events
+    WHEN OLD.settled_at IS NULL AND NEW.settled_at IS NOT NULL BEGIN
+    UPDATE backlog SET events = events - 1, bytes = bytes - NEW.size;
+END;
+"""
+
+
+@dataclass(frozen=True, slots=True)
+class OpenJournal:
+    """A journal's file, open, in the thread that opened it."""
+
+    path: Path
+    db: sqlite3.Connection
+    instance: str
+    lock: int | None
+    """File descriptor that holds the lock of `run`."""
+
+    def close(self) -> None:
+        """Close the file, then let go of the lock."""
+        self.db.close()
+        if self.lock is not None:
+            os.close(self.lock)
+
+
+def open_journal(path: Path, *, token: Callable[[], str], run: bool) -> OpenJournal:
+    """The journal at `path`; with `run` it is created if need be, and locked against another `run`.
+
+    Raises:
+        JournalLocked: another `run` holds it.
+        JournalMissing: there is none, and this is not a `run`.
+        JournalDamaged: the file is no journal this release can use.
+        SourceUnavailable: the file system does not let us.
+    """
+    path = path.resolve()
+    with contextlib.ExitStack() as undo:
+        lock = None
+        if run:
+            lock = _prepare(path)
+            undo.callback(os.close, lock)
+        elif not path.exists():
+            raise JournalMissing(f"there is no journal at {path}: start `rebundle run`, or name another path")
+        with translated(path):
+            db = _connect(path)
+            undo.callback(db.close)
+            _check_schema(path, db, token, run=run)
+            if run:
+                _check_pages(path, db)
+                _check_place(path, db, token)
+            opened = OpenJournal(path, db, meta(db, "instance"), lock)
+        undo.pop_all()
+        return opened
+
+
+@contextlib.contextmanager
+def translated(path: Path) -> Iterator[None]:
+    """SQLite's errors as this package's; what only a mistake of ours can cause stays as it is."""
+    try:
+        yield
+    except (sqlite3.IntegrityError, sqlite3.ProgrammingError, sqlite3.InterfaceError):
+        raise
+    except sqlite3.DatabaseError as error:
+        # The low byte is the primary code; the others tell where it happened.
+        match error.sqlite_errorcode & 0xFF if hasattr(error, "sqlite_errorcode") else sqlite3.SQLITE_ERROR:
+            case sqlite3.SQLITE_CORRUPT | sqlite3.SQLITE_NOTADB | sqlite3.SQLITE_ERROR:
+                raise _damaged(path, str(error)) from error
+            case sqlite3.SQLITE_FULL:
+                raise JournalFull(f"no space is left for the journal {path}: {error}") from error
+            case _:
+                raise SourceUnavailable(f"the journal {path} cannot be used now: {error}") from error
+
+
+@contextlib.contextmanager
+def writing(db: sqlite3.Connection) -> Iterator[None]:
+    """One transaction, durable when it ends, undone when it fails. It takes the write lock first: one that only
+    turned into a writer could be refused at once, without waiting."""
+    db.execute("BEGIN IMMEDIATE")
+    try:
+        yield
+        db.execute("COMMIT")
+    except BaseException:
+        # A failed commit may have rolled back by itself.
+        if db.in_transaction:
+            db.execute("ROLLBACK")
+        raise
+
+
+def timestamp(moment: datetime) -> str:
+    """UTC text that sorts like the time itself."""
+    return f"{moment.astimezone(UTC):%Y-%m-%dT%H:%M:%S.%f}Z"
+
+
+def meta(db: sqlite3.Connection, key: str) -> str:
+    """A value of the journal about itself; empty if it has none."""
+    row = db.execute("SELECT value FROM meta WHERE key = ?", (key,)).fetchone()
+    return "" if row is None else str(row["value"])
+
+
+def set_meta(db: sqlite3.Connection, key: str, value: str) -> None:
+    """Keep a value of the journal about itself."""
+    db.execute("INSERT INTO meta VALUES (?, ?) ON CONFLICT (key) DO UPDATE SET value = excluded.value", (key, value))
+
+
+def renew_instance(db: sqlite3.Connection, instance: str) -> None:
+    """Take a new instance, inside a transaction. A recorded outcome belongs to a commit that names a position of the
+    old one; under the new one nobody could tell whether that commit was made, so those are forgotten."""
+    set_meta(db, "instance", instance)
+    db.execute("UPDATE lanes SET kind = NULL, reason = NULL, state = NULL WHERE settled_at IS NULL")
+
+
+def reinstated(db: sqlite3.Connection, instance: str, recorded: int) -> str:
+    """The new instance of a journal that was restored from a backup. New events get offsets above `recorded`, so that
+    a number in a log never means two of them."""
+    with writing(db):
+        renew_instance(db, instance)
+        highest = min(recorded, _LARGEST_OFFSET)
+        db.execute("UPDATE sqlite_sequence SET seq = max(seq, ?) WHERE name = 'events'", (highest,))
+        db.execute(
+            "INSERT INTO sqlite_sequence (name, seq) SELECT 'events', ?"
+            " WHERE NOT EXISTS (SELECT 1 FROM sqlite_sequence WHERE name = 'events')",
+            (highest,),
+        )
+    return instance
+
+
+def _prepare(path: Path) -> int:
+    """Takes the lock and makes sure of the file; returns the lock's descriptor."""
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        lock = _locked(path)
+    except OSError as error:
+        raise SourceUnavailable(f"the journal {path} cannot be opened: {error.strerror}") from error
+    try:
+        # SQLite gives its WAL the mode of the file, and creates the file by the umask: so we create it.
+        os.close(os.open(path, os.O_CREAT | os.O_EXCL | os.O_RDWR | os.O_CLOEXEC, 0o600))
+        _sync_directory(path.parent)
+    except FileExistsError:
+        pass
+    except OSError as error:
+        os.close(lock)
+        raise SourceUnavailable(f"the journal {path} cannot be created: {error.strerror}") from error
+    return lock
+
+
+def _locked(path: Path) -> int:
+    lock = os.open(f"{path}.lock", os.O_CREAT | os.O_RDWR | os.O_CLOEXEC, 0o600)
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        holder = os.read(lock, 200).decode(errors="replace").strip() or "another process"
+        os.close(lock)
+        raise JournalLocked(
+            f"the journal {path} belongs to a running `rebundle run` ({holder}): "
+            "stop that one first, or give this one a journal of its own"
+        ) from None
+    os.ftruncate(lock, 0)
+    os.write(lock, f"process {os.getpid()} on {socket.gethostname()}\n".encode())
+    return lock
+
+
+def _sync_directory(directory: Path) -> None:
+    # SQLite makes the names of its WAL durable, but not the name of the database itself.
+    descriptor = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def _connect(path: Path) -> sqlite3.Connection:
+    db = sqlite3.connect(path, timeout=_BUSY_SECONDS, isolation_level=None, check_same_thread=True)
+    try:
+        db.row_factory = sqlite3.Row
+        db.execute("PRAGMA journal_mode = WAL")
+        db.execute("PRAGMA synchronous = FULL")
+        db.execute("PRAGMA foreign_keys = ON")
+        db.execute("PRAGMA journal_size_limit = 67108864")
+    except BaseException:
+        db.close()
+        raise
+    return db
+
+
+def _check_schema(path: Path, db: sqlite3.Connection, token: Callable[[], str], *, run: bool) -> None:
+    if db.execute("PRAGMA journal_mode").fetchone()[0] != "wal":
+        raise JournalDamaged(f"{path} is on a file system that cannot hold a journal (no write-ahead log)")
+    tables = {row["name"] for row in db.execute("SELECT name FROM sqlite_master WHERE type = 'table'")}
+    if not tables and run:
+        return _create(path, db, token)
+    if "meta" not in tables:
+        raise _damaged(path, "it is not a journal")
+    version = meta(db, "schema")
+    if not version.isdigit():
+        raise _damaged(path, f"its schema version is {version!r}")
+    if int(version) > SCHEMA_VERSION:
+        raise JournalDamaged(
+            f"the journal {path} was written by a newer release (schema {version}, this one knows {SCHEMA_VERSION}): "
+            "run that release, or give this one a journal of its own"
+        )
+    return None
+
+
+def _create(path: Path, db: sqlite3.Connection, token: Callable[[], str]) -> None:
+    place = path.stat()
+    with writing(db):
+        for statement in _statements(_TABLES):
+            db.execute(statement)
+        set_meta(db, "schema", str(SCHEMA_VERSION))
+        set_meta(db, "instance", f"journal:{token()}")
+        set_meta(db, "device", str(place.st_dev))
+        set_meta(db, "inode", str(place.st_ino))
+
+
+def _statements(script: str) -> Iterator[str]:
+    """One by one: executescript would commit each by itself, and a cut between them leaves half a journal."""
+    statement = ""
+    for line in script.splitlines(keepends=True):
+        statement += line
+        if sqlite3.complete_statement(statement):
+            yield statement
+            statement = ""
+
+
+def _check_pages(path: Path, db: sqlite3.Connection) -> None:
+    found = db.execute("PRAGMA quick_check(1)").fetchone()[0]
+    if found != "ok":
+        raise _damaged(path, found)
+
+
+def _check_place(path: Path, db: sqlite3.Connection, token: Callable[[], str]) -> None:
+    """A copied file goes on beside its original: its positions must not be taken for the original's (protocol 2)."""
+    place = path.stat()
+    if (meta(db, "device"), meta(db, "inode")) != (str(place.st_dev), str(place.st_ino)):
+        with writing(db):
+            renew_instance(db, f"journal:{token()}")
+            set_meta(db, "device", str(place.st_dev))
+            set_meta(db, "inode", str(place.st_ino))
+
+
+def _damaged(path: Path, found: str) -> JournalDamaged:
+    return JournalDamaged(
+        f"the journal {path} cannot be used: {found}. Restore it from a backup, "
+        "or move it aside and start anew; senders then send again what was not published"
+    )

@@ -1,0 +1,148 @@
+"""Dead letters of accepted events: seen, taken out, replayed, dropped. They never go by themselves (protocol 2)."""
+
+import sqlite3
+from collections.abc import Iterator
+
+from events.errors import NotWaiting
+from events.journal.database import meta, writing
+from events.journal.intake import insert
+from events.journal.lanes import event_of, identity_of, settle_one
+from events.journal.records import Arrival, DeadLetter, DeadLetterStatus
+from events.model import Outcome, OutcomeKind, Position
+from events.source import Replay
+
+_SELECT = "SELECT d.*, e.id AS event_id, e.type, e.body FROM dead_letters d JOIN events e ON e.position = d.position"
+
+_WAITING_AT = "SELECT position FROM events WHERE position = ? AND settled_at IS NULL"
+_WAITING_BY_ID = "SELECT position FROM events WHERE id = ? AND settled_at IS NULL ORDER BY position"
+
+
+def dead_letters(db: sqlite3.Connection, status: DeadLetterStatus | None) -> tuple[DeadLetter, ...]:
+    """Those with this status, or all, oldest first."""
+    instance = meta(db, "instance")
+    rows = db.execute(f"{_SELECT} WHERE ? IS NULL OR d.status = ? ORDER BY d.id", (status, status))
+    return tuple(_dead_letter(row, instance) for row in rows)
+
+
+def dead_letter(db: sqlite3.Connection, number: int) -> DeadLetter:
+    """One of them.
+
+    Raises:
+        NotWaiting: there is none with this number.
+    """
+    row = db.execute(f"{_SELECT} WHERE d.id = ?", (number,)).fetchone()
+    if row is None:
+        raise NotWaiting(f"there is no dead letter {number}")
+    return _dead_letter(row, meta(db, "instance"))
+
+
+def take_out(
+    db: sqlite3.Connection, now: str, event: int | str, scope: str | None, *, reason: str, by: str
+) -> tuple[DeadLetter, ...]:
+    """Make dead letters of an event (its position or id) that is stuck in one scope, or in all it waits in.
+
+    Raises:
+        NotWaiting: it does not wait there, or what is meant is not clear.
+    """
+    with writing(db):
+        offset = _waiting_event(db, event)
+        scopes = [scope] if scope is not None else list(_waiting_scopes(db, offset))
+        if not scopes:
+            raise NotWaiting(f"nothing has said yet where event {event} goes: name its scope, or start the daemon")
+        for each in scopes:
+            if scope is not None and not _waits_in(db, offset, scope):
+                raise NotWaiting(f"event {event} does not wait in {scope}")
+            settle_one(db, now, each, offset, Outcome(OutcomeKind.DEAD_LETTERED, reason), by=by)
+        rows = db.execute(f"{_SELECT} WHERE d.position = ? ORDER BY d.id", (offset,)).fetchall()
+        return tuple(_dead_letter(row, meta(db, "instance")) for row in rows if row["scope"] in scopes)
+
+
+def replay(db: sqlite3.Connection, now: str, number: int, by: str) -> Position:
+    """Append the event again for its one scope; the dead letter is settled when that is.
+
+    Raises:
+        NotWaiting: the dead letter is not open.
+    """
+    with writing(db):
+        letter = _open_dead_letter(db, number)
+        row = db.execute("SELECT * FROM events WHERE position = ?", (letter.position.offset,)).fetchone()
+        arrival = Arrival(
+            event=event_of(row["body"]),
+            identity=identity_of(row),
+            digest=row["digest"],
+            scopes=(letter.scope,),
+            replay_of=Replay(letter.position, letter.scope),
+        )
+        offset = insert(db, now, arrival)
+        db.execute(
+            "UPDATE dead_letters SET status = 'replaying', replayed_as = ?, closed_by = ? WHERE id = ?",
+            (offset, by, number),
+        )
+        return Position(letter.position.instance, offset)
+
+
+def drop(db: sqlite3.Connection, now: str, number: int, by: str, reason: str) -> None:
+    """Give one up.
+
+    Raises:
+        NotWaiting: it is not open.
+    """
+    with writing(db):
+        _open_dead_letter(db, number)
+        db.execute(
+            "UPDATE dead_letters SET status = 'dropped', closed_at = ?, closed_by = ?, closed_reason = ? WHERE id = ?",
+            (now, by, reason, number),
+        )
+
+
+def _open_dead_letter(db: sqlite3.Connection, number: int) -> DeadLetter:
+    letter = dead_letter(db, number)
+    if letter.status is DeadLetterStatus.REPLAYING:
+        assert letter.replayed_as is not None
+        raise NotWaiting(f"dead letter {number} is being replayed at position {letter.replayed_as.offset}")
+    if letter.status is not DeadLetterStatus.OPEN:
+        raise NotWaiting(f"dead letter {number} is closed: {letter.status}")
+    return letter
+
+
+def _waiting_event(db: sqlite3.Connection, event: int | str) -> int:
+    query = _WAITING_AT if isinstance(event, int) else _WAITING_BY_ID
+    waiting = [row["position"] for row in db.execute(query, (event,))]
+    if not waiting:
+        raise NotWaiting(f"no event {event} waits")
+    if len(waiting) > 1:
+        raise NotWaiting(f"several events with id {event} wait: name a position, one of {waiting}")
+    return int(waiting[0])
+
+
+def _waiting_scopes(db: sqlite3.Connection, offset: int) -> Iterator[str]:
+    rows = db.execute("SELECT scope FROM lanes WHERE position = ? AND settled_at IS NULL ORDER BY scope", (offset,))
+    return (row["scope"] for row in rows.fetchall())
+
+
+def _waits_in(db: sqlite3.Connection, offset: int, scope: str) -> bool:
+    row = db.execute(
+        "SELECT e.assigned, l.scope, l.settled_at FROM events e"
+        " LEFT JOIN lanes l ON l.position = e.position AND l.scope = ? WHERE e.position = ?",
+        (scope, offset),
+    ).fetchone()
+    return not row["assigned"] if row["scope"] is None else row["settled_at"] is None
+
+
+def _dead_letter(row: sqlite3.Row, instance: str) -> DeadLetter:
+    return DeadLetter(
+        id=row["id"],
+        position=Position(instance, row["position"]),
+        scope=row["scope"],
+        status=DeadLetterStatus(row["status"]),
+        reason=row["reason"],
+        at=row["at"],
+        by=row["by"],
+        event_id=row["event_id"],
+        type=row["type"],
+        replayed_as=None if row["replayed_as"] is None else Position(instance, row["replayed_as"]),
+        closed_at=row["closed_at"],
+        closed_by=row["closed_by"],
+        closed_reason=row["closed_reason"],
+        event=None if row["body"] is None else event_of(row["body"]),
+    )

@@ -1,0 +1,94 @@
+"""What operators, metrics and readiness ask the journal; and what it forgets with time."""
+
+import sqlite3
+
+from events.journal.database import meta, writing
+from events.journal.lanes import identity_of, outcome_of, replay_of
+from events.journal.records import Backlog, EventStatus, LaneBacklog, LaneStatus
+from events.model import Position
+
+_AT_A_TIME = 1_000
+
+
+def find(db: sqlite3.Connection, event_id: str) -> tuple[EventStatus, ...]:
+    """What became of each event with this id: several senders may use it, and replays have it again."""
+    instance = meta(db, "instance")
+    rows = db.execute("SELECT * FROM events WHERE id = ? ORDER BY position", (event_id,)).fetchall()
+    return tuple(_event_status(db, row, instance) for row in rows)
+
+
+def _event_status(db: sqlite3.Connection, row: sqlite3.Row, instance: str) -> EventStatus:
+    lanes = db.execute(
+        "SELECT l.*, d.id AS dead_letter FROM lanes l"
+        " LEFT JOIN dead_letters d ON d.position = l.position AND d.scope = l.scope"
+        " WHERE l.position = ? ORDER BY l.scope",
+        (row["position"],),
+    )
+    return EventStatus(
+        identity=identity_of(row),
+        type=row["type"],
+        position=Position(instance, row["position"]),
+        accepted_at=row["accepted_at"],
+        settled_at=row["settled_at"],
+        lanes=tuple(map(_lane_status, lanes)),
+        replay_of=replay_of(row, instance),
+    )
+
+
+def _lane_status(row: sqlite3.Row) -> LaneStatus:
+    return LaneStatus(
+        scope=row["scope"],
+        outcome=None if row["settled_at"] is None else outcome_of(row),
+        settled_at=row["settled_at"],
+        attempts=row["attempts"],
+        error=row["error"],
+        dead_letter=row["dead_letter"],
+    )
+
+
+def backlog(db: sqlite3.Connection) -> Backlog:
+    """What waits now."""
+    counted = db.execute("SELECT events, bytes FROM backlog").fetchone()
+    oldest, undispatched = db.execute(
+        "SELECT min(accepted_at), coalesce(sum(NOT assigned), 0) FROM events WHERE settled_at IS NULL"
+    ).fetchone()
+    lanes = db.execute(
+        "SELECT l.scope, count(*) AS waiting, min(e.accepted_at) AS oldest, max(l.attempts) AS attempts,"
+        " (SELECT f.error FROM lanes f WHERE f.scope = l.scope AND f.settled_at IS NULL AND f.error IS NOT NULL"
+        "  ORDER BY f.position LIMIT 1) AS error"
+        " FROM lanes l JOIN events e ON e.position = l.position WHERE l.settled_at IS NULL GROUP BY l.scope"
+    )
+    return Backlog(
+        events=counted["events"],
+        bytes=counted["bytes"],
+        oldest=oldest,
+        undispatched=undispatched,
+        lanes=tuple(LaneBacklog(**dict(row)) for row in lanes),
+        dead_letters=db.execute("SELECT count(*) FROM dead_letters WHERE status = 'open'").fetchone()[0],
+        rejected=db.execute("SELECT count(*) FROM rejected").fetchone()[0],
+    )
+
+
+def highest(db: sqlite3.Connection) -> int:
+    """The highest offset ever given; 0 for none."""
+    row = db.execute("SELECT seq FROM sqlite_sequence WHERE name = 'events'").fetchone()
+    return 0 if row is None else int(row["seq"])
+
+
+def prune(db: sqlite3.Connection, bodies_before: str, identities_before: str) -> int:
+    """Forget some of what is over: bodies of events settled, and events accepted, before these times. An event with
+    an open dead letter keeps everything. Returns how many rows it changed: call again until none."""
+    with writing(db):
+        bodies = db.execute(
+            "UPDATE events SET body = NULL WHERE position IN (SELECT position FROM events WHERE settled_at < ?"
+            " AND body IS NOT NULL AND position NOT IN"
+            " (SELECT position FROM dead_letters WHERE status IN ('open', 'replaying')) LIMIT ?)",
+            (bodies_before, _AT_A_TIME),
+        ).rowcount
+        letters = db.execute("DELETE FROM dead_letters WHERE closed_at < ?", (identities_before,)).rowcount
+        events = db.execute(
+            "DELETE FROM events WHERE position IN (SELECT position FROM events WHERE settled_at < ? AND body IS NULL"
+            " AND accepted_at < ? AND position NOT IN (SELECT position FROM dead_letters) LIMIT ?)",
+            (bodies_before, identities_before, _AT_A_TIME),
+        ).rowcount
+    return bodies + letters + events

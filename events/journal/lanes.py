@@ -1,0 +1,192 @@
+"""What waits in which scope, and what became of it: the event source's half of the journal.
+
+An event has one row for each scope it goes to. The row keeps the outcome: recorded before the commit, settled after
+it. When all rows are settled, so is the event, and it is never delivered again.
+"""
+
+import json
+import sqlite3
+from collections.abc import Iterable, Mapping, Sequence
+
+from events.journal.database import writing
+from events.model import Event, Identity, Outcome, OutcomeKind, Position
+from events.source import Delivery, Replay
+
+
+def next_after(db: sqlite3.Connection, instance: str, offset: int) -> Delivery | None:
+    """The first unsettled event behind `offset`."""
+    row = db.execute(
+        "SELECT * FROM events WHERE settled_at IS NULL AND position > ? ORDER BY position LIMIT 1", (offset,)
+    ).fetchone()
+    if row is None:
+        return None
+    scopes = db.execute("SELECT scope FROM lanes WHERE position = ? ORDER BY scope", (row["position"],))
+    return Delivery(
+        event=event_of(row["body"]),
+        identity=identity_of(row),
+        digest=row["digest"],
+        position=Position(instance, row["position"]),
+        accepted_at=row["accepted_at"],
+        scopes=tuple(lane["scope"] for lane in scopes) if row["assigned"] else None,
+        replay_of=replay_of(row, instance),
+    )
+
+
+def event_of(body: bytes) -> Event:
+    """The event of a kept body, which was judged before it was kept."""
+    envelope = json.loads(body)
+    del envelope["specversion"], envelope["datacontenttype"]
+    known = {name: envelope.pop(name) for name in ("id", "source", "type", "data")}
+    subject, time = envelope.pop("subject", None), envelope.pop("time", None)
+    return Event(**known, subject=subject, time=time, extensions=envelope)
+
+
+def identity_of(row: sqlite3.Row) -> Identity:
+    """The identity of an event's row."""
+    return Identity(row["intake"], row["source"], row["id"])
+
+
+def replay_of(row: sqlite3.Row, instance: str) -> Replay | None:
+    """Which dead letter an event's row settles."""
+    if row["replay_position"] is None:
+        return None
+    return Replay(Position(instance, row["replay_position"]), row["replay_scope"])
+
+
+def assign(db: sqlite3.Connection, now: str, offset: int, scopes: Sequence[str]) -> None:
+    """Remember where an event goes; the first word on it stays."""
+    with writing(db):
+        add_lanes(db, now, offset, scopes)
+
+
+def add_lanes(db: sqlite3.Connection, now: str, offset: int, scopes: Sequence[str]) -> None:
+    """The same, inside a transaction. An event that goes nowhere is settled at once."""
+    first = db.execute("UPDATE events SET assigned = 1 WHERE position = ? AND assigned = 0", (offset,)).rowcount
+    if first:
+        rows = [(offset, scope) for scope in scopes]
+        db.executemany("INSERT INTO lanes (position, scope) VALUES (?, ?) ON CONFLICT DO NOTHING", rows)
+        _acknowledge(db, now, offset)
+
+
+def unsettled(db: sqlite3.Connection, scope: str, offsets: Sequence[int]) -> frozenset[int]:
+    """Those that still wait in the scope: their row does, or nobody has said yet where they go."""
+    rows = _each(
+        db,
+        "SELECT e.position FROM events e LEFT JOIN lanes l ON l.position = e.position AND l.scope = ?"
+        " WHERE e.position = ? AND e.settled_at IS NULL AND l.settled_at IS NULL"
+        " AND (l.position IS NOT NULL OR NOT e.assigned)",
+        scope,
+        offsets,
+    )
+    return frozenset(row["position"] for row in rows)
+
+
+def recorded(db: sqlite3.Connection, scope: str, offsets: Sequence[int]) -> dict[int, Outcome]:
+    """Outcomes recorded or settled."""
+    rows = _each(db, "SELECT * FROM lanes WHERE scope = ? AND position = ? AND kind IS NOT NULL", scope, offsets)
+    return {row["position"]: outcome_of(row) for row in rows}
+
+
+def _each(db: sqlite3.Connection, query: str, scope: str, offsets: Sequence[int]) -> Iterable[sqlite3.Row]:
+    for offset in offsets:
+        yield from db.execute(query, (scope, offset))
+
+
+def outcome_of(row: sqlite3.Row) -> Outcome:
+    """The outcome of a lane's row."""
+    return Outcome(OutcomeKind(row["kind"]), row["reason"], row["state"])
+
+
+def record(db: sqlite3.Connection, scope: str, outcomes: Mapping[int, Outcome]) -> None:
+    """Keep outcomes of a commit that is about to be tried."""
+    with writing(db):
+        for offset, outcome in outcomes.items():
+            _keep(db, scope, offset, outcome)
+
+
+def withdraw(db: sqlite3.Connection, scope: str, offsets: Sequence[int]) -> None:
+    """Forget outcomes of a commit that was lost."""
+    with writing(db):
+        db.executemany(
+            "UPDATE lanes SET kind = NULL, reason = NULL, state = NULL"
+            " WHERE scope = ? AND position = ? AND settled_at IS NULL",
+            [(scope, offset) for offset in offsets],
+        )
+
+
+def settle(db: sqlite3.Connection, now: str, scope: str, outcomes: Mapping[int, Outcome]) -> None:
+    """These events are done in the scope."""
+    with writing(db):
+        for offset, outcome in outcomes.items():
+            settle_one(db, now, scope, offset, outcome)
+
+
+def settle_one(
+    db: sqlite3.Connection, now: str, scope: str, offset: int, outcome: Outcome, *, by: str | None = None
+) -> None:
+    """One event is done in the scope, inside a transaction; `by` an operator who takes it out of its lane."""
+    if outcome.kind is not OutcomeKind.DEAD_LETTERED and _overtake_dead_letter(db, now, scope, offset, outcome):
+        return
+    _keep(db, scope, offset, outcome)
+    done = db.execute(
+        "UPDATE lanes SET settled_at = ?, error = NULL WHERE position = ? AND scope = ? AND settled_at IS NULL",
+        (now, offset, scope),
+    ).rowcount
+    if not done:
+        return
+    if outcome.kind is OutcomeKind.DEAD_LETTERED:
+        db.execute(
+            "INSERT INTO dead_letters (position, scope, status, reason, at, by) VALUES (?, ?, 'open', ?, ?, ?)",
+            (offset, scope, outcome.reason, now, by),
+        )
+    db.execute(
+        "UPDATE dead_letters SET status = 'replayed', closed_at = ? WHERE status = 'replaying' AND replayed_as = ?",
+        (now, offset),
+    )
+    _acknowledge(db, now, offset)
+
+
+def _keep(db: sqlite3.Connection, scope: str, offset: int, outcome: Outcome) -> None:
+    """Writes the outcome into the lane's row unless that is settled, or the event is gone or done."""
+    db.execute(
+        "INSERT INTO lanes (position, scope, kind, reason, state)"
+        " SELECT position, ?, ?, ?, ? FROM events WHERE position = ? AND settled_at IS NULL"
+        " ON CONFLICT (position, scope) DO UPDATE SET kind = excluded.kind, reason = excluded.reason,"
+        " state = excluded.state WHERE lanes.settled_at IS NULL",
+        (scope, outcome.kind, outcome.reason, outcome.state, offset),
+    )
+
+
+def _overtake_dead_letter(db: sqlite3.Connection, now: str, scope: str, offset: int, outcome: Outcome) -> bool:
+    """An operator took the event out while its commit was under way, and the commit won: what is published counts.
+    A replay that was asked for since finds the event known, and changes nothing."""
+    overtaken = db.execute(
+        "UPDATE dead_letters SET status = 'overtaken', closed_at = ? WHERE position = ? AND scope = ?"
+        " AND by IS NOT NULL AND status IN ('open', 'replaying')",
+        (now, offset, scope),
+    ).rowcount
+    if overtaken:
+        db.execute(
+            "UPDATE lanes SET kind = ?, reason = ?, state = ? WHERE position = ? AND scope = ?",
+            (outcome.kind, outcome.reason, outcome.state, offset, scope),
+        )
+    return bool(overtaken)
+
+
+def _acknowledge(db: sqlite3.Connection, now: str, offset: int) -> None:
+    """An event is done once it is known where it goes and every scope of it has settled."""
+    db.execute(
+        "UPDATE events SET settled_at = ? WHERE position = ? AND assigned AND settled_at IS NULL"
+        " AND NOT EXISTS (SELECT 1 FROM lanes WHERE position = ? AND lanes.settled_at IS NULL)",
+        (now, offset, offset),
+    )
+
+
+def note_failure(db: sqlite3.Connection, scope: str, offsets: Sequence[int], error: str) -> None:
+    """Remember why these wait."""
+    with writing(db):
+        db.executemany(
+            "UPDATE lanes SET attempts = attempts + 1, error = ?"
+            " WHERE position = ? AND scope = ? AND settled_at IS NULL",
+            [(error, offset, scope) for offset in offsets],
+        )
