@@ -1,7 +1,8 @@
-"""A runtime for tests that meet real threads: real time and chance, one pool for blocking work."""
+"""Runtimes for tests: one with real threads, time and chance, and one with none of them."""
 
 import asyncio
 import functools
+import hashlib
 import random
 import time
 import uuid
@@ -46,3 +47,32 @@ class ThreadRuntime:
 
     async def offload(self, work: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs) -> T:
         return await asyncio.get_running_loop().run_in_executor(self._pool, functools.partial(work, *args, **kwargs))
+
+
+class InlineRuntime:
+    """Implements daemon.runtime.Runtime without threads, time or chance: work is done at once, sleeping moves the clock."""
+
+    def __init__(self, name: str = "") -> None:
+        self._name = name
+        self._tokens = 0
+        self.seconds = 1_000_000.0
+
+    def now(self) -> datetime:
+        return datetime.fromtimestamp(self.seconds, UTC)
+
+    def monotonic(self) -> float:
+        return self.seconds
+
+    def token(self) -> str:
+        self._tokens += 1
+        return hashlib.sha256(f"{self._name}/{self._tokens}".encode()).hexdigest()[:32]
+
+    def jitter(self) -> float:
+        return 0.5
+
+    async def sleep(self, seconds: float) -> None:
+        self.seconds += seconds
+        await asyncio.sleep(0)
+
+    async def offload(self, work: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs) -> T:
+        return work(*args, **kwargs)
