@@ -66,6 +66,8 @@ lock: .cache/uv/bin/uv ## resolve the locks anew (ARGS=--upgrade: to the newest 
 	$(compile) $(ARGS) pyproject.toml --output-file requirements/runtime.lock
 	$(compile) $(ARGS) pyproject.toml --group dev --constraints requirements/runtime.lock \
 	  --output-file requirements/dev.lock
+	$(compile) $(ARGS) requirements/build.in --constraints requirements/dev.lock \
+	  --output-file requirements/build.lock
 	for tool in requirements/tools/*.in; do \
 	  $(compile) $(ARGS) "$$tool" --output-file "$${tool%.in}.lock" || exit 1; done
 
