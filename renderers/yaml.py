@@ -100,7 +100,7 @@ def _fill_child(parent: Any, key: Any, child: Any, values: Mapping[str, str]) ->
 def _filled(scalar: str, values: Mapping[str, str]) -> str:
     text = _replaced(scalar, values)
     if isinstance(scalar, ScalarString):
-        return cast(str, type(scalar)(text))
+        return cast("str", type(scalar)(text))
     return DoubleQuotedScalarString(text) if _AMBIGUOUS.fullmatch(text) else text
 
 

@@ -1,0 +1,185 @@
+"""What the compose file must say for a composition, as plain values, built without any template.
+
+A second statement of the same rules on purpose: the gate compares what was rendered with this. Nothing but the
+model of a composition is shared with what renders.
+"""
+
+from dataclasses import dataclass
+from decimal import Decimal
+from typing import Any, Final
+
+from renderers import readback
+from renderers.model import Amounts, Composition, Model, RenderDefaults, Value, canonical_digest
+
+_TIMES: Final = {"interval": "30s", "timeout": "5s", "retries": 3}
+_TENSORFLOW_PROBE: Final = (
+    "exec 3<>/dev/tcp/127.0.0.1/8501 && printf 'GET /v1/models/{id} HTTP/1.0\\r\\n\\r\\n' >&3"
+    " && grep -q '\"AVAILABLE\"' <&3"
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Default:
+    """A value that a variable of the target host replaces: `${variable:-amount}`."""
+
+    variable: str
+    amount: Decimal
+
+    def is_in(self, found: Any) -> bool:
+        """Whether `found` says this, in whatever unit."""
+        said = readback.amount(found)
+        return said is not None and said[0] == self.variable and self.is_amount(*said[1:])
+
+    def is_amount(self, number: str, factor: int) -> bool:
+        """Whether `number` of a unit is the amount."""
+        return Decimal(number) * factor == self.amount
+
+
+def model_service(
+    model: Model, composition: Composition, defaults: RenderDefaults, batching_file: str | None
+) -> dict[str, Any]:
+    """The service s<id>s; `batching_file` is the text of the file that it mounts, where batching is on."""
+    is_tensorflow = model.serving.platform == "tensorflow"
+    folder = f"/models/{model.id}"
+    volumes = [f"../model-serving/model-download{folder}:{folder}:ro"]
+    what_it_serves = [model.version, model.artifact.uri, model.artifact.digest, model.serving_version]
+    labels = {"bundle.model-version": short_digest(what_it_serves)}
+    service: dict[str, Any] = {
+        "depends_on": {"model_download": {"condition": "service_completed_successfully"}},
+        "image": model.serving.image,
+        "restart": "unless-stopped",
+        "labels": labels | _labels(defaults),
+        "networks": [composition.bundle.name],
+        "volumes": volumes,
+        "command": _tensorflow_command(model) if is_tensorflow else _triton_command(model),
+        "healthcheck": _TIMES | {"start_period": "120s", "test": _probe(model)},
+        "deploy": {"resources": _resources(model, defaults)},
+    }
+    if model.serving.gpu is not None and model.serving.gpu.count == "all":
+        service["runtime"] = "nvidia"
+    if not is_tensorflow:
+        service["shm_size"] = "1g"
+    if batching_file is not None:
+        service["labels"] = labels | {"bundle.batching": short_digest(batching_file)} | _labels(defaults)
+        volumes.append(f"./batching_{model.id}.txt:/etc/batching.txt")
+    return service
+
+
+def batching_parameters(model: Model) -> dict[str, Any] | None:
+    """The parameters in base/bundle/batching_<id>.txt, or None where batching is off."""
+    batching = model.serving.batching
+    if batching is None or not batching.enabled:
+        return None
+    return {key: value for key, value in _plain(batching.parameters).items() if value is not None}
+
+
+def download_service(digest: str, composition: Composition, defaults: RenderDefaults) -> dict[str, Any]:
+    """model_download; `digest` is that of the list and the script."""
+    here = "../model-serving/model-download"
+    return {
+        "image": defaults.download_image,
+        "restart": "no",
+        "labels": {"bundle.models": digest} | _labels(defaults),
+        "networks": [composition.bundle.name],
+        "env_file": ["${REL_DIR}/creds/bundle/.env"],
+        "environment": {"RCLONE_CONFIG": "/dev/null", "RCLONE_GCS_SERVICE_ACCOUNT_FILE": "/creds/gcs.json"},
+        "volumes": [
+            f"{here}/models:/models",
+            f"{here}/models.txt:/etc/model-download/models.txt:ro",
+            f"{here}/download.sh:/etc/model-download/download.sh:ro",
+            "${REL_DIR}/creds/bundle:/creds:ro",
+        ],
+        "entrypoint": ["/bin/sh", "/etc/model-download/download.sh"],
+    }
+
+
+def router_service(digest: str, composition: Composition, defaults: RenderDefaults) -> dict[str, Any]:
+    """<bundle>-nginx; `digest` is that of the map."""
+    return {
+        "image": defaults.router_image,
+        "restart": "unless-stopped",
+        "labels": {"bundle.models": digest} | _labels(defaults),
+        "networks": [composition.bundle.name],
+        "sysctls": {"net.ipv4.tcp_tw_reuse": "1"},
+        "volumes": ["${REL_DIR}/conf/bundle/nginx.conf:/etc/nginx/nginx.conf:ro", "./nginx:/etc/nginx/bundle:ro"],
+        "healthcheck": _TIMES | {"test": ["CMD", "wget", "-q", "-O", "/dev/null", "http://127.0.0.1:8080/healthz"]},
+    }
+
+
+def proxy_service(digest: str, composition: Composition, defaults: RenderDefaults) -> dict[str, Any]:
+    """model_proxy; `digest` is that of the signature."""
+    router = f"{composition.bundle.name}-nginx"
+    return {
+        "depends_on": {router: {"condition": "service_started"}},
+        "image": composition.proxy.image,
+        "restart": "unless-stopped",
+        "labels": {"bundle.signature": digest} | _labels(defaults),
+        "networks": [composition.bundle.name],
+        "ports": ["${MODEL_PROXY_HTTP_PORT:-8000}:8000", "${MODEL_PROXY_GRPC_PORT:-8005}:8005"],
+        "volumes": ["./proxy/bundle-signature.yaml:/etc/bundle-signature.yaml"],
+        "command": [
+            *("mproxy", "server", "--tf-serving-connection-string", f"{router}:8500"),
+            *("-c", "/etc/bundle-signature.yaml"),
+        ],
+    }
+
+
+def _tensorflow_command(model: Model) -> list[str]:
+    command = ["--enable_model_warmup", f"--model_name={model.id}", f"--model_base_path=/models/{model.id}"]
+    if batching_parameters(model) is not None:
+        command += ["--enable_batching", "--batching_parameters_file=/etc/batching.txt"]
+    return command
+
+
+def _triton_command(model: Model) -> list[str]:
+    options = ["--model-repository=/models", "--model-control-mode=explicit", f"--load-model={model.id}"]
+    return ["tritonserver", *options]
+
+
+def _probe(model: Model) -> list[str]:
+    if model.serving.platform == "tensorflow":
+        return ["CMD", "bash", "-c", _TENSORFLOW_PROBE.format(id=model.id)]
+    return ["CMD", "curl", "-fsS", "-o", "/dev/null", "http://127.0.0.1:8000/v2/health/ready"]
+
+
+def amounts(model: Model, defaults: RenderDefaults) -> dict[str, dict[str, Default]]:
+    """The limits and reservations of a model's service."""
+    own, given, prefix = model.serving.resources, defaults.resources, f"SERVING_{model.id.replace('-', '_')}"
+    return {
+        "limits": _amounts(prefix, "LIMIT", own.limits, given.limits),
+        "reservations": _amounts(prefix, "RESERVATION", own.reservations, given.reservations),
+    }
+
+
+def _resources(model: Model, defaults: RenderDefaults) -> dict[str, Any]:
+    resources: dict[str, dict[str, Any]] = {**amounts(model, defaults)}
+    reservations = resources["reservations"]
+    gpu = model.serving.gpu
+    if gpu is not None and gpu.device_ids is not None:
+        reservations["devices"] = [{"capabilities": ["gpu"], "device_ids": list(gpu.device_ids)}]
+    elif gpu is not None and gpu.count != "all":
+        reservations["devices"] = [{"capabilities": ["gpu"], "count": gpu.count}]
+    return resources
+
+
+def _amounts(prefix: str, suffix: str, own: Amounts, given: Amounts) -> dict[str, Default]:
+    cpus = next((each for each in (own.cpus, given.cpus) if each is not None), "0")
+    memory = next((each for each in (own.memory, given.memory) if each is not None), 0)
+    return {
+        "cpus": Default(f"{prefix}_CPU_{suffix}", Decimal(cpus)),
+        "memory": Default(f"{prefix}_MEM_{suffix}", Decimal(memory)),
+    }
+
+
+def _labels(defaults: RenderDefaults) -> dict[str, str]:
+    # Compose reads $$ as $.
+    return {key: value.replace("$", "$$") for key, value in defaults.labels.items()}
+
+
+def short_digest(value: object) -> str:
+    """The 16 hex digits that a label shows of a value."""
+    return canonical_digest(value)[:16]
+
+
+def _plain(value: Value) -> dict[str, Any]:
+    return value.model_dump(mode="json")

@@ -1,0 +1,202 @@
+"""Reads rendered files back, for the gate. Shares no code with what renders them.
+
+One small strict parser for each kind of file: each knows the little that Rebundle writes and refuses the rest, since
+whatever it does not know was not meant to be there.
+"""
+
+import re
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from itertools import pairwise
+from typing import Any, Final
+
+import yaml
+
+_Loader: Final = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
+_KEY: Final = "tag:yaml.org,2002:str"
+
+_SERVICE: Final = re.compile(rb"^  [^ #\n][^\n]*:\n", re.MULTILINE)
+_MAP_LINE: Final = re.compile(r"(\\?[a-z0-9_-]+) ([a-z0-9_-]+):([0-9]+);\n")
+_LIST_LINE: Final = re.compile(r"([a-z0-9_-]+)(?:/([0-9]+))? (gcs|s3):([^\s:]+)\n")
+_ASSIGNMENT: Final = re.compile(r"([A-Z][A-Za-z0-9_]*)=([A-Za-z0-9._:/-]*)")
+_WRAPPED: Final = re.compile(r"([a-z_]+) \{ value: ([0-9]+) \}")
+_PLAIN: Final = re.compile(r"([a-z_]+): ([0-9]+|true|false)")
+_VARIABLE: Final = re.compile(r"\$\{([A-Za-z0-9_]+):-([0-9.]+)([bkmg]?)\}")
+_NOTED: Final = re.compile(r"([CM][A-Z_]+) ([0-9.]+)([bkmg]?)(?:,|$)")
+_UNITS: Final = {"": 1, "b": 1, "k": 2**10, "m": 2**20, "g": 2**30}
+
+
+class Unreadable(Exception):
+    """The text is not of the kind it should be."""
+
+    def __init__(self, line: int, what: str, found: str) -> None:
+        """`line` counts from 1."""
+        super().__init__(f"line {line}: expected {what}, found {found}")
+        self.line = line
+        self.what = what
+        self.found = found
+
+
+@dataclass(frozen=True, slots=True)
+class Document:
+    """A compose file cut at its services, without having parsed it."""
+
+    text: bytes
+    cuts: tuple[int, ...]
+    """Where each service begins, then where the last one ends."""
+
+    @property
+    def services(self) -> tuple[bytes, ...]:
+        """The text of each service."""
+        return tuple(self.text[first:last] for first, last in pairwise(self.cuts))
+
+
+@dataclass(frozen=True, slots=True)
+class YamlText:
+    """A parsed YAML text: its value, and where each part of it stands."""
+
+    value: Any
+    _root: yaml.Node
+
+    def line(self, path: Sequence[str | int]) -> int:
+        """The line, from 1, of the part at `path`, or of the nearest part above it."""
+        node = self._root
+        for step in path:
+            child = _child(node, step)
+            if child is None:
+                break
+            node = child
+        line: int = node.start_mark.line
+        return line + 1
+
+
+def document(text: bytes) -> Document:
+    """The parts of a compose file: up to `services:`, each service, and from `networks:` on."""
+    start = text.find(b"\nservices:\n") + len(b"\nservices:\n")
+    end = text.rfind(b"\nnetworks:\n") + 1
+    if start < len(b"\nservices:\n") or end <= start:
+        raise Unreadable(1, "a document with services and then networks", "none")
+    cuts = [found.start() for found in _SERVICE.finditer(text, start, end)]
+    if not cuts or cuts[0] != start:
+        raise Unreadable(text.count(b"\n", 0, start) + 1, "a service", "something else")
+    return Document(text, (*cuts, end))
+
+
+def yaml_text(text: str) -> YamlText:
+    """One YAML document of plain mappings, sequences and scalars: no anchor, alias, tag, marker, tab or key twice."""
+    for number, line in enumerate(text.split("\n"), 1):
+        if "\t" in line or "\r" in line or line != line.rstrip(" "):
+            raise Unreadable(number, "no tab, carriage return or blank at the end", repr(line))
+    try:
+        for event in yaml.parse(text, Loader=_Loader):
+            _refuse_extras(event)
+        loader = _Loader(text)
+        try:
+            root = loader.get_single_node()
+            if root is None:
+                raise Unreadable(1, "a document", "none")
+            _refuse_repeated(root)
+            return YamlText(loader.construct_document(root), root)
+        finally:
+            loader.dispose()
+    except yaml.MarkedYAMLError as error:
+        mark = error.problem_mark or error.context_mark
+        raise Unreadable(mark.line + 1 if mark else 1, "YAML", str(error.problem)) from error
+    except yaml.YAMLError as error:
+        raise Unreadable(1, "YAML", str(error).splitlines()[0]) from error
+
+
+def map_line(line: str) -> tuple[str, str, int]:
+    """Key (as nginx reads it), service and port of a line of models.map."""
+    found = _MAP_LINE.fullmatch(line)
+    if found is None:
+        raise Unreadable(1, "<id> <service>:<port>;", repr(line))
+    key = found[1]
+    if key in {"default", "include", "hostnames", "volatile"}:
+        raise Unreadable(1, "a backslash before a word of nginx", repr(line))
+    return key.removeprefix("\\"), found[2], int(found[3])
+
+
+def list_line(line: str) -> tuple[str, int | None, str]:
+    """Id, number of the version (TensorFlow) and source URI of a line of models.txt."""
+    found = _LIST_LINE.fullmatch(line)
+    if found is None:
+        raise Unreadable(1, "<id>[/<number>] <remote>:<path>", repr(line))
+    return found[1], int(found[2]) if found[2] else None, f"{ {'gcs': 'gs', 's3': 's3'}[found[3]] }://{found[4]}"
+
+
+def env(text: str) -> dict[str, str]:
+    """The assignments of an env file."""
+    values: dict[str, str] = {}
+    for number, line in _lines(text):
+        found = _ASSIGNMENT.fullmatch(line)
+        if found is None or found[1] in values:
+            raise Unreadable(number, "NAME=value, each name once", repr(line))
+        values[found[1]] = found[2]
+    return values
+
+
+def noted_amounts(paragraph: str) -> dict[str, tuple[str, int]]:
+    """Number and unit's factor of each amount that the comment above a model's variables notes."""
+    comment = paragraph.split("\n", 1)[0]
+    return {name: (number, _UNITS[unit]) for name, number, unit in _NOTED.findall(comment)}
+
+
+def batching(text: str) -> dict[str, Any]:
+    """The fields of a BatchingParameters message in text format."""
+    fields: dict[str, Any] = {}
+    for number, line in _lines(text):
+        found = _WRAPPED.fullmatch(line)
+        if found and found[1] not in fields:
+            fields[found[1]] = int(found[2])
+            continue
+        found = _PLAIN.fullmatch(line)
+        if found and found[1] == "allowed_batch_sizes" and found[2].isdigit():
+            fields.setdefault(found[1], []).append(int(found[2]))
+        elif found and found[1] == "pad_variable_length_inputs" and found[1] not in fields:
+            fields[found[1]] = found[2] == "true"
+        else:
+            raise Unreadable(number, "a batching parameter, once", repr(line))
+    return fields
+
+
+def amount(text: Any) -> tuple[str, str, int] | None:
+    """Variable, default as written without its unit, and the unit's factor, of `${NAME:-default}`."""
+    found = _VARIABLE.fullmatch(text) if isinstance(text, str) else None
+    return (found[1], found[2], _UNITS[found[3]]) if found else None
+
+
+def _lines(text: str) -> Iterator[tuple[int, str]]:
+    for number, line in enumerate(text.split("\n"), 1):
+        if line and not line.startswith("#"):
+            yield number, line
+
+
+def _refuse_extras(event: Any) -> None:
+    marker = isinstance(event, yaml.DocumentStartEvent | yaml.DocumentEndEvent) and event.explicit
+    if marker or isinstance(event, yaml.AliasEvent):
+        raise Unreadable(event.start_mark.line + 1, "no document marker and no alias", type(event).__name__)
+    if getattr(event, "anchor", None) or getattr(event, "tag", None):
+        raise Unreadable(event.start_mark.line + 1, "no anchor and no tag", f"{event.anchor or event.tag}")
+
+
+def _refuse_repeated(node: yaml.Node) -> None:
+    if isinstance(node, yaml.MappingNode):
+        seen: set[str] = set()
+        for key, child in node.value:
+            if key.tag != _KEY or key.value in seen:
+                raise Unreadable(key.start_mark.line + 1, "each key once, and a string", repr(key.value))
+            seen.add(key.value)
+            _refuse_repeated(child)
+    elif isinstance(node, yaml.SequenceNode):
+        for child in node.value:
+            _refuse_repeated(child)
+
+
+def _child(node: yaml.Node, step: str | int) -> yaml.Node | None:
+    if isinstance(node, yaml.MappingNode):
+        return next((child for key, child in node.value if key.value == step), None)
+    if isinstance(node, yaml.SequenceNode) and isinstance(step, int) and step < len(node.value):
+        child: yaml.Node = node.value[step]
+        return child
+    return None
