@@ -113,7 +113,7 @@ class Http(_Section):
     max_depth: Annotated[int, BeforeValidator(_not_boolean), Field(ge=4, le=128)] = Field(
         32, description="Levels of nesting in a body."
     )
-    max_connections: _Count = Field(256, description="Requests served at a time; more are answered 503.")
+    max_requests: _Count = Field(64, description="Events requests served at a time; more are answered 503.")
     body_seconds: _Seconds = Field(10.0, description="A body that takes longer is refused with 408.")
 
     @property

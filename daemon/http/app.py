@@ -1,0 +1,258 @@
+"""The HTTP surface: which path does what, for whom, within which limits.
+
+Deny by default: every path under /v1 hangs on a router that authorises; what is open is open by name (`health`).
+Handlers stay thin: they read a request and word an answer, the rest is in the modules beside this one.
+"""
+
+from collections import defaultdict
+from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
+from contextlib import asynccontextmanager, contextmanager
+from dataclasses import dataclass
+from http import HTTPStatus
+from typing import Annotated, Any, Final
+
+import structlog
+from fastapi import APIRouter, Depends, FastAPI, Path, Request, Response
+from fastapi.responses import JSONResponse
+from pydantic import BaseModel
+
+from daemon.http.auth import Credentials, Roles, authorised
+from daemon.http.body import read_body
+from daemon.http.health import Readiness, health_router
+from daemon.http.intake import INTAKE, Intake, Receipt
+from daemon.http.problems import MEDIA_TYPE, Refused, answer_everything, unavailable
+from daemon.lifecycle import Stop
+from daemon.telemetry import Metrics
+from events.cloudevents import BATCH, STRUCTURED
+from events.journal.records import EventStatus, LaneStatus
+
+_log = structlog.get_logger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class RequestLimits:
+    """What one request, and all of them together, may take."""
+
+    max_body_bytes: int = 1 << 20
+    body_seconds: float = 10.0
+    max_requests: int = 64
+    """Bodies being read or judged at a time; with their size, the memory that strangers can make us use."""
+
+
+class AcceptedEvent(BaseModel):
+    """One event of a request."""
+
+    id: str
+    source: str
+    position: str | None
+    """`<instance>@<offset>`; null if it was ignored."""
+    known: bool
+    """Whether it was here before; then nothing happens again."""
+    ignored: str | None = None
+    """Why nothing will come of it, if so."""
+
+
+class AcceptedEvents(BaseModel):
+    """All events of a request, in their order."""
+
+    events: list[AcceptedEvent]
+
+
+class OutcomeInScope(BaseModel):
+    """What became of an event in one scope."""
+
+    scope: str
+    outcome: str | None
+    """Null while it waits."""
+    reason: str | None
+    state: str | None
+    settled_at: str | None
+    attempts: int
+    error: str | None
+    dead_letter: int | None
+
+
+class EventReport(BaseModel):
+    """What became of one event."""
+
+    id: str
+    source: str
+    type: str
+    position: str
+    accepted_at: str
+    settled_at: str | None
+    scopes: list[OutcomeInScope]
+
+
+class EventReports(BaseModel):
+    """Every event with one id: two sources may use the same."""
+
+    events: list[EventReport]
+
+
+def create_app(
+    intake: Intake,
+    readiness: Readiness,
+    metrics: Metrics,
+    credentials: Credentials,
+    limits: RequestLimits,
+    *,
+    stop: Stop,
+    version: str = "0",
+) -> FastAPI:
+    """The application; says in the log who gets in."""
+    # The framework's documentation pages load scripts from elsewhere; redirects turn a POST into a GET.
+    app = FastAPI(
+        title="Rebundle", version=version, docs_url=None, redoc_url=None, openapi_url=None, redirect_slashes=False
+    )
+    answer_everything(app)
+    app.include_router(health_router(readiness, metrics, stop))
+    app.include_router(_events_router(app, intake, metrics, credentials, limits))
+    _log.info("http authorisation", policy=credentials.policy)
+    return app
+
+
+_EVENT_SCHEMA: Final = {"schema": {"type": "object", "required": ["specversion", "id", "source", "type", "data"]}}
+_BODIES: Final = {
+    "requestBody": {
+        "required": True,
+        "description": "CloudEvents 1.0: structured, a batch, or binary (ce- headers; the body is the data).",
+        "content": {
+            STRUCTURED: _EVENT_SCHEMA,
+            BATCH: {"schema": {"type": "array", "items": _EVENT_SCHEMA["schema"]}},
+            "application/json": {"schema": {"type": "object"}},
+        },
+    }
+}
+
+
+def _documented(*statuses: HTTPStatus) -> dict[int | str, dict[str, Any]]:
+    problem = {"schema": {"type": "object", "required": ["type", "title", "status", "detail"]}}
+    return {status.value: {"description": status.phrase, "content": {MEDIA_TYPE: problem}} for status in statuses}
+
+
+_UNAUTHORISED: Final = (HTTPStatus.UNAUTHORIZED, HTTPStatus.FORBIDDEN)
+
+
+def _events_router(
+    app: FastAPI, intake: Intake, metrics: Metrics, credentials: Credentials, limits: RequestLimits
+) -> APIRouter:
+    slots = _Slots(limits.max_requests)
+
+    def authorise(request: Request) -> Roles:
+        with _counted(metrics):
+            return authorised(credentials, _by_name(request), *_addresses(request))
+
+    router = APIRouter(prefix="/v1", dependencies=[Depends(authorise)], responses=_documented(*_UNAUTHORISED))
+
+    @router.post(
+        "/events",
+        status_code=HTTPStatus.ACCEPTED,
+        summary="Take in events, all of them or none",
+        openapi_extra=_BODIES,
+        responses=_documented(
+            HTTPStatus.BAD_REQUEST,
+            HTTPStatus.REQUEST_TIMEOUT,
+            HTTPStatus.CONFLICT,
+            HTTPStatus.REQUEST_ENTITY_TOO_LARGE,
+            HTTPStatus.UNSUPPORTED_MEDIA_TYPE,
+            HTTPStatus.SERVICE_UNAVAILABLE,
+        ),
+    )
+    async def post_events(request: Request, roles: Annotated[Roles, Depends(authorise)]) -> AcceptedEvents:
+        with _counted(metrics):
+            intake.check_open()
+            async with slots.one():
+                body = await read_body(
+                    request.stream(), request.headers.get("content-length"), limits.max_body_bytes, limits.body_seconds
+                )
+                receipts = await intake.accept(request.scope["headers"], body, roles)
+        return AcceptedEvents(events=[_accepted(receipt) for receipt in receipts])
+
+    @router.get(
+        "/events/{event_id:path}",
+        summary="What became of an event",
+        responses=_documented(HTTPStatus.NOT_FOUND, HTTPStatus.SERVICE_UNAVAILABLE),
+    )
+    async def get_event(event_id: Annotated[str, Path(max_length=256)]) -> EventReports:
+        return EventReports(events=[_report(status) for status in await intake.find(event_id)])
+
+    @router.get("/openapi.json", summary="This interface", include_in_schema=False)
+    async def openapi() -> Response:
+        return JSONResponse(app.openapi())
+
+    return router
+
+
+class _Slots:
+    """Bounds how many requests are served at a time; more are told to come again, since waiting holds memory too."""
+
+    def __init__(self, most: int) -> None:
+        self._free = most
+
+    @asynccontextmanager
+    async def one(self) -> AsyncIterator[None]:
+        if not self._free:
+            raise unavailable("busy", "too many requests at a time: send again", retry_after=5)
+        self._free -= 1
+        try:
+            yield
+        finally:
+            self._free += 1
+
+
+@contextmanager
+def _counted(metrics: Metrics) -> Iterator[None]:
+    try:
+        yield
+    except Refused as refused:
+        metrics.events_rejected.labels(INTAKE, refused.reason).inc()
+        raise
+
+
+def _by_name(request: Request) -> Mapping[str, Sequence[str]]:
+    headers: defaultdict[str, list[str]] = defaultdict(list)
+    for name, value in request.scope["headers"]:
+        headers[name.decode("latin-1").lower()].append(value.decode("latin-1"))
+    return headers
+
+
+def _addresses(request: Request) -> tuple[str, str]:
+    """The client's and the server's side of the connection; empty where the transport has none."""
+    client, server = request.scope.get("client"), request.scope.get("server")
+    return (client[0] if client else ""), (server[0] if server else "")
+
+
+def _accepted(receipt: Receipt) -> AcceptedEvent:
+    event, accepted = receipt.event, receipt.accepted
+    if accepted is None:
+        ignored = f"type {event.type} is not known here: nothing was kept, nothing will come of it"
+        return AcceptedEvent(id=event.id, source=event.source, position=None, known=False, ignored=ignored)
+    position = f"{accepted.position.instance}@{accepted.position.offset}"
+    return AcceptedEvent(id=event.id, source=event.source, position=position, known=accepted.known)
+
+
+def _report(status: EventStatus) -> EventReport:
+    return EventReport(
+        id=status.identity.id,
+        source=status.identity.source,
+        type=status.type,
+        position=f"{status.position.instance}@{status.position.offset}",
+        accepted_at=status.accepted_at,
+        settled_at=status.settled_at,
+        scopes=[_in_scope(lane) for lane in status.lanes],
+    )
+
+
+def _in_scope(lane: LaneStatus) -> OutcomeInScope:
+    outcome = lane.outcome
+    return OutcomeInScope(
+        scope=lane.scope,
+        outcome=outcome.kind if outcome else None,
+        reason=outcome.reason if outcome else None,
+        state=outcome.state if outcome else None,
+        settled_at=lane.settled_at,
+        attempts=lane.attempts,
+        error=lane.error,
+        dead_letter=lane.dead_letter,
+    )
