@@ -29,5 +29,9 @@ class NewerSchema(PublishingError):
     """The operator must act: a newer release wrote this; this one reads it and refuses to write."""
 
 
+class NewerRenderer(PublishingError):
+    """The operator must act: a newer release rendered what is desired; publishing would go back behind it."""
+
+
 class OutcomeUnresolved(PublishingError):
     """Try again: whether the pointer was changed could not be found out. The next try finds out first."""

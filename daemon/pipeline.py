@@ -1,0 +1,466 @@
+"""One batch of a scope, end to end: read, fold, render, gate, store, compare-and-swap, settle, live tree.
+
+Every step before the compare-and-swap can be thrown away, every step after it can be repeated: a crash at any point
+is repaired by processing the same deliveries again (protocol 2). Nothing is kept between batches but what is
+immutable. The worker calls `process` until it succeeds; each failure is an exception, judged in `outcomes`.
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Final, Protocol
+
+from daemon import desired
+from daemon.desired import Known, Lineage, Plan, Planned, Standing
+from daemon.interpretation import Change, ModelVersionChanged, RollbackRequested, StateCreated, interpret
+from daemon.publishing import protocol
+from daemon.publishing.errors import NewerRenderer, NotFound, PointerMoved, Refused
+from daemon.publishing.livetree import LiveTree, Synced, Unfinished
+from daemon.publishing.manifest import ManifestEvent
+from daemon.publishing.operations import find_retained
+from daemon.publishing.pointer import Folded, Pointer, Publication, PublicationId, Revision
+from daemon.publishing.protocol import Progress
+from daemon.publishing.publisher import Publisher, State
+from daemon.publishing.reader import PointerRead, Reader
+from daemon.runtime import Runtime
+from events.errors import InvalidEvent
+from events.model import Outcome, OutcomeKind, Position
+from events.source import Delivery, EventSource
+from renderers import bundle
+from renderers.bundle import RENDERER_VERSION, RenderedBundle, Renderer
+from renderers.errors import GateFailure
+from renderers.model import Composition, RenderDefaults, RenderedFile, Scope, Stamp
+
+_TRIES: Final = 5
+_NO_OUTCOME: Final = Outcome(OutcomeKind.PUBLISHED, "")
+
+Judged = tuple[Delivery, StateCreated | ModelVersionChanged]
+
+
+class Observer(Protocol):
+    """Who is told what happened, for logs and metrics. Never fails, never waits."""
+
+    def published(self, scope: Scope, read: PointerRead, publications: Sequence[Publication]) -> None:
+        """A compare-and-swap was won."""
+        ...
+
+    def lost(self, scope: Scope) -> None:
+        """Another writer was faster."""
+        ...
+
+    def settled(self, scope: Scope, outcomes: Mapping[Position, Outcome]) -> None:
+        """These events are done in this scope."""
+        ...
+
+    def reconciled(self, scope: Scope, result: Synced | Unfinished) -> None:
+        """A pass over the live tree ended."""
+        ...
+
+
+class RefusedByGate(Exception):
+    """What was rendered for a planned state is not what its composition says."""
+
+    def __init__(self, planned: Planned, failure: GateFailure) -> None:
+        super().__init__(str(failure))
+        self.planned = planned
+        self.failure = failure
+
+
+@dataclass(frozen=True, slots=True)
+class Rendering:
+    """Composition -> files, read back by the gate; shared by all scopes."""
+
+    renderer: Renderer
+    gate: Callable[[Composition, RenderDefaults, RenderedBundle], None]
+    defaults: Callable[[Scope], RenderDefaults]
+
+    def render(self, composition: Composition, stamp: Stamp) -> tuple[RenderedFile, ...]:
+        """The files of a state, checked.
+
+        Raises:
+            GateFailure: they are not what the composition says; nothing may be published of them.
+        """
+        defaults = self.defaults(composition.scope)
+        rendered = self.renderer.render(composition, defaults, stamp)
+        self.gate(composition, defaults, rendered)
+        return rendered.files
+
+
+class Pipeline:
+    """Processes batches of any scope; one batch of a scope at a time, the worker sees to that."""
+
+    def __init__(
+        self,
+        *,
+        source: EventSource,
+        reader: Reader,
+        publisher: Publisher,
+        live_tree: LiveTree,
+        rendering: Rendering,
+        runtime: Runtime,
+        observer: Observer,
+        writer: str,
+        accept_older_renderer: bool = False,
+    ) -> None:
+        self._source = source
+        self._reader = reader
+        self._publisher = publisher
+        self._live_tree = live_tree
+        self._rendering = rendering
+        self._runtime = runtime
+        self._observer = observer
+        self._writer = writer
+        self._accept_older_renderer = accept_older_renderer
+        self._compositions: dict[Scope, tuple[str, Composition]] = {}
+
+    async def process(self, scope: Scope, waiting: Sequence[Delivery]) -> frozenset[Position]:
+        """Settle the first events that wait in a scope, as many as make one batch; the positions that are done.
+
+        Raises:
+            Anything that a store, the source or the publication protocol raises: nothing is settled then that
+            was not committed, and the same call may be made again.
+        """
+        for _ in range(_TRIES):
+            base = await self._reader.pointer(scope)
+            passed = await self._settle_passed(scope, base.pointer, waiting)
+            if passed:
+                return passed
+            try:
+                return await self._process_new(scope, base, waiting)
+            except PointerMoved:
+                self._observer.lost(scope)
+        raise PointerMoved(f"other writers changed {scope} {_TRIES} times in a row")
+
+    async def republish(self, scope: Scope, by: str, reason: str = "") -> PointerRead:
+        """Render desired anew, with this renderer and today's defaults, and publish it under its own id.
+
+        Raises:
+            NotFound: nothing is desired there. RefusedByGate: the rendering is not what the composition says.
+        """
+        base = await self._reader.existing(scope)
+        current = base.pointer.desired
+        if current is None:
+            raise NotFound(f"{scope} is retired: nothing is desired there")
+        manifest = await self._reader.manifest(scope, current)
+        again = Planned(
+            composition=manifest.composition_value(),
+            state=current.state,
+            producer=current.revision.producer,
+            derived=current.revision.derived,
+            kind=current.kind,
+            late=False,
+            deliveries=(),
+        )
+        state = await self._rendered(again, current.revision, manifest.events)
+        publication = await self._publisher.store_state(scope, state)
+        following = protocol.publish(base.pointer, self._publisher.writing(by, reason), [publication])
+        read = await self._publisher.swap(scope, base, following)
+        self._observer.published(scope, read, [publication])
+        await self.reconcile(scope)
+        return read
+
+    async def reconcile(self, scope: Scope) -> Synced | Unfinished:
+        """One pass over a scope's live tree."""
+        result = await self._live_tree.reconcile(scope)
+        self._observer.reconciled(scope, result)
+        return result
+
+    # -- events that the pointer has passed already: a crash between commit and settling, or a restored copy
+
+    async def _settle_passed(self, scope: Scope, pointer: Pointer, waiting: Sequence[Delivery]) -> frozenset[Position]:
+        passed = [each for each in waiting if each.position.offset <= pointer.inputs.get(each.position.instance, -1)]
+        if not passed:
+            return frozenset()
+        recorded = await self._source.recorded(str(scope), [each.position for each in passed])
+        unexplained = [each for each in passed if each.position not in recorded]
+        published = await self._published(scope, pointer, unexplained) if unexplained else {}
+        superseded = Outcome(OutcomeKind.SUPERSEDED, "the scope has moved past it")
+        outcomes = {
+            each.position: recorded.get(each.position) or published.get(each.position) or superseded for each in passed
+        }
+        await self._settle(scope, outcomes)
+        return frozenset(outcomes)
+
+    async def _published(
+        self, scope: Scope, pointer: Pointer, deliveries: Sequence[Delivery]
+    ) -> dict[Position, Outcome]:
+        """Outcomes of the events that a retained publication lists."""
+        wanted = {(each.identity.intake, each.identity.source, each.identity.id): each.position for each in deliveries}
+        found: dict[Position, Outcome] = {}
+        for manifest in await self._reader.manifests(scope, reversed(pointer.retained)):
+            for event in manifest.events:
+                position = wanted.get((event.intake, event.source, event.id))
+                if position is not None and position not in found:
+                    found[position] = Outcome(OutcomeKind.PUBLISHED, f"published as {manifest.state}", manifest.state)
+        return found
+
+    # -- events that are new to the scope
+
+    async def _process_new(self, scope: Scope, base: PointerRead, waiting: Sequence[Delivery]) -> frozenset[Position]:
+        batch = await self._judge(scope, base.pointer, waiting)
+        changes: list[Judged] = []
+        for delivery, change in batch.changes:
+            if isinstance(change, RollbackRequested):  # always alone in its batch
+                return await self._roll_back(scope, base, delivery, change, batch.outcomes)
+            changes.append((delivery, change))
+        return await self._publish(scope, base, changes, batch.outcomes)
+
+    async def _judge(self, scope: Scope, pointer: Pointer, waiting: Sequence[Delivery]) -> "_Batch":
+        """The next batch: what each event asks for, and the outcomes of those that can be told at once."""
+        known = {folded.identity: folded.event for folded in pointer.recent}
+        changes: list[tuple[Delivery, Change]] = []
+        outcomes: dict[Position, Outcome] = {}
+        repeated: list[Delivery] = []
+        for delivery in waiting[: desired.MOST_EVENTS]:
+            folded = known.get(delivery.identity.digest[:16])
+            if folded == delivery.digest[:16]:
+                repeated.append(delivery)
+            elif folded is not None:
+                reason = f"event {delivery.identity.id} was folded with another content already"
+                outcomes[delivery.position] = Outcome(OutcomeKind.DEAD_LETTERED, reason)
+            else:
+                try:
+                    changes.append((delivery, interpret(delivery.event)))
+                except InvalidEvent as error:
+                    outcomes[delivery.position] = Outcome(OutcomeKind.DEAD_LETTERED, str(error))
+        if repeated:
+            published = await self._published(scope, pointer, repeated)
+            again = Outcome(OutcomeKind.IGNORED, "the scope has folded this event already")
+            outcomes |= {each.position: published.get(each.position, again) for each in repeated}
+        return _Batch(*_first_batch(changes, outcomes))
+
+    async def _publish(
+        self, scope: Scope, base: PointerRead, changes: Sequence[Judged], outcomes: dict[Position, Outcome]
+    ) -> frozenset[Position]:
+        standing = await self._standing(scope, base.pointer, changes)
+        while True:
+            plan = desired.plan(standing, changes)
+            try:
+                rendered = await self._render_all(scope, base.pointer, plan)
+                break
+            except RefusedByGate as refused:
+                if len(refused.planned.deliveries) > 1:
+                    # A derived state of several events: one at a time, until the one that fails (protocol 3).
+                    first = refused.planned.deliveries[0]
+                    index = next(i for i, (delivery, _) in enumerate(changes) if delivery is first)
+                    changes = changes[: index + 1]
+                    outcomes = {at: each for at, each in outcomes.items() if at.offset <= first.position.offset}
+                    continue
+                culprit = refused.planned.deliveries[0]
+                reason = f"what was rendered is not what the composition says: {refused.failure}"
+                outcomes[culprit.position] = Outcome(OutcomeKind.DEAD_LETTERED, reason)
+                changes = [each for each in changes if each[0] is not culprit]
+        outcomes |= plan.outcomes
+        if not rendered:
+            await self._settle(scope, outcomes)
+            return frozenset(outcomes)
+        publications = [await self._publisher.store_state(scope, state) for state in rendered]
+        writing = self._publisher.writing(self._writer)
+        progress = _progress(plan.standing, [delivery for delivery, _ in changes], outcomes)
+        following = protocol.publish(base.pointer, writing, publications, progress)
+        outcomes |= _published_outcomes(plan, following)
+        read = await self._commit(scope, base, following, outcomes)
+        self._observer.published(scope, read, publications)
+        await self._settle(scope, outcomes)
+        return frozenset(outcomes)
+
+    async def _roll_back(
+        self,
+        scope: Scope,
+        base: PointerRead,
+        delivery: Delivery,
+        request: RollbackRequested,
+        outcomes: dict[Position, Outcome],
+    ) -> frozenset[Position]:
+        writing = replace(self._publisher.writing(request.requested_by or self._writer), reason=request.reason)
+        refusal = _refusal(base, request)
+        following = None
+        if refusal is None:
+            try:
+                target = find_retained(base.pointer, request.to_state)
+                progress = _progress(Standing(None), [delivery], outcomes)
+                following = protocol.rollback(base.pointer, writing, target, progress=progress)
+            except (NotFound, Refused) as error:
+                refusal = Outcome(OutcomeKind.DEAD_LETTERED, str(error))
+        if following is None:
+            assert refusal is not None
+            outcomes[delivery.position] = refusal
+        else:
+            said = Outcome(OutcomeKind.PUBLISHED, f"live is {request.to_state}, held", request.to_state)
+            outcomes[delivery.position] = said
+            read = await self._commit(scope, base, following, outcomes)
+            self._observer.published(scope, read, ())
+        await self._settle(scope, outcomes)
+        return frozenset(outcomes)
+
+    async def _commit(
+        self, scope: Scope, base: PointerRead, following: Pointer, outcomes: Mapping[Position, Outcome]
+    ) -> PointerRead:
+        """Outcomes first, then the compare-and-swap; a lost one withdraws them."""
+        await self._source.record(str(scope), outcomes)
+        try:
+            return await self._publisher.swap(scope, base, following)
+        except PointerMoved:
+            await self._source.withdraw(str(scope), list(outcomes))
+            raise
+
+    async def _settle(self, scope: Scope, outcomes: Mapping[Position, Outcome]) -> None:
+        await self._source.settle(str(scope), outcomes)
+        self._observer.settled(scope, outcomes)
+
+    # -- what a fold starts from
+
+    async def _standing(self, scope: Scope, pointer: Pointer, changes: Sequence[Judged]) -> Standing:
+        current = pointer.desired
+        composition = None
+        if current is not None:
+            composition = await self._composition(scope, current)
+        late = any(
+            isinstance(change, StateCreated) and change.revision <= pointer.highest_producer for _, change in changes
+        )
+        states = any(isinstance(change, StateCreated) for _, change in changes)
+        lineage = await self._lineage(scope, pointer, numbers=late) if states else Lineage()
+        return Standing(composition, pointer.highest_producer, pointer.derived, lineage)
+
+    async def _composition(self, scope: Scope, publication: Publication) -> Composition:
+        kept = self._compositions.get(scope)
+        if kept is not None and kept[0] == publication.composition:
+            return kept[1]
+        composition = (await self._reader.manifest(scope, publication)).composition_value()
+        self._compositions[scope] = (publication.composition, composition)
+        return composition
+
+    async def _lineage(self, scope: Scope, pointer: Pointer, *, numbers: bool) -> Lineage:
+        """The explicit states that are used up. Numbers of those only history names are read if a late state asks."""
+        retained = {each.id: each for each in pointer.retained if each.kind == "explicit"}
+        known = {Known(each.state, each.revision.producer, each.composition) for each in retained.values()}
+        named = {
+            PublicationId.parse(name)
+            for entry in await self._reader.history(pointer)
+            for name in entry.published
+            if not name.startswith("derived-")
+        }
+        forgotten = sorted(named - set(retained), key=str)
+        for name in forgotten:
+            known.add(await self._named(scope, name) if numbers else Known(name.state, None, None))
+        return Lineage(tuple(sorted(known, key=lambda each: (each.state, each.producer or 0))))
+
+    async def _named(self, scope: Scope, name: PublicationId) -> Known:
+        try:
+            manifest = await self._reader.named_manifest(scope, name)
+        except NotFound:
+            return Known(name.state, None, None)
+        return Known(name.state, manifest.revision.producer, manifest.composition_digest)
+
+    # -- rendering
+
+    async def _render_all(self, scope: Scope, pointer: Pointer, plan: Plan) -> list[State]:
+        if plan.publications:
+            self._refuse_newer_renderer(scope, pointer)
+        return [
+            await self._rendered(
+                planned,
+                Revision(producer=planned.producer, derived=planned.derived),
+                tuple(map(_described, planned.deliveries)),
+            )
+            for planned in plan.publications
+        ]
+
+    async def _rendered(self, planned: Planned, revision: Revision, events: tuple[ManifestEvent, ...]) -> State:
+        stamp = Stamp(planned.state, str(revision))
+        try:
+            files = await self._runtime.offload(self._rendering.render, planned.composition, stamp)
+        except GateFailure as failure:
+            raise RefusedByGate(planned, failure) from failure
+        return State(
+            composition=planned.composition,
+            defaults=self._rendering.defaults(planned.composition.scope),
+            state=planned.state,
+            revision=revision,
+            kind=planned.kind,
+            late=planned.late,
+            files=files,
+            renderer=RENDERER_VERSION,
+            templates=bundle.TEMPLATES_DIGEST,
+            events=events,
+        )
+
+    def _refuse_newer_renderer(self, scope: Scope, pointer: Pointer) -> None:
+        current = pointer.desired
+        if current is None or self._accept_older_renderer:
+            return
+        if _version(current.renderer) > _version(RENDERER_VERSION):
+            raise NewerRenderer(
+                f"{scope} was rendered by a newer release (renderer {current.renderer}, this one has "
+                f"{RENDERER_VERSION}): upgrade this daemon, or start it with --accept-older-renderer"
+            )
+
+
+@dataclass(frozen=True, slots=True)
+class _Batch:
+    changes: tuple[tuple[Delivery, Change], ...]
+    outcomes: dict[Position, Outcome] = field(default_factory=dict)
+
+
+def _first_batch(
+    changes: Sequence[tuple[Delivery, Change]], outcomes: Mapping[Position, Outcome]
+) -> tuple[tuple[tuple[Delivery, Change], ...], dict[Position, Outcome]]:
+    """The changes of one batch; an outcome beyond its end waits, so that positions settle in order."""
+    size = desired.batch_size([change for _, change in changes])
+    if size == len(changes):
+        return tuple(changes), dict(outcomes)
+    end = changes[size][0].position.offset
+    return tuple(changes[:size]), {at: outcome for at, outcome in outcomes.items() if at.offset < end}
+
+
+def _progress(standing: Standing, folded: Sequence[Delivery], outcomes: Mapping[Position, Outcome]) -> Progress:
+    inputs: dict[str, int] = {}
+    for position in (*(each.position for each in folded), *outcomes):
+        inputs[position.instance] = max(position.offset, inputs.get(position.instance, -1))
+    # What became a dead letter was not folded: its replay is the same event, and must not be taken for a repetition.
+    recent = tuple(
+        Folded(identity=each.identity.digest[:16], event=each.digest[:16])
+        for each in folded
+        if outcomes.get(each.position, _NO_OUTCOME).kind is not OutcomeKind.DEAD_LETTERED
+    )
+    return Progress(standing.highest_producer, standing.derived, inputs, recent)
+
+
+def _published_outcomes(plan: Plan, following: Pointer) -> dict[Position, Outcome]:
+    outcomes: dict[Position, Outcome] = {}
+    for planned in plan.publications:
+        if planned.late:
+            said = Outcome(OutcomeKind.LATE, "older than the newest state: kept for rollback", planned.state)
+        elif following.is_quarantined(planned.composition.digest):
+            said = Outcome(OutcomeKind.WITHHELD, "its composition is quarantined: published, not live", planned.state)
+        elif following.hold is not None:
+            said = Outcome(OutcomeKind.PUBLISHED, f"published as {planned.state}; live is held", planned.state)
+        else:
+            said = Outcome(OutcomeKind.PUBLISHED, f"published as {planned.state}", planned.state)
+        outcomes |= {delivery.position: said for delivery in planned.deliveries}
+    return outcomes
+
+
+def _refusal(base: PointerRead, request: RollbackRequested) -> Outcome | None:
+    live = base.pointer.live
+    if base.version is None:
+        return Outcome(OutcomeKind.DEAD_LETTERED, "there is no such scope")
+    if request.expected_state is not None and (live is None or live.state != request.expected_state):
+        found = live.state if live else "nothing"
+        return Outcome(OutcomeKind.IGNORED, f"expected {request.expected_state} to be live, found {found}")
+    return None
+
+
+def _described(delivery: Delivery) -> ManifestEvent:
+    return ManifestEvent(
+        intake=delivery.identity.intake,
+        source=delivery.identity.source,
+        id=delivery.identity.id,
+        type=delivery.event.type,
+        digest=delivery.digest,
+        instance=delivery.position.instance,
+        offset=delivery.position.offset,
+    )
+
+
+def _version(text: str) -> tuple[int, ...]:
+    return tuple(int(part) for part in text.split(".") if part.isdecimal())
