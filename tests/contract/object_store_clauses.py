@@ -1,0 +1,364 @@
+"""What every ObjectStore must do, as clauses that run on any adapter (`test_object_store`).
+
+A clause gets a bucket that is empty and opens as many clients of it as it wants. Clauses with `race` in their name are
+about several clients at once; they repeat, since one lucky round proves little.
+"""
+
+import asyncio
+import hashlib
+from collections.abc import Awaitable, Callable
+from typing import Protocol
+
+import pytest
+
+from daemon.stores.errors import ConditionFailed, ObjectMissing, OutcomeUnknown, StoreUnavailable
+from daemon.stores.port import Content, ObjectStore, Version
+
+WRITERS = 8
+ROUNDS = 12
+
+
+class Bucket(Protocol):
+    def open(self) -> ObjectStore:
+        """One more client of the same bucket."""
+        ...
+
+
+Clause = Callable[[Bucket], Awaitable[None]]
+CLAUSES: list[Clause] = []
+
+
+def clause(check: Clause) -> Clause:
+    CLAUSES.append(check)
+    return check
+
+
+@clause
+async def an_object_is_read_back_whole_by_another_client(bucket: Bucket) -> None:
+    version = await bucket.open().create("a/b", Content(b"body", tag={"sha256": "0f", "position": "4.1"}))
+
+    stored = await bucket.open().get("a/b")
+
+    assert (stored.body, stored.version, dict(stored.tag)) == (b"body", version, {"sha256": "0f", "position": "4.1"})
+
+
+@clause
+async def what_is_absent_is_missing(bucket: Bucket) -> None:
+    store = bucket.open()
+    version = await store.create("there", Content(b"1"))
+
+    for absent in ("absent", "the", "there-not", "folder/absent"):
+        with pytest.raises(ObjectMissing, match=absent):
+            await store.get(absent)
+        with pytest.raises((ObjectMissing, ConditionFailed)):
+            await store.replace(absent, Content(b"2"), version)
+    assert [listed.key for listed in await store.scan("")] == ["there"]
+
+
+@clause
+async def an_empty_bucket_lists_nothing(bucket: Bucket) -> None:
+    store = bucket.open()
+
+    assert (list(await store.scan("")), list(await store.scan("a/")), list(await store.folders(""))) == ([], [], [])
+
+
+@clause
+async def create_refuses_a_key_that_exists(bucket: Bucket) -> None:
+    store = bucket.open()
+    version = await store.create("key", Content(b"first", tag={"by": "first"}))
+
+    for body in (b"second", b"first"):
+        with pytest.raises(ConditionFailed):
+            await bucket.open().create("key", Content(body, tag={"by": "second"}))
+
+    stored = await store.get("key")
+    assert (stored.body, stored.version, dict(stored.tag)) == (b"first", version, {"by": "first"})
+
+
+@clause
+async def replace_refuses_every_version_but_the_present_one(bucket: Bucket) -> None:
+    store = bucket.open()
+    first = await store.create("key", Content(b"first"))
+    second = await store.replace("key", Content(b"second", tag={"n": "2"}), first)
+
+    for stale in (first, Version("0"), Version("")):
+        with pytest.raises(ConditionFailed):
+            await bucket.open().replace("key", Content(b"third"), stale)
+
+    stored = await store.get("key")
+    assert (stored.body, stored.version, dict(stored.tag)) == (b"second", second, {"n": "2"})
+    assert first != second
+
+
+@clause
+async def replace_takes_the_version_of_a_read_and_of_a_listing(bucket: Bucket) -> None:
+    store = bucket.open()
+    await store.create("key", Content(b"first", tag={"n": "1"}))
+
+    await store.replace("key", Content(b"second", tag={"n": "2"}), (await store.get("key")).version)
+    await store.replace("key", Content(b"third", tag={"n": "3"}), (await store.scan("key"))[0].version)
+
+    stored = await store.get("key")
+    assert (stored.body, dict(stored.tag)) == (b"third", {"n": "3"})
+
+
+@clause
+async def a_tag_changes_with_its_body_and_can_go(bucket: Bucket) -> None:
+    store = bucket.open()
+    version = await store.create("key", Content(b"same", tag={"n": "1"}))
+    version = await store.replace("key", Content(b"same", tag={"n": "2"}), version)
+    assert dict((await store.get("key")).tag) == {"n": "2"}
+
+    version = await store.replace("key", Content(b"other"), version)
+    assert dict((await store.get("key")).tag) == {}
+
+    await store.replace("key", Content(b"same"), version)
+    assert dict((await store.get("key")).tag) == {}
+
+
+@clause
+async def a_deleted_object_is_missing_and_its_key_is_free(bucket: Bucket) -> None:
+    store = bucket.open()
+    version = await store.create("a/b/key", Content(b"first", tag={"n": "1"}))
+
+    await store.delete("a/b/key", version)
+
+    with pytest.raises(ObjectMissing):
+        await store.get("a/b/key")
+    with pytest.raises((ObjectMissing, ConditionFailed)):
+        await store.replace("a/b/key", Content(b"second"), version)
+    assert (list(await store.scan("")), list(await store.folders(""))) == ([], [])
+    await store.create("a/b/key", Content(b"first"))
+    assert dict((await store.get("a/b/key")).tag) == {}
+
+
+@clause
+async def delete_refuses_a_stale_version(bucket: Bucket) -> None:
+    store = bucket.open()
+    first = await store.create("key", Content(b"first"))
+    await store.replace("key", Content(b"second"), first)
+
+    with pytest.raises(ConditionFailed):
+        await bucket.open().delete("key", first)
+    with pytest.raises((ObjectMissing, ConditionFailed)):
+        await bucket.open().delete("absent", first)
+
+    assert (await store.get("key")).body == b"second"
+
+
+@clause
+async def a_prefix_is_text_and_not_a_folder(bucket: Bucket) -> None:
+    store = bucket.open()
+    for key in ("a", "ab/c", "a.b", "b/a", "b/ab", "b/a-b/c"):
+        await store.create(key, Content(b""))
+
+    async def keys(prefix: str) -> list[str]:
+        return [listed.key for listed in await store.scan(prefix)]
+
+    assert await keys("a") == ["a", "a.b", "ab/c"]
+    assert await keys("ab") == ["ab/c"]
+    assert await keys("ab/") == ["ab/c"]
+    assert await keys("b/a") == ["b/a", "b/a-b/c", "b/ab"]
+    assert await keys("b/a-b/") == ["b/a-b/c"]
+    assert await keys("c") == []
+    assert await keys("b/a/") == []
+
+
+@clause
+async def a_listing_is_sorted_by_bytes_and_knows_sizes(bucket: Bucket) -> None:
+    store = bucket.open()
+    # Text sorts the last two the other way round where it is compared by UTF-16 units.
+    keys = ["Z", "a!", "a-b", "a/b", "a/b!", "a0", "é", "\uff61", "\U0001d11e"]
+    for key in reversed(keys):
+        await store.create(key, Content(key.encode()))
+
+    listing = await store.scan("")
+
+    assert [listed.key for listed in listing] == keys
+    assert [listed.size for listed in listing] == [len(key.encode()) for key in keys]
+    for listed in listing:
+        stored = await store.get(listed.key)
+        assert stored.version == listed.version
+        assert listed.sha256 in {None, hashlib.sha256(stored.body).hexdigest()}
+
+
+@clause
+async def folders_are_the_next_parts(bucket: Bucket) -> None:
+    store = bucket.open()
+    for key in ("top", "b/one/x/pointer", "b/one/y", "b/two/x", "b/file", "ab/z", "é/z"):
+        await store.create(key, Content(b"1"))
+
+    assert list(await store.folders("")) == ["ab", "b", "é"]
+    assert list(await store.folders("b/")) == ["one", "two"]
+    assert list(await store.folders("b/one/")) == ["x"]
+    assert list(await store.folders("b/two/")) == []
+    assert list(await store.folders("absent/")) == []
+
+
+@clause
+async def bodies_and_keys_of_every_kind_come_back(bucket: Bucket) -> None:
+    store = bucket.open()
+    bodies = {
+        "empty": b"",
+        "bytes/" + "k" * 200: bytes(range(256)) * 17,
+        "large": hashlib.sha256(b"seed").digest() * (5 * 1024 * 1024 // 32),
+        "with space/ünïcode-名前/%2F+&=~.txt": b"name",
+        ".hidden/.env": b"dots",
+    }
+    for key, body in bodies.items():
+        await store.create(key, Content(body, tag={"name": "value"}))
+
+    for key, body in bodies.items():
+        stored = await bucket.open().get(key)
+        assert stored.body == body
+        assert dict(stored.tag) == {"name": "value"}
+    assert {listed.key: listed.size for listed in await store.scan("")} == {k: len(b) for k, b in bodies.items()}
+
+
+@clause
+async def a_key_that_is_no_path_is_refused(bucket: Bucket) -> None:
+    store = bucket.open()
+    for key in ("", "/a", "a/", "a//b", ".", "../a", "a/../b", "a/./b", "a\0b", "a\nb", "\ud800", "k" * 1025):
+        for call in (store.get(key), store.create(key, Content(b"")), store.delete(key, Version("1"))):
+            with pytest.raises(ValueError, match=r"key|text"):
+                await call
+    for prefix in ("/", "../", "a//", "a/../b"):
+        with pytest.raises(ValueError, match="key"):
+            await store.scan(prefix)
+    with pytest.raises(ValueError, match="end in '/'"):
+        await store.folders("a")
+    assert list(await store.scan("")) == []
+
+
+@clause
+async def a_race_to_create_has_one_winner(bucket: Bucket) -> None:
+    clients = [bucket.open() for _ in range(WRITERS)]
+    for turn in range(ROUNDS):
+        key = f"race/{turn}/key"
+        tries = await asyncio.gather(
+            *(_try(client.create(key, _by(writer))) for writer, client in enumerate(clients)),
+        )
+
+        await _check_one_winner(clients[0], key, tries)
+
+
+@clause
+async def a_race_to_replace_has_one_winner(bucket: Bucket) -> None:
+    clients = [bucket.open() for _ in range(WRITERS)]
+    version = await clients[0].create("key", Content(b"start"))
+    for turn in range(ROUNDS):
+        tries = await asyncio.gather(
+            *(_try(client.replace("key", _by(writer, turn), version)) for writer, client in enumerate(clients)),
+        )
+
+        version = await _check_one_winner(clients[0], "key", tries, turn)
+
+
+@clause
+async def a_race_of_counting_loses_no_step(bucket: Bucket) -> None:
+    await bucket.open().create("counter", Content(b"0 start"))
+
+    async def count(writer: int) -> None:
+        store = bucket.open()
+        for step in range(ROUNDS):
+            while True:
+                stored = await store.get("counter")
+                body = f"{int(stored.body.split()[0]) + 1} {writer}.{step}".encode()
+                if await _try(store.replace("counter", Content(body), stored.version)) is not None:
+                    break
+
+    await asyncio.gather(*map(count, range(WRITERS)))
+
+    assert (await bucket.open().get("counter")).body.split()[0] == str(WRITERS * ROUNDS).encode()
+
+
+@clause
+async def a_race_between_replace_and_delete_has_one_winner(bucket: Bucket) -> None:
+    one, other = bucket.open(), bucket.open()
+    for turn in range(ROUNDS):
+        key = f"race/{turn}"
+        version = await one.create(key, Content(b"start", tag={"n": "0"}))
+        replaced, deleted = await asyncio.gather(
+            _try(one.replace(key, Content(b"replaced", tag={"n": "1"}), version)), _try(_delete(other, key, version))
+        )
+
+        assert (replaced is None) != (deleted is None)
+        if deleted is None:
+            assert dict((await one.get(key)).tag) == {"n": "1"}
+        else:
+            with pytest.raises(ObjectMissing):
+                await one.get(key)
+
+
+@clause
+async def a_race_in_one_folder_loses_no_object(bucket: Bucket) -> None:
+    """Folders come and go with their objects; whoever creates meanwhile must not notice."""
+
+    async def come_and_go(writer: int) -> None:
+        store = bucket.open()
+        for _ in range(ROUNDS):
+            version = await store.create(f"a/b/{writer}", _by(writer))
+            assert (await store.get(f"a/b/{writer}")).version == version
+            await store.delete(f"a/b/{writer}", version)
+
+    await asyncio.gather(*map(come_and_go, range(WRITERS)))
+
+    assert list(await bucket.open().scan("")) == []
+
+
+@clause
+async def a_race_of_readers_sees_no_torn_object(bucket: Bucket) -> None:
+    writer, reader, lister = bucket.open(), bucket.open(), bucket.open()
+    version = await writer.create("key", _whole(0))
+    finished = False
+
+    async def write() -> None:
+        nonlocal version, finished
+        for turn in range(1, 3 * ROUNDS):
+            version = await writer.replace("key", _whole(turn), version)
+        finished = True
+
+    async def read() -> None:
+        while not finished:
+            stored = await reader.get("key")
+            assert dict(stored.tag) == {"sha256": hashlib.sha256(stored.body).hexdigest()}
+            [listed] = await lister.scan("")
+            assert listed.size % 100_003 == 0
+
+    async with asyncio.TaskGroup() as tasks:
+        tasks.create_task(write())
+        tasks.create_task(read())
+
+
+async def _try(write: Awaitable[Version]) -> Version | None:
+    """The new version, or None if the write was refused because of its condition."""
+    try:
+        return await write
+    except (ConditionFailed, ObjectMissing):
+        return None
+    except (OutcomeUnknown, StoreUnavailable) as error:
+        raise AssertionError("nothing disturbs the store in this suite") from error
+
+
+async def _delete(store: ObjectStore, key: str, version: Version) -> Version:
+    await store.delete(key, version)
+    return version
+
+
+async def _check_one_winner(store: ObjectStore, key: str, tries: list[Version | None], turn: int = 0) -> Version:
+    winners = [writer for writer, version in enumerate(tries) if version is not None]
+    assert len(winners) == 1
+    stored = await store.get(key)
+    expected = _by(winners[0], turn)
+    assert (stored.body, dict(stored.tag)) == (expected.body, dict(expected.tag))
+    assert stored.version == tries[winners[0]]
+    return stored.version
+
+
+def _by(writer: int, turn: int = 0) -> Content:
+    return Content(f"{turn} by {writer}".encode() * 1000, tag={"writer": str(writer), "turn": str(turn)})
+
+
+def _whole(turn: int) -> Content:
+    body = bytes([turn]) * 100_003 * (turn % 3 + 1)
+    return Content(body, tag={"sha256": hashlib.sha256(body).hexdigest()})
