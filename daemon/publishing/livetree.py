@@ -79,6 +79,26 @@ class Unfinished:
     reason: str
 
 
+@dataclass(frozen=True, slots=True)
+class Survey:
+    """How a live tree stands now: what its marker says, and what a pass would do and say."""
+
+    marker: Marker | None
+    seen: Synced
+
+    @property
+    def removed(self) -> tuple[str, ...]:
+        """Paths of ours that a pass would delete."""
+        return tuple(each.path for each in self.seen.verdicts if isinstance(each, Remove))
+
+    @property
+    def in_step(self) -> bool:
+        """Whether a pass would find nothing to do, and the marker says so."""
+        if self.marker is None or self.marker.status != "synced" or self.marker.sequence != self.seen.sequence:
+            return False
+        return not (self.seen.written or self.removed)
+
+
 class LiveTree:
     """Makes live trees follow their pointers. Any number of daemons and commands may do so at once."""
 
@@ -108,9 +128,7 @@ class LiveTree:
         marker, version = await self.marker(scope)
         if marker is not None and marker.sequence > current.sequence:
             return False
-        files = {file.path: file for file in await self._reader.files(scope, live)}
-        digests = {path: _sha256(file.body) for path, file in files.items()}
-        wanted = Wanted(live, current.sequence, await self._commit_position(current, live), digests)
+        files, wanted = await self._wanted(scope, current, live)
         present = await self._present(scope, listed, wanted, marker, current)
         verdicts = ownership.judge_all(wanted, present, marker)
         said.update({verdict.path: verdict for verdict in verdicts})
@@ -125,6 +143,24 @@ class LiveTree:
             if not await self._shows(scope, wanted, actions):
                 return False
         return synced == marker or await self._write_marker(scope, synced, marker, version) is not None
+
+    async def survey(self, scope: Scope) -> Survey:
+        """How a scope's live tree stands, without touching it."""
+        listed = await self._list(scope)
+        current = (await self._reader.pointer(scope)).pointer
+        marker, _ = await self.marker(scope)
+        if current.live is None:
+            return Survey(marker, Synced(current.sequence))
+        _, wanted = await self._wanted(scope, current, current.live)
+        present = await self._present(scope, listed, wanted, marker, current)
+        return Survey(marker, Synced(current.sequence, ownership.judge_all(wanted, present, marker)))
+
+    async def _wanted(
+        self, scope: Scope, current: Pointer, live: Publication
+    ) -> tuple[dict[str, RenderedFile], Wanted]:
+        files = {file.path: file for file in await self._reader.files(scope, live)}
+        digests = {path: _sha256(file.body) for path, file in files.items()}
+        return files, Wanted(live, current.sequence, await self._commit_position(current, live), digests)
 
     async def marker(self, scope: Scope) -> tuple[Marker | None, Version | None]:
         """The marker and its version; one that cannot be read counts as absent, and is replaced."""
