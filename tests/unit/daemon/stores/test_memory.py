@@ -1,0 +1,46 @@
+"""What the two flavours of the memory store differ in; what they share is in the contract suite."""
+
+import asyncio
+
+from daemon.stores.memory import MemoryStore
+from daemon.stores.port import Content, Version
+from tests.builders_runtime import InlineRuntime
+
+
+async def there_and_back(store: MemoryStore) -> tuple[Version, Version]:
+    first = await store.create("key", Content(b"A"))
+    second = await store.replace("key", Content(b"B"), first)
+    return first, await store.replace("key", Content(b"A"), second)
+
+
+def test_generations_never_come_back() -> None:
+    first, third = asyncio.run(there_and_back(MemoryStore(InlineRuntime())))
+
+    assert first != third
+
+
+def test_versions_by_content_come_back_with_the_content() -> None:
+    first, third = asyncio.run(there_and_back(MemoryStore(InlineRuntime(), versions_by_content=True)))
+
+    assert first == third
+
+
+def test_another_tag_alone_is_no_new_version_by_content() -> None:
+    async def retag(store: MemoryStore) -> tuple[Version, Version]:
+        first = await store.create("key", Content(b"A", tag={"n": "1"}))
+        return first, await store.replace("key", Content(b"A", tag={"n": "2"}), first)
+
+    one, other = asyncio.run(retag(MemoryStore(InlineRuntime(), versions_by_content=True)))
+    assert one == other
+    one, other = asyncio.run(retag(MemoryStore(InlineRuntime())))
+    assert one != other
+
+
+def test_what_the_caller_does_to_its_tag_later_changes_nothing() -> None:
+    async def run() -> dict[str, str]:
+        store, tag = MemoryStore(InlineRuntime()), {"n": "1"}
+        await store.create("key", Content(b"A", tag=tag))
+        tag["n"] = "2"
+        return dict((await store.get("key")).tag)
+
+    assert asyncio.run(run()) == {"n": "1"}
