@@ -47,6 +47,10 @@ class Observer(Protocol):
         """Another writer was faster."""
         ...
 
+    def refused_by_gate(self, scope: Scope, state: str, reason: str) -> None:
+        """What was rendered for a state is not what its composition says."""
+        ...
+
     def settled(self, scope: Scope, outcomes: Mapping[Position, Outcome]) -> None:
         """These events are done in this scope."""
         ...
@@ -246,6 +250,7 @@ class Pipeline:
                     outcomes = {at: each for at, each in outcomes.items() if at.offset <= first.position.offset}
                     continue
                 culprit = refused.planned.deliveries[0]
+                self._observer.refused_by_gate(scope, refused.planned.state, str(refused.failure))
                 reason = f"what was rendered is not what the composition says: {refused.failure}"
                 outcomes[culprit.position] = Outcome(OutcomeKind.DEAD_LETTERED, reason)
                 changes = [each for each in changes if each[0] is not culprit]

@@ -3,18 +3,44 @@
 SDKs and the web framework are imported where they are needed, so that a command that needs none starts fast.
 """
 
+import asyncio
+import os
+import socket
+from collections.abc import Callable, Coroutine
 from dataclasses import dataclass
+from datetime import timedelta
 from pathlib import Path
+from typing import Final
 from urllib.parse import unquote, urlsplit
 
+import structlog
+from pydantic import SecretStr
+
+from daemon.lifecycle import ServiceManager, Stop, SystemRuntime, stop_on_signals
+from daemon.pipeline import Observer, Pipeline, Rendering
 from daemon.publishing.livetree import LiveTree
 from daemon.publishing.operations import Operations
 from daemon.publishing.publisher import Publisher
 from daemon.publishing.reader import Reader
+from daemon.reporting import Reporter
 from daemon.runtime import Runtime
+from daemon.settings import Settings
 from daemon.stores.errors import StoreRefused
 from daemon.stores.filesystem import FileSystem, RealFileSystem
 from daemon.stores.port import ObjectStore
+from daemon.telemetry import Metrics, configure_logging
+from daemon.worker import Worker
+from events.cloudevents import Limits
+from events.errors import EventError
+from events.journal import Journal, JournalLimits
+from events.source import EventSource
+from renderers import gate
+from renderers.bundle import RENDERER_VERSION, Renderer
+from renderers.model import RenderDefaults
+
+log: structlog.stdlib.BoundLogger = structlog.get_logger(__name__)
+
+_PRUNE_SECONDS: Final = 3600
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,6 +52,7 @@ class Bucket:
     publisher: Publisher
     live_tree: LiveTree
     operations: Operations
+    runtime: Runtime
 
 
 def open_bucket(url: str, runtime: Runtime, filesystem: FileSystem | None = None) -> Bucket:
@@ -38,7 +65,7 @@ def open_bucket(url: str, runtime: Runtime, filesystem: FileSystem | None = None
     reader = Reader(store, runtime)
     publisher = Publisher(store, reader, runtime)
     live_tree = LiveTree(store, reader)
-    return Bucket(store, reader, publisher, live_tree, Operations(reader, publisher, live_tree))
+    return Bucket(store, reader, publisher, live_tree, Operations(reader, publisher, live_tree), runtime)
 
 
 def _store(url: str, runtime: Runtime, filesystem: FileSystem) -> ObjectStore:
@@ -50,3 +77,131 @@ def _store(url: str, runtime: Runtime, filesystem: FileSystem) -> ObjectStore:
     if parts.scheme == "file" and parts.netloc in {"", "localhost"} and parts.path:
         return DirectoryStore(Path(unquote(parts.path)), runtime, filesystem)
     raise StoreRefused(f"{url}: this release publishes to a folder or file:///folder; s3:// and gs:// come later")
+
+
+def pipeline(bucket: Bucket, source: EventSource, defaults: RenderDefaults, observer: Observer) -> Pipeline:
+    """What takes batches of events to the bucket, rendered with `defaults`."""
+    return Pipeline(
+        source=source,
+        reader=bucket.reader,
+        publisher=bucket.publisher,
+        live_tree=bucket.live_tree,
+        rendering=Rendering(Renderer(), gate.check, lambda _scope: defaults),
+        runtime=bucket.runtime,
+        observer=observer,
+        writer=f"rebundle@{socket.gethostname()}",
+    )
+
+
+async def run(
+    settings: Settings,
+    version: str,
+    *,
+    announce: Callable[[str], None] = lambda _line: None,
+    filesystem: FileSystem | None = None,
+) -> None:
+    """The daemon, until it is asked to stop.
+
+    Raises:
+        JournalLocked, JournalDamaged: the operator must act. ListenFailed: the address cannot be had.
+    """
+    from daemon.http.server import bind  # noqa: PLC0415  # the web framework
+
+    configure_logging(settings.log.format, settings.log.level)
+    runtime = SystemRuntime()
+    stop = Stop()
+    manager = ServiceManager.of(os.environ, os.getpid())
+    with bind(*settings.http.address) as sock, stop_on_signals(stop, settings.drain_seconds):
+        limits = JournalLimits(
+            most_unsettled=settings.journal.max_unsettled_events,
+            most_unsettled_bytes=settings.journal.max_unsettled_bytes,
+            identities_kept=timedelta(days=settings.journal.identity_days),
+            bodies_kept=timedelta(days=settings.journal.body_days),
+        )
+        journal = await Journal.open(
+            settings.journal.path, clock=runtime.now, token=runtime.token, run=True, limits=limits
+        )
+        async with journal:
+            bucket = open_bucket(settings.bucket, runtime, filesystem)
+            daemon = await _Daemon.build(settings, version, bucket, journal, stop)
+            async with asyncio.TaskGroup() as group:
+                serving = group.create_task(daemon.serve(sock))
+                pruning = group.create_task(_prune(journal, runtime))
+                feeding = group.create_task(manager.feed_watchdog(runtime))
+                working = group.create_task(daemon.worker.run(stop))
+                host, port = sock.getsockname()[:2]
+                announce(f"listening on http://{host}:{port}, bucket {settings.bucket}")
+                log.info("ready", host=host, port=port, bucket=settings.bucket, journal=str(settings.journal.path))
+                manager.notify("READY=1")
+                await stop.wait()
+                manager.notify("STOPPING=1")
+                log.info("stopping", reason=stop.reason)
+                await asyncio.wait([working, serving])
+                pruning.cancel()
+                feeding.cancel()
+        log.info("stopped")
+    runtime.close()
+
+
+@dataclass(frozen=True, slots=True)
+class _Daemon:
+    """The parts of a running daemon."""
+
+    worker: Worker
+    serve: Callable[[socket.socket], Coroutine[None, None, None]]
+
+    @classmethod
+    async def build(cls, settings: Settings, version: str, bucket: Bucket, journal: Journal, stop: Stop) -> "_Daemon":
+        from daemon.http.app import RequestLimits, create_app  # noqa: PLC0415  # the web framework
+        from daemon.http.auth import Credentials  # noqa: PLC0415
+        from daemon.http.intake import Intake  # noqa: PLC0415
+        from daemon.http.server import serve  # noqa: PLC0415
+        from daemon.readiness import Vitals  # noqa: PLC0415
+
+        metrics = Metrics.create(version, RENDERER_VERSION)
+        runtime = bucket.runtime
+        reporter = Reporter(metrics, runtime)
+        worker = Worker(
+            source=journal,
+            reader=bucket.reader,
+            pipeline=pipeline(bucket, journal, settings.render, reporter),
+            runtime=runtime,
+            observer=reporter,
+            patience=Patience(settings.publish.retry_first_seconds, settings.publish.retry_max_seconds),
+            live_tree_seconds=settings.publish.live_tree_seconds,
+            opened_at=await journal.highest(),
+        )
+        http = settings.http
+        limits = Limits(most_bytes=http.max_body_bytes, most_events=http.max_batch_events, deepest=http.max_depth)
+        app = create_app(
+            Intake(journal, runtime, metrics, stop, limits),
+            Vitals(journal, worker, reporter, metrics),
+            metrics,
+            Credentials(_plain(http.token), _plain(http.rollback_token)),
+            RequestLimits(http.max_body_bytes, http.body_seconds, http.max_requests),
+            stop=stop,
+            version=version,
+        )
+        return cls(worker, lambda sock: serve(app, sock, stop))
+
+
+@dataclass(frozen=True, slots=True)
+class Patience:
+    """How long a lane waits between tries, in seconds."""
+
+    first: float
+    longest: float
+
+
+def _plain(secret: SecretStr | None) -> str | None:
+    return secret.get_secret_value() if secret else None
+
+
+async def _prune(journal: Journal, runtime: Runtime) -> None:
+    """Forget, every hour, what the journal need not know any more."""
+    while True:
+        try:
+            await journal.prune()
+        except EventError as error:
+            log.warning("journal not pruned", error=str(error))
+        await runtime.sleep(_PRUNE_SECONDS)

@@ -1,0 +1,97 @@
+"""Says what happened: to the log for people, to the metrics for alarms. Never fails, never waits, decides nothing."""
+
+from collections.abc import Mapping, Sequence
+from datetime import datetime
+
+import structlog
+
+from daemon.publishing.livetree import Synced, Unfinished
+from daemon.publishing.pointer import Publication
+from daemon.publishing.reader import PointerRead
+from daemon.runtime import Runtime
+from daemon.telemetry import Metrics
+from events.model import Outcome, OutcomeKind, Position
+from renderers.model import Scope
+
+log: structlog.stdlib.BoundLogger = structlog.get_logger(__name__)
+
+
+class Reporter:
+    """Observes the pipeline and the lanes."""
+
+    def __init__(self, metrics: Metrics, runtime: Runtime) -> None:
+        self._metrics = metrics
+        self._runtime = runtime
+        self.gate_refused_last = False
+        """Whether the newest thing that was to be published was refused, and nothing published since."""
+
+    def published(self, scope: Scope, read: PointerRead, publications: Sequence[Publication]) -> None:
+        """A compare-and-swap was won."""
+        pointer = read.pointer
+        self.gate_refused_last = False
+        self._metrics.publications.labels(str(scope), pointer.kind).inc()
+        self._metrics.pointer_sequence.labels(str(scope)).set(pointer.sequence)
+        self._metrics.last_publish_timestamp_seconds.labels(str(scope)).set(self._runtime.now().timestamp())
+        log.info(
+            "pointer changed",
+            scope=str(scope),
+            sequence=pointer.sequence,
+            kind=pointer.kind,
+            published=[str(each.id) for each in publications],
+            live=str(pointer.live.id) if pointer.live else None,
+            held=pointer.hold is not None,
+        )
+
+    def lost(self, scope: Scope) -> None:
+        """Another writer was faster."""
+        self._metrics.publish_conflicts.labels(str(scope)).inc()
+        log.info("another writer was faster, folding again", scope=str(scope))
+
+    def refused_by_gate(self, scope: Scope, state: str, reason: str) -> None:
+        """What was rendered is not what its composition says: a fault of ours, seen before anyone else could."""
+        self.gate_refused_last = True
+        log.error("rendering refused by the gate", scope=str(scope), state_id=state, reason=reason)
+
+    def settled(self, scope: Scope, outcomes: Mapping[Position, Outcome]) -> None:
+        """These events are done in this scope."""
+        for position, outcome in outcomes.items():
+            self._metrics.events_settled.labels(outcome.kind).inc()
+            say = log.warning if outcome.kind is OutcomeKind.DEAD_LETTERED else log.info
+            say(
+                "event settled",
+                scope=str(scope),
+                position=position.offset,
+                outcome=str(outcome.kind),
+                reason=outcome.reason,
+                state_id=outcome.state,
+            )
+
+    def reconciled(self, scope: Scope, result: Synced | Unfinished) -> None:
+        """A pass over the live tree ended."""
+        done = isinstance(result, Synced)
+        self._metrics.live_tree_synced.labels(str(scope)).set(done)
+        match result:
+            case Unfinished(sequence=sequence, reason=reason):
+                log.warning("live tree not synced", scope=str(scope), sequence=sequence, reason=reason)
+            case Synced() if result.written or result.kept_aside or result.strays:
+                log.info(
+                    "live tree synced",
+                    scope=str(scope),
+                    sequence=result.sequence,
+                    written=len(result.written),
+                    overrides=len(result.overrides),
+                    kept_aside=list(result.kept_aside),
+                    strays=list(result.strays)[:20],
+                )
+            case _:
+                pass
+
+    def waiting(self, scope: str, events: int, oldest: datetime | None) -> None:
+        """A lane's length changed, or time went on."""
+        age = (self._runtime.now() - oldest).total_seconds() if oldest else 0
+        self._metrics.lane_waiting_events.labels(scope).set(events)
+        self._metrics.lane_oldest_event_age_seconds.labels(scope).set(max(age, 0))
+
+    def failed(self, scope: str) -> None:
+        """A try of a lane's batch failed."""
+        self._metrics.lane_failures.labels(scope).inc()
