@@ -4,6 +4,8 @@ import asyncio
 from collections.abc import AsyncIterator
 from http import HTTPStatus
 
+from starlette.requests import ClientDisconnect
+
 from daemon.http.problems import Refused
 
 
@@ -11,7 +13,7 @@ async def read_body(chunks: AsyncIterator[bytes], declared: str | None, most_byt
     """The whole body; `declared` is the Content-Length header.
 
     Raises:
-        Refused: 413 above `most_bytes`, 408 after `seconds`.
+        Refused: 413 above `most_bytes`, 408 after `seconds`, 400 (which nobody reads) when the sender left.
     """
     # Asked before the first chunk: a client that waits for `100 Continue` then sends nothing at all.
     if declared is not None and declared.isascii() and declared.isdigit() and int(declared[:20]) > most_bytes:
@@ -27,6 +29,8 @@ async def read_body(chunks: AsyncIterator[bytes], declared: str | None, most_byt
         detail = f"the body did not come in within {seconds:g} s"
         # The rest of it is still to come: this connection is of no more use.
         raise Refused(HTTPStatus.REQUEST_TIMEOUT, "too-slow", detail, headers={"connection": "close"}) from None
+    except ClientDisconnect:
+        raise Refused(HTTPStatus.BAD_REQUEST, "gone", "the sender left before the body was whole") from None
     return bytes(body)
 
 

@@ -92,7 +92,7 @@ class _Server(uvicorn.Server):
         self._stop = stop
 
     @contextmanager
-    def capture_signals(self) -> Iterator[None]:  # type: ignore[override]  # a Generator is one
+    def capture_signals(self) -> Iterator[None]:
         """Signals are `daemon.lifecycle`'s."""
         yield
 
@@ -112,7 +112,7 @@ class _Protocol(H11Protocol):
     _SERVED_AT_MOST: Final = 6
     """Times as long as idle: the body's own limit and the journal's come first."""
 
-    def connection_made(self, transport: asyncio.Transport) -> None:
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]  # as uvicorn has it
         super().connection_made(transport)
         self._since = self.loop.time()
         self._served = self.cycle

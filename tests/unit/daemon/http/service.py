@@ -1,0 +1,147 @@
+"""The real application on a real socket and a real journal, and the events that tests send to it."""
+
+import asyncio
+import socket
+from collections.abc import AsyncIterator, Callable, Coroutine, Sequence
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import httpx
+
+from daemon.http.app import RequestLimits, create_app
+from daemon.http.auth import Credentials
+from daemon.http.health import Check
+from daemon.http.intake import EventLog, Intake
+from daemon.http.server import bind, serve
+from daemon.lifecycle import Stop, SystemRuntime
+from daemon.telemetry import Metrics
+from events.cloudevents import Limits
+from events.journal import Journal, JournalLimits
+from tests.builders import golden_document
+
+TOKEN = "token-of-those-who-publish"
+ROLLBACK = "token-of-those-who-roll-back"
+STRUCTURED = {"content-type": "application/cloudevents+json"}
+BATCH = {"content-type": "application/cloudevents-batch+json"}
+BOTH = Credentials(TOKEN, ROLLBACK)
+NOBODY = Credentials()
+DEFAULT_LIMITS = RequestLimits()
+DEFAULT_JOURNAL_LIMITS = JournalLimits()
+
+
+def bearer(token: str = TOKEN) -> dict[str, str]:
+    return {"authorization": f"Bearer {token}"}
+
+
+def state_event(revision: int = 1, **fields: Any) -> dict[str, Any]:
+    data = golden_document() | {"state": {"id": f"state-{revision}", "revision": revision}}
+    return {
+        "specversion": "1.0",
+        "id": f"visual-anomaly/core-versions/state-{revision}",
+        "source": "https://registry.example.com/",
+        "type": "io.rebundle.bundle_state.created.v1",
+        "data": data,
+    } | fields
+
+
+def rollback_event(**fields: Any) -> dict[str, Any]:
+    return {
+        "specversion": "1.0",
+        "id": "rollback-1",
+        "source": "https://ops.example.com/",
+        "type": "io.rebundle.bundle.rollback_requested.v1",
+        "data": {"bundle": {"name": "visual-anomaly", "target": "core-versions"}, "to": {"state_id": "state-1"}},
+    } | fields
+
+
+class Dependencies:
+    """A readiness of which a test turns one dependency off."""
+
+    def __init__(self) -> None:
+        self.bucket = True
+
+    async def checks(self) -> Sequence[Check]:
+        return [Check("journal", ok=True, detail="open"), Check("bucket", ok=self.bucket, detail="directory")]
+
+
+@dataclass
+class Service:
+    port: int
+    client: httpx.AsyncClient
+    journal: Journal
+    stop: Stop
+    metrics: Metrics
+    dependencies: Dependencies
+    serving: "asyncio.Task[None]"
+
+    async def raw(self, request: bytes, *, finish: bool = False) -> bytes:
+        """What the server answers to these bytes, until it closes the connection."""
+        reader, writer = await asyncio.open_connection("127.0.0.1", self.port)
+        try:
+            writer.write(request)
+            if finish:
+                writer.write_eof()
+            async with asyncio.timeout(20):
+                return await reader.read()
+        finally:
+            writer.close()
+
+    async def backlog(self) -> int:
+        return (await self.journal.backlog()).events
+
+    def counted(self, metric: str) -> dict[tuple[str, ...], float]:
+        return {
+            tuple(sample.labels.values()): sample.value
+            for family in self.metrics.registry.collect()
+            for sample in family.samples
+            if sample.name == metric
+        }
+
+
+@asynccontextmanager
+async def running(
+    tmp_path: Path,
+    *,
+    credentials: Credentials = BOTH,
+    limits: RequestLimits = DEFAULT_LIMITS,
+    journal_limits: JournalLimits = DEFAULT_JOURNAL_LIMITS,
+    log: Callable[[Journal], EventLog] = lambda journal: journal,
+    journal_seconds: float = 15.0,
+    idle_seconds: float = 10.0,
+) -> AsyncIterator[Service]:
+    runtime, stop, closing, metrics = SystemRuntime(2), Stop(), Stop(), Metrics.create("test", "1")
+    dependencies = Dependencies()
+    journal = await Journal.open(
+        tmp_path / "journal.db", clock=runtime.now, token=runtime.token, run=True, limits=journal_limits
+    )
+    intake = Intake(
+        log(journal), runtime, metrics, stop, Limits(limits.max_body_bytes), journal_seconds=journal_seconds
+    )
+    app = create_app(intake, dependencies, metrics, credentials, limits, stop=stop)
+    sock = bind("127.0.0.1", 0)
+    port = sock.getsockname()[1]
+    serving = asyncio.create_task(serve(app, sock, closing, idle_seconds=idle_seconds))
+    try:
+        async with httpx.AsyncClient(base_url=f"http://127.0.0.1:{port}", timeout=30, trust_env=False) as client:
+            yield Service(port, client, journal, stop, metrics, dependencies, serving)
+    finally:
+        closing.request("end of the test")
+        await serving
+        await journal.close()
+        runtime.close()
+
+
+def run(scenario: Coroutine[Any, Any, None]) -> None:
+    async def limited() -> None:
+        async with asyncio.timeout(120):
+            await scenario
+
+    asyncio.run(limited())
+
+
+def free_port() -> int:
+    with socket.socket() as sock:
+        sock.bind(("127.0.0.1", 0))
+        return int(sock.getsockname()[1])
