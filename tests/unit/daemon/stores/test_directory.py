@@ -1,0 +1,588 @@
+"""What only a directory can meet: editors, links, foreign files, full disks, writers that are stopped or killed.
+
+What it shares with every store is in the contract suite, what a power cut leaves in `tests/powercut`.
+"""
+
+import asyncio
+import errno
+import hashlib
+import itertools
+import os
+import stat
+import subprocess
+import sys
+from collections.abc import Awaitable, Callable
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import TypeVar
+
+import pytest
+
+from daemon.stores.directory import LOCK_SECONDS, STALE_SECONDS, DirectoryStore
+from daemon.stores.errors import (
+    ConditionFailed,
+    ObjectMissing,
+    OutcomeUnknown,
+    StoreError,
+    StoreRefused,
+    StoreUnavailable,
+)
+from daemon.stores.filesystem import RealFileSystem
+from daemon.stores.port import Content, Listed
+from tests.builders_runtime import InlineRuntime
+from tests.support.filesystems import (
+    FailingFileSystem,
+    Link,
+    Mkdir,
+    Operation,
+    PassingFileSystem,
+    Rename,
+    Sync,
+    SyncFolder,
+    Unlink,
+    Write,
+)
+
+T = TypeVar("T")
+PROJECT = Path(__file__).parents[4]
+
+
+def done(work: Awaitable[T]) -> T:
+    async def run() -> T:
+        return await work
+
+    return asyncio.run(run())
+
+
+@pytest.fixture
+def root(tmp_path: Path) -> Path:
+    return tmp_path / "bucket"
+
+
+@pytest.fixture
+def store(root: Path) -> DirectoryStore:
+    return DirectoryStore(root, InlineRuntime())
+
+
+def tagged(body: bytes, **tag: str) -> Content:
+    return Content(body, tag=tag)
+
+
+def keys(store: DirectoryStore, prefix: str = "") -> list[str]:
+    return [listed.key for listed in done(store.scan(prefix))]
+
+
+# ---- a normal folder
+
+
+def test_an_object_is_a_file_under_its_key(store: DirectoryStore, root: Path) -> None:
+    done(store.create("bundle/target/base/download.sh", tagged(b"#!/bin/sh\n", mode="0755")))
+    done(store.create("bundle/target/base/models.txt", tagged(b"101\n", mode="0644")))
+
+    script, models = root / "bundle/target/base/download.sh", root / "bundle/target/base/models.txt"
+    assert (script.read_bytes(), stat.S_IMODE(script.stat().st_mode)) == (b"#!/bin/sh\n", 0o755)
+    assert (models.read_bytes(), stat.S_IMODE(models.stat().st_mode)) == (b"101\n", 0o644)
+    assert sorted(path.name for path in root.iterdir()) == [".rebundle", "bundle"]
+
+
+def test_the_mode_follows_the_tag_of_each_write(store: DirectoryStore, root: Path) -> None:
+    version = done(store.create("file", tagged(b"1")))
+    version = done(store.replace("file", tagged(b"2", mode="0755"), version))
+    assert stat.S_IMODE((root / "file").stat().st_mode) == 0o755
+    done(store.replace("file", tagged(b"3"), version))
+    assert stat.S_IMODE((root / "file").stat().st_mode) == 0o644
+
+
+def test_reading_makes_no_folder(store: DirectoryStore, root: Path) -> None:
+    assert keys(store) == []
+    with pytest.raises(ObjectMissing):
+        done(store.get("key"))
+
+    assert not root.exists()
+
+
+def test_a_root_that_is_removed_while_the_store_runs_is_made_again(store: DirectoryStore, root: Path) -> None:
+    done(store.create("a/key", tagged(b"1", n="1")))
+    subprocess.run(["rm", "-r", root], check=True)
+
+    done(store.create("a/key", tagged(b"2", n="2")))
+
+    assert done(store.get("a/key")).tag == {"n": "2"}
+
+
+def test_a_root_behind_a_link_is_that_folder(tmp_path: Path, root: Path) -> None:
+    root.mkdir()
+    (tmp_path / "link").symlink_to(root)
+
+    done(DirectoryStore(tmp_path / "link", InlineRuntime()).create("key", Content(b"1")))
+
+    assert (root / "key").read_bytes() == b"1"
+
+
+def test_a_deletion_takes_empty_folders_with_it_and_no_others(store: DirectoryStore, root: Path) -> None:
+    kept = done(store.create("a/kept", tagged(b"1", n="1")))
+    version = done(store.create("a/b/c/key", tagged(b"1", n="1")))
+
+    done(store.delete("a/b/c/key", version))
+    assert sorted(path.name for path in (root / "a").iterdir()) == ["kept"]
+
+    done(store.delete("a/kept", kept))
+    assert [path.name for path in root.iterdir()] == [".rebundle"]
+    assert list((root / ".rebundle/store").iterdir()) == []
+
+
+def test_nothing_is_left_in_the_folder_of_temporary_files(store: DirectoryStore, root: Path) -> None:
+    version = done(store.create("key", tagged(b"1", n="1")))
+    with pytest.raises(ConditionFailed):
+        done(store.create("key", tagged(b"2", n="1")))
+    version = done(store.replace("key", tagged(b"2", n="2"), version))
+    done(store.delete("key", version))
+
+    assert list((root / ".rebundle/tmp").iterdir()) == []
+
+
+def test_the_stores_own_files_are_neither_listed_nor_keys(store: DirectoryStore) -> None:
+    done(store.create("a/key", tagged(b"1", n="1")))
+    done(store.create(".rebundle/probe/1", Content(b"probe")))
+
+    assert keys(store) == [".rebundle/probe/1", "a/key"]
+    assert done(store.folders(".rebundle/")) == ["probe"]
+    for private in (".rebundle/store", ".rebundle/store/a/key", ".rebundle/tmp/1", ".rebundle/locks/00"):
+        with pytest.raises(ValueError, match="own"):
+            done(store.get(private))
+        with pytest.raises(ValueError, match="own"):
+            done(store.create(private, Content(b"")))
+
+
+def test_the_lock_files_do_not_grow_with_the_keys(store: DirectoryStore, root: Path) -> None:
+    for number in range(600):
+        done(store.create(f"key-{number}", Content(b"")))
+
+    assert len(list((root / ".rebundle/locks").iterdir())) <= 256
+
+
+def test_without_a_tag_there_is_no_tag_file_and_the_version_is_the_digest(store: DirectoryStore, root: Path) -> None:
+    version = done(store.create("pointer.json", Content(b"1")))
+
+    assert version == hashlib.sha256(b"1").hexdigest()
+    assert not (root / ".rebundle/store").exists()
+
+
+# ---- editors and other programs
+
+
+def test_a_file_that_was_edited_has_no_tag_and_another_version(store: DirectoryStore, root: Path) -> None:
+    version = done(store.create("file", tagged(b"ours", n="1")))
+    (root / "file").write_bytes(b"theirs")
+
+    stored = done(store.get("file"))
+
+    assert (stored.body, dict(stored.tag)) == (b"theirs", {})
+    assert stored.version == hashlib.sha256(b"theirs").hexdigest() != version
+    with pytest.raises(ConditionFailed):
+        done(store.replace("file", tagged(b"new", n="2"), version))
+    done(store.replace("file", tagged(b"new", n="2"), stored.version))
+    assert done(store.get("file")).tag == {"n": "2"}
+
+
+def test_an_edit_that_is_undone_brings_tag_and_version_back(store: DirectoryStore, root: Path) -> None:
+    version = done(store.create("file", tagged(b"ours", n="1")))
+    (root / "file").write_bytes(b"theirs")
+    (root / "file").write_bytes(b"ours")
+
+    stored = done(store.get("file"))
+
+    assert (stored.version, stored.tag) == (version, {"n": "1"})
+
+
+def test_a_file_that_an_operator_removed_is_missing_and_made_anew_without_its_old_tag(
+    store: DirectoryStore, root: Path
+) -> None:
+    version = done(store.create("file", tagged(b"ours", n="1")))
+    (root / "file").unlink()
+
+    with pytest.raises(ObjectMissing):
+        done(store.replace("file", Content(b"new"), version))
+    done(store.create("file", Content(b"ours")))
+
+    stored = done(store.get("file"))
+    assert (dict(stored.tag), stored.version == version) == ({}, False)
+
+
+def test_a_file_of_an_operator_is_an_object(store: DirectoryStore, root: Path) -> None:
+    (root / "example/conf").mkdir(parents=True)
+    (root / "example/conf/.env").write_bytes(b"A=1\n")
+
+    digest = hashlib.sha256(b"A=1\n").hexdigest()
+    assert done(store.scan("example/")) == [Listed("example/conf/.env", digest, 4, digest)]
+    with pytest.raises(ConditionFailed):
+        done(store.create("example/conf/.env", tagged(b"A=\n")))
+    assert (root / "example/conf/.env").read_bytes() == b"A=1\n"
+
+
+def test_a_damaged_tag_file_makes_the_object_somebody_elses(store: DirectoryStore, root: Path) -> None:
+    done(store.create("file", tagged(b"ours", n="1")))
+    (root / ".rebundle/store/file").write_bytes(b"{torn")
+
+    stored = done(store.get("file"))
+
+    assert (stored.body, dict(stored.tag)) == (b"ours", {})
+    done(store.replace("file", tagged(b"ours", n="2"), stored.version))
+    assert done(store.get("file")).tag == {"n": "2"}
+
+
+def test_an_empty_folder_is_none(store: DirectoryStore, root: Path) -> None:
+    (root / "a/b/c").mkdir(parents=True)
+    (root / "d/e").mkdir(parents=True)
+    (root / "d/e/file").touch()
+
+    assert done(store.folders("")) == ["d"]
+
+
+def test_links_and_special_files_are_left_out_of_listings_and_refused(
+    store: DirectoryStore, root: Path, tmp_path: Path
+) -> None:
+    (tmp_path / "outside").mkdir()
+    (tmp_path / "outside/secret").write_bytes(b"secret")
+    root.mkdir()
+    (root / "folder").symlink_to(tmp_path / "outside")
+    (root / "link").symlink_to(tmp_path / "outside/secret")
+    (root / "dangling").symlink_to("nowhere")
+    os.mkfifo(root / "pipe")
+
+    assert (keys(store), done(store.folders(""))) == ([], [])
+    for key in ("link", "dangling", "pipe", "folder/secret", "folder/new"):
+        for call in (store.get(key), store.create(key, Content(b"new")), store.delete(key, "1")):
+            with pytest.raises(StoreRefused, match="link"):
+                done(call)
+    for listing in (store.scan("folder/"), store.folders("folder/")):
+        with pytest.raises(StoreRefused, match="link"):
+            done(listing)
+    assert sorted(path.name for path in (tmp_path / "outside").iterdir()) == ["secret"]
+
+
+def test_a_file_in_the_place_of_a_folder_is_refused_and_so_is_the_reverse(store: DirectoryStore, root: Path) -> None:
+    (root / "folder").mkdir(parents=True)
+    (root / "file").write_bytes(b"1")
+
+    with pytest.raises(StoreRefused, match="move it away"):
+        done(store.create("folder", Content(b"")))
+    with pytest.raises(StoreRefused, match="move it away"):
+        done(store.create("file/below", Content(b"")))
+    with pytest.raises(ObjectMissing):
+        done(store.get("folder"))
+    with pytest.raises(ObjectMissing):
+        done(store.get("file/below"))
+    assert done(store.scan("file/")) == []
+
+
+def test_names_that_no_key_can_have_are_left_out(store: DirectoryStore, root: Path) -> None:
+    root.mkdir()
+    for name in (b"latin-\xe9", b"line\nbreak"):
+        Path(os.fsdecode(os.fsencode(root) + b"/" + name)).touch()
+    (root / "good").touch()
+
+    assert keys(store) == ["good"]
+
+
+class HidingFileSystem(PassingFileSystem):
+    """One file may not be read: tests may run as root, whom no mode stops."""
+
+    def __init__(self, hidden: str) -> None:
+        super().__init__(RealFileSystem())
+        self._hidden = hidden
+
+    def read(self, path: Path) -> bytes:
+        if path.name == self._hidden:
+            raise PermissionError(errno.EACCES, "Permission denied", str(path))
+        return super().read(path)
+
+
+def test_a_file_that_may_not_be_read_is_listed_without_a_digest(root: Path) -> None:
+    (root / "creds").mkdir(parents=True)
+    (root / "creds/key.json").write_bytes(b"secret")
+    (root / "other").write_bytes(b"1")
+    store = DirectoryStore(root, InlineRuntime(), HidingFileSystem("key.json"))
+
+    hidden, other = done(store.scan(""))
+
+    assert (hidden.key, hidden.size, hidden.sha256) == ("creds/key.json", 6, None)
+    assert other.sha256 is not None
+    with pytest.raises(StoreRefused, match="permission"):
+        done(store.get("creds/key.json"))
+
+
+def test_what_is_not_to_be_read_is_listed_unopened(root: Path) -> None:
+    (root / "example/creds").mkdir(parents=True)
+    (root / "example/creds/key.json").write_bytes(b"secret")
+    store = DirectoryStore(
+        root, InlineRuntime(), HidingFileSystem("key.json"), unread=lambda key: "/creds/" in f"/{key}"
+    )
+
+    [before] = done(store.scan(""))
+    (root / "example/creds/key.json").write_bytes(b"another secret")
+    [after] = done(store.scan(""))
+
+    assert (before.size, before.sha256, after.size) == (6, None, 14)
+    assert before.version != after.version
+
+
+class VanishingFileSystem(PassingFileSystem):
+    """A file goes away between the listing of its folder and its reading."""
+
+    def read(self, path: Path) -> bytes:
+        if path.name == "vanishing":
+            path.unlink()
+        return super().read(path)
+
+
+def test_a_file_that_vanishes_during_a_listing_is_left_out(root: Path) -> None:
+    root.mkdir()
+    for name in ("vanishing", "staying"):
+        (root / name).write_bytes(b"1")
+
+    assert keys(DirectoryStore(root, InlineRuntime(), VanishingFileSystem(RealFileSystem()))) == ["staying"]
+
+
+# ---- readers beside writers
+
+
+class InterruptedReads(PassingFileSystem):
+    """Other writers come in just before the body of `file` is read."""
+
+    def __init__(self, meanwhile: list[Callable[[], None]]) -> None:
+        super().__init__(RealFileSystem())
+        self._meanwhile = meanwhile
+
+    def read(self, path: Path) -> bytes:
+        if path.name == "file" and path.parent.name == "bucket" and self._meanwhile:
+            self._meanwhile.pop(0)()
+        return super().read(path)
+
+
+def test_a_reader_that_others_overtake_twice_still_finds_the_tag_of_the_body(store: DirectoryStore, root: Path) -> None:
+    version = asyncio.run(store.create("file", tagged(b"0", n="0")))
+
+    async def twice(first: int) -> None:
+        nonlocal version
+        for n in (first, first + 1):
+            version = await store.replace("file", tagged(b"%d" % n, n=str(n)), version)
+
+    def run(first: int) -> None:
+        with ThreadPoolExecutor(1) as other_thread:
+            other_thread.submit(asyncio.run, twice(first)).result()
+
+    reader = DirectoryStore(root, InlineRuntime(), InterruptedReads([lambda: run(1), lambda: run(3)]))
+
+    stored = done(reader.get("file"))
+
+    assert (stored.body, stored.version, stored.tag) == (b"4", version, {"n": "4"})
+
+
+# ---- crashes and failures
+
+
+class Crash(BaseException):
+    """Stands for the end of the process: nothing that the store catches."""
+
+
+class CrashingFileSystem(PassingFileSystem):
+    """The process ends just before the n-th change; from then on no call does anything."""
+
+    def __init__(self, n: int) -> None:
+        super().__init__(RealFileSystem())
+        self._left = n
+
+    def change(self, operation: Operation) -> None:
+        self._left -= 1
+        if self._left <= 0:
+            raise Crash
+        super().change(operation)
+
+
+def test_a_crash_at_any_change_leaves_the_old_object_or_the_new_one_with_its_own_tag(tmp_path: Path) -> None:
+    crashes = 0
+    for boundary in itertools.count(1):
+        root = tmp_path / str(boundary)
+        store = DirectoryStore(root, InlineRuntime("before"))
+        old = done(store.create("a/file", tagged(b"old", n="1")))
+        crashing = DirectoryStore(root, InlineRuntime("crashing"), CrashingFileSystem(boundary))
+        try:
+            done(crashing.replace("a/file", tagged(b"new", n="2"), old))
+        except Crash:
+            crashes += 1
+        else:
+            break
+
+        stored = done(store.get("a/file"))
+        assert (stored.body, dict(stored.tag)) in [(b"old", {"n": "1"}), (b"new", {"n": "2"})]
+        assert stored.body == b"new" or stored.version == old
+        done(store.replace("a/file", tagged(b"newer", n="3"), stored.version))
+        assert done(store.get("a/file")).tag == {"n": "3"}
+    assert crashes > 10
+
+
+def failing_store(root: Path, kind: type[Operation], number: int, *, after: bool = False) -> DirectoryStore:
+    return DirectoryStore(
+        root, InlineRuntime("failing"), FailingFileSystem(RealFileSystem(), kind, number, after=after)
+    )
+
+
+@pytest.mark.parametrize(
+    ("kind", "number", "error"),
+    [
+        (Write, errno.ENOSPC, StoreRefused),
+        (Write, errno.EIO, StoreUnavailable),
+        (Sync, errno.ENOSPC, StoreRefused),
+        (Sync, errno.EIO, StoreUnavailable),
+        (Mkdir, errno.EROFS, StoreRefused),
+        (Link, errno.EPERM, StoreRefused),
+        (Link, errno.EIO, OutcomeUnknown),
+        (SyncFolder, errno.EIO, OutcomeUnknown),
+        (SyncFolder, errno.ENOSPC, OutcomeUnknown),
+    ],
+)
+def test_a_create_that_fails_says_whether_it_wrote(
+    store: DirectoryStore, root: Path, kind: type[Operation], number: int, error: type[StoreError]
+) -> None:
+    done(store.create("first", Content(b"1")))
+
+    with pytest.raises(error):
+        done(failing_store(root, kind, number).create("a/key", Content(b"2")))
+
+    assert keys(store) == (["a/key", "first"] if kind is SyncFolder else ["first"])
+    assert list((root / ".rebundle/tmp").iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    ("kind", "number", "error", "applied"),
+    [
+        (Rename, errno.ENOSPC, StoreRefused, False),
+        (Rename, errno.EIO, OutcomeUnknown, False),
+        (SyncFolder, errno.EIO, OutcomeUnknown, True),
+    ],
+)
+def test_a_replacement_that_fails_says_whether_it_wrote(
+    store: DirectoryStore, root: Path, kind: type[Operation], number: int, error: type[StoreError], applied: bool
+) -> None:
+    version = done(store.create("key", Content(b"1")))
+
+    with pytest.raises(error):
+        done(failing_store(root, kind, number).replace("key", Content(b"2"), version))
+
+    assert done(store.get("key")).body == (b"2" if applied else b"1")
+
+
+def test_a_link_that_was_made_in_spite_of_its_error_is_unknown(store: DirectoryStore, root: Path) -> None:
+    with pytest.raises(OutcomeUnknown):
+        done(failing_store(root, Link, errno.EIO, after=True).create("key", Content(b"1")))
+
+    assert done(store.get("key")).body == b"1"
+
+
+def test_a_tag_that_cannot_be_written_leaves_the_object_as_it_was(store: DirectoryStore, root: Path) -> None:
+    version = done(store.create("key", tagged(b"1", n="1")))
+
+    with pytest.raises(StoreUnavailable):
+        done(failing_store(root, SyncFolder, errno.EIO).replace("key", tagged(b"2", n="2"), version))
+
+    stored = done(store.get("key"))
+    assert (stored.body, stored.version, stored.tag) == (b"1", version, {"n": "1"})
+
+
+@pytest.mark.parametrize(
+    ("kind", "number", "error"),
+    [
+        (Unlink, errno.EACCES, StoreRefused),
+        (Unlink, errno.EIO, OutcomeUnknown),
+        (SyncFolder, errno.EIO, OutcomeUnknown),
+    ],
+)
+def test_a_deletion_that_fails_says_whether_it_deleted(
+    store: DirectoryStore, root: Path, kind: type[Operation], number: int, error: type[StoreError]
+) -> None:
+    version = done(store.create("key", Content(b"1")))
+
+    with pytest.raises(error):
+        done(failing_store(root, kind, number).delete("key", version))
+
+    assert keys(store) == ([] if kind is SyncFolder else ["key"])
+
+
+def test_a_writer_that_was_asleep_while_its_temporary_file_was_removed_changes_nothing(
+    store: DirectoryStore, root: Path
+) -> None:
+    class Sweeping(PassingFileSystem):
+        def link(self, source: Path, target: Path) -> None:
+            source.unlink(missing_ok=True)
+            super().link(source, target)
+
+    with pytest.raises(StoreUnavailable):
+        done(DirectoryStore(root, InlineRuntime(), Sweeping(RealFileSystem())).create("key", Content(b"1")))
+
+    assert keys(store) == []
+
+
+def test_temporary_files_of_a_crash_are_removed_after_a_day_and_not_before(root: Path) -> None:
+    runtime = InlineRuntime()
+    done(DirectoryStore(root, runtime).create("key", Content(b"1")))
+    now = runtime.seconds
+    for name, age in (("old", STALE_SECONDS + 1), ("young", STALE_SECONDS - 1)):
+        (root / ".rebundle/tmp" / name).write_bytes(b"")
+        os.utime(root / ".rebundle/tmp" / name, (now - age, now - age))
+
+    done(DirectoryStore(root, runtime).create("another", Content(b"1")))
+
+    assert [path.name for path in (root / ".rebundle/tmp").iterdir()] == ["young"]
+
+
+def test_a_lock_that_is_never_given_back_ends_in_an_error_and_not_in_silence(root: Path) -> None:
+    runtime = InlineRuntime()
+    store = DirectoryStore(root, runtime)
+    done(store.create("key", Content(b"1")))
+    [lock] = (root / ".rebundle/locks").iterdir()
+    began = runtime.seconds
+
+    with RealFileSystem().lock(lock), pytest.raises(StoreUnavailable, match="stopped"):
+        done(store.delete("key", hashlib.sha256(b"1").hexdigest()))
+
+    assert LOCK_SECONDS <= runtime.seconds - began < LOCK_SECONDS + 1
+    assert keys(store) == ["key"]
+
+
+COUNTER = """
+import asyncio, sys
+from pathlib import Path
+from daemon.stores.directory import DirectoryStore
+from daemon.stores.errors import ConditionFailed
+from daemon.stores.port import Content
+from tests.builders_runtime import ThreadRuntime
+
+async def count(root, name, steps):
+    with ThreadRuntime() as runtime:
+        store = DirectoryStore(Path(root), runtime)
+        for step in range(steps):
+            while True:
+                stored = await store.get("counter")
+                assert stored.tag["text"] == stored.body.decode(), stored
+                body = f"{int(stored.body.split()[0]) + 1} {name}.{step}"
+                try:
+                    await store.replace("counter", Content(body.encode(), tag={"text": body}), stored.version)
+                    break
+                except ConditionFailed:
+                    continue
+
+asyncio.run(count(sys.argv[1], sys.argv[2], int(sys.argv[3])))
+"""
+
+
+def test_processes_that_count_together_lose_no_step(store: DirectoryStore, root: Path) -> None:
+    done(store.create("counter", tagged(b"0 start", text="0 start")))
+
+    counters = [
+        subprocess.Popen([sys.executable, "-c", COUNTER, str(root), str(number), "60"], cwd=PROJECT)
+        for number in range(4)
+    ]
+
+    assert [counter.wait(60) for counter in counters] == [0] * 4
+    assert done(store.get("counter")).body.split()[0] == b"240"
