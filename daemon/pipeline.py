@@ -51,8 +51,8 @@ class Observer(Protocol):
         """What was rendered for a state is not what its composition says."""
         ...
 
-    def settled(self, scope: Scope, outcomes: Mapping[Position, Outcome]) -> None:
-        """These events are done in this scope."""
+    def settled(self, scope: Scope, delivery: Delivery, outcome: Outcome) -> None:
+        """This event is done in this scope."""
         ...
 
     def reconciled(self, scope: Scope, result: Synced | Unfinished) -> None:
@@ -125,13 +125,16 @@ class Pipeline:
         """
         for _ in range(_TRIES):
             base = await self._reader.pointer(scope)
-            passed = await self._settle_passed(scope, base.pointer, waiting)
-            if passed:
-                return passed
             try:
-                return await self._process_new(scope, base, waiting)
+                outcomes = await self._passed(scope, base.pointer, waiting) or await self._fold(scope, base, waiting)
             except PointerMoved:
                 self._observer.lost(scope)
+                continue
+            await self._source.settle(str(scope), outcomes)
+            for delivery in waiting:
+                if delivery.position in outcomes:
+                    self._observer.settled(scope, delivery, outcomes[delivery.position])
+            return frozenset(outcomes)
         raise PointerMoved(f"other writers changed {scope} {_TRIES} times in a row")
 
     async def republish(self, scope: Scope, by: str, reason: str = "") -> PointerRead:
@@ -170,19 +173,17 @@ class Pipeline:
 
     # -- events that the pointer has passed already: a crash between commit and settling, or a restored copy
 
-    async def _settle_passed(self, scope: Scope, pointer: Pointer, waiting: Sequence[Delivery]) -> frozenset[Position]:
+    async def _passed(self, scope: Scope, pointer: Pointer, waiting: Sequence[Delivery]) -> dict[Position, Outcome]:
         passed = [each for each in waiting if each.position.offset <= pointer.inputs.get(each.position.instance, -1)]
         if not passed:
-            return frozenset()
+            return {}
         recorded = await self._source.recorded(str(scope), [each.position for each in passed])
         unexplained = [each for each in passed if each.position not in recorded]
         published = await self._published(scope, pointer, unexplained) if unexplained else {}
         superseded = Outcome(OutcomeKind.SUPERSEDED, "the scope has moved past it")
-        outcomes = {
+        return {
             each.position: recorded.get(each.position) or published.get(each.position) or superseded for each in passed
         }
-        await self._settle(scope, outcomes)
-        return frozenset(outcomes)
 
     async def _published(
         self, scope: Scope, pointer: Pointer, deliveries: Sequence[Delivery]
@@ -199,7 +200,7 @@ class Pipeline:
 
     # -- events that are new to the scope
 
-    async def _process_new(self, scope: Scope, base: PointerRead, waiting: Sequence[Delivery]) -> frozenset[Position]:
+    async def _fold(self, scope: Scope, base: PointerRead, waiting: Sequence[Delivery]) -> Mapping[Position, Outcome]:
         batch = await self._judge(scope, base.pointer, waiting)
         changes: list[Judged] = []
         for delivery, change in batch.changes:
@@ -234,7 +235,7 @@ class Pipeline:
 
     async def _publish(
         self, scope: Scope, base: PointerRead, changes: Sequence[Judged], outcomes: dict[Position, Outcome]
-    ) -> frozenset[Position]:
+    ) -> Mapping[Position, Outcome]:
         standing = await self._standing(scope, base.pointer, changes)
         while True:
             plan = desired.plan(standing, changes)
@@ -256,8 +257,7 @@ class Pipeline:
                 changes = [each for each in changes if each[0] is not culprit]
         outcomes |= plan.outcomes
         if not rendered:
-            await self._settle(scope, outcomes)
-            return frozenset(outcomes)
+            return outcomes
         publications = [await self._publisher.store_state(scope, state) for state in rendered]
         writing = self._publisher.writing(self._writer)
         progress = _progress(plan.standing, [delivery for delivery, _ in changes], outcomes)
@@ -265,8 +265,7 @@ class Pipeline:
         outcomes |= _published_outcomes(plan, following)
         read = await self._commit(scope, base, following, outcomes)
         self._observer.published(scope, read, publications)
-        await self._settle(scope, outcomes)
-        return frozenset(outcomes)
+        return outcomes
 
     async def _roll_back(
         self,
@@ -275,7 +274,7 @@ class Pipeline:
         delivery: Delivery,
         request: RollbackRequested,
         outcomes: dict[Position, Outcome],
-    ) -> frozenset[Position]:
+    ) -> Mapping[Position, Outcome]:
         writing = replace(self._publisher.writing(request.requested_by or self._writer), reason=request.reason)
         refusal = _refusal(base, request)
         following = None
@@ -294,8 +293,7 @@ class Pipeline:
             outcomes[delivery.position] = said
             read = await self._commit(scope, base, following, outcomes)
             self._observer.published(scope, read, ())
-        await self._settle(scope, outcomes)
-        return frozenset(outcomes)
+        return outcomes
 
     async def _commit(
         self, scope: Scope, base: PointerRead, following: Pointer, outcomes: Mapping[Position, Outcome]
@@ -307,10 +305,6 @@ class Pipeline:
         except PointerMoved:
             await self._source.withdraw(str(scope), list(outcomes))
             raise
-
-    async def _settle(self, scope: Scope, outcomes: Mapping[Position, Outcome]) -> None:
-        await self._source.settle(str(scope), outcomes)
-        self._observer.settled(scope, outcomes)
 
     # -- what a fold starts from
 

@@ -1,6 +1,6 @@
 """Says what happened: to the log for people, to the metrics for alarms. Never fails, never waits, decides nothing."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from datetime import datetime
 
 import structlog
@@ -10,7 +10,8 @@ from daemon.publishing.pointer import Publication
 from daemon.publishing.reader import PointerRead
 from daemon.runtime import Runtime
 from daemon.telemetry import Metrics
-from events.model import Outcome, OutcomeKind, Position
+from events.model import Outcome, OutcomeKind
+from events.source import Delivery
 from renderers.model import Scope
 
 log: structlog.stdlib.BoundLogger = structlog.get_logger(__name__)
@@ -52,19 +53,19 @@ class Reporter:
         self.gate_refused_last = True
         log.error("rendering refused by the gate", scope=str(scope), state_id=state, reason=reason)
 
-    def settled(self, scope: Scope, outcomes: Mapping[Position, Outcome]) -> None:
-        """These events are done in this scope."""
-        for position, outcome in outcomes.items():
-            self._metrics.events_settled.labels(outcome.kind).inc()
-            say = log.warning if outcome.kind is OutcomeKind.DEAD_LETTERED else log.info
-            say(
-                "event settled",
-                scope=str(scope),
-                position=position.offset,
-                outcome=str(outcome.kind),
-                reason=outcome.reason,
-                state_id=outcome.state,
-            )
+    def settled(self, scope: Scope, delivery: Delivery, outcome: Outcome) -> None:
+        """This event is done in this scope."""
+        self._metrics.events_settled.labels(outcome.kind).inc()
+        say = log.warning if outcome.kind is OutcomeKind.DEAD_LETTERED else log.info
+        say(
+            "event settled",
+            scope=str(scope),
+            event_id=delivery.event.id,
+            position=delivery.position.offset,
+            outcome=str(outcome.kind),
+            reason=outcome.reason,
+            state_id=outcome.state,
+        )
 
     def reconciled(self, scope: Scope, result: Synced | Unfinished) -> None:
         """A pass over the live tree ended."""

@@ -238,7 +238,7 @@ class Worker:
         self._observer.waiting(name, len(lane.waiting), lane.oldest)
         if not head:
             return
-        with structlog.contextvars.bound_contextvars(scope=name, event_id=head[0].event.id):
+        with structlog.contextvars.bound_contextvars(scope=name):
             lane.remove(await self._pipeline.process(lane.scope, head))
             lane.failure = None
             self._room.set()
