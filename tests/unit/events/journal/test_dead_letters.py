@@ -1,0 +1,194 @@
+import asyncio
+
+import pytest
+
+from events.errors import NotWaiting
+from events.journal import DeadLetterStatus
+from events.model import Outcome, OutcomeKind
+from events.source import Replay
+
+BAD = Outcome(OutcomeKind.DEAD_LETTERED, "model m is new to the scope and needs artifact")
+GOOD = Outcome(OutcomeKind.PUBLISHED, "folded", "state-1")
+
+
+def test_a_dead_letter_is_seen_only_once_its_commit_is_through(bench, play, scope):
+    async def story():
+        async with bench.journal() as journal:
+            [accepted] = await journal.append([bench.arrival("1")])
+            await journal.record(scope, {accepted.position: BAD})
+            assert await journal.dead_letters() == ()
+            await journal.settle(scope, {accepted.position: BAD})
+            [letter] = await journal.dead_letters()
+            assert (letter.position, letter.scope, letter.reason, letter.by) == (
+                accepted.position,
+                scope,
+                BAD.reason,
+                None,
+            )
+            assert letter.event == bench.arrival("1").event
+            assert await journal.dead_letter(letter.id) == letter
+            assert (await journal.backlog()).dead_letters == 1
+
+    play(story())
+
+
+def test_settling_twice_makes_one_dead_letter(bench, play, scope):
+    async def story():
+        async with bench.journal() as journal:
+            [accepted] = await journal.append([bench.arrival("1")])
+            for _ in range(2):
+                await journal.settle(scope, {accepted.position: BAD})
+            assert len(await journal.dead_letters(None)) == 1
+
+    play(story())
+
+
+def test_a_replay_stands_at_a_new_position_for_its_scope_alone_and_passes_the_identity_check(bench, play, scope):
+    async def story():
+        async with bench.journal() as journal:
+            [accepted] = await journal.append([bench.arrival("1", scopes=(scope, "other/edge"))])
+            await journal.settle(scope, {accepted.position: BAD})
+            [letter] = await journal.dead_letters()
+            position = await journal.replay(letter.id, by="ann")
+            assert position.offset > accepted.position.offset
+            first, again = await journal.next(), await journal.next()
+            assert (first.position, first.replay_of) == (accepted.position, None)
+            assert (again.position, again.scopes) == (position, (scope,))
+            assert again.replay_of == Replay(accepted.position, scope)
+            assert (again.event, again.identity, again.digest) == (first.event, first.identity, first.digest)
+            assert await journal.dead_letters() == ()
+            with pytest.raises(NotWaiting, match=f"being replayed at position {position.offset}"):
+                await journal.replay(letter.id, by="ann")
+            # Its own id still is known at its first position.
+            [known] = await journal.append([bench.arrival("1")])
+            assert known.position == accepted.position
+
+    play(story())
+
+
+def test_a_dead_letter_is_settled_when_its_replay_is(bench, play, scope):
+    async def story():
+        async with bench.journal() as journal:
+            [accepted] = await journal.append([bench.arrival("1")])
+            await journal.settle(scope, {accepted.position: BAD})
+            [letter] = await journal.dead_letters()
+            position = await journal.replay(letter.id, by="ann")
+            assert (await journal.dead_letter(letter.id)).status is DeadLetterStatus.REPLAYING
+            await journal.settle(scope, {position: GOOD})
+            closed = await journal.dead_letter(letter.id)
+            assert (closed.status, closed.replayed_as, closed.closed_by) == (DeadLetterStatus.REPLAYED, position, "ann")
+            with pytest.raises(NotWaiting, match="closed: replayed"):
+                await journal.drop(letter.id, by="ann", reason="r")
+
+    play(story())
+
+
+def test_a_replay_that_fails_again_is_a_dead_letter_of_its_own(bench, play, scope):
+    async def story():
+        async with bench.journal() as journal:
+            [accepted] = await journal.append([bench.arrival("1")])
+            await journal.settle(scope, {accepted.position: BAD})
+            position = await journal.replay(1, by="ann")
+            await journal.settle(scope, {position: BAD})
+            first, second = await journal.dead_letters(None)
+            assert (first.status, second.status) == (DeadLetterStatus.REPLAYED, DeadLetterStatus.OPEN)
+            assert second.position == position
+            assert [status.replay_of for status in await journal.find("1")] == [None, Replay(accepted.position, scope)]
+
+    play(story())
+
+
+def test_a_dropped_one_is_closed_with_its_reason(bench, play, scope):
+    async def story():
+        async with bench.journal() as journal:
+            [accepted] = await journal.append([bench.arrival("1")])
+            await journal.settle(scope, {accepted.position: BAD})
+            await journal.drop(1, by="ann", reason="sent anew")
+            letter = await journal.dead_letter(1)
+            assert (letter.status, letter.closed_by, letter.closed_reason) == ("dropped", "ann", "sent anew")
+            assert await journal.dead_letters(DeadLetterStatus.DROPPED) == (letter,)
+            with pytest.raises(NotWaiting):
+                await journal.replay(1, by="ann")
+
+    play(story())
+
+
+def test_a_number_nobody_gave_is_not_found(bench, play):
+    async def story():
+        async with bench.journal() as journal:
+            for call in (journal.dead_letter(7), journal.replay(7, by="a"), journal.drop(7, by="a", reason="r")):
+                with pytest.raises(NotWaiting, match="no dead letter 7"):
+                    await call
+
+    play(story())
+
+
+def test_a_stuck_event_is_taken_out_of_one_lane_and_waits_on_in_the_others(bench, play, scope):
+    async def story():
+        async with bench.journal() as journal:
+            [accepted] = await journal.append([bench.arrival("1", scopes=(scope, "other/edge"))])
+            [letter] = await journal.take_out(accepted.position.offset, scope, reason="stuck", by="ann")
+            assert (letter.scope, letter.reason, letter.by) == (scope, "stuck", "ann")
+            assert await journal.unsettled(scope, [accepted.position]) == frozenset()
+            assert await journal.unsettled("other/edge", [accepted.position]) == {accepted.position}
+            with pytest.raises(NotWaiting, match=f"does not wait in {scope}"):
+                await journal.take_out("1", scope, reason="stuck", by="ann")
+            [other] = await journal.take_out("1", None, reason="stuck", by="ann")
+            assert other.scope == "other/edge"
+            with pytest.raises(NotWaiting, match="no event 1 waits"):
+                await journal.take_out("1", None, reason="stuck", by="ann")
+
+    play(story())
+
+
+def test_an_event_nobody_has_dispatched_is_taken_out_only_of_a_named_scope(bench, play, scope):
+    async def story():
+        async with bench.journal() as journal:
+            [accepted] = await journal.append([bench.arrival("1", scopes=None)])
+            with pytest.raises(NotWaiting, match="name its scope"):
+                await journal.take_out("1", None, reason="stuck", by="ann")
+            await journal.take_out("1", scope, reason="stuck", by="ann")
+            assert await journal.unsettled("other/edge", [accepted.position]) == {accepted.position}
+            await journal.assign(accepted.position, [scope])
+            assert (await journal.backlog()).events == 0
+
+    play(story())
+
+
+def test_an_id_that_several_events_have_must_be_named_by_position(bench, play, scope):
+    async def story():
+        async with bench.journal() as journal:
+            one, two = await journal.append([bench.arrival("1"), bench.arrival("1", source="urn:y")])
+            with pytest.raises(NotWaiting, match="name a position"):
+                await journal.take_out("1", None, reason="stuck", by="ann")
+            [letter] = await journal.take_out(two.position.offset, None, reason="stuck", by="ann")
+            assert letter.position == two.position
+            assert await journal.unsettled(scope, [one.position, two.position]) == {one.position}
+
+    play(story())
+
+
+def test_a_commit_that_wins_over_an_operator_closes_the_dead_letter(bench, play, scope):
+    async def story():
+        async with bench.journal() as journal:
+            [accepted] = await journal.append([bench.arrival("1")])
+            await journal.take_out("1", scope, reason="stuck", by="ann")
+            await journal.settle(scope, {accepted.position: GOOD})
+            [letter] = await journal.dead_letters(None)
+            assert letter.status is DeadLetterStatus.OVERTAKEN
+            assert await journal.recorded(scope, [accepted.position]) == {accepted.position: GOOD}
+
+    play(story())
+
+
+def test_an_event_taken_out_beside_the_daemon_is_seen_by_it(bench, play, scope):
+    async def story():
+        async with bench.journal() as daemon, bench.journal(run=False) as operator:
+            [accepted] = await daemon.append([bench.arrival("1")])
+            await operator.take_out("1", None, reason="stuck", by="ann")
+            assert await daemon.unsettled(scope, [accepted.position]) == frozenset()
+            waiting = asyncio.ensure_future(daemon.next())
+            position = await operator.replay(1, by="ann")
+            assert (await waiting).position == position
+
+    play(story())

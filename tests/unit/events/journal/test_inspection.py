@@ -1,0 +1,107 @@
+from events.journal import JournalLimits, LaneBacklog
+from events.model import Outcome, OutcomeKind
+
+GOOD = Outcome(OutcomeKind.PUBLISHED, "folded", "state-1")
+BAD = Outcome(OutcomeKind.DEAD_LETTERED, "no")
+
+
+def test_an_event_is_found_with_its_outcome_in_each_scope(bench, play, scope):
+    async def story():
+        async with bench.journal() as journal:
+            [accepted] = await journal.append([bench.arrival("1", scopes=(scope, "a/waiting", "b/failed"))])
+            bench.clock.advance(seconds=5)
+            await journal.record("a/waiting", {accepted.position: GOOD})
+            await journal.settle(scope, {accepted.position: GOOD})
+            await journal.settle("b/failed", {accepted.position: BAD})
+            for error in ("first", "second"):
+                await journal.note_failure("a/waiting", [accepted.position], error)
+            [status] = await journal.find("1")
+            assert (status.position, status.settled_at) == (accepted.position, None)
+            assert status.accepted_at == "2026-11-22T10:00:00.000000Z"
+            waiting, failed, published = status.lanes
+            assert (waiting.outcome, waiting.attempts, waiting.error) == (None, 2, "second")
+            assert (failed.outcome, failed.dead_letter) == (BAD, 1)
+            assert (published.outcome, published.settled_at) == (GOOD, "2026-11-22T10:00:05.000000Z")
+            await journal.settle("a/waiting", {accepted.position: GOOD})
+            [status] = await journal.find("1")
+            assert status.settled_at is not None
+            assert status.lanes[0].error is None
+            assert await journal.find("2") == ()
+
+    play(story())
+
+
+def test_the_backlog_counts_what_waits_where_and_since_when(bench, play, scope):
+    async def story():
+        async with bench.journal() as journal:
+            assert (await journal.backlog()).oldest is None
+            one, _ = await journal.append([bench.arrival("1"), bench.arrival("2", scopes=None)])
+            bench.clock.advance(minutes=1)
+            [three] = await journal.append([bench.arrival("3", scopes=(scope, "other/edge"))])
+            await journal.note_failure(scope, [one.position], "bucket is away")
+            await journal.note_failure(scope, [one.position, three.position], "bucket is full")
+            backlog = await journal.backlog()
+            assert (backlog.events, backlog.undispatched, backlog.oldest) == (3, 1, "2026-11-22T10:00:00.000000Z")
+            assert backlog.lanes == (
+                LaneBacklog("other/edge", 1, "2026-11-22T10:01:00.000000Z", 0, None),
+                LaneBacklog(scope, 2, "2026-11-22T10:00:00.000000Z", 2, "bucket is full"),
+            )
+            await journal.settle(scope, {one.position: GOOD, three.position: GOOD})
+            backlog = await journal.backlog()
+            assert (backlog.events, [lane.scope for lane in backlog.lanes]) == (2, ["other/edge"])
+
+    play(story())
+
+
+def test_bodies_of_settled_events_go_after_7_days_and_identities_after_30(bench, play, scope):
+    async def story():
+        async with bench.journal() as journal:
+            [accepted] = await journal.append([bench.arrival("1")])
+            await journal.settle(scope, {accepted.position: GOOD})
+            bench.clock.advance(days=7)
+            assert await journal.prune() == 0
+            bench.clock.advance(seconds=1)
+            assert await journal.prune() == 1
+            [known] = await journal.append([bench.arrival("1")])
+            assert known.known
+            bench.clock.advance(days=23)
+            assert await journal.prune() == 1
+            [anew] = await journal.append([bench.arrival("1")])
+            assert not anew.known
+            assert anew.position.offset > accepted.position.offset
+
+    play(story())
+
+
+def test_what_waits_and_what_has_an_open_dead_letter_is_never_forgotten(bench, play, scope):
+    async def story():
+        async with bench.journal() as journal:
+            _waiting, failed = await journal.append([bench.arrival("1"), bench.arrival("2")])
+            await journal.settle(scope, {failed.position: BAD})
+            bench.clock.advance(days=400)
+            assert await journal.prune() == 0
+            [letter] = await journal.dead_letters()
+            assert letter.event == bench.arrival("2").event
+            assert (await journal.next()).event == bench.arrival("1").event
+            replay = await journal.replay(letter.id, by="ann")
+            bench.clock.advance(days=400)
+            assert await journal.prune() == 0
+            await journal.settle(scope, {replay: GOOD})
+            bench.clock.advance(days=31)
+            assert await journal.prune() > 0
+            assert await journal.dead_letters(None) == ()
+            assert await journal.find("2") == ()
+
+    play(story())
+
+
+def test_pruning_goes_on_until_nothing_is_left_to_forget(bench, play):
+    async def story():
+        async with bench.journal(limits=JournalLimits(most_unsettled=5000)) as journal:
+            await journal.append([bench.arrival(str(number), scopes=()) for number in range(2500)])
+            assert (await journal.backlog()).events == 0
+            bench.clock.advance(days=31)
+            assert await journal.prune() == 5000
+            assert await journal.find("1") == ()
+
+    play(story())
