@@ -128,9 +128,11 @@ async def running(
             yield Service(port, client, journal, stop, metrics, dependencies, serving)
     finally:
         closing.request("end of the test")
-        await serving
+        await asyncio.wait([serving])
         await journal.close()
         runtime.close()
+        if not serving.cancelled():
+            serving.result()
 
 
 def run(scenario: Coroutine[Any, Any, None]) -> None:

@@ -52,10 +52,8 @@ def test_a_cancelled_server_leaves_no_listener_behind(tmp_path: Path) -> None:
             await asyncio.wait([service.serving])
             with pytest.raises(ConnectionRefusedError):
                 await asyncio.open_connection("127.0.0.1", service.port)
-            service.serving = asyncio.create_task(asyncio.sleep(0))
 
-    with pytest.raises(asyncio.CancelledError):
-        run(scenario())
+    run(scenario())
 
 
 def test_a_forwarding_header_does_not_change_who_the_client_is(tmp_path: Path) -> None:
