@@ -214,6 +214,23 @@ ROUTER = f"{BASIS.bundle.name}-nginx"
             BASIS.with_model(make_model("101", version="77")), {"model_download", "s101s"}, id="another version"
         ),
         pytest.param(
+            BASIS.with_model(make_model("101", serving={"resources": {"limits": {"cpus": 3}}})),
+            {"s101s"},
+            id="other limits",
+        ),
+        pytest.param(
+            BASIS.with_model(make_model("101", serving={"batching": {"parameters": {"max_batch_size": 8}}})),
+            {"s101s"},
+            id="batching comes on",
+        ),
+        pytest.param(
+            BASIS.with_model(
+                make_model("105", version="5", serving={"batching": {"parameters": {"max_batch_size": 8}}})
+            ),
+            {"s105s"},
+            id="other batching parameters, in a file of the same name",
+        ),
+        pytest.param(
             BASIS.with_model(FIRST.model_copy(update={"name": "another name"})), set(), id="only another display name"
         ),
         pytest.param(BASIS.with_model(make_model("500")), {"model_download", ROUTER, "s500s"}, id="a model joins"),

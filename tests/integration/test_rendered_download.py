@@ -6,7 +6,7 @@ Files are uploaded under the composition's own URIs, so what the renderer writes
 import os
 import subprocess
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -189,6 +189,42 @@ def test_a_new_version_takes_the_place_of_the_old_one_and_a_rollback_brings_it_b
         # The engine serves the highest number it finds: another one beside it would be served instead.
         assert {path.name for path in (host.models / "101").iterdir()} == {wanted.version}
         assert host.files[f"101/{wanted.version}/saved_model.pb"] == f"101 {wanted.version} saved_model.pb"
+
+
+def test_a_version_is_not_seen_before_it_is_whole(host: Host, tmp_path: Path) -> None:
+    old, new = model("101", "3", host.bucket), model("101", "4", host.bucket)
+    host.upload(old, new)
+    host.download(composition(old))
+    # The engine polls the folder: look into it as it does, each time rclone has just finished.
+    watched = tmp_path / "bin/rclone"
+    watched.parent.mkdir()
+    watched.write_text(
+        f'#!/bin/sh\n"{host.rclone}" "$@"\ncode=$?\nls "{host.models}/101" >>"{tmp_path}/seen"\nexit $code\n'
+    )
+    watched.chmod(0o755)
+
+    code, log = replace(host, rclone=watched).download(composition(new))
+
+    assert code == 0, log
+    assert set((tmp_path / "seen").read_text().split()) == {"3"}
+    assert {path.name for path in (host.models / "101").iterdir()} == {"4"}
+
+
+def test_what_a_killed_download_left_is_not_taken_for_a_version(host: Host) -> None:
+    wanted = model("101", "3", host.bucket)
+    host.upload(wanted)
+    half = host.models / ".incoming/101/3"
+    half.mkdir(parents=True)
+    (half / "saved_model.pb").write_text("half")
+    (half / "stale").write_text("of another try")
+
+    code, log = host.download(composition(wanted))
+
+    assert code == 0, log
+    assert host.files == {
+        "101/3/saved_model.pb": "101 3 saved_model.pb",
+        "101/3/variables/data": "101 3 variables/data",
+    }
 
 
 def test_a_version_that_cannot_be_fetched_leaves_the_served_one(host: Host) -> None:
