@@ -1,8 +1,9 @@
 """Probes and metrics, for those who watch the process: no token, no registry text, nothing that changes anything."""
 
+import asyncio
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
-from typing import Protocol
+from typing import Final, Protocol
 
 from fastapi import APIRouter, Response
 from fastapi.responses import JSONResponse, PlainTextResponse
@@ -10,6 +11,8 @@ from prometheus_client import CONTENT_TYPE_PLAIN_0_0_4
 
 from daemon.lifecycle import Stop
 from daemon.telemetry import Metrics
+
+_READINESS_SECONDS: Final = 3.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,7 +33,7 @@ class Readiness(Protocol):
         ...
 
 
-def health_router(readiness: Readiness, metrics: Metrics, stop: Stop) -> APIRouter:
+def health_router(readiness: Readiness, metrics: Metrics, stop: Stop, seconds: float = _READINESS_SECONDS) -> APIRouter:
     """`/livez` asks nobody, `/readyz` asks each dependency, `/metrics` tells what was counted."""
     router = APIRouter()
 
@@ -40,7 +43,7 @@ def health_router(readiness: Readiness, metrics: Metrics, stop: Stop) -> APIRout
 
     @router.get("/readyz", summary="Each dependency; 503 when one is not ready, or the daemon stops")
     async def readyz() -> Response:
-        checks = [*await readiness.checks(), Check("running", not stop.is_set, stop.reason or "takes events")]
+        checks = [*await _asked(readiness, seconds), Check("running", not stop.is_set, stop.reason or "takes events")]
         ready = all(check.ok for check in checks)
         body = {"ready": ready, "checks": [asdict(check) for check in checks]}
         return JSONResponse(body, 200 if ready else 503, headers={"cache-control": "no-store"})
@@ -50,3 +53,11 @@ def health_router(readiness: Readiness, metrics: Metrics, stop: Stop) -> APIRout
         return Response(metrics.render(), media_type=CONTENT_TYPE_PLAIN_0_0_4)
 
     return router
+
+
+async def _asked(readiness: Readiness, seconds: float) -> Sequence[Check]:
+    try:
+        async with asyncio.timeout(seconds):
+            return await readiness.checks()
+    except TimeoutError:
+        return [Check("readiness", ok=False, detail=f"no answer within {seconds:g} s")]
