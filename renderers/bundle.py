@@ -156,7 +156,7 @@ class Renderer:
         return fixed
 
     def _signature(self, proxy: Proxy) -> bytes:
-        document = canonical_json(proxy.signature.document)
+        document = proxy.signature.canonical
         text = self._texts.get(document)
         if text is None:
             text = yaml.document(proxy.signature.document, _SIGNATURE_HEADING).encode()

@@ -62,16 +62,15 @@ def check(composition: Composition, defaults: RenderDefaults, bundle: Bundle) ->
     bodies = {path: file.body for path, file in files.items()}
     compose = _Piece(_COMPOSE, bodies[_COMPOSE])
     with _readable(compose):
-        document = readback.document(compose.body)
-    services = document.services
-    _check_order(composition, document, services)
+        document = readback.document(compose.body, _services(composition))
     frame = _Frame(composition, defaults)
-    _check_models(frame, document, services[1:-2], bodies)
-    _check_fixed_services(frame, document, bodies)
-    _check_ends(frame, document)
+    _check_models(frame, document, bodies)
     _check_signature(frame, bodies[_SIGNATURE])
     _check_stamp(composition, bodies[_STAMP])
     _check_example(bodies)
+    # Last, because their labels differ whenever a file above does: the fault is named where it is.
+    _check_fixed_services(frame, document, bodies)
+    _check_ends(frame, document)
 
 
 @dataclass(frozen=True)
@@ -123,21 +122,9 @@ def _check_paths(composition: Composition, bundle: Bundle, files: Mapping[str, R
             raise GateFailure(file.path, 1, "0755 for download.sh alone", file.mode)
 
 
-def _check_order(composition: Composition, document: readback.Document, services: Sequence[bytes]) -> None:
-    names = [service.split(b":", 1)[0].decode("utf-8", "replace").strip() for service in services]
-    models = [f"s{model.id}s" for model in composition.models]
-    wanted = ["model_download", *models, f"{composition.bundle.name}-nginx", "model_proxy"]
-    for index, (expected, found) in enumerate(zip(wanted, names, strict=False)):
-        if expected != found:
-            raise GateFailure(_COMPOSE, _service(document, index).before + 1, f"service {expected}", found)
-    if len(wanted) != len(names):
-        raise GateFailure(_COMPOSE, 1, f"{len(wanted)} services", str(len(names)))
-
-
-def _check_models(
-    frame: _Frame, document: readback.Document, blocks: Sequence[bytes], bodies: Mapping[str, bytes]
-) -> None:
+def _check_models(frame: _Frame, document: readback.Document, bodies: Mapping[str, bytes]) -> None:
     models = frame.composition.models
+    blocks = document.services[1:-2]
     map_lines = _pieces(_MAP, bodies[_MAP].splitlines(keepends=True), len(models))
     list_lines = _pieces(_LIST, bodies[_LIST].splitlines(keepends=True), len(models))
     paragraphs = _pieces(_ENV, bodies[_ENV].rstrip(b"\n").split(b"\n\n")[2:], len(models))
@@ -148,12 +135,12 @@ def _check_models(
         verdict = (model.canonical, key, hashlib.sha256(b"\0".join(parts)).digest())
         if _passed.get(verdict):
             continue
+        _check_batching(model, batching)
         _check_model_block(frame, model, _service(document, index + 1), batching)
         _check_map_line(model, _line(_MAP, bodies, index))
         _check_list_line(model, _line(_LIST, bodies, index))
         above = bodies[_ENV].index(paragraphs[index])
         _check_env(frame, model, _Piece(_ENV, paragraphs[index], bodies[_ENV], above))
-        _check_batching(model, batching)
         _passed.put(verdict, value=True, size=_VERDICT_SIZE + len(model.canonical))
 
 
@@ -214,9 +201,9 @@ def _check_fixed_services(frame: _Frame, document: readback.Document, bodies: Ma
         (last - 1, expectation.router_service(_digest_of(bodies[_MAP]), composition, defaults)),
         (last, expectation.proxy_service(_digest_of(bodies[_SIGNATURE]), composition, defaults)),
     )
-    names = ("model_download", f"{composition.bundle.name}-nginx", "model_proxy")
-    for name, (index, service) in zip(names, expected, strict=True):
-        _check_block(_service(document, index), name, service)
+    names = _services(composition)
+    for index, service in expected:
+        _check_block(_service(document, index), names[index], service)
 
 
 def _check_ends(frame: _Frame, document: readback.Document) -> None:
@@ -226,19 +213,22 @@ def _check_ends(frame: _Frame, document: readback.Document) -> None:
 
 
 def _check_block(piece: _Piece, name: str, expected: Mapping[str, Any]) -> None:
-    lines = piece.body.split(b"\n")
-    if lines[-2:] != [b"", b""] or not lines[0] or any(line and line[:4] != b"    " for line in lines[1:]):
-        raise GateFailure(piece.file, piece.before + 1, f"the block of {name}, ended by one empty line", "another form")
+    *lines, end = piece.body.split(b"\n")
+    for number, line in enumerate(lines[1:], 2):
+        if line and not line.startswith(b"    "):
+            raise GateFailure(piece.file, piece.before + number, f"a line of {name}, further in", repr(line))
+    if end or lines[-1] or not lines[-2]:
+        raise GateFailure(piece.file, piece.before + len(lines), f"one empty line at the end of {name}", "another end")
     inside = replace(piece, body=b"services:\n" + piece.body, added=1)
     _check_yaml(inside, {"services": {name: expected}})
 
 
 def _check_signature(frame: _Frame, body: bytes) -> None:
-    document = frame.composition.proxy.signature.document
-    verdict = ("signature", canonical_json(document), hashlib.sha256(body).digest())
+    signature = frame.composition.proxy.signature
+    verdict = ("signature", signature.canonical, hashlib.sha256(body).digest())
     if not _passed.get(verdict):
-        _check_yaml(_Piece(_SIGNATURE, body), document)
-        _passed.put(verdict, value=True, size=_VERDICT_SIZE + len(verdict[1]))
+        _check_yaml(_Piece(_SIGNATURE, body), signature.document)
+        _passed.put(verdict, value=True, size=_VERDICT_SIZE + len(signature.canonical))
 
 
 def _check_stamp(composition: Composition, body: bytes) -> None:
@@ -329,6 +319,11 @@ def _difference(
 
 def _shown(group: Mapping[str, Any], key: str) -> str:
     return repr(group[key]) if key in group else "nothing"
+
+
+def _services(composition: Composition) -> list[str]:
+    models = (f"s{model.id}s" for model in composition.models)
+    return ["model_download", *models, f"{composition.bundle.name}-nginx", "model_proxy"]
 
 
 def _batching_path(model: Model) -> str:

@@ -121,8 +121,10 @@ def _memory(value: Any) -> int:
 
 
 def _label_key(text: str) -> str:
-    if not _LABEL_KEY.fullmatch(text) or text.startswith("com.docker."):
-        raise ValueError("must be lower-case letters, digits and . _ - (63 at most), and not start with com.docker.")
+    if not _LABEL_KEY.fullmatch(text) or text.startswith(("com.docker.", "bundle.")):
+        raise ValueError(
+            "must be lower-case letters, digits and . _ - (63 at most), and not start with com.docker. or bundle."
+        )
     return text
 
 

@@ -227,12 +227,22 @@ class Signature(Value):
             raise ValueError("uri is not supported in v1: put the signature into document")
         return given
 
+    @cached_property
+    def canonical(self) -> str:
+        """Canonical JSON of the document; kept, because it grows with the models."""
+        return canonical_json(self.document)
+
 
 class Proxy(Value):
     """The one service with ports on the host."""
 
     image: rules.Image
     signature: Signature
+
+    @cached_property
+    def canonical(self) -> str:
+        """Canonical JSON."""
+        return f'{{"image":{canonical_json(self.image)},"signature":{{"document":{self.signature.canonical}}}}}'
 
 
 class Composition(Value):
@@ -287,8 +297,8 @@ class Composition(Value):
     def canonical(self) -> str:
         """Canonical JSON, put together from the models' own."""
         models = ",".join(model.canonical for model in self.models)
-        bundle, proxy = canonical_json(known_fields(self.bundle)), canonical_json(known_fields(self.proxy))
-        return f'{{"bundle":{bundle},"models":[{models}],"proxy":{proxy}}}'
+        bundle = canonical_json(known_fields(self.bundle))
+        return f'{{"bundle":{bundle},"models":[{models}],"proxy":{self.proxy.canonical}}}'
 
     @cached_property
     def digest(self) -> str:

@@ -5,7 +5,7 @@ whatever it does not know was not meant to be there.
 """
 
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 from typing import Any, Final
@@ -15,7 +15,6 @@ import yaml
 _Loader: Final = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 _KEY: Final = "tag:yaml.org,2002:str"
 
-_SERVICE: Final = re.compile(rb"^  [^ #\n][^\n]*:\n", re.MULTILINE)
 _MAP_LINE: Final = re.compile(r"(\\?[a-z0-9_-]+) ([a-z0-9_-]+):([0-9]+);\n")
 _LIST_LINE: Final = re.compile(r"([a-z0-9_-]+)(?:/([0-9]+))? (gcs|s3):([^\s:]+)\n")
 _ASSIGNMENT: Final = re.compile(r"([A-Z][A-Za-z0-9_]*)=([A-Za-z0-9._:/-]*)")
@@ -70,15 +69,20 @@ class YamlText:
         return line + 1
 
 
-def document(text: bytes) -> Document:
-    """The parts of a compose file: up to `services:`, each service, and from `networks:` on."""
+def document(text: bytes, names: Iterable[str]) -> Document:
+    """A compose file cut at the services `names`, in that order; what else is in it stays in the parts around."""
     start = text.find(b"\nservices:\n") + len(b"\nservices:\n")
     end = text.rfind(b"\nnetworks:\n") + 1
     if start < len(b"\nservices:\n") or end <= start:
-        raise Unreadable(1, "a document with services and then networks", "none")
-    cuts = [found.start() for found in _SERVICE.finditer(text, start, end)]
-    if not cuts or cuts[0] != start:
-        raise Unreadable(text.count(b"\n", 0, start) + 1, "a service", "something else")
+        raise Unreadable(1, "a document with services and then networks", "another one")
+    cuts: list[int] = []
+    position = start
+    for name in names:
+        found = text.find(f"\n  {name}:\n".encode(), position - 1, end) + 1
+        if found == 0 or (found != start and not cuts):
+            raise Unreadable(text.count(b"\n", 0, position) + 1, f"service {name} here or below", "none")
+        cuts.append(found)
+        position = found + 1
     return Document(text, (*cuts, end))
 
 

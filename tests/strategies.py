@@ -1,0 +1,161 @@
+"""Random compositions for hypothesis: every platform, gpu and batching, and texts that YAML, nginx or a shell trip over."""
+
+from typing import Any
+
+from hypothesis import strategies as st
+
+from renderers.identifiers import variable_name
+from renderers.model import Composition, Model, RenderDefaults
+
+_AWKWARD_IDS = (
+    "default",
+    "include",
+    "hostnames",
+    "volatile",
+    "null",
+    "true",
+    "on",
+    "y",
+    "1e3",
+    "0x1f",
+    "0",
+    "1_000",
+    "2026-01-01",
+    "a-b_c",
+    "a" * 61,
+)
+_AWKWARD_IMAGES = (
+    "on",
+    "null:1",
+    "12:30",
+    "1.0",
+    "1e3",
+    "0x1f",
+    "2026-01-01",
+    "localhost:5000/a/b:1",
+    f"a/b@sha256:{'0' * 64}",
+    "1.2.3.4/a",
+)
+
+slugs = st.one_of(st.sampled_from(_AWKWARD_IDS), st.from_regex(r"[a-z0-9]([a-z0-9_-]{0,12}[a-z0-9])?", fullmatch=True))
+"""Ids, and names of bundles and targets that are short enough."""
+
+versions = st.one_of(
+    st.sampled_from(("1", "7", "v1.2", "2026-01-01", "0", "1e3")),
+    st.from_regex(r"[A-Za-z0-9][A-Za-z0-9._+-]{0,8}", fullmatch=True),
+)
+images = st.one_of(
+    st.sampled_from(_AWKWARD_IMAGES),
+    st.from_regex(
+        r"(registry\.example\.com/)?[a-z0-9]{1,8}(/[a-z0-9]{1,8}){0,2}(:[A-Za-z0-9_][A-Za-z0-9_.-]{0,8})?",
+        fullmatch=True,
+    ),
+)
+uris = st.from_regex(r"(s3|gs)://[a-z0-9]{3,8}/[A-Za-z0-9_=+@,~-]{1,8}(/[A-Za-z0-9_=+@,~-]{1,8}){0,2}", fullmatch=True)
+plain_texts = st.text(
+    st.characters(exclude_categories=("Cc", "Cf", "Cs", "Co", "Cn", "Zl", "Zp")), min_size=1, max_size=20
+)
+
+json_values = st.recursive(
+    st.none()
+    | st.booleans()
+    | st.integers(-(2**53), 2**53)
+    | st.floats(allow_nan=False, allow_infinity=False)
+    | st.text(max_size=12),
+    lambda children: st.lists(children, max_size=4) | st.dictionaries(st.text(max_size=8), children, max_size=4),
+    max_leaves=12,
+)
+json_documents = st.dictionaries(st.text(max_size=8), json_values, max_size=4).filter(
+    lambda document: "uri" not in document
+)
+
+_amounts = st.fixed_dictionaries(
+    {},
+    optional={
+        "cpus": st.sampled_from([0, 1, 0.5, "2.250", 64]),
+        "memory": st.one_of(
+            st.sampled_from(["0", "512m", "4g", "1.5g", 0, 1000]).filter(lambda v: v != "0"), st.integers(0, 1 << 40)
+        ),
+    },
+)
+_resources = st.fixed_dictionaries({}, optional={"limits": _amounts, "reservations": _amounts})
+_gpus = st.one_of(
+    st.just({"count": "all"}),
+    st.integers(1, 1024).map(lambda count: {"count": count}),
+    st.lists(st.from_regex(r"[A-Za-z0-9][A-Za-z0-9:._-]{0,8}", fullmatch=True), min_size=1, max_size=3).map(
+        lambda ids: {"device_ids": ids}
+    ),
+)
+_positive = st.integers(1, 2**31 - 1)
+_batching = st.fixed_dictionaries(
+    {},
+    optional={
+        "enabled": st.booleans(),
+        "parameters": st.fixed_dictionaries(
+            {},
+            optional={
+                "max_batch_size": _positive,
+                "batch_timeout_micros": st.integers(0, 2**31 - 1),
+                "max_enqueued_batches": _positive,
+                "num_batch_threads": _positive,
+                "allowed_batch_sizes": st.lists(_positive, min_size=1, max_size=3),
+                "pad_variable_length_inputs": st.booleans(),
+            },
+        ),
+    },
+)
+
+
+@st.composite
+def model_documents(draw: st.DrawFn, model_id: str | None = None) -> dict[str, Any]:
+    """A model as an event has it."""
+    platform = draw(st.sampled_from(["tensorflow", "triton"]))
+    serving: dict[str, Any] = {"platform": platform, "image": draw(images)}
+    optional = {"resources": _resources, "gpu": _gpus} | ({"batching": _batching} if platform == "tensorflow" else {})
+    serving |= draw(st.fixed_dictionaries({}, optional=optional))
+    fields = {"name": plain_texts, "serving_version": _positive}
+    return {
+        "id": model_id or draw(slugs),
+        "version": draw(versions),
+        "artifact": {"uri": draw(uris)}
+        | draw(st.fixed_dictionaries({}, optional={"digest": st.just(f"sha256:{'a' * 64}")})),
+        "serving": serving,
+    } | draw(st.fixed_dictionaries({}, optional=fields))
+
+
+def models(model_id: str | None = None) -> st.SearchStrategy[Model]:
+    """Models, of any id or of this one."""
+    return model_documents(model_id).map(Model.model_validate)
+
+
+@st.composite
+def compositions(draw: st.DrawFn, max_models: int = 4) -> Composition:
+    """Compositions of 1 to `max_models` models."""
+    ids = draw(st.lists(slugs, min_size=1, max_size=max_models, unique_by=variable_name))
+    return Composition.model_validate(
+        {
+            "bundle": {"name": draw(slugs.filter(lambda name: len(name) <= 57)), "target": draw(slugs)},
+            "models": [draw(model_documents(model_id)) for model_id in ids],
+            "proxy": {"image": draw(images), "signature": {"document": draw(json_documents)}},
+        }
+    )
+
+
+@st.composite
+def render_defaults(draw: st.DrawFn) -> RenderDefaults:
+    """Render defaults with labels and resources."""
+    keys = st.sampled_from(["team", "on", "null", "1e3", "a.b", "cost-centre", "y"])
+    return RenderDefaults.model_validate(
+        {
+            "download_image": draw(images),
+            "router_image": draw(images),
+            "resources": draw(_resources),
+            "labels": draw(
+                st.dictionaries(
+                    keys,
+                    st.one_of(st.sampled_from(["$x", "${A:-b}", "<image>", "a: b", "#", "on", ""]), plain_texts),
+                    max_size=3,
+                )
+            ),
+        }
+    )

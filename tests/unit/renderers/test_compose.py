@@ -1,0 +1,167 @@
+"""The compose file: equal to what ruamel.yaml writes for the whole document, and to the golden one where nothing was decided beyond it."""
+
+from itertools import pairwise
+from pathlib import Path
+
+import pytest
+import yaml as pyyaml
+from hypothesis import given, settings
+
+from renderers import compose
+from renderers.bundle import Renderer
+from renderers.compose import Allotment
+from renderers.model import Composition, RenderDefaults, Resources
+from tests.builders import GOLDEN_DEFAULTS, STAMP, golden_composition, make_composition, make_model
+from tests.reference import whole_compose_file
+from tests.strategies import compositions, render_defaults
+
+GOLDEN = Path(__file__).parents[2] / "data" / "golden" / "docker-compose.yaml"
+
+
+def rendered(
+    composition: Composition, defaults: RenderDefaults = GOLDEN_DEFAULTS, renderer: Renderer | None = None
+) -> str:
+    bundle = (renderer or Renderer()).render(composition, defaults, STAMP)
+    return next(file.body.decode() for file in bundle.files if file.path == compose.PATH)
+
+
+def digests_in(document: str, composition: Composition) -> dict[str, str]:
+    services = pyyaml.safe_load(document)["services"]
+    return {
+        "model_download": services["model_download"]["labels"]["bundle.models"],
+        "router": services[f"{composition.bundle.name}-nginx"]["labels"]["bundle.models"],
+        "proxy": services["model_proxy"]["labels"]["bundle.signature"],
+    }
+
+
+@given(compositions(), render_defaults())
+@settings(max_examples=60, deadline=None)
+def test_blocks_put_together_are_what_ruamel_writes_for_the_whole_document(composition, defaults):
+    document = rendered(composition, defaults)
+
+    assert document == whole_compose_file(composition, defaults, digests_in(document, composition))
+
+
+@pytest.mark.parametrize("models", [1, 5, 40])
+def test_a_mixed_bundle_is_what_ruamel_writes_for_the_whole_document(models):
+    composition = make_composition(models)
+    document = rendered(composition)
+
+    assert document == whole_compose_file(composition, GOLDEN_DEFAULTS, digests_in(document, composition))
+
+
+def test_a_change_after_a_change_is_what_ruamel_writes_for_the_whole_document():
+    renderer, composition = Renderer(), make_composition(6)
+    changes = [
+        make_model("103", version="9"),
+        make_model("0", platform="triton"),
+        make_model("zz"),
+        make_model("103", version="1"),
+    ]
+    for model in changes:
+        composition = composition.with_model(model)
+        document = rendered(composition, renderer=renderer)
+
+        assert document == whole_compose_file(composition, GOLDEN_DEFAULTS, digests_in(document, composition))
+
+
+def test_the_golden_composition_gives_the_golden_services_but_for_what_design_decided_otherwise():
+    ours, golden = pyyaml.safe_load(rendered(golden_composition())), pyyaml.safe_load(GOLDEN.read_text())
+
+    for service in (*ours["services"].values(), *golden["services"].values()):
+        label = service.pop("labels")
+        assert len(label) == 1
+    assert ours == golden
+
+
+def test_the_golden_composition_gives_the_golden_options_at_their_places():
+    """Comments and blank lines from the first model on, each with the line above it, are those of the golden file."""
+
+    def options(text: str) -> list[tuple[str, str]]:
+        lines = text[text.index("  s101s:") :].splitlines()
+        return [(above, line) for above, line in pairwise(lines) if not line or line.lstrip().startswith("#")]
+
+    assert options(rendered(golden_composition())) == options(GOLDEN.read_text())
+
+
+def test_no_line_ends_in_a_blank_or_holds_a_tab():
+    document = rendered(make_composition(8))
+
+    assert "\t" not in document
+    assert all(line == line.rstrip() for line in document.splitlines())
+
+
+def test_batching_that_is_on_mounts_the_bundles_own_file_in_one_line():
+    model = make_model("101", serving={"batching": {"parameters": {"max_batch_size": 8}}})
+    composition = Composition.model_validate(make_composition(1).model_dump() | {"models": [model.model_dump()]})
+    lines = [line.strip() for line in rendered(composition).splitlines() if "batching" in line]
+
+    assert lines[0].startswith('bundle.batching: "')
+    assert lines[1:] == [
+        "- ./batching_101.txt:/etc/batching.txt",
+        "- --enable_batching",
+        "- --batching_parameters_file=/etc/batching.txt",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("gpu", "runtime", "lines"),
+    [
+        pytest.param(None, False, [], id="cpu"),
+        pytest.param({"count": "all"}, True, ["#devices:", "#- capabilities: [gpu]", "#count: 1"], id="all"),
+        pytest.param({"count": 2}, False, ["devices:", "- capabilities: [gpu]", "count: 2"], id="count"),
+        pytest.param(
+            {"device_ids": ["0", "1"]},
+            False,
+            ["devices:", "- capabilities: [gpu]", "device_ids:", '- "0"', '- "1"'],
+            id="ids",
+        ),
+    ],
+)
+def test_gpus_stand_as_the_composition_says(gpu, runtime, lines):
+    composition = make_composition(1).with_model(make_model("101", serving={"gpu": gpu} if gpu else {}))
+    document = [line.strip() for line in rendered(composition).splitlines()]
+    end_of_amounts = document.index("memory: ${SERVING_101_MEM_RESERVATION:-0}") + 1
+
+    assert document[end_of_amounts : document.index("", end_of_amounts)] == lines
+    assert ("runtime: nvidia" in document) is runtime
+
+
+def test_a_models_own_resources_go_before_the_defaults():
+    defaults = Resources.model_validate({"limits": {"cpus": 1, "memory": "1g"}, "reservations": {"memory": "256m"}})
+    model = make_model(serving={"resources": {"limits": {"cpus": 0, "memory": 1000}}})
+
+    assert Allotment.of(model, defaults) == Allotment("0", "1000b", "0", "256m")
+
+
+def test_ids_stand_in_variables_with_underscores():
+    composition = make_composition(1).with_model(make_model("a-b"))
+
+    assert "${SERVING_a_b_CPU_LIMIT:-0}" in rendered(composition)
+
+
+def test_labels_of_the_defaults_stand_on_every_service_and_nothing_in_them_is_interpolated():
+    defaults = RenderDefaults.model_validate({"labels": {"on": "${HOME} $$ <image>"}})
+    services = pyyaml.safe_load(rendered(golden_composition(), defaults))["services"]
+
+    assert {service["labels"]["on"] for service in services.values()} == {"$${HOME} $$$$ <image>"}
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"version": "2"},
+        {"artifact": {"uri": "gs://example-bucket/other"}},
+        {"artifact": {"uri": "gs://example-bucket/models/101/1", "digest": "sha256:" + "0" * 64}},
+        {"serving_version": 5},
+    ],
+    ids=["version", "uri", "digest", "serving_version"],
+)
+def test_the_models_label_changes_with_what_it_serves(change):
+    before = make_model("101", version="1")
+
+    assert compose.model_digest(make_model("101", **change)) != compose.model_digest(before)
+
+
+def test_the_models_label_stays_when_only_its_name_changes():
+    assert compose.model_digest(make_model(name="a")) == compose.model_digest(make_model(name="b"))

@@ -1,0 +1,254 @@
+"""The gate: silent about what the renderer makes, red for every planted fault, with file and line."""
+
+from dataclasses import dataclass
+
+import pytest
+from hypothesis import given, settings
+
+from renderers import gate
+from renderers.bundle import RenderedBundle, Renderer
+from renderers.errors import GateFailure
+from renderers.model import Composition, RenderDefaults, RenderedFile
+from tests.builders import (
+    GOLDEN_DEFAULTS,
+    STAMP,
+    composition_document,
+    golden_composition,
+    golden_document,
+    make_composition,
+    make_model,
+)
+from tests.strategies import compositions, render_defaults
+
+COMPOSE = "base/bundle/docker-compose.yaml"
+MAP = "base/bundle/nginx/models.map"
+LIST = "base/model-serving/model-download/models.txt"
+SIGNATURE = "base/bundle/proxy/bundle-signature.yaml"
+ENV = "example/conf/bundle/.env"
+BATCHING = "base/bundle/batching_105.txt"
+STAMP_FILE = "base/.rebundle.json"
+
+MIXED = make_composition(8)
+DEFAULTS = RenderDefaults.model_validate({**GOLDEN_DEFAULTS.model_dump(), "labels": {"team": "vision $1"}})
+
+
+def render(composition: Composition = MIXED, defaults: RenderDefaults = DEFAULTS) -> RenderedBundle:
+    return Renderer().render(composition, defaults, STAMP)
+
+
+def with_file(bundle: RenderedBundle, path: str, body: bytes) -> RenderedBundle:
+    files = [RenderedFile(file.path, body, file.executable) if file.path == path else file for file in bundle.files]
+    return RenderedBundle(tuple(files))
+
+
+def body_of(bundle: RenderedBundle, path: str) -> bytes:
+    return next(file.body for file in bundle.files if file.path == path)
+
+
+@given(compositions(), render_defaults())
+@settings(max_examples=60, deadline=None)
+def test_whatever_the_renderer_makes_passes(composition, defaults):
+    gate.check(composition, defaults, render(composition, defaults))
+
+
+@pytest.mark.parametrize("models", [1, 5, 40, 200])
+def test_mixed_bundles_pass(models):
+    composition = make_composition(models)
+
+    gate.check(composition, GOLDEN_DEFAULTS, render(composition, GOLDEN_DEFAULTS))
+
+
+def test_the_golden_bundle_passes():
+    gate.check(golden_composition(), GOLDEN_DEFAULTS, render(golden_composition(), GOLDEN_DEFAULTS))
+
+
+@dataclass(frozen=True)
+class Fault:
+    path: str
+    old: str
+    new: str
+    line_of: str | None = None
+    """The failure names the line where this text first is in the broken file; None: any line."""
+
+
+FAULTS = {
+    "image of a model": Fault(
+        COMPOSE, "tensorflow-serving:2.19.1\n", "tensorflow-serving:2.19.2\n", "tensorflow-serving:2.19.2"
+    ),
+    "image of the router": Fault(COMPOSE, "nginx:1.28.0-alpine", "nginx:1.29.0", "nginx:1.29.0"),
+    "image of model_proxy": Fault(COMPOSE, "model-proxy:1.0.0", "model-proxy:1", "model-proxy:1"),
+    "mount of another model": Fault(
+        COMPOSE, "/models/101:/models/101:ro", "/models/102:/models/101:ro", "/models/102:/models/101:ro"
+    ),
+    "mount that may be written": Fault(COMPOSE, "/models/101:ro", "/models/101", "/models/101\n"),
+    "command": Fault(COMPOSE, "--model_name=101", "--model_name=102", "--model_name=102"),
+    "an option switched on": Fault(COMPOSE, "      #- --enable_batching", "      - --enable_batching"),
+    "an option switched off": Fault(COMPOSE, "      - --enable_batching", "      #- --enable_batching"),
+    "environment": Fault(COMPOSE, "RCLONE_CONFIG: /dev/null", "RCLONE_CONFIG: /etc/x", "RCLONE_CONFIG"),
+    "a model's label": Fault(COMPOSE, 'bundle.model-version: "', 'bundle.model-version: "0', "bundle.model-version"),
+    "a label of the defaults": Fault(COMPOSE, "vision $$1", "vision $1", "vision $1"),
+    "a number for a text": Fault(COMPOSE, 'net.ipv4.tcp_tw_reuse: "1"', "net.ipv4.tcp_tw_reuse: 1", "net.ipv4"),
+    "a word of YAML for a text": Fault(COMPOSE, 'restart: "no"', "restart: no", "restart: no"),
+    "a limit": Fault(COMPOSE, "_MEM_LIMIT:-4g}", "_MEM_LIMIT:-4m}", "_MEM_LIMIT:-4m}"),
+    "a variable of another model": Fault(
+        COMPOSE, "${SERVING_101_CPU_LIMIT", "${SERVING_102_CPU_LIMIT", "${SERVING_102_CPU_LIMIT"
+    ),
+    "no default for a variable": Fault(
+        COMPOSE, "${SERVING_101_CPU_LIMIT:-0}", "${SERVING_101_CPU_LIMIT}", "${SERVING_101_CPU_LIMIT}"
+    ),
+    "gpu count": Fault(COMPOSE, "              count: 2\n", "              count: 3\n", "              count: 3"),
+    "gpu devices": Fault(COMPOSE, '                - "1"', '                - "2"', '                - "2"'),
+    "runtime": Fault(COMPOSE, "    runtime: nvidia\n", ""),
+    "port": Fault(COMPOSE, ":-8000}:8000", ":-8000}:8001", ":-8000}:8001"),
+    "a port of a model": Fault(
+        COMPOSE, "    shm_size: 1g\n", "    shm_size: 1g\n    ports: ['1:1']\n", "ports: ['1:1']"
+    ),
+    "network": Fault(COMPOSE, "      - visual-anomaly\n", "      - host\n", "- host"),
+    "networks": Fault(COMPOSE, "  visual-anomaly: {}", "  visual-anomaly: {external: true}", "external"),
+    "a second top-level key": Fault(COMPOSE, "networks:\n", "volumes: {}\nnetworks:\n"),
+    "healthcheck": Fault(COMPOSE, "/v1/models/101 ", "/v1/models/102 ", "/v1/models/102 "),
+    "dependency": Fault(
+        COMPOSE, "condition: service_completed_successfully", "condition: service_started", "condition: service_started"
+    ),
+    "a service between": Fault(COMPOSE, "\n  s102s:\n", "\n  extra:\n    image: x\n\n  s102s:\n", "  extra:"),
+    "a service missing": Fault(COMPOSE, "\n  s102s:\n", "\n  s102x:\n"),
+    "a key twice": Fault(
+        COMPOSE, "    restart: unless-stopped\n", "    restart: unless-stopped\n    restart: unless-stopped\n"
+    ),
+    "a document marker": Fault(COMPOSE, "    restart: unless-stopped\n", "    restart: unless-stopped\n---\n", "---"),
+    "an anchor": Fault(COMPOSE, "    restart: unless-stopped\n", "    restart: &a unless-stopped\n", "&a"),
+    "a tag": Fault(COMPOSE, "    restart: unless-stopped\n", "    restart: !!str unless-stopped\n", "!!str"),
+    "a tab": Fault(COMPOSE, "    restart: unless-stopped\n", "    restart:\tunless-stopped\n", "\t"),
+    "a blank at the end of a line": Fault(
+        COMPOSE, "    restart: unless-stopped\n", "    restart: unless-stopped \n", "unless-stopped "
+    ),
+    "an unclosed quote": Fault(COMPOSE, "    restart: unless-stopped\n", '    restart: "unless-stopped\n'),
+    "two empty lines between services": Fault(COMPOSE, "\n\n  s102s:\n", "\n\n\n  s102s:\n"),
+    "no empty line between services": Fault(COMPOSE, "\n\n  s102s:\n", "\n  s102s:\n"),
+    "a comment between services": Fault(COMPOSE, "\n  s102s:\n", "\n  # s102s\n  s102s:\n", "  # s102s"),
+    "service in the map": Fault(MAP, "101 s101s", "101 s102s", "101 s102s"),
+    "port in the map": Fault(MAP, "s103s:8001", "s103s:8500", "s103s:8500"),
+    "a model missing in the map": Fault(MAP, "102 s102s:8500;\n", ""),
+    "a directive in the map": Fault(MAP, "102 s102s:8500;", "102 s102s:8500; include x;", "include x;"),
+    "version in the list": Fault(LIST, "102/2 ", "102/3 ", "102/3 "),
+    "no version in the list": Fault(LIST, "102/2 ", "102 ", "102 "),
+    "source in the list": Fault(LIST, "gcs:example-bucket/models/102", "gcs:example-bucket/models/101/../102"),
+    "storage in the list": Fault(LIST, "s3:example-bucket", "gcs:example-bucket", "103 gcs:"),
+    "an option in the list": Fault(
+        LIST, "gcs:example-bucket/models/102/2", "gcs:example-bucket/models/102/2 --x", "--x"
+    ),
+    "a value in the env file": Fault(ENV, "SERVING_101_CPU_LIMIT=\n", "SERVING_101_CPU_LIMIT=2\n"),
+    "a variable missing in the env file": Fault(ENV, "SERVING_102_MEM_LIMIT=\n", ""),
+    "a noted default": Fault(ENV, "CPU_LIMIT 2, MEM_LIMIT 4g", "CPU_LIMIT 2, MEM_LIMIT 5g", "MEM_LIMIT 5g"),
+    "a command in the env file": Fault(ENV, "SERVING_101_CPU_LIMIT=\n", "SERVING_101_CPU_LIMIT=\nREL_DIR=$(pwd)\n"),
+    "a port in the env file": Fault(ENV, "HTTP_PORT=8000", "HTTP_PORT=80"),
+    "a batching parameter": Fault(BATCHING, "value: 64", "value: 65"),
+    "a batching parameter more": Fault(BATCHING, "max_batch_size", "num_batch_threads { value: 1 }\nmax_batch_size"),
+    "what is no batching parameter": Fault(
+        BATCHING, "max_batch_size { value: 64 }", "max_batch_size: 64", "max_batch_size: 64"
+    ),
+    "signature": Fault(SIGNATURE, "dtype: uint8", "dtype: uint9", "dtype: uint9"),
+    "a text in the signature that is a number": Fault(SIGNATURE, '"101":', "101:", "  101:"),
+    "composition digest": Fault(STAMP_FILE, '"composition":"', '"composition":"0'),
+    "stamp with blanks": Fault(STAMP_FILE, ",", ", "),
+    "stamp of another scope": Fault(STAMP_FILE, "visual-anomaly/", "other/"),
+    "stamp without a state": Fault(STAMP_FILE, '"state":"state-1"', '"state":""'),
+    "stamp that is no JSON": Fault(STAMP_FILE, "{", "["),
+    "include": Fault("example/docker-compose.yaml", "../base/bundle", "./base/bundle", "./base/bundle"),
+    "guard of REL_DIR": Fault("example/docker-compose.yaml", "${REL_DIR:?set", "${REL_DIR:-set"),
+    "REL_DIR": Fault("example/.env", "REL_DIR=", "REL_DIR=."),
+    "a secret among the defaults": Fault("example/creds/bundle/.env", "SECRET_ACCESS_KEY=", "SECRET_ACCESS_KEY=x"),
+    "nginx.conf without the map": Fault("example/conf/bundle/nginx.conf", "include /etc/nginx/bundle/models.map;", ""),
+    "the script's shell": Fault("base/model-serving/model-download/download.sh", "#!/bin/sh", "#!/bin/bash"),
+    "the script, and so its label": Fault("base/model-serving/model-download/download.sh", "set -u", "set -eu"),
+}
+
+
+@pytest.mark.parametrize("fault", [pytest.param(fault, id=name) for name, fault in FAULTS.items()])
+def test_a_planted_fault_fails(fault):
+    bundle = render()
+    gate.check(MIXED, DEFAULTS, bundle)
+    body = body_of(bundle, fault.path).decode()
+    assert fault.old in body
+    broken = body.replace(fault.old, fault.new, 1)
+
+    with pytest.raises(GateFailure) as failure:
+        gate.check(MIXED, DEFAULTS, with_file(bundle, fault.path, broken.encode()))
+
+    # A script is judged by its digest, which stands in the label of the service that runs it.
+    assert failure.value.file == (COMPOSE if fault.old == "set -u" else fault.path)
+    assert failure.value.line >= 1
+    if fault.line_of is not None:
+        assert fault.line_of in broken.splitlines(keepends=True)[failure.value.line - 1]
+
+
+@pytest.mark.parametrize("path", [file.path for file in render().files])
+def test_a_missing_file_fails(path):
+    bundle = render()
+    without = RenderedBundle(tuple(file for file in bundle.files if file.path != path))
+
+    with pytest.raises(GateFailure, match="expected this file, found none"):
+        gate.check(MIXED, DEFAULTS, without)
+
+
+def test_a_file_too_many_fails():
+    bundle = render()
+
+    with pytest.raises(GateFailure) as failure:
+        gate.check(MIXED, DEFAULTS, RenderedBundle((*bundle.files, RenderedFile("base/x", b""))))
+
+    assert failure.value.file == "base/x"
+
+
+def test_a_file_twice_fails():
+    bundle = render()
+
+    with pytest.raises(GateFailure, match="each path once"):
+        gate.check(MIXED, DEFAULTS, RenderedBundle((*bundle.files, bundle.files[0])))
+
+
+def test_a_script_that_may_not_run_fails():
+    bundle = render()
+    files = tuple(RenderedFile(file.path, file.body) for file in bundle.files)
+
+    with pytest.raises(GateFailure, match=r"0755 for download\.sh alone"):
+        gate.check(MIXED, DEFAULTS, RenderedBundle(files))
+
+
+def test_bytes_that_are_no_text_fail_with_their_line():
+    bundle = render()
+    body = body_of(bundle, MAP).replace(b"102 s102s", b"102 \xff")
+
+    with pytest.raises(GateFailure, match="UTF-8") as failure:
+        gate.check(MIXED, DEFAULTS, with_file(bundle, MAP, body))
+
+    assert failure.value.line == 2
+
+
+def test_a_bundle_of_another_composition_fails():
+    with pytest.raises(GateFailure):
+        gate.check(MIXED.with_model(make_model("101", version="9")), DEFAULTS, render())
+
+
+def test_a_bundle_under_other_defaults_fails():
+    with pytest.raises(GateFailure):
+        gate.check(MIXED, GOLDEN_DEFAULTS, render())
+
+
+def test_a_verdict_is_not_carried_to_another_model_with_the_same_text():
+    """The text that is right for one composition is judged anew for another."""
+    document = golden_document()
+    bundle = render(Composition.model_validate(document), GOLDEN_DEFAULTS)
+    gate.check(Composition.model_validate(document), GOLDEN_DEFAULTS, bundle)
+    document["models"][0]["serving"]["image"] = "registry.example.com/other:1"
+
+    with pytest.raises(GateFailure, match="other:1"):
+        gate.check(Composition.model_validate(document), GOLDEN_DEFAULTS, bundle)
+
+
+def test_the_order_of_a_documents_models_is_no_matter():
+    document = composition_document(4)
+    document["models"].reverse()
+    composition = Composition.model_validate(document)
+
+    gate.check(composition, GOLDEN_DEFAULTS, render(composition, GOLDEN_DEFAULTS))
