@@ -1,0 +1,158 @@
+"""The archive: reproducible bytes, digests over what a state holds, and a reader that takes plain files only."""
+
+import gzip
+import hashlib
+import io
+import json
+import tarfile
+from collections.abc import Callable
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from daemon.publishing.archive import STAMP_PATH, content_digest, digest_files, pack, unpack
+from daemon.publishing.errors import VerificationFailed
+from renderers.model import RenderedFile
+from tests.builders_publishing import make_files
+
+PATHS = st.lists(
+    st.text("abcz-_.", min_size=1, max_size=20).filter(lambda part: part not in {".", ".."}), min_size=1, max_size=4
+).map("/".join)
+FILES = st.dictionaries(PATHS, st.tuples(st.binary(max_size=2000), st.booleans()), max_size=8).map(
+    lambda files: tuple(RenderedFile(path, body, executable) for path, (body, executable) in files.items())
+)
+
+
+def packed(change: Callable[[tarfile.TarInfo], None], body: bytes = b"x", mode: int = tarfile.USTAR_FORMAT) -> bytes:
+    buffer = io.BytesIO()
+    with tarfile.open(fileobj=buffer, mode="w", format=mode) as tar:
+        member = tarfile.TarInfo("base/file")
+        member.size = len(body)
+        change(member)
+        tar.addfile(member, io.BytesIO(body))
+    return gzip.compress(buffer.getvalue())
+
+
+@given(FILES)
+def test_files_come_back_as_they_were_packed(files: tuple[RenderedFile, ...]) -> None:
+    assert unpack(pack(files).body) == tuple(sorted(files, key=lambda file: file.path.encode()))
+
+
+@given(FILES, st.data())
+def test_the_same_files_in_any_order_are_the_same_bytes(files: tuple[RenderedFile, ...], data: st.DataObject) -> None:
+    assert pack(data.draw(st.permutations(files))) == pack(files)
+
+
+def test_the_tar_is_ustar_sorted_by_bytes_with_owner_and_time_zero() -> None:
+    archive = pack([RenderedFile("b", b"1"), RenderedFile("a/z", b"2"), RenderedFile("B", b"3", executable=True)])
+    raw = gzip.decompress(archive.body)
+    assert raw[257:265] == b"ustar\x0000"
+    with tarfile.open(fileobj=io.BytesIO(raw)) as tar:
+        members = tar.getmembers()
+    assert [member.name for member in members] == ["B", "a/z", "b"]
+    assert {(m.uid, m.gid, m.mtime, m.uname, m.gname, m.linkname) for m in members} == {(0, 0, 0, "", "", "")}
+    assert [member.mode for member in members] == [0o755, 0o644, 0o644]
+
+
+def test_the_tar_of_known_files_has_its_known_digest() -> None:
+    # Compared across the Python versions: protocol 1 promises the uncompressed bytes.
+    assert pack(make_files("1")).tar_sha256 == "c7f22eafc72dcc86350dfc03a3e35237bfe2e4327ca99ddb3211f884a1c970d7"
+
+
+def test_an_archive_has_the_digests_of_both_its_forms() -> None:
+    archive = pack(make_files())
+    assert archive.sha256 == hashlib.sha256(archive.body).hexdigest()
+    assert archive.tar_sha256 == hashlib.sha256(gzip.decompress(archive.body)).hexdigest()
+
+
+def test_the_content_digest_is_that_of_canonical_path_mode_size_and_digest_by_the_paths_bytes() -> None:
+    files = [RenderedFile("b", b"x"), RenderedFile("Z", b"yz", executable=True)]
+    listed = [
+        ["Z", "0755", 2, hashlib.sha256(b"yz").hexdigest()],
+        ["b", "0644", 1, hashlib.sha256(b"x").hexdigest()],
+    ]
+    expected = hashlib.sha256(json.dumps(listed, separators=(",", ":")).encode()).hexdigest()
+    assert content_digest(digest_files(files)) == expected
+
+
+def test_the_stamp_alone_does_not_change_the_content_digest_and_everything_else_does() -> None:
+    def digest(*files: RenderedFile) -> str:
+        return content_digest(digest_files(files))
+
+    plain = RenderedFile("base/a", b"1")
+    assert digest(plain) == digest(plain, RenderedFile(STAMP_PATH, b"state-1"))
+    others = [RenderedFile("base/a", b"2"), RenderedFile("base/b", b"1"), RenderedFile("base/a", b"1", executable=True)]
+    assert len({digest(plain), *map(digest, others)}) == 4
+
+
+@pytest.mark.parametrize(
+    "damage",
+    [
+        lambda body: b"",
+        lambda body: b"no gzip at all",
+        lambda body: body[:-1],
+        lambda body: body[: len(body) // 2],
+        lambda body: body + b"x",
+        lambda body: body + body,
+        lambda body: gzip.compress(b"x" * 1000),
+        lambda body: gzip.compress(gzip.decompress(body)[:700]),
+    ],
+    ids=["empty", "no-gzip", "last-byte", "half", "tail", "second-member", "no-tar", "cut-tar"],
+)
+def test_a_damaged_archive_is_refused(damage: Callable[[bytes], bytes]) -> None:
+    body = damage(pack([RenderedFile("base/file", bytes(range(256)) * 8)]).body)
+    with pytest.raises(VerificationFailed, match="the archive "):
+        unpack(body)
+
+
+def test_an_archive_that_inflates_beyond_the_limit_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("daemon.publishing.archive._MOST_BYTES", 100_000)
+    assert unpack(pack([RenderedFile("base/file", b"0" * 80_000)]).body)
+    with pytest.raises(VerificationFailed, match="over 256 MiB"):
+        unpack(pack([RenderedFile("base/file", b"0" * 100_000)]).body)
+
+
+@pytest.mark.parametrize("name", ["/etc/passwd", "../up", "base/../../up", "base//file", "base/./file", ".", "base/.."])
+def test_a_path_that_leads_elsewhere_is_refused(name: str) -> None:
+    with pytest.raises(VerificationFailed, match="no plain file"):
+        unpack(packed(lambda member: setattr(member, "name", name)))
+
+
+@pytest.mark.parametrize(
+    "kind",
+    [
+        tarfile.SYMTYPE,
+        tarfile.LNKTYPE,
+        tarfile.DIRTYPE,
+        tarfile.FIFOTYPE,
+        tarfile.CHRTYPE,
+        tarfile.BLKTYPE,
+        tarfile.CONTTYPE,
+    ],
+)
+def test_anything_but_a_regular_file_is_refused(kind: bytes) -> None:
+    def change(member: tarfile.TarInfo) -> None:
+        member.type, member.linkname, member.size = kind, "base/other", 0
+
+    with pytest.raises(VerificationFailed, match="no plain file"):
+        unpack(packed(change, b""))
+
+
+def test_a_sparse_file_that_claims_to_be_huge_is_refused() -> None:
+    def change(member: tarfile.TarInfo) -> None:
+        member.pax_headers = {"GNU.sparse.map": "0,1", "GNU.sparse.size": str(1 << 50)}
+
+    with pytest.raises(VerificationFailed):
+        unpack(packed(change, mode=tarfile.PAX_FORMAT))
+
+
+@given(st.data())
+def test_an_archive_with_any_byte_changed_is_read_or_refused_and_never_fails_otherwise(data: st.DataObject) -> None:
+    raw = bytearray(gzip.decompress(pack([RenderedFile("base/file", b"x" * 600), RenderedFile("b", b"")]).body))
+    for _ in range(data.draw(st.integers(1, 4))):
+        raw[data.draw(st.integers(0, 2200))] = data.draw(st.integers(0, 255))
+    try:
+        digest_files(unpack(gzip.compress(bytes(raw))))
+    except VerificationFailed:
+        pass
