@@ -83,8 +83,18 @@ class Manifest(Part):
         return composition
 
     def defaults_value(self) -> RenderDefaults:
-        """The render defaults it was rendered with."""
-        return RenderDefaults.model_validate(self.render_defaults)
+        """The render defaults it was rendered with, checked against their digest.
+
+        Raises:
+            VerificationFailed: they are not the ones whose digest the manifest has.
+        """
+        try:
+            defaults = RenderDefaults.model_validate(self.render_defaults)
+        except ValidationError as error:
+            raise VerificationFailed(f"the manifest has invalid render defaults of {self.state}") from error
+        if defaults.digest != self.render_defaults_digest:
+            raise VerificationFailed(f"the render defaults of {self.state} do not match their digest")
+        return defaults
 
 
 def describe(
