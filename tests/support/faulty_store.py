@@ -1,0 +1,134 @@
+"""A store in front of another one that fails, pauses, counts and forbids on command.
+
+The faults are those that conditional writes show on a real network: an answer that is lost after or before the write
+was applied, a write that is applied late, and one's own success that comes back as a failed condition because
+something on the way sent it twice.
+"""
+
+import asyncio
+from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import dataclass, field
+from enum import Enum, auto
+
+from daemon.stores.errors import ConditionFailed, ObjectMissing, OutcomeUnknown, StoreUnavailable
+from daemon.stores.port import Content, Listed, ObjectStore, Stored, Version
+
+Before = Callable[[str, str], Awaitable[None]]
+"""Called with operation and key before the operation reaches the store: to pause it, or to let others come between."""
+
+
+class Fault(Enum):
+    """What happens to one write."""
+
+    NONE = auto()
+    LOST_AFTER = auto()
+    """Applied; the answer is lost."""
+    LOST_BEFORE = auto()
+    """Never applied; the answer is lost."""
+    LATE = auto()
+    """The answer is lost; applied when the next write to the key arrives, in front of it."""
+    OWN_SUCCESS = auto()
+    """Applied, and answered with a failed condition."""
+    AWAY = auto()
+    """Never applied, and known not to be."""
+
+
+@dataclass
+class FaultyStore:
+    """Implements daemon.stores.port.ObjectStore."""
+
+    inner: ObjectStore
+    faults: dict[str, list[Fault]] = field(default_factory=dict)
+    """By the end of a key, what becomes of the next writes to it; then all is well."""
+    forbidden: Callable[[str, str], bool] = lambda operation, key: False
+    """Operations (with their key) that must never happen."""
+    before: Before | None = None
+    writes: list[tuple[str, str]] = field(default_factory=list)
+    """Operation and key of every write that was asked for."""
+    _late: dict[str, list[Callable[[], Awaitable[object]]]] = field(default_factory=dict)
+
+    async def get(self, key: str) -> Stored:
+        await self._before("get", key)
+        return await self.inner.get(key)
+
+    async def scan(self, prefix: str) -> Sequence[Listed]:
+        await self._before("scan", prefix)
+        return await self.inner.scan(prefix)
+
+    async def folders(self, prefix: str) -> Sequence[str]:
+        await self._before("folders", prefix)
+        return await self.inner.folders(prefix)
+
+    async def create(self, key: str, content: Content) -> Version:
+        return await self._write("create", key, lambda: self.inner.create(key, content))
+
+    async def replace(self, key: str, content: Content, version: Version) -> Version:
+        return await self._write("replace", key, lambda: self.inner.replace(key, content, version))
+
+    async def delete(self, key: str, version: Version) -> None:
+        await self._write("delete", key, lambda: self._delete(key, version))
+
+    async def arrive(self) -> None:
+        """Let every write that is under way arrive."""
+        for key in list(self._late):
+            await self._arrive(key)
+
+    async def _delete(self, key: str, version: Version) -> Version:
+        await self.inner.delete(key, version)
+        return version
+
+    async def _before(self, operation: str, key: str) -> None:
+        assert not self.forbidden(operation, key), f"{operation} of {key} must never happen"
+        if self.before is not None:
+            await self.before(operation, key)
+
+    async def _arrive(self, key: str) -> None:
+        for write in self._late.pop(key, []):
+            try:
+                await write()
+            except (ConditionFailed, ObjectMissing):
+                continue
+
+    async def _write(self, operation: str, key: str, write: Callable[[], Awaitable[Version]]) -> Version:
+        self.writes.append((operation, key))
+        await self._before(operation, key)
+        await self._arrive(key)
+        match self._next_fault(key):
+            case Fault.NONE:
+                return await write()
+            case Fault.LOST_AFTER:
+                await write()
+                raise OutcomeUnknown(key)
+            case Fault.LOST_BEFORE:
+                raise OutcomeUnknown(key)
+            case Fault.LATE:
+                self._late.setdefault(key, []).append(write)
+                raise OutcomeUnknown(key)
+            case Fault.OWN_SUCCESS:
+                await write()
+                raise ConditionFailed(key)
+            case Fault.AWAY:
+                raise StoreUnavailable(key)
+
+    def _next_fault(self, key: str) -> Fault:
+        for ending, faults in self.faults.items():
+            if key.endswith(ending) and faults:
+                return faults.pop(0)
+        return Fault.NONE
+
+
+class Gate:
+    """Stops the first operation that `matches` until it is opened."""
+
+    def __init__(self, matches: Callable[[str, str], bool]) -> None:
+        self._matches = matches
+        self._opened = asyncio.Event()
+        self.reached = asyncio.Event()
+
+    async def __call__(self, operation: str, key: str) -> None:
+        if not self.reached.is_set() and self._matches(operation, key):
+            self.reached.set()
+            await self._opened.wait()
+
+    def open(self) -> None:
+        self._opened.set()

@@ -1,0 +1,109 @@
+"""The pointer's document: what goes in comes out, unknown fields too, and what is no pointer is refused."""
+
+import json
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from daemon.publishing import protocol
+from daemon.publishing.errors import VerificationFailed
+from daemon.publishing.pointer import PublicationId, Revision, decode, encode, is_signed
+from renderers.model import Scope
+from tests.builders_publishing import SCOPE, make_publication, published, writing
+
+
+def test_a_pointer_comes_back_as_it_was_written() -> None:
+    pointer = protocol.hold(published(make_publication(), make_publication("state-2", 2)), writing(9))
+    assert decode(encode(pointer), SCOPE) == pointer
+
+
+def test_unknown_fields_of_the_pointer_and_of_its_parts_are_kept_on_a_write() -> None:
+    document = json.loads(encode(published(make_publication())))
+    document["signed"]["novelty"] = {"a": 1}
+    document["signed"]["live"]["novelty"] = document["signed"]["desired"]["novelty"] = 2
+    document["signed"]["retained"][0]["novelty"] = 2
+    document["signed"]["history"][0]["novelty"] = 3
+    read = decode(json.dumps(document).encode(), SCOPE)
+    signed = json.loads(encode(protocol.hold(read, writing(2))))["signed"]
+    assert signed["novelty"] == {"a": 1}
+    assert signed["retained"][0]["novelty"] == signed["live"]["novelty"] == signed["desired"]["novelty"] == 2
+    assert signed["history"][0]["novelty"] == 3
+
+
+def test_a_newer_schema_is_read_and_shows() -> None:
+    document = json.loads(encode(published(make_publication())))
+    document["signed"]["schema"] = 2
+    assert decode(json.dumps(document).encode(), SCOPE).schema_ == 2
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        b"",
+        b"{",
+        b"\xff\xfe",
+        b"[]",
+        b"null",
+        b"{}",
+        b'{"signed": {}}',
+        b'{"signed": []}',
+        b'{"signed": {"sequence": -1}}',
+    ],
+)
+def test_bytes_that_are_no_pointer_are_refused(body: bytes) -> None:
+    with pytest.raises(VerificationFailed, match=f"pointer.json of {SCOPE} cannot be read: .+"):
+        decode(body, SCOPE)
+
+
+def test_the_pointer_of_another_scope_is_refused() -> None:
+    with pytest.raises(
+        VerificationFailed, match=r"pointer.json of other/scope is the one of visual-anomaly/core-versions"
+    ):
+        decode(encode(published(make_publication())), Scope("other", "scope"))
+
+
+def test_a_signed_pointer_is_told_from_one_that_is_not() -> None:
+    pointer = published(make_publication())
+    assert not is_signed(encode(pointer))
+    assert is_signed(encode(pointer, ({"keyid": "k", "sig": "s"},)))
+    assert not is_signed(b'{"signed": {}}')
+
+
+@pytest.mark.parametrize(("producer", "derived", "text"), [(42, 0, "42"), (42, 1, "42.1"), (0, 0, "0")])
+def test_a_revision_is_shown_without_a_zero(producer: int, derived: int, text: str) -> None:
+    assert str(Revision(producer=producer, derived=derived)) == text
+
+
+@given(st.lists(st.tuples(st.integers(0, 20), st.integers(0, 20)), max_size=10))
+def test_revisions_are_ordered_as_pairs_of_numbers(pairs: list[tuple[int, int]]) -> None:
+    revisions = [Revision(producer=producer, derived=derived) for producer, derived in pairs]
+    assert [(each.producer, each.derived) for each in sorted(revisions)] == sorted(pairs)
+
+
+def test_a_publication_is_named_by_state_and_attempt() -> None:
+    name = make_publication("state-1", attempt="abc").id
+    assert str(name) == "state-1@abc"
+    assert PublicationId.parse("state-1@abc") == name
+
+
+def test_retained_attempts_of_a_state_are_told_from_others_the_newest_last() -> None:
+    pointer = published(
+        make_publication("a", attempt="1"), make_publication("b", 2), make_publication("a", attempt="2")
+    )
+    assert [each.attempt for each in pointer.retained_of("a")] == ["1", "2"]
+    assert pointer.retained_of("c") == ()
+
+
+def test_a_pointer_knows_the_writes_of_its_own_history_only() -> None:
+    pointer = published(make_publication())
+    assert pointer.knows_write("write-1")
+    assert not pointer.knows_write("write-2")
+
+
+def test_a_composition_is_quarantined_by_its_digest() -> None:
+    bad = make_publication("bad", composition="c" * 64)
+    pointer = protocol.quarantine(published(bad, make_publication("good", 2)), writing(3), bad)
+    assert pointer is not None
+    assert pointer.is_quarantined("c" * 64)
+    assert not pointer.is_quarantined("d" * 64)
