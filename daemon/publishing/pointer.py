@@ -19,6 +19,8 @@ MOST_HISTORY: Final = 128
 CHUNK: Final = 64
 MOST_RETAINED: Final = 50
 """Before there is a retention policy: the newest by commit order (protocol 4)."""
+MOST_PINNED: Final = 48
+"""With those, live and desired: the 100 publications that a pointer retains at most (protocol 4)."""
 
 Kind = Literal["publish", "rollback", "hold", "resume", "quarantine", "pin", "gc", "recover", "retire"]
 

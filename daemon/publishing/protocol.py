@@ -15,6 +15,7 @@ from daemon.publishing.errors import Refused
 from daemon.publishing.pointer import (
     CHUNK,
     MOST_HISTORY,
+    MOST_PINNED,
     MOST_RECENT,
     MOST_RETAINED,
     Chunk,
@@ -152,13 +153,14 @@ def quarantine(
         Refused: it is live and there is nothing to roll back to, or that is quarantined as well.
     """
     is_live = pointer.live is not None and pointer.live.composition == target.composition
-    if pointer.is_quarantined(target.composition) and not is_live:
+    is_rejected = pointer.is_quarantined(target.composition)
+    if is_rejected and not is_live:
         return None
     if is_live and rollback_to is None:
         raise Refused(f"{target.state} is live: name the state to go back to with --rollback-to")
     rejected = Quarantine(composition=target.composition, by=writing.by, reason=writing.reason, at=writing.at)
     change: dict[str, Any] = {"quarantine": _dumped(rejected)}
-    quarantined = (*pointer.quarantined, rejected)
+    quarantined = pointer.quarantined if is_rejected else (*pointer.quarantined, rejected)
     if rollback_to is None:
         return _next(pointer, writing, "quarantine", quarantined=quarantined, change=change)
     if rollback_to.composition == target.composition:
@@ -179,9 +181,15 @@ def lift_quarantine(pointer: Pointer, writing: Writing, target: Publication) -> 
 
 
 def pin(pointer: Pointer, writing: Writing, target: Publication, *, pinned: bool) -> Pointer | None:
-    """Retention keeps a pinned publication."""
+    """Retention keeps a pinned publication.
+
+    Raises:
+        Refused: as many are pinned as a pointer has room for.
+    """
     if target.pinned == pinned:
         return None
+    if pinned and sum(each.pinned for each in pointer.retained) >= MOST_PINNED:
+        raise Refused(f"{MOST_PINNED} publications of {pointer.scope} are pinned already: unpin one first")
     changed = target.model_copy(update={"pinned": pinned})
     retained = tuple(changed if each.id == target.id else each for each in pointer.retained)
     return _next(
