@@ -1,5 +1,6 @@
 """The archive: reproducible bytes, digests over what a state holds, and a reader that takes plain files only."""
 
+import contextlib
 import gzip
 import hashlib
 import io
@@ -152,7 +153,5 @@ def test_an_archive_with_any_byte_changed_is_read_or_refused_and_never_fails_oth
     raw = bytearray(gzip.decompress(pack([RenderedFile("base/file", b"x" * 600), RenderedFile("b", b"")]).body))
     for _ in range(data.draw(st.integers(1, 4))):
         raw[data.draw(st.integers(0, 2200))] = data.draw(st.integers(0, 255))
-    try:
+    with contextlib.suppress(VerificationFailed):
         digest_files(unpack(gzip.compress(bytes(raw))))
-    except VerificationFailed:
-        pass

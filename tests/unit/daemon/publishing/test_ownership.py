@@ -1,0 +1,211 @@
+"""Whose a file of the live tree is: every case of protocol 5, without a store."""
+
+from collections.abc import Mapping
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from daemon.publishing.ownership import (
+    Commit,
+    DeletedByOperator,
+    Marker,
+    MarkerFile,
+    Override,
+    Present,
+    Put,
+    Remove,
+    Stray,
+    Verdict,
+    Wanted,
+    commit_position,
+    judge_all,
+    marker_after,
+    parsed_commit,
+)
+from daemon.stores.port import Version
+from tests.builders_publishing import make_publication
+
+BASE, ENV = "base/docker-compose.yml", "example/conf/bundle/.env"
+V1 = Version("1")
+LIVE = make_publication("state-5", 5)
+
+
+def wanted(files: Mapping[str, str], commit: Commit = (5, 0)) -> Wanted:
+    return Wanted(LIVE, 7, commit, files)
+
+
+def marker(files: Mapping[str, tuple[str, Commit]]) -> Marker:
+    recorded = {
+        path: MarkerFile(sha256=sha256, publication="p@1", commit=commit) for path, (sha256, commit) in files.items()
+    }
+    return Marker(sequence=4, publication="p@1", status="synced", files=recorded)
+
+
+def there(sha256: str, *, ours: bool = True, commit: Commit | None = None) -> Present:
+    return Present(sha256, V1, ours, commit)
+
+
+@pytest.mark.parametrize(
+    ("path", "file", "expected"),
+    [
+        (BASE, None, Put(BASE, None)),
+        (BASE, there("new"), None),
+        (BASE, there("old"), Put(BASE, V1)),
+        (BASE, there("foreign", ours=False), Put(BASE, V1, keep_aside=True)),
+        ("README.md", there("foreign", ours=False), Put("README.md", V1, keep_aside=True)),
+        (ENV, None, Put(ENV, None)),
+        (ENV, there("new", ours=False), None),
+        (ENV, there("foreign", ours=False), Override(ENV)),
+        (ENV, there("old"), Put(ENV, V1)),
+        (ENV, there("old", commit=(4, 9)), Put(ENV, V1)),
+        (ENV, there("old", commit=(5, 0)), None),
+        (ENV, there("old", commit=(6, 0)), None),
+        ("example/creds/s3.env", there("", ours=False), Override("example/creds/s3.env")),
+    ],
+)
+def test_a_file_that_live_has(path: str, file: Present | None, expected: Verdict | None) -> None:
+    present = {} if file is None else {path: file}
+    assert judge_all(wanted({path: "new"}), present, None) == (() if expected is None else (expected,))
+
+
+@pytest.mark.parametrize(
+    ("path", "file", "expected"),
+    [
+        (BASE, there("old"), Remove(BASE, V1)),
+        (BASE, there("foreign", ours=False), Stray(BASE)),
+        (ENV, there("old", commit=(1, 0)), None),
+        (ENV, there("foreign", ours=False), Override(ENV)),
+    ],
+)
+def test_a_file_that_live_does_not_have(path: str, file: Present, expected: Verdict | None) -> None:
+    assert judge_all(wanted({}), {path: file}, None) == (() if expected is None else (expected,))
+
+
+def test_a_file_of_example_that_was_written_once_and_is_gone_stays_deleted() -> None:
+    recorded = marker({ENV: ("old", (1, 0)), BASE: ("old", (1, 0))})
+    assert judge_all(wanted({ENV: "new", BASE: "new"}), {}, recorded) == (Put(BASE, None), DeletedByOperator(ENV))
+
+
+@pytest.mark.parametrize(("recorded", "replaced"), [((4, 0), True), ((5, 0), False), ((9, 1), False)])
+def test_without_a_tag_the_markers_commit_position_decides(recorded: Commit, replaced: bool) -> None:
+    verdicts = judge_all(wanted({ENV: "new"}), {ENV: there("old")}, marker({ENV: ("old", recorded)}))
+    assert verdicts == ((Put(ENV, V1),) if replaced else ())
+
+
+def test_the_files_own_tag_counts_more_than_the_marker() -> None:
+    present = {ENV: there("old", commit=(6, 0))}
+    assert judge_all(wanted({ENV: "new"}), present, marker({ENV: ("older", (1, 0))})) == ()
+
+
+def test_the_marker_afterwards_has_what_was_written_and_loses_what_was_removed() -> None:
+    before = marker({BASE: ("old", (1, 0)), "base/gone": ("x", (1, 0)), ENV: ("default", (1, 0))})
+    plan = wanted({BASE: "new", ENV: "default", "example/new": "n"})
+    present = {BASE: there("old"), "base/gone": there("x"), ENV: there("default")}
+    after = marker_after(before, plan, present, judge_all(plan, present, before))
+    assert (after.sequence, after.publication, after.status) == (7, str(LIVE.id), "synced")
+    assert {path: (each.sha256, each.commit) for path, each in after.files.items()} == {
+        BASE: ("new", (5, 0)),
+        ENV: ("default", (1, 0)),
+        "example/new": ("n", (5, 0)),
+    }
+    assert list(after.files) == sorted(after.files)
+
+
+def test_a_file_that_is_right_and_was_never_recorded_enters_the_marker() -> None:
+    plan = wanted({BASE: "new", ENV: "new"})
+    present = {BASE: there("new"), ENV: there("new")}
+    first = marker_after(None, plan, present, ())
+    assert {path: (each.sha256, each.publication) for path, each in first.files.items()} == {
+        path: ("new", str(LIVE.id)) for path in (BASE, ENV)
+    }
+    changed = marker_after(marker({BASE: ("old", (1, 0))}), plan, present, ())
+    assert changed.files[BASE].sha256 == "new"
+
+
+def test_overrides_deleted_files_and_strays_leave_the_marker_as_it_was() -> None:
+    before = marker({ENV: ("old", (1, 0))})
+    plan = wanted({ENV: "new", "example/other": "n"})
+    present = {"example/other": there("mine", ours=False), "base/stray": there("s", ours=False)}
+    verdicts = judge_all(plan, present, before)
+    assert verdicts == (Stray("base/stray"), DeletedByOperator(ENV), Override("example/other"))
+    assert marker_after(before, plan, present, verdicts).files == before.files
+
+
+def test_a_commit_position_is_that_of_the_change_that_published_it() -> None:
+    other, mine = str(make_publication("a").id), str(LIVE.id)
+    assert commit_position([(1, [other]), (2, [other, mine]), (3, [])], LIVE) == (2, 1)
+    assert commit_position([(1, [other])], LIVE) == (0, 0)
+
+
+@pytest.mark.parametrize(
+    ("text", "commit"),
+    [
+        ("2.1", (2, 1)),
+        ("0.0", (0, 0)),
+        (None, None),
+        ("", None),
+        ("2", None),
+        ("2.", None),
+        (".1", None),
+        ("a.b", None),
+        ("-1.0", None),
+        ("1.2.3", None),
+    ],
+)
+def test_a_commit_position_is_read_from_a_tag_or_not_at_all(text: str | None, commit: Commit | None) -> None:
+    assert parsed_commit(text) == commit
+
+
+PATHS = st.sampled_from([BASE, "README.md", "base/other", ENV, "example/other", "example/creds/s3.env"])
+DIGESTS = st.sampled_from(["a", "b", "c"])
+COMMITS = st.tuples(st.integers(0, 9), st.integers(0, 1))
+PRESENTS = st.dictionaries(PATHS, st.builds(there, DIGESTS, ours=st.booleans(), commit=st.none() | COMMITS))
+
+
+@given(
+    st.dictionaries(PATHS, DIGESTS),
+    PRESENTS,
+    st.none() | st.dictionaries(PATHS, st.tuples(DIGESTS, COMMITS)).map(marker),
+    COMMITS,
+)
+def test_an_override_is_never_touched_and_nothing_of_nobody_is_ever_lost(
+    files: dict[str, str], present: dict[str, Present], recorded: Marker | None, commit: Commit
+) -> None:
+    for verdict in judge_all(wanted(files, commit), present, recorded):
+        file = present.get(verdict.path)
+        in_example = verdict.path.startswith("example/")
+        match verdict:
+            case Put(over=None):
+                assert file is None
+                assert not (in_example and recorded and verdict.path in recorded.files)
+            case Put(keep_aside=aside):
+                assert file is not None
+                assert file.ours or (aside and not in_example)
+            case Remove():
+                assert file is not None
+                assert file.ours
+                assert not in_example
+            case Override() | Stray():
+                assert file is not None
+                assert not file.ours
+            case DeletedByOperator():
+                assert file is None
+
+
+@given(st.dictionaries(PATHS, DIGESTS), PRESENTS, COMMITS)
+def test_a_second_pass_has_nothing_left_to_do(
+    files: dict[str, str], present: dict[str, Present], commit: Commit
+) -> None:
+    plan = wanted(files, commit)
+    verdicts = judge_all(plan, present, None)
+    synced = marker_after(None, plan, present, verdicts)
+    after = dict(present)
+    for verdict in verdicts:
+        if isinstance(verdict, Put):
+            after[verdict.path] = there(files[verdict.path], commit=commit)
+        elif isinstance(verdict, Remove):
+            del after[verdict.path]
+    again = judge_all(plan, after, synced)
+    assert not [each for each in again if isinstance(each, Put | Remove)]
+    assert marker_after(synced, plan, after, again) == synced
