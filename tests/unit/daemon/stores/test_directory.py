@@ -523,6 +523,19 @@ def test_a_writer_that_was_asleep_while_its_temporary_file_was_removed_changes_n
     assert keys(store) == []
 
 
+def test_an_object_that_is_deleted_as_soon_as_it_is_there_was_created_all_the_same(root: Path) -> None:
+    class Overtaken(PassingFileSystem):
+        def link(self, source: Path, target: Path) -> None:
+            super().link(source, target)
+            target.unlink()
+            target.parent.rmdir()
+
+    store = DirectoryStore(root, InlineRuntime(), Overtaken(RealFileSystem()))
+
+    assert done(store.create("a/key", Content(b"1"))) == hashlib.sha256(b"1").hexdigest()
+    assert keys(store) == []
+
+
 def test_temporary_files_of_a_crash_are_removed_after_a_day_and_not_before(root: Path) -> None:
     runtime = InlineRuntime()
     done(DirectoryStore(root, runtime).create("key", Content(b"1")))
