@@ -1,0 +1,5 @@
+"""`python -m daemon` is `rebundle`."""
+
+from daemon.cli import main
+
+main()

@@ -1,0 +1,104 @@
+"""Talks to a daemon over HTTP: the standard library's client, no redirects, every call with a limit.
+
+A redirect would send the token elsewhere, and a proxy from the environment would see it; neither is followed or used.
+"""
+
+import http.client
+import json
+import ssl
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, Final
+from urllib.parse import urlsplit
+
+from daemon.cli.failures import DaemonUnreachable, UsageError
+
+_SECONDS: Final = 30.0
+_MOST_BYTES: Final = 16 << 20
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """What the daemon said."""
+
+    status: int
+    document: Mapping[str, Any]
+    """Empty where the body was no JSON object."""
+    retry_after: str | None = None
+
+    @property
+    def detail(self) -> str:
+        """The problem in words."""
+        return str(self.document.get("detail") or self.document.get("title") or f"HTTP {self.status}")
+
+
+@dataclass(frozen=True, slots=True)
+class Client:
+    """One daemon. `url` is its root, such as http://127.0.0.1:8420."""
+
+    url: str
+    seconds: float = _SECONDS
+    token: str | None = field(default=None, repr=False)
+
+    def __post_init__(self) -> None:
+        parts = _split(self.url)
+        if parts.scheme not in {"http", "https"} or not parts.hostname or parts.query or parts.fragment:
+            raise UsageError(f"{self.url!r} is no address of a daemon: expected http://HOST:PORT or https://HOST:PORT")
+        if parts.username is not None:
+            raise UsageError("an address must hold no user or password: --token-file names the token")
+
+    def get(self, path: str) -> Answer:
+        """The answer to GET. Raises DaemonUnreachable."""
+        return self._call("GET", path, None, {})
+
+    def post(self, path: str, body: bytes, content_type: str) -> Answer:
+        """The answer to POST. Raises DaemonUnreachable."""
+        return self._call("POST", path, body, {"Content-Type": content_type})
+
+    def _call(self, method: str, path: str, body: bytes | None, headers: Mapping[str, str]) -> Answer:
+        parts = _split(self.url)
+        assert parts.hostname is not None
+        connection: http.client.HTTPConnection
+        if parts.scheme == "https":
+            context = ssl.create_default_context()
+            connection = http.client.HTTPSConnection(parts.hostname, parts.port, timeout=self.seconds, context=context)
+        else:
+            connection = http.client.HTTPConnection(parts.hostname, parts.port, timeout=self.seconds)
+        sent = {**headers, "Accept": "application/json"}
+        if self.token is not None:
+            sent["Authorization"] = f"Bearer {self.token}"
+        try:
+            connection.request(method, parts.path.rstrip("/") + path, body, sent)
+            answer = connection.getresponse()
+            return Answer(answer.status, _document(answer.read(_MOST_BYTES)), answer.getheader("retry-after"))
+        except (OSError, http.client.HTTPException) as error:
+            reason = getattr(error, "strerror", None) or str(error) or type(error).__name__
+            raise DaemonUnreachable(
+                f"{self.url} does not answer ({reason}): is `rebundle run` running there?"
+            ) from error
+        finally:
+            connection.close()
+
+
+def _split(url: str) -> Any:
+    try:
+        parts = urlsplit(url)
+        _ = parts.port
+    except ValueError as error:
+        raise UsageError(f"{url!r} is no address: {error}") from error
+    return parts
+
+
+def _document(body: bytes) -> Mapping[str, Any]:
+    try:
+        document = json.loads(body)
+    except ValueError:
+        return {}
+    return document if isinstance(document, dict) else {}
+
+
+def local_url(listen: str) -> str:
+    """Where a daemon that listens at HOST:PORT is reached from this machine."""
+    host, _, port = listen.rpartition(":")
+    reached = {"0.0.0.0": "127.0.0.1", "[::]": "[::1]"}.get(host, host)  # noqa: S104  # compared, not bound
+    return f"http://{reached}:{port}"

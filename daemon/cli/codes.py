@@ -1,0 +1,23 @@
+"""Exit codes of the command, as they are documented. Which error has which is in `failures`."""
+
+from typing import Final
+
+DONE: Final = 0
+FAILED: Final = 1
+USAGE: Final = 2
+NOT_FOUND: Final = 3
+CONFLICT: Final = 4
+VERIFICATION: Final = 5
+BACKEND: Final = 6
+INTERRUPTED: Final = 130
+
+MEANINGS: Final = {
+    DONE: "done",
+    FAILED: "failed; for `diff --exit-code`: there are differences",
+    USAGE: "wrong usage or configuration",
+    NOT_FOUND: "no such scope, state, event or file",
+    CONFLICT: "refused by the scope's rules, or another writer was faster",
+    VERIFICATION: "what is stored is not what its pointer, manifest or digests say",
+    BACKEND: "bucket, journal or daemon cannot be reached or used",
+    INTERRUPTED: "interrupted",
+}

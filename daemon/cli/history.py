@@ -1,0 +1,44 @@
+"""`rebundle history`: who changed a scope, when and why."""
+
+from typing import Annotated
+
+from cyclopts import Parameter
+
+from daemon.cli.options import DEFAULT_PLACE, DEFAULT_PRINTING, Place, Printing
+from daemon.cli.session import scope_of, session
+from daemon.cli.text import age, columns
+from daemon.cli.views import entry_view
+
+
+async def history(
+    scope: Annotated[str, Parameter(help="BUNDLE/TARGET.")],
+    /,
+    *,
+    limit: Annotated[int | None, Parameter(help="Only the newest so many changes.")] = None,
+    place: Place = DEFAULT_PLACE,
+    printing: Printing = DEFAULT_PRINTING,
+) -> None:
+    """Every change of a scope's pointer, the newest first."""
+    async with session(place, printing) as opened:
+        pointer = (await opened.bucket.reader.existing(scope_of(scope))).pointer
+        entries = await opened.bucket.reader.history(pointer)
+        views = [entry_view(entry) for entry in reversed(entries)][:limit]
+        rows = [
+            (
+                view["sequence"],
+                view["kind"],
+                _state(view["live"]),
+                _state(view["desired"]),
+                ", ".join(map(_state, view["published"])),
+                age(view["at"], opened.now),
+                view["by"],
+                view["reason"],
+            )
+            for view in views
+        ]
+        header = ("SEQUENCE", "KIND", "LIVE", "DESIRED", "PUBLISHED", "AGE", "BY", "REASON")
+        opened.printer.data({"scope": scope, "history": views}, columns(header, rows))
+
+
+def _state(name: str | None) -> str:
+    return (name or "").partition("@")[0]

@@ -1,0 +1,79 @@
+"""`rebundle hold` and `rebundle resume`: keep live where it is, and let it follow desired again."""
+
+from typing import Annotated
+
+from cyclopts import Parameter
+
+from daemon.cli.acting import act, preview, tell
+from daemon.cli.codes import DONE, FAILED
+from daemon.cli.diff import compare
+from daemon.cli.options import DEFAULT_ACTOR, DEFAULT_PLACE, DEFAULT_PRINTING, Actor, Place, Printing
+from daemon.cli.output import confirm
+from daemon.cli.session import Session, scope_of, session
+from daemon.publishing import protocol
+from daemon.publishing.errors import Refused
+from daemon.publishing.operations import Done, Verb
+from daemon.publishing.pointer import Pointer
+from daemon.publishing.protocol import Writing
+from renderers.model import Scope
+
+
+async def hold(
+    scope: Annotated[str, Parameter(help="BUNDLE/TARGET.")],
+    /,
+    *,
+    reason: Annotated[str, Parameter(help="Why; recorded in the history.")],
+    actor: Actor = DEFAULT_ACTOR,
+    place: Place = DEFAULT_PLACE,
+    printing: Printing = DEFAULT_PRINTING,
+) -> None:
+    """Keep what is live; new states are published and wait."""
+    async with session(place, printing) as opened:
+        await act(opened, scope_of(scope), protocol.hold, name="hold", actor=actor, reason=reason)
+
+
+async def resume(
+    scope: Annotated[str, Parameter(help="BUNDLE/TARGET.")],
+    /,
+    *,
+    reason: Annotated[str, Parameter(help="Why; recorded in the history.")] = "",
+    yes: Annotated[bool, Parameter(alias="-y", negative=(), help="Do not ask.")] = False,
+    dry_run: Annotated[bool, Parameter(negative=(), help="Show what would change, change nothing.")] = False,
+    actor: Actor = DEFAULT_ACTOR,
+    place: Place = DEFAULT_PLACE,
+    printing: Printing = DEFAULT_PRINTING,
+) -> int:
+    """Show the difference, ask, then make desired live and let live follow it again."""
+    async with session(place, printing) as opened:
+        named = scope_of(scope)
+        planned = await preview(opened, named, protocol.resume, actor=actor, reason=reason)
+        opened.printer.say(await _outlook(opened, named, planned))
+        if dry_run:
+            tell(opened.printer, "resume", planned, dry_run=True)
+            return DONE
+        if planned.changed and not confirm(f"Resume {scope}?", yes=yes, printer=opened.printer):
+            opened.printer.warn("nothing was changed")
+            return FAILED
+        verb = protocol.resume if yes else _resume_to(planned)
+        await act(opened, named, verb, name="resume", actor=actor, reason=reason)
+        return DONE
+
+
+def _resume_to(planned: Done) -> Verb:
+    """Refuses if desired has moved on since its difference was shown."""
+    agreed = planned.after.desired
+
+    def verb(pointer: Pointer, writing: Writing) -> Pointer | None:
+        if (pointer.desired and pointer.desired.id) != (agreed and agreed.id):
+            raise Refused("a newer state was published meanwhile: look at the difference again")
+        return protocol.resume(pointer, writing)
+
+    return verb
+
+
+async def _outlook(opened: Session, scope: Scope, planned: Done) -> str:
+    live, desired = planned.before.live, planned.after.live
+    if desired is None or live is None or live.id == desired.id:
+        return f"live is desired already: {desired.state if desired else 'nothing'}"
+    compared = await compare(opened, scope, live, desired)
+    return f"live: {live.state} ({live.revision}) → {desired.state} ({desired.revision})\n{compared.summary}"

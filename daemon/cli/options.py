@@ -1,0 +1,81 @@
+"""Options that many verbs share, as flat groups of flags.
+
+Each group is a frozen dataclass that cyclopts spreads over the verb's own flags. What a setting means, and which other
+sources it may come from, is `daemon.settings`' business.
+"""
+
+import getpass
+import os
+import socket
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Literal
+
+from cyclopts import Group, Parameter
+
+SHARED = Group("Shared options", sort_key=10)
+Format = Literal["table", "json", "yaml"]
+
+
+@Parameter(name="*", group=SHARED)
+@dataclass(frozen=True, slots=True)
+class Prose:
+    """How people are spoken to."""
+
+    quiet: Annotated[bool, Parameter(alias="-q", negative=(), help="Only data and errors, no prose.")] = False
+    no_color: Annotated[bool, Parameter(negative=(), help="No colours; NO_COLOR does the same.")] = False
+    debug: Annotated[bool, Parameter(negative=(), help="Show the trace of an error.")] = False
+
+
+@Parameter(name="*", group=SHARED)
+@dataclass(frozen=True, slots=True)
+class Printing(Prose):
+    """How the result is printed, too."""
+
+    output: Annotated[Format, Parameter(alias="-o", help="How data is printed.")] = "table"
+
+
+@Parameter(name="*", group=SHARED)
+@dataclass(frozen=True, slots=True)
+class Place:
+    """Which bucket."""
+
+    bucket: Annotated[str | None, Parameter(help="Folder or URL; else REBUNDLE_BUCKET, the file, var/bucket.")] = None
+    config: Annotated[Path | None, Parameter(help="Settings file (TOML).")] = None
+
+
+@Parameter(name="*", group=SHARED)
+@dataclass(frozen=True, slots=True)
+class JournalPlace:
+    """Which journal."""
+
+    journal: Annotated[
+        Path | None, Parameter(help="The journal's file; else REBUNDLE_JOURNAL__PATH, the file, var/journal.db.")
+    ] = None
+
+
+@Parameter(name="*", group=SHARED)
+@dataclass(frozen=True, slots=True)
+class Actor:
+    """Who is recorded as having done it."""
+
+    by: Annotated[str | None, Parameter(help="Who is recorded; else user@host.")] = None
+
+    @property
+    def name(self) -> str:
+        """As it is recorded."""
+        return self.by or f"{_user()}@{socket.gethostname()}"
+
+
+DEFAULT_PROSE = Prose()
+DEFAULT_PRINTING = Printing()
+DEFAULT_PLACE = Place()
+DEFAULT_JOURNAL_PLACE = JournalPlace()
+DEFAULT_ACTOR = Actor()
+
+
+def _user() -> str:
+    try:
+        return getpass.getuser()
+    except (KeyError, OSError):
+        return f"uid-{os.getuid()}"  # a container's numeric user has no name

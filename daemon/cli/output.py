@@ -1,0 +1,97 @@
+"""How results are printed: one document, as a table for people or as JSON or YAML for programs.
+
+The document is the source: a table shows parts of it, made by `text`, with what is not printable escaped, since names
+and reasons come from elsewhere. Colours only on a terminal.
+"""
+
+import json
+import sys
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any, Final, TextIO
+
+import yaml
+
+from daemon.cli.failures import UsageError
+from daemon.cli.options import Format, Printing, Prose
+from daemon.cli.text import plain
+
+SCHEMA_VERSION: Final = 1
+_BOLD, _RED, _GREEN, _YELLOW, _PLAIN = "\033[1m", "\033[31m", "\033[32m", "\033[33m", "\033[0m"
+
+Document = Mapping[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
+class Printer:
+    """Prints results to one stream and prose to another."""
+
+    format: Format
+    quiet: bool
+    terminal: bool
+    colors: bool
+    stdout: TextIO
+    stderr: TextIO
+
+    @classmethod
+    def of(cls, prose: Prose, environ: Mapping[str, str]) -> "Printer":
+        """As the flags, the environment and the terminal say (no-color.org)."""
+        terminal = sys.stdout.isatty()
+        wanted = not (prose.no_color or environ.get("NO_COLOR") or environ.get("TERM") == "dumb")
+        output = prose.output if isinstance(prose, Printing) else "table"
+        return cls(output, prose.quiet, terminal, terminal and wanted, sys.stdout, sys.stderr)
+
+    def data(self, document: Document, lines: Iterable[str]) -> None:
+        """The result: `document`, or (as a table) `lines`, which the caller made of the same values."""
+        match self.format:
+            case "json":
+                self.stdout.write(json.dumps({"schemaVersion": SCHEMA_VERSION, **document}, indent=2) + "\n")
+            case "yaml":
+                self.stdout.write(yaml.safe_dump({"schemaVersion": SCHEMA_VERSION, **document}, sort_keys=False))
+            case "table":
+                for line in lines:
+                    self.stdout.write(line + "\n")
+
+    def text(self, text: str) -> None:
+        """A result that is text by itself, whatever the format."""
+        self.stdout.write(text)
+
+    def say(self, text: str) -> None:
+        """Prose for people; goes to standard error, and nowhere with --quiet."""
+        if not self.quiet:
+            self.stderr.write("\n".join(plain(line) for line in text.splitlines()) + "\n")
+
+    def warn(self, text: str) -> None:
+        """What must be seen, also with --quiet."""
+        self.stderr.write("\n".join(plain(line) for line in text.splitlines()) + "\n")
+
+    def good(self, text: str) -> str:
+        """Coloured as something that is as it should be."""
+        return self._colored(text, _GREEN)
+
+    def bad(self, text: str) -> str:
+        """Coloured as something that needs a person."""
+        return self._colored(text, _RED)
+
+    def heading(self, text: str) -> str:
+        """Coloured as a heading."""
+        return self._colored(text, _BOLD)
+
+    def _colored(self, text: str, color: str) -> str:
+        return f"{color}{text}{_PLAIN}" if self.colors else text
+
+
+def confirm(question: str, *, yes: bool, printer: Printer, stdin: TextIO | None = None) -> bool:
+    """Whether to go on: `--yes` says so, or somebody at the terminal does.
+
+    Raises:
+        UsageError: nobody can be asked.
+    """
+    if yes:
+        return True
+    asked = stdin or sys.stdin
+    if not asked.isatty():
+        raise UsageError("this changes what is live, and nobody can be asked here: repeat it with --yes")
+    printer.stderr.write(f"{plain(question)} [y/N] ")
+    printer.stderr.flush()
+    return asked.readline().strip().lower() in {"y", "yes"}

@@ -1,0 +1,27 @@
+"""`rebundle pin`: a publication that retention must keep."""
+
+from typing import Annotated
+
+from cyclopts import Parameter
+
+from daemon.cli.acting import act
+from daemon.cli.options import DEFAULT_ACTOR, DEFAULT_PLACE, DEFAULT_PRINTING, Actor, Place, Printing
+from daemon.cli.session import scope_of, session
+from daemon.publishing import operations
+
+
+async def pin(
+    scope: Annotated[str, Parameter(help="BUNDLE/TARGET.")],
+    state: Annotated[str, Parameter(help="Retained state: its id or unique beginning, or STATE@ATTEMPT.")],
+    /,
+    *,
+    lift: Annotated[bool, Parameter(negative=(), help="Stop keeping it.")] = False,
+    reason: Annotated[str, Parameter(help="Why; recorded in the history.")] = "",
+    actor: Actor = DEFAULT_ACTOR,
+    place: Place = DEFAULT_PLACE,
+    printing: Printing = DEFAULT_PRINTING,
+) -> None:
+    """Keep a state that can be rolled back to, whatever its age, or stop keeping it."""
+    async with session(place, printing) as opened:
+        verb = operations.pin(state, pinned=not lift)
+        await act(opened, scope_of(scope), verb, name="unpin" if lift else "pin", actor=actor, reason=reason)

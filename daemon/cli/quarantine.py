@@ -1,0 +1,34 @@
+"""`rebundle quarantine`: a composition that must not become live by itself, whatever its id."""
+
+from typing import Annotated
+
+from cyclopts import Parameter
+
+from daemon.cli.acting import act
+from daemon.cli.failures import UsageError
+from daemon.cli.options import DEFAULT_ACTOR, DEFAULT_PLACE, DEFAULT_PRINTING, Actor, Place, Printing
+from daemon.cli.session import scope_of, session
+from daemon.publishing import operations
+
+
+async def quarantine(
+    scope: Annotated[str, Parameter(help="BUNDLE/TARGET.")],
+    state: Annotated[str, Parameter(help="A retained state with the composition.")],
+    /,
+    *,
+    reason: Annotated[str, Parameter(help="Why; recorded in the history.")],
+    lift: Annotated[bool, Parameter(negative=(), help="Accept the composition again; `resume` makes it live.")] = False,
+    rollback_to: Annotated[
+        str | None, Parameter(help="State to go back to, held; needed when the composition is live.")
+    ] = None,
+    actor: Actor = DEFAULT_ACTOR,
+    place: Place = DEFAULT_PLACE,
+    printing: Printing = DEFAULT_PRINTING,
+) -> None:
+    """Reject the composition of a state, or accept it again."""
+    if lift and rollback_to is not None:
+        raise UsageError("--rollback-to belongs to a new quarantine: leave it out with --lift")
+    verb = operations.lift_quarantine(state) if lift else operations.quarantine(state, rollback_to=rollback_to)
+    name = "quarantine lifted" if lift else "quarantine"
+    async with session(place, printing) as opened:
+        await act(opened, scope_of(scope), verb, name=name, actor=actor, reason=reason)

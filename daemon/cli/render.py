@@ -1,0 +1,130 @@
+"""`rebundle render`: a composition's bundle in a folder; no bucket, no network, no daemon.
+
+What is written has passed the gate. A manifest is rendered with the defaults it records, and where this release's
+renderer is the one that wrote it, the same content digest must come out (protocol 6).
+"""
+
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Annotated, Any, Final
+
+from cyclopts import Parameter
+
+from daemon import interpretation
+from daemon.cli.files import check_vacant, read_input, write_tree
+from daemon.cli.options import DEFAULT_PROSE, SHARED, Place, Prose
+from daemon.cli.session import load_settings, printer_of
+from daemon.cli.text import pairs
+from daemon.publishing import archive, manifest
+from daemon.publishing.errors import VerificationFailed
+from daemon.publishing.manifest import Manifest
+from events import cloudevents, strictjson
+from events.errors import InvalidEvent, Problem
+from events.model import BUNDLE_STATE_CREATED
+from renderers import bundle, gate
+from renderers.model import Composition, RenderDefaults, RenderedFile, Stamp
+
+_UNPUBLISHED: Final = Stamp(state="unpublished", revision="0")
+
+
+@dataclass(frozen=True, slots=True)
+class Input:
+    """What is to be rendered, as which state."""
+
+    composition: Composition
+    stamp: Stamp
+    recorded: Manifest | None = None
+    """The manifest it came from."""
+
+
+def render(
+    composition: Annotated[
+        str, Parameter(help="A bundle_state.created event, its data, or a manifest.json; - for standard input.")
+    ],
+    /,
+    *,
+    directory: Annotated[Path, Parameter(name=("--directory", "-o"), help="Where to; absent or empty.")],
+    config: Annotated[
+        Path | None, Parameter(group=SHARED, help="Settings file (TOML) with the [render] defaults.")
+    ] = None,
+    prose: Prose = DEFAULT_PROSE,
+) -> None:
+    """Write README.md, base/ and example/ of a composition into a folder."""
+    printer = printer_of(prose)
+    given = decode_input(read_input(composition))
+    check_vacant(directory)
+    defaults = given.recorded.defaults_value() if given.recorded else load_settings(Place(config=config)).render
+    files = render_checked(given, defaults)
+    write_tree(directory, files)
+    named = (
+        ("scope", given.composition.scope),
+        ("state", f"{given.stamp.state} ({given.stamp.revision})"),
+        ("composition", f"sha256 {given.composition.digest}"),
+        ("directory", directory),
+        ("files", len(files)),
+    )
+    printer.data({}, pairs(named))
+    if given.recorded is not None and not _same_renderer(given.recorded):
+        printer.say(
+            "the manifest was written by another renderer or with other templates: bytes may differ from its own"
+        )
+
+
+def decode_input(body: bytes) -> Input:
+    """What these bytes describe.
+
+    Raises:
+        InvalidEvent: with every problem. VerificationFailed: a manifest that contradicts itself.
+    """
+    document = strictjson.loads(body, most_bytes=cloudevents.FILE_LIMITS.most_bytes)
+    if not isinstance(document, dict):
+        raise InvalidEvent(Problem("$", "must be an event, its data, or a manifest", strictjson.shown(document)))
+    if "specversion" in document:
+        return _of_event(body)
+    if "composition_digest" in document:
+        recorded = manifest.decode(body)
+        return Input(recorded.composition_value(), Stamp(recorded.state, str(recorded.revision)), recorded)
+    return _of_data(document)
+
+
+def render_checked(given: Input, defaults: RenderDefaults) -> tuple[RenderedFile, ...]:
+    """The files, read back by the gate.
+
+    Raises:
+        GateFailure: they are not what the composition says.
+        VerificationFailed: they are not the ones that the manifest describes.
+    """
+    rendered = bundle.Renderer().render(given.composition, defaults, given.stamp)
+    gate.check(given.composition, defaults, rendered)
+    recorded = given.recorded
+    if recorded is not None and _same_renderer(recorded):
+        digest = archive.content_digest(archive.digest_files(rendered.files))
+        if digest != recorded.content_digest:
+            raise VerificationFailed(f"the content digest is {digest}, the manifest says {recorded.content_digest}")
+    return rendered.files
+
+
+def _same_renderer(recorded: Manifest) -> bool:
+    return (recorded.renderer, recorded.templates) == (bundle.RENDERER_VERSION, bundle.TEMPLATES_DIGEST)
+
+
+def _of_event(body: bytes) -> Input:
+    event = cloudevents.decode_structured(body, cloudevents.FILE_LIMITS)
+    change = interpretation.interpret(event)
+    if not isinstance(change, interpretation.StateCreated):
+        raise InvalidEvent(
+            Problem("$.type", f"must be {BUNDLE_STATE_CREATED}: it alone has a whole composition", event.type)
+        )
+    return Input(change.composition, Stamp(change.state, str(change.revision)))
+
+
+def _of_data(data: dict[str, Any]) -> Input:
+    try:
+        composition = interpretation.composition_of(data)
+    except InvalidEvent as error:
+        problems = (replace(each, path="$" + each.path.removeprefix("$.data")) for each in error.problems)
+        raise InvalidEvent(*problems) from None
+    state = data.get("state")
+    if not isinstance(state, dict) or "id" not in state or "revision" not in state:
+        return Input(composition, _UNPUBLISHED)
+    return Input(composition, Stamp(str(state["id"]), str(state["revision"])))

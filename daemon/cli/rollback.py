@@ -1,0 +1,70 @@
+"""`rebundle rollback`: an earlier state becomes live, and stays so."""
+
+from typing import Annotated
+
+from cyclopts import Parameter
+
+from daemon.cli.acting import preview, tell
+from daemon.cli.codes import DONE, FAILED
+from daemon.cli.diff import compare
+from daemon.cli.options import DEFAULT_ACTOR, DEFAULT_PLACE, DEFAULT_PRINTING, Actor, Place, Printing
+from daemon.cli.output import confirm
+from daemon.cli.session import Session, scope_of, session
+from daemon.cli.text import age
+from daemon.publishing import operations
+from daemon.publishing.operations import Done
+from renderers.model import Scope
+
+
+async def rollback(
+    scope: Annotated[str, Parameter(help="BUNDLE/TARGET.")],
+    state: Annotated[str, Parameter(help="Retained state: its id or unique beginning, or STATE@ATTEMPT.")],
+    /,
+    *,
+    reason: Annotated[str, Parameter(help="Why; recorded in the history.")],
+    yes: Annotated[bool, Parameter(alias="-y", negative=(), help="Do not ask.")] = False,
+    dry_run: Annotated[bool, Parameter(negative=(), help="Show what would change, change nothing.")] = False,
+    discard_newer: Annotated[
+        bool, Parameter(negative=(), help="Drop what is desired for the state, too, and hold nothing.")
+    ] = False,
+    expected_live: Annotated[
+        str | None, Parameter(help="Refuse if another state is live by the time the change is made.")
+    ] = None,
+    actor: Actor = DEFAULT_ACTOR,
+    place: Place = DEFAULT_PLACE,
+    printing: Printing = DEFAULT_PRINTING,
+) -> int:
+    """Show the difference, ask, then make an earlier state live and hold it there."""
+    async with session(place, printing) as opened:
+        named = scope_of(scope)
+        verb = operations.rollback(state, discard_newer=discard_newer, expected_live=expected_live)
+        planned = await preview(opened, named, verb, actor=actor, reason=reason)
+        opened.printer.say(await _outlook(opened, named, planned))
+        if discard_newer:
+            opened.printer.warn("an event that is still waiting folds onto this state, and goes live: nothing is held")
+        if dry_run:
+            tell(opened.printer, "rollback", planned, dry_run=True)
+            return DONE
+        if planned.changed and not confirm(f"Roll {scope} back?", yes=yes, printer=opened.printer):
+            opened.printer.warn("nothing was changed")
+            return FAILED
+        if not yes and planned.before.live is not None:
+            # What was agreed to is the difference that was shown.
+            expected = expected_live or planned.before.live.state
+            verb = operations.rollback(state, discard_newer=discard_newer, expected_live=expected)
+        done = await opened.bucket.operations.carry_out(named, verb, actor.name, reason)
+        tell(opened.printer, "rollback", done)
+        return DONE
+
+
+async def _outlook(opened: Session, scope: Scope, planned: Done) -> str:
+    """What would be different, and how old the target is."""
+    before, target = planned.before.live, planned.after.live
+    assert target is not None
+    told = f"{target.state} ({target.revision}), published {age(target.at, opened.now)} ago"
+    if before is None:
+        return f"live: nothing → {told}"
+    if before.id == target.id:
+        return f"live stays {told}"
+    compared = await compare(opened, scope, before, target)
+    return f"live: {before.state} ({before.revision}) → {told}\n{compared.summary}"

@@ -1,0 +1,65 @@
+"""`rebundle scopes`: what the bucket has."""
+
+import asyncio
+
+from daemon.cli.options import DEFAULT_PLACE, DEFAULT_PRINTING, Place, Printing
+from daemon.cli.session import Session, session
+from daemon.cli.text import age, columns
+from daemon.cli.views import View, pointer_view
+from daemon.publishing.errors import PublishingError
+from renderers.model import Scope
+
+
+async def scopes(*, place: Place = DEFAULT_PLACE, printing: Printing = DEFAULT_PRINTING) -> None:
+    """Every scope of the bucket, one to a line."""
+    async with session(place, printing) as opened:
+        found = await opened.bucket.reader.scopes()
+        views = await asyncio.gather(*(pointer_or_error(opened, scope) for scope in found))
+        rows = [
+            (
+                view["scope"],
+                _state(view["live"]),
+                _state(view["desired"]),
+                view["sequence"],
+                _note(view),
+                _age(view, opened),
+            )
+            for view in views
+        ]
+        if not found:
+            opened.printer.say(f"nothing is published in {opened.settings.bucket} yet")
+        opened.printer.data({"scopes": views}, columns(("SCOPE", "LIVE", "DESIRED", "SEQUENCE", "NOTE", "AGE"), rows))
+
+
+async def pointer_or_error(opened: Session, scope: Scope) -> View:
+    """Where a scope stands; one that cannot be read says why, and does not hide the others."""
+    try:
+        pointer = (await opened.bucket.reader.existing(scope)).pointer
+    except PublishingError as error:
+        gone: View = {
+            "sequence": None,
+            "live": None,
+            "desired": None,
+            "hold": None,
+            "quarantined": [],
+            "changed_at": None,
+        }
+        return {"scope": str(scope), **gone, "error": str(error)}
+    changed_at = pointer.history[-1].at if pointer.history else None
+    return {**pointer_view(pointer), "changed_at": changed_at, "error": None}
+
+
+def _state(publication: View | None) -> str | None:
+    return publication["state"] if publication else None
+
+
+def _age(view: View, opened: Session) -> str:
+    return age(view["changed_at"], opened.now)
+
+
+def _note(view: View) -> str:
+    if view["error"]:
+        return "unreadable: see `rebundle status`"
+    if view["hold"]:
+        return "held"
+    return "retired" if view["live"] is None and view["desired"] is None else ""

@@ -1,0 +1,86 @@
+"""Opens what a verb works on: the bucket, the journal. Closes it afterwards.
+
+One event loop per command. The clock, the printer and the opened things travel together as a `Session`.
+"""
+
+import os
+from collections.abc import AsyncIterator, Mapping
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+
+from daemon import settings
+from daemon.cli.failures import UsageError
+from daemon.cli.options import JournalPlace, Place, Printing, Prose
+from daemon.cli.output import Printer
+from daemon.lifecycle import SystemRuntime
+from daemon.settings import Settings
+from daemon.wiring import Bucket, open_bucket
+from events.journal import Journal
+from renderers.model import Scope
+
+
+@dataclass(frozen=True, slots=True)
+class Session:
+    """A verb's surroundings."""
+
+    settings: Settings
+    bucket: Bucket
+    runtime: SystemRuntime
+    printer: Printer
+
+    @property
+    def now(self) -> datetime:
+        """The time, for ages."""
+        return self.runtime.now()
+
+
+def load_settings(place: Place, flags: Mapping[str, Any] | None = None) -> Settings:
+    """The settings that flags, environment and file make.
+
+    Raises:
+        SettingsError: with every problem.
+    """
+    return settings.load({"bucket": place.bucket, **(flags or {})}, os.environ, place.config).settings
+
+
+def printer_of(prose: Prose) -> Printer:
+    """Prints to this process's own streams."""
+    return Printer.of(prose, os.environ)
+
+
+@asynccontextmanager
+async def session(place: Place, printing: Printing, journal: JournalPlace | None = None) -> AsyncIterator[Session]:
+    """The bucket that the options name, opened."""
+    flags = {"journal.path": journal.journal} if journal else {}
+    loaded = load_settings(place, flags)
+    runtime = SystemRuntime()
+    try:
+        yield Session(loaded, open_bucket(loaded.bucket, runtime), runtime, printer_of(printing))
+    finally:
+        runtime.close()
+
+
+@asynccontextmanager
+async def opened_journal(loaded: Settings, runtime: SystemRuntime) -> AsyncIterator[Journal]:
+    """The journal, beside a daemon that may be running.
+
+    Raises:
+        JournalMissing: there is none at that path.
+    """
+    journal = await Journal.open(loaded.journal.path, clock=runtime.now, token=runtime.token, run=False)
+    async with journal:
+        yield journal
+
+
+def scope_of(text: str) -> Scope:
+    """The scope that an argument names.
+
+    Raises:
+        UsageError: it is no scope.
+    """
+    try:
+        return Scope.parse(text)
+    except ValueError as error:
+        raise UsageError(f"{text!r} is not a scope: expected BUNDLE/TARGET; `rebundle scopes` lists them") from error

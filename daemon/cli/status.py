@@ -1,0 +1,189 @@
+"""`rebundle status`: what is live where, what waits, and what needs a person.
+
+Of an event it tells what became of it in each scope. The journal is looked at where its file is; without one the
+bucket is told of alone.
+"""
+
+import asyncio
+from collections.abc import Iterable, Iterator
+from typing import Annotated, Any
+
+from cyclopts import Parameter
+
+from daemon.cli.options import (
+    DEFAULT_JOURNAL_PLACE,
+    DEFAULT_PLACE,
+    DEFAULT_PRINTING,
+    JournalPlace,
+    Place,
+    Printing,
+)
+from daemon.cli.output import Printer
+from daemon.cli.scopes import pointer_or_error
+from daemon.cli.session import Session, opened_journal, session
+from daemon.cli.text import age, columns, pairs, plain
+from daemon.cli.views import View, attention, backlog_view, event_view, survey_view
+from daemon.publishing.errors import NotFound, PublishingError
+from events.errors import EventError, JournalMissing
+from renderers.model import Scope
+
+
+async def status(
+    what: Annotated[str | None, Parameter(help="A scope (BUNDLE/TARGET), or the id of an event.")] = None,
+    /,
+    *,
+    journal: JournalPlace = DEFAULT_JOURNAL_PLACE,
+    place: Place = DEFAULT_PLACE,
+    printing: Printing = DEFAULT_PRINTING,
+) -> None:
+    """The bucket, one scope, or one event."""
+    async with session(place, printing, journal) as opened:
+        scopes = await opened.bucket.reader.scopes()
+        chosen = scopes if what is None else tuple(scope for scope in scopes if str(scope) == what)
+        if what is not None and not chosen:
+            await _tell_event(opened, what)
+            return
+        views = await asyncio.gather(*(scope_view(opened, scope) for scope in chosen))
+        waiting = await _backlog(opened)
+        for view in views:
+            view["attention"] = [*attention(view), *_waiting_attention(view["scope"], waiting)]
+        document = {"bucket": opened.settings.bucket, "scopes": views, "journal": waiting}
+        opened.printer.data(document, _lines(document, opened, what))
+
+
+async def scope_view(opened: Session, scope: Scope) -> View:
+    """A scope's pointer, and how its live tree stands."""
+    view = await pointer_or_error(opened, scope)
+    tree: View | None = None
+    if view["live"] is not None:
+        try:
+            tree = survey_view(await opened.bucket.live_tree.survey(scope))
+        except PublishingError as error:
+            view["error"] = str(error)
+    return {**view, "live_tree": tree}
+
+
+async def _backlog(opened: Session) -> View:
+    try:
+        async with opened_journal(opened.settings, opened.runtime) as journal:
+            return {"path": str(opened.settings.journal.path), "error": None, **backlog_view(await journal.backlog())}
+    except JournalMissing:
+        return {"path": None, "error": None}
+    except EventError as error:
+        return {"path": str(opened.settings.journal.path), "error": str(error)}
+
+
+async def _tell_event(opened: Session, event_id: str) -> None:
+    try:
+        async with opened_journal(opened.settings, opened.runtime) as journal:
+            found = await journal.find(event_id)
+    except JournalMissing:
+        found = ()
+    if not found:
+        bucket, path = opened.settings.bucket, opened.settings.journal.path
+        raise NotFound(f"{event_id} is neither a scope of {bucket} nor an event of the journal {path}")
+    views = [event_view(each) for each in found]
+    opened.printer.data({"events": views}, _event_lines(views))
+
+
+def _event_lines(views: Iterable[View]) -> Iterator[str]:
+    for view in views:
+        told = "settled" if view["settled_at"] else "waiting"
+        yield from pairs(
+            [("event", view["id"]), ("source", view["source"]), ("type", view["type"]), ("position", view["position"])]
+        )
+        yield from pairs([("accepted", view["accepted_at"]), ("status", told)])
+        rows = [
+            (
+                lane["scope"],
+                lane["outcome"] or "waiting",
+                lane["state"],
+                lane["attempts"],
+                lane["error"] or lane["reason"],
+            )
+            for lane in view["scopes"]
+        ]
+        yield from columns(("SCOPE", "OUTCOME", "STATE", "FAILED TRIES", "WHY"), rows)
+
+
+def _waiting_attention(scope: str, waiting: View) -> Iterator[str]:
+    for lane in waiting.get("lanes", ()):
+        if lane["scope"] == scope and lane["error"]:
+            tries = f"{lane['waiting']} events wait since {lane['oldest']}, {lane['attempts']} failed tries"
+            yield f"{tries}: {lane['error']}"
+
+
+def _lines(document: View, opened: Session, what: str | None) -> Iterator[str]:
+    printer = opened.printer
+    rows = [_row(view, opened) for view in document["scopes"]]
+    yield from columns(("SCOPE", "LIVE", "DESIRED", "HOLD", "LIVE TREE", "OVERRIDES", "QUARANTINED"), rows)
+    if what is not None:
+        for view in document["scopes"]:
+            yield from _files(view)
+    yield from _journal_lines(document["journal"], opened)
+    needs = [(view["scope"], why) for view in document["scopes"] for why in view["attention"]]
+    yield ""
+    if not needs:
+        yield printer.good("nothing needs attention")
+        return
+    yield printer.bad("needs attention")
+    yield from (f"  {plain(scope)}: {plain(why)}" for scope, why in needs)
+
+
+def _row(view: View, opened: Session) -> tuple[Any, ...]:
+    tree = view["live_tree"]
+    if view["error"]:
+        return (view["scope"], "unreadable", None, None, None, None, None)
+    synced = None if tree is None else ("synced" if tree["synced"] else "behind")
+    overrides = len(tree["overrides"]) if tree else None
+    held = f"{age(view['hold']['at'], opened.now)} by {view['hold']['by']}" if view["hold"] else None
+    return (
+        view["scope"],
+        _named(view["live"]) or "retired",
+        _named(view["desired"]),
+        held,
+        synced,
+        overrides,
+        len(view["quarantined"]) or None,
+    )
+
+
+def _named(publication: View | None) -> str | None:
+    return f"{publication['state']} ({publication['revision']})" if publication else None
+
+
+def _files(view: View) -> Iterator[str]:
+    tree = view["live_tree"] or {}
+    for key, words in (
+        ("overrides", "override, kept as it is"),
+        ("deleted_by_operator", "deleted by an operator, stays deleted"),
+        ("pending", "to be written at the next pass"),
+        ("foreign", "edited by hand in base/"),
+        ("strays", "nobody's"),
+    ):
+        yield from (f"  {plain(path)}: {words}" for path in tree.get(key, ()))
+
+
+def _journal_lines(waiting: View, opened: Session) -> Iterator[str]:
+    if waiting["path"] is None:
+        return
+    yield ""
+    if waiting["error"]:
+        yield _broken(waiting, opened.printer)
+        return
+    oldest = f", the oldest for {age(waiting['oldest'], opened.now)}" if waiting["oldest"] else ""
+    yield f"journal {plain(waiting['path'])}: {waiting['events']} events wait{oldest}"
+    if waiting["dead_letters"]:
+        yield opened.printer.bad(f"  {waiting['dead_letters']} dead letters: `rebundle dead-letters list`")
+    if waiting["rejected"]:
+        yield f"  {waiting['rejected']} rejected: `rebundle dead-letters list --rejected`"
+    rows = [
+        (lane["scope"], lane["waiting"], age(lane["oldest"], opened.now), lane["attempts"], lane["error"])
+        for lane in waiting["lanes"]
+    ]
+    if rows:
+        yield from columns(("SCOPE", "WAITING", "OLDEST", "FAILED TRIES", "LAST ERROR"), rows)
+
+
+def _broken(waiting: View, printer: Printer) -> str:
+    return printer.bad(f"journal {plain(waiting['path'])}: {plain(waiting['error'])}")

@@ -1,0 +1,52 @@
+"""Text for people: escaped, aligned, ages in words. Pure."""
+
+import unicodedata
+from collections.abc import Iterable, Sequence
+from datetime import datetime
+
+Rows = Iterable[Sequence[object]]
+
+
+def plain(text: object) -> str:
+    """The text with every character that could steer a terminal, or hide, written as an escape."""
+    return "".join(each if each.isprintable() else _escaped(each) for each in str(text))
+
+
+def _escaped(character: str) -> str:
+    return character.encode("unicode_escape", "surrogatepass").decode("ascii")
+
+
+def columns(header: Sequence[str], rows: Rows) -> list[str]:
+    """Lines of a table without rules, columns three blanks apart; nothing is wrapped or cut."""
+    cells = [list(header), *([plain("-" if each is None or each == "" else each) for each in row] for row in rows)]
+    widths = [max(map(_width, column)) for column in zip(*cells, strict=True)]
+    return ["   ".join(map(_padded, row, widths)).rstrip() for row in cells]
+
+
+def pairs(named: Iterable[tuple[str, object]]) -> list[str]:
+    """Lines of names and values, the values one below the other; absent ones are left out."""
+    told = [(name, plain(value)) for name, value in named if value not in {None, ""}]
+    width = max((len(name) for name, _ in told), default=0) + 2
+    return [f"{name + ':':<{width}} {value}" for name, value in told]
+
+
+def _width(text: str) -> int:
+    return sum(2 if unicodedata.east_asian_width(each) in "WF" else not unicodedata.combining(each) for each in text)
+
+
+def _padded(text: str, width: int) -> str:
+    return text + " " * (width - _width(text))
+
+
+def age(since: str | None, now: datetime) -> str:
+    """How long ago a time of ours was, roughly: 45s, 12m, 5h, 3d."""
+    if since is None:
+        return "-"
+    try:
+        seconds = int((now - datetime.fromisoformat(since)).total_seconds())
+    except ValueError:
+        return "?"
+    for unit, size, most in (("s", 1, 120), ("m", 60, 7_200), ("h", 3_600, 172_800)):
+        if seconds < most:
+            return f"{max(seconds, 0) // size}{unit}"
+    return f"{seconds // 86_400}d"

@@ -1,0 +1,159 @@
+"""`rebundle verify`: what is stored, checked from the pointer down.
+
+Pointer, history chunks, and of each publication the manifest's digest, the composition's, the archive's, every file's;
+then the live tree against live. A failed check hides none of the others. Exit 5 if one failed.
+"""
+
+from collections.abc import AsyncIterator, Awaitable, Iterable, Sequence
+from dataclasses import dataclass
+from typing import Annotated
+
+from cyclopts import Parameter
+
+from daemon.cli.codes import DONE, VERIFICATION
+from daemon.cli.failures import UsageError
+from daemon.cli.options import DEFAULT_PLACE, DEFAULT_PRINTING, Place, Printing
+from daemon.cli.output import Printer
+from daemon.cli.selection import publication_of
+from daemon.cli.session import Session, scope_of, session
+from daemon.cli.text import columns, plain
+from daemon.publishing.archive import content_digest, digest_files
+from daemon.publishing.errors import PublishingError, VerificationFailed
+from daemon.publishing.pointer import Pointer, Publication
+from renderers.model import RenderedFile, Scope, canonical_digest
+
+NOT_CHECKED = "signatures: none are configured, so that whoever can write the bucket could have written all of it"
+
+
+@dataclass(frozen=True, slots=True)
+class Check:
+    """One thing that was looked at."""
+
+    scope: str
+    what: str
+    problem: str | None
+
+    @property
+    def ok(self) -> bool:
+        """Whether it is as it should be."""
+        return self.problem is None
+
+
+async def verify(
+    scope: Annotated[str | None, Parameter(help="BUNDLE/TARGET.")] = None,
+    state: Annotated[
+        str | None, Parameter(help="Only this state: its id or unique beginning, STATE@ATTEMPT, live or desired.")
+    ] = None,
+    /,
+    *,
+    every: Annotated[bool, Parameter(name="--all", negative=(), help="Every scope of the bucket.")] = False,
+    place: Place = DEFAULT_PLACE,
+    printing: Printing = DEFAULT_PRINTING,
+) -> int:
+    """Check every retained state of a scope, or one, and the live tree."""
+    if every == (scope is not None):
+        raise UsageError("name a scope, or give --all")
+    async with session(place, printing) as opened:
+        scopes = await opened.bucket.reader.scopes() if scope is None else (scope_of(scope),)
+        checks = [check for each in scopes async for check in _check_scope(opened, each, state)]
+        failed = [check for check in checks if not check.ok]
+        document = {
+            "ok": not failed,
+            "checks": [{"scope": c.scope, "what": c.what, "ok": c.ok, "problem": c.problem} for c in checks],
+            "not_checked": [NOT_CHECKED],
+        }
+        opened.printer.data(document, _lines(checks, opened.printer))
+        opened.printer.say(f"not checked: {NOT_CHECKED}")
+        if failed:
+            opened.printer.warn(f"{len(failed)} of {len(checks)} checks failed")
+        return VERIFICATION if failed else DONE
+
+
+async def _check_scope(opened: Session, scope: Scope, state: str | None) -> AsyncIterator[Check]:
+    reader = opened.bucket.reader
+    try:
+        pointer = (await reader.existing(scope)).pointer
+    except VerificationFailed as error:
+        yield Check(str(scope), "pointer", str(error))
+        return
+    yield Check(str(scope), f"pointer, sequence {pointer.sequence}", _pointer_problem(pointer))
+    yield await _check(scope, "history", _check_history(opened, pointer))
+    chosen = pointer.retained if state is None else (publication_of(pointer, state),)
+    for publication in reversed(chosen):
+        yield await _check(scope, f"state {publication.id}", _check_publication(opened, scope, publication))
+    if pointer.live is not None and chosen and (state is None or publication_of(pointer, state).id == pointer.live.id):
+        yield await _check(scope, "live tree", _check_live_tree(opened, scope))
+
+
+async def _check(scope: Scope, what: str, checking: Awaitable[None]) -> Check:
+    try:
+        await checking
+    except PublishingError as error:
+        return Check(str(scope), what, str(error))
+    return Check(str(scope), what, None)
+
+
+def _pointer_problem(pointer: Pointer) -> str | None:
+    """What a pointer says that contradicts itself."""
+    newest = pointer.history[-1] if pointer.history else None
+    if newest is None or newest.sequence != pointer.sequence or newest.write != pointer.write:
+        return "its newest history entry is not its own change"
+    retained = {each.id for each in pointer.retained}
+    missing = [each.state for each in (pointer.live, pointer.desired) if each is not None and each.id not in retained]
+    return f"{', '.join(missing)} is live or desired, and not retained" if missing else None
+
+
+async def _check_history(opened: Session, pointer: Pointer) -> None:
+    sequences = [entry.sequence for entry in await opened.bucket.reader.history(pointer)]
+    if sequences != list(range(1, pointer.sequence + 1)):
+        raise VerificationFailed("the history has gaps or repeats: sequences are " + _short(sequences))
+
+
+async def _check_publication(opened: Session, scope: Scope, publication: Publication) -> None:
+    reader = opened.bucket.reader
+    manifest = await reader.manifest(scope, publication)
+    composition = manifest.composition_value()
+    if composition.digest != publication.composition or str(composition.scope) != str(scope):
+        raise VerificationFailed("its composition is not the one the pointer means")
+    if manifest.revision != publication.revision:
+        raise VerificationFailed(f"its revision is {manifest.revision}, the pointer says {publication.revision}")
+    if canonical_digest(manifest.render_defaults) != manifest.render_defaults_digest:
+        raise VerificationFailed("its render defaults do not match their digest")
+    files = await reader.files(scope, publication)
+    if await opened.runtime.offload(_content_digest, files) != manifest.content_digest:
+        raise VerificationFailed("its files do not match the content digest")
+
+
+async def _check_live_tree(opened: Session, scope: Scope) -> None:
+    survey = await opened.bucket.live_tree.survey(scope)
+    seen = survey.seen
+    if survey.in_step:
+        return
+    if seen.kept_aside:
+        raise VerificationFailed(
+            f"edited by hand: {_short(seen.kept_aside)}; the next pass keeps that under .rebundle/replaced/ and "
+            "puts live's bytes back"
+        )
+    if seen.written or survey.removed:
+        raise VerificationFailed(f"not in step with live: {_short([*seen.written, *survey.removed])}")
+    raise VerificationFailed("its marker is behind the pointer; the next pass brings it up")
+
+
+def _content_digest(files: Sequence[RenderedFile]) -> str:
+    return content_digest(digest_files(files))
+
+
+def _short(values: Iterable[object]) -> str:
+    told = [str(value) for value in values]
+    return ", ".join(told[:5]) + (f" and {len(told) - 5} more" if len(told) > 5 else "")
+
+
+def _lines(checks: Sequence[Check], printer: Printer) -> Iterable[str]:
+    header, *rows = columns(
+        ("SCOPE", "CHECKED", "RESULT"), [(c.scope, c.what, "ok" if c.ok else "FAILED") for c in checks]
+    )
+    yield header
+    for check, row in zip(checks, rows, strict=True):
+        yield row if check.ok else printer.bad(row)
+        if check.problem:
+            yield f"  {plain(check.problem)}"

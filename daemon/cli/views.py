@@ -1,0 +1,247 @@
+"""A scope's pointer as the documents that verbs print. Pure.
+
+Names are those of protocol 4. Why a state is not live is decided here, for every verb alike.
+"""
+
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+from daemon.publishing.livetree import Survey, Synced, Unfinished
+from daemon.publishing.operations import Done
+from daemon.publishing.pointer import Entry, Pointer, Publication
+from events.journal import Backlog, DeadLetter, EventStatus, Rejected
+
+View = dict[str, Any]
+
+
+def publication_view(publication: Publication | None) -> View | None:
+    """What is known of a publication without its manifest."""
+    if publication is None:
+        return None
+    return {
+        "state": publication.state,
+        "revision": str(publication.revision),
+        "kind": publication.kind,
+        "attempt": publication.attempt,
+        "published_at": publication.at,
+        "composition": publication.composition,
+        "renderer": publication.renderer,
+        "late": publication.late,
+        "pinned": publication.pinned,
+        "superseded_at": publication.superseded_at,
+    }
+
+
+def state_view(pointer: Pointer, publication: Publication) -> View:
+    """A publication of a scope, with its standing there."""
+    told = publication_view(publication)
+    assert told is not None
+    status, reason = standing(pointer, publication)
+    return told | {
+        "live": _is(pointer.live, publication),
+        "desired": _is(pointer.desired, publication),
+        "status": status,
+        "reason": reason,
+    }
+
+
+def standing(pointer: Pointer, publication: Publication) -> tuple[str, str]:
+    """Live, or why not, in one word and in a sentence."""
+    rejected = next((each for each in pointer.quarantined if each.composition == publication.composition), None)
+    if _is(pointer.live, publication):
+        return "live", ""
+    if rejected is not None:
+        return "quarantined", f"by {rejected.by}: {rejected.reason}"
+    if _is(pointer.desired, publication):
+        return _desired_standing(pointer)
+    if publication.late:
+        return "late", "arrived after a state with a higher revision"
+    return "superseded", _superseded_reason(pointer, publication)
+
+
+def _desired_standing(pointer: Pointer) -> tuple[str, str]:
+    if pointer.hold is not None:
+        return "held", f"by {pointer.hold.by}: {pointer.hold.reason}"
+    return "withheld", "its quarantine was lifted: `resume` makes it live"
+
+
+def _superseded_reason(pointer: Pointer, publication: Publication) -> str:
+    newest = pointer.retained_of(publication.state)[-1]
+    if newest.id != publication.id:
+        return "published again by a newer attempt"
+    return f"since {publication.superseded_at}" if publication.superseded_at else "a newer state came with it"
+
+
+def pointer_view(pointer: Pointer) -> View:
+    """Where a scope stands."""
+    return {
+        "scope": pointer.scope,
+        "sequence": pointer.sequence,
+        "live": publication_view(pointer.live),
+        "desired": publication_view(pointer.desired),
+        "hold": None if pointer.hold is None else pointer.hold.model_dump(mode="json"),
+        "quarantined": [each.model_dump(mode="json") for each in pointer.quarantined],
+    }
+
+
+def entry_view(entry: Entry) -> View:
+    """One change of a scope."""
+    return {
+        "sequence": entry.sequence,
+        "kind": entry.kind,
+        "at": entry.at,
+        "by": entry.by,
+        "reason": entry.reason,
+        "published": list(entry.published),
+        "live": entry.live,
+        "desired": entry.desired,
+        "change": dict(entry.change),
+    }
+
+
+def live_tree_view(result: Synced | Unfinished | None) -> View | None:
+    """What one pass over a live tree did."""
+    match result:
+        case None:
+            return None
+        case Unfinished():
+            return {"synced": False, "sequence": result.sequence, "reason": result.reason}
+        case Synced():
+            return {
+                "synced": True,
+                "sequence": result.sequence,
+                "written": list(result.written),
+                "kept_aside": list(result.kept_aside),
+                "overrides": list(result.overrides),
+                "deleted_by_operator": list(result.deleted_by_operator),
+                "strays": list(result.strays),
+            }
+
+
+def survey_view(survey: Survey) -> View:
+    """How a live tree stands, without touching it."""
+    seen = survey.seen
+    return {
+        "synced": survey.in_step,
+        "sequence": survey.marker.sequence if survey.marker else None,
+        "pending": [*seen.written, *survey.removed],
+        "foreign": list(seen.kept_aside),
+        "overrides": list(seen.overrides),
+        "deleted_by_operator": list(seen.deleted_by_operator),
+        "strays": list(seen.strays),
+    }
+
+
+def done_view(verb: str, done: Done, *, dry_run: bool = False) -> View:
+    """What a verb changed, or would change."""
+    return {
+        "verb": verb,
+        "scope": done.after.scope,
+        "changed": done.changed,
+        "dry_run": dry_run,
+        "before": pointer_view(done.before),
+        "after": pointer_view(done.after),
+        "live_tree": live_tree_view(done.live_tree),
+    }
+
+
+def attention(view: Mapping[str, Any]) -> Iterable[str]:
+    """Why somebody should look at a scope; `view` is one that `status` prints."""
+    if view.get("error"):
+        yield str(view["error"])
+        return
+    live, desired, hold = view["live"], view["desired"], view["hold"]
+    if hold:
+        behind = "" if (live and live["state"]) == (desired and desired["state"]) else f"; {desired['state']} waits"
+        yield f"held by {hold['by']} since {hold['at']}: {hold['reason'] or 'no reason given'}{behind}"
+    elif live != desired and desired:
+        rejected = any(each["composition"] == desired["composition"] for each in view["quarantined"])
+        why = "is quarantined" if rejected else "is not live: `rebundle resume` makes it live"
+        yield f"desired state {desired['state']} {why}"
+    tree = view["live_tree"]
+    if tree and not tree["synced"]:
+        yield f"the live tree is behind ({len(tree['pending'])} files): the daemon's next pass brings it in step"
+    if tree and tree["foreign"]:
+        named = ", ".join(tree["foreign"][:3])
+        yield f"edited by hand in base/, kept aside and replaced at the next pass: {named}"
+    if tree and tree["strays"]:
+        yield f"files in base/ that are nobody's: {', '.join(tree['strays'][:3])}"
+
+
+def backlog_view(backlog: Backlog) -> View:
+    """What waits in the journal."""
+    return {
+        "events": backlog.events,
+        "oldest": backlog.oldest,
+        "undispatched": backlog.undispatched,
+        "dead_letters": backlog.dead_letters,
+        "rejected": backlog.rejected,
+        "lanes": [
+            {
+                "scope": lane.scope,
+                "waiting": lane.waiting,
+                "oldest": lane.oldest,
+                "attempts": lane.attempts,
+                "error": lane.error,
+            }
+            for lane in backlog.lanes
+        ],
+    }
+
+
+def event_view(status: EventStatus) -> View:
+    """What became of an event; the same words as GET /v1/events/{id}."""
+    return {
+        "id": status.identity.id,
+        "source": status.identity.source,
+        "type": status.type,
+        "position": f"{status.position.instance}@{status.position.offset}",
+        "accepted_at": status.accepted_at,
+        "settled_at": status.settled_at,
+        "scopes": [
+            {
+                "scope": lane.scope,
+                "outcome": str(lane.outcome.kind) if lane.outcome else None,
+                "reason": lane.outcome.reason if lane.outcome else None,
+                "state": lane.outcome.state if lane.outcome else None,
+                "settled_at": lane.settled_at,
+                "attempts": lane.attempts,
+                "error": lane.error,
+                "dead_letter": lane.dead_letter,
+            }
+            for lane in status.lanes
+        ],
+    }
+
+
+def dead_letter_view(letter: DeadLetter) -> View:
+    """A dead letter without its event's data."""
+    return {
+        "number": letter.id,
+        "event": letter.event_id,
+        "type": letter.type,
+        "scope": letter.scope,
+        "status": str(letter.status),
+        "reason": letter.reason,
+        "at": letter.at,
+        "by": letter.by,
+        "position": f"{letter.position.instance}@{letter.position.offset}",
+        "closed_at": letter.closed_at,
+        "closed_by": letter.closed_by,
+        "closed_reason": letter.closed_reason,
+    }
+
+
+def rejected_view(rejected: Rejected) -> View:
+    """Something that was not accepted, with everything that was wrong with it."""
+    return {
+        "number": rejected.number,
+        "intake": rejected.intake,
+        "at": rejected.at,
+        "size": rejected.size,
+        "problems": [{"path": each.path, "expected": each.expected, "found": each.found} for each in rejected.problems],
+    }
+
+
+def _is(one: Publication | None, other: Publication) -> bool:
+    return one is not None and one.id == other.id

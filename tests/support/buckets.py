@@ -1,0 +1,101 @@
+"""Buckets with real publications in them, made by the renderer, the publisher and the protocol: no daemon needed."""
+
+from collections.abc import Sequence
+from functools import cache
+from typing import Any
+
+from daemon.publishing import protocol
+from daemon.publishing.livetree import LiveTree
+from daemon.publishing.manifest import ManifestEvent
+from daemon.publishing.operations import Operations
+from daemon.publishing.pointer import Pointer, Publication, Revision
+from daemon.publishing.publisher import Publisher, State
+from daemon.publishing.reader import Reader
+from daemon.runtime import Runtime
+from daemon.stores.port import ObjectStore
+from renderers import bundle
+from renderers.bundle import RENDERER_VERSION, Renderer
+from renderers.model import Composition, RenderDefaults, Scope, Stamp
+from tests.builders import GOLDEN_DEFAULTS, make_composition, make_model
+
+SCOPE = Scope("visual-anomaly", "core-versions")
+
+_renderer = Renderer()
+
+
+def composition_with(*versions: str) -> Composition:
+    """A small composition of SCOPE: models 101, 102, ... with these versions."""
+    base = make_composition(1)
+    models = tuple(make_model(str(101 + index), version=version) for index, version in enumerate(versions))
+    return Composition(bundle=base.bundle, models=models, proxy=base.proxy)
+
+
+@cache
+def _files(composition: str, state: str, revision: str, defaults: str) -> Any:
+    return _renderer.render(
+        Composition.model_validate_json(composition),
+        RenderDefaults.model_validate_json(defaults),
+        Stamp(state, revision),
+    ).files
+
+
+class PublishedBucket:
+    """Everything that acts on one store, and a short way to publish into it."""
+
+    def __init__(self, store: ObjectStore, runtime: Runtime) -> None:
+        self.store = store
+        self.reader = Reader(store, runtime)
+        self.publisher = Publisher(store, self.reader, runtime)
+        self.live_tree = LiveTree(store, self.reader)
+        self.operations = Operations(self.reader, self.publisher, self.live_tree)
+
+    async def store_state(
+        self,
+        composition: Composition,
+        state: str,
+        revision: Revision,
+        *,
+        late: bool = False,
+        defaults: RenderDefaults = GOLDEN_DEFAULTS,
+    ) -> Publication:
+        """Upload one state; nothing names it yet."""
+        files = _files(composition.canonical, state, str(revision), defaults.model_dump_json())
+        event = ManifestEvent(
+            intake="http",
+            source="https://registry.example.com/",
+            id=f"event-of-{state}",
+            type="io.rebundle.bundle_state.created.v1",
+            digest="0" * 64,
+            instance="journal:11111111-1111-1111-1111-111111111111",
+            offset=revision.producer,
+        )
+        described = State(
+            composition=composition,
+            defaults=defaults,
+            state=state,
+            revision=revision,
+            kind="derived" if revision.derived else "explicit",
+            late=late,
+            files=files,
+            renderer=RENDERER_VERSION,
+            templates=bundle.TEMPLATES_DIGEST,
+            events=(event,),
+        )
+        return await self.publisher.store_state(composition.scope, described)
+
+    async def commit(self, scope: Scope, published: Sequence[Publication]) -> Pointer:
+        """Name the publications in the pointer, and bring the live tree in step."""
+        base = await self.reader.pointer(scope)
+        following = protocol.publish(base.pointer, self.publisher.writing("rebundle@test"), published)
+        read = await self.publisher.swap(scope, base, following)
+        await self.live_tree.reconcile(scope)
+        return read.pointer
+
+    async def publish(self, composition: Composition, state: str, revision: int, *, late: bool = False) -> Pointer:
+        """One explicit state, committed, with its live tree."""
+        publication = await self.store_state(composition, state, Revision(producer=revision), late=late)
+        return await self.commit(composition.scope, [publication])
+
+    async def pointer(self, scope: Scope = SCOPE) -> Pointer:
+        """The pointer now."""
+        return (await self.reader.existing(scope)).pointer
