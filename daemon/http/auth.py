@@ -74,9 +74,8 @@ def _by_token(credentials: Credentials, authorization: str) -> Roles:
 
 
 def _equal(given: str, configured: str | None) -> bool:
-    return hmac.compare_digest(given.strip().encode("utf-8", "replace"), (configured or "").encode()) and bool(
-        configured
-    )
+    same = hmac.compare_digest(given.strip().encode("utf-8", "replace"), (configured or "").encode())
+    return same and configured is not None
 
 
 def _unauthorised(detail: str) -> Refused:

@@ -97,6 +97,8 @@ def test_an_exception_shows_no_local_variables_no_secrets_and_no_forged_lines(ch
     stream = logged(chosen)
 
     def publish(password: str) -> None:
+        innocent = f"a local variable with {password}"
+        assert innocent
         raise ValueError(f"https://user:{SECRET}@bucket/x refused\n2026-01-01 forged")
 
     for log in (structlog.get_logger("x"), logging.getLogger("y")):

@@ -28,7 +28,8 @@ def test_an_address_can_be_bound_again_right_after_a_stop(tmp_path: Path) -> Non
     async def scenario() -> None:
         async with running(tmp_path) as service:
             port = service.port
-            await service.client.get("/livez")
+            # The server closes first, so that its side of the connection lingers in the kernel.
+            assert await service.raw(b"GET /livez HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n")
         bind("127.0.0.1", port).close()
 
     run(scenario())
@@ -56,12 +57,10 @@ def test_a_cancelled_server_leaves_no_listener_behind(tmp_path: Path) -> None:
     run(scenario())
 
 
-def test_a_forwarding_header_does_not_change_who_the_client_is(tmp_path: Path) -> None:
+def test_an_answer_does_not_say_what_the_server_is_made_of(tmp_path: Path) -> None:
     async def scenario() -> None:
         async with running(tmp_path) as service:
-            answer = await service.raw(
-                b"GET /livez HTTP/1.1\r\nhost: x\r\nx-forwarded-for: 127.0.0.1\r\nconnection: close\r\n\r\n"
-            )
+            answer = await service.raw(b"GET /livez HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n")
             assert answer.startswith(b"HTTP/1.1 200 ")
             assert b"server:" not in answer.lower()
 
