@@ -2,8 +2,8 @@
 
 A block is the service's key and what stands below it, and ends with its own separator, so that blocks put together
 are byte for byte what ruamel.yaml would write for the whole document. (For that, no template ends with a sequence on
-one line: ruamel.yaml would hang the separator on the document, not on the block.) Three services carry a digest of files that
-change with any model; their blocks keep the placeholder of it, and `sealed` puts the hex in (in double quotes it
+one line: ruamel.yaml would hang the separator on the document, not on the block.) Three services carry a digest of
+files that change with any model; their blocks keep its placeholder, and `sealed` puts the hex in (in double quotes it
 has one spelling).
 
 Variants (gpu, batching, a number of labels) are chosen in the template's text; values are set in the parsed tree.

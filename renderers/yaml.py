@@ -17,6 +17,7 @@ from typing import Any, Final, cast
 
 from ruamel.yaml import YAML
 from ruamel.yaml.comments import CommentedMap, CommentedSeq
+from ruamel.yaml.representer import RoundTripRepresenter
 from ruamel.yaml.scalarstring import DoubleQuotedScalarString, ScalarString
 from ruamel.yaml.tokens import CommentToken
 
@@ -82,8 +83,26 @@ def written(text: str) -> str:
     return f'"{text}"' if _AMBIGUOUS.fullmatch(text) else text
 
 
+class _Representer(RoundTripRepresenter):
+    """Writes what every version of YAML reads as the same JSON value."""
+
+    def represent_null(self, _: None) -> Any:
+        return self.represent_scalar("tag:yaml.org,2002:null", "null")
+
+    def represent_number(self, number: float) -> Any:
+        mantissa, e, exponent = repr(number).partition("e")
+        # YAML 1.1 sees no number in 5e-3.
+        text = mantissa if "." in mantissa else f"{mantissa}.0"
+        return self.represent_scalar("tag:yaml.org,2002:float", text + e + exponent)
+
+
+_Representer.add_representer(type(None), _Representer.represent_null)
+_Representer.add_representer(float, _Representer.represent_number)
+
+
 def _yaml() -> YAML:
     yaml = YAML()
+    yaml.Representer = _Representer
     yaml.preserve_quotes = True
     yaml.width = 1 << 30
     yaml.indent(mapping=2, sequence=4, offset=2)
