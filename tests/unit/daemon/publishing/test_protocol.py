@@ -1,6 +1,5 @@
 """Which pointer may follow which: protocol 3 and 4, one test to a rule, and the invariants of any sequence of changes."""
 
-from collections.abc import Callable
 from dataclasses import dataclass, field
 
 import pytest
@@ -400,8 +399,6 @@ def test_a_write_whose_answer_was_lost_is_resolved_by_the_lineage(case: Case) ->
 
 # -- invariants of any sequence of changes
 
-Step = Callable[[Pointer, int], Pointer | None]
-
 
 @dataclass
 class Numbers:
@@ -414,6 +411,27 @@ class Numbers:
         return make_publication(
             f"s{self.count}", revision, late=late, composition=f"{composition:064x}", attempt=f"a{self.count}"
         )
+
+
+def carried_out(
+    verb: str, pointer: Pointer, mark: protocol.Writing, target: Publication, back: Publication | None, flag: bool
+) -> Pointer | None:
+    match verb:
+        case "rollback":
+            return protocol.rollback(pointer, mark, target, discard_newer=flag)
+        case "hold":
+            return protocol.hold(pointer, mark)
+        case "resume":
+            return protocol.resume(pointer, mark)
+        case "quarantine":
+            return protocol.quarantine(pointer, mark, target, rollback_to=back)
+        case "lift":
+            return protocol.lift_quarantine(pointer, mark, target)
+        case "pin":
+            return protocol.pin(pointer, mark, target, pinned=flag)
+        case "retire":
+            return protocol.retire(pointer, mark)
+    raise AssertionError(verb)
 
 
 @given(st.data())
@@ -443,15 +461,7 @@ def test_any_sequence_of_changes_keeps_the_invariants(data: st.DataObject) -> No
                 if pointer.hold is not None:
                     assert following.live == pointer.live
             else:
-                following = {
-                    "rollback": lambda: protocol.rollback(pointer, mark, target, discard_newer=flag),
-                    "hold": lambda: protocol.hold(pointer, mark),
-                    "resume": lambda: protocol.resume(pointer, mark),
-                    "quarantine": lambda: protocol.quarantine(pointer, mark, target, rollback_to=back),
-                    "lift": lambda: protocol.lift_quarantine(pointer, mark, target),
-                    "pin": lambda: protocol.pin(pointer, mark, target, pinned=flag),
-                    "retire": lambda: protocol.retire(pointer, mark),
-                }[verb]()
+                following = carried_out(verb, pointer, mark, target, back, flag)
                 if following is not None:
                     assert (following.inputs, following.recent) == (pointer.inputs, pointer.recent)
                     assert (following.highest_producer, following.derived) == (
