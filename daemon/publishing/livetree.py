@@ -275,8 +275,11 @@ class LiveTree:
                     return False
                 return True
 
-        async with asyncio.TaskGroup() as group:
-            tasks = [group.create_task(act(action)) for action in actions]
+        try:
+            async with asyncio.TaskGroup() as group:
+                tasks = [group.create_task(act(action)) for action in actions]
+        except ExceptionGroup as errors:
+            raise errors.exceptions[0] from errors
         return all(task.result() for task in tasks)
 
     async def _put(self, scope: Scope, put: Put, file: RenderedFile, wanted: Wanted) -> None:

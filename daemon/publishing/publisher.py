@@ -66,12 +66,16 @@ class Publisher:
         """
         attempt, at = self._runtime.token(), timestamp(self._runtime.now())
         packed, described, body = await self._runtime.offload(_pack, state, attempt, at)
-        async with asyncio.TaskGroup() as group:
-            for key, content in (
-                (layout.archive(scope, state.state, attempt), Content(packed, _GZIP)),
-                (layout.manifest(scope, state.state, attempt), Content(body, _JSON)),
-            ):
-                group.create_task(self._create_own(key, content))
+        try:
+            async with asyncio.TaskGroup() as group:
+                for key, content in (
+                    (layout.archive(scope, state.state, attempt), Content(packed, _GZIP)),
+                    (layout.manifest(scope, state.state, attempt), Content(body, _JSON)),
+                ):
+                    group.create_task(self._create_own(key, content))
+        except ExceptionGroup as errors:
+            # The first failure cancelled the rest. Callers branch by its type, which a group would hide.
+            raise errors.exceptions[0] from errors
         publication = manifest.publication(described, body, late=state.late)
         self._reader.remember(publication, state.files)
         return publication

@@ -160,8 +160,11 @@ class Reader:
                 except NotFound:
                     return None
 
-        async with asyncio.TaskGroup() as group:
-            tasks = [group.create_task(read(publication)) for publication in publications]
+        try:
+            async with asyncio.TaskGroup() as group:
+                tasks = [group.create_task(read(publication)) for publication in publications]
+        except ExceptionGroup as errors:
+            raise errors.exceptions[0] from errors
         return [result for task in tasks if (result := task.result()) is not None]
 
     async def _bytes(self, key: str) -> bytes:
