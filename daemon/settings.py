@@ -207,8 +207,13 @@ def schema() -> dict[str, Any]:
     return {"$schema": "https://json-schema.org/draft/2020-12/schema", **described, "title": "rebundle.toml"}
 
 
-def load(flags: Mapping[str, Any], environ: Mapping[str, str], config_file: Path | None) -> Loaded:
+def load(
+    flags: Mapping[str, Any], environ: Mapping[str, str], config_file: Path | None, *, secrets: bool = True
+) -> Loaded:
     """The settings that these sources make. `flags` has dotted names; None counts as not given.
+
+    Without `secrets` none is read and none is there: a command that only looks at the bucket must work for somebody
+    who may not read the daemon's tokens.
 
     Raises:
         SettingsError: with every problem of every source.
@@ -219,13 +224,17 @@ def load(flags: Mapping[str, Any], environ: Mapping[str, str], config_file: Path
         given |= _known(_from_file(config_file, problems), problems)
     given |= _known(_from_environment(environ), problems)
     given |= _known(_from_flags(flags), problems)
-    _resolve_secrets(given, environ, problems)
+    if secrets:
+        _resolve_secrets(given, environ, problems)
+    else:
+        given = {path: one for path, one in given.items() if path not in _SECRETS}
     try:
         settings = Settings.model_validate(_nested(given))
     except ValidationError as error:
         problems += _judged(error, given)
         raise SettingsError(*problems) from None
-    problems += _unsafe(settings, given)
+    if secrets:
+        problems += _unsafe(settings, given)
     if problems:
         raise SettingsError(*problems)
     return Loaded(settings, {".".join(path): one.source for path, one in given.items()})

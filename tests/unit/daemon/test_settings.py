@@ -250,6 +250,14 @@ def test_an_address_that_others_reach_needs_a_token() -> None:
     assert load({"http.listen": "0.0.0.0:8420"}, {"REBUNDLE_HTTP__TOKEN": SECRET}, None).settings.http.token
 
 
+def test_a_command_that_needs_no_secret_does_not_fail_for_want_of_one(tmp_path: Path) -> None:
+    flags = {"http.token_file": tmp_path / "unreadable", "http.listen": "0.0.0.0:8420"}
+    assert len(problems(flags, {})) == 2
+    loaded = load(flags, {"REBUNDLE_HTTP__TOKEN": SECRET}, None, secrets=False)
+    assert secret_of(loaded) is None
+    assert loaded.settings.http.address == ("0.0.0.0", 8420)
+
+
 def test_the_two_roles_need_different_tokens() -> None:
     (problem,) = problems({}, {"REBUNDLE_HTTP__TOKEN": SECRET, "REBUNDLE_HTTP__ROLLBACK_TOKEN": SECRET})
     assert problem.setting == "http.rollback_token"
