@@ -27,7 +27,7 @@ $(stamp): requirements/dev.lock pyproject.toml
 	@$(PYTHON) -c 'import venv, ensurepip' 2>/dev/null || { \
 	  echo "$(PYTHON) cannot make virtual environments: install its venv module" \
 	       "(Debian, Ubuntu: apt-get install python3-venv), then run make again" >&2; exit 1; }
-	@$(run) -c 'import sys; sys.exit("%d.%d.%d" % sys.version_info[:3] != "$(python_version)")' 2>/dev/null \
+	@$(run) -c 'import pip, sys; sys.exit("%d.%d.%d" % sys.version_info[:3] != "$(python_version)")' 2>/dev/null \
 	  || $(PYTHON) -m venv --clear .venv
 	@rm -f .venv/set-up-*
 	$(run) -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements/dev.lock
