@@ -18,7 +18,7 @@ only asleep, its write fails and has changed nothing. The calls themselves: `fil
 
 import hashlib
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Concatenate, Final, ParamSpec, TypeVar
@@ -174,8 +174,7 @@ class DirectoryStore:
         path, tags = self._root / key, self._tag_path(key)
         sha256 = hashlib.sha256(content.body).hexdigest()
         entry: TagEntry | None = None
-        staged = self._stage(content.body, executable=content.tag.get("mode") == "0755")
-        try:
+        with self._staged(content.body, executable=content.tag.get("mode") == "0755") as staged:
             if content.tag or self._fs.status(tags) is not None:
                 entry = TagEntry(sha256, self._runtime.token(), dict(content.tag))
                 self._write_tags(tags, (*kept, entry))
@@ -183,28 +182,24 @@ class DirectoryStore:
                 self._place(staged, path, place)
             with after_writing(key):
                 self._sync_up(path.parent)
-        finally:
-            # After a rename there is none; after a link it is the second name of the object.
-            with suppress(OSError):
-                self._fs.unlink(staged)
         return version_of(sha256, entry)
 
     def _write_tags(self, tags: Path, entries: Sequence[TagEntry]) -> None:
-        staged = self._stage(encode_tags(entries), executable=False)
-        self._place(staged, tags, self._fs.rename)
-        self._sync_up(tags.parent)
+        with self._staged(encode_tags(entries), executable=False) as staged:
+            self._place(staged, tags, self._fs.rename)
+            self._sync_up(tags.parent)
 
-    def _stage(self, body: bytes, *, executable: bool) -> Path:
-        """A synced temporary file."""
+    @contextmanager
+    def _staged(self, body: bytes, *, executable: bool) -> Iterator[Path]:
+        """A synced temporary file, until the end of the block: a rename has then taken it, a link has doubled it."""
         staged = self._root / _TEMPORARIES / self._runtime.token()
         try:
             self._fs.write(staged, body, executable=executable)
             self._fs.sync(staged)
-        except OSError:
+            yield staged
+        finally:
             with suppress(OSError):
                 self._fs.unlink(staged)
-            raise
-        return staged
 
     def _place(self, staged: Path, path: Path, place: Callable[[Path, Path], None]) -> None:
         """Give the staged file its name, in a folder that another writer may be removing because it is empty."""

@@ -169,6 +169,7 @@ def test_no_power_cut_breaks_a_promise(scenario: Scenario) -> None:
     assert asyncio.run(replay()) == []
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("scenario", "harmless"),
     [

@@ -488,6 +488,7 @@ def test_a_tag_that_cannot_be_written_leaves_the_object_as_it_was(store: Directo
 
     stored = done(store.get("key"))
     assert (stored.body, stored.version, stored.tag) == (b"1", version, {"n": "1"})
+    assert list((root / ".rebundle/tmp").iterdir()) == []
 
 
 @pytest.mark.parametrize(
