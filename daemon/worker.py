@@ -86,11 +86,6 @@ class Lane:
         """The first of those that wait, as many as a batch can have."""
         return tuple(islice(self.waiting, desired.MOST_EVENTS))
 
-    def keep(self, positions: frozenset[Position]) -> None:
-        """Forget those of the head that are no longer unsettled, whoever settled them."""
-        head = [self.waiting.popleft() for _ in range(min(len(self.waiting), desired.MOST_EVENTS))]
-        self.waiting.extendleft(each for each in reversed(head) if each.position in positions)
-
     def remove(self, positions: frozenset[Position]) -> None:
         """Forget settled ones."""
         self.waiting = deque(each for each in self.waiting if each.position not in positions)
@@ -233,7 +228,9 @@ class Worker:
 
     async def _process(self, lane: Lane) -> None:
         name = str(lane.scope)
-        lane.keep(await self._source.unsettled(name, [each.position for each in lane.head()]))
+        positions = [each.position for each in lane.head()]
+        # Others may have been put behind them meanwhile: only what was asked about is judged.
+        lane.remove(frozenset(positions) - await self._source.unsettled(name, positions))
         head = lane.head()
         self._observer.waiting(name, len(lane.waiting), lane.oldest)
         if not head:

@@ -1,0 +1,231 @@
+"""A whole daemon without its process: a real journal, the real pipeline and worker, a store of choice.
+
+Several scenes may share one store: several daemons on one bucket. A scene is closed and opened again on the same journal
+file: a restart.
+"""
+
+import asyncio
+import contextlib
+from collections.abc import AsyncIterator, Callable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from daemon.interpretation import interpret
+from daemon.lifecycle import Stop
+from daemon.pipeline import Pipeline, Rendering
+from daemon.publishing.livetree import LiveTree, Synced, Unfinished
+from daemon.publishing.operations import Operations
+from daemon.publishing.pointer import Pointer, Publication
+from daemon.publishing.publisher import Publisher
+from daemon.publishing.reader import PointerRead, Reader
+from daemon.stores.port import ObjectStore
+from daemon.worker import Worker
+from events.journal import Accepted, Arrival, Journal
+from events.model import (
+    BUNDLE_STATE_CREATED,
+    MODEL_VERSION_CREATED,
+    MODEL_VERSION_UPDATED,
+    ROLLBACK_REQUESTED,
+    Event,
+    Identity,
+    Outcome,
+)
+from events.source import Delivery
+from renderers import gate
+from renderers.bundle import Renderer
+from renderers.model import RenderDefaults, Scope
+from tests.builders import composition_document, golden_document, model_document
+from tests.builders_runtime import ThreadRuntime
+
+GOLDEN = Scope("visual-anomaly", "core-versions")
+SOURCE = "https://registry.example.com/"
+
+
+def event(event_id: str, kind: str, data: dict[str, Any]) -> Event:
+    return Event(id=event_id, source=SOURCE, type=kind, data=data)
+
+
+def state_event(
+    revision: int, *, state: str | None = None, event_id: str | None = None, scope: Scope = GOLDEN, **changes: Any
+) -> Event:
+    """A state of three models; `version` of model 101 says which composition it is."""
+    document = (
+        golden_document() if scope == GOLDEN else composition_document(3, bundle=scope.bundle, target=scope.target)
+    )
+    version = changes.pop("version", None)
+    if version is not None:
+        document["models"][0] = document["models"][0] | {"version": version, "serving_version": int(version)}
+    state = state or f"state-{revision}"
+    data = document | {"state": {"id": state, "revision": revision}} | changes
+    return event(event_id or f"{scope}/{state}", BUNDLE_STATE_CREATED, data)
+
+
+def model_event(
+    event_id: str,
+    model_id: str = "101",
+    version: str = "9",
+    *,
+    updated: bool = False,
+    scopes: Sequence[Scope] = (),
+    **fields: Any,
+) -> Event:
+    """A new version of a model; complete if it has `serving` or `artifact` among its fields."""
+    data: dict[str, Any] = {"model": {"id": model_id, "version": version} | fields}
+    if scopes:
+        data["bundles"] = [{"name": scope.bundle, "target": scope.target} for scope in scopes]
+    return event(event_id, MODEL_VERSION_UPDATED if updated else MODEL_VERSION_CREATED, data)
+
+
+def complete_model_event(event_id: str, model_id: str, *, scopes: Sequence[Scope] = (), version: str = "1") -> Event:
+    """A model that may be new to a scope."""
+    document = model_document(model_id, version=version)
+    document.pop("id"), document.pop("version")
+    return model_event(event_id, model_id, version, scopes=scopes, **document)
+
+
+def rollback_event(event_id: str, state: str, *, expected: str | None = None, scope: Scope = GOLDEN) -> Event:
+    data: dict[str, Any] = {"bundle": {"name": scope.bundle, "target": scope.target}, "to": {"state_id": state}}
+    if expected:
+        data["expected_state_id"] = expected
+    return event(event_id, ROLLBACK_REQUESTED, data)
+
+
+@dataclass
+class Watcher:
+    """Observes pipeline and lanes, and remembers."""
+
+    settled_outcomes: list[tuple[str, str, Outcome]] = field(default_factory=list)
+    changes: list[Pointer] = field(default_factory=list)
+    conflicts: int = 0
+    failures: int = 0
+    refusals: list[str] = field(default_factory=list)
+    passes: list[Synced | Unfinished] = field(default_factory=list)
+    _something: asyncio.Event = field(default_factory=asyncio.Event)
+
+    async def saw(self, condition: Callable[[], object], limit: float = 30) -> None:
+        """Returns once the condition holds; it is asked again after each thing seen."""
+        async with asyncio.timeout(limit):
+            while not condition():
+                self._something.clear()
+                await self._something.wait()
+
+    def published(self, scope: Scope, read: PointerRead, publications: Sequence[Publication]) -> None:
+        self.changes.append(read.pointer)
+        self._something.set()
+
+    def lost(self, scope: Scope) -> None:
+        self.conflicts += 1
+        self._something.set()
+
+    def refused_by_gate(self, scope: Scope, state: str, reason: str) -> None:
+        self.refusals.append(state)
+        self._something.set()
+
+    def settled(self, scope: Scope, delivery: Delivery, outcome: Outcome) -> None:
+        self.settled_outcomes.append((str(scope), delivery.event.id, outcome))
+        self._something.set()
+
+    def reconciled(self, scope: Scope, result: Synced | Unfinished) -> None:
+        self.passes.append(result)
+        self._something.set()
+
+    def waiting(self, scope: str, events: int, oldest: object) -> None:
+        pass
+
+    def failed(self, scope: str) -> None:
+        self.failures += 1
+        self._something.set()
+
+
+@dataclass
+class Scene:
+    """One daemon's parts on one journal and one store."""
+
+    journal: Journal
+    store: ObjectStore
+    reader: Reader
+    publisher: Publisher
+    live_tree: LiveTree
+    operations: Operations
+    pipeline: Pipeline
+    watcher: Watcher
+    runtime: ThreadRuntime
+    opened_at: int
+
+    async def accept(self, *events: Event) -> list[Accepted]:
+        """As the HTTP intake does it: judged, then durable."""
+        arrivals = []
+        for each in events:
+            change = interpret(each)
+            arrivals.append(Arrival(each, Identity("http", each.source, each.id), change.digest, change.scopes))
+        return await self.journal.append(arrivals)
+
+    async def work(self, limit: float = 20) -> None:
+        """Run a worker until nothing waits in the journal."""
+        stop = Stop()
+        worker = Worker(
+            source=self.journal,
+            reader=self.reader,
+            pipeline=self.pipeline,
+            runtime=self.runtime,
+            observer=self.watcher,
+            patience=Patience(),
+            live_tree_seconds=3600,
+            opened_at=self.opened_at,
+        )
+        async with asyncio.timeout(limit), asyncio.TaskGroup() as group:
+            group.create_task(worker.run(stop))
+            while (await self.journal.backlog()).events:  # noqa: ASYNC110  # the journal is the truth, and silent
+                await asyncio.sleep(0.005)
+            stop.request("done")
+        self.opened_at = await self.journal.highest()
+
+    async def send(self, *events: Event) -> list[Outcome]:
+        """Accept, work, and what became of each in its first scope."""
+        await self.accept(*events)
+        await self.work()
+        return [(await self.outcomes(each.id))[0] for each in events]
+
+    async def outcomes(self, event_id: str) -> list[Outcome]:
+        """By scope, of the last event with this id."""
+        return [lane.outcome for lane in (await self.journal.find(event_id))[-1].lanes if lane.outcome is not None]
+
+    async def pointer(self, scope: Scope = GOLDEN) -> Pointer:
+        return (await self.reader.pointer(scope)).pointer
+
+
+@dataclass(frozen=True)
+class Patience:
+    first: float = 0.01
+    longest: float = 0.05
+
+
+@contextlib.asynccontextmanager
+async def open_scene(
+    path: Path,
+    store: ObjectStore,
+    *,
+    judge: Callable[..., None] = gate.check,
+    renderer: Renderer | None = None,
+) -> AsyncIterator[Scene]:
+    with ThreadRuntime() as runtime:
+        journal = await Journal.open(path, clock=runtime.now, token=runtime.token, run=True, poll=0.05)
+        async with journal:
+            reader = Reader(store, runtime)
+            publisher = Publisher(store, reader, runtime)
+            live_tree = LiveTree(store, reader)
+            watcher = Watcher()
+            pipeline = Pipeline(
+                source=journal,
+                reader=reader,
+                publisher=publisher,
+                live_tree=live_tree,
+                rendering=Rendering(renderer or Renderer(), judge, lambda _scope: RenderDefaults()),
+                runtime=runtime,
+                observer=watcher,
+                writer="test",
+            )
+            operations = Operations(reader, publisher, live_tree)
+            opened_at = await journal.highest()
+            yield Scene(journal, store, reader, publisher, live_tree, operations, pipeline, watcher, runtime, opened_at)

@@ -1,0 +1,552 @@
+"""Batches of a scope end to end: real journal, real renderer, real publication on the memory store."""
+
+import asyncio
+import shutil
+from pathlib import Path
+
+import pytest
+
+from daemon.publishing import operations, protocol
+from daemon.stores.memory import MemoryStore
+from daemon.stores.port import Content
+from events.journal import Accepted
+from events.model import OutcomeKind
+from renderers import gate
+from renderers.errors import GateFailure
+from renderers.model import Scope
+from tests.builders_runtime import InlineRuntime
+from tests.support.scenes import (
+    GOLDEN,
+    Scene,
+    complete_model_event,
+    model_event,
+    open_scene,
+    rollback_event,
+    state_event,
+)
+
+OTHER = Scope("texture", "edge")
+
+
+@pytest.fixture
+def store():
+    return MemoryStore(InlineRuntime())
+
+
+@pytest.fixture
+def journal_path(tmp_path: Path) -> Path:
+    return tmp_path / "journal.db"
+
+
+def run(coroutine):
+    return asyncio.run(coroutine)
+
+
+def scenario(path, store, play, **options):
+    """Plays on one open scene."""
+
+    async def body():
+        async with open_scene(path, store, **options) as scene:
+            return await play(scene)
+
+    return run(body())
+
+
+def kinds(outcomes):
+    return [str(outcome.kind) for outcome in outcomes]
+
+
+def test_first_state_creates_the_scope_and_is_live(journal_path, store):
+    async def play(scene: Scene):
+        outcomes = await scene.send(state_event(42))
+        pointer = await scene.pointer()
+
+        assert kinds(outcomes) == ["published"]
+        assert pointer.sequence == 1
+        assert pointer.live == pointer.desired
+        assert pointer.live.state == "state-42"
+        assert pointer.inputs == {scene.journal.instance: 1}
+
+    scenario(journal_path, store, play)
+
+
+def test_model_version_makes_a_derived_state_that_keeps_the_operators_file(journal_path, store):
+    async def play(scene: Scene):
+        await scene.send(state_event(42))
+        key = f"{GOLDEN}/docker-compose-gen/example/conf/bundle/.env"
+        stored = await store.get(key)
+        edited = stored.body + b"\n# mine\r\n\tMODEL_PROXY_HTTP_PORT=9000   \n"
+        await store.replace(key, Content(edited), stored.version)
+
+        outcomes = await scene.send(model_event("m", "101", "9"), complete_model_event("n", "104", scopes=[GOLDEN]))
+        pointer = await scene.pointer()
+
+        assert kinds(outcomes) == ["published", "published"]
+        assert str(pointer.live.revision) == "42.2"
+        assert pointer.live.state.startswith("derived-42.2-")
+        assert pointer.sequence == 2, "one batch, one change of the pointer"
+        assert (await store.get(key)).body == edited
+
+    scenario(journal_path, store, play)
+
+
+def test_a_to_b_and_back_to_a_is_two_changes_and_is_published(journal_path, store):
+    async def play(scene: Scene):
+        await scene.send(state_event(42))
+        before = await scene.pointer()
+        version = next(m["version"] for m in (await _composition(scene))["models"] if m["id"] == "101")
+        await scene.send(
+            model_event("b", "101", "9", updated=True),
+            model_event("a", "101", version, updated=True),
+        )
+        after = await scene.pointer()
+
+        assert after.derived == 2
+        assert after.sequence == before.sequence + 1
+        assert after.live.state != before.live.state
+        assert after.live.composition == before.live.composition
+
+    scenario(journal_path, store, play)
+
+
+def test_derived_state_before_an_explicit_one_in_a_batch_is_skipped(journal_path, store):
+    async def play(scene: Scene):
+        await scene.send(state_event(42))
+        outcomes = await scene.send(model_event("m", "101", "9"), state_event(43))
+        pointer = await scene.pointer()
+
+        assert kinds(outcomes) == ["superseded", "published"]
+        assert str(pointer.live.revision) == "43"
+        assert [each.kind for each in pointer.retained] == ["explicit", "explicit"]
+
+    scenario(journal_path, store, play)
+
+
+def test_every_explicit_state_of_a_burst_can_be_rolled_back_to(journal_path, store):
+    async def play(scene: Scene):
+        await scene.send(*(state_event(revision, version=str(revision)) for revision in range(1, 6)))
+        pointer = await scene.pointer()
+
+        assert [each.state for each in pointer.retained] == [f"state-{revision}" for revision in range(1, 6)]
+        assert pointer.sequence == 1
+        done = await scene.operations.carry_out(GOLDEN, operations.rollback("state-2"), "op", "score drift")
+        assert done.after.live.state == "state-2"
+        assert done.after.desired.state == "state-5"
+
+    scenario(journal_path, store, play)
+
+
+def test_the_same_event_twice_changes_nothing(journal_path, store):
+    async def play(scene: Scene):
+        await scene.send(state_event(42))
+        again = await scene.accept(state_event(42))
+        await scene.work()
+
+        assert [each.known for each in again] == [True]
+        assert (await scene.pointer()).sequence == 1
+
+    scenario(journal_path, store, play)
+
+
+def test_an_event_through_another_journal_is_known_by_the_pointer(tmp_path, store):
+    async def play():
+        async with open_scene(tmp_path / "one.db", store) as one:
+            await one.send(state_event(42), model_event("m", "101", "9"))
+        async with open_scene(tmp_path / "two.db", store) as two:
+            outcomes = await two.send(model_event("m", "101", "9"))
+            assert kinds(outcomes) == ["published"]
+            assert (await two.pointer()).sequence == 1
+
+    run(play())
+
+
+def test_another_event_under_a_folded_id_is_a_dead_letter(tmp_path, store):
+    async def play():
+        async with open_scene(tmp_path / "one.db", store) as one:
+            await one.send(state_event(42), model_event("m", "101", "9"))
+        async with open_scene(tmp_path / "two.db", store) as two:
+            assert kinds(await two.send(model_event("m", "101", "10"))) == ["dead-lettered"]
+
+    run(play())
+
+
+def _refusing(predicate):
+    def judge(composition, defaults, bundle):
+        if predicate(composition):
+            raise GateFailure("base/bundle/docker-compose.yaml", 7, "image is another one", "x")
+        gate.check(composition, defaults, bundle)
+
+    return judge
+
+
+def test_burst_with_a_state_that_fails_the_gate_publishes_the_others(journal_path, store):
+    def has_version_2(composition):
+        return composition.model("101").version == "2"
+
+    async def play(scene: Scene):
+        outcomes = await scene.send(*(state_event(number, version=str(number)) for number in (1, 2, 3)))
+        pointer = await scene.pointer()
+
+        assert kinds(outcomes) == ["published", "dead-lettered", "published"]
+        assert [each.state for each in pointer.retained] == ["state-1", "state-3"]
+        assert scene.watcher.refusals == ["state-2"]
+        assert pointer.inputs == {scene.journal.instance: 3}
+
+    scenario(journal_path, store, play, judge=_refusing(has_version_2))
+
+
+def test_derived_state_of_several_events_that_fails_the_gate_blames_the_one_that_does(journal_path, store):
+    def has_bad_model(composition):
+        return any(model.id == "666" for model in composition.models)
+
+    async def play(scene: Scene):
+        await scene.send(state_event(42))
+        outcomes = await scene.send(
+            model_event("good", "101", "9"),
+            complete_model_event("bad", "666", scopes=[GOLDEN]),
+            model_event("fine", "102", "9"),
+        )
+        pointer = await scene.pointer()
+
+        assert kinds(outcomes) == ["published", "dead-lettered", "published"]
+        composition = await _composition(scene)
+        versions = {model["id"]: model["version"] for model in composition["models"]}
+        assert versions["101"] == versions["102"] == "9"
+        assert "666" not in versions
+        assert str(pointer.live.revision) == "42.2"
+
+    scenario(journal_path, store, play, judge=_refusing(has_bad_model))
+
+
+def test_an_event_for_several_scopes_settles_in_each_though_one_fails(journal_path, store):
+    async def play(scene: Scene):
+        await scene.send(state_event(42), state_event(7, scope=OTHER))
+        broken = f"{OTHER}/pointer.json"
+        stored = await store.get(broken)
+        await store.replace(broken, Content(b"not a pointer"), stored.version)
+        await scene.accept(complete_model_event("m", "104", scopes=[GOLDEN, OTHER]))
+        worker = asyncio.create_task(scene.work())
+        await scene.watcher.saw(lambda: scene.watcher.failures)
+        await scene.watcher.saw(lambda: str(scene.watcher.changes[-1].live.revision) == "42.1")
+        waiting = (await scene.journal.backlog()).lanes
+
+        assert [lane.scope for lane in waiting] == [str(OTHER)], "the other scope holds nothing back"
+        assert "pointer.json" in waiting[0].error
+        broken_version = (await store.get(broken)).version
+        await store.replace(broken, Content(stored.body), broken_version)
+        await worker
+        assert kinds(await scene.outcomes("m")) == ["published", "published"]
+
+    scenario(journal_path, store, play)
+
+
+def test_an_event_without_bundles_goes_to_every_scope_that_has_the_model(journal_path, store):
+    async def play(scene: Scene):
+        await scene.send(state_event(42), state_event(7, scope=OTHER))
+        await scene.send(model_event("m", "101", "9"), model_event("none", "999", "1"))
+
+        assert kinds(await scene.outcomes("m")) == ["published", "published"]
+        assert kinds(await scene.outcomes("none")) == ["ignored", "ignored"]
+
+    scenario(journal_path, store, play)
+
+
+def test_an_event_without_bundles_finds_a_scope_that_an_earlier_one_creates(journal_path, store):
+    async def play(scene: Scene):
+        outcomes = await scene.send(state_event(42), model_event("m", "101", "9"))
+
+        assert kinds(outcomes) == ["published", "published"]
+        assert str((await scene.pointer()).live.revision) == "42.1"
+
+    scenario(journal_path, store, play)
+
+
+def test_a_replayed_dead_letter_is_folded_once_its_scope_exists(journal_path, store):
+    async def play(scene: Scene):
+        assert kinds(await scene.send(complete_model_event("m", "104", scopes=[GOLDEN]))) == ["dead-lettered"]
+        await scene.send(state_event(42))
+        (letter,) = await scene.journal.dead_letters()
+        await scene.journal.replay(letter.number, by="op")
+        await scene.work()
+
+        assert await scene.journal.dead_letters() == ()
+        assert kinds(await scene.outcomes("m")) == ["published"]
+        assert any(model["id"] == "104" for model in (await _composition(scene))["models"])
+
+    scenario(journal_path, store, play)
+
+
+def test_an_event_taken_out_of_a_stuck_lane_lets_the_next_one_pass(journal_path, store):
+    async def play(scene: Scene):
+        await scene.send(state_event(42))
+        key = f"{GOLDEN}/pointer.json"
+        good = await store.get(key)
+        await store.replace(key, Content(b"{}"), good.version)
+        accepted: list[Accepted] = await scene.accept(model_event("stuck", "101", "8"), model_event("next", "101", "9"))
+        worker = asyncio.create_task(scene.work())
+        await scene.watcher.saw(lambda: scene.watcher.failures)
+        await scene.journal.take_out(accepted[0].position.offset, None, reason="wrong model", by="op")
+        await store.replace(key, Content(good.body), (await store.get(key)).version)
+        await worker
+
+        assert kinds(await scene.outcomes("stuck")) == ["dead-lettered"]
+        assert kinds(await scene.outcomes("next")) == ["published"]
+        assert str((await scene.pointer()).live.revision) == "42.1"
+
+    scenario(journal_path, store, play)
+
+
+def test_a_kill_between_commit_and_settling_publishes_once(journal_path, store):
+    class Killed(BaseException):
+        pass
+
+    async def play():
+        async with open_scene(journal_path, store) as scene:
+            await scene.accept(state_event(42), model_event("m", "101", "9"))
+            delivered = [await scene.journal.next(), await scene.journal.next()]
+
+            async def die(*_):
+                raise Killed
+
+            scene.journal.settle = die
+            with pytest.raises(Killed):
+                await scene.pipeline.process(GOLDEN, delivered[:1])
+        async with open_scene(journal_path, store) as scene:
+            await scene.work()
+            pointer = await scene.pointer()
+
+            assert kinds(await scene.outcomes("visual-anomaly/core-versions/state-42")) == ["published"]
+            assert kinds(await scene.outcomes("m")) == ["published"]
+            assert pointer.retained[0].state == "state-42"
+            assert pointer.sequence == 2
+
+    run(play())
+
+
+def test_a_lost_journal_starts_anew_and_is_never_compared_with_the_old_one(journal_path, store):
+    async def play():
+        async with open_scene(journal_path, store) as scene:
+            await scene.send(*(state_event(number) for number in (1, 2, 3)))
+        for file in journal_path.parent.glob("journal.db*"):
+            file.unlink()
+        async with open_scene(journal_path, store) as scene:
+            outcomes = await scene.send(state_event(4))
+            pointer = await scene.pointer()
+
+            assert kinds(outcomes) == ["published"], "position 1 of a new journal is not position 1 of the old one"
+            assert len(pointer.inputs) == 2
+
+    run(play())
+
+
+def test_a_restored_journal_goes_on_under_a_new_id_and_loses_nothing(journal_path, store):
+    backup = journal_path.parent / "backup"
+    backup.mkdir()
+
+    async def play():
+        async with open_scene(journal_path, store) as scene:
+            await scene.send(state_event(1))
+            before = scene.journal.instance
+        for file in journal_path.parent.glob("journal.db*"):
+            shutil.copy2(file, backup / file.name)
+        async with open_scene(journal_path, store) as scene:
+            await scene.send(*(state_event(number) for number in (2, 3, 4)))
+        for file in backup.iterdir():  # in place: the same inode, as a restore by content is
+            (journal_path.parent / file.name).write_bytes(file.read_bytes())
+        async with open_scene(journal_path, store) as scene:
+            outcomes = await scene.send(state_event(5))
+
+            assert kinds(outcomes) == ["published"], "its position was folded already, under the old id"
+            assert scene.journal.instance != before
+
+    run(play())
+
+
+def test_a_copied_journal_takes_a_new_id(journal_path, store):
+    async def play():
+        async with open_scene(journal_path, store) as scene:
+            await scene.send(state_event(1))
+            before = scene.journal.instance
+        copy = journal_path.parent / "copy.db"
+        shutil.copy2(journal_path, copy)
+        async with open_scene(copy, store) as scene:
+            assert scene.journal.instance != before
+            assert kinds(await scene.send(state_event(2))) == ["published"]
+
+    run(play())
+
+
+def test_two_journals_on_one_bucket_publish_side_by_side(tmp_path, store):
+    async def play():
+        async with open_scene(tmp_path / "one.db", store) as one, open_scene(tmp_path / "two.db", store) as two:
+            for number in range(1, 16):
+                await (one if number % 2 else two).accept(state_event(number))
+                await (two if number % 2 else one).accept(model_event(f"m{number}", "101", str(100 + number)))
+            async with asyncio.TaskGroup() as group:
+                group.create_task(one.work())
+                group.create_task(two.work())
+            pointer = await one.pointer()
+            history = await one.reader.history(pointer)
+
+            assert [entry.sequence for entry in history] == list(range(1, pointer.sequence + 1))
+            assert pointer.highest_producer == 15
+            assert set(pointer.inputs) == {one.journal.instance, two.journal.instance}
+            for publication in pointer.retained:
+                assert await two.reader.files(GOLDEN, publication)
+
+    run(play())
+
+
+def test_a_late_state_is_published_for_rollback_and_moves_nothing(journal_path, store):
+    async def play(scene: Scene):
+        await scene.send(state_event(42))
+        outcomes = await scene.send(state_event(41, version="8"))
+        pointer = await scene.pointer()
+
+        assert kinds(outcomes) == ["late"]
+        assert pointer.live.state == "state-42"
+        assert [(each.state, each.late) for each in pointer.retained] == [("state-42", False), ("state-41", True)]
+
+    scenario(journal_path, store, play)
+
+
+@pytest.mark.parametrize(
+    ("again", "outcome"),
+    [
+        pytest.param({"state": "state-42", "revision": 42}, "ignored", id="the very same state"),
+        pytest.param({"state": "state-42", "revision": 42, "version": "8"}, "dead-lettered", id="another composition"),
+        pytest.param({"state": "state-42", "revision": 43}, "dead-lettered", id="another number"),
+        pytest.param({"state": "other", "revision": 42}, "dead-lettered", id="another id"),
+    ],
+)
+def test_id_number_and_composition_belong_together(journal_path, store, again, outcome):
+    async def play(scene: Scene):
+        await scene.send(state_event(42), state_event(50))
+        assert kinds(await scene.send(state_event(event_id="again", **again))) == [outcome]
+
+    scenario(journal_path, store, play)
+
+
+def test_an_id_that_only_history_names_is_used_up_as_well(journal_path, store):
+    async def play(scene: Scene):
+        for start in range(1, 80, 20):
+            await scene.send(*(state_event(number) for number in range(start, start + 20)))
+        pointer = await scene.pointer()
+        assert not pointer.retained_of("state-1")
+
+        same = await scene.send(state_event(1, event_id="same"))
+        clash = await scene.send(state_event(1, state="new-id", event_id="clash"))
+
+        assert kinds(same) == ["ignored"]
+        assert kinds(clash) == ["dead-lettered"]
+
+    scenario(journal_path, store, play)
+
+
+def test_hold_keeps_live_while_desired_goes_on_and_resume_catches_up(journal_path, store):
+    async def play(scene: Scene):
+        await scene.send(state_event(1), state_event(2, version="8"))
+        await scene.operations.carry_out(GOLDEN, operations.rollback("state-1"), "op", "drift")
+        outcomes = await scene.send(state_event(3, version="9"))
+        held = await scene.pointer()
+
+        assert kinds(outcomes) == ["published"]
+        assert (held.live.state, held.desired.state) == ("state-1", "state-3")
+        resumed = (await scene.operations.carry_out(GOLDEN, protocol.resume, "op", "")).after
+        assert (resumed.live.state, resumed.desired.state, resumed.hold) == ("state-3", "state-3", None)
+
+    scenario(journal_path, store, play)
+
+
+def test_a_quarantined_composition_under_another_id_is_withheld(journal_path, store):
+    async def play(scene: Scene):
+        await scene.send(state_event(1), state_event(2, version="8"))
+        verb = operations.quarantine("state-2", rollback_to="state-1")
+        await scene.operations.carry_out(GOLDEN, verb, "op", "bad scores")
+        await scene.operations.carry_out(GOLDEN, operations.rollback("state-1", discard_newer=True), "op", "")
+        outcomes = await scene.send(state_event(3, version="8"))
+        pointer = await scene.pointer()
+
+        assert kinds(outcomes) == ["withheld"]
+        assert (pointer.live.state, pointer.desired.state, pointer.hold) == ("state-1", "state-3", None)
+        with pytest.raises(Exception, match="quarantined"):
+            await scene.operations.carry_out(GOLDEN, protocol.resume, "op", "")
+
+    scenario(journal_path, store, play)
+
+
+def test_a_rollback_request_ends_the_batch_before_it_and_holds(journal_path, store):
+    async def play(scene: Scene):
+        outcomes = await scene.send(
+            state_event(1), state_event(2, version="8"), rollback_event("r", "state-1"), state_event(3, version="9")
+        )
+        pointer = await scene.pointer()
+
+        assert kinds(outcomes) == ["published"] * 4
+        assert (pointer.live.state, pointer.desired.state) == ("state-1", "state-3")
+        assert [entry.kind for entry in pointer.history] == ["publish", "rollback", "publish"]
+        assert pointer.inputs == {scene.journal.instance: 4}
+
+    scenario(journal_path, store, play)
+
+
+@pytest.mark.parametrize(
+    ("request_event", "outcome"),
+    [
+        pytest.param(rollback_event("r", "state-9"), OutcomeKind.DEAD_LETTERED, id="not retained"),
+        pytest.param(rollback_event("r", "state-1", expected="state-7"), OutcomeKind.IGNORED, id="another is live"),
+        pytest.param(rollback_event("r", "state-1", scope=OTHER), OutcomeKind.DEAD_LETTERED, id="no such scope"),
+    ],
+)
+def test_a_rollback_request_that_does_not_fit_changes_nothing(journal_path, store, request_event, outcome):
+    async def play(scene: Scene):
+        await scene.send(state_event(1), state_event(2, version="8"))
+        before = await scene.pointer()
+
+        assert [each.kind for each in await scene.send(request_event)] == [outcome]
+        assert await scene.pointer() == before
+
+    scenario(journal_path, store, play)
+
+
+def test_events_that_change_nothing_do_not_touch_the_pointer(journal_path, store):
+    async def play(scene: Scene):
+        await scene.send(state_event(1))
+        before = await scene.pointer()
+        outcomes = await scene.send(model_event("unknown", "999", "1"), model_event("low", "101", "1"))
+
+        assert set(kinds(outcomes)) <= {"ignored", "superseded"}
+        assert await scene.pointer() == before
+
+    scenario(journal_path, store, play)
+
+
+def test_republish_keeps_the_state_and_makes_a_new_attempt(journal_path, store):
+    async def play(scene: Scene):
+        await scene.send(state_event(1))
+        before = (await scene.pointer()).live
+        after = (await scene.pipeline.republish(GOLDEN, "op", "new defaults")).pointer.live
+
+        assert (after.state, after.revision) == (before.state, before.revision)
+        assert after.attempt != before.attempt
+
+    scenario(journal_path, store, play)
+
+
+def test_history_beyond_its_limit_goes_into_chunks_and_stays_readable(journal_path, store):
+    async def play(scene: Scene):
+        for number in range(1, 141):
+            await scene.send(state_event(number))
+        pointer = await scene.pointer()
+        history = await scene.reader.history(pointer)
+
+        assert len(pointer.history) <= 128
+        assert pointer.older is not None
+        assert [entry.sequence for entry in history] == list(range(1, 141))
+
+    scenario(journal_path, store, play)
+
+
+async def _composition(scene: Scene):
+    pointer = await scene.pointer()
+    return (await scene.reader.manifest(GOLDEN, pointer.desired)).composition
