@@ -1,0 +1,205 @@
+"""The whole tree: its files, its determinism, and that an event costs what it changes."""
+
+import json
+from concurrent.futures import ThreadPoolExecutor
+
+import pytest
+from hypothesis import given, settings
+
+from renderers import bundle, compose, gate, readback, yaml
+from renderers.bundle import Renderer
+from renderers.model import Composition, RenderedFile, Stamp
+from tests.builders import (
+    GOLDEN_DEFAULTS,
+    STAMP,
+    composition_document,
+    golden_composition,
+    make_composition,
+    make_model,
+)
+from tests.strategies import compositions, render_defaults
+
+
+def files_of(composition: Composition, renderer: Renderer | None = None) -> dict[str, RenderedFile]:
+    return {file.path: file for file in (renderer or Renderer()).render(composition, GOLDEN_DEFAULTS, STAMP).files}
+
+
+def blocks_of(composition: Composition, renderer: Renderer) -> list[bytes]:
+    services = [
+        "model_download",
+        *(f"s{model.id}s" for model in composition.models),
+        f"{composition.bundle.name}-nginx",
+        "model_proxy",
+    ]
+    return list(readback.document(files_of(composition, renderer)[compose.PATH].body, services).services)
+
+
+def counted(monkeypatch: pytest.MonkeyPatch, module: object, name: str) -> list[None]:
+    calls, real = [], getattr(module, name)
+
+    def count(*args: object) -> object:
+        calls.append(None)
+        return real(*args)
+
+    monkeypatch.setattr(module, name, count)
+    return calls
+
+
+def test_the_golden_composition_gives_the_golden_files():
+    files = files_of(golden_composition())
+
+    assert list(files) == [
+        "README.md",
+        "base/.rebundle.json",
+        "base/bundle/docker-compose.yaml",
+        "base/bundle/monitoring.txt",
+        "base/bundle/nginx/models.map",
+        "base/bundle/proxy/bundle-signature.yaml",
+        "base/model-serving/model-download/download.sh",
+        "base/model-serving/model-download/models.txt",
+        "base/model-serving/model-download/models/.gitkeep",
+        "example/.env",
+        "example/conf/bundle/.env",
+        "example/conf/bundle/batching_101.txt",
+        "example/conf/bundle/batching_102.txt",
+        "example/conf/bundle/nginx.conf",
+        "example/creds/bundle/.env",
+        "example/creds/bundle/gcs.json",
+        "example/docker-compose.yaml",
+    ]
+    assert [path for path, file in files.items() if file.mode == "0755"] == [
+        "base/model-serving/model-download/download.sh"
+    ]
+
+
+def test_files_are_sorted_by_the_bytes_of_their_path():
+    paths = [file.path.encode() for file in Renderer().render(make_composition(40), GOLDEN_DEFAULTS, STAMP).files]
+
+    assert paths == sorted(paths)
+
+
+def test_the_stamp_says_which_state_this_is_in_canonical_json():
+    composition = golden_composition()
+    rendered = Renderer().render(composition, GOLDEN_DEFAULTS, Stamp("s-9", "42.1"))
+    body = next(file.body for file in rendered.files if file.path == bundle.STAMP_PATH)
+
+    said = {
+        "composition": composition.digest,
+        "revision": "42.1",
+        "schema": 1,
+        "scope": "visual-anomaly/core-versions",
+        "state": "s-9",
+    }
+    assert body == json.dumps(said, separators=(",", ":")).encode() + b"\n"
+
+
+def test_the_stamp_is_the_only_file_that_knows_the_state():
+    first = Renderer().render(golden_composition(), GOLDEN_DEFAULTS, Stamp("a", "1"))
+    second = Renderer().render(golden_composition(), GOLDEN_DEFAULTS, Stamp("b", "2"))
+
+    assert [one.path for one, other in zip(first.files, second.files, strict=True) if one != other] == [
+        bundle.STAMP_PATH
+    ]
+
+
+@given(compositions(), compositions(), render_defaults())
+@settings(max_examples=30, deadline=None)
+def test_what_was_rendered_before_changes_no_byte(before, composition, defaults):
+    used, tiny = Renderer(), Renderer(cache_bytes=0)
+    used.render(before, defaults, STAMP)
+    used.render(composition, GOLDEN_DEFAULTS, STAMP)
+
+    assert used.render(composition, defaults, STAMP) == Renderer().render(composition, defaults, STAMP)
+    assert tiny.render(composition, defaults, STAMP) == Renderer().render(composition, defaults, STAMP)
+
+
+def test_threads_that_share_a_renderer_get_what_one_alone_gets():
+    renderer = Renderer(cache_bytes=20_000)
+    wanted = [make_composition(size) for size in (1, 3, 5, 8)] * 4
+
+    with ThreadPoolExecutor(4) as pool:
+        results = list(pool.map(lambda each: renderer.render(each, GOLDEN_DEFAULTS, STAMP), wanted))
+
+    assert results == [Renderer().render(each, GOLDEN_DEFAULTS, STAMP) for each in wanted]
+
+
+@pytest.mark.parametrize(
+    "model",
+    [make_model("103", version="99"), make_model("0000"), make_model("zzz", platform="triton")],
+    ids=["replace", "first", "last"],
+)
+def test_a_change_leaves_the_other_models_blocks_as_they_were(model):
+    renderer, before = Renderer(), make_composition(6)
+    after = before.with_model(model)
+    old, new = blocks_of(before, renderer), blocks_of(after, renderer)
+
+    assert len([block for block in new[1:-2] if block not in old]) == 1
+
+
+def test_a_removed_model_leaves_the_others_blocks_as_they_were():
+    document = composition_document(6)
+    before = Composition.model_validate(document)
+    del document["models"][2]
+    after = Composition.model_validate(document)
+    renderer = Renderer()
+    old, new = blocks_of(before, renderer), blocks_of(after, renderer)
+
+    assert new[1:-2] == [block for block in old[1:-2] if b"s103s" not in block]
+
+
+def test_a_new_version_restarts_its_service_the_download_and_nothing_else():
+    """model_proxy only when the signature changes, the router only when the map does (design 7)."""
+    renderer, before = Renderer(), make_composition(6)
+    old, new = (
+        blocks_of(before, renderer),
+        blocks_of(
+            before.with_model(make_model("103", version="99", platform="triton", serving={"gpu": {"count": "all"}})),
+            renderer,
+        ),
+    )
+
+    changed = [block.split(b":")[0].strip() for block, other in zip(new, old, strict=True) if block != other]
+    assert changed == [b"model_download", b"s103s"]
+
+
+def test_a_new_model_restarts_the_router_and_the_download_and_no_other_model():
+    renderer, before = Renderer(), make_composition(2)
+    old, new = blocks_of(before, renderer), blocks_of(before.with_model(make_model("999")), renderer)
+
+    assert [block.split(b":")[0].strip() for block in new if block not in old] == [
+        b"model_download",
+        b"s999s",
+        b"visual-anomaly-nginx",
+    ]
+
+
+@pytest.mark.parametrize("models", [8, 40])
+def test_a_one_model_event_passes_one_block_through_ruamel(monkeypatch, models):
+    renderer, composition = Renderer(), make_composition(models)
+    renderer.render(composition, GOLDEN_DEFAULTS, STAMP)
+    dumps = counted(monkeypatch, yaml, "dump")
+
+    renderer.render(composition.with_model(make_model("104", version="99")), GOLDEN_DEFAULTS, STAMP)
+    assert len(dumps) == 1
+    renderer.render(composition, GOLDEN_DEFAULTS, STAMP)
+    assert len(dumps) == 1
+
+
+@pytest.mark.parametrize("models", [8, 40])
+def test_a_one_model_event_passes_one_models_block_through_the_gate(monkeypatch, models):
+    renderer, composition = Renderer(), make_composition(models, bundle=f"only-here-{models}")
+    gate.check(composition, GOLDEN_DEFAULTS, renderer.render(composition, GOLDEN_DEFAULTS, STAMP))
+    changed = composition.with_model(make_model("104", version="99"))
+    rendered = renderer.render(changed, GOLDEN_DEFAULTS, STAMP)
+    reads = counted(monkeypatch, readback, "yaml_text")
+
+    gate.check(changed, GOLDEN_DEFAULTS, rendered)
+
+    # The model's; beside it the three services that carry digests, and the two ends of the document.
+    assert len(reads) == 1 + 3 + 2
+
+
+def test_the_templates_digest_is_to_be_had_from_here():
+    assert len(bundle.TEMPLATES_DIGEST) == 64
+    with pytest.raises(AttributeError, match="NO_SUCH"):
+        _ = bundle.NO_SUCH

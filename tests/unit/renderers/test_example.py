@@ -1,0 +1,89 @@
+import json
+from io import StringIO
+
+import pytest
+from dotenv import dotenv_values
+
+from renderers import example
+from renderers.compose import Allotment
+from renderers.model import Resources
+from tests.builders import make_model
+
+
+def env_of(text: str) -> dict[str, str | None]:
+    return dict(dotenv_values(stream=StringIO(text), interpolate=False))
+
+
+def test_a_models_variables_are_empty_and_their_comment_has_the_bundles_values():
+    model = make_model("a-b", serving={"resources": {"limits": {"cpus": 2, "memory": "4g"}}})
+    text = example.env_lines(model, Allotment.of(model, Resources()))
+
+    assert (
+        text.splitlines()[1] == "# sa-bs in the bundle: CPU_LIMIT 2, MEM_LIMIT 4g, CPU_RESERVATION 0, MEM_RESERVATION 0"
+    )
+    assert env_of(text) == {
+        f"SERVING_a_b_{name}": "" for name in ("CPU_LIMIT", "MEM_LIMIT", "CPU_RESERVATION", "MEM_RESERVATION")
+    }
+
+
+def test_the_env_file_begins_with_the_ports():
+    assert env_of(example.env_head()) == {"MODEL_PROXY_HTTP_PORT": "8000", "MODEL_PROXY_GRPC_PORT": "8005"}
+
+
+def test_what_is_shipped_for_credentials_is_a_placeholder():
+    files = example.static_files()
+
+    assert set(env_of(files["example/creds/bundle/.env"]).values()) == {""}
+    assert json.loads(files["example/creds/bundle/gcs.json"])["private_key_id"] == "uid"
+    assert env_of(files["example/.env"]) == {"REL_DIR": ""}
+
+
+@pytest.mark.parametrize(
+    ("platform", "batching", "path"),
+    [
+        pytest.param("tensorflow", None, "example/conf/bundle/batching_a.txt", id="not said"),
+        pytest.param("tensorflow", {"enabled": False}, "example/conf/bundle/batching_a.txt", id="off"),
+        pytest.param("tensorflow", {}, "base/bundle/batching_a.txt", id="on"),
+        pytest.param("triton", None, None, id="triton"),
+    ],
+)
+def test_the_batching_file_is_where_its_owner_looks(platform, batching, path):
+    model = make_model("a", platform=platform, serving={} if batching is None else {"batching": batching})
+
+    assert example.batching_path(model) == path
+    assert example.batching_is_on(model) == (path is not None and path.startswith("base/"))
+
+
+def test_parameters_stand_in_the_text_format_of_tensorflow_serving():
+    parameters = {
+        "max_batch_size": 64,
+        "batch_timeout_micros": 0,
+        "max_enqueued_batches": 10,
+        "num_batch_threads": 4,
+        "allowed_batch_sizes": [8, 64],
+        "pad_variable_length_inputs": False,
+    }
+    text = example.batching_text(make_model("a", serving={"batching": {"parameters": parameters}}))
+
+    assert text.splitlines()[1:] == [
+        "max_batch_size { value: 64 }",
+        "batch_timeout_micros { value: 0 }",
+        "max_enqueued_batches { value: 10 }",
+        "num_batch_threads { value: 4 }",
+        "allowed_batch_sizes: 8",
+        "allowed_batch_sizes: 64",
+        "pad_variable_length_inputs: false",
+    ]
+
+
+def test_parameters_that_are_not_given_are_left_to_tensorflow_serving():
+    text = example.batching_text(make_model("a", serving={"batching": {}}))
+
+    assert [line for line in text.splitlines() if not line.startswith("#")] == []
+
+
+def test_the_operators_file_has_numbers_as_placeholders():
+    lines = example.batching_text(make_model("a")).splitlines()
+
+    assert lines[1] == "max_batch_size { value: 32 }"
+    assert len(lines) == 5

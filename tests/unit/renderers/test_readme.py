@@ -1,0 +1,87 @@
+"""The bundle's README: the sections of the golden one, and nothing shown that the compose file does not have."""
+
+import re
+from pathlib import Path
+
+import pytest
+
+from renderers import compose, readme
+from renderers.bundle import Renderer
+from renderers.model import Composition
+from tests.builders import GOLDEN_DEFAULTS, STAMP, golden_composition, golden_document
+
+GOLDEN = Path(__file__).parents[2] / "data" / "golden" / "README.md"
+
+
+def files_of(composition: Composition) -> dict[str, str]:
+    return {file.path: file.body.decode() for file in Renderer().render(composition, GOLDEN_DEFAULTS, STAMP).files}
+
+
+def diff_blocks(text: str) -> list[list[str]]:
+    return [block.splitlines() for block in re.findall(r"``` diff\n(.*?)```", text, re.DOTALL)]
+
+
+def green(text: str) -> list[list[str]]:
+    return [[line for line in block if line.startswith(">")] for block in diff_blocks(text)]
+
+
+def test_headings_and_anchors_are_those_of_the_golden_readme():
+    def headings(text: str) -> list[str]:
+        return [line for line in text.splitlines() if re.match(r"#+ |\s*[0-9]+\. \[", line)]
+
+    assert headings(files_of(golden_composition())["README.md"]) == headings(GOLDEN.read_text())
+
+
+def test_every_link_into_the_page_has_its_anchor():
+    text = files_of(golden_composition())["README.md"]
+
+    assert set(re.findall(r"\]\(#([a-z_]+)\)", text)) <= set(re.findall(r"<div id='([a-z_]+)'>", text))
+
+
+def test_the_lines_to_uncomment_are_those_of_the_golden_readme():
+    assert green(files_of(golden_composition())["README.md"]) == green(GOLDEN.read_text())
+
+
+@pytest.mark.parametrize(("model_id", "image"), [("102", "tensorflow-serving:2.19.1-gpu")])
+def test_every_line_shown_of_a_service_is_in_the_compose_file_in_that_order(model_id, image):
+    files = files_of(golden_composition())
+    document = iter(files[compose.PATH].splitlines())
+    for block in diff_blocks(files["README.md"])[:1]:
+        for line in block:
+            if line.strip() != "...":
+                filled = line.replace(">", " ", 1) if line.startswith(">") else line
+                filled = filled.replace("<model_id>", model_id).replace("<network>", "visual-anomaly")
+                filled = filled.replace("<image>", f"registry.example.com/visual-anomaly/{image}")
+                assert filled in document
+
+
+def test_it_says_where_images_are_pulled_from_each_once():
+    document = golden_document()
+    document["proxy"]["image"] = "nginx:1.28"
+    text = files_of(Composition.model_validate(document))["README.md"]
+
+    assert "(permission to pull from docker.io/library, registry.example.com/visual-anomaly)" in text
+
+
+def test_names_stand_as_text_not_as_markdown():
+    document = golden_document()
+    document["bundle"] = {"name": "a_b", "target": "c_d"}
+    text = files_of(Composition.model_validate(document))["README.md"]
+
+    assert text.startswith("# a\\_b bundle c\\_d target")
+    assert "      - a_b-nginx:8500\n" in text
+
+
+def test_an_excerpt_shows_three_dots_once_for_keys_left_out():
+    block = "  a:\n    one: 1\n    two:\n      - x\n    three: 3\n    four: 4\n      #- here\n\n"
+
+    assert (
+        readme.excerpt(block, ("one", "four"), ("here",)) == "  a:\n    one: 1\n    ...\n    four: 4\n>     #- here\n"
+    )
+
+
+def test_it_names_no_placeholder_that_a_value_should_have_filled():
+    text = files_of(golden_composition())["README.md"]
+
+    assert "{{" not in text
+    assert "content_digest" not in text
