@@ -187,6 +187,22 @@ class Scene:
         await self.work()
         return [(await self.outcomes(each.id))[0] for each in events]
 
+    async def batch(self, *events: Event, scope: Scope = GOLDEN) -> list[Outcome]:
+        """The same, but all of them wait in the lane before its first batch is taken."""
+        await self.accept(*events)
+        waiting = []
+        for _ in events:
+            delivery = await self.journal.next()
+            if delivery.scopes is None:
+                await self.journal.assign(delivery.position, [str(scope)])
+            waiting.append(delivery)
+        while waiting:
+            done = await self.pipeline.process(scope, waiting)
+            waiting = [each for each in waiting if each.position not in done]
+        await self.pipeline.reconcile(scope)
+        self.opened_at = await self.journal.highest()
+        return [(await self.outcomes(each.id))[0] for each in events]
+
     async def outcomes(self, event_id: str) -> list[Outcome]:
         """By scope, of the last event with this id."""
         return [lane.outcome for lane in (await self.journal.find(event_id))[-1].lanes if lane.outcome is not None]
