@@ -75,7 +75,8 @@ def send(
     except CommandError as error:
         if len(views) < len(waiting):
             printer.warn(f"{len(views)} of {len(waiting)} events were taken; from {waiting[len(views)].place} on, none")
-        printer.data({"events": views}, _lines(views))
+        if views:
+            printer.data({"events": views}, _lines(views))
         raise error from None
     if wait:
         views = wait_for(daemon.publishing, views, timeout)

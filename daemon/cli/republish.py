@@ -1,0 +1,93 @@
+"""`rebundle republish`: desired rendered anew, after an upgrade or a change of the render defaults.
+
+The state keeps its id, its revision and its events; it gets a new attempt. One more compare-and-swap of `operations`,
+which is decided again when another writer was faster. An older renderer does not overwrite a newer one's work.
+"""
+
+from typing import Annotated
+
+from cyclopts import Parameter
+
+from daemon.cli.acting import tell
+from daemon.cli.options import DEFAULT_ACTOR, DEFAULT_PLACE, DEFAULT_PRINTING, Actor, Place, Printing
+from daemon.cli.session import Session, scope_of, session
+from daemon.publishing import protocol
+from daemon.publishing.errors import NotFound, Refused
+from daemon.publishing.operations import Verb
+from daemon.publishing.pointer import Pointer, Publication
+from daemon.publishing.protocol import Writing
+from daemon.publishing.publisher import State
+from renderers import bundle, gate
+from renderers.model import Composition, RenderDefaults, RenderedFile, Scope, Stamp
+
+
+async def republish(
+    scope: Annotated[str, Parameter(help="BUNDLE/TARGET.")],
+    /,
+    *,
+    reason: Annotated[str, Parameter(help="Why; recorded in the history.")] = "",
+    actor: Actor = DEFAULT_ACTOR,
+    place: Place = DEFAULT_PLACE,
+    printing: Printing = DEFAULT_PRINTING,
+) -> None:
+    """Render what is desired with this release and the configured defaults, and publish that."""
+    async with session(place, printing) as opened:
+        named = scope_of(scope)
+        current = (await opened.bucket.reader.existing(named)).pointer.desired
+        if current is None:
+            raise NotFound(f"{scope} is retired: nothing is desired there")
+        _refuse_newer(current)
+        state = await rendered_anew(opened, named, current)
+        publication = await opened.bucket.publisher.store_state(named, state)
+        verb = publish_over(current, publication)
+        done = await opened.bucket.operations.carry_out(named, verb, actor.name, reason)
+        tell(opened.printer, "republish", done)
+
+
+async def rendered_anew(opened: Session, scope: Scope, current: Publication) -> State:
+    """The state of a publication with today's files.
+
+    Raises:
+        GateFailure: what was rendered is not what the composition says.
+    """
+    manifest = await opened.bucket.reader.manifest(scope, current)
+    composition, defaults = manifest.composition_value(), opened.settings.render
+    stamp = Stamp(current.state, str(current.revision))
+    return State(
+        composition=composition,
+        defaults=defaults,
+        state=current.state,
+        revision=current.revision,
+        kind=current.kind,
+        late=False,
+        files=await opened.runtime.offload(_render, composition, defaults, stamp),
+        renderer=bundle.RENDERER_VERSION,
+        templates=bundle.TEMPLATES_DIGEST,
+        events=manifest.events,
+    )
+
+
+def publish_over(rendered: Publication, publication: Publication) -> Verb:
+    """Publishes, if what was rendered is what is desired still."""
+
+    def verb(pointer: Pointer, writing: Writing) -> Pointer:
+        if pointer.desired is None or pointer.desired.id != rendered.id:
+            raise Refused(f"desired moved on from {rendered.state} while it was rendered: republish again")
+        return protocol.publish(pointer, writing, [publication])
+
+    return verb
+
+
+def _render(composition: Composition, defaults: RenderDefaults, stamp: Stamp) -> tuple[RenderedFile, ...]:
+    rendered = bundle.Renderer().render(composition, defaults, stamp)
+    gate.check(composition, defaults, rendered)
+    return rendered.files
+
+
+def _refuse_newer(current: Publication) -> None:
+    ours = [int(part) for part in bundle.RENDERER_VERSION.split(".")]
+    if [int(part) for part in current.renderer.split(".") if part.isdecimal()] > ours:
+        raise Refused(
+            f"{current.state} was rendered by a newer release (renderer {current.renderer}, this one has "
+            f"{bundle.RENDERER_VERSION}): upgrade this one"
+        )

@@ -1,0 +1,83 @@
+"""The command in this process, on a directory bucket with three states: state-1, state-2, state-3 (live)."""
+
+import asyncio
+import json
+import shutil
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, TypeVar
+
+import pytest
+
+from daemon.cli import app
+from daemon.stores.directory import DirectoryStore
+from daemon.stores.filesystem import RealFileSystem
+from tests.builders_runtime import ThreadRuntime
+from tests.support.buckets import SCOPE, PublishedBucket, composition_with
+
+T = TypeVar("T")
+
+OVERRIDDEN = "example/conf/bundle/.env"
+DELETED = "example/conf/bundle/batching_101.txt"
+
+
+def in_bucket(path: Path, work: Callable[[PublishedBucket], Awaitable[T]]) -> T:
+    """What `work` does with the bucket, in an event loop of its own."""
+
+    async def run() -> T:
+        with ThreadRuntime() as runtime:
+            return await work(PublishedBucket(DirectoryStore(path, runtime, RealFileSystem()), runtime))
+
+    return asyncio.run(run())
+
+
+async def publish_three(bucket: PublishedBucket) -> None:
+    await bucket.publish(composition_with("1"), "state-1", 1)
+    await bucket.publish(composition_with("2"), "state-2", 2)
+    await bucket.publish(composition_with("2", "1"), "state-3", 3)
+
+
+@pytest.fixture(scope="session")
+def _published(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("published") / "bucket"
+    in_bucket(path, publish_three)
+    return path
+
+
+@pytest.fixture
+def bucket(_published: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A copy of the bucket; REBUNDLE_BUCKET names it, and no other setting of this machine is seen."""
+    path = tmp_path / "bucket"
+    shutil.copytree(_published, path)
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("REBUNDLE_BUCKET", str(path))
+    monkeypatch.delenv("CREDENTIALS_DIRECTORY", raising=False)
+    return path
+
+
+@dataclass
+class Result:
+    code: int
+    out: str
+    err: str
+
+    @property
+    def json(self) -> Any:
+        return json.loads(self.out)
+
+
+@pytest.fixture
+def rebundle(capsys: pytest.CaptureFixture[str]) -> Callable[..., Result]:
+    """Runs the command with these arguments."""
+
+    def run(*arguments: object) -> Result:
+        code = app.run([str(each) for each in arguments])
+        out, err = capsys.readouterr()
+        return Result(code, out, err)
+
+    return run
+
+
+def live_tree(bucket: Path, path: str) -> Path:
+    return bucket / str(SCOPE) / "docker-compose-gen" / path

@@ -1,0 +1,62 @@
+import pytest
+from cyclopts import CycloptsError
+
+from daemon.cli import failures
+from daemon.publishing import errors as publishing
+from daemon.settings import SettingProblem, SettingsError
+from daemon.stores import errors as stores
+from events import errors as events
+from renderers import errors as rendering
+
+
+@pytest.mark.parametrize(
+    ("error", "code"),
+    [
+        (CycloptsError(), 2),
+        (SettingsError(SettingProblem("bucket", "default", "is wrong")), 2),
+        (failures.UsageError("x"), 2),
+        (publishing.NotFound("x"), 3),
+        (events.JournalMissing("x"), 3),
+        (publishing.Refused("x"), 4),
+        (publishing.PointerMoved("x"), 4),
+        (publishing.NewerSchema("x"), 4),
+        (stores.ConditionFailed("x"), 4),
+        (events.IdentityConflict("x"), 4),
+        (events.NotWaiting("x"), 4),
+        (failures.DaemonRefused("x"), 4),
+        (publishing.VerificationFailed("x"), 5),
+        (publishing.PointerLost("x"), 5),
+        (rendering.GateFailure("base/a", 1, "b", "c"), 5),
+        (stores.StoreUnavailable("x"), 6),
+        (stores.StoreRefused("x"), 6),
+        (stores.ObjectMissing("x"), 6),
+        (publishing.OutcomeUnresolved("x"), 6),
+        (events.JournalDamaged("x"), 6),
+        (events.JournalFull("x"), 6),
+        (failures.DaemonUnreachable("x"), 6),
+        (events.InvalidEvent(events.Problem("$", "x")), 1),
+        (rendering.UnsafeText("yaml", "x"), 1),
+        (failures.CommandError("x"), 1),
+        (KeyboardInterrupt(), 130),
+    ],
+)
+def test_each_known_error_has_its_documented_exit_code(error, code):
+    assert failures.known(error) is error
+    assert failures.exit_code(error) == code
+
+
+def test_a_fault_of_ours_is_not_known_and_fails():
+    assert failures.known(KeyError("x")) is None
+    assert failures.exit_code(KeyError("x")) == 1
+
+
+def test_of_a_group_the_gravest_known_error_is_told():
+    grave = stores.StoreUnavailable("grave")
+    group = ExceptionGroup("several", [publishing.NotFound("mild"), ExceptionGroup("inner", [grave])])
+
+    assert failures.known(group) is grave
+    assert failures.exit_code(group) == 6
+
+
+def test_a_fault_of_ours_in_a_group_is_not_hidden_by_known_errors():
+    assert failures.known(ExceptionGroup("several", [publishing.NotFound("mild"), KeyError("ours")])) is None

@@ -1,0 +1,83 @@
+import io
+import json
+
+import pytest
+import yaml
+
+from daemon.cli.failures import UsageError
+from daemon.cli.options import Printing
+from daemon.cli.output import Printer, confirm
+
+
+class Terminal(io.StringIO):
+    def isatty(self):
+        return True
+
+
+def make_printer(output="table", *, quiet=False, colors=False):
+    return Printer(output, quiet, colors, colors, io.StringIO(), io.StringIO())
+
+
+HOSTILE = {"name": "a\033[31m: # 1", "number": "42.1", "nothing": None, "models": [1]}
+
+
+def test_json_has_the_schema_version_and_reads_back():
+    printer = make_printer("json")
+
+    printer.data(HOSTILE, ["unused"])
+
+    assert json.loads(printer.stdout.getvalue()) == {"schemaVersion": 1, **HOSTILE}
+    assert "\033" not in printer.stdout.getvalue()
+
+
+def test_yaml_has_the_schema_version_and_reads_back():
+    printer = make_printer("yaml")
+
+    printer.data(HOSTILE, ["unused"])
+
+    assert yaml.safe_load(printer.stdout.getvalue()) == {"schemaVersion": 1, **HOSTILE}
+    assert "\033" not in printer.stdout.getvalue()
+
+
+def test_prose_goes_to_standard_error_escaped_and_quiet_silences_it_but_no_warning():
+    loud, quiet = make_printer(), make_printer(quiet=True)
+
+    for printer in (loud, quiet):
+        printer.say("a\033\nb")
+        printer.warn("careful")
+
+    assert loud.stderr.getvalue() == "a\\x1b\nb\ncareful\n"
+    assert quiet.stderr.getvalue() == "careful\n"
+    assert loud.stdout.getvalue() == ""
+
+
+def test_colours_need_a_terminal_and_obey_flag_no_color_and_dumb_terminals(monkeypatch):
+    monkeypatch.setattr("sys.stdout", Terminal())
+    assert Printer.of(Printing(), {}).good("x") == "\033[32mx\033[0m"
+    assert Printer.of(Printing(no_color=True), {}).good("x") == "x"
+    assert Printer.of(Printing(), {"NO_COLOR": "1"}).good("x") == "x"
+    assert Printer.of(Printing(), {"TERM": "dumb"}).good("x") == "x"
+    monkeypatch.setattr("sys.stdout", io.StringIO())
+    assert Printer.of(Printing(), {}).good("x") == "x"
+
+
+@pytest.mark.parametrize(
+    ("answer", "agreed"), [("y\n", True), ("YES\n", True), ("\n", False), ("", False), ("n\n", False)]
+)
+def test_confirm_asks_at_a_terminal_and_takes_only_yes(answer, agreed):
+    printer = make_printer()
+
+    assert confirm("Go?", yes=False, printer=printer, stdin=Terminal(answer)) is agreed
+    assert printer.stderr.getvalue() == "Go? [y/N] "
+
+
+def test_confirm_refuses_to_guess_where_nobody_can_be_asked():
+    with pytest.raises(UsageError, match="--yes"):
+        confirm("Go?", yes=False, printer=make_printer(), stdin=io.StringIO("y\n"))
+
+
+def test_confirm_with_yes_asks_nobody():
+    printer = make_printer()
+
+    assert confirm("Go?", yes=True, printer=printer, stdin=io.StringIO())
+    assert printer.stderr.getvalue() == ""
