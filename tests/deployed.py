@@ -8,7 +8,6 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from renderers.bundle import Renderer
-
 from renderers.model import Composition
 from tests.builders import GOLDEN_DEFAULTS, STAMP
 
