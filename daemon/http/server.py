@@ -56,12 +56,20 @@ def _listening(sock: socket.socket, address: Any) -> socket.socket:
     return sock
 
 
-async def serve(app: FastAPI, sock: socket.socket, stop: Stop, *, idle_seconds: float = 10.0) -> None:
+async def serve(
+    app: FastAPI,
+    sock: socket.socket,
+    stop: Stop,
+    *,
+    idle_seconds: float = 10.0,
+    most_connections: int = MOST_CONNECTIONS,
+) -> None:
     """Serve until `stop`, then finish the requests under way, for at most 5 s. Closes `sock`.
 
     `idle_seconds`: how long a connection may stand without a whole request (head) being served.
     """
-    protocol = type("Protocol", (_Protocol,), {"idle_seconds": idle_seconds})
+    # uvicorn makes the protocols, and passes on nothing of ours.
+    protocol = type("Protocol", (_Protocol,), {"idle_seconds": idle_seconds, "most_connections": most_connections})
     config = uvicorn.Config(
         app,
         http=protocol,
@@ -108,7 +116,8 @@ class _Protocol(H11Protocol):
     body that was refused, not for an answer that nobody reads. A look now and then is enough for all of them.
     """
 
-    idle_seconds = 10.0
+    idle_seconds: float
+    most_connections: int
     _SERVED_AT_MOST: Final = 6
     """Times as long as idle: the body's own limit and the journal's come first."""
 
@@ -116,7 +125,7 @@ class _Protocol(H11Protocol):
         super().connection_made(transport)
         self._since = self.loop.time()
         self._served = self.cycle
-        if len(self.connections) > MOST_CONNECTIONS:
+        if len(self.connections) > self.most_connections:
             transport.abort()
         else:
             self._look_again()

@@ -110,6 +110,7 @@ async def running(
     log: Callable[[Journal], EventLog] = lambda journal: journal,
     journal_seconds: float = 15.0,
     idle_seconds: float = 10.0,
+    most_connections: int = 1_000,
 ) -> AsyncIterator[Service]:
     runtime, stop, closing, metrics = SystemRuntime(2), Stop(), Stop(), Metrics.create("test", "1")
     dependencies = Dependencies()
@@ -122,7 +123,9 @@ async def running(
     app = create_app(intake, dependencies, metrics, credentials, limits, stop=stop)
     sock = bind("127.0.0.1", 0)
     port = sock.getsockname()[1]
-    serving = asyncio.create_task(serve(app, sock, closing, idle_seconds=idle_seconds))
+    serving = asyncio.create_task(
+        serve(app, sock, closing, idle_seconds=idle_seconds, most_connections=most_connections)
+    )
     try:
         async with httpx.AsyncClient(base_url=f"http://127.0.0.1:{port}", timeout=30, trust_env=False) as client:
             yield Service(port, client, journal, stop, metrics, dependencies, serving)

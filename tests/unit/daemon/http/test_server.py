@@ -110,6 +110,20 @@ def test_a_client_that_holds_a_connection_for_nothing_loses_it(tmp_path: Path, r
     run(scenario())
 
 
+def test_one_connection_too_many_is_closed_and_the_others_are_served(tmp_path: Path) -> None:
+    async def scenario() -> None:
+        async with running(tmp_path, most_connections=2, idle_seconds=100) as service:
+            held = [await asyncio.open_connection("127.0.0.1", service.port) for _ in range(2)]
+            for reader, writer in held:
+                writer.write(b"GET /livez HTTP/1.1\r\nhost: x\r\n\r\n")
+                assert (await reader.readline()).startswith(b"HTTP/1.1 200 ")
+            assert await service.raw(b"") == b""
+            for _, writer in held:
+                writer.close()
+
+    run(scenario())
+
+
 def test_a_client_that_goes_on_sending_a_refused_body_loses_its_connection(tmp_path: Path) -> None:
     async def scenario() -> None:
         async with running(tmp_path, idle_seconds=0.2) as service:
