@@ -1,8 +1,10 @@
 """Buckets with real publications in them, made by the renderer, the publisher and the protocol: no daemon needed."""
 
-from collections.abc import Sequence
+import asyncio
+from collections.abc import Awaitable, Callable, Sequence
 from functools import cache
-from typing import Any
+from pathlib import Path
+from typing import Any, TypeVar
 
 from daemon.publishing import protocol
 from daemon.publishing.livetree import LiveTree
@@ -12,12 +14,16 @@ from daemon.publishing.pointer import Pointer, Publication, Revision
 from daemon.publishing.publisher import Publisher, State
 from daemon.publishing.reader import Reader
 from daemon.runtime import Runtime
+from daemon.stores.directory import DirectoryStore
+from daemon.stores.filesystem import RealFileSystem
 from daemon.stores.port import ObjectStore
 from renderers import bundle
 from renderers.bundle import RENDERER_VERSION, Renderer
 from renderers.model import Composition, RenderDefaults, Scope, Stamp
 from tests.builders import GOLDEN_DEFAULTS, make_composition, make_model
+from tests.builders_runtime import ThreadRuntime
 
+T = TypeVar("T")
 SCOPE = Scope("visual-anomaly", "core-versions")
 
 _renderer = Renderer()
@@ -99,3 +105,13 @@ class PublishedBucket:
     async def pointer(self, scope: Scope = SCOPE) -> Pointer:
         """The pointer now."""
         return (await self.reader.existing(scope)).pointer
+
+
+def in_bucket(path: Path, work: Callable[[PublishedBucket], Awaitable[T]]) -> T:
+    """What `work` does with the directory bucket at `path`, in an event loop of its own."""
+
+    async def run() -> T:
+        with ThreadRuntime() as runtime:
+            return await work(PublishedBucket(DirectoryStore(path, runtime, RealFileSystem()), runtime))
+
+    return asyncio.run(run())

@@ -1,35 +1,16 @@
 """The command in this process, on a directory bucket with three states: state-1, state-2, state-3 (live)."""
 
-import asyncio
 import json
 import shutil
-from collections.abc import Awaitable, Callable
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 import pytest
 
 from daemon.cli import app
-from daemon.stores.directory import DirectoryStore
-from daemon.stores.filesystem import RealFileSystem
-from tests.builders_runtime import ThreadRuntime
-from tests.support.buckets import SCOPE, PublishedBucket, composition_with
-
-T = TypeVar("T")
-
-OVERRIDDEN = "example/conf/bundle/.env"
-DELETED = "example/conf/bundle/batching_101.txt"
-
-
-def in_bucket(path: Path, work: Callable[[PublishedBucket], Awaitable[T]]) -> T:
-    """What `work` does with the bucket, in an event loop of its own."""
-
-    async def run() -> T:
-        with ThreadRuntime() as runtime:
-            return await work(PublishedBucket(DirectoryStore(path, runtime, RealFileSystem()), runtime))
-
-    return asyncio.run(run())
+from tests.support.buckets import PublishedBucket, composition_with, in_bucket
 
 
 async def publish_three(bucket: PublishedBucket) -> None:
@@ -77,7 +58,3 @@ def rebundle(capsys: pytest.CaptureFixture[str]) -> Callable[..., Result]:
         return Result(code, out, err)
 
     return run
-
-
-def live_tree(bucket: Path, path: str) -> Path:
-    return bucket / str(SCOPE) / "docker-compose-gen" / path

@@ -1,0 +1,24 @@
+from tests.support.buckets import SCOPE
+
+
+def test_history_tells_who_when_and_why_newest_first(bucket, rebundle):
+    rebundle("hold", SCOPE, "--reason", "release freeze", "--by", "alice@laptop")
+
+    newest, *_ = changes = rebundle("history", SCOPE, "-o", "json").json["history"]
+
+    assert [each["sequence"] for each in changes] == [4, 3, 2, 1]
+    assert (newest["kind"], newest["by"], newest["reason"]) == ("hold", "alice@laptop", "release freeze")
+    assert newest["change"]["hold"]["reason"] == "release freeze"
+
+
+def test_history_is_limited_when_asked(bucket, rebundle):
+    assert len(rebundle("history", SCOPE, "--limit", 2, "-o", "json").json["history"]) == 2
+
+
+def test_a_reason_with_control_characters_cannot_steer_the_terminal(bucket, rebundle):
+    rebundle("hold", SCOPE, "--reason", "a\033[2Jb\nc")
+
+    table = rebundle("history", SCOPE).out
+
+    assert "a\\x1b[2Jb\\nc" in table
+    assert "\033" not in table

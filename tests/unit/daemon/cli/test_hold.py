@@ -1,0 +1,73 @@
+import io
+from concurrent.futures import ThreadPoolExecutor
+
+from tests.support.buckets import SCOPE, composition_with, in_bucket
+
+
+class Terminal(io.StringIO):
+    def isatty(self):
+        return True
+
+
+def pointer(bucket):
+    return in_bucket(bucket, lambda published: published.pointer())
+
+
+def publish_next(bucket):
+    in_bucket(bucket, lambda published: published.publish(composition_with("5", "1"), "state-5", 5))
+
+
+def test_a_hold_keeps_live_and_resume_makes_desired_live_after_showing_the_difference(bucket, rebundle):
+    assert rebundle("hold", SCOPE, "--reason", "freeze", "--by", "alice").code == 0
+    publish_next(bucket)
+    assert pointer(bucket).live.state == "state-3"
+
+    result = rebundle("resume", SCOPE, "--yes")
+
+    assert result.code == 0
+    assert "~ 101 2 → 5" in result.err
+    assert (pointer(bucket).live.state, pointer(bucket).hold) == ("state-5", None)
+
+
+def test_a_dry_run_of_resume_changes_nothing(bucket, rebundle):
+    rebundle("hold", SCOPE, "--reason", "freeze")
+
+    assert rebundle("resume", SCOPE, "--dry-run").code == 0
+    assert pointer(bucket).hold is not None
+
+
+def test_resume_asks_and_takes_no_for_an_answer(bucket, rebundle, monkeypatch):
+    rebundle("hold", SCOPE, "--reason", "freeze")
+    monkeypatch.setattr("sys.stdin", Terminal("n\n"))
+
+    assert rebundle("resume", SCOPE).code == 1
+    assert pointer(bucket).hold is not None
+
+
+def test_resume_agreed_to_is_refused_once_desired_has_moved_on(bucket, rebundle, monkeypatch):
+    class Slow(Terminal):
+        def readline(self):
+            with ThreadPoolExecutor(1) as thread:
+                thread.submit(publish_next, bucket).result()
+            return "y\n"
+
+    rebundle("hold", SCOPE, "--reason", "freeze")
+    monkeypatch.setattr("sys.stdin", Slow())
+
+    result = rebundle("resume", SCOPE)
+
+    assert result.code == 4
+    assert "newer state" in result.err
+    assert pointer(bucket).live.state == "state-3"
+
+
+def test_resume_of_what_is_not_held_changes_nothing(bucket, rebundle):
+    result = rebundle("resume", SCOPE, "-o", "json")
+
+    assert (result.code, result.json["changed"], pointer(bucket).sequence) == (0, False, 3)
+
+
+def test_resume_is_refused_while_desired_is_quarantined(bucket, rebundle):
+    rebundle("quarantine", SCOPE, "state-3", "--reason", "bad", "--rollback-to", "state-1")
+
+    assert rebundle("resume", SCOPE, "--yes").code == 4

@@ -1,0 +1,127 @@
+import io
+from concurrent.futures import ThreadPoolExecutor
+
+import pytest
+
+from tests.support.buckets import SCOPE, composition_with, in_bucket
+
+ENV = "example/conf/bundle/.env"
+
+
+class Terminal(io.StringIO):
+    def isatty(self):
+        return True
+
+
+def pointer(bucket):
+    return in_bucket(bucket, lambda published: published.pointer())
+
+
+def tree(bucket, path):
+    return bucket / str(SCOPE) / "docker-compose-gen" / path
+
+
+def test_rollback_makes_the_state_live_holds_it_and_leaves_overrides(bucket, rebundle):
+    tree(bucket, ENV).write_bytes(b"MINE=1\n")
+
+    result = rebundle("rollback", SCOPE, "state-1", "--reason", "bad", "--yes", "--by", "alice", "-o", "json")
+
+    assert result.code == 0
+    view = result.json
+    assert (view["before"]["live"]["state"], view["after"]["live"]["state"]) == ("state-3", "state-1")
+    assert (view["after"]["desired"]["state"], view["after"]["hold"]["by"]) == ("state-3", "alice")
+    assert view["live_tree"]["overrides"] == [ENV]
+    assert tree(bucket, ENV).read_bytes() == b"MINE=1\n"
+    assert b'"state-1"' in tree(bucket, "base/.rebundle.json").read_bytes()
+
+
+def test_the_difference_and_the_targets_age_come_first(bucket, rebundle):
+    shown = rebundle("rollback", SCOPE, "state-1", "--reason", "bad", "--yes").err
+
+    assert "published" in shown
+    assert "- 102 1" in shown
+    assert "~ 101 2 → 1" in shown
+
+
+def test_a_dry_run_shows_what_would_change_and_changes_nothing(bucket, rebundle):
+    before = pointer(bucket)
+
+    result = rebundle("rollback", SCOPE, "state-1", "--reason", "bad", "--dry-run", "-o", "json")
+
+    assert (result.code, result.json["dry_run"], result.json["after"]["live"]["state"]) == (0, True, "state-1")
+    assert pointer(bucket) == before
+
+
+def test_without_a_terminal_yes_is_needed(bucket, rebundle, monkeypatch):
+    monkeypatch.setattr("sys.stdin", io.StringIO("y\n"))
+
+    result = rebundle("rollback", SCOPE, "state-1", "--reason", "bad")
+
+    assert (result.code, pointer(bucket).sequence) == (2, 3)
+    assert "--yes" in result.err
+
+
+@pytest.mark.parametrize(("answer", "code", "live"), [("y\n", 0, "state-1"), ("n\n", 1, "state-3"), ("", 1, "state-3")])
+def test_at_a_terminal_it_asks(bucket, rebundle, monkeypatch, answer, code, live):
+    monkeypatch.setattr("sys.stdin", Terminal(answer))
+
+    assert rebundle("rollback", SCOPE, "state-1", "--reason", "bad").code == code
+    assert pointer(bucket).live.state == live
+
+
+def test_what_was_agreed_to_is_refused_once_another_state_is_live(bucket, rebundle, monkeypatch):
+    class Slow(Terminal):
+        """Somebody publishes while the operator thinks."""
+
+        def readline(self):
+            thread = ThreadPoolExecutor(1)
+            thread.submit(in_bucket, bucket, lambda it: it.publish(composition_with("9"), "state-9", 9)).result()
+            thread.shutdown()
+            return "y\n"
+
+    monkeypatch.setattr("sys.stdin", Slow())
+
+    result = rebundle("rollback", SCOPE, "state-1", "--reason", "bad")
+
+    assert result.code == 4
+    assert "live is state-9, not state-3" in result.err
+    assert pointer(bucket).live.state == "state-9"
+
+
+def test_an_unexpected_live_state_is_a_conflict(bucket, rebundle):
+    result = rebundle("rollback", SCOPE, "state-1", "--reason", "bad", "--yes", "--expected-live", "state-2")
+
+    assert (result.code, pointer(bucket).sequence) == (4, 3)
+
+
+def test_discard_newer_drops_desired_and_says_what_a_waiting_event_does(bucket, rebundle):
+    result = rebundle("rollback", SCOPE, "state-1", "--reason", "bad", "--yes", "--discard-newer", "--quiet")
+
+    assert "still waiting folds onto this state" in result.err
+    now = pointer(bucket)
+    assert (now.live.state, now.desired.state, now.hold) == ("state-1", "state-1", None)
+
+
+def test_the_same_rollback_again_changes_nothing_and_does_not_ask(bucket, rebundle):
+    rebundle("rollback", SCOPE, "state-1", "--reason", "bad", "--yes")
+
+    result = rebundle("rollback", SCOPE, "state-1", "--reason", "bad", "-o", "json")
+
+    assert (result.code, result.json["changed"], pointer(bucket).sequence) == (0, False, 4)
+
+
+def test_a_state_that_is_not_retained_is_not_found(bucket, rebundle):
+    assert rebundle("rollback", SCOPE, "nope", "--reason", "bad", "--yes").code == 3
+
+
+def test_a_quarantined_state_is_refused(bucket, rebundle):
+    rebundle("quarantine", SCOPE, "state-1", "--reason", "bad")
+
+    assert rebundle("rollback", SCOPE, "state-1", "--reason", "bad", "--yes").code == 4
+
+
+def test_a_reason_is_required(bucket, rebundle):
+    result = rebundle("rollback", SCOPE, "state-1", "--yes")
+
+    assert result.code == 2
+    assert "--reason" in result.err

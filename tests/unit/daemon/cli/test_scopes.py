@@ -1,0 +1,37 @@
+from tests.support.buckets import SCOPE
+
+
+def test_scopes_lists_each_with_what_is_live(bucket, rebundle):
+    (scope,) = rebundle("scopes", "-o", "json").json["scopes"]
+
+    assert (scope["scope"], scope["live"]["state"], scope["sequence"]) == (str(SCOPE), "state-3", 3)
+    assert "state-3" in rebundle("scopes").out
+
+
+def test_an_unreadable_scope_does_not_hide_the_others(bucket, rebundle):
+    broken = bucket / "other" / "target"
+    broken.mkdir(parents=True)
+    (broken / "pointer.json").write_text("{")
+
+    result = rebundle("scopes", "-o", "json")
+
+    assert result.code == 0
+    views = {each["scope"]: each for each in result.json["scopes"]}
+    assert "cannot be read" in views["other/target"]["error"]
+    assert views[str(SCOPE)]["error"] is None
+
+
+def test_an_empty_bucket_says_so(tmp_path, rebundle):
+    result = rebundle("scopes", "--bucket", tmp_path / "empty")
+
+    assert (result.code, result.out.splitlines()) == (0, ["SCOPE   LIVE   DESIRED   SEQUENCE   NOTE   AGE"])
+    assert "nothing is published" in result.err
+
+
+def test_an_unusable_bucket_is_a_backend_failure(rebundle, monkeypatch):
+    monkeypatch.setenv("REBUNDLE_BUCKET", "s3://bucket/prefix")
+
+    result = rebundle("scopes")
+
+    assert result.code == 6
+    assert result.err.startswith("rebundle: s3://bucket/prefix")
