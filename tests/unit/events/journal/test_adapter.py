@@ -1,0 +1,256 @@
+"""What only the whole journal can show: waiting, instances, two processes, and kills."""
+
+import asyncio
+import subprocess
+import sys
+import textwrap
+from pathlib import Path
+
+import pytest
+
+from events.errors import SourceUnavailable
+from events.model import Event, Identity, Outcome, OutcomeKind
+
+GOOD = Outcome(OutcomeKind.PUBLISHED, "folded", "state-1")
+
+
+def test_who_waits_for_an_event_is_woken_by_an_append(bench, play):
+    async def story():
+        async with bench.journal() as journal:
+            journal._poll = 3600.0
+            waiting = asyncio.ensure_future(journal.next())
+            await journal.backlog()
+            assert not waiting.done()
+            [accepted] = await journal.append([bench.arrival("1")])
+            assert (await waiting).position == accepted.position
+
+    play(story())
+
+
+def test_what_another_process_appends_is_seen(bench, play):
+    async def story():
+        async with bench.journal() as journal, bench.journal(run=False) as beside:
+            waiting = asyncio.ensure_future(journal.next())
+            await journal.backlog()
+            [accepted] = await beside.append([bench.arrival("1")])
+            assert (await waiting).position == accepted.position
+
+    play(story())
+
+
+def test_waiting_can_be_given_up_without_losing_an_event(bench, play):
+    async def story():
+        async with bench.journal() as journal:
+            waiting = asyncio.ensure_future(journal.next())
+            await journal.backlog()
+            waiting.cancel()
+            await asyncio.wait([waiting])
+            [accepted] = await journal.append([bench.arrival("1")])
+            waiting = asyncio.ensure_future(journal.next())
+            await asyncio.sleep(0)  # its query is on its way
+            waiting.cancel()
+            await asyncio.wait([waiting])
+            assert (await journal.next()).position == accepted.position
+
+    play(story())
+
+
+def test_a_restored_journal_takes_a_new_instance_and_delivers_again(bench, play, scope):
+    async def story():
+        async with bench.journal() as journal:
+            done, waiting = await journal.append([bench.arrival("1"), bench.arrival("2")])
+            await journal.settle(scope, {done.position: GOOD})
+            await journal.record(scope, {waiting.position: GOOD})
+            first = await journal.next()
+            old, highest = journal.instance, await journal.highest()
+            assert highest == waiting.position.offset
+            await journal.reinstate(recorded=100)
+            assert journal.instance != old
+            again = await journal.next()
+            assert again.event == first.event
+            assert again.position.instance == journal.instance
+            assert await journal.recorded(scope, [again.position]) == {}
+            [new] = await journal.append([bench.arrival("3")])
+            assert new.position.offset == 101
+            renewed = journal.instance
+        async with bench.journal() as journal:
+            assert journal.instance == renewed
+            assert await journal.highest() == 101
+
+    play(story())
+
+
+def test_an_empty_restored_journal_counts_on_above_what_was_recorded(bench, play):
+    async def story():
+        async with bench.journal() as journal:
+            assert await journal.highest() == 0
+            await journal.reinstate(recorded=2**63)
+            [accepted] = await journal.append([bench.arrival("1")])
+            assert accepted.position.offset == 2**53 + 1
+
+    play(story())
+
+
+def test_a_delivery_that_was_read_while_a_new_instance_was_taken_is_read_anew(bench, play):
+    async def story():
+        async with bench.journal() as journal:
+            await journal.append([bench.arrival("1"), bench.arrival("2")])
+            assert (await journal.next()).event.id == "1"
+            reinstating = asyncio.ensure_future(journal.reinstate(recorded=100))
+            await asyncio.sleep(0)
+            # Its query stands in line behind the change, and still knows the old place and instance.
+            delivery = await journal.next()
+            await reinstating
+            delivered = [delivery, await journal.next()]
+            assert [each.event.id for each in delivered] == ["1", "2"]
+            assert {each.position.instance for each in delivered} == {journal.instance}
+
+    play(story())
+
+
+def test_a_closed_journal_says_so_and_can_be_closed_again(bench, play):
+    async def story():
+        async with bench.journal() as journal:
+            waiting = asyncio.ensure_future(journal.next())
+            await journal.backlog()
+            await journal.close()
+            await journal.close()
+            with pytest.raises(SourceUnavailable, match="is closed"):
+                await waiting
+            with pytest.raises(SourceUnavailable):
+                await journal.append([bench.arrival("1")])
+
+    play(story())
+
+
+def test_every_part_of_an_event_survives_being_kept(bench, play):
+    async def story():
+        event = Event(
+            id="ä/\U0001f600",
+            source="urn:x",
+            type="t",
+            data={"z": 1, "a": [None, True, 1.5, 2**63 - 1, "\u2028"]},
+            subject="s",
+            time="2026-11-22T10:00:00+01:00",
+            extensions={"partitionkey": "k", "traced": True, "dataschema": "https://x/y"},
+        )
+        arrival = bench.arrival("1")
+        arrival = type(arrival)(event, Identity("http", "urn:x", event.id), "digest", None)
+        async with bench.journal() as journal:
+            await journal.append([arrival])
+        async with bench.journal() as journal:
+            delivery = await journal.next()
+            assert (delivery.event, delivery.identity) == (event, arrival.identity)
+            assert (delivery.digest, delivery.scopes, delivery.replay_of) == ("digest", None, None)
+            assert delivery.accepted_at == "2026-11-22T10:00:00.000000Z"
+
+    play(story())
+
+
+KILLED = """
+import asyncio, os, sys
+from datetime import UTC, datetime
+from pathlib import Path
+from events.journal import Arrival, Journal
+from events.model import Event, Identity, Outcome, OutcomeKind
+
+GOOD = Outcome(OutcomeKind.PUBLISHED, "folded", "state-1")
+
+def arrival(number):
+    return Arrival(Event(number, "urn:x", "t", {}), Identity("http", "urn:x", number), "d", ("a/b", "c/d"))
+
+async def main():
+    journal = await Journal.open(Path(sys.argv[1]), clock=lambda: datetime.now(UTC), token=lambda: "0" * 32, run=True)
+    STEPS
+    os._exit(9)
+
+asyncio.run(main())
+"""
+
+
+def kill_after(path: Path, steps: str) -> None:
+    script = KILLED.replace("STEPS", textwrap.indent(textwrap.dedent(steps), "    ").strip())
+    command = [sys.executable, "-c", script, str(path)]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
+    assert done.returncode == 9, done.stderr
+
+
+def test_an_event_is_there_after_a_kill_right_behind_its_append(bench, play):
+    kill_after(bench.path, 'await journal.append([arrival("1"), arrival("2")])')
+
+    async def story():
+        async with bench.journal() as journal:
+            assert [(await journal.next()).event.id for _ in range(2)] == ["1", "2"]
+
+    play(story())
+
+
+def test_nothing_of_a_batch_is_there_after_a_kill_in_the_middle_of_its_append(bench, play):
+    kill_after(
+        bench.path,
+        """
+        await journal.append([arrival("0")])
+        def cut(db):
+            db.create_function("cut", 0, lambda: os._exit(9))
+            db.execute("CREATE TEMP TRIGGER t AFTER INSERT ON main.events WHEN NEW.id = '2' BEGIN SELECT cut(); END")
+        await journal._call(cut)
+        await journal.append([arrival("1"), arrival("2"), arrival("3")])
+        """,
+    )
+
+    async def story():
+        async with bench.journal() as journal:
+            assert (await journal.next()).event.id == "0"
+            assert (await journal.backlog()).events == 1
+            assert await journal.find("1") == ()
+
+    play(story())
+
+
+def test_an_outcome_recorded_before_a_kill_is_there_and_its_event_is_delivered_again(bench, play):
+    kill_after(
+        bench.path,
+        """
+        await journal.append([arrival("1")])
+        await journal.record("a/b", {(await journal.next()).position: GOOD})
+        """,
+    )
+
+    async def story():
+        async with bench.journal() as journal:
+            delivery = await journal.next()
+            assert await journal.recorded("a/b", [delivery.position]) == {delivery.position: GOOD}
+            assert await journal.unsettled("a/b", [delivery.position]) == {delivery.position}
+
+    play(story())
+
+
+def test_a_settled_event_is_never_delivered_again_and_a_half_settled_one_waits_where_it_did(bench, play):
+    kill_after(
+        bench.path,
+        """
+        one, two = await journal.append([arrival("1"), arrival("2")])
+        await journal.settle("a/b", {one.position: GOOD, two.position: GOOD})
+        await journal.settle("c/d", {one.position: GOOD})
+        """,
+    )
+
+    async def story():
+        async with bench.journal() as journal:
+            delivery = await journal.next()
+            assert delivery.event.id == "2"
+            assert await journal.unsettled("a/b", [delivery.position]) == frozenset()
+            assert await journal.unsettled("c/d", [delivery.position]) == {delivery.position}
+            assert (await journal.backlog()).events == 1
+
+    play(story())
+
+
+def test_a_kill_frees_the_lock(bench, play):
+    kill_after(bench.path, "pass")
+
+    async def story():
+        async with bench.journal():
+            pass
+
+    play(story())

@@ -1,0 +1,251 @@
+import asyncio
+import os
+import shutil
+import sqlite3
+import stat
+import subprocess
+import sys
+from contextlib import closing
+
+import pytest
+
+from events.errors import JournalDamaged, JournalFull, JournalLocked, JournalMissing, SourceUnavailable
+from events.journal.database import translated
+from events.model import Outcome, OutcomeKind
+
+GOOD = Outcome(OutcomeKind.PUBLISHED, "folded", "state-1")
+
+
+def test_a_new_journal_gets_its_directory_and_is_for_its_owner_alone(bench, play, tmp_path):
+    async def story():
+        path = tmp_path / "some where" / "else" / "journal.db"
+        before = os.umask(0)
+        try:
+            async with bench.journal(path=path) as journal:
+                await journal.append([bench.arrival("1")])
+                assert {name.name for name in path.parent.iterdir()} >= {"journal.db", "journal.db-wal"}
+                for name in path.parent.iterdir():
+                    assert stat.S_IMODE(name.stat().st_mode) == 0o600, name
+        finally:
+            os.umask(before)
+
+    play(story())
+
+
+def test_commits_are_synced_to_the_log_before_they_return(bench, play):
+    async def story():
+        async with bench.journal() as journal:
+            db = journal._opened.db
+            pragmas = ("journal_mode", "synchronous", "foreign_keys")
+            values = [await journal._call(lambda _, p=p: db.execute(f"PRAGMA {p}").fetchone()[0]) for p in pragmas]
+            assert values == ["wal", 2, 1]
+
+    play(story())
+
+
+def test_a_second_run_on_the_journal_is_refused_and_told_who_holds_it(bench, play):
+    async def story():
+        async with bench.journal():
+            with pytest.raises(JournalLocked, match=f"process {os.getpid()} on .*: stop that one first"):
+                async with bench.journal():
+                    pass
+        async with bench.journal():
+            pass  # the lock went with the journal
+
+    play(story())
+
+
+def test_a_run_of_another_process_is_refused_and_a_verb_beside_it_is_not(bench, play, tmp_path):
+    script = f"""
+import asyncio, sys
+from datetime import UTC, datetime
+from pathlib import Path
+from events.errors import JournalLocked
+from events.journal import Journal
+
+async def main():
+    options = dict(clock=lambda: datetime.now(UTC), token=lambda: "0" * 32)
+    try:
+        await Journal.open(Path({str(tmp_path / "journal.db")!r}), run=True, **options)
+    except JournalLocked:
+        print("locked")
+    async with await Journal.open(Path({str(tmp_path / "journal.db")!r}), run=False, **options) as beside:
+        print([each.event_id for each in await beside.take_out("1", None, reason="stuck", by="ann")])
+
+asyncio.run(main())
+"""
+
+    async def story():
+        async with bench.journal() as journal:
+            await journal.append([bench.arrival("1")])
+            command = [sys.executable, "-c", script]
+            done = await asyncio.to_thread(
+                subprocess.run, command, capture_output=True, text=True, timeout=60, check=True
+            )
+            assert done.stdout == "locked\n['1']\n"
+            assert len(await journal.dead_letters()) == 1
+
+    play(story())
+
+
+def test_a_verb_does_not_create_a_journal(bench, play):
+    async def story():
+        with pytest.raises(JournalMissing, match="start `rebundle run`"):
+            async with bench.journal(run=False):
+                pass
+        assert not bench.path.exists()
+
+    play(story())
+
+
+def test_a_journal_that_is_opened_again_is_the_same_instance(bench, play):
+    async def story():
+        async with bench.journal() as journal:
+            first = journal.instance
+        async with bench.journal() as journal:
+            assert journal.instance == first == f"journal:{1:032x}"
+        async with bench.journal(run=False) as beside:
+            assert beside.instance == first
+
+    play(story())
+
+
+def test_a_copied_journal_delivers_its_unsettled_events_under_a_new_instance(bench, play, scope, tmp_path):
+    async def story():
+        async with bench.journal() as journal:
+            done, recorded, _ = await journal.append([bench.arrival(str(number)) for number in range(3)])
+            await journal.record(scope, {recorded.position: GOOD})
+            await journal.settle(scope, {done.position: GOOD})
+            original = journal.instance
+        copy = tmp_path / "copy.db"
+        shutil.copy(bench.path, copy)
+        async with bench.journal(path=copy) as journal:
+            assert journal.instance != original
+            deliveries = [await journal.next(), await journal.next()]
+            assert [each.event.id for each in deliveries] == ["1", "2"]
+            assert {each.position.instance for each in deliveries} == {journal.instance}
+            # That commit named a position of the original.
+            assert await journal.recorded(scope, [deliveries[0].position]) == {}
+            # Positions of the original say nothing here.
+            assert await journal.unsettled(scope, [recorded.position]) == frozenset()
+            await journal.settle(scope, {recorded.position: GOOD})
+            assert await journal.unsettled(scope, [deliveries[0].position]) == {deliveries[0].position}
+            renewed = journal.instance
+        async with bench.journal(path=copy) as journal:
+            assert journal.instance == renewed
+        async with bench.journal() as journal:
+            assert journal.instance == original
+
+    play(story())
+
+
+def test_a_verb_on_a_copy_leaves_its_instance_alone(bench, play, tmp_path):
+    async def story():
+        async with bench.journal() as journal:
+            original = journal.instance
+        copy = tmp_path / "copy.db"
+        shutil.copy(bench.path, copy)
+        async with bench.journal(path=copy, run=False) as journal:
+            assert journal.instance == original
+
+    play(story())
+
+
+def test_a_file_that_is_no_database_is_damaged_and_left_as_it_is(bench, play):
+    async def story():
+        bench.path.write_bytes(b"not a database at all, but long enough to look at" * 50)
+        before = bench.path.read_bytes()
+        for run in (True, False):
+            with pytest.raises(JournalDamaged, match="move it aside"):
+                async with bench.journal(run=run):
+                    pass
+        assert bench.path.read_bytes() == before
+
+    play(story())
+
+
+def test_a_database_of_something_else_is_no_journal(bench, play):
+    async def story():
+        with closing(sqlite3.connect(bench.path)) as db:
+            db.execute("CREATE TABLE photos (id)")
+        with pytest.raises(JournalDamaged, match="not a journal"):
+            async with bench.journal():
+                pass
+
+    play(story())
+
+
+def test_a_torn_page_is_found_when_the_journal_is_opened_to_run(bench, play):
+    async def story():
+        async with bench.journal() as journal:
+            await journal.append([bench.arrival(str(number), data={"a": "x" * 500}) for number in range(200)])
+        body = bytearray(bench.path.read_bytes())
+        for page in range(10, len(body) // 4096):
+            body[page * 4096 : page * 4096 + 2000] = b"\xee" * 2000
+        bench.path.write_bytes(body)
+        with pytest.raises(JournalDamaged):
+            async with bench.journal():
+                pass
+
+    play(story())
+
+
+@pytest.mark.parametrize(("version", "words"), [("2", "newer release"), ("one", "schema version is 'one'")])
+def test_a_schema_nobody_here_knows_is_refused(bench, play, version, words):
+    async def story():
+        async with bench.journal():
+            pass
+        with closing(sqlite3.connect(bench.path, isolation_level=None)) as db:
+            db.execute("UPDATE meta SET value = ? WHERE key = 'schema'", (version,))
+        for run in (True, False):
+            with pytest.raises(JournalDamaged, match=words):
+                async with bench.journal(run=run):
+                    pass
+
+    play(story())
+
+
+def test_a_place_that_cannot_be_written_is_unavailable_not_a_traceback(bench, play, tmp_path):
+    async def story():
+        (tmp_path / "file").write_text("x")
+        with pytest.raises(SourceUnavailable):
+            async with bench.journal(path=tmp_path / "file" / "journal.db"):
+                pass
+        (tmp_path / "folder.db").mkdir()
+        with pytest.raises((SourceUnavailable, JournalDamaged)):
+            async with bench.journal(path=tmp_path / "folder.db"):
+                pass
+
+    play(story())
+
+
+@pytest.mark.parametrize(
+    ("code", "kind"),
+    [
+        (sqlite3.SQLITE_FULL, JournalFull),
+        (sqlite3.SQLITE_BUSY, SourceUnavailable),
+        (sqlite3.SQLITE_IOERR_FSYNC, SourceUnavailable),
+        (sqlite3.SQLITE_CORRUPT_VTAB, JournalDamaged),
+        (sqlite3.SQLITE_NOTADB, JournalDamaged),
+    ],
+)
+def test_errors_of_sqlite_become_what_a_caller_can_do(tmp_path, code, kind):
+    error = sqlite3.OperationalError("told by SQLite")
+    error.sqlite_errorcode = code
+    with pytest.raises(kind, match="told by SQLite"), translated(tmp_path):
+        raise error
+
+
+def test_a_full_disk_is_a_full_journal_and_nothing_is_kept(bench, play):
+    async def story():
+        async with bench.journal() as journal:
+            await journal.append([bench.arrival("1")])
+            pages = await journal._call(lambda db: db.execute("PRAGMA page_count").fetchone()[0])
+            await journal._call(lambda db: db.execute(f"PRAGMA max_page_count = {pages}").fetchone())
+            with pytest.raises(JournalFull, match="no space"):
+                await journal.append([bench.arrival("2"), bench.arrival("3", data={"a": "x" * 100_000})])
+            await journal._call(lambda db: db.execute("PRAGMA max_page_count = 1000000").fetchone())
+            [accepted] = await journal.append([bench.arrival("2")])
+            assert not accepted.known
+
+    play(story())
