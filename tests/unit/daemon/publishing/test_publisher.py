@@ -357,7 +357,7 @@ def test_a_pointer_that_was_deleted_is_not_made_anew(memory: MemoryStore) -> Non
         await memory.delete(layout.pointer(SCOPE), stored.version)
         with pytest.raises(PointerLost):
             await held(process, base)
-        assert not [each for each in await memory.scan(layout.pointer(SCOPE))]
+        assert not list(await memory.scan(layout.pointer(SCOPE)))
 
     asyncio.run(scenario())
 
