@@ -1,0 +1,180 @@
+"""The composition: canonical form, identity, and what it refuses."""
+
+import json
+
+import pytest
+from hypothesis import given, settings
+from pydantic import ValidationError
+
+from renderers.model import (
+    Composition,
+    ModelChange,
+    RenderDefaults,
+    RenderedFile,
+    Scope,
+    canonical_json,
+    default_serving_version,
+    known_fields,
+)
+from tests.builders import composition_document, golden_composition, golden_document, make_composition, make_model
+from tests.strategies import compositions, render_defaults
+
+
+@given(compositions())
+@settings(max_examples=60, deadline=None)
+def test_the_canonical_form_parses_back_to_an_equal_composition_of_the_same_digest(composition):
+    again = Composition.model_validate(json.loads(composition.canonical))
+
+    assert again == composition
+    assert again.digest == composition.digest
+
+
+@given(compositions())
+@settings(max_examples=60, deadline=None)
+def test_the_canonical_form_put_together_is_that_of_the_whole(composition):
+    whole = {
+        "bundle": known_fields(composition.bundle),
+        "models": [known_fields(model) for model in composition.models],
+        "proxy": known_fields(composition.proxy),
+    }
+
+    assert composition.canonical == canonical_json(whole)
+
+
+def test_the_order_of_models_spellings_and_unknown_fields_change_no_digest():
+    document = composition_document(4)
+    document["models"].reverse()
+    document["models"][0] |= {"unknown": 1, "name": None}
+    spelled = {"limits": {"cpus": "2.0", "memory": 4 << 30}, "reservations": {"cpus": "0.50", "memory": "1024m"}}
+    next(model for model in document["models"] if model["id"] == "104")["serving"]["resources"] = spelled
+
+    assert Composition.model_validate(document).digest == make_composition(4).digest
+
+
+def test_the_digest_of_the_golden_composition_stays_what_it_is():
+    """It stands in manifests: a change of it is a change of the protocol."""
+    assert golden_composition().digest == "8fcbfde0802ed4526b2595aeb7a6e34b16ff1998c356d54f3542ac7946cd1361"
+
+
+def test_with_model_replaces_by_id_and_keeps_the_order():
+    composition = make_composition(3).with_model(make_model("102", version="9")).with_model(make_model("1"))
+
+    assert [(model.id, model.version) for model in composition.models] == [
+        ("1", "1"),
+        ("101", "1"),
+        ("102", "9"),
+        ("103", "3"),
+    ]
+    assert composition == Composition.model_validate(json.loads(composition.canonical))
+    assert composition.model("102") == make_model("102", version="9")
+    assert composition.model("nobody") is None
+
+
+def test_ids_that_differ_only_by_hyphen_and_underscore_are_refused():
+    document = composition_document(1)
+    document["models"] = [make_model("a-b").model_dump(), make_model("a_b").model_dump()]
+
+    with pytest.raises(ValidationError, match="unique ids"):
+        Composition.model_validate(document)
+    with pytest.raises(ValueError, match="'a-b' and 'a_b'"):
+        make_composition(1).with_model(make_model("a-b")).with_model(make_model("a_b"))
+
+
+def test_a_full_bundle_takes_no_other_model_but_a_new_version(monkeypatch):
+    monkeypatch.setattr("renderers.model.MOST_MODELS", 3)
+    composition = make_composition(3)
+
+    assert len(composition.with_model(make_model("101", version="9")).models) == 3
+    with pytest.raises(ValueError, match="at most 3 models"):
+        composition.with_model(make_model("new"))
+
+
+@pytest.mark.parametrize("number", ["1", "42", "0042", "2147483647"])
+def test_a_version_that_is_a_positive_number_is_the_serving_version(number):
+    assert default_serving_version(number, "gs://b/a") == int(number)
+
+
+@pytest.mark.parametrize("version", ["0", "2147483648", "v1", "1.0", "٣"])
+def test_another_version_gets_a_number_of_its_own_that_stays(version):
+    number = default_serving_version(version, "gs://b/a")
+
+    assert 1 <= number <= 2**31 - 1
+    assert number == default_serving_version(version, "gs://b/a")
+    assert number != default_serving_version(version, "gs://b/other")
+
+
+@pytest.mark.parametrize(
+    "gpu", [{}, {"count": 1, "device_ids": ["0"]}, {"count": 0}, {"count": "some"}, {"device_ids": []}]
+)
+def test_a_gpu_is_a_number_all_or_devices(gpu):
+    with pytest.raises(ValidationError):
+        make_model(serving={"gpu": gpu})
+
+
+def test_batching_on_triton_is_refused():
+    with pytest.raises(ValidationError, match=r"config\.pbtxt"):
+        make_model(platform="triton", serving={"batching": {}})
+
+
+def test_an_unknown_batching_parameter_is_refused():
+    with pytest.raises(ValidationError, match="max_batchsize"):
+        make_model(serving={"batching": {"parameters": {"max_batchsize": 1}}})
+
+
+def test_a_signature_by_uri_is_refused_with_what_to_do():
+    document = golden_document()
+    document["proxy"]["signature"] = {"uri": "gs://b/signature.yaml"}
+
+    with pytest.raises(ValidationError, match="put the signature into document"):
+        Composition.model_validate(document)
+
+
+def test_an_empty_object_in_a_signature_is_kept():
+    document = golden_document()
+    document["proxy"]["signature"]["document"] = {"a": {}, "b": None}
+
+    assert '"document":{"a":{},"b":null}' in Composition.model_validate(document).canonical
+
+
+def test_a_change_keeps_what_it_does_not_say():
+    current = make_model("101", version="1", name="scratches")
+    changed = ModelChange(id="101", version="2").applied_to(current)
+
+    assert (changed.version, changed.serving_version, changed.name) == ("2", 2, "scratches")
+    assert (changed.artifact, changed.serving) == (current.artifact, current.serving)
+
+
+def test_a_change_of_a_model_that_is_new_must_be_complete():
+    change = ModelChange(id="101", version="2")
+
+    assert change.missing == ("artifact", "serving")
+    with pytest.raises(ValueError, match="needs artifact and serving"):
+        change.applied_to(None)
+    whole = make_model("101", version="2")
+    assert ModelChange(id="101", version="2", artifact=whole.artifact, serving=whole.serving).applied_to(None) == whole
+
+
+def test_a_scope_is_read_and_written():
+    assert str(Scope.parse("a/b")) == "a/b"
+    assert golden_composition().scope == Scope("visual-anomaly", "core-versions")
+
+
+@pytest.mark.parametrize("text", ["", "a", "a/", "/b", "a/b/c", "A/b"])
+def test_what_is_no_scope_is_refused(text):
+    with pytest.raises(ValueError):
+        Scope.parse(text)
+
+
+@given(render_defaults())
+@settings(max_examples=30, deadline=None)
+def test_render_defaults_parse_back_to_the_same_digest(defaults):
+    assert RenderDefaults.model_validate(known_fields(defaults)).digest == defaults.digest
+
+
+def test_an_unknown_render_default_is_refused():
+    with pytest.raises(ValidationError):
+        RenderDefaults.model_validate({"download_img": "x"})
+
+
+def test_a_files_mode_is_as_the_manifest_writes_it():
+    assert (RenderedFile("a", b"").mode, RenderedFile("a", b"", executable=True).mode) == ("0644", "0755")
