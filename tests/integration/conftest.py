@@ -8,8 +8,9 @@ import pytest
 from tests.services import compose as compose_service
 from tests.services import ministack as ministack_service
 from tests.services import nginx as nginx_service
-from tests.services import rclone as rclone_service
 from tests.services.availability import available
+from tests.services.tools import SHELLS, tool
+from tests.services.tools import shell as find_shell
 
 
 @pytest.fixture(scope="session", params=compose_service.EDITIONS)
@@ -24,7 +25,13 @@ def nginx() -> nginx_service.Nginx:
 
 @pytest.fixture(scope="session")
 def rclone() -> Path:
-    return available(rclone_service.rclone)
+    return available(lambda: tool("rclone"))
+
+
+@pytest.fixture(scope="session", params=SHELLS)
+def shell(request: pytest.FixtureRequest) -> tuple[str, ...]:
+    """The words that start a POSIX shell."""
+    return available(lambda: find_shell(request.param))
 
 
 @pytest.fixture(scope="session")

@@ -12,9 +12,9 @@ from pathlib import Path
 import pytest
 
 from daemon.settings import Settings, SettingsError, load
-from tests.services.availability import Unavailable, available
+from tests.services.availability import available, skip_or_fail
 from tests.services.compose import Compose
-from tests.services.rclone import shells
+from tests.services.tools import tool
 
 ROOT = Path(__file__).parents[2]
 DEPLOY = ROOT / "deploy"
@@ -24,10 +24,6 @@ _LIMIT_SECONDS = 300
 
 def run(*command: str | Path, cwd: Path = ROOT) -> subprocess.CompletedProcess[str]:
     return subprocess.run(command, cwd=cwd, capture_output=True, text=True, timeout=_LIMIT_SECONDS, check=False)
-
-
-def unreachable(reason: str) -> None:
-    raise Unavailable(reason)
 
 
 def settings_of(environ: dict[str, str]) -> Settings:
@@ -89,16 +85,6 @@ def test_the_daemon_takes_what_the_project_and_the_image_set(
 
 
 # The tokens
-
-
-@pytest.fixture(params=["dash", "busybox"])
-def shell(request: pytest.FixtureRequest) -> tuple[str, ...]:
-    def find() -> tuple[str, ...]:
-        if request.param not in shells():
-            raise Unavailable(f"{request.param} is not on the path (Debian: apt-get install {request.param})")
-        return shells()[request.param]
-
-    return available(find)
 
 
 def test_tokens_are_made_once_and_only_their_owner_reads_them(shell: tuple[str, ...], tmp_path: Path) -> None:
@@ -183,7 +169,7 @@ def test_the_build_steps_of_the_image_give_a_command_that_runs(image: list[tuple
 
     done = run("sh", "-c", script, cwd=source)
     if "NewConnectionError" in done.stderr:
-        available(lambda: unreachable("the package index cannot be reached from here"))
+        skip_or_fail("the package index cannot be reached from here")
     assert done.returncode == 0, done.stderr[-2000:]
 
     (wheel,) = (tmp_path / "dist").iterdir()
@@ -201,14 +187,8 @@ def test_the_build_steps_of_the_image_give_a_command_that_runs(image: list[tuple
 
 
 @pytest.fixture(scope="module")
-def systemd_analyze() -> str:
-    def find() -> str:
-        found = shutil.which("systemd-analyze")
-        if not found:
-            raise Unavailable("systemd-analyze is not on the path (Debian: apt-get install systemd)")
-        return found
-
-    return available(find)
+def systemd_analyze() -> Path:
+    return available(lambda: tool("systemd-analyze", package="systemd"))
 
 
 @pytest.fixture
@@ -221,14 +201,14 @@ def unit(tmp_path: Path) -> Path:
     return copy
 
 
-def test_systemd_understands_every_line_of_the_unit(systemd_analyze: str, unit: Path) -> None:
+def test_systemd_understands_every_line_of_the_unit(systemd_analyze: Path, unit: Path) -> None:
     done = run(systemd_analyze, "verify", "--man=no", unit)
 
     complaints = [line for line in done.stderr.splitlines() if "rebundle" in line]
     assert (done.returncode, complaints) == (0, [])
 
 
-def test_the_unit_is_as_closed_as_it_can_be(systemd_analyze: str, unit: Path) -> None:
+def test_the_unit_is_as_closed_as_it_can_be(systemd_analyze: Path, unit: Path) -> None:
     done = run(systemd_analyze, "security", "--offline=true", "--no-pager", unit)
 
     exposure = re.search(r"Overall exposure level for rebundle.service: ([0-9.]+)", done.stdout)

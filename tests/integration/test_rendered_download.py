@@ -16,9 +16,7 @@ import pytest
 from renderers.model import Composition, Model
 from tests.builders import make_composition, make_model
 from tests.deployed import DeployedBundle
-from tests.services.availability import Unavailable, available
 from tests.services.ministack import ACCESS_KEY, SECRET_KEY
-from tests.services.rclone import shells
 
 _LIMIT_SECONDS = 120
 
@@ -94,13 +92,8 @@ class Host:
         }
 
 
-@pytest.fixture(params=["dash", "busybox"])
-def host(request: pytest.FixtureRequest, rclone: Path, s3_server: str, tmp_path: Path) -> Host:
-    def shell() -> tuple[str, ...]:
-        if request.param not in shells():
-            raise Unavailable(f"{request.param} is not on the path (Debian: apt-get install {request.param})")
-        return shells()[request.param]
-
+@pytest.fixture
+def host(shell: tuple[str, ...], rclone: Path, s3_server: str, tmp_path: Path) -> Host:
     bucket = f"b-{tmp_path.name.replace('_', '-').lower()}"[:60].rstrip("-")
     client = boto3.client(
         "s3",
@@ -111,7 +104,7 @@ def host(request: pytest.FixtureRequest, rclone: Path, s3_server: str, tmp_path:
     )
     client.create_bucket(Bucket=bucket)
     bundle = DeployedBundle.install(make_composition(1), tmp_path / "a host")
-    found = Host(bundle, available(shell), rclone, s3_server, bucket, client)
+    found = Host(bundle, shell, rclone, s3_server, bucket, client)
     found.models.mkdir()
     return found
 

@@ -1,6 +1,5 @@
 """The rendered health checks, run as Docker would run them, against a server that answers as the engines do."""
 
-import shutil
 import subprocess
 import threading
 from collections.abc import Iterator
@@ -12,9 +11,10 @@ import pytest
 
 from tests.builders import golden_composition
 from tests.deployed import DeployedBundle
-from tests.services.availability import Unavailable, available
+from tests.services.availability import available
 from tests.services.compose import Compose
 from tests.services.processes import LOOPBACK, free_port
+from tests.services.tools import tool
 
 _LIMIT_SECONDS = 30
 
@@ -61,13 +61,8 @@ def check(request: pytest.FixtureRequest, compose: Compose, tmp_path: Path) -> t
     bundle = DeployedBundle.install(golden_composition(), tmp_path)
     kind, *command = compose.config(bundle.directory)["services"][service]["healthcheck"]["test"]
     assert kind == "CMD"
-    available(lambda: on_the_path(command[0]))
+    available(lambda: tool(command[0]))
     return command, port
-
-
-def on_the_path(tool: str) -> None:
-    if not shutil.which(tool):
-        raise Unavailable(f"{tool} is not on the path")
 
 
 def is_healthy(check: tuple[list[str], str], port: int) -> bool:

@@ -6,7 +6,7 @@ which CI sets, they fail instead: a gate that skips is no gate.
 
 import os
 from collections.abc import Callable
-from typing import TypeVar
+from typing import NoReturn, TypeVar
 
 import pytest
 
@@ -22,6 +22,11 @@ def available(find: Callable[[], T]) -> T:
     try:
         return find()
     except Unavailable as reason:
-        if os.environ.get("REBUNDLE_REQUIRE_SERVICES") == "1":
-            pytest.fail(f"{reason} (and REBUNDLE_REQUIRE_SERVICES=1 forbids to skip)", pytrace=False)
-        pytest.skip(str(reason))
+        skip_or_fail(str(reason))
+
+
+def skip_or_fail(reason: str) -> NoReturn:
+    """Ends a test that lacks something which this machine or its network does not have."""
+    if os.environ.get("REBUNDLE_REQUIRE_SERVICES") == "1":
+        pytest.fail(f"{reason} (and REBUNDLE_REQUIRE_SERVICES=1 forbids to skip)", pytrace=False)
+    pytest.skip(reason)

@@ -1,15 +1,13 @@
 """nginx, which routes the calls of a bundle. From REBUNDLE_NGINX or the path (Debian: nginx)."""
 
 import contextlib
-import os
-import shutil
 import subprocess
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from tests.services.availability import Unavailable
 from tests.services.processes import serving
+from tests.services.tools import tool
 
 _LIMIT_SECONDS = 30
 
@@ -46,8 +44,4 @@ class Nginx:
 
 def nginx() -> Nginx:
     """The binary. Raises Unavailable."""
-    # Debian puts it where only root's path looks.
-    found = os.environ.get("REBUNDLE_NGINX") or shutil.which("nginx") or shutil.which("nginx", path="/usr/sbin")
-    if not found:
-        raise Unavailable("nginx is neither in REBUNDLE_NGINX nor on the path (Debian: apt-get install nginx)")
-    return Nginx(Path(found))
+    return Nginx(tool("nginx"))
