@@ -1,0 +1,23 @@
+from tests.support.buckets import SCOPE, in_bucket
+
+
+def pinned(bucket):
+    pointer = in_bucket(bucket, lambda published: published.pointer())
+    return [each.state for each in pointer.retained if each.pinned]
+
+
+def test_a_pin_keeps_a_state_until_it_is_lifted(bucket, rebundle):
+    assert rebundle("pin", SCOPE, "state-1").code == 0
+    assert pinned(bucket) == ["state-1"]
+
+    assert rebundle("pin", SCOPE, "state-1", "--lift").code == 0
+    assert pinned(bucket) == []
+
+
+def test_pinning_again_changes_nothing_and_says_so(bucket, rebundle):
+    rebundle("pin", SCOPE, "state-1")
+
+    result = rebundle("pin", SCOPE, "state-1", "-o", "json")
+
+    assert (result.code, result.json["changed"]) == (0, False)
+    assert "nothing to change" in result.err

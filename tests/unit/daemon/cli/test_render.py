@@ -1,0 +1,109 @@
+import json
+
+import pytest
+
+from tests.builders import golden_document
+from tests.support.buckets import SCOPE
+
+
+def event(**state):
+    data = golden_document() | {"state": {"id": "golden-1", "revision": 7} | state}
+    return {
+        "specversion": "1.0",
+        "id": "e1",
+        "source": "https://registry.example.com/",
+        "type": "io.rebundle.bundle_state.created.v1",
+        "data": data,
+    }
+
+
+def written(tmp_path, document):
+    path = tmp_path / "in.json"
+    path.write_text(json.dumps(document))
+    return path
+
+
+def contents(directory):
+    return {str(path.relative_to(directory)): path.read_bytes() for path in directory.rglob("*") if path.is_file()}
+
+
+def test_an_event_is_rendered_as_its_state(tmp_path, rebundle):
+    result = rebundle("render", written(tmp_path, event()), "-o", tmp_path / "out")
+
+    assert result.code == 0
+    assert {path.name for path in (tmp_path / "out").iterdir()} == {"README.md", "base", "example"}
+    stamp = json.loads((tmp_path / "out/base/.rebundle.json").read_bytes())
+    assert (stamp["state"], stamp["revision"]) == ("golden-1", "7")
+
+
+def test_data_alone_gives_the_same_bytes_as_its_event(tmp_path, rebundle):
+    rebundle("render", written(tmp_path, event()), "-o", tmp_path / "a")
+    rebundle("render", written(tmp_path, event()["data"]), "-o", tmp_path / "b")
+
+    assert contents(tmp_path / "a") == contents(tmp_path / "b")
+
+
+def test_a_composition_without_a_state_is_stamped_as_unpublished(tmp_path, rebundle):
+    assert rebundle("render", written(tmp_path, golden_document()), "-o", tmp_path / "out").code == 0
+    assert json.loads((tmp_path / "out/base/.rebundle.json").read_bytes())["state"] == "unpublished"
+
+
+def test_a_manifest_gives_the_bytes_that_were_published(bucket, tmp_path, rebundle, monkeypatch):
+    monkeypatch.setenv("REBUNDLE_RENDER__ROUTER_IMAGE", "registry.example.com/not-the-recorded:1")
+    (manifest,) = (bucket / str(SCOPE) / "states/state-3").glob("*/manifest.json")
+
+    assert rebundle("render", manifest, "-o", tmp_path / "out").code == 0
+
+    tree = contents(bucket / str(SCOPE) / "docker-compose-gen")
+    del tree[".rebundle.json"]
+    assert contents(tmp_path / "out") == tree
+
+
+def test_a_manifest_whose_content_is_another_fails_verification(bucket, tmp_path, rebundle):
+    (manifest,) = (bucket / str(SCOPE) / "states/state-3").glob("*/manifest.json")
+    document = json.loads(manifest.read_bytes()) | {"content_digest": "0" * 64}
+
+    result = rebundle("render", written(tmp_path, document), "-o", tmp_path / "out")
+
+    assert result.code == 5
+    assert not (tmp_path / "out").exists()
+
+
+def test_the_configured_defaults_are_used(tmp_path, rebundle):
+    (tmp_path / "rebundle.toml").write_text('[render]\nrouter_image = "registry.example.com/nginx:9"\n')
+
+    rebundle("render", written(tmp_path, event()), "-o", tmp_path / "out", "--config", tmp_path / "rebundle.toml")
+
+    assert "registry.example.com/nginx:9" in (tmp_path / "out/base/bundle/docker-compose.yaml").read_text()
+
+
+@pytest.mark.parametrize(
+    ("document", "path"),
+    [
+        (event(id="derived-1"), "$.data.state.id"),
+        (golden_document() | {"models": []}, "$.models"),
+        ([], "$"),
+        ({"specversion": "1.0"}, "$.id"),
+        (event() | {"type": "io.rebundle.bundle.rollback_requested.v1", "data": {}}, "$.data"),
+    ],
+)
+def test_a_faulty_document_is_refused_with_the_path_and_nothing_is_written(tmp_path, rebundle, document, path):
+    result = rebundle("render", written(tmp_path, document), "-o", tmp_path / "out")
+
+    assert result.code == 1
+    assert path in result.err
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_model_event_has_no_whole_composition(tmp_path, rebundle):
+    model = golden_document()["models"][0]
+    document = event() | {"type": "io.rebundle.model_version.created.v1", "data": {"model": model}}
+
+    result = rebundle("render", written(tmp_path, document), "-o", tmp_path / "out")
+
+    assert result.code == 1
+    assert "bundle_state.created" in result.err
+
+
+def test_an_occupied_folder_is_a_usage_error(tmp_path, rebundle):
+    assert rebundle("render", written(tmp_path, event()), "-o", tmp_path).code == 2

@@ -1,0 +1,64 @@
+import pytest
+
+from daemon.cli.republish import publish_over
+from daemon.publishing.errors import Refused
+from tests.support.buckets import SCOPE, composition_with, in_bucket
+
+
+def pointer(bucket):
+    return in_bucket(bucket, lambda published: published.pointer())
+
+
+def test_desired_is_rendered_anew_under_its_id_with_the_configured_defaults(bucket, rebundle, monkeypatch):
+    monkeypatch.setenv("REBUNDLE_RENDER__ROUTER_IMAGE", "registry.example.com/nginx:9.9")
+    before = pointer(bucket).live
+
+    result = rebundle("republish", SCOPE, "--reason", "new router", "--by", "alice")
+
+    after = pointer(bucket)
+    assert result.code == 0
+    assert (after.live.state, after.live.revision) == (before.state, before.revision)
+    assert after.live.attempt != before.attempt
+    assert after.history[-1].by == "alice"
+    compose = bucket / str(SCOPE) / "docker-compose-gen/base/bundle/docker-compose.yaml"
+    assert b"registry.example.com/nginx:9.9" in compose.read_bytes()
+    assert [each["id"] for each in rebundle("show", SCOPE, "-o", "json").json["events"]] == ["event-of-state-3"]
+    assert rebundle("verify", SCOPE).code == 0
+
+
+def test_a_hold_keeps_the_old_attempt_live(bucket, rebundle):
+    rebundle("hold", SCOPE, "--reason", "freeze")
+    before = pointer(bucket).live
+
+    assert rebundle("republish", SCOPE).code == 0
+
+    assert pointer(bucket).live.id == before.id
+    assert pointer(bucket).desired.id != before.id
+
+
+def test_a_retired_scope_has_nothing_to_republish(bucket, rebundle):
+    rebundle("retire", SCOPE, "--reason", "gone", "--yes")
+
+    assert rebundle("republish", SCOPE).code == 3
+
+
+def test_what_a_newer_renderer_made_is_not_overwritten(bucket, rebundle):
+    path = bucket / str(SCOPE) / "pointer.json"
+    path.write_bytes(path.read_bytes().replace(b'"renderer":"1"', b'"renderer":"999.1"'))
+
+    result = rebundle("republish", SCOPE)
+
+    assert result.code == 4
+    assert "newer release" in result.err
+
+
+def test_a_rendering_of_what_is_no_longer_desired_is_not_published(bucket):
+    async def race(published):
+        old = (await published.pointer()).desired
+        rendered = await published.store_state(composition_with("2", "1"), old.state, old.revision)
+        await published.publish(composition_with("4"), "state-4", 4)
+        await published.operations.carry_out(SCOPE, publish_over(old, rendered), "op")
+
+    with pytest.raises(Refused, match="republish again"):
+        in_bucket(bucket, race)
+    assert pointer(bucket).desired.state == "state-4"

@@ -1,0 +1,25 @@
+import io
+
+from tests.support.buckets import SCOPE, composition_with, in_bucket
+
+
+def test_retire_leaves_nothing_live_and_everything_stored_and_a_state_brings_it_back(bucket, rebundle):
+    before = sorted(path for path in bucket.rglob("*") if "states" in path.parts)
+
+    assert rebundle("retire", SCOPE, "--reason", "gone", "--yes").code == 0
+
+    pointer = in_bucket(bucket, lambda published: published.pointer())
+    assert (pointer.live, pointer.desired, pointer.sequence) == (None, None, 4)
+    assert sorted(path for path in bucket.rglob("*") if "states" in path.parts) == before
+    assert "retired" in rebundle("status").out
+    assert rebundle("show", SCOPE).code == 3
+
+    after = in_bucket(bucket, lambda published: published.publish(composition_with("8"), "state-8", 8))
+    assert (after.live.state, after.sequence) == ("state-8", 5)
+
+
+def test_retire_needs_yes_where_nobody_can_be_asked(bucket, rebundle, monkeypatch):
+    monkeypatch.setattr("sys.stdin", io.StringIO())
+
+    assert rebundle("retire", SCOPE, "--reason", "gone").code == 2
+    assert in_bucket(bucket, lambda published: published.pointer()).sequence == 3

@@ -1,0 +1,107 @@
+import gzip
+
+import pytest
+
+from tests.support.buckets import SCOPE
+
+
+def checks(result):
+    return {each["what"].split("@")[0]: each["ok"] for each in result.json["checks"]}
+
+
+def test_a_sound_scope_passes_every_check_and_says_what_was_not_checked(bucket, rebundle):
+    result = rebundle("verify", SCOPE, "-o", "json")
+
+    assert result.code == 0
+    assert checks(result) == {
+        "pointer, sequence 3": True,
+        "history": True,
+        "state state-3": True,
+        "state state-2": True,
+        "state state-1": True,
+        "live tree": True,
+    }
+    assert "signatures" in result.json["not_checked"][0]
+
+
+def test_all_scopes_of_the_bucket(bucket, rebundle):
+    assert rebundle("verify", "--all").code == 0
+
+
+def test_one_state_alone(bucket, rebundle):
+    assert list(checks(rebundle("verify", SCOPE, "state-1", "-o", "json"))) == [
+        "pointer, sequence 3",
+        "history",
+        "state state-1",
+    ]
+
+
+@pytest.mark.parametrize("arguments", [[], [SCOPE, "--all"]])
+def test_what_to_verify_must_be_said_once(bucket, rebundle, arguments):
+    assert rebundle("verify", *arguments).code == 2
+
+
+def test_a_changed_archive_fails_its_state_and_hides_no_other(bucket, rebundle):
+    (archive,) = (bucket / str(SCOPE) / "states" / "state-1").glob("*/bundle.tar.gz")
+    archive.write_bytes(gzip.compress(gzip.decompress(archive.read_bytes()).replace(b"101", b"109"), mtime=0))
+
+    result = rebundle("verify", SCOPE, "-o", "json")
+
+    assert result.code == 5
+    assert [what for what, ok in checks(result).items() if not ok] == ["state state-1"]
+
+
+def test_a_lost_manifest_is_found(bucket, rebundle):
+    (manifest,) = (bucket / str(SCOPE) / "states" / "state-2").glob("*/manifest.json")
+    manifest.unlink()
+
+    result = rebundle("verify", SCOPE)
+
+    assert result.code == 5
+    assert "gone from the bucket" in result.out
+
+
+def test_a_hand_edit_below_base_is_found_and_explained(bucket, rebundle):
+    edited = bucket / str(SCOPE) / "docker-compose-gen/base/bundle/docker-compose.yaml"
+    edited.write_text("mine\n")
+
+    result = rebundle("verify", SCOPE)
+
+    assert result.code == 5
+    assert "edited by hand: base/bundle/docker-compose.yaml" in result.out
+    assert edited.read_text() == "mine\n"
+
+
+def test_an_override_of_example_is_no_fault(bucket, rebundle):
+    (bucket / str(SCOPE) / "docker-compose-gen/example/conf/bundle/.env").write_text("MINE=1\n")
+
+    assert rebundle("verify", SCOPE).code == 0
+
+
+def test_a_missing_file_of_base_is_found(bucket, rebundle):
+    (bucket / str(SCOPE) / "docker-compose-gen/base/bundle/nginx/models.map").unlink()
+
+    result = rebundle("verify", SCOPE)
+
+    assert result.code == 5
+    assert "not in step with live: base/bundle/nginx/models.map" in result.out
+
+
+def test_an_unreadable_pointer_is_a_failed_check(bucket, rebundle):
+    (bucket / str(SCOPE) / "pointer.json").write_text("{}")
+
+    assert rebundle("verify", "--all").code == 5
+
+
+def test_a_pointer_that_contradicts_its_own_history_is_found(bucket, rebundle):
+    path = bucket / str(SCOPE) / "pointer.json"
+    path.write_bytes(
+        path.read_bytes()
+        .replace(b'"sequence":3,"signatures"', b"")
+        .replace(b'"sequence":3,"write"', b'"sequence":7,"write"')
+    )
+
+    result = rebundle("verify", SCOPE)
+
+    assert result.code == 5
+    assert "FAILED" in result.out
