@@ -35,7 +35,12 @@ from pydantic import (
 from renderers.model import RenderDefaults
 
 PREFIX: Final = "REBUNDLE_"
-_FLAGS: Final = {"bucket": "--bucket", "journal.path": "--journal", "http.listen": "--listen"}
+_FLAGS: Final = {
+    "bucket": "--bucket",
+    "journal.path": "--journal",
+    "http.listen": "--listen",
+    "publish.accept_older_renderer": "--accept-older-renderer",
+}
 _SECRETS: Final = {("http", "token"): "http-token", ("http", "rollback_token"): "http-rollback-token"}
 _SHORTEST_SECRET: Final = 16
 _LONGEST_SECRET: Final = 4096
@@ -136,6 +141,7 @@ class Publish(_Section):
     retry_first_seconds: _Seconds = Field(0.5, description="Wait before the second try; it doubles, with jitter.")
     retry_max_seconds: _Seconds = Field(60.0, description="The longest wait between two tries; they never end.")
     timeout_seconds: _Seconds = Field(120.0, description="Limit of one call to the bucket.")
+    accept_older_renderer: bool = Field(False, description="Publish although a newer release rendered what is desired.")
     live_tree_seconds: _Seconds = Field(60.0, description="How often a live tree is looked over, on average.")
 
     @model_validator(mode="after")

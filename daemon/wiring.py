@@ -9,6 +9,7 @@ import socket
 from collections.abc import Callable, Coroutine
 from dataclasses import dataclass
 from datetime import timedelta
+from functools import partial
 from pathlib import Path
 from typing import Final
 from urllib.parse import unquote, urlsplit
@@ -18,6 +19,7 @@ from pydantic import SecretStr
 
 from daemon.lifecycle import ServiceManager, Stop, SystemRuntime, stop_on_signals
 from daemon.pipeline import Observer, Pipeline, Rendering
+from daemon.publishing import ownership
 from daemon.publishing.livetree import LiveTree
 from daemon.publishing.operations import Operations
 from daemon.publishing.publisher import Publisher
@@ -36,7 +38,6 @@ from events.journal import Journal, JournalLimits
 from events.source import EventSource
 from renderers import gate
 from renderers.bundle import RENDERER_VERSION, Renderer
-from renderers.model import RenderDefaults
 
 log: structlog.stdlib.BoundLogger = structlog.get_logger(__name__)
 
@@ -55,15 +56,18 @@ class Bucket:
     runtime: Runtime
 
 
-def open_bucket(url: str, runtime: Runtime, filesystem: FileSystem | None = None) -> Bucket:
-    """The bucket that `url` names: a folder, or file:///folder.
+def open_bucket(
+    url: str, runtime: Runtime, filesystem: FileSystem | None = None, *, call_seconds: float = 120
+) -> Bucket:
+    """The bucket that `url` names: a folder, or file:///folder. A write that takes longer than `call_seconds` counts as
+    lost, and is looked for.
 
     Raises:
         StoreRefused: no store of this kind can be opened here.
     """
     store = _store(url, runtime, filesystem or RealFileSystem())
     reader = Reader(store, runtime)
-    publisher = Publisher(store, reader, runtime)
+    publisher = Publisher(store, reader, runtime, call_seconds=call_seconds)
     live_tree = LiveTree(store, reader)
     return Bucket(store, reader, publisher, live_tree, Operations(reader, publisher, live_tree), runtime)
 
@@ -73,23 +77,23 @@ def _store(url: str, runtime: Runtime, filesystem: FileSystem) -> ObjectStore:
 
     parts = urlsplit(url)
     if not parts.scheme:
-        return DirectoryStore(Path(url).absolute(), runtime, filesystem)
+        return DirectoryStore(Path(url).absolute(), runtime, filesystem, unread=ownership.is_credential)
     if parts.scheme == "file" and parts.netloc in {"", "localhost"} and parts.path:
-        return DirectoryStore(Path(unquote(parts.path)), runtime, filesystem)
+        return DirectoryStore(Path(unquote(parts.path)), runtime, filesystem, unread=ownership.is_credential)
     raise StoreRefused(f"{url}: this release publishes to a folder or file:///folder; s3:// and gs:// come later")
 
 
-def pipeline(bucket: Bucket, source: EventSource, defaults: RenderDefaults, observer: Observer) -> Pipeline:
-    """What takes batches of events to the bucket, rendered with `defaults`."""
+def _pipeline(bucket: Bucket, source: EventSource, settings: Settings, observer: Observer) -> Pipeline:
     return Pipeline(
         source=source,
         reader=bucket.reader,
         publisher=bucket.publisher,
         live_tree=bucket.live_tree,
-        rendering=Rendering(Renderer(), gate.check, lambda _scope: defaults),
+        rendering=Rendering(Renderer(), gate.check, lambda _scope: settings.render),
         runtime=bucket.runtime,
         observer=observer,
         writer=f"rebundle@{socket.gethostname()}",
+        accept_older_renderer=settings.publish.accept_older_renderer,
     )
 
 
@@ -109,7 +113,7 @@ async def run(
 
     configure_logging(settings.log.format, settings.log.level)
     runtime = SystemRuntime()
-    stop = Stop()
+    stop, closing = Stop(), Stop()
     manager = ServiceManager.of(os.environ, os.getpid())
     with bind(*settings.http.address) as sock, stop_on_signals(stop, settings.drain_seconds):
         limits = JournalLimits(
@@ -122,10 +126,10 @@ async def run(
             settings.journal.path, clock=runtime.now, token=runtime.token, run=True, limits=limits
         )
         async with journal:
-            bucket = open_bucket(settings.bucket, runtime, filesystem)
+            bucket = open_bucket(settings.bucket, runtime, filesystem, call_seconds=settings.publish.timeout_seconds)
             daemon = await _Daemon.build(settings, version, bucket, journal, stop)
             async with asyncio.TaskGroup() as group:
-                serving = group.create_task(daemon.serve(sock))
+                serving = group.create_task(daemon.serve(sock, closing))
                 pruning = group.create_task(_prune(journal, runtime))
                 feeding = group.create_task(manager.feed_watchdog(runtime))
                 working = group.create_task(daemon.worker.run(stop))
@@ -136,7 +140,10 @@ async def run(
                 await stop.wait()
                 manager.notify("STOPPING=1")
                 log.info("stopping", reason=stop.reason)
-                await asyncio.wait([working, serving])
+                await asyncio.wait([working])
+                # Until here senders were told to come back soon (503): a refused connection would not say that.
+                closing.request("drained")
+                await asyncio.wait([serving])
                 pruning.cancel()
                 feeding.cancel()
         log.info("stopped")
@@ -148,7 +155,7 @@ class _Daemon:
     """The parts of a running daemon."""
 
     worker: Worker
-    serve: Callable[[socket.socket], Coroutine[None, None, None]]
+    serve: Callable[[socket.socket, Stop], Coroutine[None, None, None]]
 
     @classmethod
     async def build(cls, settings: Settings, version: str, bucket: Bucket, journal: Journal, stop: Stop) -> "_Daemon":
@@ -164,7 +171,7 @@ class _Daemon:
         worker = Worker(
             source=journal,
             reader=bucket.reader,
-            pipeline=pipeline(bucket, journal, settings.render, reporter),
+            pipeline=_pipeline(bucket, journal, settings, reporter),
             runtime=runtime,
             observer=reporter,
             patience=Patience(settings.publish.retry_first_seconds, settings.publish.retry_max_seconds),
@@ -182,7 +189,7 @@ class _Daemon:
             stop=stop,
             version=version,
         )
-        return cls(worker, lambda sock: serve(app, sock, stop))
+        return cls(worker, partial(serve, app))
 
 
 @dataclass(frozen=True, slots=True)

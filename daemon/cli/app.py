@@ -55,7 +55,7 @@ def build() -> App:
         name="rebundle",
         help="Turns model-registry events into published docker-compose deployment bundles that roll back by id.",
         help_epilogue=_EPILOGUE,
-        version=_version,
+        version=release,
         result_action="return_value",
         exit_on_error=False,
         print_error=False,
@@ -132,7 +132,8 @@ def _unknown_verb(error: UnknownCommandError) -> str:
     return f"there is no verb {given!r}: {hint}"
 
 
-def _version() -> str:
+def release() -> str:
+    """The version of this release."""
     try:
         return version("rebundle")
     except PackageNotFoundError:

@@ -10,7 +10,9 @@ from typing import Final
 from cyclopts import CycloptsError
 
 from daemon.cli.codes import BACKEND, CONFLICT, FAILED, INTERRUPTED, NOT_FOUND, USAGE, VERIFICATION
+from daemon.http.errors import ListenFailed
 from daemon.publishing.errors import (
+    NewerRenderer,
     NewerSchema,
     NotFound,
     OutcomeUnresolved,
@@ -52,13 +54,32 @@ class DaemonRefused(CommandError):
 
 
 # The first row that fits counts.
+_REFUSED: Final = (
+    Refused,
+    PointerMoved,
+    NewerSchema,
+    NewerRenderer,
+    ConditionFailed,
+    IdentityConflict,
+    NotWaiting,
+    DaemonRefused,
+)
+_UNUSABLE: Final = (
+    OutcomeUnresolved,
+    StoreError,
+    SourceUnavailable,
+    JournalDamaged,
+    JournalLocked,
+    ListenFailed,
+    DaemonUnreachable,
+)
 _CODES: Final[tuple[tuple[tuple[type[BaseException], ...], int], ...]] = (
     ((KeyboardInterrupt,), INTERRUPTED),
     ((CycloptsError, SettingsError, UsageError), USAGE),
     ((NotFound, JournalMissing), NOT_FOUND),
-    ((Refused, PointerMoved, NewerSchema, ConditionFailed, IdentityConflict, NotWaiting, DaemonRefused), CONFLICT),
+    (_REFUSED, CONFLICT),
     ((VerificationFailed, PointerLost, GateFailure), VERIFICATION),
-    ((OutcomeUnresolved, StoreError, SourceUnavailable, JournalDamaged, JournalLocked, DaemonUnreachable), BACKEND),
+    (_UNUSABLE, BACKEND),
     ((InvalidEvent, RenderError, EventError, PublishingError, CommandError), FAILED),
 )
 

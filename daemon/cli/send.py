@@ -85,7 +85,7 @@ def send(
 
 
 def _daemon(to: str | None, token_file: Path | None, config: Path | None) -> Daemon:
-    http = load_settings(Place(config=config)).http
+    http = load_settings(Place(config=config), secrets=True).http
     url = to or local_url(http.listen)
     if token_file is not None:
         token: str | None = read_input(str(token_file)).decode("utf-8", "replace").strip()

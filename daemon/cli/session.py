@@ -36,13 +36,13 @@ class Session:
         return self.runtime.now()
 
 
-def load_settings(place: Place, flags: Mapping[str, Any] | None = None) -> Settings:
-    """The settings that flags, environment and file make.
+def load_settings(place: Place, flags: Mapping[str, Any] | None = None, *, secrets: bool = False) -> Settings:
+    """The settings that flags, environment and file make; the secrets only for who needs them.
 
     Raises:
         SettingsError: with every problem.
     """
-    return settings.load({"bucket": place.bucket, **(flags or {})}, os.environ, place.config).settings
+    return settings.load({"bucket": place.bucket, **(flags or {})}, os.environ, place.config, secrets=secrets).settings
 
 
 def printer_of(prose: Prose) -> Printer:

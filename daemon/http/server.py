@@ -14,16 +14,13 @@ import uvicorn
 from fastapi import FastAPI
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
+from daemon.http.errors import ListenFailed
 from daemon.lifecycle import Stop
 
 MOST_CONNECTIONS: Final = 1_000
 _MOST_HEADER_BYTES: Final = 32 << 10
 _GRACE_SECONDS: Final = 5
 _BACKLOG: Final = 1024
-
-
-class ListenFailed(Exception):
-    """The operator must act: nothing can be served at this address."""
 
 
 def bind(host: str, port: int) -> socket.socket:

@@ -15,7 +15,7 @@ from typing import Final
 from pydantic import ValidationError
 
 from daemon.publishing import layout, ownership
-from daemon.publishing.errors import NotFound
+from daemon.publishing.errors import NotFound, Refused
 from daemon.publishing.ownership import (
     DeletedByOperator,
     Marker,
@@ -138,9 +138,13 @@ class LiveTree:
             begun = synced.model_copy(update={"status": "updating", "files": marker.files if marker else {}})
             version = await self._write_marker(scope, begun, marker, version)
             marker = begun
-            if version is None or not await self._apply(scope, actions, files, wanted):
+            if version is None:
                 return False
-            if not await self._shows(scope, wanted, actions):
+            applied = await self._apply(scope, actions, files, wanted)
+            if applied is None:
+                return False
+            base = {path: each.version for path, each in listed.items() if _follows(path, wanted)}
+            if not await self._shows(scope, wanted, base | applied):
                 return False
         return synced == marker or await self._write_marker(scope, synced, marker, version) is not None
 
@@ -180,6 +184,7 @@ class LiveTree:
 
         Raises:
             NotFound: live has no such file.
+            Refused: there is one below example/creds/, which nothing here reads, so that it cannot be kept.
             ConditionFailed: somebody changed the file meanwhile; try again.
         """
         current = (await self._reader.existing(scope)).pointer
@@ -189,6 +194,9 @@ class LiveTree:
             raise NotFound(f"{scope} has no default for {path}; its paths start with {ownership.EXAMPLE}")
         digests = {path: _sha256(file.body)}
         wanted = Wanted(current.live, current.sequence, await self._commit_position(current, current.live), digests)
+        if path.startswith(ownership.CREDENTIALS):
+            await self._create_credentials(scope, file, wanted)
+            return True
         there = await self._read(scope, path)
         if there is None:
             await self._put(scope, Put(path, None), file, wanted)
@@ -197,6 +205,15 @@ class LiveTree:
         else:
             await self._put(scope, Put(path, there.version, keep_aside=True), file, wanted)
         return True
+
+    async def _create_credentials(self, scope: Scope, file: RenderedFile, wanted: Wanted) -> None:
+        try:
+            await self._put(scope, Put(file.path, None), file, wanted)
+        except ConditionFailed as error:
+            raise Refused(
+                f"{file.path} is there, and what lies below {ownership.CREDENTIALS} is never read, so it cannot be kept "
+                "aside: move it away first"
+            ) from error
 
     async def _list(self, scope: Scope) -> dict[str, Listed]:
         prefix = layout.live_tree(scope)
@@ -259,30 +276,36 @@ class LiveTree:
 
     async def _apply(
         self, scope: Scope, actions: Sequence[Put | Remove], files: Mapping[str, RenderedFile], wanted: Wanted
-    ) -> bool:
-        """Whether every action found what it expected."""
+    ) -> dict[str, Version | None] | None:
+        """The version of each path afterwards, None where there is nothing; None if one was not as expected."""
         gate = asyncio.Semaphore(_WRITES_AT_ONCE)
 
-        async def act(action: Put | Remove) -> bool:
+        async def act(action: Put | Remove) -> Version | None:
             async with gate:
-                try:
-                    match action:
-                        case Put(path=path):
-                            await self._put(scope, action, files[path], wanted)
-                        case Remove(path=path, version=version):
-                            await self._store.delete(layout.live_tree(scope, path), version)
-                except _RACED:
-                    return False
-                return True
+                match action:
+                    case Put(path=path):
+                        return await self._put(scope, action, files[path], wanted)
+                    case Remove(path=path, version=version):
+                        await self._store.delete(layout.live_tree(scope, path), version)
+                        return None
+
+        async def try_to(action: Put | Remove) -> tuple[bool, Version | None]:
+            try:
+                return True, await act(action)
+            except _RACED:
+                return False, None
 
         try:
             async with asyncio.TaskGroup() as group:
-                tasks = [group.create_task(act(action)) for action in actions]
+                tasks = [group.create_task(try_to(action)) for action in actions]
         except ExceptionGroup as errors:
             raise errors.exceptions[0] from errors
-        return all(task.result() for task in tasks)
+        results = [task.result() for task in tasks]
+        if not all(done for done, _ in results):
+            return None
+        return {action.path: version for action, (_, version) in zip(actions, results, strict=True)}
 
-    async def _put(self, scope: Scope, put: Put, file: RenderedFile, wanted: Wanted) -> None:
+    async def _put(self, scope: Scope, put: Put, file: RenderedFile, wanted: Wanted) -> Version:
         key = layout.live_tree(scope, put.path)
         sequence, index = wanted.commit
         tag = {
@@ -293,14 +316,13 @@ class LiveTree:
         }
         content = Content(file.body, "text/plain; charset=utf-8", tag=tag)
         if put.over is None:
-            await self._store.create(key, content)
-            return
+            return await self._store.create(key, content)
         if put.keep_aside:
             there = await self._store.get(key)
             if there.version != put.over:
                 raise ConditionFailed(f"{key} changed during the pass")
             await self._keep_aside(layout.replaced(scope, wanted.sequence, put.path), there)
-        await self._store.replace(key, content, put.over)
+        return await self._store.replace(key, content, put.over)
 
     async def _keep_aside(self, key: str, there: Stored) -> None:
         """Store bytes nobody here wrote; a second, different set for one path gets a name by its digest."""
@@ -313,19 +335,16 @@ class LiveTree:
             else:
                 return
 
-    async def _shows(self, scope: Scope, wanted: Wanted, actions: Sequence[Put | Remove]) -> bool:
-        """Whether a new listing shows what was done, and the pointer still asks for it."""
+    async def _shows(self, scope: Scope, wanted: Wanted, expected: Mapping[str, Version | None]) -> bool:
+        """Whether a new listing shows exactly these versions, and the pointer still asks for them.
+
+        A paused pass may have written since: that a file is there does not say that it is ours.
+        """
         listed = await self._list(scope)
         if (await self._reader.pointer(scope)).pointer.sequence != wanted.sequence:
             return False
-        for action in actions:
-            there = listed.get(action.path)
-            if isinstance(action, Remove):
-                if there is not None:
-                    return False
-            elif there is None or there.sha256 not in {None, wanted.files[action.path]}:
-                return False
-        return True
+        versions = {path: each.version for path, each in listed.items()}
+        return all(versions.get(path) == version for path, version in expected.items())
 
     async def _write_marker(
         self, scope: Scope, marker: Marker, old: Marker | None, version: Version | None
@@ -341,6 +360,11 @@ class LiveTree:
             return await self._store.replace(key, content, version)
         except _RACED:
             return None
+
+
+def _follows(path: str, wanted: Wanted) -> bool:
+    """Whether a path has to be what live says, whoever changes it."""
+    return path in wanted.files and not path.startswith(ownership.EXAMPLE)
 
 
 def _sha256(body: bytes) -> str:

@@ -11,6 +11,7 @@ from typing import Final, Literal
 
 from pydantic import Field
 
+from daemon.publishing import layout
 from daemon.publishing.pointer import Part, Publication
 from daemon.stores.port import Version
 
@@ -98,6 +99,11 @@ class Stray:
     path: str
 
 
+def is_credential(key: str) -> bool:
+    """Whether nothing may read, print or compare the object under this key (protocol 5)."""
+    return f"/{layout.LIVE_TREE}{CREDENTIALS}" in key
+
+
 Verdict = Put | Remove | Override | DeletedByOperator | Stray
 
 
@@ -114,8 +120,8 @@ def _judge(path: str, wanted: Wanted, there: Present | None, recorded: MarkerFil
     digest = wanted.files.get(path)
     if there is None:
         return DeletedByOperator(path) if in_example and recorded else Put(path, None)
-    if there.sha256 == digest:
-        return None
+    if there.sha256 == digest or path.startswith(CREDENTIALS):
+        return None  # what is below example/creds/ is created once; whether an operator changed it is not even asked
     if in_example:
         return _judge_example(path, wanted, there, recorded)
     if digest is not None:

@@ -24,8 +24,6 @@ from renderers.model import Composition, RenderDefaults, RenderedFile, Scope, ca
 
 _JSON: Final = "application/json"
 _GZIP: Final = "application/gzip"
-_WRITE_LIMIT: Final = 60.0
-"""Seconds after which a store's answer is taken for lost; its thread may still write."""
 _RESENDS: Final = 3
 _RESEND_DELAY: Final = 0.2
 
@@ -49,7 +47,9 @@ class State:
 class Publisher:
     """Writes publications and pointers into one bucket. Safe for many tasks, and beside other daemons."""
 
-    def __init__(self, store: ObjectStore, reader: Reader, runtime: Runtime) -> None:
+    def __init__(self, store: ObjectStore, reader: Reader, runtime: Runtime, *, call_seconds: float = 120) -> None:
+        """After `call_seconds` a store's answer is taken for lost; its thread may still write."""
+        self._call_seconds = call_seconds
         self._store = store
         self._reader = reader
         self._runtime = runtime
@@ -108,7 +108,7 @@ class Publisher:
         """The pointer if the write is known to have won, None if it is safe and needed to send it again."""
         key = layout.pointer(scope)
         try:
-            async with asyncio.timeout(_WRITE_LIMIT):
+            async with asyncio.timeout(self._call_seconds):
                 if base.version is None:
                     version = await self._store.create(key, content)
                 else:
@@ -119,7 +119,7 @@ class Publisher:
 
     async def _resolve(self, scope: Scope, base: PointerRead, following: Pointer) -> PointerRead | None:
         try:
-            async with asyncio.timeout(_WRITE_LIMIT):
+            async with asyncio.timeout(self._call_seconds):
                 now = await self._reader.pointer(scope)
         except (StoreUnavailable, TimeoutError):
             return None
@@ -148,7 +148,7 @@ class Publisher:
     async def _create_own(self, key: str, content: Content) -> None:
         """Create an object whose bytes nobody else can mean; finding them there is success."""
         try:
-            async with asyncio.timeout(_WRITE_LIMIT):
+            async with asyncio.timeout(self._call_seconds):
                 await self._store.create(key, content)
         except (ConditionFailed, OutcomeUnknown, TimeoutError) as error:
             try:

@@ -7,7 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from daemon.http.server import ListenFailed, bind
+from daemon.http.errors import ListenFailed
+from daemon.http.server import bind
 from tests.unit.daemon.http.service import TOKEN, run, running
 
 

@@ -61,7 +61,7 @@ def there(sha256: str, *, ours: bool = True, commit: Commit | None = None) -> Pr
         (ENV, there("old", commit=(4, 9)), Put(ENV, V1)),
         (ENV, there("old", commit=(5, 0)), None),
         (ENV, there("old", commit=(6, 0)), None),
-        ("example/creds/s3.env", there("", ours=False), Override("example/creds/s3.env")),
+        ("example/creds/s3.env", there("", ours=False), None),
     ],
 )
 def test_a_file_that_live_has(path: str, file: Present | None, expected: Verdict | None) -> None:
