@@ -1,0 +1,717 @@
+"""The live tree on a store: protocol 5, one test to a rule, beside operators, other passes and failures."""
+
+import asyncio
+import json
+from collections.abc import Awaitable, Callable
+
+import pytest
+
+from daemon.publishing import layout, protocol
+from daemon.publishing.errors import NotFound, PointerLost, Refused
+from daemon.publishing.livetree import Synced, Unfinished
+from daemon.publishing.ownership import Marker
+from daemon.publishing.publisher import State
+from daemon.stores.errors import ConditionFailed, ObjectMissing, StoreUnavailable
+from daemon.stores.memory import MemoryStore
+from daemon.stores.port import Content
+from tests.builders_publishing import SCOPE, Bucket, body_of, make_files, make_state, tree
+from tests.builders_runtime import InlineRuntime
+from tests.support.faulty_store import Fault, FaultyStore, Gate
+
+COMPOSE, ENV, CREDS = "base/docker-compose.yml", "example/conf/bundle/.env", "example/creds/s3.env"
+MARKER_KEY = layout.live_tree(SCOPE, layout.MARKER)
+
+
+@pytest.fixture(params=[False, True], ids=["generations", "versions-by-content"])
+def memory(request: pytest.FixtureRequest) -> MemoryStore:
+    return MemoryStore(InlineRuntime("store"), versions_by_content=request.param)
+
+
+def bucket(store: MemoryStore | FaultyStore, name: str = "daemon") -> Bucket:
+    return Bucket(store, InlineRuntime(name))
+
+
+def bodies(state: State) -> dict[str, bytes]:
+    return {file.path: file.body for file in state.files}
+
+
+async def edit(store: MemoryStore, path: str, body: bytes | None) -> None:
+    """An operator writes or (None) deletes a file, with no tag and no condition."""
+    key = layout.live_tree(SCOPE, path)
+    try:
+        version = (await store.get(key)).version
+    except ObjectMissing:
+        version = None
+    if body is None:
+        assert version is not None
+        await store.delete(key, version)
+    elif version is None:
+        await store.create(key, Content(body))
+    else:
+        await store.replace(key, Content(body), version)
+
+
+async def marker_of(store: MemoryStore) -> Marker:
+    return Marker.model_validate(json.loads((await store.get(MARKER_KEY)).body))
+
+
+async def synced(process: Bucket) -> Synced:
+    result = await process.live_tree.reconcile(SCOPE)
+    assert isinstance(result, Synced), result
+    return result
+
+
+async def rolled_back(process: Bucket, state: str) -> None:
+    base = await process.reader.pointer(SCOPE)
+    [target] = base.pointer.retained_of(state)
+    await process.publisher.swap(SCOPE, base, protocol.rollback(base.pointer, process.publisher.writing("ann"), target))
+
+
+def test_the_first_pass_writes_every_file_and_a_marker_that_says_synced(memory: MemoryStore) -> None:
+    async def scenario() -> None:
+        process, state = bucket(memory), make_state(1)
+        read = await process.publish(state)
+        result = await synced(process)
+        assert await tree(memory) == bodies(state)
+        assert set(result.written) == set(bodies(state))
+        marker = await marker_of(memory)
+        assert read.pointer.live is not None
+        assert (marker.sequence, marker.publication, marker.status) == (1, str(read.pointer.live.id), "synced")
+        assert set(marker.files) == set(bodies(state))
+        stored = await memory.get(layout.live_tree(SCOPE, COMPOSE))
+        assert stored.tag["publication"] == str(read.pointer.live.id)
+        assert (stored.tag["commit"], stored.tag["mode"]) == ("1.0", "0644")
+
+    asyncio.run(scenario())
+
+
+def test_a_scope_without_a_live_state_has_nothing_written(memory: MemoryStore) -> None:
+    async def scenario() -> None:
+        assert await bucket(memory).live_tree.reconcile(SCOPE) == Synced(0)
+        assert await memory.scan("") == []
+
+    asyncio.run(scenario())
+
+
+def test_an_idle_pass_writes_nothing(memory: MemoryStore) -> None:
+    async def scenario() -> None:
+        await bucket(memory).publish(make_state(1))
+        await synced(bucket(memory))
+        await edit(memory, ENV, b"MINE=1\n")
+        await edit(memory, "base/stray", b"stray")
+        store = FaultyStore(memory)
+        for name in ("same", "other"):
+            await synced(bucket(store, name))
+        assert store.writes == []
+
+    asyncio.run(scenario())
+
+
+def test_base_follows_live_byte_for_byte_forward_and_back(memory: MemoryStore) -> None:
+    async def scenario() -> None:
+        process = bucket(memory)
+        one, two = make_state(1), make_state(2, files=make_files("2", **{"base/new": "n"}))
+        await process.publish(one)
+        await synced(process)
+        await process.publish(two)
+        await synced(process)
+        assert await tree(memory) == {**bodies(two), CREDS: bodies(one)[CREDS]}
+        await rolled_back(process, "state-1")
+        await synced(process)
+        now = await tree(memory)
+        assert {path: body for path, body in now.items() if not path.startswith("example/")} == {
+            path: body for path, body in bodies(one).items() if not path.startswith("example/")
+        }
+
+    asyncio.run(scenario())
+
+
+def test_an_override_is_left_byte_for_byte_whatever_is_done(memory: MemoryStore) -> None:
+    async def scenario() -> None:
+        process = bucket(memory)
+        mine = b"SERVING_101_CPU_LIMIT=3\r\n\xff\x00 no newline"
+        await process.publish(make_state(1))
+        await synced(process)
+        for path in (ENV, CREDS, "example/own.txt"):
+            await edit(memory, path, mine)
+        await process.publish(make_state(2), make_state(3, files=make_files("3")[:2]))
+        steps: list[Callable[[], Awaitable[object]]] = [
+            lambda: synced(process),
+            lambda: process.operations.carry_out(SCOPE, protocol.hold, "ann"),
+            lambda: rolled_back(process, "state-1"),
+            lambda: process.operations.carry_out(SCOPE, protocol.resume, "ann"),
+            lambda: process.publish(make_state(4)),
+            lambda: synced(process),
+            lambda: process.operations.carry_out(SCOPE, protocol.retire, "ann"),
+        ]
+        for step in steps:
+            await step()
+            await process.live_tree.reconcile(SCOPE)
+            now = await tree(memory)
+            assert {now[path] for path in (ENV, CREDS, "example/own.txt")} == {mine}
+
+    asyncio.run(scenario())
+
+
+def test_an_override_is_reported_as_one(memory: MemoryStore) -> None:
+    async def scenario() -> None:
+        process = bucket(memory)
+        await process.publish(make_state(1))
+        await synced(process)
+        await edit(memory, ENV, b"MINE=1\n")
+        assert ENV in (await synced(process)).overrides
+
+    asyncio.run(scenario())
+
+
+def test_a_file_of_example_that_an_operator_deleted_stays_deleted_and_is_named(memory: MemoryStore) -> None:
+    async def scenario() -> None:
+        process = bucket(memory)
+        await process.publish(make_state(1))
+        await synced(process)
+        await edit(memory, ENV, None)
+        assert (await synced(process)).deleted_by_operator == (ENV,)
+        await process.publish(make_state(2))
+        assert (await synced(process)).deleted_by_operator == (ENV,)
+        assert ENV not in await tree(memory)
+
+    asyncio.run(scenario())
+
+
+def test_an_untouched_default_of_example_is_replaced_by_a_newer_publication(memory: MemoryStore) -> None:
+    async def scenario() -> None:
+        process = bucket(memory)
+        await process.publish(make_state(1))
+        await synced(process)
+        await process.publish(make_state(2))
+        await synced(process)
+        assert (await tree(memory))[ENV] == b"# defaults 2\n"
+
+    asyncio.run(scenario())
+
+
+def test_a_rollback_leaves_the_newer_default_of_example(memory: MemoryStore) -> None:
+    async def scenario() -> None:
+        process = bucket(memory)
+        await process.publish(make_state(1))
+        await synced(process)
+        await process.publish(make_state(2))
+        await synced(process)
+        await rolled_back(process, "state-1")
+        result = await synced(process)
+        assert (await tree(memory))[ENV] == b"# defaults 2\n"
+        assert (await tree(memory))[COMPOSE] == b"services 1\n"
+        assert not [path for path in result.written if path.startswith("example/")]
+
+    asyncio.run(scenario())
+
+
+def test_a_commit_position_that_only_a_chunk_of_history_knows_still_counts(memory: MemoryStore) -> None:
+    async def scenario() -> None:
+        process = bucket(memory)
+        await process.publish(make_state(1), make_state(2))
+        current = await process.reader.pointer(SCOPE)
+        while current.pointer.older is None:
+            hold = protocol.hold(current.pointer, process.publisher.writing("ann"))
+            current = await process.publisher.swap(SCOPE, current, hold)
+        await synced(process)
+        assert (await memory.get(layout.live_tree(SCOPE, ENV))).tag["commit"] == "2.0"
+
+    asyncio.run(scenario())
+
+
+def test_foreign_bytes_in_base_are_kept_aside_reported_and_replaced(memory: MemoryStore) -> None:
+    async def scenario() -> None:
+        process = bucket(memory)
+        await process.publish(make_state(1))
+        await synced(process)
+        await edit(memory, COMPOSE, b"mine")
+        await edit(memory, "README.md", b"mine too")
+        result = await synced(process)
+        assert result.kept_aside == ("README.md", COMPOSE)
+        assert await body_of(memory, layout.replaced(SCOPE, 1, COMPOSE)) == b"mine"
+        assert await body_of(memory, layout.replaced(SCOPE, 1, "README.md")) == b"mine too"
+        assert await tree(memory) == bodies(make_state(1))
+
+    asyncio.run(scenario())
+
+
+def test_each_foreign_text_of_one_path_is_kept_and_the_same_text_once(memory: MemoryStore) -> None:
+    async def scenario() -> None:
+        process = bucket(memory)
+        await process.publish(make_state(1))
+        await synced(process)
+        for body in (b"mine", b"mine", b"other", b"third", b"other"):
+            await edit(memory, COMPOSE, body)
+            await synced(process)
+        kept = await tree(memory, f"{SCOPE}/.rebundle/replaced/1/")
+        assert sorted(kept.values()) == [b"mine", b"other", b"third"]
+        assert set(await tree(memory)) == set(bodies(make_state(1)))
+
+    asyncio.run(scenario())
+
+
+def test_foreign_bytes_that_cannot_be_kept_aside_are_not_replaced(memory: MemoryStore) -> None:
+    async def scenario() -> None:
+        await bucket(memory).publish(make_state(1))
+        await synced(bucket(memory))
+        await edit(memory, COMPOSE, b"mine")
+        store = FaultyStore(memory, {f"replaced/1/{COMPOSE}": [Fault.AWAY]})
+        with pytest.raises(StoreUnavailable):
+            await bucket(store).live_tree.reconcile(SCOPE)
+        assert (await tree(memory))[COMPOSE] == b"mine"
+
+    asyncio.run(scenario())
+
+
+def test_a_copy_of_a_retained_states_file_is_ours_and_is_not_kept_aside(memory: MemoryStore) -> None:
+    async def scenario() -> None:
+        process = bucket(memory)
+        await process.publish(make_state(1), make_state(2))
+        await edit(memory, COMPOSE, b"services 1\n")
+        assert (await synced(process)).kept_aside == ()
+        assert await memory.scan(f"{SCOPE}/.rebundle/") == []
+
+    asyncio.run(scenario())
+
+
+def test_a_file_that_fits_the_markers_digest_is_ours_without_a_tag(memory: MemoryStore) -> None:
+    async def scenario() -> None:
+        process = bucket(memory)
+        await process.publish(make_state(1))
+        await synced(process)
+        await edit(memory, COMPOSE, b"services 1\n")  # the same bytes again; the tag is gone
+        await process.publish(make_state(2))
+        store = FaultyStore(memory, forbidden=lambda operation, key: "states/state-1" in key)
+        assert (await synced(bucket(store))).kept_aside == ()
+
+    asyncio.run(scenario())
+
+
+def test_a_stray_below_base_is_reported_and_never_deleted(memory: MemoryStore) -> None:
+    async def scenario() -> None:
+        process = bucket(memory)
+        await process.publish(make_state(1))
+        await edit(memory, "base/notes.txt", b"mine")
+        for number in (2, 3):
+            assert (await synced(process)).strays == ("base/notes.txt",)
+            await process.publish(make_state(number))
+        assert (await tree(memory))["base/notes.txt"] == b"mine"
+
+    asyncio.run(scenario())
+
+
+def test_a_removed_models_file_leaves_base_and_stays_in_example(memory: MemoryStore) -> None:
+    async def scenario() -> None:
+        process = bucket(memory)
+        both = {"base/bundle/batching_101.txt": "b", "example/conf/bundle/batching_101.txt": "e"}
+        await process.publish(make_state(1, files=make_files("1", **both)))
+        await synced(process)
+        await process.publish(make_state(2))
+        await synced(process)
+        now = await tree(memory)
+        assert "base/bundle/batching_101.txt" not in now
+        assert now["example/conf/bundle/batching_101.txt"] == b"e"
+
+    asyncio.run(scenario())
+
+
+def test_nothing_below_creds_is_ever_read_it_is_created_once(memory: MemoryStore) -> None:
+    async def scenario() -> None:
+        def forbidden(operation: str, key: str) -> bool:
+            return "/example/creds/" in key and operation != "create"
+
+        process = bucket(FaultyStore(memory, forbidden=forbidden))
+        await process.publish(make_state(1))
+        await synced(process)
+        assert (await tree(memory))[CREDS] == b"# credentials 1\n"
+        await edit(memory, CREDS, b"SECRET=1\n")
+        await edit(memory, "example/creds/own", b"SECRET=2\n")
+        await process.publish(make_state(2))
+        await synced(process)
+        await rolled_back(process, "state-1")
+        await synced(process)
+        with pytest.raises(Refused, match="never read"):
+            await process.live_tree.restore_example(SCOPE, CREDS)
+        assert (await tree(memory))[CREDS] == b"SECRET=1\n"
+        await edit(memory, CREDS, None)
+        await synced(process)
+        assert CREDS not in await tree(memory)
+        assert await process.live_tree.restore_example(SCOPE, CREDS)
+        assert (await tree(memory))[CREDS] == b"# credentials 1\n"
+
+    asyncio.run(scenario())
+
+
+def test_the_marker_says_updating_before_the_first_write_and_synced_after_the_last(memory: MemoryStore) -> None:
+    async def scenario() -> None:
+        await bucket(memory).publish(make_state(1))
+        await synced(bucket(memory))
+        await bucket(memory).publish(make_state(2))
+        said: list[tuple[str, str]] = []
+
+        async def note(operation: str, key: str) -> None:
+            if operation in {"create", "replace", "delete"} and key != MARKER_KEY:
+                marker = await marker_of(memory)
+                said.append((marker.status, marker.publication or ""))
+
+        store = FaultyStore(memory, before=note)
+        await synced(bucket(store))
+        assert {status for status, _ in said} == {"updating"}
+        assert all(name.startswith("state-2@") for _, name in said)
+        assert (store.writes[0][1], store.writes[-1][1]) == (MARKER_KEY, MARKER_KEY)
+        assert (await marker_of(memory)).status == "synced"
+
+    asyncio.run(scenario())
+
+
+def test_a_path_enters_the_marker_only_after_its_write_is_confirmed(memory: MemoryStore) -> None:
+    async def scenario() -> None:
+        await bucket(memory).publish(make_state(1))
+        store = FaultyStore(memory, {ENV: [Fault.AWAY]})
+        with pytest.raises(StoreUnavailable):
+            await bucket(store).live_tree.reconcile(SCOPE)
+        assert ENV not in (await marker_of(memory)).files
+        await synced(bucket(memory))
+        assert (await tree(memory))[ENV] == b"# defaults 1\n"
+
+    asyncio.run(scenario())
+
+
+@pytest.mark.parametrize("body", [b"", b"{", b"[]", b"\xff", b'{"sequence": "x"}'])
+def test_a_marker_that_cannot_be_read_is_written_anew(memory: MemoryStore, body: bytes) -> None:
+    async def scenario() -> None:
+        await bucket(memory).publish(make_state(1))
+        await synced(bucket(memory))
+        await edit(memory, layout.MARKER, body)
+        await synced(bucket(memory))
+        # What is below creds/ cannot be told without reading it, so it is not in the new marker.
+        assert (await marker_of(memory)).files.keys() == bodies(make_state(1)).keys() - {CREDS}
+
+    asyncio.run(scenario())
+
+
+def test_a_hold_that_moves_nothing_raises_only_the_markers_sequence(memory: MemoryStore) -> None:
+    async def scenario() -> None:
+        process = bucket(memory)
+        await process.publish(make_state(1))
+        await synced(process)
+        store = FaultyStore(memory)
+        await bucket(store).operations.carry_out(SCOPE, protocol.hold, "ann")
+        assert [key for _, key in store.writes] == [layout.pointer(SCOPE), MARKER_KEY]
+        assert (await marker_of(memory)).sequence == 2
+
+    asyncio.run(scenario())
+
+
+# -- beside others
+
+
+def test_two_passes_at_once_end_synced(memory: MemoryStore) -> None:
+    async def scenario() -> None:
+        await bucket(memory).publish(make_state(1))
+        await synced(bucket(memory))
+        await edit(memory, COMPOSE, b"mine")
+        await bucket(memory).publish(make_state(2))
+        async with asyncio.TaskGroup() as group:
+            for name in ("one", "other"):
+                group.create_task(bucket(memory, name).live_tree.reconcile(SCOPE))
+        await synced(bucket(memory))
+        expected = {**bodies(make_state(2)), CREDS: b"# credentials 1\n"}
+        assert await tree(memory) == expected
+        marker = await marker_of(memory)
+        assert (marker.status, marker.sequence) == ("synced", 2)
+        assert list((await tree(memory, f"{SCOPE}/.rebundle/replaced/")).values()) == [b"mine"]
+
+    asyncio.run(scenario())
+
+
+def test_a_pointer_that_moves_during_a_pass_is_followed_by_the_same_pass(memory: MemoryStore) -> None:
+    async def scenario() -> None:
+        other = bucket(memory, "other")
+        await other.publish(make_state(1))
+
+        async def publish_meanwhile(operation: str, key: str) -> None:
+            if operation == "create" and key.endswith(COMPOSE):
+                store.before = None
+                await other.publish(make_state(2))
+
+        store = FaultyStore(memory, before=publish_meanwhile)
+        assert (await synced(bucket(store))).sequence == 2
+        assert (await tree(memory))[COMPOSE] == b"services 2\n"
+
+    asyncio.run(scenario())
+
+
+def test_a_paused_old_pass_that_writes_late_is_healed_by_the_next(memory: MemoryStore) -> None:
+    async def scenario() -> None:
+        new = bucket(memory, "new")
+        await new.publish(make_state(1, files=make_files("1", **{"base/only-in-1": "x"})))
+        gate = Gate(lambda operation, key: operation == "create" and key.endswith("base/only-in-1"))
+        paused = FaultyStore(memory, before=gate)
+        old = asyncio.create_task(bucket(paused, "old").live_tree.reconcile(SCOPE))
+        await gate.reached.wait()
+        await new.publish(make_state(2))
+        await synced(new)
+        assert "base/only-in-1" not in await tree(memory)
+
+        async def dies_after(operation: str, key: str) -> None:
+            if operation == "scan":
+                raise StoreUnavailable("the old process dies here")
+
+        paused.before = dies_after
+        gate.open()
+        with pytest.raises(StoreUnavailable):
+            await old
+        assert "base/only-in-1" in await tree(memory)
+        await synced(new)
+        assert await tree(memory) == {**bodies(make_state(2)), CREDS: b"# credentials 1\n"}
+        assert await memory.scan(f"{SCOPE}/.rebundle/") == []
+
+    asyncio.run(scenario())
+
+
+def test_a_pass_that_fell_behind_the_marker_starts_over_and_never_takes_it_back(memory: MemoryStore) -> None:
+    async def scenario() -> None:
+        new = bucket(memory, "new")
+        await new.publish(make_state(1))
+        gate = Gate(lambda operation, key: operation == "get" and key == MARKER_KEY)
+        old = asyncio.create_task(bucket(FaultyStore(memory, before=gate), "old").live_tree.reconcile(SCOPE))
+        await gate.reached.wait()
+        await new.publish(make_state(2))
+        await synced(new)
+        gate.open()
+        result = await old
+        assert isinstance(result, Synced)
+        assert result.sequence == 2
+        assert (await marker_of(memory)).sequence == 2
+
+    asyncio.run(scenario())
+
+
+def test_synced_is_not_said_of_a_file_that_another_changed_before_the_second_listing(memory: MemoryStore) -> None:
+    async def scenario() -> None:
+        await bucket(memory).publish(make_state(1))
+        await synced(bucket(memory))
+        await bucket(memory).publish(make_state(2))
+        scans = 0
+
+        async def write_late(operation: str, key: str) -> None:
+            nonlocal scans
+            scans += operation == "scan" and key.endswith("docker-compose-gen/")
+            if scans == 2:
+                store.before = None
+                await edit(memory, COMPOSE, b"services 1\n")
+
+        store = FaultyStore(memory, before=write_late)
+        await synced(bucket(store))
+        assert (await tree(memory))[COMPOSE] == b"services 2\n"
+
+    asyncio.run(scenario())
+
+
+def test_synced_is_not_said_of_a_file_that_came_back_before_the_second_listing(memory: MemoryStore) -> None:
+    async def scenario() -> None:
+        await bucket(memory).publish(make_state(1, files=make_files("1", **{"base/old": "x"})))
+        await synced(bucket(memory))
+        await bucket(memory).publish(make_state(2))
+        scans = 0
+
+        async def come_back(operation: str, key: str) -> None:
+            nonlocal scans
+            scans += operation == "scan" and key.endswith("docker-compose-gen/")
+            if scans == 2:
+                store.before = None
+                await edit(memory, "base/old", b"x")
+
+        store = FaultyStore(memory, before=come_back)
+        await synced(bucket(store))
+        assert "base/old" not in await tree(memory)
+
+    asyncio.run(scenario())
+
+
+@pytest.mark.parametrize("operation", ["replace", "delete"])
+def test_a_file_that_an_operator_changes_under_the_pass_is_judged_again(memory: MemoryStore, operation: str) -> None:
+    async def scenario() -> None:
+        await bucket(memory).publish(make_state(1, files=make_files("1", **{"base/old": "x"})))
+        await synced(bucket(memory))
+        await bucket(memory).publish(make_state(2))
+        path = {"replace": ENV, "delete": "base/old"}[operation]
+
+        async def change(asked: str, key: str) -> None:
+            if asked == operation and key.endswith(path):
+                store.before = None
+                await edit(memory, path, b"MINE\n")
+
+        store = FaultyStore(memory, before=change)
+        result = await synced(bucket(store))
+        assert (await tree(memory))[path] == b"MINE\n"
+        assert path in (*result.overrides, *result.strays)
+
+    asyncio.run(scenario())
+
+
+def test_foreign_bytes_that_change_while_they_are_kept_aside_are_kept_as_they_are_then(memory: MemoryStore) -> None:
+    async def scenario() -> None:
+        await bucket(memory).publish(make_state(1))
+        await synced(bucket(memory))
+        await edit(memory, COMPOSE, b"first")
+        reads = 0
+
+        async def change(operation: str, key: str) -> None:
+            nonlocal reads
+            reads += operation == "get" and key.endswith(COMPOSE)
+            if reads == 2:
+                store.before = None
+                await edit(memory, COMPOSE, b"second")
+
+        store = FaultyStore(memory, before=change)
+        await synced(bucket(store))
+        assert (await tree(memory))[COMPOSE] == b"services 1\n"
+        assert b"second" in (await tree(memory, f"{SCOPE}/.rebundle/replaced/")).values()
+
+    asyncio.run(scenario())
+
+
+def test_a_file_that_vanishes_between_listing_and_reading_is_judged_again(memory: MemoryStore) -> None:
+    async def scenario() -> None:
+        await bucket(memory).publish(make_state(1))
+        await synced(bucket(memory))
+        await edit(memory, "base/stray", b"stray")
+        await edit(memory, COMPOSE, b"mine")
+
+        async def vanish(operation: str, key: str) -> None:
+            if operation == "get" and key.endswith("base/stray"):
+                store.before = None
+                await edit(memory, "base/stray", None)
+
+        store = FaultyStore(memory, before=vanish)
+        assert (await synced(bucket(store))).strays == ()
+
+    asyncio.run(scenario())
+
+
+def test_a_tree_that_others_never_stop_changing_is_unfinished(memory: MemoryStore) -> None:
+    async def scenario() -> None:
+        await bucket(memory).publish(make_state(1))
+        other = bucket(memory, "other")
+
+        async def move(operation: str, key: str) -> None:
+            if operation == "get" and key == MARKER_KEY:
+                current = await other.reader.pointer(SCOPE)
+                hold = protocol.hold(current.pointer, other.publisher.writing("ann"))
+                await other.publisher.swap(SCOPE, current, hold)
+                await other.live_tree.reconcile(SCOPE)
+
+        result = await bucket(FaultyStore(memory, before=move)).live_tree.reconcile(SCOPE)
+        assert isinstance(result, Unfinished)
+        assert "next pass goes on" in result.reason
+
+    asyncio.run(scenario())
+
+
+@pytest.mark.parametrize("fault", [Fault.LOST_AFTER, Fault.LOST_BEFORE, Fault.OWN_SUCCESS, Fault.LATE])
+@pytest.mark.parametrize("path", [COMPOSE, ENV, CREDS, layout.MARKER, "base/old"])
+def test_a_write_of_unknown_outcome_is_found_out_by_the_same_pass(memory: MemoryStore, fault: Fault, path: str) -> None:
+    async def scenario() -> None:
+        await bucket(memory).publish(make_state(1, files=make_files("1", **{"base/old": "x"})))
+        store = FaultyStore(memory, {path: [fault]})
+        process = bucket(store)
+        await synced(process)
+        store.faults = {path: [fault]}
+        await process.publish(make_state(2))
+        await synced(process)
+        assert await tree(memory) == {**bodies(make_state(2)), CREDS: b"# credentials 1\n"}
+        assert await memory.scan(f"{SCOPE}/.rebundle/") == []
+
+    asyncio.run(scenario())
+
+
+def test_a_lost_pointer_leaves_the_tree_alone(memory: MemoryStore) -> None:
+    async def scenario() -> None:
+        process = bucket(memory)
+        await process.publish(make_state(1))
+        await synced(process)
+        before = await tree(memory, "")
+        stored = await memory.get(layout.pointer(SCOPE))
+        await memory.delete(layout.pointer(SCOPE), stored.version)
+        with pytest.raises(PointerLost, match="nothing is published until then"):
+            await process.live_tree.reconcile(SCOPE)
+        assert await tree(memory, "") == {key: body for key, body in before.items() if key != layout.pointer(SCOPE)}
+
+    asyncio.run(scenario())
+
+
+# -- example restore
+
+
+def test_a_default_is_restored_where_an_operator_deleted_it_and_may_be_deleted_again(memory: MemoryStore) -> None:
+    async def scenario() -> None:
+        process = bucket(memory)
+        await process.publish(make_state(1))
+        await synced(process)
+        await edit(memory, ENV, None)
+        assert await process.live_tree.restore_example(SCOPE, ENV)
+        assert (await tree(memory))[ENV] == b"# defaults 1\n"
+        assert not await process.live_tree.restore_example(SCOPE, ENV)
+        await edit(memory, ENV, None)
+        assert (await synced(process)).deleted_by_operator == (ENV,)
+
+    asyncio.run(scenario())
+
+
+def test_an_override_is_kept_aside_when_its_default_is_restored_and_follows_live_again(memory: MemoryStore) -> None:
+    async def scenario() -> None:
+        process = bucket(memory)
+        await process.publish(make_state(1))
+        await synced(process)
+        await edit(memory, ENV, b"MINE=1\n")
+        assert await process.live_tree.restore_example(SCOPE, ENV)
+        assert await body_of(memory, layout.replaced(SCOPE, 1, ENV)) == b"MINE=1\n"
+        await process.publish(make_state(2))
+        await synced(process)
+        assert (await tree(memory))[ENV] == b"# defaults 2\n"
+
+    asyncio.run(scenario())
+
+
+def test_an_override_that_changes_while_its_default_is_restored_stays(memory: MemoryStore) -> None:
+    async def scenario() -> None:
+        await bucket(memory).publish(make_state(1))
+        await synced(bucket(memory))
+        await edit(memory, ENV, b"MINE=1\n")
+
+        async def change(operation: str, key: str) -> None:
+            if operation == "replace":
+                store.before = None
+                await edit(memory, ENV, b"MINE=2\n")
+
+        store = FaultyStore(memory, before=change)
+        with pytest.raises(ConditionFailed):
+            await bucket(store).live_tree.restore_example(SCOPE, ENV)
+        assert (await tree(memory))[ENV] == b"MINE=2\n"
+
+    asyncio.run(scenario())
+
+
+@pytest.mark.parametrize("path", [COMPOSE, "example/nothing", "README.md", ""])
+def test_only_a_default_of_example_can_be_restored(memory: MemoryStore, path: str) -> None:
+    async def scenario() -> None:
+        process = bucket(memory)
+        await process.publish(make_state(1))
+        with pytest.raises(NotFound, match="has no default for"):
+            await process.live_tree.restore_example(SCOPE, path)
+
+    asyncio.run(scenario())
+
+
+def test_a_retired_scope_has_no_defaults(memory: MemoryStore) -> None:
+    async def scenario() -> None:
+        process = bucket(memory)
+        await process.publish(make_state(1))
+        await process.operations.carry_out(SCOPE, protocol.retire, "ann")
+        with pytest.raises(NotFound):
+            await process.live_tree.restore_example(SCOPE, ENV)
+
+    asyncio.run(scenario())
