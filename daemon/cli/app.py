@@ -59,6 +59,7 @@ def build() -> App:
         result_action="return_value",
         exit_on_error=False,
         print_error=False,
+        suppress_keyboard_interrupt=False,
     )
     for group, name, where, words in _VERBS:
         app.command(f"daemon.cli.{where}", name=name, help=words, group=group)

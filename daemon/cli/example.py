@@ -43,5 +43,6 @@ async def _refuse_credentials(opened: Session, scope: Scope, path: str) -> None:
     if not path.startswith(CREDENTIALS):
         return
     survey = await opened.bucket.live_tree.survey(scope)
-    if path in survey.seen.overrides:
+    absent = {*survey.seen.deleted_by_operator, *survey.seen.written}
+    if path not in absent:
         raise Refused(f"{path} may hold credentials, which are never read nor copied: remove it yourself, then restore")

@@ -53,7 +53,6 @@ class DaemonRefused(CommandError):
     """The daemon refuses: no permission, or a conflict (exit 4)."""
 
 
-# The first row that fits counts.
 _REFUSED: Final = (
     Refused,
     PointerMoved,
@@ -73,6 +72,7 @@ _UNUSABLE: Final = (
     ListenFailed,
     DaemonUnreachable,
 )
+# The first row that fits counts.
 _CODES: Final[tuple[tuple[tuple[type[BaseException], ...], int], ...]] = (
     ((KeyboardInterrupt,), INTERRUPTED),
     ((CycloptsError, SettingsError, UsageError), USAGE),

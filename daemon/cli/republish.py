@@ -12,7 +12,7 @@ from daemon.cli.acting import tell
 from daemon.cli.options import DEFAULT_ACTOR, DEFAULT_PLACE, DEFAULT_PRINTING, Actor, Place, Printing
 from daemon.cli.session import Session, scope_of, session
 from daemon.publishing import protocol
-from daemon.publishing.errors import NotFound, Refused
+from daemon.publishing.errors import NewerRenderer, NotFound, Refused
 from daemon.publishing.operations import Verb
 from daemon.publishing.pointer import Pointer, Publication
 from daemon.publishing.protocol import Writing
@@ -87,7 +87,7 @@ def _render(composition: Composition, defaults: RenderDefaults, stamp: Stamp) ->
 def _refuse_newer(current: Publication) -> None:
     ours = [int(part) for part in bundle.RENDERER_VERSION.split(".")]
     if [int(part) for part in current.renderer.split(".") if part.isdecimal()] > ours:
-        raise Refused(
+        raise NewerRenderer(
             f"{current.state} was rendered by a newer release (renderer {current.renderer}, this one has "
             f"{bundle.RENDERER_VERSION}): upgrade this one"
         )

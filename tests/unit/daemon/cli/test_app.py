@@ -1,0 +1,125 @@
+import importlib
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from daemon.cli import app
+from daemon.cli.app import _VERBS
+
+ROOT = Path(__file__).parents[4]
+HEAVY = ("boto3", "botocore", "google", "aiokafka", "fastapi", "starlette", "uvicorn", "pydantic_settings")
+
+
+def imported_by(*arguments):
+    """Modules that a process has loaded after the command is done."""
+    script = (
+        "import sys; from daemon.cli.app import run; code = run(sys.argv[1:]); "
+        "sys.stderr.write('\\n'.join(['MODULES', *sys.modules])); sys.exit(code)"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", script, *arguments], cwd=ROOT, capture_output=True, text=True, timeout=60, check=True
+    )
+    return set(done.stderr.partition("MODULES\n")[2].split())
+
+
+@pytest.mark.parametrize("arguments", [["--help"], ["--version"], ["rollback", "--help"], ["send", "--help"]])
+def test_help_loads_no_sdk_and_no_web_framework(arguments):
+    loaded = imported_by(*arguments)
+
+    assert "cyclopts" in loaded
+    assert [name for name in HEAVY if name in loaded] == []
+
+
+def test_help_of_the_whole_command_loads_no_verb():
+    loaded = imported_by("--help")
+
+    assert [
+        name for name in loaded if name.startswith("daemon.cli.") and name.removeprefix("daemon.cli.") in VERB_MODULES
+    ] == []
+    assert "pydantic" not in loaded
+
+
+VERB_MODULES = {where.partition(":")[0] for _, _, where, _ in _VERBS}
+
+
+def test_looking_at_a_bucket_loads_no_sdk_and_no_web_framework(bucket):
+    assert [name for name in HEAVY if name in imported_by("status", "--bucket", str(bucket))] == []
+
+
+@pytest.mark.parametrize(("name", "where"), [(name, where) for _, name, where, _ in _VERBS])
+def test_every_verb_of_the_table_is_there(name, where):
+    module, _, attribute = where.partition(":")
+
+    assert getattr(importlib.import_module(f"daemon.cli.{module}"), attribute)
+
+
+def test_an_unknown_verb_is_a_usage_error_with_the_nearest_one(rebundle):
+    result = rebundle("stat")
+
+    assert result.code == 2
+    assert "did you mean `rebundle status`?" in result.err
+
+
+@pytest.mark.parametrize(
+    "arguments", [["states"], ["states", "a/b", "c"], ["status", "-o", "xml"], ["dead-letters", "show", "x"]]
+)
+def test_wrong_usage_exits_2_with_words_and_no_trace(rebundle, arguments):
+    result = rebundle(*arguments)
+
+    assert (result.code, result.out) == (2, "")
+    assert result.err.startswith("rebundle: ")
+    assert "Traceback" not in result.err
+
+
+def test_an_unexpected_error_is_short_and_debug_shows_the_trace(bucket, rebundle, monkeypatch):
+    def fault(*_):
+        raise ZeroDivisionError("ours\033")
+
+    monkeypatch.setattr("daemon.cli.session.open_bucket", fault)
+
+    short, long = rebundle("scopes"), rebundle("scopes", "--debug")
+
+    assert short.code == long.code == 1
+    assert short.err == "rebundle: unexpected ZeroDivisionError: ours\\x1b (--debug shows where; please report it)\n"
+    assert "Traceback" in long.err
+
+
+def test_an_interrupt_exits_130(bucket, rebundle, monkeypatch):
+    def interrupt(*_):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("daemon.cli.session.open_bucket", interrupt)
+
+    result = rebundle("scopes")
+
+    assert (result.code, result.err) == (130, "rebundle: interrupted\n")
+
+
+def test_a_reader_that_goes_away_is_no_failure(bucket):
+    reading, writing = os.pipe()
+    os.close(reading)
+    with os.fdopen(writing, "wb") as stdout:
+        done = subprocess.run(
+            [sys.executable, "-m", "daemon", "states", "visual-anomaly/core-versions", "--bucket", str(bucket)],
+            cwd=ROOT,
+            stdout=stdout,
+            stderr=subprocess.PIPE,
+            timeout=60,
+            check=False,
+        )
+
+    assert (done.returncode, done.stderr) == (0, b"")
+
+
+def test_quiet_leaves_data_and_no_prose(bucket, rebundle):
+    result = rebundle("verify", "--all", "--quiet")
+
+    assert result.err == ""
+    assert "ok" in result.out
+
+
+def test_the_version_is_told(rebundle):
+    assert rebundle("--version").out.strip() == app.release()

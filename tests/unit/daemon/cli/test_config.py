@@ -1,0 +1,42 @@
+import json
+
+
+def test_check_tells_every_problem_with_its_source(tmp_path, rebundle, monkeypatch):
+    monkeypatch.setenv("REBUNDLE_HTTP__LISTEN", "nowhere")
+    (tmp_path / "rebundle.toml").write_text('[journal]\npaht = "x"\n[log]\nlevel = "loud"\n')
+
+    result = rebundle("config", "check", "--config", tmp_path / "rebundle.toml")
+
+    assert result.code == 2
+    assert "3 problems" in result.err
+    assert "environment REBUNDLE_HTTP__LISTEN" in result.err
+    assert "rebundle.toml:2" in result.err
+    assert "rebundle.toml:4" in result.err
+
+
+def test_check_of_sound_settings_is_done(rebundle):
+    assert rebundle("config", "check", "-o", "json").json["ok"] is True
+
+
+def test_show_names_the_source_of_each_value_and_masks_secrets(bucket, rebundle, monkeypatch):
+    monkeypatch.setenv("REBUNDLE_HTTP__TOKEN", "very-secret-token-0123456789")
+
+    result = rebundle("config", "show", "--listen", "127.0.0.1:9", "-o", "json")
+
+    settings = result.json["settings"]
+    assert settings["http.listen"] == {"value": "127.0.0.1:9", "source": "flag --listen"}
+    assert settings["bucket"] == {"value": str(bucket), "source": "environment REBUNDLE_BUCKET"}
+    assert settings["log.level"]["source"] == "default"
+    assert "very-secret" not in result.out + rebundle("config", "show").out
+
+
+def test_the_schema_is_a_json_schema_of_the_file(rebundle):
+    schema = json.loads(rebundle("config", "schema").out)
+
+    assert {"bucket", "http", "journal", "render"} <= set(schema["properties"])
+
+
+def test_a_faulty_setting_stops_every_verb_with_a_usage_error(rebundle, monkeypatch):
+    monkeypatch.setenv("REBUNDLE_BUCKET", "ftp://nowhere")
+
+    assert rebundle("scopes").code == 2
