@@ -16,7 +16,7 @@ from daemon.publishing import protocol
 from daemon.publishing.errors import NewerRenderer, NotFound, PointerMoved, Refused
 from daemon.publishing.livetree import LiveTree, Synced, Unfinished
 from daemon.publishing.manifest import ManifestEvent
-from daemon.publishing.operations import find_retained
+from daemon.publishing.operations import find_exactly
 from daemon.publishing.pointer import Folded, Pointer, Publication, PublicationId, Revision
 from daemon.publishing.protocol import Progress
 from daemon.publishing.publisher import Publisher, State
@@ -280,7 +280,7 @@ class Pipeline:
         following = None
         if refusal is None:
             try:
-                target = find_retained(base.pointer, request.to_state)
+                target = find_exactly(base.pointer, request.to_state)
                 progress = _progress(Standing(None), [delivery], outcomes)
                 following = protocol.rollback(base.pointer, writing, target, progress=progress)
             except (NotFound, Refused) as error:

@@ -77,7 +77,7 @@ def rollback(state: str, *, discard_newer: bool = False, expected_live: str | No
     def verb(pointer: Pointer, writing: Writing) -> Pointer | None:
         if expected_live is not None and (pointer.live is None or pointer.live.state != expected_live):
             raise Refused(f"live is {pointer.live.state if pointer.live else 'nothing'}, not {expected_live}")
-        target = find_retained(pointer, state)
+        target = find_exactly(pointer, state)
         already = pointer.live is not None and pointer.live.id == target.id
         if already and not discard_newer and pointer.hold is not None:
             return None
@@ -90,8 +90,8 @@ def quarantine(state: str, *, rollback_to: str | None = None) -> Verb:
     """Reject a state's composition; see `protocol.quarantine`."""
 
     def verb(pointer: Pointer, writing: Writing) -> Pointer | None:
-        target = find_retained(pointer, state)
-        back = find_retained(pointer, rollback_to) if rollback_to else None
+        target = find_exactly(pointer, state)
+        back = find_exactly(pointer, rollback_to) if rollback_to else None
         return protocol.quarantine(pointer, writing, target, rollback_to=back)
 
     return verb
@@ -99,27 +99,49 @@ def quarantine(state: str, *, rollback_to: str | None = None) -> Verb:
 
 def lift_quarantine(state: str) -> Verb:
     """Accept a state's composition again."""
-    return lambda pointer, writing: protocol.lift_quarantine(pointer, writing, find_retained(pointer, state))
+    return lambda pointer, writing: protocol.lift_quarantine(pointer, writing, find_exactly(pointer, state))
 
 
 def pin(state: str, *, pinned: bool) -> Verb:
     """Keep a publication from retention, or stop keeping it."""
-    return lambda pointer, writing: protocol.pin(pointer, writing, find_retained(pointer, state), pinned=pinned)
+    return lambda pointer, writing: protocol.pin(pointer, writing, find_exactly(pointer, state), pinned=pinned)
+
+
+def find_exactly(pointer: Pointer, name: str) -> Publication:
+    """The newest retained attempt of a state, or the one that `STATE@ATTEMPT` names (a unique start of the attempt will
+    do).
+
+    Whatever changes a pointer names states in full: `state-1`, no longer retained, must not be taken for `state-10`.
+
+    Raises:
+        NotFound: none is retained, or several attempts begin so.
+    """
+    state, at, attempt = name.partition("@")
+    found = [each for each in pointer.retained_of(state) if each.attempt.startswith(attempt)]
+    if found and (not at or len({each.attempt for each in found}) == 1):
+        return found[-1]
+    if found:
+        raise NotFound(f"{name} fits {', '.join(str(each.id) for each in found[:5])}: name one of them")
+    similar = _beginning_with(pointer, state)
+    meant = f"; is {' or '.join(similar[:5])} meant?" if similar else ""
+    raise NotFound(
+        f"{name} is not a retained state of {pointer.scope}; `rebundle states {pointer.scope}` lists them{meant}"
+    )
 
 
 def find_retained(pointer: Pointer, name: str) -> Publication:
-    """The newest retained attempt of a state, or the one that `STATE@ATTEMPT` names; a unique prefix will do.
+    """As `find_exactly`, for who only reads: a unique prefix of a state will do.
 
     Raises:
         NotFound: none is retained, or a prefix fits several.
     """
-    state, _, attempt = name.partition("@")
-    found = [each for each in pointer.retained_of(state) if each.attempt.startswith(attempt)]
-    if found:
-        return found[-1]
-    fitting = sorted({each.state for each in pointer.retained if state and each.state.startswith(state)})
-    if len(fitting) == 1 and not attempt:
-        return pointer.retained_of(fitting[0])[-1]
+    fitting = _beginning_with(pointer, name)
+    if pointer.retained_of(name) or not fitting:
+        return find_exactly(pointer, name)
     if len(fitting) > 1:
         raise NotFound(f"{name} fits {', '.join(fitting[:5])}: name one of them")
-    raise NotFound(f"{name} is not a retained state of {pointer.scope}; `rebundle states {pointer.scope}` lists them")
+    return find_exactly(pointer, fitting[0])
+
+
+def _beginning_with(pointer: Pointer, start: str) -> list[str]:
+    return sorted({each.state for each in pointer.retained if start and each.state.startswith(start)})
