@@ -211,8 +211,8 @@ class LiveTree:
             await self._put(scope, Put(file.path, None), file, wanted)
         except ConditionFailed as error:
             raise Refused(
-                f"{file.path} is there, and what lies below {ownership.CREDENTIALS} is never read, so it cannot be kept "
-                "aside: move it away first"
+                f"{file.path} is there, and what lies below {ownership.CREDENTIALS} is never read, so it cannot be "
+                "kept aside: move it away first"
             ) from error
 
     async def _list(self, scope: Scope) -> dict[str, Listed]:

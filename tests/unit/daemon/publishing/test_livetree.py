@@ -3,6 +3,7 @@
 import asyncio
 import json
 from collections.abc import Awaitable, Callable
+from itertools import count
 
 import pytest
 
@@ -21,14 +22,17 @@ from tests.support.faulty_store import Fault, FaultyStore, Gate
 COMPOSE, ENV, CREDS = "base/docker-compose.yml", "example/conf/bundle/.env", "example/creds/s3.env"
 MARKER_KEY = layout.live_tree(SCOPE, layout.MARKER)
 
+PROCESSES = count()
+
 
 @pytest.fixture(params=[False, True], ids=["generations", "versions-by-content"])
 def memory(request: pytest.FixtureRequest) -> MemoryStore:
     return MemoryStore(InlineRuntime("store"), versions_by_content=request.param)
 
 
-def bucket(store: MemoryStore | FaultyStore, name: str = "daemon") -> Bucket:
-    return Bucket(store, InlineRuntime(name))
+def bucket(store: MemoryStore | FaultyStore, name: str = "") -> Bucket:
+    """Another process; two of them never make the same random id."""
+    return Bucket(store, InlineRuntime(f"{name}-{next(PROCESSES)}"))
 
 
 def bodies(state: State) -> dict[str, bytes]:

@@ -6,6 +6,7 @@ Both flavours of versions, because the two clouds differ where it hurts.
 import asyncio
 import hashlib
 import json
+from itertools import count
 
 import pytest
 from hypothesis import given
@@ -33,14 +34,17 @@ from tests.support.faulty_store import Fault, FaultyStore, Gate
 
 POINTER = "pointer.json"
 
+PROCESSES = count()
+
 
 @pytest.fixture(params=[False, True], ids=["generations", "versions-by-content"])
 def memory(request: pytest.FixtureRequest) -> MemoryStore:
     return MemoryStore(InlineRuntime("store"), versions_by_content=request.param)
 
 
-def bucket(store: MemoryStore | FaultyStore, name: str = "daemon") -> Bucket:
-    return Bucket(store, InlineRuntime(name))
+def bucket(store: MemoryStore | FaultyStore, name: str = "") -> Bucket:
+    """Another process; two of them never make the same random id."""
+    return Bucket(store, InlineRuntime(f"{name}-{next(PROCESSES)}"))
 
 
 async def held(process: Bucket, base: PointerRead) -> PointerRead:
@@ -304,7 +308,7 @@ def test_a_publication_over_foreign_bytes_is_refused_and_they_stay(memory: Memor
         key = layout.manifest(SCOPE, "state-1", attempt)
         await memory.create(key, Content(b"somebody else's"))
         with pytest.raises(VerificationFailed, match="other bytes than ours"):
-            await bucket(memory).publisher.store_state(SCOPE, make_state(1))
+            await Bucket(memory, InlineRuntime("daemon")).publisher.store_state(SCOPE, make_state(1))
         assert (await memory.get(key)).body == b"somebody else's"
 
     asyncio.run(scenario())
