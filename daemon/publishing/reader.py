@@ -18,7 +18,7 @@ from daemon.publishing.pointer import Entry, Pointer, Publication, PublicationId
 from daemon.publishing.protocol import absent
 from daemon.runtime import Runtime
 from daemon.stores.errors import ObjectMissing
-from daemon.stores.port import ObjectStore, Version
+from daemon.stores.port import ObjectStore, Stored, Version
 from renderers.identifiers import BUNDLE_LENGTH
 from renderers.model import RenderedFile, Scope
 
@@ -66,11 +66,18 @@ class Reader:
             PointerLost: there is none although something was published.
             VerificationFailed: it cannot be read.
         """
-        try:
-            stored = await self._store.get(layout.pointer(scope))
-        except ObjectMissing:
-            await self._refuse_lost_pointer(scope)
-            return PointerRead(absent(scope), None)
+        stored = await self._stored_pointer(scope)
+        if stored is None:
+            trace = await self._trace(scope)
+            if trace is None:
+                return PointerRead(absent(scope), None)
+            # Another writer may have made the scope since: then the trace is younger than the first reading.
+            stored = await self._stored_pointer(scope)
+            if stored is None:
+                raise PointerLost(
+                    f"{layout.pointer(scope)} is gone, but {trace} is there: restore the pointer object from a backup "
+                    f"or an older version of it (later: `rebundle recover {scope}`); nothing is published until then"
+                )
         return PointerRead(pointer.decode(stored.body, scope), stored.version, pointer.is_signed(stored.body))
 
     async def existing(self, scope: Scope) -> PointerRead:
@@ -109,7 +116,7 @@ class Reader:
             NotFound: it is gone.
         """
         read = manifest.decode(await self._bytes(layout.manifest(scope, name.state, name.attempt)))
-        if (read.scope, read.state) != (str(scope), name.state):
+        if (read.scope, read.state, read.attempt) != (str(scope), name.state, name.attempt):
             raise VerificationFailed(f"the manifest of {name} is the one of {read.scope} {read.state}")
         return read
 
@@ -173,14 +180,18 @@ class Reader:
         except ObjectMissing as error:
             raise NotFound(f"{key} is gone from the bucket") from error
 
-    async def _refuse_lost_pointer(self, scope: Scope) -> None:
-        traces = [layout.live_tree(scope, layout.MARKER), f"{scope}/history/"]
-        for prefix in traces:
+    async def _stored_pointer(self, scope: Scope) -> Stored | None:
+        try:
+            return await self._store.get(layout.pointer(scope))
+        except ObjectMissing:
+            return None
+
+    async def _trace(self, scope: Scope) -> str | None:
+        """What says that this scope had a pointer (protocol 4, never softened 4)."""
+        for prefix in (layout.live_tree(scope, layout.MARKER), f"{scope}/history/"):
             if await self._store.scan(prefix):
-                raise PointerLost(
-                    f"{layout.pointer(scope)} is gone, but {prefix} is there: restore the pointer object from a backup "
-                    f"or an older version of it (later: `rebundle recover {scope}`); nothing is published until then"
-                )
+                return prefix
+        return None
 
 
 def _verified_files(described: Manifest, body: bytes) -> tuple[RenderedFile, ...]:

@@ -1,0 +1,258 @@
+"""Verified reads: nothing is handed on that its parent does not vouch for."""
+
+import asyncio
+import json
+from itertools import count
+from typing import Any
+
+import pytest
+
+from daemon.publishing import layout, manifest, protocol
+from daemon.publishing.errors import NotFound, PointerLost, VerificationFailed
+from daemon.publishing.pointer import Publication, PublicationId
+from daemon.stores.errors import StoreUnavailable
+from daemon.stores.memory import MemoryStore
+from daemon.stores.port import Content
+from renderers.model import Scope
+from tests.builders_publishing import SCOPE, Bucket, make_files, make_publication, make_state
+from tests.builders_runtime import InlineRuntime
+from tests.support.faulty_store import FaultyStore
+
+PROCESSES = count()
+
+
+@pytest.fixture
+def memory() -> MemoryStore:
+    return MemoryStore(InlineRuntime("store"))
+
+
+def bucket(store: MemoryStore | FaultyStore) -> Bucket:
+    """Another process; two of them never make the same random id."""
+    return Bucket(store, InlineRuntime(f"process-{next(PROCESSES)}"))
+
+
+async def overwritten(store: MemoryStore, key: str, body: bytes) -> None:
+    await store.replace(key, Content(body), (await store.get(key)).version)
+
+
+async def removed(store: MemoryStore, key: str) -> None:
+    await store.delete(key, (await store.get(key)).version)
+
+
+async def one_live(memory: MemoryStore) -> Publication:
+    live = (await bucket(memory).publish(make_state(1))).pointer.live
+    assert live is not None
+    return live
+
+
+def test_a_scope_that_has_nothing_yet_has_an_empty_pointer_without_a_version(memory: MemoryStore) -> None:
+    async def scenario() -> None:
+        read = await bucket(memory).reader.pointer(SCOPE)
+        assert (read.pointer, read.version, read.signed) == (protocol.absent(SCOPE), None, False)
+        with pytest.raises(NotFound, match="rebundle scopes"):
+            await bucket(memory).reader.existing(SCOPE)
+
+    asyncio.run(scenario())
+
+
+@pytest.mark.parametrize("trace", [layout.live_tree(SCOPE, layout.MARKER), layout.history(SCOPE, 1)])
+def test_an_absent_pointer_with_a_marker_or_a_history_chunk_is_lost_and_no_new_scope(
+    memory: MemoryStore, trace: str
+) -> None:
+    async def scenario() -> None:
+        await memory.create(trace, Content(b"{}"))
+        for read in (bucket(memory).reader.pointer, bucket(memory).reader.existing):
+            with pytest.raises(PointerLost, match=f"rebundle recover {SCOPE}"):
+                await read(SCOPE)
+
+    asyncio.run(scenario())
+
+
+def test_orphans_of_a_publication_that_was_never_committed_are_no_trace(memory: MemoryStore) -> None:
+    async def scenario() -> None:
+        await bucket(memory).publisher.store_state(SCOPE, make_state(1))
+        assert (await bucket(memory).reader.pointer(SCOPE)).version is None
+
+    asyncio.run(scenario())
+
+
+def test_a_scope_that_another_makes_while_its_pointer_is_read_is_not_taken_for_a_lost_one(memory: MemoryStore) -> None:
+    async def scenario() -> None:
+        async def made_meanwhile(operation: str, key: str) -> None:
+            if operation == "scan":
+                store.before = None
+                await bucket(memory).publish(make_state(1))
+                await bucket(memory).live_tree.reconcile(SCOPE)
+
+        store = FaultyStore(memory, before=made_meanwhile)
+        assert (await bucket(store).reader.pointer(SCOPE)).pointer.sequence == 1
+
+    asyncio.run(scenario())
+
+
+def test_scopes_are_listed_whatever_else_lies_in_the_bucket(memory: MemoryStore) -> None:
+    async def scenario() -> None:
+        keys = ["b/two/pointer.json", "a/one/pointer.json", "a/two/states/x", ".rebundle/locks/x", "a/Not/x", "a/file"]
+        for key in [*keys, f"{'x' * 58}/one/x", "Bad/one/x", "top"]:
+            await memory.create(key, Content(b""))
+        assert await bucket(memory).reader.scopes() == (Scope("a", "one"), Scope("a", "two"), Scope("b", "two"))
+
+    asyncio.run(scenario())
+
+
+def test_files_are_read_once_and_kept(memory: MemoryStore) -> None:
+    async def scenario() -> None:
+        live = await one_live(memory)
+        process = bucket(memory)
+        first = await process.reader.files(SCOPE, live)
+        await removed(memory, layout.archive(SCOPE, live.state, live.attempt))
+        await removed(memory, layout.manifest(SCOPE, live.state, live.attempt))
+        assert await process.reader.files(SCOPE, live) is first
+        assert (await process.reader.manifest(SCOPE, live)).state == "state-1"
+        with pytest.raises(NotFound, match="is gone from the bucket"):
+            await bucket(memory).reader.files(SCOPE, live)
+
+    asyncio.run(scenario())
+
+
+def test_what_is_kept_is_bounded_the_least_recently_read_goes_first(
+    memory: MemoryStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def scenario() -> None:
+        size = sum(len(file.body) for file in make_files())
+        monkeypatch.setattr("daemon.publishing.reader._MOST_FILES_BYTES", 2 * size)
+        pointer = (await bucket(memory).publish(*(make_state(number) for number in (1, 2, 3)))).pointer
+        one, two, three = pointer.retained
+        reads: list[str] = []
+
+        async def note(operation: str, key: str) -> None:
+            if key.endswith("bundle.tar.gz"):
+                reads.append(key.split("/")[3])
+
+        reader = bucket(FaultyStore(memory, before=note)).reader
+        for publication in (one, two, one, three, one, two):
+            reader.remember(publication, await reader.files(SCOPE, publication))
+        assert reads == ["state-1", "state-2", "state-3", "state-2"]
+
+    asyncio.run(scenario())
+
+
+def test_a_manifest_that_is_not_the_one_the_pointer_means_is_refused(memory: MemoryStore) -> None:
+    async def scenario() -> None:
+        live = await one_live(memory)
+        key = layout.manifest(SCOPE, live.state, live.attempt)
+        await overwritten(memory, key, (await memory.get(key)).body + b" ")
+        with pytest.raises(VerificationFailed, match="not the one that"):
+            await bucket(memory).reader.manifest(SCOPE, live)
+
+    asyncio.run(scenario())
+
+
+@pytest.mark.parametrize("changed", [{"scope": "a/b"}, {"state": "state-2"}, {"attempt": "other"}])
+def test_a_manifest_of_another_publication_is_refused_although_the_digest_fits(
+    memory: MemoryStore, changed: dict[str, Any]
+) -> None:
+    async def scenario() -> None:
+        live = await one_live(memory)
+        key = layout.manifest(SCOPE, live.state, live.attempt)
+        described = manifest.decode((await memory.get(key)).body)
+        body = manifest.encode(described.model_copy(update=changed))
+        await overwritten(memory, key, body)
+        forged = live.model_copy(
+            update={"manifest_sha256": manifest.publication(described, body, late=False).manifest_sha256}
+        )
+        with pytest.raises(VerificationFailed, match="is the one of"):
+            await bucket(memory).reader.manifest(SCOPE, forged)
+        with pytest.raises(VerificationFailed, match="is the one of"):
+            await bucket(memory).reader.named_manifest(SCOPE, live.id)
+
+    asyncio.run(scenario())
+
+
+def test_a_manifest_that_only_history_names_is_read_by_its_name(memory: MemoryStore) -> None:
+    async def scenario() -> None:
+        live = await one_live(memory)
+        assert (await bucket(memory).reader.named_manifest(SCOPE, live.id)).revision == live.revision
+        with pytest.raises(NotFound):
+            await bucket(memory).reader.named_manifest(SCOPE, PublicationId(state="state-1", attempt="none"))
+
+    asyncio.run(scenario())
+
+
+def test_an_archive_that_does_not_match_its_digest_is_refused(memory: MemoryStore) -> None:
+    async def scenario() -> None:
+        live = await one_live(memory)
+        key = layout.archive(SCOPE, live.state, live.attempt)
+        await overwritten(memory, key, (await memory.get(key)).body[:-1])
+        with pytest.raises(VerificationFailed, match="does not match its digest"):
+            await bucket(memory).reader.files(SCOPE, live)
+
+    asyncio.run(scenario())
+
+
+@pytest.mark.parametrize("change", [{"mode": "0755"}, {"sha256": "0" * 64}, {"path": "base/other"}, {"size": 1}])
+def test_files_that_are_not_those_of_the_manifest_are_refused(memory: MemoryStore, change: dict[str, Any]) -> None:
+    async def scenario() -> None:
+        live = await one_live(memory)
+        key = layout.manifest(SCOPE, live.state, live.attempt)
+        described = manifest.decode((await memory.get(key)).body)
+        first, *rest = described.files
+        body = manifest.encode(described.model_copy(update={"files": (first.model_copy(update=change), *rest)}))
+        await overwritten(memory, key, body)
+        forged = live.model_copy(
+            update={"manifest_sha256": manifest.publication(described, body, late=False).manifest_sha256}
+        )
+        with pytest.raises(VerificationFailed, match="are not those of its manifest"):
+            await bucket(memory).reader.files(SCOPE, forged)
+
+    asyncio.run(scenario())
+
+
+def test_several_manifests_are_read_and_one_that_is_gone_is_left_out(memory: MemoryStore) -> None:
+    async def scenario() -> None:
+        pointer = (await bucket(memory).publish(make_state(1), make_state(2))).pointer
+        asked = [*pointer.retained, make_publication("gone")]
+        read = await bucket(memory).reader.manifests(SCOPE, asked)
+        assert [each.state for each in read] == ["state-1", "state-2"]
+
+    asyncio.run(scenario())
+
+
+def test_a_store_that_is_away_while_manifests_are_read_is_said_so(memory: MemoryStore) -> None:
+    async def scenario() -> None:
+        live = await one_live(memory)
+
+        async def away(operation: str, key: str) -> None:
+            raise StoreUnavailable(key)
+
+        with pytest.raises(StoreUnavailable):
+            await bucket(FaultyStore(memory, before=away)).reader.manifests(SCOPE, [live])
+
+    asyncio.run(scenario())
+
+
+async def with_a_chunk(memory: MemoryStore) -> str:
+    process = bucket(memory)
+    current = await process.publish(make_state(1))
+    while current.pointer.older is None:
+        following = protocol.hold(current.pointer, process.publisher.writing("ann"))
+        current = await process.publisher.swap(SCOPE, current, following)
+    return current.pointer.older.key
+
+
+def test_a_chunk_of_history_that_was_changed_or_is_gone_is_refused(memory: MemoryStore) -> None:
+    async def scenario() -> None:
+        key = await with_a_chunk(memory)
+        pointer = await bucket(memory).pointer()
+        entries = await bucket(memory).reader.history(pointer)
+        assert [each.sequence for each in entries] == list(range(1, pointer.sequence + 1))
+        chunk = json.loads((await memory.get(key)).body)
+        chunk["entries"] = chunk["entries"][1:]
+        await overwritten(memory, key, json.dumps(chunk).encode())
+        with pytest.raises(VerificationFailed, match="not the one its successor means"):
+            await bucket(memory).reader.history(pointer)
+        await removed(memory, key)
+        with pytest.raises(NotFound):
+            await bucket(memory).reader.history(pointer)
+
+    asyncio.run(scenario())
