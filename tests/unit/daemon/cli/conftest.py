@@ -10,7 +10,10 @@ from typing import Any
 import pytest
 
 from daemon.cli import app
+from events.errors import Problem
+from events.model import Outcome, OutcomeKind
 from tests.support.buckets import PublishedBucket, composition_with, in_bucket
+from tests.support.journals import SCOPE, arrival, in_journal
 
 
 async def publish_three(bucket: PublishedBucket) -> None:
@@ -58,3 +61,19 @@ def rebundle(capsys: pytest.CaptureFixture[str]) -> Callable[..., Result]:
         return Result(code, out, err)
 
     return run
+
+
+@pytest.fixture
+def journal(bucket, tmp_path, monkeypatch):
+    """A journal with one dead letter (e1), one event that waits (e2), one that waits in two scopes (42)."""
+    path = tmp_path / "journal.db"
+    monkeypatch.setenv("REBUNDLE_JOURNAL__PATH", str(path))
+
+    async def fill(opened):
+        first, _, _ = await opened.append([arrival("e1"), arrival("e2"), arrival("42", SCOPE, "other/target")])
+        dead = Outcome(OutcomeKind.DEAD_LETTERED, "id s1 is used\033 already")
+        await opened.settle(SCOPE, {first.position: dead})
+        await opened.reject("http", b"{]", [Problem("$.id", "is required", "\033")])
+
+    in_journal(path, fill, run=True)
+    return path

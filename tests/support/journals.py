@@ -1,0 +1,41 @@
+"""Journals with events in them, for whoever opens one beside a daemon."""
+
+import asyncio
+import secrets
+from collections.abc import Awaitable, Callable
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import TypeVar
+
+from events.journal import Arrival, Journal
+from events.model import Event, Identity
+
+T = TypeVar("T")
+SCOPE = "visual-anomaly/core-versions"
+
+
+def arrival(event_id: str, *scopes: str) -> Arrival:
+    """An event that goes to these scopes, or to SCOPE."""
+    event = Event(
+        id=event_id, source="https://r.example.com/", type="io.rebundle.bundle_state.created.v1", data={"a": 1}
+    )
+    return Arrival(event, Identity("http", event.source, event_id), "0" * 64, scopes or (SCOPE,))
+
+
+def in_journal(path: Path, work: Callable[[Journal], Awaitable[T]], *, run: bool = False) -> T:
+    """What `work` does with the journal, in an event loop of its own."""
+
+    async def act() -> T:
+        journal = await Journal.open(path, clock=_now, token=_token, run=run)
+        async with journal:
+            return await work(journal)
+
+    return asyncio.run(act())
+
+
+def _now() -> datetime:
+    return datetime.now(UTC)
+
+
+def _token() -> str:
+    return secrets.token_hex(16)

@@ -1,0 +1,153 @@
+from tests.support.buckets import SCOPE, composition_with, in_bucket
+from tests.support.journals import in_journal
+
+ENV = "example/conf/bundle/.env"
+COMPOSE = "base/bundle/docker-compose.yaml"
+
+
+def tree(bucket, path):
+    return bucket / str(SCOPE) / "docker-compose-gen" / path
+
+
+def scope_of(result):
+    return next(each for each in result.json["scopes"] if each["scope"] == str(SCOPE))
+
+
+def contents(bucket):
+    return {path: path.read_bytes() for path in bucket.rglob("*") if path.is_file()}
+
+
+def test_a_sound_bucket_needs_no_attention_and_is_not_touched(bucket, rebundle):
+    before = contents(bucket)
+
+    result = rebundle("status", "-o", "json")
+
+    assert (scope_of(result)["live_tree"]["synced"], scope_of(result)["attention"]) == (True, [])
+    assert "nothing needs attention" in rebundle("status").out
+    assert contents(bucket) == before
+
+
+def test_overrides_and_what_operators_deleted_are_named(bucket, rebundle):
+    tree(bucket, ENV).write_text("MINE=1\n")
+    tree(bucket, "example/.env").unlink()
+
+    tree_view = scope_of(rebundle("status", "-o", "json"))["live_tree"]
+
+    assert (tree_view["overrides"], tree_view["deleted_by_operator"]) == ([ENV], ["example/.env"])
+    table = rebundle("status", SCOPE).out
+    assert f"{ENV}: override" in table
+    assert "example/.env: deleted by an operator" in table
+
+
+def test_a_hold_with_a_waiting_state_needs_attention(bucket, rebundle):
+    rebundle("hold", SCOPE, "--reason", "freeze", "--by", "alice")
+    in_bucket(bucket, lambda published: published.publish(composition_with("5"), "state-5", 5))
+
+    (why,) = scope_of(rebundle("status", "-o", "json"))["attention"]
+
+    assert why.startswith("held by alice since ")
+    assert why.endswith(": freeze; state-5 waits")
+
+
+def test_a_withheld_desired_needs_attention_until_it_may_live(bucket, rebundle):
+    rebundle("quarantine", SCOPE, "state-2", "--reason", "bad")
+    in_bucket(bucket, lambda published: published.publish(composition_with("2"), "state-5", 5))
+    assert scope_of(rebundle("status", "-o", "json"))["attention"] == ["desired state state-5 is quarantined"]
+
+    rebundle("quarantine", SCOPE, "state-5", "--reason", "fine", "--lift")
+
+    assert "rebundle resume" in scope_of(rebundle("status", "-o", "json"))["attention"][0]
+
+
+def test_hand_edits_strays_and_missing_files_of_base_need_attention(bucket, rebundle):
+    tree(bucket, COMPOSE).write_text("mine\n")
+    tree(bucket, "base/notes.txt").write_text("mine\n")
+    tree(bucket, "base/bundle/nginx/models.map").unlink()
+
+    view = scope_of(rebundle("status", "-o", "json"))
+
+    assert view["live_tree"]["synced"] is False
+    assert view["live_tree"]["foreign"] == [COMPOSE]
+    assert view["live_tree"]["strays"] == ["base/notes.txt"]
+    assert set(view["live_tree"]["pending"]) == {COMPOSE, "base/bundle/nginx/models.map"}
+    assert len(view["attention"]) == 3
+    assert "base/notes.txt: nobody's" in rebundle("status", SCOPE).out
+
+
+def test_a_lost_pointer_needs_attention_and_hides_no_other_scope(bucket, rebundle):
+    broken = bucket / "other/target/docker-compose-gen"
+    broken.mkdir(parents=True)
+    (broken / ".rebundle.json").write_text("{}")
+
+    result = rebundle("status", "-o", "json")
+
+    (lost,) = [each for each in result.json["scopes"] if each["scope"] == "other/target"]
+    assert "is gone" in lost["attention"][0]
+    assert scope_of(result)["attention"] == []
+    assert "unreadable" in rebundle("status").out
+
+
+def test_a_lost_archive_of_live_needs_attention(bucket, rebundle):
+    for archive in (bucket / str(SCOPE) / "states/state-3").glob("*/bundle.tar.gz"):
+        archive.unlink()
+
+    result = rebundle("status", "-o", "json")
+
+    assert result.code == 0
+    assert "gone from the bucket" in scope_of(result)["attention"][0]
+
+
+def test_the_journals_backlog_comes_with_age_and_last_error(journal, rebundle):
+    async def fail(opened):
+        delivery = await opened.next()
+        await opened.note_failure(str(SCOPE), [delivery.position], "StoreUnavailable: the bucket is away")
+
+    in_journal(journal, fail)
+
+    result = rebundle("status", "-o", "json")
+    waiting = result.json["journal"]
+
+    assert (waiting["events"], waiting["dead_letters"], waiting["rejected"]) == (2, 1, 1)
+    lane = next(each for each in waiting["lanes"] if each["scope"] == str(SCOPE))
+    assert (lane["waiting"], lane["attempts"]) == (2, 1)
+    assert "StoreUnavailable: the bucket is away" in scope_of(result)["attention"][0]
+    table = rebundle("status").out
+    assert "2 events wait" in table
+    assert "1 dead letters" in table
+    assert "StoreUnavailable" in table
+
+
+def test_a_scope_that_only_waits_in_the_journal_is_told_of_there(journal, rebundle):
+    lanes = rebundle("status", "-o", "json").json["journal"]["lanes"]
+
+    assert "other/target" in [each["scope"] for each in lanes]
+
+
+def test_an_unusable_journal_does_not_hide_the_bucket(bucket, tmp_path, rebundle):
+    (tmp_path / "x.db").write_bytes(b"no database at all" * 100)
+
+    result = rebundle("status", "--journal", tmp_path / "x.db", "-o", "json")
+
+    assert result.code == 0
+    assert "cannot be used" in result.json["journal"]["error"]
+    assert scope_of(result)["live"]["state"] == "state-3"
+    assert "cannot be used" in rebundle("status", "--journal", tmp_path / "x.db").out
+
+
+def test_an_event_is_told_of_in_each_scope(journal, rebundle):
+    (dead,) = rebundle("status", "e1", "-o", "json").json["events"]
+    (waiting,) = rebundle("status", "42", "-o", "json").json["events"]
+
+    assert [(lane["outcome"], lane["dead_letter"]) for lane in dead["scopes"]] == [("dead-lettered", 1)]
+    assert {lane["scope"]: lane["outcome"] for lane in waiting["scopes"]} == {str(SCOPE): None, "other/target": None}
+    table = rebundle("status", "e1").out
+    assert "dead-lettered" in table
+    assert "\033" not in table
+
+
+def test_what_is_neither_scope_nor_event_is_not_found(journal, rebundle):
+    assert rebundle("status", "nobody/nothing").code == 3
+
+
+def test_without_a_journal_an_event_is_not_found(bucket, rebundle):
+    assert rebundle("status", "e1").code == 3
