@@ -165,3 +165,12 @@ def test_the_models_label_changes_with_what_it_serves(change):
 
 def test_the_models_label_stays_when_only_its_name_changes():
     assert compose.model_digest(make_model(name="a")) == compose.model_digest(make_model(name="b"))
+
+
+@pytest.mark.parametrize(
+    ("target", "option"), [("core-versions", "#- core-versions"), ("on", '#- "on"'), ("1", '#- "1"')]
+)
+def test_the_target_in_an_option_is_a_text_once_uncommented(target, option):
+    lines = [line.strip() for line in rendered(make_composition(1, target=target)).splitlines()]
+
+    assert lines[lines.index("#- --target-bundle") + 1] == option

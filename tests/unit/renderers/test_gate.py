@@ -106,6 +106,8 @@ FAULTS = {
     "network": Fault(COMPOSE, "      - visual-anomaly\n", "      - host\n", "- host"),
     "networks": Fault(COMPOSE, "  visual-anomaly: {}", "  visual-anomaly: {external: true}", "external"),
     "a second top-level key": Fault(COMPOSE, "networks:\n", "volumes: {}\nnetworks:\n"),
+    "a top-level key above the services": Fault(COMPOSE, "services:\n", "name: other\nservices:\n", "name: other"),
+    "a key of another kind": Fault("example/creds/bundle/gcs.json", "service_account", "string"),
     "healthcheck": Fault(COMPOSE, "/v1/models/101 ", "/v1/models/102 ", "/v1/models/102 "),
     "dependency": Fault(
         COMPOSE, "condition: service_completed_successfully", "condition: service_started", "condition: service_started"
