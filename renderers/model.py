@@ -311,10 +311,12 @@ class RenderDefaults(Value):
 
     model_config = ConfigDict(extra="forbid")
 
-    download_image: rules.Image = "docker.io/rclone/rclone:1.71.0"
-    router_image: rules.Image = "docker.io/library/nginx:1.28.0-alpine"
-    resources: Resources = Resources()
-    labels: dict[rules.LabelKey, rules.LabelValue] = {}
+    download_image: rules.Image = Field(
+        "docker.io/rclone/rclone:1.71.0", description="Image of model_download: needs a shell and rclone."
+    )
+    router_image: rules.Image = Field("docker.io/library/nginx:1.28.0-alpine", description="Image of the nginx router.")
+    resources: Resources = Field(Resources(), description="Limits and reservations of models that have none.")
+    labels: dict[rules.LabelKey, rules.LabelValue] = Field({}, description="Labels of every service.")
 
     @cached_property
     def digest(self) -> str:

@@ -123,8 +123,8 @@ def event(event_id: str, kind: str, data: dict[str, Any]) -> dict[str, Any]:
 
 def state(state_id: str, revision: int, **changes: Any) -> dict[str, Any]:
     """A new bundle-state: the three models of the bundle."""
-    bundle = json.loads((HERE / "visual-anomaly.json").read_text())
-    data = bundle | {"state": {"id": state_id, "revision": revision}} | changes
+    data = json.loads((HERE / "state.json").read_text())["data"]
+    data |= {"state": {"id": state_id, "revision": revision}} | changes
     return event(f"{SCOPE}/{state_id}", "bundle_state.created", data)
 
 
