@@ -19,6 +19,7 @@ from daemon.publishing.ownership import (
     Verdict,
     Wanted,
     commit_position,
+    is_credential,
     judge_all,
     marker_after,
     parsed_commit,
@@ -155,6 +156,18 @@ def test_a_commit_position_is_that_of_the_change_that_published_it() -> None:
 )
 def test_a_commit_position_is_read_from_a_tag_or_not_at_all(text: str | None, commit: Commit | None) -> None:
     assert parsed_commit(text) == commit
+
+
+@pytest.mark.parametrize(
+    ("key", "expected"),
+    [
+        ("a/b/docker-compose-gen/example/creds/s3.env", True),
+        ("a/b/docker-compose-gen/example/conf/s3.env", False),
+        ("a/b/.rebundle/replaced/1/example/conf/x", False),
+    ],
+)
+def test_a_credential_is_told_by_its_key(key: str, expected: bool) -> None:
+    assert is_credential(key) is expected
 
 
 PATHS = st.sampled_from([BASE, "README.md", "base/other", ENV, "example/other", "example/creds/s3.env"])
