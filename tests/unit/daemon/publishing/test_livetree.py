@@ -16,7 +16,7 @@ from daemon.publishing.ownership import Marker
 from daemon.publishing.publisher import State
 from daemon.stores.errors import ConditionFailed, ObjectMissing, StoreUnavailable
 from daemon.stores.memory import MemoryStore
-from daemon.stores.port import Content, Listed
+from daemon.stores.port import Content, Listed, Version
 from tests.builders_publishing import SCOPE, Bucket, body_of, make_files, make_state, tree
 from tests.builders_runtime import InlineRuntime
 from tests.support.faulty_store import Fault, FaultyStore, Gate
@@ -724,6 +724,31 @@ class KnowingStore(FaultyStore):
         return [
             replace(each, sha256=hashlib.sha256(body).hexdigest()) for each, body in zip(listed, bodies, strict=True)
         ]
+
+
+class UnreadStore(FaultyStore):
+    """Its listings cannot tell the version of what must not be read, as those of the directory store cannot."""
+
+    async def scan(self, prefix: str) -> list[Listed]:
+        return [
+            replace(each, version=Version("unread")) if "/example/creds/" in each.key else each
+            for each in await super().scan(prefix)
+        ]
+
+
+def test_a_credential_that_was_created_is_not_waited_for_in_the_second_listing(memory: MemoryStore) -> None:
+    async def scenario() -> None:
+        await bucket(memory).publish(make_state(1))
+        scans: list[str] = []
+
+        async def note(operation: str, key: str) -> None:
+            if operation == "scan":
+                scans.append(key)
+
+        await synced(bucket(UnreadStore(memory, before=note)))
+        assert scans == [layout.live_tree(SCOPE)] * 2
+
+    asyncio.run(scenario())
 
 
 def test_a_file_whose_listed_digest_is_right_is_not_read(memory: MemoryStore) -> None:
