@@ -39,7 +39,11 @@ class Input:
 
 def render(
     composition: Annotated[
-        str, Parameter(help="A bundle_state.created event, its data, or a manifest.json; - for standard input.")
+        str,
+        Parameter(
+            help="A bundle_state.created event, its data, or a manifest.json; - for standard input.",
+            allow_leading_hyphen=True,
+        ),
     ],
     /,
     *,

@@ -54,7 +54,10 @@ class Daemon:
 
 
 def send(
-    *files: Annotated[str, Parameter(help="One event, an array, or one event to a line; - for standard input.")],
+    *files: Annotated[
+        str,
+        Parameter(help="One event, an array, or one event to a line; - for standard input.", allow_leading_hyphen=True),
+    ],
     to: Annotated[str | None, Parameter(help="The daemon's address; else http.listen of the settings.")] = None,
     token_file: Annotated[Path | None, Parameter(help="File with the token; else that of the settings.")] = None,
     wait: Annotated[bool, Parameter(negative=(), help="Wait until each event has settled in all its scopes.")] = False,
