@@ -23,6 +23,7 @@ from daemon.pipeline import Pipeline
 from daemon.publishing.errors import PublishingError
 from daemon.publishing.reader import Reader
 from daemon.runtime import Runtime
+from daemon.stores.errors import StoreError
 from events.model import Position
 from events.source import Delivery, EventSource
 from renderers.model import Scope
@@ -120,6 +121,7 @@ class Worker:
         self._patience = patience
         self._live_tree_seconds = live_tree_seconds
         self._opened_at = opened_at
+        self._compared: set[Scope] = set()
         self._lanes: dict[str, Lane] = {}
         self._tasks: dict[str, asyncio.Task[None]] = {}
         self._room = asyncio.Event()
@@ -162,22 +164,27 @@ class Worker:
         taken.append(await self._source.next())
 
     async def _compare_with_bucket(self) -> None:
-        """A source that is behind what a bucket has folded of it was restored from a backup (protocol 2).
-
-        Compared with what it had when it was opened, and before anything is delivered: new events would reach the
-        recorded positions, and be taken for old ones.
-        """
+        """Before anything is delivered; a scope that cannot be read now is compared before its own first batch."""
         for scope in await self._reader.scopes():
             try:
-                pointer = (await self._reader.pointer(scope)).pointer
-            except PublishingError as error:
+                await self._compare(scope)
+            except (PublishingError, StoreError) as error:
                 log.warning("pointer not readable", scope=str(scope), error=str(error))
-                continue
-            recorded = pointer.inputs.get(self._source.instance, 0)
-            if recorded > self._opened_at:
-                await self._source.reinstate(recorded)
-                log.warning("journal is older than the bucket, goes on under a new id", scope=str(scope))
-                return
+
+    async def _compare(self, scope: Scope) -> None:
+        """A source that is behind what a bucket has folded of it was restored from a backup (protocol 2).
+
+        Compared with what it had when it was opened: new events may have reached the recorded positions since, and
+        would be taken for old ones. What was delivered under the old instance is then no longer unsettled, and comes
+        again under the new one.
+        """
+        if scope in self._compared:
+            return
+        recorded = (await self._reader.pointer(scope)).pointer.inputs.get(self._source.instance, 0)
+        if recorded > self._opened_at:
+            await self._source.reinstate(recorded)
+            log.warning("journal is older than the bucket, goes on under a new id", scope=str(scope))
+        self._compared.add(scope)
 
     async def _hand_out(self, delivery: Delivery, group: asyncio.TaskGroup, stop: Stop) -> None:
         scopes = delivery.scopes
@@ -228,6 +235,7 @@ class Worker:
 
     async def _process(self, lane: Lane) -> None:
         name = str(lane.scope)
+        await self._compare(lane.scope)
         positions = [each.position for each in lane.head()]
         # Others may have been put behind them meanwhile: only what was asked about is judged.
         lane.remove(frozenset(positions) - await self._source.unsettled(name, positions))
@@ -275,25 +283,24 @@ class Worker:
         if lane is None:
             return
         lane.failure = failure
-        self._observer.failed(str(lane.scope))
         try:
             positions = [each.position for each in lane.head()]
             await self._source.note_failure(str(lane.scope), positions, failure.reason)
         except Exception as unnoted:  # noqa: BLE001  # a note for operators; the failure itself is logged
             log.warning("failure not noted in the journal", error=str(unnoted))
+        self._observer.failed(str(lane.scope))
 
     # -- timers
 
     async def _reconcile_now_and_then(self) -> None:
+        """At once, too: a crash after the commit leaves a live tree behind, with no event that would bring it on."""
         while True:
-            await self._runtime.sleep(self._live_tree_seconds * (0.5 + self._runtime.jitter()))
             try:
-                scopes = await self._reader.scopes()
+                for scope in await self._reader.scopes():
+                    await self._reconcile(scope)
             except Exception as error:  # noqa: BLE001  # the next round asks again
                 log.warning("bucket not listed", error=str(error))
-                continue
-            for scope in scopes:
-                await self._reconcile(scope)
+            await self._runtime.sleep(self._live_tree_seconds * (0.5 + self._runtime.jitter()))
 
     async def _watch_lanes(self) -> None:
         while True:

@@ -1,0 +1,201 @@
+"""Lanes: side by side, in order, never losing what waits; and the drain."""
+
+import asyncio
+
+import pytest
+
+from daemon.lifecycle import Stop
+from daemon.stores.errors import StoreUnavailable
+from daemon.stores.memory import MemoryStore
+from daemon.worker import Worker
+from renderers.model import Scope
+from tests.builders_runtime import InlineRuntime
+from tests.support.scenes import GOLDEN, Patience, Scene, model_event, open_scene, state_event
+
+OTHER = Scope("texture", "edge")
+SHORT = Patience()
+
+
+class Switch:
+    """A store that is away for one scope while it is off."""
+
+    def __init__(self, inner, scope):
+        self._inner = inner
+        self._scope = str(scope)
+        self.on = True
+        self.tried = asyncio.Event()
+
+    def __getattr__(self, name):
+        operation = getattr(self._inner, name)
+
+        async def switched(key, *rest):
+            if not self.on and key.startswith(self._scope):
+                self.tried.set()
+                raise StoreUnavailable("away")
+            return await operation(key, *rest)
+
+        return switched
+
+
+def scenario(path, play, store=None):
+    async def body():
+        async with open_scene(path / "journal.db", store or MemoryStore(InlineRuntime())) as scene:
+            await play(scene)
+
+    asyncio.run(body())
+
+
+def worker_of(scene: Scene, *, patience=SHORT, live_tree_seconds=3600.0, opened_at=0) -> Worker:
+    return Worker(
+        source=scene.journal,
+        reader=scene.reader,
+        pipeline=scene.pipeline,
+        runtime=scene.runtime,
+        observer=scene.watcher,
+        patience=patience,
+        live_tree_seconds=live_tree_seconds,
+        opened_at=opened_at,
+    )
+
+
+def test_a_scope_whose_bucket_is_away_holds_no_other_back_and_goes_on_when_it_is_there(tmp_path):
+    store = Switch(MemoryStore(InlineRuntime()), OTHER)
+
+    async def play(scene: Scene):
+        await scene.send(state_event(1), state_event(1, scope=OTHER))
+        store.on = False
+        await scene.accept(state_event(2, scope=OTHER), state_event(2))
+        work = asyncio.create_task(scene.work())
+        await scene.watcher.saw(lambda: scene.watcher.failures > 1)
+        await scene.watcher.saw(lambda: scene.watcher.changes[-1].live.state == "state-2")
+        store.on = True
+        await work
+
+        assert (await scene.pointer(OTHER)).live.state == "state-2"
+
+    scenario(tmp_path, play, store)
+
+
+def test_events_that_arrive_while_a_batch_is_published_are_all_folded_in_order(tmp_path):
+    async def play(scene: Scene):
+        await scene.accept(state_event(1))
+        work = asyncio.create_task(scene.work())
+        for number in range(2, 60):
+            await scene.accept(model_event(f"m{number}", "101", str(100 + number)))
+            await asyncio.sleep(0)
+        await work
+        await scene.work()
+        pointer = await scene.pointer()
+
+        assert pointer.derived == 58
+        assert pointer.inputs == {scene.journal.instance: 59}
+        assert [id_ for _, id_, _ in scene.watcher.settled_outcomes][1:] == [f"m{number}" for number in range(2, 60)]
+
+    scenario(tmp_path, play)
+
+
+def test_a_drain_finishes_the_batch_under_way_and_begins_no_other(tmp_path):
+    async def play(scene: Scene):
+        stop, begun, go_on = Stop(), asyncio.Event(), asyncio.Event()
+        process = scene.pipeline.process
+
+        async def slow(scope, waiting):
+            begun.set()
+            await go_on.wait()
+            return await process(scope, waiting[:1])
+
+        scene.pipeline.process = slow
+        await scene.accept(state_event(1), state_event(2))
+        running = asyncio.create_task(worker_of(scene).run(stop))
+        await begun.wait()
+        stop.request("SIGTERM")
+        await asyncio.sleep(0)
+        assert not running.done()
+        go_on.set()
+        async with asyncio.timeout(10):
+            await running
+
+        assert (await scene.pointer()).live.state == "state-1"
+        assert (await scene.journal.backlog()).events == 1, "the other one is delivered again at the next start"
+
+    scenario(tmp_path, play)
+
+
+def test_a_drain_does_not_wait_for_a_lane_between_two_tries(tmp_path):
+    store = Switch(MemoryStore(InlineRuntime()), GOLDEN)
+
+    async def play(scene: Scene):
+        store.on = False
+        stop = Stop()
+        await scene.accept(state_event(1))
+        running = asyncio.create_task(worker_of(scene, patience=Patience(3600, 3600)).run(stop))
+        await scene.watcher.saw(lambda: scene.watcher.failures)
+        stop.request("SIGTERM")
+        async with asyncio.timeout(10):
+            await running
+
+        (waiting,) = (await scene.journal.backlog()).lanes
+        assert waiting.waiting == 1
+        assert "StoreUnavailable: away" in waiting.error
+
+    scenario(tmp_path, play, store)
+
+
+def test_a_live_tree_that_somebody_changed_is_repaired_on_the_timer(tmp_path):
+    store = MemoryStore(InlineRuntime())
+    key = f"{GOLDEN}/docker-compose-gen/base/bundle/docker-compose.yaml"
+
+    async def play(scene: Scene):
+        await scene.send(state_event(1))
+        good = await store.get(key)
+        await store.delete(key, good.version)
+        stop, before = Stop(), len(scene.watcher.passes)
+        running = asyncio.create_task(worker_of(scene, live_tree_seconds=0.01, opened_at=1).run(stop))
+        await scene.watcher.saw(
+            lambda: (
+                scene.watcher.passes[before:] and "base/bundle/docker-compose.yaml" in scene.watcher.passes[-1].written
+            )
+        )
+        stop.request("done")
+        await running
+
+        assert (await store.get(key)).body == good.body
+
+    scenario(tmp_path, play, store)
+
+
+def test_a_fault_of_ours_in_a_lane_is_tried_again_and_loses_nothing(tmp_path):
+    async def play(scene: Scene):
+        process, faults = scene.pipeline.process, iter([KeyError("ours"), RuntimeError("ours too")])
+
+        async def faulty(scope, waiting):
+            for fault in faults:
+                raise fault
+            return await process(scope, waiting)
+
+        scene.pipeline.process = faulty
+        (outcome,) = await scene.send(state_event(1))
+
+        assert outcome.state == "state-1"
+        assert scene.watcher.failures == 2
+
+    scenario(tmp_path, play)
+
+
+@pytest.mark.parametrize("count", [25])
+def test_scopes_are_worked_on_side_by_side(tmp_path, count):
+    async def play(scene: Scene):
+        scopes = [Scope("texture", f"t{number}") for number in range(count)]
+        together, process = asyncio.Barrier(5), scene.pipeline.process
+
+        async def meet(scope, waiting):
+            async with asyncio.timeout(10):
+                await together.wait()  # returns only once five lanes are here at the same time
+            return await process(scope, waiting)
+
+        scene.pipeline.process = meet
+        await scene.send(*(state_event(1, scope=scope) for scope in scopes))
+
+        assert len(await scene.reader.scopes()) == count
+
+    scenario(tmp_path, play)
