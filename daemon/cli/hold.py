@@ -6,16 +6,15 @@ from cyclopts import Parameter
 
 from daemon.cli.acting import act, preview, tell
 from daemon.cli.codes import DONE, FAILED
-from daemon.cli.diff import compare
 from daemon.cli.options import DEFAULT_ACTOR, DEFAULT_PLACE, DEFAULT_PRINTING, Actor, Place, Printing
+from daemon.cli.outlook import outlook
 from daemon.cli.output import confirm
-from daemon.cli.session import Session, scope_of, session
+from daemon.cli.session import scope_of, session
 from daemon.publishing import protocol
 from daemon.publishing.errors import Refused
 from daemon.publishing.operations import Done, Verb
 from daemon.publishing.pointer import Pointer
 from daemon.publishing.protocol import Writing
-from renderers.model import Scope
 
 
 async def hold(
@@ -47,7 +46,7 @@ async def resume(
     async with session(place, printing) as opened:
         named = scope_of(scope)
         planned = await preview(opened, named, protocol.resume, actor=actor, reason=reason)
-        opened.printer.say(await _outlook(opened, named, planned))
+        opened.printer.say(await outlook(opened, named, planned))
         if dry_run:
             tell(opened.printer, "resume", planned, dry_run=True)
             return DONE
@@ -69,11 +68,3 @@ def _resume_to(planned: Done) -> Verb:
         return protocol.resume(pointer, writing)
 
     return verb
-
-
-async def _outlook(opened: Session, scope: Scope, planned: Done) -> str:
-    live, desired = planned.before.live, planned.after.live
-    if desired is None or live is None or live.id == desired.id:
-        return f"live is desired already: {desired.state if desired else 'nothing'}"
-    compared = await compare(opened, scope, live, desired)
-    return f"live: {live.state} ({live.revision}) → {desired.state} ({desired.revision})\n{compared.summary}"

@@ -4,9 +4,10 @@ from typing import Annotated
 
 from cyclopts import Parameter
 
-from daemon.cli.acting import act
+from daemon.cli.acting import act, preview
 from daemon.cli.failures import UsageError
 from daemon.cli.options import DEFAULT_ACTOR, DEFAULT_PLACE, DEFAULT_PRINTING, Actor, Place, Printing
+from daemon.cli.outlook import outlook
 from daemon.cli.session import scope_of, session
 from daemon.publishing import operations
 
@@ -31,4 +32,7 @@ async def quarantine(
     verb = operations.lift_quarantine(state) if lift else operations.quarantine(state, rollback_to=rollback_to)
     name = "quarantine lifted" if lift else "quarantine"
     async with session(place, printing) as opened:
+        planned = await preview(opened, scope_of(scope), verb, actor=actor, reason=reason)
+        if rollback_to is not None:
+            opened.printer.say(await outlook(opened, scope_of(scope), planned))
         await act(opened, scope_of(scope), verb, name=name, actor=actor, reason=reason)

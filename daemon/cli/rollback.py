@@ -6,14 +6,11 @@ from cyclopts import Parameter
 
 from daemon.cli.acting import preview, tell
 from daemon.cli.codes import DONE, FAILED
-from daemon.cli.diff import compare
 from daemon.cli.options import DEFAULT_ACTOR, DEFAULT_PLACE, DEFAULT_PRINTING, Actor, Place, Printing
+from daemon.cli.outlook import outlook
 from daemon.cli.output import confirm
-from daemon.cli.session import Session, scope_of, session
-from daemon.cli.text import age
+from daemon.cli.session import scope_of, session
 from daemon.publishing import operations
-from daemon.publishing.operations import Done
-from renderers.model import Scope
 
 
 async def rollback(
@@ -39,7 +36,7 @@ async def rollback(
         named = scope_of(scope)
         verb = operations.rollback(state, discard_newer=discard_newer, expected_live=expected_live)
         planned = await preview(opened, named, verb, actor=actor, reason=reason)
-        opened.printer.say(await _outlook(opened, named, planned))
+        opened.printer.say(await outlook(opened, named, planned))
         if discard_newer:
             opened.printer.warn("an event that is still waiting folds onto this state, and goes live: nothing is held")
         if dry_run:
@@ -55,16 +52,3 @@ async def rollback(
         done = await opened.bucket.operations.carry_out(named, verb, actor.name, reason)
         tell(opened.printer, "rollback", done)
         return DONE
-
-
-async def _outlook(opened: Session, scope: Scope, planned: Done) -> str:
-    """What would be different, and how old the target is."""
-    before, target = planned.before.live, planned.after.live
-    assert target is not None
-    told = f"{target.state} ({target.revision}), published {age(target.at, opened.now)} ago"
-    if before is None:
-        return f"live: nothing → {told}"
-    if before.id == target.id:
-        return f"live stays {told}"
-    compared = await compare(opened, scope, before, target)
-    return f"live: {before.state} ({before.revision}) → {told}\n{compared.summary}"

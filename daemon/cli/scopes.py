@@ -1,20 +1,20 @@
 """`rebundle scopes`: what the bucket has."""
 
 import asyncio
+from collections.abc import Sequence
 
 from daemon.cli.options import DEFAULT_PLACE, DEFAULT_PRINTING, Place, Printing
 from daemon.cli.session import Session, session
 from daemon.cli.text import age, columns
 from daemon.cli.views import View, pointer_view
-from daemon.publishing.errors import PublishingError
+from daemon.publishing.errors import NotFound, PublishingError
 from renderers.model import Scope
 
 
 async def scopes(*, place: Place = DEFAULT_PLACE, printing: Printing = DEFAULT_PRINTING) -> None:
     """Every scope of the bucket, one to a line."""
     async with session(place, printing) as opened:
-        found = await opened.bucket.reader.scopes()
-        views = await asyncio.gather(*(pointer_or_error(opened, scope) for scope in found))
+        views = await readable(opened, await opened.bucket.reader.scopes())
         rows = [
             (
                 view["scope"],
@@ -26,15 +26,23 @@ async def scopes(*, place: Place = DEFAULT_PLACE, printing: Printing = DEFAULT_P
             )
             for view in views
         ]
-        if not found:
+        if not views:
             opened.printer.say(f"nothing is published in {opened.settings.bucket} yet")
         opened.printer.data({"scopes": views}, columns(("SCOPE", "LIVE", "DESIRED", "SEQUENCE", "NOTE", "AGE"), rows))
 
 
-async def pointer_or_error(opened: Session, scope: Scope) -> View:
-    """Where a scope stands; one that cannot be read says why, and does not hide the others."""
+async def readable(opened: Session, found: Sequence[Scope]) -> list[View]:
+    """Where these scopes stand; folders in which nothing is published (yet) are left out."""
+    views = await asyncio.gather(*(pointer_or_error(opened, scope) for scope in found))
+    return [view for view in views if view is not None]
+
+
+async def pointer_or_error(opened: Session, scope: Scope) -> View | None:
+    """Where a scope stands; one that cannot be read says why, and does not hide the others. None: there is none."""
     try:
         pointer = (await opened.bucket.reader.existing(scope)).pointer
+    except NotFound:
+        return None
     except PublishingError as error:
         gone: View = {
             "sequence": None,

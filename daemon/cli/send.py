@@ -139,7 +139,7 @@ def _post(client: Client, request: Sequence[Sent]) -> list[View]:
     if answer.status != 202:
         raise _refusal(answer, request)
     taken = answer.document.get("events", [])
-    if not isinstance(taken, list) or len(taken) != len(request):
+    if not isinstance(taken, list) or len(taken) != len(request) or not all(isinstance(each, dict) for each in taken):
         raise DaemonUnreachable(f"{client.url} gave an answer that is none of Rebundle's (HTTP {answer.status})")
     return [{"place": sent.place, **view} for sent, view in zip(request, taken, strict=True)]
 

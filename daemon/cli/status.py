@@ -39,11 +39,12 @@ async def status(
     """The bucket, one scope, or one event."""
     async with session(place, printing, journal) as opened:
         scopes = await opened.bucket.reader.scopes()
-        chosen = scopes if what is None else tuple(scope for scope in scopes if str(scope) == what)
-        if what is not None and not chosen:
+        chosen = [scope for scope in scopes if what in {None, str(scope)}]
+        seen = await asyncio.gather(*(scope_view(opened, scope) for scope in chosen))
+        views = [view for view in seen if view is not None]
+        if what is not None and not views:
             await _tell_event(opened, what)
             return
-        views = await asyncio.gather(*(scope_view(opened, scope) for scope in chosen))
         waiting = await _backlog(opened)
         for view in views:
             view["attention"] = [*attention(view), *_waiting_attention(view["scope"], waiting)]
@@ -51,9 +52,11 @@ async def status(
         opened.printer.data(document, _lines(document, opened, what))
 
 
-async def scope_view(opened: Session, scope: Scope) -> View:
-    """A scope's pointer, and how its live tree stands."""
+async def scope_view(opened: Session, scope: Scope) -> View | None:
+    """A scope's pointer, and how its live tree stands; None: nothing is published there."""
     view = await pointer_or_error(opened, scope)
+    if view is None:
+        return None
     tree: View | None = None
     if view["live"] is not None:
         try:

@@ -18,7 +18,7 @@ from daemon.cli.selection import publication_of
 from daemon.cli.session import Session, scope_of, session
 from daemon.cli.text import columns, plain
 from daemon.publishing.archive import content_digest, digest_files
-from daemon.publishing.errors import PublishingError, VerificationFailed
+from daemon.publishing.errors import NotFound, PointerLost, PublishingError, VerificationFailed
 from daemon.publishing.pointer import Pointer, Publication
 from renderers.model import RenderedFile, Scope, canonical_digest
 
@@ -55,7 +55,7 @@ async def verify(
         raise UsageError("name a scope, or give --all")
     async with session(place, printing) as opened:
         scopes = await opened.bucket.reader.scopes() if scope is None else (scope_of(scope),)
-        checks = [check for each in scopes async for check in _check_scope(opened, each, state)]
+        checks = [check for each in scopes async for check in _check_scope(opened, each, state, named=not every)]
         failed = [check for check in checks if not check.ok]
         document = {
             "ok": not failed,
@@ -69,13 +69,17 @@ async def verify(
         return VERIFICATION if failed else DONE
 
 
-async def _check_scope(opened: Session, scope: Scope, state: str | None) -> AsyncIterator[Check]:
+async def _check_scope(opened: Session, scope: Scope, state: str | None, *, named: bool) -> AsyncIterator[Check]:
     reader = opened.bucket.reader
     try:
         pointer = (await reader.existing(scope)).pointer
-    except VerificationFailed as error:
+    except (VerificationFailed, PointerLost) as error:
         yield Check(str(scope), "pointer", str(error))
         return
+    except NotFound:
+        if named:
+            raise
+        return  # a folder in which nothing is published, yet or at all
     yield Check(str(scope), f"pointer, sequence {pointer.sequence}", _pointer_problem(pointer))
     yield await _check(scope, "history", _check_history(opened, pointer))
     chosen = pointer.retained if state is None else (publication_of(pointer, state),)

@@ -1,3 +1,4 @@
+import io
 import json
 
 import pytest
@@ -34,6 +35,12 @@ def test_an_event_is_rendered_as_its_state(tmp_path, rebundle):
     assert {path.name for path in (tmp_path / "out").iterdir()} == {"README.md", "base", "example"}
     stamp = json.loads((tmp_path / "out/base/.rebundle.json").read_bytes())
     assert (stamp["state"], stamp["revision"]) == ("golden-1", "7")
+
+
+def test_a_dash_is_standard_input(tmp_path, rebundle, monkeypatch):
+    monkeypatch.setattr("sys.stdin", io.TextIOWrapper(io.BytesIO(json.dumps(event()).encode())))
+
+    assert rebundle("render", "-", "-o", tmp_path / "out").code == 0
 
 
 def test_data_alone_gives_the_same_bytes_as_its_event(tmp_path, rebundle):

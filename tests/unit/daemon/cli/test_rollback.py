@@ -120,6 +120,25 @@ def test_a_quarantined_state_is_refused(bucket, rebundle):
     assert rebundle("rollback", SCOPE, "state-1", "--reason", "bad", "--yes").code == 4
 
 
+def test_a_live_state_that_is_gone_stops_nobody_from_leaving_it(bucket, rebundle):
+    for archive in (bucket / str(SCOPE) / "states/state-3").glob("*/bundle.tar.gz"):
+        archive.unlink()
+
+    result = rebundle("rollback", SCOPE, "state-1", "--reason", "bad", "--yes")
+
+    assert (result.code, pointer(bucket).live.state) == (0, "state-1")
+    assert "the difference cannot be shown" in result.err
+
+
+def test_a_damaged_target_is_found_out_before_it_is_live(bucket, rebundle):
+    for archive in (bucket / str(SCOPE) / "states/state-1").glob("*/bundle.tar.gz"):
+        archive.write_bytes(archive.read_bytes()[:-9])
+
+    assert rebundle("rollback", SCOPE, "state-1", "--reason", "bad", "--yes").code == 5
+    assert rebundle("quarantine", SCOPE, "state-3", "--reason", "bad", "--rollback-to", "state-1").code == 5
+    assert pointer(bucket).sequence == 3
+
+
 def test_a_reason_is_required(bucket, rebundle):
     result = rebundle("rollback", SCOPE, "state-1", "--yes")
 

@@ -21,6 +21,16 @@ def test_an_unreadable_scope_does_not_hide_the_others(bucket, rebundle):
     assert views[str(SCOPE)]["error"] is None
 
 
+def test_a_folder_in_which_nothing_is_published_is_no_scope(bucket, rebundle):
+    (bucket / "other/target/states/state-1/attempt").mkdir(parents=True)
+    (bucket / "other/target/states/state-1/attempt/manifest.json").write_text("{}")
+
+    assert [each["scope"] for each in rebundle("scopes", "-o", "json").json["scopes"]] == [str(SCOPE)]
+    assert [each["scope"] for each in rebundle("status", "-o", "json").json["scopes"]] == [str(SCOPE)]
+    assert rebundle("verify", "--all").code == 0
+    assert rebundle("verify", "other/target").code == 3
+
+
 def test_an_empty_bucket_says_so(tmp_path, rebundle):
     result = rebundle("scopes", "--bucket", tmp_path / "empty")
 

@@ -133,7 +133,7 @@ def test_each_refusal_has_its_exit_code(tmp_path, rebundle, status, code):
     assert ("come again in 7 s" in result.err) == (status == 503)
 
 
-@pytest.mark.parametrize("body", [b"hello", b'{"events": []}', b'{"events": 1}'])
+@pytest.mark.parametrize("body", [b"hello", b'{"events": []}', b'{"events": 1}', b'{"events": [1]}'])
 def test_an_answer_of_something_else_is_no_success(tmp_path, rebundle, body):
     with server(says(202, body)) as (url, _):
         assert rebundle("send", write_events(tmp_path, event(1)), "--to", url).code == 6

@@ -94,6 +94,17 @@ def test_an_unreadable_pointer_is_a_failed_check(bucket, rebundle):
     assert rebundle("verify", "--all").code == 5
 
 
+def test_a_lost_pointer_is_a_failed_check_and_hides_no_other_scope(bucket, rebundle):
+    marker = bucket / "another/target/docker-compose-gen/.rebundle.json"
+    marker.parent.mkdir(parents=True)
+    marker.write_text("{}")
+
+    result = rebundle("verify", "--all", "-o", "json")
+
+    assert result.code == 5
+    assert [each["ok"] for each in result.json["checks"]] == [False, *[True] * 6]
+
+
 def test_a_pointer_that_contradicts_its_own_history_is_found(bucket, rebundle):
     path = bucket / str(SCOPE) / "pointer.json"
     document = json.loads(path.read_bytes())
