@@ -137,34 +137,6 @@ class Pipeline:
             return frozenset(outcomes)
         raise PointerMoved(f"other writers changed {scope} {_TRIES} times in a row")
 
-    async def republish(self, scope: Scope, by: str, reason: str = "") -> PointerRead:
-        """Render desired anew, with this renderer and today's defaults, and publish it under its own id.
-
-        Raises:
-            NotFound: nothing is desired there. RefusedByGate: the rendering is not what the composition says.
-        """
-        base = await self._reader.existing(scope)
-        current = base.pointer.desired
-        if current is None:
-            raise NotFound(f"{scope} is retired: nothing is desired there")
-        manifest = await self._reader.manifest(scope, current)
-        again = Planned(
-            composition=manifest.composition_value(),
-            state=current.state,
-            producer=current.revision.producer,
-            derived=current.revision.derived,
-            kind=current.kind,
-            late=False,
-            deliveries=(),
-        )
-        state = await self._rendered(again, current.revision, manifest.events)
-        publication = await self._publisher.store_state(scope, state)
-        following = protocol.publish(base.pointer, self._publisher.writing(by, reason), [publication])
-        read = await self._publisher.swap(scope, base, following)
-        self._observer.published(scope, read, [publication])
-        await self.reconcile(scope)
-        return read
-
     async def reconcile(self, scope: Scope) -> Synced | Unfinished:
         """One pass over a scope's live tree."""
         result = await self._live_tree.reconcile(scope)

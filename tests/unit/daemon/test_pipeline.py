@@ -522,18 +522,6 @@ def test_events_that_change_nothing_do_not_touch_the_pointer(journal_path, store
     scenario(journal_path, store, play)
 
 
-def test_republish_keeps_the_state_and_makes_a_new_attempt(journal_path, store):
-    async def play(scene: Scene):
-        await scene.send(state_event(1))
-        before = (await scene.pointer()).live
-        after = (await scene.pipeline.republish(GOLDEN, "op", "new defaults")).pointer.live
-
-        assert (after.state, after.revision) == (before.state, before.revision)
-        assert after.attempt != before.attempt
-
-    scenario(journal_path, store, play)
-
-
 def test_history_beyond_its_limit_goes_into_chunks_and_stays_readable(journal_path, store):
     async def play(scene: Scene):
         for number in range(1, 141):
