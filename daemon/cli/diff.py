@@ -1,6 +1,6 @@
 """`rebundle diff`: what differs between two states of a scope."""
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Annotated
 
@@ -58,8 +58,11 @@ async def diff(
         pointer = (await opened.bucket.reader.existing(named)).pointer
         compared = await compare(opened, named, publication_of(pointer, before), publication_of(pointer, after))
         opened.printer.say(_heading(compared))
-        lines = [plain(each.path) for each in compared.files] if name_only else _diff_lines(compared, opened.printer)
-        opened.printer.data(comparison_view(scope, compared, with_text=not name_only), lines)
+        if name_only:
+            opened.printer.data(comparison_view(scope, compared), [plain(each.path) for each in compared.files])
+        else:
+            texts = await opened.runtime.offload(_texts, compared)
+            opened.printer.data(comparison_view(scope, compared, texts), _colored(texts, opened.printer))
         return FAILED if exit_code and not compared.is_empty else DONE
 
 
@@ -72,8 +75,8 @@ async def compare(opened: Session, scope: Scope, before: Publication, after: Pub
     return Comparison(before, after, models, files)
 
 
-def comparison_view(scope: str, compared: Comparison, *, with_text: bool) -> View:
-    """The comparison as a document."""
+def comparison_view(scope: str, compared: Comparison, texts: Mapping[str, Sequence[str]] | None = None) -> View:
+    """The comparison as a document; `texts` has the lines of each file's diff."""
     models = compared.models
     return {
         "scope": scope,
@@ -89,7 +92,7 @@ def comparison_view(scope: str, compared: Comparison, *, with_text: bool) -> Vie
         },
         "files": [
             {"path": each.path, "status": each.status}
-            | ({"diff": "".join(f"{line}\n" for line in unified(each))} if with_text else {})
+            | ({"diff": "".join(f"{line}\n" for line in texts[each.path])} if texts else {})
             for each in compared.files
         ],
     }
@@ -105,17 +108,17 @@ def _heading(compared: Comparison) -> str:
     return f"{compared.before.state} → {compared.after.state}\n{compared.summary}"
 
 
-def _diff_lines(compared: Comparison, printer: Printer) -> Iterator[str]:
-    for change in compared.files:
-        yield from _colored(list(unified(change)), printer)
+def _texts(compared: Comparison) -> dict[str, list[str]]:
+    return {change.path: list(unified(change)) for change in compared.files}
 
 
-def _colored(lines: Sequence[str], printer: Printer) -> Iterable[str]:
-    for number, line in enumerate(lines):
-        told = plain(line.replace("\t", "    ")) if printer.terminal else line
-        if number < 2 or line.startswith("@@"):
-            yield printer.heading(told)
-        elif line.startswith("+"):
-            yield printer.good(told)
-        else:
-            yield printer.bad(told) if line.startswith("-") else told
+def _colored(texts: Mapping[str, Sequence[str]], printer: Printer) -> Iterator[str]:
+    for lines in texts.values():
+        for number, line in enumerate(lines):
+            told = plain(line.replace("\t", "    ")) if printer.terminal else line
+            if number < 2 or line.startswith("@@"):
+                yield printer.heading(told)
+            elif line.startswith("+"):
+                yield printer.good(told)
+            else:
+                yield printer.bad(told) if line.startswith("-") else told
