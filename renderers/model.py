@@ -204,14 +204,16 @@ class ModelChange(Value):
         serving = self.serving or (current.serving if current else None)
         if artifact is None or serving is None:
             raise ValueError(f"model {self.id} is new to the scope and needs {' and '.join(self.missing)}")
-        number = self.serving_version or default_serving_version(self.version, artifact.uri)
+        number = self.serving_version
+        if number is None and current and (current.version, current.artifact.uri) == (self.version, artifact.uri):
+            number = current.serving_version  # the producer may have chosen it; nothing that decides it has changed
         return Model(
             id=self.id,
             version=self.version,
             name=self.name or (current.name if current else None),
             artifact=artifact,
             serving=serving,
-            serving_version=number,
+            serving_version=number or default_serving_version(self.version, artifact.uri),
         )
 
 

@@ -15,7 +15,7 @@ from typing import Final
 from pydantic import ValidationError
 
 from daemon.publishing import layout, ownership
-from daemon.publishing.errors import NotFound, Refused
+from daemon.publishing.errors import NewerSchema, NotFound, Refused
 from daemon.publishing.ownership import (
     DeletedByOperator,
     Marker,
@@ -27,7 +27,7 @@ from daemon.publishing.ownership import (
     Verdict,
     Wanted,
 )
-from daemon.publishing.pointer import Pointer, Publication
+from daemon.publishing.pointer import SCHEMA, Pointer, Publication
 from daemon.publishing.reader import Reader
 from daemon.stores.errors import ConditionFailed, ObjectMissing, OutcomeUnknown
 from daemon.stores.port import Content, Listed, ObjectStore, Stored, Version
@@ -114,6 +114,8 @@ class LiveTree:
             listed = await self._list(scope)
             current = (await self._reader.pointer(scope)).pointer
             sequence = current.sequence
+            if current.schema_ > SCHEMA:
+                raise NewerSchema(f"the pointer of {scope} was written by a newer release: its live tree is left alone")
             if current.live is None:
                 return Synced(sequence)
             finished = await self._round(scope, listed, current, current.live, said)

@@ -115,7 +115,8 @@ def rollback(
         writing,
         "rollback",
         live=target,
-        desired=target if discard_newer else pointer.desired,
+        # A retired scope has nothing desired that could go on.
+        desired=target if discard_newer or pointer.desired is None else pointer.desired,
         hold=hold,
         change={"hold": _dumped(hold), "discard_newer": discard_newer},
         **counters,

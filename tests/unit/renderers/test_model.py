@@ -136,6 +136,14 @@ def test_an_empty_object_in_a_signature_is_kept():
     assert '"document":{"a":{},"b":null}' in Composition.model_validate(document).canonical
 
 
+def test_a_change_of_neither_version_nor_uri_keeps_the_serving_version_the_producer_chose():
+    current = make_model("101", version="7", serving_version=70)
+    serving = current.serving.model_copy(update={"image": "registry.example.com/other:1"})
+
+    assert ModelChange(id="101", version="7", serving=serving).applied_to(current).serving_version == 70
+    assert ModelChange(id="101", version="8").applied_to(current).serving_version == 8
+
+
 def test_a_change_keeps_what_it_does_not_say():
     current = make_model("101", version="1", name="scratches")
     changed = ModelChange(id="101", version="2").applied_to(current)

@@ -10,7 +10,7 @@ from itertools import count
 import pytest
 
 from daemon.publishing import layout, protocol
-from daemon.publishing.errors import NotFound, PointerLost, Refused
+from daemon.publishing.errors import NewerSchema, NotFound, PointerLost, Refused
 from daemon.publishing.livetree import Synced, Unfinished
 from daemon.publishing.ownership import Marker
 from daemon.publishing.publisher import State
@@ -71,6 +71,20 @@ async def rolled_back(process: Bucket, state: str) -> None:
     base = await process.reader.pointer(SCOPE)
     [target] = base.pointer.retained_of(state)
     await process.publisher.swap(SCOPE, base, protocol.rollback(base.pointer, process.publisher.writing("ann"), target))
+
+
+def test_the_tree_of_a_pointer_that_a_newer_release_wrote_is_left_alone(memory: MemoryStore) -> None:
+    async def scenario() -> None:
+        process = bucket(memory)
+        await process.publish(make_state(1))
+        key = layout.pointer(SCOPE)
+        stored = await memory.get(key)
+        await memory.replace(key, Content(stored.body.replace(b'"schema":1', b'"schema":2')), stored.version)
+        with pytest.raises(NewerSchema, match="newer release"):
+            await process.live_tree.reconcile(SCOPE)
+        assert await memory.scan(layout.live_tree(SCOPE)) == []
+
+    asyncio.run(scenario())
 
 
 def test_the_first_pass_writes_every_file_and_a_marker_that_says_synced(memory: MemoryStore) -> None:

@@ -302,6 +302,12 @@ def test_a_retired_scope_returns_with_its_next_sequence() -> None:
     assert (live(returned), returned.sequence, returned.highest_producer) == ("state-3", 4, 3)
 
 
+def test_a_rollback_of_a_retired_scope_brings_it_back_whole() -> None:
+    retired = done(protocol.retire(published(ONE, TWO), writing(3)))
+    back = protocol.rollback(retired, writing(4), ONE)
+    assert (live(back), back.desired and back.desired.state) == ("state-1", "state-1")
+
+
 # -- history
 
 
