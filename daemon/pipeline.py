@@ -27,7 +27,7 @@ from events.model import Outcome, OutcomeKind, Position
 from events.source import Delivery, EventSource
 from renderers import bundle
 from renderers.bundle import RENDERER_VERSION, RenderedBundle, Renderer
-from renderers.errors import GateFailure
+from renderers.errors import RenderError
 from renderers.model import Composition, RenderDefaults, RenderedFile, Scope, Stamp
 
 _TRIES: Final = 5
@@ -60,10 +60,10 @@ class Observer(Protocol):
         ...
 
 
-class RefusedByGate(Exception):
-    """What was rendered for a planned state is not what its composition says."""
+class NotRenderable(Exception):
+    """A planned state cannot be rendered, or what was rendered is not what its composition says (the gate)."""
 
-    def __init__(self, planned: Planned, failure: GateFailure) -> None:
+    def __init__(self, planned: Planned, failure: RenderError) -> None:
         super().__init__(str(failure))
         self.planned = planned
         self.failure = failure
@@ -81,7 +81,8 @@ class Rendering:
         """The files of a state, checked.
 
         Raises:
-            GateFailure: they are not what the composition says; nothing may be published of them.
+            RenderError: a text cannot stand where it belongs, or (GateFailure) the files are not what the composition
+                says; nothing may be published of them.
         """
         defaults = self.defaults(composition.scope)
         rendered = self.renderer.render(composition, defaults, stamp)
@@ -214,7 +215,7 @@ class Pipeline:
             try:
                 rendered = await self._render_all(scope, base.pointer, plan)
                 break
-            except RefusedByGate as refused:
+            except NotRenderable as refused:
                 if len(refused.planned.deliveries) > 1:
                     # A derived state of several events: one at a time, until the one that fails (protocol 3).
                     first = refused.planned.deliveries[0]
@@ -224,7 +225,7 @@ class Pipeline:
                     continue
                 culprit = refused.planned.deliveries[0]
                 self._observer.refused_by_gate(scope, refused.planned.state, str(refused.failure))
-                reason = f"what was rendered is not what the composition says: {refused.failure}"
+                reason = f"the state cannot be rendered: {refused.failure}"
                 outcomes[culprit.position] = Outcome(OutcomeKind.DEAD_LETTERED, reason)
                 changes = [each for each in changes if each[0] is not culprit]
         outcomes |= plan.outcomes
@@ -340,8 +341,8 @@ class Pipeline:
         stamp = Stamp(planned.state, str(revision))
         try:
             files = await self._runtime.offload(self._rendering.render, planned.composition, stamp)
-        except GateFailure as failure:
-            raise RefusedByGate(planned, failure) from failure
+        except RenderError as failure:
+            raise NotRenderable(planned, failure) from failure
         return State(
             composition=planned.composition,
             defaults=self._rendering.defaults(planned.composition.scope),

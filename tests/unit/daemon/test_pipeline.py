@@ -12,7 +12,8 @@ from daemon.stores.port import Content
 from events.journal import Accepted
 from events.model import OutcomeKind
 from renderers import gate
-from renderers.errors import GateFailure
+from renderers.bundle import Renderer
+from renderers.errors import GateFailure, UnsafeText
 from renderers.model import Scope
 from tests.builders_runtime import InlineRuntime
 from tests.support.scenes import (
@@ -194,6 +195,22 @@ def test_burst_with_a_state_that_fails_the_gate_publishes_the_others(journal_pat
         assert pointer.inputs == {scene.journal.instance: 3}
 
     scenario(journal_path, store, play, judge=_refusing(has_version_2))
+
+
+def test_state_with_a_text_that_no_file_can_hold_is_a_dead_letter(journal_path, store):
+    class Strict(Renderer):
+        def render(self, composition, defaults, stamp):
+            if composition.model("101").version == "2":
+                raise UnsafeText("models.txt", "a line must not hold this")
+            return super().render(composition, defaults, stamp)
+
+    async def play(scene: Scene):
+        outcomes = await scene.batch(state_event(1, version="1"), state_event(2, version="2"))
+
+        assert kinds(outcomes) == ["published", "dead-lettered"]
+        assert (await scene.pointer()).live.state == "state-1"
+
+    scenario(journal_path, store, play, renderer=Strict())
 
 
 def test_derived_state_of_several_events_that_fails_the_gate_blames_the_one_that_does(journal_path, store):
