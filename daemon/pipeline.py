@@ -31,6 +31,8 @@ from renderers.errors import RenderError
 from renderers.model import Composition, RenderDefaults, RenderedFile, Scope, Stamp
 
 _TRIES: Final = 5
+_MANY_MODELS: Final = 900
+"""A Linux bridge takes about 1,000 containers."""
 _NO_OUTCOME: Final = Outcome(OutcomeKind.PUBLISHED, "")
 
 Judged = tuple[Delivery, StateCreated | ModelVersionChanged]
@@ -49,6 +51,10 @@ class Observer(Protocol):
 
     def refused_by_gate(self, scope: Scope, state: str, reason: str) -> None:
         """What was rendered for a state is not what its composition says."""
+        ...
+
+    def crowded(self, scope: Scope, models: int) -> None:
+        """A state has so many models that one network on the target host may not hold their containers."""
         ...
 
     def settled(self, scope: Scope, delivery: Delivery, outcome: Outcome) -> None:
@@ -339,13 +345,16 @@ class Pipeline:
 
     async def _rendered(self, planned: Planned, revision: Revision, events: tuple[ManifestEvent, ...]) -> State:
         stamp = Stamp(planned.state, str(revision))
+        scope, models = planned.composition.scope, len(planned.composition.models)
+        if models > _MANY_MODELS:
+            self._observer.crowded(scope, models)
         try:
             files = await self._runtime.offload(self._rendering.render, planned.composition, stamp)
         except RenderError as failure:
             raise NotRenderable(planned, failure) from failure
         return State(
             composition=planned.composition,
-            defaults=self._rendering.defaults(planned.composition.scope),
+            defaults=self._rendering.defaults(scope),
             state=planned.state,
             revision=revision,
             kind=planned.kind,

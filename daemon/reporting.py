@@ -53,6 +53,10 @@ class Reporter:
         self.gate_refused_last = True
         log.error("rendering refused by the gate", scope=str(scope), state_id=state, reason=reason)
 
+    def crowded(self, scope: Scope, models: int) -> None:
+        """A state has so many models that one network on the target host may not hold their containers."""
+        log.warning("one bridge network holds about 1,000 containers", scope=str(scope), models=models)
+
     def settled(self, scope: Scope, delivery: Delivery, outcome: Outcome) -> None:
         """This event is done in this scope."""
         self._metrics.events_settled.labels(outcome.kind).inc()

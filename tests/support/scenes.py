@@ -99,6 +99,7 @@ class Watcher:
     changes: list[Pointer] = field(default_factory=list)
     conflicts: int = 0
     failures: int = 0
+    crowds: list[int] = field(default_factory=list)
     refusals: list[str] = field(default_factory=list)
     passes: list[Synced | Unfinished] = field(default_factory=list)
     _something: asyncio.Event = field(default_factory=asyncio.Event)
@@ -121,6 +122,9 @@ class Watcher:
     def refused_by_gate(self, scope: Scope, state: str, reason: str) -> None:
         self.refusals.append(state)
         self._something.set()
+
+    def crowded(self, scope: Scope, models: int) -> None:
+        self.crowds.append(models)
 
     def settled(self, scope: Scope, delivery: Delivery, outcome: Outcome) -> None:
         self.settled_outcomes.append((str(scope), delivery.event.id, outcome))

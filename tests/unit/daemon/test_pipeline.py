@@ -15,6 +15,7 @@ from renderers import gate
 from renderers.bundle import Renderer
 from renderers.errors import GateFailure, UnsafeText
 from renderers.model import Scope
+from tests.builders import composition_document
 from tests.builders_runtime import InlineRuntime
 from tests.support.scenes import (
     GOLDEN,
@@ -535,6 +536,18 @@ def test_events_that_change_nothing_do_not_touch_the_pointer(journal_path, store
 
         assert set(kinds(outcomes)) <= {"ignored", "superseded"}
         assert await scene.pointer() == before
+
+    scenario(journal_path, store, play)
+
+
+def test_more_models_than_a_network_may_hold_are_published_with_a_warning(journal_path, store):
+    async def play(scene: Scene):
+        document = composition_document(901, bundle=OTHER.bundle, target=OTHER.target)
+        event = state_event(1, scope=OTHER, models=document["models"])
+        (outcome,) = await scene.batch(event, scope=OTHER)
+
+        assert str(outcome.kind) == "published"
+        assert scene.watcher.crowds == [901]
 
     scenario(journal_path, store, play)
 
