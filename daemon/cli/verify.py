@@ -32,6 +32,8 @@ class Check:
     scope: str
     what: str
     problem: str | None
+    note: str | None = None
+    """What is not as it will be, though nothing is wrong."""
 
     @property
     def ok(self) -> bool:
@@ -59,7 +61,9 @@ async def verify(
         failed = [check for check in checks if not check.ok]
         document = {
             "ok": not failed,
-            "checks": [{"scope": c.scope, "what": c.what, "ok": c.ok, "problem": c.problem} for c in checks],
+            "checks": [
+                {"scope": c.scope, "what": c.what, "ok": c.ok, "problem": c.problem, "note": c.note} for c in checks
+            ],
             "not_checked": [NOT_CHECKED],
         }
         opened.printer.data(document, _lines(checks, opened.printer))
@@ -86,7 +90,7 @@ async def _check_scope(opened: Session, scope: Scope, state: str | None, *, name
     for publication in reversed(chosen):
         yield await _check(scope, f"state {publication.id}", _check_publication(opened, scope, publication))
     if pointer.live is not None and chosen and (state is None or publication_of(pointer, state).id == pointer.live.id):
-        yield await _check(scope, "live tree", _check_live_tree(opened, scope))
+        yield await _check_live_tree(opened, scope)
 
 
 async def _check(scope: Scope, what: str, checking: Awaitable[None]) -> Check:
@@ -128,19 +132,24 @@ async def _check_publication(opened: Session, scope: Scope, publication: Publica
         raise VerificationFailed("its files do not match the content digest")
 
 
-async def _check_live_tree(opened: Session, scope: Scope) -> None:
-    survey = await opened.bucket.live_tree.survey(scope)
-    seen = survey.seen
-    if survey.in_step:
-        return
-    if seen.kept_aside:
-        raise VerificationFailed(
-            f"edited by hand: {_short(seen.kept_aside)}; the next pass keeps that under .rebundle/replaced/ and "
-            "puts live's bytes back"
+async def _check_live_tree(opened: Session, scope: Scope) -> Check:
+    try:
+        survey = await opened.bucket.live_tree.survey(scope)
+    except PublishingError as error:
+        return Check(str(scope), "live tree", str(error))
+    if survey.seen.kept_aside:
+        edited = f"edited by hand: {_short(survey.seen.kept_aside)}"
+        kept = "the next pass keeps that under .rebundle/replaced/ and puts live's bytes back"
+        return Check(str(scope), "live tree", f"{edited}; {kept}")
+    if not survey.marked:
+        # The tree follows the pointer by and by, and its marker says so: a daemon stopped in between is no damage.
+        return Check(
+            str(scope), "live tree", None, note="behind the pointer, as its marker says: the next pass goes on"
         )
-    if seen.written or survey.removed:
-        raise VerificationFailed(f"not in step with live: {_short([*seen.written, *survey.removed])}")
-    raise VerificationFailed("its marker is behind the pointer; the next pass brings it up")
+    if survey.in_step:
+        return Check(str(scope), "live tree", None)
+    differs = _short([*survey.seen.written, *survey.removed])
+    return Check(str(scope), "live tree", f"marked as synced, and not in step with live: {differs}")
 
 
 def _content_digest(files: Sequence[RenderedFile]) -> str:
@@ -159,5 +168,5 @@ def _lines(checks: Sequence[Check], printer: Printer) -> Iterable[str]:
     yield header
     for check, row in zip(checks, rows, strict=True):
         yield row if check.ok else printer.bad(row)
-        if check.problem:
-            yield f"  {plain(check.problem)}"
+        if told := check.problem or check.note:
+            yield f"  {plain(told)}"

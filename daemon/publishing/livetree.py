@@ -92,11 +92,15 @@ class Survey:
         return tuple(each.path for each in self.seen.verdicts if isinstance(each, Remove))
 
     @property
+    def marked(self) -> bool:
+        """Whether the marker claims that the tree follows the pointer as it is now."""
+        marker = self.marker
+        return marker is not None and marker.status == "synced" and marker.sequence == self.seen.sequence
+
+    @property
     def in_step(self) -> bool:
         """Whether a pass would find nothing to do, and the marker says so."""
-        if self.marker is None or self.marker.status != "synced" or self.marker.sequence != self.seen.sequence:
-            return False
-        return not (self.seen.written or self.removed)
+        return self.marked and not (self.seen.written or self.removed)
 
 
 class LiveTree:

@@ -114,4 +114,25 @@ def test_a_pointer_that_contradicts_its_own_history_is_found(bucket, rebundle):
     result = rebundle("verify", SCOPE, "-o", "json")
 
     assert result.code == 5
-    assert [what for what, ok in checks(result).items() if not ok] == ["pointer, sequence 7", "history", "live tree"]
+    assert [what for what, ok in checks(result).items() if not ok] == ["pointer, sequence 7", "history"]
+
+
+def test_a_live_tree_that_its_marker_calls_behind_is_told_and_is_no_failure(bucket, rebundle):
+    tree = bucket / str(SCOPE) / "docker-compose-gen"
+    marker = tree / ".rebundle.json"
+    marker.write_text(marker.read_text().replace('"synced"', '"updating"'))
+    (tree / "base/bundle/monitoring.txt").unlink()
+
+    result = rebundle("verify", SCOPE)
+
+    assert result.code == 0
+    assert "behind the pointer, as its marker says" in result.out
+
+
+def test_a_live_tree_that_its_marker_calls_synced_and_is_not_fails(bucket, rebundle):
+    (bucket / str(SCOPE) / "docker-compose-gen/base/bundle/monitoring.txt").unlink()
+
+    result = rebundle("verify", SCOPE)
+
+    assert result.code == 5
+    assert "marked as synced, and not in step with live: base/bundle/monitoring.txt" in result.out
