@@ -1,0 +1,301 @@
+"""Stories of publications that are cut short, and what must be the same afterwards as if they had not been.
+
+`Worksite` is a daemon's bucket and journal in one folder, worked on without HTTP: the real journal, worker, pipeline and
+directory store. Attempts, writes and the number of publications may differ after a crash; what `account` tells may not.
+"""
+
+import asyncio
+import hashlib
+import json
+import shutil
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from daemon.interpretation import interpret
+from daemon.lifecycle import Stop
+from daemon.pipeline import Pipeline, Rendering
+from daemon.publishing import layout
+from daemon.publishing.errors import NotFound
+from daemon.publishing.pointer import Pointer, Publication
+from daemon.publishing.reader import Reader
+from daemon.runtime import Runtime
+from daemon.stores.directory import DirectoryStore
+from daemon.stores.filesystem import FileSystem, RealFileSystem
+from daemon.stores.port import ObjectStore
+from daemon.wiring import Bucket, open_bucket
+from daemon.worker import Worker
+from events.journal import Arrival, Journal
+from events.model import Event, Identity
+from events.source import EventSource
+from renderers import gate
+from renderers.bundle import Renderer
+from renderers.model import RenderDefaults, Scope
+from tests.builders_runtime import InlineRuntime, ThreadRuntime
+from tests.support.filesystems import Operation, PassingFileSystem, Sync, SyncFolder
+from tests.support.scenes import (
+    GOLDEN,
+    Patience,
+    Watcher,
+    complete_model_event,
+    model_event,
+    rollback_event,
+    state_event,
+)
+
+OVERRIDE = "example/conf/bundle/.env"
+OVERRIDDEN = b"# ours, not yours\nSERVING_101_CPU_LIMIT=7\n"
+
+
+@dataclass(frozen=True, slots=True)
+class Story:
+    """What a scope has seen before, and the events whose publication is cut short."""
+
+    name: str
+    before: tuple[Event, ...]
+    events: tuple[Event, ...]
+
+
+_FIRST = state_event(1, version="1")
+
+STORIES = (
+    Story("the_first_publication_of_a_scope", (), (_FIRST,)),
+    Story("a_newer_state", (_FIRST,), (state_event(2, version="2"),)),
+    Story("a_model_version", (_FIRST,), (model_event("new-version"),)),
+    Story("three_states_at_once", (_FIRST,), tuple(state_event(n, version=str(n)) for n in (2, 3, 4))),
+    Story("a_rollback_request", (_FIRST, state_event(2, version="2")), (rollback_event("back", "state-1"),)),
+    Story(
+        "a_batch_with_a_late_state_and_a_dead_letter",
+        (state_event(5, version="5"),),
+        (
+            model_event("incomplete", "999", scopes=[GOLDEN]),
+            complete_model_event("joins", "104", scopes=[GOLDEN]),
+            state_event(3, version="3"),
+        ),
+    ),
+)
+
+
+class Burst:
+    """An EventSource whose events all wait in the lanes before the first batch is taken."""
+
+    def __init__(self, source: Journal, events: int) -> None:
+        self._source = source
+        self._left = events
+        self._all = asyncio.Event()
+
+    async def next(self) -> Any:
+        if self._left == 0:
+            self._all.set()
+        delivery = await self._source.next()
+        self._left -= 1
+        return delivery
+
+    async def unsettled(self, *args: Any) -> Any:
+        await self._all.wait()
+        return await self._source.unsettled(*args)
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._source, name)
+
+
+class UnsyncedFileSystem(PassingFileSystem):
+    """Takes no time to make anything durable: a killed process loses nothing that it had not synced."""
+
+    def change(self, operation: Operation) -> None:
+        if not isinstance(operation, Sync | SyncFolder):
+            super().change(operation)
+
+
+@dataclass(frozen=True)
+class Worksite:
+    """The folder of a daemon: its bucket and its journal."""
+
+    folder: Path
+
+    @property
+    def bucket(self) -> Path:
+        return self.folder / "bucket"
+
+    @property
+    def journal(self) -> Path:
+        return self.folder / "journal.db"
+
+    @property
+    def override(self) -> Path:
+        return self.bucket / layout.live_tree(GOLDEN, OVERRIDE)
+
+    def prepare(self, story: Story) -> None:
+        """All that was before, with a file of an operator's in the live tree."""
+        self.folder.mkdir(parents=True)
+        asyncio.run(self.work(send=story.before))
+        if story.before:
+            self.override.write_bytes(OVERRIDDEN)
+
+    def keep(self, aside: Path) -> None:
+        """Copy what is there."""
+        shutil.copytree(self.folder, aside)
+
+    def restore(self, aside: Path) -> None:
+        """Put back what was copied; the journal stays the same file, for another one would be a copy (protocol 2)."""
+        shutil.rmtree(self.bucket, ignore_errors=True)
+        if (aside / "bucket").exists():
+            shutil.copytree(aside / "bucket", self.bucket)
+        for rest in self.folder.glob("journal.db-*"):
+            rest.unlink()
+        with self.journal.open("r+b") as file:
+            file.write((aside / "journal.db").read_bytes())
+            file.truncate()
+
+    async def work(
+        self,
+        *,
+        send: Sequence[Event] = (),
+        accepted: Callable[[], None] = lambda: None,
+        filesystem: FileSystem | None = None,
+        between: Callable[[EventSource], EventSource] = lambda source: source,
+        limit: float = 10,
+    ) -> None:
+        """Accept events as the HTTP intake does, and run a worker until all is settled and every live tree in step."""
+        with ThreadRuntime() as runtime:
+            journal = await Journal.open(self.journal, clock=runtime.now, token=runtime.token, run=True, poll=0.02)
+            async with journal:
+                opened_at = await journal.highest()
+                burst = Burst(journal, len(send))
+                source = between(burst)
+                if send:
+                    await source.append([_arrival(each) for each in send])  # type: ignore[attr-defined]
+                    accepted()
+                bucket = open_bucket(str(self.bucket), runtime, filesystem or UnsyncedFileSystem(RealFileSystem()))
+                worker = _worker(source, bucket, runtime, opened_at)
+                stop = Stop()
+                async with asyncio.timeout(limit), asyncio.TaskGroup() as group:
+                    group.create_task(worker.run(stop))
+                    while (await journal.backlog()).events or not await _in_step(bucket):
+                        await asyncio.sleep(0.005)
+                    stop.request("done")
+
+    def account(self) -> dict[str, Any]:
+        """What a crash must not change."""
+        return asyncio.run(_account(self))
+
+
+def _arrival(event: Event) -> Arrival:
+    change = interpret(event)
+    return Arrival(event, Identity("http", event.source, event.id), change.digest, change.scopes)
+
+
+def _worker(source: EventSource, bucket: Bucket, runtime: Runtime, opened_at: int) -> Worker:
+    watcher = Watcher()
+    pipeline = Pipeline(
+        source=source,
+        reader=bucket.reader,
+        publisher=bucket.publisher,
+        live_tree=bucket.live_tree,
+        rendering=Rendering(_RENDERER, gate.check, lambda _scope: RenderDefaults()),
+        runtime=runtime,
+        observer=watcher,
+        writer="test",
+    )
+    return Worker(
+        source=source,
+        reader=bucket.reader,
+        pipeline=pipeline,
+        runtime=runtime,
+        observer=watcher,
+        patience=Patience(),
+        live_tree_seconds=3600,
+        opened_at=opened_at,
+    )
+
+
+_RENDERER = Renderer()
+
+
+async def _in_step(bucket: Bucket) -> bool:
+    return all([(await bucket.live_tree.survey(scope)).in_step for scope in await bucket.reader.scopes()])
+
+
+async def _account(site: Worksite) -> dict[str, Any]:
+    runtime = InlineRuntime("account")
+    store = DirectoryStore(site.bucket, runtime)
+    reader = Reader(store, runtime)
+    journal = await Journal.open(site.journal, clock=runtime.now, token=runtime.token, run=False)
+    async with journal:
+        backlog = await journal.backlog()
+        letters = await journal.dead_letters()
+        outcomes = {
+            event_id: sorted(
+                (lane.scope, str(lane.outcome.kind), lane.outcome.state)
+                if lane.outcome
+                else (lane.scope, "waits", None)
+                for status in await journal.find(event_id)
+                for lane in status.lanes
+            )
+            for event_id in sorted({each.id for story in STORIES for each in (*story.before, *story.events)})
+        }
+    scopes = {str(scope): await _scope_account(store, reader, scope) for scope in await reader.scopes()}
+    return {
+        "waits": backlog.events,
+        "dead letters": [(each.event_id, each.scope) for each in letters],
+        "outcomes": {event_id: lanes for event_id, lanes in outcomes.items() if lanes},
+        "scopes": scopes,
+    }
+
+
+async def _scope_account(store: ObjectStore, reader: Reader, scope: Scope) -> dict[str, Any]:
+    pointer = (await reader.pointer(scope)).pointer
+    await check_history(reader, pointer)
+    prefix = layout.live_tree(scope)
+    listed = await store.scan(prefix)
+    return {
+        "live": _told(pointer.live),
+        "desired": _told(pointer.desired),
+        "numbers": (pointer.highest_producer, pointer.derived),
+        "inputs": sorted(pointer.inputs.values()),
+        "held": pointer.hold is not None,
+        "explicit": sorted({each.state for each in pointer.retained if each.kind == "explicit"}),
+        "live tree": {
+            each.key.removeprefix(prefix): each.sha256
+            for each in listed
+            if not each.key.endswith(f"/{layout.LIVE_TREE}{layout.MARKER}")
+        },
+        "credentials": {
+            each.key.removeprefix(prefix): hashlib.sha256((await store.get(each.key)).body).hexdigest()
+            for each in listed
+            if each.key.startswith(f"{prefix}example/creds/")
+        },
+    }
+
+
+def _told(publication: Publication | None) -> Any:
+    if publication is None:
+        return None
+    return publication.state, str(publication.revision), publication.kind, publication.composition
+
+
+async def check_history(reader: Reader, pointer: Pointer) -> None:
+    """Sequences have no gap and no repetition, from the first to the pointer's own."""
+    sequences = [entry.sequence for entry in await reader.history(pointer)]
+    assert sequences == list(range(1, pointer.sequence + 1)), sequences
+
+
+async def read_whole(store: ObjectStore, runtime: Runtime, scope: Scope = GOLDEN) -> Pointer | None:
+    """Pointer, then the manifest and the archive of all it names, as a reader does who knows nothing yet.
+
+    None while nothing is published. Raises a PublishingError for whatever is not whole.
+    """
+    reader = Reader(store, runtime)
+    try:
+        pointer = (await reader.existing(scope)).pointer
+    except NotFound:
+        return None
+    for publication in {each.id: each for each in (pointer.live, pointer.desired, *pointer.retained) if each}.values():
+        await reader.files(scope, publication)
+    return pointer
+
+
+def normal(account: dict[str, Any]) -> Any:
+    """As JSON has it, to be compared across processes."""
+    return json.loads(json.dumps(account))
