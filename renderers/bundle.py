@@ -5,6 +5,7 @@ frame it stands in. So an event that changes one model renders one block through
 Whether the result says what the composition says is `gate`'s to judge, not ours.
 """
 
+import json
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
@@ -159,7 +160,8 @@ class Renderer:
         document = proxy.signature.canonical
         text = self._texts.get(document)
         if text is None:
-            text = yaml.document(proxy.signature.document, _SIGNATURE_HEADING).encode()
+            # In the order of the canonical bytes, whatever order an event had: one digest, one text (protocol 1).
+            text = yaml.document(json.loads(document), _SIGNATURE_HEADING).encode()
             self._texts.put(document, text, len(text) + len(document))
         return text
 

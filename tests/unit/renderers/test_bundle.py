@@ -78,6 +78,18 @@ def test_files_are_sorted_by_the_bytes_of_their_path():
     assert paths == sorted(paths)
 
 
+def test_one_composition_has_one_text_whatever_order_its_signature_came_in():
+    document = composition_document(2)
+    signature = document["proxy"]["signature"]["document"]
+    turned = {name: dict(reversed(part.items())) for name, part in signature.items()} | {"a": 1}
+    signature["a"] = 1
+    first = Composition.model_validate(document)
+    other = Composition.model_validate(document | {"proxy": document["proxy"] | {"signature": {"document": turned}}})
+
+    assert first.digest == other.digest
+    assert files_of(first) == files_of(other) == files_of(Composition.model_validate_json(first.canonical))
+
+
 def test_the_stamp_says_which_state_this_is_in_canonical_json():
     composition = golden_composition()
     rendered = Renderer().render(composition, GOLDEN_DEFAULTS, Stamp("s-9", "42.1"))
@@ -148,7 +160,7 @@ def test_a_removed_model_leaves_the_others_blocks_as_they_were():
 
 
 def test_a_new_version_restarts_its_service_the_download_and_nothing_else():
-    """model_proxy only when the signature changes, the router only when the map does (design 7)."""
+    """model_proxy only when the signature changes, the router only when the map does."""
     renderer, before = Renderer(), make_composition(6)
     old, new = (
         blocks_of(before, renderer),
