@@ -164,6 +164,25 @@ def test_a_live_tree_that_somebody_changed_is_repaired_on_the_timer(tmp_path):
     scenario(tmp_path, play, store)
 
 
+def test_a_live_tree_that_a_crash_left_behind_is_brought_on_at_the_start(tmp_path):
+    store = MemoryStore(InlineRuntime())
+
+    async def play(scene: Scene):
+        await scene.accept(state_event(1))
+        # Committed and settled, then killed before its live tree was written.
+        await scene.pipeline.process(GOLDEN, [await scene.journal.next()])
+        assert await store.scan(f"{GOLDEN}/docker-compose-gen/") == []
+        stop = Stop()
+        running = asyncio.create_task(worker_of(scene, opened_at=1).run(stop))
+        await scene.watcher.saw(lambda: scene.watcher.passes)
+        stop.request("done")
+        await running
+
+        assert (await scene.live_tree.survey(GOLDEN)).in_step
+
+    scenario(tmp_path, play, store)
+
+
 def test_a_fault_of_ours_in_a_lane_is_tried_again_and_loses_nothing(tmp_path):
     async def play(scene: Scene):
         process, faults = scene.pipeline.process, iter([KeyError("ours"), RuntimeError("ours too")])
