@@ -1,4 +1,4 @@
-"""What the daemon depends on, told from what is known, for `/readyz` (design 9).
+"""What the daemon depends on, told from what is known, for `/readyz` (docs/operations.md).
 
 A store that is away does not make the daemon unready by itself: events are accepted and wait in the journal. What
 makes it unready is what would lose or hide work: a journal that cannot take events, a lane that waits for an operator,

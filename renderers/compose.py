@@ -56,7 +56,7 @@ class Allotment:
 
     @classmethod
     def of(cls, model: Model, defaults: Resources) -> "Allotment":
-        """The composition's value, else the default, else none (design 7)."""
+        """The composition's value, else the default, else none."""
         limits, reservations = model.serving.resources.limits, model.serving.resources.reservations
         return cls(
             *_amounts(limits, defaults.limits),
@@ -65,7 +65,7 @@ class Allotment:
 
 
 def model_digest(model: Model) -> str:
-    """16 hex digits that change when the service must start anew to serve the right files (design 7)."""
+    """16 hex digits that change when the service must start anew to serve the right files."""
     artifact = model.artifact
     return canonical_digest([model.version, artifact.uri, artifact.digest, model.serving_version])[:16]
 

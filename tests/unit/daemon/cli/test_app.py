@@ -10,7 +10,7 @@ from daemon.cli import app
 from daemon.cli.app import _VERBS
 
 ROOT = Path(__file__).parents[4]
-HEAVY = ("boto3", "botocore", "google", "aiokafka", "fastapi", "starlette", "uvicorn", "pydantic_settings")
+HEAVY = ("boto3", "botocore", "google", "aiokafka", "fastapi", "starlette", "uvicorn")
 
 
 def imported_by(*arguments):
