@@ -94,6 +94,28 @@ def test_an_unreadable_pointer_is_a_failed_check(bucket, rebundle):
     assert rebundle("verify", "--all").code == 5
 
 
+@pytest.mark.parametrize(
+    ("changed", "problem"),
+    [
+        ({"revision": {"producer": 9, "derived": 0}}, "its revision is 1, the pointer says 9"),
+        ({"composition": "0" * 64}, "its composition is not the one the pointer means"),
+        ({"manifest_sha256": "0" * 64}, "is not the one that"),
+    ],
+)
+def test_a_pointer_that_says_another_thing_than_the_manifest_is_found(bucket, rebundle, changed, problem):
+    path = bucket / str(SCOPE) / "pointer.json"
+    document = json.loads(path.read_bytes())
+    document["signed"]["retained"][0] |= changed
+    path.write_text(json.dumps(document))
+
+    result = rebundle("verify", SCOPE, "-o", "json")
+
+    assert result.code == 5
+    (failed,) = [each for each in result.json["checks"] if not each["ok"]]
+    assert failed["what"].startswith("state state-1@")
+    assert problem in failed["problem"]
+
+
 def test_a_lost_pointer_is_a_failed_check_and_hides_no_other_scope(bucket, rebundle):
     marker = bucket / "another/target/docker-compose-gen/.rebundle.json"
     marker.parent.mkdir(parents=True)
