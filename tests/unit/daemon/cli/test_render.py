@@ -66,6 +66,16 @@ def test_a_manifest_gives_the_bytes_that_were_published(bucket, tmp_path, rebund
     assert contents(tmp_path / "out") == tree
 
 
+def test_a_manifest_of_another_renderer_is_rendered_and_that_is_said(bucket, tmp_path, rebundle):
+    (manifest,) = (bucket / str(SCOPE) / "states/state-3").glob("*/manifest.json")
+    document = json.loads(manifest.read_bytes()) | {"renderer": "0.9", "content_digest": "0" * 64}
+
+    result = rebundle("render", written(tmp_path, document), "-o", tmp_path / "out")
+
+    assert result.code == 0
+    assert "another renderer" in result.err
+
+
 def test_a_manifest_whose_content_is_another_fails_verification(bucket, tmp_path, rebundle):
     (manifest,) = (bucket / str(SCOPE) / "states/state-3").glob("*/manifest.json")
     document = json.loads(manifest.read_bytes()) | {"content_digest": "0" * 64}

@@ -3,6 +3,11 @@ import io
 from tests.support.buckets import SCOPE, composition_with, in_bucket
 
 
+class Terminal(io.StringIO):
+    def isatty(self):
+        return True
+
+
 def test_retire_leaves_nothing_live_and_everything_stored_and_a_state_brings_it_back(bucket, rebundle):
     before = sorted(path for path in bucket.rglob("*") if "states" in path.parts)
 
@@ -18,8 +23,11 @@ def test_retire_leaves_nothing_live_and_everything_stored_and_a_state_brings_it_
     assert (after.live.state, after.sequence) == ("state-8", 5)
 
 
-def test_retire_needs_yes_where_nobody_can_be_asked(bucket, rebundle, monkeypatch):
+def test_retire_needs_yes_from_a_flag_or_a_person(bucket, rebundle, monkeypatch):
     monkeypatch.setattr("sys.stdin", io.StringIO())
 
     assert rebundle("retire", SCOPE, "--reason", "gone").code == 2
+
+    monkeypatch.setattr("sys.stdin", Terminal("n\n"))
+    assert rebundle("retire", SCOPE, "--reason", "gone").code == 1
     assert in_bucket(bucket, lambda published: published.pointer()).sequence == 3

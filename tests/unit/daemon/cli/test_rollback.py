@@ -130,6 +130,15 @@ def test_a_live_state_that_is_gone_stops_nobody_from_leaving_it(bucket, rebundle
     assert "the difference cannot be shown" in result.err
 
 
+def test_a_retired_scope_is_brought_back_by_a_rollback(bucket, rebundle):
+    rebundle("retire", SCOPE, "--reason", "gone", "--yes")
+
+    result = rebundle("rollback", SCOPE, "state-2", "--reason", "needed after all", "--yes")
+
+    assert (result.code, pointer(bucket).live.state) == (0, "state-2")
+    assert "live: nothing → state-2 (2)" in result.err
+
+
 def test_a_damaged_target_is_found_out_before_it_is_live(bucket, rebundle):
     for archive in (bucket / str(SCOPE) / "states/state-1").glob("*/bundle.tar.gz"):
         archive.write_bytes(archive.read_bytes()[:-9])

@@ -1,0 +1,55 @@
+import io
+
+from daemon.cli.acting import tell
+from daemon.cli.output import Printer
+from daemon.publishing import operations, protocol
+from daemon.publishing.livetree import Synced, Unfinished
+from daemon.publishing.operations import Done
+from daemon.publishing.ownership import DeletedByOperator, Override, Put, Stray
+from daemon.publishing.protocol import Writing
+from tests.support.buckets import in_bucket
+
+WRITING = Writing("w" * 32, "2026-11-22T10:00:00.000Z", "alice", "freeze")
+
+
+def told(bucket, verb, live_tree, *, dry_run=False):
+    before = in_bucket(bucket, lambda published: published.pointer())
+    printer = Printer("table", False, False, False, io.StringIO(), io.StringIO())
+    tell(printer, "verb", Done(before, verb(before, WRITING), True, live_tree), dry_run=dry_run)
+    return printer.stdout.getvalue()
+
+
+def test_before_and_after_are_told_with_what_the_pass_did(bucket):
+    tree = Synced(
+        4,
+        (
+            Put("base/a", None, keep_aside=True),
+            Override("example/b\033"),
+            DeletedByOperator("example/c"),
+            Stray("base/d"),
+        ),
+    )
+
+    assert told(bucket, operations.rollback("state-1"), tree).splitlines() == [
+        "visual-anomaly/core-versions: verb (sequence 3 → 4)",
+        "  live       state-3 (3) → state-1 (1)",
+        "  desired    state-3 (3)",
+        "  hold       off → by alice: freeze",
+        "  live tree  in step, 1 files written",
+        "             found with foreign bytes, which are kept under .rebundle/replaced/: base/a",
+        "             operator's override, untouched: example/b\\x1b",
+        "             stays deleted: example/c",
+        "             nobody's file, left alone: base/d",
+    ]
+
+
+def test_a_live_tree_that_others_kept_changing_is_told(bucket):
+    assert "not in step: busy" in told(bucket, protocol.hold, Unfinished(4, "busy"))
+
+
+def test_a_dry_run_says_would_and_nothing_of_the_live_tree(bucket):
+    text = told(bucket, operations.quarantine("state-2"), None, dry_run=True)
+
+    assert "would be sequence 3 → 4" in text
+    assert "quarantined compositions  0 → 1" in text
+    assert "live tree" not in text
