@@ -6,10 +6,11 @@ immutable. The worker calls `process` until it succeeds; each failure is an exce
 """
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from typing import Final, Protocol
 
-from daemon import desired
+from daemon import batches, desired
+from daemon.batches import Batch
 from daemon.desired import Known, Lineage, Plan, Planned, Standing
 from daemon.interpretation import Change, ModelVersionChanged, RollbackRequested, StateCreated, interpret
 from daemon.publishing import protocol
@@ -17,8 +18,7 @@ from daemon.publishing.errors import NewerRenderer, NotFound, PointerMoved, Refu
 from daemon.publishing.livetree import LiveTree, Synced, Unfinished
 from daemon.publishing.manifest import ManifestEvent
 from daemon.publishing.operations import find_exactly
-from daemon.publishing.pointer import Folded, Pointer, Publication, PublicationId, Revision
-from daemon.publishing.protocol import Progress
+from daemon.publishing.pointer import Pointer, Publication, PublicationId, Revision
 from daemon.publishing.publisher import Publisher, State
 from daemon.publishing.reader import PointerRead, Reader
 from daemon.runtime import Runtime
@@ -33,7 +33,6 @@ from renderers.model import Composition, RenderDefaults, RenderedFile, Scope, St
 _TRIES: Final = 5
 _MANY_MODELS: Final = 900
 """A Linux bridge takes about 1,000 containers."""
-_NO_OUTCOME: Final = Outcome(OutcomeKind.PUBLISHED, "")
 
 Judged = tuple[Delivery, StateCreated | ModelVersionChanged]
 
@@ -188,7 +187,7 @@ class Pipeline:
             changes.append((delivery, change))
         return await self._publish(scope, base, changes, batch.outcomes)
 
-    async def _judge(self, scope: Scope, pointer: Pointer, waiting: Sequence[Delivery]) -> "_Batch":
+    async def _judge(self, scope: Scope, pointer: Pointer, waiting: Sequence[Delivery]) -> Batch:
         """The next batch: what each event asks for, and the outcomes of those that can be told at once."""
         known = {folded.identity: folded.event for folded in pointer.recent}
         changes: list[tuple[Delivery, Change]] = []
@@ -210,7 +209,7 @@ class Pipeline:
             published = await self._published(scope, pointer, repeated)
             again = Outcome(OutcomeKind.IGNORED, "the scope has folded this event already")
             outcomes |= {each.position: published.get(each.position, again) for each in repeated}
-        return _Batch(*_first_batch(changes, outcomes))
+        return batches.first(changes, outcomes)
 
     async def _publish(
         self, scope: Scope, base: PointerRead, changes: Sequence[Judged], outcomes: dict[Position, Outcome]
@@ -239,9 +238,9 @@ class Pipeline:
             return outcomes
         publications = [await self._publisher.store_state(scope, state) for state in rendered]
         writing = self._publisher.writing(self._writer)
-        progress = _progress(plan.standing, [delivery for delivery, _ in changes], outcomes)
+        progress = batches.progress(plan.standing, [delivery for delivery, _ in changes], outcomes)
         following = protocol.publish(base.pointer, writing, publications, progress)
-        outcomes |= _published_outcomes(plan, following)
+        outcomes |= batches.published_outcomes(plan, following)
         read = await self._commit(scope, base, following, outcomes)
         self._observer.published(scope, read, publications)
         return outcomes
@@ -255,12 +254,12 @@ class Pipeline:
         outcomes: dict[Position, Outcome],
     ) -> Mapping[Position, Outcome]:
         writing = replace(self._publisher.writing(request.requested_by or self._writer), reason=request.reason)
-        refusal = _refusal(base, request)
+        refusal = batches.rollback_refusal(base.pointer, request)
         following = None
         if refusal is None:
             try:
                 target = find_exactly(base.pointer, request.to_state)
-                progress = _progress(Standing(None), [delivery], outcomes)
+                progress = batches.progress(Standing(None), [delivery], outcomes)
                 following = protocol.rollback(base.pointer, writing, target, progress=progress)
             except (NotFound, Refused) as error:
                 refusal = Outcome(OutcomeKind.DEAD_LETTERED, str(error))
@@ -374,61 +373,6 @@ class Pipeline:
                 f"{scope} was rendered by a newer release (renderer {current.renderer}, this one has "
                 f"{RENDERER_VERSION}): upgrade this daemon, or start it with --accept-older-renderer"
             )
-
-
-@dataclass(frozen=True, slots=True)
-class _Batch:
-    changes: tuple[tuple[Delivery, Change], ...]
-    outcomes: dict[Position, Outcome] = field(default_factory=dict)
-
-
-def _first_batch(
-    changes: Sequence[tuple[Delivery, Change]], outcomes: Mapping[Position, Outcome]
-) -> tuple[tuple[tuple[Delivery, Change], ...], dict[Position, Outcome]]:
-    """The changes of one batch; an outcome beyond its end waits, so that positions settle in order."""
-    size = desired.batch_size([change for _, change in changes])
-    if size == len(changes):
-        return tuple(changes), dict(outcomes)
-    end = changes[size][0].position.offset
-    return tuple(changes[:size]), {at: outcome for at, outcome in outcomes.items() if at.offset < end}
-
-
-def _progress(standing: Standing, folded: Sequence[Delivery], outcomes: Mapping[Position, Outcome]) -> Progress:
-    inputs: dict[str, int] = {}
-    for position in (*(each.position for each in folded), *outcomes):
-        inputs[position.instance] = max(position.offset, inputs.get(position.instance, -1))
-    # What became a dead letter was not folded: its replay is the same event, and must not be taken for a repetition.
-    recent = tuple(
-        Folded(identity=each.identity.digest[:16], event=each.digest[:16])
-        for each in folded
-        if outcomes.get(each.position, _NO_OUTCOME).kind is not OutcomeKind.DEAD_LETTERED
-    )
-    return Progress(standing.highest_producer, standing.derived, inputs, recent)
-
-
-def _published_outcomes(plan: Plan, following: Pointer) -> dict[Position, Outcome]:
-    outcomes: dict[Position, Outcome] = {}
-    for planned in plan.publications:
-        if planned.late:
-            said = Outcome(OutcomeKind.LATE, "older than the newest state: kept for rollback", planned.state)
-        elif following.is_quarantined(planned.composition.digest):
-            said = Outcome(OutcomeKind.WITHHELD, "its composition is quarantined: published, not live", planned.state)
-        elif following.hold is not None:
-            said = Outcome(OutcomeKind.PUBLISHED, f"published as {planned.state}; live is held", planned.state)
-        else:
-            said = Outcome(OutcomeKind.PUBLISHED, f"published as {planned.state}", planned.state)
-        outcomes |= {delivery.position: said for delivery in planned.deliveries}
-    return outcomes
-
-
-def _refusal(base: PointerRead, request: RollbackRequested) -> Outcome | None:
-    live = base.pointer.live
-    if base.version is None:
-        return Outcome(OutcomeKind.DEAD_LETTERED, "there is no such scope")
-    if request.expected_state is not None and (live is None or live.state != request.expected_state):
-        found = live.state if live else "nothing"
-        return Outcome(OutcomeKind.IGNORED, f"expected {request.expected_state} to be live, found {found}")
-    return None
 
 
 def _described(delivery: Delivery) -> ManifestEvent:

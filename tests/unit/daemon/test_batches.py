@@ -1,0 +1,105 @@
+"""Which events make a batch, and what becomes of them."""
+
+from dataclasses import replace
+
+import pytest
+
+from daemon import batches, desired
+from daemon.desired import Plan, Planned, Standing
+from daemon.interpretation import interpret
+from daemon.publishing.pointer import Hold, Quarantine
+from events.model import Identity, Outcome, OutcomeKind, Position
+from events.source import Delivery
+from tests.builders_publishing import make_publication, published
+from tests.support.scenes import model_event, rollback_event, state_event
+
+DEAD = Outcome(OutcomeKind.DEAD_LETTERED, "no")
+
+
+def delivery(offset, event=None):
+    event = event or model_event(f"m{offset}")
+    position = Position("journal:x", offset)
+    return Delivery(event, Identity("http", event.source, event.id), f"{offset:064x}", position, "2026-11-22T10:00:00Z")
+
+
+def changes(*events):
+    return [
+        (each, interpret(each.event)) for each in (delivery(number, event) for number, event in enumerate(events, 1))
+    ]
+
+
+def test_a_batch_ends_before_the_state_that_would_be_one_too_many():
+    waiting = changes(*(state_event(number) for number in range(1, desired.MOST_STATES + 3)))
+    batch = batches.first(waiting, {})
+
+    assert len(batch.changes) == desired.MOST_STATES
+
+
+def test_outcomes_behind_the_end_of_a_batch_wait_for_their_turn():
+    waiting = [each for each in changes(state_event(1), rollback_event("r", "state-1"), state_event(2)) if each]
+    batch = batches.first(waiting, {Position("journal:x", 9): DEAD})
+
+    assert [each.position.offset for each, _ in batch.changes] == [1]
+    assert batch.outcomes == {}
+
+
+def test_a_rollback_request_in_front_is_a_batch_by_itself():
+    batch = batches.first(changes(rollback_event("r", "state-1"), state_event(2)), {})
+
+    assert [each.event.id for each, _ in batch.changes] == ["r"]
+
+
+def test_progress_passes_every_position_and_does_not_count_dead_letters_as_folded():
+    folded = [delivery(1), delivery(2), delivery(3)]
+    outcomes = {folded[1].position: DEAD, Position("journal:x", 4): DEAD, Position("kafka:c/t/0", 90): DEAD}
+    progress = batches.progress(Standing(None, 42, 2), folded, outcomes)
+
+    assert progress.inputs == {"journal:x": 4, "kafka:c/t/0": 90}
+    assert [each.event for each in progress.folded] == [folded[0].digest[:16], folded[2].digest[:16]]
+    assert (progress.highest_producer, progress.derived) == (42, 2)
+
+
+@pytest.mark.parametrize(
+    ("late", "quarantined", "held", "kind"),
+    [
+        (False, False, False, OutcomeKind.PUBLISHED),
+        (False, False, True, OutcomeKind.PUBLISHED),
+        (False, True, True, OutcomeKind.WITHHELD),
+        (True, True, True, OutcomeKind.LATE),
+    ],
+)
+def test_outcome_of_an_event_that_a_publication_comes_of(late, quarantined, held, kind):
+    composition = interpret(state_event(1)).composition
+    planned = Planned(composition, "state-1", 1, 0, "explicit", late, (delivery(1), delivery(2)))
+    who = {"by": "op", "reason": "r", "at": "t"}
+    pointer = published().model_copy(
+        update={
+            "quarantined": (Quarantine(composition=composition.digest, **who),) if quarantined else (),
+            "hold": Hold(**who) if held else None,
+        }
+    )
+    outcomes = batches.published_outcomes(Plan(Standing(composition), (planned,), {}), pointer)
+
+    assert [(at.offset, each.kind, each.state) for at, each in outcomes.items()] == [
+        (1, kind, "state-1"),
+        (2, kind, "state-1"),
+    ]
+    assert ("held" in outcomes[Position("journal:x", 1)].reason) == (held and kind is OutcomeKind.PUBLISHED)
+
+
+@pytest.mark.parametrize(
+    ("expected", "kind"),
+    [(None, None), ("state-2", None), ("state-1", OutcomeKind.IGNORED)],
+)
+def test_a_rollback_request_is_tried_if_what_it_expects_is_live(expected, kind):
+    pointer = published(make_publication(1), make_publication(2))
+    request = replace(interpret(rollback_event("r", "state-1")), expected_state=expected)
+    refusal = batches.rollback_refusal(pointer, request)
+
+    assert (refusal and refusal.kind) == kind
+
+
+def test_a_rollback_request_for_a_scope_that_is_not_there_is_a_dead_letter():
+    request = interpret(rollback_event("r", "state-1"))
+
+    assert batches.rollback_refusal(published(), request).kind is OutcomeKind.DEAD_LETTERED
