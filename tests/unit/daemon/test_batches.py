@@ -92,7 +92,7 @@ def test_outcome_of_an_event_that_a_publication_comes_of(late, quarantined, held
     [(None, None), ("state-2", None), ("state-1", OutcomeKind.IGNORED)],
 )
 def test_a_rollback_request_is_tried_if_what_it_expects_is_live(expected, kind):
-    pointer = published(make_publication(1), make_publication(2))
+    pointer = published(make_publication("state-1", 1), make_publication("state-2", 2))
     request = replace(interpret(rollback_event("r", "state-1")), expected_state=expected)
     refusal = batches.rollback_refusal(pointer, request)
 
