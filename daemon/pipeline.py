@@ -331,8 +331,8 @@ class Pipeline:
     # -- rendering
 
     async def _render_all(self, scope: Scope, pointer: Pointer, plan: Plan) -> list[State]:
-        if plan.publications:
-            self._refuse_newer_renderer(scope, pointer)
+        if plan.publications and pointer.desired is not None and not self._accept_older_renderer:
+            refuse_newer_renderer(scope, pointer.desired)
         return [
             await self._rendered(
                 planned,
@@ -364,15 +364,14 @@ class Pipeline:
             events=events,
         )
 
-    def _refuse_newer_renderer(self, scope: Scope, pointer: Pointer) -> None:
-        current = pointer.desired
-        if current is None or self._accept_older_renderer:
-            return
-        if _version(current.renderer) > _version(RENDERER_VERSION):
-            raise NewerRenderer(
-                f"{scope} was rendered by a newer release (renderer {current.renderer}, this one has "
-                f"{RENDERER_VERSION}): upgrade this daemon, or start it with --accept-older-renderer"
-            )
+
+def refuse_newer_renderer(scope: Scope, current: Publication) -> None:
+    """Raises NewerRenderer if a newer release rendered `current`: ours would go back behind it (protocol 4)."""
+    if _version(current.renderer) > _version(RENDERER_VERSION):
+        raise NewerRenderer(
+            f"{scope} was rendered by a newer release (renderer {current.renderer}, this one has {RENDERER_VERSION}): "
+            "upgrade this one, or run it with --accept-older-renderer"
+        )
 
 
 def _described(delivery: Delivery) -> ManifestEvent:

@@ -12,6 +12,7 @@ from cyclopts import CycloptsError
 from daemon.cli.codes import BACKEND, CONFLICT, FAILED, INTERRUPTED, NOT_FOUND, USAGE, VERIFICATION
 from daemon.http.errors import ListenFailed
 from daemon.publishing.errors import (
+    CannotSign,
     NewerRenderer,
     NewerSchema,
     NotFound,
@@ -78,7 +79,7 @@ _CODES: Final[tuple[tuple[tuple[type[BaseException], ...], int], ...]] = (
     ((CycloptsError, SettingsError, UsageError), USAGE),
     ((NotFound, JournalMissing), NOT_FOUND),
     (_REFUSED, CONFLICT),
-    ((VerificationFailed, PointerLost, GateFailure), VERIFICATION),
+    ((VerificationFailed, CannotSign, PointerLost, GateFailure), VERIFICATION),
     (_UNUSABLE, BACKEND),
     ((InvalidEvent, RenderError, EventError, PublishingError, CommandError), FAILED),
 )

@@ -11,14 +11,15 @@ from cyclopts import Parameter
 from daemon.cli.acting import tell
 from daemon.cli.options import DEFAULT_ACTOR, DEFAULT_PLACE, DEFAULT_PRINTING, Actor, Place, Printing
 from daemon.cli.session import Session, scope_of, session
+from daemon.pipeline import Rendering, refuse_newer_renderer
 from daemon.publishing import protocol
-from daemon.publishing.errors import NewerRenderer, NotFound, Refused
+from daemon.publishing.errors import NotFound, Refused
 from daemon.publishing.operations import Verb
 from daemon.publishing.pointer import Pointer, Publication
 from daemon.publishing.protocol import Writing
 from daemon.publishing.publisher import State
 from renderers import bundle, gate
-from renderers.model import Composition, RenderDefaults, RenderedFile, Scope, Stamp
+from renderers.model import Scope, Stamp
 
 
 async def republish(
@@ -36,7 +37,7 @@ async def republish(
         current = (await opened.bucket.reader.existing(named)).pointer.desired
         if current is None:
             raise NotFound(f"{scope} is retired: nothing is desired there")
-        _refuse_newer(current)
+        refuse_newer_renderer(named, current)
         state = await rendered_anew(opened, named, current)
         publication = await opened.bucket.publisher.store_state(named, state)
         verb = publish_over(current, publication)
@@ -52,6 +53,7 @@ async def rendered_anew(opened: Session, scope: Scope, current: Publication) -> 
     """
     manifest = await opened.bucket.reader.manifest(scope, current)
     composition, defaults = manifest.composition_value(), opened.settings.render
+    rendering = Rendering(bundle.Renderer(), gate.check, lambda _scope: defaults)
     stamp = Stamp(current.state, str(current.revision))
     return State(
         composition=composition,
@@ -60,7 +62,7 @@ async def rendered_anew(opened: Session, scope: Scope, current: Publication) -> 
         revision=current.revision,
         kind=current.kind,
         late=False,
-        files=await opened.runtime.offload(_render, composition, defaults, stamp),
+        files=await opened.runtime.offload(rendering.render, composition, stamp),
         renderer=bundle.RENDERER_VERSION,
         templates=bundle.TEMPLATES_DIGEST,
         events=manifest.events,
@@ -76,18 +78,3 @@ def publish_over(rendered: Publication, publication: Publication) -> Verb:
         return protocol.publish(pointer, writing, [publication])
 
     return verb
-
-
-def _render(composition: Composition, defaults: RenderDefaults, stamp: Stamp) -> tuple[RenderedFile, ...]:
-    rendered = bundle.Renderer().render(composition, defaults, stamp)
-    gate.check(composition, defaults, rendered)
-    return rendered.files
-
-
-def _refuse_newer(current: Publication) -> None:
-    ours = [int(part) for part in bundle.RENDERER_VERSION.split(".")]
-    if [int(part) for part in current.renderer.split(".") if part.isdecimal()] > ours:
-        raise NewerRenderer(
-            f"{current.state} was rendered by a newer release (renderer {current.renderer}, this one has "
-            f"{bundle.RENDERER_VERSION}): upgrade this one"
-        )

@@ -21,6 +21,10 @@ class VerificationFailed(PublishingError):
     """What is stored is not what its pointer, manifest or digests say (exit 5)."""
 
 
+class CannotSign(PublishingError):
+    """The pointer is signed, and this writer has no key: it must not change it (protocol 4; exit 5)."""
+
+
 class PointerLost(PublishingError):
     """The operator must act: a scope has traces of publications and no pointer (protocol 4, never softened 4)."""
 

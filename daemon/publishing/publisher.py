@@ -12,7 +12,7 @@ from datetime import datetime
 from typing import Final, Literal
 
 from daemon.publishing import archive, layout, manifest, pointer, protocol
-from daemon.publishing.errors import NewerSchema, OutcomeUnresolved, PointerMoved, Refused, VerificationFailed
+from daemon.publishing.errors import CannotSign, NewerSchema, OutcomeUnresolved, PointerMoved, VerificationFailed
 from daemon.publishing.manifest import ManifestEvent
 from daemon.publishing.pointer import Older, Pointer, Publication, Revision
 from daemon.publishing.protocol import Resolution, Writing
@@ -88,7 +88,7 @@ class Publisher:
         Raises:
             PointerMoved: lost; read again, decide again.
             OutcomeUnresolved: could not be found out.
-            Refused: the pointer is signed, and this writer cannot sign.
+            CannotSign: the pointer is signed, and this writer cannot sign.
             NewerSchema: a newer release wrote the pointer.
         """
         _refuse_unwritable(scope, base)
@@ -187,4 +187,4 @@ def _refuse_unwritable(scope: Scope, base: PointerRead) -> None:
     if base.pointer.schema_ > pointer.SCHEMA:
         raise NewerSchema(f"the pointer of {scope} was written by a newer release (schema {base.pointer.schema_})")
     if base.signed:
-        raise Refused(f"the pointer of {scope} is signed, and no signing key is configured here")
+        raise CannotSign(f"the pointer of {scope} is signed, and no signing key is configured here")

@@ -111,7 +111,8 @@ def _waiting_event(db: sqlite3.Connection, event: int | str) -> int:
     if not waiting:
         raise NotWaiting(f"no event {event} waits")
     if len(waiting) > 1:
-        raise NotWaiting(f"several events with id {event} wait: name a position, one of {waiting}")
+        places = ", ".join(f"@{position}" for position in waiting)
+        raise NotWaiting(f"several events with id {event} wait: name a position, one of {places}")
     return int(waiting[0])
 
 

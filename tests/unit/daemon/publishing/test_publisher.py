@@ -14,12 +14,12 @@ from hypothesis import strategies as st
 
 from daemon.publishing import layout, pointer, protocol
 from daemon.publishing.errors import (
+    CannotSign,
     NewerSchema,
     OutcomeUnresolved,
     PointerLost,
     PointerMoved,
     PublishingError,
-    Refused,
     VerificationFailed,
 )
 from daemon.publishing.pointer import Pointer
@@ -336,7 +336,7 @@ async def rewritten(memory: MemoryStore, change: str) -> None:
     await memory.replace(layout.pointer(SCOPE), Content(json.dumps(document).encode()), stored.version)
 
 
-@pytest.mark.parametrize(("change", "error"), [("schema", NewerSchema), ("signature", Refused)])
+@pytest.mark.parametrize(("change", "error"), [("schema", NewerSchema), ("signature", CannotSign)])
 def test_a_pointer_of_a_newer_schema_or_a_signed_one_is_not_changed(
     memory: MemoryStore, change: str, error: type[PublishingError]
 ) -> None:
