@@ -6,11 +6,13 @@ from typing import Any
 
 from pydantic import BaseModel, SecretStr
 
+from daemon.cli import codes
+from daemon.cli.app import build
 from daemon.settings import PREFIX, Settings
 
 HERE = Path(__file__).parent
 
-_HEAD = """\
+_SETTINGS_HEAD = """\
 # Settings
 
 Made from `daemon/settings.py` by `python docs/generate.py`.
@@ -35,9 +37,33 @@ token_file = "/run/secrets/rebundle-token"
 """
 
 
+_CLI_HEAD = """\
+# The command line
+
+Made from the command's own help by `python docs/generate.py`.
+
+Every verb acts on the bucket by itself, by the same compare-and-swap as the daemon, whether or not one runs; the bucket
+is `--bucket`, else `REBUNDLE_BUCKET`, else the settings file's, else `var/bucket`. Data goes to standard output, prose
+to standard error. `-o json` and `-o yaml` print one document whose `schemaVersion` is 1: within a version fields are
+only added. There are no colours where standard output is no terminal, with `--no-color`, or with `NO_COLOR` set.
+
+## Exit codes
+
+| code | meaning |
+| --- | --- |
+"""
+
+
+def cli_page() -> str:
+    """The reference of every verb."""
+    table = "".join(f"| {code} | {words} |\n" for code, words in codes.MEANINGS.items())
+    verbs = build().generate_docs(output_format="markdown", recursive=True, heading_level=2)
+    return f"{_CLI_HEAD}{table}\n{verbs.strip()}\n"
+
+
 def settings_page() -> str:
     """The reference of all settings."""
-    return _HEAD + "".join(
+    return _SETTINGS_HEAD + "".join(
         f"| `{name}` | `{variable}` | {default} | {words} |\n" for name, variable, default, words in rows()
     )
 
@@ -61,3 +87,4 @@ def _row(path: tuple[str, ...], field: Any) -> tuple[str, str, str, str]:
 
 if __name__ == "__main__":
     (HERE / "settings.md").write_text(settings_page())
+    (HERE / "cli.md").write_text(cli_page())

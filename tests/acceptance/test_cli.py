@@ -2,7 +2,6 @@
 
 import json
 import os
-import runpy
 import signal
 import subprocess
 import sys
@@ -164,9 +163,3 @@ def test_a_daemon_that_is_not_there_is_exit_6(rebundle: Command) -> None:
 
     assert result.code == 6
     assert "0 of 1 events were taken" in result.err
-
-
-def test_the_reference_in_the_documentation_is_what_help_says() -> None:
-    generated = runpy.run_path(str(ROOT / "docs/generate_cli.py"))["document"]()
-
-    assert (ROOT / "docs/cli.md").read_text(encoding="utf-8") == generated, "run: python docs/generate_cli.py"

@@ -18,6 +18,10 @@ def test_settings_page_is_what_the_settings_say():
     assert (ROOT / "docs/settings.md").read_text() == generator().settings_page(), "run: python docs/generate.py"
 
 
+def test_command_line_page_is_what_help_says():
+    assert (ROOT / "docs/cli.md").read_text() == generator().cli_page(), "run: python docs/generate.py"
+
+
 def test_every_setting_says_what_it_means():
     assert [name for name, _, _, words in generator().rows() if not words] == []
 
