@@ -5,6 +5,7 @@
 #   make test ARGS='-k journal -x'   arguments for pytest
 
 PYTHON ?= python3
+MINUTES ?= 5
 ARGS ?=
 UV := uv==0.13.9
 
@@ -14,10 +15,10 @@ stamp := .venv/set-up-$(python_version)
 run := .venv/bin/python
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo run test check audit bench lock clean
+.PHONY: help setup demo run test check audit bench crash-long lock clean
 
 help: ## show the verbs
-	@sed -n 's/^\([a-z]*\):.*## /\1\t/p' Makefile | expand -t 10
+	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' Makefile | expand -t 12
 
 setup: $(stamp) ## make .venv from the hash-pinned lock, leave .venv/bin/rebundle
 
@@ -56,6 +57,9 @@ audit: setup ## known vulnerabilities of what is installed at run time
 bench: setup ## the benchmarks
 	@if [ -z "$$(find tests/benchmarks -name '*.py' 2>/dev/null)" ]; then echo 'no benchmarks yet'; \
 	 else $(run) -m pytest tests/benchmarks --benchmark-only $(ARGS); fi
+
+crash-long: setup ## random kills under load for MINUTES, with figures
+	REBUNDLE_CRASH_MINUTES=$(MINUTES) $(run) -m pytest tests/acceptance/test_random_kills.py -q -s
 
 # Universal: one lock with markers serves every Python from 3.11 on. It has the hashes of all wheels and of the
 # source, and no address, so that it installs from whatever index pip is configured for.

@@ -22,13 +22,15 @@ import sys
 import threading
 import time
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from daemon import settings, wiring
 from daemon.stores.directory import DirectoryStore
 from daemon.stores.filesystem import FileSystem, RealFileSystem
+from events.model import Event
 from events.source import EventSource
 from tests.builders_runtime import InlineRuntime
 from tests.support.crashes import OVERRIDDEN, STORIES, Story, UnsyncedFileSystem, Worksite, normal, read_whole
@@ -93,7 +95,7 @@ def in_child(work: Callable[[], None]) -> int:
         return child
     try:
         work()
-    except BaseException:
+    except BaseException:  # noqa: BLE001  # told to the parent by its exit code
         traceback.print_exc()
         os._exit(1)
     os._exit(0)
@@ -113,6 +115,10 @@ def play(site: Worksite, story: Story, n: int, accepted: Path) -> None:
         executioner.boundary()
 
     asyncio.run(work())
+
+
+def recover(site: Worksite, again: Sequence[Event]) -> None:
+    asyncio.run(site.work(send=again))
 
 
 class Watch:
@@ -136,7 +142,7 @@ class Watch:
         runtime = InlineRuntime()
         try:
             found = asyncio.run(read_whole(DirectoryStore(self._site.bucket, runtime), runtime))
-        except Exception as error:
+        except Exception as error:  # noqa: BLE001  # whatever it is, no reader may meet it
             self.torn.append(repr(error))
         else:
             self.reads += found is not None
@@ -151,20 +157,20 @@ def kill_at_every_boundary(folder: Path, story: Story) -> dict[str, Any]:
 
     assert run(lambda: site.prepare(story)) == 0
     site.keep(aside)
-    assert run(lambda: play(site, story, 0, accepted)) == 0
+    assert run(partial(play, site, story, 0, accepted)) == 0
     expected = normal(site.account())
     killed, unaccepted, wrong = 0, 0, []
     while True:
         site.restore(aside)
         accepted.unlink(missing_ok=True)
-        code = run(lambda: play(site, story, killed + 1, accepted))
+        code = run(partial(play, site, story, killed + 1, accepted))
         if code != -signal.SIGKILL:
             break
         killed += 1
         # Who has got no answer sends again; who has got one never does.
         again = () if accepted.exists() else story.events
         unaccepted += bool(again)
-        recovery = run(lambda: asyncio.run(site.work(send=again)))
+        recovery = run(partial(recover, site, again))
         found = normal(site.account())
         if recovery or found != expected or (story.before and site.override.read_bytes() != OVERRIDDEN):
             wrong.append({"boundary": killed, "recovery": recovery, "found": found})

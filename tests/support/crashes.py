@@ -172,7 +172,7 @@ class Worksite:
                 stop = Stop()
                 async with asyncio.timeout(limit), asyncio.TaskGroup() as group:
                     group.create_task(worker.run(stop))
-                    while (await journal.backlog()).events or not await _in_step(bucket):
+                    while (await journal.backlog()).events or not await _in_step(bucket):  # noqa: ASYNC110  # both are files
                         await asyncio.sleep(0.005)
                     stop.request("done")
 
@@ -281,8 +281,11 @@ async def check_history(reader: Reader, pointer: Pointer) -> None:
     assert sequences == list(range(1, pointer.sequence + 1)), sequences
 
 
-async def read_whole(store: ObjectStore, runtime: Runtime, scope: Scope = GOLDEN) -> Pointer | None:
-    """Pointer, then the manifest and the archive of all it names, as a reader does who knows nothing yet.
+async def read_whole(
+    store: ObjectStore, runtime: Runtime, scope: Scope = GOLDEN, *, retained: bool = True
+) -> Pointer | None:
+    """Pointer, then the manifest and the archive of all it names (or of live and desired), as a reader does who knows
+    nothing yet.
 
     None while nothing is published. Raises a PublishingError for whatever is not whole.
     """
@@ -291,7 +294,8 @@ async def read_whole(store: ObjectStore, runtime: Runtime, scope: Scope = GOLDEN
         pointer = (await reader.existing(scope)).pointer
     except NotFound:
         return None
-    for publication in {each.id: each for each in (pointer.live, pointer.desired, *pointer.retained) if each}.values():
+    named = (pointer.live, pointer.desired, *(pointer.retained if retained else ()))
+    for publication in {str(each.id): each for each in named if each}.values():
         await reader.files(scope, publication)
     return pointer
 
