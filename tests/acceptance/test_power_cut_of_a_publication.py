@@ -28,7 +28,7 @@ from renderers.bundle import Renderer
 from renderers.model import RenderDefaults
 from tests.builders_runtime import InlineRuntime
 from tests.support.crashes import OVERRIDDEN, OVERRIDE, STORIES, Story, read_whole
-from tests.support.filesystems import Mark, Operation, RecordingFileSystem, Sync, SyncFolder
+from tests.support.filesystems import Link, Mark, Operation, RecordingFileSystem, Rename, Sync, SyncFolder
 from tests.support.powercut import CrashState, SimulatedDisk, crash_states
 from tests.support.scenes import GOLDEN, Watcher
 
@@ -135,6 +135,15 @@ class Recorded:
     log: Log = field(default_factory=list)
 
     @property
+    def begin(self) -> int:
+        return self.log.index(Mark("begin"))
+
+    @property
+    def publication(self) -> Log:
+        """The steps of what is cut short."""
+        return self.log[self.begin :]
+
+    @property
     def waiting(self) -> list[Delivery]:
         return deliveries(self.story.events, 1 + len(self.story.before))
 
@@ -194,8 +203,7 @@ class Recorded:
 
     @property
     def _settlements(self) -> int:
-        marks = [step.label for step in self.log if isinstance(step, Mark)]
-        return marks[marks.index("begin") :].count("settled")
+        return self.publication.count(Mark("settled"))
 
 
 def recorded(story: Story) -> Recorded:
@@ -254,15 +262,47 @@ def names_of_the_folders_to_the_root(operation: Operation | Mark) -> bool:
     ids=lambda value: getattr(value, "__name__", value),
 )
 def test_a_kind_of_sync_that_is_left_out_is_missed(story: str, left_out: Callable[[Operation | Mark], bool]) -> None:
-    async def first_violation() -> str:
-        begin = made.log.index(Mark("begin"))
-        shortened = [step for at, step in enumerate(made.log) if at < begin or not left_out(step)]
-        assert len(shortened) < len(made.log)
-        async for said in made.violations(shortened):
+    made = recorded(named(story))
+
+    assert first_violation(made, [step for step in made.publication if left_out(step)]) != ""
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("story", "file"),
+    [
+        ("a_newer_state", "bundle.tar.gz"),
+        ("a_newer_state", "manifest.json"),
+        ("a_newer_state", "pointer.json"),
+        ("a_newer_state", "models.txt"),
+        ("the_first_publication_of_a_scope", "nginx.conf"),
+    ],
+)
+def test_the_sync_of_one_file_that_is_left_out_is_missed(story: str, file: str) -> None:
+    """Of names, and of tags, no single one can be missed here: the next write syncs the folder again, or the next pass
+    repairs the file. The store's own test misses each of them."""
+    made = recorded(named(story))
+    staged = {step.source for step in made.publication if isinstance(step, Link | Rename) and step.target.name == file}
+    staged -= {
+        step.source for step in made.publication if isinstance(step, Link | Rename) and ".rebundle" in step.target.parts
+    }
+    syncs = [step for step in made.publication if isinstance(step, Sync) and step.path in staged]
+
+    assert len(syncs) == 1
+    assert first_violation(made, syncs) != ""
+
+
+def first_violation(made: Recorded, left_out: Sequence[Operation | Mark]) -> str:
+    """The first broken promise of a publication without these steps; an empty text if there is none."""
+
+    async def first() -> str:
+        async for said in made.violations(
+            [*made.log[: made.begin], *(step for step in made.publication if step not in dropped)]
+        ):
             if said:
                 return said
         return ""
 
-    made = recorded(named(story))
-
-    assert asyncio.run(first_violation()) != ""
+    dropped = set(left_out)
+    assert dropped
+    return asyncio.run(first())
