@@ -360,7 +360,7 @@ class Pipeline:
             late=planned.late,
             files=files,
             renderer=RENDERER_VERSION,
-            templates=bundle.TEMPLATES_DIGEST,
+            templates=bundle.templates_digest(),
             events=events,
         )
 

@@ -7,7 +7,7 @@ Whether the result says what the composition says is `gate`'s to judge, not ours
 
 import json
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Final
+from typing import Final
 
 from renderers import compose, download, example, readme, router, templates, yaml
 from renderers.cache import Cache
@@ -24,18 +24,6 @@ from renderers.model import (
 )
 
 RENDERER_VERSION: Final = "1"
-TEMPLATES_DIGEST: str
-"""sha256, in hex, of the template files; read when first asked for, not at import."""
-
-if not TYPE_CHECKING:
-
-    def __getattr__(name: str) -> str:
-        """The constants that cost something."""
-        if name == "TEMPLATES_DIGEST":
-            return templates.digest()
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-
-
 STAMP_PATH: Final = "base/.rebundle.json"
 SIGNATURE_PATH: Final = "base/bundle/proxy/bundle-signature.yaml"
 MONITORING_PATH: Final = "base/bundle/monitoring.txt"
@@ -78,6 +66,11 @@ class Fixed:
     router: bytes
     proxy: bytes
     footer: bytes
+
+
+def templates_digest() -> str:
+    """sha256, in hex, of the template files."""
+    return templates.digest()
 
 
 class Renderer:

@@ -109,7 +109,7 @@ def render_checked(given: Input, defaults: RenderDefaults) -> tuple[RenderedFile
 
 
 def _same_renderer(recorded: Manifest) -> bool:
-    return (recorded.renderer, recorded.templates) == (bundle.RENDERER_VERSION, bundle.TEMPLATES_DIGEST)
+    return (recorded.renderer, recorded.templates) == (bundle.RENDERER_VERSION, bundle.templates_digest())
 
 
 def _of_event(body: bytes) -> Input:

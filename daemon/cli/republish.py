@@ -64,7 +64,7 @@ async def rendered_anew(opened: Session, scope: Scope, current: Publication) -> 
         late=False,
         files=await opened.runtime.offload(rendering.render, composition, stamp),
         renderer=bundle.RENDERER_VERSION,
-        templates=bundle.TEMPLATES_DIGEST,
+        templates=bundle.templates_digest(),
         events=manifest.events,
     )
 

@@ -84,7 +84,7 @@ class PublishedBucket:
             late=late,
             files=files,
             renderer=RENDERER_VERSION,
-            templates=bundle.TEMPLATES_DIGEST,
+            templates=bundle.templates_digest(),
             events=(event,),
         )
         return await self.publisher.store_state(composition.scope, described)

@@ -35,6 +35,13 @@ def test_a_batch_ends_before_the_state_that_would_be_one_too_many():
     assert len(batch.changes) == desired.MOST_STATES
 
 
+def test_a_batch_that_takes_all_keeps_every_outcome():
+    waiting = changes(state_event(1), model_event("m"))
+    batch = batches.first(waiting, {Position("journal:x", 9): DEAD})
+
+    assert (len(batch.changes), batch.outcomes) == (2, {Position("journal:x", 9): DEAD})
+
+
 def test_outcomes_behind_the_end_of_a_batch_wait_for_their_turn():
     waiting = [each for each in changes(state_event(1), rollback_event("r", "state-1"), state_event(2)) if each]
     batch = batches.first(waiting, {Position("journal:x", 9): DEAD})

@@ -540,6 +540,35 @@ def test_events_that_change_nothing_do_not_touch_the_pointer(journal_path, store
     scenario(journal_path, store, play)
 
 
+@pytest.mark.parametrize("suffix", range(7))
+def test_any_suffix_delivered_again_in_order_changes_nothing(journal_path, store, suffix):
+    """A crash before settling, at any point: protocol 2. Model events would fold anew onto what came later."""
+
+    async def play(scene: Scene):
+        events = [
+            state_event(1),
+            model_event("a", "101", "9"),
+            complete_model_event("b", "104", scopes=[GOLDEN]),
+            state_event(2, version="8"),
+            model_event("c", "101", "7", updated=True),
+            rollback_event("r", "state-1"),
+        ]
+        await scene.accept(*events)
+        delivered = [await scene.journal.next() for _ in events]
+        done: frozenset = frozenset()
+        while waiting := [each for each in delivered if each.position not in done]:
+            done |= await scene.pipeline.process(GOLDEN, waiting)
+        before = await scene.pointer()
+        again = delivered[suffix:]
+        while again:
+            settled = await scene.pipeline.process(GOLDEN, again)
+            again = [each for each in again if each.position not in settled]
+
+        assert await scene.pointer() == before
+
+    scenario(journal_path, store, play)
+
+
 def test_more_models_than_a_network_may_hold_are_published_with_a_warning(journal_path, store):
     async def play(scene: Scene):
         document = composition_document(901, bundle=OTHER.bundle, target=OTHER.target)
