@@ -4,9 +4,11 @@ The boundaries are those of the bucket's disk and of the journal's writes; how t
 `entry` and `tests.support.crashes`. A disk in memory, where there is one, makes it quick: no kill can tell the difference.
 """
 
+import asyncio
 import json
 import os
 import shutil
+import signal
 import subprocess
 import sys
 import tempfile
@@ -16,7 +18,11 @@ from typing import Any
 
 import pytest
 
-from tests.support.crashes import STORIES, Story
+from daemon.stores.directory import DirectoryStore
+from tests.builders_runtime import InlineRuntime
+from tests.support.crashes import STORIES, Story, read_whole, until_in_step
+from tests.support.daemon_process import DaemonProcess, outcomes, post, until_settled
+from tests.support.scenes import GOLDEN
 
 PROJECT = Path(__file__).parents[2]
 IN_MEMORY = Path("/dev/shm")
@@ -34,7 +40,9 @@ def folder(tmp_path: Path) -> Iterator[Path]:
 
 def kills(folder: Path, story: Story) -> dict[str, Any]:
     command = [sys.executable, "-m", "tests.acceptance.entry", "kills", str(folder), story.name]
-    run = subprocess.run(command, cwd=PROJECT, capture_output=True, text=True, timeout=600, check=False)
+    # A killed process tells no coverage; measuring it would only slow it down.
+    env = {name: value for name, value in os.environ.items() if not name.startswith("COVERAGE_")}
+    run = subprocess.run(command, cwd=PROJECT, env=env, capture_output=True, text=True, timeout=600, check=False)
     assert run.returncode == 0, run.stderr
     return json.loads(run.stdout)
 
@@ -54,3 +62,27 @@ def test_a_kill_at_any_write_loses_nothing_tears_nothing_and_ends_the_same(folde
     assert found["wrong"] == [], found["expected"]
     assert found["expected"]["waits"] == 0
     assert set(found["expected"]["outcomes"]) == {each.id for each in (*story.before, *story.events)}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("boundary", [1, 30, 60, 150, 300, 420])
+def test_the_whole_daemon_killed_in_a_publication_goes_on_at_its_next_start(tmp_path: Path, boundary: int) -> None:
+    """The same over HTTP, process by process: a few boundaries, for each takes seconds."""
+    bucket, journal, story = tmp_path / "bucket", tmp_path / "journal.db", STORIES[0]
+    entry = (sys.executable, "-m", "tests.acceptance.entry", "daemon", str(bucket), str(journal), str(boundary))
+    with DaemonProcess(bucket, journal, tmp_path / "killed.log", command=entry) as killed:
+        answer = post(killed.port(), *story.events)
+        assert answer is not None
+        assert answer.status == 202
+        assert killed.ended() == -signal.SIGKILL
+    with DaemonProcess(bucket, journal, tmp_path / "next.log") as daemon:
+        daemon.port()
+        until_settled(daemon, journal)
+        asyncio.run(until_in_step(bucket, [GOLDEN]))
+        assert daemon.stop() == 0
+
+    told = outcomes(journal, [each.id for each in story.events])
+    assert [outcome and outcome.kind for lanes in told.values() for outcome in lanes.values()] == ["published"]
+    pointer = asyncio.run(read_whole(DirectoryStore(bucket, InlineRuntime()), InlineRuntime()))
+    assert pointer is not None
+    assert (pointer.sequence, pointer.live and pointer.live.state) == (1, "state-1")

@@ -153,7 +153,7 @@ def test_random_kills_under_load_lose_nothing(tmp_path: Path) -> None:
     told = outcomes(journal, [event.id for event in accepted])
     lost = [event_id for event_id, lanes in told.items() if not all(map(is_done, lanes.values())) or len(lanes) != 1]
     print(
-        f"seed {seed}: {SECONDS:.0f} s, {run.kills} kills, {len(accepted)} events accepted ({run.resent} times sent again), "
+        f"seed {seed}: {SECONDS:.0f} s, {run.kills} kills, {len(accepted)} events accepted ({run.resent} tries without an answer), "
         f"{len(lost)} lost, {run.reads} reads, {len(run.torn)} torn; start until the next event is accepted: "
         f"median {statistics.median(run.recoveries):.2f} s, longest {max(run.recoveries):.2f} s"
     )

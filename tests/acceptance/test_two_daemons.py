@@ -4,21 +4,19 @@ import asyncio
 import itertools
 import random
 import threading
-import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
 
-from daemon.publishing.livetree import LiveTree
 from daemon.publishing.pointer import Entry, Pointer
 from daemon.publishing.reader import Reader
 from daemon.stores.directory import DirectoryStore
 from events.model import Event, OutcomeKind
 from renderers.model import Scope
 from tests.builders_runtime import InlineRuntime
-from tests.support.crashes import check_history, read_whole
+from tests.support.crashes import check_history, read_whole, until_in_step
 from tests.support.daemon_process import DaemonProcess, clean_log, outcomes, post, until_settled
 from tests.support.scenes import complete_model_event, model_event, state_event
 
@@ -73,7 +71,7 @@ def test_two_daemons_on_one_bucket_leave_one_history_without_gaps_and_settle_all
                 until_settled(daemons[at], journals[at])
 
         together(publish)
-        asyncio.run(until_in_step(bucket))
+        asyncio.run(until_in_step(bucket, SCOPES))
         assert [daemon.stop() for daemon in daemons] == [0, 0]
 
     pointers = asyncio.run(checked_pointers(bucket))
@@ -137,17 +135,6 @@ def send(port: int, events: Sequence[Event]) -> None:
         answer = post(port, each)
         assert answer is not None
         assert answer.status == 202, answer.body
-
-
-async def until_in_step(bucket: Path, seconds: float = 60) -> None:
-    runtime = InlineRuntime()
-    store = DirectoryStore(bucket, runtime)
-    live_tree = LiveTree(store, Reader(store, runtime))
-    deadline = time.monotonic() + seconds
-    for scope in SCOPES:
-        while not (await live_tree.survey(scope)).in_step:
-            assert time.monotonic() < deadline, f"the live tree of {scope} stays behind"
-            await asyncio.sleep(0.05)
 
 
 async def checked_pointers(bucket: Path) -> dict[Scope, tuple[Pointer, tuple[Entry, ...]]]:

@@ -8,6 +8,7 @@ import asyncio
 import hashlib
 import json
 import shutil
+import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,6 +19,7 @@ from daemon.lifecycle import Stop
 from daemon.pipeline import Pipeline, Rendering
 from daemon.publishing import layout
 from daemon.publishing.errors import NotFound
+from daemon.publishing.livetree import LiveTree
 from daemon.publishing.pointer import Pointer, Publication
 from daemon.publishing.reader import Reader
 from daemon.runtime import Runtime
@@ -273,6 +275,18 @@ def _told(publication: Publication | None) -> Any:
     if publication is None:
         return None
     return publication.state, str(publication.revision), publication.kind, publication.composition
+
+
+async def until_in_step(bucket: Path, scopes: Sequence[Scope], seconds: float = 60) -> None:
+    """Returns when the live tree of each scope follows its pointer."""
+    runtime = InlineRuntime()
+    store = DirectoryStore(bucket, runtime)
+    live_tree = LiveTree(store, Reader(store, runtime))
+    deadline = time.monotonic() + seconds
+    for scope in scopes:
+        while not (await live_tree.survey(scope)).in_step:
+            assert time.monotonic() < deadline, f"the live tree of {scope} stays behind"
+            await asyncio.sleep(0.05)
 
 
 async def check_history(reader: Reader, pointer: Pointer) -> None:

@@ -30,7 +30,8 @@ class DaemonProcess:
 
     def __init__(self, bucket: Path, journal: Path, log: Path, command: Sequence[str] = ()) -> None:
         place = ("--bucket", str(bucket), "--journal", str(journal), "--listen", "127.0.0.1:0")
-        kept = {name: value for name, value in os.environ.items() if not name.startswith("REBUNDLE_")}
+        # A killed process tells no coverage; measuring it would only slow it down.
+        kept = {name: value for name, value in os.environ.items() if not name.startswith(("REBUNDLE_", "COVERAGE_"))}
         given = {
             "PYTHONPATH": str(PROJECT),
             "REBUNDLE_PUBLISH__LIVE_TREE_SECONDS": "1",
