@@ -54,7 +54,7 @@ def test_a_kill_at_any_write_loses_nothing_tears_nothing_and_ends_the_same(folde
     print({each: found[each] for each in ("kills", "unaccepted", "reads")})
 
     assert found["end"] == 0, "the last one was not killed, and ended well"
-    assert found["kills"] > 40
+    assert found["kills"] > 20
     # Before the append nothing was promised; after it, the acceptance stands though its answer may be lost.
     assert found["unaccepted"] == 2
     assert found["reads"] > found["kills"]
@@ -65,7 +65,7 @@ def test_a_kill_at_any_write_loses_nothing_tears_nothing_and_ends_the_same(folde
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("boundary", [1, 30, 60, 150, 300, 420])
+@pytest.mark.parametrize("boundary", [1, 20, 60, 100, 130])
 def test_the_whole_daemon_killed_in_a_publication_goes_on_at_its_next_start(tmp_path: Path, boundary: int) -> None:
     """The same over HTTP, process by process: a few boundaries, for each takes seconds."""
     bucket, journal, story = tmp_path / "bucket", tmp_path / "journal.db", STORIES[0]
