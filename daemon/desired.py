@@ -67,6 +67,8 @@ class Planned:
     late: bool
     deliveries: tuple[Delivery, ...]
     """The events it came of, in order."""
+    skipped: tuple[Delivery, ...] = ()
+    """Model events that it replaced before anything of them was published."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -192,12 +194,12 @@ def plan(standing: Standing, batch: Sequence[tuple[Delivery, StateCreated | Mode
     publications: list[Planned] = []
     moves: list[Delivery] = []  # model events since the last state that moved the composition
 
-    def supersede(state: str) -> None:
-        for skipped in moves:
-            outcomes[skipped.position] = Outcome(
-                OutcomeKind.SUPERSEDED, f"replaced by state {state} before it was published"
-            )
+    def skip_moves(state: str) -> tuple[Delivery, ...]:
+        skipped = tuple(moves)
         moves.clear()
+        said = Outcome(OutcomeKind.SUPERSEDED, f"replaced by state {state} before it was published")
+        outcomes.update({each.position: said for each in skipped})
+        return skipped
 
     for delivery, change in batch:
         step = fold(standing, change)
@@ -215,8 +217,7 @@ def plan(standing: Standing, batch: Sequence[tuple[Delivery, StateCreated | Mode
                 standing = step.standing
                 assert isinstance(change, StateCreated)
                 assert state is not None
-                supersede(state)
-                publications.append(_explicit(change, delivery, late=False))
+                publications.append(_explicit(change, delivery, late=False, skipped=skip_moves(state)))
             case _:
                 assert_never(step)
     if moves:
@@ -224,7 +225,7 @@ def plan(standing: Standing, batch: Sequence[tuple[Delivery, StateCreated | Mode
     return Plan(standing, tuple(publications), outcomes)
 
 
-def _explicit(change: StateCreated, delivery: Delivery, *, late: bool) -> Planned:
+def _explicit(change: StateCreated, delivery: Delivery, *, late: bool, skipped: tuple[Delivery, ...] = ()) -> Planned:
     return Planned(
         composition=change.composition,
         state=change.state,
@@ -233,6 +234,7 @@ def _explicit(change: StateCreated, delivery: Delivery, *, late: bool) -> Planne
         kind="explicit",
         late=late,
         deliveries=(delivery,),
+        skipped=skipped,
     )
 
 

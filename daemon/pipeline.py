@@ -159,6 +159,7 @@ class Pipeline:
         unexplained = [each for each in passed if each.position not in recorded]
         published = await self._published(scope, pointer, unexplained) if unexplained else {}
         superseded = Outcome(OutcomeKind.SUPERSEDED, "the scope has moved past it")
+        # What was recorded says more than a manifest, which lists late and withheld states like any other.
         return {
             each.position: recorded.get(each.position) or published.get(each.position) or superseded for each in passed
         }
@@ -172,7 +173,7 @@ class Pipeline:
         for manifest in await self._reader.manifests(scope, reversed(pointer.retained)):
             for event in manifest.events:
                 position = wanted.get((event.intake, event.source, event.id))
-                if position is not None and position not in found:
+                if position is not None and position not in found and not event.skipped:
                     found[position] = Outcome(OutcomeKind.PUBLISHED, f"published as {manifest.state}", manifest.state)
         return found
 
@@ -264,8 +265,8 @@ class Pipeline:
             except (NotFound, Refused) as error:
                 refusal = Outcome(OutcomeKind.DEAD_LETTERED, str(error))
         if following is None:
-            assert refusal is not None
-            outcomes[delivery.position] = refusal
+            already = Outcome(OutcomeKind.IGNORED, f"live is {request.to_state} and held already", request.to_state)
+            outcomes[delivery.position] = refusal or already
         else:
             said = Outcome(OutcomeKind.PUBLISHED, f"live is {request.to_state}, held", request.to_state)
             outcomes[delivery.position] = said
@@ -281,7 +282,10 @@ class Pipeline:
         try:
             return await self._publisher.swap(scope, base, following)
         except PointerMoved:
-            await self._source.withdraw(str(scope), list(outcomes))
+            # An earlier try of ours, given up as unknown, may be what moved it: then these outcomes are its own.
+            inputs = (await self._reader.pointer(scope)).pointer.inputs
+            lost = [each for each in outcomes if each.offset > inputs.get(each.instance, -1)]
+            await self._source.withdraw(str(scope), lost)
             raise
 
     # -- what a fold starts from
@@ -317,16 +321,14 @@ class Pipeline:
             if not name.startswith("derived-")
         }
         forgotten = sorted(named - set(retained), key=str)
-        for name in forgotten:
-            known.add(await self._named(scope, name) if numbers else Known(name.state, None, None))
+        if numbers:
+            known |= {
+                Known(each.state, each.revision.producer, each.composition_digest)
+                for each in await self._reader.named_manifests(scope, forgotten)
+            }
+        told = {each.state for each in known}
+        known |= {Known(name.state, None, None) for name in forgotten if name.state not in told}
         return Lineage(tuple(sorted(known, key=lambda each: (each.state, each.producer or 0))))
-
-    async def _named(self, scope: Scope, name: PublicationId) -> Known:
-        try:
-            manifest = await self._reader.named_manifest(scope, name)
-        except NotFound:
-            return Known(name.state, None, None)
-        return Known(name.state, manifest.revision.producer, manifest.composition_digest)
 
     # -- rendering
 
@@ -337,7 +339,7 @@ class Pipeline:
             await self._rendered(
                 planned,
                 Revision(producer=planned.producer, derived=planned.derived),
-                tuple(map(_described, planned.deliveries)),
+                _provenance(planned),
             )
             for planned in plan.publications
         ]
@@ -374,15 +376,22 @@ def refuse_newer_renderer(scope: Scope, current: Publication) -> None:
         )
 
 
-def _described(delivery: Delivery) -> ManifestEvent:
-    return ManifestEvent(
-        intake=delivery.identity.intake,
-        source=delivery.identity.source,
-        id=delivery.identity.id,
-        type=delivery.event.type,
-        digest=delivery.digest,
-        instance=delivery.position.instance,
-        offset=delivery.position.offset,
+def _provenance(planned: Planned) -> tuple[ManifestEvent, ...]:
+    """The events a state came of, and those it replaced before they were published, in order."""
+    told = [(each, False) for each in planned.deliveries] + [(each, True) for each in planned.skipped]
+    told.sort(key=lambda each: each[0].position.offset)
+    return tuple(
+        ManifestEvent(
+            intake=delivery.identity.intake,
+            source=delivery.identity.source,
+            id=delivery.identity.id,
+            type=delivery.event.type,
+            digest=delivery.digest,
+            instance=delivery.position.instance,
+            offset=delivery.position.offset,
+            skipped=skipped,
+        )
+        for delivery, skipped in told
     )
 
 

@@ -1,8 +1,8 @@
 """What the daemon depends on, told from what is known, for `/readyz` (docs/operations.md).
 
-A store that is away does not make the daemon unready by itself: events are accepted and wait in the journal. What
-makes it unready is what would lose or hide work: a journal that cannot take events, a lane that waits for an operator,
-a renderer whose every result the gate refuses.
+The next request needs the journal, and nothing else: with the bucket away, or a scope waiting for an operator, events
+are accepted and wait, durable, and to take the intake away would lose the events that mend it. So these are told as
+degraded; only a journal that cannot take events makes the daemon unready.
 """
 
 import asyncio
@@ -12,12 +12,13 @@ from typing import Final, Protocol
 from daemon.http.health import Check
 from daemon.outcomes import NeedsOperator
 from daemon.reporting import Reporter
-from daemon.telemetry import Metrics
 from daemon.worker import Worker
 from events.errors import EventError
 from events.journal import Backlog
 
 _ANSWER_SECONDS: Final = 2.0
+_REFUSALS: Final = 3
+"""Renderings refused in a row after which it is the renderer, not an event."""
 
 
 class Log(Protocol):
@@ -31,15 +32,14 @@ class Log(Protocol):
 class Vitals:
     """Implements `daemon.http.health.Readiness`."""
 
-    def __init__(self, journal: Log, worker: Worker, reporter: Reporter, metrics: Metrics) -> None:
+    def __init__(self, journal: Log, worker: Worker, reporter: Reporter) -> None:
         self._journal = journal
         self._worker = worker
         self._reporter = reporter
-        self._metrics = metrics
 
     async def checks(self) -> Sequence[Check]:
         """One for each dependency."""
-        return (await self._journal_check(), self._lanes_check(), self._renderer_check())
+        return (await self._journal_check(), self._dispatch_check(), self._lanes_check(), self._renderer_check())
 
     async def _journal_check(self) -> Check:
         try:
@@ -47,21 +47,28 @@ class Vitals:
                 backlog = await self._journal.backlog()
         except (EventError, TimeoutError) as error:
             return Check("journal", ok=False, detail=str(error) or "does not answer")
-        self._metrics.journal_unsettled_events.set(backlog.events)
-        self._metrics.dead_letters.set(backlog.dead_letters)
+        self._reporter.backlog(backlog)
         return Check("journal", ok=True, detail=f"{backlog.events} waiting, {backlog.dead_letters} dead letters")
 
+    def _dispatch_check(self) -> Check:
+        failure = self._worker.failure
+        if failure is None:
+            return Check("dispatch", ok=True, detail="events are handed out")
+        return Check("dispatch", ok=True, degraded=True, detail="no event is handed out; see the log")
+
     def _lanes_check(self) -> Check:
-        stuck = [lane for lane in self._worker.lanes if isinstance(lane.failure, NeedsOperator)]
+        lanes = self._worker.lanes
+        stuck = [lane for lane in lanes if isinstance(lane.failure, NeedsOperator)]
+        waiting = sum(lane.failure is not None for lane in lanes) - len(stuck)
         if not stuck:
-            waiting = sum(lane.failure is not None for lane in self._worker.lanes)
-            return Check("lanes", ok=True, detail=f"{len(self._worker.lanes)} lanes, {waiting} waiting for the bucket")
+            return Check("lanes", ok=True, degraded=bool(waiting), detail=f"{len(lanes)} lanes, {waiting} try again")
         names = ", ".join(str(lane.scope) for lane in stuck[:5])
-        return Check("lanes", ok=False, detail=f"{len(stuck)} wait for an operator: {names}; see `rebundle status`")
+        detail = f"{len(stuck)} wait for an operator: {names}; see `rebundle status`"
+        return Check("lanes", ok=True, degraded=True, detail=detail)
 
     def _renderer_check(self) -> Check:
-        if self._reporter.gate_refused_last:
-            return Check(
-                "renderer", ok=False, detail="the gate refuses what is rendered; see `rebundle dead-letters list`"
-            )
-        return Check("renderer", ok=True, detail="the gate passes what is rendered")
+        refused = self._reporter.refused_in_a_row
+        if refused < _REFUSALS:
+            return Check("renderer", ok=True, detail="what is rendered passes the gate")
+        detail = f"the last {refused} renderings were refused; see `rebundle dead-letters list`"
+        return Check("renderer", ok=True, degraded=True, detail=detail)

@@ -10,6 +10,7 @@ from daemon.publishing.pointer import Publication
 from daemon.publishing.reader import PointerRead
 from daemon.runtime import Runtime
 from daemon.telemetry import Metrics
+from events.journal import Backlog
 from events.model import Outcome, OutcomeKind
 from events.source import Delivery
 from renderers.model import Scope
@@ -23,13 +24,15 @@ class Reporter:
     def __init__(self, metrics: Metrics, runtime: Runtime) -> None:
         self._metrics = metrics
         self._runtime = runtime
-        self.gate_refused_last = False
-        """Whether the newest thing that was to be published was refused, and nothing published since."""
+        self.refused_in_a_row = 0
+        """Renderings that the gate refused since one passed."""
+        self._lanes: set[str] = set()
 
     def published(self, scope: Scope, read: PointerRead, publications: Sequence[Publication]) -> None:
         """A compare-and-swap was won."""
         pointer = read.pointer
-        self.gate_refused_last = False
+        if publications:
+            self.refused_in_a_row = 0
         self._metrics.publications.labels(str(scope), pointer.kind).inc()
         self._metrics.pointer_sequence.labels(str(scope)).set(pointer.sequence)
         self._metrics.last_publish_timestamp_seconds.labels(str(scope)).set(self._runtime.now().timestamp())
@@ -50,7 +53,7 @@ class Reporter:
 
     def refused_by_gate(self, scope: Scope, state: str, reason: str) -> None:
         """What was rendered is not what its composition says: a fault of ours, seen before anyone else could."""
-        self.gate_refused_last = True
+        self.refused_in_a_row += 1
         log.error("rendering refused by the gate", scope=str(scope), state_id=state, reason=reason)
 
     def crowded(self, scope: Scope, models: int) -> None:
@@ -91,11 +94,24 @@ class Reporter:
             case _:
                 pass
 
-    def waiting(self, scope: str, events: int, oldest: datetime | None) -> None:
-        """A lane's length changed, or time went on."""
-        age = (self._runtime.now() - oldest).total_seconds() if oldest else 0
-        self._metrics.lane_waiting_events.labels(scope).set(events)
-        self._metrics.lane_oldest_event_age_seconds.labels(scope).set(max(age, 0))
+    def backlog(self, backlog: Backlog) -> None:
+        """What waits in the journal, now."""
+        now = self._runtime.now()
+        self._metrics.journal_unsettled_events.set(backlog.events)
+        self._metrics.dead_letters.set(backlog.dead_letters)
+        lanes = {lane.scope: lane for lane in backlog.lanes}
+        self._lanes |= lanes.keys()
+        for scope in self._lanes:
+            lane = lanes.get(scope)
+            age = (now - datetime.fromisoformat(lane.oldest)).total_seconds() if lane else 0
+            self._metrics.lane_waiting_events.labels(scope).set(lane.waiting if lane else 0)
+            self._metrics.lane_oldest_event_age_seconds.labels(scope).set(max(age, 0))
+        oldest = (now - datetime.fromisoformat(backlog.oldest)).total_seconds() if backlog.oldest else 0
+        self._metrics.oldest_event_age_seconds.set(max(oldest, 0))
+
+    def processed(self, seconds: float) -> None:
+        """A batch was settled, in so many seconds from its start."""
+        self._metrics.publish_seconds.observe(seconds)
 
     def failed(self, scope: str) -> None:
         """A try of a lane's batch failed."""

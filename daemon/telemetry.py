@@ -161,6 +161,8 @@ class Metrics:
     publish_seconds: Histogram
     lane_waiting_events: Gauge
     lane_oldest_event_age_seconds: Gauge
+    oldest_event_age_seconds: Gauge
+    """Of all that wait, also of what no lane has yet."""
     lane_failures: Counter
     dead_letters: Gauge
     journal_unsettled_events: Gauge
@@ -193,7 +195,7 @@ class Metrics:
             publish_conflicts=counter("publish_conflicts_total", "Lost compare-and-swaps.", "scope"),
             publish_seconds=Histogram(
                 "rebundle_publish_seconds",
-                "From the start of a batch to its pointer.",
+                "From the start of a batch to its outcomes, settled.",
                 registry=registry,
                 buckets=(0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60),
             ),
@@ -201,6 +203,7 @@ class Metrics:
             lane_oldest_event_age_seconds=gauge(
                 "lane_oldest_event_age_seconds", "Age of the oldest waiting event; 0 when none waits.", "scope"
             ),
+            oldest_event_age_seconds=gauge("oldest_event_age_seconds", "Age of the oldest waiting event of all."),
             lane_failures=counter("lane_failures_total", "Tries of a lane that failed.", "scope"),
             dead_letters=gauge("dead_letters", "Dead letters that nobody has settled."),
             journal_unsettled_events=gauge("journal_unsettled_events", "Events in the journal that have not settled."),

@@ -29,6 +29,7 @@ from daemon.runtime import Runtime
 from daemon.settings import Settings
 from daemon.stores.errors import StoreRefused
 from daemon.stores.filesystem import FileSystem, RealFileSystem
+from daemon.stores.limited import LimitedStore
 from daemon.stores.port import ObjectStore
 from daemon.telemetry import Metrics, configure_logging
 from daemon.worker import Worker
@@ -42,6 +43,7 @@ from renderers.bundle import RENDERER_VERSION, Renderer
 log: structlog.stdlib.BoundLogger = structlog.get_logger(__name__)
 
 _PRUNE_SECONDS: Final = 3600
+_WATCH_SECONDS: Final = 5
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,15 +61,14 @@ class Bucket:
 def open_bucket(
     url: str, runtime: Runtime, filesystem: FileSystem | None = None, *, call_seconds: float = 120
 ) -> Bucket:
-    """The bucket that `url` names: a folder, or file:///folder. A write that takes longer than `call_seconds` counts as
-    lost, and is looked for.
+    """The bucket that `url` names: a folder, or file:///folder; `call_seconds` is the limit of one call to it.
 
     Raises:
         StoreRefused: no store of this kind can be opened here.
     """
-    store = _store(url, runtime, filesystem or RealFileSystem())
+    store = LimitedStore(_store(url, runtime, filesystem or RealFileSystem()), call_seconds)
     reader = Reader(store, runtime)
-    publisher = Publisher(store, reader, runtime, call_seconds=call_seconds)
+    publisher = Publisher(store, reader, runtime)
     live_tree = LiveTree(store, reader)
     return Bucket(store, reader, publisher, live_tree, Operations(reader, publisher, live_tree), runtime)
 
@@ -130,8 +131,11 @@ async def run(
             daemon = await _Daemon.build(settings, version, bucket, journal, stop)
             async with asyncio.TaskGroup() as group:
                 serving = group.create_task(daemon.serve(sock, closing))
-                pruning = group.create_task(_prune(journal, runtime))
-                feeding = group.create_task(manager.feed_watchdog(runtime))
+                timers = [
+                    group.create_task(_prune(journal, runtime)),
+                    group.create_task(_watch(journal, daemon.reporter, runtime)),
+                    group.create_task(manager.feed_watchdog(runtime)),
+                ]
                 working = group.create_task(daemon.worker.run(stop))
                 host, port = sock.getsockname()[:2]
                 announce(f"listening on http://{host}:{port}, bucket {settings.bucket}")
@@ -144,8 +148,8 @@ async def run(
                 # Until here senders were told to come back soon (503): a refused connection would not say that.
                 closing.request("drained")
                 await asyncio.wait([serving])
-                pruning.cancel()
-                feeding.cancel()
+                for timer in timers:
+                    timer.cancel()
         log.info("stopped")
     runtime.close()
 
@@ -155,6 +159,7 @@ class _Daemon:
     """The parts of a running daemon."""
 
     worker: Worker
+    reporter: Reporter
     serve: Callable[[socket.socket, Stop], Coroutine[None, None, None]]
 
     @classmethod
@@ -182,14 +187,14 @@ class _Daemon:
         limits = Limits(most_bytes=http.max_body_bytes, most_events=http.max_batch_events, deepest=http.max_depth)
         app = create_app(
             Intake(journal, runtime, metrics, stop, limits),
-            Vitals(journal, worker, reporter, metrics),
+            Vitals(journal, worker, reporter),
             metrics,
             Credentials(_plain(http.token), _plain(http.rollback_token)),
             RequestLimits(http.max_body_bytes, http.body_seconds, http.max_requests),
             stop=stop,
             version=version,
         )
-        return cls(worker, partial(serve, app))
+        return cls(worker, reporter, partial(serve, app))
 
 
 @dataclass(frozen=True, slots=True)
@@ -212,3 +217,13 @@ async def _prune(journal: Journal, runtime: Runtime) -> None:
         except EventError as error:
             log.warning("journal not pruned", error=str(error))
         await runtime.sleep(_PRUNE_SECONDS)
+
+
+async def _watch(journal: Journal, reporter: Reporter, runtime: Runtime) -> None:
+    """Measure, every few seconds, what waits."""
+    while True:
+        try:
+            reporter.backlog(await journal.backlog())
+        except EventError as error:
+            log.warning("backlog not measured", error=str(error))
+        await runtime.sleep(_WATCH_SECONDS)

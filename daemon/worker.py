@@ -1,16 +1,15 @@
 """The long-running loop: deliveries into lanes, one lane a scope, lanes side by side; and the timers.
 
-A lane takes what waits as one batch and gives it to the pipeline until that succeeds; a lane that waits holds no other
-back. Order within a scope is the order of the source. Stopping is a drain: no new deliveries, the batch under way is
-finished, whatever waits is delivered again at the next start.
+The source keeps what waits; the dispatcher says, in order, which scopes an event goes to, and a lane asks for what
+waits in its scope, up to there. A lane takes that as one batch and gives it to the pipeline until that succeeds; a
+lane that waits holds no other back, and no memory. Order within a scope is the order of the source. Stopping is a
+drain: no new deliveries, the batch under way is finished, whatever waits is delivered again at the next start.
 """
 
 import asyncio
-from collections import deque
 from collections.abc import Awaitable, Callable, Sequence
 from datetime import datetime
 from functools import partial
-from itertools import islice
 from typing import Final, Protocol
 
 import stamina
@@ -18,7 +17,7 @@ import structlog
 
 from daemon import desired, outcomes
 from daemon.lifecycle import Stop
-from daemon.outcomes import NeedsOperator
+from daemon.outcomes import Failure, NeedsOperator
 from daemon.pipeline import Pipeline
 from daemon.publishing.errors import PublishingError
 from daemon.publishing.reader import Reader
@@ -30,15 +29,15 @@ from renderers.model import Scope
 
 log: structlog.stdlib.BoundLogger = structlog.get_logger(__name__)
 
-_MOST_IN_LANES: Final = 20_000
-"""Deliveries held in memory; the source keeps the others."""
+_LISTING_SECONDS: Final = 5.0
+"""How long a listing of scopes may serve; also only for events that were accepted before it began."""
 
 
 class LaneObserver(Protocol):
     """Who is told how lanes do, for metrics. Never fails, never waits."""
 
-    def waiting(self, scope: str, events: int, oldest: datetime | None) -> None:
-        """A lane's length changed, or time went on."""
+    def processed(self, seconds: float) -> None:
+        """A batch was settled, in so many seconds from its start."""
         ...
 
     def failed(self, scope: str) -> None:
@@ -61,40 +60,27 @@ class Patience(Protocol):
 
 
 class Lane:
-    """What waits in one scope, in order."""
+    """One scope's turn to work."""
 
     def __init__(self, scope: Scope) -> None:
         self.scope = scope
-        self.waiting: deque[Delivery] = deque()
-        self.failure: outcomes.Failure | None = None
+        self.failure: Failure | None = None
         """Why its head still waits, after a try that failed."""
         self.busy = False
         """Within a try: stopping waits for its end, not for a wait between two."""
+        self.upto: Position | None = None
+        """The last event that was handed out to it."""
         self._wake = asyncio.Event()
 
-    def put(self, delivery: Delivery) -> None:
-        """Add one at the end."""
-        self.waiting.append(delivery)
+    def extend(self, position: Position) -> None:
+        """One more event goes here; all before it have been handed out."""
+        self.upto = position
         self._wake.set()
 
     async def some(self) -> None:
-        """Returns when something waits."""
-        while not self.waiting:
-            self._wake.clear()
-            await self._wake.wait()
-
-    def head(self) -> Sequence[Delivery]:
-        """The first of those that wait, as many as a batch can have."""
-        return tuple(islice(self.waiting, desired.MOST_EVENTS))
-
-    def remove(self, positions: frozenset[Position]) -> None:
-        """Forget settled ones."""
-        self.waiting = deque(each for each in self.waiting if each.position not in positions)
-
-    @property
-    def oldest(self) -> datetime | None:
-        """When the first that waits was accepted."""
-        return datetime.fromisoformat(self.waiting[0].accepted_at) if self.waiting else None
+        """Returns when something was handed out since the last time."""
+        await self._wake.wait()
+        self._wake.clear()
 
 
 class Worker:
@@ -124,9 +110,10 @@ class Worker:
         self._compared: set[Scope] = set()
         self._lanes: dict[str, Lane] = {}
         self._tasks: dict[str, asyncio.Task[None]] = {}
-        self._room = asyncio.Event()
+        self.failure: Failure | None = None
+        """Why no event is handed out, after a try that failed."""
         self._tried = asyncio.Event()
-        self._listed: tuple[datetime, tuple[str, ...]] | None = None
+        self._listed: tuple[datetime, float, tuple[str, ...]] | None = None
 
     @property
     def lanes(self) -> Sequence[Lane]:
@@ -139,7 +126,6 @@ class Worker:
             idle = [
                 group.create_task(self._dispatch(group, stop)),
                 group.create_task(self._reconcile_now_and_then()),
-                group.create_task(self._watch_lanes()),
             ]
             await stop.wait()
             for task in idle:
@@ -153,12 +139,11 @@ class Worker:
     # -- from the source into lanes
 
     async def _dispatch(self, group: asyncio.TaskGroup, stop: Stop) -> None:
-        await self._until_done("comparing the journal with the bucket", self._compare_with_bucket)
+        await self._until_done("comparing the journal with the bucket", self._compare_with_bucket, self)
         while True:
-            await self._wait_for_room()
             taken: list[Delivery] = []
-            await self._until_done("taking the next event", partial(self._take, taken))
-            await self._until_done("handing out an event", partial(self._hand_out, taken[0], group, stop))
+            await self._until_done("taking the next event", partial(self._take, taken), self)
+            await self._until_done("handing out an event", partial(self._hand_out, taken[0], group, stop), self)
 
     async def _take(self, taken: list[Delivery]) -> None:
         taken.append(await self._source.next())
@@ -196,58 +181,47 @@ class Worker:
             if lane is None:
                 lane = self._lanes[name] = Lane(Scope.parse(name))
                 self._tasks[name] = group.create_task(self._work(lane, stop))
-            lane.put(delivery)
+            lane.extend(delivery.position)
 
     async def _scopes_at(self, accepted: datetime) -> tuple[str, ...]:
-        """The scopes that the bucket has, or that an earlier unsettled event creates.
-
-        A listing that began after the event was accepted serves it as well as a new one.
-        """
-        if self._listed is None or self._listed[0] < accepted:
-            began = self._runtime.now()
-            self._listed = began, tuple(map(str, await self._reader.scopes()))
-        waiting = (name for name, lane in self._lanes.items() if lane.waiting)
-        return tuple(sorted({*self._listed[1], *waiting}))
-
-    async def _wait_for_room(self) -> None:
-        while sum(len(lane.waiting) for lane in self._lanes.values()) >= _MOST_IN_LANES:
-            self._room.clear()
-            await self._room.wait()
+        """The scopes that the bucket has, or that an earlier event may have created: a lane too many ignores it."""
+        now, ticks = self._runtime.now(), self._runtime.monotonic()
+        if self._listed is None or self._listed[0] < accepted or ticks - self._listed[1] > _LISTING_SECONDS:
+            self._listed = now, ticks, tuple(map(str, await self._reader.scopes()))
+        return tuple(sorted({*self._listed[2], *self._lanes}))
 
     # -- one lane
 
     async def _work(self, lane: Lane, stop: Stop) -> None:
         while not stop.is_set:
             await lane.some()
-            await self._until_done(str(lane.scope), partial(self._take_batch, lane, stop), lane)
-            self._observer.waiting(str(lane.scope), len(lane.waiting), lane.oldest)
+            await self._until_done(str(lane.scope), partial(self._empty, lane, stop), lane)
 
-    async def _take_batch(self, lane: Lane, stop: Stop) -> None:
-        """One batch, from the lane to the bucket."""
-        if stop.is_set:
-            return
-        lane.busy = True
-        try:
-            await self._process(lane)
-        finally:
-            lane.busy = False
-            self._tried.set()
+    async def _empty(self, lane: Lane, stop: Stop) -> None:
+        """Batch after batch, until nothing waits."""
+        while not stop.is_set:
+            lane.busy = True
+            try:
+                if not await self._take_batch(lane):
+                    return
+            finally:
+                lane.busy = False
+                self._tried.set()
 
-    async def _process(self, lane: Lane) -> None:
+    async def _take_batch(self, lane: Lane) -> bool:
+        """One batch, from the lane to the bucket; whether there was one."""
         name = str(lane.scope)
-        await self._compare(lane.scope)
-        positions = [each.position for each in lane.head()]
-        # Others may have been put behind them meanwhile: only what was asked about is judged.
-        lane.remove(frozenset(positions) - await self._source.unsettled(name, positions))
-        head = lane.head()
-        self._observer.waiting(name, len(lane.waiting), lane.oldest)
-        if not head:
-            return
         with structlog.contextvars.bound_contextvars(scope=name):
-            lane.remove(await self._pipeline.process(lane.scope, head))
+            await self._compare(lane.scope)
+            waiting = await self._source.waiting(name, lane.upto, desired.MOST_EVENTS)
+            if waiting:
+                began = self._runtime.monotonic()
+                await self._pipeline.process(lane.scope, waiting)
+                self._observer.processed(self._runtime.monotonic() - began)
             lane.failure = None
-            self._room.set()
-            await self._reconcile(lane.scope)
+            if waiting:
+                await self._reconcile(lane.scope)
+        return bool(waiting)
 
     async def _reconcile(self, scope: Scope) -> None:
         """The live tree follows; its failure is the timer's to repair, and no reason to fold again."""
@@ -256,8 +230,8 @@ class Worker:
         except Exception as error:  # noqa: BLE001  # whatever it is, the events are settled
             log.warning("live tree not synced, tried again later", scope=str(scope), error=str(error))
 
-    async def _until_done(self, what: str, work: Callable[[], Awaitable[None]], lane: Lane | None = None) -> None:
-        """Try until it succeeds; each failure is said, and for a lane remembered."""
+    async def _until_done(self, what: str, work: Callable[[], Awaitable[None]], waits: "Lane | Worker") -> None:
+        """Try until it succeeds; each failure is said, and remembered by who waits."""
         tries = stamina.retry_context(
             on=Exception,
             attempts=None,
@@ -271,24 +245,28 @@ class Worker:
                 try:
                     await work()
                 except Exception as error:
-                    await self._failed(what, error, lane)
+                    await self._failed(what, error, waits)
                     raise
+        waits.failure = None
 
-    async def _failed(self, what: str, error: Exception, lane: Lane | None) -> None:
+    async def _failed(self, what: str, error: Exception, waits: "Lane | Worker") -> None:
         failure = outcomes.judge(error)
         if isinstance(failure, NeedsOperator):
-            log.error("waits for an operator, tried again", waits=what, reason=failure.reason, exc_info=error)
+            trace = error if failure != waits.failure else None  # the same trace once is enough
+            log.error("waits for an operator, tried again", waits=what, reason=failure.reason, exc_info=trace)
         else:
             log.warning("waits, tried again", waits=what, reason=failure.reason)
-        if lane is None:
-            return
-        lane.failure = failure
+        waits.failure = failure
+        if isinstance(waits, Lane):
+            await self._note(waits, failure)
+            self._observer.failed(str(waits.scope))
+
+    async def _note(self, lane: Lane, failure: Failure) -> None:
         try:
-            positions = [each.position for each in lane.head()]
-            await self._source.note_failure(str(lane.scope), positions, failure.reason)
+            waiting = await self._source.waiting(str(lane.scope), lane.upto, desired.MOST_EVENTS)
+            await self._source.note_failure(str(lane.scope), [each.position for each in waiting], failure.reason)
         except Exception as unnoted:  # noqa: BLE001  # a note for operators; the failure itself is logged
             log.warning("failure not noted in the journal", error=str(unnoted))
-        self._observer.failed(str(lane.scope))
 
     # -- timers
 
@@ -301,9 +279,3 @@ class Worker:
             except Exception as error:  # noqa: BLE001  # the next round asks again
                 log.warning("bucket not listed", error=str(error))
             await self._runtime.sleep(self._live_tree_seconds * (0.5 + self._runtime.jitter()))
-
-    async def _watch_lanes(self) -> None:
-        while True:
-            for lane in self.lanes:
-                self._observer.waiting(str(lane.scope), len(lane.waiting), lane.oldest)
-            await self._runtime.sleep(5)

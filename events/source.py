@@ -46,8 +46,8 @@ class EventSource(Protocol):
         ...
 
     async def next(self) -> Delivery:
-        """The next delivery in order; waits for one. Never the same one twice in the life of this object,
-        except after `rewind`.
+        """The next delivery in order; waits for one. Never the same one twice in the life of this object, except
+        after `reinstate`.
 
         Raises:
             SourceUnavailable: try again.
@@ -58,8 +58,12 @@ class EventSource(Protocol):
         """Remember which scopes an event goes to, so that a restart asks the same ones. Idempotent."""
         ...
 
-    async def unsettled(self, scope: str, positions: Sequence[Position]) -> frozenset[Position]:
-        """Those of `positions` that still wait in `scope` (an operator may have taken one out)."""
+    async def waiting(self, scope: str, upto: Position | None = None, most: int = 1_000) -> Sequence[Delivery]:
+        """What waits in `scope`, in order, up to a position: what lies behind it may not have been assigned yet.
+
+        The truth at this moment: what an operator has taken out is not in it. Nothing, if `upto` is of another
+        instance.
+        """
         ...
 
     async def recorded(self, scope: str, positions: Sequence[Position]) -> Mapping[Position, Outcome]:

@@ -23,6 +23,8 @@ class Check:
     ok: bool
     detail: str
     """In words for an operator; no secrets, nothing a registry wrote."""
+    degraded: bool = False
+    """Something is wrong that the next request does not need."""
 
 
 class Readiness(Protocol):

@@ -33,6 +33,8 @@ class ManifestEvent(Part):
     digest: str
     instance: str
     offset: int
+    skipped: bool = False
+    """It was folded, and replaced by this state before anything of it was published."""
 
 
 class ArchiveDigests(Part):

@@ -78,9 +78,6 @@ def rollback(state: str, *, discard_newer: bool = False, expected_live: str | No
         if expected_live is not None and (pointer.live is None or pointer.live.state != expected_live):
             raise Refused(f"live is {pointer.live.state if pointer.live else 'nothing'}, not {expected_live}")
         target = find_exactly(pointer, state)
-        already = pointer.live is not None and pointer.live.id == target.id
-        if already and not discard_newer and pointer.hold is not None:
-            return None
         return protocol.rollback(pointer, writing, target, discard_newer=discard_newer)
 
     return verb

@@ -155,12 +155,14 @@ def marker_after(
                 files.pop(path, None)
             case _:
                 pass
-    return Marker(
-        sequence=wanted.sequence,
-        publication=str(wanted.publication.id),
-        status="synced",
-        files=dict(sorted(files.items())),
-    )
+    now = {
+        "sequence": wanted.sequence,
+        "publication": str(wanted.publication.id),
+        "status": "synced",
+        "files": dict(sorted(files.items())),
+    }
+    # What a newer release wrote into the marker stays in it.
+    return marker.model_copy(update=now) if marker else Marker.model_validate(now)
 
 
 def commit_position(changes: Iterable[tuple[int, Sequence[str]]], publication: Publication) -> Commit:

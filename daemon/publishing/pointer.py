@@ -189,7 +189,9 @@ def decode(body: bytes, scope: Scope) -> Pointer:
         document = json.loads(body)
         pointer = Pointer.model_validate(document["signed"])
     except (ValueError, KeyError, TypeError, ValidationError) as error:
-        raise VerificationFailed(f"pointer.json of {scope} cannot be read: {_first_line(error)}") from error
+        raise VerificationFailed(
+            f"pointer.json of {scope} is damaged ({_first_line(error)}): restore the object from an older version of it"
+        ) from error
     if pointer.scope != str(scope):
         raise VerificationFailed(f"pointer.json of {scope} is the one of {pointer.scope}")
     return pointer
@@ -202,4 +204,6 @@ def is_signed(body: bytes) -> bool:
 
 
 def _first_line(error: Exception) -> str:
+    if isinstance(error, KeyError):
+        return f"it has no {error.args[0]!r} part"
     return str(error).splitlines()[0] if str(error) else type(error).__name__

@@ -96,13 +96,18 @@ def rollback(
     *,
     discard_newer: bool = False,
     progress: Progress | None = None,
-) -> Pointer:
+) -> Pointer | None:
     """Live is `target`, held; `desired` goes on by itself, or with `discard_newer` is dropped for `target` as well.
+
+    None: it is so already.
 
     Raises:
         Refused: the target's composition is quarantined.
     """
     _refuse_quarantined(pointer, target)
+    held = pointer.hold is not None
+    if _same(pointer.live, target) and (_same(pointer.desired, target) and not held if discard_newer else held):
+        return None
     hold = None if discard_newer else _hold(writing)
     counters: dict[str, Any] = {}
     if progress is not None:

@@ -47,9 +47,7 @@ class State:
 class Publisher:
     """Writes publications and pointers into one bucket. Safe for many tasks, and beside other daemons."""
 
-    def __init__(self, store: ObjectStore, reader: Reader, runtime: Runtime, *, call_seconds: float = 120) -> None:
-        """After `call_seconds` a store's answer is taken for lost; its thread may still write."""
-        self._call_seconds = call_seconds
+    def __init__(self, store: ObjectStore, reader: Reader, runtime: Runtime) -> None:
         self._store = store
         self._reader = reader
         self._runtime = runtime
@@ -108,20 +106,18 @@ class Publisher:
         """The pointer if the write is known to have won, None if it is safe and needed to send it again."""
         key = layout.pointer(scope)
         try:
-            async with asyncio.timeout(self._call_seconds):
-                if base.version is None:
-                    version = await self._store.create(key, content)
-                else:
-                    version = await self._store.replace(key, content, base.version)
+            if base.version is None:
+                version = await self._store.create(key, content)
+            else:
+                version = await self._store.replace(key, content, base.version)
             return PointerRead(following, version)
-        except (ConditionFailed, ObjectMissing, OutcomeUnknown, StoreUnavailable, TimeoutError):
+        except (ConditionFailed, ObjectMissing, OutcomeUnknown, StoreUnavailable):
             return await self._resolve(scope, base, following)
 
     async def _resolve(self, scope: Scope, base: PointerRead, following: Pointer) -> PointerRead | None:
         try:
-            async with asyncio.timeout(self._call_seconds):
-                now = await self._reader.pointer(scope)
-        except (StoreUnavailable, TimeoutError):
+            now = await self._reader.pointer(scope)
+        except StoreUnavailable:
             return None
         known = None if now.version is None else now.pointer
         match protocol.resolve(known, following.write, base.pointer.sequence):
@@ -148,9 +144,8 @@ class Publisher:
     async def _create_own(self, key: str, content: Content) -> None:
         """Create an object whose bytes nobody else can mean; finding them there is success."""
         try:
-            async with asyncio.timeout(self._call_seconds):
-                await self._store.create(key, content)
-        except (ConditionFailed, OutcomeUnknown, TimeoutError) as error:
+            await self._store.create(key, content)
+        except (ConditionFailed, OutcomeUnknown) as error:
             try:
                 stored = await self._store.get(key)
             except ObjectMissing:

@@ -7,14 +7,15 @@ import asyncio
 import hashlib
 import json
 from collections import OrderedDict
-from collections.abc import Iterable, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Final, Generic, TypeVar
 
 from daemon.publishing import archive, layout, manifest, pointer
 from daemon.publishing.errors import NotFound, PointerLost, VerificationFailed
 from daemon.publishing.manifest import Manifest
-from daemon.publishing.pointer import Entry, Pointer, Publication, PublicationId
+from daemon.publishing.pointer import Chunk, Entry, Older, Pointer, Publication, PublicationId
 from daemon.publishing.protocol import absent
 from daemon.runtime import Runtime
 from daemon.stores.errors import ObjectMissing
@@ -25,6 +26,7 @@ from renderers.model import RenderedFile, Scope
 T = TypeVar("T")
 _MOST_MANIFEST_BYTES: Final = 32 << 20
 _MOST_FILES_BYTES: Final = 32 << 20
+_MOST_CHUNK_BYTES: Final = 8 << 20
 _MOST_READS_AT_ONCE: Final = 8
 
 
@@ -44,6 +46,7 @@ class Reader:
         self._store = store
         self._runtime = runtime
         self._manifests = _Kept[Manifest](_MOST_MANIFEST_BYTES)
+        self._chunks = _Kept[Chunk](_MOST_CHUNK_BYTES)
         self._files = _Kept[tuple[RenderedFile, ...]](_MOST_FILES_BYTES)
 
     async def scopes(self) -> tuple[Scope, ...]:
@@ -109,15 +112,22 @@ class Reader:
         self._manifests.put(publication.manifest_sha256, read, len(body))
         return read
 
-    async def named_manifest(self, scope: Scope, name: PublicationId) -> Manifest:
-        """The manifest of a publication that only history names, so that no digest of it is at hand.
+    async def named_manifests(self, scope: Scope, names: Iterable[PublicationId]) -> Sequence[Manifest]:
+        """The manifests of publications that only history names, so that no digest of them is at hand.
 
-        Raises:
-            NotFound: it is gone.
+        One that is gone is left out.
         """
-        read = manifest.decode(await self._bytes(layout.manifest(scope, name.state, name.attempt)))
+        return await self._side_by_side([partial(self._named_manifest, scope, name) for name in names])
+
+    async def _named_manifest(self, scope: Scope, name: PublicationId) -> Manifest:
+        kept = self._manifests.get(f"{scope} {name}")
+        if kept is not None:
+            return kept
+        body = await self._bytes(layout.manifest(scope, name.state, name.attempt))
+        read = manifest.decode(body)
         if (read.scope, read.state, read.attempt) != (str(scope), name.state, name.attempt):
             raise VerificationFailed(f"the manifest of {name} is the one of {read.scope} {read.state}")
+        self._manifests.put(f"{scope} {name}", read, len(body))
         return read
 
     async def files(self, scope: Scope, publication: Publication) -> tuple[RenderedFile, ...]:
@@ -148,28 +158,39 @@ class Reader:
         entries = current.history
         older = current.older
         while older is not None:
-            body = await self._bytes(older.key)
-            if hashlib.sha256(body).hexdigest() != older.sha256:
-                raise VerificationFailed(f"history chunk {older.key} is not the one its successor means")
-            chunk = pointer.Chunk.model_validate(json.loads(body))
+            chunk = await self._chunk(older)
             entries = (*chunk.entries, *entries)
             older = chunk.older
         return entries
 
+    async def _chunk(self, older: Older) -> Chunk:
+        kept = self._chunks.get(older.sha256)
+        if kept is not None:
+            return kept
+        body = await self._bytes(older.key)
+        if hashlib.sha256(body).hexdigest() != older.sha256:
+            raise VerificationFailed(f"history chunk {older.key} is not the one its successor means")
+        chunk = Chunk.model_validate(json.loads(body))
+        self._chunks.put(older.sha256, chunk, len(body))
+        return chunk
+
     async def manifests(self, scope: Scope, publications: Iterable[Publication]) -> Sequence[Manifest]:
         """The manifests of several publications; one that is gone is left out."""
+        return await self._side_by_side([partial(self.manifest, scope, each) for each in publications])
+
+    async def _side_by_side(self, reads: Iterable[Callable[[], Awaitable[Manifest]]]) -> Sequence[Manifest]:
         gate = asyncio.Semaphore(_MOST_READS_AT_ONCE)
 
-        async def read(publication: Publication) -> Manifest | None:
+        async def found(read: Callable[[], Awaitable[Manifest]]) -> Manifest | None:
             async with gate:
                 try:
-                    return await self.manifest(scope, publication)
+                    return await read()
                 except NotFound:
                     return None
 
         try:
             async with asyncio.TaskGroup() as group:
-                tasks = [group.create_task(read(publication)) for publication in publications]
+                tasks = [group.create_task(found(read)) for read in reads]
         except ExceptionGroup as errors:
             raise errors.exceptions[0] from errors
         return [result for task in tasks if (result := task.result()) is not None]

@@ -153,7 +153,14 @@ class DirectoryStore:
 
     def _replace(self, key: str, content: Content, version: Version) -> Version:
         current = self._expect(key, version)
-        return self._put(key, content, () if current.entry is None else (current.entry,), self._fs.rename)
+
+        def place(staged: Path, path: Path) -> None:
+            # Staging takes many milliseconds, and an editor takes no lock: look once more, as late as can be.
+            if self._body(key) != current.body:
+                raise ConditionFailed(f"{key} was changed while it was being replaced")
+            self._fs.rename(staged, path)
+
+        return self._put(key, content, () if current.entry is None else (current.entry,), place)
 
     def _delete(self, key: str, version: Version) -> None:
         self._expect(key, version)

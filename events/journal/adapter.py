@@ -35,6 +35,7 @@ P = ParamSpec("P")
 T = TypeVar("T")
 
 _DEFAULT_LIMITS = JournalLimits()
+_LAST = 2**62
 
 
 class Journal:
@@ -150,10 +151,11 @@ class Journal:
         for offset in self._offsets([position]):
             await self._call(lanes.assign, self._now(), offset, scopes)
 
-    async def unsettled(self, scope: str, positions: Sequence[Position]) -> frozenset[Position]:
-        """Those that still wait in `scope`."""
-        waiting = await self._call(lanes.unsettled, scope, self._offsets(positions))
-        return frozenset(map(self._position, waiting))
+    async def waiting(self, scope: str, upto: Position | None = None, most: int = 1_000) -> Sequence[Delivery]:
+        """What waits in `scope`, in order, up to a position."""
+        if upto is not None and upto.instance != self._instance:
+            return ()
+        return await self._call(lanes.waiting, self._instance, scope, upto.offset if upto else _LAST, most)
 
     async def recorded(self, scope: str, positions: Sequence[Position]) -> Mapping[Position, Outcome]:
         """Outcomes recorded or settled in `scope`."""

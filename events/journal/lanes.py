@@ -21,13 +21,27 @@ def next_after(db: sqlite3.Connection, instance: str, offset: int) -> Delivery |
     if row is None:
         return None
     scopes = db.execute("SELECT scope FROM lanes WHERE position = ? ORDER BY scope", (row["position"],))
+    return _delivery(row, instance, tuple(lane["scope"] for lane in scopes) if row["assigned"] else None)
+
+
+def waiting(db: sqlite3.Connection, instance: str, scope: str, upto: int, most: int) -> tuple[Delivery, ...]:
+    """What waits in the scope, in order."""
+    rows = db.execute(
+        "SELECT e.* FROM lanes l JOIN events e ON e.position = l.position"
+        " WHERE l.scope = ? AND l.settled_at IS NULL AND l.position <= ? AND e.assigned ORDER BY l.position LIMIT ?",
+        (scope, upto, most),
+    )
+    return tuple(_delivery(row, instance, (scope,)) for row in rows)
+
+
+def _delivery(row: sqlite3.Row, instance: str, scopes: tuple[str, ...] | None) -> Delivery:
     return Delivery(
         event=event_of(row["body"]),
         identity=identity_of(row),
         digest=row["digest"],
         position=Position(instance, row["position"]),
         accepted_at=row["accepted_at"],
-        scopes=tuple(lane["scope"] for lane in scopes) if row["assigned"] else None,
+        scopes=scopes,
         replay_of=replay_of(row, instance),
     )
 
@@ -66,19 +80,6 @@ def add_lanes(db: sqlite3.Connection, now: str, offset: int, scopes: Sequence[st
         rows = [(offset, scope) for scope in scopes]
         db.executemany("INSERT INTO lanes (position, scope) VALUES (?, ?) ON CONFLICT DO NOTHING", rows)
         _acknowledge(db, now, offset)
-
-
-def unsettled(db: sqlite3.Connection, scope: str, offsets: Sequence[int]) -> frozenset[int]:
-    """Those that still wait in the scope: their row does, or nobody has said yet where they go."""
-    rows = _each(
-        db,
-        "SELECT e.position FROM events e LEFT JOIN lanes l ON l.position = e.position AND l.scope = ?"
-        " WHERE e.position = ? AND e.settled_at IS NULL AND l.settled_at IS NULL"
-        " AND (l.position IS NOT NULL OR NOT e.assigned)",
-        scope,
-        offsets,
-    )
-    return frozenset(row["position"] for row in rows)
 
 
 def recorded(db: sqlite3.Connection, scope: str, offsets: Sequence[int]) -> dict[int, Outcome]:

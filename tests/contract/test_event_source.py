@@ -58,15 +58,16 @@ class MemorySource:
     async def assign(self, position, scopes):
         self._scopes.setdefault(position.offset, tuple(sorted(scopes)))
 
-    async def unsettled(self, scope, positions):
-        return frozenset(
-            each
-            for each in positions
-            if each.instance == self.instance
-            and not self._done(each.offset)
-            and scope in self._scopes.get(each.offset, (scope,))
-            and scope not in self._settled[each.offset]
-        )
+    async def waiting(self, scope, upto=None, most=1000):
+        if upto is not None and upto.instance != self.instance:
+            return ()
+        last = upto.offset if upto else len(self._rows)
+        offsets = [
+            offset
+            for offset in range(1, last + 1)
+            if scope in self._scopes.get(offset, ()) and scope not in self._settled[offset]
+        ]
+        return [_delivery(self._rows[at - 1], Position(self.instance, at), (scope,)) for at in offsets[:most]]
 
     async def recorded(self, scope, positions):
         known = {(each, self._outcome(scope, each)) for each in positions if each.instance == self.instance}
@@ -194,8 +195,27 @@ def test_what_has_not_settled_everywhere_is_delivered_again_after_a_restart(play
         await bench.source.settle(TWO, {done: LATE})
         await bench.restart()
         assert [(await bench.source.next()).position for _ in range(2)] == [half, untouched]
-        assert await bench.source.unsettled(ONE, [half, done, untouched]) == {untouched}
-        assert await bench.source.unsettled(TWO, [half, done, untouched]) == {half, untouched}
+        assert {each.position for each in await bench.source.waiting(ONE)} & {half, done, untouched} == {untouched}
+        assert {each.position for each in await bench.source.waiting(TWO)} & {half, done, untouched} == {
+            half,
+            untouched,
+        }
+
+    play(story)
+
+
+def test_what_waits_in_a_scope_comes_in_order_up_to_a_position(play):
+    async def story(bench):
+        one, elsewhere, two, three = [
+            await bench.append(number, scopes)
+            for number, scopes in (("1", (ONE,)), ("2", (TWO,)), ("3", (ONE, TWO)), ("4", (ONE,)))
+        ]
+        assert [each.position for each in await bench.source.waiting(ONE)] == [one, two, three]
+        assert [each.position for each in await bench.source.waiting(ONE, two)] == [one, two]
+        assert [each.position for each in await bench.source.waiting(ONE, three, 1)] == [one]
+        assert [each.scopes for each in await bench.source.waiting(TWO)] == [(TWO,), (TWO,)]
+        assert list(await bench.source.waiting(ONE, Position("other:1", 99))) == []
+        assert elsewhere not in [each.position for each in await bench.source.waiting(ONE)]
 
     play(story)
 
@@ -207,7 +227,7 @@ def test_where_an_event_goes_is_remembered_and_the_first_word_stays(play):
         await bench.source.assign(position, ["other/edge"])
         await bench.restart()
         assert (await bench.source.next()).scopes == (TWO, ONE)
-        assert await bench.source.unsettled("other/edge", [position]) == frozenset()
+        assert {each.position for each in await bench.source.waiting("other/edge")} & {position} == set()
 
     play(story)
 
@@ -230,7 +250,7 @@ def test_a_recorded_outcome_is_known_after_a_restart_and_the_event_still_waits(p
         await bench.restart()
         assert await bench.source.recorded(ONE, [position]) == {position: GOOD}
         assert await bench.source.recorded(TWO, [position]) == {}
-        assert await bench.source.unsettled(ONE, [position]) == {position}
+        assert {each.position for each in await bench.source.waiting(ONE)} & {position} == {position}
         assert (await bench.source.next()).position == position
 
     play(story)
@@ -262,7 +282,7 @@ def test_a_failure_leaves_an_event_waiting(play):
     async def story(bench):
         position = await bench.append("1")
         await bench.source.note_failure(ONE, [position], "bucket is away")
-        assert await bench.source.unsettled(ONE, [position]) == {position}
+        assert {each.position for each in await bench.source.waiting(ONE)} & {position} == {position}
 
     play(story)
 
@@ -280,6 +300,6 @@ def test_a_reinstated_source_delivers_what_waits_under_a_new_instance(play):
         assert again.position.instance == bench.source.instance != before
         assert await bench.source.recorded(ONE, [again.position]) == {}
         # Positions of the old instance say nothing any more.
-        assert await bench.source.unsettled(ONE, [waiting]) == frozenset()
+        assert {each.position for each in await bench.source.waiting(ONE)} & {waiting} == set()
 
     play(story)

@@ -94,9 +94,9 @@ class Burst:
         self._left -= 1
         return delivery
 
-    async def unsettled(self, *args: Any) -> Any:
+    async def waiting(self, *args: Any) -> Any:
         await self._all.wait()
-        return await self._source.unsettled(*args)
+        return await self._source.waiting(*args)
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._source, name)

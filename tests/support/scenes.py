@@ -134,7 +134,7 @@ class Watcher:
         self.passes.append(result)
         self._something.set()
 
-    def waiting(self, scope: str, events: int, oldest: object) -> None:
+    def processed(self, seconds: float) -> None:
         pass
 
     def failed(self, scope: str) -> None:

@@ -1,12 +1,16 @@
 """Batches of a scope end to end: real journal, real renderer, real publication on the memory store."""
 
 import asyncio
+import contextlib
 import shutil
 from pathlib import Path
 
 import pytest
 
 from daemon.publishing import operations, protocol
+from daemon.publishing import pointer as pointers
+from daemon.publishing.errors import OutcomeUnresolved
+from daemon.stores.errors import OutcomeUnknown
 from daemon.stores.memory import MemoryStore
 from daemon.stores.port import Content
 from events.journal import Accepted
@@ -507,6 +511,83 @@ def test_a_rollback_request_ends_the_batch_before_it_and_holds(journal_path, sto
         assert pointer.inputs == {scene.journal.instance: 4}
 
     scenario(journal_path, store, play)
+
+
+def test_a_rollback_request_to_what_is_live_and_held_touches_nothing(journal_path, store):
+    async def play(scene: Scene):
+        await scene.send(state_event(1), state_event(2, version="8"), rollback_event("r", "state-1"))
+        before = await scene.pointer()
+        outcomes = await scene.send(rollback_event("again", "state-1"))
+
+        assert kinds(outcomes) == ["ignored"]
+        assert await scene.pointer() == before
+
+    scenario(journal_path, store, play)
+
+
+def test_a_state_lists_the_model_events_it_replaced_as_skipped_and_they_stay_superseded(journal_path, store):
+    async def play(scene: Scene):
+        await scene.batch(state_event(1))
+        await scene.batch(model_event("m", "101", "9"), state_event(2))
+        pointer = await scene.pointer()
+        manifest = await scene.reader.manifest(GOLDEN, pointer.live)
+        delivered = (await scene.journal.find("m"))[-1]
+
+        assert [(each.id, each.skipped) for each in manifest.events] == [("m", True), (state_event(2).id, False)]
+        assert [str(each.outcome.kind) for each in delivered.lanes] == ["superseded"]
+
+    scenario(journal_path, store, play)
+
+
+def test_a_dead_letter_stays_when_the_write_that_passed_it_lands_late(journal_path):
+    """A write given up as unknown wins after all: the outcomes are its own, and must not be withdrawn."""
+
+    class Late(MemoryStore):
+        """Its first replacement of the pointer is not answered, and lands just before the second."""
+
+        stalled = None
+        armed = False
+
+        async def replace(self, key, content, version):
+            if key.endswith("/pointer.json") and self.armed and self.stalled is None:
+                self.stalled = (key, content, version)
+                raise OutcomeUnknown("stalled")
+            if key.endswith("/pointer.json") and self.armed:
+                self.armed = False
+                await super().replace(*self.stalled)
+            return await super().replace(key, content, version)
+
+    def has_version_2(composition):
+        return composition.model("101").version == "2"
+
+    store = Late(InlineRuntime())
+
+    async def play(scene: Scene):
+        await scene.batch(state_event(1, version="1"))
+        store.armed = True
+        await scene.accept(state_event(2, version="2"), state_event(3, version="3"))
+        waiting = [await scene.journal.next(), await scene.journal.next()]
+        swap, tries = scene.publisher.swap, iter([1])
+
+        async def give_up_once(*arguments):
+            for _ in tries:
+                with contextlib.suppress(OutcomeUnknown):
+                    await store.replace(
+                        f"{GOLDEN}/pointer.json", Content(pointers.encode(arguments[2])), arguments[1].version
+                    )
+                raise OutcomeUnresolved("given up")
+            return await swap(*arguments)
+
+        scene.publisher.swap = give_up_once
+        with pytest.raises(OutcomeUnresolved):
+            await scene.pipeline.process(GOLDEN, waiting)
+        assert len(await scene.pipeline.process(GOLDEN, waiting)) == 2
+
+        assert kinds(await scene.outcomes(state_event(2).id)) == ["dead-lettered"]
+        assert kinds(await scene.outcomes(state_event(3).id)) == ["published"]
+        assert len(await scene.journal.dead_letters()) == 1
+
+    scenario(journal_path, store, play, judge=_refusing(has_version_2))
 
 
 @pytest.mark.parametrize(

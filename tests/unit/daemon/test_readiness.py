@@ -29,6 +29,7 @@ class Log:
 @dataclass
 class Worker:
     lanes: list[Lane] = field(default_factory=list)
+    failure: Failure | None = None
 
 
 def lane(failure: Failure | None) -> Lane:
@@ -40,30 +41,36 @@ def lane(failure: Failure | None) -> Lane:
 WAITING = Backlog(events=3, bytes=1, oldest=None, undispatched=0, lanes=(), dead_letters=2, rejected=0)
 
 
+AWAY, STUCK = Passing("bucket away"), NeedsOperator("no permission")
+
+
 @pytest.mark.parametrize(
-    ("answer", "failure", "refused", "not_ready"),
+    ("answer", "lane_failure", "dispatch_failure", "refused", "not_ready", "degraded"),
     [
-        pytest.param(WAITING, None, False, [], id="all is well"),
-        pytest.param(WAITING, Passing("bucket away"), False, [], id="the bucket is away: events wait, durable"),
-        pytest.param(WAITING, NeedsOperator("no permission"), False, ["lanes"], id="a lane waits for an operator"),
-        pytest.param(SourceUnavailable("disk"), None, False, ["journal"], id="the journal cannot take events"),
-        pytest.param(TimeoutError(), None, False, ["journal"], id="the journal does not answer"),
-        pytest.param(WAITING, None, True, ["renderer"], id="the gate refuses what is rendered"),
+        pytest.param(WAITING, None, None, 0, [], [], id="all is well"),
+        pytest.param(WAITING, AWAY, None, 0, [], ["lanes"], id="the bucket is away: events wait, durable"),
+        pytest.param(WAITING, STUCK, None, 0, [], ["lanes"], id="a lane waits for an operator"),
+        pytest.param(WAITING, None, STUCK, 0, [], ["dispatch"], id="no event is handed out"),
+        pytest.param(WAITING, None, None, 2, [], [], id="an event or two that cannot be rendered"),
+        pytest.param(WAITING, None, None, 3, [], ["renderer"], id="nothing that is rendered passes the gate"),
+        pytest.param(SourceUnavailable("disk"), None, None, 0, ["journal"], [], id="the journal cannot take events"),
+        pytest.param(TimeoutError(), None, None, 0, ["journal"], [], id="the journal does not answer"),
     ],
 )
-def test_what_is_not_ready(answer, failure, refused, not_ready):
-    metrics = Metrics.create("0", "1")
-    reporter = Reporter(metrics, InlineRuntime())
-    reporter.gate_refused_last = refused
-    checks = asyncio.run(Vitals(Log(answer), Worker([lane(failure)]), reporter, metrics).checks())
+def test_what_is_not_ready(answer, lane_failure, dispatch_failure, refused, not_ready, degraded):
+    reporter = Reporter(Metrics.create("0", "1"), InlineRuntime())
+    reporter.refused_in_a_row = refused
+    vitals = Vitals(Log(answer), Worker([lane(lane_failure)], dispatch_failure), reporter)
+    checks = asyncio.run(vitals.checks())
 
     assert [check.name for check in checks if not check.ok] == not_ready
+    assert [check.name for check in checks if check.degraded] == degraded
     assert all(check.detail for check in checks)
 
 
 def test_asking_updates_the_gauges_of_the_journal():
     metrics = Metrics.create("0", "1")
-    asyncio.run(Vitals(Log(WAITING), Worker(), Reporter(metrics, InlineRuntime()), metrics).checks())
+    asyncio.run(Vitals(Log(WAITING), Worker(), Reporter(metrics, InlineRuntime())).checks())
 
     assert b"rebundle_journal_unsettled_events 3.0" in metrics.render()
     assert b"rebundle_dead_letters 2.0" in metrics.render()

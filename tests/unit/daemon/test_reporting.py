@@ -2,6 +2,8 @@
 
 import json
 import logging
+from dataclasses import replace
+from datetime import timedelta
 from io import StringIO
 
 import pytest
@@ -12,10 +14,11 @@ from daemon.publishing.ownership import Put, Stray
 from daemon.publishing.reader import PointerRead
 from daemon.reporting import Reporter
 from daemon.telemetry import Metrics, configure_logging
+from events.journal import Backlog, LaneBacklog
 from events.model import Identity, Outcome, OutcomeKind, Position
 from events.source import Delivery
 from renderers.model import Scope
-from tests.builders_publishing import published
+from tests.builders_publishing import make_publication, published
 from tests.builders_runtime import InlineRuntime
 from tests.support.scenes import state_event
 
@@ -56,11 +59,11 @@ def delivery():
 
 def test_a_won_compare_and_swap_is_counted_and_clears_an_earlier_refusal(reporter, metrics, logged):
     reporter.refused_by_gate(SCOPE, "state-9", "image is another one")
-    assert reporter.gate_refused_last
-    pointer = published()
+    assert reporter.refused_in_a_row == 1
+    pointer = published(make_publication())
     reporter.published(SCOPE, PointerRead(pointer, None), pointer.retained)
 
-    assert not reporter.gate_refused_last
+    assert reporter.refused_in_a_row == 0
     assert lines(metrics, "rebundle_publications_total")[0].endswith(" 1.0")
     assert lines(metrics, "rebundle_pointer_sequence")[0].endswith(f" {float(pointer.sequence)}")
     assert [line["event"] for line in logged()] == ["rendering refused by the gate", "pointer changed"]
@@ -84,21 +87,35 @@ def test_a_live_tree_that_had_nothing_to_do_is_not_said(reporter, metrics, logge
     assert lines(metrics, "rebundle_live_tree_synced")[0].endswith(" 0.0")
 
 
-def test_a_lane_shows_its_length_and_the_age_of_its_oldest(reporter, metrics):
-    runtime = InlineRuntime()
-    oldest = runtime.now()
-    reporter.waiting(str(SCOPE), 3, oldest)
-    assert lines(metrics, "rebundle_lane_waiting_events")[0].endswith(" 3.0")
-    reporter.waiting(str(SCOPE), 0, None)
+def test_a_rollback_publishes_nothing_and_clears_no_refusal(reporter):
+    reporter.refused_by_gate(SCOPE, "state-9", "image is another one")
+    reporter.published(SCOPE, PointerRead(published(), None), ())
 
-    assert lines(metrics, "rebundle_lane_oldest_event_age_seconds")[0].endswith(" 0.0")
+    assert reporter.refused_in_a_row == 1
+
+
+def test_the_backlog_shows_each_lane_and_forgets_none_that_emptied(reporter, metrics):
+    oldest = (InlineRuntime().now() - timedelta(seconds=90)).isoformat()
+    lane = LaneBacklog(scope=str(SCOPE), waiting=3, oldest=oldest, attempts=0, error=None)
+    full = Backlog(events=3, bytes=1, oldest=oldest, undispatched=0, lanes=(lane,), dead_letters=2, rejected=0)
+    reporter.backlog(full)
+    assert lines(metrics, "rebundle_lane_waiting_events")[0].endswith(" 3.0")
+    assert lines(metrics, "rebundle_lane_oldest_event_age_seconds")[0].endswith(" 90.0")
+    assert lines(metrics, "rebundle_oldest_event_age_seconds")[0].endswith(" 90.0")
+    assert lines(metrics, "rebundle_dead_letters")[0].endswith(" 2.0")
+    reporter.backlog(replace(full, events=0, oldest=None, lanes=()))
+
+    for name in ("lane_waiting_events", "lane_oldest_event_age_seconds", "oldest_event_age_seconds"):
+        assert lines(metrics, f"rebundle_{name}")[0].endswith(" 0.0")
 
 
 def test_lost_swaps_failures_and_crowded_scopes_are_told(reporter, metrics, logged):
     reporter.lost(SCOPE)
     reporter.failed(str(SCOPE))
+    reporter.processed(0.2)
     reporter.crowded(SCOPE, 901)
 
     assert lines(metrics, "rebundle_publish_conflicts_total")[0].endswith(" 1.0")
     assert lines(metrics, "rebundle_lane_failures_total")[0].endswith(" 1.0")
+    assert lines(metrics, "rebundle_publish_seconds_count")[0].endswith(" 1.0")
     assert logged()[-1]["models"] == 901

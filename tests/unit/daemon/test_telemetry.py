@@ -165,6 +165,7 @@ NAMES = {
     "rebundle_publish_seconds",
     "rebundle_lane_waiting_events",
     "rebundle_lane_oldest_event_age_seconds",
+    "rebundle_oldest_event_age_seconds",
     "rebundle_lane_failures",
     "rebundle_dead_letters",
     "rebundle_journal_unsettled_events",

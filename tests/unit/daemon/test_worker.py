@@ -5,7 +5,7 @@ import asyncio
 import pytest
 
 from daemon.lifecycle import Stop
-from daemon.stores.errors import StoreUnavailable
+from daemon.stores.errors import StoreRefused, StoreUnavailable
 from daemon.stores.memory import MemoryStore
 from daemon.worker import Worker
 from renderers.model import Scope
@@ -218,3 +218,94 @@ def test_scopes_are_worked_on_side_by_side(tmp_path, count):
         assert len(await scene.reader.scopes()) == count
 
     scenario(tmp_path, play)
+
+
+def test_a_scope_that_an_earlier_event_creates_gets_the_events_behind_it_however_late_they_are_handed_out(tmp_path):
+    async def play(scene: Scene):
+        worker, stop = worker_of(scene), Stop()
+        listed = scene.reader.scopes
+        empty = await listed()
+
+        async def stale():
+            return empty
+
+        scene.reader.scopes = stale  # a listing from before the scope was there
+        running = asyncio.create_task(worker.run(stop))
+        await scene.accept(state_event(1))
+        await scene.watcher.saw(lambda: scene.watcher.passes)
+        await scene.accept(model_event("m", "101", "9"))
+        await scene.watcher.saw(lambda: len(scene.watcher.settled_outcomes) == 2)
+        stop.request("done")
+        await running
+
+        assert [str(each.kind) for each in await scene.outcomes("m")] == ["published"]
+
+    scenario(tmp_path, play)
+
+
+def test_a_lane_whose_events_are_all_taken_out_is_no_longer_stuck(tmp_path):
+    store = Switch(MemoryStore(InlineRuntime()), GOLDEN)
+
+    async def play(scene: Scene):
+        worker, stop = worker_of(scene), Stop()
+        (first,) = await scene.accept(state_event(1))
+        store.on = False
+        running = asyncio.create_task(worker.run(stop))
+        await scene.watcher.saw(lambda: scene.watcher.failures)
+        (lane,) = worker.lanes
+        assert lane.failure is not None
+        await scene.journal.take_out(first.position.offset, None, reason="wrong", by="op")
+        store.on = True
+        async with asyncio.timeout(10):
+            while lane.failure is not None:  # noqa: ASYNC110  # its next try finds nothing, and says nothing
+                await asyncio.sleep(0.005)
+        stop.request("done")
+        await running
+
+    scenario(tmp_path, play, store)
+
+
+def test_a_dispatcher_that_cannot_list_the_bucket_says_so_and_goes_on(tmp_path):
+    async def play(scene: Scene):
+        worker, stop = worker_of(scene), Stop()
+        listed, refuse = scene.reader.scopes, True
+
+        async def refused():
+            if refuse:
+                raise StoreRefused("no permission to list")
+            return await listed()
+
+        scene.reader.scopes = refused
+        await scene.accept(state_event(1))
+        running = asyncio.create_task(worker.run(stop))
+        async with asyncio.timeout(10):
+            while worker.failure is None:  # noqa: ASYNC110  # no lane, so nobody is told
+                await asyncio.sleep(0.005)
+        refuse = False
+        await scene.watcher.saw(lambda: scene.watcher.passes)
+        stop.request("done")
+        await running
+
+        assert worker.failure is None
+
+    scenario(tmp_path, play)
+
+
+def test_a_stuck_scope_with_a_long_queue_keeps_no_other_waiting(tmp_path):
+    store = Switch(MemoryStore(InlineRuntime()), OTHER)
+
+    async def play(scene: Scene):
+        await scene.send(state_event(1), state_event(1, scope=OTHER))
+        store.on = False
+        await scene.accept(
+            *(model_event(f"m{number}", "101", str(10 + number), scopes=[OTHER]) for number in range(1500))
+        )
+        await scene.accept(state_event(2))
+        work = asyncio.create_task(scene.work())
+        await scene.watcher.saw(lambda: scene.watcher.changes[-1].live.state == "state-2")
+        store.on = True
+        await work
+
+        assert str((await scene.pointer(OTHER)).live.revision) == "1.1500"
+
+    scenario(tmp_path, play, store)

@@ -17,7 +17,7 @@ def test_an_unreadable_scope_does_not_hide_the_others(bucket, rebundle):
 
     assert result.code == 0
     views = {each["scope"]: each for each in result.json["scopes"]}
-    assert "cannot be read" in views["other/target"]["error"]
+    assert "is damaged" in views["other/target"]["error"]
     assert views[str(SCOPE)]["error"] is None
 
 

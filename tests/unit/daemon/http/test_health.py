@@ -54,8 +54,8 @@ def test_readyz_is_ready_when_every_dependency_is() -> None:
     assert response.json() == {
         "ready": True,
         "checks": [
-            {"name": "journal", "ok": True, "detail": "open"},
-            {"name": "running", "ok": True, "detail": "takes events"},
+            {"name": "journal", "ok": True, "detail": "open", "degraded": False},
+            {"name": "running", "ok": True, "detail": "takes events", "degraded": False},
         ],
     }
 
@@ -63,13 +63,15 @@ def test_readyz_is_ready_when_every_dependency_is() -> None:
 def test_readyz_names_the_dependency_that_is_not_ready() -> None:
     response = asked("/readyz", Told(GOOD, BAD))
     assert (response.status_code, response.json()["ready"]) == (503, False)
-    assert {"name": "bucket", "ok": False, "detail": "permission denied"} in response.json()["checks"]
+    assert {"name": "bucket", "ok": False, "detail": "permission denied", "degraded": False} in response.json()[
+        "checks"
+    ]
 
 
 def test_readyz_says_no_while_the_daemon_stops() -> None:
     response = asked("/readyz", Told(GOOD), stop=True)
     assert response.status_code == 503
-    assert response.json()["checks"][-1] == {"name": "running", "ok": False, "detail": "SIGTERM"}
+    assert response.json()["checks"][-1] == {"name": "running", "ok": False, "detail": "SIGTERM", "degraded": False}
 
 
 def test_readyz_does_not_wait_for_a_dependency_that_hangs() -> None:

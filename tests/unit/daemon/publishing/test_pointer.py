@@ -52,7 +52,7 @@ def test_a_newer_schema_is_read_and_shows() -> None:
     ],
 )
 def test_bytes_that_are_no_pointer_are_refused(body: bytes) -> None:
-    with pytest.raises(VerificationFailed, match=f"pointer.json of {SCOPE} cannot be read: .+"):
+    with pytest.raises(VerificationFailed, match=f"pointer.json of {SCOPE} is damaged .+: restore"):
         decode(body, SCOPE)
 
 

@@ -164,7 +164,7 @@ def test_a_manifest_of_another_publication_is_refused_although_the_digest_fits(
         with pytest.raises(VerificationFailed, match="is the one of"):
             await bucket(memory).reader.manifest(SCOPE, forged)
         with pytest.raises(VerificationFailed, match="is the one of"):
-            await bucket(memory).reader.named_manifest(SCOPE, live.id)
+            await bucket(memory).reader.named_manifests(SCOPE, [live.id])
 
     asyncio.run(scenario())
 
@@ -172,9 +172,10 @@ def test_a_manifest_of_another_publication_is_refused_although_the_digest_fits(
 def test_a_manifest_that_only_history_names_is_read_by_its_name(memory: MemoryStore) -> None:
     async def scenario() -> None:
         live = await one_live(memory)
-        assert (await bucket(memory).reader.named_manifest(SCOPE, live.id)).revision == live.revision
-        with pytest.raises(NotFound):
-            await bucket(memory).reader.named_manifest(SCOPE, PublicationId(state="state-1", attempt="none"))
+        reader = bucket(memory).reader
+        gone = PublicationId(state="state-1", attempt="none")
+        for _ in range(2):  # read, then kept
+            assert [each.revision for each in await reader.named_manifests(SCOPE, [live.id, gone])] == [live.revision]
 
     asyncio.run(scenario())
 
