@@ -111,6 +111,7 @@ def test_random_kills_under_load_lose_nothing(tmp_path: Path) -> None:
     seed = random.randrange(2**32)
     chance, run = random.Random(seed), Run(bucket)
     senders: list[threading.Thread] = []
+    edited: set[Path] = set()
     reader = watched(run, lambda: read(run))
     deadline = time.monotonic() + SECONDS
     begun = 0
@@ -132,8 +133,11 @@ def test_random_kills_under_load_lose_nothing(tmp_path: Path) -> None:
                 assert run.answered.wait(30), daemon.said[-3000:]
                 run.recoveries.append(time.monotonic() - started)
                 for override in overrides:
-                    if override.exists() and override.read_bytes() != OVERRIDDEN:
+                    if override in edited:
+                        assert override.read_bytes() == OVERRIDDEN
+                    elif override.exists():
                         override.write_bytes(OVERRIDDEN)
+                        edited.add(override)
                 if time.monotonic() > deadline:
                     run.sending = False
                     for sender in senders:
