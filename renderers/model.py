@@ -34,6 +34,13 @@ class Value(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="ignore", hide_input_in_errors=True)
 
+    def model_copy(self, *, update: Mapping[str, Any] | None = None, deep: bool = False) -> Self:
+        """A copy, without what was derived from the old fields and kept: pydantic would carry a digest along."""
+        copied = super().model_copy(update=update, deep=deep)
+        for name in copied.__dict__.keys() - type(self).model_fields.keys():
+            del copied.__dict__[name]
+        return copied
+
 
 @dataclass(frozen=True, slots=True, order=True)
 class Scope:
@@ -292,8 +299,7 @@ class Composition(Value):
         if len(others) >= MOST_MODELS:
             raise ValueError(f"a bundle has at most {MOST_MODELS} models")
         models = tuple(sorted([*others, model], key=lambda each: each.id))
-        # Not model_copy: it would carry the kept digest of the old models along.
-        return Composition.model_construct(bundle=self.bundle, models=models, proxy=self.proxy)
+        return self.model_copy(update={"models": models})
 
     @cached_property
     def canonical(self) -> str:

@@ -144,6 +144,16 @@ def test_a_change_of_neither_version_nor_uri_keeps_the_serving_version_the_produ
     assert ModelChange(id="101", version="8").applied_to(current).serving_version == 8
 
 
+def test_a_copy_derives_its_digest_anew():
+    composition = make_composition(2)
+    proxy = composition.proxy.model_copy(update={"image": "registry.example.com/other:1"})
+    changed = composition.model_copy(update={"proxy": proxy})
+
+    assert composition.digest
+    assert changed.digest != composition.digest
+    assert composition.model_copy(update={"proxy": proxy}).digest == changed.digest
+
+
 def test_a_change_keeps_what_it_does_not_say():
     current = make_model("101", version="1", name="scratches")
     changed = ModelChange(id="101", version="2").applied_to(current)
