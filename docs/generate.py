@@ -1,5 +1,6 @@
 """Writes the pages that are made from the code: `python docs/generate.py`. A test compares them with the code."""
 
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -86,5 +87,6 @@ def _row(path: tuple[str, ...], field: Any) -> tuple[str, str, str, str]:
 
 
 if __name__ == "__main__":
-    (HERE / "settings.md").write_text(settings_page())
-    (HERE / "cli.md").write_text(cli_page())
+    target = Path(sys.argv[1]) if len(sys.argv) > 1 else HERE
+    (target / "settings.md").write_text(settings_page())
+    (target / "cli.md").write_text(cli_page())
