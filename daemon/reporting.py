@@ -76,6 +76,8 @@ class Reporter:
 
     def reconciled(self, scope: Scope, result: Synced | Unfinished) -> None:
         """A pass over the live tree ended."""
+        if result.sequence == 0:
+            return  # there is no such scope, only events that name it
         done = isinstance(result, Synced)
         self._metrics.live_tree_synced.labels(str(scope)).set(done)
         match result:

@@ -2,19 +2,21 @@
 
 from typing import Annotated
 
-from cyclopts import Parameter
+from cyclopts import Parameter, validators
 
 from daemon.cli.options import DEFAULT_PLACE, DEFAULT_PRINTING, Place, Printing
 from daemon.cli.session import scope_of, session
 from daemon.cli.text import age, columns
-from daemon.cli.views import entry_view
+from daemon.cli.views import View, entry_view
 
 
 async def history(
     scope: Annotated[str, Parameter(help="BUNDLE/TARGET.")],
     /,
     *,
-    limit: Annotated[int | None, Parameter(help="Only the newest so many changes.")] = None,
+    limit: Annotated[
+        int | None, Parameter(help="Only the newest so many changes.", validator=validators.Number(gte=1))
+    ] = None,
     place: Place = DEFAULT_PLACE,
     printing: Printing = DEFAULT_PRINTING,
 ) -> None:
@@ -26,7 +28,7 @@ async def history(
         rows = [
             (
                 view["sequence"],
-                view["kind"],
+                _kind(view),
                 _state(view["live"]),
                 _state(view["desired"]),
                 ", ".join(map(_state, view["published"])),
@@ -38,6 +40,18 @@ async def history(
         ]
         header = ("SEQUENCE", "KIND", "LIVE", "DESIRED", "PUBLISHED", "AGE", "BY", "REASON")
         opened.printer.data({"scope": scope, "history": views}, columns(header, rows))
+
+
+def _kind(view: View) -> str:
+    """What was done, with what only the change itself says: a lift, and the state that was meant."""
+    change = view["change"]
+    if pin := change.get("pin"):
+        return f"{'pin' if pin['pinned'] else 'unpin'} {_state(pin['publication'])}"
+    if rejected := change.get("quarantine"):
+        return f"quarantine {rejected['composition'][:12]}"
+    if lifted := change.get("lifted"):
+        return f"lift quarantine {lifted[:12]}"
+    return str(view["kind"]) + (" --discard-newer" if change.get("discard_newer") else "")
 
 
 def _state(name: str | None) -> str:

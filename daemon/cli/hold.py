@@ -6,7 +6,7 @@ from cyclopts import Parameter
 
 from daemon.cli.acting import act, preview, tell
 from daemon.cli.codes import DONE, FAILED
-from daemon.cli.options import DEFAULT_ACTOR, DEFAULT_PLACE, DEFAULT_PRINTING, Actor, Place, Printing
+from daemon.cli.options import DEFAULT_ACTOR, DEFAULT_PLACE, DEFAULT_PRINTING, Actor, Place, Printing, Reason
 from daemon.cli.outlook import outlook
 from daemon.cli.output import confirm
 from daemon.cli.session import scope_of, session
@@ -21,7 +21,7 @@ async def hold(
     scope: Annotated[str, Parameter(help="BUNDLE/TARGET.")],
     /,
     *,
-    reason: Annotated[str, Parameter(help="Why; recorded in the history.")],
+    reason: Reason,
     actor: Actor = DEFAULT_ACTOR,
     place: Place = DEFAULT_PLACE,
     printing: Printing = DEFAULT_PRINTING,

@@ -79,3 +79,11 @@ def _user() -> str:
         return getpass.getuser()
     except (KeyError, OSError):
         return f"uid-{os.getuid()}"  # a container's numeric user has no name
+
+
+def _not_blank(_kind: object, text: str) -> None:
+    if not text.strip():
+        raise ValueError("must say why: it is what others will read in the history")
+
+
+Reason = Annotated[str, Parameter(help="Why; recorded in the history.", validator=_not_blank)]

@@ -6,7 +6,7 @@ from cyclopts import Parameter
 
 from daemon.cli.acting import act, preview
 from daemon.cli.failures import UsageError
-from daemon.cli.options import DEFAULT_ACTOR, DEFAULT_PLACE, DEFAULT_PRINTING, Actor, Place, Printing
+from daemon.cli.options import DEFAULT_ACTOR, DEFAULT_PLACE, DEFAULT_PRINTING, Actor, Place, Printing, Reason
 from daemon.cli.outlook import outlook
 from daemon.cli.session import scope_of, session
 from daemon.publishing import operations
@@ -17,7 +17,7 @@ async def quarantine(
     state: Annotated[str, Parameter(help="A retained state with the composition.")],
     /,
     *,
-    reason: Annotated[str, Parameter(help="Why; recorded in the history.")],
+    reason: Reason,
     lift: Annotated[bool, Parameter(negative=(), help="Accept the composition again; `resume` makes it live.")] = False,
     rollback_to: Annotated[
         str | None, Parameter(help="State to go back to, held; needed when the composition is live.")

@@ -6,7 +6,7 @@ from cyclopts import Parameter
 
 from daemon.cli.acting import act
 from daemon.cli.codes import DONE, FAILED
-from daemon.cli.options import DEFAULT_ACTOR, DEFAULT_PLACE, DEFAULT_PRINTING, Actor, Place, Printing
+from daemon.cli.options import DEFAULT_ACTOR, DEFAULT_PLACE, DEFAULT_PRINTING, Actor, Place, Printing, Reason
 from daemon.cli.output import confirm
 from daemon.cli.session import scope_of, session
 from daemon.publishing import protocol
@@ -16,7 +16,7 @@ async def retire(
     scope: Annotated[str, Parameter(help="BUNDLE/TARGET.")],
     /,
     *,
-    reason: Annotated[str, Parameter(help="Why; recorded in the history.")],
+    reason: Reason,
     yes: Annotated[bool, Parameter(alias="-y", negative=(), help="Do not ask.")] = False,
     actor: Actor = DEFAULT_ACTOR,
     place: Place = DEFAULT_PLACE,

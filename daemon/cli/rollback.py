@@ -6,7 +6,7 @@ from cyclopts import Parameter
 
 from daemon.cli.acting import preview, tell
 from daemon.cli.codes import DONE, FAILED
-from daemon.cli.options import DEFAULT_ACTOR, DEFAULT_PLACE, DEFAULT_PRINTING, Actor, Place, Printing
+from daemon.cli.options import DEFAULT_ACTOR, DEFAULT_PLACE, DEFAULT_PRINTING, Actor, Place, Printing, Reason
 from daemon.cli.outlook import outlook
 from daemon.cli.output import confirm
 from daemon.cli.session import scope_of, session
@@ -18,7 +18,7 @@ async def rollback(
     state: Annotated[str, Parameter(help="Retained state: its id or unique beginning, or STATE@ATTEMPT.")],
     /,
     *,
-    reason: Annotated[str, Parameter(help="Why; recorded in the history.")],
+    reason: Reason,
     yes: Annotated[bool, Parameter(alias="-y", negative=(), help="Do not ask.")] = False,
     dry_run: Annotated[bool, Parameter(negative=(), help="Show what would change, change nothing.")] = False,
     discard_newer: Annotated[

@@ -88,7 +88,7 @@ def _lines(view: View, opened: Session, *, with_files: bool) -> Iterable[str]:
     models = [(m["id"], m["version"], m["platform"], m["image"], m["artifact"], m["name"]) for m in view["models"]]
     yield from columns(("MODEL", "VERSION", "PLATFORM", "IMAGE", "ARTIFACT", "NAME"), models)
     yield from _section(printer, "events", len(view["events"]))
-    events = [(e["id"], e["type"], e["source"], f"{e['instance']}:{e['offset']}") for e in view["events"]]
+    events = [(e["id"], e["type"], e["source"], f"{e['instance']}@{e['offset']}") for e in view["events"]]
     yield from columns(("EVENT", "TYPE", "SOURCE", "POSITION"), events)
     if with_files:
         yield from _section(printer, "files", len(view["files"]))

@@ -125,6 +125,8 @@ def _lines(document: View, opened: Session, what: str | None) -> Iterator[str]:
             yield from _files(view)
     yield from _journal_lines(document["journal"], opened)
     needs = [(view["scope"], why) for view in document["scopes"] for why in view["attention"]]
+    if letters := document["journal"].get("dead_letters"):
+        needs.append(("journal", f"{letters} dead letters: `rebundle dead-letters list`"))
     yield ""
     if not needs:
         yield printer.good("nothing needs attention")

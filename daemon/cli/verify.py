@@ -58,6 +58,8 @@ async def verify(
     async with session(place, printing) as opened:
         scopes = await opened.bucket.reader.scopes() if scope is None else (scope_of(scope),)
         checks = [check for each in scopes async for check in _check_scope(opened, each, state, named=not every)]
+        if not checks:
+            raise NotFound(f"nothing is published in {opened.settings.bucket}, so nothing could be checked")
         failed = [check for check in checks if not check.ok]
         document = {
             "ok": not failed,

@@ -151,11 +151,12 @@ def attention(view: Mapping[str, Any]) -> Iterable[str]:
         yield str(view["error"])
         return
     live, desired, hold = view["live"], view["desired"], view["hold"]
+    rejected = bool(desired) and any(each["composition"] == desired["composition"] for each in view["quarantined"])
     if hold:
         behind = "" if (live and live["state"]) == (desired and desired["state"]) else f"; {desired['state']} waits"
-        yield f"held by {hold['by']} since {hold['at']}: {hold['reason'] or 'no reason given'}{behind}"
+        quarantined = ", and is quarantined: lift that before you resume" if rejected else ""
+        yield f"held by {hold['by']} since {hold['at']}: {hold['reason'] or 'no reason given'}{behind}{quarantined}"
     elif live != desired and desired:
-        rejected = any(each["composition"] == desired["composition"] for each in view["quarantined"])
         why = "is quarantined" if rejected else "is not live: `rebundle resume` makes it live"
         yield f"desired state {desired['state']} {why}"
     tree = view["live_tree"]

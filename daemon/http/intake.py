@@ -103,7 +103,7 @@ class Intake:
             _check_roles([each.change for each in judged if each.change], roles)
             return await self._append(judged)
         except InvalidEvent as error:
-            detail = "the events cannot be accepted; nothing of this request was kept"
+            detail = "no event of this request was accepted; `rebundle dead-letters list --rejected` shows it again"
             refused = Refused(HTTPStatus.BAD_REQUEST, "invalid", detail, errors=error.problems)
             await self._reject(body, refused)
         except UnsupportedContentType as error:

@@ -128,6 +128,15 @@ def state(state_id: str, revision: int, **changes: Any) -> dict[str, Any]:
     return event(f"{SCOPE}/{state_id}", "bundle_state.created", data)
 
 
+def moved(model_id: str, version: str) -> list[dict[str, Any]]:
+    """The three models, one of them at another version."""
+    models: list[dict[str, Any]] = json.loads((HERE / "state.json").read_text())["data"]["models"]
+    uri = f"gs://example-bucket/models/{model_id}/{version}"
+    new = {"version": version, "artifact": {"uri": uri}}
+    kept = [{key: value for key, value in model.items() if key != "serving_version"} for model in models]
+    return [model | new if model["id"] == model_id else model for model in kept]
+
+
 def new_version() -> dict[str, Any]:
     """A new model: version 4 of model 101."""
     model = {"id": "101", "version": "4", "artifact": {"uri": "gs://example-bucket/models/101/4"}}
@@ -233,9 +242,8 @@ def bad_events(running: Daemon) -> None:
     status, answer = running.post(new_version())
     say(f"the same again: {status}, known: {answer['events'][0]['known']}; nothing changes (sequence {before})")
     status, answer = running.post(state("state-0043", 0, models=[{"id": "Nope; rm -rf", "version": "1"}]))
-    say(f"malformed: {status} with every error at once, kept among the rejected:")
-    for error in answer["errors"][:3]:
-        say(f"  {error['path']} {error['expected']}" + (f" (found {error['found']})" if error["found"] else ""))
+    say(f"malformed: {status} with {len(answer['errors'])} errors at once, and kept among the rejected:")
+    rebundle("dead-letters", "list", "--rejected")
     bundle, target = SCOPE.split("/")
     data = {"model": {"id": "105", "version": "1"}, "bundles": [{"name": bundle, "target": target}]}
     status, _ = running.post(event("model-105-1", "model_version.created", data))
@@ -254,10 +262,17 @@ def roll_back(running: Daemon, mine: str) -> None:
     rebundle("verify", SCOPE)
     rebundle("rollback", SCOPE, "state-0042", "--reason", "score drift", "--yes")
     untouched(mine)
-    running.post(state("state-0050", 50))
+    running.post(state("state-0050", 50, models=moved("102", "8")))
     until_live("state-0050", lambda now: now["desired"]["state"] == "state-0050")
     say(f"the next event is published, and waits: {live()}")
     rebundle("resume", SCOPE, "--yes")
+
+
+def uploading() -> list[Path]:
+    """Archives that are stored and that the pointer does not name: a publication under way, or cut off."""
+    named = {(each["state"], each["attempt"]) for each in pointer()["retained"]}
+    stored = (BUCKET / SCOPE / "states").glob("*/*/bundle.tar.gz")
+    return [path for path in stored if (path.parent.parent.name, path.parent.name) not in named]
 
 
 def crash(running: Daemon, mine: str) -> None:
@@ -266,9 +281,11 @@ def crash(running: Daemon, mine: str) -> None:
     before = pointer()["sequence"]
     for number in range(51, 59):
         running.post(state(f"state-00{number}", number))
-    until("an upload", lambda: any((BUCKET / SCOPE / "states").glob("state-005[1-8]/*/bundle.tar.gz")))
+    until("an upload that no pointer names yet", uploading)
     running.stop(signal.SIGKILL)
-    say(f"8 states accepted, the daemon killed while it uploads them; sequence {before} → {pointer()['sequence']}:")
+    left = len(uploading())
+    say(f"8 states accepted; killed with {left} archives stored that no pointer names")
+    say(f"(sequence {before} → {pointer()['sequence']}). What is published is whole:")
     rebundle("verify", SCOPE, "--quiet")
     running.start()
     until_live("the last state", lambda now: now["live"]["state"] == "state-0058")
@@ -292,6 +309,8 @@ def main() -> None:
     """Play it on a clean stage."""
     shutil.rmtree(ROOT, ignore_errors=True)
     ROOT.mkdir(parents=True)
+    for name in [name for name in os.environ if name.startswith("REBUNDLE_")]:
+        del os.environ[name]  # the story has settings of its own
     os.environ |= {"REBUNDLE_BUCKET": str(BUCKET), "REBUNDLE_JOURNAL__PATH": str(ROOT / "journal.db")}
     began = time.monotonic()
     play()

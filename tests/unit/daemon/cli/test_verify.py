@@ -158,3 +158,10 @@ def test_a_live_tree_that_its_marker_calls_synced_and_is_not_fails(bucket, rebun
 
     assert result.code == 5
     assert "marked as synced, and not in step with live: base/bundle/monitoring.txt" in result.out
+
+
+def test_verifying_a_bucket_in_which_nothing_is_published_is_no_success(rebundle, tmp_path):
+    result = rebundle("verify", "--all", "--bucket", str(tmp_path / "mistyped"))
+
+    assert result.code == 3
+    assert "nothing could be checked" in result.err
