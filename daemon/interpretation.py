@@ -96,6 +96,17 @@ def interpret(event: Event) -> Change:
             raise InvalidEvent(Problem("$.type", f"one of {known}", event.type))
 
 
+def judge_data(kind: object, data: object) -> tuple[Problem, ...]:
+    """What is wrong with the data of an event whose envelope is wrong as well; see `events.cloudevents`."""
+    if kind not in KNOWN_TYPES or not isinstance(data, dict):
+        return ()
+    try:
+        interpret(Event(id="", source="", type=str(kind), data=data))
+    except InvalidEvent as error:
+        return error.problems
+    return ()
+
+
 def composition_of(data: Mapping[str, Any]) -> Composition:
     """The composition that `data` (of a state event, or of a manifest's composition) describes.
 

@@ -8,7 +8,7 @@ Every problem of a request comes at once.
 
 import json
 import re
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
 from functools import partial
@@ -59,7 +59,16 @@ class Decoded:
     """Whether it came as a batch, which may also hold one event, or none."""
 
 
-def decode_http(headers: Iterable[tuple[bytes, bytes]], body: bytes, limits: Limits = DEFAULT_LIMITS) -> Decoded:
+JudgeData = Callable[[object, object], Sequence[Problem]]
+"""What is wrong with an event's data, by its type, for an event whose envelope is wrong: all problems come at once."""
+
+
+def decode_http(
+    headers: Iterable[tuple[bytes, bytes]],
+    body: bytes,
+    limits: Limits = DEFAULT_LIMITS,
+    judge_data: JudgeData | None = None,
+) -> Decoded:
     """The events of a request; header names in any case.
 
     Raises:
@@ -69,36 +78,36 @@ def decode_http(headers: Iterable[tuple[bytes, bytes]], body: bytes, limits: Lim
     given = [(name.lower(), value) for name, value in headers]
     media_type = _media_type([value for name, value in given if name == b"content-type"])
     if media_type == STRUCTURED:
-        return Decoded((decode_structured(body, limits),), batch=False)
+        return Decoded((decode_structured(body, limits, judge_data),), batch=False)
     if media_type == BATCH:
-        return Decoded(_decode_batch(body, limits), batch=True)
+        return Decoded(_decode_batch(body, limits, judge_data), batch=True)
     if _JSON.fullmatch(media_type) and not media_type.startswith("application/cloudevents"):
-        return Decoded((_decode_binary(given, body, limits),), batch=False)
+        return Decoded((_decode_binary(given, body, limits, judge_data),), batch=False)
     expected = f"must be {STRUCTURED}, {BATCH}, or application/json with ce- headers"
     raise UnsupportedContentType(f"Content-Type {shown(media_type)}: {expected}")
 
 
-def decode_structured(body: bytes, limits: Limits = DEFAULT_LIMITS) -> Event:
+def decode_structured(body: bytes, limits: Limits = DEFAULT_LIMITS, judge_data: JudgeData | None = None) -> Event:
     """The one event that `body` holds in structured JSON form.
 
     Raises:
         InvalidEvent: with every problem.
     """
-    return _event(strictjson.loads(body, most_bytes=limits.most_bytes, deepest=limits.deepest))
+    return _event(strictjson.loads(body, most_bytes=limits.most_bytes, deepest=limits.deepest), judge_data)
 
 
-def decode_many(text: bytes, limits: Limits = FILE_LIMITS) -> tuple[Event, ...]:
+def decode_many(text: bytes, limits: Limits = FILE_LIMITS, judge_data: JudgeData | None = None) -> tuple[Event, ...]:
     """The events of a file: one event, an array of events, or one event to a line.
 
     Raises:
         InvalidEvent: with every problem; in lines, paths start with the line, as in `line 3 $.id`.
     """
     if text.lstrip().startswith(b"["):
-        return _decode_batch(text, limits)
+        return _decode_batch(text, limits, judge_data)
     lines = [(f"line {number} $", line) for number, line in enumerate(text.splitlines(), start=1) if line.strip()]
     if len(lines) > 1 and _is_whole(lines[0][1]):
-        return _decode_each((path, partial(decode_structured, line, limits)) for path, line in lines)
-    return (decode_structured(text, limits),)
+        return _decode_each((path, partial(decode_structured, line, limits, judge_data)) for path, line in lines)
+    return (decode_structured(text, limits, judge_data),)
 
 
 def _is_whole(line: bytes) -> bool:
@@ -110,13 +119,13 @@ def _is_whole(line: bytes) -> bool:
     return True
 
 
-def _decode_batch(body: bytes, limits: Limits) -> tuple[Event, ...]:
+def _decode_batch(body: bytes, limits: Limits, judge_data: JudgeData | None) -> tuple[Event, ...]:
     batch = strictjson.loads(body, most_bytes=limits.most_bytes, deepest=limits.deepest + 1)
     if not isinstance(batch, list):
         raise InvalidEvent(Problem("$", "must be a list of events", shown(batch)))
     if len(batch) > limits.most_events:
         raise InvalidEvent(Problem("$", f"must hold at most {limits.most_events} events", f"{len(batch)} events"))
-    return _decode_each((f"$[{index}]", partial(_event, value)) for index, value in enumerate(batch))
+    return _decode_each((f"$[{index}]", partial(_event, value, judge_data)) for index, value in enumerate(batch))
 
 
 def _decode_each(parts: Iterable[tuple[str, Callable[[], Event]]]) -> tuple[Event, ...]:
@@ -134,7 +143,9 @@ def _decode_each(parts: Iterable[tuple[str, Callable[[], Event]]]) -> tuple[Even
     return tuple(events)
 
 
-def _decode_binary(headers: list[tuple[bytes, bytes]], body: bytes, limits: Limits) -> Event:
+def _decode_binary(
+    headers: list[tuple[bytes, bytes]], body: bytes, limits: Limits, judge_data: JudgeData | None
+) -> Event:
     attributes, problems = _header_attributes(headers)
     if not attributes and not problems:
         expected = (
@@ -149,7 +160,7 @@ def _decode_binary(headers: list[tuple[bytes, bytes]], body: bytes, limits: Limi
         problems += _at("$.data", error)
         attributes["data"] = {}
     if not problems:
-        return _event(attributes)
+        return _event(attributes, judge_data)
     raise InvalidEvent(*problems, *_problems(attributes))
 
 
@@ -205,13 +216,15 @@ def _at(path: str, error: InvalidEvent) -> Iterator[Problem]:
         yield replace(problem, path=path + problem.path.removeprefix("$"))
 
 
-def _event(value: Any) -> Event:
+def _event(value: Any, judge_data: JudgeData | None) -> Event:
     if not isinstance(value, dict):
         raise InvalidEvent(Problem("$", "must be an event: a JSON object", shown(value)))
     # The JSON format spells an attribute that is not set as null.
     given = {name: attribute for name, attribute in value.items() if attribute is not None or name == "data"}
-    problems = tuple(_problems(given))
+    problems = list(_problems(given))
     if problems:
+        if judge_data is not None:
+            problems += judge_data(given.get("type"), given.get("data"))
         raise InvalidEvent(*problems[:MOST_PROBLEMS])
     return Event(
         id=given["id"],

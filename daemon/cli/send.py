@@ -22,6 +22,7 @@ from daemon.cli.options import DEFAULT_PRINTING, SHARED, Place, Printing
 from daemon.cli.session import load_settings, printer_of
 from daemon.cli.text import columns
 from daemon.cli.views import View
+from daemon.interpretation import judge_data
 from events import cloudevents
 from events.errors import InvalidEvent, Problem
 from events.model import ROLLBACK_REQUESTED, Event
@@ -106,7 +107,7 @@ def read_events(name: str) -> list[Sent]:
         InvalidEvent: with every problem, each with the file's name.
     """
     try:
-        events = cloudevents.decode_many(read_input(name))
+        events = cloudevents.decode_many(read_input(name), judge_data=judge_data)
     except InvalidEvent as error:
         problems = (Problem(f"{name}: {each.path}", each.expected, each.found) for each in error.problems)
         raise InvalidEvent(*problems) from None

@@ -15,7 +15,7 @@ import structlog
 
 from daemon.http.auth import Role, Roles
 from daemon.http.problems import Refused, unavailable
-from daemon.interpretation import Change, ModelVersionChanged, RollbackRequested, StateCreated, interpret
+from daemon.interpretation import Change, ModelVersionChanged, RollbackRequested, StateCreated, interpret, judge_data
 from daemon.lifecycle import Stop
 from daemon.runtime import Runtime
 from daemon.telemetry import Metrics
@@ -175,7 +175,7 @@ class Intake:
 
 
 def _judge(headers: Sequence[tuple[bytes, bytes]], body: bytes, limits: Limits) -> list[_Judged]:
-    decoded = decode_http(headers, body, limits)
+    decoded = decode_http(headers, body, limits, judge_data)
     judged: list[_Judged] = []
     problems: list[Problem] = []
     for place, event in _places(decoded):

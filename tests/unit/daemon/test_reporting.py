@@ -119,3 +119,9 @@ def test_lost_swaps_failures_and_crowded_scopes_are_told(reporter, metrics, logg
     assert lines(metrics, "rebundle_lane_failures_total")[0].endswith(" 1.0")
     assert lines(metrics, "rebundle_publish_seconds_count")[0].endswith(" 1.0")
     assert logged()[-1]["models"] == 901
+
+
+def test_a_scope_that_only_events_name_gets_no_series(reporter, metrics):
+    reporter.reconciled(SCOPE, Synced(0))
+
+    assert lines(metrics, "rebundle_live_tree_synced") == []

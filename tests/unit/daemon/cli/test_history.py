@@ -22,3 +22,21 @@ def test_a_reason_with_control_characters_cannot_steer_the_terminal(bucket, rebu
 
     assert "a\\x1b[2Jb\\nc" in table
     assert "\033" not in table
+
+
+def test_history_says_what_a_pin_and_a_quarantine_did_and_undid(bucket, rebundle):
+    for verb in (
+        ("pin", SCOPE, "state-1"),
+        ("pin", SCOPE, "state-1", "--lift"),
+        ("quarantine", SCOPE, "state-1", "--reason", "bad scores"),
+        ("quarantine", SCOPE, "state-1", "--reason", "it was the camera", "--lift"),
+    ):
+        assert rebundle(*verb).code == 0, verb
+    table = rebundle("history", SCOPE).out
+
+    for told in ("pin state-1", "unpin state-1", "quarantine ", "lift quarantine "):
+        assert told in table
+
+
+def test_a_limit_below_one_is_a_mistake(bucket, rebundle):
+    assert rebundle("history", SCOPE, "--limit", 0).code == 2

@@ -71,3 +71,10 @@ def test_resume_is_refused_while_desired_is_quarantined(bucket, rebundle):
     rebundle("quarantine", SCOPE, "state-3", "--reason", "bad", "--rollback-to", "state-1")
 
     assert rebundle("resume", SCOPE, "--yes").code == 4
+
+
+def test_a_blank_reason_is_a_mistake(bucket, rebundle):
+    result = rebundle("hold", SCOPE, "--reason", " ")
+
+    assert result.code == 2
+    assert "must say why" in result.err

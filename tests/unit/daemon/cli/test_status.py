@@ -59,6 +59,16 @@ def test_a_withheld_desired_needs_attention_until_it_may_live(bucket, rebundle):
     assert "rebundle resume" in scope_of(rebundle("status", "-o", "json"))["attention"][0]
 
 
+def test_a_hold_does_not_hide_that_what_waits_is_quarantined(bucket, rebundle):
+    in_bucket(bucket, lambda published: published.publish(composition_with("5"), "state-5", 5))
+    quarantined = rebundle("quarantine", SCOPE, "state-5", "--reason", "bad", "--rollback-to", "state-1")
+    assert quarantined.code == 0, quarantined.err
+
+    (why,) = scope_of(rebundle("status", "-o", "json"))["attention"]
+
+    assert "state-5 waits, and is quarantined: lift that before you resume" in why
+
+
 def test_hand_edits_strays_and_missing_files_of_base_need_attention(bucket, rebundle):
     tree(bucket, COMPOSE).write_text("mine\n")
     tree(bucket, "base/notes.txt").write_text("mine\n")

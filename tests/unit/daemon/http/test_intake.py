@@ -104,6 +104,23 @@ def test_only_a_large_body_leaves_the_loop(models: int, offloaded: int) -> None:
     assert runtime.offloaded == offloaded
 
 
+@pytest.mark.parametrize("place", ["", "[1]"])
+def test_problems_of_envelope_and_data_come_together(place: str) -> None:
+    broken = state_event(2)
+    del broken["specversion"]
+    broken["data"]["state"]["revision"] = 0
+    broken["data"]["models"][0]["artifact"]["uri"] = "http://example.com/x"
+    with pytest.raises(Refused) as refused:
+        taken(Log(), [state_event(1), broken] if place else broken)
+
+    paths = {problem.path for problem in refused.value.errors}
+    assert paths >= {
+        f"${place}.specversion",
+        f"${place}.data.state.revision",
+        f"${place}.data.models[0].artifact.uri",
+    }
+
+
 def test_an_answer_has_a_bounded_number_of_problems() -> None:
     events = [state_event(number) | {"data": {"models": [{}] * 50}} for number in range(90)]
     log = Log()
