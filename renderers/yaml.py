@@ -66,7 +66,7 @@ def fill(node: Any, values: Mapping[str, str]) -> None:
                 _rename(node, key, _filled(key, values))
             for key, child in node.items():
                 _fill_child(node, key, child, values)
-        case CommentedSeq():
+        case _:
             for index, child in enumerate(node):
                 _fill_child(node, index, child, values)
     for token in _comments(node.ca):

@@ -32,6 +32,16 @@ def test_placeholders_are_filled_in_values_keys_and_comments():
     assert filled == TEXT.replace("<name>", "model").replace("<value>", "v w").replace("<key:0>", "k")
 
 
+def test_a_number_stays_a_number():
+    assert yaml.Template.parse("<name>: 3\n").filled({"name": "model"}) == "model: 3\n"
+
+
+def test_a_comment_beside_a_key_goes_with_the_key():
+    text = "<name>: x # of <name>\nother: y\n"
+
+    assert yaml.Template.parse(text).filled({"name": "models"}) == text.replace("<name>", "models")
+
+
 def test_a_filled_text_is_not_filled_again():
     assert yaml.Template.parse("a: <x>\n").filled({"x": "<y>", "y": "z"}) == "a: <y>\n"
 
