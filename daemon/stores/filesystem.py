@@ -128,6 +128,7 @@ class RealFileSystem:
             open(descriptor, "wb", closefd=False) as file,
         ):
             file.write(body)
+        _give_to_owner_of_folder(path)
 
     def sync(self, path: Path) -> None:
         """Make the bytes of a file durable."""
@@ -154,6 +155,7 @@ class RealFileSystem:
     def mkdir(self, folder: Path) -> None:
         """Make a folder."""
         folder.mkdir()
+        _give_to_owner_of_folder(folder)
 
     def rmdir(self, folder: Path) -> None:
         """Remove an empty folder."""
@@ -164,12 +166,20 @@ class RealFileSystem:
         """Hold the lock file."""
         # Opened for reading: the file may belong to another user of the same folder, and flock needs no more.
         with _opened(path, os.O_RDONLY | os.O_CREAT, 0o666) as descriptor:
+            _give_to_owner_of_folder(path)
             try:
                 fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except BlockingIOError:
                 yield False
             else:
                 yield True
+
+
+def _give_to_owner_of_folder(path: Path) -> None:
+    """What root makes here belongs to whoever owns the folder: else an operator's verb locks the daemon's user out."""
+    if os.geteuid() == 0:
+        owner = path.parent.stat()
+        os.chown(path, owner.st_uid, owner.st_gid, follow_symlinks=False)
 
 
 def _entry(name: str, found: os.stat_result) -> Entry:

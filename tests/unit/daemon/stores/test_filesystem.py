@@ -93,3 +93,18 @@ def test_a_lock_file_of_another_user_can_be_held(tmp_path: Path) -> None:
 
     with FS.lock(tmp_path / "lock") as taken:
         assert taken
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can make files for others")
+def test_what_root_makes_belongs_to_the_owner_of_its_folder(tmp_path):
+    """An operator's verb, run by root, beside a daemon of another user."""
+    files, theirs = RealFileSystem(), tmp_path / "bucket"
+    theirs.mkdir()
+    os.chown(theirs, 65534, 65534)
+    files.mkdir(theirs / "folder")
+    files.write(theirs / "folder/file", b"1", executable=False)
+    with files.lock(theirs / "folder/lock") as held:
+        assert held
+
+    assert {path.stat().st_uid for path in theirs.rglob("*")} == {65534}
+    assert len(list(theirs.rglob("*"))) == 3
