@@ -98,10 +98,10 @@ def interpret(event: Event) -> Change:
 
 def judge_data(kind: object, data: object) -> tuple[Problem, ...]:
     """What is wrong with the data of an event whose envelope is wrong as well; see `events.cloudevents`."""
-    if kind not in KNOWN_TYPES or not isinstance(data, dict):
+    if not isinstance(kind, str) or kind not in KNOWN_TYPES or not isinstance(data, dict):
         return ()
     try:
-        interpret(Event(id="", source="", type=str(kind), data=data))
+        interpret(Event(id="", source="", type=kind, data=data))
     except InvalidEvent as error:
         return error.problems
     return ()

@@ -6,7 +6,14 @@ from typing import Any
 
 import pytest
 
-from daemon.interpretation import ModelVersionChanged, RollbackRequested, StateCreated, composition_of, interpret
+from daemon.interpretation import (
+    ModelVersionChanged,
+    RollbackRequested,
+    StateCreated,
+    composition_of,
+    interpret,
+    judge_data,
+)
 from events.errors import InvalidEvent
 from events.model import (
     BUNDLE_STATE_CREATED,
@@ -184,3 +191,24 @@ def test_a_composition_that_cannot_be_read_names_every_problem() -> None:
         "$.data.models",
         "$.data.proxy",
     ]
+
+
+@pytest.mark.parametrize(
+    ("kind", "data"),
+    [
+        pytest.param(["a list"], {}, id="a type that is no text"),
+        pytest.param(None, {}, id="no type"),
+        pytest.param("io.example.other", {}, id="an unknown type"),
+        pytest.param(BUNDLE_STATE_CREATED, None, id="no data"),
+        pytest.param(BUNDLE_STATE_CREATED, ["a list"], id="data that is no object"),
+        pytest.param(BUNDLE_STATE_CREATED, state_data(), id="nothing is wrong with it"),
+    ],
+)
+def test_data_behind_a_broken_envelope_that_cannot_be_judged_adds_no_problem(kind: object, data: object) -> None:
+    assert judge_data(kind, data) == ()
+
+
+def test_data_behind_a_broken_envelope_is_judged_like_any_other() -> None:
+    problems = judge_data(BUNDLE_STATE_CREATED, state_data(state={"id": "state-1", "revision": 0}))
+
+    assert [problem.path for problem in problems] == ["$.data.state.revision"]
