@@ -23,6 +23,7 @@ from daemon.publishing.errors import PublishingError
 from daemon.publishing.reader import Reader
 from daemon.runtime import Runtime
 from daemon.stores.errors import StoreError
+from daemon.telemetry import bound
 from events.model import Position
 from events.source import Delivery, EventSource
 from renderers.model import Scope
@@ -211,7 +212,7 @@ class Worker:
     async def _take_batch(self, lane: Lane) -> bool:
         """One batch, from the lane to the bucket; whether there was one."""
         name = str(lane.scope)
-        with structlog.contextvars.bound_contextvars(scope=name):
+        with bound(scope=name):
             await self._compare(lane.scope)
             waiting = await self._source.waiting(name, lane.upto, desired.MOST_EVENTS)
             if waiting:
