@@ -25,8 +25,7 @@ from daemon.runtime import Runtime
 from events.errors import InvalidEvent
 from events.model import Outcome, OutcomeKind, Position
 from events.source import Delivery, EventSource
-from renderers import bundle
-from renderers.bundle import RENDERER_VERSION, RenderedBundle, Renderer
+from renderers.bundle import RENDERER_VERSION, Customisation, RenderedBundle, Renderer
 from renderers.errors import RenderError
 from renderers.model import Composition, RenderDefaults, RenderedFile, Scope, Stamp
 
@@ -74,13 +73,23 @@ class NotRenderable(Exception):
         self.failure = failure
 
 
+class Gate(Protocol):
+    """Reads a rendered bundle back."""
+
+    def __call__(
+        self, composition: Composition, defaults: RenderDefaults, bundle: RenderedBundle, overridden: frozenset[str], /
+    ) -> None:
+        """Raises GateFailure unless it says what the composition says; `overridden` names the templates not ours."""
+        ...
+
+
 @dataclass(frozen=True, slots=True)
 class Rendering:
     """Composition -> files, read back by the gate; shared by all scopes."""
 
     renderer: Renderer
-    gate: Callable[[Composition, RenderDefaults, RenderedBundle], None]
-    defaults: Callable[[Scope], RenderDefaults]
+    gate: Gate
+    customisation: Callable[[Scope], Customisation]
 
     def render(self, composition: Composition, stamp: Stamp) -> tuple[RenderedFile, ...]:
         """The files of a state, checked.
@@ -89,9 +98,9 @@ class Rendering:
             RenderError: a text cannot stand where it belongs, or (GateFailure) the files are not what the composition
                 says; nothing may be published of them.
         """
-        defaults = self.defaults(composition.scope)
-        rendered = self.renderer.render(composition, defaults, stamp)
-        self.gate(composition, defaults, rendered)
+        own = self.customisation(composition.scope)
+        rendered = self.renderer.render(composition, own.defaults, stamp, own.templates)
+        self.gate(composition, own.defaults, rendered, own.templates.overridden)
         return rendered.files
 
 
@@ -353,16 +362,17 @@ class Pipeline:
             files = await self._runtime.offload(self._rendering.render, planned.composition, stamp)
         except RenderError as failure:
             raise NotRenderable(planned, failure) from failure
+        own = self._rendering.customisation(scope)
         return State(
             composition=planned.composition,
-            defaults=self._rendering.defaults(scope),
+            defaults=own.defaults,
             state=planned.state,
             revision=revision,
             kind=planned.kind,
             late=planned.late,
             files=files,
             renderer=RENDERER_VERSION,
-            templates=bundle.templates_digest(),
+            templates=own.templates.digest,
             events=events,
         )
 

@@ -38,7 +38,7 @@ from events.errors import EventError
 from events.journal import Journal, JournalLimits
 from events.source import EventSource
 from renderers import gate
-from renderers.bundle import RENDERER_VERSION, Renderer
+from renderers.bundle import RENDERER_VERSION, Customisation, Renderer
 
 log: structlog.stdlib.BoundLogger = structlog.get_logger(__name__)
 
@@ -90,7 +90,7 @@ def _pipeline(bucket: Bucket, source: EventSource, settings: Settings, observer:
         reader=bucket.reader,
         publisher=bucket.publisher,
         live_tree=bucket.live_tree,
-        rendering=Rendering(Renderer(), gate.check, lambda _scope: settings.render),
+        rendering=Rendering(Renderer(), gate.check, lambda _scope: Customisation(settings.render)),
         runtime=bucket.runtime,
         observer=observer,
         writer=f"rebundle@{socket.gethostname()}",

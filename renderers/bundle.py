@@ -6,10 +6,10 @@ Whether the result says what the composition says is `gate`'s to judge, not ours
 """
 
 import json
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Final
 
-from renderers import compose, download, example, readme, router, templates, yaml
+from renderers import compose, download, example, images, readme, router, yaml
 from renderers.cache import Cache
 from renderers.compose import Allotment, Frame
 from renderers.model import (
@@ -22,6 +22,7 @@ from renderers.model import (
     canonical_digest,
     canonical_json,
 )
+from renderers.templates import Templates
 
 RENDERER_VERSION: Final = "1"
 STAMP_PATH: Final = "base/.rebundle.json"
@@ -30,6 +31,14 @@ MONITORING_PATH: Final = "base/bundle/monitoring.txt"
 
 _SIGNATURE_HEADING: Final = "# Types of the models' inputs and outputs, as the registry has them. Not to be edited.\n"
 _MIB: Final = 1 << 20
+
+
+@dataclass(frozen=True, slots=True)
+class Customisation:
+    """What a scope brings of its own beside its composition."""
+
+    defaults: RenderDefaults = field(default_factory=RenderDefaults)
+    templates: Templates = field(default_factory=Templates.built_in)
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,7 +57,7 @@ class Contribution:
     list_line: bytes
     env_lines: bytes
     files: tuple[RenderedFile, ...]
-    image_path: str
+    image_folder: str
 
     @property
     def size(self) -> int:
@@ -68,11 +77,6 @@ class Fixed:
     footer: bytes
 
 
-def templates_digest() -> str:
-    """sha256, in hex, of the template files."""
-    return templates.digest()
-
-
 class Renderer:
     """Renders compositions; may be called from several threads at once."""
 
@@ -82,19 +86,23 @@ class Renderer:
         self._fixed = Cache[Fixed](cache_bytes // 8)
         self._texts = Cache[bytes](cache_bytes // 8)
 
-    def render(self, composition: Composition, defaults: RenderDefaults, stamp: Stamp) -> RenderedBundle:
+    def render(
+        self, composition: Composition, defaults: RenderDefaults, stamp: Stamp, templates: Templates | None = None
+    ) -> RenderedBundle:
         """The bundle of `composition`, as state `stamp`: the same bytes for the same arguments, whatever is kept.
 
         Raises:
-            RenderError: a text in it cannot stand in the file it belongs into.
+            RenderError: a text in it cannot stand in the file it belongs into, or (TemplateFault) a template of the
+                bundle's own is at fault.
         """
-        frame = Frame.of(composition, defaults)
+        templates = templates or Templates.built_in()
+        frame = Frame.of(composition, defaults, templates)
         models = self._contributions_of(composition, frame)
-        fixed = self._fixed_blocks(composition, defaults, frame)
+        fixed = self._fixed_blocks(composition, frame)
         signature = self._signature(composition.proxy)
         model_map = b"".join(model.map_line for model in models)
         model_list = b"".join(model.list_line for model in models)
-        script = download.script().encode()
+        script = download.script(templates).encode()
         document = b"".join(
             (
                 fixed.header,
@@ -106,18 +114,20 @@ class Renderer:
             )
         )
         files = [
-            RenderedFile(readme.PATH, self._readme(composition, defaults, models)),
+            RenderedFile(readme.PATH, self._readme(composition, frame, models)),
             RenderedFile(STAMP_PATH, _stamp(composition, stamp)),
             RenderedFile(compose.PATH, document),
             RenderedFile(MONITORING_PATH, templates.text("monitoring.txt").encode()),
             RenderedFile(router.MAP_PATH, model_map),
-            RenderedFile(router.CONF_PATH, router.tunables().encode()),
+            RenderedFile(router.CONF_PATH, router.tunables(templates).encode()),
             RenderedFile(SIGNATURE_PATH, signature),
             RenderedFile(download.LIST_PATH, model_list),
             RenderedFile(download.SCRIPT_PATH, script, executable=True),
             RenderedFile(download.MODELS_PATH, b""),
-            RenderedFile(example.ENV_PATH, example.env_head().encode() + b"".join(model.env_lines for model in models)),
-            *(RenderedFile(path, text.encode()) for path, text in example.static_files().items()),
+            RenderedFile(
+                example.ENV_PATH, example.env_head(templates).encode() + b"".join(model.env_lines for model in models)
+            ),
+            *(RenderedFile(path, text.encode()) for path, text in example.static_files(templates).items()),
             *(file for model in models for file in model.files),
         ]
         return RenderedBundle(tuple(sorted(files, key=lambda file: file.path.encode())))
@@ -134,15 +144,14 @@ class Renderer:
             contributions.append(contribution)
         return contributions
 
-    def _fixed_blocks(self, composition: Composition, defaults: RenderDefaults, frame: Frame) -> Fixed:
-        images = (defaults.download_image, defaults.router_image, composition.proxy.image)
-        key = (frame.key, images)
+    def _fixed_blocks(self, composition: Composition, frame: Frame) -> Fixed:
+        key = (frame.key, composition.proxy.image)
         fixed = self._fixed.get(key)
         if fixed is None:
             fixed = Fixed(
-                compose.header(),
-                compose.download_block(defaults.download_image, frame),
-                compose.router_block(defaults.router_image, frame),
+                compose.header(frame),
+                compose.download_block(frame),
+                compose.router_block(frame),
                 compose.proxy_block(composition.proxy.image, frame),
                 compose.footer(frame),
             )
@@ -158,27 +167,27 @@ class Renderer:
             self._texts.put(document, text, len(text) + len(document))
         return text
 
-    def _readme(self, composition: Composition, defaults: RenderDefaults, models: list[Contribution]) -> bytes:
-        fixed = (defaults.download_image, defaults.router_image, composition.proxy.image)
-        paths = frozenset({readme.image_path(image) for image in fixed} | {model.image_path for model in models})
-        key = (composition.bundle.name, composition.bundle.target, paths)
+    def _readme(self, composition: Composition, frame: Frame, models: list[Contribution]) -> bytes:
+        fixed = (frame.defaults.download_image, frame.defaults.router_image, composition.proxy.image)
+        folders = {images.folder(frame.pulled_from(image)) for image in fixed}
+        key = (frame.key, frozenset(folders.union(model.image_folder for model in models)))
         text = self._texts.get(key)
         if text is None:
-            text = readme.text(*key).encode()
+            text = readme.text(frame, key[1]).encode()
             self._texts.put(key, text, len(text))
         return text
 
 
 def _contribution(model: Model, frame: Frame) -> Contribution:
-    allotment = Allotment.of(model, frame.resources)
-    path, text = example.batching_path(model), example.batching_text(model)
+    templates, allotment = frame.templates, Allotment.of(model, frame.defaults.resources)
+    path, text = example.batching_path(model), example.batching_text(model, templates)
     return Contribution(
         block=compose.model_block(model, frame, allotment, text if example.batching_is_on(model) else None),
-        map_line=router.map_line(model).encode(),
-        list_line=download.list_line(model).encode(),
-        env_lines=example.env_lines(model, allotment).encode(),
+        map_line=router.map_line(model, templates).encode(),
+        list_line=download.list_line(model, templates).encode(),
+        env_lines=example.env_lines(model, allotment, templates).encode(),
         files=(RenderedFile(path, text.encode()),) if path else (),
-        image_path=readme.image_path(model.serving.image),
+        image_folder=images.folder(frame.pulled_from(model.serving.image)),
     )
 
 

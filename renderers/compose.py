@@ -14,9 +14,10 @@ from dataclasses import asdict, dataclass, fields
 from functools import lru_cache
 from typing import Final, Literal
 
-from renderers import templates, yaml
+from renderers import images, yaml
 from renderers.identifiers import variable_name
 from renderers.model import Amounts, Composition, Model, RenderDefaults, Resources, canonical_digest, canonical_json
+from renderers.templates import Templates
 
 PATH: Final = "base/bundle/docker-compose.yaml"
 _HOLE: Final = b'"<content_digest>"'
@@ -30,19 +31,27 @@ class Frame:
 
     bundle: str
     target: str
-    labels: tuple[tuple[str, str], ...]
-    resources: Resources
+    defaults: RenderDefaults
+    templates: Templates
 
     @classmethod
-    def of(cls, composition: Composition, defaults: RenderDefaults) -> "Frame":
+    def of(cls, composition: Composition, defaults: RenderDefaults, templates: Templates) -> "Frame":
         """The frame of a composition under these defaults."""
-        labels = tuple(sorted(defaults.labels.items()))
-        return cls(composition.bundle.name, composition.bundle.target, labels, defaults.resources)
+        return cls(composition.bundle.name, composition.bundle.target, defaults, templates)
 
     @property
     def key(self) -> str:
         """Equal for equal frames."""
-        return canonical_json([self.bundle, self.target, self.labels, self.resources.model_dump(mode="json")])
+        return canonical_json([self.bundle, self.target, self.defaults.digest, self.templates.digest])
+
+    @property
+    def labels(self) -> list[tuple[str, str]]:
+        """The labels that every service gets, sorted."""
+        return sorted(self.defaults.labels.items())
+
+    def pulled_from(self, image: str) -> str:
+        """The image as the bundle's hosts can have it."""
+        return images.pulled_from(image, self.defaults.registries)
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,9 +79,9 @@ def model_digest(model: Model) -> str:
     return canonical_digest([model.version, artifact.uri, artifact.digest, model.serving_version])[:16]
 
 
-def header() -> bytes:
+def header(frame: Frame) -> bytes:
     """Everything above the first service."""
-    return templates.text("header.yaml").encode()
+    return frame.templates.text("header.yaml").encode()
 
 
 def model_block(model: Model, frame: Frame, allotment: Allotment, batching: str | None) -> bytes:
@@ -80,6 +89,7 @@ def model_block(model: Model, frame: Frame, allotment: Allotment, batching: str 
     gpu = model.serving.gpu
     devices = (gpu.device_ids or ()) if gpu else ()
     template = _template(
+        frame.templates,
         f"{model.serving.platform}.yaml",
         gpu=gpu.count if gpu else None,
         devices=len(devices),
@@ -89,7 +99,7 @@ def model_block(model: Model, frame: Frame, allotment: Allotment, batching: str 
     values = {
         "model_id": model.id,
         "variable": variable_name(model.id),
-        "image": model.serving.image,
+        "image": frame.pulled_from(model.serving.image),
         "model_digest": model_digest(model),
         **asdict(allotment),
     }
@@ -99,19 +109,19 @@ def model_block(model: Model, frame: Frame, allotment: Allotment, batching: str 
     return _block(template, values, frame)
 
 
-def download_block(image: str, frame: Frame) -> bytes:
+def download_block(frame: Frame) -> bytes:
     """model_download, unsealed."""
-    return _block(_template("model_download.yaml", labels=len(frame.labels)), {"image": image}, frame)
+    return _fixed_block("model_download.yaml", frame.pulled_from(frame.defaults.download_image), frame)
 
 
-def router_block(image: str, frame: Frame) -> bytes:
+def router_block(frame: Frame) -> bytes:
     """The router, unsealed."""
-    return _block(_template("router.yaml", labels=len(frame.labels)), {"image": image}, frame)
+    return _fixed_block("router.yaml", frame.pulled_from(frame.defaults.router_image), frame)
 
 
 def proxy_block(image: str, frame: Frame) -> bytes:
     """model_proxy, unsealed."""
-    return _block(_template("proxy.yaml", labels=len(frame.labels)), {"image": image}, frame)
+    return _fixed_block("proxy.yaml", frame.pulled_from(image), frame)
 
 
 def sealed(block: bytes, digest: str) -> bytes:
@@ -121,13 +131,17 @@ def sealed(block: bytes, digest: str) -> bytes:
 
 def footer(frame: Frame) -> bytes:
     """Everything below the last service."""
-    return _template("networks.yaml").filled(_frame_values(frame)).encode()
+    return _template(frame.templates, "networks.yaml").filled(_frame_values(frame)).encode()
 
 
-def sample(platform: str, gpu: Literal["all"] | None = None) -> str:
+def sample(platform: str, templates: Templates, gpu: Literal["all"] | None = None) -> str:
     """A model's block with its placeholders left in, for the README: what is shown is what is rendered."""
     values = {field.name: "0" for field in fields(Allotment)} | {"variable": "<model_id>"}
-    return _template(f"{platform}.yaml", gpu=gpu).filled(values).removeprefix(_SERVICES)
+    return _template(templates, f"{platform}.yaml", gpu=gpu).filled(values).removeprefix(_SERVICES)
+
+
+def _fixed_block(name: str, image: str, frame: Frame) -> bytes:
+    return _block(_template(frame.templates, name, labels=len(frame.labels)), {"image": image}, frame)
 
 
 def _block(template: yaml.Template, values: Mapping[str, str], frame: Frame) -> bytes:
@@ -137,7 +151,12 @@ def _block(template: yaml.Template, values: Mapping[str, str], frame: Frame) -> 
 
 
 def _frame_values(frame: Frame) -> dict[str, str]:
-    values = {"bundle": frame.bundle, "network": frame.bundle, "target_scalar": yaml.written(frame.target)}
+    values = {
+        "bundle": frame.bundle,
+        "network": frame.bundle,
+        "target_scalar": yaml.written(frame.target),
+        "restart": frame.defaults.restart,
+    }
     for index, (key, value) in enumerate(frame.labels):
         values[f"label_key:{index}"] = key
         values[f"label_value:{index}"] = value.replace("$", "$$")  # Compose interpolates label values
@@ -146,6 +165,7 @@ def _frame_values(frame: Frame) -> dict[str, str]:
 
 @lru_cache(maxsize=256)
 def _template(
+    templates: Templates,
     name: str,
     *,
     gpu: int | str | None = None,

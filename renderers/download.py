@@ -7,8 +7,9 @@ names the id alone, and the number is of no use.
 
 from typing import Final
 
-from renderers import templates
 from renderers.model import Model
+from renderers.platforms import PLATFORMS
+from renderers.templates import Templates
 
 LIST_PATH: Final = "base/model-serving/model-download/models.txt"
 SCRIPT_PATH: Final = "base/model-serving/model-download/download.sh"
@@ -16,13 +17,14 @@ MODELS_PATH: Final = "base/model-serving/model-download/models/.gitkeep"
 _REMOTES: Final = {"gs": "gcs", "s3": "s3"}
 
 
-def list_line(model: Model) -> str:
+def list_line(model: Model, templates: Templates) -> str:
     """What to bring, and where to."""
     scheme, _, path = model.artifact.uri.partition("://")
-    folder = f"{model.id}/{model.serving_version}" if model.serving.platform == "tensorflow" else model.id
+    is_version = PLATFORMS[model.serving.platform].loads_numbers
+    folder = f"{model.id}/{model.serving_version}" if is_version else model.id
     return templates.render("models.txt", folder=folder, source=f"{_REMOTES[scheme]}:{path}")
 
 
-def script() -> str:
+def script(templates: Templates) -> str:
     """download.sh, for dash and busybox alike."""
     return templates.text("download.sh")

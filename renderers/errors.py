@@ -14,6 +14,17 @@ class UnsafeText(RenderError):
         self.text = text
 
 
+class TemplateFault(RenderError):
+    """A bundle's own template cannot be used: its author must act."""
+
+    def __init__(self, name: str, line: int, message: str) -> None:
+        """`line` counts from 1."""
+        super().__init__(f"template {name}:{line}: {message}")
+        self.name = name
+        self.line = line
+        self.message = message
+
+
 class GateFailure(RenderError):
     """A rendered file, read back, is not what the composition says: nothing of it may be published."""
 

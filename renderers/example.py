@@ -6,10 +6,11 @@ So nothing in base/ may depend on what these files say about single models.
 
 from typing import Final
 
-from renderers import templates
 from renderers.compose import Allotment
 from renderers.identifiers import variable_name
 from renderers.model import BatchingParameters, Model
+from renderers.platforms import PLATFORMS
+from renderers.templates import Templates
 
 ENV_PATH: Final = "example/conf/bundle/.env"
 _STATIC: Final = {
@@ -21,17 +22,17 @@ _STATIC: Final = {
 _WRAPPED: Final = ("max_batch_size", "batch_timeout_micros", "max_enqueued_batches", "num_batch_threads")
 
 
-def static_files() -> dict[str, str]:
+def static_files(templates: Templates) -> dict[str, str]:
     """Path and text of the files that are the same in every bundle."""
     return {path: templates.text(name) for path, name in _STATIC.items()}
 
 
-def env_head() -> str:
+def env_head(templates: Templates) -> str:
     """conf/bundle/.env above the models' lines."""
     return templates.text("conf.env")
 
 
-def env_lines(model: Model, allotment: Allotment) -> str:
+def env_lines(model: Model, allotment: Allotment, templates: Templates) -> str:
     """A model's lines of conf/bundle/.env."""
     name = variable_name(model.id)
     return templates.render("serving.env", service=f"s{model.id}s", variable=name, allotment=allotment)
@@ -39,7 +40,7 @@ def env_lines(model: Model, allotment: Allotment) -> str:
 
 def batching_path(model: Model) -> str | None:
     """The bundle's own file in base/ where the composition switches batching on, else the operator's in example/."""
-    if model.serving.platform != "tensorflow":
+    if PLATFORMS[model.serving.platform].no_batching:
         return None
     folder = "base/bundle" if batching_is_on(model) else "example/conf/bundle"
     return f"{folder}/batching_{model.id}.txt"
@@ -50,16 +51,16 @@ def batching_is_on(model: Model) -> bool:
     return model.serving.batching is not None and model.serving.batching.enabled
 
 
-def batching_text(model: Model) -> str:
+def batching_text(model: Model, templates: Templates) -> str:
     """The batching file, in the text format of TensorFlow Serving's BatchingParameters."""
     service = f"s{model.id}s"
     batching = model.serving.batching
     if batching is None or not batching.enabled:
         return templates.render("batching_placeholder.txt", service=service)
-    return _parameters(service, batching.parameters)
+    return _parameters(service, batching.parameters, templates)
 
 
-def _parameters(service: str, parameters: BatchingParameters) -> str:
+def _parameters(service: str, parameters: BatchingParameters, templates: Templates) -> str:
     given = ((name, getattr(parameters, name)) for name in _WRAPPED)
     return templates.render(
         "batching_on.txt",

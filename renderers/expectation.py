@@ -46,8 +46,8 @@ def model_service(
     labels = {"bundle.model-version": short_digest(what_it_serves)}
     service: dict[str, Any] = {
         "depends_on": {"model_download": {"condition": "service_completed_successfully"}},
-        "image": model.serving.image,
-        "restart": "unless-stopped",
+        "image": _pulled_from(model.serving.image, defaults),
+        "restart": defaults.restart,
         "labels": labels | _labels(defaults),
         "networks": [composition.bundle.name],
         "volumes": volumes,
@@ -77,7 +77,7 @@ def download_service(digest: str, composition: Composition, defaults: RenderDefa
     """model_download; `digest` is that of the list and the script."""
     here = "../model-serving/model-download"
     return {
-        "image": defaults.download_image,
+        "image": _pulled_from(defaults.download_image, defaults),
         "restart": "no",
         "labels": {"bundle.models": digest} | _labels(defaults),
         "networks": [composition.bundle.name],
@@ -96,8 +96,8 @@ def download_service(digest: str, composition: Composition, defaults: RenderDefa
 def router_service(digest: str, composition: Composition, defaults: RenderDefaults) -> dict[str, Any]:
     """<bundle>-nginx; `digest` is that of the map."""
     return {
-        "image": defaults.router_image,
-        "restart": "unless-stopped",
+        "image": _pulled_from(defaults.router_image, defaults),
+        "restart": defaults.restart,
         "labels": {"bundle.models": digest} | _labels(defaults),
         "networks": [composition.bundle.name],
         "sysctls": {"net.ipv4.tcp_tw_reuse": "1"},
@@ -111,8 +111,8 @@ def proxy_service(digest: str, composition: Composition, defaults: RenderDefault
     router = f"{composition.bundle.name}-nginx"
     return {
         "depends_on": {router: {"condition": "service_started"}},
-        "image": composition.proxy.image,
-        "restart": "unless-stopped",
+        "image": _pulled_from(composition.proxy.image, defaults),
+        "restart": defaults.restart,
         "labels": {"bundle.signature": digest} | _labels(defaults),
         "networks": [composition.bundle.name],
         "ports": ["${MODEL_PROXY_HTTP_PORT:-8000}:8000", "${MODEL_PROXY_GRPC_PORT:-8005}:8005"],
@@ -169,6 +169,15 @@ def _amounts(prefix: str, suffix: str, own: Amounts, given: Amounts) -> dict[str
         "cpus": Default(f"{prefix}_CPU_{suffix}", Decimal(cpus)),
         "memory": Default(f"{prefix}_MEM_{suffix}", Decimal(memory)),
     }
+
+
+def _pulled_from(image: str, defaults: RenderDefaults) -> str:
+    host, slash, rest = image.partition("/")
+    if not slash:
+        host, rest = "docker.io", f"library/{image}"
+    elif not set(host) & {".", ":"} and host != "localhost":
+        host, rest = "docker.io", image
+    return f"{defaults.registries[host]}/{rest}" if host in defaults.registries else image
 
 
 def _labels(defaults: RenderDefaults) -> dict[str, str]:

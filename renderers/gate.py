@@ -51,8 +51,12 @@ class Bundle(Protocol):
         ...
 
 
-def check(composition: Composition, defaults: RenderDefaults, bundle: Bundle) -> None:
+def check(
+    composition: Composition, defaults: RenderDefaults, bundle: Bundle, overridden: frozenset[str] = frozenset()
+) -> None:
     """Returns if every file of the bundle says what the composition says.
+
+    What a template of the bundle's own makes (`overridden`: the templates' names) may say more, but nothing else.
 
     Raises:
         GateFailure: the first place that says something else.
@@ -63,7 +67,7 @@ def check(composition: Composition, defaults: RenderDefaults, bundle: Bundle) ->
     compose = _Piece(_COMPOSE, bodies[_COMPOSE])
     with _readable(compose):
         document = readback.document(compose.body, _services(composition))
-    frame = _Frame(composition, defaults)
+    frame = _Frame(composition, defaults, overridden)
     _check_models(frame, document, bodies)
     _check_signature(frame, bodies[_SIGNATURE])
     _check_stamp(composition, bodies[_STAMP])
@@ -77,11 +81,16 @@ def check(composition: Composition, defaults: RenderDefaults, bundle: Bundle) ->
 class _Frame:
     composition: Composition
     defaults: RenderDefaults
+    overridden: frozenset[str]
 
     @property
     def key(self) -> str:
         bundle = self.composition.bundle
-        return canonical_json([bundle.name, bundle.target, self.defaults.digest])
+        return canonical_json([bundle.name, bundle.target, self.defaults.digest, sorted(self.overridden)])
+
+    def may_add(self, template: str) -> bool:
+        """Whether what `template` makes may say more than it must."""
+        return not self.overridden.isdisjoint({template, "labels.yaml", "resources.yaml"})
 
 
 @dataclass(frozen=True, slots=True)
@@ -153,7 +162,7 @@ def _pieces(file: str, parts: Sequence[bytes], wanted: int) -> Sequence[bytes]:
 def _check_model_block(frame: _Frame, model: Model, piece: _Piece, batching: bytes) -> None:
     mounted = batching.decode() if expectation.batching_parameters(model) is not None else None
     expected = expectation.model_service(model, frame.composition, frame.defaults, mounted)
-    _check_block(piece, f"s{model.id}s", expected)
+    _check_block(piece, f"s{model.id}s", expected, may_add=frame.may_add(f"{model.serving.platform}.yaml"))
 
 
 def _check_map_line(model: Model, piece: _Piece) -> None:
@@ -197,13 +206,13 @@ def _check_fixed_services(frame: _Frame, document: readback.Document, bodies: Ma
     composition, defaults, last = frame.composition, frame.defaults, len(document.cuts) - 2
     download = _digest_of(bodies[_LIST], bodies[_SCRIPT])
     expected = (
-        (0, expectation.download_service(download, composition, defaults)),
-        (last - 1, expectation.router_service(_digest_of(bodies[_MAP]), composition, defaults)),
-        (last, expectation.proxy_service(_digest_of(bodies[_SIGNATURE]), composition, defaults)),
+        ("model_download.yaml", 0, expectation.download_service(download, composition, defaults)),
+        ("router.yaml", last - 1, expectation.router_service(_digest_of(bodies[_MAP]), composition, defaults)),
+        ("proxy.yaml", last, expectation.proxy_service(_digest_of(bodies[_SIGNATURE]), composition, defaults)),
     )
     names = _services(composition)
-    for index, service in expected:
-        _check_block(_service(document, index), names[index], service)
+    for template, index, service in expected:
+        _check_block(_service(document, index), names[index], service, may_add=frame.may_add(template))
 
 
 def _check_ends(frame: _Frame, document: readback.Document) -> None:
@@ -212,7 +221,7 @@ def _check_ends(frame: _Frame, document: readback.Document) -> None:
     _check_yaml(_Piece(_COMPOSE, text[end:], text, end), {"networks": {frame.composition.bundle.name: {}}})
 
 
-def _check_block(piece: _Piece, name: str, expected: Mapping[str, Any]) -> None:
+def _check_block(piece: _Piece, name: str, expected: Mapping[str, Any], *, may_add: bool) -> None:
     *lines, end = piece.body.split(b"\n")
     for number, line in enumerate(lines[1:], 2):
         if line and not line.startswith(b"    "):
@@ -220,7 +229,7 @@ def _check_block(piece: _Piece, name: str, expected: Mapping[str, Any]) -> None:
     if end or lines[-1] or not lines[-2]:
         raise GateFailure(piece.file, piece.before + len(lines), f"one empty line at the end of {name}", "another end")
     inside = replace(piece, body=b"services:\n" + piece.body, added=1)
-    _check_yaml(inside, {"services": {name: expected}})
+    _check_yaml(inside, {"services": {name: expected}}, may_add=may_add)
 
 
 def _check_signature(frame: _Frame, body: bytes) -> None:
@@ -278,10 +287,10 @@ def _check_holds(path: str, bodies: Mapping[str, bytes], text: bytes) -> None:
         raise GateFailure(path, 1, text.decode(), "nothing of the kind")
 
 
-def _check_yaml(piece: _Piece, expected: Any) -> None:
+def _check_yaml(piece: _Piece, expected: Any, *, may_add: bool = False) -> None:
     with _readable(piece):
         parsed = readback.yaml_text(piece.text)
-    different = _difference(expected, parsed.value, ())
+    different = _difference(expected, parsed.value, (), may_add=may_add)
     if different is not None:
         path, wanted, found = different
         where = ".".join(map(str, path)) or "the file"
@@ -294,24 +303,31 @@ def _compare(piece: _Piece, expected: Any, found: Any) -> None:
 
 
 def _difference(
-    expected: Any, found: Any, path: tuple[str | int, ...]
+    expected: Any, found: Any, path: tuple[str | int, ...], *, may_add: bool
 ) -> tuple[tuple[str | int, ...], str, str] | None:
-    """The first place where two values differ; 1 is neither true nor 1.0."""
+    """The first place where two values differ; 1 is neither true nor 1.0.
+
+    With `may_add`, what is expected must be there, in its order, and more may stand in mappings and lists.
+    """
     match expected:
         case Default():
             is_same = expected.is_in(found)
         case dict() if isinstance(found, dict):
-            for key in (*expected, *(key for key in found if key not in expected)):
+            more = () if may_add else (key for key in found if key not in expected)
+            for key in (*expected, *more):
                 if key not in found or key not in expected:
                     return (*path, key), _shown(expected, key), _shown(found, key)
-                different = _difference(expected[key], found[key], (*path, key))
+                different = _difference(expected[key], found[key], (*path, key), may_add=may_add)
                 if different:
                     return different
             is_same = True
         case list() if isinstance(found, list) and len(expected) == len(found):
             pairs = enumerate(zip(expected, found, strict=True))
-            steps = (_difference(one, other, (*path, index)) for index, (one, other) in pairs)
+            steps = (_difference(one, other, (*path, index), may_add=may_add) for index, (one, other) in pairs)
             return next((step for step in steps if step), None)
+        case list() if isinstance(found, list) and may_add:
+            rest = iter(found)
+            is_same = all(any(_difference(one, other, (), may_add=True) is None for other in rest) for one in expected)
         case _:
             is_same = type(expected) is type(found) and expected == found
     return None if is_same else (path, repr(expected), repr(found))

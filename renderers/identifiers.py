@@ -26,6 +26,9 @@ _IMAGE: Final = re.compile(
     rf"(?:{_DOMAIN}/)?{_COMPONENT}(?:/{_COMPONENT})*(?::[A-Za-z0-9_][A-Za-z0-9_.-]{{0,127}})?(?:@sha256:[0-9a-f]{{64}})?"
 )
 
+_REGISTRY: Final = re.compile(_DOMAIN)
+_REGISTRY_PREFIX: Final = re.compile(rf"{_DOMAIN}(?:/{_COMPONENT})*")
+
 # The bucket rule is the stricter of the two clouds'. The key rule keeps what rclone, a shell `read` and a YAML
 # scalar all take literally; a space would end the shell's field, a colon could start an rclone option.
 _URI: Final = re.compile(r"(s3|gs)://([a-z0-9][a-z0-9._-]{1,61}[a-z0-9])/([A-Za-z0-9._=+@,~/-]{1,1024})")
@@ -72,6 +75,19 @@ def _image(text: str) -> str:
         raise ValueError(
             "must be an image reference such as registry.example.com/team/image:1.0 (512 characters at most)"
         )
+    return text
+
+
+def _registry_host(text: str) -> str:
+    if len(text) > 255 or not _REGISTRY.fullmatch(text) or not ("." in text or ":" in text or text == "localhost"):
+        raise ValueError("must be a registry's host as images name it, such as docker.io or registry.example.com:5000")
+    return text
+
+
+def _registry_prefix(text: str) -> str:
+    if len(text) > 255 or not _REGISTRY_PREFIX.fullmatch(text):
+        raise ValueError("must be a host and perhaps a path, such as mirror.example.com/docker")
+    _registry_host(text.partition("/")[0])
     return text
 
 
@@ -140,6 +156,8 @@ LabelValue = Annotated[str, StringConstraints(strict=True, max_length=500), Afte
 Digest = Annotated[_Text, AfterValidator(_digest)]
 DeviceId = Annotated[_Text, AfterValidator(_device)]
 Image = Annotated[_Text, AfterValidator(_image)]
+RegistryHost = Annotated[_Text, AfterValidator(_registry_host)]
+RegistryPrefix = Annotated[_Text, AfterValidator(_registry_prefix)]
 ArtifactUri = Annotated[_Text, AfterValidator(_uri)]
 Cpus = Annotated[str, BeforeValidator(_cpus)]
 """Normalised decimal text; "0" means no limit."""

@@ -11,9 +11,11 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import Annotated, Any, Final, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, JsonValue, field_validator, model_validator
+from pydantic import BaseModel, ConfigDict, Field, JsonValue, ValidationInfo, field_validator, model_validator
 
 from renderers import identifiers as rules
+from renderers import platforms
+from renderers.platforms import PLATFORMS
 
 MOST_MODELS: Final = 2_000
 _LARGEST_VERSION: Final = 2**31 - 1
@@ -130,27 +132,29 @@ class BatchingParameters(Value):
 
 
 class Batching(Value):
-    """Server-side batching, TensorFlow Serving only (Triton has it in the model's config.pbtxt)."""
+    """Server-side batching, on the platforms that have it by flags."""
 
     enabled: Annotated[bool, Field(strict=True)] = True
     parameters: BatchingParameters = BatchingParameters()
 
 
 class Serving(Value):
-    """How a model is served. `platform` is what KServe calls a serving runtime."""
+    """How a model is served."""
 
-    platform: Literal["tensorflow", "triton"]
+    platform: platforms.Name
     image: rules.Image
     resources: Resources = Resources()
     gpu: Gpu | None = None
     batching: Batching | None = None
 
-    @field_validator("batching")
+    @field_validator("batching", "gpu")
     @classmethod
-    def _only_tensorflow(cls, batching: Batching | None, info: Any) -> Batching | None:
-        if batching is not None and info.data.get("platform") == "triton":
-            raise ValueError("must be absent on triton: batching belongs into the model's config.pbtxt")
-        return batching
+    def _only_where_it_can_be(cls, given: Any, info: ValidationInfo) -> Any:
+        platform = info.data.get("platform")
+        reason = getattr(PLATFORMS[platform], f"no_{info.field_name}") if platform else ""
+        if given is not None and reason:
+            raise ValueError(f"must be absent on {platform}: {reason}")
+        return given
 
 
 def default_serving_version(version: str, uri: str) -> int:
@@ -323,6 +327,12 @@ class RenderDefaults(Value):
         "docker.io/rclone/rclone:1.71.0", description="Image of model_download: needs a shell and rclone."
     )
     router_image: rules.Image = Field("docker.io/library/nginx:1.28.0-alpine", description="Image of the nginx router.")
+    registries: dict[rules.RegistryHost, rules.RegistryPrefix] = Field(
+        {}, description="Mirrors: the registry that an image names, and what takes its place for every image."
+    )
+    restart: Literal["no", "always", "on-failure", "unless-stopped"] = Field(
+        "unless-stopped", description="Restart policy of the services that run on; model_download runs once."
+    )
     resources: Resources = Field(Resources(), description="Limits and reservations of models that have none.")
     labels: dict[rules.LabelKey, rules.LabelValue] = Field({}, description="Labels of every service.")
 

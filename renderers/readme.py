@@ -6,12 +6,12 @@ in, so that text and compose file cannot tell different things.
 
 import re
 from collections.abc import Iterable
-from functools import cache
+from functools import lru_cache
 from typing import Final
 
-from renderers import compose, templates
+from renderers import compose
 from renderers.compose import Frame
-from renderers.model import Resources
+from renderers.templates import Templates, markdown
 
 PATH: Final = "README.md"
 _KEY: Final = re.compile(r"    ([a-z_]+):")
@@ -20,22 +20,16 @@ _SERVING: Final = ("depends_on", "image", "networks", "volumes", "command")
 _LEFT_OUT: Final = "    ...\n"
 
 
-def text(bundle: str, target: str, image_paths: Iterable[str]) -> str:
-    """README.md; `image_paths` are the places that images are pulled from."""
-    return templates.render(
+def text(frame: Frame, folders: Iterable[str]) -> str:
+    """README.md; `folders` are the places that images are pulled from."""
+    return frame.templates.render(
         "README.md",
-        bundle=bundle,
-        target=target,
-        registries=", ".join(templates.markdown(path) for path in sorted(image_paths)),
-        gcs=templates.text("gcs.json"),
-        excerpts=_serving_excerpts() | {"proxy": _proxy_excerpt(bundle, target)},
+        bundle=frame.bundle,
+        target=frame.target,
+        registries=", ".join(markdown(folder) for folder in sorted(folders)),
+        gcs=frame.templates.text("gcs.json"),
+        excerpts=_serving_excerpts(frame.templates) | {"proxy": _proxy_excerpt(frame)},
     )
-
-
-def image_path(image: str) -> str:
-    """Where an image is pulled from: its name without the last part."""
-    path, slash, _ = image.rpartition("/")
-    return path if slash else "docker.io/library"
 
 
 def excerpt(block: str, shown: Iterable[str], marked: Iterable[str]) -> str:
@@ -57,9 +51,10 @@ def excerpt(block: str, shown: Iterable[str], marked: Iterable[str]) -> str:
     return "".join(result) if result[-1].endswith("\n") else "".join(result) + "\n"
 
 
-@cache
-def _serving_excerpts() -> dict[str, str]:
-    tensorflow, gpu = compose.sample("tensorflow"), compose.sample("tensorflow", gpu="all")
+@lru_cache(maxsize=16)
+def _serving_excerpts(templates: Templates) -> dict[str, str]:
+    tensorflow = compose.sample("tensorflow", templates)
+    gpu = compose.sample("tensorflow", templates, gpu="all")
     return {
         "gpu": excerpt(gpu, ("depends_on", "image", "networks", "deploy"), ("#devices", "#- capabilities", "#count")),
         "batching": excerpt(tensorflow, _SERVING, ("batching",)),
@@ -69,8 +64,7 @@ def _serving_excerpts() -> dict[str, str]:
     }
 
 
-def _proxy_excerpt(bundle: str, target: str) -> str:
-    frame = Frame(bundle, target, labels=(), resources=Resources())
+def _proxy_excerpt(frame: Frame) -> str:
     block = compose.proxy_block("<image>", frame).decode()
-    marked = ("--inference", "<inference", "--target-bundle", f"#- {target}", f'#- "{target}"')
+    marked = ("--inference", "<inference", "--target-bundle", f"#- {frame.target}", f'#- "{frame.target}"')
     return excerpt(block, ("volumes", "command"), marked)

@@ -6,19 +6,19 @@ so a new model needs no change of it.
 
 from typing import Final
 
-from renderers import templates
 from renderers.model import Model
+from renderers.platforms import PLATFORMS
+from renderers.templates import Templates
 
 MAP_PATH: Final = "base/bundle/nginx/models.map"
 CONF_PATH: Final = "example/conf/bundle/nginx.conf"
-_GRPC_PORTS: Final = {"tensorflow": 8500, "triton": 8001}
 
 
-def map_line(model: Model) -> str:
+def map_line(model: Model, templates: Templates) -> str:
     """Where requests for the model go."""
-    return templates.render("models.map", id=model.id, port=_GRPC_PORTS[model.serving.platform])
+    return templates.render("models.map", id=model.id, port=PLATFORMS[model.serving.platform].grpc_port)
 
 
-def tunables() -> str:
+def tunables(templates: Templates) -> str:
     """nginx.conf."""
     return templates.text("nginx.conf")

@@ -6,33 +6,38 @@ document is dumped. Slow, without cuts, caches or put-in digests: what the rende
 
 from typing import Any
 
-from renderers import templates, yaml
+from renderers import yaml
 from renderers.compose import Allotment, Frame, model_digest
 from renderers.example import batching_is_on, batching_text
 from renderers.model import Composition, Model, RenderDefaults, canonical_digest
+from renderers.templates import Templates
 
 
 def whole_compose_file(composition: Composition, defaults: RenderDefaults, digests: dict[str, str]) -> str:
     """The compose file; `digests` has the 16 hex digits for model_download, router and proxy."""
-    frame = Frame.of(composition, defaults)
+    templates = Templates.built_in()
+    frame = Frame.of(composition, defaults, templates)
     shared = _shared(frame)
     download = _service_text("model_download.yaml", frame)
     tree = yaml.load(
         templates.text("header.yaml") + download.removeprefix("services:\n") + templates.text("networks.yaml")
     )
-    yaml.fill(tree, shared | {"image": defaults.download_image, "content_digest": digests["model_download"]})
+    yaml.fill(
+        tree,
+        shared | {"image": frame.pulled_from(defaults.download_image), "content_digest": digests["model_download"]},
+    )
     services = tree["services"]
     for model in composition.models:
         _insert(services, *_model(model, frame, shared))
     _insert(
         services,
         _service_text("router.yaml", frame),
-        shared | {"image": defaults.router_image, "content_digest": digests["router"]},
+        shared | {"image": frame.pulled_from(defaults.router_image), "content_digest": digests["router"]},
     )
     _insert(
         services,
         _service_text("proxy.yaml", frame),
-        shared | {"image": composition.proxy.image, "content_digest": digests["proxy"]},
+        shared | {"image": frame.pulled_from(composition.proxy.image), "content_digest": digests["proxy"]},
     )
     return yaml.dump(tree)
 
@@ -44,9 +49,9 @@ def _insert(services: Any, text: str, values: dict[str, str]) -> None:
 
 
 def _model(model: Model, frame: Frame, shared: dict[str, str]) -> tuple[str, dict[str, str]]:
-    gpu, allotment = model.serving.gpu, Allotment.of(model, frame.resources)
+    gpu, allotment = model.serving.gpu, Allotment.of(model, frame.defaults.resources)
     devices = list(gpu.device_ids or []) if gpu else []
-    text = templates.render(
+    text = frame.templates.render(
         f"{model.serving.platform}.yaml",
         gpu=gpu.count if gpu else None,
         devices=len(devices),
@@ -56,23 +61,24 @@ def _model(model: Model, frame: Frame, shared: dict[str, str]) -> tuple[str, dic
     values = shared | {
         "model_id": model.id,
         "variable": model.id.replace("-", "_"),
-        "image": model.serving.image,
+        "image": frame.pulled_from(model.serving.image),
         "model_digest": model_digest(model),
         "cpu_limit": allotment.cpu_limit,
         "mem_limit": allotment.mem_limit,
         "cpu_reservation": allotment.cpu_reservation,
         "mem_reservation": allotment.mem_reservation,
-        "batching_digest": canonical_digest(batching_text(model))[:16],
+        "batching_digest": canonical_digest(batching_text(model, frame.templates))[:16],
     }
     return text, values | {f"device:{index}": device for index, device in enumerate(devices)}
 
 
 def _service_text(name: str, frame: Frame) -> str:
-    return templates.render(name, labels=len(frame.labels))
+    return frame.templates.render(name, labels=len(frame.labels))
 
 
 def _shared(frame: Frame) -> dict[str, str]:
     values = {"bundle": frame.bundle, "network": frame.bundle, "target_scalar": yaml.written(frame.target)}
+    values["restart"] = frame.defaults.restart
     for index, (key, value) in enumerate(frame.labels):
         values |= {f"label_key:{index}": key, f"label_value:{index}": value.replace("$", "$$")}
     return values

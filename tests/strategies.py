@@ -150,6 +150,13 @@ def render_defaults(draw: st.DrawFn) -> RenderDefaults:
             "download_image": draw(images),
             "router_image": draw(images),
             "resources": draw(_resources),
+            "restart": draw(st.sampled_from(["no", "always", "on-failure", "unless-stopped"])),
+            "registries": draw(
+                st.dictionaries(
+                    st.sampled_from(["docker.io", "registry.example.com", "localhost:5000"]),
+                    st.sampled_from(["mirror.example.com:5000", "mirror.example.com/a/b"]),
+                )
+            ),
             "labels": draw(
                 st.dictionaries(
                     keys,

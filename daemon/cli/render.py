@@ -23,6 +23,7 @@ from events.errors import InvalidEvent, Problem
 from events.model import BUNDLE_STATE_CREATED
 from renderers import bundle, gate
 from renderers.model import Composition, RenderDefaults, RenderedFile, Stamp
+from renderers.templates import Templates
 
 _UNPUBLISHED: Final = Stamp(state="unpublished", revision="0")
 
@@ -109,7 +110,7 @@ def render_checked(given: Input, defaults: RenderDefaults) -> tuple[RenderedFile
 
 
 def _same_renderer(recorded: Manifest) -> bool:
-    return (recorded.renderer, recorded.templates) == (bundle.RENDERER_VERSION, bundle.templates_digest())
+    return (recorded.renderer, recorded.templates) == (bundle.RENDERER_VERSION, Templates.built_in().digest)
 
 
 def _of_event(body: bytes) -> Input:

@@ -18,7 +18,8 @@ from daemon.publishing.operations import Verb
 from daemon.publishing.pointer import Pointer, Publication
 from daemon.publishing.protocol import Writing
 from daemon.publishing.publisher import State
-from renderers import bundle, gate
+from renderers import gate
+from renderers.bundle import RENDERER_VERSION, Customisation, Renderer
 from renderers.model import Scope, Stamp
 
 
@@ -52,19 +53,19 @@ async def rendered_anew(opened: Session, scope: Scope, current: Publication) -> 
         GateFailure: what was rendered is not what the composition says.
     """
     manifest = await opened.bucket.reader.manifest(scope, current)
-    composition, defaults = manifest.composition_value(), opened.settings.render
-    rendering = Rendering(bundle.Renderer(), gate.check, lambda _scope: defaults)
+    composition, own = manifest.composition_value(), Customisation(opened.settings.render)
+    rendering = Rendering(Renderer(), gate.check, lambda _scope: own)
     stamp = Stamp(current.state, str(current.revision))
     return State(
         composition=composition,
-        defaults=defaults,
+        defaults=own.defaults,
         state=current.state,
         revision=current.revision,
         kind=current.kind,
         late=False,
         files=await opened.runtime.offload(rendering.render, composition, stamp),
-        renderer=bundle.RENDERER_VERSION,
-        templates=bundle.templates_digest(),
+        renderer=RENDERER_VERSION,
+        templates=own.templates.digest,
         events=manifest.events,
     )
 

@@ -24,8 +24,7 @@ from daemon.wiring import Bucket, open_bucket
 from events.model import Event, Identity, Outcome, Position
 from events.source import Delivery
 from renderers import gate
-from renderers.bundle import Renderer
-from renderers.model import RenderDefaults
+from renderers.bundle import Customisation, Renderer
 from tests.builders_runtime import InlineRuntime
 from tests.support.crashes import OVERRIDDEN, OVERRIDE, STORIES, Story, read_whole
 from tests.support.filesystems import Link, Mark, Operation, RecordingFileSystem, Rename, Sync, SyncFolder
@@ -87,7 +86,7 @@ class Daemon:
             reader=self.bucket.reader,
             publisher=self.bucket.publisher,
             live_tree=self.bucket.live_tree,
-            rendering=Rendering(RENDERER, gate.check, lambda _scope: RenderDefaults()),
+            rendering=Rendering(RENDERER, gate.check, lambda _scope: Customisation()),
             runtime=self.runtime,
             observer=Watcher(),
             writer="test",

@@ -17,9 +17,9 @@ from daemon.runtime import Runtime
 from daemon.stores.directory import DirectoryStore
 from daemon.stores.filesystem import RealFileSystem
 from daemon.stores.port import ObjectStore
-from renderers import bundle
 from renderers.bundle import RENDERER_VERSION, Renderer
 from renderers.model import Composition, RenderDefaults, Scope, Stamp
+from renderers.templates import Templates
 from tests.builders import GOLDEN_DEFAULTS, make_composition, make_model
 from tests.builders_runtime import ThreadRuntime
 
@@ -84,7 +84,7 @@ class PublishedBucket:
             late=late,
             files=files,
             renderer=RENDERER_VERSION,
-            templates=bundle.templates_digest(),
+            templates=Templates.built_in().digest,
             events=(event,),
         )
         return await self.publisher.store_state(composition.scope, described)

@@ -32,8 +32,8 @@ from events.journal import Arrival, Journal
 from events.model import Event, Identity
 from events.source import EventSource
 from renderers import gate
-from renderers.bundle import Renderer
-from renderers.model import RenderDefaults, Scope
+from renderers.bundle import Customisation, Renderer
+from renderers.model import Scope
 from tests.builders_runtime import InlineRuntime, ThreadRuntime
 from tests.support.filesystems import Operation, PassingFileSystem, Sync, SyncFolder
 from tests.support.scenes import (
@@ -195,7 +195,7 @@ def _worker(source: EventSource, bucket: Bucket, runtime: Runtime, opened_at: in
         reader=bucket.reader,
         publisher=bucket.publisher,
         live_tree=bucket.live_tree,
-        rendering=Rendering(_RENDERER, gate.check, lambda _scope: RenderDefaults()),
+        rendering=Rendering(_RENDERER, gate.check, lambda _scope: Customisation()),
         runtime=runtime,
         observer=watcher,
         writer="test",

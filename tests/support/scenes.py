@@ -33,8 +33,8 @@ from events.model import (
 )
 from events.source import Delivery
 from renderers import gate
-from renderers.bundle import Renderer
-from renderers.model import RenderDefaults, Scope
+from renderers.bundle import Customisation, Renderer
+from renderers.model import Scope
 from tests.builders import composition_document, golden_document, model_document
 from tests.builders_runtime import ThreadRuntime
 
@@ -241,7 +241,7 @@ async def open_scene(
                 reader=reader,
                 publisher=publisher,
                 live_tree=live_tree,
-                rendering=Rendering(renderer or Renderer(), judge, lambda _scope: RenderDefaults()),
+                rendering=Rendering(renderer or Renderer(), judge, lambda _scope: Customisation()),
                 runtime=runtime,
                 observer=watcher,
                 writer="test",

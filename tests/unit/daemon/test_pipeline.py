@@ -178,10 +178,10 @@ def test_another_event_under_a_folded_id_is_a_dead_letter(tmp_path, store):
 
 
 def _refusing(predicate):
-    def judge(composition, defaults, bundle):
+    def judge(composition, defaults, bundle, overridden):
         if predicate(composition):
             raise GateFailure("base/bundle/docker-compose.yaml", 7, "image is another one", "x")
-        gate.check(composition, defaults, bundle)
+        gate.check(composition, defaults, bundle, overridden)
 
     return judge
 
@@ -204,10 +204,10 @@ def test_burst_with_a_state_that_fails_the_gate_publishes_the_others(journal_pat
 
 def test_state_with_a_text_that_no_file_can_hold_is_a_dead_letter(journal_path, store):
     class Strict(Renderer):
-        def render(self, composition, defaults, stamp):
+        def render(self, composition, defaults, stamp, templates=None):
             if composition.model("101").version == "2":
                 raise UnsafeText("models.txt", "a line must not hold this")
-            return super().render(composition, defaults, stamp)
+            return super().render(composition, defaults, stamp, templates)
 
     async def play(scene: Scene):
         outcomes = await scene.batch(state_event(1, version="1"), state_event(2, version="2"))

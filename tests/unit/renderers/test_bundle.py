@@ -1,14 +1,16 @@
 """The whole tree: its files, its determinism, and that an event costs what it changes."""
 
 import json
+import re
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 from hypothesis import given, settings
 
 from renderers import bundle, compose, gate, readback, yaml
-from renderers.bundle import Renderer
-from renderers.model import Composition, RenderedFile, Stamp
+from renderers.bundle import RenderedBundle, Renderer
+from renderers.model import Composition, RenderDefaults, RenderedFile, Stamp
+from renderers.templates import Templates
 from tests.builders import (
     GOLDEN_DEFAULTS,
     STAMP,
@@ -22,6 +24,10 @@ from tests.strategies import compositions, render_defaults
 
 def files_of(composition: Composition, renderer: Renderer | None = None) -> dict[str, RenderedFile]:
     return {file.path: file for file in (renderer or Renderer()).render(composition, GOLDEN_DEFAULTS, STAMP).files}
+
+
+def body(bundle: RenderedBundle, path: str) -> str:
+    return next(file.body.decode() for file in bundle.files if file.path == path)
 
 
 def blocks_of(composition: Composition, renderer: Renderer) -> list[bytes]:
@@ -211,7 +217,37 @@ def test_a_one_model_event_passes_one_models_block_through_the_gate(monkeypatch,
     assert len(reads) == 1 + 3 + 2
 
 
-def test_the_templates_digest_is_to_be_had_from_here():
-    assert len(bundle.templates_digest()) == 64
-    with pytest.raises(AttributeError, match="NO_SUCH"):
-        _ = bundle.NO_SUCH
+def test_a_mirror_serves_every_image_and_the_readme_names_it():
+    defaults = RenderDefaults.model_validate(
+        {"registries": {"docker.io": "mirror.example.com/hub", "registry.example.com": "mirror.example.com/own"}}
+    )
+    bundle = Renderer().render(golden_composition(), defaults, STAMP)
+    compose = body(bundle, "base/bundle/docker-compose.yaml")
+
+    images = re.findall(r"\n    image: (.*)", compose)
+    assert images
+    assert all(image.startswith("mirror.example.com/") for image in images)
+    assert "mirror.example.com/hub" in body(bundle, "README.md")
+
+
+def test_every_service_that_runs_on_gets_the_restart_policy():
+    bundle = Renderer().render(golden_composition(), RenderDefaults(restart="no"), STAMP)
+
+    compose = body(bundle, "base/bundle/docker-compose.yaml")
+    assert compose.count('    restart: "no"\n') == len(golden_composition().models) + 3
+    assert "restart: unless-stopped" not in compose
+
+
+def test_a_template_of_its_own_is_used_for_its_bundle_only():
+    own = Templates.built_in().overridden_by({"monitoring.txt": "prometheus_config {}\n"})
+    renderer = Renderer()
+    before, changed, after = (
+        renderer.render(golden_composition(), GOLDEN_DEFAULTS, STAMP, templates)
+        for templates in (None, own, Templates.built_in())
+    )
+
+    assert body(changed, "base/bundle/monitoring.txt") == "prometheus_config {}\n"
+    assert before == after
+    assert {a.path for a, b in zip(before.files, changed.files, strict=True) if a != b} == {
+        "base/bundle/monitoring.txt"
+    }

@@ -5,26 +5,29 @@ import pytest
 from renderers import download
 from renderers.errors import UnsafeText
 from renderers.model import Artifact
+from renderers.templates import Templates
 from tests.builders import golden_composition, make_model
+
+BUILT_IN = Templates.built_in()
 
 GOLDEN = Path(__file__).parents[2] / "data" / "golden"
 
 
 def test_the_golden_models_give_the_golden_list():
-    lines = "".join(map(download.list_line, golden_composition().models))
+    lines = "".join(download.list_line(model, BUILT_IN) for model in golden_composition().models)
 
     assert lines == (GOLDEN / "models.txt").read_text()
 
 
 def test_tensorflow_gets_the_number_of_the_version_and_triton_does_not():
-    assert download.list_line(make_model("a", serving_version=5)).startswith("a/5 gcs:")
-    assert download.list_line(make_model("a", platform="triton", serving_version=5)).startswith("a s3:")
+    assert download.list_line(make_model("a", serving_version=5), BUILT_IN).startswith("a/5 gcs:")
+    assert download.list_line(make_model("a", platform="triton", serving_version=5), BUILT_IN).startswith("a s3:")
 
 
 def test_a_version_that_is_no_number_has_one_in_the_list():
     model = make_model("a", version="v1.2-rc")
 
-    assert download.list_line(model).startswith(f"a/{model.serving_version} ")
+    assert download.list_line(model, BUILT_IN).startswith(f"a/{model.serving_version} ")
     assert model.serving_version >= 1
 
 
@@ -33,9 +36,9 @@ def test_a_uri_that_a_shell_would_split_is_refused_even_if_it_got_past_its_rule(
     artifact = Artifact.model_construct(uri=f"gs://bucket/{path}")
 
     with pytest.raises(UnsafeText):
-        download.list_line(make_model("a").model_copy(update={"artifact": artifact}))
+        download.list_line(make_model("a").model_copy(update={"artifact": artifact}), BUILT_IN)
 
 
 def test_the_script_is_for_any_posix_shell():
-    assert download.script().startswith("#!/bin/sh\n")
-    assert "[[" not in download.script()
+    assert download.script(BUILT_IN).startswith("#!/bin/sh\n")
+    assert "[[" not in download.script(BUILT_IN)

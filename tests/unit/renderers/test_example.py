@@ -7,7 +7,10 @@ from dotenv import dotenv_values
 from renderers import example
 from renderers.compose import Allotment
 from renderers.model import Resources
+from renderers.templates import Templates
 from tests.builders import make_model
+
+BUILT_IN = Templates.built_in()
 
 
 def env_of(text: str) -> dict[str, str | None]:
@@ -16,7 +19,7 @@ def env_of(text: str) -> dict[str, str | None]:
 
 def test_a_models_variables_are_empty_and_their_comment_has_the_bundles_values():
     model = make_model("a-b", serving={"resources": {"limits": {"cpus": 2, "memory": "4g"}}})
-    text = example.env_lines(model, Allotment.of(model, Resources()))
+    text = example.env_lines(model, Allotment.of(model, Resources()), BUILT_IN)
 
     assert (
         text.splitlines()[1] == "# sa-bs in the bundle: CPU_LIMIT 2, MEM_LIMIT 4g, CPU_RESERVATION 0, MEM_RESERVATION 0"
@@ -27,11 +30,11 @@ def test_a_models_variables_are_empty_and_their_comment_has_the_bundles_values()
 
 
 def test_the_env_file_begins_with_the_ports():
-    assert env_of(example.env_head()) == {"MODEL_PROXY_HTTP_PORT": "8000", "MODEL_PROXY_GRPC_PORT": "8005"}
+    assert env_of(example.env_head(BUILT_IN)) == {"MODEL_PROXY_HTTP_PORT": "8000", "MODEL_PROXY_GRPC_PORT": "8005"}
 
 
 def test_what_is_shipped_for_credentials_is_a_placeholder():
-    files = example.static_files()
+    files = example.static_files(BUILT_IN)
 
     assert set(env_of(files["example/creds/bundle/.env"]).values()) == {""}
     assert json.loads(files["example/creds/bundle/gcs.json"])["private_key_id"] == "uid"
@@ -63,7 +66,7 @@ def test_parameters_stand_in_the_text_format_of_tensorflow_serving():
         "allowed_batch_sizes": [8, 64],
         "pad_variable_length_inputs": False,
     }
-    text = example.batching_text(make_model("a", serving={"batching": {"parameters": parameters}}))
+    text = example.batching_text(make_model("a", serving={"batching": {"parameters": parameters}}), BUILT_IN)
 
     assert text.splitlines()[1:] == [
         "max_batch_size { value: 64 }",
@@ -77,13 +80,13 @@ def test_parameters_stand_in_the_text_format_of_tensorflow_serving():
 
 
 def test_parameters_that_are_not_given_are_left_to_tensorflow_serving():
-    text = example.batching_text(make_model("a", serving={"batching": {}}))
+    text = example.batching_text(make_model("a", serving={"batching": {}}), BUILT_IN)
 
     assert [line for line in text.splitlines() if not line.startswith("#")] == []
 
 
 def test_the_operators_file_has_numbers_as_placeholders():
-    lines = example.batching_text(make_model("a")).splitlines()
+    lines = example.batching_text(make_model("a"), BUILT_IN).splitlines()
 
     assert lines[1] == "max_batch_size { value: 32 }"
     assert len(lines) == 5

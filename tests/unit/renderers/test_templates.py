@@ -1,9 +1,10 @@
 import pytest
-from jinja2 import UndefinedError
-from jinja2.exceptions import TemplateNotFound
 
 from renderers import templates
-from renderers.errors import UnsafeText
+from renderers.errors import TemplateFault, UnsafeText
+from renderers.templates import Templates
+
+BUILT_IN = Templates.built_in()
 
 
 @pytest.mark.parametrize("word", ["default", "include", "hostnames", "volatile"])
@@ -34,21 +35,91 @@ def test_an_underscore_is_no_emphasis_in_markdown():
 
 
 def test_a_value_that_is_not_given_is_an_error_not_a_blank():
-    with pytest.raises(UndefinedError, match="port"):
-        templates.render("models.map", id="1")
+    with pytest.raises(TemplateFault, match=r"models.map:1: 'port' is undefined"):
+        BUILT_IN.render("models.map", id="1")
 
 
 def test_a_template_that_does_not_exist_is_an_error():
-    with pytest.raises(TemplateNotFound):
-        templates.render("../model.py")
-
-
-def test_the_digest_is_of_all_template_files():
-    assert len(templates.digest()) == 64
-    assert templates.digest() == templates.digest()
+    with pytest.raises(TemplateFault):
+        BUILT_IN.render("../model.py")
 
 
 def test_no_template_has_carriage_returns_tabs_or_blanks_at_the_end_of_a_line():
-    for name, source in templates._sources().items():
+    for name, source in BUILT_IN._sources.items():
         for number, line in enumerate(source.split("\n"), 1):
             assert line == line.rstrip().replace("\t", " "), f"{name}:{number}"
+
+
+def test_an_override_replaces_the_template_of_its_name_and_no_other():
+    own = BUILT_IN.overridden_by({"models.map": "{{ id | nginx_key }} elsewhere:{{ port }};\n"})
+
+    assert own.render("models.map", id="a", port=1) == "a elsewhere:1;\n"
+    assert own.text("nginx.conf") == BUILT_IN.text("nginx.conf")
+    assert own.overridden == {"models.map"}
+
+
+def test_the_later_of_two_overrides_wins():
+    own = BUILT_IN.overridden_by({"monitoring.txt": "one\n", "gcs.json": "one\n"}).overridden_by(
+        {"monitoring.txt": "two\n"}
+    )
+
+    assert (own.text("monitoring.txt"), own.text("gcs.json")) == ("two\n", "one\n")
+    assert own.overridden == {"monitoring.txt", "gcs.json"}
+
+
+def test_an_override_that_says_the_same_is_none():
+    same = BUILT_IN.overridden_by({"gcs.json": BUILT_IN.text("gcs.json")})
+
+    assert same == BUILT_IN
+    assert not same.overridden
+
+
+def test_equal_texts_have_equal_digests_and_others_have_not():
+    own = BUILT_IN.overridden_by({"gcs.json": "{}"})
+
+    assert own.digest != BUILT_IN.digest
+    assert own.digest == BUILT_IN.overridden_by({"gcs.json": "{}"}).digest
+    assert len({own, BUILT_IN, BUILT_IN.overridden_by({"gcs.json": "{}"})}) == 2
+
+
+@pytest.mark.parametrize(
+    ("sources", "said"),
+    [
+        ({"modles.map": ""}, r"modles\.map:1: is the name of no template; did you mean models\.map\?"),
+        ({"/etc/passwd": ""}, r"is the name of no template"),
+        ({"q": ""}, r"there are README\.md, "),
+        ({"models.map": "\n{% if %}"}, r"models\.map:2: Expected an expression"),
+        ({"models.map": "{{ id | shell }}"}, r"models\.map:1: No filter named 'shell'"),
+    ],
+    ids=["nearly a name", "a path", "no name", "no template", "no filter"],
+)
+def test_an_override_that_cannot_be_one_is_refused_with_its_place(sources, said):
+    with pytest.raises(TemplateFault, match=said):
+        BUILT_IN.overridden_by(sources)
+
+
+@pytest.mark.parametrize(
+    ("text", "place"),
+    [
+        ("a\n{{ nothing }}", ("router.yaml", 2)),
+        ("a\n\n{{ 1 / 0 }}", ("router.yaml", 3)),
+        ("{{ labels.a.b }}", ("router.yaml", 1)),
+        ("{{ 'a' + labels }}", ("router.yaml", 1)),
+        ("\n{{ ''.__class__.__mro__ }}", ("router.yaml", 2)),
+        ("\n{% include 'no.yaml' %}", ("router.yaml", 2)),
+    ],
+)
+def test_an_override_that_fails_names_its_line(text, place):
+    own = BUILT_IN.overridden_by({"router.yaml": text})
+
+    with pytest.raises(TemplateFault) as failed:
+        own.render("router.yaml", labels=0)
+
+    assert (failed.value.name, failed.value.line) == place
+
+
+def test_a_fault_in_an_included_template_names_that_one():
+    own = BUILT_IN.overridden_by({"labels.yaml": "\n{{ nothing }}\n"})
+
+    with pytest.raises(TemplateFault, match=r"labels\.yaml:2: 'nothing' is undefined"):
+        own.render("router.yaml", labels=1)

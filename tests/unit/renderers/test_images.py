@@ -1,0 +1,38 @@
+import pytest
+
+from renderers import images
+
+MIRRORS = {
+    "docker.io": "mirror.example.com/hub",
+    "registry.example.com:5000": "mirror.example.com",
+    "localhost": "a.b:1/x",
+}
+
+
+@pytest.mark.parametrize(
+    ("image", "pulled"),
+    [
+        ("nginx", "mirror.example.com/hub/library/nginx"),
+        ("nginx:1.28", "mirror.example.com/hub/library/nginx:1.28"),
+        ("tensorflow/serving:2", "mirror.example.com/hub/tensorflow/serving:2"),
+        ("docker.io/library/nginx:1", "mirror.example.com/hub/library/nginx:1"),
+        ("registry.example.com:5000/team/a@sha256:" + "0" * 64, "mirror.example.com/team/a@sha256:" + "0" * 64),
+        ("localhost/a:1", "a.b:1/x/a:1"),
+        ("registry.example.com/team/a:1", "registry.example.com/team/a:1"),
+    ],
+)
+def test_a_mirror_takes_the_place_of_the_registry_that_docker_would_ask(image, pulled):
+    assert images.pulled_from(image, MIRRORS) == pulled
+
+
+@pytest.mark.parametrize("image", ["nginx", "a/b:1", "docker.io/library/nginx:1", "r.example.com/x"])
+def test_without_a_mirror_an_image_stays_as_it_was_written(image):
+    assert images.pulled_from(image, {}) == image
+
+
+@pytest.mark.parametrize(
+    ("image", "folder"),
+    [("nginx:1", "docker.io/library"), ("a/b:1", "a"), ("r.example.com/x/y@sha256:" + "0" * 64, "r.example.com/x")],
+)
+def test_a_pull_needs_permission_for_the_folder_of_the_image(image, folder):
+    assert images.folder(image) == folder
