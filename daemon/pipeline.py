@@ -252,6 +252,10 @@ class Pipeline:
         following = protocol.publish(base.pointer, writing, publications, progress)
         outcomes |= batches.published_outcomes(plan, following)
         read = await self._commit(scope, base, following, outcomes)
+        # What the next event is folded onto: parsing it again out of the manifest would cost with the bundle's size.
+        for publication, state in zip(publications, rendered, strict=True):
+            if publication.id == (following.desired and following.desired.id):
+                self._compositions[scope] = (publication.composition, state.composition)
         self._observer.published(scope, read, publications)
         return outcomes
 
@@ -315,7 +319,8 @@ class Pipeline:
         kept = self._compositions.get(scope)
         if kept is not None and kept[0] == publication.composition:
             return kept[1]
-        composition = (await self._reader.manifest(scope, publication)).composition_value()
+        manifest = await self._reader.manifest(scope, publication)
+        composition = await self._runtime.offload(manifest.composition_value)
         self._compositions[scope] = (publication.composition, composition)
         return composition
 

@@ -10,6 +10,7 @@ import pytest
 from daemon.publishing import operations, protocol
 from daemon.publishing import pointer as pointers
 from daemon.publishing.errors import OutcomeUnresolved
+from daemon.publishing.manifest import Manifest
 from daemon.stores.errors import OutcomeUnknown
 from daemon.stores.memory import MemoryStore
 from daemon.stores.port import Content
@@ -660,6 +661,25 @@ def test_more_models_than_a_network_may_hold_are_published_with_a_warning(journa
         assert scene.watcher.crowds == [901]
 
     scenario(journal_path, store, play)
+
+
+def test_what_was_published_is_folded_onto_without_being_read_again(journal_path, store, monkeypatch):
+    parsed, real = [], Manifest.composition_value
+    monkeypatch.setattr(Manifest, "composition_value", lambda manifest: parsed.append(manifest.state) or real(manifest))
+
+    async def play(scene: Scene):
+        await scene.batch(state_event(42))
+        await scene.batch(model_event("a", "101", "8"))
+        await scene.batch(model_event("b", "101", "9"))
+
+    scenario(journal_path, store, play)
+    assert parsed == []
+
+    async def again(scene: Scene):
+        await scene.batch(model_event("c", "101", "10"))
+
+    scenario(journal_path, store, again)
+    assert len(parsed) == 1, "a daemon that starts knows nothing"
 
 
 def test_history_beyond_its_limit_goes_into_chunks_and_stays_readable(journal_path, store):
