@@ -114,7 +114,7 @@ class Renderer:
             )
         )
         files = [
-            RenderedFile(readme.PATH, self._readme(composition, frame, models)),
+            RenderedFile(readme.PATH, self._readme(composition, frame, models, fixed.proxy)),
             RenderedFile(STAMP_PATH, _stamp(composition, stamp)),
             RenderedFile(compose.PATH, document),
             RenderedFile(MONITORING_PATH, templates.text("monitoring.txt").encode()),
@@ -167,13 +167,13 @@ class Renderer:
             self._texts.put(document, text, len(text) + len(document))
         return text
 
-    def _readme(self, composition: Composition, frame: Frame, models: list[Contribution]) -> bytes:
+    def _readme(self, composition: Composition, frame: Frame, models: list[Contribution], proxy: bytes) -> bytes:
         fixed = (frame.defaults.download_image, frame.defaults.router_image, composition.proxy.image)
         folders = {images.folder(frame.pulled_from(image)) for image in fixed}
         key = (frame.key, frozenset(folders.union(model.image_folder for model in models)))
         text = self._texts.get(key)
         if text is None:
-            text = readme.text(frame, key[1]).encode()
+            text = readme.text(frame, key[1], proxy).encode()
             self._texts.put(key, text, len(text))
         return text
 

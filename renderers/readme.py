@@ -20,15 +20,15 @@ _SERVING: Final = ("depends_on", "image", "networks", "volumes", "command")
 _LEFT_OUT: Final = "    ...\n"
 
 
-def text(frame: Frame, folders: Iterable[str]) -> str:
-    """README.md; `folders` are the places that images are pulled from."""
+def text(frame: Frame, folders: Iterable[str], proxy: bytes) -> str:
+    """README.md; `folders` are the places that images are pulled from, `proxy` is the block of model_proxy."""
     return frame.templates.render(
         "README.md",
         bundle=frame.bundle,
         target=frame.target,
         registries=", ".join(markdown(folder) for folder in sorted(folders)),
         gcs=frame.templates.text("gcs.json"),
-        excerpts=_serving_excerpts(frame.templates) | {"proxy": _proxy_excerpt(frame)},
+        excerpts=_serving_excerpts(frame.templates) | {"proxy": _proxy_excerpt(frame, proxy.decode())},
     )
 
 
@@ -64,7 +64,6 @@ def _serving_excerpts(templates: Templates) -> dict[str, str]:
     }
 
 
-def _proxy_excerpt(frame: Frame) -> str:
-    block = compose.proxy_block("<image>", frame).decode()
+def _proxy_excerpt(frame: Frame, block: str) -> str:
     marked = ("--inference", "<inference", "--target-bundle", f"#- {frame.target}", f'#- "{frame.target}"')
     return excerpt(block, ("volumes", "command"), marked)

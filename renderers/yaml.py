@@ -1,17 +1,21 @@
 """ruamel.yaml's one home: commented templates in, filled YAML text out.
 
-A template's text holds placeholders such as `<image>` in values, keys and comments. It is parsed once; every use
-fills a private copy of the tree and lets ruamel.yaml write it, so that quoting and layout are always its choice. A
-`YAML()` is made for every call: one that threads share breaks.
+A template's text holds placeholders such as `<image>` in values, keys and comments. It is parsed and written once, with
+marks for placeholders. A value that ruamel.yaml can only write as it is (letters, digits and a few signs between them)
+is then put in the place of its mark; anything else fills a private copy of the tree that ruamel.yaml writes anew. So
+quoting and layout are always its choice, at the price of a string. A `YAML()` is made for every call: one that threads
+share breaks.
 
 A plain scalar that some YAML reader could take for a number, a date or a word is double-quoted, because Compose, the
 gate and an operator's tools do not all read the same version of YAML.
 """
 
+import hashlib
 import pickle
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from enum import Enum
 from io import StringIO
 from typing import Any, Final, cast
 
@@ -24,26 +28,114 @@ from ruamel.yaml.tokens import CommentToken
 _PLACEHOLDER: Final = re.compile(r"<([a-z_]+(?::[0-9]+)?)>")
 _NUMBER_OR_DATE = r"[-+]?\.?[0-9][0-9a-fotxz_:.+ -]*|[-+]?\.(inf|nan)"
 _AMBIGUOUS: Final = re.compile(rf"{_NUMBER_OR_DATE}|y|n|yes|no|on|off|true|false|null|~", re.IGNORECASE)
+# Letters and digits, with these between them: no place inside a plain scalar, nor its end, gives any of them a meaning.
+_NEVER_QUOTED: Final = re.compile(r"[A-Za-z0-9]+(?:[_./@+=~:-]+[A-Za-z0-9]+)*")
+# Printable ASCII but for the quote and the backslash.
+_NEVER_ESCAPED: Final = re.compile(r"[ !#-\[\]-~]*")
+# Beyond 128 characters ruamel.yaml writes a key in another way.
+_LONGEST_KEY: Final = 120
 _PLAIN: Final = re.compile(r"[A-Za-z_][A-Za-z0-9_./ -]*[A-Za-z0-9_./-]|[A-Za-z_]")
+
+
+_InScalar = Callable[[str, bool], str]
+"""What to put in the place of a scalar, which is a key or is none."""
+
+
+class _Place(Enum):
+    """Where a placeholder stands, which decides what may be put there as it is."""
+
+    PLAIN = "in a plain scalar"
+    QUOTED = "between double quotes"
+    COMMENT = "in a comment"
+    OTHER = "in a scalar of another style"
+
+
+@dataclass(frozen=True, slots=True)
+class _Hole:
+    """A placeholder, and the scalar or comment around it."""
+
+    name: str
+    around: str
+    place: _Place
+    is_key: bool = False
+
+    def takes(self, value: str, values: Mapping[str, str]) -> bool:
+        """Whether ruamel.yaml writes `value` here as it is, when the others around it are those of `values`."""
+        if self.is_key and len(_replaced(self.around, values)) > _LONGEST_KEY:
+            return False
+        match self.place:
+            case _Place.PLAIN:
+                return bool(_NEVER_QUOTED.fullmatch(value)) and not _AMBIGUOUS.fullmatch(_replaced(self.around, values))
+            case _Place.QUOTED:
+                return bool(_NEVER_ESCAPED.fullmatch(value))
+            case _Place.COMMENT:
+                return True
+            case _Place.OTHER:
+                return False
 
 
 @dataclass(frozen=True, slots=True)
 class Template:
-    """A parsed template document."""
+    """A parsed template document, and what ruamel.yaml writes for it, cut at its placeholders."""
 
     _tree: bytes
+    _pieces: tuple[str, ...]
+    """What stands before the first hole, between two, and behind the last."""
+    _holes: tuple[_Hole, ...]
 
     @classmethod
     def parse(cls, text: str) -> "Template":
         """The template in `text`."""
-        return cls(pickle.dumps(load(text)))
+        tree = load(text)
+        pickled = pickle.dumps(tree)
+        marks = _Marks(hashlib.sha256(text.encode()).hexdigest()[:16])
+        _visit(tree, marks.in_scalar, marks.in_comment)
+        cut = re.split(rf"mark([0-9]+)x{marks.seed}", dump(tree))
+        return cls(pickled, tuple(cut[::2]), tuple(marks.holes[int(number)] for number in cut[1::2]))
 
     def filled(self, values: Mapping[str, str]) -> str:
-        """The document with its placeholders replaced; one without a value stays as it is."""
+        """The document with its placeholders replaced; one without a value stays as it is.
+
+        What ruamel.yaml writes as it is goes straight into the text that it wrote before; a value that it would, or
+        might, write otherwise sends the whole document through it.
+        """
+        parts = [self._pieces[0]]
+        for hole, piece in zip(self._holes, self._pieces[1:], strict=True):
+            value = values.get(hole.name, f"<{hole.name}>")
+            if not hole.takes(value, values):
+                return self._written(values)
+            parts += (value, piece)
+        return "".join(parts)
+
+    def _written(self, values: Mapping[str, str]) -> str:
         # A copy by pickle costs a tenth of a deep copy, and comments survive it.
         tree = pickle.loads(self._tree)  # noqa: S301 - made in this process, never read from outside
         fill(tree, values)
         return dump(tree)
+
+
+class _Marks:
+    """Puts a mark in the place of each placeholder; no document holds them, for `seed` is the document's digest."""
+
+    def __init__(self, seed: str) -> None:
+        self.seed = seed
+        self.holes: list[_Hole] = []
+
+    def in_scalar(self, scalar: str, is_key: bool) -> str:  # noqa: FBT001  # as _InScalar is called
+        if not isinstance(scalar, ScalarString):
+            return self._marked(scalar, _Place.PLAIN, is_key=is_key)
+        place = _Place.QUOTED if isinstance(scalar, DoubleQuotedScalarString) else _Place.OTHER
+        return cast("str", type(scalar)(self._marked(scalar, place, is_key=is_key)))
+
+    def in_comment(self, comment: str) -> str:
+        return self._marked(comment, _Place.COMMENT)
+
+    def _marked(self, text: str, place: _Place, *, is_key: bool = False) -> str:
+        def mark(found: re.Match[str]) -> str:
+            self.holes.append(_Hole(found[1], text, place, is_key))
+            return f"mark{len(self.holes) - 1}x{self.seed}"
+
+        return _PLACEHOLDER.sub(mark, text)
 
 
 def load(text: str) -> Any:
@@ -60,17 +152,7 @@ def dump(tree: Any) -> str:
 
 def fill(node: Any, values: Mapping[str, str]) -> None:
     """Replaces the placeholders below `node`, in comments too."""
-    match node:
-        case CommentedMap():
-            for key in [key for key in node if _PLACEHOLDER.search(key)]:
-                _rename(node, key, _filled(key, values))
-            for key, child in node.items():
-                _fill_child(node, key, child, values)
-        case _:
-            for index, child in enumerate(node):
-                _fill_child(node, index, child, values)
-    for token in _comments(node.ca):
-        token.value = _replaced(token.value, values)
+    _visit(node, lambda scalar, _: _filled(scalar, values), lambda comment: _replaced(comment, values))
 
 
 def document(value: Any, heading: str) -> str:
@@ -109,12 +191,27 @@ def _yaml() -> YAML:
     return yaml
 
 
-def _fill_child(parent: Any, key: Any, child: Any, values: Mapping[str, str]) -> None:
+def _visit(node: Any, scalar: _InScalar, comment: Callable[[str], str]) -> None:
+    """Puts the result of a function in the place of each scalar, and of each comment, that has a placeholder."""
+    match node:
+        case CommentedMap():
+            for key in [key for key in node if _PLACEHOLDER.search(key)]:
+                _rename(node, key, scalar(key, True))
+            for key, child in node.items():
+                _visit_child(node, key, child, scalar, comment)
+        case _:
+            for index, child in enumerate(node):
+                _visit_child(node, index, child, scalar, comment)
+    for token in _comments(node.ca):
+        token.value = comment(token.value)
+
+
+def _visit_child(parent: Any, key: Any, child: Any, scalar: _InScalar, comment: Callable[[str], str]) -> None:
     if isinstance(child, str):
         if _PLACEHOLDER.search(child):
-            parent[key] = _filled(child, values)
+            parent[key] = scalar(child, False)
     elif isinstance(child, CommentedMap | CommentedSeq):
-        fill(child, values)
+        _visit(child, scalar, comment)
 
 
 def _filled(scalar: str, values: Mapping[str, str]) -> str:

@@ -192,15 +192,23 @@ def test_a_new_model_restarts_the_router_and_the_download_and_no_other_model():
 
 
 @pytest.mark.parametrize("models", [8, 40])
-def test_a_one_model_event_passes_one_block_through_ruamel(monkeypatch, models):
+@pytest.mark.parametrize(
+    ("image", "passes"),
+    [("registry.example.com/serving:2", 0), ("registry.example.com/serving:2.", 1)],
+    ids=["ordinary", "ends in a dot"],
+)
+def test_a_one_model_event_passes_at_most_one_block_through_ruamel(monkeypatch, models, image, passes):
     renderer, composition = Renderer(), make_composition(models)
     renderer.render(composition, GOLDEN_DEFAULTS, STAMP)
+    # Each shape of a block passes through once, whichever model has it first.
+    Renderer().render(composition.with_model(make_model("104", version="98")), GOLDEN_DEFAULTS, STAMP)
     dumps = counted(monkeypatch, yaml, "dump")
 
-    renderer.render(composition.with_model(make_model("104", version="99")), GOLDEN_DEFAULTS, STAMP)
-    assert len(dumps) == 1
+    changed = composition.with_model(make_model("104", version="99", serving={"image": image}))
+    renderer.render(changed, GOLDEN_DEFAULTS, STAMP)
+    assert len(dumps) == passes
     renderer.render(composition, GOLDEN_DEFAULTS, STAMP)
-    assert len(dumps) == 1
+    assert len(dumps) == passes
 
 
 @pytest.mark.parametrize("models", [8, 40])

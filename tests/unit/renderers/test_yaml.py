@@ -1,12 +1,17 @@
 """ruamel.yaml's home: placeholders filled in values, keys and comments; values that every reader of YAML reads alike."""
 
+import re
+from collections.abc import Callable
+
 import pytest
 import yaml as pyyaml
 from hypothesis import example, given, settings
+from hypothesis import strategies as st
 from ruamel.yaml import YAML
+from ruamel.yaml.error import YAMLError
 
 from renderers import yaml
-from tests.strategies import images, json_documents, slugs
+from tests.strategies import images, json_documents, plain_texts, slugs
 
 TEXT = """\
 # of <name>
@@ -104,6 +109,171 @@ def test_a_filled_value_reads_the_same_in_both_versions_of_yaml(text):
     filled = yaml.Template.parse('<x>:\n  - <x>\n  - "<x>"\n').filled({"x": text})
 
     assert read_both(filled) == ({text: [text, text]}, {text: [text, text]})
+
+
+PLACES = {
+    "a value": "a: <x>\n",
+    "a key": "<x>: 1\nother: 2\n",
+    "an entry": "a:\n  - <x>\n",
+    "an entry on one line": "a: [<x>, b]\n",
+    "the start of a value": "a: <x>/b\n",
+    "the middle of a value": "a: --b=<x>s\n",
+    "the end of a value": "a: b <x>\n",
+    "behind a colon": "a: b:<x>:c\n",
+    "a variable's default": "a: ${B:-<x>}\n",
+    "double quotes": 'a: "<x>"\n',
+    "double quotes with more": 'a: "b <x> c"\n',
+    "single quotes": "a: 'b <x>'\n",
+    "a folded text": "a: >-\n  b <x>\n",
+    "a literal text": "a: |\n  b <x>\n",
+    "a comment": "a: b  # <x>\n",
+    "a switched-off entry": "a:\n  - b\n  #- <x>\n",
+    "twice": 'a: <x>-<x>\nb: "<x>"\n',
+}
+AWKWARD = (
+    *(
+        "",
+        " ",
+        "-",
+        "- a",
+        "-a",
+        "a-",
+        "?",
+        "? a",
+        ":",
+        "a:",
+        ":a",
+        "a: b",
+        "a :b",
+        "a:b",
+        "#",
+        "a #b",
+        "a#b",
+        " a",
+        "a ",
+    ),
+    *(
+        "'",
+        '"',
+        "'a'",
+        '"a"',
+        "a'b",
+        'a"b',
+        "\\",
+        "a\\b",
+        "\\n",
+        "{",
+        "}",
+        "[",
+        "]",
+        "{}",
+        "[]",
+        "a,b",
+        "a, b",
+        ",",
+        "&a",
+    ),
+    *("*a", "!a", "!!str a", "|", ">", "%a", "@a", "`a", "~", "null", "Null", "true", "on", "y", "N", "=", "<<", "---"),
+    *(
+        "...",
+        "1",
+        "1.0",
+        "1e3",
+        "0x1f",
+        "0o7",
+        "0b1",
+        "1_0",
+        "12:30",
+        "1:2",
+        "2026-01-01",
+        ".5",
+        ".inf",
+        "-1",
+        "+1",
+        "1.",
+    ),
+    *("a\tb", "a\nb", "\n", "a\r\nb", "\x85", "\u2028", "\ufeff", "\x00", "\x7f", "é", "日本", "\U0001f600", "\u202e"),
+    *(
+        "<x>",
+        "<y>",
+        "mark0x",
+        "mark0x0123456789abcdef",
+        "a" * 5000,
+        "a " * 3000,
+        "$",
+        "$$",
+        "${A}",
+        "a=b",
+        "a@b",
+        "a~b",
+    ),
+)
+
+
+@pytest.mark.parametrize("place", PLACES.values(), ids=PLACES)
+@pytest.mark.parametrize("value", [*AWKWARD, "abc", "a-b_c", "r.example.com:5000/a/b:1.0@sha256:00"], ids=ascii)
+def test_a_value_put_in_as_it_is_is_what_ruamel_would_have_written(place, value):
+    template = yaml.Template.parse(place)
+
+    assert _either(template.filled, {"x": value}) == _either(template._written, {"x": value})
+
+
+@given(st.sampled_from(sorted(PLACES.values())), slugs | images | plain_texts | st.text(max_size=12))
+@settings(deadline=None, max_examples=300)
+def test_whatever_is_put_in_as_it_is_is_what_ruamel_would_have_written(place, value):
+    template = yaml.Template.parse(place)
+
+    assert _either(template.filled, {"x": value}) == _either(template._written, {"x": value})
+
+
+@pytest.mark.parametrize(
+    ("loosened", "place", "value"),
+    [
+        (r".*", "a value", "'"),
+        (r"[A-Za-z0-9:]+", "a value", "a:"),
+        (r"[A-Za-z0-9:]+", "a value", ":"),
+        (r"[A-Za-z0-9-]+", "a value", "-"),
+        (r"[A-Za-z0-9@]+", "a value", "@a"),
+        (r"[A-Za-z0-9 #]+", "a value", "a #b"),
+        (r"[A-Za-z0-9 ]+", "a value", "a "),
+        (r"[A-Za-z0-9,]+", "an entry on one line", "a,b"),
+        (r"[A-Za-z0-9&]+", "a value", "&a"),
+        (r"[A-Za-z0-9!]+", "a value", "!a"),
+        (r"[A-Za-z0-9=]+", "a value", "="),
+        (r"[A-Za-z0-9\n]+", "a value", "a\nb"),
+        (r"[^'\"]+", "a value", "\x85"),
+        (r"[A-Za-z0-9é\x7f]+", "a value", "\x7f"),
+    ],
+)
+def test_each_limit_of_what_goes_in_as_it_is_is_needed(monkeypatch, loosened, place, value):
+    template = yaml.Template.parse(PLACES[place])
+    monkeypatch.setattr(yaml, "_NEVER_QUOTED", re.compile(loosened, re.DOTALL))
+
+    assert template.filled({"x": value}) != template._written({"x": value})
+
+
+@pytest.mark.parametrize("value", ['"', "\\", "\x07", "\n", "\x85"], ids=ascii)
+def test_each_limit_of_what_goes_between_double_quotes_as_it_is_is_needed(monkeypatch, value):
+    template = yaml.Template.parse(PLACES["double quotes"])
+    monkeypatch.setattr(yaml, "_NEVER_ESCAPED", re.compile(r".*", re.DOTALL))
+
+    assert template.filled({"x": value}) != template._written({"x": value})
+
+
+@pytest.mark.parametrize("value", ["1", "on", "null", "1e3", "12:30", "2026-01-01"])
+def test_the_list_of_what_readers_disagree_on_is_needed(monkeypatch, value):
+    quoted = yaml.Template.parse("a: <x>\n").filled({"x": value})
+    monkeypatch.setattr(yaml, "_AMBIGUOUS", re.compile(r"(?!)"))
+
+    assert yaml.Template.parse("a: <x>\n").filled({"x": value}) != quoted
+
+
+def _either(fill: Callable[[dict[str, str]], str], values: dict[str, str]) -> str:
+    """The text, or the name of the error: some texts ruamel.yaml cannot write, and then neither way may."""
+    try:
+        return fill(values)
+    except (YAMLError, ValueError) as error:
+        return type(error).__name__
 
 
 @given(json_documents)
