@@ -5,7 +5,10 @@ over the default. All problems of all sources come at once, each with its source
 `_file` setting names, else from the environment, else from `$CREDENTIALS_DIRECTORY`; never from a flag or the TOML
 file, which end up in process lists and repositories. Relative paths are relative to the working directory.
 
-Nothing but the command line and `wiring` imports this module.
+A scope may have settings of its own, `[scopes."bundle/target"]`, in the file only: no variable can name it. They are
+judged as they stand; `render_for` merges them over those of all, and `customising` reads directories of templates.
+
+Nothing but the command line, `customising` and `wiring` imports this module.
 """
 
 import difflib
@@ -17,7 +20,7 @@ import tomllib
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Annotated, Any, Final, Literal, Self, get_origin
+from typing import Annotated, Any, Final, Literal, Self, TypeGuard, get_args, get_origin
 from urllib.parse import urlsplit
 
 from pydantic import (
@@ -32,7 +35,7 @@ from pydantic import (
     model_validator,
 )
 
-from renderers.model import RenderDefaults
+from renderers.model import RenderDefaults, Scope
 
 PREFIX: Final = "REBUNDLE_"
 _FLAGS: Final = {
@@ -76,6 +79,13 @@ def _listen(text: str) -> str:
     if ":" in host and not (host.startswith("[") and host.endswith("]")):
         raise ValueError("must have an IPv6 address in brackets, such as [::1]:8420")
     return text
+
+
+def _scope_name(text: str) -> str:
+    try:
+        return str(Scope.parse(text))
+    except ValueError:
+        raise ValueError('must be named [scopes."BUNDLE/TARGET"], as events name the scope') from None
 
 
 def _is_loopback(host: str) -> bool:
@@ -151,6 +161,13 @@ class Publish(_Section):
         return self
 
 
+class ScopeSettings(_Section):
+    """What one scope has of its own; the rest is as it is for all."""
+
+    templates: Path | None = Field(None, description="Directory of templates, over the one for all scopes.")
+    render: RenderDefaults = Field(RenderDefaults(), description="Any part of render; of mappings both count.")
+
+
 class Settings(_Section):
     """The whole tree."""
 
@@ -158,11 +175,31 @@ class Settings(_Section):
         "var/bucket", description="A directory, or a URL: file://, s3:// or gs://."
     )
     drain_seconds: _Seconds = Field(25.0, description="How long a stop may take before the process leaves.")
+    templates: Path | None = Field(None, description="Directory whose files replace built-in templates of their name.")
     journal: Journal = Journal()
     http: Http = Http()
     log: Log = Log()
     publish: Publish = Publish()
     render: RenderDefaults = RenderDefaults()
+    scopes: dict[Annotated[str, AfterValidator(_scope_name)], ScopeSettings] = Field(
+        {}, description='What one scope has of its own: [scopes."BUNDLE/TARGET"] with render and templates.'
+    )
+
+    def render_for(self, scope: Scope) -> RenderDefaults:
+        """The render defaults of a scope: its own over those of all, mappings joined."""
+        own = self.scopes.get(str(scope))
+        if own is None:
+            return self.render
+        merged = _merged(self.render.model_dump(exclude_unset=True), own.render.model_dump(exclude_unset=True))
+        return RenderDefaults.model_validate(merged)
+
+
+def _merged(below: Mapping[str, Any], above: Mapping[str, Any]) -> dict[str, Any]:
+    merged = dict(below)
+    for name, value in above.items():
+        under = merged.get(name)
+        merged[name] = _merged(under, value) if isinstance(value, dict) and isinstance(under, dict) else value
+    return merged
 
 
 @dataclass(frozen=True, slots=True)
@@ -202,6 +239,8 @@ class Loaded:
     def shown(self) -> Mapping[str, tuple[Any, str]]:
         """Each setting's value, as JSON has it, with its origin, sorted by name; secrets are masked."""
         tree = self.settings.model_dump(mode="json")
+        # Of a scope only what it says by itself: a default shown there would look like one that wins.
+        tree["scopes"] = self.settings.model_dump(mode="json", include={"scopes"}, exclude_unset=True).get("scopes", {})
         return {name: (value, self.origin(name)) for name, value in sorted(_leaves(tree))}
 
 
@@ -228,7 +267,7 @@ def load(
     given: dict[SettingPath, _Given] = {}
     if config_file is not None:
         given |= _known(_from_file(config_file, problems), problems)
-    given |= _known(_from_environment(environ), problems)
+    given |= _known(_from_environment(environ, problems), problems)
     given |= _known(_from_flags(flags), problems)
     if secrets:
         _resolve_secrets(given, environ, problems)
@@ -261,11 +300,18 @@ def _from_flags(flags: Mapping[str, Any]) -> Iterator[tuple[SettingPath, _Given]
             yield tuple(name.split(".")), _Given(given, f"flag {_FLAGS.get(name, '--' + name)}", in_public=True)
 
 
-def _from_environment(environ: Mapping[str, str]) -> Iterator[tuple[SettingPath, _Given]]:
+def _from_environment(
+    environ: Mapping[str, str], problems: list[SettingProblem]
+) -> Iterator[tuple[SettingPath, _Given]]:
     for name, value in sorted(environ.items()):
         # An empty variable is how Compose passes on one that is not set.
         if name.startswith(PREFIX) and value and _is_meant(name):
-            yield tuple(name.removeprefix(PREFIX).lower().split("__")), _Given(value, f"environment {name}")
+            path = tuple(name.removeprefix(PREFIX).lower().split("__"))
+            if path[0] == "scopes":
+                advice = 'no variable can name a scope: write [scopes."BUNDLE/TARGET"] into the settings file'
+                problems.append(SettingProblem(".".join(path), f"environment {name}", advice))
+            else:
+                yield path, _Given(value, f"environment {name}")
 
 
 def _is_meant(name: str) -> bool:
@@ -344,38 +390,51 @@ def _known(layer: Iterable[tuple[SettingPath, _Given]], problems: list[SettingPr
                 problems.append(SettingProblem(name, given.source, advice))
             case "setting":
                 known[path] = given
+            case "scope" if given.value == {}:
+                known[path] = given  # so that its name is judged
             case "section" if given.value == {}:
                 pass
-            case "section":
+            case "section" | "scope":
                 problems.append(SettingProblem(name, given.source, "is a section: set what is in it"))
             case "nothing":
-                problems.append(SettingProblem(name, given.source, f"is no setting{_suggestion(name)}"))
+                problems.append(SettingProblem(name, given.source, f"is no setting{_suggestion(path)}"))
     return known
 
 
-def _place(path: SettingPath) -> Literal["setting", "section", "nothing"]:
+def _place(path: SettingPath) -> Literal["setting", "section", "scope", "nothing"]:
     at: Any = Settings
-    for depth, name in enumerate(path):
+    for name in path:
         if get_origin(at) is dict:
-            return "setting" if depth == len(path) - 1 else "nothing"
-        if not (isinstance(at, type) and issubclass(at, BaseModel)) or name not in at.model_fields:
+            at = get_args(at)[1]
+        elif _is_section(at) and name in at.model_fields:
+            at = at.model_fields[name].annotation
+        else:
             return "nothing"
-        at = at.model_fields[name].annotation
-    inner = get_origin(at) is dict or (isinstance(at, type) and issubclass(at, BaseModel))
-    return "section" if inner else "setting"
+    if at is ScopeSettings:
+        return "scope"
+    return "section" if get_origin(at) is dict or _is_section(at) else "setting"
 
 
-def _suggestion(name: str) -> str:
-    names = list(_names(Settings))
+def _is_section(kind: Any) -> TypeGuard[type[BaseModel]]:
+    return isinstance(kind, type) and issubclass(kind, BaseModel)
+
+
+def _suggestion(path: SettingPath) -> str:
+    if path[0] == "scopes" and len(path) > 2:
+        if "/" not in path[1]:
+            return '; a scope is one name in quotes: [scopes."BUNDLE/TARGET"]'
+        above, name, names = f"{path[0]}.{path[1]}.", ".".join(path[2:]), list(_names(ScopeSettings))
+    else:
+        above, name, names = "", ".".join(path), list(_names(Settings))
     near = difflib.get_close_matches(name, names, n=1, cutoff=0.7)
     same_end = [known for known in names if known.rpartition(".")[2] == name.rpartition(".")[2]]
     best = near or same_end
-    return f"; did you mean {best[0]}?" if best else "; `rebundle config schema` lists them"
+    return f"; did you mean {above}{best[0]}?" if best else "; `rebundle config schema` lists them"
 
 
 def _names(model: type[BaseModel], above: str = "") -> Iterator[str]:
     for name, info in model.model_fields.items():
-        if isinstance(info.annotation, type) and issubclass(info.annotation, BaseModel):
+        if _is_section(info.annotation):
             yield from _names(info.annotation, f"{above}{name}.")
         else:
             yield above + name
@@ -400,7 +459,7 @@ def _judged(error: ValidationError, given: Mapping[SettingPath, _Given]) -> Iter
         path = tuple(str(part) for part in fault["loc"] if part != "[key]")
         found = next((given[path[:length]] for length in range(len(path), 0, -1) if path[:length] in given), None)
         name = ".".join(path)
-        below = sorted({one.source for where, one in given.items() if where[: len(path)] == path})
+        below = dict.fromkeys(one.source for where, one in given.items() if where[: len(path)] == path)
         source = found.source if found else ", ".join(below) or "default"
         message = fault["msg"].removeprefix("Value error, ")
         shown = f" (found {_shown(found.value)})" if found and path not in _SECRETS else ""

@@ -17,6 +17,8 @@ from urllib.parse import unquote, urlsplit
 import structlog
 from pydantic import SecretStr
 
+from daemon import customising
+from daemon.customising import Customisations
 from daemon.lifecycle import ServiceManager, Stop, SystemRuntime, stop_on_signals
 from daemon.pipeline import Observer, Pipeline, Rendering
 from daemon.publishing import ownership
@@ -38,7 +40,7 @@ from events.errors import EventError
 from events.journal import Journal, JournalLimits
 from events.source import EventSource
 from renderers import gate
-from renderers.bundle import RENDERER_VERSION, Customisation, Renderer
+from renderers.bundle import RENDERER_VERSION, Renderer
 
 log: structlog.stdlib.BoundLogger = structlog.get_logger(__name__)
 
@@ -84,13 +86,15 @@ def _store(url: str, runtime: Runtime, filesystem: FileSystem) -> ObjectStore:
     raise StoreRefused(f"{url}: this release publishes to a folder or file:///folder; s3:// and gs:// come later")
 
 
-def _pipeline(bucket: Bucket, source: EventSource, settings: Settings, observer: Observer) -> Pipeline:
+def _pipeline(
+    bucket: Bucket, source: EventSource, settings: Settings, brought: Customisations, observer: Observer
+) -> Pipeline:
     return Pipeline(
         source=source,
         reader=bucket.reader,
         publisher=bucket.publisher,
         live_tree=bucket.live_tree,
-        rendering=Rendering(Renderer(), gate.check, lambda _scope: Customisation(settings.render)),
+        rendering=Rendering(Renderer(), gate.check, brought.of),
         runtime=bucket.runtime,
         observer=observer,
         writer=f"rebundle@{socket.gethostname()}",
@@ -108,12 +112,14 @@ async def run(
     """The daemon, until it is asked to stop.
 
     Raises:
-        JournalLocked, JournalDamaged: the operator must act. ListenFailed: the address cannot be had.
+        SettingsError: a scope's templates cannot be used. JournalLocked, JournalDamaged: the operator must act.
+        ListenFailed: the address cannot be had.
     """
     from daemon.http.server import bind  # noqa: PLC0415  # the web framework
 
     configure_logging(settings.log.format, settings.log.level)
     runtime = SystemRuntime()
+    brought = await runtime.offload(customising.for_every_scope, settings)
     stop, closing = Stop(), Stop()
     manager = ServiceManager.of(os.environ, os.getpid())
     with bind(*settings.http.address) as sock, stop_on_signals(stop, settings.drain_seconds):
@@ -128,7 +134,7 @@ async def run(
         )
         async with journal:
             bucket = open_bucket(settings.bucket, runtime, filesystem, call_seconds=settings.publish.timeout_seconds)
-            daemon = await _Daemon.build(settings, version, bucket, journal, stop)
+            daemon = await _Daemon.build(settings, version, bucket, journal, brought=brought, stop=stop)
             async with asyncio.TaskGroup() as group:
                 serving = group.create_task(daemon.serve(sock, closing))
                 timers = [
@@ -163,7 +169,16 @@ class _Daemon:
     serve: Callable[[socket.socket, Stop], Coroutine[None, None, None]]
 
     @classmethod
-    async def build(cls, settings: Settings, version: str, bucket: Bucket, journal: Journal, stop: Stop) -> "_Daemon":
+    async def build(
+        cls,
+        settings: Settings,
+        version: str,
+        bucket: Bucket,
+        journal: Journal,
+        *,
+        brought: Customisations,
+        stop: Stop,
+    ) -> "_Daemon":
         from daemon.http.app import RequestLimits, create_app  # noqa: PLC0415  # the web framework
         from daemon.http.auth import Credentials  # noqa: PLC0415
         from daemon.http.intake import Intake  # noqa: PLC0415
@@ -176,7 +191,7 @@ class _Daemon:
         worker = Worker(
             source=journal,
             reader=bucket.reader,
-            pipeline=_pipeline(bucket, journal, settings, reporter),
+            pipeline=_pipeline(bucket, journal, settings, brought, reporter),
             runtime=runtime,
             observer=reporter,
             patience=Patience(settings.publish.retry_first_seconds, settings.publish.retry_max_seconds),

@@ -31,7 +31,20 @@ bucket = "/srv/bundles"
 [http]
 listen = "0.0.0.0:8420"
 token_file = "/run/secrets/rebundle-token"
+
+[render]
+labels.team = "vision"
+
+[scopes."visual-anomaly/core-versions"]
+templates = "/etc/rebundle/visual-anomaly"
+render.restart = "always"
+render.labels.line = "north"
 ```
+
+What one scope has of its own stands in `[scopes."BUNDLE/TARGET"]`, in the file only: no variable can name a scope. Its
+`render` may hold any part of the `render` below; labels, registries and amounts are joined, and where both say one, the
+scope's counts. Its `templates` lie over the ones for all. A change counts from the next start of the daemon, and is
+published by the next event of a scope or by `rebundle republish`. The guide is [customising.md](customising.md).
 
 | setting | variable | default | meaning |
 | --- | --- | --- | --- |
@@ -65,7 +78,7 @@ def cli_page() -> str:
 def settings_page() -> str:
     """The reference of all settings."""
     return _SETTINGS_HEAD + "".join(
-        f"| `{name}` | `{variable}` | {default} | {words} |\n" for name, variable, default, words in rows()
+        f"| `{name}` | {variable} | {default} | {words} |\n" for name, variable, default, words in rows()
     )
 
 
@@ -83,7 +96,8 @@ def rows() -> Iterator[tuple[str, str, str, str]]:
 def _row(path: tuple[str, ...], field: Any) -> tuple[str, str, str, str]:
     default = field.get_default(call_default_factory=True)
     shown = "" if default is None or isinstance(default, SecretStr | BaseModel | dict) else f"`{default}`"
-    return ".".join(path), PREFIX + "__".join(path).upper(), shown, field.description or ""
+    variable = "" if path == ("scopes",) else f"`{PREFIX}{'__'.join(path).upper()}`"
+    return ".".join(path), variable, shown, field.description or ""
 
 
 if __name__ == "__main__":

@@ -38,7 +38,7 @@ _VERBS: Final = (
     (_ACTING, "resume", "hold:resume", "Make desired live, and follow it again."),
     (_ACTING, "quarantine", "quarantine:quarantine", "Reject a state's composition, or lift that."),
     (_ACTING, "pin", "pin:pin", "Keep a state from retention, or stop keeping it."),
-    (_ACTING, "republish", "republish:republish", "Render desired anew with this release and today's defaults."),
+    (_ACTING, "republish", "republish:republish", "Render desired anew with this release and today's settings."),
     (_ACTING, "retire", "retire:retire", "Stop serving a scope; nothing is deleted."),
     (_TENDING, "example", "example:example", "Operators' files of example/."),
     (_TENDING, "dead-letters", "dead_letters:dead_letters", "Events that could not be folded."),

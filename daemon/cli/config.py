@@ -7,7 +7,7 @@ from typing import Annotated, Final
 
 from cyclopts import App, Parameter
 
-from daemon import settings
+from daemon import customising, settings
 from daemon.cli.options import DEFAULT_JOURNAL_PLACE, DEFAULT_PLACE, DEFAULT_PRINTING, JournalPlace, Place, Printing
 from daemon.cli.session import printer_of
 from daemon.cli.text import columns
@@ -26,10 +26,12 @@ def check(
     place: Place = DEFAULT_PLACE,
     printing: Printing = DEFAULT_PRINTING,
 ) -> None:
-    """Tell every problem at once, each with its source; exit 2 if there is one."""
+    """Tell every problem of settings and templates, each with its source; exit 2 if there is one."""
     loaded = _load(place, journal.journal, listen)
-    printer = printer_of(printing)
-    printer.data({"ok": True, "set": len(loaded.origins)}, [f"fine: {len(loaded.origins)} settings are set"])
+    replaced = customising.for_every_scope(loaded.settings).replaced
+    document = {"ok": True, "set": len(loaded.origins), "templates": replaced}
+    lines = (f"templates replaced for {_whom(name)}: {', '.join(names)}" for name, names in replaced.items())
+    printer_of(printing).data(document, [f"fine: {len(loaded.origins)} settings are set", *lines])
 
 
 @config.command
@@ -56,6 +58,10 @@ def schema() -> None:
 def _load(place: Place, journal: Path | None, listen: str | None) -> Loaded:
     flags = {"bucket": place.bucket, "journal.path": journal, "http.listen": listen}
     return settings.load(flags, os.environ, place.config)
+
+
+def _whom(name: str) -> str:
+    return "every scope" if name == "*" else name
 
 
 def _told(value: object) -> str:

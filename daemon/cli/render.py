@@ -1,7 +1,8 @@
 """`rebundle render`: a composition's bundle in a folder; no bucket, no network, no daemon.
 
-What is written has passed the gate. A manifest is rendered with the defaults it records, and where this release's
-renderer is the one that wrote it, the same content digest must come out (protocol 6).
+What is written has passed the gate. A manifest is rendered with the defaults it records and with the templates that
+have its digest, the built-in ones or those that the settings name; where these and this release's renderer are those
+that wrote it, the same content digest must come out (protocol 6).
 """
 
 from dataclasses import dataclass, replace
@@ -10,7 +11,7 @@ from typing import Annotated, Any, Final
 
 from cyclopts import Parameter
 
-from daemon import interpretation
+from daemon import customising, interpretation
 from daemon.cli.files import check_vacant, read_input, write_tree
 from daemon.cli.options import DEFAULT_PROSE, SHARED, Place, Prose
 from daemon.cli.session import load_settings, printer_of
@@ -22,7 +23,8 @@ from events import cloudevents, strictjson
 from events.errors import InvalidEvent, Problem
 from events.model import BUNDLE_STATE_CREATED
 from renderers import bundle, gate
-from renderers.model import Composition, RenderDefaults, RenderedFile, Stamp
+from renderers.bundle import Customisation
+from renderers.model import Composition, RenderedFile, Stamp
 from renderers.templates import Templates
 
 _UNPUBLISHED: Final = Stamp(state="unpublished", revision="0")
@@ -50,7 +52,7 @@ def render(
     *,
     directory: Annotated[Path, Parameter(name=("--directory", "-o"), help="Where to; absent or empty.")],
     config: Annotated[
-        Path | None, Parameter(group=SHARED, help="Settings file (TOML) with the [render] defaults.")
+        Path | None, Parameter(group=SHARED, help="Settings file (TOML) with defaults and templates.")
     ] = None,
     prose: Prose = DEFAULT_PROSE,
 ) -> None:
@@ -58,8 +60,8 @@ def render(
     printer = printer_of(prose)
     given = decode_input(read_input(composition))
     check_vacant(directory)
-    defaults = given.recorded.defaults_value() if given.recorded else load_settings(Place(config=config)).render
-    files = render_checked(given, defaults)
+    own = customisation_for(given, config)
+    files = render_checked(given, own)
     write_tree(directory, files)
     named = (
         ("scope", given.composition.scope),
@@ -69,7 +71,7 @@ def render(
         ("files", len(files)),
     )
     printer.data({}, pairs(named))
-    if given.recorded is not None and not _same_renderer(given.recorded):
+    if given.recorded is not None and not _same_renderer(given.recorded, own):
         printer.say(
             "the manifest was written by another renderer or with other templates: bytes may differ from its own"
         )
@@ -92,25 +94,38 @@ def decode_input(body: bytes) -> Input:
     return _of_data(document)
 
 
-def render_checked(given: Input, defaults: RenderDefaults) -> tuple[RenderedFile, ...]:
+def customisation_for(given: Input, config: Path | None) -> Customisation:
+    """What the input's scope brings: as the manifest records it, else as the settings say.
+
+    Raises:
+        SettingsError: the settings, or the templates they name, cannot be used.
+    """
+    recorded = given.recorded
+    if recorded is not None and recorded.templates == Templates.built_in().digest:
+        return Customisation(recorded.defaults_value())
+    own = customising.for_scope(load_settings(Place(config=config)), given.composition.scope)
+    return own if recorded is None else Customisation(recorded.defaults_value(), own.templates)
+
+
+def render_checked(given: Input, own: Customisation) -> tuple[RenderedFile, ...]:
     """The files, read back by the gate.
 
     Raises:
         GateFailure: they are not what the composition says.
         VerificationFailed: they are not the ones that the manifest describes.
     """
-    rendered = bundle.Renderer().render(given.composition, defaults, given.stamp)
-    gate.check(given.composition, defaults, rendered)
+    rendered = bundle.Renderer().render(given.composition, own.defaults, given.stamp, own.templates)
+    gate.check(given.composition, own.defaults, rendered, own.templates.overridden)
     recorded = given.recorded
-    if recorded is not None and _same_renderer(recorded):
+    if recorded is not None and _same_renderer(recorded, own):
         digest = archive.content_digest(archive.digest_files(rendered.files))
         if digest != recorded.content_digest:
             raise VerificationFailed(f"the content digest is {digest}, the manifest says {recorded.content_digest}")
     return rendered.files
 
 
-def _same_renderer(recorded: Manifest) -> bool:
-    return (recorded.renderer, recorded.templates) == (bundle.RENDERER_VERSION, Templates.built_in().digest)
+def _same_renderer(recorded: Manifest, own: Customisation) -> bool:
+    return (recorded.renderer, recorded.templates) == (bundle.RENDERER_VERSION, own.templates.digest)
 
 
 def _of_event(body: bytes) -> Input:

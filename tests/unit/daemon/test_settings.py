@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from daemon.settings import Loaded, SettingProblem, SettingsError, load, schema
-from renderers.model import RenderDefaults
+from renderers.model import RenderDefaults, Scope
 
 SECRET = "correct-horse-battery-staple"
 
@@ -75,6 +75,111 @@ def test_render_defaults_can_be_set_from_every_source(tmp_path: Path) -> None:
     assert (render.resources.limits.cpus, render.resources.limits.memory) == ("2", 4 << 30)
     assert loaded.origin("render.labels.team") == f"{file}:3"
     assert loaded.origin("render.resources.limits.memory") == f"{file}:5"
+
+
+SCOPED = """\
+[render]
+router_image = "mirror.example/nginx:1"
+labels = {team = "vision", site = "south"}
+registries."docker.io" = "mirror.example/hub"
+[render.resources]
+limits = {cpus = 2, memory = "4g"}
+reservations.cpus = 1
+
+[scopes."a/b".render]
+restart = "always"
+labels.site = "north"
+registries."ghcr.io" = "mirror.example/ghcr"
+resources.limits.memory = "8g"
+
+[scopes."a/c"]
+templates = "of-c"
+"""
+
+
+def test_what_a_scope_says_is_merged_over_what_holds_for_all(tmp_path: Path) -> None:
+    settings = load({}, {}, written(tmp_path, SCOPED)).settings
+
+    own = settings.render_for(Scope("a", "b"))
+
+    assert (own.restart, own.router_image) == ("always", "mirror.example/nginx:1")
+    assert own.labels == {"team": "vision", "site": "north"}
+    assert own.registries == {"docker.io": "mirror.example/hub", "ghcr.io": "mirror.example/ghcr"}
+    assert (own.resources.limits.cpus, own.resources.limits.memory) == ("2", 8 << 30)
+    assert own.resources.reservations.cpus == "1"
+
+
+@pytest.mark.parametrize("scope", [Scope("a", "c"), Scope("b", "a")])
+def test_a_scope_that_says_nothing_has_the_defaults_of_all(tmp_path: Path, scope: Scope) -> None:
+    settings = load({}, {"REBUNDLE_RENDER__RESTART": "no"}, written(tmp_path, SCOPED)).settings
+
+    assert settings.render_for(scope) == settings.render
+    assert settings.render_for(scope).restart == "no"
+
+
+def test_a_default_that_a_scope_spells_out_wins_over_what_holds_for_all(tmp_path: Path) -> None:
+    file = written(tmp_path, '[render]\nrestart = "no"\n[scopes."a/b".render]\nrestart = "unless-stopped"\n')
+
+    assert load({}, {}, file).settings.render_for(Scope("a", "b")).restart == "unless-stopped"
+
+
+def test_the_settings_of_a_scope_are_shown_with_their_lines_and_nothing_it_does_not_say(tmp_path: Path) -> None:
+    file = written(tmp_path, SCOPED)
+
+    shown = {name: told for name, told in load({}, {}, file).shown().items() if name.startswith("scopes")}
+
+    assert shown == {
+        "scopes.a/b.render.labels.site": ("north", f"{file}:11"),
+        "scopes.a/b.render.registries.ghcr.io": ("mirror.example/ghcr", f"{file}:12"),
+        "scopes.a/b.render.resources.limits.memory": (8 << 30, f"{file}:13"),
+        "scopes.a/b.render.restart": ("always", f"{file}:10"),
+        "scopes.a/c.templates": ("of-c", f"{file}:16"),
+    }
+    assert load({}, {}, None).shown()["scopes"] == ({}, "default")
+
+
+@pytest.mark.parametrize(
+    ("text", "setting", "line", "words"),
+    [
+        ('[scopes."a/B".render]\nrestart = "no"\n', "scopes.a/B", 2, 'must be named [scopes."BUNDLE/TARGET"]'),
+        ('[scopes."a/B"]\n', "scopes.a/B", 1, "must be named"),
+        ('[scopes.a]\ntemplates = "x"\n', "scopes.a", 2, "must be named"),
+        ('[scopes.a.b]\ntemplates = "x"\n', "scopes.a.b.templates", 2, "one name in quotes"),
+        ('[scopes."a/b"]\nrendr.restart = "no"\n', "scopes.a/b.rendr.restart", 2, "mean scopes.a/b.render.restart?"),
+        ('[scopes."a/b"]\nbucket = "x"\n', "scopes.a/b.bucket", 2, "is no setting; `rebundle config schema`"),
+        ('[scopes."a/b".render]\nrestart = 1\n', "scopes.a/b.render.restart", 2, "'always'"),
+        (
+            '[scopes."a/b".render.labels]\n"com.docker.x" = "v"\n',
+            "scopes.a/b.render.labels.com.docker.x",
+            2,
+            "com.docker.",
+        ),
+        ('[scopes."a/b"]\nrender = "x"\n', "scopes.a/b.render", 2, "is a section"),
+        ('[scopes]\n"a/b" = 1\n', "scopes.a/b", 2, "is a section"),
+        ("scopes = 1\n", "scopes", 1, "is a section"),
+        ("templates = 3\n", "templates", 1, "path"),
+    ],
+)
+def test_a_faulty_setting_of_a_scope_is_told_with_its_line(
+    tmp_path: Path, text: str, setting: str, line: int, words: str
+) -> None:
+    file = written(tmp_path, text)
+    (problem,) = problems({}, {}, file)
+    assert (problem.setting, problem.source) == (setting, f"{file}:{line}")
+    assert words in problem.message
+
+
+@pytest.mark.parametrize("name", ["REBUNDLE_SCOPES__A_B__RENDER__RESTART", "REBUNDLE_SCOPES"])
+def test_a_variable_that_wants_to_name_a_scope_is_told_where_scopes_are_named(name: str) -> None:
+    (problem,) = problems({}, {name: "always"})
+    assert problem.source == f"environment {name}"
+    assert '[scopes."BUNDLE/TARGET"]' in problem.message
+
+
+def test_a_section_of_a_scope_may_be_empty(tmp_path: Path) -> None:
+    settings = load({}, {}, written(tmp_path, '[scopes."a/b"]\n[scopes."a/c".render]\n')).settings
+
+    assert settings.render_for(Scope("a", "b")) == settings.render
 
 
 def test_an_empty_variable_counts_as_not_set() -> None:

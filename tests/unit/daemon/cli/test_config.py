@@ -40,3 +40,26 @@ def test_a_faulty_setting_stops_every_verb_with_a_usage_error(rebundle, monkeypa
     monkeypatch.setenv("REBUNDLE_BUCKET", "ftp://nowhere")
 
     assert rebundle("scopes").code == 2
+
+
+def test_check_reads_the_templates_of_every_scope_and_tells_which_are_replaced(tmp_path, rebundle):
+    own = tmp_path / "own"
+    own.mkdir()
+    (own / "monitoring.txt").write_text("# other\n")
+    (tmp_path / "rebundle.toml").write_text(f'[scopes."a/b"]\ntemplates = "{own}"\n')
+
+    fine = rebundle("config", "check", "--config", tmp_path / "rebundle.toml")
+    (own / "modles.map").touch()
+    faulty = rebundle("config", "check", "--config", tmp_path / "rebundle.toml")
+
+    assert "templates replaced for a/b: monitoring.txt" in fine.out
+    assert faulty.code == 2
+    assert f"{own}/modles.map:1: scopes.a/b.templates: is the name of no template" in faulty.err
+
+
+def test_the_schema_describes_what_a_scope_may_have_of_its_own(rebundle):
+    described = json.loads(rebundle("config", "schema").out)
+
+    scope = described["properties"]["scopes"]["additionalProperties"]["$ref"].rpartition("/")[2]
+    assert set(described["$defs"][scope]["properties"]) == {"render", "templates"}
+    assert described["properties"]["templates"]["description"]

@@ -124,3 +124,50 @@ def test_a_model_event_has_no_whole_composition(tmp_path, rebundle):
 
 def test_an_occupied_folder_is_a_usage_error(tmp_path, rebundle):
     assert rebundle("render", written(tmp_path, event()), "-o", tmp_path).code == 2
+
+
+def own_templates(tmp_path):
+    (tmp_path / "own").mkdir()
+    (tmp_path / "own/header.yaml").write_text("# Ours.\nservices:\n")
+    config = tmp_path / "rebundle.toml"
+    config.write_text(f'[scopes."{SCOPE}"]\ntemplates = "{tmp_path / "own"}"\nrender.restart = "always"\n')
+    return config
+
+
+def test_what_the_settings_give_a_scope_is_used(bucket, tmp_path, rebundle):
+    config = own_templates(tmp_path)
+    document = golden_document() | {"bundle": {"name": SCOPE.bundle, "target": SCOPE.target}}
+
+    assert rebundle("render", written(tmp_path, document), "-o", tmp_path / "out", "--config", config).code == 0
+
+    compose = (tmp_path / "out/base/bundle/docker-compose.yaml").read_text()
+    assert compose.startswith("# Ours.\n")
+    assert "restart: always" in compose
+
+
+def test_a_manifest_is_rendered_with_the_templates_it_was_published_with(bucket, tmp_path, rebundle):
+    config = own_templates(tmp_path)
+    (before,) = (bucket / str(SCOPE) / "states/state-3").glob("*/manifest.json")
+    rebundle("republish", SCOPE, "--config", config)
+    (after,) = set((bucket / str(SCOPE) / "states/state-3").glob("*/manifest.json")) - {before}
+
+    results = [
+        rebundle("render", before, "-o", tmp_path / "before", "--config", config),
+        rebundle("render", after, "-o", tmp_path / "after", "--config", config),
+        rebundle("render", after, "-o", tmp_path / "without"),
+    ]
+
+    assert [result.code for result in results] == [0, 0, 0]
+    assert ["other templates" in result.err for result in results] == [False, False, True]
+    texts = [(tmp_path / name / "base/bundle/docker-compose.yaml").read_text() for name in ("before", "after")]
+    assert [text.startswith("# Ours.\n") for text in texts] == [False, True]
+
+
+def test_templates_that_cannot_be_used_are_a_usage_error_and_nothing_is_written(tmp_path, rebundle, monkeypatch):
+    monkeypatch.setenv("REBUNDLE_TEMPLATES", str(tmp_path / "nowhere"))
+
+    result = rebundle("render", written(tmp_path, event()), "-o", tmp_path / "out")
+
+    assert result.code == 2
+    assert f"{tmp_path}/nowhere: templates: cannot be read as a directory" in result.err
+    assert not (tmp_path / "out").exists()
