@@ -16,10 +16,10 @@ from daemon.interpretation import Change, ModelVersionChanged, RollbackRequested
 from daemon.publishing import protocol
 from daemon.publishing.errors import NewerRenderer, NotFound, PointerMoved, Refused
 from daemon.publishing.livetree import LiveTree, Synced, Unfinished
-from daemon.publishing.manifest import ManifestEvent
+from daemon.publishing.manifest import ManifestEvent, State
 from daemon.publishing.operations import find_exactly
 from daemon.publishing.pointer import Pointer, Publication, PublicationId, Revision
-from daemon.publishing.publisher import Publisher, State
+from daemon.publishing.publisher import Publisher
 from daemon.publishing.reader import PointerRead, Reader
 from daemon.runtime import Runtime
 from events.errors import InvalidEvent

@@ -7,10 +7,11 @@ from typing import Any, Literal
 
 from daemon.publishing import protocol
 from daemon.publishing.livetree import LiveTree
+from daemon.publishing.manifest import State
 from daemon.publishing.operations import Operations
 from daemon.publishing.pointer import Folded, Pointer, Publication, Revision
 from daemon.publishing.protocol import Progress, Writing
-from daemon.publishing.publisher import Publisher, State
+from daemon.publishing.publisher import Publisher
 from daemon.publishing.reader import PointerRead, Reader
 from daemon.runtime import Runtime
 from daemon.stores.errors import ObjectMissing

@@ -2,14 +2,16 @@
 
 import hashlib
 import json
+from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Annotated, Any, Final, Literal
 
 from pydantic import Field, ValidationError
 
-from daemon.publishing.archive import Archive, FileDigest, content_digest
+from daemon.publishing.archive import Archive, Member, content_digest_of
 from daemon.publishing.errors import VerificationFailed
 from daemon.publishing.pointer import Part, Publication, Revision
-from renderers.model import Composition, RenderDefaults, canonical_json, known_fields
+from renderers.model import Composition, RenderDefaults, RenderedFile, canonical_digest, canonical_json, known_fields
 
 SCHEMA: Final = 1
 
@@ -90,49 +92,60 @@ class Manifest(Part):
         Raises:
             VerificationFailed: they are not the ones whose digest the manifest has.
         """
-        try:
-            defaults = RenderDefaults.model_validate(self.render_defaults)
-        except ValidationError as error:
-            raise VerificationFailed(f"the manifest has invalid render defaults of {self.state}") from error
-        if defaults.digest != self.render_defaults_digest:
+        # As they were recorded: defaults that came into being later have no part in it.
+        if canonical_digest(self.render_defaults) != self.render_defaults_digest:
             raise VerificationFailed(f"the render defaults of {self.state} do not match their digest")
-        return defaults
+        try:
+            return RenderDefaults.model_validate(self.render_defaults)
+        except ValidationError as error:
+            raise VerificationFailed(
+                f"the manifest of {self.state} has render defaults that this release does not know: "
+                f"a newer one wrote it, or they are damaged"
+            ) from error
 
 
-def describe(
-    *,
-    composition: Composition,
-    defaults: RenderDefaults,
-    state: str,
-    revision: Revision,
-    kind: Literal["explicit", "derived"],
-    attempt: str,
-    at: str,
-    renderer: str,
-    templates: str,
-    files: tuple[FileDigest, ...],
-    archive: Archive,
-    events: tuple[ManifestEvent, ...],
-) -> Manifest:
-    """The manifest of a rendered state."""
-    return Manifest(
-        scope=str(composition.scope),
-        state=state,
-        revision=revision,
-        kind=kind,
-        attempt=attempt,
-        at=at,
-        composition=json.loads(composition.canonical),
-        composition_digest=composition.digest,
-        files=tuple(ManifestFile(path=f.path, mode=_mode(f.mode), size=f.size, sha256=f.sha256) for f in files),
-        content_digest=content_digest(files),
-        render_defaults=known_fields(defaults),
-        render_defaults_digest=defaults.digest,
-        renderer=renderer,
-        templates=templates,
-        events=events,
-        archive=ArchiveDigests(sha256=archive.sha256, size=len(archive.body), tar_sha256=archive.tar_sha256),
-    )
+@dataclass(frozen=True, slots=True)
+class State:
+    """A rendered state that is to be stored."""
+
+    composition: Composition
+    defaults: RenderDefaults
+    state: str
+    revision: Revision
+    kind: Literal["explicit", "derived"]
+    late: bool
+    files: tuple[RenderedFile, ...]
+    renderer: str
+    templates: str
+    events: tuple[ManifestEvent, ...]
+
+
+def written(state: State, attempt: str, at: str, members: Sequence[Member], archive: Archive) -> bytes:
+    """The manifest of a rendered state, as `encode` would write it.
+
+    Put together from canonical JSON that is there already: of the composition, and of each file.
+    """
+    fields: dict[str, Any] = {
+        "schema": SCHEMA,
+        "scope": str(state.composition.scope),
+        "state": state.state,
+        "revision": state.revision.model_dump(mode="json"),
+        "kind": state.kind,
+        "attempt": attempt,
+        "at": at,
+        "composition_digest": state.composition.digest,
+        "content_digest": content_digest_of(members),
+        "render_defaults": known_fields(state.defaults),
+        "render_defaults_digest": state.defaults.digest,
+        "renderer": state.renderer,
+        "templates": state.templates,
+        "events": [event.model_dump(mode="json") for event in state.events],
+        "archive": {"sha256": archive.sha256, "size": len(archive.body), "tar_sha256": archive.tar_sha256},
+    }
+    texts = {name: canonical_json(value) for name, value in fields.items()}
+    texts["composition"] = state.composition.canonical
+    texts["files"] = f"[{','.join(member.listed for member in members)}]"
+    return ("{" + ",".join(f'"{name}":{texts[name]}' for name in sorted(texts)) + "}\n").encode()
 
 
 def encode(manifest: Manifest) -> bytes:
@@ -152,20 +165,16 @@ def decode(body: bytes) -> Manifest:
         raise VerificationFailed(f"the manifest cannot be read: {str(error).splitlines()[0]}") from error
 
 
-def publication(manifest: Manifest, body: bytes, *, late: bool) -> Publication:
+def publication(state: State, attempt: str, at: str, body: bytes) -> Publication:
     """What the pointer says of the publication whose manifest has these bytes."""
     return Publication(
-        state=manifest.state,
-        revision=manifest.revision,
-        kind=manifest.kind,
-        late=late,
-        attempt=manifest.attempt,
+        state=state.state,
+        revision=state.revision,
+        kind=state.kind,
+        late=state.late,
+        attempt=attempt,
         manifest_sha256=hashlib.sha256(body).hexdigest(),
-        composition=manifest.composition_digest,
-        renderer=manifest.renderer,
-        at=manifest.at,
+        composition=state.composition.digest,
+        renderer=state.renderer,
+        at=at,
     )
-
-
-def _mode(text: str) -> Literal["0644", "0755"]:
-    return "0755" if text == "0755" else "0644"

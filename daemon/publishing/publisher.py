@@ -7,41 +7,25 @@ won (a PointerRead), lost (PointerMoved) or unknown (OutcomeUnresolved), never a
 
 import asyncio
 import hashlib
-from dataclasses import dataclass
 from datetime import datetime
-from typing import Final, Literal
+from typing import Final
 
 from daemon.publishing import archive, layout, manifest, pointer, protocol
+from daemon.publishing.archive import Packer
 from daemon.publishing.errors import CannotSign, NewerSchema, OutcomeUnresolved, PointerMoved, VerificationFailed
-from daemon.publishing.manifest import ManifestEvent
-from daemon.publishing.pointer import Older, Pointer, Publication, Revision
+from daemon.publishing.manifest import State
+from daemon.publishing.pointer import Older, Pointer, Publication
 from daemon.publishing.protocol import Resolution, Writing
 from daemon.publishing.reader import PointerRead, Reader
 from daemon.runtime import Runtime
 from daemon.stores.errors import ConditionFailed, ObjectMissing, OutcomeUnknown, StoreUnavailable
 from daemon.stores.port import Content, ObjectStore
-from renderers.model import Composition, RenderDefaults, RenderedFile, Scope, canonical_json
+from renderers.model import Scope, canonical_json
 
 _JSON: Final = "application/json"
 _GZIP: Final = "application/gzip"
 _RESENDS: Final = 3
 _RESEND_DELAY: Final = 0.2
-
-
-@dataclass(frozen=True, slots=True)
-class State:
-    """A rendered state that is to be stored."""
-
-    composition: Composition
-    defaults: RenderDefaults
-    state: str
-    revision: Revision
-    kind: Literal["explicit", "derived"]
-    late: bool
-    files: tuple[RenderedFile, ...]
-    renderer: str
-    templates: str
-    events: tuple[ManifestEvent, ...]
 
 
 class Publisher:
@@ -51,6 +35,7 @@ class Publisher:
         self._store = store
         self._reader = reader
         self._runtime = runtime
+        self._packer = Packer()
 
     def writing(self, by: str, reason: str = "") -> Writing:
         """A new try to change a pointer, with an id by which it will be recognised."""
@@ -63,7 +48,8 @@ class Publisher:
             StoreUnavailable: try again, under a new attempt.
         """
         attempt, at = self._runtime.token(), timestamp(self._runtime.now())
-        packed, described, body = await self._runtime.offload(_pack, state, attempt, at)
+        # In a thread whatever the size: at 500 models it takes milliseconds, and finding that out would take one.
+        packed, body = await self._runtime.offload(self._pack, state, attempt, at)
         try:
             async with asyncio.TaskGroup() as group:
                 for key, content in (
@@ -74,9 +60,14 @@ class Publisher:
         except ExceptionGroup as errors:
             # The first failure cancelled the rest. Callers branch by its type, which a group would hide.
             raise errors.exceptions[0] from errors
-        publication = manifest.publication(described, body, late=state.late)
+        publication = manifest.publication(state, attempt, at, body)
         self._reader.remember(publication, state.files)
         return publication
+
+    def _pack(self, state: State, attempt: str, at: str) -> tuple[bytes, bytes]:
+        members = self._packer.members(state.files)
+        packed = archive.pack(members)
+        return packed.body, manifest.written(state, attempt, at, members, packed)
 
     async def swap(self, scope: Scope, base: PointerRead, following: Pointer) -> PointerRead:
         """Make `following` the pointer, if it is still the one that was read as `base`.
@@ -157,25 +148,6 @@ class Publisher:
 def timestamp(now: datetime) -> str:
     """ISO 8601 in UTC, to the millisecond, as every document here writes it."""
     return now.isoformat(timespec="milliseconds").replace("+00:00", "Z")
-
-
-def _pack(state: State, attempt: str, at: str) -> tuple[bytes, manifest.Manifest, bytes]:
-    packed = archive.pack(state.files)
-    described = manifest.describe(
-        composition=state.composition,
-        defaults=state.defaults,
-        state=state.state,
-        revision=state.revision,
-        kind=state.kind,
-        attempt=attempt,
-        at=at,
-        renderer=state.renderer,
-        templates=state.templates,
-        files=archive.digest_files(state.files),
-        archive=packed,
-        events=state.events,
-    )
-    return packed.body, described, manifest.encode(described)
 
 
 def _refuse_unwritable(scope: Scope, base: PointerRead) -> None:

@@ -8,10 +8,10 @@ from typing import Any, TypeVar
 
 from daemon.publishing import protocol
 from daemon.publishing.livetree import LiveTree
-from daemon.publishing.manifest import ManifestEvent
+from daemon.publishing.manifest import ManifestEvent, State
 from daemon.publishing.operations import Operations
 from daemon.publishing.pointer import Pointer, Publication, Revision
-from daemon.publishing.publisher import Publisher, State
+from daemon.publishing.publisher import Publisher
 from daemon.publishing.reader import Reader
 from daemon.runtime import Runtime
 from daemon.stores.directory import DirectoryStore

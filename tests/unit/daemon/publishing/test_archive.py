@@ -6,13 +6,14 @@ import hashlib
 import io
 import json
 import tarfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from daemon.publishing.archive import STAMP_PATH, content_digest, digest_files, pack, unpack
+from daemon.publishing import archive
+from daemon.publishing.archive import STAMP_PATH, Archive, Packer, content_digest, digest_files, unpack
 from daemon.publishing.errors import VerificationFailed
 from renderers.model import RenderedFile
 from tests.builders_publishing import make_files
@@ -35,6 +36,71 @@ def packed(change: Callable[[tarfile.TarInfo], None], body: bytes = b"x", mode: 
     return gzip.compress(buffer.getvalue())
 
 
+def pack(files: Iterable[RenderedFile], packer: Packer | None = None) -> Archive:
+    return archive.pack((packer or Packer()).members(files))
+
+
+def by_tarfile(files: Iterable[RenderedFile]) -> bytes:
+    """The tar as the standard library makes it."""
+    buffer = io.BytesIO()
+    with tarfile.open(fileobj=buffer, mode="w", format=tarfile.USTAR_FORMAT) as tar:
+        for file in sorted(files, key=lambda file: file.path.encode()):
+            member = tarfile.TarInfo(file.path)
+            member.size, member.mode = len(file.body), int(file.mode, 8)
+            tar.addfile(member, io.BytesIO(file.body))
+    return buffer.getvalue()
+
+
+@given(FILES, FILES)
+def test_the_tar_is_the_one_that_the_standard_library_makes(
+    before: tuple[RenderedFile, ...], files: tuple[RenderedFile, ...]
+) -> None:
+    packer = Packer(4096)
+    pack(before, packer)
+    assert gzip.decompress(pack(files, packer).body) == by_tarfile(files)
+
+
+@pytest.mark.parametrize("path", ["a" * 100, "a" * 155 + "/" + "b" * 100, "a/" * 77 + "b" * 100, "é" * 50])
+def test_a_long_path_is_packed_as_the_standard_library_does(path: str) -> None:
+    files = [RenderedFile(path, b"x")]
+    assert gzip.decompress(pack(files).body) == by_tarfile(files)
+
+
+@pytest.mark.parametrize("path", ["a" * 101, "a" * 156 + "/" + "b"])
+def test_a_path_that_ustar_cannot_hold_is_refused(path: str) -> None:
+    with pytest.raises(ValueError, match="name is too long"):
+        pack([RenderedFile(path, b"x")])
+
+
+@pytest.mark.parametrize("size", [0, 1, 511, 512, 513, 9216, 9217, 10240, 70000])
+def test_a_file_of_any_size_is_padded_as_the_standard_library_does(size: int) -> None:
+    files = [RenderedFile("a", bytes(size)), RenderedFile("b", b"x", executable=True)]
+    assert gzip.decompress(pack(files).body) == by_tarfile(files)
+
+
+def test_what_did_not_change_is_not_made_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    made, real = [], archive._member
+    monkeypatch.setattr(archive, "_member", lambda file: made.append(file.path) or real(file))
+    packer, files = Packer(), make_files()
+    pack(files, packer)
+    made.clear()
+    pack([*files[1:], RenderedFile(files[0].path, b"other")], packer)
+    assert made == [files[0].path]
+
+
+def test_a_file_that_may_run_now_is_made_again() -> None:
+    packer = Packer()
+    pack([RenderedFile("a", b"x")], packer)
+    changed = [RenderedFile("a", b"x", executable=True)]
+    assert pack(changed, packer) == pack(changed)
+
+
+@given(FILES)
+def test_the_content_digest_of_members_is_that_of_their_files(files: tuple[RenderedFile, ...]) -> None:
+    stamped = (*files, RenderedFile(STAMP_PATH, b"{}"))
+    assert archive.content_digest_of(Packer().members(stamped)) == content_digest(digest_files(stamped))
+
+
 @given(FILES)
 def test_files_come_back_as_they_were_packed(files: tuple[RenderedFile, ...]) -> None:
     assert unpack(pack(files).body) == tuple(sorted(files, key=lambda file: file.path.encode()))
@@ -46,8 +112,8 @@ def test_the_same_files_in_any_order_are_the_same_bytes(files: tuple[RenderedFil
 
 
 def test_the_tar_is_ustar_sorted_by_bytes_with_owner_and_time_zero() -> None:
-    archive = pack([RenderedFile("b", b"1"), RenderedFile("a/z", b"2"), RenderedFile("B", b"3", executable=True)])
-    raw = gzip.decompress(archive.body)
+    made = pack([RenderedFile("b", b"1"), RenderedFile("a/z", b"2"), RenderedFile("B", b"3", executable=True)])
+    raw = gzip.decompress(made.body)
     assert raw[257:265] == b"ustar\x0000"
     with tarfile.open(fileobj=io.BytesIO(raw)) as tar:
         members = tar.getmembers()
@@ -62,9 +128,9 @@ def test_the_tar_of_known_files_has_its_known_digest() -> None:
 
 
 def test_an_archive_has_the_digests_of_both_its_forms() -> None:
-    archive = pack(make_files())
-    assert archive.sha256 == hashlib.sha256(archive.body).hexdigest()
-    assert archive.tar_sha256 == hashlib.sha256(gzip.decompress(archive.body)).hexdigest()
+    made = pack(make_files())
+    assert made.sha256 == hashlib.sha256(made.body).hexdigest()
+    assert made.tar_sha256 == hashlib.sha256(gzip.decompress(made.body)).hexdigest()
 
 
 def test_the_content_digest_is_that_of_canonical_path_mode_size_and_digest_by_the_paths_bytes() -> None:

@@ -12,8 +12,8 @@ import pytest
 from daemon.publishing import layout, protocol
 from daemon.publishing.errors import NewerSchema, NotFound, PointerLost, Refused
 from daemon.publishing.livetree import Synced, Unfinished
+from daemon.publishing.manifest import State
 from daemon.publishing.ownership import Marker
-from daemon.publishing.publisher import State
 from daemon.stores.errors import ConditionFailed, ObjectMissing, StoreUnavailable
 from daemon.stores.memory import MemoryStore
 from daemon.stores.port import Content, Listed, Version

@@ -5,36 +5,47 @@ import json
 from typing import Any
 
 import pytest
+from hypothesis import given, settings
 
 from daemon.publishing import archive, manifest
+from daemon.publishing.archive import Packer
 from daemon.publishing.errors import VerificationFailed
-from daemon.publishing.manifest import Manifest, ManifestEvent
+from daemon.publishing.manifest import Manifest, ManifestEvent, State
 from daemon.publishing.pointer import Revision
-from renderers.model import Composition, RenderDefaults
-from tests.builders import GOLDEN_DEFAULTS, golden_composition, make_composition
+from renderers.bundle import Renderer
+from renderers.model import Composition, RenderDefaults, RenderedFile, canonical_digest
+from tests.builders import GOLDEN_DEFAULTS, STAMP, golden_composition, make_composition
 from tests.builders_publishing import AT, make_files
+from tests.strategies import compositions, render_defaults
 
 EVENT = ManifestEvent(
     intake="http", source="s", id="event-1", type="t", digest="0" * 64, instance="journal:1", offset=7
 )
 
 
-def described(composition: Composition | None = None, defaults: RenderDefaults = GOLDEN_DEFAULTS) -> Manifest:
-    files = make_files()
-    return manifest.describe(
-        composition=composition or golden_composition(),
-        defaults=defaults,
-        state="derived-42.1-0123456789ab",
-        revision=Revision(producer=42, derived=1),
-        kind="derived",
-        attempt="a" * 32,
-        at=AT,
-        renderer="1",
-        templates="f" * 64,
-        files=archive.digest_files(files),
-        archive=archive.pack(files),
-        events=(EVENT,),
-    )
+def state(**fields: Any) -> State:
+    given: dict[str, Any] = {
+        "composition": golden_composition(),
+        "defaults": GOLDEN_DEFAULTS,
+        "state": "derived-42.1-0123456789ab",
+        "revision": Revision(producer=42, derived=1),
+        "kind": "derived",
+        "late": True,
+        "files": make_files(),
+        "renderer": "1",
+        "templates": "f" * 64,
+        "events": (EVENT,),
+    }
+    return State(**given | fields)
+
+
+def written(state: State) -> bytes:
+    members = Packer().members(state.files)
+    return manifest.written(state, "a" * 32, AT, members, archive.pack(members))
+
+
+def described() -> Manifest:
+    return manifest.decode(written(state()))
 
 
 def changed(**fields: Any) -> bytes:
@@ -42,9 +53,7 @@ def changed(**fields: Any) -> bytes:
 
 
 def test_a_manifest_comes_back_as_it_was_written_with_composition_and_defaults() -> None:
-    made = described()
-    read = manifest.decode(manifest.encode(made))
-    assert read == made
+    read = described()
     assert read.composition_value() == golden_composition()
     assert read.defaults_value() == GOLDEN_DEFAULTS
     assert read.events == (EVENT,)
@@ -52,7 +61,7 @@ def test_a_manifest_comes_back_as_it_was_written_with_composition_and_defaults()
 
 def test_a_manifest_says_everything_that_the_protocol_lists() -> None:
     document = json.loads(manifest.encode(described()))
-    packed = archive.pack(make_files())
+    packed = archive_of(make_files())
     assert {name: document[name] for name in ("schema", "scope", "state", "kind", "attempt")} == {
         "schema": 1,
         "scope": "visual-anomaly/core-versions",
@@ -107,10 +116,49 @@ def test_render_defaults_that_are_invalid_or_not_those_of_their_digest_are_refus
 
 
 def test_the_pointers_publication_vouches_for_the_manifests_bytes() -> None:
-    made = described()
-    body = manifest.encode(made)
-    publication = manifest.publication(made, body, late=True)
+    body = written(state())
+    publication = manifest.publication(state(), "a" * 32, AT, body)
     assert publication.manifest_sha256 == hashlib.sha256(body).hexdigest()
     assert publication.composition == golden_composition().digest
-    assert (publication.id, publication.revision) == (manifest.publication(made, body, late=False).id, made.revision)
+    assert (publication.state, publication.attempt) == ("derived-42.1-0123456789ab", "a" * 32)
+    assert (publication.revision, publication.at) == (Revision(producer=42, derived=1), AT)
     assert (publication.late, publication.kind, publication.superseded_at) == (True, "derived", None)
+
+
+@given(compositions(), render_defaults())
+@settings(deadline=None, max_examples=25)
+def test_what_is_put_together_is_what_a_manifest_value_is_written_as(
+    composition: Composition, defaults: RenderDefaults
+) -> None:
+    rendered = Renderer().render(composition, defaults, STAMP).files
+    body = written(state(composition=composition, defaults=defaults, files=rendered))
+    read = manifest.decode(body)
+
+    assert manifest.encode(read) == body
+    assert read.composition_value() == composition
+    assert read.defaults_value() == defaults
+    digests = archive.digest_files(rendered)
+    assert [(f.path, f.mode, f.size, f.sha256) for f in read.files] == [
+        (f.path, f.mode, f.size, f.sha256) for f in digests
+    ]
+    assert read.content_digest == archive.content_digest(digests)
+    assert (read.archive.sha256, read.archive.size) == (archive_of(rendered).sha256, len(archive_of(rendered).body))
+
+
+def archive_of(files: tuple[RenderedFile, ...]) -> archive.Archive:
+    return archive.pack(Packer().members(files))
+
+
+def test_defaults_that_came_into_being_later_have_no_part_in_a_recorded_digest() -> None:
+    recorded = {"download_image": "a/b:1", "router_image": "c/d:1"}
+    read = manifest.decode(changed(render_defaults=recorded, render_defaults_digest=canonical_digest(recorded)))
+
+    assert read.defaults_value() == RenderDefaults.model_validate(recorded)
+
+
+def test_defaults_of_a_newer_release_are_refused_by_name_of_the_state() -> None:
+    recorded = {"weather": "fine"}
+    read = manifest.decode(changed(render_defaults=recorded, render_defaults_digest=canonical_digest(recorded)))
+
+    with pytest.raises(VerificationFailed, match=r"derived-42.* does not know"):
+        read.defaults_value()
