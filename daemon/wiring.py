@@ -120,6 +120,8 @@ async def run(
     configure_logging(settings.log.format, settings.log.level)
     runtime = SystemRuntime()
     brought = await runtime.offload(customising.for_every_scope, settings)
+    if brought.replaced:
+        log.info("templates replaced", scopes=brought.replaced)
     stop, closing = Stop(), Stop()
     manager = ServiceManager.of(os.environ, os.getpid())
     with bind(*settings.http.address) as sock, stop_on_signals(stop, settings.drain_seconds):

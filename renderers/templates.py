@@ -83,8 +83,13 @@ class Templates:
         except (ArithmeticError, AttributeError, LookupError, TypeError, ValueError) as error:
             raise TemplateFault(*self._place(error, name), f"{type(error).__name__}: {error}") from error
 
+    @property
+    def names(self) -> tuple[str, ...]:
+        """Of all of them, sorted."""
+        return tuple(self._sources)
+
     def text(self, name: str) -> str:
-        """The text of a file that is no template."""
+        """The text of a template as it is, or of a file that is none."""
         return self._sources[name]
 
     def _check_syntax(self, name: str, text: str) -> None:

@@ -42,7 +42,7 @@ _VERBS: Final = (
     (_ACTING, "retire", "retire:retire", "Stop serving a scope; nothing is deleted."),
     (_TENDING, "example", "example:example", "Operators' files of example/."),
     (_TENDING, "dead-letters", "dead_letters:dead_letters", "Events that could not be folded."),
-    (_TENDING, "config", "config:config", "Check, show or describe the settings."),
+    (_TENDING, "config", "config:config", "Check, show or describe the settings and templates."),
     (_TENDING, "healthcheck", "healthcheck:healthcheck", "Ask the daemon whether it lives; for containers."),
 )
 

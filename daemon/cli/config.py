@@ -1,4 +1,4 @@
-"""`rebundle config`: what the settings are, where each comes from, what is wrong with them."""
+"""`rebundle config`: what the settings are, where each comes from, what is wrong with them; the built-in templates."""
 
 import json
 import os
@@ -8,12 +8,14 @@ from typing import Annotated, Final
 from cyclopts import App, Parameter
 
 from daemon import customising, settings
+from daemon.cli.failures import UsageError
 from daemon.cli.options import DEFAULT_JOURNAL_PLACE, DEFAULT_PLACE, DEFAULT_PRINTING, JournalPlace, Place, Printing
 from daemon.cli.session import printer_of
 from daemon.cli.text import columns
 from daemon.settings import Loaded
+from renderers.templates import Templates
 
-config: Final = App(name="config", help="Check, show or describe the settings.")
+config: Final = App(name="config", help="Check, show or describe the settings and templates.")
 
 _Listen = Annotated[str | None, Parameter(help="HOST:PORT, as `run` would be told.")]
 
@@ -53,6 +55,20 @@ def show(
 def schema() -> None:
     """Print the JSON Schema of the settings file, for editors."""
     print(json.dumps(settings.schema(), indent=2))  # noqa: T201  # a document by itself, whatever the format
+
+
+@config.command
+def template(
+    name: Annotated[str | None, Parameter(help="Which; without it the names of all are listed.")] = None, /
+) -> None:
+    """Print a built-in template: what an own one starts from, or is compared with after an upgrade."""
+    built_in = Templates.built_in()
+    if name is None:
+        print(*built_in.names, sep="\n")  # noqa: T201  # names for programs, whatever the format
+    elif name in built_in.names:
+        print(built_in.text(name), end="")  # noqa: T201  # a file by itself, whatever the format
+    else:
+        raise UsageError(f"there is no template {name!r}: `rebundle config template` lists them")
 
 
 def _load(place: Place, journal: Path | None, listen: str | None) -> Loaded:

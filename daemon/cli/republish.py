@@ -1,4 +1,4 @@
-"""`rebundle republish`: desired rendered anew, after an upgrade or a change of the render defaults.
+"""`rebundle republish`: desired rendered anew, after an upgrade or a change of render defaults or templates.
 
 The state keeps its id, its revision and its events; it gets a new attempt. One more compare-and-swap of `operations`,
 which is decided again when another writer was faster. An older renderer does not overwrite a newer one's work.
@@ -8,18 +8,19 @@ from typing import Annotated
 
 from cyclopts import Parameter
 
+from daemon import customising
 from daemon.cli.acting import tell
 from daemon.cli.options import DEFAULT_ACTOR, DEFAULT_PLACE, DEFAULT_PRINTING, Actor, Place, Printing
 from daemon.cli.session import Session, scope_of, session
 from daemon.pipeline import Rendering, refuse_newer_renderer
 from daemon.publishing import protocol
 from daemon.publishing.errors import NotFound, Refused
+from daemon.publishing.manifest import State
 from daemon.publishing.operations import Verb
 from daemon.publishing.pointer import Pointer, Publication
 from daemon.publishing.protocol import Writing
-from daemon.publishing.publisher import State
 from renderers import gate
-from renderers.bundle import RENDERER_VERSION, Customisation, Renderer
+from renderers.bundle import RENDERER_VERSION, Renderer
 from renderers.model import Scope, Stamp
 
 
@@ -32,7 +33,7 @@ async def republish(
     place: Place = DEFAULT_PLACE,
     printing: Printing = DEFAULT_PRINTING,
 ) -> None:
-    """Render what is desired with this release and the configured defaults, and publish that."""
+    """Render what is desired with this release, the configured defaults and templates, and publish that."""
     async with session(place, printing) as opened:
         named = scope_of(scope)
         current = (await opened.bucket.reader.existing(named)).pointer.desired
@@ -51,9 +52,11 @@ async def rendered_anew(opened: Session, scope: Scope, current: Publication) -> 
 
     Raises:
         GateFailure: what was rendered is not what the composition says.
+        SettingsError: the scope's templates cannot be used.
     """
     manifest = await opened.bucket.reader.manifest(scope, current)
-    composition, own = manifest.composition_value(), Customisation(opened.settings.render)
+    composition = manifest.composition_value()
+    own = await opened.runtime.offload(customising.for_scope, opened.settings, scope)
     rendering = Rendering(Renderer(), gate.check, lambda _scope: own)
     stamp = Stamp(current.state, str(current.revision))
     return State(

@@ -1,5 +1,7 @@
 import json
 
+from renderers.templates import Templates
+
 
 def test_check_tells_every_problem_with_its_source(tmp_path, rebundle, monkeypatch):
     monkeypatch.setenv("REBUNDLE_HTTP__LISTEN", "nowhere")
@@ -63,3 +65,21 @@ def test_the_schema_describes_what_a_scope_may_have_of_its_own(rebundle):
     scope = described["properties"]["scopes"]["additionalProperties"]["$ref"].rpartition("/")[2]
     assert set(described["$defs"][scope]["properties"]) == {"render", "templates"}
     assert described["properties"]["templates"]["description"]
+
+
+def test_a_built_in_template_is_printed_byte_for_byte(rebundle):
+    assert rebundle("config", "template", "router.yaml").out == Templates.built_in().text("router.yaml")
+
+
+def test_without_a_name_the_templates_are_listed(rebundle):
+    listed = rebundle("config", "template").out.splitlines()
+
+    assert {"router.yaml", "README.md"} < set(listed)
+    assert [rebundle("config", "template", name).code for name in listed] == [0] * len(listed)
+
+
+def test_a_template_that_does_not_exist_is_a_usage_error(rebundle):
+    result = rebundle("config", "template", "../model.py")
+
+    assert result.code == 2
+    assert "lists them" in result.err

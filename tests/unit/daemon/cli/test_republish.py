@@ -1,7 +1,10 @@
+import json
+
 import pytest
 
 from daemon.cli.republish import publish_over
 from daemon.publishing.errors import Refused
+from renderers.templates import Templates
 from tests.support.buckets import SCOPE, composition_with, in_bucket
 
 
@@ -62,3 +65,31 @@ def test_a_rendering_of_what_is_no_longer_desired_is_not_published(bucket):
     with pytest.raises(Refused, match="republish again"):
         in_bucket(bucket, race)
     assert pointer(bucket).desired.state == "state-4"
+
+
+def test_what_a_scope_has_of_its_own_is_rendered_and_recorded(bucket, rebundle, tmp_path):
+    own = tmp_path / "own"
+    own.mkdir()
+    (own / "header.yaml").write_text("# Ours.\nservices:\n")
+    config = tmp_path / "rebundle.toml"
+    config.write_text(f'[scopes."{SCOPE}"]\ntemplates = "own"\nrender.restart = "always"\n')
+
+    assert rebundle("republish", SCOPE, "--config", config).code == 0
+
+    live = pointer(bucket).live
+    compose = (bucket / str(SCOPE) / "docker-compose-gen/base/bundle/docker-compose.yaml").read_text()
+    manifest = json.loads((bucket / str(SCOPE) / f"states/{live.state}/{live.attempt}/manifest.json").read_bytes())
+    assert compose.startswith("# Ours.\nservices:\n")
+    assert "restart: always" in compose
+    assert manifest["render_defaults"]["restart"] == "always"
+    assert manifest["templates"] == Templates.built_in().overridden_by({"header.yaml": "# Ours.\nservices:\n"}).digest
+
+
+def test_a_scopes_own_settings_are_no_other_scopes(bucket, rebundle, tmp_path):
+    config = tmp_path / "rebundle.toml"
+    config.write_text('[scopes."other/target"]\ntemplates = "nowhere"\nrender.restart = "always"\n')
+
+    assert rebundle("republish", SCOPE, "--config", config).code == 0
+
+    compose = bucket / str(SCOPE) / "docker-compose-gen/base/bundle/docker-compose.yaml"
+    assert "restart: always" not in compose.read_text()
