@@ -22,6 +22,13 @@ from jinja2.sandbox import ImmutableSandboxedEnvironment
 
 from renderers.errors import TemplateFault, UnsafeText
 
+_TEXTS: Final = frozenset(
+    {
+        *("conf.env", "creds.env", "deployment.env", "deployment.yaml", "download.sh", "gcs.json", "header.yaml"),
+        *("monitoring.txt", "nginx.conf"),
+    }
+)
+"""Files that stand in every bundle as they are: `${#list}` in a shell script begins no comment of jinja2."""
 _MAP_WORDS: Final = frozenset({"default", "include", "hostnames", "volatile"})
 _NGINX_TOKEN: Final = re.compile(r"[a-z0-9_-]+")
 _ENV_NAME: Final = re.compile(r"[A-Za-z0-9_]+")
@@ -57,7 +64,8 @@ class Templates:
                 near = difflib.get_close_matches(name, self._sources, n=1)
                 meant = f"did you mean {near[0]}?" if near else f"there are {', '.join(self._sources)}"
                 raise TemplateFault(name, 1, f"is the name of no template; {meant}")
-            self._check_syntax(name, text)
+            if name not in _TEXTS:
+                self._check_syntax(name, text)
         changed = {name for name, text in sources.items() if text != Templates.built_in().text(name)}
         return Templates({**self._sources, **sources}, (self.overridden - sources.keys()) | changed)
 

@@ -1,8 +1,11 @@
 import pytest
 
 from renderers import templates
+from renderers.bundle import Renderer
 from renderers.errors import TemplateFault, UnsafeText
+from renderers.model import RenderDefaults, Stamp
 from renderers.templates import Templates
+from tests.builders import golden_composition
 
 BUILT_IN = Templates.built_in()
 
@@ -123,3 +126,13 @@ def test_a_fault_in_an_included_template_names_that_one():
 
     with pytest.raises(TemplateFault, match=r"labels\.yaml:2: 'nothing' is undefined"):
         own.render("router.yaml", labels=1)
+
+
+def test_a_file_that_is_no_template_is_never_read_as_one():
+    body = "#{{ nothing }} ${#list} {% if %}\n"
+    own = BUILT_IN.overridden_by(dict.fromkeys(templates._TEXTS, body))
+
+    files = Renderer().render(golden_composition(), RenderDefaults(), Stamp("s", "1"), own).files
+
+    # gcs.json is shown in the README as well.
+    assert sum(file.body.count(body.encode()) for file in files) == len(templates._TEXTS) + 1
