@@ -21,6 +21,7 @@ from events.model import (
     ROLLBACK_REQUESTED,
     Event,
 )
+from renderers.limits import Limits, TooBig
 from renderers.model import BundleName, Composition, ModelChange, Scope, canonical_digest, canonical_json, known_fields
 
 
@@ -78,15 +79,15 @@ T = TypeVar("T", bound=BaseModel)
 Change = StateCreated | ModelVersionChanged | RollbackRequested
 
 
-def interpret(event: Event) -> Change:
-    """What the event asks for.
+def interpret(event: Event, limits: Limits | None = None) -> Change:
+    """What the event asks for; a state beyond `limits` is refused.
 
     Raises:
         InvalidEvent: it can never be folded; holds all its problems.
     """
     match event.type:
         case t if t == BUNDLE_STATE_CREATED:
-            return _state_created(event)
+            return _state_created(event, limits)
         case t if t in {MODEL_VERSION_CREATED, MODEL_VERSION_UPDATED}:
             return _model_version_changed(event)
         case t if t == ROLLBACK_REQUESTED:
@@ -120,13 +121,18 @@ def composition_of(data: Mapping[str, Any]) -> Composition:
     return composition
 
 
-def _state_created(event: Event) -> StateCreated:
+def _state_created(event: Event, limits: Limits | None) -> StateCreated:
     judged = _Judged(event.data)
     data = judged.by(schemas.BundleState, event.data)
     composition = judged.by(Composition, event.data)
     judged.raise_problems()
     assert data is not None
     assert composition is not None
+    if limits is not None:
+        try:
+            limits.check(composition)
+        except TooBig as error:
+            raise InvalidEvent(*(Problem("$.data", excess) for excess in error.excesses)) from None
     state = {"id": data.state.id, "revision": data.state.revision}
     if data.state.parent is not None:
         state["parent"] = data.state.parent

@@ -27,6 +27,7 @@ from events.model import Outcome, OutcomeKind, Position
 from events.source import Delivery, EventSource
 from renderers.bundle import RENDERER_VERSION, Customisation, RenderedBundle, Renderer
 from renderers.errors import RenderError
+from renderers.limits import DEFAULT_LIMITS, Limits
 from renderers.model import Composition, RenderDefaults, RenderedFile, Scope, Stamp
 
 _TRIES: Final = 5
@@ -90,14 +91,16 @@ class Rendering:
     renderer: Renderer
     gate: Gate
     customisation: Callable[[Scope], Customisation]
+    limits: Limits = DEFAULT_LIMITS
 
     def render(self, composition: Composition, stamp: Stamp) -> tuple[RenderedFile, ...]:
         """The files of a state, checked.
 
         Raises:
-            RenderError: a text cannot stand where it belongs, or (GateFailure) the files are not what the composition
-                says; nothing may be published of them.
+            RenderError: the composition is too big, a text cannot stand where it belongs, or (GateFailure) the files
+                are not what the composition says; nothing may be published of them.
         """
+        self.limits.check(composition)
         own = self.customisation(composition.scope)
         rendered = self.renderer.render(composition, own.defaults, stamp, own.templates)
         self.gate(composition, own.defaults, rendered, own.templates.overridden)

@@ -35,6 +35,7 @@ from pydantic import (
     model_validator,
 )
 
+from renderers.limits import DEFAULT_LIMITS, Limits
 from renderers.model import RenderDefaults, Scope
 
 PREFIX: Final = "REBUNDLE_"
@@ -180,6 +181,7 @@ class Settings(_Section):
     http: Http = Http()
     log: Log = Log()
     publish: Publish = Publish()
+    limits: Limits = DEFAULT_LIMITS
     render: RenderDefaults = RenderDefaults()
     scopes: dict[Annotated[str, AfterValidator(_scope_name)], ScopeSettings] = Field(
         {}, description='What one scope has of its own: [scopes."BUNDLE/TARGET"] with render and templates.'

@@ -94,7 +94,7 @@ def _pipeline(
         reader=bucket.reader,
         publisher=bucket.publisher,
         live_tree=bucket.live_tree,
-        rendering=Rendering(Renderer(), gate.check, brought.of),
+        rendering=Rendering(Renderer(), gate.check, brought.of, settings.limits),
         runtime=bucket.runtime,
         observer=observer,
         writer=f"rebundle@{socket.gethostname()}",
@@ -203,7 +203,7 @@ class _Daemon:
         http = settings.http
         limits = Limits(most_bytes=http.max_body_bytes, most_events=http.max_batch_events, deepest=http.max_depth)
         app = create_app(
-            Intake(journal, runtime, metrics, stop, limits),
+            Intake(journal, runtime, metrics, stop, limits, bundle_limits=settings.limits),
             Vitals(journal, worker, reporter),
             metrics,
             Credentials(_plain(http.token), _plain(http.rollback_token)),

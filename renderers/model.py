@@ -17,7 +17,8 @@ from renderers import identifiers as rules
 from renderers import platforms
 from renderers.platforms import PLATFORMS
 
-MOST_MODELS: Final = 2_000
+MOST_MODELS: Final = 10_000
+"""Of any bundle, whatever the settings say: see `limits`."""
 _LARGEST_VERSION: Final = 2**31 - 1
 
 

@@ -24,6 +24,8 @@ from events.errors import EventError, IdentityConflict, InvalidEvent, JournalFul
 from events.journal.records import Accepted, Arrival, EventStatus
 from events.model import KNOWN_TYPES, Event, Identity
 from events.strictjson import MOST_PROBLEMS
+from renderers.limits import DEFAULT_LIMITS
+from renderers.limits import Limits as BundleLimits
 
 INTAKE: Final = "http"
 # Judging this much takes a few milliseconds; more leaves the loop. Less is not worth waiting for a thread,
@@ -78,6 +80,7 @@ class Intake:
         stop: Stop,
         limits: Limits,
         *,
+        bundle_limits: BundleLimits = DEFAULT_LIMITS,
         journal_seconds: float = _JOURNAL_SECONDS,
     ) -> None:
         self._journal = log
@@ -85,6 +88,7 @@ class Intake:
         self._metrics = metrics
         self._stop = stop
         self._limits = limits
+        self._bundle_limits = bundle_limits
         self._journal_seconds = journal_seconds
 
     def check_open(self) -> None:
@@ -128,8 +132,8 @@ class Intake:
 
     async def _judge(self, headers: Sequence[tuple[bytes, bytes]], body: bytes) -> list[_Judged]:
         if len(body) <= _INLINE_BYTES:
-            return _judge(headers, body, self._limits)
-        return await self._runtime.offload(_judge, headers, body, self._limits)
+            return _judge(headers, body, self._limits, self._bundle_limits)
+        return await self._runtime.offload(_judge, headers, body, self._limits, self._bundle_limits)
 
     async def _append(self, judged: Sequence[_Judged]) -> list[Receipt]:
         folded = [each for each in judged if each.change]
@@ -174,14 +178,17 @@ class Intake:
             raise unavailable("journal-unavailable", "the journal cannot be used now", retry_after=10) from error
 
 
-def _judge(headers: Sequence[tuple[bytes, bytes]], body: bytes, limits: Limits) -> list[_Judged]:
+def _judge(
+    headers: Sequence[tuple[bytes, bytes]], body: bytes, limits: Limits, bundle_limits: BundleLimits
+) -> list[_Judged]:
     decoded = decode_http(headers, body, limits, judge_data)
     judged: list[_Judged] = []
     problems: list[Problem] = []
     for place, event in _places(decoded):
         try:
             # A type nobody here knows is no fault of the sender: a later release may know it.
-            judged.append(_Judged(place, event, interpret(event) if event.type in KNOWN_TYPES else None))
+            change = interpret(event, bundle_limits) if event.type in KNOWN_TYPES else None
+            judged.append(_Judged(place, event, change))
         except InvalidEvent as error:
             problems += [replace(each, path=place + each.path.removeprefix("$")) for each in error.problems]
     if problems:

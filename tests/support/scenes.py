@@ -34,6 +34,7 @@ from events.model import (
 from events.source import Delivery
 from renderers import gate
 from renderers.bundle import Customisation, Renderer
+from renderers.limits import DEFAULT_LIMITS, Limits
 from renderers.model import Scope
 from tests.builders import composition_document, golden_document, model_document
 from tests.builders_runtime import ThreadRuntime
@@ -228,6 +229,7 @@ async def open_scene(
     *,
     judge: Callable[..., None] = gate.check,
     renderer: Renderer | None = None,
+    limits: Limits = DEFAULT_LIMITS,
 ) -> AsyncIterator[Scene]:
     with ThreadRuntime() as runtime:
         journal = await Journal.open(path, clock=runtime.now, token=runtime.token, run=True, poll=0.05)
@@ -241,7 +243,7 @@ async def open_scene(
                 reader=reader,
                 publisher=publisher,
                 live_tree=live_tree,
-                rendering=Rendering(renderer or Renderer(), judge, lambda _scope: Customisation()),
+                rendering=Rendering(renderer or Renderer(), judge, lambda _scope: Customisation(), limits),
                 runtime=runtime,
                 observer=watcher,
                 writer="test",

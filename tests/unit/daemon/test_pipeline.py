@@ -19,6 +19,7 @@ from events.model import OutcomeKind
 from renderers import gate
 from renderers.bundle import Renderer
 from renderers.errors import GateFailure, UnsafeText
+from renderers.limits import Limits
 from renderers.model import Scope
 from tests.builders import composition_document
 from tests.builders_runtime import InlineRuntime
@@ -680,6 +681,19 @@ def test_what_was_published_is_folded_onto_without_being_read_again(journal_path
 
     scenario(journal_path, store, again)
     assert len(parsed) == 1, "a daemon that starts knows nothing"
+
+
+def test_a_model_that_makes_a_bundle_too_big_is_a_dead_letter_and_changes_nothing(journal_path, store):
+    async def play(scene: Scene):
+        await scene.batch(state_event(42))
+        (refused,) = await scene.batch(complete_model_event("m", "104", scopes=[GOLDEN]))
+        (moved,) = await scene.batch(model_event("n", "101", "9"))
+
+        assert str(refused.kind) == "dead-lettered"
+        assert "has 4 models, and may have 3 (the daemon's setting limits.models)" in refused.reason
+        assert str(moved.kind) == "published"
+
+    scenario(journal_path, store, play, limits=Limits(models=3))
 
 
 def test_history_beyond_its_limit_goes_into_chunks_and_stays_readable(journal_path, store):

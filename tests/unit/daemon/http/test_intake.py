@@ -16,6 +16,8 @@ from events.cloudevents import Limits
 from events.errors import EventError, JournalDamaged, Problem, SourceUnavailable
 from events.journal import Accepted, Arrival, EventStatus
 from events.model import Position
+from renderers.limits import DEFAULT_LIMITS
+from renderers.limits import Limits as BundleLimits
 from tests.unit.daemon.http.service import state_event
 
 PUBLISHER = frozenset({Role.READ, Role.PUBLISH})
@@ -59,11 +61,13 @@ class Counting(SystemRuntime):
         return work(*args, **kwargs)
 
 
-def taken(log: Log, event: Any, runtime: SystemRuntime | None = None) -> list[Receipt]:
+def taken(
+    log: Log, event: Any, runtime: SystemRuntime | None = None, most: BundleLimits = DEFAULT_LIMITS
+) -> list[Receipt]:
     kind = b"application/cloudevents-batch+json" if isinstance(event, list) else b"application/cloudevents+json"
 
     async def accept() -> list[Receipt]:
-        intake = Intake(log, runtime or Counting(), Metrics.create("1", "1"), Stop(), Limits())
+        intake = Intake(log, runtime or Counting(), Metrics.create("1", "1"), Stop(), Limits(), bundle_limits=most)
         return await intake.accept([(b"content-type", kind)], json.dumps(event).encode(), PUBLISHER)
 
     return asyncio.run(accept())
@@ -119,6 +123,18 @@ def test_problems_of_envelope_and_data_come_together(place: str) -> None:
         f"${place}.data.state.revision",
         f"${place}.data.models[0].artifact.uri",
     }
+
+
+def test_a_state_beyond_a_limit_is_refused_with_every_limit_it_is_beyond() -> None:
+    log = Log()
+    with pytest.raises(Refused) as refused:
+        taken(log, state_event(), most=BundleLimits(composition_bytes=100, files=1))
+    assert refused.value.status == 400
+    problems = log.rejected[0][2]
+    assert [problem.path for problem in problems] == ["$.data", "$.data"]
+    assert "files, and may have 1 (the daemon's setting limits.files)" in problems[0].expected
+    assert "bytes, and may have 100 (the daemon's setting limits.composition_bytes)" in problems[1].expected
+    assert not log.arrivals
 
 
 def test_an_answer_has_a_bounded_number_of_problems() -> None:

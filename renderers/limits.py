@@ -1,0 +1,90 @@
+"""How big a bundle may be: told before anything is rendered, by intake where the event alone shows it.
+
+Sizes of an event's bytes and its nesting are the decoder's (`events.cloudevents`); these are of what would be rendered.
+"""
+
+from collections.abc import Iterator
+from typing import Annotated, Any, Final
+
+from pydantic import BeforeValidator, ConfigDict, Field
+
+from renderers.errors import RenderError
+from renderers.model import MOST_MODELS, Composition, Value
+from renderers.platforms import PLATFORMS
+
+_FILES_WITHOUT_MODELS: Final = 15
+
+
+def _no_boolean(value: Any) -> Any:
+    if isinstance(value, bool):
+        raise ValueError("must be a number")  # pydantic reports ValueErrors
+    return value
+
+
+# Not strict: an environment variable is text.
+_Count = Annotated[int, BeforeValidator(_no_boolean), Field(ge=1, le=10**9)]
+
+
+class TooBig(RenderError):
+    """A composition is beyond a limit: make it smaller, or have the operator raise the limit."""
+
+    def __init__(self, excesses: tuple[str, ...]) -> None:
+        super().__init__("; ".join(excesses))
+        self.excesses = excesses
+
+
+class Limits(Value):
+    """The most that one bundle may have."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    models: Annotated[_Count, Field(le=MOST_MODELS)] = Field(2_000, description="Models of one bundle.")
+    files: _Count = Field(5_000, description="Files of one rendered bundle.")
+    composition_bytes: _Count = Field(8 << 20, description="A composition's canonical JSON, in bytes.")
+    signature_bytes: _Count = Field(1 << 20, description="A proxy's signature document, in bytes of JSON.")
+    signature_depth: _Count = Field(24, description="Levels of nesting in a proxy's signature document.")
+
+    def check(self, composition: Composition) -> None:
+        """Returns if the composition is within every limit.
+
+        Raises:
+            TooBig: it is not; tells what is too big, by how much, and which setting says so.
+        """
+        excesses = tuple(self._excesses(composition))
+        if excesses:
+            raise TooBig(excesses)
+
+    def _excesses(self, composition: Composition) -> Iterator[str]:
+        signature = composition.proxy.signature
+        found = (
+            ("models", "models", len(composition.models)),
+            ("files", "files", files_of(composition)),
+            ("composition_bytes", "bytes", len(composition.canonical.encode())),
+            ("signature_bytes", "bytes in its proxy's signature", len(signature.canonical.encode())),
+            ("signature_depth", "levels in its proxy's signature", _depth(signature.document)),
+        )
+        for name, what, number in found:
+            most = getattr(self, name)
+            if number > most:
+                yield f"has {number} {what}, and may have {most} (the daemon's setting limits.{name})"
+
+
+DEFAULT_LIMITS: Final = Limits()
+
+
+def files_of(composition: Composition) -> int:
+    """How many files a rendering has."""
+    with_batching = sum(not PLATFORMS[model.serving.platform].no_batching for model in composition.models)
+    return _FILES_WITHOUT_MODELS + with_batching
+
+
+def _depth(value: Any) -> int:
+    """Levels of nesting; a scalar has none. Without recursion: a limit must not fall to what it stands against."""
+    deepest, waiting = 0, [(value, 1)]
+    while waiting:
+        node, depth = waiting.pop()
+        children = node.values() if isinstance(node, dict) else node if isinstance(node, list) else None
+        if children is not None:
+            deepest = max(deepest, depth)
+            waiting += [(child, depth + 1) for child in children]
+    return deepest

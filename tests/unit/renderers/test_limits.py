@@ -1,0 +1,97 @@
+import json
+
+import pytest
+from hypothesis import given, settings
+from pydantic import ValidationError
+
+from renderers import limits
+from renderers.bundle import Renderer
+from renderers.limits import Limits, TooBig, files_of
+from renderers.model import MOST_MODELS, Composition
+from tests.builders import GOLDEN_DEFAULTS, STAMP, composition_document, make_composition
+from tests.strategies import compositions
+
+
+def with_signature(document: object) -> Composition:
+    given = composition_document(1)
+    given["proxy"]["signature"] = {"document": document}
+    return Composition.model_validate(given)
+
+
+def nested(levels: int) -> object:
+    document: object = "end"
+    for level in range(levels):
+        document = {"a": document} if level % 2 == 0 or level == levels - 1 else [document]
+    return document
+
+
+def test_a_composition_within_every_limit_passes():
+    Limits().check(make_composition(50))
+
+
+@pytest.mark.parametrize(
+    ("most", "composition", "said"),
+    [
+        ({"models": 2}, make_composition(3), "has 3 models, and may have 2 (the daemon's setting limits.models)"),
+        ({"files": 15}, make_composition(1), "has 16 files, and may have 15 (the daemon's setting limits.files)"),
+        ({"signature_depth": 4}, with_signature(nested(5)), "has 5 levels in its proxy's signature, and may have 4"),
+        ({"signature_bytes": 9}, with_signature({"a": "é"}), "has 10 bytes in its proxy's signature, and may have 9"),
+    ],
+    ids=["models", "files", "depth", "signature"],
+)
+def test_what_is_beyond_a_limit_is_told_with_the_setting(most, composition, said):
+    with pytest.raises(TooBig) as refused:
+        Limits(**most).check(composition)
+
+    assert str(refused.value).startswith(said)
+
+
+@pytest.mark.parametrize(
+    ("name", "composition"),
+    [
+        ("models", make_composition(3)),
+        ("files", make_composition(3)),
+        ("composition_bytes", make_composition(3)),
+        ("signature_bytes", with_signature({"a": "é" * 50})),
+        ("signature_depth", with_signature(nested(7))),
+    ],
+)
+def test_each_limit_lets_through_what_just_fits_it(name, composition):
+    size = {
+        "models": len(composition.models),
+        "files": files_of(composition),
+        "composition_bytes": len(composition.canonical.encode()),
+        "signature_bytes": len(
+            json.dumps(composition.proxy.signature.document, separators=(",", ":"), ensure_ascii=False).encode()
+        ),
+        "signature_depth": 7,
+    }[name]
+
+    Limits(**{name: size}).check(composition)
+    with pytest.raises(TooBig, match=f"limits.{name}"):
+        Limits(**{name: size - 1}).check(composition)
+
+
+def test_everything_that_is_too_big_is_told_at_once():
+    with pytest.raises(TooBig) as refused:
+        Limits(models=1, files=15, composition_bytes=10).check(make_composition(2))
+
+    assert len(refused.value.excesses) == 3
+
+
+def test_a_very_deep_document_is_measured_without_recursion():
+    document: object = 0
+    for _ in range(100_000):
+        document = [document]
+    assert limits._depth({"a": document}) == 100_001
+
+
+def test_no_setting_goes_beyond_what_a_composition_holds():
+    with pytest.raises(ValidationError):
+        Limits(models=MOST_MODELS + 1)
+
+
+@given(compositions())
+@settings(deadline=None, max_examples=25)
+def test_the_files_are_counted_as_they_are_rendered(composition):
+    assert files_of(composition) == len(Renderer().render(composition, GOLDEN_DEFAULTS, STAMP).files)
