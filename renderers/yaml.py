@@ -3,8 +3,8 @@
 A template's text holds placeholders such as `<image>` in values, keys and comments. It is parsed and written once, with
 marks for placeholders. A value that ruamel.yaml can only write as it is (letters, digits and a few signs between them)
 is then put in the place of its mark; anything else fills a private copy of the tree that ruamel.yaml writes anew. So
-quoting and layout are always its choice, at the price of a string. A `YAML()` is made for every call: one that threads
-share breaks.
+quoting and layout are always its choice, at the price of a string. Where layout depends on a value's length, in front
+of a comment on the same line, that copy is taken too. A `YAML()` is made for every call: one that threads share breaks.
 
 A plain scalar that some YAML reader could take for a number, a date or a word is double-quoted, because Compose, the
 gate and an operator's tools do not all read the same version of YAML.
@@ -14,7 +14,7 @@ import hashlib
 import pickle
 import re
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import Enum
 from io import StringIO
 from typing import Any, Final, cast
@@ -25,6 +25,8 @@ from ruamel.yaml.representer import RoundTripRepresenter
 from ruamel.yaml.scalarstring import DoubleQuotedScalarString, ScalarString
 from ruamel.yaml.tokens import CommentToken
 
+from renderers.errors import UnsafeText
+
 _PLACEHOLDER: Final = re.compile(r"<([a-z_]+(?::[0-9]+)?)>")
 _NUMBER_OR_DATE = r"[-+]?\.?[0-9][0-9a-fotxz_:.+ -]*|[-+]?\.(inf|nan)"
 _AMBIGUOUS: Final = re.compile(rf"{_NUMBER_OR_DATE}|y|n|yes|no|on|off|true|false|null|~", re.IGNORECASE)
@@ -34,11 +36,13 @@ _NEVER_QUOTED: Final = re.compile(r"[A-Za-z0-9]+(?:[_./@+=~:-]+[A-Za-z0-9]+)*")
 _NEVER_ESCAPED: Final = re.compile(r"[ !#-\[\]-~]*")
 # Beyond 128 characters ruamel.yaml writes a key in another way.
 _LONGEST_KEY: Final = 120
+# ruamel.yaml puts a comment back to its column, so the spaces before it depend on what is filled in.
+_COMMENT_BEHIND: Final = re.compile(r"[^\n]*#")
 _PLAIN: Final = re.compile(r"[A-Za-z_][A-Za-z0-9_./ -]*[A-Za-z0-9_./-]|[A-Za-z_]")
 
 
-_InScalar = Callable[[str, bool], str]
-"""What to put in the place of a scalar, which is a key or is none."""
+_InScalar = Callable[[str, tuple[str, ...]], str]
+"""What to put in the place of a scalar; of a key with all keys of its mapping, else with none."""
 
 
 class _Place(Enum):
@@ -47,7 +51,7 @@ class _Place(Enum):
     PLAIN = "in a plain scalar"
     QUOTED = "between double quotes"
     COMMENT = "in a comment"
-    OTHER = "in a scalar of another style"
+    OTHER = "where what is written around it depends on the value"
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,11 +61,17 @@ class _Hole:
     name: str
     around: str
     place: _Place
-    is_key: bool = False
+    keys: tuple[str, ...]
+    """All keys of the mapping, where it stands in one of them."""
+
+    def before(self, piece: str) -> "_Hole":
+        """This one, when `piece` is what is written behind it."""
+        is_moved = self.place is not _Place.COMMENT and _COMMENT_BEHIND.match(piece)
+        return replace(self, place=_Place.OTHER) if is_moved else self
 
     def takes(self, value: str, values: Mapping[str, str]) -> bool:
         """Whether ruamel.yaml writes `value` here as it is, when the others around it are those of `values`."""
-        if self.is_key and len(_replaced(self.around, values)) > _LONGEST_KEY:
+        if self.keys and not self._is_simple_key(values):
             return False
         match self.place:
             case _Place.PLAIN:
@@ -72,6 +82,11 @@ class _Hole:
                 return True
             case _Place.OTHER:
                 return False
+
+    def _is_simple_key(self, values: Mapping[str, str]) -> bool:
+        key = _replaced(self.around, values)
+        others = [other for other in self.keys if other != self.around]
+        return len(key) <= _LONGEST_KEY and all(key not in {other, _replaced(other, values)} for other in others)
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,13 +106,17 @@ class Template:
         marks = _Marks(hashlib.sha256(text.encode()).hexdigest()[:16])
         _visit(tree, marks.in_scalar, marks.in_comment)
         cut = re.split(rf"mark([0-9]+)x{marks.seed}", dump(tree))
-        return cls(pickled, tuple(cut[::2]), tuple(marks.holes[int(number)] for number in cut[1::2]))
+        holes = (marks.holes[int(number)] for number in cut[1::2])
+        return cls(pickled, tuple(cut[::2]), tuple(map(_Hole.before, holes, cut[2::2])))
 
     def filled(self, values: Mapping[str, str]) -> str:
         """The document with its placeholders replaced; one without a value stays as it is.
 
         What ruamel.yaml writes as it is goes straight into the text that it wrote before; a value that it would, or
         might, write otherwise sends the whole document through it.
+
+        Raises:
+            UnsafeText: a key would stand twice in its mapping.
         """
         parts = [self._pieces[0]]
         for hole, piece in zip(self._holes, self._pieces[1:], strict=True):
@@ -121,21 +140,28 @@ class _Marks:
         self.seed = seed
         self.holes: list[_Hole] = []
 
-    def in_scalar(self, scalar: str, is_key: bool) -> str:  # noqa: FBT001  # as _InScalar is called
-        if not isinstance(scalar, ScalarString):
-            return self._marked(scalar, _Place.PLAIN, is_key=is_key)
-        place = _Place.QUOTED if isinstance(scalar, DoubleQuotedScalarString) else _Place.OTHER
-        return cast("str", type(scalar)(self._marked(scalar, place, is_key=is_key)))
+    def in_scalar(self, scalar: str, keys: tuple[str, ...]) -> str:
+        marked = self._marked(scalar, _place(scalar, keys), keys)
+        return cast("str", type(scalar)(marked)) if isinstance(scalar, ScalarString) else marked
 
     def in_comment(self, comment: str) -> str:
         return self._marked(comment, _Place.COMMENT)
 
-    def _marked(self, text: str, place: _Place, *, is_key: bool = False) -> str:
+    def _marked(self, text: str, place: _Place, keys: tuple[str, ...] = ()) -> str:
         def mark(found: re.Match[str]) -> str:
-            self.holes.append(_Hole(found[1], text, place, is_key))
+            self.holes.append(_Hole(found[1], text, place, keys))
             return f"mark{len(self.holes) - 1}x{self.seed}"
 
         return _PLACEHOLDER.sub(mark, text)
+
+
+def _place(scalar: str, keys: tuple[str, ...]) -> _Place:
+    with_marks = len(_PLACEHOLDER.sub("mark1000x0123456789abcdef", scalar))
+    if keys and with_marks > _LONGEST_KEY:
+        return _Place.OTHER
+    if isinstance(scalar, DoubleQuotedScalarString):
+        return _Place.QUOTED
+    return _Place.OTHER if isinstance(scalar, ScalarString) else _Place.PLAIN
 
 
 def load(text: str) -> Any:
@@ -151,7 +177,11 @@ def dump(tree: Any) -> str:
 
 
 def fill(node: Any, values: Mapping[str, str]) -> None:
-    """Replaces the placeholders below `node`, in comments too."""
+    """Replaces the placeholders below `node`, in comments too.
+
+    Raises:
+        UnsafeText: a key would stand twice in its mapping.
+    """
     _visit(node, lambda scalar, _: _filled(scalar, values), lambda comment: _replaced(comment, values))
 
 
@@ -195,8 +225,9 @@ def _visit(node: Any, scalar: _InScalar, comment: Callable[[str], str]) -> None:
     """Puts the result of a function in the place of each scalar, and of each comment, that has a placeholder."""
     match node:
         case CommentedMap():
-            for key in [key for key in node if _PLACEHOLDER.search(key)]:
-                _rename(node, key, scalar(key, True))
+            keys = tuple(key for key in node if isinstance(key, str))
+            for key in filter(_PLACEHOLDER.search, keys):
+                _rename(node, key, scalar(key, keys))
             for key, child in node.items():
                 _visit_child(node, key, child, scalar, comment)
         case _:
@@ -209,7 +240,7 @@ def _visit(node: Any, scalar: _InScalar, comment: Callable[[str], str]) -> None:
 def _visit_child(parent: Any, key: Any, child: Any, scalar: _InScalar, comment: Callable[[str], str]) -> None:
     if isinstance(child, str):
         if _PLACEHOLDER.search(child):
-            parent[key] = scalar(child, False)
+            parent[key] = scalar(child, ())
     elif isinstance(child, CommentedMap | CommentedSeq):
         _visit(child, scalar, comment)
 
@@ -226,6 +257,8 @@ def _replaced(text: str, values: Mapping[str, str]) -> str:
 
 
 def _rename(parent: CommentedMap, old: str, new: str) -> None:
+    if new != old and new in parent:
+        raise UnsafeText("a mapping that has this key already", new)
     position = list(parent).index(old)
     comment = parent.ca.items.pop(old, None)
     parent.insert(position, new, parent.pop(old))

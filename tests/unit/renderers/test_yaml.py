@@ -1,7 +1,8 @@
 """ruamel.yaml's home: placeholders filled in values, keys and comments; values that every reader of YAML reads alike."""
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from itertools import product
 
 import pytest
 import yaml as pyyaml
@@ -11,6 +12,9 @@ from ruamel.yaml import YAML
 from ruamel.yaml.error import YAMLError
 
 from renderers import yaml
+from renderers.errors import UnsafeText
+from renderers.platforms import PLATFORMS
+from renderers.templates import Templates
 from tests.strategies import images, json_documents, plain_texts, slugs
 
 TEXT = """\
@@ -129,6 +133,13 @@ PLACES = {
     "a comment": "a: b  # <x>\n",
     "a switched-off entry": "a:\n  - b\n  #- <x>\n",
     "twice": 'a: <x>-<x>\nb: "<x>"\n',
+    "behind a digit": "a: 1<x>\n",
+    "before a comment": "a: <x>  # c\nb: c\n",
+    "between quotes before a comment": 'a: "<x>"  # c\nb: c\n',
+    "on one line before a comment": "a: [<x>, b]  # c\nb: c\n",
+    "a key before a comment": "<x>: a  # <x>\nb: c\n",
+    "one of the keys": "a-<x>: 1\n<x>-b: 2\na-b: 3\n8: 4\n",
+    "a key of many parts": f"{'-'.join(['<x>'] * 8)}: 1\n",
 }
 AWKWARD = (
     *(
@@ -206,16 +217,19 @@ AWKWARD = (
         "a=b",
         "a@b",
         "a~b",
+        "other",
+        "b",
+        "e3",
     ),
 )
 
 
 @pytest.mark.parametrize("place", PLACES.values(), ids=PLACES)
-@pytest.mark.parametrize("value", [*AWKWARD, "abc", "a-b_c", "r.example.com:5000/a/b:1.0@sha256:00"], ids=ascii)
-def test_a_value_put_in_as_it_is_is_what_ruamel_would_have_written(place, value):
+def test_a_value_put_in_as_it_is_is_what_ruamel_would_have_written(place):
     template = yaml.Template.parse(place)
+    values = [{"x": value} for value in (*AWKWARD, "abc", "a-b_c", "r.example.com:5000/a/b:1.0@sha256:00")]
 
-    assert _either(template.filled, {"x": value}) == _either(template._written, {"x": value})
+    assert [_either(template.filled, each) for each in values] == [_either(template._written, each) for each in values]
 
 
 @given(st.sampled_from(sorted(PLACES.values())), slugs | images | plain_texts | st.text(max_size=12))
@@ -272,8 +286,70 @@ def _either(fill: Callable[[dict[str, str]], str], values: dict[str, str]) -> st
     """The text, or the name of the error: some texts ruamel.yaml cannot write, and then neither way may."""
     try:
         return fill(values)
-    except (YAMLError, ValueError) as error:
+    except (YAMLError, ValueError, UnsafeText) as error:
         return type(error).__name__
+
+
+def test_a_key_that_would_stand_twice_is_refused():
+    template = yaml.Template.parse("<x>: 1\n<y>: 2\nother: 3\n")
+
+    assert template.filled({"x": "a", "y": "b"}) == "a: 1\nb: 2\nother: 3\n"
+    for values in ({"x": "a", "y": "a"}, {"x": "other", "y": "b"}):
+        with pytest.raises(UnsafeText, match="in a mapping that has this key already"):
+            template.filled(values)
+
+
+def test_the_limit_of_a_keys_length_is_needed(monkeypatch):
+    template = yaml.Template.parse(PLACES["a key"])
+    monkeypatch.setattr(yaml, "_LONGEST_KEY", 10_000)
+
+    assert template.filled({"x": "a" * 200}) != template._written({"x": "a" * 200})
+
+
+def test_what_stands_before_a_comment_must_go_the_long_way(monkeypatch):
+    monkeypatch.setattr(yaml, "_COMMENT_BEHIND", re.compile(r"(?!)"))
+    template = yaml.Template.parse(PLACES["before a comment"])
+
+    assert template.filled({"x": "a"}) != template._written({"x": "a"})
+
+
+def _variants() -> Iterator[pytest.ParameterSet]:
+    """Every shape that a service of the package's own templates can have."""
+    built_in = Templates.built_in()
+    shapes = {"labels": (0, 2), "gpu": (None, "all", 2), "devices": (0, 2), "batching": (False, True)}
+    for name in ("model_download", "router", "proxy", "networks", *PLATFORMS):
+        for shape in product(*shapes.values()):
+            text = built_in.render(f"{name}.yaml", **dict(zip(shapes, shape, strict=True)))
+            yield pytest.param(text, id=f"{name}-{'-'.join(map(str, shape))}")
+
+
+VARIANTS = {variant.values[0]: variant for variant in _variants()}.values()
+ORDINARY = ("101", "a-b_c", "registry.example.com/a/b:1.0", "0.5", "4g", "unless-stopped", "deadbeefdeadbeef")
+
+
+def _placeholders(text: str) -> list[str]:
+    return sorted(set(yaml._PLACEHOLDER.findall(text)) - {"int_val", "inference_svc_name_format"})
+
+
+@pytest.mark.parametrize("text", VARIANTS)
+@given(data=st.data())
+@settings(deadline=None, max_examples=15)
+def test_a_service_put_together_is_what_ruamel_would_have_written(text, data):
+    template = yaml.Template.parse(text)
+    texts = st.sampled_from(ORDINARY) | st.sampled_from(AWKWARD) | slugs | images | plain_texts
+    values = data.draw(st.fixed_dictionaries(dict.fromkeys(_placeholders(text), texts)))
+
+    assert _either(template.filled, values) == _either(template._written, values)
+
+
+@pytest.mark.parametrize("text", VARIANTS)
+def test_a_service_of_ordinary_values_needs_no_ruamel(monkeypatch, text):
+    template = yaml.Template.parse(text)
+    ordinary = [{name: f"{value}{index}" for index, name in enumerate(_placeholders(text))} for value in ("a", "r/b:")]
+    wanted = [template._written(values) for values in ordinary]
+    monkeypatch.delattr(yaml, "dump")
+
+    assert [template.filled(values) for values in ordinary] == wanted
 
 
 @given(json_documents)
