@@ -15,6 +15,7 @@ from functools import lru_cache
 from typing import Final, Literal
 
 from renderers import images, yaml
+from renderers.errors import TemplateFault
 from renderers.identifiers import variable_name
 from renderers.model import Amounts, Composition, Model, RenderDefaults, Resources, canonical_digest, canonical_json
 from renderers.templates import Templates
@@ -22,6 +23,7 @@ from renderers.templates import Templates
 PATH: Final = "base/bundle/docker-compose.yaml"
 _HOLE: Final = b'"<content_digest>"'
 _SERVICES: Final = "services:\n"
+_FOOTER: Final = "networks.yaml"
 _MEMORY_UNITS: Final = ((1 << 30, "g"), (1 << 20, "m"), (1 << 10, "k"), (1, "b"))
 
 
@@ -131,7 +133,7 @@ def sealed(block: bytes, digest: str) -> bytes:
 
 def footer(frame: Frame) -> bytes:
     """Everything below the last service."""
-    return _template(frame.templates, "networks.yaml").filled(_frame_values(frame)).encode()
+    return _template(frame.templates, _FOOTER).filled(_frame_values(frame)).encode()
 
 
 def sample(platform: str, templates: Templates, gpu: Literal["all"] | None = None) -> str:
@@ -146,7 +148,6 @@ def _fixed_block(name: str, image: str, frame: Frame) -> bytes:
 
 def _block(template: yaml.Template, values: Mapping[str, str], frame: Frame) -> bytes:
     text = template.filled({**values, **_frame_values(frame)})
-    assert text.startswith(_SERVICES)
     return text.removeprefix(_SERVICES).encode()
 
 
@@ -173,7 +174,14 @@ def _template(
     batching: bool = False,
     labels: int = 0,
 ) -> yaml.Template:
-    return yaml.Template.parse(templates.render(name, gpu=gpu, devices=devices, batching=batching, labels=labels))
+    text = templates.render(name, gpu=gpu, devices=devices, batching=batching, labels=labels)
+    try:
+        template = yaml.Template.parse(text)
+    except yaml.NotYaml as error:
+        raise TemplateFault(name, error.line, f"is no YAML once it is filled: {error}") from error
+    if name != _FOOTER and not text.startswith(_SERVICES):
+        raise TemplateFault(name, 1, f"must begin with {_SERVICES!r}")
+    return template
 
 
 def _amounts(own: Amounts, default: Amounts) -> tuple[str, str]:

@@ -6,11 +6,15 @@ model of a composition is shared with what renders.
 
 from dataclasses import dataclass
 from decimal import Decimal
+from functools import lru_cache
 from typing import Any, Final
 
 from renderers import readback
 from renderers.model import Amounts, Composition, Model, RenderDefaults, Value, canonical_digest
 
+_GRPC_PORTS: Final = {"tensorflow": 8500, "triton": 8001}
+_LOADS_NUMBERS: Final = frozenset({"tensorflow"})
+_BATCHES: Final = frozenset({"tensorflow"})
 _TIMES: Final = {"interval": "30s", "timeout": "5s", "retries": 3}
 _TENSORFLOW_PROBE: Final = (
     "exec 3<>/dev/tcp/127.0.0.1/8501 && printf 'GET /v1/models/{id} HTTP/1.0\\r\\n\\r\\n' >&3"
@@ -63,6 +67,81 @@ def model_service(
         service["labels"] = labels | {"bundle.batching": short_digest(batching_file)} | _labels(defaults)
         volumes.append(f"./batching_{model.id}.txt:/etc/batching.txt")
     return service
+
+
+def grpc_port(model: Model) -> int:
+    """Where the model's engine answers."""
+    return _GRPC_PORTS[model.serving.platform]
+
+
+def loads_numbers(model: Model) -> bool:
+    """Whether the engine serves the folder of one version, so that models.txt names it."""
+    return model.serving.platform in _LOADS_NUMBERS
+
+
+def batching_folder(model: Model) -> str | None:
+    """Where the model's batching file is: the bundle's own, or an operator's to switch on; None if it has none."""
+    if model.serving.platform not in _BATCHES:
+        return None
+    batching = model.serving.batching
+    return "base/bundle" if batching is not None and batching.enabled else "example/conf/bundle"
+
+
+def model_comments(model: Model) -> list[str]:
+    """The options of a model's service that are switched off, in their order, as they stand there."""
+    return _options(model.serving.platform, model.id, batching=batching_parameters(model) is not None) + (
+        _GPU_OPTIONS if model.serving.gpu is not None and model.serving.gpu.count == "all" else []
+    )
+
+
+_GPU_OPTIONS: Final = ["#devices:", "#- capabilities: [gpu]", "#count: 1"]
+
+
+def _options(platform: str, model_id: str, *, batching: bool) -> list[str]:
+    if platform != "tensorflow":
+        return []
+    own_file = f"#- ${{REL_DIR}}/conf/bundle/batching_{model_id}.txt:/etc/batching.txt"
+    own_flags = ["#- --enable_batching", "#- --batching_parameters_file=/etc/batching.txt"]
+    return [
+        *([] if batching else [own_file]),
+        "#- ./monitoring.txt:/etc/monitoring.txt",
+        "#- --tensorflow_inter_op_parallelism=<int_val>",
+        "#- --tensorflow_intra_op_parallelism=<int_val>",
+        *([] if batching else own_flags),
+        "#- --monitoring_config_file=/etc/monitoring.txt",
+        "#- --grpc_max_threads=<int_val>",
+    ]
+
+
+def proxy_comments(composition: Composition) -> list[str]:
+    """The options of model_proxy that are switched off, in their order."""
+    target = _scalar(composition.bundle.target)
+    return [
+        "#- --inference-engine-service-name-format",
+        "#- <inference_svc_name_format>",
+        "#- --target-bundle",
+        f"#- {target}",
+    ]
+
+
+@lru_cache(maxsize=256)
+def _scalar(text: str) -> str:
+    """`text` as YAML reads it back."""
+    return text if readback.yaml_text(text).value == text else f'"{text}"'
+
+
+def shown_options(composition: Composition) -> set[str]:
+    """The options that the README explains: all that any kind of service can have."""
+    serving = _options("tensorflow", "<model_id>", batching=False)
+    return {*serving, *_GPU_OPTIONS, *proxy_comments(composition)}
+
+
+def image_folders(composition: Composition, defaults: RenderDefaults) -> frozenset[str]:
+    """What the images of a bundle are pulled from."""
+    images = {model.serving.image for model in composition.models}
+    images |= {defaults.download_image, defaults.router_image, composition.proxy.image}
+    pulled = (_pulled_from(image, defaults) for image in images)
+    return frozenset(image.rpartition("/")[0] or "docker.io/library" for image in pulled)
 
 
 def batching_parameters(model: Model) -> dict[str, Any] | None:

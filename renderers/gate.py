@@ -1,17 +1,24 @@
 """The gate: what was rendered, read back and compared with what the composition says, before anyone sees it.
 
 It shares no code with what renders: `readback` parses, `expectation` states what must be there. What belongs to one
-model (its service, its lines in the map, the list and the env file, its batching file) is judged alone, and a verdict
-is kept by the digest of text and expectation; so judging, too, costs what changed.
+model (its service, its lines in the map, the list and the env file, its batching file) is judged alone; what passed is
+kept, and looked at again only where it differs. So judging, too, costs what changed. A file that is the same in every
+bundle must be the package's own, byte for byte.
 
-What it does not judge: prose (README.md, comments), the tunables of nginx.conf and the logic of download.sh.
+What a template of the bundle's own makes may say more: keys in a mapping, entries in a list, comments, variables. It
+must say all that the composition says, in its order; it may not say it a second time (a flag again, another mount on
+the same place, a variable twice); and it adds no service, no anchor and no tag. The lists of models (models.map,
+models.txt), the batching parameters and the signature stay exact whatever makes them.
 """
 
 import hashlib
 import json
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from functools import cache
+from importlib.resources import files as resources
 from typing import Any, Final, Protocol
 
 from renderers import expectation, readback
@@ -25,21 +32,32 @@ _MAP: Final = "base/bundle/nginx/models.map"
 _SIGNATURE: Final = "base/bundle/proxy/bundle-signature.yaml"
 _LIST: Final = "base/model-serving/model-download/models.txt"
 _SCRIPT: Final = "base/model-serving/model-download/download.sh"
+_KEEP: Final = "base/model-serving/model-download/models/.gitkeep"
 _STAMP: Final = "base/.rebundle.json"
 _ENV: Final = "example/conf/bundle/.env"
 _NGINX: Final = "example/conf/bundle/nginx.conf"
 _INCLUDE: Final = "example/docker-compose.yaml"
-_ALWAYS: Final = frozenset(
-    {
-        *(_COMPOSE, _MAP, _SIGNATURE, _LIST, _SCRIPT, _STAMP, _ENV, _NGINX, _INCLUDE, "README.md"),
-        *("base/bundle/monitoring.txt", "base/model-serving/model-download/models/.gitkeep"),
-        *("example/.env", "example/creds/bundle/.env", "example/creds/bundle/gcs.json"),
-    }
-)
-_GRPC_PORTS: Final = {"tensorflow": 8500, "triton": 8001}
-_VERDICT_SIZE: Final = 512
+_README: Final = "README.md"
+_STATIC: Final = {
+    "base/bundle/monitoring.txt": "monitoring.txt",
+    _SCRIPT: "download.sh",
+    "example/.env": "deployment.env",
+    "example/creds/bundle/.env": "creds.env",
+    "example/creds/bundle/gcs.json": "gcs.json",
+    _NGINX: "nginx.conf",
+    _INCLUDE: "deployment.yaml",
+}
+"""Files that are the same in every bundle, and the templates they come from."""
+_ALWAYS: Final = frozenset({_COMPOSE, _MAP, _SIGNATURE, _LIST, _KEEP, _STAMP, _ENV, _README, *_STATIC})
+_SHARED_TEMPLATES: Final = frozenset({"labels.yaml", "resources.yaml"})
+_UNWANTED: Final = re.compile(rb"[\x00-\x08\x0b-\x1f\x7f]")
 
 _passed: Final = Cache[bool](16 << 20)
+_Parts = tuple[bytes, bytes, bytes, bytes, bytes]
+"""What belongs to one model: its service, its lines of map, list and env file, its batching file."""
+_passed_parts: Final = Cache[Mapping[str, _Parts]](64 << 20)
+"""By frame, of the bundle that passed last: the parts of each model, by its canonical JSON."""
+_VERDICT_SIZE: Final = 512
 
 
 class Bundle(Protocol):
@@ -62,16 +80,18 @@ def check(
         GateFailure: the first place that says something else.
     """
     files = {file.path: file for file in bundle.files}
-    _check_paths(composition, bundle, files)
+    batching = [_batching_path(model) for model in composition.models]
+    _check_paths(bundle, files, {path for path in batching if path})
     bodies = {path: file.body for path, file in files.items()}
     compose = _Piece(_COMPOSE, bodies[_COMPOSE])
     with _readable(compose):
         document = readback.document(compose.body, _services(composition))
     frame = _Frame(composition, defaults, overridden)
-    _check_models(frame, document, bodies)
+    _check_models(frame, document, bodies, [bodies[path] if path else b"" for path in batching])
     _check_signature(frame, bodies[_SIGNATURE])
     _check_stamp(composition, bodies[_STAMP])
-    _check_example(bodies)
+    _check_static_files(frame, bodies)
+    _check_readme(frame, bodies[_README])
     # Last, because their labels differ whenever a file above does: the fault is named where it is.
     _check_fixed_services(frame, document, bodies)
     _check_ends(frame, document)
@@ -90,7 +110,8 @@ class _Frame:
 
     def may_add(self, template: str) -> bool:
         """Whether what `template` makes may say more than it must."""
-        return not self.overridden.isdisjoint({template, "labels.yaml", "resources.yaml"})
+        shared = _SHARED_TEMPLATES if template.endswith(".yaml") else frozenset()
+        return not self.overridden.isdisjoint({template, *shared})
 
 
 @dataclass(frozen=True, slots=True)
@@ -117,40 +138,53 @@ class _Piece:
             raise GateFailure(self.file, line, "UTF-8", repr(error.object[error.start : error.end])) from error
 
 
-def _check_paths(composition: Composition, bundle: Bundle, files: Mapping[str, RenderedFile]) -> None:
+def _check_paths(bundle: Bundle, files: Mapping[str, RenderedFile], batching: set[str]) -> None:
     if len(files) != len(bundle.files):
         raise GateFailure("", 1, "each path once", "a path twice")
-    batching = {_batching_path(model) for model in composition.models if model.serving.platform == "tensorflow"}
     wanted = _ALWAYS | batching
-    for path in sorted(wanted ^ set(files)):
+    for path in sorted(wanted ^ files.keys()):
         raise GateFailure(
             path, 1, "this file" if path in wanted else "no such file", "none" if path in wanted else "one"
         )
-    for file in bundle.files:
-        if file.executable != (file.path == _SCRIPT):
-            raise GateFailure(file.path, 1, "0755 for download.sh alone", file.mode)
+    executable = [file for file in bundle.files if file.executable != (file.path == _SCRIPT)]
+    for file in executable:
+        raise GateFailure(file.path, 1, "0755 for download.sh alone", file.mode)
+    if files[_KEEP].body:
+        raise GateFailure(_KEEP, 1, "an empty file", repr(files[_KEEP].body[:50]))
 
 
-def _check_models(frame: _Frame, document: readback.Document, bodies: Mapping[str, bytes]) -> None:
+def _check_models(
+    frame: _Frame, document: readback.Document, bodies: Mapping[str, bytes], batching: Sequence[bytes]
+) -> None:
     models = frame.composition.models
-    blocks = document.services[1:-2]
-    map_lines = _pieces(_MAP, bodies[_MAP].splitlines(keepends=True), len(models))
-    list_lines = _pieces(_LIST, bodies[_LIST].splitlines(keepends=True), len(models))
-    paragraphs = _pieces(_ENV, bodies[_ENV].rstrip(b"\n").split(b"\n\n")[2:], len(models))
-    key = frame.key
-    for index, model in enumerate(models):
-        batching = bodies[_batching_path(model)] if model.serving.platform == "tensorflow" else b""
-        parts = (blocks[index], map_lines[index], list_lines[index], paragraphs[index], batching)
-        verdict = (model.canonical, key, hashlib.sha256(b"\0".join(parts)).digest())
-        if _passed.get(verdict):
-            continue
-        _check_batching(model, batching)
-        _check_model_block(frame, model, _service(document, index + 1), batching)
-        _check_map_line(model, _line(_MAP, bodies, index))
-        _check_list_line(model, _line(_LIST, bodies, index))
-        above = bodies[_ENV].index(paragraphs[index])
-        _check_env(frame, model, _Piece(_ENV, paragraphs[index], bodies[_ENV], above))
-        _passed.put(verdict, value=True, size=_VERDICT_SIZE + len(model.canonical))
+    parts = list(
+        zip(
+            document.services[1:-2],
+            _pieces(_MAP, bodies[_MAP].splitlines(keepends=True), len(models)),
+            _pieces(_LIST, bodies[_LIST].splitlines(keepends=True), len(models)),
+            _pieces(_ENV, bodies[_ENV].rstrip(b"\n").split(b"\n\n")[2:], len(models)),
+            batching,
+            strict=True,
+        )
+    )
+    passed = _passed_parts.get(frame.key) or {}
+    for index, (model, part) in enumerate(zip(models, parts, strict=True)):
+        if passed.get(model.canonical) != part:
+            _check_model(frame, document, bodies, index, part)
+    size = len(document.text) * 2 + len(models) * _VERDICT_SIZE
+    _passed_parts.put(frame.key, dict(zip([model.canonical for model in models], parts, strict=True)), size)
+
+
+def _check_model(
+    frame: _Frame, document: readback.Document, bodies: Mapping[str, bytes], index: int, parts: _Parts
+) -> None:
+    model, (_, _, _, paragraph, batching) = frame.composition.models[index], parts
+    _check_batching(model, batching)
+    _check_model_block(frame, model, _service(document, index + 1), batching)
+    _check_map_line(model, _line(_MAP, bodies, index))
+    _check_list_line(model, _line(_LIST, bodies, index))
+    above = bodies[_ENV].index(b"\n\n" + paragraph) + 2
+    _check_env(frame, model, _Piece(_ENV, paragraph, bodies[_ENV], above))
 
 
 def _pieces(file: str, parts: Sequence[bytes], wanted: int) -> Sequence[bytes]:
@@ -162,17 +196,18 @@ def _pieces(file: str, parts: Sequence[bytes], wanted: int) -> Sequence[bytes]:
 def _check_model_block(frame: _Frame, model: Model, piece: _Piece, batching: bytes) -> None:
     mounted = batching.decode() if expectation.batching_parameters(model) is not None else None
     expected = expectation.model_service(model, frame.composition, frame.defaults, mounted)
-    _check_block(piece, f"s{model.id}s", expected, may_add=frame.may_add(f"{model.serving.platform}.yaml"))
+    may_add = frame.may_add(f"{model.serving.platform}.yaml")
+    _check_block(piece, f"s{model.id}s", expected, expectation.model_comments(model), may_add=may_add)
 
 
 def _check_map_line(model: Model, piece: _Piece) -> None:
     with _readable(piece):
         found = readback.map_line(piece.text)
-    _compare(piece, (model.id, f"s{model.id}s", _GRPC_PORTS[model.serving.platform]), found)
+    _compare(piece, (model.id, f"s{model.id}s", expectation.grpc_port(model)), found)
 
 
 def _check_list_line(model: Model, piece: _Piece) -> None:
-    number = model.serving_version if model.serving.platform == "tensorflow" else None
+    number = model.serving_version if expectation.loads_numbers(model) else None
     with _readable(piece):
         found = readback.list_line(piece.text)
     _compare(piece, (model.id, number, model.artifact.uri), found)
@@ -181,9 +216,7 @@ def _check_list_line(model: Model, piece: _Piece) -> None:
 def _check_env(frame: _Frame, model: Model, piece: _Piece) -> None:
     amounts = expectation.amounts(model, frame.defaults)
     defaults = [default for group in amounts.values() for default in group.values()]
-    with _readable(piece):
-        found = readback.env(piece.text)
-    _compare(piece, {default.variable: "" for default in defaults}, found)
+    _check_assignments(piece, {each.variable: "" for each in defaults}, may_add=frame.may_add("serving.env"))
     noted = readback.noted_amounts(piece.text)
     for default in defaults:
         name = "_".join(default.variable.split("_")[-2:])
@@ -192,14 +225,18 @@ def _check_env(frame: _Frame, model: Model, piece: _Piece) -> None:
 
 
 def _check_batching(model: Model, body: bytes) -> None:
-    if model.serving.platform != "tensorflow":
+    path = _batching_path(model)
+    if path is None:
         return
-    piece = _Piece(_batching_path(model), body)
+    piece = _Piece(path, body)
     with _readable(piece):
         found = readback.batching(piece.text)
     expected = expectation.batching_parameters(model)
     if expected is not None:
         _compare(piece, expected, found)
+    # Where it is off, the file is an operator's to fill in: whatever reads as parameters holds the places.
+    elif not found:
+        raise GateFailure(path, 1, "batching parameters that hold the places", "none")
 
 
 def _check_fixed_services(frame: _Frame, document: readback.Document, bodies: Mapping[str, bytes]) -> None:
@@ -212,16 +249,23 @@ def _check_fixed_services(frame: _Frame, document: readback.Document, bodies: Ma
     )
     names = _services(composition)
     for template, index, service in expected:
-        _check_block(_service(document, index), names[index], service, may_add=frame.may_add(template))
+        comments = expectation.proxy_comments(composition) if template == "proxy.yaml" else []
+        _check_block(_service(document, index), names[index], service, comments, may_add=frame.may_add(template))
 
 
 def _check_ends(frame: _Frame, document: readback.Document) -> None:
     text, start, end = document.text, document.cuts[0], document.cuts[-1]
-    _check_yaml(_Piece(_COMPOSE, text[:start]), {"services": None})
-    _check_yaml(_Piece(_COMPOSE, text[end:], text, end), {"networks": {frame.composition.bundle.name: {}}})
+    head = _Piece(_COMPOSE, text[:start])
+    _check_yaml(head, {"services": None})
+    if "header.yaml" not in frame.overridden:
+        _check_own(head, "header.yaml")
+    networks: dict[str, Any] = {"networks": {frame.composition.bundle.name: {}}}
+    _check_yaml(_Piece(_COMPOSE, text[end:], text, end), networks, may_add=frame.may_add("networks.yaml"))
 
 
-def _check_block(piece: _Piece, name: str, expected: Mapping[str, Any], *, may_add: bool) -> None:
+def _check_block(
+    piece: _Piece, name: str, expected: Mapping[str, Any], comments: Sequence[str], *, may_add: bool
+) -> None:
     *lines, end = piece.body.split(b"\n")
     for number, line in enumerate(lines[1:], 2):
         if line and not line.startswith(b"    "):
@@ -230,6 +274,20 @@ def _check_block(piece: _Piece, name: str, expected: Mapping[str, Any], *, may_a
         raise GateFailure(piece.file, piece.before + len(lines), f"one empty line at the end of {name}", "another end")
     inside = replace(piece, body=b"services:\n" + piece.body, added=1)
     _check_yaml(inside, {"services": {name: expected}}, may_add=may_add)
+    if not may_add:
+        _check_comments(piece, name, comments)
+
+
+def _check_comments(piece: _Piece, name: str, expected: Sequence[str]) -> None:
+    """The options of a service that are switched off, in their order: what an operator may uncomment."""
+    lines = piece.text.split("\n")
+    found = [(number, line.strip()) for number, line in enumerate(lines, 1) if line.lstrip().startswith("#")]
+    for index, (number, comment) in enumerate(found):
+        if index >= len(expected) or comment not in _spellings(expected[index]):
+            wanted = f"the option {expected[index]}" if index < len(expected) else f"no other option in {name}"
+            raise GateFailure(piece.file, piece.before + number, wanted, repr(comment))
+    if len(found) < len(expected):
+        raise GateFailure(piece.file, piece.before + 1, f"the option {expected[len(found)]} in {name}", "none")
 
 
 def _check_signature(frame: _Frame, body: bytes) -> None:
@@ -255,36 +313,150 @@ def _check_stamp(composition: Composition, body: bytes) -> None:
             raise GateFailure(_STAMP, 1, f"a text for {key}", repr(value))
 
 
-def _check_example(bodies: Mapping[str, bytes]) -> None:
-    """The files that are the same in every bundle; judged once for each text."""
-    static = ("example/.env", "example/creds/bundle/.env", "example/creds/bundle/gcs.json", _INCLUDE, _NGINX, _SCRIPT)
-    head = bodies[_ENV].split(b"\n\n", 1)[0]
-    verdict = ("example", hashlib.sha256(b"\0".join([head, *(bodies[path] for path in static)])).digest())
+def _spellings(option: str) -> tuple[str, str]:
+    """An option as it is expected, and with quotes around its value: a reader takes both for the same."""
+    mark, _, value = option.partition(" ")
+    return option, f'{mark} "{value}"'
+
+
+def _check_static_files(frame: _Frame, bodies: Mapping[str, bytes]) -> None:
+    """The files that are the same in every bundle, and the head of the env file; judged once for each text."""
+    pieces = [(_Piece(path, bodies[path]), template) for path, template in _STATIC.items()]
+    head, separator, _ = bodies[_ENV].partition(b"\n\n# s")
+    pieces.append((_Piece(_ENV, head + separator[:1]), "conf.env"))
+    parts = (part for piece, _ in pieces for part in (piece.file.encode(), piece.body))
+    verdict = ("static", frame.overridden, hashlib.sha256(b"\0".join(parts)).digest())
     if _passed.get(verdict):
         return
-    _check_assignments(_Piece(_ENV, head), {"MODEL_PROXY_HTTP_PORT": "8000", "MODEL_PROXY_GRPC_PORT": "8005"})
-    _check_assignments(_Piece("example/.env", bodies["example/.env"]), {"REL_DIR": ""})
-    keys = ("PROVIDER", "ACCESS_KEY_ID", "SECRET_ACCESS_KEY", "ENDPOINT", "REGION")
-    creds = "example/creds/bundle/.env"
-    _check_assignments(_Piece(creds, bodies[creds]), {f"RCLONE_S3_{key}": "" for key in keys})
-    guard = "${REL_DIR:?set it in .env to the full path of this directory}/conf/bundle/.env"
-    include = {"include": [{"path": "../base/bundle/docker-compose.yaml", "env_file": [guard]}]}
-    _check_yaml(_Piece(_INCLUDE, bodies[_INCLUDE]), include)
-    _check_holds(_NGINX, bodies, b"include /etc/nginx/bundle/models.map;")
-    _check_holds(_SCRIPT, bodies, b"#!/bin/sh\n")
-    _check_holds("example/creds/bundle/gcs.json", bodies, b'"type": "service_account"')
+    for piece, template in pieces:
+        if template in frame.overridden:
+            _check_replaced(piece, template)
+        else:
+            _check_own(piece, template)
     _passed.put(verdict, value=True, size=_VERDICT_SIZE)
 
 
-def _check_assignments(piece: _Piece, expected: Mapping[str, str]) -> None:
+def _check_own(piece: _Piece, template: str) -> None:
+    """The text is the package's own."""
+    own = _own(template)
+    if piece.body != own:
+        pairs = zip(piece.body.split(b"\n"), own.split(b"\n"), strict=False)
+        same = next(
+            (n for n, (one, other) in enumerate(pairs) if one != other), min(piece.body.count(b"\n"), own.count(b"\n"))
+        )
+        wanted, found = (text.split(b"\n")[same : same + 1] for text in (own, piece.body))
+        raise GateFailure(piece.file, same + 1, repr(b"".join(wanted)), repr(b"".join(found)))
+
+
+@cache
+def _own(template: str) -> bytes:
+    return (resources("renderers") / "templates" / template).read_bytes()
+
+
+def _check_replaced(piece: _Piece, template: str) -> None:
+    """A file of the bundle's own says what the rest of the bundle stands on."""
+    match template:
+        case "deployment.env":
+            _check_assignments(piece, {"REL_DIR": ""}, may_add=True)
+        case "creds.env":
+            _check_assignments(piece, {f"RCLONE_S3_{key}": "" for key in _S3_KEYS}, may_add=True)
+        case "conf.env":
+            _check_assignments(piece, {"MODEL_PROXY_HTTP_PORT": "8000", "MODEL_PROXY_GRPC_PORT": "8005"}, may_add=True)
+        case "deployment.yaml":
+            guard = "${REL_DIR:?set it in .env to the full path of this directory}/conf/bundle/.env"
+            include = {"include": [{"path": "../base/bundle/docker-compose.yaml", "env_file": [guard]}]}
+            _check_yaml(piece, include, may_add=True)
+        case "gcs.json":
+            _check_holds(piece, '"type": "service_account"')
+        case "download.sh":
+            _check_holds(piece, "#!/bin/sh\n")
+        case "nginx.conf":
+            _check_router(piece)
+        case _:
+            _check_plain(piece)
+
+
+_S3_KEYS: Final = ("PROVIDER", "ACCESS_KEY_ID", "SECRET_ACCESS_KEY", "ENDPOINT", "REGION")
+
+
+def _check_router(piece: _Piece) -> None:
+    """nginx.conf reads the generated map and passes requests on by it, over HTTP/2 on the port that the proxy calls."""
+    with _readable(piece):
+        directives = readback.nginx(piece.text)
+    found = {(each.name, *each.words) for each in directives}
+    maps = [each for each in directives if each.name == "map" and each.words[:1] == ("$http_model_id",)]
+    included = [each for each in maps if ("include", "/etc/nginx/bundle/models.map") in each.inside]
+    if not included:
+        raise GateFailure(_NGINX, 1, "a map of $http_model_id that includes /etc/nginx/bundle/models.map", "none")
+    target = f"grpc://{included[0].words[1]}"
+    if ("grpc_pass", target) not in found:
+        raise GateFailure(_NGINX, included[0].line, f"grpc_pass {target}", "none")
+    if not any(name == "listen" and words[:1] == ["8500"] for name, *words in found):
+        raise GateFailure(_NGINX, 1, "listen 8500", "none")
+    if not any(name == "resolver" for name, *_ in found):
+        raise GateFailure(_NGINX, 1, "a resolver, without which no service is found", "none")
+
+
+def _check_readme(frame: _Frame, body: bytes) -> None:
+    """README.md is of this bundle, names what its images are pulled from, and shows the options that there are."""
+    bundle, folders = frame.composition.bundle, expectation.image_folders(frame.composition, frame.defaults)
+    verdict = ("readme", frame.overridden, bundle.name, bundle.target, folders, hashlib.sha256(body).digest())
+    if _passed.get(verdict):
+        return
+    piece = _Piece(_README, body)
+    _check_plain(piece)
+    if "README.md" not in frame.overridden:
+        lines = piece.text.split("\n")
+        title = f"# {_prose(bundle.name)} bundle {_prose(bundle.target)} target deployment docker compose directory"
+        _compare(piece, title, lines[0])
+        for folder in folders:
+            if not any(_prose(folder) in line for line in lines if line.startswith("* docker registry credentials")):
+                raise GateFailure(_README, 1, f"{folder} among the places that images are pulled from", "nothing of it")
+        shown = {line[1:].strip() for line in lines if line.startswith(">")}
+        if not any(name.endswith(".yaml") for name in frame.overridden):
+            options = expectation.shown_options(frame.composition)
+            for option in options:
+                if shown.isdisjoint(_spellings(option)):
+                    raise GateFailure(_README, 1, f"the option {option}", "nothing of it")
+            known = {spelling for option in options for spelling in _spellings(option)}
+            for unknown in sorted(_options_in(lines) - known):
+                raise GateFailure(_README, 1, "no option that no service has", unknown)
+    _passed.put(verdict, value=True, size=_VERDICT_SIZE + len(bundle.name))
+
+
+def _options_in(lines: Sequence[str]) -> set[str]:
+    """Every option in the listings of a README, in green or not."""
+    options, is_listing = set(), False
+    for line in lines:
+        if line.startswith("```"):
+            is_listing = line.startswith("``` diff") and not is_listing
+        elif is_listing and line.lstrip("> ").startswith("#"):
+            options.add(line.lstrip("> ").strip())
+    return options
+
+
+def _prose(text: str) -> str:
+    return text.replace("_", "\\_")
+
+
+def _check_plain(piece: _Piece) -> None:
+    """UTF-8 without control characters, carriage returns among them."""
+    unwanted = _UNWANTED.search(piece.body)
+    if unwanted:
+        line = piece.body.count(b"\n", 0, unwanted.start()) + 1
+        raise GateFailure(piece.file, line, "no control character", repr(unwanted[0]))
+    assert piece.text is not None
+
+
+def _check_assignments(piece: _Piece, expected: Mapping[str, str], *, may_add: bool) -> None:
     with _readable(piece):
         found = readback.env(piece.text)
-    _compare(piece, dict(expected), found)
+    _compare(piece, dict(expected), {name: found[name] for name in found if not may_add or name in expected})
 
 
-def _check_holds(path: str, bodies: Mapping[str, bytes], text: bytes) -> None:
-    if text not in bodies[path]:
-        raise GateFailure(path, 1, text.decode(), "nothing of the kind")
+def _check_holds(piece: _Piece, text: str) -> None:
+    if text not in piece.text:
+        raise GateFailure(piece.file, 1, text, "nothing of the kind")
 
 
 def _check_yaml(piece: _Piece, expected: Any, *, may_add: bool = False) -> None:
@@ -326,11 +498,37 @@ def _difference(
             steps = (_difference(one, other, (*path, index), may_add=may_add) for index, (one, other) in pairs)
             return next((step for step in steps if step), None)
         case list() if isinstance(found, list) and may_add:
-            rest = iter(found)
-            is_same = all(any(_difference(one, other, (), may_add=True) is None for other in rest) for one in expected)
+            return _difference_of_lists(expected, found, path)
         case _:
             is_same = type(expected) is type(found) and expected == found
     return None if is_same else (path, repr(expected), repr(found))
+
+
+def _difference_of_lists(
+    expected: list[Any], found: list[Any], path: tuple[str | int, ...]
+) -> tuple[tuple[str | int, ...], str, str] | None:
+    """What is missing of `expected`, in its order, or else what is there a second time in another form."""
+    rest = iter(enumerate(found))
+    kept = set()
+    for one in expected:
+        index = next((at for at, other in rest if _difference(one, other, (), may_add=True) is None), None)
+        if index is None:
+            return path, repr(one), "nothing of it, or not in this order"
+        kept.add(index)
+    decided = {_slot(one) for one in expected}
+    for index, other in enumerate(found):
+        if index not in kept and _slot(other) in decided:
+            return (*path, index), "nothing that the bundle itself decides", repr(other)
+    return None
+
+
+def _slot(entry: Any) -> str:
+    """What an entry of a list is about: the flag, the mount's target, the variable, the key."""
+    text = str(entry)
+    if text.startswith("-"):
+        return text.partition("=")[0]
+    parts = text.split(":")
+    return parts[1] if len(parts) > 1 and parts[1].startswith("/") else text.partition("=")[0]
 
 
 def _shown(group: Mapping[str, Any], key: str) -> str:
@@ -342,9 +540,9 @@ def _services(composition: Composition) -> list[str]:
     return ["model_download", *models, f"{composition.bundle.name}-nginx", "model_proxy"]
 
 
-def _batching_path(model: Model) -> str:
-    folder = "example/conf/bundle" if expectation.batching_parameters(model) is None else "base/bundle"
-    return f"{folder}/batching_{model.id}.txt"
+def _batching_path(model: Model) -> str | None:
+    folder = expectation.batching_folder(model)
+    return f"{folder}/batching_{model.id}.txt" if folder else None
 
 
 def _digest_of(*bodies: bytes) -> str:

@@ -83,7 +83,7 @@ def document(text: bytes, names: Iterable[str]) -> Document:
     cuts: list[int] = []
     position = start
     for name in names:
-        found = text.find(f"\n  {name}:\n".encode(), position - 1, end) + 1
+        found = text.find(b"\n  %b:\n" % name.encode(), position - 1, end) + 1
         if found == 0 or (found != start and not cuts):
             raise Unreadable(text.count(b"\n", 0, position) + 1, f"service {name} here or below", "none")
         cuts.append(found)

@@ -67,7 +67,7 @@ class Templates:
             if name not in _TEXTS:
                 self._check_syntax(name, text)
         changed = {name for name, text in sources.items() if text != Templates.built_in().text(name)}
-        return Templates({**self._sources, **sources}, (self.overridden - sources.keys()) | changed)
+        return Templates({**self._sources, **sources}, frozenset(self.overridden - sources.keys()) | changed)
 
     @cached_property
     def digest(self) -> str:

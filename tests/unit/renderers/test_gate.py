@@ -162,7 +162,35 @@ FAULTS = {
     "a secret among the defaults": Fault("example/creds/bundle/.env", "SECRET_ACCESS_KEY=", "SECRET_ACCESS_KEY=x"),
     "nginx.conf without the map": Fault("example/conf/bundle/nginx.conf", "include /etc/nginx/bundle/models.map;", ""),
     "the script's shell": Fault("base/model-serving/model-download/download.sh", "#!/bin/sh", "#!/bin/bash"),
-    "the script, and so its label": Fault("base/model-serving/model-download/download.sh", "set -u", "set -eu"),
+    "the script": Fault("base/model-serving/model-download/download.sh", "set -u", "set -eu", "set -eu"),
+    "a directive in nginx.conf": Fault(
+        "example/conf/bundle/nginx.conf", "client_max_body_size 0;", "client_max_body_size 1m;", "client_max_body_size"
+    ),
+    "monitoring": Fault("base/bundle/monitoring.txt", "enable: true", "enable: false", "enable: false"),
+    "a placeholder of batching that no engine reads": Fault(
+        "example/conf/bundle/batching_101.txt", "{ value: 32 }", "{ value: <int_val> }", "<int_val>"
+    ),
+    "a comment in the env file's head": Fault(ENV, "# Where model_proxy", "# Who model_proxy", "# Who"),
+    "a comment in the compose file's head": Fault(COMPOSE, "# Generated", "# Degenerated", "# Degenerated"),
+    "an option of another model": Fault(
+        COMPOSE, "conf/bundle/batching_101.txt", "conf/bundle/batching_102.txt", "batching_102.txt"
+    ),
+    "an option without its hash": Fault(
+        COMPOSE, "      #- --grpc_max_threads=<int_val>\n", "      - --grpc_max_threads=16\n"
+    ),
+    "an option missing": Fault(COMPOSE, "      #- --grpc_max_threads=<int_val>\n", ""),
+    "an option more": Fault(
+        COMPOSE, "      #- --grpc_max_threads", "      #- --rm\n      #- --grpc_max_threads", "      #- --rm"
+    ),
+    "a target of another bundle among the options": Fault(
+        COMPOSE, "      #- core-versions", "      #- other", "      #- other"
+    ),
+    "title of the README": Fault("README.md", "# visual-anomaly bundle", "# visual bundle", "# visual"),
+    "registries in the README": Fault("README.md", "registry.example.com", "registry.example.org"),
+    "an option that the README does not have": Fault("README.md", ">     #- --grpc_max_threads=<int_val>\n", ""),
+    "an option that only the README has": Fault("README.md", "#- --grpc_max_threads", "#- --grpc_min_threads"),
+    "a control character in the README": Fault("README.md", "## Introduction", "## Intro\x07duction", "\x07"),
+    "a file among the models": Fault("base/model-serving/model-download/models/.gitkeep", "", "x"),
 }
 
 
@@ -177,8 +205,7 @@ def test_a_planted_fault_fails(fault):
     with pytest.raises(GateFailure) as failure:
         gate.check(MIXED, DEFAULTS, with_file(bundle, fault.path, broken.encode()))
 
-    # A script is judged by its digest, which stands in the label of the service that runs it.
-    assert failure.value.file == (COMPOSE if fault.old == "set -u" else fault.path)
+    assert failure.value.file == fault.path
     assert failure.value.line >= 1
     if fault.line_of is not None:
         assert fault.line_of in broken.splitlines(keepends=True)[failure.value.line - 1]
