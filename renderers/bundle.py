@@ -7,6 +7,7 @@ Whether the result says what the composition says is `gate`'s to judge, not ours
 
 import json
 from dataclasses import dataclass, field
+from operator import attrgetter
 from typing import Final
 
 from renderers import compose, download, example, images, readme, router, yaml
@@ -84,7 +85,8 @@ class Renderer:
         """`cache_bytes` bounds what is kept of earlier renderings, over all scopes."""
         self._contributions = Cache[Contribution](cache_bytes)
         self._fixed = Cache[Fixed](cache_bytes // 8)
-        self._texts = Cache[bytes](cache_bytes // 8)
+        self._signatures = Cache[tuple[bytes, str]](cache_bytes // 8)
+        self._readmes = Cache[bytes](cache_bytes // 8)
 
     def render(
         self, composition: Composition, defaults: RenderDefaults, stamp: Stamp, templates: Templates | None = None
@@ -99,7 +101,7 @@ class Renderer:
         frame = Frame.of(composition, defaults, templates)
         models = self._contributions_of(composition, frame)
         fixed = self._fixed_blocks(composition, frame)
-        signature = self._signature(composition.proxy)
+        signature, signature_seal = self._signature(composition.proxy)
         model_map = b"".join(model.map_line for model in models)
         model_list = b"".join(model.list_line for model in models)
         script = download.script(templates).encode()
@@ -109,7 +111,7 @@ class Renderer:
                 compose.sealed(fixed.download, _seal(model_list, script)),
                 *(model.block for model in models),
                 compose.sealed(fixed.router, _seal(model_map)),
-                compose.sealed(fixed.proxy, _seal(signature)),
+                compose.sealed(fixed.proxy, signature_seal),
                 fixed.footer,
             )
         )
@@ -130,19 +132,22 @@ class Renderer:
             *(RenderedFile(path, text.encode()) for path, text in example.static_files(templates).items()),
             *(file for model in models for file in model.files),
         ]
-        return RenderedBundle(tuple(sorted(files, key=lambda file: file.path.encode())))
+        # Texts sort like their bytes in UTF-8.
+        return RenderedBundle(tuple(sorted(files, key=attrgetter("path"))))
 
     def _contributions_of(self, composition: Composition, frame: Frame) -> list[Contribution]:
         frame_key = frame.key
-        contributions = []
-        for model in composition.models:
-            key = (model.canonical, frame_key)
-            contribution = self._contributions.get(key)
-            if contribution is None:
-                contribution = _contribution(model, frame)
-                self._contributions.put(key, contribution, contribution.size + len(model.canonical))
-            contributions.append(contribution)
-        return contributions
+        keys = [(model.canonical, frame_key) for model in composition.models]
+        kept = self._contributions.get_all(keys)
+        return [
+            self._contributed(model, key, frame) if contribution is None else contribution
+            for model, key, contribution in zip(composition.models, keys, kept, strict=True)
+        ]
+
+    def _contributed(self, model: Model, key: tuple[str, str], frame: Frame) -> Contribution:
+        contribution = _contribution(model, frame)
+        self._contributions.put(key, contribution, contribution.size + len(model.canonical))
+        return contribution
 
     def _fixed_blocks(self, composition: Composition, frame: Frame) -> Fixed:
         key = (frame.key, composition.proxy.image)
@@ -158,23 +163,25 @@ class Renderer:
             self._fixed.put(key, fixed, 8192)
         return fixed
 
-    def _signature(self, proxy: Proxy) -> bytes:
+    def _signature(self, proxy: Proxy) -> tuple[bytes, str]:
+        """Its file, and the seal of that."""
         document = proxy.signature.canonical
-        text = self._texts.get(document)
-        if text is None:
+        kept = self._signatures.get(document)
+        if kept is None:
             # In the order of the canonical bytes, whatever order an event had: one digest, one text (protocol 1).
             text = yaml.document(json.loads(document), _SIGNATURE_HEADING).encode()
-            self._texts.put(document, text, len(text) + len(document))
-        return text
+            kept = text, _seal(text)
+            self._signatures.put(document, kept, len(text) + len(document))
+        return kept
 
     def _readme(self, composition: Composition, frame: Frame, models: list[Contribution], proxy: bytes) -> bytes:
         fixed = (frame.defaults.download_image, frame.defaults.router_image, composition.proxy.image)
         folders = {images.folder(frame.pulled_from(image)) for image in fixed}
         key = (frame.key, frozenset(folders.union(model.image_folder for model in models)))
-        text = self._texts.get(key)
+        text = self._readmes.get(key)
         if text is None:
             text = readme.text(frame, key[1], proxy).encode()
-            self._texts.put(key, text, len(text))
+            self._readmes.put(key, text, len(text))
         return text
 
 

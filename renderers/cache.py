@@ -4,7 +4,7 @@ Two threads that miss the same key both make the value; it is the same value, so
 """
 
 from collections import OrderedDict
-from collections.abc import Hashable
+from collections.abc import Hashable, Iterable
 from threading import Lock
 from typing import Generic, TypeVar
 
@@ -23,12 +23,12 @@ class Cache(Generic[V]):
 
     def get(self, key: Hashable) -> V | None:
         """The value, now the most recently used one."""
+        return self.get_all([key])[0]
+
+    def get_all(self, keys: Iterable[Hashable]) -> list[V | None]:
+        """The value of each key or None, at the price of one lock."""
         with self._lock:
-            entry = self._entries.get(key)
-            if entry is None:
-                return None
-            self._entries.move_to_end(key)
-            return entry[0]
+            return [self._used(key) for key in keys]
 
     def put(self, key: Hashable, value: V, size: int) -> None:
         """Keeps `value`; the least recently used ones make room."""
@@ -38,6 +38,13 @@ class Cache(Generic[V]):
             while self._held > self._limit:
                 _, (_, dropped) = self._entries.popitem(last=False)
                 self._held -= dropped
+
+    def _used(self, key: Hashable) -> V | None:
+        entry = self._entries.get(key)
+        if entry is None:
+            return None
+        self._entries.move_to_end(key)
+        return entry[0]
 
     def __len__(self) -> int:
         return len(self._entries)

@@ -22,9 +22,12 @@ MOST_MODELS: Final = 10_000
 _LARGEST_VERSION: Final = 2**31 - 1
 
 
+_CANONICAL: Final = json.JSONEncoder(sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False)
+
+
 def canonical_json(value: object) -> str:
     """The one spelling of a JSON value: sorted keys, no white space, no escapes beyond JSON's own (protocol 1)."""
-    return json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False)
+    return _CANONICAL.encode(value)
 
 
 def canonical_digest(value: object) -> str:
@@ -374,5 +377,9 @@ def known_fields(value: BaseModel) -> dict[str, Any]:
 
 
 def _pruned(group: dict[str, Any]) -> dict[str, Any]:
-    pruned = {key: _pruned(child) if isinstance(child, dict) else child for key, child in group.items()}
-    return {key: child for key, child in pruned.items() if child != {}}
+    pruned = {}
+    for key, child in group.items():
+        kept = _pruned(child) if isinstance(child, dict) else child
+        if kept != {}:
+            pruned[key] = kept
+    return pruned

@@ -11,6 +11,16 @@ def test_a_value_that_was_put_is_found_and_another_is_not():
     assert cache.get("b") is None
 
 
+def test_values_asked_for_together_come_in_that_order_and_count_as_used():
+    cache = Cache[str](30)
+    for key in "abc":
+        cache.put(key, key, 10)
+
+    assert cache.get_all(["b", "x", "a"]) == ["b", None, "a"]
+    cache.put("d", "d", 10)
+    assert cache.get_all("abcd") == ["a", "b", None, "d"]
+
+
 def test_the_least_recently_used_makes_room():
     cache = Cache[str](30)
     for key in "abc":
