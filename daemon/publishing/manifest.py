@@ -142,10 +142,10 @@ def written(state: State, attempt: str, at: str, members: Sequence[Member], arch
         "events": [event.model_dump(mode="json") for event in state.events],
         "archive": {"sha256": archive.sha256, "size": len(archive.body), "tar_sha256": archive.tar_sha256},
     }
-    texts = {name: canonical_json(value) for name, value in fields.items()}
-    texts["composition"] = state.composition.canonical
-    texts["files"] = f"[{','.join(member.listed for member in members)}]"
-    return ("{" + ",".join(f'"{name}":{texts[name]}' for name in sorted(texts)) + "}\n").encode()
+    texts = {name: canonical_json(value).encode() for name, value in fields.items()}
+    texts["composition"] = state.composition.canonical.encode()
+    texts["files"] = b"[%b]" % b",".join(member.listed for member in members)
+    return b"{%b}\n" % b",".join(b'"%b":%b' % (name.encode(), texts[name]) for name in sorted(texts))
 
 
 def encode(manifest: Manifest) -> bytes:

@@ -65,7 +65,7 @@ class Publisher:
         return publication
 
     def _pack(self, state: State, attempt: str, at: str) -> tuple[bytes, bytes]:
-        members = self._packer.members(state.files)
+        members = self._packer.members(state.composition.scope, state.files)
         packed = archive.pack(members)
         return packed.body, manifest.written(state, attempt, at, members, packed)
 

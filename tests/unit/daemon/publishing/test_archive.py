@@ -7,6 +7,7 @@ import io
 import json
 import tarfile
 from collections.abc import Callable, Iterable
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 from hypothesis import given
@@ -15,8 +16,8 @@ from hypothesis import strategies as st
 from daemon.publishing import archive
 from daemon.publishing.archive import STAMP_PATH, Archive, Packer, content_digest, digest_files, unpack
 from daemon.publishing.errors import VerificationFailed
-from renderers.model import RenderedFile
-from tests.builders_publishing import make_files
+from renderers.model import RenderedFile, Scope
+from tests.builders_publishing import SCOPE, make_files
 
 PATHS = st.lists(
     st.text("abcz-_.", min_size=1, max_size=20).filter(lambda part: part not in {".", ".."}), min_size=1, max_size=4
@@ -37,7 +38,7 @@ def packed(change: Callable[[tarfile.TarInfo], None], body: bytes = b"x", mode: 
 
 
 def pack(files: Iterable[RenderedFile], packer: Packer | None = None) -> Archive:
-    return archive.pack((packer or Packer()).members(files))
+    return archive.pack((packer or Packer()).members(SCOPE, files))
 
 
 def by_tarfile(files: Iterable[RenderedFile]) -> bytes:
@@ -55,7 +56,7 @@ def by_tarfile(files: Iterable[RenderedFile]) -> bytes:
 def test_the_tar_is_the_one_that_the_standard_library_makes(
     before: tuple[RenderedFile, ...], files: tuple[RenderedFile, ...]
 ) -> None:
-    packer = Packer(4096)
+    packer = Packer()
     pack(before, packer)
     assert gzip.decompress(pack(files, packer).body) == by_tarfile(files)
 
@@ -68,24 +69,24 @@ def test_a_long_path_is_packed_as_the_standard_library_does(path: str) -> None:
 
 @pytest.mark.parametrize("path", ["a" * 101, "a" * 156 + "/" + "b"])
 def test_a_path_that_ustar_cannot_hold_is_refused(path: str) -> None:
-    with pytest.raises(ValueError, match="name is too long"):
+    with pytest.raises(ValueError, match=r"no USTAR archive can hold the path 'aaa.*: name is too long"):
         pack([RenderedFile(path, b"x")])
 
 
-@pytest.mark.parametrize("size", [0, 1, 511, 512, 513, 9216, 9217, 10240, 70000])
+@pytest.mark.parametrize("size", [0, 1, 511, 512, 513, 7680, 8192, 8193, 9216, 10240, 70000])
 def test_a_file_of_any_size_is_padded_as_the_standard_library_does(size: int) -> None:
     files = [RenderedFile("a", bytes(size)), RenderedFile("b", b"x", executable=True)]
     assert gzip.decompress(pack(files).body) == by_tarfile(files)
 
 
-def test_what_did_not_change_is_not_made_again(monkeypatch: pytest.MonkeyPatch) -> None:
-    made, real = [], archive._member
-    monkeypatch.setattr(archive, "_member", lambda file: made.append(file.path) or real(file))
+def test_what_did_not_change_is_not_made_again() -> None:
     packer, files = Packer(), make_files()
-    pack(files, packer)
-    made.clear()
-    pack([*files[1:], RenderedFile(files[0].path, b"other")], packer)
-    assert made == [files[0].path]
+    before = packer.members(SCOPE, files)
+    equal = [RenderedFile(file.path, bytes(bytearray(file.body)), file.executable) for file in files]
+    after = packer.members(SCOPE, [RenderedFile(files[0].path, b"other"), *equal[1:]])
+
+    again = {new.file.path for new, old in zip(after, before, strict=True) if new is old}
+    assert again == {file.path for file in files[1:]}
 
 
 def test_a_file_that_may_run_now_is_made_again() -> None:
@@ -95,10 +96,27 @@ def test_a_file_that_may_run_now_is_made_again() -> None:
     assert pack(changed, packer) == pack(changed)
 
 
+@pytest.mark.parametrize(("room", "kept"), [(1 << 20, 2), (5_000, 1), (100, 0)])
+def test_the_members_of_the_scopes_used_last_are_kept_for_as_long_as_there_is_room(room: int, kept: int) -> None:
+    packer, files = Packer(room), [RenderedFile("a", b"x" * 1000)]
+    scopes = [Scope("b", "one"), Scope("b", "two")]
+    before = {scope: packer.members(scope, files)[0] for scope in scopes}
+    after = {scope: packer.members(scope, files)[0] for scope in reversed(scopes)}
+    assert sum(before[scope] is after[scope] for scope in scopes) == kept
+
+
+def test_threads_that_pack_states_of_one_scope_at_once_make_what_each_makes_alone() -> None:
+    packer = Packer()
+    states = [[*make_files(str(number)), RenderedFile("same", bytes(5000))] for number in range(40)]
+    with ThreadPoolExecutor(4) as threads:
+        made = list(threads.map(lambda files: pack(files, packer), states))
+    assert made == [pack(files) for files in states]
+
+
 @given(FILES)
 def test_the_content_digest_of_members_is_that_of_their_files(files: tuple[RenderedFile, ...]) -> None:
     stamped = (*files, RenderedFile(STAMP_PATH, b"{}"))
-    assert archive.content_digest_of(Packer().members(stamped)) == content_digest(digest_files(stamped))
+    assert archive.content_digest_of(Packer().members(SCOPE, stamped)) == content_digest(digest_files(stamped))
 
 
 @given(FILES)
@@ -115,6 +133,7 @@ def test_the_tar_is_ustar_sorted_by_bytes_with_owner_and_time_zero() -> None:
     made = pack([RenderedFile("b", b"1"), RenderedFile("a/z", b"2"), RenderedFile("B", b"3", executable=True)])
     raw = gzip.decompress(made.body)
     assert raw[257:265] == b"ustar\x0000"
+    assert made.body[4:8] == bytes(4), "gzip has a time, too"
     with tarfile.open(fileobj=io.BytesIO(raw)) as tar:
         members = tar.getmembers()
     assert [member.name for member in members] == ["B", "a/z", "b"]

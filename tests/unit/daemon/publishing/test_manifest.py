@@ -15,7 +15,7 @@ from daemon.publishing.pointer import Revision
 from renderers.bundle import Renderer
 from renderers.model import Composition, RenderDefaults, RenderedFile, canonical_digest
 from tests.builders import GOLDEN_DEFAULTS, STAMP, golden_composition, make_composition
-from tests.builders_publishing import AT, make_files
+from tests.builders_publishing import AT, SCOPE, make_files
 from tests.strategies import compositions, render_defaults
 
 EVENT = ManifestEvent(
@@ -40,7 +40,7 @@ def state(**fields: Any) -> State:
 
 
 def written(state: State) -> bytes:
-    members = Packer().members(state.files)
+    members = Packer().members(state.composition.scope, state.files)
     return manifest.written(state, "a" * 32, AT, members, archive.pack(members))
 
 
@@ -146,7 +146,7 @@ def test_what_is_put_together_is_what_a_manifest_value_is_written_as(
 
 
 def archive_of(files: tuple[RenderedFile, ...]) -> archive.Archive:
-    return archive.pack(Packer().members(files))
+    return archive.pack(Packer().members(SCOPE, files))
 
 
 def test_defaults_that_came_into_being_later_have_no_part_in_a_recorded_digest() -> None:
