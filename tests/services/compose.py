@@ -1,7 +1,8 @@
 """Docker Compose's own binary, without an engine: `config` reads, merges and interpolates a project as `up` would.
 
-From REBUNDLE_COMPOSE_OLDEST and REBUNDLE_COMPOSE_NEWEST, or else from the wheels that carry it: the oldest and the newest
-that can be had.
+Three editions: the oldest and the newest release that can be had as a wheel, and a front end of ours to the loader
+library of 2.22, the oldest release that a bundle promises to run on. REBUNDLE_COMPOSE_2_22, REBUNDLE_COMPOSE_OLDEST and
+REBUNDLE_COMPOSE_NEWEST name others.
 """
 
 import json
@@ -13,9 +14,10 @@ from pathlib import Path
 from typing import Any, Literal
 
 from tests.services.environments import environment
+from tests.services.goprograms import go_program
 
-Edition = Literal["oldest", "newest"]
-EDITIONS: tuple[Edition, ...] = ("oldest", "newest")
+Edition = Literal["2.22", "oldest", "newest"]
+EDITIONS: tuple[Edition, ...] = ("2.22", "oldest", "newest")
 _LIMIT_SECONDS = 120
 
 
@@ -64,6 +66,9 @@ class Compose:
 
 
 def compose(edition: Edition) -> Compose:
-    """The oldest or the newest release. Raises Unavailable."""
-    named = os.environ.get(f"REBUNDLE_COMPOSE_{edition.upper()}")
-    return Compose(Path(named) if named else environment(f"compose-{edition}") / "bin" / "docker-compose")
+    """One of EDITIONS. Raises Unavailable."""
+    if named := os.environ.get(f"REBUNDLE_COMPOSE_{edition.upper().replace('.', '_')}"):
+        return Compose(Path(named))
+    if edition == "2.22":
+        return Compose(go_program("compose_loader"))
+    return Compose(environment(f"compose-{edition}") / "bin" / "docker-compose")

@@ -1,0 +1,55 @@
+"""Programs in Go, each a folder beside this module, built once below `.cache/go`.
+
+The Go toolchain and its module proxy are the machine's; `go.sum` says what may come from there. A changed source or
+another Go builds anew.
+"""
+
+import fcntl
+import hashlib
+import os
+import subprocess
+from pathlib import Path
+
+from tests.services.availability import Unavailable
+from tests.services.tools import tool
+
+_HERE = Path(__file__).parent
+_CACHE = Path(__file__).parents[2] / ".cache" / "go"
+_LIMIT_SECONDS = 300
+
+
+def go_program(name: str) -> Path:
+    """The binary of the program in the folder `name`, built if need be. Raises Unavailable."""
+    go, source = tool("go", package="golang-go"), _HERE / name
+    digest = hashlib.sha256(_run(go, "version", folder=source))
+    for path in sorted(source.iterdir()):
+        digest.update(path.name.encode() + path.read_bytes())
+    _CACHE.mkdir(parents=True, exist_ok=True)
+    binary = _CACHE / f"{name}-{digest.hexdigest()[:12]}"
+    with (_CACHE / f"{name}.lock").open("w") as guard:
+        # Two test runs may want it at once; `go build` writes the binary bit by bit.
+        fcntl.flock(guard, fcntl.LOCK_EX)
+        if not binary.exists():
+            half = binary.with_suffix(".half")
+            _run(go, "build", "-mod=readonly", "-buildvcs=false", "-o", str(half), ".", folder=source)
+            half.rename(binary)
+    return binary
+
+
+def _run(*command: object, folder: Path) -> bytes:
+    words = [str(word) for word in command]
+    try:
+        # A workspace around the project is none of ours.
+        done = subprocess.run(
+            words,
+            cwd=folder,
+            env=os.environ | {"GOWORK": "off"},
+            capture_output=True,
+            timeout=_LIMIT_SECONDS,
+            check=False,
+        )
+    except subprocess.TimeoutExpired as error:
+        raise Unavailable(f"{' '.join(words[:2])} took more than {_LIMIT_SECONDS} s") from error
+    if done.returncode:
+        raise Unavailable(f"{' '.join(words[:2])} in {folder.name} failed: {done.stderr.decode().strip()[-500:]}")
+    return done.stdout
