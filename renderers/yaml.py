@@ -34,10 +34,11 @@ _NUMBER_OR_DATE = r"[-+]?\.?[0-9][0-9a-fotxz_:.+ -]*|[-+]?\.(inf|nan)"
 _AMBIGUOUS: Final = re.compile(rf"{_NUMBER_OR_DATE}|y|n|yes|no|on|off|true|false|null|~", re.IGNORECASE)
 # Letters and digits, with these between them: no place inside a plain scalar, nor its end, gives any of them a meaning.
 _NEVER_QUOTED: Final = re.compile(r"[A-Za-z0-9]+(?:[_./@+=~:-]+[A-Za-z0-9]+)*")
-# What can be printed, but for the quote, the backslash, line breaks of any reader, and the byte order mark.
-_NEVER_ESCAPED: Final = re.compile(
-    r"[ !#-\[\]-~\xa0-\u2027\u202a-\ud7ff\ue000-\ufefe\uff00-\ufffd\U00010000-\U0010ffff]*"
-)
+# What can be printed on one line, beside ASCII: no line break of any reader, no byte order mark.
+_BEYOND_ASCII = r"\xa0-\u2027\u202a-\ud7ff\ue000-\ufefe\uff00-\ufffd\U00010000-\U0010ffff"
+_ONE_LINE: Final = re.compile(rf"[ -~{_BEYOND_ASCII}]*")
+# The same but for the quote and the backslash.
+_NEVER_ESCAPED: Final = re.compile(rf"[ !#-\[\]-~{_BEYOND_ASCII}]*")
 # Longer keys, and those with a line break, ruamel.yaml writes in another way.
 _LONGEST_KEY: Final = 122
 _LINE_BREAK: Final = re.compile(r"[\n\x85\u2028\u2029]")
@@ -93,7 +94,7 @@ class _Hole:
             case _Place.QUOTED:
                 return bool(_NEVER_ESCAPED.fullmatch(value))
             case _Place.COMMENT:
-                return True
+                return bool(_ONE_LINE.fullmatch(value))
             case _Place.OTHER:
                 return False
             case _ as never:
@@ -142,7 +143,7 @@ class Template:
         might, write otherwise sends the whole document through it.
 
         Raises:
-            UnsafeText: a key would stand twice in its mapping.
+            UnsafeText: a key would stand twice in its mapping, or a value would end a comment.
         """
         parts = [self._pieces[0]]
         for hole, piece in zip(self._holes, self._pieces[1:], strict=True):
@@ -206,9 +207,9 @@ def fill(node: Any, values: Mapping[str, str]) -> None:
     """Replaces the placeholders below `node`, in comments too.
 
     Raises:
-        UnsafeText: a key would stand twice in its mapping.
+        UnsafeText: a key would stand twice in its mapping, or a value would end a comment.
     """
-    _visit(node, lambda scalar, _: _filled(scalar, values), lambda comment: _replaced(comment, values))
+    _visit(node, lambda scalar, _: _filled(scalar, values), lambda comment: _commented(comment, values))
 
 
 def document(value: Any, heading: str) -> str:
@@ -261,6 +262,13 @@ def _filled(scalar: str, values: Mapping[str, str]) -> str:
     if isinstance(scalar, ScalarString):
         return cast("str", type(scalar)(text))
     return DoubleQuotedScalarString(text) if _AMBIGUOUS.fullmatch(text) else text
+
+
+def _commented(comment: str, values: Mapping[str, str]) -> str:
+    for name in _PLACEHOLDER.findall(comment):
+        if not _ONE_LINE.fullmatch(values.get(name, "")):
+            raise UnsafeText("a comment", values[name])
+    return _replaced(comment, values)
 
 
 def _replaced(text: str, values: Mapping[str, str]) -> str:

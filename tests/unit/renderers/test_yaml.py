@@ -303,6 +303,15 @@ def test_a_key_that_would_stand_twice_is_refused():
             template.filled(values)
 
 
+@pytest.mark.parametrize("value", ["a\nb: c", "a\r", "\x85b", "\u2028", "\ufeff", "\x07"], ids=ascii)
+def test_a_value_that_would_end_a_comment_is_refused(value):
+    template = yaml.Template.parse("a: 1\n# <x>\n")
+
+    assert template.filled({"x": """'"#: é\\"""}) == """a: 1\n# '"#: é\\\n"""
+    with pytest.raises(UnsafeText, match="in a comment"):
+        template.filled({"x": value})
+
+
 def test_the_limit_of_a_keys_length_is_needed(monkeypatch):
     template = yaml.Template.parse(PLACES["a key"])
     monkeypatch.setattr(yaml, "_LONGEST_KEY", 10_000)
