@@ -1,0 +1,57 @@
+"""What a bundle says, read by other people's readers: PyYAML, python-dotenv, and lines split as nginx and `read` do."""
+
+import re
+from io import StringIO
+from typing import Any
+
+import yaml
+from dotenv import dotenv_values
+
+from renderers.bundle import RenderedBundle
+
+_Loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
+_VARIABLE = re.compile(r"\$\$|\$\{[A-Za-z0-9_]+:-([^}]*)\}")
+
+
+def compose(bundle: RenderedBundle) -> dict[str, Any]:
+    """The compose file as Compose understands it where no variable is set."""
+    return _interpolated(yaml.load(text_of(bundle, "base/bundle/docker-compose.yaml"), Loader=_Loader))
+
+
+def signature(bundle: RenderedBundle) -> Any:
+    """The proxy's signature."""
+    return yaml.load(text_of(bundle, "base/bundle/proxy/bundle-signature.yaml"), Loader=_Loader)
+
+
+def routes(bundle: RenderedBundle) -> dict[str, str]:
+    """Service and port by model id, as nginx takes its map."""
+    lines = [line.split(" ") for line in text_of(bundle, "base/bundle/nginx/models.map").splitlines()]
+    return {key.removeprefix("\\"): target.removesuffix(";") for key, target in lines}
+
+
+def downloads(bundle: RenderedBundle) -> dict[str, str]:
+    """Source by folder, as a shell's `read` splits the list."""
+    lines = text_of(bundle, "base/model-serving/model-download/models.txt").splitlines()
+    return dict(line.split() for line in lines)
+
+
+def variables(bundle: RenderedBundle) -> dict[str, str | None]:
+    """The deployment directory's variables."""
+    return dotenv_values(stream=StringIO(text_of(bundle, "example/conf/bundle/.env")), interpolate=False)
+
+
+def text_of(bundle: RenderedBundle, path: str) -> str:
+    """One file."""
+    return next(file.body for file in bundle.files if file.path == path).decode()
+
+
+def _interpolated(value: Any) -> Any:
+    match value:
+        case dict():
+            return {key: _interpolated(child) for key, child in value.items()}
+        case list():
+            return [_interpolated(child) for child in value]
+        case str():
+            return _VARIABLE.sub(lambda found: "$" if found[0] == "$$" else found[1], value)
+        case _:
+            return value

@@ -1,0 +1,192 @@
+"""Hostile text, at every place where text comes in: refused with its place, or rendered so that readers read it back."""
+
+import json
+import re
+import unicodedata
+from typing import Any
+
+import pytest
+from hypothesis import given, settings
+
+from renderers import gate
+from renderers.bundle import RenderedBundle, Renderer
+from renderers.model import Composition, Model, RenderDefaults
+from tests import hostile, readers
+from tests.builders import STAMP, make_composition
+from tests.hostile import PLACES, Refused, payloads
+from tests.strategies import compositions, render_defaults
+
+PORTS = {"tensorflow": 8500, "triton": 8001, "openvino": 9000}
+ENTRIES = {"s3": "s3", "gs": "gcs"}
+
+
+def accepted(place: str) -> list[tuple[str, Composition, RenderDefaults]]:
+    _, put = PLACES[place]
+    taken = []
+    for payload in payloads():
+        try:
+            taken.append((payload, *put(payload)))
+        except Refused:
+            continue
+    return taken
+
+
+def checked(composition: Composition, defaults: RenderDefaults) -> RenderedBundle:
+    """The bundle, which says what the composition says to the gate and to other people's readers."""
+    bundle = Renderer().render(composition, defaults, STAMP)
+    gate.check(composition, defaults, bundle)
+    says_what_it_was_given(bundle, composition, defaults)
+    return bundle
+
+
+def says_what_it_was_given(bundle: RenderedBundle, composition: Composition, defaults: RenderDefaults) -> None:
+    document = readers.compose(bundle)
+    services, name = document["services"], composition.bundle.name
+    fixed = ["model_download", f"{name}-nginx", "model_proxy"]
+    assert sorted(services) == sorted([*fixed, *(f"s{model.id}s" for model in composition.models)])
+    assert document["networks"] == {name: {}}
+    for service in services.values():
+        assert service["networks"] == [name]
+        own = {key: value for key, value in service["labels"].items() if not key.startswith("bundle.")}
+        assert own == defaults.labels
+    assert services["model_download"]["image"] == pulled(defaults.download_image, defaults)
+    assert services[f"{name}-nginx"]["image"] == pulled(defaults.router_image, defaults)
+    assert services["model_proxy"]["image"] == pulled(composition.proxy.image, defaults)
+    assert f"{name}-nginx:8500" in services["model_proxy"]["command"]
+    for model in composition.models:
+        _service_says(services[f"s{model.id}s"], model, defaults)
+    assert readers.routes(bundle) == {
+        model.id: f"s{model.id}s:{PORTS[model.serving.platform]}" for model in composition.models
+    }
+    assert readers.downloads(bundle) == dict(map(_download, composition.models))
+    assert json.dumps(readers.signature(bundle), sort_keys=True) == json.dumps(
+        composition.proxy.signature.document, sort_keys=True
+    )
+    names = {f"SERVING_{model.id.replace('-', '_')}_{what}" for model in composition.models for what in AMOUNTS}
+    assert readers.variables(bundle) == dict.fromkeys(names, "") | {
+        "MODEL_PROXY_HTTP_PORT": "8000",
+        "MODEL_PROXY_GRPC_PORT": "8005",
+    }
+    assert _shown_target(bundle) == composition.bundle.target
+
+
+AMOUNTS = ("CPU_LIMIT", "MEM_LIMIT", "CPU_RESERVATION", "MEM_RESERVATION")
+
+
+def _service_says(service: dict[str, Any], model: Model, defaults: RenderDefaults) -> None:
+    folder = f"/models/{model.id}"
+    assert service["image"] == pulled(model.serving.image, defaults)
+    assert service["volumes"][0] == f"../model-serving/model-download{folder}:{folder}:ro"
+    assert any(model.id in argument for argument in service["command"])
+    devices = service["deploy"]["resources"]["reservations"].get("devices")
+    if model.serving.gpu is not None and model.serving.gpu.device_ids is not None:
+        assert [device["device_ids"] for device in devices] == [list(model.serving.gpu.device_ids)]
+
+
+def _download(model: Model) -> tuple[str, str]:
+    scheme, _, path = model.artifact.uri.partition("://")
+    folder = model.id if model.serving.platform == "triton" else f"{model.id}/{model.serving_version}"
+    return folder, f"{ENTRIES[scheme]}:{path}"
+
+
+def _shown_target(bundle: RenderedBundle) -> str:
+    """The value of --target-bundle, once an operator has uncommented it."""
+    lines = readers.text_of(bundle, "base/bundle/docker-compose.yaml").splitlines()
+    above = lines.index("      #- --target-bundle")
+    value = lines[above + 1].removeprefix("      #- ")
+    return readers.yaml.safe_load(value)
+
+
+def pulled(image: str, defaults: RenderDefaults) -> str:
+    """A mirror takes the registry's place; a name without one is Docker Hub's."""
+    found = re.fullmatch(r"((?:[^/]*[.:][^/]*|localhost)/)?(.*)", image)
+    assert found is not None
+    registry = found[1][:-1] if found[1] else "docker.io"
+    if registry not in defaults.registries:
+        return image
+    path = found[2] if found[1] or "/" in found[2] else f"library/{found[2]}"
+    return f"{defaults.registries[registry]}/{path}"
+
+
+def test_the_corpus_is_large_and_without_repetition():
+    assert len(payloads()) >= 500
+    assert len(payloads()) == len(set(payloads()))
+
+
+@pytest.mark.parametrize("place", PLACES)
+def test_what_is_refused_is_refused_at_its_place_in_words(place):
+    path, put = PLACES[place]
+    refusals = {}
+    for payload in payloads():
+        try:
+            put(payload)
+        except Refused as refused:
+            refusals[payload] = refused.problems
+    assert refusals or place.startswith("signature")
+    for payload, problems in refusals.items():
+        assert problems, payload
+        for where, words in problems:
+            assert where.startswith(path), payload
+            assert words.strip(), payload
+            assert not any(unicodedata.category(character) in {"Cc", "Cf", "Cs"} for character in words), payload
+
+
+@pytest.mark.parametrize("place", ["version", "bucket", "key", "serving image", "image tag", "device", "cpus", "name"])
+def test_accepted_text_about_a_model_is_read_back_as_it_was(place):
+    models = []
+    for number, (_, composition, _) in enumerate(accepted(place)):
+        (changed,) = [m for m in composition.models if m not in hostile._COMPOSITION.models]
+        models.append(changed.model_copy(update={"id": f"p{number}"}))
+    assert models
+    basis = make_composition(1)
+
+    checked(Composition(bundle=basis.bundle, models=tuple(models), proxy=basis.proxy), RenderDefaults())
+
+
+def test_accepted_model_ids_are_read_back_as_they_were():
+    models = {}
+    for _, composition, _ in accepted("model id"):
+        for model in composition.models:
+            models.setdefault(model.id.replace("-", "_"), model)
+    assert len(models) > 50
+    basis = make_composition(1)
+
+    checked(Composition(bundle=basis.bundle, models=tuple(models.values()), proxy=basis.proxy), RenderDefaults())
+
+
+@pytest.mark.parametrize(
+    "place", ["bundle", "target", "proxy image", "download image", "router image", "registry", "mirror", "restart"]
+)
+def test_accepted_text_about_a_bundle_is_read_back_as_it_was(place):
+    taken = accepted(place)
+    assert taken
+
+    for _, composition, defaults in taken:
+        checked(composition, defaults)
+
+
+@pytest.mark.parametrize("place", ["label key", "label value"])
+def test_accepted_labels_are_read_back_as_they_were(place):
+    labels: dict[str, str] = {}
+    for number, (payload, _, _) in enumerate(accepted(place)):
+        labels |= {payload: "x"} if place == "label key" else {f"x{number}": payload}
+    assert len(labels) > 90
+
+    checked(make_composition(2), RenderDefaults.model_validate({"labels": labels}))
+
+
+@pytest.mark.parametrize("place", ["signature text", "signature key"])
+def test_accepted_signatures_are_read_back_as_they_were(place):
+    taken = accepted(place)
+    assert len(taken) == len(payloads()), "a signature is the proxy's; any text may stand in it"
+    document = {"all": [composition.proxy.signature.document for _, composition, _ in taken]}
+    basis = make_composition(1)
+    proxy = basis.proxy.model_validate({"image": basis.proxy.image, "signature": {"document": document}})
+
+    checked(Composition(bundle=basis.bundle, models=basis.models, proxy=proxy), RenderDefaults())
+
+
+@given(compositions(), render_defaults())
+@settings(max_examples=60, deadline=None)
+def test_whatever_is_rendered_is_read_back_as_it_was(composition, defaults):
+    says_what_it_was_given(Renderer().render(composition, defaults, STAMP), composition, defaults)
