@@ -1,63 +1,94 @@
 """Every commented option of the rendered project, switched on as an operator does it: by deleting the `#` of its lines.
 
-Alone where a line stands alone, in its group, and all at once; Docker Compose must accept each, and see its effect.
+One bundle holds every kind of service that there is. Each option goes on alone where a line stands alone, in its group,
+and with all others; Docker Compose must accept each, and see what it says and nothing else. What the bundle's README
+shows in green, and says of it, is played as well.
 """
 
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+from itertools import zip_longest
 from pathlib import Path
+from typing import Any
 
 import pytest
+import yaml
 
-from tests.builders import make_composition
+from renderers.model import Composition
+from renderers.platforms import PLATFORMS
+from tests.builders import make_composition, model_document
 from tests.deployed import DeployedBundle
 from tests.services.compose import Compose, ConfigRefused
 
-# Each kind of service is in it: both platforms, cpu and gpu, batching by the composition and by the operator.
-MIXED = make_composition(8)
+GPUS = {"all-gpus": {"count": "all"}, "two-gpus": {"count": 2}, "chosen-gpus": {"device_ids": ["0", "GPU-1f"]}}
+BATCHING = {"parameters": {"max_batch_size": 8, "allowed_batch_sizes": [4, 8]}}
 
-# By group, what its lines contain, and what it adds to the command of the service (None: nothing).
+
+def every_kind() -> Iterator[dict[str, Any]]:
+    """Models of every platform, on the processor and on GPUs chosen in each way, batching by nobody and by the bundle."""
+    for name, platform in PLATFORMS.items():
+        for gpu, choice in {"cpu": None, **({} if platform.no_gpu else GPUS)}.items():
+            for batching in [None] if platform.no_batching else [None, BATCHING]:
+                serving = {key: value for key, value in (("gpu", choice), ("batching", batching)) if value}
+                model_id = f"{name}-{gpu}{'-batching' if batching else ''}"
+                yield model_document(model_id, platform=name, serving=serving)
+
+
+def bundle_of_every_kind(bundle: str = "visual-anomaly", target: str = "core-versions") -> Composition:
+    document = make_composition(1).model_dump(mode="json", exclude_none=True)
+    return Composition.model_validate(
+        document | {"bundle": {"name": bundle, "target": target}, "models": list(every_kind())}
+    )
+
+
+# What the bundle's README promises of single lines that belong together, by words that they contain.
 GROUPS = {
-    "inter-op parallelism": (["inter_op_parallelism"], ["--tensorflow_inter_op_parallelism=<int_val>"]),
-    "intra-op parallelism": (["intra_op_parallelism"], ["--tensorflow_intra_op_parallelism=<int_val>"]),
-    "batching": (["batching"], ["--enable_batching", "--batching_parameters_file=/etc/batching.txt"]),
-    "monitoring": (["monitoring"], ["--monitoring_config_file=/etc/monitoring.txt"]),
-    "grpc threads": (["grpc_max_threads"], ["--grpc_max_threads=<int_val>"]),
-    "gpu devices": (["devices:", "capabilities:", "count:"], []),
-    "service name format": (
-        ["service-name-format", "svc_name_format"],
-        ["--inference-engine-service-name-format", "<inference_svc_name_format>"],
-    ),
-    "target bundle": (["target-bundle", MIXED.bundle.target], ["--target-bundle", MIXED.bundle.target]),
+    "batching": ("batching",),
+    "monitoring": ("monitoring",),
+    "parallelism": ("_op_parallelism",),
+    "grpc threads": ("grpc_max_threads",),
+    "gpu devices": ("devices:", "capabilities:", "count:"),
+    "service name format": ("service-name-format", "svc_name_format"),
+    "target bundle": ("target-bundle", "core-versions"),
 }
 # A list item without its key, or a key without its items, is no valid document: these lines belong together.
 INSEPARABLE = {"gpu devices"}
 
 _OPTION = re.compile(r"^( +)#((?:- |[a-z_]+:).*)$")
 _SERVICE = re.compile(r"^  ([a-z0-9_-]+):$")
+_SECTION = re.compile(r"^    ([a-z_]+):")
 
 
 @dataclass(frozen=True, slots=True)
 class OptionLine:
-    """One commented line: where it is, whose, and what it says."""
+    """One commented line: where it is, whose, below which key of the service, and what it says."""
 
     index: int
     service: str
+    section: str
     text: str
 
     @property
-    def group(self) -> str | None:
-        return next((name for name, (words, _) in GROUPS.items() if any(word in self.text for word in words)), None)
+    def group(self) -> str:
+        """Those of GROUPS, else (an option that a platform has by itself) the line."""
+        return next((name for name, words in GROUPS.items() if any(word in self.text for word in words)), self.text)
+
+    @property
+    def said(self) -> str:
+        """The item of a list."""
+        return str(yaml.safe_load(self.text)[0])
 
 
 def option_lines(text: str) -> list[OptionLine]:
-    found, service = [], ""
+    found, service, section = [], "", ""
     for index, line in enumerate(text.splitlines()):
         if header := _SERVICE.match(line):
             service = header[1]
+        if key := _SECTION.match(line):
+            section = key[1]
         if option := _OPTION.match(line):
-            found.append(OptionLine(index, service, option[2]))
+            found.append(OptionLine(index, service, section, option[2]))
     return found
 
 
@@ -68,72 +99,220 @@ def switched_on(text: str, options: Iterable[OptionLine]) -> str:
     return "\n".join(lines) + "\n"
 
 
+def choices(options: list[OptionLine]) -> list[list[OptionLine]]:
+    """The ways to switch on options of one service: each line that stands alone, each group, all."""
+    groups: dict[str, list[OptionLine]] = {}
+    for option in options:
+        groups.setdefault(option.group, []).append(option)
+    alone = [[option] for option in options if option.group not in INSEPARABLE]
+    return [*alone, *(lines for lines in groups.values() if len(lines) > 1), options]
+
+
+# What Compose shows of a service
+
+
+def words(service: dict[str, Any]) -> list[str]:
+    return service.get("command", [])
+
+
+def mounts(service: dict[str, Any]) -> dict[str, str]:
+    return {volume["target"]: volume["source"] for volume in service.get("volumes", [])}
+
+
+def devices(service: dict[str, Any]) -> list[dict[str, Any]]:
+    resources = service.get("deploy", {}).get("resources", {})
+    found = resources.get("reservations", {}).get("devices", [])
+    return [{key: device[key] for key in ("capabilities", "count", "device_ids") if key in device} for device in found]
+
+
+def mounted(said: str, bundle: DeployedBundle) -> tuple[str, str]:
+    """Target and source on the host of a mount as the compose file says it."""
+    source, target = said.removesuffix(":ro").rsplit(":", 1)
+    absolute = source.replace("${REL_DIR}", str(bundle.directory))
+    return target, str((bundle.compose_file.parent / absolute).resolve())
+
+
 @pytest.fixture
 def bundle(tmp_path: Path) -> DeployedBundle:
-    return DeployedBundle.install(MIXED, tmp_path)
+    return DeployedBundle.install(bundle_of_every_kind(), tmp_path)
 
 
-def test_every_commented_line_belongs_to_a_known_option(bundle: DeployedBundle) -> None:
-    options = option_lines(bundle.compose_file.read_text())
-
-    assert {option.text for option in options if option.group is None} == set()
-    assert {option.group for option in options} == set(GROUPS)
+@pytest.fixture
+def generated(bundle: DeployedBundle) -> str:
+    return bundle.compose_file.read_text()
 
 
-def test_each_option_is_accepted_in_its_group_and_takes_effect(compose: Compose, bundle: DeployedBundle) -> None:
-    generated = bundle.compose_file.read_text()
-    options = option_lines(generated)
+def by_service(generated: str) -> dict[str, list[OptionLine]]:
+    found: dict[str, list[OptionLine]] = {}
+    for option in option_lines(generated):
+        found.setdefault(option.service, []).append(option)
+    return found
+
+
+@pytest.mark.parametrize("model", list(every_kind()), ids=lambda model: model["id"])
+def test_each_kind_of_service_has_the_options_of_the_bundles_readme(model: dict[str, Any], generated: str) -> None:
+    serving = model["serving"]
+    expected = {"gpu devices"} if serving.get("gpu") == {"count": "all"} else set()
+    if serving["platform"] == "tensorflow":
+        expected |= {"parallelism", "monitoring", "grpc threads"} | (set() if "batching" in serving else {"batching"})
+
+    found = {option.group for option in by_service(generated).get(f"s{model['id']}s", [])}
+
+    assert found & set(GROUPS) == expected
+    assert {option.group for option in by_service(generated)["model_proxy"]} == {"service name format", "target bundle"}
+
+
+def test_each_option_alone_in_its_group_and_with_all_others_says_what_its_lines_say(
+    compose: Compose, bundle: DeployedBundle, generated: str
+) -> None:
     before = compose.config(bundle.directory)["services"]
+    rounds = list(zip_longest(*(choices(options) for options in by_service(generated).values()), fillvalue=()))
+    assert len(rounds) > 10
 
-    for service, group in sorted({(option.service, option.group) for option in options}):
-        chosen = [option for option in options if (option.service, option.group) == (service, group)]
-        bundle.compose_file.write_text(switched_on(generated, chosen))
+    for chosen in rounds:
+        options = [option for lines in chosen for option in lines]
+        bundle.compose_file.write_text(switched_on(generated, options))
         after = compose.config(bundle.directory)["services"]
-        added = [word for word in after[service]["command"] if word not in before[service]["command"]]
-        assert added == GROUPS[group][1], f"{service}: {group}"
-        assert {name for name in after if after[name] != before[name]} == {service}, f"{service}: {group}"
+
+        assert {name for name in after if after[name] != before[name]} == {option.service for option in options}
+        for lines in filter(None, chosen):
+            name, case = lines[0].service, [option.text for option in lines]
+            flags = {option.said for option in lines if option.section == "command"}
+            volumes = dict(mounted(option.said, bundle) for option in lines if option.section == "volumes")
+            gpu = [{"capabilities": ["gpu"], "count": 1}] if any(option.section == "deploy" for option in lines) else []
+            added = [word for word in words(after[name]) if word not in words(before[name])]
+            assert sorted(added) == sorted(flags), (name, case)
+            assert mounts(after[name]) == mounts(before[name]) | volumes, (name, case)
+            assert devices(after[name]) == devices(before[name]) + gpu, (name, case)
+            assert all(Path(source).is_file() for source in volumes.values()), (name, case)
 
 
-def test_the_mounts_of_batching_and_monitoring_come_with_their_flags(compose: Compose, bundle: DeployedBundle) -> None:
-    generated = bundle.compose_file.read_text()
-    bundle.compose_file.write_text(
-        switched_on(generated, [option for option in option_lines(generated) if option.service == "s101s"])
-    )
+@pytest.mark.parametrize("suffix", ["", "-batching"])
+def test_all_options_give_tensorflow_serving_its_flags_in_the_readmes_order(
+    compose: Compose, bundle: DeployedBundle, generated: str, suffix: str
+) -> None:
+    model_id = f"tensorflow-cpu{suffix}"
 
-    volumes = compose.config(bundle.directory)["services"]["s101s"]["volumes"]
+    service = with_options(compose, bundle, option_lines(generated))[f"s{model_id}s"]
 
-    sources = {volume["target"]: volume["source"] for volume in volumes}
-    assert sources["/etc/batching.txt"] == f"{bundle.directory}/conf/bundle/batching_101.txt"
-    assert sources["/etc/monitoring.txt"] == f"{bundle.folder}/base/bundle/monitoring.txt"
-    assert all(Path(source).is_file() for target, source in sources.items() if target.startswith("/etc/"))
+    assert words(service) == [
+        "--enable_model_warmup",
+        f"--model_name={model_id}",
+        f"--model_base_path=/models/{model_id}",
+        "--tensorflow_inter_op_parallelism=<int_val>",
+        "--tensorflow_intra_op_parallelism=<int_val>",
+        "--enable_batching",
+        "--batching_parameters_file=/etc/batching.txt",
+        "--monitoring_config_file=/etc/monitoring.txt",
+        "--grpc_max_threads=<int_val>",
+    ]
+    batching = bundle.folder / "base/bundle" if suffix else bundle.directory / "conf/bundle"
+    assert mounts(service)["/etc/batching.txt"] == f"{batching}/batching_{model_id}.txt"
+    assert mounts(service)["/etc/monitoring.txt"] == f"{bundle.folder}/base/bundle/monitoring.txt"
 
 
-def test_a_gpu_service_asks_for_one_device_once_its_option_is_on(compose: Compose, bundle: DeployedBundle) -> None:
-    generated = bundle.compose_file.read_text()
-    gpu = [option for option in option_lines(generated) if option.group == "gpu devices"]
-    bundle.compose_file.write_text(switched_on(generated, gpu))
+# A target goes into an option of the proxy; a YAML word there would be no text any more.
+TARGETS = ("on", "y", "no", "null", "true", "0x1f", "1e3", "007", "0o17", "1_000", "2026-01-01", "a", "a" * 63)
+
+
+@pytest.mark.parametrize("target", TARGETS)
+def test_all_options_give_the_proxy_its_arguments_in_the_readmes_order(
+    compose: Compose, tmp_path: Path, target: str
+) -> None:
+    bundle = DeployedBundle.install(bundle_of_every_kind(target=target), tmp_path)
+    options = by_service(bundle.compose_file.read_text())["model_proxy"]
+
+    service = with_options(compose, bundle, options)["model_proxy"]
+
+    assert words(service) == [
+        *("mproxy", "server", "--tf-serving-connection-string", "visual-anomaly-nginx:8500"),
+        *("--inference-engine-service-name-format", "<inference_svc_name_format>"),
+        *("-c", "/etc/bundle-signature.yaml", "--target-bundle", target),
+    ]
+
+
+def with_options(compose: Compose, bundle: DeployedBundle, options: list[OptionLine]) -> dict[str, Any]:
+    bundle.compose_file.write_text(switched_on(bundle.compose_file.read_text(), options))
+    return compose.config(bundle.directory)["services"]
+
+
+def test_a_number_in_the_place_of_a_placeholder_is_what_the_engine_gets(
+    compose: Compose, bundle: DeployedBundle, generated: str
+) -> None:
+    bundle.compose_file.write_text(switched_on(generated, option_lines(generated)).replace("<int_val>", "16"))
 
     services = compose.config(bundle.directory)["services"]
 
-    for name in {option.service for option in gpu}:
-        (device,) = services[name]["deploy"]["resources"]["reservations"]["devices"]
-        assert (device["capabilities"], device["count"]) == (["gpu"], 1), name
+    assert "--grpc_max_threads=16" in words(services["stensorflow-cpus"])
 
 
-def test_all_options_at_once_are_accepted(compose: Compose, bundle: DeployedBundle) -> None:
-    generated = bundle.compose_file.read_text()
-    bundle.compose_file.write_text(switched_on(generated, option_lines(generated)))
+def test_lines_that_are_only_a_part_are_refused_alone(compose: Compose, bundle: DeployedBundle, generated: str) -> None:
+    parts = [option for option in option_lines(generated) if option.group in INSEPARABLE]
+    assert len(parts) >= 3
 
-    compose.config(bundle.directory)
-
-
-def test_each_line_is_accepted_alone_unless_it_is_only_a_part(compose: Compose, bundle: DeployedBundle) -> None:
-    generated = bundle.compose_file.read_text()
-
-    for option in option_lines(generated):
-        bundle.compose_file.write_text(switched_on(generated, [option]))
-        if option.group in INSEPARABLE:
-            with pytest.raises(ConfigRefused):
-                compose.config(bundle.directory)
-        else:
+    for part in parts:
+        bundle.compose_file.write_text(switched_on(generated, [part]))
+        with pytest.raises(ConfigRefused):
             compose.config(bundle.directory)
+
+
+# The README's examples, played
+
+
+def readme_examples(readme: str) -> list[list[str]]:
+    """The lines of each listing that shows a service."""
+    listings = re.findall(r"^``` diff\n(.*?)^```$", readme, re.DOTALL | re.MULTILINE)
+    return [listing.splitlines() for listing in listings if ">" in listing.split("\n", 1)[1]]
+
+
+def green(listing: list[str]) -> list[str]:
+    return [line.removeprefix(">").strip() for line in listing if line.startswith(">")]
+
+
+def promised(listing: list[str], model_id: str) -> dict[str, Any]:
+    """The service of a listing with its green lines switched on, as a YAML parser reads it."""
+    lines = [_OPTION.sub(r"\1\2", f" {line[1:]}") if line.startswith(">") else line for line in listing]
+    text = "\n".join(line for line in lines if line.strip() != "...")
+    (service,) = yaml.safe_load(text.replace("<model_id>", model_id)).values()
+    return service
+
+
+def services_for(listing: list[str], generated: str) -> Iterator[tuple[str, list[OptionLine]]]:
+    """The services that have what the listing shows in green, and where."""
+    for service, options in by_service(generated).items():
+        model_id = service.removeprefix("s").removesuffix("s")
+        wanted = {line.removeprefix("#").replace("<model_id>", model_id) for line in green(listing)}
+        chosen = [option for option in options if option.text in wanted]
+        if {option.text for option in chosen} == wanted:
+            yield service, chosen
+
+
+def test_the_readme_shows_every_group_of_options_in_green(bundle: DeployedBundle) -> None:
+    examples = readme_examples((bundle.folder / "README.md").read_text())
+    shown = {
+        OptionLine(0, "", "", line.removeprefix("#")).group for listing in examples for line in green(listing) if line
+    }
+
+    assert shown == set(GROUPS)
+
+
+def test_what_the_readme_shows_in_green_has_the_effect_that_it_shows(
+    compose: Compose, bundle: DeployedBundle, generated: str
+) -> None:
+    for listing in readme_examples((bundle.folder / "README.md").read_text()):
+        chosen = dict(services_for(listing, generated))
+        assert chosen, listing
+        bundle.compose_file.write_text(switched_on(generated, [line for lines in chosen.values() for line in lines]))
+        services = compose.config(bundle.directory)["services"]
+
+        for name in chosen:
+            # A listing shows a service of the processor without batching by the bundle, or all GPUs.
+            if name.endswith("-batchings"):
+                continue
+            service, said = services[name], promised(listing, name.removeprefix("s").removesuffix("s"))
+            if "command" in said:
+                assert words(service) == said["command"], name
+            if "volumes" in said:
+                assert mounts(service) == dict(mounted(volume, bundle) for volume in said["volumes"]), name
+            if "deploy" in said:
+                assert devices(service) == said["deploy"]["resources"]["reservations"]["devices"], name
