@@ -17,7 +17,7 @@ import re
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
-from functools import cache
+from functools import cache, lru_cache, partial
 from importlib.resources import files as resources
 from typing import Any, Final, Protocol
 
@@ -25,6 +25,7 @@ from renderers import expectation, readback
 from renderers.cache import Cache
 from renderers.errors import GateFailure
 from renderers.expectation import Default, short_digest
+from renderers.judged import NOTHING, Cutting, EndOf, Judged, Run, cut, end_of_line, line_at, runs
 from renderers.model import Composition, Model, RenderDefaults, RenderedFile, canonical_json
 
 _COMPOSE: Final = "base/bundle/docker-compose.yaml"
@@ -53,10 +54,8 @@ _SHARED_TEMPLATES: Final = frozenset({"labels.yaml", "resources.yaml"})
 _UNWANTED: Final = re.compile(rb"[\x00-\x08\x0b-\x1f\x7f]")
 
 _passed: Final = Cache[bool](16 << 20)
-_Parts = tuple[bytes, bytes, bytes, bytes, bytes]
-"""What belongs to one model: its service, its lines of map, list and env file, its batching file."""
-_passed_parts: Final = Cache[Mapping[str, _Parts]](64 << 20)
-"""By frame, of the bundle that passed last: the parts of each model, by its canonical JSON."""
+_judged: Final = Cache[Judged](64 << 20)
+"""By frame: the bundle that passed last."""
 _VERDICT_SIZE: Final = 512
 
 
@@ -80,19 +79,22 @@ def check(
         GateFailure: the first place that says something else.
     """
     files = {file.path: file for file in bundle.files}
-    batching = [_batching_path(model) for model in composition.models]
-    _check_paths(bundle, files, {path for path in batching if path})
-    bodies = {path: file.body for path, file in files.items()}
-    compose = _Piece(_COMPOSE, bodies[_COMPOSE])
-    with _readable(compose):
-        document = readback.document(compose.body, _services(composition))
     frame = _Frame(composition, defaults, overridden)
-    _check_models(frame, document, bodies, [bodies[path] if path else b"" for path in batching])
+    before = _judged.get(frame.key) or NOTHING
+    steps = runs(composition.models, before.models)
+    batching = _batching_paths(composition, steps, before)
+    _check_paths(bundle, files, [path for path in batching if path])
+    bodies = {path: file.body for path, file in files.items()}
+    judged = _cut(frame, bodies, batching, steps, before)
+    for index in sorted(judged.changed):
+        _check_model(frame, judged, index)
+    _judged.put(frame.key, judged, judged.size)
     _check_signature(frame, bodies[_SIGNATURE])
     _check_stamp(composition, bodies[_STAMP])
-    _check_static_files(frame, bodies)
+    _check_static_files(frame, bodies, judged.files[_ENV].cuts[0])
     _check_readme(frame, bodies[_README])
     # Last, because their labels differ whenever a file above does: the fault is named where it is.
+    document = _document(composition, bodies)
     _check_fixed_services(frame, document, bodies)
     _check_ends(frame, document)
 
@@ -138,14 +140,24 @@ class _Piece:
             raise GateFailure(self.file, line, "UTF-8", repr(error.object[error.start : error.end])) from error
 
 
-def _check_paths(bundle: Bundle, files: Mapping[str, RenderedFile], batching: set[str]) -> None:
+def _batching_paths(composition: Composition, steps: Sequence[Run], before: Judged) -> list[str | None]:
+    paths: list[str | None] = []
+    for step in steps:
+        if step.before is None:
+            paths.append(_batching_path(composition.models[step.first]))
+        else:
+            paths += before.paths[step.before : step.before + step.count]
+    return paths
+
+
+def _check_paths(bundle: Bundle, files: Mapping[str, RenderedFile], batching: Sequence[str]) -> None:
     if len(files) != len(bundle.files):
         raise GateFailure("", 1, "each path once", "a path twice")
-    wanted = _ALWAYS | batching
-    for path in sorted(wanted ^ files.keys()):
-        raise GateFailure(
-            path, 1, "this file" if path in wanted else "no such file", "none" if path in wanted else "one"
-        )
+    if len(files) != len(_ALWAYS) + len(batching) or not all(map(files.__contains__, (*_ALWAYS, *batching))):
+        wanted = _ALWAYS.union(batching)
+        path = min(wanted ^ files.keys())
+        is_wanted = path in wanted
+        raise GateFailure(path, 1, "this file" if is_wanted else "no such file", "none" if is_wanted else "one")
     executable = [file for file in bundle.files if file.executable != (file.path == _SCRIPT)]
     for file in executable:
         raise GateFailure(file.path, 1, "0755 for download.sh alone", file.mode)
@@ -153,44 +165,81 @@ def _check_paths(bundle: Bundle, files: Mapping[str, RenderedFile], batching: se
         raise GateFailure(_KEEP, 1, "an empty file", repr(files[_KEEP].body[:50]))
 
 
-def _check_models(
-    frame: _Frame, document: readback.Document, bodies: Mapping[str, bytes], batching: Sequence[bytes]
-) -> None:
-    models = frame.composition.models
-    parts = list(
-        zip(
-            document.services[1:-2],
-            _pieces(_MAP, bodies[_MAP].splitlines(keepends=True), len(models)),
-            _pieces(_LIST, bodies[_LIST].splitlines(keepends=True), len(models)),
-            _pieces(_ENV, bodies[_ENV].rstrip(b"\n").split(b"\n\n")[2:], len(models)),
-            batching,
-            strict=True,
-        )
-    )
-    passed = _passed_parts.get(frame.key) or {}
-    for index, (model, part) in enumerate(zip(models, parts, strict=True)):
-        if passed.get(model.canonical) != part:
-            _check_model(frame, document, bodies, index, part)
-    size = len(document.text) * 2 + len(models) * _VERDICT_SIZE
-    _passed_parts.put(frame.key, dict(zip([model.canonical for model in models], parts, strict=True)), size)
+def _cut(
+    frame: _Frame, bodies: Mapping[str, bytes], paths: Sequence[str | None], steps: Sequence[Run], before: Judged
+) -> Judged:
+    """The files that have a piece for each model, cut; `changed` are the models that have to be judged."""
+    batching = tuple([bodies[path] if path else b"" for path in paths])
+    changed = {step.first for step in steps if step.before is None}
+    for step in steps:
+        if step.before is not None:
+            new, old = slice(step.first, step.first + step.count), slice(step.before, step.before + step.count)
+            changed.update(range(new.start, new.stop) if batching[new] != before.batching[old] else ())
+    files: dict[str, Cutting] = {}
+    for file, start, end, end_of in _layout(frame.composition, bodies):
+        with _readable(_Piece(file, bodies[file])):
+            files[file], different = cut(bodies[file], start, steps, before.files.get(file), end_of)
+        changed |= different
+        stop = files[file].cuts[-1]
+        if stop != end:
+            line = line_at(bodies[file], stop)
+            raise GateFailure(
+                file, line, f"nothing more behind the {len(paths)} models", repr(bodies[file][stop:][:50])
+            )
+    return Judged(frame.composition.models, files, tuple(paths), batching, frozenset(changed))
 
 
-def _check_model(
-    frame: _Frame, document: readback.Document, bodies: Mapping[str, bytes], index: int, parts: _Parts
-) -> None:
-    model, (_, _, _, paragraph, batching) = frame.composition.models[index], parts
+def _document(composition: Composition, bodies: Mapping[str, bytes]) -> readback.Document:
+    with _readable(_Piece(_COMPOSE, bodies[_COMPOSE])):
+        return readback.document(bodies[_COMPOSE], _top(composition), _bottom(composition))
+
+
+def _layout(composition: Composition, bodies: Mapping[str, bytes]) -> Iterator[tuple[str, int, int, EndOf]]:
+    """Where the models' pieces begin and end in each file, and how one ends."""
+    _, first, router, _, _ = _document(composition, bodies).cuts
+    yield _COMPOSE, first, router, partial(_end_of_block, composition)
+    yield _MAP, 0, len(bodies[_MAP]), end_of_line
+    yield _LIST, 0, len(bodies[_LIST]), end_of_line
+    with _readable(_Piece(_ENV, bodies[_ENV])):
+        start = _start_of_paragraph(bodies[_ENV], 0, composition.models[0])
+    yield _ENV, start, len(bodies[_ENV]), partial(_end_of_paragraph, composition)
+
+
+def _end_of_block(composition: Composition, text: bytes, start: int, index: int) -> int:
+    models = composition.models
+    following = f"s{models[index + 1].id}s" if index + 1 < len(models) else _bottom(composition)[0]
+    end = text.find(f"\n  {following}:\n".encode(), start) + 1
+    if end == 0:
+        raise readback.Unreadable(line_at(text, start), f"service {following} here or below", "none")
+    return end
+
+
+def _end_of_paragraph(composition: Composition, text: bytes, start: int, index: int) -> int:
+    models = composition.models
+    return _start_of_paragraph(text, start, models[index + 1]) if index + 1 < len(models) else len(text)
+
+
+def _start_of_paragraph(text: bytes, position: int, model: Model) -> int:
+    """The empty line above the variables of a model."""
+    variable = f"SERVING_{model.id.replace('-', '_')}_CPU_LIMIT="
+    above = text.rfind(b"\n\n", position, max(0, text.find(f"\n{variable}".encode(), position) + 1))
+    if above < 0:
+        raise readback.Unreadable(line_at(text, position), f"{variable} below an empty line", "none")
+    return above + 1
+
+
+def _check_model(frame: _Frame, judged: Judged, index: int) -> None:
+    model, batching = judged.models[index], judged.batching[index]
     _check_batching(model, batching)
-    _check_model_block(frame, model, _service(document, index + 1), batching)
-    _check_map_line(model, _line(_MAP, bodies, index))
-    _check_list_line(model, _line(_LIST, bodies, index))
-    above = bodies[_ENV].index(b"\n\n" + paragraph) + 2
-    _check_env(frame, model, _Piece(_ENV, paragraph, bodies[_ENV], above))
+    _check_model_block(frame, model, _piece(_COMPOSE, judged, index), batching)
+    _check_map_line(model, _piece(_MAP, judged, index))
+    _check_list_line(model, _piece(_LIST, judged, index))
+    _check_env(frame, model, _piece(_ENV, judged, index))
 
 
-def _pieces(file: str, parts: Sequence[bytes], wanted: int) -> Sequence[bytes]:
-    if len(parts) != wanted:
-        raise GateFailure(file, 1, f"entries for {wanted} models", str(len(parts)))
-    return parts
+def _piece(file: str, judged: Judged, index: int) -> _Piece:
+    cutting = judged.files[file]
+    return _Piece(file, cutting.piece(index), cutting.text, cutting.cuts[index])
 
 
 def _check_model_block(frame: _Frame, model: Model, piece: _Piece, batching: bytes) -> None:
@@ -214,6 +263,7 @@ def _check_list_line(model: Model, piece: _Piece) -> None:
 
 
 def _check_env(frame: _Frame, model: Model, piece: _Piece) -> None:
+    piece = replace(piece, body=piece.body[1:], start=piece.start + 1)  # below its empty line
     amounts = expectation.amounts(model, frame.defaults)
     defaults = [default for group in amounts.values() for default in group.values()]
     _check_assignments(piece, {each.variable: "" for each in defaults}, may_add=frame.may_add("serving.env"))
@@ -240,14 +290,14 @@ def _check_batching(model: Model, body: bytes) -> None:
 
 
 def _check_fixed_services(frame: _Frame, document: readback.Document, bodies: Mapping[str, bytes]) -> None:
-    composition, defaults, last = frame.composition, frame.defaults, len(document.cuts) - 2
+    composition, defaults = frame.composition, frame.defaults
     download = _digest_of(bodies[_LIST], bodies[_SCRIPT])
     expected = (
         ("model_download.yaml", 0, expectation.download_service(download, composition, defaults)),
-        ("router.yaml", last - 1, expectation.router_service(_digest_of(bodies[_MAP]), composition, defaults)),
-        ("proxy.yaml", last, expectation.proxy_service(_digest_of(bodies[_SIGNATURE]), composition, defaults)),
+        ("router.yaml", 2, expectation.router_service(_digest_of(bodies[_MAP]), composition, defaults)),
+        ("proxy.yaml", 3, expectation.proxy_service(_digest_of(bodies[_SIGNATURE]), composition, defaults)),
     )
-    names = _services(composition)
+    names = (*_top(composition), *_bottom(composition))
     for template, index, service in expected:
         comments = expectation.proxy_comments(composition) if template == "proxy.yaml" else []
         _check_block(_service(document, index), names[index], service, comments, may_add=frame.may_add(template))
@@ -319,11 +369,10 @@ def _spellings(option: str) -> tuple[str, str]:
     return option, f'{mark} "{value}"'
 
 
-def _check_static_files(frame: _Frame, bodies: Mapping[str, bytes]) -> None:
+def _check_static_files(frame: _Frame, bodies: Mapping[str, bytes], head: int) -> None:
     """The files that are the same in every bundle, and the head of the env file; judged once for each text."""
     pieces = [(_Piece(path, bodies[path]), template) for path, template in _STATIC.items()]
-    head, separator, _ = bodies[_ENV].partition(b"\n\n# s")
-    pieces.append((_Piece(_ENV, head + separator[:1]), "conf.env"))
+    pieces.append((_Piece(_ENV, bodies[_ENV][:head]), "conf.env"))
     parts = (part for piece, _ in pieces for part in (piece.file.encode(), piece.body))
     verdict = ("static", frame.overridden, hashlib.sha256(b"\0".join(parts)).digest())
     if _passed.get(verdict):
@@ -535,9 +584,12 @@ def _shown(group: Mapping[str, Any], key: str) -> str:
     return repr(group[key]) if key in group else "nothing"
 
 
-def _services(composition: Composition) -> list[str]:
-    models = (f"s{model.id}s" for model in composition.models)
-    return ["model_download", *models, f"{composition.bundle.name}-nginx", "model_proxy"]
+def _top(composition: Composition) -> tuple[str, str]:
+    return "model_download", f"s{composition.models[0].id}s"
+
+
+def _bottom(composition: Composition) -> tuple[str, str]:
+    return f"{composition.bundle.name}-nginx", "model_proxy"
 
 
 def _batching_path(model: Model) -> str | None:
@@ -545,6 +597,7 @@ def _batching_path(model: Model) -> str | None:
     return f"{folder}/batching_{model.id}.txt" if folder else None
 
 
+@lru_cache(maxsize=8)
 def _digest_of(*bodies: bytes) -> str:
     return short_digest([body.decode("utf-8", "replace") for body in bodies])
 
@@ -552,11 +605,6 @@ def _digest_of(*bodies: bytes) -> str:
 def _service(document: readback.Document, index: int) -> _Piece:
     first, last = document.cuts[index : index + 2]
     return _Piece(_COMPOSE, document.text[first:last], document.text, first)
-
-
-def _line(file: str, bodies: Mapping[str, bytes], index: int) -> _Piece:
-    lines = bodies[file].splitlines(keepends=True)
-    return _Piece(file, lines[index], bodies[file], sum(map(len, lines[:index])))
 
 
 @contextmanager

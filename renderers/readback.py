@@ -5,10 +5,9 @@ whatever it does not know was not meant to be there.
 """
 
 import re
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
-from itertools import pairwise
 from typing import Any, Final
 
 import yaml
@@ -42,16 +41,11 @@ class Unreadable(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Document:
-    """A compose file cut at its services, without having parsed it."""
+    """A compose file cut at some of its services, without having parsed it."""
 
     text: bytes
     cuts: tuple[int, ...]
-    """Where each service begins, then where the last one ends."""
-
-    @property
-    def services(self) -> tuple[bytes, ...]:
-        """The text of each service."""
-        return tuple(self.text[first:last] for first, last in pairwise(self.cuts))
+    """Where each of these services begins, then where the last one ends."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,21 +68,30 @@ class YamlText:
         return line + 1
 
 
-def document(text: bytes, names: Iterable[str]) -> Document:
-    """A compose file cut at the services `names`, in that order; what else is in it stays in the parts around."""
+def document(text: bytes, top: Sequence[str], bottom: Sequence[str]) -> Document:
+    """A compose file cut where the services at its top and at its bottom begin; what is between them stays whole.
+
+    Each end is searched from its own side, so that the size of the file is no matter.
+    """
     start = text.find(b"\nservices:\n") + len(b"\nservices:\n")
     end = text.rfind(b"\nnetworks:\n") + 1
     if start < len(b"\nservices:\n") or end <= start:
         raise Unreadable(1, "a document with services and then networks", "another one")
-    cuts: list[int] = []
-    position = start
-    for name in names:
-        found = text.find(b"\n  %b:\n" % name.encode(), position - 1, end) + 1
-        if found == 0 or (found != start and not cuts):
-            raise Unreadable(text.count(b"\n", 0, position) + 1, f"service {name} here or below", "none")
-        cuts.append(found)
-        position = found + 1
-    return Document(text, (*cuts, end))
+    first: list[int] = []
+    for name in top:
+        found = text.find(f"\n  {name}:\n".encode(), first[-1] if first else start - 1, end) + 1
+        if found == 0 or (not first and found != start):
+            raise Unreadable(
+                text.count(b"\n", 0, first[-1] if first else start) + 1, f"service {name} here or below", "none"
+            )
+        first.append(found)
+    last = [end]
+    for name in reversed(bottom):
+        found = text.rfind(f"\n  {name}:\n".encode(), first[-1], last[0]) + 1
+        if found == 0:
+            raise Unreadable(text.count(b"\n", 0, last[0]) + 1, f"service {name} above", "none")
+        last.insert(0, found)
+    return Document(text, (*first, *last))
 
 
 def yaml_text(text: str) -> YamlText:

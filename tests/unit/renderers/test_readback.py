@@ -1,5 +1,7 @@
 """The gate's parsers, alone: what they read, and that they refuse the rest with its line."""
 
+from itertools import pairwise
+
 import pytest
 
 from renderers import readback
@@ -8,12 +10,16 @@ from renderers.readback import Unreadable
 DOCUMENT = b"# head\nservices:\n  a:\n    x: 1\n\n  b:\n    y: 2\n\nnetworks:\n  n: {}\n"
 
 
-def test_a_document_is_cut_at_its_services():
-    document = readback.document(DOCUMENT, ["a", "b"])
+def test_a_document_is_cut_at_services_of_its_top_and_bottom():
+    text = DOCUMENT.replace(b"  b:\n", b"  x:\n    y: 2\n\n  b:\n")
+    document = readback.document(text, ["a"], ["b"])
 
-    assert document.services == (b"  a:\n    x: 1\n\n", b"  b:\n    y: 2\n\n")
-    assert document.text[: document.cuts[0]] == b"# head\nservices:\n"
-    assert document.text[document.cuts[-1] :] == b"networks:\n  n: {}\n"
+    assert [text[first:last] for first, last in pairwise(document.cuts)] == [
+        b"  a:\n    x: 1\n\n  x:\n    y: 2\n\n",
+        b"  b:\n    y: 2\n\n",
+    ]
+    assert text[: document.cuts[0]] == b"# head\nservices:\n"
+    assert text[document.cuts[-1] :] == b"networks:\n  n: {}\n"
 
 
 @pytest.mark.parametrize(
@@ -21,13 +27,16 @@ def test_a_document_is_cut_at_its_services():
 )
 def test_a_document_without_services_and_networks_is_refused(text):
     with pytest.raises(Unreadable):
-        readback.document(text, ["a"])
+        readback.document(text, ["a"], [])
 
 
-@pytest.mark.parametrize(("names", "line"), [(["b"], 3), (["b", "a"], 3), (["a", "c"], 3), (["a", "b", "b"], 6)])
-def test_services_in_another_order_are_refused(names, line):
+@pytest.mark.parametrize(
+    ("top", "bottom", "line"),
+    [(["b"], [], 3), (["a", "c"], [], 3), (["a"], ["c"], 9), (["a"], ["b", "b"], 6), (["a"], ["b", "a"], 9)],
+)
+def test_services_that_are_not_at_their_end_are_refused(top, bottom, line):
     with pytest.raises(Unreadable) as refused:
-        readback.document(DOCUMENT, names)
+        readback.document(DOCUMENT, top, bottom)
 
     assert refused.value.line == line
 
@@ -65,6 +74,9 @@ def test_yaml_is_read_with_the_line_of_each_part():
         ("a: [\n", 2),
         ("a: b: c\n", 1),
         ("a: \x00\n", 1),
+        ("a: 1\nb: 2026-13-41\n", 2),
+        ("a: 1\n? [x]\n: 2\n", 2),
+        ("a: 1\nb: [1, &x 2]\n", 2),
     ],
 )
 def test_yaml_beyond_the_plain_is_refused_with_its_line(text, line):
