@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from renderers.bundle import Renderer
-from renderers.model import Composition
+from renderers.model import Composition, RenderDefaults
 from tests.builders import GOLDEN_DEFAULTS, STAMP
 
 
@@ -19,10 +19,12 @@ class DeployedBundle:
     folder: Path
 
     @classmethod
-    def install(cls, composition: Composition, folder: Path) -> "DeployedBundle":
+    def install(
+        cls, composition: Composition, folder: Path, defaults: RenderDefaults = GOLDEN_DEFAULTS
+    ) -> "DeployedBundle":
         """What the bundle's README tells to do: copy `example/`, name its full path in `.env`."""
         bundle = cls(folder)
-        bundle.replace_base(composition)
+        bundle.replace_base(composition, defaults)
         shutil.copytree(folder / "example", bundle.directory)
         bundle.set(".env", "REL_DIR", str(bundle.directory))
         return bundle
@@ -37,11 +39,11 @@ class DeployedBundle:
         """The generated project file."""
         return self.folder / "base/bundle/docker-compose.yaml"
 
-    def replace_base(self, composition: Composition) -> None:
+    def replace_base(self, composition: Composition, defaults: RenderDefaults = GOLDEN_DEFAULTS) -> None:
         """Lay the rendering of another composition over it; the deployment directory stays."""
         for generated in ("base", "example"):
             shutil.rmtree(self.folder / generated, ignore_errors=True)
-        for file in Renderer().render(composition, GOLDEN_DEFAULTS, STAMP).files:
+        for file in Renderer().render(composition, defaults, STAMP).files:
             path = self.folder / file.path
             path.parent.mkdir(parents=True, exist_ok=True)
             path.write_bytes(file.body)

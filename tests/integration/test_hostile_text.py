@@ -1,0 +1,119 @@
+"""Every hostile text that is accepted, many to a bundle: the real tools take each for the text that it is."""
+
+import subprocess
+from functools import cache
+from pathlib import Path
+
+from renderers.model import Composition, Model, RenderDefaults
+from tests import hostile
+from tests.builders import GOLDEN_DEFAULTS, make_composition
+from tests.deployed import DeployedBundle
+from tests.hostile import PLACES, Refused, payloads
+from tests.integration.test_rendered_router import lay_out
+from tests.services.compose import Compose
+from tests.services.nginx import Nginx
+from tests.services.processes import free_port
+
+_LIMIT_SECONDS = 30
+_READ = 'while read -r folder source || [ -n "$folder" ]; do printf "%s %s\\n" "$folder" "$source"; done'
+
+
+@cache
+def changed_models(place: str) -> list[Model]:
+    """The models that accepted payloads at a place make."""
+    _, put = PLACES[place]
+    models = []
+    for payload in payloads():
+        try:
+            composition, _ = put(payload)
+        except Refused:
+            continue
+        models += [model for model in composition.models if model not in hostile._COMPOSITION.models]
+    return models
+
+
+@cache
+def crowd() -> Composition:
+    """A bundle that has every accepted id, image, tag, device, bucket and key."""
+    ids = {model.id.replace("-", "_"): model.id for model in changed_models("model id")}
+    names = iter(ids.values())
+    models = [
+        model.model_copy(update={"id": next(names, f"p{place.replace(' ', '')}{number}")})
+        for place in ("bucket", "key", "serving image", "image tag", "device")
+        for number, model in enumerate(changed_models(place))
+    ]
+    assert next(names, None) is None, "an id was left out"
+    basis = make_composition(1)
+    return Composition(bundle=basis.bundle, models=tuple(models), proxy=basis.proxy)
+
+
+def labelled() -> RenderDefaults:
+    """Defaults with every accepted value of a label."""
+    _, put = PLACES["label value"]
+    values = []
+    for payload in payloads():
+        try:
+            put(payload)
+        except Refused:
+            continue
+        values.append(payload)
+    assert len(values) > 500
+    labels = {f"x{number}": value for number, value in enumerate(values)}
+    return GOLDEN_DEFAULTS.model_copy(update={"labels": labels})
+
+
+def test_compose_takes_every_id_image_and_device_for_what_it_is(compose: Compose, tmp_path: Path) -> None:
+    bundle = DeployedBundle.install(crowd(), tmp_path)
+
+    services = compose.config(bundle.directory)["services"]
+
+    assert len(services) == len(crowd().models) + 3
+    for model in crowd().models:
+        service = services[f"s{model.id}s"]
+        assert service["image"] == model.serving.image
+        assert any(argument.endswith(f"={model.id}") for argument in service["command"])
+        reservations = service["deploy"]["resources"].get("reservations", {})
+        devices = [device for group in reservations.get("devices", []) for device in group["device_ids"]]
+        wanted = model.serving.gpu.device_ids if model.serving.gpu else None
+        assert devices == list(wanted or ())
+
+
+def test_compose_takes_every_label_for_what_it_is(compose: Compose, tmp_path: Path) -> None:
+    defaults = labelled()
+    bundle = DeployedBundle.install(make_composition(1), tmp_path, defaults)
+
+    services = compose.config(bundle.directory)["services"]
+
+    for service in services.values():
+        shown = {key: value for key, value in service["labels"].items() if key.startswith("x")}
+        # What `config` prints is for Compose to read again: a dollar stands twice.
+        assert shown == {key: value.replace("$", "$$") for key, value in defaults.labels.items()}
+
+
+def test_nginx_takes_every_id_for_a_key_of_its_map(nginx: Nginx, tmp_path: Path) -> None:
+    bundle = DeployedBundle.install(crowd(), tmp_path)
+
+    assert nginx.check(lay_out(bundle, free_port(), free_port(), 53)) == ""
+
+
+def test_a_shell_reads_every_line_of_the_list_as_two_words(shell: tuple[str, ...], tmp_path: Path) -> None:
+    bundle = DeployedBundle.install(crowd(), tmp_path)
+    listing = bundle.folder / "base/model-serving/model-download/models.txt"
+
+    done = subprocess.run(
+        [*shell, "-c", _READ],
+        input=listing.read_text(),
+        capture_output=True,
+        text=True,
+        timeout=_LIMIT_SECONDS,
+        check=True,
+    )
+
+    remotes = {"gs": "gcs", "s3": "s3"}
+    expected = set()
+    for model in crowd().models:
+        scheme, _, path = model.artifact.uri.partition("://")
+        folder = model.id if model.serving.platform == "triton" else f"{model.id}/{model.serving_version}"
+        expected.add(f"{folder} {remotes[scheme]}:{path}")
+    assert set(done.stdout.splitlines()) == expected
+    assert done.stderr == ""
