@@ -5,7 +5,8 @@ A directory of templates holds files by the names of built-in ones, side by side
 ever use has a mistake in its name. Directories are read once, when a process starts: a daemon that followed them would
 publish what somebody is half way through editing.
 
-Of what the templates make, `renderers.rehearsal` judges a sample here, and the gate each state before it is published.
+What all of it makes of a sample is judged here, by `renderers.rehearsal`; what it makes of a state, by the gate, before
+the state is published.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
@@ -14,8 +15,9 @@ from pathlib import Path
 from typing import Final
 
 from daemon.settings import SettingProblem, Settings, SettingsError
+from renderers import rehearsal
 from renderers.bundle import Customisation
-from renderers.errors import TemplateFault
+from renderers.errors import RenderError, TemplateFault
 from renderers.model import Scope
 from renderers.templates import Templates
 
@@ -40,10 +42,15 @@ class Customisations:
         return self.own.get(scope, self.shared)
 
     @property
+    def by_name(self) -> Mapping[str, Customisation]:
+        """Each by its scope; `*` is every other scope."""
+        return {"*": self.shared} | {str(scope): own for scope, own in self.own.items()}
+
+    @property
     def replaced(self) -> Mapping[str, Sequence[str]]:
-        """The names of the templates that are not the built-in ones, where there are some; `*` is every scope."""
-        each = {"*": self.shared} | {str(scope): own for scope, own in self.own.items()}
-        return {name: sorted(own.templates.overridden) for name, own in each.items() if own.templates.overridden}
+        """The names of the templates that are not the built-in ones, where there are some, by scope."""
+        overridden = {name: each.templates.overridden for name, each in self.by_name.items()}
+        return {name: sorted(names) for name, names in overridden.items() if names}
 
 
 def for_scope(settings: Settings, scope: Scope) -> Customisation:
@@ -56,12 +63,14 @@ def for_scope(settings: Settings, scope: Scope) -> Customisation:
 
 
 def for_every_scope(settings: Settings) -> Customisations:
-    """What all scopes bring.
+    """What all scopes bring, rehearsed.
 
     Raises:
-        SettingsError: with every problem of all templates.
+        SettingsError: with every problem of all templates, or of what they make of a sample.
     """
-    return _read(settings, map(Scope.parse, settings.scopes))
+    brought = _read(settings, map(Scope.parse, settings.scopes))
+    _rehearse(brought)
+    return brought
 
 
 def _read(settings: Settings, scopes: Iterable[Scope]) -> Customisations:
@@ -77,6 +86,25 @@ def _read(settings: Settings, scopes: Iterable[Scope]) -> Customisations:
     if problems:
         raise SettingsError(*problems)
     return Customisations(Customisation(settings.render, shared), own)
+
+
+def _rehearse(brought: Customisations) -> None:
+    faults: dict[str, str] = {}
+    for name, each in brought.by_name.items():
+        if each == Customisation():
+            continue  # what a release brings was rehearsed before it was released
+        try:
+            rehearsal.rehearse(each)
+        except RenderError as error:
+            faults.setdefault(str(error), name)  # a scope has its share of what is wrong for all
+    if faults:
+        found = ((f"rehearsal for {whom(name)}", message) for message, name in faults.items())
+        raise SettingsError(*(SettingProblem("", source, message) for source, message in found))
+
+
+def whom(name: str) -> str:
+    """Whose a customisation of `Customisations.by_name` is, in words."""
+    return "every scope" if name == "*" else name
 
 
 def _replaced(templates: Templates, directory: Path | None, setting: str, problems: list[SettingProblem]) -> Templates:

@@ -32,7 +32,7 @@ def check(
     loaded = _load(place, journal.journal, listen)
     replaced = customising.for_every_scope(loaded.settings).replaced
     document = {"ok": True, "set": len(loaded.origins), "templates": replaced}
-    lines = (f"templates replaced for {_whom(name)}: {', '.join(names)}" for name, names in replaced.items())
+    lines = (f"templates replaced for {customising.whom(name)}: {', '.join(names)}" for name, names in replaced.items())
     printer_of(printing).data(document, [f"fine: {len(loaded.origins)} settings are set", *lines])
 
 
@@ -74,10 +74,6 @@ def template(
 def _load(place: Place, journal: Path | None, listen: str | None) -> Loaded:
     flags = {"bucket": place.bucket, "journal.path": journal, "http.listen": listen}
     return settings.load(flags, os.environ, place.config)
-
-
-def _whom(name: str) -> str:
-    return "every scope" if name == "*" else name
 
 
 def _told(value: object) -> str:

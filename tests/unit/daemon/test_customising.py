@@ -41,19 +41,24 @@ def test_without_settings_every_scope_has_what_is_built_in() -> None:
 
 def test_the_templates_of_a_scope_lie_over_those_of_all_and_those_over_the_built_in(tmp_path: Path) -> None:
     shared = folder(tmp_path, "shared", models_dot_txt="all\n", models_dot_map="all\n")
-    own = folder(tmp_path, "own", models_dot_map="own\n")
+    given = settings(shared, folder(tmp_path, "own", models_dot_map="own\n"))
 
-    brought = for_every_scope(settings(shared, own))
+    own, other = (for_scope(given, scope).templates for scope in (SCOPE, OTHER))
 
-    texts = [
-        [brought.of(scope).templates.text(name) for name in ("models.txt", "models.map")] for scope in (SCOPE, OTHER)
-    ]
-    assert texts == [["all\n", "own\n"], ["all\n", "all\n"]]
-    assert brought.of(SCOPE).templates.text("gcs.json") == Templates.built_in().text("gcs.json")
-    assert brought.replaced == {"*": ["models.map", "models.txt"], str(SCOPE): ["models.map", "models.txt"]}
-    assert {scope: for_scope(settings(shared, own), scope) for scope in (SCOPE, OTHER)} == {
-        scope: brought.of(scope) for scope in (SCOPE, OTHER)
-    }
+    assert [own.text(name) for name in ("models.txt", "models.map")] == ["all\n", "own\n"]
+    assert [other.text(name) for name in ("models.txt", "models.map")] == ["all\n", "all\n"]
+    assert own.text("gcs.json") == Templates.built_in().text("gcs.json")
+
+
+def test_every_scope_has_what_it_would_have_alone(tmp_path: Path) -> None:
+    shared = folder(tmp_path, "shared", header_dot_yaml="# All.\nservices:\n")
+    given = settings(shared, folder(tmp_path, "own", header_dot_yaml="# Own.\nservices:\n"))
+
+    brought = for_every_scope(given)
+
+    assert [brought.of(scope) for scope in (SCOPE, OTHER)] == [for_scope(given, scope) for scope in (SCOPE, OTHER)]
+    assert brought.of(SCOPE) != brought.of(OTHER)
+    assert brought.replaced == {"*": ["header.yaml"], str(SCOPE): ["header.yaml"]}
 
 
 def test_the_defaults_of_a_scope_are_its_own() -> None:
@@ -162,3 +167,15 @@ def test_a_directory_that_cannot_be_read_is_named_with_its_setting(tmp_path: Pat
 
     assert (setting, source) == ("scopes.a/b.templates", str(path))
     assert message.startswith("cannot be read as a directory (")
+
+
+def test_what_fails_in_a_rehearsal_is_told_once_for_all_and_for_whom(tmp_path: Path) -> None:
+    shared = folder(tmp_path, "shared", models_dot_map="{{ nothing }}\n")
+    own = folder(tmp_path, "own", models_dot_map="{{ id | nginx_key }} s{{ id }}s:1;\n")
+
+    for_all = problems(settings(shared))
+    for_both = problems(settings(shared, own))
+
+    assert for_all == [("", "rehearsal for every scope", "template models.map:1: 'nothing' is undefined")]
+    assert [source for _, source, _ in for_both] == ["rehearsal for every scope", "rehearsal for a/b"]
+    assert "base/bundle/nginx/models.map:1: expected" in for_both[1][2]

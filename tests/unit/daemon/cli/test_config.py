@@ -47,14 +47,14 @@ def test_a_faulty_setting_stops_every_verb_with_a_usage_error(rebundle, monkeypa
 def test_check_reads_the_templates_of_every_scope_and_tells_which_are_replaced(tmp_path, rebundle):
     own = tmp_path / "own"
     own.mkdir()
-    (own / "monitoring.txt").write_text("# other\n")
+    (own / "header.yaml").write_text("# Ours.\nservices:\n")
     (tmp_path / "rebundle.toml").write_text(f'[scopes."a/b"]\ntemplates = "{own}"\n')
 
     fine = rebundle("config", "check", "--config", tmp_path / "rebundle.toml")
     (own / "modles.map").touch()
     faulty = rebundle("config", "check", "--config", tmp_path / "rebundle.toml")
 
-    assert "templates replaced for a/b: monitoring.txt" in fine.out
+    assert "templates replaced for a/b: header.yaml" in fine.out
     assert faulty.code == 2
     assert f"{own}/modles.map:1: scopes.a/b.templates: is the name of no template" in faulty.err
 
