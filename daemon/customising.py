@@ -73,6 +73,11 @@ def for_every_scope(settings: Settings) -> Customisations:
     return brought
 
 
+def whom(name: str) -> str:
+    """Whose a customisation of `Customisations.by_name` is, in words."""
+    return "every scope" if name == "*" else name
+
+
 def _read(settings: Settings, scopes: Iterable[Scope]) -> Customisations:
     problems: list[SettingProblem] = []
     shared = _replaced(Templates.built_in(), settings.templates, "templates", problems)
@@ -100,11 +105,6 @@ def _rehearse(brought: Customisations) -> None:
     if faults:
         found = ((f"rehearsal for {whom(name)}", message) for message, name in faults.items())
         raise SettingsError(*(SettingProblem("", source, message) for source, message in found))
-
-
-def whom(name: str) -> str:
-    """Whose a customisation of `Customisations.by_name` is, in words."""
-    return "every scope" if name == "*" else name
 
 
 def _replaced(templates: Templates, directory: Path | None, setting: str, problems: list[SettingProblem]) -> Templates:

@@ -99,12 +99,17 @@ def customisation_for(given: Input, config: Path | None) -> Customisation:
 
     Raises:
         SettingsError: the settings, or the templates they name, cannot be used.
+        TooBig: the daemon would refuse the composition; what was published once is rendered, whatever its size.
     """
     recorded = given.recorded
     if recorded is not None and recorded.templates == Templates.built_in().digest:
         return Customisation(recorded.defaults_value())
-    own = customising.for_scope(load_settings(Place(config=config)), given.composition.scope)
-    return own if recorded is None else Customisation(recorded.defaults_value(), own.templates)
+    settings = load_settings(Place(config=config))
+    own = customising.for_scope(settings, given.composition.scope)
+    if recorded is not None:
+        return Customisation(recorded.defaults_value(), own.templates)
+    settings.limits.check(given.composition)
+    return own
 
 
 def render_checked(given: Input, own: Customisation) -> tuple[RenderedFile, ...]:

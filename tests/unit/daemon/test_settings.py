@@ -395,3 +395,17 @@ def test_importing_settings_loads_no_sdk_and_no_web_framework() -> None:
         env={**os.environ},
     )
     assert out.stdout == "[]\n"
+
+
+def test_limits_come_from_every_source_and_are_told_like_any_setting(tmp_path: Path) -> None:
+    loaded = load({}, {"REBUNDLE_LIMITS__MODELS": "50"}, written(tmp_path, "[limits]\nsignature_depth = 3\n"))
+    assert (loaded.settings.limits.models, loaded.settings.limits.signature_depth) == (50, 3)
+    assert loaded.origin("limits.models") == "environment REBUNDLE_LIMITS__MODELS"
+
+    (file := tmp_path / "other.toml").write_text("[limits]\nmodels = true\nmodles = 3\nfiles = 0\n")
+    found = problems({}, {}, file)
+    assert {(each.setting, each.source) for each in found} == {
+        ("limits.models", f"{file}:2"),
+        ("limits.modles", f"{file}:3"),
+        ("limits.files", f"{file}:4"),
+    }

@@ -171,3 +171,13 @@ def test_templates_that_cannot_be_used_are_a_usage_error_and_nothing_is_written(
     assert result.code == 2
     assert f"{tmp_path}/nowhere: templates: cannot be read as a directory" in result.err
     assert not (tmp_path / "out").exists()
+
+
+def test_what_the_daemon_would_refuse_for_its_size_is_refused_and_the_setting_named(tmp_path, rebundle, monkeypatch):
+    monkeypatch.setenv("REBUNDLE_LIMITS__MODELS", "1")
+
+    result = rebundle("render", written(tmp_path, event()), "-o", tmp_path / "out")
+
+    assert result.code == 1
+    assert "limits.models" in result.err
+    assert not (tmp_path / "out").exists()
