@@ -3,11 +3,12 @@
 import asyncio
 import contextlib
 import shutil
+from collections import Counter
 from pathlib import Path
 
 import pytest
 
-from daemon.publishing import operations, protocol
+from daemon.publishing import layout, operations, protocol
 from daemon.publishing import pointer as pointers
 from daemon.publishing.errors import OutcomeUnresolved
 from daemon.publishing.manifest import Manifest
@@ -23,6 +24,7 @@ from renderers.limits import Limits
 from renderers.model import Scope
 from tests.builders import composition_document
 from tests.builders_runtime import InlineRuntime
+from tests.support.faulty_store import FaultyStore
 from tests.support.scenes import (
     GOLDEN,
     Scene,
@@ -683,6 +685,57 @@ def test_what_was_published_is_folded_onto_without_being_read_again(journal_path
     assert len(parsed) == 1, "a daemon that starts knows nothing"
 
 
+def test_a_new_model_version_writes_state_pointer_marker_and_the_files_whose_bytes_changed(journal_path, store):
+    recording = FaultyStore(store)
+
+    async def play(scene: Scene):
+        await scene.batch(state_event(42))
+        before = await _live_files(scene)
+        recording.writes.clear()
+        await scene.batch(model_event("m", "101", "9"))
+        pointer, after = await scene.pointer(), await _live_files(scene)
+
+        changed = {path for path, file in after.items() if before.get(path) != file}
+        # The marker twice: "updating" before the files, "synced" after them.
+        marker = f"{GOLDEN}/docker-compose-gen/.rebundle.json"
+        assert Counter(recording.writes) == {
+            ("create", layout.archive(GOLDEN, pointer.live.state, pointer.live.attempt)): 1,
+            ("create", layout.manifest(GOLDEN, pointer.live.state, pointer.live.attempt)): 1,
+            ("replace", layout.pointer(GOLDEN)): 1,
+            ("replace", marker): 2,
+        } | {("replace", layout.live_tree(GOLDEN, path)): 1 for path in changed}
+        assert changed == {
+            "base/.rebundle.json",
+            "base/bundle/docker-compose.yaml",
+            "base/model-serving/model-download/models.txt",
+        }
+
+    scenario(journal_path, recording, play)
+
+
+@pytest.mark.parametrize(
+    "event",
+    [
+        model_event("again", "101", "9"),
+        model_event("lower", "101", "1"),
+        model_event("unknown", "999", "1"),
+        state_event(43, event_id="told again", version="9"),
+    ],
+    ids=lambda event: event.id,
+)
+def test_an_event_that_changes_nothing_writes_nothing(journal_path, store, event):
+    recording = FaultyStore(store)
+
+    async def play(scene: Scene):
+        await scene.batch(state_event(43, version="9"))
+        recording.writes.clear()
+        await scene.batch(event)
+
+        assert recording.writes == []
+
+    scenario(journal_path, recording, play)
+
+
 def test_a_model_that_makes_a_bundle_too_big_is_a_dead_letter_and_changes_nothing(journal_path, store):
     async def play(scene: Scene):
         await scene.batch(state_event(42))
@@ -713,3 +766,12 @@ def test_history_beyond_its_limit_goes_into_chunks_and_stays_readable(journal_pa
 async def _composition(scene: Scene):
     pointer = await scene.pointer()
     return (await scene.reader.manifest(GOLDEN, pointer.desired)).composition
+
+
+async def _live_files(scene: Scene):
+    """What stands in the live tree, by path; without the marker."""
+    prefix = layout.live_tree(GOLDEN)
+    keys = [each.key for each in await scene.store.scan(prefix)]
+    return {
+        key.removeprefix(prefix): (await scene.store.get(key)).body for key in keys if key != f"{prefix}{layout.MARKER}"
+    }
