@@ -22,12 +22,15 @@ _TENSORFLOW_PROBE: Final = (
 )
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, repr=False)
 class Default:
     """A value that a variable of the target host replaces: `${variable:-amount}`."""
 
     variable: str
     amount: Decimal
+
+    def __repr__(self) -> str:
+        return f"${{{self.variable}:-{self.amount}}}"  # as an operator meets it in the file
 
     def is_in(self, found: Any) -> bool:
         """Whether `found` says this, in whatever unit."""
@@ -130,10 +133,54 @@ def _scalar(text: str) -> str:
     return text if readback.yaml_text(text).value == text else f'"{text}"'
 
 
-def shown_options(composition: Composition) -> set[str]:
-    """The options that the README explains: all that any kind of service can have."""
-    serving = _options("tensorflow", "<model_id>", batching=False)
-    return {*serving, *_GPU_OPTIONS, *proxy_comments(composition)}
+def shown(listing: str, composition: Composition) -> dict[str, Any]:
+    """What a listing of the README shows of a service, with its options in green switched on.
+
+    A model's service is shown as that of the model <model_id>, here `sample`; see `SAMPLE_IMAGE`.
+    """
+    if listing == "proxy":
+        service = proxy_service("", composition, RenderDefaults())
+        *command, flag, path = service["command"]
+        name_format = ["--inference-engine-service-name-format", "<inference_svc_name_format>"]
+        service["command"] = [*command, *name_format, flag, path, "--target-bundle", composition.bundle.target]
+        return {"model_proxy": {key: service[key] for key in ("volumes", "command")}}
+    service = model_service(_sample(is_gpu=listing == "gpu"), composition, RenderDefaults(), None)
+    volumes, command, keys = _SHOWN[listing]
+    service["volumes"] += volumes
+    service["command"] += command
+    if listing == "gpu":
+        service["deploy"]["resources"]["reservations"]["devices"] = [{"capabilities": ["gpu"], "count": 1}]
+    return {"ssamples": {key: service[key] for key in keys}}
+
+
+SAMPLE_IMAGE: Final = "registry.example.com/serving:1"
+_KEYS: Final = ("depends_on", "image", "networks", "volumes", "command")
+_SHOWN: Final[dict[str, tuple[list[str], list[str], tuple[str, ...]]]] = {
+    "gpu": ([], [], ("depends_on", "image", "networks", "deploy")),
+    "batching": (
+        ["${REL_DIR}/conf/bundle/batching_sample.txt:/etc/batching.txt"],
+        ["--enable_batching", "--batching_parameters_file=/etc/batching.txt"],
+        _KEYS,
+    ),
+    "monitoring": (
+        ["./monitoring.txt:/etc/monitoring.txt"],
+        ["--monitoring_config_file=/etc/monitoring.txt"],
+        _KEYS,
+    ),
+    "parallelism": (
+        [],
+        ["--tensorflow_inter_op_parallelism=<int_val>", "--tensorflow_intra_op_parallelism=<int_val>"],
+        _KEYS,
+    ),
+    "threads": ([], ["--grpc_max_threads=<int_val>"], _KEYS),
+}
+
+
+def _sample(*, is_gpu: bool) -> Model:
+    serving = {"platform": "tensorflow", "image": SAMPLE_IMAGE} | ({"gpu": {"count": "all"}} if is_gpu else {})
+    return Model.model_validate(
+        {"id": "sample", "version": "1", "artifact": {"uri": "gs://bucket/sample"}, "serving": serving}
+    )
 
 
 def image_folders(composition: Composition, defaults: RenderDefaults) -> frozenset[str]:
