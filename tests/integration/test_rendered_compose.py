@@ -1,62 +1,133 @@
-"""The rendered project as Docker Compose itself reads it, on the oldest and the newest release that can be had.
+"""The rendered project as Docker Compose itself reads it, in every edition that a bundle promises to run on.
 
 What is expected is built here from the composition, without templates and without the renderer.
 """
 
+import hashlib
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
 from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from renderers.model import Composition, Gpu, Model
-from tests.builders import GOLDEN_DEFAULTS, golden_composition, make_composition, make_model
+from renderers.model import Composition, Gpu, Model, RenderDefaults
+from renderers.platforms import PLATFORMS
+from tests.builders import GOLDEN_DEFAULTS, composition_document, golden_composition, make_composition, make_model
+from tests.builders import model_document as plain_document
 from tests.deployed import DeployedBundle
+from tests.services.availability import available
 from tests.services.compose import Compose, ConfigRefused
+from tests.services.compose import compose as compose_edition
+
+REGISTRY = "registry.example.com"
+
+# Each is a valid id, and a word, number or date to YAML, or a word of nginx's map.
+AWKWARD_IDS = (
+    *("a", "7", "a" * 61, "9" * 61, "00000000-0000-0000-0000-000000000000", "a-b_c", "a--b", "c__d"),
+    *("on", "off", "y", "n", "yes", "no", "true", "false", "null", "nan", "inf"),
+    *("0x1f", "0o17", "0b1", "1e3", "1_000", "007", "2026-01-01", "0", "00"),
+    *("default", "include", "hostnames", "volatile", "map", "s", "ss", "rel_dir", "model_download", "nginx"),
+)
+AWKWARD_BUNDLES = ("on", "null", "007", "1e3", "0x1f", "2026-01-01", "default", "host", "none", "a", "a" * 57, "a-b_c")
+
+
+def of_models(*documents: dict[str, Any], **bundle: str) -> Composition:
+    return Composition.model_validate(composition_document(1, **bundle) | {"models": list(documents)})
+
+
+def mixed(models: int) -> Composition:
+    """As many models: every platform, with and without GPUs, on both clouds."""
+    documents = []
+    for index in range(models):
+        name = list(PLATFORMS)[index % len(PLATFORMS)]
+        serving: dict[str, Any] = {}
+        if not PLATFORMS[name].no_gpu:
+            serving |= [{}, {"gpu": {"count": "all"}}, {"gpu": {"count": 3}}, {"gpu": {"device_ids": ["0", "7"]}}][
+                index // 2 % 4
+            ]
+        if not PLATFORMS[name].no_batching and index % 3 == 0:
+            serving |= {"batching": {"parameters": {"max_batch_size": index + 1}}}
+        if index % 5 == 0:
+            serving |= {"resources": {"limits": {"cpus": "1.5", "memory": "3g"}, "reservations": {"memory": 1000}}}
+        uri = f"{['s3', 'gs'][index % 2]}://example-bucket/{index}"
+        documents.append(plain_document(f"m{index}", platform=name, serving=serving, artifact={"uri": uri}))
+    return of_models(*documents)
+
 
 COMPOSITIONS = {
     "golden": golden_composition(),
-    **{f"{models} models": make_composition(models) for models in (1, 5, 40, 200)},
+    **{f"{models} models": make_composition(models) for models in (1, 2, 50)},
+    "every platform": mixed(60),
+    "no gpu": of_models(*(plain_document(f"{name}-cpu", platform=name) for name in PLATFORMS)),
+    "only gpu": of_models(
+        *(
+            plain_document(f"{name}-{count}", platform=name, serving={"gpu": {"count": count}})
+            for name, platform in PLATFORMS.items()
+            if not platform.no_gpu
+            for count in ("all", 1)
+        )
+    ),
+    "awkward ids": of_models(
+        *(plain_document(each, platform=list(PLATFORMS)[i % len(PLATFORMS)]) for i, each in enumerate(AWKWARD_IDS))
+    ),
+    **{f"bundle {name}": of_models(plain_document("on"), bundle=name, target=name) for name in AWKWARD_BUNDLES},
 }
-
-
-@pytest.fixture(params=COMPOSITIONS.values(), ids=COMPOSITIONS.keys())
-def composition(request: pytest.FixtureRequest) -> Composition:
-    return request.param
+OWN_DEFAULTS = RenderDefaults.model_validate(
+    {
+        "download_image": "rclone/rclone:1",
+        "router_image": f"{REGISTRY}/nginx:1",
+        "registries": {"docker.io": "mirror.example.com:5000/hub", REGISTRY: "localhost:5000"},
+        "restart": "no",
+        "resources": {"limits": {"cpus": 4, "memory": "1.5g"}, "reservations": {"cpus": "0.125"}},
+        "labels": {"team": "on", "cost": "${HOME:-x} $$ {{x}} # 'y' \"z\"", "null": "1e3", "empty": ""},
+    }
+)
 
 
 # What the composition says, as `docker-compose config` should show it
 
 
 def expected_command(model: Model) -> list[str]:
-    if model.serving.platform == "triton":
-        return [
-            "tritonserver",
-            "--model-repository=/models",
-            "--model-control-mode=explicit",
-            f"--load-model={model.id}",
-        ]
-    batching = ["--enable_batching", "--batching_parameters_file=/etc/batching.txt"] if has_batching(model) else []
-    return ["--enable_model_warmup", f"--model_name={model.id}", f"--model_base_path=/models/{model.id}", *batching]
+    match model.serving.platform:
+        case "tensorflow":
+            batching = ["--enable_batching", "--batching_parameters_file=/etc/batching.txt"]
+            return [
+                *("--enable_model_warmup", f"--model_name={model.id}", f"--model_base_path=/models/{model.id}"),
+                *(batching if has_batching(model) else []),
+            ]
+        case "triton":
+            return [
+                *("tritonserver", "--model-repository=/models", "--model-control-mode=explicit"),
+                f"--load-model={model.id}",
+            ]
+        case other:
+            pytest.fail(f"platform {other} is new: say in {Path(__file__).name} which command its service has")
 
 
 def has_batching(model: Model) -> bool:
     return model.serving.batching is not None and model.serving.batching.enabled
 
 
-def expected_mounts(model: Model, bundle: DeployedBundle) -> dict[str, str]:
-    mounts = {f"/models/{model.id}": f"{bundle.folder}/base/model-serving/model-download/models/{model.id}"}
+def expected_mounts(model: Model, bundle: DeployedBundle) -> dict[str, tuple[str, bool]]:
+    """By target, the source and whether it is read only."""
+    models = bundle.folder / "base/model-serving/model-download/models"
+    mounts = {f"/models/{model.id}": (f"{models}/{model.id}", True)}
     if has_batching(model):
-        mounts["/etc/batching.txt"] = f"{bundle.folder}/base/bundle/batching_{model.id}.txt"
+        mounts["/etc/batching.txt"] = (f"{bundle.folder}/base/bundle/batching_{model.id}.txt", False)
     return mounts
 
 
-def expected_resources(model: Model) -> dict[str, dict[str, object]]:
+def expected_resources(model: Model, defaults: RenderDefaults) -> dict[str, dict[str, object]]:
     """Decimal CPUs and bytes; a zero is no limit, and not shown."""
     both = {}
     for kind in ("limits", "reservations"):
-        amounts = getattr(model.serving.resources, kind)
-        both[kind] = {"cpus": Decimal(amounts.cpus or 0), "memory": amounts.memory or 0}
+        own, default = getattr(model.serving.resources, kind), getattr(defaults.resources, kind)
+        cpus = default.cpus if own.cpus is None else own.cpus
+        memory = default.memory if own.memory is None else own.memory
+        both[kind] = {"cpus": Decimal(cpus or 0), "memory": memory or 0}
     return both
 
 
@@ -76,11 +147,28 @@ def expected_devices(gpu: Gpu | None) -> list[dict[str, object]]:
             return []
 
 
+def expected_image(image: str, defaults: RenderDefaults) -> str:
+    """From the mirror that the defaults name, if they do."""
+    host, _, rest = image.partition("/")
+    if not rest or not ("." in host or ":" in host or host == "localhost"):
+        host, rest = "docker.io", image if rest else f"library/{image}"
+    return f"{defaults.registries[host]}/{rest}" if host in defaults.registries else image
+
+
+def expected_labels(model: Model, defaults: RenderDefaults) -> dict[str, str]:
+    """Without the digest of a batching file, which is its text's."""
+    serves = [model.version, model.artifact.uri, model.artifact.digest, model.serving_version]
+    text = json.dumps(serves, separators=(",", ":"), ensure_ascii=False)
+    return {**defaults.labels, "bundle.model-version": hashlib.sha256(text.encode()).hexdigest()[:16]}
+
+
 # What `docker-compose config` shows, in the same words
 
 
-def shown_mounts(service: dict[str, Any]) -> dict[str, str]:
-    return {volume["target"]: volume["source"] for volume in service.get("volumes", [])}
+def shown_mounts(service: dict[str, Any]) -> dict[str, tuple[str, bool]]:
+    return {
+        volume["target"]: (volume["source"], volume.get("read_only", False)) for volume in service.get("volumes", [])
+    }
 
 
 def shown_resources(service: dict[str, Any]) -> dict[str, dict[str, object]]:
@@ -98,39 +186,115 @@ def shown_devices(service: dict[str, Any]) -> list[dict[str, object]]:
     ]
 
 
-def test_compose_sees_what_the_composition_says(compose: Compose, composition: Composition, tmp_path: Path) -> None:
-    bundle = DeployedBundle.install(composition, tmp_path)
+def shown_labels(service: dict[str, Any]) -> dict[str, str]:
+    """`config` doubles each `$` of what it shows, so that its output can be read again."""
+    return {key: value.replace("$$", "$") for key, value in service["labels"].items()}
 
-    services = compose.config(bundle.directory)["services"]
 
-    router = f"{composition.bundle.name}-nginx"
+def check_model(
+    service: dict[str, Any], model: Model, network: str, bundle: DeployedBundle, defaults: RenderDefaults
+) -> None:
+    assert service["image"] == expected_image(model.serving.image, defaults)
+    assert service["command"] == expected_command(model)
+    assert shown_mounts(service) == expected_mounts(model, bundle)
+    assert shown_resources(service) == expected_resources(model, defaults)
+    assert shown_devices(service) == expected_devices(model.serving.gpu)
+    assert (service.get("runtime") == "nvidia") == sees_all_gpus(model)
+    assert service["restart"] == defaults.restart
+    labels = shown_labels(service)
+    assert (labels.pop("bundle.batching", None) is not None) == has_batching(model)
+    assert labels == expected_labels(model, defaults)
+    assert set(service["networks"]) == {network}
+    assert service["depends_on"]["model_download"]["condition"] == "service_completed_successfully"
+    assert service["healthcheck"]["start_period"] == "2m0s"
+    assert not {"ports", "environment", "privileged", "devices", "network_mode"} & service.keys()
+
+
+def check_project(
+    project: dict[str, Any],
+    composition: Composition,
+    bundle: DeployedBundle,
+    defaults: RenderDefaults = GOLDEN_DEFAULTS,
+) -> None:
+    services, network, router = project["services"], composition.bundle.name, f"{composition.bundle.name}-nginx"
     of_models = {f"s{model.id}s": model for model in composition.models}
     assert set(services) == {"model_download", "model_proxy", router} | set(of_models)
     for name, model in of_models.items():
+        check_model(services[name], model, network, bundle, defaults)
+    images = {
+        "model_download": defaults.download_image,
+        router: defaults.router_image,
+        "model_proxy": composition.proxy.image,
+    }
+    for name, image in images.items():
         service = services[name]
-        assert service["image"] == model.serving.image, name
-        assert service["command"] == expected_command(model), name
-        assert shown_mounts(service) == expected_mounts(model, bundle), name
-        assert shown_resources(service) == expected_resources(model), name
-        assert shown_devices(service) == expected_devices(model.serving.gpu), name
-        assert (service.get("runtime") == "nvidia") == sees_all_gpus(model), name
-        assert service["depends_on"]["model_download"]["condition"] == "service_completed_successfully", name
-        assert "ports" not in service, name
-        assert set(service["networks"]) == {composition.bundle.name}, name
-    assert services["model_download"]["image"] == GOLDEN_DEFAULTS.download_image
-    assert services[router]["image"] == GOLDEN_DEFAULTS.router_image
-    assert services["model_proxy"]["image"] == composition.proxy.image
+        assert service["image"] == expected_image(image, defaults), name
+        assert service["restart"] == ("no" if name == "model_download" else defaults.restart), name
+        assert set(service["networks"]) == {network}, name
+        labels = shown_labels(service)
+        assert {key: labels[key] for key in labels if not key.startswith("bundle.")} == defaults.labels, name
+        # Docker makes a folder of what is missing.
+        assert {source for source, _ in shown_mounts(service).values() if not Path(source).exists()} == set(), name
+    assert set(project["networks"]) == {network}
+    assert services["model_proxy"]["command"] == [
+        *("mproxy", "server", "--tf-serving-connection-string", f"{router}:8500", "-c", "/etc/bundle-signature.yaml")
+    ]
+    assert services["model_proxy"]["depends_on"] == {router: {"condition": "service_started", "required": True}}
 
 
-def test_every_file_that_is_mounted_exists(compose: Compose, composition: Composition, tmp_path: Path) -> None:
+@pytest.mark.parametrize("composition", COMPOSITIONS.values(), ids=COMPOSITIONS)
+def test_compose_sees_what_the_composition_says(compose: Compose, composition: Composition, tmp_path: Path) -> None:
     bundle = DeployedBundle.install(composition, tmp_path)
+
+    check_project(compose.config(bundle.directory), composition, bundle)
+
+
+def test_compose_sees_what_the_defaults_of_a_scope_say(compose: Compose, tmp_path: Path) -> None:
+    composition = mixed(20)
+    bundle = DeployedBundle.install(composition, tmp_path, OWN_DEFAULTS)
+
+    check_project(compose.config(bundle.directory), composition, bundle, OWN_DEFAULTS)
+
+
+@pytest.mark.slow
+def test_compose_sees_each_of_500_models(compose: Compose, tmp_path: Path) -> None:
+    composition = mixed(500)
+    bundle = DeployedBundle.install(composition, tmp_path)
+
+    check_project(compose.config(bundle.directory), composition, bundle)
+
+
+@pytest.mark.slow
+def test_compose_sees_each_of_2000_models(tmp_path: Path) -> None:
+    newest, composition = available(lambda: compose_edition("newest")), mixed(2000)
+    bundle = DeployedBundle.install(composition, tmp_path)
+
+    check_project(newest.config(bundle.directory), composition, bundle)
+
+
+def test_every_file_that_is_mounted_into_a_model_exists(compose: Compose, tmp_path: Path) -> None:
+    bundle = DeployedBundle.install(mixed(60), tmp_path)
 
     services = compose.config(bundle.directory)["services"]
 
-    mounted = {Path(source) for service in services.values() for source in shown_mounts(service).values()}
+    mounted = {Path(source) for service in services.values() for source, _ in shown_mounts(service).values()}
     # Docker makes a folder of what is missing: right for a model that is yet to be downloaded, wrong for anything else.
     models = bundle.folder / "base/model-serving/model-download/models"
     assert {path for path in mounted if not path.exists() and path.parent != models} == set()
+
+
+def test_targets_side_by_side_see_only_their_own_files(compose: Compose, tmp_path: Path) -> None:
+    targets = ("core-versions", "edge", "null")
+    bundles = {
+        target: DeployedBundle.install(make_composition(4, target=target), tmp_path / target) for target in targets
+    }
+
+    projects = {target: compose.config(bundle.directory) for target, bundle in bundles.items()}
+
+    for target, project in projects.items():
+        check_project(project, make_composition(4, target=target), bundles[target])
+        sources = {source for service in project["services"].values() for source, _ in shown_mounts(service).values()}
+        assert all(source.startswith(f"{tmp_path / target}/") for source in sources)
 
 
 def test_only_the_proxy_has_ports_on_the_host_and_the_deployment_directory_moves_them(
@@ -168,7 +332,7 @@ def test_a_model_that_joins_is_limited_though_the_deployment_directory_knows_not
     bundle.replace_base(before.with_model(joining))
 
     services = compose.config(bundle.directory)["services"]
-    assert shown_resources(services["snew-ones"]) == expected_resources(joining)
+    assert shown_resources(services["snew-ones"]) == expected_resources(joining, GOLDEN_DEFAULTS)
 
 
 @pytest.mark.parametrize(("written", "effective"), [("", "2"), ("0.25", "0.25"), ("0", "0")])
@@ -187,72 +351,134 @@ def test_a_limit_is_the_bundles_own_until_the_operator_writes_one(
 
 # Which containers an update recreates
 
-
-def changed_services(compose: Compose, folder: Path, before: Composition, after: Composition) -> set[str]:
-    bundle = DeployedBundle.install(before, folder)
-    old = compose.hashes(bundle.directory)
-    bundle.replace_base(after)
-    new = compose.hashes(bundle.directory)
-    return {name for name in old.keys() | new.keys() if old.get(name) != new.get(name)}
-
-
-def without_model(composition: Composition, model_id: str) -> Composition:
-    models = tuple(model for model in composition.models if model.id != model_id)
-    return Composition(bundle=composition.bundle, models=models, proxy=composition.proxy)
-
-
 BASIS = make_composition(9)
-FIRST = BASIS.models[0]
 ROUTER = f"{BASIS.bundle.name}-nginx"
+DOWNLOAD, PROXY = "model_download", "model_proxy"
+MODELS = {f"s{model.id}s" for model in BASIS.models}
+ARTIFACT = BASIS.models[0].artifact.model_dump(exclude_none=True)
+SIGNATURE = BASIS.proxy.signature.document
 
 
-@pytest.mark.parametrize(
-    ("after", "recreated"),
-    [
-        pytest.param(BASIS, set(), id="the same composition"),
-        pytest.param(
-            BASIS.with_model(make_model("101", version="77")), {"model_download", "s101s"}, id="another version"
+@dataclass(frozen=True, slots=True)
+class Change:
+    """What is rendered next, and whose containers must be made anew for it: nobody else's may be."""
+
+    recreated: set[str]
+    composition: Composition = BASIS
+    defaults: RenderDefaults = GOLDEN_DEFAULTS
+
+
+def with_fields(model_id: str, **fields: Any) -> Composition:
+    """The basis, a model in it with other fields."""
+    model = BASIS.model(model_id)
+    assert model is not None
+    return BASIS.with_model(
+        Model.model_validate(model.model_dump(mode="json", exclude_none=True, exclude={"serving_version"}) | fields)
+    )
+
+
+def with_serving(model_id: str, **fields: Any) -> Composition:
+    model = BASIS.model(model_id)
+    assert model is not None
+    return with_fields(model_id, serving=model.serving.model_dump(mode="json", exclude_none=True) | fields)
+
+
+def without(*ids: str) -> Composition:
+    models = tuple(model for model in BASIS.models if model.id not in ids)
+    return Composition(bundle=BASIS.bundle, models=models, proxy=BASIS.proxy)
+
+
+def with_proxy(**fields: Any) -> Composition:
+    proxy = BASIS.proxy.model_dump(mode="json") | fields
+    return Composition.model_validate(BASIS.model_dump(mode="json", exclude_none=True) | {"proxy": proxy})
+
+
+def with_defaults(**fields: Any) -> RenderDefaults:
+    return RenderDefaults.model_validate(GOLDEN_DEFAULTS.model_dump(mode="json", exclude_none=True) | fields)
+
+
+# In the basis 101 is a plain model of TensorFlow, 104 has resources, 105 batching, 102 all GPUs, 106 some, 107 two.
+CHANGES: Mapping[str, Change] = {
+    "the same composition": Change(set()),
+    "its models in another order": Change(
+        set(), Composition(bundle=BASIS.bundle, models=tuple(reversed(BASIS.models)), proxy=BASIS.proxy)
+    ),
+    "another version": Change({DOWNLOAD, "s101s"}, with_fields("101", version="77")),
+    "other files of the same version": Change(
+        {DOWNLOAD, "s101s"}, with_fields("101", artifact={"uri": "s3://example-bucket/moved"})
+    ),
+    "another digest of the files": Change(
+        {"s101s"}, with_fields("101", artifact=ARTIFACT | {"digest": f"sha256:{'a' * 64}"})
+    ),
+    "another serving version": Change({DOWNLOAD, "s101s"}, with_fields("101", serving_version=12)),
+    "another image of a model": Change({"s101s"}, with_serving("101", image=f"{REGISTRY}/other/engine:3")),
+    "another display name": Change(set(), with_fields("101", name="another name")),
+    "other limits": Change({"s104s"}, with_serving("104", resources={"limits": {"cpus": 3}})),
+    "limits in another unit": Change(
+        set(),
+        with_serving(
+            "104",
+            resources={
+                "limits": {"cpus": "2.0", "memory": "4096m"},
+                "reservations": {"cpus": "0.50", "memory": 1 << 30},
+            },
         ),
-        pytest.param(
-            BASIS.with_model(make_model("101", serving={"resources": {"limits": {"cpus": 3}}})),
-            {"s101s"},
-            id="other limits",
-        ),
-        pytest.param(
-            BASIS.with_model(make_model("101", serving={"batching": {"parameters": {"max_batch_size": 8}}})),
-            {"s101s"},
-            id="batching comes on",
-        ),
-        pytest.param(
-            BASIS.with_model(
-                make_model("105", version="5", serving={"batching": {"parameters": {"max_batch_size": 8}}})
-            ),
-            {"s105s"},
-            id="other batching parameters, in a file of the same name",
-        ),
-        pytest.param(
-            BASIS.with_model(FIRST.model_copy(update={"name": "another name"})), set(), id="only another display name"
-        ),
-        pytest.param(BASIS.with_model(make_model("500")), {"model_download", ROUTER, "s500s"}, id="a model joins"),
-        pytest.param(without_model(BASIS, "101"), {"model_download", ROUTER, "s101s"}, id="a model leaves"),
-    ],
-)
-def test_an_update_recreates_exactly_the_services_it_affects(
-    compose: Compose, tmp_path: Path, after: Composition, recreated: set[str]
-) -> None:
-    assert changed_services(compose, tmp_path, BASIS, after) == recreated
+    ),
+    "batching comes on": Change({"s101s"}, with_serving("101", batching={"parameters": {"max_batch_size": 8}})),
+    "batching goes off": Change({"s105s"}, with_serving("105", batching={"enabled": False})),
+    "other batching parameters, in a file of the same name": Change(
+        {"s105s"}, with_serving("105", batching={"parameters": {"max_batch_size": 8}})
+    ),
+    "all GPUs": Change({"s101s"}, with_serving("101", gpu={"count": "all"})),
+    "another number of GPUs": Change({"s107s"}, with_serving("107", gpu={"count": 1})),
+    "other GPUs": Change({"s106s"}, with_serving("106", gpu={"device_ids": ["0", "2"]})),
+    "another platform": Change({DOWNLOAD, ROUTER, "s101s"}, BASIS.with_model(make_model("101", platform="triton"))),
+    "a model joins": Change({DOWNLOAD, ROUTER, "s500s"}, BASIS.with_model(make_model("500"))),
+    "a model leaves": Change({DOWNLOAD, ROUTER, "s101s"}, without("101")),
+    "a model is replaced by another": Change(
+        {DOWNLOAD, ROUTER, "s101s", "s500s"}, without("101").with_model(make_model("500"))
+    ),
+    "another image of the proxy": Change({PROXY}, with_proxy(image=f"{REGISTRY}/model-proxy:2")),
+    "another signature": Change({PROXY}, with_proxy(signature={"document": {"other": True}})),
+    "a signature in another order": Change(
+        set(), with_proxy(signature={"document": {"models": dict(reversed(SIGNATURE["models"].items()))}})
+    ),
+    "another image of the router": Change({ROUTER}, defaults=with_defaults(router_image=f"{REGISTRY}/nginx:9")),
+    "another image of the download": Change({DOWNLOAD}, defaults=with_defaults(download_image=f"{REGISTRY}/rclone:9")),
+    "default limits": Change(
+        MODELS - {"s104s"}, defaults=with_defaults(resources={"limits": {"cpus": 8, "memory": "8g"}})
+    ),
+    "a label": Change(MODELS | {DOWNLOAD, ROUTER, PROXY}, defaults=with_defaults(labels={"team": "vision"})),
+    "another restart policy": Change(MODELS | {ROUTER, PROXY}, defaults=with_defaults(restart="always")),
+    "a mirror": Change(
+        MODELS | {DOWNLOAD, ROUTER, PROXY}, defaults=with_defaults(registries={REGISTRY: "mirror.example.com"})
+    ),
+    "a mirror of a registry that nobody uses": Change(
+        set(), defaults=with_defaults(registries={"docker.io": "mirror.example.com"})
+    ),
+}
 
 
-def test_another_signature_recreates_only_the_proxy(compose: Compose, tmp_path: Path) -> None:
-    signature = BASIS.proxy.signature.model_copy(update={"document": {"other": True}})
-    proxy = BASIS.proxy.model_copy(update={"signature": signature})
-    after = Composition(bundle=BASIS.bundle, models=BASIS.models, proxy=proxy)
+@dataclass(frozen=True, slots=True)
+class Deployment:
+    """The basis as it runs, and the hashes of its containers."""
 
-    assert changed_services(compose, tmp_path, BASIS, after) == {"model_proxy"}
+    compose: Compose
+    bundle: DeployedBundle
+    hashes: dict[str, str]
 
 
-def test_an_image_of_a_model_recreates_only_that_model(compose: Compose, tmp_path: Path) -> None:
-    serving = FIRST.serving.model_copy(update={"image": "registry.example.com/other/tensorflow-serving:3"})
-    after = BASIS.with_model(make_model("101", version=FIRST.version, serving=serving.model_dump(exclude_none=True)))
+@pytest.fixture(scope="module")
+def deployment(compose: Compose, tmp_path_factory: pytest.TempPathFactory) -> Deployment:
+    bundle = DeployedBundle.install(BASIS, tmp_path_factory.mktemp("deployment"))
+    return Deployment(compose, bundle, compose.hashes(bundle.directory))
 
-    assert changed_services(compose, tmp_path, BASIS, after) == {"s101s"}
+
+@pytest.mark.parametrize("change", CHANGES.values(), ids=CHANGES)
+def test_an_update_recreates_exactly_the_services_it_affects(deployment: Deployment, change: Change) -> None:
+    before = deployment.hashes
+
+    deployment.bundle.replace_base(change.composition, change.defaults)
+
+    after = deployment.compose.hashes(deployment.bundle.directory)
+    assert {name for name in before | after if before.get(name) != after.get(name)} == change.recreated

@@ -67,7 +67,12 @@ func load(also ...cli.ProjectOptionsFn) (*types.Project, error) {
 	if err != nil {
 		return nil, err
 	}
-	return cli.ProjectFromOptions(options)
+	project, err := cli.ProjectFromOptions(options)
+	if err != nil {
+		return nil, err
+	}
+	project.WithoutUnnecessaryResources() // such as the default network where no service is in it
+	return project, nil
 }
 
 // The digest of all that makes a container what it is: the release leaves out how its image is built and pulled, and
