@@ -7,12 +7,10 @@ quoting and layout are always its choice, at the price of a string. Where layout
 of a comment on the same line, that copy is taken too. A `YAML()` is made for every call: one that threads share breaks.
 
 A plain scalar that some YAML reader could take for a number, a date or a word is double-quoted, because Compose, the
-gate and an operator's tools do not all read the same version of YAML. JSON documents have neither comments nor a
-template: they are written here, as ruamel.yaml would.
+gate and an operator's tools do not all read the same version of YAML. Documents without a template: see `documents`.
 """
 
 import hashlib
-import json
 import pickle
 import re
 from collections.abc import Callable, Mapping
@@ -44,7 +42,7 @@ _LONGEST_KEY: Final = 122
 _LINE_BREAK: Final = re.compile(r"[\n\x85\u2028\u2029]")
 # ruamel.yaml puts a comment back to its column, so the spaces before it depend on what is filled in.
 _COMMENT_BEHIND: Final = re.compile(r"[^\n]*#")
-_PLAIN: Final = re.compile(r"[A-Za-z_][A-Za-z0-9_./ -]*[A-Za-z0-9_./-]|[A-Za-z_]")
+_WORDS: Final = re.compile(r"[A-Za-z_][A-Za-z0-9_./ -]*[A-Za-z0-9_./-]|[A-Za-z_]")
 
 
 _InScalar = Callable[[str, tuple[str, ...]], str]
@@ -103,7 +101,7 @@ class _Hole:
     def _is_simple_key(self, values: Mapping[str, str]) -> bool:
         key = _replaced(self.around, values)
         others = [other for other in self.keys if other != self.around]
-        return len(key) <= _LONGEST_KEY and all(key not in {other, _replaced(other, values)} for other in others)
+        return is_simple_key(key) and all(key not in {other, _replaced(other, values)} for other in others)
 
 
 @dataclass(frozen=True, slots=True)
@@ -212,12 +210,16 @@ def fill(node: Any, values: Mapping[str, str]) -> None:
     _visit(node, lambda scalar, _: _filled(scalar, values), lambda comment: _commented(comment, values))
 
 
-def document(value: Any, heading: str) -> str:
-    """A JSON object as YAML under a comment; lists of scalars stand on one line, keys keep their order.
+def plain_or_quoted(text: str) -> str:
+    """`text` as a scalar of a document that has no template: plain where no reader can take it for anything else."""
+    if _WORDS.fullmatch(text) and not _AMBIGUOUS.fullmatch(text):
+        return text
+    return f'"{text}"' if _NEVER_ESCAPED.fullmatch(text) else dump(DoubleQuotedScalarString(text)).rstrip("\n")
 
-    Byte for byte what ruamel.yaml writes, at a hundredth of its price: a signature grows with the models.
-    """
-    return heading + "".join(f"{line}\n" for line in _lines(value))
+
+def is_simple_key(key: str) -> bool:
+    """Whether ruamel.yaml writes it with a colon behind it, and not with a question mark before it."""
+    return len(key) <= _LONGEST_KEY and not _LINE_BREAK.search(key)
 
 
 def written(text: str) -> str:
@@ -298,53 +300,3 @@ def _comments(part: Any) -> list[CommentToken]:
             return []
         case _:
             return _comments([part.comment, part.items, part.end])
-
-
-def _lines(value: Any) -> list[str]:
-    """A JSON value, indented from its own first column."""
-    match value:
-        case dict() if value:
-            return [line for key, child in value.items() for line in _entry(key, child)]
-        case list() if any(isinstance(child, dict | list) for child in value):
-            return [line for child in value for line in _hung("  - ", _lines(child))]
-        case _:
-            return [_inline(value)]
-
-
-def _entry(key: str, child: Any) -> list[str]:
-    name, lines = _scalar(key), _lines(child)
-    if len(key) > _LONGEST_KEY or _LINE_BREAK.search(key):
-        return [f"? {name}", *_hung(": ", lines)]
-    if isinstance(child, dict) and child:
-        return [f"{name}:", *(f"  {line}" for line in lines)]
-    if lines[0].startswith("  - "):
-        return [f"{name}:", *lines]
-    return [f"{name}: {lines[0]}"]
-
-
-def _hung(mark: str, lines: list[str]) -> list[str]:
-    """Lines behind a mark that stands once, the rest below the first."""
-    indent = " " * len(mark)
-    return [mark + lines[0], *(indent + line for line in lines[1:])]
-
-
-def _inline(value: Any) -> str:
-    match value:
-        case dict():
-            return "{}"
-        case list():
-            return f"[{', '.join(map(_inline, value))}]"
-        case str():
-            return _scalar(value)
-        case float():
-            mantissa, e, exponent = repr(value).partition("e")
-            # YAML 1.1 sees no number in 5e-3.
-            return (mantissa if "." in mantissa else f"{mantissa}.0") + e + exponent
-        case _:
-            return json.dumps(value)
-
-
-def _scalar(text: str) -> str:
-    if _PLAIN.fullmatch(text) and not _AMBIGUOUS.fullmatch(text):
-        return text
-    return f'"{text}"' if _NEVER_ESCAPED.fullmatch(text) else dump(DoubleQuotedScalarString(text)).rstrip("\n")
