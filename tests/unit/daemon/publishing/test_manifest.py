@@ -104,13 +104,29 @@ def test_a_composition_that_is_not_the_one_of_its_digest_is_refused() -> None:
         manifest.decode(changed(composition=other)).composition_value()
 
 
+def test_a_composition_of_a_newer_release_is_refused_as_such() -> None:
+    recorded = json.loads(golden_composition().canonical)
+    recorded["models"][0]["weather"] = "fine"
+    read = manifest.decode(changed(composition=recorded, composition_digest=canonical_digest(recorded)))
+    with pytest.raises(VerificationFailed, match=r"composition of derived-42.* a newer one wrote it"):
+        read.composition_value()
+
+
 def test_an_invalid_composition_is_refused() -> None:
     with pytest.raises(VerificationFailed, match="has an invalid composition"):
         manifest.decode(changed(composition={"models": []})).composition_value()
 
 
-@pytest.mark.parametrize("defaults", [{"router_image": "$(id)"}, {"router_image": "docker.io/library/nginx:1.0"}])
-def test_render_defaults_that_are_invalid_or_not_those_of_their_digest_are_refused(defaults: dict[str, str]) -> None:
+@pytest.mark.parametrize(
+    "defaults",
+    [
+        {"router_image": "$(id)"},
+        {"router_image": "docker.io/library/nginx:1.0"},
+        {"router_image": float("nan")},
+        {"router_image": "\ud800"},
+    ],
+)
+def test_render_defaults_that_are_invalid_or_not_those_of_their_digest_are_refused(defaults: dict[str, Any]) -> None:
     with pytest.raises(VerificationFailed, match="render defaults of derived-42"):
         manifest.decode(changed(render_defaults=defaults)).defaults_value()
 
