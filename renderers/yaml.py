@@ -22,6 +22,7 @@ from typing import Any, Final, assert_never, cast
 from ruamel.yaml import YAML
 from ruamel.yaml.comments import CommentedMap, CommentedSeq
 from ruamel.yaml.error import MarkedYAMLError
+from ruamel.yaml.reader import ReaderError
 from ruamel.yaml.scalarstring import DoubleQuotedScalarString, ScalarString
 from ruamel.yaml.tokens import CommentToken
 
@@ -125,6 +126,8 @@ class Template:
         except MarkedYAMLError as error:
             mark = error.problem_mark or error.context_mark
             raise NotYaml(mark.line + 1 if mark else 1, str(error.problem or error.context)) from error
+        except ReaderError as error:
+            raise NotYaml(text.count("\n", 0, error.position) + 1, error.reason) from error
         if not isinstance(tree, CommentedMap):
             raise NotYaml(1, "it must be a mapping")
         pickled = pickle.dumps(tree)

@@ -5,7 +5,9 @@ import re
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
+import yaml as pyyaml
 from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from renderers import bundle, compose, gate, readback, yaml
 from renderers.bundle import RenderedBundle, Renderer
@@ -19,7 +21,8 @@ from tests.builders import (
     make_composition,
     make_model,
 )
-from tests.strategies import compositions, render_defaults
+from tests.reference import whole_compose_file
+from tests.strategies import compositions, models, render_defaults
 
 
 def files_of(composition: Composition, renderer: Renderer | None = None) -> dict[str, RenderedFile]:
@@ -129,6 +132,31 @@ def test_what_was_rendered_before_changes_no_byte(before, composition, defaults)
 
     assert used.render(composition, defaults, STAMP) == Renderer().render(composition, defaults, STAMP)
     assert tiny.render(composition, defaults, STAMP) == Renderer().render(composition, defaults, STAMP)
+
+
+@given(st.data())
+@settings(max_examples=15, deadline=None)
+def test_any_changes_in_any_order_end_in_what_ruamel_writes_for_the_whole_document(data):
+    renderer, composition = Renderer(cache_bytes=data.draw(st.sampled_from([0, 10_000, 1 << 20]))), make_composition(5)
+    for _ in range(data.draw(st.integers(1, 5))):
+        model_id = data.draw(st.sampled_from(["101", "103", "105", "0", "a-b", "zz"]))
+        if data.draw(st.booleans()) or composition.model(model_id) is None or len(composition.models) == 1:
+            composition = composition.with_model(data.draw(models(model_id)))
+        else:
+            left = tuple(model for model in composition.models if model.id != model_id)
+            composition = composition.model_copy(update={"models": left})
+        defaults = data.draw(st.sampled_from([GOLDEN_DEFAULTS, RenderDefaults(labels={"team": "ä b"}, restart="no")]))
+        rendered = renderer.render(composition, defaults, STAMP)
+
+    document = body(rendered, compose.PATH)
+    services = pyyaml.safe_load(document)["services"]
+    digests = {
+        "model_download": services["model_download"]["labels"]["bundle.models"],
+        "router": services["visual-anomaly-nginx"]["labels"]["bundle.models"],
+        "proxy": services["model_proxy"]["labels"]["bundle.signature"],
+    }
+    assert rendered == Renderer().render(composition, defaults, STAMP)
+    assert document == whole_compose_file(composition, defaults, digests)
 
 
 def test_threads_that_share_a_renderer_get_what_one_alone_gets():

@@ -60,7 +60,8 @@ def test_a_placeholder_without_a_value_stays():
 
 
 @pytest.mark.parametrize(
-    ("text", "line"), [("a: 1\nb: [\n", 3), ("a: 1\na: 2\n", 2), ("a: 1\n\tb: 2\n", 2), ("- a\n", 1), ("", 1)]
+    ("text", "line"),
+    [("a: 1\nb: [\n", 3), ("a: 1\na: 2\n", 2), ("a: 1\n\tb: 2\n", 2), ("a: 1\nb: \x07", 2), ("- a\n", 1), ("", 1)],
 )
 def test_a_text_that_is_no_mapping_in_yaml_is_refused_with_its_line(text, line):
     with pytest.raises(yaml.NotYaml) as refused:
