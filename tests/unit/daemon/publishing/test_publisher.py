@@ -6,7 +6,9 @@ Both flavours of versions, because the two clouds differ where it hurts.
 import asyncio
 import hashlib
 import json
+from collections.abc import Callable
 from itertools import count
+from typing import ParamSpec, TypeVar
 
 import pytest
 from hypothesis import given
@@ -34,6 +36,8 @@ from tests.support.faulty_store import Fault, FaultyStore, Gate
 
 POINTER = "pointer.json"
 
+P = ParamSpec("P")
+T = TypeVar("T")
 PROCESSES = count()
 
 
@@ -65,6 +69,19 @@ def test_a_state_is_stored_whole_before_the_pointer_names_it(memory: MemoryStore
     *uploads, last = store.writes
     assert sorted(uploads) == [("create", f"{folder}/bundle.tar.gz"), ("create", f"{folder}/manifest.json")]
     assert last == ("create", f"{SCOPE}/pointer.json")
+
+
+def test_a_state_is_packed_off_the_event_loop(memory: MemoryStore) -> None:
+    class Counting(InlineRuntime):
+        async def offload(self, work: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs) -> T:
+            offloaded.append(len(store.writes))
+            return await super().offload(work, *args, **kwargs)
+
+    store, offloaded = FaultyStore(memory), list[int]()
+    process = Bucket(store, Counting("counting"))
+    asyncio.run(process.publisher.store_state(SCOPE, make_state(1)))
+    assert offloaded == [0], "once, before anything is written"
+    assert len(store.writes) == 2
 
 
 def test_what_was_stored_reads_back_verified_by_another_process(memory: MemoryStore) -> None:
