@@ -12,12 +12,13 @@ from typing import Any, Final
 from renderers import readback
 from renderers.model import Amounts, Composition, Model, RenderDefaults, Value, canonical_digest
 
-_GRPC_PORTS: Final = {"tensorflow": 8500, "triton": 8001}
-_LOADS_NUMBERS: Final = frozenset({"tensorflow"})
+_GRPC_PORTS: Final = {"tensorflow": 8500, "triton": 8001, "openvino": 9000}
+_LOADS_NUMBERS: Final = frozenset({"tensorflow", "openvino"})
 _BATCHES: Final = frozenset({"tensorflow"})
 _TIMES: Final = {"interval": "30s", "timeout": "5s", "retries": 3}
-_TENSORFLOW_PROBE: Final = (
-    "exec 3<>/dev/tcp/127.0.0.1/8501 && printf 'GET /v1/models/{id} HTTP/1.0\\r\\n\\r\\n' >&3"
+_STATUS_PORTS: Final = {"tensorflow": 8501, "openvino": 8000}
+_STATUS_PROBE: Final = (
+    "exec 3<>/dev/tcp/127.0.0.1/{port} && printf 'GET /v1/models/{id} HTTP/1.0\\r\\n\\r\\n' >&3"
     " && grep -q '\"AVAILABLE\"' <&3"
 )
 
@@ -46,7 +47,6 @@ def model_service(
     model: Model, composition: Composition, defaults: RenderDefaults, batching_file: str | None
 ) -> dict[str, Any]:
     """The service s<id>s; `batching_file` is the text of the file that it mounts, where batching is on."""
-    is_tensorflow = model.serving.platform == "tensorflow"
     folder = f"/models/{model.id}"
     volumes = [f"../model-serving/model-download{folder}:{folder}:ro"]
     what_it_serves = [model.version, model.artifact.uri, model.artifact.digest, model.serving_version]
@@ -58,13 +58,13 @@ def model_service(
         "labels": labels | _labels(defaults),
         "networks": [composition.bundle.name],
         "volumes": volumes,
-        "command": _tensorflow_command(model) if is_tensorflow else _triton_command(model),
+        "command": _command(model),
         "healthcheck": _TIMES | {"start_period": "120s", "test": _probe(model)},
         "deploy": {"resources": _resources(model, defaults)},
     }
     if model.serving.gpu is not None and model.serving.gpu.count == "all":
         service["runtime"] = "nvidia"
-    if not is_tensorflow:
+    if model.serving.platform == "triton":
         service["shm_size"] = "1g"
     if batching_file is not None:
         service["labels"] = labels | {"bundle.batching": short_digest(batching_file)} | _labels(defaults)
@@ -97,10 +97,13 @@ def model_comments(model: Model) -> list[str]:
     )
 
 
+_OPENVINO_NUMBERS: Final = ("nireq", "grpc_workers", "rest_workers")
 _GPU_OPTIONS: Final = ["#devices:", "#- capabilities: [gpu]", "#count: 1"]
 
 
 def _options(platform: str, model_id: str, *, batching: bool) -> list[str]:
+    if platform == "openvino":
+        return ["#- --metrics_enable", *(f"#- --{name}=<int_val>" for name in _OPENVINO_NUMBERS)]
     if platform != "tensorflow":
         return []
     own_file = f"#- ${{REL_DIR}}/conf/bundle/batching_{model_id}.txt:/etc/batching.txt"
@@ -114,6 +117,13 @@ def _options(platform: str, model_id: str, *, batching: bool) -> list[str]:
         "#- --monitoring_config_file=/etc/monitoring.txt",
         "#- --grpc_max_threads=<int_val>",
     ]
+
+
+def place(option: str) -> tuple[str, int]:
+    """The key of a service that an option belongs to, and the column where uncommenting makes it an entry."""
+    if option in _GPU_OPTIONS:
+        return "deploy", 10 + 2 * _GPU_OPTIONS.index(option)
+    return "volumes" if ":/etc/" in option else "command", 6
 
 
 def proxy_comments(composition: Composition) -> list[str]:
@@ -144,13 +154,27 @@ def shown(listing: str, composition: Composition) -> dict[str, Any]:
         name_format = ["--inference-engine-service-name-format", "<inference_svc_name_format>"]
         service["command"] = [*command, *name_format, flag, path, "--target-bundle", composition.bundle.target]
         return {"model_proxy": {key: service[key] for key in ("volumes", "command")}}
-    service = model_service(_sample(is_gpu=listing == "gpu"), composition, RenderDefaults(), None)
+    sample = _sample(shown_template(listing), is_gpu=listing == "gpu")
+    service = model_service(sample, composition, RenderDefaults(), None)
     volumes, command, keys = _SHOWN[listing]
+    service["networks"] = ["<network>"]
     service["volumes"] += volumes
     service["command"] += command
     if listing == "gpu":
         service["deploy"]["resources"]["reservations"]["devices"] = [{"capabilities": ["gpu"], "count": 1}]
     return {"ssamples": {key: service[key] for key in keys}}
+
+
+def options(listing: str, composition: Composition) -> list[str]:
+    """The options of the service in a listing of the README, in green or not."""
+    if listing == "proxy":
+        return proxy_comments(composition)
+    return model_comments(_sample(shown_template(listing), is_gpu=listing == "gpu"))
+
+
+def shown_template(listing: str) -> str:
+    """The name of the template whose service a listing of the README shows, without its suffix."""
+    return listing if listing in {"proxy", "openvino"} else "tensorflow"
 
 
 SAMPLE_IMAGE: Final = "registry.example.com/serving:1"
@@ -173,11 +197,12 @@ _SHOWN: Final[dict[str, tuple[list[str], list[str], tuple[str, ...]]]] = {
         _KEYS,
     ),
     "threads": ([], ["--grpc_max_threads=<int_val>"], _KEYS),
+    "openvino": ([], ["--metrics_enable", *(f"--{name}=<int_val>" for name in _OPENVINO_NUMBERS)], _KEYS),
 }
 
 
-def _sample(*, is_gpu: bool) -> Model:
-    serving = {"platform": "tensorflow", "image": SAMPLE_IMAGE} | ({"gpu": {"count": "all"}} if is_gpu else {})
+def _sample(platform: str, *, is_gpu: bool) -> Model:
+    serving = {"platform": platform, "image": SAMPLE_IMAGE} | ({"gpu": {"count": "all"}} if is_gpu else {})
     return Model.model_validate(
         {"id": "sample", "version": "1", "artifact": {"uri": "gs://bucket/sample"}, "serving": serving}
     )
@@ -250,6 +275,16 @@ def proxy_service(digest: str, composition: Composition, defaults: RenderDefault
     }
 
 
+def _command(model: Model) -> list[str]:
+    match model.serving.platform:
+        case "tensorflow":
+            return _tensorflow_command(model)
+        case "triton":
+            return _triton_command(model)
+        case "openvino":
+            return [f"--model_name={model.id}", f"--model_path=/models/{model.id}", "--port=9000", "--rest_port=8000"]
+
+
 def _tensorflow_command(model: Model) -> list[str]:
     command = ["--enable_model_warmup", f"--model_name={model.id}", f"--model_base_path=/models/{model.id}"]
     if batching_parameters(model) is not None:
@@ -263,8 +298,9 @@ def _triton_command(model: Model) -> list[str]:
 
 
 def _probe(model: Model) -> list[str]:
-    if model.serving.platform == "tensorflow":
-        return ["CMD", "bash", "-c", _TENSORFLOW_PROBE.format(id=model.id)]
+    port = _STATUS_PORTS.get(model.serving.platform)
+    if port is not None:
+        return ["CMD", "bash", "-c", _STATUS_PROBE.format(port=port, id=model.id)]
     return ["CMD", "curl", "-fsS", "-o", "/dev/null", "http://127.0.0.1:8000/v2/health/ready"]
 
 

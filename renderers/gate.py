@@ -92,7 +92,7 @@ def check(
     _check_signature(frame, bodies[_SIGNATURE])
     _check_stamp(composition, bodies[_STAMP])
     _check_static_files(frame, bodies, judged.files[_ENV].cuts[0])
-    _check_readme(frame, bodies[_README])
+    _check_readme(frame, bodies)
     # Last, because their labels differ whenever a file above does: the fault is named where it is.
     document = _document(composition, bodies)
     _check_fixed_services(frame, document, bodies)
@@ -329,13 +329,18 @@ def _check_block(
 
 
 def _check_comments(piece: _Piece, name: str, expected: Sequence[str]) -> None:
-    """The options of a service that are switched off, in their order: what an operator may uncomment."""
-    lines = piece.text.split("\n")
-    found = [(number, line.strip()) for number, line in enumerate(lines, 1) if line.lstrip().startswith("#")]
-    for index, (number, comment) in enumerate(found):
-        if index >= len(expected) or comment not in _spellings(expected[index]):
-            wanted = f"the option {expected[index]}" if index < len(expected) else f"no other option in {name}"
-            raise GateFailure(piece.file, piece.before + number, wanted, repr(comment))
+    """The options of a service that are switched off, at their places: what an operator may uncomment."""
+    found = readback.options(piece.text)
+    for index, (number, place, comment) in enumerate(found):
+        wanted = expected[index] if index < len(expected) else ""
+        if comment not in _spellings(wanted):
+            what = f"the option {wanted}" if wanted else f"no other option in {name}"
+            raise GateFailure(piece.file, piece.before + number, what, repr(comment))
+        if place != expectation.place(wanted):
+            key, column = expectation.place(wanted)
+            raise GateFailure(
+                piece.file, piece.before + number, f"{wanted} below {key}, {column} further in", repr(place)
+            )
     if len(found) < len(expected):
         raise GateFailure(piece.file, piece.before + 1, f"the option {expected[len(found)]} in {name}", "none")
 
@@ -446,42 +451,53 @@ def _check_router(piece: _Piece) -> None:
         raise GateFailure(_NGINX, 1, "a resolver, without which no service is found", "none")
 
 
-def _check_readme(frame: _Frame, body: bytes) -> None:
-    """README.md is of this bundle, names what its images are pulled from, and shows the options that there are."""
-    bundle, folders = frame.composition.bundle, expectation.image_folders(frame.composition, frame.defaults)
-    verdict = ("readme", frame.overridden, bundle.name, bundle.target, folders, hashlib.sha256(body).digest())
+def _check_readme(frame: _Frame, bodies: Mapping[str, bytes]) -> None:
+    """README.md is the package's own text about this bundle, and shows options as its services have them."""
+    composition, body = frame.composition, bodies[_README]
+    bundle, folders = composition.bundle, expectation.image_folders(composition, frame.defaults)
+    verdict = ("readme", frame.key, folders, hashlib.sha256(body).digest())
     if _passed.get(verdict):
         return
     piece = _Piece(_README, body)
     _check_plain(piece)
     if "README.md" not in frame.overridden:
-        lines = piece.text.split("\n")
-        title = f"# {_prose(bundle.name)} bundle {_prose(bundle.target)} target deployment docker compose directory"
-        _compare(piece, title, lines[0])
-        for folder in folders:
-            if not any(_prose(folder) in line for line in lines if line.startswith("* docker registry credentials")):
-                raise GateFailure(_README, 1, f"{folder} among the places that images are pulled from", "nothing of it")
-        shown = {line[1:].strip() for line in lines if line.startswith(">")}
-        if not any(name.endswith(".yaml") for name in frame.overridden):
-            options = expectation.shown_options(frame.composition)
-            for option in options:
-                if shown.isdisjoint(_spellings(option)):
-                    raise GateFailure(_README, 1, f"the option {option}", "nothing of it")
-            known = {spelling for option in options for spelling in _spellings(option)}
-            for unknown in sorted(_options_in(lines) - known):
-                raise GateFailure(_README, 1, "no option that no service has", unknown)
-    _passed.put(verdict, value=True, size=_VERDICT_SIZE + len(bundle.name))
+        said = {
+            "bundle": _prose(bundle.name),
+            "target": _prose(bundle.target),
+            "registries": ", ".join(map(_prose, sorted(folders))),
+            "gcs": _Piece("example/creds/bundle/gcs.json", bodies["example/creds/bundle/gcs.json"]).text,
+        }
+        for line, name, text in _check_pattern(piece, _own("README.md").decode(), said):
+            _check_listing(frame, _Piece(_README, text.encode(), body, _start_of_line(body, line)), name)
+    _passed.put(verdict, value=True, size=_VERDICT_SIZE + len(frame.key))
 
 
-def _options_in(lines: Sequence[str]) -> set[str]:
-    """Every option in the listings of a README, in green or not."""
-    options, is_listing = set(), False
-    for line in lines:
-        if line.startswith("```"):
-            is_listing = line.startswith("``` diff") and not is_listing
-        elif is_listing and line.lstrip("> ").startswith("#"):
-            options.add(line.lstrip("> ").strip())
-    return options
+def _check_pattern(piece: _Piece, pattern: str, said: Mapping[str, str]) -> list[tuple[int, str, str]]:
+    """The text is the pattern with `said` in its gaps; what is in the other gaps is returned."""
+    with _readable(piece):
+        found = readback.gaps(piece.text, pattern)
+    for line, name, text in found:
+        if name in said and text != said[name]:
+            raise GateFailure(piece.file, piece.before + line, f"{name} {said[name]!r}", repr(text))
+    return [gap for gap in found if gap[1] not in said]
+
+
+def _check_listing(frame: _Frame, piece: _Piece, name: str) -> None:
+    """A listing of the README is what its service says, and its options are the service's."""
+    listing, composition = name.removeprefix("excerpts."), frame.composition
+    may_add = frame.may_add(f"{expectation.shown_template(listing)}.yaml")
+    shown = piece.text.replace("<model_id>", "sample").replace("<image>", expectation.SAMPLE_IMAGE)
+    options = {each for option in expectation.options(listing, composition) for each in _spellings(option)}
+    for number, line in enumerate(shown.split("\n"), 1):
+        option = line.lstrip("> ")
+        if option.startswith("#") and option not in options and not may_add:
+            raise GateFailure(_README, piece.before + number, "no option that the service does not have", repr(option))
+    piece = replace(piece, body=readback.switched_on(shown).encode())
+    _check_yaml(piece, expectation.shown(listing, composition), may_add=may_add)
+
+
+def _start_of_line(body: bytes, line: int) -> int:
+    return len(b"\n".join(body.split(b"\n")[: line - 1])) + 1 if line > 1 else 0
 
 
 def _prose(text: str) -> str:

@@ -25,6 +25,7 @@ _WRAPPED: Final = re.compile(r"([a-z_]+) \{ value: ([0-9]+) \}")
 _PLAIN: Final = re.compile(r"([a-z_]+): ([0-9]+|true|false)")
 _VARIABLE: Final = re.compile(r"\$\{([A-Za-z0-9_]+):-([0-9.]+)([bkmg]?)\}")
 _NOTED: Final = re.compile(r"([CM][A-Z_]+) ([0-9.]+)([bkmg]?)(?:,|$)")
+_HOLE: Final = re.compile(r"\{\{ *([a-z_.]+)[^}]*\}\}")
 _UNITS: Final = {"": 1, "b": 1, "k": 2**10, "m": 2**20, "g": 2**30}
 
 
@@ -220,6 +221,45 @@ def nginx(text: str) -> list[Directive]:
     return directives
 
 
+def gaps(text: str, pattern: str) -> list[tuple[int, str, str]]:
+    """Line, name and text of what stands where `pattern` has `{{ name … }}`; all the rest is as in the pattern."""
+    first, *rest = _HOLE.split(pattern)
+    _refuse_another(text, 0, first)
+    found: list[tuple[int, str, str]] = []
+    position = len(first)
+    for name, literal in zip(rest[::2], rest[1::2], strict=True):
+        is_last = len(found) == len(rest) // 2 - 1
+        end = len(text) - len(literal) if is_last and text.endswith(literal) else text.find(literal, position)
+        if end < position:
+            # What is wrong is behind the gap: where the first line of what follows it stands, or else in the gap.
+            end = max(position, text.find(literal.split("\n")[0], position))
+            _refuse_another(text, end, literal)
+        found.append((text.count("\n", 0, position) + 1, name, text[position:end]))
+        position = end + len(literal)
+    if position != len(text):
+        raise Unreadable(text.count("\n", 0, position) + 1, "the end", repr(text[position:][:60]))
+    return found
+
+
+def options(service: str) -> list[tuple[int, tuple[str, int], str]]:
+    """The comments in a service: line, the key of the service it is below with its column, and text."""
+    found: list[tuple[int, tuple[str, int], str]] = []
+    key = ""
+    for number, line in enumerate(service.split("\n"), 1):
+        text = line.lstrip(" ")
+        if text.startswith("#"):
+            found.append((number, (key, len(line) - len(text)), text))
+        elif line.startswith("    ") and line[4:5] not in {" ", "-"}:
+            key = text.partition(":")[0]
+    return found
+
+
+def switched_on(listing: str) -> str:
+    """A diff listing of a compose file as the service it shows, with the options in green switched on."""
+    lines = (line for line in listing.split("\n") if line != "    ...")
+    return "\n".join(f" {line[1:].replace('#', '', 1)}" if line.startswith(">") else line for line in lines)
+
+
 def amount(text: Any) -> tuple[str, str, int] | None:
     """Variable, default as written without its unit, and the unit's factor, of `${NAME:-default}`."""
     found = _VARIABLE.fullmatch(text) if isinstance(text, str) else None
@@ -230,6 +270,17 @@ def _lines(text: str) -> Iterator[tuple[int, str]]:
     for number, line in enumerate(text.split("\n"), 1):
         if line and not line.startswith("#"):
             yield number, line
+
+
+def _refuse_another(text: str, position: int, literal: str) -> None:
+    found = text[position : position + len(literal)]
+    if found == literal:
+        return
+    same = next((at for at, (one, other) in enumerate(zip(found, literal, strict=False)) if one != other), len(found))
+    line = text.count("\n", 0, position + same) + 1
+    start = literal.rfind("\n", 0, same) + 1
+    wanted, there = literal[start:].partition("\n")[0], found[start:].partition("\n")[0]
+    raise Unreadable(line, repr(wanted), repr(there))
 
 
 def _refuse_unseen(text: str) -> None:
