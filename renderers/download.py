@@ -1,8 +1,8 @@
 """model_download's files: the list of what to bring, and the script that brings it.
 
-TensorFlow Serving wants `<id>/<number>/` with the model's files, so a line names the number (`serving_version`). A
-Triton artifact is the model's folder of a repository, with config.pbtxt and its own version folders: there the line
-names the id alone, and the number is of no use.
+TensorFlow Serving and OpenVINO Model Server want `<id>/<number>/` with the model's files, so a line names the number
+(`serving_version`). A Triton artifact is the model's folder of a repository, with config.pbtxt and its own version
+folders: there the line names the id alone, and the number is of no use.
 """
 
 from typing import Final

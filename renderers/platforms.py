@@ -8,7 +8,7 @@ read, because a setting that is silently left out would be found out in producti
 from dataclasses import dataclass
 from typing import Final, Literal
 
-Name = Literal["tensorflow", "triton"]
+Name = Literal["tensorflow", "triton", "openvino"]
 """What KServe calls a serving runtime."""
 
 
@@ -30,5 +30,11 @@ PLATFORMS: Final[dict[Name, Platform]] = {
     "tensorflow": Platform(grpc_port=8500, loads_numbers=True),
     "triton": Platform(
         grpc_port=8001, loads_numbers=False, no_batching="batching belongs into the model's config.pbtxt"
+    ),
+    "openvino": Platform(
+        grpc_port=9000,
+        loads_numbers=True,
+        no_batching="OpenVINO Model Server has no batching parameters; the batch size belongs into the model",
+        no_gpu="a bundle gives NVIDIA GPUs, and OpenVINO Model Server runs on the GPUs of Intel",
     ),
 }

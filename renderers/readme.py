@@ -60,6 +60,7 @@ def _serving_excerpts(templates: Templates) -> dict[str, str]:
         "batching": excerpt(tensorflow, _SERVING, ("batching",)),
         "monitoring": excerpt(tensorflow, _SERVING, ("monitoring",)),
         "parallelism": excerpt(tensorflow, _SERVING, ("_parallelism",)),
+        "openvino": excerpt(compose.sample("openvino", templates), _SERVING, ("#- --",)),
         "threads": excerpt(tensorflow, _SERVING, ("grpc_max_threads",)),
     }
 

@@ -6,6 +6,7 @@ from hypothesis import strategies as st
 
 from renderers.identifiers import variable_name
 from renderers.model import Composition, Model, RenderDefaults
+from renderers.platforms import PLATFORMS
 
 _AWKWARD_IDS = (
     "default",
@@ -109,9 +110,11 @@ _batching = st.fixed_dictionaries(
 @st.composite
 def model_documents(draw: st.DrawFn, model_id: str | None = None) -> dict[str, Any]:
     """A model as an event has it."""
-    platform = draw(st.sampled_from(["tensorflow", "triton"]))
+    platform = draw(st.sampled_from(list(PLATFORMS)))
     serving: dict[str, Any] = {"platform": platform, "image": draw(images)}
-    optional = {"resources": _resources, "gpu": _gpus} | ({"batching": _batching} if platform == "tensorflow" else {})
+    able = PLATFORMS[platform]
+    optional = {"resources": _resources} | ({} if able.no_gpu else {"gpu": _gpus})
+    optional |= {} if able.no_batching else {"batching": _batching}
     serving |= draw(st.fixed_dictionaries({}, optional=optional))
     fields = {"name": plain_texts, "serving_version": _positive}
     return {

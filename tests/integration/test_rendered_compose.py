@@ -5,8 +5,6 @@ What is expected is built here from the composition, without templates and witho
 
 import hashlib
 import json
-from collections.abc import Mapping
-from dataclasses import dataclass
 from decimal import Decimal
 from pathlib import Path
 from typing import Any
@@ -103,6 +101,8 @@ def expected_command(model: Model) -> list[str]:
                 *("tritonserver", "--model-repository=/models", "--model-control-mode=explicit"),
                 f"--load-model={model.id}",
             ]
+        case "openvino":
+            return [f"--model_name={model.id}", f"--model_path=/models/{model.id}", "--port=9000", "--rest_port=8000"]
         case other:
             pytest.fail(f"platform {other} is new: say in {Path(__file__).name} which command its service has")
 
@@ -286,7 +286,8 @@ def test_every_file_that_is_mounted_into_a_model_exists(compose: Compose, tmp_pa
 def test_targets_side_by_side_see_only_their_own_files(compose: Compose, tmp_path: Path) -> None:
     targets = ("core-versions", "edge", "null")
     bundles = {
-        target: DeployedBundle.install(make_composition(4, target=target), tmp_path / target) for target in targets
+        target: DeployedBundle.install(make_composition(4, target=target), tmp_path / f"the {target} host")
+        for target in targets
     }
 
     projects = {target: compose.config(bundle.directory) for target, bundle in bundles.items()}
@@ -294,7 +295,7 @@ def test_targets_side_by_side_see_only_their_own_files(compose: Compose, tmp_pat
     for target, project in projects.items():
         check_project(project, make_composition(4, target=target), bundles[target])
         sources = {source for service in project["services"].values() for source, _ in shown_mounts(service).values()}
-        assert all(source.startswith(f"{tmp_path / target}/") for source in sources)
+        assert all(source.startswith(f"{bundles[target].folder}/") for source in sources)
 
 
 def test_only_the_proxy_has_ports_on_the_host_and_the_deployment_directory_moves_them(
@@ -335,6 +336,27 @@ def test_a_model_that_joins_is_limited_though_the_deployment_directory_knows_not
     assert shown_resources(services["snew-ones"]) == expected_resources(joining, GOLDEN_DEFAULTS)
 
 
+def test_an_override_file_of_the_deployment_directory_is_merged_into_an_included_service(
+    compose: Compose, tmp_path: Path
+) -> None:
+    bundle = DeployedBundle.install(golden_composition(), tmp_path)
+    before = compose.config(bundle.directory)["services"]
+    (bundle.directory / "docker-compose.override.yaml").write_text(
+        """\
+services:
+  s101s:
+    command: ["--model_name=101", "--grpc_max_threads=16"]
+    environment:
+      TF_CPP_MIN_LOG_LEVEL: "2"
+"""
+    )
+
+    services = compose.config(bundle.directory)["services"]
+
+    changed = {"command": ["--model_name=101", "--grpc_max_threads=16"], "environment": {"TF_CPP_MIN_LOG_LEVEL": "2"}}
+    assert services == before | {"s101s": before["s101s"] | changed}
+
+
 @pytest.mark.parametrize(("written", "effective"), [("", "2"), ("0.25", "0.25"), ("0", "0")])
 def test_a_limit_is_the_bundles_own_until_the_operator_writes_one(
     compose: Compose, tmp_path: Path, written: str, effective: str
@@ -347,138 +369,3 @@ def test_a_limit_is_the_bundles_own_until_the_operator_writes_one(
     services = compose.config(bundle.directory)["services"]
 
     assert shown_resources(services["swith-dashs"])["limits"]["cpus"] == Decimal(effective)
-
-
-# Which containers an update recreates
-
-BASIS = make_composition(9)
-ROUTER = f"{BASIS.bundle.name}-nginx"
-DOWNLOAD, PROXY = "model_download", "model_proxy"
-MODELS = {f"s{model.id}s" for model in BASIS.models}
-ARTIFACT = BASIS.models[0].artifact.model_dump(exclude_none=True)
-SIGNATURE = BASIS.proxy.signature.document
-
-
-@dataclass(frozen=True, slots=True)
-class Change:
-    """What is rendered next, and whose containers must be made anew for it: nobody else's may be."""
-
-    recreated: set[str]
-    composition: Composition = BASIS
-    defaults: RenderDefaults = GOLDEN_DEFAULTS
-
-
-def with_fields(model_id: str, **fields: Any) -> Composition:
-    """The basis, a model in it with other fields."""
-    model = BASIS.model(model_id)
-    assert model is not None
-    return BASIS.with_model(
-        Model.model_validate(model.model_dump(mode="json", exclude_none=True, exclude={"serving_version"}) | fields)
-    )
-
-
-def with_serving(model_id: str, **fields: Any) -> Composition:
-    model = BASIS.model(model_id)
-    assert model is not None
-    return with_fields(model_id, serving=model.serving.model_dump(mode="json", exclude_none=True) | fields)
-
-
-def without(*ids: str) -> Composition:
-    models = tuple(model for model in BASIS.models if model.id not in ids)
-    return Composition(bundle=BASIS.bundle, models=models, proxy=BASIS.proxy)
-
-
-def with_proxy(**fields: Any) -> Composition:
-    proxy = BASIS.proxy.model_dump(mode="json") | fields
-    return Composition.model_validate(BASIS.model_dump(mode="json", exclude_none=True) | {"proxy": proxy})
-
-
-def with_defaults(**fields: Any) -> RenderDefaults:
-    return RenderDefaults.model_validate(GOLDEN_DEFAULTS.model_dump(mode="json", exclude_none=True) | fields)
-
-
-# In the basis 101 is a plain model of TensorFlow, 104 has resources, 105 batching, 102 all GPUs, 106 some, 107 two.
-CHANGES: Mapping[str, Change] = {
-    "the same composition": Change(set()),
-    "its models in another order": Change(
-        set(), Composition(bundle=BASIS.bundle, models=tuple(reversed(BASIS.models)), proxy=BASIS.proxy)
-    ),
-    "another version": Change({DOWNLOAD, "s101s"}, with_fields("101", version="77")),
-    "other files of the same version": Change(
-        {DOWNLOAD, "s101s"}, with_fields("101", artifact={"uri": "s3://example-bucket/moved"})
-    ),
-    "another digest of the files": Change(
-        {"s101s"}, with_fields("101", artifact=ARTIFACT | {"digest": f"sha256:{'a' * 64}"})
-    ),
-    "another serving version": Change({DOWNLOAD, "s101s"}, with_fields("101", serving_version=12)),
-    "another image of a model": Change({"s101s"}, with_serving("101", image=f"{REGISTRY}/other/engine:3")),
-    "another display name": Change(set(), with_fields("101", name="another name")),
-    "other limits": Change({"s104s"}, with_serving("104", resources={"limits": {"cpus": 3}})),
-    "limits in another unit": Change(
-        set(),
-        with_serving(
-            "104",
-            resources={
-                "limits": {"cpus": "2.0", "memory": "4096m"},
-                "reservations": {"cpus": "0.50", "memory": 1 << 30},
-            },
-        ),
-    ),
-    "batching comes on": Change({"s101s"}, with_serving("101", batching={"parameters": {"max_batch_size": 8}})),
-    "batching goes off": Change({"s105s"}, with_serving("105", batching={"enabled": False})),
-    "other batching parameters, in a file of the same name": Change(
-        {"s105s"}, with_serving("105", batching={"parameters": {"max_batch_size": 8}})
-    ),
-    "all GPUs": Change({"s101s"}, with_serving("101", gpu={"count": "all"})),
-    "another number of GPUs": Change({"s107s"}, with_serving("107", gpu={"count": 1})),
-    "other GPUs": Change({"s106s"}, with_serving("106", gpu={"device_ids": ["0", "2"]})),
-    "another platform": Change({DOWNLOAD, ROUTER, "s101s"}, BASIS.with_model(make_model("101", platform="triton"))),
-    "a model joins": Change({DOWNLOAD, ROUTER, "s500s"}, BASIS.with_model(make_model("500"))),
-    "a model leaves": Change({DOWNLOAD, ROUTER, "s101s"}, without("101")),
-    "a model is replaced by another": Change(
-        {DOWNLOAD, ROUTER, "s101s", "s500s"}, without("101").with_model(make_model("500"))
-    ),
-    "another image of the proxy": Change({PROXY}, with_proxy(image=f"{REGISTRY}/model-proxy:2")),
-    "another signature": Change({PROXY}, with_proxy(signature={"document": {"other": True}})),
-    "a signature in another order": Change(
-        set(), with_proxy(signature={"document": {"models": dict(reversed(SIGNATURE["models"].items()))}})
-    ),
-    "another image of the router": Change({ROUTER}, defaults=with_defaults(router_image=f"{REGISTRY}/nginx:9")),
-    "another image of the download": Change({DOWNLOAD}, defaults=with_defaults(download_image=f"{REGISTRY}/rclone:9")),
-    "default limits": Change(
-        MODELS - {"s104s"}, defaults=with_defaults(resources={"limits": {"cpus": 8, "memory": "8g"}})
-    ),
-    "a label": Change(MODELS | {DOWNLOAD, ROUTER, PROXY}, defaults=with_defaults(labels={"team": "vision"})),
-    "another restart policy": Change(MODELS | {ROUTER, PROXY}, defaults=with_defaults(restart="always")),
-    "a mirror": Change(
-        MODELS | {DOWNLOAD, ROUTER, PROXY}, defaults=with_defaults(registries={REGISTRY: "mirror.example.com"})
-    ),
-    "a mirror of a registry that nobody uses": Change(
-        set(), defaults=with_defaults(registries={"docker.io": "mirror.example.com"})
-    ),
-}
-
-
-@dataclass(frozen=True, slots=True)
-class Deployment:
-    """The basis as it runs, and the hashes of its containers."""
-
-    compose: Compose
-    bundle: DeployedBundle
-    hashes: dict[str, str]
-
-
-@pytest.fixture(scope="module")
-def deployment(compose: Compose, tmp_path_factory: pytest.TempPathFactory) -> Deployment:
-    bundle = DeployedBundle.install(BASIS, tmp_path_factory.mktemp("deployment"))
-    return Deployment(compose, bundle, compose.hashes(bundle.directory))
-
-
-@pytest.mark.parametrize("change", CHANGES.values(), ids=CHANGES)
-def test_an_update_recreates_exactly_the_services_it_affects(deployment: Deployment, change: Change) -> None:
-    before = deployment.hashes
-
-    deployment.bundle.replace_base(change.composition, change.defaults)
-
-    after = deployment.compose.hashes(deployment.bundle.directory)
-    assert {name for name in before | after if before.get(name) != after.get(name)} == change.recreated

@@ -48,6 +48,7 @@ GROUPS = {
     "monitoring": ("monitoring",),
     "parallelism": ("_op_parallelism",),
     "grpc threads": ("grpc_max_threads",),
+    "openvino": ("metrics_enable", "nireq", "grpc_workers", "rest_workers"),
     "gpu devices": ("devices:", "capabilities:", "count:"),
     "service name format": ("service-name-format", "svc_name_format"),
     "target bundle": ("target-bundle", "core-versions"),
@@ -153,6 +154,8 @@ def by_service(generated: str) -> dict[str, list[OptionLine]]:
 def test_each_kind_of_service_has_the_options_of_the_bundles_readme(model: dict[str, Any], generated: str) -> None:
     serving = model["serving"]
     expected = {"gpu devices"} if serving.get("gpu") == {"count": "all"} else set()
+    if serving["platform"] == "openvino":
+        expected |= {"openvino"}
     if serving["platform"] == "tensorflow":
         expected |= {"parallelism", "monitoring", "grpc threads"} | (set() if "batching" in serving else {"batching"})
 

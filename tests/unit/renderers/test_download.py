@@ -19,8 +19,9 @@ def test_the_golden_models_give_the_golden_list():
     assert lines == (GOLDEN / "models.txt").read_text()
 
 
-def test_tensorflow_gets_the_number_of_the_version_and_triton_does_not():
+def test_an_engine_that_loads_numbers_gets_the_number_of_the_version_and_triton_does_not():
     assert download.list_line(make_model("a", serving_version=5), BUILT_IN).startswith("a/5 gcs:")
+    assert download.list_line(make_model("a", platform="openvino", serving_version=5), BUILT_IN).startswith("a/5 gcs:")
     assert download.list_line(make_model("a", platform="triton", serving_version=5), BUILT_IN).startswith("a s3:")
 
 

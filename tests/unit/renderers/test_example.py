@@ -48,6 +48,7 @@ def test_what_is_shipped_for_credentials_is_a_placeholder():
         pytest.param("tensorflow", {"enabled": False}, "example/conf/bundle/batching_a.txt", id="off"),
         pytest.param("tensorflow", {}, "base/bundle/batching_a.txt", id="on"),
         pytest.param("triton", None, None, id="triton"),
+        pytest.param("openvino", None, None, id="openvino"),
     ],
 )
 def test_the_batching_file_is_where_its_owner_looks(platform, batching, path):

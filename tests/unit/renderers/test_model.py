@@ -116,6 +116,15 @@ def test_batching_on_triton_is_refused():
         make_model(platform="triton", serving={"batching": {}})
 
 
+@pytest.mark.parametrize(
+    ("asked", "reason"),
+    [({"batching": {}}, "no batching parameters"), ({"gpu": {"count": 1}}, "GPUs of Intel")],
+)
+def test_what_openvino_model_server_cannot_do_is_refused_with_the_reason(asked, reason):
+    with pytest.raises(ValidationError, match=reason):
+        make_model(platform="openvino", serving=asked)
+
+
 def test_an_unknown_batching_parameter_is_refused():
     with pytest.raises(ValidationError, match="max_batchsize"):
         make_model(serving={"batching": {"parameters": {"max_batchsize": 1}}})

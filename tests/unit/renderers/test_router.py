@@ -17,7 +17,7 @@ def test_the_golden_models_give_the_golden_map():
     assert lines == (GOLDEN / "models.map").read_text()
 
 
-@pytest.mark.parametrize(("platform", "port"), [("tensorflow", 8500), ("triton", 8001)])
+@pytest.mark.parametrize(("platform", "port"), [("tensorflow", 8500), ("triton", 8001), ("openvino", 9000)])
 def test_requests_go_to_the_grpc_port_of_the_platform(platform, port):
     assert router.map_line(make_model("a", platform=platform), BUILT_IN) == f"a sas:{port};\n"
 
