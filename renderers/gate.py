@@ -230,7 +230,7 @@ def _start_of_paragraph(text: bytes, position: int, model: Model) -> int:
 
 def _check_model(frame: _Frame, judged: Judged, index: int) -> None:
     model, batching = judged.models[index], judged.batching[index]
-    _check_batching(model, batching)
+    _check_batching(frame, model, batching)
     _check_model_block(frame, model, _piece(_COMPOSE, judged, index), batching)
     _check_map_line(model, _piece(_MAP, judged, index))
     _check_list_line(model, _piece(_LIST, judged, index))
@@ -263,6 +263,9 @@ def _check_list_line(model: Model, piece: _Piece) -> None:
 
 
 def _check_env(frame: _Frame, model: Model, piece: _Piece) -> None:
+    if "serving.env" not in frame.overridden:
+        said = {"service": f"s{model.id}s", "variable": model.id.replace("-", "_")}
+        _check_pattern(piece, _own("serving.env").decode(), said)
     piece = replace(piece, body=piece.body[1:], start=piece.start + 1)  # below its empty line
     amounts = expectation.amounts(model, frame.defaults)
     defaults = [default for group in amounts.values() for default in group.values()]
@@ -274,14 +277,20 @@ def _check_env(frame: _Frame, model: Model, piece: _Piece) -> None:
             raise GateFailure(piece.file, piece.before + 1, f"{name} {default.amount}", str(noted.get(name)))
 
 
-def _check_batching(model: Model, body: bytes) -> None:
-    path = _batching_path(model)
+def _check_batching(frame: _Frame, model: Model, body: bytes) -> None:
+    path, expected = _batching_path(model), expectation.batching_parameters(model)
     if path is None:
         return
     piece = _Piece(path, body)
     with _readable(piece):
         found = readback.batching(piece.text)
-    expected = expectation.batching_parameters(model)
+    template = "batching_placeholder.txt" if expected is None else "batching_on.txt"
+    if template in frame.overridden:
+        _check_plain(piece)
+    else:
+        head = None if expected is None else body.find(b"\n") + 1
+        pattern = b"".join(_own(template).splitlines(keepends=True)[: None if head is None else 1])
+        _check_pattern(_Piece(path, body[:head]), pattern.decode(), {"service": f"s{model.id}s"})
     if expected is not None:
         _compare(piece, expected, found)
     # Where it is off, the file is an operator's to fill in: whatever reads as parameters holds the places.
