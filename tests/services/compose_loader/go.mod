@@ -1,6 +1,6 @@
 module rebundle.invalid/composeloader
 
-go 1.21
+go 1.19
 
 require github.com/compose-spec/compose-go v1.19.0
 
