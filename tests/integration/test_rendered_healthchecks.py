@@ -1,5 +1,6 @@
 """The rendered health checks, run as Docker would run them, against a server that answers as the engines do."""
 
+import json
 import subprocess
 import threading
 from collections.abc import Iterator
@@ -9,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.builders import golden_composition
+from tests.builders import golden_composition, make_model
 from tests.deployed import DeployedBundle
 from tests.services.availability import available
 from tests.services.compose import Compose
@@ -18,12 +19,21 @@ from tests.services.tools import tool
 
 _LIMIT_SECONDS = 30
 
-# As TensorFlow Serving and Triton answer while a model is served, and while it is not.
+
+def broken_into_lines(state: str, code: str) -> str:
+    """The status of a model as OpenVINO Model Server writes it."""
+    status = {"version": "1", "state": state, "status": {"error_code": code, "error_message": code}}
+    return json.dumps({"model_version_status": [status]}, indent=1) + "\n"
+
+
+# As the engines answer while a model is served, and while it is not.
 AVAILABLE = {
     "/v1/models/101": (200, '{"model_version_status": [{"version": "3", "state": "AVAILABLE"}]}'),
+    "/v1/models/ov": (200, broken_into_lines("AVAILABLE", "OK")),
     "/v2/health/ready": (200, ""),
 }
 LOADING = {
+    "/v1/models/ov": (200, broken_into_lines("LOADING", "UNKNOWN")),
     "/v1/models/101": (
         200,
         '{"model_version_status": [{"version": "3", "state": "LOADING", "status": {"error_code": "UNAVAILABLE"}}]}',
@@ -54,11 +64,19 @@ def engine(answers: dict[str, tuple[int, str]]) -> Iterator[int]:
             thread.join()
 
 
-@pytest.fixture(params=[("s101s", "8501"), ("s103s", "8000")], ids=["TensorFlow Serving", "Triton"])
+COMPOSITION = golden_composition().with_model(make_model("ov", platform="openvino"))
+CHECKS = {
+    "TensorFlow Serving": ("s101s", "8501"),
+    "Triton": ("s103s", "8000"),
+    "OpenVINO Model Server": ("sovs", "8000"),
+}
+
+
+@pytest.fixture(params=CHECKS.values(), ids=CHECKS)
 def check(request: pytest.FixtureRequest, compose: Compose, tmp_path: Path) -> tuple[list[str], str]:
     """The command of a service's health check, and the port of the engine in it."""
     service, port = request.param
-    bundle = DeployedBundle.install(golden_composition(), tmp_path)
+    bundle = DeployedBundle.install(COMPOSITION, tmp_path)
     kind, *command = compose.config(bundle.directory)["services"][service]["healthcheck"]["test"]
     assert kind == "CMD"
     available(lambda: tool(command[0]))
