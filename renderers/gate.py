@@ -51,6 +51,9 @@ _STATIC: Final = {
 """Files that are the same in every bundle, and the templates they come from."""
 _ALWAYS: Final = frozenset({_COMPOSE, _MAP, _SIGNATURE, _LIST, _KEEP, _STAMP, _ENV, _README, *_STATIC})
 _SHARED_TEMPLATES: Final = frozenset({"labels.yaml", "resources.yaml"})
+_WHOLE: Final = frozenset({"test", "entrypoint", "devices", "capabilities", "device_ids"})
+"""Lists that mean one thing as a whole: nothing can be put among their entries."""
+_VARIABLE: Final = re.compile(r"\$\{[^}]*\}")
 _UNWANTED: Final = re.compile(rb"[\x00-\x08\x0b-\x1f\x7f]")
 
 _passed: Final = Cache[bool](16 << 20)
@@ -582,27 +585,45 @@ def _difference_of_lists(
     expected: list[Any], found: list[Any], path: tuple[str | int, ...]
 ) -> tuple[tuple[str | int, ...], str, str] | None:
     """What is missing of `expected`, in its order, or else what is there a second time in another form."""
-    rest = iter(enumerate(found))
+    if path and path[-1] in _WHOLE:
+        return path, repr(expected), repr(found)
+    wanted, there = _with_values(expected), _with_values(found)
+    rest = iter(enumerate(there))
     kept = set()
-    for one in expected:
+    for one in wanted:
         index = next((at for at, other in rest if _difference(one, other, (), may_add=True) is None), None)
         if index is None:
             return path, repr(one), "nothing of it, or not in this order"
         kept.add(index)
-    decided = {_slot(one) for one in expected}
-    for index, other in enumerate(found):
+    decided = {_slot(one) for one in wanted}
+    for index, other in enumerate(there):
         if index not in kept and _slot(other) in decided:
-            return (*path, index), "nothing that the bundle itself decides", repr(other)
+            return path, "nothing a second time that the bundle itself decides", repr(other)
     return None
+
+
+def _with_values(entries: list[Any]) -> list[Any]:
+    """The entries, a flag and the value behind it as one: nothing may come between them."""
+    joined: list[Any] = []
+    for entry in entries:
+        is_value = isinstance(entry, str) and not entry.startswith("-")
+        before = joined[-1] if joined else None
+        if is_value and isinstance(before, str) and before.startswith("-") and not set(before) & {"=", " "}:
+            joined[-1] = f"{before} {entry}"
+        else:
+            joined.append(entry)
+    return joined
 
 
 def _slot(entry: Any) -> str:
     """What an entry of a list is about: the flag, the mount's target, the variable, the key."""
-    text = str(entry)
+    if isinstance(entry, dict) and "target" in entry:
+        return str(entry["target"]).rstrip("/")
+    text = _VARIABLE.sub("", str(entry))
     if text.startswith("-"):
-        return text.partition("=")[0]
+        return re.split("[= ]", text, maxsplit=1)[0]
     parts = text.split(":")
-    return parts[1] if len(parts) > 1 and parts[1].startswith("/") else text.partition("=")[0]
+    return parts[1].rstrip("/") if len(parts) > 1 and parts[1].startswith("/") else text.partition("=")[0]
 
 
 def _shown(group: Mapping[str, Any], key: str) -> str:

@@ -9,6 +9,7 @@ from renderers import gate
 from renderers.bundle import RenderedBundle, Renderer
 from renderers.errors import GateFailure
 from renderers.model import Composition, RenderDefaults, RenderedFile
+from renderers.templates import Templates
 from tests.builders import (
     GOLDEN_DEFAULTS,
     STAMP,
@@ -189,6 +190,47 @@ FAULTS = {
     "registries in the README": Fault("README.md", "registry.example.com", "registry.example.org"),
     "an option that the README does not have": Fault("README.md", ">     #- --grpc_max_threads=<int_val>\n", ""),
     "an option that only the README has": Fault("README.md", "#- --grpc_max_threads", "#- --grpc_min_threads"),
+    "a word of the README": Fault("README.md", "three services", "four services", "four services"),
+    "a heading of the README": Fault("README.md", "### model_proxy <div", "### model_proxy2 <div", "model_proxy2"),
+    "the bundle's name in the README": Fault(
+        "README.md", "### visual-anomaly-nginx", "### other-nginx", "### other-nginx"
+    ),
+    "the end of the README": Fault("README.md", "a removed model\n", "a removed model\nand more\n", "and more"),
+    "credentials in the README": Fault("README.md", '"project_id": "string"', '"project_id": "x"'),
+    "a key of a listing in the README": Fault("README.md", "      - --model_name=<model_id>", "      - --model_name=1"),
+    "an option in green that is another": Fault(
+        "README.md", ">     #- ./monitoring.txt:/etc/monitoring.txt", ">     #- ./monitoring.txt:/etc/m.txt", "m.txt"
+    ),
+    "an option of the proxy for another target in the README": Fault(
+        "README.md", ">     #- core-versions", ">     #- other-versions", "other-versions"
+    ),
+    "an option further in": Fault(
+        COMPOSE, "      #- --grpc_max_threads", "        #- --grpc_max_threads", "#- --grpc_max_threads"
+    ),
+    "an option below another key": Fault(
+        COMPOSE,
+        "      #- ./monitoring.txt:/etc/monitoring.txt\n    command:\n",
+        "    command:\n      #- ./monitoring.txt:/etc/monitoring.txt\n",
+        "#- ./monitoring.txt",
+    ),
+    "an option of another target": Fault(COMPOSE, "      #- core-versions", "      #- others", "#- others"),
+    "a comment between the options": Fault(
+        COMPOSE, "      #- --target-bundle\n", "      #- --target-bundle\n      # x\n", "# x"
+    ),
+    "a line of the header": Fault(COMPOSE, "edits made here", "edits are made here", "edits are made here"),
+    "a comment in the env file": Fault(ENV, "# s102s in the bundle", "# s101s in the bundle", "# s101s in the bundle"),
+    "a line more in the env file": Fault(
+        ENV, "SERVING_102_CPU_LIMIT=\n", "SERVING_102_CPU_LIMIT=\nSERVING_102_X=\n", "SERVING_102_X="
+    ),
+    "no empty line in the env file": Fault(ENV, "\n\n# s102s in", "\n# s102s in"),
+    "something behind the map": Fault(MAP, "108 s108s:8001;\n", "108 s108s:8001;\n109 s109s:8001;\n", "109"),
+    "the service in a batching file's comment": Fault(BATCHING, "s105s", "s104s", "s104s"),
+    "a placeholder of a batching file": Fault(
+        "example/conf/bundle/batching_101.txt", "{ value: 32 }", "{ value: 33 }", "{ value: 33 }"
+    ),
+    "a status of the router": Fault(
+        "example/conf/bundle/nginx.conf", "add_header grpc-status 5", "add_header grpc-status 0", "grpc-status 0"
+    ),
     "a control character in the README": Fault("README.md", "## Introduction", "## Intro\x07duction", "\x07"),
     "a file among the models": Fault("base/model-serving/model-download/models/.gitkeep", "", "x"),
 }
@@ -281,3 +323,121 @@ def test_the_order_of_a_documents_models_is_no_matter():
     composition = Composition.model_validate(document)
 
     gate.check(composition, GOLDEN_DEFAULTS, render(composition, GOLDEN_DEFAULTS))
+
+
+def render_with(name: str, text: str) -> tuple[RenderedBundle, frozenset[str]]:
+    templates = Templates.built_in().overridden_by({name: text})
+    return Renderer().render(MIXED, DEFAULTS, STAMP, templates), templates.overridden
+
+
+def with_change(name: str, old: str, new: str) -> tuple[RenderedBundle, frozenset[str]]:
+    text = Templates.built_in().text(name)
+    assert old in text
+    return render_with(name, text.replace(old, new, 1))
+
+
+COMMAND = "      - --enable_model_warmup\n"
+MOUNT = "    volumes:\n"
+ADDITIONS = {
+    "a logging driver": ("tensorflow.yaml", "    networks:\n", "    logging:\n      driver: journald\n    networks:\n"),
+    "a flag": ("tensorflow.yaml", COMMAND, COMMAND + "      - --tensorflow_session_parallelism=2\n"),
+    "a flag with its value": ("proxy.yaml", "      - -c\n", "      - --log-level\n      - debug\n      - -c\n"),
+    "a mount": ("tensorflow.yaml", MOUNT, MOUNT + "      - ./x:/etc/x:ro\n"),
+    "ports": ("tensorflow.yaml", "    networks:\n", "    ports:\n      - 1:1\n    networks:\n"),
+    "an environment": ("router.yaml", "    networks:\n", "    environment:\n      A: b\n    networks:\n"),
+    "a variable": ("model_download.yaml", "      RCLONE_CONFIG:", "      RCLONE_BWLIMIT: 1M\n      RCLONE_CONFIG:"),
+    "a label": ("labels.yaml", "{% for", '      "team.of": "x"\n{% for'),
+    "a comment": ("triton.yaml", "    shm_size", "    # for the python backend\n    shm_size"),
+    "options of a network": ("networks.yaml", "<network>: {}", "<network>:\n    internal: false"),
+    "a variable of the host": ("conf.env", "MODEL_PROXY_HTTP", "OTHER=1\nMODEL_PROXY_HTTP"),
+    "a variable of each model": (
+        "serving.env",
+        "SERVING_{{ variable | env_name }}_MEM",
+        "X_{{ variable }}=\nSERVING_{{ variable | env_name }}_MEM",
+    ),
+    "a key of the credentials": ("creds.env", "RCLONE_S3_REGION=", "RCLONE_S3_ACL=private\nRCLONE_S3_REGION="),
+    "a limit of the router": ("nginx.conf", "client_max_body_size 0;", "client_max_body_size 100m;"),
+    "a line of the script": ("download.sh", "set -u\n", "set -u\necho hello\n"),
+    "a chapter of the README": ("README.md", "## Introduction", "## Ours\n## Introduction"),
+    "a comment on batching": ("batching_on.txt", "# How", "# Ask the platform team.\n# How"),
+    "other places for batching": ("batching_placeholder.txt", "{ value: 32 }", "{ value: 64 }"),
+    "a comment above": ("header.yaml", "services:", "# ours\nservices:"),
+}
+
+
+@pytest.mark.parametrize(("name", "old", "new"), ADDITIONS.values(), ids=ADDITIONS)
+def test_a_template_of_the_bundles_own_may_say_more(name, old, new):
+    bundle, overridden = with_change(name, old, new)
+
+    gate.check(MIXED, DEFAULTS, bundle, overridden)
+    with pytest.raises(GateFailure):
+        gate.check(MIXED, DEFAULTS, bundle)
+
+
+CONTRADICTIONS = {
+    "a flag again": ("tensorflow.yaml", COMMAND, COMMAND + "      - --model_name=other\n"),
+    "a flag again behind": (
+        "tensorflow.yaml",
+        "_path=/models/<model_id>\n",
+        "_path=/models/<model_id>\n      - --model_name=other\n",
+    ),
+    "a flag between another and its value": ("proxy.yaml", "      - -c\n", "      - -c\n      - --debug\n"),
+    "a flag with a value again": ("proxy.yaml", "      - -c\n", "      - -c\n      - /etc/other.yaml\n      - -c\n"),
+    "another mount on the models": ("tensorflow.yaml", MOUNT, MOUNT + "      - ./x:/models/<model_id>\n"),
+    "another mount from a variable": ("tensorflow.yaml", MOUNT, MOUNT + '      - "${X:-/a}:/models/<model_id>/"\n'),
+    "another mount in the long form": (
+        "model_download.yaml",
+        MOUNT,
+        MOUNT + "      - type: bind\n        source: /x\n        target: /models\n",
+    ),
+    "another device": (
+        "resources.yaml",
+        "              count: {{ gpu }}\n",
+        "              count: {{ gpu }}\n            - capabilities: [gpu]\n              count: 7\n",
+    ),
+    "a word in the probe": ("router.yaml", '["CMD", "wget"', '["CMD", "true", "wget"'),
+    "no image": ("triton.yaml", "    image: <image>\n", ""),
+    "a flag less": ("triton.yaml", "      - --load-model=<model_id>\n", ""),
+    "flags in another order": (
+        "proxy.yaml",
+        "      - mproxy\n      - server\n",
+        "      - server\n      - mproxy\n      - x\n",
+    ),
+    "a service more": (
+        "tensorflow.yaml",
+        "    networks:\n",
+        "    networks:\n      - <network>\n  other:\n    image: x\n    networks:\n",
+    ),
+    "a network for another": ("networks.yaml", "<network>: {}", "other: {}"),
+    "a top-level key above": ("header.yaml", "services:", "name: x\nservices:"),
+    "a value for a limit": ("serving.env", "_MEM_LIMIT=", "_MEM_LIMIT=1g"),
+    "another port of a model": ("models.map", "{{ port }}", "1"),
+    "another folder of a model": ("models.txt", "{{ folder | shell_word }}", "x"),
+    "another parameter of batching": ("batching_on.txt", "{{ value }}", "1"),
+    "no place for batching": ("batching_placeholder.txt", "max_batch_size { value: 32 }", "max_batch: 1"),
+    "no guard of REL_DIR": ("deployment.yaml", "${REL_DIR:?set it in .env to the full path of this directory}", "."),
+    "a path in REL_DIR": ("deployment.env", "REL_DIR=", "REL_DIR=/x"),
+    "a secret": ("creds.env", "SECRET_ACCESS_KEY=", "SECRET_ACCESS_KEY=x"),
+    "another kind of key": ("gcs.json", "service_account", "authorized_user"),
+    "another shell": ("download.sh", "#!/bin/sh", "#!/bin/bash"),
+    "no map in the router": ("nginx.conf", "        include /etc/nginx/bundle/models.map;\n", ""),
+    "a map for nothing": ("nginx.conf", "grpc_pass grpc://$serving_backend;", "return 404;"),
+    "no port of the router": ("nginx.conf", "listen 8500 http2;", "listen 8501 http2;"),
+    "no resolver": ("nginx.conf", "resolver 127.0.0.11 ipv6=off valid=5s;", ""),
+    "a brace that is open": ("nginx.conf", "events {", "events { x {"),
+}
+
+
+@pytest.mark.parametrize(("name", "old", "new"), CONTRADICTIONS.values(), ids=CONTRADICTIONS)
+def test_a_template_of_the_bundles_own_contradicts_nothing(name, old, new):
+    bundle, overridden = with_change(name, old, new)
+
+    with pytest.raises(GateFailure):
+        gate.check(MIXED, DEFAULTS, bundle, overridden)
+
+
+def test_every_template_overridden_by_the_built_in_text_passes():
+    """What the files say is judged by meaning, too, where their text is not the package's."""
+    overridden = frozenset(Templates.built_in().names)
+
+    gate.check(MIXED, DEFAULTS, render(), overridden)
