@@ -214,6 +214,17 @@ def test_all_options_give_tensorflow_serving_its_flags_in_the_readmes_order(
     assert mounts(service)["/etc/monitoring.txt"] == f"{bundle.folder}/base/bundle/monitoring.txt"
 
 
+def test_all_options_give_openvino_its_flags_in_the_readmes_order(
+    compose: Compose, bundle: DeployedBundle, generated: str
+) -> None:
+    service = with_options(compose, bundle, option_lines(generated))["sopenvino-cpus"]
+
+    assert words(service) == [
+        *("--model_name=openvino-cpu", "--model_path=/models/openvino-cpu", "--port=9000", "--rest_port=8000"),
+        *("--metrics_enable", "--nireq=<int_val>", "--grpc_workers=<int_val>", "--rest_workers=<int_val>"),
+    ]
+
+
 # A target goes into an option of the proxy; a YAML word there would be no text any more.
 TARGETS = ("on", "y", "no", "null", "true", "0x1f", "1e3", "007", "0o17", "1_000", "2026-01-01", "a", "a" * 63)
 
