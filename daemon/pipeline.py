@@ -23,7 +23,7 @@ from daemon.publishing.publisher import Publisher
 from daemon.publishing.reader import PointerRead, Reader
 from daemon.runtime import Runtime
 from events.errors import InvalidEvent
-from events.model import Outcome, OutcomeKind, Position
+from events.model import BUNDLE_STATE_CREATED, Event, Outcome, OutcomeKind, Position
 from events.source import Delivery, EventSource
 from renderers.bundle import RENDERER_VERSION, Customisation, RenderedBundle, Renderer
 from renderers.errors import RenderError
@@ -215,7 +215,7 @@ class Pipeline:
                 outcomes[delivery.position] = Outcome(OutcomeKind.DEAD_LETTERED, reason)
             else:
                 try:
-                    changes.append((delivery, interpret(delivery.event)))
+                    changes.append((delivery, await self._interpret(delivery.event)))
                 except InvalidEvent as error:
                     outcomes[delivery.position] = Outcome(OutcomeKind.DEAD_LETTERED, str(error))
         if repeated:
@@ -223,6 +223,12 @@ class Pipeline:
             again = Outcome(OutcomeKind.IGNORED, "the scope has folded this event already")
             outcomes |= {each.position: published.get(each.position, again) for each in repeated}
         return batches.first(changes, outcomes)
+
+    async def _interpret(self, event: Event) -> Change:
+        # A state of 2,000 models takes 36 ms; all else takes less than going to a thread and back.
+        if event.type == BUNDLE_STATE_CREATED:
+            return await self._runtime.offload(interpret, event)
+        return interpret(event)
 
     async def _publish(
         self, scope: Scope, base: PointerRead, changes: Sequence[Judged], outcomes: dict[Position, Outcome]

@@ -9,11 +9,11 @@ import sys
 import traceback
 from collections.abc import Sequence
 from contextlib import suppress
-from importlib.metadata import PackageNotFoundError, version
 from typing import Final
 
 from cyclopts import App, CycloptsError, Group, UnknownCommandError
 
+from daemon import __version__
 from daemon.cli import codes
 from daemon.cli.text import plain
 
@@ -55,7 +55,7 @@ def build() -> App:
         name="rebundle",
         help="Turns model-registry events into published docker-compose deployment bundles that roll back by id.",
         help_epilogue=_EPILOGUE,
-        version=release,
+        version=__version__,
         result_action="return_value",
         exit_on_error=False,
         print_error=False,
@@ -133,9 +133,3 @@ def _unknown_verb(error: UnknownCommandError) -> str:
     return f"there is no verb {given!r}: {hint}"
 
 
-def release() -> str:
-    """The version of this release."""
-    try:
-        return version("rebundle")
-    except PackageNotFoundError:
-        return "unknown (not installed)"
