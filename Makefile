@@ -15,7 +15,7 @@ stamp := .venv/set-up-$(python_version)
 run := .venv/bin/python
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo run test check audit bench crash-long lock clean
+.PHONY: help setup demo run test check audit bench bench-check crash-long lock clean
 
 help: ## show the verbs
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' Makefile | expand -t 12
@@ -54,9 +54,11 @@ check: setup ## lint, format, types, import contracts, known vulnerabilities
 audit: setup ## known vulnerabilities of what is installed at run time
 	.ci/audit
 
-bench: setup ## the benchmarks
-	@if [ -z "$$(find tests/benchmarks -name '*.py' 2>/dev/null)" ]; then echo 'no benchmarks yet'; \
-	 else $(run) -m pytest tests/benchmarks --benchmark-only $(ARGS); fi
+bench: setup ## time every job against its floor and its peers (ARGS='--sizes 50,500 --only P1,P16')
+	$(run) -m tests.benchmarks.run $(ARGS)
+
+bench-check: setup ## the same, and fail where a figure is far worse than docs/performance.md has it
+	$(run) -m tests.benchmarks.run --check $(ARGS)
 
 crash-long: setup ## random kills under load for MINUTES, with figures
 	REBUNDLE_CRASH_MINUTES=$(MINUTES) $(run) -m pytest tests/acceptance/test_random_kills.py -q -s

@@ -8,6 +8,7 @@ import fcntl
 import hashlib
 import os
 import subprocess
+from collections.abc import Mapping
 from pathlib import Path
 
 from tests.services.availability import Unavailable
@@ -36,14 +37,29 @@ def go_program(name: str) -> Path:
     return binary
 
 
-def _run(*command: object, folder: Path) -> bytes:
+def go_module(module: str) -> Path:
+    """The command of a module at a version, such as `example.com/tool@v1.2.3`, built once. Raises Unavailable."""
+    go = tool("go", package="golang-go")
+    folder = _CACHE / module.replace("/", "_")
+    path, _, _ = module.partition("@")
+    last = path.rsplit("/", 1)[-1]
+    binary = folder / (path.rsplit("/", 2)[-2] if last[:1] == "v" and last[1:].isdigit() else last)
+    _CACHE.mkdir(parents=True, exist_ok=True)
+    with (_CACHE / f"{folder.name}.lock").open("w") as guard:
+        fcntl.flock(guard, fcntl.LOCK_EX)
+        if not binary.exists():
+            _run(go, "install", module, folder=_HERE, env={"GOBIN": str(folder), "GOFLAGS": "-mod=mod"})
+    return binary
+
+
+def _run(*command: object, folder: Path, env: Mapping[str, str] | None = None) -> bytes:
     words = [str(word) for word in command]
     try:
         # A workspace around the project is none of ours.
         done = subprocess.run(
             words,
             cwd=folder,
-            env=os.environ | {"GOWORK": "off"},
+            env=os.environ | {"GOWORK": "off"} | dict(env or {}),
             capture_output=True,
             timeout=_LIMIT_SECONDS,
             check=False,

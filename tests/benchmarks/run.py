@@ -1,0 +1,495 @@
+"""`make bench`: times every job against its floor and its peers, and says which goals were reached.
+
+    python -m tests.benchmarks.run [--sizes 50,500] [--only P1,P16] [--json FILE] [--check] [--write-docs]
+
+`--check` compares a run with the table in docs/performance.md; `--write-docs` writes that table anew.
+"""
+
+import argparse
+import gzip
+import hashlib
+import json
+import sys
+import tempfile
+from collections.abc import Callable, Iterator
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+
+from renderers import compose
+from tests.benchmarks import job, measure, peers
+from tests.benchmarks.job import Daemon
+from tests.benchmarks.measure import ROOT, Series, in_turn, ratio
+from tests.builders import GOLDEN_DEFAULTS
+from tests.reference import whole_compose_file
+from tests.services.availability import Unavailable
+
+DOCS = ROOT / "docs" / "performance.md"
+BEGIN, END = "<!-- figures: made by make bench ARGS=--write-docs -->", "<!-- end of figures -->"
+TOLERANCE = 0.35
+"""How much worse a ratio may be than the table's before `--check` fails: what these machines differ by."""
+SIZES = (5, 50, 500, 2_000)
+
+
+@dataclass(frozen=True, slots=True)
+class Result:
+    """One comparison."""
+
+    goal: str
+    what: str
+    models: int
+    value: float
+    unit: str
+    wanted: str
+    """The goal in words, empty where there is none."""
+    reached: bool | None
+    detail: dict[str, float] = field(default_factory=dict)
+    """Median milliseconds of each participant, or megabytes."""
+
+    @property
+    def key(self) -> str:
+        return f"{self.goal} {self.what} {self.models}"
+
+
+@dataclass(frozen=True, slots=True)
+class Wanted:
+    """A goal for a figure."""
+
+    limit: float
+    at_least: bool
+
+    def judge(self, value: float) -> bool:
+        return value >= self.limit if self.at_least else value <= self.limit
+
+    def __str__(self) -> str:
+        return f"{'≥' if self.at_least else '≤'} {self.limit:g}"
+
+
+def at_least(limit: float) -> Wanted:
+    return Wanted(limit, at_least=True)
+
+
+def at_most(limit: float) -> Wanted:
+    return Wanted(limit, at_least=False)
+
+
+def _result(
+    goal: str, what: str, models: int, value: float, unit: str, wanted: Wanted | None, series: dict[str, Series]
+) -> Result:
+    detail = {name: round(each.cpu * 1e3, 3) for name, each in series.items()}
+    reached = wanted.judge(value) if wanted else None
+    return Result(goal, what, models, round(value, 3), unit, str(wanted or ""), reached, detail)
+
+
+def one_image(models: int) -> Iterator[Result]:
+    """P1: an event that sets one image, against whole-document ruamel.yaml."""
+    composition, daemon = job.mixed(models), Daemon()
+    text = job.compose_file(daemon.render(composition)).decode()
+    service = peers.service_of(composition)
+    image = "registry.example.com/other/image:9"
+    expected = job.compose_file(daemon.render(job.with_image(composition, image))).decode()
+    if peers.whole_document(text, service, image) != expected:
+        raise AssertionError("whole-document ruamel.yaml writes other bytes")
+    few = {5: 7, 50: 5, 500: 3, 2_000: 2}.get(models, 3)
+
+    def ours(number: int) -> object:
+        return daemon.render(job.with_image(composition, f"registry.example.com/other/image:{number}"))
+
+    series = in_turn({"ours": ours, "whole document": lambda _: peers.whole_document(text, service, image)}, few)
+    wanted = {50: at_least(60), 500: at_least(500), 2_000: at_least(1_200)}.get(models)
+    yield _result(
+        "P1",
+        "one image, whole-document ruamel.yaml / ours",
+        models,
+        ratio(series["whole document"], series["ours"]),
+        "x",
+        wanted,
+        series,
+    )
+
+
+def changes(models: int) -> Iterator[Result]:
+    """P2: events of every kind, against copying and hashing the output once."""
+    composition, daemon = job.mixed(models), Daemon()
+    everything = b"".join(file.body for file in daemon.render(composition).files)
+    kinds: dict[str, Callable[[int], object]] = {
+        "an image": lambda n: daemon.render(job.with_image(composition, f"registry.example.com/other/image:{n}")),
+        "a version": lambda n: daemon.render(job.with_version(composition, f"{n + 100}")),
+        "a new model": lambda n: daemon.render(job.with_one_more(composition, n)),
+        "a removed model": lambda n: daemon.render(job.with_one_less(composition, n)),
+    }
+
+    def floor(_: int) -> object:
+        return hashlib.sha256(bytes(bytearray(everything))).digest()
+
+    series = in_turn({**kinds, "copy and sha256": floor}, 15, repeat=3)
+    for name in kinds:
+        limit = 2.5 if name == "a removed model" else 2.0
+        wanted = at_most(limit) if models >= 500 else None
+        yield _result(
+            "P2",
+            f"{name}, ours / copy and sha256 of the output",
+            models,
+            ratio(series[name], series["copy and sha256"]),
+            "x",
+            wanted,
+            series,
+        )
+
+
+def scaling(_: int) -> Iterator[Result]:
+    """P3: an event at 2,000 models against one at 500."""
+    small, large = job.mixed(500), job.mixed(2_000)
+    few, many = Daemon(), Daemon()
+    few.render(small), many.render(large)
+    series = in_turn(
+        {
+            "500": lambda n: few.render(job.with_version(small, f"{n + 100}")),
+            "2,000": lambda n: many.render(job.with_version(large, f"{n + 100}")),
+        },
+        15,
+        repeat=3,
+    )
+    yield _result(
+        "P3",
+        "an event at 2,000 models / at 500",
+        2_000,
+        ratio(series["2,000"], series["500"]),
+        "x",
+        at_most(2.5),
+        series,
+    )
+    each = (series["2,000"].cpu - series["500"].cpu) / 1_500 * 1e6
+    yield _result("P3", "for each unchanged model", 2_000, each, "µs", at_most(3), series)
+
+
+def templates(models: int) -> Iterator[Result]:
+    """P5: the whole tree after an event, against what fills a template of the compose file alone."""
+    composition, daemon = job.even(models), Daemon()
+    daemon.render(composition)
+    jinja = peers.Jinja.of(composition)
+
+    def changed(number: int) -> object:
+        return job.with_image(composition, f"registry.example.com/other/image:{number}")
+
+    digest = job.sha256(job.compose_file(daemon.render(composition)))
+    if job.sha256(jinja.render(composition)) != digest:
+        raise AssertionError("the jinja2 template makes other bytes")
+    with tempfile.TemporaryDirectory() as folder:
+        try:
+            with peers.Helm.of(composition, Path(folder)) as helm:
+                if helm.render(composition)[1] != digest:
+                    raise AssertionError("Helm makes other bytes")
+                series = in_turn(
+                    {
+                        "ours, every file": lambda n: daemon.render(changed(n)),
+                        "jinja2, compose file": lambda n: jinja.render(changed(n)),
+                        "helm, compose file": lambda n: helm.render(changed(n))[0],
+                    },
+                    9,
+                )
+                wanted = {500: at_least(6), 2_000: at_least(8)}.get(models)
+                yield _result(
+                    "P5",
+                    "Helm's warm engine / ours",
+                    models,
+                    ratio(series["helm, compose file"], series["ours, every file"], by="wall"),
+                    "x",
+                    wanted,
+                    series,
+                )
+        except Unavailable as reason:
+            print(f"helm left out: {reason}", file=sys.stderr)
+            series = in_turn(
+                {
+                    "ours, every file": lambda n: daemon.render(changed(n)),
+                    "jinja2, compose file": lambda n: jinja.render(changed(n)),
+                },
+                9,
+            )
+    yield _result(
+        "P5",
+        "a plain jinja2 template / ours",
+        models,
+        ratio(series["jinja2, compose file"], series["ours, every file"]),
+        "x",
+        None,
+        series,
+    )
+
+
+def processes(models: int) -> Iterator[Result]:
+    """Whole processes that set one image in a compose file on disk, beside an event in a daemon that runs."""
+    if models > 500:
+        return
+    composition, daemon = job.even(models), Daemon()
+    body = job.compose_file(daemon.render(composition))
+    service = peers.service_of(composition)
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        by_yq, by_script = folder / "yq.yaml", folder / "script.yaml"
+        by_yq.write_bytes(body), by_script.write_bytes(body)
+
+        def changed(number: int) -> object:
+            return job.with_image(composition, f"registry.example.com/other/image:{number}")
+
+        participants: dict[str, Callable[[int], object]] = {
+            "ours, in a daemon": lambda n: daemon.render(changed(n)),
+            "a script with ruamel.yaml": lambda n: measure.process(
+                sys.executable,
+                "-c",
+                peers.whole_document_script(by_script, service, f"registry.example.com/other/image:{n}"),
+            ),
+        }
+        tools: dict[str, Callable[[], Callable[[int], object]]] = {
+            "yq -i": lambda: (
+                peers.go_module(peers.YQ),
+                lambda n: peers.yq(by_yq, service, f"registry.example.com/other/image:{n}"),
+            )[1],
+            "consul-template -once": lambda: _consul(composition, folder / "consul", changed),
+            "copier update": lambda: _copier(composition, folder / "copier", changed),
+        }
+        for tool, prepare in tools.items():
+            try:
+                participants[tool] = prepare()
+            except Unavailable as reason:
+                print(f"{tool} left out: {reason}", file=sys.stderr)
+        series = in_turn(participants, 3)
+        for tool in list(participants)[1:]:
+            yield _result(
+                "peers",
+                f"{tool} / ours",
+                models,
+                ratio(series[tool], series["ours, in a daemon"], by="wall"),
+                "x",
+                None,
+                series,
+            )
+
+
+def _consul(composition: object, folder: Path, changed: Callable[[int], object]) -> Callable[[int], object]:
+    folder.mkdir()
+    peer = peers.ConsulTemplate(composition, folder)
+    if peer.render(composition) != job.compose_file(Daemon().render(composition)):
+        raise AssertionError("consul-template makes other bytes")
+    return lambda n: peer.render(changed(n))
+
+
+def _copier(composition: object, folder: Path, changed: Callable[[int], object]) -> Callable[[int], object]:
+    folder.mkdir()
+    peer = peers.Copier(composition, folder)
+    after = changed(-1)
+    expected = (
+        job.compose_file(Daemon().render(after)).decode().replace("#- --enable_batching", "- --enable_batching", 1)
+    )
+    if peer.update(after).decode() != expected:
+        raise AssertionError("copier makes other bytes")
+    return lambda n: peer.update(changed(n))
+
+
+def cold(models: int) -> Iterator[Result]:
+    """P9: everything for the first time, against the whole compose file through ruamel.yaml."""
+    if models > 500:
+        return
+    composition = job.mixed(models)
+    rendered = job.compose_file(Daemon().render(composition)).decode()
+    digests = _digests(rendered)
+    if whole_compose_file(composition, GOLDEN_DEFAULTS, digests) != rendered:
+        raise AssertionError("the reference makes other bytes")
+
+    def ours(_: int) -> object:
+        compose._template.cache_clear()
+        return Daemon().render(composition)
+
+    series = in_turn(
+        {"ours": ours, "reference": lambda _: whole_compose_file(composition, GOLDEN_DEFAULTS, digests)}, 3
+    )
+    wanted = at_most(0.6) if models == 500 else None
+    yield _result(
+        "P9",
+        "cold, ours / the whole document through ruamel.yaml",
+        models,
+        ratio(series["ours"], series["reference"]),
+        "x",
+        wanted,
+        series,
+    )
+
+
+def _digests(text: str) -> dict[str, str]:
+    lines = [
+        line.split('"')[1] for line in text.splitlines() if "bundle.models:" in line or "bundle.signature:" in line
+    ]
+    return dict(zip(("model_download", "router", "proxy"), lines, strict=True))
+
+
+def to_archive(models: int) -> Iterator[Result]:
+    """P16: an event up to the bytes that go to the bucket, against joining, compressing and hashing them."""
+    composition, daemon = job.mixed(models), Daemon()
+    daemon.archive(composition)
+    raw = gzip.decompress(daemon.archive(composition)[0].body)
+    pieces = [raw[at : at + 4096] for at in range(0, len(raw), 4096)]
+
+    def floor(_: int) -> object:
+        joined = b"".join(pieces)
+        packed = gzip.compress(joined, compresslevel=1, mtime=0)
+        return hashlib.sha256(joined).digest(), hashlib.sha256(packed).digest()
+
+    series = in_turn(
+        {"ours": lambda n: daemon.archive(job.with_version(composition, f"{n + 100}")), "floor": floor}, 15
+    )
+    wanted = at_most(1.5) if models >= 500 else None
+    yield _result(
+        "P16", "event to archive, ours / its floor", models, ratio(series["ours"], series["floor"]), "x", wanted, series
+    )
+
+
+def memory(_: int) -> Iterator[Result]:
+    """P10: the largest size of a process that renders 2,000 models, over what its imports take."""
+    imports = "from tests.benchmarks import job, peers"
+    alone = measure.peak_megabytes(imports)
+    ours = measure.peak_megabytes(f"{imports}\njob.Daemon().render(job.mixed(2000))")
+    text = "peers.whole_document(job.compose_file(job.Daemon().render(job.mixed(2000))).decode(), 's101s', 'x')"
+    whole = measure.peak_megabytes(f"{imports}\n{text}")
+    value = (ours - alone) / (whole - alone)
+    detail = {"imports": round(alone, 1), "ours": round(ours, 1), "whole document": round(whole, 1)}
+    wanted = at_most(0.25)
+    yield Result(
+        "P10",
+        "peak memory over the imports, ours / whole document",
+        2_000,
+        round(value, 3),
+        "x",
+        str(wanted),
+        wanted.judge(value),
+        detail,
+    )
+
+
+def start(_: int) -> Iterator[Result]:
+    """P11: what a process imports before it can work, and the answer to --version."""
+    six = "import aiokafka, jinja2, google.cloud.storage, boto3, ruamel.yaml, structlog"
+    ours = "import daemon.wiring, daemon.http.server, daemon.http.app, daemon.cli.run"
+
+    def python(code: str) -> Callable[[int], object]:
+        return lambda _: measure.process(sys.executable, "-c", code)
+
+    rebundle = Path(sys.executable).with_name("rebundle")
+    series = in_turn(
+        {
+            "bare interpreter": python("pass"),
+            "--version": lambda _: measure.process(rebundle, "--version"),
+            "what run imports": python(ours),
+            "the six packages": python(six),
+        },
+        7,
+    )
+    yield _result(
+        "P11",
+        "imports before the daemon is ready / of the six packages",
+        0,
+        ratio(series["what run imports"], series["the six packages"]),
+        "x",
+        at_most(0.5),
+        series,
+    )
+    yield _result(
+        "P11",
+        "--version / a bare interpreter",
+        0,
+        ratio(series["--version"], series["bare interpreter"]),
+        "x",
+        at_most(3),
+        series,
+    )
+
+
+CASES: dict[str, tuple[Callable[[int], Iterator[Result]], tuple[int, ...]]] = {
+    "P1": (one_image, SIZES),
+    "P2": (changes, SIZES),
+    "P3": (scaling, (2_000,)),
+    "P5": (templates, SIZES),
+    "P9": (cold, SIZES),
+    "P10": (memory, (2_000,)),
+    "P11": (start, (0,)),
+    "P16": (to_archive, SIZES),
+    "peers": (processes, SIZES),
+}
+WHATEVER_SIZE = {"P3", "P10", "P11"}
+
+
+def run(sizes: tuple[int, ...], only: set[str], tell: Callable[[str], None]) -> list[Result]:
+    """Every comparison that was asked for."""
+    results = []
+    for goal, (case, own) in CASES.items():
+        if only and goal not in only:
+            continue
+        for models in own:
+            if goal in WHATEVER_SIZE or models in sizes:
+                for result in case(models):
+                    results.append(result)
+                    tell(line(result))
+    return results
+
+
+def line(result: Result) -> str:
+    """One row of the table."""
+    verdict = {True: "reached", False: "**not reached**", None: ""}[result.reached]
+    detail = ", ".join(f"{name} {value:g}" for name, value in result.detail.items())
+    size = f"{result.models:,}" if result.models else ""
+    return f"| {result.goal} | {result.what} | {size} | {result.value:g} {result.unit} | {result.wanted} | {verdict} | {detail} |"
+
+
+HEAD = "| | what | models | figure | goal | | median ms of CPU (P10: MB) |\n|---|---|---|---|---|---|---|"
+
+
+def check(results: list[Result], table: str) -> list[str]:
+    """What is worse than the table says, by more than the tolerance."""
+    known = {}
+    for row in table.splitlines():
+        cells = [cell.strip() for cell in row.strip("|").split("|")]
+        if len(cells) == 7 and cells[3][:1].isdigit():
+            known[f"{cells[0]} {cells[1]} {cells[2].replace(',', '') or 0}"] = (float(cells[3].split()[0]), cells[4])
+    worse = []
+    for result in results:
+        if result.key in known and result.wanted:
+            before, _ = known[result.key]
+            is_worse = (
+                result.value < before * (1 - TOLERANCE)
+                if result.wanted[0] == "≥"
+                else result.value > before * (1 + TOLERANCE)
+            )
+            if is_worse:
+                worse.append(f"{result.key}: {result.value:g}, the table has {before:g}")
+    return worse
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--sizes", default=",".join(map(str, SIZES)))
+    parser.add_argument("--only", default="")
+    parser.add_argument("--json", type=Path, default=ROOT / "var" / "bench.json")
+    parser.add_argument("--check", action="store_true")
+    parser.add_argument("--write-docs", action="store_true")
+    given = parser.parse_args()
+    sizes = tuple(int(size) for size in given.sizes.split(","))
+    print(HEAD)
+    results = run(sizes, set(filter(None, given.only.split(","))), lambda row: print(row, flush=True))
+    given.json.parent.mkdir(parents=True, exist_ok=True)
+    given.json.write_text(
+        json.dumps({"machine": measure.machine(), "results": [asdict(each) for each in results]}, indent=1)
+    )
+    text = DOCS.read_text()
+    if given.write_docs:
+        machine = ", ".join(measure.machine().values())
+        table = "\n".join([HEAD, *map(line, results)])
+        head, _, rest = text.partition(BEGIN)
+        DOCS.write_text(f"{head}{BEGIN}\nOn {machine}.\n\n{table}\n{END}{rest.partition(END)[2]}")
+    if given.check:
+        worse = check(results, text.partition(BEGIN)[2].partition(END)[0])
+        print(*worse, sep="\n", file=sys.stderr)
+        return 1 if worse else 0
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
