@@ -6,10 +6,11 @@ from pathlib import Path
 import pytest
 
 from tests.services import compose as compose_service
+from tests.services import gcs as gcs_service
 from tests.services import ministack as ministack_service
 from tests.services import nginx as nginx_service
+from tests.services import rclone as rclone_service
 from tests.services.availability import available
-from tests.services.tools import SHELLS, tool
 from tests.services.tools import shell as find_shell
 
 
@@ -23,15 +24,11 @@ def nginx() -> nginx_service.Nginx:
     return available(nginx_service.nginx)
 
 
-@pytest.fixture(scope="session")
-def rclone() -> Path:
-    return available(lambda: tool("rclone"))
-
-
-@pytest.fixture(scope="session", params=SHELLS)
-def shell(request: pytest.FixtureRequest) -> tuple[str, ...]:
-    """The words that start a POSIX shell."""
-    return available(lambda: find_shell(request.param))
+@pytest.fixture(scope="session", params=[("dash", "debian"), ("busybox", "debian"), ("dash", "newest")], ids="-".join)
+def shell_and_rclone(request: pytest.FixtureRequest) -> tuple[tuple[str, ...], Path]:
+    """The words that start a POSIX shell, and an rclone: each shell and each release once, as neither knows the other."""
+    shell, edition = request.param
+    return available(lambda: find_shell(shell)), available(lambda: rclone_service.rclone(edition))
 
 
 @pytest.fixture(scope="session")
@@ -39,3 +36,16 @@ def s3_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     server = ministack_service.ministack(tmp_path_factory.mktemp("ministack"))
     yield available(server.__enter__)
     server.__exit__(None, None, None)
+
+
+@pytest.fixture(scope="session")
+def gcs_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[gcs_service.Gcs]:
+    server = gcs_service.gcs(tmp_path_factory.mktemp("gcs"))
+    yield available(server.__enter__)
+    server.__exit__(None, None, None)
+
+
+@pytest.fixture
+def token_endpoint() -> Iterator[gcs_service.TokenEndpoint]:
+    with gcs_service.token_endpoint() as endpoint:
+        yield endpoint

