@@ -95,11 +95,11 @@ def check(
     _check_signature(frame, bodies[_SIGNATURE])
     _check_stamp(composition, bodies[_STAMP])
     _check_static_files(frame, bodies, judged.files[_ENV].cuts[0])
-    _check_readme(frame, bodies)
     # Last, because their labels differ whenever a file above does: the fault is named where it is.
     document = _document(composition, bodies)
     _check_fixed_services(frame, document, bodies)
     _check_ends(frame, document)
+    _check_readme(frame, bodies)  # it shows pieces of the services
 
 
 @dataclass(frozen=True)
@@ -295,7 +295,7 @@ def _check_batching(frame: _Frame, model: Model, body: bytes) -> None:
         pattern = b"".join(_own(template).splitlines(keepends=True)[: None if head is None else 1])
         _check_pattern(_Piece(path, body[:head]), pattern.decode(), {"service": f"s{model.id}s"})
     if expected is not None:
-        _compare(piece, expected, found)
+        _compare_fields(piece, expected, found)
     # Where it is off, the file is an operator's to fill in: whatever reads as parameters holds the places.
     elif not found:
         raise GateFailure(path, 1, "batching parameters that hold the places", "none")
@@ -528,7 +528,7 @@ def _check_plain(piece: _Piece) -> None:
 def _check_assignments(piece: _Piece, expected: Mapping[str, str], *, may_add: bool) -> None:
     with _readable(piece):
         found = readback.env(piece.text)
-    _compare(piece, dict(expected), {name: found[name] for name in found if not may_add or name in expected})
+    _compare_fields(piece, expected, {name: found[name] for name in found if not may_add or name in expected})
 
 
 def _check_holds(piece: _Piece, text: str) -> None:
@@ -549,6 +549,16 @@ def _check_yaml(piece: _Piece, expected: Any, *, may_add: bool = False) -> None:
 def _compare(piece: _Piece, expected: Any, found: Any) -> None:
     if expected != found:
         raise GateFailure(piece.file, piece.before + 1, str(expected), str(found))
+
+
+def _compare_fields(piece: _Piece, expected: Mapping[str, Any], found: Mapping[str, Any]) -> None:
+    """The same names with the same values; a difference is named with the line that begins with the name."""
+    for name in (*expected, *found):
+        if name not in expected or name not in found or expected[name] != found[name]:
+            lines = piece.text.split("\n")
+            line = next((number for number, line in enumerate(lines, 1) if line.startswith(name)), 1)
+            what, there = _shown(expected, name), _shown(found, name)
+            raise GateFailure(piece.file, piece.before + line, f"{name} = {what}", there)
 
 
 def _difference(

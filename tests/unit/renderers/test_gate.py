@@ -140,12 +140,14 @@ FAULTS = {
     "an option in the list": Fault(
         LIST, "gcs:example-bucket/models/102/2", "gcs:example-bucket/models/102/2 --x", "--x"
     ),
-    "a value in the env file": Fault(ENV, "SERVING_101_CPU_LIMIT=\n", "SERVING_101_CPU_LIMIT=2\n"),
+    "a value in the env file": Fault(
+        ENV, "SERVING_101_CPU_LIMIT=\n", "SERVING_101_CPU_LIMIT=2\n", "SERVING_101_CPU_LIMIT=2"
+    ),
     "a variable missing in the env file": Fault(ENV, "SERVING_102_MEM_LIMIT=\n", ""),
     "a noted default": Fault(ENV, "CPU_LIMIT 2, MEM_LIMIT 4g", "CPU_LIMIT 2, MEM_LIMIT 5g", "MEM_LIMIT 5g"),
     "a command in the env file": Fault(ENV, "SERVING_101_CPU_LIMIT=\n", "SERVING_101_CPU_LIMIT=\nREL_DIR=$(pwd)\n"),
-    "a port in the env file": Fault(ENV, "HTTP_PORT=8000", "HTTP_PORT=80"),
-    "a batching parameter": Fault(BATCHING, "value: 64", "value: 65"),
+    "a port in the env file": Fault(ENV, "HTTP_PORT=8000", "HTTP_PORT=80", "HTTP_PORT=80"),
+    "a batching parameter": Fault(BATCHING, "value: 64", "value: 65", "value: 65"),
     "a batching parameter more": Fault(BATCHING, "max_batch_size", "num_batch_threads { value: 1 }\nmax_batch_size"),
     "what is no batching parameter": Fault(
         BATCHING, "max_batch_size { value: 64 }", "max_batch_size: 64", "max_batch_size: 64"
