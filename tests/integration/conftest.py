@@ -11,6 +11,7 @@ from tests.services import ministack as ministack_service
 from tests.services import nginx as nginx_service
 from tests.services import rclone as rclone_service
 from tests.services.availability import available
+from tests.services.tools import SHELLS
 from tests.services.tools import shell as find_shell
 
 
@@ -24,11 +25,17 @@ def nginx() -> nginx_service.Nginx:
     return available(nginx_service.nginx)
 
 
+@pytest.fixture(scope="session", params=SHELLS)
+def shell(request: pytest.FixtureRequest) -> tuple[str, ...]:
+    """The words that start a POSIX shell."""
+    return available(lambda: find_shell(request.param))
+
+
 @pytest.fixture(scope="session", params=[("dash", "debian"), ("busybox", "debian"), ("dash", "newest")], ids="-".join)
 def shell_and_rclone(request: pytest.FixtureRequest) -> tuple[tuple[str, ...], Path]:
     """The words that start a POSIX shell, and an rclone: each shell and each release once, as neither knows the other."""
-    shell, edition = request.param
-    return available(lambda: find_shell(shell)), available(lambda: rclone_service.rclone(edition))
+    name, edition = request.param
+    return available(lambda: find_shell(name)), available(lambda: rclone_service.rclone(edition))
 
 
 @pytest.fixture(scope="session")
