@@ -2,13 +2,11 @@
 
 It shares no code with what renders: `readback` parses, `expectation` states what must be there. What belongs to one
 model (its service, its lines in the map, the list and the env file, its batching file) is judged alone; what passed is
-kept, and looked at again only where it differs. So judging, too, costs what changed. A file that is the same in every
-bundle must be the package's own, byte for byte.
+kept, and looked at again only where it differs (`judged`). So judging, too, costs what changed. A file that is the same
+in every bundle must be the package's own, byte for byte; the README its text, around what is said of this bundle.
 
-What a template of the bundle's own makes may say more: keys in a mapping, entries in a list, comments, variables. It
-must say all that the composition says, in its order; it may not say it a second time (a flag again, another mount on
-the same place, a variable twice); and it adds no service, no anchor and no tag. The lists of models (models.map,
-models.txt), the batching parameters and the signature stay exact whatever makes them.
+What a template of the bundle's own makes may say more, but nothing less and nothing else: `agreement` has the rule. The
+lists of models (models.map, models.txt), the batching parameters and the signature stay exact whatever makes them.
 """
 
 import hashlib
@@ -22,9 +20,10 @@ from importlib.resources import files as resources
 from typing import Any, Final, Protocol
 
 from renderers import expectation, readback
+from renderers.agreement import difference, shown
 from renderers.cache import Cache
 from renderers.errors import GateFailure
-from renderers.expectation import Default, short_digest
+from renderers.expectation import short_digest
 from renderers.judged import NOTHING, Cutting, EndOf, Judged, Run, cut, end_of_line, line_at, runs
 from renderers.model import Composition, Model, RenderDefaults, RenderedFile, canonical_json
 
@@ -51,9 +50,6 @@ _STATIC: Final = {
 """Files that are the same in every bundle, and the templates they come from."""
 _ALWAYS: Final = frozenset({_COMPOSE, _MAP, _SIGNATURE, _LIST, _KEEP, _STAMP, _ENV, _README, *_STATIC})
 _SHARED_TEMPLATES: Final = frozenset({"labels.yaml", "resources.yaml"})
-_WHOLE: Final = frozenset({"test", "entrypoint", "devices", "capabilities", "device_ids"})
-"""Lists that mean one thing as a whole: nothing can be put among their entries."""
-_VARIABLE: Final = re.compile(r"\$\{[^}]*\}")
 _UNWANTED: Final = re.compile(rb"[\x00-\x08\x0b-\x1f\x7f]")
 
 _passed: Final = Cache[bool](16 << 20)
@@ -498,13 +494,13 @@ def _check_listing(frame: _Frame, piece: _Piece, name: str) -> None:
     """A listing of the README is what its service says, and its options are the service's."""
     listing, composition = name.removeprefix("excerpts."), frame.composition
     may_add = frame.may_add(f"{expectation.shown_template(listing)}.yaml")
-    shown = piece.text.replace("<model_id>", "sample").replace("<image>", expectation.SAMPLE_IMAGE)
+    listed = piece.text.replace("<model_id>", "sample").replace("<image>", expectation.SAMPLE_IMAGE)
     options = {each for option in expectation.options(listing, composition) for each in _spellings(option)}
-    for number, line in enumerate(shown.split("\n"), 1):
+    for number, line in enumerate(listed.split("\n"), 1):
         option = line.lstrip("> ")
         if option.startswith("#") and option not in options and not may_add:
             raise GateFailure(_README, piece.before + number, "no option that the service does not have", repr(option))
-    piece = replace(piece, body=readback.switched_on(shown).encode())
+    piece = replace(piece, body=readback.switched_on(listed).encode())
     _check_yaml(piece, expectation.shown(listing, composition), may_add=may_add)
 
 
@@ -539,7 +535,7 @@ def _check_holds(piece: _Piece, text: str) -> None:
 def _check_yaml(piece: _Piece, expected: Any, *, may_add: bool = False) -> None:
     with _readable(piece):
         parsed = readback.yaml_text(piece.text)
-    different = _difference(expected, parsed.value, (), may_add=may_add)
+    different = difference(expected, parsed.value, (), may_add=may_add)
     if different is not None:
         path, wanted, found = different
         where = ".".join(map(str, path)) or "the file"
@@ -557,87 +553,8 @@ def _compare_fields(piece: _Piece, expected: Mapping[str, Any], found: Mapping[s
         if name not in expected or name not in found or expected[name] != found[name]:
             lines = piece.text.split("\n")
             line = next((number for number, line in enumerate(lines, 1) if line.startswith(name)), 1)
-            what, there = _shown(expected, name), _shown(found, name)
+            what, there = shown(expected, name), shown(found, name)
             raise GateFailure(piece.file, piece.before + line, f"{name} = {what}", there)
-
-
-def _difference(
-    expected: Any, found: Any, path: tuple[str | int, ...], *, may_add: bool
-) -> tuple[tuple[str | int, ...], str, str] | None:
-    """The first place where two values differ; 1 is neither true nor 1.0.
-
-    With `may_add`, what is expected must be there, in its order, and more may stand in mappings and lists.
-    """
-    match expected:
-        case Default():
-            is_same = expected.is_in(found)
-        case dict() if isinstance(found, dict):
-            more = () if may_add else (key for key in found if key not in expected)
-            for key in (*expected, *more):
-                if key not in found or key not in expected:
-                    return (*path, key), _shown(expected, key), _shown(found, key)
-                different = _difference(expected[key], found[key], (*path, key), may_add=may_add)
-                if different:
-                    return different
-            is_same = True
-        case list() if isinstance(found, list) and len(expected) == len(found):
-            pairs = enumerate(zip(expected, found, strict=True))
-            steps = (_difference(one, other, (*path, index), may_add=may_add) for index, (one, other) in pairs)
-            return next((step for step in steps if step), None)
-        case list() if isinstance(found, list) and may_add:
-            return _difference_of_lists(expected, found, path)
-        case _:
-            is_same = type(expected) is type(found) and expected == found
-    return None if is_same else (path, repr(expected), repr(found))
-
-
-def _difference_of_lists(
-    expected: list[Any], found: list[Any], path: tuple[str | int, ...]
-) -> tuple[tuple[str | int, ...], str, str] | None:
-    """What is missing of `expected`, in its order, or else what is there a second time in another form."""
-    if path and path[-1] in _WHOLE:
-        return path, repr(expected), repr(found)
-    wanted, there = _with_values(expected), _with_values(found)
-    rest = iter(enumerate(there))
-    kept = set()
-    for one in wanted:
-        index = next((at for at, other in rest if _difference(one, other, (), may_add=True) is None), None)
-        if index is None:
-            return path, repr(one), "nothing of it, or not in this order"
-        kept.add(index)
-    decided = {_slot(one) for one in wanted}
-    for index, other in enumerate(there):
-        if index not in kept and _slot(other) in decided:
-            return path, "nothing a second time that the bundle itself decides", repr(other)
-    return None
-
-
-def _with_values(entries: list[Any]) -> list[Any]:
-    """The entries, a flag and the value behind it as one: nothing may come between them."""
-    joined: list[Any] = []
-    for entry in entries:
-        is_value = isinstance(entry, str) and not entry.startswith("-")
-        before = joined[-1] if joined else None
-        if is_value and isinstance(before, str) and before.startswith("-") and not set(before) & {"=", " "}:
-            joined[-1] = f"{before} {entry}"
-        else:
-            joined.append(entry)
-    return joined
-
-
-def _slot(entry: Any) -> str:
-    """What an entry of a list is about: the flag, the mount's target, the variable, the key."""
-    if isinstance(entry, dict) and "target" in entry:
-        return str(entry["target"]).rstrip("/")
-    text = _VARIABLE.sub("", str(entry))
-    if text.startswith("-"):
-        return re.split("[= ]", text, maxsplit=1)[0]
-    parts = text.split(":")
-    return parts[1].rstrip("/") if len(parts) > 1 and parts[1].startswith("/") else text.partition("=")[0]
-
-
-def _shown(group: Mapping[str, Any], key: str) -> str:
-    return repr(group[key]) if key in group else "nothing"
 
 
 def _top(composition: Composition) -> tuple[str, str]:
