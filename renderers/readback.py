@@ -193,9 +193,9 @@ def nginx(text: str) -> list[Directive]:
     position, line = 0, 1
     while position < len(text):
         token = _NGINX_TOKEN.match(text, position)
+        line = text.count("\n", 0, position) + 1
         if token is None:
             raise Unreadable(line, "a word, a quoted word, ';' or a brace", repr(text[position : position + 20]))
-        line = text.count("\n", 0, position) + 1
         position = token.end()
         if token[2] or token[3]:
             words.append(token[2][1:-1] if token[2] else token[3])
@@ -232,7 +232,7 @@ def gaps(text: str, pattern: str) -> list[tuple[int, str, str]]:
         end = len(text) - len(literal) if is_last and text.endswith(literal) else text.find(literal, position)
         if end < position:
             # What is wrong is behind the gap: where the first line of what follows it stands, or else in the gap.
-            end = max(position, text.find(literal.split("\n")[0], position))
+            end = max(position, text.find(literal[: literal.find("\n") + 1] or literal, position))
             _refuse_another(text, end, literal)
         found.append((text.count("\n", 0, position) + 1, name, text[position:end]))
         position = end + len(literal)

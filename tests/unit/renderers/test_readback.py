@@ -166,3 +166,69 @@ def test_what_is_no_variable_with_an_amount_is_none(text):
 
 def test_an_amount_is_read_with_its_variable_and_unit():
     assert readback.amount("${A_b:-1.5m}") == ("A_b", "1.5", 1 << 20)
+
+
+PATTERN = "# {{ name | markdown }} of {{ place }}\n\nprose\n{{ rest }}```\nend\n"
+
+
+def test_gaps_are_read_with_their_lines():
+    assert readback.gaps("# a of b\n\nprose\nx\ny\n```\nend\n", PATTERN) == [
+        (1, "name", "a"),
+        (1, "place", "b"),
+        (4, "rest", "x\ny\n"),
+    ]
+
+
+def test_a_pattern_without_gaps_is_the_text():
+    assert readback.gaps("a\n", "a\n") == []
+
+
+@pytest.mark.parametrize(
+    ("text", "line"),
+    [
+        ("", 1),
+        ("## a of b\n\nprose\n```\nend\n", 1),
+        ("# a from b\n\nprose\n```\nend\n", 1),
+        ("# a of b\n\nverse\n```\nend\n", 3),
+        ("# a of b\n\nprose\n```\nends\n", 5),
+        ("# a of b\n\nprose\n```\nend\nmore\n", 6),
+        ("# a of b\n\nprose\n```\n", 5),
+    ],
+)
+def test_another_text_than_the_patterns_is_refused_with_its_line(text, line):
+    with pytest.raises(Unreadable) as refused:
+        readback.gaps(text, PATTERN)
+
+    assert refused.value.line == line
+
+
+def test_options_are_read_with_the_key_they_are_below():
+    service = "  a:\n    x:\n      - 1\n      #- 2\n    y: 3\n    #z: 4\n"
+
+    assert readback.options(service) == [(4, ("x", 6), "#- 2"), (6, ("y", 4), "#z: 4")]
+
+
+def test_a_listing_is_switched_on_where_it_is_green():
+    assert readback.switched_on("  a:\n    ...\n>     #- 1#\n      #- 2") == "  a:\n      - 1#\n      #- 2"
+
+
+def test_directives_of_nginx_are_read_at_every_depth():
+    found = readback.nginx('# x\nmap $a $b {\n    default "";\n    include f;\n}\nevents { }\nlog "a;{";\n')
+
+    assert [(each.name, each.words, each.line, sorted(each.inside)) for each in found] == [
+        ("default", ("",), 3, []),
+        ("include", ("f",), 4, []),
+        ("map", ("$a", "$b"), 2, [("default", ""), ("include", "f")]),
+        ("events", (), 6, []),
+        ("log", ("a;{",), 7, []),
+    ]
+
+
+@pytest.mark.parametrize(
+    ("text", "line"), [("a", 1), ("a {\n", 1), ("a;\n}\n", 2), (";\n", 1), ("a {\n b }\n", 2), ('a;\n"b\n', 2)]
+)
+def test_another_configuration_of_nginx_is_refused(text, line):
+    with pytest.raises(Unreadable) as refused:
+        readback.nginx(text)
+
+    assert refused.value.line == line
