@@ -9,6 +9,7 @@ import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
+from itertools import pairwise
 from typing import Annotated, Any, Final, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, JsonValue, ValidationInfo, field_validator, model_validator
@@ -122,6 +123,9 @@ class Gpu(Value):
 _Positive = Annotated[int, Field(strict=True, ge=1, le=_LARGEST_VERSION)]
 
 
+_ENGINES_MAX_BATCH_SIZE: Final = 1000
+
+
 class BatchingParameters(Value):
     """TensorFlow Serving's BatchingParameters, by its own field names."""
 
@@ -133,6 +137,14 @@ class BatchingParameters(Value):
     num_batch_threads: _Positive | None = None
     allowed_batch_sizes: Annotated[tuple[_Positive, ...], Field(min_length=1, max_length=64)] | None = None
     pad_variable_length_inputs: Annotated[bool, Field(strict=True)] | None = None
+
+    @model_validator(mode="after")
+    def _as_the_engine_wants_them(self) -> Self:
+        """By the comments of its proto: else the engine refuses to start, on the target host."""
+        sizes, largest = self.allowed_batch_sizes, self.max_batch_size or _ENGINES_MAX_BATCH_SIZE
+        if sizes is not None and (any(a >= b for a, b in pairwise(sizes)) or sizes[-1] != largest):
+            raise ValueError(f"allowed_batch_sizes must rise, and end with max_batch_size ({largest})")
+        return self
 
 
 class Batching(Value):

@@ -88,20 +88,33 @@ _gpus = st.one_of(
     ),
 )
 _positive = st.integers(1, 2**31 - 1)
+
+
+def _with_sizes(parameters: dict[str, Any], smaller: list[int] | None) -> dict[str, Any]:
+    """Sizes that rise up to the largest batch, which is 1000 where nothing else is said."""
+    if smaller is None:
+        return parameters
+    largest = parameters.get("max_batch_size", 1000)
+    return parameters | {"allowed_batch_sizes": [*sorted({size for size in smaller if size < largest}), largest]}
+
+
 _batching = st.fixed_dictionaries(
     {},
     optional={
         "enabled": st.booleans(),
-        "parameters": st.fixed_dictionaries(
-            {},
-            optional={
-                "max_batch_size": _positive,
-                "batch_timeout_micros": st.integers(0, 2**31 - 1),
-                "max_enqueued_batches": _positive,
-                "num_batch_threads": _positive,
-                "allowed_batch_sizes": st.lists(_positive, min_size=1, max_size=3),
-                "pad_variable_length_inputs": st.booleans(),
-            },
+        "parameters": st.builds(
+            _with_sizes,
+            st.fixed_dictionaries(
+                {},
+                optional={
+                    "max_batch_size": _positive,
+                    "batch_timeout_micros": st.integers(0, 2**31 - 1),
+                    "max_enqueued_batches": _positive,
+                    "num_batch_threads": _positive,
+                    "pad_variable_length_inputs": st.booleans(),
+                },
+            ),
+            st.none() | st.lists(st.integers(1, 5000), max_size=3),
         ),
     },
 )
