@@ -2,7 +2,7 @@
 # Brings every model of models.txt below /models, then ends. 0 = all are there; 1 = some are not, each of them named.
 #
 # A line of models.txt: the folder below /models, a blank, the source as rclone writes it but for the leading colon.
-#   101/3 gcs:bucket/path   TensorFlow Serving: the folder is a version, its files are the model
+#   101/3 gcs:bucket/path   TensorFlow Serving, OpenVINO: the folder is a version, its files are the model
 #   103 s3:bucket/path      Triton: the folder is the model, its versions are folders in the source
 set -u
 
@@ -57,7 +57,7 @@ mirror() {
     mkdir -p "$2" && rclone sync ":$1" "$2" --transfers 8 --retries 3 --stats 0
 }
 
-# TensorFlow Serving polls the model's folder, loads any number it finds and prefers the highest: it may see a version
+# These engines poll the model's folder, load any number it finds and prefer the highest: they may see a version
 # only when it is whole, and no other one beside it.
 bring_version() {
     model=$models/${1%/*}

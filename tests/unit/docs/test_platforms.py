@@ -1,0 +1,32 @@
+"""docs/platforms.md: its table is that of the code, and each file that its example names has the example in it."""
+
+import re
+from pathlib import Path
+
+import pytest
+from pydantic import ValidationError
+
+from renderers.platforms import PLATFORMS
+from tests.builders import make_model
+
+ROOT = Path(__file__).parents[3]
+PAGE = (ROOT / "docs/platforms.md").read_text()
+
+
+def test_the_table_names_every_platform_with_its_grpc_port():
+    said = re.findall(r"^\| `([a-z]+)` \| [^|]+ \| ([0-9]+), [0-9]+ \|", PAGE, re.MULTILINE)
+
+    assert said == [(name, str(platform.grpc_port)) for name, platform in PLATFORMS.items()]
+
+
+@pytest.mark.parametrize("path", re.findall(r"^\| `((?:renderers|tests)/[^`]+)` \|", PAGE, re.MULTILINE))
+def test_a_file_of_the_example_has_it(path):
+    assert re.search("openvino", path + (ROOT / path).read_text(), re.IGNORECASE)
+
+
+def test_the_refusal_is_what_the_page_shows():
+    with pytest.raises(ValidationError) as raised:
+        make_model(platform="openvino", serving={"gpu": {"count": 1}})
+
+    (problem,) = (each for each in raised.value.errors() if each["loc"] == ("serving", "gpu"))
+    assert f"$.data.models[0].serving.gpu: {problem['msg'].removeprefix('Value error, ')} (" in PAGE
