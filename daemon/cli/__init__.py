@@ -5,7 +5,6 @@ to standard output, prose to standard error (`output`); exit codes are in `failu
 their verb is called, so that help and completion stay fast.
 """
 
-
 import sys
 
 from daemon import __version__

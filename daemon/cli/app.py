@@ -131,5 +131,3 @@ def _unknown_verb(error: UnknownCommandError) -> str:
     near = difflib.get_close_matches(given, [name for _, name, _, _ in _VERBS], n=1)
     hint = f"did you mean `rebundle {near[0]}`?" if near else "`rebundle --help` lists what there is"
     return f"there is no verb {given!r}: {hint}"
-
-
