@@ -443,3 +443,10 @@ def test_every_template_overridden_by_the_built_in_text_passes():
     overridden = frozenset(Templates.built_in().names)
 
     gate.check(MIXED, DEFAULTS, render(), overridden)
+
+
+def test_a_batching_file_without_any_parameter_is_refused():
+    bundle, overridden = render_with("batching_placeholder.txt", "# Ask the platform team.\n")
+
+    with pytest.raises(GateFailure, match="batching parameters that hold the places"):
+        gate.check(MIXED, DEFAULTS, bundle, overridden)
