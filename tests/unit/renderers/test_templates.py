@@ -136,3 +136,40 @@ def test_a_file_that_is_no_template_is_never_read_as_one():
 
     # gcs.json is shown in the README as well.
     assert sum(file.body.count(body.encode()) for file in files) == len(templates._TEXTS) + 1
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "{{ cycler.__init__.__globals__ }}",
+        "{{ lipsum.__globals__['os'].environ }}",
+        "{{ namespace.__init__.__globals__ }}",
+        "{{ ''.__class__.__base__.__subclasses__() }}",
+        "{{ labels.__class__ }}",
+        "{{ self.__init__ }}",
+        "{{ '{0.__class__}'.format(labels) }}",
+        "{{ 'x' | attr('__class__') }}",
+        "{{ environ }}",
+        "{{ os }}",
+        "{{ range(10 ** 9) | length }}",
+        "{% import 'os' as os %}",
+        "{% include '/etc/passwd' %}",
+    ],
+)
+def test_no_template_gets_at_the_environment_or_at_python(monkeypatch, text):
+    monkeypatch.setenv("CANARY", "canary-in-the-environment")
+    own = BUILT_IN.overridden_by({"router.yaml": text})
+
+    try:
+        rendered = own.render("router.yaml", labels=1)
+    except TemplateFault:
+        return
+    # Jinja2 renders some of what it forbids as nothing.
+    assert "canary" not in rendered
+    assert "<" not in rendered
+
+
+def test_nothing_is_escaped_for_another_sink():
+    own = BUILT_IN.overridden_by({"router.yaml": "{{ labels }}"})
+
+    assert own.render("router.yaml", labels="<&>'\"") == "<&>'\""
