@@ -54,7 +54,7 @@ def test_threads_that_share_it_keep_its_bound():
 
     def use(seed: int) -> None:
         for number in range(2_000):
-            cache.put((seed * number) % 37, number, number % 90)
+            cache.put((seed * number) % 37, number, 1 + number % 90)
             cache.get(number % 37)
 
     with ThreadPoolExecutor(4) as pool:
