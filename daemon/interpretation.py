@@ -5,7 +5,7 @@ rendered. Both judge here, and every problem of both comes at once. What needs t
 """
 
 import hashlib
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
@@ -22,7 +22,17 @@ from events.model import (
     Event,
 )
 from renderers.limits import Limits, TooBig
-from renderers.model import BundleName, Composition, ModelChange, Scope, canonical_digest, canonical_json, known_fields
+from renderers.model import (
+    BundleName,
+    Composition,
+    Model,
+    ModelChange,
+    Scope,
+    Serving,
+    canonical_digest,
+    canonical_json,
+    known_fields,
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -116,6 +126,8 @@ def composition_of(data: Mapping[str, Any]) -> Composition:
     """
     judged = _Judged(data)
     composition = judged.by(Composition, data)
+    if composition is not None:
+        judged.engines(composition.models)
     judged.raise_problems()
     assert composition is not None
     return composition
@@ -125,6 +137,8 @@ def _state_created(event: Event, limits: Limits | None) -> StateCreated:
     judged = _Judged(event.data)
     data = judged.by(schemas.BundleState, event.data)
     composition = judged.by(Composition, event.data)
+    if composition is not None:
+        judged.engines(composition.models)
     judged.raise_problems()
     assert data is not None
     assert composition is not None
@@ -146,6 +160,8 @@ def _model_version_changed(event: Event) -> ModelVersionChanged:
     judged = _Judged(event.data)
     data = judged.by(schemas.ModelVersion, event.data)
     model = judged.by(ModelChange, event.data.get("model"), "model")
+    if model is not None and model.serving is not None:
+        judged.engine(model.serving, "model")
     named = _named_scopes(judged, event.data.get("bundles"))
     judged.raise_problems()
     assert data is not None
@@ -199,6 +215,19 @@ class _Judged:
             for problem in schemas.problems_of(error, root, value):
                 self._problems.setdefault(problem.path, problem)
             return None
+
+    def engines(self, models: Iterable[Model]) -> None:
+        """What the models' engines would refuse to start with."""
+        places = {entry.get("id"): f"models[{index}]" for index, entry in enumerate(self._data["models"])}
+        for model in models:
+            self.engine(model.serving, places[model.id])
+
+    def engine(self, serving: Serving, below: str) -> None:
+        """What a model's engine would refuse to start with."""
+        fault = serving.batching.parameters.fault if serving.batching else ""
+        if fault:
+            path = f"$.data.{below}.serving.batching.parameters"
+            self._problems.setdefault(path, Problem(path, fault))
 
     def raise_problems(self) -> None:
         if self._problems:

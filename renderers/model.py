@@ -138,13 +138,16 @@ class BatchingParameters(Value):
     allowed_batch_sizes: Annotated[tuple[_Positive, ...], Field(min_length=1, max_length=64)] | None = None
     pad_variable_length_inputs: Annotated[bool, Field(strict=True)] | None = None
 
-    @model_validator(mode="after")
-    def _as_the_engine_wants_them(self) -> Self:
-        """By the comments of its proto: else the engine refuses to start, on the target host."""
+    @property
+    def fault(self) -> str:
+        """What the engine would refuse to start with, on the target host, by the comments of its proto; else nothing.
+
+        For the intake to judge. Not a rule of the value: a composition that was published must go on to parse.
+        """
         sizes, largest = self.allowed_batch_sizes, self.max_batch_size or _ENGINES_MAX_BATCH_SIZE
         if sizes is not None and (any(a >= b for a, b in pairwise(sizes)) or sizes[-1] != largest):
-            raise ValueError(f"allowed_batch_sizes must rise, and end with max_batch_size ({largest})")
-        return self
+            return f"allowed_batch_sizes must rise, and end with max_batch_size ({largest})"
+        return ""
 
 
 class Batching(Value):

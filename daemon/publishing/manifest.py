@@ -81,7 +81,12 @@ class Manifest(Part):
         try:
             composition = Composition.model_validate(self.composition)
         except ValidationError as error:
-            raise VerificationFailed(f"the manifest of {self.state} has an invalid composition") from error
+            first = error.errors(include_url=False)[0]
+            where = ".".join(map(str, first["loc"]))
+            raise VerificationFailed(
+                f"the manifest of {self.state} has an invalid composition ({where}: {first['msg']}): "
+                "a release that knows it can go on, or `rebundle retire` and a new state"
+            ) from error
         # A field that came into being later is absent here, and what is absent has no part in a digest.
         if composition.digest == self.composition_digest:
             return composition

@@ -212,3 +212,24 @@ def test_data_behind_a_broken_envelope_is_judged_like_any_other() -> None:
     problems = judge_data(BUNDLE_STATE_CREATED, state_data(state={"id": "state-1", "revision": 0}))
 
     assert [problem.path for problem in problems] == ["$.data.state.revision"]
+
+
+@pytest.mark.parametrize(
+    "parameters",
+    [
+        {"max_batch_size": 8, "allowed_batch_sizes": [4, 2, 8]},
+        {"max_batch_size": 8, "allowed_batch_sizes": [8, 8]},
+        {"max_batch_size": 8, "allowed_batch_sizes": [4]},
+        {"allowed_batch_sizes": [8]},
+    ],
+)
+def test_batch_sizes_that_the_engine_would_refuse_to_start_with_are_refused(parameters: dict[str, Any]) -> None:
+    data = state_data()
+    place = next(i for i, model in enumerate(data["models"]) if model["serving"]["platform"] == "tensorflow")
+    data["models"][place]["serving"]["batching"] = {"parameters": parameters}
+    change = {"model": {"id": "a", "version": "2", "serving": data["models"][place]["serving"]}}
+
+    assert problems(BUNDLE_STATE_CREATED, data) == [f"$.data.models[{place}].serving.batching.parameters"]
+    assert problems(MODEL_VERSION_CREATED, change) == ["$.data.model.serving.batching.parameters"]
+    with pytest.raises(InvalidEvent, match=r"must rise, and end with max_batch_size \((8|1000)\)"):
+        composition_of(data)

@@ -125,20 +125,6 @@ def test_what_openvino_model_server_cannot_do_is_refused_with_the_reason(asked, 
         make_model(platform="openvino", serving=asked)
 
 
-@pytest.mark.parametrize(
-    "parameters",
-    [
-        {"max_batch_size": 8, "allowed_batch_sizes": [4, 2, 8]},
-        {"max_batch_size": 8, "allowed_batch_sizes": [8, 8]},
-        {"max_batch_size": 8, "allowed_batch_sizes": [4]},
-        {"allowed_batch_sizes": [8]},
-    ],
-)
-def test_batch_sizes_that_the_engine_would_refuse_to_start_with_are_refused(parameters):
-    with pytest.raises(ValidationError, match=r"must rise, and end with max_batch_size \((8|1000)\)"):
-        make_model(serving={"batching": {"parameters": parameters}})
-
-
 def test_an_unknown_batching_parameter_is_refused():
     with pytest.raises(ValidationError, match="max_batchsize"):
         make_model(serving={"batching": {"parameters": {"max_batchsize": 1}}})

@@ -178,3 +178,14 @@ def test_defaults_of_a_newer_release_are_refused_by_name_of_the_state() -> None:
 
     with pytest.raises(VerificationFailed, match=r"derived-42.* does not know"):
         read.defaults_value()
+
+
+def test_a_composition_that_the_intake_would_refuse_today_still_verifies() -> None:
+    # Published before the rule on batch sizes: a stricter rule must not stop a scope.
+    document = json.loads(golden_composition().canonical)
+    serving = next(model["serving"] for model in document["models"] if model["serving"]["platform"] == "tensorflow")
+    serving["batching"] = {"enabled": True, "parameters": {"max_batch_size": 64, "allowed_batch_sizes": [8, 16]}}
+    recorded = Composition.model_validate(document)
+    read = manifest.decode(changed(composition=document, composition_digest=canonical_digest(document)))
+
+    assert read.composition_value() == recorded
