@@ -2,7 +2,8 @@
 
 A template of the bundle's own may say more: keys in a mapping, entries in a list, comments, variables. It says all that
 the composition says, in its order, and nothing of it a second time: no flag again, no other mount on the same place, no
-word in a probe, no device more. It adds no service, no anchor and no tag, which the readers see to.
+word in a probe, no device more. It undoes nothing: no `disable`, no `replicas`. It adds no service, no anchor and no
+tag, which the readers see to.
 """
 
 import re
@@ -13,6 +14,10 @@ from renderers.expectation import Default
 
 _WHOLE: Final = frozenset({"test", "entrypoint", "devices", "capabilities", "device_ids"})
 """Lists that mean one thing as a whole: nothing can be put among their entries."""
+_UNDOES: Final = frozenset(
+    {"disable", "replicas", "scale", "profiles", "network_mode", "entrypoint", "extends", "build"}
+)
+"""Keys that undo what is said beside them: no health check, no container, not this image."""
 _VARIABLE: Final = re.compile(r"\$\{[^}]*\}")
 
 
@@ -24,7 +29,7 @@ def difference(
         case Default():
             is_same = expected.is_in(found)
         case dict() if isinstance(found, dict):
-            more = () if may_add else (key for key in found if key not in expected)
+            more = [key for key in found if key not in expected and (not may_add or key in _UNDOES)]
             for key in (*expected, *more):
                 if key not in found or key not in expected:
                     return (*path, key), shown(expected, key), shown(found, key)

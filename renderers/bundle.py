@@ -177,7 +177,7 @@ class Renderer:
     def _readme(self, composition: Composition, frame: Frame, models: list[Contribution], proxy: bytes) -> bytes:
         fixed = (frame.defaults.download_image, frame.defaults.router_image, composition.proxy.image)
         folders = {images.folder(frame.pulled_from(image)) for image in fixed}
-        key = (frame.key, frozenset(folders.union(model.image_folder for model in models)))
+        key = (frame.key, frozenset(folders.union(model.image_folder for model in models)), proxy)
         text = self._readmes.get(key)
         if text is None:
             text = readme.text(frame, key[1], proxy).encode()

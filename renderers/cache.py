@@ -31,9 +31,12 @@ class Cache(Generic[V]):
             return [self._used(key) for key in keys]
 
     def put(self, key: Hashable, value: V, size: int) -> None:
-        """Keeps `value`; the least recently used ones make room."""
+        """Keeps `value`; the least recently used ones make room. One that would take all the room is not kept."""
         with self._lock:
-            self._held += size - self._entries.pop(key, (value, 0))[1]
+            self._held -= self._entries.pop(key, (value, 0))[1]
+            if size > self._limit:
+                return
+            self._held += size
             self._entries[key] = (value, size)
             while self._held > self._limit:
                 _, (_, dropped) = self._entries.popitem(last=False)

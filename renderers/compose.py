@@ -9,6 +9,8 @@ has one spelling).
 Variants (gpu, batching, a number of labels) are chosen in the template's text; values are set in the parsed tree.
 """
 
+import difflib
+import re
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields
 from functools import lru_cache
@@ -24,6 +26,11 @@ PATH: Final = "base/bundle/docker-compose.yaml"
 _HOLE: Final = b'"<content_digest>"'
 _SERVICES: Final = "services:\n"
 _FOOTER: Final = "networks.yaml"
+_KNOWN: Final = (
+    *("bundle", "network", "target_scalar", "restart", "image", "content_digest", "model_id", "variable"),
+    *("model_digest", "batching_digest", "cpu_limit", "mem_limit", "cpu_reservation", "mem_reservation"),
+)
+_FILLED: Final = re.compile(rf"{'|'.join(_KNOWN)}|(?:device|label_key|label_value):[0-9]+")
 _MEMORY_UNITS: Final = ((1 << 30, "g"), (1 << 20, "m"), (1 << 10, "k"), (1, "b"))
 
 
@@ -175,12 +182,21 @@ def _template(
     labels: int = 0,
 ) -> yaml.Template:
     text = templates.render(name, gpu=gpu, devices=devices, batching=batching, labels=labels)
+    lines = text.split("\n")
     try:
         template = yaml.Template.parse(text)
+        if templates.overridden:
+            yaml.refuse_extras(text)
     except yaml.NotYaml as error:
-        raise TemplateFault(name, error.line, f"is no YAML once it is filled: {error}") from error
-    if name != _FOOTER and not text.startswith(_SERVICES):
-        raise TemplateFault(name, 1, f"must begin with {_SERVICES!r}")
+        where = f"line {error.line} of what it makes, {lines[error.line - 1].strip()!r}"
+        raise TemplateFault(name, error.line, f"is no YAML for a service: {error} ({where})") from error
+    if name != _FOOTER and (not text.startswith(_SERVICES) or [*map(len, template.outline.values())] != [1]):
+        raise TemplateFault(name, 1, f"must begin with {_SERVICES.strip()!r}, and have one service below it")
+    for unknown in sorted(each for each in template.names if not _FILLED.fullmatch(each)):
+        line = next(number for number, line in enumerate(lines, 1) if f"<{unknown}>" in line)
+        near = difflib.get_close_matches(unknown, _KNOWN, n=1)
+        meant = f"; did you mean <{near[0]}>?" if near else ""
+        raise TemplateFault(name, line, f"<{unknown}> is no placeholder{meant}")
     return template
 
 

@@ -335,10 +335,10 @@ def _amounts(prefix: str, suffix: str, own: Amounts, given: Amounts) -> dict[str
 
 def _pulled_from(image: str, defaults: RenderDefaults) -> str:
     host, slash, rest = image.partition("/")
-    if not slash:
-        host, rest = "docker.io", f"library/{image}"
-    elif not set(host) & {".", ":"} and host != "localhost":
+    if not slash or not (set(host) & {".", ":"} or host == "localhost" or host.lower() != host):
         host, rest = "docker.io", image
+    if host in {"docker.io", "index.docker.io"}:
+        host, rest = "docker.io", rest if "/" in rest else f"library/{rest}"
     return f"{defaults.registries[host]}/{rest}" if host in defaults.registries else image
 
 

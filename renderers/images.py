@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from typing import Final
 
 _DOCKER_HUB: Final = "docker.io"
+_OLD_DOCKER_HUB: Final = "index.docker.io"
 
 
 def pulled_from(image: str, registries: Mapping[str, str]) -> str:
@@ -24,7 +25,10 @@ def folder(image: str) -> str:
 
 
 def _split(image: str) -> tuple[str, str]:
+    """As `splitDockerDomain` of the distribution project's reference package does it."""
     first, slash, rest = image.partition("/")
-    if slash and ("." in first or ":" in first or first == "localhost"):
-        return first, rest
-    return _DOCKER_HUB, image if slash else f"library/{image}"
+    is_host = slash and ("." in first or ":" in first or first == "localhost" or first != first.lower())
+    host, path = (first, rest) if is_host else (_DOCKER_HUB, image)
+    if host == _OLD_DOCKER_HUB:
+        host = _DOCKER_HUB
+    return host, f"library/{path}" if host == _DOCKER_HUB and "/" not in path else path

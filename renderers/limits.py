@@ -66,7 +66,7 @@ class Limits(Value):
         for name, what, number in found:
             most = getattr(self, name)
             if number > most:
-                yield f"has {number} {what}, and may have {most} (the daemon's setting limits.{name})"
+                yield f"the bundle has {number} {what}, and may have {most} (setting limits.{name})"
 
 
 DEFAULT_LIMITS: Final = Limits()

@@ -29,6 +29,10 @@ _TEXTS: Final = frozenset(
     }
 )
 """Files that stand in every bundle as they are: `${#list}` in a shell script begins no comment of jinja2."""
+_OF_ITS_AUTHOR: Final = (
+    *(ArithmeticError, AttributeError, LookupError, TypeError, ValueError, RuntimeError, MemoryError, SyntaxError),
+)
+"""What the code that jinja2 makes of a template raises, and its compiler, when the template asks for nonsense."""
 _MAP_WORDS: Final = frozenset({"default", "include", "hostnames", "volatile"})
 _NGINX_TOKEN: Final = re.compile(r"[a-z0-9_-]+")
 _ENV_NAME: Final = re.compile(r"[A-Za-z0-9_]+")
@@ -88,7 +92,7 @@ class Templates:
             return self._environment.get_template(name).render(values)
         except TemplateError as error:
             raise TemplateFault(*self._place(error, name), error.message or str(error)) from error
-        except (ArithmeticError, AttributeError, LookupError, TypeError, ValueError) as error:
+        except _OF_ITS_AUTHOR as error:
             raise TemplateFault(*self._place(error, name), f"{type(error).__name__}: {error}") from error
 
     @property
@@ -105,6 +109,8 @@ class Templates:
             self._environment.compile(text, name)
         except TemplateSyntaxError as error:
             raise TemplateFault(name, error.lineno, error.message or "is no template") from error
+        except _OF_ITS_AUTHOR as error:
+            raise TemplateFault(name, 1, f"is too much for a template: {type(error).__name__}: {error}") from error
 
     def _place(self, error: BaseException, name: str) -> tuple[str, int]:
         """Template and line where it failed, in an included one perhaps: jinja2 puts both into the traceback."""

@@ -21,7 +21,8 @@ from typing import Any, Final, assert_never, cast
 
 from ruamel.yaml import YAML
 from ruamel.yaml.comments import CommentedMap, CommentedSeq
-from ruamel.yaml.error import MarkedYAMLError
+from ruamel.yaml.error import MarkedYAMLError, YAMLError
+from ruamel.yaml.events import AliasEvent
 from ruamel.yaml.reader import ReaderError
 from ruamel.yaml.scalarstring import DoubleQuotedScalarString, ScalarString
 from ruamel.yaml.tokens import CommentToken
@@ -45,6 +46,9 @@ _LINE_BREAK: Final = re.compile(r"[\n\x85\u2028\u2029]")
 _COMMENT_BEHIND: Final = re.compile(r"[^\n]*#")
 _WORDS: Final = re.compile(r"[A-Za-z_][A-Za-z0-9_./ -]*[A-Za-z0-9_./-]|[A-Za-z_]")
 
+
+# What ruamel.yaml raises beside its own errors: dates that are none, tags that do not fit, a nesting without end.
+_BEYOND_RUAMEL: Final = (ValueError, TypeError, AttributeError, LookupError, RecursionError)
 
 _InScalar = Callable[[str, tuple[str, ...]], str]
 """What to put in the place of a scalar; of a key with all keys of its mapping, else with none."""
@@ -113,6 +117,8 @@ class Template:
     _pieces: tuple[str, ...]
     """What stands before the first hole, between two, and behind the last."""
     _holes: tuple[_Hole, ...]
+    outline: Mapping[str, tuple[str, ...]]
+    """The names that stand below each of the document's own."""
 
     @classmethod
     def parse(cls, text: str) -> "Template":
@@ -123,19 +129,26 @@ class Template:
         """
         try:
             tree = load(text)
+            if not isinstance(tree, CommentedMap):
+                raise NotYaml(1, "it must be a mapping")
+            pickled, outline = pickle.dumps(tree), {str(key): _names(child) for key, child in tree.items()}
+            marks = _Marks(hashlib.sha256(text.encode()).hexdigest()[:16])
+            _visit(tree, marks.in_scalar, marks.in_comment)
+            cut = re.split(rf"mark([0-9]+)x{marks.seed}", dump(tree))
         except MarkedYAMLError as error:
             mark = error.problem_mark or error.context_mark
             raise NotYaml(mark.line + 1 if mark else 1, str(error.problem or error.context)) from error
         except ReaderError as error:
             raise NotYaml(text.count("\n", 0, error.position) + 1, error.reason) from error
-        if not isinstance(tree, CommentedMap):
-            raise NotYaml(1, "it must be a mapping")
-        pickled = pickle.dumps(tree)
-        marks = _Marks(hashlib.sha256(text.encode()).hexdigest()[:16])
-        _visit(tree, marks.in_scalar, marks.in_comment)
-        cut = re.split(rf"mark([0-9]+)x{marks.seed}", dump(tree))
+        except _BEYOND_RUAMEL as error:
+            raise NotYaml(1, f"{type(error).__name__}: {error}") from error
         holes = (marks.holes[int(number)] for number in cut[1::2])
-        return cls(pickled, tuple(cut[::2]), tuple(map(_Hole.before, holes, cut[2::2])))
+        return cls(pickled, tuple(cut[::2]), tuple(map(_Hole.before, holes, cut[2::2])), outline)
+
+    @property
+    def names(self) -> frozenset[str]:
+        """Of the placeholders that have to be filled; one in a comment may stand for what an operator fills in."""
+        return frozenset(hole.name for hole in self._holes if hole.place is not _Place.COMMENT)
 
     def filled(self, values: Mapping[str, str]) -> str:
         """The document with its placeholders replaced; one without a value stays as it is.
@@ -157,8 +170,18 @@ class Template:
     def _written(self, values: Mapping[str, str]) -> str:
         # A copy by pickle costs a tenth of a deep copy, and comments survive it.
         tree = pickle.loads(self._tree)  # noqa: S301 - made in this process, never read from outside
-        fill(tree, values)
-        return dump(tree)
+        try:
+            fill(tree, values)
+            return dump(tree)
+        except (YAMLError, *_BEYOND_RUAMEL) as error:
+            raise UnsafeText("this YAML document", f"{type(error).__name__}: {error}") from error
+
+
+def refuse_extras(text: str) -> None:
+    """Raises NotYaml: the text has an anchor, an alias or a tag, which ruamel.yaml would write as it likes."""
+    for event in _yaml().parse(text):
+        if isinstance(event, AliasEvent) or getattr(event, "anchor", None) or getattr(event, "tag", None):
+            raise NotYaml(event.start_mark.line + 1, "it must have no anchor, no alias and no tag")
 
 
 class _Marks:
@@ -288,6 +311,10 @@ def _rename(parent: CommentedMap, old: str, new: str) -> None:
     parent.insert(position, new, parent.pop(old))
     if comment is not None:
         parent.ca.items[new] = comment
+
+
+def _names(node: Any) -> tuple[str, ...]:
+    return tuple(map(str, node)) if isinstance(node, CommentedMap) else ()
 
 
 def _comments(part: Any) -> list[CommentToken]:

@@ -49,6 +49,18 @@ def test_a_value_larger_than_the_cache_is_not_kept_and_leaves_it_usable():
     assert cache.get("b") == "y"
 
 
+def test_a_value_beyond_the_limit_drives_no_other_out():
+    cache = Cache[str](100)
+    cache.put("a", "small", 60)
+    cache.put("b", "large", 101)
+    cache.put("a", "too large now", 101)
+
+    assert cache.get("b") is None
+    assert cache.get("a") is None, "the old value would be wrong"
+    cache.put("c", "fits", 100)
+    assert cache.get("c") == "fits"
+
+
 def test_threads_that_share_it_keep_its_bound():
     cache = Cache[int](1_000)
 

@@ -405,11 +405,6 @@ CONTRADICTIONS = {
         "      - mproxy\n      - server\n",
         "      - server\n      - mproxy\n      - x\n",
     ),
-    "a service more": (
-        "tensorflow.yaml",
-        "    networks:\n",
-        "    networks:\n      - <network>\n  other:\n    image: x\n    networks:\n",
-    ),
     "a network for another": ("networks.yaml", "<network>: {}", "other: {}"),
     "a top-level key above": ("header.yaml", "services:", "name: x\nservices:"),
     "a value for a limit": ("serving.env", "_MEM_LIMIT=", "_MEM_LIMIT=1g"),

@@ -6,17 +6,17 @@ import unicodedata
 from typing import Any
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import Phase, given, settings
 
 from renderers import gate
 from renderers.bundle import RenderedBundle, Renderer
 from renderers.model import Composition, Model, RenderDefaults
+from renderers.platforms import PLATFORMS
 from tests import hostile, readers
 from tests.builders import STAMP, make_composition
 from tests.hostile import PLACES, Refused, payloads
 from tests.strategies import compositions, render_defaults
 
-PORTS = {"tensorflow": 8500, "triton": 8001, "openvino": 9000}
 ENTRIES = {"s3": "s3", "gs": "gcs"}
 
 
@@ -56,7 +56,7 @@ def says_what_it_was_given(bundle: RenderedBundle, composition: Composition, def
     for model in composition.models:
         _service_says(services[f"s{model.id}s"], model, defaults)
     assert readers.routes(bundle) == {
-        model.id: f"s{model.id}s:{PORTS[model.serving.platform]}" for model in composition.models
+        model.id: f"s{model.id}s:{PLATFORMS[model.serving.platform].grpc_port}" for model in composition.models
     }
     assert readers.downloads(bundle) == dict(map(_download, composition.models))
     assert json.dumps(readers.signature(bundle), sort_keys=True) == json.dumps(
@@ -77,7 +77,7 @@ def _service_says(service: dict[str, Any], model: Model, defaults: RenderDefault
     folder = f"/models/{model.id}"
     assert service["image"] == pulled(model.serving.image, defaults)
     assert service["volumes"][0] == f"../model-serving/model-download{folder}:{folder}:ro"
-    assert any(model.id in argument for argument in service["command"])
+    assert any(argument.endswith(f"={model.id}") for argument in service["command"])
     devices = service["deploy"]["resources"]["reservations"].get("devices")
     if model.serving.gpu is not None and model.serving.gpu.device_ids is not None:
         assert [device["device_ids"] for device in devices] == [list(model.serving.gpu.device_ids)]
@@ -85,7 +85,8 @@ def _service_says(service: dict[str, Any], model: Model, defaults: RenderDefault
 
 def _download(model: Model) -> tuple[str, str]:
     scheme, _, path = model.artifact.uri.partition("://")
-    folder = model.id if model.serving.platform == "triton" else f"{model.id}/{model.serving_version}"
+    loads_numbers = PLATFORMS[model.serving.platform].loads_numbers
+    folder = f"{model.id}/{model.serving_version}" if loads_numbers else model.id
     return folder, f"{ENTRIES[scheme]}:{path}"
 
 
@@ -187,6 +188,7 @@ def test_accepted_signatures_are_read_back_as_they_were(place):
 
 
 @given(compositions(), render_defaults())
-@settings(max_examples=60, deadline=None)
+# Not shrunk: a failing example is small, and reading bundles back is slow.
+@settings(max_examples=60, deadline=None, phases=(Phase.explicit, Phase.reuse, Phase.generate))
 def test_whatever_is_rendered_is_read_back_as_it_was(composition, defaults):
     says_what_it_was_given(Renderer().render(composition, defaults, STAMP), composition, defaults)

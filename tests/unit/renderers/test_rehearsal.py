@@ -78,3 +78,41 @@ def test_a_template_that_is_broken_is_refused_with_its_name_and_line(name, text,
         rehearsal.rehearse(Customisation(templates=BUILT_IN.overridden_by({name: text})))
 
     assert (fault.value.name, fault.value.line) == (name, line)
+
+
+TRITON = BUILT_IN.text("triton.yaml")
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "said"),
+    [
+        ("labels.yaml", "{% include 'labels.yaml' %}", "RecursionError"),
+        ("router.yaml", "{% for a in b %}" * 25 + "{% endfor %}" * 25, "too many statically nested blocks"),
+        ("router.yaml", "{{ " + "(" * 2000 + "1" + ")" * 2000 + " }}", "RecursionError"),
+        ("router.yaml", "{{ 'a' * 10 ** 13 }}", "MemoryError"),
+        ("triton.yaml", TRITON.replace("shm_size: 1g", "x: 2001-99-99"), "month must be in 1..12"),
+        ("triton.yaml", TRITON.replace("shm_size: 1g", "x: !!int abc"), "invalid literal"),
+        ("triton.yaml", TRITON.replace("shm_size: 1g", "x: " + "[" * 500), "RecursionError"),
+        ("triton.yaml", TRITON.replace("shm_size: 1g", "x: &a [*a]"), "no anchor, no alias and no tag"),
+        ("triton.yaml", TRITON.replace("restart: <", "restart: &a <"), "no anchor, no alias and no tag"),
+        ("triton.yaml", TRITON.replace("shm_size: 1g", "x: !!str 1g"), "no anchor, no alias and no tag"),
+        ("triton.yaml", TRITON.replace("shm_size: 1g", "x: <modell_id>"), "did you mean <model_id>"),
+        ("triton.yaml", TRITON.replace("shm_size: 1g", "x: <zzz>"), "<zzz> is no placeholder"),
+        ("triton.yaml", "services:\n", "one service"),
+        ("triton.yaml", "services:\n  a: {}\n  b: {}\n", "one service"),
+    ],
+)
+def test_nonsense_in_a_template_is_told_as_its_fault(name, text, said):
+    with pytest.raises(TemplateFault, match=said):
+        rehearsal.rehearse(Customisation(templates=BUILT_IN.overridden_by({name: text})))
+
+
+@pytest.mark.parametrize(
+    "added",
+    ["profiles: [off]", "scale: 0", "network_mode: host", "entrypoint: [sh]", "extends: {service: a}", "build: ."],
+)
+def test_a_template_that_undoes_a_service_is_refused(added):
+    own = BUILT_IN.overridden_by({"triton.yaml": TRITON.replace("    shm_size", f"    {added}\n    shm_size")})
+
+    with pytest.raises(GateFailure, match=added.split(":")[0]):
+        rehearsal.rehearse(Customisation(templates=own))
