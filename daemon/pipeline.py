@@ -26,13 +26,16 @@ from events.errors import InvalidEvent
 from events.model import BUNDLE_STATE_CREATED, Event, Outcome, OutcomeKind, Position
 from events.source import Delivery, EventSource
 from renderers.bundle import RENDERER_VERSION, Customisation, RenderedBundle, Renderer
+from renderers.cache import Cache
 from renderers.errors import RenderError
-from renderers.limits import DEFAULT_LIMITS, Limits
+from renderers.limits import DEFAULT_LIMITS, Limits, TooBig
 from renderers.model import Composition, RenderDefaults, RenderedFile, Scope, Stamp
 
 _TRIES: Final = 5
 _MANY_MODELS: Final = 900
 """A Linux bridge takes about 1,000 containers."""
+
+_COMPOSITIONS_BYTES: Final = 128 << 20
 
 Judged = tuple[Delivery, StateCreated | ModelVersionChanged]
 
@@ -49,7 +52,7 @@ class Observer(Protocol):
         ...
 
     def refused_by_gate(self, scope: Scope, state: str, reason: str) -> None:
-        """What was rendered for a state is not what its composition says."""
+        """A state cannot be rendered, or what was rendered is not what its composition says."""
         ...
 
     def crowded(self, scope: Scope, models: int) -> None:
@@ -132,7 +135,7 @@ class Pipeline:
         self._observer = observer
         self._writer = writer
         self._accept_older_renderer = accept_older_renderer
-        self._compositions: dict[Scope, tuple[str, Composition]] = {}
+        self._compositions = Cache[Composition](_COMPOSITIONS_BYTES)
 
     async def process(self, scope: Scope, waiting: Sequence[Delivery]) -> frozenset[Position]:
         """Settle the first events that wait in a scope, as many as make one batch; the positions that are done.
@@ -248,7 +251,8 @@ class Pipeline:
                     outcomes = {at: each for at, each in outcomes.items() if at.offset <= first.position.offset}
                     continue
                 culprit = refused.planned.deliveries[0]
-                self._observer.refused_by_gate(scope, refused.planned.state, str(refused.failure))
+                if not isinstance(refused.failure, TooBig):  # that is the sender's, or the setting's
+                    self._observer.refused_by_gate(scope, refused.planned.state, str(refused.failure))
                 reason = f"the state cannot be rendered: {refused.failure}"
                 outcomes[culprit.position] = Outcome(OutcomeKind.DEAD_LETTERED, reason)
                 changes = [each for each in changes if each[0] is not culprit]
@@ -264,7 +268,7 @@ class Pipeline:
         # What the next event is folded onto: parsing it again out of the manifest would cost with the bundle's size.
         for publication, state in zip(publications, rendered, strict=True):
             if publication.id == (following.desired and following.desired.id):
-                self._compositions[scope] = (publication.composition, state.composition)
+                self._remember(state.composition)
         self._observer.published(scope, read, publications)
         return outcomes
 
@@ -325,13 +329,17 @@ class Pipeline:
         return Standing(composition, pointer.highest_producer, pointer.derived, lineage)
 
     async def _composition(self, scope: Scope, publication: Publication) -> Composition:
-        kept = self._compositions.get(scope)
-        if kept is not None and kept[0] == publication.composition:
-            return kept[1]
+        kept = self._compositions.get(publication.composition)
+        if kept is not None:
+            return kept
         manifest = await self._reader.manifest(scope, publication)
         composition = await self._runtime.offload(manifest.composition_value)
-        self._compositions[scope] = (publication.composition, composition)
+        self._remember(composition)
         return composition
+
+    def _remember(self, composition: Composition) -> None:
+        # Its values take about six times what its JSON does.
+        self._compositions.put(composition.digest, composition, 6 * len(composition.canonical))
 
     async def _lineage(self, scope: Scope, pointer: Pointer, *, numbers: bool) -> Lineage:
         """The explicit states that are used up. Numbers of those only history names are read if a late state asks."""

@@ -743,6 +743,7 @@ def test_a_model_that_makes_a_bundle_too_big_is_a_dead_letter_and_changes_nothin
         (moved,) = await scene.batch(model_event("n", "101", "9"))
 
         assert str(refused.kind) == "dead-lettered"
+        assert scene.watcher.refusals == [], "no fault of the renderer"
         assert "has 4 models, and may have 3 (setting limits.models)" in refused.reason
         assert str(moved.kind) == "published"
 
