@@ -146,7 +146,7 @@ def _state_created(event: Event, limits: Limits | None) -> StateCreated:
         try:
             limits.check(composition)
         except TooBig as error:
-            raise InvalidEvent(*(Problem("$.data", excess) for excess in error.excesses)) from None
+            raise InvalidEvent(*(Problem(f"$.data{excess.part}", excess.words) for excess in error.excesses)) from None
     state = {"id": data.state.id, "revision": data.state.revision}
     if data.state.parent is not None:
         state["parent"] = data.state.parent

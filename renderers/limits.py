@@ -4,6 +4,7 @@ Sizes of an event's bytes and its nesting are the decoder's (`events.cloudevents
 """
 
 from collections.abc import Iterator
+from dataclasses import dataclass
 from typing import Annotated, Any, Final
 
 from pydantic import BeforeValidator, ConfigDict, Field
@@ -25,11 +26,20 @@ def _no_boolean(value: Any) -> Any:
 _Count = Annotated[int, BeforeValidator(_no_boolean), Field(ge=1, le=10**9)]
 
 
+@dataclass(frozen=True, slots=True)
+class Excess:
+    """One limit that a composition is beyond."""
+
+    part: str
+    """Of the composition, as a JSON path below it; empty for all of it."""
+    words: str
+
+
 class TooBig(RenderError):
     """A composition is beyond a limit: make it smaller, or have the operator raise the limit."""
 
-    def __init__(self, excesses: tuple[str, ...]) -> None:
-        super().__init__("; ".join(excesses))
+    def __init__(self, excesses: tuple[Excess, ...]) -> None:
+        super().__init__("; ".join(excess.words for excess in excesses))
         self.excesses = excesses
 
 
@@ -54,7 +64,7 @@ class Limits(Value):
         if excesses:
             raise TooBig(excesses)
 
-    def _excesses(self, composition: Composition) -> Iterator[str]:
+    def _excesses(self, composition: Composition) -> Iterator[Excess]:
         signature = composition.proxy.signature
         found = (
             ("models", "models", len(composition.models)),
@@ -66,7 +76,8 @@ class Limits(Value):
         for name, what, number in found:
             most = getattr(self, name)
             if number > most:
-                yield f"the bundle has {number} {what}, and may have {most} (setting limits.{name})"
+                part = {"models": ".models", "signature": ".proxy.signature"}.get(name.partition("_")[0], "")
+                yield Excess(part, f"the bundle has {number} {what}, and may have {most} (setting limits.{name})")
 
 
 DEFAULT_LIMITS: Final = Limits()

@@ -128,10 +128,10 @@ def test_problems_of_envelope_and_data_come_together(place: str) -> None:
 def test_a_state_beyond_a_limit_is_refused_with_every_limit_it_is_beyond() -> None:
     log = Log()
     with pytest.raises(Refused) as refused:
-        taken(log, state_event(), most=BundleLimits(composition_bytes=100, files=1))
+        taken(log, state_event(), most=BundleLimits(composition_bytes=100, files=1, signature_depth=1))
     assert refused.value.status == 400
     problems = log.rejected[0][2]
-    assert [problem.path for problem in problems] == ["$.data", "$.data"]
+    assert [problem.path for problem in problems] == ["$.data", "$.data", "$.data.proxy.signature"]
     assert "files, and may have 1 (setting limits.files)" in problems[0].expected
     assert "bytes, and may have 100 (setting limits.composition_bytes)" in problems[1].expected
     assert not log.arrivals
