@@ -136,7 +136,10 @@ def _cut(
         if stop != end:
             line = line_at(bodies[file], stop)
             raise GateFailure(
-                file, line, f"nothing more behind the {len(paths)} models", repr(bodies[file][stop:][:50])
+                file,
+                line,
+                f"nothing more behind the {len(paths)} models",
+                repr(bodies[file][stop:][:50].decode("utf-8", "replace")),
             )
     return Judged(given.composition.models, files, tuple(paths), batching, frozenset(changed))
 
@@ -280,7 +283,12 @@ def _check_block(
     *lines, end = piece.body.split(b"\n")
     for number, line in enumerate(lines[1:], 2):
         if line and not line.startswith(b"    "):
-            raise GateFailure(piece.file, piece.before + number, f"a line of {name}, further in", repr(line))
+            raise GateFailure(
+                piece.file,
+                piece.before + number,
+                f"only {name} here, further in: a template adds no service",
+                repr(line.decode("utf-8", "replace")),
+            )
     if end or lines[-1] or not lines[-2]:
         raise GateFailure(piece.file, piece.before + len(lines), f"one empty line at the end of {name}", "another end")
     inside = replace(piece, body=b"services:\n" + piece.body, added=1)

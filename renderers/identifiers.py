@@ -95,8 +95,8 @@ def _uri(text: str) -> str:
     match = _URI.fullmatch(text)
     if match is None:
         raise ValueError(
-            "must be s3://bucket/key or gs://bucket/key, without user, query or fragment; "
-            "a key holds letters, digits and . _ = + @ , ~ / -"
+            "must be s3://bucket/key or gs://bucket/key, without user, query or fragment; a bucket has 3 to 63 "
+            "lower-case letters, digits and . _ -, a key holds letters, digits and . _ = + @ , ~ / -"
         )
     segments = match[3].rstrip("/").split("/")
     if any(segment in {"", ".", ".."} for segment in segments):

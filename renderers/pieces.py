@@ -143,7 +143,12 @@ def check_own(piece: Piece, template: str) -> None:
             (n for n, (one, other) in enumerate(pairs) if one != other), min(piece.body.count(b"\n"), own.count(b"\n"))
         )
         wanted, found = (text.split(b"\n")[same : same + 1] for text in (own, piece.body))
-        raise GateFailure(piece.file, same + 1, repr(b"".join(wanted)), repr(b"".join(found)))
+        raise GateFailure(
+            piece.file,
+            same + 1,
+            repr(b"".join(wanted).decode("utf-8", "replace")),
+            repr(b"".join(found).decode("utf-8", "replace")),
+        )
 
 
 def spellings(option: str) -> tuple[str, str]:

@@ -148,4 +148,4 @@ def _prose(text: str) -> str:
 
 def _check_holds(piece: Piece, text: str) -> None:
     if text not in piece.text:
-        raise GateFailure(piece.file, 1, text, "nothing of the kind")
+        raise GateFailure(piece.file, 1, text.strip(), "nothing of the kind")
