@@ -66,6 +66,16 @@ def test_a_figure_that_is_worse_than_the_table_is_told():
     assert check([measured(2000, "≤ 500")], table) == ["P1 one image 500: 2000, the table has 1000"]
 
 
+def test_a_figure_with_a_goal_that_the_table_lacks_is_told():
+    def measured(job: str, wanted: str) -> Result:
+        return Result("P1", job, 500, 1000, "x", wanted, True, {"ours": 1})
+
+    table = "\n".join([HEAD, line(measured("one image", "≥ 500"))])
+    results = [measured("one image", "≥ 500"), measured("two images", "≥ 500"), measured("no goal", "")]
+
+    assert check(results, table) == ["P1 two images 500: no row in the table"]
+
+
 def test_the_page_has_a_place_for_the_figures():
     text = DOCS.read_text()
 
