@@ -34,8 +34,16 @@ def test_a_composition_within_every_limit_passes():
     [
         ({"models": 2}, make_composition(3), "the bundle has 3 models, and may have 2 (setting limits.models)"),
         ({"files": 15}, make_composition(1), "the bundle has 16 files, and may have 15 (setting limits.files)"),
-        ({"signature_depth": 4}, with_signature(nested(5)), "the bundle has 5 levels in its proxy's signature, and may have 4"),
-        ({"signature_bytes": 9}, with_signature({"a": "é"}), "the bundle has 10 bytes in its proxy's signature, and may have 9"),
+        (
+            {"signature_depth": 4},
+            with_signature(nested(5)),
+            "the bundle has 5 levels in its proxy's signature, and may have 4",
+        ),
+        (
+            {"signature_bytes": 9},
+            with_signature({"a": "é"}),
+            "the bundle has 10 bytes in its proxy's signature, and may have 9",
+        ),
     ],
     ids=["models", "files", "depth", "signature"],
 )
