@@ -126,9 +126,9 @@ def _replaced(templates: Templates, directory: Path | None, setting: str, proble
 
 def _text(file: Path) -> str:
     """Raises TemplateFault: this can be no template."""
-    if not file.is_file():
-        raise TemplateFault(file.name, 1, "is no file: templates stand side by side in their directory")
     try:
+        if not file.is_file():
+            raise TemplateFault(file.name, 1, "is no file: templates stand side by side in their directory")
         with file.open("rb") as opened:
             body = opened.read(_LARGEST + 1)
     except OSError as error:

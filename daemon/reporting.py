@@ -27,6 +27,7 @@ class Reporter:
         self.refused_in_a_row = 0
         """Renderings that the gate refused since one passed."""
         self._lanes: set[str] = set()
+        self._crowded: set[Scope] = set()
 
     def published(self, scope: Scope, read: PointerRead, publications: Sequence[Publication]) -> None:
         """A compare-and-swap was won."""
@@ -57,7 +58,10 @@ class Reporter:
         log.error("rendering refused by the gate", scope=str(scope), state_id=state, reason=reason)
 
     def crowded(self, scope: Scope, models: int) -> None:
-        """A state has so many models that one network on the target host may not hold their containers."""
+        """A state has so many models that one network on the target host may not hold their containers; said once."""
+        if scope in self._crowded:
+            return
+        self._crowded.add(scope)
         log.warning("one bridge network holds about 1,000 containers", scope=str(scope), models=models)
 
     def settled(self, scope: Scope, delivery: Delivery, outcome: Outcome) -> None:

@@ -124,7 +124,7 @@ class Http(_Section):
     rollback_token_file: Path | None = Field(None, description="File with the token of those who may roll back.")
     token: SecretStr | None = Field(None, description="From the environment only; prefer token_file.")
     rollback_token: SecretStr | None = Field(None, description="From the environment only; prefer rollback_token_file.")
-    max_body_bytes: _Bytes = Field(ByteSize(1 << 20), description="A bigger body is refused with 413.")
+    max_body_bytes: _Bytes = Field(ByteSize(4 << 20), description="A bigger body is refused with 413.")
     max_batch_events: _Count = Field(100, description="Events in one batch.")
     max_depth: Annotated[int, BeforeValidator(_not_boolean), Field(ge=4, le=128)] = Field(
         32, description="Levels of nesting in a body."

@@ -35,7 +35,7 @@ from events.errors import (
     NotWaiting,
     SourceUnavailable,
 )
-from renderers.errors import GateFailure, RenderError
+from renderers.errors import GateFailure, RenderError, TemplateFault
 
 
 class CommandError(Exception):
@@ -76,7 +76,7 @@ _UNUSABLE: Final = (
 # The first row that fits counts.
 _CODES: Final[tuple[tuple[tuple[type[BaseException], ...], int], ...]] = (
     ((KeyboardInterrupt,), INTERRUPTED),
-    ((CycloptsError, SettingsError, UsageError), USAGE),
+    ((CycloptsError, SettingsError, UsageError, TemplateFault), USAGE),
     ((NotFound, JournalMissing), NOT_FOUND),
     (_REFUSED, CONFLICT),
     ((VerificationFailed, CannotSign, PointerLost, GateFailure), VERIFICATION),

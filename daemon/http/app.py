@@ -33,7 +33,7 @@ _log = structlog.get_logger(__name__)
 class RequestLimits:
     """What one request, and all of them together, may take."""
 
-    max_body_bytes: int = 1 << 20
+    max_body_bytes: int = 4 << 20
     body_seconds: float = 10.0
     max_requests: int = 64
     """Bodies being read or judged at a time; with their size, the memory that strangers can make us use."""

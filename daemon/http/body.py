@@ -35,5 +35,5 @@ async def read_body(chunks: AsyncIterator[bytes], declared: str | None, most_byt
 
 
 def _too_large(most_bytes: int) -> Refused:
-    detail = f"a body may have {most_bytes} bytes: send fewer events at a time, or raise http.max_body_bytes"
+    detail = f"a body may have {most_bytes} bytes: raise http.max_body_bytes, or send fewer events at a time"
     return Refused(HTTPStatus.REQUEST_ENTITY_TOO_LARGE, "too-large", detail)

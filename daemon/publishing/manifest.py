@@ -171,7 +171,7 @@ def decode(body: bytes) -> Manifest:
     """
     try:
         return Manifest.model_validate(json.loads(body))
-    except (ValueError, ValidationError) as error:
+    except (ValueError, ValidationError, RecursionError) as error:
         raise VerificationFailed(f"the manifest cannot be read: {str(error).splitlines()[0]}") from error
 
 

@@ -125,3 +125,10 @@ def test_a_scope_that_only_events_name_gets_no_series(reporter, metrics):
     reporter.reconciled(SCOPE, Synced(0))
 
     assert lines(metrics, "rebundle_live_tree_synced") == []
+
+
+def test_a_crowded_scope_is_told_of_once_and_each_scope_for_itself(reporter, logged):
+    other = Scope("visual-anomaly", "edge")
+    for scope in (SCOPE, SCOPE, other, SCOPE, other):
+        reporter.crowded(scope, 901)
+    assert [line["scope"] for line in logged()] == [str(SCOPE), str(other)]

@@ -33,7 +33,7 @@ def test_with_nothing_set_everything_is_below_var_and_on_loopback() -> None:
     assert settings.bucket == "var/bucket"
     assert settings.journal.path == Path("var/journal.db")
     assert settings.http.address == ("127.0.0.1", 8420)
-    assert settings.http.max_body_bytes == 1 << 20
+    assert settings.http.max_body_bytes == 4 << 20
     assert settings.http.token is None
     assert settings.render == RenderDefaults()
 
