@@ -5,6 +5,7 @@ thrown away; figures are medians, and a ratio is the median of the rounds' own r
 """
 
 import gc
+import os
 import platform
 import resource
 import statistics
@@ -97,4 +98,8 @@ def machine() -> dict[str, str]:
         (line.partition(": ")[2] for line in Path("/proc/cpuinfo").read_text().splitlines() if "model name" in line),
         platform.processor(),
     )
-    return {"python": platform.python_version(), "system": f"{platform.system()} {platform.release()}", "cpu": model}
+    return {
+        "python": platform.python_version(),
+        "system": f"{platform.system()} {platform.release()}",
+        "cpu": f"{model}, {os.cpu_count()} cores",
+    }

@@ -1,4 +1,5 @@
-"""The tools that somebody would take for the same job. Each makes the same bytes, or its rounds do not count.
+"""The tools that somebody would take for the same job. Each makes the same bytes, or its rounds do not count;
+yq the same document, for it drops blank lines.
 
 Every one of them is the tool itself: a Go program from its own module at the pinned version, or a wheel in an
 environment of its own. Raises Unavailable with the reason where one cannot be had.
@@ -6,13 +7,13 @@ environment of its own. Raises Unavailable with the reason where one cannot be h
 
 import json
 import subprocess
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
 from jinja2 import Environment
-from ruamel.yaml import YAML
 
 from renderers import yaml
 from renderers.model import Composition
@@ -20,6 +21,8 @@ from tests.benchmarks import job
 from tests.benchmarks.measure import Timing, process
 from tests.services.environments import environment
 from tests.services.goprograms import go_module
+
+Values = dict[str, list[dict[str, str]]]
 
 YQ = "github.com/mikefarah/yq/v4@v4.53.6"
 CONSUL_TEMPLATE = "github.com/hashicorp/consul-template@v0.41.1"
@@ -37,14 +40,25 @@ def whole_document(text: str, service: str, image: str) -> str:
     return yaml.dump(tree)
 
 
-def whole_document_script(path: Path, service: str, image: str) -> str:
-    """The same as a program of its own."""
-    assert YAML
-    return (
-        f"import sys; sys.path.insert(0, '.')\n"
-        f"from pathlib import Path\nfrom tests.benchmarks.peers import whole_document\n"
-        f"path = Path({str(path)!r}); path.write_text(whole_document(path.read_text(), {service!r}, {image!r}))"
-    )
+SCRIPT = """
+import sys
+from pathlib import Path
+from ruamel.yaml import YAML
+
+path, service, image = sys.argv[1:]
+yaml = YAML()
+yaml.preserve_quotes = True
+yaml.width = 1 << 30
+yaml.indent(mapping=2, sequence=4, offset=2)
+tree = yaml.load(Path(path))
+tree["services"][service]["image"] = image
+yaml.dump(tree, Path(path))
+"""
+
+
+def script(path: Path, service: str, image: str) -> None:
+    """The same as a program of its own, which imports ruamel.yaml and nothing of ours."""
+    process(sys.executable, "-c", SCRIPT, path, service, image)
 
 
 def yq(path: Path, service: str, image: str) -> None:
@@ -63,9 +77,9 @@ class Jinja:
         environment = Environment(keep_trailing_newline=True)  # YAML, as such scripts do
         return cls(environment.from_string(job.whole_file_template(composition, job.JINJA)))
 
-    def render(self, composition: Composition) -> bytes:
+    def render(self, values: Values) -> bytes:
         """The compose file."""
-        return self.template.render(job.template_values(composition)).encode()
+        return self.template.render(values).encode()
 
 
 class ConsulTemplate:
@@ -103,11 +117,11 @@ class Helm:
             assert worker.stdin is not None
             worker.stdin.close()
 
-    def render(self, composition: Composition) -> tuple[Timing, str]:
+    def render(self, values: Values) -> tuple[Timing, str]:
         """The time that Helm took, and the digest of what it rendered."""
         assert self._worker.stdin is not None
         assert self._worker.stdout is not None
-        self._worker.stdin.write(json.dumps(job.template_values(composition)) + "\n")
+        self._worker.stdin.write(json.dumps(values) + "\n")
         self._worker.stdin.flush()
         told = json.loads(self._worker.stdout.readline())
         return Timing(told["cpu"], told["wall"]), told["sha256"]
@@ -119,6 +133,7 @@ class Copier:
     def __init__(self, composition: Composition, folder: Path) -> None:
         self._binary = environment("copier") / "bin" / "copier"
         self._template, self._project = folder / "template", folder / "project"
+        self._values = folder / "values.yaml"
         self._template.mkdir()
         (self._template / "copier.yml").write_text(
             '_envops:\n  block_start_string: "[%"\n  block_end_string: "%]"\n  variable_start_string: "[["\n'
@@ -153,7 +168,9 @@ class Copier:
         return (self._project / "compose.yaml").read_bytes()
 
     def _data(self, composition: Composition) -> list[str]:
-        return ["--data", f"models={json.dumps(job.template_values(composition)['models'])}"]
+        # A list of 2,000 models is more than one argument holds.
+        self._values.write_text(json.dumps(job.template_values(composition)))
+        return ["--data-file", str(self._values)]
 
     def _commit(self, folder: Path) -> None:
         self._git(folder, "add", "--all")
