@@ -94,17 +94,25 @@ def _read(settings: Settings, scopes: Iterable[Scope]) -> Customisations:
 
 
 def _rehearse(brought: Customisations) -> None:
-    faults: dict[str, str] = {}
+    faults: dict[str, tuple[str, str]] = {}
     for name, each in brought.by_name.items():
         if each == Customisation():
             continue  # what a release brings was rehearsed before it was released
         try:
             rehearsal.rehearse(each)
-        except RenderError as error:
-            faults.setdefault(str(error), name)  # a scope has its share of what is wrong for all
+        except Exception as error:  # noqa: BLE001  # whatever a template provokes is its author's to know
+            words = str(error) if isinstance(error, RenderError) else f"{type(error).__name__}: {error}"
+            faults.setdefault(
+                words, (name, "" if isinstance(error, TemplateFault) else _told(each))
+            )  # a scope has its share of what is wrong for all
     if faults:
-        found = ((f"rehearsal for {whom(name)}", message) for message, name in faults.items())
+        found = ((f"rehearsal for {whom(name)}", words + told) for words, (name, told) in faults.items())
         raise SettingsError(*(SettingProblem("", source, message) for source, message in found))
+
+
+def _told(own: Customisation) -> str:
+    """Whose text a refusal may be about: its line is one of what the templates make."""
+    return f" (templates of its own: {', '.join(sorted(own.templates.overridden))})" if own.templates.overridden else ""
 
 
 def _replaced(templates: Templates, directory: Path | None, setting: str, problems: list[SettingProblem]) -> Templates:
@@ -114,7 +122,7 @@ def _replaced(templates: Templates, directory: Path | None, setting: str, proble
         files = sorted(file for file in directory.iterdir() if not file.name.startswith("."))
     except (OSError, ValueError) as error:
         reason = getattr(error, "strerror", None) or "no usable path"
-        problems.append(SettingProblem(setting, str(directory), f"cannot be read as a directory ({reason})"))
+        problems.append(SettingProblem(setting, str(directory.absolute()), f"cannot be read as a directory ({reason})"))
         return templates
     for file in files:
         try:

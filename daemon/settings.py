@@ -96,6 +96,14 @@ def _is_loopback(host: str) -> bool:
         return host == "localhost"
 
 
+def _not_empty(value: Any) -> Any:
+    if value == "":
+        raise ValueError("must name a directory")
+    return value
+
+
+# An empty path would be the working directory.
+_Directory = Annotated[Path, BeforeValidator(_not_empty)]
 _Count = Annotated[int, BeforeValidator(_not_boolean), Field(ge=1, le=10**9)]
 _Bytes = Annotated[ByteSize, BeforeValidator(_not_boolean), Field(ge=1024, le=1 << 40)]
 _Seconds = Annotated[float, BeforeValidator(_not_boolean), Field(gt=0, le=86_400, allow_inf_nan=False)]
@@ -165,7 +173,7 @@ class Publish(_Section):
 class ScopeSettings(_Section):
     """What one scope has of its own; the rest is as it is for all."""
 
-    templates: Path | None = Field(None, description="Directory of templates, over the one for all scopes.")
+    templates: _Directory | None = Field(None, description="Directory of templates, over the one for all scopes.")
     render: RenderDefaults = Field(RenderDefaults(), description="Any part of render; of mappings both count.")
 
 
@@ -176,7 +184,9 @@ class Settings(_Section):
         "var/bucket", description="A directory, or a URL: file://, s3:// or gs://."
     )
     drain_seconds: _Seconds = Field(25.0, description="How long a stop may take before the process leaves.")
-    templates: Path | None = Field(None, description="Directory whose files replace built-in templates of their name.")
+    templates: _Directory | None = Field(
+        None, description="Directory whose files replace built-in templates of their name."
+    )
     journal: Journal = Journal()
     http: Http = Http()
     log: Log = Log()

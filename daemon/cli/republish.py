@@ -41,10 +41,16 @@ async def republish(
             raise NotFound(f"{scope} is retired: nothing is desired there")
         refuse_newer_renderer(named, current)
         state = await rendered_anew(opened, named, current)
+        before = await opened.bucket.reader.manifest(named, current)
         publication = await opened.bucket.publisher.store_state(named, state)
         verb = publish_over(current, publication)
         done = await opened.bucket.operations.carry_out(named, verb, actor.name, reason)
         tell(opened.printer, "republish", done)
+        if (before.render_defaults_digest, before.templates) != (state.defaults.digest, state.templates):
+            opened.printer.say(
+                "its settings or templates are others than before: a daemon that runs keeps those it started with, "
+                "so restart it, or its next event publishes them again"
+            )
 
 
 async def rendered_anew(opened: Session, scope: Scope, current: Publication) -> State:

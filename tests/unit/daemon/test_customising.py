@@ -165,7 +165,7 @@ def test_a_directory_that_cannot_be_read_is_named_with_its_setting(tmp_path: Pat
 
     ((setting, source, message),) = problems(settings(None, path))
 
-    assert (setting, source) == ("scopes.a/b.templates", str(path))
+    assert (setting, source) == ("scopes.a/b.templates", str(path.absolute()))
     assert message.startswith("cannot be read as a directory (")
 
 

@@ -409,3 +409,12 @@ def test_limits_come_from_every_source_and_are_told_like_any_setting(tmp_path: P
         ("limits.modles", f"{file}:3"),
         ("limits.files", f"{file}:4"),
     }
+
+
+@pytest.mark.parametrize("text", ['templates = ""\n', '[scopes."a/b"]\ntemplates = ""\n'])
+def test_an_empty_path_of_templates_is_no_directory(tmp_path, text):
+    file = tmp_path / "rebundle.toml"
+    file.write_text(text)
+
+    with pytest.raises(SettingsError, match="must name a directory"):
+        load({}, {}, file)

@@ -22,6 +22,7 @@ def test_desired_is_rendered_anew_under_its_id_with_the_configured_defaults(buck
     assert result.code == 0
     assert (after.live.state, after.live.revision) == (before.state, before.revision)
     assert after.live.attempt != before.attempt
+    assert "restart it" in result.err
     assert after.history[-1].by == "alice"
     compose = bucket / str(SCOPE) / "docker-compose-gen/base/bundle/docker-compose.yaml"
     assert b"registry.example.com/nginx:9.9" in compose.read_bytes()
@@ -34,6 +35,7 @@ def test_a_hold_keeps_the_old_attempt_live(bucket, rebundle):
     before = pointer(bucket).live
 
     assert rebundle("republish", SCOPE).code == 0
+    assert "restart it" not in rebundle("republish", SCOPE).err
 
     assert pointer(bucket).live.id == before.id
     assert pointer(bucket).desired.id != before.id

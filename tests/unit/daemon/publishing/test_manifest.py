@@ -92,7 +92,9 @@ def test_unknown_fields_are_kept() -> None:
     assert json.loads(manifest.encode(read))["novelty"] == {"a": 1}
 
 
-@pytest.mark.parametrize("body", [b"", b"{", b"\xff", b"[" * 100_000, b"[]", b"{}", b"null", changed(files=[{"path": "x"}])])
+@pytest.mark.parametrize(
+    "body", [b"", b"{", b"\xff", b"[" * 100_000, b"[]", b"{}", b"null", changed(files=[{"path": "x"}])]
+)
 def test_bytes_that_are_no_manifest_are_refused(body: bytes) -> None:
     with pytest.raises(VerificationFailed, match=r"the manifest cannot be read: .+"):
         manifest.decode(body)
