@@ -20,6 +20,7 @@ import hashlib
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Concatenate, Final, ParamSpec, TypeVar
 
@@ -327,7 +328,8 @@ class DirectoryStore:
         return sorted((each for each in found if each is not None), key=lambda each: by_bytes(each.key))
 
     def _listed(self, key: str, entry: Entry) -> Listed | None:
-        unread = Listed(key, Version(f"unread-{entry.size}-{entry.modified}"), entry.size)
+        modified = datetime.fromtimestamp(entry.modified, UTC)
+        unread = Listed(key, Version(f"unread-{entry.size}-{entry.modified}"), entry.size, modified)
         if self._unread(key):
             return unread
         try:
@@ -337,7 +339,7 @@ class DirectoryStore:
             return None
         except PermissionError:
             return unread
-        return Listed(key, found.version, len(found.body), found.sha256)
+        return Listed(key, found.version, len(found.body), modified, found.sha256)
 
     def _folders(self, folder: str) -> list[str]:
         with before_writing(folder or "/"):

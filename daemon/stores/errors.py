@@ -29,5 +29,9 @@ class StoreUnavailable(StoreError):
     """Try again: the store cannot be reached or is overloaded. Nothing was written."""
 
 
+class StoreBusy(StoreUnavailable):
+    """Slow down: too many writes to this key, or requests to this store (429, SlowDown). A wait, not a failure."""
+
+
 class StoreRefused(StoreError):
     """The operator must act: no permission, disk full, not a bucket, conditions not honoured."""

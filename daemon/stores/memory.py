@@ -9,6 +9,7 @@ import hashlib
 import threading
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from datetime import datetime
 from types import MappingProxyType
 
 from daemon.runtime import Runtime
@@ -21,6 +22,7 @@ from daemon.stores.port import Content, Listed, Stored, Version
 class _Object:
     content: Content
     version: Version
+    modified: datetime
 
     def stored(self) -> Stored:
         return Stored(self.content.body, self.version, _frozen(self.content.tag))
@@ -49,7 +51,10 @@ class MemoryStore:
         await self._give_way()
         with self._lock:
             found = {key: held for key, held in self._objects.items() if key.startswith(prefix)}
-        return [Listed(key, found[key].version, len(found[key].content.body)) for key in sorted(found, key=by_bytes)]
+        return [
+            Listed(key, held.version, len(held.content.body), held.modified)
+            for key, held in sorted(found.items(), key=lambda item: by_bytes(item[0]))
+        ]
 
     async def folders(self, prefix: str) -> Sequence[str]:
         """The next parts of the keys below the folder `prefix`, sorted."""
@@ -102,7 +107,7 @@ class MemoryStore:
         digest = hashlib.sha256(content.body).hexdigest()
         version = Version(digest if self._versions_by_content else str(self._writes))
         held = Content(content.body, content.content_type, content.cache_control, _frozen(content.tag))
-        self._objects[key] = _Object(held, version)
+        self._objects[key] = _Object(held, version, self._runtime.now())
         return version
 
 

@@ -7,6 +7,7 @@ changed by `replace` must carry something unique in its body.
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from datetime import datetime
 from typing import NewType, Protocol
 
 Version = NewType("Version", str)
@@ -38,6 +39,8 @@ class Listed:
     key: str
     version: Version
     size: int
+    modified: datetime
+    """When it was written, by the store's clock, in UTC."""
     sha256: str | None = None
     """Digest of the body, where the store knows it at no cost."""
 

@@ -13,6 +13,7 @@ import subprocess
 import sys
 from collections.abc import Awaitable, Callable
 from concurrent.futures import ThreadPoolExecutor
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import TypeVar
 
@@ -212,9 +213,11 @@ def test_a_file_that_an_operator_removed_is_missing_and_made_anew_without_its_ol
 def test_a_file_of_an_operator_is_an_object(store: DirectoryStore, root: Path) -> None:
     (root / "example/conf").mkdir(parents=True)
     (root / "example/conf/.env").write_bytes(b"A=1\n")
+    os.utime(root / "example/conf/.env", (1_700_000_000, 1_700_000_000))
 
     digest = hashlib.sha256(b"A=1\n").hexdigest()
-    assert done(store.scan("example/")) == [Listed("example/conf/.env", digest, 4, digest)]
+    modified = datetime.fromtimestamp(1_700_000_000, UTC)
+    assert done(store.scan("example/")) == [Listed("example/conf/.env", digest, 4, modified, digest)]
     with pytest.raises(ConditionFailed):
         done(store.create("example/conf/.env", tagged(b"A=\n")))
     assert (root / "example/conf/.env").read_bytes() == b"A=1\n"
