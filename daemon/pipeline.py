@@ -1,10 +1,13 @@
 """One batch of a scope, end to end: read, fold, render, gate, store, compare-and-swap, settle, live tree.
 
 Every step before the compare-and-swap can be thrown away, every step after it can be repeated: a crash at any point
-is repaired by processing the same deliveries again (protocol 2). Nothing is kept between batches but what is
-immutable. The worker calls `process` until it succeeds; each failure is an exception, judged in `outcomes`.
+is repaired by processing the same deliveries again (protocol 2). What is kept between batches is immutable, or proves
+itself: the pointer of the last own write is the base of the next one, whose condition fails if it is not the newest any
+more; whatever is settled without that condition is judged on a pointer that was read for it. The worker calls
+`process` until it succeeds; each failure is an exception, judged in `outcomes`.
 """
 
+import asyncio
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Final, Protocol
@@ -36,6 +39,8 @@ _MANY_MODELS: Final = 900
 """A Linux bridge takes about 1,000 containers."""
 
 _COMPOSITIONS_BYTES: Final = 128 << 20
+_MOST_POINTERS: Final = 256
+_UPLOADS_AT_ONCE: Final = 4
 
 Judged = tuple[Delivery, StateCreated | ModelVersionChanged]
 
@@ -136,6 +141,7 @@ class Pipeline:
         self._writer = writer
         self._accept_older_renderer = accept_older_renderer
         self._compositions = Cache[Composition](_COMPOSITIONS_BYTES)
+        self._written = Cache[PointerRead](_MOST_POINTERS)
 
     async def process(self, scope: Scope, waiting: Sequence[Delivery]) -> frozenset[Position]:
         """Settle the first events that wait in a scope, as many as make one batch; the positions that are done.
@@ -144,19 +150,32 @@ class Pipeline:
             Anything that a store, the source or the publication protocol raises: nothing is settled then that
             was not committed, and the same call may be made again.
         """
-        for _ in range(_TRIES):
-            base = await self._reader.pointer(scope)
-            try:
-                outcomes = await self._passed(scope, base.pointer, waiting) or await self._fold(scope, base, waiting)
-            except PointerMoved:
-                self._observer.lost(scope)
-                continue
-            await self._source.settle(str(scope), outcomes)
-            for delivery in waiting:
-                if delivery.position in outcomes:
-                    self._observer.settled(scope, delivery, outcomes[delivery.position])
-            return frozenset(outcomes)
+        kept = self._written.pop(scope)
+        uploads = _Uploads()
+        for base in (*([kept] if kept else []), *[None] * _TRIES):
+            settled = await self._try(scope, base, waiting, uploads)
+            if settled is not None:
+                return settled
         raise PointerMoved(f"other writers changed {scope} {_TRIES} times in a row")
+
+    async def _try(
+        self, scope: Scope, kept: PointerRead | None, waiting: Sequence[Delivery], uploads: "_Uploads"
+    ) -> frozenset[Position] | None:
+        """The positions that are done; None if another writer was faster, or `kept` was not enough to tell."""
+        base = kept or await self._reader.pointer(scope)
+        try:
+            outcomes = await self._passed(scope, base.pointer, waiting)
+            outcomes = outcomes or await self._fold(scope, base, waiting, uploads)
+        except PointerMoved:
+            self._observer.lost(scope)
+            return None
+        if kept is not None and self._written.get(scope) is None:
+            return None
+        await self._source.settle(str(scope), outcomes)
+        for delivery in waiting:
+            if delivery.position in outcomes:
+                self._observer.settled(scope, delivery, outcomes[delivery.position])
+        return frozenset(outcomes)
 
     async def reconcile(self, scope: Scope) -> Synced | Unfinished:
         """One pass over a scope's live tree."""
@@ -194,14 +213,16 @@ class Pipeline:
 
     # -- events that are new to the scope
 
-    async def _fold(self, scope: Scope, base: PointerRead, waiting: Sequence[Delivery]) -> Mapping[Position, Outcome]:
+    async def _fold(
+        self, scope: Scope, base: PointerRead, waiting: Sequence[Delivery], uploads: "_Uploads"
+    ) -> dict[Position, Outcome]:
         batch = await self._judge(scope, base.pointer, waiting)
         changes: list[Judged] = []
         for delivery, change in batch.changes:
             if isinstance(change, RollbackRequested):  # always alone in its batch
                 return await self._roll_back(scope, base, delivery, change, batch.outcomes)
             changes.append((delivery, change))
-        return await self._publish(scope, base, changes, batch.outcomes)
+        return await self._publish(scope, base, changes, batch.outcomes, uploads)
 
     async def _judge(self, scope: Scope, pointer: Pointer, waiting: Sequence[Delivery]) -> Batch:
         """The next batch: what each event asks for, and the outcomes of those that can be told at once."""
@@ -234,8 +255,13 @@ class Pipeline:
         return interpret(event)
 
     async def _publish(
-        self, scope: Scope, base: PointerRead, changes: Sequence[Judged], outcomes: dict[Position, Outcome]
-    ) -> Mapping[Position, Outcome]:
+        self,
+        scope: Scope,
+        base: PointerRead,
+        changes: Sequence[Judged],
+        outcomes: dict[Position, Outcome],
+        uploads: "_Uploads",
+    ) -> dict[Position, Outcome]:
         standing = await self._standing(scope, base.pointer, changes)
         while True:
             plan = desired.plan(standing, changes)
@@ -259,7 +285,7 @@ class Pipeline:
         outcomes |= plan.outcomes
         if not rendered:
             return outcomes
-        publications = [await self._publisher.store_state(scope, state) for state in rendered]
+        publications = await self._store_all(scope, base.pointer.gc_epoch, rendered, uploads)
         writing = self._publisher.writing(self._writer)
         progress = batches.progress(plan.standing, [delivery for delivery, _ in changes], outcomes)
         following = protocol.publish(base.pointer, writing, publications, progress)
@@ -272,6 +298,24 @@ class Pipeline:
         self._observer.published(scope, read, publications)
         return outcomes
 
+    async def _store_all(
+        self, scope: Scope, gc_epoch: int, states: Sequence[State], uploads: "_Uploads"
+    ) -> list[Publication]:
+        """The publication of each state: stored now, a few at once, or by a try of this batch whose swap was lost."""
+        uploads.keep_only(gc_epoch)
+        gate = asyncio.Semaphore(_UPLOADS_AT_ONCE)
+
+        async def store(state: State) -> Publication:
+            async with gate:
+                return uploads.of(state) or uploads.add(state, await self._publisher.store_state(scope, state))
+
+        try:
+            async with asyncio.TaskGroup() as group:
+                tasks = [group.create_task(store(state)) for state in states]
+        except ExceptionGroup as errors:
+            raise errors.exceptions[0] from errors
+        return [task.result() for task in tasks]
+
     async def _roll_back(
         self,
         scope: Scope,
@@ -279,7 +323,7 @@ class Pipeline:
         delivery: Delivery,
         request: RollbackRequested,
         outcomes: dict[Position, Outcome],
-    ) -> Mapping[Position, Outcome]:
+    ) -> dict[Position, Outcome]:
         writing = replace(self._publisher.writing(request.requested_by or self._writer), reason=request.reason)
         refusal = batches.rollback_refusal(base.pointer, request)
         following = None
@@ -306,13 +350,15 @@ class Pipeline:
         """Outcomes first, then the compare-and-swap; a lost one withdraws them."""
         await self._source.record(str(scope), outcomes)
         try:
-            return await self._publisher.swap(scope, base, following)
+            read = await self._publisher.swap(scope, base, following)
         except PointerMoved:
             # An earlier try of ours, given up as unknown, may be what moved it: then these outcomes are its own.
             inputs = (await self._reader.pointer(scope)).pointer.inputs
             lost = [each for each in outcomes if each.offset > inputs.get(each.instance, -1)]
             await self._source.withdraw(str(scope), lost)
             raise
+        self._written.put(scope, read, 1)
+        return read
 
     # -- what a fold starts from
 
@@ -397,6 +443,32 @@ class Pipeline:
             templates=own.templates.digest,
             events=events,
         )
+
+
+class _Uploads:
+    """States that one batch has stored and whose swap was lost: the next try need not store them again.
+
+    Only while the pointer has the `gc_epoch` they were stored under: a collection may have taken them for orphans
+    (protocol 4, never softened 3).
+    """
+
+    def __init__(self) -> None:
+        self._gc_epoch = 0
+        self._stored: list[tuple[State, Publication]] = []
+
+    def keep_only(self, gc_epoch: int) -> None:
+        """Forget what was stored under another epoch."""
+        if gc_epoch != self._gc_epoch:
+            self._gc_epoch, self._stored = gc_epoch, []
+
+    def of(self, state: State) -> Publication | None:
+        """The publication of this very state."""
+        return next((publication for stored, publication in self._stored if stored == state), None)
+
+    def add(self, state: State, publication: Publication) -> Publication:
+        """Remember what was stored under the present epoch."""
+        self._stored.append((state, publication))
+        return publication
 
 
 def refuse_newer_renderer(scope: Scope, current: Publication) -> None:

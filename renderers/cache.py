@@ -42,6 +42,13 @@ class Cache(Generic[V]):
                 _, (_, dropped) = self._entries.popitem(last=False)
                 self._held -= dropped
 
+    def pop(self, key: Hashable) -> V | None:
+        """The value, which is not kept any more."""
+        with self._lock:
+            value, size = self._entries.pop(key, (None, 0))
+            self._held -= size
+            return value
+
     def _used(self, key: Hashable) -> V | None:
         entry = self._entries.get(key)
         if entry is None:

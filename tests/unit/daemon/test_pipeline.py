@@ -764,6 +764,94 @@ def test_history_beyond_its_limit_goes_into_chunks_and_stays_readable(journal_pa
     scenario(journal_path, store, play)
 
 
+def _calls(recording: FaultyStore) -> list[tuple[str, str]]:
+    """Every call from now on, in order."""
+    calls: list[tuple[str, str]] = []
+
+    async def note(operation: str, key: str) -> None:
+        calls.append((operation, key))
+
+    recording.before = note
+    return calls
+
+
+def test_an_event_that_follows_another_one_is_committed_with_three_writes_and_no_read(journal_path, store):
+    recording = FaultyStore(store)
+
+    async def play(scene: Scene):
+        await scene.batch(state_event(42))
+        await scene.accept(model_event("m", "101", "9"))
+        calls = _calls(recording)
+        await scene.pipeline.process(GOLDEN, [await scene.journal.next()])
+
+        live = (await scene.pointer()).live
+        assert sorted(calls[:3]) == [
+            ("create", layout.archive(GOLDEN, live.state, live.attempt)),
+            ("create", layout.manifest(GOLDEN, live.state, live.attempt)),
+            ("replace", layout.pointer(GOLDEN)),
+        ]
+        assert calls[2][0] == "replace"
+        assert calls[3:] == [("get", layout.pointer(GOLDEN))], "that was the test's own"
+
+    scenario(journal_path, recording, play)
+
+
+def test_an_event_is_not_ignored_on_the_word_of_an_old_pointer(tmp_path, store):
+    async def play():
+        async with open_scene(tmp_path / "one.db", store) as one, open_scene(tmp_path / "two.db", store) as two:
+            await one.batch(state_event(42))
+            await two.batch(complete_model_event("joins", "104", scopes=[GOLDEN]))
+            # By the pointer that the first daemon wrote last, no model 104 is in the scope.
+            (outcome,) = await one.batch(model_event("moves", "104", "9"))
+
+            assert str(outcome.kind) == "published"
+            assert one.watcher.conflicts == 0
+
+    run(play())
+
+
+def test_a_lost_swap_costs_no_second_upload_of_the_same_state(tmp_path, store):
+    recording = FaultyStore(store)
+
+    async def play():
+        async with open_scene(tmp_path / "one.db", recording) as one, open_scene(tmp_path / "two.db", store) as two:
+            await one.batch(state_event(42))
+            await two.operations.carry_out(GOLDEN, protocol.hold, "operator")
+            recording.writes.clear()
+            await one.batch(model_event("m", "101", "9"))
+            pointer = await one.pointer()
+
+            assert one.watcher.conflicts == 1
+            assert pointer.sequence == 3
+            states = [key for _, key in recording.writes if "/states/" in key]
+            assert len(states) == 2, "archive and manifest"
+            assert await two.reader.files(GOLDEN, pointer.desired)
+
+    run(play())
+
+
+def test_a_collection_in_between_means_a_new_upload(tmp_path, store):
+    recording = FaultyStore(store)
+
+    def collected(pointer, writing):
+        held = protocol.hold(pointer, writing)
+        return held.model_copy(update={"gc_epoch": pointer.gc_epoch + 1})
+
+    async def play():
+        async with open_scene(tmp_path / "one.db", recording) as one, open_scene(tmp_path / "two.db", store) as two:
+            await one.batch(state_event(42))
+            await two.operations.carry_out(GOLDEN, collected, "operator")
+            recording.writes.clear()
+            await one.batch(model_event("m", "101", "9"))
+            desired = (await one.pointer()).desired
+
+            states = [key for _, key in recording.writes if "/states/" in key]
+            assert len(states) == 4
+            assert [desired.attempt in key for key in states].count(True) == 2
+
+    run(play())
+
+
 async def _composition(scene: Scene):
     pointer = await scene.pointer()
     return (await scene.reader.manifest(GOLDEN, pointer.desired)).composition
