@@ -142,6 +142,7 @@ class Pipeline:
         self._accept_older_renderer = accept_older_renderer
         self._compositions = Cache[Composition](_COMPOSITIONS_BYTES)
         self._written = Cache[PointerRead](_MOST_POINTERS)
+        self._compared: set[Scope] = set()
 
     async def process(self, scope: Scope, waiting: Sequence[Delivery]) -> frozenset[Position]:
         """Settle the first events that wait in a scope, as many as make one batch; the positions that are done.
@@ -150,6 +151,9 @@ class Pipeline:
             Anything that a store, the source or the publication protocol raises: nothing is settled then that
             was not committed, and the same call may be made again.
         """
+        if scope not in self._compared:
+            await self._live_tree.refuse_lost_pointer(scope)
+            self._compared.add(scope)
         kept = self._written.pop(scope)
         uploads = _Uploads()
         for base in (*([kept] if kept else []), *[None] * _TRIES):

@@ -3,19 +3,22 @@
 List, *then* read the pointer, write the differences under conditions, list again, and only then say "synced": this
 order is what makes the conditions mean something. The tree is eventually consistent and its marker says so; whoever
 needs atomicity reads pointer, manifest, archive. What may be done to which file is decided in `ownership`.
+
+A pass reads no file whose version says what it holds: the marker has the version of everything written here, and what
+was looked at once is remembered. A pass that finds the listing of the last one costs that listing and the pointer.
 """
 
 import asyncio
 import hashlib
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Coroutine, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Final
+from typing import Any, Final, TypeVar
 
 from pydantic import ValidationError
 
 from daemon.publishing import layout, ownership
-from daemon.publishing.errors import NewerSchema, NotFound, Refused
+from daemon.publishing.errors import NewerSchema, NotFound, PointerLost, Refused
 from daemon.publishing.ownership import (
     DeletedByOperator,
     Marker,
@@ -27,14 +30,23 @@ from daemon.publishing.ownership import (
     Verdict,
     Wanted,
 )
-from daemon.publishing.pointer import SCHEMA, Pointer, Publication
+from daemon.publishing.pointer import SCHEMA, Pointer, Publication, PublicationId
 from daemon.publishing.reader import Reader
 from daemon.stores.errors import ConditionFailed, ObjectMissing, OutcomeUnknown
 from daemon.stores.port import Content, Listed, ObjectStore, Stored, Version
+from renderers.cache import Cache
 from renderers.model import RenderedFile, Scope, canonical_json
 
+T = TypeVar("T")
+U = TypeVar("U")
+
 _ROUNDS: Final = 5
-_WRITES_AT_ONCE: Final = 8
+_WRITES_AT_ONCE: Final = 16
+_DIGESTS_BYTES: Final = 16 << 20
+_SEEN_BYTES: Final = 16 << 20
+_SETTLED_FILES: Final = 100_000
+_BYTES_A_FILE: Final = 256
+"""What an entry takes in memory, about."""
 _RACED: Final = (ConditionFailed, ObjectMissing, OutcomeUnknown)
 
 
@@ -103,60 +115,128 @@ class Survey:
         return self.marked and not (self.seen.written or self.removed)
 
 
+_Listing = Mapping[str, Listed]
+
+
+@dataclass(frozen=True, slots=True)
+class _Body:
+    """What was read under a version of a path."""
+
+    sha256: str
+    version: Version
+    tagged: bool
+    commit: ownership.Commit | None
+
+
+@dataclass(frozen=True, slots=True)
+class _Settled:
+    """How a finished pass left a tree. Nothing is to be done while the listing and the pointer are the same."""
+
+    listed: _Listing
+    marker: Version
+    live: PublicationId
+    synced: Synced
+
+    def is_still(self, listed: _Listing, marker: Version | None, current: Pointer) -> bool:
+        """Whether nothing has changed since."""
+        live = current.live.id if current.live else None
+        same = (self.marker, self.live, self.synced.sequence) == (marker, live, current.sequence)
+        return same and self.listed == listed
+
+
 class LiveTree:
     """Makes live trees follow their pointers. Any number of daemons and commands may do so at once."""
 
     def __init__(self, store: ObjectStore, reader: Reader) -> None:
         self._store = store
         self._reader = reader
+        self._digests = Cache[Mapping[str, str]](_DIGESTS_BYTES)
+        self._seen = Cache[_Body](_SEEN_BYTES)
+        self._settled = Cache[_Settled](_SETTLED_FILES)
 
     async def reconcile(self, scope: Scope) -> Synced | Unfinished:
-        """One pass over a scope's live tree."""
+        """One pass over a scope's live tree.
+
+        Raises:
+            PointerLost: the tree follows a newer pointer than there is. NewerSchema: a newer release is at work.
+        """
         said: dict[str, Verdict] = {}
         sequence = 0
         for _ in range(_ROUNDS):
-            listed = await self._list(scope)
+            listed, marked = await self._list(scope)
             current = (await self._reader.pointer(scope)).pointer
             sequence = current.sequence
             if current.schema_ > SCHEMA:
                 raise NewerSchema(f"the pointer of {scope} was written by a newer release: its live tree is left alone")
             if current.live is None:
                 return Synced(sequence)
+            settled = self._settled.get(scope)
+            if settled is not None and settled.is_still(listed, marked, current):
+                return settled.synced
             finished = await self._round(scope, listed, current, current.live, said)
             if finished:
                 return Synced(sequence, tuple(said[path] for path in sorted(said)))
         return Unfinished(sequence, "the live tree or the pointer kept changing; the next pass goes on")
 
     async def _round(
-        self, scope: Scope, listed: Mapping[str, Listed], current: Pointer, live: Publication, said: dict[str, Verdict]
+        self, scope: Scope, listed: _Listing, current: Pointer, live: Publication, said: dict[str, Verdict]
     ) -> bool:
         """Whether the tree follows `current` now; False: something moved, start over."""
         marker, version = await self.marker(scope)
         if marker is not None and marker.sequence > current.sequence:
+            await self.refuse_lost_pointer(scope, marker)
             return False
         files, wanted = await self._wanted(scope, current, live)
         present = await self._present(scope, listed, wanted, marker, current)
         verdicts = ownership.judge_all(wanted, present, marker)
         said.update({verdict.path: verdict for verdict in verdicts})
-        synced = ownership.marker_after(marker, wanted, present, verdicts)
         actions = [verdict for verdict in verdicts if isinstance(verdict, Put | Remove)]
+        applied: Mapping[str, Version | None] = {}
         if actions:
-            begun = synced.model_copy(update={"status": "updating", "files": marker.files if marker else {}})
+            begun = ownership.marker_before(marker, wanted)
             version = await self._write_marker(scope, begun, marker, version)
             marker = begun
             if version is None:
                 return False
-            applied = await self._apply(scope, actions, files, wanted)
-            if applied is None:
+            written = await self._apply(scope, actions, files, wanted)
+            if written is None:
                 return False
+            applied = written
             base = {path: each.version for path, each in listed.items() if _follows(path, wanted)}
-            if not await self._shows(scope, wanted, base | applied):
+            shown = await self._shows(scope, wanted, base | applied)
+            if shown is None:
                 return False
-        return synced == marker or await self._write_marker(scope, synced, marker, version) is not None
+            listed = shown
+        synced = ownership.marker_after(marker, wanted, present, verdicts, applied)
+        version = version if synced == marker else await self._write_marker(scope, synced, marker, version)
+        if version is not None:
+            self._settled.put(
+                scope, _Settled(listed, version, live.id, Synced(current.sequence, _still(verdicts))), 1 + len(listed)
+            )
+        return version is not None
+
+    async def refuse_lost_pointer(self, scope: Scope, marker: Marker | None = None) -> None:
+        """A live tree never runs ahead of its pointer: one that does tells of a pointer that was put back.
+
+        Raises:
+            PointerLost: it does.
+        """
+        if marker is None:
+            marker, _ = await self.marker(scope)
+        if marker is None:
+            return
+        # Read after the marker: whoever wrote that had seen a pointer of this sequence.
+        current = (await self._reader.pointer(scope)).pointer
+        if current.sequence < marker.sequence:
+            raise PointerLost(
+                f"{layout.pointer(scope)} is at sequence {current.sequence}, and its live tree has followed "
+                f"{marker.sequence} already: an older pointer was put back. Nothing is published until "
+                f"`rebundle recover {scope}`"
+            )
 
     async def survey(self, scope: Scope) -> Survey:
         """How a scope's live tree stands, without touching it."""
-        listed = await self._list(scope)
+        listed, _ = await self._list(scope)
         current = (await self._reader.pointer(scope)).pointer
         marker, _ = await self.marker(scope)
         if current.live is None:
@@ -169,7 +249,10 @@ class LiveTree:
         self, scope: Scope, current: Pointer, live: Publication
     ) -> tuple[dict[str, RenderedFile], Wanted]:
         files = {file.path: file for file in await self._reader.files(scope, live)}
-        digests = {path: _sha256(file.body) for path, file in files.items()}
+        digests = self._digests.get(live.manifest_sha256)
+        if digests is None:
+            digests = {path: _sha256(file.body) for path, file in files.items()}
+            self._digests.put(live.manifest_sha256, digests, _BYTES_A_FILE * len(digests))
         return files, Wanted(live, current.sequence, await self._commit_position(current, live), digests)
 
     async def marker(self, scope: Scope) -> tuple[Marker | None, Version | None]:
@@ -180,7 +263,7 @@ class LiveTree:
             return None, None
         try:
             return Marker.model_validate(json.loads(stored.body)), stored.version
-        except (ValueError, ValidationError):
+        except (ValueError, ValidationError, RecursionError):
             return None, stored.version
 
     async def restore_example(self, scope: Scope, path: str) -> bool:
@@ -221,11 +304,12 @@ class LiveTree:
                 "kept aside: move it away first"
             ) from error
 
-    async def _list(self, scope: Scope) -> dict[str, Listed]:
+    async def _list(self, scope: Scope) -> tuple[_Listing, Version | None]:
+        """The files of the tree by path, and the marker's version."""
         prefix = layout.live_tree(scope)
         listed = {each.key.removeprefix(prefix): each for each in await self._store.scan(prefix)}
-        listed.pop(layout.MARKER, None)
-        return listed
+        marker = listed.pop(layout.MARKER, None)
+        return listed, marker.version if marker else None
 
     async def _commit_position(self, current: Pointer, live: Publication) -> ownership.Commit:
         position = ownership.commit_position(((each.sequence, each.published) for each in current.history), live)
@@ -235,7 +319,7 @@ class LiveTree:
         return ownership.commit_position(((each.sequence, each.published) for each in entries), live)
 
     async def _present(
-        self, scope: Scope, listed: Mapping[str, Listed], wanted: Wanted, marker: Marker | None, current: Pointer
+        self, scope: Scope, listed: _Listing, wanted: Wanted, marker: Marker | None, current: Pointer
     ) -> dict[str, Present]:
         """What is there; only bytes that differ from what is wanted are looked at closely."""
         present: dict[str, Present] = {}
@@ -246,7 +330,7 @@ class LiveTree:
             elif path.startswith(ownership.CREDENTIALS):
                 present[path] = Present("", each.version, ours=False)
             else:
-                seen = await self._look(scope, path, wanted, marker)
+                seen = await self._look(scope, path, each, wanted, marker)
                 if seen is None:
                     continue
                 present[path] = seen
@@ -259,16 +343,26 @@ class LiveTree:
                 present[path] = Present(seen.sha256, seen.version, ours=(path, seen.sha256) in ours)
         return present
 
-    async def _look(self, scope: Scope, path: str, wanted: Wanted, marker: Marker | None) -> Present | None:
-        stored = await self._read(scope, path)
-        if stored is None:
-            return None
-        sha256 = _sha256(stored.body)
+    async def _look(
+        self, scope: Scope, path: str, listed: Listed, wanted: Wanted, marker: Marker | None
+    ) -> Present | None:
+        """What stands at a path. Only a version that neither the marker nor this process knows is read."""
         recorded = marker.files.get(path) if marker else None
-        tagged = stored.tag.get("sha256") == sha256
-        ours = tagged or (recorded is not None and recorded.sha256 == sha256) or wanted.files.get(path) == sha256
-        commit = ownership.parsed_commit(stored.tag.get("commit")) if tagged else None
-        return Present(sha256, stored.version, ours=ours, commit=commit)
+        if recorded is not None and recorded.version == listed.version:
+            return Present(recorded.sha256, listed.version, ours=True, commit=recorded.commit)
+        body = self._seen.get((scope, path, listed.version))
+        if body is None:
+            stored = await self._read(scope, path)
+            if stored is None:
+                return None
+            sha256 = _sha256(stored.body)
+            tagged = stored.tag.get("sha256") == sha256
+            commit = ownership.parsed_commit(stored.tag.get("commit")) if tagged else None
+            body = _Body(sha256, stored.version, tagged, commit)
+            self._seen.put((scope, path, stored.version), body, _BYTES_A_FILE)
+        written = recorded is not None and recorded.sha256 == body.sha256
+        ours = body.tagged or written or wanted.files.get(path) == body.sha256
+        return Present(body.sha256, body.version, ours=ours, commit=body.commit)
 
     async def _retained_files(self, scope: Scope, current: Pointer) -> frozenset[tuple[str, str]]:
         manifests = await self._reader.manifests(scope, current.retained)
@@ -341,18 +435,18 @@ class LiveTree:
             else:
                 return
 
-    async def _shows(self, scope: Scope, wanted: Wanted, expected: Mapping[str, Version | None]) -> bool:
-        """Whether a new listing shows exactly these versions, and the pointer still asks for them.
+    async def _shows(self, scope: Scope, wanted: Wanted, expected: Mapping[str, Version | None]) -> _Listing | None:
+        """A new listing, if it shows exactly these versions and the pointer still asks for them.
 
         A paused pass may have written since: that a file is there does not say that it is ours.
         """
-        listed = await self._list(scope)
-        if (await self._reader.pointer(scope)).pointer.sequence != wanted.sequence:
-            return False
-        versions = {path: each.version for path, each in listed.items()}
+        listed, read = await _both(self._list(scope), self._reader.pointer(scope))
+        if read.pointer.sequence != wanted.sequence:
+            return None
+        versions = {path: each.version for path, each in listed[0].items()}
         # Not those of credentials: a store that must not read them cannot tell their version, and a create is enough.
         told = {path: each for path, each in expected.items() if not path.startswith(ownership.CREDENTIALS)}
-        return all(versions.get(path) == version for path, version in told.items())
+        return listed[0] if all(versions.get(path) == version for path, version in told.items()) else None
 
     async def _write_marker(
         self, scope: Scope, marker: Marker, old: Marker | None, version: Version | None
@@ -373,6 +467,21 @@ class LiveTree:
 def _follows(path: str, wanted: Wanted) -> bool:
     """Whether a path has to be what live says, whoever changes it."""
     return path in wanted.files and not path.startswith(ownership.EXAMPLE)
+
+
+def _still(verdicts: Iterable[Verdict]) -> tuple[Verdict, ...]:
+    """What is left to say about a tree once the pass has acted."""
+    return tuple(verdict for verdict in verdicts if not isinstance(verdict, Put | Remove))
+
+
+async def _both(one: Coroutine[Any, Any, T], other: Coroutine[Any, Any, U]) -> tuple[T, U]:
+    """The results of two reads, side by side."""
+    try:
+        async with asyncio.TaskGroup() as group:
+            tasks = group.create_task(one), group.create_task(other)
+    except ExceptionGroup as errors:
+        raise errors.exceptions[0] from errors
+    return tasks[0].result(), tasks[1].result()
 
 
 def _sha256(body: bytes) -> str:

@@ -28,6 +28,8 @@ class MarkerFile(Part):
     sha256: str
     publication: str
     commit: Commit
+    version: str | None = None
+    """The store's, of the object that holds these bytes: what still has it need not be read."""
 
 
 class Marker(Part):
@@ -137,29 +139,48 @@ def _judge_example(path: str, wanted: Wanted, there: Present, recorded: MarkerFi
     return Put(path, there.version) if path in wanted.files and wanted.commit > written else None
 
 
+def marker_before(marker: Marker | None, wanted: Wanted) -> Marker:
+    """The marker while verdicts are carried out."""
+    return _marked(marker, wanted, "updating", marker.files if marker else {})
+
+
 def marker_after(
-    marker: Marker | None, wanted: Wanted, present: Mapping[str, Present], verdicts: Iterable[Verdict]
+    marker: Marker | None,
+    wanted: Wanted,
+    present: Mapping[str, Present],
+    verdicts: Iterable[Verdict],
+    applied: Mapping[str, Version | None],
 ) -> Marker:
-    """The marker once every verdict is carried out."""
+    """The marker once every verdict is carried out; `applied` has the version of each path that was written."""
     files = dict(marker.files) if marker else {}
     ours = MarkerFile(sha256="", publication=str(wanted.publication.id), commit=wanted.commit)
     for path, sha256 in wanted.files.items():
         there, known = present.get(path), files.get(path)
-        if there and there.sha256 == sha256 and (known is None or known.sha256 != sha256):
-            files[path] = ours.model_copy(update={"sha256": sha256})
+        if there is None or there.sha256 != sha256:
+            continue
+        if known is None or known.sha256 != sha256:
+            files[path] = ours.model_copy(update={"sha256": sha256, "version": there.version})
+        elif known.version != there.version:
+            files[path] = known.model_copy(update={"version": there.version})
     for verdict in verdicts:
         match verdict:
             case Put(path=path):
-                files[path] = ours.model_copy(update={"sha256": wanted.files[path]})
+                files[path] = ours.model_copy(update={"sha256": wanted.files[path], "version": applied[path]})
             case Remove(path=path):
                 files.pop(path, None)
             case _:
                 pass
+    return _marked(marker, wanted, "synced", dict(sorted(files.items())))
+
+
+def _marked(
+    marker: Marker | None, wanted: Wanted, status: Literal["updating", "synced"], files: Mapping[str, MarkerFile]
+) -> Marker:
     now = {
         "sequence": wanted.sequence,
         "publication": str(wanted.publication.id),
-        "status": "synced",
-        "files": dict(sorted(files.items())),
+        "status": status,
+        "files": files,
     }
     # What a newer release wrote into the marker stays in it.
     return marker.model_copy(update=now) if marker else Marker.model_validate(now)

@@ -10,7 +10,7 @@ import pytest
 
 from daemon.publishing import layout, operations, protocol
 from daemon.publishing import pointer as pointers
-from daemon.publishing.errors import OutcomeUnresolved
+from daemon.publishing.errors import OutcomeUnresolved, PointerLost
 from daemon.publishing.manifest import Manifest
 from daemon.stores.errors import OutcomeUnknown
 from daemon.stores.memory import MemoryStore
@@ -848,6 +848,22 @@ def test_a_collection_in_between_means_a_new_upload(tmp_path, store):
             states = [key for _, key in recording.writes if "/states/" in key]
             assert len(states) == 4
             assert [desired.attempt in key for key in states].count(True) == 2
+
+    run(play())
+
+
+def test_nothing_is_published_on_a_pointer_that_was_put_back(tmp_path, store):
+    async def play():
+        async with open_scene(tmp_path / "one.db", store) as one, open_scene(tmp_path / "two.db", store) as two:
+            await one.batch(state_event(42))
+            old = await store.get(layout.pointer(GOLDEN))
+            await one.batch(state_event(43))
+            there = await store.get(layout.pointer(GOLDEN))
+            await store.replace(layout.pointer(GOLDEN), Content(old.body), there.version)
+
+            with pytest.raises(PointerLost, match="rebundle recover"):
+                await two.batch(state_event(44))
+            assert (await store.get(layout.pointer(GOLDEN))).body == old.body
 
     run(play())
 

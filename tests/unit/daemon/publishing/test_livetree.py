@@ -850,3 +850,146 @@ def test_a_retired_scope_has_no_defaults(memory: MemoryStore) -> None:
             await process.live_tree.restore_example(SCOPE, ENV)
 
     asyncio.run(scenario())
+
+
+def calls_of(recording: FaultyStore) -> list[tuple[str, str]]:
+    """Every call from now on, in order."""
+    calls: list[tuple[str, str]] = []
+
+    async def note(operation: str, key: str) -> None:
+        calls.append((operation, key))
+
+    recording.before = note
+    return calls
+
+
+IDLE = [("scan", layout.live_tree(SCOPE)), ("get", layout.pointer(SCOPE))]
+
+
+def test_a_pass_that_finds_everything_as_the_last_one_left_it_costs_a_listing_and_the_pointer(
+    memory: MemoryStore,
+) -> None:
+    async def scenario() -> None:
+        recording = FaultyStore(memory)
+        process = bucket(recording)
+        await process.publish(make_state(1))
+        await synced(process)
+        calls = calls_of(recording)
+        assert (await synced(process)).verdicts == ()
+        assert calls == IDLE
+
+        await edit(memory, ENV, b"mine")
+        await edit(memory, "base/stray", b"whose?")
+        said = await synced(process)
+        calls.clear()
+
+        assert await synced(process) == said
+        assert (said.overrides, said.strays) == ((ENV,), ("base/stray",))
+        assert calls == IDLE
+
+    asyncio.run(scenario())
+
+
+def test_an_idle_pass_still_sees_every_edit(memory: MemoryStore) -> None:
+    async def scenario() -> None:
+        process = bucket(memory)
+        await process.publish(make_state(1))
+        await synced(process)
+        await synced(process)
+        await edit(memory, COMPOSE, b"mine")
+
+        assert (await synced(process)).kept_aside == (COMPOSE,)
+        assert (await synced(process)).verdicts == (), "what was done is not said again"
+
+    asyncio.run(scenario())
+
+
+def test_a_process_that_starts_reads_no_file_that_the_marker_knows(memory: MemoryStore) -> None:
+    async def scenario() -> None:
+        await bucket(memory).publish(make_state(1))
+        await synced(bucket(memory))
+        recording = FaultyStore(memory)
+        calls = calls_of(recording)
+        await synced(bucket(recording))
+
+        read = {key for operation, key in calls if operation == "get" and "/docker-compose-gen/" in key}
+        assert read == {MARKER_KEY}
+
+    asyncio.run(scenario())
+
+
+def test_a_pass_after_a_publication_reads_no_file_it_replaces_and_an_override_once(memory: MemoryStore) -> None:
+    async def scenario() -> None:
+        recording = FaultyStore(memory)
+        process = bucket(recording)
+        await process.publish(make_state(1))
+        await synced(process)
+        await edit(memory, ENV, b"mine")
+        calls = calls_of(recording)
+        for number in (2, 3):
+            await process.publish(make_state(number))
+            assert COMPOSE in (await synced(process)).written
+
+        read = [key for operation, key in calls if operation == "get" and "/docker-compose-gen/" in key]
+        assert read.count(layout.live_tree(SCOPE, ENV)) == 1
+        assert set(read) == {MARKER_KEY, layout.live_tree(SCOPE, ENV)}
+
+    asyncio.run(scenario())
+
+
+def test_a_version_in_the_marker_counts_only_for_the_bytes_that_have_it(memory: MemoryStore) -> None:
+    async def scenario() -> None:
+        process = bucket(memory)
+        await process.publish(make_state(1))
+        await synced(process)
+        # An operator puts the very bytes back that were there: another object, the same text.
+        was = (await memory.get(layout.live_tree(SCOPE, ENV))).body
+        await edit(memory, ENV, b"mine")
+        await edit(memory, ENV, was)
+        await bucket(memory).publish(make_state(2))
+
+        assert ENV not in (await synced(bucket(memory))).overrides
+        marker = await marker_of(memory)
+        assert marker.files[ENV].version == (await memory.get(layout.live_tree(SCOPE, ENV))).version
+
+    asyncio.run(scenario())
+
+
+def test_a_pointer_that_was_put_back_is_found_out_by_its_tree(memory: MemoryStore) -> None:
+    async def scenario() -> None:
+        process = bucket(memory)
+        await process.publish(make_state(1))
+        old = (await memory.get(layout.pointer(SCOPE))).body
+        await process.publish(make_state(2))
+        await synced(process)
+        there = await memory.get(layout.pointer(SCOPE))
+        await memory.replace(layout.pointer(SCOPE), Content(old), there.version)
+        before = await tree(memory)
+
+        for act in (bucket(memory).live_tree.reconcile, bucket(memory).live_tree.refuse_lost_pointer):
+            with pytest.raises(PointerLost, match=f"older pointer was put back.*rebundle recover {SCOPE}"):
+                await act(SCOPE)
+        assert await tree(memory) == before
+
+    asyncio.run(scenario())
+
+
+def test_a_tree_that_is_ahead_because_another_pass_was_faster_is_no_lost_pointer(memory: MemoryStore) -> None:
+    async def scenario() -> None:
+        await bucket(memory).publish(make_state(1))
+        slow = FaultyStore(memory)
+        gate = Gate(lambda operation, key: (operation, key) == ("get", MARKER_KEY))
+        slow.before = gate
+        process = bucket(slow)
+        await synced(bucket(memory))
+        passing = asyncio.create_task(process.live_tree.reconcile(SCOPE))
+        await gate.reached.wait()
+        await bucket(memory).publish(make_state(2))
+        await synced(bucket(memory))
+        gate.open()
+
+        result = await passing
+        assert isinstance(result, Synced)
+        assert result.sequence == 2
+
+    asyncio.run(scenario())

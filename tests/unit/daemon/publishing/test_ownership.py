@@ -103,24 +103,29 @@ def test_the_marker_afterwards_has_what_was_written_and_loses_what_was_removed()
     before = marker({BASE: ("old", (1, 0)), "base/gone": ("x", (1, 0)), ENV: ("default", (1, 0))})
     plan = wanted({BASE: "new", ENV: "default", "example/new": "n"})
     present = {BASE: there("old"), "base/gone": there("x"), ENV: there("default")}
-    after = marker_after(before, plan, present, judge_all(plan, present, before))
+    verdicts = judge_all(plan, present, before)
+    after = marker_after(
+        before, plan, present, verdicts, {BASE: Version("8"), "base/gone": None, "example/new": Version("9")}
+    )
     assert (after.sequence, after.publication, after.status) == (7, str(LIVE.id), "synced")
     assert {path: (each.sha256, each.commit) for path, each in after.files.items()} == {
         BASE: ("new", (5, 0)),
         ENV: ("default", (1, 0)),
         "example/new": ("n", (5, 0)),
     }
+    versions = {path: each.version for path, each in after.files.items()}
+    assert versions == {BASE: "8", ENV: there("default").version, "example/new": "9"}
     assert list(after.files) == sorted(after.files)
 
 
 def test_a_file_that_is_right_and_was_never_recorded_enters_the_marker() -> None:
     plan = wanted({BASE: "new", ENV: "new"})
     present = {BASE: there("new"), ENV: there("new")}
-    first = marker_after(None, plan, present, ())
+    first = marker_after(None, plan, present, (), {})
     assert {path: (each.sha256, each.publication) for path, each in first.files.items()} == {
         path: ("new", str(LIVE.id)) for path in (BASE, ENV)
     }
-    changed = marker_after(marker({BASE: ("old", (1, 0))}), plan, present, ())
+    changed = marker_after(marker({BASE: ("old", (1, 0))}), plan, present, (), {})
     assert changed.files[BASE].sha256 == "new"
 
 
@@ -130,7 +135,7 @@ def test_overrides_deleted_files_and_strays_leave_the_marker_as_it_was() -> None
     present = {"example/other": there("mine", ours=False), "base/stray": there("s", ours=False)}
     verdicts = judge_all(plan, present, before)
     assert verdicts == (Stray("base/stray"), DeletedByOperator(ENV), Override("example/other"))
-    assert marker_after(before, plan, present, verdicts).files == before.files
+    assert marker_after(before, plan, present, verdicts, {}).files == before.files
 
 
 def test_a_commit_position_is_that_of_the_change_that_published_it() -> None:
@@ -212,7 +217,8 @@ def test_a_second_pass_has_nothing_left_to_do(
 ) -> None:
     plan = wanted(files, commit)
     verdicts = judge_all(plan, present, None)
-    synced = marker_after(None, plan, present, verdicts)
+    applied = {each.path: there("").version for each in verdicts if isinstance(each, Put | Remove)}
+    synced = marker_after(None, plan, present, verdicts, applied)
     after = dict(present)
     for verdict in verdicts:
         if isinstance(verdict, Put):
@@ -221,4 +227,4 @@ def test_a_second_pass_has_nothing_left_to_do(
             del after[verdict.path]
     again = judge_all(plan, after, synced)
     assert not [each for each in again if isinstance(each, Put | Remove)]
-    assert marker_after(synced, plan, after, again) == synced
+    assert marker_after(synced, plan, after, again, {}) == synced
