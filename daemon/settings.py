@@ -21,7 +21,6 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated, Any, Final, Literal, Self, TypeGuard, get_args, get_origin
-from urllib.parse import urlsplit
 
 from pydantic import (
     AfterValidator,
@@ -35,6 +34,7 @@ from pydantic import (
     model_validator,
 )
 
+from daemon.stores import locations
 from renderers.limits import DEFAULT_LIMITS, Limits
 from renderers.model import RenderDefaults, Scope
 
@@ -59,17 +59,7 @@ def _not_boolean(value: Any) -> Any:
 
 
 def _bucket(text: str) -> str:
-    try:
-        url = urlsplit(text)
-        user_info = "@" in url.netloc
-    except ValueError:
-        raise ValueError("must be a directory or a URL such as file:///srv/bundles") from None
-    if not text or "\0" in text:
-        raise ValueError("must be a directory or a URL such as file:///srv/bundles")
-    if "://" in text and url.scheme not in {"file", "s3", "gs"}:
-        raise ValueError("must be a directory, or a URL that starts with file://, s3:// or gs://")
-    if user_info or url.query or url.fragment:
-        raise ValueError("must hold no user, password, query or fragment: credentials come from the environment")
+    locations.parse(text)
     return text
 
 

@@ -10,9 +10,7 @@ from collections.abc import Callable, Coroutine
 from dataclasses import dataclass
 from datetime import timedelta
 from functools import partial
-from pathlib import Path
 from typing import Final
-from urllib.parse import unquote, urlsplit
 
 import structlog
 from pydantic import SecretStr
@@ -29,9 +27,12 @@ from daemon.publishing.reader import Reader
 from daemon.reporting import Reporter
 from daemon.runtime import Runtime
 from daemon.settings import Settings
+from daemon.stores import locations
 from daemon.stores.errors import StoreRefused
 from daemon.stores.filesystem import FileSystem, RealFileSystem
 from daemon.stores.limited import LimitedStore
+from daemon.stores.locations import Location
+from daemon.stores.paced import PacedStore
 from daemon.stores.port import ObjectStore
 from daemon.telemetry import Metrics, configure_logging
 from daemon.worker import Worker
@@ -45,6 +46,7 @@ from renderers.bundle import RENDERER_VERSION, Renderer
 log: structlog.stdlib.BoundLogger = structlog.get_logger(__name__)
 
 _PRUNE_SECONDS: Final = 3600
+_GCS_WRITE_SECONDS: Final = 1.1
 _WATCH_SECONDS: Final = 5
 
 
@@ -61,29 +63,50 @@ class Bucket:
 
 
 def open_bucket(
-    url: str, runtime: Runtime, filesystem: FileSystem | None = None, *, call_seconds: float = 120
+    url: str,
+    runtime: Runtime,
+    filesystem: FileSystem | None = None,
+    *,
+    call_seconds: float = 120,
+    around: Callable[[ObjectStore], ObjectStore] = lambda store: store,
 ) -> Bucket:
-    """The bucket that `url` names: a folder, or file:///folder; `call_seconds` is the limit of one call to it.
+    """The bucket that `url` names (`stores.locations`); `call_seconds` is the limit of one call to it.
+
+    `around` puts something between the store and everyone who uses it.
 
     Raises:
-        StoreRefused: no store of this kind can be opened here.
+        StoreRefused: no bucket has such a name.
     """
-    store = LimitedStore(_store(url, runtime, filesystem or RealFileSystem()), call_seconds)
+    try:
+        location = locations.parse(url)
+    except ValueError as error:
+        raise StoreRefused(f"bucket {url} {error}") from error
+    opened = _store(location, runtime, filesystem or RealFileSystem())
+    store: ObjectStore = LimitedStore(around(opened), call_seconds)
+    if isinstance(location, locations.Gcs):
+        # Outside of the limit: waiting for one's turn is no call that hangs.
+        store = PacedStore(store, runtime, _GCS_WRITE_SECONDS)
     reader = Reader(store, runtime)
     publisher = Publisher(store, reader, runtime)
     live_tree = LiveTree(store, reader)
     return Bucket(store, reader, publisher, live_tree, Operations(reader, publisher, live_tree), runtime)
 
 
-def _store(url: str, runtime: Runtime, filesystem: FileSystem) -> ObjectStore:
-    from daemon.stores.directory import DirectoryStore  # noqa: PLC0415  # lazily, as each adapter
+def _store(location: Location, runtime: Runtime, filesystem: FileSystem) -> ObjectStore:
+    # Lazily: each SDK takes a quarter of a second to import.
+    match location:
+        case locations.Directory(path=path):
+            from daemon.stores.directory import DirectoryStore  # noqa: PLC0415
 
-    parts = urlsplit(url)
-    if not parts.scheme:
-        return DirectoryStore(Path(url).absolute(), runtime, filesystem, unread=ownership.is_credential)
-    if parts.scheme == "file" and parts.netloc in {"", "localhost"} and parts.path:
-        return DirectoryStore(Path(unquote(parts.path)), runtime, filesystem, unread=ownership.is_credential)
-    raise StoreRefused(f"{url}: this release publishes to a folder or file:///folder; s3:// and gs:// come later")
+            return DirectoryStore(path.absolute(), runtime, filesystem, unread=ownership.is_credential)
+        case locations.S3(bucket=bucket, prefix=prefix, endpoint=endpoint, region=region):
+            from daemon.stores.s3 import S3Store  # noqa: PLC0415
+
+            return S3Store(bucket, prefix, runtime, endpoint=endpoint, region=region)
+        case locations.Gcs(bucket=bucket, prefix=prefix, endpoint=endpoint):
+            from daemon.stores.gcs import GcsStore  # noqa: PLC0415
+
+            return GcsStore(bucket, prefix, runtime, endpoint=endpoint)
 
 
 def _pipeline(

@@ -224,9 +224,9 @@ def test_variables_that_kubernetes_or_a_test_sets_are_nobodys_settings() -> None
 @pytest.mark.parametrize(
     ("name", "value", "words"),
     [
-        ("bucket", "ftp://host/x", "file://, s3:// or gs://"),
+        ("bucket", "ftp://host/x", "s3://bucket/prefix"),
         ("bucket", "s3://key:secret@bucket/x", "no user"),
-        ("bucket", "s3://bucket/x?versioning=1", "no user"),
+        ("bucket", "s3://bucket/x?versioning=1", "only endpoint and region"),
         ("bucket", "a\0b", "must be a directory"),
         ("bucket", "http://[::1", "must be a directory"),
         ("http.listen", "8420", "HOST:PORT"),

@@ -1,0 +1,101 @@
+"""What a bucket's URL names. Pure: nothing is opened, nothing is asked.
+
+`DIR` and `file:///dir`; `s3://bucket/prefix?endpoint=URL&region=NAME`; `gs://bucket/prefix?endpoint=URL`. Credentials
+are never part of it: they come from where the SDK of each store finds them.
+"""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+from urllib.parse import parse_qsl, unquote, urlsplit
+
+from daemon.stores.keys import check_key
+
+FORMS: Final = "a directory, file:///dir, s3://bucket/prefix?endpoint=URL or gs://bucket/prefix"
+_S3: Final = ("endpoint", "region")
+_GCS: Final = ("endpoint",)
+
+
+@dataclass(frozen=True, slots=True)
+class Directory:
+    """A folder of this machine."""
+
+    path: Path
+
+
+@dataclass(frozen=True, slots=True)
+class S3:
+    """A bucket of S3, or of a server at `endpoint` that speaks its API."""
+
+    bucket: str
+    prefix: str
+    endpoint: str | None = None
+    region: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Gcs:
+    """A bucket of Google Cloud Storage, or of an emulator at `endpoint`."""
+
+    bucket: str
+    prefix: str
+    endpoint: str | None = None
+
+
+Location = Directory | S3 | Gcs
+
+
+def parse(text: str) -> Location:
+    """What this names.
+
+    Raises:
+        ValueError: nothing that can be opened; says what is wrong, to follow the name of what was given.
+    """
+    if not text or "\0" in text:
+        raise ValueError(f"must be {FORMS}")
+    if "://" not in text:
+        return Directory(Path(text))
+    try:
+        parts = urlsplit(text)
+    except ValueError:
+        raise ValueError(f"must be {FORMS}") from None
+    if "@" in parts.netloc or parts.fragment:
+        raise ValueError("must hold no user, password or fragment: credentials come from the environment")
+    match parts.scheme:
+        case "file":
+            if parts.query or parts.netloc not in {"", "localhost"} or not parts.path.strip("/"):
+                raise ValueError("must be file:///dir, with the path of a directory and nothing else")
+            return Directory(Path(unquote(parts.path)))
+        case "s3":
+            options = _options(parts.query, _S3)
+            return S3(_bucket(parts.netloc), _prefix(parts.path), options.get("endpoint"), options.get("region"))
+        case "gs":
+            return Gcs(_bucket(parts.netloc), _prefix(parts.path), _options(parts.query, _GCS).get("endpoint"))
+    raise ValueError(f"must be {FORMS}")
+
+
+def _bucket(name: str) -> str:
+    if not name or ":" in name:
+        raise ValueError("must name a bucket after the two slashes; a server's address goes into ?endpoint=URL")
+    return name
+
+
+def _prefix(path: str) -> str:
+    prefix = unquote(path).strip("/")
+    if prefix:
+        try:
+            check_key(prefix)
+        except ValueError as error:
+            raise ValueError(f"has a prefix that no object can have: {error}") from None
+    return prefix
+
+
+def _options(query: str, known: tuple[str, ...]) -> dict[str, str]:
+    pairs = parse_qsl(query, keep_blank_values=True, strict_parsing=False) if query else []
+    options = dict(pairs)
+    if len(options) != len(pairs) or not set(options) <= set(known) or "" in options.values():
+        raise ValueError(f"may have only {' and '.join(known)} after its question mark, each once and with a value")
+    endpoint = urlsplit(options.get("endpoint", "https://none"))
+    if endpoint.scheme not in {"http", "https"} or not endpoint.hostname or "@" in endpoint.netloc:
+        raise ValueError("must have an endpoint such as https://storage.example.com:9000")
+    return options

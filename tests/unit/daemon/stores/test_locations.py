@@ -1,0 +1,62 @@
+"""What a bucket's URL may be, and what it names."""
+
+from pathlib import Path
+
+import pytest
+
+from daemon.stores.locations import S3, Directory, Gcs, Location, parse
+
+
+@pytest.mark.parametrize(
+    ("text", "location"),
+    [
+        ("var/bucket", Directory(Path("var/bucket"))),
+        ("/srv/a b?c#d", Directory(Path("/srv/a b?c#d"))),
+        ("file:///srv/a%20b", Directory(Path("/srv/a b"))),
+        ("file://localhost/srv", Directory(Path("/srv"))),
+        ("s3://bucket", S3("bucket", "")),
+        ("s3://bucket/", S3("bucket", "")),
+        ("s3://bucket/a/b%20c/", S3("bucket", "a/b c")),
+        (
+            "s3://bucket/p?endpoint=http://127.0.0.1:9000&region=eu-west-1",
+            S3("bucket", "p", "http://127.0.0.1:9000", "eu-west-1"),
+        ),
+        ("s3://bucket?endpoint=https%3A%2F%2Fstorage.example.com", S3("bucket", "", "https://storage.example.com")),
+        ("gs://bucket/prefix", Gcs("bucket", "prefix")),
+        ("gs://bucket_name.with.dots", Gcs("bucket_name.with.dots", "")),
+        ("gs://bucket?endpoint=http://localhost:4443", Gcs("bucket", "", "http://localhost:4443")),
+    ],
+)
+def test_a_url_names_a_place(text: str, location: Location) -> None:
+    assert parse(text) == location
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("", "a directory"),
+        ("a\0b", "a directory"),
+        ("ftp://host/x", "s3://bucket/prefix"),
+        ("s3://[", "s3://bucket/prefix"),
+        ("file://host/srv", "file:///dir"),
+        ("file:///", "file:///dir"),
+        ("file:///srv?x=1", "file:///dir"),
+        ("s3://", "name a bucket"),
+        ("s3:///prefix", "name a bucket"),
+        ("s3://host:9000/bucket", "endpoint=URL"),
+        ("s3://key:secret@bucket", "no user"),
+        ("s3://bucket#x", "fragment"),
+        ("s3://bucket/a//b", "prefix"),
+        ("s3://bucket/../b", "prefix"),
+        ("s3://bucket?endpoint=", "with a value"),
+        ("s3://bucket?region=a&region=b", "each once"),
+        ("s3://bucket?profile=x", "only endpoint and region"),
+        ("gs://bucket?region=x", "only endpoint after"),
+        ("s3://bucket?endpoint=storage.example.com", "https://storage"),
+        ("s3://bucket?endpoint=https://key:secret@storage.example.com", "https://storage"),
+    ],
+)
+def test_what_names_nothing_is_refused_in_plain_words(text: str, words: str) -> None:
+    with pytest.raises(ValueError, match=words) as refusal:
+        parse(text)
+    assert "secret" not in str(refusal.value)
