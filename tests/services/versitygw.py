@@ -1,0 +1,35 @@
+"""A real S3 server: versitygw, a Go module that keeps objects as files. For races and for daemons that are killed.
+
+From REBUNDLE_VERSITYGW (the address of a running one that takes the keys below), or else built and started here. Its
+first build takes a minute or two.
+"""
+
+import contextlib
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+from tests.services.goprograms import go_module
+from tests.services.processes import LOOPBACK, free_port, serving
+
+MODULE = "github.com/versity/versitygw/cmd/versitygw@v1.8.0"
+ACCESS_KEY = "test"
+SECRET_KEY = "test"
+
+
+@contextlib.contextmanager
+def versitygw(folder: Path) -> Iterator[str]:
+    """The server's address; its objects and its log go to `folder`, whose file system must know attributes.
+
+    Raises Unavailable.
+    """
+    if address := os.environ.get("REBUNDLE_VERSITYGW"):
+        yield address
+        return
+    objects = folder / "objects"
+    objects.mkdir()
+    port = free_port()
+    keys = ("--access", ACCESS_KEY, "--secret", SECRET_KEY)
+    command = [str(go_module(MODULE)), "--port", f"{LOOPBACK}:{port}", *keys, "posix", str(objects)]
+    with serving(command, port, folder / "versitygw.log"):
+        yield f"http://{LOOPBACK}:{port}"
