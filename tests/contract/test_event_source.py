@@ -1,6 +1,6 @@
 """What every source of events promises (`events.source`), shown on each adapter.
 
-A memory source stands beside the journal: it shows that the contract asks nothing of a database.
+The log of the simulation stands beside the journal: what is shown in simulated worlds rests on this contract.
 """
 
 import asyncio
@@ -12,89 +12,12 @@ import pytest
 from events.journal import Arrival, Journal
 from events.model import Event, Identity, Outcome, OutcomeKind, Position
 from events.source import Delivery
+from tests.simulation.source import Log
 
 ONE, TWO = "visual-anomaly/edge", "visual-anomaly/core"
 GOOD = Outcome(OutcomeKind.PUBLISHED, "folded", "state-1")
+ACCEPTED = "2026-11-22T10:00:00.000000Z"
 LATE = Outcome(OutcomeKind.LATE, "behind 42", "state-0")
-
-
-class MemorySource:
-    """Keeps everything in lists; a restart is a new reader of the same lists."""
-
-    def __init__(self):
-        self.instance = "memory:1"
-        self._rows = []
-        self._scopes = {}
-        self._kept = {}
-        self._settled = {}
-        self._cursor = 0
-        self._wake = asyncio.Event()
-
-    def restarted(self):
-        self._cursor = 0
-        return self
-
-    def append(self, event_id, scopes):
-        position = len(self._rows) + 1
-        self._rows.append(event_id)
-        self._settled[position] = {}
-        if scopes is not None:
-            self._scopes[position] = tuple(sorted(scopes))
-        self._wake.set()
-        return Position(self.instance, position)
-
-    def _done(self, offset):
-        return offset in self._scopes and all(scope in self._settled[offset] for scope in self._scopes[offset])
-
-    async def next(self):
-        while True:
-            self._wake.clear()
-            for offset in range(self._cursor + 1, len(self._rows) + 1):
-                if not self._done(offset):
-                    self._cursor = offset
-                    return _delivery(self._rows[offset - 1], Position(self.instance, offset), self._scopes.get(offset))
-            await self._wake.wait()
-
-    async def assign(self, position, scopes):
-        self._scopes.setdefault(position.offset, tuple(sorted(scopes)))
-
-    async def waiting(self, scope, upto=None, most=1000):
-        if upto is not None and upto.instance != self.instance:
-            return ()
-        last = upto.offset if upto else len(self._rows)
-        offsets = [
-            offset
-            for offset in range(1, last + 1)
-            if scope in self._scopes.get(offset, ()) and scope not in self._settled[offset]
-        ]
-        return [_delivery(self._rows[at - 1], Position(self.instance, at), (scope,)) for at in offsets[:most]]
-
-    async def recorded(self, scope, positions):
-        known = {(each, self._outcome(scope, each)) for each in positions if each.instance == self.instance}
-        return {each: outcome for each, outcome in known if outcome is not None}
-
-    def _outcome(self, scope, position):
-        return self._settled[position.offset].get(scope) or self._kept.get((scope, position))
-
-    async def record(self, scope, outcomes):
-        self._kept.update({(scope, each): outcome for each, outcome in outcomes.items()})
-
-    async def withdraw(self, scope, positions):
-        for each in positions:
-            self._kept.pop((scope, each), None)
-
-    async def settle(self, scope, outcomes):
-        for each, outcome in outcomes.items():
-            self._settled[each.offset].setdefault(scope, outcome)
-
-    async def note_failure(self, scope, positions, error):
-        pass
-
-    async def reinstate(self, recorded):
-        self.instance = f"memory:{int(self.instance.removeprefix('memory:')) + 1}"
-        self._kept.clear()
-        self._cursor = 0
-        self._wake.set()
 
 
 def _event(event_id):
@@ -103,18 +26,18 @@ def _event(event_id):
 
 def _delivery(event_id, position, scopes):
     identity = Identity("http", "urn:x", event_id)
-    return Delivery(_event(event_id), identity, "d", position, "2026-11-22T10:00:00.000000Z", scopes)
+    return Delivery(_event(event_id), identity, "d", position, ACCEPTED, scopes)
 
 
-class MemoryBench:
+class LogBench:
     def __init__(self):
-        self.source = MemorySource()
+        self._log = Log("memory:1")
 
     async def append(self, event_id, scopes=(ONE,)):
-        return self.source.append(event_id, scopes)
+        return self._log.append(_event(event_id), Identity("http", "urn:x", event_id), "d", ACCEPTED, scopes)
 
     async def restart(self):
-        self.source = self.source.restarted()
+        self.source = self._log.open()
 
     async def close(self):
         pass
@@ -144,13 +67,13 @@ class JournalBench:
         await self.source.close()
 
 
-@pytest.fixture(params=["memory", "journal"])
+@pytest.fixture(params=["log", "journal"])
 def play(request, tmp_path):
     """Plays a story on a bench with this adapter; `bench.source` is the source, also after a restart."""
 
     def run(story):
         async def whole():
-            bench = MemoryBench() if request.param == "memory" else JournalBench(tmp_path / "journal.db")
+            bench = LogBench() if request.param == "log" else JournalBench(tmp_path / "journal.db")
             await bench.restart()
             try:
                 async with asyncio.timeout(20):

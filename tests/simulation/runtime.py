@@ -1,0 +1,39 @@
+"""daemon.runtime.Runtime in virtual time: no thread, and every token and jitter from the seed."""
+
+import asyncio
+import random
+from collections.abc import Callable
+from datetime import datetime, timedelta
+from typing import Any
+
+from tests.simulation.loop import EPOCH, SimulatedLoop
+
+
+class SimulatedRuntime:
+    """The outside world of one process."""
+
+    def __init__(self, loop: SimulatedLoop, chance: random.Random) -> None:
+        self._loop = loop
+        self._chance = chance
+
+    def now(self) -> datetime:
+        return EPOCH + timedelta(seconds=self._loop.time())
+
+    def monotonic(self) -> float:
+        return self._loop.time()
+
+    def token(self) -> str:
+        return f"{self._chance.getrandbits(128):032x}"
+
+    def jitter(self) -> float:
+        return self._chance.random()
+
+    async def sleep(self, seconds: float) -> None:
+        await asyncio.sleep(seconds)
+
+    async def offload(self, work: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Any:
+        """Done at once, between two moments at which others may run."""
+        await asyncio.sleep(0)
+        result = work(*args, **kwargs)
+        await asyncio.sleep(0)
+        return result

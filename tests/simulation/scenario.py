@@ -1,0 +1,192 @@
+"""What a seed stands for: which store, which replicas, what happens to them and when. Data only; `world` plays it.
+
+Swarm testing: every seed switches a random subset of the faults on, some of them hard, so that rare combinations are
+not drowned by frequent ones.
+"""
+
+import random
+from collections.abc import Mapping
+from dataclasses import dataclass, field, fields
+from functools import cache
+from typing import Any
+
+from events.model import BUNDLE_STATE_CREATED, MODEL_VERSION_CREATED, MODEL_VERSION_UPDATED, ROLLBACK_REQUESTED, Event
+from renderers.model import Scope
+from tests.builders import composition_document, model_document
+from tests.simulation.store import Faults
+
+SCOPES = (Scope("visual-anomaly", "core-versions"), Scope("visual-anomaly", "edge"))
+MODELS = ("101", "102")
+_SOURCE = "urn:simulation"
+
+
+@dataclass(frozen=True, slots=True)
+class Fact:
+    """What an event says, in words of its own, for who checks what became of it."""
+
+    kind: str
+    """state, model or rollback."""
+    versions: Mapping[str, str]
+    """Of each model it names."""
+    state: str = ""
+    revision: int = 0
+    updated: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Arrival:
+    """An event that reaches an intake."""
+
+    at: float
+    log: int
+    event: Event
+    scopes: tuple[str, ...] | None
+    fact: Fact
+
+
+@dataclass(frozen=True, slots=True)
+class Act:
+    """Something an operator, an editor or fate does at a time; `draw` is its own chance."""
+
+    at: float
+    what: str
+    draw: str
+
+
+@dataclass
+class Scenario:
+    """One seed."""
+
+    seed: str
+    by_content: bool
+    deletes_blindly: bool
+    permute: bool
+    paced: bool
+    replicas: int
+    shared_log: bool
+    scopes: tuple[Scope, ...]
+    faults: Faults
+    short_history: bool
+    arrivals: list[Arrival] = field(default_factory=list)
+    acts: list[Act] = field(default_factory=list)
+
+    @property
+    def logs(self) -> int:
+        return 1 if self.shared_log else self.replicas
+
+    @property
+    def facts(self) -> dict[str, Fact]:
+        """By the event's id."""
+        return {each.event.id: each.fact for each in self.arrivals}
+
+
+def scenario_of(seed: str) -> Scenario:
+    """The scenario of a seed."""
+    chance = random.Random(f"{seed}/scenario")
+    by_content = chance.random() < 0.5
+    scenario = Scenario(
+        seed=seed,
+        by_content=by_content,
+        deletes_blindly=chance.random() < 0.25,
+        permute=chance.random() < 0.7,
+        paced=not by_content and chance.random() < 0.3,
+        replicas=chance.choice((1, 2, 2, 2, 3)),
+        shared_log=chance.random() < 0.35,
+        scopes=SCOPES if chance.random() < 0.15 else SCOPES[:1],
+        faults=_faults(chance),
+        short_history=chance.random() < 0.25,
+    )
+    scenario.arrivals = _arrivals(scenario, chance)
+    scenario.acts = _acts(scenario, chance)
+    return scenario
+
+
+_LIKELY = {"crash": 0.02, "pause": 0.04, "gone_for_reads": 0.04, "losers_hear_5xx": 0.5}
+
+
+def _faults(chance: random.Random) -> Faults:
+    rates = Faults()
+    if chance.random() < 0.05:
+        return rates
+    for each in fields(rates):
+        if chance.random() < 0.45:
+            setattr(rates, each.name, _LIKELY.get(each.name, 0.06) * chance.choice((0.5, 1, 1, 2)))
+    return rates
+
+
+@cache
+def _document(scope: Scope, versions: tuple[str, ...]) -> dict[str, Any]:
+    document = composition_document(1, bundle=scope.bundle, target=scope.target)
+    document["models"] = [model_document(each, version=at) for each, at in zip(MODELS, versions, strict=True)]
+    return document
+
+
+def _state(event_id: str, scope: Scope, state: str, revision: int, versions: tuple[str, ...]) -> tuple[Event, Fact]:
+    data = _document(scope, versions) | {"state": {"id": state, "revision": revision}}
+    fact = Fact("state", dict(zip(MODELS, versions, strict=True)), state, revision)
+    return Event(event_id, _SOURCE, BUNDLE_STATE_CREATED, data), fact
+
+
+def _model(event_id: str, scopes: tuple[Scope, ...], model: str, version: str, *, updated: bool) -> tuple[Event, Fact]:
+    moved = {"id": model, "version": version, "artifact": model_document(model, version=version)["artifact"]}
+    data: dict[str, Any] = {"model": moved}
+    if scopes:
+        data["bundles"] = [{"name": scope.bundle, "target": scope.target} for scope in scopes]
+    kind = MODEL_VERSION_UPDATED if updated else MODEL_VERSION_CREATED
+    return Event(event_id, _SOURCE, kind, data), Fact("model", {model: version}, updated=updated)
+
+
+def _rollback(event_id: str, scope: Scope, state: str) -> tuple[Event, Fact]:
+    data = {"bundle": {"name": scope.bundle, "target": scope.target}, "to": {"state_id": state}, "reason": event_id}
+    return Event(event_id, _SOURCE, ROLLBACK_REQUESTED, data), Fact("rollback", {}, state)
+
+
+def _arrivals(scenario: Scenario, chance: random.Random) -> list[Arrival]:
+    """A producer's stream: states that mostly rise, models in between, some of it late, twice, or by two intakes."""
+    arrivals: list[Arrival] = []
+    at, revision = 0.0, 0
+    used: list[tuple[str, int, Scope]] = []
+    for number in range(chance.randint(3, 8)):
+        if chance.random() < 0.55:
+            at += chance.choice((0.3, 2.0, 10.0, 40.0)) * chance.random()
+        scope = chance.choice(scenario.scopes)
+        event_id = f"event-{number}"
+        versions = tuple(str(chance.randint(1, 4)) for _ in MODELS)
+        kind = chance.random()
+        if number == 0 or kind < 0.45:
+            revision += chance.choice((1, 1, 2))
+            number_of_it = revision if chance.random() < 0.8 else chance.randint(1, revision)
+            event, fact = _state(event_id, scope, f"state-{number_of_it}", number_of_it, versions)
+            used.append((fact.state, number_of_it, scope))
+        elif kind < 0.9 or not used:
+            named = () if chance.random() < 0.2 else (scope,)
+            event, fact = _model(
+                event_id, named, chance.choice(MODELS), str(chance.randint(1, 9)), updated=chance.random() < 0.6
+            )
+        else:
+            state, _, scope = chance.choice(used)
+            event, fact = _rollback(event_id, scope, state)
+        scopes = None if fact.kind == "model" and "bundles" not in event.data else (str(scope),)
+        log = chance.randrange(scenario.logs)
+        arrivals.append(Arrival(at, log, event, scopes, fact))
+        if chance.random() < 0.15:  # the producer heard no answer: the same event again, perhaps by another intake
+            again = chance.randrange(scenario.logs)
+            arrivals.append(Arrival(at + 20 * chance.random(), again, event, scopes, fact))
+    return sorted(arrivals, key=lambda each: each.at)
+
+
+_VERBS = ("rollback", "rollback", "hold", "resume", "resume", "quarantine", "lift", "pin", "discard", "retire")
+_EDITS = ("edit-example", "edit-example", "delete-example", "edit-base", "stray")
+_FATES = ("kill", "kill", "drain", "pull", "pass")
+
+
+def _acts(scenario: Scenario, chance: random.Random) -> list[Act]:
+    end = max(each.at for each in scenario.arrivals) + 20
+    acts: list[Act] = []
+    for names, most in ((_VERBS, 4), (_EDITS, 3), (_FATES, 3)):
+        if chance.random() < 0.75:
+            acts += [
+                Act(end * chance.random(), chance.choice(names), f"{names[0]}-{index}")
+                for index in range(chance.randint(0, most))
+            ]
+    return sorted(acts, key=lambda act: act.at)

@@ -1,0 +1,171 @@
+"""A source of events whose log outlives the processes that read it: what the journal promises, without its threads.
+
+`Log` is the disk, `LogSource` the open file of one process. Several sources of one log are what Kafka shows after a
+group has been rebalanced around a process that is paused: two readers that both take themselves for the only one.
+The contract suite of sources runs on it (tests/contract/test_event_source.py).
+"""
+
+import asyncio
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+
+from events.model import Event, Identity, Outcome, Position
+from events.source import Delivery
+
+
+async def _no_delay(_what: str) -> None:
+    await asyncio.sleep(0)
+
+
+@dataclass
+class Row:
+    """An accepted event and what became of it so far."""
+
+    event: Event
+    identity: Identity
+    digest: str
+    accepted_at: str
+    scopes: tuple[str, ...] | None
+    settled: dict[str, Outcome] = field(default_factory=dict)
+
+    @property
+    def done(self) -> bool:
+        return self.scopes is not None and all(scope in self.settled for scope in self.scopes)
+
+
+@dataclass
+class Log:
+    """What is on the disk; offsets start at 1."""
+
+    instance: str
+    rows: list[Row] = field(default_factory=list)
+    kept: dict[tuple[str, int], Outcome] = field(default_factory=dict)
+    readers: list["LogSource"] = field(default_factory=list)
+
+    def append(
+        self,
+        event: Event,
+        identity: Identity,
+        digest: str,
+        accepted_at: str,
+        scopes: Sequence[str] | None,
+    ) -> Position:
+        """Accept an event; one that is known is accepted again, and nothing happens."""
+        for offset, row in enumerate(self.rows, 1):
+            if row.identity == identity:
+                assert row.digest == digest, "the intake answers 409"
+                return Position(self.instance, offset)
+        kept = None if scopes is None else tuple(sorted(scopes))
+        self.rows.append(Row(event, identity, digest, accepted_at, kept))
+        for reader in self.readers:
+            reader.wake()
+        return Position(self.instance, len(self.rows))
+
+    def open(self, reached: Callable[[str], Awaitable[None]] = _no_delay) -> "LogSource":
+        """A new reader, at the start of what has not settled."""
+        reader = LogSource(self, reached)
+        self.readers.append(reader)
+        return reader
+
+    @property
+    def drained(self) -> bool:
+        return all(row.done for row in self.rows)
+
+
+class LogSource:
+    """Implements events.source.EventSource for one process. `reached` is awaited around every call."""
+
+    def __init__(self, log: Log, reached: Callable[[str], Awaitable[None]]) -> None:
+        self._log = log
+        self._reached = reached
+        self._cursor = 0
+        self._appended = asyncio.Event()
+
+    @property
+    def instance(self) -> str:
+        return self._log.instance
+
+    def wake(self) -> None:
+        self._appended.set()
+
+    def close(self) -> None:
+        self._log.readers.remove(self)
+
+    async def next(self) -> Delivery:
+        while True:
+            self._appended.clear()
+            for offset in range(self._cursor + 1, len(self._log.rows) + 1):
+                row = self._log.rows[offset - 1]
+                if not row.done:
+                    await self._reached("next")
+                    self._cursor = offset
+                    return self._delivery(offset, row.scopes)
+            await self._appended.wait()
+
+    async def assign(self, position: Position, scopes: Sequence[str]) -> None:
+        await self._reached("assign")
+        row = self._row(position)
+        if row is not None and row.scopes is None:
+            row.scopes = tuple(sorted(scopes))
+        await self._reached("assigned")
+
+    async def waiting(self, scope: str, upto: Position | None = None, most: int = 1_000) -> Sequence[Delivery]:
+        await self._reached("waiting")
+        if upto is not None and upto.instance != self.instance:
+            return ()
+        last = upto.offset if upto else len(self._log.rows)
+        found = [
+            self._delivery(offset, (scope,))
+            for offset, row in enumerate(self._log.rows[:last], 1)
+            if scope in (row.scopes or ()) and scope not in row.settled
+        ]
+        return found[:most]
+
+    async def recorded(self, scope: str, positions: Sequence[Position]) -> Mapping[Position, Outcome]:
+        await self._reached("recorded")
+        known = {each: self._outcome(scope, each) for each in positions}
+        return {each: outcome for each, outcome in known.items() if outcome is not None}
+
+    async def record(self, scope: str, outcomes: Mapping[Position, Outcome]) -> None:
+        await self._reached("record")
+        for position, outcome in outcomes.items():
+            row = self._row(position)
+            if row is not None and scope not in row.settled:
+                self._log.kept[scope, position.offset] = outcome
+        await self._reached("recorded it")
+
+    async def withdraw(self, scope: str, positions: Sequence[Position]) -> None:
+        await self._reached("withdraw")
+        for position in positions:
+            if position.instance == self.instance:
+                self._log.kept.pop((scope, position.offset), None)
+        await self._reached("withdrawn")
+
+    async def settle(self, scope: str, outcomes: Mapping[Position, Outcome]) -> None:
+        await self._reached("settle")
+        for position, outcome in outcomes.items():
+            row = self._row(position)
+            if row is not None:
+                row.settled.setdefault(scope, outcome)
+        await self._reached("settled")
+
+    async def note_failure(self, scope: str, positions: Sequence[Position], error: str) -> None:
+        await self._reached("note")
+
+    async def reinstate(self, recorded: int) -> None:
+        name, _, life = self._log.instance.partition("+")
+        self._log.instance = f"{name}+{int(life or 0) + 1}"
+        self._log.kept.clear()
+        self._cursor = 0
+        self._appended.set()
+
+    def _row(self, position: Position) -> Row | None:
+        return self._log.rows[position.offset - 1] if position.instance == self.instance else None
+
+    def _outcome(self, scope: str, position: Position) -> Outcome | None:
+        row = self._row(position)
+        return None if row is None else row.settled.get(scope) or self._log.kept.get((scope, position.offset))
+
+    def _delivery(self, offset: int, scopes: tuple[str, ...] | None) -> Delivery:
+        row = self._log.rows[offset - 1]
+        return Delivery(row.event, row.identity, row.digest, Position(self.instance, offset), row.accepted_at, scopes)

@@ -1,0 +1,240 @@
+"""A process's way to the bucket: the store port over a network that loses, delays, doubles and refuses by the seed.
+
+A write is a message. Once it is sent it arrives or not, whatever becomes of the caller: a caller that was cancelled,
+timed out or killed may still have written (protocol 4, never softened 1).
+"""
+
+import asyncio
+import random
+from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import dataclass, fields
+from enum import Enum
+from typing import Any, Protocol
+
+from daemon.stores.errors import ConditionFailed, OutcomeUnknown, StoreBusy, StoreError, StoreUnavailable
+from daemon.stores.port import Content, Listed, Stored, Version
+from tests.simulation.bucket import Bucket
+from tests.simulation.loop import SimulatedLoop
+
+LATEST = 90.0
+"""Seconds after which no message is under way any more."""
+
+
+@dataclass(slots=True)
+class Faults:
+    """How often what goes wrong, from 0 to 1 for each call. A seed switches a subset of them on."""
+
+    crash: float = 0
+    """The process ends before the request is sent, while it is under way, or before its answer is seen."""
+    pause: float = 0
+    """Long enough that others do much, and that limits pass."""
+    lost_request: float = 0
+    lost_answer: float = 0
+    late: float = 0
+    """No answer; applied much later."""
+    doubled: float = 0
+    """Applied, answered, and applied again later."""
+    resent: float = 0
+    """Applied twice by something on the way; the answer is the second one's: one's own success as a failure."""
+    conflict: float = 0
+    """409: not applied, and answered like a condition that failed."""
+    busy: float = 0
+    away: float = 0
+    gone_for_reads: float = 0
+    losers_hear_5xx: float = 0
+    """Of those whose condition failed."""
+
+    def off(self) -> None:
+        """From now on all is well."""
+        for each in fields(self):
+            setattr(self, each.name, 0)
+
+
+class Fate(Enum):
+    """What becomes of one write."""
+
+    FINE = "fine"
+    CRASH = "crash"
+    LOST_REQUEST = "lost_request"
+    LOST_ANSWER = "lost_answer"
+    LATE = "late"
+    DOUBLED = "doubled"
+    RESENT = "resent"
+    CONFLICT = "conflict"
+    BUSY = "busy"
+    AWAY = "away"
+
+
+_FATES = [each for each in Fate if each is not Fate.FINE]
+
+
+class Owner(Protocol):
+    """The process whose store this is."""
+
+    name: str
+
+    async def die(self) -> None:
+        """End now; never returns."""
+        ...
+
+
+class RemoteStore:
+    """Implements daemon.stores.port.ObjectStore for one process."""
+
+    def __init__(
+        self,
+        bucket: Bucket,
+        loop: SimulatedLoop,
+        owner: Owner,
+        faults: Faults,
+        chance: random.Random,
+        trace: Callable[..., None],
+    ) -> None:
+        self._bucket = bucket
+        self._loop = loop
+        self._owner = owner
+        self._faults = faults
+        self._chance = chance
+        self._trace = trace
+        self.listings: dict[str, list[dict[str, Any]]] = {}
+        """What the last listings of each prefix showed: object by key, at that moment."""
+        self.writing: Callable[[str, Content, dict[str, list[dict[str, Any]]]], None] = lambda *_: None
+        """Told of each body before it is sent."""
+
+    async def get(self, key: str) -> Stored:
+        return await self._read("get", key, lambda: self._bucket.get(key))
+
+    async def scan(self, prefix: str) -> Sequence[Listed]:
+        def listing() -> Sequence[Listed]:
+            shown = {key: held for key, held in self._bucket.objects.items() if key.startswith(prefix)}
+            self.listings[prefix] = [*self.listings.get(prefix, ()), shown][-3:]
+            return self._bucket.scan(prefix)
+
+        return await self._read("scan", prefix, listing)
+
+    async def folders(self, prefix: str) -> Sequence[str]:
+        return await self._read("folders", prefix, lambda: self._bucket.folders(prefix))
+
+    async def create(self, key: str, content: Content) -> Version:
+        self.writing(key, content, self.listings)
+        return await self._write("create", key, lambda: self._bucket.create(key, content, self._owner.name))
+
+    async def replace(self, key: str, content: Content, version: Version) -> Version:
+        self.writing(key, content, self.listings)
+        return await self._write("replace", key, lambda: self._bucket.replace(key, content, version, self._owner.name))
+
+    async def delete(self, key: str, version: Version) -> None:
+        await self._write("delete", key, lambda: self._bucket.delete(key, version, self._owner.name))
+
+    # -- the way there and back
+
+    async def _read(self, what: str, key: str, read: Callable[[], Any]) -> Any:
+        await self._travel()
+        if self._happens(self._faults.crash / 4):
+            await self._crash(what, key)
+        if self._happens(self._faults.gone_for_reads):
+            self._trace(self._owner.name, what, key, "away")
+            raise StoreUnavailable(key)
+        try:
+            result = read()
+        except StoreError as error:
+            self._trace(self._owner.name, what, key, type(error).__name__)
+            await self._travel()
+            raise
+        self._trace(self._owner.name, what, key, "")
+        await self._travel()
+        return result
+
+    async def _write(self, what: str, key: str, apply: Callable[[], Any]) -> Any:
+        await self._travel()
+        fate = self._fate()
+        match fate:
+            case Fate.CRASH:
+                after = self._chance.choice(("never", 0.0, self._delay(), LATEST * self._chance.random()))
+                if after != "never":
+                    self._loop.call_later(after, self._quietly, what, key, apply)
+                await self._crash(what, key)
+            case Fate.LOST_REQUEST | Fate.BUSY | Fate.AWAY | Fate.CONFLICT:
+                self._trace(self._owner.name, what, key, fate.value)
+                await self._travel()
+                raise {
+                    Fate.LOST_REQUEST: OutcomeUnknown,
+                    Fate.BUSY: StoreBusy,
+                    Fate.AWAY: StoreUnavailable,
+                    Fate.CONFLICT: ConditionFailed,
+                }[fate](key)
+            case Fate.LATE:
+                self._trace(self._owner.name, what, key, fate.value)
+                self._loop.call_later(LATEST * self._chance.random(), self._quietly, what, key, apply)
+                await self._travel()
+                raise OutcomeUnknown(key)
+        answer: asyncio.Future[Any] = self._loop.create_future()
+        self._loop.call_later(self._delay(), self._arrive, what, key, apply, fate, answer)
+        try:
+            result = await answer
+        except (ConditionFailed, StoreError) as error:
+            await self._travel()
+            if isinstance(error, ConditionFailed) and self._happens(self._faults.losers_hear_5xx):
+                raise OutcomeUnknown(key) from error
+            raise
+        await self._travel()
+        if fate is Fate.LOST_ANSWER:
+            raise OutcomeUnknown(key)
+        return result
+
+    def _arrive(self, what: str, key: str, apply: Callable[[], Any], fate: Fate, answer: asyncio.Future[Any]) -> None:
+        if fate is Fate.RESENT:
+            self._quietly(what, key, apply)
+        if fate is Fate.DOUBLED:
+            self._loop.call_later(LATEST * self._chance.random(), self._quietly, what, key, apply)
+        try:
+            result = apply()
+        except StoreError as error:
+            self._trace(self._owner.name, what, key, f"{fate.value} {type(error).__name__}")
+            if not answer.done():
+                answer.set_exception(error)
+                answer.exception()  # whoever waited may be gone
+        else:
+            self._trace(self._owner.name, what, key, fate.value)
+            if not answer.done():
+                answer.set_result(result)
+
+    def _quietly(self, what: str, key: str, apply: Callable[[], Any]) -> None:
+        """A message that arrives, and whose answer nobody hears."""
+        try:
+            apply()
+        except StoreError as error:
+            self._trace(self._owner.name, what, key, f"unheard {type(error).__name__}")
+        else:
+            self._trace(self._owner.name, what, key, "unheard")
+
+    # -- chance
+
+    async def _travel(self) -> None:
+        if self._happens(self._faults.pause):
+            pause = 60 * self._chance.random() ** 2
+            self._trace(self._owner.name, "pause", f"{pause:.1f} s", "")
+            await asyncio.sleep(pause)
+        else:
+            await asyncio.sleep(self._delay())
+
+    def _delay(self) -> float:
+        return 0.005 + 0.05 * self._chance.random()
+
+    def _happens(self, rate: float) -> bool:
+        return rate > 0 and self._chance.random() < rate
+
+    def _fate(self) -> Fate:
+        drawn = self._chance.random()
+        for each in _FATES:
+            drawn -= getattr(self._faults, each.value)
+            if drawn < 0:
+                return each
+        return Fate.FINE
+
+    async def _crash(self, what: str, key: str) -> None:
+        self._trace(self._owner.name, what, key, "crash")
+        await self._owner.die()
+
+
+Reached = Callable[[str], Awaitable[None]]

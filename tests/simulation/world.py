@@ -1,0 +1,472 @@
+"""Plays a scenario: real workers, pipelines, publishers and operators' verbs on a simulated bucket, then a rest.
+
+A process is one root task with empty memory. Killing it cancels that task and lets none of its calls through any more;
+its requests that are under way still arrive. What outlives it: the bucket, and the log of its source.
+"""
+
+import asyncio
+import contextlib
+import hashlib
+import random
+from collections.abc import Callable, Coroutine, Iterator
+from dataclasses import dataclass, field
+from typing import Any, Self
+
+from daemon import worker
+from daemon.interpretation import interpret
+from daemon.lifecycle import Stop
+from daemon.pipeline import Pipeline, Rendering
+from daemon.publishing import operations, protocol
+from daemon.publishing.errors import NotFound, OutcomeUnresolved, PointerMoved, PublishingError, Refused
+from daemon.publishing.livetree import LiveTree, Unfinished
+from daemon.publishing.operations import Operations
+from daemon.publishing.publisher import Publisher
+from daemon.publishing.reader import Reader
+from daemon.stores.errors import StoreError
+from daemon.stores.limited import LimitedStore
+from daemon.stores.paced import PacedStore
+from daemon.stores.port import ObjectStore
+from daemon.worker import Worker
+from events.model import Identity
+from renderers import gate
+from renderers.bundle import Customisation, Renderer
+from renderers.model import Scope
+from tests.simulation.bucket import Bucket
+from tests.simulation.invariants import EDITOR, Report, Watcher
+from tests.simulation.loop import Broken, SimulatedLoop, Stuck, sealed
+from tests.simulation.runtime import SimulatedRuntime
+from tests.simulation.scenario import Act, Arrival, Scenario, scenario_of
+from tests.simulation.source import Log
+from tests.simulation.store import LATEST, Faults, RemoteStore
+
+_CALL_SECONDS = 20.0
+_LONGEST_DRAIN = 2_000.0
+_OWN = Customisation()
+RENDERING = Rendering(Renderer(), gate.check, lambda _scope: _OWN)
+"""Pure, so all runs share it, warm."""
+
+
+@dataclass(frozen=True, slots=True)
+class Run:
+    """What came of one seed."""
+
+    seed: str
+    broken: str | None
+    digest: str
+    """Of everything that happened, in order."""
+    changes: int
+    """Of pointers."""
+    trace: tuple[str, ...] = field(repr=False, default=())
+
+
+class Process:
+    """One process: a daemon, or an operator's command."""
+
+    def __init__(self, world: "World", name: str) -> None:
+        self.name = name
+        self._world = world
+        self._dead = False
+        self._root: asyncio.Task[None] | None = None
+        world.processes += 1
+        chance = random.Random(f"{world.scenario.seed}/{name}/{world.processes}")
+        self._chance = chance
+        self.runtime = SimulatedRuntime(world.loop, chance)
+        remote = RemoteStore(world.bucket, world.loop, self, world.scenario.faults, chance, world.trace)
+        remote.writing = world.watcher.sending
+        self.store: ObjectStore = LimitedStore(remote, _CALL_SECONDS)
+        if world.scenario.paced:
+            self.store = PacedStore(self.store, self.runtime, 1.1)
+        self.reader = Reader(self.store, self.runtime)
+        self.publisher = _ReportingPublisher(self.store, self.reader, self.runtime, world)
+        self.live_tree = LiveTree(self.store, self.reader)
+        self.operations = Operations(self.reader, self.publisher, self.live_tree)
+
+    async def live(self, work: Coroutine[Any, Any, None]) -> bool:
+        """Run `work` as the whole life of this process; whether it came to its end."""
+        self._root = asyncio.create_task(work)
+        with contextlib.suppress(asyncio.CancelledError):
+            await asyncio.wait([self._root])
+        if not self._root.done():  # the simulation itself is being ended
+            self.kill()
+            return False
+        if not self._root.cancelled() and (error := self._root.exception()) is not None:
+            self._world.loop.fail(f"{self.name} ended with {error!r}")
+        return not self._dead
+
+    def kill(self) -> None:
+        self._dead = True
+        if self._root is not None:
+            self._root.cancel()
+
+    async def die(self) -> None:
+        """Kill this process from within; no code of it runs on."""
+        if self._dead:
+            raise asyncio.CancelledError
+        self.kill()
+        await asyncio.get_running_loop().create_future()
+
+    async def reached(self, what: str) -> None:
+        """A call of the source."""
+        if self._dead:
+            raise asyncio.CancelledError
+        if self._chance.random() < self._world.scenario.faults.crash / 2:
+            self._world.trace(self.name, "source", what, "crash")
+            await self.die()
+        await asyncio.sleep(0.001 * self._chance.random())
+
+
+class _ReportingPublisher(Publisher):
+    """Tells the watcher what it says of its own writes."""
+
+    def __init__(self, store: ObjectStore, reader: Reader, runtime: SimulatedRuntime, world: "World") -> None:
+        super().__init__(store, reader, runtime)
+        self._reports = world.watcher.reports
+
+    async def swap(self, scope: Scope, base: Any, following: Any) -> Any:
+        try:
+            read = await super().swap(scope, base, following)
+        except PointerMoved:
+            self._reports.append(Report(str(scope), following.write, won=False))
+            raise
+        self._reports.append(Report(str(scope), following.write, won=True))
+        return read
+
+
+class World:
+    """One seed, being played."""
+
+    def __init__(self, scenario: Scenario, *, traced: bool) -> None:
+        self.scenario = scenario
+        self.loop = SimulatedLoop(scenario.seed, permute=scenario.permute)
+        self.processes = 0
+        self._traced = traced
+        self._told = hashlib.sha256()
+        self.lines: list[str] = []
+        clock = SimulatedRuntime(self.loop, random.Random(0)).now
+        self._clock = clock
+        self.bucket = Bucket(clock, versions_by_content=scenario.by_content, deletes_blindly=scenario.deletes_blindly)
+        self.watcher = Watcher(
+            self.loop, self.bucket, scenario.facts, protocol.MOST_RETAINED, scenario.deletes_blindly, grace=86_400
+        )
+        self.bucket.watch = self._changed
+        self.logs = [Log(f"journal:{index}") for index in range(scenario.logs)]
+        self._daemons: list[Process | None] = [None] * scenario.replicas
+        self._stops: list[Stop | None] = [None] * scenario.replicas
+        self._resting = False
+
+    # -- what happened
+
+    def trace(self, *words: object) -> None:
+        line = f"{self.loop.time():9.3f} {' '.join(map(str, words))}"
+        self._told.update(line.encode())
+        if self._traced:
+            self.lines.append(line)
+
+    def _changed(self, change: Any) -> None:
+        after = "deleted" if change.after is None else hashlib.sha256(change.after.body).hexdigest()[:8]
+        self.trace("    ", change.writer, "->", change.key, after)
+        self.watcher.changed(change)
+
+    @property
+    def digest(self) -> str:
+        return self._told.hexdigest()
+
+    # -- the play
+
+    async def play(self) -> None:
+        async with asyncio.TaskGroup() as group:
+            daemons = [group.create_task(self._supervise(index)) for index in range(self.scenario.replicas)]
+            async with asyncio.TaskGroup() as script:
+                script.create_task(self._produce())
+                for act in self.scenario.acts:
+                    script.create_task(self._act(act))
+            self.trace("---- all is well from here")
+            self.scenario.faults.off()
+            await asyncio.sleep(LATEST + 60)  # whatever is under way arrives
+            for process in self._daemons:
+                if process is not None:
+                    process.kill()
+            await self._drained()
+            self._resting = True
+            for stop in self._stops:
+                if stop is not None:
+                    stop.request("rest")
+            await asyncio.wait(daemons)
+        await self._settle_down()
+        for wrong in self.watcher.at_rest(self.logs):
+            self.loop.fail(wrong)
+            break
+
+    async def _drained(self) -> None:
+        until = self.loop.time() + _LONGEST_DRAIN
+        while not all(log.drained for log in self.logs):
+            if self.loop.time() > until:
+                waiting = [row.event.id for log in self.logs for row in log.rows if not row.done]
+                self.loop.fail(f"liveness: {waiting} wait still, {_LONGEST_DRAIN:.0f} s after the last fault")
+            await asyncio.sleep(1)
+
+    async def _settle_down(self) -> None:
+        for index in range(self.scenario.replicas):
+            process = Process(self, f"rest-{index}")
+            await process.live(self._pass(process))
+
+    async def _pass(self, process: Process) -> None:
+        for scope in await process.reader.scopes():
+            result = await process.live_tree.reconcile(scope)
+            if isinstance(result, Unfinished):
+                self.loop.fail(f"invariant 9: a pass at rest did not finish: {result.reason}")
+
+    # -- daemons
+
+    async def _supervise(self, index: int) -> None:
+        life = 0
+        while not self._resting:
+            life += 1
+            process = self._daemons[index] = Process(self, f"daemon-{index}.{life}")
+            stop = self._stops[index] = Stop()
+            log = self.logs[0 if self.scenario.shared_log else index]
+            source = log.open(process.reached)
+            self.trace(process.name, "starts")
+            ended = await process.live(self._work(process, source, len(log.rows), stop))
+            self.trace(process.name, "ended" if ended else "was killed")
+            source.close()
+            if not self._resting:
+                await asyncio.sleep(0.5 + 3 * random.Random(f"{self.scenario.seed}/{process.name}").random())
+
+    async def _work(self, process: Process, source: Any, opened_at: int, stop: Stop) -> None:
+        observer = _Observer(self, process.name)
+        pipeline = Pipeline(
+            source=source,
+            reader=process.reader,
+            publisher=process.publisher,
+            live_tree=process.live_tree,
+            rendering=RENDERING,
+            runtime=process.runtime,
+            observer=observer,
+            writer=process.name,
+        )
+        await Worker(
+            source=source,
+            reader=process.reader,
+            pipeline=pipeline,
+            runtime=process.runtime,
+            observer=observer,
+            patience=_Patience(),
+            live_tree_seconds=45,
+            opened_at=opened_at,
+        ).run(stop)
+
+    # -- what comes from outside
+
+    async def _produce(self) -> None:
+        for arrival in self.scenario.arrivals:
+            await asyncio.sleep(max(0.0, arrival.at - self.loop.time()))
+            self._accept(arrival)
+
+    def _accept(self, arrival: Arrival) -> None:
+        event = arrival.event
+        digest = interpret(event).digest
+        at = self._clock().isoformat(timespec="microseconds").replace("+00:00", "Z")
+        position = self.logs[arrival.log].append(
+            event, Identity("http", event.source, event.id), digest, at, arrival.scopes
+        )
+        self.trace("accepted", event.id, arrival.fact.kind, dict(arrival.fact.versions), arrival.fact.state, position)
+
+    async def _act(self, act: Act) -> None:
+        await asyncio.sleep(act.at)
+        chance = random.Random(f"{self.scenario.seed}/{act.draw}")
+        scope = chance.choice(self.scenario.scopes)
+        match act.what:
+            case "kill" | "drain":
+                index = chance.randrange(self.scenario.replicas)
+                process, stop = self._daemons[index], self._stops[index]
+                self.trace(act.what, f"daemon-{index}")
+                if act.what == "kill" and process is not None:
+                    process.kill()
+                elif stop is not None:
+                    stop.request("drain")
+            case "edit-example" | "delete-example" | "edit-base" | "stray":
+                self._edit(act, scope, chance)
+            case "pull" | "pass":
+                process = Process(self, act.draw)
+                await process.live(
+                    self._command(
+                        process, self._pull(process, scope) if act.what == "pull" else self._one_pass(process, scope)
+                    )
+                )
+            case verb:
+                process = Process(self, act.draw)
+                await process.live(self._command(process, self._verb(process, scope, verb, chance)))
+
+    def _edit(self, act: Act, scope: Scope, chance: random.Random) -> None:
+        tree = f"{scope}/docker-compose-gen/"
+        below = "example/" if "example" in act.what else "base/"
+        paths = [key for key in sorted(self.bucket.objects) if key.startswith(tree + below)]
+        if act.what == "stray":
+            self.bucket.put(f"{tree}base/notes-{act.draw}.txt", f"stray {act.draw}\n".encode(), EDITOR)
+        elif paths and act.what == "delete-example":
+            self.bucket.remove(chance.choice(paths), EDITOR)
+        elif paths:
+            self.bucket.put(chance.choice(paths), f"# edited by hand, {act.draw}\n".encode(), EDITOR)
+
+    # -- operators' commands
+
+    async def _command(self, process: Process, work: Coroutine[Any, Any, None]) -> None:
+        try:
+            await work
+        except (NotFound, Refused, PointerMoved, OutcomeUnresolved, StoreError) as error:
+            self.trace(process.name, "says", type(error).__name__)
+        except PublishingError as error:
+            self.loop.fail(f"{process.name} says {type(error).__name__}: {error}")
+
+    async def _pull(self, process: Process, scope: Scope) -> None:
+        """A reader gets a whole state or a clean error."""
+        read = await process.reader.existing(scope)
+        if read.pointer.live is not None:
+            files = await process.reader.files(scope, read.pointer.live)
+            assert files
+
+    async def _one_pass(self, process: Process, scope: Scope) -> None:
+        await process.live_tree.reconcile(scope)
+
+    async def _verb(self, process: Process, scope: Scope, verb: str, chance: random.Random) -> None:
+        signed = self.watcher.signed.get(str(scope))
+        names = [f"{each['state']}@{each['attempt']}" for each in signed["retained"]] if signed else ["state-1"]
+        one, other = chance.choice(names), chance.choice(names)
+        verbs: dict[str, Callable[[], operations.Verb]] = {
+            "rollback": lambda: operations.rollback(one),
+            "discard": lambda: operations.rollback(one, discard_newer=True),
+            "hold": lambda: protocol.hold,
+            "resume": lambda: protocol.resume,
+            "quarantine": lambda: operations.quarantine(one, rollback_to=other),
+            "lift": lambda: operations.lift_quarantine(one),
+            "pin": lambda: operations.pin(one, pinned=chance.random() < 0.7),
+            "retire": lambda: protocol.retire,
+        }
+        self.trace(process.name, verb, scope, one)
+        await process.operations.carry_out(scope, verbs[verb](), by=process.name, reason=verb)
+
+
+class _Observer:
+    """Pipeline's and lanes' observer."""
+
+    def __init__(self, world: World, name: str) -> None:
+        self._world = world
+        self._name = name
+
+    def published(self, scope: Scope, read: Any, publications: Any) -> None:
+        self._world.trace(self._name, "published", scope, read.pointer.sequence, [each.state for each in publications])
+
+    def lost(self, scope: Scope) -> None:
+        self._world.trace(self._name, "lost", scope)
+
+    def settled(self, scope: Scope, delivery: Any, outcome: Any) -> None:
+        self._world.trace(self._name, "settled", scope, delivery.event.id, outcome.kind, outcome.reason)
+
+    def refused_by_gate(self, scope: Scope, state: str, reason: str) -> None:
+        self._world.loop.fail(f"the gate refused {state}: {reason}")
+
+    def crowded(self, scope: Scope, models: int) -> None:
+        pass
+
+    def reconciled(self, scope: Scope, result: Any) -> None:
+        self._world.trace(self._name, "pass", scope, type(result).__name__, result.sequence)
+
+    def processed(self, seconds: float) -> None:
+        pass
+
+    def failed(self, scope: str) -> None:
+        pass
+
+
+@dataclass(frozen=True)
+class _Patience:
+    first: float = 0.2
+    longest: float = 10.0
+
+
+class _Tries:
+    """stamina's endless tries in virtual time: stamina takes its clock and its jitter from the process."""
+
+    def __init__(self, *, wait_initial: float, wait_max: float, **_: object) -> None:
+        self._wait, self._longest = wait_initial, wait_max
+        self._attempt: _Attempt | None = None
+
+    def __aiter__(self) -> Self:
+        return self
+
+    async def __anext__(self) -> "_Attempt":
+        if self._attempt is not None:
+            if self._attempt.succeeded:
+                raise StopAsyncIteration
+            await asyncio.sleep(self._wait)
+            self._wait = min(2 * self._wait, self._longest)
+        self._attempt = _Attempt()
+        return self._attempt
+
+
+class _Attempt:
+    succeeded = False
+
+    def __enter__(self) -> None:
+        pass
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, _: object) -> bool:
+        self.succeeded = error is None
+        return isinstance(error, Exception)
+
+
+class _Stamina:
+    retry_context = _Tries
+
+
+class _Log:
+    """The worker's log: what waits for an operator has no place in a world where nothing is ever lost for good."""
+
+    def __init__(self, world: World) -> None:
+        self._world = world
+
+    def warning(self, what: str, **told: object) -> None:
+        self._world.trace("warning", what, *told.values())
+
+    def error(self, what: str, *, reason: str, exc_info: object = None, **told: object) -> None:
+        self._world.trace("error", what, reason, *told.values())
+        self._world.loop.fail(f"a lane waits for an operator: {reason}")
+
+
+@contextlib.contextmanager
+def _settings(scenario: Scenario, world: World) -> Iterator[None]:
+    changes: list[tuple[Any, str, Any]] = [(worker, "stamina", _Stamina), (worker, "log", _Log(world))]
+    if scenario.short_history:
+        changes += [(protocol, "MOST_HISTORY", 4), (protocol, "CHUNK", 2)]
+    before = [(owner, name, getattr(owner, name)) for owner, name, _ in changes]
+    for owner, name, value in changes:
+        setattr(owner, name, value)
+    try:
+        yield
+    finally:
+        for owner, name, value in before:
+            setattr(owner, name, value)
+
+
+def simulate(seed: str, *, traced: bool = False) -> Run:
+    """Play one seed."""
+    scenario = scenario_of(seed)
+    world = World(scenario, traced=traced)
+    broken = None
+    with _settings(scenario, world), sealed():
+        asyncio.set_event_loop(None)
+        try:
+            world.loop.run_until_complete(world.play())
+            broken = world.loop.broken
+        except (Broken, Stuck) as error:
+            broken = str(error)
+        except BaseExceptionGroup as errors:
+            broken = world.loop.broken or f"ended with {errors.exceptions!r}"
+        finally:
+            world.loop.finish()
+    return Run(seed, broken, world.digest, sum(map(len, world.watcher.lineage.values())), tuple(world.lines))
+
+
+def quiet(_: Faults) -> None:
+    """Nothing."""
