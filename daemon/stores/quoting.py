@@ -1,0 +1,112 @@
+"""Two ways to send an ETag, with quotes and without, as one store that finds out which of them the server compares.
+
+AWS compares `If-Match` with the ETag in quotes, as it shows it. Ceph answers 412 to that always, and takes it without
+(object-store protocol 1.1). So a replacement that is refused although the object is at just that version is a doubt,
+and the doubt is settled with a small object of its own, below `.rebundle/probe/`: never by trying on the object that
+counts, since a server that ignores what it does not understand would write it blindly. The form that was found holds
+as long as the process.
+"""
+
+from collections.abc import Sequence
+from enum import StrEnum
+from typing import Final
+
+import structlog
+
+from daemon.runtime import Runtime
+from daemon.stores.errors import ConditionFailed, ObjectMissing, StoreError
+from daemon.stores.port import Content, Listed, ObjectStore, Stored, Version
+
+log: structlog.stdlib.BoundLogger = structlog.get_logger(__name__)
+
+_NEVER_A_VERSION: Final = Version("0" * 32)
+
+
+class Form(StrEnum):
+    """How the server wants the ETag."""
+
+    QUOTED = "quoted"
+    UNQUOTED = "unquoted"
+
+
+class QuotingStore:
+    """Implements `ObjectStore` by two clients of one bucket, which differ in the form alone."""
+
+    def __init__(self, quoted: ObjectStore, unquoted: ObjectStore, runtime: Runtime) -> None:
+        self._stores = {Form.QUOTED: quoted, Form.UNQUOTED: unquoted}
+        self._runtime = runtime
+        self.form: Form | None = None
+        """None: no replacement has shown it yet."""
+
+    async def get(self, key: str) -> Stored:
+        """The object."""
+        return await self._store.get(key)
+
+    async def scan(self, prefix: str) -> Sequence[Listed]:
+        """All objects below a prefix."""
+        return await self._store.scan(prefix)
+
+    async def folders(self, prefix: str) -> Sequence[str]:
+        """The next parts of the keys below a prefix."""
+        return await self._store.folders(prefix)
+
+    async def create(self, key: str, content: Content) -> Version:
+        """Store a new object."""
+        return await self._store.create(key, content)
+
+    async def replace(self, key: str, content: Content, version: Version) -> Version:
+        """Store over exactly this version."""
+        store = self._store
+        try:
+            written = await store.replace(key, content, version)
+        except ConditionFailed:
+            if self.form is None and (await store.get(key)).version == version:
+                self.form = await self._find_form()
+            if self._store is store:
+                raise
+            return await self._store.replace(key, content, version)
+        self.form = self.form or Form.QUOTED
+        return written
+
+    async def delete(self, key: str, version: Version) -> None:
+        """Remove exactly this version."""
+        await self._store.delete(key, version)
+
+    @property
+    def _store(self) -> ObjectStore:
+        return self._stores[self.form or Form.QUOTED]
+
+    async def _find_form(self) -> Form | None:
+        """The form that the server compares, or None: it takes neither, or ignores one."""
+        token = self._runtime.token()
+        key = f".rebundle/probe/{token[:2]}-quotes"
+        before, after = (Content(f"{token} {step}".encode()) for step in ("before", "after"))
+        quoted, unquoted = self._stores[Form.QUOTED], self._stores[Form.UNQUOTED]
+        try:
+            version = await quoted.create(key, before)
+        except ConditionFailed:  # a crash has left it, or whoever may not delete
+            version = (await quoted.get(key)).version
+        try:
+            if await _takes(quoted, key, after, version):
+                return Form.QUOTED
+            if await _takes(unquoted, key, before, _NEVER_A_VERSION) or not await _takes(unquoted, key, after, version):
+                return None
+            log.info("the store compares ETags without quotes")
+            return Form.UNQUOTED
+        finally:
+            await _tidy(quoted, key)
+
+
+async def _takes(store: ObjectStore, key: str, content: Content, version: Version) -> bool:
+    try:
+        await store.replace(key, content, version)
+    except (ConditionFailed, ObjectMissing):
+        return False
+    return True
+
+
+async def _tidy(store: ObjectStore, key: str) -> None:
+    try:
+        await store.delete(key, (await store.get(key)).version)
+    except StoreError as error:
+        log.info("probe not removed", key=key, error=str(error))

@@ -1,0 +1,298 @@
+"""The probe: what each broken store looks like to it, and that it leaves nothing behind, or at least nothing that grows."""
+
+import asyncio
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+from datetime import timedelta
+
+import pytest
+
+from daemon.stores.errors import ConditionFailed, ObjectMissing, StoreRefused, StoreUnavailable
+from daemon.stores.memory import MemoryStore
+from daemon.stores.port import Content, Listed, ObjectStore, Stored, Version
+from daemon.stores.probe import PREFIX, ProbeResult, UnsafeStore, Verdict, probe
+from tests.builders_runtime import InlineRuntime
+from tests.support.faulty_store import Fault, FaultyStore
+
+EVERY_CLAUSE = [
+    "create",
+    "create once",
+    "replace",
+    "replace stale",
+    "replace absent",
+    "read back",
+    "list",
+    "delete stale",
+    "clean up",
+]
+
+
+def memory(*, by_content: bool = False) -> MemoryStore:
+    return MemoryStore(InlineRuntime(), versions_by_content=by_content)
+
+
+def probed(store: ObjectStore, name: str = "") -> ProbeResult:
+    return asyncio.run(probe(store, InlineRuntime(name)))
+
+
+def keys(store: ObjectStore) -> list[str]:
+    return [each.key for each in asyncio.run(store.scan(""))]
+
+
+def verdicts(result: ProbeResult) -> dict[str, str]:
+    return {each.clause: str(each.verdict) for each in result.findings}
+
+
+@dataclass
+class Passing:
+    """A store that does what the one behind it does; what differs is overridden."""
+
+    inner: ObjectStore = field(default_factory=memory)
+
+    async def get(self, key: str) -> Stored:
+        return await self.inner.get(key)
+
+    async def scan(self, prefix: str) -> Sequence[Listed]:
+        return await self.inner.scan(prefix)
+
+    async def folders(self, prefix: str) -> Sequence[str]:
+        return await self.inner.folders(prefix)
+
+    async def create(self, key: str, content: Content) -> Version:
+        return await self.inner.create(key, content)
+
+    async def replace(self, key: str, content: Content, version: Version) -> Version:
+        return await self.inner.replace(key, content, version)
+
+    async def delete(self, key: str, version: Version) -> None:
+        await self.inner.delete(key, version)
+
+    async def put(self, key: str, content: Content) -> Version:
+        try:
+            return await self.inner.replace(key, content, (await self.inner.get(key)).version)
+        except ObjectMissing:
+            return await self.inner.create(key, content)
+
+
+class IgnoresCreate(Passing):
+    async def create(self, key, content):
+        return await self.put(key, content)
+
+
+class IgnoresReplace(Passing):
+    async def replace(self, key, content, version):
+        if key.endswith("-absent"):
+            raise ObjectMissing(key)
+        return await self.put(key, content)
+
+
+class MakesAbsent(Passing):
+    async def replace(self, key, content, version):
+        return await (self.put(key, content) if key.endswith("-absent") else super().replace(key, content, version))
+
+
+class RefusesEveryReplacement(Passing):
+    async def replace(self, key, content, version):
+        raise ConditionFailed(key)
+
+
+class SameVersion(Passing):
+    async def create(self, key, content):
+        await self.inner.create(key, content)
+        return Version("1")
+
+    async def replace(self, key, content, version):
+        await self.put(key, content)
+        return Version("1")
+
+
+class OtherBytes(Passing):
+    async def get(self, key):
+        return replace(await self.inner.get(key), body=b"compressed")
+
+
+class NoTags(Passing):
+    async def get(self, key):
+        return replace(await self.inner.get(key), tag={})
+
+
+class EmptyListing(Passing):
+    async def scan(self, prefix):
+        return []
+
+
+class OtherVersionsListed(Passing):
+    async def scan(self, prefix):
+        return [replace(each, version=Version("other")) for each in await self.inner.scan(prefix)]
+
+
+@pytest.mark.parametrize("by_content", [False, True])
+def test_a_good_store_passes_every_clause_and_is_left_as_it_was(by_content):
+    store = memory(by_content=by_content)
+
+    result = probed(store)
+
+    assert verdicts(result) == dict.fromkeys(EVERY_CLAUSE, "ok")
+    assert result.usable
+    assert result.ahead == 0
+    assert keys(store) == []
+
+
+@pytest.mark.parametrize(
+    ("store", "clause", "says"),
+    [
+        (IgnoresCreate, "create once", "published states could be overwritten"),
+        (IgnoresReplace, "replace stale", "overwrite the other's pointer"),
+        (MakesAbsent, "replace absent", "without its history"),
+        (RefusesEveryReplacement, "replace", "the very version that is there is refused"),
+        (SameVersion, "replace", "a change could not be seen"),
+        (OtherBytes, "read back", "bytes"),
+        (NoTags, "read back", "overrides"),
+        (EmptyListing, "list", "could not be trusted"),
+        (OtherVersionsListed, "list", "live tree"),
+    ],
+)
+def test_a_store_that_breaks_one_promise_is_refused_at_its_clause(store, clause, says):
+    result = probed(store())
+
+    assert result.refusal is not None
+    assert not result.usable
+    assert result.refusal.clause == clause
+    assert says in result.refusal.means
+    assert [each.clause for each in result.findings if each.verdict is Verdict.OK][: EVERY_CLAUSE.index(clause)] == (
+        EVERY_CLAUSE[: EVERY_CLAUSE.index(clause)]
+    )
+    assert says in str(UnsafeStore(result.refusal))
+
+
+def test_an_ignored_condition_leaves_no_object_that_was_absent():
+    store = MakesAbsent()
+
+    assert not probed(store).usable
+
+    assert keys(store.inner) == []
+
+
+class DeletesAnything(Passing):
+    async def delete(self, key, version):
+        await self.inner.delete(key, (await self.inner.get(key)).version)
+
+
+def test_a_deletion_without_condition_is_told_and_no_reason_to_refuse():
+    store = DeletesAnything()
+
+    result = probed(store)
+
+    assert verdicts(result)["delete stale"] == "unsupported"
+    assert result.usable
+    assert keys(store.inner) == []
+
+
+class MayNotDelete(Passing):
+    async def delete(self, key, version):
+        raise StoreRefused("AccessDenied")
+
+
+def test_without_permission_to_delete_what_is_left_never_grows():
+    store = MayNotDelete()
+
+    results = [probed(store, str(turn)) for turn in range(600)]
+
+    assert all(result.usable for result in results)
+    assert {verdicts(result)["clean up"] for result in results} == {"note"}
+    assert {verdicts(result)["delete stale"] for result in results} == {"note"}
+    assert 200 < len(keys(store.inner)) <= 256
+
+
+def test_what_a_crash_left_is_taken_over_and_removed():
+    store = memory()
+    left = f"{PREFIX}{InlineRuntime('').token()[:2]}"
+    asyncio.run(store.create(left, Content(b"left by a crash")))
+
+    assert probed(store).usable
+
+    assert keys(store) == []
+
+
+@pytest.mark.parametrize(
+    ("turn", "fault"),
+    [
+        *((turn, fault) for turn in range(5) for fault in (Fault.LOST_BEFORE, Fault.AWAY)),
+        (0, Fault.LOST_AFTER),
+        (2, Fault.LOST_AFTER),
+    ],
+)
+def test_a_write_without_an_answer_shows_nothing_and_refuses_nothing(fault, turn):
+    store = FaultyStore(memory(), faults={"": [*[Fault.NONE] * turn, fault]})
+
+    result = probed(store)
+
+    assert result.failure is not None
+    assert result.refusal is None
+
+
+@pytest.mark.parametrize("turn", [1, 3])
+def test_a_refusal_of_ones_own_write_that_was_applied_is_not_taken_for_a_fault_of_the_store(turn):
+    """`create` and `replace`, each sent twice by somebody on the way."""
+    store = FaultyStore(memory(), faults={"": [*[Fault.NONE] * (turn - 1), Fault.OWN_SUCCESS]})
+
+    result = probed(store)
+
+    assert result.refusal is None
+    assert result.usable == (turn == 1)
+
+
+def test_two_probes_at_one_key_refuse_nothing():
+    store = memory()
+
+    async def both() -> list[ProbeResult]:
+        return await asyncio.gather(*(probe(store, InlineRuntime("same")) for _ in range(2)))
+
+    one, other = asyncio.run(both())
+
+    assert one.refusal is None
+    assert other.refusal is None
+
+
+class Hangs(Passing):
+    async def replace(self, key, content, version):
+        await asyncio.Event().wait()
+
+
+def test_a_store_that_does_not_answer_fails_the_step():
+    result = asyncio.run(probe(Hangs(), InlineRuntime(), seconds=0.01))
+
+    assert result.failure is not None
+    assert (result.failure.clause, result.failure.means) == ("replace", "no answer within 0.01 s")
+
+
+class Away(Passing):
+    async def create(self, key, content):
+        raise StoreUnavailable("connection refused")
+
+
+def test_a_store_that_is_away_is_neither_usable_nor_refused():
+    result = probed(Away())
+
+    assert (result.refusal, verdicts(result)) == (None, {"create": "failed"})
+    assert not result.usable
+
+
+@dataclass
+class OtherClock(Passing):
+    ahead: float = 0
+
+    async def scan(self, prefix):
+        later = timedelta(seconds=self.ahead)
+        return [replace(each, modified=each.modified + later) for each in await self.inner.scan(prefix)]
+
+
+@pytest.mark.parametrize(("ahead", "told"), [(59, None), (90, "90 s ahead of"), (-3600, "3600 s behind")])
+def test_clocks_that_differ_are_told(ahead, told):
+    result = probed(OtherClock(ahead=ahead))
+
+    listing = next(each for each in result.findings if each.clause == "list")
+    assert result.ahead == ahead
+    assert result.usable
+    assert listing.verdict is (Verdict.OK if told is None else Verdict.NOTE)
+    assert (told or "time") in listing.means
