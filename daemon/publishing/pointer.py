@@ -17,10 +17,10 @@ SCHEMA: Final = 1
 MOST_RECENT: Final = 128
 MOST_HISTORY: Final = 128
 CHUNK: Final = 64
-MOST_RETAINED: Final = 50
-"""Before there is a retention policy: the newest by commit order (protocol 4)."""
+MOST_RETAINED: Final = 100
+"""Publications in a pointer, live, desired and pinned ones among them (protocol 4)."""
 MOST_PINNED: Final = 48
-"""With those, live and desired: the 100 publications that a pointer retains at most (protocol 4)."""
+"""Half of those, less live and desired: so at least 50 others are retained, whatever an operator pins."""
 
 Kind = Literal["publish", "rollback", "hold", "resume", "quarantine", "pin", "gc", "recover", "retire"]
 

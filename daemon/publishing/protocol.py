@@ -6,7 +6,7 @@ an operator can run into raise Refused with what would be allowed. `resolve` tel
 became of a write whose answer was lost.
 """
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from enum import Enum, auto
 from typing import Any
@@ -26,6 +26,7 @@ from daemon.publishing.pointer import (
     Older,
     Pointer,
     Publication,
+    PublicationId,
     Quarantine,
 )
 from renderers.model import Scope
@@ -210,6 +211,26 @@ def retire(pointer: Pointer, writing: Writing) -> Pointer | None:
     return _next(pointer, writing, "retire", live=None, desired=None, hold=None, change={"hold": None})
 
 
+def collect(pointer: Pointer, writing: Writing, released: Collection[PublicationId]) -> Pointer:
+    """What is released can be rolled back to no more, and may be deleted once this is committed (protocol 4).
+
+    The higher `gc_epoch` keeps out whatever was stored before: a publisher that finds it changed makes new attempts.
+    Live, desired and pinned publications stay whatever is asked.
+    """
+    current = _current(pointer.live, pointer.desired)
+    gone = tuple(
+        each for each in pointer.retained if each.id in released and not each.pinned and each.id not in current
+    )
+    return _next(
+        pointer,
+        writing,
+        "gc",
+        retained=tuple(each for each in pointer.retained if each not in gone),
+        gc_epoch=pointer.gc_epoch + 1,
+        change={"released": [str(each.id) for each in gone]},
+    )
+
+
 def split_history(pointer: Pointer) -> tuple[Chunk, int] | None:
     """The chunk that has to be stored before this pointer is written, and the sequence it is stored under."""
     if len(pointer.history) <= MOST_HISTORY:
@@ -255,10 +276,16 @@ def _next(
     change: dict[str, Any] | None = None,
     **changed: Any,
 ) -> Pointer:
-    """The pointer after one change, with its entry in the history and what is retained kept in step."""
+    """The pointer after one change, with its entry in the history and what is retained kept in step.
+
+    What there is no more room for is named in the entry: collection leaves its objects alone for some days.
+    """
     sequence = pointer.sequence + 1
     live, desired = changed.get("live", pointer.live), changed.get("desired", pointer.desired)
-    retained = _kept(_marked(changed.pop("retained", pointer.retained), live, desired, writing.at), live, desired)
+    marked = _marked(changed.pop("retained", pointer.retained), live, desired, writing.at)
+    retained = _kept(marked, live, desired)
+    kept = {each.id for each in retained}
+    dropped = [str(each.id) for each in marked if each.id not in kept]
     by_id = {each.id: each for each in retained}
     entry = Entry(
         sequence=sequence,
@@ -267,7 +294,7 @@ def _next(
         published=tuple(str(each.id) for each in published),
         live=str(live.id) if live else None,
         desired=str(desired.id) if desired else None,
-        change=change or {},
+        change=(change or {}) | ({"dropped": dropped} if dropped else {}),
         at=writing.at,
         by=writing.by,
         reason=writing.reason,
@@ -290,7 +317,7 @@ def _marked(
     retained: Iterable[Publication], live: Publication | None, desired: Publication | None, at: str
 ) -> tuple[Publication, ...]:
     """Retained publications with the time since when they are neither live nor desired."""
-    current = {each.id for each in (live, desired) if each is not None}
+    current = _current(live, desired)
 
     def mark(publication: Publication) -> Publication:
         superseded_at = None if publication.id in current else publication.superseded_at or at
@@ -304,10 +331,15 @@ def _marked(
 def _kept(
     retained: tuple[Publication, ...], live: Publication | None, desired: Publication | None
 ) -> tuple[Publication, ...]:
-    """The newest by commit order; live, desired and pinned ones whatever their age."""
-    current = {each.id for each in (live, desired) if each is not None}
-    newest = {each.id for each in retained[-MOST_RETAINED:]}
-    return tuple(each for each in retained if each.id in newest or each.id in current or each.pinned)
+    """As many as a pointer holds: the oldest by commit order go first; live, desired and pinned ones never."""
+    current = _current(live, desired)
+    expendable = [each.id for each in retained if each.id not in current and not each.pinned]
+    dropped = set(expendable[: max(0, len(retained) - MOST_RETAINED)])
+    return tuple(each for each in retained if each.id not in dropped)
+
+
+def _current(*publications: Publication | None) -> set[PublicationId]:
+    return {each.id for each in publications if each is not None}
 
 
 def _advanced(inputs: Mapping[str, int], new: Mapping[str, int]) -> dict[str, int]:

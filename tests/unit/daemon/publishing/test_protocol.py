@@ -127,23 +127,53 @@ def test_a_publication_is_superseded_when_it_is_neither_live_nor_desired_and_not
 # -- what is retained
 
 
-def test_the_newest_fifty_publications_are_retained_in_commit_order() -> None:
-    many = [make_publication(f"state-{number}", number) for number in range(1, 61)]
-    pointer = published(*many)
+def test_the_newest_hundred_publications_are_retained_in_commit_order_and_the_history_names_what_is_dropped() -> None:
+    many = [make_publication(f"state-{number}", number) for number in range(1, 104)]
+    pointer = published(*many[:100])
+    assert [each.state for each in pointer.retained] == [each.state for each in many[:100]]
+    assert all("dropped" not in entry.change for entry in pointer.history)
+    pointer = protocol.publish(pointer, writing(101), many[100:], progress(103))
     assert [each.state for each in pointer.retained] == [each.state for each in many[-MOST_RETAINED:]]
-    assert len(pointer.history) == 60
+    assert pointer.history[-1].change == {"dropped": [str(each.id) for each in many[:3]]}
 
 
 def test_live_desired_and_pinned_publications_are_retained_whatever_their_age() -> None:
     pointer = published(ONE, TWO, THREE)
     pointer = done(protocol.pin(pointer, writing(4), pointer.retained_of("state-2")[0], pinned=True))
     pointer = protocol.rollback(pointer, writing(5), pointer.retained_of("state-1")[0])
-    late = [make_publication(f"late-{number}", 3, late=True) for number in range(60)]
+    late = [make_publication(f"late-{number}", 3, late=True) for number in range(110)]
     pointer = published(*late, start=pointer)
-    assert [each.state for each in pointer.retained[:3]] == ["state-1", "state-2", "state-3"]
-    assert (len(pointer.retained), live(pointer), desired(pointer)) == (53, "state-1", "state-3")
+    assert [each.state for each in pointer.retained[:4]] == ["state-1", "state-2", "state-3", "late-13"]
+    assert (len(pointer.retained), live(pointer), desired(pointer)) == (MOST_RETAINED, "state-1", "state-3")
     pointer = done(protocol.pin(pointer, writing(6), pointer.retained_of("state-2")[0], pinned=False))
+    pointer = published(make_publication("late-110", 3, late=True), start=pointer)
     assert pointer.retained_of("state-2") == ()
+
+
+def test_what_is_dropped_stands_beside_what_an_operator_changed() -> None:
+    pointer = published(ONE, TWO, *[make_publication(f"late-{number}", 1, late=True) for number in range(98)])
+    full = pointer.model_copy(update={"retained": (*pointer.retained, make_publication("more", 1, late=True))})
+    change = protocol.hold(full, writing(200)).history[-1].change
+    assert change["dropped"] == [str(ONE.id)]
+    assert change["hold"]["by"] == "ann"
+
+
+def test_a_collection_releases_what_it_is_told_to_and_raises_the_epoch() -> None:
+    before = published(ONE, TWO, THREE)
+    pointer = protocol.collect(before, writing(4), {ONE.id})
+    assert [each.state for each in pointer.retained] == ["state-2", "state-3"]
+    assert (pointer.kind, pointer.gc_epoch, pointer.sequence) == ("gc", 1, 4)
+    assert pointer.history[-1].change == {"released": [str(ONE.id)]}
+    assert protocol.collect(pointer, writing(5), ()).gc_epoch == 2
+
+
+def test_a_collection_never_releases_what_is_live_desired_or_pinned() -> None:
+    before = published(ONE, TWO, THREE)
+    before = done(protocol.pin(before, writing(4), before.retained_of("state-1")[0], pinned=True))
+    before = protocol.rollback(before, writing(5), before.retained_of("state-2")[0])
+    pointer = protocol.collect(before, writing(6), {ONE.id, TWO.id, THREE.id})
+    assert pointer.retained == before.retained
+    assert pointer.history[-1].change == {"released": []}
 
 
 def test_no_more_is_pinned_than_a_pointer_of_a_hundred_publications_has_room_for() -> None:
@@ -155,8 +185,9 @@ def test_no_more_is_pinned_than_a_pointer_of_a_hundred_publications_has_room_for
             pointer = done(protocol.pin(pointer, writing(number), target, pinned=True))
     with pytest.raises(Refused, match="unpin one first"):
         protocol.pin(pointer, writing(99), target, pinned=True)
-    more = published(*[make_publication(f"more-{number}", 99) for number in range(60)], start=pointer)
-    assert len(more.retained) <= 100
+    more = published(*[make_publication(f"more-{number}", 99) for number in range(120)], start=pointer)
+    assert len(more.retained) == MOST_RETAINED
+    assert sum(each.pinned for each in more.retained) == MOST_PINNED
 
 
 # -- operators' verbs
