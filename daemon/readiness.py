@@ -12,6 +12,7 @@ from typing import Final, Protocol
 from daemon.http.health import Check
 from daemon.outcomes import NeedsOperator
 from daemon.reporting import Reporter
+from daemon.stores.admission import Admission
 from daemon.worker import Worker
 from events.errors import EventError
 from events.journal import Backlog
@@ -30,16 +31,23 @@ class Log(Protocol):
 
 
 class Vitals:
-    """Implements `daemon.http.health.Readiness`."""
+    """Implements `daemon.http.health.Readiness`. `admission`: None for a bucket that needs no probe."""
 
-    def __init__(self, journal: Log, worker: Worker, reporter: Reporter) -> None:
+    def __init__(self, journal: Log, worker: Worker, reporter: Reporter, admission: Admission | None = None) -> None:
         self._journal = journal
         self._worker = worker
         self._reporter = reporter
+        self._admission = admission
 
     async def checks(self) -> Sequence[Check]:
         """One for each dependency."""
-        return (await self._journal_check(), self._dispatch_check(), self._lanes_check(), self._renderer_check())
+        return (
+            await self._journal_check(),
+            self._bucket_check(),
+            self._dispatch_check(),
+            self._lanes_check(),
+            self._renderer_check(),
+        )
 
     async def _journal_check(self) -> Check:
         try:
@@ -49,6 +57,12 @@ class Vitals:
             return Check("journal", ok=False, detail=str(error) or "does not answer")
         self._reporter.backlog(backlog)
         return Check("journal", ok=True, detail=f"{backlog.events} waiting, {backlog.dead_letters} dead letters")
+
+    def _bucket_check(self) -> Check:
+        if self._admission is None or self._admission.pending is None:
+            return Check("bucket", ok=True, detail="may be written to")
+        detail = "nothing is published until the bucket has been probed; see the log and `rebundle doctor`"
+        return Check("bucket", ok=True, degraded=True, detail=detail)
 
     def _dispatch_check(self) -> Check:
         failure = self._worker.failure

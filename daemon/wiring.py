@@ -28,12 +28,14 @@ from daemon.reporting import Reporter
 from daemon.runtime import Runtime
 from daemon.settings import Settings
 from daemon.stores import locations
+from daemon.stores.admission import Admission
 from daemon.stores.errors import StoreRefused
 from daemon.stores.filesystem import FileSystem, RealFileSystem
 from daemon.stores.limited import LimitedStore
 from daemon.stores.locations import Location
 from daemon.stores.paced import PacedStore
 from daemon.stores.port import ObjectStore
+from daemon.stores.quoting import QuotingStore
 from daemon.telemetry import Metrics, configure_logging
 from daemon.worker import Worker
 from events.cloudevents import Limits
@@ -60,6 +62,9 @@ class Bucket:
     live_tree: LiveTree
     operations: Operations
     runtime: Runtime
+    location: Location
+    quoting: QuotingStore | None
+    """Where the server's form of ETags has to be found out."""
 
 
 def open_bucket(
@@ -89,7 +94,9 @@ def open_bucket(
     reader = Reader(store, runtime)
     publisher = Publisher(store, reader, runtime)
     live_tree = LiveTree(store, reader)
-    return Bucket(store, reader, publisher, live_tree, Operations(reader, publisher, live_tree), runtime)
+    operations = Operations(reader, publisher, live_tree)
+    quoting = opened if isinstance(opened, QuotingStore) else None
+    return Bucket(store, reader, publisher, live_tree, operations, runtime, location, quoting)
 
 
 def _store(location: Location, runtime: Runtime, filesystem: FileSystem) -> ObjectStore:
@@ -102,7 +109,8 @@ def _store(location: Location, runtime: Runtime, filesystem: FileSystem) -> Obje
         case locations.S3(bucket=bucket, prefix=prefix, endpoint=endpoint, region=region):
             from daemon.stores.s3 import S3Store  # noqa: PLC0415
 
-            return S3Store(bucket, prefix, runtime, endpoint=endpoint, region=region)
+            quoted = S3Store(bucket, prefix, runtime, endpoint=endpoint, region=region)
+            return QuotingStore(quoted, quoted.unquoted(), runtime)
         case locations.Gcs(bucket=bucket, prefix=prefix, endpoint=endpoint):
             from daemon.stores.gcs import GcsStore  # noqa: PLC0415
 
@@ -136,7 +144,7 @@ async def run(
 
     Raises:
         SettingsError: a scope's templates cannot be used. JournalLocked, JournalDamaged: the operator must act.
-        ListenFailed: the address cannot be had.
+        ListenFailed: the address cannot be had. UnsafeStore: the bucket ignores conditions.
     """
     from daemon.http.server import bind  # noqa: PLC0415  # the web framework
 
@@ -167,7 +175,7 @@ async def run(
                     group.create_task(_watch(journal, daemon.reporter, runtime)),
                     group.create_task(manager.feed_watchdog(runtime)),
                 ]
-                working = group.create_task(daemon.worker.run(stop))
+                working = group.create_task(daemon.work(stop))
                 host, port = sock.getsockname()[:2]
                 announce(f"listening on http://{host}:{port}, bucket {settings.bucket}")
                 log.info("ready", host=host, port=port, bucket=settings.bucket, journal=str(settings.journal.path))
@@ -191,7 +199,21 @@ class _Daemon:
 
     worker: Worker
     reporter: Reporter
+    admission: Admission | None
+    """None: a directory, whose conditions are our own code."""
     serve: Callable[[socket.socket, Stop], Coroutine[None, None, None]]
+
+    async def work(self, stop: Stop) -> None:
+        """Publish, once the bucket may be written to; until then events are taken all the same."""
+        if self.admission is not None:
+            async with asyncio.TaskGroup() as group:
+                granting = group.create_task(self.admission.granted())
+                stopping = group.create_task(stop.wait())
+                await asyncio.wait((granting, stopping), return_when=asyncio.FIRST_COMPLETED)
+                granting.cancel()
+                stopping.cancel()
+        if not stop.is_set:
+            await self.worker.run(stop)
 
     @classmethod
     async def build(
@@ -213,28 +235,34 @@ class _Daemon:
         metrics = Metrics.create(version, RENDERER_VERSION)
         runtime = bucket.runtime
         reporter = Reporter(metrics, runtime)
+        patience = Patience(settings.publish.retry_first_seconds, settings.publish.retry_max_seconds)
         worker = Worker(
             source=journal,
             reader=bucket.reader,
             pipeline=_pipeline(bucket, journal, settings, brought, reporter),
             runtime=runtime,
             observer=reporter,
-            patience=Patience(settings.publish.retry_first_seconds, settings.publish.retry_max_seconds),
+            patience=patience,
             live_tree_seconds=settings.publish.live_tree_seconds,
             opened_at=await journal.highest(),
+        )
+        admission = (
+            None
+            if isinstance(bucket.location, locations.Directory)
+            else Admission(bucket.store, runtime, first=patience.first, longest=patience.longest)
         )
         http = settings.http
         limits = Limits(most_bytes=http.max_body_bytes, most_events=http.max_batch_events, deepest=http.max_depth)
         app = create_app(
             Intake(journal, runtime, metrics, stop, limits, bundle_limits=settings.limits),
-            Vitals(journal, worker, reporter),
+            Vitals(journal, worker, reporter, admission),
             metrics,
             Credentials(_plain(http.token), _plain(http.rollback_token)),
             RequestLimits(http.max_body_bytes, http.body_seconds, http.max_requests),
             stop=stop,
             version=version,
         )
-        return cls(worker, reporter, partial(serve, app))
+        return cls(worker, reporter, admission, partial(serve, app))
 
 
 @dataclass(frozen=True, slots=True)

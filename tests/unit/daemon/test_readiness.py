@@ -5,9 +5,12 @@ from dataclasses import dataclass, field
 
 import pytest
 
+from daemon.http.health import Check
 from daemon.outcomes import Failure, NeedsOperator, Passing
 from daemon.readiness import Vitals
 from daemon.reporting import Reporter
+from daemon.stores.admission import Admission
+from daemon.stores.memory import MemoryStore
 from daemon.telemetry import Metrics
 from daemon.worker import Lane
 from events.errors import SourceUnavailable
@@ -74,3 +77,19 @@ def test_asking_updates_the_gauges_of_the_journal():
 
     assert b"rebundle_journal_unsettled_events 3.0" in metrics.render()
     assert b"rebundle_dead_letters 2.0" in metrics.render()
+
+
+def test_a_bucket_that_is_not_probed_yet_is_told_and_takes_no_intake_away():
+    runtime = InlineRuntime()
+    admission = Admission(MemoryStore(runtime), runtime, first=1, longest=1)
+    vitals = Vitals(Log(WAITING), Worker(), Reporter(Metrics.create("0", "1"), runtime), admission)
+
+    def bucket() -> Check:
+        return next(check for check in asyncio.run(vitals.checks()) if check.name == "bucket")
+
+    assert (bucket().ok, bucket().degraded) == (True, True)
+    assert "rebundle doctor" in bucket().detail
+
+    asyncio.run(admission.granted())
+
+    assert (bucket().ok, bucket().degraded) == (True, False)
