@@ -6,6 +6,9 @@ from renderers.model import Scope
 
 LIVE_TREE: Final = "docker-compose-gen/"
 MARKER: Final = ".rebundle.json"
+MANIFEST: Final = "manifest.json"
+PUBLICATION: Final = frozenset({"bundle.tar.gz", MANIFEST, "manifest.dsse.json"})
+"""The names of the objects of a publication."""
 
 
 def pointer(scope: Scope) -> str:
@@ -16,6 +19,16 @@ def pointer(scope: Scope) -> str:
 def history(scope: Scope, oldest: int) -> str:
     """A chunk of older history entries, by the sequence of its oldest."""
     return f"{scope}/history/{oldest}.json"
+
+
+def histories(scope: Scope) -> str:
+    """The folder of all chunks."""
+    return f"{scope}/history/"
+
+
+def states(scope: Scope) -> str:
+    """The folder of all publications."""
+    return f"{scope}/states/"
 
 
 def archive(scope: Scope, state: str, attempt: str) -> str:

@@ -149,15 +149,15 @@ class Reader:
         """Keep the files of a publication that this process has just made or read."""
         self._files.put(publication.manifest_sha256, files, sum(len(file.body) for file in files))
 
-    async def history(self, current: Pointer) -> tuple[Entry, ...]:
-        """The whole history, the oldest first, through the chunks.
+    async def history(self, current: Pointer, *, since: str = "") -> tuple[Entry, ...]:
+        """The history, the oldest first, through the chunks: all of it, or whole chunks back to a time of ours.
 
         Raises:
             VerificationFailed: a chunk is not the one its successor means. NotFound: one is gone.
         """
         entries = current.history
         older = current.older
-        while older is not None:
+        while older is not None and not (since and entries and entries[0].at < since):
             chunk = await self._chunk(older)
             entries = (*chunk.entries, *entries)
             older = chunk.older

@@ -1,0 +1,197 @@
+"""What retention keeps, what it lets go, and which objects may then be deleted (protocol 4). Pure.
+
+Two questions, asked in this order. `judge`: which publications leave the pointer? `doom`: which objects does no pointer
+name, and can none name any more? The second is safe to answer only for what was stored before a collection that is
+committed (its `gc_epoch` keeps such publications out for good) and for longer than any publisher may take. Acting on
+the answers, in that order, is `collector`'s.
+"""
+
+import re
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from typing import Final
+
+from daemon.publishing import layout
+from daemon.publishing.pointer import Entry, Pointer, Publication, PublicationId
+from daemon.stores.port import Listed
+from renderers.model import Scope
+
+_ATTEMPT: Final = re.compile(r"[0-9a-f]{32}")
+_SECONDS_A_DAY: Final = 86_400
+
+
+@dataclass(frozen=True, slots=True)
+class Policy:
+    """How much a scope keeps beside live, desired and pinned publications."""
+
+    newest: int = 20
+    """So many, by commit order."""
+    days: float = 30
+    """Whatever was live or desired so lately."""
+    dropped_days: float = 7
+    """How long the objects stay of what the pointer had no more room for: it cannot be rolled back to, but read."""
+    grace_hours: float = 24
+    """How long objects stay that nothing names: far longer than storing and committing them may take."""
+
+
+@dataclass(frozen=True, slots=True)
+class Kept:
+    """A publication that can be rolled back to, and why it still can."""
+
+    publication: Publication
+    why: str
+
+
+@dataclass(frozen=True, slots=True)
+class Released:
+    """A publication that nothing keeps any more."""
+
+    publication: Publication
+    why: str
+
+
+@dataclass(frozen=True, slots=True)
+class Folder:
+    """The objects of one attempt, whether or not a pointer names it. The manifest first, if it is there."""
+
+    id: PublicationId
+    objects: tuple[Listed, ...]
+
+    @property
+    def size(self) -> int:
+        """Bytes."""
+        return sum(each.size for each in self.objects)
+
+    @property
+    def stored(self) -> datetime:
+        """When the last of it was written, by the store's clock."""
+        return max(each.modified for each in self.objects)
+
+
+@dataclass(frozen=True, slots=True)
+class Doomed:
+    """Objects that may be deleted."""
+
+    folder: Folder
+    why: str
+
+
+@dataclass(frozen=True, slots=True)
+class Spared:
+    """Objects that nothing names, and that stay for now."""
+
+    folder: Folder
+    why: str
+
+
+def judge(pointer: Pointer, policy: Policy, now: datetime) -> tuple[Kept | Released, ...]:
+    """What becomes of each retained publication, in commit order."""
+    newest = {each.id for each in pointer.retained[-policy.newest :]}
+    return tuple(_judge(pointer, each, newest, policy, now) for each in pointer.retained)
+
+
+def _judge(
+    pointer: Pointer, publication: Publication, newest: Collection[PublicationId], policy: Policy, now: datetime
+) -> Kept | Released:
+    if pointer.live is not None and pointer.live.id == publication.id:
+        return Kept(publication, "live")
+    if pointer.desired is not None and pointer.desired.id == publication.id:
+        return Kept(publication, "desired")
+    if publication.pinned:
+        return Kept(publication, "pinned")
+    if publication.id in newest:
+        return Kept(publication, f"one of the newest {policy.newest}")
+    since = _time(publication.superseded_at)
+    if since is None:
+        return Kept(publication, "nothing tells since when it is superseded")
+    days = (now - since).total_seconds() / _SECONDS_A_DAY
+    if days < policy.days:
+        return Kept(publication, f"superseded less than {policy.days:g} days ago")
+    return Released(publication, f"superseded {days:.0f} days ago, and not one of the newest {policy.newest}")
+
+
+def folders(scope: Scope, listed: Iterable[Listed]) -> tuple[tuple[Folder, ...], tuple[str, ...]]:
+    """Objects below `states/` by the attempt they belong to, and the keys that are of no publication of ours."""
+    found: dict[PublicationId, list[Listed]] = {}
+    strays: list[str] = []
+    for each in listed:
+        name = _publication(scope, each.key)
+        if name is None:
+            strays.append(each.key)
+        else:
+            found.setdefault(name, []).append(each)
+    ordered = (Folder(name, tuple(sorted(objects, key=_manifest_first))) for name, objects in found.items())
+    return tuple(ordered), tuple(strays)
+
+
+def _publication(scope: Scope, key: str) -> PublicationId | None:
+    parts = key.removeprefix(layout.states(scope)).split("/")
+    if len(parts) != len(("state", "attempt", "name")) or parts[2] not in layout.PUBLICATION:
+        return None
+    return PublicationId(state=parts[0], attempt=parts[1]) if _ATTEMPT.fullmatch(parts[1]) else None
+
+
+def _manifest_first(listed: Listed) -> tuple[bool, str]:
+    return not listed.key.endswith(f"/{layout.MANIFEST}"), listed.key
+
+
+def doom(
+    stored: Iterable[Folder],
+    retained: Iterable[Publication],
+    entries: Sequence[Entry],
+    policy: Policy,
+    *,
+    as_of: datetime,
+    released: Mapping[PublicationId, str],
+) -> tuple[Doomed | Spared, ...]:
+    """What becomes of each folder that is not retained.
+
+    `as_of` is when the collection was committed that lets nothing in again of what was stored before; `retained` is
+    what it, or a later pointer, retains; `released` has the reason of what it let go. `entries` reach back as far as
+    the policy spares what was dropped.
+    """
+    named = {each.id for each in retained}
+    dropped = _dropped(entries)
+    return tuple(
+        _doom(each, dropped.get(str(each.id)), released.get(each.id), policy, as_of)
+        for each in stored
+        if each.id not in named
+    )
+
+
+def _doom(
+    folder: Folder, dropped: datetime | None, released: str | None, policy: Policy, as_of: datetime
+) -> Doomed | Spared:
+    if folder.stored > as_of - timedelta(hours=policy.grace_hours):
+        return Spared(folder, f"stored less than {policy.grace_hours:g} hours ago: somebody may be about to publish it")
+    if dropped is None:
+        return Doomed(folder, released or "no pointer names it")
+    if dropped > as_of - timedelta(days=policy.dropped_days):
+        return Spared(folder, f"the pointer had no more room for it, less than {policy.dropped_days:g} days ago")
+    return Doomed(folder, "the pointer had no more room for it")
+
+
+def last_collection(entries: Iterable[Entry]) -> Entry | None:
+    """The newest collection of a history."""
+    return next((each for each in reversed(tuple(entries)) if each.kind == "gc"), None)
+
+
+def _dropped(entries: Iterable[Entry]) -> dict[str, datetime]:
+    return dict(_drops(entries))
+
+
+def _drops(entries: Iterable[Entry]) -> Iterator[tuple[str, datetime]]:
+    for entry in entries:
+        names, at = entry.change.get("dropped"), _time(entry.at)
+        if at is not None and isinstance(names, list | tuple):
+            yield from ((str(name), at) for name in names)
+
+
+def _time(text: str | None) -> datetime | None:
+    """A time of ours; None for what is none, or has no zone."""
+    try:
+        time = datetime.fromisoformat(text or "")
+    except ValueError:
+        return None
+    return time if time.tzinfo else None
