@@ -73,11 +73,13 @@ def open_bucket(
     filesystem: FileSystem | None = None,
     *,
     call_seconds: float = 120,
+    gcs_write_seconds: float = _GCS_WRITE_SECONDS,
     around: Callable[[ObjectStore], ObjectStore] = lambda store: store,
 ) -> Bucket:
     """The bucket that `url` names (`stores.locations`); `call_seconds` is the limit of one call to it.
 
-    `around` puts something between the store and everyone who uses it.
+    `gcs_write_seconds`: how far apart GCS wants two writes of a key. `around` puts something between the store and
+    everyone who uses it.
 
     Raises:
         StoreRefused: no bucket has such a name.
@@ -90,7 +92,7 @@ def open_bucket(
     store: ObjectStore = LimitedStore(around(opened), call_seconds)
     if isinstance(location, locations.Gcs):
         # Outside of the limit: waiting for one's turn is no call that hangs.
-        store = PacedStore(store, runtime, _GCS_WRITE_SECONDS)
+        store = PacedStore(store, runtime, gcs_write_seconds)
     reader = Reader(store, runtime)
     publisher = Publisher(store, reader, runtime)
     live_tree = LiveTree(store, reader)

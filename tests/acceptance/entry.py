@@ -8,6 +8,9 @@ account must be that of the story without a crash. One line of JSON tells what w
 Children instead of whole processes: a fork of this warm process starts in milliseconds, the command in seconds. The parent
 has no thread, which a fork needs.
 
+`python -m tests.acceptance.entry kills-on FOLDER STORY URL QUERY` does the same on a bucket of a server: killed before and
+after every write that goes there, and of the journal.
+
 `python -m tests.acceptance.entry daemon BUCKET JOURNAL BOUNDARY` is the whole daemon with HTTP, killed at one boundary of
 the bucket's disk.
 """
@@ -23,17 +26,18 @@ import threading
 import time
 import traceback
 from collections.abc import Callable, Sequence
-from functools import partial
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from daemon import settings, wiring
 from daemon.stores.directory import DirectoryStore
 from daemon.stores.filesystem import FileSystem, RealFileSystem
+from daemon.stores.port import ObjectStore
 from events.model import Event
 from events.source import EventSource
 from tests.builders_runtime import InlineRuntime
-from tests.support.crashes import OVERRIDDEN, STORIES, Story, UnsyncedFileSystem, Worksite, normal, read_whole
+from tests.support.crashes import OVERRIDDEN, STORIES, ServerSite, Story, Worksite, normal, read_whole
 from tests.support.filesystems import Operation, PassingFileSystem, Sync, SyncFolder
 
 JOURNAL_WRITES = frozenset({"append", "assign", "record", "withdraw", "settle", "note_failure", "reinstate"})
@@ -89,6 +93,27 @@ class DeadlySource:
         return write
 
 
+class DeadlyStore:
+    """An ObjectStore with a boundary before and after every write."""
+
+    def __init__(self, store: ObjectStore, executioner: Executioner) -> None:
+        self._store = store
+        self._executioner = executioner
+
+    def __getattr__(self, name: str) -> Any:
+        found = getattr(self._store, name)
+        if name not in {"create", "replace", "delete"}:
+            return found
+
+        async def write(*args: Any) -> Any:
+            self._executioner.boundary()
+            result = await found(*args)
+            self._executioner.boundary()
+            return result
+
+        return write
+
+
 def in_child(work: Callable[[], None]) -> int:
     """The process id of a fork that does the work and ends with 0, or with 1 and a traceback."""
     sys.stdout.flush()
@@ -103,6 +128,12 @@ def in_child(work: Callable[[], None]) -> int:
     os._exit(0)
 
 
+def deadly(below: Any, executioner: Executioner) -> Any:
+    if isinstance(below, RealFileSystem | PassingFileSystem):
+        return DeadlyFileSystem(below, executioner)
+    return DeadlyStore(below, executioner)
+
+
 def play(site: Worksite, story: Story, n: int, accepted: Path) -> None:
     executioner = Executioner(n)
 
@@ -110,7 +141,7 @@ def play(site: Worksite, story: Story, n: int, accepted: Path) -> None:
         await site.work(
             send=story.events,
             accepted=accepted.touch,
-            filesystem=DeadlyFileSystem(UnsyncedFileSystem(RealFileSystem()), executioner),
+            around=lambda below: deadly(below, executioner),
             between=lambda source: DeadlySource(source, executioner),  # type: ignore[return-value]  # it passes all on
         )
         # The last boundary: everything done, nothing said.
@@ -126,8 +157,10 @@ def recover(site: Worksite, again: Sequence[Event]) -> None:
 class Watch:
     """Reads what is published while children work."""
 
-    def __init__(self, site: Worksite) -> None:
-        self._site = site
+    def __init__(self, store: ObjectStore, seconds: float = 0.002) -> None:
+        """`seconds` between two readings: there are two processors, and the child needs one."""
+        self._store = store
+        self._seconds = seconds
         self.reads = 0
         self.torn: list[str] = []
 
@@ -136,56 +169,90 @@ class Watch:
         while True:
             ended, status = os.waitpid(child, os.WNOHANG)
             self._read()
-            time.sleep(0.002)  # two processors, and the child needs one
+            time.sleep(self._seconds)
             if ended:
                 return os.waitstatus_to_exitcode(status)
 
     def _read(self) -> None:
         runtime = InlineRuntime()
         try:
-            found = asyncio.run(read_whole(DirectoryStore(self._site.bucket, runtime), runtime))
+            found = asyncio.run(read_whole(self._store, runtime))
         except Exception as error:  # noqa: BLE001  # whatever it is, no reader may meet it
             self.torn.append(repr(error))
         else:
             self.reads += found is not None
 
 
+class Kills:
+    """What became of a story that was cut short at one boundary after the other."""
+
+    def __init__(self, story: Story, accepted: Path, expected: Any) -> None:
+        self._story = story
+        self._accepted = accepted
+        self.expected = expected
+        self.killed = 0
+        self.unaccepted = 0
+        self.end = 0
+        self.reads = 0
+        self.torn: list[str] = []
+        self.wrong: list[dict[str, Any]] = []
+
+    def cut(self, site: Worksite, watch: Watch) -> bool:
+        """Kill at the next boundary, then let another one finish; whether there was a boundary left."""
+        self._accepted.unlink(missing_ok=True)
+        self.end = watch.until_the_end_of(in_child(lambda: play(site, self._story, self.killed + 1, self._accepted)))
+        if self.end == -signal.SIGKILL:
+            self.killed += 1
+            # Who has got no answer sends again; who has got one never does.
+            again = () if self._accepted.exists() else self._story.events
+            self.unaccepted += bool(again)
+            recovery = watch.until_the_end_of(in_child(lambda: recover(site, again)))
+            found = normal(site.account())
+            if recovery or found != self.expected or (self._story.before and site.overridden != OVERRIDDEN):
+                self.wrong.append({"boundary": self.killed, "recovery": recovery, "found": found})
+        self.reads += watch.reads
+        self.torn += watch.torn
+        return self.end == -signal.SIGKILL
+
+    def told(self) -> dict[str, Any]:
+        names = ("unaccepted", "end", "expected", "wrong", "reads", "torn")
+        return {"kills": self.killed} | {name: getattr(self, name) for name in names}
+
+
 def kill_at_every_boundary(folder: Path, story: Story) -> dict[str, Any]:
     site, aside, accepted = Worksite(folder / "site"), folder / "aside", folder / "accepted"
-    watch = Watch(site)
-
-    def run(work: Callable[[], None]) -> int:
-        return watch.until_the_end_of(in_child(work))
-
-    assert run(lambda: site.prepare(story)) == 0
+    store = DirectoryStore(site.bucket, InlineRuntime())
+    assert Watch(store).until_the_end_of(in_child(lambda: site.prepare(story))) == 0
     site.keep(aside)
-    assert run(partial(play, site, story, 0, accepted)) == 0
-    expected = normal(site.account())
-    killed, unaccepted, wrong = 0, 0, []
-    while True:
+    assert Watch(store).until_the_end_of(in_child(lambda: play(site, story, 0, accepted))) == 0
+    kills = Kills(story, accepted, normal(site.account()))
+    site.restore(aside)
+    while kills.cut(site, Watch(store)):
         site.restore(aside)
-        accepted.unlink(missing_ok=True)
-        code = run(partial(play, site, story, killed + 1, accepted))
-        if code != -signal.SIGKILL:
-            break
-        killed += 1
-        # Who has got no answer sends again; who has got one never does.
-        again = () if accepted.exists() else story.events
-        unaccepted += bool(again)
-        recovery = run(partial(recover, site, again))
-        found = normal(site.account())
-        if recovery or found != expected or (story.before and site.override.read_bytes() != OVERRIDDEN):
-            wrong.append({"boundary": killed, "recovery": recovery, "found": found})
     shutil.rmtree(folder, ignore_errors=True)
-    return {
-        "kills": killed,
-        "unaccepted": unaccepted,
-        "end": code,
-        "expected": expected,
-        "wrong": wrong,
-        "reads": watch.reads,
-        "torn": watch.torn,
-    }
+    return kills.told()
+
+
+def kill_on_a_server(folder: Path, story: Story, url: str, query: str) -> dict[str, Any]:
+    first, aside, accepted = ServerSite(folder / "site", url, query, "before"), folder / "aside", folder / "accepted"
+    assert os.waitstatus_to_exitcode(os.waitpid(in_child(lambda: first.prepare(story)), 0)[1]) == 0
+    first.keep(aside)
+
+    def site(name: str) -> ServerSite:
+        made = replace(first, name=name)
+        first.copy_to(made)
+        made.restore_journal(aside)
+        return made
+
+    def watch(site: ServerSite) -> Watch:
+        return Watch(site.shared, 0.05)
+
+    whole = site("whole")
+    assert watch(whole).until_the_end_of(in_child(lambda: play(whole, story, 0, accepted))) == 0
+    kills = Kills(story, accepted, normal(whole.account()))
+    while kills.cut(cut := site(f"cut-{kills.killed}"), watch(cut)):
+        pass
+    return kills.told()
 
 
 def daemon(bucket: str, journal: str, boundary: int) -> None:
@@ -202,6 +269,10 @@ def main() -> None:
             gc.freeze()
             story = next(each for each in STORIES if each.name == name)
             print(json.dumps(kill_at_every_boundary(Path(folder), story)))
+        case ["kills-on", folder, name, url, query]:
+            gc.freeze()
+            story = next(each for each in STORIES if each.name == name)
+            print(json.dumps(kill_on_a_server(Path(folder), story, url, query)))
         case ["daemon", bucket, journal, boundary]:
             daemon(bucket, journal, int(boundary))
         case _:

@@ -7,10 +7,12 @@ directory store. Attempts, writes and the number of publications may differ afte
 import asyncio
 import hashlib
 import json
+import os
 import shutil
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -24,8 +26,8 @@ from daemon.publishing.pointer import Pointer, Publication
 from daemon.publishing.reader import Reader
 from daemon.runtime import Runtime
 from daemon.stores.directory import DirectoryStore
-from daemon.stores.filesystem import FileSystem, RealFileSystem
-from daemon.stores.port import ObjectStore
+from daemon.stores.filesystem import RealFileSystem
+from daemon.stores.port import Content, Listed, ObjectStore, Stored, Version
 from daemon.wiring import Bucket, open_bucket
 from daemon.worker import Worker
 from events.journal import Arrival, Journal
@@ -110,6 +112,10 @@ class UnsyncedFileSystem(PassingFileSystem):
             super().change(operation)
 
 
+Around = Callable[[Any], Any]
+"""What a site stands on (a file system, a store) -> the same with something done to its calls."""
+
+
 @dataclass(frozen=True)
 class Worksite:
     """The folder of a daemon: its bucket and its journal."""
@@ -128,6 +134,16 @@ class Worksite:
     def override(self) -> Path:
         return self.bucket / layout.live_tree(GOLDEN, OVERRIDE)
 
+    @property
+    def shared(self) -> ObjectStore:
+        """The bucket for looking at."""
+        return DirectoryStore(self.bucket, InlineRuntime())
+
+    @property
+    def overridden(self) -> bytes:
+        """The operator's file as it is now."""
+        return self.override.read_bytes()
+
     def prepare(self, story: Story) -> None:
         """All that was before, with a file of an operator's in the live tree."""
         self.folder.mkdir(parents=True)
@@ -144,18 +160,27 @@ class Worksite:
         shutil.rmtree(self.bucket, ignore_errors=True)
         if (aside / "bucket").exists():
             shutil.copytree(aside / "bucket", self.bucket)
+        self.restore_journal(aside)
+
+    def restore_journal(self, aside: Path) -> None:
+        """Put back what was copied, as the same file."""
         for rest in self.folder.glob("journal.db-*"):
             rest.unlink()
         with self.journal.open("r+b") as file:
             file.write((aside / "journal.db").read_bytes())
             file.truncate()
 
+    def open(self, runtime: Runtime, around: Around | None = None) -> Bucket:
+        """The bucket; `around` comes between it and what it stands on: here a disk."""
+        filesystem = UnsyncedFileSystem(RealFileSystem())
+        return open_bucket(str(self.bucket), runtime, around(filesystem) if around else filesystem)
+
     async def work(
         self,
         *,
         send: Sequence[Event] = (),
         accepted: Callable[[], None] = lambda: None,
-        filesystem: FileSystem | None = None,
+        around: Around | None = None,
         between: Callable[[EventSource], EventSource] = lambda source: source,
         limit: float = 10,
     ) -> None:
@@ -169,7 +194,7 @@ class Worksite:
                 if send:
                     await source.append([_arrival(each) for each in send])  # type: ignore[attr-defined]
                     accepted()
-                bucket = open_bucket(str(self.bucket), runtime, filesystem or UnsyncedFileSystem(RealFileSystem()))
+                bucket = self.open(runtime, around)
                 worker = _worker(source, bucket, runtime, opened_at)
                 stop = Stop()
                 async with asyncio.timeout(limit), asyncio.TaskGroup() as group:
@@ -181,6 +206,84 @@ class Worksite:
     def account(self) -> dict[str, Any]:
         """What a crash must not change."""
         return asyncio.run(_account(self))
+
+
+class Below:
+    """A folder of a store as a store of its own: many of them share one client, which takes long to make."""
+
+    def __init__(self, store: ObjectStore, folder: str) -> None:
+        self._store = store
+        self._prefix = f"{folder}/"
+
+    async def get(self, key: str) -> Stored:
+        return await self._store.get(self._prefix + key)
+
+    async def scan(self, prefix: str) -> Sequence[Listed]:
+        found = await self._store.scan(self._prefix + prefix)
+        return [replace(each, key=each.key.removeprefix(self._prefix)) for each in found]
+
+    async def folders(self, prefix: str) -> Sequence[str]:
+        return await self._store.folders(self._prefix + prefix)
+
+    async def create(self, key: str, content: Content) -> Version:
+        return await self._store.create(self._prefix + key, content)
+
+    async def replace(self, key: str, content: Content, version: Version) -> Version:
+        return await self._store.replace(self._prefix + key, content, version)
+
+    async def delete(self, key: str, version: Version) -> None:
+        await self._store.delete(self._prefix + key, version)
+
+
+@cache
+def _shared(url: str, query: str, _process: int) -> ObjectStore:
+    return open_bucket(f"{url}?{query}", InlineRuntime()).store
+
+
+@dataclass(frozen=True)
+class ServerSite(Worksite):
+    """The same with a bucket on a server: `url` up to the name of the site, which is the last part of the prefix."""
+
+    url: str = ""
+    query: str = ""
+    name: str = "site"
+
+    def open(self, runtime: Runtime, around: Around | None = None) -> Bucket:
+        """The bucket; `around` comes between it and the server."""
+        url = f"{self.url}/{self.name}?{self.query}"
+        # The server here takes writes as they come.
+        return open_bucket(url, runtime, around=around or (lambda store: store), gcs_write_seconds=0)
+
+    def prepare(self, story: Story) -> None:
+        """All that was before, with a file of an operator's in the live tree."""
+        self.folder.mkdir(parents=True)
+        asyncio.run(self.work(send=story.before))
+        if story.before:
+            asyncio.run(self._override())
+
+    @property
+    def shared(self) -> ObjectStore:
+        """The bucket for looking at, without a thread and without a client of its own."""
+        return Below(_shared(self.url, self.query, os.getpid()), self.name)
+
+    async def _override(self) -> None:
+        key = layout.live_tree(GOLDEN, OVERRIDE)
+        await self.shared.replace(key, Content(OVERRIDDEN), (await self.shared.get(key)).version)
+
+    @property
+    def overridden(self) -> bytes:
+        """The operator's file as it is now."""
+        return asyncio.run(self.shared.get(layout.live_tree(GOLDEN, OVERRIDE))).body
+
+    def copy_to(self, other: "ServerSite") -> None:
+        """Another site with the same objects. Their versions are others, and those that the marker has fit none."""
+
+        async def copy() -> None:
+            for each in await self.shared.scan(""):
+                stored = await self.shared.get(each.key)
+                await other.shared.create(each.key, Content(stored.body, tag=stored.tag))
+
+        asyncio.run(copy())
 
 
 def _arrival(event: Event) -> Arrival:
@@ -221,7 +324,7 @@ async def _in_step(bucket: Bucket) -> bool:
 
 async def _account(site: Worksite) -> dict[str, Any]:
     runtime = InlineRuntime("account")
-    store = DirectoryStore(site.bucket, runtime)
+    store = site.shared
     reader = Reader(store, runtime)
     journal = await Journal.open(site.journal, clock=runtime.now, token=runtime.token, run=False)
     async with journal:
@@ -259,14 +362,9 @@ async def _scope_account(store: ObjectStore, reader: Reader, scope: Scope) -> di
         "held": pointer.hold is not None,
         "explicit": sorted({each.state for each in pointer.retained if each.kind == "explicit"}),
         "live tree": {
-            each.key.removeprefix(prefix): each.sha256
-            for each in listed
-            if not each.key.endswith(f"/{layout.LIVE_TREE}{layout.MARKER}")
-        },
-        "credentials": {
             each.key.removeprefix(prefix): hashlib.sha256((await store.get(each.key)).body).hexdigest()
             for each in listed
-            if each.key.startswith(f"{prefix}example/creds/")
+            if not each.key.endswith(f"/{layout.LIVE_TREE}{layout.MARKER}")
         },
     }
 

@@ -1,0 +1,90 @@
+"""SIGKILL before and after every write to a real S3 or GCS server, and of the journal: nothing lost, nothing torn.
+
+How it is done, and what is compared: `entry` and `tests.support.crashes`. A disk has its own test beside this one.
+"""
+
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Iterator, Mapping
+from contextlib import ExitStack
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import boto3
+import pytest
+
+from tests.services import gcs, versitygw
+from tests.services.availability import available
+from tests.support.crashes import STORIES, Story
+
+PROJECT = Path(__file__).parents[2]
+# Each takes a minute and a half: one on every machine, all of them when there is time for crashes.
+CUT_SHORT = STORIES if "REBUNDLE_CRASH_MINUTES" in os.environ else STORIES[1:2]
+
+
+@dataclass(frozen=True, slots=True)
+class Server:
+    """A bucket for prefixes of one's own, and what it takes to use it."""
+
+    url: str
+    query: str
+    env: Mapping[str, str] = field(default_factory=dict)
+
+
+def _s3(stack: ExitStack, folder: Path) -> Server:
+    address = available(lambda: stack.enter_context(versitygw.versitygw(folder)))
+    keys = {"AWS_ACCESS_KEY_ID": versitygw.ACCESS_KEY, "AWS_SECRET_ACCESS_KEY": versitygw.SECRET_KEY}
+    client = boto3.client(
+        "s3",
+        endpoint_url=address,
+        region_name="us-east-1",
+        aws_access_key_id=versitygw.ACCESS_KEY,
+        aws_secret_access_key=versitygw.SECRET_KEY,
+    )
+    client.create_bucket(Bucket="kills")
+    client.close()
+    return Server("s3://kills", f"endpoint={address}&region=us-east-1", keys)
+
+
+def _gcs(stack: ExitStack, folder: Path) -> Server:
+    server = available(lambda: stack.enter_context(gcs.gcs(folder)))
+    server.create_bucket("kills")
+    return Server("gs://kills", f"endpoint={server.address}")
+
+
+@pytest.fixture(scope="module", params=[_s3, _gcs], ids=["versitygw", "fake-gcs-server"])
+def server(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+    with ExitStack() as stack:
+        yield request.param(stack, tmp_path_factory.mktemp("server"))
+
+
+def kills(folder: Path, story: Story, server: Server) -> dict[str, Any]:
+    url = f"{server.url}/{story.name}"
+    command = [sys.executable, "-m", "tests.acceptance.entry", "kills-on", str(folder), story.name, url, server.query]
+    # A killed process tells no coverage; measuring it would only slow it down.
+    env = {name: value for name, value in os.environ.items() if not name.startswith(("COVERAGE_", "AWS_"))}
+    run = subprocess.run(
+        command, cwd=PROJECT, env=env | server.env, capture_output=True, text=True, timeout=600, check=False
+    )
+    assert run.returncode == 0, run.stderr
+    return json.loads(run.stdout)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("story", CUT_SHORT, ids=lambda story: story.name)
+def test_a_kill_at_any_write_to_a_server_loses_nothing_tears_nothing_and_ends_the_same(
+    server: Server, story: Story, tmp_path: Path
+) -> None:
+    found = kills(tmp_path, story, server)
+    print({each: found[each] for each in ("kills", "unaccepted", "reads")})
+
+    assert found["end"] == 0, "the last one was not killed, and ended well"
+    assert found["kills"] > 15
+    assert found["unaccepted"] == 2
+    assert found["reads"] > found["kills"]
+    assert found["torn"] == []
+    assert found["wrong"] == [], found["expected"]
+    assert set(found["expected"]["outcomes"]) == {each.id for each in (*story.before, *story.events)}
