@@ -42,8 +42,8 @@ class Bucket:
     """Objects by key."""
 
     def __init__(self, clock: Callable[[], datetime], *, versions_by_content: bool, deletes_blindly: bool) -> None:
-        self._clock = clock
-        self._versions_by_content = versions_by_content
+        self.now = clock
+        self.versions_by_content = versions_by_content
         self._deletes_blindly = deletes_blindly
         self._writes = 0
         self.objects: dict[str, Held] = {}
@@ -104,8 +104,8 @@ class Bucket:
     def _put(self, key: str, content: Content, writer: str) -> Version:
         self._writes += 1
         digest = hashlib.sha256(content.body).hexdigest()
-        version = Version(digest if self._versions_by_content else str(self._writes))
+        version = Version(digest if self.versions_by_content else str(self._writes))
         before = self.objects.get(key)
-        after = self.objects[key] = Held(content, version, self._clock(), writer)
+        after = self.objects[key] = Held(content, version, self.now(), writer)
         self.watch(Change(key, before, after, writer))
         return version

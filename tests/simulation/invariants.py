@@ -12,10 +12,12 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from daemon.stores.port import Content
+from events.model import Outcome
 from tests.simulation.bucket import Bucket, Change, Held
 from tests.simulation.loop import SimulatedLoop
 from tests.simulation.scenario import Fact
 from tests.simulation.source import Log
+from tests.simulation.store import RemoteStore
 
 EDITOR = "editor"
 _TREE = "docker-compose-gen/"
@@ -66,6 +68,12 @@ class Watcher:
     reports: list[Report] = field(default_factory=list)
     edited: dict[str, bytes | None] = field(default_factory=dict)
     """What the editor last wrote to each path of example/; None: deleted."""
+    desired: dict[str, list[tuple[str, list[dict[str, str] | None]]]] = field(default_factory=dict)
+    """The versions that were desired, from when on, and those a batch went through; None: nothing."""
+    doubled: set[str] = field(default_factory=set)
+    """Events that reached more than one intake."""
+    _said: dict[bytes, bool] = field(default_factory=dict)
+    """Markers that say synced, and whether their writer had been shown such a tree."""
     _digests: dict[int, tuple[Held, str]] = field(default_factory=dict)
     _parsed: dict[int, tuple[Held, dict[str, Any]]] = field(default_factory=dict)
 
@@ -98,7 +106,7 @@ class Watcher:
         if signed is None or f"{state}@{attempt}" in map(_name, signed["retained"]):
             self._fail(7, f"{change.key} was deleted and is retained")
         assert change.before is not None
-        age = (self.bucket._clock() - change.before.modified).total_seconds()
+        age = (self.bucket.now() - change.before.modified).total_seconds()
         if age < self.grace:
             self._fail(7, f"{change.key} was deleted {age:.0f} s after it was written")
 
@@ -141,6 +149,14 @@ class Watcher:
             self._fail(4, f"the revision went from {_number(old)} to {_number(new)}")
         self._rules(scope, old, new, entry)
         self.signed[scope] = new
+        now = self.bucket.now().isoformat(timespec="microseconds").replace("+00:00", "Z")
+        versions = [_versions(self.manifest(scope, new["desired"])) if new["desired"] else None]
+        # What a batch went through between two pointers.
+        for name in entry["published"]:
+            state, _, attempt = name.rpartition("@")
+            events = self.manifest(scope, {"state": state, "attempt": attempt})["events"]
+            versions += [dict(self.facts[each["id"]].versions) for each in events]
+        self.desired.setdefault(scope, []).append((now, versions))
 
     def _history(self, new: Signed, lineage: Sequence[dict[str, Any]]) -> None:
         """Every entry is in the history or in its chunks, which are linked by digest."""
@@ -184,6 +200,8 @@ class Watcher:
             self._publish(scope, old, new, entry)
         elif entry["kind"] in {"rollback", "quarantine"} and moved and _name(new["live"]) not in known:
             self._fail(7, f"{_name(new['live'])} was rolled back to and was not retained")
+        elif entry["kind"] == "rollback" and new["hold"] is None and not entry["change"].get("discard_newer"):
+            self._fail(6, "a rollback set no hold")
         elif entry["kind"] in {"hold", "pin", "gc"} and (moved or _of(new["desired"]) != _of(old["desired"])):
             self._fail(6, f"{entry['kind']} moved live or desired")
         if entry["kind"] not in {"publish", "rollback"} and new["inputs"] != old["inputs"]:
@@ -239,6 +257,8 @@ class Watcher:
                 highest = max(highest, publication["revision"]["producer"])
 
     def _marker(self, change: Change) -> None:
+        if change.after is not None and self._said.get(change.after.body, True) is False:
+            self._fail(10, "the marker says synced, and its writer was not shown that")
         if change.before is None or change.after is None or change.before.writer == EDITOR:
             return
         before, after = json.loads(change.before.body), json.loads(change.after.body)
@@ -254,43 +274,69 @@ class Watcher:
                 self.edited[change.key] = change.after.body if change.after else None
             return
         before = change.before
-        if path.startswith("example/") and before is not None and (change.after is None or before.writer == EDITOR):
-            self._fail(8, f"{path} was deleted, or was an operator's and was written")
+        if before is not None and path.startswith("example/"):
+            if change.after is None or before.writer == EDITOR:
+                self._fail(8, f"{path} was deleted, or was an operator's and was written")
+            elif _commit(change.after) <= self._recorded(scope, path, before):
+                self._fail(8, f"the default of {path} went back to an older publication's, or came twice")
         if before is not None and before.writer == EDITOR and not path.startswith("example/"):
             prefix = f"{scope}/.rebundle/replaced/"
             aside = any(held.body == before.body for key, held in self.bucket.objects.items() if key.startswith(prefix))
             if (change.after is not None and not aside) or (change.after is None and not self.deletes_blindly):
                 self._fail(8, f"{path} was an operator's and is gone")
 
+    def _recorded(self, scope: str, path: str, held: Held) -> tuple[int, int]:
+        """The commit position of a default. Where versions are digests, the same bytes may count as an older one's."""
+        recorded = (self._document(f"{scope}/{_MARKER}") or {"files": {}})["files"].get(path)
+        if self.bucket.versions_by_content and recorded and recorded["sha256"] == _digest(held, self._digests):
+            return min(_commit(held), tuple(recorded["commit"]))
+        return _commit(held)
+
     # -- when a body is sent
 
-    def sending(self, key: str, content: Content, listings: Mapping[str, Sequence[Mapping[str, Held]]]) -> None:
-        """Invariant 10 and 8, seen from the writer: what it may say depends on what it was shown."""
+    def sending(self, key: str, content: Content, store: RemoteStore) -> None:
+        """Invariants 10 and 8, seen from the writer: what it may say depends on what it was shown."""
         scope, _, rest = _split(key)
         if not rest.startswith(_TREE):
             return
-        shown = listings.get(f"{scope}/{_TREE}", ())
         if rest == _MARKER:
             marker = json.loads(content.body)
-            if marker["status"] == "synced" and not any(self._shows(scope, marker, each) for each in shown):
-                self._fail(10, f"synced at {marker['sequence']}, and no listing of its writer has shown that")
+            if marker["status"] == "synced":
+                self._said[content.body] = self._was_shown(scope, marker, store.shown)
             return
         path = rest.removeprefix(_TREE)
-        last = shown[-1] if shown else {}
-        marker_then = last.get(f"{scope}/{_MARKER}")
-        if path.startswith("example/") and marker_then is not None and key not in last:
+        listed = store.listed.get(f"{scope}/{_TREE}", {})
+        marker_then = listed.get(f"{scope}/{_MARKER}")
+        if path.startswith("example/") and marker_then is not None and key not in listed:
             held = self.bucket.objects.get(key)
             if held is None and path in json.loads(marker_then.body)["files"]:
                 self._fail(8, f"{path} was deleted by an operator and is written again")
 
-    def _shows(self, scope: str, marker: Mapping[str, Any], shown: Mapping[str, Held]) -> bool:
+    def _was_shown(self, scope: str, marker: Mapping[str, Any], shown: Mapping[str, Sequence[Held]]) -> bool:
         state, _, attempt = marker["publication"].rpartition("@")
         manifest = self.manifest(scope, {"state": state, "attempt": attempt})
         followed = {each["path"]: each["sha256"] for each in manifest["files"] if not _is_example(each["path"])}
         return all(
-            (held := shown.get(f"{scope}/{_TREE}{path}")) is not None and _digest(held, self._digests) == sha256
+            any(_digest(held, self._digests) == sha256 for held in shown.get(f"{scope}/{_TREE}{path}", ()))
             for path, sha256 in followed.items()
         )
+
+    # -- when an event settles
+
+    def settled(self, scope: str, event_id: str, accepted_at: str, outcome: Outcome) -> None:
+        """Who settles an event without a publication has judged it on a pointer that was the newest one meanwhile."""
+        fact = self.facts[event_id]
+        if fact.kind != "model" or outcome.kind not in {"ignored", "superseded"} or event_id in self.doubled:
+            return
+        times = self.desired.get(scope, [])
+        before = [versions for at, versions in times if at < accepted_at][-1:] or [[None]]
+        meanwhile = [
+            each for versions in (*before, *(now for at, now in times if at >= accepted_at)) for each in versions
+        ]
+        if outcome.kind == "ignored" and not any(
+            versions is None or fact.versions.items() <= versions.items() for versions in meanwhile
+        ):
+            self._fail(5, f"{event_id} was ignored ({outcome.reason}), and the scope was never like that")
 
     # -- at rest
 
@@ -318,8 +364,12 @@ class Watcher:
         for path, sha256 in wanted.items():
             held = self.bucket.objects.get(tree + path)
             if _is_example(path):
-                if held is None and tree + path not in self.edited:
+                if tree + path in self.edited or path.startswith("example/creds/"):
+                    continue
+                if held is None:
                     yield f"invariant 9: {path} is not there, and no operator deleted it"
+                elif _sha256(held.body) != sha256 and _commit(held) < self._committed(scope, _name(live)):
+                    yield f"invariant 9: the default of {path} is older than live, and no operator changed it"
             elif held is None or _sha256(held.body) != sha256:
                 yield f"invariant 9: {path} is not what live says"
         for key, held in self.bucket.objects.items():
@@ -330,6 +380,13 @@ class Watcher:
         said = marker.get("sequence"), marker.get("status"), marker.get("publication")
         if said != (signed["sequence"], "synced", _name(live)):
             yield f"invariant 9: the marker says {said}, the pointer {signed['sequence']}"
+
+    def _committed(self, scope: str, name: str) -> tuple[int, int]:
+        return next(
+            (entry["sequence"], entry["published"].index(name))
+            for entry in self.lineage[scope]
+            if name in entry["published"]
+        )
 
     def _outcomes(self, logs: Sequence[Log]) -> Iterator[str]:
         listed: dict[tuple[str, str], list[str]] = {}
@@ -390,6 +447,11 @@ def _split(key: str) -> tuple[str, str, str]:
     bundle, _, rest = key.partition("/")
     target, slash, rest = rest.partition("/")
     return f"{bundle}/{target}", slash, rest
+
+
+def _commit(held: Held) -> tuple[int, int]:
+    sequence, _, index = held.content.tag.get("commit", "0.0").partition(".")
+    return int(sequence), int(index)
 
 
 def _is_example(path: str) -> bool:

@@ -60,6 +60,7 @@ class SimulatedLoop(asyncio.BaseEventLoop):
         self._seconds = 0.0
         self._tasks_made = 0
         self.steps = 0
+        self._ending = False
         self.broken: str | None = None
         """The first invariant that was found not to hold: the run ends there."""
         self.set_task_factory(self._make_task)
@@ -76,10 +77,12 @@ class SimulatedLoop(asyncio.BaseEventLoop):
 
     def fail(self, what: str) -> None:
         """Say that an invariant does not hold; the first word stays."""
-        self.broken = self.broken or f"at {self._seconds:.3f} s: {what}"
+        if not self._ending:
+            self.broken = self.broken or f"at {self._seconds:.3f} s: {what}"
 
     def finish(self) -> None:
         """Let every task end, whatever it waits for."""
+        self._ending = True
         self.broken = None
         self.steps = 0
         for _ in range(5):  # who catches a cancellation is asked again

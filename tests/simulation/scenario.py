@@ -117,8 +117,13 @@ def _faults(chance: random.Random) -> Faults:
 @cache
 def _document(scope: Scope, versions: tuple[str, ...]) -> dict[str, Any]:
     document = composition_document(1, bundle=scope.bundle, target=scope.target)
-    document["models"] = [model_document(each, version=at) for each, at in zip(MODELS, versions, strict=True)]
+    document["models"] = [_member(each, at) for each, at in zip(MODELS, versions, strict=True)]
     return document
+
+
+def _member(model: str, version: str) -> dict[str, Any]:
+    """A model whose files below base/ and whose defaults below example/ both tell its version."""
+    return model_document(model, version=version, serving={"resources": {"limits": {"cpus": int(version)}}})
 
 
 def _state(event_id: str, scope: Scope, state: str, revision: int, versions: tuple[str, ...]) -> tuple[Event, Fact]:
@@ -128,8 +133,7 @@ def _state(event_id: str, scope: Scope, state: str, revision: int, versions: tup
 
 
 def _model(event_id: str, scopes: tuple[Scope, ...], model: str, version: str, *, updated: bool) -> tuple[Event, Fact]:
-    moved = {"id": model, "version": version, "artifact": model_document(model, version=version)["artifact"]}
-    data: dict[str, Any] = {"model": moved}
+    data: dict[str, Any] = {"model": _member(model, version)}
     if scopes:
         data["bundles"] = [{"name": scope.bundle, "target": scope.target} for scope in scopes]
     kind = MODEL_VERSION_UPDATED if updated else MODEL_VERSION_CREATED

@@ -6,14 +6,14 @@ timed out or killed may still have written (protocol 4, never softened 1).
 
 import asyncio
 import random
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, fields
 from enum import Enum
 from typing import Any, Protocol
 
 from daemon.stores.errors import ConditionFailed, OutcomeUnknown, StoreBusy, StoreError, StoreUnavailable
 from daemon.stores.port import Content, Listed, Stored, Version
-from tests.simulation.bucket import Bucket
+from tests.simulation.bucket import Bucket, Held
 from tests.simulation.loop import SimulatedLoop
 
 LATEST = 90.0
@@ -96,18 +96,26 @@ class RemoteStore:
         self._faults = faults
         self._chance = chance
         self._trace = trace
-        self.listings: dict[str, list[dict[str, Any]]] = {}
-        """What the last listings of each prefix showed: object by key, at that moment."""
-        self.writing: Callable[[str, Content, dict[str, list[dict[str, Any]]]], None] = lambda *_: None
+        self.shown: dict[str, list[Held]] = {}
+        """What this process was shown lately under each key, by a listing or a reading."""
+        self.listed: dict[str, dict[str, Held]] = {}
+        """What the last listing of each prefix showed."""
+        self.writing: Callable[[str, Content, RemoteStore], None] = lambda *_: None
         """Told of each body before it is sent."""
 
     async def get(self, key: str) -> Stored:
-        return await self._read("get", key, lambda: self._bucket.get(key))
+        def reading() -> Stored:
+            self._show(key)
+            return self._bucket.get(key)
+
+        return await self._read("get", key, reading)
 
     async def scan(self, prefix: str) -> Sequence[Listed]:
         def listing() -> Sequence[Listed]:
-            shown = {key: held for key, held in self._bucket.objects.items() if key.startswith(prefix)}
-            self.listings[prefix] = [*self.listings.get(prefix, ()), shown][-3:]
+            there = {key: held for key, held in self._bucket.objects.items() if key.startswith(prefix)}
+            for key in there:
+                self._show(key)
+            self.listed[prefix] = there
             return self._bucket.scan(prefix)
 
         return await self._read("scan", prefix, listing)
@@ -116,15 +124,20 @@ class RemoteStore:
         return await self._read("folders", prefix, lambda: self._bucket.folders(prefix))
 
     async def create(self, key: str, content: Content) -> Version:
-        self.writing(key, content, self.listings)
+        self.writing(key, content, self)
         return await self._write("create", key, lambda: self._bucket.create(key, content, self._owner.name))
 
     async def replace(self, key: str, content: Content, version: Version) -> Version:
-        self.writing(key, content, self.listings)
+        self.writing(key, content, self)
         return await self._write("replace", key, lambda: self._bucket.replace(key, content, version, self._owner.name))
 
     async def delete(self, key: str, version: Version) -> None:
         await self._write("delete", key, lambda: self._bucket.delete(key, version, self._owner.name))
+
+    def _show(self, key: str) -> None:
+        held, shown = self._bucket.objects.get(key), self.shown.setdefault(key, [])
+        if held is not None and (not shown or shown[-1] is not held):
+            self.shown[key] = [*shown, held][-3:]
 
     # -- the way there and back
 
@@ -235,6 +248,3 @@ class RemoteStore:
     async def _crash(self, what: str, key: str) -> None:
         self._trace(self._owner.name, what, key, "crash")
         await self._owner.die()
-
-
-Reached = Callable[[str], Awaitable[None]]

@@ -32,12 +32,13 @@ from renderers import gate
 from renderers.bundle import Customisation, Renderer
 from renderers.model import Scope
 from tests.simulation.bucket import Bucket
+from tests.simulation.bugs import planted
 from tests.simulation.invariants import EDITOR, Report, Watcher
 from tests.simulation.loop import Broken, SimulatedLoop, Stuck, sealed
 from tests.simulation.runtime import SimulatedRuntime
 from tests.simulation.scenario import Act, Arrival, Scenario, scenario_of
 from tests.simulation.source import Log
-from tests.simulation.store import LATEST, Faults, RemoteStore
+from tests.simulation.store import LATEST, RemoteStore
 
 _CALL_SECONDS = 20.0
 _LONGEST_DRAIN = 2_000.0
@@ -84,11 +85,11 @@ class Process:
     async def live(self, work: Coroutine[Any, Any, None]) -> bool:
         """Run `work` as the whole life of this process; whether it came to its end."""
         self._root = asyncio.create_task(work)
-        with contextlib.suppress(asyncio.CancelledError):
+        try:
             await asyncio.wait([self._root])
-        if not self._root.done():  # the simulation itself is being ended
+        except asyncio.CancelledError:  # the simulation itself is being ended
             self.kill()
-            return False
+            raise
         if not self._root.cancelled() and (error := self._root.exception()) is not None:
             self._world.loop.fail(f"{self.name} ended with {error!r}")
         return not self._dead
@@ -143,12 +144,15 @@ class World:
         self._told = hashlib.sha256()
         self.lines: list[str] = []
         clock = SimulatedRuntime(self.loop, random.Random(0)).now
-        self._clock = clock
         self.bucket = Bucket(clock, versions_by_content=scenario.by_content, deletes_blindly=scenario.deletes_blindly)
         self.watcher = Watcher(
             self.loop, self.bucket, scenario.facts, protocol.MOST_RETAINED, scenario.deletes_blindly, grace=86_400
         )
         self.bucket.watch = self._changed
+        intakes: dict[str, set[int]] = {}
+        for arrival in scenario.arrivals:
+            intakes.setdefault(arrival.event.id, set()).add(arrival.log)
+        self.watcher.doubled |= {event for event, logs in intakes.items() if len(logs) > 1}
         self.logs = [Log(f"journal:{index}") for index in range(scenario.logs)]
         self._daemons: list[Process | None] = [None] * scenario.replicas
         self._stops: list[Stop | None] = [None] * scenario.replicas
@@ -266,7 +270,7 @@ class World:
     def _accept(self, arrival: Arrival) -> None:
         event = arrival.event
         digest = interpret(event).digest
-        at = self._clock().isoformat(timespec="microseconds").replace("+00:00", "Z")
+        at = self.bucket.now().isoformat(timespec="microseconds").replace("+00:00", "Z")
         position = self.logs[arrival.log].append(
             event, Identity("http", event.source, event.id), digest, at, arrival.scopes
         )
@@ -362,6 +366,7 @@ class _Observer:
 
     def settled(self, scope: Scope, delivery: Any, outcome: Any) -> None:
         self._world.trace(self._name, "settled", scope, delivery.event.id, outcome.kind, outcome.reason)
+        self._world.watcher.settled(str(scope), delivery.event.id, delivery.accepted_at, outcome)
 
     def refused_by_gate(self, scope: Scope, state: str, reason: str) -> None:
         self._world.loop.fail(f"the gate refused {state}: {reason}")
@@ -449,12 +454,12 @@ def _settings(scenario: Scenario, world: World) -> Iterator[None]:
             setattr(owner, name, value)
 
 
-def simulate(seed: str, *, traced: bool = False) -> Run:
-    """Play one seed."""
+def simulate(seed: str, *, bug: str | None = None, traced: bool = False) -> Run:
+    """Play one seed, perhaps with a planted bug."""
     scenario = scenario_of(seed)
     world = World(scenario, traced=traced)
     broken = None
-    with _settings(scenario, world), sealed():
+    with planted(bug), _settings(scenario, world), sealed():
         asyncio.set_event_loop(None)
         try:
             world.loop.run_until_complete(world.play())
@@ -466,7 +471,3 @@ def simulate(seed: str, *, traced: bool = False) -> Run:
         finally:
             world.loop.finish()
     return Run(seed, broken, world.digest, sum(map(len, world.watcher.lineage.values())), tuple(world.lines))
-
-
-def quiet(_: Faults) -> None:
-    """Nothing."""

@@ -1,0 +1,386 @@
+"""Faults that somebody could well have built, each a small change of the product's own text.
+
+The simulation is worth what it finds. Each bug here is planted for a run by compiling one function anew with a line of it
+changed; how many worlds find it stands in docs/simulation.md (`make simulate-bugs`). A change of the product that removes
+such a line breaks its bug, loudly: plant it anew where the rule is now.
+"""
+
+import contextlib
+import inspect
+import textwrap
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from types import FunctionType
+from typing import Any
+
+from daemon import batches, desired
+from daemon.pipeline import Pipeline
+from daemon.publishing import livetree, operations, ownership, protocol
+from daemon.publishing.livetree import LiveTree
+from daemon.publishing.publisher import Publisher
+
+
+@dataclass(frozen=True, slots=True)
+class Bug:
+    """`text` in `owner.name` becomes `instead`."""
+
+    what: str
+    owner: Any
+    name: str
+    text: str
+    instead: str
+
+    def function(self) -> Callable[..., Any]:
+        """The function with the bug in it.
+
+        Raises:
+            LookupError: its text is not there any more.
+        """
+        right = inspect.unwrap(inspect.getattr_static(self.owner, self.name))
+        source = textwrap.dedent(inspect.getsource(right))
+        if source.count(self.text) != 1:
+            raise LookupError(f"{self.name} has {source.count(self.text)} times {self.text!r}: plant this bug anew")
+        made: dict[str, Any] = {}
+        code = compile(source.replace(self.text, self.instead), f"<bug in {self.name}>", "exec", dont_inherit=True)
+        exec(code, right.__globals__, made)  # our own text
+        wrong = made[self.name]
+        assert isinstance(wrong, FunctionType)
+        return wrong
+
+
+BUGS: dict[str, Bug] = {
+    # -- the compare-and-swap and what became of it
+    "failure-taken-as-lost": Bug(
+        "an answer that is no success counts as lost, without reading back",
+        Publisher, "_try_swap",
+        "return await self._resolve(scope, base, following)",
+        "raise PointerMoved('lost')",
+    ),
+    "412-taken-as-lost": Bug(
+        "a failed condition counts as lost: it may be the answer to one's own second sending",
+        Publisher, "_try_swap",
+        "except (ConditionFailed, ObjectMissing, OutcomeUnknown, StoreUnavailable):",
+        "except ConditionFailed:\n        raise PointerMoved('lost')\n"
+        "    except (ObjectMissing, OutcomeUnknown, StoreUnavailable):",
+    ),
+    "unknown-taken-as-won": Bug(
+        "a lost answer counts as success",
+        Publisher, "_try_swap",
+        "except (ConditionFailed, ObjectMissing, OutcomeUnknown, StoreUnavailable):",
+        "except OutcomeUnknown:\n        return PointerRead(following, base.version)\n"
+        "    except (ConditionFailed, ObjectMissing, StoreUnavailable):",
+    ),
+    "blind-retry": Bug(
+        "who lost a compare-and-swap puts the same change on top of whatever is there now",
+        Publisher, "_resolve",
+        'raise PointerMoved(f"another writer changed {scope} first (sequence {now.pointer.sequence})")',
+        "entry = following.history[-1].model_copy(update={'sequence': now.pointer.sequence + 1})\n"
+        "    following = following.model_copy(update={'sequence': entry.sequence, 'older': now.pointer.older,\n"
+        "                                             'history': (*now.pointer.history, entry)})\n"
+        "    return await self.swap(scope, now, following)",
+    ),
+    "resolve-by-newest-only": Bug(
+        "one's own write is looked for in the newest change only, not in the lineage",
+        protocol, "resolve",
+        "read.knows_write(write)",
+        "read.write == write",
+    ),
+    "chunks-not-searched": Bug(
+        "a write that only the chunks know counts as lost",
+        Publisher, "_resolve",
+        "if any(entry.write == following.write for entry in entries):",
+        "if any(entry.write == following.write for entry in now.pointer.history):",
+    ),
+    "not-there-taken-as-lost": Bug(
+        "a write that has not arrived yet counts as one that never will",
+        protocol, "resolve",
+        "return Resolution.NOT_APPLIED\n    reaches",
+        "return Resolution.LOST\n    reaches",
+    ),
+    "kept-pointer-is-ours": Bug(
+        "after reading back, the own pointer is kept with the version of one that others have built on it",
+        Publisher, "_resolve",
+        "case Resolution.WON:\n            return now",
+        "case Resolution.WON:\n            return PointerRead(following, now.version)",
+    ),
+    "settled-on-the-kept-pointer": Bug(
+        "events settle without a compare-and-swap by the pointer of the last own write, which may be old",
+        Pipeline, "_try",
+        "if kept is not None and self._written.get(scope) is None:",
+        "if False:",
+    ),
+    "archive-not-confirmed": Bug(
+        "an upload whose answer was lost counts as stored",
+        Publisher, "_create_own",
+        'raise StoreUnavailable(f"{key} was not stored; it is tried again") from error',
+        "return",
+    ),
+    "pointer-before-archive": Bug(
+        "the pointer does not wait for an upload that failed",
+        Publisher, "store_state",
+        "raise errors.exceptions[0] from errors",
+        "pass",
+    ),
+    # -- outcomes and positions
+    "settled-before-published": Bug(
+        "events are acknowledged before the compare-and-swap",
+        Pipeline, "_commit",
+        "await self._source.record(str(scope), outcomes)",
+        "await self._source.settle(str(scope), outcomes)",
+    ),
+    "recorded-after-the-swap": Bug(
+        "outcomes are recorded once the compare-and-swap is won",
+        Pipeline, "_commit",
+        "self._written.put(scope, read, 1)",
+        "await self._source.record(str(scope), outcomes)\n    self._written.put(scope, read, 1)",
+    ),
+    "not-recorded": Bug(
+        "outcomes are not recorded before the compare-and-swap",
+        Pipeline, "_commit",
+        "await self._source.record(str(scope), outcomes)",
+        "pass",
+    ),
+    "withdrawn-too-much": Bug(
+        "who lost withdraws outcomes that an earlier try of its own has committed",
+        Pipeline, "_commit",
+        "lost = [each for each in outcomes if each.offset > inputs.get(each.instance, -1)]",
+        "lost = list(outcomes)",
+    ),
+    "inputs-not-advanced": Bug(
+        "a publication does not say how far its sources are",
+        protocol, "publish",
+        '"inputs": _advanced(pointer.inputs, progress.inputs),',
+        '"inputs": dict(pointer.inputs),',
+    ),
+    "inputs-of-others-lost": Bug(
+        "a publication forgets the positions of other sources",
+        protocol, "_advanced",
+        "{**inputs, **{instance:",
+        "{**{instance:",
+    ),
+    "rollback-goes-back-in-inputs": Bug(
+        "a rollback takes the positions back, so that events are folded again",
+        protocol, "rollback",
+        "hold=hold,",
+        "hold=hold, inputs={},",
+    ),
+    "passed-is-folded-again": Bug(
+        "events at or behind the recorded position are folded again",
+        Pipeline, "_try",
+        "outcomes = await self._passed(scope, base.pointer, waiting)",
+        "outcomes = {}",
+    ),
+    "repetition-is-folded-again": Bug(
+        "an event that came by another intake before is folded again",
+        Pipeline, "_judge",
+        "if folded == delivery.digest[:16]:",
+        "if False:",
+    ),
+    "repetitions-unremembered": Bug(
+        "the pointer does not remember which events were folded",
+        batches, "progress",
+        "recent = tuple(",
+        "recent = () and tuple(",
+    ),
+    # -- fold
+    "old-base": Bug(
+        "a scope's composition is remembered by scope, not by digest",
+        Pipeline, "_composition",
+        "kept = self._compositions.get(publication.composition)",
+        "kept = self._compositions.get(scope) or self._compositions.put(\n"
+        "        scope, (await self._reader.manifest(scope, publication)).composition_value(), 1)",
+    ),
+    "burst-left-out": Bug(
+        "of several states in one batch only the last one is retained",
+        protocol, "publish",
+        "retained=(*pointer.retained, *published),",
+        "retained=(*pointer.retained, *published[-1:]),",
+    ),
+    "late-moves-desired": Bug(
+        "a state that comes late becomes desired",
+        protocol, "publish",
+        "moving = [each for each in published if not each.late]",
+        "moving = list(published)",
+    ),
+    "late-not-seen": Bug(
+        "a state with a lower number than the newest one is not taken for late",
+        desired, "_fold_state",
+        "if change.revision <= standing.highest_producer:",
+        "if change.revision < 0:",
+    ),
+    "number-goes-down": Bug(
+        "the producer's number follows the batch, also down",
+        protocol, "rollback",
+        "hold=hold,",
+        "hold=hold, highest_producer=target.revision.producer,",
+    ),
+    "derived-not-counted": Bug(
+        "a model's move does not raise the derived number",
+        desired, "_fold_model",
+        "derived=standing.derived + 1",
+        "derived=max(standing.derived, 1)",
+    ),
+    # -- operators
+    "hold-ignored": Bug(
+        "a publication becomes live in spite of a hold",
+        protocol, "publish",
+        "pointer.hold is None and ",
+        "",
+    ),
+    "hold-dropped": Bug(
+        "a publication ends a hold",
+        protocol, "publish",
+        "retained=(*pointer.retained, *published),",
+        "retained=(*pointer.retained, *published), hold=None,",
+    ),
+    "rollback-without-hold": Bug(
+        "a rollback sets no hold, so the next event undoes it",
+        protocol, "rollback",
+        "hold = None if discard_newer else _hold(writing)",
+        "hold = None",
+    ),
+    "rollback-lowers-the-sequence": Bug(
+        "a rollback does not raise the sequence",
+        protocol, "rollback",
+        "return _next(\n        pointer,",
+        "return _next(\n        pointer.model_copy(update={'sequence': pointer.sequence - 1}),",
+    ),
+    "rollback-to-anything": Bug(
+        "a rollback goes to a quarantined composition",
+        protocol, "rollback",
+        "_refuse_quarantined(pointer, target)",
+        "pass",
+    ),
+    "quarantine-ignored": Bug(
+        "a publication of a quarantined composition becomes live",
+        protocol, "publish",
+        " and not pointer.is_quarantined(desired.composition)",
+        "",
+    ),
+    "resume-ignores-quarantine": Bug(
+        "resume makes a quarantined composition live",
+        protocol, "resume",
+        "if pointer.desired is not None and pointer.is_quarantined(pointer.desired.composition):",
+        "if False:",
+    ),
+    "verb-on-an-old-pointer": Bug(
+        "a verb that was overtaken swaps what it decided before on the new pointer",
+        operations.Operations, "_swap",
+        "base = await self._reader.existing(scope)\n            following = verb(",
+        "base = await self._reader.existing(scope)\n            following = locals().get('following') or verb(",
+    ),
+    # -- history
+    "chunk-not-linked": Bug(
+        "the pointer does not name the chunk that its oldest entries went to",
+        protocol, "without_chunk",
+        '"older": older}',
+        '"older": pointer.older}',
+    ),
+    "chunk-not-stored": Bug(
+        "the entries are dropped before their chunk is stored",
+        Publisher, "_with_short_history",
+        "await self._create_own(key, Content(body, _JSON))",
+        "pass",
+    ),
+    # -- the live tree
+    "no-second-listing": Bug(
+        "the marker says synced without another listing",
+        LiveTree, "_round",
+        "shown = await self._shows(scope, wanted, base | applied)",
+        "shown = listed",
+    ),
+    "marker-before-writes": Bug(
+        "the marker says synced before the files are written",
+        LiveTree, "_round",
+        "begun = ownership.marker_before(marker, wanted)",
+        "begun = ownership.marker_before(marker, wanted).model_copy(update={'status': 'synced'})",
+    ),
+    "marker-goes-back": Bug(
+        "a pass that read an older pointer writes its marker over a newer one",
+        LiveTree, "_round",
+        "if marker is not None and marker.sequence > current.sequence:",
+        "if False:",
+    ),
+    "pass-after-pass-unfinished": Bug(
+        "a pass that others disturbed counts as done",
+        LiveTree, "_apply",
+        "if not all(done for done, _ in results):\n        return None",
+        "",
+    ),
+    "skip-unchanged": Bug(
+        "a pass that finds the sequence of its last one does nothing, whatever the listing shows",
+        livetree._Settled, "is_still",
+        "return same and self.listed == listed",
+        "return self.synced.sequence == current.sequence",
+    ),
+    "fresh-conditions": Bug(
+        "a file is replaced under the version it has now, not under the one that was judged",
+        LiveTree, "_put",
+        "return await self._store.replace(key, content, put.over)",
+        "return await self._store.replace(key, content, (await self._store.get(key)).version)",
+    ),
+    "override-taken-for-ours": Bug(
+        "a file of example/ that an operator changed is brought up to date",
+        ownership, "_judge_example",
+        "if not there.ours:",
+        "if False:",
+    ),
+    "example-goes-back": Bug(
+        "a rollback takes defaults of example/ back",
+        ownership, "_judge_example",
+        "wanted.commit > written",
+        "wanted.commit != written",
+    ),
+    "deleted-example-comes-back": Bug(
+        "a file of example/ that an operator deleted is written again",
+        ownership, "_judge",
+        "DeletedByOperator(path) if in_example and recorded else Put(path, None)",
+        "Put(path, None)",
+    ),
+    "stray-deleted": Bug(
+        "a file below base/ that nobody here wrote is deleted",
+        ownership, "_judge",
+        "Remove(path, there.version) if there.ours else Stray(path)",
+        "Remove(path, there.version)",
+    ),
+    "not-kept-aside": Bug(
+        "what an editor wrote below base/ is replaced and not kept",
+        ownership, "_judge",
+        "keep_aside=not there.ours",
+        "keep_aside=False",
+    ),
+    "late-write-taken-for-an-edit": Bug(
+        "only what the marker names is ours: a write that arrived late, or before a crash, counts as an operator's",
+        LiveTree, "_look",
+        "ours = body.tagged or written or wanted.files.get(path) == body.sha256",
+        "ours = written",
+    ),
+    "marker-trusted-too-far": Bug(
+        "what the marker says of a path counts, whatever the listing shows there",
+        LiveTree, "_look",
+        "if recorded is not None and recorded.version == listed.version:",
+        "if recorded is not None:",
+    ),
+    "example-marked-before-written": Bug(
+        "a path of example/ is in the marker before its file is confirmed",
+        ownership, "marker_before",
+        'return _marked(marker, wanted, "updating", marker.files if marker else {})',
+        'more = {p: MarkerFile(sha256=s, publication="", commit=wanted.commit) for p, s in wanted.files.items()}\n'
+        '    return _marked(marker, wanted, "updating", more | (marker.files if marker else {}))',
+    ),
+}  # fmt: skip
+
+
+@contextlib.contextmanager
+def planted(name: str | None) -> Iterator[None]:
+    """The product with this bug in it; None: as it is."""
+    if name is None:
+        yield
+        return
+    bug = BUGS[name]
+    right = inspect.getattr_static(bug.owner, bug.name)
+    setattr(bug.owner, bug.name, bug.function())
+    try:
+        yield
+    finally:
+        setattr(bug.owner, bug.name, right)
