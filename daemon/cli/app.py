@@ -43,6 +43,7 @@ _VERBS: Final = (
     (_TENDING, "example", "example:example", "Operators' files of example/."),
     (_TENDING, "dead-letters", "dead_letters:dead_letters", "Events that could not be folded."),
     (_TENDING, "config", "config:config", "Check, show or describe the settings and templates."),
+    (_TENDING, "doctor", "doctor:doctor", "Probe a bucket: whether it honours what publishing rests on."),
     (_TENDING, "healthcheck", "healthcheck:healthcheck", "Ask the daemon whether it lives; for containers."),
 )
 

@@ -8,16 +8,13 @@ as long as the process.
 """
 
 from collections.abc import Sequence
+from contextlib import suppress
 from enum import StrEnum
 from typing import Final
-
-import structlog
 
 from daemon.runtime import Runtime
 from daemon.stores.errors import ConditionFailed, ObjectMissing, StoreError
 from daemon.stores.port import Content, Listed, ObjectStore, Stored, Version
-
-log: structlog.stdlib.BoundLogger = structlog.get_logger(__name__)
 
 _NEVER_A_VERSION: Final = Version("0" * 32)
 
@@ -81,20 +78,24 @@ class QuotingStore:
         token = self._runtime.token()
         key = f".rebundle/probe/{token[:2]}-quotes"
         before, after = (Content(f"{token} {step}".encode()) for step in ("before", "after"))
-        quoted, unquoted = self._stores[Form.QUOTED], self._stores[Form.UNQUOTED]
         try:
-            version = await quoted.create(key, before)
+            version = await self._store.create(key, before)
         except ConditionFailed:  # a crash has left it, or whoever may not delete
-            version = (await quoted.get(key)).version
-        try:
-            if await _takes(quoted, key, after, version):
-                return Form.QUOTED
-            if await _takes(unquoted, key, before, _NEVER_A_VERSION) or not await _takes(unquoted, key, after, version):
-                return None
-            log.info("the store compares ETags without quotes")
-            return Form.UNQUOTED
-        finally:
-            await _tidy(quoted, key)
+            version = (await self._store.get(key)).version
+        form = await self._compared(key, before, after, version)
+        # Who may not delete leaves it, and it is used again.
+        with suppress(StoreError):
+            store = self._stores[form or Form.QUOTED]
+            await store.delete(key, (await store.get(key)).version)
+        return form
+
+    async def _compared(self, key: str, before: Content, after: Content, version: Version) -> Form | None:
+        quoted, unquoted = self._stores[Form.QUOTED], self._stores[Form.UNQUOTED]
+        if await _takes(quoted, key, after, version):
+            return Form.QUOTED
+        if await _takes(unquoted, key, before, _NEVER_A_VERSION) or not await _takes(unquoted, key, after, version):
+            return None
+        return Form.UNQUOTED
 
 
 async def _takes(store: ObjectStore, key: str, content: Content, version: Version) -> bool:
@@ -103,10 +104,3 @@ async def _takes(store: ObjectStore, key: str, content: Content, version: Versio
     except (ConditionFailed, ObjectMissing):
         return False
     return True
-
-
-async def _tidy(store: ObjectStore, key: str) -> None:
-    try:
-        await store.delete(key, (await store.get(key)).version)
-    except StoreError as error:
-        log.info("probe not removed", key=key, error=str(error))
