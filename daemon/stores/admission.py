@@ -45,4 +45,4 @@ class Admission:
             raise UnsafeStore(result.refusal)
         assert result.failure is not None
         self.pending = f"the bucket could not be probed, {result.failure.clause}: {result.failure.means}"
-        log.error("nothing is published until the bucket can be probed, tried again", reason=self.pending)
+        log.warning("nothing is published until the bucket can be probed, tried again", reason=self.pending)

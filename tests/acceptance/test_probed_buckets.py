@@ -1,0 +1,87 @@
+"""The daemon and a bucket that ignores conditions, is away at the start, or compares ETags without quotes."""
+
+import http.client
+import json
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from tests.services.processes import free_port
+from tests.support.daemon_process import DaemonProcess, post, until_settled
+from tests.support.odd_s3 import BUCKET, Oddity, odd_s3
+from tests.support.scenes import GOLDEN, state_event
+
+
+@pytest.fixture(autouse=True)
+def _credentials(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    for name in ("AWS_PROFILE", "AWS_CA_BUNDLE", "AWS_SESSION_TOKEN"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("AWS_CONFIG_FILE", str(tmp_path / "none"))
+    monkeypatch.setenv("AWS_ACCESS_KEY_ID", "key")
+    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "secret")
+
+
+def ready(port: int) -> dict[str, dict[str, object]]:
+    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=10)
+    connection.request("GET", "/readyz")
+    answer = json.loads(connection.getresponse().read())
+    connection.close()
+    return {check["name"]: check for check in answer["checks"]}
+
+
+def test_a_bucket_that_ignores_conditions_ends_the_daemon_with_words_and_is_not_written_to(tmp_path: Path) -> None:
+    with odd_s3(Oddity.IGNORES_CONDITIONS) as server:
+        with DaemonProcess(server.url(), tmp_path / "journal.db", tmp_path / "log") as daemon:
+            assert daemon.ended() == 6
+        assert "published states could be overwritten" in daemon.said
+        assert "docs/stores.md" in daemon.said
+        assert "Traceback" not in daemon.said
+        assert {request.key.rpartition("/")[0] for request in server.requests if request.method == "PUT"} == {
+            ".rebundle/probe"
+        }
+        assert server.objects == {}
+
+
+def test_events_are_taken_while_the_bucket_is_away_and_published_once_it_has_been_probed(tmp_path: Path) -> None:
+    """The server that comes back compares ETags without quotes, so that every swap of the pointer shows it, too."""
+    port, journal = free_port(), tmp_path / "journal.db"
+    url = f"s3://{BUCKET}/p?endpoint=http://127.0.0.1:{port}&region=us-east-1"
+    with DaemonProcess(url, journal, tmp_path / "log") as daemon:
+        intake = daemon.port()
+        answer = post(intake, state_event(1, event_id="first"))
+        assert answer is not None
+        assert answer.status == 202
+        until(lambda: "until the bucket can be probed" in daemon.said)
+        check = ready(intake)["bucket"]
+        assert (check["ok"], check["degraded"]) == (True, True)
+
+        with odd_s3(Oddity.COMPARES_WITHOUT_QUOTES, port) as server:
+            until_settled(daemon, journal)
+            assert post(intake, state_event(2, event_id="second")) is not None
+            until_settled(daemon, journal)
+            assert ready(intake)["bucket"]["degraded"] is False
+            pointer = json.loads(server.objects[f"p/{GOLDEN}/pointer.json"].body)["signed"]
+            assert daemon.stop() == 0
+
+    assert pointer["sequence"] == 2
+    first_put = next(request for request in server.requests if request.method == "PUT")
+    assert first_put.key.startswith("p/.rebundle/probe/")
+    assert not any(key.startswith("p/.rebundle/probe/") for key in server.objects)
+
+
+def test_a_daemon_that_waits_for_its_bucket_stops_at_once(tmp_path: Path) -> None:
+    url = f"s3://{BUCKET}/p?endpoint=http://127.0.0.1:{free_port()}&region=us-east-1"
+    with DaemonProcess(url, tmp_path / "journal.db", tmp_path / "log") as daemon:
+        daemon.port()
+        until(lambda: "until the bucket can be probed" in daemon.said)
+
+        assert daemon.stop() == 0
+
+
+def until(condition: Callable[[], bool]) -> None:
+    deadline = time.monotonic() + 60
+    while not condition():
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
