@@ -94,14 +94,15 @@ def judge(pointer: Pointer, policy: Policy, now: datetime) -> tuple[Kept | Relea
 def _judge(
     pointer: Pointer, publication: Publication, newest: Collection[PublicationId], policy: Policy, now: datetime
 ) -> Kept | Released:
-    if pointer.live is not None and pointer.live.id == publication.id:
-        return Kept(publication, "live")
-    if pointer.desired is not None and pointer.desired.id == publication.id:
-        return Kept(publication, "desired")
-    if publication.pinned:
-        return Kept(publication, "pinned")
-    if publication.id in newest:
-        return Kept(publication, f"one of the newest {policy.newest}")
+    reasons = {
+        "live": _is(pointer.live, publication),
+        "desired": _is(pointer.desired, publication),
+        "pinned": publication.pinned,
+        f"one of the newest {policy.newest}": publication.id in newest,
+    }
+    kept = next((why for why, holds in reasons.items() if holds), None)
+    if kept is not None:
+        return Kept(publication, kept)
     since = _time(publication.superseded_at)
     if since is None:
         return Kept(publication, "nothing tells since when it is superseded")
@@ -109,6 +110,10 @@ def _judge(
     if days < policy.days:
         return Kept(publication, f"superseded less than {policy.days:g} days ago")
     return Released(publication, f"superseded {days:.0f} days ago, and not one of the newest {policy.newest}")
+
+
+def _is(one: Publication | None, other: Publication) -> bool:
+    return one is not None and one.id == other.id
 
 
 def folders(scope: Scope, listed: Iterable[Listed]) -> tuple[tuple[Folder, ...], tuple[str, ...]]:
