@@ -161,8 +161,8 @@ BUGS: dict[str, Bug] = {
     "rollback-goes-back-in-inputs": Bug(
         "a rollback takes the positions back, so that events are folded again",
         protocol, "rollback",
-        "hold=hold,",
-        "hold=hold, inputs={},",
+        "**counters,",
+        "**(counters | {'inputs': {}}),",
     ),
     "passed-is-folded-again": Bug(
         "events at or behind the recorded position are folded again",
@@ -266,8 +266,8 @@ BUGS: dict[str, Bug] = {
     "verb-on-an-old-pointer": Bug(
         "a verb that was overtaken swaps what it decided before on the new pointer",
         operations.Operations, "_swap",
-        "base = await self._reader.existing(scope)\n            following = verb(",
-        "base = await self._reader.existing(scope)\n            following = locals().get('following') or verb(",
+        "following = verb(",
+        "following = locals().get('following') or verb(",
     ),
     # -- history
     "chunk-not-linked": Bug(

@@ -31,6 +31,11 @@ def _name(publication: Publication) -> str:
     return f"{publication['state']}@{publication['attempt']}"
 
 
+def _named(name: str) -> Publication:
+    state, _, attempt = name.rpartition("@")
+    return {"state": state, "attempt": attempt}
+
+
 def _sha256(body: bytes) -> str:
     return hashlib.sha256(body).hexdigest()
 
@@ -70,6 +75,10 @@ class Watcher:
     """What the editor last wrote to each path of example/; None: deleted."""
     desired: dict[str, list[tuple[str, list[dict[str, str] | None]]]] = field(default_factory=dict)
     """The versions that were desired, from when on, and those a batch went through; None: nothing."""
+    kinds: dict[tuple[str, str], str] = field(default_factory=dict)
+    """What each publication is to its event: published, late or withheld."""
+    folded: dict[tuple[str, str], str] = field(default_factory=dict)
+    """When each event was first part of a publication."""
     doubled: set[str] = field(default_factory=set)
     """Events that reached more than one intake."""
     _said: dict[bytes, bool] = field(default_factory=dict)
@@ -153,9 +162,10 @@ class Watcher:
         versions = [_versions(self.manifest(scope, new["desired"])) if new["desired"] else None]
         # What a batch went through between two pointers.
         for name in entry["published"]:
-            state, _, attempt = name.rpartition("@")
-            events = self.manifest(scope, {"state": state, "attempt": attempt})["events"]
+            events = self.manifest(scope, _named(name))["events"]
             versions += [dict(self.facts[each["id"]].versions) for each in events]
+            for each in events:
+                self.folded.setdefault((scope, each["id"]), now)
         self.desired.setdefault(scope, []).append((now, versions))
 
     def _history(self, new: Signed, lineage: Sequence[dict[str, Any]]) -> None:
@@ -223,38 +233,45 @@ class Watcher:
             self._fail(5, "desired is not the newest publication that is not late")
         if old["hold"] is not None and (_of(new["live"]) != _of(old["live"]) or new["hold"] != old["hold"]):
             self._fail(6, "a publication changed live or the hold while there was a hold")
+        rejected = {each["composition"] for each in new["quarantined"]}
         free = moving and old["hold"] is None
-        free = free and new["desired"]["composition"] not in {each["composition"] for each in new["quarantined"]}
+        free = free and new["desired"]["composition"] not in rejected
         if _of(new["live"]) != _of(new["desired"] if free else old["live"]):
             self._fail(6, "live is not what hold and quarantine let it be")
-        self._folded(scope, old, new, [each for each in published if each is not None])
+        self._folded(scope, old, new, entry["published"])
 
-    def _folded(self, scope: str, old: Signed, new: Signed, published: Sequence[Publication]) -> None:
+    def _folded(self, scope: str, old: Signed, new: Signed, published: Sequence[str]) -> None:
         """Each publication is what its events make of the one before it: no event is lost by building on an old base."""
         base = _versions(self.manifest(scope, old["desired"])) if old["desired"] else {}
         highest = old["highest_producer"]
-        for publication in published:
-            manifest = self.manifest(scope, publication)
-            told = [each for each in manifest["events"] if not each["skipped"]]
+        retained = {_name(each): each for each in new["retained"]}
+        rejected = {each["composition"] for each in new["quarantined"]}
+        for name in published:
+            manifest = self.manifest(scope, _named(name))
             for event in manifest["events"]:
                 if new["inputs"].get(event["instance"], -1) < event["offset"]:
                     self._fail(4, f"{event['id']} was folded and the inputs do not say so")
                 if old["inputs"].get(event["instance"], -1) >= event["offset"]:
                     self._fail(5, f"{event['id']} was folded and had been passed already")
-            facts = [self.facts[each["id"]] for each in told]
-            if publication["kind"] == "explicit":
-                expected = dict(facts[0].versions)
-                if publication["late"] != (facts[0].revision <= highest):
-                    self._fail(5, f"{publication['state']} is late or not, wrongly")
-            else:
-                expected = dict(base)
+            facts = [self.facts[each["id"]] for each in manifest["events"] if not each["skipped"]]
+            late = manifest["kind"] == "explicit" and facts[0].revision <= highest
+            expected = dict(facts[0].versions)
+            if manifest["kind"] == "derived":
+                if _revision(manifest) <= _number(old):
+                    self._fail(5, f"{name} does not raise the revision {_number(old)}")
+                expected = base
                 for fact in facts:
-                    expected |= fact.versions
+                    expected = expected | fact.versions
             if _versions(manifest) != expected:
-                self._fail(5, f"{_name(publication)} is {_versions(manifest)}, its events make {expected}")
-            if not publication["late"]:
-                base = expected
-                highest = max(highest, publication["revision"]["producer"])
+                self._fail(5, f"{name} is {_versions(manifest)}, its events make {expected}")
+            if not late:
+                base, highest = expected, max(highest, _revision(manifest)[0])
+            kept = retained.get(name)
+            if kept is not None and kept["late"] != late:
+                self._fail(5, f"{name} is late or not, wrongly")
+            if kept is not None:
+                withheld = "withheld" if kept["composition"] in rejected else "published"
+                self.kinds[scope, name] = "late" if late else withheld
 
     def _marker(self, change: Change) -> None:
         if change.after is not None and self._said.get(change.after.body, True) is False:
@@ -313,8 +330,7 @@ class Watcher:
                 self._fail(8, f"{path} was deleted by an operator and is written again")
 
     def _was_shown(self, scope: str, marker: Mapping[str, Any], shown: Mapping[str, Sequence[Held]]) -> bool:
-        state, _, attempt = marker["publication"].rpartition("@")
-        manifest = self.manifest(scope, {"state": state, "attempt": attempt})
+        manifest = self.manifest(scope, _named(marker["publication"]))
         followed = {each["path"]: each["sha256"] for each in manifest["files"] if not _is_example(each["path"])}
         return all(
             any(_digest(held, self._digests) == sha256 for held in shown.get(f"{scope}/{_TREE}{path}", ()))
@@ -326,6 +342,8 @@ class Watcher:
     def settled(self, scope: str, event_id: str, accepted_at: str, outcome: Outcome) -> None:
         """Who settles an event without a publication has judged it on a pointer that was the newest one meanwhile."""
         fact = self.facts[event_id]
+        if outcome.kind == "dead-lettered" and self.folded.get((scope, event_id), "z") < accepted_at:
+            self._fail(5, f"{event_id} is a dead letter ({outcome.reason}), and was published before")
         if fact.kind != "model" or outcome.kind not in {"ignored", "superseded"} or event_id in self.doubled:
             return
         times = self.desired.get(scope, [])
@@ -390,6 +408,7 @@ class Watcher:
 
     def _outcomes(self, logs: Sequence[Log]) -> Iterator[str]:
         listed: dict[tuple[str, str], list[str]] = {}
+        kinds: dict[tuple[str, str], str] = {}
         skipped: set[tuple[str, str]] = set()
         rolled = Counter[tuple[str, str]]()
         for scope, lineage in self.lineage.items():
@@ -397,12 +416,12 @@ class Watcher:
                 if entry["kind"] == "rollback":
                     rolled[scope, entry["reason"]] += 1
                 for name in entry["published"]:
-                    state, _, attempt = name.rpartition("@")
-                    for event in self.manifest(scope, {"state": state, "attempt": attempt}).get("events", ()):
+                    for event in self.manifest(scope, _named(name)).get("events", ()):
                         if event["skipped"]:
                             skipped.add((scope, event["id"]))
                         else:
-                            listed.setdefault((scope, event["id"]), []).append(state)
+                            listed.setdefault((scope, event["id"]), []).append(_named(name)["state"])
+                            kinds[scope, event["id"]] = self.kinds.get((scope, name), "")
         for (scope, event_id), states in listed.items():
             if len(states) != 1:
                 yield f"invariant 5: {event_id} was published as {states} in {scope}"
@@ -419,6 +438,8 @@ class Watcher:
                         if fact.kind == "rollback":
                             if rolled[scope, row.event.id] != 1:
                                 yield f"{where} is {outcome.kind}, and {rolled[scope, row.event.id]} rollbacks are"
+                        elif kinds.get((scope, row.event.id)) not in {"", outcome.kind} and intakes[row.event.id] == 1:
+                            yield f"{where} is {outcome.kind}, its publication {kinds[scope, row.event.id]}"
                         elif states != [outcome.state]:
                             yield f"{where} is {outcome.kind} as {outcome.state}, and the lineage says {states}"
                     elif intakes[row.event.id] == 1 and (states or rolled[scope, row.event.id]):
@@ -464,6 +485,10 @@ def _of(publication: Publication | None) -> str | None:
 
 def _number(signed: Signed) -> tuple[int, int]:
     return signed["highest_producer"], signed["derived"]
+
+
+def _revision(publication: Publication) -> tuple[int, int]:
+    return publication["revision"]["producer"], publication["revision"]["derived"]
 
 
 def _versions(manifest: Mapping[str, Any]) -> dict[str, str]:

@@ -67,6 +67,11 @@ class Scenario:
     scopes: tuple[Scope, ...]
     faults: Faults
     short_history: bool
+    """Chunks are made after a few changes."""
+    few_retained: bool
+    """The pointer has room for three publications."""
+    restarted_at_rest: bool
+    """At the end every daemon starts anew; else those that run have to come to rest with the memory they have."""
     arrivals: list[Arrival] = field(default_factory=list)
     acts: list[Act] = field(default_factory=list)
 
@@ -94,7 +99,9 @@ def scenario_of(seed: str) -> Scenario:
         shared_log=chance.random() < 0.35,
         scopes=SCOPES if chance.random() < 0.15 else SCOPES[:1],
         faults=_faults(chance),
-        short_history=chance.random() < 0.25,
+        short_history=chance.random() < 0.35,
+        few_retained=chance.random() < 0.25,
+        restarted_at_rest=chance.random() < 0.5,
     )
     scenario.arrivals = _arrivals(scenario, chance)
     scenario.acts = _acts(scenario, chance)
@@ -149,23 +156,24 @@ def _arrivals(scenario: Scenario, chance: random.Random) -> list[Arrival]:
     """A producer's stream: states that mostly rise, models in between, some of it late, twice, or by two intakes."""
     arrivals: list[Arrival] = []
     at, revision = 0.0, 0
+    gaps = chance.choice(((0.05, 0.3), (0.3, 2.0, 10.0), (2.0, 10.0, 40.0)))
     used: list[tuple[str, int, Scope]] = []
     for number in range(chance.randint(3, 8)):
         if chance.random() < 0.55:
-            at += chance.choice((0.3, 2.0, 10.0, 40.0)) * chance.random()
+            at += chance.choice(gaps) * chance.random()
         scope = chance.choice(scenario.scopes)
         event_id = f"event-{number}"
-        versions = tuple(str(chance.randint(1, 4)) for _ in MODELS)
+        versions = tuple(str(chance.randint(1, 3)) for _ in MODELS)
         kind = chance.random()
         if number == 0 or kind < 0.45:
             revision += chance.choice((1, 1, 2))
-            number_of_it = revision if chance.random() < 0.8 else chance.randint(1, revision)
+            number_of_it = revision if chance.random() < 0.7 else chance.randint(1, revision)
             event, fact = _state(event_id, scope, f"state-{number_of_it}", number_of_it, versions)
             used.append((fact.state, number_of_it, scope))
         elif kind < 0.9 or not used:
             named = () if chance.random() < 0.2 else (scope,)
             event, fact = _model(
-                event_id, named, chance.choice(MODELS), str(chance.randint(1, 9)), updated=chance.random() < 0.6
+                event_id, named, chance.choice(MODELS), str(chance.randint(1, 4)), updated=chance.random() < 0.6
             )
         else:
             state, _, scope = chance.choice(used)
@@ -179,7 +187,7 @@ def _arrivals(scenario: Scenario, chance: random.Random) -> list[Arrival]:
     return sorted(arrivals, key=lambda each: each.at)
 
 
-_VERBS = ("rollback", "rollback", "hold", "resume", "resume", "quarantine", "lift", "pin", "discard", "retire")
+_VERBS = ("rollback", "hold", "resume", "resume", "quarantine", "quarantine", "lift", "pin", "discard", "retire")
 _EDITS = ("edit-example", "edit-example", "delete-example", "edit-base", "stray")
 _FATES = ("kill", "kill", "drain", "pull", "pass")
 

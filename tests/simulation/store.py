@@ -163,13 +163,13 @@ class RemoteStore:
         fate = self._fate()
         match fate:
             case Fate.CRASH:
-                after = self._chance.choice(("never", 0.0, self._delay(), LATEST * self._chance.random()))
+                after = self._chance.choice(("never", 0.0, self._delay(), self._lateness()))
                 if after != "never":
                     self._loop.call_later(after, self._quietly, what, key, apply)
                 await self._crash(what, key)
             case Fate.LOST_REQUEST | Fate.BUSY | Fate.AWAY | Fate.CONFLICT:
                 self._trace(self._owner.name, what, key, fate.value)
-                await self._travel()
+                await (self._silence() if fate is Fate.LOST_REQUEST else self._travel())
                 raise {
                     Fate.LOST_REQUEST: OutcomeUnknown,
                     Fate.BUSY: StoreBusy,
@@ -178,8 +178,8 @@ class RemoteStore:
                 }[fate](key)
             case Fate.LATE:
                 self._trace(self._owner.name, what, key, fate.value)
-                self._loop.call_later(LATEST * self._chance.random(), self._quietly, what, key, apply)
-                await self._travel()
+                self._loop.call_later(self._lateness(), self._quietly, what, key, apply)
+                await self._silence()
                 raise OutcomeUnknown(key)
         answer: asyncio.Future[Any] = self._loop.create_future()
         self._loop.call_later(self._delay(), self._arrive, what, key, apply, fate, answer)
@@ -190,16 +190,17 @@ class RemoteStore:
             if isinstance(error, ConditionFailed) and self._happens(self._faults.losers_hear_5xx):
                 raise OutcomeUnknown(key) from error
             raise
-        await self._travel()
         if fate is Fate.LOST_ANSWER:
+            await self._silence()
             raise OutcomeUnknown(key)
+        await self._travel()
         return result
 
     def _arrive(self, what: str, key: str, apply: Callable[[], Any], fate: Fate, answer: asyncio.Future[Any]) -> None:
         if fate is Fate.RESENT:
             self._quietly(what, key, apply)
         if fate is Fate.DOUBLED:
-            self._loop.call_later(LATEST * self._chance.random(), self._quietly, what, key, apply)
+            self._loop.call_later(self._lateness(), self._quietly, what, key, apply)
         try:
             result = apply()
         except StoreError as error:
@@ -230,6 +231,14 @@ class RemoteStore:
             await asyncio.sleep(pause)
         else:
             await asyncio.sleep(self._delay())
+
+    async def _silence(self) -> None:
+        """Until a caller gives up waiting for an answer."""
+        await asyncio.sleep(15 * self._chance.random() ** 3)
+
+    def _lateness(self) -> float:
+        """Of a message that nobody waits for any more: mostly it arrives while its sender decides what to do."""
+        return LATEST * self._chance.random() ** 4
 
     def _delay(self) -> float:
         return 0.005 + 0.05 * self._chance.random()

@@ -10,7 +10,7 @@ import hashlib
 import random
 from collections.abc import Callable, Coroutine, Iterator
 from dataclasses import dataclass, field
-from typing import Any, Self
+from typing import Any, ClassVar, Self
 
 from daemon import worker
 from daemon.interpretation import interpret
@@ -30,7 +30,7 @@ from daemon.worker import Worker
 from events.model import Identity
 from renderers import gate
 from renderers.bundle import Customisation, Renderer
-from renderers.model import Scope
+from renderers.model import Composition, RenderedFile, Scope, Stamp
 from tests.simulation.bucket import Bucket
 from tests.simulation.bugs import planted
 from tests.simulation.invariants import EDITOR, Report, Watcher
@@ -42,9 +42,23 @@ from tests.simulation.store import LATEST, RemoteStore
 
 _CALL_SECONDS = 20.0
 _LONGEST_DRAIN = 2_000.0
+_PASS_SECONDS = 45.0
 _OWN = Customisation()
-RENDERING = Rendering(Renderer(), gate.check, lambda _scope: _OWN)
-"""Pure, so all runs share it, warm."""
+
+
+class _WarmRendering(Rendering):
+    """The real renderer and the real gate; both are pure, so what they made once serves every world."""
+
+    _made: ClassVar[dict[tuple[str, Stamp], tuple[RenderedFile, ...]]] = {}
+
+    def render(self, composition: Composition, stamp: Stamp) -> tuple[RenderedFile, ...]:
+        known = (composition.digest, stamp)
+        if known not in self._made:
+            self._made[known] = super().render(composition, stamp)
+        return self._made[known]
+
+
+_RENDERING = _WarmRendering(Renderer(), gate.check, lambda _scope: _OWN)
 
 
 @dataclass(frozen=True, slots=True)
@@ -146,7 +160,12 @@ class World:
         clock = SimulatedRuntime(self.loop, random.Random(0)).now
         self.bucket = Bucket(clock, versions_by_content=scenario.by_content, deletes_blindly=scenario.deletes_blindly)
         self.watcher = Watcher(
-            self.loop, self.bucket, scenario.facts, protocol.MOST_RETAINED, scenario.deletes_blindly, grace=86_400
+            self.loop,
+            self.bucket,
+            scenario.facts,
+            3 if scenario.few_retained else protocol.MOST_RETAINED,
+            scenario.deletes_blindly,
+            grace=86_400,
         )
         self.bucket.watch = self._changed
         intakes: dict[str, set[int]] = {}
@@ -187,16 +206,20 @@ class World:
             self.trace("---- all is well from here")
             self.scenario.faults.off()
             await asyncio.sleep(LATEST + 60)  # whatever is under way arrives
-            for process in self._daemons:
-                if process is not None:
-                    process.kill()
+            if self.scenario.restarted_at_rest:
+                for process in self._daemons:
+                    if process is not None:
+                        process.kill()
             await self._drained()
+            if not self.scenario.restarted_at_rest:
+                await asyncio.sleep(2 * _PASS_SECONDS)  # each daemon's own passes
             self._resting = True
             for stop in self._stops:
                 if stop is not None:
                     stop.request("rest")
             await asyncio.wait(daemons)
-        await self._settle_down()
+        if self.scenario.restarted_at_rest:
+            await self._settle_down()
         for wrong in self.watcher.at_rest(self.logs):
             self.loop.fail(wrong)
             break
@@ -244,7 +267,7 @@ class World:
             reader=process.reader,
             publisher=process.publisher,
             live_tree=process.live_tree,
-            rendering=RENDERING,
+            rendering=_RENDERING,
             runtime=process.runtime,
             observer=observer,
             writer=process.name,
@@ -256,7 +279,7 @@ class World:
             runtime=process.runtime,
             observer=observer,
             patience=_Patience(),
-            live_tree_seconds=45,
+            live_tree_seconds=_PASS_SECONDS,
             opened_at=opened_at,
         ).run(stop)
 
@@ -442,6 +465,8 @@ class _Log:
 @contextlib.contextmanager
 def _settings(scenario: Scenario, world: World) -> Iterator[None]:
     changes: list[tuple[Any, str, Any]] = [(worker, "stamina", _Stamina), (worker, "log", _Log(world))]
+    if scenario.few_retained:
+        changes.append((protocol, "MOST_RETAINED", 3))
     if scenario.short_history:
         changes += [(protocol, "MOST_HISTORY", 4), (protocol, "CHUNK", 2)]
     before = [(owner, name, getattr(owner, name)) for owner, name, _ in changes]
