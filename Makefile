@@ -15,7 +15,7 @@ stamp := .venv/set-up-$(python_version)
 run := .venv/bin/python
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo run test check audit bench bench-check crash-long lock clean
+.PHONY: help setup demo run test check audit bench bench-check bench-stores crash-long lock clean
 
 help: ## show the verbs
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' Makefile | expand -t 12
@@ -59,6 +59,9 @@ bench: setup ## time every job against its floor and its peers (ARGS='--sizes 50
 
 bench-check: setup ## the same, and fail where a figure is far worse than docs/performance.md has it
 	$(run) -m tests.benchmarks.run --check $(ARGS)
+
+bench-stores: setup ## time publications on real S3 and GCS servers against the bare SDK
+	$(run) -m tests.benchmarks.publication $(ARGS)
 
 crash-long: setup ## random kills under load for MINUTES, with figures
 	REBUNDLE_CRASH_MINUTES=$(MINUTES) $(run) -m pytest tests/acceptance/test_random_kills.py -q -s

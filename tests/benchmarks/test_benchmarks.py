@@ -5,6 +5,7 @@ import pytest
 from tests.benchmarks import job, measure, peers, run
 from tests.benchmarks.measure import Series, Timing
 from tests.benchmarks.run import BEGIN, DOCS, END, HEAD, Result, check, line
+from tests.benchmarks.wire import Request, in_a_row
 
 
 def series(*walls: float) -> Series:
@@ -83,3 +84,13 @@ def test_the_page_has_a_place_for_the_figures():
     text = DOCS.read_text()
 
     assert text.index(BEGIN) < text.index(END)
+
+
+def test_requests_in_a_row_are_the_most_that_do_not_overlap():
+    def requests(*times):
+        return [Request(begun, ended, "PUT", "/", 0, 0) for begun, ended in times]
+
+    assert in_a_row(requests()) == 0
+    assert in_a_row(requests((0, 2), (0, 3), (3, 4))) == 2, "archive and manifest side by side, then the pointer"
+    assert in_a_row(requests((0, 1), (1, 2), (2, 3))) == 3
+    assert in_a_row(requests((0, 10), (1, 2), (3, 4))) == 2
