@@ -195,6 +195,8 @@ _FATES = ("kill", "kill", "drain", "pull", "pass")
 def _acts(scenario: Scenario, chance: random.Random) -> list[Act]:
     end = max(each.at for each in scenario.arrivals) + 20
     acts: list[Act] = []
+    if chance.random() < 0.35:
+        acts += [Act(20 + (end + 60) * chance.random(), "gc", f"gc-{index}") for index in range(chance.randint(1, 3))]
     for names, most in ((_VERBS, 4), (_EDITS, 3), (_FATES, 3)):
         if chance.random() < 0.75:
             acts += [

@@ -17,11 +17,13 @@ from daemon.interpretation import interpret
 from daemon.lifecycle import Stop
 from daemon.pipeline import Pipeline, Rendering
 from daemon.publishing import operations, protocol
+from daemon.publishing.collector import Collector
 from daemon.publishing.errors import NotFound, OutcomeUnresolved, PointerMoved, PublishingError, Refused
 from daemon.publishing.livetree import LiveTree, Unfinished
 from daemon.publishing.operations import Operations
 from daemon.publishing.publisher import Publisher
 from daemon.publishing.reader import Reader
+from daemon.publishing.retention import Policy
 from daemon.stores.errors import StoreError
 from daemon.stores.limited import LimitedStore
 from daemon.stores.paced import PacedStore
@@ -43,6 +45,9 @@ from tests.simulation.store import LATEST, RemoteStore
 _CALL_SECONDS = 20.0
 _LONGEST_DRAIN = 2_000.0
 _PASS_SECONDS = 45.0
+GRACE_SECONDS = 40.0
+"""Shorter than a process may be paused: what stands against the paused one is the epoch, not the grace."""
+POLICY = Policy(newest=1, days=30 / 86_400, dropped_days=20 / 86_400, grace_hours=GRACE_SECONDS / 3_600)
 _OWN = Customisation()
 
 
@@ -95,6 +100,7 @@ class Process:
         self.publisher = _ReportingPublisher(self.store, self.reader, self.runtime, world)
         self.live_tree = LiveTree(self.store, self.reader)
         self.operations = Operations(self.reader, self.publisher, self.live_tree)
+        self.collector = Collector(self.store, self.reader, self.publisher, self.runtime, POLICY)
 
     async def live(self, work: Coroutine[Any, Any, None]) -> bool:
         """Run `work` as the whole life of this process; whether it came to its end."""
@@ -165,7 +171,8 @@ class World:
             scenario.facts,
             3 if scenario.few_retained else protocol.MOST_RETAINED,
             scenario.deletes_blindly,
-            grace=86_400,
+            grace=GRACE_SECONDS,
+            shared_log=scenario.shared_log,
         )
         self.bucket.watch = self._changed
         intakes: dict[str, set[int]] = {}
@@ -222,7 +229,16 @@ class World:
             await self._settle_down()
         for wrong in self.watcher.at_rest(self.logs):
             self.loop.fail(wrong)
-            break
+        if any(act.what == "gc" for act in self.scenario.acts):
+            process = Process(self, "last-gc")
+            await process.live(self._collect_all(process))
+            for wrong in self.watcher.after_collection():
+                self.loop.fail(wrong)
+
+    async def _collect_all(self, process: Process) -> None:
+        for scope in await process.reader.scopes():
+            if str(scope) in self.watcher.signed:
+                await process.collector.collect(scope, process.name)
 
     async def _drained(self) -> None:
         until = self.loop.time() + _LONGEST_DRAIN
@@ -321,6 +337,9 @@ class World:
                         process, self._pull(process, scope) if act.what == "pull" else self._one_pass(process, scope)
                     )
                 )
+            case "gc":
+                process = Process(self, act.draw)
+                await process.live(self._command(process, self._collect(process, scope)))
             case verb:
                 process = Process(self, act.draw)
                 await process.live(self._command(process, self._verb(process, scope, verb, chance)))
@@ -355,6 +374,9 @@ class World:
 
     async def _one_pass(self, process: Process, scope: Scope) -> None:
         await process.live_tree.reconcile(scope)
+
+    async def _collect(self, process: Process, scope: Scope) -> None:
+        await process.collector.collect(scope, process.name)
 
     async def _verb(self, process: Process, scope: Scope, verb: str, chance: random.Random) -> None:
         signed = self.watcher.signed.get(str(scope))
