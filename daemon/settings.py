@@ -160,6 +160,29 @@ class Publish(_Section):
         return self
 
 
+class Retention(_Section):
+    """What stays to be rolled back to, beside what is live, desired or pinned; and when the rest is deleted."""
+
+    newest: Annotated[int, BeforeValidator(_not_boolean), Field(ge=1, le=100)] = Field(
+        20, description="So many of the newest publications of a scope stay."
+    )
+    days: Annotated[int, BeforeValidator(_not_boolean), Field(ge=0, le=3650)] = Field(
+        30, description="Whatever was superseded less than so many days ago stays; 100 in all at most."
+    )
+    dropped_days: Annotated[int, BeforeValidator(_not_boolean), Field(ge=7, le=3650)] = Field(
+        7, description="How long the objects stay of what those 100 had no room for."
+    )
+    grace_hours: Annotated[float, BeforeValidator(_not_boolean), Field(ge=1, le=720, allow_inf_nan=False)] = Field(
+        24.0, description="How old objects must be that nothing names, by the bucket's clock."
+    )
+    every_hours: Annotated[float, BeforeValidator(_not_boolean), Field(ge=0, le=720, allow_inf_nan=False)] = Field(
+        6.0, description="How often the daemon collects, on average; 0 leaves it to `rebundle gc`."
+    )
+    delete: bool = Field(
+        True, description="false: the daemon only releases; `rebundle gc --only delete` deletes, as somebody else."
+    )
+
+
 class ScopeSettings(_Section):
     """What one scope has of its own; the rest is as it is for all."""
 
@@ -181,6 +204,7 @@ class Settings(_Section):
     http: Http = Http()
     log: Log = Log()
     publish: Publish = Publish()
+    retention: Retention = Retention()
     limits: Limits = DEFAULT_LIMITS
     render: RenderDefaults = RenderDefaults()
     scopes: dict[Annotated[str, AfterValidator(_scope_name)], ScopeSettings] = Field(

@@ -16,17 +16,20 @@ import structlog
 from pydantic import SecretStr
 
 from daemon import customising
+from daemon.collecting import CollectionTimer
 from daemon.customising import Customisations
 from daemon.lifecycle import ServiceManager, Stop, SystemRuntime, stop_on_signals
 from daemon.pipeline import Observer, Pipeline, Rendering
 from daemon.publishing import ownership
+from daemon.publishing.collector import BOTH, Collector
 from daemon.publishing.livetree import LiveTree
 from daemon.publishing.operations import Operations
 from daemon.publishing.publisher import Publisher
 from daemon.publishing.reader import Reader
+from daemon.publishing.retention import Policy
 from daemon.reporting import Reporter
 from daemon.runtime import Runtime
-from daemon.settings import Settings
+from daemon.settings import Retention, Settings
 from daemon.stores import locations
 from daemon.stores.admission import Admission
 from daemon.stores.errors import StoreRefused
@@ -101,6 +104,27 @@ def open_bucket(
     return Bucket(store, reader, publisher, live_tree, operations, runtime, location, quoting)
 
 
+def collector(bucket: Bucket, kept: Retention) -> Collector:
+    """What collects in a bucket, by these settings."""
+    policy = Policy(newest=kept.newest, days=kept.days, dropped_days=kept.dropped_days, grace_hours=kept.grace_hours)
+    return Collector(bucket.store, bucket.reader, bucket.publisher, bucket.runtime, policy)
+
+
+def _collection_timer(bucket: Bucket, kept: Retention) -> CollectionTimer:
+    return CollectionTimer(
+        collector=collector(bucket, kept),
+        reader=bucket.reader,
+        runtime=bucket.runtime,
+        writer=_writer(),
+        hours=kept.every_hours,
+        parts=BOTH if kept.delete else frozenset({"release"}),
+    )
+
+
+def _writer() -> str:
+    return f"rebundle@{socket.gethostname()}"
+
+
 def _store(location: Location, runtime: Runtime, filesystem: FileSystem) -> ObjectStore:
     # Lazily: each SDK takes a quarter of a second to import.
     match location:
@@ -130,7 +154,7 @@ def _pipeline(
         rendering=Rendering(Renderer(), gate.check, brought.of, settings.limits),
         runtime=bucket.runtime,
         observer=observer,
-        writer=f"rebundle@{socket.gethostname()}",
+        writer=_writer(),
         accept_older_renderer=settings.publish.accept_older_renderer,
     )
 
@@ -176,6 +200,7 @@ async def run(
                     group.create_task(_prune(journal, runtime)),
                     group.create_task(_watch(journal, daemon.reporter, runtime)),
                     group.create_task(manager.feed_watchdog(runtime)),
+                    group.create_task(_collection_timer(bucket, settings.retention).run()),
                 ]
                 working = group.create_task(daemon.work(stop))
                 host, port = sock.getsockname()[:2]

@@ -40,6 +40,7 @@ _VERBS: Final = (
     (_ACTING, "pin", "pin:pin", "Keep a state from retention, or stop keeping it."),
     (_ACTING, "republish", "republish:republish", "Render desired anew with this release and today's settings."),
     (_ACTING, "retire", "retire:retire", "Stop serving a scope; nothing is deleted."),
+    (_TENDING, "gc", "gc:gc", "Delete what retention no longer keeps, and what nothing names."),
     (_TENDING, "example", "example:example", "Operators' files of example/."),
     (_TENDING, "dead-letters", "dead_letters:dead_letters", "Events that could not be folded."),
     (_TENDING, "config", "config:config", "Check, show or describe the settings and templates."),

@@ -1,0 +1,148 @@
+"""`rebundle gc`: what retention no longer keeps leaves the pointer, then the bucket."""
+
+from collections.abc import Iterable
+from typing import Annotated, Literal
+
+from cyclopts import Parameter
+
+from daemon.cli.codes import DONE, FAILED
+from daemon.cli.failures import UsageError
+from daemon.cli.options import DEFAULT_ACTOR, DEFAULT_PLACE, DEFAULT_PRINTING, Actor, Place, Printing
+from daemon.cli.output import Printer
+from daemon.cli.session import Session, scope_of, session
+from daemon.cli.text import columns
+from daemon.cli.views import View
+from daemon.publishing.collector import BOTH, Collected, Collector, Part
+from daemon.publishing.errors import PublishingError
+from daemon.publishing.retention import Doomed, Folder, Kept, Released, Spared
+from daemon.wiring import collector
+from renderers.model import Scope
+
+
+async def gc(
+    scope: Annotated[str | None, Parameter(help="BUNDLE/TARGET; or --all.")] = None,
+    /,
+    *,
+    all_: Annotated[bool, Parameter(name="--all", negative=(), help="Every scope of the bucket.")] = False,
+    dry_run: Annotated[bool, Parameter(negative=(), help="Only tell what would go, and why.")] = False,
+    only: Annotated[
+        Literal["release", "delete"] | None,
+        Parameter(help="release: only take out of the pointer; delete: only delete what was released, write nothing."),
+    ] = None,
+    reason: Annotated[str, Parameter(help="Why; recorded in the history.")] = "",
+    actor: Actor = DEFAULT_ACTOR,
+    place: Place = DEFAULT_PLACE,
+    printing: Printing = DEFAULT_PRINTING,
+) -> int:
+    """Collect: take out of the pointer what retention does not keep, then delete what no pointer can name again.
+
+    What stays is set by retention.*: live, desired and pinned states, the newest, and those superseded lately.
+    """
+    if (scope is None) != all_:
+        raise UsageError("name one scope, or give --all")
+    if dry_run and only:
+        raise UsageError("--dry-run tells of both parts: leave --only out")
+    parts = BOTH if only is None else frozenset[Part]({only})
+    async with session(place, printing) as opened:
+        scopes = await opened.bucket.reader.scopes() if scope is None else (scope_of(scope),)
+        collecting = collector(opened.bucket, opened.settings.retention)
+        done: list[Collected] = []
+        failed: list[tuple[Scope, PublishingError]] = []
+        for each in scopes:
+            try:
+                if dry_run:
+                    done.append(await collecting.preview(each))
+                else:
+                    done.append(await _collect(opened, collecting, each, parts, actor=actor, reason=reason))
+            except PublishingError as error:
+                if scope is not None:
+                    raise
+                failed.append((each, error))
+        _tell(opened.printer, done, failed, dry_run=dry_run)
+        return FAILED if failed else DONE
+
+
+async def _collect(
+    opened: Session, collecting: Collector, scope: Scope, parts: frozenset[Part], *, actor: Actor, reason: str
+) -> Collected:
+    def progress(doomed: Doomed) -> None:
+        opened.printer.say(f"deleted {scope} {doomed.folder.id} ({doomed.folder.size:,} bytes)")
+
+    return await collecting.collect(scope, actor.name, reason, parts=parts, progress=progress)
+
+
+def _tell(
+    printer: Printer, done: Iterable[Collected], failed: Iterable[tuple[Scope, PublishingError]], *, dry_run: bool
+) -> None:
+    views = [_view(each) for each in done]
+    errors = [{"scope": str(scope), "error": str(error)} for scope, error in failed]
+    going = [(view["scope"], item) for view in views for item in (*view["deleted"], *view["left"])]
+    rows = [
+        (
+            scope,
+            item["state"],
+            item["attempt"][:12],
+            item["stored_at"],
+            f"{item['bytes']:,}",
+            _action(item, dry_run=dry_run),
+            item["why"],
+        )
+        for scope, item in going
+    ]
+    header = ("SCOPE", "STATE", "ATTEMPT", "STORED", "BYTES", "ACTION", "WHY")
+    printer.data({"dry_run": dry_run, "scopes": views, "errors": errors}, columns(header, rows) if rows else ())
+    for view in views:
+        printer.say(_summary(view, dry_run=dry_run))
+        for key in view["strays"]:
+            printer.say(f"  of no publication, left alone: {key}")
+    if dry_run:
+        printer.say("ages are by this machine's clock; a collection goes by the bucket's")
+    for error in errors:
+        printer.warn(f"{error['scope']} was not collected: {error['error']}")
+
+
+def _action(item: View, *, dry_run: bool) -> str:
+    if item["deleted"]:
+        return "would be deleted" if dry_run else "deleted"
+    return "to be deleted"
+
+
+def _summary(view: View, *, dry_run: bool) -> str:
+    if not (view["deleted"] or view["left"] or view["released"]):
+        waiting = f", {len(view['spared'])} wait" if view["spared"] else ""
+        return f"{view['scope']}: nothing to collect; {len(view['kept'])} publications stay{waiting}"
+    would = "would be " if dry_run else ""
+    return (
+        f"{view['scope']}: {len(view['released'])} publications {would}released, {len(view['deleted'])} {would}deleted "
+        f"({view['bytes']:,} bytes), {len(view['left'])} left to delete, {len(view['kept'])} stay"
+    )
+
+
+def _view(collected: Collected) -> View:
+    return {
+        "scope": str(collected.scope),
+        "sequence": collected.sequence,
+        "bytes": collected.size,
+        "released": [_publication(each) for each in collected.released],
+        "deleted": [_folder(each, deleted=True) for each in collected.deleted],
+        "left": [_folder(each, deleted=False) for each in collected.left],
+        "spared": [_folder(each, deleted=False) for each in collected.spared],
+        "kept": [_publication(each) for each in collected.kept],
+        "strays": list(collected.strays),
+    }
+
+
+def _publication(judged: Kept | Released) -> View:
+    return {"state": judged.publication.state, "attempt": judged.publication.attempt, "why": judged.why}
+
+
+def _folder(verdict: Doomed | Spared, *, deleted: bool) -> View:
+    folder: Folder = verdict.folder
+    return {
+        "state": folder.id.state,
+        "attempt": folder.id.attempt,
+        "stored_at": folder.stored.isoformat(timespec="seconds").replace("+00:00", "Z"),
+        "bytes": folder.size,
+        "deleted": deleted,
+        "why": verdict.why,
+    }

@@ -1,0 +1,107 @@
+import os
+import time
+
+import pytest
+
+from daemon.publishing import layout
+from renderers.model import Composition
+from tests.support.buckets import SCOPE, composition_with, in_bucket
+
+MONTHS = 100 * 86_400
+
+
+@pytest.fixture
+def aged(bucket, monkeypatch):
+    """The bucket, as if all of it had been stored a hundred days ago; only the newest publication is kept."""
+    monkeypatch.setenv("REBUNDLE_RETENTION__NEWEST", "1")
+    monkeypatch.setenv("REBUNDLE_RETENTION__DAYS", "0")
+    for path in bucket.rglob("states/**/*"):
+        os.utime(path, (time.time() - MONTHS,) * 2)
+    return bucket
+
+
+def states(bucket):
+    return sorted(path.parent.parent.name for path in bucket.glob(f"{SCOPE}/states/*/*/manifest.json"))
+
+
+def pointer(bucket):
+    return in_bucket(bucket, lambda published: published.pointer())
+
+
+def test_gc_releases_and_deletes_and_tells_what_and_why(aged, rebundle):
+    result = rebundle("gc", SCOPE, "--by", "cron", "--reason", "room", "-o", "json")
+
+    [told] = result.json["scopes"]
+    assert (result.code, result.json["dry_run"], result.json["errors"]) == (0, False, [])
+    assert [each["state"] for each in told["deleted"]] == ["state-1", "state-2"]
+    assert told["bytes"] == sum(each["bytes"] for each in told["deleted"]) > 0
+    assert "superseded 0 days ago" in told["deleted"][0]["why"]
+    assert [(each["state"], each["why"]) for each in told["kept"]] == [("state-3", "live")]
+    assert states(aged) == ["state-3"]
+    entry = pointer(aged).history[-1]
+    assert (entry.kind, entry.by, entry.reason, told["sequence"]) == ("gc", "cron", "room", entry.sequence)
+    assert "deleted visual-anomaly/core-versions state-1@" in result.err
+    assert rebundle("verify", SCOPE).code == 0
+
+
+def test_a_dry_run_tells_the_same_and_changes_nothing(aged, rebundle):
+    before = pointer(aged)
+
+    result = rebundle("gc", "--all", "--dry-run")
+
+    assert result.code == 0
+    assert result.out.count("would be deleted") == 2
+    assert "by this machine's clock" in result.err
+    assert (pointer(aged), states(aged)) == (before, ["state-1", "state-2", "state-3"])
+
+
+def test_nothing_to_collect_is_said_and_nothing_written(bucket, rebundle):
+    before = pointer(bucket)
+
+    result = rebundle("gc", SCOPE)
+
+    assert (result.code, result.out) == (0, "")
+    assert "nothing to collect; 3 publications stay" in result.err
+    assert pointer(bucket) == before
+
+
+def test_releasing_and_deleting_can_be_two_commands(aged, rebundle):
+    assert rebundle("gc", SCOPE, "--only", "delete").code == 0
+    assert len(states(aged)) == 3
+
+    released = rebundle("gc", SCOPE, "--only", "release")
+    assert (released.code, released.out.count("to be deleted"), len(states(aged))) == (0, 2, 3)
+    before = pointer(aged)
+
+    assert rebundle("gc", "--all", "--only", "delete").code == 0
+    assert (states(aged), pointer(aged)) == (["state-3"], before)
+
+
+def test_a_scope_that_cannot_be_read_does_not_stop_the_others(aged, rebundle):
+    mine = composition_with("1")
+    other = Composition(bundle=mine.bundle.model_copy(update={"target": "other"}), models=mine.models, proxy=mine.proxy)
+    in_bucket(aged, lambda published: published.publish(other, "state-1", 1))
+    (aged / layout.pointer(SCOPE)).write_text("{")
+
+    result = rebundle("gc", "--all", "-o", "json")
+
+    assert (result.code, [each["scope"] for each in result.json["errors"]]) == (1, [str(SCOPE)])
+    assert [each["scope"] for each in result.json["scopes"]] == [f"{SCOPE.bundle}/other"]
+    assert rebundle("gc", SCOPE).code == 5
+
+
+def test_keys_of_no_publication_are_named(bucket, rebundle):
+    (bucket / layout.states(SCOPE) / "notes.txt").write_text("mine")
+
+    assert f"{layout.states(SCOPE)}notes.txt" in rebundle("gc", SCOPE).err
+
+
+@pytest.mark.parametrize(
+    "arguments", [(), (SCOPE, "--all"), (SCOPE, "--dry-run", "--only", "delete"), (SCOPE, "--only", "both")]
+)
+def test_what_cannot_be_meant_is_refused(bucket, rebundle, arguments):
+    assert rebundle("gc", *arguments).code == 2
+
+
+def test_a_scope_that_is_not_there_is_not_found(bucket, rebundle):
+    assert rebundle("gc", "no/such").code == 3
