@@ -133,14 +133,16 @@ class _Settled:
     """How a finished pass left a tree. Nothing is to be done while the listing and the pointer are the same."""
 
     listed: _Listing
-    marker: Version
+    version: Version
+    """The marker's."""
+    marker: Marker
     live: PublicationId
     synced: Synced
 
     def is_still(self, listed: _Listing, marker: Version | None, current: Pointer) -> bool:
         """Whether nothing has changed since."""
         live = current.live.id if current.live else None
-        same = (self.marker, self.live, self.synced.sequence) == (marker, live, current.sequence)
+        same = (self.version, self.live, self.synced.sequence) == (marker, live, current.sequence)
         return same and self.listed == listed
 
 
@@ -173,16 +175,18 @@ class LiveTree:
             settled = self._settled.get(scope)
             if settled is not None and settled.is_still(listed, marked, current):
                 return settled.synced
-            finished = await self._round(scope, listed, current, current.live, said)
+            finished = await self._round(scope, listed, marked, current, said)
             if finished:
                 return Synced(sequence, tuple(said[path] for path in sorted(said)))
         return Unfinished(sequence, "the live tree or the pointer kept changing; the next pass goes on")
 
     async def _round(
-        self, scope: Scope, listed: _Listing, current: Pointer, live: Publication, said: dict[str, Verdict]
+        self, scope: Scope, listed: _Listing, marked: Version | None, current: Pointer, said: dict[str, Verdict]
     ) -> bool:
         """Whether the tree follows `current` now; False: something moved, start over."""
-        marker, version = await self.marker(scope)
+        live = current.live
+        assert live is not None, "a scope without one has no tree to bring in step"
+        marker, version = await self._listed_marker(scope, marked)
         if marker is not None and marker.sequence > current.sequence:
             await self.refuse_lost_pointer(scope, marker)
             return False
@@ -210,10 +214,16 @@ class LiveTree:
         synced = ownership.marker_after(marker, wanted, present, verdicts, applied)
         version = version if synced == marker else await self._write_marker(scope, synced, marker, version)
         if version is not None:
-            self._settled.put(
-                scope, _Settled(listed, version, live.id, Synced(current.sequence, _still(verdicts))), 1 + len(listed)
-            )
+            still = Synced(current.sequence, _still(verdicts))
+            self._settled.put(scope, _Settled(listed, version, synced, live.id, still), 1 + 2 * len(listed))
         return version is not None
+
+    async def _listed_marker(self, scope: Scope, version: Version | None) -> tuple[Marker | None, Version | None]:
+        """As `marker`, without a read where the listing shows the one that this process wrote last."""
+        settled = self._settled.get(scope)
+        if settled is not None and settled.version == version:
+            return settled.marker, version
+        return await self.marker(scope)
 
     async def refuse_lost_pointer(self, scope: Scope, marker: Marker | None = None) -> None:
         """A live tree never runs ahead of its pointer: one that does tells of a pointer that was put back.

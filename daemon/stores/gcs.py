@@ -8,6 +8,7 @@ object reads it back.
 Credentials are found as the library finds them for everyone; an endpoint without TLS is an emulator, and gets none.
 """
 
+import asyncio
 import threading
 from collections.abc import Callable, Sequence
 from datetime import UTC
@@ -70,7 +71,19 @@ class GcsStore:
     async def get(self, key: str) -> Stored:
         """The object. Raises ObjectMissing."""
         check_key(key)
-        return await self._calling(key, _unread, self._get, key)
+        for _ in range(_READ_TRIES):
+            # An answer with the body has no metadata: both are asked for at once, and belong together or are not taken.
+            try:
+                async with asyncio.TaskGroup() as group:
+                    downloading = group.create_task(self._calling(key, _unread, self._download, key))
+                    describing = group.create_task(self._calling(key, _unread, self._describe, key))
+            except ExceptionGroup as errors:
+                raise errors.exceptions[0] from errors
+            body, generation = downloading.result()
+            described, tag = describing.result()
+            if generation == described:
+                return Stored(body, Version(str(generation)), tag)
+        raise StoreUnavailable(f"{key} was written again and again while it was read")
 
     async def scan(self, prefix: str) -> Sequence[Listed]:
         """All objects whose key starts with `prefix`, sorted by the key's bytes."""
@@ -80,18 +93,17 @@ class GcsStore:
         """The next parts of the keys below the folder `prefix`, sorted."""
         return await self._calling(prefix, _unread, self._folders, check_folder(prefix))
 
-    def _get(self, bucket: Any, key: str) -> Stored:
-        """Body and tag of one generation: an answer with the body has no metadata, so they come one after the other."""
-        for _ in range(_READ_TRIES):
-            blob = bucket.blob(self._prefix + key)
-            body = blob.download_as_bytes(
-                raw_download=True, single_shot_download=True, timeout=_BULK_SECONDS, retry=_BULK_RETRY
-            )
-            downloaded = blob.generation
-            blob.reload(timeout=_BULK_SECONDS, retry=_BULK_RETRY)
-            if downloaded is not None and int(downloaded) == blob.generation:
-                return Stored(body, Version(str(blob.generation)), metadata.decoded(blob.metadata or {}))
-        raise StoreUnavailable(f"{key} was written again and again while it was read")
+    def _download(self, bucket: Any, key: str) -> tuple[bytes, int]:
+        blob = bucket.blob(self._prefix + key)
+        body = blob.download_as_bytes(
+            raw_download=True, single_shot_download=True, timeout=_BULK_SECONDS, retry=_BULK_RETRY
+        )
+        return body, int(blob.generation or 0)
+
+    def _describe(self, bucket: Any, key: str) -> tuple[int, dict[str, str]]:
+        blob = bucket.blob(self._prefix + key)
+        blob.reload(timeout=_BULK_SECONDS, retry=_BULK_RETRY)
+        return int(blob.generation), metadata.decoded(blob.metadata or {})
 
     def _scan(self, bucket: Any, prefix: str) -> list[Listed]:
         blobs = bucket.list_blobs(

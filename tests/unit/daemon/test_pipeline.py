@@ -456,7 +456,7 @@ def test_id_number_and_composition_belong_together(journal_path, store, again, o
 
 def test_an_id_that_only_history_names_is_used_up_as_well(journal_path, store):
     async def play(scene: Scene):
-        for start in range(1, 80, 20):
+        for start in range(1, 121, 20):
             await scene.send(*(state_event(number) for number in range(start, start + 20)))
         pointer = await scene.pointer()
         assert not pointer.retained_of("state-1")
