@@ -36,14 +36,15 @@ async def republish(
     """Render what is desired with this release, the configured defaults and templates, and publish that."""
     async with session(place, printing) as opened:
         named = scope_of(scope)
-        current = (await opened.bucket.reader.existing(named)).pointer.desired
+        pointer = (await opened.bucket.reader.existing(named)).pointer
+        current = pointer.desired
         if current is None:
             raise NotFound(f"{scope} is retired: nothing is desired there")
         refuse_newer_renderer(named, current)
         state = await rendered_anew(opened, named, current)
         before = await opened.bucket.reader.manifest(named, current)
         publication = await opened.bucket.publisher.store_state(named, state)
-        verb = publish_over(current, publication)
+        verb = publish_over(pointer, publication)
         done = await opened.bucket.operations.carry_out(named, verb, actor.name, reason)
         tell(opened.printer, "republish", done)
         if (before.render_defaults_digest, before.templates) != (state.defaults.digest, state.templates):
@@ -79,12 +80,17 @@ async def rendered_anew(opened: Session, scope: Scope, current: Publication) -> 
     )
 
 
-def publish_over(rendered: Publication, publication: Publication) -> Verb:
-    """Publishes, if what was rendered is what is desired still."""
+def publish_over(before: Pointer, publication: Publication) -> Verb:
+    """Publishes what was rendered of `before`'s desired, if that is desired still.
+
+    Refused after a collection, which may have taken what was stored meanwhile for an orphan (protocol 4).
+    """
 
     def verb(pointer: Pointer, writing: Writing) -> Pointer:
-        if pointer.desired is None or pointer.desired.id != rendered.id:
-            raise Refused(f"desired moved on from {rendered.state} while it was rendered: republish again")
+        if pointer.gc_epoch != before.gc_epoch:
+            raise Refused(f"{pointer.scope} was collected while {publication.state} was rendered: republish again")
+        if (pointer.desired and pointer.desired.id) != (before.desired and before.desired.id):
+            raise Refused(f"desired moved on from {publication.state} while it was rendered: republish again")
         return protocol.publish(pointer, writing, [publication])
 
     return verb

@@ -3,6 +3,7 @@ import json
 import pytest
 
 from daemon.cli.republish import publish_over
+from daemon.publishing import protocol
 from daemon.publishing.errors import Refused
 from renderers.templates import Templates
 from tests.support.buckets import SCOPE, composition_with, in_bucket
@@ -59,14 +60,32 @@ def test_what_a_newer_renderer_made_is_not_overwritten(bucket, rebundle):
 
 def test_a_rendering_of_what_is_no_longer_desired_is_not_published(bucket):
     async def race(published):
-        old = (await published.pointer()).desired
-        rendered = await published.store_state(composition_with("2", "1"), old.state, old.revision)
+        before = await published.pointer()
+        rendered = await rendered_again(published, before)
         await published.publish(composition_with("4"), "state-4", 4)
-        await published.operations.carry_out(SCOPE, publish_over(old, rendered), "op")
+        await published.operations.carry_out(SCOPE, publish_over(before, rendered), "op")
 
     with pytest.raises(Refused, match="republish again"):
         in_bucket(bucket, race)
     assert pointer(bucket).desired.state == "state-4"
+
+
+def test_what_was_stored_before_a_collection_is_not_published_after_it(bucket):
+    async def race(published):
+        before = await published.pointer()
+        rendered = await rendered_again(published, before)
+        await published.operations.carry_out(
+            SCOPE, lambda pointer, writing: protocol.collect(pointer, writing, ()), "cron"
+        )
+        await published.operations.carry_out(SCOPE, publish_over(before, rendered), "op")
+
+    with pytest.raises(Refused, match="was collected"):
+        in_bucket(bucket, race)
+    assert pointer(bucket).kind == "gc"
+
+
+async def rendered_again(published, before):
+    return await published.store_state(composition_with("2", "1"), before.desired.state, before.desired.revision)
 
 
 def test_what_a_scope_has_of_its_own_is_rendered_and_recorded(bucket, rebundle, tmp_path):
