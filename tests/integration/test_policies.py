@@ -1,0 +1,232 @@
+"""deploy/policies against what the adapters really ask for: all of it is allowed, and nothing that would lose a state.
+
+The requests are those of the S3 adapter on its way through publishing, rolling back, probing and deleting, recorded by
+a server; for Cloud Storage, whose permissions know no conditions, the operations of the store's port.
+"""
+
+import asyncio
+import json
+from dataclasses import dataclass, replace
+
+import pytest
+import yaml
+
+from daemon.publishing import layout, protocol
+from daemon.stores.memory import MemoryStore
+from daemon.stores.port import Content, ObjectStore
+from daemon.stores.probe import probe
+from daemon.stores.quoting import QuotingStore
+from daemon.stores.s3 import S3Store
+from tests.builders_runtime import InlineRuntime, ThreadRuntime
+from tests.support.buckets import SCOPE, PublishedBucket, composition_with
+from tests.support.faulty_store import FaultyStore
+from tests.support.odd_s3 import Oddity, Request, odd_s3
+from tests.support.policies import ARN, POLICIES, PREFIX, Asked, AwsPolicies, GcsRole, asked, filled
+
+PUBLISHER = AwsPolicies("rebundle-publisher", "s3-publisher.json")
+COLLECTOR = AwsPolicies("rebundle-collector", "s3-collector.json")
+READER = AwsPolicies("rebundle-reader", "s3-reader.json")
+EDITOR = AwsPolicies("ann", "s3-editor.json")
+HISTORY = f"{SCOPE}/history/1.json"
+
+
+async def work(store: ObjectStore, runtime: ThreadRuntime | InlineRuntime) -> None:
+    """All that a publisher does: the probe, states with and without models that leave, an edit of base/, a rollback."""
+    assert (await probe(store, runtime)).usable
+    bucket = PublishedBucket(store, runtime)
+    await bucket.publish(composition_with("1", "1"), "state-1", 1)
+    await bucket.publish(composition_with("2"), "state-2", 2)
+    edited = layout.live_tree(SCOPE, "base/bundle/docker-compose.yaml")
+    await store.replace(edited, Content(b"by hand"), (await store.get(edited)).version)
+    base = await bucket.reader.pointer(SCOPE)
+    [target] = base.pointer.retained_of("state-1")
+    await bucket.publisher.swap(SCOPE, base, protocol.rollback(base.pointer, bucket.publisher.writing("ann"), target))
+    await bucket.live_tree.reconcile(SCOPE)
+    await store.create(HISTORY, Content(b"{}"))
+
+
+async def collect(store: ObjectStore) -> None:
+    """What deletion needs: the pointer, a listing, and every object of a state."""
+    await store.get(layout.pointer(SCOPE))
+    for each in await store.scan(f"{SCOPE}/states/state-2/"):
+        await store.delete(each.key, each.version)
+
+
+@dataclass(frozen=True, slots=True)
+class Recorded:
+    publishing: list[Request]
+    collecting: list[Request]
+
+
+@pytest.fixture(scope="module")
+def recorded() -> Recorded:
+    with pytest.MonkeyPatch.context() as patch, odd_s3(Oddity.NONE) as server, ThreadRuntime() as runtime:
+        patch.setenv("AWS_ACCESS_KEY_ID", "key")
+        patch.setenv("AWS_SECRET_ACCESS_KEY", "secret")
+        made = S3Store("bucket", PREFIX, runtime, endpoint=server.address, region="us-east-1")
+        store = QuotingStore(made, made.unquoted(), runtime)
+        asyncio.run(work(store, runtime))
+        publishing = list(server.requests)
+        asyncio.run(collect(store))
+        collecting = server.requests[len(publishing) :]
+        made.close()
+    return Recorded(publishing, collecting)
+
+
+def without_conditions(request: Request) -> Request:
+    kept = {name: value for name, value in request.headers.items() if name not in {"if-match", "if-none-match"}}
+    return replace(request, headers=kept)
+
+
+def test_every_request_of_a_publisher_is_allowed(recorded):
+    refused = [request for request in recorded.publishing if not PUBLISHER.allows(asked(request))]
+
+    assert refused == []
+    assert {request.method for request in recorded.publishing} == {"GET", "HEAD", "PUT", "DELETE"}
+
+
+def test_every_request_of_a_collector_is_allowed_and_a_publisher_may_not_do_its_work(recorded):
+    assert all(COLLECTOR.allows(asked(request)) for request in recorded.collecting)
+    deletions = [request for request in recorded.collecting if request.method == "DELETE"]
+    assert len(deletions) == 2
+    assert not any(PUBLISHER.allows(asked(request)) for request in deletions)
+    assert not any(COLLECTOR.allows(asked(request)) for request in recorded.publishing if request.method == "PUT")
+
+
+def test_a_missing_key_is_answered_404_and_not_403(recorded):
+    """S3 says 403 to whoever may not list; a read has no prefix that a condition could ask for."""
+    for role in (PUBLISHER, COLLECTOR, READER):
+        assert role.allows(Asked("s3:ListBucket", ARN))
+        assert not role.allows(Asked("s3:ListBucket", ARN, {"s3:prefix": "other/"}))
+
+
+def test_no_write_of_a_publisher_is_allowed_without_its_condition(recorded):
+    writes = [request for request in recorded.publishing if request.method in {"PUT", "DELETE"}]
+
+    assert len(writes) > 20
+    assert not any(PUBLISHER.allows(asked(without_conditions(request))) for request in writes)
+
+
+ATTEMPT = f"{ARN}/{PREFIX}/{SCOPE}/states/state-1/attempt"
+GUARDED = [f"{ATTEMPT}/{name}" for name in ("bundle.tar.gz", "manifest.json", "manifest.dsse.json")]
+POINTERS = [f"{ARN}/{PREFIX}/{SCOPE}/{name}" for name in ("pointer.json", "freshness.json")]
+
+
+class Everything(AwsPolicies):
+    """Somebody who may do all, and whom only the bucket's policy stops: an administrator, an old release."""
+
+    def __init__(self) -> None:
+        super().__init__("administrator")
+        actions = ["s3:PutObject", "s3:DeleteObject", "s3:DeleteObjectVersion", "s3:GetObject"]
+        self._own = [{"Effect": "Allow", "Action": actions, "Resource": f"{ARN}/*"}]
+
+
+@pytest.mark.parametrize("resource", [*GUARDED, f"{ARN}/{PREFIX}/{HISTORY}"])
+def test_nobody_overwrites_or_deletes_a_state_or_history(resource):
+    for role in (PUBLISHER, Everything()):
+        assert role.allows(Asked("s3:PutObject", resource, {"s3:if-none-match": "*"}))
+        assert not role.allows(Asked("s3:PutObject", resource))
+        assert not role.allows(Asked("s3:PutObject", resource, {"s3:if-match": "etag"}))
+        assert not role.allows(Asked("s3:DeleteObject", resource, {"s3:if-match": "etag"}))
+        assert not role.allows(Asked("s3:DeleteObjectVersion", resource))
+
+
+@pytest.mark.parametrize("resource", POINTERS)
+def test_nobody_writes_a_pointer_blindly_or_deletes_it(resource):
+    for role in (PUBLISHER, Everything()):
+        assert role.allows(Asked("s3:PutObject", resource, {"s3:if-none-match": "*"}))
+        assert role.allows(Asked("s3:PutObject", resource, {"s3:if-match": "etag"}))
+        assert not role.allows(Asked("s3:PutObject", resource))
+        assert not role.allows(Asked("s3:DeleteObject", resource, {"s3:if-match": "etag"}))
+
+
+@pytest.mark.parametrize("scope", ["states/edge", "b/states", "history/edge", "b/history", "states/states"])
+def test_the_pointer_of_a_scope_with_a_name_of_ours_can_be_swapped(scope):
+    for name in (
+        "pointer.json",
+        "docker-compose-gen/.rebundle.json",
+        "docker-compose-gen/base/bundle/docker-compose.yaml",
+    ):
+        resource = f"{ARN}/{PREFIX}/{scope}/{name}"
+        assert PUBLISHER.allows(Asked("s3:PutObject", resource, {"s3:if-match": "etag"}))
+
+
+def test_a_publisher_may_delete_what_left_the_bundle():
+    left = f"{ARN}/{PREFIX}/{SCOPE}/docker-compose-gen/base/bundle/batching_101.txt"
+
+    assert PUBLISHER.allows(Asked("s3:DeleteObject", left, {"s3:if-match": "etag"}))
+    assert not PUBLISHER.allows(Asked("s3:DeleteObject", left))
+
+
+def test_operators_files_are_theirs():
+    example = f"{ARN}/{PREFIX}/{SCOPE}/docker-compose-gen/example/.env"
+
+    assert EDITOR.allows(Asked("s3:PutObject", example))
+    assert EDITOR.allows(Asked("s3:DeleteObject", example))
+    assert not PUBLISHER.allows(Asked("s3:PutObject", example))
+    assert not PUBLISHER.allows(Asked("s3:DeleteObject", example, {"s3:if-match": "etag"}))
+    for other in (*GUARDED, *POINTERS, f"{ARN}/{PREFIX}/{SCOPE}/docker-compose-gen/base/bundle/docker-compose.yaml"):
+        assert not EDITOR.allows(Asked("s3:PutObject", other, {"s3:if-none-match": "*"}))
+
+
+def test_readers_write_nothing(recorded):
+    for request in (*recorded.publishing, *recorded.collecting):
+        assert READER.allows(asked(request)) == (request.method in {"GET", "HEAD"})
+
+
+def test_cloud_storage_allows_what_is_done_and_no_role_replaces_a_state():
+    done: list[tuple[str, str]] = []
+    prefix = f"{PREFIX}/"
+
+    async def note(operation: str, key: str) -> None:
+        done.append((operation, prefix + key))
+
+    runtime = InlineRuntime()
+    store = FaultyStore(MemoryStore(runtime), before=note)
+    asyncio.run(work(store, runtime))
+    publishing = list(done)
+    asyncio.run(collect(store))
+    collecting = done[len(publishing) :]
+    publisher, collector, reader, editor = (
+        GcsRole(name)
+        for name in ("gcs-condition-publisher.yaml", "gcs-condition-collector.yaml", None, "gcs-condition-editor.yaml")
+    )
+
+    assert [each for each in publishing if not publisher.allows(*each)] == []
+    assert [each for each in collecting if not collector.allows(*each)] == []
+    assert {operation for operation, _ in publishing} == {"get", "scan", "folders", "create", "replace", "delete"} - {
+        "folders"
+    }
+    for key in [f"{prefix}{SCOPE}/states/s/a/{name}" for name in ("bundle.tar.gz", "manifest.json")] + [
+        prefix + HISTORY
+    ]:
+        assert not publisher.allows("replace", key)
+        assert not publisher.allows("delete", key)
+        assert not reader.allows("delete", key)
+    assert not collector.allows("replace", f"{prefix}{SCOPE}/pointer.json")
+    assert not collector.allows("delete", prefix + HISTORY)
+    assert editor.allows("replace", f"{prefix}{SCOPE}/docker-compose-gen/example/.env")
+    assert not editor.allows("replace", f"{prefix}{SCOPE}/docker-compose-gen/base/bundle/docker-compose.yaml")
+    assert not publisher.allows("replace", f"other/{SCOPE}/pointer.json")
+
+
+def test_every_template_is_what_its_tool_reads():
+    for path in POLICIES.iterdir():
+        found = json.loads(filled(path.name)) if path.suffix == ".json" else yaml.safe_load(filled(path.name))
+        assert isinstance(found, dict)
+        for statement in found.get("Statement", ()):
+            # S3 takes these two keys for these two actions alone.
+            conditions = {key for keys in statement.get("Condition", {}).values() for key in keys}
+            actions = {statement["Action"]} if isinstance(statement["Action"], str) else set(statement["Action"])
+            assert "s3:if-none-match" not in conditions or actions == {"s3:PutObject"}
+            assert "s3:if-match" not in conditions or actions in ({"s3:PutObject"}, {"s3:DeleteObject"})
+
+
+def test_lifecycle_rules_never_expire_what_is_published():
+    for rule in json.loads(filled("s3-lifecycle.json"))["Rules"]:
+        assert "Expiration" not in rule or rule["Filter"]["Prefix"].endswith("/.rebundle/probe/")
+    for rule in json.loads(filled("gcs-lifecycle.json"))["rule"]:
+        condition = rule["condition"]
+        assert set(condition) == {"daysSinceNoncurrentTime"} or condition["matchesPrefix"] == [
+            f"{PREFIX}/.rebundle/probe/"
+        ]
