@@ -164,10 +164,8 @@ class _Probing:
         try:
             self._version = await self._store.create(self._key, self._first)
         except ConditionFailed:
-            found = await self._store.get(self._key)
-            self._version = found.version
-            if found.body != self._first.body:
-                self._version = await self._store.replace(self._key, self._first, found.version)
+            self._version = (await self._store.get(self._key)).version
+            self._version = await self._store.replace(self._key, self._first, self._version)
         return Verdict.OK, "new objects can be stored"
 
     async def _create_again(self) -> Shown:

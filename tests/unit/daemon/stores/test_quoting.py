@@ -106,11 +106,15 @@ def test_a_race_that_is_lost_is_no_doubt():
     assert scene.store.form is None
 
 
-def test_a_refusal_by_a_server_that_takes_quotes_stays_a_refusal():
+@pytest.mark.parametrize(("settled", "probes"), [(False, 3), (True, 0)])
+def test_a_refusal_by_a_server_that_takes_quotes_stays_a_refusal(settled, probes):
     """Somebody wrote and put the same content back while our write was under way: the version is the same again."""
     scene = Scene(None, Blind)
 
     async def play() -> None:
+        if settled:
+            before = await scene.store.create("before", Content(b"first"))
+            await scene.store.replace("before", Content(b"second"), before)
         version = await scene.store.create("key", Content(b"first"))
         there = await scene.server.replace("key", Content(b"of another"), version)
 
@@ -130,7 +134,8 @@ def test_a_refusal_by_a_server_that_takes_quotes_stays_a_refusal():
 
     assert scene.store.form is Form.QUOTED
     assert asyncio.run(scene.store.get("key")).body == b"first"
-    assert scene.keys() == ["key"]
+    assert len([key for _, key in scene.server.writes if key.startswith(".rebundle/probe/")]) == probes
+    assert not any(key.startswith(".rebundle/probe/") for key in scene.keys())
 
 
 def test_what_a_crash_left_of_the_doubt_is_used_and_removed():
