@@ -47,7 +47,7 @@ class Scene:
         version = await self.store.create("key", Content(b"first"))
         return await self.store.replace("key", Content(b"second"), version)
 
-    def keys(self) -> list[str]:
+    def listed(self) -> list[str]:
         return [each.key for each in asyncio.run(self.server.scan(""))]
 
 
@@ -76,7 +76,7 @@ def test_a_server_that_takes_no_quotes_is_found_out_once():
     asyncio.run(play())
 
     assert scene.store.form is Form.UNQUOTED
-    assert scene.keys() == ["key"]
+    assert scene.listed() == ["key"]
 
 
 @pytest.mark.parametrize("unquoted", [Refusing, Blind])
@@ -88,7 +88,7 @@ def test_a_server_that_takes_neither_form_or_ignores_one_gets_no_blind_write(unq
 
     assert scene.store.form is None
     assert asyncio.run(scene.store.get("key")).body == b"first"
-    assert len(scene.keys()) == 2, "what such a server lets nobody delete stays, for the next to use"
+    assert len(scene.listed()) == 2, "what such a server lets nobody delete stays, for the next to use"
 
 
 def test_a_race_that_is_lost_is_no_doubt():
@@ -135,7 +135,7 @@ def test_a_refusal_by_a_server_that_takes_quotes_stays_a_refusal(settled, probes
     assert scene.store.form is Form.QUOTED
     assert asyncio.run(scene.store.get("key")).body == b"first"
     assert len([key for _, key in scene.server.writes if key.startswith(".rebundle/probe/")]) == probes
-    assert not any(key.startswith(".rebundle/probe/") for key in scene.keys())
+    assert not any(key.startswith(".rebundle/probe/") for key in scene.listed())
 
 
 def test_what_a_crash_left_of_the_doubt_is_used_and_removed():
@@ -146,4 +146,4 @@ def test_what_a_crash_left_of_the_doubt_is_used_and_removed():
     asyncio.run(scene.settled())
 
     assert scene.store.form is Form.UNQUOTED
-    assert scene.keys() == ["key"]
+    assert scene.listed() == ["key"]
