@@ -6,22 +6,33 @@ a server; for Cloud Storage, whose permissions know no conditions, the operation
 
 import asyncio
 import json
+import subprocess
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
 
+import boto3
 import pytest
 import yaml
 
 from daemon.publishing import layout, protocol
+from daemon.stores.errors import StoreRefused
 from daemon.stores.memory import MemoryStore
 from daemon.stores.port import Content, ObjectStore
 from daemon.stores.probe import probe
 from daemon.stores.quoting import QuotingStore
 from daemon.stores.s3 import S3Store
 from tests.builders_runtime import InlineRuntime, ThreadRuntime
+from tests.services.availability import available
+from tests.services.goprograms import go_module
+from tests.services.processes import LOOPBACK, free_port, serving
+from tests.services.versitygw import MODULE
 from tests.support.buckets import SCOPE, PublishedBucket, composition_with
 from tests.support.faulty_store import FaultyStore
 from tests.support.odd_s3 import Oddity, Request, odd_s3
-from tests.support.policies import ARN, POLICIES, PREFIX, Asked, AwsPolicies, GcsRole, asked, filled
+from tests.support.policies import ARN, BUCKET, POLICIES, PREFIX, Asked, AwsPolicies, GcsRole, asked, filled
 
 PUBLISHER = AwsPolicies("rebundle-publisher", "s3-publisher.json")
 COLLECTOR = AwsPolicies("rebundle-collector", "s3-collector.json")
@@ -230,3 +241,78 @@ def test_lifecycle_rules_never_expire_what_is_published():
         assert set(condition) == {"daysSinceNoncurrentTime"} or condition["matchesPrefix"] == [
             f"{PREFIX}/.rebundle/probe/"
         ]
+
+
+# ---- on a server that judges policies itself
+
+
+SECRET = "secret-of-everybody"
+
+
+@contextmanager
+def gateway(folder: Path) -> Iterator[str]:
+    """versitygw with two users who have no rights of their own: publisher and collector."""
+    binary, port = str(available(lambda: go_module(MODULE))), free_port()
+    for name in ("objects", "users"):
+        (folder / name).mkdir()
+    root = ("--access", "root", "--secret", SECRET)
+    places = ("--port", f"{LOOPBACK}:{port}", "--iam-dir", str(folder / "users"))
+    with serving([binary, *places, *root, "posix", str(folder / "objects")], port, folder / "log"):
+        address = f"http://{LOOPBACK}:{port}"
+        for name in ("publisher", "collector"):
+            made = ("create-user", "--access", name, "--secret", SECRET, "--role", "user")
+            subprocess.run([binary, "admin", *root, "--endpoint-url", address, *made], check=True, timeout=30)
+        yield address
+
+
+def granted_by_bucket() -> str:
+    """Both roles' policies as one bucket policy, without the conditions that this release does not know."""
+    statements: list[dict[str, Any]] = []
+    for name in ("publisher", "collector"):
+        for statement in json.loads(filled(f"s3-{name}.json"))["Statement"]:
+            assert set(statement.get("Condition", {})) <= {"Null", "StringLikeIfExists"}
+            kept = {key: value for key, value in statement.items() if key != "Condition"}
+            statements.append({**kept, "Sid": f"{name}{statement['Sid']}", "Principal": {"AWS": [name]}})
+    never = next(
+        each
+        for each in json.loads(filled("s3-bucket.json"))["Statement"]
+        if each["Sid"] == "PointersAndHistoryAreNeverDeleted"
+    )
+    return json.dumps({"Version": "2012-10-17", "Statement": [*statements, never]})
+
+
+def test_a_real_server_lets_each_role_do_its_work_and_no_more(tmp_path, monkeypatch):
+    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", SECRET)
+    with gateway(tmp_path) as address, ThreadRuntime() as runtime:
+
+        def opened(user: str) -> S3Store:
+            monkeypatch.setenv("AWS_ACCESS_KEY_ID", user)
+            store = S3Store(BUCKET, PREFIX, runtime, endpoint=address, region="us-east-1")
+            asyncio.run(store.scan(""))  # the client is made at its first call, with the key that is there then
+            return store
+
+        monkeypatch.setenv("AWS_ACCESS_KEY_ID", "root")
+        root = boto3.client("s3", endpoint_url=address, region_name="us-east-1")
+        root.create_bucket(Bucket=BUCKET)
+        root.put_bucket_policy(Bucket=BUCKET, Policy=granted_by_bucket())
+        root.close()
+        publisher, collector = opened("publisher"), opened("collector")
+
+        async def play() -> None:
+            await work(publisher, runtime)
+            for key in (layout.pointer(SCOPE), HISTORY, (await publisher.scan(f"{SCOPE}/states/"))[0].key):
+                with pytest.raises(StoreRefused, match="AccessDenied"):
+                    await publisher.delete(key, (await publisher.get(key)).version)
+            example = layout.live_tree(SCOPE, "example/.env")
+            with pytest.raises(StoreRefused, match="AccessDenied"):
+                await publisher.delete(example, (await publisher.get(example)).version)
+            with pytest.raises(StoreRefused, match="AccessDenied"):
+                await collector.create(f"{SCOPE}/states/s/a/manifest.json", Content(b"{}"))
+            with pytest.raises(StoreRefused, match="AccessDenied"):
+                await collector.get(example)
+            await collect(collector)
+            assert await publisher.scan(f"{SCOPE}/states/state-2/") == []
+
+        asyncio.run(play())
+        publisher.close()
+        collector.close()
