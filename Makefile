@@ -15,7 +15,7 @@ stamp := .venv/set-up-$(python_version)
 run := .venv/bin/python
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo run test check audit bench bench-check bench-stores crash-long lock clean
+.PHONY: help setup demo run test check audit bench bench-check bench-stores crash-long contract-long lock clean
 
 help: ## show the verbs
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' Makefile | expand -t 12
@@ -65,6 +65,9 @@ bench-stores: setup ## time publications on real S3 and GCS servers against the 
 
 crash-long: setup ## random kills under load for MINUTES, with figures
 	REBUNDLE_CRASH_MINUTES=$(MINUTES) $(run) -m pytest tests/acceptance/test_random_kills.py -q -s
+
+contract-long: setup ## ten thousand races of twelve writers on the servers that tests use
+	REBUNDLE_RACE_ROUNDS=10000 $(run) -m pytest tests/contract/test_races.py -q -s
 
 # Universal: one lock with markers serves every Python from 3.11 on. It has the hashes of all wheels and of the
 # source, and no address, so that it installs from whatever index pip is configured for.

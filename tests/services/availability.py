@@ -1,7 +1,8 @@
 """What happens when a real server or tool cannot be had.
 
 Its tests are skipped with the reason, so that `make test` works on a bare machine. With REBUNDLE_REQUIRE_SERVICES=1,
-which CI sets, they fail instead: a gate that skips is no gate.
+which CI sets, they fail instead: a gate that skips is no gate. What cannot be had from any registry, only be given to a
+machine (`NotGiven`), is skipped in any case.
 """
 
 import os
@@ -17,10 +18,16 @@ class Unavailable(Exception):
     """A server or tool is not on this machine and cannot be installed; the text says what was tried."""
 
 
+class NotGiven(Exception):
+    """This machine was not given what nobody can install; the text says what to set."""
+
+
 def available(find: Callable[[], T]) -> T:
-    """What `find` returns; skips or fails the test when it raises Unavailable."""
+    """What `find` returns; skips or fails the test when it raises Unavailable, skips it when it raises NotGiven."""
     try:
         return find()
+    except NotGiven as reason:
+        pytest.skip(str(reason))
     except Unavailable as reason:
         skip_or_fail(str(reason))
 

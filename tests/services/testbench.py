@@ -14,7 +14,7 @@ import sys
 from collections.abc import Iterator
 from pathlib import Path
 
-from tests.services.availability import Unavailable
+from tests.services.availability import NotGiven, Unavailable
 from tests.services.gcs import Gcs
 from tests.services.processes import LOOPBACK, free_port, serving
 
@@ -29,13 +29,15 @@ waitress.serve(testbench.run(), _server=create, host={host!r}, port={port}, thre
 
 @contextlib.contextmanager
 def testbench(folder: Path) -> Iterator[Gcs]:
-    """A server with its log in `folder`. Raises Unavailable."""
+    """A server with its log in `folder`. Raises NotGiven without a folder of sources, Unavailable if they do not run."""
     if address := os.environ.get("REBUNDLE_TESTBENCH"):
         yield Gcs(address)
         return
     named = os.environ.get("STORAGE_TESTBENCH", "")
-    if not (Path(named) / "testbench").is_dir() or not named:
-        raise Unavailable("STORAGE_TESTBENCH does not name the folder of googleapis/storage-testbench")
+    if not named:
+        raise NotGiven("STORAGE_TESTBENCH does not name a folder with the sources of googleapis/storage-testbench")
+    if not (Path(named) / "testbench").is_dir():
+        raise Unavailable(f"STORAGE_TESTBENCH is {named}, and no googleapis/storage-testbench is there")
     port = free_port()
     command = [str(_environment(Path(named)) / "bin" / "python"), "-c", _SERVE.format(host=LOOPBACK, port=port)]
     env = {"PATH": os.environ["PATH"], "HOME": str(folder), "PYTHONPATH": str(Path(named).resolve())}

@@ -1,0 +1,206 @@
+"""Writers that race for one object of a real server: whole requests on raw sockets, all but the last byte sent, then
+the last bytes at once. No SDK stands between, whose pools and threads would put the writers in a row.
+
+A round has one key, one base and `WRITERS` writers with a body each. It must end with exactly one writer told yes, that
+writer's body stored, and every other one told no in a way its server has declared.
+"""
+
+import http.client
+import json
+import socket
+import struct
+import urllib.parse
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol
+from uuid import uuid4
+
+import boto3
+import httpx
+from botocore.config import Config
+
+WRITERS = 12
+_LIMIT_SECONDS = 30
+_SIZES = (1_500, 60_000)
+"""Bytes of a young pointer, and of one that is full."""
+
+
+class Arena(Protocol):
+    """A bucket of some server, spoken to in its own words."""
+
+    @property
+    def address(self) -> str:
+        """`http://host:port`."""
+        ...
+
+    def create(self, key: str, body: bytes) -> bytes:
+        """The whole request that stores `body` if there is no object."""
+        ...
+
+    def replace(self, key: str, body: bytes, version: str) -> bytes:
+        """The whole request that stores `body` over exactly this version."""
+        ...
+
+    def read(self, key: str) -> tuple[bytes, str]:
+        """Body and version."""
+        ...
+
+
+class S3Arena:
+    """Presigned PUTs, as S3 takes them from anyone who was given one."""
+
+    def __init__(self, address: str, bucket: str, *, access_key: str, secret_key: str) -> None:
+        self.address = address
+        self._bucket = bucket
+        # A checksum of the body could not be signed before there is a body.
+        config = Config(signature_version="s3v4", request_checksum_calculation="when_required")
+        self._client: Any = boto3.client(
+            "s3",
+            endpoint_url=address,
+            region_name="us-east-1",
+            aws_access_key_id=access_key,
+            aws_secret_access_key=secret_key,
+            config=config,
+        )
+
+    def close(self) -> None:
+        """Give the connections back."""
+        self._client.close()
+
+    def create(self, key: str, body: bytes) -> bytes:
+        """See `Arena`."""
+        return self._put(key, body, "IfNoneMatch", "If-None-Match", "*")
+
+    def replace(self, key: str, body: bytes, version: str) -> bytes:
+        """See `Arena`."""
+        return self._put(key, body, "IfMatch", "If-Match", version)
+
+    def read(self, key: str) -> tuple[bytes, str]:
+        """See `Arena`; the version is the ETag with its quotes."""
+        answer = self._client.get_object(Bucket=self._bucket, Key=key)
+        with answer["Body"] as body:
+            return body.read(), answer["ETag"]
+
+    def _put(self, key: str, body: bytes, parameter: str, header: str, value: str) -> bytes:
+        url = self._client.generate_presigned_url(
+            "put_object", Params={"Bucket": self._bucket, "Key": key, parameter: value}
+        )
+        return _request("PUT", url, {header: value}, body)
+
+
+class GcsArena:
+    """Multipart uploads of the JSON API, as the SDK sends what is not larger than 8 MiB."""
+
+    def __init__(self, address: str, bucket: str) -> None:
+        self.address = address
+        self._bucket = bucket
+
+    def create(self, key: str, body: bytes) -> bytes:
+        """See `Arena`."""
+        return self.replace(key, body, "0")
+
+    def replace(self, key: str, body: bytes, version: str) -> bytes:
+        """See `Arena`."""
+        query = urllib.parse.urlencode({"uploadType": "multipart", "ifGenerationMatch": version})
+        described = json.dumps({"name": key, "contentType": "application/octet-stream"}).encode()
+        parts = b"--part\r\ncontent-type: application/json\r\n\r\n%b\r\n" % described
+        parts += b"--part\r\ncontent-type: application/octet-stream\r\n\r\n%b\r\n--part--" % body
+        url = f"{self.address}/upload/storage/v1/b/{self._bucket}/o?{query}"
+        return _request("POST", url, {"Content-Type": "multipart/related; boundary=part"}, parts)
+
+    def read(self, key: str) -> tuple[bytes, str]:
+        """See `Arena`; the version is the generation."""
+        url = f"{self.address}/storage/v1/b/{self._bucket}/o/{urllib.parse.quote(key, safe='')}"
+        described = httpx.get(url, timeout=_LIMIT_SECONDS).raise_for_status().json()
+        body = httpx.get(url, params={"alt": "media"}, timeout=_LIMIT_SECONDS).raise_for_status().content
+        return body, str(described["generation"])
+
+
+@dataclass(frozen=True, slots=True)
+class Round:
+    """How one ended: what each writer was told, what each had to say, and what is stored."""
+
+    told: tuple[int, ...]
+    bodies: tuple[bytes, ...]
+    stored: bytes
+
+    def fault(self, losers: frozenset[int]) -> str | None:
+        """What is wrong with it, when losers may be told these statuses."""
+        winners = [writer for writer, status in enumerate(self.told) if status == http.HTTPStatus.OK]
+        if len(winners) != 1:
+            return f"{len(winners)} of {len(self.told)} writers were told yes: {self.told}"
+        if self.stored != self.bodies[winners[0]]:
+            return "what is stored is not of the writer that was told yes"
+        if strange := {status for status in self.told if status != http.HTTPStatus.OK} - losers:
+            return f"losers were told {sorted(strange)}, which this server is not known for"
+        return None
+
+
+def races_to_create(arena: Arena, rounds: int) -> list[Round]:
+    """Rounds for keys that do not exist."""
+    run = uuid4().hex
+    ended = []
+    for turn in range(rounds):
+        key, bodies = f"create/{run}/{turn}", _bodies(turn)
+        told = _released_together(arena.address, [arena.create(key, body) for body in bodies])
+        ended.append(Round(told, bodies, arena.read(key)[0]))
+    return ended
+
+
+def races_to_replace(arena: Arena, rounds: int) -> list[Round]:
+    """Rounds for one object, each over the version that the round before has left."""
+    key = f"replace/{uuid4().hex}"
+    [told] = _released_together(arena.address, [arena.create(key, b"start")])
+    assert told == http.HTTPStatus.OK, told
+    _, version = arena.read(key)
+    ended = []
+    for turn in range(rounds):
+        bodies = _bodies(turn)
+        told_all = _released_together(arena.address, [arena.replace(key, body, version) for body in bodies])
+        stored, version = arena.read(key)
+        ended.append(Round(told_all, bodies, stored))
+    return ended
+
+
+def faults(ended: Sequence[Round], losers: frozenset[int]) -> list[str]:
+    """What was wrong, round by round."""
+    found = ((turn, each.fault(losers)) for turn, each in enumerate(ended))
+    return [f"round {turn}: {fault}" for turn, fault in found if fault is not None]
+
+
+def _bodies(turn: int) -> tuple[bytes, ...]:
+    size = _SIZES[turn % len(_SIZES)]
+    # An ETag is a digest of the body: no two of a run may be equal.
+    return tuple(f"{turn} by {writer} ".encode().ljust(size, b".") for writer in range(WRITERS))
+
+
+def _released_together(address: str, requests: Sequence[bytes]) -> tuple[int, ...]:
+    """The statuses of the answers."""
+    host, port = urllib.parse.urlsplit(address).hostname, urllib.parse.urlsplit(address).port
+    sockets = [socket.create_connection((host, port), _LIMIT_SECONDS) for _ in requests]
+    try:
+        for each, request in zip(sockets, requests, strict=True):
+            each.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+            # Closing must leave nothing behind: ten thousand rounds would use up the ports.
+            each.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+            each.sendall(request[:-1])
+        for each, request in zip(sockets, requests, strict=True):
+            each.send(request[-1:])
+        return tuple(map(_status, sockets))
+    finally:
+        for each in sockets:
+            each.close()
+
+
+def _status(answering: socket.socket) -> int:
+    with http.client.HTTPResponse(answering) as answer:
+        answer.begin()
+        answer.read()
+        return answer.status
+
+
+def _request(method: str, url: str, headers: dict[str, str], body: bytes) -> bytes:
+    parts = urllib.parse.urlsplit(url)
+    lines = [f"{method} {parts.path}?{parts.query} HTTP/1.1", f"Host: {parts.netloc}", f"Content-Length: {len(body)}"]
+    lines += [f"{name}: {value}" for name, value in headers.items()]
+    return "\r\n".join([*lines, "", ""]).encode() + body
