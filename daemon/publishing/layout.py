@@ -21,6 +21,11 @@ def history(scope: Scope, oldest: int) -> str:
     return f"{scope}/history/{oldest}.json"
 
 
+def freshness(scope: Scope) -> str:
+    """Tells, signed, that the pointer of a sequence is the newest."""
+    return f"{scope}/freshness.json"
+
+
 def histories(scope: Scope) -> str:
     """The folder of all chunks."""
     return f"{scope}/history/"
@@ -44,6 +49,11 @@ def manifest(scope: Scope, state: str, attempt: str) -> str:
 def live_tree(scope: Scope, path: str = "") -> str:
     """A file that operators see, or the folder of all of them."""
     return f"{scope}/{LIVE_TREE}{path}"
+
+
+def all_replaced(scope: Scope) -> str:
+    """The folder of all bytes that were kept, by sequence."""
+    return f"{scope}/.rebundle/replaced/"
 
 
 def replaced(scope: Scope, sequence: int, path: str) -> str:

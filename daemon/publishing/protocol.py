@@ -231,6 +231,38 @@ def collect(pointer: Pointer, writing: Writing, released: Collection[Publication
     )
 
 
+def recover(
+    remains: Pointer,
+    writing: Writing,
+    live: Publication | None,
+    desired: Publication | None,
+    *,
+    retained: Sequence[Publication],
+    hold: Hold | None,
+    published: Sequence[Publication] = (),
+) -> Pointer:
+    """What goes on from what `recovery` made of the remains; `published` are those that no known change names.
+
+    Whatever operators had decided is in the change once more, as a whole: there may be no other place that tells.
+    """
+    return _next(
+        remains,
+        writing,
+        "recover",
+        published=published,
+        live=live,
+        desired=desired,
+        retained=tuple(retained),
+        hold=hold,
+        gc_epoch=remains.gc_epoch + 1,
+        change={
+            "hold": _dumped(hold),
+            "quarantined": [_dumped(each) for each in remains.quarantined],
+            "pinned": [str(each.id) for each in retained if each.pinned],
+        },
+    )
+
+
 def split_history(pointer: Pointer) -> tuple[Chunk, int] | None:
     """The chunk that has to be stored before this pointer is written, and the sequence it is stored under."""
     if len(pointer.history) <= MOST_HISTORY:

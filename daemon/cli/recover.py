@@ -1,0 +1,92 @@
+"""`rebundle recover`: a pointer that can go on, where the one there was is lost, damaged or an older one."""
+
+from collections.abc import Iterable
+from typing import Annotated
+
+from cyclopts import Parameter
+
+from daemon.cli.codes import DONE, FAILED
+from daemon.cli.options import DEFAULT_ACTOR, DEFAULT_PLACE, DEFAULT_PRINTING, Actor, Place, Printing, Reason
+from daemon.cli.output import Printer, confirm
+from daemon.cli.session import scope_of, session
+from daemon.cli.text import plain
+from daemon.cli.views import View, live_tree_view, pointer_view
+from daemon.publishing.recoverer import Recoverer, Recovery
+from daemon.publishing.recovery import Wish
+
+
+async def recover(
+    scope: Annotated[str, Parameter(help="BUNDLE/TARGET.")],
+    /,
+    *,
+    reason: Reason,
+    live: Annotated[
+        str | None, Parameter(help="State (or STATE@ATTEMPT) to be live, in place of what the bucket tells.")
+    ] = None,
+    no_hold: Annotated[
+        bool, Parameter(name="--no-hold", negative=(), help="Go on at once: newer states go live by themselves.")
+    ] = False,
+    dry_run: Annotated[bool, Parameter(negative=(), help="Only tell what would be done.")] = False,
+    yes: Annotated[bool, Parameter(alias="-y", negative=(), help="Do not ask.")] = False,
+    actor: Actor = DEFAULT_ACTOR,
+    place: Place = DEFAULT_PLACE,
+    printing: Printing = DEFAULT_PRINTING,
+) -> int:
+    """Rebuild a scope's pointer from its manifests, history, live tree and what is left of the pointer.
+
+    Every publication is read and verified. The scope is held, so that somebody looks before newer states go live.
+    """
+    wish = Wish(live=live, hold=not no_hold)
+    async with session(place, printing) as opened:
+        bucket, printer = opened.bucket, opened.printer
+        recovering = Recoverer(bucket.store, bucket.reader, bucket.publisher, bucket.live_tree)
+        named = scope_of(scope)
+        planned = await recovering.preview(named, wish, actor.name, reason)
+        if dry_run or planned.recovered is None:
+            _tell(printer, planned, dry_run=True)
+            return DONE
+        for line in _lines(planned, printer, dry_run=True):
+            printer.say(line)
+        if not confirm(f"Write this pointer of {scope}?", yes=yes, printer=printer):
+            printer.warn("nothing was changed")
+            return FAILED
+        _tell(printer, await recovering.recover(named, wish, actor.name, reason), dry_run=False)
+        return DONE
+
+
+def _tell(printer: Printer, told: Recovery, *, dry_run: bool) -> None:
+    recovered = told.recovered
+    view: View = {
+        "scope": str(told.scope),
+        "dry_run": dry_run,
+        "damage": told.damage,
+        "traces": dict(told.remains.traces),
+        "before": pointer_view(told.remains.pointer) if told.remains.pointer else None,
+        "after": pointer_view(recovered.pointer) if recovered else None,
+        "did": list(recovered.did) if recovered else [],
+        "unknown": list(recovered.unknown) if recovered else [],
+        "damaged": [{"publication": str(each.id), "why": each.why} for each in told.remains.damaged],
+        "live_tree": live_tree_view(told.live_tree),
+    }
+    printer.data(view, _lines(told, printer, dry_run=dry_run))
+
+
+def _lines(told: Recovery, printer: Printer, *, dry_run: bool) -> Iterable[str]:
+    if told.recovered is None:
+        yield f"{told.scope}: nothing to recover: its pointer is whole, and ahead of every trace"
+        return
+    yield printer.heading(f"{told.scope}: {'would be recovered' if dry_run else 'recovered'}")
+    if told.damage:
+        yield f"  {plain(told.damage)}"
+    pointer = told.remains.pointer
+    if pointer is not None:
+        yield f"  the pointer is at sequence {pointer.sequence}"
+    for name, sequence in sorted(told.remains.traces.items(), key=lambda each: -each[1]):
+        yield f"  {name} has seen sequence {sequence}"
+    yield "did:" if not dry_run else "would do:"
+    for line in told.recovered.did:
+        yield f"  {plain(line)}"
+    if told.recovered.unknown:
+        yield "cannot be known:"
+    for line in told.recovered.unknown:
+        yield f"  {plain(line)}"

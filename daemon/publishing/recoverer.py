@@ -1,0 +1,231 @@
+"""Gathers what is left of a scope, and writes the pointer that `recovery` makes of it.
+
+Everything is looked at, nothing is believed that does not verify: each manifest, archive and file is read. Numbers are
+the exception: a sequence counts even if what holds it is damaged, for it can only make the new one higher. The pointer
+is written like any other, by compare-and-swap, so that a daemon which goes on from the lost one loses.
+"""
+
+import asyncio
+import hashlib
+import json
+import re
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Final, TypeVar
+
+from pydantic import ValidationError
+
+from daemon.publishing import layout, manifest, ownership, recovery
+from daemon.publishing.errors import PublishingError, VerificationFailed
+from daemon.publishing.livetree import LiveTree, Synced, Unfinished
+from daemon.publishing.pointer import Chunk, Entry, Older, PublicationId
+from daemon.publishing.protocol import absent
+from daemon.publishing.publisher import Publisher
+from daemon.publishing.reader import PointerRead, Reader
+from daemon.publishing.recovery import Damaged, Found, Recovered, Remains, Wish
+from daemon.publishing.retention import folders
+from daemon.stores.errors import ObjectMissing
+from daemon.stores.port import ObjectStore, Stored
+from renderers.model import Scope
+
+T = TypeVar("T")
+U = TypeVar("U")
+_READS_AT_ONCE: Final = 8
+_SEQUENCE: Final = re.compile(rb'"sequence"\s*:\s*(\d{1,15})\b')
+
+
+@dataclass(frozen=True, slots=True)
+class Recovery:
+    """What a recovery did, or (a preview) would do."""
+
+    scope: Scope
+    recovered: Recovered | None
+    """None: there was nothing to recover."""
+    remains: Remains
+    damage: str | None = None
+    """What is wrong with the pointer; None if it can be read."""
+    live_tree: Synced | Unfinished | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class _Chunks:
+    entries: tuple[Entry, ...] = ()
+    older: Older | None = None
+    chunked: int = 0
+
+
+class Recoverer:
+    """Recovers scopes of one bucket."""
+
+    def __init__(self, store: ObjectStore, reader: Reader, publisher: Publisher, live_tree: LiveTree) -> None:
+        self._store = store
+        self._reader = reader
+        self._publisher = publisher
+        self._live_tree = live_tree
+
+    async def preview(self, scope: Scope, wish: Wish, by: str, reason: str) -> Recovery:
+        """What `recover` would do now. Raises as it does."""
+        _, found = await self._decide(scope, wish, by, reason)
+        return found
+
+    async def recover(self, scope: Scope, wish: Wish, by: str, reason: str) -> Recovery:
+        """Write a pointer that can go on, then bring the live tree in step.
+
+        Raises:
+            NotFound: nothing is left of the scope, or not of the state that is to be live.
+            Refused: the state that is to be live is quarantined.
+            PointerMoved: somebody changed or restored the pointer meanwhile; look again.
+        """
+        base, found = await self._decide(scope, wish, by, reason)
+        if found.recovered is not None:
+            await self._publisher.swap(scope, base, found.recovered.pointer)
+        tree = await self._live_tree.reconcile(scope)
+        return Recovery(scope, found.recovered, found.remains, found.damage, tree)
+
+    async def _decide(self, scope: Scope, wish: Wish, by: str, reason: str) -> tuple[PointerRead, Recovery]:
+        base, damage, remains = await self._gather(scope)
+        recovered = recovery.recover(remains, self._publisher.writing(by, reason), wish)
+        return base, Recovery(scope, recovered, remains, damage)
+
+    # -- what is left
+
+    async def _gather(self, scope: Scope) -> tuple[PointerRead, str | None, Remains]:
+        base, damage, damaged_sequence = await self._pointer(scope)
+        chunks = await self._chunks(scope)
+        marker, _ = await self._live_tree.marker(scope)
+        found, damaged = await self._publications(scope)
+        traces = {"the damaged pointer": damaged_sequence, "history": chunks.chunked, **await self._traces(scope)}
+        if marker is not None:
+            traces["the live tree's files"] = max((each.commit[0] for each in marker.files.values()), default=0)
+        remains = Remains(
+            scope=scope,
+            pointer=None if base.version is None or damage else base.pointer,
+            traces={name: sequence for name, sequence in traces.items() if sequence},
+            entries=chunks.entries,
+            older=chunks.older,
+            chunked=chunks.chunked,
+            tree=PublicationId.parse(marker.publication) if marker and marker.publication else None,
+            tree_sequence=marker.sequence if marker else 0,
+            found=found,
+            damaged=damaged,
+        )
+        return base, damage, remains
+
+    async def _pointer(self, scope: Scope) -> tuple[PointerRead, str | None, int]:
+        """What a compare-and-swap is to start from, what is wrong with it, and the sequence that a damaged one has."""
+        stored = await self._get(layout.pointer(scope))
+        if stored is None:
+            return PointerRead(absent(scope), None), f"{layout.pointer(scope)} is gone", 0
+        try:
+            return await self._reader.pointer(scope), None, 0
+        except VerificationFailed as error:
+            # Whether it was signed is told by its bytes: who cannot sign must not replace it (protocol 4).
+            signed = b'"sig"' in stored.body
+            return PointerRead(absent(scope), stored.version, signed), str(error), _sequence_in(stored.body)
+
+    async def _chunks(self, scope: Scope) -> _Chunks:
+        """Every chunk that can be read, and the newest that leads back through all before it."""
+        keys = [each.key for each in await self._store.scan(layout.histories(scope))]
+        bodies = dict(zip(keys, await self._side_by_side(self._get, keys), strict=True))
+        chunks = {key: (_chunk(stored.body), stored.body) for key, stored in bodies.items() if stored is not None}
+        read = {key: (chunk, body) for key, (chunk, body) in chunks.items() if chunk is not None and chunk.entries}
+        whole = [key for key in read if _leads_back(key, read)]
+        newest = max(whole, key=lambda key: read[key][0].entries[-1].sequence, default=None)
+        entries = sorted(
+            (entry for chunk, _ in read.values() for entry in chunk.entries), key=lambda each: each.sequence
+        )
+        if newest is None:
+            return _Chunks(tuple(entries))
+        chunk, body = read[newest]
+        return _Chunks(tuple(entries), Older(key=newest, sha256=_sha256(body)), chunk.entries[-1].sequence)
+
+    async def _publications(self, scope: Scope) -> tuple[tuple[Found, ...], tuple[Damaged, ...]]:
+        stored, _ = folders(scope, await self._store.scan(layout.states(scope)))
+        judged = await self._side_by_side(lambda each: self._verified(scope, each.id), stored)
+        found = tuple(each for each in judged if isinstance(each, Found))
+        return found, tuple(each for each in judged if isinstance(each, Damaged))
+
+    async def _verified(self, scope: Scope, name: PublicationId) -> Found | Damaged:
+        stored = await self._get(layout.manifest(scope, name.state, name.attempt))
+        if stored is None:
+            return Damaged(name, "its manifest is gone")
+        try:
+            described = manifest.decode(stored.body)
+        except VerificationFailed as error:
+            return Damaged(name, str(error))
+        publication = recovery.manifest_publication(described, _sha256(stored.body))
+        try:
+            if publication.id != name:
+                raise VerificationFailed(f"its manifest is the one of {publication.id}")
+            described.composition_value()
+            await self._reader.files(scope, publication)
+        except PublishingError as error:
+            return Damaged(name, str(error), described.revision, described.events)
+        return Found(publication, described.events)
+
+    async def _traces(self, scope: Scope) -> Mapping[str, int]:
+        """The highest sequence that each kind of thing tells, damaged or not."""
+        tree = layout.live_tree(scope)
+        files = [each.key for each in await self._store.scan(tree) if not ownership.is_credential(each.key)]
+        tagged = await self._side_by_side(self._get, files)
+        commits = (ownership.parsed_commit(each.tag.get("commit")) for each in tagged if each is not None)
+        aside = await self._store.folders(layout.all_replaced(scope))
+        marker = await self._get(layout.live_tree(scope, layout.MARKER))
+        freshness = await self._get(layout.freshness(scope))
+        return {
+            "the live tree's marker": _sequence_in(marker.body) if marker else 0,
+            "freshness.json": _sequence_in(freshness.body) if freshness else 0,
+            "tags of the live tree": max((commit[0] for commit in commits if commit), default=0),
+            "bytes kept aside": max((int(each) for each in aside if each.isdecimal()), default=0),
+        }
+
+    async def _get(self, key: str) -> Stored | None:
+        try:
+            return await self._store.get(key)
+        except ObjectMissing:
+            return None
+
+    async def _side_by_side(self, read: Callable[[T], Awaitable[U]], each_of: Iterable[T]) -> Sequence[U]:
+        gate = asyncio.Semaphore(_READS_AT_ONCE)
+
+        async def one(each: T) -> U:
+            async with gate:
+                return await read(each)
+
+        try:
+            async with asyncio.TaskGroup() as group:
+                tasks = [group.create_task(one(each)) for each in each_of]
+        except ExceptionGroup as errors:
+            # Callers branch by the type of the first failure, which a group would hide.
+            raise errors.exceptions[0] from errors
+        return [task.result() for task in tasks]
+
+
+def _chunk(body: bytes) -> Chunk | None:
+    try:
+        return Chunk.model_validate(json.loads(body))
+    except (ValueError, ValidationError, RecursionError):
+        return None
+
+
+def _leads_back(key: str, read: Mapping[str, tuple[Chunk, bytes]]) -> bool:
+    """Whether each chunk from here back is the one that its successor means."""
+    seen: set[str] = set()
+    while key not in seen:
+        seen.add(key)
+        older = read[key][0].older
+        if older is None:
+            return True
+        if older.key not in read or _sha256(read[older.key][1]) != older.sha256:
+            return False
+        key = older.key
+    return False
+
+
+def _sequence_in(body: bytes) -> int:
+    """The highest sequence in a document that may be cut off."""
+    return max(map(int, _SEQUENCE.findall(body)), default=0)
+
+
+def _sha256(body: bytes) -> str:
+    return hashlib.sha256(body).hexdigest()

@@ -1,0 +1,384 @@
+"""A pointer that can go on, out of what is left of a scope (protocol 4, `recover`). Pure.
+
+Two cases. A pointer that is ahead of every trace is only *mended*: what it names and the bucket has no more leaves it.
+One that is gone, damaged or behind a trace is *rebuilt*: from the publications that verify, the history's chunks, an
+older pointer if that is what was put back, and the live tree. Its sequence is above every one that can have been seen:
+above all traces by the changes that one pointer can hold, for so many may be in no chunk yet. What nothing tells is
+said, not guessed away. Gathering the remains is `recoverer`'s.
+"""
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Final, TypeVar
+
+from pydantic import ValidationError
+
+from daemon.publishing import protocol
+from daemon.publishing.errors import NotFound, Refused
+from daemon.publishing.manifest import Manifest, ManifestEvent
+from daemon.publishing.pointer import (
+    MOST_HISTORY,
+    MOST_RECENT,
+    Entry,
+    Folded,
+    Hold,
+    Older,
+    Part,
+    Pointer,
+    Publication,
+    PublicationId,
+    Quarantine,
+    Revision,
+)
+from daemon.publishing.protocol import Writing
+from events.model import Identity
+from renderers.model import Scope
+
+P = TypeVar("P", bound=Part)
+_MOST_NAMED: Final = 5
+
+
+@dataclass(frozen=True, slots=True)
+class Found:
+    """A publication whose manifest, archive and files verify. Whether it was late, only a pointer knows."""
+
+    publication: Publication
+    events: tuple[ManifestEvent, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Damaged:
+    """A publication that is there and does not verify, with what its manifest still tells."""
+
+    id: PublicationId
+    why: str
+    revision: Revision | None = None
+    events: tuple[ManifestEvent, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Remains:
+    """What is left of a scope."""
+
+    scope: Scope
+    pointer: Pointer | None = None
+    """If it can be read; it may be an older one that was put back."""
+    traces: Mapping[str, int] = field(default_factory=dict)
+    """The highest sequence that each thing beside a readable pointer has seen."""
+    entries: tuple[Entry, ...] = ()
+    """Of the chunks, the oldest first."""
+    older: Older | None = None
+    """The newest chunk that leads back through all before it."""
+    chunked: int = 0
+    """The last sequence that it has."""
+    tree: PublicationId | None = None
+    """What the live tree's marker says that it follows."""
+    tree_sequence: int = 0
+    found: tuple[Found, ...] = ()
+    damaged: tuple[Damaged, ...] = ()
+
+    @property
+    def is_ahead(self) -> bool:
+        """Whether the pointer can be read and nothing has seen a later one."""
+        return self.pointer is not None and self.pointer.sequence >= max(self.traces.values(), default=0)
+
+
+@dataclass(frozen=True, slots=True)
+class Wish:
+    """What the operator asks for beside a pointer that works."""
+
+    live: str | None = None
+    """A state, or STATE@ATTEMPT, in place of what the remains say."""
+    hold: bool = True
+    """Keep what is live until somebody has looked."""
+
+
+@dataclass(frozen=True, slots=True)
+class Recovered:
+    """The pointer that goes on, what was done for it, and what could not be known."""
+
+    pointer: Pointer
+    did: tuple[str, ...]
+    unknown: tuple[str, ...] = ()
+
+
+def recover(remains: Remains, writing: Writing, wish: Wish) -> Recovered | None:
+    """The pointer to write; None: the one that is there is whole and ahead of every trace.
+
+    Raises:
+        NotFound: nothing is left of the scope, or not of the state that is to be live.
+        Refused: the state that is to be live is quarantined.
+    """
+    if remains.pointer is None and not (remains.traces or remains.entries or remains.found or remains.damaged):
+        raise NotFound(f"nothing is published in {remains.scope}; `rebundle scopes` lists what there is")
+    if remains.pointer is not None and remains.is_ahead:
+        return _mend(remains, remains.pointer, writing, wish)
+    return _rebuild(remains, writing, wish)
+
+
+def manifest_publication(manifest: Manifest, sha256: str) -> Publication:
+    """What a pointer says of a publication, as far as its manifest tells."""
+    return Publication(
+        state=manifest.state,
+        revision=manifest.revision,
+        kind=manifest.kind,
+        attempt=manifest.attempt,
+        manifest_sha256=sha256,
+        composition=manifest.composition_digest,
+        renderer=manifest.renderer,
+        at=manifest.at,
+    )
+
+
+# -- a pointer that is ahead of everything
+
+
+def _mend(remains: Remains, pointer: Pointer, writing: Writing, wish: Wish) -> Recovered | None:
+    whole = {(each.publication.id, each.publication.manifest_sha256) for each in remains.found}
+    there = tuple(each for each in pointer.retained if (each.id, each.manifest_sha256) in whole)
+    gone = [each.id for each in pointer.retained if each not in there]
+    broken = pointer.older is not None and pointer.older != remains.older
+    if not gone and not broken and wish.live is None:
+        return None
+    live, told = pointer.live, "live as it was"
+    if wish.live is not None or (live is not None and live.id in gone):
+        live, told = _live(pointer, there, wish, [])
+    desired = pointer.desired
+    if desired is not None and desired.id in gone:
+        desired = _newest(there)
+    moved = _id(live) != _id(pointer.live)
+    hold = pointer.hold or (_hold(writing) if moved and wish.hold else None)
+    base = pointer.model_copy(update={"older": None if broken else pointer.older})
+    following = protocol.recover(base, writing, live, desired, retained=there, hold=hold)
+    did = (
+        *([f"left out what is not there, or not whole: {_some(gone)}"] if gone else ()),
+        *(["cut the history off where its chunks are gone or changed"] if broken else ()),
+        *_standing_told(following, told),
+    )
+    return Recovered(following, did)
+
+
+# -- a pointer that is gone, damaged or behind
+
+
+def _rebuild(remains: Remains, writing: Writing, wish: Wish) -> Recovered:
+    old = remains.pointer or protocol.absent(remains.scope)
+    known = _merged(remains.entries, old.history)
+    last = known[-1] if known else None
+    past = _replayed(old, known)
+    retained = _retained(remains, old, known, past)
+    named = {name for entry in known for name in entry.published}
+    unnamed = [each for each in retained if str(each.id) not in named]
+    base = _counters(remains, old).model_copy(
+        update={
+            "quarantined": tuple(past.quarantined.values()),
+            # What no chunk has, as far as there is room for one more.
+            "history": tuple(each for each in known if each.sequence > remains.chunked)[1 - MOST_HISTORY :],
+            "older": remains.older,
+        }
+    )
+    live, told = _live(base, retained, wish, _likely(remains, last))
+    desired = _desired(retained, unnamed, last)
+    if _is_retired(remains, last, unnamed) and wish.live is None:
+        live, desired, told = None, None, "the scope stays retired"
+    hold = past.hold or (_hold(writing) if wish.hold and live is not None else None)
+    following = protocol.recover(base, writing, live, desired, retained=retained, hold=hold, published=unnamed)
+    did = (
+        f"found {len(remains.found)} publications that verify, {len(following.retained)} of them can be rolled back to",
+        *(f"left out {each.id}: {each.why}" for each in remains.damaged),
+        f"went on at sequence {following.sequence}: {MOST_HISTORY + 1} above every trace ({_highest(remains)})",
+        *_standing_told(following, told),
+    )
+    return Recovered(following, did, tuple(_unknown(remains, last, unnamed)))
+
+
+def _merged(*histories: Sequence[Entry]) -> tuple[Entry, ...]:
+    """Entries of chunks and of an older pointer, each sequence once."""
+    by_sequence = {entry.sequence: entry for entries in histories for entry in entries}
+    return tuple(by_sequence[sequence] for sequence in sorted(by_sequence))
+
+
+@dataclass(slots=True)
+class _Past:
+    """What operators and collections had decided, as far as it is known."""
+
+    hold: Hold | None
+    quarantined: dict[str, Quarantine]
+    pins: dict[str, bool]
+    let_go: set[str]
+    """Publications that were released or dropped: their objects may be about to be deleted."""
+
+
+def _replayed(old: Pointer, known: Iterable[Entry]) -> _Past:
+    past = _Past(
+        old.hold,
+        {each.composition: each for each in old.quarantined},
+        {str(each.id): each.pinned for each in old.retained},
+        set(),
+    )
+    for entry in known:
+        past.let_go.update(_names(entry.change.get("released")), _names(entry.change.get("dropped")))
+        # What an older pointer says holds up to its own sequence.
+        if entry.sequence > old.sequence:
+            _replay(past, entry.change)
+    return past
+
+
+def _replay(past: _Past, change: Mapping[str, Any]) -> None:
+    if "hold" in change:
+        past.hold = _parsed(Hold, change["hold"])
+    if isinstance(every := change.get("quarantined"), list | tuple):
+        parsed = [_parsed(Quarantine, each) for each in every]
+        past.quarantined = {each.composition: each for each in parsed if each}
+    if rejected := _parsed(Quarantine, change.get("quarantine")):
+        past.quarantined[rejected.composition] = rejected
+    past.quarantined.pop(str(change.get("lifted")), None)
+    if isinstance(pin := change.get("pin"), Mapping):
+        past.pins[str(pin.get("publication"))] = bool(pin.get("pinned"))
+    past.pins |= dict.fromkeys(_names(change.get("pinned")), True)
+
+
+def _parsed(kind: type[P], value: object) -> P | None:
+    try:
+        return kind.model_validate(value)
+    except ValidationError:
+        return None
+
+
+def _names(value: object) -> tuple[str, ...]:
+    return tuple(map(str, value)) if isinstance(value, list | tuple) else ()
+
+
+def _retained(remains: Remains, old: Pointer, known: Iterable[Entry], past: _Past) -> tuple[Publication, ...]:
+    """What verifies and was not let go, in commit order as far as that is known, else in the order it was stored."""
+    order = {name: (entry.sequence, place) for entry in known for place, name in enumerate(entry.published)}
+    after = (max((entry.sequence for entry in known), default=0) + 1, 0)
+    stored = sorted(
+        (each.publication for each in remains.found if str(each.publication.id) not in past.let_go),
+        key=lambda each: (order.get(str(each.id), after), each.at, str(each.id)),
+    )
+    told = {(each.id, each.manifest_sha256): each for each in old.retained}
+    highest = Revision(producer=0)
+    retained: list[Publication] = []
+    for each in stored:
+        late = each.kind == "explicit" and each.revision.producer < highest.producer
+        highest = max(highest, each.revision)
+        recorded = told.get((each.id, each.manifest_sha256), each.model_copy(update={"late": late}))
+        retained.append(recorded.model_copy(update={"pinned": past.pins.get(str(each.id), False)}))
+    return tuple(retained)
+
+
+def _counters(remains: Remains, old: Pointer) -> Pointer:
+    """Numbers that none is above which can have been seen, and what the manifests tell of events."""
+    revisions = [each.publication.revision for each in remains.found]
+    revisions += [each.revision for each in remains.damaged if each.revision]
+    top = max([*revisions, Revision(producer=old.highest_producer, derived=old.derived)])
+    inputs = dict(old.inputs)
+    recent = {(each.identity, each.event): each for each in old.recent}
+    stored = sorted(remains.found, key=lambda each: each.publication.at)
+    events = [event for each in remains.damaged for event in each.events]
+    for event in events + [event for each in stored for event in each.events]:
+        inputs[event.instance] = max(event.offset, inputs.get(event.instance, event.offset))
+        folded = Folded(identity=Identity(event.intake, event.source, event.id).digest[:16], event=event.digest[:16])
+        recent[folded.identity, folded.event] = folded
+    return old.model_copy(
+        update={
+            "sequence": _highest(remains) + MOST_HISTORY,
+            # An epoch counts collections, so no publisher can have stored anything under one as high as a sequence.
+            "gc_epoch": _highest(remains) + MOST_HISTORY,
+            "highest_producer": top.producer,
+            "derived": top.derived,
+            "inputs": inputs,
+            "recent": tuple(recent.values())[-MOST_RECENT:],
+        }
+    )
+
+
+def _highest(remains: Remains) -> int:
+    """Of all that can be seen; a publication that nothing names was one change at most."""
+    pointer = remains.pointer.sequence if remains.pointer else 0
+    return max(*remains.traces.values(), remains.chunked, pointer, len(remains.found) + len(remains.damaged))
+
+
+# -- what is live and desired
+
+
+def _likely(remains: Remains, last: Entry | None) -> list[tuple[str, PublicationId | None]]:
+    """What may have been live, the likeliest first: the newer of the live tree's and the history's last word."""
+    tree = ("which the live tree follows", remains.tree)
+    told = ("as the last change says that is known", PublicationId.parse(last.live) if last and last.live else None)
+    return [told, tree] if last is not None and last.sequence >= remains.tree_sequence else [tree, told]
+
+
+def _is_retired(remains: Remains, last: Entry | None, unnamed: Iterable[Publication]) -> bool:
+    """Nothing tells of anything after a change that left nothing live."""
+    return last is not None and last.live is None and last.sequence >= remains.tree_sequence and not [*unnamed]
+
+
+def _live(
+    base: Pointer, retained: Sequence[Publication], wish: Wish, likely: Iterable[tuple[str, PublicationId | None]]
+) -> tuple[Publication | None, str]:
+    if wish.live is not None:
+        return _wished(base, retained, wish.live), "as asked"
+    allowed = {each.id: each for each in retained if not base.is_quarantined(each.composition)}
+    for why, name in likely:
+        if name is not None and name in allowed:
+            return allowed[name], why
+    newest = _newest([each for each in allowed.values() if each.kind == "explicit"]) or _newest([*allowed.values()])
+    return newest, "the newest that is whole" if newest else "nothing is left to be live"
+
+
+def _wished(base: Pointer, retained: Sequence[Publication], name: str) -> Publication:
+    state, _, attempt = name.partition("@")
+    fitting = [each for each in retained if each.state == state and each.attempt.startswith(attempt)]
+    if not fitting:
+        raise NotFound(f"no publication of {name} in {base.scope} is whole")
+    if base.is_quarantined(fitting[-1].composition):
+        raise Refused(f"{fitting[-1].state} is quarantined: recover without --live, then lift that")
+    return fitting[-1]
+
+
+def _desired(retained: Sequence[Publication], unnamed: Iterable[Publication], last: Entry | None) -> Publication | None:
+    """The newest that no known change names; else what the last known change says."""
+    moving = [each for each in unnamed if not each.late]
+    if moving:
+        return moving[-1]
+    told = next((each for each in retained if last is not None and str(each.id) == last.desired), None)
+    return told or _newest(retained)
+
+
+def _newest(retained: Sequence[Publication]) -> Publication | None:
+    return next((each for each in reversed(retained) if not each.late), None)
+
+
+def _hold(writing: Writing) -> Hold:
+    return Hold(by=writing.by, reason=f"recovered: {writing.reason}", at=writing.at)
+
+
+def _id(publication: Publication | None) -> PublicationId | None:
+    return None if publication is None else publication.id
+
+
+# -- words
+
+
+def _standing_told(following: Pointer, why_live: str) -> Iterable[str]:
+    live, desired, hold = following.live, following.desired, following.hold
+    yield f"live: {live.id if live else 'nothing'} ({why_live})"
+    yield f"desired: {desired.id if desired else 'nothing'}"
+    yield f"held by {hold.by}: {hold.reason}; `resume` goes on" if hold else "not held"
+
+
+def _unknown(remains: Remains, last: Entry | None, unnamed: Sequence[Publication]) -> Iterable[str]:
+    since = f"after sequence {last.sequence}" if last else "at all"
+    yield f"holds, quarantines, pins and their ends: none is known {since}"
+    yield "events that settled without a publication of their own may be folded again if they are sent again"
+    if unnamed:
+        yield f"whether these were ever committed, and in which order: {_some([each.id for each in unnamed])}"
+    if remains.damaged:
+        yield "what the damaged publications held; their objects are left where they are until `gc`"
+
+
+def _some(names: Sequence[PublicationId]) -> str:
+    more = f" and {len(names) - _MOST_NAMED} more" if len(names) > _MOST_NAMED else ""
+    return ", ".join(map(str, names[:_MOST_NAMED])) + more
