@@ -1,0 +1,531 @@
+"""A pointer that is deleted, damaged or put back, states that are missing: what recovery makes of real buckets."""
+
+import asyncio
+import functools
+import json
+from collections.abc import Callable, Coroutine
+from typing import ParamSpec
+
+import pytest
+
+from daemon.publishing import layout, operations, protocol
+from daemon.publishing.errors import CannotSign, NotFound, PointerLost, PointerMoved, Refused, VerificationFailed
+from daemon.publishing.livetree import Synced
+from daemon.publishing.manifest import ManifestEvent
+from daemon.publishing.pointer import MOST_HISTORY, Pointer
+from daemon.publishing.recoverer import Recoverer, Recovery
+from daemon.publishing.recovery import Wish
+from daemon.stores.memory import MemoryStore
+from daemon.stores.port import Content, ObjectStore
+from tests.builders_publishing import SCOPE, Bucket, make_state, tree
+from tests.builders_runtime import InlineRuntime
+from tests.support.faulty_store import FaultyStore, Gate
+
+P = ParamSpec("P")
+POINTER = layout.pointer(SCOPE)
+MARKER = layout.live_tree(SCOPE, layout.MARKER)
+
+
+def in_loop(test: Callable[P, Coroutine[None, None, None]]) -> Callable[P, None]:
+    """The test in an event loop of its own."""
+
+    @functools.wraps(test)
+    def run(*args: P.args, **kwargs: P.kwargs) -> None:
+        asyncio.run(test(*args, **kwargs))
+
+    return run
+
+
+@pytest.fixture
+def runtime() -> InlineRuntime:
+    return InlineRuntime()
+
+
+@pytest.fixture(params=[False, True], ids=["generations", "content-etags"])
+def store(request: pytest.FixtureRequest, runtime: InlineRuntime) -> MemoryStore:
+    return MemoryStore(runtime, versions_by_content=request.param)
+
+
+def recoverer(store: ObjectStore, runtime: InlineRuntime) -> Recoverer:
+    bucket = Bucket(store, runtime)
+    return Recoverer(store, bucket.reader, bucket.publisher, bucket.live_tree)
+
+
+async def recover(
+    store: ObjectStore, runtime: InlineRuntime, *, live: str | None = None, hold: bool = True
+) -> Recovery:
+    return await recoverer(store, runtime).recover(SCOPE, Wish(live, hold), "ann", "backup was old")
+
+
+def event(number: int) -> ManifestEvent:
+    return ManifestEvent(
+        intake="http",
+        source="s",
+        id=f"e{number}",
+        type="t",
+        digest=f"{number:064x}",
+        instance="journal:1",
+        offset=10 * number,
+    )
+
+
+async def grown(store: ObjectStore, runtime: InlineRuntime, count: int = 3) -> Bucket:
+    bucket = Bucket(store, runtime)
+    for number in range(1, count + 1):
+        await bucket.publish(make_state(number, events=(event(number),)))
+        await runtime.sleep(10)
+    assert isinstance(await bucket.live_tree.reconcile(SCOPE), Synced)
+    return bucket
+
+
+async def remove(store: ObjectStore, key: str) -> None:
+    await store.delete(key, (await store.get(key)).version)
+
+
+async def overwrite(store: ObjectStore, key: str, body: bytes) -> None:
+    await store.replace(key, Content(body), (await store.get(key)).version)
+
+
+async def damage_archive(store: ObjectStore, state: str) -> None:
+    [key] = [
+        each.key for each in await store.scan(layout.states(SCOPE)) if f"/{state}/" in each.key and "bundle" in each.key
+    ]
+    await overwrite(store, key, b"not what it was")
+
+
+async def check(store: ObjectStore, runtime: InlineRuntime) -> Pointer:
+    """The scope works again: all that is retained is whole, history reads, and the next state is published."""
+    bucket = Bucket(store, runtime)
+    pointer = await bucket.pointer()
+    for each in pointer.retained:
+        await bucket.reader.files(SCOPE, each)
+    entries = await bucket.reader.history(pointer)
+    assert entries[-1].kind == "recover"
+    assert [each.sequence for each in entries] == sorted({each.sequence for each in entries})
+    survey = await bucket.live_tree.survey(SCOPE)
+    assert pointer.live is None or survey.in_step
+    await bucket.publish(make_state(99))
+    after = await bucket.pointer()
+    assert (after.desired and after.desired.state, after.sequence) == ("state-99", pointer.sequence + 1)
+    return pointer
+
+
+def names(pointer: Pointer) -> tuple[str | None, str | None]:
+    return pointer.live and pointer.live.state, pointer.desired and pointer.desired.state
+
+
+# -- the pointer is gone
+
+
+@in_loop
+async def test_a_deleted_pointer_is_rebuilt_held_and_above_every_sequence(
+    store: MemoryStore, runtime: InlineRuntime
+) -> None:
+    bucket = await grown(store, runtime)
+    before, files = await bucket.pointer(), await tree(store)
+    await remove(store, POINTER)
+    with pytest.raises(PointerLost, match="rebundle recover"):
+        await bucket.pointer()
+    told = await recover(store, runtime)
+    pointer = await check(store, runtime)
+    assert names(pointer) == ("state-3", "state-3")
+    assert pointer.sequence > before.sequence + MOST_HISTORY
+    assert pointer.gc_epoch > before.sequence
+    assert pointer.hold is not None
+    assert (pointer.hold.by, pointer.hold.reason) == ("ann", "recovered: backup was old")
+    assert {each.id for each in pointer.retained} == {each.id for each in before.retained}
+    assert (pointer.highest_producer, pointer.derived, pointer.inputs) == (3, 0, {"journal:1": 30})
+    assert pointer.history[-1].published == tuple(str(each.id) for each in before.retained)
+    assert await tree(store) == files
+    assert told.damage is not None
+    assert "is gone" in told.damage
+    assert told.recovered is not None
+    assert any("none is known at all" in line for line in told.recovered.unknown)
+
+
+@in_loop
+async def test_events_that_the_manifests_name_are_known_again(store: MemoryStore, runtime: InlineRuntime) -> None:
+    await grown(store, runtime)
+    await remove(store, POINTER)
+    await recover(store, runtime)
+    pointer = await check(store, runtime)
+    assert [each.event for each in pointer.recent] == [event(number).digest[:16] for number in (1, 2, 3)]
+    assert len({each.identity for each in pointer.recent}) == 3
+
+
+@in_loop
+async def test_what_the_live_tree_follows_stays_live_also_when_a_newer_state_is_there(
+    store: MemoryStore, runtime: InlineRuntime
+) -> None:
+    bucket = await grown(store, runtime)
+    await bucket.operations.carry_out(SCOPE, operations.rollback("state-1"), "bob", "slow")
+    await remove(store, POINTER)
+    await recover(store, runtime, hold=False)
+    pointer = await check(store, runtime)
+    assert names(pointer) == ("state-1", "state-3")
+    assert pointer.hold is None
+
+
+@in_loop
+async def test_without_a_marker_too_the_newest_that_is_whole_is_live(
+    store: MemoryStore, runtime: InlineRuntime
+) -> None:
+    await grown(store, runtime)
+    for key in (POINTER, MARKER):
+        await remove(store, key)
+    told = await recover(store, runtime)
+    assert names(await check(store, runtime)) == ("state-3", "state-3")
+    assert told.remains.traces["tags of the live tree"] == 3
+
+
+@in_loop
+async def test_a_state_that_the_operator_names_is_live(store: MemoryStore, runtime: InlineRuntime) -> None:
+    await grown(store, runtime)
+    await remove(store, POINTER)
+    with pytest.raises(NotFound, match="state-9"):
+        await recover(store, runtime, live="state-9")
+    await recover(store, runtime, live="state-2")
+    assert names(await check(store, runtime)) == ("state-2", "state-3")
+
+
+@in_loop
+async def test_a_scope_of_which_nothing_is_left_is_not_there(store: MemoryStore, runtime: InlineRuntime) -> None:
+    with pytest.raises(NotFound):
+        await recover(store, runtime)
+
+
+@in_loop
+async def test_a_scope_without_a_whole_state_can_take_the_next_one(store: MemoryStore, runtime: InlineRuntime) -> None:
+    await grown(store, runtime, 1)
+    await damage_archive(store, "state-1")
+    await remove(store, POINTER)
+    told = await recover(store, runtime)
+    pointer = await check(store, runtime)
+    assert (names(pointer), pointer.hold, pointer.highest_producer) == ((None, None), None, 1)
+    assert [each.id.state for each in told.remains.damaged] == ["state-1"]
+
+
+@in_loop
+async def test_a_damaged_state_is_left_out_and_named_and_its_number_is_used_up(
+    store: MemoryStore, runtime: InlineRuntime
+) -> None:
+    await grown(store, runtime)
+    await damage_archive(store, "state-3")
+    await remove(store, POINTER)
+    told = await recover(store, runtime)
+    pointer = await check(store, runtime)
+    assert names(pointer) == ("state-2", "state-2")
+    assert (pointer.highest_producer, pointer.inputs) == (3, {"journal:1": 30})
+    assert told.recovered is not None
+    assert any(line.startswith("left out state-3@") for line in told.recovered.did)
+
+
+# -- history
+
+
+async def held(bucket: Bucket, times: int) -> None:
+    for _ in range(times):
+        await bucket.operations.carry_out(SCOPE, protocol.hold, "ann")
+
+
+@in_loop
+async def test_what_the_chunks_tell_is_kept(store: MemoryStore, runtime: InlineRuntime) -> None:
+    bucket = await grown(store, runtime)
+    await bucket.operations.carry_out(SCOPE, operations.pin("state-1", pinned=True), "bob")
+    await bucket.operations.carry_out(SCOPE, operations.quarantine("state-2"), "bob", "bad")
+    await held(bucket, 300)
+    before = await bucket.pointer()
+    chunks = await bucket.reader.history(before)
+    await remove(store, POINTER)
+    told = await recover(store, runtime, hold=False)
+    pointer = await check(store, runtime)
+    assert [(each.composition, each.reason) for each in pointer.quarantined] == [
+        (before.quarantined[0].composition, "bad")
+    ]
+    assert [each.state for each in pointer.retained if each.pinned] == ["state-1"]
+    assert pointer.hold is not None
+    assert pointer.hold.reason == ""
+    assert pointer.sequence > before.sequence
+    after = await bucket.reader.history(pointer)
+    assert after[: told.remains.chunked] == chunks[: told.remains.chunked]
+    assert told.remains.chunked >= before.sequence - MOST_HISTORY
+    assert pointer.history[-1].published == ()
+
+
+@in_loop
+async def test_a_lift_a_resume_and_an_unpin_are_replayed_as_well(store: MemoryStore, runtime: InlineRuntime) -> None:
+    bucket = await grown(store, runtime)
+    for verb in (
+        operations.pin("state-1", pinned=True),
+        operations.quarantine("state-2"),
+        operations.rollback("state-1"),
+        operations.pin("state-1", pinned=False),
+        operations.lift_quarantine("state-2"),
+        protocol.resume,
+    ):
+        await bucket.operations.carry_out(SCOPE, verb, "bob")
+    for _ in range(70):
+        await bucket.operations.carry_out(SCOPE, operations.pin("state-2", pinned=True), "bob")
+        await bucket.operations.carry_out(SCOPE, operations.pin("state-2", pinned=False), "bob")
+    await remove(store, POINTER)
+    await recover(store, runtime, hold=False)
+    pointer = await check(store, runtime)
+    assert (pointer.hold, pointer.quarantined) == (None, ())
+    assert names(pointer) == ("state-3", "state-3")
+
+
+@in_loop
+async def test_a_second_recovery_knows_what_the_first_one_kept(store: MemoryStore, runtime: InlineRuntime) -> None:
+    bucket = await grown(store, runtime)
+    await bucket.operations.carry_out(SCOPE, operations.quarantine("state-2"), "bob", "bad")
+    await bucket.operations.carry_out(SCOPE, operations.pin("state-1", pinned=True), "bob")
+    old = await store.get(POINTER)
+    await held(bucket, 3)
+    await overwrite(store, POINTER, old.body)
+    await recover(store, runtime)
+    await held(bucket, 130)
+    await remove(store, POINTER)
+    await recover(store, runtime)
+    pointer = await check(store, runtime)
+    assert [each.reason for each in pointer.quarantined] == ["bad"]
+    assert [each.state for each in pointer.retained if each.pinned] == ["state-1"]
+
+
+@in_loop
+async def test_a_chunk_that_was_changed_cuts_the_history_off_and_stops_nothing(
+    store: MemoryStore, runtime: InlineRuntime
+) -> None:
+    bucket = await grown(store, runtime)
+    await held(bucket, 300)
+    first, *_ = [each.key for each in await store.scan(layout.histories(SCOPE))]
+    body = json.loads((await store.get(first)).body)
+    body["entries"][5]["reason"] = "changed"
+    await overwrite(store, first, json.dumps(body).encode())
+    with pytest.raises(VerificationFailed):
+        await Bucket(store, runtime).reader.history(await bucket.pointer())
+    told = await recover(store, runtime)
+    await check(store, runtime)
+    assert told.recovered is not None
+    assert any("cut the history off" in line for line in told.recovered.did)
+    assert names(told.recovered.pointer) == ("state-3", "state-3")
+
+
+@in_loop
+async def test_what_a_collection_released_does_not_come_back(store: MemoryStore, runtime: InlineRuntime) -> None:
+    bucket = await grown(store, runtime)
+    first = (await bucket.pointer()).retained[0].id
+    await bucket.operations.carry_out(SCOPE, lambda now, writing: protocol.collect(now, writing, {first}), "cron")
+    old = await store.get(POINTER)
+    await held(bucket, 1)
+    await overwrite(store, POINTER, old.body)
+    await recover(store, runtime)
+    assert [each.state for each in (await check(store, runtime)).retained] == ["state-2", "state-3"]
+
+
+# -- an older one was put back
+
+
+@in_loop
+async def test_an_old_pointer_that_was_put_back_is_brought_up_to_what_came_after_it(
+    store: MemoryStore, runtime: InlineRuntime
+) -> None:
+    bucket = await grown(store, runtime, 1)
+    await bucket.operations.carry_out(SCOPE, operations.pin("state-1", pinned=True), "bob")
+    old = await store.get(POINTER)
+    for number in (2, 3):
+        await bucket.publish(make_state(number, events=(event(number),)))
+        await runtime.sleep(10)
+    await bucket.live_tree.reconcile(SCOPE)
+    before = await bucket.pointer()
+    await overwrite(store, POINTER, old.body)
+    with pytest.raises(PointerLost, match="rebundle recover"):
+        await Bucket(store, runtime).live_tree.reconcile(SCOPE)
+    told = await recover(store, runtime)
+    pointer = await check(store, runtime)
+    assert names(pointer) == ("state-3", "state-3")
+    assert pointer.sequence > before.sequence
+    assert pointer.inputs == {"journal:1": 30}
+    assert [(each.state, each.pinned) for each in pointer.retained] == [
+        ("state-1", True),
+        ("state-2", False),
+        ("state-3", False),
+    ]
+    assert [each.partition("@")[0] for each in pointer.history[-1].published] == ["state-2", "state-3"]
+    assert [each.kind for each in pointer.history] == ["publish", "pin", "recover"]
+    assert told.damage is None
+
+
+@in_loop
+async def test_a_pointer_that_is_whole_and_ahead_is_left_alone(store: MemoryStore, runtime: InlineRuntime) -> None:
+    await grown(store, runtime)
+    watched = FaultyStore(store)
+    told = await recover(watched, runtime)
+    assert (told.recovered, watched.writes) == (None, [])
+
+
+@in_loop
+async def test_a_retired_scope_stays_retired(store: MemoryStore, runtime: InlineRuntime) -> None:
+    bucket = await grown(store, runtime)
+    await bucket.operations.carry_out(SCOPE, protocol.retire, "ann")
+    await held(bucket, 130)
+    await remove(store, POINTER)
+    await recover(store, runtime)
+    pointer = await check(store, runtime)
+    assert (names(pointer), pointer.hold and pointer.hold.by) == ((None, None), "ann")
+
+
+@in_loop
+async def test_freshness_and_a_damaged_pointer_tell_sequences(store: MemoryStore, runtime: InlineRuntime) -> None:
+    await grown(store, runtime)
+    await store.create(layout.freshness(SCOPE), Content(b'{"signed": {"sequence": 5000, "sco'))
+    await overwrite(store, POINTER, b'{"signed": {"sequence": 7000,')
+    told = await recover(store, runtime)
+    pointer = await check(store, runtime)
+    assert pointer.sequence > 7000 + MOST_HISTORY
+    assert told.remains.traces["freshness.json"] == 5000
+    assert told.damage is not None
+    assert "damaged" in told.damage
+
+
+@in_loop
+async def test_bytes_kept_aside_and_a_damaged_marker_tell_sequences(store: MemoryStore, runtime: InlineRuntime) -> None:
+    await grown(store, runtime)
+    await store.create(layout.replaced(SCOPE, 400, "base/x"), Content(b"theirs"))
+    await overwrite(store, MARKER, b'{"sequence": 300, "files": {')
+    await remove(store, POINTER)
+    told = await recover(store, runtime)
+    assert told.remains.traces["bytes kept aside"] == 400
+    assert told.remains.traces["the live tree's marker"] == 300
+    assert (await check(store, runtime)).sequence == 400 + MOST_HISTORY + 1
+
+
+# -- states are missing
+
+
+@in_loop
+async def test_a_missing_state_leaves_a_pointer_that_is_whole_otherwise(
+    store: MemoryStore, runtime: InlineRuntime
+) -> None:
+    bucket = await grown(store, runtime)
+    before = await bucket.pointer()
+    [missing] = before.retained_of("state-1")
+    await remove(store, layout.manifest(SCOPE, "state-1", missing.attempt))
+    told = await recover(store, runtime)
+    pointer = await check(store, runtime)
+    assert [each.state for each in pointer.retained] == ["state-2", "state-3"]
+    assert (names(pointer), pointer.hold, pointer.sequence) == (("state-3", "state-3"), None, before.sequence + 1)
+    assert (pointer.inputs, pointer.recent) == (before.inputs, before.recent)
+    assert told.recovered is not None
+    assert str(missing.id) in told.recovered.did[0]
+
+
+@in_loop
+async def test_when_what_is_live_is_damaged_the_newest_that_is_whole_is_live_and_held(
+    store: MemoryStore, runtime: InlineRuntime
+) -> None:
+    await grown(store, runtime)
+    await damage_archive(store, "state-3")
+    await recover(store, runtime)
+    pointer = await check(store, runtime)
+    assert names(pointer) == ("state-2", "state-2")
+    assert pointer.hold is not None
+
+
+@in_loop
+async def test_a_quarantined_state_does_not_become_live_by_recovery(store: MemoryStore, runtime: InlineRuntime) -> None:
+    bucket = await grown(store, runtime)
+    await bucket.operations.carry_out(SCOPE, operations.quarantine("state-2"), "bob", "bad")
+    await damage_archive(store, "state-3")
+    with pytest.raises(Refused, match="quarantined"):
+        await recover(store, runtime, live="state-2")
+    await recover(store, runtime)
+    assert names(await check(store, runtime)) == ("state-1", "state-2")
+
+
+# -- others at work
+
+
+@in_loop
+async def test_a_preview_writes_nothing(store: MemoryStore, runtime: InlineRuntime) -> None:
+    await grown(store, runtime)
+    await remove(store, POINTER)
+    watched = FaultyStore(store)
+    told = await recoverer(watched, runtime).preview(SCOPE, Wish(), "ann", "why")
+    assert told.recovered is not None
+    assert watched.writes == []
+
+
+@in_loop
+async def test_a_daemon_that_goes_on_from_the_lost_pointer_loses(store: MemoryStore, runtime: InlineRuntime) -> None:
+    bucket = await grown(store, runtime)
+    base = await bucket.reader.pointer(SCOPE)
+    publication = await bucket.publisher.store_state(SCOPE, make_state(4))
+    following = protocol.publish(base.pointer, bucket.publisher.writing("slow"), [publication])
+    await remove(store, POINTER)
+    await recover(store, runtime)
+    with pytest.raises(PointerMoved):
+        await bucket.publisher.swap(SCOPE, base, following)
+    await check(store, runtime)
+
+
+@in_loop
+async def test_somebody_who_restores_the_pointer_meanwhile_wins(store: MemoryStore, runtime: InlineRuntime) -> None:
+    bucket = await grown(store, runtime)
+    body = (await store.get(POINTER)).body
+    await remove(store, POINTER)
+    gate = Gate(lambda operation, key: (operation, key) == ("create", POINTER))
+    recovering = asyncio.create_task(recover(FaultyStore(store, before=gate), runtime))
+    await gate.reached.wait()
+    await store.create(POINTER, Content(body))
+    gate.open()
+    with pytest.raises(PointerMoved):
+        await recovering
+    assert (await bucket.pointer()).kind == "publish"
+
+
+@in_loop
+async def test_a_signed_pointer_that_is_damaged_is_not_replaced_by_who_cannot_sign(
+    store: MemoryStore, runtime: InlineRuntime
+) -> None:
+    await grown(store, runtime)
+    await overwrite(store, POINTER, b'{"signed": {"sequence": 3}, "signatures": [{"keyid": "k", "sig": "s"}]}')
+    with pytest.raises(CannotSign):
+        await recover(store, runtime)
+
+
+@in_loop
+async def test_a_crash_at_any_call_can_be_recovered_again(runtime: InlineRuntime) -> None:
+    class Crash(Exception):
+        pass
+
+    for number in range(1, 200):
+        store = MemoryStore(runtime)
+        await grown(store, runtime, 2)
+        await remove(store, POINTER)
+        calls = 0
+
+        async def before(_operation: str, _key: str, last: int = number) -> None:
+            nonlocal calls
+            calls += 1
+            if calls == last:
+                raise Crash
+
+        try:
+            await recover(FaultyStore(store, before=before), runtime)
+        except Crash:
+            await recover(store, runtime)
+            assert names(await check(store, runtime)) == ("state-2", "state-2")
+        else:
+            assert number > 20
+            break
+    else:
+        pytest.fail("it never came to its end")
+
+
+@in_loop
+async def test_nothing_below_creds_is_read(store: MemoryStore, runtime: InlineRuntime) -> None:
+    await grown(store, runtime)
+    await remove(store, POINTER)
+    watched = FaultyStore(store, forbidden=lambda operation, key: operation == "get" and "/example/creds/" in key)
+    await recover(watched, runtime)
+    await check(store, runtime)
