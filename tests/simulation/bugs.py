@@ -128,12 +128,6 @@ BUGS: dict[str, Bug] = {
         "await self._source.record(str(scope), outcomes)",
         "await self._source.settle(str(scope), outcomes)",
     ),
-    "recorded-after-the-swap": Bug(
-        "outcomes are recorded once the compare-and-swap is won",
-        Pipeline, "_commit",
-        "self._written.put(scope, read, 1)",
-        "await self._source.record(str(scope), outcomes)\n    self._written.put(scope, read, 1)",
-    ),
     "not-recorded": Bug(
         "outcomes are not recorded before the compare-and-swap",
         Pipeline, "_commit",

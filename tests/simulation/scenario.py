@@ -163,7 +163,7 @@ def _arrivals(scenario: Scenario, chance: random.Random) -> list[Arrival]:
             at += chance.choice(gaps) * chance.random()
         scope = chance.choice(scenario.scopes)
         event_id = f"event-{number}"
-        versions = tuple(str(chance.randint(1, 3)) for _ in MODELS)
+        versions = tuple(str(chance.randint(1, 2)) for _ in MODELS)
         kind = chance.random()
         if number == 0 or kind < 0.45:
             revision += chance.choice((1, 1, 2))
@@ -173,7 +173,7 @@ def _arrivals(scenario: Scenario, chance: random.Random) -> list[Arrival]:
         elif kind < 0.9 or not used:
             named = () if chance.random() < 0.2 else (scope,)
             event, fact = _model(
-                event_id, named, chance.choice(MODELS), str(chance.randint(1, 4)), updated=chance.random() < 0.6
+                event_id, named, chance.choice(MODELS), str(chance.randint(1, 3)), updated=chance.random() < 0.6
             )
         else:
             state, _, scope = chance.choice(used)
@@ -187,20 +187,28 @@ def _arrivals(scenario: Scenario, chance: random.Random) -> list[Arrival]:
     return sorted(arrivals, key=lambda each: each.at)
 
 
-_VERBS = ("rollback", "hold", "resume", "resume", "quarantine", "quarantine", "lift", "pin", "discard", "retire")
+_THEMES = (
+    ("rollback", "hold", "resume", "discard", "pin"),
+    ("quarantine", "quarantine", "lift", "resume", "rollback"),
+    ("rollback", "hold", "resume", "quarantine", "lift", "pin", "discard", "retire"),
+)
 _EDITS = ("edit-example", "edit-example", "delete-example", "edit-base", "stray")
 _FATES = ("kill", "kill", "drain", "pull", "pass")
 
 
 def _acts(scenario: Scenario, chance: random.Random) -> list[Act]:
-    end = max(each.at for each in scenario.arrivals) + 20
+    times = [each.at for each in scenario.arrivals]
+    end = max(times) + 20
+
+    def time() -> float:
+        """Mostly while something is going on."""
+        return chance.choice(times) + 4 * chance.random() ** 2 if chance.random() < 0.6 else end * chance.random()
+
     acts: list[Act] = []
+    for names, most in ((chance.choice(_THEMES), 5), (_EDITS, 3), (_FATES, 3)):
+        if chance.random() < 0.75:
+            some = range(chance.randint(0, most))
+            acts += [Act(time(), chance.choice(names), f"{names[0]}-{index}") for index in some]
     if chance.random() < 0.35:
         acts += [Act(20 + (end + 60) * chance.random(), "gc", f"gc-{index}") for index in range(chance.randint(1, 3))]
-    for names, most in ((_VERBS, 4), (_EDITS, 3), (_FATES, 3)):
-        if chance.random() < 0.75:
-            acts += [
-                Act(end * chance.random(), chance.choice(names), f"{names[0]}-{index}")
-                for index in range(chance.randint(0, most))
-            ]
     return sorted(acts, key=lambda act: act.at)

@@ -8,6 +8,7 @@ import asyncio
 import contextlib
 import hashlib
 import random
+import sys
 from collections.abc import Callable, Coroutine, Iterator
 from dataclasses import dataclass, field
 from typing import Any, ClassVar, Self
@@ -220,6 +221,9 @@ class World:
             await self._drained()
             if not self.scenario.restarted_at_rest:
                 await asyncio.sleep(2 * _PASS_SECONDS)  # each daemon's own passes
+                for scope in self.scenario.scopes:
+                    self._edit(Act(0, "edit-base", "last"), scope, random.Random(self.scenario.seed))
+                await asyncio.sleep(2 * _PASS_SECONDS)
             self._resting = True
             for stop in self._stops:
                 if stop is not None:
@@ -269,8 +273,10 @@ class World:
             stop = self._stops[index] = Stop()
             log = self.logs[0 if self.scenario.shared_log else index]
             source = log.open(process.reached)
+            # Another reader of the same log may be ahead of what this one found when it came.
+            opened_at = sys.maxsize if self.scenario.shared_log else len(log.rows)
             self.trace(process.name, "starts")
-            ended = await process.live(self._work(process, source, len(log.rows), stop))
+            ended = await process.live(self._work(process, source, opened_at, stop))
             self.trace(process.name, "ended" if ended else "was killed")
             source.close()
             if not self._resting:
@@ -382,12 +388,15 @@ class World:
         signed = self.watcher.signed.get(str(scope))
         names = [f"{each['state']}@{each['attempt']}" for each in signed["retained"]] if signed else ["state-1"]
         one, other = chance.choice(names), chance.choice(names)
+        back = None
+        if signed and signed["live"] and one.startswith(f"{signed['live']['state']}@"):
+            back = other
         verbs: dict[str, Callable[[], operations.Verb]] = {
             "rollback": lambda: operations.rollback(one),
             "discard": lambda: operations.rollback(one, discard_newer=True),
             "hold": lambda: protocol.hold,
             "resume": lambda: protocol.resume,
-            "quarantine": lambda: operations.quarantine(one, rollback_to=other),
+            "quarantine": lambda: operations.quarantine(one, rollback_to=back),
             "lift": lambda: operations.lift_quarantine(one),
             "pin": lambda: operations.pin(one, pinned=chance.random() < 0.7),
             "retire": lambda: protocol.retire,
@@ -490,7 +499,7 @@ def _settings(scenario: Scenario, world: World) -> Iterator[None]:
     if scenario.few_retained:
         changes.append((protocol, "MOST_RETAINED", 3))
     if scenario.short_history:
-        changes += [(protocol, "MOST_HISTORY", 4), (protocol, "CHUNK", 2)]
+        changes += [(protocol, "MOST_HISTORY", 2), (protocol, "CHUNK", 1)]
     before = [(owner, name, getattr(owner, name)) for owner, name, _ in changes]
     for owner, name, value in changes:
         setattr(owner, name, value)
