@@ -1,0 +1,87 @@
+"""The probe on real servers that are fit: every clause passes, or a bonus is lacking. docs/stores.md tells the same.
+
+Servers that ignore conditions: `tests.contract.test_negative_controls`.
+"""
+
+import asyncio
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import boto3
+import pytest
+
+from daemon.stores.gcs import GcsStore
+from daemon.stores.port import ObjectStore
+from daemon.stores.probe import probe
+from daemon.stores.quoting import Form, QuotingStore
+from daemon.stores.s3 import S3Store
+from tests.builders_runtime import ThreadRuntime
+from tests.services import gcs, ministack, testbench, versitygw
+from tests.services.availability import Unavailable, skip_or_fail
+from tests.services.gcs import Gcs
+
+BUCKET = "probed"
+
+ALL_OK: dict[str, str] = {}
+DELETES_BLINDLY = {"delete stale": "unsupported"}
+
+
+@contextmanager
+def s3(opened: AbstractContextManager[str]) -> Iterator[tuple[ObjectStore, QuotingStore | None]]:
+    with opened as address, ThreadRuntime() as runtime:
+        client = boto3.client("s3", endpoint_url=address, region_name="us-east-1")
+        client.create_bucket(Bucket=BUCKET)
+        client.close()
+        store = S3Store(BUCKET, "p", runtime, endpoint=address, region="us-east-1")
+        quoting = QuotingStore(store, store.unquoted(), runtime)
+        yield quoting, quoting
+        store.close()
+
+
+@contextmanager
+def cloud_storage(opened: AbstractContextManager[Gcs]) -> Iterator[tuple[ObjectStore, QuotingStore | None]]:
+    with opened as server, ThreadRuntime() as runtime:
+        server.create_bucket(BUCKET)
+        store = GcsStore(BUCKET, "p", runtime, endpoint=server.address)
+        yield store, None
+        store.close()
+
+
+@dataclass(frozen=True, slots=True)
+class Server:
+    name: str
+    open: Callable[[Path], AbstractContextManager[tuple[ObjectStore, QuotingStore | None]]]
+    beside_ok: dict[str, str]
+
+
+FIT = [
+    Server("versitygw", lambda folder: s3(versitygw.versitygw(folder)), ALL_OK),
+    Server("ministack", lambda folder: s3(ministack.ministack(folder)), ALL_OK),
+    Server("fake-gcs-server", lambda folder: cloud_storage(gcs.gcs(folder)), DELETES_BLINDLY),
+    Server("storage-testbench", lambda folder: cloud_storage(testbench.testbench(folder)), ALL_OK),
+]
+
+
+@pytest.fixture(autouse=True)
+def _credentials(monkeypatch):
+    monkeypatch.setenv("AWS_ACCESS_KEY_ID", "test")
+    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "test")
+
+
+@pytest.mark.parametrize("server", FIT, ids=lambda server: server.name)
+def test_a_server_shows_what_it_honours(server, tmp_path):
+    try:
+        with server.open(tmp_path) as (store, quoting), ThreadRuntime() as runtime:
+            result = asyncio.run(probe(store, runtime))
+            left = asyncio.run(store.scan(""))
+    except Unavailable as reason:
+        skip_or_fail(str(reason))
+
+    shown = {each.clause: str(each.verdict) for each in result.findings if each.clause != "clean up"}
+    assert {clause: verdict for clause, verdict in shown.items() if verdict != "ok"} == server.beside_ok
+    assert result.usable
+    assert len(shown) == 8
+    assert list(left) == []
+    assert quoting is None or quoting.form is Form.QUOTED
