@@ -54,13 +54,19 @@ class Server:
     name: str
     open: Callable[[Path], AbstractContextManager[tuple[ObjectStore, QuotingStore | None]]]
     beside_ok: dict[str, str]
+    source: str
+    """What names the version that is run."""
 
+
+LOCK = Path(__file__).parents[2] / "requirements" / "tools" / "ministack.in"
+UNVERSIONED = "0.45.0"
+"""The sources are whatever the machine has."""
 
 FIT = [
-    Server("versitygw", lambda folder: s3(versitygw.versitygw(folder)), ALL_OK),
-    Server("ministack", lambda folder: s3(ministack.ministack(folder)), ALL_OK),
-    Server("fake-gcs-server", lambda folder: cloud_storage(gcs.gcs(folder)), DELETES_BLINDLY),
-    Server("storage-testbench", lambda folder: cloud_storage(testbench.testbench(folder)), ALL_OK),
+    Server("versitygw", lambda folder: s3(versitygw.versitygw(folder)), ALL_OK, versitygw.MODULE),
+    Server("ministack", lambda folder: s3(ministack.ministack(folder)), ALL_OK, LOCK.read_text()),
+    Server("fake-gcs-server", lambda folder: cloud_storage(gcs.gcs(folder)), DELETES_BLINDLY, gcs.MODULE),
+    Server("storage-testbench", lambda folder: cloud_storage(testbench.testbench(folder)), ALL_OK, UNVERSIONED),
 ]
 
 
@@ -85,3 +91,16 @@ def test_a_server_shows_what_it_honours(server, tmp_path):
     assert len(shown) == 8
     assert list(left) == []
     assert quoting is None or quoting.form is Form.QUOTED
+
+
+@pytest.mark.parametrize("server", FIT, ids=lambda server: server.name)
+def test_the_list_of_tested_stores_tells_the_same(server):
+    page = (Path(__file__).parents[2] / "docs" / "stores.md").read_text()
+    (row,) = [line for line in page.splitlines() if line.startswith("|") and server.name in line.split("|")[1]]
+    _, _, version, how, creates, replaces, deletes, *_ = (cell.strip() for cell in row.split("|"))
+
+    assert version
+    assert version in server.source
+    assert how.startswith("ran")
+    assert (creates, replaces) == ("yes", "yes")
+    assert deletes == ("**ignored**" if server.beside_ok == DELETES_BLINDLY else "yes")
