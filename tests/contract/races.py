@@ -136,18 +136,18 @@ class Round:
         return None
 
 
-def races_to_create(arena: Arena, rounds: int) -> list[Round]:
+def races_to_create(arena: Arena, rounds: int, writers: int = WRITERS) -> list[Round]:
     """Rounds for keys that do not exist."""
     run = uuid4().hex
     ended = []
     for turn in range(rounds):
-        key, bodies = f"create/{run}/{turn}", _bodies(turn)
+        key, bodies = f"create/{run}/{turn}", _bodies(turn, writers)
         told = _released_together(arena.address, [arena.create(key, body) for body in bodies])
         ended.append(Round(told, bodies, arena.read(key)[0]))
     return ended
 
 
-def races_to_replace(arena: Arena, rounds: int) -> list[Round]:
+def races_to_replace(arena: Arena, rounds: int, writers: int = WRITERS) -> list[Round]:
     """Rounds for one object, each over the version that the round before has left."""
     key = f"replace/{uuid4().hex}"
     [told] = _released_together(arena.address, [arena.create(key, b"start")])
@@ -155,7 +155,7 @@ def races_to_replace(arena: Arena, rounds: int) -> list[Round]:
     _, version = arena.read(key)
     ended = []
     for turn in range(rounds):
-        bodies = _bodies(turn)
+        bodies = _bodies(turn, writers)
         told_all = _released_together(arena.address, [arena.replace(key, body, version) for body in bodies])
         stored, version = arena.read(key)
         ended.append(Round(told_all, bodies, stored))
@@ -168,10 +168,10 @@ def faults(ended: Sequence[Round], losers: frozenset[int]) -> list[str]:
     return [f"round {turn}: {fault}" for turn, fault in found if fault is not None]
 
 
-def _bodies(turn: int) -> tuple[bytes, ...]:
+def _bodies(turn: int, writers: int) -> tuple[bytes, ...]:
     size = _SIZES[turn % len(_SIZES)]
     # An ETag is a digest of the body: no two of a run may be equal.
-    return tuple(f"{turn} by {writer} ".encode().ljust(size, b".") for writer in range(WRITERS))
+    return tuple(f"{turn} by {writer} ".encode().ljust(size, b".") for writer in range(writers))
 
 
 def _released_together(address: str, requests: Sequence[bytes]) -> tuple[int, ...]:

@@ -42,14 +42,15 @@ class Gcs:
 
     def create_bucket(self, bucket: str) -> None:
         """An empty bucket of this name."""
-        self._post("/storage/v1/b", json.dumps({"name": bucket}).encode())
+        self._post("/storage/v1/b", json.dumps({"name": bucket}).encode(), "application/json")
 
     def put(self, bucket: str, key: str, body: bytes) -> None:
         """An object."""
         self._post(f"/upload/storage/v1/b/{bucket}/o?uploadType=media&name={urllib.parse.quote(key, safe='')}", body)
 
-    def _post(self, path: str, body: bytes) -> None:
-        httpx.post(self.address + path, content=body, timeout=_LIMIT_SECONDS).raise_for_status()
+    def _post(self, path: str, body: bytes, kind: str = "application/octet-stream") -> None:
+        headers = {"Content-Type": kind}
+        httpx.post(self.address + path, content=body, headers=headers, timeout=_LIMIT_SECONDS).raise_for_status()
 
 
 @contextlib.contextmanager

@@ -1,23 +1,28 @@
 """An S3 server in this process with one oddity, as they are met in the field but on no server that tests can start:
-Ceph compares ETags without quotes, some servers and proxies ignore conditions, some keys may not delete.
+Ceph compares ETags without quotes, some servers and proxies ignore conditions, some look first and write later, some
+keys may not delete.
 
 Only what the adapter sends is known; nobody is asked for a key. Every request is kept, for who judges them.
 """
 
 import contextlib
 import hashlib
+import sys
 import threading
+import time
 import urllib.parse
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from enum import Enum, auto
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from typing import Any
 from xml.sax.saxutils import escape
 
 from tests.services.processes import LOOPBACK
 
 BUCKET = "bucket"
+_GAP_SECONDS = 0.03
 
 
 class Oddity(Enum):
@@ -25,6 +30,7 @@ class Oddity(Enum):
     IGNORES_CONDITIONS = auto()
     COMPARES_WITHOUT_QUOTES = auto()
     FORBIDS_DELETION = auto()
+    LOSES_RACES = auto()
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,6 +91,10 @@ class _Handler(BaseHTTPRequestHandler):
         assert "aws-chunked" not in headers.get("content-encoding", "")
         body = self.rfile.read(int(headers["content-length"]))
         metadata = {name: value for name, value in headers.items() if name.startswith("x-amz-meta-")}
+        if self.server3.oddity is Oddity.LOSES_RACES and not self.server3.refuses(key, headers):
+            # Whoever is let through here stays so, whatever is written meanwhile.
+            time.sleep(_GAP_SECONDS)
+            headers = {}
         with self.server3.lock:
             if self.server3.refuses(key, headers):
                 self._error(412, "PreconditionFailed")
@@ -165,13 +175,23 @@ class _Handler(BaseHTTPRequestHandler):
             self.wfile.write(body)
 
 
+class _Listening(ThreadingHTTPServer):
+    daemon_threads = True
+    # A crowd that comes at once would wait a second for its second try.
+    request_queue_size = 64
+
+    def handle_error(self, request: Any, client_address: Any) -> None:
+        """Tell of everything but a client that has hung up."""
+        if not isinstance(sys.exception(), ConnectionError):
+            super().handle_error(request, client_address)
+
+
 @contextlib.contextmanager
 def odd_s3(oddity: Oddity, port: int = 0) -> Iterator[OddS3]:
     """A server with an empty bucket, on loopback."""
     served = OddS3(oddity)
     handler = type("Handler", (_Handler,), {"server3": served})
-    with ThreadingHTTPServer((LOOPBACK, port), handler) as server:
-        server.daemon_threads = True
+    with _Listening((LOOPBACK, port), handler) as server:
         served.address = f"http://{LOOPBACK}:{server.server_port}"
         thread = threading.Thread(target=server.serve_forever, args=(0.01,))
         thread.start()
