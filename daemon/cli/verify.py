@@ -114,8 +114,12 @@ def _pointer_problem(pointer: Pointer) -> str | None:
 
 
 async def _check_history(opened: Session, pointer: Pointer) -> None:
-    sequences = [entry.sequence for entry in await opened.bucket.reader.history(pointer)]
-    if sequences != list(range(1, pointer.sequence + 1)):
+    entries = await opened.bucket.reader.history(pointer)
+    sequences = [entry.sequence for entry in entries]
+    # What came before a recovery may be lost; the recovery itself is above all that can have been seen.
+    first = max((entry.sequence for entry in entries if entry.kind == "recover"), default=1)
+    since = [sequence for sequence in sequences if sequence >= first]
+    if since != list(range(first, pointer.sequence + 1)) or sequences != sorted(set(sequences)):
         raise VerificationFailed("the history has gaps or repeats: sequences are " + _short(sequences))
 
 

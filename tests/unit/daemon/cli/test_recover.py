@@ -1,0 +1,106 @@
+import json
+
+import pytest
+
+from daemon.publishing import layout
+from tests.support.buckets import SCOPE, in_bucket
+
+ASKED = ("recover", SCOPE, "--reason", "disk died", "--by", "ann")
+
+
+@pytest.fixture
+def lost(bucket):
+    """The bucket without its pointer."""
+    (bucket / layout.pointer(SCOPE)).unlink()
+    return bucket
+
+
+def pointer(bucket):
+    return in_bucket(bucket, lambda published: published.pointer())
+
+
+def test_a_lost_pointer_is_recovered_and_everything_is_told(lost, rebundle):
+    assert "rebundle recover" in rebundle("states", SCOPE).err
+
+    result = rebundle(*ASKED, "--yes", "-o", "json")
+
+    assert result.code == 0
+    assert result.json["before"] is None
+    assert "is gone" in result.json["damage"]
+    assert result.json["after"]["live"]["state"] == "state-3"
+    assert result.json["after"]["hold"]["reason"] == "recovered: disk died"
+    assert result.json["traces"]["the live tree's marker"] == 3
+    assert (result.json["did"] != [], result.json["unknown"] != [], result.json["damaged"]) == (True, True, [])
+    assert result.json["live_tree"]["synced"]
+    verified = rebundle("verify", SCOPE)
+    assert verified.code == 0, verified.out
+    assert rebundle("resume", SCOPE, "--reason", "looked", "--yes").code == 0
+    assert [entry.kind for entry in pointer(lost).history] == ["recover", "resume"]
+
+
+def test_a_gap_that_came_after_a_recovery_is_found(lost, rebundle):
+    rebundle(*ASKED, "--yes")
+    for reason in ("one", "two"):
+        assert rebundle("hold", SCOPE, "--reason", reason).code == 0
+    assert rebundle("verify", SCOPE).code == 0
+    path = lost / layout.pointer(SCOPE)
+    document = json.loads(path.read_bytes())
+    del document["signed"]["history"][-2]
+    path.write_text(json.dumps(document))
+
+    result = rebundle("verify", SCOPE)
+
+    assert (result.code, "gaps or repeats" in result.out) == (5, True)
+
+
+def test_a_dry_run_tells_the_same_and_writes_nothing(lost, rebundle):
+    result = rebundle(*ASKED, "--dry-run")
+
+    assert result.code == 0
+    assert "would be recovered" in result.out
+    assert "the live tree's marker has seen sequence 3" in result.out
+    assert "cannot be known" in result.out
+    assert not (lost / layout.pointer(SCOPE)).exists()
+
+
+def test_nothing_is_written_unless_somebody_says_yes(lost, rebundle):
+    assert rebundle(*ASKED).code == 2
+    assert not (lost / layout.pointer(SCOPE)).exists()
+
+
+def test_no_hold_and_live_are_as_asked(lost, rebundle):
+    assert rebundle(*ASKED, "--yes", "--no-hold", "--live", "state-2").code == 0
+    found = pointer(lost)
+    assert (found.hold, found.live.state, found.desired.state) == (None, "state-2", "state-3")
+
+
+def test_a_damaged_pointer_and_a_damaged_state_are_named(bucket, rebundle):
+    (bucket / layout.pointer(SCOPE)).write_text("{")
+    [archive] = bucket.glob(f"{SCOPE}/states/state-1/*/bundle.tar.gz")
+    archive.write_text("no archive")
+
+    result = rebundle(*ASKED, "--yes")
+
+    assert (result.code, "is damaged" in result.out, "left out state-1@" in result.out) == (0, True, True)
+    assert [each.state for each in pointer(bucket).retained] == ["state-2", "state-3"]
+
+
+def test_a_scope_that_is_whole_is_left_alone_without_a_question(bucket, rebundle):
+    before = pointer(bucket)
+
+    result = rebundle(*ASKED)
+
+    assert (result.code, "nothing to recover" in result.out) == (0, True)
+    assert pointer(bucket) == before
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code"),
+    [
+        (("recover", SCOPE), 2),
+        (("recover", "no/such", "--reason", "x"), 3),
+        ((*ASKED, "--yes", "--live", "state-9"), 3),
+    ],
+)
+def test_what_cannot_be_done_is_refused(lost, rebundle, arguments, code):
+    assert rebundle(*arguments).code == code
