@@ -7,6 +7,7 @@ about several clients at once; they repeat, since one lucky round proves little.
 import asyncio
 import hashlib
 from collections.abc import Awaitable, Callable
+from datetime import UTC, datetime, timedelta
 from typing import Protocol
 
 import pytest
@@ -21,6 +22,10 @@ ROUNDS = 12
 class Bucket(Protocol):
     def open(self) -> ObjectStore:
         """One more client of the same bucket."""
+        ...
+
+    def now(self) -> datetime:
+        """The store's clock, to the minute."""
         ...
 
 
@@ -183,6 +188,36 @@ async def a_listing_is_sorted_by_bytes_and_knows_sizes(bucket: Bucket) -> None:
 
 
 @clause
+async def a_listing_tells_when_each_object_was_written(bucket: Bucket) -> None:
+    store = bucket.open()
+    version = await store.create("first", Content(b"1"))
+    await store.create("second", Content(b"2"))
+    written = {listed.key: listed.modified for listed in await store.scan("")}
+    await store.replace("first", Content(b"3"), version)
+    again = {listed.key: listed.modified for listed in await store.scan("")}
+
+    assert [when.tzinfo for when in (*written.values(), *again.values())] == [UTC] * 4
+    assert all(abs(when - bucket.now()) < timedelta(minutes=1) for when in (*written.values(), *again.values()))
+    assert written["first"] <= written["second"] <= again["first"]
+
+
+@clause
+async def what_does_not_fit_on_one_page_is_listed_whole(bucket: Bucket) -> None:
+    store = bucket.open()
+    names = [f"{number:04}" for number in range(1_003)]
+    waiting = iter(names)
+
+    async def create() -> None:
+        for name in waiting:
+            await store.create(f"many/{name}/key", Content(name.encode()))
+
+    await asyncio.gather(*(create() for _ in range(WRITERS)))
+
+    assert [listed.key for listed in await store.scan("many/")] == [f"many/{name}/key" for name in names]
+    assert list(await store.folders("many/")) == names
+
+
+@clause
 async def folders_are_the_next_parts(bucket: Bucket) -> None:
     store = bucket.open()
     for key in ("top", "b/one/x/pointer", "b/one/y", "b/two/x", "b/file", "ab/z", "é/z"):
@@ -213,6 +248,71 @@ async def bodies_and_keys_of_every_kind_come_back(bucket: Bucket) -> None:
         assert stored.body == body
         assert dict(stored.tag) == {"name": "value"}
     assert {listed.key: listed.size for listed in await store.scan("")} == {k: len(b) for k, b in bodies.items()}
+
+
+@clause
+async def keys_that_are_nearly_the_same_are_not(bucket: Bucket) -> None:
+    store = bucket.open()
+    alike = {
+        "a b",
+        "a+b",
+        "a%20b",
+        "a%2520b",
+        "a%2Fb",
+        "a\\b",
+        "A B",
+        "é",
+        "e\u0301",
+        "k",
+        "k ",
+        " k",
+        "k~",
+        "-k",
+        "k.",
+    }
+    markup = {"<key>&amp;", '"quoted"', "'quoted'", "key?x=y#z", "a:b;c,d@e=f$g!", "(*)[x]{y}|z^`", "✓ 名前 \U0001d11e"}
+    keys = alike | markup | {"n" * 255, "/".join(["folder" * 10] * 5)}
+    for key in keys:
+        await store.create(f"odd/{key}", Content(key.encode()))
+
+    assert [listed.key for listed in await store.scan("odd/")] == [f"odd/{key}" for key in sorted(keys, key=str.encode)]
+    for key in keys:
+        assert (await store.get(f"odd/{key}")).body == key.encode()
+
+
+@clause
+async def a_tag_holds_any_text(bucket: Bucket) -> None:
+    store = bucket.open()
+    tag = {
+        "empty": "",
+        "spaces": "  two before, one after ",
+        "percent": "100% %41 %zz %",
+        "unicode": "ünïcode 名前 \U0001d11e",
+        "lines": "one\r\ntwo\ttabbed\0",
+        "markup": "<a href=\"x\">'&amp;'</a>; \\ ,=",
+        "long": "0123456789" * 50,
+    }
+    version = await store.create("key", Content(b"body", tag=tag))
+
+    assert dict((await store.get("key")).tag) == tag
+    await store.replace("key", Content(b"other body", tag=tag), version)
+    assert dict((await store.get("key")).tag) == tag
+
+
+@clause
+async def a_body_of_nine_megabytes_takes_its_condition_along(bucket: Bucket) -> None:
+    """A client library may send one in several requests."""
+    store = bucket.open()
+    first, second, third = (Content(seed * 9_000_001, tag={"by": seed.decode()}) for seed in (b"1", b"2", b"3"))
+    version = await store.create("key", first)
+    with pytest.raises(ConditionFailed):
+        await store.create("key", second)
+    newer = await store.replace("key", second, version)
+    with pytest.raises(ConditionFailed):
+        await store.replace("key", third, version)
+
+    stored = await store.get("key")
+    assert (stored.body == second.body, stored.version, dict(stored.tag)) == (True, newer, {"by": "2"})
 
 
 @clause

@@ -1,13 +1,16 @@
 """Every adapter of the store port against the same clauses, and the clauses against two stores that break them.
 
-A new adapter is one more function in `ADAPTERS`.
+A new adapter is one more function in `ADAPTERS`, or one more server in `tests.contract.servers`, whose table says what
+it does not keep.
 """
 
 import asyncio
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import AbstractContextManager, contextmanager, suppress
+from contextlib import AbstractContextManager, ExitStack, closing, contextmanager, suppress
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from pathlib import Path
+from uuid import uuid4
 
 import pytest
 
@@ -17,6 +20,14 @@ from daemon.stores.memory import MemoryStore
 from daemon.stores.port import Content, Listed, ObjectStore, Stored, Version
 from tests.builders_runtime import InlineRuntime, ThreadRuntime
 from tests.contract.object_store_clauses import CLAUSES, Bucket, Clause
+from tests.contract.servers import ACCESS_KEY, SECRET_KEY, SERVERS, Gap, Opens, Server
+from tests.services.availability import NotGiven, Unavailable, available
+
+CLAUSE_SECONDS = 60
+
+
+class ContractBroken(Exception):
+    """A clause does not hold."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,10 +35,27 @@ class OpenedBy:
     """A bucket whose clients are made by a function."""
 
     open: Callable[[], ObjectStore]
+    now: Callable[[], datetime] = lambda: datetime.now(UTC)
 
 
-def shared(store: ObjectStore) -> Bucket:
-    return OpenedBy(lambda: store)
+def in_memory(
+    *, versions_by_content: bool = False, around: Callable[[ObjectStore], ObjectStore] | None = None
+) -> Bucket:
+    runtime = InlineRuntime()
+    store: ObjectStore = MemoryStore(runtime, versions_by_content=versions_by_content)
+    shared = around(store) if around else store
+    return OpenedBy(lambda: shared, runtime.now)
+
+
+def judge(clause: Clause, bucket: Bucket) -> None:
+    """Raises ContractBroken, and nothing else that a store may bring about."""
+    try:
+        asyncio.run(asyncio.wait_for(clause(bucket), CLAUSE_SECONDS))
+    except (StoreError, AssertionError, TimeoutError, pytest.fail.Exception, ExceptionGroup) as error:
+        raise ContractBroken(f"{clause.__name__}: {type(error).__name__}: {error}") from error
+
+
+# ---- adapters that need no server
 
 
 @contextmanager
@@ -38,12 +66,12 @@ def directory(folder: Path) -> Iterator[Bucket]:
 
 @contextmanager
 def memory_with_generations(_folder: Path) -> Iterator[Bucket]:
-    yield shared(MemoryStore(InlineRuntime()))
+    yield in_memory()
 
 
 @contextmanager
 def memory_with_content_versions(_folder: Path) -> Iterator[Bucket]:
-    yield shared(MemoryStore(InlineRuntime(), versions_by_content=True))
+    yield in_memory(versions_by_content=True)
 
 
 Adapter = Callable[[Path], AbstractContextManager[Bucket]]
@@ -59,7 +87,72 @@ def _name(value: Callable[..., object]) -> str:
 @pytest.mark.parametrize("adapter", ADAPTERS, ids=_name)
 def test_an_adapter_keeps_the_contract(adapter: Adapter, clause: Clause, tmp_path: Path) -> None:
     with adapter(tmp_path) as bucket:
-        asyncio.run(asyncio.wait_for(clause(bucket), 60))
+        judge(clause, bucket)
+
+
+# ---- adapters on servers
+
+
+@pytest.fixture(scope="session")
+def opens(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[[Server], Opens]]:
+    """What opens a client of a server, which is started when it is first asked for, and tried once."""
+    tried: dict[str, Opens | Unavailable | NotGiven] = {}
+
+    def started(server: Server) -> Opens:
+        if server.name not in tried:
+            try:
+                tried[server.name] = server.start(stack, tmp_path_factory.mktemp(server.name))
+            except (Unavailable, NotGiven) as reason:
+                tried[server.name] = reason
+        found = tried[server.name]
+        if isinstance(found, Exception):
+            raise found
+        return found
+
+    with ExitStack() as stack:
+        yield started
+
+
+@pytest.fixture
+def credentials(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("AWS_PROFILE", "AWS_ENDPOINT_URL", "AWS_ENDPOINT_URL_S3", "AWS_SESSION_TOKEN"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("AWS_CONFIG_FILE", "/dev/null")
+    monkeypatch.setenv("AWS_SHARED_CREDENTIALS_FILE", "/dev/null")
+    monkeypatch.setenv("AWS_ACCESS_KEY_ID", ACCESS_KEY)
+    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", SECRET_KEY)
+
+
+def _promises() -> Iterator[object]:
+    for server in SERVERS:
+        for clause in CLAUSES:
+            marks = [pytest.mark.slow]
+            match server.gaps.get(clause.__name__):
+                case Gap(why, always=True):
+                    marks.append(pytest.mark.xfail(reason=f"known gap: {why}", raises=ContractBroken, strict=True))
+                case Gap(why):
+                    marks.append(pytest.mark.xfail(reason=f"may fail: {why}", raises=ContractBroken, strict=False))
+            yield pytest.param(server, clause, id=f"{server.name}-{clause.__name__}", marks=marks)
+
+
+@pytest.mark.parametrize(("server", "clause"), list(_promises()))
+@pytest.mark.usefixtures("credentials")
+def test_an_adapter_keeps_the_contract_on_a_server(
+    opens: Callable[[Server], Opens], server: Server, clause: Clause
+) -> None:
+    opener = available(lambda: opens(server))
+    prefix = f"team/{uuid4().hex}"
+    with ThreadRuntime(16) as runtime, ExitStack() as clients:
+        judge(clause, OpenedBy(lambda: clients.enter_context(closing(opener(runtime, prefix)))))
+
+
+def test_tables_name_clauses_that_exist() -> None:
+    named = {name for server in SERVERS for name in server.gaps}
+
+    assert named <= {clause.__name__ for clause in CLAUSES}
+
+
+# ---- stores that break the contract
 
 
 class DeafStore:
@@ -116,19 +209,19 @@ class SlowStore(DeafStore):
         await super().delete(key, version)
 
 
-def broken_clauses(store: Callable[[], ObjectStore]) -> set[str]:
+def broken_clauses(bucket: Callable[[], Bucket]) -> set[str]:
     broken = set()
     for clause in CLAUSES:
         try:
-            asyncio.run(asyncio.wait_for(clause(shared(store())), 60))
-        except (StoreError, AssertionError, TimeoutError, pytest.fail.Exception, ExceptionGroup):
+            judge(clause, bucket())
+        except ContractBroken:
             broken.add(clause.__name__)
     return broken
 
 
 @pytest.mark.parametrize("versions_by_content", [False, True])
 def test_a_store_that_ignores_conditions_breaks_the_contract(versions_by_content: bool) -> None:
-    broken = broken_clauses(lambda: DeafStore(MemoryStore(InlineRuntime(), versions_by_content=versions_by_content)))
+    broken = broken_clauses(lambda: in_memory(versions_by_content=versions_by_content, around=DeafStore))
 
     assert broken >= {
         "create_refuses_a_key_that_exists",
@@ -143,7 +236,7 @@ def test_a_store_that_ignores_conditions_breaks_the_contract(versions_by_content
 
 @pytest.mark.parametrize("versions_by_content", [False, True])
 def test_a_store_that_loses_races_breaks_the_contract(versions_by_content: bool) -> None:
-    broken = broken_clauses(lambda: SlowStore(MemoryStore(InlineRuntime(), versions_by_content=versions_by_content)))
+    broken = broken_clauses(lambda: in_memory(versions_by_content=versions_by_content, around=SlowStore))
 
     assert broken >= {
         "a_race_to_create_has_one_winner",
