@@ -2,7 +2,7 @@
 
 import hashlib
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, Literal
 
 from daemon.publishing import protocol
@@ -13,6 +13,8 @@ from daemon.publishing.pointer import Folded, Pointer, Publication, Revision
 from daemon.publishing.protocol import Progress, Writing
 from daemon.publishing.publisher import Publisher
 from daemon.publishing.reader import PointerRead, Reader
+from daemon.publishing.signatures import Signer
+from daemon.publishing.trust import Trust
 from daemon.runtime import Runtime
 from daemon.stores.errors import ObjectMissing
 from daemon.stores.port import ObjectStore
@@ -104,10 +106,12 @@ def make_state(number: int = 1, *, files: tuple[RenderedFile, ...] | None = None
 class Bucket:
     """Everything that acts on one store, for one process of it."""
 
-    def __init__(self, store: ObjectStore, runtime: Runtime) -> None:
+    def __init__(
+        self, store: ObjectStore, runtime: Runtime, *, trust: Trust | None = None, signers: Sequence[Signer] = ()
+    ) -> None:
         self.store = store
-        self.reader = Reader(store, runtime)
-        self.publisher = Publisher(store, self.reader, runtime)
+        self.reader = Reader(store, runtime, trust=trust)
+        self.publisher = Publisher(store, self.reader, runtime, signers=signers)
         self.live_tree = LiveTree(store, self.reader)
         self.operations = Operations(self.reader, self.publisher, self.live_tree)
 

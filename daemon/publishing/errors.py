@@ -21,8 +21,24 @@ class VerificationFailed(PublishingError):
     """What is stored is not what its pointer, manifest or digests say (exit 5)."""
 
 
+class WentBack(VerificationFailed):
+    """A pointer is older than one that was accepted before: a backup was put back, or somebody replays it."""
+
+
 class CannotSign(PublishingError):
     """The pointer is signed, and this writer has no key: it must not change it (protocol 4; exit 5)."""
+
+
+class AcceptedUnusable(PublishingError):
+    """The operator must act: what was accepted here before cannot be read or written (exit 5)."""
+
+
+class KeyUnusable(PublishingError):
+    """The operator must act: a key cannot be read, is of another kind, or is open to others (exit 2)."""
+
+
+class PolicyUnusable(PublishingError):
+    """The operator must act: the trust policy cannot be read whole, so nothing is trusted (exit 5)."""
 
 
 class PointerLost(PublishingError):

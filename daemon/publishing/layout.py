@@ -46,6 +46,11 @@ def manifest(scope: Scope, state: str, attempt: str) -> str:
     return f"{scope}/states/{state}/{attempt}/manifest.json"
 
 
+def signature(scope: Scope, state: str, attempt: str) -> str:
+    """The signature of a publication."""
+    return f"{scope}/states/{state}/{attempt}/manifest.dsse.json"
+
+
 def live_tree(scope: Scope, path: str = "") -> str:
     """A file that operators see, or the folder of all of them."""
     return f"{scope}/{LIVE_TREE}{path}"

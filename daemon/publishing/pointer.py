@@ -4,13 +4,15 @@ Unknown fields, also of nested parts, are kept on every write: a newer release m
 8601 in UTC. Which pointer may follow which is `protocol`'s.
 """
 
-import json
+from collections.abc import Sequence
 from functools import total_ordering
 from typing import Annotated, Any, Final, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
+from daemon.publishing.documents import parsed
 from daemon.publishing.errors import VerificationFailed
+from daemon.publishing.signatures import Signature
 from renderers.model import Scope, canonical_json
 
 SCHEMA: Final = 1
@@ -173,10 +175,15 @@ class Pointer(Part):
         return any(entry.write == write for entry in self.history)
 
 
-def encode(pointer: Pointer, signatures: tuple[dict[str, str], ...] = ()) -> bytes:
+def signed_part(pointer: Pointer) -> bytes:
+    """What signatures are made of: the canonical JSON of the signed part (protocol 4)."""
+    return canonical_json(pointer.model_dump(mode="json", by_alias=True)).encode()
+
+
+def encode(pointer: Pointer, signatures: Sequence[Signature] = ()) -> bytes:
     """The pointer object's bytes."""
-    signed = pointer.model_dump(mode="json", by_alias=True)
-    return (canonical_json({"signed": signed, "signatures": list(signatures)}) + "\n").encode()
+    told = canonical_json([each.document() for each in signatures]).encode()
+    return b'{"signatures":%b,"signed":%b}\n' % (told, signed_part(pointer))
 
 
 def decode(body: bytes, scope: Scope) -> Pointer:
@@ -186,11 +193,10 @@ def decode(body: bytes, scope: Scope) -> Pointer:
         VerificationFailed: they are no pointer, or another scope's.
     """
     try:
-        document = json.loads(body)
-        pointer = Pointer.model_validate(document["signed"])
+        pointer = Pointer.model_validate(parsed(body)["signed"])
     except (ValueError, KeyError, TypeError, ValidationError) as error:
         raise VerificationFailed(
-            f"pointer.json of {scope} is damaged ({_first_line(error)}): restore the object from an older version of it"
+            f"pointer.json of {scope} is damaged ({_first_line(error)}): `rebundle recover {scope}` rebuilds it"
         ) from error
     if pointer.scope != str(scope):
         raise VerificationFailed(f"pointer.json of {scope} is the one of {pointer.scope}")
@@ -199,8 +205,7 @@ def decode(body: bytes, scope: Scope) -> Pointer:
 
 def is_signed(body: bytes) -> bool:
     """Whether a pointer object carries a signature: who cannot sign must not change it (protocol 4)."""
-    document = json.loads(body)
-    return bool(document.get("signatures"))
+    return bool(parsed(body).get("signatures"))
 
 
 def _first_line(error: Exception) -> str:

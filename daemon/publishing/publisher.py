@@ -7,34 +7,43 @@ won (a PointerRead), lost (PointerMoved) or unknown (OutcomeUnresolved), never a
 
 import asyncio
 import hashlib
+from collections.abc import Sequence
 from datetime import datetime
 from typing import Final
 
-from daemon.publishing import archive, layout, manifest, pointer, protocol
+from daemon.publishing import archive, attestation, layout, manifest, pointer, protocol
+from daemon.publishing import signatures as signatures_of
 from daemon.publishing.archive import Packer
 from daemon.publishing.errors import CannotSign, NewerSchema, OutcomeUnresolved, PointerMoved, VerificationFailed
 from daemon.publishing.manifest import State
 from daemon.publishing.pointer import Older, Pointer, Publication
 from daemon.publishing.protocol import Resolution, Writing
 from daemon.publishing.reader import PointerRead, Reader
+from daemon.publishing.signatures import Signature, Signer
 from daemon.runtime import Runtime
-from daemon.stores.errors import ConditionFailed, ObjectMissing, OutcomeUnknown, StoreUnavailable
-from daemon.stores.port import Content, ObjectStore
+from daemon.stores.errors import ConditionFailed, ObjectMissing, OutcomeUnknown, StoreBusy, StoreUnavailable
+from daemon.stores.port import Content, ObjectStore, Version
 from renderers.model import Scope, canonical_json
 
 _JSON: Final = "application/json"
 _GZIP: Final = "application/gzip"
 _RESENDS: Final = 3
 _RESEND_DELAY: Final = 0.2
+_LONGEST_DELAY: Final = 5.0
+_WAITS: Final = 20
+"""Times that a store may say slow down, before its caller waits instead."""
+_SIGN_SECONDS: Final = 30
 
 
 class Publisher:
     """Writes publications and pointers into one bucket. Safe for many tasks, and beside other daemons."""
 
-    def __init__(self, store: ObjectStore, reader: Reader, runtime: Runtime) -> None:
+    def __init__(self, store: ObjectStore, reader: Reader, runtime: Runtime, *, signers: Sequence[Signer] = ()) -> None:
+        """`signers`: each signs every publication and every pointer; two of them while keys are exchanged."""
         self._store = store
         self._reader = reader
         self._runtime = runtime
+        self._signers = tuple(signers)
         self._packer = Packer()
 
     def writing(self, by: str, reason: str = "") -> Writing:
@@ -50,12 +59,16 @@ class Publisher:
         attempt, at = self._runtime.token(), timestamp(self._runtime.now())
         # In a thread whatever the size: at 500 models it takes milliseconds, and finding that out would take one.
         packed, body = await self._runtime.offload(self._pack, state, attempt, at)
+        objects = [
+            (layout.archive(scope, state.state, attempt), Content(packed, _GZIP)),
+            (layout.manifest(scope, state.state, attempt), Content(body, _JSON)),
+        ]
+        if self._signers:
+            envelope = await self._attested(body)
+            objects.append((layout.signature(scope, state.state, attempt), Content(envelope, _JSON)))
         try:
             async with asyncio.TaskGroup() as group:
-                for key, content in (
-                    (layout.archive(scope, state.state, attempt), Content(packed, _GZIP)),
-                    (layout.manifest(scope, state.state, attempt), Content(body, _JSON)),
-                ):
+                for key, content in objects:
                     group.create_task(self._create_own(key, content))
         except ExceptionGroup as errors:
             # The first failure cancelled the rest. Callers branch by its type, which a group would hide.
@@ -69,6 +82,10 @@ class Publisher:
         packed = archive.pack(members)
         return packed.body, manifest.written(state, attempt, at, members, packed)
 
+    async def _attested(self, body: bytes) -> bytes:
+        payload = await self._runtime.offload(attestation.statement, manifest.decode(body), body)
+        return attestation.enveloped(payload, await self._signed(signatures_of.STATEMENT, payload))
+
     async def swap(self, scope: Scope, base: PointerRead, following: Pointer) -> PointerRead:
         """Make `following` the pointer, if it is still the one that was read as `base`.
 
@@ -80,9 +97,10 @@ class Publisher:
             CannotSign: the pointer is signed, and this writer cannot sign.
             NewerSchema: a newer release wrote the pointer.
         """
-        _refuse_unwritable(scope, base)
+        self._refuse_unwritable(scope, base)
         following = await self._with_short_history(scope, following)
-        content = Content(pointer.encode(following), _JSON)
+        signatures = await self._signed(signatures_of.POINTER, pointer.signed_part(following))
+        content = Content(pointer.encode(following, signatures), _JSON)
         for attempt in range(1 + _RESENDS):
             if attempt:
                 await self._runtime.sleep(_RESEND_DELAY * 2**attempt * (0.5 + self._runtime.jitter()))
@@ -95,15 +113,40 @@ class Publisher:
         self, scope: Scope, base: PointerRead, following: Pointer, content: Content
     ) -> PointerRead | None:
         """The pointer if the write is known to have won, None if it is safe and needed to send it again."""
-        key = layout.pointer(scope)
         try:
-            if base.version is None:
-                version = await self._store.create(key, content)
-            else:
-                version = await self._store.replace(key, content, base.version)
-            return PointerRead(following, version)
+            version = await self._send(layout.pointer(scope), content, base.version)
+            return PointerRead(following, version, signed=bool(self._signers))
         except (ConditionFailed, ObjectMissing, OutcomeUnknown, StoreUnavailable):
             return await self._resolve(scope, base, following)
+
+    async def _send(self, key: str, content: Content, version: Version | None) -> Version:
+        """The version that was written. A store that says slow down is waited for, which is no failure."""
+        waits = 0
+        while True:
+            try:
+                if version is None:
+                    return await self._store.create(key, content)
+                return await self._store.replace(key, content, version)
+            except StoreBusy:
+                waits += 1
+                if waits > _WAITS:
+                    raise
+            await self._runtime.sleep(min(_RESEND_DELAY * 2**waits, _LONGEST_DELAY) * (0.5 + self._runtime.jitter()))
+
+    async def _signed(self, kind: str, payload: bytes) -> tuple[Signature, ...]:
+        if not self._signers:
+            return ()
+        try:
+            async with asyncio.timeout(_SIGN_SECONDS):
+                return await self._runtime.offload(signatures_of.signed_by, self._signers, kind, payload)
+        except TimeoutError as error:
+            raise StoreUnavailable(f"signing took longer than {_SIGN_SECONDS} s; it is tried again") from error
+
+    def _refuse_unwritable(self, scope: Scope, base: PointerRead) -> None:
+        if base.pointer.schema_ > pointer.SCHEMA:
+            raise NewerSchema(f"the pointer of {scope} was written by a newer release (schema {base.pointer.schema_})")
+        if base.signed and not self._signers:
+            raise CannotSign(f"the pointer of {scope} is signed, and no signing key is configured (signing.key_files)")
 
     async def _resolve(self, scope: Scope, base: PointerRead, following: Pointer) -> PointerRead | None:
         try:
@@ -148,10 +191,3 @@ class Publisher:
 def timestamp(now: datetime) -> str:
     """ISO 8601 in UTC, to the millisecond, as every document here writes it."""
     return now.isoformat(timespec="milliseconds").replace("+00:00", "Z")
-
-
-def _refuse_unwritable(scope: Scope, base: PointerRead) -> None:
-    if base.pointer.schema_ > pointer.SCHEMA:
-        raise NewerSchema(f"the pointer of {scope} was written by a newer release (schema {base.pointer.schema_})")
-    if base.signed:
-        raise CannotSign(f"the pointer of {scope} is signed, and no signing key is configured here")

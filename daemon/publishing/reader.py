@@ -10,10 +10,11 @@ from collections import OrderedDict
 from collections.abc import Awaitable, Callable, Iterable, Sequence
 from dataclasses import dataclass
 from functools import partial
-from typing import Final, Generic, TypeVar
+from typing import TYPE_CHECKING, Final, Generic, TypeVar
 
-from daemon.publishing import archive, layout, manifest, pointer
-from daemon.publishing.errors import NotFound, PointerLost, VerificationFailed
+from daemon.publishing import archive, freshness, layout, manifest, pointer
+from daemon.publishing.accepted import Accepted, InProcess
+from daemon.publishing.errors import NotFound, PointerLost, VerificationFailed, WentBack
 from daemon.publishing.manifest import Manifest
 from daemon.publishing.pointer import Chunk, Entry, Older, Pointer, Publication, PublicationId
 from daemon.publishing.protocol import absent
@@ -22,6 +23,9 @@ from daemon.stores.errors import ObjectMissing
 from daemon.stores.port import ObjectStore, Stored, Version
 from renderers.identifiers import BUNDLE_LENGTH
 from renderers.model import RenderedFile, Scope
+
+if TYPE_CHECKING:  # keys take long to import, and only who has a policy needs them
+    from daemon.publishing.trust import Trust
 
 T = TypeVar("T")
 _MOST_MANIFEST_BYTES: Final = 32 << 20
@@ -42,9 +46,15 @@ class PointerRead:
 class Reader:
     """Reads what is published in one bucket. Safe for many tasks of one event loop."""
 
-    def __init__(self, store: ObjectStore, runtime: Runtime) -> None:
+    def __init__(
+        self, store: ObjectStore, runtime: Runtime, *, trust: "Trust | None" = None, accepted: "Accepted | None" = None
+    ) -> None:
+        """`trust`: whose signatures count; without one, nothing has to be signed. `accepted`: what earlier readers of
+        this machine have seen."""
         self._store = store
         self._runtime = runtime
+        self._trust = trust
+        self._accepted = accepted or InProcess()
         self._manifests = _Kept[Manifest](_MOST_MANIFEST_BYTES)
         self._chunks = _Kept[Chunk](_MOST_CHUNK_BYTES)
         self._files = _Kept[tuple[RenderedFile, ...]](_MOST_FILES_BYTES)
@@ -78,10 +88,36 @@ class Reader:
             stored = await self._stored_pointer(scope)
             if stored is None:
                 raise PointerLost(
-                    f"{layout.pointer(scope)} is gone, but {trace} is there: restore the pointer object from a backup "
-                    f"or an older version of it (later: `rebundle recover {scope}`); nothing is published until then"
+                    f"{layout.pointer(scope)} is gone, but {trace}: nothing is published until "
+                    f"`rebundle recover {scope}` rebuilds it, or the object is restored from its newest version"
                 )
-        return PointerRead(pointer.decode(stored.body, scope), stored.version, pointer.is_signed(stored.body))
+        read = PointerRead(pointer.decode(stored.body, scope), stored.version, pointer.is_signed(stored.body))
+        if self._trust is not None:
+            self._trust.check_pointer(stored.body, scope)
+            if self._trust.freshness == "required":
+                await self._check_fresh(scope, self._trust, stored.body, read.pointer.sequence)
+        await self._refuse_older(scope, read.pointer.sequence)
+        await self._accepted.accept(scope, read.pointer.sequence)
+        return read
+
+    async def _refuse_older(self, scope: Scope, sequence: int) -> None:
+        highest = await self._accepted.highest(scope)
+        if sequence < highest:
+            raise WentBack(
+                f"the pointer of {scope} has sequence {sequence}, and {highest} was seen here before: an older one was "
+                f"put back, from a backup or by somebody else; `rebundle recover {scope}` goes on above both"
+            )
+
+    async def _check_fresh(self, scope: Scope, trust: "Trust", body: bytes, sequence: int) -> None:
+        """That this pointer was the newest one not long ago."""
+        try:
+            stored = await self._store.get(layout.freshness(scope))
+        except ObjectMissing:
+            raise VerificationFailed(
+                f"{scope} has no freshness.json, and the trust policy demands it (signing.freshness_minutes)"
+            ) from None
+        signed = trust.check_freshness(stored.body, scope)
+        freshness.check(signed, scope, body, sequence, self._runtime.now())
 
     async def existing(self, scope: Scope) -> PointerRead:
         """The pointer of a scope that must exist.
@@ -109,6 +145,7 @@ class Reader:
         read = manifest.decode(body)
         if (read.scope, read.state, read.attempt) != (str(scope), publication.state, publication.attempt):
             raise VerificationFailed(f"the manifest of {publication.id} is the one of {read.scope} {read.state}")
+        await self._check_signature(scope, read, body)
         self._manifests.put(publication.manifest_sha256, read, len(body))
         return read
 
@@ -127,6 +164,7 @@ class Reader:
         read = manifest.decode(body)
         if (read.scope, read.state, read.attempt) != (str(scope), name.state, name.attempt):
             raise VerificationFailed(f"the manifest of {name} is the one of {read.scope} {read.state}")
+        await self._check_signature(scope, read, body)
         self._manifests.put(f"{scope} {name}", read, len(body))
         return read
 
@@ -195,6 +233,15 @@ class Reader:
             raise errors.exceptions[0] from errors
         return [result for task in tasks if (result := task.result()) is not None]
 
+    async def _check_signature(self, scope: Scope, described: Manifest, body: bytes) -> None:
+        if self._trust is None:
+            return
+        try:
+            envelope = (await self._store.get(layout.signature(scope, described.state, described.attempt))).body
+        except ObjectMissing:
+            envelope = None
+        self._trust.check_publication(envelope, described, body, scope)
+
     async def _bytes(self, key: str) -> bytes:
         try:
             return (await self._store.get(key)).body
@@ -209,10 +256,11 @@ class Reader:
 
     async def _trace(self, scope: Scope) -> str | None:
         """What says that this scope had a pointer (protocol 4, never softened 4)."""
-        for prefix in (layout.live_tree(scope, layout.MARKER), f"{scope}/history/"):
+        for prefix in (layout.live_tree(scope, layout.MARKER), layout.histories(scope)):
             if await self._store.scan(prefix):
-                return prefix
-        return None
+                return f"{prefix} is there"
+        highest = await self._accepted.highest(scope)
+        return f"sequence {highest} was seen here" if highest else None
 
 
 def _verified_files(described: Manifest, body: bytes) -> tuple[RenderedFile, ...]:

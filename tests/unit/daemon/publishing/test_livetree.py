@@ -656,7 +656,7 @@ def test_a_lost_pointer_leaves_the_tree_alone(memory: MemoryStore) -> None:
         before = await tree(memory, "")
         stored = await memory.get(layout.pointer(SCOPE))
         await memory.delete(layout.pointer(SCOPE), stored.version)
-        with pytest.raises(PointerLost, match="nothing is published until then"):
+        with pytest.raises(PointerLost, match="nothing is published until"):
             await process.live_tree.reconcile(SCOPE)
         assert await tree(memory, "") == {key: body for key, body in before.items() if key != layout.pointer(SCOPE)}
 

@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 from daemon.publishing import protocol
 from daemon.publishing.errors import VerificationFailed
 from daemon.publishing.pointer import PublicationId, Revision, decode, encode, is_signed
+from daemon.publishing.signatures import Signature
 from renderers.model import Scope
 from tests.builders_publishing import SCOPE, make_publication, published, writing
 
@@ -52,7 +53,7 @@ def test_a_newer_schema_is_read_and_shows() -> None:
     ],
 )
 def test_bytes_that_are_no_pointer_are_refused(body: bytes) -> None:
-    with pytest.raises(VerificationFailed, match=f"pointer.json of {SCOPE} is damaged .+: restore"):
+    with pytest.raises(VerificationFailed, match=f"pointer.json of {SCOPE} is damaged .+: `rebundle recover"):
         decode(body, SCOPE)
 
 
@@ -66,7 +67,7 @@ def test_the_pointer_of_another_scope_is_refused() -> None:
 def test_a_signed_pointer_is_told_from_one_that_is_not() -> None:
     pointer = published(make_publication())
     assert not is_signed(encode(pointer))
-    assert is_signed(encode(pointer, ({"keyid": "k", "sig": "s"},)))
+    assert is_signed(encode(pointer, (Signature("k", b"s"),)))
     assert not is_signed(b'{"signed": {}}')
 
 

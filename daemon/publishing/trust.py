@@ -1,0 +1,195 @@
+"""Whose signatures count, for which scopes: a reader's own policy, from a local file, never from the bucket. Pure.
+
+Fails closed: without a signature that counts nothing is accepted, and a policy that cannot be read whole is none. Keys
+have roles, because whoever publishes states need not be who says which of them is live. A revoked key counts for
+nothing, whatever else is said of it.
+
+    {
+      "schema": 1,
+      "freshness": "off",
+      "keys": [{"keyid": "…", "public": "-----BEGIN PUBLIC KEY…", "roles": ["publish", "pointer"], "scopes": ["*"]}],
+      "revoked": [{"keyid": "…", "reason": "…", "at": "…"}]
+    }
+"""
+
+import fnmatch
+import hashlib
+import json
+from collections.abc import Sequence
+from typing import Annotated, Any, Final, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+from daemon.publishing import attestation, signatures
+from daemon.publishing.documents import Malformed, canonical
+from daemon.publishing.errors import KeyUnusable, PolicyUnusable, VerificationFailed
+from daemon.publishing.manifest import Manifest
+from daemon.publishing.pointer import PublicationId
+from daemon.publishing.signatures import Signature
+from daemon.publishing.signing import PublicKey
+from events import strictjson
+from events.errors import InvalidEvent
+from renderers.model import Scope, canonical_json
+
+Role = Literal["publish", "pointer"]
+_MOST_BYTES: Final = 1 << 20
+ROLES: Final[tuple[Role, ...]] = ("publish", "pointer")
+
+
+class _Part(BaseModel):
+    # A field this release does not know may be one that restricts.
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class TrustedKey(_Part):
+    """A public key, and what its signatures count for."""
+
+    keyid: str
+    public: str
+    roles: Annotated[tuple[Role, ...], Field(min_length=1)]
+    scopes: Annotated[tuple[str, ...], Field(min_length=1)] = ("*",)
+    """Patterns of `bundle/target`, as a shell's."""
+
+    @model_validator(mode="after")
+    def _is_its_own(self) -> "TrustedKey":
+        try:
+            found = PublicKey.parse(self.public).keyid
+        except KeyUnusable as error:
+            raise ValueError(str(error)) from None
+        if found != self.keyid:
+            raise ValueError(f"the key has the id {found}")
+        return self
+
+    def counts_for(self, role: Role, scope: Scope) -> bool:
+        """Whether its signature says anything here."""
+        return role in self.roles and any(fnmatch.fnmatchcase(str(scope), pattern) for pattern in self.scopes)
+
+
+class Revocation(_Part):
+    """A key that counts for nothing any more."""
+
+    keyid: str
+    reason: str
+    at: str
+
+
+class Trust(_Part):
+    """A reader's policy."""
+
+    schema_: Annotated[Literal[1], Field(alias="schema")] = 1
+    freshness: Literal["off", "required"] = "off"
+    keys: tuple[TrustedKey, ...] = ()
+    revoked: tuple[Revocation, ...] = ()
+
+    model_config = ConfigDict(frozen=True, extra="forbid", populate_by_name=True)
+
+    @model_validator(mode="after")
+    def _names_each_once(self) -> "Trust":
+        for what, ids in (
+            ("keys", [each.keyid for each in self.keys]),
+            ("revoked", [each.keyid for each in self.revoked]),
+        ):
+            if len(set(ids)) != len(ids):
+                raise ValueError(f"{what} has one key twice")
+        return self
+
+    @classmethod
+    def parse(cls, text: bytes, name: str) -> "Trust":
+        """The policy in a file's bytes; `name` is the file's.
+
+        Raises:
+            PolicyUnusable: it is none.
+        """
+        try:
+            # A key that is there twice could be two policies.
+            document = strictjson.loads(text, most_bytes=_MOST_BYTES)
+            return cls.model_validate_json(json.dumps(document), strict=True)
+        except InvalidEvent as error:
+            raise PolicyUnusable(f"trust policy {name} is not readable: {error}") from error
+        except ValidationError as error:
+            first = error.errors(include_url=False, include_input=False)[0]
+            where = ".".join(map(str, first["loc"])) or "the whole"
+            raise PolicyUnusable(f"trust policy {name}: {where}: {first['msg']}") from error
+
+    def written(self) -> bytes:
+        """As a file, for people to read."""
+        document = self.model_dump(mode="json", by_alias=True)
+        return (json.dumps(document, indent=2, ensure_ascii=False) + "\n").encode()
+
+    # ---- what is accepted
+
+    def check_pointer(self, body: bytes, scope: Scope) -> str:
+        """The key that a pointer object is accepted for.
+
+        Raises:
+            VerificationFailed: for none.
+        """
+        return self._check_signed(body, scope, signatures.POINTER, f"the pointer of {scope}")
+
+    def check_freshness(self, body: bytes, scope: Scope) -> dict[str, Any]:
+        """The signed part of a freshness.json that is accepted; when it expires is its caller's to judge.
+
+        Raises:
+            VerificationFailed: it is not.
+        """
+        self._check_signed(body, scope, signatures.FRESHNESS, f"freshness.json of {scope}")
+        signed: dict[str, Any] = canonical(body)["signed"]
+        return signed
+
+    def check_publication(self, envelope: bytes | None, manifest: Manifest, manifest_body: bytes, scope: Scope) -> str:
+        """The key that a publication is accepted for, by its manifest.dsse.json.
+
+        Raises:
+            VerificationFailed: for none.
+        """
+        name = PublicationId(state=manifest.state, attempt=manifest.attempt)
+        what = f"the publication {name} of {scope}"
+        if envelope is None:
+            raise VerificationFailed(f"{what} is not signed, and the trust policy demands it")
+        try:
+            payload, found = attestation.opened(envelope)
+        except ValueError as error:
+            raise VerificationFailed(f"the signature of {what} cannot be read: {error}") from error
+        if payload != attestation.statement(manifest, manifest_body):
+            raise VerificationFailed(f"the signature of {what} is one over something else")
+        return self._check(found, "publish", scope, signatures.encoding(signatures.STATEMENT, payload), what)
+
+    def _check_signed(self, body: bytes, scope: Scope, kind: str, what: str) -> str:
+        try:
+            document = canonical(body)
+            if not isinstance(document, dict) or set(document) != {"signed", "signatures"}:
+                raise Malformed("it has other parts than signed and signatures")
+            found = signatures.decoded(document["signatures"])
+        except ValueError as error:
+            raise VerificationFailed(f"{what} cannot be verified: {error}") from error
+        message = signatures.encoding(kind, canonical_json(document["signed"]).encode())
+        return self._check(found, "pointer", scope, message, what)
+
+    def _check(self, found: Sequence[Signature], role: Role, scope: Scope, message: bytes, what: str) -> str:
+        if not found:
+            raise VerificationFailed(f"{what} is not signed, and the trust policy demands it")
+        reasons = [self._objection(each, role, scope, message) for each in found]
+        for signature, reason in zip(found, reasons, strict=True):
+            if reason is None:
+                return signature.keyid
+        raise VerificationFailed(f"{what} has no signature that counts: {'; '.join(filter(None, reasons))}")
+
+    def _objection(self, signature: Signature, role: Role, scope: Scope, message: bytes) -> str | None:
+        """Why a signature does not count."""
+        short = f"key {signature.keyid[:12]}"
+        revoked = next((each for each in self.revoked if each.keyid == signature.keyid), None)
+        if revoked is not None:
+            return f"{short} was revoked at {revoked.at} ({revoked.reason})"
+        key = next((each for each in self.keys if each.keyid == signature.keyid), None)
+        if key is None:
+            return f"{short} is not in the trust policy"
+        if not key.counts_for(role, scope):
+            return f"{short} may not sign as {role} for {scope}"
+        if not PublicKey.parse(key.public).verifies(signature, message):
+            return f"the signature of {short} does not fit"
+        return None
+
+
+def digest(body: bytes) -> str:
+    """sha256 of a pointer object, as a freshness.json names it."""
+    return hashlib.sha256(body).hexdigest()

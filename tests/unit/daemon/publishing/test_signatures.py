@@ -1,0 +1,41 @@
+"""What is signed, and the one form in which signatures are written."""
+
+import pytest
+from securesystemslib.dsse import Envelope
+
+from daemon.publishing.signatures import Signature, decoded, encoding
+
+GOOD = Signature("k" * 64, bytes(range(64)))
+
+
+@pytest.mark.parametrize("payload", [b"", b"x", bytes(range(256)), "ü 1".encode()])
+def test_the_encoding_is_that_of_dsse(payload: bytes) -> None:
+    for kind in ("application/vnd.in-toto+json", "ü"):
+        assert encoding(kind, payload) == Envelope(payload, kind, {}).pae()
+
+
+def test_signatures_come_back_as_they_were_written() -> None:
+    other = Signature("other", b"\x00")
+    assert decoded([GOOD.document(), other.document()]) == (GOOD, other)
+    assert decoded([]) == ()
+
+
+@pytest.mark.parametrize(
+    "documents",
+    [
+        None,
+        {},
+        ["x"],
+        [{"keyid": "k"}],
+        [{"keyid": 1, "sig": "AA=="}],
+        [{"keyid": "k", "sig": "AA==", "more": 1}],
+        [{"keyid": "k", "sig": "!"}],
+        [{"keyid": "k", "sig": "A"}],
+        [{"keyid": "k", "sig": "AB=="}],  # the same byte as AA==, by a lenient reader
+        [{"keyid": "k", "sig": "AA== "}],
+        [{"keyid": "k", "sig": "AA=="}, {"keyid": "k", "sig": "AQ=="}],
+    ],
+)
+def test_any_other_form_is_refused(documents: object) -> None:
+    with pytest.raises(ValueError, match=r"signature|signed"):
+        decoded(documents)

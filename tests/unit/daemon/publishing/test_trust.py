@@ -1,0 +1,431 @@
+"""Whose signatures count: every changed bit, every swapped, stripped or revoked signature is refused, with the reason."""
+
+import asyncio
+import json
+from collections.abc import Callable, Sequence
+from datetime import timedelta
+from typing import Any
+
+import pytest
+from cryptography.hazmat.primitives import serialization
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+from securesystemslib.signer import CryptoSigner
+
+from daemon.publishing import freshness, layout, pointer, protocol, signatures
+from daemon.publishing.errors import CannotSign, NotFound, PolicyUnusable, VerificationFailed, WentBack
+from daemon.publishing.pointer import Publication
+from daemon.publishing.signing import KeySigner, generate
+from daemon.publishing.trust import Revocation, Role, Trust, TrustedKey
+from daemon.stores.errors import ObjectMissing
+from daemon.stores.memory import MemoryStore
+from daemon.stores.port import Content
+from renderers.model import Scope
+from tests.builders_publishing import SCOPE, Bucket, make_state
+from tests.builders_runtime import InlineRuntime
+
+NOW = InlineRuntime().now()
+
+
+class Key:
+    """A signer and its public key."""
+
+    def __init__(self) -> None:
+        private, self.public = generate()
+        key = serialization.load_pem_private_key(private.encode(), None)
+        assert isinstance(key, Ed25519PrivateKey)
+        self.signer = KeySigner(CryptoSigner(key))
+
+    def trusted(self, *roles: Role, scopes: Sequence[str] = ("*",)) -> TrustedKey:
+        return TrustedKey(
+            keyid=self.public.keyid,
+            public=self.public.pem,
+            roles=roles or ("publish", "pointer"),
+            scopes=tuple(scopes),
+        )
+
+
+OURS, OTHER = Key(), Key()
+POLICY = Trust(keys=(OURS.trusted(),))
+
+
+def run(scenario: Callable[[MemoryStore], Any], store: MemoryStore | None = None) -> Any:
+    return asyncio.run(scenario(store or MemoryStore(InlineRuntime())))
+
+
+def signing(store: MemoryStore, *keys: Key, name: str = "writer") -> Bucket:
+    return Bucket(store, InlineRuntime(name), signers=[key.signer for key in keys or (OURS,)])
+
+
+def reading(store: MemoryStore, trust: Trust = POLICY) -> Bucket:
+    """A reader who knows nothing yet."""
+    return Bucket(store, InlineRuntime("reader"), trust=trust)
+
+
+async def read_whole(store: MemoryStore, trust: Trust = POLICY) -> Publication:
+    """Pointer, manifest, signature, archive, files."""
+    bucket = reading(store, trust)
+    live = (await bucket.reader.existing(SCOPE)).pointer.live
+    assert live is not None
+    await bucket.reader.files(SCOPE, live)
+    return live
+
+
+async def put(store: MemoryStore, key: str, body: bytes) -> None:
+    """Whoever can write the bucket writes it."""
+    await store.replace(key, Content(body), (await store.get(key)).version)
+
+
+async def refused(store: MemoryStore, words: str, trust: Trust = POLICY) -> None:
+    with pytest.raises(VerificationFailed, match=words):
+        await read_whole(store, trust)
+
+
+def test_what_a_trusted_key_has_signed_is_accepted() -> None:
+    async def scenario(store: MemoryStore) -> None:
+        await signing(store).publish(make_state(1), make_state(2))
+        assert (await read_whole(store)).state == "state-2"
+
+    run(scenario)
+
+
+def test_nothing_unsigned_is_accepted() -> None:
+    async def scenario(store: MemoryStore) -> None:
+        await Bucket(store, InlineRuntime("writer")).publish(make_state(1))
+        await refused(store, "the pointer of .* is not signed, and the trust policy demands it")
+
+    run(scenario)
+
+
+def test_every_changed_bit_of_a_pointer_is_refused() -> None:
+    async def scenario(store: MemoryStore) -> None:
+        await signing(store).publish(make_state(1))
+        body = (await store.get(layout.pointer(SCOPE))).body
+        POLICY.check_pointer(body, SCOPE)
+        for bit in range(8 * len(body)):
+            changed = bytearray(body)
+            changed[bit // 8] ^= 1 << bit % 8
+            with pytest.raises(VerificationFailed):
+                POLICY.check_pointer(bytes(changed), SCOPE)
+
+    run(scenario)
+
+
+@pytest.mark.parametrize("name", ["bundle.tar.gz", "manifest.json", "manifest.dsse.json"])
+def test_every_changed_byte_of_a_publication_is_refused(name: str) -> None:
+    """One bit of each byte, another one each time; and every bit of the envelope and the manifest's first bytes."""
+
+    async def scenario(store: MemoryStore) -> None:
+        await signing(store).publish(make_state(1))
+        (key,) = [each.key for each in await store.scan(layout.states(SCOPE)) if each.key.endswith(name)]
+        body = (await store.get(key)).body
+        every_bit = 8 * len(body) if name == "manifest.dsse.json" else 1024
+        bits = {*range(min(every_bit, 8 * len(body))), *(8 * at + at % 8 for at in range(len(body)))}
+        for bit in sorted(bits):
+            changed = bytearray(body)
+            changed[bit // 8] ^= 1 << bit % 8
+            await put(store, key, bytes(changed))
+            with pytest.raises(VerificationFailed):
+                await read_whole(store)
+        await put(store, key, body)
+        await read_whole(store)
+
+    run(scenario)
+
+
+def test_a_longer_or_shorter_pointer_is_refused() -> None:
+    async def scenario(store: MemoryStore) -> None:
+        await signing(store).publish(make_state(1))
+        body = (await store.get(layout.pointer(SCOPE))).body
+        document = json.loads(body)
+        for changed in (
+            body[:-1],
+            body + b"\n",
+            b" " + body,
+            json.dumps(document).encode(),
+            body.replace(b'{"signatures"', b'{"more":1,"signatures"'),
+            body[:-2] + b',"signed":{}}\n',
+            b"[" * 100_000,
+            b"",
+        ):
+            with pytest.raises(VerificationFailed, match="cannot be verified"):
+                POLICY.check_pointer(changed, SCOPE)
+
+    run(scenario)
+
+
+def test_a_stripped_signature_is_refused() -> None:
+    async def scenario(store: MemoryStore) -> None:
+        await signing(store).publish(make_state(1))
+        read = await signing(store).reader.pointer(SCOPE)
+        await put(store, layout.pointer(SCOPE), pointer.encode(read.pointer))
+        await refused(store, "the pointer of .* is not signed")
+
+    run(scenario)
+
+
+def test_a_stripped_signature_of_a_publication_is_refused() -> None:
+    async def scenario(store: MemoryStore) -> None:
+        await signing(store).publish(make_state(1))
+        (key,) = [each.key for each in await store.scan(layout.states(SCOPE)) if "dsse" in each.key]
+        await store.delete(key, (await store.get(key)).version)
+        await refused(store, "the publication state-1@.* is not signed")
+
+    run(scenario)
+
+
+def test_a_signature_of_another_document_is_refused() -> None:
+    async def scenario(store: MemoryStore) -> None:
+        first = await signing(store).publish(make_state(1))
+        old = json.loads((await store.get(layout.pointer(SCOPE))).body)
+        await signing(store, name="again").publish(make_state(2))
+        new = json.loads((await store.get(layout.pointer(SCOPE))).body)
+        swapped = new | {"signatures": old["signatures"]}
+        await put(store, layout.pointer(SCOPE), signatures_written(swapped))
+        await refused(store, "the signature of key .* does not fit")
+        await put(store, layout.pointer(SCOPE), signatures_written(new))
+        live = (await signing(store).pointer()).live
+        assert live is not None
+        assert first.pointer.live is not None
+        was = first.pointer.live
+        foreign = (await store.get(layout.signature(SCOPE, was.state, was.attempt))).body
+        await put(store, layout.signature(SCOPE, live.state, live.attempt), foreign)
+        await refused(store, "is one over something else")
+
+    run(scenario)
+
+
+def signatures_written(document: Any) -> bytes:
+    return (json.dumps(document, sort_keys=True, separators=(",", ":"), ensure_ascii=False) + "\n").encode()
+
+
+def test_a_signature_of_another_kind_of_document_is_refused() -> None:
+    """The pointer's signed part, signed as a freshness.json."""
+
+    async def scenario(store: MemoryStore) -> None:
+        read = await signing(store).publish(make_state(1))
+        wrong = signatures.signed_by([OURS.signer], signatures.FRESHNESS, pointer.signed_part(read.pointer))
+        await put(store, layout.pointer(SCOPE), pointer.encode(read.pointer, wrong))
+        await refused(store, "does not fit")
+
+    run(scenario)
+
+
+def test_a_replayed_older_pointer_is_refused_by_who_has_seen_a_newer_one() -> None:
+    async def scenario(store: MemoryStore) -> None:
+        writer = signing(store)
+        await writer.publish(make_state(1))
+        old = (await store.get(layout.pointer(SCOPE))).body
+        await writer.publish(make_state(2))
+        reader = reading(store)
+        assert (await reader.pointer()).sequence == 2
+        await put(store, layout.pointer(SCOPE), old)
+        with pytest.raises(WentBack, match=r"has sequence 1, and 2 was seen here before.*rebundle recover"):
+            await reader.pointer()
+
+    run(scenario)
+
+
+def test_a_rollback_is_accepted_because_its_pointer_is_newer() -> None:
+    async def scenario(store: MemoryStore) -> None:
+        writer = signing(store)
+        await writer.publish(make_state(1), make_state(2))
+        reader = reading(store)
+        await reader.pointer()
+        base = await writer.reader.pointer(SCOPE)
+        (target,) = base.pointer.retained_of("state-1")
+        following = protocol.rollback(base.pointer, writer.publisher.writing("ann"), target)
+        assert following is not None
+        await writer.publisher.swap(SCOPE, base, following)
+        live = (await reader.pointer()).live
+        assert live is not None
+        assert live.state == "state-1"
+
+    run(scenario)
+
+
+def test_a_pointer_of_another_scope_is_refused_though_well_signed() -> None:
+    async def scenario(store: MemoryStore) -> None:
+        await signing(store).publish(make_state(1))
+        body = (await store.get(layout.pointer(SCOPE))).body
+        other = Scope("other", "target")
+        await store.create(layout.pointer(other), Content(body))
+        with pytest.raises(VerificationFailed, match="is the one of"):
+            await reading(store).reader.pointer(other)
+
+    run(scenario)
+
+
+def test_a_manifest_of_another_scope_or_state_is_refused_though_well_signed() -> None:
+    async def scenario(store: MemoryStore) -> None:
+        first = await signing(store).publish(make_state(1))
+        await signing(store, name="again").publish(make_state(2))
+        was, live = first.pointer.live, (await signing(store).pointer()).live
+        assert was is not None
+        assert live is not None
+        for name in ("manifest.json", "manifest.dsse.json", "bundle.tar.gz"):
+            old = f"{layout.states(SCOPE)}{was.state}/{was.attempt}/{name}"
+            new = f"{layout.states(SCOPE)}{live.state}/{live.attempt}/{name}"
+            await put(store, new, (await store.get(old)).body)
+        await refused(store, "is not the one that .* pointer means")
+
+    run(scenario)
+
+
+@pytest.mark.parametrize(
+    ("trust", "words"),
+    [
+        (Trust(), "is not in the trust policy"),
+        (Trust(keys=(OTHER.trusted(),)), "is not in the trust policy"),
+        (Trust(keys=(OURS.trusted("publish"),)), "may not sign as pointer"),
+        (Trust(keys=(OURS.trusted("pointer"),)), "may not sign as publish"),
+        (Trust(keys=(OURS.trusted(scopes=("other/*",)),)), "may not sign as pointer for visual-anomaly/core-versions"),
+        (
+            Trust(
+                keys=(OURS.trusted(),),
+                revoked=(Revocation(keyid=OURS.public.keyid, reason="lost laptop", at="2026-01-01"),),
+            ),
+            r"was revoked at 2026-01-01 \(lost laptop\)",
+        ),
+    ],
+    ids=["no key", "another key", "publish only", "pointer only", "another scope", "revoked"],
+)
+def test_a_key_that_does_not_count_is_refused_with_the_reason(trust: Trust, words: str) -> None:
+    async def scenario(store: MemoryStore) -> None:
+        await signing(store).publish(make_state(1))
+        await refused(store, words, trust)
+
+    run(scenario)
+
+
+def test_two_keys_at_once_carry_readers_over_an_exchange() -> None:
+    async def scenario(store: MemoryStore) -> None:
+        await signing(store, OURS).publish(make_state(1))
+        await signing(store, OURS, OTHER, name="both").publish(make_state(2))
+        revoked = Revocation(keyid=OURS.public.keyid, reason="exchanged", at="2026-01-01")
+        for trust in (
+            POLICY,
+            Trust(keys=(OTHER.trusted(),)),
+            Trust(keys=(OURS.trusted(), OTHER.trusted()), revoked=(revoked,)),
+        ):
+            assert (await read_whole(store, trust)).state == "state-2"
+
+    run(scenario)
+
+
+def test_every_writer_signs_and_who_cannot_changes_nothing() -> None:
+    async def scenario(store: MemoryStore) -> None:
+        writer = signing(store)
+        await writer.publish(make_state(1))
+        await writer.operations.carry_out(SCOPE, protocol.hold, "ann")
+        assert (await read_whole(store)).state == "state-1"
+        body = (await store.get(layout.pointer(SCOPE))).body
+        with pytest.raises(CannotSign, match=r"signing\.key_files"):
+            await Bucket(store, InlineRuntime("keyless")).operations.carry_out(SCOPE, protocol.resume, "ann")
+        assert (await store.get(layout.pointer(SCOPE))).body == body
+
+    run(scenario)
+
+
+# -- freshness
+
+FRESH = Trust(keys=(OURS.trusted(),), freshness="required")
+
+
+async def vouch(store: MemoryStore, sequence: int, body: bytes, *, minutes: int = 5, key: Key = OURS) -> None:
+    signed = freshness.signed_part(SCOPE, sequence, body, NOW + timedelta(minutes=minutes))
+    made = signatures.signed_by([key.signer], signatures.FRESHNESS, signed)
+    document = {"signatures": [each.document() for each in made], "signed": json.loads(signed)}
+    name = layout.freshness(SCOPE)
+    try:
+        await put(store, name, signatures_written(document))
+    except ObjectMissing:
+        await store.create(name, Content(signatures_written(document)))
+
+
+def test_freshness_is_demanded_and_a_newer_pointer_needs_none_of_its_own() -> None:
+    async def scenario(store: MemoryStore) -> None:
+        await signing(store).publish(make_state(1))
+        old = (await store.get(layout.pointer(SCOPE))).body
+        await refused(store, "has no freshness.json", FRESH)
+        await vouch(store, 1, old)
+        await read_whole(store, FRESH)
+        await signing(store, name="again").publish(make_state(2))
+        assert (await read_whole(store, FRESH)).state == "state-2"
+        await vouch(store, 2, (await store.get(layout.pointer(SCOPE))).body)
+        await put(store, layout.pointer(SCOPE), old)
+        await refused(store, "is at 1, and the newest one was 2", FRESH)
+
+    run(scenario)
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        ({"minutes": 0}, "expired at"),
+        ({"key": OTHER}, "not in the trust policy"),
+        ({"body": b"another"}, "is not the one that freshness.json names"),
+    ],
+)
+def test_a_freshness_that_does_not_fit_is_refused(change: dict[str, Any], words: str) -> None:
+    async def scenario(store: MemoryStore) -> None:
+        await signing(store).publish(make_state(1))
+        body = change.pop("body", None) or (await store.get(layout.pointer(SCOPE))).body
+        await vouch(store, 1, body, **change)
+        await refused(store, words, FRESH)
+
+    run(scenario)
+
+
+def test_freshness_is_due_after_half_of_its_time_or_a_newer_pointer() -> None:
+    lifetime = timedelta(minutes=10)
+
+    def signed(minutes: float) -> dict[str, Any]:
+        return json.loads(freshness.signed_part(SCOPE, 3, b"", NOW + timedelta(minutes=minutes)))
+
+    assert freshness.is_due(None, 3, NOW, lifetime)
+    assert freshness.is_due({"sequence": 3}, 3, NOW, lifetime)
+    assert freshness.is_due(signed(4), 3, NOW, lifetime)
+    assert freshness.is_due(signed(9), 4, NOW, lifetime)
+    assert not freshness.is_due(signed(6), 3, NOW, lifetime)
+
+
+# -- the policy's file
+
+
+def test_a_policy_comes_back_from_its_file() -> None:
+    revoked = Revocation(keyid="k", reason="r", at="a")
+    policy = Trust(
+        keys=(OURS.trusted(scopes=("a/*",)), OTHER.trusted("pointer")), revoked=(revoked,), freshness="required"
+    )
+    assert Trust.parse(policy.written(), "trust.json") == policy
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        (b"", "must be JSON"),
+        (b"[]", "whole"),
+        (b'{"schema": 2}', "schema"),
+        (b'{"schema": 1, "freshnes": "required"}', "freshnes"),
+        (b'{"schema": 1, "freshness": "maybe"}', "freshness"),
+        (b'{"schema": 1, "keys": [], "keys": []}', "keys"),
+        (b'{"schema": 1, "keys": [{"keyid": "k", "public": "x", "roles": ["publish"]}]}', "no public key"),
+        (json.dumps({"keys": [OURS.trusted().model_dump() | {"roles": []}]}).encode(), "roles"),
+        (json.dumps({"keys": [OURS.trusted().model_dump() | {"roles": ["admin"]}]}).encode(), "roles"),
+        (json.dumps({"keys": [OURS.trusted().model_dump() | {"scopes": []}]}).encode(), "scopes"),
+        (json.dumps({"keys": [OURS.trusted().model_dump() | {"until": "x"}]}).encode(), "until"),
+        (json.dumps({"keys": [OURS.trusted().model_dump() | {"keyid": "0" * 64}]}).encode(), "the key has the id"),
+        (json.dumps({"keys": [OURS.trusted().model_dump()] * 2}).encode(), "twice"),
+    ],
+)
+def test_a_policy_that_cannot_be_read_whole_is_none(text: bytes, words: str) -> None:
+    with pytest.raises(PolicyUnusable, match=words):
+        Trust.parse(text, "trust.json")
+
+
+def test_a_reader_without_a_pointer_finds_nothing() -> None:
+    async def scenario(store: MemoryStore) -> None:
+        with pytest.raises(NotFound):
+            await read_whole(store)
+
+    run(scenario)
