@@ -218,9 +218,7 @@ def _replayed(old: Pointer, known: Iterable[Entry]) -> _Past:
     )
     for entry in known:
         past.let_go.update(_names(entry.change.get("released")), _names(entry.change.get("dropped")))
-        # What an older pointer says holds up to its own sequence.
-        if entry.sequence > old.sequence:
-            _replay(past, entry.change)
+        _replay(past, entry.change)
     return past
 
 

@@ -326,6 +326,31 @@ async def test_a_publisher_that_was_faster_is_seen_and_nothing_of_it_goes(
 
 
 @in_loop
+async def test_what_a_publisher_drops_right_after_the_collection_keeps_its_days(
+    store: MemoryStore, runtime: InlineRuntime
+) -> None:
+    bucket = Bucket(store, runtime)
+    await bucket.publish(make_state(1))
+    await bucket.publisher.store_state(SCOPE, make_state(9))
+    base = await bucket.reader.pointer(SCOPE)
+    more = [base.pointer.retained[0].model_copy(update={"attempt": f"{number:032x}"}) for number in range(99)]
+    await bucket.publisher.swap(SCOPE, base, protocol.publish(base.pointer, bucket.publisher.writing("daemon"), more))
+    await runtime.sleep(2 * DAY)
+    faulty = FaultyStore(store, faults={"pointer.json": [Fault.LOST_AFTER]})
+
+    async def publish_before_it_is_read_back(operation: str, key: str) -> None:
+        if operation == "get" and key == layout.pointer(SCOPE) and faulty.writes:
+            faulty.before = None
+            await bucket.publish(make_state(2))
+
+    faulty.before = publish_before_it_is_read_back
+    collected = await collector(faulty, runtime).collect(SCOPE, "cron")
+    assert went(collected) == ["state-9"]
+    assert (await bucket.pointer()).retained_of("state-1")[0].attempt == f"{0:032x}"
+    assert await states(store) == ["state-1", "state-2"]
+
+
+@in_loop
 async def test_a_publisher_that_stored_before_the_collection_cannot_commit_that_afterwards(
     store: MemoryStore, runtime: InlineRuntime
 ) -> None:
@@ -465,6 +490,20 @@ async def test_deleting_alone_leaves_what_was_stored_after_the_last_collection(
     await collector(store, runtime).collect(SCOPE, "daemon", parts=frozenset({"release"}))
     collected = await collector(store, runtime).collect(SCOPE, "cron", parts=deleting)  # type: ignore[arg-type]
     assert went(collected) == ["state-7"]
+
+
+@in_loop
+async def test_deleting_alone_goes_by_the_stores_clock_where_the_pointer_is_as_the_collection_left_it(
+    runtime: InlineRuntime,
+) -> None:
+    store = SlowClock(runtime)
+    bucket = Bucket(store, runtime)
+    await bucket.publish(make_state(1), make_state(2))
+    await bucket.publisher.store_state(SCOPE, make_state(3))
+    eager = collector(store, runtime, Policy(newest=1, days=0))
+    released = await eager.collect(SCOPE, "daemon", parts=frozenset({"release"}))
+    assert [each.publication.state for each in released.released] == ["state-1"]
+    assert (await eager.collect(SCOPE, "cron", parts=frozenset({"delete"}))).deleted == ()
 
 
 @in_loop
