@@ -9,13 +9,14 @@ Credentials are found as the library finds them for everyone; an endpoint withou
 """
 
 import asyncio
+import re
 import threading
 from collections.abc import Callable, Sequence
 from datetime import UTC
 from typing import Any, Final, TypeVar
 
 import requests
-from google.api_core.exceptions import ClientError, GoogleAPIError, NotFound, RetryError
+from google.api_core.exceptions import ClientError, GoogleAPIError, RetryError
 from google.auth.credentials import AnonymousCredentials
 from google.auth.exceptions import GoogleAuthError, TransportError
 from google.cloud import storage
@@ -45,6 +46,7 @@ _BULK_SECONDS: Final = (3, 60)
 _BULK_RETRY: Final = DEFAULT_RETRY.with_timeout(30.0)
 _READ_TRIES: Final = 5
 _LISTED: Final = "items(name,generation,size,timeCreated),nextPageToken"
+_NO_BUCKET: Final = re.compile(r"(?<![\w/.-])bucket( \S+)? does not exist", re.IGNORECASE)
 _DAMAGED: Final = (DataCorruption, requests.exceptions.ChunkedEncodingError)
 
 
@@ -198,7 +200,8 @@ class GcsStore:
         if status in {409, 412}:
             return ConditionFailed(told)
         if status == 404:
-            is_bucket = isinstance(error, NotFound) and "bucket" in str(error.message).lower()
+            # A new object cannot be missing. What else is missing only words tell, and a URL may have the same ones.
+            is_bucket = failed is _in_doubt or _NO_BUCKET.search(str(error)) is not None
             return (
                 StoreRefused(f"there is no bucket {self._name}: make it, or name another one")
                 if is_bucket
