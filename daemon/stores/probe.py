@@ -13,7 +13,7 @@ from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from datetime import datetime
 from enum import StrEnum
-from typing import Final
+from typing import Final, Protocol
 
 from daemon.runtime import Runtime
 from daemon.stores.errors import ConditionFailed, ObjectMissing, StoreError, StoreRefused
@@ -85,9 +85,26 @@ class UnsafeStore(StoreRefused):
         )
 
 
-async def probe(store: ObjectStore, runtime: Runtime, seconds: float = STEP_SECONDS) -> ProbeResult:
-    """What the store honours. Raises nothing of the store's: its errors are findings. `seconds` limits each step."""
-    probing = _Probing(store, runtime, seconds)
+class Bare(Protocol):
+    """An adapter that can leave out its own precautions, to show what the server does by itself."""
+
+    async def refuses_damage(self, key: str) -> bool:
+        """Whether a body that does not fit the digest sent with it is refused; else there is an object now."""
+        ...
+
+    async def refuses_stale_deletion(self, key: str, version: Version) -> bool:
+        """Whether deleting a version that is gone is refused; else the object is gone, perhaps."""
+        ...
+
+
+async def probe(
+    store: ObjectStore, runtime: Runtime, seconds: float = STEP_SECONDS, *, bare: Bare | None = None
+) -> ProbeResult:
+    """What the store honours. Raises nothing of the store's: its errors are findings.
+
+    `seconds` limits each step; `bare`, the adapter below `store`, shows more, of which nothing is a reason to refuse.
+    """
+    probing = _Probing(store, runtime, seconds, bare)
     await probing.go()
     return ProbeResult(tuple(probing.findings), probing.ahead)
 
@@ -98,8 +115,9 @@ Shown = tuple[Verdict, str]
 class _Probing:
     """One probe under way: what it has written, and what that has shown."""
 
-    def __init__(self, store: ObjectStore, runtime: Runtime, seconds: float) -> None:
+    def __init__(self, store: ObjectStore, runtime: Runtime, seconds: float, bare: Bare | None) -> None:
         self._store = store
+        self._bare = bare
         self._runtime = runtime
         self._seconds = seconds
         token = runtime.token()
@@ -124,6 +142,7 @@ class _Probing:
             ("replace absent", self._replace_absent),
             ("read back", self._read_back),
             ("list", self._list),
+            *((("checksum", self._checksum),) if self._bare else ()),
             ("delete stale", self._delete_stale),
         )
         for clause, step in steps:
@@ -226,15 +245,40 @@ class _Probing:
             return Verdict.NOTE, f"the store's clock is {abs(self.ahead):.0f} s {told} this machine's: set this one"
         return Verdict.OK, "a listing shows what was just written, with its version and time"
 
+    async def _checksum(self) -> Shown:
+        assert self._bare is not None
+        damaged = f"{self._key}-damaged"
+        try:
+            if await self._bare.refuses_damage(damaged):
+                return Verdict.OK, "what is damaged on its way is refused"
+            await self._removed(damaged, (await self._store.get(damaged)).version)
+        except (ConditionFailed, ObjectMissing):
+            pass  # left by an earlier probe that may not delete: it was stored then
+        return Verdict.NOTE, "what is damaged on its way is stored: readers find it by the manifest's digests"
+
     async def _delete_stale(self) -> Shown:
         try:
-            await self._store.delete(self._key, self._stale)
-        except (ConditionFailed, ObjectMissing):
-            return Verdict.OK, "a version that is gone is not deleted"
+            if await self._refuses_stale_deletion():
+                return Verdict.OK, "a version that is gone is not deleted"
         except StoreRefused as error:
             return Verdict.NOTE, f"these credentials may not delete ({error}): then collection needs others"
-        self._version = None
         return Verdict.UNSUPPORTED, "a deletion hits whatever is there; no rule of ours rests on it"
+
+    async def _refuses_stale_deletion(self) -> bool:
+        try:
+            if self._bare is not None:
+                refused = await self._bare.refuses_stale_deletion(self._key, self._stale)
+            else:
+                await self._store.delete(self._key, self._stale)
+                refused = False
+        except (ConditionFailed, ObjectMissing):
+            refused = True
+        if not refused:
+            try:
+                await self._store.get(self._key)
+            except ObjectMissing:
+                self._version = None
+        return refused
 
     async def _clean_up(self) -> Shown:
         assert self._version is not None

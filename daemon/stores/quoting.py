@@ -10,11 +10,12 @@ as long as the process.
 from collections.abc import Sequence
 from contextlib import suppress
 from enum import StrEnum
-from typing import Final
+from typing import Final, Protocol
 
 from daemon.runtime import Runtime
 from daemon.stores.errors import ConditionFailed, ObjectMissing, StoreError
 from daemon.stores.port import Content, Listed, ObjectStore, Stored, Version
+from daemon.stores.probe import Bare
 
 _NEVER_A_VERSION: Final = Version("0" * 32)
 
@@ -26,10 +27,14 @@ class Form(StrEnum):
     UNQUOTED = "unquoted"
 
 
+class Client(ObjectStore, Bare, Protocol):
+    """One form of one bucket."""
+
+
 class QuotingStore:
     """Implements `ObjectStore` by two clients of one bucket, which differ in the form alone."""
 
-    def __init__(self, quoted: ObjectStore, unquoted: ObjectStore, runtime: Runtime) -> None:
+    def __init__(self, quoted: Client, unquoted: Client, runtime: Runtime) -> None:
         self._stores = {Form.QUOTED: quoted, Form.UNQUOTED: unquoted}
         self._runtime = runtime
         self.form: Form | None = None
@@ -69,8 +74,16 @@ class QuotingStore:
         """Remove exactly this version."""
         await self._store.delete(key, version)
 
+    async def refuses_damage(self, key: str) -> bool:
+        """Whether the server compares digests."""
+        return await self._store.refuses_damage(key)
+
+    async def refuses_stale_deletion(self, key: str, version: Version) -> bool:
+        """Whether the server compares versions when it deletes."""
+        return await self._store.refuses_stale_deletion(key, version)
+
     @property
-    def _store(self) -> ObjectStore:
+    def _store(self) -> Client:
         return self._stores[self.form or Form.QUOTED]
 
     async def _find_form(self) -> Form | None:

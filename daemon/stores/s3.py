@@ -216,6 +216,39 @@ class S3Store:
                 raise
             clients.once.delete_object(**place)
 
+    # ---- what the server does by itself, for the probe
+
+    async def refuses_damage(self, key: str) -> bool:
+        """Whether a body that does not fit the digest sent with it is refused; else there is an object now."""
+        return await self._calling(key, _in_doubt_if_sent, self._refuses_damage, check_key(key))
+
+    async def refuses_stale_deletion(self, key: str, version: Version) -> bool:
+        """Whether deleting a version that is gone is refused; else the object is gone, perhaps."""
+        condition = self._condition(key, version)
+        return await self._calling(key, _in_doubt_if_sent, self._refuses_stale_deletion, check_key(key), condition)
+
+    def _refuses_damage(self, clients: _Clients, key: str) -> bool:
+        sent = self._put(key, Content(b"as it was sent")) | {"Body": b"as it came on"}
+        try:
+            clients.once.put_object(**sent, IfNoneMatch="*")
+        except ClientError as error:
+            if _code(error) in _DAMAGED:
+                return True
+            raise
+        return False
+
+    def _refuses_stale_deletion(self, clients: _Clients, key: str, condition: str) -> bool:
+        try:
+            clients.once.delete_object(Bucket=self._bucket, Key=self._prefix + key, IfMatch=condition)
+        except ClientError as error:
+            if _code(error) == "PreconditionFailed":
+                return True
+            if _code(error) != "NotImplemented":
+                raise
+        return False
+
+    # ---- calling
+
     def _put(self, key: str, content: Content) -> dict[str, Any]:
         digest = hashlib.sha256(content.body).digest()
         return {
@@ -233,8 +266,6 @@ class S3Store:
             # A server may take an empty condition for none.
             raise ConditionFailed(f"object {key} never had a version {version!r}")
         return f'"{version}"' if self._quoted else version
-
-    # ---- calling
 
     async def _calling(self, what: str, failed: "_Failed", work: Callable[..., T], *args: object) -> T:
         return await self._runtime.offload(self._call, what, failed, work, *args)

@@ -291,8 +291,13 @@ def test_a_real_server_lets_each_role_do_its_work_and_no_more(tmp_path, monkeypa
             asyncio.run(store.scan(""))  # the client is made at its first call, with the key that is there then
             return store
 
-        monkeypatch.setenv("AWS_ACCESS_KEY_ID", "root")
-        root = boto3.client("s3", endpoint_url=address, region_name="us-east-1")
+        root = boto3.client(
+            "s3",
+            endpoint_url=address,
+            region_name="us-east-1",
+            aws_access_key_id="root",
+            aws_secret_access_key=SECRET,
+        )
         root.create_bucket(Bucket=BUCKET)
         root.put_bucket_policy(Bucket=BUCKET, Policy=granted_by_bucket())
         root.close()

@@ -12,8 +12,9 @@ from pathlib import Path
 import boto3
 import pytest
 
+from daemon.stores.errors import ObjectMissing, StoreRefused
 from daemon.stores.gcs import GcsStore
-from daemon.stores.port import ObjectStore
+from daemon.stores.port import Content, ObjectStore, Version
 from daemon.stores.probe import probe
 from daemon.stores.quoting import Form, QuotingStore
 from daemon.stores.s3 import S3Store
@@ -22,7 +23,8 @@ from tests.services import gcs, ministack, testbench, versitygw
 from tests.services.availability import Unavailable, skip_or_fail
 from tests.services.gcs import Gcs
 
-BUCKET = "probed"
+BUCKET = "my-bucket"
+"""Named as buckets are: an answer about an object names it, too."""
 
 ALL_OK: dict[str, str] = {}
 DELETES_BLINDLY = {"delete stale": "unsupported"}
@@ -31,7 +33,13 @@ DELETES_BLINDLY = {"delete stale": "unsupported"}
 @contextmanager
 def s3(opened: AbstractContextManager[str]) -> Iterator[tuple[ObjectStore, QuotingStore | None]]:
     with opened as address, ThreadRuntime() as runtime:
-        client = boto3.client("s3", endpoint_url=address, region_name="us-east-1")
+        client = boto3.client(
+            "s3",
+            endpoint_url=address,
+            region_name="us-east-1",
+            aws_access_key_id="test",
+            aws_secret_access_key="test",
+        )
         client.create_bucket(Bucket=BUCKET)
         client.close()
         store = S3Store(BUCKET, "p", runtime, endpoint=address, region="us-east-1")
@@ -74,13 +82,14 @@ FIT = [
 def _credentials(monkeypatch):
     monkeypatch.setenv("AWS_ACCESS_KEY_ID", "test")
     monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "test")
+    monkeypatch.setenv("AWS_DEFAULT_REGION", "us-east-1")
 
 
 @pytest.mark.parametrize("server", FIT, ids=lambda server: server.name)
 def test_a_server_shows_what_it_honours(server, tmp_path):
     try:
         with server.open(tmp_path) as (store, quoting), ThreadRuntime() as runtime:
-            result = asyncio.run(probe(store, runtime))
+            result = asyncio.run(probe(store, runtime, bare=quoting))
             left = asyncio.run(store.scan(""))
     except Unavailable as reason:
         skip_or_fail(str(reason))
@@ -88,9 +97,28 @@ def test_a_server_shows_what_it_honours(server, tmp_path):
     shown = {each.clause: str(each.verdict) for each in result.findings if each.clause != "clean up"}
     assert {clause: verdict for clause, verdict in shown.items() if verdict != "ok"} == server.beside_ok
     assert result.usable
-    assert len(shown) == 8
+    assert len(shown) == (8 if quoting is None else 9)
     assert list(left) == []
     assert quoting is None or quoting.form is Form.QUOTED
+
+
+@pytest.mark.parametrize("server", FIT, ids=lambda server: server.name)
+def test_an_absent_object_is_missing_and_an_absent_bucket_an_operators_business(server, tmp_path):
+    async def play(store: ObjectStore, nowhere: ObjectStore) -> None:
+        for absent in (store.get("absent"), store.get("my/bucket"), store.delete("absent", Version("1"))):
+            with pytest.raises(ObjectMissing):
+                await absent
+        with pytest.raises(StoreRefused, match="there is no bucket nowhere"):
+            await nowhere.create("key", Content(b""))
+
+    try:
+        with server.open(tmp_path) as (store, quoting), ThreadRuntime() as runtime:
+            known = store if quoting is None else quoting._store
+            nowhere = type(known)("nowhere", "p", runtime, endpoint=known._endpoint)
+            asyncio.run(play(store, nowhere))
+            nowhere.close()
+    except Unavailable as reason:
+        skip_or_fail(str(reason))
 
 
 @pytest.mark.parametrize("server", FIT, ids=lambda server: server.name)

@@ -71,7 +71,7 @@ def test_keys_that_may_not_delete_are_told_and_suffice(bucket, rebundle):
         result = rebundle("doctor", server.url("p"), "-o", "json")
 
     assert (result.code, verdicts(result)["clean up"]) == (0, "note")
-    assert [key.rpartition("/")[0] for key in server.objects] == ["p/.rebundle/probe"]
+    assert {key.rpartition("/")[0] for key in server.objects} == {"p/.rebundle/probe"}
 
 
 def test_a_server_that_is_away_is_not_judged(bucket, rebundle):
@@ -82,3 +82,12 @@ def test_a_server_that_is_away_is_not_judged(bucket, rebundle):
 
     assert (result.code, verdicts(result)) == (6, {"create": "failed"})
     assert "not known" in rebundle("doctor", server.url()).out
+
+
+def test_what_the_server_lacks_by_itself_is_told(bucket, rebundle):
+    """It compares no digests."""
+    with odd_s3(Oddity.NONE) as server:
+        result = rebundle("doctor", server.url("p"), "-o", "json")
+
+    assert (result.code, verdicts(result)["checksum"], verdicts(result)["delete stale"]) == (0, "note", "ok")
+    assert server.objects == {}

@@ -279,6 +279,46 @@ def test_a_store_that_is_away_is_neither_usable_nor_refused():
 
 
 @dataclass
+class Shows(Passing):
+    """An adapter that shows what its server does by itself."""
+
+    compares_digests: bool = True
+    compares_versions: bool = True
+
+    async def refuses_damage(self, key: str) -> bool:
+        if not self.compares_digests:
+            await self.inner.create(key, Content(b"damaged"))
+        return self.compares_digests
+
+    async def refuses_stale_deletion(self, key: str, version: Version) -> bool:
+        if not self.compares_versions:
+            await DeletesAnything(self.inner).delete(key, version)
+        return self.compares_versions
+
+
+@pytest.mark.parametrize(("digests", "checksum"), [(True, "ok"), (False, "note")])
+@pytest.mark.parametrize(("versions", "deletion"), [(True, "ok"), (False, "unsupported")])
+def test_what_a_server_does_without_the_adapters_precautions_is_told(digests, checksum, versions, deletion):
+    store = Shows(compares_digests=digests, compares_versions=versions)
+
+    result = asyncio.run(probe(store, InlineRuntime(), bare=store))
+
+    assert verdicts(result)["checksum"] == checksum
+    assert verdicts(result)["delete stale"] == deletion
+    assert result.usable
+    assert keys(store.inner) == []
+
+
+def test_a_damaged_object_that_nobody_could_delete_is_no_reason_to_refuse():
+    store = Shows(compares_digests=False)
+    asyncio.run(store.create(f"{PREFIX}{InlineRuntime('').token()[:2]}-damaged", Content(b"damaged")))
+
+    result = asyncio.run(probe(store, InlineRuntime(""), bare=store))
+
+    assert (verdicts(result)["checksum"], result.usable) == ("note", True)
+
+
+@dataclass
 class OtherClock(Passing):
     ahead: float = 0
 
