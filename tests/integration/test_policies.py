@@ -18,6 +18,8 @@ import pytest
 import yaml
 
 from daemon.publishing import layout, protocol
+from daemon.publishing.collector import Collector
+from daemon.publishing.retention import Policy
 from daemon.stores.errors import StoreRefused
 from daemon.stores.memory import MemoryStore
 from daemon.stores.port import Content, ObjectStore
@@ -53,14 +55,22 @@ async def work(store: ObjectStore, runtime: ThreadRuntime | InlineRuntime) -> No
     [target] = base.pointer.retained_of("state-1")
     await bucket.publisher.swap(SCOPE, base, protocol.rollback(base.pointer, bucket.publisher.writing("ann"), target))
     await bucket.live_tree.reconcile(SCOPE)
+    await bucket.publish(composition_with("3"), "state-3", 3)
     await store.create(HISTORY, Content(b"{}"))
+    released = await collector(store, runtime).collect(SCOPE, "test", parts=frozenset({"release"}))
+    assert [each.publication.state for each in released.released] == ["state-2"]
 
 
-async def collect(store: ObjectStore) -> None:
-    """What deletion needs: the pointer, a listing, and every object of a state."""
-    await store.get(layout.pointer(SCOPE))
-    for each in await store.scan(f"{SCOPE}/states/state-2/"):
-        await store.delete(each.key, each.version)
+async def collect(store: ObjectStore, runtime: ThreadRuntime | InlineRuntime) -> None:
+    """All that a collector does: it deletes what a publisher has released."""
+    collected = await collector(store, runtime).collect(SCOPE, "test", parts=frozenset({"delete"}))
+    assert [each.folder.id.state for each in collected.deleted] == ["state-2"]
+
+
+def collector(store: ObjectStore, runtime: ThreadRuntime | InlineRuntime) -> Collector:
+    bucket = PublishedBucket(store, runtime)
+    at_once = Policy(newest=1, days=0, dropped_days=0, grace_hours=0)
+    return Collector(store, bucket.reader, bucket.publisher, runtime, at_once)
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,7 +88,7 @@ def recorded() -> Recorded:
         store = QuotingStore(made, made.unquoted(), runtime)
         asyncio.run(work(store, runtime))
         publishing = list(server.requests)
-        asyncio.run(collect(store))
+        asyncio.run(collect(store, runtime))
         collecting = server.requests[len(publishing) :]
         made.close()
     return Recorded(publishing, collecting)
@@ -196,15 +206,15 @@ def test_cloud_storage_allows_what_is_done_and_no_role_replaces_a_state():
     store = FaultyStore(MemoryStore(runtime), before=note)
     asyncio.run(work(store, runtime))
     publishing = list(done)
-    asyncio.run(collect(store))
+    asyncio.run(collect(store, runtime))
     collecting = done[len(publishing) :]
-    publisher, collector, reader, editor = (
+    publisher, remover, reader, editor = (
         GcsRole(name)
         for name in ("gcs-condition-publisher.yaml", "gcs-condition-collector.yaml", None, "gcs-condition-editor.yaml")
     )
 
     assert [each for each in publishing if not publisher.allows(*each)] == []
-    assert [each for each in collecting if not collector.allows(*each)] == []
+    assert [each for each in collecting if not remover.allows(*each)] == []
     assert {operation for operation, _ in publishing} == {"get", "scan", "folders", "create", "replace", "delete"} - {
         "folders"
     }
@@ -214,8 +224,8 @@ def test_cloud_storage_allows_what_is_done_and_no_role_replaces_a_state():
         assert not publisher.allows("replace", key)
         assert not publisher.allows("delete", key)
         assert not reader.allows("delete", key)
-    assert not collector.allows("replace", f"{prefix}{SCOPE}/pointer.json")
-    assert not collector.allows("delete", prefix + HISTORY)
+    assert not remover.allows("replace", f"{prefix}{SCOPE}/pointer.json")
+    assert not remover.allows("delete", prefix + HISTORY)
     assert editor.allows("replace", f"{prefix}{SCOPE}/docker-compose-gen/example/.env")
     assert not editor.allows("replace", f"{prefix}{SCOPE}/docker-compose-gen/base/bundle/docker-compose.yaml")
     assert not publisher.allows("replace", f"other/{SCOPE}/pointer.json")
@@ -301,7 +311,7 @@ def test_a_real_server_lets_each_role_do_its_work_and_no_more(tmp_path, monkeypa
         root.create_bucket(Bucket=BUCKET)
         root.put_bucket_policy(Bucket=BUCKET, Policy=granted_by_bucket())
         root.close()
-        publisher, collector = opened("publisher"), opened("collector")
+        publisher, collecting = opened("publisher"), opened("collector")
 
         async def play() -> None:
             await work(publisher, runtime)
@@ -312,12 +322,12 @@ def test_a_real_server_lets_each_role_do_its_work_and_no_more(tmp_path, monkeypa
             with pytest.raises(StoreRefused, match="AccessDenied"):
                 await publisher.delete(example, (await publisher.get(example)).version)
             with pytest.raises(StoreRefused, match="AccessDenied"):
-                await collector.create(f"{SCOPE}/states/s/a/manifest.json", Content(b"{}"))
+                await collecting.create(f"{SCOPE}/states/s/a/manifest.json", Content(b"{}"))
             with pytest.raises(StoreRefused, match="AccessDenied"):
-                await collector.get(example)
-            await collect(collector)
+                await collecting.get(example)
+            await collect(collecting, runtime)
             assert await publisher.scan(f"{SCOPE}/states/state-2/") == []
 
         asyncio.run(play())
         publisher.close()
-        collector.close()
+        collecting.close()
