@@ -94,7 +94,8 @@ class Recoverer:
         chunks = await self._chunks(scope)
         marker, _ = await self._live_tree.marker(scope)
         found, damaged = await self._publications(scope)
-        traces = {"the damaged pointer": damaged_sequence, "history": chunks.chunked, **await self._traces(scope)}
+        traces = {"the damaged pointer": damaged_sequence, **await self._traces(scope)}
+        traces["the history"] = max((entry.sequence for entry in chunks.entries), default=0)
         if marker is not None:
             traces["the live tree's files"] = max((each.commit[0] for each in marker.files.values()), default=0)
         remains = Remains(

@@ -80,7 +80,8 @@ class Remains:
     @property
     def is_ahead(self) -> bool:
         """Whether the pointer can be read and nothing has seen a later one."""
-        return self.pointer is not None and self.pointer.sequence >= max(self.traces.values(), default=0)
+        seen = (*self.traces.values(), *(entry.sequence for entry in self.entries))
+        return self.pointer is not None and self.pointer.sequence >= max(seen, default=0)
 
 
 @dataclass(frozen=True, slots=True)
@@ -167,7 +168,7 @@ def _rebuild(remains: Remains, writing: Writing, wish: Wish) -> Recovered:
     last = known[-1] if known else None
     past = _replayed(old, known)
     retained = _retained(remains, old, known, past)
-    named = {name for entry in known for name in entry.published}
+    named = {name for entry in known for name in entry.published} | {str(each.id) for each in old.retained}
     unnamed = [each for each in retained if str(each.id) not in named]
     base = _counters(remains, old).model_copy(
         update={
@@ -249,7 +250,9 @@ def _names(value: object) -> tuple[str, ...]:
 
 def _retained(remains: Remains, old: Pointer, known: Iterable[Entry], past: _Past) -> tuple[Publication, ...]:
     """What verifies and was not let go, in commit order as far as that is known, else in the order it was stored."""
-    order = {name: (entry.sequence, place) for entry in known for place, name in enumerate(entry.published)}
+    # What a pointer retains and no change names is older than all changes that are known.
+    order = {str(each.id): (0, place) for place, each in enumerate(old.retained)}
+    order |= {name: (entry.sequence, place) for entry in known for place, name in enumerate(entry.published)}
     after = (max((entry.sequence for entry in known), default=0) + 1, 0)
     stored = sorted(
         (each.publication for each in remains.found if str(each.publication.id) not in past.let_go),
@@ -294,8 +297,9 @@ def _counters(remains: Remains, old: Pointer) -> Pointer:
 
 def _highest(remains: Remains) -> int:
     """Of all that can be seen; a publication that nothing names was one change at most."""
+    seen = [*remains.traces.values(), *(entry.sequence for entry in remains.entries)]
     pointer = remains.pointer.sequence if remains.pointer else 0
-    return max(*remains.traces.values(), remains.chunked, pointer, len(remains.found) + len(remains.damaged))
+    return max(*seen, pointer, len(remains.found) + len(remains.damaged), 0)
 
 
 # -- what is live and desired

@@ -1,0 +1,250 @@
+"""What is made of remains that a bucket shows only after many accidents, and what holds for any remains."""
+
+from dataclasses import replace
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from daemon.publishing import protocol, recovery
+from daemon.publishing.errors import NotFound, Refused
+from daemon.publishing.pointer import (
+    MOST_HISTORY,
+    MOST_RETAINED,
+    Entry,
+    Older,
+    Pointer,
+    Publication,
+    PublicationId,
+    Revision,
+)
+from daemon.publishing.recovery import Damaged, Found, Recovered, Remains, Wish
+from tests.builders_publishing import AT, SCOPE, make_publication, published, writing
+
+ONE, TWO, THREE = (
+    make_publication(f"state-{n}", n).model_copy(update={"at": f"2026-01-0{n}T00:00:00.000Z"}) for n in (1, 2, 3)
+)
+OLDER = Older(key=f"{SCOPE}/history/1.json", sha256="0" * 64)
+NEVER: dict[str, Any] = {"live": None, "desired": None}
+
+
+def remains(*publications: Publication, **more: Any) -> Remains:
+    return Remains(SCOPE, found=tuple(map(Found, publications)), **more)
+
+
+def recovered(left: Remains, wish: Wish = Wish()) -> Recovered:  # noqa: B008  # frozen
+    found = recovery.recover(left, writing(9, reason="why"), wish)
+    assert found is not None
+    return found
+
+
+def entry(sequence: int, **fields: Any) -> Entry:
+    return Entry.model_validate(
+        {"sequence": sequence, "write": f"w{sequence}", "kind": "hold", "at": AT, "by": "bob"} | fields
+    )
+
+
+def live(pointer: Pointer) -> str | None:
+    return pointer.live.state if pointer.live else None
+
+
+def desired(pointer: Pointer) -> str | None:
+    return pointer.desired.state if pointer.desired else None
+
+
+def test_nothing_left_is_no_scope() -> None:
+    with pytest.raises(NotFound):
+        recovery.recover(remains(), writing(), Wish())
+
+
+def test_what_an_earlier_recovery_recorded_counts_where_nothing_else_tells() -> None:
+    rejected = {"composition": TWO.composition, "by": "bob", "reason": "bad", "at": AT}
+    held = {"by": "bob", "reason": "wait", "at": AT}
+    told = entry(7, kind="recover", change={"quarantined": [rejected, "?"], "pinned": [str(ONE.id)], "hold": held})
+    pointer = recovered(remains(ONE, TWO, entries=(told,))).pointer
+    assert [each.reason for each in pointer.quarantined] == ["bad"]
+    assert [each.state for each in pointer.retained if each.pinned] == ["state-1"]
+    assert pointer.hold is not None
+    assert pointer.hold.reason == "wait"
+    assert (live(pointer), desired(pointer)) == ("state-1", "state-2")
+    change = pointer.history[-1].change
+    assert (change["hold"], change["pinned"]) == (held, [str(ONE.id)])
+    assert [each["reason"] for each in change["quarantined"]] == ["bad"]
+
+
+def test_changes_that_say_nothing_sensible_are_passed_over() -> None:
+    odd = [
+        entry(number, change=change)
+        for number, change in enumerate(
+            ({"hold": "x"}, {"quarantine": 7}, {"pin": "x"}, {"pinned": 3}, {"released": "state-1"}, {"lifted": {}}), 1
+        )
+    ]
+    pointer = recovered(remains(ONE, entries=tuple(odd)), Wish(hold=False)).pointer
+    assert (pointer.hold, pointer.quarantined, live(pointer)) == (None, (), "state-1")
+
+
+def test_an_explicit_state_with_a_lower_number_than_one_before_it_was_late() -> None:
+    late = make_publication("state-0", 0).model_copy(update={"at": "2026-01-09T00:00:00.000Z"})
+    derived = make_publication("derived", 0, kind="derived").model_copy(update={"at": "2026-01-09T00:00:01.000Z"})
+    pointer = recovered(remains(ONE, TWO, late)).pointer
+    assert [(each.state, each.late) for each in pointer.retained] == [
+        ("state-1", False),
+        ("state-2", False),
+        ("state-0", True),
+    ]
+    assert (live(pointer), desired(pointer)) == ("state-2", "state-2")
+    assert not recovered(remains(ONE, derived)).pointer.retained[-1].late
+
+
+def test_what_an_older_pointer_says_of_a_publication_counts() -> None:
+    told = ONE.model_copy(update={"late": True, "superseded_at": AT})
+    old = published(TWO).model_copy(update={"retained": (told, TWO)})
+    pointer = recovered(remains(ONE, TWO, pointer=old, traces={"marker": 5})).pointer
+    assert (pointer.retained[0].late, pointer.retained[0].superseded_at) == (True, AT)
+    assert (desired(pointer), pointer.history[-1].published) == ("state-2", ())
+
+
+def test_an_older_pointer_does_not_vouch_for_another_manifest() -> None:
+    old = published(ONE)
+    other = ONE.model_copy(update={"manifest_sha256": "f" * 64})
+    pointer = recovered(remains(other, pointer=old, traces={"marker": 5})).pointer
+    assert [each.manifest_sha256 for each in pointer.retained] == ["f" * 64]
+    mended = recovered(remains(other, TWO, pointer=published(TWO, ONE))).pointer
+    assert [each.state for each in mended.retained] == ["state-2"]
+
+
+def test_the_newer_of_live_tree_and_history_tells_what_was_live() -> None:
+    told = entry(5, live=str(ONE.id), desired=str(TWO.id), published=[str(ONE.id), str(TWO.id)])
+    left = remains(ONE, TWO, entries=(told,), tree=TWO.id, chunked=5, older=OLDER)
+    assert live(recovered(replace(left, tree_sequence=4)).pointer) == "state-1"
+    assert live(recovered(replace(left, tree_sequence=6)).pointer) == "state-2"
+    gone = replace(left, tree_sequence=6, tree=PublicationId(state="gone", attempt="x"))
+    assert live(recovered(gone).pointer) == "state-1"
+
+
+def test_desired_is_the_newest_that_no_change_names_else_what_the_last_change_says() -> None:
+    told = entry(5, live=str(ONE.id), desired=str(ONE.id), published=[str(ONE.id), str(TWO.id)])
+    assert desired(recovered(remains(ONE, TWO, entries=(told,))).pointer) == "state-1"
+    assert desired(recovered(remains(ONE, TWO, THREE, entries=(told,))).pointer) == "state-3"
+    assert desired(recovered(remains(TWO, entries=(told,))).pointer) == "state-2"
+
+
+def test_a_retired_scope_stays_retired_unless_something_is_newer_or_asked_for() -> None:
+    told = entry(5, kind="retire", published=[str(ONE.id)], **NEVER)
+    pointer = recovered(remains(ONE, entries=(told,), tree=ONE.id, tree_sequence=4)).pointer
+    assert (live(pointer), desired(pointer), pointer.hold) == (None, None, None)
+    assert live(recovered(remains(ONE, TWO, entries=(told,))).pointer) == "state-2"
+    assert live(recovered(remains(ONE, entries=(told,)), Wish(live="state-1")).pointer) == "state-1"
+    assert live(recovered(remains(ONE, entries=(told,), tree=ONE.id, tree_sequence=6)).pointer) == "state-1"
+
+
+def test_a_derived_state_is_live_where_no_explicit_one_is_left() -> None:
+    derived = make_publication("derived", 1, derived=2, kind="derived")
+    pointer = recovered(remains(derived)).pointer
+    assert (live(pointer), pointer.highest_producer, pointer.derived) == ("derived", 1, 2)
+
+
+def test_numbers_of_damaged_publications_are_used_up() -> None:
+    damaged = Damaged(PublicationId(state="x", attempt="a"), "cut off", Revision(producer=8, derived=3))
+    nothing = Damaged(PublicationId(state="y", attempt="b"), "its manifest is gone")
+    found = recovered(remains(ONE, damaged=(damaged, nothing)))
+    assert (found.pointer.highest_producer, found.pointer.derived) == (8, 3)
+    assert "left out x@a: cut off" in found.did
+    assert any("damaged publications" in line for line in found.unknown)
+
+
+def test_a_pointer_that_is_behind_a_trace_keeps_what_it_knows_and_this_release_does_not() -> None:
+    old = Pointer.model_validate(published(ONE).model_dump(by_alias=True) | {"newer": {"field": 1}})
+    pointer = recovered(remains(ONE, pointer=old, traces={"marker": 9})).pointer
+    assert pointer.model_extra == {"newer": {"field": 1}}
+
+
+def test_an_attempt_can_be_asked_for() -> None:
+    again = ONE.model_copy(update={"attempt": "another"})
+    for each in (ONE, again):
+        named = recovered(remains(ONE, again), Wish(live=str(each.id))).pointer.live
+        assert named is not None
+        assert named.attempt == each.attempt
+    old = protocol.quarantine(published(ONE, TWO), writing(3), ONE)
+    with pytest.raises(Refused):
+        recovery.recover(remains(ONE, TWO, pointer=old), writing(4), Wish(live="state-1"))
+
+
+def test_a_mended_pointer_can_be_asked_for_another_live_state_though_nothing_is_wrong() -> None:
+    old = published(ONE, TWO)
+    assert recovery.recover(remains(ONE, TWO, pointer=old), writing(3), Wish()) is None
+    pointer = recovered(remains(ONE, TWO, pointer=old), Wish(live="state-1")).pointer
+    assert (live(pointer), desired(pointer), pointer.sequence) == ("state-1", "state-2", 3)
+    assert pointer.hold is not None
+    unheld = recovered(remains(ONE, TWO, pointer=old), Wish(live="state-1", hold=False)).pointer
+    assert unheld.hold is None
+
+
+def test_many_names_are_told_shortly() -> None:
+    many = [make_publication(f"state-{number}", number) for number in range(1, 9)]
+    assert any("and 3 more" in line for line in recovered(remains(*many)).unknown)
+
+
+@st.composite
+def any_remains(draw: st.DrawFn) -> Remains:
+    number = st.integers(1, 400)
+    chance = draw(st.integers(1, 10**6))
+    publications = [
+        make_publication(
+            f"s{each}", chance * each % 53, derived=chance * each % 3, composition=f"{chance * each % 5:064x}"
+        )
+        for each in range(draw(st.sampled_from([0, 1, 5, 130])))
+    ]
+    names = [str(each.id) for each in publications] or ["gone@x"]
+    entries = tuple(
+        entry(
+            sequence,
+            published=draw(st.lists(st.sampled_from(names), max_size=2)),
+            live=draw(st.none() | st.sampled_from(names)),
+            desired=draw(st.none() | st.sampled_from(names)),
+            change=draw(
+                st.sampled_from(
+                    [
+                        {},
+                        {"hold": {"by": "b", "reason": "r", "at": AT}},
+                        {"hold": None},
+                        {"quarantine": {"composition": f"{1:064x}", "by": "b", "reason": "r", "at": AT}},
+                        {"released": names[:2]},
+                    ]
+                )
+            ),
+        )
+        for sequence in sorted(draw(st.sets(number, max_size=4)))
+    )
+    old = published(*publications[:20]) if draw(st.booleans()) else None
+    traces = {"marker": draw(number), "tags": draw(number)}
+    if old is not None:
+        traces["more"] = old.sequence + 1
+    return remains(
+        *publications,
+        pointer=old,
+        traces=traces,
+        entries=entries,
+        tree=PublicationId.parse(draw(st.sampled_from(names))),
+        tree_sequence=traces["marker"],
+    )
+
+
+@given(any_remains(), st.booleans())
+def test_any_recovery_is_above_every_trace_and_names_only_what_verifies(left: Remains, hold: bool) -> None:
+    pointer = recovered(left, Wish(hold=hold)).pointer
+    seen = [*left.traces.values(), *(each.sequence for each in left.entries), len(left.found)]
+    seen.append(left.pointer.sequence if left.pointer else 0)
+    assert pointer.sequence == max(seen) + MOST_HISTORY + 1
+    assert pointer.gc_epoch >= pointer.sequence
+    assert len(pointer.retained) <= MOST_RETAINED
+    assert len(pointer.history) <= MOST_HISTORY
+    assert [each.sequence for each in pointer.history] == sorted({each.sequence for each in pointer.history})
+    verified = {each.publication.id for each in left.found}
+    assert {each.id for each in pointer.retained} <= verified
+    for each in (pointer.live, pointer.desired):
+        assert each is None or each in pointer.retained
+    assert pointer.live is None or not pointer.is_quarantined(pointer.live.composition)
+    assert pointer.highest_producer >= max((each.publication.revision.producer for each in left.found), default=0)
+    assert not hold or pointer.live is None or pointer.hold is not None
