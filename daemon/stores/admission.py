@@ -36,9 +36,8 @@ class Admission:
             await self._runtime.sleep(wait * (0.5 + self._runtime.jitter()))
             wait = min(2 * wait, self._longest)
         self.pending = None
-        for finding in result.findings:
-            if finding.verdict is not Verdict.OK:
-                log.info("bucket probed", clause=finding.clause, verdict=str(finding.verdict), means=finding.means)
+        notes = [f"{each.clause}: {each.means}" for each in result.findings if each.verdict is not Verdict.OK]
+        log.info("bucket probed, publishing begins", clock_ahead_seconds=result.ahead, notes=notes)
 
     def _judge(self, result: ProbeResult) -> None:
         if result.refusal is not None:
