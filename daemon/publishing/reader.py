@@ -91,13 +91,30 @@ class Reader:
                     f"{layout.pointer(scope)} is gone, but {trace}: nothing is published until "
                     f"`rebundle recover {scope}` rebuilds it, or the object is restored from its newest version"
                 )
+        read = self._decoded(scope, stored)
+        if self._trust is not None and self._trust.freshness == "required":
+            await self._check_fresh(scope, self._trust, stored.body, read.pointer.sequence)
+        await self._refuse_older(scope, read.pointer.sequence)
+        await self._accepted.accept(scope, read.pointer.sequence)
+        return read
+
+    async def found_pointer(self, scope: Scope) -> PointerRead | None:
+        """The pointer object that is there, for recovery: its form and signature are checked, its age is not.
+
+        Raises:
+            VerificationFailed: it is damaged, or nobody who is trusted signed it.
+        """
+        stored = await self._stored_pointer(scope)
+        return None if stored is None else self._decoded(scope, stored)
+
+    async def highest_accepted(self, scope: Scope) -> int:
+        """The highest sequence that readers of this machine have accepted; 0: none."""
+        return await self._accepted.highest(scope)
+
+    def _decoded(self, scope: Scope, stored: Stored) -> PointerRead:
         read = PointerRead(pointer.decode(stored.body, scope), stored.version, pointer.is_signed(stored.body))
         if self._trust is not None:
             self._trust.check_pointer(stored.body, scope)
-            if self._trust.freshness == "required":
-                await self._check_fresh(scope, self._trust, stored.body, read.pointer.sequence)
-        await self._refuse_older(scope, read.pointer.sequence)
-        await self._accepted.accept(scope, read.pointer.sequence)
         return read
 
     async def _refuse_older(self, scope: Scope, sequence: int) -> None:

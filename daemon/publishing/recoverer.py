@@ -95,6 +95,7 @@ class Recoverer:
         marker, _ = await self._live_tree.marker(scope)
         found, damaged = await self._publications(scope)
         traces = {"the damaged pointer": damaged_sequence, **await self._traces(scope)}
+        traces["who read here before"] = await self._reader.highest_accepted(scope)
         traces["the history"] = max((entry.sequence for entry in chunks.entries), default=0)
         if marker is not None:
             traces["the live tree's files"] = max((each.commit[0] for each in marker.files.values()), default=0)
@@ -114,15 +115,18 @@ class Recoverer:
 
     async def _pointer(self, scope: Scope) -> tuple[PointerRead, str | None, int]:
         """What a compare-and-swap is to start from, what is wrong with it, and the sequence that a damaged one has."""
-        stored = await self._get(layout.pointer(scope))
-        if stored is None:
-            return PointerRead(absent(scope), None), f"{layout.pointer(scope)} is gone", 0
         try:
-            return await self._reader.pointer(scope), None, 0
+            read = await self._reader.found_pointer(scope)
         except VerificationFailed as error:
-            # Whether it was signed is told by its bytes: who cannot sign must not replace it (protocol 4).
-            signed = b'"sig"' in stored.body
-            return PointerRead(absent(scope), stored.version, signed), str(error), _sequence_in(stored.body)
+            stored = await self._get(layout.pointer(scope))
+            if stored is not None:
+                # Whether it was signed is told by its bytes: who cannot sign must not replace it (protocol 4).
+                signed = b'"sig"' in stored.body
+                return PointerRead(absent(scope), stored.version, signed), str(error), _sequence_in(stored.body)
+            read = None
+        if read is None:
+            return PointerRead(absent(scope), None), f"{layout.pointer(scope)} is gone", 0
+        return read, None, 0
 
     async def _chunks(self, scope: Scope) -> _Chunks:
         """Every chunk that can be read, and the newest that leads back through all before it."""

@@ -9,7 +9,15 @@ from typing import ParamSpec
 import pytest
 
 from daemon.publishing import layout, operations, protocol
-from daemon.publishing.errors import CannotSign, NotFound, PointerLost, PointerMoved, Refused, VerificationFailed
+from daemon.publishing.errors import (
+    CannotSign,
+    NotFound,
+    PointerLost,
+    PointerMoved,
+    Refused,
+    VerificationFailed,
+    WentBack,
+)
 from daemon.publishing.livetree import Synced
 from daemon.publishing.manifest import ManifestEvent
 from daemon.publishing.pointer import MOST_HISTORY, Pointer
@@ -353,6 +361,23 @@ async def test_an_old_pointer_that_was_put_back_is_brought_up_to_what_came_after
     assert [each.partition("@")[0] for each in pointer.history[-1].published] == ["state-2", "state-3"]
     assert [each.kind for each in pointer.history] == ["publish", "pin", "recover"]
     assert told.damage is None
+
+
+@in_loop
+async def test_what_a_reader_here_has_accepted_counts_too(store: MemoryStore, runtime: InlineRuntime) -> None:
+    bucket = await grown(store, runtime)
+    old = await store.get(POINTER)
+    await held(bucket, 5)
+    await overwrite(store, POINTER, old.body)
+    await remove(store, MARKER)
+    with pytest.raises(WentBack, match="rebundle recover"):
+        await bucket.pointer()
+    recovering = Recoverer(store, bucket.reader, bucket.publisher, bucket.live_tree)
+    told = await recovering.recover(SCOPE, Wish(), "ann", "why")
+    assert told.remains.pointer is not None
+    assert (told.remains.pointer.sequence, told.remains.traces["who read here before"]) == (3, 8)
+    assert (await bucket.pointer()).sequence == 8 + MOST_HISTORY + 1
+    await check(store, runtime)
 
 
 @in_loop
