@@ -11,6 +11,7 @@ endpoint, proxy and CA bundle are found as boto3 finds them for everyone.
 """
 
 import base64
+import contextlib
 import hashlib
 import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -147,7 +148,8 @@ class S3Store:
 
     def _get(self, clients: _Clients, key: str) -> Stored:
         answer = clients.bulk.get_object(Bucket=self._bucket, Key=self._prefix + key)
-        with answer["Body"] as body:
+        # Not `with` the body itself: that is the bare stream, which checks neither length nor checksum.
+        with contextlib.closing(answer["Body"]) as body:
             read = body.read()
         return Stored(read, _version(answer), metadata.decoded(answer.get("Metadata", {})))
 
@@ -172,8 +174,11 @@ class S3Store:
         going_on: dict[str, str] = {}
         while True:
             page = clients.bulk.list_objects_v2(Bucket=self._bucket, **given, **going_on)
+            if "IsTruncated" not in page:
+                # Any page of the web may pass for an empty listing; this every server says.
+                raise _NotS3("a listing that does not tell whether it goes on")
             yield page
-            if not page.get("IsTruncated"):
+            if not page["IsTruncated"]:
                 return
             going_on = {"ContinuationToken": page["NextContinuationToken"]}
 
@@ -286,6 +291,12 @@ class S3Store:
                     "AWS_CA_BUNDLE names the file of your own authority"
                 ) from error
             raise failed(error, what) from error
+        except _NotS3 as error:
+            if failed is _unread:
+                raise StoreRefused(
+                    f"s3://{self._bucket}: no S3 server answers there, or something between changes its answers: {error}"
+                ) from error
+            raise failed(error, what) from error
         except (BotoCoreError, HTTPClientError, OSError) as error:
             raise failed(error, what) from error
 
@@ -293,23 +304,26 @@ class S3Store:
         """The server has answered, and not with yes."""
         status = int(error.response.get("ResponseMetadata", {}).get("HTTPStatusCode", 0))
         code = _code(error)
-        again = int(error.response.get("ResponseMetadata", {}).get("RetryAttempts", 0)) > 0
+        writes = error.operation_name in {"PutObject", "DeleteObject"}
+        # Of a write that was sent several times the last answer tells nothing of the first sending.
+        again = writes and int(error.response.get("ResponseMetadata", {}).get("RetryAttempts", 0)) > 0
         told = f"{what or 's3://' + self._bucket}: {code}: {error.response.get('Error', {}).get('Message', '')}".rstrip(
             ": "
         )
         if status == 412 or code in {"PreconditionFailed", "ConditionalRequestConflict", "OperationAborted"}:
             raise ConditionFailed(told) from error
-        if code in {"NoSuchBucket", "NoSuchUpload"}:
+        if code == "NoSuchBucket" or (status == 404 and error.operation_name == "ListObjectsV2"):
             raise StoreRefused(f"there is no bucket {self._bucket} ({code}): make it, or name another one") from error
         if status == 404:
             raise ObjectMissing(what) from error
-        writes = error.operation_name in {"PutObject", "DeleteObject"}
-        if (code in _BUSY or status == 429) and not (again and writes):
+        if again and (code in _BUSY | _DAMAGED or status == 429):
+            raise OutcomeUnknown(told) from error
+        if code in _BUSY or status == 429:
             raise StoreBusy(told) from error
         if code in _DAMAGED:
             raise StoreUnavailable(told) from error
-        if status >= 500 or status == 429:
-            raise (OutcomeUnknown(told) if writes and status != 501 else _unread(error, told)) from error
+        if status >= 500 and status != 501:
+            raise (OutcomeUnknown(told) if writes else StoreUnavailable(told)) from error
         if status in {401, 403} or code in {"InvalidAccessKeyId", "SignatureDoesNotMatch", "ExpiredToken"}:
             raise StoreRefused(
                 f"{told}: the credentials may not do this ({error.operation_name}); see docs/stores.md for the "
@@ -339,6 +353,10 @@ class S3Store:
         return client
 
 
+class _NotS3(Exception):
+    """An answer that says yes and is not the one that was asked for."""
+
+
 _Failed = Callable[[Exception, str], StoreError]
 """What it means that no answer came."""
 
@@ -361,7 +379,9 @@ def _code(error: ClientError) -> str:
 
 
 def _version(answer: Mapping[str, Any]) -> Version:
-    return Version(str(answer["ETag"]).strip('"'))
+    if not (etag := str(answer.get("ETag", "")).strip('"')):
+        raise _NotS3("an object without an ETag")
+    return Version(etag)
 
 
 def _utc(when: datetime) -> datetime:

@@ -1,5 +1,8 @@
 """An HTTP server whose answers are scripted, for clients: the daemon's own server has its own tests."""
 
+import os
+import socket
+import struct
 import threading
 from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler
@@ -7,27 +10,35 @@ from socketserver import TCPServer
 
 
 @contextmanager
-def server(answer):
-    """A server at the process' edge: `answer(handler)` writes what it likes; the requests are kept."""
+def server(answer, tls=None):
+    """A server at the process' edge: `answer(handler)` writes what it likes; the requests are kept. `tls`: a context."""
     seen = []
 
     class Handler(BaseHTTPRequestHandler):
         def do_GET(self):
+            if self.headers.get("expect") == "100-continue":
+                self.wfile.write(b"HTTP/1.1 100 Continue\r\n\r\n")
             self.received = self.rfile.read(int(self.headers.get("content-length", 0)))
             seen.append((self.command, self.path, dict(self.headers.items()), self.received))
             answer(self)
 
-        do_POST = do_GET  # noqa: N815  # the base class calls it by this name
+        do_POST = do_PUT = do_DELETE = do_HEAD = do_GET  # noqa: N815  # the base class calls them by these names
 
         def log_message(self, *_):
             pass
 
     # Not HTTPServer, which asks for a host name when it binds.
-    with TCPServer(("127.0.0.1", 0), Handler) as listening:
+    class Listening(TCPServer):
+        def get_request(self):
+            connection, address = super().get_request()
+            # Here a client that refuses the certificate is an OSError, which the server takes for no request.
+            return (tls.wrap_socket(connection, server_side=True) if tls else connection), address
+
+    with Listening(("127.0.0.1", 0), Handler) as listening:
         thread = threading.Thread(target=listening.serve_forever, kwargs={"poll_interval": 0.01})
         thread.start()
         try:
-            yield f"http://127.0.0.1:{listening.server_address[1]}", seen
+            yield f"{'https' if tls else 'http'}://127.0.0.1:{listening.server_address[1]}", seen
         finally:
             listening.shutdown()
             thread.join()
@@ -39,6 +50,37 @@ def says(status, body=b"", **headers):
         for name, value in headers.items():
             handler.send_header(name.replace("_", "-"), value)
         handler.send_header("content-length", str(len(body)))
+        handler.end_headers()
+        if handler.command != "HEAD":
+            handler.wfile.write(body)
+
+    return answer
+
+
+def in_turn(*answers):
+    """One answer after the other; the last again and again."""
+    waiting = list(answers)
+
+    def answer(handler):
+        (waiting.pop(0) if len(waiting) > 1 else waiting[0])(handler)
+
+    return answer
+
+
+def resets(handler):
+    """The request has arrived; the connection is reset instead of an answer."""
+    handler.connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+    os.close(handler.connection.detach())
+
+
+def breaks_off(body, **headers):
+    """An answer whose length promises one byte more than comes."""
+
+    def answer(handler):
+        handler.send_response(200)
+        for name, value in headers.items():
+            handler.send_header(name.replace("_", "-"), value)
+        handler.send_header("content-length", str(len(body) + 1))
         handler.end_headers()
         handler.wfile.write(body)
 
