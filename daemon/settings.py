@@ -46,6 +46,7 @@ _FLAGS: Final = {
     "publish.accept_older_renderer": "--accept-older-renderer",
 }
 _SECRETS: Final = {("http", "token"): "http-token", ("http", "rollback_token"): "http-rollback-token"}
+_STATE_PLACES: Final = (("STATE_DIRECTORY", "."), ("XDG_STATE_HOME", "rebundle"), ("HOME", ".local/state/rebundle"))
 _SHORTEST_SECRET: Final = 16
 _LONGEST_SECRET: Final = 4096
 
@@ -190,6 +191,37 @@ class ScopeSettings(_Section):
     render: RenderDefaults = Field(RenderDefaults(), description="Any part of render; of mappings both count.")
 
 
+class Signing(_Section):
+    """With which keys publications and pointers are signed; `rebundle keys generate` makes one."""
+
+    key_file: _Directory | None = Field(
+        None, description="Private key (PEM), readable by its owner only; else $CREDENTIALS_DIRECTORY/signing-key."
+    )
+    second_key_file: _Directory | None = Field(
+        None, description="A key that signs beside the first, while keys are exchanged."
+    )
+    freshness_minutes: Annotated[int, BeforeValidator(_not_boolean), Field(ge=0, le=10_080)] = Field(
+        0, description="How long freshness.json may be believed, for readers that demand it; 0: there is none."
+    )
+
+    @model_validator(mode="after")
+    def _complete(self) -> Self:
+        if self.key_file is None and (self.second_key_file is not None or self.freshness_minutes):
+            raise ValueError("needs key_file: there is no key to sign with")
+        return self
+
+
+class Trust(_Section):
+    """Whose signatures count here. The policy is a file of this machine, never of the bucket."""
+
+    policy: _Directory | None = Field(
+        None, description="The trust policy (`rebundle keys trust` writes it); without one nothing has to be signed."
+    )
+    state_file: _Directory | None = Field(
+        None, description="Where the highest sequence of each scope is kept; else below the user's state directory."
+    )
+
+
 class Settings(_Section):
     """The whole tree."""
 
@@ -205,6 +237,8 @@ class Settings(_Section):
     log: Log = Log()
     publish: Publish = Publish()
     retention: Retention = Retention()
+    signing: Signing = Signing()
+    trust: Trust = Trust()
     limits: Limits = DEFAULT_LIMITS
     render: RenderDefaults = RenderDefaults()
     scopes: dict[Annotated[str, AfterValidator(_scope_name)], ScopeSettings] = Field(
@@ -290,11 +324,13 @@ def load(
         SettingsError: with every problem of every source.
     """
     problems: list[SettingProblem] = []
-    given: dict[SettingPath, _Given] = {}
+    given = _signing_key(environ)
     if config_file is not None:
         given |= _known(_from_file(config_file, problems), problems)
     given |= _known(_from_environment(environ, problems), problems)
     given |= _known(_from_flags(flags), problems)
+    if ("trust", "policy") in given:
+        given = _state_file(environ) | given
     if secrets:
         _resolve_secrets(given, environ, problems)
     else:
@@ -495,6 +531,22 @@ def _judged(error: ValidationError, given: Mapping[SettingPath, _Given]) -> Iter
 def _shown(value: Any) -> str:
     text = re.sub(r"(?<=://)[^/@]*@", "…@", str(value))
     return json.dumps(text if len(text) <= 80 else text[:79] + "…", ensure_ascii=True)
+
+
+def _signing_key(environ: Mapping[str, str]) -> dict[SettingPath, _Given]:
+    """Where a service manager puts it."""
+    folder = environ.get("CREDENTIALS_DIRECTORY")
+    if not folder or not os.path.lexists(key := Path(folder) / "signing-key"):
+        return {}
+    return {("signing", "key_file"): _Given(str(key), "$CREDENTIALS_DIRECTORY/signing-key")}
+
+
+def _state_file(environ: Mapping[str, str]) -> dict[SettingPath, _Given]:
+    """Where a service manager, or the custom of the system, has state kept."""
+    for variable, below in _STATE_PLACES:
+        if folder := environ.get(variable, "").partition(":")[0]:
+            return {("trust", "state_file"): _Given(str(Path(folder, below, "accepted.json")), f"${variable}")}
+    return {}
 
 
 def _resolve_secrets(

@@ -10,23 +10,29 @@ from collections.abc import Callable, Coroutine
 from dataclasses import dataclass
 from datetime import timedelta
 from functools import partial
-from typing import Final
+from pathlib import Path
+from typing import TYPE_CHECKING, Final
 
 import structlog
 from pydantic import SecretStr
 
 from daemon import customising
+from daemon import settings as settings_of
 from daemon.collecting import CollectionTimer
 from daemon.customising import Customisations
+from daemon.freshening import FreshnessTimer
 from daemon.lifecycle import ServiceManager, Stop, SystemRuntime, stop_on_signals
 from daemon.pipeline import Observer, Pipeline, Rendering
 from daemon.publishing import ownership
+from daemon.publishing.accepted import InFile
 from daemon.publishing.collector import BOTH, Collector
+from daemon.publishing.errors import PolicyUnusable
 from daemon.publishing.livetree import LiveTree
 from daemon.publishing.operations import Operations
 from daemon.publishing.publisher import Publisher
 from daemon.publishing.reader import Reader
 from daemon.publishing.retention import Policy
+from daemon.publishing.signatures import Signer
 from daemon.reporting import Reporter
 from daemon.runtime import Runtime
 from daemon.settings import Retention, Settings
@@ -47,6 +53,9 @@ from events.journal import Journal, JournalLimits
 from events.source import EventSource
 from renderers import gate
 from renderers.bundle import RENDERER_VERSION, Renderer
+
+if TYPE_CHECKING:  # see `keys_of`
+    from daemon.publishing.trust import Trust
 
 log: structlog.stdlib.BoundLogger = structlog.get_logger(__name__)
 
@@ -70,6 +79,51 @@ class Bucket:
     """Where the server's form of ETags has to be found out."""
 
 
+@dataclass(frozen=True, slots=True)
+class Keys:
+    """What a process signs with, and whose signatures count for it."""
+
+    signers: tuple[Signer, ...] = ()
+    trust: "Trust | None" = None
+    state_file: Path | None = None
+    """Where the highest sequence of each scope is kept, for a reader with a policy."""
+
+
+NO_KEYS: Final = Keys()
+
+
+def keys_of(settings: Settings) -> Keys:
+    """The keys that the settings name.
+
+    Raises:
+        KeyUnusable: a signing key cannot be used. PolicyUnusable: the trust policy cannot.
+    """
+    files = [each for each in (settings.signing.key_file, settings.signing.second_key_file) if each is not None]
+    if not files and settings.trust.policy is None:
+        return NO_KEYS
+    from daemon.publishing import signing  # noqa: PLC0415  # securesystemslib imports every cloud's SDK it finds
+
+    signers = tuple(map(signing.load, files))
+    return Keys(signers, _trust(settings.trust, is_writer=bool(signers)), _state_file(settings.trust))
+
+
+def _state_file(trusting: settings_of.Trust) -> Path | None:
+    return trusting.state_file if trusting.policy is not None else None
+
+
+def _trust(trusting: settings_of.Trust, *, is_writer: bool) -> "Trust | None":
+    if trusting.policy is None:
+        return None
+    from daemon.publishing.trust import Trust  # noqa: PLC0415  # as above
+
+    try:
+        policy = Trust.parse(trusting.policy.read_bytes(), str(trusting.policy))
+    except OSError as error:
+        raise PolicyUnusable(f"trust policy {trusting.policy} cannot be read: {error.strerror}") from error
+    # Who signs makes pointers fresh: asked to believe only fresh ones, a daemon could not go on after a long stop.
+    return policy.model_copy(update={"freshness": "off"}) if is_writer else policy
+
+
 def open_bucket(
     url: str,
     runtime: Runtime,
@@ -78,11 +132,12 @@ def open_bucket(
     call_seconds: float = 120,
     gcs_write_seconds: float = _GCS_WRITE_SECONDS,
     around: Callable[[ObjectStore], ObjectStore] = lambda store: store,
+    keys: Keys = NO_KEYS,
 ) -> Bucket:
     """The bucket that `url` names (`stores.locations`); `call_seconds` is the limit of one call to it.
 
     `gcs_write_seconds`: how far apart GCS wants two writes of a key. `around` puts something between the store and
-    everyone who uses it.
+    everyone who uses it. `keys`: what is signed and whose signatures count.
 
     Raises:
         StoreRefused: no bucket has such a name.
@@ -96,8 +151,9 @@ def open_bucket(
     if isinstance(location, locations.Gcs):
         # Outside of the limit: waiting for one's turn is no call that hangs.
         store = PacedStore(store, runtime, gcs_write_seconds)
-    reader = Reader(store, runtime)
-    publisher = Publisher(store, reader, runtime)
+    accepted = InFile(keys.state_file, url, runtime) if keys.state_file else None
+    reader = Reader(store, runtime, trust=keys.trust, accepted=accepted)
+    publisher = Publisher(store, reader, runtime, signers=keys.signers)
     live_tree = LiveTree(store, reader)
     operations = Operations(reader, publisher, live_tree)
     quoting = opened if isinstance(opened, QuotingStore) else None
@@ -118,6 +174,12 @@ def _collection_timer(bucket: Bucket, kept: Retention) -> CollectionTimer:
         writer=_writer(),
         hours=kept.every_hours,
         parts=BOTH if kept.delete else frozenset({"release"}),
+    )
+
+
+def _freshness_timer(bucket: Bucket, keys: Keys, minutes: int) -> FreshnessTimer:
+    return FreshnessTimer(
+        store=bucket.store, reader=bucket.reader, runtime=bucket.runtime, signers=keys.signers, minutes=minutes
     )
 
 
@@ -169,13 +231,15 @@ async def run(
     """The daemon, until it is asked to stop.
 
     Raises:
-        SettingsError: a scope's templates cannot be used. JournalLocked, JournalDamaged: the operator must act.
-        ListenFailed: the address cannot be had. UnsafeStore: the bucket ignores conditions.
+        SettingsError: a scope's templates cannot be used. KeyUnusable, PolicyUnusable: a key or the policy cannot.
+        JournalLocked, JournalDamaged: the operator must act. ListenFailed: the address cannot be had.
+        UnsafeStore: the bucket ignores conditions.
     """
     from daemon.http.server import bind  # noqa: PLC0415  # the web framework
 
     configure_logging(settings.log.format, settings.log.level)
     runtime = SystemRuntime()
+    keys = await runtime.offload(keys_of, settings)
     brought = await runtime.offload(customising.for_every_scope, settings)
     if brought.replaced:
         log.info("templates replaced", scopes=brought.replaced)
@@ -192,7 +256,9 @@ async def run(
             settings.journal.path, clock=runtime.now, token=runtime.token, run=True, limits=limits
         )
         async with journal:
-            bucket = open_bucket(settings.bucket, runtime, filesystem, call_seconds=settings.publish.timeout_seconds)
+            bucket = open_bucket(
+                settings.bucket, runtime, filesystem, call_seconds=settings.publish.timeout_seconds, keys=keys
+            )
             daemon = await _Daemon.build(settings, version, bucket, journal, brought=brought, stop=stop)
             async with asyncio.TaskGroup() as group:
                 serving = group.create_task(daemon.serve(sock, closing))
@@ -201,6 +267,7 @@ async def run(
                     group.create_task(_watch(journal, daemon.reporter, runtime)),
                     group.create_task(manager.feed_watchdog(runtime)),
                     group.create_task(_collection_timer(bucket, settings.retention).run()),
+                    group.create_task(_freshness_timer(bucket, keys, settings.signing.freshness_minutes).run()),
                 ]
                 working = group.create_task(daemon.work(stop))
                 host, port = sock.getsockname()[:2]

@@ -12,13 +12,16 @@ from cyclopts import CycloptsError
 from daemon.cli.codes import BACKEND, CONFLICT, FAILED, INTERRUPTED, NOT_FOUND, USAGE, VERIFICATION
 from daemon.http.errors import ListenFailed
 from daemon.publishing.errors import (
+    AcceptedUnusable,
     CannotSign,
+    KeyUnusable,
     NewerRenderer,
     NewerSchema,
     NotFound,
     OutcomeUnresolved,
     PointerLost,
     PointerMoved,
+    PolicyUnusable,
     PublishingError,
     Refused,
     VerificationFailed,
@@ -76,10 +79,10 @@ _UNUSABLE: Final = (
 # The first row that fits counts.
 _CODES: Final[tuple[tuple[tuple[type[BaseException], ...], int], ...]] = (
     ((KeyboardInterrupt,), INTERRUPTED),
-    ((CycloptsError, SettingsError, UsageError, TemplateFault), USAGE),
+    ((CycloptsError, SettingsError, UsageError, TemplateFault, KeyUnusable), USAGE),
     ((NotFound, JournalMissing), NOT_FOUND),
     (_REFUSED, CONFLICT),
-    ((VerificationFailed, CannotSign, PointerLost, GateFailure), VERIFICATION),
+    ((VerificationFailed, CannotSign, PointerLost, PolicyUnusable, AcceptedUnusable, GateFailure), VERIFICATION),
     (_UNUSABLE, BACKEND),
     ((InvalidEvent, RenderError, EventError, PublishingError, CommandError), FAILED),
 )

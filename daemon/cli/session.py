@@ -16,7 +16,7 @@ from daemon.cli.options import JournalPlace, Place, Printing, Prose
 from daemon.cli.output import Printer
 from daemon.lifecycle import SystemRuntime
 from daemon.settings import Settings
-from daemon.wiring import Bucket, open_bucket
+from daemon.wiring import Bucket, keys_of, open_bucket
 from events.journal import Journal
 from renderers.model import Scope
 
@@ -57,7 +57,7 @@ async def session(place: Place, printing: Printing, journal: JournalPlace | None
     loaded = load_settings(place, flags)
     runtime = SystemRuntime()
     try:
-        yield Session(loaded, open_bucket(loaded.bucket, runtime), runtime, printer_of(printing))
+        yield Session(loaded, open_bucket(loaded.bucket, runtime, keys=keys_of(loaded)), runtime, printer_of(printing))
     finally:
         runtime.close()
 

@@ -77,7 +77,7 @@ def test_wrong_usage_exits_2_with_words_and_no_trace(rebundle, arguments):
 
 
 def test_an_unexpected_error_is_short_and_debug_shows_the_trace(bucket, rebundle, monkeypatch):
-    def fault(*_):
+    def fault(*_, **__):
         raise ZeroDivisionError("ours\033")
 
     monkeypatch.setattr("daemon.cli.session.open_bucket", fault)
@@ -90,7 +90,7 @@ def test_an_unexpected_error_is_short_and_debug_shows_the_trace(bucket, rebundle
 
 
 def test_an_interrupt_exits_130(bucket, rebundle, monkeypatch):
-    def interrupt(*_):
+    def interrupt(*_, **__):
         raise KeyboardInterrupt
 
     monkeypatch.setattr("daemon.cli.session.open_bucket", interrupt)

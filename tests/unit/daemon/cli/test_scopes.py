@@ -39,9 +39,34 @@ def test_an_empty_bucket_says_so(tmp_path, rebundle):
 
 
 def test_an_unusable_bucket_is_a_backend_failure(rebundle, monkeypatch):
-    monkeypatch.setenv("REBUNDLE_BUCKET", "s3://bucket/prefix")
+    monkeypatch.setenv("REBUNDLE_BUCKET", "s3://bucket/prefix?endpoint=http://127.0.0.1:1")
+    monkeypatch.setenv("AWS_EC2_METADATA_DISABLED", "true")
+    for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_PROFILE"):
+        monkeypatch.delenv(name, raising=False)
+    for name in ("AWS_SHARED_CREDENTIALS_FILE", "AWS_CONFIG_FILE"):
+        monkeypatch.setenv(name, "/nonexistent")
 
     result = rebundle("scopes")
 
     assert result.code == 6
-    assert result.err.startswith("rebundle: s3://bucket/prefix")
+    assert result.err.startswith("rebundle: s3://bucket cannot be used: Unable to locate credentials")
+
+
+def test_scopes_note_what_keeps_desired_from_going_live(bucket, rebundle):
+    rebundle("quarantine", SCOPE, "state-2", "--reason", "bad")
+    in_bucket(bucket, lambda published: published.publish(composition_with("2"), "state-5", 5))
+    assert "desired is quarantined" in rebundle("scopes").out
+
+    rebundle("hold", SCOPE, "--reason", "freeze")
+    assert "held, desired is quarantined" in rebundle("scopes").out
+    rebundle("quarantine", SCOPE, "state-5", "--reason", "fine", "--lift")
+    rebundle("hold", SCOPE, "--reason", "freeze")
+    assert "held  " in rebundle("scopes").out
+
+
+def test_scopes_note_that_desired_waits_once_its_quarantine_is_lifted(bucket, rebundle):
+    rebundle("quarantine", SCOPE, "state-2", "--reason", "bad")
+    in_bucket(bucket, lambda published: published.publish(composition_with("2"), "state-5", 5))
+    rebundle("quarantine", SCOPE, "state-5", "--reason", "fine", "--lift")
+
+    assert "desired waits for resume" in rebundle("scopes").out
