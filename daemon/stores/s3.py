@@ -294,7 +294,7 @@ class S3Store:
         except _NotS3 as error:
             if failed is _unread:
                 raise StoreRefused(
-                    f"s3://{self._bucket}: no S3 server answers there, or something between changes its answers: {error}"
+                    f"s3://{self._bucket}: no S3 server answers there, or a proxy changes its answers: {error}"
                 ) from error
             raise failed(error, what) from error
         except (BotoCoreError, HTTPClientError, OSError) as error:
