@@ -51,6 +51,8 @@ def _kind(view: View) -> str:
         return f"quarantine {rejected['composition'][:12]}"
     if lifted := change.get("lifted"):
         return f"lift quarantine {lifted[:12]}"
+    if view["kind"] == "gc":
+        return f"gc, {len(change.get('released', ()))} released"
     return str(view["kind"]) + (" --discard-newer" if change.get("discard_newer") else "")
 
 

@@ -14,7 +14,9 @@ from daemon.publishing import operations
 
 async def quarantine(
     scope: Annotated[str, Parameter(help="BUNDLE/TARGET.")],
-    state: Annotated[str, Parameter(help="A retained state with the composition.")],
+    state: Annotated[
+        str, Parameter(help="A retained state with the composition; for --lift also 12 digits of the composition.")
+    ],
     /,
     *,
     reason: Reason,

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from daemon.cli.options import DEFAULT_PLACE, DEFAULT_PRINTING, Place, Printing
 from daemon.cli.session import Session, session
 from daemon.cli.text import age, columns
-from daemon.cli.views import View, pointer_view
+from daemon.cli.views import View, pointer_view, rejected_desired
 from daemon.publishing.errors import NotFound, PublishingError
 from renderers.model import Scope
 
@@ -68,6 +68,11 @@ def _age(view: View, opened: Session) -> str:
 def _note(view: View) -> str:
     if view["error"]:
         return "unreadable: see `rebundle status`"
-    if view["hold"]:
-        return "held"
-    return "retired" if view["live"] is None and view["desired"] is None else ""
+    if view["live"] is None and view["desired"] is None:
+        return "retired"
+    notes = {
+        "held": view["hold"] is not None,
+        "desired is quarantined": rejected_desired(view) is not None,
+        "desired waits for resume": view["live"] != view["desired"] and not (view["hold"] or rejected_desired(view)),
+    }
+    return ", ".join(note for note, holds in notes.items() if holds)

@@ -122,6 +122,7 @@ def _lines(document: View, opened: Session, what: str | None) -> Iterator[str]:
     yield from columns(("SCOPE", "LIVE", "DESIRED", "HOLD", "LIVE TREE", "OVERRIDES", "QUARANTINED"), rows)
     if what is not None:
         for view in document["scopes"]:
+            yield from _quarantined(view)
             yield from _files(view)
     yield from _journal_lines(document["journal"], opened)
     needs = [(view["scope"], why) for view in document["scopes"] for why in view["attention"]]
@@ -155,6 +156,11 @@ def _row(view: View, opened: Session) -> tuple[Any, ...]:
 
 def _named(publication: View | None) -> str | None:
     return f"{publication['state']} ({publication['revision']})" if publication else None
+
+
+def _quarantined(view: View) -> Iterator[str]:
+    for each in view["quarantined"]:
+        yield f"  composition {each['composition'][:12]} is quarantined by {plain(each['by'])}: {plain(each['reason'])}"
 
 
 def _files(view: View) -> Iterator[str]:

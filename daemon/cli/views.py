@@ -151,13 +151,15 @@ def attention(view: Mapping[str, Any]) -> Iterable[str]:
         yield str(view["error"])
         return
     live, desired, hold = view["live"], view["desired"], view["hold"]
-    rejected = bool(desired) and any(each["composition"] == desired["composition"] for each in view["quarantined"])
+    rejected = rejected_desired(view)
     if hold:
         behind = "" if (live and live["state"]) == (desired and desired["state"]) else f"; {desired['state']} waits"
         quarantined = ", and is quarantined: lift that before you resume" if rejected else ""
         yield f"held by {hold['by']} since {hold['at']}: {hold['reason'] or 'no reason given'}{behind}{quarantined}"
     elif live != desired and desired:
-        why = "is quarantined" if rejected else "is not live: `rebundle resume` makes it live"
+        why = "is not live: `rebundle resume` makes it live"
+        if rejected:
+            why = f"is quarantined by {rejected['by']}: {rejected['reason']}"
         yield f"desired state {desired['state']} {why}"
     tree = view["live_tree"]
     if tree and not tree["synced"]:
@@ -167,6 +169,14 @@ def attention(view: Mapping[str, Any]) -> Iterable[str]:
         yield f"edited by hand in base/, kept aside and replaced at the next pass: {named}"
     if tree and tree["strays"]:
         yield f"files in base/ that are nobody's: {', '.join(tree['strays'][:3])}"
+
+
+def rejected_desired(view: Mapping[str, Any]) -> View | None:
+    """The quarantine that keeps desired from going live."""
+    desired = view["desired"]
+    return next(
+        (each for each in view["quarantined"] if desired and each["composition"] == desired["composition"]), None
+    )
 
 
 def backlog_view(backlog: Backlog) -> View:

@@ -18,6 +18,8 @@ from daemon.publishing.reader import PointerRead, Reader
 from renderers.model import Scope
 
 _TRIES: Final = 5
+_SHORTEST_DIGEST: Final = 12
+"""As many digits as `history` and `status` show."""
 
 Verb = Callable[[Pointer, Writing], Pointer | None]
 
@@ -95,8 +97,15 @@ def quarantine(state: str, *, rollback_to: str | None = None) -> Verb:
 
 
 def lift_quarantine(state: str) -> Verb:
-    """Accept a state's composition again."""
-    return lambda pointer, writing: protocol.lift_quarantine(pointer, writing, find_exactly(pointer, state))
+    """Accept a state's composition again; of a state that is no longer retained, by the start of its digest."""
+
+    def verb(pointer: Pointer, writing: Writing) -> Pointer | None:
+        rejected = [each.composition for each in pointer.quarantined if each.composition.startswith(state)]
+        if len(rejected) == 1 and len(state) >= _SHORTEST_DIGEST:
+            return protocol.lift_quarantine(pointer, writing, rejected[0])
+        return protocol.lift_quarantine(pointer, writing, find_exactly(pointer, state).composition)
+
+    return verb
 
 
 def pin(state: str, *, pinned: bool) -> Verb:

@@ -178,12 +178,12 @@ def quarantine(
     return _next(pointer, writing, "quarantine", live=rollback_to, hold=held, quarantined=quarantined, change=change)
 
 
-def lift_quarantine(pointer: Pointer, writing: Writing, target: Publication) -> Pointer | None:
+def lift_quarantine(pointer: Pointer, writing: Writing, composition: str) -> Pointer | None:
     """The composition may become live again; it does so by `resume` or its next publication, not by this."""
-    if not pointer.is_quarantined(target.composition):
+    if not pointer.is_quarantined(composition):
         return None
-    left = tuple(each for each in pointer.quarantined if each.composition != target.composition)
-    change = {"lifted": target.composition}
+    left = tuple(each for each in pointer.quarantined if each.composition != composition)
+    change = {"lifted": composition}
     return _next(pointer, writing, "quarantine", quarantined=left, change=change)
 
 

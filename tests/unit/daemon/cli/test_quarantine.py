@@ -34,3 +34,18 @@ def test_lift_accepts_the_composition_again(bucket, rebundle):
 
 def test_lift_and_rollback_to_do_not_go_together(bucket, rebundle):
     assert rebundle("quarantine", SCOPE, "state-2", "--reason", "x", "--lift", "--rollback-to", "state-1").code == 2
+
+
+def test_a_quarantine_whose_states_are_gone_is_lifted_by_the_digest_of_the_composition(bucket, rebundle, monkeypatch):
+    rebundle("quarantine", SCOPE, "state-2", "--reason", "bad")
+    digest = pointer(bucket).quarantined[0].composition
+    monkeypatch.setenv("REBUNDLE_RETENTION__NEWEST", "1")
+    monkeypatch.setenv("REBUNDLE_RETENTION__DAYS", "0")
+    assert rebundle("gc", SCOPE).code == 0
+    assert rebundle("quarantine", SCOPE, "state-2", "--reason", "fine", "--lift").code == 3
+    assert rebundle("quarantine", SCOPE, digest[:11], "--reason", "fine", "--lift").code == 3
+
+    assert rebundle("quarantine", SCOPE, digest[:12], "--reason", "fine", "--lift").code == 0
+    assert pointer(bucket).quarantined == ()
+    table = rebundle("history", SCOPE).out
+    assert ("gc, 2 released" in table, "lift quarantine" in table) == (True, True)

@@ -1,4 +1,4 @@
-from tests.support.buckets import SCOPE
+from tests.support.buckets import SCOPE, composition_with, in_bucket
 
 
 def test_scopes_lists_each_with_what_is_live(bucket, rebundle):

@@ -50,13 +50,21 @@ def test_a_hold_with_a_waiting_state_needs_attention(bucket, rebundle):
 
 
 def test_a_withheld_desired_needs_attention_until_it_may_live(bucket, rebundle):
-    rebundle("quarantine", SCOPE, "state-2", "--reason", "bad")
+    rebundle("quarantine", SCOPE, "state-2", "--reason", "bad", "--by", "alice")
     in_bucket(bucket, lambda published: published.publish(composition_with("2"), "state-5", 5))
-    assert scope_of(rebundle("status", "-o", "json"))["attention"] == ["desired state state-5 is quarantined"]
+    assert scope_of(rebundle("status", "-o", "json"))["attention"] == [
+        "desired state state-5 is quarantined by alice: bad"
+    ]
 
     rebundle("quarantine", SCOPE, "state-5", "--reason", "fine", "--lift")
 
     assert "rebundle resume" in scope_of(rebundle("status", "-o", "json"))["attention"][0]
+
+
+def test_the_status_of_a_scope_names_what_is_quarantined(bucket, rebundle):
+    rebundle("quarantine", SCOPE, "state-2", "--reason", "b\033ad", "--by", "alice")
+
+    assert "is quarantined by alice: b\\x1bad" in rebundle("status", SCOPE).out
 
 
 def test_a_hold_does_not_hide_that_what_waits_is_quarantined(bucket, rebundle):

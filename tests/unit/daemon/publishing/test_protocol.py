@@ -252,7 +252,7 @@ def test_resume_works_without_a_hold_after_a_quarantine_was_lifted() -> None:
         make_publication("state-3", 3, composition=ONE.composition), start=quarantined(published(ONE, TWO), ONE)
     )
     assert (live(pointer), pointer.hold) == ("state-2", None)
-    lifted = done(protocol.lift_quarantine(pointer, writing(5), pointer.retained_of("state-3")[0]))
+    lifted = done(protocol.lift_quarantine(pointer, writing(5), pointer.retained_of("state-3")[0].composition))
     assert (live(lifted), lifted.quarantined) == ("state-2", ())
     assert live(done(protocol.resume(lifted, writing(6)))) == "state-3"
 
@@ -299,12 +299,12 @@ def test_a_quarantine_of_a_live_composition_that_is_rejected_already_still_goes_
 
 
 def test_lifting_a_quarantine_that_is_not_there_changes_nothing() -> None:
-    assert protocol.lift_quarantine(published(ONE), writing(2), ONE) is None
+    assert protocol.lift_quarantine(published(ONE), writing(2), ONE.composition) is None
 
 
 def test_lifting_one_quarantine_leaves_the_others() -> None:
     pointer = quarantined(quarantined(published(ONE, TWO, THREE), ONE), TWO)
-    lifted = done(protocol.lift_quarantine(pointer, writing(6), ONE))
+    lifted = done(protocol.lift_quarantine(pointer, writing(6), ONE.composition))
     assert [each.composition for each in lifted.quarantined] == [TWO.composition]
 
 
@@ -463,7 +463,7 @@ def carried_out(
         case "quarantine":
             return protocol.quarantine(pointer, mark, target, rollback_to=back)
         case "lift":
-            return protocol.lift_quarantine(pointer, mark, target)
+            return protocol.lift_quarantine(pointer, mark, target.composition)
         case "pin":
             return protocol.pin(pointer, mark, target, pinned=flag)
         case "retire":
