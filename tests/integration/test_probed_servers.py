@@ -5,7 +5,7 @@ Servers that ignore conditions: `tests.contract.test_negative_controls`.
 
 import asyncio
 from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import AbstractContextManager, ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -20,7 +20,7 @@ from daemon.stores.quoting import Form, QuotingStore
 from daemon.stores.s3 import S3Store
 from tests.builders_runtime import ThreadRuntime
 from tests.services import gcs, ministack, testbench, versitygw
-from tests.services.availability import Unavailable, skip_or_fail
+from tests.services.availability import available
 from tests.services.gcs import Gcs
 
 BUCKET = "my-bucket"
@@ -32,7 +32,8 @@ DELETES_BLINDLY = {"delete stale": "unsupported"}
 
 @contextmanager
 def s3(opened: AbstractContextManager[str]) -> Iterator[tuple[ObjectStore, QuotingStore | None]]:
-    with opened as address, ThreadRuntime() as runtime:
+    with ExitStack() as stack, ThreadRuntime() as runtime:
+        address = available(lambda: stack.enter_context(opened))
         client = boto3.client(
             "s3",
             endpoint_url=address,
@@ -50,7 +51,8 @@ def s3(opened: AbstractContextManager[str]) -> Iterator[tuple[ObjectStore, Quoti
 
 @contextmanager
 def cloud_storage(opened: AbstractContextManager[Gcs]) -> Iterator[tuple[ObjectStore, QuotingStore | None]]:
-    with opened as server, ThreadRuntime() as runtime:
+    with ExitStack() as stack, ThreadRuntime() as runtime:
+        server = available(lambda: stack.enter_context(opened))
         server.create_bucket(BUCKET)
         store = GcsStore(BUCKET, "p", runtime, endpoint=server.address)
         yield store, None
@@ -87,12 +89,9 @@ def _credentials(monkeypatch):
 
 @pytest.mark.parametrize("server", FIT, ids=lambda server: server.name)
 def test_a_server_shows_what_it_honours(server, tmp_path):
-    try:
-        with server.open(tmp_path) as (store, quoting), ThreadRuntime() as runtime:
-            result = asyncio.run(probe(store, runtime, bare=quoting))
-            left = asyncio.run(store.scan(""))
-    except Unavailable as reason:
-        skip_or_fail(str(reason))
+    with server.open(tmp_path) as (store, quoting), ThreadRuntime() as runtime:
+        result = asyncio.run(probe(store, runtime, bare=quoting))
+        left = asyncio.run(store.scan(""))
 
     shown = {each.clause: str(each.verdict) for each in result.findings if each.clause != "clean up"}
     assert {clause: verdict for clause, verdict in shown.items() if verdict != "ok"} == server.beside_ok
@@ -111,14 +110,11 @@ def test_an_absent_object_is_missing_and_an_absent_bucket_an_operators_business(
         with pytest.raises(StoreRefused, match="there is no bucket nowhere"):
             await nowhere.create("key", Content(b""))
 
-    try:
-        with server.open(tmp_path) as (store, quoting), ThreadRuntime() as runtime:
-            known = store if quoting is None else quoting._store
-            nowhere = type(known)("nowhere", "p", runtime, endpoint=known._endpoint)
-            asyncio.run(play(store, nowhere))
-            nowhere.close()
-    except Unavailable as reason:
-        skip_or_fail(str(reason))
+    with server.open(tmp_path) as (store, quoting), ThreadRuntime() as runtime:
+        known = store if quoting is None else quoting._store
+        nowhere = type(known)("nowhere", "p", runtime, endpoint=known._endpoint)
+        asyncio.run(play(store, nowhere))
+        nowhere.close()
 
 
 @pytest.mark.parametrize("server", FIT, ids=lambda server: server.name)
