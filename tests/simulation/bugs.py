@@ -13,9 +13,10 @@ from dataclasses import dataclass
 from types import FunctionType
 from typing import Any
 
-from daemon import batches, desired
+from daemon import batches, desired, pipeline
 from daemon.pipeline import Pipeline
-from daemon.publishing import livetree, operations, ownership, protocol
+from daemon.publishing import livetree, operations, ownership, protocol, retention
+from daemon.publishing.collector import Collector
 from daemon.publishing.livetree import LiveTree
 from daemon.publishing.publisher import Publisher
 
@@ -29,6 +30,8 @@ class Bug:
     name: str
     text: str
     instead: str
+    rare: bool = False
+    """Found in fewer than one of fifty worlds."""
 
     def function(self) -> Callable[..., Any]:
         """The function with the bug in it.
@@ -275,6 +278,39 @@ BUGS: dict[str, Bug] = {
         Publisher, "_with_short_history",
         "await self._create_own(key, Content(body, _JSON))",
         "pass",
+    ),
+    # -- collection
+    "collection-without-a-fence": Bug(
+        "orphans are deleted without a compare-and-swap that raises the epoch",
+        Collector, "_fence",
+        "if not seen.released and not await self._needs_fence(scope, seen, parts):\n        return None",
+        "if not seen.released:\n        return _Fence(seen.read.pointer.gc_epoch, self._runtime.now(), seen.read.pointer)",
+    ),
+    "deleted-before-released": Bug(
+        "objects are deleted before the pointer lets them go",
+        Collector, "_fence",
+        "following = protocol.collect(",
+        "await self._delete_all(scope, _Fence(seen.read.pointer.gc_epoch, self._runtime.now(), seen.read.pointer),\n"
+        "                           _doomed(self._doom(seen, self._runtime.now())), lambda _: None)\n"
+        "    following = protocol.collect(",
+    ),
+    "epoch-not-raised": Bug(
+        "a collection does not raise the epoch",
+        protocol, "collect",
+        "gc_epoch=pointer.gc_epoch + 1,",
+        "gc_epoch=pointer.gc_epoch,",
+    ),
+    "attempt-reused-after-collection": Bug(
+        "what was stored before a collection is published after it",
+        pipeline._Uploads, "keep_only",
+        "if gc_epoch != self._gc_epoch:",
+        "if False:",
+    ),
+    "grace-ignored": Bug(
+        "objects are deleted however young they are",
+        retention, "_doom",
+        "if folder.stored > as_of - timedelta(hours=policy.grace_hours):",
+        "if False:",
     ),
     # -- the live tree
     "no-second-listing": Bug(

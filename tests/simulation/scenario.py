@@ -13,7 +13,7 @@ from typing import Any
 from events.model import BUNDLE_STATE_CREATED, MODEL_VERSION_CREATED, MODEL_VERSION_UPDATED, ROLLBACK_REQUESTED, Event
 from renderers.model import Scope
 from tests.builders import composition_document, model_document
-from tests.simulation.store import Faults
+from tests.simulation.store import Crash, Faults
 
 SCOPES = (Scope("visual-anomaly", "core-versions"), Scope("visual-anomaly", "edge"))
 MODELS = ("101", "102")
@@ -70,10 +70,13 @@ class Scenario:
     """Chunks are made after a few changes."""
     few_retained: bool
     """The pointer has room for three publications."""
+    returning: bool
+    """There are few compositions, which come back under other ids: what quarantine is about."""
     restarted_at_rest: bool
     """At the end every daemon starts anew; else those that run have to come to rest with the memory they have."""
     arrivals: list[Arrival] = field(default_factory=list)
     acts: list[Act] = field(default_factory=list)
+    crash: Crash | None = None
 
     @property
     def logs(self) -> int:
@@ -101,6 +104,7 @@ def scenario_of(seed: str) -> Scenario:
         faults=_faults(chance),
         short_history=chance.random() < 0.35,
         few_retained=chance.random() < 0.25,
+        returning=chance.random() < 0.2,
         restarted_at_rest=chance.random() < 0.5,
     )
     scenario.arrivals = _arrivals(scenario, chance)
@@ -156,16 +160,18 @@ def _arrivals(scenario: Scenario, chance: random.Random) -> list[Arrival]:
     """A producer's stream: states that mostly rise, models in between, some of it late, twice, or by two intakes."""
     arrivals: list[Arrival] = []
     at, revision = 0.0, 0
-    gaps = chance.choice(((0.05, 0.3), (0.3, 2.0, 10.0), (2.0, 10.0, 40.0)))
+    returning = scenario.returning
+    variety = (2, 1) if returning else (2, 2)
+    gaps = (2.0, 10.0) if returning else chance.choice(((0.05, 0.3), (0.3, 2.0, 10.0), (2.0, 10.0, 40.0)))
     used: list[tuple[str, int, Scope]] = []
-    for number in range(chance.randint(3, 8)):
+    for number in range(chance.randint(7, 11) if returning else chance.randint(3, 8)):
         if chance.random() < 0.55:
             at += chance.choice(gaps) * chance.random()
         scope = chance.choice(scenario.scopes)
         event_id = f"event-{number}"
-        versions = tuple(str(chance.randint(1, 2)) for _ in MODELS)
+        versions = tuple(str(chance.randint(1, most)) for most in variety)
         kind = chance.random()
-        if number == 0 or kind < 0.45:
+        if number == 0 or kind < (0.8 if returning else 0.45):
             revision += chance.choice((1, 1, 2))
             number_of_it = revision if chance.random() < 0.7 else chance.randint(1, revision)
             event, fact = _state(event_id, scope, f"state-{number_of_it}", number_of_it, versions)
@@ -189,7 +195,7 @@ def _arrivals(scenario: Scenario, chance: random.Random) -> list[Arrival]:
 
 _THEMES = (
     ("rollback", "hold", "resume", "discard", "pin"),
-    ("quarantine", "quarantine", "lift", "resume", "rollback"),
+    ("quarantine", "quarantine", "resume", "resume", "lift", "rollback"),
     ("rollback", "hold", "resume", "quarantine", "lift", "pin", "discard", "retire"),
 )
 _EDITS = ("edit-example", "edit-example", "delete-example", "edit-base", "stray")
@@ -205,10 +211,12 @@ def _acts(scenario: Scenario, chance: random.Random) -> list[Act]:
         return chance.choice(times) + 4 * chance.random() ** 2 if chance.random() < 0.6 else end * chance.random()
 
     acts: list[Act] = []
-    for names, most in ((chance.choice(_THEMES), 5), (_EDITS, 3), (_FATES, 3)):
+    theme = _THEMES[1] if scenario.returning else chance.choice(_THEMES)
+    for names, most in ((theme, 6), (_EDITS, 3), (_FATES, 3)):
         if chance.random() < 0.75:
             some = range(chance.randint(0, most))
             acts += [Act(time(), chance.choice(names), f"{names[0]}-{index}") for index in some]
     if chance.random() < 0.35:
-        acts += [Act(20 + (end + 60) * chance.random(), "gc", f"gc-{index}") for index in range(chance.randint(1, 3))]
+        at = [time() + chance.choice((5, 60)) * chance.random() for _ in range(chance.choice((1, 2, 3, 8)))]
+        acts += [Act(each, "gc", f"gc-{index}") for index, each in enumerate(at)]
     return sorted(acts, key=lambda act: act.at)

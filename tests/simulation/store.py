@@ -20,6 +20,16 @@ LATEST = 90.0
 """Seconds after which no message is under way any more."""
 
 
+@dataclass(frozen=True, slots=True)
+class Crash:
+    """A process ends at one of its calls, counted from 1."""
+
+    process: str
+    call: int
+    applied: bool = False
+    """The write that was under way is applied all the same."""
+
+
 @dataclass(slots=True)
 class Faults:
     """How often what goes wrong, from 0 to 1 for each call. A seed switches a subset of them on."""
@@ -75,6 +85,10 @@ class Owner(Protocol):
 
     async def die(self) -> None:
         """End now; never returns."""
+        ...
+
+    def stops_here(self, what: str) -> Crash | None:
+        """Whether it is meant to end at this very call, and how."""
         ...
 
 
@@ -143,7 +157,7 @@ class RemoteStore:
 
     async def _read(self, what: str, key: str, read: Callable[[], Any]) -> Any:
         await self._travel()
-        if self._happens(self._faults.crash / 4):
+        if self._owner.stops_here(what) or self._happens(self._faults.crash / 4):
             await self._crash(what, key)
         if self._happens(self._faults.gone_for_reads):
             self._trace(self._owner.name, what, key, "away")
@@ -160,11 +174,14 @@ class RemoteStore:
 
     async def _write(self, what: str, key: str, apply: Callable[[], Any]) -> Any:
         await self._travel()
-        fate = self._fate(key)
+        meant = self._owner.stops_here(what)
+        fate = Fate.CRASH if meant else self._fate(key)
         match fate:
             case Fate.CRASH:
-                after = self._chance.choice(("never", 0.0, self._delay(), self._lateness()))
-                if after != "never":
+                after = self._chance.choice((None, 0.0, self._delay(), self._lateness()))
+                if meant:
+                    after = 0.0 if meant.applied else None
+                if after is not None:
                     self._loop.call_later(after, self._quietly, what, key, apply)
                 await self._crash(what, key)
             case Fate.LOST_REQUEST | Fate.BUSY | Fate.AWAY | Fate.CONFLICT:

@@ -6,19 +6,26 @@
 A seed that failed stands in seeds.txt and is played for ever.
 """
 
+import inspect
 import os
+import re
 import subprocess
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
-from tests.simulation.world import simulate
+from tests.simulation.bugs import BUGS, planted
+from tests.simulation.scenario import SCOPES, Act, scenario_of
+from tests.simulation.store import Crash, Faults
+from tests.simulation.world import play, simulate
 
 FIRST = int(os.environ.get("REBUNDLE_SEED") or int(time.time() // 86_400) * 1_000_000)
 SEEDS = int(os.environ.get("REBUNDLE_SEEDS", "2000"))
 PARTS = 20
+MOST_CALLS = 150
 FAILED_BEFORE = [
     line.split()[0]
     for line in (Path(__file__).parent / "seeds.txt").read_text().splitlines()
@@ -59,3 +66,62 @@ def test_a_seed_makes_the_same_world_in_two_processes_with_different_hash_seeds(
     ]
     assert told[0] == told[1]
     assert len(set(eval(told[0]))) == 12
+
+
+def _crash_scenario(*, by_content, crash=None):
+    """Two daemons, states and models that cross each other, a rollback and a collection; nothing else goes wrong."""
+    scenario = scenario_of("crash-points")
+    arrivals = [each for number, each in enumerate(scenario_of("arrivals").arrivals) if number < 4]
+    return replace(
+        scenario,
+        seed="crash-points",
+        by_content=by_content,
+        deletes_blindly=False,
+        paced=False,
+        replicas=2,
+        shared_log=False,
+        scopes=SCOPES[:1],
+        faults=Faults(),
+        short_history=True,
+        few_retained=False,
+        restarted_at_rest=False,
+        arrivals=[replace(each, log=number % 2) for number, each in enumerate(arrivals)],
+        acts=[Act(25.0, "rollback", "rollback-0"), Act(30.0, "hold", "hold-0"), Act(90.0, "gc", "gc-0")],
+        crash=crash,
+    )
+
+
+@pytest.mark.parametrize("by_content", [False, True], ids=["generations", "etags"])
+@pytest.mark.parametrize("process", ["daemon-0.1", "rollback-0", "gc-0"])
+def test_a_crash_at_every_single_call_is_made_good_by_the_others(process, by_content):
+    """Invariant 11. The request that is under way arrives, or does not."""
+    undisturbed = play(_crash_scenario(by_content=by_content, crash=Crash(process, 0)))
+    assert undisturbed.broken is None
+    writes = {"create", "replace", "delete"}
+    assert writes & set(undisturbed.calls)
+    for call, what in enumerate(undisturbed.calls[:MOST_CALLS], 1):
+        for applied in (False, True) if what in writes else (False,):
+            run = play(_crash_scenario(by_content=by_content, crash=Crash(process, call, applied)))
+            assert run.broken is None, f"{process} crashed at call {call}, {what}, applied: {applied}: {run.broken}"
+
+
+@pytest.mark.parametrize("name", [name for name, bug in BUGS.items() if not bug.rare])
+def test_a_planted_bug_is_found(name):
+    """Rare ones need more worlds than CI plays: `make simulate-bugs`."""
+    assert any(simulate(str(seed), bug=name).broken for seed in range(200)), "no world found it"
+
+
+@pytest.mark.parametrize("name", BUGS)
+def test_the_text_that_a_bug_changes_is_there_and_is_put_back(name):
+    bug = BUGS[name]
+    right = inspect.getattr_static(bug.owner, bug.name)
+    with planted(name):
+        assert inspect.getattr_static(bug.owner, bug.name) is not right
+    assert inspect.getattr_static(bug.owner, bug.name) is right
+
+
+def test_every_bug_and_every_world_is_in_the_table():
+    page = (Path(__file__).parents[2] / "docs" / "simulation.md").read_text()
+    told = dict(re.findall(r"^\| `([a-z0-9-]+)` \|.*\| (\d+) \|", page, re.MULTILINE))
+    assert set(told) == set(BUGS), "run `make simulate-bugs`"
+    assert "0" not in told.values()

@@ -25,7 +25,7 @@ from daemon.publishing.operations import Operations
 from daemon.publishing.publisher import Publisher
 from daemon.publishing.reader import Reader
 from daemon.publishing.retention import Policy
-from daemon.stores.errors import StoreError
+from daemon.stores.errors import StoreBusy, StoreError, StoreUnavailable
 from daemon.stores.limited import LimitedStore
 from daemon.stores.paced import PacedStore
 from daemon.stores.port import ObjectStore
@@ -41,14 +41,15 @@ from tests.simulation.loop import Broken, SimulatedLoop, Stuck, sealed
 from tests.simulation.runtime import SimulatedRuntime
 from tests.simulation.scenario import Act, Arrival, Scenario, scenario_of
 from tests.simulation.source import Log
-from tests.simulation.store import LATEST, RemoteStore
+from tests.simulation.store import LATEST, Crash, RemoteStore
 
 _CALL_SECONDS = 20.0
+_COMMANDS = 4
 _LONGEST_DRAIN = 2_000.0
 _PASS_SECONDS = 45.0
-GRACE_SECONDS = 40.0
+GRACE_SECONDS = 6.0
 """Shorter than a process may be paused: what stands against the paused one is the epoch, not the grace."""
-POLICY = Policy(newest=1, days=30 / 86_400, dropped_days=20 / 86_400, grace_hours=GRACE_SECONDS / 3_600)
+POLICY = Policy(newest=1, days=10 / 86_400, dropped_days=5 / 86_400, grace_hours=GRACE_SECONDS / 3_600)
 _OWN = Customisation()
 
 
@@ -77,6 +78,8 @@ class Run:
     """Of everything that happened, in order."""
     changes: int
     """Of pointers."""
+    calls: tuple[str, ...]
+    """What the process that `Scenario.crash` names asked of the bucket and of its source, in order."""
     trace: tuple[str, ...] = field(repr=False, default=())
 
 
@@ -85,6 +88,8 @@ class Process:
 
     def __init__(self, world: "World", name: str) -> None:
         self.name = name
+        self.said: str | None = None
+        """The failure a command ended with."""
         self._world = world
         self._dead = False
         self._root: asyncio.Task[None] | None = None
@@ -127,11 +132,19 @@ class Process:
         self.kill()
         await asyncio.get_running_loop().create_future()
 
+    def stops_here(self, what: str) -> Crash | None:
+        """Whether this call, of the bucket or of the source, is the one the scenario lets this process crash at."""
+        crash = self._world.scenario.crash
+        if crash is None or crash.process != self.name:
+            return None
+        self._world.calls.append(what)
+        return crash if len(self._world.calls) == crash.call else None
+
     async def reached(self, what: str) -> None:
         """A call of the source."""
         if self._dead:
             raise asyncio.CancelledError
-        if self._chance.random() < self._world.scenario.faults.crash / 2:
+        if self.stops_here(what) or self._chance.random() < self._world.scenario.faults.crash / 2:
             self._world.trace(self.name, "source", what, "crash")
             await self.die()
         await asyncio.sleep(0.001 * self._chance.random())
@@ -161,6 +174,7 @@ class World:
         self.scenario = scenario
         self.loop = SimulatedLoop(scenario.seed, permute=scenario.permute)
         self.processes = 0
+        self.calls: list[str] = []
         self._traced = traced
         self._told = hashlib.sha256()
         self.lines: list[str] = []
@@ -336,19 +350,17 @@ class World:
                     stop.request("drain")
             case "edit-example" | "delete-example" | "edit-base" | "stray":
                 self._edit(act, scope, chance)
-            case "pull" | "pass":
-                process = Process(self, act.draw)
-                await process.live(
-                    self._command(
-                        process, self._pull(process, scope) if act.what == "pull" else self._one_pass(process, scope)
-                    )
-                )
+            case "pull":
+                await self._operator(act.draw, scope, lambda process: self._pull(process, scope))
+            case "pass":
+                await self._operator(act.draw, scope, lambda process: self._one_pass(process, scope))
             case "gc":
-                process = Process(self, act.draw)
-                await process.live(self._command(process, self._collect(process, scope)))
+                await self._operator(act.draw, scope, lambda process: self._collect(process, scope))
             case verb:
-                process = Process(self, act.draw)
-                await process.live(self._command(process, self._verb(process, scope, verb, chance)))
+                decided = chance.random()
+                await self._operator(
+                    act.draw, scope, lambda process: self._verb(process, scope, verb, random.Random(decided))
+                )
 
     def _edit(self, act: Act, scope: Scope, chance: random.Random) -> None:
         tree = f"{scope}/docker-compose-gen/"
@@ -363,11 +375,25 @@ class World:
 
     # -- operators' commands
 
+    async def _operator(self, name: str, scope: Scope, work: Callable[[Process], Coroutine[Any, Any, None]]) -> None:
+        """A command, once there is something to act on; given again while the store is away."""
+        for _ in range(20):
+            if str(scope) in self.watcher.signed:
+                break
+            await asyncio.sleep(1)
+        for _ in range(_COMMANDS):
+            process = Process(self, name)
+            await process.live(self._command(process, work(process)))
+            if process.said not in {StoreUnavailable.__name__, StoreBusy.__name__}:
+                break
+            await asyncio.sleep(0.5)
+
     async def _command(self, process: Process, work: Coroutine[Any, Any, None]) -> None:
         try:
             await work
         except (NotFound, Refused, PointerMoved, OutcomeUnresolved, StoreError) as error:
-            self.trace(process.name, "says", type(error).__name__)
+            process.said = type(error).__name__
+            self.trace(process.name, "says", process.said)
         except PublishingError as error:
             self.loop.fail(f"{process.name} says {type(error).__name__}: {error}")
 
@@ -388,9 +414,10 @@ class World:
         signed = self.watcher.signed.get(str(scope))
         names = [f"{each['state']}@{each['attempt']}" for each in signed["retained"]] if signed else ["state-1"]
         one, other = chance.choice(names), chance.choice(names)
-        back = None
-        if signed and signed["live"] and one.startswith(f"{signed['live']['state']}@"):
-            back = other
+        if signed and chance.random() < 0.6:
+            one = _interesting(signed, verb, chance) or one
+        live = signed["live"] if signed else None
+        back = other if live and one == f"{live['state']}@{live['attempt']}" else None
         verbs: dict[str, Callable[[], operations.Verb]] = {
             "rollback": lambda: operations.rollback(one),
             "discard": lambda: operations.rollback(one, discard_newer=True),
@@ -403,6 +430,21 @@ class World:
         }
         self.trace(process.name, verb, scope, one)
         await process.operations.carry_out(scope, verbs[verb](), by=process.name, reason=verb)
+
+
+def _interesting(signed: dict[str, Any], verb: str, chance: random.Random) -> str | None:
+    """What a verb has most to do with: quarantine with what could become live, rollback with what is quarantined."""
+    rejected = {each["composition"] for each in signed["quarantined"]}
+    live, desired = signed["live"], signed["desired"]
+    match verb:
+        case "quarantine":
+            others = [each for each in signed["retained"] if each != live]
+            found = others if desired == live and chance.random() < 0.6 else [desired]
+        case "rollback" | "lift":
+            found = [each for each in signed["retained"] if each["composition"] in rejected]
+        case _:
+            found = []
+    return next((f"{each['state']}@{each['attempt']}" for each in reversed(found) if each), None)
 
 
 class _Observer:
@@ -512,7 +554,11 @@ def _settings(scenario: Scenario, world: World) -> Iterator[None]:
 
 def simulate(seed: str, *, bug: str | None = None, traced: bool = False) -> Run:
     """Play one seed, perhaps with a planted bug."""
-    scenario = scenario_of(seed)
+    return play(scenario_of(seed), bug=bug, traced=traced)
+
+
+def play(scenario: Scenario, *, bug: str | None = None, traced: bool = False) -> Run:
+    """Play one scenario."""
     world = World(scenario, traced=traced)
     broken = None
     with planted(bug), _settings(scenario, world), sealed():
@@ -526,4 +572,11 @@ def simulate(seed: str, *, bug: str | None = None, traced: bool = False) -> Run:
             broken = world.loop.broken or f"ended with {errors.exceptions!r}"
         finally:
             world.loop.finish()
-    return Run(seed, broken, world.digest, sum(map(len, world.watcher.lineage.values())), tuple(world.lines))
+    return Run(
+        scenario.seed,
+        broken,
+        world.digest,
+        sum(map(len, world.watcher.lineage.values())),
+        world.calls,
+        tuple(world.lines),
+    )
