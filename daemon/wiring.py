@@ -266,8 +266,10 @@ async def run(
                     group.create_task(_prune(journal, runtime)),
                     group.create_task(_watch(journal, daemon.reporter, runtime)),
                     group.create_task(manager.feed_watchdog(runtime)),
-                    group.create_task(_collection_timer(bucket, settings.retention).run()),
-                    group.create_task(_freshness_timer(bucket, keys, settings.signing.freshness_minutes).run()),
+                    group.create_task(daemon.once_admitted(_collection_timer(bucket, settings.retention).run)),
+                    group.create_task(
+                        daemon.once_admitted(_freshness_timer(bucket, keys, settings.signing.freshness_minutes).run)
+                    ),
                 ]
                 working = group.create_task(daemon.work(stop))
                 host, port = sock.getsockname()[:2]
@@ -308,6 +310,12 @@ class _Daemon:
                 stopping.cancel()
         if not stop.is_set:
             await self.worker.run(stop)
+
+    async def once_admitted(self, timer: Callable[[], Coroutine[None, None, None]]) -> None:
+        """A timer that writes to the bucket, from when on that may be."""
+        if self.admission is not None:
+            await self.admission.wait()
+        await timer()
 
     @classmethod
     async def build(
