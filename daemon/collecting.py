@@ -20,7 +20,7 @@ _REASON: Final = "retention"
 
 
 class CollectionTimer:
-    """Collects in one bucket until it is cancelled."""
+    """Collects in one bucket until it is cancelled. Live trees follow by their own timer."""
 
     def __init__(
         self,

@@ -59,6 +59,10 @@ async def gc(
                     raise
                 failed.append((each, error))
         _tell(opened.printer, done, failed, dry_run=dry_run)
+        if only == "delete" and any(each.left for each in done):
+            opened.printer.say(
+                "what is left waits for a release: the daemon's next one, or `rebundle gc --only release`"
+            )
         return FAILED if failed else DONE
 
 
@@ -68,7 +72,11 @@ async def _collect(
     def progress(doomed: Doomed) -> None:
         opened.printer.say(f"deleted {scope} {doomed.folder.id} ({doomed.folder.size:,} bytes)")
 
-    return await collecting.collect(scope, actor.name, reason, parts=parts, progress=progress)
+    collected = await collecting.collect(scope, actor.name, reason, parts=parts, progress=progress)
+    if collected.sequence is not None:
+        # As after every change of a pointer: the tree's marker tells which one it follows.
+        await opened.bucket.live_tree.reconcile(scope)
+    return collected
 
 
 def _tell(

@@ -45,8 +45,9 @@ async def recover(
         if dry_run or planned.recovered is None:
             _tell(printer, planned, dry_run=True)
             return DONE
-        for line in _lines(planned, printer, dry_run=True):
-            printer.say(line)
+        if not yes:
+            for line in _lines(planned, printer, dry_run=True):
+                printer.say(line)
         if not confirm(f"Write this pointer of {scope}?", yes=yes, printer=printer):
             printer.warn("nothing was changed")
             return FAILED
@@ -80,9 +81,9 @@ def _lines(told: Recovery, printer: Printer, *, dry_run: bool) -> Iterable[str]:
         yield f"  {plain(told.damage)}"
     pointer = told.remains.pointer
     if pointer is not None:
-        yield f"  the pointer is at sequence {pointer.sequence}"
+        yield f"  the pointer: sequence {pointer.sequence}"
     for name, sequence in sorted(told.remains.traces.items(), key=lambda each: -each[1]):
-        yield f"  {name} has seen sequence {sequence}"
+        yield f"  {name}: sequence {sequence}"
     yield "did:" if not dry_run else "would do:"
     for line in told.recovered.did:
         yield f"  {plain(line)}"

@@ -47,7 +47,7 @@ class Collected:
     released: tuple[Released, ...] = ()
     deleted: tuple[Doomed, ...] = ()
     left: tuple[Doomed, ...] = ()
-    """To be deleted by the next collection: another one began meanwhile, or an answer was lost."""
+    """To be deleted by a later collection: another one began meanwhile, an answer was lost, or it takes a release."""
     spared: tuple[Spared, ...] = ()
     strays: tuple[str, ...] = ()
     """Keys below `states/` that are of no publication of ours: never deleted."""
@@ -209,7 +209,8 @@ class Collector:
         self, scope: Scope, seen: _Seen, fence: _Fence | None, parts: frozenset[Part], progress: Progress
     ) -> Collected:
         if fence is None:
-            return _collected(scope, seen, self._doom(seen, self._runtime.now()))
+            verdicts = self._doom(seen, self._runtime.now())
+            return _collected(scope, seen, verdicts, left=_doomed(verdicts))
         verdicts = self._behind(seen, fence)
         doomed = _doomed(verdicts)
         deleted = await self._delete_all(scope, fence, doomed, progress) if "delete" in parts else ()

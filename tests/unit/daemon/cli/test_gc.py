@@ -42,6 +42,7 @@ def test_gc_releases_and_deletes_and_tells_what_and_why(aged, rebundle):
     assert (entry.kind, entry.by, entry.reason, told["sequence"]) == ("gc", "cron", "room", entry.sequence)
     assert "deleted visual-anomaly/core-versions state-1@" in result.err
     assert rebundle("verify", SCOPE).code == 0
+    assert "nothing needs attention" in rebundle("status", SCOPE).out
 
 
 def test_a_dry_run_tells_the_same_and_changes_nothing(aged, rebundle):
@@ -66,7 +67,8 @@ def test_nothing_to_collect_is_said_and_nothing_written(bucket, rebundle):
 
 
 def test_releasing_and_deleting_can_be_two_commands(aged, rebundle):
-    assert rebundle("gc", SCOPE, "--only", "delete").code == 0
+    waits = rebundle("gc", SCOPE, "--only", "delete")
+    assert (waits.code, waits.out.count("to be deleted"), "waits for a release" in waits.err) == (0, 2, True)
     assert len(states(aged)) == 3
 
     released = rebundle("gc", SCOPE, "--only", "release")

@@ -58,7 +58,7 @@ def test_a_dry_run_tells_the_same_and_writes_nothing(lost, rebundle):
 
     assert result.code == 0
     assert "would be recovered" in result.out
-    assert "the live tree's marker has seen sequence 3" in result.out
+    assert "the live tree's marker: sequence 3" in result.out
     assert "cannot be known" in result.out
     assert not (lost / layout.pointer(SCOPE)).exists()
 

@@ -10,7 +10,7 @@ import pytest
 
 from daemon.publishing import layout, operations, protocol
 from daemon.publishing.collector import Collected, Collector, DeletionRefused
-from daemon.publishing.errors import NotFound, PointerMoved
+from daemon.publishing.errors import NotFound, PointerLost, PointerMoved
 from daemon.publishing.pointer import Pointer, PublicationId
 from daemon.publishing.retention import Policy
 from daemon.stores.errors import ObjectMissing, StoreError, StoreRefused, StoreUnavailable
@@ -517,6 +517,37 @@ async def test_the_last_collection_is_found_however_long_ago_it_was(store: Memor
         await bucket.operations.carry_out(SCOPE, protocol.hold, "ann")
     collected = await collector(store, runtime).collect(SCOPE, "cron", parts=frozenset({"delete"}))
     assert went(collected) == ["state-1", "state-2"]
+
+
+@in_loop
+async def test_a_scope_that_others_keep_changing_is_told(store: MemoryStore, runtime: InlineRuntime) -> None:
+    bucket = await grown(store, runtime)
+
+    async def be_faster(operation: str, key: str) -> None:
+        if (operation, key) == ("replace", layout.pointer(SCOPE)):
+            await bucket.operations.carry_out(SCOPE, protocol.hold, "ann")
+
+    with pytest.raises(PointerMoved, match="5 times"):
+        await collector(FaultyStore(store, before=be_faster), runtime).collect(SCOPE, "cron")
+    assert len(await states(store)) == 4
+
+
+@in_loop
+async def test_a_pointer_that_goes_away_meanwhile_stops_the_deletion(
+    store: MemoryStore, runtime: InlineRuntime
+) -> None:
+    await grown(store, runtime)
+    key = layout.pointer(SCOPE)
+    await store.create(f"{key}.bak", Content(b"an editor's"))
+    await store.create(layout.live_tree(SCOPE, layout.MARKER), Content(b"{}"))
+
+    async def remove_it(operation: str, prefix: str) -> None:
+        if (operation, prefix) == ("scan", key):
+            await store.delete(key, (await store.get(key)).version)
+
+    with pytest.raises(PointerLost):
+        await collector(FaultyStore(store, before=remove_it), runtime).collect(SCOPE, "cron")
+    assert len(await states(store)) == 4
 
 
 @in_loop
