@@ -6,6 +6,7 @@
 
 PYTHON ?= python3
 MINUTES ?= 5
+SEEDS ?= 2000
 ARGS ?=
 UV := uv==0.13.9
 
@@ -15,7 +16,7 @@ stamp := .venv/set-up-$(python_version)
 run := .venv/bin/python
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo run test check audit bench bench-check bench-stores crash-long contract-long lock clean
+.PHONY: help setup demo run test check audit bench bench-check bench-stores crash-long contract-long simulate simulate-bugs lock clean
 
 help: ## show the verbs
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' Makefile | expand -t 12
@@ -66,8 +67,15 @@ bench-stores: setup ## time publications on real S3 and GCS servers against the 
 crash-long: setup ## random kills under load for MINUTES, with figures
 	REBUNDLE_CRASH_MINUTES=$(MINUTES) $(run) -m pytest tests/acceptance/test_random_kills.py -q -s
 
-contract-long: setup ## ten thousand races of twelve writers on the servers that tests use
-	REBUNDLE_RACE_ROUNDS=10000 $(run) -m pytest tests/contract/test_races.py -q -s
+contract-long: setup ## ten thousand races of twelve writers on real servers, and every fault at every request
+	REBUNDLE_RACE_ROUNDS=10000 REBUNDLE_EVERY_FAULT=1 $(run) -m pytest \
+	  tests/contract/test_races.py tests/integration/test_lost_answers.py -q
+
+simulate: setup ## play SEEDS simulated worlds (docs/simulation.md), or one with its trace: SEED=… [BUG=…]
+	$(run) -m tests.simulation.run --seeds $(SEEDS) $(if $(SEED),--seed $(SEED)) $(if $(BUG),--bug $(BUG)) $(ARGS)
+
+simulate-bugs: setup ## plant each bug into 300 simulated worlds, write the table of docs/simulation.md
+	$(run) -m tests.simulation.run --bugs 300
 
 # Universal: one lock with markers serves every Python from 3.11 on. It has the hashes of all wheels and of the
 # source, and no address, so that it installs from whatever index pip is configured for.

@@ -396,7 +396,9 @@ class Watcher:
                     continue
                 if held is None:
                     yield f"invariant 9: {path} is not there, and no operator deleted it"
-                elif _sha256(held.body) != sha256 and _commit(held) < self._committed(scope, _name(live)):
+                elif _sha256(held.body) != sha256 and (
+                    max(_commit(held), self._recorded(scope, path, held)) < self._committed(scope, _name(live))
+                ):
                     yield f"invariant 9: the default of {path} is older than live, and no operator changed it"
             elif held is None or _sha256(held.body) != sha256:
                 yield f"invariant 9: {path} is not what live says"
@@ -408,6 +410,11 @@ class Watcher:
         said = marker.get("sequence"), marker.get("status"), marker.get("publication")
         if said != (signed["sequence"], "synced", _name(live)):
             yield f"invariant 9: the marker says {said}, the pointer {signed['sequence']}"
+
+    def _recorded(self, scope: str, path: str, held: Held) -> tuple[int, int]:
+        """The commit position the marker has for these bytes: a later publication may have had the same ones."""
+        known = (self._document(f"{scope}/{_MARKER}") or {"files": {}})["files"].get(path)
+        return tuple(known["commit"]) if known and known["sha256"] == _sha256(held.body) else (0, 0)
 
     def _committed(self, scope: str, name: str) -> tuple[int, int]:
         return next(

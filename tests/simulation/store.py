@@ -16,7 +16,7 @@ from daemon.stores.port import Content, Listed, Stored, Version
 from tests.simulation.bucket import Bucket, Held
 from tests.simulation.loop import SimulatedLoop
 
-LATEST = 90.0
+LATEST = 60.0
 """Seconds after which no message is under way any more."""
 
 
