@@ -4,12 +4,16 @@ A daemon publishes two states; one request of the second (or, for what is only c
 fault. Whatever the fault: each event is published once, nothing that was stored changes, operators' files stay, and the
 daemon that has met it brings the lane to its end. What was held back reaches the server afterwards. It is judged by
 another daemon on the same bucket, and by reading the server without the proxy.
+
+A third of the faults on every machine, all of them by `make contract-long`.
 """
 
 import asyncio
 import contextlib
+import gc
 import itertools
-from collections.abc import AsyncIterator, Callable, Iterator
+import os
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
@@ -37,11 +41,16 @@ from tests.support.crashes import Below
 from tests.support.lossy_proxy import ALWAYS, Fault, LossyProxy, Rule, Silence, Told, When, lossy_proxy
 from tests.support.scenes import GOLDEN, Scene, open_scene, state_event
 
-pytestmark = pytest.mark.slow
+pytestmark = [
+    pytest.mark.slow,
+    # google-cloud-storage leaves the connection of a download that was answered 503 to the garbage collector.
+    pytest.mark.filterwarnings("ignore:unclosed <socket:ResourceWarning"),
+]
 
 BUCKET = "lost-answers"
 RENDERER = Renderer()
 """One for all: what is rendered is not in question here."""
+EVERY_FAULT = "REBUNDLE_EVERY_FAULT" in os.environ
 PATIENCE = 1.0
 """Seconds that a daemon waits for an answer here."""
 OVERRIDE = f"{GOLDEN}/docker-compose-gen/example/conf/bundle/.env"
@@ -104,10 +113,14 @@ def _fake_gcs_server(stack: ExitStack, folder: Path) -> Server:
     return Server(server.address, "POST", listing, read, _gcs_client, _direct(stack, _gcs_client, server.address))
 
 
-@pytest.fixture(scope="module", params=[_versitygw, _fake_gcs_server], ids=["versitygw", "fake-gcs-server"])
+SERVERS = {"versitygw": _versitygw, "fake-gcs-server": _fake_gcs_server}
+
+
+@pytest.fixture(scope="module", params=SERVERS)
 def server(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
     with ExitStack() as stack:
-        yield request.param(stack, tmp_path_factory.mktemp("server"))
+        yield SERVERS[request.param](stack, tmp_path_factory.mktemp("server"))
+    gc.collect()  # while the warning of what is left behind is not an error
 
 
 # ---- what is hit, and by what
@@ -147,16 +160,25 @@ READ_FAULTS = {
 }
 
 
-@pytest.mark.parametrize("fault", WRITE_FAULTS)
-@pytest.mark.parametrize("kind", FIRST_WRITES)
+def grid(kinds: Mapping[str, str]) -> pytest.MarkDecorator:
+    """Each fault at each request on each server; a third of them, unless there is time for all."""
+    cells = itertools.product(enumerate(SERVERS), enumerate(kinds), enumerate(WRITE_FAULTS))
+    chosen = [
+        pytest.param(server, kind, fault, id=f"{server}-{kind}-{fault}")
+        for (row, server), (column, kind), (number, fault) in cells
+        if EVERY_FAULT or (row + column + number) % 3 == 0
+    ]
+    return pytest.mark.parametrize(("server", "kind", "fault"), chosen, indirect=["server"])
+
+
+@grid(FIRST_WRITES)
 def test_a_fault_at_the_first_publication(server: Server, kind: str, fault: str, tmp_path: Path) -> None:
     rule = Rule(server.writes, FIRST_WRITES[kind], WRITE_FAULTS[fault])
 
     asyncio.run(story(server, tmp_path, at_first=(rule,)))
 
 
-@pytest.mark.parametrize("fault", WRITE_FAULTS)
-@pytest.mark.parametrize("kind", LATER_WRITES)
+@grid(LATER_WRITES)
 def test_a_fault_at_a_later_publication(server: Server, kind: str, fault: str, tmp_path: Path) -> None:
     rule = Rule(server.writes, LATER_WRITES[kind], WRITE_FAULTS[fault])
 
@@ -171,7 +193,7 @@ def test_a_fault_at_a_read(server: Server, kind: str, fault: str, tmp_path: Path
     asyncio.run(story(server, tmp_path, later=(rule,)))
 
 
-@pytest.mark.parametrize("fault", ["reset late", "reset after", "stall before"])
+@pytest.mark.parametrize("fault", ["reset late", "reset after", "stall before"] if EVERY_FAULT else ["reset late"])
 def test_four_lost_answers_in_a_row_leave_it_open_and_the_next_try_of_the_lane_finds_out(
     server: Server, fault: str, tmp_path: Path
 ) -> None:
