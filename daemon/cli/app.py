@@ -42,6 +42,7 @@ _VERBS: Final = (
     (_ACTING, "retire", "retire:retire", "Stop serving a scope; nothing is deleted."),
     (_TENDING, "gc", "gc:gc", "Delete what retention no longer keeps, and what nothing names."),
     (_TENDING, "recover", "recover:recover", "Rebuild a lost, damaged or restored pointer from what the bucket has."),
+    (_TENDING, "keys", "keys:keys", "Signing keys, and whose signatures count here."),
     (_TENDING, "example", "example:example", "Operators' files of example/."),
     (_TENDING, "dead-letters", "dead_letters:dead_letters", "Events that could not be folded."),
     (_TENDING, "config", "config:config", "Check, show or describe the settings and templates."),

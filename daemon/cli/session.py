@@ -8,7 +8,7 @@ from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from daemon import settings
 from daemon.cli.failures import UsageError
@@ -20,6 +20,9 @@ from daemon.wiring import Bucket, keys_of, open_bucket
 from events.journal import Journal
 from renderers.model import Scope
 
+if TYPE_CHECKING:  # takes long to import
+    from daemon.publishing.trust import Trust
+
 
 @dataclass(frozen=True, slots=True)
 class Session:
@@ -29,6 +32,7 @@ class Session:
     bucket: Bucket
     runtime: SystemRuntime
     printer: Printer
+    trust: "Trust | None" = None
 
     @property
     def now(self) -> datetime:
@@ -57,7 +61,8 @@ async def session(place: Place, printing: Printing, journal: JournalPlace | None
     loaded = load_settings(place, flags)
     runtime = SystemRuntime()
     try:
-        yield Session(loaded, open_bucket(loaded.bucket, runtime, keys=keys_of(loaded)), runtime, printer_of(printing))
+        keys = keys_of(loaded)
+        yield Session(loaded, open_bucket(loaded.bucket, runtime, keys=keys), runtime, printer_of(printing), keys.trust)
     finally:
         runtime.close()
 

@@ -1,12 +1,14 @@
 """`rebundle verify`: what is stored, checked from the pointer down.
 
 Pointer, history chunks, and of each publication the manifest's digest, the composition's, the archive's, every file's;
-then the live tree against live. A failed check hides none of the others. Exit 5 if one failed.
+with a trust policy its signature; then the live tree against live. A failed check hides none of the others. Exit 5 if
+one failed.
 """
 
 from collections.abc import AsyncIterator, Awaitable, Iterable, Sequence
 from dataclasses import dataclass
-from typing import Annotated
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
 
 from cyclopts import Parameter
 
@@ -15,14 +17,25 @@ from daemon.cli.failures import UsageError
 from daemon.cli.options import DEFAULT_PLACE, DEFAULT_PRINTING, Place, Printing
 from daemon.cli.output import Printer
 from daemon.cli.selection import publication_of
-from daemon.cli.session import Session, scope_of, session
+from daemon.cli.session import Session, load_settings, printer_of, scope_of, session
 from daemon.cli.text import columns, plain
+from daemon.publishing import layout, manifest
 from daemon.publishing.archive import content_digest, digest_files
 from daemon.publishing.errors import NotFound, PointerLost, PublishingError, VerificationFailed
+from daemon.publishing.manifest import Manifest
 from daemon.publishing.pointer import Pointer, Publication
-from renderers.model import RenderedFile, Scope, canonical_digest
+from daemon.publishing.reader import verified_files
+from daemon.wiring import keys_of
+from renderers.model import RenderedFile, Scope
 
-NOT_CHECKED = "signatures: none are configured, so that whoever can write the bucket could have written all of it"
+if TYPE_CHECKING:  # takes long to import
+    from daemon.publishing.trust import Trust
+
+NO_POLICY = "signatures: no trust policy is set (trust.policy): whoever can write the bucket could have written it all"
+NOT_FRESH = "freshness: not demanded by the trust policy, so only who has seen a newer pointer knows an old one"
+OFFLINE = (
+    "whether the state is live, held or quarantined, and whether there is a newer one: the pointer of its scope says so"
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,30 +62,73 @@ async def verify(
     /,
     *,
     every: Annotated[bool, Parameter(name="--all", negative=(), help="Every scope of the bucket.")] = False,
+    offline: Annotated[
+        Path | None, Parameter(help="A copied folder of one publication instead (STATE/ATTEMPT); no bucket is asked.")
+    ] = None,
     place: Place = DEFAULT_PLACE,
     printing: Printing = DEFAULT_PRINTING,
 ) -> int:
     """Check every retained state of a scope, or one, and the live tree."""
-    if every == (scope is not None):
-        raise UsageError("name a scope, or give --all")
+    if (offline is not None) + every + (scope is not None) != 1:
+        raise UsageError("name a scope, or give --all or --offline FOLDER")
+    if offline is not None:
+        trust = keys_of(load_settings(place)).trust
+        unchecked = [*([NO_POLICY] if trust is None else []), OFFLINE]
+        return _told(printer_of(printing), [await _check_offline(offline, trust)], unchecked)
     async with session(place, printing) as opened:
         scopes = await opened.bucket.reader.scopes() if scope is None else (scope_of(scope),)
         checks = [check for each in scopes async for check in _check_scope(opened, each, state, named=not every)]
         if not checks:
             raise NotFound(f"nothing is published in {opened.settings.bucket}, so nothing could be checked")
-        failed = [check for check in checks if not check.ok]
-        document = {
-            "ok": not failed,
-            "checks": [
-                {"scope": c.scope, "what": c.what, "ok": c.ok, "problem": c.problem, "note": c.note} for c in checks
-            ],
-            "not_checked": [NOT_CHECKED],
-        }
-        opened.printer.data(document, _lines(checks, opened.printer))
-        opened.printer.say(f"not checked: {NOT_CHECKED}")
-        if failed:
-            opened.printer.warn(f"{len(failed)} of {len(checks)} checks failed")
-        return VERIFICATION if failed else DONE
+        return _told(opened.printer, checks, _unchecked(opened.trust))
+
+
+def _unchecked(trust: "Trust | None") -> list[str]:
+    if trust is None:
+        return [NO_POLICY]
+    return [NOT_FRESH] if trust.freshness == "off" else []
+
+
+def _told(printer: Printer, checks: Sequence[Check], unchecked: Sequence[str]) -> int:
+    failed = [check for check in checks if not check.ok]
+    document = {
+        "ok": not failed,
+        "checks": [
+            {"scope": c.scope, "what": c.what, "ok": c.ok, "problem": c.problem, "note": c.note} for c in checks
+        ],
+        "not_checked": list(unchecked),
+    }
+    printer.data(document, _lines(checks, printer))
+    for each in unchecked:
+        printer.say(f"not checked: {each}")
+    if failed:
+        printer.warn(f"{len(failed)} of {len(checks)} checks failed")
+    return VERIFICATION if failed else DONE
+
+
+async def _check_offline(folder: Path, trust: "Trust | None") -> Check:
+    """Manifest, signature, archive and every file in it, as they were copied out of a bucket."""
+    try:
+        body = _copied(folder / layout.MANIFEST)
+        described = manifest.decode(body)
+        if trust is not None:
+            envelope = folder / "manifest.dsse.json"
+            signature = _copied(envelope) if envelope.exists() else None
+            trust.check_publication(signature, described, body, Scope.parse(described.scope))
+        _check_manifest(described, described.composition_digest, Scope.parse(described.scope))
+        files = verified_files(described, _copied(folder / "bundle.tar.gz"))
+        if _content_digest(files) != described.content_digest:
+            raise VerificationFailed("its files do not match the content digest")
+    except (PublishingError, ValueError) as error:
+        return Check(str(folder), "publication", str(error))
+    return Check(described.scope, f"state {described.state}@{described.attempt}", None)
+
+
+def _copied(file: Path) -> bytes:
+    try:
+        return file.read_bytes()
+    except OSError as error:
+        raise NotFound(f"{file} cannot be read: {error.strerror}") from error
 
 
 async def _check_scope(opened: Session, scope: Scope, state: str | None, *, named: bool) -> AsyncIterator[Check]:
@@ -125,17 +181,20 @@ async def _check_history(opened: Session, pointer: Pointer) -> None:
 
 async def _check_publication(opened: Session, scope: Scope, publication: Publication) -> None:
     reader = opened.bucket.reader
-    manifest = await reader.manifest(scope, publication)
-    composition = manifest.composition_value()
-    if composition.digest != publication.composition or str(composition.scope) != str(scope):
-        raise VerificationFailed("its composition is not the one the pointer means")
-    if manifest.revision != publication.revision:
-        raise VerificationFailed(f"its revision is {manifest.revision}, the pointer says {publication.revision}")
-    if canonical_digest(manifest.render_defaults) != manifest.render_defaults_digest:
-        raise VerificationFailed("its render defaults do not match their digest")
+    described = await reader.manifest(scope, publication)
+    _check_manifest(described, publication.composition, scope)
+    if described.revision != publication.revision:
+        raise VerificationFailed(f"its revision is {described.revision}, the pointer says {publication.revision}")
     files = await reader.files(scope, publication)
-    if await opened.runtime.offload(_content_digest, files) != manifest.content_digest:
+    if await opened.runtime.offload(_content_digest, files) != described.content_digest:
         raise VerificationFailed("its files do not match the content digest")
+
+
+def _check_manifest(described: Manifest, composition: str, scope: Scope) -> None:
+    value = described.composition_value()
+    if value.digest != composition or str(value.scope) != str(scope):
+        raise VerificationFailed("its composition is not the one the pointer means")
+    described.check_defaults()
 
 
 async def _check_live_tree(opened: Session, scope: Scope) -> Check:

@@ -96,15 +96,19 @@ class Manifest(Part):
             )
         raise VerificationFailed(f"the composition of {self.state} does not match its digest")
 
+    def check_defaults(self) -> None:
+        """Raises VerificationFailed unless the render defaults are those whose digest is recorded."""
+        # As they were recorded: defaults that came into being later have no part in it.
+        if _digest(self.render_defaults) != self.render_defaults_digest:
+            raise VerificationFailed(f"the render defaults of {self.state} do not match their digest")
+
     def defaults_value(self) -> RenderDefaults:
         """The render defaults it was rendered with, checked against their digest.
 
         Raises:
             VerificationFailed: they are not the ones whose digest the manifest has, or this release knows them not.
         """
-        # As they were recorded: defaults that came into being later have no part in it.
-        if _digest(self.render_defaults) != self.render_defaults_digest:
-            raise VerificationFailed(f"the render defaults of {self.state} do not match their digest")
+        self.check_defaults()
         try:
             return RenderDefaults.model_validate(self.render_defaults)
         except ValidationError as error:

@@ -196,7 +196,7 @@ class Reader:
             return kept
         described = await self.manifest(scope, publication)
         body = await self._bytes(layout.archive(scope, publication.state, publication.attempt))
-        files = await self._runtime.offload(_verified_files, described, body)
+        files = await self._runtime.offload(verified_files, described, body)
         self.remember(publication, files)
         return files
 
@@ -280,7 +280,12 @@ class Reader:
         return f"sequence {highest} was seen here" if highest else None
 
 
-def _verified_files(described: Manifest, body: bytes) -> tuple[RenderedFile, ...]:
+def verified_files(described: Manifest, body: bytes) -> tuple[RenderedFile, ...]:
+    """The files in an archive's bytes, each checked against the manifest.
+
+    Raises:
+        VerificationFailed: archive or a file is not what the manifest says.
+    """
     if hashlib.sha256(body).hexdigest() != described.archive.sha256:
         raise VerificationFailed(f"the archive of {described.state}@{described.attempt} does not match its digest")
     files = archive.unpack(body)

@@ -1,0 +1,214 @@
+"""Keys from their making to their revocation, by the command, on a bucket."""
+
+import json
+import shutil
+import stat
+from pathlib import Path
+
+import pytest
+
+from tests.support.buckets import SCOPE
+
+
+@pytest.fixture
+def policy(bucket, rebundle, tmp_path, monkeypatch) -> Path:
+    """One key, with which everybody here signs, and which everybody here trusts."""
+    monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path / "state"))
+    monkeypatch.delenv("STATE_DIRECTORY", raising=False)
+    assert rebundle("keys", "generate", tmp_path / "one.key").code == 0
+    assert rebundle("keys", "trust", tmp_path / "policy.json", tmp_path / "one.key.pub").code == 0
+    monkeypatch.setenv("REBUNDLE_SIGNING__KEY_FILE", str(tmp_path / "one.key"))
+    return tmp_path / "policy.json"
+
+
+@pytest.fixture
+def trusting(policy, rebundle, monkeypatch) -> Path:
+    """The bucket is signed, and read by the policy."""
+    assert rebundle("republish", SCOPE).code == 0
+    monkeypatch.setenv("REBUNDLE_TRUST__POLICY", str(policy))
+    return policy
+
+
+def keyids(policy: Path) -> list[str]:
+    return [each["keyid"] for each in json.loads(policy.read_text())["keys"]]
+
+
+def test_a_new_key_is_for_its_owner_alone_and_is_never_overwritten(rebundle, tmp_path):
+    made = rebundle("keys", "generate", tmp_path / "k", "-o", "json")
+    again = rebundle("keys", "generate", tmp_path / "k")
+
+    assert stat.S_IMODE((tmp_path / "k").stat().st_mode) == 0o600
+    assert len(made.json["keyid"]) == 64
+    assert "PRIVATE" not in made.out + made.err
+    assert (again.code, "never overwritten" in again.err) == (2, True)
+
+
+def test_what_is_signed_passes_and_what_is_older_than_the_key_does_not(trusting, rebundle):
+    result = rebundle("verify", SCOPE, "-o", "json")
+
+    assert result.code == 5
+    whole = {each["what"]: each["problem"] for each in result.json["checks"]}
+    refused = {what: problem for what, problem in whole.items() if problem}
+    assert sorted(what.split("@")[0] for what in refused) == ["state state-1", "state state-2", "state state-3"]
+    assert all("is not signed" in problem for problem in refused.values())
+    assert [what.split("@")[0] for what in whole if what.startswith("state") and what not in refused] == [
+        "state state-3"
+    ], "published anew, by who signs"
+    assert "freshness" in result.json["not_checked"][0]
+
+
+def test_every_verb_refuses_a_bucket_that_nobody_trusted_has_signed(policy, rebundle, monkeypatch):
+    monkeypatch.setenv("REBUNDLE_TRUST__POLICY", str(policy))
+    for verb in (["show", SCOPE], ["states", SCOPE], ["hold", SCOPE, "--reason", "r"]):
+        result = rebundle(*verb)
+        assert (result.code, "is not signed, and the trust policy demands it" in result.err) == (5, True), verb
+
+
+def test_who_has_no_key_changes_no_signed_pointer(trusting, bucket, rebundle, monkeypatch):
+    monkeypatch.delenv("REBUNDLE_SIGNING__KEY_FILE")
+    before = (bucket / str(SCOPE) / "pointer.json").read_bytes()
+    result = rebundle("hold", SCOPE, "--reason", "r")
+
+    assert (result.code, "signing.key_file" in result.err) == (5, True)
+    assert (bucket / str(SCOPE) / "pointer.json").read_bytes() == before
+
+
+def test_a_pointer_that_was_put_back_is_refused_by_the_next_command_too(trusting, bucket, rebundle):
+    pointer = bucket / str(SCOPE) / "pointer.json"
+    old = pointer.read_bytes()
+    assert rebundle("hold", SCOPE, "--reason", "r").code == 0
+    pointer.write_bytes(old)
+    shutil.rmtree(bucket / ".rebundle", ignore_errors=True)
+
+    result = rebundle("show", SCOPE)
+
+    assert result.code == 5
+    assert "has sequence 4, and 5 was seen here before" in result.err
+
+
+@pytest.mark.parametrize("text", ["", "{}x", '{"schema": 9}', '{"keys": 1}'])
+def test_a_policy_that_cannot_be_read_trusts_nothing(trusting, rebundle, text):
+    trusting.write_text(text)
+    result = rebundle("show", SCOPE)
+
+    assert (result.code, "trust policy" in result.err) == (5, True)
+
+
+def test_a_policy_that_is_gone_trusts_nothing(trusting, rebundle):
+    trusting.unlink()
+    result = rebundle("show", SCOPE)
+
+    assert (result.code, "cannot be read" in result.err) == (5, True)
+
+
+def test_a_revocation_says_what_it_blocks_before_and_after(trusting, rebundle):
+    (keyid,) = keyids(trusting)
+    asked = rebundle("keys", "revoke", trusting, keyid[:8], "--reason", "lost", "--dry-run", "-o", "json")
+    assert rebundle("show", SCOPE).code == 0
+    done = rebundle("keys", "revoke", trusting, keyid[:8], "--reason", "lost", "-o", "json")
+
+    whats = [each["what"].split("@")[0] for each in asked.json["blocked"]]
+    assert whats[0] == "pointer"
+    assert len(whats) == 2, "the pointer, and the one publication that it has signed"
+    assert asked.json["blocked"] == done.json["blocked"]
+    refused = rebundle("show", SCOPE)
+    assert (refused.code, "was revoked at" in refused.err, "(lost)" in refused.err) == (5, True, True)
+    assert rebundle("keys", "revoke", trusting, keyid, "--reason", "again").code == 2
+    assert rebundle("keys", "trust", trusting, trusting.with_name("one.key.pub")).code == 2
+
+
+def test_keys_are_exchanged_without_a_moment_in_which_readers_refuse(trusting, rebundle, tmp_path, monkeypatch):
+    old = keyids(trusting)[0]
+    assert rebundle("keys", "rotate", trusting, old[:8], tmp_path / "two.key").code == 0
+    assert rebundle("show", SCOPE).code == 0
+    monkeypatch.setenv("REBUNDLE_SIGNING__SECOND_KEY_FILE", str(tmp_path / "two.key"))
+    assert rebundle("republish", SCOPE).code == 0
+    assert rebundle("show", SCOPE).code == 0
+    monkeypatch.setenv("REBUNDLE_SIGNING__KEY_FILE", str(tmp_path / "two.key"))
+    monkeypatch.delenv("REBUNDLE_SIGNING__SECOND_KEY_FILE")
+    assert rebundle("hold", SCOPE, "--reason", "r").code == 0
+    revoked = rebundle("keys", "revoke", trusting, old, "--reason", "exchanged", "-o", "json")
+
+    assert len(revoked.json["blocked"]) == 1, "the publication that only the old key has signed"
+    assert rebundle("show", SCOPE).code == 0
+
+
+def test_a_key_counts_only_for_what_it_is_trusted_for(policy, rebundle, tmp_path, monkeypatch):
+    assert rebundle("republish", SCOPE).code == 0
+    monkeypatch.setenv("REBUNDLE_TRUST__POLICY", str(policy))
+    public = tmp_path / "one.key.pub"
+    assert rebundle("keys", "trust", policy, public, "--role", "publish").code == 0
+    assert "may not sign as pointer" in rebundle("show", SCOPE).err
+    assert rebundle("keys", "trust", policy, public, "--scope", "other/*").code == 0
+    assert f"for {SCOPE}" in rebundle("show", SCOPE).err
+    assert rebundle("keys", "trust", policy, public, "--scope", f"{SCOPE.bundle}/*").code == 0
+    assert rebundle("show", SCOPE).code == 0
+
+
+def test_freshness_is_demanded_of_readers_and_not_of_who_signs(trusting, rebundle, tmp_path, monkeypatch):
+    public = tmp_path / "one.key.pub"
+    assert rebundle("keys", "trust", trusting, public, "--freshness", "required").code == 0
+    assert rebundle("show", SCOPE).code == 0
+    monkeypatch.delenv("REBUNDLE_SIGNING__KEY_FILE")
+    result = rebundle("show", SCOPE)
+
+    assert (result.code, "has no freshness.json" in result.err) == (5, True)
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["keys", "trust", "policy.json", "absent.pub"],
+        ["keys", "trust", "policy.json", "one.key"],
+        ["keys", "rotate", "absent.json", "x", "new.key"],
+        ["keys", "revoke", "absent.json", "x", "--reason", "r"],
+        ["keys", "generate", "absent/folder/key"],
+    ],
+)
+def test_what_cannot_be_read_or_written_is_wrong_usage(policy, rebundle, arguments):
+    assert rebundle(*arguments).code == 2
+
+
+def test_a_key_that_the_policy_does_not_have_is_not_found(policy, rebundle):
+    assert rebundle("keys", "revoke", policy, "zz", "--reason", "r").code == 3
+
+
+# -- offline
+
+
+@pytest.fixture
+def copied(trusting, bucket, tmp_path) -> Path:
+    """The signed publication, copied out of the bucket."""
+    (found,) = (bucket / str(SCOPE) / "states").glob("*/*/manifest.dsse.json")
+    return shutil.copytree(found.parent, tmp_path / "copied")
+
+
+def test_a_copied_publication_is_verified_without_a_bucket(copied, rebundle, monkeypatch):
+    monkeypatch.setenv("REBUNDLE_BUCKET", "s3://nobody-is-asked")
+    result = rebundle("verify", "--offline", copied, "-o", "json")
+
+    assert result.code == 0
+    assert result.json["ok"]
+    (unchecked,) = result.json["not_checked"]
+    assert "whether the state is live" in unchecked
+
+
+def test_without_a_policy_an_offline_check_says_that_nobody_vouches(copied, rebundle, monkeypatch):
+    monkeypatch.delenv("REBUNDLE_TRUST__POLICY")
+    result = rebundle("verify", "--offline", copied, "-o", "json")
+
+    assert result.code == 0
+    assert "signatures" in result.json["not_checked"][0]
+
+
+@pytest.mark.parametrize("name", ["bundle.tar.gz", "manifest.json", "manifest.dsse.json"])
+def test_a_copy_with_a_changed_or_lost_file_fails(copied, rebundle, name):
+    file = copied / name
+    body = bytearray(file.read_bytes())
+    body[len(body) // 2] ^= 1
+    file.write_bytes(body)
+    changed = rebundle("verify", "--offline", copied)
+    file.unlink()
+    lost = rebundle("verify", "--offline", copied)
+
+    assert (changed.code, lost.code) == (5, 5)
