@@ -146,7 +146,7 @@ class Publisher:
         if base.pointer.schema_ > pointer.SCHEMA:
             raise NewerSchema(f"the pointer of {scope} was written by a newer release (schema {base.pointer.schema_})")
         if base.signed and not self._signers:
-            raise CannotSign(f"the pointer of {scope} is signed, and no signing key is configured (signing.key_files)")
+            raise CannotSign(f"the pointer of {scope} is signed, and no signing key is configured (signing.key_file)")
 
     async def _resolve(self, scope: Scope, base: PointerRead, following: Pointer) -> PointerRead | None:
         try:

@@ -319,7 +319,7 @@ def test_every_writer_signs_and_who_cannot_changes_nothing() -> None:
         await writer.operations.carry_out(SCOPE, protocol.hold, "ann")
         assert (await read_whole(store)).state == "state-1"
         body = (await store.get(layout.pointer(SCOPE))).body
-        with pytest.raises(CannotSign, match=r"signing\.key_files"):
+        with pytest.raises(CannotSign, match=r"signing\.key_file\b"):
             await Bucket(store, InlineRuntime("keyless")).operations.carry_out(SCOPE, protocol.resume, "ann")
         assert (await store.get(layout.pointer(SCOPE))).body == body
 
