@@ -395,9 +395,12 @@ class Pipeline:
         """The explicit states that are used up. Numbers of those only history names are read if a late state asks."""
         retained = {each.id: each for each in pointer.retained if each.kind == "explicit"}
         known = {Known(each.state, each.revision.producer, each.composition) for each in retained.values()}
+        history = await self._reader.history(pointer)
+        # Their manifests may be gone.
+        known |= {Known(*used) for used in protocol.used_up(history)}
         named = {
             PublicationId.parse(name)
-            for entry in await self._reader.history(pointer)
+            for entry in history
             for name in entry.published
             if not name.startswith("derived-")
         }

@@ -6,7 +6,7 @@ an operator can run into raise Refused with what would be allowed. `resolve` tel
 became of a write whose answer was lost.
 """
 
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from enum import Enum, auto
 from typing import Any
@@ -263,6 +263,18 @@ def recover(
     )
 
 
+def used_up(entries: Iterable[Entry]) -> Iterator[tuple[str, int, str]]:
+    """State, producer's number and composition of each explicit state that left the pointer for good (protocol 3)."""
+    for entry in entries:
+        told = entry.change.get("used")
+        for state, known in told.items() if isinstance(told, dict) else ():
+            match known:
+                case [int(producer), str(composition)]:
+                    yield state, producer, composition
+                case _:
+                    pass
+
+
 def split_history(pointer: Pointer) -> tuple[Chunk, int] | None:
     """The chunk that has to be stored before this pointer is written, and the sequence it is stored under."""
     if len(pointer.history) <= MOST_HISTORY:
@@ -310,7 +322,8 @@ def _next(
 ) -> Pointer:
     """The pointer after one change, with its entry in the history and what is retained kept in step.
 
-    What there is no more room for is named in the entry: collection leaves its objects alone for some days.
+    What there is no more room for is named in the entry: collection leaves its objects alone for some days. So are the
+    numbers of whatever left, for its manifest will be deleted.
     """
     sequence = pointer.sequence + 1
     live, desired = changed.get("live", pointer.live), changed.get("desired", pointer.desired)
@@ -326,7 +339,9 @@ def _next(
         published=tuple(str(each.id) for each in published),
         live=str(live.id) if live else None,
         desired=str(desired.id) if desired else None,
-        change=(change or {}) | ({"dropped": dropped} if dropped else {}),
+        change=(change or {})
+        | ({"dropped": dropped} if dropped else {})
+        | _used(each for each in (*pointer.retained, *published) if each.id not in kept),
         at=writing.at,
         by=writing.by,
         reason=writing.reason,
@@ -368,6 +383,12 @@ def _kept(
     expendable = [each.id for each in retained if each.id not in current and not each.pinned]
     dropped = set(expendable[: max(0, len(retained) - MOST_RETAINED)])
     return tuple(each for each in retained if each.id not in dropped)
+
+
+def _used(gone: Iterable[Publication]) -> dict[str, Any]:
+    """Number and composition of explicit states whose manifests may be deleted: they stay used up (protocol 3)."""
+    told = {each.state: [each.revision.producer, each.composition] for each in gone if each.kind == "explicit"}
+    return {"used": told} if told else {}
 
 
 def _current(*publications: Publication | None) -> set[PublicationId]:

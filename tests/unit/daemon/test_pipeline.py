@@ -437,7 +437,7 @@ def test_a_late_state_is_published_for_rollback_and_moves_nothing(journal_path, 
     scenario(journal_path, store, play)
 
 
-@pytest.mark.parametrize(
+TOGETHER = pytest.mark.parametrize(
     ("again", "outcome"),
     [
         pytest.param({"state": "state-42", "revision": 42}, "ignored", id="the very same state"),
@@ -446,9 +446,26 @@ def test_a_late_state_is_published_for_rollback_and_moves_nothing(journal_path, 
         pytest.param({"state": "other", "revision": 42}, "dead-lettered", id="another id"),
     ],
 )
+
+
+@TOGETHER
 def test_id_number_and_composition_belong_together(journal_path, store, again, outcome):
     async def play(scene: Scene):
         await scene.send(state_event(42), state_event(50))
+        assert kinds(await scene.send(state_event(event_id="again", **again))) == [outcome]
+
+    scenario(journal_path, store, play)
+
+
+@TOGETHER
+def test_they_do_so_when_a_collection_has_deleted_the_state(journal_path, store, again, outcome):
+    async def play(scene: Scene):
+        await scene.send(state_event(42), state_event(50))
+        gone = (await scene.pointer()).retained_of("state-42")[0]
+        await scene.operations.carry_out(GOLDEN, lambda now, writing: protocol.collect(now, writing, {gone.id}), "cron")
+        for listed in await store.scan(f"{layout.states(GOLDEN)}state-42/"):
+            await store.delete(listed.key, listed.version)
+
         assert kinds(await scene.send(state_event(event_id="again", **again))) == [outcome]
 
     scenario(journal_path, store, play)
@@ -866,6 +883,30 @@ def test_nothing_is_published_on_a_pointer_that_was_put_back(tmp_path, store):
             assert (await store.get(layout.pointer(GOLDEN))).body == old.body
 
     run(play())
+
+
+def test_images_by_tag_are_a_dead_letter_where_digests_are_required(journal_path, store):
+    async def play(scene: Scene):
+        (refused,) = await scene.batch(state_event(42))
+
+        assert str(refused.kind) == "dead-lettered"
+        assert "no digest holds image" in refused.reason
+        assert scene.watcher.refusals == [], "no fault of the renderer"
+        assert (await scene.pointer()).sequence == 0
+
+    scenario(journal_path, store, play, pinning="require")
+
+
+def test_images_by_tag_are_told_of_where_that_is_asked_for(journal_path, store):
+    async def play(scene: Scene):
+        (published,) = await scene.batch(state_event(42))
+
+        assert str(published.kind) == "published"
+        ((state, found),) = scene.watcher.unpinned_states
+        assert state == "state-42"
+        assert {each.kind for each in found} >= {"image"}
+
+    scenario(journal_path, store, play, pinning="warn")
 
 
 async def _composition(scene: Scene):

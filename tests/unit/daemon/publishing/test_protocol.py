@@ -134,7 +134,10 @@ def test_the_newest_hundred_publications_are_retained_in_commit_order_and_the_hi
     assert all("dropped" not in entry.change for entry in pointer.history)
     pointer = protocol.publish(pointer, writing(101), many[100:], progress(103))
     assert [each.state for each in pointer.retained] == [each.state for each in many[-MOST_RETAINED:]]
-    assert pointer.history[-1].change == {"dropped": [str(each.id) for each in many[:3]]}
+    assert pointer.history[-1].change["dropped"] == [str(each.id) for each in many[:3]]
+    assert list(protocol.used_up(pointer.history)) == [
+        (each.state, each.revision.producer, each.composition) for each in many[:3]
+    ]
 
 
 def test_live_desired_and_pinned_publications_are_retained_whatever_their_age() -> None:
@@ -163,8 +166,18 @@ def test_a_collection_releases_what_it_is_told_to_and_raises_the_epoch() -> None
     pointer = protocol.collect(before, writing(4), {ONE.id})
     assert [each.state for each in pointer.retained] == ["state-2", "state-3"]
     assert (pointer.kind, pointer.gc_epoch, pointer.sequence) == ("gc", 1, 4)
-    assert pointer.history[-1].change == {"released": [str(ONE.id)]}
+    assert pointer.history[-1].change == {"released": [str(ONE.id)], "used": {"state-1": [1, ONE.composition]}}
+    assert list(protocol.used_up(pointer.history)) == [("state-1", 1, ONE.composition)]
     assert protocol.collect(pointer, writing(5), ()).gc_epoch == 2
+
+
+def test_a_derived_state_that_leaves_uses_nothing_up_and_what_is_no_such_record_is_passed_over() -> None:
+    before = published(make_publication("derived", 1, derived=1, kind="derived"), TWO)
+    pointer = protocol.collect(before, writing(4), {before.retained[0].id})
+    assert pointer.history[-1].change == {"released": [str(before.retained[0].id)]}
+    odd = [{"used": 7}, {"used": {"a": 1, "b": ["1", "c"], "d": [1]}}]
+    entries = [pointer.history[-1].model_copy(update={"change": change}) for change in odd]
+    assert list(protocol.used_up(entries)) == []
 
 
 def test_a_collection_never_releases_what_is_live_desired_or_pinned() -> None:
