@@ -79,6 +79,8 @@ class Reader:
             PointerLost: there is none although something was published.
             VerificationFailed: it cannot be read.
         """
+        # Asked before the read begins: one that overlaps another reading may well show less than that has accepted.
+        highest = await self._accepted.highest(scope)
         stored = await self._stored_pointer(scope)
         if stored is None:
             trace = await self._trace(scope)
@@ -94,7 +96,12 @@ class Reader:
         read = self._decoded(scope, stored)
         if self._trust is not None and self._trust.freshness == "required":
             await self._check_fresh(scope, self._trust, stored.body, read.pointer.sequence)
-        await self._refuse_older(scope, read.pointer.sequence)
+        if read.pointer.sequence < highest:
+            raise WentBack(
+                f"the pointer of {scope} has sequence {read.pointer.sequence}, and {highest} was seen here before: "
+                "an older one was put back, from a backup or by somebody else; "
+                f"`rebundle recover {scope}` goes on above both"
+            )
         await self._accepted.accept(scope, read.pointer.sequence)
         return read
 
@@ -116,14 +123,6 @@ class Reader:
         if self._trust is not None:
             self._trust.check_pointer(stored.body, scope)
         return read
-
-    async def _refuse_older(self, scope: Scope, sequence: int) -> None:
-        highest = await self._accepted.highest(scope)
-        if sequence < highest:
-            raise WentBack(
-                f"the pointer of {scope} has sequence {sequence}, and {highest} was seen here before: an older one was "
-                f"put back, from a backup or by somebody else; `rebundle recover {scope}` goes on above both"
-            )
 
     async def _check_fresh(self, scope: Scope, trust: "Trust", body: bytes, sequence: int) -> None:
         """That this pointer was the newest one not long ago."""

@@ -13,7 +13,7 @@ from daemon.publishing.errors import NotFound, PointerLost, VerificationFailed
 from daemon.publishing.pointer import Publication, PublicationId
 from daemon.stores.errors import StoreUnavailable
 from daemon.stores.memory import MemoryStore
-from daemon.stores.port import Content
+from daemon.stores.port import Content, Stored
 from renderers.model import Scope
 from tests.builders_publishing import SCOPE, Bucket, make_files, make_publication, make_state
 from tests.builders_runtime import InlineRuntime
@@ -254,3 +254,33 @@ def test_a_chunk_of_history_that_was_changed_or_is_gone_is_refused(memory: Memor
             await bucket(memory).reader.history(pointer)
 
     asyncio.run(scenario())
+
+
+class SlowFirstAnswer(MemoryStore):
+    """A store whose first answer with a pointer is on its way until it is let through."""
+
+    def __init__(self) -> None:
+        super().__init__(InlineRuntime("store"))
+        self.answered, self.let_through = asyncio.Event(), asyncio.Event()
+
+    async def get(self, key: str) -> Stored:
+        stored = await super().get(key)
+        if key == layout.pointer(SCOPE) and not self.answered.is_set():
+            self.answered.set()
+            await self.let_through.wait()
+        return stored
+
+
+def test_a_reading_that_another_one_overtook_is_not_taken_for_a_pointer_that_was_put_back():
+    async def story() -> None:
+        store = SlowFirstAnswer()
+        await bucket(store).publish(make_state(1))
+        reader = bucket(store).reader
+        slow = asyncio.ensure_future(reader.pointer(SCOPE))
+        await store.answered.wait()
+        await bucket(store).publish(make_state(2))
+        assert (await reader.pointer(SCOPE)).pointer.sequence == 2
+        store.let_through.set()
+        assert (await slow).pointer.sequence == 1
+
+    asyncio.run(story())
