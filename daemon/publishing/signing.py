@@ -19,7 +19,8 @@ from securesystemslib.signer import Signer as RawSigner
 from daemon.publishing.errors import KeyUnusable
 from daemon.publishing.signatures import Signature
 
-_GROUP_AND_OTHERS: Final = 0o077
+_TOO_OPEN: Final = 0o027
+"""Others at all, or a group that may write. A group may read: a pod's secrets belong to root and to its group."""
 
 
 class KeySigner:
@@ -85,11 +86,11 @@ def load(path: Path) -> KeySigner:
     """The signer of a key file.
 
     Raises:
-        KeyUnusable: it cannot be read, others may read it, or it is no ed25519 private key.
+        KeyUnusable: it cannot be read, it is open to others, or it is no ed25519 private key.
     """
     try:
-        if path.stat().st_mode & _GROUP_AND_OTHERS:
-            raise KeyUnusable(f"signing key {path} can be read by others: chmod 600 {path}")
+        if path.stat().st_mode & _TOO_OPEN:
+            raise KeyUnusable(f"signing key {path} is open to others: chmod 600 {path}")
         pem = path.read_bytes()
     except OSError as error:
         raise KeyUnusable(f"signing key {path} cannot be read: {error.strerror}") from error

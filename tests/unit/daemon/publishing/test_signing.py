@@ -36,10 +36,16 @@ def test_a_public_key_is_the_same_however_its_text_is_laid_out() -> None:
     assert PublicKey.parse("\n" + public.pem.replace("\n", "\r\n")) == public
 
 
-@pytest.mark.parametrize("mode", [0o640, 0o604, 0o660])
-def test_a_key_that_others_can_read_is_refused(tmp_path: Path, mode: int) -> None:
+@pytest.mark.parametrize("mode", [0o604, 0o602, 0o601, 0o660, 0o644])
+def test_a_key_that_is_open_to_others_is_refused(tmp_path: Path, mode: int) -> None:
     with pytest.raises(KeyUnusable, match="chmod 600"):
         load(key_file(tmp_path, generate()[0], mode))
+
+
+@pytest.mark.parametrize("mode", [0o400, 0o440, 0o640])
+def test_a_key_that_its_owner_or_one_group_may_read_is_taken(tmp_path: Path, mode: int) -> None:
+    private, public = generate()
+    assert load(key_file(tmp_path, private, mode)).keyid == public.keyid
 
 
 def test_a_key_that_is_not_there_is_refused_by_name(tmp_path: Path) -> None:
