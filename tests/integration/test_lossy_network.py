@@ -1,0 +1,473 @@
+"""Publications on real servers, through the real SDKs, while requests and answers are lost on the way.
+
+One story is told with something wrong at every kind of request: a scope is made, published anew twice, and an operator
+has an override in it. Whatever goes wrong, each state is committed exactly once, no writer takes its own success for a
+loss, nothing immutable is written twice, the override stays byte for byte, and the next try brings all into step. So it
+does when requests reach the server after their client has given them up. What is so is read from the server directly.
+"""
+
+import asyncio
+import gc
+import os
+from collections import Counter
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from contextlib import ExitStack, asynccontextmanager
+from dataclasses import dataclass, replace
+from functools import partial
+from pathlib import Path
+from uuid import uuid4
+
+import boto3
+import pytest
+
+from daemon.publishing import layout, operations, pointer, protocol
+from daemon.publishing.livetree import LiveTree, Synced
+from daemon.publishing.pointer import MOST_HISTORY, Pointer
+from daemon.publishing.protocol import Writing
+from daemon.publishing.reader import Reader
+from daemon.stores.errors import StoreError
+from daemon.stores.gcs import GcsStore
+from daemon.stores.port import Content, ObjectStore
+from daemon.wiring import Bucket, open_bucket
+from events.model import Event, OutcomeKind
+from renderers.bundle import Renderer
+from tests.builders_runtime import ThreadRuntime
+from tests.services import gcs, testbench, versitygw
+from tests.services.availability import available
+from tests.support.crashes import check_history, read_whole
+from tests.support.lossy_network import Applied, Dialect, Fault, LossyNetwork, Operation, Told, lossy_network
+from tests.support.scenes import GOLDEN, Scene, open_scene, state_event
+
+pytestmark = [
+    pytest.mark.slow,
+    # google-cloud-storage leaves the answer to a failed download open until it is collected.
+    pytest.mark.filterwarnings("ignore:unclosed <socket:ResourceWarning"),
+]
+
+OVERRIDE = "example/conf/bundle/.env"
+OVERRIDDEN = b"# ours, not yours\nSERVING_101_CPU_LIMIT=7\n"
+_CALL_SECONDS = 0.6
+_SILENCE_SECONDS = 0.9
+_RENDERER = Renderer()
+
+
+@dataclass(frozen=True, slots=True)
+class Server:
+    """A real one, with a bucket for folders of one's own."""
+
+    dialect: Dialect
+    address: str
+
+    def url(self, folder: str, address: str) -> str:
+        """The bucket's URL by way of an address."""
+        scheme, region = ("s3", "&region=us-east-1") if self.dialect is Dialect.S3 else ("gs", "")
+        return f"{scheme}://lossy/{folder}?endpoint={address}{region}"
+
+
+def _versitygw(stack: ExitStack, folder: Path) -> Server:
+    address = available(lambda: stack.enter_context(versitygw.versitygw(folder)))
+    client = boto3.client("s3", endpoint_url=address, region_name="us-east-1")
+    client.create_bucket(Bucket="lossy")
+    client.close()
+    return Server(Dialect.S3, address)
+
+
+def _fake_gcs_server(stack: ExitStack, folder: Path) -> Server:
+    return _gcs(available(lambda: stack.enter_context(gcs.gcs(folder))))
+
+
+def _testbench(stack: ExitStack, folder: Path) -> Server:
+    return _gcs(available(lambda: stack.enter_context(testbench.testbench(folder))))
+
+
+def _gcs(server: gcs.Gcs) -> Server:
+    server.create_bucket("lossy")
+    return Server(Dialect.GCS, server.address)
+
+
+SERVERS = {"versitygw": _versitygw, "fake-gcs-server": _fake_gcs_server, "storage-testbench": _testbench}
+ONE_OF_EACH_KIND = pytest.mark.parametrize("server", ["versitygw", "fake-gcs-server"], indirect=True)
+
+
+@pytest.fixture(scope="module", params=SERVERS)
+def server(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+    with ExitStack() as stack, pytest.MonkeyPatch.context() as environment:
+        for name in [name for name in os.environ if name.startswith("AWS_")]:
+            environment.delenv(name)
+        environment.setenv("AWS_ACCESS_KEY_ID", versitygw.ACCESS_KEY)
+        environment.setenv("AWS_SECRET_ACCESS_KEY", versitygw.SECRET_KEY)
+        yield SERVERS[request.param](stack, tmp_path_factory.mktemp("server"))
+
+
+Opened = Callable[..., Bucket]
+"""Opens the bucket that a URL names."""
+
+
+@dataclass(frozen=True, slots=True)
+class Play:
+    """A daemon behind the lossy network, and the same bucket without it."""
+
+    network: LossyNetwork
+    url: str
+    opened: Opened
+    direct: Bucket
+    scene: Scene
+
+    @asynccontextmanager
+    async def joined_by(self, journal: Path) -> AsyncIterator["Play"]:
+        """One more daemon on the bucket, which knows nothing yet."""
+        async with daemon(self.opened, self.url, journal) as scene:
+            yield replace(self, scene=scene)
+
+    async def publish(self, *revisions: int) -> None:
+        """States, one after the other, each until nothing waits in the journal."""
+        for revision in revisions:
+            [outcome] = await self.scene.send(state(revision))
+            assert (outcome.kind, outcome.state) == (OutcomeKind.PUBLISHED, f"state-{revision}")
+
+    async def until_in_step(self) -> None:
+        """Passes over the live tree, as the timer makes them, until one finds nothing to do."""
+        for _ in range(10):
+            try:
+                result = await self.scene.pipeline.reconcile(GOLDEN)
+            except StoreError as error:
+                print("a pass has failed:", error)
+                continue
+            if isinstance(result, Synced) and not result.written:
+                return
+        raise AssertionError("the live tree does not come into step")
+
+    async def override(self) -> None:
+        """What an operator does to a file of example/."""
+        key = layout.live_tree(GOLDEN, OVERRIDE)
+        await self.direct.store.replace(key, Content(OVERRIDDEN), (await self.direct.store.get(key)).version)
+
+    async def pin(self) -> None:
+        """What another writer does meanwhile: the pointer moves."""
+        done = await self.direct.operations.carry_out(GOLDEN, operations.pin("state-1", pinned=True), "rival")
+        assert done.changed
+
+
+def state(revision: int) -> Event:
+    """Odd ones have a model more than even ones. It brings a file of base/, and changes one of example/."""
+    event = state_event(revision, version=str(revision))
+    if revision % 2:
+        event.data["models"][0]["serving"] |= {"batching": {"parameters": {"max_batch_size": 64}}}
+    else:
+        del event.data["models"][0]
+    return event
+
+
+@asynccontextmanager
+async def playing(server: Server, journal: Path) -> AsyncIterator[Play]:
+    folder = uuid4().hex
+    async with lossy_network(server.address, server.dialect, _SILENCE_SECONDS) as network, clients() as opened:
+        direct = opened(server.url(folder, server.address))
+        url = server.url(folder, network.address)
+        async with daemon(opened, url, journal) as scene:
+            yield Play(network, url, opened, direct, scene)
+
+
+@asynccontextmanager
+async def daemon(opened: Opened, url: str, journal: Path) -> AsyncIterator[Scene]:
+    bucket = opened(url, call_seconds=_CALL_SECONDS)
+    async with open_scene(journal, bucket.store, renderer=_RENDERER) as scene:
+        yield scene
+
+
+@asynccontextmanager
+async def clients() -> AsyncIterator[Opened]:
+    """Opens buckets. At the end, all that their SDKs still send again has been answered."""
+    runtime = ThreadRuntime(32)
+    stores: list[ObjectStore] = []
+
+    def keep(store: ObjectStore) -> ObjectStore:
+        stores.append(store)
+        return store
+
+    try:
+        yield partial(open_bucket, runtime=runtime, gcs_write_seconds=0, around=keep)
+    finally:
+        await asyncio.to_thread(runtime.close)
+        for each in stores:
+            if isinstance(each, GcsStore):
+                each.close()
+        gc.collect()
+
+
+def play(server: Server, tmp_path: Path, script: Callable[[Play], Awaitable[None]]) -> None:
+    async def run() -> None:
+        async with asyncio.timeout(120), playing(server, tmp_path / "journal.db") as played:
+            try:
+                await script(played)
+            finally:
+                print(*played.network.passed, sep="\n")
+
+    asyncio.run(run())
+
+
+# ---- what must be so, read from the server
+
+
+async def check(played: Play, *revisions: int, others: int = 0, conflicts: int = 0) -> None:
+    """These states and so many changes by others are committed, each once, and all is whole and in step."""
+    reader = Reader(played.direct.store, played.direct.runtime)
+    current = (await reader.existing(GOLDEN)).pointer
+    entries = await reader.history(current)
+    states = [name.partition("@")[0] for entry in entries for name in entry.published]
+    assert states == [f"state-{revision}" for revision in revisions]
+    assert current.sequence == len(revisions) + others
+    assert len({entry.write for entry in entries}) == len(entries)
+    await check_history(reader, current)
+    assert await read_whole(played.direct.store, played.direct.runtime) == current
+
+    assert len(played.network.writes("*/pointer.json")) == len(revisions)
+    assert played.scene.watcher.conflicts == conflicts
+    immutable = Counter(each.key for keys in ("*/states/*", "*/history/*") for each in played.network.writes(keys))
+    assert set(immutable.values()) == {1}
+
+    backlog = await played.scene.journal.backlog()
+    assert (backlog.events, await played.scene.journal.dead_letters()) == (0, ())
+    await check_live_tree(played, reader, current)
+
+
+async def check_live_tree(played: Play, reader: Reader, current: Pointer) -> None:
+    """Every file is read: what the marker and the tags say of it is not believed."""
+    assert current.live is not None
+    prefix = layout.live_tree(GOLDEN)
+    files = {file.path: file.body for file in await reader.files(GOLDEN, current.live)} | {OVERRIDE: OVERRIDDEN}
+    there = {each.key.removeprefix(prefix) for each in await played.direct.store.scan(prefix)}
+    assert there == {*files, layout.MARKER}
+    for path, body in files.items():
+        assert (await played.direct.store.get(prefix + path)).body == body, path
+    survey = await LiveTree(played.direct.store, reader).survey(GOLDEN)
+    assert survey.in_step
+    assert survey.seen.overrides == (OVERRIDE,)
+
+
+# ---- one thing goes wrong with a request
+
+PUBLICATION = ("*/states/*/bundle.tar.gz", "*/states/*/manifest.json")
+POINTER = "*/pointer.json"
+MARKER = "*/docker-compose-gen/.rebundle.json"
+COMPOSE = "*/docker-compose-gen/base/bundle/docker-compose.yaml"
+EXAMPLE = f"*/docker-compose-gen/{OVERRIDE}"
+REMOVED = "*/docker-compose-gen/base/bundle/batching_101.txt"
+
+WRITES_GO_WRONG = [
+    Fault(Applied.FIRST, Told.RESET),
+    Fault(Applied.FIRST, Told.UNAVAILABLE),
+    Fault(Applied.FIRST, Told.FAILED),
+    Fault(Applied.FIRST, Told.SILENCE),
+    Fault(Applied.FIRST, Told.REFUSED),
+    Fault(Applied.NEVER, Told.RESET),
+    Fault(Applied.NEVER, Told.UNAVAILABLE),
+    Fault(Applied.NEVER, Told.BUSY),
+    Fault(Applied.NEVER, Told.CONFLICT),
+    Fault(Applied.NEVER, Told.SILENCE),
+    Fault(Applied.BEFORE_THE_NEXT, Told.RESET),
+    Fault(Applied.WHEN_RELEASED, Told.RESET),
+    Fault(Applied.WHEN_RELEASED, Told.UNAVAILABLE),
+]
+
+
+def _named(fault: Fault) -> str:
+    return f"{fault.told}-applied-{fault.applied}"
+
+
+@pytest.mark.parametrize("fault", WRITES_GO_WRONG, ids=_named)
+def test_every_kind_of_write_may_go_wrong(server: Server, tmp_path: Path, fault: Fault) -> None:
+    async def script(played: Play) -> None:
+        network = played.network
+        rules = [
+            network.on(Operation.CREATE, keys, fault) for keys in (*PUBLICATION, POINTER, MARKER, COMPOSE, EXAMPLE)
+        ]
+        await played.publish(1)
+        await played.until_in_step()
+        assert [rule.met for rule in rules] == [1] * len(rules)
+
+        rules = [network.on(Operation.CREATE, keys, fault) for keys in PUBLICATION]
+        rules += [network.on(Operation.REPLACE, keys, fault) for keys in (POINTER, MARKER, COMPOSE, EXAMPLE)]
+        rules.append(network.on(Operation.DELETE, REMOVED, fault))
+        await played.publish(2)
+        await played.until_in_step()
+        assert [rule.met for rule in rules] == [1] * len(rules)
+
+        await played.override()
+        await played.publish(3)
+        late = await network.release()
+        assert not [each for each in late if each.wrote and each.operation is Operation.REPLACE]
+        await played.until_in_step()
+        await check(played, 1, 2, 3)
+
+    play(server, tmp_path, script)
+
+
+CHUNKS_GO_WRONG = [fault for fault in WRITES_GO_WRONG if fault.told in {Told.RESET, Told.REFUSED, Told.CONFLICT}]
+
+
+@ONE_OF_EACH_KIND
+@pytest.mark.parametrize("fault", CHUNKS_GO_WRONG, ids=_named)
+def test_a_chunk_of_history_may_go_wrong(server: Server, tmp_path: Path, fault: Fault) -> None:
+    async def script(played: Play) -> None:
+        await played.publish(1)
+        await played.override()
+        added = await lengthen_history(played.direct)
+        rule = played.network.on(Operation.CREATE, "*/history/1.json", fault)
+        await played.publish(2)
+        assert rule.met == 1
+
+        await played.network.release()
+        await played.until_in_step()
+        # What it kept of its last write was no longer the pointer: the first try has lost, and not to itself.
+        await check(played, 1, 2, others=added, conflicts=1)
+        assert await played.direct.store.folders(f"{GOLDEN}/") == ["docker-compose-gen", "history", "states"]
+
+    play(server, tmp_path, script)
+
+
+async def lengthen_history(direct: Bucket) -> int:
+    """Pins of another writer, as many as a pointer takes without a chunk, in one write; how many."""
+    base = await direct.reader.existing(GOLDEN)
+    changed = base.pointer
+    while len(changed.history) < MOST_HISTORY:
+        writing = Writing(f"write-{len(changed.history)}", "2026-01-01T00:00:00.000Z", "rival")
+        [target] = changed.retained
+        changed = protocol.pin(changed, writing, target, pinned=not target.pinned) or changed
+    assert base.version is not None
+    await direct.store.replace(layout.pointer(GOLDEN), Content(pointer.encode(changed)), base.version)
+    return changed.sequence - base.pointer.sequence
+
+
+READS_GO_WRONG = [
+    Fault(Applied.FIRST, Told.RESET),
+    Fault(Applied.FIRST, Told.UNAVAILABLE),
+    Fault(Applied.NEVER, Told.BUSY),
+    Fault(Applied.NEVER, Told.SILENCE),
+]
+
+
+@ONE_OF_EACH_KIND
+@pytest.mark.parametrize("fault", READS_GO_WRONG, ids=_named)
+def test_every_kind_of_read_may_go_wrong(server: Server, tmp_path: Path, fault: Fault) -> None:
+    async def script(played: Play) -> None:
+        await played.publish(1)
+        await played.override()
+        async with played.joined_by(tmp_path / "another.db") as another:
+            network = another.network
+            rules = [network.on(Operation.READ, keys, fault) for keys in (POINTER, MARKER, EXAMPLE, *PUBLICATION)]
+            rules += [network.on(Operation.LIST, keys, fault) for keys in ("*/core-versions/docker-compose-gen/", "")]
+            await another.until_in_step()
+            await another.publish(2)
+            await another.until_in_step()
+            assert [rule.met for rule in rules[:-1]] == [1] * (len(rules) - 1)
+            await check(another, 1, 2)
+
+    play(server, tmp_path, script)
+
+
+# ---- a pointer's write, and other writers
+
+LOST_ANSWERS = [Told.RESET, Told.UNAVAILABLE, Told.FAILED, Told.CONFLICT, Told.REFUSED]
+
+
+@ONE_OF_EACH_KIND
+@pytest.mark.parametrize("told", LOST_ANSWERS)
+def test_who_has_won_and_was_built_upon_finds_itself_in_the_lineage(server: Server, tmp_path: Path, told: Told) -> None:
+    async def script(played: Play) -> None:
+        await played.publish(1)
+        await played.override()
+        rule = played.network.on(Operation.REPLACE, POINTER, Fault(Applied.FIRST, told, after=played.pin))
+        await played.publish(2)
+        assert rule.met == 1
+
+        await played.until_in_step()
+        await check(played, 1, 2, others=1)
+
+    play(server, tmp_path, script)
+
+
+@ONE_OF_EACH_KIND
+@pytest.mark.parametrize("told", [*LOST_ANSWERS, Told.TRUTH])
+def test_who_has_lost_publishes_once_on_what_has_won(server: Server, tmp_path: Path, told: Told) -> None:
+    """Some servers tell losers 409 or 500 (object-store protocol 1.1)."""
+
+    async def script(played: Play) -> None:
+        await played.publish(1)
+        await played.override()
+        fault = Fault(Applied.FIRST, told, only_losers=True, before=played.pin)
+        rule = played.network.on(Operation.REPLACE, POINTER, fault)
+        await played.publish(2)
+        assert rule.met == 1
+
+        await played.until_in_step()
+        await check(played, 1, 2, others=1, conflicts=1)
+        assert [each.pinned for each in (await played.scene.pointer()).retained] == [True, False]
+
+    play(server, tmp_path, script)
+
+
+@ONE_OF_EACH_KIND
+@pytest.mark.parametrize("applied", [Applied.NEVER, Applied.WHEN_RELEASED])
+def test_a_write_that_was_given_up_is_met_by_the_next_try(server: Server, tmp_path: Path, applied: Applied) -> None:
+    """Sent as often as a publisher sends it, never answered; it arrives, if at all, in front of what follows."""
+
+    async def script(played: Play) -> None:
+        network = played.network
+        await played.publish(1)
+        await played.override()
+        rule = network.on(Operation.REPLACE, POINTER, Fault(applied, Told.RESET), times=4)
+        arriving = Fault(Applied.FIRST, Told.TRUTH, before=network.release)
+        network.on(Operation.REPLACE, POINTER, arriving, nth=5)
+        await played.publish(2)
+        assert rule.met == 4
+
+        await played.until_in_step()
+        # Its own earlier try is what the next one has lost to.
+        await check(played, 1, 2, conflicts=1 if applied is Applied.WHEN_RELEASED else 0)
+
+    play(server, tmp_path, script)
+
+
+@ONE_OF_EACH_KIND
+def test_the_sdk_ends_a_silence_by_itself_and_the_write_is_found(
+    server: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its own limit, made short, comes before the one of a call."""
+    monkeypatch.setattr("daemon.stores.s3._ONCE_SECONDS", 0.2)
+    monkeypatch.setattr("daemon.stores.gcs._ONCE_SECONDS", (3, 0.2))
+
+    async def script(played: Play) -> None:
+        await played.publish(1)
+        await played.override()
+        rules = [
+            played.network.on(Operation.REPLACE, keys, Fault(Applied.FIRST, Told.SILENCE)) for keys in (POINTER, MARKER)
+        ]
+        await played.publish(2)
+        await played.until_in_step()
+        assert [rule.met for rule in rules] == [1, 1]
+        await check(played, 1, 2)
+
+    play(server, tmp_path, script)
+
+
+# ---- a server of its own kind
+
+
+@pytest.mark.parametrize("server", ["versitygw"], indirect=True)
+def test_a_server_that_compares_etags_without_quotes_is_published_to(server: Server, tmp_path: Path) -> None:
+    """Ceph's way (object-store protocol 1.1), with the 500 that it tells half of those who have lost."""
+
+    async def script(played: Play) -> None:
+        played.network.compares_without_quotes = True
+        await played.publish(1)
+        await played.override()
+        fault = Fault(Applied.FIRST, Told.FAILED, only_losers=True, before=played.pin)
+        rule = played.network.on(Operation.REPLACE, POINTER, fault)
+        await played.publish(2)
+        assert rule.met == 1
+
+        await played.until_in_step()
+        await check(played, 1, 2, others=1, conflicts=1)
+
+    play(server, tmp_path, script)
