@@ -33,6 +33,8 @@ from renderers.cache import Cache
 from renderers.errors import RenderError
 from renderers.limits import DEFAULT_LIMITS, Limits, TooBig
 from renderers.model import Composition, RenderDefaults, RenderedFile, Scope, Stamp
+from renderers.pinning import Movable, Policy, Unpinned, movable
+from renderers.pinning import require as require_pinned
 
 _TRIES: Final = 5
 _MANY_MODELS: Final = 900
@@ -62,6 +64,10 @@ class Observer(Protocol):
 
     def crowded(self, scope: Scope, models: int) -> None:
         """A state has so many models that one network on the target host may not hold their containers."""
+        ...
+
+    def unpinned(self, scope: Scope, state: str, found: Sequence[Movable]) -> None:
+        """A state has images or artifacts that may change under their names, and somebody wants to know."""
         ...
 
     def settled(self, scope: Scope, delivery: Delivery, outcome: Outcome) -> None:
@@ -100,6 +106,7 @@ class Rendering:
     gate: Gate
     customisation: Callable[[Scope], Customisation]
     limits: Limits = DEFAULT_LIMITS
+    pinning: Policy = "off"
 
     def render(self, composition: Composition, stamp: Stamp) -> tuple[RenderedFile, ...]:
         """The files of a state, checked.
@@ -110,6 +117,8 @@ class Rendering:
         """
         self.limits.check(composition)
         own = self.customisation(composition.scope)
+        if self.pinning == "require":
+            require_pinned(composition, own.defaults)
         rendered = self.renderer.render(composition, own.defaults, stamp, own.templates)
         self.gate(composition, own.defaults, rendered, own.templates.overridden)
         return rendered.files
@@ -281,7 +290,8 @@ class Pipeline:
                     outcomes = {at: each for at, each in outcomes.items() if at.offset <= first.position.offset}
                     continue
                 culprit = refused.planned.deliveries[0]
-                if not isinstance(refused.failure, TooBig):  # that is the sender's, or the setting's
+                # What is too big or may change under its name is the sender's, or the setting's.
+                if not isinstance(refused.failure, TooBig | Unpinned):
                     self._observer.refused_by_gate(scope, refused.planned.state, str(refused.failure))
                 reason = f"the state cannot be rendered: {refused.failure}"
                 outcomes[culprit.position] = Outcome(OutcomeKind.DEAD_LETTERED, reason)
@@ -438,6 +448,8 @@ class Pipeline:
         except RenderError as failure:
             raise NotRenderable(planned, failure) from failure
         own = self._rendering.customisation(scope)
+        if self._rendering.pinning == "warn" and (found := movable(planned.composition, own.defaults)):
+            self._observer.unpinned(scope, planned.state, found)
         return State(
             composition=planned.composition,
             defaults=own.defaults,

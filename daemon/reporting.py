@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from datetime import datetime
+from typing import Final
 
 import structlog
 
@@ -14,8 +15,11 @@ from events.journal import Backlog
 from events.model import Outcome, OutcomeKind
 from events.source import Delivery
 from renderers.model import Scope
+from renderers.pinning import Movable
 
 log: structlog.stdlib.BoundLogger = structlog.get_logger(__name__)
+
+_SHOWN: Final = 20
 
 
 class Reporter:
@@ -63,6 +67,11 @@ class Reporter:
             return
         self._crowded.add(scope)
         log.warning("one bridge network holds about 1,000 containers", scope=str(scope), models=models)
+
+    def unpinned(self, scope: Scope, state: str, found: Sequence[Movable]) -> None:
+        """A state has images or artifacts that may change under their names."""
+        named = [str(each) for each in found[:_SHOWN]]
+        log.warning("no digest holds these", scope=str(scope), state_id=state, found=named, in_all=len(found))
 
     def settled(self, scope: Scope, delivery: Delivery, outcome: Outcome) -> None:
         """This event is done in this scope."""

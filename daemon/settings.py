@@ -37,6 +37,7 @@ from pydantic import (
 from daemon.stores import locations
 from renderers.limits import DEFAULT_LIMITS, Limits
 from renderers.model import RenderDefaults, Scope
+from renderers.pinning import Policy
 
 PREFIX: Final = "REBUNDLE_"
 _FLAGS: Final = {
@@ -152,6 +153,9 @@ class Publish(_Section):
     retry_max_seconds: _Seconds = Field(60.0, description="The longest wait between two tries; they never end.")
     timeout_seconds: _Seconds = Field(120.0, description="Limit of one call to the bucket.")
     accept_older_renderer: bool = Field(False, description="Publish although a newer release rendered what is desired.")
+    pinning: Policy = Field(
+        "off", description="Images by tag and artifacts without a digest: off, warn, or require (a dead letter)."
+    )
     live_tree_seconds: _Seconds = Field(60.0, description="How often a live tree is looked over, on average.")
 
     @model_validator(mode="after")

@@ -213,7 +213,7 @@ def _pipeline(
         reader=bucket.reader,
         publisher=bucket.publisher,
         live_tree=bucket.live_tree,
-        rendering=Rendering(Renderer(), gate.check, brought.of, settings.limits),
+        rendering=Rendering(Renderer(), gate.check, brought.of, settings.limits, settings.publish.pinning),
         runtime=bucket.runtime,
         observer=observer,
         writer=_writer(),

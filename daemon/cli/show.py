@@ -1,6 +1,6 @@
 """`rebundle show`: all that is known of one state."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import Annotated
 
 from cyclopts import Parameter
@@ -10,7 +10,7 @@ from daemon.cli.output import Printer
 from daemon.cli.selection import publication_of
 from daemon.cli.session import Session, scope_of, session
 from daemon.cli.text import age, columns, pairs
-from daemon.cli.views import View, state_view
+from daemon.cli.views import View, movable_view, state_view
 from daemon.publishing.manifest import Manifest
 
 
@@ -29,7 +29,12 @@ async def show(
         pointer = (await opened.bucket.reader.existing(named)).pointer
         publication = publication_of(pointer, state)
         manifest = await opened.bucket.reader.manifest(named, publication)
-        view = {"scope": scope, **state_view(pointer, publication), **manifest_view(manifest)}
+        view = {
+            "scope": scope,
+            **state_view(pointer, publication),
+            **manifest_view(manifest),
+            "movable": movable_view(manifest),
+        }
         opened.printer.data(view, _lines(view, opened, with_files=files))
 
 
@@ -90,10 +95,18 @@ def _lines(view: View, opened: Session, *, with_files: bool) -> Iterable[str]:
     yield from _section(printer, "events", len(view["events"]))
     events = [(e["id"], e["type"], e["source"], f"{e['instance']}@{e['offset']}") for e in view["events"]]
     yield from columns(("EVENT", "TYPE", "SOURCE", "POSITION"), events)
+    if view["movable"]:
+        yield from _section(printer, "not held by a digest", len(view["movable"]))
+        found = [(m["kind"], m["name"], _short(m["used_by"])) for m in view["movable"]]
+        yield from columns(("KIND", "NAME", "USED BY"), found)
     if with_files:
         yield from _section(printer, "files", len(view["files"]))
         listed = [(f["path"], f["mode"], f["size"], f["sha256"]) for f in view["files"]]
         yield from columns(("PATH", "MODE", "SIZE", "SHA256"), listed)
+
+
+def _short(names: Sequence[str]) -> str:
+    return ", ".join(names[:3]) + (f" and {len(names) - 3} more" if len(names) > 3 else "")
 
 
 def _section(printer: Printer, name: str, count: int) -> Iterable[str]:

@@ -22,7 +22,7 @@ from daemon.cli.output import Printer
 from daemon.cli.scopes import pointer_or_error
 from daemon.cli.session import Session, opened_journal, session
 from daemon.cli.text import age, columns, pairs, plain
-from daemon.cli.views import View, attention, backlog_view, event_view, survey_view
+from daemon.cli.views import View, attention, backlog_view, event_view, movable_view, survey_view
 from daemon.publishing.errors import NotFound, PublishingError
 from events.errors import EventError, JournalMissing
 from renderers.model import Scope
@@ -46,6 +46,9 @@ async def status(
             await _tell_event(opened, what)
             return
         waiting = await _backlog(opened)
+        if what is not None:
+            for view in views:
+                view["movable"] = await _movable(opened, Scope.parse(view["scope"]))
         for view in views:
             view["attention"] = [*attention(view), *_waiting_attention(view["scope"], waiting)]
         document = {"bucket": opened.settings.bucket, "scopes": views, "journal": waiting}
@@ -64,6 +67,15 @@ async def scope_view(opened: Session, scope: Scope) -> View | None:
         except PublishingError as error:
             view["error"] = str(error)
     return {**view, "live_tree": tree}
+
+
+async def _movable(opened: Session, scope: Scope) -> list[View] | None:
+    """What of the live state may change under its name; None if that cannot be told."""
+    try:
+        live = (await opened.bucket.reader.existing(scope)).pointer.live
+        return movable_view(await opened.bucket.reader.manifest(scope, live)) if live else []
+    except PublishingError:
+        return None
 
 
 async def _backlog(opened: Session) -> View:
@@ -124,6 +136,7 @@ def _lines(document: View, opened: Session, what: str | None) -> Iterator[str]:
         for view in document["scopes"]:
             yield from _quarantined(view)
             yield from _files(view)
+            yield from _by_tag(view)
     yield from _journal_lines(document["journal"], opened)
     needs = [(view["scope"], why) for view in document["scopes"] for why in view["attention"]]
     if letters := document["journal"].get("dead_letters"):
@@ -173,6 +186,11 @@ def _files(view: View) -> Iterator[str]:
         ("strays", "nobody's"),
     ):
         yield from (f"  {plain(path)}: {words}" for path in tree.get(key, ()))
+
+
+def _by_tag(view: View) -> Iterator[str]:
+    for each in view.get("movable") or ():
+        yield f"  {each['kind']} {plain(each['name'])}: no digest holds it ({plain(each['used_by'][0])}, ...)"
 
 
 def _journal_lines(waiting: View, opened: Session) -> Iterator[str]:

@@ -19,6 +19,7 @@ from daemon.cli.output import Printer
 from daemon.cli.selection import publication_of
 from daemon.cli.session import Session, load_settings, printer_of, scope_of, session
 from daemon.cli.text import columns, plain
+from daemon.cli.views import movable_view
 from daemon.publishing import layout, manifest
 from daemon.publishing.archive import content_digest, digest_files
 from daemon.publishing.errors import NotFound, PointerLost, PublishingError, VerificationFailed
@@ -121,7 +122,7 @@ async def _check_offline(folder: Path, trust: "Trust | None") -> Check:
             raise VerificationFailed("its files do not match the content digest")
     except (PublishingError, ValueError) as error:
         return Check(str(folder), "publication", str(error))
-    return Check(described.scope, f"state {described.state}@{described.attempt}", None)
+    return Check(described.scope, f"state {described.state}@{described.attempt}", None, _movable_note(described))
 
 
 def _copied(file: Path) -> bytes:
@@ -151,12 +152,13 @@ async def _check_scope(opened: Session, scope: Scope, state: str | None, *, name
         yield await _check_live_tree(opened, scope)
 
 
-async def _check(scope: Scope, what: str, checking: Awaitable[None]) -> Check:
+async def _check(scope: Scope, what: str, checking: Awaitable[str | None]) -> Check:
+    """`checking` may have a note, though nothing is wrong."""
     try:
-        await checking
+        note = await checking
     except PublishingError as error:
         return Check(str(scope), what, str(error))
-    return Check(str(scope), what, None)
+    return Check(str(scope), what, None, note)
 
 
 def _pointer_problem(pointer: Pointer) -> str | None:
@@ -169,7 +171,7 @@ def _pointer_problem(pointer: Pointer) -> str | None:
     return f"{', '.join(missing)} is live or desired, and not retained" if missing else None
 
 
-async def _check_history(opened: Session, pointer: Pointer) -> None:
+async def _check_history(opened: Session, pointer: Pointer) -> str | None:
     entries = await opened.bucket.reader.history(pointer)
     sequences = [entry.sequence for entry in entries]
     # What came before a recovery may be lost; the recovery itself is above all that can have been seen.
@@ -177,9 +179,10 @@ async def _check_history(opened: Session, pointer: Pointer) -> None:
     since = [sequence for sequence in sequences if sequence >= first]
     if since != list(range(first, pointer.sequence + 1)) or sequences != sorted(set(sequences)):
         raise VerificationFailed("the history has gaps or repeats: sequences are " + _short(sequences))
+    return None
 
 
-async def _check_publication(opened: Session, scope: Scope, publication: Publication) -> None:
+async def _check_publication(opened: Session, scope: Scope, publication: Publication) -> str | None:
     reader = opened.bucket.reader
     described = await reader.manifest(scope, publication)
     _check_manifest(described, publication.composition, scope)
@@ -188,6 +191,12 @@ async def _check_publication(opened: Session, scope: Scope, publication: Publica
     files = await reader.files(scope, publication)
     if await opened.runtime.offload(_content_digest, files) != described.content_digest:
         raise VerificationFailed("its files do not match the content digest")
+    return _movable_note(described)
+
+
+def _movable_note(described: Manifest) -> str | None:
+    found = [f"{each['kind']} {each['name']}" for each in movable_view(described) or ()]
+    return f"no digest holds {_short(found)}: these may change under their names" if found else None
 
 
 def _check_manifest(described: Manifest, composition: str, scope: Scope) -> None:

@@ -6,10 +6,13 @@ Names are those of protocol 4. Why a state is not live is decided here, for ever
 from collections.abc import Iterable, Mapping
 from typing import Any
 
+from daemon.publishing.errors import VerificationFailed
 from daemon.publishing.livetree import Survey, Synced, Unfinished
+from daemon.publishing.manifest import Manifest
 from daemon.publishing.operations import Done
 from daemon.publishing.pointer import Entry, Pointer, Publication
 from events.journal import Backlog, DeadLetter, EventStatus, Rejected
+from renderers.pinning import movable
 
 View = dict[str, Any]
 
@@ -70,6 +73,15 @@ def _superseded_reason(pointer: Pointer, publication: Publication) -> str:
     if newest.id != publication.id:
         return "published again by a newer attempt"
     return f"since {publication.superseded_at}" if publication.superseded_at else "a newer state came with it"
+
+
+def movable_view(manifest: Manifest) -> list[View] | None:
+    """Images and artifacts of a state that may change under their names; None if this release cannot tell."""
+    try:
+        found = movable(manifest.composition_value(), manifest.defaults_value())
+    except VerificationFailed:
+        return None
+    return [{"kind": each.kind, "name": each.name, "used_by": list(each.used_by)} for each in found]
 
 
 def pointer_view(pointer: Pointer) -> View:

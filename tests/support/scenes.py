@@ -36,6 +36,7 @@ from renderers import gate
 from renderers.bundle import Customisation, Renderer
 from renderers.limits import DEFAULT_LIMITS, Limits
 from renderers.model import Scope
+from renderers.pinning import Movable, Policy
 from tests.builders import composition_document, golden_document, model_document
 from tests.builders_runtime import ThreadRuntime
 
@@ -102,6 +103,7 @@ class Watcher:
     failures: int = 0
     crowds: list[int] = field(default_factory=list)
     refusals: list[str] = field(default_factory=list)
+    unpinned_states: list[tuple[str, Sequence[Movable]]] = field(default_factory=list)
     passes: list[Synced | Unfinished] = field(default_factory=list)
     _something: asyncio.Event = field(default_factory=asyncio.Event)
 
@@ -126,6 +128,9 @@ class Watcher:
 
     def crowded(self, scope: Scope, models: int) -> None:
         self.crowds.append(models)
+
+    def unpinned(self, scope: Scope, state: str, found: Sequence[Movable]) -> None:
+        self.unpinned_states.append((state, found))
 
     def settled(self, scope: Scope, delivery: Delivery, outcome: Outcome) -> None:
         self.settled_outcomes.append((str(scope), delivery.event.id, outcome))
@@ -230,6 +235,7 @@ async def open_scene(
     judge: Callable[..., None] = gate.check,
     renderer: Renderer | None = None,
     limits: Limits = DEFAULT_LIMITS,
+    pinning: Policy = "off",
 ) -> AsyncIterator[Scene]:
     with ThreadRuntime() as runtime:
         journal = await Journal.open(path, clock=runtime.now, token=runtime.token, run=True, poll=0.05)
@@ -243,7 +249,7 @@ async def open_scene(
                 reader=reader,
                 publisher=publisher,
                 live_tree=live_tree,
-                rendering=Rendering(renderer or Renderer(), judge, lambda _scope: Customisation(), limits),
+                rendering=Rendering(renderer or Renderer(), judge, lambda _scope: Customisation(), limits, pinning),
                 runtime=runtime,
                 observer=watcher,
                 writer="test",

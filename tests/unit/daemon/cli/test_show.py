@@ -39,3 +39,16 @@ def test_a_changed_manifest_fails_verification(bucket, rebundle):
     manifest.write_bytes(manifest.read_bytes().replace(b'"101"', b'"109"'))
 
     assert rebundle("show", SCOPE).code == 5
+
+
+def test_what_no_digest_holds_is_listed(bucket, rebundle):
+    shown = rebundle("show", SCOPE)
+    as_data = rebundle("show", SCOPE, "-o", "json").json["movable"]
+    status = rebundle("status", SCOPE)
+    verified = rebundle("verify", SCOPE, "live", "-o", "json").json
+
+    assert "not held by a digest" in shown.out
+    images = [each["name"] for each in as_data if each["kind"] == "image"]
+    assert images
+    assert all(image in shown.out and image in status.out for image in images)
+    assert any("no digest holds" in (each["note"] or "") for each in verified["checks"])

@@ -1,0 +1,54 @@
+"""What may change under its name is found, once each, and refused where that is asked for."""
+
+import pytest
+
+from renderers.model import Composition, RenderDefaults
+from renderers.pinning import Unpinned, movable, require
+from tests.builders import make_composition, make_model
+
+DIGEST = "@sha256:" + "0f" * 32
+PINNED = RenderDefaults(download_image=f"r.example.com/download{DIGEST}", router_image=f"r.example.com/nginx:1{DIGEST}")
+
+
+def composition(*images: str, digest: str | None = "sha256:" + "ab" * 32, proxy: str = f"p.example.com/p{DIGEST}"):
+    base = make_composition(1)
+    models = tuple(
+        make_model(
+            str(101 + at), serving={"image": image}, artifact={"uri": f"s3://models/{101 + at}", "digest": digest}
+        )
+        for at, image in enumerate(images)
+    )
+    return Composition(bundle=base.bundle, models=models, proxy=base.proxy.model_copy(update={"image": proxy}))
+
+
+def test_what_digests_hold_is_not_movable():
+    pinned = composition(f"r.example.com/serving{DIGEST}", f"r.example.com/serving:2{DIGEST}")
+
+    assert movable(pinned, PINNED) == ()
+    require(pinned, PINNED)
+
+
+def test_each_image_by_tag_is_told_once_with_everything_that_uses_it():
+    by_tag = composition("r.example.com/serving:2", "r.example.com/serving", "r.example.com/serving:2", proxy="p:1")
+    found = movable(by_tag, RenderDefaults(download_image="rclone/rclone:1", router_image="p:1"))
+
+    assert [(each.kind, each.name, each.used_by) for each in found] == [
+        ("image", "p:1", ("router", "proxy")),
+        ("image", "r.example.com/serving", ("model 102",)),
+        ("image", "r.example.com/serving:2", ("model 101", "model 103")),
+        ("image", "rclone/rclone:1", ("download",)),
+    ]
+
+
+def test_an_artifact_without_a_digest_may_change():
+    found = movable(composition(f"r.example.com/serving{DIGEST}", digest=None), PINNED)
+
+    assert [str(each) for each in found] == ["artifact s3://models/101 (model 101)"]
+
+
+def test_a_refusal_names_the_first_few_and_the_setting():
+    many = composition(*(f"r.example.com/serving:{n}" for n in range(7)))
+
+    with pytest.raises(Unpinned, match=r"serving:0 \(model 101\).* and 2 more; setting publish\.pinning") as refusal:
+        require(many, PINNED)
+    assert len(refusal.value.found) == 7
