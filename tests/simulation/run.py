@@ -20,6 +20,7 @@ from tests.simulation.world import simulate
 _PAGE = Path(__file__).parents[2] / "docs" / "simulation.md"
 _BEGIN, _END = "<!-- bugs -->\n", "<!-- /bugs -->\n"
 _AT_ONCE = 50
+_MORE_FOR_RARE = 5
 
 
 def _some(seeds: range) -> tuple[int, int, float, list[tuple[str, str]]]:
@@ -60,8 +61,12 @@ def _one(seed: str, bug: str | None) -> int:
 
 def _found(seeds: int, bug: str) -> tuple[str, list[str]]:
     """What broke in each of so many worlds with this bug."""
-    runs = (simulate(str(seed), bug=bug) for seed in range(seeds))
+    runs = (simulate(str(seed), bug=bug) for seed in range(_worlds_for(bug, seeds)))
     return bug, [run.broken for run in runs if run.broken is not None]
+
+
+def _worlds_for(bug: str, seeds: int) -> int:
+    return seeds * (_MORE_FOR_RARE if BUGS[bug].rare else 1)
 
 
 def _bugs(seeds: int) -> int:
@@ -73,9 +78,10 @@ def _bugs(seeds: int) -> int:
             never += not found
             by = Counter(each.split(": ")[1] for each in found).most_common(2)
             seen = ", ".join(f"{what} ({count})" for what, count in by)
-            rows.append(f"| `{name}` | {BUGS[name].what} | {len(found)} | {seen} |\n")
-            print(f"{name}: {len(found)} of {seeds}", flush=True)
-    head = f"| bug | what it does | found in, of {seeds} worlds | mostly by |\n| --- | --- | ---: | --- |\n"
+            share = f"{len(found)} of {_worlds_for(name, seeds)}"
+            rows.append(f"| `{name}` | {BUGS[name].what} | {share} | {seen} |\n")
+            print(f"{name}: {share}", flush=True)
+    head = "| bug | what it does | worlds that find it | mostly by |\n| --- | --- | ---: | --- |\n"
     before, _, rest = _PAGE.read_text().partition(_BEGIN)
     _, _, after = rest.partition(_END)
     _PAGE.write_text(before + _BEGIN + head + "".join(rows) + _END + after)
