@@ -74,7 +74,7 @@ class Publisher:
             # The first failure cancelled the rest. Callers branch by its type, which a group would hide.
             raise errors.exceptions[0] from errors
         publication = manifest.publication(state, attempt, at, body)
-        self._reader.remember(publication, state.files)
+        self._reader.remember(scope, publication, state.files)
         return publication
 
     def _pack(self, state: State, attempt: str, at: str) -> tuple[bytes, bytes]:

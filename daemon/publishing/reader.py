@@ -1,6 +1,7 @@
 """Verified reads: pointer, manifest, archive, files; nothing is handed on that its parent does not vouch for.
 
-Manifests and the files of a publication never change, so they are kept, bounded, by the digest that vouches for them.
+Manifests and the files of a publication never change, so they are kept, bounded, by the scope, the name and the
+digest that vouch for them: whoever may say what is live in one scope must not borrow what was verified for another.
 """
 
 import asyncio
@@ -152,7 +153,7 @@ class Reader:
         Raises:
             NotFound: it is gone. VerificationFailed: it is not the one the pointer means.
         """
-        kept = self._manifests.get(publication.manifest_sha256)
+        kept = self._manifests.get(_key(scope, publication))
         if kept is not None:
             return kept
         body = await self._bytes(layout.manifest(scope, publication.state, publication.attempt))
@@ -162,7 +163,7 @@ class Reader:
         if (read.scope, read.state, read.attempt) != (str(scope), publication.state, publication.attempt):
             raise VerificationFailed(f"the manifest of {publication.id} is the one of {read.scope} {read.state}")
         await self._check_signature(scope, read, body)
-        self._manifests.put(publication.manifest_sha256, read, len(body))
+        self._manifests.put(_key(scope, publication), read, len(body))
         return read
 
     async def named_manifests(self, scope: Scope, names: Iterable[PublicationId]) -> Sequence[Manifest]:
@@ -190,18 +191,18 @@ class Reader:
         Raises:
             NotFound: it is gone. VerificationFailed: archive or a file is not what the manifest says.
         """
-        kept = self._files.get(publication.manifest_sha256)
+        kept = self._files.get(_key(scope, publication))
         if kept is not None:
             return kept
         described = await self.manifest(scope, publication)
         body = await self._bytes(layout.archive(scope, publication.state, publication.attempt))
         files = await self._runtime.offload(verified_files, described, body)
-        self.remember(publication, files)
+        self.remember(scope, publication, files)
         return files
 
-    def remember(self, publication: Publication, files: tuple[RenderedFile, ...]) -> None:
+    def remember(self, scope: Scope, publication: Publication, files: tuple[RenderedFile, ...]) -> None:
         """Keep the files of a publication that this process has just made or read."""
-        self._files.put(publication.manifest_sha256, files, sum(len(file.body) for file in files))
+        self._files.put(_key(scope, publication), files, sum(len(file.body) for file in files))
 
     async def history(self, current: Pointer, *, since: str = "") -> tuple[Entry, ...]:
         """The history, the oldest first, through the chunks: all of it, or whole chunks back to a time of ours.
@@ -279,6 +280,10 @@ class Reader:
         return f"sequence {highest} was seen here" if highest else None
 
 
+def _key(scope: Scope, publication: Publication) -> str:
+    return f"{scope} {publication.id} {publication.manifest_sha256}"
+
+
 def verified_files(described: Manifest, body: bytes) -> tuple[RenderedFile, ...]:
     """The files in an archive's bytes, each checked against the manifest.
 
@@ -296,23 +301,23 @@ def verified_files(described: Manifest, body: bytes) -> tuple[RenderedFile, ...]
 
 
 class _Kept(Generic[T]):
-    """Values by digest, the least recently used dropped beyond a number of bytes."""
+    """Values by key, the least recently used dropped beyond a number of bytes."""
 
     def __init__(self, most_bytes: int) -> None:
         self._most_bytes = most_bytes
         self._bytes = 0
         self._values: OrderedDict[str, tuple[T, int]] = OrderedDict()
 
-    def get(self, digest: str) -> T | None:
-        if digest not in self._values:
+    def get(self, key: str) -> T | None:
+        if key not in self._values:
             return None
-        self._values.move_to_end(digest)
-        return self._values[digest][0]
+        self._values.move_to_end(key)
+        return self._values[key][0]
 
-    def put(self, digest: str, value: T, size: int) -> None:
-        if digest in self._values:
+    def put(self, key: str, value: T, size: int) -> None:
+        if key in self._values:
             return
-        self._values[digest] = (value, size)
+        self._values[key] = (value, size)
         self._bytes += size
         while self._bytes > self._most_bytes and len(self._values) > 1:
             _, (_, dropped) = self._values.popitem(last=False)

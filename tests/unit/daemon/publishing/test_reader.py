@@ -132,7 +132,7 @@ def test_what_is_kept_is_bounded_the_least_recently_read_goes_first(
 
         reader = bucket(FaultyStore(memory, before=note)).reader
         for publication in (one, two, one, three, one, two):
-            reader.remember(publication, await reader.files(SCOPE, publication))
+            reader.remember(SCOPE, publication, await reader.files(SCOPE, publication))
         assert reads == ["state-1", "state-2", "state-3", "state-2"]
 
     asyncio.run(scenario())

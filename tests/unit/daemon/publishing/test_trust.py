@@ -271,6 +271,28 @@ def test_a_manifest_of_another_scope_or_state_is_refused_though_well_signed() ->
     run(scenario)
 
 
+def test_what_one_scope_was_shown_vouches_for_nothing_in_another() -> None:
+    """Who may only say what is live elsewhere names a publication that this reader has read, and so keeps."""
+
+    async def scenario(store: MemoryStore) -> None:
+        elsewhere = Scope("other", "target")
+        await signing(store).publish(make_state(1))
+        named = (await signing(store).pointer()).live
+        assert named is not None
+        claim = (await signing(store).pointer()).model_copy(update={"scope": str(elsewhere)})
+        made = signatures.signed_by([OTHER.signer], signatures.POINTER, pointer.signed_part(claim))
+        await store.create(layout.pointer(elsewhere), Content(pointer.encode(claim, made)))
+        policy = Trust(keys=(OURS.trusted(), OTHER.trusted("pointer", scopes=("other/*",))))
+        reader = reading(store, policy).reader
+        await reader.files(SCOPE, named)
+        (claimed,) = (await reader.existing(elsewhere)).pointer.retained
+        for read in (reader.manifest, reader.files):
+            with pytest.raises(NotFound):
+                await read(elsewhere, claimed)
+
+    run(scenario)
+
+
 @pytest.mark.parametrize(
     ("trust", "words"),
     [
