@@ -358,10 +358,10 @@ class LiveTree:
     ) -> Present | None:
         """What stands at a path. Only a version that neither the marker nor this process knows is read."""
         recorded = marker.files.get(path) if marker else None
-        if recorded is not None and recorded.version == listed.version:
+        if recorded is not None and recorded.version == listed.version and not _may_move(path, recorded.sha256, wanted):
             return Present(recorded.sha256, listed.version, ours=True, commit=recorded.commit)
         body = self._seen.get((scope, path, listed.version))
-        if body is None:
+        if body is None or (body.tagged and _may_move(path, body.sha256, wanted)):
             stored = await self._read(scope, path)
             if stored is None:
                 return None
@@ -472,6 +472,14 @@ class LiveTree:
             return await self._store.replace(key, content, version)
         except _RACED:
             return None
+
+
+def _may_move(path: str, sha256: str, wanted: Wanted) -> bool:
+    """Whether it counts when a file was committed: a default of example/ that live has another text for.
+
+    Its own tag tells that. Where versions are digests, bodies that went A, B, A have one version and two tags.
+    """
+    return path.startswith(ownership.EXAMPLE) and wanted.files.get(path, sha256) != sha256
 
 
 def _follows(path: str, wanted: Wanted) -> bool:

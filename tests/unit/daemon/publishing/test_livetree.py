@@ -992,3 +992,31 @@ def test_a_tree_that_is_ahead_because_another_pass_was_faster_is_no_lost_pointer
         assert result.sequence == 2
 
     asyncio.run(scenario())
+
+
+def test_a_default_that_came_back_under_its_old_version_is_as_new_as_its_tag_says(memory: MemoryStore) -> None:
+    """A, B, A: where versions are digests, the marker's version of the first A fits the second one, too."""
+
+    async def scenario() -> None:
+        first, other = make_files("1"), make_files("2")
+        process = bucket(memory)
+        await process.publish(make_state(1, files=first))
+        await synced(process)
+        await process.publish(make_state(2, files=other))
+        await process.publish(make_state(3, files=first))
+        marker = await memory.get(MARKER_KEY)
+        await synced(bucket(memory))
+        await edit(memory, ENV, None)
+        restored = await bucket(memory).live_tree.restore_example(SCOPE, ENV)
+        assert restored
+        stored = await memory.get(layout.live_tree(SCOPE, ENV))
+        assert stored.tag["commit"] == "3.0"
+        # The pass that wrote it never came to its marker.
+        there = await memory.get(MARKER_KEY)
+        await memory.replace(MARKER_KEY, Content(marker.body), there.version)
+        await rolled_back(bucket(memory), "state-2")
+        await synced(bucket(memory))
+
+        assert (await memory.get(layout.live_tree(SCOPE, ENV))).body == stored.body, "a rollback leaves newer defaults"
+
+    asyncio.run(scenario())
