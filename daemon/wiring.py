@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from datetime import timedelta
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, assert_never
 
 import structlog
 from pydantic import SecretStr
@@ -151,13 +151,26 @@ def open_bucket(
     if isinstance(location, locations.Gcs):
         # Outside of the limit: waiting for one's turn is no call that hangs.
         store = PacedStore(store, runtime, gcs_write_seconds)
-    accepted = InFile(keys.state_file, url, runtime) if keys.state_file else None
+    accepted = InFile(keys.state_file, _identity(location), runtime) if keys.state_file else None
     reader = Reader(store, runtime, trust=keys.trust, accepted=accepted)
     publisher = Publisher(store, reader, runtime, signers=keys.signers)
     live_tree = LiveTree(store, reader)
     operations = Operations(reader, publisher, live_tree)
     quoting = opened if isinstance(opened, QuotingStore) else None
     return Bucket(store, reader, publisher, live_tree, operations, runtime, location, quoting)
+
+
+def _identity(location: Location) -> str:
+    """One name for one bucket, from wherever and however it is named: what was seen in another says nothing of it."""
+    match location:
+        case locations.Directory(path=path):
+            return path.resolve().as_uri()
+        case locations.S3(bucket=bucket, prefix=prefix, endpoint=endpoint):
+            return f"s3 {endpoint or ''} {bucket} {prefix}"
+        case locations.Gcs(bucket=bucket, prefix=prefix, endpoint=endpoint):
+            return f"gs {endpoint or ''} {bucket} {prefix}"
+        case _:
+            assert_never(location)
 
 
 def collector(bucket: Bucket, kept: Retention) -> Collector:

@@ -86,6 +86,19 @@ def test_a_pointer_that_was_put_back_is_refused_by_the_next_command_too(trusting
     assert "has sequence 4, and 5 was seen here before" in result.err
 
 
+def test_what_was_seen_counts_for_one_bucket_however_it_is_named(trusting, bucket, rebundle, monkeypatch):
+    younger = shutil.copytree(bucket, bucket.parent / "elsewhere" / bucket.name)
+    old = (bucket / str(SCOPE) / "pointer.json").read_bytes()
+    assert rebundle("hold", SCOPE, "--reason", "r").code == 0
+    (bucket / str(SCOPE) / "pointer.json").write_bytes(old)
+    for folder in (bucket.parent, younger.parent):
+        monkeypatch.chdir(folder)
+        result = rebundle("show", SCOPE, "--bucket", bucket.name)
+        assert ("was seen here before" in result.err) == (folder == bucket.parent), result.err
+    assert rebundle("show", SCOPE, "--bucket", f"{bucket}/").code == 5
+    assert rebundle("show", SCOPE, "--bucket", bucket.as_uri()).code == 5
+
+
 @pytest.mark.parametrize("text", ["", "{}x", '{"schema": 9}', '{"keys": 1}'])
 def test_a_policy_that_cannot_be_read_trusts_nothing(trusting, rebundle, text):
     trusting.write_text(text)
