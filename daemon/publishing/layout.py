@@ -7,7 +7,8 @@ from renderers.model import Scope
 LIVE_TREE: Final = "docker-compose-gen/"
 MARKER: Final = ".rebundle.json"
 MANIFEST: Final = "manifest.json"
-PUBLICATION: Final = frozenset({"bundle.tar.gz", MANIFEST, "manifest.dsse.json"})
+SIGNATURE: Final = "manifest.dsse.json"
+PUBLICATION: Final = frozenset({"bundle.tar.gz", MANIFEST, SIGNATURE})
 """The names of the objects of a publication."""
 
 

@@ -10,7 +10,7 @@ import hashlib
 import json
 import re
 from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Final, TypeVar
 
 from pydantic import ValidationError
@@ -23,7 +23,7 @@ from daemon.publishing.protocol import absent
 from daemon.publishing.publisher import Publisher
 from daemon.publishing.reader import PointerRead, Reader
 from daemon.publishing.recovery import Damaged, Found, Recovered, Remains, Wish
-from daemon.publishing.retention import folders
+from daemon.publishing.retention import Folder, folders
 from daemon.stores.errors import ObjectMissing
 from daemon.stores.port import ObjectStore, Stored
 from renderers.model import Scope
@@ -93,7 +93,11 @@ class Recoverer:
         base, damage, damaged_sequence = await self._pointer(scope)
         chunks = await self._chunks(scope)
         marker, _ = await self._live_tree.marker(scope)
-        found, damaged = await self._publications(scope)
+        stored, _ = folders(scope, await self._store.scan(layout.states(scope)))
+        if base.version is None or damage:
+            # A scope whose publications are signed had a signed pointer: who cannot sign must not write one.
+            base = replace(base, signed=base.signed or any(each.is_signed for each in stored))
+        found, damaged = await self._publications(scope, stored)
         traces = {"the damaged pointer": damaged_sequence, **await self._traces(scope)}
         traces["who read here before"] = await self._reader.highest_accepted(scope)
         traces["the history"] = max((entry.sequence for entry in chunks.entries), default=0)
@@ -144,8 +148,9 @@ class Recoverer:
         chunk, body = read[newest]
         return _Chunks(tuple(entries), Older(key=newest, sha256=_sha256(body)), chunk.entries[-1].sequence)
 
-    async def _publications(self, scope: Scope) -> tuple[tuple[Found, ...], tuple[Damaged, ...]]:
-        stored, _ = folders(scope, await self._store.scan(layout.states(scope)))
+    async def _publications(
+        self, scope: Scope, stored: Iterable[Folder]
+    ) -> tuple[tuple[Found, ...], tuple[Damaged, ...]]:
         judged = await self._side_by_side(lambda each: self._verified(scope, each.id), stored)
         found = tuple(each for each in judged if isinstance(each, Found))
         return found, tuple(each for each in judged if isinstance(each, Damaged))

@@ -64,6 +64,11 @@ class Folder:
         return sum(each.size for each in self.objects)
 
     @property
+    def is_signed(self) -> bool:
+        """Whether somebody signed the manifest."""
+        return any(each.key.endswith(f"/{layout.SIGNATURE}") for each in self.objects)
+
+    @property
     def stored(self) -> datetime:
         """When the last of it was written, by the store's clock."""
         return max(each.modified for each in self.objects)

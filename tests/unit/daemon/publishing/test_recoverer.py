@@ -519,6 +519,19 @@ async def test_a_signed_pointer_that_is_damaged_is_not_replaced_by_who_cannot_si
 
 
 @in_loop
+async def test_a_lost_pointer_of_signed_publications_is_not_replaced_by_who_cannot_sign(
+    store: MemoryStore, runtime: InlineRuntime
+) -> None:
+    bucket = await grown(store, runtime)
+    [last] = (await bucket.pointer()).retained_of("state-3")
+    folder = layout.manifest(SCOPE, "state-3", last.attempt).removesuffix(layout.MANIFEST)
+    await store.create(f"{folder}{layout.SIGNATURE}", Content(b"{}"))
+    await remove(store, POINTER)
+    with pytest.raises(CannotSign):
+        await recover(store, runtime)
+
+
+@in_loop
 async def test_a_crash_at_any_call_can_be_recovered_again(runtime: InlineRuntime) -> None:
     class Crash(Exception):
         pass
