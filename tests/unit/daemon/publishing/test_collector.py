@@ -190,8 +190,9 @@ async def test_what_the_pointer_had_no_more_room_for_stays_seven_days_also_when_
     bucket = Bucket(store, runtime)
     await bucket.publish(make_state(1))
     base = await bucket.reader.pointer(SCOPE)
-    full = [base.pointer.retained[0].model_copy(update={"attempt": f"{number:032x}"}) for number in range(100)]
-    following = protocol.publish(base.pointer, bucket.publisher.writing("daemon"), full)
+    more = [base.pointer.retained[0].model_copy(update={"attempt": f"{number:032x}"}) for number in range(99)]
+    last = await bucket.publisher.store_state(SCOPE, make_state(2))
+    following = protocol.publish(base.pointer, bucket.publisher.writing("daemon"), [*more, last])
     await bucket.publisher.swap(SCOPE, base, following)
     for _ in range(140):
         await bucket.operations.carry_out(SCOPE, protocol.hold, "ann")
