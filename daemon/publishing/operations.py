@@ -46,7 +46,7 @@ class Operations:
     async def preview(self, scope: Scope, verb: Verb, by: str, reason: str = "") -> Done:
         """What `carry_out` would do now. Raises as it does."""
         base = await self._reader.existing(scope)
-        following = verb(base.pointer, self._publisher.writing(by, reason))
+        following = await self._decide(scope, base, verb, by, reason)
         return Done(base.pointer, following or base.pointer, changed=following is not None)
 
     async def carry_out(self, scope: Scope, verb: Verb, by: str, reason: str = "") -> Done:
@@ -55,6 +55,7 @@ class Operations:
         Raises:
             NotFound: no such scope, or what the verb names is not retained.
             Refused: the scope's rules do not allow it now.
+            VerificationFailed: what would go live is not what the pointer says, or nobody who is trusted signed it.
             PointerMoved: others were faster five times over.
         """
         base, read, changed = await self._swap(scope, verb, by, reason)
@@ -63,7 +64,7 @@ class Operations:
     async def _swap(self, scope: Scope, verb: Verb, by: str, reason: str) -> tuple[PointerRead, PointerRead, bool]:
         for _ in range(_TRIES):
             base = await self._reader.existing(scope)
-            following = verb(base.pointer, self._publisher.writing(by, reason))
+            following = await self._decide(scope, base, verb, by, reason)
             if following is None:
                 return base, base, False
             try:
@@ -71,6 +72,14 @@ class Operations:
             except PointerMoved:
                 continue
         raise PointerMoved(f"other writers changed {scope} {_TRIES} times in a row; try again")
+
+    async def _decide(self, scope: Scope, base: PointerRead, verb: Verb, by: str, reason: str) -> Pointer | None:
+        following = verb(base.pointer, self._publisher.writing(by, reason))
+        live = None if following is None else following.live
+        if live is not None and (base.pointer.live is None or live.id != base.pointer.live.id):
+            # Nobody is to be served what every reader would refuse, or what is gone.
+            await self._reader.manifest(scope, live)
+        return following
 
 
 def rollback(state: str, *, discard_newer: bool = False, expected_live: str | None = None) -> Verb:

@@ -13,6 +13,7 @@ from securesystemslib.signer import CryptoSigner
 
 from daemon.publishing import freshness, layout, pointer, protocol, signatures
 from daemon.publishing.errors import CannotSign, NotFound, PolicyUnusable, VerificationFailed, WentBack
+from daemon.publishing.operations import rollback
 from daemon.publishing.pointer import Publication
 from daemon.publishing.signing import KeySigner, generate
 from daemon.publishing.trust import Revocation, Role, Trust, TrustedKey
@@ -343,6 +344,20 @@ def test_every_writer_signs_and_who_cannot_changes_nothing() -> None:
         body = (await store.get(layout.pointer(SCOPE))).body
         with pytest.raises(CannotSign, match=r"signing\.key_file\b"):
             await Bucket(store, InlineRuntime("keyless")).operations.carry_out(SCOPE, protocol.resume, "ann")
+        assert (await store.get(layout.pointer(SCOPE))).body == body
+
+    run(scenario)
+
+
+def test_nobody_makes_live_what_readers_refuse() -> None:
+    async def scenario(store: MemoryStore) -> None:
+        await Bucket(store, InlineRuntime("before the key")).publish(make_state(1))
+        await signing(store).publish(make_state(2))
+        body = (await store.get(layout.pointer(SCOPE))).body
+        operator = Bucket(store, InlineRuntime("operator"), signers=[OURS.signer], trust=POLICY).operations
+        for act in (operator.preview, operator.carry_out):
+            with pytest.raises(VerificationFailed, match=r"state-1.* is not signed"):
+                await act(SCOPE, rollback("state-1"), "ann")
         assert (await store.get(layout.pointer(SCOPE))).body == body
 
     run(scenario)
