@@ -9,15 +9,16 @@ import contextlib
 import hashlib
 import random
 import sys
-from collections.abc import Callable, Coroutine, Iterator
+from collections.abc import Callable, Coroutine, Iterator, Sequence
 from dataclasses import dataclass, field
+from functools import cache
 from typing import Any, ClassVar, Self
 
 from daemon import worker
 from daemon.interpretation import interpret
 from daemon.lifecycle import Stop
 from daemon.pipeline import Pipeline, Rendering
-from daemon.publishing import operations, protocol
+from daemon.publishing import archive, operations, protocol
 from daemon.publishing.collector import Collector
 from daemon.publishing.errors import NotFound, OutcomeUnresolved, PointerMoved, PublishingError, Refused
 from daemon.publishing.livetree import LiveTree, Unfinished
@@ -66,6 +67,25 @@ class _WarmRendering(Rendering):
 
 
 _RENDERING = _WarmRendering(Renderer(), gate.check, lambda _scope: _OWN)
+
+
+# Pure as well, and most of what a world would cost: the bytes of archives come again in world after world.
+_unpacked = cache(archive.unpack)
+_right_member = archive._member
+_right_pack = archive.pack
+_packed: dict[tuple[int, ...], tuple[Sequence[archive.Member], archive.Archive]] = {}
+
+
+@cache
+def _member(file: RenderedFile) -> archive.Member:
+    return _right_member(file, None)
+
+
+def _pack(members: Sequence[archive.Member]) -> archive.Archive:
+    known = tuple(map(id, members))  # they are kept for ever, above
+    if known not in _packed:
+        _packed[known] = (members, _right_pack(members))
+    return _packed[known][1]
 
 
 @dataclass(frozen=True, slots=True)
@@ -539,7 +559,13 @@ class _Log:
 
 @contextlib.contextmanager
 def _settings(scenario: Scenario, world: World) -> Iterator[None]:
-    changes: list[tuple[Any, str, Any]] = [(worker, "stamina", _Stamina), (worker, "log", _Log(world))]
+    changes: list[tuple[Any, str, Any]] = [
+        (worker, "stamina", _Stamina),
+        (worker, "log", _Log(world)),
+        (archive, "unpack", _unpacked),
+        (archive, "_member", lambda file, _last: _member(file)),
+        (archive, "pack", _pack),
+    ]
     if scenario.few_retained:
         changes.append((protocol, "MOST_RETAINED", 3))
     if scenario.short_history:
