@@ -16,13 +16,14 @@ from datetime import UTC
 from typing import Any, Final, TypeVar
 
 import requests
-from google.api_core.exceptions import ClientError, GoogleAPIError, RetryError
+from google.api_core.exceptions import GoogleAPIError, RetryError
 from google.auth.credentials import AnonymousCredentials
 from google.auth.exceptions import GoogleAuthError, TransportError
 from google.cloud import storage
 from google.cloud.storage.exceptions import DataCorruption, InvalidResponse
 from google.cloud.storage.retry import DEFAULT_RETRY
 from requests.adapters import HTTPAdapter
+from urllib3.exceptions import HTTPError, MaxRetryError, NewConnectionError
 
 from daemon.runtime import Runtime
 from daemon.stores import metadata
@@ -43,11 +44,38 @@ T = TypeVar("T")
 CONNECTIONS: Final = 16
 _ONCE_SECONDS: Final = (3, 10)
 _BULK_SECONDS: Final = (3, 60)
-_BULK_RETRY: Final = DEFAULT_RETRY.with_timeout(30.0)
 _READ_TRIES: Final = 5
 _LISTED: Final = "items(name,generation,size,timeCreated),nextPageToken"
 _NO_BUCKET: Final = re.compile(r"(?<![\w/.-])bucket( \S+)? does not exist", re.IGNORECASE)
-_DAMAGED: Final = (DataCorruption, requests.exceptions.ChunkedEncodingError)
+
+
+class _NotGcs(Exception):
+    """An answer that says yes and is not the one that was asked for."""
+
+
+_FOREIGN: Final = (
+    GoogleAPIError,
+    GoogleAuthError,
+    InvalidResponse,
+    DataCorruption,
+    requests.exceptions.RequestException,
+    HTTPError,  # of the layer below, which the library lets through
+    OSError,
+    _NotGcs,
+)
+
+
+def _is_untrusted(error: Exception) -> bool:
+    is_ours = isinstance(error, requests.exceptions.SSLError | TransportError)
+    return is_ours and "CERTIFICATE_VERIFY_FAILED" in str(error)
+
+
+def _may_pass(error: Exception) -> bool:
+    # The library knows what passes by itself, but takes an untrusted certificate for that, too.
+    return not _is_untrusted(error) and bool(DEFAULT_RETRY._predicate(error))  # noqa: SLF001  # it has no other name
+
+
+_BULK_RETRY: Final = DEFAULT_RETRY.with_predicate(_may_pass).with_timeout(30.0)
 
 
 class GcsStore:
@@ -100,12 +128,12 @@ class GcsStore:
         body = blob.download_as_bytes(
             raw_download=True, single_shot_download=True, timeout=_BULK_SECONDS, retry=_BULK_RETRY
         )
-        return body, int(blob.generation or 0)
+        return body, _generation_of(blob)
 
     def _describe(self, bucket: Any, key: str) -> tuple[int, dict[str, str]]:
         blob = bucket.blob(self._prefix + key)
         blob.reload(timeout=_BULK_SECONDS, retry=_BULK_RETRY)
-        return int(blob.generation), metadata.decoded(blob.metadata or {})
+        return _generation_of(blob), metadata.decoded(blob.metadata or {})
 
     def _scan(self, bucket: Any, prefix: str) -> list[Listed]:
         blobs = bucket.list_blobs(
@@ -161,7 +189,7 @@ class GcsStore:
             retry=None if generation else _BULK_RETRY,
             checksum="auto",
         )
-        return Version(str(blob.generation))
+        return Version(str(_generation_of(blob)))
 
     def _delete(self, bucket: Any, key: str, generation: int) -> None:
         bucket.blob(self._prefix + key).delete(if_generation_match=generation, timeout=_ONCE_SECONDS, retry=None)
@@ -174,46 +202,60 @@ class GcsStore:
     def _call(self, what: str, failed: "_Failed", work: Callable[..., T], *args: object) -> T:
         try:
             return work(self._connected().bucket(self._name), *args)
-        except InvalidResponse as error:
-            raise self._answered(what, failed, error, error.response.status_code) from error
-        except RetryError as error:
-            raise failed(error.cause if isinstance(error.cause, Exception) else error, what) from error
-        except (ClientError, GoogleAPIError) as error:
-            raise self._answered(what, failed, error, int(getattr(error, "code", 0) or 0)) from error
-        except TransportError as error:  # no token could be had: nothing was sent
-            raise _unread(error, what) from error
-        except GoogleAuthError as error:
-            raise StoreRefused(f"gs://{self._name}: no credentials that work ({error})") from error
-        except requests.exceptions.SSLError as error:
-            if "CERTIFICATE_VERIFY_FAILED" in str(error):
-                raise StoreRefused(
-                    f"gs://{self._name}: the server's certificate is not trusted ({error}); "
-                    "REQUESTS_CA_BUNDLE names the file of your own authority"
-                ) from error
-            raise failed(error, what) from error
-        except (*_DAMAGED, requests.exceptions.RequestException, OSError) as error:
-            raise failed(error, what) from error
+        except _FOREIGN as error:
+            raise self._meant(what, failed, error) from error
 
-    def _answered(self, what: str, failed: "_Failed", error: Exception, status: int) -> StoreError:
-        """What an answer that is not yes means."""
-        told = f"{what or 'gs://' + self._name}: {error}"
-        if status in {409, 412}:
-            return ConditionFailed(told)
-        if status == 404:
-            # A new object cannot be missing. What else is missing only words tell, and a URL may have the same ones.
-            is_bucket = failed is _in_doubt or _NO_BUCKET.search(str(error)) is not None
-            return (
-                StoreRefused(f"there is no bucket {self._name}: make it, or name another one")
-                if is_bucket
-                else ObjectMissing(what)
+    def _meant(self, what: str, failed: "_Failed", error: Exception) -> StoreError:
+        """What it means that there was no yes. Of several tries the last one tells."""
+        if isinstance(error, RetryError) and isinstance(error.cause, Exception):
+            return self._meant(what, failed, error.cause)
+        if _is_untrusted(error):
+            return StoreRefused(
+                f"gs://{self._name}: the server's certificate is not trusted ({error}); "
+                "REQUESTS_CA_BUNDLE names the file of your own authority"
             )
-        if status == 429:
-            return StoreBusy(told) if failed is not _in_doubt else _in_doubt(error, what)
-        if status >= 500 or status == 408:
-            return failed(error, what)
-        if status in {401, 403}:
-            return StoreRefused(f"{told}: the credentials may not do this; docs/stores.md has the permissions needed")
-        return StoreRefused(told)
+        if isinstance(error, GoogleAuthError):
+            return self._without_token(what, failed, error)
+        if isinstance(error, GoogleAPIError | InvalidResponse):
+            return self._answered(what, failed, error)
+        if isinstance(error, _NotGcs | requests.exceptions.JSONDecodeError) and failed is _unread:
+            return StoreRefused(
+                f"gs://{self._name}: no server of Cloud Storage answers there, or a proxy changes its answers: {error}"
+            )
+        return failed(error, what)
+
+    def _without_token(self, what: str, failed: "_Failed", error: GoogleAuthError) -> StoreError:
+        if _is_passing(error):  # this time nothing was sent
+            return _in_doubt(error, what) if failed is _in_doubt else _unread(error, what)
+        return StoreRefused(f"gs://{self._name}: no credentials that work ({error})")
+
+    def _answered(self, what: str, failed: "_Failed", error: Exception) -> StoreError:
+        """What an answer that is not yes means."""
+        status, message = _status_and_message(error)
+        told = f"{what or 'gs://' + self._name}: {status} {message}"
+        again = failed is _in_doubt
+        meant: StoreError
+        match status:
+            case 409 | 412:
+                meant = ConditionFailed(told)
+            case 404 if again or _NO_BUCKET.search(message):
+                # A new object cannot be missing; what else is missing only words tell.
+                meant = StoreRefused(f"there is no bucket {self._name}: make it, or name another one")
+            case 404:
+                meant = ObjectMissing(what)
+            case 429:
+                meant = OutcomeUnknown(told) if again else StoreBusy(told)
+            case 400 if "match calculated" in message:  # a digest: the body was damaged on its way
+                meant = OutcomeUnknown(told) if again else StoreUnavailable(told)
+            case 401 | 403:
+                meant = StoreRefused(
+                    f"{told}: the credentials may not do this; docs/stores.md has the permissions needed"
+                )
+            case _ if status in {408, 410} or status >= 500:  # 410: an upload in several requests was forgotten
+                meant = failed(error, what)
+            case _:
+                meant = StoreRefused(told)
+        return meant
 
     def _connected(self) -> Any:
         with self._lock:
@@ -227,10 +269,19 @@ def _client(endpoint: str | None) -> Any:
     is_emulator = endpoint is not None and endpoint.startswith("http://")
     credentials = AnonymousCredentials() if is_emulator else None  # type: ignore[no-untyped-call]  # google-auth has no types
     client = storage.Client(project=None, credentials=credentials, client_options=options)
+    # It would ask for the bucket's own metadata in a thread of its own, for traces that nobody takes.
+    client._bucket_metadata_cache = None  # noqa: SLF001  # the library has an environment variable alone for it
+    client._http.hooks["response"].append(_read_refusal)  # noqa: SLF001  # the session that it will use
     # Its session keeps ten connections and drops what is beyond; the library has no setting for it.
     for scheme in ("https://", "http://"):
         client._http.mount(scheme, HTTPAdapter(CONNECTIONS, CONNECTIONS))  # noqa: SLF001  # see above
     return client
+
+
+def _read_refusal(response: requests.Response, *_args: object, **_options: object) -> None:
+    # A download that is refused is not read by the library: its connection would be lost, and the reason with it.
+    if response.status_code >= 400:
+        response.content  # noqa: B018  # reads
 
 
 _Failed = Callable[[Exception, str], StoreError]
@@ -247,8 +298,35 @@ def _in_doubt(error: Exception, what: str) -> StoreError:
 
 
 def _in_doubt_if_sent(error: Exception, what: str) -> StoreError:
-    is_unsent = isinstance(error, requests.exceptions.ConnectTimeout)
-    return _unread(error, what) if is_unsent else _in_doubt(error, what)
+    return _unread(error, what) if _is_unsent(error) else _in_doubt(error, what)
+
+
+def _is_unsent(error: Exception) -> bool:
+    if isinstance(error, requests.exceptions.ConnectTimeout):
+        return True
+    below = error.args[0] if error.args else None
+    return isinstance(below, MaxRetryError) and isinstance(below.reason, NewConnectionError)
+
+
+def _is_passing(error: GoogleAuthError) -> bool:
+    # On a machine of Google's, a metadata server that does not answer comes as its own kind of error.
+    return isinstance(error, TransportError) or error.retryable or isinstance(error.__cause__, TransportError)
+
+
+def _status_and_message(error: Exception) -> tuple[int, str]:
+    """Of an answer; in the server's own words where it has any, without the request around them."""
+    response: Any = getattr(error, "response", None)
+    try:
+        return response.status_code, str(response.json()["error"]["message"])
+    except (AttributeError, ValueError, KeyError, TypeError):
+        return int(getattr(error, "code", 0) or getattr(response, "status_code", 0)), str(error)
+
+
+def _generation_of(blob: Any) -> int:
+    try:
+        return int(blob.generation)
+    except (TypeError, ValueError):
+        raise _NotGcs("an object without a generation") from None
 
 
 def _generation(key: str, version: Version) -> int:
