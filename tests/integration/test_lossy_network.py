@@ -303,6 +303,48 @@ def test_every_kind_of_write_may_go_wrong(server: Server, tmp_path: Path, fault:
     play(server, tmp_path, script)
 
 
+@ONE_OF_EACH_KIND
+@pytest.mark.parametrize("told", [Told.RESET, Told.UNAVAILABLE])
+def test_what_an_sdk_has_given_up_is_not_taken_for_stored(server: Server, tmp_path: Path, told: Told) -> None:
+    """As often as an SDK sends a new object by itself, it is lost."""
+
+    async def script(played: Play) -> None:
+        fault = Fault(Applied.NEVER, told)
+        created = (*PUBLICATION, POINTER, MARKER, COMPOSE, EXAMPLE)
+        rules = [played.network.on(Operation.CREATE, keys, fault, times=3) for keys in created]
+        await played.publish(1)
+        await played.until_in_step()
+        assert [rule.met for rule in rules] == [3] * len(rules)
+
+        await played.override()
+        await played.publish(2)
+        await check(played, 1, 2)
+
+    play(server, tmp_path, script)
+
+
+@ONE_OF_EACH_KIND
+def test_a_file_that_a_late_write_makes_again_is_removed_again(server: Server, tmp_path: Path) -> None:
+    """No condition guards against it: the file is absent when the write arrives, as it was when it was sent."""
+
+    async def script(played: Play) -> None:
+        # A refusal is nothing that an SDK sends again by itself.
+        rule = played.network.on(Operation.CREATE, REMOVED, Fault(Applied.WHEN_RELEASED, Told.REFUSED))
+        await played.publish(1)
+        await played.until_in_step()
+        assert rule.met == 1
+
+        await played.override()
+        removed = Fault(Applied.FIRST, Told.TRUTH, after=played.network.release)
+        rule = played.network.on(Operation.DELETE, REMOVED, removed)
+        await played.publish(2)
+        assert rule.met == 1
+        assert [each.operation for each in played.network.writes(REMOVED)][:3] == ["create", "delete", "create"]
+        await check(played, 1, 2)
+
+    play(server, tmp_path, script)
+
+
 CHUNKS_GO_WRONG = [fault for fault in WRITES_GO_WRONG if fault.told in {Told.RESET, Told.REFUSED, Told.CONFLICT}]
 
 
