@@ -17,7 +17,7 @@ from daemon.batches import Batch
 from daemon.desired import Known, Lineage, Plan, Planned, Standing
 from daemon.interpretation import Change, ModelVersionChanged, RollbackRequested, StateCreated, interpret
 from daemon.publishing import protocol
-from daemon.publishing.errors import NewerRenderer, NotFound, PointerMoved, Refused
+from daemon.publishing.errors import NewerRenderer, NotFound, PointerMoved, Refused, VerificationFailed
 from daemon.publishing.livetree import LiveTree, Synced, Unfinished
 from daemon.publishing.manifest import ManifestEvent, State
 from daemon.publishing.operations import find_exactly
@@ -346,7 +346,11 @@ class Pipeline:
                 target = find_exactly(base.pointer, request.to_state)
                 progress = batches.progress(Standing(None), [delivery], outcomes)
                 following = protocol.rollback(base.pointer, writing, target, progress=progress)
-            except (NotFound, Refused) as error:
+                if following is not None:
+                    # Nobody is to be served what every reader would refuse, or what is gone.
+                    await self._reader.manifest(scope, target)
+            except (NotFound, Refused, VerificationFailed) as error:
+                following = None
                 refusal = Outcome(OutcomeKind.DEAD_LETTERED, str(error))
         if following is None:
             already = Outcome(OutcomeKind.IGNORED, f"live is {request.to_state} and held already", request.to_state)

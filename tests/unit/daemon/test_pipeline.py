@@ -630,6 +630,21 @@ def test_a_rollback_request_that_does_not_fit_changes_nothing(journal_path, stor
     scenario(journal_path, store, play)
 
 
+def test_a_rollback_request_to_what_readers_would_refuse_changes_nothing(journal_path, store):
+    async def play(scene: Scene):
+        await scene.send(state_event(1), state_event(2, version="8"))
+        before = await scene.pointer()
+        (first,) = before.retained_of("state-1")
+        key = layout.manifest(GOLDEN, first.state, first.attempt)
+        await store.replace(key, Content(b"{}"), (await store.get(key)).version)
+        (outcome,) = await scene.send(rollback_event("r", "state-1"))
+
+        assert (outcome.kind, "is not the one" in outcome.reason) == (OutcomeKind.DEAD_LETTERED, True)
+        assert await scene.pointer() == before
+
+    scenario(journal_path, store, play)
+
+
 def test_events_that_change_nothing_do_not_touch_the_pointer(journal_path, store):
     async def play(scene: Scene):
         await scene.send(state_event(1))
