@@ -139,12 +139,6 @@ BUGS: dict[str, Bug] = {
         Pipeline, "_commit",
         "await self._source.record(str(scope), outcomes)",
         "pass",
-    ),
-    "withdrawn-too-much": Bug(
-        "who lost withdraws outcomes that an earlier try of its own has committed",
-        Pipeline, "_commit",
-        "lost = [each for each in outcomes if each.offset > inputs.get(each.instance, -1)]",
-        "lost = list(outcomes)",
         rare=True,
     ),
     "inputs-not-advanced": Bug(
@@ -271,8 +265,8 @@ BUGS: dict[str, Bug] = {
     "verb-on-an-old-pointer": Bug(
         "a verb that was overtaken swaps what it decided before on the new pointer",
         operations.Operations, "_swap",
-        "following = verb(",
-        "following = locals().get('following') or verb(",
+        "following = await self._decide(",
+        "following = locals().get('following') or await self._decide(",
     ),
     # -- history
     "chunk-not-linked": Bug(
@@ -398,7 +392,8 @@ BUGS: dict[str, Bug] = {
     "marker-trusted-too-far": Bug(
         "what the marker says of a path counts, whatever the listing shows there",
         LiveTree, "_look",
-        "if recorded is not None and recorded.version == listed.version:",
+        "if recorded is not None and recorded.version == listed.version and not _may_move("
+        "path, recorded.sha256, wanted):",
         "if recorded is not None:",
     ),
     "example-marked-before-written": Bug(
