@@ -1,0 +1,100 @@
+"""The highest sequence that was accepted is never lowered, lost or mixed up with another's."""
+
+import asyncio
+import functools
+from collections.abc import Callable, Coroutine
+from pathlib import Path
+from typing import ParamSpec
+
+import pytest
+
+from daemon.lifecycle import SystemRuntime
+from daemon.publishing.accepted import Accepted, InFile, InProcess
+from daemon.publishing.errors import AcceptedUnusable
+from renderers.model import Scope
+from tests.builders_runtime import InlineRuntime
+
+P = ParamSpec("P")
+SCOPE, OTHER = Scope("visual", "core"), Scope("visual", "edge")
+
+
+def in_loop(test: Callable[P, Coroutine[None, None, None]]) -> Callable[P, None]:
+    @functools.wraps(test)
+    def run(*args: P.args, **kwargs: P.kwargs) -> None:
+        asyncio.run(test(*args, **kwargs))
+
+    return run
+
+
+def in_file(path: Path, bucket: str = "s3://bundles") -> InFile:
+    return InFile(path, bucket, InlineRuntime())
+
+
+@pytest.fixture(params=["process", "file"])
+def accepted(request: pytest.FixtureRequest, tmp_path: Path) -> Accepted:
+    return InProcess() if request.param == "process" else in_file(tmp_path / "state" / "accepted.json")
+
+
+@in_loop
+async def test_the_highest_counts_and_each_scope_has_its_own(accepted: Accepted) -> None:
+    assert await accepted.highest(SCOPE) == 0
+    for sequence in (3, 5, 4):
+        await accepted.accept(SCOPE, sequence)
+    await accepted.accept(OTHER, 1)
+
+    assert (await accepted.highest(SCOPE), await accepted.highest(OTHER)) == (5, 1)
+
+
+@in_loop
+async def test_the_next_process_knows_it_and_another_bucket_does_not(tmp_path: Path) -> None:
+    path = tmp_path / "accepted.json"
+    await in_file(path).accept(SCOPE, 7)
+
+    assert await in_file(path).highest(SCOPE) == 7
+    assert await in_file(path, "s3://others").highest(SCOPE) == 0
+
+
+@in_loop
+async def test_who_comes_late_lowers_nothing(tmp_path: Path) -> None:
+    path = tmp_path / "accepted.json"
+    slow, quick = in_file(path), in_file(path)
+    await slow.accept(SCOPE, 1)
+    await quick.accept(SCOPE, 9)
+    await slow.accept(SCOPE, 2)
+
+    assert await in_file(path).highest(SCOPE) == 9
+    assert await slow.highest(SCOPE) == 9, "what others saw counts here, too"
+
+
+@in_loop
+async def test_many_writers_at_once_lose_nothing_of_one_another(tmp_path: Path) -> None:
+    path, runtime = tmp_path / "accepted.json", SystemRuntime()
+    scopes = [Scope("visual", f"target-{number}") for number in range(40)]
+    try:
+        async with asyncio.TaskGroup() as group:
+            for at, scope in enumerate((*scopes, *scopes)):
+                group.create_task(InFile(path, "s3://bundles", runtime).accept(scope, 1 + at))
+    finally:
+        runtime.close()
+
+    seen = in_file(path)
+    assert [await seen.highest(scope) for scope in scopes] == list(range(41, 81))
+
+
+@pytest.mark.parametrize("text", ["", "{", "[]", '{"a": "1"}', '{"a": true}', "[" * 100_000])
+@in_loop
+async def test_a_damaged_file_is_refused_and_left_as_it_is(tmp_path: Path, text: str) -> None:
+    path = tmp_path / "accepted.json"
+    path.write_text(text)
+    for act in (in_file(path).highest(SCOPE), in_file(path).accept(SCOPE, 1)):
+        with pytest.raises(AcceptedUnusable, match=r"accepted\.json"):
+            await act
+
+    assert path.read_text() == text
+
+
+@in_loop
+async def test_a_file_that_cannot_be_written_is_told_of(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    with pytest.raises(AcceptedUnusable, match=r"trust\.state_file"):
+        await in_file(tmp_path / "file" / "accepted.json").accept(SCOPE, 1)
