@@ -21,6 +21,10 @@ class VerificationFailed(PublishingError):
     """What is stored is not what its pointer, manifest or digests say (exit 5)."""
 
 
+class NotVouchedFor(VerificationFailed):
+    """No signature of a publication counts by the trust policy: none is there, or none by a key that is trusted."""
+
+
 class WentBack(VerificationFailed):
     """A pointer is older than one that was accepted before: a backup was put back, or somebody replays it."""
 

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Final, Generic, TypeVar
 
 from daemon.publishing import archive, freshness, layout, manifest, pointer
 from daemon.publishing.accepted import Accepted, InProcess
-from daemon.publishing.errors import NotFound, PointerLost, VerificationFailed, WentBack
+from daemon.publishing.errors import NotFound, NotVouchedFor, PointerLost, VerificationFailed, WentBack
 from daemon.publishing.manifest import Manifest
 from daemon.publishing.pointer import Chunk, Entry, Older, Pointer, Publication, PublicationId
 from daemon.publishing.protocol import absent
@@ -162,6 +162,8 @@ class Reader:
         read = manifest.decode(body)
         if (read.scope, read.state, read.attempt) != (str(scope), publication.state, publication.attempt):
             raise VerificationFailed(f"the manifest of {publication.id} is the one of {read.scope} {read.state}")
+        if read.composition_digest != publication.composition:
+            raise VerificationFailed(f"the manifest of {publication.id} has not the composition that the pointer names")
         await self._check_signature(scope, read, body)
         self._manifests.put(_key(scope, publication), read, len(body))
         return read
@@ -230,7 +232,8 @@ class Reader:
         return chunk
 
     async def manifests(self, scope: Scope, publications: Iterable[Publication]) -> Sequence[Manifest]:
-        """The manifests of several publications; one that is gone is left out."""
+        """The manifests of several publications; left out is what is gone, and what nobody vouches for: it may be
+        older than the key, and who only asks what was ours must not be stopped by it."""
         return await self._side_by_side([partial(self.manifest, scope, each) for each in publications])
 
     async def _side_by_side(self, reads: Iterable[Callable[[], Awaitable[Manifest]]]) -> Sequence[Manifest]:
@@ -240,7 +243,7 @@ class Reader:
             async with gate:
                 try:
                     return await read()
-                except NotFound:
+                except (NotFound, NotVouchedFor):
                     return None
 
         try:

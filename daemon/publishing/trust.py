@@ -22,7 +22,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 
 from daemon.publishing import attestation, signatures
 from daemon.publishing.documents import Malformed, canonical
-from daemon.publishing.errors import KeyUnusable, PolicyUnusable, VerificationFailed
+from daemon.publishing.errors import KeyUnusable, NotVouchedFor, PolicyUnusable, VerificationFailed
 from daemon.publishing.manifest import Manifest
 from daemon.publishing.pointer import PublicationId
 from daemon.publishing.signatures import Signature
@@ -140,19 +140,22 @@ class Trust(_Part):
         """The key that a publication is accepted for, by its manifest.dsse.json.
 
         Raises:
-            VerificationFailed: for none.
+            NotVouchedFor: for none.
         """
         name = PublicationId(state=manifest.state, attempt=manifest.attempt)
         what = f"the publication {name} of {scope}"
         if envelope is None:
-            raise VerificationFailed(f"{what} is not signed, and the trust policy demands it")
+            raise NotVouchedFor(f"{what} is not signed, and the trust policy demands it")
         try:
             payload, found = attestation.opened(envelope)
         except ValueError as error:
-            raise VerificationFailed(f"the signature of {what} cannot be read: {error}") from error
+            raise NotVouchedFor(f"the signature of {what} cannot be read: {error}") from error
         if payload != attestation.statement(manifest, manifest_body):
-            raise VerificationFailed(f"the signature of {what} is one over something else")
-        return self._check(found, "publish", scope, signatures.encoding(signatures.STATEMENT, payload), what)
+            raise NotVouchedFor(f"the signature of {what} is one over something else")
+        try:
+            return self._check(found, "publish", scope, signatures.encoding(signatures.STATEMENT, payload), what)
+        except VerificationFailed as error:
+            raise NotVouchedFor(str(error)) from error
 
     def _check_signed(self, body: bytes, scope: Scope, kind: str, what: str) -> str:
         try:

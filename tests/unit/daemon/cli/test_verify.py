@@ -98,7 +98,7 @@ def test_an_unreadable_pointer_is_a_failed_check(bucket, rebundle):
     ("changed", "problem"),
     [
         ({"revision": {"producer": 9, "derived": 0}}, "its revision is 1, the pointer says 9"),
-        ({"composition": "0" * 64}, "its composition is not the one the pointer means"),
+        ({"composition": "0" * 64}, "has not the composition that the pointer names"),
         ({"manifest_sha256": "0" * 64}, "is not the one that"),
     ],
 )

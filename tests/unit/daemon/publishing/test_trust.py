@@ -13,6 +13,7 @@ from securesystemslib.signer import CryptoSigner
 
 from daemon.publishing import freshness, layout, pointer, protocol, signatures
 from daemon.publishing.errors import CannotSign, NotFound, PolicyUnusable, VerificationFailed, WentBack
+from daemon.publishing.livetree import Synced
 from daemon.publishing.operations import rollback
 from daemon.publishing.pointer import Publication
 from daemon.publishing.signing import KeySigner, generate
@@ -464,5 +465,22 @@ def test_a_reader_without_a_pointer_finds_nothing() -> None:
     async def scenario(store: MemoryStore) -> None:
         with pytest.raises(NotFound):
             await read_whole(store)
+
+    run(scenario)
+
+
+def test_what_is_older_than_the_key_hides_no_override_and_stops_no_pass() -> None:
+    async def scenario(store: MemoryStore) -> None:
+        await Bucket(store, InlineRuntime("before")).publish(make_state(1))
+        daemon = Bucket(store, InlineRuntime("writer"), signers=[OURS.signer])
+        await daemon.publish(make_state(2))
+        trusting = Bucket(store, InlineRuntime("daemon"), trust=POLICY, signers=[OURS.signer])
+        assert isinstance(await trusting.live_tree.reconcile(SCOPE), Synced)
+        path = "example/conf/bundle/.env"
+        await put(store, layout.live_tree(SCOPE, path), b"mine")
+
+        result = await trusting.live_tree.reconcile(SCOPE)
+        assert isinstance(result, Synced)
+        assert result.overrides == (path,)
 
     run(scenario)
