@@ -352,6 +352,7 @@ BUGS: dict[str, Bug] = {
         LiveTree, "_put",
         "return await self._store.replace(key, content, put.over)",
         "return await self._store.replace(key, content, (await self._store.get(key)).version)",
+        rare=True,
     ),
     "override-taken-for-ours": Bug(
         "a file of example/ that an operator changed is brought up to date",

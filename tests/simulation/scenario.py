@@ -195,7 +195,7 @@ def _arrivals(scenario: Scenario, chance: random.Random) -> list[Arrival]:
 
 _THEMES = (
     ("rollback", "hold", "resume", "discard", "pin"),
-    ("quarantine", "quarantine", "resume", "resume", "lift", "rollback"),
+    ("quarantine", "reject", "reject", "resume", "lift", "rollback"),
     ("rollback", "hold", "resume", "quarantine", "lift", "pin", "discard", "retire"),
 )
 _EDITS = ("edit-example", "edit-example", "delete-example", "edit-base", "stray")

@@ -193,6 +193,8 @@ class World:
     def __init__(self, scenario: Scenario, *, traced: bool) -> None:
         self.scenario = scenario
         self.loop = SimulatedLoop(scenario.seed, permute=scenario.permute)
+        self._race = random.Random(f"{scenario.seed}/race")
+        self._racing = self._race.choice((0, 0, 0, 1, 2))
         self.processes = 0
         self.calls: list[str] = []
         self._traced = traced
@@ -231,6 +233,15 @@ class World:
         after = "deleted" if change.after is None else hashlib.sha256(change.after.body).hexdigest()[:8]
         self.trace("    ", change.writer, "->", change.key, after)
         self.watcher.changed(change)
+        if self._racing and change.key.endswith("/.rebundle.json") and change.before and change.writer != EDITOR:
+            # An editor who saves while a pass writes: between its listing and its own write.
+            self._racing -= 1
+            self.loop.call_later(0.1 * self._race.random(), self._save, change.key.removesuffix(".rebundle.json"))
+
+    def _save(self, tree: str) -> None:
+        key = f"{tree}example/conf/bundle/.env"
+        if key in self.bucket.objects:
+            self.bucket.put(key, f"# saved {self._racing}\n".encode(), EDITOR)
 
     @property
     def digest(self) -> str:
@@ -376,11 +387,14 @@ class World:
                 await self._operator(act.draw, scope, lambda process: self._one_pass(process, scope))
             case "gc":
                 await self._operator(act.draw, scope, lambda process: self._collect(process, scope))
+            case "reject":
+                for verb, draw in (("reject", act.draw), ("resume", f"{act.draw}-resumed")):
+                    await self._verb_by(draw, scope, verb, chance.random())
             case verb:
-                decided = chance.random()
-                await self._operator(
-                    act.draw, scope, lambda process: self._verb(process, scope, verb, random.Random(decided))
-                )
+                await self._verb_by(act.draw, scope, verb, chance.random())
+
+    async def _verb_by(self, name: str, scope: Scope, verb: str, decided: float) -> None:
+        await self._operator(name, scope, lambda process: self._verb(process, scope, verb, random.Random(decided)))
 
     def _edit(self, act: Act, scope: Scope, chance: random.Random) -> None:
         tree = f"{scope}/docker-compose-gen/"
@@ -434,7 +448,7 @@ class World:
         signed = self.watcher.signed.get(str(scope))
         names = [f"{each['state']}@{each['attempt']}" for each in signed["retained"]] if signed else ["state-1"]
         one, other = chance.choice(names), chance.choice(names)
-        if signed and chance.random() < 0.6:
+        if signed and (verb == "reject" or chance.random() < 0.6):
             one = _interesting(signed, verb, chance) or one
         live = signed["live"] if signed else None
         back = other if live and one == f"{live['state']}@{live['attempt']}" else None
@@ -443,6 +457,7 @@ class World:
             "discard": lambda: operations.rollback(one, discard_newer=True),
             "hold": lambda: protocol.hold,
             "resume": lambda: protocol.resume,
+            "reject": lambda: operations.quarantine(one, rollback_to=back),
             "quarantine": lambda: operations.quarantine(one, rollback_to=back),
             "lift": lambda: operations.lift_quarantine(one),
             "pin": lambda: operations.pin(one, pinned=chance.random() < 0.7),
@@ -457,6 +472,8 @@ def _interesting(signed: dict[str, Any], verb: str, chance: random.Random) -> st
     rejected = {each["composition"] for each in signed["quarantined"]}
     live, desired = signed["live"], signed["desired"]
     match verb:
+        case "reject":
+            found = [live]
         case "quarantine":
             others = [each for each in signed["retained"] if each != live]
             found = others if desired == live and chance.random() < 0.6 else [desired]
