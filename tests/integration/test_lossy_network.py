@@ -355,6 +355,21 @@ def test_a_file_that_a_late_write_makes_again_is_removed_again(server: Server, t
     play(server, tmp_path, script)
 
 
+@ONE_OF_EACH_KIND
+def test_an_edit_in_the_middle_of_a_pass_is_an_override(server: Server, tmp_path: Path) -> None:
+    async def script(played: Play) -> None:
+        await played.publish(1)
+        # The marker is written once it is decided what to write, and before that is written.
+        decided = Fault(Applied.FIRST, Told.TRUTH, after=played.override)
+        rule = played.network.on(Operation.REPLACE, MARKER, decided)
+        await played.publish(2)
+        assert rule.met == 1
+        await check(played, 1, 2)
+        assert not [each for each in played.network.writes(EXAMPLE) if each.operation is Operation.REPLACE]
+
+    play(server, tmp_path, script)
+
+
 CHUNKS_GO_WRONG = [fault for fault in WRITES_GO_WRONG if fault.told in {Told.RESET, Told.REFUSED, Told.CONFLICT}]
 
 
