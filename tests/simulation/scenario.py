@@ -137,13 +137,13 @@ def _member(model: str, version: str) -> dict[str, Any]:
     return model_document(model, version=version, serving={"resources": {"limits": {"cpus": int(version)}}})
 
 
-def _state(event_id: str, scope: Scope, state: str, revision: int, versions: tuple[str, ...]) -> tuple[Event, Fact]:
+def state(event_id: str, scope: Scope, state: str, revision: int, versions: tuple[str, ...]) -> tuple[Event, Fact]:
     data = _document(scope, versions) | {"state": {"id": state, "revision": revision}}
     fact = Fact("state", dict(zip(MODELS, versions, strict=True)), state, revision)
     return Event(event_id, _SOURCE, BUNDLE_STATE_CREATED, data), fact
 
 
-def _model(event_id: str, scopes: tuple[Scope, ...], model: str, version: str, *, updated: bool) -> tuple[Event, Fact]:
+def model(event_id: str, scopes: tuple[Scope, ...], model: str, version: str, *, updated: bool) -> tuple[Event, Fact]:
     data: dict[str, Any] = {"model": _member(model, version)}
     if scopes:
         data["bundles"] = [{"name": scope.bundle, "target": scope.target} for scope in scopes]
@@ -174,16 +174,16 @@ def _arrivals(scenario: Scenario, chance: random.Random) -> list[Arrival]:
         if number == 0 or kind < (0.8 if returning else 0.45):
             revision += chance.choice((1, 1, 2))
             number_of_it = revision if chance.random() < 0.7 else chance.randint(1, revision)
-            event, fact = _state(event_id, scope, f"state-{number_of_it}", number_of_it, versions)
+            event, fact = state(event_id, scope, f"state-{number_of_it}", number_of_it, versions)
             used.append((fact.state, number_of_it, scope))
         elif kind < 0.9 or not used:
             named = () if chance.random() < 0.2 else (scope,)
-            event, fact = _model(
+            event, fact = model(
                 event_id, named, chance.choice(MODELS), str(chance.randint(1, 3)), updated=chance.random() < 0.6
             )
         else:
-            state, _, scope = chance.choice(used)
-            event, fact = _rollback(event_id, scope, state)
+            named_state, _, scope = chance.choice(used)
+            event, fact = _rollback(event_id, scope, named_state)
         scopes = None if fact.kind == "model" and "bundles" not in event.data else (str(scope),)
         log = chance.randrange(scenario.logs)
         arrivals.append(Arrival(at, log, event, scopes, fact))

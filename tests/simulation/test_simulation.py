@@ -18,7 +18,7 @@ from pathlib import Path
 import pytest
 
 from tests.simulation.bugs import BUGS, planted
-from tests.simulation.scenario import SCOPES, Act, scenario_of
+from tests.simulation.scenario import SCOPES, Act, Arrival, model, scenario_of, state
 from tests.simulation.store import Crash, Faults
 from tests.simulation.world import play, simulate
 
@@ -71,7 +71,15 @@ def test_a_seed_makes_the_same_world_in_two_processes_with_different_hash_seeds(
 def _crash_scenario(*, by_content, crash=None):
     """Two daemons, states and models that cross each other, a rollback and a collection; nothing else goes wrong."""
     scenario = scenario_of("crash-points")
-    arrivals = [each for number, each in enumerate(scenario_of("arrivals").arrivals) if number < 4]
+    told = [
+        state("event-0", SCOPES[0], "state-1", 1, ("1", "1")),
+        state("event-1", SCOPES[0], "state-2", 2, ("2", "1")),
+        model("event-2", SCOPES[:1], "102", "2", updated=True),
+        state("event-3", SCOPES[0], "state-3", 3, ("1", "2")),
+    ]
+    arrivals = [
+        Arrival(0.5 * number, number % 2, event, (str(SCOPES[0]),), fact) for number, (event, fact) in enumerate(told)
+    ]
     return replace(
         scenario,
         seed="crash-points",
@@ -85,7 +93,7 @@ def _crash_scenario(*, by_content, crash=None):
         short_history=True,
         few_retained=False,
         restarted_at_rest=False,
-        arrivals=[replace(each, log=number % 2) for number, each in enumerate(arrivals)],
+        arrivals=arrivals,
         acts=[Act(25.0, "rollback", "rollback-0"), Act(30.0, "hold", "hold-0"), Act(90.0, "gc", "gc-0")],
         crash=crash,
     )
