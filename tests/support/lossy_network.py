@@ -6,8 +6,7 @@ after the client has given it up, another. Beside that it shows what servers ans
 another write is under way, 500 to who has lost a race, 429, and the ETag that must not have quotes (object-store
 protocol 1.1, 1.4).
 
-Beside `tests.support.lossy_proxy`, which picks requests by patterns of their URL, it knows operations and keys, lets
-others act in the middle of a request, and tells when a late one arrives.
+It knows operations and keys, lets others act in the middle of a request, and tells when a late one arrives.
 
 It runs in the test's own event loop, for the SDKs are called in threads. It keeps a record of what the server was
 asked and what it answered, so that a test can tell what was applied from what a client believes. HTTP/1.1 with lengths
