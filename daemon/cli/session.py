@@ -3,16 +3,12 @@
 One event loop per command. The clock, the printer and the opened things travel together as a `Session`.
 """
 
-import logging
 import os
-import sys
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from datetime import datetime
 from typing import TYPE_CHECKING, Any
-
-import structlog
 
 from daemon import settings
 from daemon.cli.failures import UsageError
@@ -50,11 +46,6 @@ def load_settings(place: Place, flags: Mapping[str, Any] | None = None, *, secre
     Raises:
         SettingsError: with every problem.
     """
-    # What a store has to say belongs to people: standard output is for the verb's own data.
-    structlog.configure(
-        logger_factory=lambda *_: structlog.PrintLogger(sys.stderr),
-        wrapper_class=structlog.make_filtering_bound_logger(logging.WARNING),
-    )
     return settings.load({"bucket": place.bucket, **(flags or {})}, os.environ, place.config, secrets=secrets).settings
 
 

@@ -1,6 +1,3 @@
-import structlog
-
-from daemon.publishing.reader import Reader
 from tests.support.buckets import SCOPE, composition_with, in_bucket
 
 
@@ -73,15 +70,3 @@ def test_scopes_note_that_desired_waits_once_its_quarantine_is_lifted(bucket, re
     rebundle("quarantine", SCOPE, "state-5", "--reason", "fine", "--lift")
 
     assert "desired waits for resume" in rebundle("scopes").out
-
-
-def test_what_a_store_logs_does_not_stand_among_the_data(bucket, rebundle, monkeypatch):
-    async def scopes(_reader):
-        structlog.get_logger().warning("the server has said something odd", key="x")
-        return ()
-
-    monkeypatch.setattr(Reader, "scopes", scopes)
-    result = rebundle("scopes", "-o", "json")
-
-    assert result.json["scopes"] == []
-    assert "something odd" in result.err
