@@ -118,8 +118,8 @@ class Watcher:
         signed = self.signed.get(scope)
         if signed is None or signed["gc_epoch"] == 0 or f"{state}@{attempt}" in map(_name, signed["retained"]):
             self._fail(7, f"{change.key} was deleted without a collection, or is retained")
-        assert change.before is not None
-        age = (self.bucket.now() - change.before.modified).total_seconds()
+        # Since it was first there: a create that was sent twice may come again after the collection, and a delete, too.
+        age = (self.bucket.now() - self.manifests[change.key].modified).total_seconds()
         if age < self.grace:
             self._fail(7, f"{change.key} was deleted {age:.0f} s after it was written")
 
