@@ -42,8 +42,8 @@ demo: setup ## play the main job on the real daemon, below ./var/demo
 run: setup ## the daemon in the foreground, everything below ./var
 	.venv/bin/rebundle run
 
-test: setup ## every test, with branch coverage
-	$(run) -m pytest --cov --cov-report=term:skip-covered $(ARGS)
+test: setup ## every test, on all cores, with branch coverage (ARGS='-n 0 -s' to see what one prints)
+	$(run) -m pytest -n auto --maxprocesses 4 --dist worksteal --cov --cov-report=term:skip-covered $(ARGS)
 
 check: setup ## lint, format, types, import contracts, known vulnerabilities
 	$(run) -m ruff check .
