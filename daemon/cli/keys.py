@@ -21,6 +21,7 @@ from daemon.lifecycle import SystemRuntime
 from daemon.publishing import layout
 from daemon.publishing.errors import NotFound, PublishingError, VerificationFailed
 from daemon.stores.errors import ObjectMissing
+from daemon.telemetry import warnings_for_people
 from daemon.wiring import Bucket, open_bucket
 
 if TYPE_CHECKING:
@@ -146,7 +147,8 @@ async def revoke(
         at = runtime.now().astimezone(UTC).isoformat(timespec="seconds")
         revocation = Revocation(keyid=keyid, reason=reason, at=at)
         after = before.model_copy(update={"revoked": (*before.revoked, revocation)})
-        blocked = await _blocked(open_bucket(load_settings(place).bucket, runtime), before, after)
+        with warnings_for_people():
+            blocked = await _blocked(open_bucket(load_settings(place).bucket, runtime), before, after)
     finally:
         runtime.close()
     if not dry_run:

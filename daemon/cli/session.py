@@ -16,6 +16,7 @@ from daemon.cli.options import JournalPlace, Place, Printing, Prose
 from daemon.cli.output import Printer
 from daemon.lifecycle import SystemRuntime
 from daemon.settings import Settings
+from daemon.telemetry import warnings_for_people
 from daemon.wiring import Bucket, keys_of, open_bucket
 from events.journal import Journal
 from renderers.model import Scope
@@ -62,7 +63,9 @@ async def session(place: Place, printing: Printing, journal: JournalPlace | None
     runtime = SystemRuntime()
     try:
         keys = keys_of(loaded)
-        yield Session(loaded, open_bucket(loaded.bucket, runtime, keys=keys), runtime, printer_of(printing), keys.trust)
+        bucket = open_bucket(loaded.bucket, runtime, keys=keys)
+        with warnings_for_people():
+            yield Session(loaded, bucket, runtime, printer_of(printing), keys.trust)
     finally:
         runtime.close()
 

@@ -1,3 +1,6 @@
+import structlog
+
+from daemon.publishing.reader import Reader
 from tests.support.buckets import SCOPE, composition_with, in_bucket
 
 
@@ -70,3 +73,19 @@ def test_scopes_note_that_desired_waits_once_its_quarantine_is_lifted(bucket, re
     rebundle("quarantine", SCOPE, "state-5", "--reason", "fine", "--lift")
 
     assert "desired waits for resume" in rebundle("scopes").out
+
+
+def test_what_a_store_logs_does_not_stand_among_the_data(bucket, rebundle, monkeypatch):
+    async def scopes(_reader):
+        structlog.get_logger("daemon.stores").info("nobody need know")
+        structlog.get_logger("daemon.stores").warning("the server has said\nsomething odd", key="x")
+        return ()
+
+    before = structlog.get_config()
+    monkeypatch.setattr(Reader, "scopes", scopes)
+    result = rebundle("scopes", "-o", "json")
+
+    assert result.json["scopes"] == []
+    assert "something odd" in result.err
+    assert "nobody need know" not in result.err
+    assert structlog.get_config() == before
