@@ -108,6 +108,11 @@ def keys_of(settings: Settings) -> Keys:
 
 
 def _state_file(trusting: settings_of.Trust) -> Path | None:
+    if trusting.policy is not None and trusting.state_file is None:
+        raise PolicyUnusable(
+            f"trust policy {trusting.policy} is of no use without a place to remember what was accepted: "
+            "set trust.state_file"
+        )
     return trusting.state_file if trusting.policy is not None else None
 
 

@@ -93,3 +93,8 @@ class InFile:
             file.flush()
             os.fsync(file.fileno())
         half.rename(self._path)
+        folder = os.open(self._path.parent, os.O_RDONLY | os.O_DIRECTORY)
+        try:
+            os.fsync(folder)
+        finally:
+            os.close(folder)

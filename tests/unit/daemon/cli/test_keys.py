@@ -64,6 +64,14 @@ def test_every_verb_refuses_a_bucket_that_nobody_trusted_has_signed(policy, rebu
         assert (result.code, "is not signed, and the trust policy demands it" in result.err) == (5, True), verb
 
 
+def test_a_policy_without_a_place_for_what_was_accepted_is_refused(trusting, rebundle, monkeypatch):
+    for variable in ("STATE_DIRECTORY", "XDG_STATE_HOME", "HOME"):
+        monkeypatch.delenv(variable, raising=False)
+    result = rebundle("verify", SCOPE)
+
+    assert (result.code, "set trust.state_file" in result.err) == (5, True)
+
+
 def test_who_has_no_key_changes_no_signed_pointer(trusting, bucket, rebundle, monkeypatch):
     monkeypatch.delenv("REBUNDLE_SIGNING__KEY_FILE")
     before = (bucket / str(SCOPE) / "pointer.json").read_bytes()
