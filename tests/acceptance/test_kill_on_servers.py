@@ -16,12 +16,12 @@ from typing import Any
 import boto3
 import pytest
 
-from tests.services import gcs, versitygw
+from tests.services import gcs, testbench, versitygw
 from tests.services.availability import available
 from tests.support.crashes import STORIES, Story
 
 PROJECT = Path(__file__).parents[2]
-# Each takes a minute and a half: one on every machine, all of them when there is time for crashes.
+# Each takes half a minute: one on every machine, all of them when there is time for crashes.
 CUT_SHORT = STORIES if "REBUNDLE_CRASH_MINUTES" in os.environ else STORIES[1:2]
 
 
@@ -34,7 +34,7 @@ class Server:
     env: Mapping[str, str] = field(default_factory=dict)
 
 
-def _s3(stack: ExitStack, folder: Path) -> Server:
+def _versitygw(stack: ExitStack, folder: Path) -> Server:
     address = available(lambda: stack.enter_context(versitygw.versitygw(folder)))
     keys = {"AWS_ACCESS_KEY_ID": versitygw.ACCESS_KEY, "AWS_SECRET_ACCESS_KEY": versitygw.SECRET_KEY}
     client = boto3.client(
@@ -49,13 +49,24 @@ def _s3(stack: ExitStack, folder: Path) -> Server:
     return Server("s3://kills", f"endpoint={address}&region=us-east-1", keys)
 
 
-def _gcs(stack: ExitStack, folder: Path) -> Server:
-    server = available(lambda: stack.enter_context(gcs.gcs(folder)))
+def _fake_gcs_server(stack: ExitStack, folder: Path) -> Server:
+    return _gcs(available(lambda: stack.enter_context(gcs.gcs(folder))))
+
+
+def _testbench(stack: ExitStack, folder: Path) -> Server:
+    return _gcs(available(lambda: stack.enter_context(testbench.testbench(folder))))
+
+
+def _gcs(server: gcs.Gcs) -> Server:
     server.create_bucket("kills")
     return Server("gs://kills", f"endpoint={server.address}")
 
 
-@pytest.fixture(scope="module", params=[_s3, _gcs], ids=["versitygw", "fake-gcs-server"])
+@pytest.fixture(
+    scope="module",
+    params=[_versitygw, _fake_gcs_server, _testbench],
+    ids=["versitygw", "fake-gcs-server", "storage-testbench"],
+)
 def server(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
     with ExitStack() as stack:
         yield request.param(stack, tmp_path_factory.mktemp("server"))
