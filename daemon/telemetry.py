@@ -16,6 +16,7 @@ from dataclasses import dataclass
 from types import TracebackType
 from typing import Any, Final, Literal, TextIO
 
+import stamina.instrumentation
 import structlog
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, ProcessCollector, generate_latest
 from structlog.contextvars import bound_contextvars, merge_contextvars
@@ -63,6 +64,8 @@ def configure_logging(chosen: LogFormat, level: str, stream: TextIO | None = Non
     root = logging.getLogger()
     root.handlers[:] = [handler]
     root.setLevel(level.upper())
+    # Whoever tries again says so, with its reason: a second line for each try says less.
+    stamina.instrumentation.set_on_retry_hooks([])
     for name, lowest in _LIBRARIES.items():
         logging.getLogger(name).setLevel(max(lowest, root.level))
     structlog.configure(
