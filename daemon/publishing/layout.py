@@ -17,9 +17,13 @@ def pointer(scope: Scope) -> str:
     return f"{scope}/pointer.json"
 
 
-def history(scope: Scope, oldest: int) -> str:
-    """A chunk of older history entries, by the sequence of its oldest."""
-    return f"{scope}/history/{oldest}.json"
+def history(scope: Scope, oldest: int, newest: int, write: str) -> str:
+    """A chunk of older history entries: the sequences of its oldest and newest, and whose write of the pointer made it.
+
+    Each try stores its own, so that no chunk of another lineage, damaged or left by a crash, is ever in the way. The
+    sequences are told even if the bytes are lost.
+    """
+    return f"{scope}/history/{oldest}-{newest}-{write}.json"
 
 
 def freshness(scope: Scope) -> str:

@@ -170,7 +170,7 @@ class Publisher:
         if split is None:
             return following
         chunk, oldest = split
-        key = layout.history(scope, oldest)
+        key = layout.history(scope, oldest, chunk.entries[-1].sequence, following.write)
         body = (canonical_json(chunk.model_dump(mode="json")) + "\n").encode()
         await self._create_own(key, Content(body, _JSON))
         return protocol.without_chunk(following, Older(key=key, sha256=hashlib.sha256(body).hexdigest()))

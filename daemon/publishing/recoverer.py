@@ -18,7 +18,7 @@ from pydantic import ValidationError
 from daemon.publishing import layout, manifest, ownership, recovery
 from daemon.publishing.errors import PublishingError, VerificationFailed
 from daemon.publishing.livetree import LiveTree, Synced, Unfinished
-from daemon.publishing.pointer import Chunk, Entry, Older, PublicationId
+from daemon.publishing.pointer import CHUNK, Chunk, Entry, Older, PublicationId
 from daemon.publishing.protocol import absent
 from daemon.publishing.publisher import Publisher
 from daemon.publishing.reader import PointerRead, Reader
@@ -32,6 +32,8 @@ T = TypeVar("T")
 U = TypeVar("U")
 _READS_AT_ONCE: Final = 8
 _SEQUENCE: Final = re.compile(rb'"sequence"\s*:\s*(\d{1,15})\b')
+_CHUNK_KEY: Final = re.compile(r"/(\d{1,15})(?:-(\d{1,15})-[^/]*)?\.json$")
+"""Without the sequence of its newest entry and a write: of a release before those were in the key."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,7 +51,9 @@ class Recovery:
 
 @dataclass(frozen=True, slots=True)
 class _Chunks:
-    entries: tuple[Entry, ...] = ()
+    entries: tuple[Entry, ...]
+    highest: int
+    """Of every chunk, damaged or not."""
     older: Older | None = None
     chunked: int = 0
 
@@ -100,7 +104,7 @@ class Recoverer:
         found, damaged = await self._publications(scope, stored)
         traces = {"the damaged pointer": damaged_sequence, **await self._traces(scope)}
         traces["who read here before"] = await self._reader.highest_accepted(scope)
-        traces["the history"] = max((entry.sequence for entry in chunks.entries), default=0)
+        traces["the history"] = chunks.highest
         if marker is not None:
             traces["the live tree's files"] = max((each.commit[0] for each in marker.files.values()), default=0)
         remains = Remains(
@@ -140,13 +144,14 @@ class Recoverer:
         read = {key: (chunk, body) for key, (chunk, body) in chunks.items() if chunk is not None and chunk.entries}
         whole = [key for key in read if _leads_back(key, read)]
         newest = max(whole, key=lambda key: read[key][0].entries[-1].sequence, default=None)
-        entries = sorted(
-            (entry for chunk, _ in read.values() for entry in chunk.entries), key=lambda each: each.sequence
+        entries = tuple(
+            sorted((entry for chunk, _ in read.values() for entry in chunk.entries), key=lambda each: each.sequence)
         )
+        highest = max((max(_newest_by(key), _sequence_in(body)) for key, (_, body) in chunks.items()), default=0)
         if newest is None:
-            return _Chunks(tuple(entries))
+            return _Chunks(entries, highest)
         chunk, body = read[newest]
-        return _Chunks(tuple(entries), Older(key=newest, sha256=_sha256(body)), chunk.entries[-1].sequence)
+        return _Chunks(entries, highest, Older(key=newest, sha256=_sha256(body)), chunk.entries[-1].sequence)
 
     async def _publications(
         self, scope: Scope, stored: Iterable[Folder]
@@ -216,6 +221,15 @@ def _chunk(body: bytes) -> Chunk | None:
         return Chunk.model_validate(json.loads(body))
     except (ValueError, ValidationError, RecursionError):
         return None
+
+
+def _newest_by(key: str) -> int:
+    """The sequence of a chunk's newest entry, as its key tells; 0: it tells nothing."""
+    named = _CHUNK_KEY.search(key)
+    if named is None:
+        return 0
+    oldest, newest = named.groups()
+    return int(newest or int(oldest) + CHUNK - 1)
 
 
 def _leads_back(key: str, read: Mapping[str, tuple[Chunk, bytes]]) -> bool:

@@ -40,7 +40,7 @@ PUBLISHER = AwsPolicies("rebundle-publisher", "s3-publisher.json")
 COLLECTOR = AwsPolicies("rebundle-collector", "s3-collector.json")
 READER = AwsPolicies("rebundle-reader", "s3-reader.json")
 EDITOR = AwsPolicies("ann", "s3-editor.json")
-HISTORY = f"{SCOPE}/history/1.json"
+HISTORY = layout.history(SCOPE, 1, 64, "w")
 
 
 async def work(store: ObjectStore, runtime: ThreadRuntime | InlineRuntime) -> None:

@@ -268,15 +268,18 @@ def test_history_is_split_into_chunks_that_hold_it_all(memory: MemoryStore) -> N
             current = await held(process, current)
             assert len(current.pointer.history) <= pointer.MOST_HISTORY
         chunks = [each.key for each in await memory.scan(f"{SCOPE}/history/")]
-        firsts = [layout.history(SCOPE, 1 + pointer.CHUNK * number) for number in range(len(chunks))]
-        assert sorted(chunks) == sorted(firsts)
         entries = await process.reader.history(current.pointer)
         assert [entry.sequence for entry in entries] == list(range(1, 3 * pointer.MOST_HISTORY + 2))
+        # Each by the write that found the history full.
+        firsts = range(1, len(entries) - pointer.MOST_HISTORY + 1, pointer.CHUNK)
+        writes = [entries[first + pointer.MOST_HISTORY - 1].write for first in firsts]
+        meant = {layout.history(SCOPE, at, at + 63, write) for at, write in zip(firsts, writes, strict=True)}
+        assert set(chunks) == meant
 
     asyncio.run(scenario())
 
 
-def test_a_chunk_that_a_writer_who_lost_has_stored_already_is_used(memory: MemoryStore) -> None:
+def test_a_chunk_that_another_writer_has_left_is_not_used_whatever_it_holds(memory: MemoryStore) -> None:
     async def scenario() -> None:
         store = FaultyStore(memory)
         one, other = bucket(store, "one"), bucket(memory, "other")
@@ -286,7 +289,12 @@ def test_a_chunk_that_a_writer_who_lost_has_stored_already_is_used(memory: Memor
         store.faults = {POINTER: [Fault.LOST_BEFORE] * 4}
         with pytest.raises(OutcomeUnresolved):
             await held(one, current)
-        assert (await held(other, current)).pointer.older is not None
+        [left] = await memory.scan(layout.histories(SCOPE))
+        await memory.replace(left.key, Content(b"damaged"), left.version)
+        older = (await held(other, current)).pointer.older
+        assert older is not None
+        assert older.key != left.key
+        assert len(await other.reader.history(await other.pointer())) == current.pointer.sequence + 1
 
     asyncio.run(scenario())
 

@@ -56,7 +56,7 @@ def test_a_scope_that_has_nothing_yet_has_an_empty_pointer_without_a_version(mem
     asyncio.run(scenario())
 
 
-@pytest.mark.parametrize("trace", [layout.live_tree(SCOPE, layout.MARKER), layout.history(SCOPE, 1)])
+@pytest.mark.parametrize("trace", [layout.live_tree(SCOPE, layout.MARKER), layout.history(SCOPE, 1, 64, "w")])
 def test_an_absent_pointer_with_a_marker_or_a_history_chunk_is_lost_and_no_new_scope(
     memory: MemoryStore, trace: str
 ) -> None:

@@ -3,6 +3,7 @@
 import asyncio
 import functools
 import json
+import re
 from collections.abc import Callable, Coroutine
 from typing import ParamSpec
 
@@ -12,6 +13,7 @@ from daemon.publishing import layout, operations, protocol
 from daemon.publishing.errors import (
     CannotSign,
     NotFound,
+    OutcomeUnresolved,
     PointerLost,
     PointerMoved,
     Refused,
@@ -27,7 +29,7 @@ from daemon.stores.memory import MemoryStore
 from daemon.stores.port import Content, ObjectStore
 from tests.builders_publishing import SCOPE, Bucket, make_state, tree
 from tests.builders_runtime import InlineRuntime
-from tests.support.faulty_store import FaultyStore, Gate
+from tests.support.faulty_store import Fault, FaultyStore, Gate
 
 P = ParamSpec("P")
 POINTER = layout.pointer(SCOPE)
@@ -115,7 +117,18 @@ async def check(store: ObjectStore, runtime: InlineRuntime) -> Pointer:
     await bucket.publish(make_state(99))
     after = await bucket.pointer()
     assert (after.desired and after.desired.state, after.sequence) == ("state-99", pointer.sequence + 1)
+    later = await bucket.reader.history(await changed(bucket, MOST_HISTORY + 2))
+    assert later[: len(entries)] == entries
     return pointer
+
+
+async def changed(bucket: Bucket, times: int) -> Pointer:
+    """The pointer after so many changes: above 128 the history that it had is in chunks, whatever was left of those."""
+    read = await bucket.reader.pointer(SCOPE)
+    for _ in range(times):
+        following = protocol.hold(read.pointer, bucket.publisher.writing("ann"))
+        read = await bucket.publisher.swap(SCOPE, read, following)
+    return read.pointer
 
 
 def names(pointer: Pointer) -> tuple[str | None, str | None]:
@@ -231,6 +244,12 @@ async def test_a_damaged_state_is_left_out_and_named_and_its_number_is_used_up(
 # -- history
 
 
+async def chunks(store: ObjectStore) -> list[str]:
+    """The keys of the history's chunks, the oldest first."""
+    keys = [each.key for each in await store.scan(layout.histories(SCOPE))]
+    return sorted(keys, key=lambda key: int(re.split(r"[-.]", key.removeprefix(layout.histories(SCOPE)))[0]))
+
+
 async def held(bucket: Bucket, times: int) -> None:
     for _ in range(times):
         await bucket.operations.carry_out(SCOPE, protocol.hold, "ann")
@@ -243,7 +262,7 @@ async def test_what_the_chunks_tell_is_kept(store: MemoryStore, runtime: InlineR
     await bucket.operations.carry_out(SCOPE, operations.quarantine("state-2"), "bob", "bad")
     await held(bucket, 300)
     before = await bucket.pointer()
-    chunks = await bucket.reader.history(before)
+    told_before = await bucket.reader.history(before)
     await remove(store, POINTER)
     told = await recover(store, runtime, hold=False)
     pointer = await check(store, runtime)
@@ -255,7 +274,7 @@ async def test_what_the_chunks_tell_is_kept(store: MemoryStore, runtime: InlineR
     assert pointer.hold.reason == ""
     assert pointer.sequence > before.sequence
     after = await bucket.reader.history(pointer)
-    assert after[: told.remains.chunked] == chunks[: told.remains.chunked]
+    assert after[: told.remains.chunked] == told_before[: told.remains.chunked]
     assert told.remains.chunked >= before.sequence - MOST_HISTORY
     assert pointer.history[-1].published == ()
 
@@ -305,7 +324,7 @@ async def test_a_chunk_that_was_changed_cuts_the_history_off_and_stops_nothing(
 ) -> None:
     bucket = await grown(store, runtime)
     await held(bucket, 300)
-    first, *_ = [each.key for each in await store.scan(layout.histories(SCOPE))]
+    first, *_ = await chunks(store)
     body = json.loads((await store.get(first)).body)
     body["entries"][5]["reason"] = "changed"
     await overwrite(store, first, json.dumps(body).encode())
@@ -316,6 +335,84 @@ async def test_a_chunk_that_was_changed_cuts_the_history_off_and_stops_nothing(
     assert told.recovered is not None
     assert any("cut the history off" in line for line in told.recovered.did)
     assert names(told.recovered.pointer) == ("state-3", "state-3")
+
+
+@in_loop
+async def test_a_chunk_that_is_gone_with_the_pointer_stops_no_later_change(
+    store: MemoryStore, runtime: InlineRuntime
+) -> None:
+    bucket = await grown(store, runtime, 1)
+    await held(bucket, 200)
+    first, second = await chunks(store)
+    await remove(store, first)
+    await remove(store, POINTER)
+    await recover(store, runtime)
+    pointer = await check(store, runtime)
+    assert (pointer.older, pointer.history[0].sequence) == (None, 65)
+    assert second in await chunks(store)
+    assert (await recover(store, runtime)).recovered is None
+
+
+@in_loop
+async def test_an_old_pointer_that_was_put_back_over_a_damaged_chunk_stops_no_later_change(
+    store: MemoryStore, runtime: InlineRuntime
+) -> None:
+    bucket = await grown(store, runtime)
+    await held(bucket, 97)
+    old = await store.get(POINTER)
+    await held(bucket, 50)
+    [first] = await chunks(store)
+    await overwrite(store, first, (await store.get(first)).body[:-9])
+    await overwrite(store, POINTER, old.body)
+    await recover(store, runtime)
+    assert len((await check(store, runtime)).history) == 101
+
+
+@in_loop
+async def test_a_history_that_was_cut_off_beside_a_chunk_that_a_crash_left_can_grow(
+    store: MemoryStore, runtime: InlineRuntime
+) -> None:
+    bucket = await grown(store, runtime)
+    await held(bucket, 64 + MOST_HISTORY - 3)
+    read = await bucket.reader.pointer(SCOPE)
+    assert (read.pointer.sequence, len(read.pointer.history)) == (64 + MOST_HISTORY, MOST_HISTORY)
+    with pytest.raises(OutcomeUnresolved):
+        await changed(Bucket(FaultyStore(store, {POINTER: [Fault.LOST_BEFORE] * 4}), runtime), 1)
+    first, _ = await chunks(store)
+    await remove(store, first)
+    told = await recover(store, runtime)
+    assert told.recovered is not None
+    assert any("cut the history off" in line for line in told.recovered.did)
+    await check(store, runtime)
+
+
+@in_loop
+async def test_a_chunk_that_cannot_be_read_tells_the_sequences_it_had(
+    store: MemoryStore, runtime: InlineRuntime
+) -> None:
+    bucket = await grown(store, runtime, 1)
+    await held(bucket, 511)
+    keys = await chunks(store)
+    for key, left in zip(keys[-2:], (-3, 0), strict=True):
+        await overwrite(store, key, (await store.get(key)).body[:left])
+    for each in await store.scan(layout.live_tree(SCOPE)):
+        await remove(store, each.key)
+    await remove(store, POINTER)
+    told = await recover(store, runtime)
+    assert told.remains.traces == {"the history": 384}
+    assert (await check(store, runtime)).sequence == 384 + MOST_HISTORY + 1 > 512
+
+
+@in_loop
+async def test_a_chunk_of_an_earlier_release_that_is_empty_tells_its_sequences_by_its_key(
+    store: MemoryStore, runtime: InlineRuntime
+) -> None:
+    await grown(store, runtime, 1)
+    await store.create(f"{layout.histories(SCOPE)}321.json", Content(b""))
+    await store.create(f"{layout.histories(SCOPE)}notes.txt", Content(b"somebody's"))
+    told = await recover(store, runtime)
+    assert told.remains.traces["the history"] == 384
+    assert (await check(store, runtime)).sequence == 384 + MOST_HISTORY + 1
 
 
 @in_loop
