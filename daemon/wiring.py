@@ -159,7 +159,7 @@ def open_bucket(
     accepted = InFile(keys.state_file, _identity(location), runtime) if keys.state_file else None
     reader = Reader(store, runtime, trust=keys.trust, accepted=accepted)
     publisher = Publisher(store, reader, runtime, signers=keys.signers)
-    live_tree = LiveTree(store, reader)
+    live_tree = LiveTree(store, reader, runtime)
     operations = Operations(reader, publisher, live_tree)
     quoting = opened if isinstance(opened, QuotingStore) else None
     return Bucket(store, reader, publisher, live_tree, operations, runtime, location, quoting)

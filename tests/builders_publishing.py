@@ -112,7 +112,7 @@ class Bucket:
         self.store = store
         self.reader = Reader(store, runtime, trust=trust)
         self.publisher = Publisher(store, self.reader, runtime, signers=signers)
-        self.live_tree = LiveTree(store, self.reader)
+        self.live_tree = LiveTree(store, self.reader, runtime)
         self.operations = Operations(self.reader, self.publisher, self.live_tree)
 
     async def publish(self, *states: State) -> PointerRead:

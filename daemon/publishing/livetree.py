@@ -11,14 +11,14 @@ was looked at once is remembered. A pass that finds the listing of the last one 
 import asyncio
 import hashlib
 import json
-from collections.abc import Coroutine, Iterable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Coroutine, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final, TypeVar
 
 from pydantic import ValidationError
 
 from daemon.publishing import layout, ownership
-from daemon.publishing.errors import NewerSchema, NotFound, PointerLost, Refused
+from daemon.publishing.errors import NewerSchema, NotFound, PointerLost, PublishingError, Refused
 from daemon.publishing.ownership import (
     DeletedByOperator,
     Marker,
@@ -30,9 +30,11 @@ from daemon.publishing.ownership import (
     Verdict,
     Wanted,
 )
+from daemon.publishing.patience import patiently
 from daemon.publishing.pointer import SCHEMA, Pointer, Publication, PublicationId
 from daemon.publishing.reader import Reader
-from daemon.stores.errors import ConditionFailed, ObjectMissing, OutcomeUnknown
+from daemon.runtime import Runtime
+from daemon.stores.errors import ConditionFailed, ObjectMissing, OutcomeUnknown, StoreError
 from daemon.stores.port import Content, Listed, ObjectStore, Stored, Version
 from renderers.cache import Cache
 from renderers.model import RenderedFile, Scope, canonical_json
@@ -42,6 +44,8 @@ U = TypeVar("U")
 
 _ROUNDS: Final = 5
 _WRITES_AT_ONCE: Final = 16
+_WAITS: Final = 6
+"""Times that a store may say slow down to one write, some 15 s in all, before the next pass goes on."""
 _DIGESTS_BYTES: Final = 16 << 20
 _SEEN_BYTES: Final = 16 << 20
 _SETTLED_FILES: Final = 100_000
@@ -85,7 +89,7 @@ class Synced:
 
 @dataclass(frozen=True, slots=True)
 class Unfinished:
-    """A live tree that others kept changing during the pass; the next pass goes on."""
+    """A live tree that others kept changing during the pass, or that could not be brought on; the next pass goes on."""
 
     sequence: int
     reason: str
@@ -149,9 +153,10 @@ class _Settled:
 class LiveTree:
     """Makes live trees follow their pointers. Any number of daemons and commands may do so at once."""
 
-    def __init__(self, store: ObjectStore, reader: Reader) -> None:
+    def __init__(self, store: ObjectStore, reader: Reader, runtime: Runtime) -> None:
         self._store = store
         self._reader = reader
+        self._runtime = runtime
         self._digests = Cache[Mapping[str, str]](_DIGESTS_BYTES)
         self._seen = Cache[_Body](_SEEN_BYTES)
         self._settled = Cache[_Settled](_SETTLED_FILES)
@@ -179,6 +184,17 @@ class LiveTree:
             if finished:
                 return Synced(sequence, tuple(said[path] for path in sorted(said)))
         return Unfinished(sequence, "the live tree or the pointer kept changing; the next pass goes on")
+
+    async def follow(self, scope: Scope, sequence: int) -> Synced | Unfinished:
+        """The pass after a change of the pointer that was won as `sequence`.
+
+        What keeps the tree from following is told, not raised: the change is committed, and a failure would say that
+        it is not. A daemon's next pass, or the same command again, brings the tree on.
+        """
+        try:
+            return await self.reconcile(scope)
+        except (StoreError, PublishingError) as error:
+            return Unfinished(sequence, f"committed as sequence {sequence}, the live tree follows later: {error}")
 
     async def _round(
         self, scope: Scope, listed: _Listing, marked: Version | None, current: Pointer, said: dict[str, Verdict]
@@ -298,16 +314,17 @@ class LiveTree:
             return True
         there = await self._read(scope, path)
         if there is None:
-            await self._put(scope, Put(path, None), file, wanted)
+            await self._patiently(lambda: self._put(scope, Put(path, None), file, wanted))
         elif there.body == file.body:
             return False
         else:
-            await self._put(scope, Put(path, there.version, keep_aside=True), file, wanted)
+            over = Put(path, there.version, keep_aside=True)
+            await self._patiently(lambda: self._put(scope, over, file, wanted))
         return True
 
     async def _create_credentials(self, scope: Scope, file: RenderedFile, wanted: Wanted) -> None:
         try:
-            await self._put(scope, Put(file.path, None), file, wanted)
+            await self._patiently(lambda: self._put(scope, Put(file.path, None), file, wanted))
         except ConditionFailed as error:
             raise Refused(
                 f"{file.path} is there, and what lies below {ownership.CREDENTIALS} is never read, so it cannot be "
@@ -394,9 +411,9 @@ class LiveTree:
             async with gate:
                 match action:
                     case Put(path=path):
-                        return await self._put(scope, action, files[path], wanted)
+                        return await self._patiently(lambda: self._put(scope, action, files[path], wanted))
                     case Remove(path=path, version=version):
-                        await self._store.delete(layout.live_tree(scope, path), version)
+                        await self._patiently(lambda: self._store.delete(layout.live_tree(scope, path), version))
                         return None
 
         async def try_to(action: Put | Remove) -> tuple[bool, Version | None]:
@@ -468,10 +485,13 @@ class LiveTree:
         content = Content((canonical_json(marker.model_dump(mode="json")) + "\n").encode(), "application/json")
         try:
             if version is None:
-                return await self._store.create(key, content)
-            return await self._store.replace(key, content, version)
+                return await self._patiently(lambda: self._store.create(key, content))
+            return await self._patiently(lambda: self._store.replace(key, content, version))
         except _RACED:
             return None
+
+    async def _patiently(self, write: Callable[[], Awaitable[T]]) -> T:
+        return await patiently(self._runtime, write, _WAITS)
 
 
 def _may_move(path: str, sha256: str, wanted: Wanted) -> bool:

@@ -50,7 +50,7 @@ class Operations:
         return Done(base.pointer, following or base.pointer, changed=following is not None)
 
     async def carry_out(self, scope: Scope, verb: Verb, by: str, reason: str = "") -> Done:
-        """Change the pointer, then the live tree.
+        """Change the pointer, then the live tree. Once the pointer is changed, nothing is raised.
 
         Raises:
             NotFound: no such scope, or what the verb names is not retained.
@@ -59,7 +59,11 @@ class Operations:
             PointerMoved: others were faster five times over.
         """
         base, read, changed = await self._swap(scope, verb, by, reason)
-        return Done(base.pointer, read.pointer, changed, await self._live_tree.reconcile(scope))
+        if not changed:
+            # The pass is all there was to do, and its failure the verb's.
+            return Done(base.pointer, read.pointer, changed, await self._live_tree.reconcile(scope))
+        tree = await self._live_tree.follow(scope, base.pointer.sequence + 1)
+        return Done(base.pointer, read.pointer, changed, tree)
 
     async def _swap(self, scope: Scope, verb: Verb, by: str, reason: str) -> tuple[PointerRead, PointerRead, bool]:
         for _ in range(_TRIES):

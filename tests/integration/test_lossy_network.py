@@ -241,7 +241,7 @@ async def check_live_tree(played: Play, reader: Reader, current: Pointer) -> Non
     assert there == {*files, layout.MARKER}
     for path, body in files.items():
         assert (await played.direct.store.get(prefix + path)).body == body, path
-    survey = await LiveTree(played.direct.store, reader).survey(GOLDEN)
+    survey = await LiveTree(played.direct.store, reader, played.direct.runtime).survey(GOLDEN)
     assert survey.in_step
     assert survey.seen.overrides == (OVERRIDE,)
 

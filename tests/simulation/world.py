@@ -124,7 +124,7 @@ class Process:
             self.store = PacedStore(self.store, self.runtime, 1.1)
         self.reader = Reader(self.store, self.runtime)
         self.publisher = _ReportingPublisher(self.store, self.reader, self.runtime, world)
-        self.live_tree = LiveTree(self.store, self.reader)
+        self.live_tree = LiveTree(self.store, self.reader, self.runtime)
         self.operations = Operations(self.reader, self.publisher, self.live_tree)
         self.collector = Collector(self.store, self.reader, self.publisher, self.runtime, POLICY)
 

@@ -52,7 +52,7 @@ class PublishedBucket:
         self.store = store
         self.reader = Reader(store, runtime)
         self.publisher = Publisher(store, self.reader, runtime)
-        self.live_tree = LiveTree(store, self.reader)
+        self.live_tree = LiveTree(store, self.reader, runtime)
         self.operations = Operations(self.reader, self.publisher, self.live_tree)
 
     async def store_state(

@@ -379,7 +379,7 @@ async def until_in_step(bucket: Path, scopes: Sequence[Scope], seconds: float = 
     """Returns when the live tree of each scope follows its pointer."""
     runtime = InlineRuntime()
     store = DirectoryStore(bucket, runtime)
-    live_tree = LiveTree(store, Reader(store, runtime))
+    live_tree = LiveTree(store, Reader(store, runtime), runtime)
     deadline = time.monotonic() + seconds
     for scope in scopes:
         while not (await live_tree.survey(scope)).in_step:

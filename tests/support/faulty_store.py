@@ -10,7 +10,14 @@ from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, field
 from enum import Enum, auto
 
-from daemon.stores.errors import ConditionFailed, ObjectMissing, OutcomeUnknown, StoreUnavailable
+from daemon.stores.errors import (
+    ConditionFailed,
+    ObjectMissing,
+    OutcomeUnknown,
+    StoreBusy,
+    StoreRefused,
+    StoreUnavailable,
+)
 from daemon.stores.port import Content, Listed, ObjectStore, Stored, Version
 
 Before = Callable[[str, str], Awaitable[None]]
@@ -31,6 +38,10 @@ class Fault(Enum):
     """Applied, and answered with a failed condition."""
     AWAY = auto()
     """Never applied, and known not to be."""
+    BUSY = auto()
+    """Never applied: slow down."""
+    REFUSED = auto()
+    """Never applied: no permission."""
 
 
 @dataclass
@@ -109,6 +120,10 @@ class FaultyStore:
                 raise ConditionFailed(key)
             case Fault.AWAY:
                 raise StoreUnavailable(key)
+            case Fault.BUSY:
+                raise StoreBusy(key)
+            case Fault.REFUSED:
+                raise StoreRefused(key)
 
     def _next_fault(self, key: str) -> Fault:
         for ending, faults in self.faults.items():

@@ -242,7 +242,7 @@ async def open_scene(
         async with journal:
             reader = Reader(store, runtime)
             publisher = Publisher(store, reader, runtime)
-            live_tree = LiveTree(store, reader)
+            live_tree = LiveTree(store, reader, runtime)
             watcher = Watcher()
             pipeline = Pipeline(
                 source=journal,

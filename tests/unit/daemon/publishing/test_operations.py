@@ -7,10 +7,12 @@ import pytest
 
 from daemon.publishing import layout, operations, protocol
 from daemon.publishing.errors import NotFound, PointerMoved, Refused
-from daemon.publishing.livetree import Synced
+from daemon.publishing.livetree import Synced, Unfinished
 from daemon.publishing.operations import find_exactly, find_retained
 from daemon.publishing.pointer import Pointer
+from daemon.stores.errors import StoreBusy, StoreError, StoreRefused, StoreUnavailable
 from daemon.stores.memory import MemoryStore
+from daemon.stores.port import Content
 from tests.builders_publishing import SCOPE, Bucket, make_publication, make_state, published, tree
 from tests.builders_runtime import InlineRuntime
 from tests.support.faulty_store import Fault, FaultyStore
@@ -227,3 +229,65 @@ def test_who_changes_names_a_state_in_full_so_that_one_no_longer_retained_is_not
     ):
         with pytest.raises(NotFound, match=r"state-1 is not a retained state .*; is state-10 meant\?"):
             verb(pointer, protocol.Writing("w", "t", "ann"))
+
+
+COMPOSE, MARKER = "base/docker-compose.yml", layout.live_tree(SCOPE, layout.MARKER)
+
+
+@pytest.mark.parametrize("path", [COMPOSE, MARKER])
+def test_a_store_that_says_slow_down_is_waited_for_in_the_pass_too(memory: MemoryStore, path: str) -> None:
+    async def scenario() -> None:
+        await bucket(memory).publish(make_state(1), make_state(2))
+        await bucket(memory).live_tree.reconcile(SCOPE)
+        store = FaultyStore(memory, faults={path: [Fault.BUSY] * 3})
+        done = await bucket(store).operations.carry_out(SCOPE, operations.rollback("state-1"), "ann")
+        assert isinstance(done.live_tree, Synced)
+        assert (await tree(memory))[COMPOSE] == b"services 1\n"
+
+    asyncio.run(scenario())
+
+
+@pytest.mark.parametrize("fault", [Fault.BUSY, Fault.AWAY, Fault.REFUSED])
+@pytest.mark.parametrize("path", [COMPOSE, MARKER])
+def test_a_verb_that_was_committed_is_told_as_such_whatever_becomes_of_its_pass(
+    memory: MemoryStore, path: str, fault: Fault
+) -> None:
+    async def scenario() -> None:
+        await bucket(memory).publish(make_state(1), make_state(2))
+        store = FaultyStore(memory, faults={path: [fault] * 100})
+        done = await bucket(store).operations.carry_out(SCOPE, operations.rollback("state-1"), "ann")
+        assert (done.changed, names(await bucket(memory).pointer())) == (True, ("state-1", "state-2"))
+        assert isinstance(done.live_tree, Unfinished)
+        assert done.live_tree.sequence == 3
+        assert done.live_tree.reason.startswith("committed as sequence 3, the live tree follows later: ")
+
+    asyncio.run(scenario())
+
+
+def test_a_hold_on_a_state_whose_archive_is_damaged_is_told_as_committed(memory: MemoryStore) -> None:
+    async def scenario() -> None:
+        read = await bucket(memory).publish(make_state(1))
+        assert read.pointer.live is not None
+        key = layout.archive(SCOPE, "state-1", read.pointer.live.attempt)
+        await memory.replace(key, Content(b"damaged"), (await memory.get(key)).version)
+        done = await bucket(memory).operations.carry_out(SCOPE, protocol.hold, "ann")
+        assert done.after.hold is not None
+        assert isinstance(done.live_tree, Unfinished)
+        assert "does not match its digest" in done.live_tree.reason
+
+    asyncio.run(scenario())
+
+
+@pytest.mark.parametrize(
+    ("fault", "error"), [(Fault.BUSY, StoreBusy), (Fault.AWAY, StoreUnavailable), (Fault.REFUSED, StoreRefused)]
+)
+def test_a_verb_that_only_had_to_bring_the_tree_on_fails_with_its_pass(
+    memory: MemoryStore, fault: Fault, error: type[StoreError]
+) -> None:
+    async def scenario() -> None:
+        await bucket(memory).publish(make_state(1))
+        store = FaultyStore(memory, faults={COMPOSE: [fault] * 100})
+        with pytest.raises(error):
+            await bucket(store).operations.carry_out(SCOPE, protocol.resume, "ann")
+
+    asyncio.run(scenario())
