@@ -406,7 +406,10 @@ class Pipeline:
         self._compositions.put(composition.digest, composition, 6 * len(composition.canonical))
 
     async def _lineage(self, scope: Scope, pointer: Pointer, *, numbers: bool) -> Lineage:
-        """The explicit states that are used up. Numbers of those only history names are read if a late state asks."""
+        """The explicit states that are used up.
+
+        Of those that history only names, without number and composition, manifests are read if a late state asks.
+        """
         retained = {each.id: each for each in pointer.retained if each.kind == "explicit"}
         known = {Known(each.state, each.revision.producer, each.composition) for each in retained.values()}
         history = await self._reader.history(pointer)
@@ -418,7 +421,8 @@ class Pipeline:
             for name in entry.published
             if not name.startswith("derived-")
         }
-        forgotten = sorted(named - set(retained), key=str)
+        told = {each.state for each in known}
+        forgotten = sorted((name for name in named if name.state not in told), key=str)
         if numbers:
             known |= {
                 Known(each.state, each.revision.producer, each.composition_digest)

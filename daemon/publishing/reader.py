@@ -171,9 +171,10 @@ class Reader:
     async def named_manifests(self, scope: Scope, names: Iterable[PublicationId]) -> Sequence[Manifest]:
         """The manifests of publications that only history names, so that no digest of them is at hand.
 
-        One that is gone is left out.
+        One that is gone is left out, and one that is damaged, too: nothing will be served of it, and nobody mends it.
         """
-        return await self._side_by_side([partial(self._named_manifest, scope, name) for name in names])
+        reads = [partial(self._named_manifest, scope, name) for name in names]
+        return await self._side_by_side(reads, (NotFound, VerificationFailed))
 
     async def _named_manifest(self, scope: Scope, name: PublicationId) -> Manifest:
         kept = self._manifests.get(f"{scope} {name}")
@@ -234,16 +235,19 @@ class Reader:
     async def manifests(self, scope: Scope, publications: Iterable[Publication]) -> Sequence[Manifest]:
         """The manifests of several publications; left out is what is gone, and what nobody vouches for: it may be
         older than the key, and who only asks what was ours must not be stopped by it."""
-        return await self._side_by_side([partial(self.manifest, scope, each) for each in publications])
+        reads = [partial(self.manifest, scope, each) for each in publications]
+        return await self._side_by_side(reads, (NotFound, NotVouchedFor))
 
-    async def _side_by_side(self, reads: Iterable[Callable[[], Awaitable[Manifest]]]) -> Sequence[Manifest]:
+    async def _side_by_side(
+        self, reads: Iterable[Callable[[], Awaitable[Manifest]]], left_out: tuple[type[Exception], ...]
+    ) -> Sequence[Manifest]:
         gate = asyncio.Semaphore(_MOST_READS_AT_ONCE)
 
         async def found(read: Callable[[], Awaitable[Manifest]]) -> Manifest | None:
             async with gate:
                 try:
                     return await read()
-                except (NotFound, NotVouchedFor):
+                except left_out:
                     return None
 
         try:

@@ -471,6 +471,33 @@ def test_they_do_so_when_a_collection_has_deleted_the_state(journal_path, store,
     scenario(journal_path, store, play)
 
 
+@pytest.mark.parametrize("damaged", [b"{", None], ids=["damaged", "gone"])
+def test_a_late_state_passes_a_released_one_whose_manifest_is_no_more_what_it_was(journal_path, store, damaged):
+    """The history tells number and composition of what was released: its manifest is nobody's business any more."""
+
+    async def play(scene: Scene):
+        for number in (10, 20, 30):
+            await scene.batch(state_event(number, version=str(number)))
+        base = await scene.reader.pointer(GOLDEN)
+        [old] = base.pointer.retained_of("state-10")
+        following = protocol.collect(base.pointer, scene.publisher.writing("ann"), [old.id])
+        await scene.publisher.swap(GOLDEN, base, following)
+        key = layout.manifest(GOLDEN, old.state, old.attempt)
+        there = (await store.get(key)).version
+        await (store.delete(key, there) if damaged is None else store.replace(key, Content(damaged), there))
+
+        async with open_scene(journal_path.with_name("other.db"), store) as later:
+            outcomes = await later.batch(
+                state_event(15, version="15"),
+                state_event(10, version="10", event_id="the same again"),
+                state_event(10, version="11", event_id="another of its name"),
+            )
+
+        assert kinds(outcomes) == ["late", "ignored", "dead-lettered"]
+
+    scenario(journal_path, store, play)
+
+
 def test_an_id_that_only_history_names_is_used_up_as_well(journal_path, store):
     async def play(scene: Scene):
         for start in range(1, 121, 20):

@@ -162,8 +162,7 @@ def test_a_manifest_of_another_publication_is_refused_although_the_digest_fits(
         forged = live.model_copy(update={"manifest_sha256": hashlib.sha256(body).hexdigest()})
         with pytest.raises(VerificationFailed, match="is the one of"):
             await bucket(memory).reader.manifest(SCOPE, forged)
-        with pytest.raises(VerificationFailed, match="is the one of"):
-            await bucket(memory).reader.named_manifests(SCOPE, [live.id])
+        assert await bucket(memory).reader.named_manifests(SCOPE, [live.id]) == []
 
     asyncio.run(scenario())
 
@@ -175,6 +174,15 @@ def test_a_manifest_that_only_history_names_is_read_by_its_name(memory: MemorySt
         gone = PublicationId(state="state-1", attempt="none")
         for _ in range(2):  # read, then kept
             assert [each.revision for each in await reader.named_manifests(SCOPE, [live.id, gone])] == [live.revision]
+
+    asyncio.run(scenario())
+
+
+def test_a_damaged_manifest_that_only_history_names_is_left_out(memory: MemoryStore) -> None:
+    async def scenario() -> None:
+        live = await one_live(memory)
+        await overwritten(memory, layout.manifest(SCOPE, live.state, live.attempt), b"{")
+        assert await bucket(memory).reader.named_manifests(SCOPE, [live.id]) == []
 
     asyncio.run(scenario())
 
