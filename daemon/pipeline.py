@@ -152,6 +152,8 @@ class Pipeline:
         self._compositions = Cache[Composition](_COMPOSITIONS_BYTES)
         self._written = Cache[PointerRead](_MOST_POINTERS)
         self._compared: set[Scope] = set()
+        self._lost: dict[Scope, tuple[Position, ...]] = {}
+        """Events whose recorded outcomes may be those of a lost swap."""
 
     async def process(self, scope: Scope, waiting: Sequence[Delivery]) -> frozenset[Position]:
         """Settle the first events that wait in a scope, as many as make one batch; the positions that are done.
@@ -176,6 +178,7 @@ class Pipeline:
     ) -> frozenset[Position] | None:
         """The positions that are done; None if another writer was faster, or `kept` was not enough to tell."""
         base = kept or await self._reader.pointer(scope)
+        await self._withdraw_lost(scope, base.pointer)
         try:
             outcomes = await self._passed(scope, base.pointer, waiting)
             outcomes = outcomes or await self._fold(scope, base, waiting, uploads)
@@ -348,7 +351,7 @@ class Pipeline:
                 following = protocol.rollback(base.pointer, writing, target, progress=progress)
                 if following is not None:
                     # Nobody is to be served what every reader would refuse, or what is gone.
-                    await self._reader.manifest(scope, target)
+                    await self._reader.files(scope, target)
             except (NotFound, Refused, VerificationFailed) as error:
                 following = None
                 refusal = Outcome(OutcomeKind.DEAD_LETTERED, str(error))
@@ -370,13 +373,20 @@ class Pipeline:
         try:
             read = await self._publisher.swap(scope, base, following)
         except PointerMoved:
-            # An earlier try of ours, given up as unknown, may be what moved it: then these outcomes are its own.
-            inputs = (await self._reader.pointer(scope)).pointer.inputs
-            lost = [each for each in outcomes if each.offset > inputs.get(each.instance, -1)]
-            await self._source.withdraw(str(scope), lost)
+            # Where this reading fails, the one that the next try begins with tells.
+            self._lost[scope] = tuple(outcomes)
+            await self._withdraw_lost(scope, (await self._reader.pointer(scope)).pointer)
             raise
         self._written.put(scope, read, 1)
         return read
+
+    async def _withdraw_lost(self, scope: Scope, pointer: Pointer) -> None:
+        # An earlier try of ours, given up as unknown, may be what moved the pointer: what it passed is its own.
+        inputs = pointer.inputs
+        lost = [each for each in self._lost.get(scope, ()) if each.offset > inputs.get(each.instance, -1)]
+        if lost:
+            await self._source.withdraw(str(scope), lost)
+        self._lost.pop(scope, None)
 
     # -- what a fold starts from
 

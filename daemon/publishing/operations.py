@@ -82,7 +82,7 @@ class Operations:
         live = None if following is None else following.live
         if live is not None and (base.pointer.live is None or live.id != base.pointer.live.id):
             # Nobody is to be served what every reader would refuse, or what is gone.
-            await self._reader.manifest(scope, live)
+            await self._reader.files(scope, live)
         return following
 
 

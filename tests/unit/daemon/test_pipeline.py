@@ -12,7 +12,7 @@ from daemon.publishing import layout, operations, protocol
 from daemon.publishing import pointer as pointers
 from daemon.publishing.errors import OutcomeUnresolved, PointerLost
 from daemon.publishing.manifest import Manifest
-from daemon.stores.errors import OutcomeUnknown
+from daemon.stores.errors import OutcomeUnknown, StoreUnavailable
 from daemon.stores.memory import MemoryStore
 from daemon.stores.port import Content
 from events.journal import Accepted
@@ -587,6 +587,39 @@ def test_a_state_lists_the_model_events_it_replaced_as_skipped_and_they_stay_sup
     scenario(journal_path, store, play)
 
 
+def test_outcomes_of_a_lost_try_are_withdrawn_when_the_bucket_can_be_read_again(journal_path, store):
+    """What could not be told at once, because the bucket was away, is told before anything is folded anew."""
+    before, calls = asyncio.Event(), Counter()
+
+    async def fail(operation, key):
+        if not key.endswith("/pointer.json") or not before.is_set():
+            return
+        calls[operation] += 1
+        if (operation, calls[operation]) == ("replace", 1):
+            async with open_scene(journal_path.with_name("other.db"), store) as other:
+                await other.send(state_event(2, version="2"))
+        if operation == "get" and 1 < calls["get"] < 4:  # the first one resolves the write
+            raise StoreUnavailable("away")
+
+    async def play(scene: Scene):
+        await scene.batch(state_event(1, version="1"))
+        await scene.accept(state_event(2, version="3"))
+        waiting = [await scene.journal.next()]
+        before.set()
+        for _ in range(2):
+            with pytest.raises(StoreUnavailable):
+                await scene.pipeline.process(GOLDEN, waiting)
+        recorded = await scene.journal.recorded(str(GOLDEN), [each.position for each in waiting])
+        assert [str(each.kind) for each in recorded.values()] == ["published"], "nobody knows better yet"
+
+        scene.store.forbidden = lambda _operation, key: "/states/" in key
+        with pytest.raises(AssertionError, match="/states/"):  # what follows the pointer's reading
+            await scene.pipeline.process(GOLDEN, waiting)
+        assert await scene.journal.recorded(str(GOLDEN), [each.position for each in waiting]) == {}
+
+    scenario(journal_path, FaultyStore(store, before=fail), play)
+
+
 def test_a_dead_letter_stays_when_the_write_that_passed_it_lands_late(journal_path):
     """A write given up as unknown wins after all: the outcomes are its own, and must not be withdrawn."""
 
@@ -657,16 +690,20 @@ def test_a_rollback_request_that_does_not_fit_changes_nothing(journal_path, stor
     scenario(journal_path, store, play)
 
 
-def test_a_rollback_request_to_what_readers_would_refuse_changes_nothing(journal_path, store):
+@pytest.mark.parametrize(
+    ("key_of", "says"), [(layout.manifest, "is not the one"), (layout.archive, "does not match its digest")]
+)
+def test_a_rollback_request_to_what_readers_would_refuse_changes_nothing(journal_path, store, key_of, says):
     async def play(scene: Scene):
         await scene.send(state_event(1), state_event(2, version="8"))
         before = await scene.pointer()
         (first,) = before.retained_of("state-1")
-        key = layout.manifest(GOLDEN, first.state, first.attempt)
+        key = key_of(GOLDEN, first.state, first.attempt)
         await store.replace(key, Content(b"{}"), (await store.get(key)).version)
-        (outcome,) = await scene.send(rollback_event("r", "state-1"))
+        async with open_scene(journal_path.with_name("other.db"), store) as later:
+            (outcome,) = await later.send(rollback_event("r", "state-1"))
 
-        assert (outcome.kind, "is not the one" in outcome.reason) == (OutcomeKind.DEAD_LETTERED, True)
+        assert (outcome.kind, says in outcome.reason) == (OutcomeKind.DEAD_LETTERED, True)
         assert await scene.pointer() == before
 
     scenario(journal_path, store, play)

@@ -1,18 +1,20 @@
 """Operators' verbs as one compare-and-swap each and a pass over the live tree (protocol 4)."""
 
 import asyncio
+from collections.abc import Callable
 from itertools import count
 
 import pytest
 
 from daemon.publishing import layout, operations, protocol
-from daemon.publishing.errors import NotFound, PointerMoved, Refused
+from daemon.publishing.errors import NotFound, PointerMoved, Refused, VerificationFailed
 from daemon.publishing.livetree import Synced, Unfinished
 from daemon.publishing.operations import find_exactly, find_retained
 from daemon.publishing.pointer import Pointer
 from daemon.stores.errors import StoreBusy, StoreError, StoreRefused, StoreUnavailable
 from daemon.stores.memory import MemoryStore
 from daemon.stores.port import Content
+from renderers.model import Scope
 from tests.builders_publishing import SCOPE, Bucket, make_publication, make_state, published, tree
 from tests.builders_runtime import InlineRuntime
 from tests.support.faulty_store import Fault, FaultyStore
@@ -289,5 +291,20 @@ def test_a_verb_that_only_had_to_bring_the_tree_on_fails_with_its_pass(
         store = FaultyStore(memory, faults={COMPOSE: [fault] * 100})
         with pytest.raises(error):
             await bucket(store).operations.carry_out(SCOPE, protocol.resume, "ann")
+
+    asyncio.run(scenario())
+
+
+@pytest.mark.parametrize("key", [layout.manifest, layout.archive])
+def test_what_is_damaged_does_not_go_live(memory: MemoryStore, key: Callable[[Scope, str, str], str]) -> None:
+    async def scenario() -> None:
+        read = await bucket(memory).publish(make_state(1), make_state(2))
+        [target] = read.pointer.retained_of("state-1")
+        damaged = key(SCOPE, "state-1", target.attempt)
+        await memory.replace(damaged, Content(b"damaged"), (await memory.get(damaged)).version)
+        for act in (bucket(memory).operations.preview, bucket(memory).operations.carry_out):
+            with pytest.raises(VerificationFailed):
+                await act(SCOPE, operations.rollback("state-1"), "ann")
+        assert await bucket(memory).pointer() == read.pointer
 
     asyncio.run(scenario())
