@@ -1,27 +1,31 @@
 """Collection: publications leave the pointer first, their objects leave the bucket afterwards (protocol 4).
 
 The compare-and-swap that releases publications is also the fence: it raises `gc_epoch`, so whatever was stored before
-it and is not retained by it can be named by no later pointer. Only that is deleted, and only when it is older than the
-grace by the store's own clock. The rest of a collection that stopped half-way is found and deleted by the next one. Two
-at once are safe: the one that finds another's epoch stops. What is to go is decided in `retention`.
+it and is not retained by it can be named by no later pointer. Only that is deleted, and only when it was older than the
+grace by then. The rest of a collection that stopped half-way is found and deleted by the next one. Two at once are
+safe: the one that finds another's epoch stops. What is to go is decided in `retention`.
+
+No machine's clock is trusted with a deletion. This machine's tells only whether there may be something to do; then the
+store's is read, before the swap, and its entry of the history tells that time (`as_of`) to whoever deletes later.
 
 Releasing and deleting may be two credentials' work: `release` needs the right to change pointers, `delete` the right to
 read them and to delete below `states/`.
 """
 
 import asyncio
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Final, Literal
 
 from daemon.publishing import layout, protocol, retention
 from daemon.publishing.errors import PointerMoved
-from daemon.publishing.pointer import Entry, Pointer, PublicationId
+from daemon.publishing.pointer import Pointer, Publication
 from daemon.publishing.publisher import Publisher, timestamp
 from daemon.publishing.reader import PointerRead, Reader
 from daemon.publishing.retention import Doomed, Folder, Kept, Policy, Released, Spared
 from daemon.runtime import Runtime
+from daemon.stores.clock import store_time
 from daemon.stores.errors import ConditionFailed, ObjectMissing, OutcomeUnknown, StoreRefused
 from daemon.stores.port import Listed, ObjectStore
 from renderers.model import Scope
@@ -64,30 +68,41 @@ class Collected:
 class _Seen:
     """A scope as one look shows it."""
 
+    scope: Scope
     read: PointerRead
-    entries: tuple[Entry, ...]
     stored: tuple[Folder, ...]
     strays: tuple[str, ...]
-    judged: tuple[Kept | Released, ...]
 
-    @property
-    def kept(self) -> tuple[Kept, ...]:
-        return tuple(each for each in self.judged if isinstance(each, Kept))
+
+@dataclass(frozen=True, slots=True)
+class _Plan:
+    """What is to become of what was seen, as of some time."""
+
+    judged: tuple[Kept | Released, ...]
+    verdicts: tuple[Doomed | Spared, ...]
 
     @property
     def released(self) -> tuple[Released, ...]:
         return tuple(each for each in self.judged if isinstance(each, Released))
 
+    @property
+    def doomed(self) -> tuple[Doomed, ...]:
+        return _doomed(self.verdicts)
+
 
 @dataclass(frozen=True, slots=True)
 class _Fence:
-    """A committed collection, and when that was."""
+    """A committed collection, and what may be deleted behind it."""
 
     gc_epoch: int
-    at: datetime
-    pointer: Pointer
-    """That collection's, or a later one."""
-    released: Mapping[PublicationId, str] = field(default_factory=dict)
+    verdicts: tuple[Doomed | Spared, ...]
+    released: tuple[Released, ...] = ()
+    sequence: int | None = None
+    """Of the pointer, if this collection wrote it."""
+
+    @property
+    def doomed(self) -> tuple[Doomed, ...]:
+        return _doomed(self.verdicts)
 
 
 class Collector:
@@ -102,15 +117,18 @@ class Collector:
         self._runtime = runtime
         self._policy = policy
 
-    async def preview(self, scope: Scope) -> Collected:
+    async def preview(self, scope: Scope, *, parts: frozenset[Part] = BOTH) -> Collected:
         """What a collection would do now, judged by this machine's clock, for nothing is written to learn the store's.
 
         Raises:
             NotFound: no such scope.
         """
         seen = await self._look(scope)
-        verdicts = self._doom(seen, self._runtime.now())
-        return _collected(scope, seen, verdicts, deleted=_doomed(verdicts), released=seen.released)
+        plan = await self._plan(seen, self._runtime.now())
+        if "release" in parts:
+            return _collected(seen, plan, released=plan.released, deleted=plan.doomed if "delete" in parts else ())
+        fence = await self._earlier(seen)
+        return _collected(seen, plan, fence, deleted=fence.doomed if fence else ())
 
     async def collect(
         self,
@@ -123,7 +141,8 @@ class Collector:
     ) -> Collected:
         """Release what the policy does not keep, then delete what nothing can name any more.
 
-        Where there is nothing to do the pointer is not touched.
+        The pointer is not touched where there is nothing to release and an earlier collection covers what is to be
+        deleted.
 
         Raises:
             NotFound: no such scope.
@@ -133,101 +152,87 @@ class Collector:
         for _ in range(_TRIES):
             seen = await self._look(scope)
             try:
-                fence = await self._fence(scope, seen, self._publisher.writing(by, reason), parts)
+                plan, fence = await self._fenced(seen, self._publisher.writing(by, reason), parts)
             except PointerMoved:
                 continue
-            return await self._act(scope, seen, fence, parts, progress)
+            deleted = await self._delete_all(scope, fence, progress) if fence and "delete" in parts else ()
+            return _collected(
+                seen,
+                plan,
+                fence,
+                deleted=deleted,
+                released=fence.released if fence else (),
+                sequence=fence.sequence if fence else None,
+            )
         raise PointerMoved(f"other writers changed {scope} {_TRIES} times in a row; try again")
 
     async def _look(self, scope: Scope) -> _Seen:
         # The listing comes first: what it shows was stored before anything that follows here.
         listed = await self._store.scan(layout.states(scope))
         read = await self._reader.existing(scope)
-        now = self._runtime.now()
-        since = timestamp(now - timedelta(days=self._policy.dropped_days + 1))
-        entries = await self._reader.history(read.pointer, since=since)
         stored, strays = retention.folders(scope, listed)
-        return _Seen(read, entries, stored, strays, retention.judge(read.pointer, self._policy, now))
+        return _Seen(scope, read, stored, strays)
 
-    async def _fence(
-        self, scope: Scope, seen: _Seen, writing: protocol.Writing, parts: frozenset[Part]
-    ) -> _Fence | None:
-        """The collection behind which may be deleted; None if there is none, and no need for one."""
+    async def _plan(self, seen: _Seen, now: datetime) -> _Plan:
+        """What is to go if it is `now`."""
+        judged = retention.judge(seen.read.pointer, self._policy, now)
+        kept = [each.publication for each in judged if isinstance(each, Kept)]
+        released = [each for each in judged if isinstance(each, Released)]
+        return _Plan(judged, await self._doom(seen, seen.read.pointer, kept, now, released))
+
+    async def _fenced(
+        self, seen: _Seen, writing: protocol.Writing, parts: frozenset[Part]
+    ) -> tuple[_Plan, _Fence | None]:
+        """What is to go, and the collection behind which it may be deleted, if there is one."""
+        plan = await self._plan(seen, self._runtime.now())
         if "release" not in parts:
-            return await self._earlier(scope, seen)
-        if not seen.released and not await self._needs_fence(scope, seen, parts):
-            return None
-        released = {each.publication.id: each.why for each in seen.released}
-        following = protocol.collect(seen.read.pointer, writing, released)
-        written = (await self._publisher.swap(scope, seen.read, following)).pointer
-        return _Fence(following.gc_epoch, await self._pointer_time(scope), written, released)
+            return plan, await self._earlier(seen)
+        if not plan.released and not plan.doomed:
+            return plan, None
+        earlier = await self._earlier(seen)
+        if _covers(earlier, plan):
+            return plan, earlier
+        as_of = await store_time(self._store, self._runtime.token())
+        plan = await self._plan(seen, as_of)
+        if _covers(earlier, plan):
+            return plan, earlier
+        return plan, await self._release(seen, plan, writing, as_of)
 
-    async def _needs_fence(self, scope: Scope, seen: _Seen, parts: frozenset[Part]) -> bool:
-        """Whether objects are to go that nobody released: orphans, or what a collection that stopped has left."""
-        doomed = _doomed(self._doom(seen, self._runtime.now()))
-        if "delete" in parts or not doomed:
-            return bool(doomed)
-        # Somebody else deletes: without this, what still waits for that would move the pointer every time.
-        earlier = await self._earlier(scope, seen)
-        behind = _doomed(self._behind(seen, earlier)) if earlier else ()
-        return not {each.folder.id for each in doomed} <= {each.folder.id for each in behind}
+    async def _release(self, seen: _Seen, plan: _Plan, writing: protocol.Writing, as_of: datetime) -> _Fence:
+        released = {each.publication.id for each in plan.released}
+        following = protocol.collect(seen.read.pointer, writing, released, as_of=timestamp(as_of))
+        written = (await self._publisher.swap(seen.scope, seen.read, following)).pointer
+        # Another writer may have built on it meanwhile, and dropped something that then keeps its days.
+        verdicts = await self._doom(seen, written, written.retained, as_of, plan.released)
+        return _Fence(following.gc_epoch, verdicts, plan.released, written.sequence)
 
-    async def _earlier(self, scope: Scope, seen: _Seen) -> _Fence | None:
-        """The newest collection of the history; when it was is told by the clock of whoever committed it, unless the
-        pointer is as it left it."""
+    async def _earlier(self, seen: _Seen) -> _Fence | None:
+        """The newest collection of the history that tells its time by the store's clock."""
         pointer = seen.read.pointer
-        entry = retention.last_collection(seen.entries)
-        if entry is None and pointer.gc_epoch:
-            entry = retention.last_collection(await self._reader.history(pointer))
-        if entry is None:
+        as_of = retention.last_collection(pointer.history)
+        if as_of is None and pointer.gc_epoch:
+            as_of = retention.last_collection(await self._reader.history(pointer))
+        if as_of is None:
             return None
-        at = datetime.fromisoformat(entry.at)
-        if entry.sequence == pointer.sequence:
-            at = min(at, await self._pointer_time(scope))
-        return _Fence(pointer.gc_epoch, at, pointer)
+        return _Fence(pointer.gc_epoch, await self._doom(seen, pointer, pointer.retained, as_of))
 
-    async def _pointer_time(self, scope: Scope) -> datetime:
-        """When the pointer was written last, by the store's clock: the store's now, right after a write of ours."""
-        key = layout.pointer(scope)
-        for each in await self._store.scan(key):
-            if each.key == key:
-                return each.modified
-        raise PointerMoved(f"the pointer of {scope} went away while it was collected")
+    async def _doom(
+        self,
+        seen: _Seen,
+        pointer: Pointer,
+        retained: Iterable[Publication],
+        as_of: datetime,
+        released: Iterable[Released] = (),
+    ) -> tuple[Doomed | Spared, ...]:
+        # A day more than is needed: entries tell the times of the machines that wrote them.
+        since = timestamp(as_of - timedelta(days=self._policy.dropped_days + 1))
+        entries = await self._reader.history(pointer, since=since)
+        reasons = {each.publication.id: each.why for each in released}
+        return retention.doom(seen.stored, retained, entries, self._policy, as_of=as_of, released=reasons)
 
-    def _doom(self, seen: _Seen, now: datetime) -> tuple[Doomed | Spared, ...]:
-        released = {each.publication.id: each.why for each in seen.released}
-        kept = [each.publication for each in seen.kept]
-        return retention.doom(seen.stored, kept, seen.entries, self._policy, as_of=now, released=released)
-
-    def _behind(self, seen: _Seen, fence: _Fence) -> tuple[Doomed | Spared, ...]:
-        entries = (*seen.entries, *fence.pointer.history)
-        return retention.doom(
-            seen.stored, fence.pointer.retained, entries, self._policy, as_of=fence.at, released=fence.released
-        )
-
-    async def _act(
-        self, scope: Scope, seen: _Seen, fence: _Fence | None, parts: frozenset[Part], progress: Progress
-    ) -> Collected:
-        if fence is None:
-            verdicts = self._doom(seen, self._runtime.now())
-            return _collected(scope, seen, verdicts, left=_doomed(verdicts))
-        verdicts = self._behind(seen, fence)
-        doomed = _doomed(verdicts)
-        deleted = await self._delete_all(scope, fence, doomed, progress) if "delete" in parts else ()
-        return _collected(
-            scope,
-            seen,
-            verdicts,
-            deleted=deleted,
-            released=seen.released if "release" in parts else (),
-            left=tuple(each for each in doomed if each not in deleted),
-            sequence=fence.pointer.sequence if "release" in parts else None,
-        )
-
-    async def _delete_all(
-        self, scope: Scope, fence: _Fence, doomed: Sequence[Doomed], progress: Progress
-    ) -> tuple[Doomed, ...]:
+    async def _delete_all(self, scope: Scope, fence: _Fence, progress: Progress) -> tuple[Doomed, ...]:
         deleted: list[Doomed] = []
+        doomed = fence.doomed
         for start in range(0, len(doomed), _FOLDERS_AT_ONCE):
             # Another collection will delete the rest; a recovered pointer may name what was to go.
             if (await self._reader.existing(scope)).pointer.gc_epoch != fence.gc_epoch:
@@ -274,15 +279,35 @@ def _doomed(verdicts: Iterable[Doomed | Spared]) -> tuple[Doomed, ...]:
     return tuple(each for each in verdicts if isinstance(each, Doomed))
 
 
+def _covers(earlier: _Fence | None, plan: _Plan) -> bool:
+    """Whether nothing is to be released, and whatever is to be deleted may be, behind that collection.
+
+    So what waits for somebody who may delete does not move the pointer again and again.
+    """
+    behind = earlier.doomed if earlier else ()
+    return not plan.released and {each.folder.id for each in plan.doomed} <= {each.folder.id for each in behind}
+
+
 def _collected(
-    scope: Scope,
     seen: _Seen,
-    verdicts: Iterable[Doomed | Spared],
+    plan: _Plan,
+    fence: _Fence | None = None,
     *,
     deleted: tuple[Doomed, ...] = (),
     released: tuple[Released, ...] = (),
-    left: tuple[Doomed, ...] = (),
     sequence: int | None = None,
 ) -> Collected:
-    spared = tuple(each for each in verdicts if isinstance(each, Spared))
-    return Collected(scope, seen.kept, released, deleted, left, spared, seen.strays, sequence)
+    verdicts = {each.folder.id: each for each in (fence.verdicts if fence else ())}
+    # What is old enough and was stored too late for the fence is left, too: it takes another one.
+    verdicts |= {each.folder.id: each for each in plan.verdicts if isinstance(each, Doomed) or not fence}
+    gone = {each.folder.id for each in deleted}
+    return Collected(
+        scope=seen.scope,
+        kept=tuple(each for each in plan.judged if isinstance(each, Kept)),
+        released=released,
+        deleted=deleted,
+        left=tuple(each for each in _doomed(verdicts.values()) if each.folder.id not in gone),
+        spared=tuple(each for each in verdicts.values() if isinstance(each, Spared)),
+        strays=seen.strays,
+        sequence=sequence,
+    )

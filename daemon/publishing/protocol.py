@@ -211,11 +211,14 @@ def retire(pointer: Pointer, writing: Writing) -> Pointer | None:
     return _next(pointer, writing, "retire", live=None, desired=None, hold=None, change={"hold": None})
 
 
-def collect(pointer: Pointer, writing: Writing, released: Collection[PublicationId]) -> Pointer:
+def collect(
+    pointer: Pointer, writing: Writing, released: Collection[PublicationId], *, as_of: str | None = None
+) -> Pointer:
     """What is released can be rolled back to no more, and may be deleted once this is committed (protocol 4).
 
     The higher `gc_epoch` keeps out whatever was stored before: a publisher that finds it changed makes new attempts.
-    Live, desired and pinned publications stay whatever is asked.
+    Live, desired and pinned publications stay whatever is asked. `as_of` is what the store's clock said before this
+    was written: it tells who deletes later what was stored before, which no other machine's clock can.
     """
     current = _current(pointer.live, pointer.desired)
     gone = tuple(
@@ -227,7 +230,7 @@ def collect(pointer: Pointer, writing: Writing, released: Collection[Publication
         "gc",
         retained=tuple(each for each in pointer.retained if each not in gone),
         gc_epoch=pointer.gc_epoch + 1,
-        change={"released": [str(each.id) for each in gone]},
+        change={"released": [str(each.id) for each in gone]} | ({"as_of": as_of} if as_of else {}),
     )
 
 

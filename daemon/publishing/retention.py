@@ -157,9 +157,9 @@ def doom(
 ) -> tuple[Doomed | Spared, ...]:
     """What becomes of each folder that is not retained.
 
-    `as_of` is when the collection was committed that lets nothing in again of what was stored before; `retained` is
-    what it, or a later pointer, retains; `released` has the reason of what it let go. `entries` reach back as far as
-    the policy spares what was dropped.
+    `as_of` is a time of the store's clock before the collection was committed that lets nothing in again of what was
+    stored before; `retained` is what it, or a later pointer, retains; `released` has the reason of what it let go.
+    `entries` reach back as far as the policy spares what was dropped.
     """
     named = {each.id for each in retained}
     dropped = _dropped(entries)
@@ -182,9 +182,14 @@ def _doom(
     return Doomed(folder, "the pointer had no more room for it")
 
 
-def last_collection(entries: Iterable[Entry]) -> Entry | None:
-    """The newest collection of a history."""
-    return next((each for each in reversed(tuple(entries)) if each.kind == "gc"), None)
+def last_collection(entries: Iterable[Entry]) -> datetime | None:
+    """When the newest collection of a history was committed, by the store's clock, or shortly before that.
+
+    One that does not tell (of a release that did not read the store's clock) is passed over: the time of its entry is
+    that of the machine that wrote it, which may be days ahead.
+    """
+    times = (_time(entry.change.get("as_of")) for entry in reversed(tuple(entries)) if entry.kind == "gc")
+    return next((time for time in times if time is not None), None)
 
 
 def _dropped(entries: Iterable[Entry]) -> dict[str, datetime]:
@@ -198,10 +203,10 @@ def _drops(entries: Iterable[Entry]) -> Iterator[tuple[str, datetime]]:
             yield from ((str(name), at) for name in names)
 
 
-def _time(text: str | None) -> datetime | None:
+def _time(text: object) -> datetime | None:
     """A time of ours; None for what is none, or has no zone."""
     try:
-        time = datetime.fromisoformat(text or "")
+        time = datetime.fromisoformat(str(text))
     except ValueError:
         return None
     return time if time.tzinfo else None

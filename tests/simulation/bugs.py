@@ -284,16 +284,17 @@ BUGS: dict[str, Bug] = {
     # -- collection
     "collection-without-a-fence": Bug(
         "orphans are deleted without a compare-and-swap that raises the epoch",
-        Collector, "_fence",
-        "if not seen.released and not await self._needs_fence(scope, seen, parts):\n        return None",
-        "if not seen.released:\n        return _Fence(seen.read.pointer.gc_epoch, self._runtime.now(), seen.read.pointer)",
+        Collector, "_fenced",
+        "if _covers(earlier, plan):\n        return plan, earlier\n    return plan, await",
+        "if not plan.released:\n        return plan, _Fence(seen.read.pointer.gc_epoch, plan.verdicts)\n"
+        "    return plan, await",
     ),
     "deleted-before-released": Bug(
         "objects are deleted before the pointer lets them go",
-        Collector, "_fence",
+        Collector, "_release",
         "following = protocol.collect(",
-        "await self._delete_all(scope, _Fence(seen.read.pointer.gc_epoch, self._runtime.now(), seen.read.pointer),\n"
-        "                           _doomed(self._doom(seen, self._runtime.now())), lambda _: None)\n"
+        "early = _Fence(seen.read.pointer.gc_epoch, plan.verdicts)\n"
+        "    await self._delete_all(seen.scope, early, lambda _: None)\n"
         "    following = protocol.collect(",
     ),
     "epoch-not-raised": Bug(

@@ -3,15 +3,16 @@
 import asyncio
 import functools
 from collections.abc import Callable, Coroutine
-from datetime import timedelta
+from datetime import datetime, timedelta
 from typing import ParamSpec
 
 import pytest
 
 from daemon.publishing import layout, operations, protocol
-from daemon.publishing.collector import Collected, Collector, DeletionRefused
+from daemon.publishing.collector import Collected, Collector, DeletionRefused, Part
 from daemon.publishing.errors import NotFound, PointerLost, PointerMoved
 from daemon.publishing.pointer import Pointer, PublicationId
+from daemon.publishing.publisher import timestamp
 from daemon.publishing.retention import Policy
 from daemon.stores.errors import ObjectMissing, StoreError, StoreRefused, StoreUnavailable
 from daemon.stores.memory import MemoryStore
@@ -57,6 +58,23 @@ async def grown(store: ObjectStore, runtime: InlineRuntime) -> Bucket:
         await bucket.publish(make_state(number))
         await runtime.sleep(DAY)
     await runtime.sleep(40 * DAY)
+    return bucket
+
+
+async def dropped_long_ago(store: ObjectStore, runtime: InlineRuntime) -> Bucket:
+    """state-1 had to leave the pointer just now, and only a chunk of the history tells that."""
+    bucket = Bucket(store, runtime)
+    await bucket.publish(make_state(1))
+    base = await bucket.reader.pointer(SCOPE)
+    more = [base.pointer.retained[0].model_copy(update={"attempt": f"{number:032x}"}) for number in range(99)]
+    last = await bucket.publisher.store_state(SCOPE, make_state(2))
+    following = protocol.publish(base.pointer, bucket.publisher.writing("daemon"), [*more, last])
+    await bucket.publisher.swap(SCOPE, base, following)
+    for _ in range(140):
+        await bucket.operations.carry_out(SCOPE, protocol.hold, "ann")
+    pointer = await bucket.pointer()
+    assert pointer.older is not None
+    assert all("dropped" not in entry.change for entry in pointer.history)
     return bucket
 
 
@@ -187,19 +205,7 @@ async def test_keys_that_are_no_publication_of_ours_are_told_of_and_never_delete
 async def test_what_the_pointer_had_no_more_room_for_stays_seven_days_also_when_only_a_chunk_tells(
     store: MemoryStore, runtime: InlineRuntime
 ) -> None:
-    bucket = Bucket(store, runtime)
-    await bucket.publish(make_state(1))
-    base = await bucket.reader.pointer(SCOPE)
-    more = [base.pointer.retained[0].model_copy(update={"attempt": f"{number:032x}"}) for number in range(99)]
-    last = await bucket.publisher.store_state(SCOPE, make_state(2))
-    following = protocol.publish(base.pointer, bucket.publisher.writing("daemon"), [*more, last])
-    await bucket.publisher.swap(SCOPE, base, following)
-    for _ in range(140):
-        await bucket.operations.carry_out(SCOPE, protocol.hold, "ann")
-    pointer = await bucket.pointer()
-    assert pointer.older is not None
-    assert all("dropped" not in entry.change for entry in pointer.history)
-
+    await dropped_long_ago(store, runtime)
     await runtime.sleep(6.9 * DAY)
     early = await collector(store, runtime).collect(SCOPE, "cron")
     assert [each.folder.id.state for each in early.spared] == ["state-1"]
@@ -387,7 +393,7 @@ async def test_of_a_rollback_and_a_collection_of_its_target_one_loses(
         await going_back.carry_out(SCOPE, operations.rollback("state-1"), "ann")
 
     first, second = (go_back, collect) if rollback_first else (collect, go_back)
-    late = asyncio.create_task(second())  # type: ignore[no-untyped-call]
+    late = asyncio.create_task(second())
     await gate.reached.wait()
     await first()
     gate.open()
@@ -431,11 +437,13 @@ async def test_a_collection_that_finds_another_epoch_stops(store: MemoryStore, r
     async with asyncio.TaskGroup() as group:
         collecting = group.create_task(collector(FaultyStore(store, before=before), runtime).collect(SCOPE, "one"))
         await gate.reached.wait()
-        await collector(store, runtime).collect(SCOPE, "two")
+        await Bucket(store, runtime).operations.carry_out(
+            SCOPE, lambda now, writing: protocol.collect(now, writing, ()), "two"
+        )
         gate.open()
     assert collecting.result().deleted == ()
     assert len(collecting.result().left) == 2
-    assert await states(store) == ["state-3", "state-4"]
+    assert len(await states(store)) == 4
 
 
 # -- two credentials
@@ -494,20 +502,6 @@ async def test_deleting_alone_leaves_what_was_stored_after_the_last_collection(
 
 
 @in_loop
-async def test_deleting_alone_goes_by_the_stores_clock_where_the_pointer_is_as_the_collection_left_it(
-    runtime: InlineRuntime,
-) -> None:
-    store = SlowClock(runtime)
-    bucket = Bucket(store, runtime)
-    await bucket.publish(make_state(1), make_state(2))
-    await bucket.publisher.store_state(SCOPE, make_state(3))
-    eager = collector(store, runtime, Policy(newest=1, days=0))
-    released = await eager.collect(SCOPE, "daemon", parts=frozenset({"release"}))
-    assert [each.publication.state for each in released.released] == ["state-1"]
-    assert (await eager.collect(SCOPE, "cron", parts=frozenset({"delete"}))).deleted == ()
-
-
-@in_loop
 async def test_the_last_collection_is_found_however_long_ago_it_was(store: MemoryStore, runtime: InlineRuntime) -> None:
     bucket = await grown(store, runtime)
     await collector(store, runtime).collect(SCOPE, "daemon", parts=frozenset({"release"}))
@@ -542,12 +536,14 @@ async def test_a_pointer_that_goes_away_meanwhile_stops_the_deletion(
     await store.create(f"{key}.bak", Content(b"an editor's"))
     await store.create(layout.live_tree(SCOPE, layout.MARKER), Content(b"{}"))
 
-    async def remove_it(operation: str, prefix: str) -> None:
-        if (operation, prefix) == ("scan", key):
+    async def remove_it(operation: str, asked: str) -> None:
+        if (operation, asked) == ("get", key) and ("replace", key) in watched.writes:
+            watched.before = None
             await store.delete(key, (await store.get(key)).version)
 
+    watched = FaultyStore(store, before=remove_it)
     with pytest.raises(PointerLost):
-        await collector(FaultyStore(store, before=remove_it), runtime).collect(SCOPE, "cron")
+        await collector(watched, runtime).collect(SCOPE, "cron")
     assert len(await states(store)) == 4
 
 
@@ -572,3 +568,143 @@ async def test_what_somebody_else_deleted_meanwhile_is_gone_all_the_same(
             raise ObjectMissing(key)
 
     assert went(await collector(Racing(store), runtime).collect(SCOPE, "cron")) == ["state-1", "state-2"]
+
+
+@in_loop
+async def test_what_was_released_and_could_not_be_deleted_is_deleted_without_touching_the_pointer_again(
+    store: MemoryStore, runtime: InlineRuntime
+) -> None:
+    bucket = await grown(store, runtime)
+    with pytest.raises(DeletionRefused):
+        await collector(MayNotDelete(store), runtime).collect(SCOPE, "daemon")
+    before = await bucket.pointer()
+    with pytest.raises(DeletionRefused):
+        await collector(MayNotDelete(store), runtime).collect(SCOPE, "daemon")
+    collected = await collector(store, runtime).collect(SCOPE, "daemon")
+    assert (went(collected), collected.sequence) == (["state-1", "state-2"], None)
+    assert await bucket.pointer() == before
+
+
+@pytest.mark.parametrize("part", ["release", "delete"])
+@in_loop
+async def test_a_preview_of_one_part_tells_what_that_part_does(
+    store: MemoryStore, runtime: InlineRuntime, part: Part
+) -> None:
+    bucket = await grown(store, runtime)
+    await collector(store, runtime).collect(SCOPE, "cron", parts=frozenset({"release"}))
+    await bucket.publish(make_state(5))
+    await runtime.sleep(40 * DAY)
+    parts = frozenset({part})
+    watched = FaultyStore(store)
+    seen = await collector(watched, runtime).preview(SCOPE, parts=parts)
+    assert watched.writes == []
+    collected = await collector(store, runtime).collect(SCOPE, "cron", parts=parts)
+    assert (seen.released, went(seen)) == (collected.released, went(collected))
+    assert [each.folder for each in seen.left] == [each.folder for each in collected.left]
+    assert [each.publication.state for each in seen.released] == (["state-3"] if part == "release" else [])
+    assert went(seen) == ([] if part == "release" else ["state-1", "state-2"])
+
+
+# -- clocks: the store's is right, any machine's may be wrong by days
+
+
+class OtherClock(InlineRuntime):
+    """A machine beside that of `right`, whose clock is wrong."""
+
+    def __init__(self, right: InlineRuntime, days: float) -> None:
+        super().__init__(f"{days} days ahead")
+        self._right = right
+        self._wrong = timedelta(days=days)
+
+    def now(self) -> datetime:
+        return self._right.now() + self._wrong
+
+
+@pytest.mark.parametrize("days", [-400, -3, 3, 400])
+@pytest.mark.parametrize("pause", [1 / 24, 5], ids=["an hour", "longer than the grace"])
+@in_loop
+async def test_what_is_stored_after_a_release_by_a_wrong_clock_is_not_deleted_before_it_goes_live(
+    store: MemoryStore, runtime: InlineRuntime, days: float, pause: float
+) -> None:
+    bucket = await grown(store, runtime)
+    await collector(store, runtime).collect(SCOPE, "right", parts=frozenset({"release"}))
+    await bucket.publish(make_state(5))
+    wrong = OtherClock(runtime, days)
+    await collector(store, wrong, Policy(newest=1, days=0)).collect(SCOPE, "wrong", parts=frozenset({"release"}))
+    await runtime.sleep(60)
+    publication = await bucket.publisher.store_state(SCOPE, make_state(9))
+    await runtime.sleep(pause * DAY)
+    await bucket.operations.carry_out(SCOPE, protocol.hold, "ann")
+    await runtime.sleep(pause * DAY)
+    base = await bucket.reader.pointer(SCOPE)
+    for clock in (wrong, runtime):
+        collected = await collector(store, clock).collect(SCOPE, "cron", parts=frozenset({"delete"}))
+        assert "state-9" not in went(collected)
+    following = protocol.publish(base.pointer, bucket.publisher.writing("slow"), [publication])
+    await bucket.publisher.swap(SCOPE, base, following)
+    assert (await check_whole(store, runtime)).desired == publication
+
+
+@in_loop
+async def test_where_no_collection_tells_its_time_by_the_stores_clock_deleting_waits_for_one_that_does(
+    store: MemoryStore, runtime: InlineRuntime
+) -> None:
+    bucket = await grown(store, runtime)
+    base = await bucket.reader.pointer(SCOPE)
+    gone = {each.id for each in base.pointer.retained[:2]}
+    for as_of in (None, "yesterday"):  # as an older release wrote it; as none did
+        base = await bucket.reader.pointer(SCOPE)
+        silent = protocol.collect(base.pointer, bucket.publisher.writing("old"), gone, as_of=as_of)
+        await bucket.publisher.swap(SCOPE, base, silent)
+        waiting = await collector(store, runtime).collect(SCOPE, "cron", parts=frozenset({"delete"}))
+        assert (waiting.deleted, len(waiting.left)) == ((), 2)
+    await collector(store, runtime).collect(SCOPE, "daemon", parts=frozenset({"release"}))
+    collected = await collector(store, runtime).collect(SCOPE, "cron", parts=frozenset({"delete"}))
+    assert went(collected) == ["state-1", "state-2"]
+
+
+@in_loop
+async def test_a_clock_ahead_releases_nothing_and_does_not_touch_the_pointer(
+    store: MemoryStore, runtime: InlineRuntime
+) -> None:
+    bucket = Bucket(store, runtime)
+    await bucket.publish(*map(make_state, range(1, 5)))
+    await bucket.publisher.store_state(SCOPE, make_state(9))
+    await runtime.sleep(0.5 * DAY)
+    before = await bucket.pointer()
+    collected = await collector(store, OtherClock(runtime, 400)).collect(SCOPE, "cron")
+    assert (collected.released, collected.deleted, collected.left, collected.sequence) == ((), (), (), None)
+    assert await bucket.pointer() == before
+    assert len(await states(store)) == 5
+
+
+@in_loop
+async def test_a_clock_behind_waits(store: MemoryStore, runtime: InlineRuntime) -> None:
+    await grown(store, runtime)
+    collected = await collector(store, OtherClock(runtime, -400)).collect(SCOPE, "cron")
+    assert (collected.released, collected.deleted) == ((), ())
+
+
+@in_loop
+async def test_what_a_chunk_says_was_dropped_is_not_forgotten_by_a_clock_ahead(
+    store: MemoryStore, runtime: InlineRuntime
+) -> None:
+    bucket = await dropped_long_ago(store, runtime)
+    await bucket.publisher.store_state(SCOPE, make_state(9))
+    await runtime.sleep(2 * DAY)
+    collected = await collector(store, OtherClock(runtime, 30)).collect(SCOPE, "cron")
+    assert went(collected) == ["state-9"]
+    assert "state-1" in await states(store)
+
+
+@in_loop
+async def test_the_stores_clock_is_read_where_something_is_to_go_and_leaves_nothing(
+    store: MemoryStore, runtime: InlineRuntime
+) -> None:
+    await grown(store, runtime)
+    watched = FaultyStore(store)
+    await collector(watched, runtime).collect(SCOPE, "cron")
+    assert [key.rpartition("-")[0] for _, key in watched.writes if "clock" in key] == [".rebundle/probe/clock"] * 2
+    assert await store.scan(".rebundle/") == []
+    pointer = await check_whole(store, runtime)
+    assert pointer.history[-1].change["as_of"] == timestamp(runtime.now())

@@ -160,12 +160,15 @@ def test_a_change_that_names_nothing_sensible_spares_nothing() -> None:
     assert doom(folder("s1"), entries=(drop("s1", 1), drop(None, 1), drop([7], 1)))[0][0] == "Doomed"
 
 
-def test_the_newest_collection_of_a_history_is_found() -> None:
-    pointer = protocol.collect(published_daily(2), write(3, 0), ())
-    pointer = protocol.collect(protocol.hold(pointer, write(4, 0)), write(5, 0), ())
-    found = retention.last_collection(protocol.hold(pointer, write(6, 0)).history)
-    assert found is not None
-    assert found.sequence == 5
+def test_the_newest_collection_of_a_history_that_tells_its_time_by_the_stores_clock_is_found() -> None:
+    told = days_ago(7)
+    pointer = protocol.collect(published_daily(2), write(3, 0), (), as_of=days_ago(9))
+    pointer = protocol.collect(protocol.hold(pointer, write(4, 0)), write(5, 0), (), as_of=told)
+    pointer = protocol.hold(pointer, write(6, 0))
+    assert retention.last_collection(pointer.history) == datetime.fromisoformat(told)
+    for silent in (None, "yesterday", told.partition("+")[0]):
+        later = protocol.collect(pointer, write(7, 0), (), as_of=silent)
+        assert retention.last_collection(later.history) == datetime.fromisoformat(told)
     assert retention.last_collection(published_daily(2).history) is None
 
 
