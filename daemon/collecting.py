@@ -4,6 +4,7 @@ In every daemon of a bucket: two at once are safe, and where nothing is to go a 
 What goes is decided in `publishing.retention`, done in `publishing.collector`.
 """
 
+from collections.abc import Callable
 from typing import Final
 
 import structlog
@@ -11,7 +12,6 @@ import structlog
 from daemon.publishing.collector import Collected, Collector, DeletionRefused, Part
 from daemon.publishing.reader import Reader
 from daemon.runtime import Runtime
-from renderers.model import Scope
 
 log: structlog.stdlib.BoundLogger = structlog.get_logger(__name__)
 
@@ -31,34 +31,40 @@ class CollectionTimer:
         writer: str,
         hours: float,
         parts: frozenset[Part],
+        refused: Callable[[int], None],
     ) -> None:
-        """`hours` between two rounds, on average; 0: it never collects."""
+        """`hours` between two rounds, on average; 0: it never collects. `refused` is told after every round in how many
+        scopes nothing could be deleted."""
         self._collector = collector
         self._reader = reader
         self._runtime = runtime
         self._writer = writer
         self._hours = hours
         self._parts = parts
+        self._refused = refused
 
     async def run(self) -> None:
         """Round after round. The first one waits, too: a daemon that starts has more urgent work."""
         while self._hours:
             await self._runtime.sleep(self._hours * _SECONDS_AN_HOUR * (0.5 + self._runtime.jitter()))
             try:
-                for scope in await self._reader.scopes():
-                    await self._collect(scope)
+                await self._round()
             except Exception as error:  # noqa: BLE001  # the next round asks again
                 log.warning("bucket not listed", error=str(error))
 
-    async def _collect(self, scope: Scope) -> None:
-        try:
-            _log(await self._collector.collect(scope, self._writer, _REASON, parts=self._parts))
-        except DeletionRefused as error:
-            # Said once: from now on this daemon does what it may, and leaves the rest to somebody who may delete.
-            self._parts = frozenset({"release"})
-            log.warning("may not delete, only releases from now on", scope=str(scope), error=str(error))
-        except Exception as error:  # noqa: BLE001  # one scope must not hold up the others; the next round goes on
-            log.warning("scope not collected, tried again later", scope=str(scope), error=str(error))
+    async def _round(self) -> None:
+        refusals: list[DeletionRefused] = []
+        for scope in await self._reader.scopes():
+            try:
+                _log(await self._collector.collect(scope, self._writer, _REASON, parts=self._parts))
+            except DeletionRefused as error:
+                refusals.append(error)
+            except Exception as error:  # noqa: BLE001  # one scope must not hold up the others; the next round goes on
+                log.warning("scope not collected, tried again later", scope=str(scope), error=str(error))
+        self._refused(len(refusals))
+        if refusals:
+            # Once a round, and tried again in the next: a token that had run out is renewed, a permission given.
+            log.warning("released and not deleted, tried again later", scopes=len(refusals), error=str(refusals[0]))
 
 
 def _log(collected: Collected) -> None:

@@ -87,6 +87,10 @@ class Reporter:
             state_id=outcome.state,
         )
 
+    def deletion_refused(self, scopes: int) -> None:
+        """A round of collections ended; in so many scopes nothing could be deleted."""
+        self._metrics.deletion_refused_scopes.set(scopes)
+
     def reconciled(self, scope: Scope, result: Synced | Unfinished) -> None:
         """A pass over the live tree ended."""
         if result.sequence == 0:

@@ -189,6 +189,8 @@ class Metrics:
     last_publish_timestamp_seconds: Gauge
     live_tree_synced: Gauge
     """1 when the last pass over the live tree left nothing to do, else 0."""
+    deletion_refused_scopes: Gauge
+    """Where the last round of collections released and was not allowed to delete."""
 
     @classmethod
     def create(cls, version: str, renderer: str) -> "Metrics":
@@ -231,6 +233,9 @@ class Metrics:
                 "last_publish_timestamp_seconds", "Unix time of the last change of the pointer made here.", "scope"
             ),
             live_tree_synced=gauge("live_tree_synced", "Whether the live tree follows its pointer.", "scope"),
+            deletion_refused_scopes=gauge(
+                "deletion_refused_scopes", "Scopes where collection releases and may not delete."
+            ),
         )
 
     def render(self) -> bytes:

@@ -184,7 +184,7 @@ def collector(bucket: Bucket, kept: Retention) -> Collector:
     return Collector(bucket.store, bucket.reader, bucket.publisher, bucket.runtime, policy)
 
 
-def _collection_timer(bucket: Bucket, kept: Retention) -> CollectionTimer:
+def _collection_timer(bucket: Bucket, kept: Retention, reporter: Reporter) -> CollectionTimer:
     return CollectionTimer(
         collector=collector(bucket, kept),
         reader=bucket.reader,
@@ -192,6 +192,7 @@ def _collection_timer(bucket: Bucket, kept: Retention) -> CollectionTimer:
         writer=_writer(),
         hours=kept.every_hours,
         parts=BOTH if kept.delete else frozenset({"release"}),
+        refused=reporter.deletion_refused,
     )
 
 
@@ -284,7 +285,9 @@ async def run(
                     group.create_task(_prune(journal, runtime)),
                     group.create_task(_watch(journal, daemon.reporter, runtime)),
                     group.create_task(manager.feed_watchdog(runtime)),
-                    group.create_task(daemon.once_admitted(_collection_timer(bucket, settings.retention).run)),
+                    group.create_task(
+                        daemon.once_admitted(_collection_timer(bucket, settings.retention, daemon.reporter).run)
+                    ),
                     group.create_task(
                         daemon.once_admitted(_freshness_timer(bucket, keys, settings.signing.freshness_minutes).run)
                     ),

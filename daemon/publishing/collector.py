@@ -20,6 +20,7 @@ from typing import Final, Literal
 
 from daemon.publishing import layout, protocol, retention
 from daemon.publishing.errors import PointerMoved
+from daemon.publishing.patience import patiently
 from daemon.publishing.pointer import Pointer, Publication
 from daemon.publishing.publisher import Publisher, timestamp
 from daemon.publishing.reader import PointerRead, Reader
@@ -34,6 +35,8 @@ Part = Literal["release", "delete"]
 BOTH: Final[frozenset[Part]] = frozenset(("release", "delete"))
 _TRIES: Final = 5
 _FOLDERS_AT_ONCE: Final = 8
+_WAITS: Final = 6
+"""Times that a store may say slow down to one deletion."""
 
 Progress = Callable[[Doomed], None]
 
@@ -262,7 +265,7 @@ class Collector:
 
     async def _delete_object(self, listed: Listed) -> bool:
         try:
-            await self._store.delete(listed.key, listed.version)
+            await patiently(self._runtime, lambda: self._store.delete(listed.key, listed.version), _WAITS)
         except ObjectMissing:
             return True
         except (ConditionFailed, OutcomeUnknown):

@@ -2,7 +2,8 @@
 
 import asyncio
 import contextlib
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, MutableMapping, Sequence
+from typing import Any
 
 import pytest
 from structlog.testing import capture_logs
@@ -13,7 +14,7 @@ from daemon.publishing.collector import BOTH, Collector
 from daemon.publishing.retention import Policy
 from daemon.stores.errors import StoreRefused
 from daemon.stores.memory import MemoryStore
-from daemon.stores.port import Content, ObjectStore
+from daemon.stores.port import Content, ObjectStore, Version
 from renderers.model import Scope
 from tests.builders_publishing import SCOPE, Bucket, make_state
 from tests.builders_runtime import InlineRuntime
@@ -47,7 +48,9 @@ async def grown(store: ObjectStore, runtime: InlineRuntime) -> None:
     runtime.seconds += 48 * HOUR
 
 
-async def run(store: ObjectStore, runtime: Rounds, *, hours: float = 6, parts: frozenset = BOTH) -> list[dict]:
+async def run(
+    store: ObjectStore, runtime: Rounds, *, hours: float = 6, refused: list[int] | None = None
+) -> Sequence[MutableMapping[str, Any]]:
     bucket = Bucket(store, runtime)
     timer = CollectionTimer(
         collector=Collector(store, bucket.reader, bucket.publisher, runtime, Policy(newest=1, days=0)),
@@ -55,11 +58,12 @@ async def run(store: ObjectStore, runtime: Rounds, *, hours: float = 6, parts: f
         runtime=runtime,
         writer="rebundle@test",
         hours=hours,
-        parts=parts,
+        parts=BOTH,
+        refused=(refused if refused is not None else []).append,
     )
     with capture_logs() as logs, contextlib.suppress(asyncio.CancelledError):
         await timer.run()
-    return list(logs)
+    return logs
 
 
 async def states(store: ObjectStore) -> set[str]:
@@ -106,12 +110,18 @@ def test_without_hours_it_never_collects() -> None:
 
 
 class MayNotDelete(FaultyStore):
-    async def delete(self, key: str, version: object) -> None:
-        self.writes.append(("delete", key))
-        raise StoreRefused(f"no permission for {key}")
+    """Refuses to delete states; `refusals` so many times."""
+
+    refusals = 1000
+
+    async def delete(self, key: str, version: Version) -> None:
+        if "/states/" in key and self.refusals:
+            self.refusals -= 1
+            raise StoreRefused(f"no permission for {key}")
+        await super().delete(key, version)
 
 
-def test_who_may_not_delete_says_so_once_and_goes_on_to_release() -> None:
+def test_who_may_not_delete_says_so_once_a_round_and_goes_on_to_release() -> None:
     async def scenario() -> None:
         async def publish() -> None:
             await Bucket(memory, runtime).publish(make_state(2 + len(runtime.waits)))
@@ -120,15 +130,31 @@ def test_who_may_not_delete_says_so_once_and_goes_on_to_release() -> None:
         runtime = Rounds(3, publish)
         memory = MemoryStore(runtime)
         await grown(memory, runtime)
-        store = MayNotDelete(memory)
-        logs = await run(store, runtime)
-        refusals = [each for each in logs if each["log_level"] == "warning"]
-        assert [each["event"] for each in refusals] == ["may not delete, only releases from now on"]
-        assert "gc --only delete" in refusals[0]["error"]
-        assert len({key for operation, key in store.writes if operation == "delete"}) == 1
+        refused: list[int] = []
+        logs = await run(MayNotDelete(memory), runtime, refused=refused)
+        assert [each["event"] for each in logs] == ["released and not deleted, tried again later"] * 3
+        assert (refused, logs[0]["scopes"]) == ([1, 1, 1], 1)
+        assert "gc --only delete" in logs[0]["error"]
         pointer = await Bucket(memory, runtime).pointer()
         assert len(pointer.retained) == 1
         assert pointer.gc_epoch == 3
+
+    asyncio.run(scenario())
+
+
+def test_a_refusal_that_passes_is_made_good_in_the_next_round_without_touching_the_pointer() -> None:
+    async def scenario() -> None:
+        runtime = Rounds(3)
+        memory = MemoryStore(runtime)
+        await grown(memory, runtime)
+        store = MayNotDelete(memory)
+        store.refusals = 1
+        refused: list[int] = []
+        logs = await run(store, runtime, refused=refused)
+        assert [each["event"] for each in logs] == ["released and not deleted, tried again later", "collected"]
+        assert (refused, logs[1]["deleted"]) == ([1, 0, 0], 1)
+        assert await states(memory) == {"state-2"}
+        assert (await Bucket(memory, runtime).pointer()).gc_epoch == 1
 
     asyncio.run(scenario())
 

@@ -132,3 +132,10 @@ def test_a_crowded_scope_is_told_of_once_and_each_scope_for_itself(reporter, log
     for scope in (SCOPE, SCOPE, other, SCOPE, other):
         reporter.crowded(scope, 901)
     assert [line["scope"] for line in logged()] == [str(SCOPE), str(other)]
+
+
+def test_scopes_that_wait_for_somebody_who_may_delete_are_counted_as_the_last_round_found_them(reporter, metrics):
+    for scopes in (3, 0, 2):
+        reporter.deletion_refused(scopes)
+
+    assert lines(metrics, "rebundle_deletion_refused_scopes")[0].endswith(" 2.0")

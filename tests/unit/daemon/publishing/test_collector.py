@@ -312,6 +312,13 @@ async def test_a_store_that_is_away_is_told_and_the_next_collection_finishes(
     assert await states(store) == ["state-3", "state-4"]
 
 
+@in_loop
+async def test_a_store_that_says_slow_down_is_waited_for(store: MemoryStore, runtime: InlineRuntime) -> None:
+    await grown(store, runtime)
+    busy = FaultyStore(store, faults={"manifest.json": [Fault.BUSY] * 2, "bundle.tar.gz": [Fault.BUSY]})
+    assert went(await collector(busy, runtime).collect(SCOPE, "cron")) == ["state-1", "state-2"]
+
+
 # -- races
 
 
