@@ -5,9 +5,13 @@ One that is gone, damaged or behind a trace is *rebuilt*: from the publications 
 older pointer if that is what was put back, and the live tree. Its sequence is above every one that can have been seen:
 above all traces by the changes that one pointer can hold, for so many may be in no chunk yet. What nothing tells is
 said, not guessed away. Gathering the remains is `recoverer`'s.
+
+An event counts as folded only where a publication that verifies, and that the new pointer stands on, tells of it. What
+was stored in part may never have been committed: its event may still wait, and one that is folded again does no harm,
+while one that is passed over is lost.
 """
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final, TypeVar
 
@@ -170,8 +174,15 @@ def _rebuild(remains: Remains, writing: Writing, wish: Wish) -> Recovered:
     retained = _retained(remains, old, known, past)
     named = {name for entry in known for name in entry.published} | {str(each.id) for each in old.retained}
     unnamed = [each for each in retained if str(each.id) not in named]
-    base = _counters(remains, old).model_copy(
+    top = _top(remains, old, named)
+    told_desired = next((each for each in retained if last is not None and str(each.id) == last.desired), None)
+    newer = _newer(unnamed, top, told_desired)
+    desired = newer[-1] if newer else told_desired or _newest(retained)
+    committed = _committed(remains, known)
+    base = _numbered(remains, old, top).model_copy(
         update={
+            "inputs": _passed(remains, old, committed),
+            "recent": _folded(remains, old, committed, desired),
             "quarantined": tuple(past.quarantined.values()),
             # What no chunk has, as far as there is room for one more.
             "history": tuple(each for each in known if each.sequence > remains.chunked)[1 - MOST_HISTORY :],
@@ -179,8 +190,7 @@ def _rebuild(remains: Remains, writing: Writing, wish: Wish) -> Recovered:
         }
     )
     live, told = _live(base, retained, wish, _likely(remains, last))
-    desired = _desired(retained, unnamed, last)
-    if _is_retired(remains, last, unnamed) and wish.live is None:
+    if _is_retired(remains, last, newer) and wish.live is None:
         live, desired, told = None, None, "the scope stays retired"
     hold = past.hold or (_hold(writing) if wish.hold and live is not None else None)
     following = protocol.recover(base, writing, live, desired, retained=retained, hold=hold, published=unnamed)
@@ -190,7 +200,7 @@ def _rebuild(remains: Remains, writing: Writing, wish: Wish) -> Recovered:
         f"went on at sequence {following.sequence}: {MOST_HISTORY + 1} above every trace ({_highest(remains)})",
         *_standing_told(following, told),
     )
-    return Recovered(following, did, tuple(_unknown(remains, last, unnamed)))
+    return Recovered(following, did, tuple(_unknown(remains, following, last, unnamed)))
 
 
 def _merged(*histories: Sequence[Entry]) -> tuple[Entry, ...]:
@@ -269,19 +279,30 @@ def _retained(remains: Remains, old: Pointer, known: Iterable[Entry], past: _Pas
     return tuple(retained)
 
 
-def _counters(remains: Remains, old: Pointer) -> Pointer:
-    """Numbers that none is above which can have been seen, and what the manifests tell of events."""
-    revisions = [each.publication.revision for each in remains.found]
-    revisions += [each.revision for each in remains.damaged if each.revision]
-    top = max([*revisions, Revision(producer=old.highest_producer, derived=old.derived)])
-    inputs = dict(old.inputs)
-    recent = {(each.identity, each.event): each for each in old.recent}
-    stored = sorted(remains.found, key=lambda each: each.publication.at)
-    events = [event for each in remains.damaged for event in each.events]
-    for event in events + [event for each in stored for event in each.events]:
-        inputs[event.instance] = max(event.offset, inputs.get(event.instance, event.offset))
-        folded = Folded(identity=Identity(event.intake, event.source, event.id).digest[:16], event=event.digest[:16])
-        recent[folded.identity, folded.event] = folded
+def _newer(unnamed: Iterable[Publication], top: Revision, told: Publication | None) -> list[Publication]:
+    """What may have moved desired after the last known change, the newest last.
+
+    Numbers only rise (protocol 3): what has a lower one than a change that is known was stored before it, and lost.
+    """
+    # Desired that was rendered anew keeps its number.
+    anew = (told.revision, told.composition) if told else None
+    newer = [each for each in unnamed if each.revision > top or (each.revision, each.composition) == anew]
+    return sorted((each for each in newer if not each.late), key=lambda each: each.revision)
+
+
+def _top(remains: Remains, old: Pointer, named: Collection[str]) -> Revision:
+    """The highest number of what was committed for certain, whole or not."""
+    whole = (each.publication.revision for each in remains.found if str(each.publication.id) in named)
+    damaged = (each.revision for each in remains.damaged if each.revision and str(each.id) in named)
+    return max([Revision(producer=old.highest_producer, derived=old.derived), *whole, *damaged])
+
+
+def _numbered(remains: Remains, old: Pointer, top: Revision) -> Pointer:
+    """Numbers that none is above which can have been seen.
+
+    A damaged publication that no change names uses up no number: its state, sent or delivered again, would be late.
+    """
+    top = max([top, *(each.publication.revision for each in remains.found)])
     return old.model_copy(
         update={
             "sequence": _highest(remains) + MOST_HISTORY,
@@ -289,10 +310,67 @@ def _counters(remains: Remains, old: Pointer) -> Pointer:
             "gc_epoch": _highest(remains) + MOST_HISTORY,
             "highest_producer": top.producer,
             "derived": top.derived,
-            "inputs": inputs,
-            "recent": tuple(recent.values())[-MOST_RECENT:],
         }
     )
+
+
+def _committed(remains: Remains, known: Iterable[Entry]) -> set[str]:
+    """Publications that a batch of events committed: not by a recovery, which takes over whatever is whole."""
+    taken_over: set[str] = set()
+    committed = {str(remains.tree)} if remains.tree else set()
+    for entry in known:
+        (taken_over if entry.kind == "recover" else committed).update(entry.published)
+    return committed - taken_over
+
+
+def _passed(remains: Remains, old: Pointer, committed: Collection[str]) -> dict[str, int]:
+    """Positions up to which every event was committed.
+
+    Those of publications that may not have been do not count: a state before them in their batch may not even have been
+    stored.
+    """
+    reached = _positions(each for each in remains.found if str(each.publication.id) in committed)
+    return old.inputs | {instance: max(at, old.inputs.get(instance, at)) for instance, at in reached.items()}
+
+
+def _folded(
+    remains: Remains, old: Pointer, committed: Collection[str], desired: Publication | None
+) -> tuple[Folded, ...]:
+    """Events that need not be folded again, the newest last."""
+    reached = _positions(each for each in remains.found if each.publication.id == _id(desired))
+    events = [
+        event
+        for each in sorted(remains.found, key=lambda each: each.publication.at)
+        for event in each.events
+        if str(each.publication.id) in committed
+        or _stands(each.publication, desired)
+        # Positions of a source are folded in order, so what is desired comes of this one as well.
+        or event.offset <= reached.get(event.instance, -1)
+    ]
+    recent = {(each.identity, each.event): each for each in (*old.recent, *map(_fold_of, events))}
+    return tuple(recent.values())[-MOST_RECENT:]
+
+
+def _stands(publication: Publication, desired: Publication | None) -> bool:
+    """Whether what a publication did is in the new pointer though it may never have been committed.
+
+    An explicit state is published by the recovery itself; what came before a newer one, that one replaced. A derived
+    one beside `desired` may have lost a race against it.
+    """
+    return publication.kind == "explicit" or (
+        desired is not None and publication.revision.producer < desired.revision.producer
+    )
+
+
+def _positions(found: Iterable[Found]) -> dict[str, int]:
+    """The last position of each source that went into any of these."""
+    events = sorted((event for each in found for event in each.events), key=lambda event: event.offset)
+    return {event.instance: event.offset for event in events}
+
+
+def _fold_of(event: ManifestEvent) -> Folded:
+    identity = Identity(event.intake, event.source, event.id)
+    return Folded(identity=identity.digest[:16], event=event.digest[:16])
 
 
 def _highest(remains: Remains) -> int:
@@ -312,9 +390,9 @@ def _likely(remains: Remains, last: Entry | None) -> list[tuple[str, Publication
     return [told, tree] if last is not None and last.sequence >= remains.tree_sequence else [tree, told]
 
 
-def _is_retired(remains: Remains, last: Entry | None, unnamed: Iterable[Publication]) -> bool:
+def _is_retired(remains: Remains, last: Entry | None, newer: Sequence[Publication]) -> bool:
     """Nothing tells of anything after a change that left nothing live."""
-    return last is not None and last.live is None and last.sequence >= remains.tree_sequence and not [*unnamed]
+    return last is not None and last.live is None and last.sequence >= remains.tree_sequence and not newer
 
 
 def _live(
@@ -340,17 +418,9 @@ def _wished(base: Pointer, retained: Sequence[Publication], name: str) -> Public
     return fitting[-1]
 
 
-def _desired(retained: Sequence[Publication], unnamed: Iterable[Publication], last: Entry | None) -> Publication | None:
-    """The newest that no known change names; else what the last known change says."""
-    moving = [each for each in unnamed if not each.late]
-    if moving:
-        return moving[-1]
-    told = next((each for each in retained if last is not None and str(each.id) == last.desired), None)
-    return told or _newest(retained)
-
-
 def _newest(retained: Sequence[Publication]) -> Publication | None:
-    return next((each for each in reversed(retained) if not each.late), None)
+    current = [each for each in reversed(retained) if not each.late]
+    return max(current, key=lambda each: each.revision, default=None)
 
 
 def _hold(writing: Writing) -> Hold:
@@ -371,16 +441,32 @@ def _standing_told(following: Pointer, why_live: str) -> Iterable[str]:
     yield f"held by {hold.by}: {hold.reason}; `resume` goes on" if hold else "not held"
 
 
-def _unknown(remains: Remains, last: Entry | None, unnamed: Sequence[Publication]) -> Iterable[str]:
+def _unknown(remains: Remains, following: Pointer, last: Entry | None, unnamed: Sequence[Publication]) -> Iterable[str]:
     since = f"after sequence {last.sequence}" if last else "at all"
     yield f"holds, quarantines, pins and their ends: none is known {since}"
     yield "events that settled without a publication of their own may be folded again if they are sent again"
     if unnamed:
         yield f"whether these were ever committed, and in which order: {_some([each.id for each in unnamed])}"
+    if waiting := _waiting(remains, following):
+        yield (
+            f"whether these events were folded: {_some(waiting)}. Those that still wait are folded now; what you miss "
+            "then has to be sent again, under a new event id"
+        )
     if remains.damaged:
-        yield "what the damaged publications held; their objects are left where they are until `gc`"
+        yield (
+            "what the damaged publications held: a collection (`gc`, or the daemon's) deletes what is left of them. "
+            "Where the bucket keeps versions, restore their objects before you recover"
+        )
 
 
-def _some(names: Sequence[PublicationId]) -> str:
+def _waiting(remains: Remains, following: Pointer) -> list[str]:
+    """Events that publications tell of, damaged ones too, and that the new pointer does not take for folded."""
+    events = [event for stored in (remains.found, remains.damaged) for each in stored for event in each.events]
+    open_ = (event for event in events if event.offset > following.inputs.get(event.instance, -1))
+    named = {f"{each.source} {each.id}": _fold_of(each) for each in open_}
+    return [name for name, folded in named.items() if folded not in following.recent]
+
+
+def _some(names: Sequence[object]) -> str:
     more = f" and {len(names) - _MOST_NAMED} more" if len(names) > _MOST_NAMED else ""
     return ", ".join(map(str, names[:_MOST_NAMED])) + more

@@ -5,6 +5,7 @@ import functools
 import json
 import re
 from collections.abc import Callable, Coroutine
+from pathlib import Path
 from typing import ParamSpec
 
 import pytest
@@ -27,9 +28,11 @@ from daemon.publishing.recoverer import Recoverer, Recovery
 from daemon.publishing.recovery import Wish
 from daemon.stores.memory import MemoryStore
 from daemon.stores.port import Content, ObjectStore
+from events.model import OutcomeKind
 from tests.builders_publishing import SCOPE, Bucket, make_state, tree
 from tests.builders_runtime import InlineRuntime
 from tests.support.faulty_store import Fault, FaultyStore, Gate
+from tests.support.scenes import open_scene, state_event
 
 P = ParamSpec("P")
 POINTER = layout.pointer(SCOPE)
@@ -96,11 +99,15 @@ async def overwrite(store: ObjectStore, key: str, body: bytes) -> None:
     await store.replace(key, Content(body), (await store.get(key)).version)
 
 
-async def damage_archive(store: ObjectStore, state: str) -> None:
+async def archive_key(store: ObjectStore, state: str) -> str:
     [key] = [
         each.key for each in await store.scan(layout.states(SCOPE)) if f"/{state}/" in each.key and "bundle" in each.key
     ]
-    await overwrite(store, key, b"not what it was")
+    return key
+
+
+async def damage_archive(store: ObjectStore, state: str) -> None:
+    await overwrite(store, await archive_key(store, state), b"not what it was")
 
 
 async def check(store: ObjectStore, runtime: InlineRuntime) -> Pointer:
@@ -222,12 +229,12 @@ async def test_a_scope_without_a_whole_state_can_take_the_next_one(store: Memory
     await remove(store, POINTER)
     told = await recover(store, runtime)
     pointer = await check(store, runtime)
-    assert (names(pointer), pointer.hold, pointer.highest_producer) == ((None, None), None, 1)
+    assert (names(pointer), pointer.hold, pointer.highest_producer) == ((None, None), None, 0)
     assert [each.id.state for each in told.remains.damaged] == ["state-1"]
 
 
 @in_loop
-async def test_a_damaged_state_is_left_out_and_named_and_its_number_is_used_up(
+async def test_a_damaged_state_is_left_out_and_named_and_can_be_sent_again(
     store: MemoryStore, runtime: InlineRuntime
 ) -> None:
     await grown(store, runtime)
@@ -236,9 +243,47 @@ async def test_a_damaged_state_is_left_out_and_named_and_its_number_is_used_up(
     told = await recover(store, runtime)
     pointer = await check(store, runtime)
     assert names(pointer) == ("state-2", "state-2")
-    assert (pointer.highest_producer, pointer.inputs) == (3, {"journal:1": 30})
+    assert (pointer.highest_producer, len(pointer.recent)) == (2, 2)
     assert told.recovered is not None
     assert any(line.startswith("left out state-3@") for line in told.recovered.did)
+    assert any("whether these events were folded: s e3." in line for line in told.recovered.unknown)
+
+
+@in_loop
+async def test_an_event_whose_state_was_stored_in_part_is_not_taken_for_folded(
+    store: MemoryStore, runtime: InlineRuntime
+) -> None:
+    bucket = await grown(store, runtime)
+    stored = await bucket.publisher.store_state(SCOPE, make_state(4, events=(event(4),)))
+    await remove(store, layout.archive(SCOPE, "state-4", stored.attempt))
+    await remove(store, POINTER)
+    await recover(store, runtime)
+    pointer = await check(store, runtime)
+    assert (pointer.inputs, pointer.highest_producer, len(pointer.recent)) == ({"journal:1": 30}, 3, 3)
+
+
+@pytest.mark.parametrize("whole", [False, True])
+def test_an_event_that_waits_while_the_pointer_is_lost_is_published_and_desired(tmp_path: Path, whole: bool) -> None:
+    async def play() -> None:
+        store = MemoryStore(InlineRuntime())
+        away = FaultyStore(store, {POINTER: [Fault.NONE] + [Fault.AWAY] * 4})
+        async with open_scene(tmp_path / "journal.db", away) as scene:
+            await scene.batch(state_event(1))
+            with pytest.raises(OutcomeUnresolved):
+                await scene.batch(state_event(2))
+        if not whole:
+            await remove(store, await archive_key(store, "state-2"))
+        await remove(store, POINTER)
+        await recover(store, InlineRuntime())
+        async with open_scene(tmp_path / "journal.db", store) as scene:
+            await scene.work()
+            [outcome] = await scene.outcomes(state_event(2).id)
+            pointer = await scene.pointer()
+        assert (outcome.kind, outcome.state) == (OutcomeKind.PUBLISHED, "state-2")
+        assert names(pointer) == ("state-1", "state-2")
+        assert pointer.highest_producer == 2
+
+    asyncio.run(play())
 
 
 # -- history

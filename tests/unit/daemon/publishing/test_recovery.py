@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 
 from daemon.publishing import protocol, recovery
 from daemon.publishing.errors import NotFound, Refused
+from daemon.publishing.manifest import ManifestEvent
 from daemon.publishing.pointer import (
     MOST_HISTORY,
     MOST_RETAINED,
@@ -86,7 +87,7 @@ def test_changes_that_say_nothing_sensible_are_passed_over() -> None:
 
 def test_an_explicit_state_with_a_lower_number_than_one_before_it_was_late() -> None:
     late = make_publication("state-0", 0).model_copy(update={"at": "2026-01-09T00:00:00.000Z"})
-    derived = make_publication("derived", 0, kind="derived").model_copy(update={"at": "2026-01-09T00:00:01.000Z"})
+    moved = make_publication("derived", 0, kind="derived").model_copy(update={"at": "2026-01-09T00:00:01.000Z"})
     pointer = recovered(remains(ONE, TWO, late)).pointer
     assert [(each.state, each.late) for each in pointer.retained] == [
         ("state-1", False),
@@ -94,7 +95,7 @@ def test_an_explicit_state_with_a_lower_number_than_one_before_it_was_late() -> 
         ("state-0", True),
     ]
     assert (live(pointer), desired(pointer)) == ("state-2", "state-2")
-    assert not recovered(remains(ONE, derived)).pointer.retained[-1].late
+    assert not recovered(remains(ONE, moved)).pointer.retained[-1].late
 
 
 def test_what_an_older_pointer_says_of_a_publication_counts() -> None:
@@ -140,18 +141,115 @@ def test_a_retired_scope_stays_retired_unless_something_is_newer_or_asked_for() 
 
 
 def test_a_derived_state_is_live_where_no_explicit_one_is_left() -> None:
-    derived = make_publication("derived", 1, derived=2, kind="derived")
-    pointer = recovered(remains(derived)).pointer
+    moved = make_publication("derived", 1, derived=2, kind="derived")
+    pointer = recovered(remains(moved)).pointer
     assert (live(pointer), pointer.highest_producer, pointer.derived) == ("derived", 1, 2)
 
 
-def test_numbers_of_damaged_publications_are_used_up() -> None:
-    damaged = Damaged(PublicationId(state="x", attempt="a"), "cut off", Revision(producer=8, derived=3))
-    nothing = Damaged(PublicationId(state="y", attempt="b"), "its manifest is gone")
-    found = recovered(remains(ONE, damaged=(damaged, nothing)))
-    assert (found.pointer.highest_producer, found.pointer.derived) == (8, 3)
+# -- what was stored and perhaps never committed
+
+
+def event(number: int, at: int, instance: str = "journal:1") -> ManifestEvent:
+    return ManifestEvent(
+        intake="http",
+        source="s",
+        id=f"e{number}",
+        type="t",
+        digest=f"{number:016x}" + 48 * "0",
+        instance=instance,
+        offset=at,
+    )
+
+
+def derived(number: int, revision: int = 1, *, composition: str = "") -> Publication:
+    name = f"derived-{revision}.{number}-{composition}"
+    return make_publication(name, revision, derived=number, kind="derived", composition=composition * 64)
+
+
+def folded(pointer: Pointer) -> list[int]:
+    """The numbers of the events that need not be folded again."""
+    return [int(each.event, 16) for each in pointer.recent]
+
+
+def test_a_damaged_publication_that_no_change_names_counts_for_nothing() -> None:
+    damaged = Damaged(PublicationId(state="x", attempt="a"), "cut off", Revision(producer=8), (event(8, 80),))
+    found = recovered(remains(ONE, damaged=(damaged, Damaged(PublicationId(state="y", attempt="b"), "is gone"))))
+    pointer = found.pointer
+    assert (pointer.highest_producer, pointer.derived, pointer.inputs, pointer.recent) == (1, 0, {}, ())
     assert "left out x@a: cut off" in found.did
-    assert any("damaged publications" in line for line in found.unknown)
+    assert any("whether these events were folded: s e8." in line for line in found.unknown)
+    assert any("restore their objects before you recover" in line for line in found.unknown)
+
+
+def test_the_number_of_a_damaged_publication_that_a_change_names_is_used_up() -> None:
+    damaged = Damaged(
+        PublicationId(state="x", attempt="a"), "cut off", Revision(producer=8, derived=3), (event(8, 80),)
+    )
+    pointer = recovered(remains(ONE, entries=(entry(5, published=["x@a"]),), damaged=(damaged,))).pointer
+    assert (pointer.highest_producer, pointer.derived, pointer.inputs, pointer.recent) == (8, 3, {}, ())
+
+
+def test_positions_are_passed_only_by_what_was_committed_for_certain() -> None:
+    stored = tuple(Found(each, (event(number, 10 * number),)) for number, each in enumerate((ONE, TWO, THREE), 1))
+    alone = Remains(SCOPE, found=stored)
+    assert recovered(alone).pointer.inputs == {}
+    assert folded(recovered(alone).pointer) == [1, 2, 3]
+    assert recovered(replace(alone, tree=TWO.id)).pointer.inputs == {"journal:1": 20}
+    named = replace(alone, entries=(entry(7, kind="publish", published=[str(TWO.id)]),))
+    assert recovered(named).pointer.inputs == {"journal:1": 20}
+    taken_over = replace(alone, entries=(entry(7, kind="recover", published=[str(TWO.id)]),), tree=TWO.id)
+    assert recovered(taken_over).pointer.inputs == {}
+    old = published(ONE).model_copy(update={"inputs": {"journal:1": 25, "journal:2": 1}})
+    assert recovered(replace(named, pointer=old, traces={"marker": 9})).pointer.inputs == old.inputs
+
+
+def test_of_a_batch_that_was_stored_in_part_the_state_that_is_missing_can_still_be_folded() -> None:
+    late = Found(make_publication("state-2", 2).model_copy(update={"at": "2026-01-09T00:00:00.000Z"}), (event(2, 41),))
+    gone = Damaged(PublicationId(state="state-9", attempt="a"), "cut off", Revision(producer=9), (event(9, 40),))
+    pointer = recovered(
+        Remains(SCOPE, found=(Found(THREE, (event(3, 30),)), late), damaged=(gone,), tree=THREE.id)
+    ).pointer
+    assert (pointer.inputs, pointer.highest_producer) == ({"journal:1": 30}, 3)
+    assert folded(pointer) == [3, 2]
+    assert [(each.state, each.late) for each in pointer.retained] == [("state-3", False), ("state-2", True)]
+
+
+def test_events_of_a_derived_state_that_may_have_lost_against_the_desired_one_are_folded_again() -> None:
+    lost = Found(derived(1, composition="a"), (event(1, 10, "kafka:c/t/0"),))
+    won = Found(derived(1, composition="b"), (event(2, 10, "kafka:c/t/1"),))
+    left = Remains(SCOPE, found=(Found(ONE, (event(0, 5, "kafka:c/t/0"),)), lost, won), tree=ONE.id)
+    found = recovered(left)
+    assert desired(found.pointer) == won.publication.state
+    assert folded(found.pointer) == [0, 2]
+    assert any("whether these events were folded: s e1." in line for line in found.unknown)
+
+
+def test_events_that_the_desired_state_comes_of_or_has_replaced_are_not_folded_again() -> None:
+    replaced = Found(derived(1, composition="a"), (event(1, 10, "kafka:c/t/0"),))
+    before = Found(derived(1, 2, composition="b"), (event(2, 20), event(3, 21)))
+    last = Found(derived(2, 2, composition="c"), (event(4, 22),))
+    pointer = recovered(Remains(SCOPE, found=(Found(ONE), replaced, Found(TWO), before, last))).pointer
+    assert desired(pointer) == last.publication.state
+    assert folded(pointer) == [1, 2, 3, 4]
+
+
+def test_a_state_that_lost_its_race_does_not_become_desired() -> None:
+    lost = derived(1, composition="a").model_copy(update={"at": "2026-01-09T00:00:00.000Z"})
+    told = entry(5, live=str(TWO.id), desired=str(TWO.id), published=[str(ONE.id), str(TWO.id)])
+    assert desired(recovered(remains(ONE, TWO, lost, entries=(told,))).pointer) == "state-2"
+    assert desired(recovered(remains(ONE, TWO, lost)).pointer) == "state-2"
+    gone = told.model_copy(update={"desired": "gone@x"})
+    assert desired(recovered(remains(ONE, TWO, lost, entries=(gone,))).pointer) == "state-2"
+    retired = entry(5, kind="retire", published=[str(TWO.id)])
+    assert desired(recovered(remains(TWO, lost, entries=(retired,))).pointer) is None
+
+
+def test_desired_that_was_rendered_anew_after_the_last_change_that_is_known_is_desired() -> None:
+    anew = TWO.model_copy(update={"attempt": "anew", "at": "2026-01-09T00:00:00.000Z"})
+    told = entry(5, live=str(ONE.id), desired=str(TWO.id), published=[str(ONE.id), str(TWO.id)])
+    pointer = recovered(remains(ONE, TWO, anew, entries=(told,))).pointer
+    assert pointer.desired is not None
+    assert pointer.desired.id == anew.id
 
 
 def test_a_pointer_that_is_behind_a_trace_keeps_what_it_knows_and_this_release_does_not() -> None:
