@@ -173,9 +173,13 @@ class _Probing:
 
     async def _unexpected(self, error: StoreError) -> Shown:
         """A write that had to be taken was refused: by the store, or because of somebody who came between."""
-        if self._version is None or (await self._store.get(self._key)).version != self._version:
+        if self._version is None or not await self._is_ours():
             return Verdict.FAILED, f"another probe, or a request that was sent twice, came between: {error}"
         return Verdict.REFUSED, f"a write over the very version that is there is refused: {error}"
+
+    async def _is_ours(self) -> bool:
+        """Whether what this probe wrote last is there still; only then its absence elsewhere is the store's fault."""
+        return (await self._store.get(self._key)).version == self._version
 
     # ---- steps
 
@@ -188,10 +192,12 @@ class _Probing:
         return Verdict.OK, "new objects can be stored"
 
     async def _create_again(self) -> Shown:
-        try:
-            self._version = await self._store.create(self._key, self._second)
-        except ConditionFailed:
-            return Verdict.OK, "what exists is not created again: a published state stays what it is"
+        # Another probe may remove the key before one of these, hardly before both.
+        for _ in range(2):
+            try:
+                self._version = await self._store.create(self._key, self._third)
+            except ConditionFailed:
+                return Verdict.OK, "what exists is not created again: a published state stays what it is"
         return Verdict.REFUSED, "an object that exists was created again: published states could be overwritten"
 
     async def _replace(self) -> Shown:
@@ -234,6 +240,8 @@ class _Probing:
 
     async def _list(self) -> Shown:
         listed = next((each for each in await self._store.scan(self._key) if each.key == self._key), None)
+        if (listed is None or listed.version != self._version) and not await self._is_ours():
+            return Verdict.FAILED, "another probe came between"
         if listed is None:
             return Verdict.REFUSED, "a listing does not show what was just written: it could not be trusted"
         if listed.version != self._version:

@@ -1,7 +1,8 @@
 """The probe: what each broken store looks like to it, and that it leaves nothing behind, or at least nothing that grows."""
 
 import asyncio
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import timedelta
 
@@ -252,6 +253,48 @@ def test_two_probes_at_one_key_refuse_nothing():
 
     assert one.refusal is None
     assert other.refusal is None
+
+
+async def takes_over(store: ObjectStore, key: str) -> None:
+    """As another probe at this key begins."""
+    await store.replace(key, Content(b"another probe"), (await store.get(key)).version)
+
+
+async def cleans_up(store: ObjectStore, key: str) -> None:
+    """As another probe at this key ends."""
+    await store.delete(key, (await store.get(key)).version)
+
+
+def between(
+    operation: str, turn: int, act: Callable[[ObjectStore, str], Awaitable[None]], *, by_content: bool
+) -> FaultyStore:
+    """A good store, and another probe that acts just before one of this probe's calls."""
+    store, calls = memory(by_content=by_content), Counter[str]()
+
+    async def before(called: str, key: str) -> None:
+        calls[called] += 1
+        if (called, calls[called]) == (operation, turn):
+            await act(store, key)
+
+    return FaultyStore(store, before=before)
+
+
+@pytest.mark.parametrize("by_content", [False, True])
+@pytest.mark.parametrize("act", [takes_over, cleans_up])
+@pytest.mark.parametrize(
+    ("operation", "turn"), [("create", 2), ("replace", 1), ("replace", 2), ("get", 1), ("scan", 1), ("delete", 1)]
+)
+def test_another_probe_at_the_same_key_refuses_nothing(
+    operation: str, turn: int, act: Callable[[ObjectStore, str], Awaitable[None]], by_content: bool
+) -> None:
+    result = probed(between(operation, turn, act, by_content=by_content))
+
+    assert result.refusal is None
+
+
+@pytest.mark.parametrize("by_content", [False, True])
+def test_a_key_that_another_probe_removed_is_created_once_more_to_see(by_content: bool) -> None:
+    assert verdicts(probed(between("create", 2, cleans_up, by_content=by_content))) == dict.fromkeys(EVERY_CLAUSE, "ok")
 
 
 class Hangs(Passing):
