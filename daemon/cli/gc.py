@@ -14,6 +14,7 @@ from daemon.cli.text import columns
 from daemon.cli.views import View
 from daemon.publishing.collector import BOTH, Collected, Collector, Part
 from daemon.publishing.errors import PublishingError
+from daemon.publishing.livetree import Unfinished
 from daemon.publishing.retention import Doomed, Folder, Kept, Released, Spared
 from daemon.wiring import collector
 from renderers.model import Scope
@@ -40,8 +41,6 @@ async def gc(
     """
     if (scope is None) != all_:
         raise UsageError("name one scope, or give --all")
-    if dry_run and only:
-        raise UsageError("--dry-run tells of both parts: leave --only out")
     parts = BOTH if only is None else frozenset[Part]({only})
     async with session(place, printing) as opened:
         scopes = await opened.bucket.reader.scopes() if scope is None else (scope_of(scope),)
@@ -51,7 +50,7 @@ async def gc(
         for each in scopes:
             try:
                 if dry_run:
-                    done.append(await collecting.preview(each))
+                    done.append(await collecting.preview(each, parts=parts))
                 else:
                     done.append(await _collect(opened, collecting, each, parts, actor=actor, reason=reason))
             except PublishingError as error:
@@ -59,6 +58,12 @@ async def gc(
                     raise
                 failed.append((each, error))
         _tell(opened.printer, done, failed, dry_run=dry_run)
+        if dry_run and "release" in parts:
+            opened.printer.say("ages are by this machine's clock; a collection goes by the bucket's")
+        if dry_run and only is None and not opened.settings.retention.delete:
+            opened.printer.say(
+                "this is what `rebundle gc` would do: the daemon only releases (retention.delete = false)"
+            )
         if only == "delete" and any(each.left for each in done):
             opened.printer.say(
                 "what is left waits for a release: the daemon's next one, or `rebundle gc --only release`"
@@ -75,7 +80,9 @@ async def _collect(
     collected = await collecting.collect(scope, actor.name, reason, parts=parts, progress=progress)
     if collected.sequence is not None:
         # As after every change of a pointer: the tree's marker tells which one it follows.
-        await opened.bucket.live_tree.reconcile(scope)
+        followed = await opened.bucket.live_tree.follow(scope, collected.sequence)
+        if isinstance(followed, Unfinished):
+            opened.printer.warn(f"{scope}: {followed.reason}")
     return collected
 
 
@@ -103,8 +110,6 @@ def _tell(
         printer.say(_summary(view, dry_run=dry_run))
         for key in view["strays"]:
             printer.say(f"  of no publication, left alone: {key}")
-    if dry_run:
-        printer.say("ages are by this machine's clock; a collection goes by the bucket's")
     for error in errors:
         printer.warn(f"{error['scope']} was not collected: {error['error']}")
 

@@ -56,6 +56,37 @@ def test_a_dry_run_tells_the_same_and_changes_nothing(aged, rebundle):
     assert (pointer(aged), states(aged)) == (before, ["state-1", "state-2", "state-3"])
 
 
+def test_a_dry_run_of_one_part_tells_what_that_part_would_do(aged, rebundle):
+    first = rebundle("gc", SCOPE, "--dry-run", "--only", "delete", "-o", "json").json["scopes"][0]
+    assert (first["deleted"], len(first["left"]), first["released"]) == ([], 2, [])
+    releasing = rebundle("gc", SCOPE, "--dry-run", "--only", "release", "-o", "json").json["scopes"][0]
+    assert (releasing["deleted"], len(releasing["left"]), len(releasing["released"])) == ([], 2, 2)
+
+    rebundle("gc", SCOPE, "--only", "release")
+    deleting = rebundle("gc", SCOPE, "--dry-run", "--only", "delete")
+    assert deleting.out.count("would be deleted") == 2
+    assert "by this machine's clock" not in deleting.err
+    assert states(aged) == ["state-1", "state-2", "state-3"]
+
+
+@pytest.mark.parametrize("daemon_deletes", [True, False])
+def test_a_dry_run_says_where_the_daemon_would_only_release(aged, rebundle, monkeypatch, daemon_deletes):
+    monkeypatch.setenv("REBUNDLE_RETENTION__DELETE", str(daemon_deletes).lower())
+
+    told = [rebundle("gc", SCOPE, "--dry-run", *only).err for only in ((), ("--only", "release"))]
+    assert ["the daemon only releases" in each for each in told] == [not daemon_deletes, False]
+
+
+def test_what_is_collected_and_not_followed_by_the_live_tree_is_told_as_collected(aged, rebundle):
+    (aged / layout.live_tree(SCOPE, layout.MARKER)).unlink(missing_ok=True)
+    (aged / layout.live_tree(SCOPE, layout.MARKER)).mkdir()
+
+    result = rebundle("gc", SCOPE)
+
+    assert (result.code, result.out.count("deleted"), states(aged)) == (0, 2, ["state-3"])
+    assert f"committed as sequence {pointer(aged).sequence}" in result.err
+
+
 def test_nothing_to_collect_is_said_and_nothing_written(bucket, rebundle):
     before = pointer(bucket)
 
@@ -99,7 +130,7 @@ def test_keys_of_no_publication_are_named(bucket, rebundle):
 
 
 @pytest.mark.parametrize(
-    "arguments", [(), (SCOPE, "--all"), (SCOPE, "--dry-run", "--only", "delete"), (SCOPE, "--only", "both")]
+    "arguments", [(), (SCOPE, "--all"), (SCOPE, "--only", "both"), (SCOPE, "--dry-run", "--only", "both")]
 )
 def test_what_cannot_be_meant_is_refused(bucket, rebundle, arguments):
     assert rebundle("gc", *arguments).code == 2
