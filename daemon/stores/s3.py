@@ -282,8 +282,6 @@ class S3Store:
             self._refused(what, error)
         except _SETTINGS as error:
             raise StoreRefused(f"s3://{self._bucket} cannot be used: {error}") from error
-        except ValueError as error:  # an endpoint that is no URL
-            raise StoreRefused(f"s3://{self._bucket} cannot be used: {error}") from error
         except SSLError as error:
             if "CERTIFICATE_VERIFY_FAILED" in str(error):
                 raise StoreRefused(
@@ -291,7 +289,7 @@ class S3Store:
                     "AWS_CA_BUNDLE names the file of your own authority"
                 ) from error
             raise failed(error, what) from error
-        except _NotS3 as error:
+        except (_NotS3, ValueError) as error:  # ValueError: a header or text that boto3 cannot read
             if failed is _unread:
                 raise StoreRefused(
                     f"s3://{self._bucket}: no S3 server answers there, or a proxy changes its answers: {error}"
@@ -312,12 +310,12 @@ class S3Store:
         )
         if status == 412 or code in {"PreconditionFailed", "ConditionalRequestConflict", "OperationAborted"}:
             raise ConditionFailed(told) from error
+        if again:
+            raise OutcomeUnknown(told) from error
         if code == "NoSuchBucket" or (status == 404 and error.operation_name == "ListObjectsV2"):
             raise StoreRefused(f"there is no bucket {self._bucket} ({code}): make it, or name another one") from error
         if status == 404:
             raise ObjectMissing(what) from error
-        if again and (code in _BUSY | _DAMAGED or status == 429):
-            raise OutcomeUnknown(told) from error
         if code in _BUSY or status == 429:
             raise StoreBusy(told) from error
         if code in _DAMAGED:
@@ -334,12 +332,18 @@ class S3Store:
     def _connected(self) -> _Clients:
         with self._lock:
             if self._clients is None:
-                session = boto3.session.Session()
-                self._clients = _Clients(
-                    bulk=self._client(session, tries=_TRIES, seconds=_BULK_SECONDS),
-                    once=self._client(session, tries=1, seconds=_ONCE_SECONDS),
-                )
+                self._clients = self._made()
             return self._clients
+
+    def _made(self) -> _Clients:
+        try:
+            session = boto3.session.Session()
+            return _Clients(
+                bulk=self._client(session, tries=_TRIES, seconds=_BULK_SECONDS),
+                once=self._client(session, tries=1, seconds=_ONCE_SECONDS),
+            )
+        except ValueError as error:  # an endpoint that is no URL
+            raise StoreRefused(f"s3://{self._bucket} cannot be used: {error}") from error
 
     def _client(self, session: Any, *, tries: int, seconds: float) -> Client:
         config = Config(

@@ -147,6 +147,10 @@ def refusal(call: Call, address: str) -> StoreError:
         (creates, refuses(500, "InternalError"), OutcomeUnknown, TRIES),
         (creates, refuses(503, "ServiceUnavailable"), OutcomeUnknown, TRIES),
         (creates, in_turn(refuses(500, "InternalError"), refuses(400, "BadDigest")), OutcomeUnknown, 2),
+        (creates, in_turn(refuses(500, "InternalError"), refuses(401, "ExpiredToken")), OutcomeUnknown, 2),
+        (creates, in_turn(refuses(500, "InternalError"), refuses(403, "AccessDenied")), OutcomeUnknown, 2),
+        (creates, in_turn(refuses(500, "InternalError"), refuses(404, "NoSuchBucket")), OutcomeUnknown, 2),
+        (creates, in_turn(refuses(500, "InternalError"), refuses(400, "InvalidRequest")), OutcomeUnknown, 2),
         (creates, in_turn(refuses(500, "InternalError"), refuses(412, "PreconditionFailed")), ConditionFailed, 2),
         (replaces, refuses(412, "PreconditionFailed"), ConditionFailed, 1),
         (replaces, refuses(409, "ConditionalRequestConflict"), ConditionFailed, 1),
@@ -262,6 +266,9 @@ def test_a_body_that_was_damaged_on_its_way_is_not_read() -> None:
         (gets, says(200, b"body"), StoreRefused),
         (creates, says(200), OutcomeUnknown),
         (replaces, says(200), OutcomeUnknown),
+        (creates, says(200, ETag='"e"', x_amz_object_size="many"), OutcomeUnknown),
+        (replaces, says(200, ETag='"e"', x_amz_object_size="many"), OutcomeUnknown),
+        (scans, says(200, b"<ListBucketResult><MaxKeys>many</MaxKeys></ListBucketResult>"), StoreRefused),
     ],
 )
 def test_an_answer_that_no_s3_server_gives(call: Call, answer: Callable[[Any], None], error: type[StoreError]) -> None:
