@@ -11,10 +11,15 @@ from daemon.publishing.operations import Done, Verb
 from renderers.model import Scope
 
 
-async def act(opened: Session, scope: Scope, verb: Verb, *, name: str, actor: Actor, reason: str) -> None:
-    """Carry a verb out and print what it changed."""
-    done = await opened.bucket.operations.carry_out(scope, verb, actor.name, reason)
-    tell(opened.printer, name, done)
+async def act(
+    opened: Session, scope: Scope, verb: Verb, *, name: str, actor: Actor, reason: str, dry_run: bool = False
+) -> None:
+    """Carry a verb out and print what it changed, or (dry run) would change."""
+    if dry_run:
+        done = await preview(opened, scope, verb, actor=actor, reason=reason)
+    else:
+        done = await opened.bucket.operations.carry_out(scope, verb, actor.name, reason)
+    tell(opened.printer, name, done, dry_run=dry_run)
 
 
 async def preview(opened: Session, scope: Scope, verb: Verb, *, actor: Actor, reason: str) -> Done:

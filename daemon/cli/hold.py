@@ -6,7 +6,7 @@ from cyclopts import Parameter
 
 from daemon.cli.acting import act, preview, tell
 from daemon.cli.codes import DONE, FAILED
-from daemon.cli.options import DEFAULT_ACTOR, DEFAULT_PLACE, DEFAULT_PRINTING, Actor, Place, Printing, Reason
+from daemon.cli.options import DEFAULT_ACTOR, DEFAULT_PLACE, DEFAULT_PRINTING, Actor, DryRun, Place, Printing, Reason
 from daemon.cli.outlook import outlook
 from daemon.cli.output import confirm
 from daemon.cli.session import scope_of, session
@@ -22,13 +22,14 @@ async def hold(
     /,
     *,
     reason: Reason,
+    dry_run: DryRun = False,
     actor: Actor = DEFAULT_ACTOR,
     place: Place = DEFAULT_PLACE,
     printing: Printing = DEFAULT_PRINTING,
 ) -> None:
     """Keep what is live; new states are published and wait."""
     async with session(place, printing) as opened:
-        await act(opened, scope_of(scope), protocol.hold, name="hold", actor=actor, reason=reason)
+        await act(opened, scope_of(scope), protocol.hold, name="hold", actor=actor, reason=reason, dry_run=dry_run)
 
 
 async def resume(
@@ -37,7 +38,7 @@ async def resume(
     *,
     reason: Annotated[str, Parameter(help="Why; recorded in the history.")] = "",
     yes: Annotated[bool, Parameter(alias="-y", negative=(), help="Do not ask.")] = False,
-    dry_run: Annotated[bool, Parameter(negative=(), help="Show what would change, change nothing.")] = False,
+    dry_run: DryRun = False,
     actor: Actor = DEFAULT_ACTOR,
     place: Place = DEFAULT_PLACE,
     printing: Printing = DEFAULT_PRINTING,

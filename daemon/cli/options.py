@@ -87,3 +87,4 @@ def _not_blank(_kind: object, text: str) -> None:
 
 
 Reason = Annotated[str, Parameter(help="Why; recorded in the history.", validator=_not_blank)]
+DryRun = Annotated[bool, Parameter(negative=(), help="Show what would change, change nothing.")]

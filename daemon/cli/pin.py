@@ -5,7 +5,7 @@ from typing import Annotated
 from cyclopts import Parameter
 
 from daemon.cli.acting import act
-from daemon.cli.options import DEFAULT_ACTOR, DEFAULT_PLACE, DEFAULT_PRINTING, Actor, Place, Printing
+from daemon.cli.options import DEFAULT_ACTOR, DEFAULT_PLACE, DEFAULT_PRINTING, Actor, DryRun, Place, Printing
 from daemon.cli.session import scope_of, session
 from daemon.publishing import operations
 
@@ -17,6 +17,7 @@ async def pin(
     *,
     lift: Annotated[bool, Parameter(negative=(), help="Stop keeping it.")] = False,
     reason: Annotated[str, Parameter(help="Why; recorded in the history.")] = "",
+    dry_run: DryRun = False,
     actor: Actor = DEFAULT_ACTOR,
     place: Place = DEFAULT_PLACE,
     printing: Printing = DEFAULT_PRINTING,
@@ -24,4 +25,5 @@ async def pin(
     """Keep a state that can be rolled back to, whatever its age, or stop keeping it."""
     async with session(place, printing) as opened:
         verb = operations.pin(state, pinned=not lift)
-        await act(opened, scope_of(scope), verb, name="unpin" if lift else "pin", actor=actor, reason=reason)
+        name = "unpin" if lift else "pin"
+        await act(opened, scope_of(scope), verb, name=name, actor=actor, reason=reason, dry_run=dry_run)

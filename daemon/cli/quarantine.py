@@ -6,7 +6,7 @@ from cyclopts import Parameter
 
 from daemon.cli.acting import act, preview
 from daemon.cli.failures import UsageError
-from daemon.cli.options import DEFAULT_ACTOR, DEFAULT_PLACE, DEFAULT_PRINTING, Actor, Place, Printing, Reason
+from daemon.cli.options import DEFAULT_ACTOR, DEFAULT_PLACE, DEFAULT_PRINTING, Actor, DryRun, Place, Printing, Reason
 from daemon.cli.outlook import outlook
 from daemon.cli.session import scope_of, session
 from daemon.publishing import operations
@@ -24,6 +24,7 @@ async def quarantine(
     rollback_to: Annotated[
         str | None, Parameter(help="State to go back to, held; needed when the composition is live.")
     ] = None,
+    dry_run: DryRun = False,
     actor: Actor = DEFAULT_ACTOR,
     place: Place = DEFAULT_PLACE,
     printing: Printing = DEFAULT_PRINTING,
@@ -37,4 +38,4 @@ async def quarantine(
         planned = await preview(opened, scope_of(scope), verb, actor=actor, reason=reason)
         if rollback_to is not None:
             opened.printer.say(await outlook(opened, scope_of(scope), planned))
-        await act(opened, scope_of(scope), verb, name=name, actor=actor, reason=reason)
+        await act(opened, scope_of(scope), verb, name=name, actor=actor, reason=reason, dry_run=dry_run)

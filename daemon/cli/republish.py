@@ -64,7 +64,9 @@ async def rendered_anew(opened: Session, scope: Scope, current: Publication) -> 
     manifest = await opened.bucket.reader.manifest(scope, current)
     composition = manifest.composition_value()
     own = await opened.runtime.offload(customising.for_scope, opened.settings, scope)
-    rendering = Rendering(Renderer(), gate.check, lambda _scope: own, opened.settings.limits)
+    rendering = Rendering(
+        Renderer(), gate.check, lambda _scope: own, opened.settings.limits, opened.settings.publish.pinning
+    )
     stamp = Stamp(current.state, str(current.revision))
     return State(
         composition=composition,

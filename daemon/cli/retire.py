@@ -6,7 +6,7 @@ from cyclopts import Parameter
 
 from daemon.cli.acting import act
 from daemon.cli.codes import DONE, FAILED
-from daemon.cli.options import DEFAULT_ACTOR, DEFAULT_PLACE, DEFAULT_PRINTING, Actor, Place, Printing, Reason
+from daemon.cli.options import DEFAULT_ACTOR, DEFAULT_PLACE, DEFAULT_PRINTING, Actor, DryRun, Place, Printing, Reason
 from daemon.cli.output import confirm
 from daemon.cli.session import scope_of, session
 from daemon.publishing import protocol
@@ -17,6 +17,7 @@ async def retire(
     /,
     *,
     reason: Reason,
+    dry_run: DryRun = False,
     yes: Annotated[bool, Parameter(alias="-y", negative=(), help="Do not ask.")] = False,
     actor: Actor = DEFAULT_ACTOR,
     place: Place = DEFAULT_PLACE,
@@ -28,8 +29,8 @@ async def retire(
             f"{scope} will have nothing live and nothing desired. Its states and its live tree stay in the bucket; "
             "a later bundle_state.created brings it back."
         )
-        if not confirm(f"Retire {scope}?", yes=yes, printer=opened.printer):
+        if not dry_run and not confirm(f"Retire {scope}?", yes=yes, printer=opened.printer):
             opened.printer.warn("nothing was changed")
             return FAILED
-        await act(opened, scope_of(scope), protocol.retire, name="retire", actor=actor, reason=reason)
+        await act(opened, scope_of(scope), protocol.retire, name="retire", actor=actor, reason=reason, dry_run=dry_run)
         return DONE

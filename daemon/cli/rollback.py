@@ -6,7 +6,7 @@ from cyclopts import Parameter
 
 from daemon.cli.acting import preview, tell
 from daemon.cli.codes import DONE, FAILED
-from daemon.cli.options import DEFAULT_ACTOR, DEFAULT_PLACE, DEFAULT_PRINTING, Actor, Place, Printing, Reason
+from daemon.cli.options import DEFAULT_ACTOR, DEFAULT_PLACE, DEFAULT_PRINTING, Actor, DryRun, Place, Printing, Reason
 from daemon.cli.outlook import outlook
 from daemon.cli.output import confirm
 from daemon.cli.session import scope_of, session
@@ -20,7 +20,7 @@ async def rollback(
     *,
     reason: Reason,
     yes: Annotated[bool, Parameter(alias="-y", negative=(), help="Do not ask.")] = False,
-    dry_run: Annotated[bool, Parameter(negative=(), help="Show what would change, change nothing.")] = False,
+    dry_run: DryRun = False,
     discard_newer: Annotated[
         bool, Parameter(negative=(), help="Drop what is desired for the state, too, and hold nothing.")
     ] = False,

@@ -33,7 +33,9 @@ if TYPE_CHECKING:  # takes long to import
     from daemon.publishing.trust import Trust
 
 NO_POLICY = "signatures: no trust policy is set (trust.policy): whoever can write the bucket could have written it all"
-NOT_FRESH = "freshness: not demanded by the trust policy, so only who has seen a newer pointer knows an old one"
+NOT_FRESH = (
+    "freshness: not demanded by the policy, or not of who signs; only who has seen a newer pointer knows an old one"
+)
 OFFLINE = (
     "whether the state is live, held or quarantined, and whether there is a newer one: the pointer of its scope says so"
 )

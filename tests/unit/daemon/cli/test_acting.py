@@ -1,5 +1,7 @@
 import io
 
+import pytest
+
 from daemon.cli.acting import tell
 from daemon.cli.output import Printer
 from daemon.publishing import operations, protocol
@@ -7,7 +9,7 @@ from daemon.publishing.livetree import Synced, Unfinished
 from daemon.publishing.operations import Done
 from daemon.publishing.ownership import DeletedByOperator, Override, Put, Stray
 from daemon.publishing.protocol import Writing
-from tests.support.buckets import in_bucket
+from tests.support.buckets import SCOPE, in_bucket
 
 WRITING = Writing("w" * 32, "2026-11-22T10:00:00.000Z", "alice", "freeze")
 
@@ -53,3 +55,25 @@ def test_a_dry_run_says_would_and_nothing_of_the_live_tree(bucket):
     assert "would be sequence 3 → 4" in text
     assert "quarantined compositions  0 → 1" in text
     assert "live tree" not in text
+
+
+@pytest.mark.parametrize(
+    "verb",
+    [
+        ("hold", SCOPE, "--reason", "r"),
+        ("resume", SCOPE),
+        ("pin", SCOPE, "state-1"),
+        ("rollback", SCOPE, "state-1", "--reason", "r"),
+        ("quarantine", SCOPE, "state-3", "--reason", "r", "--rollback-to", "state-1"),
+        ("retire", SCOPE, "--reason", "r"),
+    ],
+    ids=lambda verb: verb[0],
+)
+def test_a_dry_run_tells_what_would_be_and_changes_nothing(bucket, rebundle, verb):
+    if verb[0] == "resume":
+        rebundle("hold", SCOPE, "--reason", "r")
+    before = {path: path.read_bytes() for path in bucket.rglob("*") if path.is_file()}
+    result = rebundle(*verb, "--dry-run")
+
+    assert (result.code, "would be sequence" in result.out) == (0, True)
+    assert {path: path.read_bytes() for path in bucket.rglob("*") if path.is_file()} == before

@@ -31,6 +31,16 @@ def test_desired_is_rendered_anew_under_its_id_with_the_configured_defaults(buck
     assert rebundle("verify", SCOPE).code == 0
 
 
+def test_what_may_change_under_its_name_is_refused_where_the_setting_says_so(bucket, rebundle, monkeypatch):
+    monkeypatch.setenv("REBUNDLE_PUBLISH__PINNING", "require")
+    before = pointer(bucket)
+
+    result = rebundle("republish", SCOPE)
+
+    assert (result.code, "no digest holds image" in result.err) == (1, True)
+    assert pointer(bucket) == before
+
+
 def test_a_hold_keeps_the_old_attempt_live(bucket, rebundle):
     rebundle("hold", SCOPE, "--reason", "freeze")
     before = pointer(bucket).live
