@@ -151,7 +151,9 @@ class Publish(_Section):
 
     retry_first_seconds: _Seconds = Field(0.5, description="Wait before the second try; it doubles, with jitter.")
     retry_max_seconds: _Seconds = Field(60.0, description="The longest wait between two tries; they never end.")
-    timeout_seconds: _Seconds = Field(120.0, description="Limit of one call to the bucket.")
+    timeout_seconds: _Seconds = Field(
+        120.0, description="Limit of one call to the bucket; a listing, of however many pages, has ten times that."
+    )
     accept_older_renderer: bool = Field(False, description="Publish although a newer release rendered what is desired.")
     pinning: Policy = Field(
         "off", description="Images by tag and artifacts without a digest: off, warn, or require (a dead letter)."
@@ -169,10 +171,10 @@ class Retention(_Section):
     """What stays to be rolled back to, beside what is live, desired or pinned; and when the rest is deleted."""
 
     newest: Annotated[int, BeforeValidator(_not_boolean), Field(ge=1, le=100)] = Field(
-        20, description="So many of the newest publications of a scope stay."
+        20, description="So many of the newest publications of a scope stay, within the pointer's 100."
     )
     days: Annotated[int, BeforeValidator(_not_boolean), Field(ge=0, le=3650)] = Field(
-        30, description="Whatever was superseded less than so many days ago stays; 100 in all at most."
+        30, description="Whatever was superseded less than so many days ago stays, within those 100."
     )
     dropped_days: Annotated[int, BeforeValidator(_not_boolean), Field(ge=7, le=3650)] = Field(
         7, description="How long the objects stay of what those 100 had no room for."

@@ -7,13 +7,18 @@ applied, and its thread may still write (protocol 4): it is unknown, and looked 
 import asyncio
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
+from typing import Final
 
 from daemon.stores.errors import OutcomeUnknown, StoreUnavailable
 from daemon.stores.port import Content, Listed, ObjectStore, Stored, Version
 
+_LISTING_CALLS: Final = 10
+"""A listing is as many calls as it has pages, each of which the adapter limits. This ends one that would not end, and
+must let one through that is long: whoever could not list a scope could never make it smaller."""
+
 
 class LimitedStore:
-    """Implements `ObjectStore` by another one; `seconds` is the limit of one operation."""
+    """Implements `ObjectStore` by another one; `seconds` is the limit of one operation, a listing has ten times it."""
 
     def __init__(self, store: ObjectStore, seconds: float) -> None:
         self._store = store
@@ -26,7 +31,7 @@ class LimitedStore:
 
     async def scan(self, prefix: str) -> Sequence[Listed]:
         """All objects below a prefix."""
-        async with self._reading(prefix):
+        async with self._reading(prefix, self._seconds * _LISTING_CALLS):
             return await self._store.scan(prefix)
 
     async def folders(self, prefix: str) -> Sequence[str]:
@@ -50,12 +55,13 @@ class LimitedStore:
             await self._store.delete(key, version)
 
     @asynccontextmanager
-    async def _reading(self, what: str) -> AsyncIterator[None]:
+    async def _reading(self, what: str, seconds: float | None = None) -> AsyncIterator[None]:
+        limit = seconds or self._seconds
         try:
-            async with asyncio.timeout(self._seconds):
+            async with asyncio.timeout(limit):
                 yield
         except TimeoutError as error:
-            raise StoreUnavailable(f"reading {what} took longer than {self._seconds:g} s") from error
+            raise StoreUnavailable(f"reading {what} took longer than {limit:g} s") from error
 
     @asynccontextmanager
     async def _writing(self, key: str) -> AsyncIterator[None]:
