@@ -6,7 +6,7 @@ SDKs and the web framework are imported where they are needed, so that a command
 import asyncio
 import os
 import socket
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Mapping
 from dataclasses import dataclass
 from datetime import timedelta
 from functools import partial
@@ -156,7 +156,7 @@ def open_bucket(
     if isinstance(location, locations.Gcs):
         # Outside of the limit: waiting for one's turn is no call that hangs.
         store = PacedStore(store, runtime, gcs_write_seconds)
-    accepted = InFile(keys.state_file, _identity(location), runtime) if keys.state_file else None
+    accepted = InFile(keys.state_file, _identity(location, os.environ), runtime) if keys.state_file else None
     reader = Reader(store, runtime, trust=keys.trust, accepted=accepted)
     publisher = Publisher(store, reader, runtime, signers=keys.signers)
     live_tree = LiveTree(store, reader, runtime)
@@ -165,15 +165,20 @@ def open_bucket(
     return Bucket(store, reader, publisher, live_tree, operations, runtime, location, quoting)
 
 
-def _identity(location: Location) -> str:
-    """One name for one bucket, from wherever and however it is named: what was seen in another says nothing of it."""
+def _identity(location: Location, environment: Mapping[str, str]) -> str:
+    """One name for one bucket, from wherever and however it is named: what was seen in another says nothing of it.
+
+    A URL without an endpoint leaves it to the SDKs, which look into the environment.
+    """
     match location:
         case locations.Directory(path=path):
             return path.resolve().as_uri()
         case locations.S3(bucket=bucket, prefix=prefix, endpoint=endpoint):
-            return f"s3 {endpoint or ''} {bucket} {prefix}"
+            found = endpoint or environment.get("AWS_ENDPOINT_URL_S3") or environment.get("AWS_ENDPOINT_URL")
+            return f"s3 {locations.spelled(found or '')} {bucket} {prefix}"
         case locations.Gcs(bucket=bucket, prefix=prefix, endpoint=endpoint):
-            return f"gs {endpoint or ''} {bucket} {prefix}"
+            found = endpoint or environment.get("STORAGE_EMULATOR_HOST")
+            return f"gs {locations.spelled(found or '')} {bucket} {prefix}"
         case _:
             assert_never(location)
 

@@ -14,6 +14,7 @@ from daemon.stores.keys import check_key
 FORMS: Final = "a directory, file:///dir, s3://bucket/prefix?endpoint=URL or gs://bucket/prefix"
 _S3: Final = ("endpoint", "region")
 _GCS: Final = ("endpoint",)
+_DEFAULT_PORTS: Final = {"http": 80, "https": 443}
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,6 +73,23 @@ def parse(text: str) -> Location:
         case "gs":
             return Gcs(_bucket(parts.netloc), _prefix(parts.path), _options(parts.query, _GCS).get("endpoint"))
     raise ValueError(f"must be {FORMS}")
+
+
+def spelled(endpoint: str) -> str:
+    """The one spelling of an endpoint: no capitals in its host, no default port, no slash at its end.
+
+    What is no endpoint stays as it is.
+    """
+    try:
+        parts = urlsplit(endpoint)
+        port = parts.port
+    except ValueError:
+        return endpoint
+    if not parts.hostname:
+        return endpoint
+    host = f"[{parts.hostname}]" if ":" in parts.hostname else parts.hostname
+    shown = "" if port in {None, _DEFAULT_PORTS.get(parts.scheme)} else f":{port}"
+    return f"{parts.scheme}://{host}{shown}{parts.path.rstrip('/')}"
 
 
 def _bucket(name: str) -> str:

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from daemon.stores.locations import S3, Directory, Gcs, Location, parse
+from daemon.stores.locations import S3, Directory, Gcs, Location, parse, spelled
 
 
 @pytest.mark.parametrize(
@@ -60,3 +60,26 @@ def test_what_names_nothing_is_refused_in_plain_words(text: str, words: str) -> 
     with pytest.raises(ValueError, match=words) as refusal:
         parse(text)
     assert "secret" not in str(refusal.value)
+
+
+@pytest.mark.parametrize(
+    ("endpoint", "same"),
+    [
+        ("http://x:9000", "http://x:9000"),
+        ("HTTP://Storage.Example.COM/", "http://storage.example.com"),
+        ("http://x:80", "http://x"),
+        ("https://x:443/", "https://x"),
+        ("http://x:443", "http://x:443"),
+        ("https://x:80", "https://x:80"),
+        ("http://x/A/b//", "http://x/A/b"),
+        ("http://[::1]:9000/", "http://[::1]:9000"),
+        ("http://[::1]:80", "http://[::1]"),
+        ("http://x:99999/", "http://x:99999/"),
+        ("http://x:a/", "http://x:a/"),
+        ("http://[", "http://["),
+        ("localhost:9000", "localhost:9000"),
+        ("", ""),
+    ],
+)
+def test_one_endpoint_has_one_spelling_and_what_is_none_stays(endpoint: str, same: str) -> None:
+    assert spelled(endpoint) == same

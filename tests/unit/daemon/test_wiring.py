@@ -1,0 +1,92 @@
+"""What the composition root decides by itself: when two names are names of one bucket."""
+
+import asyncio
+from pathlib import Path
+
+import pytest
+
+from daemon.publishing import layout
+from daemon.publishing.errors import WentBack
+from daemon.stores.memory import MemoryStore
+from daemon.stores.port import Content
+from daemon.wiring import Keys, open_bucket
+from tests.builders_publishing import SCOPE, Bucket, make_state
+from tests.builders_runtime import InlineRuntime
+
+SETTINGS = ("AWS_ENDPOINT_URL", "AWS_ENDPOINT_URL_S3", "STORAGE_EMULATOR_HOST")
+
+
+@pytest.fixture(autouse=True)
+def environment(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in SETTINGS:
+        monkeypatch.delenv(name, raising=False)
+
+
+async def read_older_as_another(state_file: Path, one: str, other: str, name: str = "", value: str = "") -> None:
+    """A newer pointer is accepted through `one`, then an older one is read through `other`, with a variable set."""
+    runtime = InlineRuntime()
+    store = MemoryStore(runtime)
+
+    def opened(url: str) -> Bucket:
+        return open_bucket(url, runtime, around=lambda _: store, keys=Keys(state_file=state_file))
+
+    writer = Bucket(store, runtime)
+    await writer.publish(make_state(1))
+    older = await store.get(layout.pointer(SCOPE))
+    await writer.publish(make_state(2))
+    await opened(one).reader.pointer(SCOPE)
+    there = await store.get(layout.pointer(SCOPE))
+    await store.replace(layout.pointer(SCOPE), Content(older.body), there.version)
+    with pytest.MonkeyPatch.context() as patch:
+        if name:
+            patch.setenv(name, value)
+        await opened(other).reader.pointer(SCOPE)
+
+
+@pytest.mark.parametrize(
+    ("one", "other", "name", "value"),
+    [
+        ("s3://b/p", "s3://b/p/", "", ""),
+        ("s3://b?endpoint=http://x:9000", "s3://b?endpoint=http://x:9000/", "", ""),
+        ("s3://b?endpoint=http://x:9000", "s3://b?endpoint=HTTP://X:9000", "", ""),
+        ("s3://b?endpoint=http://x", "s3://b?endpoint=http://x:80/", "", ""),
+        ("s3://b?endpoint=https://x/a", "s3://b?endpoint=https://x:443/a/&region=eu-west-1", "", ""),
+        ("s3://b?endpoint=http://x:9000", "s3://b", "AWS_ENDPOINT_URL", "http://x:9000/"),
+        ("s3://b?endpoint=http://x:9000", "s3://b", "AWS_ENDPOINT_URL_S3", "http://x:9000"),
+        ("s3://b?endpoint=http://x:9000", "s3://b?endpoint=http://x:9000", "AWS_ENDPOINT_URL_S3", "http://other"),
+        ("gs://b?endpoint=http://x:4443", "gs://b?endpoint=http://X:4443/", "", ""),
+        ("gs://b?endpoint=http://x:4443", "gs://b", "STORAGE_EMULATOR_HOST", "http://x:4443"),
+    ],
+)
+def test_what_was_seen_by_one_name_of_a_bucket_counts_by_another(
+    tmp_path: Path, one: str, other: str, name: str, value: str
+) -> None:
+    with pytest.raises(WentBack):
+        asyncio.run(read_older_as_another(tmp_path / "accepted.json", one, other, name, value))
+
+
+@pytest.mark.parametrize(
+    ("one", "other", "name", "value"),
+    [
+        ("s3://b", "gs://b", "", ""),
+        ("s3://b", "s3://c", "", ""),
+        ("s3://b/p", "s3://b/P", "", ""),
+        ("s3://b?endpoint=http://x", "s3://b?endpoint=https://x", "", ""),
+        ("s3://b?endpoint=http://x:9000", "s3://b?endpoint=http://x:9001", "", ""),
+        ("s3://b?endpoint=http://x/a", "s3://b?endpoint=http://x/b", "", ""),
+        ("s3://b", "s3://b", "AWS_ENDPOINT_URL", "http://x:9000"),
+        ("s3://b", "s3://b", "AWS_ENDPOINT_URL_S3", "http://x:9000"),
+        ("gs://b", "gs://b", "STORAGE_EMULATOR_HOST", "http://x:4443"),
+    ],
+)
+def test_what_was_seen_in_another_bucket_says_nothing(
+    tmp_path: Path, one: str, other: str, name: str, value: str
+) -> None:
+    asyncio.run(read_older_as_another(tmp_path / "accepted.json", one, other, name, value))
+
+
+def test_of_two_variables_the_one_for_s3_alone_counts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("AWS_ENDPOINT_URL", "http://y")
+    one, name, value = "s3://b?endpoint=http://x", "AWS_ENDPOINT_URL_S3", "http://x"
+    with pytest.raises(WentBack):
+        asyncio.run(read_older_as_another(tmp_path / "accepted.json", one, "s3://b", name, value))
