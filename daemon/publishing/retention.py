@@ -111,7 +111,8 @@ def _judge(
     since = _time(publication.superseded_at)
     if since is None:
         return Kept(publication, "nothing tells since when it is superseded")
-    days = (now - since).total_seconds() / _SECONDS_A_DAY
+    # Never less than none: some stores tell whole seconds, and who wrote the pointer may have a clock ahead.
+    days = max(0.0, (now - since).total_seconds() / _SECONDS_A_DAY)
     if days < policy.days:
         return Kept(publication, f"superseded less than {policy.days:g} days ago")
     return Released(publication, f"superseded {days:.0f} days ago, and not one of the newest {policy.newest}")

@@ -57,6 +57,12 @@ def test_live_desired_and_pinned_stay_whatever_their_age() -> None:
     assert (why["state-1"], why["state-2"], why["state-60"]) == ("live", "pinned", "desired")
 
 
+def test_what_was_superseded_a_moment_from_now_is_superseded_where_no_days_are_asked_for() -> None:
+    pointer = protocol.publish(published_daily(2), write(3, -0.00001), [make_publication("state-3", 3)])
+    assert judged(pointer, Policy(newest=1, days=0))["state-2"].startswith("goes: superseded 0 days ago")
+    assert judged(pointer, Policy(newest=1, days=1))["state-2"] == "superseded less than 1 days ago"
+
+
 def test_what_tells_no_time_stays() -> None:
     pointer = published_daily(60)
     for unknown in (None, "yesterday", "2020-01-01T00:00:00"):
