@@ -58,4 +58,4 @@ class NewerRenderer(PublishingError):
 
 
 class OutcomeUnresolved(PublishingError):
-    """Try again: whether the pointer was changed could not be found out. The next try finds out first."""
+    """Look, then try again: whether the pointer was changed could not be found out. A daemon's next try looks first."""

@@ -14,14 +14,22 @@ from typing import Final
 from daemon.publishing import archive, attestation, layout, manifest, pointer, protocol
 from daemon.publishing import signatures as signatures_of
 from daemon.publishing.archive import Packer
-from daemon.publishing.errors import CannotSign, NewerSchema, OutcomeUnresolved, PointerMoved, VerificationFailed
+from daemon.publishing.errors import (
+    CannotSign,
+    NewerSchema,
+    OutcomeUnresolved,
+    PointerLost,
+    PointerMoved,
+    VerificationFailed,
+)
 from daemon.publishing.manifest import State
+from daemon.publishing.patience import patiently
 from daemon.publishing.pointer import Older, Pointer, Publication
 from daemon.publishing.protocol import Resolution, Writing
 from daemon.publishing.reader import PointerRead, Reader
 from daemon.publishing.signatures import Signature, Signer
 from daemon.runtime import Runtime
-from daemon.stores.errors import ConditionFailed, ObjectMissing, OutcomeUnknown, StoreBusy, StoreUnavailable
+from daemon.stores.errors import ConditionFailed, ObjectMissing, OutcomeUnknown, StoreRefused, StoreUnavailable
 from daemon.stores.port import Content, ObjectStore, Version
 from renderers.model import Scope, canonical_json
 
@@ -29,7 +37,6 @@ _JSON: Final = "application/json"
 _GZIP: Final = "application/gzip"
 _RESENDS: Final = 3
 _RESEND_DELAY: Final = 0.2
-_LONGEST_DELAY: Final = 5.0
 _WAITS: Final = 20
 """Times that a store may say slow down, before its caller waits instead."""
 _SIGN_SECONDS: Final = 30
@@ -54,7 +61,7 @@ class Publisher:
         """Upload archive and manifest under a new attempt. Nothing refers to them yet.
 
         Raises:
-            StoreUnavailable: try again, under a new attempt.
+            StoreUnavailable: try again, under a new attempt; whatever was stored is named by nothing.
         """
         attempt, at = self._runtime.token(), timestamp(self._runtime.now())
         # In a thread whatever the size: at 500 models it takes milliseconds, and finding that out would take one.
@@ -94,6 +101,7 @@ class Publisher:
         Raises:
             PointerMoved: lost; read again, decide again.
             OutcomeUnresolved: could not be found out.
+            StoreRefused: no permission; it was not changed.
             CannotSign: the pointer is signed, and this writer cannot sign.
             NewerSchema: a newer release wrote the pointer.
         """
@@ -104,10 +112,15 @@ class Publisher:
         for attempt in range(1 + _RESENDS):
             if attempt:
                 await self._runtime.sleep(_RESEND_DELAY * 2**attempt * (0.5 + self._runtime.jitter()))
-            read = await self._try_swap(scope, base, following, content)
+            try:
+                read = await self._try_swap(scope, base, following, content)
+            except StoreRefused as error:
+                if attempt:  # an earlier sending may still arrive
+                    raise _unresolved(scope) from error
+                raise
             if read is not None:
                 return read
-        raise OutcomeUnresolved(f"whether the pointer of {scope} was changed could not be found out; it is tried again")
+        raise _unresolved(scope)
 
     async def _try_swap(
         self, scope: Scope, base: PointerRead, following: Pointer, content: Content
@@ -118,20 +131,22 @@ class Publisher:
             return PointerRead(following, version, signed=bool(self._signers))
         except (ConditionFailed, ObjectMissing, OutcomeUnknown, StoreUnavailable):
             return await self._resolve(scope, base, following)
+        except StoreRefused:
+            # A client that sends again by itself may have been refused the second time only.
+            read = await self._resolve(scope, base, following)
+            if read is None:
+                raise
+            return read
 
     async def _send(self, key: str, content: Content, version: Version | None) -> Version:
-        """The version that was written. A store that says slow down is waited for, which is no failure."""
-        waits = 0
-        while True:
-            try:
-                if version is None:
-                    return await self._store.create(key, content)
-                return await self._store.replace(key, content, version)
-            except StoreBusy:
-                waits += 1
-                if waits > _WAITS:
-                    raise
-            await self._runtime.sleep(min(_RESEND_DELAY * 2**waits, _LONGEST_DELAY) * (0.5 + self._runtime.jitter()))
+        """The version that was written."""
+
+        async def write() -> Version:
+            if version is None:
+                return await self._store.create(key, content)
+            return await self._store.replace(key, content, version)
+
+        return await patiently(self._runtime, write, _WAITS)
 
     async def _signed(self, kind: str, payload: bytes) -> tuple[Signature, ...]:
         if not self._signers:
@@ -140,7 +155,7 @@ class Publisher:
             async with asyncio.timeout(_SIGN_SECONDS):
                 return await self._runtime.offload(signatures_of.signed_by, self._signers, kind, payload)
         except TimeoutError as error:
-            raise StoreUnavailable(f"signing took longer than {_SIGN_SECONDS} s; it is tried again") from error
+            raise StoreUnavailable(f"signing took longer than {_SIGN_SECONDS} s: try again") from error
 
     def _refuse_unwritable(self, scope: Scope, base: PointerRead) -> None:
         if base.pointer.schema_ > pointer.SCHEMA:
@@ -153,6 +168,12 @@ class Publisher:
             now = await self._reader.pointer(scope)
         except StoreUnavailable:
             return None
+        except StoreRefused as error:
+            raise _unresolved(scope) from error
+        except (PointerLost, VerificationFailed):
+            if following.kind != "recover":
+                raise
+            return None  # what it is to replace is there still
         known = None if now.version is None else now.pointer
         match protocol.resolve(known, following.write, base.pointer.sequence):
             case Resolution.WON:
@@ -183,9 +204,16 @@ class Publisher:
             try:
                 stored = await self._store.get(key)
             except ObjectMissing:
-                raise StoreUnavailable(f"{key} was not stored; it is tried again") from error
+                raise StoreUnavailable(f"whether {key} is stored could not be found out: try again") from error
             if stored.body != content.body:
                 raise VerificationFailed(f"{key} is there with other bytes than ours") from error
+
+
+def _unresolved(scope: Scope) -> OutcomeUnresolved:
+    return OutcomeUnresolved(
+        f"whether the pointer of {scope} was changed could not be found out: a daemon finds out by itself; before a "
+        f"command is repeated, look at `rebundle status {scope}`"
+    )
 
 
 def timestamp(now: datetime) -> str:

@@ -79,12 +79,13 @@ class Recoverer:
             NotFound: nothing is left of the scope, or not of the state that is to be live.
             Refused: the state that is to be live is quarantined.
             PointerMoved: somebody changed or restored the pointer meanwhile; look again.
+            OutcomeUnresolved: whether the pointer was written could not be found out; look again.
         """
         base, found = await self._decide(scope, wish, by, reason)
-        if found.recovered is not None:
-            await self._publisher.swap(scope, base, found.recovered.pointer)
-        tree = await self._live_tree.reconcile(scope)
-        return Recovery(scope, found.recovered, found.remains, found.damage, tree)
+        if found.recovered is None:
+            return replace(found, live_tree=await self._live_tree.reconcile(scope))
+        written = await self._publisher.swap(scope, base, found.recovered.pointer)
+        return replace(found, live_tree=await self._live_tree.follow(scope, written.pointer.sequence))
 
     async def _decide(self, scope: Scope, wish: Wish, by: str, reason: str) -> tuple[PointerRead, Recovery]:
         base, damage, remains = await self._gather(scope)

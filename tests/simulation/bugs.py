@@ -118,7 +118,7 @@ BUGS: dict[str, Bug] = {
     "archive-not-confirmed": Bug(
         "an upload whose answer was lost counts as stored",
         Publisher, "_create_own",
-        'raise StoreUnavailable(f"{key} was not stored; it is tried again") from error',
+        'raise StoreUnavailable(f"whether {key} is stored could not be found out: try again") from error',
         "return",
     ),
     "pointer-before-archive": Bug(

@@ -42,6 +42,8 @@ class Fault(Enum):
     """Never applied: slow down."""
     REFUSED = auto()
     """Never applied: no permission."""
+    REFUSED_AGAIN = auto()
+    """Applied; a second sending, by the client itself, found no permission."""
 
 
 @dataclass
@@ -123,6 +125,9 @@ class FaultyStore:
             case Fault.BUSY:
                 raise StoreBusy(key)
             case Fault.REFUSED:
+                raise StoreRefused(key)
+            case Fault.REFUSED_AGAIN:
+                await write()
                 raise StoreRefused(key)
 
     def _next_fault(self, key: str) -> Fault:

@@ -1,4 +1,5 @@
 import json
+import shutil
 
 import pytest
 
@@ -104,3 +105,14 @@ def test_a_scope_that_is_whole_is_left_alone_without_a_question(bucket, rebundle
 )
 def test_what_cannot_be_done_is_refused(lost, rebundle, arguments, code):
     assert rebundle(*arguments).code == code
+
+
+def test_a_live_tree_that_cannot_follow_is_told_beside_the_pointer_that_was_written(lost, rebundle):
+    tree = lost / layout.live_tree(SCOPE)
+    shutil.rmtree(tree / "base")
+    (tree / "base").write_text("in the way of its files")
+
+    result = rebundle(*ASKED, "--yes")
+
+    assert (result.code, "live tree not in step: committed as sequence 132" in result.out) == (0, True), result.out
+    assert pointer(lost).sequence == 132

@@ -27,7 +27,7 @@ from daemon.publishing.errors import (
 from daemon.publishing.pointer import Pointer
 from daemon.publishing.publisher import timestamp
 from daemon.publishing.reader import PointerRead
-from daemon.stores.errors import StoreRefused, StoreUnavailable
+from daemon.stores.errors import StoreBusy, StoreRefused, StoreUnavailable
 from daemon.stores.memory import MemoryStore
 from daemon.stores.port import Content
 from tests.builders_publishing import SCOPE, Bucket, make_state, writing
@@ -106,7 +106,7 @@ def test_the_same_state_stored_twice_has_two_attempts_and_shares_no_object(memor
     asyncio.run(scenario())
 
 
-@pytest.mark.parametrize("fault", [Fault.LOST_AFTER, Fault.OWN_SUCCESS])
+@pytest.mark.parametrize("fault", [Fault.LOST_AFTER, Fault.OWN_SUCCESS, Fault.REFUSED_AGAIN])
 @pytest.mark.parametrize("before", [0, 1], ids=["new-scope", "known-scope"])
 def test_a_write_that_was_applied_is_won_whatever_was_answered(memory: MemoryStore, fault: Fault, before: int) -> None:
     async def scenario() -> None:
@@ -168,6 +168,49 @@ def test_a_write_is_unknown_when_the_pointer_cannot_be_read_back(memory: MemoryS
         process = bucket(store)
         base = await bucket(memory, "earlier").publish(make_state(1))
         store.before = away
+        with pytest.raises(OutcomeUnresolved):
+            await held(process, base)
+
+    asyncio.run(scenario())
+
+
+def test_a_write_that_was_refused_and_not_applied_is_refused_and_not_sent_again(memory: MemoryStore) -> None:
+    async def scenario() -> None:
+        store = FaultyStore(memory)
+        process = bucket(store)
+        base = await process.publish(make_state(1))
+        store.writes.clear()
+        store.faults = {POINTER: [Fault.REFUSED]}
+        with pytest.raises(StoreRefused):
+            await held(process, base)
+        assert len(store.writes) == 1
+        assert (await process.pointer()).sequence == 1
+
+    asyncio.run(scenario())
+
+
+def test_a_write_that_was_refused_after_an_earlier_sending_got_no_answer_is_unknown(memory: MemoryStore) -> None:
+    async def scenario() -> None:
+        store = FaultyStore(memory)
+        process = bucket(store)
+        base = await process.publish(make_state(1))
+        store.faults = {POINTER: [Fault.LOST_BEFORE, Fault.REFUSED]}
+        with pytest.raises(OutcomeUnresolved, match="rebundle status"):
+            await held(process, base)
+
+    asyncio.run(scenario())
+
+
+def test_a_write_without_an_answer_is_unknown_to_who_may_not_read_it_back(memory: MemoryStore) -> None:
+    async def scenario() -> None:
+        async def refuse(operation: str, key: str) -> None:
+            if operation == "get" and store.writes:
+                raise StoreRefused(key)
+
+        store = FaultyStore(memory, {POINTER: [Fault.LOST_AFTER]})
+        process = bucket(store)
+        base = await bucket(memory, "earlier").publish(make_state(1))
+        store.before = refuse
         with pytest.raises(OutcomeUnresolved):
             await held(process, base)
 
@@ -431,7 +474,7 @@ def test_writers_with_any_faults_never_commit_twice_nor_lose_what_was_won(
                     won.append(mark.write)
                 except PointerMoved:
                     lost.append(mark.write)
-                except OutcomeUnresolved:
+                except (OutcomeUnresolved, StoreRefused, StoreBusy):
                     continue
 
         async with asyncio.TaskGroup() as group:

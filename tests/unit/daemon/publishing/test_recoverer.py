@@ -11,6 +11,7 @@ from typing import ParamSpec
 import pytest
 
 from daemon.publishing import layout, operations, protocol
+from daemon.publishing.accepted import InProcess
 from daemon.publishing.errors import (
     CannotSign,
     NotFound,
@@ -21,9 +22,11 @@ from daemon.publishing.errors import (
     VerificationFailed,
     WentBack,
 )
-from daemon.publishing.livetree import Synced
+from daemon.publishing.livetree import LiveTree, Synced, Unfinished
 from daemon.publishing.manifest import ManifestEvent
 from daemon.publishing.pointer import MOST_HISTORY, Pointer
+from daemon.publishing.publisher import Publisher
+from daemon.publishing.reader import Reader
 from daemon.publishing.recoverer import Recoverer, Recovery
 from daemon.publishing.recovery import Wish
 from daemon.stores.memory import MemoryStore
@@ -633,6 +636,46 @@ async def test_a_daemon_that_goes_on_from_the_lost_pointer_loses(store: MemorySt
     with pytest.raises(PointerMoved):
         await bucket.publisher.swap(SCOPE, base, following)
     await check(store, runtime)
+
+
+LOST, OLD, DAMAGED = "lost", "an older one", "damaged"
+
+
+@pytest.mark.parametrize("fault", [each for each in Fault if each not in {Fault.NONE, Fault.REFUSED}])
+@pytest.mark.parametrize("found", [LOST, OLD, DAMAGED])
+def test_an_answer_that_goes_wrong_stops_no_recovery(runtime: InlineRuntime, fault: Fault, found: str) -> None:
+    async def play() -> None:
+        store = MemoryStore(runtime)
+        bucket = await grown(store, runtime)
+        old = await store.get(POINTER)
+        await held(bucket, 3)
+        if found == LOST:
+            await remove(store, POINTER)
+        else:
+            await overwrite(store, POINTER, old.body if found == OLD else b"{")
+        faulty, accepted = FaultyStore(store, {POINTER: [fault]}), InProcess()
+        await accepted.accept(SCOPE, 6)
+        reader = Reader(faulty, runtime, accepted=accepted)
+        acting = Publisher(faulty, reader, runtime), LiveTree(faulty, reader, runtime)
+        told = await Recoverer(faulty, reader, *acting).recover(SCOPE, Wish(), "ann", "why")
+        await faulty.arrive()
+        pointer = await check(store, runtime)
+        assert told.recovered is not None
+        assert pointer.write == told.recovered.pointer.write
+
+    asyncio.run(play())
+
+
+@in_loop
+async def test_a_recovery_that_is_committed_is_told_as_that_though_the_live_tree_cannot_follow(
+    store: MemoryStore, runtime: InlineRuntime
+) -> None:
+    await grown(store, runtime)
+    await remove(store, POINTER)
+    told = await recover(FaultyStore(store, {layout.MARKER: [Fault.REFUSED]}), runtime, live="state-1")
+    assert told.recovered is not None
+    assert isinstance(told.live_tree, Unfinished)
+    assert (await Bucket(store, runtime).pointer()) == told.recovered.pointer
 
 
 @in_loop
