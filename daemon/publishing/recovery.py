@@ -40,6 +40,10 @@ from renderers.model import Scope
 
 P = TypeVar("P", bound=Part)
 _MOST_NAMED: Final = 5
+_DAMAGED_TOLD: Final = (
+    "what the damaged publications held: a collection (`gc`, or the daemon's) deletes what is left of them. Where the "
+    "bucket keeps versions, restore their objects before you recover"
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -160,7 +164,7 @@ def _mend(remains: Remains, pointer: Pointer, writing: Writing, wish: Wish) -> R
         *(["cut the history off where its chunks are gone or changed"] if broken else ()),
         *_standing_told(following, told),
     )
-    return Recovered(following, did)
+    return Recovered(following, did, (_DAMAGED_TOLD,) if gone else ())
 
 
 # -- a pointer that is gone, damaged or behind
@@ -453,10 +457,7 @@ def _unknown(remains: Remains, following: Pointer, last: Entry | None, unnamed: 
             "then has to be sent again, under a new event id"
         )
     if remains.damaged:
-        yield (
-            "what the damaged publications held: a collection (`gc`, or the daemon's) deletes what is left of them. "
-            "Where the bucket keeps versions, restore their objects before you recover"
-        )
+        yield _DAMAGED_TOLD
 
 
 def _waiting(remains: Remains, following: Pointer) -> list[str]:

@@ -111,8 +111,9 @@ def test_an_older_pointer_does_not_vouch_for_another_manifest() -> None:
     other = ONE.model_copy(update={"manifest_sha256": "f" * 64})
     pointer = recovered(remains(other, pointer=old, traces={"marker": 5})).pointer
     assert [each.manifest_sha256 for each in pointer.retained] == ["f" * 64]
-    mended = recovered(remains(other, TWO, pointer=published(TWO, ONE))).pointer
-    assert [each.state for each in mended.retained] == ["state-2"]
+    mended = recovered(remains(other, TWO, pointer=published(TWO, ONE)))
+    assert [each.state for each in mended.pointer.retained] == ["state-2"]
+    assert any("restore their objects before you recover" in line for line in mended.unknown)
 
 
 def test_the_newer_of_live_tree_and_history_tells_what_was_live() -> None:
@@ -272,7 +273,9 @@ def test_an_attempt_can_be_asked_for() -> None:
 def test_a_mended_pointer_can_be_asked_for_another_live_state_though_nothing_is_wrong() -> None:
     old = published(ONE, TWO)
     assert recovery.recover(remains(ONE, TWO, pointer=old), writing(3), Wish()) is None
-    pointer = recovered(remains(ONE, TWO, pointer=old), Wish(live="state-1")).pointer
+    asked = recovered(remains(ONE, TWO, pointer=old), Wish(live="state-1"))
+    pointer = asked.pointer
+    assert asked.unknown == ()
     assert (live(pointer), desired(pointer), pointer.sequence) == ("state-1", "state-2", 3)
     assert pointer.hold is not None
     unheld = recovered(remains(ONE, TWO, pointer=old), Wish(live="state-1", hold=False)).pointer
