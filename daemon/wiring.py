@@ -40,6 +40,7 @@ from daemon.stores import locations
 from daemon.stores.admission import Admission
 from daemon.stores.errors import StoreRefused
 from daemon.stores.filesystem import FileSystem, RealFileSystem
+from daemon.stores.guarded import GuardedStore
 from daemon.stores.limited import LimitedStore
 from daemon.stores.locations import Location
 from daemon.stores.paced import PacedStore
@@ -138,11 +139,13 @@ def open_bucket(
     gcs_write_seconds: float = _GCS_WRITE_SECONDS,
     around: Callable[[ObjectStore], ObjectStore] = lambda store: store,
     keys: Keys = NO_KEYS,
+    guarded: bool = False,
 ) -> Bucket:
     """The bucket that `url` names (`stores.locations`); `call_seconds` is the limit of one call to it.
 
     `gcs_write_seconds`: how far apart GCS wants two writes of a key. `around` puts something between the store and
-    everyone who uses it. `keys`: what is signed and whose signatures count.
+    everyone who uses it. `keys`: what is signed and whose signatures count. `guarded`: before the
+    first write the store has to show that it honours conditions (`stores.guarded`); a folder's are our own code.
 
     Raises:
         StoreRefused: no bucket has such a name.
@@ -156,6 +159,8 @@ def open_bucket(
     if isinstance(location, locations.Gcs):
         # Outside of the limit: waiting for one's turn is no call that hangs.
         store = PacedStore(store, runtime, gcs_write_seconds)
+    if guarded and not isinstance(location, locations.Directory):
+        store = GuardedStore(store, runtime)
     accepted = InFile(keys.state_file, _identity(location, os.environ), runtime) if keys.state_file else None
     reader = Reader(store, runtime, trust=keys.trust, accepted=accepted)
     publisher = Publisher(store, reader, runtime, signers=keys.signers)

@@ -34,7 +34,7 @@ async def doctor(
     .rebundle/probe/ alone, and removes that."""
     if bucket is not None and place.bucket is not None:
         raise UsageError("name the bucket once: as the argument or with --bucket")
-    async with session(replace(place, bucket=bucket or place.bucket), printing) as opened:
+    async with session(replace(place, bucket=bucket or place.bucket), printing, guarded=False) as opened:
         result = await probe(opened.bucket.store, opened.runtime, bare=opened.bucket.quoting)
         document = _document(opened.settings.bucket, opened.bucket, result)
         opened.printer.data(document, _lines(document, result, opened.printer))

@@ -56,14 +56,16 @@ def printer_of(prose: Prose) -> Printer:
 
 
 @asynccontextmanager
-async def session(place: Place, printing: Printing, journal: JournalPlace | None = None) -> AsyncIterator[Session]:
-    """The bucket that the options name, opened."""
+async def session(
+    place: Place, printing: Printing, journal: JournalPlace | None = None, *, guarded: bool = True
+) -> AsyncIterator[Session]:
+    """The bucket that the options name, opened; `guarded` unless the verb probes it."""
     flags = {"journal.path": journal.journal} if journal else {}
     loaded = load_settings(place, flags)
     runtime = SystemRuntime()
     try:
         keys = keys_of(loaded)
-        bucket = open_bucket(loaded.bucket, runtime, keys=keys)
+        bucket = open_bucket(loaded.bucket, runtime, keys=keys, guarded=guarded)
         with warnings_for_people():
             yield Session(loaded, bucket, runtime, printer_of(printing), keys.trust)
     finally:

@@ -15,8 +15,9 @@ import boto3
 import pytest
 
 from daemon.stores.gcs import GcsStore
-from daemon.stores.port import ObjectStore
-from daemon.stores.probe import probe
+from daemon.stores.guarded import GuardedStore
+from daemon.stores.port import Content, ObjectStore
+from daemon.stores.probe import UnsafeStore, probe
 from daemon.stores.s3 import S3Store
 from tests.builders_runtime import ThreadRuntime
 from tests.contract.object_store_clauses import CLAUSES
@@ -157,6 +158,29 @@ def test_the_probe_refuses_what_ignores_conditions_and_cannot_see_lost_races(run
 
     assert result.failure is None
     assert (result.refusal is not None) == broken.is_seen_by_probe
+
+
+@pytest.mark.slow
+def test_one_request_before_the_first_write_sees_what_the_probe_sees(running: tuple[Broken, Opened]) -> None:
+    broken, opened = running
+
+    with ThreadRuntime(16) as runtime:
+        store = opened.store(runtime, "guarded")
+        guarded = GuardedStore(store, runtime)
+        written = asyncio.run(_taken(guarded))
+        left = [each.key for each in asyncio.run(store.scan(""))]
+        store.close()
+
+    assert written != broken.is_seen_by_probe
+    assert left == (["key"] if written else [])
+
+
+async def _taken(store: ObjectStore) -> bool:
+    try:
+        await store.create("key", Content(b"a change"))
+    except UnsafeStore:
+        return False
+    return True
 
 
 @dataclass(frozen=True, slots=True)

@@ -14,6 +14,7 @@ import pytest
 
 from daemon.stores.errors import ObjectMissing, StoreRefused
 from daemon.stores.gcs import GcsStore
+from daemon.stores.guarded import GuardedStore
 from daemon.stores.port import Content, ObjectStore, Version
 from daemon.stores.probe import probe
 from daemon.stores.quoting import Form, QuotingStore
@@ -99,6 +100,19 @@ def test_a_server_shows_what_it_honours(server, tmp_path):
     assert len(shown) == (8 if quoting is None else 9)
     assert list(left) == []
     assert quoting is None or quoting.form is Form.QUOTED
+
+
+@pytest.mark.parametrize("server", FIT, ids=lambda server: server.name)
+def test_a_server_that_nobody_probed_gets_its_first_write_after_one_it_refuses(server, tmp_path):
+    async def play(store: ObjectStore) -> None:
+        version = await store.create("scope/pointer.json", Content(b"1"))
+        await store.replace("scope/pointer.json", Content(b"2"), version)
+
+    with server.open(tmp_path) as (store, _), ThreadRuntime() as runtime:
+        asyncio.run(play(GuardedStore(store, runtime)))
+        left = asyncio.run(store.scan(""))
+
+    assert [each.key for each in left] == ["scope/pointer.json"]
 
 
 @pytest.mark.parametrize("server", FIT, ids=lambda server: server.name)

@@ -1,0 +1,63 @@
+"""What every verb that opens a bucket gets with it: a guard against servers that ignore conditions."""
+
+import asyncio
+
+import pytest
+
+from daemon.publishing import layout
+from daemon.wiring import open_bucket
+from tests.builders_runtime import ThreadRuntime
+from tests.support.buckets import SCOPE, PublishedBucket, composition_with
+from tests.support.odd_s3 import Oddity, OddS3, odd_s3
+
+
+@pytest.fixture(autouse=True)
+def _credentials(monkeypatch, tmp_path):
+    for name in ("AWS_PROFILE", "AWS_CA_BUNDLE", "AWS_SESSION_TOKEN"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("AWS_CONFIG_FILE", str(tmp_path / "none"))
+    monkeypatch.setenv("AWS_ACCESS_KEY_ID", "key")
+    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "secret")
+
+
+def publish(server: OddS3) -> None:
+    with ThreadRuntime() as runtime:
+        bucket = PublishedBucket(open_bucket(server.url("p"), runtime).store, runtime)
+        asyncio.run(bucket.publish(composition_with("1"), "state-1", 1))
+
+
+def writes(server: OddS3) -> list[str]:
+    return [each.key for each in server.requests if each.method == "PUT"]
+
+
+@pytest.mark.parametrize("verb", ["hold", "republish"])
+def test_a_verb_changes_nothing_on_a_server_that_ignores_conditions(bucket, rebundle, verb):
+    with odd_s3(Oddity.IGNORES_CONDITIONS) as server:
+        publish(server)
+        before = dict(server.objects)
+
+        result = rebundle(verb, SCOPE, "--reason", "a look", "--bucket", server.url("p"))
+
+        assert (result.code, "this store cannot be published to" in result.err) == (6, True)
+        assert server.objects == before
+
+
+def test_a_verb_pays_one_request_for_it_and_a_reader_none(bucket, rebundle):
+    with odd_s3(Oddity.NONE) as server:
+        publish(server)
+        server.requests.clear()
+
+        assert rebundle("status", SCOPE, "--bucket", server.url("p")).code == 0
+        assert writes(server) == []
+        assert rebundle("hold", SCOPE, "--reason", "a look", "--bucket", server.url("p")).code == 0
+
+        asked, *others = writes(server)
+        assert asked.startswith("p/.rebundle/probe/")
+        assert others[0] == f"p/{layout.pointer(SCOPE)}"
+        assert not [key for key in server.objects if "/probe/" in key]
+
+
+def test_a_folder_is_not_asked_what_our_own_code_does(bucket, rebundle):
+    assert rebundle("hold", SCOPE, "--reason", "a look").code == 0
+
+    assert not (bucket / ".rebundle" / "probe").exists()
