@@ -464,6 +464,17 @@ async def test_a_chunk_of_an_earlier_release_that_is_empty_tells_its_sequences_b
 
 
 @in_loop
+async def test_a_chunk_that_is_cut_off_tells_what_its_bytes_still_have_beyond_its_key(
+    store: MemoryStore, runtime: InlineRuntime
+) -> None:
+    await grown(store, runtime, 1)
+    # An earlier recovery went on at a higher sequence in the midst of it.
+    await store.create(f"{layout.histories(SCOPE)}321.json", Content(b'{"entries":[{"sequence":330},{"sequence":900'))
+    told = await recover(store, runtime)
+    assert told.remains.traces["the history"] == 900
+
+
+@in_loop
 async def test_what_a_collection_released_does_not_come_back(store: MemoryStore, runtime: InlineRuntime) -> None:
     bucket = await grown(store, runtime)
     first = (await bucket.pointer()).retained[0].id

@@ -234,6 +234,30 @@ def test_events_that_the_desired_state_comes_of_or_has_replaced_are_not_folded_a
     assert folded(pointer) == [1, 2, 3, 4]
 
 
+def test_events_of_explicit_states_and_of_what_was_committed_are_known_from_whatever_source() -> None:
+    first = Found(TWO, (event(1, 10, "kafka:c/t/0"),))
+    committed = Found(derived(1, 2, composition="a"), (event(2, 10, "kafka:c/t/1"),))
+    last = Found(derived(2, 2, composition="b"), (event(3, 10, "kafka:c/t/2"),))
+    left = Remains(SCOPE, found=(first, committed, last))
+    assert sorted(folded(recovered(left).pointer)) == [1, 3]
+    told = entry(5, kind="publish", published=[str(committed.publication.id)])
+    assert sorted(folded(recovered(replace(left, entries=(told,))).pointer)) == [1, 2, 3]
+
+
+def test_an_event_that_is_behind_a_position_that_was_passed_is_not_told_as_waiting() -> None:
+    damaged = Damaged(PublicationId(state="x", attempt="a"), "cut off", None, (event(8, 30), event(9, 31)))
+    old = published(ONE).model_copy(update={"inputs": {"journal:1": 30}})
+    found = recovered(remains(ONE, damaged=(damaged,), pointer=old, traces={"marker": 9}))
+    assert any("whether these events were folded: s e9." in line for line in found.unknown)
+
+
+def test_the_numbers_of_an_older_pointer_hold_though_nothing_else_has_them() -> None:
+    old = published(ONE).model_copy(update={"highest_producer": 7, "derived": 2})
+    lost = derived(1, 7, composition="a")
+    pointer = recovered(remains(ONE, lost, pointer=old, traces={"marker": 9})).pointer
+    assert (pointer.highest_producer, pointer.derived, desired(pointer)) == (7, 2, "state-1")
+
+
 def test_a_state_that_lost_its_race_does_not_become_desired() -> None:
     lost = derived(1, composition="a").model_copy(update={"at": "2026-01-09T00:00:00.000Z"})
     told = entry(5, live=str(TWO.id), desired=str(TWO.id), published=[str(ONE.id), str(TWO.id)])
@@ -241,6 +265,9 @@ def test_a_state_that_lost_its_race_does_not_become_desired() -> None:
     assert desired(recovered(remains(ONE, TWO, lost)).pointer) == "state-2"
     gone = told.model_copy(update={"desired": "gone@x"})
     assert desired(recovered(remains(ONE, TWO, lost, entries=(gone,))).pointer) == "state-2"
+    won, rival = derived(1, 2, composition="b"), derived(1, 2, composition="c")
+    moved = entry(6, live=str(won.id), desired=str(won.id), published=[str(won.id)])
+    assert desired(recovered(remains(TWO, won, rival, entries=(told, moved))).pointer) == won.state
     retired = entry(5, kind="retire", published=[str(TWO.id)])
     assert desired(recovered(remains(TWO, lost, entries=(retired,))).pointer) is None
 
