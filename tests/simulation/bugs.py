@@ -316,6 +316,20 @@ BUGS: dict[str, Bug] = {
         "if folder.stored > as_of - timedelta(hours=policy.grace_hours):",
         "if False:",
     ),
+    "fence-by-the-writers-clock": Bug(
+        "who deletes later goes by the clock of whoever committed the collection",
+        retention, "last_collection",
+        '_time(entry.change.get("as_of"))',
+        "_time(entry.at)",
+        rare=True,
+    ),
+    "collection-by-its-own-clock": Bug(
+        "a collection judges ages by the clock of its own machine",
+        Collector, "_fenced",
+        "as_of = await store_time(self._store, self._runtime.token())",
+        "as_of = self._runtime.now()",
+        rare=True,
+    ),
     # -- the live tree
     "no-second-listing": Bug(
         "the marker says synced without another listing",

@@ -10,14 +10,15 @@ from tests.simulation.loop import EPOCH, SimulatedLoop
 
 
 class SimulatedRuntime:
-    """The outside world of one process."""
+    """The outside world of one process; its clock is `ahead` of the bucket's by so many seconds."""
 
-    def __init__(self, loop: SimulatedLoop, chance: random.Random) -> None:
+    def __init__(self, loop: SimulatedLoop, chance: random.Random, *, ahead: float = 0) -> None:
         self._loop = loop
         self._chance = chance
+        self._ahead = ahead
 
     def now(self) -> datetime:
-        return EPOCH + timedelta(seconds=self._loop.time())
+        return EPOCH + timedelta(seconds=self._loop.time() + self._ahead)
 
     def monotonic(self) -> float:
         return self._loop.time()

@@ -10,6 +10,7 @@ from dataclasses import dataclass, field, fields
 from functools import cache
 from typing import Any
 
+from daemon.publishing.collector import BOTH, Part
 from events.model import BUNDLE_STATE_CREATED, MODEL_VERSION_CREATED, MODEL_VERSION_UPDATED, ROLLBACK_REQUESTED, Event
 from renderers.model import Scope
 from tests.builders import composition_document, model_document
@@ -74,6 +75,8 @@ class Scenario:
     """There are few compositions, which come back under other ids: what quarantine is about."""
     restarted_at_rest: bool
     """At the end every daemon starts anew; else those that run have to come to rest with the memory they have."""
+    wrong_clocks: bool
+    """The bucket's clock is right, those of processes may be wrong; releasing and deleting may be two commands."""
     arrivals: list[Arrival] = field(default_factory=list)
     acts: list[Act] = field(default_factory=list)
     crash: Crash | None = None
@@ -81,6 +84,17 @@ class Scenario:
     @property
     def logs(self) -> int:
         return 1 if self.shared_log else self.replicas
+
+    def ahead(self, process: str) -> float:
+        """By how many seconds the clock of a process is ahead; of the last collection it is right, or it would wait."""
+        if not self.wrong_clocks or process == "last-gc":
+            return 0
+        return random.Random(f"{self.seed}/{process}/clock").choice((0, 0, -3 * 86_400, -20, 5, 20, 60, 3 * 86_400))
+
+    def parts(self, process: str) -> frozenset[Part]:
+        """What a collection does."""
+        some: tuple[frozenset[Part], ...] = (BOTH, frozenset({"release"}), frozenset({"delete"}), frozenset({"delete"}))
+        return random.Random(f"{self.seed}/{process}/parts").choice(some) if self.wrong_clocks else BOTH
 
     @property
     def facts(self) -> dict[str, Fact]:
@@ -106,6 +120,8 @@ def scenario_of(seed: str) -> Scenario:
         few_retained=chance.random() < 0.25,
         returning=chance.random() < 0.2,
         restarted_at_rest=chance.random() < 0.5,
+        # A chance of its own: the other worlds stay what they were.
+        wrong_clocks=random.Random(f"{seed}/clocks").random() < 0.2,
     )
     scenario.arrivals = _arrivals(scenario, chance)
     scenario.acts = _acts(scenario, chance)
