@@ -117,11 +117,17 @@ class GcsStore:
 
     async def scan(self, prefix: str) -> Sequence[Listed]:
         """All objects whose key starts with `prefix`, sorted by the key's bytes."""
-        return await self._calling(prefix, _unread, self._scan, check_prefix(prefix))
+        return await self._listing(self._scan, check_prefix(prefix))
 
     async def folders(self, prefix: str) -> Sequence[str]:
         """The next parts of the keys below the folder `prefix`, sorted."""
-        return await self._calling(prefix, _unread, self._folders, check_folder(prefix))
+        return await self._listing(self._folders, check_folder(prefix))
+
+    async def _listing(self, work: Callable[..., T], prefix: str) -> T:
+        try:
+            return await self._calling(prefix, _unread, work, prefix)
+        except ObjectMissing as error:  # a prefix cannot be missing
+            raise self._without_bucket() from error
 
     def _download(self, bucket: Any, key: str) -> tuple[bytes, int]:
         blob = bucket.blob(self._prefix + key)
@@ -240,7 +246,7 @@ class GcsStore:
                 meant = ConditionFailed(told)
             case 404 if again or _NO_BUCKET.search(message):
                 # A new object cannot be missing; what else is missing only words tell.
-                meant = StoreRefused(f"there is no bucket {self._name}: make it, or name another one")
+                meant = self._without_bucket()
             case 404:
                 meant = ObjectMissing(what)
             case 429:
@@ -256,6 +262,9 @@ class GcsStore:
             case _:
                 meant = StoreRefused(told)
         return meant
+
+    def _without_bucket(self) -> StoreRefused:
+        return StoreRefused(f"there is no bucket {self._name}: make it, or name another one")
 
     def _connected(self) -> Any:
         with self._lock:

@@ -121,8 +121,9 @@ def test_an_absent_object_is_missing_and_an_absent_bucket_an_operators_business(
         for absent in (store.get("absent"), store.get("my/bucket"), store.delete("absent", Version("1"))):
             with pytest.raises(ObjectMissing):
                 await absent
-        with pytest.raises(StoreRefused, match="there is no bucket nowhere"):
-            await nowhere.create("key", Content(b""))
+        for refused in (nowhere.create("key", Content(b"")), nowhere.scan(""), nowhere.folders("")):
+            with pytest.raises(StoreRefused, match="there is no bucket nowhere"):
+                await refused
 
     with server.open(tmp_path) as (store, quoting), ThreadRuntime() as runtime:
         known = store if quoting is None else quoting._store

@@ -235,6 +235,8 @@ def test_messages_name_the_object_the_reason_and_the_next_step() -> None:
     assert "no right to storage.objects.create: the credentials may not do this" in told
     with server(NO_BUCKET) as (address, _):
         assert f"there is no bucket {BUCKET}: make it" in str(refusal(scans, address))
+    with server(refuses(404, "Not Found")) as (address, _):
+        assert f"there is no bucket {BUCKET}: make it" in str(refusal(scans, address))
 
 
 # ---- no answer, or not the right one
