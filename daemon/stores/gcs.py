@@ -125,7 +125,7 @@ class GcsStore:
 
     async def _listing(self, work: Callable[..., T], prefix: str) -> T:
         try:
-            return await self._calling(prefix, _unread, work, prefix)
+            return await self._calling(prefix or f"gs://{self._name}", _unread, work, prefix)
         except ObjectMissing as error:  # a prefix cannot be missing
             raise self._without_bucket() from error
 
@@ -238,7 +238,7 @@ class GcsStore:
     def _answered(self, what: str, failed: "_Failed", error: Exception) -> StoreError:
         """What an answer that is not yes means."""
         status, message = _status_and_message(error)
-        told = f"{what or 'gs://' + self._name}: {status} {message}"
+        told = f"{what}: {status} {message}"
         again = failed is _in_doubt
         meant: StoreError
         match status:

@@ -140,11 +140,14 @@ class S3Store:
 
     async def scan(self, prefix: str) -> Sequence[Listed]:
         """All objects whose key starts with `prefix`, sorted by the key's bytes."""
-        return await self._calling(prefix, _unread, self._scan, check_prefix(prefix))
+        return await self._calling(self._told(prefix), _unread, self._scan, check_prefix(prefix))
 
     async def folders(self, prefix: str) -> Sequence[str]:
         """The next parts of the keys below the folder `prefix`, sorted."""
-        return await self._calling(prefix, _unread, self._folders, check_folder(prefix))
+        return await self._calling(self._told(prefix), _unread, self._folders, check_folder(prefix))
+
+    def _told(self, prefix: str) -> str:
+        return prefix or f"s3://{self._bucket}"
 
     def _get(self, clients: _Clients, key: str) -> Stored:
         answer = clients.bulk.get_object(Bucket=self._bucket, Key=self._prefix + key)
@@ -305,9 +308,7 @@ class S3Store:
         writes = error.operation_name in {"PutObject", "DeleteObject"}
         # Of a write that was sent several times the last answer tells nothing of the first sending.
         again = writes and int(error.response.get("ResponseMetadata", {}).get("RetryAttempts", 0)) > 0
-        told = f"{what or 's3://' + self._bucket}: {code}: {error.response.get('Error', {}).get('Message', '')}".rstrip(
-            ": "
-        )
+        told = f"{what}: {code}: {error.response.get('Error', {}).get('Message', '')}".rstrip(": ")
         if status == 412 or code in {"PreconditionFailed", "ConditionalRequestConflict", "OperationAborted"}:
             raise ConditionFailed(told) from error
         if again:

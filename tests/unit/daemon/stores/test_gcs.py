@@ -248,7 +248,9 @@ def test_messages_name_the_object_the_reason_and_the_next_step() -> None:
 )
 @pytest.mark.usefixtures("impatient")
 def test_nothing_listens(call: Call, error: type[StoreError]) -> None:
-    assert type(refusal(call, f"http://127.0.0.1:{free_port()}")) is error
+    found = refusal(call, f"http://127.0.0.1:{free_port()}")
+    assert type(found) is error
+    assert str(found).startswith(("key: ", f"gs://{BUCKET}: "))
 
 
 @pytest.mark.usefixtures("impatient")
