@@ -19,7 +19,7 @@ from daemon.cli.output import Printer
 from daemon.cli.selection import publication_of
 from daemon.cli.session import Session, load_settings, printer_of, scope_of, session
 from daemon.cli.text import columns, plain
-from daemon.cli.views import movable_view
+from daemon.cli.views import View, movable_view
 from daemon.publishing import layout, manifest
 from daemon.publishing.archive import content_digest, digest_files
 from daemon.publishing.errors import NotFound, PointerLost, PublishingError, VerificationFailed
@@ -50,6 +50,8 @@ class Check:
     problem: str | None
     note: str | None = None
     """What is not as it will be, though nothing is wrong."""
+    movable: Sequence[View] = ()
+    """Images and artifacts that no digest holds: nothing is wrong, and they may change under their names."""
 
     @property
     def ok(self) -> bool:
@@ -97,7 +99,15 @@ def _told(printer: Printer, checks: Sequence[Check], unchecked: Sequence[str]) -
     document = {
         "ok": not failed,
         "checks": [
-            {"scope": c.scope, "what": c.what, "ok": c.ok, "problem": c.problem, "note": c.note} for c in checks
+            {
+                "scope": c.scope,
+                "what": c.what,
+                "ok": c.ok,
+                "problem": c.problem,
+                "note": c.note,
+                "movable": list(c.movable),
+            }
+            for c in checks
         ],
         "not_checked": list(unchecked),
     }
@@ -124,7 +134,8 @@ async def _check_offline(folder: Path, trust: "Trust | None") -> Check:
             raise VerificationFailed("its files do not match the content digest")
     except (PublishingError, ValueError) as error:
         return Check(str(folder), "publication", str(error))
-    return Check(described.scope, f"state {described.state}@{described.attempt}", None, _movable_note(described))
+    what = f"state {described.state}@{described.attempt}"
+    return Check(described.scope, what, None, movable=movable_view(described) or ())
 
 
 def _copied(file: Path) -> bytes:
@@ -154,13 +165,13 @@ async def _check_scope(opened: Session, scope: Scope, state: str | None, *, name
         yield await _check_live_tree(opened, scope)
 
 
-async def _check(scope: Scope, what: str, checking: Awaitable[str | None]) -> Check:
-    """`checking` may have a note, though nothing is wrong."""
+async def _check(scope: Scope, what: str, checking: Awaitable[Sequence[View]]) -> Check:
+    """`checking` finds what no digest holds."""
     try:
-        note = await checking
+        found = await checking
     except PublishingError as error:
         return Check(str(scope), what, str(error))
-    return Check(str(scope), what, None, note)
+    return Check(str(scope), what, None, movable=found)
 
 
 def _pointer_problem(pointer: Pointer) -> str | None:
@@ -173,7 +184,7 @@ def _pointer_problem(pointer: Pointer) -> str | None:
     return f"{', '.join(missing)} is live or desired, and not retained" if missing else None
 
 
-async def _check_history(opened: Session, pointer: Pointer) -> str | None:
+async def _check_history(opened: Session, pointer: Pointer) -> Sequence[View]:
     entries = await opened.bucket.reader.history(pointer)
     sequences = [entry.sequence for entry in entries]
     # What came before a recovery may be lost; the recovery itself is above all that can have been seen.
@@ -181,10 +192,10 @@ async def _check_history(opened: Session, pointer: Pointer) -> str | None:
     since = [sequence for sequence in sequences if sequence >= first]
     if since != list(range(first, pointer.sequence + 1)) or sequences != sorted(set(sequences)):
         raise VerificationFailed("the history has gaps or repeats: sequences are " + _short(sequences))
-    return None
+    return ()
 
 
-async def _check_publication(opened: Session, scope: Scope, publication: Publication) -> str | None:
+async def _check_publication(opened: Session, scope: Scope, publication: Publication) -> Sequence[View]:
     reader = opened.bucket.reader
     described = await reader.manifest(scope, publication)
     _check_manifest(described, publication.composition, scope)
@@ -193,12 +204,7 @@ async def _check_publication(opened: Session, scope: Scope, publication: Publica
     files = await reader.files(scope, publication)
     if await opened.runtime.offload(_content_digest, files) != described.content_digest:
         raise VerificationFailed("its files do not match the content digest")
-    return _movable_note(described)
-
-
-def _movable_note(described: Manifest) -> str | None:
-    found = [f"{each['kind']} {each['name']}" for each in movable_view(described) or ()]
-    return f"no digest holds {_short(found)}: these may change under their names" if found else None
+    return movable_view(described) or ()
 
 
 def _check_manifest(described: Manifest, composition: str, scope: Scope) -> None:
@@ -246,3 +252,29 @@ def _lines(checks: Sequence[Check], printer: Printer) -> Iterable[str]:
         yield row if check.ok else printer.bad(row)
         if told := check.problem or check.note:
             yield f"  {plain(told)}"
+    yield from _movable_lines(checks, printer)
+
+
+def _movable_lines(checks: Sequence[Check], printer: Printer) -> Iterable[str]:
+    """Once for all states: they share most of their images."""
+    found: dict[tuple[str, str], list[str]] = {}
+    for check in checks:
+        for each in check.movable:
+            found.setdefault((each["kind"], each["name"]), []).append(
+                check.what.removeprefix("state ").partition("@")[0]
+            )
+    if not found:
+        return
+    yield ""
+    yield printer.heading(f"not held by a digest ({len(found)})")
+    rows = [(kind, name, _all_or_some(held, checks)) for (kind, name), held in found.items()]
+    yield from columns(("KIND", "NAME", "IN"), rows)
+
+
+def _all_or_some(holding: Sequence[str], checks: Sequence[Check]) -> str:
+    states = sum(check.what.startswith("state ") for check in checks)
+    return "every state" if len(holding) == states > 1 else ", ".join(holding[:1]) + _more(len(holding) - 1)
+
+
+def _more(count: int) -> str:
+    return f" and {count} more" if count else ""

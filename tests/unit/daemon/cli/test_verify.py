@@ -165,3 +165,20 @@ def test_verifying_a_bucket_in_which_nothing_is_published_is_no_success(rebundle
 
     assert result.code == 3
     assert "nothing could be checked" in result.err
+
+
+def test_what_no_digest_holds_is_told_once_for_the_states_that_share_it(bucket, rebundle):
+    lines = rebundle("verify", SCOPE).out.splitlines()
+
+    listed = [line.split(maxsplit=2) for line in lines[lines.index("not held by a digest (7)") + 2 :]]
+    assert [name for kind, name, where in listed if (kind, where) == ("image", "every state")] == [
+        "registry.example.com/visual-anomaly/model-proxy:1.0.0",
+        "registry.example.com/visual-anomaly/nginx:1.28.0-alpine",
+        "registry.example.com/visual-anomaly/rclone:1.71.0",
+        "registry.example.com/visual-anomaly/tensorflow-serving:2.19.1",
+    ]
+    assert listed[4:] == [
+        ["artifact", "gs://example-bucket/models/101/2", "state-3 and 1 more"],
+        ["artifact", "gs://example-bucket/models/102/1", "state-3"],
+        ["artifact", "gs://example-bucket/models/101/1", "state-1"],
+    ]
