@@ -164,7 +164,7 @@ def open_bucket(
     accepted = InFile(keys.state_file, _identity(location, os.environ), runtime) if keys.state_file else None
     reader = Reader(store, runtime, trust=keys.trust, accepted=accepted)
     publisher = Publisher(store, reader, runtime, signers=keys.signers)
-    live_tree = LiveTree(store, reader, runtime)
+    live_tree = LiveTree(store, reader, runtime, believes_markers=keys.trust is None)
     operations = Operations(reader, publisher, live_tree)
     quoting = opened if isinstance(opened, QuotingStore) else None
     return Bucket(store, reader, publisher, live_tree, operations, runtime, location, quoting)
@@ -269,6 +269,11 @@ async def run(
     configure_logging(settings.log.format, settings.log.level)
     runtime = SystemRuntime()
     keys = await runtime.offload(keys_of, settings)
+    if keys.signers and keys.trust is None:
+        log.warning(
+            "signs what it builds on, whoever wrote that",
+            hint="set trust.policy here, too, once every pointer is signed (docs/signing.md)",
+        )
     brought = await runtime.offload(customising.for_every_scope, settings)
     if brought.replaced:
         log.info("templates replaced", scopes=brought.replaced)

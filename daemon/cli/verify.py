@@ -216,22 +216,23 @@ def _check_manifest(described: Manifest, composition: str, scope: Scope) -> None
 
 async def _check_live_tree(opened: Session, scope: Scope) -> Check:
     try:
-        survey = await opened.bucket.live_tree.survey(scope)
+        survey = await opened.bucket.live_tree.survey(scope, reading_all=True)
     except PublishingError as error:
         return Check(str(scope), "live tree", str(error))
     if survey.seen.kept_aside:
         edited = f"edited by hand: {_short(survey.seen.kept_aside)}"
         kept = "the next pass keeps that under .rebundle/replaced/ and puts live's bytes back"
         return Check(str(scope), "live tree", f"{edited}; {kept}")
-    if not survey.marked:
-        # The tree follows the pointer by and by, and its marker says so: a daemon stopped in between is no damage.
-        return Check(
-            str(scope), "live tree", None, note="behind the pointer, as its marker says: the next pass goes on"
-        )
     if survey.in_step:
         return Check(str(scope), "live tree", None)
     differs = _short([*survey.seen.written, *survey.removed])
-    return Check(str(scope), "live tree", f"marked as synced, and not in step with live: {differs}")
+    if survey.marked:
+        return Check(str(scope), "live tree", f"marked as synced, and not in step with live: {differs}")
+    if differs and opened.trust is not None:
+        unsigned = "nobody signs tree and marker: verify again once a daemon has passed, which takes seconds"
+        return Check(str(scope), "live tree", f"not in step with live: {differs}; {unsigned}")
+    # The tree follows the pointer by and by, and its marker says so: a daemon stopped in between is no damage.
+    return Check(str(scope), "live tree", None, note="behind the pointer, as its marker says: the next pass goes on")
 
 
 def _content_digest(files: Sequence[RenderedFile]) -> str:

@@ -5,7 +5,8 @@ order is what makes the conditions mean something. The tree is eventually consis
 needs atomicity reads pointer, manifest, archive. What may be done to which file is decided in `ownership`.
 
 A pass reads no file whose version says what it holds: the marker has the version of everything written here, and what
-was looked at once is remembered. A pass that finds the listing of the last one costs that listing and the pointer.
+was looked at once is remembered. A pass that finds the listing of the last one costs that listing and the pointer. But
+nobody signs the marker: who has a trust policy, or was asked to verify, does not believe it and reads each file once.
 """
 
 import asyncio
@@ -43,6 +44,7 @@ T = TypeVar("T")
 U = TypeVar("U")
 
 _ROUNDS: Final = 5
+_READS_AT_ONCE: Final = 16
 _WRITES_AT_ONCE: Final = 16
 _WAITS: Final = 6
 """Times that a store may say slow down to one write, some 15 s in all, before the next pass goes on."""
@@ -153,10 +155,12 @@ class _Settled:
 class LiveTree:
     """Makes live trees follow their pointers. Any number of daemons and commands may do so at once."""
 
-    def __init__(self, store: ObjectStore, reader: Reader, runtime: Runtime) -> None:
+    def __init__(self, store: ObjectStore, reader: Reader, runtime: Runtime, *, believes_markers: bool = True) -> None:
+        """`believes_markers`: what a marker says of a file is not read again; whoever can write the bucket wrote it."""
         self._store = store
         self._reader = reader
         self._runtime = runtime
+        self._believes_markers = believes_markers
         self._digests = Cache[Mapping[str, str]](_DIGESTS_BYTES)
         self._seen = Cache[_Body](_SEEN_BYTES)
         self._settled = Cache[_Settled](_SETTLED_FILES)
@@ -202,12 +206,12 @@ class LiveTree:
         """Whether the tree follows `current` now; False: something moved, start over."""
         live = current.live
         assert live is not None, "a scope without one has no tree to bring in step"
-        marker, version = await self._listed_marker(scope, marked)
+        marker, version, believing = await self._listed_marker(scope, marked)
         if marker is not None and marker.sequence > current.sequence:
             await self.refuse_lost_pointer(scope, marker)
             return False
         files, wanted = await self._wanted(scope, current, live)
-        present = await self._present(scope, listed, wanted, marker, current)
+        present = await self._present(scope, listed, wanted, marker, current, believing=believing)
         verdicts = ownership.judge_all(wanted, present, marker)
         said.update({verdict.path: verdict for verdict in verdicts})
         actions = [verdict for verdict in verdicts if isinstance(verdict, Put | Remove)]
@@ -234,12 +238,12 @@ class LiveTree:
             self._settled.put(scope, _Settled(listed, version, synced, live.id, still), 1 + 2 * len(listed))
         return version is not None
 
-    async def _listed_marker(self, scope: Scope, version: Version | None) -> tuple[Marker | None, Version | None]:
-        """As `marker`, without a read where the listing shows the one that this process wrote last."""
+    async def _listed_marker(self, scope: Scope, version: Version | None) -> tuple[Marker | None, Version | None, bool]:
+        """The marker, and whether to believe it: without a read where it is the one that this process wrote last."""
         settled = self._settled.get(scope)
         if settled is not None and settled.version == version:
-            return settled.marker, version
-        return await self.marker(scope)
+            return settled.marker, version, True
+        return *await self.marker(scope), self._believes_markers
 
     async def refuse_lost_pointer(self, scope: Scope, marker: Marker | None = None) -> None:
         """A live tree never runs ahead of its pointer: one that does tells of a pointer that was put back.
@@ -260,15 +264,16 @@ class LiveTree:
                 f"`rebundle recover {scope}`"
             )
 
-    async def survey(self, scope: Scope) -> Survey:
-        """How a scope's live tree stands, without touching it."""
+    async def survey(self, scope: Scope, *, reading_all: bool = False) -> Survey:
+        """How a scope's live tree stands, without touching it; `reading_all`: whatever its marker says of a file."""
         listed, _ = await self._list(scope)
         current = (await self._reader.pointer(scope)).pointer
         marker, _ = await self.marker(scope)
         if current.live is None:
             return Survey(marker, Synced(current.sequence))
         _, wanted = await self._wanted(scope, current, current.live)
-        present = await self._present(scope, listed, wanted, marker, current)
+        believing = self._believes_markers and not reading_all
+        present = await self._present(scope, listed, wanted, marker, current, believing=believing)
         return Survey(marker, Synced(current.sequence, ownership.judge_all(wanted, present, marker)))
 
     async def _wanted(
@@ -346,23 +351,29 @@ class LiveTree:
         return ownership.commit_position(((each.sequence, each.published) for each in entries), live)
 
     async def _present(
-        self, scope: Scope, listed: _Listing, wanted: Wanted, marker: Marker | None, current: Pointer
+        self,
+        scope: Scope,
+        listed: _Listing,
+        wanted: Wanted,
+        marker: Marker | None,
+        current: Pointer,
+        *,
+        believing: bool,
     ) -> dict[str, Present]:
         """What is there; only bytes that differ from what is wanted are looked at closely."""
-        present: dict[str, Present] = {}
-        doubtful: list[str] = []
-        for path, each in listed.items():
-            if each.sha256 is not None and each.sha256 == wanted.files.get(path):
-                present[path] = Present(each.sha256, each.version, ours=True)
-            elif path.startswith(ownership.CREDENTIALS):
-                present[path] = Present("", each.version, ours=False)
-            else:
-                seen = await self._look(scope, path, each, wanted, marker)
-                if seen is None:
-                    continue
-                present[path] = seen
-                if not seen.ours:
-                    doubtful.append(path)
+        gate = asyncio.Semaphore(_READS_AT_ONCE)
+
+        async def look(path: str, each: Listed) -> Present | None:
+            async with gate:
+                return await self._look(scope, path, each, wanted, marker)
+
+        believed = marker if believing else None
+        told = {path: _told(path, each, wanted, believed) for path, each in listed.items()}
+        looked = await _all({path: look(path, each) for path, each in listed.items() if told[path] is None})
+        present = {path: seen for path, seen in (told | looked).items() if seen is not None}
+        doubtful = [
+            path for path, seen in present.items() if not seen.ours and not path.startswith(ownership.CREDENTIALS)
+        ]
         if doubtful:
             ours = await self._retained_files(scope, current)
             for path in doubtful:
@@ -373,10 +384,8 @@ class LiveTree:
     async def _look(
         self, scope: Scope, path: str, listed: Listed, wanted: Wanted, marker: Marker | None
     ) -> Present | None:
-        """What stands at a path. Only a version that neither the marker nor this process knows is read."""
+        """What stands at a path. Only a version that this process does not know is read."""
         recorded = marker.files.get(path) if marker else None
-        if recorded is not None and recorded.version == listed.version and not _may_move(path, recorded.sha256, wanted):
-            return Present(recorded.sha256, listed.version, ours=True, commit=recorded.commit)
         body = self._seen.get((scope, path, listed.version))
         if body is None or (body.tagged and _may_move(path, body.sha256, wanted)):
             stored = await self._read(scope, path)
@@ -494,6 +503,18 @@ class LiveTree:
         return await patiently(self._runtime, write, _WAITS)
 
 
+def _told(path: str, listed: Listed, wanted: Wanted, marker: Marker | None) -> Present | None:
+    """What stands at a path, where listing or marker says it."""
+    if listed.sha256 is not None and listed.sha256 == wanted.files.get(path):
+        return Present(listed.sha256, listed.version, ours=True)
+    if path.startswith(ownership.CREDENTIALS):
+        return Present("", listed.version, ours=False)
+    recorded = marker.files.get(path) if marker else None
+    if recorded is None or recorded.version != listed.version or _may_move(path, recorded.sha256, wanted):
+        return None
+    return Present(recorded.sha256, listed.version, ours=True, commit=recorded.commit)
+
+
 def _may_move(path: str, sha256: str, wanted: Wanted) -> bool:
     """Whether it counts when a file was committed: a default of example/ that live has another text for.
 
@@ -520,6 +541,16 @@ async def _both(one: Coroutine[Any, Any, T], other: Coroutine[Any, Any, U]) -> t
     except ExceptionGroup as errors:
         raise errors.exceptions[0] from errors
     return tasks[0].result(), tasks[1].result()
+
+
+async def _all(reads: Mapping[str, Coroutine[Any, Any, T]]) -> dict[str, T]:
+    """The results of many reads, by name."""
+    try:
+        async with asyncio.TaskGroup() as group:
+            tasks = {name: group.create_task(read) for name, read in reads.items()}
+    except ExceptionGroup as errors:
+        raise errors.exceptions[0] from errors
+    return {name: task.result() for name, task in tasks.items()}
 
 
 def _sha256(body: bytes) -> str:

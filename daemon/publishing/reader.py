@@ -82,21 +82,23 @@ class Reader:
         """
         # Asked before the read begins: one that overlaps another reading may well show less than that has accepted.
         highest = await self._accepted.highest(scope)
-        stored = await self._stored_pointer(scope)
+        # Before the pointer, too: a pointer may well be newer than what vouches for it, and never older.
+        vouching = await self._optional(layout.freshness(scope)) if self._demands_freshness else None
+        stored = await self._optional(layout.pointer(scope))
         if stored is None:
             trace = await self._trace(scope)
             if trace is None:
                 return PointerRead(absent(scope), None)
             # Another writer may have made the scope since: then the trace is younger than the first reading.
-            stored = await self._stored_pointer(scope)
+            stored = await self._optional(layout.pointer(scope))
             if stored is None:
                 raise PointerLost(
                     f"{layout.pointer(scope)} is gone, but {trace}: nothing is published until "
                     f"`rebundle recover {scope}` rebuilds it, or the object is restored from its newest version"
                 )
         read = self._decoded(scope, stored)
-        if self._trust is not None and self._trust.freshness == "required":
-            await self._check_fresh(scope, self._trust, stored.body, read.pointer.sequence)
+        if self._trust is not None and self._demands_freshness:
+            self._check_fresh(scope, self._trust, vouching, stored.body, read.pointer.sequence)
         if read.pointer.sequence < highest:
             raise WentBack(
                 f"the pointer of {scope} has sequence {read.pointer.sequence}, and {highest} was seen here before: "
@@ -112,7 +114,7 @@ class Reader:
         Raises:
             VerificationFailed: it is damaged, or nobody who is trusted signed it.
         """
-        stored = await self._stored_pointer(scope)
+        stored = await self._optional(layout.pointer(scope))
         return None if stored is None else self._decoded(scope, stored)
 
     async def highest_accepted(self, scope: Scope) -> int:
@@ -125,15 +127,17 @@ class Reader:
             self._trust.check_pointer(stored.body, scope)
         return read
 
-    async def _check_fresh(self, scope: Scope, trust: "Trust", body: bytes, sequence: int) -> None:
+    @property
+    def _demands_freshness(self) -> bool:
+        return self._trust is not None and self._trust.freshness == "required"
+
+    def _check_fresh(self, scope: Scope, trust: "Trust", vouching: Stored | None, body: bytes, sequence: int) -> None:
         """That this pointer was the newest one not long ago."""
-        try:
-            stored = await self._store.get(layout.freshness(scope))
-        except ObjectMissing:
+        if vouching is None:
             raise VerificationFailed(
                 f"{scope} has no freshness.json, and the trust policy demands it (signing.freshness_minutes)"
-            ) from None
-        signed = trust.check_freshness(stored.body, scope)
+            )
+        signed = trust.check_freshness(vouching.body, scope)
         freshness.check(signed, scope, body, sequence, self._runtime.now())
 
     async def existing(self, scope: Scope) -> PointerRead:
@@ -260,11 +264,8 @@ class Reader:
     async def _check_signature(self, scope: Scope, described: Manifest, body: bytes) -> None:
         if self._trust is None:
             return
-        try:
-            envelope = (await self._store.get(layout.signature(scope, described.state, described.attempt))).body
-        except ObjectMissing:
-            envelope = None
-        self._trust.check_publication(envelope, described, body, scope)
+        envelope = await self._optional(layout.signature(scope, described.state, described.attempt))
+        self._trust.check_publication(envelope.body if envelope else None, described, body, scope)
 
     async def _bytes(self, key: str) -> bytes:
         try:
@@ -272,9 +273,9 @@ class Reader:
         except ObjectMissing as error:
             raise NotFound(f"{key} is gone from the bucket") from error
 
-    async def _stored_pointer(self, scope: Scope) -> Stored | None:
+    async def _optional(self, key: str) -> Stored | None:
         try:
-            return await self._store.get(layout.pointer(scope))
+            return await self._store.get(key)
         except ObjectMissing:
             return None
 

@@ -233,3 +233,16 @@ def test_a_copy_with_a_changed_or_lost_file_fails(copied, rebundle, name):
     lost = rebundle("verify", "--offline", copied)
 
     assert (changed.code, lost.code) == (5, 5)
+
+
+def test_a_live_tree_that_nobody_signed_is_held_against_what_is_signed(trusting, bucket, rebundle):
+    """A marker that says `updating` excuses nothing: whoever can write the tree can write it, too."""
+    tree = bucket / str(SCOPE) / "docker-compose-gen"
+    (tree / "base/bundle/docker-compose.yaml").unlink()
+    marker = tree / ".rebundle.json"
+    marker.write_text(marker.read_text().replace('"synced"', '"updating"'))
+    result = rebundle("verify", SCOPE, "live", "-o", "json")
+
+    assert result.code == 5
+    [problem] = [each["problem"] for each in result.json["checks"] if each["problem"]]
+    assert problem.startswith("not in step with live: base/bundle/docker-compose.yaml; nobody signs")

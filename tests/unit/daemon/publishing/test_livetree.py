@@ -11,7 +11,7 @@ import pytest
 
 from daemon.publishing import layout, protocol
 from daemon.publishing.errors import NewerSchema, NotFound, PointerLost, Refused
-from daemon.publishing.livetree import Synced, Unfinished
+from daemon.publishing.livetree import LiveTree, Synced, Unfinished
 from daemon.publishing.manifest import State
 from daemon.publishing.ownership import Marker
 from daemon.stores.errors import ConditionFailed, ObjectMissing, StoreUnavailable
@@ -674,6 +674,55 @@ def test_a_pass_lists_the_tree_before_it_reads_the_pointer(memory: MemoryStore) 
 
         await synced(bucket(FaultyStore(memory, before=note)))
         assert done[:2] == [("scan", layout.live_tree(SCOPE)), ("get", layout.pointer(SCOPE))]
+
+    asyncio.run(scenario())
+
+
+# -- a marker that somebody else wrote
+
+
+def test_a_forged_marker_hides_a_file_from_nobody_who_does_not_believe_it(memory: MemoryStore) -> None:
+    async def scenario() -> None:
+        process = bucket(memory)
+        await process.publish(make_state(1))
+        await synced(process)
+        own = (await memory.get(layout.live_tree(SCOPE, COMPOSE))).body
+        await edit(memory, COMPOSE, b"image: of somebody else\n")
+        marker = await marker_of(memory)
+        version = (await memory.get(layout.live_tree(SCOPE, COMPOSE))).version
+        files = marker.files | {COMPOSE: marker.files[COMPOSE].model_copy(update={"version": version})}
+        await edit(memory, layout.MARKER, marker.model_copy(update={"files": files}).model_dump_json().encode())
+
+        assert (await bucket(memory).live_tree.survey(SCOPE)).in_step, "else nothing was forged"
+        assert (await bucket(memory).live_tree.survey(SCOPE, reading_all=True)).seen.written == (COMPOSE,)
+        wary = LiveTree(memory, process.reader, InlineRuntime("wary"), believes_markers=False)
+        result = await wary.reconcile(SCOPE)
+        assert isinstance(result, Synced)
+        assert (result.written, result.kept_aside) == ((COMPOSE,), (COMPOSE,))
+        assert (await memory.get(layout.live_tree(SCOPE, COMPOSE))).body == own
+
+    asyncio.run(scenario())
+
+
+def test_who_does_not_believe_markers_reads_each_file_once(memory: MemoryStore) -> None:
+    async def scenario() -> None:
+        await bucket(memory).publish(make_state(1))
+        await synced(bucket(memory))
+        read: list[str] = []
+
+        async def note(operation: str, key: str) -> None:
+            if operation == "get" and layout.live_tree(SCOPE) in key and key != MARKER_KEY:
+                read.append(key.removeprefix(layout.live_tree(SCOPE)))
+
+        process = bucket(FaultyStore(memory, before=note))
+        process.live_tree = LiveTree(process.store, process.reader, InlineRuntime("wary"), believes_markers=False)
+        await synced(process)
+        assert sorted(read) == sorted(path for path in bodies(make_state(1)) if not path.startswith("example/creds/"))
+        read.clear()
+        await process.publish(make_state(2))
+        await synced(process)
+        await synced(process)
+        assert read == ["example/conf/bundle/.env"], "whose default has changed, so that its own tag counts"
 
     asyncio.run(scenario())
 

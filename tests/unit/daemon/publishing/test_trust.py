@@ -24,6 +24,7 @@ from daemon.stores.port import Content
 from renderers.model import Scope
 from tests.builders_publishing import SCOPE, Bucket, make_state
 from tests.builders_runtime import InlineRuntime
+from tests.support.faulty_store import FaultyStore
 
 NOW = InlineRuntime().now()
 
@@ -392,6 +393,27 @@ def test_freshness_is_demanded_and_a_newer_pointer_needs_none_of_its_own() -> No
         await vouch(store, 2, (await store.get(layout.pointer(SCOPE))).body)
         await put(store, layout.pointer(SCOPE), old)
         await refused(store, "is at 1, and the newest one was 2", FRESH)
+
+    run(scenario)
+
+
+def test_a_pointer_that_is_replaced_and_vouched_for_while_it_is_read_is_fresh() -> None:
+    async def scenario(store: MemoryStore) -> None:
+        await signing(store).publish(make_state(1))
+        await vouch(store, 1, (await store.get(layout.pointer(SCOPE))).body)
+        reads: list[str] = []
+
+        async def go_on(operation: str, key: str) -> None:
+            if operation == "get":
+                reads.append(key)
+            if len(reads) == 2:  # between the two objects that a reader compares
+                reads.append("others come between")
+                await signing(store, name="again").publish(make_state(2))
+                await vouch(store, 2, (await store.get(layout.pointer(SCOPE))).body)
+
+        reader = Bucket(FaultyStore(store, before=go_on), InlineRuntime("reader"), trust=FRESH).reader
+        assert (await reader.pointer(SCOPE)).pointer.sequence == 2
+        assert "others come between" in reads
 
     run(scenario)
 
