@@ -1,12 +1,18 @@
-"""What the composition root decides by itself: when two names are names of one bucket."""
+"""What the composition root decides by itself: when two names are names of one bucket, and who believes a marker."""
 
 import asyncio
+import json
 from pathlib import Path
 
 import pytest
+from cryptography.hazmat.primitives import serialization
+from securesystemslib.signer import CryptoSigner
 
 from daemon.publishing import layout
 from daemon.publishing.errors import WentBack
+from daemon.publishing.livetree import Synced
+from daemon.publishing.signing import KeySigner, generate
+from daemon.publishing.trust import Trust, TrustedKey
 from daemon.stores.memory import MemoryStore
 from daemon.stores.port import Content
 from daemon.wiring import Keys, open_bucket
@@ -90,3 +96,31 @@ def test_of_two_variables_the_one_for_s3_alone_counts(tmp_path: Path, monkeypatc
     one, name, value = "s3://b?endpoint=http://x", "AWS_ENDPOINT_URL_S3", "http://x"
     with pytest.raises(WentBack):
         asyncio.run(read_older_as_another(tmp_path / "accepted.json", one, "s3://b", name, value))
+
+
+@pytest.mark.parametrize("with_policy", [True, False])
+def test_a_policy_takes_the_markers_word_for_nothing(tmp_path: Path, *, with_policy: bool) -> None:
+    private, public = generate()
+    signer = KeySigner(CryptoSigner(serialization.load_pem_private_key(private.encode(), None)))
+    trusted = TrustedKey(keyid=public.keyid, public=public.pem, roles=("publish", "pointer"))
+    trust = Trust(keys=(trusted,)) if with_policy else None
+    compose = layout.live_tree(SCOPE, "base/docker-compose.yml")
+
+    async def play() -> tuple[str, ...]:
+        runtime = InlineRuntime()
+        store = MemoryStore(runtime)
+        writer = Bucket(store, runtime, signers=[signer])
+        await writer.publish(make_state(1))
+        await writer.live_tree.reconcile(SCOPE)
+        forged = await store.replace(compose, Content(b"another"), (await store.get(compose)).version)
+        marker = await store.get(layout.live_tree(SCOPE, layout.MARKER))
+        told = json.loads(marker.body)
+        told["files"]["base/docker-compose.yml"]["version"] = forged
+        await store.replace(layout.live_tree(SCOPE, layout.MARKER), Content(json.dumps(told).encode()), marker.version)
+        keys = Keys(trust=trust, state_file=tmp_path / "accepted.json")
+        opened = open_bucket("gs://b", runtime, around=lambda _: store, keys=keys)
+        result = await opened.live_tree.reconcile(SCOPE)
+        assert isinstance(result, Synced)
+        return result.written
+
+    assert asyncio.run(play()) == (("base/docker-compose.yml",) if with_policy else ())
