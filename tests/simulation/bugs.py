@@ -407,10 +407,9 @@ BUGS: dict[str, Bug] = {
     ),
     "marker-trusted-too-far": Bug(
         "what the marker says of a path counts, whatever the listing shows there",
-        LiveTree, "_look",
-        "if recorded is not None and recorded.version == listed.version and not _may_move("
-        "path, recorded.sha256, wanted):",
-        "if recorded is not None:",
+        livetree, "_told",
+        "if recorded is None or recorded.version != listed.version or _may_move(path, recorded.sha256, wanted):",
+        "if recorded is None:",
     ),
     "example-marked-before-written": Bug(
         "a path of example/ is in the marker before its file is confirmed",
