@@ -71,6 +71,22 @@ def test_events_are_taken_while_the_bucket_is_away_and_published_once_it_has_bee
     assert not any(key.startswith("p/.rebundle/probe/") for key in server.objects)
 
 
+def test_no_timer_touches_a_bucket_before_it_has_been_probed(tmp_path: Path) -> None:
+    settings = tmp_path / "rebundle.toml"
+    settings.write_text("[retention]\nevery_hours = 0.00001\n[publish]\nlive_tree_seconds = 1\n")
+    with odd_s3(Oddity.FORBIDS_WRITES) as server:
+        asked = ("--config", str(settings))
+        with DaemonProcess(server.url("p"), tmp_path / "journal.db", tmp_path / "log", also=asked) as daemon:
+            daemon.port()
+            until(lambda: sum(request.method == "PUT" for request in server.requests) >= 3)
+            touched = {request.key or request.query["prefix"] for request in server.requests}
+            server.oddity = Oddity.NONE
+            until(lambda: any(request.query.get("prefix") == "p/" for request in server.requests))
+            assert daemon.stop() == 0
+
+    assert {key.rpartition("/")[0] for key in touched} == {"p/.rebundle/probe"}
+
+
 def test_a_daemon_that_waits_for_its_bucket_stops_at_once(tmp_path: Path) -> None:
     url = f"s3://{BUCKET}/p?endpoint=http://127.0.0.1:{free_port()}&region=us-east-1"
     with DaemonProcess(url, tmp_path / "journal.db", tmp_path / "log") as daemon:

@@ -28,8 +28,10 @@ _POLL = 0.02
 class DaemonProcess:
     """One run of the daemon. Leaving the `with` kills it, if it still runs."""
 
-    def __init__(self, bucket: Path, journal: Path, log: Path, command: Sequence[str] = ()) -> None:
-        place = ("--bucket", str(bucket), "--journal", str(journal), "--listen", "127.0.0.1:0")
+    def __init__(
+        self, bucket: Path, journal: Path, log: Path, command: Sequence[str] = (), *, also: Sequence[str] = ()
+    ) -> None:
+        place = ("--bucket", str(bucket), "--journal", str(journal), "--listen", "127.0.0.1:0", *also)
         # A killed process tells no coverage; measuring it would only slow it down.
         kept = {name: value for name, value in os.environ.items() if not name.startswith(("REBUNDLE_", "COVERAGE_"))}
         given = {

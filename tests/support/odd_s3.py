@@ -30,6 +30,7 @@ class Oddity(Enum):
     IGNORES_CONDITIONS = auto()
     COMPARES_WITHOUT_QUOTES = auto()
     FORBIDS_DELETION = auto()
+    FORBIDS_WRITES = auto()
     LOSES_RACES = auto()
 
 
@@ -91,6 +92,9 @@ class _Handler(BaseHTTPRequestHandler):
         assert "aws-chunked" not in headers.get("content-encoding", "")
         body = self.rfile.read(int(headers["content-length"]))
         metadata = {name: value for name, value in headers.items() if name.startswith("x-amz-meta-")}
+        if self.server3.oddity is Oddity.FORBIDS_WRITES:
+            self._error(403, "AccessDenied")
+            return
         if self.server3.oddity is Oddity.LOSES_RACES and not self.server3.refuses(key, headers):
             # Whoever is let through here stays so, whatever is written meanwhile.
             time.sleep(_GAP_SECONDS)
