@@ -156,7 +156,7 @@ class LiveTree:
     """Makes live trees follow their pointers. Any number of daemons and commands may do so at once."""
 
     def __init__(self, store: ObjectStore, reader: Reader, runtime: Runtime, *, believes_markers: bool = True) -> None:
-        """`believes_markers`: what a marker says of a file is not read again; whoever can write the bucket wrote it."""
+        """`believes_markers`: a pass does not read what a marker tells; whoever can write the bucket may have told it."""
         self._store = store
         self._reader = reader
         self._runtime = runtime
@@ -265,15 +265,14 @@ class LiveTree:
             )
 
     async def survey(self, scope: Scope, *, reading_all: bool = False) -> Survey:
-        """How a scope's live tree stands, without touching it; `reading_all`: whatever its marker says of a file."""
+        """How a scope's live tree stands, without touching it: as its marker says, or `reading_all` files itself."""
         listed, _ = await self._list(scope)
         current = (await self._reader.pointer(scope)).pointer
         marker, _ = await self.marker(scope)
         if current.live is None:
             return Survey(marker, Synced(current.sequence))
         _, wanted = await self._wanted(scope, current, current.live)
-        believing = self._believes_markers and not reading_all
-        present = await self._present(scope, listed, wanted, marker, current, believing=believing)
+        present = await self._present(scope, listed, wanted, marker, current, believing=not reading_all)
         return Survey(marker, Synced(current.sequence, ownership.judge_all(wanted, present, marker)))
 
     async def _wanted(
