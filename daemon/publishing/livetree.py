@@ -156,7 +156,7 @@ class LiveTree:
     """Makes live trees follow their pointers. Any number of daemons and commands may do so at once."""
 
     def __init__(self, store: ObjectStore, reader: Reader, runtime: Runtime, *, believes_markers: bool = True) -> None:
-        """`believes_markers`: a pass does not read what a marker tells; whoever can write the bucket may have told it."""
+        """`believes_markers`: a pass does not read what a marker tells, which anybody may have written."""
         self._store = store
         self._reader = reader
         self._runtime = runtime
