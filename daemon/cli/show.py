@@ -1,6 +1,6 @@
 """`rebundle show`: all that is known of one state."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from typing import Annotated
 
 from cyclopts import Parameter
@@ -9,7 +9,7 @@ from daemon.cli.options import DEFAULT_PLACE, DEFAULT_PRINTING, Place, Printing
 from daemon.cli.output import Printer
 from daemon.cli.selection import publication_of
 from daemon.cli.session import Session, scope_of, session
-from daemon.cli.text import age, columns, pairs
+from daemon.cli.text import age, columns, pairs, some
 from daemon.cli.views import View, movable_view, state_view
 from daemon.publishing.manifest import Manifest
 
@@ -97,16 +97,12 @@ def _lines(view: View, opened: Session, *, with_files: bool) -> Iterable[str]:
     yield from columns(("EVENT", "TYPE", "SOURCE", "POSITION"), events)
     if view["movable"]:
         yield from _section(printer, "not held by a digest", len(view["movable"]))
-        found = [(m["kind"], m["name"], _short(m["used_by"])) for m in view["movable"]]
+        found = [(m["kind"], m["name"], some(m["used_by"], 3)) for m in view["movable"]]
         yield from columns(("KIND", "NAME", "USED BY"), found)
     if with_files:
         yield from _section(printer, "files", len(view["files"]))
         listed = [(f["path"], f["mode"], f["size"], f["sha256"]) for f in view["files"]]
         yield from columns(("PATH", "MODE", "SIZE", "SHA256"), listed)
-
-
-def _short(names: Sequence[str]) -> str:
-    return ", ".join(names[:3]) + (f" and {len(names) - 3} more" if len(names) > 3 else "")
 
 
 def _section(printer: Printer, name: str, count: int) -> Iterable[str]:

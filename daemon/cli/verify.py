@@ -18,7 +18,7 @@ from daemon.cli.options import DEFAULT_PLACE, DEFAULT_PRINTING, Place, Printing
 from daemon.cli.output import Printer
 from daemon.cli.selection import publication_of
 from daemon.cli.session import Session, load_settings, printer_of, scope_of, session
-from daemon.cli.text import columns, plain
+from daemon.cli.text import columns, plain, some
 from daemon.cli.views import View, movable_view
 from daemon.publishing import layout, manifest
 from daemon.publishing.archive import content_digest, digest_files
@@ -32,6 +32,7 @@ from renderers.model import RenderedFile, Scope
 if TYPE_CHECKING:  # takes long to import
     from daemon.publishing.trust import Trust
 
+_MOST_NAMED = 5
 NO_POLICY = "signatures: no trust policy is set (trust.policy): whoever can write the bucket could have written it all"
 NOT_FRESH = (
     "freshness: not demanded by the policy, or not of who signs; only who has seen a newer pointer knows an old one"
@@ -191,7 +192,7 @@ async def _check_history(opened: Session, pointer: Pointer) -> Sequence[View]:
     first = max((entry.sequence for entry in entries if entry.kind == "recover"), default=1)
     since = [sequence for sequence in sequences if sequence >= first]
     if since != list(range(first, pointer.sequence + 1)) or sequences != sorted(set(sequences)):
-        raise VerificationFailed("the history has gaps or repeats: sequences are " + _short(sequences))
+        raise VerificationFailed("the history has gaps or repeats: sequences are " + some(sequences, _MOST_NAMED))
     return ()
 
 
@@ -220,12 +221,12 @@ async def _check_live_tree(opened: Session, scope: Scope) -> Check:
     except PublishingError as error:
         return Check(str(scope), "live tree", str(error))
     if survey.seen.kept_aside:
-        edited = f"edited by hand: {_short(survey.seen.kept_aside)}"
+        edited = f"edited by hand: {some(survey.seen.kept_aside, _MOST_NAMED)}"
         kept = "the next pass keeps that under .rebundle/replaced/ and puts live's bytes back"
         return Check(str(scope), "live tree", f"{edited}; {kept}")
     if survey.in_step:
         return Check(str(scope), "live tree", None)
-    differs = _short([*survey.seen.written, *survey.removed])
+    differs = some([*survey.seen.written, *survey.removed], _MOST_NAMED)
     if survey.marked:
         return Check(str(scope), "live tree", f"marked as synced, and not in step with live: {differs}")
     if differs and opened.trust is not None:
@@ -237,11 +238,6 @@ async def _check_live_tree(opened: Session, scope: Scope) -> Check:
 
 def _content_digest(files: Sequence[RenderedFile]) -> str:
     return content_digest(digest_files(files))
-
-
-def _short(values: Iterable[object]) -> str:
-    told = [str(value) for value in values]
-    return ", ".join(told[:5]) + (f" and {len(told) - 5} more" if len(told) > 5 else "")
 
 
 def _lines(checks: Sequence[Check], printer: Printer) -> Iterable[str]:
@@ -268,14 +264,9 @@ def _movable_lines(checks: Sequence[Check], printer: Printer) -> Iterable[str]:
         return
     yield ""
     yield printer.heading(f"not held by a digest ({len(found)})")
-    rows = [(kind, name, _all_or_some(held, checks)) for (kind, name), held in found.items()]
-    yield from columns(("KIND", "NAME", "IN"), rows)
-
-
-def _all_or_some(holding: Sequence[str], checks: Sequence[Check]) -> str:
     states = sum(check.what.startswith("state ") for check in checks)
-    return "every state" if len(holding) == states > 1 else ", ".join(holding[:1]) + _more(len(holding) - 1)
-
-
-def _more(count: int) -> str:
-    return f" and {count} more" if count else ""
+    rows = [
+        (kind, name, "every state" if len(held) == states > 1 else some(held, 1))
+        for (kind, name), held in found.items()
+    ]
+    yield from columns(("KIND", "NAME", "IN"), rows)
