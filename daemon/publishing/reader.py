@@ -55,6 +55,8 @@ class Reader:
         self._store = store
         self._runtime = runtime
         self._trust = trust
+        self._demanding = trust if trust is not None and trust.freshness == "required" else None
+        """The policy, where it demands a fresh pointer."""
         self._accepted = accepted or InProcess()
         self._manifests = _Kept[Manifest](_MOST_MANIFEST_BYTES)
         self._chunks = _Kept[Chunk](_MOST_CHUNK_BYTES)
@@ -83,7 +85,7 @@ class Reader:
         # Asked before the read begins: one that overlaps another reading may well show less than that has accepted.
         highest = await self._accepted.highest(scope)
         # Before the pointer, too: a pointer may well be newer than what vouches for it, and never older.
-        vouching = await self._optional(layout.freshness(scope)) if self._demands_freshness else None
+        vouching = await self._optional(layout.freshness(scope)) if self._demanding is not None else None
         stored = await self._optional(layout.pointer(scope))
         if stored is None:
             trace = await self._trace(scope)
@@ -97,8 +99,8 @@ class Reader:
                     f"`rebundle recover {scope}` rebuilds it, or the object is restored from its newest version"
                 )
         read = self._decoded(scope, stored)
-        if self._trust is not None and self._demands_freshness:
-            self._check_fresh(scope, self._trust, vouching, stored.body, read.pointer.sequence)
+        if self._demanding is not None:
+            self._check_fresh(scope, self._demanding, vouching, stored.body, read.pointer.sequence)
         if read.pointer.sequence < highest:
             raise WentBack(
                 f"the pointer of {scope} has sequence {read.pointer.sequence}, and {highest} was seen here before: "
@@ -126,10 +128,6 @@ class Reader:
         if self._trust is not None:
             self._trust.check_pointer(stored.body, scope)
         return read
-
-    @property
-    def _demands_freshness(self) -> bool:
-        return self._trust is not None and self._trust.freshness == "required"
 
     def _check_fresh(self, scope: Scope, trust: "Trust", vouching: Stored | None, body: bytes, sequence: int) -> None:
         """That this pointer was the newest one not long ago."""
