@@ -6,12 +6,14 @@ nothing to do. A daemon that has seen a newer pointer vouches for no older one.
 
 import json
 from datetime import timedelta
-from typing import Any, Final
+from typing import TYPE_CHECKING, Final
 
 import structlog
 
-from daemon.publishing import freshness, layout, pointer, signatures
+from daemon.publishing import layout, pointer, signatures
 from daemon.publishing.documents import Malformed, parsed, written
+from daemon.publishing.errors import VerificationFailed
+from daemon.publishing.freshness import Freshness
 from daemon.publishing.reader import Reader
 from daemon.publishing.signatures import Signer
 from daemon.runtime import Runtime
@@ -19,9 +21,14 @@ from daemon.stores.errors import ConditionFailed, ObjectMissing, OutcomeUnknown
 from daemon.stores.port import Content, ObjectStore, Version
 from renderers.model import Scope
 
+if TYPE_CHECKING:  # keys take long to import, and only who has a policy needs them
+    from daemon.publishing.trust import Trust
+
 log: structlog.stdlib.BoundLogger = structlog.get_logger(__name__)
 
 _TIMES_A_LIFE: Final = 4
+_MOST_SECONDS: Final = 60
+"""Between two rounds: nobody who demands freshness can read a new scope before the next one."""
 
 
 class FreshnessTimer:
@@ -34,25 +41,27 @@ class FreshnessTimer:
         reader: Reader,
         runtime: Runtime,
         signers: tuple[Signer, ...],
+        trust: "Trust | None",
         minutes: int,
     ) -> None:
-        """`minutes`: how long it may be believed; 0: none is written."""
+        """`minutes`: how long it may be believed; 0: none is written. `trust`: what readers are assumed to accept."""
         self._store = store
         self._reader = reader
         self._runtime = runtime
         self._signers = signers
+        self._trust = trust
         self._lifetime = timedelta(minutes=minutes)
 
     async def run(self) -> None:
-        """Round after round. The first one waits, too: until then the bucket has been probed."""
-        pause = self._lifetime.total_seconds() / _TIMES_A_LIFE
+        """Round after round, the first one at once: while nothing ran, what was said may have expired."""
+        pause = min(self._lifetime.total_seconds() / _TIMES_A_LIFE, _MOST_SECONDS)
         while pause:
-            await self._runtime.sleep(pause * (0.5 + self._runtime.jitter()))
             try:
                 for scope in await self._reader.scopes():
                     await self._try_renew(scope)
             except Exception as error:  # noqa: BLE001  # the next round asks again
                 log.warning("bucket not listed", error=str(error))
+            await self._runtime.sleep(pause * (0.5 + self._runtime.jitter()))
 
     async def renew(self, scope: Scope) -> bool:
         """Write freshness.json anew if it is due; whether it was written.
@@ -60,17 +69,20 @@ class FreshnessTimer:
         Raises:
             PublishingError: the pointer is not one to vouch for.
         """
+        # Before the pointer: what is read after it may well name a newer one.
+        said, version = await self._present(scope)
         newest = (await self._reader.pointer(scope)).pointer
         if newest.sequence == 0:
             return False
+        if said is not None and self._trust is not None:
+            said.check_not_older(newest.sequence)
         body = (await self._store.get(layout.pointer(scope))).body
-        signed, version = await self._present(scope)
         now = self._runtime.now()
-        if pointer.decode(body, scope).sequence != newest.sequence:
+        if pointer.decode(body, scope) != newest:
             return False  # it has moved on in this moment
-        if not freshness.is_due(signed, newest.sequence, now, self._lifetime):
+        if said is not None and not said.is_due(body, now, self._lifetime):
             return False
-        part = freshness.signed_part(scope, newest.sequence, body, now + self._lifetime)
+        part = Freshness.of(scope, newest.sequence, body, now + self._lifetime).signed_part()
         made = await self._runtime.offload(signatures.signed_by, self._signers, signatures.FRESHNESS, part)
         document = {"signed": json.loads(part), "signatures": [each.document() for each in made]}
         content = Content(written(document), "application/json")
@@ -89,14 +101,20 @@ class FreshnessTimer:
         except Exception as error:  # noqa: BLE001  # one scope must not hold up the others; the next round goes on
             log.warning("pointer not vouched for, tried again later", scope=str(scope), error=str(error))
 
-    async def _present(self, scope: Scope) -> tuple[dict[str, Any] | None, Version | None]:
-        """The signed part as it is, believed by nobody, and its version."""
+    async def _present(self, scope: Scope) -> tuple[Freshness | None, Version | None]:
+        """What it says now, and its version. By the policy one that readers would refuse says nothing."""
         try:
             stored = await self._store.get(layout.freshness(scope))
         except ObjectMissing:
             return None, None
         try:
-            signed = parsed(stored.body)["signed"]
-        except (Malformed, KeyError, TypeError):
-            signed = None
-        return (signed if isinstance(signed, dict) else None), stored.version
+            if self._trust is not None:
+                return self._trust.check_freshness(stored.body, scope), stored.version
+            return Freshness.parse(_signed(stored.body), scope), stored.version
+        except (Malformed, VerificationFailed):
+            return None, stored.version
+
+
+def _signed(body: bytes) -> object:
+    document = parsed(body)
+    return document.get("signed") if isinstance(document, dict) else None

@@ -208,7 +208,12 @@ def _collection_timer(bucket: Bucket, kept: Retention, reporter: Reporter) -> Co
 
 def _freshness_timer(bucket: Bucket, keys: Keys, minutes: int) -> FreshnessTimer:
     return FreshnessTimer(
-        store=bucket.store, reader=bucket.reader, runtime=bucket.runtime, signers=keys.signers, minutes=minutes
+        store=bucket.store,
+        reader=bucket.reader,
+        runtime=bucket.runtime,
+        signers=keys.signers,
+        trust=keys.trust,
+        minutes=minutes,
     )
 
 

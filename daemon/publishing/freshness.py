@@ -6,50 +6,88 @@ needs no more: so no moment between a write and the next freshness.json refuses 
 """
 
 import hashlib
-from collections.abc import Mapping
+from dataclasses import dataclass
 from datetime import datetime, timedelta
-from typing import Any
 
-from daemon.publishing.errors import VerificationFailed
+from daemon.publishing.errors import VerificationFailed, WentBack
 from renderers.model import Scope, canonical_json
 
 
-def signed_part(scope: Scope, sequence: int, pointer_body: bytes, expires: datetime) -> bytes:
-    """What is signed."""
-    document = {
-        "scope": str(scope),
-        "sequence": sequence,
-        "pointer_sha256": hashlib.sha256(pointer_body).hexdigest(),
-        "expires": expires.isoformat(timespec="seconds"),
-    }
-    return canonical_json(document).encode()
+@dataclass(frozen=True, slots=True)
+class Freshness:
+    """What a freshness.json says."""
 
+    scope: str
+    sequence: int
+    pointer_sha256: str
+    expires: datetime
 
-def check(signed: Mapping[str, Any], scope: Scope, pointer_body: bytes, sequence: int, now: datetime) -> None:
-    """Raises VerificationFailed unless the signed part says that this pointer is fresh."""
-    try:
-        named, named_sequence = str(signed["scope"]), int(signed["sequence"])
-        digest, expires = str(signed["pointer_sha256"]), datetime.fromisoformat(signed["expires"])
-        is_past = expires <= now
-    except (KeyError, TypeError, ValueError) as error:
-        raise VerificationFailed(f"freshness.json of {scope} cannot be read: {error}") from error
-    if named != str(scope):
-        raise VerificationFailed(f"freshness.json of {scope} is the one of {named}")
-    if is_past:
-        raise VerificationFailed(
-            f"freshness.json of {scope} expired at {expires.isoformat()}: no daemon has vouched for the pointer since"
-        )
-    if sequence < named_sequence:
-        raise VerificationFailed(f"the pointer of {scope} is at {sequence}, and the newest one was {named_sequence}")
-    if sequence == named_sequence and hashlib.sha256(pointer_body).hexdigest() != digest:
-        raise VerificationFailed(f"the pointer of {scope} is not the one that freshness.json names")
+    @classmethod
+    def of(cls, scope: Scope, sequence: int, pointer_body: bytes, expires: datetime) -> "Freshness":
+        """What vouches for the pointer with these bytes."""
+        return cls(str(scope), sequence, hashlib.sha256(pointer_body).hexdigest(), expires)
 
+    @classmethod
+    def parse(cls, signed: object, scope: Scope) -> "Freshness":
+        """The signed part as it was read.
 
-def is_due(signed: Mapping[str, Any] | None, sequence: int, now: datetime, lifetime: timedelta) -> bool:
-    """Whether to write it anew: it names an older pointer, or half of its time is over. Two daemons do not fight so."""
-    if signed is None or signed.get("sequence") != sequence:
-        return True
-    try:
-        return datetime.fromisoformat(signed["expires"]) - now < lifetime / 2
-    except (KeyError, TypeError, ValueError):
-        return True
+        Raises:
+            VerificationFailed: it is none, or another scope's.
+        """
+        match signed:
+            case {"scope": str(named), "sequence": int(sequence), "pointer_sha256": str(digest), "expires": str(text)}:
+                try:
+                    expires = datetime.fromisoformat(text)
+                except ValueError as error:
+                    raise VerificationFailed(f"freshness.json of {scope} cannot be read: {error}") from error
+            case _:
+                raise VerificationFailed(f"freshness.json of {scope} cannot be read: a part of it is missing")
+        if expires.tzinfo is None:
+            raise VerificationFailed(f"freshness.json of {scope} cannot be read: {text} has no offset from UTC")
+        if named != str(scope):
+            raise VerificationFailed(f"freshness.json of {scope} is the one of {named}")
+        return cls(named, sequence, digest, expires)
+
+    def signed_part(self) -> bytes:
+        """What is signed."""
+        document = {
+            "scope": self.scope,
+            "sequence": self.sequence,
+            "pointer_sha256": self.pointer_sha256,
+            "expires": self.expires.isoformat(timespec="seconds"),
+        }
+        return canonical_json(document).encode()
+
+    def check(self, pointer_body: bytes, sequence: int, now: datetime) -> None:
+        """That this pointer is fresh.
+
+        Raises:
+            VerificationFailed: it is not.
+        """
+        if self.expires <= now:
+            raise VerificationFailed(
+                f"freshness.json of {self.scope} expired at {self.expires.isoformat()}: "
+                "no daemon has vouched for the pointer since"
+            )
+        self.check_not_older(sequence)
+        if sequence == self.sequence and not self._names(pointer_body):
+            raise VerificationFailed(f"the pointer of {self.scope} is not the one that freshness.json names")
+
+    def check_not_older(self, sequence: int) -> None:
+        """That a pointer with this sequence is no older than the one named; this never expires.
+
+        Raises:
+            WentBack: it is older.
+        """
+        if sequence < self.sequence:
+            raise WentBack(
+                f"the pointer of {self.scope} is at {sequence}, and the newest one was {self.sequence}: "
+                f"an older one was put back; `rebundle recover {self.scope}` goes on above both"
+            )
+
+    def is_due(self, pointer_body: bytes, now: datetime, lifetime: timedelta) -> bool:
+        """Whether to write it anew: it names another pointer, or half of its time is over. Two daemons do not fight."""
+        return not self._names(pointer_body) or self.expires - now < lifetime / 2
+
+    def _names(self, pointer_body: bytes) -> bool:
+        return self.pointer_sha256 == hashlib.sha256(pointer_body).hexdigest()

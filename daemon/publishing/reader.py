@@ -6,15 +6,15 @@ digest that vouch for them: whoever may say what is live in one scope must not b
 
 import asyncio
 import hashlib
-import json
 from collections import OrderedDict
 from collections.abc import Awaitable, Callable, Iterable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Final, Generic, TypeVar
 
-from daemon.publishing import archive, freshness, layout, manifest, pointer
+from daemon.publishing import archive, layout, manifest, pointer
 from daemon.publishing.accepted import Accepted, InProcess
+from daemon.publishing.documents import parsed
 from daemon.publishing.errors import NotFound, NotVouchedFor, PointerLost, VerificationFailed, WentBack
 from daemon.publishing.manifest import Manifest
 from daemon.publishing.pointer import Chunk, Entry, Older, Pointer, Publication, PublicationId
@@ -135,8 +135,7 @@ class Reader:
             raise VerificationFailed(
                 f"{scope} has no freshness.json, and the trust policy demands it (signing.freshness_minutes)"
             )
-        signed = trust.check_freshness(vouching.body, scope)
-        freshness.check(signed, scope, body, sequence, self._runtime.now())
+        trust.check_freshness(vouching.body, scope).check(body, sequence, self._runtime.now())
 
     async def existing(self, scope: Scope) -> PointerRead:
         """The pointer of a scope that must exist.
@@ -230,7 +229,10 @@ class Reader:
         body = await self._bytes(older.key)
         if hashlib.sha256(body).hexdigest() != older.sha256:
             raise VerificationFailed(f"history chunk {older.key} is not the one its successor means")
-        chunk = Chunk.model_validate(json.loads(body))
+        try:
+            chunk = Chunk.model_validate(parsed(body))
+        except ValueError as error:
+            raise VerificationFailed(f"history chunk {older.key} is damaged ({error.__class__.__name__})") from error
         self._chunks.put(older.sha256, chunk, len(body))
         return chunk
 

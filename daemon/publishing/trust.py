@@ -13,16 +13,16 @@ nothing, whatever else is said of it.
 """
 
 import fnmatch
-import hashlib
 import json
 from collections.abc import Sequence
-from typing import Annotated, Any, Final, Literal
+from typing import Annotated, Final, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from daemon.publishing import attestation, signatures
 from daemon.publishing.documents import Malformed, canonical
 from daemon.publishing.errors import KeyUnusable, NotVouchedFor, PolicyUnusable, VerificationFailed
+from daemon.publishing.freshness import Freshness
 from daemon.publishing.manifest import Manifest
 from daemon.publishing.pointer import PublicationId
 from daemon.publishing.signatures import Signature
@@ -126,15 +126,14 @@ class Trust(_Part):
         """
         return self._check_signed(body, scope, signatures.POINTER, f"the pointer of {scope}")
 
-    def check_freshness(self, body: bytes, scope: Scope) -> dict[str, Any]:
-        """The signed part of a freshness.json that is accepted; when it expires is its caller's to judge.
+    def check_freshness(self, body: bytes, scope: Scope) -> Freshness:
+        """What a freshness.json says that is accepted; when it expires is its caller's to judge.
 
         Raises:
             VerificationFailed: it is not.
         """
         self._check_signed(body, scope, signatures.FRESHNESS, f"freshness.json of {scope}")
-        signed: dict[str, Any] = canonical(body)["signed"]
-        return signed
+        return Freshness.parse(canonical(body)["signed"], scope)
 
     def check_publication(self, envelope: bytes | None, manifest: Manifest, manifest_body: bytes, scope: Scope) -> str:
         """The key that a publication is accepted for, by its manifest.dsse.json.
@@ -191,8 +190,3 @@ class Trust(_Part):
         if not PublicKey.parse(key.public).verifies(signature, message):
             return f"the signature of {short} does not fit"
         return None
-
-
-def digest(body: bytes) -> str:
-    """sha256 of a pointer object, as a freshness.json names it."""
-    return hashlib.sha256(body).hexdigest()

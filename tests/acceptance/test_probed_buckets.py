@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from daemon.publishing.signing import generate
 from tests.services.processes import free_port
 from tests.support.daemon_process import DaemonProcess, post, until_settled
 from tests.support.odd_s3 import BUCKET, Oddity, odd_s3
@@ -73,7 +74,13 @@ def test_events_are_taken_while_the_bucket_is_away_and_published_once_it_has_bee
 
 def test_no_timer_touches_a_bucket_before_it_has_been_probed(tmp_path: Path) -> None:
     settings = tmp_path / "rebundle.toml"
-    settings.write_text("[retention]\nevery_hours = 0.00001\n[publish]\nlive_tree_seconds = 1\n")
+    key = tmp_path / "signing.key"
+    key.write_text(generate()[0])
+    key.chmod(0o600)
+    settings.write_text(
+        "[retention]\nevery_hours = 0.00001\n[publish]\nlive_tree_seconds = 1\n"
+        f'[signing]\nkey_file = "{key}"\nfreshness_minutes = 60\n'
+    )
     with odd_s3(Oddity.FORBIDS_WRITES) as server:
         asked = ("--config", str(settings))
         with DaemonProcess(server.url("p"), tmp_path / "journal.db", tmp_path / "log", also=asked) as daemon:

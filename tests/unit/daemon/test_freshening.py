@@ -5,13 +5,15 @@ import json
 from collections.abc import Awaitable, Callable
 
 import pytest
+from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from securesystemslib.signer import CryptoSigner
 
 from daemon.freshening import FreshnessTimer
 from daemon.publishing import layout
 from daemon.publishing.errors import WentBack
-from daemon.publishing.signing import KeySigner
+from daemon.publishing.signing import KeySigner, PublicKey, generate
+from daemon.publishing.trust import Trust, TrustedKey
 from daemon.stores.errors import ObjectMissing
 from daemon.stores.memory import MemoryStore
 from daemon.stores.port import Content
@@ -19,17 +21,41 @@ from tests.builders_publishing import SCOPE, Bucket, make_state
 from tests.builders_runtime import InlineRuntime
 from tests.support.faulty_store import Fault, FaultyStore
 
-SIGNER = KeySigner(CryptoSigner(Ed25519PrivateKey.generate()))
+
+def key() -> tuple[KeySigner, PublicKey]:
+    private, public = generate()
+    loaded = serialization.load_pem_private_key(private.encode(), None)
+    assert isinstance(loaded, Ed25519PrivateKey)
+    return KeySigner(CryptoSigner(loaded)), public
+
+
+SIGNER, PUBLIC = key()
+STRANGER, _ = key()
+POLICY = Trust(keys=(TrustedKey(keyid=PUBLIC.keyid, public=PUBLIC.pem, roles=("publish", "pointer")),))
 
 
 class Daemon:
-    """A bucket that is signed, and the timer of one daemon."""
+    """A bucket that is signed, and the timer of one daemon, which has seen nothing yet."""
 
-    def __init__(self, store: MemoryStore | FaultyStore, name: str = "one") -> None:
-        self.runtime = InlineRuntime(name)
-        self.bucket = Bucket(store, self.runtime, signers=[SIGNER])
+    def __init__(
+        self,
+        store: MemoryStore | FaultyStore,
+        name: str = "one",
+        *,
+        signer: KeySigner = SIGNER,
+        trust: Trust | None = None,
+        minutes: int = 10,
+        runtime: InlineRuntime | None = None,
+    ) -> None:
+        self.runtime = runtime or InlineRuntime(name)
+        self.bucket = Bucket(store, self.runtime, signers=[signer], trust=trust)
         self.timer = FreshnessTimer(
-            store=store, reader=self.bucket.reader, runtime=self.runtime, signers=(SIGNER,), minutes=10
+            store=store,
+            reader=self.bucket.reader,
+            runtime=self.runtime,
+            signers=(signer,),
+            trust=trust,
+            minutes=minutes,
         )
 
 
@@ -86,6 +112,60 @@ def test_nobody_vouches_for_a_pointer_that_was_put_back() -> None:
     run(scenario)
 
 
+def test_nobody_begins_with_a_pointer_older_than_the_one_vouched_for() -> None:
+    async def scenario(store: MemoryStore) -> None:
+        daemon = Daemon(store)
+        await daemon.bucket.publish(make_state(1))
+        old = (await store.get(layout.pointer(SCOPE))).body
+        await daemon.bucket.publish(make_state(2))
+        await daemon.timer.renew(SCOPE)
+        there = await store.get(layout.pointer(SCOPE))
+        await store.replace(layout.pointer(SCOPE), Content(old), there.version)
+        started_anew = Daemon(store, trust=POLICY)
+        started_anew.runtime.seconds += 3600
+        with pytest.raises(WentBack, match="is at 1, and the newest one was 2"):
+            await started_anew.timer.renew(SCOPE)
+        assert await vouched(store) == 2
+
+    run(scenario)
+
+
+def test_by_a_policy_one_that_readers_refuse_is_written_anew() -> None:
+    async def scenario(store: MemoryStore) -> None:
+        ours = Daemon(store, trust=POLICY)
+        await ours.bucket.publish(make_state(1))
+        assert await Daemon(store, signer=STRANGER).timer.renew(SCOPE)
+        assert not await Daemon(store).timer.renew(SCOPE), "without a policy it is as good as any"
+        assert await ours.timer.renew(SCOPE)
+        POLICY.check_freshness((await store.get(layout.freshness(SCOPE))).body, SCOPE)
+        assert not await ours.timer.renew(SCOPE)
+
+    run(scenario)
+
+
+def test_nobody_vouches_for_a_pointer_that_was_not_verified() -> None:
+    async def scenario(store: MemoryStore) -> None:
+        await Daemon(store).bucket.publish(make_state(1))
+        sound = await store.get(layout.pointer(SCOPE))
+        reads: list[str] = []
+
+        async def swap(operation: str, name: str) -> None:
+            if operation == "get":
+                reads.append(name)
+            if reads.count(layout.pointer(SCOPE)) == 2:
+                document = json.loads(sound.body)
+                document["signed"]["live"]["state"] = "forged"
+                there = await store.get(layout.pointer(SCOPE))
+                await store.replace(layout.pointer(SCOPE), Content(json.dumps(document).encode()), there.version)
+
+        assert not await Daemon(FaultyStore(store, before=swap), trust=POLICY).timer.renew(SCOPE)
+        assert reads.count(layout.pointer(SCOPE)) == 2
+        with pytest.raises(ObjectMissing):
+            await vouched(store)
+
+    run(scenario)
+
+
 @pytest.mark.parametrize("body", [b"", b"[]", b'{"signed": 1}', b"[" * 100_000])
 def test_one_that_cannot_be_read_is_written_anew(body: bytes) -> None:
     async def scenario(store: MemoryStore) -> None:
@@ -111,22 +191,34 @@ def test_an_unclear_answer_is_left_to_the_next_round() -> None:
     run(scenario)
 
 
-def test_rounds_go_on_over_scopes_that_cannot_be_vouched_for() -> None:
+class SteppedRuntime(InlineRuntime):
+    """Its pauses are told, and end when the test says so."""
+
+    def __init__(self) -> None:
+        super().__init__("stepped")
+        self.pauses = asyncio.Queue[float]()
+        self.go_on = asyncio.Semaphore(0)
+
+    async def sleep(self, seconds: float) -> None:
+        self.pauses.put_nowait(seconds)
+        await self.go_on.acquire()
+
+
+def test_rounds_begin_at_once_and_go_on_over_scopes_that_cannot_be_vouched_for() -> None:
     async def scenario(store: MemoryStore) -> None:
-        daemon = Daemon(store)
-        await daemon.bucket.publish(make_state(1))
+        runtime = SteppedRuntime()
+        daemon = Daemon(store, minutes=600, runtime=runtime)
         await store.create("a/broken/pointer.json", Content(b"{"))
+        await daemon.bucket.publish(make_state(1))
         rounds = asyncio.create_task(daemon.timer.run())
         async with asyncio.timeout(10):
-            while True:
-                await asyncio.sleep(0)
-                try:
-                    assert await vouched(store) == 1
-                    break
-                except ObjectMissing:
-                    continue
+            assert 30 <= await runtime.pauses.get() <= 90, "a new scope is seen soon, however long a word holds"
+            assert await vouched(store) == 1
+            await daemon.bucket.publish(make_state(2))
+            runtime.go_on.release()
+            await runtime.pauses.get()
+            assert await vouched(store) == 2
         rounds.cancel()
-        assert daemon.runtime.seconds > InlineRuntime().seconds, "not before its first pause"
 
     run(scenario)
 
@@ -134,7 +226,9 @@ def test_rounds_go_on_over_scopes_that_cannot_be_vouched_for() -> None:
 def test_without_a_lifetime_nothing_is_written() -> None:
     async def scenario(store: MemoryStore) -> None:
         bucket = Bucket(store, InlineRuntime())
-        timer = FreshnessTimer(store=store, reader=bucket.reader, runtime=InlineRuntime(), signers=(), minutes=0)
+        timer = FreshnessTimer(
+            store=store, reader=bucket.reader, runtime=InlineRuntime(), signers=(), trust=None, minutes=0
+        )
         await asyncio.wait_for(timer.run(), 5)
 
     run(scenario)

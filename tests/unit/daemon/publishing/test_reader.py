@@ -10,7 +10,7 @@ import pytest
 
 from daemon.publishing import layout, manifest, protocol
 from daemon.publishing.errors import NotFound, PointerLost, VerificationFailed
-from daemon.publishing.pointer import Publication, PublicationId
+from daemon.publishing.pointer import Older, Publication, PublicationId
 from daemon.stores.errors import StoreUnavailable
 from daemon.stores.memory import MemoryStore
 from daemon.stores.port import Content, Stored
@@ -260,6 +260,19 @@ def test_a_chunk_of_history_that_was_changed_or_is_gone_is_refused(memory: Memor
         await removed(memory, key)
         with pytest.raises(NotFound):
             await bucket(memory).reader.history(pointer)
+
+    asyncio.run(scenario())
+
+
+@pytest.mark.parametrize("body", [b"", b"[]", b'{"entries": 1}', b"[" * 100_000])
+def test_a_chunk_of_history_that_is_none_is_damaged_though_its_digest_fits(memory: MemoryStore, body: bytes) -> None:
+    async def scenario() -> None:
+        key = await with_a_chunk(memory)
+        pointer = await bucket(memory).pointer()
+        await overwritten(memory, key, body)
+        older = Older(key=key, sha256=hashlib.sha256(body).hexdigest())
+        with pytest.raises(VerificationFailed, match="is damaged"):
+            await bucket(memory).reader.history(pointer.model_copy(update={"older": older}))
 
     asyncio.run(scenario())
 

@@ -11,8 +11,9 @@ from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from securesystemslib.signer import CryptoSigner
 
-from daemon.publishing import freshness, layout, pointer, protocol, signatures
+from daemon.publishing import layout, pointer, protocol, signatures
 from daemon.publishing.errors import CannotSign, NotFound, PolicyUnusable, VerificationFailed, WentBack
+from daemon.publishing.freshness import Freshness
 from daemon.publishing.livetree import Synced
 from daemon.publishing.operations import rollback
 from daemon.publishing.pointer import Publication
@@ -371,7 +372,7 @@ FRESH = Trust(keys=(OURS.trusted(),), freshness="required")
 
 
 async def vouch(store: MemoryStore, sequence: int, body: bytes, *, minutes: int = 5, key: Key = OURS) -> None:
-    signed = freshness.signed_part(SCOPE, sequence, body, NOW + timedelta(minutes=minutes))
+    signed = Freshness.of(SCOPE, sequence, body, NOW + timedelta(minutes=minutes)).signed_part()
     made = signatures.signed_by([key.signer], signatures.FRESHNESS, signed)
     document = {"signatures": [each.document() for each in made], "signed": json.loads(signed)}
     name = layout.freshness(SCOPE)
@@ -434,19 +435,6 @@ def test_a_freshness_that_does_not_fit_is_refused(change: dict[str, Any], words:
         await refused(store, words, FRESH)
 
     run(scenario)
-
-
-def test_freshness_is_due_after_half_of_its_time_or_a_newer_pointer() -> None:
-    lifetime = timedelta(minutes=10)
-
-    def signed(minutes: float) -> dict[str, Any]:
-        return json.loads(freshness.signed_part(SCOPE, 3, b"", NOW + timedelta(minutes=minutes)))
-
-    assert freshness.is_due(None, 3, NOW, lifetime)
-    assert freshness.is_due({"sequence": 3}, 3, NOW, lifetime)
-    assert freshness.is_due(signed(4), 3, NOW, lifetime)
-    assert freshness.is_due(signed(9), 4, NOW, lifetime)
-    assert not freshness.is_due(signed(6), 3, NOW, lifetime)
 
 
 # -- the policy's file
