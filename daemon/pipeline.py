@@ -27,7 +27,7 @@ from daemon.publishing.reader import PointerRead, Reader
 from daemon.runtime import Runtime
 from events.errors import InvalidEvent
 from events.model import BUNDLE_STATE_CREATED, Event, Outcome, OutcomeKind, Position
-from events.source import Delivery, EventSource
+from events.source import Delivery, EventSource, Recorded
 from renderers.bundle import RENDERER_VERSION, Customisation, RenderedBundle, Renderer
 from renderers.cache import Cache
 from renderers.errors import RenderError
@@ -152,8 +152,6 @@ class Pipeline:
         self._compositions = Cache[Composition](_COMPOSITIONS_BYTES)
         self._written = Cache[PointerRead](_MOST_POINTERS)
         self._compared: set[Scope] = set()
-        self._lost: dict[Scope, tuple[Position, ...]] = {}
-        """Events whose recorded outcomes may be those of a lost swap."""
 
     async def process(self, scope: Scope, waiting: Sequence[Delivery]) -> frozenset[Position]:
         """Settle the first events that wait in a scope, as many as make one batch; the positions that are done.
@@ -178,7 +176,6 @@ class Pipeline:
     ) -> frozenset[Position] | None:
         """The positions that are done; None if another writer was faster, or `kept` was not enough to tell."""
         base = kept or await self._reader.pointer(scope)
-        await self._withdraw_lost(scope, base.pointer)
         try:
             outcomes = await self._passed(scope, base.pointer, waiting)
             outcomes = outcomes or await self._fold(scope, base, waiting, uploads)
@@ -206,13 +203,24 @@ class Pipeline:
         if not passed:
             return {}
         recorded = await self._source.recorded(str(scope), [each.position for each in passed])
-        unexplained = [each for each in passed if each.position not in recorded]
+        made = await self._made(pointer, recorded)
+        unexplained = [each for each in passed if each.position not in made]
         published = await self._published(scope, pointer, unexplained) if unexplained else {}
         superseded = Outcome(OutcomeKind.SUPERSEDED, "the scope has moved past it")
         # What was recorded says more than a manifest, which lists late and withheld states like any other.
-        return {
-            each.position: recorded.get(each.position) or published.get(each.position) or superseded for each in passed
-        }
+        return {each.position: made.get(each.position) or published.get(each.position) or superseded for each in passed}
+
+    async def _made(self, pointer: Pointer, recorded: Mapping[Position, Sequence[Recorded]]) -> dict[Position, Outcome]:
+        """The outcomes whose commit was made: the only ones, or those that the lineage knows the commit of.
+
+        A commit of ours that was given up as unknown may have been made after another one was tried, of other events.
+        """
+        made = {at: told[-1].outcome for at, told in recorded.items() if len({each.outcome for each in told}) == 1}
+        if len(made) < len(recorded):
+            writes = {entry.write for entry in await self._reader.history(pointer)}
+            told = [(at, each) for at, several in recorded.items() for each in several]
+            made |= {at: each.outcome for at, each in told if each.commit in writes}
+        return made
 
     async def _published(
         self, scope: Scope, pointer: Pointer, deliveries: Sequence[Delivery]
@@ -369,24 +377,14 @@ class Pipeline:
         self, scope: Scope, base: PointerRead, following: Pointer, outcomes: Mapping[Position, Outcome]
     ) -> PointerRead:
         """Outcomes first, then the compare-and-swap; a lost one withdraws them."""
-        await self._source.record(str(scope), outcomes)
+        await self._source.record(str(scope), following.write, outcomes)
         try:
             read = await self._publisher.swap(scope, base, following)
         except PointerMoved:
-            # Where this reading fails, the one that the next try begins with tells.
-            self._lost[scope] = tuple(outcomes)
-            await self._withdraw_lost(scope, (await self._reader.pointer(scope)).pointer)
+            await self._source.withdraw(str(scope), following.write)
             raise
         self._written.put(scope, read, 1)
         return read
-
-    async def _withdraw_lost(self, scope: Scope, pointer: Pointer) -> None:
-        # An earlier try of ours, given up as unknown, may be what moved the pointer: what it passed is its own.
-        inputs = pointer.inputs
-        lost = [each for each in self._lost.get(scope, ()) if each.offset > inputs.get(each.instance, -1)]
-        if lost:
-            await self._source.withdraw(str(scope), lost)
-        self._lost.pop(scope, None)
 
     # -- what a fold starts from
 

@@ -1,8 +1,8 @@
 """The ports between a source of events and the daemon.
 
 A source hands out deliveries in its own order and hands them out again, after a restart, until they have settled
-in every scope they go to. The caller records an outcome *before* it commits what passes the event, and settles
-it *after*; what it recorded for a commit that was lost, it withdraws (protocol 2).
+in every scope they go to. The caller records an outcome *before* it commits what passes the event, under that commit's
+id, and settles it *after*; what it recorded for a commit that was lost, it withdraws (protocol 2).
 """
 
 from collections.abc import Mapping, Sequence
@@ -37,6 +37,15 @@ class Delivery:
     replay_of: Replay | None = field(default=None, compare=False)
 
 
+@dataclass(frozen=True, slots=True)
+class Recorded:
+    """What becomes, or became, of an event in one scope."""
+
+    outcome: Outcome
+    commit: str | None
+    """The id of the commit that it is the outcome of, if that is made; None: it is settled."""
+
+
 class EventSource(Protocol):
     """A durable, ordered source of events. One reader at a time; safe to call from one event loop."""
 
@@ -66,16 +75,18 @@ class EventSource(Protocol):
         """
         ...
 
-    async def recorded(self, scope: str, positions: Sequence[Position]) -> Mapping[Position, Outcome]:
-        """Outcomes recorded or settled for these positions in `scope`."""
+    async def recorded(self, scope: str, positions: Sequence[Position]) -> Mapping[Position, Sequence[Recorded]]:
+        """What was recorded for these positions in `scope`, the newest last, one for each commit that was not
+        withdrawn; of a position that has settled, that alone. Positions without any are left out."""
         ...
 
-    async def record(self, scope: str, outcomes: Mapping[Position, Outcome]) -> None:
-        """Keep outcomes durably before the commit that passes their events. Replaces earlier unsettled ones."""
+    async def record(self, scope: str, commit: str, outcomes: Mapping[Position, Outcome]) -> None:
+        """Keep outcomes durably before the commit that passes their events. A source may forget all but the newest
+        16 of an event: a commit that old is not under way any more."""
         ...
 
-    async def withdraw(self, scope: str, positions: Sequence[Position]) -> None:
-        """Forget recorded outcomes whose commit was lost. Settled ones stay."""
+    async def withdraw(self, scope: str, commit: str) -> None:
+        """Forget outcomes whose commit was lost. What has settled stays."""
         ...
 
     async def settle(self, scope: str, outcomes: Mapping[Position, Outcome]) -> None:

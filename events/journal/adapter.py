@@ -29,7 +29,7 @@ from events.journal.records import (
     Rejected,
 )
 from events.model import Outcome, Position
-from events.source import Delivery
+from events.source import Delivery, Recorded
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -157,18 +157,18 @@ class Journal:
             return ()
         return await self._call(lanes.waiting, self._instance, scope, upto.offset if upto else _LAST, most)
 
-    async def recorded(self, scope: str, positions: Sequence[Position]) -> Mapping[Position, Outcome]:
-        """Outcomes recorded or settled in `scope`."""
-        outcomes = await self._call(lanes.recorded, scope, self._offsets(positions))
-        return {self._position(offset): outcome for offset, outcome in outcomes.items()}
+    async def recorded(self, scope: str, positions: Sequence[Position]) -> Mapping[Position, Sequence[Recorded]]:
+        """What was settled in `scope`, or else recorded, the newest last."""
+        found = await self._call(lanes.recorded, scope, self._offsets(positions))
+        return {self._position(offset): told for offset, told in found.items()}
 
-    async def record(self, scope: str, outcomes: Mapping[Position, Outcome]) -> None:
+    async def record(self, scope: str, commit: str, outcomes: Mapping[Position, Outcome]) -> None:
         """Keep outcomes durably before the commit that passes their events."""
-        await self._call(lanes.record, scope, self._by_offset(outcomes))
+        await self._call(lanes.record, scope, commit, self._by_offset(outcomes))
 
-    async def withdraw(self, scope: str, positions: Sequence[Position]) -> None:
-        """Forget recorded outcomes whose commit was lost."""
-        await self._call(lanes.withdraw, scope, self._offsets(positions))
+    async def withdraw(self, scope: str, commit: str) -> None:
+        """Forget outcomes whose commit was lost."""
+        await self._call(lanes.withdraw, scope, commit)
 
     async def settle(self, scope: str, outcomes: Mapping[Position, Outcome]) -> None:
         """These are done in `scope`. A dead letter becomes visible now."""

@@ -18,7 +18,7 @@ from typing import Final
 
 from events.errors import JournalDamaged, JournalFull, JournalLocked, JournalMissing, SourceUnavailable
 
-SCHEMA_VERSION: Final = 1
+SCHEMA_VERSION: Final = 2
 _BUSY_SECONDS: Final = 10.0
 _LARGEST_OFFSET: Final = 2**53
 
@@ -92,6 +92,27 @@ CREATE TRIGGER event_done AFTER UPDATE OF settled_at ON events
     WHEN OLD.settled_at IS NULL AND NEW.settled_at IS NOT NULL BEGIN
     UPDATE backlog SET events = events - 1, bytes = bytes - NEW.size;
 END;
+"""
+
+_RECORDED: Final = """
+-- By the commit each outcome is of: several may be under way, and only the bucket tells which was made.
+CREATE TABLE recorded (
+    number INTEGER PRIMARY KEY AUTOINCREMENT,
+    position INTEGER NOT NULL REFERENCES events (position) ON DELETE CASCADE,
+    scope TEXT NOT NULL,
+    commit_id TEXT NOT NULL,
+    kind TEXT NOT NULL,
+    reason TEXT NOT NULL,
+    state TEXT
+);
+CREATE INDEX recorded_event ON recorded (position, scope);
+CREATE INDEX recorded_commit ON recorded (commit_id);
+"""
+
+_OUTCOMES_OF_SCHEMA_1: Final = """
+INSERT INTO recorded (position, scope, commit_id, kind, reason, state)
+    SELECT position, scope, '', kind, reason, state FROM lanes WHERE settled_at IS NULL AND kind IS NOT NULL;
+UPDATE lanes SET kind = NULL, reason = NULL, state = NULL WHERE settled_at IS NULL;
 """
 
 
@@ -194,7 +215,7 @@ def renew_instance(db: sqlite3.Connection, instance: str) -> None:
     """Take a new instance, inside a transaction. A recorded outcome belongs to a commit that names a position of the
     old one; under the new one nobody could tell whether that commit was made, so those are forgotten."""
     set_meta(db, "instance", instance)
-    db.execute("UPDATE lanes SET kind = NULL, reason = NULL, state = NULL WHERE settled_at IS NULL")
+    db.execute("DELETE FROM recorded")
 
 
 def reinstated(db: sqlite3.Connection, instance: str, recorded: int) -> str:
@@ -286,13 +307,26 @@ def _check_schema(path: Path, db: sqlite3.Connection, token: Callable[[], str], 
             f"the journal {path} was written by a newer release (schema {version}, this one knows {SCHEMA_VERSION}): "
             "run that release, or give this one a journal of its own"
         )
+    if int(version) < SCHEMA_VERSION:
+        if not run:
+            raise SourceUnavailable(
+                f"the journal {path} is of an older release: start `rebundle run` of this one first"
+            )
+        _upgrade(db)
     return None
+
+
+def _upgrade(db: sqlite3.Connection) -> None:
+    with writing(db):
+        for statement in _statements(_RECORDED + _OUTCOMES_OF_SCHEMA_1):
+            db.execute(statement)
+        set_meta(db, "schema", str(SCHEMA_VERSION))
 
 
 def _create(path: Path, db: sqlite3.Connection, token: Callable[[], str]) -> None:
     place = path.stat()
     with writing(db):
-        for statement in _statements(_TABLES):
+        for statement in _statements(_TABLES + _RECORDED):
             db.execute(statement)
         set_meta(db, "schema", str(SCHEMA_VERSION))
         set_meta(db, "instance", f"journal:{token()}")

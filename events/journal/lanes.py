@@ -1,16 +1,21 @@
 """What waits in which scope, and what became of it: the event source's half of the journal.
 
-An event has one row for each scope it goes to. The row keeps the outcome: recorded before the commit, settled after
-it. When all rows are settled, so is the event, and it is never delivered again.
+An event has one row for each scope it goes to. Outcomes are recorded before the commit they belong to, beside the row;
+the row keeps the one that is settled after it. When all rows are settled, so is the event, and it is never delivered
+again.
 """
 
 import json
 import sqlite3
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
+from typing import Final
 
 from events.journal.database import writing
 from events.model import Event, Identity, Outcome, OutcomeKind, Position
-from events.source import Delivery, Replay
+from events.source import Delivery, Recorded, Replay
+
+_MOST_RECORDED: Final = 16
+"""Of one event in one scope. Tries whose outcome nobody knows follow each other while a bucket is in trouble."""
 
 
 def next_after(db: sqlite3.Connection, instance: str, offset: int) -> Delivery | None:
@@ -82,37 +87,48 @@ def add_lanes(db: sqlite3.Connection, now: str, offset: int, scopes: Sequence[st
         _acknowledge(db, now, offset)
 
 
-def recorded(db: sqlite3.Connection, scope: str, offsets: Sequence[int]) -> dict[int, Outcome]:
-    """Outcomes recorded or settled."""
-    rows = _each(db, "SELECT * FROM lanes WHERE scope = ? AND position = ? AND kind IS NOT NULL", scope, offsets)
-    return {row["position"]: outcome_of(row) for row in rows}
+def recorded(db: sqlite3.Connection, scope: str, offsets: Sequence[int]) -> dict[int, tuple[Recorded, ...]]:
+    """What was settled, or else recorded, the newest last."""
+    found = {offset: _recorded(db, scope, offset) for offset in offsets}
+    return {offset: told for offset, told in found.items() if told}
 
 
-def _each(db: sqlite3.Connection, query: str, scope: str, offsets: Sequence[int]) -> Iterable[sqlite3.Row]:
-    for offset in offsets:
-        yield from db.execute(query, (scope, offset))
+def _recorded(db: sqlite3.Connection, scope: str, offset: int) -> tuple[Recorded, ...]:
+    lane = db.execute(
+        "SELECT * FROM lanes WHERE scope = ? AND position = ? AND settled_at IS NOT NULL", (scope, offset)
+    ).fetchone()
+    if lane is not None:
+        return (Recorded(outcome_of(lane), None),)
+    rows = db.execute("SELECT * FROM recorded WHERE scope = ? AND position = ? ORDER BY number", (scope, offset))
+    return tuple(Recorded(outcome_of(row), row["commit_id"]) for row in rows)
 
 
 def outcome_of(row: sqlite3.Row) -> Outcome:
-    """The outcome of a lane's row."""
+    """The outcome in a row."""
     return Outcome(OutcomeKind(row["kind"]), row["reason"], row["state"])
 
 
-def record(db: sqlite3.Connection, scope: str, outcomes: Mapping[int, Outcome]) -> None:
+def record(db: sqlite3.Connection, scope: str, commit: str, outcomes: Mapping[int, Outcome]) -> None:
     """Keep outcomes of a commit that is about to be tried."""
     with writing(db):
         for offset, outcome in outcomes.items():
-            _keep(db, scope, offset, outcome)
+            db.execute(
+                "INSERT INTO recorded (position, scope, commit_id, kind, reason, state)"
+                " SELECT position, ?, ?, ?, ?, ? FROM events WHERE position = ? AND NOT EXISTS"
+                " (SELECT 1 FROM lanes WHERE position = ? AND scope = ? AND settled_at IS NOT NULL)",
+                (scope, commit, outcome.kind, outcome.reason, outcome.state, offset, offset, scope),
+            )
+            db.execute(
+                "DELETE FROM recorded WHERE position = ? AND scope = ? AND number NOT IN"
+                " (SELECT number FROM recorded WHERE position = ? AND scope = ? ORDER BY number DESC LIMIT ?)",
+                (offset, scope, offset, scope, _MOST_RECORDED),
+            )
 
 
-def withdraw(db: sqlite3.Connection, scope: str, offsets: Sequence[int]) -> None:
+def withdraw(db: sqlite3.Connection, scope: str, commit: str) -> None:
     """Forget outcomes of a commit that was lost."""
     with writing(db):
-        db.executemany(
-            "UPDATE lanes SET kind = NULL, reason = NULL, state = NULL"
-            " WHERE scope = ? AND position = ? AND settled_at IS NULL",
-            [(scope, offset) for offset in offsets],
-        )
+        db.execute("DELETE FROM recorded WHERE commit_id = ? AND scope = ?", (commit, scope))
 
 
 def settle(db: sqlite3.Connection, now: str, scope: str, outcomes: Mapping[int, Outcome]) -> None:
@@ -135,6 +151,7 @@ def settle_one(
     ).rowcount
     if not done:
         return
+    db.execute("DELETE FROM recorded WHERE position = ? AND scope = ?", (offset, scope))
     if outcome.kind is OutcomeKind.DEAD_LETTERED:
         db.execute(
             "INSERT INTO dead_letters (position, scope, status, reason, at, by) VALUES (?, ?, 'open', ?, ?, ?)",

@@ -22,7 +22,7 @@ from daemon.publishing.pointer import Pointer
 from daemon.stores.filesystem import FileSystem
 from daemon.wiring import Bucket, open_bucket
 from events.model import Event, Identity, Outcome, Position
-from events.source import Delivery
+from events.source import Delivery, Recorded
 from renderers import gate
 from renderers.bundle import Customisation, Renderer
 from tests.builders_runtime import InlineRuntime
@@ -46,21 +46,20 @@ class DurableSource:
 
     def __init__(self, mark: Callable[[str], None] = lambda _label: None) -> None:
         self._mark = mark
-        self.kept: dict[Position, Outcome] = {}
+        self.kept: dict[Position, tuple[Recorded, ...]] = {}
         self.settled: set[Position] = set()
 
-    async def recorded(self, _scope: str, positions: Sequence[Position]) -> Mapping[Position, Outcome]:
-        return {position: self.kept[position] for position in positions if position in self.kept}
+    async def recorded(self, _scope: str, positions: Sequence[Position]) -> Mapping[Position, Sequence[Recorded]]:
+        return {position: self.kept[position] for position in positions if self.kept.get(position)}
 
-    async def record(self, _scope: str, outcomes: Mapping[Position, Outcome]) -> None:
-        self.kept |= outcomes
+    async def record(self, _scope: str, commit: str, outcomes: Mapping[Position, Outcome]) -> None:
+        self.kept |= {at: (*self.kept.get(at, ()), Recorded(each, commit)) for at, each in outcomes.items()}
 
-    async def withdraw(self, _scope: str, positions: Sequence[Position]) -> None:
-        for position in positions:
-            self.kept.pop(position, None)
+    async def withdraw(self, _scope: str, commit: str) -> None:
+        self.kept = {at: tuple(each for each in told if each.commit != commit) for at, told in self.kept.items()}
 
     async def settle(self, _scope: str, outcomes: Mapping[Position, Outcome]) -> None:
-        self.kept |= outcomes
+        self.kept |= {at: (Recorded(each, None),) for at, each in outcomes.items()}
         self.settled |= set(outcomes)
         self._mark("settled")
 

@@ -11,7 +11,7 @@ import pytest
 
 from events.journal import Arrival, Journal
 from events.model import Event, Identity, Outcome, OutcomeKind, Position
-from events.source import Delivery
+from events.source import Delivery, Recorded
 from tests.simulation.source import Log
 
 ONE, TWO = "visual-anomaly/edge", "visual-anomaly/core"
@@ -168,10 +168,11 @@ def test_a_recorded_outcome_is_known_after_a_restart_and_the_event_still_waits(p
     async def story(bench):
         position = await bench.append("1")
         assert await bench.source.recorded(ONE, [position]) == {}
-        await bench.source.record(ONE, {position: LATE})
-        await bench.source.record(ONE, {position: GOOD})
+        await bench.source.record(ONE, "first", {position: LATE})
+        await bench.source.record(ONE, "second", {position: GOOD})
         await bench.restart()
-        assert await bench.source.recorded(ONE, [position]) == {position: GOOD}
+        both = Recorded(LATE, "first"), Recorded(GOOD, "second")
+        assert await bench.source.recorded(ONE, [position]) == {position: both}
         assert await bench.source.recorded(TWO, [position]) == {}
         assert {each.position for each in await bench.source.waiting(ONE)} & {position} == {position}
         assert (await bench.source.next()).position == position
@@ -179,13 +180,17 @@ def test_a_recorded_outcome_is_known_after_a_restart_and_the_event_still_waits(p
     play(story)
 
 
-def test_a_withdrawn_outcome_is_forgotten_and_a_settled_one_stays(play):
+def test_outcomes_of_a_withdrawn_commit_are_forgotten_and_settled_ones_stay(play):
     async def story(bench):
-        lost, settled = await bench.append("1"), await bench.append("2")
-        await bench.source.record(ONE, {lost: GOOD, settled: GOOD})
+        lost, settled = await bench.append("1", (ONE, TWO)), await bench.append("2")
+        await bench.source.record(ONE, "lost", {lost: GOOD, settled: GOOD})
+        await bench.source.record(ONE, "unknown", {lost: LATE})
+        await bench.source.record(TWO, "lost", {lost: GOOD})
         await bench.source.settle(ONE, {settled: GOOD})
-        await bench.source.withdraw(ONE, [lost, settled])
-        assert await bench.source.recorded(ONE, [lost, settled]) == {settled: GOOD}
+        await bench.source.withdraw(ONE, "lost")
+        told = {lost: (Recorded(LATE, "unknown"),), settled: (Recorded(GOOD, None),)}
+        assert await bench.source.recorded(ONE, [lost, settled]) == told
+        assert await bench.source.recorded(TWO, [lost]) == {lost: (Recorded(GOOD, "lost"),)}
 
     play(story)
 
@@ -195,8 +200,8 @@ def test_settling_is_idempotent_and_the_first_outcome_stays(play):
         position = await bench.append("1", (ONE, TWO))
         await bench.source.settle(ONE, {position: GOOD})
         await bench.source.settle(ONE, {position: LATE})
-        await bench.source.record(ONE, {position: LATE})
-        assert await bench.source.recorded(ONE, [position]) == {position: GOOD}
+        await bench.source.record(ONE, "write", {position: LATE})
+        assert await bench.source.recorded(ONE, [position]) == {position: (Recorded(GOOD, None),)}
 
     play(story)
 
@@ -214,7 +219,7 @@ def test_a_reinstated_source_delivers_what_waits_under_a_new_instance(play):
     async def story(bench):
         done, waiting = await bench.append("1"), await bench.append("2")
         await bench.source.settle(ONE, {done: GOOD})
-        await bench.source.record(ONE, {waiting: GOOD})
+        await bench.source.record(ONE, "write", {waiting: GOOD})
         assert (await bench.source.next()).position == waiting
         before = bench.source.instance
         await bench.source.reinstate(100)

@@ -131,13 +131,13 @@ BUGS: dict[str, Bug] = {
     "settled-before-published": Bug(
         "events are acknowledged before the compare-and-swap",
         Pipeline, "_commit",
-        "await self._source.record(str(scope), outcomes)",
+        "await self._source.record(str(scope), following.write, outcomes)",
         "await self._source.settle(str(scope), outcomes)",
     ),
     "not-recorded": Bug(
         "outcomes are not recorded before the compare-and-swap",
         Pipeline, "_commit",
-        "await self._source.record(str(scope), outcomes)",
+        "await self._source.record(str(scope), following.write, outcomes)",
         "pass",
         rare=True,
     ),

@@ -10,7 +10,7 @@ from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from events.model import Event, Identity, Outcome, Position
-from events.source import Delivery
+from events.source import Delivery, Recorded
 
 
 async def _no_delay(_what: str) -> None:
@@ -39,7 +39,8 @@ class Log:
 
     instance: str
     rows: list[Row] = field(default_factory=list)
-    kept: dict[tuple[str, int], Outcome] = field(default_factory=dict)
+    kept: dict[tuple[str, int], dict[str, Outcome]] = field(default_factory=dict)
+    """Outcomes recorded for commits, by scope and offset."""
     readers: list["LogSource"] = field(default_factory=list)
 
     def append(
@@ -121,24 +122,24 @@ class LogSource:
         ]
         return found[:most]
 
-    async def recorded(self, scope: str, positions: Sequence[Position]) -> Mapping[Position, Outcome]:
+    async def recorded(self, scope: str, positions: Sequence[Position]) -> Mapping[Position, Sequence[Recorded]]:
         await self._reached("recorded")
-        known = {each: self._outcome(scope, each) for each in positions}
-        return {each: outcome for each, outcome in known.items() if outcome is not None}
+        known = {each: self._recorded(scope, each) for each in positions}
+        return {each: told for each, told in known.items() if told}
 
-    async def record(self, scope: str, outcomes: Mapping[Position, Outcome]) -> None:
+    async def record(self, scope: str, commit: str, outcomes: Mapping[Position, Outcome]) -> None:
         await self._reached("record")
         for position, outcome in outcomes.items():
             row = self._row(position)
             if row is not None and scope not in row.settled:
-                self._log.kept[scope, position.offset] = outcome
+                self._log.kept.setdefault((scope, position.offset), {})[commit] = outcome
         await self._reached("recorded it")
 
-    async def withdraw(self, scope: str, positions: Sequence[Position]) -> None:
+    async def withdraw(self, scope: str, commit: str) -> None:
         await self._reached("withdraw")
-        for position in positions:
-            if position.instance == self.instance:
-                self._log.kept.pop((scope, position.offset), None)
+        for (of, _), told in self._log.kept.items():
+            if of == scope:
+                told.pop(commit, None)
         await self._reached("withdrawn")
 
     async def settle(self, scope: str, outcomes: Mapping[Position, Outcome]) -> None:
@@ -162,9 +163,14 @@ class LogSource:
     def _row(self, position: Position) -> Row | None:
         return self._log.rows[position.offset - 1] if position.instance == self.instance else None
 
-    def _outcome(self, scope: str, position: Position) -> Outcome | None:
+    def _recorded(self, scope: str, position: Position) -> Sequence[Recorded]:
         row = self._row(position)
-        return None if row is None else row.settled.get(scope) or self._log.kept.get((scope, position.offset))
+        if row is None:
+            return ()
+        if scope in row.settled:
+            return (Recorded(row.settled[scope], None),)
+        told = self._log.kept.get((scope, position.offset), {})
+        return tuple(Recorded(outcome, commit) for commit, outcome in told.items())
 
     def _delivery(self, offset: int, scopes: tuple[str, ...] | None) -> Delivery:
         row = self._log.rows[offset - 1]

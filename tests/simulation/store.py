@@ -114,8 +114,8 @@ class RemoteStore:
         """What this process was shown lately under each key, by a listing or a reading."""
         self.listed: dict[str, dict[str, Held]] = {}
         """What the last listing of each prefix showed."""
-        self.writing: Callable[[str, Content, RemoteStore], None] = lambda *_: None
-        """Told of each body before it is sent."""
+        self.writing: Callable[[str, Content, bool, RemoteStore], None] = lambda *_: None
+        """Told of each body before it is sent, and whether it may only be a new object."""
 
     async def get(self, key: str) -> Stored:
         def reading() -> Stored:
@@ -138,11 +138,11 @@ class RemoteStore:
         return await self._read("folders", prefix, lambda: self._bucket.folders(prefix))
 
     async def create(self, key: str, content: Content) -> Version:
-        self.writing(key, content, self)
+        self.writing(key, content, True, self)
         return await self._write("create", key, lambda: self._bucket.create(key, content, self._owner.name))
 
     async def replace(self, key: str, content: Content, version: Version) -> Version:
-        self.writing(key, content, self)
+        self.writing(key, content, False, self)
         return await self._write("replace", key, lambda: self._bucket.replace(key, content, version, self._owner.name))
 
     async def delete(self, key: str, version: Version) -> None:

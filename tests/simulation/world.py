@@ -209,7 +209,6 @@ class World:
             3 if scenario.few_retained else protocol.MOST_RETAINED,
             scenario.deletes_blindly,
             grace=GRACE_SECONDS,
-            shared_log=scenario.shared_log,
         )
         self.bucket.watch = self._changed
         intakes: dict[str, set[int]] = {}

@@ -12,11 +12,12 @@ from daemon.publishing import layout, operations, protocol
 from daemon.publishing import pointer as pointers
 from daemon.publishing.errors import OutcomeUnresolved, PointerLost
 from daemon.publishing.manifest import Manifest
-from daemon.stores.errors import OutcomeUnknown, StoreUnavailable
+from daemon.publishing.pointer import PublicationId
+from daemon.stores.errors import OutcomeUnknown
 from daemon.stores.memory import MemoryStore
 from daemon.stores.port import Content
 from events.journal import Accepted
-from events.model import OutcomeKind
+from events.model import Outcome, OutcomeKind
 from renderers import gate
 from renderers.bundle import Renderer
 from renderers.errors import GateFailure, UnsafeText
@@ -587,79 +588,127 @@ def test_a_state_lists_the_model_events_it_replaced_as_skipped_and_they_stay_sup
     scenario(journal_path, store, play)
 
 
-def test_outcomes_of_a_lost_try_are_withdrawn_when_the_bucket_can_be_read_again(journal_path, store):
-    """What could not be told at once, because the bucket was away, is told before anything is folded anew."""
-    before, calls = asyncio.Event(), Counter()
+class LateStore(MemoryStore):
+    """Once armed, a replacement of the pointer is not answered, and lands just before the next one."""
 
-    async def fail(operation, key):
-        if not key.endswith("/pointer.json") or not before.is_set():
-            return
-        calls[operation] += 1
-        if (operation, calls[operation]) == ("replace", 1):
+    def __init__(self):
+        super().__init__(InlineRuntime())
+        self.armed = False
+        self.stalled = None
+
+    async def replace(self, key, content, version):
+        if key.endswith("/pointer.json") and self.armed:
+            self.armed, self.stalled = False, (key, content, version)
+            raise OutcomeUnknown("stalled")
+        if key.endswith("/pointer.json") and self.stalled:
+            stalled, self.stalled = self.stalled, None
+            await super().replace(*stalled)
+        return await super().replace(key, content, version)
+
+
+def give_up_once(publisher, store):
+    """The next swap is sent once, and given up."""
+    swap = publisher.swap
+
+    async def send_once(_scope, base, following):
+        publisher.swap = swap
+        store.armed = True
+        with contextlib.suppress(OutcomeUnknown):
+            await store.replace(f"{GOLDEN}/pointer.json", Content(pointers.encode(following)), base.version)
+        raise OutcomeUnresolved("given up")
+
+    publisher.swap = send_once
+
+
+def test_outcomes_of_a_lost_try_are_withdrawn(journal_path, store):
+    async def come_between(operation, key):
+        if (operation, key) == ("replace", f"{GOLDEN}/pointer.json") and armed:
+            armed.clear()
             async with open_scene(journal_path.with_name("other.db"), store) as other:
                 await other.send(state_event(2, version="2"))
-        if operation == "get" and 1 < calls["get"] < 4:  # the first one resolves the write
-            raise StoreUnavailable("away")
+
+    armed = []
 
     async def play(scene: Scene):
         await scene.batch(state_event(1, version="1"))
         await scene.accept(state_event(2, version="3"))
         waiting = [await scene.journal.next()]
-        before.set()
-        for _ in range(2):
-            with pytest.raises(StoreUnavailable):
-                await scene.pipeline.process(GOLDEN, waiting)
-        recorded = await scene.journal.recorded(str(GOLDEN), [each.position for each in waiting])
-        assert [str(each.kind) for each in recorded.values()] == ["published"], "nobody knows better yet"
-
-        scene.store.forbidden = lambda _operation, key: "/states/" in key
-        with pytest.raises(AssertionError, match="/states/"):  # what follows the pointer's reading
+        armed.append("once")
+        scene.store.forbidden = lambda _operation, key: "/states/state-2/" in key and not armed
+        with pytest.raises(AssertionError, match="/states/"):  # of the try that follows the lost one
             await scene.pipeline.process(GOLDEN, waiting)
         assert await scene.journal.recorded(str(GOLDEN), [each.position for each in waiting]) == {}
 
-    scenario(journal_path, FaultyStore(store, before=fail), play)
+    scenario(journal_path, FaultyStore(store, before=come_between), play)
+
+
+def test_what_is_told_is_the_outcome_of_the_write_that_landed_not_of_the_one_tried_after_it(journal_path):
+    """A write given up as unknown wins, while another one of more events is tried (found by the simulation)."""
+    store = LateStore()
+
+    async def play(scene: Scene):
+        await scene.batch(state_event(1, version="1"))
+        await scene.accept(model_event("first", "101", "2"))
+        first = await scene.journal.next()
+        give_up_once(scene.publisher, store)
+        with pytest.raises(OutcomeUnresolved):
+            await scene.pipeline.process(GOLDEN, [first])
+        await scene.accept(model_event("second", "101", "3"))
+        waiting = [first, await scene.journal.next()]
+        done = await scene.pipeline.process(GOLDEN, waiting)
+        assert done == {first.position}, "passed by the write that was late"
+        await scene.pipeline.process(GOLDEN, waiting[1:])
+
+        (told,) = await scene.outcomes("first")
+        pointer = await scene.pointer()
+        published = [PublicationId.parse(name).state for entry in pointer.history for name in entry.published]
+        assert published[1:] == [told.state, pointer.live.state]
+        assert (await scene.reader.manifest(GOLDEN, pointer.live)).events[0].id == "second"
+
+    scenario(journal_path, store, play)
+
+
+@pytest.mark.parametrize("newest_is_made", [True, False])
+def test_of_two_writes_that_a_crash_left_under_way_the_lineage_tells_which_was_made(journal_path, newest_is_made):
+    store = LateStore()
+    other = Outcome(OutcomeKind.DEAD_LETTERED, "by another batch")
+
+    async def play(scene: Scene):
+        await scene.batch(state_event(1, version="1"))
+        await scene.accept(model_event("m", "101", "2"))
+        delivery = await scene.journal.next()
+
+        async def record_another():
+            await scene.journal.record(str(GOLDEN), "never made", {delivery.position: other})
+
+        if newest_is_made:
+            await record_another()
+        give_up_once(scene.publisher, store)
+        with pytest.raises(OutcomeUnresolved):
+            await scene.pipeline.process(GOLDEN, [delivery])
+        if not newest_is_made:
+            await record_another()
+        await MemoryStore.replace(store, *store.stalled)
+        await scene.pipeline.process(GOLDEN, [delivery])
+
+        assert [each.state for each in await scene.outcomes("m")] == [(await scene.pointer()).live.state]
+
+    scenario(journal_path, store, play)
 
 
 def test_a_dead_letter_stays_when_the_write_that_passed_it_lands_late(journal_path):
     """A write given up as unknown wins after all: the outcomes are its own, and must not be withdrawn."""
 
-    class Late(MemoryStore):
-        """Its first replacement of the pointer is not answered, and lands just before the second."""
-
-        stalled = None
-        armed = False
-
-        async def replace(self, key, content, version):
-            if key.endswith("/pointer.json") and self.armed and self.stalled is None:
-                self.stalled = (key, content, version)
-                raise OutcomeUnknown("stalled")
-            if key.endswith("/pointer.json") and self.armed:
-                self.armed = False
-                await super().replace(*self.stalled)
-            return await super().replace(key, content, version)
-
     def has_version_2(composition):
         return composition.model("101").version == "2"
 
-    store = Late(InlineRuntime())
+    store = LateStore()
 
     async def play(scene: Scene):
         await scene.batch(state_event(1, version="1"))
-        store.armed = True
         await scene.accept(state_event(2, version="2"), state_event(3, version="3"))
         waiting = [await scene.journal.next(), await scene.journal.next()]
-        swap, tries = scene.publisher.swap, iter([1])
-
-        async def give_up_once(*arguments):
-            for _ in tries:
-                with contextlib.suppress(OutcomeUnknown):
-                    await store.replace(
-                        f"{GOLDEN}/pointer.json", Content(pointers.encode(arguments[2])), arguments[1].version
-                    )
-                raise OutcomeUnresolved("given up")
-            return await swap(*arguments)
-
-        scene.publisher.swap = give_up_once
+        give_up_once(scene.publisher, store)
         with pytest.raises(OutcomeUnresolved):
             await scene.pipeline.process(GOLDEN, waiting)
         assert len(await scene.pipeline.process(GOLDEN, waiting)) == 2

@@ -1,15 +1,18 @@
 """What only the whole journal can show: waiting, instances, two processes, and kills."""
 
 import asyncio
+import sqlite3
 import subprocess
 import sys
 import textwrap
+from contextlib import closing
 from pathlib import Path
 
 import pytest
 
 from events.errors import SourceUnavailable
 from events.model import Event, Identity, Outcome, OutcomeKind
+from events.source import Recorded
 
 GOOD = Outcome(OutcomeKind.PUBLISHED, "folded", "state-1")
 
@@ -60,7 +63,7 @@ def test_a_restored_journal_takes_a_new_instance_and_delivers_again(bench, play,
         async with bench.journal() as journal:
             done, waiting = await journal.append([bench.arrival("1"), bench.arrival("2")])
             await journal.settle(scope, {done.position: GOOD})
-            await journal.record(scope, {waiting.position: GOOD})
+            await journal.record(scope, "write", {waiting.position: GOOD})
             first = await journal.next()
             old, highest = journal.instance, await journal.highest()
             assert highest == waiting.position.offset
@@ -212,15 +215,30 @@ def test_an_outcome_recorded_before_a_kill_is_there_and_its_event_is_delivered_a
         bench.path,
         """
         await journal.append([arrival("1")])
-        await journal.record("a/b", {(await journal.next()).position: GOOD})
+        await journal.record("a/b", "write", {(await journal.next()).position: GOOD})
         """,
     )
 
     async def story():
         async with bench.journal() as journal:
             delivery = await journal.next()
-            assert await journal.recorded("a/b", [delivery.position]) == {delivery.position: GOOD}
+            assert await journal.recorded("a/b", [delivery.position]) == {delivery.position: (Recorded(GOOD, "write"),)}
             assert {each.position for each in await journal.waiting("a/b")} & {delivery.position} == {delivery.position}
+
+    play(story())
+
+
+def test_of_many_commits_under_way_the_newest_sixteen_are_remembered(bench, play, scope):
+    async def story():
+        async with bench.journal() as journal:
+            [accepted] = await journal.append([bench.arrival("1")])
+            for number in range(20):
+                await journal.record(scope, f"write-{number}", {accepted.position: GOOD})
+            told = (await journal.recorded(scope, [accepted.position]))[accepted.position]
+            assert [each.commit for each in told] == [f"write-{number}" for number in range(4, 20)]
+            await journal.settle(scope, {accepted.position: GOOD})
+        with closing(sqlite3.connect(bench.path)) as db:
+            assert db.execute("SELECT count(*) FROM recorded").fetchone() == (0,), "nothing asks for them any more"
 
     play(story())
 

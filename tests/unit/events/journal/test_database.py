@@ -12,6 +12,7 @@ import pytest
 from events.errors import JournalDamaged, JournalFull, JournalLocked, JournalMissing, SourceUnavailable
 from events.journal.database import translated
 from events.model import Outcome, OutcomeKind
+from events.source import Recorded
 
 GOOD = Outcome(OutcomeKind.PUBLISHED, "folded", "state-1")
 
@@ -114,7 +115,7 @@ def test_a_copied_journal_delivers_its_unsettled_events_under_a_new_instance(ben
     async def story():
         async with bench.journal() as journal:
             done, recorded, _ = await journal.append([bench.arrival(str(number)) for number in range(3)])
-            await journal.record(scope, {recorded.position: GOOD})
+            await journal.record(scope, "write", {recorded.position: GOOD})
             await journal.settle(scope, {done.position: GOOD})
             original = journal.instance
         copy = tmp_path / "copy.db"
@@ -192,7 +193,7 @@ def test_a_torn_page_is_found_when_the_journal_is_opened_to_run(bench, play):
     play(story())
 
 
-@pytest.mark.parametrize(("version", "words"), [("2", "newer release"), ("one", "schema version is 'one'")])
+@pytest.mark.parametrize(("version", "words"), [("3", "newer release"), ("one", "schema version is 'one'")])
 def test_a_schema_nobody_here_knows_is_refused(bench, play, version, words):
     async def story():
         async with bench.journal():
@@ -203,6 +204,31 @@ def test_a_schema_nobody_here_knows_is_refused(bench, play, version, words):
             with pytest.raises(JournalDamaged, match=words):
                 async with bench.journal(run=run):
                     pass
+
+    play(story())
+
+
+def test_a_journal_of_schema_1_goes_on_with_what_it_had_recorded(bench, play, scope):
+    async def story():
+        async with bench.journal() as journal:
+            waiting, done, _ = await journal.append([bench.arrival(str(number)) for number in range(3)])
+            await journal.settle(scope, {done.position: GOOD})
+        with closing(sqlite3.connect(bench.path, isolation_level=None)) as db:
+            db.execute("DROP TABLE recorded")
+            db.execute(
+                "UPDATE lanes SET kind = 'published', reason = 'folded', state = 'state-1' WHERE position = ?",
+                (waiting.position.offset,),
+            )
+            db.execute("UPDATE meta SET value = '1' WHERE key = 'schema'")
+        with pytest.raises(SourceUnavailable, match="of an older release: start `rebundle run`"):
+            async with bench.journal(run=False):
+                pass
+        async with bench.journal() as journal:
+            told = await journal.recorded(scope, [waiting.position, done.position])
+            assert told == {waiting.position: (Recorded(GOOD, ""),), done.position: (Recorded(GOOD, None),)}
+            assert {each.event.id for each in await journal.waiting(scope)} == {"0", "2"}
+        async with bench.journal(run=False) as beside:
+            assert len(await beside.waiting(scope)) == 2
 
     play(story())
 

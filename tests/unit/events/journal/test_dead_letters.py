@@ -5,7 +5,7 @@ import pytest
 from events.errors import NotWaiting
 from events.journal import DeadLetterStatus
 from events.model import Outcome, OutcomeKind
-from events.source import Replay
+from events.source import Recorded, Replay
 
 BAD = Outcome(OutcomeKind.DEAD_LETTERED, "model m is new to the scope and needs artifact")
 GOOD = Outcome(OutcomeKind.PUBLISHED, "folded", "state-1")
@@ -15,7 +15,7 @@ def test_a_dead_letter_is_seen_only_once_its_commit_is_through(bench, play, scop
     async def story():
         async with bench.journal() as journal:
             [accepted] = await journal.append([bench.arrival("1")])
-            await journal.record(scope, {accepted.position: BAD})
+            await journal.record(scope, "write", {accepted.position: BAD})
             assert await journal.dead_letters() == ()
             await journal.settle(scope, {accepted.position: BAD})
             [letter] = await journal.dead_letters()
@@ -180,7 +180,7 @@ def test_a_commit_that_wins_over_an_operator_closes_the_dead_letter(bench, play,
             await journal.settle(scope, {accepted.position: GOOD})
             [letter] = await journal.dead_letters(None)
             assert letter.status is DeadLetterStatus.OVERTAKEN
-            assert await journal.recorded(scope, [accepted.position]) == {accepted.position: GOOD}
+            assert await journal.recorded(scope, [accepted.position]) == {accepted.position: (Recorded(GOOD, None),)}
 
     play(story())
 

@@ -10,7 +10,7 @@ def test_an_event_is_found_with_its_outcome_in_each_scope(bench, play, scope):
         async with bench.journal() as journal:
             [accepted] = await journal.append([bench.arrival("1", scopes=(scope, "a/waiting", "b/failed"))])
             bench.clock.advance(seconds=5)
-            await journal.record("a/waiting", {accepted.position: GOOD})
+            await journal.record("a/waiting", "write", {accepted.position: GOOD})
             await journal.settle(scope, {accepted.position: GOOD})
             await journal.settle("b/failed", {accepted.position: BAD})
             for error in ("first", "second"):
