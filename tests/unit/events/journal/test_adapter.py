@@ -237,6 +237,7 @@ def test_of_many_commits_under_way_the_newest_sixteen_are_remembered(bench, play
             told = (await journal.recorded(scope, [accepted.position]))[accepted.position]
             assert [each.commit for each in told] == [f"write-{number}" for number in range(4, 20)]
             await journal.settle(scope, {accepted.position: GOOD})
+            await journal.record(scope, "late", {accepted.position: GOOD})
         with closing(sqlite3.connect(bench.path)) as db:
             assert db.execute("SELECT count(*) FROM recorded").fetchone() == (0,), "nothing asks for them any more"
 
