@@ -32,6 +32,8 @@ class Bug:
     instead: str
     rare: bool = False
     """Found in fewer than one of fifty worlds."""
+    world: str = ""
+    """One that finds it, of a bug that is too rare to be counted."""
 
     def function(self) -> Callable[..., Any]:
         """The function with the bug in it.
@@ -140,6 +142,13 @@ BUGS: dict[str, Bug] = {
         "await self._source.record(str(scope), following.write, outcomes)",
         "pass",
         rare=True,
+    ),
+    "newest-outcome-told": Bug(
+        "of the outcomes recorded for several tries the newest is told, without asking the lineage which was made",
+        Pipeline, "_made",
+        " if len({each.outcome for each in told}) == 1",
+        "",
+        world="20780045665",
     ),
     "inputs-not-advanced": Bug(
         "a publication does not say how far its sources are",
