@@ -26,7 +26,7 @@ from daemon.pipeline import Observer, Pipeline, Rendering
 from daemon.publishing import ownership
 from daemon.publishing.accepted import InFile
 from daemon.publishing.collector import BOTH, Collector
-from daemon.publishing.errors import PolicyUnusable
+from daemon.publishing.errors import KeyUnusable, PolicyUnusable
 from daemon.publishing.livetree import LiveTree
 from daemon.publishing.operations import Operations
 from daemon.publishing.publisher import Publisher
@@ -106,6 +106,28 @@ def keys_of(settings: Settings) -> Keys:
 
     signers = tuple(map(signing.load, files))
     return Keys(signers, _trust(settings.trust, is_writer=bool(signers)), _state_file(settings.trust))
+
+
+def refuse_useless_keys(keys: Keys) -> None:
+    """Before events are taken that nobody could publish.
+
+    Raises:
+        KeyUnusable: the own trust policy accepts none of the signing keys for what a daemon writes.
+    """
+    if keys.trust is None:
+        return
+    from daemon.publishing.trust import ROLES  # noqa: PLC0415  # as below
+
+    keyids = [each.keyid for each in keys.signers]
+    missing = [role for role in ROLES if not keys.trust.counts(keyids, role)]
+    if missing:
+        signing = (
+            f"none of the signing keys ({', '.join(each[:12] for each in keyids)})" if keyids else "no signing key"
+        )
+        raise KeyUnusable(
+            f"the trust policy accepts {signing} as {' and '.join(missing)}, so nothing that this daemon publishes "
+            "could be read: set signing.key_file, or trust its key (`rebundle keys trust`)"
+        )
 
 
 def _state_file(trusting: settings_of.Trust) -> Path | None:
@@ -279,6 +301,7 @@ async def run(
             "signs what it builds on, whoever wrote that",
             hint="set trust.policy here, too, once every pointer is signed (docs/signing.md)",
         )
+    refuse_useless_keys(keys)
     brought = await runtime.offload(customising.for_every_scope, settings)
     if brought.replaced:
         log.info("templates replaced", scopes=brought.replaced)

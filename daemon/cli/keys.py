@@ -5,7 +5,9 @@ what is done to it here has to be brought to the others by whatever brings them 
 """
 
 import os
+import shutil
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
 from datetime import UTC
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Final, Literal, ParamSpec
@@ -20,19 +22,25 @@ from daemon.cli.text import columns
 from daemon.lifecycle import SystemRuntime
 from daemon.publishing import layout
 from daemon.publishing.errors import NotFound, PublishingError, VerificationFailed
-from daemon.stores.errors import ObjectMissing
+from daemon.publishing.manifest import Manifest
+from daemon.publishing.pointer import Publication
+from daemon.settings import SettingsError
+from daemon.stores.errors import ObjectMissing, StoreError
 from daemon.telemetry import warnings_for_people
 from daemon.wiring import Bucket, open_bucket
+from renderers.model import Scope
 
 if TYPE_CHECKING:
     from daemon.publishing.trust import Trust
 
 P = ParamSpec("P")
 
+_LEAST_KEY_ID: Final = 8
+
 keys: Final = App(name="keys", help="Signing keys, and whose signatures count here.")
 
 _Policy = Annotated[Path, Parameter(help="The trust policy's file.")]
-_KeyId = Annotated[str, Parameter(help="The key's id, or its unique beginning.")]
+_KeyId = Annotated[str, Parameter(help="The key's id, or its unique beginning, 8 characters or more.")]
 _Reason = Annotated[str, Parameter(help="Why; it is shown wherever the key is refused.")]
 
 
@@ -143,21 +151,34 @@ async def revoke(
     if any(each.keyid == keyid for each in before.revoked):
         raise UsageError(f"key {keyid} was revoked already")
     runtime = SystemRuntime()
+    printer = printer_of(printing)
+    at = runtime.now().astimezone(UTC).isoformat(timespec="seconds")
+    revocation = Revocation(keyid=keyid, reason=reason, at=at)
+    after = before.model_copy(update={"revoked": (*before.revoked, revocation)})
+    if not dry_run:
+        # First: who stole the key may well be able to keep the bucket from being read.
+        _write(policy, after.written())
+    seen = _Blocked()
     try:
-        at = runtime.now().astimezone(UTC).isoformat(timespec="seconds")
-        revocation = Revocation(keyid=keyid, reason=reason, at=at)
-        after = before.model_copy(update={"revoked": (*before.revoked, revocation)})
         with warnings_for_people():
-            blocked = await _blocked(open_bucket(load_settings(place).bucket, runtime), before, after)
+            await seen.look(open_bucket(load_settings(place).bucket, runtime), before, after)
+    except (StoreError, SettingsError) as error:
+        if dry_run:
+            raise
+        seen.unread.append(("", "the bucket", str(error)))
     finally:
         runtime.close()
-    if not dry_run:
-        _write(policy, after.written())
-    printer = printer_of(printing)
     printer.data(
-        {"keyid": keyid, "blocked": [{"scope": scope, "what": what} for scope, what in blocked], "dry_run": dry_run},
-        columns(("SCOPE", "BLOCKED"), blocked) if blocked else ["nothing of the bucket is blocked"],
+        {
+            "keyid": keyid,
+            "blocked": [{"scope": scope, "what": what} for scope, what in seen.blocked],
+            "unread": [{"scope": scope or None, "what": what, "problem": why} for scope, what, why in seen.unread],
+            "dry_run": dry_run,
+        },
+        columns(("SCOPE", "BLOCKED"), seen.blocked) if seen.blocked else ["nothing that can be read is blocked"],
     )
+    for scope, what, why in seen.unread:
+        printer.warn(f"whether {f'{what} of {scope}' if scope else what} is blocked cannot be told: {why}")
     _tell_revoked(printer, policy, keyid, dry_run=dry_run)
 
 
@@ -165,32 +186,52 @@ def _tell_revoked(printer: Printer, policy: Path, keyid: str, *, dry_run: bool) 
     if dry_run:
         printer.say("nothing was changed")
     else:
-        printer.say(f"key {keyid[:12]} counts for nothing here any more: bring {policy} to every reader")
+        printer.say(
+            f"key {keyid[:12]} counts for nothing here any more: bring {policy} to every reader, and start the daemons "
+            "that have it again"
+        )
 
 
-async def _blocked(bucket: Bucket, before: "Trust", after: "Trust") -> list[tuple[str, str]]:
-    """What the policy accepted before, and does not any more."""
-    found: list[tuple[str, str]] = []
-    for scope in await bucket.reader.scopes():
-        try:
-            read = await bucket.reader.existing(scope)
-        except PublishingError:
-            continue  # nobody accepts it as it is
-        body = (await bucket.store.get(layout.pointer(scope))).body
-        if _accepts(before.check_pointer, body, scope) and not _accepts(after.check_pointer, body, scope):
-            found.append((str(scope), "pointer"))
-        for publication in reversed(read.pointer.retained):
+@dataclass(frozen=True, slots=True)
+class _Blocked:
+    """What a policy accepted before, and does not any more."""
+
+    blocked: list[tuple[str, str]] = field(default_factory=list)
+    """Scope, and what of it."""
+    unread: list[tuple[str, str, str]] = field(default_factory=list)
+    """Scope, what of it, and why it cannot be told."""
+
+    async def look(self, bucket: Bucket, before: "Trust", after: "Trust") -> None:
+        """At everything in a bucket. Raises StoreError: that ended early."""
+        for scope in await bucket.reader.scopes():
             try:
-                manifest = await bucket.reader.manifest(scope, publication)
+                pointer = (await bucket.reader.existing(scope)).pointer
+                body = (await bucket.store.get(layout.pointer(scope))).body
             except NotFound:
                 continue
-            place = (publication.state, publication.attempt)
-            manifest_body = (await bucket.store.get(layout.manifest(scope, *place))).body
-            envelope = await _envelope(bucket, layout.signature(scope, *place))
-            given = (envelope, manifest, manifest_body, scope)
-            if _accepts(before.check_publication, *given) and not _accepts(after.check_publication, *given):
-                found.append((str(scope), str(publication.id)))
-    return found
+            except PublishingError as error:
+                self.unread.append((str(scope), "pointer", str(error)))
+                continue
+            if _accepts(before.check_pointer, body, scope) and not _accepts(after.check_pointer, body, scope):
+                self.blocked.append((str(scope), "pointer"))
+            for publication in reversed(pointer.retained):
+                try:
+                    given = await _signed(bucket, scope, publication)
+                except (PublishingError, ObjectMissing) as error:
+                    self.unread.append((str(scope), str(publication.id), str(error)))
+                    continue
+                if _accepts(before.check_publication, *given) and not _accepts(after.check_publication, *given):
+                    self.blocked.append((str(scope), str(publication.id)))
+
+
+async def _signed(
+    bucket: Bucket, scope: Scope, publication: Publication
+) -> tuple[bytes | None, Manifest, bytes, Scope]:
+    """A publication's envelope and manifest, as `Trust.check_publication` takes them."""
+    place = (publication.state, publication.attempt)
+    manifest = await bucket.reader.manifest(scope, publication)
+    body = (await bucket.store.get(layout.manifest(scope, *place))).body
+    return await _envelope(bucket, layout.signature(scope, *place)), manifest, body, scope
 
 
 async def _envelope(bucket: Bucket, key: str) -> bytes | None:
@@ -210,6 +251,8 @@ def _accepts(check: Callable[P, object], *given: P.args, **named: P.kwargs) -> b
 
 def _found(policy: "Trust", start: str) -> str:
     """The id of the trusted key that begins so."""
+    if len(start) < _LEAST_KEY_ID:
+        raise UsageError(f"{start!r} is too short for a key's id: give its first {_LEAST_KEY_ID} characters or more")
     fitting = [each.keyid for each in policy.keys if each.keyid.startswith(start)]
     if len(fitting) != 1:
         raise NotFound(f"{start} fits {len(fitting)} keys of the trust policy: {', '.join(fitting) or 'none'}")
@@ -253,9 +296,16 @@ def _write_new(file: Path, text: str, mode: int) -> None:
 
 def _write(file: Path, body: bytes) -> None:
     """At once and whole: a policy cut short would be none."""
-    half = file.with_name(f".{file.name}.half")
     try:
-        half.write_bytes(body)
-        half.rename(file)
+        # What a link means is what others read, too.
+        kept = file.resolve()
+        half = kept.with_name(f".{kept.name}.half")
+        with half.open("wb") as opened:
+            opened.write(body)
+            opened.flush()
+            os.fsync(opened.fileno())
+        if kept.exists():
+            shutil.copymode(kept, half)
+        half.rename(kept)
     except OSError as error:
         raise UsageError(f"{file} cannot be written: {error.strerror}") from error

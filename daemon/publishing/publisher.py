@@ -62,6 +62,7 @@ class Publisher:
 
         Raises:
             StoreUnavailable: try again, under a new attempt; whatever was stored is named by nothing.
+            CannotSign: this writer's own trust policy does not accept what it signs.
         """
         attempt, at = self._runtime.token(), timestamp(self._runtime.now())
         # In a thread whatever the size: at 500 models it takes milliseconds, and finding that out would take one.
@@ -71,7 +72,7 @@ class Publisher:
             (layout.manifest(scope, state.state, attempt), Content(body, _JSON)),
         ]
         if self._signers:
-            envelope = await self._attested(body)
+            envelope = await self._attested(scope, body)
             objects.append((layout.signature(scope, state.state, attempt), Content(envelope, _JSON)))
         try:
             async with asyncio.TaskGroup() as group:
@@ -89,9 +90,15 @@ class Publisher:
         packed = archive.pack(members)
         return packed.body, manifest.written(state, attempt, at, members, packed)
 
-    async def _attested(self, body: bytes) -> bytes:
-        payload = await self._runtime.offload(attestation.statement, manifest.decode(body), body)
-        return attestation.enveloped(payload, await self._signed(signatures_of.STATEMENT, payload))
+    async def _attested(self, scope: Scope, body: bytes) -> bytes:
+        described = manifest.decode(body)
+        payload = await self._runtime.offload(attestation.statement, described, body)
+        envelope = attestation.enveloped(payload, await self._signed(signatures_of.STATEMENT, payload))
+        try:
+            self._reader.check_publication(scope, described, body, envelope)
+        except VerificationFailed as error:
+            raise _unreadable(error) from error
+        return envelope
 
     async def swap(self, scope: Scope, base: PointerRead, following: Pointer) -> PointerRead:
         """Make `following` the pointer, if it is still the one that was read as `base`.
@@ -102,13 +109,17 @@ class Publisher:
             PointerMoved: lost; read again, decide again.
             OutcomeUnresolved: could not be found out.
             StoreRefused: no permission; it was not changed.
-            CannotSign: the pointer is signed, and this writer cannot sign.
+            CannotSign: the pointer is signed, and this writer cannot sign, or not so that its own policy accepts it.
             NewerSchema: a newer release wrote the pointer.
         """
         self._refuse_unwritable(scope, base)
         following = await self._with_short_history(scope, following)
         signatures = await self._signed(signatures_of.POINTER, pointer.signed_part(following))
         content = Content(pointer.encode(following, signatures), _JSON)
+        try:
+            self._reader.check_pointer(scope, content.body)
+        except VerificationFailed as error:
+            raise _unreadable(error) from error
         for attempt in range(1 + _RESENDS):
             if attempt:
                 await self._runtime.sleep(_RESEND_DELAY * 2**attempt * (0.5 + self._runtime.jitter()))
@@ -207,6 +218,13 @@ class Publisher:
                 raise StoreUnavailable(f"whether {key} is stored could not be found out: try again") from error
             if stored.body != content.body:
                 raise VerificationFailed(f"{key} is there with other bytes than ours") from error
+
+
+def _unreadable(error: VerificationFailed) -> CannotSign:
+    return CannotSign(
+        f"nothing was written, for nobody with the trust policy of this machine could read it: {error}. Sign with a "
+        "key that has the role (signing.key_file, `rebundle keys trust`)"
+    )
 
 
 def _unresolved(scope: Scope) -> OutcomeUnresolved:

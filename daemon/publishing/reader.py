@@ -125,9 +125,26 @@ class Reader:
 
     def _decoded(self, scope: Scope, stored: Stored) -> PointerRead:
         read = PointerRead(pointer.decode(stored.body, scope), stored.version, pointer.is_signed(stored.body))
-        if self._trust is not None:
-            self._trust.check_pointer(stored.body, scope)
+        self.check_pointer(scope, stored.body)
         return read
+
+    def check_pointer(self, scope: Scope, body: bytes) -> None:
+        """That somebody who is trusted signed these bytes of a pointer, there or about to be written.
+
+        Raises:
+            VerificationFailed: nobody did.
+        """
+        if self._trust is not None:
+            self._trust.check_pointer(body, scope)
+
+    def check_publication(self, scope: Scope, described: Manifest, body: bytes, envelope: bytes | None) -> None:
+        """The same of a manifest, by its envelope.
+
+        Raises:
+            NotVouchedFor: nobody did.
+        """
+        if self._trust is not None:
+            self._trust.check_publication(envelope, described, body, scope)
 
     def _check_fresh(self, scope: Scope, trust: "Trust", vouching: Stored | None, body: bytes, sequence: int) -> None:
         """That this pointer was the newest one not long ago."""
@@ -265,7 +282,7 @@ class Reader:
         if self._trust is None:
             return
         envelope = await self._optional(layout.signature(scope, described.state, described.attempt))
-        self._trust.check_publication(envelope.body if envelope else None, described, body, scope)
+        self.check_publication(scope, described, body, envelope.body if envelope else None)
 
     async def _bytes(self, key: str) -> bytes:
         try:

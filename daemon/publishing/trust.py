@@ -14,7 +14,7 @@ nothing, whatever else is said of it.
 
 import fnmatch
 import json
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from typing import Annotated, Final, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
@@ -68,7 +68,8 @@ class TrustedKey(_Part):
 class Revocation(_Part):
     """A key that counts for nothing any more."""
 
-    keyid: str
+    # Whole: one cut short, as messages show it, would name no key, and revoke none.
+    keyid: Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
     reason: str
     at: str
 
@@ -149,12 +150,17 @@ class Trust(_Part):
             payload, found = attestation.opened(envelope)
         except ValueError as error:
             raise NotVouchedFor(f"the signature of {what} cannot be read: {error}") from error
-        if payload != attestation.statement(manifest, manifest_body):
+        if payload != _statement(manifest, manifest_body):
             raise NotVouchedFor(f"the signature of {what} is one over something else")
         try:
             return self._check(found, "publish", scope, signatures.encoding(signatures.STATEMENT, payload), what)
         except VerificationFailed as error:
             raise NotVouchedFor(str(error)) from error
+
+    def counts(self, keyids: Collection[str], role: Role) -> bool:
+        """Whether one of these keys may sign as `role` in some scope."""
+        revoked = {each.keyid for each in self.revoked}
+        return any(role in each.roles for each in self.keys if each.keyid in keyids and each.keyid not in revoked)
 
     def _check_signed(self, body: bytes, scope: Scope, kind: str, what: str) -> str:
         try:
@@ -189,4 +195,12 @@ class Trust(_Part):
             return f"{short} may not sign as {role} for {scope}"
         if not PublicKey.parse(key.public).verifies(signature, message):
             return f"the signature of {short} does not fit"
+        return None
+
+
+def _statement(manifest: Manifest, body: bytes) -> bytes | None:
+    """What a signature of this manifest is over; None: what it says has no canonical form, so nobody signed it."""
+    try:
+        return attestation.statement(manifest, body)
+    except ValueError:
         return None

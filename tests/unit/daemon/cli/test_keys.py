@@ -138,6 +138,80 @@ def test_a_revocation_says_what_it_blocks_before_and_after(trusting, rebundle):
     assert rebundle("keys", "trust", trusting, trusting.with_name("one.key.pub")).code == 2
 
 
+def test_a_key_can_be_revoked_whatever_the_bucket_is_like(trusting, bucket, rebundle, monkeypatch):
+    """Or who stole it would decide when it is revoked."""
+    (keyid,) = keyids(trusting)
+    damaged = next((bucket / str(SCOPE) / "states").rglob("manifest.json"))
+    damaged.write_bytes(damaged.read_bytes() + b" ")
+    done = rebundle("keys", "revoke", trusting, keyid, "--reason", "stolen", "-o", "json")
+
+    assert done.code == 0
+    assert [each["keyid"] for each in json.loads(trusting.read_text())["revoked"]] == [keyid]
+    assert [each["what"].split("@")[0] for each in done.json["unread"]] == [damaged.parent.parent.name]
+    assert "pointer" in [each["what"] for each in done.json["blocked"]]
+
+
+def test_a_key_can_be_revoked_while_the_bucket_is_away(trusting, rebundle, monkeypatch):
+    (keyid,) = keyids(trusting)
+    monkeypatch.setenv("REBUNDLE_BUCKET", "s3://away/x?endpoint=http://127.0.0.1:9")
+    monkeypatch.setenv("AWS_ACCESS_KEY_ID", "x")
+    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "x")
+    asked = rebundle("keys", "revoke", trusting, keyid, "--reason", "stolen", "--dry-run")
+    assert (asked.code, json.loads(trusting.read_text())["revoked"]) == (6, [])
+    done = rebundle("keys", "revoke", trusting, keyid, "--reason", "stolen")
+
+    assert (done.code, "cannot be told" in done.err) == (0, True)
+    assert [each["keyid"] for each in json.loads(trusting.read_text())["revoked"]] == [keyid]
+
+
+def test_a_key_is_not_named_by_next_to_nothing(trusting, rebundle):
+    before = trusting.read_bytes()
+    for start in ("", keyids(trusting)[0][:7]):
+        refused = rebundle("keys", "revoke", trusting, start, "--reason", "r")
+        assert (refused.code, "too short" in refused.err) == (2, True)
+    assert trusting.read_bytes() == before
+
+
+def test_a_policy_behind_a_link_stays_one_for_whoever_it_is_open_to(trusting, rebundle, tmp_path):
+    trusting.chmod(0o600)
+    link = tmp_path / "link.json"
+    link.symlink_to(trusting)
+    assert rebundle("keys", "trust", link, tmp_path / "one.key.pub", "--freshness", "required").code == 0
+    assert (link.is_symlink(), stat.S_IMODE(trusting.stat().st_mode)) == (True, 0o600)
+    assert json.loads(trusting.read_text())["freshness"] == "required"
+
+
+def test_who_signs_with_a_key_that_its_own_policy_does_not_accept_writes_nothing(
+    trusting, bucket, rebundle, tmp_path, monkeypatch
+):
+    """Or nobody with the policy could read the scope any more."""
+    before = (bucket / str(SCOPE) / "pointer.json").read_bytes()
+    assert rebundle("keys", "generate", tmp_path / "other.key").code == 0
+    monkeypatch.setenv("REBUNDLE_SIGNING__KEY_FILE", str(tmp_path / "other.key"))
+    unknown = rebundle("hold", SCOPE, "--reason", "r")
+    assert rebundle("keys", "trust", trusting, tmp_path / "other.key.pub", "--role", "publish").code == 0
+    publisher = rebundle("hold", SCOPE, "--reason", "r")
+    assert rebundle("keys", "trust", trusting, tmp_path / "other.key.pub", "--role", "pointer").code == 0
+    republished = rebundle("republish", SCOPE)
+
+    assert (unknown.code, "is not in the trust policy" in unknown.err) == (5, True)
+    assert (publisher.code, "may not sign as pointer" in publisher.err) == (5, True)
+    assert (republished.code, "may not sign as publish" in republished.err) == (5, True)
+    assert (bucket / str(SCOPE) / "pointer.json").read_bytes() == before
+    assert rebundle("hold", SCOPE, "--reason", "r").code == 0
+
+
+def test_a_daemon_that_nobody_could_read_does_not_start(trusting, rebundle, tmp_path, monkeypatch):
+    monkeypatch.setenv("REBUNDLE_JOURNAL__PATH", str(tmp_path / "journal.db"))
+    assert rebundle("keys", "trust", trusting, tmp_path / "one.key.pub", "--role", "publish").code == 0
+    no_role = rebundle("run")
+    monkeypatch.delenv("REBUNDLE_SIGNING__KEY_FILE")
+    no_key = rebundle("run")
+
+    assert (no_role.code, f"({keyids(trusting)[0][:12]}) as pointer, so nothing" in no_role.err) == (2, True)
+    assert (no_key.code, "no signing key as publish and pointer" in no_key.err) == (2, True)
+
+
 def test_keys_are_exchanged_without_a_moment_in_which_readers_refuse(trusting, rebundle, tmp_path, monkeypatch):
     old = keyids(trusting)[0]
     assert rebundle("keys", "rotate", trusting, old[:8], tmp_path / "two.key").code == 0
@@ -191,7 +265,7 @@ def test_what_cannot_be_read_or_written_is_wrong_usage(policy, rebundle, argumen
 
 
 def test_a_key_that_the_policy_does_not_have_is_not_found(policy, rebundle):
-    assert rebundle("keys", "revoke", policy, "zz", "--reason", "r").code == 3
+    assert rebundle("keys", "revoke", policy, "zz" * 6, "--reason", "r").code == 3
 
 
 # -- offline

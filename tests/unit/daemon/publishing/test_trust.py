@@ -1,6 +1,7 @@
 """Whose signatures count: every changed bit, every swapped, stripped or revoked signature is refused, with the reason."""
 
 import asyncio
+import hashlib
 import json
 from collections.abc import Callable, Sequence
 from datetime import timedelta
@@ -12,7 +13,7 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from securesystemslib.signer import CryptoSigner
 
 from daemon.publishing import layout, pointer, protocol, signatures
-from daemon.publishing.errors import CannotSign, NotFound, PolicyUnusable, VerificationFailed, WentBack
+from daemon.publishing.errors import CannotSign, NotFound, NotVouchedFor, PolicyUnusable, VerificationFailed, WentBack
 from daemon.publishing.freshness import Freshness
 from daemon.publishing.livetree import Synced
 from daemon.publishing.operations import rollback
@@ -200,6 +201,42 @@ def test_a_signature_of_another_document_is_refused() -> None:
 
 def signatures_written(document: Any) -> bytes:
     return (json.dumps(document, sort_keys=True, separators=(",", ":"), ensure_ascii=False) + "\n").encode()
+
+
+def test_a_manifest_that_has_no_canonical_form_is_refused_like_any_that_nobody_signed() -> None:
+    """The store is not to be trusted: what stops one reading must not stop the next (recover reads every folder)."""
+
+    async def scenario(store: MemoryStore) -> None:
+        await signing(store).publish(make_state(1))
+        live = await read_whole(store)
+        body = (await store.get(layout.manifest(SCOPE, live.state, live.attempt))).body
+        document = json.loads(body)
+        document["revision"]["more"] = "\ud800"
+        planted = json.dumps(document).encode()
+        await put(store, layout.manifest(SCOPE, live.state, live.attempt), planted)
+        publication = live.model_copy(update={"manifest_sha256": hashlib.sha256(planted).hexdigest()})
+        with pytest.raises(NotVouchedFor, match="one over something else"):
+            await reading(store).reader.manifest(SCOPE, publication)
+
+    run(scenario)
+
+
+def test_who_signs_without_the_role_stores_nothing() -> None:
+    async def scenario(store: MemoryStore) -> None:
+        for trust, words in (
+            (Trust(keys=(OURS.trusted("pointer"),)), "may not sign as publish"),
+            (Trust(keys=(OURS.trusted("publish"),)), "may not sign as pointer"),
+            (Trust(keys=(OTHER.trusted(),)), "is not in the trust policy"),
+        ):
+            writer = Bucket(store, InlineRuntime("writer"), signers=[OURS.signer], trust=trust)
+            with pytest.raises(CannotSign, match=rf"nothing was written.*{words}"):
+                await writer.publish(make_state(1))
+        keyless = Bucket(store, InlineRuntime("keyless"), trust=POLICY)
+        with pytest.raises(CannotSign, match="is not signed"):
+            await keyless.publish(make_state(1))
+        assert await store.scan(layout.pointer(SCOPE)) == []
+
+    run(scenario)
 
 
 def test_a_signature_of_another_kind_of_document_is_refused() -> None:
@@ -441,7 +478,7 @@ def test_a_freshness_that_does_not_fit_is_refused(change: dict[str, Any], words:
 
 
 def test_a_policy_comes_back_from_its_file() -> None:
-    revoked = Revocation(keyid="k", reason="r", at="a")
+    revoked = Revocation(keyid="0" * 64, reason="r", at="a")
     policy = Trust(
         keys=(OURS.trusted(scopes=("a/*",)), OTHER.trusted("pointer")), revoked=(revoked,), freshness="required"
     )
@@ -464,6 +501,8 @@ def test_a_policy_comes_back_from_its_file() -> None:
         (json.dumps({"keys": [OURS.trusted().model_dump() | {"until": "x"}]}).encode(), "until"),
         (json.dumps({"keys": [OURS.trusted().model_dump() | {"keyid": "0" * 64}]}).encode(), "the key has the id"),
         (json.dumps({"keys": [OURS.trusted().model_dump()] * 2}).encode(), "twice"),
+        (json.dumps({"revoked": [{"keyid": "0" * 12, "reason": "r", "at": "a"}]}).encode(), "keyid"),
+        (json.dumps({"revoked": [{"keyid": "A" * 64, "reason": "r", "at": "a"}]}).encode(), "keyid"),
     ],
 )
 def test_a_policy_that_cannot_be_read_whole_is_none(text: bytes, words: str) -> None:
