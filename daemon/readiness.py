@@ -18,6 +18,7 @@ from events.errors import EventError
 from events.journal import Backlog
 
 _ANSWER_SECONDS: Final = 2.0
+_NAMED: Final = 5
 _REFUSALS: Final = 3
 """Renderings refused in a row after which it is the renderer, not an event."""
 
@@ -46,6 +47,7 @@ class Vitals:
             self._bucket_check(),
             self._dispatch_check(),
             self._lanes_check(),
+            self._live_trees_check(),
             self._renderer_check(),
         )
 
@@ -76,9 +78,17 @@ class Vitals:
         waiting = sum(lane.failure is not None for lane in lanes) - len(stuck)
         if not stuck:
             return Check("lanes", ok=True, degraded=bool(waiting), detail=f"{len(lanes)} lanes, {waiting} try again")
-        names = ", ".join(str(lane.scope) for lane in stuck[:5])
+        names = ", ".join(str(lane.scope) for lane in stuck[:_NAMED])
         detail = f"{len(stuck)} wait for an operator: {names}; see `rebundle status`"
         return Check("lanes", ok=True, degraded=True, detail=detail)
+
+    def _live_trees_check(self) -> Check:
+        behind = sorted(self._reporter.behind)
+        if not behind:
+            return Check("live_trees", ok=True, detail="each followed at its last pass")
+        names = ", ".join(map(str, behind[:_NAMED]))
+        detail = f"{len(behind)} did not follow at the last pass: {names}; see `rebundle status`"
+        return Check("live_trees", ok=True, degraded=True, detail=detail)
 
     def _renderer_check(self) -> Check:
         refused = self._reporter.refused_in_a_row

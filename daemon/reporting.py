@@ -32,6 +32,8 @@ class Reporter:
         """Renderings that the gate refused since one passed."""
         self._lanes: set[str] = set()
         self._crowded: set[Scope] = set()
+        self.behind: set[Scope] = set()
+        """Scopes whose live tree did not follow at the last pass."""
 
     def published(self, scope: Scope, read: PointerRead, publications: Sequence[Publication]) -> None:
         """A compare-and-swap was won."""
@@ -96,7 +98,7 @@ class Reporter:
         if result.sequence == 0:
             return  # there is no such scope, only events that name it
         done = isinstance(result, Synced)
-        self._metrics.live_tree_synced.labels(str(scope)).set(done)
+        self._follows(scope, follows=done)
         match result:
             case Unfinished(sequence=sequence, reason=reason):
                 log.warning("live tree not synced", scope=str(scope), sequence=sequence, reason=reason)
@@ -112,6 +114,18 @@ class Reporter:
                 )
             case _:
                 pass
+
+    def unreconciled(self, scope: Scope, reason: str) -> None:
+        """A pass over the live tree failed; the timer tries again."""
+        self._follows(scope, follows=False)
+        log.warning("live tree not synced, tried again later", scope=str(scope), error=reason)
+
+    def _follows(self, scope: Scope, *, follows: bool) -> None:
+        self._metrics.live_tree_synced.labels(str(scope)).set(follows)
+        if follows:
+            self.behind.discard(scope)
+        else:
+            self.behind.add(scope)
 
     def backlog(self, backlog: Backlog) -> None:
         """What waits in the journal, now."""

@@ -45,6 +45,10 @@ class LaneObserver(Protocol):
         """A try of a lane's batch failed."""
         ...
 
+    def unreconciled(self, scope: Scope, reason: str) -> None:
+        """A pass over the live tree failed; the timer tries again."""
+        ...
+
 
 class Patience(Protocol):
     """How long to wait between tries, in seconds."""
@@ -229,7 +233,7 @@ class Worker:
         try:
             await self._pipeline.reconcile(scope)
         except Exception as error:  # noqa: BLE001  # whatever it is, the events are settled
-            log.warning("live tree not synced, tried again later", scope=str(scope), error=str(error))
+            self._observer.unreconciled(scope, str(error))
 
     async def _until_done(self, what: str, work: Callable[[], Awaitable[None]], waits: "Lane | Worker") -> None:
         """Try until it succeeds; each failure is said, and remembered by who waits."""

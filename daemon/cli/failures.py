@@ -27,7 +27,7 @@ from daemon.publishing.errors import (
     VerificationFailed,
 )
 from daemon.settings import SettingsError
-from daemon.stores.errors import ConditionFailed, StoreError
+from daemon.stores.errors import ConditionFailed, ObjectDamaged, StoreError
 from events.errors import (
     EventError,
     IdentityConflict,
@@ -67,6 +67,15 @@ _REFUSED: Final = (
     NotWaiting,
     DaemonRefused,
 )
+_DAMAGED: Final = (
+    VerificationFailed,
+    CannotSign,
+    PointerLost,
+    PolicyUnusable,
+    AcceptedUnusable,
+    GateFailure,
+    ObjectDamaged,
+)
 _UNUSABLE: Final = (
     OutcomeUnresolved,
     StoreError,
@@ -82,7 +91,7 @@ _CODES: Final[tuple[tuple[tuple[type[BaseException], ...], int], ...]] = (
     ((CycloptsError, SettingsError, UsageError, TemplateFault, KeyUnusable), USAGE),
     ((NotFound, JournalMissing), NOT_FOUND),
     (_REFUSED, CONFLICT),
-    ((VerificationFailed, CannotSign, PointerLost, PolicyUnusable, AcceptedUnusable, GateFailure), VERIFICATION),
+    (_DAMAGED, VERIFICATION),
     (_UNUSABLE, BACKEND),
     ((InvalidEvent, RenderError, EventError, PublishingError, CommandError), FAILED),
 )

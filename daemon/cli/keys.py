@@ -25,7 +25,7 @@ from daemon.publishing.errors import NotFound, PublishingError, VerificationFail
 from daemon.publishing.manifest import Manifest
 from daemon.publishing.pointer import Publication
 from daemon.settings import SettingsError
-from daemon.stores.errors import ObjectMissing, StoreError
+from daemon.stores.errors import ObjectDamaged, ObjectMissing, StoreError
 from daemon.telemetry import warnings_for_people
 from daemon.wiring import Bucket, open_bucket
 from renderers.model import Scope
@@ -209,7 +209,7 @@ class _Blocked:
                 body = (await bucket.store.get(layout.pointer(scope))).body
             except NotFound:
                 continue
-            except PublishingError as error:
+            except (PublishingError, ObjectDamaged) as error:
                 self.unread.append((str(scope), "pointer", str(error)))
                 continue
             if _accepts(before.check_pointer, body, scope) and not _accepts(after.check_pointer, body, scope):
@@ -217,7 +217,7 @@ class _Blocked:
             for publication in reversed(pointer.retained):
                 try:
                     given = await _signed(bucket, scope, publication)
-                except (PublishingError, ObjectMissing) as error:
+                except (PublishingError, ObjectMissing, ObjectDamaged) as error:
                     self.unread.append((str(scope), str(publication.id), str(error)))
                     continue
                 if _accepts(before.check_publication, *given) and not _accepts(after.check_publication, *given):

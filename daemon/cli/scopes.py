@@ -8,6 +8,7 @@ from daemon.cli.session import Session, session
 from daemon.cli.text import age, columns
 from daemon.cli.views import View, pointer_view, rejected_desired
 from daemon.publishing.errors import NotFound, PublishingError
+from daemon.stores.errors import ObjectDamaged
 from renderers.model import Scope
 
 
@@ -43,7 +44,7 @@ async def pointer_or_error(opened: Session, scope: Scope) -> View | None:
         pointer = (await opened.bucket.reader.existing(scope)).pointer
     except NotFound:
         return None
-    except PublishingError as error:
+    except (PublishingError, ObjectDamaged) as error:
         gone: View = {
             "sequence": None,
             "live": None,

@@ -24,6 +24,7 @@ from daemon.cli.session import Session, opened_journal, session
 from daemon.cli.text import age, columns, pairs, plain
 from daemon.cli.views import View, attention, backlog_view, event_view, movable_view, survey_view
 from daemon.publishing.errors import NotFound, PublishingError
+from daemon.stores.errors import ObjectDamaged
 from events.errors import EventError, JournalMissing
 from renderers.model import Scope
 
@@ -64,7 +65,7 @@ async def scope_view(opened: Session, scope: Scope) -> View | None:
     if view["live"] is not None:
         try:
             tree = survey_view(await opened.bucket.live_tree.survey(scope))
-        except PublishingError as error:
+        except (PublishingError, ObjectDamaged) as error:
             view["error"] = str(error)
     return {**view, "live_tree": tree}
 
@@ -74,7 +75,7 @@ async def _movable(opened: Session, scope: Scope) -> list[View] | None:
     try:
         live = (await opened.bucket.reader.existing(scope)).pointer.live
         return movable_view(await opened.bucket.reader.manifest(scope, live)) if live else []
-    except PublishingError:
+    except (PublishingError, ObjectDamaged):
         return None
 
 
@@ -153,7 +154,9 @@ def _row(view: View, opened: Session) -> tuple[Any, ...]:
     tree = view["live_tree"]
     if view["error"]:
         return (view["scope"], "unreadable", None, None, None, None, None)
-    synced = None if tree is None else ("synced" if tree["synced"] else "behind")
+    # Nobody signs the marker, and this verb reads no files: `verify` does.
+    followed = "synced" if opened.trust is None else "marked synced"
+    synced = None if tree is None else (followed if tree["synced"] else "behind")
     overrides = len(tree["overrides"]) if tree else None
     held = f"{age(view['hold']['at'], opened.now)} by {view['hold']['by']}" if view["hold"] else None
     return (

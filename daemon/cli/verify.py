@@ -23,9 +23,11 @@ from daemon.cli.views import View, movable_view
 from daemon.publishing import layout, manifest
 from daemon.publishing.archive import content_digest, digest_files
 from daemon.publishing.errors import NotFound, PointerLost, PublishingError, VerificationFailed
+from daemon.publishing.livetree import Survey
 from daemon.publishing.manifest import Manifest
 from daemon.publishing.pointer import Pointer, Publication
 from daemon.publishing.reader import verified_files
+from daemon.stores.errors import ObjectDamaged
 from daemon.wiring import keys_of
 from renderers.model import RenderedFile, Scope
 
@@ -150,7 +152,7 @@ async def _check_scope(opened: Session, scope: Scope, state: str | None, *, name
     reader = opened.bucket.reader
     try:
         pointer = (await reader.existing(scope)).pointer
-    except (VerificationFailed, PointerLost) as error:
+    except (VerificationFailed, PointerLost, ObjectDamaged) as error:
         yield Check(str(scope), "pointer", str(error))
         return
     except NotFound:
@@ -170,7 +172,7 @@ async def _check(scope: Scope, what: str, checking: Awaitable[Sequence[View]]) -
     """`checking` finds what no digest holds."""
     try:
         found = await checking
-    except PublishingError as error:
+    except (PublishingError, ObjectDamaged) as error:
         return Check(str(scope), what, str(error))
     return Check(str(scope), what, None, movable=found)
 
@@ -218,22 +220,30 @@ def _check_manifest(described: Manifest, composition: str, scope: Scope) -> None
 async def _check_live_tree(opened: Session, scope: Scope) -> Check:
     try:
         survey = await opened.bucket.live_tree.survey(scope, reading_all=True)
-    except PublishingError as error:
+    except (PublishingError, ObjectDamaged) as error:
         return Check(str(scope), "live tree", str(error))
+    if problem := _live_tree_problem(survey, signed=opened.trust is not None):
+        return Check(str(scope), "live tree", problem)
+    # The tree follows the pointer by and by, and its marker says so: a daemon stopped in between is no damage.
+    note = None if survey.in_step else "behind the pointer, as its marker says: the next pass goes on"
+    return Check(str(scope), "live tree", None, note=note)
+
+
+def _live_tree_problem(survey: Survey, *, signed: bool) -> str | None:
+    if survey.is_ahead and survey.marker is not None:
+        ahead = f"its marker has followed sequence {survey.marker.sequence}, and the pointer has {survey.seen.sequence}"
+        why = "an older one was put back, or somebody else wrote the marker; `rebundle recover` goes on above both"
+        return f"{ahead}: {why}"
     if survey.seen.kept_aside:
         edited = f"edited by hand: {some(survey.seen.kept_aside, _MOST_NAMED)}"
-        kept = "the next pass keeps that under .rebundle/replaced/ and puts live's bytes back"
-        return Check(str(scope), "live tree", f"{edited}; {kept}")
-    if survey.in_step:
-        return Check(str(scope), "live tree", None)
+        return f"{edited}; the next pass keeps that under .rebundle/replaced/ and puts live's bytes back"
     differs = some([*survey.seen.written, *survey.removed], _MOST_NAMED)
-    if survey.marked:
-        return Check(str(scope), "live tree", f"marked as synced, and not in step with live: {differs}")
-    if differs and opened.trust is not None:
+    if survey.marked and not survey.in_step:
+        return f"marked as synced, and not in step with live: {differs}"
+    if differs and signed:
         unsigned = "nobody signs tree and marker: verify again once a daemon has passed, which takes seconds"
-        return Check(str(scope), "live tree", f"not in step with live: {differs}; {unsigned}")
-    # The tree follows the pointer by and by, and its marker says so: a daemon stopped in between is no damage.
-    return Check(str(scope), "live tree", None, note="behind the pointer, as its marker says: the next pass goes on")
+        return f"not in step with live: {differs}; {unsigned}"
+    return None
 
 
 def _content_digest(files: Sequence[RenderedFile]) -> str:

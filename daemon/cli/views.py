@@ -135,6 +135,7 @@ def survey_view(survey: Survey) -> View:
     seen = survey.seen
     return {
         "synced": survey.in_step,
+        "ahead": survey.is_ahead,
         "sequence": survey.marker.sequence if survey.marker else None,
         "pending": [*seen.written, *survey.removed],
         "foreign": list(seen.kept_aside),
@@ -174,7 +175,12 @@ def attention(view: Mapping[str, Any]) -> Iterable[str]:
             why = f"is quarantined by {rejected['by']}: {rejected['reason']}"
         yield f"desired state {desired['state']} {why}"
     tree = view["live_tree"]
-    if tree and not tree["synced"]:
+    if tree and tree["ahead"]:
+        yield (
+            f"the live tree's marker has followed sequence {tree['sequence']}, the pointer is older: one was put "
+            "back, or somebody else wrote the marker; no pass goes on until `rebundle recover`"
+        )
+    elif tree and not tree["synced"]:
         yield f"the live tree is behind ({len(tree['pending'])} files): the daemon's next pass brings it in step"
     if tree and tree["foreign"]:
         named = ", ".join(tree["foreign"][:3])

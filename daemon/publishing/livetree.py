@@ -116,6 +116,11 @@ class Survey:
         return marker is not None and marker.status == "synced" and marker.sequence == self.seen.sequence
 
     @property
+    def is_ahead(self) -> bool:
+        """Whether the marker claims that the tree follows a newer pointer than there is: no pass goes on then."""
+        return self.marker is not None and self.marker.sequence > self.seen.sequence
+
+    @property
     def in_step(self) -> bool:
         """Whether a pass would find nothing to do, and the marker says so."""
         return self.marked and not (self.seen.written or self.removed)
@@ -259,16 +264,17 @@ class LiveTree:
         current = (await self._reader.pointer(scope)).pointer
         if current.sequence < marker.sequence:
             raise PointerLost(
-                f"{layout.pointer(scope)} is at sequence {current.sequence}, and its live tree has followed "
-                f"{marker.sequence} already: an older pointer was put back. Nothing is published until "
-                f"`rebundle recover {scope}`"
+                f"{layout.pointer(scope)} is at sequence {current.sequence}, and the live tree's marker has followed "
+                f"{marker.sequence} already: an older pointer was put back, or somebody else wrote the marker. The "
+                f"live tree stays as it is until `rebundle recover {scope}`, which goes on above both"
             )
 
     async def survey(self, scope: Scope, *, reading_all: bool = False) -> Survey:
         """How a scope's live tree stands, without touching it: as its marker says, or `reading_all` files itself."""
         listed, _ = await self._list(scope)
-        current = (await self._reader.pointer(scope)).pointer
         marker, _ = await self.marker(scope)
+        # After the marker: whoever wrote that had seen a pointer of its sequence.
+        current = (await self._reader.pointer(scope)).pointer
         if current.live is None:
             return Survey(marker, Synced(current.sequence))
         _, wanted = await self._wanted(scope, current, current.live)

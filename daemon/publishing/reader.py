@@ -110,6 +110,11 @@ class Reader:
         await self._accepted.accept(scope, read.pointer.sequence)
         return read
 
+    @property
+    def has_policy(self) -> bool:
+        """Whether what nobody who is trusted signed counts for nothing here."""
+        return self._trust is not None
+
     async def found_pointer(self, scope: Scope) -> PointerRead | None:
         """The pointer object that is there, for recovery: its form and signature are checked, its age is not.
 

@@ -16,15 +16,16 @@ from typing import Final, TypeVar
 from pydantic import ValidationError
 
 from daemon.publishing import layout, manifest, ownership, recovery
+from daemon.publishing import pointer as pointers
 from daemon.publishing.errors import PublishingError, VerificationFailed
 from daemon.publishing.livetree import LiveTree, Synced, Unfinished
-from daemon.publishing.pointer import CHUNK, Chunk, Entry, Older, PublicationId
+from daemon.publishing.pointer import CHUNK, Chunk, Entry, Older, Pointer, PublicationId
 from daemon.publishing.protocol import absent
 from daemon.publishing.publisher import Publisher
 from daemon.publishing.reader import PointerRead, Reader
-from daemon.publishing.recovery import Damaged, Found, Recovered, Remains, Wish
+from daemon.publishing.recovery import Damaged, Found, Recovered, Remains, Unsigned, Wish
 from daemon.publishing.retention import Folder, folders
-from daemon.stores.errors import ObjectMissing
+from daemon.stores.errors import ObjectDamaged, ObjectMissing
 from daemon.stores.port import ObjectStore, Stored
 from renderers.model import Scope
 
@@ -50,8 +51,17 @@ class Recovery:
 
 
 @dataclass(frozen=True, slots=True)
+class _DamagedPointer:
+    sequence: int = 0
+    pointer: Pointer | None = None
+    """What it says, if only its signature does not count."""
+
+
+@dataclass(frozen=True, slots=True)
 class _Chunks:
     entries: tuple[Entry, ...]
+    unsigned: tuple[Entry, ...]
+    """Those that no signed pointer leads to."""
     highest: int
     """Of every chunk, damaged or not."""
     older: Older | None = None
@@ -95,64 +105,80 @@ class Recoverer:
     # -- what is left
 
     async def _gather(self, scope: Scope) -> tuple[PointerRead, str | None, Remains]:
-        base, damage, damaged_sequence = await self._pointer(scope)
-        chunks = await self._chunks(scope)
+        base, damage, damaged = await self._pointer(scope)
+        pointer = None if base.version is None or damage else base.pointer
+        signed = pointer if self._reader.has_policy else None
+        chunks = await self._chunks(scope, signed)
         marker, _ = await self._live_tree.marker(scope)
+        tree = PublicationId.parse(marker.publication) if marker and marker.publication else None
         stored, _ = folders(scope, await self._store.scan(layout.states(scope)))
         if base.version is None or damage:
             # A scope whose publications are signed had a signed pointer: who cannot sign must not write one.
             base = replace(base, signed=base.signed or any(each.is_signed for each in stored))
-        found, damaged = await self._publications(scope, stored)
-        traces = {"the damaged pointer": damaged_sequence, **await self._traces(scope)}
+        found, broken = await self._publications(scope, stored)
+        traces = {"the damaged pointer": damaged.sequence, **await self._traces(scope)}
         traces["who read here before"] = await self._reader.highest_accepted(scope)
         traces["the history"] = chunks.highest
         if marker is not None:
             traces["the live tree's files"] = max((each.commit[0] for each in marker.files.values()), default=0)
         remains = Remains(
             scope=scope,
-            pointer=None if base.version is None or damage else base.pointer,
+            pointer=pointer,
             traces={name: sequence for name, sequence in traces.items() if sequence},
             entries=chunks.entries,
             older=chunks.older,
             chunked=chunks.chunked,
-            tree=PublicationId.parse(marker.publication) if marker and marker.publication else None,
-            tree_sequence=marker.sequence if marker else 0,
+            tree=tree if signed is None else None,
+            tree_sequence=marker.sequence if marker and signed is None else 0,
             found=found,
-            damaged=damaged,
+            damaged=broken,
+            unsigned=Unsigned(chunks.unsigned, damaged.pointer, tree) if self._reader.has_policy else None,
         )
         return base, damage, remains
 
-    async def _pointer(self, scope: Scope) -> tuple[PointerRead, str | None, int]:
-        """What a compare-and-swap is to start from, what is wrong with it, and the sequence that a damaged one has."""
+    async def _pointer(self, scope: Scope) -> tuple[PointerRead, str | None, _DamagedPointer]:
+        """What a compare-and-swap is to start from, what is wrong with it, and what a damaged one tells."""
         try:
             read = await self._reader.found_pointer(scope)
         except VerificationFailed as error:
             stored = await self._get(layout.pointer(scope))
             if stored is not None:
                 # Whether it was signed is told by its bytes: who cannot sign must not replace it (protocol 4).
-                signed = b'"sig"' in stored.body
-                return PointerRead(absent(scope), stored.version, signed), str(error), _sequence_in(stored.body)
+                base = PointerRead(absent(scope), stored.version, signed=b'"sig"' in stored.body)
+                return base, str(error), _DamagedPointer(_sequence_in(stored.body), _decoded(stored.body, scope))
             read = None
+        except ObjectDamaged as error:
+            there = [
+                each for each in await self._store.scan(layout.pointer(scope)) if each.key == layout.pointer(scope)
+            ]
+            base = PointerRead(absent(scope), there[0].version if there else None)
+            return base, str(error), _DamagedPointer()
         if read is None:
-            return PointerRead(absent(scope), None), f"{layout.pointer(scope)} is gone", 0
-        return read, None, 0
+            return PointerRead(absent(scope), None), f"{layout.pointer(scope)} is gone", _DamagedPointer()
+        return read, None, _DamagedPointer()
 
-    async def _chunks(self, scope: Scope) -> _Chunks:
-        """Every chunk that can be read, and the newest that leads back through all before it."""
+    async def _chunks(self, scope: Scope, signed: Pointer | None) -> _Chunks:
+        """Every chunk that can be read, and the newest that leads back through all before it.
+
+        `signed`: a pointer whose signature counts; only the chunks that it leads to are believed then.
+        """
         keys = [each.key for each in await self._store.scan(layout.histories(scope))]
         bodies = dict(zip(keys, await self._side_by_side(self._get, keys), strict=True))
         chunks = {key: (_chunk(stored.body), stored.body) for key, stored in bodies.items() if stored is not None}
         read = {key: (chunk, body) for key, (chunk, body) in chunks.items() if chunk is not None and chunk.entries}
+        unsigned = _entries(chunk for chunk, _ in read.values()) if signed is None else ()
+        if signed is not None:
+            led_to = _led_to(signed.older, read)
+            unsigned = _entries(chunk for key, (chunk, _) in read.items() if key not in led_to)
+            read = led_to
         whole = [key for key in read if _leads_back(key, read)]
         newest = max(whole, key=lambda key: read[key][0].entries[-1].sequence, default=None)
-        entries = tuple(
-            sorted((entry for chunk, _ in read.values() for entry in chunk.entries), key=lambda each: each.sequence)
-        )
+        entries = _entries(chunk for chunk, _ in read.values())
         highest = max((max(_newest_by(key), _sequence_in(body)) for key, (_, body) in chunks.items()), default=0)
         if newest is None:
-            return _Chunks(entries, highest)
+            return _Chunks(entries, unsigned, highest)
         chunk, body = read[newest]
-        return _Chunks(entries, highest, Older(key=newest, sha256=_sha256(body)), chunk.entries[-1].sequence)
+        return _Chunks(entries, unsigned, highest, Older(key=newest, sha256=_sha256(body)), chunk.entries[-1].sequence)
 
     async def _publications(
         self, scope: Scope, stored: Iterable[Folder]
@@ -175,7 +201,7 @@ class Recoverer:
                 raise VerificationFailed(f"its manifest is the one of {publication.id}")
             described.composition_value()
             await self._reader.files(scope, publication)
-        except PublishingError as error:
+        except (PublishingError, ObjectDamaged) as error:
             return Damaged(name, str(error), described.revision, described.events)
         return Found(publication, described.events)
 
@@ -198,7 +224,7 @@ class Recoverer:
     async def _get(self, key: str) -> Stored | None:
         try:
             return await self._store.get(key)
-        except ObjectMissing:
+        except (ObjectMissing, ObjectDamaged):
             return None
 
     async def _side_by_side(self, read: Callable[[T], Awaitable[U]], each_of: Iterable[T]) -> Sequence[U]:
@@ -222,6 +248,30 @@ def _chunk(body: bytes) -> Chunk | None:
         return Chunk.model_validate(json.loads(body))
     except (ValueError, ValidationError, RecursionError):
         return None
+
+
+def _decoded(body: bytes, scope: Scope) -> Pointer | None:
+    try:
+        return pointers.decode(body, scope)
+    except VerificationFailed:
+        return None
+
+
+def _entries(chunks: Iterable[Chunk]) -> tuple[Entry, ...]:
+    """Of these chunks, the oldest first."""
+    return tuple(sorted((entry for chunk in chunks for entry in chunk.entries), key=lambda each: each.sequence))
+
+
+def _led_to(older: Older | None, read: Mapping[str, tuple[Chunk, bytes]]) -> dict[str, tuple[Chunk, bytes]]:
+    """The chunks that a pointer leads to, as far as each is the one that its successor means."""
+    found: dict[str, tuple[Chunk, bytes]] = {}
+    while older is not None and older.key in read and older.key not in found:
+        chunk, body = read[older.key]
+        if _sha256(body) != older.sha256:
+            break
+        found[older.key] = chunk, body
+        older = chunk.older
+    return found
 
 
 def _newest_by(key: str) -> int:

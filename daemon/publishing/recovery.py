@@ -65,6 +65,22 @@ class Damaged:
 
 
 @dataclass(frozen=True, slots=True)
+class Unsigned:
+    """What whoever can write the bucket may have put there: what it forbids counts, what it sets free does not.
+
+    Where a pointer's signature counts, this is all that pointer does not lead to. Where none does, chunks and marker
+    have to do for what was live and in which order states came, and set nothing free either.
+    """
+
+    entries: tuple[Entry, ...] = ()
+    """Of chunks that no signed pointer leads to."""
+    pointer: Pointer | None = None
+    """One whose signature does not count."""
+    tree: PublicationId | None = None
+    """What the live tree's marker says that it follows."""
+
+
+@dataclass(frozen=True, slots=True)
 class Remains:
     """What is left of a scope."""
 
@@ -84,6 +100,8 @@ class Remains:
     tree_sequence: int = 0
     found: tuple[Found, ...] = ()
     damaged: tuple[Damaged, ...] = ()
+    unsigned: Unsigned | None = None
+    """What nobody signed, where a trust policy asks for that; None: it does not."""
 
     @property
     def is_ahead(self) -> bool:
@@ -174,7 +192,7 @@ def _rebuild(remains: Remains, writing: Writing, wish: Wish) -> Recovered:
     old = remains.pointer or protocol.absent(remains.scope)
     known = _merged(remains.entries, old.history)
     last = known[-1] if known else None
-    past = _replayed(old, known)
+    past = _replayed(remains, old, known)
     retained = _retained(remains, old, known, past)
     named = {name for entry in known for name in entry.published} | {str(each.id) for each in old.retained}
     unnamed = [each for each in retained if str(each.id) not in named]
@@ -194,9 +212,11 @@ def _rebuild(remains: Remains, writing: Writing, wish: Wish) -> Recovered:
         }
     )
     live, told = _live(base, retained, wish, _likely(remains, last))
-    if _is_retired(remains, last, newer) and wish.live is None:
+    retired = _is_retired(remains, last, newer) and wish.live is None
+    if retired:
         live, desired, told = None, None, "the scope stays retired"
-    hold = past.hold or (_hold(writing) if wish.hold and live is not None else None)
+    # Also where nothing is left to be live: what comes next must not be so before somebody has looked.
+    hold = past.hold or (_hold(writing) if wish.hold and not retired else None)
     following = protocol.recover(base, writing, live, desired, retained=retained, hold=hold, published=unnamed)
     did = (
         f"found {len(remains.found)} publications that verify, {len(following.retained)} of them can be rolled back to",
@@ -224,7 +244,7 @@ class _Past:
     """Publications that were released or dropped: their objects may be about to be deleted."""
 
 
-def _replayed(old: Pointer, known: Iterable[Entry]) -> _Past:
+def _replayed(remains: Remains, old: Pointer, known: Iterable[Entry]) -> _Past:
     past = _Past(
         old.hold,
         {each.composition: each for each in old.quarantined},
@@ -233,22 +253,38 @@ def _replayed(old: Pointer, known: Iterable[Entry]) -> _Past:
     )
     for entry in known:
         past.let_go.update(_names(entry.change.get("released")), _names(entry.change.get("dropped")))
-        _replay(past, entry.change)
+        _forbid(past, entry.change)
+        _free(past, entry.change)
+    if remains.unsigned is not None:
+        # Once more, whatever was lifted since: without a signed pointer these are the same entries.
+        for entry in remains.unsigned.entries:
+            _forbid(past, entry.change)
+        if (doubted := remains.unsigned.pointer) is not None:
+            past.hold = past.hold or doubted.hold
+            past.quarantined |= {each.composition: each for each in doubted.quarantined}
     return past
 
 
-def _replay(past: _Past, change: Mapping[str, Any]) -> None:
+def _forbid(past: _Past, change: Mapping[str, Any]) -> None:
+    past.hold = _parsed(Hold, change.get("hold")) or past.hold
+    every = change.get("quarantined")
+    for value in [change.get("quarantine"), *(every if isinstance(every, list | tuple) else ())]:
+        if rejected := _parsed(Quarantine, value):
+            past.quarantined[rejected.composition] = rejected
+    past.pins |= dict.fromkeys(_names(change.get("pinned")), True)
+    if isinstance(pin := change.get("pin"), Mapping) and pin.get("pinned"):
+        past.pins[str(pin.get("publication"))] = True
+
+
+def _free(past: _Past, change: Mapping[str, Any]) -> None:
     if "hold" in change:
         past.hold = _parsed(Hold, change["hold"])
     if isinstance(every := change.get("quarantined"), list | tuple):
-        parsed = [_parsed(Quarantine, each) for each in every]
-        past.quarantined = {each.composition: each for each in parsed if each}
-    if rejected := _parsed(Quarantine, change.get("quarantine")):
-        past.quarantined[rejected.composition] = rejected
+        still = {each.composition for value in every if (each := _parsed(Quarantine, value))}
+        past.quarantined = {digest: each for digest, each in past.quarantined.items() if digest in still}
     past.quarantined.pop(str(change.get("lifted")), None)
-    if isinstance(pin := change.get("pin"), Mapping):
-        past.pins[str(pin.get("publication"))] = bool(pin.get("pinned"))
-    past.pins |= dict.fromkeys(_names(change.get("pinned")), True)
+    if isinstance(pin := change.get("pin"), Mapping) and not pin.get("pinned"):
+        past.pins[str(pin.get("publication"))] = False
 
 
 def _parsed(kind: type[P], value: object) -> P | None:
@@ -449,6 +485,8 @@ def _unknown(remains: Remains, following: Pointer, last: Entry | None, unnamed: 
     since = f"after sequence {last.sequence}" if last else "at all"
     yield f"holds, quarantines, pins and their ends: none is known {since}"
     yield "events that settled without a publication of their own may be folded again if they are sent again"
+    if remains.unsigned is not None:
+        yield from _unsigned_told(remains, remains.unsigned, following)
     if unnamed:
         yield f"whether these were ever committed, and in which order: {_some([each.id for each in unnamed])}"
     if waiting := _waiting(remains, following):
@@ -458,6 +496,22 @@ def _unknown(remains: Remains, following: Pointer, last: Entry | None, unnamed: 
         )
     if remains.damaged:
         yield _DAMAGED_TOLD
+
+
+def _unsigned_told(remains: Remains, unsigned: Unsigned, following: Pointer) -> Iterable[str]:
+    if remains.pointer is None:
+        yield (
+            "what was live, and in which order: history and marker say it, and nobody signs these. Compare it with "
+            "what runs. What they quarantine or hold stays so, whatever they lift"
+        )
+        return
+    if unsigned.entries:
+        yield (
+            f"what {len(unsigned.entries)} changes did that no signed pointer leads to: only what they forbid was "
+            "taken over"
+        )
+    if unsigned.tree is not None and unsigned.tree != _id(following.live):
+        yield f"whether {unsigned.tree} is live: only the live tree's marker says so; `--live {unsigned.tree}` takes it"
 
 
 def _waiting(remains: Remains, following: Pointer) -> list[str]:

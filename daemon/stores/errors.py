@@ -33,5 +33,9 @@ class StoreBusy(StoreUnavailable):
     """Slow down: too many writes to this key, or requests to this store (429, SlowDown). A wait, not a failure."""
 
 
+class ObjectDamaged(StoreUnavailable):
+    """What came does not fit the store's own checksum: damaged on its way or, if it happens again, where it is."""
+
+
 class StoreRefused(StoreError):
     """The operator must act: no permission, disk full, not a bucket, conditions not honoured."""

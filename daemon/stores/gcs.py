@@ -29,6 +29,7 @@ from daemon.runtime import Runtime
 from daemon.stores import metadata
 from daemon.stores.errors import (
     ConditionFailed,
+    ObjectDamaged,
     ObjectMissing,
     OutcomeUnknown,
     StoreBusy,
@@ -298,6 +299,8 @@ _Failed = Callable[[Exception, str], StoreError]
 
 
 def _unread(error: Exception, what: str) -> StoreError:
+    if isinstance(error, DataCorruption):
+        return ObjectDamaged(f"{what} is damaged: {' '.join(str(error).split())}")
     return StoreUnavailable(f"{what}: {error}")
 
 

@@ -27,6 +27,7 @@ from botocore.exceptions import (
     ConnectTimeoutError,
     CredentialRetrievalError,
     EndpointConnectionError,
+    FlexibleChecksumError,
     HTTPClientError,
     InvalidConfigError,
     InvalidRegionError,
@@ -43,6 +44,7 @@ from daemon.runtime import Runtime
 from daemon.stores import metadata
 from daemon.stores.errors import (
     ConditionFailed,
+    ObjectDamaged,
     ObjectMissing,
     OutcomeUnknown,
     StoreBusy,
@@ -367,6 +369,8 @@ _Failed = Callable[[Exception, str], StoreError]
 
 
 def _unread(error: Exception, what: str) -> StoreError:
+    if isinstance(error, FlexibleChecksumError):
+        return ObjectDamaged(f"{what} is damaged: {error}")
     return StoreUnavailable(f"{what}: {error}")
 
 

@@ -209,6 +209,7 @@ class World:
             3 if scenario.few_retained else protocol.MOST_RETAINED,
             scenario.deletes_blindly,
             grace=GRACE_SECONDS,
+            shared_log=scenario.shared_log,
         )
         self.bucket.watch = self._changed
         intakes: dict[str, set[int]] = {}
@@ -513,6 +514,9 @@ class _Observer:
 
     def processed(self, seconds: float) -> None:
         pass
+
+    def unreconciled(self, scope: Scope, reason: str) -> None:
+        self._world.trace(self._name, "no pass", scope, reason)
 
     def failed(self, scope: str) -> None:
         pass

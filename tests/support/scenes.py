@@ -143,6 +143,9 @@ class Watcher:
     def processed(self, seconds: float) -> None:
         pass
 
+    def unreconciled(self, scope: Scope, reason: str) -> None:
+        pass
+
     def failed(self, scope: str) -> None:
         self.failures += 1
         self._something.set()

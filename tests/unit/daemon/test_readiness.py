@@ -7,6 +7,7 @@ import pytest
 
 from daemon.http.health import Check
 from daemon.outcomes import Failure, NeedsOperator, Passing
+from daemon.publishing.livetree import Synced
 from daemon.readiness import Vitals
 from daemon.reporting import Reporter
 from daemon.stores.admission import Admission
@@ -69,6 +70,18 @@ def test_what_is_not_ready(answer, lane_failure, dispatch_failure, refused, not_
     assert [check.name for check in checks if not check.ok] == not_ready
     assert [check.name for check in checks if check.degraded] == degraded
     assert all(check.detail for check in checks)
+
+
+def test_a_live_tree_that_does_not_follow_is_told_until_it_does():
+    reporter = Reporter(Metrics.create("0", "1"), InlineRuntime())
+    vitals = Vitals(Log(WAITING), Worker(), reporter)
+    scope = Scope("visual-anomaly", "edge")
+    reporter.reconciled(scope, Synced(3))
+    reporter.unreconciled(scope, "an older pointer was put back")
+    (degraded,) = [check for check in asyncio.run(vitals.checks()) if check.degraded]
+    assert (degraded.name, degraded.ok, str(scope) in degraded.detail) == ("live_trees", True, True)
+    reporter.reconciled(scope, Synced(4))
+    assert not any(check.degraded for check in asyncio.run(vitals.checks()))
 
 
 def test_asking_updates_the_gauges_of_the_journal():

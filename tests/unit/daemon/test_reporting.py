@@ -87,6 +87,14 @@ def test_a_live_tree_that_had_nothing_to_do_is_not_said(reporter, metrics, logge
     assert lines(metrics, "rebundle_live_tree_synced")[0].endswith(" 0.0")
 
 
+def test_a_pass_that_fails_is_said_and_measured(reporter, metrics, logged):
+    reporter.reconciled(SCOPE, Synced(3))
+    reporter.unreconciled(SCOPE, "the marker is ahead")
+
+    assert [line["event"] for line in logged()] == ["live tree not synced, tried again later"]
+    assert lines(metrics, "rebundle_live_tree_synced")[0].endswith(" 0.0")
+
+
 def test_a_rollback_publishes_nothing_and_clears_no_refusal(reporter):
     reporter.refused_by_gate(SCOPE, "state-9", "image is another one")
     reporter.published(SCOPE, PointerRead(published(), None), ())

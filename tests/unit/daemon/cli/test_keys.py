@@ -309,6 +309,12 @@ def test_a_copy_with_a_changed_or_lost_file_fails(copied, rebundle, name):
     assert (changed.code, lost.code) == (5, 5)
 
 
+def test_status_tells_whose_word_it_takes_for_the_live_tree(trusting, rebundle, monkeypatch):
+    assert "marked synced" in rebundle("status").out
+    monkeypatch.delenv("REBUNDLE_TRUST__POLICY")
+    assert "marked synced" not in rebundle("status").out
+
+
 def test_a_live_tree_that_nobody_signed_is_held_against_what_is_signed(trusting, bucket, rebundle):
     """A marker that says `updating` excuses nothing: whoever can write the tree can write it, too."""
     tree = bucket / str(SCOPE) / "docker-compose-gen"

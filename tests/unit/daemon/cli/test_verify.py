@@ -160,6 +160,21 @@ def test_a_live_tree_that_its_marker_calls_synced_and_is_not_fails(bucket, rebun
     assert "marked as synced, and not in step with live: base/bundle/monitoring.txt" in result.out
 
 
+def test_a_marker_ahead_of_its_pointer_is_found_by_verify_and_status(bucket, rebundle):
+    marker = bucket / str(SCOPE) / "docker-compose-gen" / ".rebundle.json"
+    document = json.loads(marker.read_text())
+    marker.write_text(json.dumps(document | {"sequence": 5000}))
+
+    verified = rebundle("verify", SCOPE, "-o", "json")
+    (why,) = next(each for each in rebundle("status", "-o", "json").json["scopes"] if each["scope"] == str(SCOPE))[
+        "attention"
+    ]
+
+    assert verified.code == 5
+    assert [what for what, ok in checks(verified).items() if not ok] == ["live tree"]
+    assert all("5000" in told and "recover" in told for told in (verified.out, why))
+
+
 def test_verifying_a_bucket_in_which_nothing_is_published_is_no_success(rebundle, tmp_path):
     result = rebundle("verify", "--all", "--bucket", str(tmp_path / "mistyped"))
 

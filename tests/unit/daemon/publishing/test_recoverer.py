@@ -9,6 +9,9 @@ from pathlib import Path
 from typing import ParamSpec
 
 import pytest
+from cryptography.hazmat.primitives import serialization
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+from securesystemslib.signer import CryptoSigner
 
 from daemon.publishing import layout, operations, protocol
 from daemon.publishing.accepted import InProcess
@@ -24,11 +27,13 @@ from daemon.publishing.errors import (
 )
 from daemon.publishing.livetree import LiveTree, Synced, Unfinished
 from daemon.publishing.manifest import ManifestEvent
-from daemon.publishing.pointer import MOST_HISTORY, Pointer
+from daemon.publishing.pointer import MOST_HISTORY, Pointer, PublicationId
 from daemon.publishing.publisher import Publisher
 from daemon.publishing.reader import Reader
 from daemon.publishing.recoverer import Recoverer, Recovery
 from daemon.publishing.recovery import Wish
+from daemon.publishing.signing import KeySigner, PublicKey, generate
+from daemon.publishing.trust import Trust, TrustedKey
 from daemon.stores.memory import MemoryStore
 from daemon.stores.port import Content, ObjectStore
 from events.model import OutcomeKind
@@ -145,6 +150,177 @@ def names(pointer: Pointer) -> tuple[str | None, str | None]:
     return pointer.live and pointer.live.state, pointer.desired and pointer.desired.state
 
 
+# -- who trusts nobody but a key
+
+KEY = generate()[0]
+
+
+def trusting(store: ObjectStore, runtime: InlineRuntime) -> Bucket:
+    """A process that signs, and accepts nothing else."""
+    private = serialization.load_pem_private_key(KEY.encode(), None)
+    assert isinstance(private, Ed25519PrivateKey)
+    signer = KeySigner(CryptoSigner(private))
+    public = PublicKey.parse(
+        private.public_key()
+        .public_bytes(serialization.Encoding.PEM, serialization.PublicFormat.SubjectPublicKeyInfo)
+        .decode()
+    )
+    trusted = TrustedKey(keyid=public.keyid, public=public.pem, roles=("publish", "pointer"))
+    return Bucket(store, runtime, signers=[signer], trust=Trust(keys=(trusted,)))
+
+
+async def recover_trusting(store: ObjectStore, runtime: InlineRuntime, wish: Wish | None = None) -> Recovery:
+    bucket = trusting(store, runtime)
+    doing = Recoverer(store, bucket.reader, bucket.publisher, bucket.live_tree)
+    return await doing.recover(SCOPE, wish or Wish(), "ann", "looked odd")
+
+
+async def signed_scope(store: ObjectStore, runtime: InlineRuntime) -> Pointer:
+    """Three states, all signed; the newest is quarantined, the one before it live."""
+    bucket = trusting(store, runtime)
+    await bucket.publish(make_state(1), make_state(2), make_state(3))
+    await bucket.operations.carry_out(SCOPE, operations.quarantine("state-3", rollback_to="state-2"), "ann", "bad")
+    assert isinstance(await bucket.live_tree.reconcile(SCOPE), Synced)
+    return await bucket.pointer()
+
+
+async def forge_chunk(store: ObjectStore, sequence: int, pointer: Pointer, change: dict[str, object]) -> None:
+    """A chunk that nobody signed: state-3 was made live by somebody who lifted everything."""
+    [state_3] = pointer.retained_of("state-3")
+    entry = pointer.history[-1].model_dump(mode="json") | {
+        "sequence": sequence,
+        "write": "f" * 32,
+        "by": "alice",
+        "reason": "approved",
+        "live": str(state_3.id),
+        "desired": str(state_3.id),
+        "change": change,
+    }
+    body = json.dumps({"entries": [entry], "older": None}).encode()
+    await store.create(layout.history(SCOPE, sequence, sequence, "f" * 32), Content(body))
+
+
+async def forge_marker(store: ObjectStore, sequence: int, publication: PublicationId) -> None:
+    document = json.loads((await store.get(MARKER)).body)
+    forged = document | {"sequence": sequence, "publication": str(publication)}
+    await overwrite(store, MARKER, json.dumps(forged).encode())
+
+
+@in_loop
+async def test_what_nobody_signed_lifts_no_quarantine_and_makes_nothing_live(
+    store: MemoryStore, runtime: InlineRuntime
+) -> None:
+    before = await signed_scope(store, runtime)
+    [bad] = before.quarantined
+    [state_3] = before.retained_of("state-3")
+    await forge_chunk(store, 900, before, {"lifted": bad.composition, "hold": None, "quarantined": []})
+    await forge_marker(store, 5000, state_3.id)
+    with pytest.raises(PointerLost, match="somebody else wrote the marker"):
+        await trusting(store, runtime).live_tree.reconcile(SCOPE)
+    told = await recover_trusting(store, runtime)
+    pointer = await trusting(store, runtime).pointer()
+
+    assert names(pointer) == ("state-2", before.desired and before.desired.state)
+    assert pointer.quarantined == before.quarantined
+    assert pointer.sequence > 5000, "numbers count whoever wrote them"
+    assert [entry.by for entry in pointer.history] == [*(entry.by for entry in before.history), "ann"]
+    assert told.recovered is not None
+    assert any(f"`--live {state_3.id}`" in each for each in told.recovered.unknown)
+    assert any("1 changes did that no signed pointer leads to" in each for each in told.recovered.unknown)
+    assert (await trusting(store, runtime).live_tree.survey(SCOPE, reading_all=True)).in_step
+
+
+@in_loop
+async def test_what_a_marker_says_that_nobody_signed_makes_nothing_live(
+    store: MemoryStore, runtime: InlineRuntime
+) -> None:
+    before = await signed_scope(store, runtime)
+    [state_1] = before.retained_of("state-1")
+    await forge_marker(store, 5000, state_1.id)
+    await recover_trusting(store, runtime)
+
+    assert names(await trusting(store, runtime).pointer())[0] == "state-2"
+
+
+@in_loop
+async def test_what_nobody_signed_may_forbid(store: MemoryStore, runtime: InlineRuntime) -> None:
+    """An older pointer, well signed, that was put back from before a quarantine: the chunk may be all that knows."""
+    bucket = trusting(store, runtime)
+    await bucket.publish(make_state(1), make_state(2))
+    [state_1] = (await bucket.pointer()).retained_of("state-1")
+    bad = {"composition": state_1.composition, "by": "ann", "reason": "bad", "at": "2026-01-01T00:00:00Z"}
+    await bucket.publish(make_state(3))
+    await forge_chunk(store, 900, await bucket.pointer(), {"quarantine": bad})
+    await recover_trusting(store, runtime)
+
+    assert [each.composition for each in (await bucket.pointer()).quarantined] == [state_1.composition]
+
+
+@in_loop
+async def test_without_a_signed_pointer_what_a_chunk_lifts_stays_quarantined(
+    store: MemoryStore, runtime: InlineRuntime
+) -> None:
+    before = await signed_scope(store, runtime)
+    [bad] = before.quarantined
+    await forge_chunk(store, 900, before, {"quarantine": bad.model_dump(mode="json")})
+    await forge_chunk(store, 901, before, {"lifted": bad.composition})
+    await remove(store, POINTER)
+    told = await recover_trusting(store, runtime)
+    pointer = await trusting(store, runtime).pointer()
+
+    assert [each.composition for each in pointer.quarantined] == [bad.composition]
+    assert pointer.live is not None
+    assert pointer.live.state == "state-2", "as the marker says, for what the chunk says is quarantined"
+    assert told.recovered is not None
+    assert any("nobody signs these" in each for each in told.recovered.unknown)
+
+
+@in_loop
+async def test_a_pointer_whose_signature_does_not_count_keeps_what_it_forbids(
+    store: MemoryStore, runtime: InlineRuntime
+) -> None:
+    before = await signed_scope(store, runtime)
+    document = json.loads((await store.get(POINTER)).body)
+    await overwrite(store, POINTER, json.dumps({"signed": document["signed"], "signatures": []}).encode())
+    with pytest.raises(VerificationFailed):
+        await trusting(store, runtime).pointer()
+    await recover_trusting(store, runtime)
+
+    assert (await trusting(store, runtime).pointer()).quarantined == before.quarantined
+
+
+@in_loop
+async def test_chunks_that_a_signed_pointer_leads_to_count_in_full(store: MemoryStore, runtime: InlineRuntime) -> None:
+    before = await signed_scope(store, runtime)
+    bucket = trusting(store, runtime)
+    await bucket.operations.carry_out(SCOPE, operations.lift_quarantine("state-3"), "ann", "fixed")
+    read = await bucket.reader.pointer(SCOPE)
+    for _ in range(MOST_HISTORY + 2):
+        following = protocol.hold(read.pointer, bucket.publisher.writing("ann"))
+        read = await bucket.publisher.swap(SCOPE, read, following)
+    await forge_chunk(store, 900, before, {"lifted": "0" * 64})
+    entries = await bucket.reader.history(read.pointer)
+    told = await recover_trusting(store, runtime)
+    pointer = await trusting(store, runtime).pointer()
+
+    assert told.recovered is not None
+    assert (pointer.quarantined, pointer.older) == ((), read.pointer.older)
+    assert (await trusting(store, runtime).reader.history(pointer))[: len(entries)] == entries
+
+
+@in_loop
+async def test_a_scope_that_nobody_vouches_for_any_more_is_held(store: MemoryStore, runtime: InlineRuntime) -> None:
+    """Its only key was revoked: what comes next must not be live before somebody has looked."""
+    bucket = Bucket(store, runtime, signers=[KeySigner(CryptoSigner(Ed25519PrivateKey.generate()))])
+    await bucket.publish(make_state(1))
+    await bucket.live_tree.reconcile(SCOPE)
+    told = await recover_trusting(store, runtime)
+    pointer = await trusting(store, runtime).pointer()
+
+    assert (names(pointer), pointer.hold is not None) == ((None, None), True)
+    assert ["is not in the trust policy" in each.why for each in told.remains.damaged] == [True]
+
+
 # -- the pointer is gone
 
 
@@ -232,7 +408,7 @@ async def test_a_scope_without_a_whole_state_can_take_the_next_one(store: Memory
     await remove(store, POINTER)
     told = await recover(store, runtime)
     pointer = await check(store, runtime)
-    assert (names(pointer), pointer.hold, pointer.highest_producer) == ((None, None), None, 0)
+    assert (names(pointer), pointer.hold is not None, pointer.highest_producer) == ((None, None), True, 0)
     assert [each.id.state for each in told.remains.damaged] == ["state-1"]
 
 

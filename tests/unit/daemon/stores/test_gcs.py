@@ -18,6 +18,7 @@ from google.auth.exceptions import RefreshError, TransportError
 from daemon.stores import gcs
 from daemon.stores.errors import (
     ConditionFailed,
+    ObjectDamaged,
     ObjectMissing,
     OutcomeUnknown,
     StoreBusy,
@@ -257,7 +258,7 @@ def test_nothing_listens(call: Call, error: type[StoreError]) -> None:
 def test_a_body_that_was_damaged_on_its_way_is_not_read() -> None:
     damaged = holds(b"as it came", VERSION, X_Goog_Hash="crc32c=" + base64.b64encode(b"1234").decode())
     with server(damaged) as (address, _):
-        assert type(refusal(gets, address)) is StoreUnavailable
+        assert type(refusal(gets, address)) is ObjectDamaged
 
 
 @pytest.mark.parametrize(

@@ -16,6 +16,7 @@ import pytest
 
 from daemon.stores.errors import (
     ConditionFailed,
+    ObjectDamaged,
     ObjectMissing,
     OutcomeUnknown,
     StoreBusy,
@@ -256,7 +257,7 @@ def test_a_body_that_breaks_off_is_not_read() -> None:
 def test_a_body_that_was_damaged_on_its_way_is_not_read() -> None:
     digest = base64.b64encode(hashlib.sha256(b"as it was stored").digest()).decode()
     with server(says(200, b"as it came", ETag=f'"{VERSION}"', x_amz_checksum_sha256=digest)) as (address, _):
-        assert type(refusal(gets, address)) is StoreUnavailable
+        assert type(refusal(gets, address)) is ObjectDamaged
 
 
 @pytest.mark.parametrize(
