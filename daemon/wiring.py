@@ -6,6 +6,7 @@ SDKs and the web framework are imported where they are needed, so that a command
 import asyncio
 import os
 import socket
+import stat
 from collections.abc import Callable, Coroutine, Mapping
 from dataclasses import dataclass
 from datetime import timedelta
@@ -145,6 +146,8 @@ def _trust(trusting: settings_of.Trust, *, is_writer: bool) -> "Trust | None":
     from daemon.publishing.trust import Trust  # noqa: PLC0415  # as above
 
     try:
+        if trusting.policy.stat().st_mode & stat.S_IWOTH:
+            raise PolicyUnusable(f"trust policy {trusting.policy} may be written by everybody: chmod o-w")
         policy = Trust.parse(trusting.policy.read_bytes(), str(trusting.policy))
     except OSError as error:
         raise PolicyUnusable(f"trust policy {trusting.policy} cannot be read: {error.strerror}") from error

@@ -5,9 +5,11 @@ from typing import Annotated
 from cyclopts import Parameter
 
 from daemon.cli.acting import act, preview
+from daemon.cli.codes import DONE, FAILED
 from daemon.cli.failures import UsageError
 from daemon.cli.options import DEFAULT_ACTOR, DEFAULT_PLACE, DEFAULT_PRINTING, Actor, DryRun, Place, Printing, Reason
 from daemon.cli.outlook import outlook
+from daemon.cli.output import confirm
 from daemon.cli.session import scope_of, session
 from daemon.publishing import operations
 
@@ -24,11 +26,14 @@ async def quarantine(
     rollback_to: Annotated[
         str | None, Parameter(help="State to go back to, held; needed when the composition is live.")
     ] = None,
+    yes: Annotated[
+        bool, Parameter(alias="-y", negative=(), help="Do not ask, as is done where what is live changes.")
+    ] = False,
     dry_run: DryRun = False,
     actor: Actor = DEFAULT_ACTOR,
     place: Place = DEFAULT_PLACE,
     printing: Printing = DEFAULT_PRINTING,
-) -> None:
+) -> int:
     """Reject the composition of a state, or accept it again."""
     if lift and rollback_to is not None:
         raise UsageError("--rollback-to belongs to a new quarantine: leave it out with --lift")
@@ -38,4 +43,10 @@ async def quarantine(
         planned = await preview(opened, scope_of(scope), verb, actor=actor, reason=reason)
         if rollback_to is not None:
             opened.printer.say(await outlook(opened, scope_of(scope), planned))
+        changes_live = planned.before.live != planned.after.live
+        question = f"Quarantine {state} and roll {scope} back?"
+        if changes_live and not dry_run and not confirm(question, yes=yes, printer=opened.printer):
+            opened.printer.warn("nothing was changed")
+            return FAILED
         await act(opened, scope_of(scope), verb, name=name, actor=actor, reason=reason, dry_run=dry_run)
+        return DONE

@@ -60,7 +60,9 @@ def send(
         Parameter(help="One event, an array, or one event to a line; - for standard input.", allow_leading_hyphen=True),
     ],
     to: Annotated[str | None, Parameter(help="The daemon's address; else http.listen of the settings.")] = None,
-    token_file: Annotated[Path | None, Parameter(help="File with the token; else that of the settings.")] = None,
+    token_file: Annotated[
+        Path | None, Parameter(help="File with the token; else that of the settings, but not for --to.")
+    ] = None,
     wait: Annotated[bool, Parameter(negative=(), help="Wait until each event has settled in all its scopes.")] = False,
     timeout: Annotated[float, Parameter(help="Seconds that --wait may take.")] = 300.0,
     config: Annotated[Path | None, Parameter(group=SHARED, help="Settings file (TOML).")] = None,

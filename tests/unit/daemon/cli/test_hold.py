@@ -68,7 +68,7 @@ def test_resume_of_what_is_not_held_changes_nothing(bucket, rebundle):
 
 
 def test_resume_is_refused_while_desired_is_quarantined(bucket, rebundle):
-    rebundle("quarantine", SCOPE, "state-3", "--reason", "bad", "--rollback-to", "state-1")
+    rebundle("quarantine", SCOPE, "state-3", "--reason", "bad", "--rollback-to", "state-1", "-y")
 
     assert rebundle("resume", SCOPE, "--yes").code == 4
 

@@ -115,6 +115,12 @@ def test_a_policy_that_cannot_be_read_trusts_nothing(trusting, rebundle, text):
     assert (result.code, "trust policy" in result.err) == (5, True)
 
 
+def test_a_policy_that_everybody_may_write_trusts_nothing(trusting, rebundle):
+    trusting.chmod(0o666)
+    result = rebundle("show", SCOPE)
+    assert (result.code, "chmod o-w" in result.err) == (5, True)
+
+
 def test_a_policy_that_is_gone_trusts_nothing(trusting, rebundle):
     trusting.unlink()
     result = rebundle("show", SCOPE)

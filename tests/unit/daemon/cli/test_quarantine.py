@@ -19,10 +19,21 @@ def test_the_live_composition_needs_a_state_to_go_back_to(bucket, rebundle):
     assert refused.code == 4
     assert "--rollback-to" in refused.err
 
-    result = rebundle("quarantine", SCOPE, "state-3", "--reason", "bad", "--rollback-to", "state-1", "-o", "json")
+    result = rebundle("quarantine", SCOPE, "state-3", "--reason", "bad", "--rollback-to", "state-1", "-y", "-o", "json")
 
     assert (result.code, result.json["after"]["live"]["state"]) == (0, "state-1")
     assert result.json["after"]["hold"]["reason"] == "bad"
+
+
+def test_a_quarantine_that_changes_what_is_live_asks_first(bucket, rebundle):
+    pointer = bucket / str(SCOPE) / "pointer.json"
+    before = pointer.read_bytes()
+    refused = rebundle("quarantine", SCOPE, "state-3", "--reason", "bad", "--rollback-to", "state-1")
+
+    assert (refused.code, "--yes" in refused.err) == (2, True), "nobody sits at a terminal here"
+    assert pointer.read_bytes() == before
+    assert rebundle("quarantine", SCOPE, "state-3", "--reason", "b", "--rollback-to", "state-1", "--dry-run").code == 0
+    assert rebundle("quarantine", SCOPE, "state-1", "--reason", "bad").code == 0, "what is not live needs no question"
 
 
 def test_lift_accepts_the_composition_again(bucket, rebundle):

@@ -144,7 +144,7 @@ def test_a_damaged_target_is_found_out_before_it_is_live(bucket, rebundle):
         archive.write_bytes(archive.read_bytes()[:-9])
 
     assert rebundle("rollback", SCOPE, "state-1", "--reason", "bad", "--yes").code == 5
-    assert rebundle("quarantine", SCOPE, "state-3", "--reason", "bad", "--rollback-to", "state-1").code == 5
+    assert rebundle("quarantine", SCOPE, "state-3", "--reason", "bad", "--rollback-to", "state-1", "-y").code == 5
     assert pointer(bucket).sequence == 3
 
 

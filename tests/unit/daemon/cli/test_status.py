@@ -69,7 +69,7 @@ def test_the_status_of_a_scope_names_what_is_quarantined(bucket, rebundle):
 
 def test_a_hold_does_not_hide_that_what_waits_is_quarantined(bucket, rebundle):
     in_bucket(bucket, lambda published: published.publish(composition_with("5"), "state-5", 5))
-    quarantined = rebundle("quarantine", SCOPE, "state-5", "--reason", "bad", "--rollback-to", "state-1")
+    quarantined = rebundle("quarantine", SCOPE, "state-5", "--reason", "bad", "--rollback-to", "state-1", "-y")
     assert quarantined.code == 0, quarantined.err
 
     (why,) = scope_of(rebundle("status", "-o", "json"))["attention"]
