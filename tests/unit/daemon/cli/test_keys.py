@@ -209,12 +209,19 @@ def test_who_signs_with_a_key_that_its_own_policy_does_not_accept_writes_nothing
 
 def test_a_daemon_that_nobody_could_read_does_not_start(trusting, rebundle, tmp_path, monkeypatch):
     monkeypatch.setenv("REBUNDLE_JOURNAL__PATH", str(tmp_path / "journal.db"))
+    # An address of no machine: a daemon that did start would end with 6.
+    monkeypatch.setenv("REBUNDLE_HTTP__LISTEN", "192.0.2.1:1")
+    monkeypatch.setenv("REBUNDLE_HTTP__TOKEN", "0123456789abcdef0123456789abcdef")
     assert rebundle("keys", "trust", trusting, tmp_path / "one.key.pub", "--role", "publish").code == 0
     no_role = rebundle("run")
+    assert rebundle("keys", "trust", trusting, tmp_path / "one.key.pub").code == 0
+    assert rebundle("keys", "revoke", trusting, keyids(trusting)[0], "--reason", "lost").code == 0
+    revoked = rebundle("run")
     monkeypatch.delenv("REBUNDLE_SIGNING__KEY_FILE")
     no_key = rebundle("run")
 
     assert (no_role.code, f"({keyids(trusting)[0][:12]}) as pointer, so nothing" in no_role.err) == (2, True)
+    assert (revoked.code, "as publish and pointer" in revoked.err) == (2, True)
     assert (no_key.code, "no signing key as publish and pointer" in no_key.err) == (2, True)
 
 

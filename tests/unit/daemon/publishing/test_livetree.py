@@ -308,6 +308,27 @@ def test_a_file_that_fits_the_markers_digest_is_ours_without_a_tag(memory: Memor
     asyncio.run(scenario())
 
 
+def test_what_another_process_wrote_and_an_operator_deleted_does_not_come_back_by_an_older_marker(
+    memory: MemoryStore,
+) -> None:
+    """The marker that this process wrote last counts only while it is the one that is there."""
+
+    async def scenario() -> None:
+        process, other = bucket(memory), bucket(memory)
+        await process.publish(make_state(1))
+        await synced(process)
+        new = "example/conf/new.env"
+        await other.publish(make_state(2, files=make_files("2", **{new: "# new\n"})))
+        await synced(other)
+        key = layout.live_tree(SCOPE, new)
+        await memory.delete(key, (await memory.get(key)).version)
+
+        assert (await synced(process)).deleted_by_operator == (new,)
+        assert new not in await tree(memory)
+
+    asyncio.run(scenario())
+
+
 def test_a_stray_below_base_is_reported_and_never_deleted(memory: MemoryStore) -> None:
     async def scenario() -> None:
         process = bucket(memory)
