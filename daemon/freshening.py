@@ -49,6 +49,7 @@ class FreshnessTimer:
         self._reader = reader
         self._runtime = runtime
         self._signers = signers
+        self._keyids = [each.keyid for each in signers]
         self._trust = trust
         self._lifetime = timedelta(minutes=minutes)
 
@@ -69,6 +70,8 @@ class FreshnessTimer:
         Raises:
             PublishingError: the pointer is not one to vouch for.
         """
+        if self._trust is not None and self._trust.objection(self._keyids, "pointer", scope):
+            return False  # by its own policy nobody would believe it, and another daemon's would be gone
         # Before the pointer: what is read after it may well name a newer one.
         said, version = await self._present(scope)
         newest = (await self._reader.pointer(scope)).pointer

@@ -8,7 +8,7 @@ more; whatever is settled without that condition is judged on a pointer that was
 """
 
 import asyncio
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Container, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Final, Protocol
 
@@ -214,13 +214,23 @@ class Pipeline:
         """The outcomes whose commit was made: the only ones, or those that the lineage knows the commit of.
 
         A commit of ours that was given up as unknown may have been made after another one was tried, of other events.
+        Where the lineage was cut off, so that it knows none, a dead letter is not dropped; else manifests tell.
         """
-        made = {at: told[-1].outcome for at, told in recorded.items() if len({each.outcome for each in told}) == 1}
-        if len(made) < len(recorded):
-            writes = {entry.write for entry in await self._reader.history(pointer)}
-            told = [(at, each) for at, several in recorded.items() for each in several]
-            made |= {at: each.outcome for at, each in told if each.commit in writes}
-        return made
+        agreed = {at: told[-1].outcome for at, told in recorded.items() if len({each.outcome for each in told}) == 1}
+        differing = {at: told for at, told in recorded.items() if at not in agreed}
+        writes = await self._writes(pointer, differing) if differing else frozenset()
+        found = {at: _of_a_write(told, writes) for at, told in differing.items()}
+        return agreed | {at: outcome for at, outcome in found.items() if outcome is not None}
+
+    async def _writes(self, pointer: Pointer, differing: Mapping[Position, Sequence[Recorded]]) -> frozenset[str]:
+        """The lineage's, as far back as has to be read."""
+        newest = frozenset(entry.write for entry in pointer.history)
+        if all(any(each.commit in newest for each in told) for told in differing.values()):
+            return newest
+        try:
+            return frozenset(entry.write for entry in await self._reader.history(pointer))
+        except (NotFound, VerificationFailed):
+            return newest
 
     async def _published(
         self, scope: Scope, pointer: Pointer, deliveries: Sequence[Delivery]
@@ -536,3 +546,10 @@ def _provenance(planned: Planned) -> tuple[ManifestEvent, ...]:
 
 def _version(text: str) -> tuple[int, ...]:
     return tuple(int(part) for part in text.split(".") if part.isdecimal())
+
+
+def _of_a_write(told: Sequence[Recorded], writes: Container[str]) -> Outcome | None:
+    """What was recorded for one of these writes; else a dead letter, if there is one among all that was recorded."""
+    made = [each.outcome for each in told if each.commit is not None and each.commit in writes]
+    dead = [each.outcome for each in told if each.outcome.kind is OutcomeKind.DEAD_LETTERED]
+    return next(iter((*made, *dead)), None)

@@ -85,7 +85,7 @@ class Vitals:
     def _live_trees_check(self) -> Check:
         behind = sorted(self._reporter.behind)
         if not behind:
-            return Check("live_trees", ok=True, detail="each followed at its last pass")
+            return Check("live_trees", ok=True, detail="none is known to be behind")
         names = ", ".join(map(str, behind[:_NAMED]))
         detail = f"{len(behind)} did not follow at the last pass: {names}; see `rebundle status`"
         return Check("live_trees", ok=True, degraded=True, detail=detail)

@@ -120,14 +120,11 @@ def refuse_useless_keys(keys: Keys) -> None:
     from daemon.publishing.trust import ROLES  # noqa: PLC0415  # as below
 
     keyids = [each.keyid for each in keys.signers]
-    missing = [role for role in ROLES if not keys.trust.counts(keyids, role)]
-    if missing:
-        signing = (
-            f"none of the signing keys ({', '.join(each[:12] for each in keyids)})" if keyids else "no signing key"
-        )
+    objections = {objection for role in ROLES if (objection := keys.trust.objection(keyids, role, None))}
+    if objections:
         raise KeyUnusable(
-            f"the trust policy accepts {signing} as {' and '.join(missing)}, so nothing that this daemon publishes "
-            "could be read: set signing.key_file, or trust its key (`rebundle keys trust`)"
+            f"by the own trust policy nobody could read what this daemon publishes: {'; '.join(sorted(objections))}. "
+            "Set signing.key_file, or trust its key (`rebundle keys trust`)"
         )
 
 

@@ -148,14 +148,15 @@ async def revoke(
 
     before = Trust.parse(_read(policy).encode(), str(policy))
     keyid = _found(before, key)
-    if any(each.keyid == keyid for each in before.revoked):
-        raise UsageError(f"key {keyid} was revoked already")
     runtime = SystemRuntime()
     printer = printer_of(printing)
     at = runtime.now().astimezone(UTC).isoformat(timespec="seconds")
+    others = tuple(each for each in before.revoked if each.keyid != keyid)
+    already = len(others) < len(before.revoked)
     revocation = Revocation(keyid=keyid, reason=reason, at=at)
-    after = before.model_copy(update={"revoked": (*before.revoked, revocation)})
-    if not dry_run:
+    after = before if already else before.model_copy(update={"revoked": (*others, revocation)})
+    before = before.model_copy(update={"revoked": others})
+    if not dry_run and not already:
         # First: who stole the key may well be able to keep the bucket from being read.
         _write(policy, after.written())
     seen = _Blocked()
@@ -179,7 +180,10 @@ async def revoke(
     )
     for scope, what, why in seen.unread:
         printer.warn(f"whether {f'{what} of {scope}' if scope else what} is blocked cannot be told: {why}")
-    _tell_revoked(printer, policy, keyid, dry_run=dry_run)
+    if already:
+        printer.say(f"key {keyid[:12]} was revoked already: nothing was changed")
+    else:
+        _tell_revoked(printer, policy, keyid, dry_run=dry_run)
 
 
 def _tell_revoked(printer: Printer, policy: Path, keyid: str, *, dry_run: bool) -> None:

@@ -161,7 +161,7 @@ def _row(view: View, opened: Session) -> tuple[Any, ...]:
     held = f"{age(view['hold']['at'], opened.now)} by {view['hold']['by']}" if view["hold"] else None
     return (
         view["scope"],
-        _named(view["live"]) or "retired",
+        _named(view["live"]) or ("nothing" if view["hold"] else "retired"),
         _named(view["desired"]),
         held,
         synced,

@@ -9,7 +9,7 @@ import asyncio
 import hashlib
 from collections.abc import Sequence
 from datetime import datetime
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 from daemon.publishing import archive, attestation, layout, manifest, pointer, protocol
 from daemon.publishing import signatures as signatures_of
@@ -32,6 +32,9 @@ from daemon.runtime import Runtime
 from daemon.stores.errors import ConditionFailed, ObjectMissing, OutcomeUnknown, StoreRefused, StoreUnavailable
 from daemon.stores.port import Content, ObjectStore, Version
 from renderers.model import Scope, canonical_json
+
+if TYPE_CHECKING:  # see `reader`
+    from daemon.publishing.trust import Role
 
 _JSON: Final = "application/json"
 _GZIP: Final = "application/gzip"
@@ -64,6 +67,7 @@ class Publisher:
             StoreUnavailable: try again, under a new attempt; whatever was stored is named by nothing.
             CannotSign: this writer's own trust policy does not accept what it signs.
         """
+        self._refuse_useless_keys(scope, ("publish", "pointer"))
         attempt, at = self._runtime.token(), timestamp(self._runtime.now())
         # In a thread whatever the size: at 500 models it takes milliseconds, and finding that out would take one.
         packed, body = await self._runtime.offload(self._pack, state, attempt, at)
@@ -72,7 +76,7 @@ class Publisher:
             (layout.manifest(scope, state.state, attempt), Content(body, _JSON)),
         ]
         if self._signers:
-            envelope = await self._attested(scope, body)
+            envelope = await self._attested(body)
             objects.append((layout.signature(scope, state.state, attempt), Content(envelope, _JSON)))
         try:
             async with asyncio.TaskGroup() as group:
@@ -90,15 +94,9 @@ class Publisher:
         packed = archive.pack(members)
         return packed.body, manifest.written(state, attempt, at, members, packed)
 
-    async def _attested(self, scope: Scope, body: bytes) -> bytes:
-        described = manifest.decode(body)
-        payload = await self._runtime.offload(attestation.statement, described, body)
-        envelope = attestation.enveloped(payload, await self._signed(signatures_of.STATEMENT, payload))
-        try:
-            self._reader.check_publication(scope, described, body, envelope)
-        except VerificationFailed as error:
-            raise _unreadable(error) from error
-        return envelope
+    async def _attested(self, body: bytes) -> bytes:
+        payload = await self._runtime.offload(attestation.statement, manifest.decode(body), body)
+        return attestation.enveloped(payload, await self._signed(signatures_of.STATEMENT, payload))
 
     async def swap(self, scope: Scope, base: PointerRead, following: Pointer) -> PointerRead:
         """Make `following` the pointer, if it is still the one that was read as `base`.
@@ -113,13 +111,10 @@ class Publisher:
             NewerSchema: a newer release wrote the pointer.
         """
         self._refuse_unwritable(scope, base)
+        self._refuse_useless_keys(scope, ("pointer",))
         following = await self._with_short_history(scope, following)
         signatures = await self._signed(signatures_of.POINTER, pointer.signed_part(following))
         content = Content(pointer.encode(following, signatures), _JSON)
-        try:
-            self._reader.check_pointer(scope, content.body)
-        except VerificationFailed as error:
-            raise _unreadable(error) from error
         for attempt in range(1 + _RESENDS):
             if attempt:
                 await self._runtime.sleep(_RESEND_DELAY * 2**attempt * (0.5 + self._runtime.jitter()))
@@ -167,6 +162,16 @@ class Publisher:
                 return await self._runtime.offload(signatures_of.signed_by, self._signers, kind, payload)
         except TimeoutError as error:
             raise StoreUnavailable(f"signing took longer than {_SIGN_SECONDS} s: try again") from error
+
+    def _refuse_useless_keys(self, scope: Scope, roles: tuple["Role", ...]) -> None:
+        """Before anything is written that nobody with this machine's trust policy could read."""
+        try:
+            self._reader.check_signers(scope, [each.keyid for each in self._signers], roles)
+        except VerificationFailed as error:
+            raise CannotSign(
+                f"nothing is written to {scope}, for by the own trust policy nobody could read it: {error}. Sign with "
+                "a key that has the role (signing.key_file, `rebundle keys trust`)"
+            ) from error
 
     def _refuse_unwritable(self, scope: Scope, base: PointerRead) -> None:
         if base.pointer.schema_ > pointer.SCHEMA:
@@ -218,13 +223,6 @@ class Publisher:
                 raise StoreUnavailable(f"whether {key} is stored could not be found out: try again") from error
             if stored.body != content.body:
                 raise VerificationFailed(f"{key} is there with other bytes than ours") from error
-
-
-def _unreadable(error: VerificationFailed) -> CannotSign:
-    return CannotSign(
-        f"nothing was written, for nobody with the trust policy of this machine could read it: {error}. Sign with a "
-        "key that has the role (signing.key_file, `rebundle keys trust`)"
-    )
 
 
 def _unresolved(scope: Scope) -> OutcomeUnresolved:

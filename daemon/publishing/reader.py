@@ -7,7 +7,7 @@ digest that vouch for them: whoever may say what is live in one scope must not b
 import asyncio
 import hashlib
 from collections import OrderedDict
-from collections.abc import Awaitable, Callable, Iterable, Sequence
+from collections.abc import Awaitable, Callable, Collection, Iterable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Final, Generic, TypeVar
@@ -26,7 +26,7 @@ from renderers.identifiers import BUNDLE_LENGTH
 from renderers.model import RenderedFile, Scope
 
 if TYPE_CHECKING:  # keys take long to import, and only who has a policy needs them
-    from daemon.publishing.trust import Trust
+    from daemon.publishing.trust import Role, Trust
 
 T = TypeVar("T")
 _MOST_MANIFEST_BYTES: Final = 32 << 20
@@ -130,26 +130,21 @@ class Reader:
 
     def _decoded(self, scope: Scope, stored: Stored) -> PointerRead:
         read = PointerRead(pointer.decode(stored.body, scope), stored.version, pointer.is_signed(stored.body))
-        self.check_pointer(scope, stored.body)
+        if self._trust is not None:
+            self._trust.check_pointer(stored.body, scope)
         return read
 
-    def check_pointer(self, scope: Scope, body: bytes) -> None:
-        """That somebody who is trusted signed these bytes of a pointer, there or about to be written.
+    def check_signers(self, scope: Scope, keyids: Collection[str], roles: Iterable["Role"]) -> None:
+        """That one of these keys has each of these roles in a scope, so that what they sign would be accepted here.
 
         Raises:
-            VerificationFailed: nobody did.
+            VerificationFailed: none has.
         """
-        if self._trust is not None:
-            self._trust.check_pointer(body, scope)
-
-    def check_publication(self, scope: Scope, described: Manifest, body: bytes, envelope: bytes | None) -> None:
-        """The same of a manifest, by its envelope.
-
-        Raises:
-            NotVouchedFor: nobody did.
-        """
-        if self._trust is not None:
-            self._trust.check_publication(envelope, described, body, scope)
+        if self._trust is None:
+            return
+        for role in roles:
+            if objection := self._trust.objection(keyids, role, scope):
+                raise VerificationFailed(objection)
 
     def _check_fresh(self, scope: Scope, trust: "Trust", vouching: Stored | None, body: bytes, sequence: int) -> None:
         """That this pointer was the newest one not long ago."""
@@ -287,7 +282,7 @@ class Reader:
         if self._trust is None:
             return
         envelope = await self._optional(layout.signature(scope, described.state, described.attempt))
-        self.check_publication(scope, described, body, envelope.body if envelope else None)
+        self._trust.check_publication(envelope.body if envelope else None, described, body, scope)
 
     async def _bytes(self, key: str) -> bytes:
         try:

@@ -7,7 +7,6 @@ is written like any other, by compare-and-swap, so that a daemon which goes on f
 
 import asyncio
 import hashlib
-import json
 import re
 from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -17,6 +16,7 @@ from pydantic import ValidationError
 
 from daemon.publishing import layout, manifest, ownership, recovery
 from daemon.publishing import pointer as pointers
+from daemon.publishing.documents import parsed, written
 from daemon.publishing.errors import PublishingError, VerificationFailed
 from daemon.publishing.livetree import LiveTree, Synced, Unfinished
 from daemon.publishing.pointer import CHUNK, Chunk, Entry, Older, Pointer, PublicationId
@@ -33,6 +33,8 @@ T = TypeVar("T")
 U = TypeVar("U")
 _READS_AT_ONCE: Final = 8
 _SEQUENCE: Final = re.compile(rb'"sequence"\s*:\s*(\d{1,15})\b')
+_Read = Mapping[str, tuple[Chunk, bytes]]
+"""Chunks by key, with their bytes."""
 _CHUNK_KEY: Final = re.compile(r"/(\d{1,15})(?:-(\d{1,15})-[^/]*)?\.json$")
 """Without the sequence of its newest entry and a write: of a release before those were in the key."""
 
@@ -60,12 +62,12 @@ class _DamagedPointer:
 @dataclass(frozen=True, slots=True)
 class _Chunks:
     entries: tuple[Entry, ...]
-    unsigned: tuple[Entry, ...]
-    """Those that no signed pointer leads to."""
     highest: int
     """Of every chunk, damaged or not."""
     older: Older | None = None
     chunked: int = 0
+    unsigned: tuple[Entry, ...] = ()
+    """After a signed pointer, and not led to by it."""
 
 
 class Recoverer:
@@ -138,24 +140,22 @@ class Recoverer:
 
     async def _pointer(self, scope: Scope) -> tuple[PointerRead, str | None, _DamagedPointer]:
         """What a compare-and-swap is to start from, what is wrong with it, and what a damaged one tells."""
+        key = layout.pointer(scope)
         try:
             read = await self._reader.found_pointer(scope)
+            stored = None
         except VerificationFailed as error:
-            stored = await self._get(layout.pointer(scope))
-            if stored is not None:
-                # Whether it was signed is told by its bytes: who cannot sign must not replace it (protocol 4).
-                base = PointerRead(absent(scope), stored.version, signed=b'"sig"' in stored.body)
-                return base, str(error), _DamagedPointer(_sequence_in(stored.body), _decoded(stored.body, scope))
-            read = None
+            read, stored, damage = None, await self._get(key), str(error)
         except ObjectDamaged as error:
-            there = [
-                each for each in await self._store.scan(layout.pointer(scope)) if each.key == layout.pointer(scope)
-            ]
-            base = PointerRead(absent(scope), there[0].version if there else None)
-            return base, str(error), _DamagedPointer()
-        if read is None:
-            return PointerRead(absent(scope), None), f"{layout.pointer(scope)} is gone", _DamagedPointer()
-        return read, None, _DamagedPointer()
+            versions = [each.version for each in await self._store.scan(key) if each.key == key]
+            return PointerRead(absent(scope), versions[0] if versions else None), str(error), _DamagedPointer()
+        if read is not None:
+            return read, None, _DamagedPointer()
+        if stored is None:
+            return PointerRead(absent(scope), None), f"{key} is gone", _DamagedPointer()
+        # Whether it was signed is told by its bytes: who cannot sign must not replace it (protocol 4).
+        base = PointerRead(absent(scope), stored.version, signed=b'"sig"' in stored.body)
+        return base, damage, _DamagedPointer(_sequence_in(stored.body), _decoded(stored.body, scope))
 
     async def _chunks(self, scope: Scope, signed: Pointer | None) -> _Chunks:
         """Every chunk that can be read, and the newest that leads back through all before it.
@@ -166,19 +166,11 @@ class Recoverer:
         bodies = dict(zip(keys, await self._side_by_side(self._get, keys), strict=True))
         chunks = {key: (_chunk(stored.body), stored.body) for key, stored in bodies.items() if stored is not None}
         read = {key: (chunk, body) for key, (chunk, body) in chunks.items() if chunk is not None and chunk.entries}
-        unsigned = _entries(chunk for chunk, _ in read.values()) if signed is None else ()
-        if signed is not None:
-            led_to = _led_to(signed.older, read)
-            unsigned = _entries(chunk for key, (chunk, _) in read.items() if key not in led_to)
-            read = led_to
-        whole = [key for key in read if _leads_back(key, read)]
-        newest = max(whole, key=lambda key: read[key][0].entries[-1].sequence, default=None)
-        entries = _entries(chunk for chunk, _ in read.values())
         highest = max((max(_newest_by(key), _sequence_in(body)) for key, (_, body) in chunks.items()), default=0)
-        if newest is None:
-            return _Chunks(entries, unsigned, highest)
-        chunk, body = read[newest]
-        return _Chunks(entries, unsigned, highest, Older(key=newest, sha256=_sha256(body)), chunk.entries[-1].sequence)
+        if signed is None:
+            return _believed(read, highest)
+        after = tuple(each for each in _entries(read) if each.sequence > signed.sequence)
+        return replace(_believed(_led_to(signed.older, read), highest), unsigned=after)
 
     async def _publications(
         self, scope: Scope, stored: Iterable[Folder]
@@ -188,9 +180,12 @@ class Recoverer:
         return found, tuple(each for each in judged if isinstance(each, Damaged))
 
     async def _verified(self, scope: Scope, name: PublicationId) -> Found | Damaged:
-        stored = await self._get(layout.manifest(scope, name.state, name.attempt))
-        if stored is None:
+        try:
+            stored = await self._store.get(layout.manifest(scope, name.state, name.attempt))
+        except ObjectMissing:
             return Damaged(name, "its manifest is gone")
+        except ObjectDamaged as error:
+            return Damaged(name, str(error))
         try:
             described = manifest.decode(stored.body)
         except VerificationFailed as error:
@@ -245,9 +240,11 @@ class Recoverer:
 
 def _chunk(body: bytes) -> Chunk | None:
     try:
-        return Chunk.model_validate(json.loads(body))
+        chunk = Chunk.model_validate(parsed(body))
+        written(chunk.model_dump(mode="json"))  # what could not be written again would stop the recovery
     except (ValueError, ValidationError, RecursionError):
         return None
+    return chunk
 
 
 def _decoded(body: bytes, scope: Scope) -> Pointer | None:
@@ -257,12 +254,23 @@ def _decoded(body: bytes, scope: Scope) -> Pointer | None:
         return None
 
 
-def _entries(chunks: Iterable[Chunk]) -> tuple[Entry, ...]:
-    """Of these chunks, the oldest first."""
-    return tuple(sorted((entry for chunk in chunks for entry in chunk.entries), key=lambda each: each.sequence))
+def _believed(read: _Read, highest: int) -> _Chunks:
+    whole = [key for key in read if _leads_back(key, read)]
+    newest = max(whole, key=lambda key: read[key][0].entries[-1].sequence, default=None)
+    if newest is None:
+        return _Chunks(_entries(read), highest)
+    chunk, body = read[newest]
+    return _Chunks(_entries(read), highest, Older(key=newest, sha256=_sha256(body)), chunk.entries[-1].sequence)
 
 
-def _led_to(older: Older | None, read: Mapping[str, tuple[Chunk, bytes]]) -> dict[str, tuple[Chunk, bytes]]:
+def _entries(read: _Read) -> tuple[Entry, ...]:
+    """The oldest first."""
+    return tuple(
+        sorted((entry for chunk, _ in read.values() for entry in chunk.entries), key=lambda each: each.sequence)
+    )
+
+
+def _led_to(older: Older | None, read: _Read) -> _Read:
     """The chunks that a pointer leads to, as far as each is the one that its successor means."""
     found: dict[str, tuple[Chunk, bytes]] = {}
     while older is not None and older.key in read and older.key not in found:
@@ -283,7 +291,7 @@ def _newest_by(key: str) -> int:
     return int(newest or int(oldest) + CHUNK - 1)
 
 
-def _leads_back(key: str, read: Mapping[str, tuple[Chunk, bytes]]) -> bool:
+def _leads_back(key: str, read: _Read) -> bool:
     """Whether each chunk from here back is the one that its successor means."""
     seen: set[str] = set()
     while key not in seen:

@@ -66,14 +66,13 @@ class Damaged:
 
 @dataclass(frozen=True, slots=True)
 class Unsigned:
-    """What whoever can write the bucket may have put there: what it forbids counts, what it sets free does not.
+    """What whoever can write the bucket may have put there: it sets nothing free, and what it quarantines stays so.
 
-    Where a pointer's signature counts, this is all that pointer does not lead to. Where none does, chunks and marker
-    have to do for what was live and in which order states came, and set nothing free either.
+    Where no pointer's signature counts, chunks and marker have to do for all else, and are in `Remains`.
     """
 
     entries: tuple[Entry, ...] = ()
-    """Of chunks that no signed pointer leads to."""
+    """Changes after a signed pointer, that it does not lead to."""
     pointer: Pointer | None = None
     """One whose signature does not count."""
     tree: PublicationId | None = None
@@ -192,7 +191,9 @@ def _rebuild(remains: Remains, writing: Writing, wish: Wish) -> Recovered:
     old = remains.pointer or protocol.absent(remains.scope)
     known = _merged(remains.entries, old.history)
     last = known[-1] if known else None
-    past = _replayed(remains, old, known)
+    past = _replayed(old, known)
+    forbidden = _forbidden(remains)
+    doubted = remains.unsigned.pointer if remains.unsigned else None
     retained = _retained(remains, old, known, past)
     named = {name for entry in known for name in entry.published} | {str(each.id) for each in old.retained}
     unnamed = [each for each in retained if str(each.id) not in named]
@@ -205,7 +206,7 @@ def _rebuild(remains: Remains, writing: Writing, wish: Wish) -> Recovered:
         update={
             "inputs": _passed(remains, old, committed),
             "recent": _folded(remains, old, committed, desired),
-            "quarantined": tuple(past.quarantined.values()),
+            "quarantined": tuple((past.quarantined | forbidden).values()),
             # What no chunk has, as far as there is room for one more.
             "history": tuple(each for each in known if each.sequence > remains.chunked)[1 - MOST_HISTORY :],
             "older": remains.older,
@@ -216,7 +217,7 @@ def _rebuild(remains: Remains, writing: Writing, wish: Wish) -> Recovered:
     if retired:
         live, desired, told = None, None, "the scope stays retired"
     # Also where nothing is left to be live: what comes next must not be so before somebody has looked.
-    hold = past.hold or (_hold(writing) if wish.hold and not retired else None)
+    hold = (doubted and doubted.hold) or past.hold or (_hold(writing) if wish.hold and not retired else None)
     following = protocol.recover(base, writing, live, desired, retained=retained, hold=hold, published=unnamed)
     did = (
         f"found {len(remains.found)} publications that verify, {len(following.retained)} of them can be rolled back to",
@@ -244,7 +245,7 @@ class _Past:
     """Publications that were released or dropped: their objects may be about to be deleted."""
 
 
-def _replayed(remains: Remains, old: Pointer, known: Iterable[Entry]) -> _Past:
+def _replayed(old: Pointer, known: Iterable[Entry]) -> _Past:
     past = _Past(
         old.hold,
         {each.composition: each for each in old.quarantined},
@@ -253,38 +254,43 @@ def _replayed(remains: Remains, old: Pointer, known: Iterable[Entry]) -> _Past:
     )
     for entry in known:
         past.let_go.update(_names(entry.change.get("released")), _names(entry.change.get("dropped")))
-        _forbid(past, entry.change)
-        _free(past, entry.change)
-    if remains.unsigned is not None:
-        # Once more, whatever was lifted since: without a signed pointer these are the same entries.
-        for entry in remains.unsigned.entries:
-            _forbid(past, entry.change)
-        if (doubted := remains.unsigned.pointer) is not None:
-            past.hold = past.hold or doubted.hold
-            past.quarantined |= {each.composition: each for each in doubted.quarantined}
+        _replay(past, entry.change)
     return past
 
 
-def _forbid(past: _Past, change: Mapping[str, Any]) -> None:
-    past.hold = _parsed(Hold, change.get("hold")) or past.hold
-    every = change.get("quarantined")
-    for value in [change.get("quarantine"), *(every if isinstance(every, list | tuple) else ())]:
-        if rejected := _parsed(Quarantine, value):
-            past.quarantined[rejected.composition] = rejected
-    past.pins |= dict.fromkeys(_names(change.get("pinned")), True)
-    if isinstance(pin := change.get("pin"), Mapping) and pin.get("pinned"):
-        past.pins[str(pin.get("publication"))] = True
-
-
-def _free(past: _Past, change: Mapping[str, Any]) -> None:
+def _replay(past: _Past, change: Mapping[str, Any]) -> None:
     if "hold" in change:
         past.hold = _parsed(Hold, change["hold"])
     if isinstance(every := change.get("quarantined"), list | tuple):
-        still = {each.composition for value in every if (each := _parsed(Quarantine, value))}
-        past.quarantined = {digest: each for digest, each in past.quarantined.items() if digest in still}
+        parsed = [_parsed(Quarantine, each) for each in every]
+        past.quarantined = {each.composition: each for each in parsed if each}
+    if rejected := _parsed(Quarantine, change.get("quarantine")):
+        past.quarantined[rejected.composition] = rejected
     past.quarantined.pop(str(change.get("lifted")), None)
-    if isinstance(pin := change.get("pin"), Mapping) and not pin.get("pinned"):
-        past.pins[str(pin.get("publication"))] = False
+    if isinstance(pin := change.get("pin"), Mapping):
+        past.pins[str(pin.get("publication"))] = bool(pin.get("pinned"))
+    past.pins |= dict.fromkeys(_names(change.get("pinned")), True)
+
+
+def _forbidden(remains: Remains) -> dict[str, Quarantine]:
+    """What nobody signed may forbid, and never so that something else becomes live: neither what a signed pointer has
+    live, nor what is not even there."""
+    if remains.unsigned is None:
+        return {}
+    live = remains.pointer.live if remains.pointer else None
+    there = {each.publication.composition for each in remains.found} - {live.composition if live else None}
+    told = _quarantines(remains.unsigned)
+    return {composition: each for composition, each in told.items() if composition in there}
+
+
+def _quarantines(unsigned: Unsigned) -> dict[str, Quarantine]:
+    doubted = unsigned.pointer.quarantined if unsigned.pointer else ()
+    told: list[object] = []
+    for entry in unsigned.entries:
+        every = entry.change.get("quarantined")
+        told += [entry.change.get("quarantine"), *(every if isinstance(every, list | tuple) else ())]
+    parsed = (each for value in told if (each := _parsed(Quarantine, value)))
+    return {each.composition: each for each in (*parsed, *doubted)}
 
 
 def _parsed(kind: type[P], value: object) -> P | None:
@@ -483,6 +489,8 @@ def _standing_told(following: Pointer, why_live: str) -> Iterable[str]:
 
 def _unknown(remains: Remains, following: Pointer, last: Entry | None, unnamed: Sequence[Publication]) -> Iterable[str]:
     since = f"after sequence {last.sequence}" if last else "at all"
+    if remains.unsigned is not None and remains.unsigned.pointer is not None:
+        since = "but those of the pointer whose signature does not count"
     yield f"holds, quarantines, pins and their ends: none is known {since}"
     yield "events that settled without a publication of their own may be folded again if they are sent again"
     if remains.unsigned is not None:
@@ -501,14 +509,24 @@ def _unknown(remains: Remains, following: Pointer, last: Entry | None, unnamed: 
 def _unsigned_told(remains: Remains, unsigned: Unsigned, following: Pointer) -> Iterable[str]:
     if remains.pointer is None:
         yield (
-            "what was live, and in which order: history and marker say it, and nobody signs these. Compare it with "
-            "what runs. What they quarantine or hold stays so, whatever they lift"
+            "what was live, held and quarantined, and in which order: history and marker say it, and nobody signs "
+            "these. Compare it with what runs"
         )
         return
     if unsigned.entries:
         yield (
-            f"what {len(unsigned.entries)} changes did that no signed pointer leads to: only what they forbid was "
+            f"what {len(unsigned.entries)} changes did that no signed pointer leads to: only what they quarantine was "
             "taken over"
+        )
+    live = following.live
+    if (
+        live is not None
+        and live.composition in _quarantines(unsigned)
+        and not following.is_quarantined(live.composition)
+    ):
+        yield (
+            f"whether {live.id} is quarantined: only an unsigned change says so, which changes nothing that is live; "
+            f"`rebundle quarantine {remains.scope} {live.state} --rollback-to STATE` does"
         )
     if unsigned.tree is not None and unsigned.tree != _id(following.live):
         yield f"whether {unsigned.tree} is live: only the live tree's marker says so; `--live {unsigned.tree}` takes it"

@@ -157,10 +157,10 @@ class Trust(_Part):
         except VerificationFailed as error:
             raise NotVouchedFor(str(error)) from error
 
-    def counts(self, keyids: Collection[str], role: Role) -> bool:
-        """Whether one of these keys may sign as `role` in some scope."""
-        revoked = {each.keyid for each in self.revoked}
-        return any(role in each.roles for each in self.keys if each.keyid in keyids and each.keyid not in revoked)
+    def objection(self, keyids: Collection[str], role: Role, scope: Scope | None) -> str | None:
+        """Why signatures of none of these keys would count; None: those of one do. `scope` None: in any scope."""
+        reasons = [self._key_objection(keyid, role, scope) for keyid in keyids]
+        return None if None in reasons else "; ".join(filter(None, reasons)) or "there is no signing key"
 
     def _check_signed(self, body: bytes, scope: Scope, kind: str, what: str) -> str:
         try:
@@ -184,18 +184,28 @@ class Trust(_Part):
 
     def _objection(self, signature: Signature, role: Role, scope: Scope, message: bytes) -> str | None:
         """Why a signature does not count."""
-        short = f"key {signature.keyid[:12]}"
-        revoked = next((each for each in self.revoked if each.keyid == signature.keyid), None)
+        reason = self._key_objection(signature.keyid, role, scope)
+        if reason is not None:
+            return reason
+        key = self._key(signature.keyid)
+        if key is None or not PublicKey.parse(key.public).verifies(signature, message):
+            return f"the signature of key {signature.keyid[:12]} does not fit"
+        return None
+
+    def _key_objection(self, keyid: str, role: Role, scope: Scope | None) -> str | None:
+        short = f"key {keyid[:12]}"
+        revoked = next((each for each in self.revoked if each.keyid == keyid), None)
         if revoked is not None:
             return f"{short} was revoked at {revoked.at} ({revoked.reason})"
-        key = next((each for each in self.keys if each.keyid == signature.keyid), None)
+        key = self._key(keyid)
         if key is None:
             return f"{short} is not in the trust policy"
-        if not key.counts_for(role, scope):
-            return f"{short} may not sign as {role} for {scope}"
-        if not PublicKey.parse(key.public).verifies(signature, message):
-            return f"the signature of {short} does not fit"
-        return None
+        if scope is None:
+            return None if role in key.roles else f"{short} may not sign as {role}"
+        return None if key.counts_for(role, scope) else f"{short} may not sign as {role} for {scope}"
+
+    def _key(self, keyid: str) -> TrustedKey | None:
+        return next((each for each in self.keys if each.keyid == keyid), None)
 
 
 def _statement(manifest: Manifest, body: bytes) -> bytes | None:

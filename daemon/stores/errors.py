@@ -34,7 +34,7 @@ class StoreBusy(StoreUnavailable):
 
 
 class ObjectDamaged(StoreUnavailable):
-    """What came does not fit the store's own checksum: damaged on its way or, if it happens again, where it is."""
+    """What came does not fit the store's own checksum, several times in a row: it is damaged where it is stored."""
 
 
 class StoreRefused(StoreError):

@@ -9,6 +9,7 @@ Credentials are found as the library finds them for everyone; an endpoint withou
 """
 
 import asyncio
+import contextlib
 import re
 import threading
 from collections.abc import Callable, Sequence
@@ -131,6 +132,13 @@ class GcsStore:
             raise self._without_bucket() from error
 
     def _download(self, bucket: Any, key: str) -> tuple[bytes, int]:
+        for _ in range(_READ_TRIES - 1):
+            # The library asks again after what failed, and not for a body that was damaged on its way.
+            with contextlib.suppress(DataCorruption):
+                return self._body(bucket, key)
+        return self._body(bucket, key)
+
+    def _body(self, bucket: Any, key: str) -> tuple[bytes, int]:
         blob = bucket.blob(self._prefix + key)
         body = blob.download_as_bytes(
             raw_download=True, single_shot_download=True, timeout=_BULK_SECONDS, retry=_BULK_RETRY

@@ -152,6 +152,13 @@ class S3Store:
         return prefix or f"s3://{self._bucket}"
 
     def _get(self, clients: _Clients, key: str) -> Stored:
+        for _ in range(_TRIES - 1):
+            # The SDK sends a request again that failed, and not one whose body was damaged on its way.
+            with contextlib.suppress(FlexibleChecksumError):
+                return self._read(clients, key)
+        return self._read(clients, key)
+
+    def _read(self, clients: _Clients, key: str) -> Stored:
         answer = clients.bulk.get_object(Bucket=self._bucket, Key=self._prefix + key)
         # Not `with` the body itself: that is the bare stream, which checks neither length nor checksum.
         with contextlib.closing(answer["Body"]) as body:

@@ -105,6 +105,7 @@ class Watcher:
     refusals: list[str] = field(default_factory=list)
     unpinned_states: list[tuple[str, Sequence[Movable]]] = field(default_factory=list)
     passes: list[Synced | Unfinished] = field(default_factory=list)
+    failed_passes: list[str] = field(default_factory=list)
     _something: asyncio.Event = field(default_factory=asyncio.Event)
 
     async def saw(self, condition: Callable[[], object], limit: float = 30) -> None:
@@ -144,7 +145,8 @@ class Watcher:
         pass
 
     def unreconciled(self, scope: Scope, reason: str) -> None:
-        pass
+        self.failed_passes.append(reason)
+        self._something.set()
 
     def failed(self, scope: str) -> None:
         self.failures += 1

@@ -67,6 +67,22 @@ async def vouched(store: MemoryStore) -> int:
     return json.loads((await store.get(layout.freshness(SCOPE))).body)["signed"]["sequence"]
 
 
+def test_a_daemon_vouches_only_where_its_own_policy_would_believe_it() -> None:
+    """Or it would put what nobody believes over what another daemon said."""
+    elsewhere = TrustedKey(keyid=PUBLIC.keyid, public=PUBLIC.pem, roles=("publish", "pointer"), scopes=("elsewhere/*",))
+
+    async def scenario(store: MemoryStore) -> None:
+        ours = Daemon(store, trust=POLICY)
+        await ours.bucket.publish(make_state(1))
+        assert await ours.timer.renew(SCOPE)
+        before = (await store.get(layout.freshness(SCOPE))).body
+        await ours.bucket.publish(make_state(2))
+        assert not await Daemon(store, "two", trust=Trust(keys=(elsewhere,))).timer.renew(SCOPE)
+        assert (await store.get(layout.freshness(SCOPE))).body == before
+
+    run(scenario)
+
+
 def test_it_is_written_when_the_pointer_moved_or_half_its_time_is_over() -> None:
     async def scenario(store: MemoryStore) -> None:
         daemon = Daemon(store)

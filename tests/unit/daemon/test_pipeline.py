@@ -668,8 +668,18 @@ def test_what_is_told_is_the_outcome_of_the_write_that_landed_not_of_the_one_tri
     scenario(journal_path, store, play)
 
 
+async def bury(scene: Scene):
+    """Change the pointer until its history begins after whatever it has now; the chunks have that."""
+    read = await scene.reader.pointer(GOLDEN)
+    for _ in range(pointers.MOST_HISTORY + 2):
+        read = await scene.publisher.swap(GOLDEN, read, protocol.hold(read.pointer, scene.publisher.writing("ann")))
+
+
+@pytest.mark.parametrize("in_chunks", [False, True])
 @pytest.mark.parametrize("newest_is_made", [True, False])
-def test_of_two_writes_that_a_crash_left_under_way_the_lineage_tells_which_was_made(journal_path, newest_is_made):
+def test_of_two_writes_that_a_crash_left_under_way_the_lineage_tells_which_was_made(
+    journal_path, newest_is_made, in_chunks
+):
     store = LateStore()
     other = Outcome(OutcomeKind.PUBLISHED, "by another batch", "state-9")
 
@@ -689,10 +699,39 @@ def test_of_two_writes_that_a_crash_left_under_way_the_lineage_tells_which_was_m
         if not newest_is_made:
             await record_another()
         await MemoryStore.replace(store, *store.stalled)
+        store.stalled = None
+        if in_chunks:
+            await bury(scene)
         await scene.pipeline.process(GOLDEN, [delivery])
 
         (told,) = await scene.outcomes(f"{GOLDEN}/state-3")
         assert told.kind is OutcomeKind.LATE, "no manifest tells it from a published one"
+
+    scenario(journal_path, store, play)
+
+
+def test_where_the_lineage_was_cut_off_a_dead_letter_is_not_dropped(journal_path):
+    store = LateStore()
+    unmade = [Outcome(OutcomeKind.DEAD_LETTERED, "does not fit"), Outcome(OutcomeKind.SUPERSEDED, "by state-9")]
+
+    async def play(scene: Scene):
+        await scene.batch(state_event(1, version="1"))
+        await scene.accept(state_event(2, version="2"))
+        delivery = await scene.journal.next()
+        give_up_once(scene.publisher, store)
+        with pytest.raises(OutcomeUnresolved):
+            await scene.pipeline.process(GOLDEN, [delivery])
+        await MemoryStore.replace(store, *store.stalled)
+        store.stalled = None
+        await scene.journal.withdraw(str(GOLDEN), (await scene.pointer()).write)
+        for number, outcome in enumerate(unmade):
+            await scene.journal.record(str(GOLDEN), f"cut off {number}", {delivery.position: outcome})
+        await bury(scene)
+        older = (await scene.pointer()).older
+        await store.delete(older.key, (await store.get(older.key)).version)
+        await scene.pipeline.process(GOLDEN, [delivery])
+
+        assert [each.kind for each in await scene.outcomes(f"{GOLDEN}/state-2")] == [OutcomeKind.DEAD_LETTERED]
 
     scenario(journal_path, store, play)
 

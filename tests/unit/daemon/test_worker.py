@@ -1,12 +1,14 @@
 """Lanes: side by side, in order, never losing what waits; and the drain."""
 
 import asyncio
+import json
 
 import pytest
 
 from daemon.lifecycle import Stop
 from daemon.stores.errors import StoreRefused, StoreUnavailable
 from daemon.stores.memory import MemoryStore
+from daemon.stores.port import Content
 from daemon.worker import Worker
 from renderers.model import Scope
 from tests.builders_runtime import InlineRuntime
@@ -160,6 +162,26 @@ def test_a_live_tree_that_somebody_changed_is_repaired_on_the_timer(tmp_path):
         await running
 
         assert (await store.get(key)).body == good.body
+
+    scenario(tmp_path, play, store)
+
+
+def test_a_live_tree_that_is_ahead_of_its_pointer_is_told_at_each_pass(tmp_path):
+    store = MemoryStore(InlineRuntime())
+    key = f"{GOLDEN}/docker-compose-gen/.rebundle.json"
+
+    async def play(scene: Scene):
+        await scene.send(state_event(1))
+        marker = await store.get(key)
+        ahead = json.dumps(json.loads(marker.body) | {"sequence": 5000}).encode()
+        await store.replace(key, Content(ahead), marker.version)
+        stop = Stop()
+        running = asyncio.create_task(worker_of(scene, live_tree_seconds=0.01, opened_at=1).run(stop))
+        await scene.watcher.saw(lambda: len(scene.watcher.failed_passes) > 1)
+        stop.request("done")
+        await running
+
+        assert all("5000" in reason for reason in scene.watcher.failed_passes)
 
     scenario(tmp_path, play, store)
 

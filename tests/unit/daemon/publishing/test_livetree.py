@@ -1064,6 +1064,29 @@ def test_a_tree_that_is_ahead_because_another_pass_was_faster_is_no_lost_pointer
     asyncio.run(scenario())
 
 
+def test_a_look_at_a_tree_that_goes_on_meanwhile_does_not_call_it_ahead(memory: MemoryStore) -> None:
+    async def scenario() -> None:
+        await bucket(memory).publish(make_state(1))
+        await synced(bucket(memory))
+        slow = FaultyStore(memory)
+        seen: list[str] = []
+
+        async def between(operation: str, key: str) -> None:
+            if operation == "get" and key in {MARKER_KEY, layout.pointer(SCOPE)}:
+                seen.append(key)
+                if len(seen) == 2:
+                    await bucket(memory).publish(make_state(2))
+                    await synced(bucket(memory))
+
+        slow.before = between
+        survey = await bucket(slow).live_tree.survey(SCOPE)
+
+        assert len(set(seen)) == 2
+        assert not survey.is_ahead
+
+    asyncio.run(scenario())
+
+
 def test_a_default_that_came_back_under_its_old_version_is_as_new_as_its_tag_says(memory: MemoryStore) -> None:
     """A, B, A: where versions are digests, the marker's version of the first A fits the second one, too."""
 

@@ -1,6 +1,7 @@
 """A pointer that is deleted, damaged or put back, states that are missing: what recovery makes of real buckets."""
 
 import asyncio
+import fnmatch
 import functools
 import json
 import re
@@ -34,6 +35,7 @@ from daemon.publishing.recoverer import Recoverer, Recovery
 from daemon.publishing.recovery import Wish
 from daemon.publishing.signing import KeySigner, PublicKey, generate
 from daemon.publishing.trust import Trust, TrustedKey
+from daemon.stores.errors import ObjectDamaged
 from daemon.stores.memory import MemoryStore
 from daemon.stores.port import Content, ObjectStore
 from events.model import OutcomeKind
@@ -243,36 +245,99 @@ async def test_what_a_marker_says_that_nobody_signed_makes_nothing_live(
 
 
 @in_loop
-async def test_what_nobody_signed_may_forbid(store: MemoryStore, runtime: InlineRuntime) -> None:
-    """An older pointer, well signed, that was put back from before a quarantine: the chunk may be all that knows."""
+async def test_what_nobody_signed_may_quarantine_but_not_what_is_live(
+    store: MemoryStore, runtime: InlineRuntime
+) -> None:
+    """A pointer, well signed, may have been put back from before a quarantine: the chunk may be all that knows."""
     bucket = trusting(store, runtime)
-    await bucket.publish(make_state(1), make_state(2))
-    [state_1] = (await bucket.pointer()).retained_of("state-1")
-    bad = {"composition": state_1.composition, "by": "ann", "reason": "bad", "at": "2026-01-01T00:00:00Z"}
-    await bucket.publish(make_state(3))
-    await forge_chunk(store, 900, await bucket.pointer(), {"quarantine": bad})
-    await recover_trusting(store, runtime)
+    await bucket.publish(make_state(1), make_state(2), make_state(3))
+    before = await bucket.pointer()
+    [state_1], [state_3] = before.retained_of("state-1"), before.retained_of("state-3")
+    bad = {"by": "ann", "reason": "bad", "at": "2026-01-01T00:00:00Z"}
+    every = [bad | {"composition": each} for each in (state_1.composition, state_3.composition, "0" * 64)]
+    unsigned = {"quarantined": every, "hold": bad, "pinned": [str(state_1.id)]}
+    await forge_chunk(store, 900, before, unsigned)
+    told = await recover_trusting(store, runtime, Wish(hold=False))
+    pointer = await bucket.pointer()
 
-    assert [each.composition for each in (await bucket.pointer()).quarantined] == [state_1.composition]
+    assert [each.composition for each in pointer.quarantined] == [state_1.composition], "nor what is not even there"
+    assert (names(pointer)[0], pointer.hold) == ("state-3", None)
+    assert not any(each.pinned for each in pointer.retained)
+    assert told.recovered is not None
+    assert any(f"whether {state_3.id} is quarantined" in each for each in told.recovered.unknown)
 
 
 @in_loop
-async def test_without_a_signed_pointer_what_a_chunk_lifts_stays_quarantined(
+async def test_what_was_lifted_before_a_signed_pointer_was_saved_stays_so_when_it_is_put_back(
+    store: MemoryStore, runtime: InlineRuntime
+) -> None:
+    await signed_scope(store, runtime)
+    bucket = trusting(store, runtime)
+    await bucket.operations.carry_out(SCOPE, operations.lift_quarantine("state-3"), "ann", "fixed")
+    await bucket.operations.carry_out(SCOPE, protocol.resume, "ann", "fixed")
+    saved = (await store.get(POINTER)).body
+    await changed(bucket, MOST_HISTORY + 2)
+    await overwrite(store, POINTER, saved)
+    await recover_trusting(store, runtime, Wish(hold=False))
+    pointer = await trusting(store, runtime).pointer()
+
+    assert (names(pointer), pointer.quarantined, pointer.hold) == (("state-3", "state-3"), (), None)
+
+
+@in_loop
+async def test_a_chunk_that_is_not_the_one_a_signed_pointer_means_is_not_believed(
+    store: MemoryStore, runtime: InlineRuntime
+) -> None:
+    await signed_scope(store, runtime)
+    bucket = trusting(store, runtime)
+    older = (await changed(bucket, MOST_HISTORY + 2)).older
+    assert older is not None
+    changed_by = (await store.get(older.key)).body.replace(b'"by":"ann"', b'"by":"eve"')
+    await overwrite(store, older.key, changed_by)
+    await recover_trusting(store, runtime)
+    pointer = await bucket.pointer()
+
+    assert b"eve" in changed_by
+    assert (pointer.older, "eve" in {entry.by for entry in await bucket.reader.history(pointer)}) == (None, False)
+
+
+@in_loop
+async def test_without_a_signed_pointer_the_chunks_have_to_do_and_it_says_so(
     store: MemoryStore, runtime: InlineRuntime
 ) -> None:
     before = await signed_scope(store, runtime)
     [bad] = before.quarantined
     await forge_chunk(store, 900, before, {"quarantine": bad.model_dump(mode="json")})
-    await forge_chunk(store, 901, before, {"lifted": bad.composition})
     await remove(store, POINTER)
     told = await recover_trusting(store, runtime)
     pointer = await trusting(store, runtime).pointer()
 
     assert [each.composition for each in pointer.quarantined] == [bad.composition]
-    assert pointer.live is not None
-    assert pointer.live.state == "state-2", "as the marker says, for what the chunk says is quarantined"
+    assert names(pointer)[0] == "state-2", "as the marker says, for what the chunk says is quarantined"
     assert told.recovered is not None
     assert any("nobody signs these" in each for each in told.recovered.unknown)
+
+
+@pytest.mark.parametrize("policy", [False, True])
+@in_loop
+async def test_a_chunk_that_cannot_be_written_again_stops_nothing(
+    store: MemoryStore, runtime: InlineRuntime, policy: bool
+) -> None:
+    before = await signed_scope(store, runtime)
+    await forge_chunk(store, 900, before, {"hold": {"by": "\ud800", "reason": "", "at": "2026-01-01T00:00:00Z"}})
+    recovered = await (recover_trusting if policy else recover_signing)(store, runtime)
+
+    assert recovered.recovered is not None
+    assert (await trusting(store, runtime).pointer()).sequence > 900
+
+
+async def recover_signing(store: ObjectStore, runtime: InlineRuntime) -> Recovery:
+    """With the key, and without a policy."""
+    signers = trusting(store, runtime).publisher._signers
+    bucket = Bucket(store, runtime, signers=signers)
+    return await Recoverer(store, bucket.reader, bucket.publisher, bucket.live_tree).recover(
+        SCOPE, Wish(), "ann", "looked odd"
+    )
 
 
 @in_loop
@@ -284,9 +349,14 @@ async def test_a_pointer_whose_signature_does_not_count_keeps_what_it_forbids(
     await overwrite(store, POINTER, json.dumps({"signed": document["signed"], "signatures": []}).encode())
     with pytest.raises(VerificationFailed):
         await trusting(store, runtime).pointer()
-    await recover_trusting(store, runtime)
+    ancient = {"by": "bob", "reason": "ancient", "at": "2026-01-01T00:00:00Z"}
+    await forge_chunk(store, 2, before, {"hold": ancient})
+    told = await recover_trusting(store, runtime)
+    pointer = await trusting(store, runtime).pointer()
 
-    assert (await trusting(store, runtime).pointer()).quarantined == before.quarantined
+    assert (pointer.quarantined, pointer.hold) == (before.quarantined, before.hold)
+    assert told.recovered is not None
+    assert "none is known but those of the pointer" in told.recovered.unknown[0]
 
 
 @in_loop
@@ -930,6 +1000,50 @@ async def test_a_crash_at_any_call_can_be_recovered_again(runtime: InlineRuntime
             break
     else:
         pytest.fail("it never came to its end")
+
+
+@pytest.mark.parametrize(
+    "damaged", ["pointer.json", "state-2/*/manifest.json", "history/*", "docker-compose-gen/README.md"]
+)
+@in_loop
+async def test_what_the_store_itself_calls_damaged_stops_no_recovery(
+    store: MemoryStore, runtime: InlineRuntime, damaged: str
+) -> None:
+    bucket = await grown(store, runtime)
+    await changed(bucket, MOST_HISTORY + 2)
+    asked: set[str] = set()
+
+    async def before(operation: str, key: str) -> None:
+        if operation == "get" and fnmatch.fnmatch(key, f"*/{damaged}"):
+            asked.add(key)
+            raise ObjectDamaged(f"{key} is damaged: checksum")
+
+    rotten = Bucket(FaultyStore(store, before=before), runtime)
+    wish = Wish("state-1") if damaged.startswith("state-2") else Wish()
+    told = await Recoverer(rotten.store, rotten.reader, rotten.publisher, rotten.live_tree).preview(
+        SCOPE, wish, "ann", "bytes rot"
+    )
+
+    assert asked
+    whys = [told.damage or "", *(each.why for each in told.remains.damaged)]
+    if not damaged.startswith(("history", "docker")):
+        assert any("is damaged: checksum" in why for why in whys)
+        assert not any("is gone" in why for why in whys)
+
+
+@in_loop
+async def test_a_pointer_that_the_store_calls_damaged_is_replaced(store: MemoryStore, runtime: InlineRuntime) -> None:
+    await grown(store, runtime)
+    rotten = [True]
+
+    async def before(operation: str, key: str) -> None:
+        if rotten and (operation, key) == ("get", POINTER):
+            raise ObjectDamaged("checksum")
+        if (operation, key) == ("replace", POINTER):
+            rotten.clear()
+
+    await recover(FaultyStore(store, before=before), runtime)
+    assert names(await check(store, runtime)) == ("state-3", "state-3")
 
 
 @in_loop

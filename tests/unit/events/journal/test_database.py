@@ -227,8 +227,13 @@ def test_a_journal_of_schema_1_goes_on_with_what_it_had_recorded(bench, play, sc
             told = await journal.recorded(scope, [waiting.position, done.position])
             assert told == {waiting.position: (Recorded(GOOD, ""),), done.position: (Recorded(GOOD, None),)}
             assert {each.event.id for each in await journal.waiting(scope)} == {"0", "2"}
+            await journal.withdraw(scope, "")
+            assert await journal.recorded(scope, [waiting.position]) == {}, "the lane itself has it no more"
         async with bench.journal(run=False) as beside:
             assert len(await beside.waiting(scope)) == 2
+        with closing(sqlite3.connect(bench.path)) as db:
+            rows = db.execute("SELECT kind FROM lanes WHERE settled_at IS NULL").fetchall()
+            assert rows == [(None,), (None,)]
 
     play(story())
 
