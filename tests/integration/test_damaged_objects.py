@@ -70,11 +70,21 @@ def test_what_rots_is_a_failed_check_that_hides_no_other_and_recover_goes_on_wit
         rot(next((scope / "states" / "state-1").rglob("bundle.tar.gz")))
         rot(scope / "docker-compose-gen" / "base" / "docker-compose.yml")
         verified = rebundle(tmp_path, address, "verify", "--all", "-o", "json")
-        recovered = rebundle(tmp_path, address, "recover", str(SCOPE), "--reason", "bytes rot", "--dry-run")
+        rot(scope / "pointer.json")
+        status = rebundle(tmp_path, address, "status", "-o", "json")
+        lost = rebundle(tmp_path, address, "verify", "--all", "-o", "json")
+        recovered = rebundle(tmp_path, address, "recover", str(SCOPE), "--reason", "bytes rot", "--yes")
+        after = rebundle(tmp_path, address, "verify", str(SCOPE), "-o", "json")
 
     assert verified.returncode == 5, verified.stderr
     rows = {each["what"].split("@")[0]: each["problem"] for each in json.loads(verified.stdout)["checks"]}
     assert [what for what, problem in rows.items() if problem] == ["state state-1", "live tree"]
     assert all("is damaged" in problem for problem in rows.values() if problem)
+    assert status.returncode == 0, status.stderr
+    (attention,) = json.loads(status.stdout)["scopes"][0]["attention"]
+    assert "is damaged" in attention
+    assert lost.returncode == 5
+    assert [each["what"] for each in json.loads(lost.stdout)["checks"]] == ["pointer"]
     assert recovered.returncode == 0, recovered.stderr
-    assert "state-1@" in recovered.stdout + recovered.stderr
+    assert "left out state-1@" in recovered.stdout + recovered.stderr
+    assert {each["what"].split(",")[0]: each["ok"] for each in json.loads(after.stdout)["checks"]}["pointer"]

@@ -27,6 +27,7 @@ from renderers import errors as rendering
         (publishing.VerificationFailed("x"), 5),
         (publishing.PointerLost("x"), 5),
         (rendering.GateFailure("base/a", 1, "b", "c"), 5),
+        (stores.ObjectDamaged("x"), 5),
         (stores.StoreUnavailable("x"), 6),
         (stores.StoreRefused("x"), 6),
         (stores.ObjectMissing("x"), 6),
