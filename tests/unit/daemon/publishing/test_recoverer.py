@@ -294,6 +294,7 @@ async def test_a_chunk_that_is_not_the_one_a_signed_pointer_means_is_not_believe
     assert older is not None
     changed_by = (await store.get(older.key)).body.replace(b'"by":"ann"', b'"by":"eve"')
     await overwrite(store, older.key, changed_by)
+    await forge_chunk(store, 900, await bucket.pointer(), {})
     await recover_trusting(store, runtime)
     pointer = await bucket.pointer()
 
