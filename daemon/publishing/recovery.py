@@ -273,24 +273,26 @@ def _replay(past: _Past, change: Mapping[str, Any]) -> None:
 
 
 def _forbidden(remains: Remains) -> dict[str, Quarantine]:
-    """What nobody signed may forbid, and never so that something else becomes live: neither what a signed pointer has
-    live, nor what is not even there."""
+    """What nobody signed may forbid: never what a signed pointer has live, so that nothing else becomes live by it, nor
+    by a change what is not even there, of which there could be any number."""
     if remains.unsigned is None:
         return {}
+    doubted = remains.unsigned.pointer.quarantined if remains.unsigned.pointer else ()
     live = remains.pointer.live if remains.pointer else None
     there = {each.publication.composition for each in remains.found} - {live.composition if live else None}
     told = _quarantines(remains.unsigned)
-    return {composition: each for composition, each in told.items() if composition in there}
+    found = {composition: each for composition, each in told.items() if composition in there}
+    return found | {each.composition: each for each in doubted}
 
 
 def _quarantines(unsigned: Unsigned) -> dict[str, Quarantine]:
-    doubted = unsigned.pointer.quarantined if unsigned.pointer else ()
+    """By what changes tell."""
     told: list[object] = []
     for entry in unsigned.entries:
         every = entry.change.get("quarantined")
         told += [entry.change.get("quarantine"), *(every if isinstance(every, list | tuple) else ())]
     parsed = (each for value in told if (each := _parsed(Quarantine, value)))
-    return {each.composition: each for each in (*parsed, *doubted)}
+    return {each.composition: each for each in parsed}
 
 
 def _parsed(kind: type[P], value: object) -> P | None:

@@ -383,13 +383,16 @@ async def test_chunks_that_a_signed_pointer_leads_to_count_in_full(store: Memory
 async def test_a_scope_that_nobody_vouches_for_any_more_is_held(store: MemoryStore, runtime: InlineRuntime) -> None:
     """Its only key was revoked: what comes next must not be live before somebody has looked."""
     bucket = Bucket(store, runtime, signers=[KeySigner(CryptoSigner(Ed25519PrivateKey.generate()))])
-    await bucket.publish(make_state(1))
+    await bucket.publish(make_state(1), make_state(2))
+    await bucket.operations.carry_out(SCOPE, operations.quarantine("state-1"), "ann", "bad")
     await bucket.live_tree.reconcile(SCOPE)
+    before = await bucket.pointer()
     told = await recover_trusting(store, runtime)
     pointer = await trusting(store, runtime).pointer()
 
     assert (names(pointer), pointer.hold is not None) == ((None, None), True)
-    assert ["is not in the trust policy" in each.why for each in told.remains.damaged] == [True]
+    assert pointer.quarantined == before.quarantined
+    assert ["is not in the trust policy" in each.why for each in told.remains.damaged] == [True, True]
 
 
 # -- the pointer is gone
