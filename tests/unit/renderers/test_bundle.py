@@ -124,7 +124,7 @@ def test_the_stamp_is_the_only_file_that_knows_the_state():
 
 
 @given(compositions(), compositions(), render_defaults())
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 def test_what_was_rendered_before_changes_no_byte(before, composition, defaults):
     used, tiny = Renderer(), Renderer(cache_bytes=0)
     used.render(before, defaults, STAMP)
@@ -136,7 +136,7 @@ def test_what_was_rendered_before_changes_no_byte(before, composition, defaults)
 
 @given(st.data())
 # Not shrunk: a failing example is small, and the reference is slow.
-@settings(max_examples=15, deadline=None, phases=(Phase.explicit, Phase.reuse, Phase.generate))
+@settings(max_examples=15, phases=(Phase.explicit, Phase.reuse, Phase.generate))
 def test_any_changes_in_any_order_end_in_what_ruamel_writes_for_the_whole_document(data):
     renderer, composition = Renderer(cache_bytes=data.draw(st.sampled_from([0, 10_000, 1 << 20]))), make_composition(5)
     for _ in range(data.draw(st.integers(1, 5))):

@@ -35,7 +35,7 @@ def digests_in(document: str, composition: Composition) -> dict[str, str]:
 
 
 @given(compositions(), render_defaults())
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 def test_blocks_put_together_are_what_ruamel_writes_for_the_whole_document(composition, defaults):
     document = rendered(composition, defaults)
 

@@ -22,7 +22,6 @@ def read_both(text: str) -> tuple[object, object]:
 @given(json_documents)
 @example({"a": None, "b": [None, 1.0, 5e-324, 1e22, -0.0, True], "c": {}, "d": [], "e": [[]], "f": [{"x": {}}]})
 @example({"\x85\u2028\ufeff": "\x07\t\n\x85 ", "": "", " ": " a ", "<<": "=", "? a": "- b", "k" * 200: "v" * 500})
-@settings(deadline=None)
 def test_a_document_reads_as_what_it_was_in_both_versions_of_yaml(document):
     text = as_yaml(document, "# heading\n")
 
@@ -95,6 +94,6 @@ _keys = _edges | st.integers(119, 126).map("k".__mul__)
     }
 )
 @example({})
-@settings(deadline=None, max_examples=200)
+@settings(max_examples=200)
 def test_a_document_is_what_ruamel_would_have_written(document):
     assert as_yaml(document, "") == _written_by_ruamel(document)

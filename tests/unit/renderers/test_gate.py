@@ -47,7 +47,7 @@ def body_of(bundle: RenderedBundle, path: str) -> bytes:
 
 
 @given(compositions(), render_defaults())
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 def test_whatever_the_renderer_makes_passes(composition, defaults):
     gate.check(composition, defaults, render(composition, defaults))
 

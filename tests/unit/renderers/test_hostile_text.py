@@ -189,6 +189,6 @@ def test_accepted_signatures_are_read_back_as_they_were(place):
 
 @given(compositions(), render_defaults())
 # Not shrunk: a failing example is small, and reading bundles back is slow.
-@settings(max_examples=60, deadline=None, phases=(Phase.explicit, Phase.reuse, Phase.generate))
+@settings(max_examples=60, phases=(Phase.explicit, Phase.reuse, Phase.generate))
 def test_whatever_is_rendered_is_read_back_as_it_was(composition, defaults):
     says_what_it_was_given(Renderer().render(composition, defaults, STAMP), composition, defaults)

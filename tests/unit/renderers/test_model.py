@@ -21,7 +21,7 @@ from tests.strategies import compositions, render_defaults
 
 
 @given(compositions())
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 def test_the_canonical_form_parses_back_to_an_equal_composition_of_the_same_digest(composition):
     again = Composition.model_validate(json.loads(composition.canonical))
 
@@ -30,7 +30,7 @@ def test_the_canonical_form_parses_back_to_an_equal_composition_of_the_same_dige
 
 
 @given(compositions())
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 def test_the_canonical_form_put_together_is_that_of_the_whole(composition):
     whole = {
         "bundle": known_fields(composition.bundle),
@@ -193,7 +193,7 @@ def test_what_is_no_scope_is_refused(text):
 
 
 @given(render_defaults())
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 def test_render_defaults_parse_back_to_the_same_digest(defaults):
     assert RenderDefaults.model_validate(known_fields(defaults)).digest == defaults.digest
 

@@ -17,7 +17,7 @@ def with_templates(**sources: str) -> Customisation:
 
 
 @given(render_defaults())
-@settings(max_examples=10, deadline=None)
+@settings(max_examples=10)
 def test_any_defaults_pass_with_the_built_in_templates(defaults):
     rehearsal.rehearse(Customisation(defaults))
 

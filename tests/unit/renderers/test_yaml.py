@@ -120,7 +120,6 @@ def test_what_every_reader_takes_for_text_is_plain(text):
 
 
 @given(slugs | images)
-@settings(deadline=None)
 def test_a_filled_value_reads_the_same_in_both_versions_of_yaml(text):
     filled = yaml.Template.parse('<x>:\n  - <x>\n  - "<x>"\n').filled({"x": text})
 
@@ -245,7 +244,7 @@ def test_a_value_put_in_as_it_is_is_what_ruamel_would_have_written(place):
 
 
 @given(st.sampled_from(sorted(PLACES.values())), slugs | images | plain_texts | st.text(max_size=12))
-@settings(deadline=None, max_examples=300)
+@settings(max_examples=300)
 def test_whatever_is_put_in_as_it_is_is_what_ruamel_would_have_written(place, value):
     template = yaml.Template.parse(place)
 
@@ -354,7 +353,7 @@ def _placeholders(text: str) -> list[str]:
 
 @pytest.mark.parametrize("text", VARIANTS)
 @given(data=st.data())
-@settings(deadline=None, max_examples=15)
+@settings(max_examples=15)
 def test_a_service_put_together_is_what_ruamel_would_have_written(text, data):
     template = yaml.Template.parse(text)
     texts = st.sampled_from(ORDINARY) | st.sampled_from(AWKWARD) | slugs | images | plain_texts

@@ -144,7 +144,7 @@ def test_the_pointers_publication_vouches_for_the_manifests_bytes() -> None:
 
 
 @given(compositions(), render_defaults())
-@settings(deadline=None, max_examples=25)
+@settings(max_examples=25)
 def test_what_is_put_together_is_what_a_manifest_value_is_written_as(
     composition: Composition, defaults: RenderDefaults
 ) -> None:
