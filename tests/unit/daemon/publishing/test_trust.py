@@ -116,16 +116,12 @@ def test_every_changed_bit_of_a_pointer_is_refused() -> None:
 
 
 @pytest.mark.parametrize("name", ["bundle.tar.gz", "manifest.json", "manifest.dsse.json"])
-def test_every_changed_byte_of_a_publication_is_refused(name: str) -> None:
-    """One bit of each byte, another one each time; and every bit of the envelope and the manifest's first bytes."""
-
+def test_every_changed_bit_of_a_publication_is_refused(name: str) -> None:
     async def scenario(store: MemoryStore) -> None:
         await signing(store).publish(make_state(1))
         (key,) = [each.key for each in await store.scan(layout.states(SCOPE)) if each.key.endswith(name)]
         body = (await store.get(key)).body
-        every_bit = 8 * len(body) if name == "manifest.dsse.json" else 1024
-        bits = {*range(min(every_bit, 8 * len(body))), *(8 * at + at % 8 for at in range(len(body)))}
-        for bit in sorted(bits):
+        for bit in range(8 * len(body)):
             changed = bytearray(body)
             changed[bit // 8] ^= 1 << bit % 8
             await put(store, key, bytes(changed))
