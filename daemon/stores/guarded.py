@@ -30,7 +30,7 @@ class GuardedStore:
         self._store = store
         self._runtime = runtime
         self._lock = asyncio.Lock()
-        self._is_shown = False
+        self._shown: Finding | None = None
 
     async def get(self, key: str) -> Stored:
         """The object."""
@@ -59,20 +59,23 @@ class GuardedStore:
         await self._store.delete(key, version)
 
     async def _see(self) -> None:
+        # Side by side, one asks; the others take its answer, since one that is cancelled in the middle would leave its
+        # object behind.
         async with self._lock:
-            if not self._is_shown:
-                await self._refuse_unconditional()
-                self._is_shown = True
+            if self._shown is None:
+                self._shown = await self._replacing_what_is_absent()
+        if self._shown.verdict is Verdict.REFUSED:
+            raise UnsafeStore(self._shown)
 
-    async def _refuse_unconditional(self) -> None:
-        key = f"{PREFIX}{self._runtime.token()[:2]}-absent"
+    async def _replacing_what_is_absent(self) -> Finding:
+        clause, key = "replace absent", f"{PREFIX}{self._runtime.token()[:2]}-absent"
         try:
             written = await self._store.replace(key, Content(b"must be refused\n", "text/plain"), _NEVER_A_VERSION)
         except (ConditionFailed, ObjectMissing):
-            return
+            return Finding(clause, Verdict.OK, "what is absent is not replaced")
         except OutcomeUnknown as error:
             raise StoreUnavailable(f"whether this store honours conditions could not be seen: {error}") from error
         with suppress(StoreError):
             await self._store.delete(key, written)
         means = "an absent object was replaced under a condition: a change would overwrite whatever is there"
-        raise UnsafeStore(Finding("replace absent", Verdict.REFUSED, means))
+        return Finding(clause, Verdict.REFUSED, means)

@@ -53,6 +53,22 @@ def test_a_store_that_ignores_conditions_gets_no_write(write: Callable[[GuardedS
     asyncio.run(scenario())
 
 
+def test_of_writes_side_by_side_one_asks() -> None:
+    """The failure of the first cancels the second: it must not be cancelled between its own question and the clean-up."""
+
+    async def scenario() -> None:
+        store = FaultyStore(Deaf(InlineRuntime()))
+        opened = guarded(store)
+        with pytest.raises(ExceptionGroup) as raised:
+            async with asyncio.TaskGroup() as group:
+                for number in range(3):
+                    group.create_task(opened.create(f"key-{number}", NEW))
+        assert {type(each) for each in raised.value.exceptions} == {UnsafeStore}
+        assert [verb for verb, _ in store.writes] == ["replace", "delete"]
+
+    asyncio.run(scenario())
+
+
 def test_the_first_of_many_writes_costs_one_request_more() -> None:
     async def scenario() -> None:
         store = FaultyStore(MemoryStore(InlineRuntime()))
