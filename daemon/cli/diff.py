@@ -1,6 +1,6 @@
 """`rebundle diff`: what differs between two states of a scope."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Annotated
 
@@ -17,6 +17,8 @@ from daemon.cli.views import View, publication_view
 from daemon.publishing.pointer import Publication
 from renderers.model import Model, Scope
 
+Texts = Mapping[str, Sequence[str]]
+"""The lines of each file's unified diff, by path."""
 _STATE = "State id or its unique beginning, STATE@ATTEMPT, live or desired."
 
 
@@ -37,7 +39,7 @@ class Comparison:
     @property
     def summary(self) -> str:
         """Models and files, a line for each model."""
-        lines = [*self.models.words, f"{len(self.files)} files differ"]
+        lines = [*self.models.words, differing(self.files)]
         return "\n".join(f"  {line}" for line in lines)
 
 
@@ -61,8 +63,8 @@ async def diff(
         if name_only:
             opened.printer.data(comparison_view(scope, compared), [plain(each.path) for each in compared.files])
         else:
-            texts = await opened.runtime.offload(_texts, compared)
-            opened.printer.data(comparison_view(scope, compared, texts), _colored(texts, opened.printer))
+            texts = await opened.runtime.offload(texts_of, compared.files)
+            opened.printer.data(comparison_view(scope, compared, texts), colored(texts, opened.printer))
         return FAILED if exit_code and not compared.is_empty else DONE
 
 
@@ -75,8 +77,8 @@ async def compare(opened: Session, scope: Scope, before: Publication, after: Pub
     return Comparison(before, after, models, files)
 
 
-def comparison_view(scope: str, compared: Comparison, texts: Mapping[str, Sequence[str]] | None = None) -> View:
-    """The comparison as a document; `texts` has the lines of each file's diff."""
+def comparison_view(scope: str, compared: Comparison, texts: Texts | None = None) -> View:
+    """The comparison as a document."""
     models = compared.models
     return {
         "scope": scope,
@@ -90,12 +92,27 @@ def comparison_view(scope: str, compared: Comparison, texts: Mapping[str, Sequen
             "changed": [_named(new) for _, new in models.changed],
             "proxy": models.proxy,
         },
-        "files": [
-            {"path": each.path, "status": each.status}
-            | ({"diff": "".join(f"{line}\n" for line in texts[each.path])} if texts else {})
-            for each in compared.files
-        ],
+        "files": files_view(compared.files, texts),
     }
+
+
+def files_view(changes: Iterable[FileChange], texts: Texts | None = None) -> list[View]:
+    """What became of each file; with its diff, where `texts` has the lines."""
+    return [
+        {"path": each.path, "status": each.status}
+        | ({"diff": "".join(f"{line}\n" for line in texts[each.path])} if texts else {})
+        for each in changes
+    ]
+
+
+def differing(changes: Sequence[FileChange]) -> str:
+    """How many files differ."""
+    return f"{len(changes) or 'no'} {'file differs' if len(changes) < 2 else 'files differ'}"
+
+
+def texts_of(changes: Iterable[FileChange]) -> Texts:
+    """The unified diff of each file."""
+    return {change.path: list(unified(change)) for change in changes}
 
 
 def _named(model: Model) -> View:
@@ -108,11 +125,8 @@ def _heading(compared: Comparison) -> str:
     return f"{compared.before.state} → {compared.after.state}\n{compared.summary}"
 
 
-def _texts(compared: Comparison) -> dict[str, list[str]]:
-    return {change.path: list(unified(change)) for change in compared.files}
-
-
-def _colored(texts: Mapping[str, Sequence[str]], printer: Printer) -> Iterator[str]:
+def colored(texts: Texts, printer: Printer) -> Iterator[str]:
+    """The lines of every diff, for people."""
     for lines in texts.values():
         for number, line in enumerate(lines):
             told = plain(line.replace("\t", "    ")) if printer.terminal else line

@@ -10,7 +10,9 @@ from cyclopts import Parameter
 
 from daemon import customising
 from daemon.cli.acting import tell
-from daemon.cli.options import DEFAULT_ACTOR, DEFAULT_PLACE, DEFAULT_PRINTING, Actor, Place, Printing
+from daemon.cli.diff import colored, differing, files_view, texts_of
+from daemon.cli.differences import compare_files
+from daemon.cli.options import DEFAULT_ACTOR, DEFAULT_PLACE, DEFAULT_PRINTING, Actor, DryRun, Place, Printing
 from daemon.cli.session import Session, scope_of, session
 from daemon.pipeline import Rendering, refuse_newer_renderer
 from daemon.publishing import protocol
@@ -29,6 +31,7 @@ async def republish(
     /,
     *,
     reason: Annotated[str, Parameter(help="Why; recorded in the history.")] = "",
+    dry_run: DryRun = False,
     actor: Actor = DEFAULT_ACTOR,
     place: Place = DEFAULT_PLACE,
     printing: Printing = DEFAULT_PRINTING,
@@ -42,6 +45,9 @@ async def republish(
             raise NotFound(f"{scope} is retired: nothing is desired there")
         refuse_newer_renderer(named, current)
         state = await rendered_anew(opened, named, current)
+        if dry_run:
+            await _tell_differences(opened, named, current, state)
+            return
         before = await opened.bucket.reader.manifest(named, current)
         publication = await opened.bucket.publisher.store_state(named, state)
         verb = publish_over(pointer, publication)
@@ -80,6 +86,16 @@ async def rendered_anew(opened: Session, scope: Scope, current: Publication) -> 
         templates=own.templates.digest,
         events=manifest.events,
     )
+
+
+async def _tell_differences(opened: Session, scope: Scope, current: Publication, state: State) -> None:
+    published = await opened.bucket.reader.files(scope, current)
+    changes = await opened.runtime.offload(compare_files, published, state.files)
+    texts = await opened.runtime.offload(texts_of, changes)
+    same = "" if changes else ", only the attempt is new"
+    opened.printer.say(f"{scope}: {current.state} would be published anew; {differing(changes)}{same}")
+    view = {"verb": "republish", "scope": str(scope), "dry_run": True, "state": current.state, "same": not changes}
+    opened.printer.data(view | {"files": files_view(changes, texts)}, colored(texts, opened.printer))
 
 
 def publish_over(before: Pointer, publication: Publication) -> Verb:

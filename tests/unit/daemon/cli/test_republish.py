@@ -31,6 +31,45 @@ def test_desired_is_rendered_anew_under_its_id_with_the_configured_defaults(buck
     assert rebundle("verify", SCOPE).code == 0
 
 
+def test_a_dry_run_shows_what_would_differ_and_writes_nothing(bucket, rebundle, monkeypatch):
+    rebundle("republish", SCOPE)
+    monkeypatch.setenv("REBUNDLE_RENDER__ROUTER_IMAGE", "docker.io/library/nginx:9.9")
+    before = contents(bucket)
+
+    result = rebundle("republish", SCOPE, "--dry-run")
+    told = rebundle("republish", SCOPE, "--dry-run", "-o", "json").json
+
+    assert (result.code, contents(bucket)) == (0, before)
+    assert "state-3 would be published anew; 1 file differs" in result.err
+    assert "+    image: docker.io/library/nginx:9.9" in result.out.splitlines()
+    assert (told["verb"], told["dry_run"], told["state"], told["same"]) == ("republish", True, "state-3", False)
+    (changed,) = told["files"]
+    assert (changed["path"], changed["status"]) == ("base/bundle/docker-compose.yaml", "modified")
+    assert "+    image: docker.io/library/nginx:9.9\n" in changed["diff"]
+
+
+def test_a_dry_run_of_what_is_published_so_already_says_so(bucket, rebundle):
+    rebundle("republish", SCOPE)
+
+    result = rebundle("republish", SCOPE, "--dry-run")
+
+    assert (result.code, result.out) == (0, "")
+    assert "anew; no file differs, only the attempt is new" in result.err
+    assert rebundle("republish", SCOPE, "--dry-run", "-o", "json").json["same"] is True
+
+
+def test_a_dry_run_is_refused_as_the_verb_would_be(bucket, rebundle, monkeypatch):
+    monkeypatch.setenv("REBUNDLE_PUBLISH__PINNING", "require")
+
+    result = rebundle("republish", SCOPE, "--dry-run")
+
+    assert (result.code, "no digest holds image" in result.err) == (1, True)
+
+
+def contents(bucket):
+    return {path: path.read_bytes() for path in bucket.rglob("*") if path.is_file()}
+
+
 def test_what_may_change_under_its_name_is_refused_where_the_setting_says_so(bucket, rebundle, monkeypatch):
     monkeypatch.setenv("REBUNDLE_PUBLISH__PINNING", "require")
     before = pointer(bucket)
