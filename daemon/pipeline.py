@@ -7,13 +7,13 @@ more; whatever is settled without that condition is judged on a pointer that was
 `process` until it succeeds; each failure is an exception, judged in `outcomes`.
 """
 
-import asyncio
 from collections.abc import Callable, Container, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Final, Protocol
 
 from daemon import batches, desired
 from daemon.batches import Batch
+from daemon.concurrency import concurrently
 from daemon.desired import Known, Lineage, Plan, Planned, Standing
 from daemon.interpretation import Change, ModelVersionChanged, RollbackRequested, StateCreated, interpret
 from daemon.publishing import protocol
@@ -338,18 +338,11 @@ class Pipeline:
     ) -> list[Publication]:
         """The publication of each state: stored now, a few at once, or by a try of this batch whose swap was lost."""
         uploads.keep_only(gc_epoch)
-        gate = asyncio.Semaphore(_UPLOADS_AT_ONCE)
 
         async def store(state: State) -> Publication:
-            async with gate:
-                return uploads.of(state) or uploads.add(state, await self._publisher.store_state(scope, state))
+            return uploads.of(state) or uploads.add(state, await self._publisher.store_state(scope, state))
 
-        try:
-            async with asyncio.TaskGroup() as group:
-                tasks = [group.create_task(store(state)) for state in states]
-        except ExceptionGroup as errors:
-            raise errors.exceptions[0] from errors
-        return [task.result() for task in tasks]
+        return await concurrently(store, states, at_once=_UPLOADS_AT_ONCE)
 
     async def _roll_back(
         self,

@@ -12,12 +12,12 @@ Releasing and deleting may be two credentials' work: `release` needs the right t
 read them and to delete below `states/`.
 """
 
-import asyncio
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Final, Literal
 
+from daemon.concurrency import concurrently
 from daemon.publishing import layout, protocol, retention
 from daemon.publishing.errors import PointerMoved
 from daemon.publishing.patience import patiently
@@ -241,24 +241,15 @@ class Collector:
             if (await self._reader.existing(scope)).pointer.gc_epoch != fence.gc_epoch:
                 break
             some = doomed[start : start + _FOLDERS_AT_ONCE]
-            for each, gone in zip(some, await self._delete_some(some), strict=True):
+            for each, gone in zip(some, await concurrently(self._delete, some, at_once=_FOLDERS_AT_ONCE), strict=True):
                 if gone:
                     deleted.append(each)
                     progress(each)
         return tuple(deleted)
 
-    async def _delete_some(self, some: Sequence[Doomed]) -> list[bool]:
-        try:
-            async with asyncio.TaskGroup() as group:
-                tasks = [group.create_task(self._delete(each.folder)) for each in some]
-        except ExceptionGroup as errors:
-            # Callers branch by the type of the first failure, which a group would hide.
-            raise errors.exceptions[0] from errors
-        return [task.result() for task in tasks]
-
-    async def _delete(self, folder: Folder) -> bool:
-        """Whether the whole of it is gone. The manifest goes first, so that no reader starts on half of it."""
-        for each in folder.objects:
+    async def _delete(self, doomed: Doomed) -> bool:
+        """Whether the whole folder is gone. The manifest goes first, so that no reader starts on half of it."""
+        for each in doomed.folder.objects:
             if not await self._delete_object(each):
                 return False
         return True

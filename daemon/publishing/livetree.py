@@ -9,15 +9,15 @@ was looked at once is remembered. A pass that finds the listing of the last one 
 nobody signs the marker: who has a trust policy, or was asked to verify, does not believe it and reads each file once.
 """
 
-import asyncio
 import hashlib
 import json
-from collections.abc import Awaitable, Callable, Coroutine, Iterable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Final, TypeVar
+from typing import Final, TypeVar
 
 from pydantic import ValidationError
 
+from daemon.concurrency import both, concurrently
 from daemon.publishing import layout, ownership
 from daemon.publishing.errors import NewerSchema, NotFound, PointerLost, PublishingError, Refused
 from daemon.publishing.ownership import (
@@ -367,16 +367,15 @@ class LiveTree:
         believing: bool,
     ) -> dict[str, Present]:
         """What is there; only bytes that differ from what is wanted are looked at closely."""
-        gate = asyncio.Semaphore(_READS_AT_ONCE)
 
-        async def look(path: str, each: Listed) -> Present | None:
-            async with gate:
-                return await self._look(scope, path, each, wanted, marker)
+        async def look(path: str) -> Present | None:
+            return await self._look(scope, path, listed[path], wanted, marker)
 
         believed = marker if believing else None
         told = {path: _told(path, each, wanted, believed) for path, each in listed.items()}
-        looked = await _all({path: look(path, each) for path, each in listed.items() if told[path] is None})
-        present = {path: seen for path, seen in (told | looked).items() if seen is not None}
+        untold = [path for path, seen in told.items() if seen is None]
+        told |= zip(untold, await concurrently(look, untold, at_once=_READS_AT_ONCE), strict=True)
+        present = {path: seen for path, seen in told.items() if seen is not None}
         doubtful = [
             path for path, seen in present.items() if not seen.ours and not path.startswith(ownership.CREDENTIALS)
         ]
@@ -420,16 +419,14 @@ class LiveTree:
         self, scope: Scope, actions: Sequence[Put | Remove], files: Mapping[str, RenderedFile], wanted: Wanted
     ) -> dict[str, Version | None] | None:
         """The version of each path afterwards, None where there is nothing; None if one was not as expected."""
-        gate = asyncio.Semaphore(_WRITES_AT_ONCE)
 
         async def act(action: Put | Remove) -> Version | None:
-            async with gate:
-                match action:
-                    case Put(path=path):
-                        return await self._patiently(lambda: self._put(scope, action, files[path], wanted))
-                    case Remove(path=path, version=version):
-                        await self._patiently(lambda: self._store.delete(layout.live_tree(scope, path), version))
-                        return None
+            match action:
+                case Put(path=path):
+                    return await self._patiently(lambda: self._put(scope, action, files[path], wanted))
+                case Remove(path=path, version=version):
+                    await self._patiently(lambda: self._store.delete(layout.live_tree(scope, path), version))
+                    return None
 
         async def try_to(action: Put | Remove) -> tuple[bool, Version | None]:
             try:
@@ -437,12 +434,7 @@ class LiveTree:
             except _RACED:
                 return False, None
 
-        try:
-            async with asyncio.TaskGroup() as group:
-                tasks = [group.create_task(try_to(action)) for action in actions]
-        except ExceptionGroup as errors:
-            raise errors.exceptions[0] from errors
-        results = [task.result() for task in tasks]
+        results = await concurrently(try_to, actions, at_once=_WRITES_AT_ONCE)
         if not all(done for done, _ in results):
             return None
         return {action.path: version for action, (_, version) in zip(actions, results, strict=True)}
@@ -482,7 +474,7 @@ class LiveTree:
 
         A paused pass may have written since: that a file is there does not say that it is ours.
         """
-        listed, read = await _both(self._list(scope), self._reader.pointer(scope))
+        listed, read = await both(self._list(scope), self._reader.pointer(scope))
         if read.pointer.sequence != wanted.sequence:
             return None
         versions = {path: each.version for path, each in listed[0].items()}
@@ -537,26 +529,6 @@ def _follows(path: str, wanted: Wanted) -> bool:
 def _still(verdicts: Iterable[Verdict]) -> tuple[Verdict, ...]:
     """What is left to say about a tree once the pass has acted."""
     return tuple(verdict for verdict in verdicts if not isinstance(verdict, Put | Remove))
-
-
-async def _both(one: Coroutine[Any, Any, T], other: Coroutine[Any, Any, U]) -> tuple[T, U]:
-    """The results of two reads, side by side."""
-    try:
-        async with asyncio.TaskGroup() as group:
-            tasks = group.create_task(one), group.create_task(other)
-    except ExceptionGroup as errors:
-        raise errors.exceptions[0] from errors
-    return tasks[0].result(), tasks[1].result()
-
-
-async def _all(reads: Mapping[str, Coroutine[Any, Any, T]]) -> dict[str, T]:
-    """The results of many reads, by name."""
-    try:
-        async with asyncio.TaskGroup() as group:
-            tasks = {name: group.create_task(read) for name, read in reads.items()}
-    except ExceptionGroup as errors:
-        raise errors.exceptions[0] from errors
-    return {name: task.result() for name, task in tasks.items()}
 
 
 def _sha256(body: bytes) -> str:

@@ -11,6 +11,7 @@ from collections.abc import Sequence
 from datetime import datetime
 from typing import TYPE_CHECKING, Final
 
+from daemon.concurrency import concurrently
 from daemon.publishing import archive, attestation, layout, manifest, pointer, protocol
 from daemon.publishing import signatures as signatures_of
 from daemon.publishing.archive import Packer
@@ -78,13 +79,7 @@ class Publisher:
         if self._signers:
             envelope = await self._attested(body)
             objects.append((layout.signature(scope, state.state, attempt), Content(envelope, _JSON)))
-        try:
-            async with asyncio.TaskGroup() as group:
-                for key, content in objects:
-                    group.create_task(self._create_own(key, content))
-        except ExceptionGroup as errors:
-            # The first failure cancelled the rest. Callers branch by its type, which a group would hide.
-            raise errors.exceptions[0] from errors
+        await concurrently(lambda each: self._create_own(*each), objects, at_once=len(objects))
         publication = manifest.publication(state, attempt, at, body)
         self._reader.remember(scope, publication, state.files)
         return publication

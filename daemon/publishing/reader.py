@@ -4,7 +4,6 @@ Manifests and the files of a publication never change, so they are kept, bounded
 digest that vouch for them: whoever may say what is live in one scope must not borrow what was verified for another.
 """
 
-import asyncio
 import hashlib
 from collections import OrderedDict
 from collections.abc import Awaitable, Callable, Collection, Iterable, Sequence
@@ -12,6 +11,7 @@ from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Final, Generic, TypeVar
 
+from daemon.concurrency import concurrently
 from daemon.publishing import archive, layout, manifest, pointer
 from daemon.publishing.accepted import Accepted, InProcess
 from daemon.publishing.documents import parsed
@@ -262,21 +262,14 @@ class Reader:
     async def _side_by_side(
         self, reads: Iterable[Callable[[], Awaitable[Manifest]]], left_out: tuple[type[Exception], ...]
     ) -> Sequence[Manifest]:
-        gate = asyncio.Semaphore(_MOST_READS_AT_ONCE)
-
         async def found(read: Callable[[], Awaitable[Manifest]]) -> Manifest | None:
-            async with gate:
-                try:
-                    return await read()
-                except left_out:
-                    return None
+            try:
+                return await read()
+            except left_out:
+                return None
 
-        try:
-            async with asyncio.TaskGroup() as group:
-                tasks = [group.create_task(found(read)) for read in reads]
-        except ExceptionGroup as errors:
-            raise errors.exceptions[0] from errors
-        return [result for task in tasks if (result := task.result()) is not None]
+        every = await concurrently(found, reads, at_once=_MOST_READS_AT_ONCE)
+        return [each for each in every if each is not None]
 
     async def _check_signature(self, scope: Scope, described: Manifest, body: bytes) -> None:
         if self._trust is None:

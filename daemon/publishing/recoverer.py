@@ -5,15 +5,15 @@ the exception: a sequence counts even if what holds it is damaged, for it can on
 is written like any other, by compare-and-swap, so that a daemon which goes on from the lost one loses.
 """
 
-import asyncio
 import hashlib
 import re
-from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
-from typing import Final, TypeVar
+from typing import Final
 
 from pydantic import ValidationError
 
+from daemon.concurrency import concurrently
 from daemon.publishing import layout, manifest, ownership, recovery
 from daemon.publishing import pointer as pointers
 from daemon.publishing.documents import parsed, written
@@ -29,8 +29,6 @@ from daemon.stores.errors import ObjectDamaged, ObjectMissing
 from daemon.stores.port import ObjectStore, Stored
 from renderers.model import Scope
 
-T = TypeVar("T")
-U = TypeVar("U")
 _READS_AT_ONCE: Final = 8
 _SEQUENCE: Final = re.compile(rb'"sequence"\s*:\s*(\d{1,15})\b')
 _Read = Mapping[str, tuple[Chunk, bytes]]
@@ -163,7 +161,7 @@ class Recoverer:
         `signed`: a pointer whose signature counts; only the chunks that it leads to are believed then.
         """
         keys = [each.key for each in await self._store.scan(layout.histories(scope))]
-        bodies = dict(zip(keys, await self._side_by_side(self._get, keys), strict=True))
+        bodies = dict(zip(keys, await concurrently(self._get, keys, at_once=_READS_AT_ONCE), strict=True))
         chunks = {key: (_chunk(stored.body), stored.body) for key, stored in bodies.items() if stored is not None}
         read = {key: (chunk, body) for key, (chunk, body) in chunks.items() if chunk is not None and chunk.entries}
         highest = max((max(_newest_by(key), _sequence_in(body)) for key, (_, body) in chunks.items()), default=0)
@@ -175,7 +173,7 @@ class Recoverer:
     async def _publications(
         self, scope: Scope, stored: Iterable[Folder]
     ) -> tuple[tuple[Found, ...], tuple[Damaged, ...]]:
-        judged = await self._side_by_side(lambda each: self._verified(scope, each.id), stored)
+        judged = await concurrently(lambda each: self._verified(scope, each.id), stored, at_once=_READS_AT_ONCE)
         found = tuple(each for each in judged if isinstance(each, Found))
         return found, tuple(each for each in judged if isinstance(each, Damaged))
 
@@ -204,7 +202,7 @@ class Recoverer:
         """The highest sequence that each kind of thing tells, damaged or not."""
         tree = layout.live_tree(scope)
         files = [each.key for each in await self._store.scan(tree) if not ownership.is_credential(each.key)]
-        tagged = await self._side_by_side(self._get, files)
+        tagged = await concurrently(self._get, files, at_once=_READS_AT_ONCE)
         commits = (ownership.parsed_commit(each.tag.get("commit")) for each in tagged if each is not None)
         aside = await self._store.folders(layout.all_replaced(scope))
         marker = await self._get(layout.live_tree(scope, layout.MARKER))
@@ -221,21 +219,6 @@ class Recoverer:
             return await self._store.get(key)
         except (ObjectMissing, ObjectDamaged):
             return None
-
-    async def _side_by_side(self, read: Callable[[T], Awaitable[U]], each_of: Iterable[T]) -> Sequence[U]:
-        gate = asyncio.Semaphore(_READS_AT_ONCE)
-
-        async def one(each: T) -> U:
-            async with gate:
-                return await read(each)
-
-        try:
-            async with asyncio.TaskGroup() as group:
-                tasks = [group.create_task(one(each)) for each in each_of]
-        except ExceptionGroup as errors:
-            # Callers branch by the type of the first failure, which a group would hide.
-            raise errors.exceptions[0] from errors
-        return [task.result() for task in tasks]
 
 
 def _chunk(body: bytes) -> Chunk | None:

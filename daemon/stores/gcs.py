@@ -8,7 +8,6 @@ object reads it back.
 Credentials are found as the library finds them for everyone; an endpoint without TLS is an emulator, and gets none.
 """
 
-import asyncio
 import contextlib
 import re
 import threading
@@ -26,6 +25,7 @@ from google.cloud.storage.retry import DEFAULT_RETRY
 from requests.adapters import HTTPAdapter
 from urllib3.exceptions import HTTPError, MaxRetryError, NewConnectionError
 
+from daemon.concurrency import both
 from daemon.runtime import Runtime
 from daemon.stores import metadata
 from daemon.stores.errors import (
@@ -105,14 +105,9 @@ class GcsStore:
         check_key(key)
         for _ in range(_READ_TRIES):
             # An answer with the body has no metadata: both are asked for at once, and belong together or are not taken.
-            try:
-                async with asyncio.TaskGroup() as group:
-                    downloading = group.create_task(self._calling(key, _unread, self._download, key))
-                    describing = group.create_task(self._calling(key, _unread, self._describe, key))
-            except ExceptionGroup as errors:
-                raise errors.exceptions[0] from errors
-            body, generation = downloading.result()
-            described, tag = describing.result()
+            (body, generation), (described, tag) = await both(
+                self._calling(key, _unread, self._download, key), self._calling(key, _unread, self._describe, key)
+            )
             if generation == described:
                 return Stored(body, Version(str(generation)), tag)
         raise StoreUnavailable(f"{key} was written again and again while it was read")

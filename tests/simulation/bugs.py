@@ -126,8 +126,8 @@ BUGS: dict[str, Bug] = {
     "pointer-before-archive": Bug(
         "the pointer does not wait for an upload that failed",
         Publisher, "store_state",
-        "raise errors.exceptions[0] from errors",
-        "pass",
+        "await concurrently(",
+        "with __import__('contextlib').suppress(Exception): await concurrently(",
     ),
     # -- outcomes and positions
     "settled-before-published": Bug(

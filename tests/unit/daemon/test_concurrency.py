@@ -1,0 +1,71 @@
+"""Work side by side: order, bound, and one failure that is raised as itself."""
+
+import asyncio
+
+import pytest
+
+from daemon.concurrency import both, concurrently
+
+
+class Failed(Exception):
+    """Of one piece of work."""
+
+
+def test_results_come_in_the_order_of_the_items_whoever_ends_first() -> None:
+    async def slower_first(number: int) -> int:
+        for _ in range(10 - number):
+            await asyncio.sleep(0)
+        return number * number
+
+    assert asyncio.run(concurrently(slower_first, range(10), at_once=10)) == [each * each for each in range(10)]
+    assert asyncio.run(concurrently(slower_first, (), at_once=1)) == []
+
+
+@pytest.mark.parametrize("at_once", [1, 3, 20])
+def test_no_more_are_worked_on_than_may_be(at_once: int) -> None:
+    busy, most = 0, 0
+
+    async def counted(_: int) -> None:
+        nonlocal busy, most
+        busy += 1
+        most = max(most, busy)
+        await asyncio.sleep(0)
+        busy -= 1
+
+    asyncio.run(concurrently(counted, range(12), at_once=at_once))
+
+    assert most == min(at_once, 12)
+
+
+def test_the_first_failure_is_raised_itself_once_the_rest_has_ended() -> None:
+    begun, ended = [], []
+
+    async def work(number: int) -> None:
+        begun.append(number)
+        try:
+            await asyncio.sleep(0 if number == 1 else 60)
+            raise Failed(str(number))
+        finally:
+            ended.append(number)
+
+    with pytest.raises(Failed, match="1") as raised:
+        asyncio.run(concurrently(work, range(5), at_once=3))
+
+    assert isinstance(raised.value.__cause__, ExceptionGroup)
+    assert sorted(ended) == sorted(begun)
+    assert 4 not in begun  # the last one still waited for a place
+
+
+def test_of_two_different_ones_each_has_its_result_or_one_failure_is_raised() -> None:
+    async def told(text: str) -> str:
+        return text
+
+    async def failing() -> int:
+        raise Failed
+
+    async def two() -> None:
+        assert await both(told("one"), told("other")) == ("one", "other")
+        with pytest.raises(Failed):
+            await both(told("one"), failing())
+
+    asyncio.run(two())
