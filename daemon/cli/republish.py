@@ -4,26 +4,31 @@ The state keeps its id, its revision and its events; it gets a new attempt. One 
 which is decided again when another writer was faster. An older renderer does not overwrite a newer one's work.
 """
 
+from collections.abc import Sequence
+from itertools import chain
 from typing import Annotated
 
 from cyclopts import Parameter
 
 from daemon import customising
-from daemon.cli.acting import tell
-from daemon.cli.diff import colored, differing, files_view, texts_of
-from daemon.cli.differences import compare_files
+from daemon.cli.acting import done_lines, tell
+from daemon.cli.diff import Texts, colored, differing, files_view, texts_of
+from daemon.cli.differences import FileChange, compare_files
 from daemon.cli.options import DEFAULT_ACTOR, DEFAULT_PLACE, DEFAULT_PRINTING, Actor, DryRun, Place, Printing
+from daemon.cli.output import Printer
 from daemon.cli.session import Session, scope_of, session
+from daemon.cli.views import done_view
 from daemon.pipeline import Rendering, refuse_newer_renderer
 from daemon.publishing import protocol
-from daemon.publishing.errors import NotFound, Refused
+from daemon.publishing.errors import NotFound, Refused, VerificationFailed
 from daemon.publishing.manifest import State
-from daemon.publishing.operations import Verb
+from daemon.publishing.operations import Done, Verb
 from daemon.publishing.pointer import Pointer, Publication
 from daemon.publishing.protocol import Writing
+from daemon.stores.errors import ObjectDamaged
 from renderers import gate
 from renderers.bundle import RENDERER_VERSION, Renderer
-from renderers.model import Scope, Stamp
+from renderers.model import RenderedFile, Scope, Stamp
 
 
 async def republish(
@@ -39,20 +44,23 @@ async def republish(
     """Render what is desired with this release, the configured defaults and templates, and publish that."""
     async with session(place, printing) as opened:
         named = scope_of(scope)
-        pointer = (await opened.bucket.reader.existing(named)).pointer
-        current = pointer.desired
+        base = await opened.bucket.reader.existing(named)
+        current = base.pointer.desired
         if current is None:
             raise NotFound(f"{scope} is retired: nothing is desired there")
         refuse_newer_renderer(named, current)
         state = await rendered_anew(opened, named, current)
-        if dry_run:
-            await _tell_differences(opened, named, current, state)
-            return
         before = await opened.bucket.reader.manifest(named, current)
-        publication = await opened.bucket.publisher.store_state(named, state)
-        verb = publish_over(pointer, publication)
-        done = await opened.bucket.operations.carry_out(named, verb, actor.name, reason)
-        tell(opened.printer, "republish", done)
+        if dry_run:
+            opened.bucket.publisher.refuse_unwritable(named, base, ("publish", "pointer"))
+            after = _following(base.pointer, current, opened.bucket.publisher.writing(actor.name, reason))
+            would = Done(base.pointer, after, changed=True)
+            _tell_differences(opened.printer, would, await _differences(opened, named, current, state))
+        else:
+            publication = await opened.bucket.publisher.store_state(named, state)
+            verb = publish_over(base.pointer, publication)
+            done = await opened.bucket.operations.carry_out(named, verb, actor.name, reason)
+            tell(opened.printer, "republish", done)
         if (before.render_defaults_digest, before.templates) != (state.defaults.digest, state.templates):
             opened.printer.say(
                 "its settings or templates are others than before: a daemon that runs keeps those it started with, "
@@ -88,14 +96,31 @@ async def rendered_anew(opened: Session, scope: Scope, current: Publication) -> 
     )
 
 
-async def _tell_differences(opened: Session, scope: Scope, current: Publication, state: State) -> None:
-    published = await opened.bucket.reader.files(scope, current)
+def _following(pointer: Pointer, current: Publication, writing: Writing) -> Pointer:
+    # Attempt and digest are known once it is stored.
+    anew = current.model_copy(update={"attempt": "", "manifest_sha256": "", "renderer": RENDERER_VERSION})
+    return protocol.publish(pointer, writing, [anew])
+
+
+async def _differences(
+    opened: Session, scope: Scope, current: Publication, state: State
+) -> tuple[Sequence[FileChange], Texts]:
+    """What differs from what is published; every file, where that cannot be read: it can be published anew none the
+    less."""
+    published: Sequence[RenderedFile] = ()
+    try:
+        published = await opened.bucket.reader.files(scope, current)
+    except (NotFound, VerificationFailed, ObjectDamaged) as error:
+        opened.printer.warn(f"what is published cannot be read and would be made anew: {error}")
     changes = await opened.runtime.offload(compare_files, published, state.files)
-    texts = await opened.runtime.offload(texts_of, changes)
-    same = "" if changes else ", only the attempt is new"
-    opened.printer.say(f"{scope}: {current.state} would be published anew; {differing(changes)}{same}")
-    view = {"verb": "republish", "scope": str(scope), "dry_run": True, "state": current.state, "same": not changes}
-    opened.printer.data(view | {"files": files_view(changes, texts)}, colored(texts, opened.printer))
+    return changes, await opened.runtime.offload(texts_of, changes)
+
+
+def _tell_differences(printer: Printer, would: Done, differences: tuple[Sequence[FileChange], Texts]) -> None:
+    changes, texts = differences
+    view = done_view("republish", would, dry_run=True) | {"files": files_view(changes, texts)}
+    printer.data(view, chain(done_lines(view, printer), colored(texts, printer)))
+    printer.say(f"{differing(changes)}; example/creds/ is not compared")
 
 
 def publish_over(before: Pointer, publication: Publication) -> Verb:

@@ -41,7 +41,6 @@ from renderers.cache import Cache
 from renderers.model import RenderedFile, Scope, canonical_json
 
 T = TypeVar("T")
-U = TypeVar("U")
 
 _ROUNDS: Final = 5
 _READS_AT_ONCE: Final = 16

@@ -47,6 +47,8 @@ class Operations:
         """What `carry_out` would do now. Raises as it does."""
         base = await self._reader.existing(scope)
         following = await self._decide(scope, base, verb, by, reason)
+        if following is not None:
+            self._publisher.refuse_unwritable(scope, base)
         return Done(base.pointer, following or base.pointer, changed=following is not None)
 
     async def carry_out(self, scope: Scope, verb: Verb, by: str, reason: str = "") -> Done:

@@ -105,8 +105,7 @@ class Publisher:
             CannotSign: the pointer is signed, and this writer cannot sign, or not so that its own policy accepts it.
             NewerSchema: a newer release wrote the pointer.
         """
-        self._refuse_unwritable(scope, base)
-        self._refuse_useless_keys(scope, ("pointer",))
+        self.refuse_unwritable(scope, base)
         following = await self._with_short_history(scope, following)
         signatures = await self._signed(signatures_of.POINTER, pointer.signed_part(following))
         content = Content(pointer.encode(following, signatures), _JSON)
@@ -158,6 +157,17 @@ class Publisher:
         except TimeoutError as error:
             raise StoreUnavailable(f"signing took longer than {_SIGN_SECONDS} s: try again") from error
 
+    def refuse_unwritable(self, scope: Scope, base: PointerRead, roles: tuple["Role", ...] = ("pointer",)) -> None:
+        """For who only asks what a write would do: raises what `swap` does before it writes (NewerSchema, CannotSign).
+
+        `roles` are those that a key of this writer must have; who stores a state, too, needs `publish`.
+        """
+        if base.pointer.schema_ > pointer.SCHEMA:
+            raise NewerSchema(f"the pointer of {scope} was written by a newer release (schema {base.pointer.schema_})")
+        if base.signed and not self._signers:
+            raise CannotSign(f"the pointer of {scope} is signed, and no signing key is configured (signing.key_file)")
+        self._refuse_useless_keys(scope, roles)
+
     def _refuse_useless_keys(self, scope: Scope, roles: tuple["Role", ...]) -> None:
         """Before anything is written that nobody with this machine's trust policy could read."""
         try:
@@ -167,12 +177,6 @@ class Publisher:
                 f"nothing is written to {scope}, for by the own trust policy nobody could read it: {error}. Sign with "
                 "a key that has the role (signing.key_file, `rebundle keys trust`)"
             ) from error
-
-    def _refuse_unwritable(self, scope: Scope, base: PointerRead) -> None:
-        if base.pointer.schema_ > pointer.SCHEMA:
-            raise NewerSchema(f"the pointer of {scope} was written by a newer release (schema {base.pointer.schema_})")
-        if base.signed and not self._signers:
-            raise CannotSign(f"the pointer of {scope} is signed, and no signing key is configured (signing.key_file)")
 
     async def _resolve(self, scope: Scope, base: PointerRead, following: Pointer) -> PointerRead | None:
         try:

@@ -59,8 +59,8 @@ class GuardedStore:
         await self._store.delete(key, version)
 
     async def _see(self) -> None:
-        # Side by side, one asks; the others take its answer, since one that is cancelled in the middle would leave its
-        # object behind.
+        # Side by side, one asks, and the others take its answer: its failure may cancel them, and who is cancelled
+        # between the question and the clean-up leaves an object behind.
         async with self._lock:
             if self._shown is None:
                 self._shown = await self._replacing_what_is_absent()

@@ -1,10 +1,13 @@
 """Work side by side: order, bound, and one failure that is raised as itself."""
 
 import asyncio
+from typing import TypeVar
 
 import pytest
 
 from daemon.concurrency import both, concurrently
+
+T = TypeVar("T")
 
 
 class Failed(Exception):
@@ -56,16 +59,32 @@ def test_the_first_failure_is_raised_itself_once_the_rest_has_ended() -> None:
     assert 4 not in begun  # the last one still waited for a place
 
 
-def test_of_two_different_ones_each_has_its_result_or_one_failure_is_raised() -> None:
-    async def told(text: str) -> str:
-        return text
+def test_of_two_different_ones_both_are_under_way_and_each_has_its_result() -> None:
+    async def met(mine: asyncio.Event, others: asyncio.Event, told: T) -> T:
+        mine.set()
+        await others.wait()
+        return told
 
-    async def failing() -> int:
+    async def two() -> tuple[str, int]:
+        here, there = asyncio.Event(), asyncio.Event()
+        async with asyncio.timeout(10):
+            return await both(met(here, there, "one"), met(there, here, 2))
+
+    assert asyncio.run(two()) == ("one", 2)
+
+
+def test_of_two_different_ones_the_failure_of_one_ends_the_other() -> None:
+    ended = []
+
+    async def failing() -> None:
         raise Failed
 
-    async def two() -> None:
-        assert await both(told("one"), told("other")) == ("one", "other")
-        with pytest.raises(Failed):
-            await both(told("one"), failing())
+    async def waiting() -> None:
+        try:
+            await asyncio.sleep(60)
+        finally:
+            ended.append(True)
 
-    asyncio.run(two())
+    with pytest.raises(Failed):
+        asyncio.run(both(waiting(), failing()))
+    assert ended

@@ -201,10 +201,12 @@ def test_who_signs_with_a_key_that_its_own_policy_does_not_accept_writes_nothing
     publisher = rebundle("hold", SCOPE, "--reason", "r")
     assert rebundle("keys", "trust", trusting, tmp_path / "other.key.pub", "--role", "pointer").code == 0
     republished = rebundle("republish", SCOPE)
+    asked = rebundle("republish", SCOPE, "--dry-run")
 
     assert (unknown.code, "is not in the trust policy" in unknown.err) == (5, True)
     assert (publisher.code, "may not sign as pointer" in publisher.err) == (5, True)
-    assert (republished.code, "may not sign as publish" in republished.err) == (5, True)
+    for each in (republished, asked):
+        assert (each.code, "may not sign as publish" in each.err) == (5, True)
     assert (bucket / str(SCOPE) / "pointer.json").read_bytes() == before
     assert rebundle("hold", SCOPE, "--reason", "r").code == 0
 

@@ -1,4 +1,5 @@
 import json
+import re
 
 import pytest
 
@@ -35,14 +36,20 @@ def test_a_dry_run_shows_what_would_differ_and_writes_nothing(bucket, rebundle, 
     rebundle("republish", SCOPE)
     monkeypatch.setenv("REBUNDLE_RENDER__ROUTER_IMAGE", "docker.io/library/nginx:9.9")
     before = contents(bucket)
+    sequence = pointer(bucket).sequence
 
     result = rebundle("republish", SCOPE, "--dry-run")
     told = rebundle("republish", SCOPE, "--dry-run", "-o", "json").json
 
     assert (result.code, contents(bucket)) == (0, before)
-    assert "state-3 would be published anew; 1 file differs" in result.err
+    assert result.err.startswith("1 file differs; example/creds/ is not compared\n")
+    assert "restart it" in result.err
+    assert f"republish (would be sequence {sequence} → {sequence + 1})" in result.out
     assert "+    image: docker.io/library/nginx:9.9" in result.out.splitlines()
-    assert (told["verb"], told["dry_run"], told["state"], told["same"]) == ("republish", True, "state-3", False)
+    assert (told["verb"], told["scope"], told["changed"], told["dry_run"]) == ("republish", str(SCOPE), True, True)
+    assert (told["before"]["sequence"], told["after"]["sequence"]) == (sequence, sequence + 1)
+    assert told["after"]["live"]["state"] == "state-3"
+    assert told["after"]["live"]["attempt"] == ""
     (changed,) = told["files"]
     assert (changed["path"], changed["status"]) == ("base/bundle/docker-compose.yaml", "modified")
     assert "+    image: docker.io/library/nginx:9.9\n" in changed["diff"]
@@ -53,9 +60,37 @@ def test_a_dry_run_of_what_is_published_so_already_says_so(bucket, rebundle):
 
     result = rebundle("republish", SCOPE, "--dry-run")
 
-    assert (result.code, result.out) == (0, "")
-    assert "anew; no file differs, only the attempt is new" in result.err
-    assert rebundle("republish", SCOPE, "--dry-run", "-o", "json").json["same"] is True
+    assert result.code == 0
+    assert result.err == "no file differs; example/creds/ is not compared\n"
+    assert "--- a/" not in result.out
+    assert rebundle("republish", SCOPE, "--dry-run", "-o", "json").json["files"] == []
+
+
+def test_a_dry_run_under_a_hold_leaves_live_where_it_is(bucket, rebundle):
+    rebundle("hold", SCOPE, "--reason", "freeze")
+    live = pointer(bucket).live
+
+    result = rebundle("republish", SCOPE, "--dry-run")
+    after = rebundle("republish", SCOPE, "--dry-run", "-o", "json").json["after"]
+
+    assert "freeze" in result.out
+    assert (after["live"]["attempt"], after["desired"]["attempt"]) == (live.attempt, "")
+
+
+@pytest.mark.parametrize(
+    "harm", [lambda archive: archive.unlink(), lambda archive: archive.write_bytes(b"\0" * 8)], ids=["gone", "damaged"]
+)
+def test_a_dry_run_goes_on_where_the_verb_would_mend_what_is_published(bucket, rebundle, harm):
+    live = pointer(bucket).live
+    harm(bucket / str(SCOPE) / "states" / live.state / live.attempt / "bundle.tar.gz")
+
+    result = rebundle("republish", SCOPE, "--dry-run")
+
+    assert result.code == 0
+    assert "what is published cannot be read and would be made anew: " in result.err
+    assert re.search(r"^[1-9]\d* files differ;", result.err, re.MULTILINE)
+    assert "--- /dev/null" in result.out
+    assert rebundle("republish", SCOPE).code == 0
 
 
 def test_a_dry_run_is_refused_as_the_verb_would_be(bucket, rebundle, monkeypatch):
@@ -64,6 +99,16 @@ def test_a_dry_run_is_refused_as_the_verb_would_be(bucket, rebundle, monkeypatch
     result = rebundle("republish", SCOPE, "--dry-run")
 
     assert (result.code, "no digest holds image" in result.err) == (1, True)
+
+
+@pytest.mark.parametrize("verb", ["republish", "hold"])
+def test_a_dry_run_on_the_pointer_of_a_newer_release_is_refused_as_the_verb_would_be(bucket, rebundle, verb):
+    path = bucket / str(SCOPE) / "pointer.json"
+    path.write_bytes(path.read_bytes().replace(b'"schema":1', b'"schema":99'))
+
+    for words in ((), ("--dry-run",)):
+        result = rebundle(verb, SCOPE, "--reason", "a look", *words)
+        assert (result.code, "written by a newer release" in result.err) == (4, True)
 
 
 def contents(bucket):
