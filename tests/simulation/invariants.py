@@ -312,7 +312,7 @@ class Watcher:
 
     # -- when a body is sent
 
-    def sending(self, key: str, content: Content, is_new: bool, store: RemoteStore) -> None:
+    def sending(self, key: str, content: Content, store: RemoteStore) -> None:
         """Invariants 10 and 8, seen from the writer: what it may say depends on what it was shown."""
         scope, _, rest = _split(key)
         if not rest.startswith(_TREE):
@@ -323,9 +323,6 @@ class Watcher:
                 self._said[content.body] = self._was_shown(scope, marker, store.shown)
             return
         path = rest.removeprefix(_TREE)
-        if not is_new:
-            # By another task's listing it may be gone meanwhile: then the condition of this write fails.
-            return
         listed = store.listed.get(f"{scope}/{_TREE}", {})
         marker_then = listed.get(f"{scope}/{_MARKER}")
         if path.startswith("example/") and marker_then is not None and key not in listed:

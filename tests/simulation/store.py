@@ -6,9 +6,11 @@ timed out or killed may still have written (protocol 4, never softened 1).
 
 import asyncio
 import random
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from contextvars import ContextVar
 from dataclasses import dataclass, fields
 from enum import Enum
+from types import MappingProxyType
 from typing import Any, Protocol
 
 from daemon.stores.errors import ConditionFailed, OutcomeUnknown, StoreBusy, StoreError, StoreUnavailable
@@ -76,6 +78,7 @@ class Fate(Enum):
 
 
 _FATES = [each for each in Fate if each is not Fate.FINE]
+_listed: ContextVar[Mapping[str, Mapping[str, Held]]] = ContextVar("listed", default=MappingProxyType({}))
 
 
 class Owner(Protocol):
@@ -112,10 +115,16 @@ class RemoteStore:
         self._trace = trace
         self.shown: dict[str, list[Held]] = {}
         """What this process was shown lately under each key, by a listing or a reading."""
-        self.listed: dict[str, dict[str, Held]] = {}
-        """What the last listing of each prefix showed."""
-        self.writing: Callable[[str, Content, bool, RemoteStore], None] = lambda *_: None
-        """Told of each body before it is sent, and whether it may only be a new object."""
+        self.writing: Callable[[str, Content, RemoteStore], None] = lambda *_: None
+        """Told of each body before it is sent."""
+
+    @property
+    def listed(self) -> Mapping[str, Mapping[str, Held]]:
+        """What the last listing of each prefix showed to the task that asks, or to the one that started it.
+
+        Not to the process: two passes over one tree may be under way in it, and each decides by its own.
+        """
+        return _listed.get()
 
     async def get(self, key: str) -> Stored:
         def reading() -> Stored:
@@ -129,7 +138,7 @@ class RemoteStore:
             there = {key: held for key, held in self._bucket.objects.items() if key.startswith(prefix)}
             for key in there:
                 self._show(key)
-            self.listed[prefix] = there
+            _listed.set({**self.listed, prefix: there})
             return self._bucket.scan(prefix)
 
         return await self._read("scan", prefix, listing)
@@ -138,11 +147,11 @@ class RemoteStore:
         return await self._read("folders", prefix, lambda: self._bucket.folders(prefix))
 
     async def create(self, key: str, content: Content) -> Version:
-        self.writing(key, content, True, self)
+        self.writing(key, content, self)
         return await self._write("create", key, lambda: self._bucket.create(key, content, self._owner.name))
 
     async def replace(self, key: str, content: Content, version: Version) -> Version:
-        self.writing(key, content, False, self)
+        self.writing(key, content, self)
         return await self._write("replace", key, lambda: self._bucket.replace(key, content, version, self._owner.name))
 
     async def delete(self, key: str, version: Version) -> None:
