@@ -32,7 +32,7 @@ $(stamp): requirements/dev.lock pyproject.toml
 	@$(run) -c 'import pip, sys; sys.exit("%d.%d.%d" % sys.version_info[:3] != "$(python_version)")' 2>/dev/null \
 	  || $(PYTHON) -m venv --clear .venv
 	@rm -f .venv/set-up-*
-	$(run) -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements/dev.lock
+	$(run) -m pip install --quiet --disable-pip-version-check --no-deps --require-hashes -r requirements/dev.lock
 	$(run) -m pip install --quiet --disable-pip-version-check --no-build-isolation --no-deps --editable .
 	@touch $@
 
