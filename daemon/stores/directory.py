@@ -26,10 +26,10 @@ from typing import Concatenate, Final, ParamSpec, TypeVar
 
 from daemon.runtime import Runtime
 from daemon.stores.diskerrors import after_writing, before_writing, while_writing
-from daemon.stores.errors import ConditionFailed, ObjectMissing, StoreRefused, StoreUnavailable
+from daemon.stores.errors import ConditionFailed, ObjectMissing, ObjectTooBig, StoreRefused, StoreUnavailable
 from daemon.stores.filesystem import Entry, FileSystem, Kind, RealFileSystem
 from daemon.stores.keys import by_bytes, check_folder, check_key, check_prefix, is_key
-from daemon.stores.port import Content, Listed, Stored, Version
+from daemon.stores.port import Content, Listed, Listing, Stored, Version
 from daemon.stores.tags import TagEntry, decode_tags, encode_tags, fitting, version_of
 
 P = ParamSpec("P")
@@ -90,13 +90,13 @@ class DirectoryStore:
 
     # ---- reading
 
-    async def get(self, key: str) -> Stored:
+    async def get(self, key: str, *, most_bytes: int | None = None) -> Stored:
         """The object. Raises ObjectMissing."""
         _check(key)
-        found = await self._runtime.offload(self._get, key)
+        found = await self._runtime.offload(self._get, key, most_bytes)
         return Stored(found.body, found.version, {} if found.entry is None else found.entry.tag)
 
-    async def scan(self, prefix: str) -> Sequence[Listed]:
+    async def scan(self, prefix: str) -> Listing:
         """All objects whose key starts with `prefix`, sorted by the key's bytes, with their digests."""
         return await self._runtime.offload(self._scan, check_prefix(prefix))
 
@@ -265,9 +265,15 @@ class DirectoryStore:
 
     # ---- finding
 
-    def _get(self, key: str) -> _Found:
+    def _get(self, key: str, most_bytes: int | None) -> _Found:
         with before_writing(key):
+            self._check_size(key, most_bytes)
             return self._find(key)
+
+    def _check_size(self, key: str, most_bytes: int | None) -> None:
+        found = self._fs.status(self._root / key)
+        if most_bytes is not None and found is not None and found.kind is Kind.FILE and found.size > most_bytes:
+            raise ObjectTooBig(key, most_bytes)
 
     def _expect(self, key: str, version: Version) -> _Found:
         found = self._find(key)
@@ -320,12 +326,12 @@ class DirectoryStore:
 
     # ---- listing
 
-    def _scan(self, prefix: str) -> list[Listed]:
+    def _scan(self, prefix: str) -> Listing:
         folder = prefix.rpartition("/")[0]
         with before_writing(prefix or "/"):
             self._check_way(f"{folder}/")
             found = [self._listed(key, entry) for key, entry in self._walk(folder, prefix)]
-        return sorted((each for each in found if each is not None), key=lambda each: by_bytes(each.key))
+        return Listing(tuple(sorted((each for each in found if each is not None), key=lambda each: by_bytes(each.key))))
 
     def _listed(self, key: str, entry: Entry) -> Listed | None:
         modified = datetime.fromtimestamp(entry.modified, UTC)

@@ -13,6 +13,14 @@ class ObjectMissing(StoreError):
         self.key = key
 
 
+class ObjectTooBig(StoreError):
+    """Give up: the object is larger than what the caller accepts of it."""
+
+    def __init__(self, key: str, most_bytes: int) -> None:
+        super().__init__(f"{key} is larger than {most_bytes:,} bytes, the limit for an object of its kind")
+        self.key = key
+
+
 class ConditionFailed(StoreError):
     """The object is there already, or is not the version the caller knew: read again, then decide.
 

@@ -32,6 +32,7 @@ from daemon.stores.errors import (
     ConditionFailed,
     ObjectDamaged,
     ObjectMissing,
+    ObjectTooBig,
     OutcomeUnknown,
     StoreBusy,
     StoreError,
@@ -39,7 +40,7 @@ from daemon.stores.errors import (
     StoreUnavailable,
 )
 from daemon.stores.keys import by_bytes, check_folder, check_key, check_prefix, is_key
-from daemon.stores.port import Content, Listed, Stored, Version
+from daemon.stores.port import Content, Listed, Listing, Stored, Version
 
 T = TypeVar("T")
 
@@ -100,19 +101,20 @@ class GcsStore:
 
     # ---- reading
 
-    async def get(self, key: str) -> Stored:
+    async def get(self, key: str, *, most_bytes: int | None = None) -> Stored:
         """The object. Raises ObjectMissing."""
         check_key(key)
         for _ in range(_READ_TRIES):
             # An answer with the body has no metadata: both are asked for at once, and belong together or are not taken.
             (body, generation), (described, tag) = await both(
-                self._calling(key, _unread, self._download, key), self._calling(key, _unread, self._describe, key)
+                self._calling(key, _unread, self._download, key, most_bytes),
+                self._calling(key, _unread, self._describe, key),
             )
             if generation == described:
                 return Stored(body, Version(str(generation)), tag)
         raise StoreUnavailable(f"{key} was written again and again while it was read")
 
-    async def scan(self, prefix: str) -> Sequence[Listed]:
+    async def scan(self, prefix: str) -> Listing:
         """All objects whose key starts with `prefix`, sorted by the key's bytes."""
         return await self._listing(self._scan, check_prefix(prefix))
 
@@ -126,18 +128,20 @@ class GcsStore:
         except ObjectMissing as error:  # a prefix cannot be missing
             raise self._without_bucket() from error
 
-    def _download(self, bucket: Any, key: str) -> tuple[bytes, int]:
+    def _download(self, bucket: Any, key: str, most_bytes: int | None) -> tuple[bytes, int]:
         for _ in range(_READ_TRIES - 1):
             # The library asks again after what failed, and not for a body that was damaged on its way.
             with contextlib.suppress(DataCorruption):
-                return self._body(bucket, key)
-        return self._body(bucket, key)
+                return self._body(bucket, key, most_bytes)
+        return self._body(bucket, key, most_bytes)
 
-    def _body(self, bucket: Any, key: str) -> tuple[bytes, int]:
+    def _body(self, bucket: Any, key: str, most_bytes: int | None) -> tuple[bytes, int]:
         blob = bucket.blob(self._prefix + key)
         body = blob.download_as_bytes(
             raw_download=True, single_shot_download=True, timeout=_BULK_SECONDS, retry=_BULK_RETRY
         )
+        if most_bytes is not None and len(body) > most_bytes:
+            raise ObjectTooBig(key, most_bytes)
         return body, _generation_of(blob)
 
     def _describe(self, bucket: Any, key: str) -> tuple[int, dict[str, str]]:
@@ -145,7 +149,7 @@ class GcsStore:
         blob.reload(timeout=_BULK_SECONDS, retry=_BULK_RETRY)
         return _generation_of(blob), metadata.decoded(blob.metadata or {})
 
-    def _scan(self, bucket: Any, prefix: str) -> list[Listed]:
+    def _scan(self, bucket: Any, prefix: str) -> Listing:
         blobs = bucket.list_blobs(
             prefix=self._prefix + prefix, fields=_LISTED, timeout=_BULK_SECONDS, retry=_BULK_RETRY
         )
@@ -154,7 +158,7 @@ class GcsStore:
             for blob in blobs
             if is_key(key := blob.name.removeprefix(self._prefix))  # a console makes `folder/`
         ]
-        return sorted(found, key=lambda each: by_bytes(each.key))
+        return Listing(tuple(sorted(found, key=lambda each: by_bytes(each.key))))
 
     def _folders(self, bucket: Any, prefix: str) -> list[str]:
         whole = self._prefix + prefix

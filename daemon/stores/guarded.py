@@ -13,7 +13,7 @@ from typing import Final
 
 from daemon.runtime import Runtime
 from daemon.stores.errors import ConditionFailed, ObjectMissing, OutcomeUnknown, StoreError, StoreUnavailable
-from daemon.stores.port import Content, Listed, ObjectStore, Stored, Version
+from daemon.stores.port import Content, Listing, ObjectStore, Stored, Version
 from daemon.stores.probe import PREFIX, Finding, UnsafeStore, Verdict
 
 _NEVER_A_VERSION: Final = Version("1")
@@ -32,11 +32,11 @@ class GuardedStore:
         self._lock = asyncio.Lock()
         self._shown: Finding | None = None
 
-    async def get(self, key: str) -> Stored:
+    async def get(self, key: str, *, most_bytes: int | None = None) -> Stored:
         """The object."""
-        return await self._store.get(key)
+        return await self._store.get(key, most_bytes=most_bytes)
 
-    async def scan(self, prefix: str) -> Sequence[Listed]:
+    async def scan(self, prefix: str) -> Listing:
         """All objects below a prefix."""
         return await self._store.scan(prefix)
 

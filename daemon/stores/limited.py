@@ -10,7 +10,7 @@ from contextlib import asynccontextmanager
 from typing import Final
 
 from daemon.stores.errors import OutcomeUnknown, StoreUnavailable
-from daemon.stores.port import Content, Listed, ObjectStore, Stored, Version
+from daemon.stores.port import Content, Listing, ObjectStore, Stored, Version
 
 _LISTING_CALLS: Final = 10
 """A listing is as many calls as it has pages, each of which the adapter limits. This ends one that would not end, and
@@ -24,12 +24,12 @@ class LimitedStore:
         self._store = store
         self._seconds = seconds
 
-    async def get(self, key: str) -> Stored:
+    async def get(self, key: str, *, most_bytes: int | None = None) -> Stored:
         """The object."""
         async with self._reading(key):
-            return await self._store.get(key)
+            return await self._store.get(key, most_bytes=most_bytes)
 
-    async def scan(self, prefix: str) -> Sequence[Listed]:
+    async def scan(self, prefix: str) -> Listing:
         """All objects below a prefix."""
         async with self._reading(prefix, self._seconds * _LISTING_CALLS):
             return await self._store.scan(prefix)

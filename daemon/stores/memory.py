@@ -13,9 +13,9 @@ from datetime import datetime
 from types import MappingProxyType
 
 from daemon.runtime import Runtime
-from daemon.stores.errors import ConditionFailed, ObjectMissing
+from daemon.stores.errors import ConditionFailed, ObjectMissing, ObjectTooBig
 from daemon.stores.keys import by_bytes, check_folder, check_key, check_prefix
-from daemon.stores.port import Content, Listed, Stored, Version
+from daemon.stores.port import Content, Listed, Listing, Stored, Version
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,23 +38,28 @@ class MemoryStore:
         self._writes = 0
         self._lock = threading.Lock()
 
-    async def get(self, key: str) -> Stored:
+    async def get(self, key: str, *, most_bytes: int | None = None) -> Stored:
         """The object. Raises ObjectMissing."""
         check_key(key)
         await self._give_way()
         with self._lock:
-            return self._present(key).stored()
+            stored = self._present(key).stored()
+        if most_bytes is not None and len(stored.body) > most_bytes:
+            raise ObjectTooBig(key, most_bytes)
+        return stored
 
-    async def scan(self, prefix: str) -> Sequence[Listed]:
+    async def scan(self, prefix: str) -> Listing:
         """All objects whose key starts with `prefix`, sorted by the key's bytes."""
         check_prefix(prefix)
         await self._give_way()
         with self._lock:
             found = {key: held for key, held in self._objects.items() if key.startswith(prefix)}
-        return [
-            Listed(key, held.version, len(held.content.body), held.modified)
-            for key, held in sorted(found.items(), key=lambda item: by_bytes(item[0]))
-        ]
+        return Listing(
+            tuple(
+                Listed(key, held.version, len(held.content.body), held.modified)
+                for key, held in sorted(found.items(), key=lambda item: by_bytes(item[0]))
+            )
+        )
 
     async def folders(self, prefix: str) -> Sequence[str]:
         """The next parts of the keys below the folder `prefix`, sorted."""

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from typing import Final
 
 from daemon.runtime import Runtime
-from daemon.stores.port import Content, Listed, ObjectStore, Stored, Version
+from daemon.stores.port import Content, Listing, ObjectStore, Stored, Version
 
 _PRUNED_BEYOND: Final = 1024
 
@@ -34,11 +34,11 @@ class PacedStore:
         self._seconds = seconds
         self._turns: dict[str, _Turn] = {}
 
-    async def get(self, key: str) -> Stored:
+    async def get(self, key: str, *, most_bytes: int | None = None) -> Stored:
         """The object."""
-        return await self._store.get(key)
+        return await self._store.get(key, most_bytes=most_bytes)
 
-    async def scan(self, prefix: str) -> Sequence[Listed]:
+    async def scan(self, prefix: str) -> Listing:
         """All objects below a prefix."""
         return await self._store.scan(prefix)
 

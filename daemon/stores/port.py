@@ -8,7 +8,7 @@ changed by `replace` must carry something unique in its body.
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
-from typing import NewType, Protocol
+from typing import NewType, Protocol, overload
 
 Version = NewType("Version", str)
 
@@ -43,6 +43,36 @@ class Listed:
     """When it was written, by the store's clock, in UTC."""
     sha256: str | None = None
     """Digest of the body, where the store knows it at no cost."""
+    fault: str | None = None
+    """Why the body cannot be read, and what to do about it, where the listing shows that."""
+
+
+@dataclass(frozen=True, slots=True)
+class UnreadableFolder:
+    """A folder that the store may not list: what is below it is unknown. Only a directory store has any."""
+
+    key: str
+    """Its path, without a `/` at the end."""
+    reason: str
+    """What is wrong, and what to do about it."""
+
+
+@dataclass(frozen=True, slots=True)
+class Listing(Sequence[Listed]):
+    """The objects of a listing, sorted by the key's bytes, and the folders that could not be listed."""
+
+    objects: tuple[Listed, ...] = ()
+    unreadable: tuple[UnreadableFolder, ...] = ()
+
+    def __len__(self) -> int:
+        return len(self.objects)
+
+    @overload
+    def __getitem__(self, index: int) -> Listed: ...
+    @overload
+    def __getitem__(self, index: slice) -> tuple[Listed, ...]: ...
+    def __getitem__(self, index: int | slice) -> Listed | tuple[Listed, ...]:
+        return self.objects[index]
 
 
 class ObjectStore(Protocol):
@@ -52,12 +82,16 @@ class ObjectStore(Protocol):
     Every operation may raise StoreUnavailable (try again) or StoreRefused (the operator must act).
     """
 
-    async def get(self, key: str) -> Stored:
-        """The object. Raises ObjectMissing."""
+    async def get(self, key: str, *, most_bytes: int | None = None) -> Stored:
+        """The object. `most_bytes`: the largest body the caller accepts; None accepts any.
+
+        Raises:
+            ObjectMissing: there is none. ObjectTooBig: it is larger than `most_bytes`; no more than that was read.
+        """
         ...
 
-    async def scan(self, prefix: str) -> Sequence[Listed]:
-        """All objects whose key starts with `prefix`, sorted by the key's bytes."""
+    async def scan(self, prefix: str) -> Listing:
+        """All objects whose key starts with `prefix`. One that cannot be read is listed with its fault."""
         ...
 
     async def folders(self, prefix: str) -> Sequence[str]:

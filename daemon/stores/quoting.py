@@ -14,7 +14,7 @@ from typing import Final, Protocol
 
 from daemon.runtime import Runtime
 from daemon.stores.errors import ConditionFailed, ObjectMissing, StoreError
-from daemon.stores.port import Content, Listed, ObjectStore, Stored, Version
+from daemon.stores.port import Content, Listing, ObjectStore, Stored, Version
 from daemon.stores.probe import Bare
 
 _NEVER_A_VERSION: Final = Version("0" * 32)
@@ -40,11 +40,11 @@ class QuotingStore:
         self.form: Form | None = None
         """None: no replacement has shown it yet."""
 
-    async def get(self, key: str) -> Stored:
+    async def get(self, key: str, *, most_bytes: int | None = None) -> Stored:
         """The object."""
-        return await self._store.get(key)
+        return await self._store.get(key, most_bytes=most_bytes)
 
-    async def scan(self, prefix: str) -> Sequence[Listed]:
+    async def scan(self, prefix: str) -> Listing:
         """All objects below a prefix."""
         return await self._store.scan(prefix)
 

@@ -46,6 +46,7 @@ from daemon.stores.errors import (
     ConditionFailed,
     ObjectDamaged,
     ObjectMissing,
+    ObjectTooBig,
     OutcomeUnknown,
     StoreBusy,
     StoreError,
@@ -53,7 +54,7 @@ from daemon.stores.errors import (
     StoreUnavailable,
 )
 from daemon.stores.keys import by_bytes, check_folder, check_key, check_prefix, is_key
-from daemon.stores.port import Content, Listed, Stored, Version
+from daemon.stores.port import Content, Listed, Listing, Stored, Version
 
 T = TypeVar("T")
 
@@ -135,12 +136,12 @@ class S3Store:
 
     # ---- reading
 
-    async def get(self, key: str) -> Stored:
+    async def get(self, key: str, *, most_bytes: int | None = None) -> Stored:
         """The object. Raises ObjectMissing."""
         check_key(key)
-        return await self._calling(key, _unread, self._get, key)
+        return await self._calling(key, _unread, self._get, key, most_bytes)
 
-    async def scan(self, prefix: str) -> Sequence[Listed]:
+    async def scan(self, prefix: str) -> Listing:
         """All objects whose key starts with `prefix`, sorted by the key's bytes."""
         return await self._calling(self._told(prefix), _unread, self._scan, check_prefix(prefix))
 
@@ -151,28 +152,30 @@ class S3Store:
     def _told(self, prefix: str) -> str:
         return prefix or f"s3://{self._bucket}"
 
-    def _get(self, clients: _Clients, key: str) -> Stored:
+    def _get(self, clients: _Clients, key: str, most_bytes: int | None) -> Stored:
         for _ in range(_TRIES - 1):
             # The SDK sends a request again that failed, and not one whose body was damaged on its way.
             with contextlib.suppress(FlexibleChecksumError):
-                return self._read(clients, key)
-        return self._read(clients, key)
+                return self._read(clients, key, most_bytes)
+        return self._read(clients, key, most_bytes)
 
-    def _read(self, clients: _Clients, key: str) -> Stored:
+    def _read(self, clients: _Clients, key: str, most_bytes: int | None) -> Stored:
         answer = clients.bulk.get_object(Bucket=self._bucket, Key=self._prefix + key)
         # Not `with` the body itself: that is the bare stream, which checks neither length nor checksum.
         with contextlib.closing(answer["Body"]) as body:
+            if most_bytes is not None and answer["ContentLength"] > most_bytes:
+                raise ObjectTooBig(key, most_bytes)
             read = body.read()
         return Stored(read, _version(answer), metadata.decoded(answer.get("Metadata", {})))
 
-    def _scan(self, clients: _Clients, prefix: str) -> list[Listed]:
+    def _scan(self, clients: _Clients, prefix: str) -> Listing:
         found = [
             Listed(key, _version(each), int(each["Size"]), _utc(each["LastModified"]))
             for page in self._pages(clients, Prefix=self._prefix + prefix)
             for each in page.get("Contents", ())
             if is_key(key := each["Key"].removeprefix(self._prefix))  # a console makes `folder/`
         ]
-        return sorted(found, key=lambda each: by_bytes(each.key))
+        return Listing(tuple(sorted(found, key=lambda each: by_bytes(each.key))))
 
     def _folders(self, clients: _Clients, prefix: str) -> list[str]:
         found = {

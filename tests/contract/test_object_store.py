@@ -17,7 +17,7 @@ import pytest
 from daemon.stores.directory import DirectoryStore
 from daemon.stores.errors import ConditionFailed, ObjectMissing, StoreError
 from daemon.stores.memory import MemoryStore
-from daemon.stores.port import Content, Listed, ObjectStore, Stored, Version
+from daemon.stores.port import Content, Listing, ObjectStore, Stored, Version
 from tests.builders_runtime import InlineRuntime, ThreadRuntime
 from tests.contract.object_store_clauses import CLAUSES, Bucket, Clause
 from tests.contract.servers import ACCESS_KEY, SECRET_KEY, SERVERS, Gap, Opens, Server
@@ -161,10 +161,10 @@ class DeafStore:
     def __init__(self, inner: ObjectStore) -> None:
         self._inner = inner
 
-    async def get(self, key: str) -> Stored:
-        return await self._inner.get(key)
+    async def get(self, key: str, *, most_bytes: int | None = None) -> Stored:
+        return await self._inner.get(key, most_bytes=most_bytes)
 
-    async def scan(self, prefix: str) -> Sequence[Listed]:
+    async def scan(self, prefix: str) -> Listing:
         return await self._inner.scan(prefix)
 
     async def folders(self, prefix: str) -> Sequence[str]:

@@ -326,7 +326,7 @@ def test_a_real_server_lets_each_role_do_its_work_and_no_more(tmp_path, monkeypa
             with pytest.raises(StoreRefused, match="AccessDenied"):
                 await collecting.get(example)
             await collect(collecting, runtime)
-            assert await publisher.scan(f"{SCOPE}/states/state-2/") == []
+            assert list(await publisher.scan(f"{SCOPE}/states/state-2/")) == []
 
         asyncio.run(play())
         publisher.close()

@@ -11,7 +11,7 @@ from datetime import datetime
 
 from daemon.stores.errors import ConditionFailed, ObjectMissing
 from daemon.stores.keys import by_bytes, check_key
-from daemon.stores.port import Content, Listed, Stored, Version
+from daemon.stores.port import Content, Listed, Listing, Stored, Version
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -53,12 +53,14 @@ class Bucket:
         held = self._present(key)
         return Stored(held.body, held.version, held.content.tag)
 
-    def scan(self, prefix: str) -> list[Listed]:
-        return [
-            Listed(key, held.version, len(held.body), held.modified)
-            for key, held in sorted(self.objects.items(), key=lambda item: by_bytes(item[0]))
-            if key.startswith(prefix)
-        ]
+    def scan(self, prefix: str) -> Listing:
+        return Listing(
+            tuple(
+                Listed(key, held.version, len(held.body), held.modified)
+                for key, held in sorted(self.objects.items(), key=lambda item: by_bytes(item[0]))
+                if key.startswith(prefix)
+            )
+        )
 
     def folders(self, prefix: str) -> list[str]:
         rests = [key.removeprefix(prefix) for key in self.objects if key.startswith(prefix)]

@@ -14,7 +14,7 @@ from types import MappingProxyType
 from typing import Any, Protocol
 
 from daemon.stores.errors import ConditionFailed, OutcomeUnknown, StoreBusy, StoreError, StoreUnavailable
-from daemon.stores.port import Content, Listed, Stored, Version
+from daemon.stores.port import Content, Listing, Stored, Version
 from tests.simulation.bucket import Bucket, Held
 from tests.simulation.loop import SimulatedLoop
 
@@ -126,15 +126,15 @@ class RemoteStore:
         """
         return _listed.get()
 
-    async def get(self, key: str) -> Stored:
+    async def get(self, key: str, *, most_bytes: int | None = None) -> Stored:
         def reading() -> Stored:
             self._show(key)
             return self._bucket.get(key)
 
         return await self._read("get", key, reading)
 
-    async def scan(self, prefix: str) -> Sequence[Listed]:
-        def listing() -> Sequence[Listed]:
+    async def scan(self, prefix: str) -> Listing:
+        def listing() -> Listing:
             there = {key: held for key, held in self._bucket.objects.items() if key.startswith(prefix)}
             for key in there:
                 self._show(key)

@@ -27,7 +27,7 @@ from daemon.publishing.reader import Reader
 from daemon.runtime import Runtime
 from daemon.stores.directory import DirectoryStore
 from daemon.stores.filesystem import RealFileSystem
-from daemon.stores.port import Content, Listed, ObjectStore, Stored, Version
+from daemon.stores.port import Content, Listing, ObjectStore, Stored, Version
 from daemon.wiring import Bucket, open_bucket
 from daemon.worker import Worker
 from events.journal import Arrival, Journal
@@ -215,12 +215,12 @@ class Below:
         self._store = store
         self._prefix = f"{folder}/"
 
-    async def get(self, key: str) -> Stored:
-        return await self._store.get(self._prefix + key)
+    async def get(self, key: str, *, most_bytes: int | None = None) -> Stored:
+        return await self._store.get(self._prefix + key, most_bytes=most_bytes)
 
-    async def scan(self, prefix: str) -> Sequence[Listed]:
+    async def scan(self, prefix: str) -> Listing:
         found = await self._store.scan(self._prefix + prefix)
-        return [replace(each, key=each.key.removeprefix(self._prefix)) for each in found]
+        return Listing(tuple(replace(each, key=each.key.removeprefix(self._prefix)) for each in found))
 
     async def folders(self, prefix: str) -> Sequence[str]:
         return await self._store.folders(self._prefix + prefix)

@@ -18,7 +18,7 @@ from daemon.stores.errors import (
     StoreRefused,
     StoreUnavailable,
 )
-from daemon.stores.port import Content, Listed, ObjectStore, Stored, Version
+from daemon.stores.port import Content, Listing, ObjectStore, Stored, Version
 
 Before = Callable[[str, str], Awaitable[None]]
 """Called with operation and key before the operation reaches the store: to pause it, or to let others come between."""
@@ -60,11 +60,11 @@ class FaultyStore:
     """Operation and key of every write that was asked for."""
     _late: dict[str, list[Callable[[], Awaitable[object]]]] = field(default_factory=dict)
 
-    async def get(self, key: str) -> Stored:
+    async def get(self, key: str, *, most_bytes: int | None = None) -> Stored:
         await self._before("get", key)
-        return await self.inner.get(key)
+        return await self.inner.get(key, most_bytes=most_bytes)
 
-    async def scan(self, prefix: str) -> Sequence[Listed]:
+    async def scan(self, prefix: str) -> Listing:
         await self._before("scan", prefix)
         return await self.inner.scan(prefix)
 

@@ -193,7 +193,7 @@ def test_a_live_tree_that_a_crash_left_behind_is_brought_on_at_the_start(tmp_pat
         await scene.accept(state_event(1))
         # Committed and settled, then killed before its live tree was written.
         await scene.pipeline.process(GOLDEN, [await scene.journal.next()])
-        assert await store.scan(f"{GOLDEN}/docker-compose-gen/") == []
+        assert list(await store.scan(f"{GOLDEN}/docker-compose-gen/")) == []
         stop = Stop()
         running = asyncio.create_task(worker_of(scene, opened_at=1).run(stop))
         await scene.watcher.saw(lambda: scene.watcher.passes)

@@ -3,6 +3,7 @@
 import asyncio
 import functools
 from collections.abc import Callable, Coroutine
+from dataclasses import replace
 from datetime import datetime, timedelta
 from typing import ParamSpec
 
@@ -16,7 +17,7 @@ from daemon.publishing.publisher import timestamp
 from daemon.publishing.retention import Policy
 from daemon.stores.errors import ObjectMissing, StoreError, StoreRefused, StoreUnavailable
 from daemon.stores.memory import MemoryStore
-from daemon.stores.port import Content, ObjectStore
+from daemon.stores.port import Content, Listing, ObjectStore
 from tests.builders_publishing import SCOPE, Bucket, make_state
 from tests.builders_runtime import InlineRuntime
 from tests.support.faulty_store import Fault, FaultyStore, Gate
@@ -154,9 +155,7 @@ class SlowClock(MemoryStore):
 
     async def scan(self, prefix: str):  # type: ignore[no-untyped-def]
         moved = timedelta(days=2)
-        return [
-            type(each)(each.key, each.version, each.size, each.modified - moved) for each in await super().scan(prefix)
-        ]
+        return Listing(tuple(replace(each, modified=each.modified - moved) for each in await super().scan(prefix)))
 
 
 @in_loop
@@ -712,6 +711,6 @@ async def test_the_stores_clock_is_read_where_something_is_to_go_and_leaves_noth
     watched = FaultyStore(store)
     await collector(watched, runtime).collect(SCOPE, "cron")
     assert [key.rpartition("-")[0] for _, key in watched.writes if "clock" in key] == [".rebundle/probe/clock"] * 2
-    assert await store.scan(".rebundle/") == []
+    assert list(await store.scan(".rebundle/")) == []
     pointer = await check_whole(store, runtime)
     assert pointer.history[-1].change["as_of"] == timestamp(runtime.now())

@@ -16,7 +16,7 @@ from daemon.publishing.manifest import State
 from daemon.publishing.ownership import Marker
 from daemon.stores.errors import ConditionFailed, ObjectMissing, StoreUnavailable
 from daemon.stores.memory import MemoryStore
-from daemon.stores.port import Content, Listed, Version
+from daemon.stores.port import Content, Listing, Version
 from tests.builders_publishing import SCOPE, Bucket, body_of, make_files, make_state, tree
 from tests.builders_runtime import InlineRuntime
 from tests.support.faulty_store import Fault, FaultyStore, Gate
@@ -82,7 +82,7 @@ def test_the_tree_of_a_pointer_that_a_newer_release_wrote_is_left_alone(memory: 
         await memory.replace(key, Content(stored.body.replace(b'"schema":1', b'"schema":2')), stored.version)
         with pytest.raises(NewerSchema, match="newer release"):
             await process.live_tree.reconcile(SCOPE)
-        assert await memory.scan(layout.live_tree(SCOPE)) == []
+        assert list(await memory.scan(layout.live_tree(SCOPE))) == []
 
     asyncio.run(scenario())
 
@@ -108,7 +108,7 @@ def test_the_first_pass_writes_every_file_and_a_marker_that_says_synced(memory: 
 def test_a_scope_without_a_live_state_has_nothing_written(memory: MemoryStore) -> None:
     async def scenario() -> None:
         assert await bucket(memory).live_tree.reconcile(SCOPE) == Synced(0)
-        assert await memory.scan("") == []
+        assert list(await memory.scan("")) == []
 
     asyncio.run(scenario())
 
@@ -290,7 +290,7 @@ def test_a_copy_of_a_retained_states_file_is_ours_and_is_not_kept_aside(memory: 
         await process.publish(make_state(1), make_state(2))
         await edit(memory, COMPOSE, b"services 1\n")
         assert (await synced(process)).kept_aside == ()
-        assert await memory.scan(f"{SCOPE}/.rebundle/") == []
+        assert list(await memory.scan(f"{SCOPE}/.rebundle/")) == []
 
     asyncio.run(scenario())
 
@@ -507,7 +507,7 @@ def test_a_paused_old_pass_that_writes_late_is_healed_by_the_next(memory: Memory
         assert "base/only-in-1" in await tree(memory)
         await synced(new)
         assert await tree(memory) == {**bodies(make_state(2)), CREDS: b"# credentials 1\n"}
-        assert await memory.scan(f"{SCOPE}/.rebundle/") == []
+        assert list(await memory.scan(f"{SCOPE}/.rebundle/")) == []
 
     asyncio.run(scenario())
 
@@ -664,7 +664,7 @@ def test_a_write_of_unknown_outcome_is_found_out_by_the_same_pass(memory: Memory
         await process.publish(make_state(2))
         await synced(process)
         assert await tree(memory) == {**bodies(make_state(2)), CREDS: b"# credentials 1\n"}
-        assert await memory.scan(f"{SCOPE}/.rebundle/") == []
+        assert list(await memory.scan(f"{SCOPE}/.rebundle/")) == []
 
     asyncio.run(scenario())
 
@@ -802,22 +802,27 @@ def test_a_survey_of_a_retired_scope_has_nothing_to_say(memory: MemoryStore) -> 
 class KnowingStore(FaultyStore):
     """Its listings know the digest of each body, as those of the directory store do."""
 
-    async def scan(self, prefix: str) -> list[Listed]:
+    async def scan(self, prefix: str) -> Listing:
         listed = await super().scan(prefix)
         bodies = [(await self.inner.get(each.key)).body for each in listed]
-        return [
-            replace(each, sha256=hashlib.sha256(body).hexdigest()) for each, body in zip(listed, bodies, strict=True)
-        ]
+        return Listing(
+            tuple(
+                replace(each, sha256=hashlib.sha256(body).hexdigest())
+                for each, body in zip(listed, bodies, strict=True)
+            )
+        )
 
 
 class UnreadStore(FaultyStore):
     """Its listings cannot tell the version of what must not be read, as those of the directory store cannot."""
 
-    async def scan(self, prefix: str) -> list[Listed]:
-        return [
-            replace(each, version=Version("unread")) if "/example/creds/" in each.key else each
-            for each in await super().scan(prefix)
-        ]
+    async def scan(self, prefix: str) -> Listing:
+        return Listing(
+            tuple(
+                replace(each, version=Version("unread")) if "/example/creds/" in each.key else each
+                for each in await super().scan(prefix)
+            )
+        )
 
 
 def test_a_credential_that_was_created_is_not_waited_for_in_the_second_listing(memory: MemoryStore) -> None:

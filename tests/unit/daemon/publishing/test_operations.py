@@ -120,7 +120,7 @@ def test_a_verb_on_a_scope_that_is_not_there_is_not_found_and_makes_none(memory:
     async def scenario() -> None:
         with pytest.raises(NotFound, match="nothing is published"):
             await bucket(memory).operations.carry_out(SCOPE, protocol.hold, "ann")
-        assert await memory.scan("") == []
+        assert list(await memory.scan("")) == []
 
     asyncio.run(scenario())
 

@@ -230,7 +230,7 @@ def test_who_signs_without_the_role_stores_nothing() -> None:
         keyless = Bucket(store, InlineRuntime("keyless"), trust=POLICY)
         with pytest.raises(CannotSign, match="there is no signing key"):
             await keyless.publish(make_state(1))
-        assert await store.scan("") == []
+        assert list(await store.scan("")) == []
 
     run(scenario)
 

@@ -20,7 +20,7 @@ def test_it_is_the_stores_time_and_nothing_is_left() -> None:
     runtime.seconds += 7 * 86_400
 
     assert asyncio.run(store_time(store, "token")) == runtime.now()
-    assert asyncio.run(store.scan("")) == []
+    assert list(asyncio.run(store.scan(""))) == []
 
 
 @pytest.mark.parametrize("fault", [Fault.LOST_AFTER, Fault.OWN_SUCCESS])

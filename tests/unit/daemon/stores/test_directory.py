@@ -217,7 +217,7 @@ def test_a_file_of_an_operator_is_an_object(store: DirectoryStore, root: Path) -
 
     digest = hashlib.sha256(b"A=1\n").hexdigest()
     modified = datetime.fromtimestamp(1_700_000_000, UTC)
-    assert done(store.scan("example/")) == [Listed("example/conf/.env", digest, 4, modified, digest)]
+    assert list(done(store.scan("example/"))) == [Listed("example/conf/.env", digest, 4, modified, digest)]
     with pytest.raises(ConditionFailed):
         done(store.create("example/conf/.env", tagged(b"A=\n")))
     assert (root / "example/conf/.env").read_bytes() == b"A=1\n"
@@ -276,7 +276,7 @@ def test_a_file_in_the_place_of_a_folder_is_refused_and_so_is_the_reverse(store:
         done(store.get("folder"))
     with pytest.raises(ObjectMissing):
         done(store.get("file/below"))
-    assert done(store.scan("file/")) == []
+    assert list(done(store.scan("file/"))) == []
 
 
 def test_names_that_no_key_can_have_are_left_out(store: DirectoryStore, root: Path) -> None:

@@ -77,7 +77,7 @@ def test_the_first_of_many_writes_costs_one_request_more() -> None:
         assert first[0] == "replace"
         assert first[1].startswith(PREFIX)
         assert others == [*(("create", f"key-{number}") for number in range(5)), ("replace", "key-0")]
-        assert await store.scan(PREFIX) == []
+        assert list(await store.scan(PREFIX)) == []
 
     asyncio.run(scenario())
 
@@ -111,7 +111,7 @@ def test_what_could_not_be_seen_is_asked_again_and_nothing_is_written(fault: Fau
         opened = guarded(store)
         with pytest.raises(error):
             await create(opened)
-        assert await store.scan("") == []
+        assert list(await store.scan("")) == []
         await create(opened)
         assert [each.key for each in await store.scan("")] == ["scope/other.json"]
 

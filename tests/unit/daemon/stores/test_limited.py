@@ -16,7 +16,7 @@ class Hanging:
     """A store none of whose operations ever answers."""
 
     def __getattr__(self, _name):
-        async def hang(*_):
+        async def hang(*_, **__):
             await asyncio.Event().wait()
 
         return hang

@@ -10,7 +10,7 @@ import pytest
 
 from daemon.stores.errors import ConditionFailed, ObjectMissing, StoreRefused, StoreUnavailable
 from daemon.stores.memory import MemoryStore
-from daemon.stores.port import Content, Listed, ObjectStore, Stored, Version
+from daemon.stores.port import Content, Listing, ObjectStore, Stored, Version
 from daemon.stores.probe import PREFIX, ProbeResult, UnsafeStore, Verdict, probe
 from tests.builders_runtime import InlineRuntime
 from tests.support.faulty_store import Fault, FaultyStore
@@ -50,10 +50,10 @@ class Passing:
 
     inner: ObjectStore = field(default_factory=memory)
 
-    async def get(self, key: str) -> Stored:
-        return await self.inner.get(key)
+    async def get(self, key: str, *, most_bytes: int | None = None) -> Stored:
+        return await self.inner.get(key, most_bytes=most_bytes)
 
-    async def scan(self, prefix: str) -> Sequence[Listed]:
+    async def scan(self, prefix: str) -> Listing:
         return await self.inner.scan(prefix)
 
     async def folders(self, prefix: str) -> Sequence[str]:
@@ -108,23 +108,23 @@ class SameVersion(Passing):
 
 
 class OtherBytes(Passing):
-    async def get(self, key):
+    async def get(self, key, *, most_bytes=None):
         return replace(await self.inner.get(key), body=b"compressed")
 
 
 class NoTags(Passing):
-    async def get(self, key):
+    async def get(self, key, *, most_bytes=None):
         return replace(await self.inner.get(key), tag={})
 
 
 class EmptyListing(Passing):
     async def scan(self, prefix):
-        return []
+        return Listing()
 
 
 class OtherVersionsListed(Passing):
     async def scan(self, prefix):
-        return [replace(each, version=Version("other")) for each in await self.inner.scan(prefix)]
+        return Listing(tuple(replace(each, version=Version("other")) for each in await self.inner.scan(prefix)))
 
 
 @pytest.mark.parametrize("by_content", [False, True])
@@ -367,7 +367,7 @@ class OtherClock(Passing):
 
     async def scan(self, prefix):
         later = timedelta(seconds=self.ahead)
-        return [replace(each, modified=each.modified + later) for each in await self.inner.scan(prefix)]
+        return Listing(tuple(replace(each, modified=each.modified + later) for each in await self.inner.scan(prefix)))
 
 
 @pytest.mark.parametrize(("ahead", "told"), [(59, None), (90, "90 s ahead of"), (-3600, "3600 s behind")])
