@@ -75,7 +75,7 @@ def _pip(*arguments: str) -> None:
             collected += line.startswith("Collecting ")
             if line.startswith("Collecting ") and collected % _SHOW_EACH == 0:
                 print(f"  {collected} fetched", flush=True)
-            elif line.startswith("Installing collected packages"):
+            elif collected and line.startswith("Installing collected packages"):
                 print(f"  all {collected} fetched, unpacking", flush=True)
             elif line.startswith("WARNING: Retrying"):
                 print(f"  {line.strip()}", flush=True)
