@@ -24,6 +24,7 @@ from daemon.customising import Customisations
 from daemon.freshening import FreshnessTimer
 from daemon.lifecycle import ServiceManager, Stop, SystemRuntime, stop_on_signals
 from daemon.pipeline import Observer, Pipeline, Rendering
+from daemon.pruning import PruneTimer
 from daemon.publishing import ownership
 from daemon.publishing.accepted import InFile
 from daemon.publishing.collector import BOTH, Collector
@@ -61,7 +62,6 @@ if TYPE_CHECKING:  # see `keys_of`
 
 log: structlog.stdlib.BoundLogger = structlog.get_logger(__name__)
 
-_PRUNE_SECONDS: Final = 3600
 _GCS_WRITE_SECONDS: Final = 1.1
 _WATCH_SECONDS: Final = 5
 
@@ -325,7 +325,7 @@ async def run(
             async with asyncio.TaskGroup() as group:
                 serving = group.create_task(daemon.serve(sock, closing))
                 timers = [
-                    group.create_task(_prune(journal, runtime)),
+                    group.create_task(PruneTimer(journal, runtime).run()),
                     group.create_task(_watch(journal, daemon.reporter, runtime)),
                     group.create_task(manager.feed_watchdog(runtime)),
                     group.create_task(
@@ -441,16 +441,6 @@ class Patience:
 
 def _plain(secret: SecretStr | None) -> str | None:
     return secret.get_secret_value() if secret else None
-
-
-async def _prune(journal: Journal, runtime: Runtime) -> None:
-    """Forget, every hour, what the journal need not know any more."""
-    while True:
-        try:
-            await journal.prune()
-        except EventError as error:
-            log.warning("journal not pruned", error=str(error))
-        await runtime.sleep(_PRUNE_SECONDS)
 
 
 async def _watch(journal: Journal, reporter: Reporter, runtime: Runtime) -> None:
