@@ -13,6 +13,7 @@ from fastapi import FastAPI
 
 from daemon.http.app import RequestLimits, create_app
 from daemon.http.auth import Credentials
+from daemon.http.connections import ConnectionLimits
 from daemon.http.health import Check
 from daemon.http.intake import EventLog, Intake
 from daemon.http.server import bind, serve
@@ -30,6 +31,7 @@ BOTH = Credentials(TOKEN, ROLLBACK)
 NOBODY = Credentials()
 DEFAULT_LIMITS = RequestLimits()
 DEFAULT_JOURNAL_LIMITS = JournalLimits()
+DEFAULT_CONNECTIONS = ConnectionLimits()
 
 
 def bearer(token: str = TOKEN) -> dict[str, str]:
@@ -142,7 +144,7 @@ async def running(
     log: Callable[[Journal], EventLog] = lambda journal: journal,
     journal_seconds: float = 15.0,
     idle_seconds: float = 10.0,
-    most_connections: int = 1_000,
+    connections: ConnectionLimits = DEFAULT_CONNECTIONS,
 ) -> AsyncIterator[Service]:
     runtime, stop, closing, metrics = SystemRuntime(2), Stop(), Stop(), Metrics.create("test", "1")
     dependencies = Dependencies()
@@ -156,7 +158,14 @@ async def running(
     sock = bind("127.0.0.1", 0)
     port = sock.getsockname()[1]
     serving = asyncio.create_task(
-        serve(app, sock, closing, idle_seconds=idle_seconds, most_connections=most_connections)
+        serve(
+            app,
+            sock,
+            closing,
+            idle_seconds=idle_seconds,
+            limits=connections,
+            closed=lambda reason: metrics.http_connections_closed.labels(reason).inc(),
+        )
     )
     try:
         async with httpx.AsyncClient(base_url=f"http://127.0.0.1:{port}", timeout=30, trust_env=False) as client:
