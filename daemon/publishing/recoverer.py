@@ -111,7 +111,7 @@ class Recoverer:
         chunks = await self._chunks(scope, signed)
         marker, _ = await self._live_tree.marker(scope)
         tree = PublicationId.parse(marker.publication) if marker and marker.publication else None
-        stored, _ = folders(scope, await self._store.scan(layout.states(scope)))
+        stored, _ = folders(scope, (await self._store.scan(layout.states(scope))).complete())
         if base.version is None or damage:
             # A scope whose publications are signed had a signed pointer: who cannot sign must not write one.
             base = replace(base, signed=base.signed or any(each.is_signed for each in stored))
@@ -160,7 +160,7 @@ class Recoverer:
 
         `signed`: a pointer whose signature counts; only the chunks that it leads to are believed then.
         """
-        keys = [each.key for each in await self._store.scan(layout.histories(scope))]
+        keys = [each.key for each in (await self._store.scan(layout.histories(scope))).complete()]
         bodies = dict(zip(keys, await concurrently(self._get, keys, at_once=_READS_AT_ONCE), strict=True))
         chunks = {key: (_chunk(stored.body), stored.body) for key, stored in bodies.items() if stored is not None}
         read = {key: (chunk, body) for key, (chunk, body) in chunks.items() if chunk is not None and chunk.entries}

@@ -112,7 +112,7 @@ async def an_object_whose_creator_was_killed_before_its_last_sync(at: History) -
     await at.write(at.store.create("first", Content(b"1")))
     staged = ROOT / ".rebundle/tmp/of-the-killed"
     at.recording.mark("begin")
-    at.recording.write(staged, b"2", executable=False)
+    at.recording.write(staged, b"2", mode=0o666)
     at.recording.sync(staged)
     at.recording.mkdir(ROOT / "a")
     at.recording.link(staged, ROOT / "a/key")

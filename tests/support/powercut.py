@@ -12,7 +12,7 @@ alone lost or kept stand for the rest.
 import itertools
 import math
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -29,6 +29,8 @@ class _File:
     body: bytes
     executable: bool
     synced: bool = False
+    number: int = field(default_factory=itertools.count().__next__)
+    """Its inode."""
 
     def bodies(self) -> list[bytes]:
         """What may be left of it, the whole first."""
@@ -68,15 +70,15 @@ class SimulatedDisk:
         except (FileNotFoundError, NotADirectoryError):
             return None
 
-    def entries(self, folder: Path) -> Sequence[Entry]:
+    def entries(self, folder: Path) -> Iterable[Entry]:
         held = self._folder(folder).names
         return [_entry(name, values[-1]) for name, values in held.items() if values[-1] is not None]
 
-    def read(self, path: Path) -> bytes:
-        return self._file(path).body
+    def chunks(self, path: Path) -> Iterable[bytes]:
+        return [self._file(path).body]
 
-    def write(self, path: Path, body: bytes, *, executable: bool) -> None:
-        self._name(path, _File(body, executable), new=True)
+    def write(self, path: Path, body: bytes, *, mode: int) -> None:
+        self._name(path, _File(body, bool(mode & 0o100)), new=True)
 
     def sync(self, path: Path) -> None:
         self._file(path).synced = True
@@ -95,6 +97,11 @@ class SimulatedDisk:
     def rename(self, source: Path, target: Path) -> None:
         self._name(target, self._file(source))
         self._name(source, None)
+
+    def exchange(self, one: Path, other: Path) -> None:
+        there, here = self._node(other), self._node(one)
+        self._name(one, there)
+        self._name(other, here)
 
     def unlink(self, path: Path) -> None:
         self._file(path)
@@ -270,5 +277,5 @@ def _walk(path: Path, folder: _Folder) -> Iterator[tuple[Path, _Node]]:
 
 def _entry(name: str, node: _Node | None) -> Entry:
     if isinstance(node, _File):
-        return Entry(name, Kind.FILE, len(node.body), 0.0)
-    return Entry(name, Kind.FOLDER, 0, 0.0)
+        return Entry(name, Kind.FILE, len(node.body), device=0, inode=node.number, modified_ns=0, changed_ns=0)
+    return Entry(name, Kind.FOLDER, 0, device=0, inode=id(node), modified_ns=0, changed_ns=0)
