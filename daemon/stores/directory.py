@@ -316,7 +316,7 @@ class DirectoryStore:
                 self._fs.sync_folder(path.parent)
                 return self._fs.unlink(out)
             ours = came
-        raise StoreUnavailable(f"{key} is saved again and again; the version before the last is in {out}")
+        raise StoreUnavailable(f"{key} is saved again and again; what was saved last is in {out}")
 
     def _put_back(self, out: Path, path: Path) -> None:
         """Give a file that was taken away its name again, unless somebody has saved a newer one there."""
