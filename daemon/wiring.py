@@ -249,7 +249,13 @@ def _store(location: Location, runtime: Runtime, filesystem: FileSystem) -> Obje
         case locations.Directory(path=path):
             from daemon.stores.directory import DirectoryStore  # noqa: PLC0415
 
-            return DirectoryStore(path.absolute(), runtime, filesystem, unread=ownership.is_credential)
+            return DirectoryStore(
+                path.absolute(),
+                runtime,
+                filesystem,
+                unread=ownership.is_credential,
+                private=ownership.is_credential,
+            )
         case locations.S3(bucket=bucket, prefix=prefix, endpoint=endpoint, region=region):
             from daemon.stores.s3 import S3Store  # noqa: PLC0415
 

@@ -6,7 +6,7 @@ digest that vouch for them: whoever may say what is live in one scope must not b
 
 import hashlib
 from collections import OrderedDict
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final, Generic, TypeVar, overload
 
@@ -19,9 +19,8 @@ from daemon.publishing.manifest import Manifest
 from daemon.publishing.pointer import Chunk, Entry, Older, Pointer, Publication, PublicationId
 from daemon.publishing.protocol import absent
 from daemon.runtime import Runtime
-from daemon.stores.errors import ObjectDamaged, ObjectMissing
+from daemon.stores.errors import ObjectDamaged, ObjectMissing, StoreRefused
 from daemon.stores.port import ObjectStore, Stored, Version
-from renderers.identifiers import BUNDLE_LENGTH
 from renderers.model import RenderedFile, Scope
 
 if TYPE_CHECKING:  # keys take long to import, and only who has a policy needs them
@@ -86,19 +85,33 @@ class Reader:
         self._manifests = _Kept[Manifest](_MOST_MANIFEST_BYTES)
         self._chunks = _Kept[Chunk](_MOST_CHUNK_BYTES)
         self._files = _Kept[tuple[RenderedFile, ...]](_MOST_FILES_BYTES)
+        self._unreadable: Mapping[str, str] = {}
 
     async def scopes(self) -> tuple[Scope, ...]:
-        """Every scope that has a pointer, or traces of one."""
+        """Every scope that has a pointer, or traces of one, sorted.
+
+        A folder whose name is no bundle or target is somebody else's. A bundle whose folder cannot be listed is left
+        out and is in `unreadable_folders`. A scope whose own folder cannot be listed is among them: reading it fails.
+
+        Raises:
+            StoreRefused, StoreUnavailable: the bucket cannot be listed.
+        """
         found: list[Scope] = []
-        for bundle in await self._store.folders(""):
-            if len(bundle) > BUNDLE_LENGTH or bundle.startswith("."):
+        unreadable: dict[str, str] = {}
+        for bundle in filter(_is_bundle, await self._store.folders("")):
+            try:
+                targets = await self._store.folders(f"{bundle}/")
+            except StoreRefused as error:
+                unreadable[bundle] = str(error)
                 continue
-            for target in await self._store.folders(f"{bundle}/"):
-                try:
-                    found.append(Scope.parse(f"{bundle}/{target}"))
-                except ValueError:
-                    continue  # somebody else's folder
+            found.extend(Scope(bundle, target) for target in targets if _is_scope(bundle, target))
+        self._unreadable = unreadable
         return tuple(sorted(found))
+
+    @property
+    def unreadable_folders(self) -> Mapping[str, str]:
+        """The bundles that the last `scopes()` could not look into, each with the reason and what to do."""
+        return self._unreadable
 
     async def pointer(self, scope: Scope) -> PointerRead:
         """The pointer of a scope; for a scope that has none yet, an empty one without a version.
@@ -328,10 +341,24 @@ class Reader:
     async def _trace(self, scope: Scope) -> str | None:
         """What says that this scope had a pointer (protocol 4, never softened 4)."""
         for prefix in (layout.live_tree(scope, layout.MARKER), layout.histories(scope)):
-            if await self._store.scan(prefix):
+            listing = await self._store.scan(prefix)
+            # What cannot be listed may be a trace: a scope must not begin again because of a folder's mode.
+            if listing or listing.unreadable:
                 return f"{prefix} is there"
         highest = await self._accepted.highest(scope)
         return f"sequence {highest} was seen here" if highest else None
+
+
+def _is_bundle(name: str) -> bool:
+    return _is_scope(name, "any")
+
+
+def _is_scope(bundle: str, target: str) -> bool:
+    try:
+        Scope.parse(f"{bundle}/{target}")
+    except ValueError:
+        return False
+    return True
 
 
 def _key(scope: Scope, publication: Publication) -> str:
