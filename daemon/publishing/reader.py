@@ -6,7 +6,7 @@ digest that vouch for them: whoever may say what is live in one scope must not b
 
 import hashlib
 from collections import OrderedDict
-from collections.abc import Awaitable, Callable, Collection, Iterable, Sequence
+from collections.abc import Awaitable, Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Final, Generic, TypeVar
@@ -61,6 +61,11 @@ class Reader:
         self._manifests = _Kept[Manifest](_MOST_MANIFEST_BYTES)
         self._chunks = _Kept[Chunk](_MOST_CHUNK_BYTES)
         self._files = _Kept[tuple[RenderedFile, ...]](_MOST_FILES_BYTES)
+
+    @property
+    def unreadable(self) -> Mapping[str, str]:
+        """Folders and scopes that the last listing could not read, each with what is wrong and what to do about it."""
+        return {}
 
     async def scopes(self) -> tuple[Scope, ...]:
         """Every scope that has a pointer, or traces of one."""
