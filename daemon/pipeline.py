@@ -264,11 +264,15 @@ class Pipeline:
         """Outcomes of the events that a retained publication lists."""
         wanted = {(each.identity.intake, each.identity.source, each.identity.id): each.position for each in deliveries}
         found: dict[Position, Outcome] = {}
-        for manifest in await self._reader.manifests(scope, reversed(pointer.retained)):
+        manifests = await self._reader.manifests(scope, reversed(pointer.retained))
+        for manifest in manifests:
             for event in manifest.events:
                 position = wanted.get((event.intake, event.source, event.id))
                 if position is not None and position not in found and not event.skipped:
                     found[position] = Outcome(OutcomeKind.PUBLISHED, f"published as {manifest.state}", manifest.state)
+        if manifests.damaged and len(found) < len(wanted):
+            # Its list of events is lost, so an event that no other manifest lists may be one of them.
+            raise VerificationFailed(f"{manifests.damaged[0].reason}; run `rebundle recover {scope} --reason '…'`")
         return found
 
     # -- events that are new to the scope

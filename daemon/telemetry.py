@@ -189,6 +189,8 @@ class Metrics:
     last_publish_timestamp_seconds: Gauge
     live_tree_synced: Gauge
     """1 when the last pass over the live tree left nothing to do, else 0."""
+    http_connections_closed: Counter
+    """By reason, where the server ended it (`daemon.http.server`)."""
     deletion_refused_scopes: Gauge
     """Where the last round of collections released and was not allowed to delete."""
 
@@ -233,6 +235,9 @@ class Metrics:
                 "last_publish_timestamp_seconds", "Unix time of the last change of the pointer made here.", "scope"
             ),
             live_tree_synced=gauge("live_tree_synced", "Whether the live tree follows its pointer.", "scope"),
+            http_connections_closed=counter(
+                "http_connections_closed_total", "Connections that the server ended or refused.", "reason"
+            ),
             deletion_refused_scopes=gauge(
                 "deletion_refused_scopes", "Scopes where collection releases and may not delete."
             ),

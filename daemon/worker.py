@@ -190,6 +190,12 @@ class Worker:
         if scopes is None:
             scopes = await self._scopes_at(datetime.fromisoformat(delivery.accepted_at))
             await self._source.assign(delivery.position, scopes)
+            if self._unreadable_folders:
+                log.warning(
+                    "event goes only to scopes that are known: folders cannot be read",
+                    event_id=delivery.event.id,
+                    folders=sorted(self._unreadable_folders),
+                )
         for name in scopes:
             lane = self._lanes.get(name)
             if lane is None:
@@ -219,10 +225,10 @@ class Worker:
         from the listing before this one, and from what the source remembers."""
         began_at, began = self._runtime.now(), self._runtime.monotonic()
         found = set(map(str, await self._reader.scopes()))
-        unreadable = dict(self._reader.unreadable)
+        unreadable = dict(self._reader.unreadable_folders)
         if unreadable:
             known = await self._source.published_scopes() | (self._listed.scopes if self._listed else frozenset())
-            found |= {name for name in known if name in unreadable or name.partition("/")[0] in unreadable}
+            found |= {name for name in known if name.partition("/")[0] in unreadable}
         if unreadable.keys() - self._unreadable_folders.keys():
             log.warning("folders of the bucket cannot be read; every other scope goes on", folders=unreadable)
         self._unreadable_folders = unreadable

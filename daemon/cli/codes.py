@@ -13,7 +13,8 @@ INTERRUPTED: Final = 130
 
 MEANINGS: Final = {
     DONE: "done",
-    FAILED: "failed; for `diff --exit-code`: there are differences",
+    FAILED: "failed, or the live tree did not follow in time; with `--exit-code`: there are differences, or something "
+    "needs attention",
     USAGE: "wrong usage or configuration",
     NOT_FOUND: "no such scope, state, event or file",
     CONFLICT: "refused by the scope's rules, or another writer was faster",

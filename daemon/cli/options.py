@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Literal
 
-from cyclopts import Group, Parameter
+from cyclopts import Group, Parameter, validators
 
 SHARED = Group("Shared options", sort_key=10)
 Format = Literal["table", "json", "yaml"]
@@ -87,4 +87,12 @@ def _not_blank(_kind: object, text: str) -> None:
 
 
 Reason = Annotated[str, Parameter(help="Why; recorded in the history.", validator=_not_blank)]
+Wait = Annotated[
+    float,
+    Parameter(
+        help="Seconds until base/ and README.md of the live tree must equal live, else exit 1; 0: do not wait.",
+        validator=validators.Number(gte=0, lte=3600),
+    ),
+]
+WAIT_SECONDS = 10.0
 DryRun = Annotated[bool, Parameter(negative=(), help="Show what would change, change nothing.")]

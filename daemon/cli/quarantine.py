@@ -4,10 +4,21 @@ from typing import Annotated
 
 from cyclopts import Parameter
 
-from daemon.cli.acting import act, preview
+from daemon.cli.acting import act, act_and_wait, preview
 from daemon.cli.codes import DONE, FAILED
 from daemon.cli.failures import UsageError
-from daemon.cli.options import DEFAULT_ACTOR, DEFAULT_PLACE, DEFAULT_PRINTING, Actor, DryRun, Place, Printing, Reason
+from daemon.cli.options import (
+    DEFAULT_ACTOR,
+    DEFAULT_PLACE,
+    DEFAULT_PRINTING,
+    WAIT_SECONDS,
+    Actor,
+    DryRun,
+    Place,
+    Printing,
+    Reason,
+    Wait,
+)
 from daemon.cli.outlook import outlook
 from daemon.cli.output import confirm
 from daemon.cli.session import scope_of, session
@@ -30,6 +41,7 @@ async def quarantine(
         bool, Parameter(alias="-y", negative=(), help="Do not ask, as is done where what is live changes.")
     ] = False,
     dry_run: DryRun = False,
+    wait: Wait = WAIT_SECONDS,
     actor: Actor = DEFAULT_ACTOR,
     place: Place = DEFAULT_PLACE,
     printing: Printing = DEFAULT_PRINTING,
@@ -48,5 +60,7 @@ async def quarantine(
         if changes_live and not dry_run and not confirm(question, yes=yes, printer=opened.printer):
             opened.printer.warn("nothing was changed")
             return FAILED
+        if rollback_to is not None and not dry_run:
+            return await act_and_wait(opened, scope_of(scope), verb, name=name, actor=actor, reason=reason, wait=wait)
         await act(opened, scope_of(scope), verb, name=name, actor=actor, reason=reason, dry_run=dry_run)
         return DONE

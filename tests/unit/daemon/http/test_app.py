@@ -314,6 +314,7 @@ def test_a_client_that_leaves_in_the_middle_of_its_body_leaves_nothing_behind(tm
     async def scenario() -> None:
         async with running(tmp_path, limits=RequestLimits(max_requests=1, body_seconds=60)) as service:
             await service.raw(_head({"content-length": "1000"}) + b'{"id"', finish=True)
+            await service.requests.all_ended(1)
             assert (await send(service, state_event())).status_code == 202
             assert await service.journal.rejected() == ()
             assert service.counted("rebundle_events_rejected_total") == {("http", "gone"): 1}
