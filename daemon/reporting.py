@@ -2,12 +2,12 @@
 
 from collections.abc import Sequence
 from datetime import datetime
-from typing import Final
+from typing import Final, get_args
 
 import structlog
 
 from daemon.publishing.livetree import Synced, Unfinished
-from daemon.publishing.pointer import Publication
+from daemon.publishing.pointer import Kind, Publication
 from daemon.publishing.reader import PointerRead
 from daemon.runtime import Runtime
 from daemon.telemetry import Metrics
@@ -119,6 +119,25 @@ class Reporter:
         """A pass over the live tree failed; the timer tries again."""
         self._follows(scope, follows=False)
         log.warning("live tree not synced, tried again later", scope=str(scope), error=reason)
+
+    def removed(self, scope: Scope) -> None:
+        """The bucket has no such scope, and nothing waits for it: its series would stay for ever."""
+        name = str(scope)
+        for metric in (
+            self._metrics.publish_conflicts,
+            self._metrics.lane_waiting_events,
+            self._metrics.lane_oldest_event_age_seconds,
+            self._metrics.lane_failures,
+            self._metrics.pointer_sequence,
+            self._metrics.last_publish_timestamp_seconds,
+            self._metrics.live_tree_synced,
+        ):
+            metric.remove(name)
+        for kind in get_args(Kind):
+            self._metrics.publications.remove(name, kind)
+        self._lanes.discard(name)
+        self.behind.discard(scope)
+        self._crowded.discard(scope)
 
     def _follows(self, scope: Scope, *, follows: bool) -> None:
         self._metrics.live_tree_synced.labels(str(scope)).set(follows)
