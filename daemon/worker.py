@@ -117,6 +117,9 @@ class Worker:
         self._tasks: dict[str, asyncio.Task[None]] = {}
         self.failure: Failure | None = None
         """Why no event is handed out, after a try that failed."""
+        self.unreadable: dict[str, str] = {}
+        """Scopes and folders that could not be read at the last try, and why."""
+        self._dispatching: asyncio.Task[None] | None = None
         self._tried = asyncio.Event()
         self._listed: tuple[datetime, float, tuple[str, ...]] | None = None
 
@@ -125,13 +128,16 @@ class Worker:
         """Every lane there is, for readiness and status."""
         return tuple(self._lanes.values())
 
+    @property
+    def dispatcher_ended(self) -> bool:
+        """Whether the task that hands out events has ended; only a restart begins another one."""
+        return self._dispatching is not None and self._dispatching.done()
+
     async def run(self, stop: Stop) -> None:
         """Work until `stop`, then drain: what is under way is finished, and nothing new begun."""
         async with asyncio.TaskGroup() as group:
-            idle = [
-                group.create_task(self._dispatch(group, stop)),
-                group.create_task(self._reconcile_now_and_then()),
-            ]
+            self._dispatching = group.create_task(self._dispatch(group, stop))
+            idle = [self._dispatching, group.create_task(self._reconcile_now_and_then())]
             await stop.wait()
             for task in idle:
                 task.cancel()

@@ -224,6 +224,10 @@ class Journal:
         """What waits now, for status, metrics and readiness."""
         return await self._call(inspection.backlog)
 
+    async def probe(self) -> None:
+        """Write something small, durably: a disk that is full, or a file that is gone, shows before an event comes."""
+        await self._call(inspection.probe, self._now())
+
     async def prune(self) -> int:
         """Forget what is over, in short transactions; returns how many rows changed."""
         now = self._clock()

@@ -2,7 +2,7 @@
 
 import sqlite3
 
-from events.journal.database import meta, writing
+from events.journal.database import meta, set_meta, writing
 from events.journal.lanes import identity_of, outcome_of, replay_of
 from events.journal.records import Backlog, EventStatus, LaneBacklog, LaneStatus
 from events.model import Position
@@ -67,6 +67,12 @@ def backlog(db: sqlite3.Connection) -> Backlog:
         dead_letters=db.execute("SELECT count(*) FROM dead_letters WHERE status = 'open'").fetchone()[0],
         rejected=db.execute("SELECT count(*) FROM rejected").fetchone()[0],
     )
+
+
+def probe(db: sqlite3.Connection, now: str) -> None:
+    """One small durable write, always of the same row."""
+    with writing(db):
+        set_meta(db, "probed_at", now)
 
 
 def highest(db: sqlite3.Connection) -> int:
