@@ -6,6 +6,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import pytest
+from structlog.testing import capture_logs
 
 from daemon.lifecycle import Stop
 from daemon.outcomes import Failure, NeedsOperator, Passing
@@ -354,13 +355,15 @@ def test_a_reason_is_short_one_line_and_without_secrets() -> None:
     assert len(condition.detail) < 600
 
 
-def test_the_log_says_once_when_a_condition_begins_to_last_and_when_it_is_over(capsys) -> None:
+def test_the_log_says_once_when_a_condition_begins_to_last_and_when_it_is_over() -> None:
     daemon = Daemon()
     daemon.observe()
-    daemon.worker.unreadable = {"lost+found": "Permission denied"}
-    daemon.observe(for_seconds=120)
-    daemon.worker.unreadable = {}
-    daemon.observe()
-    said = capsys.readouterr().out
-    assert said.count("needs attention") == 1
-    assert said.count("needs no more attention") == 1
+    with capture_logs() as logs:
+        daemon.worker.unreadable = {"lost+found": "Permission denied"}
+        daemon.observe(for_seconds=120)
+        daemon.worker.unreadable = {}
+        daemon.observe()
+    assert [(each["event"], each["subject"]) for each in logs] == [
+        ("needs attention", "lost+found"),
+        ("needs no more attention", "lost+found"),
+    ]

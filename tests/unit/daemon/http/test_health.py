@@ -145,13 +145,19 @@ def test_too_many_at_a_time_are_told_to_come_again_and_livez_is_not_among_them()
     """The metrics' text is held up in its thread; everybody who asks meanwhile waits for that one."""
     metrics, runtime = Metrics.create("1", "1"), SystemRuntime(1)
     go_on = threading.Event()
-    metrics.dead_letters.set_function(lambda: (go_on.wait(20) and 3) or 0)
 
     async def scenario() -> None:
+        loop, begun = asyncio.get_running_loop(), asyncio.Event()
+
+        def dead_letters() -> float:
+            loop.call_soon_threadsafe(begun.set)
+            go_on.wait(20)
+            return 3
+
+        metrics.dead_letters.set_function(dead_letters)
         async with client_of(Wellbeing(), metrics=metrics, runtime=runtime) as client:
             waiting = [asyncio.create_task(client.get("/metrics")) for _ in range(16)]
-            while not runtime.calls():
-                await asyncio.sleep(0)
+            await begun.wait()
             for path in ("/metrics", "/readyz", "/attention"):
                 response = await client.get(path)
                 assert (response.status_code, response.headers["retry-after"]) == (503, "1")

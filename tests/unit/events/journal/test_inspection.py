@@ -1,3 +1,9 @@
+import contextlib
+import sqlite3
+
+import pytest
+
+from events.errors import SourceUnavailable
 from events.journal import JournalLimits, LaneBacklog
 from events.model import Outcome, OutcomeKind
 
@@ -103,5 +109,21 @@ def test_pruning_goes_on_until_nothing_is_left_to_forget(bench, play):
             bench.clock.advance(days=31)
             assert await journal.prune() == 5000
             assert await journal.find("1") == ()
+
+    play(story())
+
+
+def test_a_probe_writes_durably_and_tells_when_it_cannot(bench, play):
+    async def story():
+        async with bench.journal() as journal:
+            await journal.probe()
+            bench.clock.advance(seconds=5)
+            await journal.probe()
+            with contextlib.closing(sqlite3.connect(bench.path)) as beside:
+                written = beside.execute("SELECT value FROM meta WHERE key = 'probed_at'").fetchall()
+            assert written == [("2026-11-22T10:00:05.000000Z",)]
+            await journal._call(lambda db: db.execute("PRAGMA query_only = 1"))
+            with pytest.raises(SourceUnavailable):
+                await journal.probe()
 
     play(story())
