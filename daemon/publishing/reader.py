@@ -87,11 +87,6 @@ class Reader:
         self._files = _Kept[tuple[RenderedFile, ...]](_MOST_FILES_BYTES)
         self._unreadable: Mapping[str, str] = {}
 
-    @property
-    def unreadable_folders(self) -> Mapping[str, str]:
-        """The bundles that the last `scopes()` could not look into, each with the reason and what to do."""
-        return {}
-
     async def scopes(self) -> tuple[Scope, ...]:
         """Every scope that has a pointer, or traces of one, sorted.
 

@@ -462,3 +462,25 @@ def test_a_scope_that_cannot_be_read_is_named_and_the_others_are_passed_over(tmp
         await running
 
     scenario(tmp_path, play, store)
+
+
+def test_a_dispatcher_that_ended_without_a_stop_is_told(tmp_path):
+    """A cancellation from below ends a task of a group without a word."""
+
+    async def play(scene: Scene):
+        worker, stop = worker_of(scene), Stop()
+
+        async def cancelled():
+            raise asyncio.CancelledError
+
+        assert not worker.dispatcher_ended
+        scene.journal.next = cancelled
+        running = asyncio.create_task(worker.run(stop))
+        async with asyncio.timeout(10):
+            while not worker.dispatcher_ended:  # noqa: ASYNC110  # nobody is told: that is the fault
+                await asyncio.sleep(0)
+        assert not running.done()
+        stop.request("done")
+        await running
+
+    scenario(tmp_path, play)

@@ -215,7 +215,7 @@ def test_every_path_is_either_named_open_or_authorised(tmp_path: Path) -> None:
         async with running(tmp_path) as service:
             document = (await service.client.get("/v1/openapi.json", headers=bearer())).json()
             described = {(method.upper(), path) for path, methods in document["paths"].items() for method in methods}
-            opened = {("GET", "/livez"), ("GET", "/readyz"), ("GET", "/metrics")}
+            opened = {("GET", path) for path in ("/livez", "/readyz", "/attention", "/metrics")}
             assert described == opened | {("POST", "/v1/events"), ("GET", "/v1/events/{event_id}")}
             for method, path in opened:
                 assert (await service.client.request(method, path)).status_code == 200
