@@ -52,16 +52,22 @@ class FreshnessTimer:
         self._keyids = [each.keyid for each in signers]
         self._trust = trust
         self._lifetime = timedelta(minutes=minutes)
+        self.failing: dict[str, str] = {}
+        """Scopes whose freshness.json could not be renewed in the last round, and why; an empty name: all."""
 
     async def run(self) -> None:
         """Round after round, the first one at once: while nothing ran, what was said may have expired."""
         pause = min(self._lifetime.total_seconds() / _TIMES_A_LIFE, _MOST_SECONDS)
         while pause:
+            failing: dict[str, str] = {}
             try:
                 for scope in await self._reader.scopes():
-                    await self._try_renew(scope)
+                    if (why := await self._try_renew(scope)) is not None:
+                        failing[str(scope)] = why
             except Exception as error:  # noqa: BLE001  # the next round asks again
+                failing[""] = f"the bucket cannot be listed: {error}"
                 log.warning("bucket not listed", error=str(error))
+            self.failing = failing
             await self._runtime.sleep(pause * (0.5 + self._runtime.jitter()))
 
     async def renew(self, scope: Scope) -> bool:
@@ -98,11 +104,14 @@ class FreshnessTimer:
             return False  # another daemon was faster, or the next round finds out
         return True
 
-    async def _try_renew(self, scope: Scope) -> None:
+    async def _try_renew(self, scope: Scope) -> str | None:
+        """Why it could not be renewed, if so."""
         try:
             await self.renew(scope)
         except Exception as error:  # noqa: BLE001  # one scope must not hold up the others; the next round goes on
             log.warning("pointer not vouched for, tried again later", scope=str(scope), error=str(error))
+            return str(error) or type(error).__name__
+        return None
 
     async def _present(self, scope: Scope) -> tuple[Freshness | None, Version | None]:
         """What it says now, and its version. By the policy one that readers would refuse says nothing."""

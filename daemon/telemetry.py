@@ -189,6 +189,13 @@ class Metrics:
     last_publish_timestamp_seconds: Gauge
     live_tree_synced: Gauge
     """1 when the last pass over the live tree left nothing to do, else 0."""
+    attention_conditions: Gauge
+    """Conditions that last, by kind (`daemon.attention`)."""
+    bucket_threads_busy: Gauge
+    bucket_oldest_call_seconds: Gauge
+    """Of the calls to the bucket that are under way."""
+    http_connections_closed: Counter
+    """By reason, where the server ended it (`daemon.http.server`)."""
     deletion_refused_scopes: Gauge
     """Where the last round of collections released and was not allowed to delete."""
 
@@ -233,6 +240,16 @@ class Metrics:
                 "last_publish_timestamp_seconds", "Unix time of the last change of the pointer made here.", "scope"
             ),
             live_tree_synced=gauge("live_tree_synced", "Whether the live tree follows its pointer.", "scope"),
+            attention_conditions=gauge(
+                "attention_conditions", "Conditions that have lasted a minute; /attention has them.", "kind"
+            ),
+            bucket_threads_busy=gauge("bucket_threads_busy", "Threads that are in a call to the bucket."),
+            bucket_oldest_call_seconds=gauge(
+                "bucket_oldest_call_seconds", "How long the oldest call to the bucket has taken; 0 without one."
+            ),
+            http_connections_closed=counter(
+                "http_connections_closed_total", "Connections that the server ended or refused.", "reason"
+            ),
             deletion_refused_scopes=gauge(
                 "deletion_refused_scopes", "Scopes where collection releases and may not delete."
             ),

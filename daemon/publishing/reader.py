@@ -6,10 +6,9 @@ digest that vouch for them: whoever may say what is live in one scope must not b
 
 import hashlib
 from collections import OrderedDict
-from collections.abc import Awaitable, Callable, Collection, Iterable, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from functools import partial
-from typing import TYPE_CHECKING, Final, Generic, TypeVar
+from typing import TYPE_CHECKING, Final, Generic, TypeVar, overload
 
 from daemon.concurrency import concurrently
 from daemon.publishing import archive, layout, manifest, pointer
@@ -20,9 +19,8 @@ from daemon.publishing.manifest import Manifest
 from daemon.publishing.pointer import Chunk, Entry, Older, Pointer, Publication, PublicationId
 from daemon.publishing.protocol import absent
 from daemon.runtime import Runtime
-from daemon.stores.errors import ObjectMissing
+from daemon.stores.errors import ObjectDamaged, ObjectMissing, StoreRefused
 from daemon.stores.port import ObjectStore, Stored, Version
-from renderers.identifiers import BUNDLE_LENGTH
 from renderers.model import RenderedFile, Scope
 
 if TYPE_CHECKING:  # keys take long to import, and only who has a policy needs them
@@ -44,6 +42,32 @@ class PointerRead:
     signed: bool = False
 
 
+@dataclass(frozen=True, slots=True)
+class DamagedManifest:
+    """A retained publication whose manifest cannot be used."""
+
+    publication: PublicationId
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class Manifests(Sequence[Manifest]):
+    """The manifests that could be read, in the order that was asked for, and those that are damaged."""
+
+    found: tuple[Manifest, ...] = ()
+    damaged: tuple[DamagedManifest, ...] = ()
+
+    def __len__(self) -> int:
+        return len(self.found)
+
+    @overload
+    def __getitem__(self, index: int) -> Manifest: ...
+    @overload
+    def __getitem__(self, index: slice) -> tuple[Manifest, ...]: ...
+    def __getitem__(self, index: int | slice) -> Manifest | tuple[Manifest, ...]:
+        return self.found[index]
+
+
 class Reader:
     """Reads what is published in one bucket. Safe for many tasks of one event loop."""
 
@@ -61,19 +85,33 @@ class Reader:
         self._manifests = _Kept[Manifest](_MOST_MANIFEST_BYTES)
         self._chunks = _Kept[Chunk](_MOST_CHUNK_BYTES)
         self._files = _Kept[tuple[RenderedFile, ...]](_MOST_FILES_BYTES)
+        self._unreadable: Mapping[str, str] = {}
 
     async def scopes(self) -> tuple[Scope, ...]:
-        """Every scope that has a pointer, or traces of one."""
+        """Every scope that has a pointer, or traces of one, sorted.
+
+        A folder whose name is no bundle or target is somebody else's. A bundle whose folder cannot be listed is left
+        out and is in `unreadable_folders`. A scope whose own folder cannot be listed is among them: reading it fails.
+
+        Raises:
+            StoreRefused, StoreUnavailable: the bucket cannot be listed.
+        """
         found: list[Scope] = []
-        for bundle in await self._store.folders(""):
-            if len(bundle) > BUNDLE_LENGTH or bundle.startswith("."):
+        unreadable: dict[str, str] = {}
+        for bundle in filter(_is_bundle, await self._store.folders("")):
+            try:
+                targets = await self._store.folders(f"{bundle}/")
+            except StoreRefused as error:
+                unreadable[bundle] = str(error)
                 continue
-            for target in await self._store.folders(f"{bundle}/"):
-                try:
-                    found.append(Scope.parse(f"{bundle}/{target}"))
-                except ValueError:
-                    continue  # somebody else's folder
+            found.extend(Scope(bundle, target) for target in targets if _is_scope(bundle, target))
+        self._unreadable = unreadable
         return tuple(sorted(found))
+
+    @property
+    def unreadable_folders(self) -> Mapping[str, str]:
+        """The bundles that the last `scopes()` could not look into, each with the reason and what to do."""
+        return self._unreadable
 
     async def pointer(self, scope: Scope) -> PointerRead:
         """The pointer of a scope; for a scope that has none yet, an empty one without a version.
@@ -191,8 +229,15 @@ class Reader:
 
         One that is gone is left out, and one that is damaged, too: nothing will be served of it, and nobody mends it.
         """
-        reads = [partial(self._named_manifest, scope, name) for name in names]
-        return await self._side_by_side(reads, (NotFound, VerificationFailed))
+
+        async def read(name: PublicationId) -> Manifest | None:
+            try:
+                return await self._named_manifest(scope, name)
+            except (NotFound, VerificationFailed):
+                return None
+
+        found = await concurrently(read, names, at_once=_MOST_READS_AT_ONCE)
+        return [each for each in found if each is not None]
 
     async def _named_manifest(self, scope: Scope, name: PublicationId) -> Manifest:
         kept = self._manifests.get(f"{scope} {name}")
@@ -253,23 +298,27 @@ class Reader:
         self._chunks.put(older.sha256, chunk, len(body))
         return chunk
 
-    async def manifests(self, scope: Scope, publications: Iterable[Publication]) -> Sequence[Manifest]:
-        """The manifests of several publications; left out is what is gone, and what nobody vouches for: it may be
-        older than the key, and who only asks what was ours must not be stopped by it."""
-        reads = [partial(self.manifest, scope, each) for each in publications]
-        return await self._side_by_side(reads, (NotFound, NotVouchedFor))
+    async def manifests(self, scope: Scope, publications: Iterable[Publication]) -> Manifests:
+        """The manifests of several publications, without those that cannot be used.
 
-    async def _side_by_side(
-        self, reads: Iterable[Callable[[], Awaitable[Manifest]]], left_out: tuple[type[Exception], ...]
-    ) -> Sequence[Manifest]:
-        async def found(read: Callable[[], Awaitable[Manifest]]) -> Manifest | None:
+        Callers ask which files or events a scope has published. One damaged manifest must not stop them: what only
+        that manifest lists then counts as not published here. Left out as well is one that is gone, and one that no
+        trusted key signed, which may be older than the key.
+        """
+
+        async def read(publication: Publication) -> Manifest | DamagedManifest | None:
             try:
-                return await read()
-            except left_out:
+                return await self.manifest(scope, publication)
+            except (NotFound, NotVouchedFor):
                 return None
+            except (VerificationFailed, ObjectDamaged) as error:
+                return DamagedManifest(publication.id, str(error))
 
-        every = await concurrently(found, reads, at_once=_MOST_READS_AT_ONCE)
-        return [each for each in every if each is not None]
+        found = await concurrently(read, publications, at_once=_MOST_READS_AT_ONCE)
+        return Manifests(
+            tuple(each for each in found if isinstance(each, Manifest)),
+            tuple(each for each in found if isinstance(each, DamagedManifest)),
+        )
 
     async def _check_signature(self, scope: Scope, described: Manifest, body: bytes) -> None:
         if self._trust is None:
@@ -292,10 +341,24 @@ class Reader:
     async def _trace(self, scope: Scope) -> str | None:
         """What says that this scope had a pointer (protocol 4, never softened 4)."""
         for prefix in (layout.live_tree(scope, layout.MARKER), layout.histories(scope)):
-            if await self._store.scan(prefix):
+            listing = await self._store.scan(prefix)
+            # What cannot be listed may be a trace: a scope must not begin again because of a folder's mode.
+            if listing or listing.unreadable:
                 return f"{prefix} is there"
         highest = await self._accepted.highest(scope)
         return f"sequence {highest} was seen here" if highest else None
+
+
+def _is_bundle(name: str) -> bool:
+    return _is_scope(name, "any")
+
+
+def _is_scope(bundle: str, target: str) -> bool:
+    try:
+        Scope.parse(f"{bundle}/{target}")
+    except ValueError:
+        return False
+    return True
 
 
 def _key(scope: Scope, publication: Publication) -> str:

@@ -112,7 +112,7 @@ class Recoverer:
         chunks = await self._chunks(scope, pointer)
         marker, _ = await self._live_tree.marker(scope)
         tree = PublicationId.parse(marker.publication) if marker and marker.publication else None
-        stored, _ = folders(scope, await self._store.scan(layout.states(scope)))
+        stored, _ = folders(scope, (await self._store.scan(layout.states(scope))).complete())
         if base.version is None or damage:
             # A scope whose publications are signed had a signed pointer: who cannot sign must not write one.
             base = replace(base, signed=base.signed or any(each.is_signed for each in stored))
@@ -162,7 +162,7 @@ class Recoverer:
 
         Under a trust policy only the chunks are believed that a pointer leads to whose signature counts.
         """
-        keys = [each.key for each in await self._store.scan(layout.histories(scope))]
+        keys = [each.key for each in (await self._store.scan(layout.histories(scope))).complete()]
         bodies = dict(zip(keys, await concurrently(self._get, keys, at_once=_READS_AT_ONCE), strict=True))
         stored = {key: each.body for key, each in bodies.items() if each is not None}
         chunks = {key: _chunk(body) for key, body in stored.items()}

@@ -15,9 +15,9 @@ nothing, whatever else is said of it.
 import fnmatch
 import json
 from collections.abc import Collection, Sequence
-from typing import Annotated, Final, Literal
+from typing import Annotated, Any, Final, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
 
 from daemon.publishing import attestation, signatures
 from daemon.publishing.documents import Malformed, canonical
@@ -34,6 +34,13 @@ from renderers.model import Scope, canonical_json
 Role = Literal["publish", "pointer"]
 _MOST_BYTES: Final = 1 << 20
 ROLES: Final[tuple[Role, ...]] = ("publish", "pointer")
+
+
+def _integer(value: Any) -> Any:
+    # Python takes true and 1.0 for equal to 1.
+    if type(value) is not int:
+        raise ValueError("must be the number 1")
+    return value
 
 
 class _Part(BaseModel):
@@ -77,7 +84,7 @@ class Revocation(_Part):
 class Trust(_Part):
     """A reader's policy."""
 
-    schema_: Annotated[Literal[1], Field(alias="schema")] = 1
+    schema_: Annotated[Literal[1], BeforeValidator(_integer), Field(alias="schema")] = 1
     freshness: Literal["off", "required"] = "off"
     keys: tuple[TrustedKey, ...] = ()
     revoked: tuple[Revocation, ...] = ()

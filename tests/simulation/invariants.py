@@ -1,7 +1,8 @@
 """What must hold, whatever crashes: checked by who watches the bucket, at every change and at rest.
 
 The watcher knows the documents only by their format (protocol 4 and 5), as another program would: nothing of the
-product judges itself here. Numbers are those of the twelve invariants (docs/simulation.md).
+product judges itself here. What a pointer must be and what becomes of events is the oracle's. Numbers are those of the
+twelve invariants (docs/simulation.md).
 """
 
 import hashlib
@@ -9,14 +10,13 @@ import json
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
 from daemon.stores.port import Content
-from events.model import Outcome
 from tests.simulation.bucket import Bucket, Change, Held
 from tests.simulation.loop import SimulatedLoop
-from tests.simulation.scenario import Fact
-from tests.simulation.source import Log
+from tests.simulation.oracle import Oracle
 from tests.simulation.store import RemoteStore
 
 EDITOR = "editor"
@@ -62,11 +62,9 @@ class Watcher:
 
     loop: SimulatedLoop
     bucket: Bucket
-    facts: Mapping[str, Fact]
-    most_retained: int
+    oracle: Oracle
     deletes_blindly: bool
     grace: float
-    shared_log: bool
     signed: dict[str, Signed] = field(default_factory=dict)
     """The pointer of each scope, as it is."""
     lineage: dict[str, list[dict[str, Any]]] = field(default_factory=dict)
@@ -76,14 +74,6 @@ class Watcher:
     reports: list[Report] = field(default_factory=list)
     edited: dict[str, bytes | None] = field(default_factory=dict)
     """What the editor last wrote to each path of example/; None: deleted."""
-    desired: dict[str, list[tuple[str, list[dict[str, str] | None]]]] = field(default_factory=dict)
-    """The versions that were desired, from when on, and those a batch went through; None: nothing."""
-    kinds: dict[tuple[str, str], str] = field(default_factory=dict)
-    """What each publication is to its event: published, late or withheld."""
-    folded: dict[tuple[str, str], str] = field(default_factory=dict)
-    """When each event was first part of a publication."""
-    doubled: set[str] = field(default_factory=set)
-    """Events that reached more than one intake."""
     _said: dict[bytes, bool] = field(default_factory=dict)
     """Markers that say synced, and whether their writer had been shown such a tree."""
     _digests: dict[int, tuple[Held, str]] = field(default_factory=dict)
@@ -143,11 +133,8 @@ class Watcher:
             self._fail(1, f"{change.key} was deleted")
             return
         new: Signed = json.loads(change.after.body)["signed"]
-        old = self.signed.get(scope) or _NOTHING
         lineage = self.lineage.setdefault(scope, [])
         entry = new["history"][-1]
-        if new["sequence"] != old["sequence"] + 1:
-            self._fail(1, f"sequence {old['sequence']} was followed by {new['sequence']}")
         if (entry["sequence"], entry["write"], entry["kind"]) != (new["sequence"], new["write"], new["kind"]):
             self._fail(1, "the last entry of the history is not this change")
         if any(each["write"] == new["write"] for each in lineage):
@@ -155,24 +142,12 @@ class Watcher:
         lineage.append(entry)
         self._history(new, lineage)
         self._stored(scope, new)
-        for instance, offset in old["inputs"].items():
-            if new["inputs"].get(instance, -1) < offset:
-                self._fail(4, f"inputs of {instance} went from {offset} to {new['inputs'].get(instance)}")
-        if new["highest_producer"] < old["highest_producer"] or new["gc_epoch"] < old["gc_epoch"]:
-            self._fail(4, "a counter went down")
-        if _number(new) < _number(old):
-            self._fail(4, f"the revision went from {_number(old)} to {_number(new)}")
-        self._rules(scope, old, new, entry)
         self.signed[scope] = new
         now = self.bucket.now().isoformat(timespec="microseconds").replace("+00:00", "Z")
-        versions = [_versions(self.manifest(scope, new["desired"])) if new["desired"] else None]
-        # What a batch went through between two pointers.
-        for name in entry["published"]:
-            events = self.manifest(scope, _named(name))["events"]
-            versions += [dict(self.facts[each["id"]].versions) for each in events]
-            for each in events:
-                self.folded.setdefault((scope, each["id"]), now)
-        self.desired.setdefault(scope, []).append((now, versions))
+        self.oracle.committed(scope, change.writer, new, partial(self._manifest_named, scope), now)
+
+    def _manifest_named(self, scope: str, name: str) -> dict[str, Any]:
+        return self.manifest(scope, _named(name))
 
     def _history(self, new: Signed, lineage: Sequence[dict[str, Any]]) -> None:
         """Every entry is in the history or in its chunks, which are linked by digest."""
@@ -201,83 +176,6 @@ class Watcher:
                 self._fail(2, f"the manifest of {_name(publication)} is another one")
             elif _digest(archive, self._digests) != self.manifest(scope, publication)["archive"]["sha256"]:
                 self._fail(2, f"the archive of {_name(publication)} is another one")
-
-    def _rules(self, scope: str, old: Signed, new: Signed, entry: dict[str, Any]) -> None:
-        retained = {_name(each): each for each in new["retained"]}
-        known = {_name(each): each for each in old["retained"]}
-        for which in ("live", "desired"):
-            if new[which] is not None and _name(new[which]) not in retained:
-                self._fail(2, f"{which} is not retained")
-        rejected = {each["composition"] for each in new["quarantined"]}
-        moved = new["live"] is not None and (old["live"] is None or _name(new["live"]) != _name(old["live"]))
-        if moved and new["live"]["composition"] in rejected:
-            self._fail(6, f"{_name(new['live'])} became live and is quarantined")
-        if entry["kind"] == "publish":
-            self._publish(scope, old, new, entry)
-        elif entry["kind"] in {"rollback", "quarantine"} and moved and _name(new["live"]) not in known:
-            self._fail(7, f"{_name(new['live'])} was rolled back to and was not retained")
-        elif entry["kind"] == "rollback" and new["hold"] is None and not entry["change"].get("discard_newer"):
-            self._fail(6, "a rollback set no hold")
-        elif entry["kind"] in {"hold", "pin", "gc"} and (moved or _of(new["desired"]) != _of(old["desired"])):
-            self._fail(6, f"{entry['kind']} moved live or desired")
-        if entry["kind"] not in {"publish", "rollback"} and new["inputs"] != old["inputs"]:
-            self._fail(4, f"{entry['kind']} changed the inputs")
-        if entry["kind"] == "gc":
-            if not set(retained) <= set(known) or new["gc_epoch"] != old["gc_epoch"] + 1:
-                self._fail(7, "a collection added a state, or did not raise the epoch by one")
-        elif len(old["retained"]) + len(entry["published"]) <= self.most_retained and not set(known) <= set(retained):
-            self._fail(7, f"{entry['kind']} dropped a retained state")
-
-    def _publish(self, scope: str, old: Signed, new: Signed, entry: dict[str, Any]) -> None:
-        retained = {_name(each): each for each in new["retained"]}
-        published = [retained.get(name) for name in entry["published"]]
-        if len(new["retained"]) < self.most_retained and None in published:
-            self._fail(5, "a publication of the batch is not retained")
-        moving = [each for each in published if each is not None and not each["late"]]
-        wanted = moving[-1] if moving else old["desired"]
-        if _of(new["desired"]) != _of(wanted):
-            self._fail(5, "desired is not the newest publication that is not late")
-        if old["hold"] is not None and (_of(new["live"]) != _of(old["live"]) or new["hold"] != old["hold"]):
-            self._fail(6, "a publication changed live or the hold while there was a hold")
-        rejected = {each["composition"] for each in new["quarantined"]}
-        free = moving and old["hold"] is None
-        free = free and new["desired"]["composition"] not in rejected
-        if _of(new["live"]) != _of(new["desired"] if free else old["live"]):
-            self._fail(6, "live is not what hold and quarantine let it be")
-        self._folded(scope, old, new, entry["published"])
-
-    def _folded(self, scope: str, old: Signed, new: Signed, published: Sequence[str]) -> None:
-        """Each publication is what its events make of the one before it: no event is lost by building on an old base."""
-        base = _versions(self.manifest(scope, old["desired"])) if old["desired"] else {}
-        highest = old["highest_producer"]
-        retained = {_name(each): each for each in new["retained"]}
-        rejected = {each["composition"] for each in new["quarantined"]}
-        for name in published:
-            manifest = self.manifest(scope, _named(name))
-            for event in manifest["events"]:
-                if new["inputs"].get(event["instance"], -1) < event["offset"]:
-                    self._fail(4, f"{event['id']} was folded and the inputs do not say so")
-                if old["inputs"].get(event["instance"], -1) >= event["offset"]:
-                    self._fail(5, f"{event['id']} was folded and had been passed already")
-            facts = [self.facts[each["id"]] for each in manifest["events"] if not each["skipped"]]
-            late = manifest["kind"] == "explicit" and facts[0].revision <= highest
-            expected = dict(facts[0].versions)
-            if manifest["kind"] == "derived":
-                if _revision(manifest) <= _number(old):
-                    self._fail(5, f"{name} does not raise the revision {_number(old)}")
-                expected = base
-                for fact in facts:
-                    expected = expected | fact.versions
-            if _versions(manifest) != expected:
-                self._fail(5, f"{name} is {_versions(manifest)}, its events make {expected}")
-            if not late:
-                base, highest = expected, max(highest, _revision(manifest)[0])
-            kept = retained.get(name)
-            if kept is not None and kept["late"] != late:
-                self._fail(5, f"{name} is late or not, wrongly")
-            if kept is not None:
-                withheld = "withheld" if kept["composition"] in rejected else "published"
-                self.kinds[scope, name] = "late" if late else withheld
 
     def _marker(self, change: Change) -> None:
         if change.after is not None and self._said.get(change.after.body, True) is False:
@@ -338,28 +236,9 @@ class Watcher:
             for path, sha256 in followed.items()
         )
 
-    # -- when an event settles
-
-    def settled(self, scope: str, event_id: str, accepted_at: str, outcome: Outcome) -> None:
-        """Who settles an event without a publication has judged it on a pointer that was the newest one meanwhile."""
-        fact = self.facts[event_id]
-        if outcome.kind == "dead-lettered" and self.folded.get((scope, event_id), "z") < accepted_at:
-            self._fail(5, f"{event_id} is a dead letter ({outcome.reason}), and was published before")
-        if fact.kind != "model" or outcome.kind not in {"ignored", "superseded"} or event_id in self.doubled:
-            return
-        times = self.desired.get(scope, [])
-        before = [versions for at, versions in times if at < accepted_at][-1:] or [[None]]
-        meanwhile = [
-            each for versions in (*before, *(now for at, now in times if at >= accepted_at)) for each in versions
-        ]
-        if outcome.kind == "ignored" and not any(
-            versions is None or fact.versions.items() <= versions.items() for versions in meanwhile
-        ):
-            self._fail(5, f"{event_id} was ignored ({outcome.reason}), and the scope was never like that")
-
     # -- at rest
 
-    def at_rest(self, logs: Sequence[Log]) -> Iterator[str]:
+    def at_rest(self) -> Iterator[str]:
         """Everything that is wrong once all have finished."""
         for scope, signed in self.signed.items():
             yield from self._tree_at_rest(scope, signed)
@@ -372,7 +251,7 @@ class Watcher:
             found = writes[report.scope, report.write]
             if found != (1 if report.won else 0):
                 yield f"invariant 5: write {report.write[:6]} was reported {'won' if report.won else 'lost'}: {found}"
-        yield from self._outcomes(logs)
+        yield from self.oracle.at_rest()
 
     def after_collection(self) -> Iterator[str]:
         """What is wrong once a collection has run at rest: nothing is left that nobody names."""
@@ -423,65 +302,6 @@ class Watcher:
             if name in entry["published"]
         )
 
-    def _outcomes(self, logs: Sequence[Log]) -> Iterator[str]:
-        listed: dict[tuple[str, str], list[str]] = {}
-        kinds: dict[tuple[str, str], str] = {}
-        skipped: set[tuple[str, str]] = set()
-        rolled = Counter[tuple[str, str]]()
-        for scope, lineage in self.lineage.items():
-            for entry in lineage:
-                if entry["kind"] == "rollback":
-                    rolled[scope, entry["reason"]] += 1
-                for name in entry["published"]:
-                    for event in self.manifest(scope, _named(name)).get("events", ()):
-                        if event["skipped"]:
-                            skipped.add((scope, event["id"]))
-                        else:
-                            listed.setdefault((scope, event["id"]), []).append(_named(name)["state"])
-                            kinds[scope, event["id"]] = self.kinds.get((scope, name), "")
-        for (scope, event_id), states in listed.items():
-            if len(states) != 1:
-                yield f"invariant 5: {event_id} was published as {states} in {scope}"
-        intakes = Counter(row.event.id for log in logs for row in log.rows)
-        for log in logs:
-            for row in log.rows:
-                for scope in row.scopes or ():
-                    outcome, fact = row.settled.get(scope), self.facts[row.event.id]
-                    states = listed.get((scope, row.event.id), [])
-                    where = f"invariant 5: {row.event.id} in {scope}"
-                    if outcome is None:
-                        yield f"{where} has no outcome"
-                    elif outcome.kind in {"published", "late", "withheld"}:
-                        if fact.kind == "rollback":
-                            if rolled[scope, row.event.id] != 1:
-                                yield f"{where} is {outcome.kind}, and {rolled[scope, row.event.id]} rollbacks are"
-                        elif kinds.get((scope, row.event.id)) not in {"", outcome.kind} and intakes[row.event.id] == 1:
-                            yield f"{where} is {outcome.kind}, its publication {kinds.get((scope, row.event.id))}"
-                        elif states != [outcome.state]:
-                            yield f"{where} is {outcome.kind} as {outcome.state}, and the lineage says {states}"
-                    elif self.shared_log and outcome.kind in {"ignored", "dead-lettered"}:
-                        continue  # it may have settled without a commit, which fences no other reader
-                    elif intakes[row.event.id] == 1 and (states or rolled[scope, row.event.id]):
-                        yield f"{where} is {outcome.kind} ({outcome.reason}), and was published as {states}"
-                    elif outcome.kind == "superseded" and intakes[row.event.id] == 1:
-                        lower = fact.kind == "model" and not fact.updated
-                        if not lower and (scope, row.event.id) not in skipped:
-                            yield f"{where} is superseded ({outcome.reason}) by nothing"
-
-
-_NOTHING: Signed = {
-    "sequence": 0,
-    "inputs": {},
-    "highest_producer": 0,
-    "derived": 0,
-    "gc_epoch": 0,
-    "live": None,
-    "desired": None,
-    "hold": None,
-    "retained": [],
-    "quarantined": [],
-}
-
 
 def _split(key: str) -> tuple[str, str, str]:
     bundle, _, rest = key.partition("/")
@@ -496,19 +316,3 @@ def _commit(held: Held) -> tuple[int, int]:
 
 def _is_example(path: str) -> bool:
     return path.startswith("example/")
-
-
-def _of(publication: Publication | None) -> str | None:
-    return None if publication is None else _name(publication)
-
-
-def _number(signed: Signed) -> tuple[int, int]:
-    return signed["highest_producer"], signed["derived"]
-
-
-def _revision(publication: Publication) -> tuple[int, int]:
-    return publication["revision"]["producer"], publication["revision"]["derived"]
-
-
-def _versions(manifest: Mapping[str, Any]) -> dict[str, str]:
-    return {each["id"]: each["version"] for each in manifest["composition"]["models"]}

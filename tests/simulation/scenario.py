@@ -5,7 +5,6 @@ not drowned by frequent ones.
 """
 
 import random
-from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
 from functools import cache
 from typing import Any
@@ -14,24 +13,13 @@ from daemon.publishing.collector import BOTH, Part
 from events.model import BUNDLE_STATE_CREATED, MODEL_VERSION_CREATED, MODEL_VERSION_UPDATED, ROLLBACK_REQUESTED, Event
 from renderers.model import Scope
 from tests.builders import composition_document, model_document
+from tests.simulation.model import Request
+from tests.simulation.oracle import CPUS
 from tests.simulation.store import Crash, Faults
 
 SCOPES = (Scope("visual-anomaly", "core-versions"), Scope("visual-anomaly", "edge"))
 MODELS = ("101", "102")
 _SOURCE = "urn:simulation"
-
-
-@dataclass(frozen=True, slots=True)
-class Fact:
-    """What an event says, in words of its own, for who checks what became of it."""
-
-    kind: str
-    """state, model or rollback."""
-    versions: Mapping[str, str]
-    """Of each model it names."""
-    state: str = ""
-    revision: int = 0
-    updated: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,7 +30,7 @@ class Arrival:
     log: int
     event: Event
     scopes: tuple[str, ...] | None
-    fact: Fact
+    asked: Request
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,11 +84,6 @@ class Scenario:
         some: tuple[frozenset[Part], ...] = (BOTH, frozenset({"release"}), frozenset({"delete"}), frozenset({"delete"}))
         return random.Random(f"{self.seed}/{process}/parts").choice(some) if self.wrong_clocks else BOTH
 
-    @property
-    def facts(self) -> dict[str, Fact]:
-        """By the event's id."""
-        return {each.event.id: each.fact for each in self.arrivals}
-
 
 def scenario_of(seed: str) -> Scenario:
     """The scenario of a seed."""
@@ -150,26 +133,28 @@ def _document(scope: Scope, versions: tuple[str, ...]) -> dict[str, Any]:
 
 def _member(model: str, version: str) -> dict[str, Any]:
     """A model whose files below base/ and whose defaults below example/ both tell its version."""
-    return model_document(model, version=version, serving={"resources": {"limits": {"cpus": int(version)}}})
+    return model_document(model, version=version, serving={"resources": {"limits": {"cpus": CPUS[version]}}})
 
 
-def state(event_id: str, scope: Scope, state: str, revision: int, versions: tuple[str, ...]) -> tuple[Event, Fact]:
+def state(event_id: str, scope: Scope, state: str, revision: int, versions: tuple[str, ...]) -> tuple[Event, Request]:
     data = _document(scope, versions) | {"state": {"id": state, "revision": revision}}
-    fact = Fact("state", dict(zip(MODELS, versions, strict=True)), state, revision)
-    return Event(event_id, _SOURCE, BUNDLE_STATE_CREATED, data), fact
+    asked = Request("state", dict(zip(MODELS, versions, strict=True)), state, revision)
+    return Event(event_id, _SOURCE, BUNDLE_STATE_CREATED, data), asked
 
 
-def model(event_id: str, scopes: tuple[Scope, ...], model: str, version: str, *, updated: bool) -> tuple[Event, Fact]:
+def model(
+    event_id: str, scopes: tuple[Scope, ...], model: str, version: str, *, updated: bool
+) -> tuple[Event, Request]:
     data: dict[str, Any] = {"model": _member(model, version)}
     if scopes:
         data["bundles"] = [{"name": scope.bundle, "target": scope.target} for scope in scopes]
     kind = MODEL_VERSION_UPDATED if updated else MODEL_VERSION_CREATED
-    return Event(event_id, _SOURCE, kind, data), Fact("model", {model: version}, updated=updated)
+    return Event(event_id, _SOURCE, kind, data), Request("model", {model: version}, updated=updated, named=bool(scopes))
 
 
-def _rollback(event_id: str, scope: Scope, state: str) -> tuple[Event, Fact]:
+def _rollback(event_id: str, scope: Scope, state: str) -> tuple[Event, Request]:
     data = {"bundle": {"name": scope.bundle, "target": scope.target}, "to": {"state_id": state}, "reason": event_id}
-    return Event(event_id, _SOURCE, ROLLBACK_REQUESTED, data), Fact("rollback", {}, state)
+    return Event(event_id, _SOURCE, ROLLBACK_REQUESTED, data), Request("rollback", {}, state)
 
 
 def _arrivals(scenario: Scenario, chance: random.Random) -> list[Arrival]:
@@ -190,22 +175,22 @@ def _arrivals(scenario: Scenario, chance: random.Random) -> list[Arrival]:
         if number == 0 or kind < (0.8 if returning else 0.45):
             revision += chance.choice((1, 1, 2))
             number_of_it = revision if chance.random() < 0.7 else chance.randint(1, revision)
-            event, fact = state(event_id, scope, f"state-{number_of_it}", number_of_it, versions)
-            used.append((fact.state, number_of_it, scope))
+            event, asked = state(event_id, scope, f"state-{number_of_it}", number_of_it, versions)
+            used.append((asked.state, number_of_it, scope))
         elif kind < 0.9 or not used:
             named = () if chance.random() < 0.2 else (scope,)
-            event, fact = model(
+            event, asked = model(
                 event_id, named, chance.choice(MODELS), str(chance.randint(1, 3)), updated=chance.random() < 0.6
             )
         else:
             named_state, _, scope = chance.choice(used)
-            event, fact = _rollback(event_id, scope, named_state)
-        scopes = None if fact.kind == "model" and "bundles" not in event.data else (str(scope),)
+            event, asked = _rollback(event_id, scope, named_state)
+        scopes = None if asked.kind == "model" and "bundles" not in event.data else (str(scope),)
         log = chance.randrange(scenario.logs)
-        arrivals.append(Arrival(at, log, event, scopes, fact))
+        arrivals.append(Arrival(at, log, event, scopes, asked))
         if chance.random() < 0.15:  # the producer heard no answer: the same event again, perhaps by another intake
             again = chance.randrange(scenario.logs)
-            arrivals.append(Arrival(at + 20 * chance.random(), again, event, scopes, fact))
+            arrivals.append(Arrival(at + 20 * chance.random(), again, event, scopes, asked))
     return sorted(arrivals, key=lambda each: each.at)
 
 

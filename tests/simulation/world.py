@@ -35,13 +35,16 @@ from events.model import Identity
 from renderers import gate
 from renderers.bundle import Customisation, Renderer
 from renderers.model import Composition, RenderedFile, Scope, Stamp
+from tests.simulation import model
 from tests.simulation.bucket import Bucket
 from tests.simulation.bugs import planted
 from tests.simulation.invariants import EDITOR, Report, Watcher
 from tests.simulation.loop import Broken, SimulatedLoop, Stuck, sealed
+from tests.simulation.model import Asked, Limits
+from tests.simulation.oracle import Ledger, Oracle
 from tests.simulation.runtime import SimulatedRuntime
 from tests.simulation.scenario import Act, Arrival, Scenario, scenario_of
-from tests.simulation.source import Log
+from tests.simulation.source import Log, Watch
 from tests.simulation.store import LATEST, Crash, RemoteStore
 
 _CALL_SECONDS = 20.0
@@ -202,21 +205,17 @@ class World:
         self.lines: list[str] = []
         clock = SimulatedRuntime(self.loop, random.Random(0)).now
         self.bucket = Bucket(clock, versions_by_content=scenario.by_content, deletes_blindly=scenario.deletes_blindly)
-        self.watcher = Watcher(
-            self.loop,
-            self.bucket,
-            scenario.facts,
-            3 if scenario.few_retained else protocol.MOST_RETAINED,
-            scenario.deletes_blindly,
-            grace=GRACE_SECONDS,
-            shared_log=scenario.shared_log,
+        self.oracle = Oracle(
+            self.loop.fail,
+            Limits(retained=3 if scenario.few_retained else 100),
+            model.Policy(POLICY.newest, POLICY.days),
+            lambda _composition: False,
+            strict_commands=not any(act.what == "gc" for act in scenario.acts),
         )
+        self.watcher = Watcher(self.loop, self.bucket, self.oracle, scenario.deletes_blindly, grace=GRACE_SECONDS)
         self.bucket.watch = self._changed
-        intakes: dict[str, set[int]] = {}
-        for arrival in scenario.arrivals:
-            intakes.setdefault(arrival.event.id, set()).add(arrival.log)
-        self.watcher.doubled |= {event for event, logs in intakes.items() if len(logs) > 1}
         self.logs = [Log(f"journal:{index}") for index in range(scenario.logs)]
+        self.ledgers = [Ledger(self.oracle, log.instance) for log in self.logs]
         self._daemons: list[Process | None] = [None] * scenario.replicas
         self._stops: list[Stop | None] = [None] * scenario.replicas
         self._resting = False
@@ -276,7 +275,7 @@ class World:
             await asyncio.wait(daemons)
         if self.scenario.restarted_at_rest:
             await self._settle_down()
-        for wrong in self.watcher.at_rest(self.logs):
+        for wrong in self.watcher.at_rest():
             self.loop.fail(wrong)
         if any(act.what == "gc" for act in self.scenario.acts):
             process = Process(self, "last-gc")
@@ -289,6 +288,7 @@ class World:
     async def _collect_all(self, process: Process) -> None:
         for scope in await process.reader.scopes():
             if str(scope) in self.watcher.signed:
+                self.oracle.asked[process.name] = Asked("gc")
                 await process.collector.collect(scope, process.name)
 
     async def _drained(self) -> None:
@@ -318,8 +318,10 @@ class World:
             life += 1
             process = self._daemons[index] = Process(self, f"daemon-{index}.{life}")
             stop = self._stops[index] = Stop()
-            log = self.logs[0 if self.scenario.shared_log else index]
-            source = log.open(process.reached)
+            which = 0 if self.scenario.shared_log else index
+            log = self.logs[which]
+            self.oracle.started(process.name)
+            source = log.open(process.reached, _Watch(self, which, process.name))
             # Another reader of the same log may be ahead of what this one found when it came.
             opened_at = sys.maxsize if self.scenario.shared_log else len(log.rows)
             self.trace(process.name, "starts")
@@ -361,12 +363,14 @@ class World:
 
     def _accept(self, arrival: Arrival) -> None:
         event = arrival.event
-        digest = interpret(event).digest
+        digest, asked = interpret(event).digest, arrival.asked
+        identity = Identity("http", event.source, event.id)
         at = self.bucket.now().isoformat(timespec="microseconds").replace("+00:00", "Z")
-        position = self.logs[arrival.log].append(
-            event, Identity("http", event.source, event.id), digest, at, arrival.scopes
-        )
-        self.trace("accepted", event.id, arrival.fact.kind, dict(arrival.fact.versions), arrival.fact.state, position)
+        ledger = self.ledgers[arrival.log]
+        position = self.logs[arrival.log].append(event, identity, digest, at, arrival.scopes)
+        if position.offset not in ledger.rows:
+            ledger.accept(position.offset, identity.digest[:16], digest[:16], asked, arrival.scopes)
+        self.trace("accepted", event.id, asked.kind, dict(asked.versions), asked.state, position)
 
     async def _act(self, act: Act) -> None:
         await asyncio.sleep(act.at)
@@ -419,7 +423,10 @@ class World:
             await asyncio.sleep(1)
         for _ in range(_COMMANDS):
             process = Process(self, name)
+            since = len(self.oracle.states(str(scope))) - 1
             await process.live(self._command(process, work(process)))
+            if process.said in {"same", "Refused", "NotFound"}:
+                self.oracle.said(name, str(scope), since, process.said)
             if process.said not in {StoreUnavailable.__name__, StoreBusy.__name__}:
                 break
             await asyncio.sleep(0.5)
@@ -444,6 +451,7 @@ class World:
         await process.live_tree.reconcile(scope)
 
     async def _collect(self, process: Process, scope: Scope) -> None:
+        self.oracle.asked[process.name] = Asked("gc")
         await process.collector.collect(scope, process.name, parts=self.scenario.parts(process.name))
 
     async def _verb(self, process: Process, scope: Scope, verb: str, chance: random.Random) -> None:
@@ -454,19 +462,30 @@ class World:
             one = _interesting(signed, verb, chance) or one
         live = signed["live"] if signed else None
         back = other if live and one == f"{live['state']}@{live['attempt']}" else None
-        verbs: dict[str, Callable[[], operations.Verb]] = {
-            "rollback": lambda: operations.rollback(one),
-            "discard": lambda: operations.rollback(one, discard_newer=True),
-            "hold": lambda: protocol.hold,
-            "resume": lambda: protocol.resume,
-            "reject": lambda: operations.quarantine(one, rollback_to=back),
-            "quarantine": lambda: operations.quarantine(one, rollback_to=back),
-            "lift": lambda: operations.lift_quarantine(one),
-            "pin": lambda: operations.pin(one, pinned=chance.random() < 0.7),
-            "retire": lambda: protocol.retire,
-        }
+        asked = Asked("quarantine" if verb == "reject" else verb, one, back, verb != "pin" or chance.random() < 0.7)
+        self.oracle.asked[process.name] = asked
         self.trace(process.name, verb, scope, one)
-        await process.operations.carry_out(scope, verbs[verb](), by=process.name, reason=verb)
+        done = await process.operations.carry_out(scope, _verb_of(asked), by=process.name, reason=verb)
+        if not done.changed:
+            process.said = "same"
+
+
+def _verb_of(asked: Asked) -> operations.Verb:
+    match asked.verb:
+        case "rollback" | "discard":
+            return operations.rollback(asked.target, discard_newer=asked.verb == "discard")
+        case "hold":
+            return protocol.hold
+        case "resume":
+            return protocol.resume
+        case "quarantine":
+            return operations.quarantine(asked.target, rollback_to=asked.back)
+        case "lift":
+            return operations.lift_quarantine(asked.target)
+        case "pin":
+            return operations.pin(asked.target, pinned=asked.on)
+        case _:
+            return protocol.retire
 
 
 def _interesting(signed: dict[str, Any], verb: str, chance: random.Random) -> str | None:
@@ -486,6 +505,30 @@ def _interesting(signed: dict[str, Any], verb: str, chance: random.Random) -> st
     return next((f"{each['state']}@{each['attempt']}" for each in reversed(found) if each), None)
 
 
+class _Watch(Watch):
+    """Tells the oracle what one process does to its log."""
+
+    def __init__(self, world: World, which: int, process: str) -> None:
+        self._world = world
+        self._which = which
+        self._process = process
+        self._read(world.ledgers[which])
+
+    def _read(self, ledger: Ledger) -> None:
+        self._ledger = ledger
+        self._world.oracle.ledger_of[self._process, ledger.instance] = ledger
+
+    def assigned(self, offset: int, scopes: Sequence[str]) -> None:
+        self._ledger.assign(offset, scopes)
+
+    def settled(self, scope: str, offset: int, outcome: Any) -> None:
+        self._ledger.settle(self._process, scope, offset, outcome)
+
+    def renewed(self, instance: str) -> None:
+        self._world.ledgers[self._which] = self._ledger.renewed(instance)
+        self._read(self._world.ledgers[self._which])
+
+
 class _Observer:
     """Pipeline's and lanes' observer."""
 
@@ -501,7 +544,6 @@ class _Observer:
 
     def settled(self, scope: Scope, delivery: Any, outcome: Any) -> None:
         self._world.trace(self._name, "settled", scope, delivery.event.id, outcome.kind, outcome.reason)
-        self._world.watcher.settled(str(scope), delivery.event.id, delivery.accepted_at, outcome)
 
     def refused_by_gate(self, scope: Scope, state: str, reason: str) -> None:
         self._world.loop.fail(f"the gate refused {state}: {reason}")
@@ -517,6 +559,9 @@ class _Observer:
 
     def unreconciled(self, scope: Scope, reason: str) -> None:
         self._world.trace(self._name, "no pass", scope, reason)
+
+    def removed(self, scope: Scope) -> None:
+        self._world.trace(self._name, "no such scope", scope)
 
     def failed(self, scope: str) -> None:
         pass

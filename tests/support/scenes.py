@@ -106,6 +106,7 @@ class Watcher:
     unpinned_states: list[tuple[str, Sequence[Movable]]] = field(default_factory=list)
     passes: list[Synced | Unfinished] = field(default_factory=list)
     failed_passes: list[str] = field(default_factory=list)
+    removed_lanes: list[Scope] = field(default_factory=list)
     _something: asyncio.Event = field(default_factory=asyncio.Event)
 
     async def saw(self, condition: Callable[[], object], limit: float = 30) -> None:
@@ -146,6 +147,10 @@ class Watcher:
 
     def unreconciled(self, scope: Scope, reason: str) -> None:
         self.failed_passes.append(reason)
+        self._something.set()
+
+    def removed(self, scope: Scope) -> None:
+        self.removed_lanes.append(scope)
         self._something.set()
 
     def failed(self, scope: str) -> None:

@@ -147,3 +147,25 @@ def test_scopes_that_wait_for_somebody_who_may_delete_are_counted_as_the_last_ro
         reporter.deletion_refused(scopes)
 
     assert lines(metrics, "rebundle_deletion_refused_scopes")[0].endswith(" 2.0")
+
+
+def test_the_series_of_a_scope_that_does_not_exist_go(reporter, metrics):
+    kept = Scope("texture", "edge")
+    for scope in (SCOPE, kept):
+        reporter.failed(str(scope))
+        reporter.lost(scope)
+        reporter.published(scope, PointerRead(published(make_publication()), None), ())
+        reporter.unreconciled(scope, "away")
+    reporter.backlog(backlog_of(SCOPE, kept))
+    assert len(lines(metrics, "rebundle_lane_waiting_events{")) == 2
+
+    reporter.removed(SCOPE)
+    reporter.backlog(backlog_of())
+    assert [line for line in lines(metrics, "rebundle_") if str(SCOPE) in line] == []
+    assert lines(metrics, "rebundle_lane_waiting_events{") == [f'rebundle_lane_waiting_events{{scope="{kept}"}} 0.0']
+    assert reporter.behind == {kept}
+
+
+def backlog_of(*scopes):
+    lanes = tuple(LaneBacklog(str(scope), 1, "2026-11-22T10:00:00Z", 0, None) for scope in scopes)
+    return Backlog(len(lanes), 1, None, 0, lanes, 0, 0)

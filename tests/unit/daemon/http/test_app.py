@@ -227,7 +227,7 @@ def test_every_path_is_either_named_open_or_authorised(tmp_path: Path) -> None:
         async with running(tmp_path) as service:
             document = (await service.client.get("/v1/openapi.json", headers=bearer())).json()
             described = {(method.upper(), path) for path, methods in document["paths"].items() for method in methods}
-            opened = {("GET", "/livez"), ("GET", "/readyz"), ("GET", "/metrics")}
+            opened = {("GET", path) for path in ("/livez", "/readyz", "/attention", "/metrics")}
             assert described == opened | {("POST", "/v1/events"), ("GET", "/v1/events/{event_id}")}
             for method, path in opened:
                 assert (await service.client.request(method, path)).status_code == 200
@@ -326,6 +326,7 @@ def test_a_client_that_leaves_in_the_middle_of_its_body_leaves_nothing_behind(tm
     async def scenario() -> None:
         async with running(tmp_path, limits=RequestLimits(max_requests=1, body_seconds=60)) as service:
             await service.raw(_head({"content-length": "1000"}) + b'{"id"', finish=True)
+            await service.requests.all_ended(1)
             assert (await send(service, state_event())).status_code == 202
             assert await service.journal.rejected() == ()
             assert service.counted("rebundle_events_rejected_total") == {("http", "gone"): 1}

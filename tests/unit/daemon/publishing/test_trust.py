@@ -487,6 +487,8 @@ def test_a_policy_comes_back_from_its_file() -> None:
         (b"", "must be JSON"),
         (b"[]", "whole"),
         (b'{"schema": 2}', "schema"),
+        (b'{"schema": true}', "schema"),
+        (b'{"schema": 1.0}', "schema"),
         (b'{"schema": 1, "freshnes": "required"}', "freshnes"),
         (b'{"schema": 1, "freshness": "maybe"}', "freshness"),
         (b'{"schema": 1, "keys": [], "keys": []}', "keys"),
