@@ -268,7 +268,10 @@ class DirectoryStore:
     def _get(self, key: str, most_bytes: int | None) -> _Found:
         with before_writing(key):
             self._check_size(key, most_bytes)
-            return self._find(key)
+            found = self._find(key)
+        if most_bytes is not None and len(found.body) > most_bytes:  # it grew after its size was looked at
+            raise ObjectTooBig(key, most_bytes)
+        return found
 
     def _check_size(self, key: str, most_bytes: int | None) -> None:
         found = self._fs.status(self._root / key)
