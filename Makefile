@@ -80,7 +80,7 @@ fuzz: setup ## fuzz every parser of foreign bytes for MINUTES in all (ARGS=point
 	$(run) -m tests.fuzz.run --minutes $(MINUTES) $(ARGS)
 
 mutants: setup ## which changes of a pure module its tests do not notice, into docs/mutants.md (MODULE=daemon/batches.py)
-	$(run) -m tests.mutants.run $(MODULE)
+	$(run) -m tests.mutants.run $(MODULE) $(ARGS)
 
 # Universal: one lock with markers serves every Python from 3.11 on. It has the hashes of all wheels and of the
 # source, and no address, so that it installs from whatever index pip is configured for.

@@ -87,21 +87,20 @@ def tests_of(module: str) -> list[str]:
     return [candidate for candidate in candidates if (ROOT / candidate).exists()]
 
 
-def mutate(module: str) -> Figures:
-    """Runs the mutants of one module. Raises MutationFailed."""
+def mutate(module: str, *, survivors_only: bool = False) -> Figures:
+    """Runs the mutants of one module, or with today's tests those that survived before. Raises MutationFailed."""
     folder = WORK / module.removesuffix(".py").replace("/", ".")
-    shutil.rmtree(folder, ignore_errors=True)
-    folder.mkdir(parents=True)
-    for name in _COPIED:
+    names = [name for name, code in _codes(folder, module).items() if code not in _KILLED] if survivors_only else []
+    if not survivors_only:
+        shutil.rmtree(folder, ignore_errors=True)
+    for name in ("tests",) if survivors_only else _COPIED:
+        shutil.rmtree(folder / name, ignore_errors=True)
         shutil.copytree(ROOT / name, folder / name, ignore=shutil.ignore_patterns("__pycache__"))
     configuration = _CONFIGURATION.format(module=module, tests=json.dumps(tests_of(module)))
     (folder / "pyproject.toml").write_text((ROOT / "pyproject.toml").read_text() + configuration)
     with (folder / "mutmut.log").open("w") as log:
-        _mutmut(folder, log, "run", "--max-children", str(_WORKERS))
-    try:
-        codes = json.loads((folder / "mutants" / f"{module}.meta").read_text())["exit_code_by_key"]
-    except (OSError, ValueError, KeyError) as error:
-        raise MutationFailed(f"{module}: no result, see {folder / 'mutmut.log'}") from error
+        _mutmut(folder, log, "run", "--max-children", str(_WORKERS), *names)
+    codes = _codes(folder, module)
     if None in codes.values():
         raise MutationFailed(f"{module}: not all mutants ran, see {folder / 'mutmut.log'}")
     with (folder / "survivors.txt").open("w") as diffs:
@@ -109,6 +108,17 @@ def mutate(module: str) -> Figures:
             if code not in _KILLED:
                 _mutmut(folder, diffs, "show", name)
     return Figures(module, len(codes), sum(code in _KILLED for code in codes.values()))
+
+
+def _codes(folder: Path, module: str) -> dict[str, int | None]:
+    """The exit code of each mutant's tests, as mutmut keeps them. Raises MutationFailed."""
+    try:
+        codes: dict[str, int | None] = json.loads((folder / "mutants" / f"{module}.meta").read_text())[
+            "exit_code_by_key"
+        ]
+    except (OSError, ValueError, KeyError) as error:
+        raise MutationFailed(f"{module}: no result, see {folder / 'mutmut.log'}") from error
+    return codes
 
 
 def _mutmut(folder: Path, output: object, *arguments: str) -> None:
@@ -129,12 +139,13 @@ def main() -> int:
     """The exit code: 1 if mutmut failed for a module."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
     parser.add_argument("modules", nargs="*", help="files; all pure modules that have unit tests, if none is named")
+    parser.add_argument("--survivors", action="store_true", help="only those that survived, with today's tests")
     options = parser.parse_args()
     failed = False
     for module in options.modules or [module for module in pure_modules() if tests_of(module)]:
         print(f"{module}: tests {' '.join(tests_of(module))} (minutes)", flush=True)
         try:
-            figures = mutate(module)
+            figures = mutate(module, survivors_only=options.survivors)
         except MutationFailed as error:
             failed = True
             print(error, file=sys.stderr)
