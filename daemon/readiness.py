@@ -11,6 +11,7 @@ from typing import Final, Protocol
 
 from daemon.http.health import Check
 from daemon.outcomes import NeedsOperator
+from daemon.publishing.identity import BucketIdentity
 from daemon.reporting import Reporter
 from daemon.stores.admission import Admission
 from daemon.worker import Worker
@@ -34,11 +35,19 @@ class Log(Protocol):
 class Vitals:
     """Implements `daemon.http.health.Readiness`. `admission`: None for a bucket that needs no probe."""
 
-    def __init__(self, journal: Log, worker: Worker, reporter: Reporter, admission: Admission | None = None) -> None:
+    def __init__(
+        self,
+        journal: Log,
+        worker: Worker,
+        reporter: Reporter,
+        admission: Admission | None = None,
+        identity: BucketIdentity | None = None,
+    ) -> None:
         self._journal = journal
         self._worker = worker
         self._reporter = reporter
         self._admission = admission
+        self._identity = identity
 
     async def checks(self) -> Sequence[Check]:
         """One for each dependency."""
@@ -61,9 +70,14 @@ class Vitals:
         return Check("journal", ok=True, detail=f"{backlog.events} waiting, {backlog.dead_letters} dead letters")
 
     def _bucket_check(self) -> Check:
-        if self._admission is None or self._admission.pending is None:
+        if self._admission is not None and self._admission.pending is not None:
+            detail = "nothing is published until the bucket has been probed; see the log and `rebundle doctor`"
+        elif self._identity is not None and self._identity.pending is not None:
+            detail = (
+                "nothing is published: the bucket is not known to be the right one; see the log and `rebundle status`"
+            )
+        else:
             return Check("bucket", ok=True, detail="may be written to")
-        detail = "nothing is published until the bucket has been probed; see the log and `rebundle doctor`"
         return Check("bucket", ok=True, degraded=True, detail=detail)
 
     def _dispatch_check(self) -> Check:

@@ -23,6 +23,7 @@ from daemon.cli.scopes import pointer_or_error
 from daemon.cli.session import Session, opened_journal, session
 from daemon.cli.text import age, columns, pairs, plain
 from daemon.cli.views import View, attention, backlog_view, event_view, movable_view, survey_view
+from daemon.publishing import identity
 from daemon.publishing.errors import NotFound, PublishingError
 from daemon.stores.errors import ObjectDamaged
 from events.errors import EventError, JournalMissing
@@ -82,7 +83,9 @@ async def _movable(opened: Session, scope: Scope) -> list[View] | None:
 async def _backlog(opened: Session) -> View:
     try:
         async with opened_journal(opened.settings, opened.runtime) as journal:
-            return {"path": str(opened.settings.journal.path), "error": None, **backlog_view(await journal.backlog())}
+            told = {"path": str(opened.settings.journal.path), "error": None}
+            wrong = await identity.refusal(opened.bucket.store, journal)
+            return {**told, "wrong_bucket": wrong, **backlog_view(await journal.backlog())}
     except JournalMissing:
         return {"path": None, "error": None}
     except EventError as error:
@@ -142,6 +145,8 @@ def _lines(document: View, opened: Session, what: str | None) -> Iterator[str]:
     needs = [(view["scope"], why) for view in document["scopes"] for why in view["attention"]]
     if letters := document["journal"].get("dead_letters"):
         needs.append(("journal", f"{letters} dead letters: `rebundle dead-letters list`"))
+    if wrong := document["journal"].get("wrong_bucket"):
+        needs.append(("bucket", wrong))
     yield ""
     if not needs:
         yield printer.good("nothing needs attention")
