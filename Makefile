@@ -15,7 +15,7 @@ stamp := .venv/set-up-$(python_version)
 run := .venv/bin/python
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo run test check audit bench bench-check bench-stores crash-long contract-long simulate simulate-bugs lock clean
+.PHONY: help setup demo run test check audit bench bench-check bench-stores flood crash-long contract-long simulate simulate-bugs fuzz lock clean
 
 help: ## show the verbs
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' Makefile | expand -t 12
@@ -64,6 +64,9 @@ bench-check: setup ## the same, and fail where a figure is far worse than docs/p
 bench-stores: setup ## time publications on real S3 and GCS servers against the bare SDK
 	$(run) -m tests.benchmarks.publication $(ARGS)
 
+flood: setup ## two floods from one address, and how long everybody else waits
+	$(run) -m tests.support.flood
+
 crash-long: setup ## random kills under load for MINUTES, with figures
 	REBUNDLE_CRASH_MINUTES=$(MINUTES) $(run) -m pytest tests/acceptance/test_random_kills.py -q -s
 
@@ -75,6 +78,9 @@ simulate: setup ## play SEEDS simulated worlds (docs/simulation.md), or one with
 
 simulate-bugs: setup ## plant each bug into hundreds of worlds, write the table of docs/simulation.md
 	$(run) -m tests.simulation.run --bugs 100
+
+fuzz: setup ## fuzz every parser of foreign bytes for MINUTES in all (ARGS=pointer-json: one of them)
+	$(run) -m tests.fuzz.run --minutes $(MINUTES) $(ARGS)
 
 # Universal: one lock with markers serves every Python from 3.11 on. It has the hashes of all wheels and of the
 # source, and no address, so that it installs from whatever index pip is configured for.

@@ -32,8 +32,10 @@ class Reporter:
         """Renderings that the gate refused since one passed."""
         self._lanes: set[str] = set()
         self._crowded: set[Scope] = set()
-        self.behind: set[Scope] = set()
-        """Scopes whose live tree did not follow at the last pass."""
+        self.refused_connections = 0
+        """New connections that were above a limit, since the start."""
+        self.behind: dict[Scope, str] = {}
+        """Scopes whose live tree did not follow at the last pass, and why."""
 
     def published(self, scope: Scope, read: PointerRead, publications: Sequence[Publication]) -> None:
         """A compare-and-swap was won."""
@@ -97,8 +99,7 @@ class Reporter:
         """A pass over the live tree ended."""
         if result.sequence == 0:
             return  # there is no such scope, only events that name it
-        done = isinstance(result, Synced)
-        self._follows(scope, follows=done)
+        self._follows(scope, result.reason if isinstance(result, Unfinished) else None)
         match result:
             case Unfinished(sequence=sequence, reason=reason):
                 log.warning("live tree not synced", scope=str(scope), sequence=sequence, reason=reason)
@@ -117,7 +118,7 @@ class Reporter:
 
     def unreconciled(self, scope: Scope, reason: str) -> None:
         """A pass over the live tree failed; the timer tries again."""
-        self._follows(scope, follows=False)
+        self._follows(scope, reason)
         log.warning("live tree not synced, tried again later", scope=str(scope), error=reason)
 
     def removed(self, scope: Scope) -> None:
@@ -136,15 +137,15 @@ class Reporter:
         for kind in get_args(Kind):
             self._metrics.publications.remove(name, kind)
         self._lanes.discard(name)
-        self.behind.discard(scope)
+        self.behind.pop(scope, None)
         self._crowded.discard(scope)
 
-    def _follows(self, scope: Scope, *, follows: bool) -> None:
-        self._metrics.live_tree_synced.labels(str(scope)).set(follows)
-        if follows:
-            self.behind.discard(scope)
+    def _follows(self, scope: Scope, why_not: str | None) -> None:
+        self._metrics.live_tree_synced.labels(str(scope)).set(why_not is None)
+        if why_not is None:
+            self.behind.pop(scope, None)
         else:
-            self.behind.add(scope)
+            self.behind[scope] = why_not
 
     def backlog(self, backlog: Backlog) -> None:
         """What waits in the journal, now."""
@@ -160,6 +161,11 @@ class Reporter:
             self._metrics.lane_oldest_event_age_seconds.labels(scope).set(max(age, 0))
         oldest = (now - datetime.fromisoformat(backlog.oldest)).total_seconds() if backlog.oldest else 0
         self._metrics.oldest_event_age_seconds.set(max(oldest, 0))
+
+    def connection_closed(self, reason: str) -> None:
+        """The server ended a connection against its client's will (`daemon.http.server.serve`)."""
+        self._metrics.http_connections_closed.labels(reason).inc()
+        self.refused_connections += reason in {"total", "peer"}
 
     def processed(self, seconds: float) -> None:
         """A batch was settled, in so many seconds from its start."""

@@ -144,6 +144,7 @@ class Worker:
         self._tasks: dict[str, asyncio.Task[None]] = {}
         self.failure: Failure | None = None
         """Why no event is handed out, after a try that failed."""
+        self._dispatching: asyncio.Task[None] | None = None
         self._tried = asyncio.Event()
         self._listed: _Listing | None = None
         self._instance = ReadersWriterLock()
@@ -161,13 +162,16 @@ class Worker:
         """Folders and scopes of the bucket that could not be read the last time, and why."""
         return {**self._unreadable_folders, **self._unreadable_scopes}
 
+    @property
+    def dispatcher_ended(self) -> bool:
+        """Whether the task that hands out events has ended; only a restart begins another one."""
+        return self._dispatching is not None and self._dispatching.done()
+
     async def run(self, stop: Stop) -> None:
         """Work until `stop`, then drain: what is under way is finished, and nothing new begun."""
         async with asyncio.TaskGroup() as group:
-            idle = [
-                group.create_task(self._dispatch(group, stop)),
-                group.create_task(self._reconcile_now_and_then()),
-            ]
+            self._dispatching = group.create_task(self._dispatch(group, stop))
+            idle = [self._dispatching, group.create_task(self._reconcile_now_and_then())]
             await stop.wait()
             for task in idle:
                 task.cancel()

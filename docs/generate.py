@@ -95,7 +95,7 @@ def rows() -> Iterator[tuple[str, str, str, str]]:
 
 def _row(path: tuple[str, ...], field: Any) -> tuple[str, str, str, str]:
     default = field.get_default(call_default_factory=True)
-    shown = "" if default is None or isinstance(default, SecretStr | BaseModel | dict) else f"`{default}`"
+    shown = "" if default in (None, ()) or isinstance(default, SecretStr | BaseModel | dict) else f"`{default}`"
     variable = "" if path == ("scopes",) else f"`{PREFIX}{'__'.join(path).upper()}`"
     return ".".join(path), variable, shown, field.description or ""
 

@@ -17,7 +17,7 @@ MEANINGS: Final = {
     "needs attention",
     USAGE: "wrong usage or configuration",
     NOT_FOUND: "no such scope, state, event or file",
-    CONFLICT: "refused by the scope's rules, or another writer was faster",
+    CONFLICT: "refused by the scope's rules or by the daemon, or another writer was faster",
     VERIFICATION: "what is stored, or was rendered, is not what its pointer, manifest, digests or composition say",
     BACKEND: "bucket, journal or daemon cannot be reached or used",
     INTERRUPTED: "interrupted",

@@ -7,7 +7,7 @@ from cyclopts import Parameter
 
 from daemon.cli.codes import DONE, FAILED
 from daemon.cli.failures import UsageError
-from daemon.cli.options import DEFAULT_ACTOR, DEFAULT_PLACE, DEFAULT_PRINTING, Actor, Place, Printing
+from daemon.cli.options import DEFAULT_ACTOR, DEFAULT_PLACE, DEFAULT_PRINTING, Actor, OptionalReason, Place, Printing
 from daemon.cli.output import Printer
 from daemon.cli.session import Session, scope_of, session
 from daemon.cli.text import columns
@@ -30,7 +30,7 @@ async def gc(
         Literal["release", "delete"] | None,
         Parameter(help="release: only take out of the pointer; delete: only delete what was released, write nothing."),
     ] = None,
-    reason: Annotated[str, Parameter(help="Why; recorded in the history.")] = "",
+    reason: OptionalReason = "",
     actor: Actor = DEFAULT_ACTOR,
     place: Place = DEFAULT_PLACE,
     printing: Printing = DEFAULT_PRINTING,

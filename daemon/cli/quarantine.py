@@ -21,21 +21,20 @@ from daemon.cli.options import (
 )
 from daemon.cli.outlook import outlook
 from daemon.cli.output import confirm
+from daemon.cli.selection import EXACT_STATE
 from daemon.cli.session import scope_of, session
 from daemon.publishing import operations
 
 
 async def quarantine(
     scope: Annotated[str, Parameter(help="BUNDLE/TARGET.")],
-    state: Annotated[
-        str, Parameter(help="A retained state with the composition; for --lift also 12 digits of the composition.")
-    ],
+    state: Annotated[str, Parameter(help=f"{EXACT_STATE} For --lift also the first 12 digits of the composition.")],
     /,
     *,
     reason: Reason,
     lift: Annotated[bool, Parameter(negative=(), help="Accept the composition again; `resume` makes it live.")] = False,
     rollback_to: Annotated[
-        str | None, Parameter(help="State to go back to, held; needed when the composition is live.")
+        str | None, Parameter(help="State to go back to, held, by its full id; needed when the composition is live.")
     ] = None,
     yes: Annotated[
         bool, Parameter(alias="-y", negative=(), help="Do not ask, as is done where what is live changes.")

@@ -20,13 +20,17 @@ from daemon.cli.options import (
 )
 from daemon.cli.outlook import outlook
 from daemon.cli.output import confirm
+from daemon.cli.selection import full_name
 from daemon.cli.session import scope_of, session
 from daemon.publishing import operations
 
 
 async def rollback(
     scope: Annotated[str, Parameter(help="BUNDLE/TARGET.")],
-    state: Annotated[str, Parameter(help="Retained state: its id or unique beginning, or STATE@ATTEMPT.")],
+    state: Annotated[
+        str,
+        Parameter(help="Retained state: its id, STATE@ATTEMPT or, where you are asked, a unique beginning of the id."),
+    ],
     /,
     *,
     reason: Reason,
@@ -43,9 +47,14 @@ async def rollback(
     place: Place = DEFAULT_PLACE,
     printing: Printing = DEFAULT_PRINTING,
 ) -> int:
-    """Show the difference, ask, then make an earlier state live and hold it there."""
+    """Show the difference, ask, then make an earlier state live and hold it there.
+
+    With --yes the state has to be named in full: nobody would see which one a beginning was taken for.
+    """
     async with session(place, printing) as opened:
         named = scope_of(scope)
+        if not yes:
+            state = full_name((await opened.bucket.reader.existing(named)).pointer, state)
         verb = operations.rollback(state, discard_newer=discard_newer, expected_live=expected_live)
         planned = await preview(opened, named, verb, actor=actor, reason=reason)
         opened.printer.say(await outlook(opened, named, planned))
@@ -54,7 +63,7 @@ async def rollback(
         if dry_run:
             tell(opened.printer, "rollback", planned, dry_run=True)
             return DONE
-        if planned.changed and not confirm(f"Roll {scope} back?", yes=yes, printer=opened.printer):
+        if planned.changed and not confirm(f"Roll {scope} back to {state}?", yes=yes, printer=opened.printer):
             opened.printer.warn("nothing was changed")
             return FAILED
         if not yes and planned.before.live is not None:

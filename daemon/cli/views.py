@@ -175,6 +175,8 @@ def attention(view: Mapping[str, Any]) -> Iterable[str]:
         if rejected:
             why = f"is quarantined by {rejected['by']}: {rejected['reason']}"
         yield f"desired state {desired['state']} {why}"
+    if view["live_tree_error"]:
+        yield f"the live tree cannot be compared with live: {view['live_tree_error']}"
     tree = view["live_tree"]
     if tree and tree["ahead"]:
         yield (

@@ -14,7 +14,7 @@ from daemon.publishing import layout
 from daemon.publishing.errors import WentBack
 from daemon.publishing.signing import KeySigner, PublicKey, generate
 from daemon.publishing.trust import Trust, TrustedKey
-from daemon.stores.errors import ObjectMissing
+from daemon.stores.errors import ObjectMissing, StoreRefused
 from daemon.stores.memory import MemoryStore
 from daemon.stores.port import Content
 from tests.builders_publishing import SCOPE, Bucket, make_state
@@ -170,7 +170,7 @@ def test_nobody_vouches_for_a_pointer_that_was_not_verified() -> None:
                 reads.append(name)
             if reads.count(layout.pointer(SCOPE)) == 2:
                 document = json.loads(sound.body)
-                document["signed"]["live"]["state"] = "forged"
+                document["signed"]["live"]["renderer"] = "forged"
                 there = await store.get(layout.pointer(SCOPE))
                 await store.replace(layout.pointer(SCOPE), Content(json.dumps(document).encode()), there.version)
 
@@ -230,10 +230,37 @@ def test_rounds_begin_at_once_and_go_on_over_scopes_that_cannot_be_vouched_for()
         async with asyncio.timeout(10):
             assert 30 <= await runtime.pauses.get() <= 90, "a new scope is seen soon, however long a word holds"
             assert await vouched(store) == 1
+            assert list(daemon.timer.failing) == ["a/broken"]
             await daemon.bucket.publish(make_state(2))
+            await store.delete("a/broken/pointer.json", (await store.get("a/broken/pointer.json")).version)
             runtime.go_on.release()
             await runtime.pauses.get()
             assert await vouched(store) == 2
+            assert daemon.timer.failing == {}
+        rounds.cancel()
+
+    run(scenario)
+
+
+def test_a_bucket_that_cannot_be_listed_fails_for_all_and_the_next_round_goes_on() -> None:
+    async def scenario(store: MemoryStore) -> None:
+        runtime = SteppedRuntime()
+        daemon = Daemon(store, runtime=runtime)
+        await daemon.bucket.publish(make_state(1))
+        listed = daemon.bucket.reader.scopes
+
+        async def refused() -> list[object]:
+            raise StoreRefused("no permission to list")
+
+        daemon.bucket.reader.scopes = refused
+        rounds = asyncio.create_task(daemon.timer.run())
+        async with asyncio.timeout(10):
+            await runtime.pauses.get()
+            assert daemon.timer.failing == {"": "the bucket cannot be listed: no permission to list"}
+            daemon.bucket.reader.scopes = listed
+            runtime.go_on.release()
+            await runtime.pauses.get()
+            assert daemon.timer.failing == {}
         rounds.cancel()
 
     run(scenario)

@@ -184,6 +184,10 @@ NAMES = {
     "rebundle_pointer_sequence",
     "rebundle_last_publish_timestamp_seconds",
     "rebundle_live_tree_synced",
+    "rebundle_attention_conditions",
+    "rebundle_bucket_threads_busy",
+    "rebundle_bucket_oldest_call_seconds",
+    "rebundle_http_connections_closed",
     "rebundle_deletion_refused_scopes",
     "rebundle_build_info",
 }

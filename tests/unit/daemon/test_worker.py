@@ -32,11 +32,11 @@ class Switch:
     def __getattr__(self, name):
         operation = getattr(self._inner, name)
 
-        async def switched(key, *rest):
+        async def switched(key, *rest, **options):
             if not self.on and key.startswith(self._scope):
                 self.tried.set()
                 raise StoreUnavailable("away")
-            return await operation(key, *rest)
+            return await operation(key, *rest, **options)
 
         return switched
 
@@ -521,3 +521,25 @@ def test_nothing_is_published_or_settled_while_the_volume_of_the_bucket_is_away(
 
     asyncio.run(first())
     asyncio.run(body())
+
+
+def test_a_dispatcher_that_ended_without_a_stop_is_told(tmp_path):
+    """A cancellation from below ends a task of a group without a word."""
+
+    async def play(scene: Scene):
+        worker, stop = worker_of(scene), Stop()
+
+        async def cancelled():
+            raise asyncio.CancelledError
+
+        assert not worker.dispatcher_ended
+        scene.journal.next = cancelled
+        running = asyncio.create_task(worker.run(stop))
+        async with asyncio.timeout(10):
+            while not worker.dispatcher_ended:  # noqa: ASYNC110  # nobody is told: that is the fault
+                await asyncio.sleep(0)
+        assert not running.done()
+        stop.request("done")
+        await running
+
+    scenario(tmp_path, play)

@@ -77,3 +77,27 @@ def test_a_dry_run_tells_what_would_be_and_changes_nothing(bucket, rebundle, ver
 
     assert (result.code, "would be sequence" in result.out) == (0, True)
     assert {path: path.read_bytes() for path in bucket.rglob("*") if path.is_file()} == before
+
+
+@pytest.mark.parametrize(
+    "verb",
+    [
+        ("hold", SCOPE),
+        ("resume", SCOPE),
+        ("pin", SCOPE, "state-1"),
+        ("rollback", SCOPE, "state-1", "-y"),
+        ("quarantine", SCOPE, "state-1"),
+        ("republish", SCOPE),
+        ("retire", SCOPE, "-y"),
+        ("recover", SCOPE, "-y"),
+        ("gc", SCOPE),
+        ("dead-letters", "drop", "1"),
+        ("dead-letters", "add", "e1"),
+    ],
+    ids=lambda verb: verb[0],
+)
+def test_a_reason_or_a_name_that_is_too_long_to_record_is_a_usage_error(bucket, rebundle, verb):
+    for flag, other in (("--reason", "--by"), ("--by", "--reason")):
+        result = rebundle(*verb, flag, "x" * 2001, other, "ann")
+        assert (result.code, "at most 2000 are recorded" in result.err) == (2, True)
+    assert rebundle(*verb, "--reason", "\udcff").code == 2

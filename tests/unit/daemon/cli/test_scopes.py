@@ -18,7 +18,7 @@ def test_an_unreadable_scope_does_not_hide_the_others(bucket, rebundle):
 
     result = rebundle("scopes", "-o", "json")
 
-    assert result.code == 0
+    assert result.code == 5
     views = {each["scope"]: each for each in result.json["scopes"]}
     assert "is damaged" in views["other/target"]["error"]
     assert views[str(SCOPE)]["error"] is None
@@ -35,6 +35,7 @@ def test_a_folder_in_which_nothing_is_published_is_no_scope(bucket, rebundle):
 
 
 def test_an_empty_bucket_says_so(tmp_path, rebundle):
+    (tmp_path / "empty").mkdir()
     result = rebundle("scopes", "--bucket", tmp_path / "empty")
 
     assert (result.code, result.out.splitlines()) == (0, ["SCOPE   LIVE   DESIRED   SEQUENCE   NOTE   AGE"])

@@ -11,6 +11,7 @@ from typing import Any
 import httpx
 from fastapi import FastAPI
 
+from daemon.attention import Lasting
 from daemon.http.app import RequestLimits, create_app
 from daemon.http.auth import Credentials
 from daemon.http.connections import ConnectionLimits
@@ -18,6 +19,7 @@ from daemon.http.health import Check
 from daemon.http.intake import EventLog, Intake
 from daemon.http.server import bind, serve
 from daemon.lifecycle import Stop, SystemRuntime
+from daemon.reporting import Reporter
 from daemon.telemetry import Metrics
 from events.cloudevents import Limits
 from events.journal import Journal, JournalLimits
@@ -59,14 +61,22 @@ def rollback_event(**fields: Any) -> dict[str, Any]:
     } | fields
 
 
-class Dependencies:
-    """A readiness of which a test turns one dependency off."""
+@dataclass
+class Wellbeing:
+    """Implements `daemon.http.health.Vitals`: says what a test gave it."""
 
-    def __init__(self) -> None:
-        self.bucket = True
+    told: Sequence[Check] = (Check("journal", ok=True, detail="open"),)
+    fatal: str | None = None
+    lasts: Sequence[Lasting] = ()
 
-    async def checks(self) -> Sequence[Check]:
-        return [Check("journal", ok=True, detail="open"), Check("bucket", ok=self.bucket, detail="directory")]
+    def fault(self) -> str | None:
+        return self.fatal
+
+    def checks(self) -> Sequence[Check]:
+        return self.told
+
+    def lasting(self) -> Sequence[Lasting]:
+        return self.lasts
 
 
 class Requests:
@@ -101,7 +111,7 @@ class Service:
     journal: Journal
     stop: Stop
     metrics: Metrics
-    dependencies: Dependencies
+    vitals: Wellbeing
     serving: "asyncio.Task[None]"
     requests: Requests
 
@@ -147,14 +157,14 @@ async def running(
     connections: ConnectionLimits = DEFAULT_CONNECTIONS,
 ) -> AsyncIterator[Service]:
     runtime, stop, closing, metrics = SystemRuntime(2), Stop(), Stop(), Metrics.create("test", "1")
-    dependencies = Dependencies()
+    vitals = Wellbeing()
     journal = await Journal.open(
         tmp_path / "journal.db", clock=runtime.now, token=runtime.token, run=True, limits=journal_limits
     )
     intake = Intake(
         log(journal), runtime, metrics, stop, Limits(limits.max_body_bytes), journal_seconds=journal_seconds
     )
-    app = Requests(create_app(intake, dependencies, metrics, credentials, limits, stop=stop))
+    app = Requests(create_app(intake, vitals, metrics, lambda: credentials, limits, runtime=runtime, stop=stop))
     sock = bind("127.0.0.1", 0)
     port = sock.getsockname()[1]
     serving = asyncio.create_task(
@@ -164,12 +174,12 @@ async def running(
             closing,
             idle_seconds=idle_seconds,
             limits=connections,
-            closed=lambda reason: metrics.http_connections_closed.labels(reason).inc(),
+            closed=Reporter(metrics, runtime).connection_closed,
         )
     )
     try:
         async with httpx.AsyncClient(base_url=f"http://127.0.0.1:{port}", timeout=30, trust_env=False) as client:
-            yield Service(port, client, journal, stop, metrics, dependencies, serving, app)
+            yield Service(port, client, journal, stop, metrics, vitals, serving, app)
     finally:
         closing.request("end of the test")
         await asyncio.wait([serving])

@@ -216,7 +216,7 @@ def test_who_reads_may_shorten_a_state_to_a_unique_prefix() -> None:
     pointer = published(make_publication("alpha"), make_publication("alps"), make_publication("beta"))
     assert find_retained(pointer, "b").state == "beta"
     assert find_retained(pointer, "alph").state == "alpha"
-    with pytest.raises(NotFound, match="al fits alpha, alps: name one of them"):
+    with pytest.raises(NotFound, match="al is the beginning of 2 states, alpha, alps: name one of them in full"):
         find_retained(pointer, "al")
 
 

@@ -1,3 +1,9 @@
+import contextlib
+import sqlite3
+
+import pytest
+
+from events.errors import SourceUnavailable
 from events.journal import JournalLimits, LaneBacklog
 from events.model import Outcome, OutcomeKind
 
@@ -121,5 +127,21 @@ def test_a_clock_that_is_ahead_makes_no_identity_unknown(bench, play, scope):
             bench.clock.advance(days=-31)
             [again] = await journal.append([bench.arrival("1")])
             assert again.known
+
+    play(story())
+
+
+def test_a_probe_writes_durably_and_tells_when_it_cannot(bench, play):
+    async def story():
+        async with bench.journal() as journal:
+            await journal.probe()
+            bench.clock.advance(seconds=5)
+            await journal.probe()
+            with contextlib.closing(sqlite3.connect(bench.path)) as beside:
+                written = beside.execute("SELECT at FROM probe").fetchall()
+            assert written == [("2026-11-22T10:00:05.000000Z",)]
+            await journal._call(lambda db: db.execute("PRAGMA query_only = 1"))
+            with pytest.raises(SourceUnavailable):
+                await journal.probe()
 
     play(story())
