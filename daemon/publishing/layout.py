@@ -5,6 +5,8 @@ from typing import Final
 
 from renderers.model import Scope
 
+BUCKET: Final = ".rebundle/bucket.json"
+"""Has the id of the bucket: created once, never changed."""
 LIVE_TREE: Final = "docker-compose-gen/"
 MARKER: Final = ".rebundle.json"
 MANIFEST: Final = "manifest.json"

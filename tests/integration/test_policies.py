@@ -19,6 +19,7 @@ import yaml
 
 from daemon.publishing import layout, protocol
 from daemon.publishing.collector import Collector
+from daemon.publishing.identity import BucketIdentity
 from daemon.publishing.retention import Policy
 from daemon.stores.errors import StoreRefused
 from daemon.stores.memory import MemoryStore
@@ -46,6 +47,7 @@ HISTORY = layout.history(SCOPE, 1, 64, "w")
 async def work(store: ObjectStore, runtime: ThreadRuntime | InlineRuntime) -> None:
     """All that a publisher does: the probe, states with and without models that leave, an edit of base/, a rollback."""
     assert (await probe(store, runtime)).usable
+    await BucketIdentity(store, Memory(), runtime, first=1, longest=1).check()
     bucket = PublishedBucket(store, runtime)
     await bucket.publish(composition_with("1", "1"), "state-1", 1)
     await bucket.publish(composition_with("2"), "state-2", 2)
@@ -59,6 +61,16 @@ async def work(store: ObjectStore, runtime: ThreadRuntime | InlineRuntime) -> No
     await store.create(HISTORY, Content(b"{}"))
     released = await collector(store, runtime).collect(SCOPE, "test", parts=frozenset({"release"}))
     assert [each.publication.state for each in released.released] == ["state-2"]
+
+
+class Memory:
+    """Of a journal that has published nothing yet."""
+
+    async def bucket(self) -> str | None:
+        return None
+
+    async def remember_bucket(self, bucket: str) -> None:
+        pass
 
 
 async def collect(store: ObjectStore, runtime: ThreadRuntime | InlineRuntime) -> None:
@@ -142,8 +154,8 @@ class Everything(AwsPolicies):
         self._own = [{"Effect": "Allow", "Action": actions, "Resource": f"{ARN}/*"}]
 
 
-@pytest.mark.parametrize("resource", [*GUARDED, f"{ARN}/{PREFIX}/{HISTORY}"])
-def test_nobody_overwrites_or_deletes_a_state_or_history(resource):
+@pytest.mark.parametrize("resource", [*GUARDED, f"{ARN}/{PREFIX}/{HISTORY}", f"{ARN}/{PREFIX}/{layout.BUCKET}"])
+def test_nobody_overwrites_or_deletes_a_state_or_history_or_the_id_of_the_bucket(resource):
     for role in (PUBLISHER, Everything()):
         assert role.allows(Asked("s3:PutObject", resource, {"s3:if-none-match": "*"}))
         assert not role.allows(Asked("s3:PutObject", resource))
@@ -219,7 +231,8 @@ def test_cloud_storage_allows_what_is_done_and_no_role_replaces_a_state():
         "folders"
     }
     for key in [f"{prefix}{SCOPE}/states/s/a/{name}" for name in ("bundle.tar.gz", "manifest.json")] + [
-        prefix + HISTORY
+        prefix + HISTORY,
+        prefix + layout.BUCKET,
     ]:
         assert not publisher.allows("replace", key)
         assert not publisher.allows("delete", key)
@@ -286,7 +299,7 @@ def granted_by_bucket() -> str:
     never = next(
         each
         for each in json.loads(filled("s3-bucket.json"))["Statement"]
-        if each["Sid"] == "PointersAndHistoryAreNeverDeleted"
+        if each["Sid"] == "PointersHistoryAndTheIdAreNeverDeleted"
     )
     return json.dumps({"Version": "2012-10-17", "Statement": [*statements, never]})
 

@@ -242,6 +242,15 @@ def test_an_unusable_journal_does_not_hide_the_bucket(bucket, tmp_path, rebundle
     assert "cannot be used" in rebundle("status", "--journal", tmp_path / "x.db").out
 
 
+def test_a_bucket_that_the_journal_did_not_publish_to_needs_attention(journal, rebundle):
+    assert rebundle("status", "-o", "json").json["journal"]["wrong_bucket"] is None
+    in_journal(journal, lambda opened: opened.remember_bucket("1" * 32))
+    assert "is its volume not mounted" in rebundle("status", "-o", "json").json["journal"]["wrong_bucket"]
+    told = rebundle("status").out
+    assert "bucket: this bucket has no .rebundle/bucket.json" in told
+    assert "rebundle run --new-bucket" in told
+
+
 def test_an_event_is_told_of_in_each_scope(journal, rebundle):
     (dead,) = rebundle("status", "e1", "-o", "json").json["events"]
     (waiting,) = rebundle("status", "42", "-o", "json").json["events"]
