@@ -17,6 +17,8 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from prometheus_client.parser import text_string_to_metric_families
+
 from tests.support.daemon_process import DaemonProcess
 from tests.unit.daemon.http.service import state_event
 
@@ -67,6 +69,21 @@ class User:
         status = Path(f"/proc/{self._pid}/status").read_text()
         figures.resident = int(status.partition("VmRSS:")[2].split()[0]) << 10
         return figures
+
+    def closed(self, reason: str) -> float:
+        """How many connections the daemon has ended for this reason."""
+        connection = http.client.HTTPConnection("127.0.0.1", self._port, timeout=60)
+        try:
+            connection.request("GET", "/metrics")
+            families = text_string_to_metric_families(connection.getresponse().read().decode())
+        finally:
+            connection.close()
+        return sum(
+            sample.value
+            for family in families
+            for sample in family.samples
+            if sample.name == "rebundle_http_connections_closed_total" and sample.labels == {"reason": reason}
+        )
 
     def _timed(self, into: list[float], figures: Figures, act: Callable[[], int], expected: int) -> None:
         began = time.monotonic()
