@@ -30,11 +30,11 @@ class Switch:
     def __getattr__(self, name):
         operation = getattr(self._inner, name)
 
-        async def switched(key, *rest):
+        async def switched(key, *rest, **options):
             if not self.on and key.startswith(self._scope):
                 self.tried.set()
                 raise StoreUnavailable("away")
-            return await operation(key, *rest)
+            return await operation(key, *rest, **options)
 
         return switched
 
