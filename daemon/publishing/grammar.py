@@ -98,11 +98,14 @@ def rule(check: Callable[[T], None]) -> AfterValidator:
 
 
 def _matching(pattern: re.Pattern[str], words: str) -> AfterValidator:
-    def check(text: str) -> None:
-        if not pattern.fullmatch(text):
-            raise ValueError(f"must be {words}")
+    fits = pattern.fullmatch
 
-    return rule(check)
+    def validate(text: str, info: ValidationInfo) -> str:  # not by `rule`: most fields have such a rule
+        if info.context == _READ and fits(text) is None:
+            raise ValueError(f"must be {words}")
+        return text
+
+    return AfterValidator(validate)
 
 
 def _at_most(largest: int) -> AfterValidator:

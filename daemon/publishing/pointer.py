@@ -150,6 +150,8 @@ class _Change(Part):
 
 
 def _check_change(change: dict[str, Any]) -> None:
+    if not change:  # as of most entries
+        return
     try:
         checked(_Change, change)
     except ValidationError as error:

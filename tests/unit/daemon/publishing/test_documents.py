@@ -64,6 +64,8 @@ def test_any_bytes_are_a_value_that_can_be_written_or_malformed(body: bytes) -> 
         (b'{"":' * 100_000, f"more than {LEVELS} levels"),
         (b"[0" + b",0" * MARKS + b"]", "brackets and commas"),
         (b"{} {}", "Extra data"),
+        (b"{", "its brackets do not match"),
+        (b"[}", "Expecting value"),
     ],
 )
 def test_what_no_reader_could_hold_or_write_again_is_malformed(body: bytes, words: str) -> None:
@@ -76,6 +78,8 @@ def test_what_no_reader_could_hold_or_write_again_is_malformed(body: bytes, word
     [
         (b"[" * LEVELS + b"]" * LEVELS, None),
         (b'"[[[{{{\\"[[[\\\\"', '[[[{{{"[[[\\'),
+        (b'["[", "{", {"]": "[", "": "}"}, "", "\'"]', ["[", "{", {"]": "[", "": "}"}, "", "'"]),
+        (b'{"' + b"[" * 100 + b'": "", "": "' + b"{" * 100 + b'"}', {"[" * 100: "", "": "{" * 100}),
         (b'"\\ud83d\\ude00"', "\N{GRINNING FACE}"),
         (b'"\\\\ud800"', "\\ud800"),
         (b"9223372036854775807", 2**63 - 1),
