@@ -251,7 +251,7 @@ def _refuse_unreadable(scope: Scope, following: Pointer, size: int) -> None:
         raise Refused(
             f"the pointer of {scope} has reached the highest sequence there is, which somebody else must have "
             f"written: move {layout.pointer(scope)}, {layout.live_tree(scope, layout.MARKER)} and "
-            f"{layout.freshness(scope)} away, then `rebundle recover {scope}`"
+            f"{layout.freshness(scope)} away, then `rebundle recover {scope} --reason REASON`"
         )
 
 

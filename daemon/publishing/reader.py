@@ -370,7 +370,8 @@ class Reader:
             return None
         except ObjectTooBig as error:
             raise VerificationFailed(
-                f"{error}: it is damaged, or somebody else wrote it; `rebundle recover {scope}` goes on without it"
+                f"{error}: it is damaged, or somebody else wrote it; `rebundle recover {scope} --reason REASON` "
+                "goes on without it"
             ) from error
 
     async def _trace(self, scope: Scope) -> str | None:
@@ -405,7 +406,7 @@ def _manifest(scope: Scope, name: PublicationId, body: bytes) -> Manifest:
         read = manifest.decode(body)
     except VerificationFailed as error:
         raise VerificationFailed(
-            f"{name} of {scope}: {error}; `rebundle recover {scope}` leaves the publication out"
+            f"{name} of {scope}: {error}; `rebundle recover {scope} --reason REASON` leaves the publication out"
         ) from error
     if (read.scope, read.state, read.attempt) != (str(scope), name.state, name.attempt):
         raise VerificationFailed(f"the manifest of {name} is the one of {read.scope} {read.state}")
