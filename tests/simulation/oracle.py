@@ -45,7 +45,7 @@ REASONS = {
     "refused by the gate": "the state cannot be rendered",
     "replaced before published": "replaced by state",
     "not the expected one": "expected",
-    "not retained": ".* is not a retained state",
+    "not retained": ".* is not a retained state|.* is gone from the bucket",
     "live and held already": "live is .* and held already",
 }
 """How the product words each kind of reason."""
@@ -131,6 +131,7 @@ class Oracle:
         """What a command was asked, by its process."""
         self.lost: set[str] = set()
         """Scopes whose pointer is lost, until it is recovered."""
+        self.ever_lost: set[str] = set()
         self._digests: dict[tuple[str, Composition], str] = {}
         self._compositions: dict[str, tuple[str, Composition]] = {}
         self._expected: dict[tuple[str, Position], tuple[Outcome, int]] = {}
@@ -191,6 +192,8 @@ class Oracle:
             following = model.republished(base, attempt, entry["at"], self._limits)
             self._learn(scope, following.retained[-1], manifest(entry["published"][-1]))
             return following, [*base.retained, following.retained[-1]]
+        if asked.verb == "recover":
+            raise Violation("a healthy scope was recovered")
         if asked.verb == "gc":
             as_of = entry["change"]["as_of"]
             if as_of > now:
@@ -383,27 +386,29 @@ class Oracle:
     def lose(self, scope: str) -> None:
         """From now on nothing of the scope is predicted, until it is recovered."""
         self.lost.add(scope)
+        self.ever_lost.add(scope)
         for ledger in self.ledgers:
             for row in ledger.rows.values():
                 if scope not in row.settled:
                     row.excused.add(scope)
 
     def recovered(
-        self,
-        scope: str,
-        signed: Mapping[str, Any],
-        manifest: Callable[[str], Mapping[str, Any]],
-        history: Sequence[Any],
+        self, scope: str, signed: Mapping[str, Any], stored: Sequence[Mapping[str, Any]], history: Sequence[Any]
     ) -> None:
-        """Go on from what a recovery wrote. What it may not do is the watcher's."""
+        """Go on from what a recovery wrote; what it may not do is the watcher's. `stored`: every manifest ever there."""
         states = self.states(scope)
+        self.lose(scope)
         self.lost.discard(scope)
-        retained = tuple(self._adopted(scope, each, manifest(model.name_of(each) or "")) for each in signed["retained"])
+        manifests = {f"{each['state']}@{each['attempt']}": each for each in stored}
+        for described in stored:
+            self._digests.setdefault((scope, _composition(described)), described["composition_digest"])
+            self._compositions.setdefault(described["composition_digest"], (scope, _composition(described)))
+        retained = tuple(self._adopted(each, manifests[model.name_of(each) or ""]) for each in signed["retained"])
         used = {(each.state, each.producer, each.composition) for each in retained if each.kind == "explicit"}
         for entry in history:
             for name in entry["published"]:
-                described = manifest(name)
-                if described and described["kind"] == "explicit":
+                described = manifests[name]
+                if described["kind"] == "explicit":
                     used.add((described["state"], described["revision"]["producer"], _composition(described)))
             for state, (producer, digest) in entry["change"].get("used", {}).items():
                 used.add((state, producer, self._compositions[digest][1]))
@@ -424,10 +429,8 @@ class Oracle:
             )
         )
 
-    def _adopted(self, scope: str, publication: Mapping[str, Any], manifest: Mapping[str, Any]) -> Publication:
+    def _adopted(self, publication: Mapping[str, Any], manifest: Mapping[str, Any]) -> Publication:
         composition = _composition(manifest)
-        self._digests.setdefault((scope, composition), publication["composition"])
-        self._compositions.setdefault(publication["composition"], (scope, composition))
         identities = tuple(
             row.event.identity
             for each in manifest["events"]
