@@ -16,8 +16,7 @@ from typing import Any
 from daemon.stores.port import Content
 from tests.simulation.bucket import Bucket, Change, Held
 from tests.simulation.loop import SimulatedLoop
-from tests.simulation.oracle import Oracle
-from tests.simulation.scenario import AFTER_MERGE
+from tests.simulation.oracle import AFTER_MERGE, Oracle
 from tests.simulation.store import RemoteStore
 
 EDITOR = "editor"

@@ -18,11 +18,9 @@ from events.model import BUNDLE_STATE_CREATED, MODEL_VERSION_CREATED, MODEL_VERS
 from renderers.model import Scope
 from tests.builders import composition_document, model_document
 from tests.simulation.model import Request
-from tests.simulation.oracle import CPUS
+from tests.simulation.oracle import AFTER_MERGE, CPUS
 from tests.simulation.store import Crash, Faults
 
-AFTER_MERGE = False
-"""Whether the product has what issue 16 asks of `recover` and of the live tree."""
 SCOPES = (Scope("visual-anomaly", "core-versions"), Scope("visual-anomaly", "edge"))
 MODELS = ("101", "102")
 THIRD = "103"
@@ -83,6 +81,8 @@ class Scenario:
     """A batch has at most four events and two states."""
     short_memory: bool = False
     """The pointer remembers three events."""
+    journal: bool = False
+    """The sources are the real journal, on files."""
     refused: frozenset[tuple[str, str]] = frozenset()
     """The gate refuses each bundle that has one of these models at this version."""
 
@@ -268,8 +268,10 @@ def _extend(scenario: Scenario, chance: random.Random) -> None:
     if chance.random() < 0.35:
         some = range(chance.choice((1, 1, 2)))
         scenario.refused = frozenset((chance.choice((*MODELS, THIRD)), chance.choice(VERSIONS[1:])) for _ in some)
+    scenario.journal = not scenario.shared_log and chance.random() < 0.35
     scenario.arrivals = sorted([*scenario.arrivals, *_more_arrivals(scenario, chance)], key=lambda each: each.at)
-    scenario.acts = sorted([*scenario.acts, *_more_acts(scenario, chance)], key=lambda act: act.at)
+    more = _more_acts(scenario, chance)  # may take some of the others out
+    scenario.acts = sorted([*scenario.acts, *more], key=lambda act: act.at)
 
 
 def _more_arrivals(scenario: Scenario, chance: random.Random) -> list[Arrival]:
@@ -340,6 +342,9 @@ _MORE = (
 )
 
 
+_JOURNAL = ("back-up", "back-up", "restore", "copy", "prune", "replay", "replay", "take-out")
+
+
 def _more_acts(scenario: Scenario, chance: random.Random) -> list[Act]:
     times = [each.at for each in scenario.arrivals]
     acts: list[Act] = []
@@ -348,6 +353,10 @@ def _more_acts(scenario: Scenario, chance: random.Random) -> list[Act]:
             for index in range(chance.randint(1, most)):
                 at = chance.choice(times) + 15 * chance.random() ** 2
                 acts.append(Act(at, chance.choice(names), f"more-{names[0]}-{index}"))
+    if scenario.journal:
+        for index in range(chance.randint(0, 6)):
+            at = chance.choice(times) + 30 * chance.random()
+            acts.append(Act(at, chance.choice(_JOURNAL), f"journal-{index}"))
     if chance.random() < 0.2:
         acts.append(Act(chance.choice(times) + 20 * chance.random(), "lose-pointer", "lose-pointer"))
         # A deletion that is under way when the pointer is lost may take what a recovery then retains.

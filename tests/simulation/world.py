@@ -45,7 +45,8 @@ from daemon.stores.limited import LimitedStore
 from daemon.stores.paced import PacedStore
 from daemon.stores.port import ObjectStore
 from daemon.worker import Worker
-from events.model import Identity
+from events.errors import SourceUnavailable
+from events.model import Event, Identity
 from renderers import gate
 from renderers.bundle import RENDERER_VERSION, Customisation, Renderer
 from renderers.errors import GateFailure
@@ -53,10 +54,11 @@ from renderers.model import Composition, RenderedFile, Scope, Stamp
 from tests.simulation import model
 from tests.simulation.bucket import Bucket
 from tests.simulation.bugs import planted
+from tests.simulation.disk import Disk, replay_one, take_out
 from tests.simulation.invariants import EDITOR, FATE, Report, Watcher
 from tests.simulation.loop import Broken, SimulatedLoop, Stuck, sealed
 from tests.simulation.model import Asked, Limits
-from tests.simulation.oracle import Ledger, Oracle
+from tests.simulation.oracle import AFTER_MERGE, Ledger, Oracle
 from tests.simulation.runtime import SimulatedRuntime
 from tests.simulation.scenario import THIRD, Act, Arrival, Scenario, scenario_of
 from tests.simulation.source import Log, Watch
@@ -239,8 +241,17 @@ class World:
         )
         self.watcher = Watcher(self.loop, self.bucket, self.oracle, scenario.deletes_blindly, grace=GRACE_SECONDS)
         self.bucket.watch = self._changed
-        self.logs = [Log(f"journal:{index}") for index in range(scenario.logs)]
-        self.ledgers = [Ledger(self.oracle, log.instance) for log in self.logs]
+        self.logs: list[Log] = []
+        self.ledgers: list[Ledger] = []
+        self.disks: list[Disk] = []
+        """The real journals, instead of logs."""
+        if scenario.journal:
+            self.disks = [Disk(f"journal-{index}", self.oracle, clock) for index in range(scenario.logs)]
+        else:
+            self.logs = [Log(f"journal:{index}") for index in range(scenario.logs)]
+            self.ledgers = [Ledger(self.oracle, log.instance) for log in self.logs]
+        self._down: set[int] = set()
+        """Daemons that an operator does not start for now."""
         self.rendering = _StrictRendering(
             lambda composition: any((each.id, each.version) in scenario.refused for each in composition.models)
         )
@@ -308,6 +319,8 @@ class World:
         for wrong in self.watcher.at_rest():
             self.loop.fail(wrong)
         if any(act.what == "gc" for act in self.scenario.acts):
+            if self.scenario.second:
+                await asyncio.sleep(2 * GRACE_SECONDS)  # until nothing is young any more
             process = Process(self, "last-gc")
             await process.live(self._collect_all(process))
             sparing = self.scenario.wrong_clocks and self.scenario.few_retained
@@ -322,11 +335,16 @@ class World:
 
     async def _drained(self) -> None:
         until = self.loop.time() + _LONGEST_DRAIN
-        while not all(log.drained for log in self.logs):
+        while not all(ledger.drained for ledger in self._current):
             if self.loop.time() > until:
-                waiting = [row.event.id for log in self.logs for row in log.rows if not row.done]
+                rows = [row for ledger in self._current for row in ledger.rows.values()]
+                waiting = [row.event.position for row in rows if not row.settled >= set(row.scopes or ("?",))]
                 self.loop.fail(f"liveness: {waiting} wait still, {_LONGEST_DRAIN:.0f} s after the last fault")
             await asyncio.sleep(1)
+
+    @property
+    def _current(self) -> list[Ledger]:
+        return self.ledgers or [disk.ledger for disk in self.disks]
 
     async def _settle_down(self) -> None:
         for index in range(self.scenario.replicas):
@@ -344,21 +362,30 @@ class World:
     async def _supervise(self, index: int) -> None:
         life = 0
         while not self._resting:
+            while index in self._down:  # noqa: ASYNC110  # time costs nothing here
+                await asyncio.sleep(0.5)
             life += 1
             process = self._daemons[index] = Process(self, f"daemon-{index}.{life}")
             stop = self._stops[index] = Stop()
-            which = 0 if self.scenario.shared_log else index
-            log = self.logs[which]
             self.oracle.started(process.name)
-            source = log.open(process.reached, _Watch(self, which, process.name))
-            # Another reader of the same log may be ahead of what this one found when it came.
-            opened_at = sys.maxsize if self.scenario.shared_log else len(log.rows)
+            source, opened_at = await self._opened(index, process)
             self.trace(process.name, "starts")
             ended = await process.live(self._work(process, source, opened_at, stop))
             self.trace(process.name, "ended" if ended else "was killed")
-            source.close()
+            await source.close()
             if not self._resting:
                 await asyncio.sleep(0.5 + 3 * random.Random(f"{self.scenario.seed}/{process.name}").random())
+
+    async def _opened(self, index: int, process: Process) -> tuple[Any, int]:
+        """A daemon's source, and the highest offset that it has."""
+        if self.disks:
+            source = await self.disks[index].open(process.reached, process.name)
+            return source, await source.highest()
+        which = 0 if self.scenario.shared_log else index
+        log = self.logs[which]
+        # Another reader of the same log may be ahead of what this one found when it came.
+        opened_at = sys.maxsize if self.scenario.shared_log else len(log.rows)
+        return log.open(process.reached, _Watch(self, which, process.name)), opened_at
 
     async def _work(self, process: Process, source: Any, opened_at: int, stop: Stop) -> None:
         observer = _Observer(self, process.name)
@@ -386,9 +413,22 @@ class World:
     # -- what comes from outside
 
     async def _produce(self) -> None:
-        for arrival in self.scenario.arrivals:
-            await asyncio.sleep(max(0.0, arrival.at - self.loop.time()))
-            self._accept(arrival)
+        async with asyncio.TaskGroup() as senders:
+            for arrival in self.scenario.arrivals:
+                await asyncio.sleep(max(0.0, arrival.at - self.loop.time()))
+                if self.disks:
+                    event = arrival.event
+                    identity, digest = Identity("http", event.source, event.id), interpret(event).digest
+                    sent = event, identity, digest, arrival.scopes, arrival.asked
+                    senders.create_task(self._send(self.disks[arrival.log], *sent))
+                else:
+                    self._accept(arrival)
+
+    async def _send(self, disk: Disk, event: Event, *sent: Any) -> None:
+        """A producer tries until a daemon has accepted its event."""
+        while not await disk.accept(event, *sent):  # noqa: ASYNC110
+            await asyncio.sleep(0.7)
+        self.trace("accepted", event.id, sent[3].kind, dict(sent[3].versions), sent[3].state)
 
     def _accept(self, arrival: Arrival) -> None:
         event = arrival.event
@@ -428,6 +468,8 @@ class World:
                 await self._operator(act.draw, scope, lambda process: self._freshen(process, scope))
             case "restore-example":
                 await self._operator(act.draw, scope, lambda process: self._restore(process, scope, chance))
+            case "back-up" | "restore" | "copy" | "prune" | "replay" | "take-out":
+                await self._act_on_journal(act, chance)
             case "recover":
                 await self._operator(act.draw, scope, lambda process: self._recover(process, scope))
             case "lose-pointer":
@@ -442,6 +484,49 @@ class World:
 
     async def _verb_by(self, name: str, scope: Scope, verb: str, decided: float) -> None:
         await self._operator(name, scope, lambda process: self._verb(process, scope, verb, random.Random(decided)))
+
+    async def _act_on_journal(self, act: Act, chance: random.Random) -> None:
+        index = chance.randrange(len(self.disks))
+        disk = self.disks[index]
+        self.trace(act.what, index)
+        match act.what:
+            case "back-up":
+                disk.back_up()
+            case "restore":
+                await self._replace_journal(index, disk.restore)
+            case "copy":
+                other = self.disks[(index + 1) % len(self.disks)]
+                if other is not disk:
+                    await self._replace_journal(index, lambda: disk.copy_from(other))
+            case "prune":
+                if disk.journal is not None:
+                    with contextlib.suppress(SourceUnavailable):
+                        await disk.journal.prune()
+            case "replay":
+                await disk.by_hand(act.draw, lambda journal: replay_one(journal, chance.choice, act.draw))
+            case _:
+                rows = disk.ledger.rows.items()
+                waiting = [offset for offset, row in rows if row.scopes and not row.settled >= set(row.scopes)]
+                if waiting:
+                    offset = chance.choice(waiting)
+                    await disk.by_hand(act.draw, lambda journal: take_out(journal, offset, act.draw))
+
+    async def _replace_journal(self, index: int, replace: Callable[[], Sequence[Any]]) -> None:
+        """While its daemon is stopped; producers then send again what is no longer in it."""
+        if index in self._down:
+            return
+        self._down.add(index)
+        process, disk = self._daemons[index], self.disks[index]
+        if process is not None:
+            process.kill()
+        while disk.journal is not None:  # noqa: ASYNC110
+            await asyncio.sleep(0.2)
+        # A write that is under way may pass positions that the older file gives to other events.
+        await asyncio.sleep(0 if AFTER_MERGE else LATEST + _CALL_SECONDS)
+        lost = replace()
+        self._down.discard(index)
+        for asked, arrival in lost:
+            await self._send(disk, arrival.event, arrival.identity, arrival.digest, arrival.scopes, asked)
 
     def _edit(self, act: Act, scope: Scope, chance: random.Random) -> None:
         tree = f"{scope}/docker-compose-gen/"
@@ -826,6 +911,8 @@ def play(scenario: Scenario, *, bug: str | None = None, traced: bool = False) ->
             broken = world.loop.broken or f"ended with {errors.exceptions!r}"
         finally:
             world.loop.finish()
+            for disk in world.disks:
+                disk.remove()
     return Run(
         scenario.seed,
         broken,
