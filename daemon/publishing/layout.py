@@ -1,5 +1,6 @@
 """Where things are in a bucket (protocol 4). Keys are relative to the bucket's prefix."""
 
+import re
 from typing import Final
 
 from renderers.model import Scope
@@ -10,6 +11,8 @@ MANIFEST: Final = "manifest.json"
 SIGNATURE: Final = "manifest.dsse.json"
 PUBLICATION: Final = frozenset({"bundle.tar.gz", MANIFEST, SIGNATURE})
 """The names of the objects of a publication."""
+_CHUNK: Final = re.compile(r"[0-9]{1,16}(-[0-9]{1,16}-[A-Za-z0-9._-]{0,128})?\.json")
+"""Without the second half: of a release before ADR 12."""
 
 
 def pointer(scope: Scope) -> str:
@@ -34,6 +37,12 @@ def freshness(scope: Scope) -> str:
 def histories(scope: Scope) -> str:
     """The folder of all chunks."""
     return f"{scope}/history/"
+
+
+def is_history(scope: Scope, key: str) -> bool:
+    """Whether a chunk of this scope, and nothing else, can have this key."""
+    folder = histories(scope)
+    return key.startswith(folder) and _CHUNK.fullmatch(key.removeprefix(folder)) is not None
 
 
 def states(scope: Scope) -> str:

@@ -10,15 +10,13 @@ nobody signs the marker: who has a trust policy, or was asked to verify, does no
 """
 
 import hashlib
-import json
 from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final, TypeVar
 
-from pydantic import ValidationError
-
 from daemon.concurrency import both, concurrently
-from daemon.publishing import layout, ownership
+from daemon.publishing import grammar, layout, ownership, sizes
+from daemon.publishing.documents import parsed
 from daemon.publishing.errors import NewerSchema, NotFound, PointerLost, PublishingError, Refused
 from daemon.publishing.ownership import (
     DeletedByOperator,
@@ -35,7 +33,7 @@ from daemon.publishing.patience import patiently
 from daemon.publishing.pointer import SCHEMA, Pointer, Publication, PublicationId
 from daemon.publishing.reader import Reader
 from daemon.runtime import Runtime
-from daemon.stores.errors import ConditionFailed, ObjectMissing, OutcomeUnknown, StoreError
+from daemon.stores.errors import ConditionFailed, ObjectMissing, ObjectTooBig, OutcomeUnknown, StoreError
 from daemon.stores.port import Content, Listed, ObjectStore, Stored, Version
 from renderers.cache import Cache
 from renderers.model import RenderedFile, Scope, canonical_json
@@ -298,14 +296,14 @@ class LiveTree:
 
     async def marker(self, scope: Scope) -> tuple[Marker | None, Version | None]:
         """The marker and its version; one that cannot be read counts as absent, and is replaced."""
+        key = layout.live_tree(scope, layout.MARKER)
         try:
-            stored = await self._store.get(layout.live_tree(scope, layout.MARKER))
+            stored = await self._store.get(key, most_bytes=sizes.MARKER)
         except ObjectMissing:
             return None, None
-        try:
-            return Marker.model_validate(json.loads(stored.body)), stored.version
-        except (ValueError, ValidationError, RecursionError):
-            return None, stored.version
+        except ObjectTooBig:
+            return None, await self._reader.listed_version(key)
+        return await self._reader.work_on(len(stored.body), _marker_in, stored.body), stored.version
 
     async def restore_example(self, scope: Scope, path: str) -> bool:
         """Write live's default of one file of example/ over what is there, which is kept aside first.
@@ -503,6 +501,13 @@ class LiveTree:
 
     async def _patiently(self, write: Callable[[], Awaitable[T]]) -> T:
         return await patiently(self._runtime, write, _WAITS)
+
+
+def _marker_in(body: bytes) -> Marker | None:
+    try:
+        return grammar.checked(Marker, parsed(body))
+    except ValueError:
+        return None
 
 
 def _told(path: str, listed: Listed, wanted: Wanted, marker: Marker | None) -> Present | None:

@@ -5,40 +5,42 @@ never deleted. What lies below `example/creds/` is not even read: it is created 
 acts on what is decided here.
 """
 
+import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final, Literal
 
 from pydantic import Field
 
-from daemon.publishing import layout
+from daemon.publishing import grammar, layout
 from daemon.publishing.pointer import Part, Publication
 from daemon.stores.port import Version
 
 EXAMPLE: Final = "example/"
 CREDENTIALS: Final = "example/creds/"
+_COMMIT: Final = re.compile(r"([0-9]{1,16})\.([0-9]{1,16})")
 
-Commit = tuple[int, int]
+Commit = tuple[grammar.SequenceNumber, grammar.Count]
 """Where a publication stands in commit order: sequence of its commit, index in it."""
 
 
 class MarkerFile(Part):
     """What Rebundle last wrote to a path."""
 
-    sha256: str
-    publication: str
+    sha256: grammar.Sha256
+    publication: grammar.PublicationName
     commit: Commit
-    version: str | None = None
+    version: grammar.Label | None = None
     """The store's, of the object that holds these bytes: what still has it need not be read."""
 
 
 class Marker(Part):
     """How far the live tree is, and every path Rebundle has written in it."""
 
-    sequence: int
-    publication: str | None
+    sequence: grammar.SequenceNumber
+    publication: grammar.PublicationName | None
     status: Literal["updating", "synced"]
-    files: dict[str, MarkerFile] = Field(default_factory=dict)
+    files: dict[grammar.PathText, MarkerFile] = Field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -197,5 +199,5 @@ def commit_position(changes: Iterable[tuple[int, Sequence[str]]], publication: P
 
 def parsed_commit(text: str | None) -> Commit | None:
     """A commit position as a file's tag writes it."""
-    sequence, dot, index = (text or "").partition(".")
-    return (int(sequence), int(index)) if dot and sequence.isdecimal() and index.isdecimal() else None
+    found = _COMMIT.fullmatch(text or "")
+    return (int(found[1]), int(found[2])) if found else None

@@ -170,7 +170,7 @@ def test_nobody_vouches_for_a_pointer_that_was_not_verified() -> None:
                 reads.append(name)
             if reads.count(layout.pointer(SCOPE)) == 2:
                 document = json.loads(sound.body)
-                document["signed"]["live"]["state"] = "forged"
+                document["signed"]["live"]["renderer"] = "forged"
                 there = await store.get(layout.pointer(SCOPE))
                 await store.replace(layout.pointer(SCOPE), Content(json.dumps(document).encode()), there.version)
 

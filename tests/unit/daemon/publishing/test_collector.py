@@ -658,12 +658,10 @@ async def test_where_no_collection_tells_its_time_by_the_stores_clock_deleting_w
     bucket = await grown(store, runtime)
     base = await bucket.reader.pointer(SCOPE)
     gone = {each.id for each in base.pointer.retained[:2]}
-    for as_of in (None, "yesterday"):  # as an older release wrote it; as none did
-        base = await bucket.reader.pointer(SCOPE)
-        silent = protocol.collect(base.pointer, bucket.publisher.writing("old"), gone, as_of=as_of)
-        await bucket.publisher.swap(SCOPE, base, silent)
-        waiting = await collector(store, runtime).collect(SCOPE, "cron", parts=frozenset({"delete"}))
-        assert (waiting.deleted, len(waiting.left)) == ((), 2)
+    silent = protocol.collect(base.pointer, bucket.publisher.writing("old"), gone)  # as an older release wrote it
+    await bucket.publisher.swap(SCOPE, base, silent)
+    waiting = await collector(store, runtime).collect(SCOPE, "cron", parts=frozenset({"delete"}))
+    assert (waiting.deleted, len(waiting.left)) == ((), 2)
     await collector(store, runtime).collect(SCOPE, "daemon", parts=frozenset({"release"}))
     collected = await collector(store, runtime).collect(SCOPE, "cron", parts=frozenset({"delete"}))
     assert went(collected) == ["state-1", "state-2"]

@@ -13,7 +13,7 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from securesystemslib.signer import CryptoSigner
 
 from daemon.publishing import layout, pointer, protocol, signatures
-from daemon.publishing.errors import CannotSign, NotFound, NotVouchedFor, PolicyUnusable, VerificationFailed, WentBack
+from daemon.publishing.errors import CannotSign, NotFound, PolicyUnusable, VerificationFailed, WentBack
 from daemon.publishing.freshness import Freshness
 from daemon.publishing.livetree import Synced
 from daemon.publishing.operations import rollback
@@ -199,8 +199,8 @@ def signatures_written(document: Any) -> bytes:
     return (json.dumps(document, sort_keys=True, separators=(",", ":"), ensure_ascii=False) + "\n").encode()
 
 
-def test_a_manifest_that_has_no_canonical_form_is_refused_like_any_that_nobody_signed() -> None:
-    """The store is not to be trusted: what stops one reading must not stop the next (recover reads every folder)."""
+def test_a_manifest_that_has_no_canonical_form_is_damaged() -> None:
+    """The store is not trusted: what stops one reading must not stop the next (recover reads every folder)."""
 
     async def scenario(store: MemoryStore) -> None:
         await signing(store).publish(make_state(1))
@@ -211,7 +211,7 @@ def test_a_manifest_that_has_no_canonical_form_is_refused_like_any_that_nobody_s
         planted = json.dumps(document).encode()
         await put(store, layout.manifest(SCOPE, live.state, live.attempt), planted)
         publication = live.model_copy(update={"manifest_sha256": hashlib.sha256(planted).hexdigest()})
-        with pytest.raises(NotVouchedFor, match="one over something else"):
+        with pytest.raises(VerificationFailed, match="text that is not UTF-8"):
             await reading(store).reader.manifest(SCOPE, publication)
 
     run(scenario)

@@ -18,6 +18,7 @@ from daemon.stores.errors import (
     ConditionFailed,
     ObjectDamaged,
     ObjectMissing,
+    ObjectTooBig,
     OutcomeUnknown,
     StoreBusy,
     StoreError,
@@ -29,7 +30,7 @@ from daemon.stores.s3 import S3Store
 from tests.builders_runtime import ThreadRuntime
 from tests.services.processes import free_port
 from tests.support.certificates import self_signed
-from tests.support.scripted_http import breaks_off, in_turn, resets, says, server
+from tests.support.scripted_http import breaks_off, in_turn, resets, says, server, streams
 
 TRIES = 3
 VERSION = Version("0123456789abcdef")
@@ -397,3 +398,32 @@ def test_a_closed_store_opens_anew() -> None:
 
 async def _create(store: S3Store) -> None:
     await store.create("key", CONTENT)
+
+
+# ---- the limit of a body
+
+
+def gets_little(store: S3Store) -> Awaitable[Any]:
+    return store.get("key", most_bytes=10)
+
+
+def test_a_body_that_says_it_is_too_big_is_not_read() -> None:
+    answer = breaks_off(bytes(10), ETag=f'"{VERSION}"')
+    with server(answer) as (address, seen):
+        assert isinstance(refusal(gets_little, address), ObjectTooBig)
+    assert len(seen) == 1
+
+
+def test_a_body_that_does_not_say_its_length_is_read_up_to_the_limit() -> None:
+    written: list[int] = []
+    answer = streams(written, ETag=f'"{VERSION}"')
+    with server(answer) as (address, _seen):
+        assert isinstance(refusal(gets_little, address), ObjectTooBig)
+    assert written[0] < 256 << 20
+
+
+def test_a_body_of_just_the_limit_is_read_and_checked() -> None:
+    with server(says(200, b"0123456789", ETag=f'"{VERSION}"')) as (address, _seen):
+        assert result(gets_little, address).body == b"0123456789"
+    with server(breaks_off(b"012345678", ETag=f'"{VERSION}"')) as (address, _seen):
+        assert isinstance(refusal(gets_little, address), StoreUnavailable)
