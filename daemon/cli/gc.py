@@ -5,7 +5,7 @@ from typing import Annotated, Literal
 
 from cyclopts import Parameter
 
-from daemon.cli.codes import DONE, FAILED
+from daemon.cli.codes import BACKEND, DONE
 from daemon.cli.failures import UsageError
 from daemon.cli.options import DEFAULT_ACTOR, DEFAULT_PLACE, DEFAULT_PRINTING, Actor, OptionalReason, Place, Printing
 from daemon.cli.output import Printer
@@ -13,11 +13,13 @@ from daemon.cli.session import Session, scope_of, session
 from daemon.cli.text import columns
 from daemon.cli.views import View
 from daemon.publishing.collector import BOTH, Collected, Collector, Part
-from daemon.publishing.errors import PublishingError
 from daemon.publishing.livetree import Unfinished
 from daemon.publishing.retention import Doomed, Folder, Kept, Released, Spared
 from daemon.wiring import collector
 from renderers.model import Scope
+
+_Failed = tuple[str, str, int]
+"""A scope or a folder, what is wrong, the exit code."""
 
 
 async def gc(
@@ -46,17 +48,19 @@ async def gc(
         scopes = await opened.bucket.reader.scopes() if scope is None else (scope_of(scope),)
         collecting = collector(opened.bucket, opened.settings.retention)
         done: list[Collected] = []
-        failed: list[tuple[Scope, PublishingError]] = []
+        failed: list[_Failed] = []
         for each in scopes:
             try:
                 if dry_run:
                     done.append(await collecting.preview(each, parts=parts))
                 else:
                     done.append(await _collect(opened, collecting, each, parts, actor=actor, reason=reason))
-            except PublishingError as error:
+            except Exception as error:
                 if scope is not None:
                     raise
-                failed.append((each, error))
+                failed.append((str(each), *opened.failure_of(each, error)))
+        if all_:
+            failed += [(f"{name}/", why, BACKEND) for name, why in opened.bucket.reader.unreadable_folders.items()]
         _tell(opened.printer, done, failed, dry_run=dry_run)
         if dry_run and "release" in parts:
             opened.printer.say("ages are by this machine's clock; a collection goes by the bucket's")
@@ -68,7 +72,7 @@ async def gc(
             opened.printer.say(
                 "what is left waits for a release: the daemon's next one, or `rebundle gc --only release`"
             )
-        return FAILED if failed else DONE
+        return max((code for _, _, code in failed), default=DONE)
 
 
 async def _collect(
@@ -86,11 +90,9 @@ async def _collect(
     return collected
 
 
-def _tell(
-    printer: Printer, done: Iterable[Collected], failed: Iterable[tuple[Scope, PublishingError]], *, dry_run: bool
-) -> None:
+def _tell(printer: Printer, done: Iterable[Collected], failed: Iterable[_Failed], *, dry_run: bool) -> None:
     views = [_view(each) for each in done]
-    errors = [{"scope": str(scope), "error": str(error)} for scope, error in failed]
+    errors = [{"scope": scope, "error": error} for scope, error, _ in failed]
     going = [(view["scope"], item) for view in views for item in (*view["deleted"], *view["left"])]
     rows = [
         (

@@ -3,7 +3,7 @@
 import asyncio
 from collections.abc import Iterable, Sequence
 
-from daemon.cli.codes import DONE
+from daemon.cli.codes import BACKEND, DONE
 from daemon.cli.options import DEFAULT_PLACE, DEFAULT_PRINTING, Place, Printing
 from daemon.cli.session import Session, session
 from daemon.cli.text import age, columns
@@ -27,10 +27,13 @@ async def scopes(*, place: Place = DEFAULT_PLACE, printing: Printing = DEFAULT_P
             )
             for view in views
         ]
-        if not views:
+        if not views and not opened.bucket.reader.unreadable_folders:
             opened.printer.say(f"nothing is published in {opened.settings.bucket} yet")
-        opened.printer.data({"scopes": views}, columns(("SCOPE", "LIVE", "DESIRED", "SEQUENCE", "NOTE", "AGE"), rows))
-        return gravest(views)
+        folders = dict(opened.bucket.reader.unreadable_folders)
+        rows += [(f"{name}/", "", "", "", f"unreadable: {why}", "") for name, why in folders.items()]
+        document = {"scopes": views, "unreadable_folders": folders}
+        opened.printer.data(document, columns(("SCOPE", "LIVE", "DESIRED", "SEQUENCE", "NOTE", "AGE"), rows))
+        return max(gravest(views), BACKEND if folders else DONE)
 
 
 async def readable(opened: Session, found: Sequence[Scope]) -> list[View]:

@@ -10,7 +10,7 @@ from typing import Annotated, Any
 
 from cyclopts import Parameter
 
-from daemon.cli.codes import DONE, FAILED, VERIFICATION
+from daemon.cli.codes import BACKEND, DONE, FAILED, VERIFICATION
 from daemon.cli.options import (
     DEFAULT_JOURNAL_PLACE,
     DEFAULT_PLACE,
@@ -55,9 +55,17 @@ async def status(
                 view["movable"] = await _movable(opened, Scope.parse(view["scope"]))
         for view in views:
             view["attention"] = [*attention(view), *_waiting_attention(view, waiting)]
-        document = {"bucket": opened.settings.bucket, "scopes": views, "journal": waiting}
+        # Asked for one scope, another bundle is of no interest.
+        folders = dict(opened.bucket.reader.unreadable_folders) if what is None else {}
+        document = {
+            "bucket": opened.settings.bucket,
+            "scopes": views,
+            "unreadable_folders": folders,
+            "journal": waiting,
+        }
         opened.printer.data(document, _lines(document, opened, what))
-        return gravest(views) or (FAILED if exit_code and _needs(document) else DONE)
+        code = max(gravest(views), BACKEND if folders else DONE)
+        return code or (FAILED if exit_code and _needs(document) else DONE)
 
 
 async def scope_view(opened: Session, scope: Scope) -> View | None:
@@ -165,6 +173,9 @@ def _needs(document: View) -> list[tuple[str, str]]:
     """What needs a person, each with where; every error once."""
     journal = document["journal"]
     needs = [(view["scope"], why) for view in document["scopes"] for why in view["attention"]]
+    needs += [
+        (f"{name}/", f"its scopes cannot be listed: {why}") for name, why in document["unreadable_folders"].items()
+    ]
     shown = {view["scope"] for view in document["scopes"]}
     needs += [
         (lane["scope"], _waits(lane))

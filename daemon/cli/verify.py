@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated
 
 from cyclopts import Parameter
 
-from daemon.cli.codes import DONE, VERIFICATION
+from daemon.cli.codes import BACKEND, DONE, VERIFICATION
 from daemon.cli.failures import UsageError
 from daemon.cli.options import DEFAULT_PLACE, DEFAULT_PRINTING, Place, Printing
 from daemon.cli.output import Printer
@@ -94,6 +94,9 @@ async def verify(
     async with session(place, printing) as opened:
         scopes = await opened.bucket.reader.scopes() if scope is None else (scope_of(scope),)
         checks = [check for each in scopes async for check in _check_scope(opened, each, state, named=not every)]
+        if every:
+            folders = opened.bucket.reader.unreadable_folders.items()
+            checks += [Check(f"{name}/", "folder", why, code=BACKEND) for name, why in folders]
         if not checks:
             raise NotFound(f"nothing is published in {opened.settings.bucket}, so nothing could be checked")
         return _told(opened.printer, checks, _unchecked(opened.trust))

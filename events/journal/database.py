@@ -18,6 +18,8 @@ from events.journal.files import MACHINE_ID, FileId, HeldFiles, hold, identities
 SCHEMA_VERSION: Final = 3
 _BUSY_SECONDS: Final = 10.0
 _LARGEST_OFFSET: Final = 2**53
+_BODIES: Final = frozenset({"body"})
+"""Columns that hold bytes; every other one holds text or a number."""
 
 _TABLES: Final = """
 CREATE TABLE meta (key TEXT PRIMARY KEY, value TEXT NOT NULL) WITHOUT ROWID;
@@ -192,6 +194,18 @@ def translated(path: Path) -> Iterator[None]:
                 raise JournalFull(f"no space is left for the journal {path}: {error}") from error
             case _:
                 raise SourceUnavailable(f"the journal {path} cannot be used now: {error}") from error
+
+
+@contextlib.contextmanager
+def decoding(row: sqlite3.Row, kind: str) -> Iterator[None]:
+    """Values that no release writes are damage of the journal: somebody else wrote them, or a disk did."""
+    for name in row.keys():  # noqa: SIM118  # a row iterates over its values
+        if name not in _BODIES and isinstance(row[name], bytes):
+            raise sqlite3.DatabaseError(f"{kind} holds what no release writes ({name} is no text)")
+    try:
+        yield
+    except (ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
+        raise sqlite3.DatabaseError(f"{kind} holds what no release writes ({error})") from error
 
 
 @contextlib.contextmanager

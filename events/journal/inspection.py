@@ -3,7 +3,7 @@
 import sqlite3
 from datetime import datetime
 
-from events.journal.database import meta, set_meta, writing
+from events.journal.database import decoding, meta, set_meta, writing
 from events.journal.lanes import identity_of, outcome_of, replay_of
 from events.journal.records import Backlog, EventStatus, LaneBacklog, LaneStatus
 from events.model import Position
@@ -37,14 +37,15 @@ def _event_status(db: sqlite3.Connection, row: sqlite3.Row, instance: str) -> Ev
 
 
 def _lane_status(row: sqlite3.Row) -> LaneStatus:
-    return LaneStatus(
-        scope=row["scope"],
-        outcome=None if row["settled_at"] is None else outcome_of(row),
-        settled_at=row["settled_at"],
-        attempts=row["attempts"],
-        error=row["error"],
-        dead_letter=row["dead_letter"],
-    )
+    with decoding(row, f"the outcome of event @{row['position']} in a scope"):
+        return LaneStatus(
+            scope=row["scope"],
+            outcome=None if row["settled_at"] is None else outcome_of(row),
+            settled_at=row["settled_at"],
+            attempts=row["attempts"],
+            error=row["error"],
+            dead_letter=row["dead_letter"],
+        )
 
 
 def backlog(db: sqlite3.Connection) -> Backlog:
