@@ -188,6 +188,7 @@ class Metrics:
     pointer_sequence: Gauge
     last_publish_timestamp_seconds: Gauge
     live_tree_synced: Gauge
+    live_tree_blocked_paths: Gauge
     """1 when the last pass over the live tree left nothing to do, else 0."""
     deletion_refused_scopes: Gauge
     """Where the last round of collections released and was not allowed to delete."""
@@ -233,6 +234,9 @@ class Metrics:
                 "last_publish_timestamp_seconds", "Unix time of the last change of the pointer made here.", "scope"
             ),
             live_tree_synced=gauge("live_tree_synced", "Whether the live tree follows its pointer.", "scope"),
+            live_tree_blocked_paths=gauge(
+                "live_tree_blocked_paths", "Paths of the live tree that could not be written or deleted.", "scope"
+            ),
             deletion_refused_scopes=gauge(
                 "deletion_refused_scopes", "Scopes where collection releases and may not delete."
             ),

@@ -234,6 +234,10 @@ def _live_tree_problem(survey: Survey, *, signed: bool) -> str | None:
         ahead = f"its marker has followed sequence {survey.marker.sequence}, and the pointer has {survey.seen.sequence}"
         why = "an older one was put back, or somebody else wrote the marker; `rebundle recover` goes on above both"
         return f"{ahead}: {why}"
+    if survey.seen.blocked:
+        blocked = survey.seen.blocked
+        others = f" (and {len(blocked) - 1} more)" if len(blocked) > 1 else ""
+        return f"{blocked[0].path}{others} does not follow: {blocked[0].reason}"
     if survey.seen.kept_aside:
         edited = f"edited by hand: {some(survey.seen.kept_aside, _MOST_NAMED)}"
         return f"{edited}; the next pass keeps that under .rebundle/replaced/ and puts live's bytes back"
