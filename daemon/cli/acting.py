@@ -95,11 +95,11 @@ def done_lines(view: View, printer: Printer) -> Iterable[str]:
     if tree is None:
         return
     if not tree["synced"]:
-        yield f"  live tree  {printer.bad('not in step')}: {tree['reason']}"
-        return
-    yield f"  live tree  in step, {len(tree['written'])} files written"
+        yield f"  live tree  {printer.bad('not in step')}: {plain(tree['reason'])}"
+    else:
+        yield f"  live tree  in step, {len(tree['written'])} files written"
     for key, words in _TREE_WORDS:
-        for path in tree[key]:
+        for path in tree.get(key, ()):
             yield f"             {words}: {plain(path)}"
 
 

@@ -216,7 +216,8 @@ def _row(view: View, opened: Session) -> tuple[Any, ...]:
         return (view["scope"], "unreadable", None, None, None, None, None)
     # Nobody signs the marker, and this verb reads no files: `verify` does.
     followed = "synced" if opened.trust is None else "marked synced"
-    synced = None if tree is None else (followed if tree["synced"] else "behind")
+    behind = "blocked" if tree and tree["blocked"] else "behind"
+    synced = None if tree is None else (followed if tree["synced"] else behind)
     if view["live_tree_error"]:
         synced = "not compared"
     overrides = len(tree["overrides"]) if tree else None
@@ -251,6 +252,7 @@ def _files(view: View) -> Iterator[str]:
         ("strays", "nobody's"),
     ):
         yield from (f"  {plain(path)}: {words}" for path in tree.get(key, ()))
+    yield from (f"  {plain(each['path'])}: blocked: {plain(each['reason'])}" for each in tree.get("blocked", ()))
 
 
 def _by_tag(view: View) -> Iterator[str]:

@@ -70,7 +70,7 @@ def test_a_verb_whose_live_tree_follows_exits_0(bucket, rebundle, name):
 
     result = rebundle(*VERBS[name], "-o", "json")
 
-    assert (result.code, result.json["live_tree"]["followed"], result.json["lag"]) == (0, True, None), result.err
+    assert (result.code, result.json["live_tree"]["follows"], result.json["lag"]) == (0, True, None), result.err
 
 
 def test_the_same_verb_again_waits_again(bucket, rebundle, blocked):
@@ -80,7 +80,7 @@ def test_the_same_verb_again_waits_again(bucket, rebundle, blocked):
 
     result = rebundle(*VERBS["rollback"], "-o", "json")
 
-    assert (result.code, result.json["changed"], result.json["live_tree"]["followed"]) == (0, False, True)
+    assert (result.code, result.json["changed"], result.json["live_tree"]["follows"]) == (0, False, True)
     assert json.loads((blocked.parents[1] / ".rebundle.json").read_bytes())["state"] == "state-1"
 
 
