@@ -15,7 +15,7 @@ stamp := .venv/set-up-$(python_version)
 run := .venv/bin/python
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo run test check audit bench bench-check bench-stores crash-long contract-long simulate simulate-bugs fuzz mutants lock clean
+.PHONY: help setup demo run test check audit bench bench-check bench-stores flood crash-long contract-long simulate simulate-bugs fuzz mutants lock clean
 
 help: ## show the verbs
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' Makefile | expand -t 12
@@ -63,6 +63,9 @@ bench-check: setup ## the same, and fail where a figure is far worse than docs/p
 
 bench-stores: setup ## time publications on real S3 and GCS servers against the bare SDK
 	$(run) -m tests.benchmarks.publication $(ARGS)
+
+flood: setup ## two floods from one address, and how long everybody else waits
+	$(run) -m tests.support.flood
 
 crash-long: setup ## random kills under load for MINUTES, with figures
 	REBUNDLE_CRASH_MINUTES=$(MINUTES) $(run) -m pytest tests/acceptance/test_random_kills.py -q -s

@@ -20,6 +20,7 @@ from daemon.cli.options import (
     JournalPlace,
     Place,
     Printing,
+    Reason,
 )
 from daemon.cli.output import Printer
 from daemon.cli.session import load_settings, opened_journal, printer_of, scope_of
@@ -107,7 +108,7 @@ async def add(
     event: Annotated[str, Parameter(help="Id of an event that is stuck in its lane, or its position (@NUMBER).")],
     /,
     *,
-    reason: Annotated[str, Parameter(help="Why; recorded with it.")],
+    reason: Reason,
     scope: Annotated[str | None, Parameter(help="Only in this scope; else in all it waits in.")] = None,
     actor: Actor = DEFAULT_ACTOR,
     journal: JournalPlace = DEFAULT_JOURNAL_PLACE,
@@ -147,7 +148,7 @@ async def drop(
     number: _Number,
     /,
     *,
-    reason: Annotated[str, Parameter(help="Why; recorded with it.")],
+    reason: Reason,
     actor: Actor = DEFAULT_ACTOR,
     journal: JournalPlace = DEFAULT_JOURNAL_PLACE,
     config: _Config = None,

@@ -153,7 +153,7 @@ class Recorded:
             await daemon.publish(deliveries(self.story.before, 1))
             # As an editor saves: a new file, synced, in the place of the old one.
             recording.unlink(OVERRIDE_PATH)
-            recording.write(OVERRIDE_PATH, OVERRIDDEN, executable=False)
+            recording.write(OVERRIDE_PATH, OVERRIDDEN, mode=0o666)
             recording.sync(OVERRIDE_PATH)
             recording.sync_folder(OVERRIDE_PATH.parent)
         before = await daemon.bucket.reader.pointer(GOLDEN)

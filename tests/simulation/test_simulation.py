@@ -78,7 +78,7 @@ def _crash_scenario(*, by_content, crash=None):
         state("event-3", SCOPES[0], "state-3", 3, ("1", "2")),
     ]
     arrivals = [
-        Arrival(0.5 * number, number % 2, event, (str(SCOPES[0]),), fact) for number, (event, fact) in enumerate(told)
+        Arrival(0.5 * number, number % 2, event, (str(SCOPES[0]),), asked) for number, (event, asked) in enumerate(told)
     ]
     return replace(
         scenario,

@@ -10,7 +10,7 @@ import pytest
 
 from daemon.publishing import layout, operations, protocol
 from daemon.publishing import pointer as pointers
-from daemon.publishing.errors import OutcomeUnresolved, PointerLost
+from daemon.publishing.errors import OutcomeUnresolved, PointerLost, VerificationFailed
 from daemon.publishing.manifest import Manifest
 from daemon.publishing.pointer import PublicationId
 from daemon.stores.errors import OutcomeUnknown
@@ -732,6 +732,33 @@ def test_where_the_lineage_was_cut_off_a_dead_letter_is_not_dropped(journal_path
         await scene.pipeline.process(GOLDEN, [delivery])
 
         assert [each.kind for each in await scene.outcomes(f"{GOLDEN}/state-2")] == [OutcomeKind.DEAD_LETTERED]
+
+    scenario(journal_path, store, play)
+
+
+@pytest.mark.parametrize("damaged", ["state-1", "state-2"])
+def test_an_event_that_only_a_damaged_manifest_may_list_is_not_called_superseded(journal_path, damaged):
+    store = LateStore()
+
+    async def play(scene: Scene):
+        await scene.batch(state_event(1, version="1"))
+        await scene.accept(state_event(2, version="2"))
+        delivery = await scene.journal.next()
+        give_up_once(scene.publisher, store)
+        with pytest.raises(OutcomeUnresolved):
+            await scene.pipeline.process(GOLDEN, [delivery])
+        await MemoryStore.replace(store, *store.stalled)
+        store.stalled = None
+        await scene.journal.withdraw(str(GOLDEN), (await scene.pointer()).write)
+        (publication,) = (await scene.pointer()).retained_of(damaged)
+        key = layout.manifest(GOLDEN, publication.state, publication.attempt)
+        await store.replace(key, Content(b"{}"), (await store.get(key)).version)
+        if damaged == "state-2":
+            with pytest.raises(VerificationFailed, match=f"rebundle recover {GOLDEN} --reason"):
+                await scene.pipeline.process(GOLDEN, [delivery])
+        else:
+            await scene.pipeline.process(GOLDEN, [delivery])
+            assert kinds(await scene.outcomes(state_event(2).id)) == ["published"]
 
     scenario(journal_path, store, play)
 

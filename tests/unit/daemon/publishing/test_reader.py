@@ -11,7 +11,7 @@ import pytest
 from daemon.publishing import layout, manifest, protocol
 from daemon.publishing.errors import NotFound, PointerLost, VerificationFailed
 from daemon.publishing.pointer import Older, Publication, PublicationId
-from daemon.stores.errors import StoreUnavailable
+from daemon.stores.errors import ObjectDamaged, StoreUnavailable
 from daemon.stores.memory import MemoryStore
 from daemon.stores.port import Content, Stored
 from renderers.model import Scope
@@ -198,7 +198,7 @@ def test_an_archive_that_does_not_match_its_digest_is_refused(memory: MemoryStor
     asyncio.run(scenario())
 
 
-@pytest.mark.parametrize("change", [{"mode": "0755"}, {"sha256": "0" * 64}, {"path": "base/other"}, {"size": 1}])
+@pytest.mark.parametrize("change", [{"mode": "0755"}, {"sha256": "0" * 64}, {"path": "A"}, {"size": 1}])
 def test_files_that_are_not_those_of_the_manifest_are_refused(memory: MemoryStore, change: dict[str, Any]) -> None:
     async def scenario() -> None:
         live = await one_live(memory)
@@ -220,6 +220,25 @@ def test_several_manifests_are_read_and_one_that_is_gone_is_left_out(memory: Mem
         asked = [*pointer.retained, make_publication("gone")]
         read = await bucket(memory).reader.manifests(SCOPE, asked)
         assert [each.state for each in read] == ["state-1", "state-2"]
+
+    asyncio.run(scenario())
+
+
+def test_a_damaged_manifest_does_not_hide_the_others_and_is_reported(memory: MemoryStore) -> None:
+    async def scenario() -> None:
+        pointer = (await bucket(memory).publish(make_state(1), make_state(2), make_state(3))).pointer
+        first, second, _ = pointer.retained
+        key = layout.manifest(SCOPE, first.state, first.attempt)
+        await overwritten(memory, key, (await memory.get(key)).body + b"x")
+
+        async def damaged_there(operation: str, asked: str) -> None:
+            if asked == layout.manifest(SCOPE, second.state, second.attempt):
+                raise ObjectDamaged(f"{asked} is damaged")
+
+        read = await bucket(FaultyStore(memory, before=damaged_there)).reader.manifests(SCOPE, pointer.retained)
+        assert [each.state for each in read] == ["state-3"]
+        assert [each.publication for each in read.damaged] == [first.id, second.id]
+        assert [each.reason.rpartition(" ")[2] for each in read.damaged] == ["means", "damaged"]
 
     asyncio.run(scenario())
 

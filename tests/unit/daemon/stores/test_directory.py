@@ -11,7 +11,7 @@ import os
 import stat
 import subprocess
 import sys
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime
 from pathlib import Path
@@ -40,7 +40,6 @@ from tests.support.filesystems import (
     Rename,
     Sync,
     SyncFolder,
-    Unlink,
     Write,
 )
 
@@ -242,7 +241,7 @@ def test_an_empty_folder_is_none(store: DirectoryStore, root: Path) -> None:
     assert done(store.folders("")) == ["d"]
 
 
-def test_links_and_special_files_are_left_out_of_listings_and_refused(
+def test_links_and_special_files_are_listed_with_their_fault_and_refused(
     store: DirectoryStore, root: Path, tmp_path: Path
 ) -> None:
     (tmp_path / "outside").mkdir()
@@ -253,10 +252,16 @@ def test_links_and_special_files_are_left_out_of_listings_and_refused(
     (root / "dangling").symlink_to("nowhere")
     os.mkfifo(root / "pipe")
 
-    assert (keys(store), done(store.folders(""))) == ([], [])
+    faults = {each.key: each.fault or "" for each in done(store.scan(""))}
+    assert list(faults) == ["dangling", "folder", "link", "pipe"]
+    assert [fault.split(" is ")[1].split(" where")[0] for fault in faults.values()] == ["a symbolic link"] * 3 + [
+        "a FIFO"
+    ]
+    assert f"mv {root}/pipe {root}/pipe.aside" in faults["pipe"]
+    assert list(done(store.folders(""))) == []
     for key in ("link", "dangling", "pipe", "folder/secret", "folder/new"):
         for call in (store.get(key), store.create(key, Content(b"new")), store.delete(key, "1")):
-            with pytest.raises(StoreRefused, match="link"):
+            with pytest.raises(StoreRefused, match="a FIFO" if key == "pipe" else "symbolic link"):
                 done(call)
     for listing in (store.scan("folder/"), store.folders("folder/")):
         with pytest.raises(StoreRefused, match="link"):
@@ -295,10 +300,10 @@ class HidingFileSystem(PassingFileSystem):
         super().__init__(RealFileSystem())
         self._hidden = hidden
 
-    def read(self, path: Path) -> bytes:
+    def chunks(self, path: Path) -> Iterable[bytes]:
         if path.name == self._hidden:
             raise PermissionError(errno.EACCES, "Permission denied", str(path))
-        return super().read(path)
+        return super().chunks(path)
 
 
 def test_a_file_that_may_not_be_read_is_listed_without_a_digest(root: Path) -> None:
@@ -310,7 +315,8 @@ def test_a_file_that_may_not_be_read_is_listed_without_a_digest(root: Path) -> N
     hidden, other = done(store.scan(""))
 
     assert (hidden.key, hidden.size, hidden.sha256) == ("creds/key.json", 6, None)
-    assert other.sha256 is not None
+    assert f"chmod a+r {root}/creds/key.json" in (hidden.fault or "")
+    assert (other.sha256 is not None, other.fault) == (True, None)
     with pytest.raises(StoreRefused, match="permission"):
         done(store.get("creds/key.json"))
 
@@ -333,10 +339,10 @@ def test_what_is_not_to_be_read_is_listed_unopened(root: Path) -> None:
 class VanishingFileSystem(PassingFileSystem):
     """A file goes away between the listing of its folder and its reading."""
 
-    def read(self, path: Path) -> bytes:
+    def chunks(self, path: Path) -> Iterable[bytes]:
         if path.name == "vanishing":
             path.unlink()
-        return super().read(path)
+        return super().chunks(path)
 
 
 def test_a_file_that_vanishes_during_a_listing_is_left_out(root: Path) -> None:
@@ -357,10 +363,10 @@ class InterruptedReads(PassingFileSystem):
         super().__init__(RealFileSystem())
         self._meanwhile = meanwhile
 
-    def read(self, path: Path) -> bytes:
+    def chunks(self, path: Path) -> Iterable[bytes]:
         if path.name == "file" and path.parent.name == "bucket" and self._meanwhile:
             self._meanwhile.pop(0)()
-        return super().read(path)
+        return super().chunks(path)
 
 
 def test_a_reader_that_others_overtake_twice_still_finds_the_tag_of_the_body(store: DirectoryStore, root: Path) -> None:
@@ -497,8 +503,8 @@ def test_a_tag_that_cannot_be_written_leaves_the_object_as_it_was(store: Directo
 @pytest.mark.parametrize(
     ("kind", "number", "error"),
     [
-        (Unlink, errno.EACCES, StoreRefused),
-        (Unlink, errno.EIO, OutcomeUnknown),
+        (Rename, errno.EACCES, StoreRefused),
+        (Rename, errno.EIO, OutcomeUnknown),
         (SyncFolder, errno.EIO, OutcomeUnknown),
     ],
 )

@@ -24,8 +24,8 @@ def test_status_tells_what_stands_there_and_follows_no_link(tmp_path: Path) -> N
     assert kinds == {
         "file": (Kind.FILE, True),
         "folder": (Kind.FOLDER, True),
-        "link": (Kind.OTHER, True),
-        "pipe": (Kind.OTHER, True),
+        "link": (Kind.LINK, True),
+        "pipe": (Kind.FIFO, True),
     }
     assert FS.status(tmp_path / "file").size == 3
     assert FS.status(tmp_path / "absent") is None
@@ -37,23 +37,24 @@ def test_read_follows_no_link_and_waits_for_no_pipe(tmp_path: Path) -> None:
     (tmp_path / "link").symlink_to("file")
     os.mkfifo(tmp_path / "pipe")
 
-    assert FS.read(tmp_path / "file") == b"123"
-    assert FS.read(tmp_path / "pipe") == b""
+    assert b"".join(FS.chunks(tmp_path / "file")) == b"123"
+    with pytest.raises(OSError, match="not a plain file"):
+        list(FS.chunks(tmp_path / "pipe"))
     with pytest.raises(OSError, match="symbolic links"):
-        FS.read(tmp_path / "link")
+        list(FS.chunks(tmp_path / "link"))
 
 
-@pytest.mark.parametrize(("executable", "mode"), [(False, 0o664), (True, 0o775)])
-def test_a_new_file_has_the_mode_that_the_umask_leaves(tmp_path: Path, executable: bool, mode: int) -> None:
+@pytest.mark.parametrize(("mode", "left"), [(0o666, 0o664), (0o777, 0o775), (0o600, 0o600)])
+def test_a_new_file_has_the_mode_that_the_umask_leaves(tmp_path: Path, mode: int, left: int) -> None:
     before = os.umask(0o002)
     try:
-        FS.write(tmp_path / "file", b"123", executable=executable)
+        FS.write(tmp_path / "file", b"123", mode=mode)
     finally:
         os.umask(before)
 
-    assert stat.S_IMODE((tmp_path / "file").stat().st_mode) == mode
+    assert stat.S_IMODE((tmp_path / "file").stat().st_mode) == left
     with pytest.raises(FileExistsError):
-        FS.write(tmp_path / "file", b"", executable=executable)
+        FS.write(tmp_path / "file", b"", mode=mode)
     assert (tmp_path / "file").read_bytes() == b"123"
 
 
@@ -102,7 +103,7 @@ def test_what_root_makes_belongs_to_the_owner_of_its_folder(tmp_path):
     theirs.mkdir()
     os.chown(theirs, 65534, 65534)
     files.mkdir(theirs / "folder")
-    files.write(theirs / "folder/file", b"1", executable=False)
+    files.write(theirs / "folder/file", b"1", mode=0o666)
     with files.lock(theirs / "folder/lock") as held:
         assert held
 
