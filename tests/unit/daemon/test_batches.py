@@ -147,7 +147,9 @@ def test_progress_of_sources_side_by_side_is_the_highest_position_of_each():
 def test_each_publication_of_a_batch_tells_its_events_why(late, quarantined, reason):
     composition = interpret(state_event(1)).composition
     first = Planned(composition, "state-1", 1, 0, "explicit", late, (delivery(1),))
-    second = Planned(interpret(state_event(2)).composition, "state-2", 2, 0, "explicit", False, (delivery(2),))
+    second = Planned(
+        interpret(state_event(2, version="2")).composition, "state-2", 2, 0, "explicit", False, (delivery(2),)
+    )
     rejected = Quarantine(composition=composition.digest, by="op", reason="r", at="2026-01-01T00:00:00.000Z")
     pointer = published().model_copy(update={"quarantined": (rejected,) if quarantined else ()})
     outcomes = batches.published_outcomes(Plan(Standing(composition), (first, second), {}), pointer)
