@@ -231,21 +231,16 @@ def sound(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @contextmanager
-def struck(sound: Path, root: Path, place: Place, thing: Callable[[Path], None]) -> Iterator[None]:
-    shutil.copytree(sound, root)
-    path = root / place.path
-    if path.is_dir():
-        shutil.rmtree(path)
-    path.unlink(missing_ok=True)
-    path.parent.mkdir(parents=True, exist_ok=True)
+def put(path: Path, thing: Callable[[Path], None]) -> Iterator[None]:
     thing(path)
     try:
         yield
     finally:
-        for unreadable in (path, root):
-            if unreadable.is_dir() and not unreadable.is_symlink():
-                unreadable.chmod(0o700)
-        shutil.rmtree(root)
+        if path.is_dir() and not path.is_symlink():
+            path.chmod(0o700)
+            shutil.rmtree(path)
+        else:
+            path.unlink()
 
 
 async def look_around(root: Path, place: Place, thing: Callable[[Path], None]) -> None:
@@ -327,7 +322,13 @@ async def objects_can_be_written(store: DirectoryStore, folder: object, tag: dic
 
 @pytest.mark.parametrize("place", PLACES, ids=lambda place: place.name)
 def test_a_fault_of_one_place_stays_its_own(sound: Path, tmp_path: Path, place: Place) -> None:
-    for number, thing in enumerate(THINGS):
-        root = tmp_path / f"{number}-{thing.__name__}"
-        with struck(sound, root, place, thing):
+    root = tmp_path / "bucket"
+    shutil.copytree(sound, root)
+    path = root / place.path
+    if path.is_dir():
+        shutil.rmtree(path)
+    path.unlink(missing_ok=True)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    for thing in THINGS:
+        with put(path, thing):
             as_an_ordinary_user(lambda: asyncio.run(look_around(root, place, thing)))  # noqa: B023  # it is called here
