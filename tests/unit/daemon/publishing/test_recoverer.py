@@ -35,9 +35,9 @@ from daemon.publishing.recoverer import Recoverer, Recovery
 from daemon.publishing.recovery import Wish
 from daemon.publishing.signing import KeySigner, PublicKey, generate
 from daemon.publishing.trust import Trust, TrustedKey
-from daemon.stores.errors import ObjectDamaged
+from daemon.stores.errors import ObjectDamaged, StoreRefused
 from daemon.stores.memory import MemoryStore
-from daemon.stores.port import Content, ObjectStore
+from daemon.stores.port import Content, Listing, ObjectStore, UnreadableFolder
 from events.model import OutcomeKind
 from tests.builders_publishing import SCOPE, Bucket, make_state, tree
 from tests.builders_runtime import InlineRuntime
@@ -1143,3 +1143,23 @@ async def test_nothing_below_creds_is_read(store: MemoryStore, runtime: InlineRu
     watched = FaultyStore(store, forbidden=lambda operation, key: operation == "get" and "/example/creds/" in key)
     await recover(watched, runtime)
     await check(store, runtime)
+
+
+@pytest.mark.parametrize("folder", [f"{layout.states(SCOPE)}state-2", f"{layout.histories(SCOPE)}below"])
+@in_loop
+async def test_what_cannot_be_listed_is_not_taken_for_absent(
+    store: MemoryStore, runtime: InlineRuntime, folder: str
+) -> None:
+    class Barred(FaultyStore):
+        async def scan(self, prefix: str) -> Listing:
+            listing = await super().scan(prefix)
+            hidden = (UnreadableFolder(folder, f"chmod a+rx {folder}"),) if folder.startswith(prefix) else ()
+            return Listing(tuple(each for each in listing if not each.key.startswith(f"{folder}/")), hidden)
+
+    await grown(store, runtime)
+    await remove(store, POINTER)
+
+    with pytest.raises(StoreRefused, match=f"{folder}/ cannot be listed: chmod"):
+        await recover(Barred(store), runtime)
+
+    assert not await store.scan(layout.pointer(SCOPE))
