@@ -143,6 +143,7 @@ def survey_view(survey: Survey) -> View:
         "sequence": survey.marker.sequence if survey.marker else None,
         "pending": [*seen.written, *survey.removed],
         "blocked": _blocked(seen),
+        "damaged_manifests": [{"publication": str(each.publication), "reason": each.reason} for each in seen.damaged],
         "foreign": list(seen.kept_aside),
         "overrides": list(seen.overrides),
         "deleted_by_operator": list(seen.deleted_by_operator),
@@ -192,10 +193,10 @@ def attention(view: Mapping[str, Any]) -> Iterable[str]:
         yield f"desired state {desired['state']} {why}"
     if view["live_tree_error"]:
         yield f"the live tree cannot be compared with live: {view['live_tree_error']}"
-    yield from _tree_attention(view["live_tree"])
+    yield from _tree_attention(view["live_tree"], view["scope"])
 
 
-def _tree_attention(tree: View | None) -> Iterable[str]:
+def _tree_attention(tree: View | None, scope: str) -> Iterable[str]:
     if tree is None:
         return
     if tree["ahead"]:
@@ -209,6 +210,9 @@ def _tree_attention(tree: View | None) -> Iterable[str]:
         first, *others = tree["blocked"]
         more = f" (and {len(others)} more paths)" if others else ""
         yield f"the live tree does not follow at {first['path']}{more}: {first['reason']}"
+    for each in tree["damaged_manifests"][:1]:
+        remedy = f"`rebundle recover {scope} --reason 'damaged manifest'` takes the state out of the pointer"
+        yield f"{each['reason']}: {remedy}"
     if tree["foreign"]:
         named = ", ".join(tree["foreign"][:3])
         yield f"edited by hand in base/, kept aside and replaced at the next pass: {named}"

@@ -387,8 +387,8 @@ BUGS: dict[str, Bug] = {
     "example-goes-back": Bug(
         "a rollback takes defaults of example/ back",
         ownership, "_judge_example",
-        "wanted.commit > written",
-        "wanted.commit != written",
+        "wanted.commit <= written",
+        "wanted.commit == written",
     ),
     "deleted-example-comes-back": Bug(
         "a file of example/ that an operator deleted is written again",
@@ -419,6 +419,12 @@ BUGS: dict[str, Bug] = {
         livetree, "_told",
         "if recorded is None or recorded.version != listed.version or _may_move(path, recorded.sha256, wanted):",
         "if recorded is None:",
+    ),
+    "newest-copy-collected": Bug(
+        "a collection deletes every old copy of replaced bytes, the newest one of a path too",
+        retention, "expired",
+        "key=lambda one: (one.modified, one.key))[:-1]]",
+        "key=lambda one: (one.modified, one.key))]",
     ),
     "example-marked-before-written": Bug(
         "a path of example/ is in the marker before its file is confirmed",
