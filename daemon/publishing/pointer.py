@@ -297,4 +297,6 @@ def _check_older(older: Older | None, scope: Scope) -> None:
 
 
 def _damaged(scope: Scope, what: str) -> VerificationFailed:
-    return VerificationFailed(f"pointer.json of {scope} is damaged ({what}): `rebundle recover {scope}` rebuilds it")
+    return VerificationFailed(
+        f"pointer.json of {scope} is damaged ({what}): `rebundle recover {scope} --reason '…'` rebuilds it"
+    )
