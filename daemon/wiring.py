@@ -128,7 +128,7 @@ def refuse_useless_keys(keys: Keys) -> None:
     if objections:
         raise KeyUnusable(
             f"by the own trust policy nobody could read what this daemon publishes: {'; '.join(sorted(objections))}. "
-            "Set signing.key_file, or trust its key (`rebundle keys trust`)"
+            "Set signing.key_file, or trust its key (`rebundle keys trust POLICY PUBLIC`)"
         )
 
 

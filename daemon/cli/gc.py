@@ -66,11 +66,11 @@ async def gc(
             opened.printer.say("ages are by this machine's clock; a collection goes by the bucket's")
         if dry_run and only is None and not opened.settings.retention.delete:
             opened.printer.say(
-                "this is what `rebundle gc` would do: the daemon only releases (retention.delete = false)"
+                "this is what `rebundle gc --all` would do: the daemon only releases (retention.delete = false)"
             )
         if only == "delete" and any(each.left for each in done):
             opened.printer.say(
-                "what is left waits for a release: the daemon's next one, or `rebundle gc --only release`"
+                "what is left waits for a release: the daemon's next one, or `rebundle gc --all --only release`"
             )
         return max((code for _, _, code in failed), default=DONE)
 

@@ -127,4 +127,4 @@ def _unnamed(told: Recovery) -> Iterable[str]:
     yield "uploads that are newer than the pointer and that nothing names:"
     yield from (f"  {plain(each)}" for each in uploads)
     yield "a writer that was stopped left them, or an older pointer was put back; a collection deletes them"
-    yield f"`rebundle recover {told.scope} --live {plain(uploads[-1])} --reason WHY` makes the last one live"
+    yield f"`rebundle recover {told.scope} --live {plain(uploads[-1])} --reason '…'` makes the last one live"

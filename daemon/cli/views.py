@@ -65,7 +65,7 @@ def standing(pointer: Pointer, publication: Publication) -> tuple[str, str]:
 def _desired_standing(pointer: Pointer) -> tuple[str, str]:
     if pointer.hold is not None:
         return "held", f"by {pointer.hold.by}: {pointer.hold.reason}"
-    return "withheld", "its quarantine was lifted: `resume` makes it live"
+    return "withheld", f"its quarantine was lifted: `rebundle resume {pointer.scope}` makes it live"
 
 
 def _superseded_reason(pointer: Pointer, publication: Publication) -> str:
@@ -187,7 +187,7 @@ def attention(view: Mapping[str, Any]) -> Iterable[str]:
         quarantined = ", and is quarantined: lift that before you resume" if rejected else ""
         yield f"held by {hold['by']} since {hold['at']}: {hold['reason'] or 'no reason given'}{behind}{quarantined}"
     elif live != desired and desired:
-        why = "is not live: `rebundle resume` makes it live"
+        why = f"is not live: `rebundle resume {view['scope']}` makes it live"
         if rejected:
             why = f"is quarantined by {rejected['by']}: {rejected['reason']}"
         yield f"desired state {desired['state']} {why}"
@@ -202,7 +202,8 @@ def _tree_attention(tree: View | None, scope: str) -> Iterable[str]:
     if tree["ahead"]:
         yield (
             f"the live tree's marker has followed sequence {tree['sequence']}, the pointer is older: one was put "
-            "back, or somebody else wrote the marker; no pass goes on until `rebundle recover`"
+            "back, or somebody else wrote the marker; no pass goes on until "
+            f"`rebundle recover {scope} --reason '…'`"
         )
     elif not tree["synced"] and (tree["pending"] or not tree["blocked"]):
         yield f"the live tree is behind ({len(tree['pending'])} files): the daemon's next pass brings it in step"

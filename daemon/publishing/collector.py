@@ -288,8 +288,8 @@ class Collector:
             return False
         except StoreRefused as error:
             raise DeletionRefused(
-                f"{listed.key} may not be deleted with this credential ({error}): let `rebundle gc --only delete` do "
-                "that under one that may, and set retention.delete = false for the daemon"
+                f"{listed.key} may not be deleted with this credential ({error}): run `rebundle gc --all --only "
+                "delete` under one that may, and set retention.delete = false for the daemon"
             ) from error
         return True
 

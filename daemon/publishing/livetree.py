@@ -357,7 +357,7 @@ class LiveTree:
                 f"{layout.pointer(scope)} is at sequence {current.sequence}, and the live tree's marker has followed "
                 f"{marker.sequence} already: an older pointer was put back, or somebody else wrote the marker. The "
                 "live tree stays as it is, and a daemon that starts publishes nothing here, until "
-                f"`rebundle recover {scope}`, which goes on above both"
+                f"`rebundle recover {scope} --reason '…'`, which goes on above both"
             )
 
     async def survey(self, scope: Scope, *, reading_all: bool = False) -> Survey:

@@ -304,5 +304,5 @@ def _check_older(older: Older | None, scope: Scope) -> None:
 
 def _damaged(scope: Scope, what: str) -> VerificationFailed:
     return VerificationFailed(
-        f"pointer.json of {scope} is damaged ({what}): `rebundle recover {scope} --reason REASON` rebuilds it"
+        f"pointer.json of {scope} is damaged ({what}): `rebundle recover {scope} --reason '…'` rebuilds it"
     )

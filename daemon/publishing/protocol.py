@@ -143,8 +143,8 @@ def resume(pointer: Pointer, writing: Writing) -> Pointer | None:
     """
     if pointer.desired is not None and pointer.is_quarantined(pointer.desired.composition):
         raise Refused(
-            f"desired state {pointer.desired.state} is quarantined: lift that first, or wait for a state with "
-            "another composition"
+            f"desired state {pointer.desired.state} is quarantined: lift that first with "
+            f"{_lifting(pointer, pointer.desired)}, or wait for a state with another composition"
         )
     if pointer.hold is None and _same(pointer.live, pointer.desired):
         return None
@@ -420,4 +420,8 @@ def _same(one: Publication | None, other: Publication | None) -> bool:
 
 def _refuse_quarantined(pointer: Pointer, target: Publication) -> None:
     if pointer.is_quarantined(target.composition):
-        raise Refused(f"{target.state} is quarantined: lift that first (quarantine {target.state} --lift)")
+        raise Refused(f"{target.state} is quarantined: lift that first with {_lifting(pointer, target)}")
+
+
+def _lifting(pointer: Pointer, target: Publication) -> str:
+    return f"`rebundle quarantine {pointer.scope} {target.state} --lift --reason '…'`"

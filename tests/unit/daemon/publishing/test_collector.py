@@ -542,7 +542,7 @@ class MayNotDelete(FaultyStore):
 @in_loop
 async def test_who_may_not_delete_says_so_after_it_released(store: MemoryStore, runtime: InlineRuntime) -> None:
     await grown(store, runtime)
-    with pytest.raises(DeletionRefused, match=r"gc --only delete") as refused:
+    with pytest.raises(DeletionRefused, match=r"gc --all --only delete") as refused:
         await collector(MayNotDelete(store), runtime).collect(SCOPE, "daemon")
     assert isinstance(refused.value, StoreError)
     assert [each.state for each in (await check_whole(store, runtime)).retained] == ["state-3", "state-4"]
