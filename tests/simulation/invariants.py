@@ -16,7 +16,7 @@ from typing import Any
 from daemon.stores.port import Content
 from tests.simulation.bucket import Bucket, Change, Held
 from tests.simulation.loop import SimulatedLoop
-from tests.simulation.oracle import AFTER_MERGE, Oracle
+from tests.simulation.oracle import AFTER_MERGE, Ledger, Oracle
 from tests.simulation.store import RemoteStore
 
 EDITOR = "editor"
@@ -382,7 +382,7 @@ class Watcher:
 
     # -- at rest
 
-    def at_rest(self) -> Iterator[str]:
+    def at_rest(self, ledgers: Sequence[Ledger]) -> Iterator[str]:
         """Everything that is wrong once all have finished."""
         for scope, signed in self.signed.items():
             yield from self._tree_at_rest(scope, signed)
@@ -397,7 +397,7 @@ class Watcher:
             found = writes[report.scope, report.write]
             if found != (1 if report.won else 0):
                 yield f"invariant 5: write {report.write[:6]} was reported {'won' if report.won else 'lost'}: {found}"
-        yield from self.oracle.at_rest()
+        yield from self.oracle.at_rest(ledgers)
 
     def after_collection(self, *, sparing_dropped: bool) -> Iterator[str]:
         """What is wrong once a collection has run at rest: nothing is left that nobody names.
