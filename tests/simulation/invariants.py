@@ -67,6 +67,8 @@ class Watcher:
     oracle: Oracle
     deletes_blindly: bool
     grace: float
+    blocked: str = ""
+    """A path that no process can write: it alone may differ, and the marker says so."""
     signed: dict[str, Signed] = field(default_factory=dict)
     """The pointer of each scope, as it is."""
     lineage: dict[str, list[dict[str, Any]]] = field(default_factory=dict)
@@ -422,6 +424,8 @@ class Watcher:
         wanted = {each["path"]: each["sha256"] for each in self.manifest(scope, live)["files"]}
         for path, sha256 in wanted.items():
             held = self.bucket.objects.get(tree + path)
+            if path == self.blocked:
+                continue
             if _is_example(path):
                 if tree + path in self.edited or tree + path in self.put_back:
                     continue
@@ -443,7 +447,7 @@ class Watcher:
                 yield f"invariant 9: {path} is ours, and live does not have it"
         marker = self._document(f"{scope}/{_MARKER}") or {}
         said = marker.get("sequence"), marker.get("status"), marker.get("publication")
-        if said != (signed["sequence"], "synced", _name(live)):
+        if said != (signed["sequence"], "blocked" if self.blocked else "synced", _name(live)):
             yield f"invariant 9: the marker says {said}, the pointer {signed['sequence']}"
 
     def _recorded(self, scope: str, path: str, held: Held) -> tuple[int, int]:

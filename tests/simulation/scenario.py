@@ -75,6 +75,8 @@ class Scenario:
     arrivals: list[Arrival] = field(default_factory=list)
     acts: list[Act] = field(default_factory=list)
     crash: Crash | None = None
+    blocked: str = ""
+    """A path of the live tree that no process can write."""
     second: bool = False
     """Of the second generation."""
     small_batches: bool = False
@@ -277,6 +279,8 @@ def _extend(scenario: Scenario, chance: random.Random) -> None:
         _many_quarantines(scenario, chance)
     scenario.journal = not scenario.shared_log and chance.random() < 0.35
     scenario.arrivals = sorted([*scenario.arrivals, *_more_arrivals(scenario, chance)], key=lambda each: each.at)
+    if AFTER_MERGE and chance.random() < 0.1:
+        scenario.blocked = "example/conf/bundle/nginx.conf"
     more = _more_acts(scenario, chance)  # may take some of the others out
     scenario.acts = sorted([*scenario.acts, *more], key=lambda act: act.at)
 

@@ -149,6 +149,7 @@ class Process:
         self.runtime = SimulatedRuntime(world.loop, chance, ahead=world.scenario.ahead(name))
         remote = RemoteStore(world.bucket, world.loop, self, world.scenario.faults, chance, world.trace)
         remote.writing = world.watcher.sending
+        remote.blocked = world.scenario.blocked
         self.store: ObjectStore = LimitedStore(remote, _CALL_SECONDS)
         if world.scenario.paced:
             self.store = PacedStore(self.store, self.runtime, 1.1)
@@ -239,7 +240,9 @@ class World:
             lambda composition: any((each, part[0]) in scenario.refused for each, part in composition),
             strict_commands=not any(act.what == "gc" for act in scenario.acts),
         )
-        self.watcher = Watcher(self.loop, self.bucket, self.oracle, scenario.deletes_blindly, grace=GRACE_SECONDS)
+        self.watcher = Watcher(
+            self.loop, self.bucket, self.oracle, scenario.deletes_blindly, grace=GRACE_SECONDS, blocked=scenario.blocked
+        )
         self.bucket.watch = self._changed
         self.logs: list[Log] = []
         self.ledgers: list[Ledger] = []
