@@ -16,7 +16,7 @@ from typing import Any
 from daemon.stores.port import Content
 from tests.simulation.bucket import Bucket, Change, Held
 from tests.simulation.loop import SimulatedLoop
-from tests.simulation.oracle import AFTER_MERGE, Oracle
+from tests.simulation.oracle import AFTER_MERGE, Ledger, Oracle
 from tests.simulation.store import RemoteStore
 
 EDITOR = "editor"
@@ -68,6 +68,8 @@ class Watcher:
     oracle: Oracle
     deletes_blindly: bool
     grace: float
+    blocked: str = ""
+    """A path that no process can write: it alone may differ, and the marker says so."""
     signed: dict[str, Signed] = field(default_factory=dict)
     """The pointer of each scope, as it is."""
     lineage: dict[str, list[dict[str, Any]]] = field(default_factory=dict)
@@ -404,7 +406,7 @@ class Watcher:
 
     # -- at rest
 
-    def at_rest(self) -> Iterator[str]:
+    def at_rest(self, ledgers: Sequence[Ledger]) -> Iterator[str]:
         """Everything that is wrong once all have finished."""
         for scope, signed in self.signed.items():
             yield from self._tree_at_rest(scope, signed)
@@ -419,7 +421,7 @@ class Watcher:
             found = writes[report.scope, report.write]
             if found != (1 if report.won else 0):
                 yield f"invariant 5: write {report.write[:6]} was reported {'won' if report.won else 'lost'}: {found}"
-        yield from self.oracle.at_rest()
+        yield from self.oracle.at_rest(ledgers)
 
     def after_collection(self, *, sparing_dropped: bool) -> Iterator[str]:
         """What is wrong once a collection has run at rest: nothing is left that nobody names.
@@ -444,6 +446,8 @@ class Watcher:
         wanted = {each["path"]: each["sha256"] for each in self.manifest(scope, live)["files"]}
         for path, sha256 in wanted.items():
             held = self.bucket.objects.get(tree + path)
+            if path == self.blocked:
+                continue
             if _is_example(path):
                 if tree + path in self.edited or tree + path in self.put_back:
                     continue
@@ -465,7 +469,7 @@ class Watcher:
                 yield f"invariant 9: {path} is ours, and live does not have it"
         marker = self._document(f"{scope}/{_MARKER}") or {}
         said = marker.get("sequence"), marker.get("status"), marker.get("publication")
-        if said != (signed["sequence"], "synced", _name(live)):
+        if said != (signed["sequence"], "blocked" if self.blocked else "synced", _name(live)):
             yield f"invariant 9: the marker says {said}, the pointer {signed['sequence']}"
 
     def _recorded(self, scope: str, path: str, held: Held) -> tuple[int, int]:
