@@ -310,9 +310,11 @@ class Watcher:
 
     def _edited(self, change: Change) -> None:
         body = change.after.body if change.after else None
-        if body is not None and body in self.defaults.get(change.key, ()):
+        defaults = self.defaults.get(change.key, [])
+        if body is not None and body in defaults:
             self.edited.pop(change.key, None)
-            self.put_back.add(change.key)
+            # Whoever puts the current default back gives the file back: only an older one is kept aside.
+            (self.put_back.discard if body == defaults[-1] else self.put_back.add)(change.key)
         else:
             self.edited[change.key] = body
             self.put_back.discard(change.key)
@@ -329,8 +331,10 @@ class Watcher:
             self._fail(8, f"{path} was deleted")
             return
         restored = self.restoring.get(change.writer) == change.key
-        if after.body not in self.defaults.setdefault(change.key, []):
-            self.defaults[change.key].append(after.body)
+        defaults = self.defaults.setdefault(change.key, [])
+        if after.body in defaults:
+            defaults.remove(after.body)
+        defaults.append(after.body)
         if restored:
             if before is not None and not self._is_aside(scope, before):
                 self._fail(8, f"{path} was restored, and what was there is not kept")
@@ -338,7 +342,7 @@ class Watcher:
             self.put_back.discard(change.key)
         elif before is None:
             self._created(path, change.key, after)
-        elif before.writer == EDITOR and change.key not in self.put_back:
+        elif before.writer == EDITOR and change.key in self.edited:
             self._fail(8, f"{path} was an operator's and was written")
         elif change.key in self.put_back:
             if AFTER_MERGE and not self._is_aside(scope, before):

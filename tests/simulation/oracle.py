@@ -24,7 +24,7 @@ from tests.simulation.model import (
     Violation,
 )
 
-AFTER_MERGE = False
+AFTER_MERGE = True
 """Whether the product has what issue 16 asks of `recover`, of the live tree and of restored and copied journals."""
 
 REASONS = {
