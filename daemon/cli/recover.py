@@ -11,7 +11,6 @@ from daemon.cli.output import Printer, confirm
 from daemon.cli.session import scope_of, session
 from daemon.cli.text import plain
 from daemon.cli.views import View, live_tree_view, pointer_view
-from daemon.publishing.livetree import Unfinished
 from daemon.publishing.recoverer import Recoverer, Recovery
 from daemon.publishing.recovery import Wish
 
@@ -88,7 +87,7 @@ def _lines(told: Recovery, printer: Printer, *, dry_run: bool) -> Iterable[str]:
     yield "did:" if not dry_run else "would do:"
     for line in told.recovered.did:
         yield f"  {plain(line)}"
-    if isinstance(told.live_tree, Unfinished):
+    if told.live_tree is not None and told.live_tree.reason:
         yield f"  live tree {printer.bad('not in step')}: {plain(told.live_tree.reason)}"
     if told.recovered.unknown:
         yield "cannot be known:"

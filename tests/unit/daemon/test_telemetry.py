@@ -184,6 +184,7 @@ NAMES = {
     "rebundle_pointer_sequence",
     "rebundle_last_publish_timestamp_seconds",
     "rebundle_live_tree_synced",
+    "rebundle_live_tree_blocked_paths",
     "rebundle_deletion_refused_scopes",
     "rebundle_build_info",
 }
