@@ -25,11 +25,13 @@ from daemon.publishing.publisher import Publisher
 from daemon.publishing.reader import PointerRead, Reader
 from daemon.publishing.recovery import Damaged, Found, Recovered, Remains, Unsigned, Wish
 from daemon.publishing.retention import Folder, folders
-from daemon.stores.errors import ObjectDamaged, ObjectMissing
+from daemon.stores.errors import ObjectDamaged, ObjectMissing, ObjectTooBig, StoreRefused
 from daemon.stores.port import ObjectStore, Stored
 from renderers.model import Scope
 
 _READS_AT_ONCE: Final = 8
+_MOST_LIVE_TREE_BYTES: Final = 8 << 20
+"""Of a file of the live tree whose tag is asked for: one that is larger is an operator's, as far as a pass can tell."""
 _SEQUENCE: Final = re.compile(rb'"sequence"\s*:\s*(\d{1,15})\b')
 _Read = Mapping[str, tuple[Chunk, bytes]]
 """Chunks by key, with their bytes."""
@@ -202,7 +204,7 @@ class Recoverer:
         """The highest sequence that each kind of thing tells, damaged or not."""
         tree = layout.live_tree(scope)
         files = [each.key for each in await self._store.scan(tree) if not ownership.is_credential(each.key)]
-        tagged = await concurrently(self._get, files, at_once=_READS_AT_ONCE)
+        tagged = await concurrently(self._live_tree_file, files, at_once=_READS_AT_ONCE)
         commits = (ownership.parsed_commit(each.tag.get("commit")) for each in tagged if each is not None)
         aside = await self._store.folders(layout.all_replaced(scope))
         marker = await self._get(layout.live_tree(scope, layout.MARKER))
@@ -213,6 +215,13 @@ class Recoverer:
             "tags of the live tree": max((commit[0] for commit in commits if commit), default=0),
             "bytes kept aside": max((int(each) for each in aside if each.isdecimal()), default=0),
         }
+
+    async def _live_tree_file(self, key: str) -> Stored | None:
+        """None for one that tells nothing: gone, damaged, not to be read, or too large to be ours."""
+        try:
+            return await self._store.get(key, most_bytes=_MOST_LIVE_TREE_BYTES)
+        except (ObjectMissing, ObjectDamaged, ObjectTooBig, StoreRefused):
+            return None
 
     async def _get(self, key: str) -> Stored | None:
         try:
