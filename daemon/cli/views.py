@@ -123,7 +123,7 @@ def live_tree_view(result: Synced | Unfinished | None) -> View | None:
                 "synced": not result.blocked,
                 "follows": result.follows,
                 "sequence": result.sequence,
-                "reason": _blocked_reason(result),
+                "reason": result.reason,
                 "blocked": _blocked(result),
                 "written": list(result.written),
                 "kept_aside": list(result.kept_aside),
@@ -153,13 +153,6 @@ def survey_view(survey: Survey) -> View:
 
 def _blocked(seen: Synced) -> list[View]:
     return [{"path": each.path, "reason": each.reason} for each in seen.blocked]
-
-
-def _blocked_reason(result: Synced) -> str | None:
-    if not result.blocked:
-        return None
-    others = f", and {len(result.blocked) - 1} more" if len(result.blocked) > 1 else ""
-    return f"{result.blocked[0].path} is blocked{others}: {result.blocked[0].reason}"
 
 
 def done_view(verb: str, done: Done, *, dry_run: bool = False) -> View:

@@ -43,6 +43,7 @@ from tests.builders_publishing import SCOPE, Bucket, make_state, tree
 from tests.builders_runtime import InlineRuntime
 from tests.support.faulty_store import Fault, FaultyStore, Gate
 from tests.support.scenes import open_scene, state_event
+from tests.support.troubled_store import TroubledStore
 
 P = ParamSpec("P")
 POINTER = layout.pointer(SCOPE)
@@ -914,6 +915,21 @@ async def test_bytes_kept_aside_and_a_damaged_marker_tell_sequences(store: Memor
     assert told.remains.traces["bytes kept aside"] == 400
     assert told.remains.traces["the live tree's marker"] == 300
     assert (await check(store, runtime)).sequence == 400 + MOST_HISTORY + 1
+
+
+@in_loop
+async def test_files_of_operators_that_cannot_be_read_or_are_large_stop_no_recovery(
+    store: MemoryStore, runtime: InlineRuntime
+) -> None:
+    await grown(store, runtime)
+    secret, large = layout.live_tree(SCOPE, "example/conf/bundle/.env"), layout.live_tree(SCOPE, "example/model.bin")
+    await store.create(large, Content(b"\0" * ((8 << 20) + 1)))
+    await remove(store, POINTER)
+    troubled = TroubledStore(store, unreadable={secret})
+    told = await recover(troubled, runtime)
+    assert told.remains.traces["tags of the live tree"] == 3
+    assert isinstance(told.live_tree, Synced)
+    assert set(told.live_tree.overrides) == {"example/conf/bundle/.env", "example/model.bin"}
 
 
 # -- states are missing
