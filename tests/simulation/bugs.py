@@ -150,14 +150,14 @@ BUGS: dict[str, Bug] = {
     "newest-outcome-told": Bug(
         "of the outcomes recorded for several tries the newest is told, without asking the lineage which was made",
         Pipeline, "_made",
-        " if len({each.outcome for each in told}) == 1",
-        "",
+        "_counting(told, lineage, owned=owned)",
+        "told[-1].outcome",
         world="20780045665",
     ),
     "inputs-not-advanced": Bug(
         "a publication does not say how far its sources are",
-        protocol, "publish",
-        '"inputs": _advanced(pointer.inputs, progress.inputs),',
+        protocol, "_progressed",
+        '"inputs": inputs,',
         '"inputs": dict(pointer.inputs),',
     ),
     "inputs-of-others-lost": Bug(
@@ -298,7 +298,8 @@ BUGS: dict[str, Bug] = {
     "collection-without-a-fence": Bug(
         "orphans are deleted without a compare-and-swap that raises the epoch",
         Collector, "_fenced",
-        "if _covers(earlier, plan):\n        return plan, earlier\n    return plan, await",
+        "if _covers(earlier, plan) and not protocol.idle_journals(seen.read.pointer, as_of):\n"
+        "        return plan, earlier\n    return plan, await",
         "if not plan.released:\n        return plan, _Fence(seen.read.pointer.gc_epoch, plan.verdicts)\n"
         "    return plan, await",
     ),
