@@ -15,7 +15,7 @@ stamp := .venv/set-up-$(python_version)
 run := .venv/bin/python
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo run test check audit bench bench-check bench-stores flood crash-long contract-long simulate simulate-bugs fuzz lock clean
+.PHONY: help setup demo run test check audit bench bench-check bench-stores flood crash-long contract-long simulate simulate-bugs fuzz mutants lock clean
 
 help: ## show the verbs
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' Makefile | expand -t 12
@@ -81,6 +81,9 @@ simulate-bugs: setup ## plant each bug into hundreds of worlds, write the table 
 
 fuzz: setup ## fuzz every parser of foreign bytes for MINUTES in all (ARGS=pointer-json: one of them)
 	$(run) -m tests.fuzz.run --minutes $(MINUTES) $(ARGS)
+
+mutants: setup ## which changes of a pure module its tests do not notice, into docs/mutants.md (MODULE=daemon/batches.py)
+	$(run) -m tests.mutants.run $(MODULE) $(ARGS)
 
 # Universal: one lock with markers serves every Python from 3.11 on. It has the hashes of all wheels and of the
 # source, and no address, so that it installs from whatever index pip is configured for.

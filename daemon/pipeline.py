@@ -18,6 +18,7 @@ from daemon.desired import Known, Lineage, Plan, Planned, Standing
 from daemon.interpretation import Change, ModelVersionChanged, RollbackRequested, StateCreated, interpret
 from daemon.publishing import protocol
 from daemon.publishing.errors import NewerRenderer, NotFound, PointerMoved, Refused, VerificationFailed
+from daemon.publishing.identity import ANY_BUCKET, BucketCheck
 from daemon.publishing.livetree import LiveTree, Synced, Unfinished
 from daemon.publishing.manifest import ManifestEvent, State
 from daemon.publishing.operations import find_exactly
@@ -152,6 +153,7 @@ class Pipeline:
         observer: Observer,
         writer: str,
         accept_older_renderer: bool = False,
+        bucket: BucketCheck = ANY_BUCKET,
     ) -> None:
         self._source = source
         self._reader = reader
@@ -162,6 +164,7 @@ class Pipeline:
         self._observer = observer
         self._writer = writer
         self._accept_older_renderer = accept_older_renderer
+        self._bucket = bucket
         self._compositions = Cache[Composition](_COMPOSITIONS_BYTES)
         self._written = Cache[PointerRead](_MOST_POINTERS)
         self._compared: set[Scope] = set()
@@ -190,6 +193,9 @@ class Pipeline:
     ) -> frozenset[Position] | None:
         """The positions that are done; None if another writer was faster, or `kept` was not enough to tell."""
         base = kept or await self._reader.pointer(scope)
+        if base.version is None:
+            # A volume that is no longer mounted has no pointers either.
+            await self._bucket.check()
         try:
             outcomes = await self._passed(scope, base.pointer, waiting)
             outcomes = outcomes or await self._fold(scope, base, waiting, uploads)

@@ -132,8 +132,12 @@ class Http(_Section):
     """The intake over HTTP."""
 
     listen: Annotated[str, AfterValidator(_listen)] = Field("127.0.0.1:8420", description="HOST:PORT to bind.")
-    token_file: Path | None = Field(None, description="File with the token of those who send and look up events.")
-    rollback_token_file: Path | None = Field(None, description="File with the token of those who may roll back.")
+    token_file: Path | None = Field(
+        None, description="File with the token of those who send and look up events; 0600 or 0640."
+    )
+    rollback_token_file: Path | None = Field(
+        None, description="File with the token of those who may roll back; 0600 or 0640."
+    )
     token: SecretStr | None = Field(None, description="From the environment only; prefer token_file.")
     rollback_token: SecretStr | None = Field(None, description="From the environment only; prefer rollback_token_file.")
     max_body_bytes: _Bytes = Field(ByteSize(4 << 20), description="A bigger body is refused with 413.")
@@ -223,7 +227,8 @@ class Signing(_Section):
     """With which keys publications and pointers are signed; `rebundle keys generate` makes one."""
 
     key_file: _Directory | None = Field(
-        None, description="Private key (PEM), readable by its owner only; else $CREDENTIALS_DIRECTORY/signing-key."
+        None,
+        description="Private key (PEM), 0600 or 0640; else $CREDENTIALS_DIRECTORY/signing-key.",
     )
     second_key_file: _Directory | None = Field(
         None, description="A key that signs beside the first, while keys are exchanged."

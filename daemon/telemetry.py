@@ -206,7 +206,8 @@ class Metrics:
     pointer_sequence: Gauge
     last_publish_timestamp_seconds: Gauge
     live_tree_synced: Gauge
-    """1 when the last pass over the live tree left nothing to do, else 0."""
+    """1 when base/ and README.md equal live since the last pass, else 0."""
+    live_tree_blocked_paths: Gauge
     attention_conditions: Gauge
     """Conditions that last, by kind (`daemon.attention`)."""
     bucket_threads_busy: Gauge
@@ -258,6 +259,9 @@ class Metrics:
                 "last_publish_timestamp_seconds", "Unix time of the last change of the pointer made here.", "scope"
             ),
             live_tree_synced=gauge("live_tree_synced", "Whether the live tree follows its pointer.", "scope"),
+            live_tree_blocked_paths=gauge(
+                "live_tree_blocked_paths", "Paths of the live tree that could not be written or deleted.", "scope"
+            ),
             attention_conditions=gauge(
                 "attention_conditions", "Conditions that have lasted a minute; /attention has them.", "kind"
             ),

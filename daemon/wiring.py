@@ -29,6 +29,7 @@ from daemon.publishing import ownership
 from daemon.publishing.accepted import InFile
 from daemon.publishing.collector import BOTH, Collector
 from daemon.publishing.errors import KeyUnusable, PolicyUnusable
+from daemon.publishing.identity import BucketCheck, BucketIdentity
 from daemon.publishing.livetree import LiveTree
 from daemon.publishing.operations import Operations
 from daemon.publishing.publisher import Publisher
@@ -290,7 +291,13 @@ def _store(location: Location, runtime: Runtime, filesystem: FileSystem) -> Obje
 
 
 def _pipeline(
-    bucket: Bucket, source: EventSource, settings: Settings, brought: Customisations, observer: Observer
+    bucket: Bucket,
+    source: EventSource,
+    settings: Settings,
+    brought: Customisations,
+    observer: Observer,
+    *,
+    identity: BucketCheck,
 ) -> Pipeline:
     return Pipeline(
         source=source,
@@ -302,6 +309,7 @@ def _pipeline(
         observer=observer,
         writer=_writer(),
         accept_older_renderer=settings.publish.accept_older_renderer,
+        bucket=identity,
     )
 
 
@@ -311,8 +319,10 @@ async def run(
     *,
     announce: Callable[[str], None] = lambda _line: None,
     filesystem: FileSystem | None = None,
+    new_bucket: bool = False,
 ) -> None:
-    """The daemon, until it is asked to stop.
+    """The daemon, until it is asked to stop. `new_bucket`: it publishes to this bucket from now on, whichever the
+    journal published to before.
 
     Raises:
         SettingsError: a scope's templates cannot be used. KeyUnusable, PolicyUnusable: a key or the policy cannot.
@@ -353,7 +363,15 @@ async def run(
             )
             freshness = _freshness_timer(bucket, keys, settings.signing.freshness_minutes)
             daemon = await _Daemon.build(
-                settings, version, bucket, (runtime, judging), journal, brought=brought, stop=stop, freshness=freshness
+                settings,
+                version,
+                bucket,
+                (runtime, judging),
+                journal,
+                brought=brought,
+                stop=stop,
+                freshness=freshness,
+                new_bucket=new_bucket,
             )
             await daemon.look()
             async with asyncio.TaskGroup() as group:
@@ -397,25 +415,29 @@ class _Daemon:
     """Once at the tokens' files and at everything that can need attention."""
     admission: Admission | None
     """None: a directory, whose conditions are our own code."""
+    identity: BucketIdentity
     serve: Callable[[socket.socket, Stop], Coroutine[None, None, None]]
 
     async def work(self, stop: Stop) -> None:
         """Publish, once the bucket may be written to; until then events are taken all the same."""
-        if self.admission is not None:
-            async with asyncio.TaskGroup() as group:
-                granting = group.create_task(self.admission.granted())
-                stopping = group.create_task(stop.wait())
-                await asyncio.wait((granting, stopping), return_when=asyncio.FIRST_COMPLETED)
-                granting.cancel()
-                stopping.cancel()
+        async with asyncio.TaskGroup() as group:
+            granting = group.create_task(self._granted())
+            stopping = group.create_task(stop.wait())
+            await asyncio.wait((granting, stopping), return_when=asyncio.FIRST_COMPLETED)
+            granting.cancel()
+            stopping.cancel()
         if not stop.is_set:
             await self.worker.run(stop)
 
     async def once_admitted(self, timer: Callable[[], Coroutine[None, None, None]]) -> None:
         """A timer that writes to the bucket, from when on that may be."""
-        if self.admission is not None:
-            await self.admission.wait()
+        await self.identity.wait()
         await timer()
+
+    async def _granted(self) -> None:
+        if self.admission is not None:
+            await self.admission.granted()
+        await self.identity.granted()
 
     @classmethod
     async def build(
@@ -429,6 +451,7 @@ class _Daemon:
         brought: Customisations,
         stop: Stop,
         freshness: FreshnessTimer,
+        new_bucket: bool,
     ) -> "_Daemon":
         from daemon.http.app import RequestLimits, create_app  # noqa: PLC0415  # the web framework
         from daemon.http.auth import Credentials  # noqa: PLC0415
@@ -442,15 +465,24 @@ class _Daemon:
         runtime, judging = runtimes
         reporter = Reporter(metrics, runtime)
         patience = Patience(settings.publish.retry_first_seconds, settings.publish.retry_max_seconds)
+        identity = BucketIdentity(
+            bucket.store,
+            journal,
+            runtime,
+            first=patience.first,
+            longest=patience.longest,
+            new_bucket=new_bucket,
+        )
         worker = Worker(
             source=journal,
             reader=bucket.reader,
-            pipeline=_pipeline(bucket, journal, settings, brought, reporter),
+            pipeline=_pipeline(bucket, journal, settings, brought, reporter, identity=identity),
             runtime=runtime,
             observer=reporter,
             patience=patience,
             live_tree_seconds=settings.publish.live_tree_seconds,
             opened_at=await journal.highest(),
+            bucket=identity,
         )
         admission = (
             None
@@ -474,7 +506,7 @@ class _Daemon:
             call_seconds=settings.publish.timeout_seconds,
             metrics=metrics,
             stop=stop,
-            gates=[each for each in (admission,) if each is not None],
+            gates=[each for each in (admission, identity) if each is not None],
             tokens=tokens,
             freshness=freshness,
         )
@@ -497,7 +529,7 @@ class _Daemon:
             _most_connections(http.max_connections), http.max_connections_per_peer, http.trusted_proxies
         )
         serving = partial(serve, app, limits=connections, closed=reporter.connection_closed)
-        return cls(worker, reporter, vitals, look, admission, serving)
+        return cls(worker, reporter, vitals, look, admission, identity, serving)
 
 
 @dataclass(frozen=True, slots=True)

@@ -22,6 +22,7 @@ from daemon.lifecycle import Stop
 from daemon.outcomes import Failure, NeedsOperator
 from daemon.pipeline import InstanceShared, Pipeline
 from daemon.publishing.errors import PublishingError
+from daemon.publishing.identity import ANY_BUCKET, BucketCheck
 from daemon.publishing.reader import Reader
 from daemon.runtime import Runtime
 from daemon.stores.errors import StoreError
@@ -126,6 +127,7 @@ class Worker:
         patience: Patience,
         live_tree_seconds: float,
         opened_at: int,
+        bucket: BucketCheck = ANY_BUCKET,
     ) -> None:
         """`opened_at`: the source's highest offset when it was opened."""
         self._source = source
@@ -136,6 +138,7 @@ class Worker:
         self._patience = patience
         self._live_tree_seconds = live_tree_seconds
         self._opened_at = opened_at
+        self._bucket = bucket
         self._compared: set[Scope] = set()
         self._lanes: dict[str, Lane] = {}
         self._tasks: dict[str, asyncio.Task[None]] = {}
@@ -229,6 +232,8 @@ class Worker:
         from the listing before this one, and from what the source remembers."""
         began_at, began = self._runtime.now(), self._runtime.monotonic()
         found = set(map(str, await self._reader.scopes()))
+        # A volume that is no longer mounted has no scopes, and an event without any would be settled.
+        await self._bucket.check()
         unreadable = dict(self._reader.unreadable_folders)
         if unreadable:
             known = await self._source.published_scopes() | (self._listed.scopes if self._listed else frozenset())
@@ -301,6 +306,7 @@ class Worker:
     async def _take_batch(self, lane: Lane) -> bool:
         """One batch, from the lane to the bucket; whether there was one."""
         with bound(scope=str(lane.scope)):
+            await self._bucket.confirm()
             await self._compare(lane.scope)
             try:
                 found = await self._process(lane)

@@ -59,7 +59,8 @@ def exit_code(printer: Printer, scope: Scope | str, lag: Lag | None, *, wait: fl
     if lag is None:
         return DONE
     printer.warn(
-        f"{scope}: the pointer is written, and the live tree has not followed it within {wait:g} s\n"
+        f"{scope}: the pointer is written, and the live tree has not followed it"
+        f"{f' within {wait:g} s' if wait else ''}\n"
         f"{lag.words}\n"
         f"remove the reason, then wait for the daemon's next pass or give the command again; "
         f"`rebundle status {scope}` shows whether the live tree is in step"
@@ -95,11 +96,11 @@ def done_lines(view: View, printer: Printer) -> Iterable[str]:
     if tree is None:
         return
     if not tree["synced"]:
-        yield f"  live tree  {printer.bad('not in step')}: {tree['reason']}"
-        return
-    yield f"  live tree  in step, {len(tree['written'])} files written"
+        yield f"  live tree  {printer.bad('not in step')}: {plain(tree['reason'])}"
+    else:
+        yield f"  live tree  in step, {len(tree['written'])} files written"
     for key, words in _TREE_WORDS:
-        for path in tree[key]:
+        for path in tree.get(key, ()):
             yield f"             {words}: {plain(path)}"
 
 

@@ -123,12 +123,14 @@ def _action(item: View, *, dry_run: bool) -> str:
 
 
 def _summary(view: View, *, dry_run: bool) -> str:
-    if not (view["deleted"] or view["left"] or view["released"]):
+    if not (view["deleted"] or view["left"] or view["released"] or view["copies"]):
         waiting = f", {len(view['spared'])} wait" if view["spared"] else ""
         return f"{view['scope']}: nothing to collect; {len(view['kept'])} publications stay{waiting}"
     would = "would be " if dry_run else ""
+    copies = f", {len(view['copies'])} copies of replaced files {would}deleted" if view["copies"] else ""
     return (
-        f"{view['scope']}: {len(view['released'])} publications {would}released, {len(view['deleted'])} {would}deleted "
+        f"{view['scope']}: {len(view['released'])} publications {would}released, {len(view['deleted'])} {would}deleted"
+        f"{copies} "
         f"({view['bytes']:,} bytes), {len(view['left'])} left to delete, {len(view['kept'])} stay"
     )
 
@@ -144,6 +146,7 @@ def _view(collected: Collected) -> View:
         "spared": [_folder(each, deleted=False) for each in collected.spared],
         "kept": [_publication(each) for each in collected.kept],
         "strays": list(collected.strays),
+        "copies": [{"key": each.key, "bytes": each.size} for each in collected.copies],
     }
 
 

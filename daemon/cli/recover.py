@@ -24,7 +24,6 @@ from daemon.cli.output import Printer, confirm
 from daemon.cli.session import scope_of, session
 from daemon.cli.text import plain
 from daemon.cli.views import View, live_tree_view, pointer_view
-from daemon.publishing.livetree import Unfinished
 from daemon.publishing.recoverer import Recoverer, Recovery
 from daemon.publishing.recovery import Wish
 
@@ -111,8 +110,9 @@ def _lines(told: Recovery, printer: Printer, *, dry_run: bool) -> Iterable[str]:
     yield "did:" if not dry_run else "would do:"
     for line in told.recovered.did:
         yield f"  {plain(line)}"
-    if isinstance(told.live_tree, Unfinished):
-        yield f"  live tree {printer.bad('not in step')}: {plain(told.live_tree.reason)}"
+    tree = live_tree_view(told.live_tree)
+    if tree is not None and not tree["synced"]:
+        yield f"  live tree {printer.bad('not in step')}: {plain(tree['reason'])}"
     if told.recovered.unknown:
         yield "cannot be known:"
     for line in told.recovered.unknown:

@@ -23,6 +23,7 @@ from daemon.cli.scopes import gravest, pointer_or_error
 from daemon.cli.session import Session, opened_journal, session
 from daemon.cli.text import age, columns, pairs, plain
 from daemon.cli.views import View, attention, backlog_view, event_view, movable_view, survey_view
+from daemon.publishing import identity
 from daemon.publishing.errors import NotFound, PublishingError
 from daemon.stores.errors import ObjectDamaged
 from events.errors import EventError, JournalMissing
@@ -104,7 +105,8 @@ async def _backlog(opened: Session, scope: str | None) -> View:
             if scope is not None:
                 letters = await journal.dead_letters(DeadLetterStatus.OPEN)
                 found = _of_scope(found, scope, sum(letter.scope == scope for letter in letters))
-            return {"path": str(opened.settings.journal.path), "error": None, **found}
+            wrong = await identity.refusal(opened.bucket.store, journal)
+            return {"path": str(opened.settings.journal.path), "error": None, "wrong_bucket": wrong, **found}
     except JournalMissing:
         return {"path": None, "error": None}
     except EventError as error:
@@ -182,6 +184,8 @@ def _needs(document: View) -> list[tuple[str, str]]:
     ]
     if journal["error"]:
         needs.append(("journal", journal["error"]))
+    if wrong := journal.get("wrong_bucket"):
+        needs.append(("bucket", wrong))
     if letters := journal.get("dead_letters"):
         needs.append(("journal", f"{letters} dead letters: `rebundle dead-letters list`"))
     return needs
@@ -212,7 +216,8 @@ def _row(view: View, opened: Session) -> tuple[Any, ...]:
         return (view["scope"], "unreadable", None, None, None, None, None)
     # Nobody signs the marker, and this verb reads no files: `verify` does.
     followed = "synced" if opened.trust is None else "marked synced"
-    synced = None if tree is None else (followed if tree["synced"] else "behind")
+    behind = "blocked" if tree and tree["blocked"] else "behind"
+    synced = None if tree is None else (followed if tree["synced"] else behind)
     if view["live_tree_error"]:
         synced = "not compared"
     overrides = len(tree["overrides"]) if tree else None
@@ -247,6 +252,7 @@ def _files(view: View) -> Iterator[str]:
         ("strays", "nobody's"),
     ):
         yield from (f"  {plain(path)}: {words}" for path in tree.get(key, ()))
+    yield from (f"  {plain(each['path'])}: blocked: {plain(each['reason'])}" for each in tree.get("blocked", ()))
 
 
 def _by_tag(view: View) -> Iterator[str]:

@@ -262,6 +262,10 @@ def _live_tree_problems(scope: Scope, survey: Survey, *, signed: bool) -> Iterab
             "an older one was put back, or somebody else wrote the marker; "
             f"`rebundle recover {scope} --reason '…'` goes on above both"
         )
+    for blocked in survey.seen.blocked[:_MOST_NAMED]:
+        yield f"{blocked.path} does not follow: {blocked.reason}"
+    if len(survey.seen.blocked) > _MOST_NAMED:
+        yield f"{len(survey.seen.blocked) - _MOST_NAMED} more paths do not follow"
     edited = survey.seen.kept_aside
     if edited:
         yield (

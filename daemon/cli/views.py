@@ -117,12 +117,14 @@ def live_tree_view(result: Synced | Unfinished | None) -> View | None:
         case None:
             return None
         case Unfinished():
-            return {"synced": False, "followed": False, "sequence": result.sequence, "reason": result.reason}
+            return {"synced": False, "follows": False, "sequence": result.sequence, "reason": result.reason}
         case Synced():
             return {
-                "synced": True,
-                "followed": result.follows,
+                "synced": not result.blocked,
+                "follows": result.follows,
                 "sequence": result.sequence,
+                "reason": _blocked_reason(result),
+                "blocked": _blocked(result),
                 "written": list(result.written),
                 "kept_aside": list(result.kept_aside),
                 "overrides": list(result.overrides),
@@ -136,14 +138,27 @@ def survey_view(survey: Survey) -> View:
     seen = survey.seen
     return {
         "synced": survey.in_step,
+        "follows": survey.follows,
         "ahead": survey.is_ahead,
         "sequence": survey.marker.sequence if survey.marker else None,
         "pending": [*seen.written, *survey.removed],
+        "blocked": _blocked(seen),
         "foreign": list(seen.kept_aside),
         "overrides": list(seen.overrides),
         "deleted_by_operator": list(seen.deleted_by_operator),
         "strays": list(seen.strays),
     }
+
+
+def _blocked(seen: Synced) -> list[View]:
+    return [{"path": each.path, "reason": each.reason} for each in seen.blocked]
+
+
+def _blocked_reason(result: Synced) -> str | None:
+    if not result.blocked:
+        return None
+    others = f", and {len(result.blocked) - 1} more" if len(result.blocked) > 1 else ""
+    return f"{result.blocked[0].path} is blocked{others}: {result.blocked[0].reason}"
 
 
 def done_view(verb: str, done: Done, *, dry_run: bool = False) -> View:
@@ -177,19 +192,27 @@ def attention(view: Mapping[str, Any]) -> Iterable[str]:
         yield f"desired state {desired['state']} {why}"
     if view["live_tree_error"]:
         yield f"the live tree cannot be compared with live: {view['live_tree_error']}"
-    tree = view["live_tree"]
-    if tree and tree["ahead"]:
+    if view["live_tree"]:
+        yield from _tree_attention(str(view["scope"]), view["live_tree"])
+
+
+def _tree_attention(scope: str, tree: View) -> Iterable[str]:
+    if tree["ahead"]:
         yield (
             f"the live tree's marker has followed sequence {tree['sequence']}, the pointer is older: one was put "
             "back, or somebody else wrote the marker; no pass goes on until "
-            f"`rebundle recover {view['scope']} --reason '…'`"
+            f"`rebundle recover {scope} --reason '…'`"
         )
-    elif tree and not tree["synced"]:
+    elif not tree["synced"] and (tree["pending"] or not tree["blocked"]):
         yield f"the live tree is behind ({len(tree['pending'])} files): the daemon's next pass brings it in step"
-    if tree and tree["foreign"]:
+    if tree["blocked"]:
+        first, *others = tree["blocked"]
+        more = f" (and {len(others)} more paths)" if others else ""
+        yield f"the live tree does not follow at {first['path']}{more}: {first['reason']}"
+    if tree["foreign"]:
         named = ", ".join(tree["foreign"][:3])
         yield f"edited by hand in base/, kept aside and replaced at the next pass: {named}"
-    if tree and tree["strays"]:
+    if tree["strays"]:
         yield f"files in base/ that are nobody's: {', '.join(tree['strays'][:3])}"
 
 

@@ -94,7 +94,9 @@ class Health:
 
     async def _livez(self) -> Response:
         fault = self._vitals.fault()
-        return PlainTextResponse("ok\n") if fault is None else PlainTextResponse(f"{fault}\n", 503)
+        if fault is None:
+            return PlainTextResponse("ok\n")
+        return answer(Refused(HTTPStatus.SERVICE_UNAVAILABLE, "restart-needed", fault))
 
     async def _readyz(self) -> Response:
         return await self._limited(self._readiness)

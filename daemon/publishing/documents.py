@@ -7,7 +7,6 @@ bit is then found, in white space and unknown parts as well, and no two readers 
 import json
 import math
 import re
-from itertools import accumulate
 from typing import Any, Final
 
 from daemon.publishing.sizes import LEVELS, MARKS
@@ -17,7 +16,9 @@ _MOST_DIGITS: Final = 20
 _LARGEST: Final = 2**63 - 1
 # Always matches from its first quote on, to the end of the text if there is no other quote: so it is linear.
 _STRING: Final = re.compile(rb'"(?:[^"\\]++|\\.)*+["\\]?', re.DOTALL)
-_NO_MARK: Final = bytes(set(range(256)) - set(b"[]{},"))
+_PLAIN: Final = bytes(set(range(256)) - set(b'[]{},:"\\'))
+"""What neither nests, nor divides, nor begins or ends a text."""
+_ONE_KIND: Final = bytes.maketrans(b"{}", b"[]")
 _SURROGATE: Final = re.compile(r"\\u[dD][89a-fA-F]")
 
 
@@ -38,7 +39,7 @@ def parsed(body: bytes) -> Any:
             canonical_json(value).encode()  # half of a surrogate pair cannot be encoded
     except UnicodeError:
         raise Malformed("it has text that is not UTF-8") from None
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise Malformed(str(error).splitlines()[0]) from error
     return value
 
@@ -58,12 +59,18 @@ def canonical(body: bytes) -> Any:
 
 def _check_structure(body: bytes) -> None:
     """Nesting and number of values, found before a parser recurses or takes memory for them. Raises Malformed."""
-    marks = _STRING.sub(b"", body).translate(None, _NO_MARK)
+    if b"\\" in body:
+        marks = _STRING.sub(b"", body).translate(_ONE_KIND, _PLAIN)
+    else:  # the same, five times faster: most texts are empty once their plain characters are gone
+        marks = _STRING.sub(b"", body.translate(_ONE_KIND, _PLAIN).replace(b'""', b""))
+    marks = marks.translate(None, b":")
     if len(marks) > MARKS:
         raise Malformed(f"it has more than {MARKS:,} brackets and commas")
     brackets = marks.translate(None, b",")
-    if max(accumulate(1 if each in b"[{" else -1 for each in brackets), default=0) > LEVELS:
-        raise Malformed(f"it nests more than {LEVELS} levels")
+    for _ in range(LEVELS):
+        brackets = brackets.replace(b"[]", b"")  # the innermost level
+    if brackets:
+        raise Malformed(f"it nests more than {LEVELS} levels, or its brackets do not match")
 
 
 def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:

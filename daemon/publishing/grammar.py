@@ -98,9 +98,20 @@ def rule(check: Callable[[T], None]) -> AfterValidator:
 
 
 def _matching(pattern: re.Pattern[str], words: str) -> AfterValidator:
-    def check(text: str) -> None:
-        if not pattern.fullmatch(text):
+    fits = pattern.fullmatch
+
+    def validate(text: str, info: ValidationInfo) -> str:  # not by `rule`: most fields have such a rule
+        if info.context == _READ and fits(text) is None:
             raise ValueError(f"must be {words}")
+        return text
+
+    return AfterValidator(validate)
+
+
+def _at_most(largest: int) -> AfterValidator:
+    def check(number: int) -> None:
+        if number > largest:
+            raise ValueError(f"must be at most {largest}")
 
     return rule(check)
 
@@ -139,7 +150,8 @@ Label = Annotated[str, StringConstraints(strict=True, max_length=4096)]
 """Text of somebody else's that names something: an event's id, a source, a position's instance."""
 Reason = Annotated[str, StringConstraints(strict=True, max_length=_LONGEST_REASON)]
 """Who changed something, and why."""
-SequenceNumber = Annotated[int, Field(strict=True, ge=0, le=MOST_SEQUENCE)]
-RevisionNumber = Annotated[int, Field(strict=True, ge=0, le=LARGEST_REVISION)]
-Position = Annotated[int, Field(strict=True, ge=0, le=2**63 - 1)]
-Count = Annotated[int, Field(strict=True, ge=0, le=2**63 - 1)]
+_Number = Annotated[int, Field(strict=True, ge=0)]
+SequenceNumber = Annotated[_Number, _at_most(MOST_SEQUENCE)]
+RevisionNumber = Annotated[_Number, _at_most(LARGEST_REVISION)]
+Position = Annotated[_Number, _at_most(2**63 - 1)]
+Count = Annotated[_Number, _at_most(2**63 - 1)]

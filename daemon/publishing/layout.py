@@ -5,6 +5,8 @@ from typing import Final
 
 from renderers.model import Scope
 
+BUCKET: Final = ".rebundle/bucket.json"
+"""Has the id of the bucket: created once, never changed."""
 LIVE_TREE: Final = "docker-compose-gen/"
 MARKER: Final = ".rebundle.json"
 MANIFEST: Final = "manifest.json"
@@ -71,10 +73,10 @@ def live_tree(scope: Scope, path: str = "") -> str:
 
 
 def all_replaced(scope: Scope) -> str:
-    """The folder of all bytes that were kept, by sequence."""
+    """The folder of all bytes that were kept before a pass replaced them."""
     return f"{scope}/.rebundle/replaced/"
 
 
-def replaced(scope: Scope, sequence: int, path: str) -> str:
-    """Where bytes that nobody here wrote are kept before they are replaced."""
-    return f"{scope}/.rebundle/replaced/{sequence}/{path}"
+def replaced(scope: Scope, path: str, sha256: str) -> str:
+    """Where the bytes with this digest, which stood at a path of the live tree, are kept."""
+    return f"{scope}/.rebundle/replaced/{path}/{sha256}"

@@ -32,6 +32,7 @@ from daemon.publishing.grammar import (
     rule,
 )
 from daemon.publishing.signatures import Signature
+from daemon.publishing.sizes import SIGNATURES
 from renderers.model import Scope, canonical_json
 
 SCHEMA: Final = 1
@@ -149,6 +150,8 @@ class _Change(Part):
 
 
 def _check_change(change: dict[str, Any]) -> None:
+    if not change:  # as of most entries
+        return
     try:
         checked(_Change, change)
     except ValidationError as error:
@@ -254,6 +257,9 @@ def opened(body: bytes, scope: Scope) -> tuple[Pointer, bool]:
         document = parsed(body)
         if not isinstance(document, Mapping) or "signed" not in document:
             raise Malformed("it has no 'signed' part")
+        signatures = document.get("signatures") or ()
+        if not isinstance(signatures, Sequence) or len(signatures) > SIGNATURES:
+            raise Malformed(f"signatures: must be a list of at most {SIGNATURES}")
         pointer = checked(Pointer, document["signed"])
         if pointer.scope == str(scope):
             _check_references(pointer, scope)
@@ -263,7 +269,7 @@ def opened(body: bytes, scope: Scope) -> tuple[Pointer, bool]:
         raise _damaged(scope, str(error)) from error
     if pointer.scope != str(scope):
         raise VerificationFailed(f"pointer.json of {scope} is the one of {pointer.scope}")
-    return pointer, bool(document.get("signatures"))
+    return pointer, bool(signatures)
 
 
 def decode_chunk(body: bytes, key: str, scope: Scope) -> Chunk:

@@ -37,6 +37,7 @@ from daemon.stores.errors import (
     OutcomeUnknown,
     StoreBusy,
     StoreError,
+    StoreForbidden,
     StoreRefused,
     StoreUnavailable,
 )
@@ -262,7 +263,7 @@ class GcsStore:
             case 400 if "match calculated" in message:  # a digest: the body was damaged on its way
                 meant = OutcomeUnknown(told) if again else StoreUnavailable(told)
             case 401 | 403:
-                meant = StoreRefused(
+                meant = StoreForbidden(
                     f"{told}: the credentials may not do this; docs/stores.md has the permissions needed"
                 )
             case _ if status in {408, 410} or status >= 500:  # 410: an upload in several requests was forgotten

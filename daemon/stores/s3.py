@@ -50,6 +50,7 @@ from daemon.stores.errors import (
     OutcomeUnknown,
     StoreBusy,
     StoreError,
+    StoreForbidden,
     StoreRefused,
     StoreUnavailable,
 )
@@ -335,7 +336,7 @@ class S3Store:
         if status >= 500 and status != 501:
             raise (OutcomeUnknown(told) if writes else StoreUnavailable(told)) from error
         if status in {401, 403} or code in {"InvalidAccessKeyId", "SignatureDoesNotMatch", "ExpiredToken"}:
-            raise StoreRefused(
+            raise StoreForbidden(
                 f"{told}: the credentials may not do this ({error.operation_name}); see docs/stores.md for the "
                 "permissions that are needed"
             ) from error

@@ -7,7 +7,7 @@ A call whose waiting is cancelled still takes effect: callers may say the same a
 import asyncio
 import contextlib
 from collections.abc import Callable, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Executor, ThreadPoolExecutor
 from datetime import datetime
 from functools import partial
 from pathlib import Path
@@ -46,7 +46,7 @@ class Journal:
     def __init__(
         self,
         opened: OpenJournal,
-        worker: ThreadPoolExecutor,
+        worker: Executor,
         *,
         clock: Callable[[], datetime],
         token: Callable[[], str],
@@ -77,16 +77,18 @@ class Journal:
         limits: JournalLimits = _DEFAULT_LIMITS,
         poll: float = 1.0,
         machine_id_file: Path = MACHINE_ID,
+        worker: Executor | None = None,
     ) -> Self:
         """The journal at `path`. With `run` it is created if need be and held against any other `run`; without, it
         is opened beside one. `poll`: seconds until what another process appended is seen. `machine_id_file` tells the
-        journal of one machine from its copy on another.
+        journal of one machine from its copy on another. `worker`: what runs one call at a time, always in the same
+        thread; by default a thread of the journal's own.
 
         Raises:
             JournalLocked: another `run` holds it.
             JournalMissing: there is none, and this is not a `run`.
         """
-        worker = ThreadPoolExecutor(max_workers=1, thread_name_prefix="journal")
+        worker = worker or ThreadPoolExecutor(max_workers=1, thread_name_prefix="journal")
         work = partial(open_journal, path, token=token, run=run, machine_id_file=machine_id_file)
         try:
             opened = await asyncio.get_running_loop().run_in_executor(worker, work)

@@ -60,9 +60,12 @@ class Target:
         return self.check.__name__.replace("_", "-")
 
 
-def _reported(error: Exception) -> Literal[False]:
-    """The answer for a documented error, whose message is for a terminal, a log or an HTTP answer."""
-    str(error).encode()
+def _reported(error: Exception, *, local: bool = False) -> Literal[False]:
+    """The answer for a documented error, whose message is for a terminal, a log or an HTTP answer.
+
+    `local`: of what came from this system, which may have text that is not UTF-8; standard error escapes that.
+    """
+    str(error).encode(errors="surrogateescape" if local else "strict")
     if isinstance(error, InvalidEvent):
         assert all(str(problem).isprintable() for problem in error.problems), error.problems
     return False
@@ -302,7 +305,7 @@ def _settings(environ: Mapping[str, str], file: Path | None, *, secrets: bool) -
     try:
         loaded = load({}, environ, file, secrets=secrets)
     except SettingsError as error:
-        return _reported(error)
+        return _reported(error, local=True)
     assert loaded.shown()
     return True
 
@@ -326,7 +329,7 @@ def bucket_location(body: bytes) -> bool:
     try:
         read = locations.parse(text)
     except ValueError as error:
-        return _reported(error)
+        return _reported(error, local=True)
     assert locations.spelled(locations.spelled(text)) == locations.spelled(text)
     return bool(str(read))
 
@@ -337,7 +340,7 @@ def object_key(body: bytes) -> bool:
         for check in (check_prefix, check_folder, check_key):
             assert check(text if check is not check_folder else f"{text}/") in {text, f"{text}/"}
     except ValueError as error:
-        return _reported(error)
+        return _reported(error, local=True)
     return True
 
 

@@ -343,8 +343,8 @@ BUGS: dict[str, Bug] = {
     "no-second-listing": Bug(
         "the marker says synced without another listing",
         LiveTree, "_round",
-        "shown = await self._shows(scope, wanted, base | applied)",
-        "shown = listed",
+        "shown = None if applied.raced else await self._shows(scope, wanted, {**base, **applied.versions})",
+        "shown = None if applied.raced else tree",
     ),
     "marker-before-writes": Bug(
         "the marker says synced before the files are written",
@@ -362,13 +362,13 @@ BUGS: dict[str, Bug] = {
     "pass-after-pass-unfinished": Bug(
         "a pass that others disturbed counts as done",
         LiveTree, "_apply",
-        "if not all(done for done, _ in results):\n        return None",
-        "",
+        "raced=None in results,",
+        "raced=False,",
     ),
     "skip-unchanged": Bug(
         "a pass that finds the sequence of its last one does nothing, whatever the listing shows",
         livetree._Settled, "is_still",
-        "return same and self.listed == listed",
+        "return same and not due and (self.tree.files, self.tree.unreadable) == (tree.files, tree.unreadable)",
         "return self.synced.sequence == current.sequence",
     ),
     "fresh-conditions": Bug(

@@ -16,12 +16,15 @@ from typing import Any
 from daemon.stores.port import Content
 from tests.simulation.bucket import Bucket, Change, Held
 from tests.simulation.loop import SimulatedLoop
-from tests.simulation.oracle import Oracle
+from tests.simulation.oracle import AFTER_MERGE, Oracle
 from tests.simulation.store import RemoteStore
 
 EDITOR = "editor"
+FATE = "fate"
+"""Who deletes a pointer, or puts an older one back."""
 _TREE = "docker-compose-gen/"
 _MARKER = f"{_TREE}.rebundle.json"
+_REPLACED = ".rebundle/replaced/"
 
 Publication = dict[str, Any]
 Signed = dict[str, Any]
@@ -69,11 +72,23 @@ class Watcher:
     """The pointer of each scope, as it is."""
     lineage: dict[str, list[dict[str, Any]]] = field(default_factory=dict)
     """Every entry that was ever the newest one of its scope."""
+    pointers: dict[str, list[bytes]] = field(default_factory=dict)
+    """The body of every pointer that was ever written."""
     manifests: dict[str, Held] = field(default_factory=dict)
     """Every object below states/ and history/ that ever was there, as it was first."""
     reports: list[Report] = field(default_factory=list)
     edited: dict[str, bytes | None] = field(default_factory=dict)
-    """What the editor last wrote to each path of example/; None: deleted."""
+    """What the editor last wrote to each path of example/; None: deleted. Not a default that was put back."""
+    put_back: set[str] = field(default_factory=set)
+    """Paths where the editor put a default back: it is ours again, and may be an older one than live's."""
+    defaults: dict[str, list[bytes]] = field(default_factory=dict)
+    """What processes wrote to each path of example/."""
+    restoring: dict[str, str] = field(default_factory=dict)
+    """The path that each `example restore` was asked for."""
+    deleted: dict[str, float] = field(default_factory=dict)
+    """When the editor deleted a path of example/ that the marker had."""
+    _listed_at: dict[int, tuple[Content, float]] = field(default_factory=dict)
+    """When the tree was listed for whoever sent this content."""
     _said: dict[bytes, bool] = field(default_factory=dict)
     """Markers that say synced, and whether their writer had been shown such a tree."""
     _digests: dict[int, tuple[Held, str]] = field(default_factory=dict)
@@ -85,7 +100,9 @@ class Watcher:
         scope, _, rest = _split(change.key)
         if rest == "pointer.json":
             self._pointer(scope, change)
-        elif rest.startswith(("states/", "history/", ".rebundle/replaced/")):
+        elif rest == "freshness.json":
+            self._freshness(scope, change)
+        elif rest.startswith(("states/", "history/", _REPLACED)):
             self._immutable(scope, rest, change)
         elif rest == _MARKER:
             self._marker(change)
@@ -97,9 +114,14 @@ class Watcher:
 
     def _immutable(self, scope: str, rest: str, change: Change) -> None:
         if change.after is not None:
-            if change.before is not None:
+            # A copy of replaced bytes is written again when they are replaced again, so that its time starts again.
+            again = rest.startswith(_REPLACED) and change.before is not None and change.before.body == change.after.body
+            if change.before is not None and not again:
                 self._fail(3, f"{change.key} was written over")
             self.manifests.setdefault(change.key, change.after)
+            return
+        if rest.startswith(_REPLACED):
+            self._copy_deleted(scope, change)
             return
         if not rest.startswith("states/"):
             self._fail(3, f"{change.key} was deleted")
@@ -110,6 +132,22 @@ class Watcher:
             self._fail(7, f"{change.key} was deleted without a collection, or is retained")
         # Since it was first there: a create that was sent twice may come again after the collection, and a delete, too.
         age = (self.bucket.now() - self.manifests[change.key].modified).total_seconds()
+        if age < self.grace:
+            self._fail(7, f"{change.key} was deleted {age:.0f} s after it was written")
+
+    def _copy_deleted(self, scope: str, change: Change) -> None:
+        """A collection takes old copies of replaced bytes, never the newest one of a path."""
+        assert change.before is not None
+        signed = self.signed.get(scope)
+        folder = change.key.rpartition("/")[0]
+        others = [held for key, held in self.bucket.objects.items() if key.rpartition("/")[0] == folder]
+        if signed is None or signed["gc_epoch"] == 0 or not others:
+            self._fail(7, f"{change.key} was deleted without a collection, or is the newest of its path")
+        # Where a version is a digest, or deletes ignore it, a deletion under way also meets a copy that is newer.
+        by_version = not (self.bucket.versions_by_content or self.deletes_blindly)
+        age = (
+            self.bucket.now() - (change.before if by_version else self.manifests[change.key]).modified
+        ).total_seconds()
         if age < self.grace:
             self._fail(7, f"{change.key} was deleted {age:.0f} s after it was written")
 
@@ -129,6 +167,12 @@ class Watcher:
         return self._parse(self.manifests.get(key)) or {}
 
     def _pointer(self, scope: str, change: Change) -> None:
+        if change.writer == FATE:
+            self.oracle.lose(scope)
+            return
+        if scope in self.oracle.lost:
+            self._while_lost(scope, change)
+            return
         if change.after is None:
             self._fail(1, f"{change.key} was deleted")
             return
@@ -143,25 +187,84 @@ class Watcher:
         self._history(new, lineage)
         self._stored(scope, new)
         self.signed[scope] = new
+        self.pointers.setdefault(scope, []).append(change.after.body)
         now = self.bucket.now().isoformat(timespec="microseconds").replace("+00:00", "Z")
         self.oracle.committed(scope, change.writer, new, partial(self._manifest_named, scope), now)
+
+    def _while_lost(self, scope: str, change: Change) -> None:
+        """Only a recovery ends this. Who goes on from an older pointer that was put back is not judged."""
+        if change.after is None:
+            self._fail(1, f"{change.key} was deleted")
+            return
+        new: Signed = json.loads(change.after.body)["signed"]
+        self.pointers[scope].append(change.after.body)
+        if new["kind"] == "recover":
+            self._recovered(scope, new, self._parse(change.before))
+
+    def _recovered(self, scope: str, new: Signed, found: dict[str, Any] | None) -> None:
+        """What a recovery may not do, whatever was lost (protocol 4, ADR 13).
+
+        An older pointer that was put back, and that nothing tells a later one of, is only mended.
+        """
+        rebuilt = found is None or new["sequence"] > found["signed"]["sequence"] + 1
+        before = [json.loads(body)["signed"] for body in self.pointers[scope][:-1]]
+        highest = max(each["sequence"] for each in before)
+        if rebuilt and new["sequence"] <= highest:
+            self._fail(1, f"{scope} was recovered at {new['sequence']}, and {highest} was there before")
+        for instance, offset in new["inputs"].items():
+            committed = max(each["inputs"].get(instance, 0) for each in before)
+            if offset > committed:
+                self._fail(4, f"a recovery passes {instance} up to {offset}, committed was {committed}")
+        if rebuilt and new["hold"] is None and (new["live"] is not None or new["desired"] is not None):
+            self._fail(6, f"{scope} was recovered and is not held")
+        if new["live"] is not None and new["live"]["composition"] in {e["composition"] for e in new["quarantined"]}:
+            self._fail(6, f"{scope} was recovered, and what is live is quarantined")
+        self._rivals(scope, new)
+        self.adopt(scope, new)
+
+    def _rivals(self, scope: str, new: Signed) -> None:
+        """Id, number and composition of an explicit state belong together. Before issue 16, `recover` retained rivals."""
+        explicit = [each for each in new["retained"] if each["kind"] == "explicit"]
+        this = {(each["state"], each["revision"]["producer"], each["composition"]) for each in explicit}
+        if AFTER_MERGE and (len({each[0] for each in this}) < len(this) or len({each[1] for each in this}) < len(this)):
+            self._fail(5, f"{scope} was recovered with rivals: {sorted(this)}")
+
+    def adopt(self, scope: str, new: Signed) -> None:
+        """From here on all rules count again, starting from this pointer."""
+        self.signed[scope] = new
+        self._stored(scope, new)
+        lineage = self._entries(new)
+        self.lineage[scope] = lineage or []
+        stored = [
+            described
+            for key, held in self.manifests.items()
+            if key.startswith(f"{scope}/states/")
+            and key.endswith("/manifest.json")
+            and (described := self._parse(held))
+        ]
+        self.oracle.recovered(scope, new, stored, lineage or [])
 
     def _manifest_named(self, scope: str, name: str) -> dict[str, Any]:
         return self.manifest(scope, _named(name))
 
     def _history(self, new: Signed, lineage: Sequence[dict[str, Any]]) -> None:
-        """Every entry is in the history or in its chunks, which are linked by digest."""
-        entries, older = new["history"], new["older"]
+        """Every entry is in the history or in its chunks."""
+        entries = self._entries(new)
+        if entries is not None and [each["write"] for each in entries] != [each["write"] for each in lineage]:
+            self._fail(1, "history and chunks do not tell every change")
+
+    def _entries(self, new: Signed) -> list[dict[str, Any]] | None:
+        """Of the history and of its chunks, which are linked by digest."""
+        entries, older = list(new["history"]), new["older"]
         while older is not None:
             held = self.bucket.objects.get(older["key"])
             if held is None or _digest(held, self._digests) != older["sha256"]:
                 self._fail(1, f"history chunk {older['key']} is missing or another one")
-                return
+                return None
             chunk = self._document(older["key"])
             assert chunk is not None
             entries, older = [*chunk["entries"], *entries], chunk["older"]
-        if [each["write"] for each in entries] != [each["write"] for each in lineage]:
-            self._fail(1, "history and chunks do not tell every change")
+        return entries
 
     def _stored(self, scope: str, new: Signed) -> None:
         for publication in (new["live"], new["desired"], *new["retained"]):
@@ -186,27 +289,88 @@ class Watcher:
         if after["sequence"] < before["sequence"]:
             self._fail(10, f"the marker went from {before['sequence']} to {after['sequence']}")
         scope = _split(change.key)[0]
-        if after["sequence"] > self.signed[scope]["sequence"]:
+        if after["sequence"] > self.signed[scope]["sequence"] and scope not in self.oracle.lost:
             self._fail(10, "the marker is ahead of the pointer")
 
     def _tree(self, scope: str, path: str, change: Change) -> None:
+        in_example = path.startswith("example/")
         if change.writer == EDITOR:
-            if path.startswith("example/"):
-                self.edited[change.key] = change.after.body if change.after else None
+            if in_example:
+                self._edited(change)
             return
-        before = change.before
-        if before is not None and path.startswith("example/"):
-            if change.after is None or before.writer == EDITOR:
-                self._fail(8, f"{path} was deleted, or was an operator's and was written")
-            elif not self.bucket.versions_by_content and _commit(change.after) <= _commit(before):
-                # Where versions are digests, bytes that come again count as the older publication's, which a paused
-                # writer may still replace; the next pass repairs that.
-                self._fail(8, f"the default of {path} went back to an older publication's, or came twice")
-        if before is not None and before.writer == EDITOR and not path.startswith("example/"):
-            prefix = f"{scope}/.rebundle/replaced/"
-            aside = any(held.body == before.body for key, held in self.bucket.objects.items() if key.startswith(prefix))
-            if (change.after is not None and not aside) or (change.after is None and not self.deletes_blindly):
-                self._fail(8, f"{path} was an operator's and is gone")
+        before, after = change.before, change.after
+        if in_example:
+            self._example(scope, path, change)
+            return
+        foreign = before is not None and before.writer == EDITOR and not self._is_aside(scope, before)
+        if foreign and (after is not None or not self.deletes_blindly):
+            self._fail(8, f"{path} was an operator's and is gone")
+
+    def _edited(self, change: Change) -> None:
+        body = change.after.body if change.after else None
+        if body is not None and body in self.defaults.get(change.key, ()):
+            self.edited.pop(change.key, None)
+            self.put_back.add(change.key)
+        else:
+            self.edited[change.key] = body
+            self.put_back.discard(change.key)
+        self.deleted.pop(change.key, None)
+        scope, _, rest = _split(change.key)
+        marker = self._document(f"{scope}/{_MARKER}") or {"files": {}}
+        if body is None and rest.removeprefix(_TREE) in marker["files"]:
+            self.deleted[change.key] = self.loop.time()
+
+    def _example(self, scope: str, path: str, change: Change) -> None:
+        """What a process does to a file of example/."""
+        before, after = change.before, change.after
+        if after is None:
+            self._fail(8, f"{path} was deleted")
+            return
+        restored = self.restoring.get(change.writer) == change.key
+        if after.body not in self.defaults.setdefault(change.key, []):
+            self.defaults[change.key].append(after.body)
+        if restored:
+            if before is not None and not self._is_aside(scope, before):
+                self._fail(8, f"{path} was restored, and what was there is not kept")
+            self.edited.pop(change.key, None)
+            self.put_back.discard(change.key)
+        elif before is None:
+            self._created(path, change.key, after)
+        elif before.writer == EDITOR and change.key not in self.put_back:
+            self._fail(8, f"{path} was an operator's and was written")
+        elif change.key in self.put_back:
+            if AFTER_MERGE and not self._is_aside(scope, before):
+                self._fail(8, f"{path} was put back by an operator, and is not kept")
+            self.put_back.discard(change.key)
+        elif scope in self.oracle.ever_lost:
+            return  # where publications were committed, nothing may know any more
+        elif not self.bucket.versions_by_content and _commit(after) <= _commit(before):
+            # Where versions are digests, bytes that come again count as the older publication's, which a paused
+            # writer may still replace; the next pass repairs that.
+            self._fail(8, f"the default of {path} went back to an older publication's, or came twice")
+
+    def _created(self, path: str, key: str, after: Held) -> None:
+        """A default that an operator deleted comes back only from a pass that listed the tree before."""
+        _, listed_at = self._listed_at.get(id(after.content), (after.content, 0.0))
+        if listed_at > self.deleted.pop(key, listed_at):
+            self._fail(8, f"{path} was deleted by an operator and is there again")
+        self.edited.pop(key, None)
+
+    def _is_aside(self, scope: str, held: Held) -> bool:
+        prefix = f"{scope}/.rebundle/replaced/"
+        return any(each.body == held.body for key, each in self.bucket.objects.items() if key.startswith(prefix))
+
+    def _freshness(self, scope: str, change: Change) -> None:
+        """It names a pointer that was there, and never an older one than before."""
+        after = self._parse(change.after)
+        assert after is not None
+        said = after["signed"]
+        named = [body for body in self.pointers.get(scope, ()) if _sha256(body) == said["pointer_sha256"]]
+        if not named or json.loads(named[0])["signed"]["sequence"] != said["sequence"]:
+            self._fail(10, f"freshness.json of {scope} names sequence {said['sequence']}, which was never there")
+        before = self._parse(change.before)
+        if before and before["signed"]["sequence"] > said["sequence"] and scope not in self.oracle.ever_lost:
+            self._fail(10, f"freshness.json of {scope} went back to {said['sequence']}")
 
     # -- when a body is sent
 
@@ -221,7 +385,9 @@ class Watcher:
                 self._said[content.body] = self._was_shown(scope, marker, store.shown)
             return
         path = rest.removeprefix(_TREE)
-        listed = store.listed.get(f"{scope}/{_TREE}", {})
+        at, listed = store.listed.get(f"{scope}/{_TREE}", (0.0, {}))
+        if path.startswith("example/"):
+            self._listed_at[id(content)] = (content, at)
         marker_then = listed.get(f"{scope}/{_MARKER}")
         if path.startswith("example/") and marker_then is not None and key not in listed:
             held = self.bucket.objects.get(key)
@@ -244,22 +410,30 @@ class Watcher:
             yield from self._tree_at_rest(scope, signed)
         for key, body in self.edited.items():
             held = self.bucket.objects.get(key)
-            if body is not None and (held is None or held.body != body):
-                yield f"invariant 8: {key} is not what the operator wrote"
+            if (held.body if held else None) != body:
+                yield f"invariant 8: {key} is not what the operator left"
         writes = Counter((scope, entry["write"]) for scope, lineage in self.lineage.items() for entry in lineage)
         for report in self.reports:
+            if report.scope in self.oracle.ever_lost:
+                continue
             found = writes[report.scope, report.write]
             if found != (1 if report.won else 0):
                 yield f"invariant 5: write {report.write[:6]} was reported {'won' if report.won else 'lost'}: {found}"
         yield from self.oracle.at_rest()
 
-    def after_collection(self) -> Iterator[str]:
-        """What is wrong once a collection has run at rest: nothing is left that nobody names."""
+    def after_collection(self, *, sparing_dropped: bool) -> Iterator[str]:
+        """What is wrong once a collection has run at rest: nothing is left that nobody names.
+
+        `sparing_dropped`: what a pointer had no more room for may stay for days, by the clock of whoever dropped it.
+        """
         for key in self.bucket.objects:
             scope, _, rest = _split(key)
             if rest.startswith("states/") and scope in self.signed:
                 _, state, attempt, _ = rest.split("/")
-                if f"{state}@{attempt}" not in map(_name, self.signed[scope]["retained"]):
+                named = set(map(_name, self.signed[scope]["retained"]))
+                for entry in self.lineage[scope] if sparing_dropped else ():
+                    named.update(entry["change"].get("dropped", ()))
+                if f"{state}@{attempt}" not in named:
                     yield f"invariant 7: {key} is left, and nothing names it"
 
     def _tree_at_rest(self, scope: str, signed: Signed) -> Iterator[str]:
@@ -271,12 +445,16 @@ class Watcher:
         for path, sha256 in wanted.items():
             held = self.bucket.objects.get(tree + path)
             if _is_example(path):
-                if tree + path in self.edited or path.startswith("example/creds/"):
+                if tree + path in self.edited or tree + path in self.put_back:
                     continue
-                if held is None:
+                if path.startswith("example/creds/"):
+                    if held is None or held.body not in self.defaults[tree + path]:
+                        yield f"invariant 9: {path} is not a default that was once created"
+                elif held is None:
                     yield f"invariant 9: {path} is not there, and no operator deleted it"
                 elif _sha256(held.body) != sha256 and (
                     max(_commit(held), self._recorded(scope, path, held)) < self._committed(scope, _name(live))
+                    and scope not in self.oracle.ever_lost
                 ):
                     yield f"invariant 9: the default of {path} is older than live, and no operator changed it"
             elif held is None or _sha256(held.body) != sha256:

@@ -550,11 +550,11 @@ _VERBS: Mapping[str, Callable[[Scope, Asked, Limits], Scope | str]] = {
 
 
 def republished(scope: Scope, attempt: str, at: str, limits: Limits) -> Scope:
-    """Desired rendered anew: another attempt of the same state."""
+    """Desired rendered anew: another attempt of the same state, which moves live and desired like a new one."""
     desired = scope.publication(scope.desired)
     if desired is None:
         raise Violation("nothing is desired that could be republished")
-    anew = replace(desired, attempt=attempt, at=at, superseded_at=None, pinned=False)
+    anew = replace(desired, attempt=attempt, at=at, superseded_at=None, pinned=False, late=False)
     return _with_publications(scope, [anew], at, limits)
 
 

@@ -108,7 +108,7 @@ class LogSource:
     def wake(self) -> None:
         self._appended.set()
 
-    def close(self) -> None:
+    async def close(self) -> None:
         self._log.readers.remove(self)
 
     async def next(self) -> Delivery:

@@ -78,7 +78,8 @@ class Fate(Enum):
 
 
 _FATES = [each for each in Fate if each is not Fate.FINE]
-_listed: ContextVar[Mapping[str, Mapping[str, Held]]] = ContextVar("listed", default=MappingProxyType({}))
+_NOTHING: Mapping[str, Any] = MappingProxyType({})
+_listed: ContextVar[Mapping[str, tuple[float, Mapping[str, Held]]]] = ContextVar("listed", default=_NOTHING)
 
 
 class Owner(Protocol):
@@ -119,8 +120,9 @@ class RemoteStore:
         """Told of each body before it is sent."""
 
     @property
-    def listed(self) -> Mapping[str, Mapping[str, Held]]:
-        """What the last listing of each prefix showed to the task that asks, or to the one that started it.
+    def listed(self) -> Mapping[str, tuple[float, Mapping[str, Held]]]:
+        """When the last listing of each prefix was made for the task that asks, or for the one that started it, and
+        what it showed.
 
         Not to the process: two passes over one tree may be under way in it, and each decides by its own.
         """
@@ -138,7 +140,7 @@ class RemoteStore:
             there = {key: held for key, held in self._bucket.objects.items() if key.startswith(prefix)}
             for key in there:
                 self._show(key)
-            _listed.set({**self.listed, prefix: there})
+            _listed.set({**self.listed, prefix: (self._loop.time(), there)})
             return self._bucket.scan(prefix)
 
         return await self._read("scan", prefix, listing)

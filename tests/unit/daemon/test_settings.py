@@ -369,6 +369,7 @@ def test_a_secrets_file_that_cannot_be_used_is_named(tmp_path: Path, kind: str) 
             pass
         case _:
             path.write_bytes({"empty": b"\n", "binary": b"\xff" * 32, "huge": b"x" * 5000}[kind])
+            path.chmod(0o600)
     (problem,) = problems({"http.token_file": path}, {})
     assert problem.setting == "http.token"
     assert str(path) in problem.source

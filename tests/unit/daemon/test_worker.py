@@ -7,6 +7,7 @@ import pytest
 
 from daemon.lifecycle import Stop
 from daemon.publishing.livetree import Synced
+from daemon.publishing.pointer import Revision
 from daemon.stores.errors import StoreRefused, StoreUnavailable
 from daemon.stores.memory import MemoryStore
 from daemon.stores.port import Content
@@ -31,11 +32,11 @@ class Switch:
     def __getattr__(self, name):
         operation = getattr(self._inner, name)
 
-        async def switched(key, *rest):
+        async def switched(key, *rest, **options):
             if not self.on and key.startswith(self._scope):
                 self.tried.set()
                 raise StoreUnavailable("away")
-            return await operation(key, *rest)
+            return await operation(key, *rest, **options)
 
         return switched
 
@@ -58,6 +59,7 @@ def worker_of(scene: Scene, *, patience=SHORT, live_tree_seconds=3600.0, opened_
         patience=patience,
         live_tree_seconds=live_tree_seconds,
         opened_at=opened_at,
+        bucket=scene.bucket,
     )
 
 
@@ -462,6 +464,63 @@ def test_a_scope_that_cannot_be_read_is_named_and_the_others_are_passed_over(tmp
         await running
 
     scenario(tmp_path, play, store)
+
+
+class Mount:
+    """A bucket on a volume that may be taken away: an empty folder is left, to which anything may be written."""
+
+    def __init__(self):
+        self.volume = self.mounted = MemoryStore(InlineRuntime())
+        self.empty = MemoryStore(InlineRuntime())
+
+    def unmount(self):
+        self.mounted = self.empty
+
+    def mount(self):
+        self.mounted = self.volume
+
+    def __getattr__(self, name):
+        return getattr(self.mounted, name)
+
+
+@pytest.mark.parametrize("restarted", [False, True])
+def test_nothing_is_published_or_settled_while_the_volume_of_the_bucket_is_away(tmp_path, restarted):
+    """Neither a new state, nor an event for every scope, of which the empty folder has none, nor one for a scope that
+    is not there."""
+    store = Mount()
+
+    async def body():
+        async with open_scene(tmp_path / "journal.db", store, remembers_bucket=True) as scene:
+            worker, stop = worker_of(scene), Stop()
+            if restarted:
+                store.unmount()
+            running = asyncio.create_task(worker.run(stop))
+            if not restarted:
+                await scene.bucket.check()
+                store.unmount()
+            new = Scope("texture", "new")
+            await scene.accept(state_event(2), model_event("named", "101", "9", scopes=[new]))
+            await scene.watcher.saw(lambda: scene.watcher.failed_lanes == {str(GOLDEN), str(new)})
+            await scene.accept(model_event("everywhere", "101", "10"))
+            async with asyncio.timeout(10):
+                while worker.failure is None:  # noqa: ASYNC110  # no lane, so nobody is told
+                    await asyncio.sleep(0.005)
+            assert "is its volume not mounted" in scene.bucket.pending
+            assert (await scene.journal.backlog()).events == 3
+            assert list(await store.empty.scan("")) == []
+            store.mount()
+            await scene.watcher.saw(lambda: len(scene.watcher.settled_outcomes) == 4)
+            stop.request("done")
+            await running
+            assert scene.bucket.pending is None
+            assert (await scene.pointer()).live.revision == Revision(producer=2, derived=1)
+
+    async def first():
+        async with open_scene(tmp_path / "journal.db", store, remembers_bucket=True) as scene:
+            await scene.send(state_event(1))
+
+    asyncio.run(first())
+    asyncio.run(body())
 
 
 def test_a_dispatcher_that_ended_without_a_stop_is_told(tmp_path):

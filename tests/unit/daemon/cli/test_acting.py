@@ -7,7 +7,7 @@ from daemon.cli.output import Printer
 from daemon.publishing import operations, protocol
 from daemon.publishing.livetree import Synced, Unfinished
 from daemon.publishing.operations import Done
-from daemon.publishing.ownership import DeletedByOperator, Override, Put, Stray
+from daemon.publishing.ownership import Blocked, DeletedByOperator, Override, Put, Stray
 from daemon.publishing.protocol import Writing
 from tests.support.buckets import SCOPE, in_bucket
 
@@ -47,6 +47,18 @@ def test_before_and_after_are_told_with_what_the_pass_did(bucket):
 
 def test_a_live_tree_that_others_kept_changing_is_told(bucket):
     assert "not in step: busy" in told(bucket, protocol.hold, Unfinished(4, "busy"))
+
+
+def test_a_blocked_path_is_named_with_what_to_do_beside_what_was_done(bucket):
+    tree = Synced(4, (Put("base/a", None), Blocked("base/b", "a \033link: move it away"), Override("example/c")))
+
+    text = told(bucket, protocol.hold, tree)
+
+    assert "not in step: base/b is blocked: a \\x1blink: move it away" in text
+    assert "override, untouched: example/c" in text
+    assert "base/b is blocked, and 1 more: x" in told(
+        bucket, protocol.hold, Synced(4, (Blocked("base/b", "x"), Blocked("base/c", "y")))
+    )
 
 
 def test_a_dry_run_says_would_and_nothing_of_the_live_tree(bucket):

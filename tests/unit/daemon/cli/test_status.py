@@ -100,6 +100,34 @@ def test_hand_edits_strays_and_missing_files_of_base_need_attention(bucket, rebu
     assert "base/notes.txt: nobody's" in rebundle("status", SCOPE).out
 
 
+def test_a_path_that_cannot_be_written_is_named_with_what_to_do(bucket, rebundle):
+    link = tree(bucket, "base/bundle/nginx/models.map")
+    link.unlink()
+    link.symlink_to("/nowhere")
+    result = rebundle("hold", SCOPE, "--reason", "to have a pass")
+    assert "not in step: base/bundle/nginx/models.map is blocked" in result.out
+
+    view = scope_of(rebundle("status", "-o", "json"))
+
+    assert (view["live_tree"]["synced"], view["live_tree"]["follows"], view["live_tree"]["pending"]) == (
+        False,
+        False,
+        [],
+    )
+    [blocked] = view["live_tree"]["blocked"]
+    assert (blocked["path"], "move it away" in blocked["reason"]) == (
+        "base/bundle/nginx/models.map",
+        True,
+    )
+    assert any("does not follow at base/bundle/nginx/models.map" in why for why in view["attention"])
+    assert not any("next pass" in why for why in view["attention"])
+    table = rebundle("status", SCOPE).out
+    assert "  blocked  " in table
+    assert "base/bundle/nginx/models.map: blocked: " in table
+    verified = rebundle("verify", SCOPE)
+    assert (verified.code, "models.map does not follow: " in verified.out) == (5, True)
+
+
 def test_a_lost_pointer_needs_attention_and_hides_no_other_scope(bucket, rebundle):
     broken = bucket / "other/target/docker-compose-gen"
     broken.mkdir(parents=True)
@@ -240,6 +268,15 @@ def test_an_unusable_journal_does_not_hide_the_bucket(bucket, tmp_path, rebundle
     assert rebundle("status", "--journal", tmp_path / "x.db", "--exit-code").code == 1
     assert scope_of(result)["live"]["state"] == "state-3"
     assert "cannot be used" in rebundle("status", "--journal", tmp_path / "x.db").out
+
+
+def test_a_bucket_that_the_journal_did_not_publish_to_needs_attention(journal, rebundle):
+    assert rebundle("status", "-o", "json").json["journal"]["wrong_bucket"] is None
+    in_journal(journal, lambda opened: opened.remember_bucket("1" * 32))
+    assert "is its volume not mounted" in rebundle("status", "-o", "json").json["journal"]["wrong_bucket"]
+    told = rebundle("status").out
+    assert "bucket: this bucket has no .rebundle/bucket.json" in told
+    assert "rebundle run --new-bucket" in told
 
 
 def test_an_event_is_told_of_in_each_scope(journal, rebundle):

@@ -50,7 +50,7 @@ def test_livez_is_503_only_for_what_a_restart_helps_against() -> None:
     ill = Wellbeing(told=[BAD], lasts=[Lasting(WAITS, 61.0)])
     assert asked("/livez", ill, stop=True).status_code == 200
     response = asked("/livez", Wellbeing(fatal="the task that hands out events has ended"))
-    assert (response.status_code, response.text) == (503, "the task that hands out events has ended\n")
+    assert (response.status_code, response.json()["detail"]) == (503, "the task that hands out events has ended")
 
 
 def test_readyz_is_ready_when_the_journal_is() -> None:

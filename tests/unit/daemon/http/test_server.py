@@ -205,7 +205,8 @@ def test_of_requests_sent_in_advance_the_first_is_answered_and_the_connection_cl
     run(scenario())
 
 
-def test_a_request_that_comes_while_another_one_is_served_is_not_parsed(tmp_path: Path) -> None:
+@pytest.mark.parametrize("header", ["", "connection: close\r\n"], ids=["kept", "to be closed"])
+def test_a_request_that_comes_while_another_one_is_served_is_not_parsed(tmp_path: Path, header: str) -> None:
     async def scenario() -> None:
         asked, go_on = asyncio.Event(), asyncio.Event()
 
@@ -221,7 +222,7 @@ def test_a_request_that_comes_while_another_one_is_served_is_not_parsed(tmp_path
         async with running(tmp_path, log=Slow, idle_seconds=100) as service:
             reader, writer = await connected(service)
             body = json.dumps(state_event()).encode()
-            head = f"POST /v1/events HTTP/1.1\r\nhost: x\r\nauthorization: Bearer {TOKEN}\r\n"
+            head = f"POST /v1/events HTTP/1.1\r\nhost: x\r\n{header}authorization: Bearer {TOKEN}\r\n"
             head += f"content-type: application/cloudevents+json\r\ncontent-length: {len(body)}\r\n\r\n"
             writer.write(head.encode() + body)
             await asked.wait()

@@ -36,7 +36,7 @@ def test_what_is_signed_is_read_back() -> None:
         ({each: value for each, value in document().items() if each != "expires"}, "expires: Field required"),
         (document() | {"sequence": "3"}, "sequence: must be a valid integer"),
         (document() | {"sequence": True}, "sequence: must be a valid integer"),
-        (document() | {"sequence": 2**53}, "sequence: must be less than"),
+        (document() | {"sequence": 2**53}, "sequence: must be at most"),
         (document() | {"pointer_sha256": "0" * 63}, "pointer_sha256: must be 64 lower-case hex digits"),
         (document() | {"expires": "soon"}, "expires: must be a time with its offset"),
         (document() | {"expires": "2026-11-23T10:00:00"}, "expires: must be a time with its offset"),

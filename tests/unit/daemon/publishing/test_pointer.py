@@ -70,6 +70,13 @@ def test_a_signed_pointer_is_told_from_one_that_is_not() -> None:
     assert opened(encode(pointer, (Signature("k", b"s"),)), SCOPE) == (pointer, True)
 
 
+@pytest.mark.parametrize("signatures", [[{}] * 17, {"a": 1}, 1])
+def test_more_signatures_than_a_document_may_have_are_damage(signatures: object) -> None:
+    document = json.loads(encode(published(make_publication()))) | {"signatures": signatures}
+    with pytest.raises(VerificationFailed, match="signatures: must be a list of at most 16"):
+        decode(json.dumps(document).encode(), SCOPE)
+
+
 @pytest.mark.parametrize(("producer", "derived", "text"), [(42, 0, "42"), (42, 1, "42.1"), (0, 0, "0")])
 def test_a_revision_is_shown_without_a_zero(producer: int, derived: int, text: str) -> None:
     assert str(Revision(producer=producer, derived=derived)) == text

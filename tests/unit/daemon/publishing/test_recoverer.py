@@ -905,7 +905,9 @@ async def test_freshness_and_a_damaged_pointer_tell_sequences(store: MemoryStore
 @in_loop
 async def test_bytes_kept_aside_and_a_damaged_marker_tell_sequences(store: MemoryStore, runtime: InlineRuntime) -> None:
     await grown(store, runtime)
-    await store.create(layout.replaced(SCOPE, 400, "base/x"), Content(b"theirs"))
+    # The folder names of releases that kept bytes by sequence.
+    await store.create(f"{layout.all_replaced(SCOPE)}400/base/x", Content(b"theirs"))
+    await store.create(layout.replaced(SCOPE, "base/x", "9" * 64), Content(b"theirs"))
     await overwrite(store, MARKER, b'{"sequence": 300, "files": {')
     await remove(store, POINTER)
     told = await recover(store, runtime)

@@ -13,7 +13,7 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from securesystemslib.signer import CryptoSigner
 
 from daemon.publishing import layout, pointer, protocol, signatures
-from daemon.publishing.errors import CannotSign, NotFound, PolicyUnusable, VerificationFailed, WentBack
+from daemon.publishing.errors import CannotSign, NotFound, NotVouchedFor, PolicyUnusable, VerificationFailed, WentBack
 from daemon.publishing.freshness import Freshness
 from daemon.publishing.livetree import Synced
 from daemon.publishing.operations import rollback
@@ -150,6 +150,33 @@ def test_a_longer_or_shorter_pointer_is_refused() -> None:
         ):
             with pytest.raises(VerificationFailed, match="cannot be verified"):
                 POLICY.check_pointer(changed, SCOPE)
+
+    run(scenario)
+
+
+def test_of_many_signatures_that_do_not_count_three_reasons_are_told() -> None:
+    async def scenario(store: MemoryStore) -> None:
+        await signing(store).publish(make_state(1))
+        body = json.loads((await store.get(layout.pointer(SCOPE))).body)
+        many = [{"keyid": f"{number:064x}", "sig": "AA=="} for number in range(16)]
+        with pytest.raises(VerificationFailed) as error:
+            POLICY.check_pointer(signatures_written(body | {"signatures": many}), SCOPE)
+        assert str(error.value).count("is not in the trust policy") == 3
+        assert str(error.value).endswith("; and 13 more")
+        many += body["signatures"]
+        with pytest.raises(VerificationFailed, match="cannot be verified: it has 17 signatures, and may have 16"):
+            POLICY.check_pointer(signatures_written(body | {"signatures": many}), SCOPE)
+
+    run(scenario)
+
+
+def test_an_envelope_beyond_its_limit_vouches_for_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    async def scenario(store: MemoryStore) -> None:
+        await signing(store).publish(make_state(1))
+        (key,) = [each.key for each in await store.scan(layout.states(SCOPE)) if "dsse" in each.key]
+        monkeypatch.setattr("daemon.publishing.sizes.SIGNATURE", len((await store.get(key)).body) - 1)
+        with pytest.raises(NotVouchedFor, match=r"manifest\.dsse\.json is larger than"):
+            await read_whole(store)
 
     run(scenario)
 

@@ -24,6 +24,7 @@ from daemon.stores.errors import (
     OutcomeUnknown,
     StoreBusy,
     StoreError,
+    StoreForbidden,
     StoreRefused,
     StoreUnavailable,
 )
@@ -141,16 +142,16 @@ def refusal(call: Call, address: str | None) -> StoreError:
     [
         (gets, NO_OBJECT, ObjectMissing),
         *((read, NO_BUCKET, StoreRefused) for read in READS),
-        *((read, refuses(403), StoreRefused) for read in READS),
+        *((read, refuses(403), StoreForbidden) for read in READS),
         *((read, refuses(401), StoreRefused) for read in READS),
         *((read, refuses(400), StoreRefused) for read in READS),
         (creates, refuses(412), ConditionFailed),
         (creates, refuses(409), ConditionFailed),
         (creates, NO_BUCKET, StoreRefused),
-        (creates, refuses(403), StoreRefused),
+        (creates, refuses(403), StoreForbidden),
         (replaces, refuses(412), ConditionFailed),
         (replaces, refuses(409), ConditionFailed),
-        (replaces, refuses(403), StoreRefused),
+        (replaces, refuses(403), StoreForbidden),
         (replaces, NO_BUCKET, StoreRefused),
         (replaces, refuses(400, 'Provided CRC32C "a" doesn\'t match calculated CRC32C "b".'), StoreUnavailable),
         *((change, refuses(429), StoreBusy) for change in CHANGES),
@@ -162,7 +163,7 @@ def refusal(call: Call, address: str | None) -> StoreError:
         (replaces, refuses(410), OutcomeUnknown),
         (deletes, refuses(412), ConditionFailed),
         (deletes, NO_OBJECT, ObjectMissing),
-        (deletes, refuses(403), StoreRefused),
+        (deletes, refuses(403), StoreForbidden),
     ],
 )
 def test_what_does_not_pass_by_itself_and_every_change_is_sent_once(
