@@ -10,14 +10,14 @@ from typing import TYPE_CHECKING, Final
 
 import structlog
 
-from daemon.publishing import layout, pointer, signatures
+from daemon.publishing import layout, pointer, signatures, sizes
 from daemon.publishing.documents import Malformed, parsed, written
 from daemon.publishing.errors import VerificationFailed
 from daemon.publishing.freshness import Freshness
 from daemon.publishing.reader import Reader
 from daemon.publishing.signatures import Signer
 from daemon.runtime import Runtime
-from daemon.stores.errors import ConditionFailed, ObjectMissing, OutcomeUnknown
+from daemon.stores.errors import ConditionFailed, ObjectMissing, ObjectTooBig, OutcomeUnknown
 from daemon.stores.port import Content, ObjectStore, Version
 from renderers.model import Scope
 
@@ -52,16 +52,22 @@ class FreshnessTimer:
         self._keyids = [each.keyid for each in signers]
         self._trust = trust
         self._lifetime = timedelta(minutes=minutes)
+        self.failing: dict[str, str] = {}
+        """Scopes whose freshness.json could not be renewed in the last round, and why; an empty name: all."""
 
     async def run(self) -> None:
         """Round after round, the first one at once: while nothing ran, what was said may have expired."""
         pause = min(self._lifetime.total_seconds() / _TIMES_A_LIFE, _MOST_SECONDS)
         while pause:
+            failing: dict[str, str] = {}
             try:
                 for scope in await self._reader.scopes():
-                    await self._try_renew(scope)
+                    if (why := await self._try_renew(scope)) is not None:
+                        failing[str(scope)] = why
             except Exception as error:  # noqa: BLE001  # the next round asks again
+                failing[""] = f"the bucket cannot be listed: {error}"
                 log.warning("bucket not listed", error=str(error))
+            self.failing = failing
             await self._runtime.sleep(pause * (0.5 + self._runtime.jitter()))
 
     async def renew(self, scope: Scope) -> bool:
@@ -79,13 +85,16 @@ class FreshnessTimer:
             return False
         if said is not None and self._trust is not None:
             said.check_not_older(newest.sequence)
-        body = (await self._store.get(layout.pointer(scope))).body
+        body = (await self._store.get(layout.pointer(scope), most_bytes=sizes.POINTER)).body
         now = self._runtime.now()
-        if pointer.decode(body, scope) != newest:
+        if await self._reader.work_on(len(body), pointer.decode, body, scope) != newest:
             return False  # it has moved on in this moment
-        if said is not None and not said.is_due(body, now, self._lifetime):
+        size = len(body)
+        if said is not None and not await self._reader.work_on(size, said.is_due, body, now, self._lifetime):
             return False
-        part = Freshness.of(scope, newest.sequence, body, now + self._lifetime).signed_part()
+        expires = now + self._lifetime
+        following = await self._reader.work_on(size, Freshness.of, scope, newest.sequence, body, expires)
+        part = following.signed_part()
         made = await self._runtime.offload(signatures.signed_by, self._signers, signatures.FRESHNESS, part)
         document = {"signed": json.loads(part), "signatures": [each.document() for each in made]}
         content = Content(written(document), "application/json")
@@ -98,18 +107,23 @@ class FreshnessTimer:
             return False  # another daemon was faster, or the next round finds out
         return True
 
-    async def _try_renew(self, scope: Scope) -> None:
+    async def _try_renew(self, scope: Scope) -> str | None:
+        """Why it could not be renewed, if so."""
         try:
             await self.renew(scope)
         except Exception as error:  # noqa: BLE001  # one scope must not hold up the others; the next round goes on
             log.warning("pointer not vouched for, tried again later", scope=str(scope), error=str(error))
+            return str(error) or type(error).__name__
+        return None
 
     async def _present(self, scope: Scope) -> tuple[Freshness | None, Version | None]:
         """What it says now, and its version. By the policy one that readers would refuse says nothing."""
         try:
-            stored = await self._store.get(layout.freshness(scope))
+            stored = await self._store.get(layout.freshness(scope), most_bytes=sizes.FRESHNESS)
         except ObjectMissing:
             return None, None
+        except ObjectTooBig:
+            return None, await self._reader.listed_version(layout.freshness(scope))
         try:
             if self._trust is not None:
                 return self._trust.check_freshness(stored.body, scope), stored.version

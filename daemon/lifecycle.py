@@ -12,6 +12,7 @@ import secrets
 import signal
 import socket
 import sys
+import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
@@ -19,6 +20,7 @@ from contextlib import contextmanager, suppress
 from contextvars import copy_context
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from functools import partial
 from types import FrameType
 from typing import Final, NoReturn, ParamSpec, TypeVar
 
@@ -34,8 +36,12 @@ class SystemRuntime:
     """The real clock, the real chance, and one bounded pool of threads."""
 
     def __init__(self, threads: int = 16) -> None:
+        self.threads = threads
+        """How many there are at most."""
         self._pool = ThreadPoolExecutor(threads, thread_name_prefix="offload")
         self._random = random.SystemRandom()
+        self._began: dict[int, float] = {}
+        self._guard = threading.Lock()
 
     def now(self) -> datetime:
         """The time, in UTC with its zone."""
@@ -60,15 +66,30 @@ class SystemRuntime:
     async def offload(self, work: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs) -> T:
         """The result of `work`, done in a thread that sees the caller's context variables.
 
-        A cancelled caller does not stop the thread: a write in it may still take effect.
+        A cancelled caller does not stop the thread: a write in it may still take effect, and it counts as busy.
         """
         context = copy_context()
         loop = asyncio.get_running_loop()
-        return await loop.run_in_executor(self._pool, lambda: context.run(work, *args, **kwargs))
+        return await loop.run_in_executor(self._pool, lambda: self._timed(partial(context.run, work, *args, **kwargs)))
+
+    def calls(self) -> tuple[float, ...]:
+        """Since when each busy thread has been in its present call, by `monotonic`, the oldest first."""
+        with self._guard:
+            return tuple(sorted(self._began.values()))
 
     def close(self) -> None:
         """Take no more work, and wait for none. The interpreter still joins running threads: see `finish`."""
         self._pool.shutdown(wait=False, cancel_futures=True)
+
+    def _timed(self, work: Callable[[], T]) -> T:
+        thread = threading.get_ident()
+        with self._guard:
+            self._began[thread] = self.monotonic()
+        try:
+            return work()
+        finally:
+            with self._guard:
+                del self._began[thread]
 
 
 class Stop:
@@ -181,10 +202,14 @@ class ServiceManager:
             return True
         return False
 
-    async def feed_watchdog(self, runtime: Runtime) -> None:
-        """Tell the manager, for ever and twice in its period, that the loop turns. Returns at once if it has none."""
+    async def feed_watchdog(self, runtime: Runtime, is_live: Callable[[], bool]) -> None:
+        """Tell the manager, twice in its period and for as long as it is true, that the daemon lives.
+
+        Without it the manager restarts the daemon. Returns at once if there is no watchdog.
+        """
         if self.watchdog_seconds is None:
             return
         while True:
-            self.notify("WATCHDOG=1")
+            if is_live():
+                self.notify("WATCHDOG=1")
             await runtime.sleep(self.watchdog_seconds / 2)

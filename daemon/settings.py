@@ -34,6 +34,7 @@ from pydantic import (
     model_validator,
 )
 
+from daemon import localfiles
 from daemon.stores import locations
 from renderers.limits import DEFAULT_LIMITS, Limits
 from renderers.model import RenderDefaults, Scope
@@ -48,8 +49,6 @@ _FLAGS: Final = {
 }
 _SECRETS: Final = {("http", "token"): "http-token", ("http", "rollback_token"): "http-rollback-token"}
 _STATE_PLACES: Final = (("STATE_DIRECTORY", "."), ("XDG_STATE_HOME", "rebundle"), ("HOME", ".local/state/rebundle"))
-_SHORTEST_SECRET: Final = 16
-_LONGEST_SECRET: Final = 4096
 
 SettingPath = tuple[str, ...]
 
@@ -94,6 +93,19 @@ def _not_empty(value: Any) -> Any:
     return value
 
 
+def _split(value: Any) -> Any:
+    """A variable or a flag has no lists: commas separate."""
+    return [part.strip() for part in value.split(",")] if isinstance(value, str) else value
+
+
+def _network(value: Any) -> Any:
+    try:
+        return ipaddress.ip_network(value) if isinstance(value, str) else value
+    except ValueError:
+        raise ValueError("must be IP addresses or networks, such as 192.0.2.7 or 2001:db8::/48") from None
+
+
+_Network = Annotated[ipaddress.IPv4Network | ipaddress.IPv6Network, BeforeValidator(_network)]
 # An empty path would be the working directory.
 _Directory = Annotated[Path, BeforeValidator(_not_empty)]
 _Count = Annotated[int, BeforeValidator(_not_boolean), Field(ge=1, le=10**9)]
@@ -120,8 +132,12 @@ class Http(_Section):
     """The intake over HTTP."""
 
     listen: Annotated[str, AfterValidator(_listen)] = Field("127.0.0.1:8420", description="HOST:PORT to bind.")
-    token_file: Path | None = Field(None, description="File with the token of those who send and look up events.")
-    rollback_token_file: Path | None = Field(None, description="File with the token of those who may roll back.")
+    token_file: Path | None = Field(
+        None, description="File with the token of those who send and look up events; 0600 or 0640."
+    )
+    rollback_token_file: Path | None = Field(
+        None, description="File with the token of those who may roll back; 0600 or 0640."
+    )
     token: SecretStr | None = Field(None, description="From the environment only; prefer token_file.")
     rollback_token: SecretStr | None = Field(None, description="From the environment only; prefer rollback_token_file.")
     max_body_bytes: _Bytes = Field(ByteSize(4 << 20), description="A bigger body is refused with 413.")
@@ -131,6 +147,15 @@ class Http(_Section):
     )
     max_requests: _Count = Field(64, description="Events requests served at a time; more are answered 503.")
     body_seconds: _Seconds = Field(10.0, description="A body that takes longer is refused with 408.")
+    max_connections: _Count = Field(
+        1000, description="Open connections; fewer where the soft limit of open files (`ulimit -n`) is low."
+    )
+    max_connections_per_peer: _Count | None = Field(
+        None, description="Of one IPv4 address or IPv6 /64; half of all if it is not set."
+    )
+    trusted_proxies: Annotated[tuple[_Network, ...], BeforeValidator(_split)] = Field(
+        (), description="Addresses or networks without a limit per peer: all clients of a proxy share its address."
+    )
 
     @property
     def address(self) -> tuple[str, int]:
@@ -183,10 +208,11 @@ class Retention(_Section):
         24.0, description="How old objects must be that nothing names, by the bucket's clock."
     )
     every_hours: Annotated[float, BeforeValidator(_not_boolean), Field(ge=0, le=720, allow_inf_nan=False)] = Field(
-        6.0, description="How often the daemon collects, on average; 0 leaves it to `rebundle gc`."
+        6.0, description="How often the daemon collects, on average; 0 leaves it to `rebundle gc --all`."
     )
     delete: bool = Field(
-        True, description="false: the daemon only releases; `rebundle gc --only delete` deletes, as somebody else."
+        True,
+        description="false: the daemon only releases; `rebundle gc --all --only delete` deletes, as somebody else.",
     )
 
 
@@ -201,7 +227,8 @@ class Signing(_Section):
     """With which keys publications and pointers are signed; `rebundle keys generate` makes one."""
 
     key_file: _Directory | None = Field(
-        None, description="Private key (PEM), readable by its owner only; else $CREDENTIALS_DIRECTORY/signing-key."
+        None,
+        description="Private key (PEM), 0600 or 0640; else $CREDENTIALS_DIRECTORY/signing-key.",
     )
     second_key_file: _Directory | None = Field(
         None, description="A key that signs beside the first, while keys are exchanged."
@@ -221,7 +248,8 @@ class Trust(_Section):
     """Whose signatures count here. The policy is a file of this machine, never of the bucket."""
 
     policy: _Directory | None = Field(
-        None, description="The trust policy (`rebundle keys trust` writes it); without one nothing has to be signed."
+        None,
+        description="The trust policy (`rebundle keys trust POLICY PUBLIC`); without one nothing has to be signed.",
     )
     state_file: _Directory | None = Field(
         None, description="Where the highest sequence of each scope is kept; else below the user's state directory."
@@ -561,36 +589,38 @@ def _resolve_secrets(
     """Put each secret's value at its place (`_file` setting, else environment, else $CREDENTIALS_DIRECTORY)."""
     directory = environ.get("CREDENTIALS_DIRECTORY")
     for path, credential in _SECRETS.items():
-        named = given.get((*path[:-1], path[-1] + "_file"))
-        if named is not None:
+        file = (*path[:-1], path[-1] + "_file")
+        if file in given:
             given.pop(path, None)
-            source = f"file {named.value}, named by {named.source}"
-            _keep_secret(given, path, Path(str(named.value)), source, problems)
+            source = f"file {given[file].value}, named by {given[file].source}"
+            _keep_secret(given, path, Path(str(given[file].value)), source, problems)
         elif path in given:
             _check_secret(path, given[path], problems)
         elif directory and os.path.lexists(Path(directory) / credential):
-            _keep_secret(given, path, Path(directory) / credential, f"$CREDENTIALS_DIRECTORY/{credential}", problems)
+            source = f"$CREDENTIALS_DIRECTORY/{credential}"
+            given[file] = _Given(str(Path(directory) / credential), source)
+            _keep_secret(given, path, Path(directory) / credential, source, problems)
 
 
 def _keep_secret(
     given: dict[SettingPath, _Given], path: SettingPath, file: Path, source: str, problems: list[SettingProblem]
 ) -> None:
     try:
-        with file.open("rb") as opened:
-            body = opened.read(_LONGEST_SECRET + 1)
-    except (OSError, ValueError) as error:
-        reason = getattr(error, "strerror", None) or "no usable path"
-        problems.append(SettingProblem(".".join(path), source, f"cannot be read ({reason})"))
-        return
-    given[path] = _Given(body.decode("utf-8", "replace").rstrip("\r\n"), source)
-    _check_secret(path, given[path], problems)
+        given[path] = _Given(localfiles.read_token(file), source)
+    except localfiles.Unsafe as error:
+        problems.append(SettingProblem(".".join(path), source, str(error)))
+    except OSError as error:
+        problems.append(SettingProblem(".".join(path), source, f"cannot be read ({error.strerror})"))
+    except ValueError as error:
+        # Of a path, too: one with a NUL in it is none.
+        problems.append(SettingProblem(".".join(path), source, str(error)))
 
 
 def _check_secret(path: SettingPath, given: _Given, problems: list[SettingProblem]) -> None:
-    text = str(given.value)
-    if not _SHORTEST_SECRET <= len(text) <= _LONGEST_SECRET or not all("!" <= each <= "~" for each in text):
-        advice = f"must be {_SHORTEST_SECRET} to {_LONGEST_SECRET} ASCII characters without white space"
-        problems.append(SettingProblem(".".join(path), given.source, f"{advice}: try `openssl rand -hex 32`"))
+    try:
+        localfiles.check_token(str(given.value))
+    except ValueError as error:
+        problems.append(SettingProblem(".".join(path), given.source, str(error)))
 
 
 def _unsafe(settings: Settings, given: Mapping[SettingPath, _Given]) -> Iterator[SettingProblem]:

@@ -5,8 +5,8 @@ SDKs and the web framework are imported where they are needed, so that a command
 
 import asyncio
 import os
+import resource
 import socket
-import stat
 from collections.abc import Callable, Coroutine, Mapping
 from dataclasses import dataclass
 from datetime import timedelta
@@ -17,17 +17,19 @@ from typing import TYPE_CHECKING, Final, assert_never
 import structlog
 from pydantic import SecretStr
 
-from daemon import customising
+from daemon import customising, localfiles
 from daemon import settings as settings_of
 from daemon.collecting import CollectionTimer
 from daemon.customising import Customisations
 from daemon.freshening import FreshnessTimer
 from daemon.lifecycle import ServiceManager, Stop, SystemRuntime, stop_on_signals
 from daemon.pipeline import Observer, Pipeline, Rendering
+from daemon.pruning import PruneTimer
 from daemon.publishing import ownership
 from daemon.publishing.accepted import InFile
 from daemon.publishing.collector import BOTH, Collector
 from daemon.publishing.errors import KeyUnusable, PolicyUnusable
+from daemon.publishing.identity import BucketCheck, BucketIdentity
 from daemon.publishing.livetree import LiveTree
 from daemon.publishing.operations import Operations
 from daemon.publishing.publisher import Publisher
@@ -50,7 +52,6 @@ from daemon.stores.quoting import QuotingStore
 from daemon.telemetry import Metrics, configure_logging
 from daemon.worker import Worker
 from events.cloudevents import Limits
-from events.errors import EventError
 from events.journal import Journal, JournalLimits
 from events.source import EventSource
 from renderers import gate
@@ -58,12 +59,15 @@ from renderers.bundle import RENDERER_VERSION, Renderer
 
 if TYPE_CHECKING:  # see `keys_of`
     from daemon.publishing.trust import Trust
+    from daemon.readiness import Vitals
 
 log: structlog.stdlib.BoundLogger = structlog.get_logger(__name__)
 
-_PRUNE_SECONDS: Final = 3600
 _GCS_WRITE_SECONDS: Final = 1.1
-_WATCH_SECONDS: Final = 5
+_LOOK_SECONDS: Final = 5
+_JUDGING_THREADS: Final = 2
+_OTHER_DESCRIPTORS: Final = 200
+_LEAST_CONNECTIONS: Final = 16
 
 
 @dataclass(frozen=True, slots=True)
@@ -124,17 +128,35 @@ def refuse_useless_keys(keys: Keys) -> None:
     if objections:
         raise KeyUnusable(
             f"by the own trust policy nobody could read what this daemon publishes: {'; '.join(sorted(objections))}. "
-            "Set signing.key_file, or trust its key (`rebundle keys trust`)"
+            "Set signing.key_file, or trust its key (`rebundle keys trust POLICY PUBLIC`)"
         )
 
 
 def _state_file(trusting: settings_of.Trust) -> Path | None:
-    if trusting.policy is not None and trusting.state_file is None:
+    """Where accepted sequences are kept. Who can make a reader forget can show it an older pointer.
+
+    Raises:
+        PolicyUnusable: there is no such place, or another user may write it.
+    """
+    if trusting.policy is None:
+        return None
+    kept = trusting.state_file
+    if kept is None:
         raise PolicyUnusable(
             f"trust policy {trusting.policy} is of no use without a place to remember what was accepted: "
             "set trust.state_file"
         )
-    return trusting.state_file if trusting.policy is not None else None
+    try:
+        # Root may work with the memory of a daemon's user (docs/operations.md).
+        owner = kept.parent.stat().st_uid if os.geteuid() == 0 else 0
+        localfiles.check_writers(kept if kept.exists() else kept.parent, also=frozenset({owner}))
+    except FileNotFoundError:
+        pass  # made with the first pointer that is accepted, for this user alone
+    except localfiles.Unsafe as error:
+        raise PolicyUnusable(f"what was accepted must not be forgotten (trust.state_file): {error}") from error
+    except OSError as error:
+        raise PolicyUnusable(f"{kept} cannot be looked at: {error.strerror} (trust.state_file)") from error
+    return kept
 
 
 def _trust(trusting: settings_of.Trust, *, is_writer: bool) -> "Trust | None":
@@ -143,9 +165,10 @@ def _trust(trusting: settings_of.Trust, *, is_writer: bool) -> "Trust | None":
     from daemon.publishing.trust import Trust  # noqa: PLC0415  # as above
 
     try:
-        if trusting.policy.stat().st_mode & stat.S_IWOTH:
-            raise PolicyUnusable(f"trust policy {trusting.policy} may be written by everybody: chmod o-w")
+        localfiles.check_writers(trusting.policy)
         policy = Trust.parse(trusting.policy.read_bytes(), str(trusting.policy))
+    except localfiles.Unsafe as error:
+        raise PolicyUnusable(f"whoever may change the trust policy decides whom to trust: {error}") from error
     except OSError as error:
         raise PolicyUnusable(f"trust policy {trusting.policy} cannot be read: {error.strerror}") from error
     # Who signs makes pointers fresh: asked to believe only fresh ones, a daemon could not go on after a long stop.
@@ -249,7 +272,13 @@ def _store(location: Location, runtime: Runtime, filesystem: FileSystem) -> Obje
         case locations.Directory(path=path):
             from daemon.stores.directory import DirectoryStore  # noqa: PLC0415
 
-            return DirectoryStore(path.absolute(), runtime, filesystem, unread=ownership.is_credential)
+            return DirectoryStore(
+                path.absolute(),
+                runtime,
+                filesystem,
+                unread=ownership.is_credential,
+                private=ownership.is_credential,
+            )
         case locations.S3(bucket=bucket, prefix=prefix, endpoint=endpoint, region=region):
             from daemon.stores.s3 import S3Store  # noqa: PLC0415
 
@@ -262,7 +291,13 @@ def _store(location: Location, runtime: Runtime, filesystem: FileSystem) -> Obje
 
 
 def _pipeline(
-    bucket: Bucket, source: EventSource, settings: Settings, brought: Customisations, observer: Observer
+    bucket: Bucket,
+    source: EventSource,
+    settings: Settings,
+    brought: Customisations,
+    observer: Observer,
+    *,
+    identity: BucketCheck,
 ) -> Pipeline:
     return Pipeline(
         source=source,
@@ -274,6 +309,7 @@ def _pipeline(
         observer=observer,
         writer=_writer(),
         accept_older_renderer=settings.publish.accept_older_renderer,
+        bucket=identity,
     )
 
 
@@ -283,8 +319,10 @@ async def run(
     *,
     announce: Callable[[str], None] = lambda _line: None,
     filesystem: FileSystem | None = None,
+    new_bucket: bool = False,
 ) -> None:
-    """The daemon, until it is asked to stop.
+    """The daemon, until it is asked to stop. `new_bucket`: it publishes to this bucket from now on, whichever the
+    journal published to before.
 
     Raises:
         SettingsError: a scope's templates cannot be used. KeyUnusable, PolicyUnusable: a key or the policy cannot.
@@ -295,6 +333,8 @@ async def run(
 
     configure_logging(settings.log.format, settings.log.level)
     runtime = SystemRuntime()
+    # Threads of its own: calls to a bucket that hang must not keep events from being taken.
+    judging = SystemRuntime(_JUDGING_THREADS)
     keys = await runtime.offload(keys_of, settings)
     if keys.signers and keys.trust is None:
         log.warning(
@@ -321,19 +361,29 @@ async def run(
             bucket = open_bucket(
                 settings.bucket, runtime, filesystem, call_seconds=settings.publish.timeout_seconds, keys=keys
             )
-            daemon = await _Daemon.build(settings, version, bucket, journal, brought=brought, stop=stop)
+            freshness = _freshness_timer(bucket, keys, settings.signing.freshness_minutes)
+            daemon = await _Daemon.build(
+                settings,
+                version,
+                bucket,
+                (runtime, judging),
+                journal,
+                brought=brought,
+                stop=stop,
+                freshness=freshness,
+                new_bucket=new_bucket,
+            )
+            await daemon.look()
             async with asyncio.TaskGroup() as group:
                 serving = group.create_task(daemon.serve(sock, closing))
                 timers = [
-                    group.create_task(_prune(journal, runtime)),
-                    group.create_task(_watch(journal, daemon.reporter, runtime)),
-                    group.create_task(manager.feed_watchdog(runtime)),
+                    group.create_task(PruneTimer(journal, runtime).run()),
+                    group.create_task(_look_again(daemon.look, runtime)),
+                    group.create_task(manager.feed_watchdog(runtime, lambda: daemon.vitals.fault() is None)),
                     group.create_task(
                         daemon.once_admitted(_collection_timer(bucket, settings.retention, daemon.reporter).run)
                     ),
-                    group.create_task(
-                        daemon.once_admitted(_freshness_timer(bucket, keys, settings.signing.freshness_minutes).run)
-                    ),
+                    group.create_task(daemon.once_admitted(freshness.run)),
                 ]
                 working = group.create_task(daemon.work(stop))
                 host, port = sock.getsockname()[:2]
@@ -351,6 +401,7 @@ async def run(
                     timer.cancel()
         log.info("stopped")
     runtime.close()
+    judging.close()
 
 
 @dataclass(frozen=True, slots=True)
@@ -359,27 +410,34 @@ class _Daemon:
 
     worker: Worker
     reporter: Reporter
+    vitals: "Vitals"
+    look: Callable[[], Coroutine[None, None, None]]
+    """Once at the tokens' files and at everything that can need attention."""
     admission: Admission | None
     """None: a directory, whose conditions are our own code."""
+    identity: BucketIdentity
     serve: Callable[[socket.socket, Stop], Coroutine[None, None, None]]
 
     async def work(self, stop: Stop) -> None:
         """Publish, once the bucket may be written to; until then events are taken all the same."""
-        if self.admission is not None:
-            async with asyncio.TaskGroup() as group:
-                granting = group.create_task(self.admission.granted())
-                stopping = group.create_task(stop.wait())
-                await asyncio.wait((granting, stopping), return_when=asyncio.FIRST_COMPLETED)
-                granting.cancel()
-                stopping.cancel()
+        async with asyncio.TaskGroup() as group:
+            granting = group.create_task(self._granted())
+            stopping = group.create_task(stop.wait())
+            await asyncio.wait((granting, stopping), return_when=asyncio.FIRST_COMPLETED)
+            granting.cancel()
+            stopping.cancel()
         if not stop.is_set:
             await self.worker.run(stop)
 
     async def once_admitted(self, timer: Callable[[], Coroutine[None, None, None]]) -> None:
         """A timer that writes to the bucket, from when on that may be."""
-        if self.admission is not None:
-            await self.admission.wait()
+        await self.identity.wait()
         await timer()
+
+    async def _granted(self) -> None:
+        if self.admission is not None:
+            await self.admission.granted()
+        await self.identity.granted()
 
     @classmethod
     async def build(
@@ -387,30 +445,44 @@ class _Daemon:
         settings: Settings,
         version: str,
         bucket: Bucket,
+        runtimes: tuple[SystemRuntime, SystemRuntime],
         journal: Journal,
         *,
         brought: Customisations,
         stop: Stop,
+        freshness: FreshnessTimer,
+        new_bucket: bool,
     ) -> "_Daemon":
         from daemon.http.app import RequestLimits, create_app  # noqa: PLC0415  # the web framework
         from daemon.http.auth import Credentials  # noqa: PLC0415
+        from daemon.http.connections import ConnectionLimits  # noqa: PLC0415
         from daemon.http.intake import Intake  # noqa: PLC0415
         from daemon.http.server import serve  # noqa: PLC0415
+        from daemon.http.tokens import TokenName, Tokens  # noqa: PLC0415
         from daemon.readiness import Vitals  # noqa: PLC0415
 
         metrics = Metrics.create(version, RENDERER_VERSION)
-        runtime = bucket.runtime
+        runtime, judging = runtimes
         reporter = Reporter(metrics, runtime)
         patience = Patience(settings.publish.retry_first_seconds, settings.publish.retry_max_seconds)
+        identity = BucketIdentity(
+            bucket.store,
+            journal,
+            runtime,
+            first=patience.first,
+            longest=patience.longest,
+            new_bucket=new_bucket,
+        )
         worker = Worker(
             source=journal,
             reader=bucket.reader,
-            pipeline=_pipeline(bucket, journal, settings, brought, reporter),
+            pipeline=_pipeline(bucket, journal, settings, brought, reporter, identity=identity),
             runtime=runtime,
             observer=reporter,
             patience=patience,
             live_tree_seconds=settings.publish.live_tree_seconds,
             opened_at=await journal.highest(),
+            bucket=identity,
         )
         admission = (
             None
@@ -419,16 +491,45 @@ class _Daemon:
         )
         http = settings.http
         limits = Limits(most_bytes=http.max_body_bytes, most_events=http.max_batch_events, deepest=http.max_depth)
-        app = create_app(
-            Intake(journal, runtime, metrics, stop, limits, bundle_limits=settings.limits),
-            Vitals(journal, worker, reporter, admission),
-            metrics,
+        files: dict[TokenName, Path | None] = {"token": http.token_file, "rollback_token": http.rollback_token_file}
+        tokens = Tokens(
             Credentials(_plain(http.token), _plain(http.rollback_token)),
+            {name: file for name, file in files.items() if file is not None},
+        )
+        vitals = Vitals(
+            journal=journal,
+            journal_path=settings.journal.path,
+            bucket=settings.bucket,
+            worker=worker,
+            reporter=reporter,
+            threads=runtime,
+            call_seconds=settings.publish.timeout_seconds,
+            metrics=metrics,
+            stop=stop,
+            gates=[each for each in (admission, identity) if each is not None],
+            tokens=tokens,
+            freshness=freshness,
+        )
+
+        async def look() -> None:
+            await judging.offload(tokens.refresh)
+            await vitals.observe()
+
+        app = create_app(
+            Intake(journal, judging, metrics, stop, limits, bundle_limits=settings.limits),
+            vitals,
+            metrics,
+            tokens.current,
             RequestLimits(http.max_body_bytes, http.body_seconds, http.max_requests),
+            runtime=judging,
             stop=stop,
             version=version,
         )
-        return cls(worker, reporter, admission, partial(serve, app))
+        connections = ConnectionLimits(
+            _most_connections(http.max_connections), http.max_connections_per_peer, http.trusted_proxies
+        )
+        serving = partial(serve, app, limits=connections, closed=reporter.connection_closed)
+        return cls(worker, reporter, vitals, look, admission, identity, serving)
 
 
 @dataclass(frozen=True, slots=True)
@@ -439,25 +540,24 @@ class Patience:
     longest: float
 
 
+def _most_connections(wanted: int) -> int:
+    """As many connections as leave descriptors for the bucket, the journal and the log."""
+    allowed, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
+    most = max(allowed - _OTHER_DESCRIPTORS, _LEAST_CONNECTIONS)
+    if wanted <= most:
+        return wanted
+    needed = wanted + _OTHER_DESCRIPTORS
+    hint = f"ulimit -n {needed}, LimitNOFILE={needed} in the unit, or --ulimit nofile={needed} for the container"
+    log.warning("fewer connections than http.max_connections", connections=most, open_files=allowed, hint=hint)
+    return most
+
+
 def _plain(secret: SecretStr | None) -> str | None:
     return secret.get_secret_value() if secret else None
 
 
-async def _prune(journal: Journal, runtime: Runtime) -> None:
-    """Forget, every hour, what the journal need not know any more."""
+async def _look_again(look: Callable[[], Coroutine[None, None, None]], runtime: Runtime) -> None:
+    """Look, every few seconds, at what operators should know."""
     while True:
-        try:
-            await journal.prune()
-        except EventError as error:
-            log.warning("journal not pruned", error=str(error))
-        await runtime.sleep(_PRUNE_SECONDS)
-
-
-async def _watch(journal: Journal, reporter: Reporter, runtime: Runtime) -> None:
-    """Measure, every few seconds, what waits."""
-    while True:
-        try:
-            reporter.backlog(await journal.backlog())
-        except EventError as error:
-            log.warning("backlog not measured", error=str(error))
-        await runtime.sleep(_WATCH_SECONDS)
+        await runtime.sleep(_LOOK_SECONDS)
+        await look()

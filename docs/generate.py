@@ -23,7 +23,8 @@ the default. `rebundle config check` reports every problem at once with its sour
 it came from, `config schema` a JSON Schema for editors.
 
 A secret comes from the file that its `_file` setting names, else from its variable, else from
-`$CREDENTIALS_DIRECTORY/http-token` or `http-rollback-token`; never from a flag or the TOML file.
+`$CREDENTIALS_DIRECTORY/http-token` or `http-rollback-token`; never from a flag or the TOML file. One group may read the
+file, and nobody else (0600, 0640, 0440); it is read again when it changes.
 
 ```toml
 bucket = "/srv/bundles"
@@ -95,7 +96,7 @@ def rows() -> Iterator[tuple[str, str, str, str]]:
 
 def _row(path: tuple[str, ...], field: Any) -> tuple[str, str, str, str]:
     default = field.get_default(call_default_factory=True)
-    shown = "" if default is None or isinstance(default, SecretStr | BaseModel | dict) else f"`{default}`"
+    shown = "" if default in (None, ()) or isinstance(default, SecretStr | BaseModel | dict) else f"`{default}`"
     variable = "" if path == ("scopes",) else f"`{PREFIX}{'__'.join(path).upper()}`"
     return ".".join(path), variable, shown, field.description or ""
 

@@ -1,4 +1,4 @@
-"""`rebundle healthcheck`: whether the daemon of this configuration answers; for containers' health checks."""
+"""`rebundle healthcheck`: whether the daemon of this configuration is live; for containers' health checks."""
 
 from pathlib import Path
 from typing import Annotated, Final
@@ -10,8 +10,10 @@ from daemon.cli.codes import DONE, FAILED
 from daemon.cli.failures import DaemonUnreachable
 from daemon.cli.options import DEFAULT_PROSE, SHARED, Place, Prose
 from daemon.cli.session import load_settings, printer_of
+from daemon.cli.text import plain
 
 _SECONDS: Final = 3.0
+_SHOWN: Final = 300
 
 
 def healthcheck(
@@ -20,7 +22,7 @@ def healthcheck(
     config: Annotated[Path | None, Parameter(group=SHARED, help="Settings file (TOML).")] = None,
     prose: Prose = DEFAULT_PROSE,
 ) -> int:
-    """Ask /livez; exit 0 if it answers, else 1."""
+    """Ask /livez; exit 0 if the daemon is live, 1 if it does not answer or only a restart helps."""
     printer = printer_of(prose)
     address = listen or load_settings(Place(config=config)).http.listen
     try:
@@ -29,7 +31,7 @@ def healthcheck(
         printer.warn(str(error))
         return FAILED
     if answer.status != 200:
-        printer.warn(f"/livez answers {answer.status}")
+        printer.warn(f"/livez answers {answer.status}: {plain(answer.detail[:_SHOWN])}")
         return FAILED
     printer.say("alive")
     return DONE

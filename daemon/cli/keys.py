@@ -304,7 +304,9 @@ def _write(file: Path, body: bytes) -> None:
         # What a link means is what others read, too.
         kept = file.resolve()
         half = kept.with_name(f".{kept.name}.half")
-        with half.open("wb") as opened:
+        half.unlink(missing_ok=True)
+        # Whatever the umask: a policy that a group may write is refused by who reads it.
+        with os.fdopen(os.open(half, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW, 0o644), "wb") as opened:
             opened.write(body)
             opened.flush()
             os.fsync(opened.fileno())

@@ -4,8 +4,9 @@ Deny by default: every path under /v1 hangs on a router that authorises; what is
 Handlers stay thin: they read a request and word an answer, the rest is in the modules beside this one.
 """
 
+import difflib
 from collections import defaultdict
-from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
 from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass
 from http import HTTPStatus
@@ -15,18 +16,23 @@ import structlog
 from fastapi import APIRouter, Depends, FastAPI, Path, Request, Response
 from fastapi.responses import JSONResponse
 from pydantic import BaseModel
+from starlette.types import ASGIApp
 
 from daemon.http.auth import Credentials, Roles, authorised
 from daemon.http.body import read_body
-from daemon.http.health import Readiness, health_router
+from daemon.http.health import Health, Vitals, described
 from daemon.http.intake import INTAKE, Intake, Receipt
 from daemon.http.problems import MEDIA_TYPE, Refused, answer_everything, unavailable
 from daemon.lifecycle import Stop
+from daemon.runtime import Runtime
 from daemon.telemetry import Metrics
 from events.cloudevents import BATCH, STRUCTURED
 from events.journal.records import EventStatus, LaneStatus
+from events.model import KNOWN_TYPES
 
 _log = structlog.get_logger(__name__)
+_LONGEST_COMPARED: Final = 128
+"""Characters of an unknown event type that are compared with the known ones."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,8 +54,10 @@ class AcceptedEvent(BaseModel):
     """`<instance>@<offset>`; null if it was ignored."""
     known: bool
     """Whether it was here before; then nothing happens again."""
-    ignored: str | None = None
-    """Why nothing will come of it, if so."""
+    ignored: bool = False
+    """Its type is unknown here: nothing was kept, and nothing will come of it."""
+    nearest_type: str | None = None
+    """The known type that an ignored event may have meant."""
 
 
 class AcceptedEvents(BaseModel):
@@ -92,24 +100,27 @@ class EventReports(BaseModel):
 
 def create_app(
     intake: Intake,
-    readiness: Readiness,
+    vitals: Vitals,
     metrics: Metrics,
-    credentials: Credentials,
+    credentials: Callable[[], Credentials],
     limits: RequestLimits,
     *,
+    runtime: Runtime,
     stop: Stop,
     version: str = "0",
-) -> FastAPI:
-    """The application; says in the log who gets in."""
+) -> ASGIApp:
+    """The application; says in the log who gets in.
+
+    `credentials` are asked for at each request: tokens change. `runtime` has the threads of the intake.
+    """
     # The framework's documentation pages load scripts from elsewhere; redirects turn a POST into a GET.
     app = FastAPI(
         title="Rebundle", version=version, docs_url=None, redoc_url=None, openapi_url=None, redirect_slashes=False
     )
     answer_everything(app)
-    app.include_router(health_router(readiness, metrics, stop))
     app.include_router(_events_router(app, intake, metrics, credentials, limits))
-    _log.info("http authorisation", policy=credentials.policy)
-    return app
+    _log.info("http authorisation", policy=credentials().policy)
+    return Health(app, vitals, metrics, runtime, stop)
 
 
 _EVENT_SCHEMA: Final = {"schema": {"type": "object", "required": ["specversion", "id", "source", "type", "data"]}}
@@ -135,13 +146,13 @@ _UNAUTHORISED: Final = (HTTPStatus.UNAUTHORIZED, HTTPStatus.FORBIDDEN)
 
 
 def _events_router(
-    app: FastAPI, intake: Intake, metrics: Metrics, credentials: Credentials, limits: RequestLimits
+    app: FastAPI, intake: Intake, metrics: Metrics, credentials: Callable[[], Credentials], limits: RequestLimits
 ) -> APIRouter:
     slots = _Slots(limits.max_requests)
 
     def authorise(request: Request) -> Roles:
         with _counted(metrics):
-            return authorised(credentials, _by_name(request), *_addresses(request))
+            return authorised(credentials(), _by_name(request), *_addresses(request))
 
     router = APIRouter(prefix="/v1", dependencies=[Depends(authorise)], responses=_documented(*_UNAUTHORISED))
 
@@ -179,7 +190,8 @@ def _events_router(
 
     @router.get("/openapi.json", summary="This interface", include_in_schema=False)
     async def openapi() -> Response:
-        return JSONResponse(app.openapi())
+        document = app.openapi()
+        return JSONResponse({**document, "paths": document["paths"] | described()})
 
     return router
 
@@ -226,8 +238,11 @@ def _addresses(request: Request) -> tuple[str, str]:
 def _accepted(receipt: Receipt) -> AcceptedEvent:
     event, accepted = receipt.event, receipt.accepted
     if accepted is None:
-        ignored = f"type {event.type} is not known here: nothing was kept, nothing will come of it"
-        return AcceptedEvent(id=event.id, source=event.source, position=None, known=False, ignored=ignored)
+        near = difflib.get_close_matches(event.type[:_LONGEST_COMPARED], KNOWN_TYPES, n=1, cutoff=0.8)
+        nearest = near[0] if near else None
+        return AcceptedEvent(
+            id=event.id, source=event.source, position=None, known=False, ignored=True, nearest_type=nearest
+        )
     position = f"{accepted.position.instance}@{accepted.position.offset}"
     return AcceptedEvent(id=event.id, source=event.source, position=position, known=accepted.known)
 

@@ -76,7 +76,10 @@ def answer_everything(app: FastAPI) -> None:
 
     async def failed(request: Request, error: Exception) -> Response:
         _log.error("request failed", path=request.url.path, exc_info=error)
-        return answer(Refused(HTTPStatus.INTERNAL_SERVER_ERROR, "internal", "a fault of Rebundle: its log has more"))
+        detail = "a fault of Rebundle: its log has more"
+        # The server closes the connection after an exception: a client must not send its next request on it.
+        headers = {"connection": "close"}
+        return answer(Refused(HTTPStatus.INTERNAL_SERVER_ERROR, "internal", detail, headers=headers))
 
     # Starlette types a handler by the root of all exceptions, and so takes none of a more precise one.
     handlers: dict[Any, Any] = {

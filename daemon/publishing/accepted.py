@@ -6,6 +6,7 @@ import os
 from pathlib import Path
 from typing import Protocol
 
+from daemon import localfiles
 from daemon.publishing.errors import AcceptedUnusable
 from daemon.runtime import Runtime
 from renderers.model import Scope
@@ -58,17 +59,19 @@ class InFile:
     async def accept(self, scope: Scope, sequence: int) -> None:
         """Remember it, durably, unless a higher one is known. Raises AcceptedUnusable."""
         if sequence > await self._seen.highest(scope):
-            await self._runtime.offload(self._raise, self._key(scope), sequence)
+            await self._runtime.offload(self._remember, self._key(scope), sequence)
             await self._seen.accept(scope, sequence)
 
-    def _raise(self, key: str, sequence: int) -> None:
+    def _remember(self, key: str, sequence: int) -> None:
         try:
-            self._path.parent.mkdir(parents=True, exist_ok=True)
-            with Path(f"{self._path}.lock").open("a") as guard:
+            self._path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+            with os.fdopen(localfiles.open_lock(Path(f"{self._path}.lock"))) as guard:
                 fcntl.flock(guard, fcntl.LOCK_EX)
                 known = self._read()
                 if sequence > known.get(key, 0):
                     self._write(known | {key: sequence})
+        except localfiles.Unsafe as error:
+            raise AcceptedUnusable(f"{error} (trust.state_file)") from error
         except OSError as error:
             raise AcceptedUnusable(f"{self._path} cannot be written: {error.strerror} (trust.state_file)") from error
 
@@ -88,7 +91,9 @@ class InFile:
 
     def _write(self, known: dict[str, int]) -> None:
         half = Path(f"{self._path}.half")
-        with half.open("w") as file:
+        # What a crash, or somebody else, left under this name is never written into.
+        half.unlink(missing_ok=True)
+        with os.fdopen(localfiles.create_private(half), "w") as file:
             json.dump(known, file, indent=1, sort_keys=True)
             file.flush()
             os.fsync(file.fileno())

@@ -143,8 +143,8 @@ def resume(pointer: Pointer, writing: Writing) -> Pointer | None:
     """
     if pointer.desired is not None and pointer.is_quarantined(pointer.desired.composition):
         raise Refused(
-            f"desired state {pointer.desired.state} is quarantined: lift that first, or wait for a state with "
-            "another composition"
+            f"desired state {pointer.desired.state} is quarantined: lift that first with "
+            f"{_lifting(pointer, pointer.desired)}, or wait for a state with another composition"
         )
     if pointer.hold is None and _same(pointer.live, pointer.desired):
         return None
@@ -243,11 +243,14 @@ def recover(
     retained: Sequence[Publication],
     hold: Hold | None,
     published: Sequence[Publication] = (),
+    cut_off: Iterable[Entry] = (),
 ) -> Pointer:
     """What goes on from what `recovery` made of the remains; `published` are those that no known change names.
 
     Whatever operators had decided is in the change once more, as a whole: there may be no other place that tells.
+    So are the ids and numbers that are used up by `cut_off`, changes that the new history does not reach.
     """
+    used = {state: [producer, composition] for state, producer, composition in used_up(cut_off)}
     return _next(
         remains,
         writing,
@@ -262,7 +265,8 @@ def recover(
             "hold": _dumped(hold),
             "quarantined": [_dumped(each) for each in remains.quarantined],
             "pinned": [str(each.id) for each in retained if each.pinned],
-        },
+        }
+        | ({"used": used} if used else {}),
     )
 
 
@@ -335,6 +339,8 @@ def _next(
     kept = {each.id for each in retained}
     dropped = [str(each.id) for each in marked if each.id not in kept]
     by_id = {each.id: each for each in retained}
+    change = change or {}
+    used = change.get("used", {}) | _used(each for each in (*pointer.retained, *published) if each.id not in kept)
     entry = Entry(
         sequence=sequence,
         write=writing.write,
@@ -342,9 +348,7 @@ def _next(
         published=tuple(str(each.id) for each in published),
         live=str(live.id) if live else None,
         desired=str(desired.id) if desired else None,
-        change=(change or {})
-        | ({"dropped": dropped} if dropped else {})
-        | _used(each for each in (*pointer.retained, *published) if each.id not in kept),
+        change=change | ({"dropped": dropped} if dropped else {}) | ({"used": used} if used else {}),
         at=writing.at,
         by=writing.by,
         reason=writing.reason,
@@ -390,8 +394,7 @@ def _kept(
 
 def _used(gone: Iterable[Publication]) -> dict[str, Any]:
     """Number and composition of explicit states whose manifests may be deleted: they stay used up (protocol 3)."""
-    told = {each.state: [each.revision.producer, each.composition] for each in gone if each.kind == "explicit"}
-    return {"used": told} if told else {}
+    return {each.state: [each.revision.producer, each.composition] for each in gone if each.kind == "explicit"}
 
 
 def _current(*publications: Publication | None) -> set[PublicationId]:
@@ -417,4 +420,8 @@ def _same(one: Publication | None, other: Publication | None) -> bool:
 
 def _refuse_quarantined(pointer: Pointer, target: Publication) -> None:
     if pointer.is_quarantined(target.composition):
-        raise Refused(f"{target.state} is quarantined: lift that first (quarantine {target.state} --lift)")
+        raise Refused(f"{target.state} is quarantined: lift that first with {_lifting(pointer, target)}")
+
+
+def _lifting(pointer: Pointer, target: Publication) -> str:
+    return f"`rebundle quarantine {pointer.scope} {target.state} --lift --reason '…'`"

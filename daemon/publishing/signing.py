@@ -16,11 +16,11 @@ from securesystemslib.signer import CryptoSigner, SSlibKey
 from securesystemslib.signer import Signature as RawSignature
 from securesystemslib.signer import Signer as RawSigner
 
+from daemon import localfiles
 from daemon.publishing.errors import KeyUnusable
 from daemon.publishing.signatures import Signature
 
-_TOO_OPEN: Final = 0o027
-"""Others at all, or a group that may write. A group may read: a pod's secrets belong to root and to its group."""
+_MOST_BYTES: Final = 64 << 10
 
 
 class KeySigner:
@@ -89,9 +89,9 @@ def load(path: Path) -> KeySigner:
         KeyUnusable: it cannot be read, it is open to others, or it is no ed25519 private key.
     """
     try:
-        if path.stat().st_mode & _TOO_OPEN:
-            raise KeyUnusable(f"signing key {path} is open to others: chmod 600 {path}")
-        pem = path.read_bytes()
+        pem = localfiles.read_secret(path, _MOST_BYTES)
+    except localfiles.Unsafe as error:
+        raise KeyUnusable(f"signing key {error}") from error
     except OSError as error:
         raise KeyUnusable(f"signing key {path} cannot be read: {error.strerror}") from error
     try:

@@ -75,6 +75,7 @@ def test_the_daemon_takes_what_the_project_and_the_image_set(
         if name.endswith("TOKEN_FILE"):
             token = tmp_path / Path(path).name
             token.write_text(f"{name}-0123456789abcdef")
+            token.chmod(0o600)
             given[name] = str(token)
 
     settings = settings_of(given)
@@ -220,6 +221,7 @@ def test_the_unit_keeps_its_state_in_its_own_folder_and_takes_its_credentials(un
     text = unit.read_text()
     for name in re.findall(r"(?m)^LoadCredential=([a-z-]+)", text):
         (tmp_path / name).write_text(f"{name}-0123456789abcdef")
+        (tmp_path / name).chmod(0o440)
     given = dict(line.split("=", 1) for line in re.findall(r"(?m)^Environment=(.+)", text))
 
     settings = settings_of(given | {"CREDENTIALS_DIRECTORY": str(tmp_path)})

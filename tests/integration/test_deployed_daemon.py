@@ -25,6 +25,7 @@ def host(tmp_path: Path) -> dict[str, str]:
     state.mkdir()
     for name in ("http-token", "http-rollback-token"):
         (credentials / name).write_text(f"{name}-0123456789abcdef\n")
+        (credentials / name).chmod(0o440)
     return {
         "PATH": os.environ["PATH"],
         "CREDENTIALS_DIRECTORY": str(credentials),

@@ -347,8 +347,8 @@ BUGS: dict[str, Bug] = {
     "no-second-listing": Bug(
         "the marker says synced without another listing",
         LiveTree, "_round",
-        "shown = await self._shows(scope, wanted, base | applied)",
-        "shown = listed",
+        "shown = None if applied.raced else await self._shows(scope, wanted, {**base, **applied.versions})",
+        "shown = None if applied.raced else tree",
     ),
     "marker-before-writes": Bug(
         "the marker says synced before the files are written",
@@ -366,13 +366,13 @@ BUGS: dict[str, Bug] = {
     "pass-after-pass-unfinished": Bug(
         "a pass that others disturbed counts as done",
         LiveTree, "_apply",
-        "if not all(done for done, _ in results):\n        return None",
-        "",
+        "raced=None in results,",
+        "raced=False,",
     ),
     "skip-unchanged": Bug(
         "a pass that finds the sequence of its last one does nothing, whatever the listing shows",
         livetree._Settled, "is_still",
-        "return same and self.listed == listed",
+        "return same and not due and (self.tree.files, self.tree.unreadable) == (tree.files, tree.unreadable)",
         "return self.synced.sequence == current.sequence",
     ),
     "fresh-conditions": Bug(
@@ -391,8 +391,8 @@ BUGS: dict[str, Bug] = {
     "example-goes-back": Bug(
         "a rollback takes defaults of example/ back",
         ownership, "_judge_example",
-        "wanted.commit > written",
-        "wanted.commit != written",
+        "wanted.commit <= written",
+        "wanted.commit == written",
     ),
     "deleted-example-comes-back": Bug(
         "a file of example/ that an operator deleted is written again",
@@ -423,6 +423,12 @@ BUGS: dict[str, Bug] = {
         livetree, "_told",
         "if recorded is None or recorded.version != listed.version or _may_move(path, recorded.sha256, wanted):",
         "if recorded is None:",
+    ),
+    "newest-copy-collected": Bug(
+        "a collection deletes every old copy of replaced bytes, the newest one of a path too",
+        retention, "expired",
+        "key=lambda one: (one.modified, one.key))[:-1]]",
+        "key=lambda one: (one.modified, one.key))]",
     ),
     "example-marked-before-written": Bug(
         "a path of example/ is in the marker before its file is confirmed",

@@ -205,6 +205,10 @@ class DiskSource:
     def instance(self) -> str:
         return self._journal.instance
 
+    @property
+    def owns_instance(self) -> bool:
+        return self._journal.owns_instance
+
     async def close(self) -> None:
         self._disk.journal = None
         await self._journal.close()

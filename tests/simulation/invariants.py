@@ -24,6 +24,7 @@ FATE = "fate"
 """Who deletes a pointer, or puts an older one back."""
 _TREE = "docker-compose-gen/"
 _MARKER = f"{_TREE}.rebundle.json"
+_REPLACED = ".rebundle/replaced/"
 
 Publication = dict[str, Any]
 Signed = dict[str, Any]
@@ -103,7 +104,7 @@ class Watcher:
             self._pointer(scope, change)
         elif rest == "freshness.json":
             self._freshness(scope, change)
-        elif rest.startswith(("states/", "history/", ".rebundle/replaced/")):
+        elif rest.startswith(("states/", "history/", _REPLACED)):
             self._immutable(scope, rest, change)
         elif rest == _MARKER:
             self._marker(change)
@@ -115,9 +116,14 @@ class Watcher:
 
     def _immutable(self, scope: str, rest: str, change: Change) -> None:
         if change.after is not None:
-            if change.before is not None:
+            # A copy of replaced bytes is written again when they are replaced again, so that its time starts again.
+            again = rest.startswith(_REPLACED) and change.before is not None and change.before.body == change.after.body
+            if change.before is not None and not again:
                 self._fail(3, f"{change.key} was written over")
             self.manifests.setdefault(change.key, change.after)
+            return
+        if rest.startswith(_REPLACED):
+            self._copy_deleted(scope, change)
             return
         if not rest.startswith("states/"):
             self._fail(3, f"{change.key} was deleted")
@@ -128,6 +134,22 @@ class Watcher:
             self._fail(7, f"{change.key} was deleted without a collection, or is retained")
         # Since it was first there: a create that was sent twice may come again after the collection, and a delete, too.
         age = (self.bucket.now() - self.manifests[change.key].modified).total_seconds()
+        if age < self.grace:
+            self._fail(7, f"{change.key} was deleted {age:.0f} s after it was written")
+
+    def _copy_deleted(self, scope: str, change: Change) -> None:
+        """A collection takes old copies of replaced bytes, never the newest one of a path."""
+        assert change.before is not None
+        signed = self.signed.get(scope)
+        folder = change.key.rpartition("/")[0]
+        others = [held for key, held in self.bucket.objects.items() if key.rpartition("/")[0] == folder]
+        if signed is None or signed["gc_epoch"] == 0 or not others:
+            self._fail(7, f"{change.key} was deleted without a collection, or is the newest of its path")
+        # Where a version is a digest, or deletes ignore it, a deletion under way also meets a copy that is newer.
+        by_version = not (self.bucket.versions_by_content or self.deletes_blindly)
+        age = (
+            self.bucket.now() - (change.before if by_version else self.manifests[change.key]).modified
+        ).total_seconds()
         if age < self.grace:
             self._fail(7, f"{change.key} was deleted {age:.0f} s after it was written")
 

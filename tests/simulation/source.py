@@ -9,7 +9,7 @@ import asyncio
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
-from events.model import Event, Identity, Outcome, Position
+from events.model import Event, Identity, Outcome, OutcomeKind, Position
 from events.source import Delivery, Recorded
 
 
@@ -100,6 +100,11 @@ class LogSource:
     def instance(self) -> str:
         return self._log.instance
 
+    @property
+    def owns_instance(self) -> bool:
+        """Several sources may read one log."""
+        return False
+
     def wake(self) -> None:
         self._appended.set()
 
@@ -168,6 +173,12 @@ class LogSource:
 
     async def note_failure(self, scope: str, positions: Sequence[Position], error: str) -> None:
         await self._reached("note")
+
+    async def published_scopes(self) -> frozenset[str]:
+        done = {OutcomeKind.PUBLISHED, OutcomeKind.LATE, OutcomeKind.WITHHELD}
+        return frozenset(
+            scope for row in self._log.rows for scope, outcome in row.settled.items() if outcome.kind in done
+        )
 
     async def reinstate(self, recorded: int) -> None:
         name, _, life = self._log.instance.partition("+")

@@ -811,6 +811,9 @@ class _Observer:
     def unreconciled(self, scope: Scope, reason: str) -> None:
         self._world.trace(self._name, "no pass", scope, reason)
 
+    def removed(self, scope: Scope) -> None:
+        self._world.trace(self._name, "no such scope", scope)
+
     def failed(self, scope: str) -> None:
         pass
 

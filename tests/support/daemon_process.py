@@ -67,6 +67,10 @@ class DaemonProcess:
     def runs(self) -> bool:
         return self._process.poll() is None
 
+    @property
+    def pid(self) -> int:
+        return self._process.pid
+
     def port(self) -> int:
         """The port it says it listens on; waits for the word."""
         deadline = time.monotonic() + START_SECONDS

@@ -10,11 +10,11 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from securesystemslib.signer import CryptoSigner
 
 from daemon.freshening import FreshnessTimer
-from daemon.publishing import layout
+from daemon.publishing import layout, sizes
 from daemon.publishing.errors import WentBack
 from daemon.publishing.signing import KeySigner, PublicKey, generate
 from daemon.publishing.trust import Trust, TrustedKey
-from daemon.stores.errors import ObjectMissing
+from daemon.stores.errors import ObjectMissing, StoreRefused
 from daemon.stores.memory import MemoryStore
 from daemon.stores.port import Content
 from tests.builders_publishing import SCOPE, Bucket, make_state
@@ -79,6 +79,17 @@ def test_a_daemon_vouches_only_where_its_own_policy_would_believe_it() -> None:
         await ours.bucket.publish(make_state(2))
         assert not await Daemon(store, "two", trust=Trust(keys=(elsewhere,))).timer.renew(SCOPE)
         assert (await store.get(layout.freshness(SCOPE))).body == before
+
+    run(scenario)
+
+
+def test_one_that_is_too_large_is_replaced() -> None:
+    async def scenario(store: MemoryStore) -> None:
+        daemon = Daemon(store, trust=POLICY)
+        await daemon.bucket.publish(make_state(1))
+        await store.create(layout.freshness(SCOPE), Content(b" " * (sizes.FRESHNESS + 1)))
+        assert await daemon.timer.renew(SCOPE)
+        assert await vouched(store) == 1
 
     run(scenario)
 
@@ -170,7 +181,7 @@ def test_nobody_vouches_for_a_pointer_that_was_not_verified() -> None:
                 reads.append(name)
             if reads.count(layout.pointer(SCOPE)) == 2:
                 document = json.loads(sound.body)
-                document["signed"]["live"]["state"] = "forged"
+                document["signed"]["live"]["renderer"] = "forged"
                 there = await store.get(layout.pointer(SCOPE))
                 await store.replace(layout.pointer(SCOPE), Content(json.dumps(document).encode()), there.version)
 
@@ -230,10 +241,37 @@ def test_rounds_begin_at_once_and_go_on_over_scopes_that_cannot_be_vouched_for()
         async with asyncio.timeout(10):
             assert 30 <= await runtime.pauses.get() <= 90, "a new scope is seen soon, however long a word holds"
             assert await vouched(store) == 1
+            assert list(daemon.timer.failing) == ["a/broken"]
             await daemon.bucket.publish(make_state(2))
+            await store.delete("a/broken/pointer.json", (await store.get("a/broken/pointer.json")).version)
             runtime.go_on.release()
             await runtime.pauses.get()
             assert await vouched(store) == 2
+            assert daemon.timer.failing == {}
+        rounds.cancel()
+
+    run(scenario)
+
+
+def test_a_bucket_that_cannot_be_listed_fails_for_all_and_the_next_round_goes_on() -> None:
+    async def scenario(store: MemoryStore) -> None:
+        runtime = SteppedRuntime()
+        daemon = Daemon(store, runtime=runtime)
+        await daemon.bucket.publish(make_state(1))
+        listed = daemon.bucket.reader.scopes
+
+        async def refused() -> list[object]:
+            raise StoreRefused("no permission to list")
+
+        daemon.bucket.reader.scopes = refused
+        rounds = asyncio.create_task(daemon.timer.run())
+        async with asyncio.timeout(10):
+            await runtime.pauses.get()
+            assert daemon.timer.failing == {"": "the bucket cannot be listed: no permission to list"}
+            daemon.bucket.reader.scopes = listed
+            runtime.go_on.release()
+            await runtime.pauses.get()
+            assert daemon.timer.failing == {}
         rounds.cancel()
 
     run(scenario)

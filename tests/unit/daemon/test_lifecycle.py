@@ -148,6 +148,47 @@ def test_offload_hands_on_what_the_work_raises() -> None:
         runtime.close()
 
 
+def test_a_thread_counts_as_busy_for_as_long_as_its_call_takes_also_when_nobody_waits_for_it() -> None:
+    runtime = SystemRuntime(2)
+    began, go_on = threading.Barrier(3, timeout=20), threading.Event()
+
+    def hang() -> None:
+        began.wait()
+        go_on.wait(20)
+
+    async def main() -> None:
+        assert runtime.calls() == ()
+        before = runtime.monotonic()
+        calls = [asyncio.ensure_future(runtime.offload(hang)) for _ in range(2)]
+        await asyncio.get_running_loop().run_in_executor(None, began.wait)
+        for call in calls:
+            call.cancel()
+        await asyncio.wait(calls)
+        first, second = runtime.calls()
+        assert before <= first <= second <= runtime.monotonic()
+        go_on.set()
+        # Both threads are needed for these two, so that the calls before them are over.
+        both = threading.Barrier(2, timeout=20)
+        await asyncio.gather(runtime.offload(both.wait), runtime.offload(both.wait))
+        assert runtime.calls() == ()
+
+    try:
+        asyncio.run(main())
+    finally:
+        go_on.set()
+        runtime.close()
+
+
+def test_a_call_that_fails_leaves_its_thread_free() -> None:
+    runtime = SystemRuntime(1)
+    try:
+        with pytest.raises(ValueError):
+            asyncio.run(runtime.offload(int, "x"))
+        assert runtime.calls() == ()
+    finally:
+        runtime.close()
+
+
 def test_tokens_are_32_hex_digits_and_never_the_same() -> None:
     runtime = SystemRuntime(1)
     tokens = {runtime.token() for _ in range(1000)}
@@ -220,11 +261,17 @@ class TwoRounds(SystemRuntime):
             raise asyncio.CancelledError
 
 
-def test_the_watchdog_hears_twice_in_its_period(manager: socket.socket, tmp_path: Path) -> None:
+@pytest.mark.parametrize(("alive", "messages"), [([True, True, True], 3), ([True, False, True], 2), ([False] * 3, 0)])
+def test_the_watchdog_hears_twice_in_its_period_while_the_daemon_lives(
+    manager: socket.socket, tmp_path: Path, alive: list[bool], messages: int
+) -> None:
     path = str(tmp_path / "notify")
     manager.bind(path)
     runtime = TwoRounds()
     with pytest.raises(asyncio.CancelledError):
-        asyncio.run(ServiceManager(path, 30.0).feed_watchdog(runtime))
+        asyncio.run(ServiceManager(path, 30.0).feed_watchdog(runtime, iter(alive).__next__))
     assert runtime.slept == [15.0, 15.0, 15.0]
-    assert [manager.recv(64) for _ in range(3)] == [b"WATCHDOG=1"] * 3
+    assert [manager.recv(64) for _ in range(messages)] == [b"WATCHDOG=1"] * messages
+    manager.setblocking(False)
+    with pytest.raises(BlockingIOError):
+        manager.recv(64)

@@ -1,32 +1,45 @@
-"""When the daemon is not ready: when it would lose or hide work, not when the bucket is away."""
+"""When the daemon is not ready, when only a restart helps, and what needs an operator."""
 
 import asyncio
-from dataclasses import dataclass, field
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
 
 import pytest
+from structlog.testing import capture_logs
 
-from daemon.http.health import Check
+from daemon.lifecycle import Stop
 from daemon.outcomes import Failure, NeedsOperator, Passing
-from daemon.publishing.livetree import Synced
+from daemon.publishing.livetree import Synced, Unfinished
 from daemon.readiness import Vitals
 from daemon.reporting import Reporter
 from daemon.stores.admission import Admission
 from daemon.stores.memory import MemoryStore
 from daemon.telemetry import Metrics
 from daemon.worker import Lane
-from events.errors import SourceUnavailable
+from events.errors import JournalFull, SourceUnavailable
 from events.journal import Backlog
+from events.journal.records import LaneBacklog
 from renderers.model import Scope
 from tests.builders_runtime import InlineRuntime
+
+SCOPE = Scope("visual-anomaly", "edge")
+EMPTY = Backlog(events=3, bytes=1, oldest=None, undispatched=0, lanes=(), dead_letters=2, rejected=0)
+AWAY, STUCK = Passing("bucket away"), NeedsOperator("no permission")
 
 
 @dataclass
 class Log:
-    answer: Backlog | Exception
+    """A journal that says what a test gave it, or fails like that."""
 
-    async def backlog(self) -> Backlog:
+    answer: Backlog | Exception = EMPTY
+
+    async def probe(self) -> None:
         if isinstance(self.answer, Exception):
             raise self.answer
+
+    async def backlog(self) -> Backlog:
+        assert isinstance(self.answer, Backlog)
         return self.answer
 
 
@@ -34,75 +47,323 @@ class Log:
 class Worker:
     lanes: list[Lane] = field(default_factory=list)
     failure: Failure | None = None
+    unreadable: dict[str, str] = field(default_factory=dict)
+    dispatcher_ended: bool = False
+
+
+class Clock(InlineRuntime):
+    """Implements `daemon.readiness.Threads`: two threads, and calls that began when a test says."""
+
+    threads = 2
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.began: Sequence[float] = ()
+
+    def calls(self) -> Sequence[float]:
+        return self.began
+
+
+@dataclass
+class Trying:
+    failing: Mapping[str, str]
+
+
+class Daemon:
+    """The parts that `Vitals` looks at, each in the hands of a test."""
+
+    def __init__(self, **others: object) -> None:
+        self.log, self.worker, self.clock, self.stop = Log(), Worker(), Clock(), Stop()
+        self.metrics = Metrics.create("0", "1")
+        self.reporter = Reporter(self.metrics, self.clock)
+        self.vitals = Vitals(
+            journal=self.log,
+            journal_path=Path("/var/lib/my journal/journal.db"),
+            bucket="/srv/my bundles",
+            worker=self.worker,
+            reporter=self.reporter,
+            threads=self.clock,
+            call_seconds=120,
+            metrics=self.metrics,
+            stop=self.stop,
+            **others,
+        )
+
+    def observe(self, *, every: float = 5, for_seconds: float = 0) -> None:
+        """Look, and again until so many seconds have passed."""
+        end = self.clock.seconds + for_seconds
+        asyncio.run(self.vitals.observe())
+        while self.clock.seconds < end:
+            self.clock.seconds += every
+            asyncio.run(self.vitals.observe())
+
+    @property
+    def not_ready(self) -> list[str]:
+        return [check.name for check in self.vitals.checks() if not check.ok]
+
+    @property
+    def degraded(self) -> list[str]:
+        return [check.name for check in self.vitals.checks() if check.degraded]
+
+    @property
+    def lasting(self) -> list[tuple[str, str]]:
+        return [(each.condition.kind, each.condition.subject) for each in self.vitals.lasting()]
 
 
 def lane(failure: Failure | None) -> Lane:
-    made = Lane(Scope("visual-anomaly", "edge"))
+    made = Lane(SCOPE)
     made.failure = failure
     return made
 
 
-WAITING = Backlog(events=3, bytes=1, oldest=None, undispatched=0, lanes=(), dead_letters=2, rejected=0)
-
-
-AWAY, STUCK = Passing("bucket away"), NeedsOperator("no permission")
+# -- readiness
 
 
 @pytest.mark.parametrize(
-    ("answer", "lane_failure", "dispatch_failure", "refused", "not_ready", "degraded"),
+    ("answer", "not_ready"),
     [
-        pytest.param(WAITING, None, None, 0, [], [], id="all is well"),
-        pytest.param(WAITING, AWAY, None, 0, [], ["lanes"], id="the bucket is away: events wait, durable"),
-        pytest.param(WAITING, STUCK, None, 0, [], ["lanes"], id="a lane waits for an operator"),
-        pytest.param(WAITING, None, STUCK, 0, [], ["dispatch"], id="no event is handed out"),
-        pytest.param(WAITING, None, None, 2, [], [], id="an event or two that cannot be rendered"),
-        pytest.param(WAITING, None, None, 3, [], ["renderer"], id="nothing that is rendered passes the gate"),
-        pytest.param(SourceUnavailable("disk"), None, None, 0, ["journal"], [], id="the journal cannot take events"),
-        pytest.param(TimeoutError(), None, None, 0, ["journal"], [], id="the journal does not answer"),
+        pytest.param(EMPTY, [], id="all is well"),
+        pytest.param(SourceUnavailable("disk"), ["journal"], id="the journal cannot take events"),
+        pytest.param(JournalFull("no space is left"), ["journal"], id="the disk is full"),
+        pytest.param(TimeoutError(), ["journal"], id="the journal does not answer"),
     ],
 )
-def test_what_is_not_ready(answer, lane_failure, dispatch_failure, refused, not_ready, degraded):
-    reporter = Reporter(Metrics.create("0", "1"), InlineRuntime())
-    reporter.refused_in_a_row = refused
-    vitals = Vitals(Log(answer), Worker([lane(lane_failure)], dispatch_failure), reporter)
-    checks = asyncio.run(vitals.checks())
-
-    assert [check.name for check in checks if not check.ok] == not_ready
-    assert [check.name for check in checks if check.degraded] == degraded
-    assert all(check.detail for check in checks)
-
-
-def test_a_live_tree_that_does_not_follow_is_told_until_it_does():
-    reporter = Reporter(Metrics.create("0", "1"), InlineRuntime())
-    vitals = Vitals(Log(WAITING), Worker(), reporter)
-    scope = Scope("visual-anomaly", "edge")
-    reporter.reconciled(scope, Synced(3))
-    reporter.unreconciled(scope, "an older pointer was put back")
-    (degraded,) = [check for check in asyncio.run(vitals.checks()) if check.degraded]
-    assert (degraded.name, degraded.ok, str(scope) in degraded.detail) == ("live_trees", True, True)
-    reporter.reconciled(scope, Synced(4))
-    assert not any(check.degraded for check in asyncio.run(vitals.checks()))
+def test_only_the_journal_makes_the_daemon_unready(answer: Backlog | Exception, not_ready: list[str]) -> None:
+    daemon = Daemon()
+    daemon.log.answer = answer
+    daemon.worker.failure = STUCK
+    daemon.worker.lanes = [lane(STUCK)]
+    daemon.observe()
+    assert daemon.not_ready == not_ready
+    assert all(check.detail for check in daemon.vitals.checks())
+    daemon.log.answer = EMPTY
+    daemon.observe()
+    assert daemon.not_ready == []
 
 
-def test_asking_updates_the_gauges_of_the_journal():
-    metrics = Metrics.create("0", "1")
-    asyncio.run(Vitals(Log(WAITING), Worker(), Reporter(metrics, InlineRuntime())).checks())
+def test_a_journal_that_nobody_has_looked_at_for_long_is_not_ready() -> None:
+    daemon = Daemon()
+    assert daemon.not_ready == ["journal"]
+    daemon.observe()
+    daemon.clock.seconds += 30
+    assert daemon.not_ready == []
+    daemon.clock.seconds += 1
+    assert daemon.not_ready == ["journal"]
 
-    assert b"rebundle_journal_unsettled_events 3.0" in metrics.render()
-    assert b"rebundle_dead_letters 2.0" in metrics.render()
+
+def test_looking_updates_the_gauges() -> None:
+    daemon = Daemon()
+    daemon.clock.began = (daemon.clock.seconds - 7,)
+    daemon.observe()
+    text = daemon.metrics.render()
+    assert b"rebundle_journal_unsettled_events 3.0" in text
+    assert b"rebundle_dead_letters 2.0" in text
+    assert b"rebundle_bucket_threads_busy 1.0" in text
+    assert b"rebundle_bucket_oldest_call_seconds 7.0" in text
+    assert b'rebundle_attention_conditions{kind="lane"} 0.0' in text
 
 
-def test_a_bucket_that_is_not_probed_yet_is_told_and_takes_no_intake_away():
+# -- liveness
+
+
+def test_only_hanging_threads_and_a_lost_dispatcher_call_for_a_restart() -> None:
+    daemon = Daemon()
+    daemon.log.answer = SourceUnavailable("disk")
+    daemon.worker.failure, daemon.worker.lanes = STUCK, [lane(STUCK)]
+    daemon.observe(for_seconds=600)
+    assert daemon.vitals.fault() is None
+    daemon.worker.dispatcher_ended = True
+    assert "hands out events" in str(daemon.vitals.fault())
+
+
+def test_every_thread_must_hang_for_twice_the_limit_of_a_call() -> None:
+    daemon = Daemon()
+    now = daemon.clock.seconds
+    for began, restart in (
+        ((now - 240, now - 240), True),
+        ((now - 240, now - 239), False),
+        ((now - 9999,), False),
+        ((), False),
+    ):
+        daemon.clock.began = began
+        assert (daemon.vitals.fault() is not None) is restart, began
+
+
+def test_a_daemon_that_stops_is_live() -> None:
+    daemon = Daemon()
+    daemon.worker.dispatcher_ended = True
+    daemon.clock.began = (0.0, 0.0)
+    daemon.stop.request("SIGTERM")
+    assert daemon.vitals.fault() is None
+
+
+# -- attention
+
+
+def _waits(daemon: Daemon) -> None:
+    daemon.worker.lanes = [lane(AWAY)]
+
+
+def _dispatch(daemon: Daemon) -> None:
+    daemon.worker.failure = STUCK
+
+
+def _journal(daemon: Daemon) -> None:
+    daemon.log.answer = JournalFull("no space is left")
+
+
+def _behind(daemon: Daemon) -> None:
+    daemon.reporter.reconciled(SCOPE, Unfinished(3, "a folder is where base/.env belongs"))
+
+
+def _unreadable(daemon: Daemon) -> None:
+    daemon.worker.unreadable["lost+found"] = "Permission denied"
+
+
+def _renderer(daemon: Daemon) -> None:
+    daemon.reporter.refused_in_a_row = 3
+
+
+def _thread(daemon: Daemon) -> None:
+    daemon.clock.began = (daemon.clock.seconds - 240,)
+
+
+@pytest.mark.parametrize(
+    ("happens", "kind", "subject"),
+    [
+        (_waits, "lane", str(SCOPE)),
+        (_dispatch, "dispatch", ""),
+        (_journal, "journal", ""),
+        (_behind, "live_tree", str(SCOPE)),
+        (_unreadable, "unreadable", "lost+found"),
+        (_renderer, "renderer", ""),
+        (_thread, "threads", ""),
+    ],
+)
+def test_what_needs_an_operator_is_degraded_at_once_and_reported_after_a_minute(happens, kind, subject) -> None:
+    daemon = Daemon()
+    daemon.observe()
+    happens(daemon)
+    daemon.observe(for_seconds=55)
+    assert daemon.degraded == ([kind] if kind != "journal" else [])
+    assert daemon.lasting == []
+    daemon.observe(for_seconds=10)
+    assert daemon.lasting == [(kind, subject)]
+    (lasting,) = daemon.vitals.lasting()
+    assert lasting.condition.detail
+    assert lasting.condition.remedy
+    assert f'rebundle_attention_conditions{{kind="{kind}"}} 1.0'.encode() in daemon.metrics.render()
+
+
+def test_a_live_tree_that_follows_again_is_no_condition() -> None:
+    daemon = Daemon()
+    daemon.observe()
+    daemon.reporter.reconciled(SCOPE, Synced(3))
+    daemon.reporter.unreconciled(SCOPE, "an older pointer was put back")
+    daemon.observe(for_seconds=60)
+    assert daemon.lasting == [("live_tree", str(SCOPE))]
+    daemon.reporter.reconciled(SCOPE, Synced(4))
+    daemon.observe()
+    assert (daemon.lasting, daemon.degraded) == ([], [])
+
+
+def test_an_event_or_two_that_cannot_be_rendered_are_no_fault_of_the_renderer() -> None:
+    daemon = Daemon()
+    daemon.reporter.refused_in_a_row = 2
+    daemon.observe()
+    assert daemon.degraded == []
+
+
+def backlog(oldest: str | None, *, undispatched: int = 0) -> Backlog:
+    lanes = (LaneBacklog(str(SCOPE), 4, oldest, 0, None),) if oldest else ()
+    return replace(EMPTY, lanes=lanes, undispatched=undispatched)
+
+
+def test_a_lane_whose_oldest_event_never_settles_is_reported_although_nothing_fails() -> None:
+    daemon = Daemon()
+    daemon.log.answer = backlog("2026-01-01T00:00:00.000000Z")
+    daemon.observe(for_seconds=65)
+    assert daemon.lasting == [("lane", str(SCOPE))]
+
+
+def test_a_lane_that_works_through_a_long_queue_is_not_reported() -> None:
+    daemon = Daemon()
+    for minute in range(3):
+        for second in range(0, 60, 5):
+            daemon.log.answer = backlog(f"2026-01-01T00:{minute:02}:{second:02}.000000Z")
+            daemon.observe()
+            daemon.clock.seconds += 5
+    assert (daemon.lasting, daemon.degraded) == ([], [])
+
+
+def test_events_that_nobody_hands_out_are_reported_although_nothing_fails() -> None:
+    daemon = Daemon()
+    daemon.log.answer = backlog(None, undispatched=2)
+    daemon.observe(for_seconds=65)
+    assert daemon.lasting == [("dispatch", "")]
+    daemon.log.answer = backlog(None, undispatched=1)
+    daemon.observe()
+    assert daemon.degraded == []
+
+
+def test_connections_that_are_refused_again_and_again_are_reported() -> None:
+    daemon = Daemon()
+    daemon.observe()
+    for _ in range(14):
+        daemon.reporter.connection_closed("peer")
+        daemon.observe()
+        daemon.clock.seconds += 5
+    assert daemon.lasting == [("connections", "")]
+    for reason in ("idle", "room", "pipelining", "framing"):
+        daemon.reporter.connection_closed(reason)
+    daemon.observe()
+    assert daemon.degraded == []
+
+
+def test_what_is_tried_again_and_again_is_reported_by_name() -> None:
+    daemon = Daemon(tokens=Trying({"/run/token": "is open to others"}), freshness=Trying({"": "bucket not listed"}))
+    daemon.observe()
+    daemon.observe(for_seconds=60)
+    assert daemon.lasting == [("token", "/run/token"), ("freshness", "")]
+
+
+def test_a_bucket_that_is_not_probed_yet_takes_no_intake_away() -> None:
     runtime = InlineRuntime()
     admission = Admission(MemoryStore(runtime), runtime, first=1, longest=1)
-    vitals = Vitals(Log(WAITING), Worker(), Reporter(Metrics.create("0", "1"), runtime), admission)
-
-    def bucket() -> Check:
-        return next(check for check in asyncio.run(vitals.checks()) if check.name == "bucket")
-
-    assert (bucket().ok, bucket().degraded) == (True, True)
-    assert "rebundle doctor" in bucket().detail
-
+    daemon = Daemon(gates=[admission])
+    daemon.observe()
+    (check,) = [check for check in daemon.vitals.checks() if check.name == "bucket"]
+    assert (check.ok, check.degraded) == (True, True)
+    assert "rebundle doctor --bucket '/srv/my bundles'" in check.detail
     asyncio.run(admission.granted())
+    assert daemon.degraded == []
 
-    assert (bucket().ok, bucket().degraded) == (True, False)
+
+def test_a_check_names_one_of_many_and_says_how_many_there_are() -> None:
+    daemon = Daemon()
+    daemon.worker.unreadable = {"one": "Permission denied", "another": "damaged"}
+    (check,) = [check for check in daemon.vitals.checks() if check.name == "unreadable"]
+    assert check.detail.startswith("one: Permission denied (and 1 more: /attention); rebundle verify --all")
+
+
+def test_a_reason_is_short_one_line_and_without_secrets() -> None:
+    daemon = Daemon()
+    daemon.worker.failure = NeedsOperator("https://user:secret@host\n\x1b[31m" + "x" * 10_000)
+    (condition,) = daemon.vitals.conditions() if daemon.observe() is None else ()
+    assert "secret" not in condition.detail
+    assert condition.detail.isprintable()
+    assert len(condition.detail) < 600
+
+
+def test_the_log_says_once_when_a_condition_begins_to_last_and_when_it_is_over() -> None:
+    daemon = Daemon()
+    daemon.observe()
+    with capture_logs() as logs:
+        daemon.worker.unreadable = {"lost+found": "Permission denied"}
+        daemon.observe(for_seconds=120)
+        daemon.worker.unreadable = {}
+        daemon.observe()
+    assert [(each["event"], each["subject"]) for each in logs] == [
+        ("needs attention", "lost+found"),
+        ("needs no more attention", "lost+found"),
+    ]

@@ -293,17 +293,42 @@ def secret_of(loaded: Loaded) -> str | None:
 
 
 def test_a_secret_is_read_from_its_file_before_the_environment_before_the_credentials(tmp_path: Path) -> None:
-    (tmp_path / "http-token").write_text("from-the-credentials-directory")
-    (tmp_path / "mounted").write_text("from-the-mounted-file\n")
+    for name, text in (("http-token", "from-the-credentials-directory"), ("mounted", "from-the-mounted-file\n")):
+        (tmp_path / name).write_text(text)
+        (tmp_path / name).chmod(0o440)
     credentials = {"CREDENTIALS_DIRECTORY": str(tmp_path)}
     variable = credentials | {"REBUNDLE_HTTP__TOKEN": "from-the-environment"}
     mounted = variable | {"REBUNDLE_HTTP__TOKEN_FILE": str(tmp_path / "mounted")}
     assert secret_of(load({}, {}, None)) is None
     assert secret_of(load({}, credentials, None)) == "from-the-credentials-directory"
+    assert load({}, credentials, None).settings.http.token_file == tmp_path / "http-token"
     assert load({}, credentials, None).origin("http.token") == "$CREDENTIALS_DIRECTORY/http-token"
     assert secret_of(load({}, variable, None)) == "from-the-environment"
     assert secret_of(load({}, mounted, None)) == "from-the-mounted-file"
     assert str(tmp_path / "mounted") in load({}, mounted, None).origin("http.token")
+
+
+@pytest.mark.parametrize(
+    ("mode", "usable"), [(0o600, True), (0o640, True), (0o440, True), (0o660, False), (0o644, False)]
+)
+def test_a_token_file_follows_the_rule_of_signing_keys(tmp_path: Path, mode: int, *, usable: bool) -> None:
+    file = tmp_path / "a token"
+    file.write_text(SECRET)
+    file.chmod(mode)
+    flags = {"http.token_file": file}
+    if usable:
+        assert secret_of(load(flags, {}, None)) == SECRET
+    else:
+        (problem,) = problems(flags, {})
+        assert problem.setting == "http.token"
+        assert f"is open to others: chmod 600 '{file}'" in problem.message
+
+
+def test_trusted_proxies_are_addresses_and_networks() -> None:
+    given = {"REBUNDLE_HTTP__TRUSTED_PROXIES": "192.0.2.7, 2001:db8::/48"}
+    assert list(map(str, load({}, given, None).settings.http.trusted_proxies)) == ["192.0.2.7/32", "2001:db8::/48"]
+    (problem,) = problems({}, {"REBUNDLE_HTTP__TRUSTED_PROXIES": "192.0.2.7/24"})
+    assert "must be IP addresses or networks" in problem.message
 
 
 def test_a_secret_is_never_shown(tmp_path: Path) -> None:
@@ -344,6 +369,7 @@ def test_a_secrets_file_that_cannot_be_used_is_named(tmp_path: Path, kind: str) 
             pass
         case _:
             path.write_bytes({"empty": b"\n", "binary": b"\xff" * 32, "huge": b"x" * 5000}[kind])
+            path.chmod(0o600)
     (problem,) = problems({"http.token_file": path}, {})
     assert problem.setting == "http.token"
     assert str(path) in problem.source

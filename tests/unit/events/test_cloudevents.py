@@ -237,6 +237,15 @@ def test_an_event_that_is_no_object_is_refused():
     assert problems(decode_structured, b"[]") == {"$": "must be an event: a JSON object"}
 
 
+@pytest.mark.parametrize("name", [b"ce-\0\x1b[31m", b"ce-a\r\nb", b"ce-\xff\x9b"])
+def test_no_problem_shows_control_characters_of_a_headers_name(name):
+    headers = [(name, b"1"), (name, b"2"), (name + b"%", b"%ff")]
+    with pytest.raises(InvalidEvent) as refused:
+        decode_http([(b"content-type", b"application/json"), *headers], b"{}")
+    for problem in refused.value.problems:
+        assert all(text.isprintable() for text in (problem.path, problem.expected, problem.found or ""))
+
+
 def test_all_problems_of_a_binary_event_come_at_once():
     headers = [(b"ce-id", b"1"), (b"ce-id", b"2"), (b"ce-data", b"x"), (b"ce-datacontenttype", b"x"), (b"ce-x", b"%ff")]
     found = problems(http, "application/json", b'{"a":NaN}', *headers)

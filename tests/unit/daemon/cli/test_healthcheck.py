@@ -1,3 +1,5 @@
+import json
+
 import pytest
 
 from tests.support.scripted_http import says, server
@@ -22,6 +24,15 @@ def test_the_configured_address_is_asked(rebundle, monkeypatch):
 def test_any_other_answer_is_a_failure(rebundle, status):
     with server(says(status)) as (url, _):
         assert rebundle("healthcheck", "--listen", url.removeprefix("http://")).code == 1
+
+
+def test_a_daemon_that_asks_to_be_restarted_says_why(rebundle):
+    detail = json.dumps({"detail": "the task that hands out events has ended\x1b[2J"}).encode()
+    with server(says(503, detail)) as (url, _):
+        result = rebundle("healthcheck", "--listen", url.removeprefix("http://"))
+
+    assert result.code == 1
+    assert "/livez answers 503: the task that hands out events has ended\\x1b[2J" in result.err
 
 
 def test_nobody_there_is_a_failure(rebundle):

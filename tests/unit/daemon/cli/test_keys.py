@@ -1,6 +1,7 @@
 """Keys from their making to their revocation, by the command, on a bucket."""
 
 import json
+import os
 import shutil
 import stat
 from pathlib import Path
@@ -115,10 +116,38 @@ def test_a_policy_that_cannot_be_read_trusts_nothing(trusting, rebundle, text):
     assert (result.code, "trust policy" in result.err) == (5, True)
 
 
-def test_a_policy_that_everybody_may_write_trusts_nothing(trusting, rebundle):
-    trusting.chmod(0o666)
-    result = rebundle("show", SCOPE)
-    assert (result.code, "chmod o-w" in result.err) == (5, True)
+@pytest.mark.parametrize("mode", [0o666, 0o664])
+def test_a_policy_that_others_may_write_trusts_nothing(trusting, rebundle, mode):
+    trusting.chmod(mode)
+    result = rebundle("status")
+    assert (result.code, "chmod go-w" in result.err) == (5, True)
+
+
+def test_a_policy_in_a_folder_that_others_may_write_trusts_nothing(trusting, rebundle):
+    trusting.parent.chmod(0o777)
+    try:
+        result = rebundle("status")
+    finally:
+        trusting.parent.chmod(0o700)
+    assert (result.code, f"chmod go-w {trusting.parent}" in result.err) == (5, True)
+
+
+def test_what_was_accepted_is_private_and_is_refused_where_others_may_write_it(trusting, rebundle, tmp_path):
+    rebundle("status")
+    (kept,) = tmp_path.rglob("accepted.json")
+    assert kept.stat().st_mode & 0o777 == 0o600
+    kept.chmod(0o620)
+    result = rebundle("status")
+    assert (result.code, f"chmod go-w {kept}" in result.err) == (5, True)
+
+
+def test_a_policy_is_written_so_that_it_can_be_read_whatever_the_umask(rebundle, tmp_path, policy):
+    written, before = tmp_path / "by a group.json", os.umask(0o002)
+    try:
+        assert rebundle("keys", "trust", written, tmp_path / "one.key.pub").code == 0
+    finally:
+        os.umask(before)
+    assert written.stat().st_mode & 0o777 == 0o644
 
 
 def test_a_policy_that_is_gone_trusts_nothing(trusting, rebundle):

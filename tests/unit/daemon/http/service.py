@@ -1,21 +1,25 @@
 """The real application on a real socket and a real journal, and the events that tests send to it."""
 
 import asyncio
+import contextlib
 import socket
 from collections.abc import AsyncIterator, Callable, Coroutine, Sequence
-from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import httpx
+from fastapi import FastAPI
 
+from daemon.attention import Lasting
 from daemon.http.app import RequestLimits, create_app
 from daemon.http.auth import Credentials
+from daemon.http.connections import ConnectionLimits
 from daemon.http.health import Check
 from daemon.http.intake import EventLog, Intake
 from daemon.http.server import bind, serve
 from daemon.lifecycle import Stop, SystemRuntime
+from daemon.reporting import Reporter
 from daemon.telemetry import Metrics
 from events.cloudevents import Limits
 from events.journal import Journal, JournalLimits
@@ -29,6 +33,7 @@ BOTH = Credentials(TOKEN, ROLLBACK)
 NOBODY = Credentials()
 DEFAULT_LIMITS = RequestLimits()
 DEFAULT_JOURNAL_LIMITS = JournalLimits()
+DEFAULT_CONNECTIONS = ConnectionLimits()
 
 
 def bearer(token: str = TOKEN) -> dict[str, str]:
@@ -56,14 +61,47 @@ def rollback_event(**fields: Any) -> dict[str, Any]:
     } | fields
 
 
-class Dependencies:
-    """A readiness of which a test turns one dependency off."""
+@dataclass
+class Wellbeing:
+    """Implements `daemon.http.health.Vitals`: says what a test gave it."""
 
-    def __init__(self) -> None:
-        self.bucket = True
+    told: Sequence[Check] = (Check("journal", ok=True, detail="open"),)
+    fatal: str | None = None
+    lasts: Sequence[Lasting] = ()
 
-    async def checks(self) -> Sequence[Check]:
-        return [Check("journal", ok=True, detail="open"), Check("bucket", ok=self.bucket, detail="directory")]
+    def fault(self) -> str | None:
+        return self.fatal
+
+    def checks(self) -> Sequence[Check]:
+        return self.told
+
+    def lasting(self) -> Sequence[Lasting]:
+        return self.lasts
+
+
+class Requests:
+    """The application, and how many of its requests have ended.
+
+    A client that leaves is told nothing, and its request ends some time later: FastAPI runs a part of it in a thread.
+    """
+
+    def __init__(self, app: FastAPI) -> None:
+        self._app = app
+        self._changed = asyncio.Condition()
+        self.ended = 0
+
+    async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
+        try:
+            await self._app(scope, receive, send)
+        finally:
+            self.ended += 1
+            async with self._changed:
+                self._changed.notify_all()
+
+    async def all_ended(self, count: int) -> None:
+        """Returns once `count` requests have ended, however their clients saw it."""
+        async with asyncio.timeout(20), self._changed:
+            await self._changed.wait_for(lambda: self.ended >= count)
 
 
 @dataclass
@@ -73,18 +111,24 @@ class Service:
     journal: Journal
     stop: Stop
     metrics: Metrics
-    dependencies: Dependencies
+    vitals: Wellbeing
     serving: "asyncio.Task[None]"
+    requests: Requests
 
     async def raw(self, request: bytes, *, finish: bool = False) -> bytes:
-        """What the server answers to these bytes, until it closes the connection."""
+        """What the server answers to these bytes, until it closes or resets the connection."""
+        answer = bytearray()
         reader, writer = await asyncio.open_connection("127.0.0.1", self.port)
         try:
             writer.write(request)
             if finish:
                 writer.write_eof()
-            async with asyncio.timeout(20):
-                return await reader.read()
+            # A server that closes with bytes unread resets the connection.
+            with contextlib.suppress(ConnectionError):
+                async with asyncio.timeout(20):
+                    while chunk := await reader.read(65536):
+                        answer += chunk
+            return bytes(answer)
         finally:
             writer.close()
 
@@ -100,7 +144,7 @@ class Service:
         }
 
 
-@asynccontextmanager
+@contextlib.asynccontextmanager
 async def running(
     tmp_path: Path,
     *,
@@ -110,25 +154,32 @@ async def running(
     log: Callable[[Journal], EventLog] = lambda journal: journal,
     journal_seconds: float = 15.0,
     idle_seconds: float = 10.0,
-    most_connections: int = 1_000,
+    connections: ConnectionLimits = DEFAULT_CONNECTIONS,
 ) -> AsyncIterator[Service]:
     runtime, stop, closing, metrics = SystemRuntime(2), Stop(), Stop(), Metrics.create("test", "1")
-    dependencies = Dependencies()
+    vitals = Wellbeing()
     journal = await Journal.open(
         tmp_path / "journal.db", clock=runtime.now, token=runtime.token, run=True, limits=journal_limits
     )
     intake = Intake(
         log(journal), runtime, metrics, stop, Limits(limits.max_body_bytes), journal_seconds=journal_seconds
     )
-    app = create_app(intake, dependencies, metrics, credentials, limits, stop=stop)
+    app = Requests(create_app(intake, vitals, metrics, lambda: credentials, limits, runtime=runtime, stop=stop))
     sock = bind("127.0.0.1", 0)
     port = sock.getsockname()[1]
     serving = asyncio.create_task(
-        serve(app, sock, closing, idle_seconds=idle_seconds, most_connections=most_connections)
+        serve(
+            app,
+            sock,
+            closing,
+            idle_seconds=idle_seconds,
+            limits=connections,
+            closed=Reporter(metrics, runtime).connection_closed,
+        )
     )
     try:
         async with httpx.AsyncClient(base_url=f"http://127.0.0.1:{port}", timeout=30, trust_env=False) as client:
-            yield Service(port, client, journal, stop, metrics, dependencies, serving)
+            yield Service(port, client, journal, stop, metrics, vitals, serving, app)
     finally:
         closing.request("end of the test")
         await asyncio.wait([serving])

@@ -1,55 +1,60 @@
-"""Probes and metrics, through the router alone."""
+"""Probes and metrics, through the application that stands in front of the framework."""
 
 import asyncio
-from collections.abc import Sequence
+import threading
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 
 import httpx
-from fastapi import FastAPI
+import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
-from daemon.http.health import Check, Readiness, health_router
-from daemon.lifecycle import Stop
+from daemon.attention import Condition, Lasting
+from daemon.http.health import Check, Health
+from daemon.lifecycle import Stop, SystemRuntime
+from daemon.runtime import Runtime
 from daemon.telemetry import Metrics
+from tests.builders_runtime import InlineRuntime
+from tests.unit.daemon.http.service import Wellbeing
+
+GOOD, BAD = Check("journal", ok=True, detail="open"), Check("journal", ok=False, detail="no space left on device")
+WAITS = Condition("lane", "a/b", "permission denied", "rebundle status a/b")
 
 
-class Told:
-    """A readiness that says what it was told, or nothing at all."""
-
-    def __init__(self, *told: Check) -> None:
-        self.told = told
-        self.asked = 0
-
-    async def checks(self) -> Sequence[Check]:
-        self.asked += 1
-        if not self.told:
-            await asyncio.Event().wait()
-        return self.told
+async def nothing_there(scope, receive, send) -> None:
+    await send({"type": "http.response.start", "status": 404, "headers": []})
+    await send({"type": "http.response.body", "body": b"beyond"})
 
 
-def asked(path: str, readiness: Readiness, stop: bool = False, metrics: Metrics | None = None) -> httpx.Response:
+@asynccontextmanager
+async def client_of(
+    vitals: Wellbeing, *, stop: bool = False, metrics: Metrics | None = None, runtime: Runtime | None = None
+) -> AsyncIterator[httpx.AsyncClient]:
+    stopping = Stop()
+    if stop:
+        stopping.request("SIGTERM")
+    health = Health(nothing_there, vitals, metrics or Metrics.create("1", "1"), runtime or InlineRuntime(), stopping)
+    async with httpx.AsyncClient(transport=httpx.ASGITransport(health), base_url="http://test") as client:
+        yield client
+
+
+def asked(path: str, vitals: Wellbeing, *, method: str = "GET", stop: bool = False, metrics: Metrics | None = None):
     async def ask() -> httpx.Response:
-        stopping = Stop()
-        if stop:
-            stopping.request("SIGTERM")
-        app = FastAPI()
-        app.include_router(health_router(readiness, metrics or Metrics.create("1", "1"), stopping, seconds=0.01))
-        async with httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://test") as client:
-            return await client.get(path)
+        async with client_of(vitals, stop=stop, metrics=metrics) as client:
+            return await client.request(method, path)
 
     return asyncio.run(ask())
 
 
-GOOD, BAD = Check("journal", ok=True, detail="open"), Check("bucket", ok=False, detail="permission denied")
+def test_livez_is_503_only_for_what_a_restart_helps_against() -> None:
+    ill = Wellbeing(told=[BAD], lasts=[Lasting(WAITS, 61.0)])
+    assert asked("/livez", ill, stop=True).status_code == 200
+    response = asked("/livez", Wellbeing(fatal="the task that hands out events has ended"))
+    assert (response.status_code, response.json()["detail"]) == (503, "the task that hands out events has ended")
 
 
-def test_livez_asks_nobody() -> None:
-    readiness = Told()
-    assert asked("/livez", readiness, stop=True).status_code == 200
-    assert readiness.asked == 0
-
-
-def test_readyz_is_ready_when_every_dependency_is() -> None:
-    response = asked("/readyz", Told(GOOD))
+def test_readyz_is_ready_when_the_journal_is() -> None:
+    response = asked("/readyz", Wellbeing(told=[GOOD], fatal="threads", lasts=[Lasting(WAITS, 61.0)]))
     assert (response.status_code, response.headers["cache-control"]) == (200, "no-store")
     assert response.json() == {
         "ready": True,
@@ -61,29 +66,110 @@ def test_readyz_is_ready_when_every_dependency_is() -> None:
 
 
 def test_readyz_names_the_dependency_that_is_not_ready() -> None:
-    response = asked("/readyz", Told(GOOD, BAD))
+    response = asked("/readyz", Wellbeing(told=[BAD]))
     assert (response.status_code, response.json()["ready"]) == (503, False)
-    assert {"name": "bucket", "ok": False, "detail": "permission denied", "degraded": False} in response.json()[
-        "checks"
-    ]
+    assert response.json()["checks"][0]["detail"] == "no space left on device"
 
 
 def test_readyz_says_no_while_the_daemon_stops() -> None:
-    response = asked("/readyz", Told(GOOD), stop=True)
+    response = asked("/readyz", Wellbeing(), stop=True)
     assert response.status_code == 503
     assert response.json()["checks"][-1] == {"name": "running", "ok": False, "detail": "SIGTERM", "degraded": False}
 
 
-def test_readyz_does_not_wait_for_a_dependency_that_hangs() -> None:
-    response = asked("/readyz", Told())
-    assert response.status_code == 503
-    assert response.json()["checks"][0]["name"] == "readiness"
+def test_attention_has_each_condition_with_its_remedy() -> None:
+    response = asked("/attention", Wellbeing(lasts=[Lasting(WAITS, 61.4)]))
+    assert (response.status_code, response.headers["cache-control"]) == (503, "no-store")
+    assert response.json() == {
+        "attention": True,
+        "conditions": [
+            {
+                "kind": "lane",
+                "subject": "a/b",
+                "detail": "permission denied",
+                "remedy": "rebundle status a/b",
+                "seconds": 61,
+            }
+        ],
+        "more": 0,
+    }
+
+
+def test_attention_is_200_when_nothing_needs_it_and_bounded_when_everything_does() -> None:
+    assert asked("/attention", Wellbeing()).json() == {"attention": False, "conditions": [], "more": 0}
+    many = asked("/attention", Wellbeing(lasts=[Lasting(WAITS, 61.0)] * 150)).json()
+    assert (len(many["conditions"]), many["more"]) == (100, 50)
+
+
+@pytest.mark.parametrize("path", ["/livez", "/readyz", "/attention", "/metrics"])
+def test_the_probes_only_read(path: str) -> None:
+    assert asked(path, Wellbeing(), method="HEAD").status_code == 200
+    response = asked(path, Wellbeing(), method="POST")
+    assert (response.status_code, response.headers["allow"]) == (405, "GET, HEAD")
+
+
+@pytest.mark.parametrize("path", ["/", "/livez/", "/LIVEZ", "//livez", "/v1/events"])
+def test_every_other_path_is_the_frameworks(path: str) -> None:
+    assert asked(path, Wellbeing()).text == "beyond"
 
 
 def test_metrics_are_what_prometheus_reads() -> None:
     metrics = Metrics.create("1", "1")
     metrics.pointer_sequence.labels("a/b").set(7)
-    response = asked("/metrics", Told(), metrics=metrics)
+    response = asked("/metrics", Wellbeing(), metrics=metrics)
     assert response.headers["content-type"].startswith("text/plain; version=0.0.4")
     samples = [each for family in text_string_to_metric_families(response.text) for each in family.samples]
     assert [each.value for each in samples if each.name == "rebundle_pointer_sequence"] == [7]
+
+
+def test_the_metrics_text_is_made_once_a_second() -> None:
+    metrics, runtime = Metrics.create("1", "1"), InlineRuntime()
+
+    async def scenario() -> None:
+        async with client_of(Wellbeing(), metrics=metrics, runtime=runtime) as client:
+
+            async def dead_letters() -> bool:
+                return b"rebundle_dead_letters 3.0" in (await client.get("/metrics")).content
+
+            assert not await dead_letters()
+            metrics.dead_letters.set(3)
+            runtime.seconds += 0.9
+            assert not await dead_letters()
+            runtime.seconds += 0.1
+            assert await dead_letters()
+
+    asyncio.run(scenario())
+
+
+def test_too_many_at_a_time_are_told_to_come_again_and_livez_is_not_among_them() -> None:
+    """The metrics' text is held up in its thread; everybody who asks meanwhile waits for that one."""
+    metrics, runtime = Metrics.create("1", "1"), SystemRuntime(1)
+    go_on = threading.Event()
+
+    async def scenario() -> None:
+        loop, begun = asyncio.get_running_loop(), asyncio.Event()
+
+        def dead_letters() -> float:
+            loop.call_soon_threadsafe(begun.set)
+            go_on.wait(20)
+            return 3
+
+        metrics.dead_letters.set_function(dead_letters)
+        async with client_of(Wellbeing(), metrics=metrics, runtime=runtime) as client:
+            waiting = [asyncio.create_task(client.get("/metrics")) for _ in range(16)]
+            await begun.wait()
+            for path in ("/metrics", "/readyz", "/attention"):
+                response = await client.get(path)
+                assert (response.status_code, response.headers["retry-after"]) == (503, "1")
+            assert (await client.get("/livez")).status_code == 200
+            go_on.set()
+            answers = await asyncio.gather(*waiting)
+            assert {each.status_code for each in answers} == {200}
+            assert len({each.content for each in answers}) == 1
+            assert (await client.get("/readyz")).status_code == 200
+
+    try:
+        asyncio.run(scenario())
+    finally:
+        go_on.set()
+        runtime.close()

@@ -1,15 +1,20 @@
 """The server on raw sockets: what a well-behaved client library cannot send."""
 
 import asyncio
+import json
 import signal
 import socket
 from pathlib import Path
 
 import pytest
 
+from daemon.http.connections import ConnectionLimits
 from daemon.http.errors import ListenFailed
 from daemon.http.server import bind
-from tests.unit.daemon.http.service import TOKEN, run, running
+from events.journal import Journal
+from events.journal.records import Accepted
+from events.model import Position
+from tests.unit.daemon.http.service import TOKEN, Service, run, running, state_event
 
 
 def test_an_address_in_use_is_named_with_a_way_out() -> None:
@@ -111,16 +116,170 @@ def test_a_client_that_holds_a_connection_for_nothing_loses_it(tmp_path: Path, r
     run(scenario())
 
 
-def test_one_connection_too_many_is_closed_and_the_others_are_served(tmp_path: Path) -> None:
+GET = b"GET /livez HTTP/1.1\r\nhost: x\r\n\r\n"
+UNFINISHED = (
+    f"POST /v1/events HTTP/1.1\r\nhost: x\r\nauthorization: Bearer {TOKEN}\r\ncontent-length: 9\r\n\r\n".encode()
+)
+
+
+async def one_answer(reader: asyncio.StreamReader) -> bytes:
+    """The next answer on a connection that stays open."""
+    head = await reader.readuntil(b"\r\n\r\n")
+    length = next(line for line in head.lower().splitlines() if line.startswith(b"content-length:"))
+    return head + await reader.readexactly(int(length.partition(b":")[2]))
+
+
+async def connected(service: Service, client: str = "127.0.0.1") -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
+    return await asyncio.open_connection("127.0.0.1", service.port, local_addr=(client, 0))
+
+
+async def closed(reader: asyncio.StreamReader) -> bool:
+    try:
+        return await reader.read() == b""
+    except ConnectionResetError:
+        return True
+
+
+def test_an_idle_connection_makes_room_for_a_new_one_of_its_peer_and_the_others_stay(tmp_path: Path) -> None:
     async def scenario() -> None:
-        async with running(tmp_path, most_connections=2, idle_seconds=100) as service:
-            held = [await asyncio.open_connection("127.0.0.1", service.port) for _ in range(2)]
+        async with running(tmp_path, connections=ConnectionLimits(10, 2), idle_seconds=100) as service:
+            other_reader, other = await connected(service, "127.0.0.2")
+            held = [await connected(service) for _ in range(2)]
             for reader, writer in held:
-                writer.write(b"GET /livez HTTP/1.1\r\nhost: x\r\n\r\n")
-                assert (await reader.readline()).startswith(b"HTTP/1.1 200 ")
-            assert await service.raw(b"") == b""
-            for _, writer in held:
+                writer.write(GET)
+                assert (await one_answer(reader)).startswith(b"HTTP/1.1 200 ")
+            late_reader, late = await connected(service)
+            late.write(GET)
+            assert (await one_answer(late_reader)).startswith(b"HTTP/1.1 200 ")
+            assert await closed(held[0][0])
+            for reader, writer in ((held[1][0], held[1][1]), (other_reader, other)):
+                writer.write(GET)
+                assert (await one_answer(reader)).startswith(b"HTTP/1.1 200 ")
+            assert service.counted("rebundle_http_connections_closed_total") == {("room",): 1}
+            for writer in (late, other, *(each for _, each in held)):
                 writer.close()
+
+    run(scenario())
+
+
+def test_a_peer_whose_connections_are_all_busy_gets_no_more_and_others_do(tmp_path: Path) -> None:
+    async def scenario() -> None:
+        async with running(tmp_path, connections=ConnectionLimits(10, 2), idle_seconds=100) as service:
+            held = [await connected(service) for _ in range(2)]
+            for _, writer in held:
+                writer.write(UNFINISHED)
+            # They are being served once a request of another peer that was sent after them is answered.
+            first_reader, first = await connected(service, "127.0.0.3")
+            first.write(GET)
+            assert await one_answer(first_reader)
+            reader, writer = await connected(service)
+            assert await closed(reader)
+            assert service.counted("rebundle_http_connections_closed_total") == {("peer",): 1}
+            other_reader, other = await connected(service, "127.0.0.2")
+            other.write(GET)
+            assert (await one_answer(other_reader)).startswith(b"HTTP/1.1 200 ")
+            for each in (writer, first, other, *(each for _, each in held)):
+                each.close()
+
+    run(scenario())
+
+
+PIPELINED = {
+    "in one piece": [GET * 3],
+    "half a request behind": [GET + GET[:9]],
+    "behind a body": [UNFINISHED + b"123456789" + GET],
+}
+
+
+@pytest.mark.parametrize("pieces", PIPELINED.values(), ids=PIPELINED)
+def test_of_requests_sent_in_advance_the_first_is_answered_and_the_connection_closed(
+    tmp_path: Path, pieces: list[bytes]
+) -> None:
+    async def scenario() -> None:
+        async with running(tmp_path, idle_seconds=100) as service:
+            answer = await service.raw(b"".join(pieces))
+            assert answer.count(b"HTTP/1.1 ") == 1
+            assert b"\r\nconnection: close\r\n" in answer
+            assert service.counted("rebundle_http_connections_closed_total") == {("pipelining",): 1}
+
+    run(scenario())
+
+
+@pytest.mark.parametrize("header", ["", "connection: close\r\n"], ids=["kept", "to be closed"])
+def test_a_request_that_comes_while_another_one_is_served_is_not_parsed(tmp_path: Path, header: str) -> None:
+    async def scenario() -> None:
+        asked, go_on = asyncio.Event(), asyncio.Event()
+
+        class Slow:
+            def __init__(self, journal: Journal) -> None:
+                self.reject, self.find = journal.reject, journal.find
+
+            async def append(self, arrivals: object, /) -> list[Accepted]:
+                asked.set()
+                await go_on.wait()
+                return [Accepted(Position("journal:test", 1), known=False)]
+
+        async with running(tmp_path, log=Slow, idle_seconds=100) as service:
+            reader, writer = await connected(service)
+            body = json.dumps(state_event()).encode()
+            head = f"POST /v1/events HTTP/1.1\r\nhost: x\r\n{header}authorization: Bearer {TOKEN}\r\n"
+            head += f"content-type: application/cloudevents+json\r\ncontent-length: {len(body)}\r\n\r\n"
+            writer.write(head.encode() + body)
+            await asked.wait()
+            writer.write(GET * 10_000)
+            while not service.counted("rebundle_http_connections_closed_total"):
+                assert (await service.client.get("/livez")).status_code == 200
+            go_on.set()
+            assert (await one_answer(reader)).startswith(b"HTTP/1.1 202 ")
+            assert await closed(reader)
+            writer.close()
+
+    run(scenario())
+
+
+def test_a_client_that_waits_for_each_answer_keeps_its_connection(tmp_path: Path) -> None:
+    async def scenario() -> None:
+        async with running(tmp_path, idle_seconds=100) as service:
+            reader, writer = await connected(service)
+            for _ in range(50):
+                writer.write(GET)
+                assert (await one_answer(reader)).startswith(b"HTTP/1.1 200 ")
+            assert service.counted("rebundle_http_connections_closed_total") == {}
+            writer.close()
+
+    run(scenario())
+
+
+def chunks(size: int, count: int) -> bytes:
+    return (f"{size:x}\r\n".encode() + b"x" * size + b"\r\n") * count
+
+
+CHUNKED = (
+    f"POST /v1/events HTTP/1.1\r\nhost: x\r\nauthorization: Bearer {TOKEN}\r\n"
+    "content-type: application/cloudevents+json\r\ntransfer-encoding: chunked\r\n\r\n"
+).encode()
+
+
+def test_a_body_that_is_nearly_all_framing_loses_its_connection(tmp_path: Path) -> None:
+    async def scenario() -> None:
+        async with running(tmp_path, idle_seconds=100) as service:
+            reader, writer = await connected(service)
+            writer.write(CHUNKED + chunks(1, 50_000) + b"0\r\n\r\n")
+            assert await closed(reader)
+            writer.close()
+            assert service.counted("rebundle_http_connections_closed_total") == {("framing",): 1}
+            accepted = await service.raw(CHUNKED + chunks(64, 10_000) + b"0\r\n\r\n")
+            assert accepted.startswith(b"HTTP/1.1 400 ")
+            assert b"\r\nconnection: close\r\n" in accepted
+
+    run(scenario())
+
+
+def test_the_answer_to_a_refused_body_arrives_although_the_client_goes_on_sending(tmp_path: Path) -> None:
+    async def scenario() -> None:
+        async with running(tmp_path, idle_seconds=100) as service:
+            refused = CHUNKED.replace(TOKEN.encode(), b"another") + chunks(4096, 500)
+            assert (await service.raw(refused)).startswith(b"HTTP/1.1 401 ")
 
     run(scenario())
 

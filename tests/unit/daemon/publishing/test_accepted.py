@@ -1,7 +1,9 @@
 """The highest sequence that was accepted is never lowered, lost or mixed up with another's."""
 
 import asyncio
+import contextlib
 import functools
+import os
 from collections.abc import Callable, Coroutine
 from pathlib import Path
 from typing import ParamSpec
@@ -98,3 +100,33 @@ async def test_a_file_that_cannot_be_written_is_told_of(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     with pytest.raises(AcceptedUnusable, match=r"trust\.state_file"):
         await in_file(tmp_path / "file" / "accepted.json").accept(SCOPE, 1)
+
+
+@in_loop
+async def test_nobody_else_may_read_or_write_it_whatever_the_umask(tmp_path: Path) -> None:
+    path, before = tmp_path / "state" / "accepted.json", os.umask(0)
+    try:
+        for sequence in (1, 2):
+            await in_file(path).accept(SCOPE, sequence)
+    finally:
+        os.umask(before)
+    modes = {each.name: each.stat().st_mode & 0o777 for each in (path.parent, *path.parent.iterdir())}
+    assert modes == {"state": 0o700, "accepted.json": 0o600, "accepted.json.lock": 0o600}
+
+
+@pytest.mark.parametrize("name", ["accepted.json.lock", "accepted.json.half"])
+@in_loop
+async def test_a_link_in_the_place_of_a_file_of_ours_is_never_written_through(tmp_path: Path, name: str) -> None:
+    precious = tmp_path / "precious"
+    precious.write_text("kept")
+    (tmp_path / name).symlink_to(precious)
+    with contextlib.suppress(AcceptedUnusable):
+        await in_file(tmp_path / "accepted.json").accept(SCOPE, 1)
+    assert precious.read_text() == "kept"
+
+
+@in_loop
+async def test_a_fifo_in_the_place_of_the_lock_is_told_of_and_holds_nobody(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "accepted.json.lock")
+    with pytest.raises(AcceptedUnusable, match="no regular file"):
+        await in_file(tmp_path / "accepted.json").accept(SCOPE, 1)
