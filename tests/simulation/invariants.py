@@ -228,7 +228,9 @@ class Watcher:
         """Id, number and composition of an explicit state belong together. Before issue 16, `recover` retained rivals."""
         explicit = [each for each in new["retained"] if each["kind"] == "explicit"]
         this = {(each["state"], each["revision"]["producer"], each["composition"]) for each in explicit}
-        if AFTER_MERGE and (len({each[0] for each in this}) < len(this) or len({each[1] for each in this}) < len(this)):
+        if "rivals" in AFTER_MERGE and (
+            len({each[0] for each in this}) < len(this) or len({each[1] for each in this}) < len(this)
+        ):
             self._fail(5, f"{scope} was recovered with rivals: {sorted(this)}")
 
     def adopt(self, scope: str, new: Signed) -> None:
@@ -345,7 +347,7 @@ class Watcher:
         elif before.writer == EDITOR and change.key in self.edited:
             self._fail(8, f"{path} was an operator's and was written")
         elif change.key in self.put_back:
-            if AFTER_MERGE and not self._is_aside(scope, before):
+            if "put-back" in AFTER_MERGE and not self._is_aside(scope, before):
                 self._fail(8, f"{path} was put back by an operator, and is not kept")
             self.put_back.discard(change.key)
         elif scope in self.oracle.ever_lost:

@@ -20,7 +20,7 @@ from tests.simulation.world import simulate
 _PAGE = Path(__file__).parents[2] / "docs" / "simulation.md"
 _BEGIN, _END = "<!-- bugs -->\n", "<!-- /bugs -->\n"
 _AT_ONCE = 50
-_MORE_FOR_RARE = 10
+_MORE_FOR_RARE = 5
 
 
 def _some(seeds: range) -> tuple[int, int, float, list[tuple[str, str]]]:

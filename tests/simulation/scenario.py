@@ -279,7 +279,7 @@ def _extend(scenario: Scenario, chance: random.Random) -> None:
         _many_quarantines(scenario, chance)
     scenario.journal = not scenario.shared_log and chance.random() < 0.35
     scenario.arrivals = sorted([*scenario.arrivals, *_more_arrivals(scenario, chance)], key=lambda each: each.at)
-    if AFTER_MERGE and chance.random() < 0.1:
+    if "blocked" in AFTER_MERGE and random.Random(f"{scenario.seed}/blocked").random() < 0.1:
         scenario.blocked = "example/conf/bundle/nginx.conf"
     more = _more_acts(scenario, chance)  # may take some of the others out
     scenario.acts = sorted([*scenario.acts, *more], key=lambda act: act.at)
@@ -383,7 +383,7 @@ def _more_acts(scenario: Scenario, chance: random.Random) -> list[Act]:
         acts.append(Act(chance.choice(times) + 20 * chance.random(), "lose-pointer", "lose-pointer"))
         # A deletion that is under way when the pointer is lost may take what a recovery then retains.
         scenario.acts = [act for act in scenario.acts if act.what != "gc"]
-    elif AFTER_MERGE or not scenario.short_history:
+    elif "recover-healthy" in AFTER_MERGE or not scenario.short_history:
         # A chunk of a writer that lost makes today's `recover` cut a healthy history off.
         acts += [Act(chance.choice(times) + 20 * chance.random(), "recover", f"recover-{each}") for each in range(2)]
     return acts

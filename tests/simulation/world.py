@@ -525,7 +525,7 @@ class World:
         while disk.journal is not None:  # noqa: ASYNC110
             await asyncio.sleep(0.2)
         # A write that is under way may pass positions that the older file gives to other events.
-        await asyncio.sleep(0 if AFTER_MERGE else LATEST + _CALL_SECONDS)
+        await asyncio.sleep(0 if "restored" in AFTER_MERGE else LATEST + _CALL_SECONDS)
         lost = replace()
         self._down.discard(index)
         for asked, arrival in lost:
