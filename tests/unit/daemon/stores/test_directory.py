@@ -354,6 +354,38 @@ def test_a_private_file_is_its_owners_alone_whatever_the_umask(root: Path, mode:
     assert stat.S_IMODE((root / "example/open").stat().st_mode) == left | left >> 3 | left >> 6
 
 
+class BarringFileSystem(PassingFileSystem):
+    """One folder may not be listed."""
+
+    def __init__(self, barred: str) -> None:
+        super().__init__(RealFileSystem())
+        self._barred = barred
+
+    def entries(self, folder: Path) -> Iterable[Entry]:
+        if folder.name == self._barred:
+            raise PermissionError(errno.EACCES, "Permission denied", str(folder))
+        return super().entries(folder)
+
+
+def test_a_folder_that_may_not_be_listed_is_an_error_of_no_listing_but_its_own(root: Path) -> None:
+    (root / "scope/lost+found/below").mkdir(parents=True)
+    (root / "scope/key").write_bytes(b"1")
+    (root / "scope/lost+found/key").write_bytes(b"1")
+    store = DirectoryStore(root, InlineRuntime(), BarringFileSystem("lost+found"))
+
+    for prefix in ("", "scope/", "scope/l"):
+        listing = done(store.scan(prefix))
+        assert [each.key for each in listing] == ["scope/key"] * (prefix != "scope/l")
+        [folder] = listing.unreadable
+        assert folder.key == "scope/lost+found"
+        assert f"chmod a+rx {root}/scope/lost+found" in folder.reason
+    assert done(store.scan("scope/k")).unreadable == ()
+    assert (done(store.folders("")), done(store.folders("scope/"))) == (["scope"], ["lost+found"])
+    for call in (store.scan("scope/lost+found/"), store.folders("scope/lost+found/")):
+        with pytest.raises(StoreRefused, match="permission"):
+            done(call)
+
+
 # ---- what a listing reads
 
 
