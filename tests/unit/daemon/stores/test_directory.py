@@ -647,6 +647,43 @@ def test_a_file_that_vanishes_during_a_listing_is_left_out(root: Path) -> None:
     assert keys(DirectoryStore(root, InlineRuntime(), VanishingFileSystem(RealFileSystem()))) == ["staying"]
 
 
+def test_a_file_that_vanishes_while_it_is_read_is_missing(root: Path) -> None:
+    root.mkdir()
+    (root / "vanishing").write_bytes(b"1")
+
+    with pytest.raises(ObjectMissing):
+        done(DirectoryStore(root, InlineRuntime(), VanishingFileSystem(RealFileSystem())).get("vanishing"))
+
+
+def test_a_folder_that_vanishes_while_objects_are_looked_for_holds_none(root: Path) -> None:
+    class Removing(PassingFileSystem):
+        def entries(self, folder: Path) -> Iterable[Entry]:
+            if folder.name == "vanishing":
+                folder.rmdir()
+            return super().entries(folder)
+
+    (root / "a/vanishing").mkdir(parents=True)
+
+    store = DirectoryStore(root, InlineRuntime(), Removing(RealFileSystem()))
+    assert (done(store.folders("")), done(store.folders("absent/"))) == ([], [])
+
+
+def test_a_file_that_the_disk_cannot_read_has_a_fault_of_its_own(root: Path) -> None:
+    class Broken(PassingFileSystem):
+        def chunks(self, path: Path) -> Iterable[bytes]:
+            if path.name == "broken":
+                raise OSError(errno.EIO, os.strerror(errno.EIO), str(path))
+            return super().chunks(path)
+
+    root.mkdir()
+    for name in ("broken", "sound"):
+        (root / name).write_bytes(b"1")
+
+    broken, sound = done(DirectoryStore(root, InlineRuntime(), Broken(RealFileSystem())).scan(""))
+
+    assert (broken.fault, sound.fault) == (f"Input/output error ({root}/broken)", None)
+
+
 # ---- readers beside writers
 
 
