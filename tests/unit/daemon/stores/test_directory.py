@@ -354,6 +354,38 @@ def test_a_private_file_is_its_owners_alone_whatever_the_umask(root: Path, mode:
     assert stat.S_IMODE((root / "example/open").stat().st_mode) == left | left >> 3 | left >> 6
 
 
+class BarringFileSystem(PassingFileSystem):
+    """One folder may not be listed."""
+
+    def __init__(self, barred: str) -> None:
+        super().__init__(RealFileSystem())
+        self._barred = barred
+
+    def entries(self, folder: Path) -> Iterable[Entry]:
+        if folder.name == self._barred:
+            raise PermissionError(errno.EACCES, "Permission denied", str(folder))
+        return super().entries(folder)
+
+
+def test_a_folder_that_may_not_be_listed_is_an_error_of_no_listing_but_its_own(root: Path) -> None:
+    (root / "scope/lost+found/below").mkdir(parents=True)
+    (root / "scope/key").write_bytes(b"1")
+    (root / "scope/lost+found/key").write_bytes(b"1")
+    store = DirectoryStore(root, InlineRuntime(), BarringFileSystem("lost+found"))
+
+    for prefix in ("", "scope/", "scope/l"):
+        listing = done(store.scan(prefix))
+        assert [each.key for each in listing] == ["scope/key"] * (prefix != "scope/l")
+        [folder] = listing.unreadable
+        assert folder.key == "scope/lost+found"
+        assert f"chmod a+rx {root}/scope/lost+found" in folder.reason
+    assert done(store.scan("scope/k")).unreadable == ()
+    assert (done(store.folders("")), done(store.folders("scope/"))) == (["scope"], ["lost+found"])
+    for call in (store.scan("scope/lost+found/"), store.folders("scope/lost+found/")):
+        with pytest.raises(StoreRefused, match="permission"):
+            done(call)
+
+
 # ---- what a listing reads
 
 
@@ -613,6 +645,43 @@ def test_a_file_that_vanishes_during_a_listing_is_left_out(root: Path) -> None:
         (root / name).write_bytes(b"1")
 
     assert keys(DirectoryStore(root, InlineRuntime(), VanishingFileSystem(RealFileSystem()))) == ["staying"]
+
+
+def test_a_file_that_vanishes_while_it_is_read_is_missing(root: Path) -> None:
+    root.mkdir()
+    (root / "vanishing").write_bytes(b"1")
+
+    with pytest.raises(ObjectMissing):
+        done(DirectoryStore(root, InlineRuntime(), VanishingFileSystem(RealFileSystem())).get("vanishing"))
+
+
+def test_a_folder_that_vanishes_while_objects_are_looked_for_holds_none(root: Path) -> None:
+    class Removing(PassingFileSystem):
+        def entries(self, folder: Path) -> Iterable[Entry]:
+            if folder.name == "vanishing":
+                folder.rmdir()
+            return super().entries(folder)
+
+    (root / "a/vanishing").mkdir(parents=True)
+
+    store = DirectoryStore(root, InlineRuntime(), Removing(RealFileSystem()))
+    assert (done(store.folders("")), done(store.folders("absent/"))) == ([], [])
+
+
+def test_a_file_that_the_disk_cannot_read_has_a_fault_of_its_own(root: Path) -> None:
+    class Broken(PassingFileSystem):
+        def chunks(self, path: Path) -> Iterable[bytes]:
+            if path.name == "broken":
+                raise OSError(errno.EIO, os.strerror(errno.EIO), str(path))
+            return super().chunks(path)
+
+    root.mkdir()
+    for name in ("broken", "sound"):
+        (root / name).write_bytes(b"1")
+
+    broken, sound = done(DirectoryStore(root, InlineRuntime(), Broken(RealFileSystem())).scan(""))
+
+    assert (broken.fault, sound.fault) == (f"Input/output error ({root}/broken)", None)
 
 
 # ---- readers beside writers

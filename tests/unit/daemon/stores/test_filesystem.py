@@ -45,6 +45,8 @@ def test_read_follows_no_link_and_waits_for_no_pipe(tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "pipe")
 
     assert b"".join(FS.chunks(tmp_path / "file")) == b"123"
+    with pytest.raises(IsADirectoryError):
+        list(FS.chunks(tmp_path))
     with pytest.raises(OSError, match="not a plain file"):
         list(FS.chunks(tmp_path / "pipe"))
     with pytest.raises(OSError, match="symbolic links"):
