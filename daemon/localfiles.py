@@ -204,6 +204,7 @@ def _create(folder: int, name: str, mode: int) -> int:
             _give_to_owner_of(folder, descriptor)
     except OSError:
         os.close(descriptor)
+        os.unlink(name, dir_fd=folder)
         raise
     return descriptor
 
