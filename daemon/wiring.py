@@ -350,12 +350,14 @@ async def run(
             daemon = await _Daemon.build(
                 settings, version, bucket, (runtime, judging), journal, brought=brought, stop=stop, freshness=freshness
             )
-            await daemon.look()
+            await daemon.vitals.observe()
             async with asyncio.TaskGroup() as group:
                 serving = group.create_task(daemon.serve(sock, closing))
                 timers = [
                     group.create_task(_prune(journal, runtime)),
-                    group.create_task(_look_again(daemon.look, runtime)),
+                    group.create_task(_again_and_again(daemon.vitals.observe, runtime)),
+                    # Apart from the others: a file on a file system that hangs must not make the daemon unready.
+                    group.create_task(_again_and_again(daemon.refresh_tokens, runtime)),
                     group.create_task(manager.feed_watchdog(runtime, lambda: daemon.vitals.fault() is None)),
                     group.create_task(
                         daemon.once_admitted(_collection_timer(bucket, settings.retention, daemon.reporter).run)
@@ -388,8 +390,7 @@ class _Daemon:
     worker: Worker
     reporter: Reporter
     vitals: "Vitals"
-    look: Callable[[], Coroutine[None, None, None]]
-    """Once at the tokens' files and at everything that can need attention."""
+    refresh_tokens: Callable[[], Coroutine[None, None, None]]
     admission: Admission | None
     """None: a directory, whose conditions are our own code."""
     serve: Callable[[socket.socket, Stop], Coroutine[None, None, None]]
@@ -474,10 +475,6 @@ class _Daemon:
             freshness=freshness,
         )
 
-        async def look() -> None:
-            await judging.offload(tokens.refresh)
-            await vitals.observe()
-
         app = create_app(
             Intake(journal, judging, metrics, stop, limits, bundle_limits=settings.limits),
             vitals,
@@ -492,7 +489,7 @@ class _Daemon:
             _most_connections(http.max_connections), http.max_connections_per_peer, http.trusted_proxies
         )
         serving = partial(serve, app, limits=connections, closed=reporter.connection_closed)
-        return cls(worker, reporter, vitals, look, admission, serving)
+        return cls(worker, reporter, vitals, partial(judging.offload, tokens.refresh), admission, serving)
 
 
 @dataclass(frozen=True, slots=True)
@@ -529,8 +526,8 @@ async def _prune(journal: Journal, runtime: Runtime) -> None:
         await runtime.sleep(_PRUNE_SECONDS)
 
 
-async def _look_again(look: Callable[[], Coroutine[None, None, None]], runtime: Runtime) -> None:
-    """Look, every few seconds, at what operators should know."""
+async def _again_and_again(look: Callable[[], Coroutine[None, None, None]], runtime: Runtime) -> None:
+    """Look, every few seconds, at what may have changed."""
     while True:
-        await runtime.sleep(_LOOK_SECONDS)
         await look()
+        await runtime.sleep(_LOOK_SECONDS)
