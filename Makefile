@@ -8,7 +8,6 @@ PYTHON ?= python3
 MINUTES ?= 5
 SEEDS ?= 2000
 ARGS ?=
-UV := uv==0.13.9
 
 python_version := $(shell $(PYTHON) -c 'import sys; print("%d.%d.%d" % sys.version_info[:3])' 2>/dev/null)
 # The name of the stamp has the Python version, so that another Python means another set-up.
@@ -16,25 +15,26 @@ stamp := .venv/set-up-$(python_version)
 run := .venv/bin/python
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo run test check audit bench bench-check bench-stores flood crash-long contract-long simulate simulate-bugs lock clean
+.PHONY: help setup demo run test check audit bench bench-check bench-stores flood crash-long contract-long simulate simulate-bugs fuzz mutants lock clean
 
 help: ## show the verbs
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' Makefile | expand -t 12
 
-setup: $(stamp) ## make .venv from the hash-pinned lock, leave .venv/bin/rebundle
+setup: $(stamp) ## make .venv from the hash-pinned lock, with .venv/bin/rebundle
 
-$(stamp): requirements/dev.lock pyproject.toml
+$(stamp): requirements/dev.lock requirements/install.py pyproject.toml
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { \
 	  echo "$(PYTHON) is missing or older than 3.11: name another one with make $(MAKECMDGOALS) PYTHON=..." >&2; exit 1; }
 	@$(PYTHON) -c 'import venv, ensurepip' 2>/dev/null || { \
 	  echo "$(PYTHON) cannot make virtual environments: install its venv module" \
 	       "(Debian, Ubuntu: apt-get install python3-venv), then run make again" >&2; exit 1; }
-	@$(run) -c 'import pip, sys; sys.exit("%d.%d.%d" % sys.version_info[:3] != "$(python_version)")' 2>/dev/null \
-	  || $(PYTHON) -m venv --clear .venv
+	@$(run) -c 'import pip, sys; sys.exit("%d.%d.%d" % sys.version_info[:3] != "$(python_version)")' 2>/dev/null || { \
+	  echo "Making .venv with Python $(python_version) (a few seconds)"; $(PYTHON) -m venv --clear .venv; } || { \
+	  echo "Making .venv failed. Free space, or remove it (make clean), then run make $(MAKECMDGOALS) again" >&2; exit 1; }
 	@rm -f .venv/set-up-*
-	$(run) -m pip install --quiet --disable-pip-version-check --no-deps --require-hashes -r requirements/dev.lock
-	$(run) -m pip install --quiet --disable-pip-version-check --no-build-isolation --no-deps --editable .
+	@$(run) requirements/install.py requirements/dev.lock --editable .
 	@touch $@
+	@echo "Set-up is done: .venv/bin/rebundle --help"
 
 demo: setup ## play the main job on the real daemon, below ./var/demo
 	$(run) docs/demo/story.py
@@ -79,6 +79,12 @@ simulate: setup ## play SEEDS simulated worlds (docs/simulation.md), or one with
 simulate-bugs: setup ## plant each bug into hundreds of worlds, write the table of docs/simulation.md
 	$(run) -m tests.simulation.run --bugs 100
 
+fuzz: setup ## fuzz every parser of foreign bytes for MINUTES in all (ARGS=pointer-json: one of them)
+	$(run) -m tests.fuzz.run --minutes $(MINUTES) $(ARGS)
+
+mutants: setup ## which changes of a pure module its tests do not notice, into docs/mutants.md (MODULE=daemon/batches.py)
+	$(run) -m tests.mutants.run $(MODULE) $(ARGS)
+
 # Universal: one lock with markers serves every Python from 3.11 on. It has the hashes of all wheels and of the
 # source, and no address, so that it installs from whatever index pip is configured for.
 compile := .cache/uv/bin/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-emit-index-url \
@@ -93,9 +99,10 @@ lock: .cache/uv/bin/uv ## resolve the locks anew (ARGS=--upgrade: to the newest 
 	for tool in requirements/tools/*.in; do \
 	  $(compile) $(ARGS) "$$tool" --output-file "$${tool%.in}.lock" || exit 1; done
 
-.cache/uv/bin/uv:
-	$(PYTHON) -m venv .cache/uv
-	.cache/uv/bin/python -m pip install --quiet --disable-pip-version-check $(UV)
+.cache/uv/bin/uv: requirements/tools/uv.lock
+	$(PYTHON) -m venv --clear .cache/uv
+	.cache/uv/bin/python requirements/install.py requirements/tools/uv.lock
+	@touch $@
 
 clean: ## remove what these verbs made
 	rm -rf .venv .cache .coverage* htmlcov build dist var .mypy_cache .ruff_cache .pytest_cache .hypothesis \

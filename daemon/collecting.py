@@ -68,12 +68,13 @@ class CollectionTimer:
 
 
 def _log(collected: Collected) -> None:
-    if collected.sequence is not None or collected.deleted:
+    if collected.sequence is not None or collected.deleted or collected.copies:
         log.info(
             "collected",
             scope=str(collected.scope),
             released=len(collected.released),
             deleted=len(collected.deleted),
+            replaced_copies_deleted=len(collected.copies),
             bytes=collected.size,
             left=len(collected.left),
         )

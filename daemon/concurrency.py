@@ -5,7 +5,8 @@ it has cancelled the rest.
 """
 
 import asyncio
-from collections.abc import Awaitable, Callable, Coroutine, Iterable
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Iterable
+from contextlib import asynccontextmanager
 from typing import Any, TypeVar
 
 T = TypeVar("T")
@@ -36,3 +37,34 @@ async def both(one: Coroutine[Any, Any, T], other: Coroutine[Any, Any, U]) -> tu
     except ExceptionGroup as errors:
         raise errors.exceptions[0] from errors
     return tasks[0].result(), tasks[1].result()
+
+
+class ReadersWriterLock:
+    """Any number of tasks share it, or one has it alone. A task that waits to have it alone goes first. Neither may be
+    asked for by a task that has the lock already."""
+
+    def __init__(self) -> None:
+        self._turn = asyncio.Lock()
+        self._shares = 0
+        self._unshared = asyncio.Event()
+        self._unshared.set()
+
+    @asynccontextmanager
+    async def shared(self) -> AsyncIterator[None]:
+        """Beside others that share it."""
+        async with self._turn:
+            self._shares += 1
+            self._unshared.clear()
+        try:
+            yield
+        finally:
+            self._shares -= 1
+            if not self._shares:
+                self._unshared.set()
+
+    @asynccontextmanager
+    async def exclusive(self) -> AsyncIterator[None]:
+        """Alone."""
+        async with self._turn:
+            await self._unshared.wait()
+            yield

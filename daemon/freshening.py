@@ -10,14 +10,14 @@ from typing import TYPE_CHECKING, Final
 
 import structlog
 
-from daemon.publishing import layout, pointer, signatures
+from daemon.publishing import layout, pointer, signatures, sizes
 from daemon.publishing.documents import Malformed, parsed, written
 from daemon.publishing.errors import VerificationFailed
 from daemon.publishing.freshness import Freshness
 from daemon.publishing.reader import Reader
 from daemon.publishing.signatures import Signer
 from daemon.runtime import Runtime
-from daemon.stores.errors import ConditionFailed, ObjectMissing, OutcomeUnknown
+from daemon.stores.errors import ConditionFailed, ObjectMissing, ObjectTooBig, OutcomeUnknown
 from daemon.stores.port import Content, ObjectStore, Version
 from renderers.model import Scope
 
@@ -85,13 +85,16 @@ class FreshnessTimer:
             return False
         if said is not None and self._trust is not None:
             said.check_not_older(newest.sequence)
-        body = (await self._store.get(layout.pointer(scope))).body
+        body = (await self._store.get(layout.pointer(scope), most_bytes=sizes.POINTER)).body
         now = self._runtime.now()
-        if pointer.decode(body, scope) != newest:
+        if await self._reader.work_on(len(body), pointer.decode, body, scope) != newest:
             return False  # it has moved on in this moment
-        if said is not None and not said.is_due(body, now, self._lifetime):
+        size = len(body)
+        if said is not None and not await self._reader.work_on(size, said.is_due, body, now, self._lifetime):
             return False
-        part = Freshness.of(scope, newest.sequence, body, now + self._lifetime).signed_part()
+        expires = now + self._lifetime
+        following = await self._reader.work_on(size, Freshness.of, scope, newest.sequence, body, expires)
+        part = following.signed_part()
         made = await self._runtime.offload(signatures.signed_by, self._signers, signatures.FRESHNESS, part)
         document = {"signed": json.loads(part), "signatures": [each.document() for each in made]}
         content = Content(written(document), "application/json")
@@ -116,9 +119,11 @@ class FreshnessTimer:
     async def _present(self, scope: Scope) -> tuple[Freshness | None, Version | None]:
         """What it says now, and its version. By the policy one that readers would refuse says nothing."""
         try:
-            stored = await self._store.get(layout.freshness(scope))
+            stored = await self._store.get(layout.freshness(scope), most_bytes=sizes.FRESHNESS)
         except ObjectMissing:
             return None, None
+        except ObjectTooBig:
+            return None, await self._reader.listed_version(layout.freshness(scope))
         try:
             if self._trust is not None:
                 return self._trust.check_freshness(stored.body, scope), stored.version

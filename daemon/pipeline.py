@@ -7,7 +7,7 @@ more; whatever is settled without that condition is judged on a pointer that was
 `process` until it succeeds; each failure is an exception, judged in `outcomes`.
 """
 
-from collections.abc import Callable, Container, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Final, Protocol
 
@@ -18,12 +18,13 @@ from daemon.desired import Known, Lineage, Plan, Planned, Standing
 from daemon.interpretation import Change, ModelVersionChanged, RollbackRequested, StateCreated, interpret
 from daemon.publishing import protocol
 from daemon.publishing.errors import NewerRenderer, NotFound, PointerMoved, Refused, VerificationFailed
+from daemon.publishing.identity import ANY_BUCKET, BucketCheck
 from daemon.publishing.livetree import LiveTree, Synced, Unfinished
 from daemon.publishing.manifest import ManifestEvent, State
 from daemon.publishing.operations import find_exactly
-from daemon.publishing.pointer import Pointer, Publication, PublicationId, Revision
+from daemon.publishing.pointer import Entry, Pointer, Publication, PublicationId, Revision
 from daemon.publishing.publisher import Publisher
-from daemon.publishing.reader import PointerRead, Reader
+from daemon.publishing.reader import DamagedManifest, PointerRead, Reader
 from daemon.runtime import Runtime
 from events.errors import InvalidEvent
 from events.model import BUNDLE_STATE_CREATED, Event, Outcome, OutcomeKind, Position
@@ -88,6 +89,19 @@ class NotRenderable(Exception):
         self.failure = failure
 
 
+class InstanceShared(Exception):
+    """The pointer has passed events of this source that the source neither committed nor finds published: a copy of the
+    source publishes under the same instance (protocol 2)."""
+
+    def __init__(self, scope: Scope, position: Position) -> None:
+        super().__init__(
+            f"{scope} was published to under {position.instance} up to {position.offset}, and not by this journal: "
+            "a copy of it is in use"
+        )
+        self.position = position
+        """The last one that the pointer has passed."""
+
+
 class Gate(Protocol):
     """Reads a rendered bundle back."""
 
@@ -139,6 +153,7 @@ class Pipeline:
         observer: Observer,
         writer: str,
         accept_older_renderer: bool = False,
+        bucket: BucketCheck = ANY_BUCKET,
     ) -> None:
         self._source = source
         self._reader = reader
@@ -149,6 +164,7 @@ class Pipeline:
         self._observer = observer
         self._writer = writer
         self._accept_older_renderer = accept_older_renderer
+        self._bucket = bucket
         self._compositions = Cache[Composition](_COMPOSITIONS_BYTES)
         self._written = Cache[PointerRead](_MOST_POINTERS)
         self._compared: set[Scope] = set()
@@ -157,6 +173,7 @@ class Pipeline:
         """Settle the first events that wait in a scope, as many as make one batch; the positions that are done.
 
         Raises:
+            InstanceShared: the source has to take a new instance first.
             Anything that a store, the source or the publication protocol raises: nothing is settled then that
             was not committed, and the same call may be made again.
         """
@@ -176,6 +193,9 @@ class Pipeline:
     ) -> frozenset[Position] | None:
         """The positions that are done; None if another writer was faster, or `kept` was not enough to tell."""
         base = kept or await self._reader.pointer(scope)
+        if base.version is None:
+            # A volume that is no longer mounted has no pointers either.
+            await self._bucket.check()
         try:
             outcomes = await self._passed(scope, base.pointer, waiting)
             outcomes = outcomes or await self._fold(scope, base, waiting, uploads)
@@ -189,6 +209,11 @@ class Pipeline:
             if delivery.position in outcomes:
                 self._observer.settled(scope, delivery, outcomes[delivery.position])
         return frozenset(outcomes)
+
+    def forget(self, scope: Scope) -> None:
+        """Keep nothing of a scope that does not exist."""
+        self._compared.discard(scope)
+        self._written.pop(scope)
 
     async def reconcile(self, scope: Scope) -> Synced | Unfinished:
         """One pass over a scope's live tree."""
@@ -205,45 +230,56 @@ class Pipeline:
         recorded = await self._source.recorded(str(scope), [each.position for each in passed])
         made = await self._made(pointer, recorded)
         unexplained = [each for each in passed if each.position not in made]
-        published = await self._published(scope, pointer, unexplained) if unexplained else {}
-        superseded = Outcome(OutcomeKind.SUPERSEDED, "the scope has moved past it")
+        published, damaged = await self._published(scope, pointer, unexplained) if unexplained else ({}, ())
+        if damaged and len(published) < len(unexplained):
+            # Its list of events is lost, so an event that no other manifest lists may be one of them.
+            raise VerificationFailed(f"{damaged[0].reason}; run `rebundle recover {scope} --reason '…'`")
         # What was recorded says more than a manifest, which lists late and withheld states like any other.
-        return {each.position: made.get(each.position) or published.get(each.position) or superseded for each in passed}
+        explained = published | made
+        if self._source.owns_instance:
+            if not explained:
+                instance = passed[0].position.instance
+                raise InstanceShared(scope, Position(instance, pointer.inputs[instance]))
+            return explained
+        superseded = Outcome(OutcomeKind.SUPERSEDED, "the scope has moved past it")
+        return {each.position: explained.get(each.position, superseded) for each in passed}
 
     async def _made(self, pointer: Pointer, recorded: Mapping[Position, Sequence[Recorded]]) -> dict[Position, Outcome]:
-        """The outcomes whose commit was made: the only ones, or those that the lineage knows the commit of.
+        """The outcomes whose commit was made.
 
-        A commit of ours that was given up as unknown may have been made after another one was tried, of other events.
-        Where the lineage was cut off, so that it knows none, a dead letter is not dropped; else manifests tell.
+        A commit of ours that was given up as unknown may have been made after another one was tried, of other events;
+        then the lineage tells. Where all that was recorded agrees, it need not be asked: only a copy of a source that
+        owns its instance can have passed the event in place of that commit.
         """
-        agreed = {at: told[-1].outcome for at, told in recorded.items() if len({each.outcome for each in told}) == 1}
-        differing = {at: told for at, told in recorded.items() if at not in agreed}
-        writes = await self._writes(pointer, differing) if differing else frozenset()
-        found = {at: _of_a_write(told, writes) for at, told in differing.items()}
-        return agreed | {at: outcome for at, outcome in found.items() if outcome is not None}
+        owned = self._source.owns_instance
+        doubtful = [told for told in recorded.values() if owned or len({each.outcome for each in told}) > 1]
+        lineage = await self._lineage_of(pointer, doubtful)
+        counting = {at: _counting(told, lineage, owned=owned) for at, told in recorded.items()}
+        return {at: outcome for at, outcome in counting.items() if outcome is not None}
 
-    async def _writes(self, pointer: Pointer, differing: Mapping[Position, Sequence[Recorded]]) -> frozenset[str]:
-        """The lineage's, as far back as has to be read."""
-        newest = frozenset(entry.write for entry in pointer.history)
-        if all(any(each.commit in newest for each in told) for told in differing.values()):
+    async def _lineage_of(self, pointer: Pointer, doubtful: Sequence[Sequence[Recorded]]) -> "_Writes":
+        """The writes that led to this pointer, as far back as has to be read."""
+        newest = _Writes.of(pointer.history)
+        if all(any(each.commit in newest.known for each in told) for told in doubtful):
             return newest
         try:
-            return frozenset(entry.write for entry in await self._reader.history(pointer))
+            return _Writes.of(await self._reader.history(pointer))
         except (NotFound, VerificationFailed):
             return newest
 
     async def _published(
         self, scope: Scope, pointer: Pointer, deliveries: Sequence[Delivery]
-    ) -> dict[Position, Outcome]:
-        """Outcomes of the events that a retained publication lists."""
+    ) -> tuple[dict[Position, Outcome], Sequence[DamagedManifest]]:
+        """Outcomes of the events that a retained publication lists, and the manifests that could not be asked."""
         wanted = {(each.identity.intake, each.identity.source, each.identity.id): each.position for each in deliveries}
         found: dict[Position, Outcome] = {}
-        for manifest in await self._reader.manifests(scope, reversed(pointer.retained)):
+        manifests = await self._reader.manifests(scope, reversed(pointer.retained))
+        for manifest in manifests:
             for event in manifest.events:
                 position = wanted.get((event.intake, event.source, event.id))
                 if position is not None and position not in found and not event.skipped:
                     found[position] = Outcome(OutcomeKind.PUBLISHED, f"published as {manifest.state}", manifest.state)
-        return found
+        return found, manifests.damaged
 
     # -- events that are new to the scope
 
@@ -277,7 +313,7 @@ class Pipeline:
                 except InvalidEvent as error:
                     outcomes[delivery.position] = Outcome(OutcomeKind.DEAD_LETTERED, str(error))
         if repeated:
-            published = await self._published(scope, pointer, repeated)
+            published, _ = await self._published(scope, pointer, repeated)
             again = Outcome(OutcomeKind.IGNORED, "the scope has folded this event already")
             outcomes |= {each.position: published.get(each.position, again) for each in repeated}
         return batches.first(changes, outcomes)
@@ -541,8 +577,32 @@ def _version(text: str) -> tuple[int, ...]:
     return tuple(int(part) for part in text.split(".") if part.isdecimal())
 
 
-def _of_a_write(told: Sequence[Recorded], writes: Container[str]) -> Outcome | None:
-    """What was recorded for one of these writes; else a dead letter, if there is one among all that was recorded."""
-    made = [each.outcome for each in told if each.commit is not None and each.commit in writes]
-    dead = [each.outcome for each in told if each.outcome.kind is OutcomeKind.DEAD_LETTERED]
-    return next(iter((*made, *dead)), None)
+@dataclass(frozen=True, slots=True)
+class _Writes:
+    """The ids of writes in a lineage."""
+
+    known: frozenset[str]
+    whole: bool
+    """There are no others: the first change of the scope is among them."""
+
+    @classmethod
+    def of(cls, entries: Sequence[Entry]) -> "_Writes":
+        return cls(frozenset(each.write for each in entries), bool(entries) and entries[0].sequence == 1)
+
+
+def _counting(told: Sequence[Recorded], lineage: _Writes, *, owned: bool) -> Outcome | None:
+    """What counts of all that was recorded for an event that the pointer has passed; None: nothing that is known to.
+
+    That is the outcome of a commit in the lineage. Where the lineage was cut off, so that it knows none: what all of
+    them agree on, or else a dead letter, which must not be dropped. Of a source that does not own its instance, what
+    all agree on counts in any case: who else passed the event has recorded the same.
+    """
+    for each in told:
+        if each.commit is None or each.commit in lineage.known:
+            return each.outcome
+    schema_1 = any(each.commit == "" for each in told)
+    if owned and lineage.whole and not schema_1:
+        return None
+    if len({each.outcome for each in told}) == 1:
+        return told[-1].outcome
+    return next((each.outcome for each in told if each.outcome.kind is OutcomeKind.DEAD_LETTERED), None)

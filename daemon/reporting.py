@@ -2,13 +2,14 @@
 
 from collections.abc import Sequence
 from datetime import datetime
-from typing import Final
+from typing import Final, get_args
 
 import structlog
 
 from daemon.publishing.livetree import Synced, Unfinished
-from daemon.publishing.pointer import Publication
-from daemon.publishing.reader import PointerRead
+from daemon.publishing.ownership import Blocked
+from daemon.publishing.pointer import Kind, Publication
+from daemon.publishing.reader import DamagedManifest, PointerRead
 from daemon.runtime import Runtime
 from daemon.telemetry import Metrics
 from events.journal import Backlog
@@ -36,6 +37,9 @@ class Reporter:
         """New connections that were above a limit, since the start."""
         self.behind: dict[Scope, str] = {}
         """Scopes whose live tree did not follow at the last pass, and why."""
+        self.blocked: dict[Scope, tuple[Blocked, ...]] = {}
+        """The paths that the last pass could not write or delete, of each scope that has any."""
+        self._damaged: dict[Scope, frozenset[DamagedManifest]] = {}
 
     def published(self, scope: Scope, read: PointerRead, publications: Sequence[Publication]) -> None:
         """A compare-and-swap was won."""
@@ -99,27 +103,78 @@ class Reporter:
         """A pass over the live tree ended."""
         if result.sequence == 0:
             return  # there is no such scope, only events that name it
-        self._follows(scope, result.reason if isinstance(result, Unfinished) else None)
+        self._follows(scope, _why_behind(result))
+        if isinstance(result, Synced):
+            self._paths_blocked(scope, result)
+            self._manifests_damaged(scope, result)
         match result:
             case Unfinished(sequence=sequence, reason=reason):
                 log.warning("live tree not synced", scope=str(scope), sequence=sequence, reason=reason)
             case Synced() if result.written or result.kept_aside or result.strays:
                 log.info(
-                    "live tree synced",
+                    "live tree written, some paths blocked" if result.blocked else "live tree synced",
                     scope=str(scope),
                     sequence=result.sequence,
                     written=len(result.written),
                     overrides=len(result.overrides),
                     kept_aside=list(result.kept_aside),
-                    strays=list(result.strays)[:20],
+                    strays=list(result.strays)[:_SHOWN],
                 )
             case _:
                 pass
+
+    def _paths_blocked(self, scope: Scope, result: Synced) -> None:
+        """Once for each change, not at each pass."""
+        self._metrics.live_tree_blocked_paths.labels(str(scope)).set(len(result.blocked))
+        if result.blocked == self.blocked.get(scope, ()):
+            return
+        if result.blocked:
+            self.blocked[scope] = result.blocked
+            paths = {each.path: each.reason for each in result.blocked[:_SHOWN]}
+            log.warning("live tree paths blocked", scope=str(scope), paths=paths, in_all=len(result.blocked))
+        else:
+            del self.blocked[scope]
+            log.info("live tree paths not blocked any more", scope=str(scope))
+
+    def _manifests_damaged(self, scope: Scope, result: Synced) -> None:
+        """A pass looks at old manifests only when it meets a file that it does not know, so it may see none of them."""
+        unreported = frozenset(result.damaged) - self._damaged.get(scope, frozenset())
+        self._damaged[scope] = frozenset(result.damaged)
+        for each in sorted(unreported, key=lambda one: str(one.publication)):
+            log.warning(
+                "manifest of a retained state damaged, its files count as an operator's",
+                scope=str(scope),
+                publication=str(each.publication),
+                reason=each.reason,
+                remedy=f"rebundle recover {scope} --reason 'damaged manifest'",
+            )
 
     def unreconciled(self, scope: Scope, reason: str) -> None:
         """A pass over the live tree failed; the timer tries again."""
         self._follows(scope, reason)
         log.warning("live tree not synced, tried again later", scope=str(scope), error=reason)
+
+    def removed(self, scope: Scope) -> None:
+        """The bucket has no such scope, and nothing waits for it: its series would stay for ever."""
+        name = str(scope)
+        for metric in (
+            self._metrics.publish_conflicts,
+            self._metrics.lane_waiting_events,
+            self._metrics.lane_oldest_event_age_seconds,
+            self._metrics.lane_failures,
+            self._metrics.pointer_sequence,
+            self._metrics.last_publish_timestamp_seconds,
+            self._metrics.live_tree_synced,
+            self._metrics.live_tree_blocked_paths,
+        ):
+            metric.remove(name)
+        for kind in get_args(Kind):
+            self._metrics.publications.remove(name, kind)
+        self._lanes.discard(name)
+        self.behind.pop(scope, None)
+        self.blocked.pop(scope, None)
+        self._damaged.pop(scope, None)
+        self._crowded.discard(scope)
 
     def _follows(self, scope: Scope, why_not: str | None) -> None:
         self._metrics.live_tree_synced.labels(str(scope)).set(why_not is None)
@@ -155,3 +210,14 @@ class Reporter:
     def failed(self, scope: str) -> None:
         """A try of a lane's batch failed."""
         self._metrics.lane_failures.labels(scope).inc()
+
+
+def _why_behind(result: Synced | Unfinished) -> str | None:
+    """Why base/ or README.md differs from live after a pass; None if they are equal."""
+    if isinstance(result, Unfinished):
+        return result.reason
+    held_back = [each for each in result.blocked if each.holds_base_back]
+    if not held_back:
+        return None
+    more = f" (and {len(held_back) - 1} more)" if len(held_back) > 1 else ""
+    return f"{held_back[0].path}{more} is blocked: {held_back[0].reason}"

@@ -10,9 +10,10 @@ import logging
 import re
 import sys
 import traceback
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sized
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
+from itertools import islice
 from types import TracebackType
 from typing import Any, Final, Literal, TextIO
 
@@ -25,12 +26,16 @@ from structlog.typing import EventDict, Processor, WrappedLogger
 LogFormat = Literal["auto", "console", "json"]
 
 HIDDEN: Final = "[redacted]"
+MOST_CHARACTERS: Final = 4096
+"""Of one text in a line of the log: what others wrote can be of any length."""
+MOST_VALUES: Final = 100
+"""Of one list or mapping in a line of the log."""
 _SECRET_KEY: Final = re.compile(
     r"(^|[_.-])(token|secret|password|passwd|authorization|credentials?|cookie|(api|private|access|secret)[_-]?key)$",
     re.IGNORECASE,
 )
 _SECRET_TEXT: Final = re.compile(
-    r"(?P<scheme>[A-Za-z][A-Za-z0-9+.-]*://)[^\s/?#@\"']*@"
+    r"(?P<scheme>[A-Za-z][A-Za-z0-9+.-]{0,31}://)[^\s/?#@\"']*@"
     r"|(?P<bearer>\b(?:Bearer|Basic)\s+)[A-Za-z0-9._~+/=-]{8,}"
     r"|(?P<query>[?&](?:X-Amz-(?:Signature|Credential|Security-Token)|X-Goog-Signature|sig|signature|token|password)=)"
     r"[^\s&#\"']+",
@@ -106,19 +111,21 @@ def bound(
 
 
 def redacted(value: Any) -> Any:
-    """`value` as it may be logged: only plain types, one-line text, no secrets that can be recognised."""
+    """`value` as it may be logged: plain types, one-line text, bounded, no secrets that can be recognised."""
     match value:
         case None | bool() | int() | float():
             return value
         case str():
-            return _printable(_without_secrets(value))
+            return _printable(_shortened(_without_secrets(value)))
         case Mapping():
-            return {
+            told = {
                 str(redacted(key)): HIDDEN if _SECRET_KEY.search(str(key)) else redacted(inner)
-                for key, inner in value.items()
+                for key, inner in islice(value.items(), MOST_VALUES)
             }
+            return told | ({"…": _more(value)} if len(value) > MOST_VALUES else {})
         case list() | tuple() | set() | frozenset():
-            return [redacted(inner) for inner in value]
+            shown = [redacted(inner) for inner in islice(value, MOST_VALUES)]
+            return [*shown, _more(value)] if len(value) > MOST_VALUES else shown
         case _:
             return redacted(str(value))
 
@@ -135,6 +142,17 @@ def _without_secrets(text: str) -> str:
         return f"{match[match.lastgroup or 0]}{HIDDEN}{tail}"
 
     return _SECRET_TEXT.sub(hide, text)
+
+
+def _shortened(text: str) -> str:
+    # After secrets are hidden: cut in two, one might not be recognised.
+    if len(text) <= MOST_CHARACTERS:
+        return text
+    return f"{text[:MOST_CHARACTERS]}… and {len(text) - MOST_CHARACTERS} more characters"
+
+
+def _more(values: Sized) -> str:
+    return f"and {len(values) - MOST_VALUES} more"
 
 
 def _printable(text: str) -> str:
@@ -188,7 +206,8 @@ class Metrics:
     pointer_sequence: Gauge
     last_publish_timestamp_seconds: Gauge
     live_tree_synced: Gauge
-    """1 when the last pass over the live tree left nothing to do, else 0."""
+    """1 when base/ and README.md equal live since the last pass, else 0."""
+    live_tree_blocked_paths: Gauge
     attention_conditions: Gauge
     """Conditions that last, by kind (`daemon.attention`)."""
     bucket_threads_busy: Gauge
@@ -240,6 +259,9 @@ class Metrics:
                 "last_publish_timestamp_seconds", "Unix time of the last change of the pointer made here.", "scope"
             ),
             live_tree_synced=gauge("live_tree_synced", "Whether the live tree follows its pointer.", "scope"),
+            live_tree_blocked_paths=gauge(
+                "live_tree_blocked_paths", "Paths of the live tree that could not be written or deleted.", "scope"
+            ),
             attention_conditions=gauge(
                 "attention_conditions", "Conditions that have lasted a minute; /attention has them.", "kind"
             ),

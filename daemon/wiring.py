@@ -24,10 +24,12 @@ from daemon.customising import Customisations
 from daemon.freshening import FreshnessTimer
 from daemon.lifecycle import ServiceManager, Stop, SystemRuntime, stop_on_signals
 from daemon.pipeline import Observer, Pipeline, Rendering
+from daemon.pruning import PruneTimer
 from daemon.publishing import ownership
 from daemon.publishing.accepted import InFile
 from daemon.publishing.collector import BOTH, Collector
 from daemon.publishing.errors import KeyUnusable, PolicyUnusable
+from daemon.publishing.identity import BucketCheck, BucketIdentity
 from daemon.publishing.livetree import LiveTree
 from daemon.publishing.operations import Operations
 from daemon.publishing.publisher import Publisher
@@ -50,7 +52,6 @@ from daemon.stores.quoting import QuotingStore
 from daemon.telemetry import Metrics, configure_logging
 from daemon.worker import Worker
 from events.cloudevents import Limits
-from events.errors import EventError
 from events.journal import Journal, JournalLimits
 from events.source import EventSource
 from renderers import gate
@@ -62,7 +63,6 @@ if TYPE_CHECKING:  # see `keys_of`
 
 log: structlog.stdlib.BoundLogger = structlog.get_logger(__name__)
 
-_PRUNE_SECONDS: Final = 3600
 _GCS_WRITE_SECONDS: Final = 1.1
 _LOOK_SECONDS: Final = 5
 _JUDGING_THREADS: Final = 2
@@ -128,7 +128,7 @@ def refuse_useless_keys(keys: Keys) -> None:
     if objections:
         raise KeyUnusable(
             f"by the own trust policy nobody could read what this daemon publishes: {'; '.join(sorted(objections))}. "
-            "Set signing.key_file, or trust its key (`rebundle keys trust`)"
+            "Set signing.key_file, or trust its key (`rebundle keys trust POLICY PUBLIC`)"
         )
 
 
@@ -272,7 +272,13 @@ def _store(location: Location, runtime: Runtime, filesystem: FileSystem) -> Obje
         case locations.Directory(path=path):
             from daemon.stores.directory import DirectoryStore  # noqa: PLC0415
 
-            return DirectoryStore(path.absolute(), runtime, filesystem, unread=ownership.is_credential)
+            return DirectoryStore(
+                path.absolute(),
+                runtime,
+                filesystem,
+                unread=ownership.is_credential,
+                private=ownership.is_credential,
+            )
         case locations.S3(bucket=bucket, prefix=prefix, endpoint=endpoint, region=region):
             from daemon.stores.s3 import S3Store  # noqa: PLC0415
 
@@ -285,7 +291,13 @@ def _store(location: Location, runtime: Runtime, filesystem: FileSystem) -> Obje
 
 
 def _pipeline(
-    bucket: Bucket, source: EventSource, settings: Settings, brought: Customisations, observer: Observer
+    bucket: Bucket,
+    source: EventSource,
+    settings: Settings,
+    brought: Customisations,
+    observer: Observer,
+    *,
+    identity: BucketCheck,
 ) -> Pipeline:
     return Pipeline(
         source=source,
@@ -297,6 +309,7 @@ def _pipeline(
         observer=observer,
         writer=_writer(),
         accept_older_renderer=settings.publish.accept_older_renderer,
+        bucket=identity,
     )
 
 
@@ -306,8 +319,10 @@ async def run(
     *,
     announce: Callable[[str], None] = lambda _line: None,
     filesystem: FileSystem | None = None,
+    new_bucket: bool = False,
 ) -> None:
-    """The daemon, until it is asked to stop.
+    """The daemon, until it is asked to stop. `new_bucket`: it publishes to this bucket from now on, whichever the
+    journal published to before.
 
     Raises:
         SettingsError: a scope's templates cannot be used. KeyUnusable, PolicyUnusable: a key or the policy cannot.
@@ -348,13 +363,21 @@ async def run(
             )
             freshness = _freshness_timer(bucket, keys, settings.signing.freshness_minutes)
             daemon = await _Daemon.build(
-                settings, version, bucket, (runtime, judging), journal, brought=brought, stop=stop, freshness=freshness
+                settings,
+                version,
+                bucket,
+                (runtime, judging),
+                journal,
+                brought=brought,
+                stop=stop,
+                freshness=freshness,
+                new_bucket=new_bucket,
             )
             await daemon.vitals.observe()
             async with asyncio.TaskGroup() as group:
                 serving = group.create_task(daemon.serve(sock, closing))
                 timers = [
-                    group.create_task(_prune(journal, runtime)),
+                    group.create_task(PruneTimer(journal, runtime).run()),
                     group.create_task(_again_and_again(daemon.vitals.observe, runtime)),
                     # Apart from the others: a file on a file system that hangs must not make the daemon unready.
                     group.create_task(_again_and_again(daemon.refresh_tokens, runtime)),
@@ -393,25 +416,29 @@ class _Daemon:
     refresh_tokens: Callable[[], Coroutine[None, None, None]]
     admission: Admission | None
     """None: a directory, whose conditions are our own code."""
+    identity: BucketIdentity
     serve: Callable[[socket.socket, Stop], Coroutine[None, None, None]]
 
     async def work(self, stop: Stop) -> None:
         """Publish, once the bucket may be written to; until then events are taken all the same."""
-        if self.admission is not None:
-            async with asyncio.TaskGroup() as group:
-                granting = group.create_task(self.admission.granted())
-                stopping = group.create_task(stop.wait())
-                await asyncio.wait((granting, stopping), return_when=asyncio.FIRST_COMPLETED)
-                granting.cancel()
-                stopping.cancel()
+        async with asyncio.TaskGroup() as group:
+            granting = group.create_task(self._granted())
+            stopping = group.create_task(stop.wait())
+            await asyncio.wait((granting, stopping), return_when=asyncio.FIRST_COMPLETED)
+            granting.cancel()
+            stopping.cancel()
         if not stop.is_set:
             await self.worker.run(stop)
 
     async def once_admitted(self, timer: Callable[[], Coroutine[None, None, None]]) -> None:
         """A timer that writes to the bucket, from when on that may be."""
-        if self.admission is not None:
-            await self.admission.wait()
+        await self.identity.wait()
         await timer()
+
+    async def _granted(self) -> None:
+        if self.admission is not None:
+            await self.admission.granted()
+        await self.identity.granted()
 
     @classmethod
     async def build(
@@ -425,6 +452,7 @@ class _Daemon:
         brought: Customisations,
         stop: Stop,
         freshness: FreshnessTimer,
+        new_bucket: bool,
     ) -> "_Daemon":
         from daemon.http.app import RequestLimits, create_app  # noqa: PLC0415  # the web framework
         from daemon.http.auth import Credentials  # noqa: PLC0415
@@ -438,15 +466,24 @@ class _Daemon:
         runtime, judging = runtimes
         reporter = Reporter(metrics, runtime)
         patience = Patience(settings.publish.retry_first_seconds, settings.publish.retry_max_seconds)
+        identity = BucketIdentity(
+            bucket.store,
+            journal,
+            runtime,
+            first=patience.first,
+            longest=patience.longest,
+            new_bucket=new_bucket,
+        )
         worker = Worker(
             source=journal,
             reader=bucket.reader,
-            pipeline=_pipeline(bucket, journal, settings, brought, reporter),
+            pipeline=_pipeline(bucket, journal, settings, brought, reporter, identity=identity),
             runtime=runtime,
             observer=reporter,
             patience=patience,
             live_tree_seconds=settings.publish.live_tree_seconds,
             opened_at=await journal.highest(),
+            bucket=identity,
         )
         admission = (
             None
@@ -470,7 +507,7 @@ class _Daemon:
             call_seconds=settings.publish.timeout_seconds,
             metrics=metrics,
             stop=stop,
-            gates=[each for each in (admission,) if each is not None],
+            gates=[each for each in (admission, identity) if each is not None],
             tokens=tokens,
             freshness=freshness,
         )
@@ -489,7 +526,8 @@ class _Daemon:
             _most_connections(http.max_connections), http.max_connections_per_peer, http.trusted_proxies
         )
         serving = partial(serve, app, limits=connections, closed=reporter.connection_closed)
-        return cls(worker, reporter, vitals, partial(judging.offload, tokens.refresh), admission, serving)
+        refresh_tokens = partial(judging.offload, tokens.refresh)
+        return cls(worker, reporter, vitals, refresh_tokens, admission, identity, serving)
 
 
 @dataclass(frozen=True, slots=True)
@@ -514,16 +552,6 @@ def _most_connections(wanted: int) -> int:
 
 def _plain(secret: SecretStr | None) -> str | None:
     return secret.get_secret_value() if secret else None
-
-
-async def _prune(journal: Journal, runtime: Runtime) -> None:
-    """Forget, every hour, what the journal need not know any more."""
-    while True:
-        try:
-            await journal.prune()
-        except EventError as error:
-            log.warning("journal not pruned", error=str(error))
-        await runtime.sleep(_PRUNE_SECONDS)
 
 
 async def _again_and_again(look: Callable[[], Coroutine[None, None, None]], runtime: Runtime) -> None:

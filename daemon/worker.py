@@ -7,7 +7,8 @@ drain: no new deliveries, the batch under way is finished, whatever waits is del
 """
 
 import asyncio
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from dataclasses import dataclass
 from datetime import datetime
 from functools import partial
 from typing import Final, Protocol
@@ -16,10 +17,12 @@ import stamina
 import structlog
 
 from daemon import desired, outcomes
+from daemon.concurrency import ReadersWriterLock
 from daemon.lifecycle import Stop
 from daemon.outcomes import Failure, NeedsOperator
-from daemon.pipeline import Pipeline
+from daemon.pipeline import InstanceShared, Pipeline
 from daemon.publishing.errors import PublishingError
+from daemon.publishing.identity import ANY_BUCKET, BucketCheck
 from daemon.publishing.reader import Reader
 from daemon.runtime import Runtime
 from daemon.stores.errors import StoreError
@@ -49,6 +52,10 @@ class LaneObserver(Protocol):
         """A pass over the live tree failed; the timer tries again."""
         ...
 
+    def removed(self, scope: Scope) -> None:
+        """A lane was removed: nothing waits in it, and the bucket has no such scope."""
+        ...
+
 
 class Patience(Protocol):
     """How long to wait between tries, in seconds."""
@@ -75,17 +82,35 @@ class Lane:
         """Within a try: stopping waits for its end, not for a wait between two."""
         self.upto: Position | None = None
         """The last event that was handed out to it."""
+        self.idle_since: float | None = None
+        """When every event that was handed out to it had an outcome, in monotonic seconds; None while one waits."""
         self._wake = asyncio.Event()
 
     def extend(self, position: Position) -> None:
         """One more event goes here; all before it have been handed out."""
         self.upto = position
+        self.idle_since = None
         self._wake.set()
+
+    def rest(self, now: float) -> None:
+        """Nothing waits, unless something was handed out meanwhile."""
+        if not self._wake.is_set():
+            self.idle_since = now
 
     async def some(self) -> None:
         """Returns when something was handed out since the last time."""
         await self._wake.wait()
         self._wake.clear()
+
+
+@dataclass(frozen=True, slots=True)
+class _Listing:
+    """The scopes of the bucket, and when the listing that found them began."""
+
+    began_at: datetime
+    began: float
+    """Monotonic seconds."""
+    scopes: frozenset[str]
 
 
 class Worker:
@@ -102,6 +127,7 @@ class Worker:
         patience: Patience,
         live_tree_seconds: float,
         opened_at: int,
+        bucket: BucketCheck = ANY_BUCKET,
     ) -> None:
         """`opened_at`: the source's highest offset when it was opened."""
         self._source = source
@@ -112,21 +138,29 @@ class Worker:
         self._patience = patience
         self._live_tree_seconds = live_tree_seconds
         self._opened_at = opened_at
+        self._bucket = bucket
         self._compared: set[Scope] = set()
         self._lanes: dict[str, Lane] = {}
         self._tasks: dict[str, asyncio.Task[None]] = {}
         self.failure: Failure | None = None
         """Why no event is handed out, after a try that failed."""
-        self.unreadable: dict[str, str] = {}
-        """Scopes and folders that could not be read at the last try, and why."""
         self._dispatching: asyncio.Task[None] | None = None
         self._tried = asyncio.Event()
-        self._listed: tuple[datetime, float, tuple[str, ...]] | None = None
+        self._listed: _Listing | None = None
+        self._instance = ReadersWriterLock()
+        """Shared by the batches in progress; held alone while the source takes a new instance."""
+        self._unreadable_folders: Mapping[str, str] = {}
+        self._unreadable_scopes: dict[str, str] = {}
 
     @property
     def lanes(self) -> Sequence[Lane]:
         """Every lane there is, for readiness and status."""
         return tuple(self._lanes.values())
+
+    @property
+    def unreadable(self) -> Mapping[str, str]:
+        """Folders and scopes of the bucket that could not be read the last time, and why."""
+        return {**self._unreadable_folders, **self._unreadable_scopes}
 
     @property
     def dispatcher_ended(self) -> bool:
@@ -150,7 +184,6 @@ class Worker:
     # -- from the source into lanes
 
     async def _dispatch(self, group: asyncio.TaskGroup, stop: Stop) -> None:
-        await self._until_done("comparing the journal with the bucket", self._compare_with_bucket, self)
         while True:
             taken: list[Delivery] = []
             await self._until_done("taking the next event", partial(self._take, taken), self)
@@ -159,13 +192,72 @@ class Worker:
     async def _take(self, taken: list[Delivery]) -> None:
         taken.append(await self._source.next())
 
-    async def _compare_with_bucket(self) -> None:
-        """Before anything is delivered; a scope that cannot be read now is compared before its own first batch."""
-        for scope in await self._reader.scopes():
-            try:
-                await self._compare(scope)
-            except (PublishingError, StoreError) as error:
-                log.warning("pointer not readable", scope=str(scope), error=str(error))
+    async def _hand_out(self, delivery: Delivery, group: asyncio.TaskGroup, stop: Stop) -> None:
+        scopes = delivery.scopes
+        if scopes is None:
+            scopes = await self._scopes_at(datetime.fromisoformat(delivery.accepted_at))
+            await self._source.assign(delivery.position, scopes)
+            if self._unreadable_folders:
+                log.warning(
+                    "event goes only to scopes that are known: folders cannot be read",
+                    event_id=delivery.event.id,
+                    folders=sorted(self._unreadable_folders),
+                )
+        for name in scopes:
+            lane = self._lanes.get(name)
+            if lane is None:
+                lane = self._lanes[name] = Lane(Scope.parse(name))
+                self._tasks[name] = group.create_task(self._work(lane, stop))
+            lane.extend(delivery.position)
+
+    # -- which scopes there are
+
+    async def _scopes_at(self, accepted: datetime) -> tuple[str, ...]:
+        """The scopes that the bucket had when an event was accepted, or that an earlier event may have created.
+
+        The listing began after the event was accepted. A lane outlives a listing only if an event waited in it when the
+        listing began, so every lane without a scope may have one soon; at worst it ignores the event.
+        """
+        listing = self._listed
+        if (
+            listing is None
+            or listing.began_at < accepted
+            or self._runtime.monotonic() - listing.began > _LISTING_SECONDS
+        ):
+            listing = await self._list()
+        return tuple(sorted({*listing.scopes, *self._lanes}))
+
+    async def _list(self) -> _Listing:
+        """What the bucket has now. In a folder that cannot be listed, every scope counts that is known from before:
+        from the listing before this one, and from what the source remembers."""
+        began_at, began = self._runtime.now(), self._runtime.monotonic()
+        found = set(map(str, await self._reader.scopes()))
+        # A volume that is no longer mounted has no scopes, and an event without any would be settled.
+        await self._bucket.check()
+        unreadable = dict(self._reader.unreadable_folders)
+        if unreadable:
+            known = await self._source.published_scopes() | (self._listed.scopes if self._listed else frozenset())
+            found |= {name for name in known if name.partition("/")[0] in unreadable}
+        if unreadable.keys() - self._unreadable_folders.keys():
+            log.warning("folders of the bucket cannot be read; every other scope goes on", folders=unreadable)
+        self._unreadable_folders = unreadable
+        self._listed = _Listing(began_at, began, frozenset(found))
+        self._remove_lanes(self._listed)
+        return self._listed
+
+    def _remove_lanes(self, listing: _Listing) -> None:
+        """A lane goes once its events have outcomes and a listing that began afterwards has no such scope."""
+        for lane in self.lanes:
+            name = str(lane.scope)
+            if name in listing.scopes or lane.idle_since is None or lane.idle_since >= listing.began:
+                continue
+            del self._lanes[name]
+            self._tasks.pop(name).cancel()
+            self._compared.discard(lane.scope)
+            self._pipeline.forget(lane.scope)
+            self._observer.removed(lane.scope)
+
+    # -- the source's instance
 
     async def _compare(self, scope: Scope) -> None:
         """A source that is behind what a bucket has folded of it was restored from a backup (protocol 2).
@@ -176,30 +268,21 @@ class Worker:
         """
         if scope in self._compared:
             return
-        recorded = (await self._reader.pointer(scope)).pointer.inputs.get(self._source.instance, 0)
+        instance = self._source.instance
+        recorded = (await self._reader.pointer(scope)).pointer.inputs.get(instance, 0)
         if recorded > self._opened_at:
-            await self._source.reinstate(recorded)
             log.warning("journal is older than the bucket, goes on under a new id", scope=str(scope))
+            await self._renew(Position(instance, recorded))
         self._compared.add(scope)
 
-    async def _hand_out(self, delivery: Delivery, group: asyncio.TaskGroup, stop: Stop) -> None:
-        scopes = delivery.scopes
-        if scopes is None:
-            scopes = await self._scopes_at(datetime.fromisoformat(delivery.accepted_at))
-            await self._source.assign(delivery.position, scopes)
-        for name in scopes:
-            lane = self._lanes.get(name)
-            if lane is None:
-                lane = self._lanes[name] = Lane(Scope.parse(name))
-                self._tasks[name] = group.create_task(self._work(lane, stop))
-            lane.extend(delivery.position)
+    async def _renew(self, passed: Position) -> None:
+        """Have the source take a new instance, unless it has done so since; `passed` is what a bucket has folded of it.
 
-    async def _scopes_at(self, accepted: datetime) -> tuple[str, ...]:
-        """The scopes that the bucket has, or that an earlier event may have created: a lane too many ignores it."""
-        now, ticks = self._runtime.now(), self._runtime.monotonic()
-        if self._listed is None or self._listed[0] < accepted or ticks - self._listed[1] > _LISTING_SECONDS:
-            self._listed = now, ticks, tuple(map(str, await self._reader.scopes()))
-        return tuple(sorted({*self._listed[2], *self._lanes}))
+        A batch in progress names positions of the old instance. It would commit them, and settle nothing.
+        """
+        async with self._instance.exclusive():
+            if self._source.instance == passed.instance:
+                await self._source.reinstate(passed.offset)
 
     # -- one lane
 
@@ -214,6 +297,7 @@ class Worker:
             lane.busy = True
             try:
                 if not await self._take_batch(lane):
+                    lane.rest(self._runtime.monotonic())
                     return
             finally:
                 lane.busy = False
@@ -221,25 +305,41 @@ class Worker:
 
     async def _take_batch(self, lane: Lane) -> bool:
         """One batch, from the lane to the bucket; whether there was one."""
-        name = str(lane.scope)
-        with bound(scope=name):
+        with bound(scope=str(lane.scope)):
+            await self._bucket.confirm()
             await self._compare(lane.scope)
-            waiting = await self._source.waiting(name, lane.upto, desired.MOST_EVENTS)
+            try:
+                found = await self._process(lane)
+            except InstanceShared as error:
+                log.warning("journal was copied, goes on under a new id", reason=str(error))
+                await self._renew(error.position)
+                return True
+            lane.failure = None
+            if found:
+                await self._reconcile(lane.scope)
+        return found
+
+    async def _process(self, lane: Lane) -> bool:
+        async with self._instance.shared():
+            waiting = await self._source.waiting(str(lane.scope), lane.upto, desired.MOST_EVENTS)
             if waiting:
                 began = self._runtime.monotonic()
                 await self._pipeline.process(lane.scope, waiting)
                 self._observer.processed(self._runtime.monotonic() - began)
-            lane.failure = None
-            if waiting:
-                await self._reconcile(lane.scope)
         return bool(waiting)
 
     async def _reconcile(self, scope: Scope) -> None:
         """The live tree follows; its failure is the timer's to repair, and no reason to fold again."""
+        reason = None
         try:
             await self._pipeline.reconcile(scope)
         except Exception as error:  # noqa: BLE001  # whatever it is, the events are settled
+            reason = str(error) if isinstance(error, PublishingError | StoreError) else None
             self._observer.unreconciled(scope, str(error))
+        if reason is not None:
+            self._unreadable_scopes[str(scope)] = reason
+        else:
+            self._unreadable_scopes.pop(str(scope), None)
 
     async def _until_done(self, what: str, work: Callable[[], Awaitable[None]], waits: "Lane | Worker") -> None:
         """Try until it succeeds; each failure is said, and remembered by who waits."""
@@ -285,8 +385,11 @@ class Worker:
         """At once, too: a crash after the commit leaves a live tree behind, with no event that would bring it on."""
         while True:
             try:
-                for scope in await self._reader.scopes():
-                    await self._reconcile(scope)
+                scopes = (await self._list()).scopes
+                for name in [name for name in self._unreadable_scopes if name not in scopes]:
+                    del self._unreadable_scopes[name]
+                for name in sorted(scopes):
+                    await self._reconcile(Scope.parse(name))
             except Exception as error:  # noqa: BLE001  # the next round asks again
                 log.warning("bucket not listed", error=str(error))
             await self._runtime.sleep(self._live_tree_seconds * (0.5 + self._runtime.jitter()))

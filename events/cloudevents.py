@@ -173,7 +173,7 @@ def _header_attributes(headers: list[tuple[bytes, bytes]]) -> tuple[dict[str, An
         name = header[3:].decode("latin-1")
         path = below("$", name)
         if name in attributes:
-            problems.append(Problem(path, f"must be given once (header {shown(f'ce-{name}')})"))
+            problems.append(Problem(path, "must be given once, as one header"))
         elif name in {"data", "datacontenttype"}:
             problems.append(Problem(path, "must not be a header: the body is the data, Content-Type its type"))
         else:

@@ -51,6 +51,11 @@ class JournalFull(SourceUnavailable):
     """Try again later: the journal has reached its limit of unsettled events."""
 
 
+class JournalDisplaced(SourceUnavailable):
+    """The operator must act: the journal's file was removed or replaced while it is in use. Nothing is acknowledged
+    until the original is back; what was accepted before is still published."""
+
+
 class JournalMissing(EventError):
     """The operator must act: there is no journal at this path."""
 

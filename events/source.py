@@ -54,6 +54,13 @@ class EventSource(Protocol):
         """The instance of this source's positions, now."""
         ...
 
+    @property
+    def owns_instance(self) -> bool:
+        """Whether this source alone commits positions of its instance. If so, a position that a pointer has passed, and
+        that this source cannot explain, shows that a copy of the source is in use (protocol 2). A log that several
+        readers share, such as a Kafka partition, does not own its instance."""
+        ...
+
     async def next(self) -> Delivery:
         """The next delivery in order; waits for one. Never the same one twice in the life of this object, except
         after `reinstate`.
@@ -97,7 +104,13 @@ class EventSource(Protocol):
         """Remember, for operators, why these wait; cleared when they settle."""
         ...
 
+    async def published_scopes(self) -> frozenset[str]:
+        """The scopes in which an event that the source still remembers was published. They stand in for a listing of
+        the bucket where that cannot be had."""
+        ...
+
     async def reinstate(self, recorded: int) -> None:
-        """A bucket has already folded up to offset `recorded` of this instance, which is ahead of this source:
-        it was restored from a backup. Take a new instance and deliver what is unsettled under it."""
+        """A bucket has folded up to offset `recorded` of this instance, and not by this source: the source was restored
+        from a backup, or a copy of it is in use. Take a new instance and deliver what is unsettled under it. The
+        caller sees to it that no batch is in progress."""
         ...

@@ -50,7 +50,10 @@ class Limits(Value):
 
     models: Annotated[_Count, Field(le=MOST_MODELS)] = Field(2_000, description="Models of one bundle.")
     files: _Count = Field(5_000, description="Files of one rendered bundle.")
-    composition_bytes: _Count = Field(8 << 20, description="A composition's canonical JSON, in bytes.")
+    # The most is what readers take of a manifest (daemon.publishing.sizes).
+    composition_bytes: Annotated[_Count, Field(le=32 << 20)] = Field(
+        8 << 20, description="A composition's canonical JSON, in bytes; at most 33554432."
+    )
     signature_bytes: _Count = Field(1 << 20, description="A proxy's signature document, in bytes of JSON.")
     signature_depth: _Count = Field(24, description="Levels of nesting in a proxy's signature document.")
 

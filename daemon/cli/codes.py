@@ -13,10 +13,11 @@ INTERRUPTED: Final = 130
 
 MEANINGS: Final = {
     DONE: "done",
-    FAILED: "failed; for `diff --exit-code`: there are differences",
+    FAILED: "failed, or the live tree did not follow in time; with `--exit-code`: there are differences, or something "
+    "needs attention",
     USAGE: "wrong usage or configuration",
     NOT_FOUND: "no such scope, state, event or file",
-    CONFLICT: "refused by the scope's rules, or another writer was faster",
+    CONFLICT: "refused by the scope's rules or by the daemon, or another writer was faster",
     VERIFICATION: "what is stored, or was rendered, is not what its pointer, manifest, digests or composition say",
     BACKEND: "bucket, journal or daemon cannot be reached or used",
     INTERRUPTED: "interrupted",

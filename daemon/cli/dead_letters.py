@@ -3,6 +3,7 @@ daemon, which sees what is replayed here within a second.
 """
 
 import json
+import shlex
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
@@ -20,6 +21,7 @@ from daemon.cli.options import (
     JournalPlace,
     Place,
     Printing,
+    Reason,
 )
 from daemon.cli.output import Printer
 from daemon.cli.session import load_settings, opened_journal, printer_of, scope_of
@@ -107,7 +109,7 @@ async def add(
     event: Annotated[str, Parameter(help="Id of an event that is stuck in its lane, or its position (@NUMBER).")],
     /,
     *,
-    reason: Annotated[str, Parameter(help="Why; recorded with it.")],
+    reason: Reason,
     scope: Annotated[str | None, Parameter(help="Only in this scope; else in all it waits in.")] = None,
     actor: Actor = DEFAULT_ACTOR,
     journal: JournalPlace = DEFAULT_JOURNAL_PLACE,
@@ -138,7 +140,8 @@ async def replay(
         letter = await desk.letter(number)
         position = await desk.journal.replay(number, by=actor.name)
         view = {"number": number, "scope": letter.scope, "position": f"{position.instance}@{position.offset}"}
-        told = f"{letter.event_id} waits again in {letter.scope}; `rebundle status {letter.event_id}` tells of it"
+        look = f"`rebundle status {shlex.quote(letter.event_id)}`"
+        told = f"{letter.event_id} waits again in {letter.scope}; {look} tells of it"
         desk.printer.data(view, [plain(told)])
 
 
@@ -147,7 +150,7 @@ async def drop(
     number: _Number,
     /,
     *,
-    reason: Annotated[str, Parameter(help="Why; recorded with it.")],
+    reason: Reason,
     actor: Actor = DEFAULT_ACTOR,
     journal: JournalPlace = DEFAULT_JOURNAL_PLACE,
     config: _Config = None,

@@ -54,7 +54,11 @@ async def diff(
     place: Place = DEFAULT_PLACE,
     printing: Printing = DEFAULT_PRINTING,
 ) -> int:
-    """Differences of models and of every rendered file, as a unified diff. Credentials are never compared."""
+    """Differences of models and of every rendered file, as a unified diff. Credentials are never compared.
+
+    On a terminal everything that could steer it is escaped. Elsewhere the contents are printed as they are, for
+    `patch`; only paths are escaped. Pipe them through `cat -v` to look at a bundle that you do not trust.
+    """
     async with session(place, printing) as opened:
         named = scope_of(scope)
         pointer = (await opened.bucket.reader.existing(named)).pointer

@@ -8,6 +8,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Final
 
+from daemon.cli.text import plain
 from daemon.publishing.archive import STAMP_PATH
 from daemon.publishing.ownership import CREDENTIALS
 from renderers.model import Composition, Model, RenderedFile
@@ -83,9 +84,10 @@ def _comparable(files: Iterable[RenderedFile]) -> dict[str, RenderedFile]:
 
 
 def unified(change: FileChange) -> Iterator[str]:
-    """The change as a unified diff, line by line."""
-    yield f"--- {f'a/{change.path}' if change.before else '/dev/null'}"
-    yield f"+++ {f'b/{change.path}' if change.after else '/dev/null'}"
+    """The change as a unified diff, line by line; paths are escaped, contents are not."""
+    path = plain(change.path)
+    yield f"--- {f'a/{path}' if change.before else '/dev/null'}"
+    yield f"+++ {f'b/{path}' if change.after else '/dev/null'}"
     if change.before and change.after and change.before.mode != change.after.mode:
         yield f"mode {change.before.mode} → {change.after.mode}"
     yield from _hunks(_text_lines(change.before), _text_lines(change.after))

@@ -27,6 +27,7 @@ async def doctor(
     bucket: Annotated[str | None, Parameter(help="Folder or URL; the same as --bucket.")] = None,
     /,
     *,
+    create: Annotated[bool, Parameter(negative=(), help="Make the bucket's folder if it does not exist.")] = False,
     place: Place = DEFAULT_PLACE,
     printing: Printing = DEFAULT_PRINTING,
 ) -> int:
@@ -34,7 +35,8 @@ async def doctor(
     .rebundle/probe/ alone, and removes that."""
     if bucket is not None and place.bucket is not None:
         raise UsageError("name the bucket once: as the argument or with --bucket")
-    async with session(replace(place, bucket=bucket or place.bucket), printing, guarded=False) as opened:
+    named = replace(place, bucket=bucket or place.bucket)
+    async with session(named, printing, guarded=False, new=create) as opened:
         result = await probe(opened.bucket.store, opened.runtime, bare=opened.bucket.quoting)
         document = _document(opened.settings.bucket, opened.bucket, result)
         opened.printer.data(document, _lines(document, result, opened.printer))

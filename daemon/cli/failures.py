@@ -49,6 +49,10 @@ class UsageError(CommandError):
     """The command cannot be carried out as it was given (exit 2)."""
 
 
+class BucketMissing(CommandError):
+    """There is no folder where the bucket should be (exit 6)."""
+
+
 class DaemonUnreachable(CommandError):
     """The daemon does not answer, or not as it should (exit 6)."""
 
@@ -83,6 +87,7 @@ _UNUSABLE: Final = (
     JournalDamaged,
     JournalLocked,
     ListenFailed,
+    BucketMissing,
     DaemonUnreachable,
 )
 # The first row that fits counts.
@@ -103,6 +108,14 @@ def known(error: BaseException) -> BaseException | None:
     if any(_code(leaf) is None for leaf in leaves):
         return None
     return max(leaves, key=lambda leaf: _code(leaf) or 0)
+
+
+def words(error: BaseException) -> str:
+    """What is wrong, in one text; an error that is not expected is marked as such."""
+    told = known(error)
+    if told is None:
+        return f"unexpected {type(error).__name__}: {error} (--debug shows where; please report it)"
+    return str(told).strip() or type(told).__name__
 
 
 def exit_code(error: BaseException) -> int:

@@ -5,19 +5,20 @@ from typing import Annotated, Literal
 
 from cyclopts import Parameter
 
-from daemon.cli.codes import DONE, FAILED
+from daemon.cli.codes import BACKEND, DONE
 from daemon.cli.failures import UsageError
-from daemon.cli.options import DEFAULT_ACTOR, DEFAULT_PLACE, DEFAULT_PRINTING, Actor, Place, Printing
+from daemon.cli.options import DEFAULT_ACTOR, DEFAULT_PLACE, DEFAULT_PRINTING, Actor, OptionalReason, Place, Printing
 from daemon.cli.output import Printer
 from daemon.cli.session import Session, scope_of, session
 from daemon.cli.text import columns
 from daemon.cli.views import View
 from daemon.publishing.collector import BOTH, Collected, Collector, Part
-from daemon.publishing.errors import PublishingError
-from daemon.publishing.livetree import Unfinished
 from daemon.publishing.retention import Doomed, Folder, Kept, Released, Spared
 from daemon.wiring import collector
 from renderers.model import Scope
+
+_Failed = tuple[str, str, int]
+"""A scope or a folder, what is wrong, the exit code."""
 
 
 async def gc(
@@ -30,7 +31,7 @@ async def gc(
         Literal["release", "delete"] | None,
         Parameter(help="release: only take out of the pointer; delete: only delete what was released, write nothing."),
     ] = None,
-    reason: Annotated[str, Parameter(help="Why; recorded in the history.")] = "",
+    reason: OptionalReason = "",
     actor: Actor = DEFAULT_ACTOR,
     place: Place = DEFAULT_PLACE,
     printing: Printing = DEFAULT_PRINTING,
@@ -46,29 +47,31 @@ async def gc(
         scopes = await opened.bucket.reader.scopes() if scope is None else (scope_of(scope),)
         collecting = collector(opened.bucket, opened.settings.retention)
         done: list[Collected] = []
-        failed: list[tuple[Scope, PublishingError]] = []
+        failed: list[_Failed] = []
         for each in scopes:
             try:
                 if dry_run:
                     done.append(await collecting.preview(each, parts=parts))
                 else:
                     done.append(await _collect(opened, collecting, each, parts, actor=actor, reason=reason))
-            except PublishingError as error:
+            except Exception as error:
                 if scope is not None:
                     raise
-                failed.append((each, error))
+                failed.append((str(each), *opened.failure_of(each, error)))
+        if all_:
+            failed += [(f"{name}/", why, BACKEND) for name, why in opened.bucket.reader.unreadable_folders.items()]
         _tell(opened.printer, done, failed, dry_run=dry_run)
         if dry_run and "release" in parts:
             opened.printer.say("ages are by this machine's clock; a collection goes by the bucket's")
         if dry_run and only is None and not opened.settings.retention.delete:
             opened.printer.say(
-                "this is what `rebundle gc` would do: the daemon only releases (retention.delete = false)"
+                "this is what `rebundle gc --all` would do: the daemon only releases (retention.delete = false)"
             )
         if only == "delete" and any(each.left for each in done):
             opened.printer.say(
-                "what is left waits for a release: the daemon's next one, or `rebundle gc --only release`"
+                "what is left waits for a release: the daemon's next one, or `rebundle gc --all --only release`"
             )
-        return FAILED if failed else DONE
+        return max((code for _, _, code in failed), default=DONE)
 
 
 async def _collect(
@@ -81,16 +84,14 @@ async def _collect(
     if collected.sequence is not None:
         # As after every change of a pointer: the tree's marker tells which one it follows.
         followed = await opened.bucket.live_tree.follow(scope, collected.sequence)
-        if isinstance(followed, Unfinished):
+        if followed.reason:
             opened.printer.warn(f"{scope}: {followed.reason}")
     return collected
 
 
-def _tell(
-    printer: Printer, done: Iterable[Collected], failed: Iterable[tuple[Scope, PublishingError]], *, dry_run: bool
-) -> None:
+def _tell(printer: Printer, done: Iterable[Collected], failed: Iterable[_Failed], *, dry_run: bool) -> None:
     views = [_view(each) for each in done]
-    errors = [{"scope": str(scope), "error": str(error)} for scope, error in failed]
+    errors = [{"scope": scope, "error": error} for scope, error, _ in failed]
     going = [(view["scope"], item) for view in views for item in (*view["deleted"], *view["left"])]
     rows = [
         (
@@ -121,12 +122,14 @@ def _action(item: View, *, dry_run: bool) -> str:
 
 
 def _summary(view: View, *, dry_run: bool) -> str:
-    if not (view["deleted"] or view["left"] or view["released"]):
+    if not (view["deleted"] or view["left"] or view["released"] or view["copies"]):
         waiting = f", {len(view['spared'])} wait" if view["spared"] else ""
         return f"{view['scope']}: nothing to collect; {len(view['kept'])} publications stay{waiting}"
     would = "would be " if dry_run else ""
+    copies = f", {len(view['copies'])} copies of replaced files {would}deleted" if view["copies"] else ""
     return (
-        f"{view['scope']}: {len(view['released'])} publications {would}released, {len(view['deleted'])} {would}deleted "
+        f"{view['scope']}: {len(view['released'])} publications {would}released, {len(view['deleted'])} {would}deleted"
+        f"{copies} "
         f"({view['bytes']:,} bytes), {len(view['left'])} left to delete, {len(view['kept'])} stay"
     )
 
@@ -142,6 +145,7 @@ def _view(collected: Collected) -> View:
         "spared": [_folder(each, deleted=False) for each in collected.spared],
         "kept": [_publication(each) for each in collected.kept],
         "strays": list(collected.strays),
+        "copies": [{"key": each.key, "bytes": each.size} for each in collected.copies],
     }
 
 

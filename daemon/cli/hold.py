@@ -4,9 +4,21 @@ from typing import Annotated
 
 from cyclopts import Parameter
 
-from daemon.cli.acting import act, preview, tell
+from daemon.cli.acting import act, act_and_wait, preview, tell
 from daemon.cli.codes import DONE, FAILED
-from daemon.cli.options import DEFAULT_ACTOR, DEFAULT_PLACE, DEFAULT_PRINTING, Actor, DryRun, Place, Printing, Reason
+from daemon.cli.options import (
+    DEFAULT_ACTOR,
+    DEFAULT_PLACE,
+    DEFAULT_PRINTING,
+    WAIT_SECONDS,
+    Actor,
+    DryRun,
+    OptionalReason,
+    Place,
+    Printing,
+    Reason,
+    Wait,
+)
 from daemon.cli.outlook import outlook
 from daemon.cli.output import confirm
 from daemon.cli.session import scope_of, session
@@ -36,9 +48,10 @@ async def resume(
     scope: Annotated[str, Parameter(help="BUNDLE/TARGET.")],
     /,
     *,
-    reason: Annotated[str, Parameter(help="Why; recorded in the history.")] = "",
+    reason: OptionalReason = "",
     yes: Annotated[bool, Parameter(alias="-y", negative=(), help="Do not ask.")] = False,
     dry_run: DryRun = False,
+    wait: Wait = WAIT_SECONDS,
     actor: Actor = DEFAULT_ACTOR,
     place: Place = DEFAULT_PLACE,
     printing: Printing = DEFAULT_PRINTING,
@@ -55,8 +68,7 @@ async def resume(
             opened.printer.warn("nothing was changed")
             return FAILED
         verb = protocol.resume if yes else _resume_to(planned)
-        await act(opened, named, verb, name="resume", actor=actor, reason=reason)
-        return DONE
+        return await act_and_wait(opened, named, verb, name="resume", actor=actor, reason=reason, wait=wait)
 
 
 def _resume_to(planned: Done) -> Verb:

@@ -11,10 +11,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Literal
 
-from cyclopts import Group, Parameter
+from cyclopts import Group, Parameter, validators
 
 SHARED = Group("Shared options", sort_key=10)
 Format = Literal["table", "json", "yaml"]
+MOST_CHARACTERS = 2_000
+"""Of a reason and of the name of who gives it (protocol 4)."""
 
 
 @Parameter(name="*", group=SHARED)
@@ -54,12 +56,24 @@ class JournalPlace:
     ] = None
 
 
+def _fits(_kind: object, text: str | None) -> None:
+    if text is not None and len(text) > MOST_CHARACTERS:
+        raise ValueError(f"has {len(text)} characters, and at most {MOST_CHARACTERS} are recorded: shorten it")
+    if text is not None and any("\ud800" <= each <= "\udfff" for each in text):
+        raise ValueError("must be UTF-8 text: it cannot be recorded")
+
+
+def _not_blank(_kind: object, text: str) -> None:
+    if not text.strip():
+        raise ValueError("must say why: it is what others will read in the history")
+
+
 @Parameter(name="*", group=SHARED)
 @dataclass(frozen=True, slots=True)
 class Actor:
     """Who is recorded as having done it."""
 
-    by: Annotated[str | None, Parameter(help="Who is recorded; else user@host.")] = None
+    by: Annotated[str | None, Parameter(help="Who is recorded; else user@host.", validator=_fits)] = None
 
     @property
     def name(self) -> str:
@@ -81,10 +95,14 @@ def _user() -> str:
         return f"uid-{os.getuid()}"  # a container's numeric user has no name
 
 
-def _not_blank(_kind: object, text: str) -> None:
-    if not text.strip():
-        raise ValueError("must say why: it is what others will read in the history")
-
-
-Reason = Annotated[str, Parameter(help="Why; recorded in the history.", validator=_not_blank)]
+Reason = Annotated[str, Parameter(help="Why; recorded in the history.", validator=(_not_blank, _fits))]
+OptionalReason = Annotated[str, Parameter(help="Why; recorded in the history.", validator=_fits)]
+Wait = Annotated[
+    float,
+    Parameter(
+        help="Seconds until base/ and README.md of the live tree must equal live, else exit 1; 0: do not wait.",
+        validator=validators.Number(gte=0, lte=3600),
+    ),
+]
+WAIT_SECONDS = 10.0
 DryRun = Annotated[bool, Parameter(negative=(), help="Show what would change, change nothing.")]

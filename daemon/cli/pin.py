@@ -5,18 +5,28 @@ from typing import Annotated
 from cyclopts import Parameter
 
 from daemon.cli.acting import act
-from daemon.cli.options import DEFAULT_ACTOR, DEFAULT_PLACE, DEFAULT_PRINTING, Actor, DryRun, Place, Printing
+from daemon.cli.options import (
+    DEFAULT_ACTOR,
+    DEFAULT_PLACE,
+    DEFAULT_PRINTING,
+    Actor,
+    DryRun,
+    OptionalReason,
+    Place,
+    Printing,
+)
+from daemon.cli.selection import EXACT_STATE
 from daemon.cli.session import scope_of, session
 from daemon.publishing import operations
 
 
 async def pin(
     scope: Annotated[str, Parameter(help="BUNDLE/TARGET.")],
-    state: Annotated[str, Parameter(help="Retained state: its id or unique beginning, or STATE@ATTEMPT.")],
+    state: Annotated[str, Parameter(help=EXACT_STATE)],
     /,
     *,
     lift: Annotated[bool, Parameter(negative=(), help="Stop keeping it.")] = False,
-    reason: Annotated[str, Parameter(help="Why; recorded in the history.")] = "",
+    reason: OptionalReason = "",
     dry_run: DryRun = False,
     actor: Actor = DEFAULT_ACTOR,
     place: Place = DEFAULT_PLACE,

@@ -4,32 +4,43 @@ from typing import Annotated
 
 from cyclopts import Parameter
 
-from daemon.cli.acting import act, preview
+from daemon.cli.acting import act, act_and_wait, preview
 from daemon.cli.codes import DONE, FAILED
 from daemon.cli.failures import UsageError
-from daemon.cli.options import DEFAULT_ACTOR, DEFAULT_PLACE, DEFAULT_PRINTING, Actor, DryRun, Place, Printing, Reason
+from daemon.cli.options import (
+    DEFAULT_ACTOR,
+    DEFAULT_PLACE,
+    DEFAULT_PRINTING,
+    WAIT_SECONDS,
+    Actor,
+    DryRun,
+    Place,
+    Printing,
+    Reason,
+    Wait,
+)
 from daemon.cli.outlook import outlook
 from daemon.cli.output import confirm
+from daemon.cli.selection import EXACT_STATE
 from daemon.cli.session import scope_of, session
 from daemon.publishing import operations
 
 
 async def quarantine(
     scope: Annotated[str, Parameter(help="BUNDLE/TARGET.")],
-    state: Annotated[
-        str, Parameter(help="A retained state with the composition; for --lift also 12 digits of the composition.")
-    ],
+    state: Annotated[str, Parameter(help=f"{EXACT_STATE} For --lift also the first 12 digits of the composition.")],
     /,
     *,
     reason: Reason,
     lift: Annotated[bool, Parameter(negative=(), help="Accept the composition again; `resume` makes it live.")] = False,
     rollback_to: Annotated[
-        str | None, Parameter(help="State to go back to, held; needed when the composition is live.")
+        str | None, Parameter(help="State to go back to, held, by its full id; needed when the composition is live.")
     ] = None,
     yes: Annotated[
         bool, Parameter(alias="-y", negative=(), help="Do not ask, as is done where what is live changes.")
     ] = False,
     dry_run: DryRun = False,
+    wait: Wait = WAIT_SECONDS,
     actor: Actor = DEFAULT_ACTOR,
     place: Place = DEFAULT_PLACE,
     printing: Printing = DEFAULT_PRINTING,
@@ -48,5 +59,7 @@ async def quarantine(
         if changes_live and not dry_run and not confirm(question, yes=yes, printer=opened.printer):
             opened.printer.warn("nothing was changed")
             return FAILED
+        if rollback_to is not None and not dry_run:
+            return await act_and_wait(opened, scope_of(scope), verb, name=name, actor=actor, reason=reason, wait=wait)
         await act(opened, scope_of(scope), verb, name=name, actor=actor, reason=reason, dry_run=dry_run)
         return DONE

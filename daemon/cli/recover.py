@@ -1,17 +1,29 @@
 """`rebundle recover`: a pointer that can go on, where the one there was is lost, damaged or an older one."""
 
 from collections.abc import Iterable
+from dataclasses import replace
 from typing import Annotated
 
 from cyclopts import Parameter
 
+from daemon.cli.acting import exit_code, followed
 from daemon.cli.codes import DONE, FAILED
-from daemon.cli.options import DEFAULT_ACTOR, DEFAULT_PLACE, DEFAULT_PRINTING, Actor, Place, Printing, Reason
+from daemon.cli.following import Lag, lag_view
+from daemon.cli.options import (
+    DEFAULT_ACTOR,
+    DEFAULT_PLACE,
+    DEFAULT_PRINTING,
+    WAIT_SECONDS,
+    Actor,
+    Place,
+    Printing,
+    Reason,
+    Wait,
+)
 from daemon.cli.output import Printer, confirm
 from daemon.cli.session import scope_of, session
 from daemon.cli.text import plain
 from daemon.cli.views import View, live_tree_view, pointer_view
-from daemon.publishing.livetree import Unfinished
 from daemon.publishing.recoverer import Recoverer, Recovery
 from daemon.publishing.recovery import Wish
 
@@ -22,13 +34,15 @@ async def recover(
     *,
     reason: Reason,
     live: Annotated[
-        str | None, Parameter(help="State (or STATE@ATTEMPT) to be live, in place of what the bucket tells.")
+        str | None,
+        Parameter(help="State (or STATE@ATTEMPT) to be live, in place of what the bucket tells; any whole upload."),
     ] = None,
     no_hold: Annotated[
         bool, Parameter(name="--no-hold", negative=(), help="Go on at once: newer states go live by themselves.")
     ] = False,
     dry_run: Annotated[bool, Parameter(negative=(), help="Only tell what would be done.")] = False,
     yes: Annotated[bool, Parameter(alias="-y", negative=(), help="Do not ask.")] = False,
+    wait: Wait = WAIT_SECONDS,
     actor: Actor = DEFAULT_ACTOR,
     place: Place = DEFAULT_PLACE,
     printing: Printing = DEFAULT_PRINTING,
@@ -52,11 +66,16 @@ async def recover(
         if not confirm(f"Write this pointer of {scope}?", yes=yes, printer=printer):
             printer.warn("nothing was changed")
             return FAILED
-        _tell(printer, await recovering.recover(named, wish, actor.name, reason), dry_run=False)
-        return DONE
+        done = await recovering.recover(named, wish, actor.name, reason)
+        if done.recovered is None:
+            _tell(printer, done, dry_run=False)
+            return DONE
+        tree, lag = await followed(opened, named, done.recovered.pointer, done.live_tree, wait=wait)
+        _tell(printer, replace(done, live_tree=tree), dry_run=False, lag=lag)
+        return exit_code(printer, named, lag, wait=wait)
 
 
-def _tell(printer: Printer, told: Recovery, *, dry_run: bool) -> None:
+def _tell(printer: Printer, told: Recovery, *, dry_run: bool, lag: Lag | None = None) -> None:
     recovered = told.recovered
     view: View = {
         "scope": str(told.scope),
@@ -68,7 +87,9 @@ def _tell(printer: Printer, told: Recovery, *, dry_run: bool) -> None:
         "did": list(recovered.did) if recovered else [],
         "unknown": list(recovered.unknown) if recovered else [],
         "damaged": [{"publication": str(each.id), "why": each.why} for each in told.remains.damaged],
+        "unnamed": [str(each) for each in told.remains.unnamed_after_pointer],
         "live_tree": live_tree_view(told.live_tree),
+        "lag": lag_view(lag) if lag else None,
     }
     printer.data(view, _lines(told, printer, dry_run=dry_run))
 
@@ -76,6 +97,7 @@ def _tell(printer: Printer, told: Recovery, *, dry_run: bool) -> None:
 def _lines(told: Recovery, printer: Printer, *, dry_run: bool) -> Iterable[str]:
     if told.recovered is None:
         yield f"{told.scope}: nothing to recover: its pointer is whole, and ahead of every trace"
+        yield from _unnamed(told)
         return
     yield printer.heading(f"{told.scope}: {'would be recovered' if dry_run else 'recovered'}")
     if told.damage:
@@ -88,9 +110,20 @@ def _lines(told: Recovery, printer: Printer, *, dry_run: bool) -> Iterable[str]:
     yield "did:" if not dry_run else "would do:"
     for line in told.recovered.did:
         yield f"  {plain(line)}"
-    if isinstance(told.live_tree, Unfinished):
+    if told.live_tree is not None and told.live_tree.reason:
         yield f"  live tree {printer.bad('not in step')}: {plain(told.live_tree.reason)}"
     if told.recovered.unknown:
         yield "cannot be known:"
     for line in told.recovered.unknown:
         yield f"  {plain(line)}"
+    yield from _unnamed(told)
+
+
+def _unnamed(told: Recovery) -> Iterable[str]:
+    uploads = told.remains.unnamed_after_pointer
+    if not uploads:
+        return
+    yield "uploads that are newer than the pointer and that nothing names:"
+    yield from (f"  {plain(each)}" for each in uploads)
+    yield "a writer that was stopped left them, or an older pointer was put back; a collection deletes them"
+    yield f"`rebundle recover {told.scope} --live {plain(uploads[-1])} --reason '…'` makes the last one live"

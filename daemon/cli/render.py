@@ -21,7 +21,7 @@ from daemon.publishing.errors import VerificationFailed
 from daemon.publishing.manifest import Manifest
 from events import cloudevents, strictjson
 from events.errors import InvalidEvent, Problem
-from events.model import BUNDLE_STATE_CREATED
+from events.model import BUNDLE_STATE_CREATED, Event
 from renderers import bundle, gate
 from renderers.bundle import Customisation
 from renderers.model import Composition, RenderedFile, Stamp
@@ -135,21 +135,21 @@ def _same_renderer(recorded: Manifest, own: Customisation) -> bool:
 
 def _of_event(body: bytes) -> Input:
     event = cloudevents.decode_structured(body, cloudevents.FILE_LIMITS)
-    change = interpretation.interpret(event)
+    return _of_change(interpretation.interpret(event), event.type)
+
+
+def _of_change(change: interpretation.Change, kind: str = BUNDLE_STATE_CREATED) -> Input:
     if not isinstance(change, interpretation.StateCreated):
-        raise InvalidEvent(
-            Problem("$.type", f"must be {BUNDLE_STATE_CREATED}: it alone has a whole composition", event.type)
-        )
+        raise InvalidEvent(Problem("$.type", f"must be {BUNDLE_STATE_CREATED}: it alone has a whole composition", kind))
     return Input(change.composition, Stamp(change.state, str(change.revision)))
 
 
 def _of_data(data: dict[str, Any]) -> Input:
+    """Data of an event, by the grammar of the whole event; a composition alone has no state."""
     try:
-        composition = interpretation.composition_of(data)
+        if "state" not in data:
+            return Input(interpretation.composition_of(data), _UNPUBLISHED)
+        return _of_change(interpretation.interpret(Event(id="", source="", type=BUNDLE_STATE_CREATED, data=data)))
     except InvalidEvent as error:
         problems = (replace(each, path="$" + each.path.removeprefix("$.data")) for each in error.problems)
         raise InvalidEvent(*problems) from None
-    state = data.get("state")
-    if not isinstance(state, dict) or "id" not in state or "revision" not in state:
-        return Input(composition, _UNPUBLISHED)
-    return Input(composition, Stamp(str(state["id"]), str(state["revision"])))

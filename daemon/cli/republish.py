@@ -11,10 +11,22 @@ from typing import Annotated
 from cyclopts import Parameter
 
 from daemon import customising
-from daemon.cli.acting import done_lines, tell
+from daemon.cli.acting import act_and_wait, done_lines
+from daemon.cli.codes import DONE
 from daemon.cli.diff import Texts, colored, differing, files_view, texts_of
 from daemon.cli.differences import FileChange, compare_files
-from daemon.cli.options import DEFAULT_ACTOR, DEFAULT_PLACE, DEFAULT_PRINTING, Actor, DryRun, Place, Printing
+from daemon.cli.options import (
+    DEFAULT_ACTOR,
+    DEFAULT_PLACE,
+    DEFAULT_PRINTING,
+    WAIT_SECONDS,
+    Actor,
+    DryRun,
+    OptionalReason,
+    Place,
+    Printing,
+    Wait,
+)
 from daemon.cli.output import Printer
 from daemon.cli.session import Session, scope_of, session
 from daemon.cli.views import done_view
@@ -35,12 +47,13 @@ async def republish(
     scope: Annotated[str, Parameter(help="BUNDLE/TARGET.")],
     /,
     *,
-    reason: Annotated[str, Parameter(help="Why; recorded in the history.")] = "",
+    reason: OptionalReason = "",
     dry_run: DryRun = False,
+    wait: Wait = WAIT_SECONDS,
     actor: Actor = DEFAULT_ACTOR,
     place: Place = DEFAULT_PLACE,
     printing: Printing = DEFAULT_PRINTING,
-) -> None:
+) -> int:
     """Render what is desired with this release, the configured defaults and templates, and publish that."""
     async with session(place, printing) as opened:
         named = scope_of(scope)
@@ -51,6 +64,7 @@ async def republish(
         refuse_newer_renderer(named, current)
         state = await rendered_anew(opened, named, current)
         before = await opened.bucket.reader.manifest(named, current)
+        code = DONE
         if dry_run:
             opened.bucket.publisher.refuse_unwritable(named, base, ("publish", "pointer"))
             after = _following(base.pointer, current, opened.bucket.publisher.writing(actor.name, reason))
@@ -59,13 +73,13 @@ async def republish(
         else:
             publication = await opened.bucket.publisher.store_state(named, state)
             verb = publish_over(base.pointer, publication)
-            done = await opened.bucket.operations.carry_out(named, verb, actor.name, reason)
-            tell(opened.printer, "republish", done)
+            code = await act_and_wait(opened, named, verb, name="republish", actor=actor, reason=reason, wait=wait)
         if (before.render_defaults_digest, before.templates) != (state.defaults.digest, state.templates):
             opened.printer.say(
                 "its settings or templates are others than before: a daemon that runs keeps those it started with, "
                 "so restart it, or its next event publishes them again"
             )
+        return code
 
 
 async def rendered_anew(opened: Session, scope: Scope, current: Publication) -> State:

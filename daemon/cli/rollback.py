@@ -4,18 +4,33 @@ from typing import Annotated
 
 from cyclopts import Parameter
 
-from daemon.cli.acting import preview, tell
+from daemon.cli.acting import act_and_wait, preview, tell
 from daemon.cli.codes import DONE, FAILED
-from daemon.cli.options import DEFAULT_ACTOR, DEFAULT_PLACE, DEFAULT_PRINTING, Actor, DryRun, Place, Printing, Reason
+from daemon.cli.options import (
+    DEFAULT_ACTOR,
+    DEFAULT_PLACE,
+    DEFAULT_PRINTING,
+    WAIT_SECONDS,
+    Actor,
+    DryRun,
+    Place,
+    Printing,
+    Reason,
+    Wait,
+)
 from daemon.cli.outlook import outlook
 from daemon.cli.output import confirm
+from daemon.cli.selection import full_name
 from daemon.cli.session import scope_of, session
 from daemon.publishing import operations
 
 
 async def rollback(
     scope: Annotated[str, Parameter(help="BUNDLE/TARGET.")],
-    state: Annotated[str, Parameter(help="Retained state: its id or unique beginning, or STATE@ATTEMPT.")],
+    state: Annotated[
+        str,
+        Parameter(help="Retained state: its id, STATE@ATTEMPT or, where you are asked, a unique beginning of the id."),
+    ],
     /,
     *,
     reason: Reason,
@@ -27,13 +42,19 @@ async def rollback(
     expected_live: Annotated[
         str | None, Parameter(help="Refuse if another state is live by the time the change is made.")
     ] = None,
+    wait: Wait = WAIT_SECONDS,
     actor: Actor = DEFAULT_ACTOR,
     place: Place = DEFAULT_PLACE,
     printing: Printing = DEFAULT_PRINTING,
 ) -> int:
-    """Show the difference, ask, then make an earlier state live and hold it there."""
+    """Show the difference, ask, then make an earlier state live and hold it there.
+
+    With --yes the state has to be named in full: nobody would see which one a beginning was taken for.
+    """
     async with session(place, printing) as opened:
         named = scope_of(scope)
+        if not yes:
+            state = full_name((await opened.bucket.reader.existing(named)).pointer, state)
         verb = operations.rollback(state, discard_newer=discard_newer, expected_live=expected_live)
         planned = await preview(opened, named, verb, actor=actor, reason=reason)
         opened.printer.say(await outlook(opened, named, planned))
@@ -42,13 +63,11 @@ async def rollback(
         if dry_run:
             tell(opened.printer, "rollback", planned, dry_run=True)
             return DONE
-        if planned.changed and not confirm(f"Roll {scope} back?", yes=yes, printer=opened.printer):
+        if planned.changed and not confirm(f"Roll {scope} back to {state}?", yes=yes, printer=opened.printer):
             opened.printer.warn("nothing was changed")
             return FAILED
         if not yes and planned.before.live is not None:
             # What was agreed to is the difference that was shown.
             expected = expected_live or planned.before.live.state
             verb = operations.rollback(state, discard_newer=discard_newer, expected_live=expected)
-        done = await opened.bucket.operations.carry_out(named, verb, actor.name, reason)
-        tell(opened.printer, "rollback", done)
-        return DONE
+        return await act_and_wait(opened, named, verb, name="rollback", actor=actor, reason=reason, wait=wait)

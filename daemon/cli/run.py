@@ -19,6 +19,10 @@ async def run(
     accept_older_renderer: Annotated[
         bool, Parameter(negative=(), help="Publish although a newer release rendered what is desired.")
     ] = False,
+    new_bucket: Annotated[
+        bool,
+        Parameter(negative=(), help="Publish to this bucket from now on, though the journal published to another."),
+    ] = False,
     prose: Prose = DEFAULT_PROSE,
 ) -> None:
     """Take events in and publish what they make, until stopped.
@@ -32,4 +36,4 @@ async def run(
         "publish.accept_older_renderer": accept_older_renderer or None,
     }
     settings = load_settings(Place(bucket=bucket, config=config), flags, secrets=True)
-    await wiring.run(settings, __version__, announce=printer_of(prose).say)
+    await wiring.run(settings, __version__, announce=printer_of(prose).say, new_bucket=new_bucket)

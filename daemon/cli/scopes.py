@@ -1,19 +1,19 @@
 """`rebundle scopes`: what the bucket has."""
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
+from daemon.cli.codes import BACKEND, DONE
 from daemon.cli.options import DEFAULT_PLACE, DEFAULT_PRINTING, Place, Printing
 from daemon.cli.session import Session, session
 from daemon.cli.text import age, columns
 from daemon.cli.views import View, pointer_view, rejected_desired
-from daemon.publishing.errors import NotFound, PublishingError
-from daemon.stores.errors import ObjectDamaged
+from daemon.publishing.errors import NotFound
 from renderers.model import Scope
 
 
-async def scopes(*, place: Place = DEFAULT_PLACE, printing: Printing = DEFAULT_PRINTING) -> None:
-    """Every scope of the bucket, one to a line."""
+async def scopes(*, place: Place = DEFAULT_PLACE, printing: Printing = DEFAULT_PRINTING) -> int:
+    """Every scope of the bucket, one to a line. The gravest error of a scope sets the exit code."""
     async with session(place, printing) as opened:
         views = await readable(opened, await opened.bucket.reader.scopes())
         rows = [
@@ -27,9 +27,13 @@ async def scopes(*, place: Place = DEFAULT_PLACE, printing: Printing = DEFAULT_P
             )
             for view in views
         ]
-        if not views:
+        if not views and not opened.bucket.reader.unreadable_folders:
             opened.printer.say(f"nothing is published in {opened.settings.bucket} yet")
-        opened.printer.data({"scopes": views}, columns(("SCOPE", "LIVE", "DESIRED", "SEQUENCE", "NOTE", "AGE"), rows))
+        folders = dict(opened.bucket.reader.unreadable_folders)
+        rows += [(f"{name}/", "", "", "", f"unreadable: {why}", "") for name, why in folders.items()]
+        document = {"scopes": views, "unreadable_folders": folders}
+        opened.printer.data(document, columns(("SCOPE", "LIVE", "DESIRED", "SEQUENCE", "NOTE", "AGE"), rows))
+        return max(gravest(views), BACKEND if folders else DONE)
 
 
 async def readable(opened: Session, found: Sequence[Scope]) -> list[View]:
@@ -44,7 +48,7 @@ async def pointer_or_error(opened: Session, scope: Scope) -> View | None:
         pointer = (await opened.bucket.reader.existing(scope)).pointer
     except NotFound:
         return None
-    except (PublishingError, ObjectDamaged) as error:
+    except Exception as error:  # noqa: BLE001  # also one that nobody foresaw is this scope's alone
         gone: View = {
             "sequence": None,
             "live": None,
@@ -53,9 +57,15 @@ async def pointer_or_error(opened: Session, scope: Scope) -> View | None:
             "quarantined": [],
             "changed_at": None,
         }
-        return {"scope": str(scope), **gone, "error": str(error)}
+        words, code = opened.failure_of(scope, error)
+        return {"scope": str(scope), **gone, "error": words, "exit_code": code}
     changed_at = pointer.history[-1].at if pointer.history else None
-    return {**pointer_view(pointer), "changed_at": changed_at, "error": None}
+    return {**pointer_view(pointer), "changed_at": changed_at, "error": None, "exit_code": DONE}
+
+
+def gravest(views: Iterable[View]) -> int:
+    """The exit code of a verb that looked at several scopes."""
+    return max((int(view["exit_code"]) for view in views), default=DONE)
 
 
 def _state(publication: View | None) -> str | None:

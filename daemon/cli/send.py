@@ -7,6 +7,7 @@ sending, and what was not sent is said. An event that is known already is fine: 
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from http import HTTPStatus
 from itertools import groupby
 from pathlib import Path
 from typing import Annotated, Any, Final
@@ -87,7 +88,15 @@ def send(
     if wait:
         views = wait_for(daemon.publishing, views, timeout)
     printer.data({"events": views}, _lines(views))
-    return FAILED if any(view.get("settled_at", "") is None or _is_dead(view) for view in views) else DONE
+    ignored = [view for view in views if view.get("ignored")]
+    if ignored:
+        named = ", ".join(sorted({str(view["nearest_type"]) for view in ignored if view.get("nearest_type")}))
+        printer.warn(
+            f"{len(ignored)} of {len(views)} events have a type that the daemon does not know, and were not kept: "
+            + (f"is {named} meant?" if named else "docs/events.md lists the types")
+        )
+    undone = any(view.get("settled_at", "") is None or _is_dead(view) for view in views)
+    return FAILED if ignored or undone else DONE
 
 
 def _daemon(to: str | None, token_file: Path | None, config: Path | None) -> Daemon:
@@ -140,15 +149,17 @@ def _post(client: Client, request: Sequence[Sent]) -> list[View]:
     else:
         answer = client.post("/v1/events", b"[" + b",".join(sent.body for sent in request) + b"]", cloudevents.BATCH)
     if answer.status != 202:
-        raise _refusal(answer, request)
+        raise _refusal(answer, request, client)
     taken = answer.document.get("events", [])
     if not isinstance(taken, list) or len(taken) != len(request) or not all(isinstance(each, dict) for each in taken):
         raise DaemonUnreachable(f"{client.url} gave an answer that is none of Rebundle's (HTTP {answer.status})")
     return [{"place": sent.place, **view} for sent, view in zip(request, taken, strict=True)]
 
 
-def _refusal(answer: Answer, request: Sequence[Sent]) -> Exception:
+def _refusal(answer: Answer, request: Sequence[Sent], client: Client) -> Exception:
     """The answer as an error: who called needs to know whether to mend, to ask, or to come again."""
+    if answer.status == HTTPStatus.UNAUTHORIZED and client.token is None:
+        return DaemonRefused(f"{client.url} wants a token: give --token-file FILE, a file that holds it")
     if answer.status == 503:
         later = f"; come again in {answer.retry_after} s" if answer.retry_after else ""
         return DaemonUnreachable(f"{answer.detail}{later}")
@@ -215,10 +226,12 @@ def _lines(views: Sequence[View]) -> Iterator[str]:
 
 def _row(view: View) -> tuple[Any, ...]:
     taken = "ignored" if view.get("ignored") else ("known already" if view.get("known") else "accepted")
-    return view.get("id"), taken, view.get("position"), view.get("ignored") or _became(view)
+    return view.get("id"), taken, view.get("position"), _became(view)
 
 
 def _became(view: View) -> str | None:
+    if view.get("ignored"):
+        return "nothing: its type is unknown"
     if "settled_at" not in view:
         return None
     if view["settled_at"] is None:

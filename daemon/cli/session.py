@@ -4,6 +4,8 @@ One event loop per command. The clock, the printer and the opened things travel 
 """
 
 import os
+import shlex
+import traceback
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
@@ -11,11 +13,13 @@ from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
 from daemon import settings
-from daemon.cli.failures import UsageError
+from daemon.cli import failures
+from daemon.cli.failures import BucketMissing, UsageError
 from daemon.cli.options import JournalPlace, Place, Printing, Prose
 from daemon.cli.output import Printer
 from daemon.lifecycle import SystemRuntime
 from daemon.settings import Settings
+from daemon.stores import locations
 from daemon.telemetry import warnings_for_people
 from daemon.wiring import Bucket, keys_of, open_bucket
 from events.journal import Journal
@@ -34,6 +38,14 @@ class Session:
     runtime: SystemRuntime
     printer: Printer
     trust: "Trust | None" = None
+    debug: bool = False
+
+    def failure_of(self, scope: Scope, error: Exception) -> tuple[str, int]:
+        """What an error of one scope means, in words and as an exit code; it must not hide the other scopes."""
+        if self.debug:
+            self.printer.warn(f"{scope}:")
+            traceback.print_exception(error, file=self.printer.stderr)
+        return failures.words(error), failures.exit_code(error)
 
     @property
     def now(self) -> datetime:
@@ -57,19 +69,43 @@ def printer_of(prose: Prose) -> Printer:
 
 @asynccontextmanager
 async def session(
-    place: Place, printing: Printing, journal: JournalPlace | None = None, *, guarded: bool = True
+    place: Place, printing: Printing, journal: JournalPlace | None = None, *, guarded: bool = True, new: bool = False
 ) -> AsyncIterator[Session]:
-    """The bucket that the options name, opened; `guarded` unless the verb probes it."""
-    flags = {"journal.path": journal.journal} if journal else {}
-    loaded = load_settings(place, flags)
+    """The bucket that the options name, opened; `guarded` unless the verb probes it.
+
+    Raises:
+        BucketMissing: it is a folder that does not exist, and it is not to be a `new` one.
+    """
+    flags = {"bucket": place.bucket, "journal.path": journal.journal if journal else None}
+    read = settings.load(flags, os.environ, place.config, secrets=False)
+    loaded = read.settings
+    if not new:
+        _refuse_missing(loaded.bucket, read.origin("bucket"))
     runtime = SystemRuntime()
     try:
         keys = keys_of(loaded)
         bucket = open_bucket(loaded.bucket, runtime, keys=keys, guarded=guarded)
         with warnings_for_people():
-            yield Session(loaded, bucket, runtime, printer_of(printing), keys.trust)
+            yield Session(loaded, bucket, runtime, printer_of(printing), keys.trust, printing.debug)
     finally:
         runtime.close()
+
+
+def _refuse_missing(bucket: str, origin: str) -> None:
+    """An empty store and a mistyped path must not look alike."""
+    location = locations.parse(bucket)
+    if not isinstance(location, locations.Directory):
+        return
+    try:
+        location.path.stat()
+    except FileNotFoundError as error:
+        path = location.path.absolute()
+        raise BucketMissing(
+            f"there is no bucket at {path} ({origin}): name it with --bucket or REBUNDLE_BUCKET. A daemon makes the "
+            f"folder when it publishes; `rebundle doctor {shlex.quote(str(path))} --create` makes it now"
+        ) from error
+    except OSError:
+        return  # the store says what keeps it from being read
 
 
 @asynccontextmanager

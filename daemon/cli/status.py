@@ -10,6 +10,7 @@ from typing import Annotated, Any
 
 from cyclopts import Parameter
 
+from daemon.cli.codes import BACKEND, DONE, FAILED, VERIFICATION
 from daemon.cli.options import (
     DEFAULT_JOURNAL_PLACE,
     DEFAULT_PLACE,
@@ -18,14 +19,15 @@ from daemon.cli.options import (
     Place,
     Printing,
 )
-from daemon.cli.output import Printer
-from daemon.cli.scopes import pointer_or_error
+from daemon.cli.scopes import gravest, pointer_or_error
 from daemon.cli.session import Session, opened_journal, session
 from daemon.cli.text import age, columns, pairs, plain
 from daemon.cli.views import View, attention, backlog_view, event_view, movable_view, survey_view
+from daemon.publishing import identity
 from daemon.publishing.errors import NotFound, PublishingError
 from daemon.stores.errors import ObjectDamaged
 from events.errors import EventError, JournalMissing
+from events.journal import DeadLetterStatus
 from renderers.model import Scope
 
 
@@ -33,11 +35,12 @@ async def status(
     what: Annotated[str | None, Parameter(help="A scope (BUNDLE/TARGET), or the id of an event.")] = None,
     /,
     *,
+    exit_code: Annotated[bool, Parameter(negative=(), help="Exit 1 if something needs attention.")] = False,
     journal: JournalPlace = DEFAULT_JOURNAL_PLACE,
     place: Place = DEFAULT_PLACE,
     printing: Printing = DEFAULT_PRINTING,
-) -> None:
-    """The bucket, one scope, or one event."""
+) -> int:
+    """The bucket, one scope, or one event. The gravest error of a scope sets the exit code."""
     async with session(place, printing, journal) as opened:
         scopes = await opened.bucket.reader.scopes()
         chosen = [scope for scope in scopes if what in {None, str(scope)}]
@@ -45,29 +48,44 @@ async def status(
         views = [view for view in seen if view is not None]
         if what is not None and not views:
             await _tell_event(opened, what)
-            return
-        waiting = await _backlog(opened)
+            return DONE
+        waiting = await _backlog(opened, what)
         if what is not None:
             for view in views:
                 view["movable"] = await _movable(opened, Scope.parse(view["scope"]))
         for view in views:
-            view["attention"] = [*attention(view), *_waiting_attention(view["scope"], waiting)]
-        document = {"bucket": opened.settings.bucket, "scopes": views, "journal": waiting}
+            view["attention"] = [*attention(view), *_waiting_attention(view, waiting)]
+        # Asked for one scope, another bundle is of no interest.
+        folders = dict(opened.bucket.reader.unreadable_folders) if what is None else {}
+        document = {
+            "bucket": opened.settings.bucket,
+            "scopes": views,
+            "unreadable_folders": folders,
+            "journal": waiting,
+        }
         opened.printer.data(document, _lines(document, opened, what))
+        code = max(gravest(views), BACKEND if folders else DONE)
+        return code or (FAILED if exit_code and _needs(document) else DONE)
 
 
 async def scope_view(opened: Session, scope: Scope) -> View | None:
-    """A scope's pointer, and how its live tree stands; None: nothing is published there."""
+    """A scope's pointer, and how its live tree stands; None: nothing is published there.
+
+    A live tree that cannot be compared with live hides nothing of what the pointer says.
+    """
     view = await pointer_or_error(opened, scope)
     if view is None:
         return None
     tree: View | None = None
+    why_not: str | None = None
     if view["live"] is not None:
         try:
             tree = survey_view(await opened.bucket.live_tree.survey(scope))
-        except (PublishingError, ObjectDamaged) as error:
-            view["error"] = str(error)
-    return {**view, "live_tree": tree}
+        except NotFound as error:  # the pointer names it, so that it is gone is damage
+            why_not, view["exit_code"] = str(error), VERIFICATION
+        except Exception as error:  # noqa: BLE001  # also one that nobody foresaw is this scope's alone
+            why_not, view["exit_code"] = opened.failure_of(scope, error)
+    return {**view, "live_tree": tree, "live_tree_error": why_not}
 
 
 async def _movable(opened: Session, scope: Scope) -> list[View] | None:
@@ -79,14 +97,32 @@ async def _movable(opened: Session, scope: Scope) -> list[View] | None:
         return None
 
 
-async def _backlog(opened: Session) -> View:
+async def _backlog(opened: Session, scope: str | None) -> View:
+    """What waits; of one scope only what waits there and could not be folded there."""
     try:
         async with opened_journal(opened.settings, opened.runtime) as journal:
-            return {"path": str(opened.settings.journal.path), "error": None, **backlog_view(await journal.backlog())}
+            found = backlog_view(await journal.backlog())
+            if scope is not None:
+                letters = await journal.dead_letters(DeadLetterStatus.OPEN)
+                found = _of_scope(found, scope, sum(letter.scope == scope for letter in letters))
+            wrong = await identity.refusal(opened.bucket.store, journal)
+            return {"path": str(opened.settings.journal.path), "error": None, "wrong_bucket": wrong, **found}
     except JournalMissing:
         return {"path": None, "error": None}
     except EventError as error:
         return {"path": str(opened.settings.journal.path), "error": str(error)}
+
+
+def _of_scope(backlog: View, scope: str, dead_letters: int) -> View:
+    lanes = [lane for lane in backlog["lanes"] if lane["scope"] == scope]
+    return {
+        "events": sum(lane["waiting"] for lane in lanes),
+        "oldest": min((lane["oldest"] for lane in lanes if lane["oldest"]), default=None),
+        "undispatched": backlog["undispatched"],
+        "dead_letters": dead_letters,
+        "rejected": None,
+        "lanes": lanes,
+    }
 
 
 async def _tell_event(opened: Session, event_id: str) -> None:
@@ -122,11 +158,37 @@ def _event_lines(views: Iterable[View]) -> Iterator[str]:
         yield from columns(("SCOPE", "OUTCOME", "STATE", "FAILED TRIES", "WHY"), rows)
 
 
-def _waiting_attention(scope: str, waiting: View) -> Iterator[str]:
+def _waiting_attention(view: View, waiting: View) -> Iterator[str]:
     for lane in waiting.get("lanes", ()):
-        if lane["scope"] == scope and lane["error"]:
-            tries = f"{lane['waiting']} events wait since {lane['oldest']}, {lane['attempts']} failed tries"
-            yield f"{tries}: {lane['error']}"
+        if lane["scope"] == view["scope"] and lane["error"]:
+            yield _waits(lane, told_already=(view["error"], view["live_tree_error"]))
+
+
+def _waits(lane: View, *, told_already: Iterable[str | None] = ()) -> str:
+    tries = f"{lane['waiting']} events wait since {lane['oldest']}, {lane['attempts']} failed tries"
+    return tries if any(each and each in lane["error"] for each in told_already) else f"{tries}: {lane['error']}"
+
+
+def _needs(document: View) -> list[tuple[str, str]]:
+    """What needs a person, each with where; every error once."""
+    journal = document["journal"]
+    needs = [(view["scope"], why) for view in document["scopes"] for why in view["attention"]]
+    needs += [
+        (f"{name}/", f"its scopes cannot be listed: {why}") for name, why in document["unreadable_folders"].items()
+    ]
+    shown = {view["scope"] for view in document["scopes"]}
+    needs += [
+        (lane["scope"], _waits(lane))
+        for lane in journal.get("lanes", ())
+        if lane["error"] and lane["scope"] not in shown
+    ]
+    if journal["error"]:
+        needs.append(("journal", journal["error"]))
+    if wrong := journal.get("wrong_bucket"):
+        needs.append(("bucket", wrong))
+    if letters := journal.get("dead_letters"):
+        needs.append(("journal", f"{letters} dead letters: `rebundle dead-letters list`"))
+    return needs
 
 
 def _lines(document: View, opened: Session, what: str | None) -> Iterator[str]:
@@ -139,9 +201,7 @@ def _lines(document: View, opened: Session, what: str | None) -> Iterator[str]:
             yield from _files(view)
             yield from _by_tag(view)
     yield from _journal_lines(document["journal"], opened)
-    needs = [(view["scope"], why) for view in document["scopes"] for why in view["attention"]]
-    if letters := document["journal"].get("dead_letters"):
-        needs.append(("journal", f"{letters} dead letters: `rebundle dead-letters list`"))
+    needs = _needs(document)
     yield ""
     if not needs:
         yield printer.good("nothing needs attention")
@@ -156,7 +216,10 @@ def _row(view: View, opened: Session) -> tuple[Any, ...]:
         return (view["scope"], "unreadable", None, None, None, None, None)
     # Nobody signs the marker, and this verb reads no files: `verify` does.
     followed = "synced" if opened.trust is None else "marked synced"
-    synced = None if tree is None else (followed if tree["synced"] else "behind")
+    behind = "blocked" if tree and tree["blocked"] else "behind"
+    synced = None if tree is None else (followed if tree["synced"] else behind)
+    if view["live_tree_error"]:
+        synced = "not compared"
     overrides = len(tree["overrides"]) if tree else None
     held = f"{age(view['hold']['at'], opened.now)} by {view['hold']['by']}" if view["hold"] else None
     return (
@@ -189,6 +252,7 @@ def _files(view: View) -> Iterator[str]:
         ("strays", "nobody's"),
     ):
         yield from (f"  {plain(path)}: {words}" for path in tree.get(key, ()))
+    yield from (f"  {plain(each['path'])}: blocked: {plain(each['reason'])}" for each in tree.get("blocked", ()))
 
 
 def _by_tag(view: View) -> Iterator[str]:
@@ -201,21 +265,14 @@ def _journal_lines(waiting: View, opened: Session) -> Iterator[str]:
         return
     yield ""
     if waiting["error"]:
-        yield _broken(waiting, opened.printer)
+        yield opened.printer.bad(f"journal {plain(waiting['path'])} cannot be looked at")
         return
     oldest = f", the oldest for {age(waiting['oldest'], opened.now)}" if waiting["oldest"] else ""
     yield f"journal {plain(waiting['path'])}: {waiting['events']} events wait{oldest}"
-    if waiting["dead_letters"]:
-        yield opened.printer.bad(f"  {waiting['dead_letters']} dead letters: `rebundle dead-letters list`")
     if waiting["rejected"]:
         yield f"  {waiting['rejected']} rejected: `rebundle dead-letters list --rejected`"
     rows = [
-        (lane["scope"], lane["waiting"], age(lane["oldest"], opened.now), lane["attempts"], lane["error"])
-        for lane in waiting["lanes"]
+        (lane["scope"], lane["waiting"], age(lane["oldest"], opened.now), lane["attempts"]) for lane in waiting["lanes"]
     ]
     if rows:
-        yield from columns(("SCOPE", "WAITING", "OLDEST", "FAILED TRIES", "LAST ERROR"), rows)
-
-
-def _broken(waiting: View, printer: Printer) -> str:
-    return printer.bad(f"journal {plain(waiting['path'])}: {plain(waiting['error'])}")
+        yield from columns(("SCOPE", "WAITING", "OLDEST", "FAILED TRIES"), rows)

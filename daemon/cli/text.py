@@ -45,13 +45,16 @@ def _padded(text: str, width: int) -> str:
 
 
 def age(since: str | None, now: datetime) -> str:
-    """How long ago a time of ours was, roughly: 45s, 12m, 5h, 3d."""
+    """How long ago a time of ours was, roughly: 45s, 12m, 5h, 3d; "?" for a text that is no time with an offset."""
     if since is None:
         return "-"
     try:
-        seconds = int((now - datetime.fromisoformat(since)).total_seconds())
+        then = datetime.fromisoformat(since)
     except ValueError:
         return "?"
+    if then.tzinfo is None:
+        return "?"
+    seconds = int((now - then).total_seconds())
     for unit, size, most in (("s", 1, 120), ("m", 60, 7_200), ("h", 3_600, 172_800)):
         if seconds < most:
             return f"{max(seconds, 0) // size}{unit}"

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated
 
 from cyclopts import Parameter
 
-from daemon.cli.codes import DONE, VERIFICATION
+from daemon.cli.codes import BACKEND, DONE, VERIFICATION
 from daemon.cli.failures import UsageError
 from daemon.cli.options import DEFAULT_PLACE, DEFAULT_PRINTING, Place, Printing
 from daemon.cli.output import Printer
@@ -22,7 +22,7 @@ from daemon.cli.text import columns, plain, some
 from daemon.cli.views import View, movable_view
 from daemon.publishing import layout, manifest
 from daemon.publishing.archive import content_digest, digest_files
-from daemon.publishing.errors import NotFound, PointerLost, PublishingError, VerificationFailed
+from daemon.publishing.errors import NotFound, NotVouchedFor, PublishingError, VerificationFailed
 from daemon.publishing.livetree import Survey
 from daemon.publishing.manifest import Manifest
 from daemon.publishing.pointer import Pointer, Publication
@@ -35,6 +35,8 @@ if TYPE_CHECKING:  # takes long to import
     from daemon.publishing.trust import Trust
 
 _MOST_NAMED = 5
+_RECOVER = "rebundle recover"
+_DAMAGED = (NotFound, VerificationFailed, ObjectDamaged)
 NO_POLICY = "signatures: no trust policy is set (trust.policy): whoever can write the bucket could have written it all"
 NOT_FRESH = (
     "freshness: not demanded by the policy, or not of who signs; only who has seen a newer pointer knows an old one"
@@ -42,6 +44,10 @@ NOT_FRESH = (
 OFFLINE = (
     "whether the state is live, held or quarantined, and whether there is a newer one: the pointer of its scope says so"
 )
+
+
+class _Gap(VerificationFailed):
+    """Changes of a scope are missing from its history; `recover` cannot bring them back."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,6 +61,8 @@ class Check:
     """What is not as it will be, though nothing is wrong."""
     movable: Sequence[View] = ()
     """Images and artifacts that no digest holds: nothing is wrong, and they may change under their names."""
+    code: int = VERIFICATION
+    """The exit code of a problem."""
 
     @property
     def ok(self) -> bool:
@@ -86,6 +94,9 @@ async def verify(
     async with session(place, printing) as opened:
         scopes = await opened.bucket.reader.scopes() if scope is None else (scope_of(scope),)
         checks = [check for each in scopes async for check in _check_scope(opened, each, state, named=not every)]
+        if every:
+            folders = opened.bucket.reader.unreadable_folders.items()
+            checks += [Check(f"{name}/", "folder", why, code=BACKEND) for name, why in folders]
         if not checks:
             raise NotFound(f"nothing is published in {opened.settings.bucket}, so nothing could be checked")
         return _told(opened.printer, checks, _unchecked(opened.trust))
@@ -119,7 +130,7 @@ def _told(printer: Printer, checks: Sequence[Check], unchecked: Sequence[str]) -
         printer.say(f"not checked: {each}")
     if failed:
         printer.warn(f"{len(failed)} of {len(checks)} checks failed")
-    return VERIFICATION if failed else DONE
+    return max((check.code for check in failed), default=DONE)
 
 
 async def _check_offline(folder: Path, trust: "Trust | None") -> Check:
@@ -152,29 +163,41 @@ async def _check_scope(opened: Session, scope: Scope, state: str | None, *, name
     reader = opened.bucket.reader
     try:
         pointer = (await reader.existing(scope)).pointer
-    except (VerificationFailed, PointerLost, ObjectDamaged) as error:
-        yield Check(str(scope), "pointer", str(error))
-        return
     except NotFound:
         if named:
             raise
         return  # a folder in which nothing is published, yet or at all
+    except Exception as error:  # noqa: BLE001  # also one that nobody foresaw is this scope's alone
+        yield _failed(opened, scope, "pointer", error)
+        return
     yield Check(str(scope), f"pointer, sequence {pointer.sequence}", _pointer_problem(pointer))
-    yield await _check(scope, "history", _check_history(opened, pointer))
+    yield await _check(opened, scope, "history", _check_history(opened, pointer))
     chosen = pointer.retained if state is None else (publication_of(pointer, state),)
     for publication in reversed(chosen):
-        yield await _check(scope, f"state {publication.id}", _check_publication(opened, scope, publication))
+        what = f"state {publication.id}"
+        yield await _check(opened, scope, what, _check_publication(opened, scope, publication))
     if pointer.live is not None and chosen and (state is None or publication_of(pointer, state).id == pointer.live.id):
         yield await _check_live_tree(opened, scope)
 
 
-async def _check(scope: Scope, what: str, checking: Awaitable[Sequence[View]]) -> Check:
+async def _check(opened: Session, scope: Scope, what: str, checking: Awaitable[Sequence[View]]) -> Check:
     """`checking` finds what no digest holds."""
     try:
         found = await checking
-    except (PublishingError, ObjectDamaged) as error:
-        return Check(str(scope), what, str(error))
+    except Exception as error:  # noqa: BLE001  # also one that nobody foresaw hides no other check
+        return _failed(opened, scope, what, error)
     return Check(str(scope), what, None, movable=found)
+
+
+def _failed(opened: Session, scope: Scope, what: str, error: Exception) -> Check:
+    """A check that an error ended, with what mends it."""
+    if isinstance(error, NotFound):
+        words, code = str(error), VERIFICATION  # what a pointer names and is gone is damage
+    else:
+        words, code = opened.failure_of(scope, error)
+    if isinstance(error, _DAMAGED) and not isinstance(error, NotVouchedFor | _Gap) and _RECOVER not in words:
+        words += f". Restore the object if the bucket keeps versions, else `rebundle recover {scope} --reason '…'`"
+    return Check(str(scope), what, words, code=code)
 
 
 def _pointer_problem(pointer: Pointer) -> str | None:
@@ -194,7 +217,10 @@ async def _check_history(opened: Session, pointer: Pointer) -> Sequence[View]:
     first = max((entry.sequence for entry in entries if entry.kind == "recover"), default=1)
     since = [sequence for sequence in sequences if sequence >= first]
     if since != list(range(first, pointer.sequence + 1)) or sequences != sorted(set(sequences)):
-        raise VerificationFailed("the history has gaps or repeats: sequences are " + some(sequences, _MOST_NAMED))
+        raise _Gap(
+            f"the history has gaps or repeats: sequences are {some(sequences, _MOST_NAMED)}. Restore the pointer's "
+            "last version if the bucket keeps versions; publishing continues either way"
+        )
     return ()
 
 
@@ -220,30 +246,39 @@ def _check_manifest(described: Manifest, composition: str, scope: Scope) -> None
 async def _check_live_tree(opened: Session, scope: Scope) -> Check:
     try:
         survey = await opened.bucket.live_tree.survey(scope, reading_all=True)
-    except (PublishingError, ObjectDamaged) as error:
-        return Check(str(scope), "live tree", str(error))
-    if problem := _live_tree_problem(survey, signed=opened.trust is not None):
-        return Check(str(scope), "live tree", problem)
+    except Exception as error:  # noqa: BLE001  # also one that nobody foresaw hides no other check
+        return _failed(opened, scope, "live tree", error)
+    if problems := list(_live_tree_problems(scope, survey, signed=opened.trust is not None)):
+        return Check(str(scope), "live tree", "; ".join(problems))
     # The tree follows the pointer by and by, and its marker says so: a daemon stopped in between is no damage.
     note = None if survey.in_step else "behind the pointer, as its marker says: the next pass goes on"
     return Check(str(scope), "live tree", None, note=note)
 
 
-def _live_tree_problem(survey: Survey, *, signed: bool) -> str | None:
+def _live_tree_problems(scope: Scope, survey: Survey, *, signed: bool) -> Iterable[str]:
     if survey.is_ahead and survey.marker is not None:
-        ahead = f"its marker has followed sequence {survey.marker.sequence}, and the pointer has {survey.seen.sequence}"
-        why = "an older one was put back, or somebody else wrote the marker; `rebundle recover` goes on above both"
-        return f"{ahead}: {why}"
-    if survey.seen.kept_aside:
-        edited = f"edited by hand: {some(survey.seen.kept_aside, _MOST_NAMED)}"
-        return f"{edited}; the next pass keeps that under .rebundle/replaced/ and puts live's bytes back"
-    differs = some([*survey.seen.written, *survey.removed], _MOST_NAMED)
-    if survey.marked and not survey.in_step:
-        return f"marked as synced, and not in step with live: {differs}"
-    if differs and signed:
+        yield (
+            f"its marker has followed sequence {survey.marker.sequence}, and the pointer has {survey.seen.sequence}: "
+            "an older one was put back, or somebody else wrote the marker; "
+            f"`rebundle recover {scope} --reason '…'` goes on above both"
+        )
+    for blocked in survey.seen.blocked[:_MOST_NAMED]:
+        yield f"{blocked.path} does not follow: {blocked.reason}"
+    if len(survey.seen.blocked) > _MOST_NAMED:
+        yield f"{len(survey.seen.blocked) - _MOST_NAMED} more paths do not follow"
+    edited = survey.seen.kept_aside
+    if edited:
+        yield (
+            f"edited by hand: {some(edited, _MOST_NAMED)}, which the next pass keeps under .rebundle/replaced/ before "
+            "it puts live's bytes back"
+        )
+    others = [path for path in (*survey.seen.written, *survey.removed) if path not in edited]
+    differs = some(others, _MOST_NAMED)
+    if survey.marked and not survey.in_step and (others or not edited):
+        yield f"marked as synced, and not in step with live: {differs}"
+    elif others and signed:
         unsigned = "nobody signs tree and marker: verify again once a daemon has passed, which takes seconds"
-        return f"not in step with live: {differs}; {unsigned}"
-    return None
+        yield f"not in step with live: {differs}; {unsigned}"
 
 
 def _content_digest(files: Sequence[RenderedFile]) -> str:

@@ -4,6 +4,7 @@ Deny by default: every path under /v1 hangs on a router that authorises; what is
 Handlers stay thin: they read a request and word an answer, the rest is in the modules beside this one.
 """
 
+import difflib
 from collections import defaultdict
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
 from contextlib import asynccontextmanager, contextmanager
@@ -27,8 +28,11 @@ from daemon.runtime import Runtime
 from daemon.telemetry import Metrics
 from events.cloudevents import BATCH, STRUCTURED
 from events.journal.records import EventStatus, LaneStatus
+from events.model import KNOWN_TYPES
 
 _log = structlog.get_logger(__name__)
+_LONGEST_COMPARED: Final = 128
+"""Characters of an unknown event type that are compared with the known ones."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,8 +54,10 @@ class AcceptedEvent(BaseModel):
     """`<instance>@<offset>`; null if it was ignored."""
     known: bool
     """Whether it was here before; then nothing happens again."""
-    ignored: str | None = None
-    """Why nothing will come of it, if so."""
+    ignored: bool = False
+    """Its type is unknown here: nothing was kept, and nothing will come of it."""
+    nearest_type: str | None = None
+    """The known type that an ignored event may have meant."""
 
 
 class AcceptedEvents(BaseModel):
@@ -232,8 +238,11 @@ def _addresses(request: Request) -> tuple[str, str]:
 def _accepted(receipt: Receipt) -> AcceptedEvent:
     event, accepted = receipt.event, receipt.accepted
     if accepted is None:
-        ignored = f"type {event.type} is not known here: nothing was kept, nothing will come of it"
-        return AcceptedEvent(id=event.id, source=event.source, position=None, known=False, ignored=ignored)
+        near = difflib.get_close_matches(event.type[:_LONGEST_COMPARED], KNOWN_TYPES, n=1, cutoff=0.8)
+        nearest = near[0] if near else None
+        return AcceptedEvent(
+            id=event.id, source=event.source, position=None, known=False, ignored=True, nearest_type=nearest
+        )
     position = f"{accepted.position.instance}@{accepted.position.offset}"
     return AcceptedEvent(id=event.id, source=event.source, position=position, known=accepted.known)
 

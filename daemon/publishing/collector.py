@@ -8,8 +8,10 @@ safe: the one that finds another's epoch stops. What is to go is decided in `ret
 No machine's clock is trusted with a deletion. This machine's tells only whether there may be something to do; then the
 store's is read, before the swap, and its entry of the history tells that time (`as_of`) to whoever deletes later.
 
+Copies of what a pass over the live tree has replaced go behind the same fence, by their age alone.
+
 Releasing and deleting may be two credentials' work: `release` needs the right to change pointers, `delete` the right to
-read them and to delete below `states/`.
+read them and to delete below `states/` and `.rebundle/replaced/`.
 """
 
 from collections.abc import Callable, Iterable
@@ -60,11 +62,13 @@ class Collected:
     """Keys below `states/` that are of no publication of ours: never deleted."""
     sequence: int | None = None
     """Of the pointer this collection wrote, if it had to write one."""
+    copies: tuple[Listed, ...] = ()
+    """Copies of replaced bytes, below `.rebundle/replaced/`, that were, or would be, deleted."""
 
     @property
     def size(self) -> int:
         """Bytes that were, or would be, freed."""
-        return sum(each.folder.size for each in self.deleted)
+        return sum(each.folder.size for each in self.deleted) + sum(each.size for each in self.copies)
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,6 +79,8 @@ class _Seen:
     read: PointerRead
     stored: tuple[Folder, ...]
     strays: tuple[str, ...]
+    copies: tuple[Listed, ...]
+    """Of replaced bytes."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,6 +89,7 @@ class _Plan:
 
     judged: tuple[Kept | Released, ...]
     verdicts: tuple[Doomed | Spared, ...]
+    expired: tuple[Listed, ...]
 
     @property
     def released(self) -> tuple[Released, ...]:
@@ -99,6 +106,7 @@ class _Fence:
 
     gc_epoch: int
     verdicts: tuple[Doomed | Spared, ...]
+    expired: tuple[Listed, ...]
     released: tuple[Released, ...] = ()
     sequence: int | None = None
     """Of the pointer, if this collection wrote it."""
@@ -129,9 +137,11 @@ class Collector:
         seen = await self._look(scope)
         plan = await self._plan(seen, self._runtime.now())
         if "release" in parts:
-            return _collected(seen, plan, released=plan.released, deleted=plan.doomed if "delete" in parts else ())
+            deleted, copies = (plan.doomed, plan.expired) if "delete" in parts else ((), ())
+            return _collected(seen, plan, released=plan.released, deleted=deleted, copies=copies)
         fence = await self._earlier(seen)
-        return _collected(seen, plan, fence, deleted=fence.doomed if fence else ())
+        deleted, copies = (fence.doomed, fence.expired) if fence else ((), ())
+        return _collected(seen, plan, fence, deleted=deleted, copies=copies)
 
     async def collect(
         self,
@@ -158,12 +168,15 @@ class Collector:
                 plan, fence = await self._fenced(seen, self._publisher.writing(by, reason), parts)
             except PointerMoved:
                 continue
-            deleted = await self._delete_all(scope, fence, progress) if fence and "delete" in parts else ()
+            deleting = fence if "delete" in parts else None
+            deleted = await self._delete_all(scope, deleting, progress) if deleting else ()
+            copies = await self._delete_copies(deleting.expired) if deleting else ()
             return _collected(
                 seen,
                 plan,
                 fence,
                 deleted=deleted,
+                copies=copies,
                 released=fence.released if fence else (),
                 sequence=fence.sequence if fence else None,
             )
@@ -172,16 +185,21 @@ class Collector:
     async def _look(self, scope: Scope) -> _Seen:
         # The listing comes first: what it shows was stored before anything that follows here.
         listed = await self._store.scan(layout.states(scope))
+        copies = await self._store.scan(layout.all_replaced(scope))
         read = await self._reader.existing(scope)
         stored, strays = retention.folders(scope, listed)
-        return _Seen(scope, read, stored, strays)
+        return _Seen(scope, read, stored, strays, tuple(copies))
 
     async def _plan(self, seen: _Seen, now: datetime) -> _Plan:
         """What is to go if it is `now`."""
         judged = retention.judge(seen.read.pointer, self._policy, now)
         kept = [each.publication for each in judged if isinstance(each, Kept)]
         released = [each for each in judged if isinstance(each, Released)]
-        return _Plan(judged, await self._doom(seen, seen.read.pointer, kept, now, released))
+        verdicts = await self._doom(seen, seen.read.pointer, kept, now, released)
+        return _Plan(judged, verdicts, self._expired(seen, now))
+
+    def _expired(self, seen: _Seen, as_of: datetime) -> tuple[Listed, ...]:
+        return retention.expired(seen.scope, seen.copies, self._policy, as_of)
 
     async def _fenced(
         self, seen: _Seen, writing: protocol.Writing, parts: frozenset[Part]
@@ -190,14 +208,15 @@ class Collector:
         plan = await self._plan(seen, self._runtime.now())
         if "release" not in parts:
             return plan, await self._earlier(seen)
-        if not plan.released and not plan.doomed:
+        idle = protocol.idle_journals(seen.read.pointer, self._runtime.now())
+        if not (plan.released or plan.doomed or plan.expired or idle):
             return plan, None
         earlier = await self._earlier(seen)
-        if _covers(earlier, plan):
+        if _covers(earlier, plan) and not idle:
             return plan, earlier
         as_of = await store_time(self._store, self._runtime.token())
         plan = await self._plan(seen, as_of)
-        if _covers(earlier, plan):
+        if _covers(earlier, plan) and not protocol.idle_journals(seen.read.pointer, as_of):
             return plan, earlier
         return plan, await self._release(seen, plan, writing, as_of)
 
@@ -207,7 +226,8 @@ class Collector:
         written = (await self._publisher.swap(seen.scope, seen.read, following)).pointer
         # Another writer may have built on it meanwhile, and dropped something that then keeps its days.
         verdicts = await self._doom(seen, written, written.retained, as_of, plan.released)
-        return _Fence(following.gc_epoch, verdicts, plan.released, written.sequence)
+        expired = self._expired(seen, as_of)
+        return _Fence(following.gc_epoch, verdicts, expired, plan.released, written.sequence)
 
     async def _earlier(self, seen: _Seen) -> _Fence | None:
         """The newest collection of the history that tells its time by the store's clock."""
@@ -217,7 +237,8 @@ class Collector:
             as_of = retention.last_collection(await self._reader.history(pointer))
         if as_of is None:
             return None
-        return _Fence(pointer.gc_epoch, await self._doom(seen, pointer, pointer.retained, as_of))
+        verdicts = await self._doom(seen, pointer, pointer.retained, as_of)
+        return _Fence(pointer.gc_epoch, verdicts, self._expired(seen, as_of))
 
     async def _doom(
         self,
@@ -247,6 +268,11 @@ class Collector:
                     progress(each)
         return tuple(deleted)
 
+    async def _delete_copies(self, expired: tuple[Listed, ...]) -> tuple[Listed, ...]:
+        """The copies that are gone. One that was kept again since the look has another version, and stays."""
+        gone = await concurrently(self._delete_object, expired, at_once=_FOLDERS_AT_ONCE)
+        return tuple(each for each, is_gone in zip(expired, gone, strict=True) if is_gone)
+
     async def _delete(self, doomed: Doomed) -> bool:
         """Whether the whole folder is gone. The manifest goes first, so that no reader starts on half of it."""
         for each in doomed.folder.objects:
@@ -263,8 +289,8 @@ class Collector:
             return False
         except StoreRefused as error:
             raise DeletionRefused(
-                f"{listed.key} may not be deleted with this credential ({error}): let `rebundle gc --only delete` do "
-                "that under one that may, and set retention.delete = false for the daemon"
+                f"{listed.key} may not be deleted with this credential ({error}): run `rebundle gc --all --only "
+                "delete` under one that may, and set retention.delete = false for the daemon"
             ) from error
         return True
 
@@ -278,8 +304,13 @@ def _covers(earlier: _Fence | None, plan: _Plan) -> bool:
 
     So what waits for somebody who may delete does not move the pointer again and again.
     """
-    behind = earlier.doomed if earlier else ()
-    return not plan.released and {each.folder.id for each in plan.doomed} <= {each.folder.id for each in behind}
+    doomed = {each.folder.id for each in (earlier.doomed if earlier else ())}
+    expired = {each.key for each in (earlier.expired if earlier else ())}
+    return (
+        not plan.released
+        and {each.folder.id for each in plan.doomed} <= doomed
+        and {each.key for each in plan.expired} <= expired
+    )
 
 
 def _collected(
@@ -290,6 +321,7 @@ def _collected(
     deleted: tuple[Doomed, ...] = (),
     released: tuple[Released, ...] = (),
     sequence: int | None = None,
+    copies: tuple[Listed, ...] = (),
 ) -> Collected:
     verdicts = {each.folder.id: each for each in (fence.verdicts if fence else ())}
     # What is old enough and was stored too late for the fence is left, too: it takes another one.
@@ -304,4 +336,5 @@ def _collected(
         spared=tuple(each for each in verdicts.values() if isinstance(each, Spared)),
         strays=seen.strays,
         sequence=sequence,
+        copies=copies,
     )

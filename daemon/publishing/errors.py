@@ -45,6 +45,10 @@ class PolicyUnusable(PublishingError):
     """The operator must act: the trust policy cannot be read whole, so nothing is trusted (exit 5)."""
 
 
+class WrongBucket(PublishingError):
+    """The operator must act: this is not the bucket that the journal published to, or nobody can tell (ADR 19)."""
+
+
 class PointerLost(PublishingError):
     """The operator must act: a scope has traces of publications and no pointer (protocol 4, never softened 4)."""
 

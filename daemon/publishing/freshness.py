@@ -9,8 +9,20 @@ import hashlib
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
+from pydantic import BaseModel, ConfigDict, ValidationError
+
 from daemon.publishing.errors import VerificationFailed, WentBack
+from daemon.publishing.grammar import ScopeText, SequenceNumber, Sha256, Time, checked, fault_of, time_of
 from renderers.model import Scope, canonical_json
+
+
+class _Signed(BaseModel):
+    model_config = ConfigDict(frozen=True)
+
+    scope: ScopeText
+    sequence: SequenceNumber
+    pointer_sha256: Sha256
+    expires: Time
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,19 +46,13 @@ class Freshness:
         Raises:
             VerificationFailed: it is none, or another scope's.
         """
-        match signed:
-            case {"scope": str(named), "sequence": int(sequence), "pointer_sha256": str(digest), "expires": str(text)}:
-                try:
-                    expires = datetime.fromisoformat(text)
-                except ValueError as error:
-                    raise VerificationFailed(f"freshness.json of {scope} cannot be read: {error}") from error
-            case _:
-                raise VerificationFailed(f"freshness.json of {scope} cannot be read: a part of it is missing")
-        if expires.tzinfo is None:
-            raise VerificationFailed(f"freshness.json of {scope} cannot be read: {text} has no offset from UTC")
-        if named != str(scope):
-            raise VerificationFailed(f"freshness.json of {scope} is the one of {named}")
-        return cls(named, sequence, digest, expires)
+        try:
+            said = checked(_Signed, signed)
+        except ValidationError as error:
+            raise VerificationFailed(f"freshness.json of {scope} cannot be read: {fault_of(error)}") from error
+        if said.scope != str(scope):
+            raise VerificationFailed(f"freshness.json of {scope} is the one of {said.scope}")
+        return cls(said.scope, said.sequence, said.pointer_sha256, time_of(said.expires))
 
     def signed_part(self) -> bytes:
         """What is signed."""
@@ -82,7 +88,7 @@ class Freshness:
         if sequence < self.sequence:
             raise WentBack(
                 f"the pointer of {self.scope} is at {sequence}, and the newest one was {self.sequence}: "
-                f"an older one was put back; `rebundle recover {self.scope}` goes on above both"
+                f"an older one was put back; `rebundle recover {self.scope} --reason '…'` goes on above both"
             )
 
     def is_due(self, pointer_body: bytes, now: datetime, lifetime: timedelta) -> bool:

@@ -1,15 +1,20 @@
 """Where things are in a bucket (protocol 4). Keys are relative to the bucket's prefix."""
 
+import re
 from typing import Final
 
 from renderers.model import Scope
 
+BUCKET: Final = ".rebundle/bucket.json"
+"""Has the id of the bucket: created once, never changed."""
 LIVE_TREE: Final = "docker-compose-gen/"
 MARKER: Final = ".rebundle.json"
 MANIFEST: Final = "manifest.json"
 SIGNATURE: Final = "manifest.dsse.json"
 PUBLICATION: Final = frozenset({"bundle.tar.gz", MANIFEST, SIGNATURE})
 """The names of the objects of a publication."""
+_CHUNK: Final = re.compile(r"[0-9]{1,16}(-[0-9]{1,16}-[A-Za-z0-9._-]{0,128})?\.json")
+"""Without the second half: of a release before ADR 12."""
 
 
 def pointer(scope: Scope) -> str:
@@ -34,6 +39,12 @@ def freshness(scope: Scope) -> str:
 def histories(scope: Scope) -> str:
     """The folder of all chunks."""
     return f"{scope}/history/"
+
+
+def is_history(scope: Scope, key: str) -> bool:
+    """Whether a chunk of this scope, and nothing else, can have this key."""
+    folder = histories(scope)
+    return key.startswith(folder) and _CHUNK.fullmatch(key.removeprefix(folder)) is not None
 
 
 def states(scope: Scope) -> str:
@@ -62,10 +73,10 @@ def live_tree(scope: Scope, path: str = "") -> str:
 
 
 def all_replaced(scope: Scope) -> str:
-    """The folder of all bytes that were kept, by sequence."""
+    """The folder of all bytes that were kept before a pass replaced them."""
     return f"{scope}/.rebundle/replaced/"
 
 
-def replaced(scope: Scope, sequence: int, path: str) -> str:
-    """Where bytes that nobody here wrote are kept before they are replaced."""
-    return f"{scope}/.rebundle/replaced/{sequence}/{path}"
+def replaced(scope: Scope, path: str, sha256: str) -> str:
+    """Where the bytes with this digest, which stood at a path of the live tree, are kept."""
+    return f"{scope}/.rebundle/replaced/{path}/{sha256}"

@@ -7,20 +7,23 @@ needs atomicity reads pointer, manifest, archive. What may be done to which file
 A pass reads no file whose version says what it holds: the marker has the version of everything written here, and what
 was looked at once is remembered. A pass that finds the listing of the last one costs that listing and the pointer. But
 nobody signs the marker: who has a trust policy, or was asked to verify, does not believe it and reads each file once.
+
+What one file refuses (no permission, a folder or link in the way, too large) is the result of that path, and the others
+follow (ADR 18). What the store refuses for now (it is away, an answer is lost) ends the pass.
 """
 
 import hashlib
-import json
-from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Awaitable, Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass, replace
 from typing import Final, TypeVar
 
-from pydantic import ValidationError
-
 from daemon.concurrency import both, concurrently
-from daemon.publishing import layout, ownership
+from daemon.publishing import grammar, layout, ownership, sizes
+from daemon.publishing.documents import parsed
 from daemon.publishing.errors import NewerSchema, NotFound, PointerLost, PublishingError, Refused
 from daemon.publishing.ownership import (
+    Blocked,
     DeletedByOperator,
     Marker,
     Override,
@@ -28,14 +31,23 @@ from daemon.publishing.ownership import (
     Put,
     Remove,
     Stray,
+    Unread,
     Verdict,
     Wanted,
 )
 from daemon.publishing.patience import patiently
 from daemon.publishing.pointer import SCHEMA, Pointer, Publication, PublicationId
-from daemon.publishing.reader import Reader
+from daemon.publishing.reader import DamagedManifest, Reader
 from daemon.runtime import Runtime
-from daemon.stores.errors import ConditionFailed, ObjectMissing, OutcomeUnknown, StoreError
+from daemon.stores.errors import (
+    ConditionFailed,
+    ObjectDamaged,
+    ObjectMissing,
+    ObjectTooBig,
+    OutcomeUnknown,
+    StoreError,
+    StoreRefused,
+)
 from daemon.stores.port import Content, Listed, ObjectStore, Stored, Version
 from renderers.cache import Cache
 from renderers.model import RenderedFile, Scope, canonical_json
@@ -52,15 +64,43 @@ _SEEN_BYTES: Final = 16 << 20
 _SETTLED_FILES: Final = 100_000
 _BYTES_A_FILE: Final = 256
 """What an entry takes in memory, about."""
+_MOST_BYTES: Final = 8 << 20
+"""Of a file that is read although no version that we know has its size. A larger one is an operator's; it stays unread,
+and is not kept aside."""
+_RETRY_SECONDS: Final = 300.0
+"""After which a path that did not follow is tried again although the listing shows no change: an empty folder that
+stood in the way is in no listing."""
 _RACED: Final = (ConditionFailed, ObjectMissing, OutcomeUnknown)
+_OF_ONE_PATH: Final = (StoreRefused, ObjectTooBig, ObjectDamaged)
+"""Failures that say nothing of other paths, and that the next try will most likely show again."""
 
 
 @dataclass(frozen=True, slots=True)
 class Synced:
-    """A live tree that follows `sequence`, and what the pass had to say about it."""
+    """A live tree that was brought to `sequence`, but for the paths in `blocked`; and what the pass had to say."""
 
     sequence: int
     verdicts: tuple[Verdict, ...] = ()
+    damaged: tuple[DamagedManifest, ...] = ()
+    """Retained publications whose manifest could not be used: what only they have counts as an operator's."""
+
+    @property
+    def blocked(self) -> tuple[Blocked, ...]:
+        """Paths that could not be written or deleted, each with its reason."""
+        return tuple(each for each in self.verdicts if isinstance(each, Blocked))
+
+    @property
+    def reason(self) -> str | None:
+        """What keeps the tree from following everywhere, and what to do about it; None if nothing does."""
+        if not self.blocked:
+            return None
+        first, *others = self.blocked
+        return f"{first.path} is blocked{f', and {len(others)} more' if others else ''}: {first.reason}"
+
+    @property
+    def follows(self) -> bool:
+        """Whether base/ and README.md equal live. A blocked path of example/ does not count."""
+        return not any(each.holds_base_back for each in self.blocked)
 
     @property
     def written(self) -> tuple[str, ...]:
@@ -69,7 +109,8 @@ class Synced:
 
     @property
     def kept_aside(self) -> tuple[str, ...]:
-        """Paths below base/ whose foreign bytes were kept under .rebundle/replaced/ first."""
+        """Paths whose bytes were kept under .rebundle/replaced/ first: foreign ones below base/, and earlier defaults
+        of example/ that were put back."""
         return tuple(each.path for each in self.verdicts if isinstance(each, Put) and each.keep_aside)
 
     @property
@@ -79,7 +120,7 @@ class Synced:
 
     @property
     def deleted_by_operator(self) -> tuple[str, ...]:
-        """Files of example/ that stay deleted."""
+        """Files of example/ that stay deleted, those of models that left among them."""
         return tuple(each.path for each in self.verdicts if isinstance(each, DeletedByOperator))
 
     @property
@@ -122,10 +163,61 @@ class Survey:
     @property
     def in_step(self) -> bool:
         """Whether a pass would find nothing to do, and the marker says so."""
-        return self.marked and not (self.seen.written or self.removed)
+        return self.marked and not (self.seen.written or self.removed or self.seen.blocked)
+
+    @property
+    def follows(self) -> bool:
+        """Whether base/ and README.md equal live now, whatever the marker says."""
+        pending = (*self.seen.written, *self.removed)
+        return self.seen.follows and all(path.startswith(ownership.EXAMPLE) for path in pending)
 
 
 _Listing = Mapping[str, Listed]
+
+
+@dataclass(frozen=True, slots=True)
+class _Tree:
+    """A live tree as one listing shows it, by path."""
+
+    files: _Listing
+    marker: Version | None
+    unreadable: Mapping[str, str]
+    """Folders that could not be listed, each ending in `/`, with the reason; empty for the tree itself."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Examined:
+    """What stands in a tree."""
+
+    present: Mapping[str, Present | Unread]
+    damaged: tuple[DamagedManifest, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class _Retained:
+    """The files of every retained publication whose manifest can be used."""
+
+    digests: frozenset[tuple[str, str]]
+    sizes: frozenset[tuple[str, int]]
+    damaged: tuple[DamagedManifest, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class _Written:
+    """A path was written, or deleted (None)."""
+
+    version: Version | None
+
+
+@dataclass(frozen=True, slots=True)
+class _Applied:
+    """What became of the actions of a round."""
+
+    versions: Mapping[str, Version | None]
+    """Of each path that was written; None where one was deleted."""
+    blocked: Mapping[str, Blocked]
+    raced: bool
+    """Whether a path was not as the listing had shown it, or an answer was lost."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -142,18 +234,22 @@ class _Body:
 class _Settled:
     """How a finished pass left a tree. Nothing is to be done while the listing and the pointer are the same."""
 
-    listed: _Listing
+    tree: _Tree
+    """As the last listing showed it; its marker is the one that was there before this pass."""
     version: Version
     """The marker's."""
     marker: Marker
     live: PublicationId
     synced: Synced
+    retry_at: float | None
+    """When paths that did not follow are to be tried again, on the monotonic clock."""
 
-    def is_still(self, listed: _Listing, marker: Version | None, current: Pointer) -> bool:
-        """Whether nothing has changed since."""
+    def is_still(self, tree: _Tree, current: Pointer, ticks: float) -> bool:
+        """Whether nothing has changed since, and nothing is to be tried again."""
         live = current.live.id if current.live else None
-        same = (self.version, self.live, self.synced.sequence) == (marker, live, current.sequence)
-        return same and self.listed == listed
+        same = (self.version, self.live, self.synced.sequence) == (tree.marker, live, current.sequence)
+        due = self.retry_at is not None and ticks >= self.retry_at
+        return same and not due and (self.tree.files, self.tree.unreadable) == (tree.files, tree.unreadable)
 
 
 class LiveTree:
@@ -175,10 +271,10 @@ class LiveTree:
         Raises:
             PointerLost: the tree follows a newer pointer than there is. NewerSchema: a newer release is at work.
         """
-        said: dict[str, Verdict] = {}
+        done: dict[str, Verdict] = {}
         sequence = 0
         for _ in range(_ROUNDS):
-            listed, marked = await self._list(scope)
+            tree = await self._list(scope)
             current = (await self._reader.pointer(scope)).pointer
             sequence = current.sequence
             if current.schema_ > SCHEMA:
@@ -186,11 +282,12 @@ class LiveTree:
             if current.live is None:
                 return Synced(sequence)
             settled = self._settled.get(scope)
-            if settled is not None and settled.is_still(listed, marked, current):
+            if settled is not None and settled.is_still(tree, current, self._runtime.monotonic()):
                 return settled.synced
-            finished = await self._round(scope, listed, marked, current, said)
-            if finished:
-                return Synced(sequence, tuple(said[path] for path in sorted(said)))
+            finished = await self._round(scope, tree, current, done)
+            if finished is not None:
+                verdicts = done | {verdict.path: verdict for verdict in finished.verdicts}
+                return replace(finished, verdicts=tuple(verdicts[path] for path in sorted(verdicts)))
         return Unfinished(sequence, "the live tree or the pointer kept changing; the next pass goes on")
 
     async def follow(self, scope: Scope, sequence: int) -> Synced | Unfinished:
@@ -204,43 +301,45 @@ class LiveTree:
         except (StoreError, PublishingError) as error:
             return Unfinished(sequence, f"committed as sequence {sequence}, the live tree follows later: {error}")
 
-    async def _round(
-        self, scope: Scope, listed: _Listing, marked: Version | None, current: Pointer, said: dict[str, Verdict]
-    ) -> bool:
-        """Whether the tree follows `current` now; False: something moved, start over."""
+    async def _round(self, scope: Scope, tree: _Tree, current: Pointer, done: dict[str, Verdict]) -> Synced | None:
+        """How the tree follows `current` now; None: something moved, start over. Notes in `done` what it writes."""
         live = current.live
         assert live is not None, "a scope without one has no tree to bring in step"
-        marker, version, believing = await self._listed_marker(scope, marked)
+        marker, version, believing = await self._listed_marker(scope, tree.marker)
         if marker is not None and marker.sequence > current.sequence:
             await self.refuse_lost_pointer(scope, marker)
-            return False
+            return None
         files, wanted = await self._wanted(scope, current, live)
-        present = await self._present(scope, listed, wanted, marker, current, believing=believing)
-        verdicts = ownership.judge_all(wanted, present, marker)
-        said.update({verdict.path: verdict for verdict in verdicts})
+        seen = await self._examine(scope, tree, wanted, marker, current, believing=believing)
+        verdicts = ownership.judge_all(wanted, seen.present, marker)
         actions = [verdict for verdict in verdicts if isinstance(verdict, Put | Remove)]
-        applied: Mapping[str, Version | None] = {}
+        applied = _Applied({}, {}, raced=False)
+        shown: _Tree | None = tree
         if actions:
             begun = ownership.marker_before(marker, wanted)
             version = await self._write_marker(scope, begun, marker, version)
             marker = begun
             if version is None:
-                return False
-            written = await self._apply(scope, actions, files, wanted)
-            if written is None:
-                return False
-            applied = written
-            base = {path: each.version for path, each in listed.items() if _follows(path, wanted)}
-            shown = await self._shows(scope, wanted, base | applied)
-            if shown is None:
-                return False
-            listed = shown
-        synced = ownership.marker_after(marker, wanted, present, verdicts, applied)
-        version = version if synced == marker else await self._write_marker(scope, synced, marker, version)
-        if version is not None:
-            still = Synced(current.sequence, _still(verdicts))
-            self._settled.put(scope, _Settled(listed, version, synced, live.id, still), 1 + 2 * len(listed))
-        return version is not None
+                return None
+            applied = await self._apply(scope, actions, files, wanted)
+            verdicts = tuple(applied.blocked.get(verdict.path, verdict) for verdict in verdicts)
+            done.update({verdict.path: verdict for verdict in verdicts if isinstance(verdict, Put | Remove)})
+            base = {path: each.version for path, each in tree.files.items() if _follows(path, wanted)}
+            shown = None if applied.raced else await self._shows(scope, wanted, {**base, **applied.versions})
+        # Also when the round has to start over: what was confirmed is known from now on, whatever happens next.
+        after = ownership.marker_after(
+            marker, wanted, seen.present, verdicts, applied.versions, confirmed=shown is not None
+        )
+        version = version if after == marker else await self._write_marker(scope, after, marker, version)
+        if version is None or shown is None:
+            return None
+        synced = Synced(current.sequence, verdicts, seen.damaged)
+        still = replace(synced, verdicts=_still(verdicts))
+        doubtful = synced.blocked or any(isinstance(there, Unread) for there in seen.present.values())
+        retry_at = self._runtime.monotonic() + _RETRY_SECONDS if doubtful else None
+        settled = _Settled(shown, version, after, live.id, still, retry_at)
+        self._settled.put(scope, settled, 1 + 2 * len(shown.files))
+        return synced
 
     async def _listed_marker(self, scope: Scope, version: Version | None) -> tuple[Marker | None, Version | None, bool]:
         """The marker, and whether to believe it: without a read where it is the one that this process wrote last."""
@@ -266,20 +365,21 @@ class LiveTree:
                 f"{layout.pointer(scope)} is at sequence {current.sequence}, and the live tree's marker has followed "
                 f"{marker.sequence} already: an older pointer was put back, or somebody else wrote the marker. The "
                 "live tree stays as it is, and a daemon that starts publishes nothing here, until "
-                f"`rebundle recover {scope}`, which goes on above both"
+                f"`rebundle recover {scope} --reason '…'`, which goes on above both"
             )
 
     async def survey(self, scope: Scope, *, reading_all: bool = False) -> Survey:
         """How a scope's live tree stands, without touching it: as its marker says, or `reading_all` files itself."""
-        listed, _ = await self._list(scope)
+        tree = await self._list(scope)
         marker, _ = await self.marker(scope)
         # After the marker: whoever wrote that had seen a pointer of its sequence.
         current = (await self._reader.pointer(scope)).pointer
         if current.live is None:
             return Survey(marker, Synced(current.sequence))
         _, wanted = await self._wanted(scope, current, current.live)
-        present = await self._present(scope, listed, wanted, marker, current, believing=not reading_all)
-        return Survey(marker, Synced(current.sequence, ownership.judge_all(wanted, present, marker)))
+        seen = await self._examine(scope, tree, wanted, marker, current, believing=not reading_all)
+        verdicts = ownership.known_blocked(ownership.judge_all(wanted, seen.present, marker), wanted, marker)
+        return Survey(marker, Synced(current.sequence, verdicts, seen.damaged))
 
     async def _wanted(
         self, scope: Scope, current: Pointer, live: Publication
@@ -289,18 +389,19 @@ class LiveTree:
         if digests is None:
             digests = {path: _sha256(file.body) for path, file in files.items()}
             self._digests.put(live.manifest_sha256, digests, _BYTES_A_FILE * len(digests))
-        return files, Wanted(live, current.sequence, await self._commit_position(current, live), digests)
+        sizes = {path: len(file.body) for path, file in files.items()}
+        return files, Wanted(live, current.sequence, await self._commit_position(current, live), digests, sizes)
 
     async def marker(self, scope: Scope) -> tuple[Marker | None, Version | None]:
         """The marker and its version; one that cannot be read counts as absent, and is replaced."""
+        key = layout.live_tree(scope, layout.MARKER)
         try:
-            stored = await self._store.get(layout.live_tree(scope, layout.MARKER))
+            stored = await self._store.get(key, most_bytes=sizes.MARKER)
         except ObjectMissing:
             return None, None
-        try:
-            return Marker.model_validate(json.loads(stored.body)), stored.version
-        except (ValueError, ValidationError, RecursionError):
-            return None, stored.version
+        except ObjectTooBig:
+            return None, await self._reader.listed_version(key)
+        return await self._reader.work_on(len(stored.body), _marker_in, stored.body), stored.version
 
     async def restore_example(self, scope: Scope, path: str) -> bool:
         """Write live's default of one file of example/ over what is there, which is kept aside first.
@@ -309,7 +410,8 @@ class LiveTree:
 
         Raises:
             NotFound: live has no such file.
-            Refused: there is one below example/creds/, which nothing here reads, so that it cannot be kept.
+            Refused: there is one below example/creds/, which nothing here reads, so that it cannot be kept; or one that
+                is too large to be kept.
             ConditionFailed: somebody changed the file meanwhile; try again.
         """
         current = (await self._reader.existing(scope)).pointer
@@ -322,7 +424,10 @@ class LiveTree:
         if path.startswith(ownership.CREDENTIALS):
             await self._create_credentials(scope, file, wanted)
             return True
-        there = await self._read(scope, path)
+        try:
+            there = await self._read(scope, path, _MOST_BYTES)
+        except ObjectTooBig as error:
+            raise Refused(_why(path, error)) from error
         if there is None:
             await self._patiently(lambda: self._put(scope, Put(path, None), file, wanted))
         elif there.body == file.body:
@@ -341,12 +446,17 @@ class LiveTree:
                 "kept aside: move it away first"
             ) from error
 
-    async def _list(self, scope: Scope) -> tuple[_Listing, Version | None]:
-        """The files of the tree by path, and the marker's version."""
+    async def _list(self, scope: Scope) -> _Tree:
         prefix = layout.live_tree(scope)
-        listed = {each.key.removeprefix(prefix): each for each in await self._store.scan(prefix)}
-        marker = listed.pop(layout.MARKER, None)
-        return listed, marker.version if marker else None
+        listing = await self._store.scan(prefix)
+        files = {each.key.removeprefix(prefix): each for each in listing}
+        marker = files.pop(layout.MARKER, None)
+        # A folder above the tree hides all of it.
+        unreadable = {
+            "" if prefix.startswith(f"{folder.key}/") else f"{folder.key}/".removeprefix(prefix): folder.reason
+            for folder in listing.unreadable
+        }
+        return _Tree(files, marker.version if marker else None, unreadable)
 
     async def _commit_position(self, current: Pointer, live: Publication) -> ownership.Commit:
         position = ownership.commit_position(((each.sequence, each.published) for each in current.history), live)
@@ -355,44 +465,56 @@ class LiveTree:
         entries = await self._reader.history(current)
         return ownership.commit_position(((each.sequence, each.published) for each in entries), live)
 
-    async def _present(
+    async def _examine(
         self,
         scope: Scope,
-        listed: _Listing,
+        tree: _Tree,
         wanted: Wanted,
         marker: Marker | None,
         current: Pointer,
         *,
         believing: bool,
-    ) -> dict[str, Present]:
+    ) -> _Examined:
         """What is there; only bytes that differ from what is wanted are looked at closely."""
 
-        async def look(path: str) -> Present | None:
-            return await self._look(scope, path, listed[path], wanted, marker)
+        async def look(path: str) -> Present | Unread | None:
+            return await self._look(scope, path, tree.files[path], wanted, marker)
 
-        believed = marker if believing else None
-        told = {path: _told(path, each, wanted, believed) for path, each in listed.items()}
-        untold = [path for path, seen in told.items() if seen is None]
-        told |= zip(untold, await concurrently(look, untold, at_once=_READS_AT_ONCE), strict=True)
-        present = {path: seen for path, seen in told.items() if seen is not None}
-        doubtful = [
-            path for path, seen in present.items() if not seen.ours and not path.startswith(ownership.CREDENTIALS)
+        retained: _Retained | None = None
+        present = {path: _told(path, each, wanted, marker if believing else None) for path, each in tree.files.items()}
+        untold = [path for path, seen in present.items() if seen is None]
+        large = [
+            path
+            for path in untold
+            if tree.files[path].size > _MOST_BYTES and wanted.sizes.get(path) != tree.files[path].size
         ]
+        if large:
+            retained = await self._retained(scope, current)
+            odd = [path for path in large if (path, tree.files[path].size) not in retained.sizes]
+            present |= {path: Unread(_too_large(path, f"{tree.files[path].size:,} bytes")) for path in odd}
+            untold = [path for path in untold if present[path] is None]
+        present |= zip(untold, await concurrently(look, untold, at_once=_READS_AT_ONCE), strict=True)
+        found = {path: seen for path, seen in present.items() if seen is not None}
+        doubtful = {path: seen for path, seen in found.items() if isinstance(seen, Present) and not seen.ours}
+        doubtful = {path: seen for path, seen in doubtful.items() if not path.startswith(ownership.CREDENTIALS)}
         if doubtful:
-            ours = await self._retained_files(scope, current)
-            for path in doubtful:
-                seen = present[path]
-                present[path] = Present(seen.sha256, seen.version, ours=(path, seen.sha256) in ours)
-        return present
+            retained = retained or await self._retained(scope, current)
+            for path, seen in doubtful.items():
+                found[path] = Present(seen.sha256, seen.version, ours=(path, seen.sha256) in retained.digests)
+        known = wanted.files.keys() | (marker.files.keys() if marker else ())
+        return _Examined(_with_hidden(found, tree, known), retained.damaged if retained else ())
 
     async def _look(
         self, scope: Scope, path: str, listed: Listed, wanted: Wanted, marker: Marker | None
-    ) -> Present | None:
+    ) -> Present | Unread | None:
         """What stands at a path. Only a version that this process does not know is read."""
         recorded = marker.files.get(path) if marker else None
         body = self._seen.get((scope, path, listed.version))
         if body is None or (body.tagged and _may_move(path, body.sha256, wanted)):
-            stored = await self._read(scope, path)
+            try:
+                stored = await self._read(scope, path, max(listed.size, _MOST_BYTES))
+            except _OF_ONE_PATH as error:
+                return Unread(_why(path, error))
             if stored is None:
                 return None
             sha256 = _sha256(stored.body)
@@ -404,21 +526,24 @@ class LiveTree:
         ours = body.tagged or written or wanted.files.get(path) == body.sha256
         return Present(body.sha256, body.version, ours=ours, commit=body.commit)
 
-    async def _retained_files(self, scope: Scope, current: Pointer) -> frozenset[tuple[str, str]]:
+    async def _retained(self, scope: Scope, current: Pointer) -> _Retained:
         manifests = await self._reader.manifests(scope, current.retained)
-        return frozenset((file.path, file.sha256) for manifest in manifests for file in manifest.files)
+        files = [file for manifest in manifests for file in manifest.files]
+        return _Retained(
+            frozenset((file.path, file.sha256) for file in files),
+            frozenset((file.path, file.size) for file in files),
+            manifests.damaged,
+        )
 
-    async def _read(self, scope: Scope, path: str) -> Stored | None:
+    async def _read(self, scope: Scope, path: str, most_bytes: int) -> Stored | None:
         try:
-            return await self._store.get(layout.live_tree(scope, path))
+            return await self._store.get(layout.live_tree(scope, path), most_bytes=most_bytes)
         except ObjectMissing:
             return None
 
     async def _apply(
         self, scope: Scope, actions: Sequence[Put | Remove], files: Mapping[str, RenderedFile], wanted: Wanted
-    ) -> dict[str, Version | None] | None:
-        """The version of each path afterwards, None where there is nothing; None if one was not as expected."""
-
+    ) -> _Applied:
         async def act(action: Put | Remove) -> Version | None:
             match action:
                 case Put(path=path):
@@ -427,16 +552,21 @@ class LiveTree:
                     await self._patiently(lambda: self._store.delete(layout.live_tree(scope, path), version))
                     return None
 
-        async def try_to(action: Put | Remove) -> tuple[bool, Version | None]:
+        async def try_to(action: Put | Remove) -> _Written | Blocked | None:
             try:
-                return True, await act(action)
+                return _Written(await act(action))
             except _RACED:
-                return False, None
+                return None
+            except _OF_ONE_PATH as error:
+                return Blocked(action.path, _why(action.path, error))
 
         results = await concurrently(try_to, actions, at_once=_WRITES_AT_ONCE)
-        if not all(done for done, _ in results):
-            return None
-        return {action.path: version for action, (_, version) in zip(actions, results, strict=True)}
+        by_path = {action.path: result for action, result in zip(actions, results, strict=True)}
+        return _Applied(
+            {path: result.version for path, result in by_path.items() if isinstance(result, _Written)},
+            {path: result for path, result in by_path.items() if isinstance(result, Blocked)},
+            raced=None in results,
+        )
 
     async def _put(self, scope: Scope, put: Put, file: RenderedFile, wanted: Wanted) -> Version:
         key = layout.live_tree(scope, put.path)
@@ -451,35 +581,39 @@ class LiveTree:
         if put.over is None:
             return await self._store.create(key, content)
         if put.keep_aside:
-            there = await self._store.get(key)
+            there = await self._store.get(key, most_bytes=_MOST_BYTES)
             if there.version != put.over:
                 raise ConditionFailed(f"{key} changed during the pass")
-            await self._keep_aside(layout.replaced(scope, wanted.sequence, put.path), there)
+            await self._keep_aside(scope, put.path, there.body, wanted.sequence)
         return await self._store.replace(key, content, put.over)
 
-    async def _keep_aside(self, key: str, there: Stored) -> None:
-        """Store bytes nobody here wrote; a second, different set for one path gets a name by its digest."""
-        for name in (key, f"{key}.{_sha256(there.body)[:16]}"):
-            try:
-                await self._store.create(name, Content(there.body))
-            except ConditionFailed:
-                if (await self._store.get(name)).body == there.body:
-                    return
-            else:
-                return
+    async def _keep_aside(self, scope: Scope, path: str, body: bytes, sequence: int) -> None:
+        """Store bytes that are about to be replaced: once for each path and digest, kept for `retention.days` from the
+        last time that they were replaced."""
+        key = layout.replaced(scope, path, _sha256(body))
+        content = Content(body, tag={"sequence": str(sequence)})
+        try:
+            await self._store.create(key, content)
+        except ConditionFailed:
+            kept = await self._store.get(key, most_bytes=_MOST_BYTES)
+            if kept.body != body:
+                raise StoreRefused(f"{key} does not hold the bytes that its name says: move it away") from None
+            # Written again, so that its time starts again. Without that permission the copy keeps its earlier time.
+            with suppress(StoreRefused):
+                await self._store.replace(key, content, kept.version)
 
-    async def _shows(self, scope: Scope, wanted: Wanted, expected: Mapping[str, Version | None]) -> _Listing | None:
+    async def _shows(self, scope: Scope, wanted: Wanted, expected: Mapping[str, Version | None]) -> _Tree | None:
         """A new listing, if it shows exactly these versions and the pointer still asks for them.
 
         A paused pass may have written since: that a file is there does not say that it is ours.
         """
-        listed, read = await both(self._list(scope), self._reader.pointer(scope))
+        tree, read = await both(self._list(scope), self._reader.pointer(scope))
         if read.pointer.sequence != wanted.sequence:
             return None
-        versions = {path: each.version for path, each in listed[0].items()}
+        versions = {path: each.version for path, each in tree.files.items()}
         # Not those of credentials: a store that must not read them cannot tell their version, and a create is enough.
         told = {path: each for path, each in expected.items() if not path.startswith(ownership.CREDENTIALS)}
-        return listed[0] if all(versions.get(path) == version for path, version in told.items()) else None
+        return tree if all(versions.get(path) == version for path, version in told.items()) else None
 
     async def _write_marker(
         self, scope: Scope, marker: Marker, old: Marker | None, version: Version | None
@@ -500,8 +634,17 @@ class LiveTree:
         return await patiently(self._runtime, write, _WAITS)
 
 
-def _told(path: str, listed: Listed, wanted: Wanted, marker: Marker | None) -> Present | None:
+def _marker_in(body: bytes) -> Marker | None:
+    try:
+        return grammar.checked(Marker, parsed(body))
+    except ValueError:
+        return None
+
+
+def _told(path: str, listed: Listed, wanted: Wanted, marker: Marker | None) -> Present | Unread | None:
     """What stands at a path, where listing or marker says it."""
+    if listed.fault is not None:
+        return Unread(listed.fault)
     if listed.sha256 is not None and listed.sha256 == wanted.files.get(path):
         return Present(listed.sha256, listed.version, ours=True)
     if path.startswith(ownership.CREDENTIALS):
@@ -510,6 +653,43 @@ def _told(path: str, listed: Listed, wanted: Wanted, marker: Marker | None) -> P
     if recorded is None or recorded.version != listed.version or _may_move(path, recorded.sha256, wanted):
         return None
     return Present(recorded.sha256, listed.version, ours=True, commit=recorded.commit)
+
+
+def _with_hidden(
+    found: Mapping[str, Present | Unread], tree: _Tree, known: Collection[str]
+) -> Mapping[str, Present | Unread]:
+    """What stands in a tree, with what no listing shows: the paths below a folder that cannot be listed, or below a
+    link in a folder's place. `known`: the paths that may be there; a folder that hides none of them stands for itself.
+    """
+    reasons = dict(tree.unreadable)
+    reasons |= {f"{path}/": each.fault for path, each in tree.files.items() if each.fault is not None}
+    if not reasons:
+        return found
+    hidden = {path: folder for path in known for folder in _folders_above(path) if folder in reasons}
+    hiding = set(hidden.values())
+    shown = {path: seen for path, seen in found.items() if f"{path}/" not in hiding}
+    alone = {folder: Unread(reason) for folder, reason in tree.unreadable.items() if folder not in hiding}
+    return shown | alone | {path: Unread(reasons[folder]) for path, folder in hidden.items()}
+
+
+def _folders_above(path: str) -> Iterator[str]:
+    """`a/b/c` lies in the folders `` (the tree), `a/` and `a/b/`."""
+    parts = path.split("/")
+    return ("".join(f"{part}/" for part in parts[:depth]) for depth in range(len(parts)))
+
+
+def _too_large(path: str, size: str) -> str:
+    return f"{path} has {size}, more than is read or kept aside: move it away, and the next pass writes live's file"
+
+
+def _why(path: str, error: StoreError) -> str:
+    """What keeps a path from following, and what to do about it."""
+    match error:
+        case ObjectTooBig():
+            return _too_large(path, f"more than {_MOST_BYTES:,} bytes")
+        case ObjectDamaged():
+            return f"{error}; restore it or delete it, and the next pass writes it"
+    return str(error)
 
 
 def _may_move(path: str, sha256: str, wanted: Wanted) -> bool:

@@ -1,15 +1,30 @@
 """The manifest of a publication: what a state is, which files it has, which events it came of (protocol 4)."""
 
 import hashlib
-import json
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Annotated, Any, Final, Literal
 
-from pydantic import Field, ValidationError
+from pydantic import Field, StrictBool, ValidationError
 
-from daemon.publishing.archive import Archive, Member, content_digest_of
+from daemon.publishing import sizes
+from daemon.publishing.archive import Archive, FileDigest, Member, content_digest_of, size_of_tar
+from daemon.publishing.documents import Malformed, parsed
 from daemon.publishing.errors import VerificationFailed
+from daemon.publishing.grammar import (
+    Attempt,
+    Label,
+    PathText,
+    Position,
+    ScopeText,
+    Sha256,
+    StateId,
+    Time,
+    checked,
+    fault_of,
+    rule,
+)
 from daemon.publishing.pointer import Part, Publication, Revision
 from renderers.model import Composition, RenderDefaults, RenderedFile, canonical_digest, canonical_json, known_fields
 
@@ -19,54 +34,69 @@ SCHEMA: Final = 1
 class ManifestFile(Part):
     """One file of the archive; the path is relative to docker-compose-gen/."""
 
-    path: str
+    path: PathText
     mode: Literal["0644", "0755"]
-    size: int
-    sha256: str
+    size: Annotated[int, Field(strict=True, ge=0, le=sizes.FILE)]
+    sha256: Sha256
+
+
+def _check_files(files: tuple[ManifestFile, ...]) -> None:
+    """Together: before an archive of theirs is read."""
+    if len(files) > sizes.FILES:
+        raise ValueError(f"must be at most {sizes.FILES:,} files, not {len(files):,}")
+    if size_of_tar(file.size for file in files) > sizes.UNPACKED:
+        raise ValueError(f"must have at most {sizes.UNPACKED:,} bytes together")
+    if any(one.path.encode() >= other.path.encode() for one, other in pairwise(files)):
+        raise ValueError("must be sorted by the bytes of their paths, each path once")
 
 
 class ManifestEvent(Part):
     """An event that went into the state, and where it stood."""
 
-    intake: str
-    source: str
-    id: str
-    type: str
-    digest: str
-    instance: str
-    offset: int
-    skipped: bool = False
+    intake: Label
+    source: Label
+    id: Label
+    type: Label
+    digest: Sha256
+    instance: Label
+    offset: Position
+    skipped: StrictBool = False
     """It was folded, and replaced by this state before anything of it was published."""
 
 
 class ArchiveDigests(Part):
     """Of the stored archive, and of the tar inside it."""
 
-    sha256: str
-    size: int
-    tar_sha256: str
+    sha256: Sha256
+    size: Annotated[int, Field(strict=True, ge=0, le=sizes.ARCHIVE)]
+    tar_sha256: Sha256
 
 
 class Manifest(Part):
     """Everything about a publication that is fixed before its pointer is written."""
 
-    schema_: Annotated[int, Field(alias="schema")] = SCHEMA
-    scope: str
-    state: str
+    schema_: Annotated[int, Field(alias="schema", strict=True, ge=1)] = SCHEMA
+    scope: ScopeText
+    state: StateId
     revision: Revision
     kind: Literal["explicit", "derived"]
-    attempt: str
-    at: str
+    attempt: Attempt
+    at: Time
     composition: dict[str, Any]
-    composition_digest: str
-    files: tuple[ManifestFile, ...]
-    content_digest: str
+    composition_digest: Sha256
+    files: Annotated[tuple[ManifestFile, ...], rule(_check_files)]
+    content_digest: Sha256
     render_defaults: dict[str, Any]
-    render_defaults_digest: str
-    renderer: str
-    templates: str
+    render_defaults_digest: Sha256
+    renderer: Label
+    templates: Label
     events: tuple[ManifestEvent, ...]
     archive: ArchiveDigests
+
+    @property
+    def digests(self) -> tuple[FileDigest, ...]:
+        """Each file, as an archive is held against it."""
+        return tuple(FileDigest(each.path, each.mode, each.size, each.sha256) for each in self.files)
 
     def file(self, path: str) -> ManifestFile | None:
         """The entry of one path."""
@@ -81,16 +111,14 @@ class Manifest(Part):
         try:
             composition = Composition.model_validate(self.composition)
         except ValidationError as error:
-            first = error.errors(include_url=False)[0]
-            where = ".".join(map(str, first["loc"]))
             raise VerificationFailed(
-                f"the manifest of {self.state} has an invalid composition ({where}: {first['msg']}): "
-                "a release that knows it can go on, or `rebundle retire` and a new state"
+                f"the manifest of {self.state} has an invalid composition ({fault_of(error)}): "
+                f"a release that knows it can go on, or `rebundle retire {self.scope} --reason '…'` and a new state"
             ) from error
         # A field that came into being later is absent here, and what is absent has no part in a digest.
         if composition.digest == self.composition_digest:
             return composition
-        if _digest(self.composition) == self.composition_digest:
+        if canonical_digest(self.composition) == self.composition_digest:
             raise VerificationFailed(
                 f"the composition of {self.state} has what this release does not know: a newer one wrote it"
             )
@@ -99,7 +127,7 @@ class Manifest(Part):
     def check_defaults(self) -> None:
         """Raises VerificationFailed unless the render defaults are those whose digest is recorded."""
         # As they were recorded: defaults that came into being later have no part in it.
-        if _digest(self.render_defaults) != self.render_defaults_digest:
+        if canonical_digest(self.render_defaults) != self.render_defaults_digest:
             raise VerificationFailed(f"the render defaults of {self.state} do not match their digest")
 
     def defaults_value(self) -> RenderDefaults:
@@ -171,12 +199,14 @@ def decode(body: bytes) -> Manifest:
     """The manifest in these bytes.
 
     Raises:
-        VerificationFailed: they are no manifest.
+        VerificationFailed: they are no manifest, or a field breaks its rule (`grammar`, `sizes`).
     """
     try:
-        return Manifest.model_validate(json.loads(body))
-    except (ValueError, ValidationError, RecursionError) as error:
-        raise VerificationFailed(f"the manifest cannot be read: {str(error).splitlines()[0]}") from error
+        return checked(Manifest, parsed(body))
+    except ValidationError as error:
+        raise VerificationFailed(f"the manifest cannot be read: {fault_of(error)}") from error
+    except Malformed as error:
+        raise VerificationFailed(f"the manifest cannot be read: {error}") from error
 
 
 def publication(state: State, attempt: str, at: str, body: bytes) -> Publication:
@@ -192,10 +222,3 @@ def publication(state: State, attempt: str, at: str, body: bytes) -> Publication
         renderer=state.renderer,
         at=at,
     )
-
-
-def _digest(recorded: object) -> str | None:
-    try:
-        return canonical_digest(recorded)
-    except ValueError:
-        return None  # NaN, or half of a surrogate pair: nothing here writes those

@@ -4,7 +4,7 @@ They render nothing and leave `inputs` alone, whether a daemon runs or not. A ve
 when another writer was faster; what it would do can be asked without doing it (`preview`).
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Final
 
@@ -18,6 +18,7 @@ from daemon.publishing.reader import PointerRead, Reader
 from renderers.model import Scope
 
 _TRIES: Final = 5
+_MOST_NAMED: Final = 5
 _SHORTEST_DIGEST: Final = 12
 """As many digits as `history` and `status` show."""
 
@@ -133,6 +134,7 @@ def find_exactly(pointer: Pointer, name: str) -> Publication:
     do).
 
     Whatever changes a pointer names states in full: `state-1`, no longer retained, must not be taken for `state-10`.
+    A verb that asks first may resolve a beginning with `find_retained` and show what it found.
 
     Raises:
         NotFound: none is retained, or several attempts begin so.
@@ -142,9 +144,9 @@ def find_exactly(pointer: Pointer, name: str) -> Publication:
     if found and (not at or len({each.attempt for each in found}) == 1):
         return found[-1]
     if found:
-        raise NotFound(f"{name} fits {', '.join(str(each.id) for each in found[:5])}: name one of them")
+        raise _ambiguous(name, "attempts", [str(each.id) for each in found])
     similar = _beginning_with(pointer, state)
-    meant = f"; is {' or '.join(similar[:5])} meant?" if similar else ""
+    meant = f"; is {' or '.join(similar[:_MOST_NAMED])} meant?" if similar else ""
     raise NotFound(
         f"{name} is not a retained state of {pointer.scope}; `rebundle states {pointer.scope}` lists them{meant}"
     )
@@ -160,8 +162,14 @@ def find_retained(pointer: Pointer, name: str) -> Publication:
     if pointer.retained_of(name) or not fitting:
         return find_exactly(pointer, name)
     if len(fitting) > 1:
-        raise NotFound(f"{name} fits {', '.join(fitting[:5])}: name one of them")
+        raise _ambiguous(name, "states", fitting)
     return find_exactly(pointer, fitting[0])
+
+
+def _ambiguous(name: str, what: str, fitting: Sequence[str]) -> NotFound:
+    more = len(fitting) - _MOST_NAMED
+    named = ", ".join(fitting[:_MOST_NAMED]) + (f" and {more} more" if more > 0 else "")
+    return NotFound(f"{name} is the beginning of {len(fitting)} {what}, {named}: name one of them in full")
 
 
 def _beginning_with(pointer: Pointer, start: str) -> list[str]:

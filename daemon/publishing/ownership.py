@@ -1,44 +1,53 @@
 """Whose a file of the live tree is, and what one pass may do to it (protocol 5). Pure.
 
 `base/` and README.md follow live byte for byte; `example/` belongs to operators: what they changed is never written,
-never deleted. What lies below `example/creds/` is not even read: it is created once and then left alone. `livetree`
-acts on what is decided here.
+never deleted. What lies below `example/creds/` is not even read: it is created once and then left alone. What cannot
+be read is never written over: an override in `example/`, blocked in `base/`. `livetree` acts on what is decided here.
 """
 
+import re
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Final, Literal
 
 from pydantic import Field
 
-from daemon.publishing import layout
+from daemon.publishing import grammar, layout
 from daemon.publishing.pointer import Part, Publication
 from daemon.stores.port import Version
 
 EXAMPLE: Final = "example/"
 CREDENTIALS: Final = "example/creds/"
+_COMMIT: Final = re.compile(r"([0-9]{1,16})\.([0-9]{1,16})")
 
-Commit = tuple[int, int]
+Commit = tuple[grammar.SequenceNumber, grammar.Count]
 """Where a publication stands in commit order: sequence of its commit, index in it."""
 
 
 class MarkerFile(Part):
     """What Rebundle last wrote to a path."""
 
-    sha256: str
-    publication: str
+    sha256: grammar.Sha256
+    publication: grammar.PublicationName
     commit: Commit
-    version: str | None = None
+    version: grammar.Label | None = None
     """The store's, of the object that holds these bytes: what still has it need not be read."""
+
+
+Status = Literal["updating", "synced", "blocked"]
 
 
 class Marker(Part):
     """How far the live tree is, and every path Rebundle has written in it."""
 
-    sequence: int
-    publication: str | None
-    status: Literal["updating", "synced"]
-    files: dict[str, MarkerFile] = Field(default_factory=dict)
+    sequence: grammar.SequenceNumber
+    publication: grammar.PublicationName | None
+    status: grammar.Label
+    """One of `Status`. A status that a later release adds reads as not synced: a marker that did not parse would count
+    as absent, and then defaults that operators deleted come back (ADR 18)."""
+    files: dict[grammar.PathText, MarkerFile] = Field(default_factory=dict)
+    blocked: dict[grammar.PathText, grammar.Reason] = Field(default_factory=dict)
+    """With the status `blocked`: the paths that did not follow, and why."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,6 +59,8 @@ class Wanted:
     """The pointer's, now; it keeps rising while the publication stays."""
     commit: Commit
     files: Mapping[str, str]
+    sizes: Mapping[str, int] = field(default_factory=dict)
+    """In bytes."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,6 +72,13 @@ class Present:
     ours: bool
     commit: Commit | None = None
     """By its own tag, where the bytes fit it."""
+
+
+@dataclass(frozen=True, slots=True)
+class Unread:
+    """A file of the tree whose bytes are not known, and why: it cannot be read, or is too large to be."""
+
+    reason: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,29 +119,48 @@ class Stray:
     path: str
 
 
+@dataclass(frozen=True, slots=True)
+class Blocked:
+    """A file that this pass cannot write or delete. The others do not wait for it; a later pass tries again."""
+
+    path: str
+    reason: str
+    """What is wrong, and what to do about it."""
+
+    @property
+    def holds_base_back(self) -> bool:
+        """Whether hosts would copy something that live does not say: not so for a default of example/."""
+        return not self.path.startswith(EXAMPLE)
+
+
 def is_credential(key: str) -> bool:
     """Whether nothing may read, print or compare the object under this key (protocol 5)."""
     return f"/{layout.LIVE_TREE}{CREDENTIALS}" in key
 
 
-Verdict = Put | Remove | Override | DeletedByOperator | Stray
+Verdict = Put | Remove | Override | DeletedByOperator | Stray | Blocked
 
 
-def judge_all(wanted: Wanted, present: Mapping[str, Present], marker: Marker | None) -> tuple[Verdict, ...]:
+def judge_all(wanted: Wanted, present: Mapping[str, Present | Unread], marker: Marker | None) -> tuple[Verdict, ...]:
     """What is to be done, or to be said, about each path; nothing about those that are as they should be."""
     recorded = marker.files if marker else {}
-    paths = sorted({*wanted.files, *present})
+    # Defaults of models that left, too: operators should know which stay deleted before a model returns.
+    deleted = (path for path in recorded if path.startswith(EXAMPLE))
+    paths = sorted({*wanted.files, *present, *deleted})
     verdicts = (_judge(path, wanted, present.get(path), recorded.get(path)) for path in paths)
     return tuple(verdict for verdict in verdicts if verdict is not None)
 
 
-def _judge(path: str, wanted: Wanted, there: Present | None, recorded: MarkerFile | None) -> Verdict | None:
+def _judge(path: str, wanted: Wanted, there: Present | Unread | None, recorded: MarkerFile | None) -> Verdict | None:
     in_example = path.startswith(EXAMPLE)
     digest = wanted.files.get(path)
     if there is None:
         return DeletedByOperator(path) if in_example and recorded else Put(path, None)
-    if there.sha256 == digest or path.startswith(CREDENTIALS):
-        return None  # what is below example/creds/ is created once; whether an operator changed it is not even asked
+    # What is below example/creds/ is created once; whether an operator changed it is not even asked.
+    if path.startswith(CREDENTIALS) or (isinstance(there, Present) and there.sha256 == digest):
+        return None
+    if isinstance(there, Unread):
+        return _judge_unread(path, there, wanted)
     if in_example:
         return _judge_example(path, wanted, there, recorded)
     if digest is not None:
@@ -131,56 +168,102 @@ def _judge(path: str, wanted: Wanted, there: Present | None, recorded: MarkerFil
     return Remove(path, there.version) if there.ours else Stray(path)
 
 
+def _judge_unread(path: str, there: Unread, wanted: Wanted) -> Verdict:
+    if path.startswith(EXAMPLE):
+        return Override(path)
+    return Blocked(path, there.reason) if path in wanted.files else Stray(path)
+
+
 def _judge_example(path: str, wanted: Wanted, there: Present, recorded: MarkerFile | None) -> Verdict | None:
     if not there.ours:
         return Override(path)
     written = there.commit or (recorded.commit if recorded else (0, 0))
-    # A rollback leaves a newer default where it is, and the file of a removed model stays.
-    return Put(path, there.version) if path in wanted.files and wanted.commit > written else None
+    if path not in wanted.files or wanted.commit <= written:
+        return None  # a rollback leaves a newer default where it is, and the file of a removed model stays
+    return Put(path, there.version, keep_aside=_was_put_back(there, recorded))
+
+
+def _was_put_back(there: Present, recorded: MarkerFile | None) -> bool:
+    """Whether an earlier default is there although a later one was written: an operator, or a pass that was paused.
+
+    The two look alike, so these bytes are kept aside like an operator's.
+    """
+    if recorded is None or recorded.sha256 == there.sha256:
+        return False
+    return there.commit is None or there.commit < recorded.commit
+
+
+def known_blocked(verdicts: Iterable[Verdict], wanted: Wanted, marker: Marker | None) -> tuple[Verdict, ...]:
+    """Verdicts of a look that writes nothing, with what the last pass could not do as the marker reports it."""
+    told = marker.blocked if marker and marker.status == "blocked" and marker.sequence == wanted.sequence else {}
+    return tuple(
+        Blocked(verdict.path, told[verdict.path])
+        if isinstance(verdict, Put | Remove) and verdict.path in told
+        else verdict
+        for verdict in verdicts
+    )
 
 
 def marker_before(marker: Marker | None, wanted: Wanted) -> Marker:
-    """The marker while verdicts are carried out."""
+    """The marker while verdicts are carried out: it never says `synced` then."""
+    name = str(wanted.publication.id)
+    if marker and (marker.sequence, marker.publication, marker.status) == (wanted.sequence, name, "blocked"):
+        return marker  # not synced either, and daemons that try again in turn do not rewrite it each time
     return _marked(marker, wanted, "updating", marker.files if marker else {})
 
 
 def marker_after(
     marker: Marker | None,
     wanted: Wanted,
-    present: Mapping[str, Present],
+    present: Mapping[str, Present | Unread],
     verdicts: Iterable[Verdict],
     applied: Mapping[str, Version | None],
+    *,
+    confirmed: bool = True,
 ) -> Marker:
-    """The marker once every verdict is carried out; `applied` has the version of each path that was written."""
+    """The marker once verdicts are carried out.
+
+    `applied` has the version of each path that was written, None where one was deleted; what was not is not recorded.
+    `confirmed`: another listing shows the tree so; without that the marker goes on saying `updating`.
+    """
     files = dict(marker.files) if marker else {}
     ours = MarkerFile(sha256="", publication=str(wanted.publication.id), commit=wanted.commit)
     for path, sha256 in wanted.files.items():
         there, known = present.get(path), files.get(path)
-        if there is None or there.sha256 != sha256:
+        if not isinstance(there, Present) or there.sha256 != sha256:
             continue
         if known is None or known.sha256 != sha256:
             files[path] = ours.model_copy(update={"sha256": sha256, "version": there.version})
         elif known.version != there.version:
             files[path] = known.model_copy(update={"version": there.version})
+    blocked: dict[str, str] = {}
     for verdict in verdicts:
         match verdict:
-            case Put(path=path):
+            case Put(path=path) if path in applied:
                 files[path] = ours.model_copy(update={"sha256": wanted.files[path], "version": applied[path]})
-            case Remove(path=path):
+            case Remove(path=path) if path in applied:
                 files.pop(path, None)
+            case Blocked(path=path, reason=reason):
+                blocked[path] = reason
             case _:
                 pass
-    return _marked(marker, wanted, "synced", dict(sorted(files.items())))
+    status: Status = "updating" if not confirmed else "blocked" if blocked else "synced"
+    return _marked(marker, wanted, status, dict(sorted(files.items())), blocked if confirmed else {})
 
 
 def _marked(
-    marker: Marker | None, wanted: Wanted, status: Literal["updating", "synced"], files: Mapping[str, MarkerFile]
+    marker: Marker | None,
+    wanted: Wanted,
+    status: Status,
+    files: Mapping[str, MarkerFile],
+    blocked: Mapping[str, str] | None = None,
 ) -> Marker:
     now = {
         "sequence": wanted.sequence,
         "publication": str(wanted.publication.id),
         "status": status,
         "files": files,
+        "blocked": blocked or {},
     }
     # What a newer release wrote into the marker stays in it.
     return marker.model_copy(update=now) if marker else Marker.model_validate(now)
@@ -197,5 +280,5 @@ def commit_position(changes: Iterable[tuple[int, Sequence[str]]], publication: P
 
 def parsed_commit(text: str | None) -> Commit | None:
     """A commit position as a file's tag writes it."""
-    sequence, dot, index = (text or "").partition(".")
-    return (int(sequence), int(index)) if dot and sequence.isdecimal() and index.isdecimal() else None
+    found = _COMMIT.fullmatch(text or "")
+    return (int(found[1]), int(found[2])) if found else None

@@ -1,18 +1,38 @@
 """The pointer of a scope: the one mutable object, and the only commit point (protocol 4).
 
-Unknown fields, also of nested parts, are kept on every write: a newer release may have written them. Times are ISO
-8601 in UTC. Which pointer may follow which is `protocol`'s.
+Unknown fields, also of nested parts, are kept on every write: a newer release may have written them. What each known
+field may hold: `grammar`. Which pointer may follow which is `protocol`'s.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from functools import total_ordering
 from typing import Annotated, Any, Final, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, StrictBool, ValidationError
 
-from daemon.publishing.documents import parsed
+from daemon.publishing import layout
+from daemon.publishing.documents import Malformed, parsed
 from daemon.publishing.errors import VerificationFailed
+from daemon.publishing.grammar import (
+    Attempt,
+    Id16,
+    Label,
+    Position,
+    PublicationName,
+    Reason,
+    RevisionNumber,
+    ScopeText,
+    SequenceNumber,
+    Sha256,
+    StateId,
+    Time,
+    WriteId,
+    checked,
+    fault_of,
+    rule,
+)
 from daemon.publishing.signatures import Signature
+from daemon.publishing.sizes import SIGNATURES
 from renderers.model import Scope, canonical_json
 
 SCHEMA: Final = 1
@@ -21,6 +41,8 @@ MOST_HISTORY: Final = 128
 CHUNK: Final = 64
 MOST_RETAINED: Final = 100
 """Publications in a pointer, live, desired and pinned ones among them (protocol 4)."""
+MOST_QUARANTINED: Final = 256
+"""Compositions; each has a reason of up to 2,000 characters."""
 MOST_PINNED: Final = 48
 """Half of those, less live and desired: so at least 50 others are retained, whatever an operator pins."""
 
@@ -37,8 +59,8 @@ class Part(BaseModel):
 class Revision(Part):
     """`<producer>.<derived>`: the producer's number of the last explicit state, and states derived since."""
 
-    producer: Annotated[int, Field(ge=0)]
-    derived: Annotated[int, Field(ge=0)] = 0
+    producer: RevisionNumber
+    derived: RevisionNumber = 0
 
     def __str__(self) -> str:
         return f"{self.producer}.{self.derived}" if self.derived else str(self.producer)
@@ -66,17 +88,17 @@ class PublicationId(Part):
 class Publication(Part):
     """What the pointer knows of a publication without reading its manifest."""
 
-    state: str
+    state: StateId
     revision: Revision
     kind: Literal["explicit", "derived"]
-    late: bool = False
-    attempt: str
-    manifest_sha256: str
-    composition: str
-    renderer: str
-    at: str
-    superseded_at: str | None = None
-    pinned: bool = False
+    late: StrictBool = False
+    attempt: Attempt
+    manifest_sha256: Sha256
+    composition: Sha256
+    renderer: Label
+    at: Time
+    superseded_at: Time | None = None
+    pinned: StrictBool = False
 
     @property
     def id(self) -> PublicationId:
@@ -87,47 +109,85 @@ class Publication(Part):
 class Hold(Part):
     """`desired` goes on, `live` stays, until `resume`."""
 
-    by: str
-    reason: str
-    at: str
+    by: Reason
+    reason: Reason
+    at: Time
 
 
 class Quarantine(Part):
     """A composition (by digest) that never becomes live by itself."""
 
-    composition: str
-    by: str
-    reason: str
-    at: str
+    composition: Sha256
+    by: Reason
+    reason: Reason
+    at: Time
 
 
 class Folded(Part):
     """An event the scope has folded: two digests of 16 hex digits each (protocol 2)."""
 
-    identity: str
-    event: str
+    identity: Id16
+    event: Id16
+
+
+class _Pin(Part):
+    publication: PublicationName
+    pinned: StrictBool
+
+
+class _Change(Part):
+    """What an entry says that it changed. Entries keep it as it was read: a newer release may say more."""
+
+    hold: Hold | None = None
+    discard_newer: StrictBool = False
+    quarantine: Quarantine | None = None
+    quarantined: tuple[Quarantine, ...] = ()
+    lifted: Sha256 | None = None
+    pin: _Pin | None = None
+    pinned: tuple[PublicationName, ...] = ()
+    released: tuple[PublicationName, ...] = ()
+    dropped: tuple[PublicationName, ...] = ()
+    used: dict[StateId, tuple[RevisionNumber, Sha256]] = {}
+    as_of: Time | None = None
+
+
+def _check_change(change: dict[str, Any]) -> None:
+    if not change:  # as of most entries
+        return
+    try:
+        checked(_Change, change)
+    except ValidationError as error:
+        raise ValueError(fault_of(error)) from None
+
+
+class InputChange(Part):
+    """When a position of `inputs` was last raised. It counts only while `inputs` has this very offset: a release that
+    does not know of it raises the one without the other."""
+
+    offset: Position
+    at: Time
 
 
 class Entry(Part):
     """One change of the pointer."""
 
-    sequence: int
-    write: str
+    sequence: SequenceNumber
+    write: WriteId
     kind: Kind
-    published: tuple[str, ...] = ()
-    live: str | None = None
-    desired: str | None = None
-    change: dict[str, Any] = {}
-    at: str
-    by: str
-    reason: str = ""
+    published: tuple[PublicationName, ...] = ()
+    live: PublicationName | None = None
+    desired: PublicationName | None = None
+    change: Annotated[dict[str, Any], rule(_check_change)] = {}
+    at: Time
+    by: Reason
+    reason: Reason = ""
 
 
 class Older(Part):
     """Where the history before this one is."""
 
-    key: str
-    sha256: str
+    key: Label
+    sha256: Sha256
 
 
 class Chunk(Part):
@@ -140,22 +200,24 @@ class Chunk(Part):
 class Pointer(Part):
     """The signed part."""
 
-    schema_: Annotated[int, Field(alias="schema")] = SCHEMA
-    scope: str
-    sequence: Annotated[int, Field(ge=0)]
-    write: str
+    schema_: Annotated[int, Field(alias="schema", strict=True, ge=1)] = SCHEMA
+    scope: ScopeText
+    sequence: SequenceNumber
+    write: WriteId
     kind: Kind
     live: Publication | None = None
     desired: Publication | None = None
-    highest_producer: int = 0
-    derived: int = 0
-    inputs: dict[str, int] = {}
+    highest_producer: RevisionNumber = 0
+    derived: RevisionNumber = 0
+    inputs: dict[Label, Position] = {}
+    inputs_changed: dict[Label, InputChange] = {}
+    """By instance, as far as known; for collection."""
     recent: tuple[Folded, ...] = ()
     hold: Hold | None = None
     quarantined: tuple[Quarantine, ...] = ()
     retained: tuple[Publication, ...] = ()
     """In commit order, the newest last."""
-    gc_epoch: int = 0
+    gc_epoch: SequenceNumber = 0
     history: tuple[Entry, ...] = ()
     """The newest last."""
     older: Older | None = None
@@ -176,8 +238,14 @@ class Pointer(Part):
 
 
 def signed_part(pointer: Pointer) -> bytes:
-    """What signatures are made of: the canonical JSON of the signed part (protocol 4)."""
-    return canonical_json(pointer.model_dump(mode="json", by_alias=True)).encode()
+    """What signatures are made of: the canonical JSON of the signed part (protocol 4).
+
+    Without an `inputs_changed` that says nothing: the bytes of an older pointer stay what they were.
+    """
+    document = pointer.model_dump(mode="json", by_alias=True)
+    if not pointer.inputs_changed:
+        del document["inputs_changed"]
+    return canonical_json(document).encode()
 
 
 def encode(pointer: Pointer, signatures: Sequence[Signature] = ()) -> bytes:
@@ -190,25 +258,69 @@ def decode(body: bytes, scope: Scope) -> Pointer:
     """The pointer in these bytes.
 
     Raises:
-        VerificationFailed: they are no pointer, or another scope's.
+        VerificationFailed: they are no pointer, or another scope's, or a field breaks its rule (`grammar`).
+    """
+    return opened(body, scope)[0]
+
+
+def opened(body: bytes, scope: Scope) -> tuple[Pointer, bool]:
+    """The pointer in these bytes, and whether the object carries a signature, valid or not.
+
+    A writer that cannot sign must not change a pointer that does (protocol 4).
+
+    Raises:
+        VerificationFailed: as `decode`.
     """
     try:
-        pointer = Pointer.model_validate(parsed(body)["signed"])
-    except (ValueError, KeyError, TypeError, ValidationError) as error:
-        raise VerificationFailed(
-            f"pointer.json of {scope} is damaged ({_first_line(error)}): `rebundle recover {scope}` rebuilds it"
-        ) from error
+        document = parsed(body)
+        if not isinstance(document, Mapping) or "signed" not in document:
+            raise Malformed("it has no 'signed' part")
+        signatures = document.get("signatures") or ()
+        if not isinstance(signatures, Sequence) or len(signatures) > SIGNATURES:
+            raise Malformed(f"signatures: must be a list of at most {SIGNATURES}")
+        pointer = checked(Pointer, document["signed"])
+        if pointer.scope == str(scope):
+            _check_references(pointer, scope)
+    except ValidationError as error:
+        raise _damaged(scope, fault_of(error)) from error
+    except ValueError as error:
+        raise _damaged(scope, str(error)) from error
     if pointer.scope != str(scope):
         raise VerificationFailed(f"pointer.json of {scope} is the one of {pointer.scope}")
-    return pointer
+    return pointer, bool(signatures)
 
 
-def is_signed(body: bytes) -> bool:
-    """Whether a pointer object carries a signature: who cannot sign must not change it (protocol 4)."""
-    return bool(parsed(body).get("signatures"))
+def decode_chunk(body: bytes, key: str, scope: Scope) -> Chunk:
+    """The history chunk in these bytes.
+
+    Raises:
+        VerificationFailed: they are no chunk of this scope, or a field breaks its rule (`grammar`).
+    """
+    try:
+        chunk = checked(Chunk, parsed(body))
+        _check_older(chunk.older, scope)
+    except ValidationError as error:
+        raise VerificationFailed(f"history chunk {key} is damaged ({fault_of(error)})") from error
+    except ValueError as error:
+        raise VerificationFailed(f"history chunk {key} is damaged ({error})") from error
+    return chunk
 
 
-def _first_line(error: Exception) -> str:
-    if isinstance(error, KeyError):
-        return f"it has no {error.args[0]!r} part"
-    return str(error).splitlines()[0] if str(error) else type(error).__name__
+def _check_references(pointer: Pointer, scope: Scope) -> None:
+    """That a pointer retains what it serves, and that its history goes on in its own scope. Raises Malformed."""
+    retained = {(each.id, each.manifest_sha256, each.composition) for each in pointer.retained}
+    for name, named in (("live", pointer.live), ("desired", pointer.desired)):
+        if named is not None and (named.id, named.manifest_sha256, named.composition) not in retained:
+            raise Malformed(f"{name}: {named.id} is not one of the retained publications")
+    _check_older(pointer.older, scope)
+
+
+def _check_older(older: Older | None, scope: Scope) -> None:
+    if older is not None and not layout.is_history(scope, older.key):
+        raise Malformed(f"older.key: must be a chunk below {layout.histories(scope)}")
+
+
+def _damaged(scope: Scope, what: str) -> VerificationFailed:
+    return VerificationFailed(
+        f"pointer.json of {scope} is damaged ({what}): `rebundle recover {scope} --reason '…'` rebuilds it"
+    )

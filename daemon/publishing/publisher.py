@@ -12,17 +12,19 @@ from datetime import datetime
 from typing import TYPE_CHECKING, Final
 
 from daemon.concurrency import concurrently
-from daemon.publishing import archive, attestation, layout, manifest, pointer, protocol
+from daemon.publishing import archive, attestation, layout, manifest, pointer, protocol, sizes
 from daemon.publishing import signatures as signatures_of
-from daemon.publishing.archive import Packer
+from daemon.publishing.archive import Member, Packer
 from daemon.publishing.errors import (
     CannotSign,
     NewerSchema,
     OutcomeUnresolved,
     PointerLost,
     PointerMoved,
+    Refused,
     VerificationFailed,
 )
+from daemon.publishing.grammar import MOST_SEQUENCE
 from daemon.publishing.manifest import State
 from daemon.publishing.patience import patiently
 from daemon.publishing.pointer import Older, Pointer, Publication
@@ -30,7 +32,14 @@ from daemon.publishing.protocol import Resolution, Writing
 from daemon.publishing.reader import PointerRead, Reader
 from daemon.publishing.signatures import Signature, Signer
 from daemon.runtime import Runtime
-from daemon.stores.errors import ConditionFailed, ObjectMissing, OutcomeUnknown, StoreRefused, StoreUnavailable
+from daemon.stores.errors import (
+    ConditionFailed,
+    ObjectMissing,
+    ObjectTooBig,
+    OutcomeUnknown,
+    StoreRefused,
+    StoreUnavailable,
+)
 from daemon.stores.port import Content, ObjectStore, Version
 from renderers.model import Scope, canonical_json
 
@@ -67,6 +76,7 @@ class Publisher:
         Raises:
             StoreUnavailable: try again, under a new attempt; whatever was stored is named by nothing.
             CannotSign: this writer's own trust policy does not accept what it signs.
+            Refused: the bundle is larger than readers take.
         """
         self._refuse_useless_keys(scope, ("publish", "pointer"))
         attempt, at = self._runtime.token(), timestamp(self._runtime.now())
@@ -87,7 +97,9 @@ class Publisher:
     def _pack(self, state: State, attempt: str, at: str) -> tuple[bytes, bytes]:
         members = self._packer.members(state.composition.scope, state.files)
         packed = archive.pack(members)
-        return packed.body, manifest.written(state, attempt, at, members, packed)
+        body = manifest.written(state, attempt, at, members, packed)
+        _refuse_too_big(state, members, len(packed.body), len(body))
+        return packed.body, body
 
     async def _attested(self, body: bytes) -> bytes:
         payload = await self._runtime.offload(attestation.statement, manifest.decode(body), body)
@@ -104,11 +116,13 @@ class Publisher:
             StoreRefused: no permission; it was not changed.
             CannotSign: the pointer is signed, and this writer cannot sign, or not so that its own policy accepts it.
             NewerSchema: a newer release wrote the pointer.
+            Refused: no reader would take what was to be written.
         """
         self.refuse_unwritable(scope, base)
         following = await self._with_short_history(scope, following)
         signatures = await self._signed(signatures_of.POINTER, pointer.signed_part(following))
         content = Content(pointer.encode(following, signatures), _JSON)
+        _refuse_unreadable(scope, following, len(content.body))
         for attempt in range(1 + _RESENDS):
             if attempt:
                 await self._runtime.sleep(_RESEND_DELAY * 2**attempt * (0.5 + self._runtime.jitter()))
@@ -175,7 +189,7 @@ class Publisher:
         except VerificationFailed as error:
             raise CannotSign(
                 f"nothing is written to {scope}, for by the own trust policy nobody could read it: {error}. Sign with "
-                "a key that has the role (signing.key_file, `rebundle keys trust`)"
+                "a key that has the role (signing.key_file, `rebundle keys trust POLICY PUBLIC`)"
             ) from error
 
     async def _resolve(self, scope: Scope, base: PointerRead, following: Pointer) -> PointerRead | None:
@@ -217,11 +231,45 @@ class Publisher:
             await self._store.create(key, content)
         except (ConditionFailed, OutcomeUnknown) as error:
             try:
-                stored = await self._store.get(key)
+                stored = await self._store.get(key, most_bytes=len(content.body))
             except ObjectMissing:
                 raise StoreUnavailable(f"whether {key} is stored could not be found out: try again") from error
-            if stored.body != content.body:
+            except ObjectTooBig:
+                stored = None
+            if stored is None or stored.body != content.body:
                 raise VerificationFailed(f"{key} is there with other bytes than ours") from error
+
+
+def _refuse_unreadable(scope: Scope, following: Pointer, size: int) -> None:
+    """Nothing is written that no reader would take (`sizes`, `grammar`). Raises Refused."""
+    if size > sizes.POINTER:
+        raise Refused(
+            f"the pointer of {scope} would have {size:,} bytes, and readers take {sizes.POINTER:,}: lift quarantines "
+            f"that are no longer needed (`rebundle quarantine {scope} STATE --lift --reason '…'`)"
+        )
+    if max(following.sequence, following.gc_epoch) > MOST_SEQUENCE:
+        raise Refused(
+            f"the pointer of {scope} has reached the highest sequence there is, which somebody else must have "
+            f"written: move {layout.pointer(scope)}, {layout.live_tree(scope, layout.MARKER)} and "
+            f"{layout.freshness(scope)} away, then `rebundle recover {scope} --reason '…'`"
+        )
+
+
+def _refuse_too_big(state: State, members: Sequence[Member], archive_size: int, manifest_size: int) -> None:
+    """The same of a publication. Raises Refused."""
+    files = [len(member.file.body) for member in members]
+    for what, size, most in (
+        ("files", len(files), sizes.FILES),
+        ("bytes in its largest file", max(files, default=0), sizes.FILE),
+        ("bytes in all files", archive.size_of_tar(files), sizes.UNPACKED),
+        ("bytes in its archive", archive_size, sizes.ARCHIVE),
+        ("bytes in its manifest", manifest_size, sizes.MANIFEST),
+    ):
+        if size > most:
+            raise Refused(
+                f"state {state.state} of {state.composition.scope} has {size:,} {what}, and readers take {most:,}: "
+                "make the bundle smaller"
+            )
 
 
 def _unresolved(scope: Scope) -> OutcomeUnresolved:

@@ -6,28 +6,26 @@ digest that vouch for them: whoever may say what is live in one scope must not b
 
 import hashlib
 from collections import OrderedDict
-from collections.abc import Awaitable, Callable, Collection, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from functools import partial
-from typing import TYPE_CHECKING, Final, Generic, TypeVar
+from typing import TYPE_CHECKING, Final, Generic, ParamSpec, TypeVar, overload
 
 from daemon.concurrency import concurrently
-from daemon.publishing import archive, layout, manifest, pointer
+from daemon.publishing import archive, layout, manifest, pointer, sizes
 from daemon.publishing.accepted import Accepted, InProcess
-from daemon.publishing.documents import parsed
 from daemon.publishing.errors import NotFound, NotVouchedFor, PointerLost, VerificationFailed, WentBack
 from daemon.publishing.manifest import Manifest
 from daemon.publishing.pointer import Chunk, Entry, Older, Pointer, Publication, PublicationId
 from daemon.publishing.protocol import absent
 from daemon.runtime import Runtime
-from daemon.stores.errors import ObjectMissing
+from daemon.stores.errors import ObjectDamaged, ObjectMissing, ObjectTooBig, StoreRefused
 from daemon.stores.port import ObjectStore, Stored, Version
-from renderers.identifiers import BUNDLE_LENGTH
 from renderers.model import RenderedFile, Scope
 
 if TYPE_CHECKING:  # keys take long to import, and only who has a policy needs them
     from daemon.publishing.trust import Role, Trust
 
+P = ParamSpec("P")
 T = TypeVar("T")
 _MOST_MANIFEST_BYTES: Final = 32 << 20
 _MOST_FILES_BYTES: Final = 32 << 20
@@ -42,6 +40,32 @@ class PointerRead:
     pointer: Pointer
     version: Version | None
     signed: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class DamagedManifest:
+    """A retained publication whose manifest cannot be used."""
+
+    publication: PublicationId
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class Manifests(Sequence[Manifest]):
+    """The manifests that could be read, in the order that was asked for, and those that are damaged."""
+
+    found: tuple[Manifest, ...] = ()
+    damaged: tuple[DamagedManifest, ...] = ()
+
+    def __len__(self) -> int:
+        return len(self.found)
+
+    @overload
+    def __getitem__(self, index: int) -> Manifest: ...
+    @overload
+    def __getitem__(self, index: slice) -> tuple[Manifest, ...]: ...
+    def __getitem__(self, index: int | slice) -> Manifest | tuple[Manifest, ...]:
+        return self.found[index]
 
 
 class Reader:
@@ -61,19 +85,33 @@ class Reader:
         self._manifests = _Kept[Manifest](_MOST_MANIFEST_BYTES)
         self._chunks = _Kept[Chunk](_MOST_CHUNK_BYTES)
         self._files = _Kept[tuple[RenderedFile, ...]](_MOST_FILES_BYTES)
+        self._unreadable: Mapping[str, str] = {}
 
     async def scopes(self) -> tuple[Scope, ...]:
-        """Every scope that has a pointer, or traces of one."""
+        """Every scope that has a pointer, or traces of one, sorted.
+
+        A folder whose name is no bundle or target is somebody else's. A bundle whose folder cannot be listed is left
+        out and is in `unreadable_folders`. A scope whose own folder cannot be listed is among them: reading it fails.
+
+        Raises:
+            StoreRefused, StoreUnavailable: the bucket cannot be listed.
+        """
         found: list[Scope] = []
-        for bundle in await self._store.folders(""):
-            if len(bundle) > BUNDLE_LENGTH or bundle.startswith("."):
+        unreadable: dict[str, str] = {}
+        for bundle in filter(_is_bundle, await self._store.folders("")):
+            try:
+                targets = await self._store.folders(f"{bundle}/")
+            except StoreRefused as error:
+                unreadable[bundle] = str(error)
                 continue
-            for target in await self._store.folders(f"{bundle}/"):
-                try:
-                    found.append(Scope.parse(f"{bundle}/{target}"))
-                except ValueError:
-                    continue  # somebody else's folder
+            found.extend(Scope(bundle, target) for target in targets if _is_scope(bundle, target))
+        self._unreadable = unreadable
         return tuple(sorted(found))
+
+    @property
+    def unreadable_folders(self) -> Mapping[str, str]:
+        """The bundles that the last `scopes()` could not look into, each with the reason and what to do."""
+        return self._unreadable
 
     async def pointer(self, scope: Scope) -> PointerRead:
         """The pointer of a scope; for a scope that has none yet, an empty one without a version.
@@ -85,30 +123,42 @@ class Reader:
         # Asked before the read begins: one that overlaps another reading may well show less than that has accepted.
         highest = await self._accepted.highest(scope)
         # Before the pointer, too: a pointer may well be newer than what vouches for it, and never older.
-        vouching = await self._optional(layout.freshness(scope)) if self._demanding is not None else None
-        stored = await self._optional(layout.pointer(scope))
+        vouching = None
+        if self._demanding is not None:
+            vouching = await self._optional(scope, layout.freshness(scope), sizes.FRESHNESS)
+        stored = await self._optional(scope, layout.pointer(scope), sizes.POINTER)
         if stored is None:
             trace = await self._trace(scope)
             if trace is None:
                 return PointerRead(absent(scope), None)
             # Another writer may have made the scope since: then the trace is younger than the first reading.
-            stored = await self._optional(layout.pointer(scope))
+            stored = await self._optional(scope, layout.pointer(scope), sizes.POINTER)
             if stored is None:
                 raise PointerLost(
                     f"{layout.pointer(scope)} is gone, but {trace}: nothing is published until "
-                    f"`rebundle recover {scope}` rebuilds it, or the object is restored from its newest version"
+                    f"`rebundle recover {scope} --reason '…'` rebuilds it, or its newest version is restored"
                 )
-        read = self._decoded(scope, stored)
+        read = await self._decoded(scope, stored)
         if self._demanding is not None:
-            self._check_fresh(scope, self._demanding, vouching, stored.body, read.pointer.sequence)
+            await self._check_fresh(scope, self._demanding, vouching, stored.body, read.pointer.sequence)
         if read.pointer.sequence < highest:
             raise WentBack(
                 f"the pointer of {scope} has sequence {read.pointer.sequence}, and {highest} was seen here before: "
                 "an older one was put back, from a backup or by somebody else; "
-                f"`rebundle recover {scope}` goes on above both"
+                f"`rebundle recover {scope} --reason '…'` goes on above both"
             )
         await self._accepted.accept(scope, read.pointer.sequence)
         return read
+
+    async def work_on(self, size: int, work: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs) -> T:
+        """The result of pure `work` on `size` bytes: outside of the event loop where there are many."""
+        if size > sizes.IN_THE_LOOP:
+            return await self._runtime.offload(work, *args, **kwargs)
+        return work(*args, **kwargs)
+
+    async def listed_version(self, key: str) -> Version | None:
+        """The version of an object whose body cannot be read: it can be replaced all the same. None: it is gone."""
+        return next((each.version for each in await self._store.scan(key) if each.key == key), None)
 
     @property
     def has_policy(self) -> bool:
@@ -121,18 +171,21 @@ class Reader:
         Raises:
             VerificationFailed: it is damaged, or nobody who is trusted signed it.
         """
-        stored = await self._optional(layout.pointer(scope))
-        return None if stored is None else self._decoded(scope, stored)
+        stored = await self._optional(scope, layout.pointer(scope), sizes.POINTER)
+        return None if stored is None else await self._decoded(scope, stored)
 
     async def highest_accepted(self, scope: Scope) -> int:
         """The highest sequence that readers of this machine have accepted; 0: none."""
         return await self._accepted.highest(scope)
 
-    def _decoded(self, scope: Scope, stored: Stored) -> PointerRead:
-        read = PointerRead(pointer.decode(stored.body, scope), stored.version, pointer.is_signed(stored.body))
-        if self._trust is not None:
-            self._trust.check_pointer(stored.body, scope)
-        return read
+    async def _decoded(self, scope: Scope, stored: Stored) -> PointerRead:
+        def decoded() -> PointerRead:
+            found, signed = pointer.opened(stored.body, scope)
+            if self._trust is not None:
+                self._trust.check_pointer(stored.body, scope)
+            return PointerRead(found, stored.version, signed)
+
+        return await self.work_on(len(stored.body), decoded)
 
     def check_signers(self, scope: Scope, keyids: Collection[str], roles: Iterable["Role"]) -> None:
         """That one of these keys has each of these roles in a scope, so that what they sign would be accepted here.
@@ -146,13 +199,16 @@ class Reader:
             if objection := self._trust.objection(keyids, role, scope):
                 raise VerificationFailed(objection)
 
-    def _check_fresh(self, scope: Scope, trust: "Trust", vouching: Stored | None, body: bytes, sequence: int) -> None:
+    async def _check_fresh(
+        self, scope: Scope, trust: "Trust", vouching: Stored | None, body: bytes, sequence: int
+    ) -> None:
         """That this pointer was the newest one not long ago."""
         if vouching is None:
             raise VerificationFailed(
                 f"{scope} has no freshness.json, and the trust policy demands it (signing.freshness_minutes)"
             )
-        trust.check_freshness(vouching.body, scope).check(body, sequence, self._runtime.now())
+        said, now = trust.check_freshness(vouching.body, scope), self._runtime.now()
+        await self.work_on(len(body), said.check, body, sequence, now)
 
     async def existing(self, scope: Scope) -> PointerRead:
         """The pointer of a scope that must exist.
@@ -174,14 +230,21 @@ class Reader:
         kept = self._manifests.get(_key(scope, publication))
         if kept is not None:
             return kept
-        body = await self._bytes(layout.manifest(scope, publication.state, publication.attempt))
-        if hashlib.sha256(body).hexdigest() != publication.manifest_sha256:
-            raise VerificationFailed(f"the manifest of {publication.id} is not the one that {scope}'s pointer means")
-        read = manifest.decode(body)
-        if (read.scope, read.state, read.attempt) != (str(scope), publication.state, publication.attempt):
-            raise VerificationFailed(f"the manifest of {publication.id} is the one of {read.scope} {read.state}")
-        if read.composition_digest != publication.composition:
-            raise VerificationFailed(f"the manifest of {publication.id} has not the composition that the pointer names")
+        body = await self._bytes(scope, layout.manifest(scope, publication.state, publication.attempt), sizes.MANIFEST)
+
+        def decoded() -> Manifest:
+            if hashlib.sha256(body).hexdigest() != publication.manifest_sha256:
+                raise VerificationFailed(
+                    f"the manifest of {publication.id} is not the one that {scope}'s pointer means"
+                )
+            read = _manifest(scope, publication.id, body)
+            if read.composition_digest != publication.composition:
+                raise VerificationFailed(
+                    f"the manifest of {publication.id} has not the composition that the pointer names"
+                )
+            return read
+
+        read = await self.work_on(len(body), decoded)
         await self._check_signature(scope, read, body)
         self._manifests.put(_key(scope, publication), read, len(body))
         return read
@@ -191,17 +254,22 @@ class Reader:
 
         One that is gone is left out, and one that is damaged, too: nothing will be served of it, and nobody mends it.
         """
-        reads = [partial(self._named_manifest, scope, name) for name in names]
-        return await self._side_by_side(reads, (NotFound, VerificationFailed))
+
+        async def read(name: PublicationId) -> Manifest | None:
+            try:
+                return await self._named_manifest(scope, name)
+            except (NotFound, VerificationFailed):
+                return None
+
+        found = await concurrently(read, names, at_once=_MOST_READS_AT_ONCE)
+        return [each for each in found if each is not None]
 
     async def _named_manifest(self, scope: Scope, name: PublicationId) -> Manifest:
         kept = self._manifests.get(f"{scope} {name}")
         if kept is not None:
             return kept
-        body = await self._bytes(layout.manifest(scope, name.state, name.attempt))
-        read = manifest.decode(body)
-        if (read.scope, read.state, read.attempt) != (str(scope), name.state, name.attempt):
-            raise VerificationFailed(f"the manifest of {name} is the one of {read.scope} {read.state}")
+        body = await self._bytes(scope, layout.manifest(scope, name.state, name.attempt), sizes.MANIFEST)
+        read = await self.work_on(len(body), _manifest, scope, name, body)
         await self._check_signature(scope, read, body)
         self._manifests.put(f"{scope} {name}", read, len(body))
         return read
@@ -216,7 +284,8 @@ class Reader:
         if kept is not None:
             return kept
         described = await self.manifest(scope, publication)
-        body = await self._bytes(layout.archive(scope, publication.state, publication.attempt))
+        key = layout.archive(scope, publication.state, publication.attempt)
+        body = await self._bytes(scope, key, described.archive.size)
         files = await self._runtime.offload(verified_files, described, body)
         self.remember(scope, publication, files)
         return files
@@ -234,72 +303,113 @@ class Reader:
         entries = current.history
         older = current.older
         while older is not None and not (since and entries and entries[0].at < since):
-            chunk = await self._chunk(older)
+            chunk = await self._chunk(Scope.parse(current.scope), older)
             entries = (*chunk.entries, *entries)
             older = chunk.older
         return entries
 
-    async def _chunk(self, older: Older) -> Chunk:
-        kept = self._chunks.get(older.sha256)
+    async def _chunk(self, scope: Scope, older: Older) -> Chunk:
+        kept = self._chunks.get(f"{scope} {older.sha256}")
         if kept is not None:
             return kept
-        body = await self._bytes(older.key)
-        if hashlib.sha256(body).hexdigest() != older.sha256:
-            raise VerificationFailed(f"history chunk {older.key} is not the one its successor means")
-        try:
-            chunk = Chunk.model_validate(parsed(body))
-        except ValueError as error:
-            raise VerificationFailed(f"history chunk {older.key} is damaged ({error.__class__.__name__})") from error
-        self._chunks.put(older.sha256, chunk, len(body))
+        body = await self._bytes(scope, older.key, sizes.CHUNK)
+
+        def decoded() -> Chunk:
+            if hashlib.sha256(body).hexdigest() != older.sha256:
+                raise VerificationFailed(f"history chunk {older.key} is not the one its successor means")
+            return pointer.decode_chunk(body, older.key, scope)
+
+        chunk = await self.work_on(len(body), decoded)
+        self._chunks.put(f"{scope} {older.sha256}", chunk, len(body))
         return chunk
 
-    async def manifests(self, scope: Scope, publications: Iterable[Publication]) -> Sequence[Manifest]:
-        """The manifests of several publications; left out is what is gone, and what nobody vouches for: it may be
-        older than the key, and who only asks what was ours must not be stopped by it."""
-        reads = [partial(self.manifest, scope, each) for each in publications]
-        return await self._side_by_side(reads, (NotFound, NotVouchedFor))
+    async def manifests(self, scope: Scope, publications: Iterable[Publication]) -> Manifests:
+        """The manifests of several publications, without those that cannot be used.
 
-    async def _side_by_side(
-        self, reads: Iterable[Callable[[], Awaitable[Manifest]]], left_out: tuple[type[Exception], ...]
-    ) -> Sequence[Manifest]:
-        async def found(read: Callable[[], Awaitable[Manifest]]) -> Manifest | None:
+        Callers ask which files or events a scope has published. One damaged manifest must not stop them: what only
+        that manifest lists then counts as not published here. Left out as well is one that is gone, and one that no
+        trusted key signed, which may be older than the key.
+        """
+
+        async def read(publication: Publication) -> Manifest | DamagedManifest | None:
             try:
-                return await read()
-            except left_out:
+                return await self.manifest(scope, publication)
+            except (NotFound, NotVouchedFor):
                 return None
+            except (VerificationFailed, ObjectDamaged) as error:
+                return DamagedManifest(publication.id, str(error))
 
-        every = await concurrently(found, reads, at_once=_MOST_READS_AT_ONCE)
-        return [each for each in every if each is not None]
+        found = await concurrently(read, publications, at_once=_MOST_READS_AT_ONCE)
+        return Manifests(
+            tuple(each for each in found if isinstance(each, Manifest)),
+            tuple(each for each in found if isinstance(each, DamagedManifest)),
+        )
 
     async def _check_signature(self, scope: Scope, described: Manifest, body: bytes) -> None:
         if self._trust is None:
             return
-        envelope = await self._optional(layout.signature(scope, described.state, described.attempt))
-        self._trust.check_publication(envelope.body if envelope else None, described, body, scope)
-
-    async def _bytes(self, key: str) -> bytes:
+        key = layout.signature(scope, described.state, described.attempt)
         try:
-            return (await self._store.get(key)).body
-        except ObjectMissing as error:
-            raise NotFound(f"{key} is gone from the bucket") from error
+            stored = await self._optional(scope, key, sizes.SIGNATURE)
+        except VerificationFailed as error:
+            raise NotVouchedFor(str(error)) from error
+        envelope = stored.body if stored else None
+        size = len(body) + len(envelope or b"")
+        await self.work_on(size, self._trust.check_publication, envelope, described, body, scope)
 
-    async def _optional(self, key: str) -> Stored | None:
+    async def _bytes(self, scope: Scope, key: str, most_bytes: int) -> bytes:
+        stored = await self._optional(scope, key, most_bytes)
+        if stored is None:
+            raise NotFound(f"{key} is gone from the bucket")
+        return stored.body
+
+    async def _optional(self, scope: Scope, key: str, most_bytes: int) -> Stored | None:
         try:
-            return await self._store.get(key)
+            return await self._store.get(key, most_bytes=most_bytes)
         except ObjectMissing:
             return None
+        except ObjectTooBig as error:
+            raise VerificationFailed(
+                f"{error}: it is damaged, or not ours; `rebundle recover {scope} --reason '…'` goes on without it"
+            ) from error
 
     async def _trace(self, scope: Scope) -> str | None:
         """What says that this scope had a pointer (protocol 4, never softened 4)."""
         for prefix in (layout.live_tree(scope, layout.MARKER), layout.histories(scope)):
-            if await self._store.scan(prefix):
+            listing = await self._store.scan(prefix)
+            # What cannot be listed may be a trace: a scope must not begin again because of a folder's mode.
+            if listing or listing.unreadable:
                 return f"{prefix} is there"
         highest = await self._accepted.highest(scope)
         return f"sequence {highest} was seen here" if highest else None
 
 
+def _is_bundle(name: str) -> bool:
+    return _is_scope(name, "any")
+
+
+def _is_scope(bundle: str, target: str) -> bool:
+    try:
+        Scope.parse(f"{bundle}/{target}")
+    except ValueError:
+        return False
+    return True
+
+
 def _key(scope: Scope, publication: Publication) -> str:
     return f"{scope} {publication.id} {publication.manifest_sha256}"
+
+
+def _manifest(scope: Scope, name: PublicationId, body: bytes) -> Manifest:
+    try:
+        read = manifest.decode(body)
+    except VerificationFailed as error:
+        raise VerificationFailed(
+            f"{name} of {scope}: {error}; `rebundle recover {scope} --reason '…'` leaves the publication out"
+        ) from error
+    if (read.scope, read.state, read.attempt) != (str(scope), name.state, name.attempt):
+        raise VerificationFailed(f"the manifest of {name} is the one of {read.scope} {read.state}")
+    return read
 
 
 def verified_files(described: Manifest, body: bytes) -> tuple[RenderedFile, ...]:
@@ -308,14 +418,13 @@ def verified_files(described: Manifest, body: bytes) -> tuple[RenderedFile, ...]
     Raises:
         VerificationFailed: archive or a file is not what the manifest says.
     """
+    name = PublicationId(state=described.state, attempt=described.attempt)
     if hashlib.sha256(body).hexdigest() != described.archive.sha256:
-        raise VerificationFailed(f"the archive of {described.state}@{described.attempt} does not match its digest")
-    files = archive.unpack(body)
-    found = [(each.path, each.mode, each.size, each.sha256) for each in archive.digest_files(files)]
-    meant = [(each.path, each.mode, each.size, each.sha256) for each in described.files]
-    if found != meant:
-        raise VerificationFailed(f"the files of {described.state}@{described.attempt} are not those of its manifest")
-    return files
+        raise VerificationFailed(f"the archive of {name} does not match its digest")
+    try:
+        return archive.unpack(body, described.digests)
+    except VerificationFailed as error:
+        raise VerificationFailed(f"the files of {name} are not those of its manifest: {error}") from error
 
 
 class _Kept(Generic[T]):

@@ -8,15 +8,13 @@ is written like any other, by compare-and-swap, so that a daemon which goes on f
 import hashlib
 import re
 from collections.abc import Iterable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from typing import Final
 
-from pydantic import ValidationError
-
 from daemon.concurrency import concurrently
-from daemon.publishing import layout, manifest, ownership, recovery
+from daemon.publishing import layout, manifest, ownership, recovery, sizes
 from daemon.publishing import pointer as pointers
-from daemon.publishing.documents import parsed, written
 from daemon.publishing.errors import PublishingError, VerificationFailed
 from daemon.publishing.livetree import LiveTree, Synced, Unfinished
 from daemon.publishing.pointer import CHUNK, Chunk, Entry, Older, Pointer, PublicationId
@@ -25,14 +23,15 @@ from daemon.publishing.publisher import Publisher
 from daemon.publishing.reader import PointerRead, Reader
 from daemon.publishing.recovery import Damaged, Found, Recovered, Remains, Unsigned, Wish
 from daemon.publishing.retention import Folder, folders
-from daemon.stores.errors import ObjectDamaged, ObjectMissing
+from daemon.stores.errors import ObjectDamaged, ObjectMissing, ObjectTooBig, StoreRefused
 from daemon.stores.port import ObjectStore, Stored
 from renderers.model import Scope
 
 _READS_AT_ONCE: Final = 8
 _SEQUENCE: Final = re.compile(rb'"sequence"\s*:\s*(\d{1,15})\b')
-_Read = Mapping[str, tuple[Chunk, bytes]]
-"""Chunks by key, with their bytes."""
+_Read = Mapping[str, tuple[Chunk, str]]
+"""Chunks by key, with the sha256 of their bytes."""
+_FOLDER: Final = re.compile(r"[0-9]{1,15}")
 _CHUNK_KEY: Final = re.compile(r"/(\d{1,15})(?:-(\d{1,15})-[^/]*)?\.json$")
 """Without the sequence of its newest entry and a write: of a release before those were in the key."""
 
@@ -64,6 +63,7 @@ class _Chunks:
     """Of every chunk, damaged or not."""
     older: Older | None = None
     chunked: int = 0
+    chain_holds: bool = True
     unsigned: tuple[Entry, ...] = ()
     """After a signed pointer, and not led to by it."""
 
@@ -108,10 +108,10 @@ class Recoverer:
         base, damage, damaged = await self._pointer(scope)
         pointer = None if base.version is None or damage else base.pointer
         signed = pointer if self._reader.has_policy else None
-        chunks = await self._chunks(scope, signed)
+        chunks = await self._chunks(scope, pointer)
         marker, _ = await self._live_tree.marker(scope)
         tree = PublicationId.parse(marker.publication) if marker and marker.publication else None
-        stored, _ = folders(scope, await self._store.scan(layout.states(scope)))
+        stored, _ = folders(scope, (await self._store.scan(layout.states(scope))).complete())
         if base.version is None or damage:
             # A scope whose publications are signed had a signed pointer: who cannot sign must not write one.
             base = replace(base, signed=base.signed or any(each.is_signed for each in stored))
@@ -126,6 +126,7 @@ class Recoverer:
             pointer=pointer,
             traces={name: sequence for name, sequence in traces.items() if sequence},
             entries=chunks.entries,
+            chain_holds=chunks.chain_holds,
             older=chunks.older,
             chunked=chunks.chunked,
             tree=tree if signed is None else None,
@@ -141,34 +142,35 @@ class Recoverer:
         key = layout.pointer(scope)
         try:
             read = await self._reader.found_pointer(scope)
-            stored = None
-        except VerificationFailed as error:
-            read, stored, damage = None, await self._get(key), str(error)
-        except ObjectDamaged as error:
-            versions = [each.version for each in await self._store.scan(key) if each.key == key]
-            return PointerRead(absent(scope), versions[0] if versions else None), str(error), _DamagedPointer()
-        if read is not None:
-            return read, None, _DamagedPointer()
-        if stored is None:
+        except (VerificationFailed, ObjectDamaged) as error:
+            damage = str(error)
+        else:
+            if read is not None:
+                return read, None, _DamagedPointer()
             return PointerRead(absent(scope), None), f"{key} is gone", _DamagedPointer()
+        stored = await self._get(key, sizes.POINTER)
+        if stored is None:
+            return PointerRead(absent(scope), await self._reader.listed_version(key)), damage, _DamagedPointer()
         # Whether it was signed is told by its bytes: who cannot sign must not replace it (protocol 4).
         base = PointerRead(absent(scope), stored.version, signed=b'"sig"' in stored.body)
-        return base, damage, _DamagedPointer(_sequence_in(stored.body), _decoded(stored.body, scope))
+        return base, damage, await self._reader.work_on(len(stored.body), _damaged_pointer, stored.body, scope)
 
-    async def _chunks(self, scope: Scope, signed: Pointer | None) -> _Chunks:
+    async def _chunks(self, scope: Scope, pointer: Pointer | None) -> _Chunks:
         """Every chunk that can be read, and the newest that leads back through all before it.
 
-        `signed`: a pointer whose signature counts; only the chunks that it leads to are believed then.
+        Under a trust policy only the chunks are believed that a pointer leads to whose signature counts.
         """
-        keys = [each.key for each in await self._store.scan(layout.histories(scope))]
-        bodies = dict(zip(keys, await concurrently(self._get, keys, at_once=_READS_AT_ONCE), strict=True))
-        chunks = {key: (_chunk(stored.body), stored.body) for key, stored in bodies.items() if stored is not None}
-        read = {key: (chunk, body) for key, (chunk, body) in chunks.items() if chunk is not None and chunk.entries}
-        highest = max((max(_newest_by(key), _sequence_in(body)) for key, (_, body) in chunks.items()), default=0)
-        if signed is None:
-            return _believed(read, highest)
-        after = tuple(each for each in _entries(read) if each.sequence > signed.sequence)
-        return replace(_believed(_led_to(signed.older, read), highest), unsigned=after)
+        keys = [each.key for each in (await self._store.scan(layout.histories(scope))).complete()]
+        stored = await concurrently(lambda key: self._get(key, sizes.CHUNK), keys, at_once=_READS_AT_ONCE)
+        bodies = {key: each.body for key, each in zip(keys, stored, strict=True) if each is not None}
+        read = await self._reader.work_on(sum(map(len, bodies.values())), _readable_chunks, bodies, scope)
+        highest = max((max(_newest_by(key), _sequence_in(body)) for key, body in bodies.items()), default=0)
+        older = pointer.older if pointer is not None else None
+        holds = _chain_holds(older, read)
+        if pointer is None or not self._reader.has_policy:
+            return replace(_believed(read, highest, older), chain_holds=holds)
+        after = tuple(each for each in _entries(read) if each.sequence > pointer.sequence)
+        return replace(_believed(_led_to(older, read), highest, older), chain_holds=holds, unsigned=after)
 
     async def _publications(
         self, scope: Scope, stored: Iterable[Folder]
@@ -179,71 +181,93 @@ class Recoverer:
 
     async def _verified(self, scope: Scope, name: PublicationId) -> Found | Damaged:
         try:
-            stored = await self._store.get(layout.manifest(scope, name.state, name.attempt))
+            key = layout.manifest(scope, name.state, name.attempt)
+            stored = await self._store.get(key, most_bytes=sizes.MANIFEST)
         except ObjectMissing:
             return Damaged(name, "its manifest is gone")
-        except ObjectDamaged as error:
+        except (ObjectDamaged, ObjectTooBig) as error:
             return Damaged(name, str(error))
+        size = len(stored.body)
         try:
-            described = manifest.decode(stored.body)
+            described = await self._reader.work_on(size, manifest.decode, stored.body)
         except VerificationFailed as error:
             return Damaged(name, str(error))
         publication = recovery.manifest_publication(described, _sha256(stored.body))
         try:
             if publication.id != name:
                 raise VerificationFailed(f"its manifest is the one of {publication.id}")
-            described.composition_value()
+            await self._reader.work_on(size, described.composition_value)
             await self._reader.files(scope, publication)
         except (PublishingError, ObjectDamaged) as error:
-            return Damaged(name, str(error), described.revision, described.events)
+            return Damaged(
+                name,
+                str(error),
+                described.revision,
+                described.events,
+                described.composition_digest,
+                described.kind,
+            )
         return Found(publication, described.events)
 
     async def _traces(self, scope: Scope) -> Mapping[str, int]:
         """The highest sequence that each kind of thing tells, damaged or not."""
-        tree = layout.live_tree(scope)
-        files = [each.key for each in await self._store.scan(tree) if not ownership.is_credential(each.key)]
-        tagged = await concurrently(self._get, files, at_once=_READS_AT_ONCE)
-        commits = (ownership.parsed_commit(each.tag.get("commit")) for each in tagged if each is not None)
+        listed = await self._store.scan(layout.live_tree(scope))
+        files = [each.key for each in listed if each.size <= sizes.FILE and not ownership.is_credential(each.key)]
+        commits = await concurrently(self._commit, files, at_once=_READS_AT_ONCE)
         aside = await self._store.folders(layout.all_replaced(scope))
-        marker = await self._get(layout.live_tree(scope, layout.MARKER))
-        freshness = await self._get(layout.freshness(scope))
+        marker = await self._get(layout.live_tree(scope, layout.MARKER), sizes.MARKER)
+        freshness = await self._get(layout.freshness(scope), sizes.FRESHNESS)
         return {
             "the live tree's marker": _sequence_in(marker.body) if marker else 0,
             "freshness.json": _sequence_in(freshness.body) if freshness else 0,
-            "tags of the live tree": max((commit[0] for commit in commits if commit), default=0),
-            "bytes kept aside": max((int(each) for each in aside if each.isdecimal()), default=0),
+            "tags of the live tree": max(commits, default=0),
+            "bytes kept aside": max((int(each) for each in aside if _FOLDER.fullmatch(each)), default=0),
         }
 
-    async def _get(self, key: str) -> Stored | None:
+    async def _commit(self, key: str) -> int:
+        """The sequence that the tag of a file tells; 0: none. A file that nobody may read stops no recovery."""
         try:
-            return await self._store.get(key)
-        except (ObjectMissing, ObjectDamaged):
+            stored = await self._get(key, sizes.FILE)
+        except StoreRefused:
+            return 0
+        commit = ownership.parsed_commit(stored.tag.get("commit")) if stored else None
+        return commit[0] if commit else 0
+
+    async def _get(self, key: str, most_bytes: int) -> Stored | None:
+        try:
+            return await self._store.get(key, most_bytes=most_bytes)
+        except (ObjectMissing, ObjectDamaged, ObjectTooBig):
             return None
 
 
-def _chunk(body: bytes) -> Chunk | None:
-    try:
-        chunk = Chunk.model_validate(parsed(body))
-        written(chunk.model_dump(mode="json"))  # what could not be written again would stop the recovery
-    except (ValueError, ValidationError, RecursionError):
-        return None
-    return chunk
+def _readable_chunks(bodies: Mapping[str, bytes], scope: Scope) -> _Read:
+    """Those that are not damaged."""
+    read: dict[str, tuple[Chunk, str]] = {}
+    for key, body in bodies.items():
+        with suppress(VerificationFailed):
+            chunk = pointers.decode_chunk(body, key, scope)
+            if chunk.entries:
+                read[key] = chunk, _sha256(body)
+    return read
 
 
-def _decoded(body: bytes, scope: Scope) -> Pointer | None:
+def _damaged_pointer(body: bytes, scope: Scope) -> _DamagedPointer:
     try:
-        return pointers.decode(body, scope)
+        pointer = pointers.decode(body, scope)
     except VerificationFailed:
-        return None
+        pointer = None
+    return _DamagedPointer(_sequence_in(body), pointer)
 
 
-def _believed(read: _Read, highest: int) -> _Chunks:
-    whole = [key for key in read if _leads_back(key, read)]
-    newest = max(whole, key=lambda key: read[key][0].entries[-1].sequence, default=None)
+def _believed(read: _Read, highest: int, named: Older | None) -> _Chunks:
+    """`named`: by a pointer. A writer that lost leaves a chunk with the same entries beside the one that counts."""
+    whole = [key for key, (_, sha256) in read.items() if _chain_holds(Older(key=key, sha256=sha256), read)]
+    names = {each.key for each in (named, *(chunk.older for chunk, _ in read.values())) if each is not None}
+    newest = max(whole, key=lambda key: (read[key][0].entries[-1].sequence, key in names), default=None)
     if newest is None:
         return _Chunks(_entries(read), highest)
-    chunk, body = read[newest]
-    return _Chunks(_entries(read), highest, Older(key=newest, sha256=_sha256(body)), chunk.entries[-1].sequence)
+    chunk, sha256 = read[newest]
+    return _Chunks(_entries(read), highest, Older(key=newest, sha256=sha256), chunk.entries[-1].sequence)
 
 
 def _entries(read: _Read) -> tuple[Entry, ...]:
@@ -255,12 +279,12 @@ def _entries(read: _Read) -> tuple[Entry, ...]:
 
 def _led_to(older: Older | None, read: _Read) -> _Read:
     """The chunks that a pointer leads to, as far as each is the one that its successor means."""
-    found: dict[str, tuple[Chunk, bytes]] = {}
+    found: dict[str, tuple[Chunk, str]] = {}
     while older is not None and older.key in read and older.key not in found:
-        chunk, body = read[older.key]
-        if _sha256(body) != older.sha256:
+        chunk, sha256 = read[older.key]
+        if sha256 != older.sha256:
             break
-        found[older.key] = chunk, body
+        found[older.key] = chunk, sha256
         older = chunk.older
     return found
 
@@ -274,18 +298,15 @@ def _newest_by(key: str) -> int:
     return int(newest or int(oldest) + CHUNK - 1)
 
 
-def _leads_back(key: str, read: _Read) -> bool:
-    """Whether each chunk from here back is the one that its successor means."""
+def _chain_holds(older: Older | None, read: _Read) -> bool:
+    """Whether each chunk from here back is there, and is the one that its successor names."""
     seen: set[str] = set()
-    while key not in seen:
-        seen.add(key)
-        older = read[key][0].older
-        if older is None:
-            return True
-        if older.key not in read or _sha256(read[older.key][1]) != older.sha256:
+    while older is not None and older.key not in seen:
+        seen.add(older.key)
+        if older.key not in read or read[older.key][1] != older.sha256:
             return False
-        key = older.key
-    return False
+        older = read[older.key][0].older
+    return older is None
 
 
 def _sequence_in(body: bytes) -> int:

@@ -6,14 +6,17 @@ older pointer if that is what was put back, and the live tree. Its sequence is a
 above all traces by the changes that one pointer can hold, for so many may be in no chunk yet. What nothing tells is
 said, not guessed away. Gathering the remains is `recoverer`'s.
 
+Id, number and composition of an explicit state belong together (protocol 3), and uploads that lost a race are in the
+bucket as well. Of uploads that contradict each other only one can have been committed, so only that one is retained.
+
 An event counts as folded only where a publication that verifies, and that the new pointer stands on, tells of it. What
 was stored in part may never have been committed: its event may still wait, and one that is folded again does no harm,
 while one that is passed over is lost.
 """
 
 from collections.abc import Collection, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
-from typing import Any, Final, TypeVar
+from dataclasses import dataclass, field, replace
+from typing import Any, Final, Literal, TypeVar
 
 from pydantic import ValidationError
 
@@ -62,6 +65,8 @@ class Damaged:
     why: str
     revision: Revision | None = None
     events: tuple[ManifestEvent, ...] = ()
+    composition: str | None = None
+    kind: Literal["explicit", "derived"] | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,6 +95,8 @@ class Remains:
     """The highest sequence that each thing beside a readable pointer has seen."""
     entries: tuple[Entry, ...] = ()
     """Of the chunks, the oldest first."""
+    chain_holds: bool = True
+    """Whether each chunk that the pointer's own `older` leads back to is there, and is the one its successor names."""
     older: Older | None = None
     """The newest chunk that leads back through all before it."""
     chunked: int = 0
@@ -107,6 +114,23 @@ class Remains:
         """Whether the pointer can be read and nothing has seen a later one."""
         seen = (*self.traces.values(), *(entry.sequence for entry in self.entries))
         return self.pointer is not None and self.pointer.sequence >= max(seen, default=0)
+
+    @property
+    def unnamed_after_pointer(self) -> tuple[PublicationId, ...]:
+        """Whole uploads that nothing names and that are newer than a pointer that goes on; () without such a pointer.
+
+        A writer that lost or died leaves one. So does an older pointer that was put back before anything followed the
+        lost one.
+        """
+        pointer = self.pointer
+        if pointer is None or not self.is_ahead:
+            return ()
+        top = Revision(producer=pointer.highest_producer, derived=pointer.derived)
+        last = max((entry.at for entry in pointer.history), default="")
+        known = _merged(self.entries, pointer.history)
+        named = _named(known) | {str(each.id) for each in pointer.retained}
+        uploads = (each.publication for each in self.found if str(each.publication.id) not in named)
+        return tuple(each.id for each in uploads if each.at > last or each.revision > top)
 
 
 @dataclass(frozen=True, slots=True)
@@ -163,9 +187,11 @@ def _mend(remains: Remains, pointer: Pointer, writing: Writing, wish: Wish) -> R
     whole = {(each.publication.id, each.publication.manifest_sha256) for each in remains.found}
     there = tuple(each for each in pointer.retained if (each.id, each.manifest_sha256) in whole)
     gone = [each.id for each in pointer.retained if each not in there]
-    broken = pointer.older is not None and pointer.older != remains.older
-    if not gone and not broken and wish.live is None:
+    if not gone and remains.chain_holds and wish.live is None:
         return None
+    base = pointer if remains.chain_holds else pointer.model_copy(update={"older": None})
+    base, adopted = _with_adopted(remains, base, there, wish)
+    there += adopted
     live, told = pointer.live, "live as it was"
     if wish.live is not None or (live is not None and live.id in gone):
         live, told = _live(pointer, there, wish, [])
@@ -174,14 +200,40 @@ def _mend(remains: Remains, pointer: Pointer, writing: Writing, wish: Wish) -> R
         desired = _newest(there)
     moved = _id(live) != _id(pointer.live)
     hold = pointer.hold or (_hold(writing) if moved and wish.hold else None)
-    base = pointer.model_copy(update={"older": None if broken else pointer.older})
-    following = protocol.recover(base, writing, live, desired, retained=there, hold=hold)
+    cut_off = () if remains.chain_holds else remains.entries
+    following = protocol.recover(
+        base, writing, live, desired, retained=there, hold=hold, published=adopted, cut_off=cut_off
+    )
     did = (
         *([f"left out what is not there, or not whole: {_some(gone)}"] if gone else ()),
-        *(["cut the history off where its chunks are gone or changed"] if broken else ()),
+        *([] if remains.chain_holds else ["cut the history off where its chunks are gone or changed"]),
         *_standing_told(following, told),
     )
     return Recovered(following, did, (_DAMAGED_TOLD,) if gone else ())
+
+
+def _with_adopted(
+    remains: Remains, pointer: Pointer, there: Sequence[Publication], wish: Wish
+) -> tuple[Pointer, tuple[Publication, ...]]:
+    """The upload that is to be live and that the pointer does not retain, and the pointer that counts it."""
+    if wish.live is None or any(_is_meant(each, wish.live) for each in there):
+        return pointer, ()
+    known = _merged(remains.entries, pointer.history)
+    past = _replayed(pointer, known)
+    kept = _consistent(remains, pointer, known, past, wish).kept
+    uploads = [each for each in kept if _is_meant(each.publication, wish.live)]
+    wanted = [each for each in uploads if str(each.publication.id) not in past.let_go]
+    if not wanted:
+        return pointer, ()
+    upload = wanted[-1].publication
+    top = Revision(producer=pointer.highest_producer, derived=pointer.derived)
+    highest = max(top, upload.revision)
+    update = {
+        "highest_producer": highest.producer,
+        "derived": highest.derived,
+        "recent": (*pointer.recent, *map(_fold_of, wanted[-1].events))[-MOST_RECENT:],
+    }
+    return pointer.model_copy(update=update), (upload.model_copy(update={"late": upload.revision < top}),)
 
 
 # -- a pointer that is gone, damaged or behind
@@ -194,21 +246,24 @@ def _rebuild(remains: Remains, writing: Writing, wish: Wish) -> Recovered:
     past = _replayed(old, known)
     forbidden = _forbidden(remains)
     doubted = remains.unsigned.pointer if remains.unsigned else None
-    retained = _retained(remains, old, known, past)
-    named = {name for entry in known for name in entry.published} | {str(each.id) for each in old.retained}
+    consistent = _consistent(remains, old, known, past, wish)
+    usable = replace(remains, found=consistent.kept)
+    retained = _retained(usable, old, known, past)
+    named = _named(known) | {str(each.id) for each in old.retained}
     unnamed = [each for each in retained if str(each.id) not in named]
     top = _top(remains, old, named)
     told_desired = next((each for each in retained if last is not None and str(each.id) == last.desired), None)
     newer = _newer(unnamed, top, told_desired)
     desired = newer[-1] if newer else told_desired or _newest(retained)
     committed = _committed(remains, known)
-    base = _numbered(remains, old, top).model_copy(
+    # What no chunk has, as far as there is room for one more.
+    history = tuple(each for each in known if each.sequence > remains.chunked)[1 - MOST_HISTORY :]
+    base = _numbered(usable, old, top, _highest(remains)).model_copy(
         update={
             "inputs": _passed(remains, old, committed),
-            "recent": _folded(remains, old, committed, desired),
+            "recent": _folded(usable, old, committed, desired),
             "quarantined": tuple((past.quarantined | forbidden).values()),
-            # What no chunk has, as far as there is room for one more.
-            "history": tuple(each for each in known if each.sequence > remains.chunked)[1 - MOST_HISTORY :],
+            "history": history,
             "older": remains.older,
         }
     )
@@ -218,14 +273,131 @@ def _rebuild(remains: Remains, writing: Writing, wish: Wish) -> Recovered:
         live, desired, told = None, None, "the scope stays retired"
     # Also where nothing is left to be live: what comes next must not be so before somebody has looked.
     hold = (doubted and doubted.hold) or past.hold or (_hold(writing) if wish.hold and not retired else None)
-    following = protocol.recover(base, writing, live, desired, retained=retained, hold=hold, published=unnamed)
+    following = protocol.recover(
+        base,
+        writing,
+        live,
+        desired,
+        retained=retained,
+        hold=hold,
+        published=unnamed,
+        cut_off=[each for each in known if each.sequence > remains.chunked and each not in history],
+    )
     did = (
         f"found {len(remains.found)} publications that verify, {len(following.retained)} of them can be rolled back to",
         *(f"left out {each.id}: {each.why}" for each in remains.damaged),
+        *(f"left out {each}: its id or number was committed with another composition" for each in consistent.refuted),
         f"went on at sequence {following.sequence}: {MOST_HISTORY + 1} above every trace ({_highest(remains)})",
         *_standing_told(following, told),
     )
-    return Recovered(following, did, tuple(_unknown(remains, following, last, unnamed)))
+    return Recovered(following, did, tuple(_unknown(remains, following, last, unnamed, consistent.undecided)))
+
+
+@dataclass(frozen=True, slots=True)
+class _Claim:
+    """What belongs together and is never used for anything else (protocol 3)."""
+
+    state: str
+    producer: int
+    composition: str
+
+    @classmethod
+    def of(cls, publication: Publication) -> "_Claim":
+        return cls(publication.state, publication.revision.producer, publication.composition)
+
+    def contradicts(self, other: "_Claim") -> bool:
+        return self != other and (self.state == other.state or self.producer == other.producer)
+
+
+@dataclass(frozen=True, slots=True)
+class _Consistent:
+    """Uploads of which no two contradict each other, and those that were left out for that."""
+
+    kept: tuple[Found, ...]
+    refuted: tuple[PublicationId, ...]
+    """What was committed contradicts them: they lost."""
+    undecided: tuple[PublicationId, ...]
+    """They contradict each other, and nothing tells which of them was committed."""
+
+
+def _consistent(remains: Remains, old: Pointer, known: Sequence[Entry], past: "_Past", wish: Wish) -> _Consistent:
+    explicit = [each.publication for each in remains.found if each.publication.kind == "explicit"]
+    certain = _not_contradicting([], _committed_claims(remains, old, known, past))
+    open_ = [each for each in explicit if not _is_refuted(_Claim.of(each), certain)]
+    certain += _wished_claims(open_, certain, past, wish)
+    claims = [_Claim.of(each) for each in open_ if not _is_refuted(_Claim.of(each), certain)]
+    accepted = {*certain, *(each for each in claims if not _is_refuted(each, claims))}
+    refuted = {each.id for each in explicit if _is_refuted(_Claim.of(each), certain)}
+    undecided = {each.id for each in explicit if _Claim.of(each) not in accepted} - refuted
+    _refuse_refuted(remains, refuted, wish)
+    return _Consistent(
+        tuple(each for each in remains.found if each.publication.id not in refuted | undecided),
+        tuple(each.id for each in explicit if each.id in refuted),
+        tuple(each.id for each in explicit if each.id in undecided),
+    )
+
+
+def _committed_claims(remains: Remains, old: Pointer, known: Sequence[Entry], past: "_Past") -> Iterable[_Claim]:
+    """The more certain ones first: an earlier recovery may have taken over an upload that had lost."""
+    for state, producer, composition in protocol.used_up(known):
+        yield _Claim(state, producer, composition)
+    taken_over = {name for entry in known if entry.kind == "recover" for name in entry.published}
+    committed = _named(known) - taken_over | past.let_go | ({str(remains.tree)} if remains.tree else set())
+    for names in (committed, taken_over):
+        for found in remains.found:
+            if found.publication.kind == "explicit" and str(found.publication.id) in names:
+                yield _Claim.of(found.publication)
+        for each in remains.damaged:
+            if each.kind == "explicit" and each.revision and each.composition and str(each.id) in names:
+                yield _Claim(each.id.state, each.revision.producer, each.composition)
+    yield from (_Claim.of(each) for each in old.retained if each.kind == "explicit")
+
+
+def _not_contradicting(accepted: list[_Claim], claims: Iterable[_Claim]) -> list[_Claim]:
+    """The accepted claims, and each of the others that contradicts none of those before it."""
+    for claim in claims:
+        if not _is_refuted(claim, accepted):
+            accepted.append(claim)
+    return accepted
+
+
+def _is_refuted(claim: _Claim, others: Iterable[_Claim]) -> bool:
+    return any(claim.contradicts(other) for other in others)
+
+
+def _wished_claims(
+    uploads: Iterable[Publication], certain: Sequence[_Claim], past: "_Past", wish: Wish
+) -> tuple[_Claim, ...]:
+    """What the operator says was committed.
+
+    Raises:
+        Refused: several that contradict each other fit the name.
+    """
+    if wish.live is None:
+        return ()
+    fitting = [each for each in uploads if _is_meant(each, wish.live) and str(each.id) not in past.let_go]
+    claims = {_Claim.of(each): None for each in fitting}
+    if len(claims) > 1 and not claims.keys() & set(certain):
+        raise Refused(
+            f"{wish.live} fits uploads with different compositions, {_some([each.id for each in fitting])}: "
+            "name one of them with --live STATE@ATTEMPT"
+        )
+    return tuple(claims)
+
+
+def _refuse_refuted(remains: Remains, refuted: Collection[PublicationId], wish: Wish) -> None:
+    found = [each.publication for each in remains.found]
+    fitting = [each.id for each in found if wish.live is not None and _is_meant(each, wish.live)]
+    if fitting and all(each in refuted for each in fitting):
+        raise Refused(
+            f"{_some(fitting)} was never committed: its id or number belongs to another composition in "
+            f"{remains.scope}; recover without --live, or name another state"
+        )
+
+
+def _named(known: Iterable[Entry]) -> set[str]:
+    """Publications that a change says were published."""
+    return {name for entry in known for name in entry.published}
 
 
 def _merged(*histories: Sequence[Entry]) -> tuple[Entry, ...]:
@@ -345,7 +517,7 @@ def _top(remains: Remains, old: Pointer, named: Collection[str]) -> Revision:
     return max([Revision(producer=old.highest_producer, derived=old.derived), *whole, *damaged])
 
 
-def _numbered(remains: Remains, old: Pointer, top: Revision) -> Pointer:
+def _numbered(remains: Remains, old: Pointer, top: Revision, highest: int) -> Pointer:
     """Numbers that none is above which can have been seen.
 
     A damaged publication that no change names uses up no number: its state, sent or delivered again, would be late.
@@ -353,9 +525,9 @@ def _numbered(remains: Remains, old: Pointer, top: Revision) -> Pointer:
     top = max([top, *(each.publication.revision for each in remains.found)])
     return old.model_copy(
         update={
-            "sequence": _highest(remains) + MOST_HISTORY,
+            "sequence": highest + MOST_HISTORY,
             # An epoch counts collections, so no publisher can have stored anything under one as high as a sequence.
-            "gc_epoch": _highest(remains) + MOST_HISTORY,
+            "gc_epoch": highest + MOST_HISTORY,
             "highest_producer": top.producer,
             "derived": top.derived,
         }
@@ -457,13 +629,17 @@ def _live(
 
 
 def _wished(base: Pointer, retained: Sequence[Publication], name: str) -> Publication:
-    state, _, attempt = name.partition("@")
-    fitting = [each for each in retained if each.state == state and each.attempt.startswith(attempt)]
+    fitting = [each for each in retained if _is_meant(each, name)]
     if not fitting:
         raise NotFound(f"no publication of {name} in {base.scope} is whole")
     if base.is_quarantined(fitting[-1].composition):
         raise Refused(f"{fitting[-1].state} is quarantined: recover without --live, then lift that")
     return fitting[-1]
+
+
+def _is_meant(publication: Publication, name: str) -> bool:
+    state, _, attempt = name.partition("@")
+    return publication.state == state and publication.attempt.startswith(attempt)
 
 
 def _newest(retained: Sequence[Publication]) -> Publication | None:
@@ -486,10 +662,16 @@ def _standing_told(following: Pointer, why_live: str) -> Iterable[str]:
     live, desired, hold = following.live, following.desired, following.hold
     yield f"live: {live.id if live else 'nothing'} ({why_live})"
     yield f"desired: {desired.id if desired else 'nothing'}"
-    yield f"held by {hold.by}: {hold.reason}; `resume` goes on" if hold else "not held"
+    yield f"held by {hold.by}: {hold.reason}; `rebundle resume {following.scope}` goes on" if hold else "not held"
 
 
-def _unknown(remains: Remains, following: Pointer, last: Entry | None, unnamed: Sequence[Publication]) -> Iterable[str]:
+def _unknown(
+    remains: Remains,
+    following: Pointer,
+    last: Entry | None,
+    unnamed: Sequence[Publication],
+    undecided: Sequence[PublicationId],
+) -> Iterable[str]:
     since = f"after sequence {last.sequence}" if last else "at all"
     if remains.unsigned is not None and remains.unsigned.pointer is not None:
         since = "but those of the pointer whose signature does not count"
@@ -499,6 +681,12 @@ def _unknown(remains: Remains, following: Pointer, last: Entry | None, unnamed: 
         yield from _unsigned_told(remains, remains.unsigned, following)
     if unnamed:
         yield f"whether these were ever committed, and in which order: {_some([each.id for each in unnamed])}"
+    if undecided:
+        yield (
+            f"which of these was committed: {_some(undecided)}. They share an id or a number and differ in their "
+            f"composition, so none is kept; `rebundle recover {remains.scope} --live {undecided[0]} --reason '…'` "
+            "takes the first"
+        )
     if waiting := _waiting(remains, following):
         yield (
             f"whether these events were folded: {_some(waiting)}. Those that still wait are folded now; what you miss "
@@ -528,7 +716,7 @@ def _unsigned_told(remains: Remains, unsigned: Unsigned, following: Pointer) -> 
     ):
         yield (
             f"whether {live.id} is quarantined: only an unsigned change says so, which changes nothing that is live; "
-            f"`rebundle quarantine {remains.scope} {live.state} --rollback-to STATE` does"
+            f"`rebundle quarantine {remains.scope} {live.state} --rollback-to STATE --reason '…'` does"
         )
     if unsigned.tree is not None and unsigned.tree != _id(following.live):
         yield f"whether {unsigned.tree} is live: only the live tree's marker says so; `--live {unsigned.tree}` takes it"

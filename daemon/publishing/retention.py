@@ -1,9 +1,11 @@
 """What retention keeps, what it lets go, and which objects may then be deleted (protocol 4). Pure.
 
-Two questions, asked in this order. `judge`: which publications leave the pointer? `doom`: which objects does no pointer
-name, and can none name any more? The second is safe to answer only for what was stored before a collection that is
-committed (its `gc_epoch` keeps such publications out for good) and for longer than any publisher may take. Acting on
-the answers, in that order, is `collector`'s.
+Two questions about publications, asked in this order. `judge`: which leave the pointer? `doom`: which objects does no
+pointer name, and can none name any more? The second is safe to answer only for what was stored before a collection
+that is committed (its `gc_epoch` keeps such publications out for good) and for longer than any publisher may take.
+Acting on the answers, in that order, is `collector`'s.
+
+`expired` answers for the copies of what a pass over the live tree has replaced: nothing names those, so age decides.
 """
 
 import re
@@ -19,6 +21,9 @@ from renderers.model import Scope
 
 _ATTEMPT: Final = re.compile(r"[0-9a-f]{32}")
 _SECONDS_A_DAY: Final = 86_400
+_SHA256: Final = re.compile(r"[0-9a-f]{64}")
+_SECOND_COPY: Final = re.compile(r"\.[0-9a-f]{16}$")
+"""What releases that kept bytes by sequence put behind the path of a second copy."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -181,6 +186,27 @@ def _doom(
     if dropped > as_of - timedelta(days=policy.dropped_days):
         return Spared(folder, f"the pointer had no more room for it, less than {policy.dropped_days:g} days ago")
     return Doomed(folder, "the pointer had no more room for it")
+
+
+def expired(scope: Scope, copies: Iterable[Listed], policy: Policy, as_of: datetime) -> tuple[Listed, ...]:
+    """The copies of replaced bytes that may be deleted: older than `policy.days` and than the grace, never the newest
+    one of a path. `as_of` is a time of the store's clock."""
+    by_path: dict[str, list[Listed]] = {}
+    for each in copies:
+        by_path.setdefault(replaced_path(scope, each.key), []).append(each)
+    oldest = as_of - max(timedelta(days=policy.days), timedelta(hours=policy.grace_hours))
+    older = [each for found in by_path.values() for each in sorted(found, key=lambda one: (one.modified, one.key))[:-1]]
+    return tuple(each for each in older if each.modified <= oldest)
+
+
+def replaced_path(scope: Scope, key: str) -> str:
+    """The path of the live tree that a copy was kept of: `<path>/<sha256>`, or in releases before that layout
+    `<sequence>/<path>`, with a part of the digest behind a second copy."""
+    rest = key.removeprefix(layout.all_replaced(scope))
+    folder, _, name = rest.rpartition("/")
+    if _SHA256.fullmatch(name):
+        return folder
+    return _SECOND_COPY.sub("", rest.partition("/")[2])
 
 
 def last_collection(entries: Iterable[Entry]) -> datetime | None:

@@ -10,6 +10,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final, Protocol
 
+from daemon.publishing.sizes import SIGNATURES
+
 POINTER: Final = "application/vnd.rebundle.pointer+json"
 FRESHNESS: Final = "application/vnd.rebundle.freshness+json"
 STATEMENT: Final = "application/vnd.in-toto+json"
@@ -55,10 +57,12 @@ def decoded(documents: object) -> tuple[Signature, ...]:
     """Signatures as they were written.
 
     Raises:
-        ValueError: not in the one form that `Signature.document` gives; two of one key.
+        ValueError: not in the one form that `Signature.document` gives; two of one key; more than 16.
     """
     if not isinstance(documents, list):
         raise ValueError("the signatures are no list")
+    if len(documents) > SIGNATURES:
+        raise ValueError(f"it has {len(documents):,} signatures, and may have {SIGNATURES}")
     found = tuple(map(_decoded, documents))
     if len({each.keyid for each in found}) != len(found):
         raise ValueError("one key has signed twice")

@@ -15,9 +15,9 @@ nothing, whatever else is said of it.
 import fnmatch
 import json
 from collections.abc import Collection, Sequence
-from typing import Annotated, Any, Final, Literal
+from typing import Annotated, Final, Literal
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from daemon.publishing import attestation, signatures
 from daemon.publishing.documents import Malformed, canonical
@@ -33,14 +33,8 @@ from renderers.model import Scope, canonical_json
 
 Role = Literal["publish", "pointer"]
 _MOST_BYTES: Final = 1 << 20
+_MOST_REASONS: Final = 3
 ROLES: Final[tuple[Role, ...]] = ("publish", "pointer")
-
-
-def _integer(value: Any) -> Any:
-    # Python takes true and 1.0 for equal to 1.
-    if type(value) is not int:
-        raise ValueError("must be the number 1")
-    return value
 
 
 class _Part(BaseModel):
@@ -84,7 +78,7 @@ class Revocation(_Part):
 class Trust(_Part):
     """A reader's policy."""
 
-    schema_: Annotated[Literal[1], BeforeValidator(_integer), Field(alias="schema")] = 1
+    schema_: Annotated[int, Field(alias="schema", strict=True, ge=1, le=1)] = 1
     freshness: Literal["off", "required"] = "off"
     keys: tuple[TrustedKey, ...] = ()
     revoked: tuple[Revocation, ...] = ()
@@ -157,7 +151,7 @@ class Trust(_Part):
             payload, found = attestation.opened(envelope)
         except ValueError as error:
             raise NotVouchedFor(f"the signature of {what} cannot be read: {error}") from error
-        if payload != _statement(manifest, manifest_body):
+        if payload != attestation.statement(manifest, manifest_body):
             raise NotVouchedFor(f"the signature of {what} is one over something else")
         try:
             return self._check(found, "publish", scope, signatures.encoding(signatures.STATEMENT, payload), what)
@@ -187,7 +181,7 @@ class Trust(_Part):
         for signature, reason in zip(found, reasons, strict=True):
             if reason is None:
                 return signature.keyid
-        raise VerificationFailed(f"{what} has no signature that counts: {'; '.join(filter(None, reasons))}")
+        raise VerificationFailed(f"{what} has no signature that counts: {_some(list(filter(None, reasons)))}")
 
     def _objection(self, signature: Signature, role: Role, scope: Scope, message: bytes) -> str | None:
         """Why a signature does not count."""
@@ -215,9 +209,6 @@ class Trust(_Part):
         return next((each for each in self.keys if each.keyid == keyid), None)
 
 
-def _statement(manifest: Manifest, body: bytes) -> bytes | None:
-    """What a signature of this manifest is over; None: what it says has no canonical form, so nobody signed it."""
-    try:
-        return attestation.statement(manifest, body)
-    except ValueError:
-        return None
+def _some(reasons: Sequence[str]) -> str:
+    more = f"; and {len(reasons) - _MOST_REASONS} more" if len(reasons) > _MOST_REASONS else ""
+    return "; ".join(reasons[:_MOST_REASONS]) + more

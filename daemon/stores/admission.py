@@ -4,8 +4,6 @@ A bucket that is away says nothing of itself, so it is asked again, and events a
 before anything is published. A bucket that ignores conditions ends the daemon (protocol 4, never softened 2).
 """
 
-import asyncio
-
 import structlog
 
 from daemon.runtime import Runtime
@@ -25,7 +23,6 @@ class Admission:
         self._longest = longest
         self.pending: str | None = "the bucket is being probed"
         """Why nothing is published yet, in words for an operator; None: it is."""
-        self._admitted = asyncio.Event()
 
     async def granted(self) -> None:
         """Returns when the store may be written to.
@@ -39,13 +36,8 @@ class Admission:
             await self._runtime.sleep(wait * (0.5 + self._runtime.jitter()))
             wait = min(2 * wait, self._longest)
         self.pending = None
-        self._admitted.set()
         notes = [f"{each.clause}: {each.means}" for each in result.findings if each.verdict is not Verdict.OK]
         log.info("bucket probed, publishing begins", clock_ahead_seconds=result.ahead, notes=notes)
-
-    async def wait(self) -> None:
-        """Returns when it was granted: for whoever else writes to the store."""
-        await self._admitted.wait()
 
     def _judge(self, result: ProbeResult) -> None:
         if result.refusal is not None:

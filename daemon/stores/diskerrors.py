@@ -6,11 +6,14 @@ the directory store goes through one of the three.
 """
 
 import errno
+import shlex
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Final
 
 from daemon.stores.errors import ConditionFailed, OutcomeUnknown, StoreError, StoreRefused, StoreUnavailable
+from daemon.stores.filesystem import Kind, UnfitLock
 
 _ADVICE: Final = {
     errno.ENOSPC: "make room on the disk",
@@ -28,6 +31,28 @@ _ADVICE: Final = {
     errno.ENOTDIR: "move away the file that stands where a folder is needed",
     errno.EISDIR: "move away the folder that stands where a file is needed",
 }
+
+
+_OF_THE_PROCESS: Final = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOMEM})
+_NO_EXCHANGE: Final = frozenset({errno.EINVAL, errno.ENOSYS, errno.EOPNOTSUPP})
+
+
+def is_of_the_process(error: OSError) -> bool:
+    """Whether a call failed because of this process or machine, so that it tells nothing about the path."""
+    return error.errno in _OF_THE_PROCESS
+
+
+def knows_no_exchange(error: OSError) -> bool:
+    """Whether the kernel or the file system cannot let two names change places."""
+    return error.errno in _NO_EXCHANGE
+
+
+def unreadable(path: Path, error: OSError, kind: Kind) -> str:
+    """Why a file or folder cannot be read, and what to do about it."""
+    if not isinstance(error, PermissionError):
+        return _text(error)
+    rights = "a+rx" if kind is Kind.FOLDER else "a+r"
+    return f"{path}: {error.strerror}; let this user read it: chmod {rights} {shlex.quote(str(path))}"
 
 
 @contextmanager
@@ -65,6 +90,8 @@ def after_writing(key: str) -> Iterator[None]:
 
 
 def _failure(key: str, error: OSError) -> StoreError:
+    if isinstance(error, UnfitLock):
+        return StoreRefused(f"{key}: {_text(error)}; remove it: rm -r {shlex.quote(str(error.filename))}")
     advice = _ADVICE.get(error.errno or 0)
     if advice is None:
         return StoreUnavailable(f"{key}: {_text(error)}")

@@ -47,3 +47,7 @@ class ObjectDamaged(StoreUnavailable):
 
 class StoreRefused(StoreError):
     """The operator must act: no permission, disk full, not a bucket, conditions not honoured."""
+
+
+class StoreForbidden(StoreRefused):
+    """The operator must act: a server answers that the credentials may not do this."""

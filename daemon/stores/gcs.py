@@ -11,7 +11,8 @@ Credentials are found as the library finds them for everyone; an endpoint withou
 import contextlib
 import re
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextvars import ContextVar
 from datetime import UTC
 from typing import Any, Final, TypeVar
 
@@ -36,6 +37,7 @@ from daemon.stores.errors import (
     OutcomeUnknown,
     StoreBusy,
     StoreError,
+    StoreForbidden,
     StoreRefused,
     StoreUnavailable,
 )
@@ -137,11 +139,10 @@ class GcsStore:
 
     def _body(self, bucket: Any, key: str, most_bytes: int | None) -> tuple[bytes, int]:
         blob = bucket.blob(self._prefix + key)
-        body = blob.download_as_bytes(
-            raw_download=True, single_shot_download=True, timeout=_BULK_SECONDS, retry=_BULK_RETRY
-        )
-        if most_bytes is not None and len(body) > most_bytes:
-            raise ObjectTooBig(key, most_bytes)
+        with _limited_to(key, most_bytes):
+            body = blob.download_as_bytes(
+                raw_download=True, single_shot_download=True, timeout=_BULK_SECONDS, retry=_BULK_RETRY
+            )
         return body, _generation_of(blob)
 
     def _describe(self, bucket: Any, key: str) -> tuple[int, dict[str, str]]:
@@ -262,7 +263,7 @@ class GcsStore:
             case 400 if "match calculated" in message:  # a digest: the body was damaged on its way
                 meant = OutcomeUnknown(told) if again else StoreUnavailable(told)
             case 401 | 403:
-                meant = StoreRefused(
+                meant = StoreForbidden(
                     f"{told}: the credentials may not do this; docs/stores.md has the permissions needed"
                 )
             case _ if status in {408, 410} or status >= 500:  # 410: an upload in several requests was forgotten
@@ -281,6 +282,41 @@ class GcsStore:
             return self._client
 
 
+_LIMIT: Final = ContextVar[tuple[str, int] | None]("_LIMIT", default=None)
+"""Key and most bytes of the download of this thread: the library takes no limit, but its session has a hook."""
+
+
+@contextlib.contextmanager
+def _limited_to(key: str, most_bytes: int | None) -> Iterator[None]:
+    limit = _LIMIT.set(None if most_bytes is None else (key, most_bytes))
+    try:
+        yield
+    finally:
+        _LIMIT.reset(limit)
+
+
+def _limit_body(response: requests.Response, *_args: object, **_options: object) -> None:
+    """Before a body is read: refuse one that says it is too big, and count one that does not say."""
+    limit = _LIMIT.get()
+    if limit is None or response.status_code >= 400:
+        return
+    key, most_bytes = limit
+    length = response.headers.get("Content-Length", "")
+    if length.isdecimal() and int(length) > most_bytes:
+        response.close()
+        raise ObjectTooBig(key, most_bytes)
+    read_on = response.raw.read
+
+    def read(*_args: object, **_options: object) -> bytes:
+        body: bytes = read_on(most_bytes + 1, decode_content=False)
+        if len(body) > most_bytes:
+            raise ObjectTooBig(key, most_bytes)
+        rest: bytes = read_on(decode_content=False)  # nothing, or the error that it was cut off
+        return body + rest
+
+    response.raw.read = read
+
+
 def _client(endpoint: str | None) -> Any:
     options = {"api_endpoint": endpoint} if endpoint else None
     is_emulator = endpoint is not None and endpoint.startswith("http://")
@@ -289,6 +325,7 @@ def _client(endpoint: str | None) -> Any:
     # It would ask for the bucket's own metadata in a thread of its own, for traces that nobody takes.
     client._bucket_metadata_cache = None  # noqa: SLF001  # the library has an environment variable alone for it
     client._http.hooks["response"].append(_read_refusal)  # noqa: SLF001  # the session that it will use
+    client._http.hooks["response"].append(_limit_body)  # noqa: SLF001  # see above
     # Its session keeps ten connections and drops what is beyond; the library has no setting for it.
     for scheme in ("https://", "http://"):
         client._http.mount(scheme, HTTPAdapter(CONNECTIONS, CONNECTIONS))  # noqa: SLF001  # see above

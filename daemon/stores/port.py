@@ -10,6 +10,8 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from typing import NewType, Protocol, overload
 
+from daemon.stores.errors import StoreRefused
+
 Version = NewType("Version", str)
 
 
@@ -64,6 +66,16 @@ class Listing(Sequence[Listed]):
     objects: tuple[Listed, ...] = ()
     unreadable: tuple[UnreadableFolder, ...] = ()
 
+    def complete(self) -> "Listing":
+        """The listing itself, for callers that must know every object.
+
+        Raises:
+            StoreRefused: a folder could not be listed.
+        """
+        for folder in self.unreadable:
+            raise StoreRefused(f"{folder.key}/ cannot be listed: {folder.reason}")
+        return self
+
     def __len__(self) -> int:
         return len(self.objects)
 
@@ -91,12 +103,20 @@ class ObjectStore(Protocol):
         ...
 
     async def scan(self, prefix: str) -> Listing:
-        """All objects whose key starts with `prefix`. One that cannot be read is listed with its fault."""
+        """All objects whose key starts with `prefix`.
+
+        One that cannot be read is listed with its fault. So is, in a directory, a symbolic link, FIFO, socket or
+        device under a name that an object could have: its key cannot be read, created, replaced or deleted, nor
+        anything below it. A folder below the one of the prefix that cannot be listed is in `Listing.unreadable`;
+        if the folder of the prefix cannot be listed, StoreRefused is raised. The version of an object without a fault
+        is the one that `get`, `replace` and `delete` go by, whether or not the listing read it.
+        """
         ...
 
     async def folders(self, prefix: str) -> Sequence[str]:
         """The next parts of the keys below the folder `prefix` (empty, or ending in `/`), sorted: what a listing
-        with the delimiter `/` gives."""
+        with the delimiter `/` gives. A folder that cannot be listed may hold objects and is among them; only if
+        `prefix` itself cannot be listed, StoreRefused is raised."""
         ...
 
     async def create(self, key: str, content: Content) -> Version:

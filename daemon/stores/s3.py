@@ -50,6 +50,7 @@ from daemon.stores.errors import (
     OutcomeUnknown,
     StoreBusy,
     StoreError,
+    StoreForbidden,
     StoreRefused,
     StoreUnavailable,
 )
@@ -63,6 +64,7 @@ _CONNECT_SECONDS: Final = 3
 _ONCE_SECONDS: Final = 10
 _BULK_SECONDS: Final = 60
 _TRIES: Final = 3
+_PIECE: Final = 1 << 20
 
 _NOT_SENT: Final = (EndpointConnectionError, ConnectTimeoutError)
 _SETTINGS: Final = (
@@ -163,9 +165,7 @@ class S3Store:
         answer = clients.bulk.get_object(Bucket=self._bucket, Key=self._prefix + key)
         # Not `with` the body itself: that is the bare stream, which checks neither length nor checksum.
         with contextlib.closing(answer["Body"]) as body:
-            if most_bytes is not None and answer["ContentLength"] > most_bytes:
-                raise ObjectTooBig(key, most_bytes)
-            read = body.read()
+            read = body.read() if most_bytes is None else _read_at_most(body, answer, key, most_bytes)
         return Stored(read, _version(answer), metadata.decoded(answer.get("Metadata", {})))
 
     def _scan(self, clients: _Clients, prefix: str) -> Listing:
@@ -336,7 +336,7 @@ class S3Store:
         if status >= 500 and status != 501:
             raise (OutcomeUnknown(told) if writes else StoreUnavailable(told)) from error
         if status in {401, 403} or code in {"InvalidAccessKeyId", "SignatureDoesNotMatch", "ExpiredToken"}:
-            raise StoreRefused(
+            raise StoreForbidden(
                 f"{told}: the credentials may not do this ({error.operation_name}); see docs/stores.md for the "
                 "permissions that are needed"
             ) from error
@@ -391,6 +391,21 @@ def _in_doubt(error: Exception, what: str) -> StoreError:
 
 def _in_doubt_if_sent(error: Exception, what: str) -> StoreError:
     return _unread(error, what) if isinstance(error, _NOT_SENT) else _in_doubt(error, what)
+
+
+def _read_at_most(body: Any, answer: Mapping[str, Any], key: str, most_bytes: int) -> bytes:
+    """A body of at most so many bytes. Raises ObjectTooBig before it reads, where the answer tells its length."""
+    if int(answer.get("ContentLength", 0)) > most_bytes:
+        raise ObjectTooBig(key, most_bytes)
+    pieces: list[bytes] = []
+    left = most_bytes
+    # Up to an empty piece: only that one makes the SDK check length and checksum.
+    while piece := body.read(min(left + 1, _PIECE)):
+        left -= len(piece)
+        if left < 0:
+            raise ObjectTooBig(key, most_bytes)
+        pieces.append(piece)
+    return b"".join(pieces)
 
 
 def _code(error: ClientError) -> str:

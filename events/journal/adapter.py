@@ -7,7 +7,7 @@ A call whose waiting is cancelled still takes effect: callers may say the same a
 import asyncio
 import contextlib
 from collections.abc import Callable, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Executor, ThreadPoolExecutor
 from datetime import datetime
 from functools import partial
 from pathlib import Path
@@ -17,7 +17,8 @@ from typing import Concatenate, ParamSpec, Self, TypeVar
 
 from events.errors import Problem, SourceUnavailable
 from events.journal import dead_letters, inspection, intake, lanes
-from events.journal.database import OpenJournal, open_journal, reinstated, timestamp, translated
+from events.journal.database import OpenJournal, meta, open_journal, reinstated, timestamp, translated
+from events.journal.files import MACHINE_ID
 from events.journal.records import (
     Accepted,
     Arrival,
@@ -45,7 +46,7 @@ class Journal:
     def __init__(
         self,
         opened: OpenJournal,
-        worker: ThreadPoolExecutor,
+        worker: Executor,
         *,
         clock: Callable[[], datetime],
         token: Callable[[], str],
@@ -75,16 +76,20 @@ class Journal:
         run: bool,
         limits: JournalLimits = _DEFAULT_LIMITS,
         poll: float = 1.0,
+        machine_id_file: Path = MACHINE_ID,
+        worker: Executor | None = None,
     ) -> Self:
         """The journal at `path`. With `run` it is created if need be and held against any other `run`; without, it
-        is opened beside one. `poll`: seconds until what another process appended is seen.
+        is opened beside one. `poll`: seconds until what another process appended is seen. `machine_id_file` tells the
+        journal of one machine from its copy on another. `worker`: what runs one call at a time, always in the same
+        thread; by default a thread of the journal's own.
 
         Raises:
             JournalLocked: another `run` holds it.
             JournalMissing: there is none, and this is not a `run`.
         """
-        worker = ThreadPoolExecutor(max_workers=1, thread_name_prefix="journal")
-        work = partial(open_journal, path, token=token, run=run)
+        worker = worker or ThreadPoolExecutor(max_workers=1, thread_name_prefix="journal")
+        work = partial(open_journal, path, token=token, run=run, machine_id_file=machine_id_file)
         try:
             opened = await asyncio.get_running_loop().run_in_executor(worker, work)
         except BaseException:
@@ -112,16 +117,39 @@ class Journal:
         """The instance of this journal's positions, now."""
         return self._instance
 
+    @property
+    def owns_instance(self) -> bool:
+        """No other source commits positions of this journal's instance, unless its file was copied."""
+        return True
+
     async def append(self, arrivals: Sequence[Arrival]) -> list[Accepted]:
         """Keep all of them, durable when this returns, or none.
 
         Raises:
             IdentityConflict: the id of one is known with another content.
             JournalFull: too much waits.
+            JournalDisplaced: they are kept in a file that a restart would not find.
         """
-        accepted = await self._call(intake.append, self._now(), self._limits, arrivals)
-        self._appended.set()
-        return accepted
+        try:
+            return await self._confirmed(intake.append, self._now(), self._limits, arrivals)
+        finally:
+            self._appended.set()
+
+    async def probe(self) -> None:
+        """Write a little, durably, to find out whether an event could be kept now.
+
+        Raises:
+            SourceUnavailable: none could, for instance because the disk is full or the file was removed.
+        """
+        await self._confirmed(inspection.probe, self._now())
+
+    async def bucket(self) -> str | None:
+        """The id of the bucket that this journal publishes to; None before the first."""
+        return await self._call(meta, "bucket") or None
+
+    async def remember_bucket(self, bucket: str) -> None:
+        """Publish to the bucket with this id from now on."""
+        await self._call(inspection.remember, "bucket", bucket)
 
     async def reject(self, intake_name: str, body: bytes, problems: Sequence[Problem]) -> None:
         """Keep, in a ring, what an authenticated sender sent and did not get in."""
@@ -178,9 +206,13 @@ class Journal:
         """Remember why these wait, and that one more attempt failed."""
         await self._call(lanes.note_failure, scope, self._offsets(positions), error)
 
+    async def published_scopes(self) -> frozenset[str]:
+        """The scopes in which an event that is still remembered was published."""
+        return await self._call(lanes.published_scopes)
+
     async def reinstate(self, recorded: int) -> None:
-        """Take a new instance and deliver what is unsettled under it: a bucket has folded up to offset `recorded`
-        of this one, so the file was restored from a backup."""
+        """Take a new instance and deliver what is unsettled under it. A bucket has folded up to offset `recorded` of
+        this one, and not by this file: it was restored from a backup, or a copy of it is in use."""
         self._instance = await self._call(reinstated, f"journal:{self._token()}", recorded)
         self._turn += 1
         self._cursor = 0
@@ -204,17 +236,17 @@ class Journal:
         Raises:
             NotWaiting: it does not wait there, or what is meant is not clear.
         """
-        return await self._call(dead_letters.take_out, self._now(), event, scope, reason=reason, by=by)
+        return await self._confirmed(dead_letters.take_out, self._now(), event, scope, reason=reason, by=by)
 
     async def replay(self, number: int, *, by: str) -> Position:
         """Append a dead letter's event again, for its one scope. Raises NotWaiting if it is not open."""
-        position = await self._call(dead_letters.replay, self._now(), number, by)
+        position = await self._confirmed(dead_letters.replay, self._now(), number, by)
         self._appended.set()
         return position
 
     async def drop(self, number: int, *, by: str, reason: str) -> None:
         """Give a dead letter up. Raises NotWaiting if it is not open."""
-        await self._call(dead_letters.drop, self._now(), number, by, reason)
+        await self._confirmed(dead_letters.drop, self._now(), number, by, reason)
 
     async def find(self, event_id: str) -> tuple[EventStatus, ...]:
         """What became of the events with this id, in order of position."""
@@ -224,14 +256,15 @@ class Journal:
         """What waits now, for status, metrics and readiness."""
         return await self._call(inspection.backlog)
 
-    async def probe(self) -> None:
-        """Write something small, durably: a disk that is full, or a file that is gone, shows before an event comes."""
-        await self._call(inspection.probe, self._now())
-
     async def prune(self) -> int:
-        """Forget what is over, in short transactions; returns how many rows changed."""
+        """Forget what is over, in short transactions; returns how many rows changed.
+
+        The age of an identity counts up to now or to the newest event, whichever is earlier: a clock that is ahead
+        makes no identity unknown.
+        """
         now = self._clock()
-        bodies, identities = now - self._limits.bodies_kept, now - self._limits.identities_kept
+        newest = await self._call(inspection.newest) or now
+        bodies, identities = now - self._limits.bodies_kept, min(now, newest) - self._limits.identities_kept
         total = 0
         while changed := await self._call(inspection.prune, timestamp(bodies), timestamp(identities)):
             total += changed
@@ -246,6 +279,16 @@ class Journal:
                 return work(self._opened.db, *args, **kwargs)
 
         return await asyncio.get_running_loop().run_in_executor(self._worker, run)
+
+    async def _confirmed(self, work: Callable[Concatenate[Connection, P], T], *args: P.args, **kwargs: P.kwargs) -> T:
+        """As `_call`, for what is acknowledged: a commit into a removed file would be lost with this process."""
+
+        def confirmed(db: Connection, /, *args: P.args, **kwargs: P.kwargs) -> T:
+            result = work(db, *args, **kwargs)
+            self._opened.refuse_displaced()
+            return result
+
+        return await self._call(confirmed, *args, **kwargs)
 
     def _now(self) -> str:
         return timestamp(self._clock())

@@ -1,14 +1,10 @@
-"""The journal's file: creation, schema, the lock of `run`, the instance, and SQLite's errors in our words.
+"""The journal's database: schema, the instance, and SQLite's errors in our words.
 
 WAL lets the command line read and write beside a running daemon; synchronous=FULL makes a commit durable when it
-returns. The lock is a file beside the journal: opening and closing the database file itself would drop the locks that
-SQLite holds on it in this process.
+returns. `files` has the locks of `run`.
 """
 
 import contextlib
-import fcntl
-import os
-import socket
 import sqlite3
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -16,11 +12,14 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Final
 
-from events.errors import JournalDamaged, JournalFull, JournalLocked, JournalMissing, SourceUnavailable
+from events.errors import JournalDamaged, JournalDisplaced, JournalFull, JournalMissing, SourceUnavailable
+from events.journal.files import MACHINE_ID, FileId, HeldFiles, hold, identities, machine_id
 
-SCHEMA_VERSION: Final = 2
+SCHEMA_VERSION: Final = 3
 _BUSY_SECONDS: Final = 10.0
 _LARGEST_OFFSET: Final = 2**53
+_BODIES: Final = frozenset({"body"})
+"""Columns that hold bytes; every other one holds text or a number."""
 
 _TABLES: Final = """
 CREATE TABLE meta (key TEXT PRIMARY KEY, value TEXT NOT NULL) WITHOUT ROWID;
@@ -109,6 +108,12 @@ CREATE INDEX recorded_event ON recorded (position, scope);
 CREATE INDEX recorded_commit ON recorded (commit_id);
 """
 
+_PROBE: Final = """
+-- One row that the daemon writes every few seconds, to find out whether the journal can be written.
+CREATE TABLE probe (at TEXT NOT NULL);
+INSERT INTO probe VALUES ('');
+"""
+
 _OUTCOMES_OF_SCHEMA_1: Final = """
 INSERT INTO recorded (position, scope, commit_id, kind, reason, state)
     SELECT position, scope, '', kind, reason, state FROM lanes WHERE settled_at IS NULL AND kind IS NOT NULL;
@@ -123,17 +128,28 @@ class OpenJournal:
     path: Path
     db: sqlite3.Connection
     instance: str
-    lock: int | None
-    """File descriptor that holds the lock of `run`."""
+    held: HeldFiles | None
+    """The locks of `run`."""
+    files: tuple[FileId | None, ...]
+    """What SQLite has open."""
 
     def close(self) -> None:
-        """Close the file, then let go of the lock."""
+        """Close the file, then let go of the locks."""
         self.db.close()
-        if self.lock is not None:
-            os.close(self.lock)
+        if self.held is not None:
+            self.held.release()
+
+    def refuse_displaced(self) -> None:
+        """Raises JournalDisplaced if the files at the path are not those that SQLite has open."""
+        if identities(self.path) != self.files:
+            raise JournalDisplaced(
+                f"the journal {self.path}, or the -wal or -shm beside it, was removed or replaced while it is in use: "
+                "what it accepted is still published, and would be lost at a restart. Put the original files back, or "
+                "wait until rebundle_journal_unsettled_events in /metrics is 0 and then restart"
+            )
 
 
-def open_journal(path: Path, *, token: Callable[[], str], run: bool) -> OpenJournal:
+def open_journal(path: Path, *, token: Callable[[], str], run: bool, machine_id_file: Path = MACHINE_ID) -> OpenJournal:
     """The journal at `path`; with `run` it is created if need be, and locked against another `run`.
 
     Raises:
@@ -144,10 +160,10 @@ def open_journal(path: Path, *, token: Callable[[], str], run: bool) -> OpenJour
     """
     path = path.resolve()
     with contextlib.ExitStack() as undo:
-        lock = None
+        held = None
         if run:
-            lock = _prepare(path)
-            undo.callback(os.close, lock)
+            held = hold(path)
+            undo.callback(held.release)
         elif not path.exists():
             raise JournalMissing(f"there is no journal at {path}: start `rebundle run`, or name another path")
         with translated(path):
@@ -156,8 +172,8 @@ def open_journal(path: Path, *, token: Callable[[], str], run: bool) -> OpenJour
             _check_schema(path, db, token, run=run)
             if run:
                 _check_pages(path, db)
-                _check_place(path, db, token)
-            opened = OpenJournal(path, db, meta(db, "instance"), lock)
+                _renew_copy(path, db, token, machine_id(machine_id_file))
+            opened = OpenJournal(path, db, meta(db, "instance"), held, identities(path))
         undo.pop_all()
         return opened
 
@@ -178,6 +194,18 @@ def translated(path: Path) -> Iterator[None]:
                 raise JournalFull(f"no space is left for the journal {path}: {error}") from error
             case _:
                 raise SourceUnavailable(f"the journal {path} cannot be used now: {error}") from error
+
+
+@contextlib.contextmanager
+def decoding(row: sqlite3.Row, kind: str) -> Iterator[None]:
+    """Values that no release writes are damage of the journal: somebody else wrote them, or a disk did."""
+    for name in row.keys():  # noqa: SIM118  # a row iterates over its values
+        if name not in _BODIES and isinstance(row[name], bytes):
+            raise sqlite3.DatabaseError(f"{kind} holds what no release writes ({name} is no text)")
+    try:
+        yield
+    except (ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
+        raise sqlite3.DatabaseError(f"{kind} holds what no release writes ({error})") from error
 
 
 @contextlib.contextmanager
@@ -233,50 +261,6 @@ def reinstated(db: sqlite3.Connection, instance: str, recorded: int) -> str:
     return instance
 
 
-def _prepare(path: Path) -> int:
-    """Takes the lock and makes sure of the file; returns the lock's descriptor."""
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        lock = _locked(path)
-    except OSError as error:
-        raise SourceUnavailable(f"the journal {path} cannot be opened: {error.strerror}") from error
-    try:
-        # SQLite gives its WAL the mode of the file, and creates the file by the umask: so we create it.
-        os.close(os.open(path, os.O_CREAT | os.O_EXCL | os.O_RDWR | os.O_CLOEXEC, 0o600))
-        _sync_directory(path.parent)
-    except FileExistsError:
-        pass
-    except OSError as error:
-        os.close(lock)
-        raise SourceUnavailable(f"the journal {path} cannot be created: {error.strerror}") from error
-    return lock
-
-
-def _locked(path: Path) -> int:
-    lock = os.open(f"{path}.lock", os.O_CREAT | os.O_RDWR | os.O_CLOEXEC, 0o600)
-    try:
-        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        holder = os.read(lock, 200).decode(errors="replace").strip() or "another process"
-        os.close(lock)
-        raise JournalLocked(
-            f"the journal {path} belongs to a running `rebundle run` ({holder}): "
-            "stop that one first, or give this one a journal of its own"
-        ) from None
-    os.ftruncate(lock, 0)
-    os.write(lock, f"process {os.getpid()} on {socket.gethostname()}\n".encode())
-    return lock
-
-
-def _sync_directory(directory: Path) -> None:
-    # SQLite makes the names of its WAL durable, but not the name of the database itself.
-    descriptor = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
-
-
 def _connect(path: Path) -> sqlite3.Connection:
     db = sqlite3.connect(path, timeout=_BUSY_SECONDS, isolation_level=None, check_same_thread=True)
     try:
@@ -312,13 +296,14 @@ def _check_schema(path: Path, db: sqlite3.Connection, token: Callable[[], str], 
             raise SourceUnavailable(
                 f"the journal {path} is of an older release: start `rebundle run` of this one first"
             )
-        _upgrade(db)
+        _upgrade(db, int(version))
     return None
 
 
-def _upgrade(db: sqlite3.Connection) -> None:
+def _upgrade(db: sqlite3.Connection, version: int) -> None:
+    script = (_RECORDED + _OUTCOMES_OF_SCHEMA_1 if version < 2 else "") + _PROBE
     with writing(db):
-        for statement in _statements(_RECORDED + _OUTCOMES_OF_SCHEMA_1):
+        for statement in _statements(script):
             db.execute(statement)
         set_meta(db, "schema", str(SCHEMA_VERSION))
 
@@ -326,7 +311,7 @@ def _upgrade(db: sqlite3.Connection) -> None:
 def _create(path: Path, db: sqlite3.Connection, token: Callable[[], str]) -> None:
     place = path.stat()
     with writing(db):
-        for statement in _statements(_TABLES + _RECORDED):
+        for statement in _statements(_TABLES + _RECORDED + _PROBE):
             db.execute(statement)
         set_meta(db, "schema", str(SCHEMA_VERSION))
         set_meta(db, "instance", f"journal:{token()}")
@@ -350,14 +335,21 @@ def _check_pages(path: Path, db: sqlite3.Connection) -> None:
         raise _damaged(path, found)
 
 
-def _check_place(path: Path, db: sqlite3.Connection, token: Callable[[], str]) -> None:
-    """A copied file goes on beside its original: its positions must not be taken for the original's (protocol 2)."""
+def _renew_copy(path: Path, db: sqlite3.Connection, token: Callable[[], str], machine: str) -> None:
+    """Give a copied file an instance of its own: its positions must not be taken for the original's (protocol 2).
+
+    A file is a copy if it has another device or inode than it had, or if this is another machine than it was on. A
+    machine without an id proves nothing. The boot id would not do: it would call every power cut a copy.
+    """
     place = path.stat()
-    if (meta(db, "device"), meta(db, "inode")) != (str(place.st_dev), str(place.st_ino)):
+    now = {"device": str(place.st_dev), "inode": str(place.st_ino)} | ({"machine": machine} if machine else {})
+    changed = {key for key, value in now.items() if meta(db, key) != value}
+    if changed:
         with writing(db):
-            renew_instance(db, f"journal:{token()}")
-            set_meta(db, "device", str(place.st_dev))
-            set_meta(db, "inode", str(place.st_ino))
+            if changed != {"machine"} or meta(db, "machine"):
+                renew_instance(db, f"journal:{token()}")
+            for key, value in now.items():
+                set_meta(db, key, value)
 
 
 def _damaged(path: Path, found: str) -> JournalDamaged:

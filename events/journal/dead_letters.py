@@ -4,7 +4,7 @@ import sqlite3
 from collections.abc import Iterator
 
 from events.errors import NotWaiting
-from events.journal.database import meta, writing
+from events.journal.database import decoding, meta, writing
 from events.journal.intake import insert
 from events.journal.lanes import event_of, identity_of, settle_one
 from events.journal.records import Arrival, DeadLetter, DeadLetterStatus
@@ -131,19 +131,20 @@ def _waits_in(db: sqlite3.Connection, offset: int, scope: str) -> bool:
 
 
 def _dead_letter(row: sqlite3.Row, instance: str) -> DeadLetter:
-    return DeadLetter(
-        id=row["id"],
-        position=Position(instance, row["position"]),
-        scope=row["scope"],
-        status=DeadLetterStatus(row["status"]),
-        reason=row["reason"],
-        at=row["at"],
-        by=row["by"],
-        event_id=row["event_id"],
-        type=row["type"],
-        replayed_as=None if row["replayed_as"] is None else Position(instance, row["replayed_as"]),
-        closed_at=row["closed_at"],
-        closed_by=row["closed_by"],
-        closed_reason=row["closed_reason"],
-        event=None if row["body"] is None else event_of(row["body"]),
-    )
+    with decoding(row, f"dead letter {row['id']}"):
+        return DeadLetter(
+            id=row["id"],
+            position=Position(instance, row["position"]),
+            scope=row["scope"],
+            status=DeadLetterStatus(row["status"]),
+            reason=row["reason"],
+            at=row["at"],
+            by=row["by"],
+            event_id=row["event_id"],
+            type=row["type"],
+            replayed_as=None if row["replayed_as"] is None else Position(instance, row["replayed_as"]),
+            closed_at=row["closed_at"],
+            closed_by=row["closed_by"],
+            closed_reason=row["closed_reason"],
+            event=None if row["body"] is None else event_of(row["body"]),
+        )

@@ -1,8 +1,9 @@
 """What operators, metrics and readiness ask the journal; and what it forgets with time."""
 
 import sqlite3
+from datetime import datetime
 
-from events.journal.database import meta, set_meta, writing
+from events.journal.database import decoding, meta, set_meta, writing
 from events.journal.lanes import identity_of, outcome_of, replay_of
 from events.journal.records import Backlog, EventStatus, LaneBacklog, LaneStatus
 from events.model import Position
@@ -36,14 +37,15 @@ def _event_status(db: sqlite3.Connection, row: sqlite3.Row, instance: str) -> Ev
 
 
 def _lane_status(row: sqlite3.Row) -> LaneStatus:
-    return LaneStatus(
-        scope=row["scope"],
-        outcome=None if row["settled_at"] is None else outcome_of(row),
-        settled_at=row["settled_at"],
-        attempts=row["attempts"],
-        error=row["error"],
-        dead_letter=row["dead_letter"],
-    )
+    with decoding(row, f"the outcome of event @{row['position']} in a scope"):
+        return LaneStatus(
+            scope=row["scope"],
+            outcome=None if row["settled_at"] is None else outcome_of(row),
+            settled_at=row["settled_at"],
+            attempts=row["attempts"],
+            error=row["error"],
+            dead_letter=row["dead_letter"],
+        )
 
 
 def backlog(db: sqlite3.Connection) -> Backlog:
@@ -69,16 +71,28 @@ def backlog(db: sqlite3.Connection) -> Backlog:
     )
 
 
-def probe(db: sqlite3.Connection, now: str) -> None:
-    """One small durable write, always of the same row."""
-    with writing(db):
-        set_meta(db, "probed_at", now)
-
-
 def highest(db: sqlite3.Connection) -> int:
     """The highest offset ever given; 0 for none."""
     row = db.execute("SELECT seq FROM sqlite_sequence WHERE name = 'events'").fetchone()
     return 0 if row is None else int(row["seq"])
+
+
+def newest(db: sqlite3.Connection) -> datetime | None:
+    """When the newest event was accepted; None if there is none."""
+    row = db.execute("SELECT accepted_at FROM events ORDER BY position DESC LIMIT 1").fetchone()
+    return None if row is None else datetime.fromisoformat(row["accepted_at"])
+
+
+def probe(db: sqlite3.Connection, now: str) -> None:
+    """Write one row, durably."""
+    with writing(db):
+        db.execute("UPDATE probe SET at = ?", (now,))
+
+
+def remember(db: sqlite3.Connection, key: str, value: str) -> None:
+    """Keep a value of the journal about itself, in a transaction of its own."""
+    with writing(db):
+        set_meta(db, key, value)
 
 
 def prune(db: sqlite3.Connection, bodies_before: str, identities_before: str) -> int:

@@ -5,7 +5,7 @@ import sqlite3
 from collections.abc import Sequence
 
 from events.errors import IdentityConflict, JournalFull, Problem
-from events.journal.database import meta, writing
+from events.journal.database import decoding, meta, writing
 from events.journal.lanes import add_lanes
 from events.journal.records import Accepted, Arrival, JournalLimits, Rejected
 from events.model import Position
@@ -106,14 +106,16 @@ def reject(
 def rejected(db: sqlite3.Connection, most: int) -> tuple[Rejected, ...]:
     """The newest of what was rejected, newest first."""
     rows = db.execute("SELECT * FROM rejected ORDER BY number DESC LIMIT ?", (most,))
-    return tuple(
-        Rejected(
+    return tuple(map(_rejected, rows))
+
+
+def _rejected(row: sqlite3.Row) -> Rejected:
+    with decoding(row, f"rejected request {row['number']}"):
+        return Rejected(
             number=row["number"],
             intake=row["intake"],
             at=row["at"],
-            problems=tuple(Problem(*told) for told in json.loads(row["problems"])),
+            problems=tuple(Problem(*map(str, told)) for told in json.loads(row["problems"])),
             size=row["size"],
             body=row["body"],
         )
-        for row in rows
-    )

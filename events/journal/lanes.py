@@ -72,6 +72,15 @@ def replay_of(row: sqlite3.Row, instance: str) -> Replay | None:
     return Replay(Position(instance, row["replay_position"]), row["replay_scope"])
 
 
+def published_scopes(db: sqlite3.Connection) -> frozenset[str]:
+    """The scopes in which an event that is still remembered was published."""
+    rows = db.execute(
+        "SELECT DISTINCT scope FROM lanes WHERE kind IN (?, ?, ?)",
+        (OutcomeKind.PUBLISHED, OutcomeKind.LATE, OutcomeKind.WITHHELD),
+    )
+    return frozenset(row["scope"] for row in rows)
+
+
 def assign(db: sqlite3.Connection, now: str, offset: int, scopes: Sequence[str]) -> None:
     """Remember where an event goes; the first word on it stays."""
     with writing(db):

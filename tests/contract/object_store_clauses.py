@@ -12,7 +12,7 @@ from typing import Protocol
 
 import pytest
 
-from daemon.stores.errors import ConditionFailed, ObjectMissing, OutcomeUnknown, StoreUnavailable
+from daemon.stores.errors import ConditionFailed, ObjectMissing, ObjectTooBig, OutcomeUnknown, StoreUnavailable
 from daemon.stores.port import Content, ObjectStore, Version
 
 WRITERS = 8
@@ -58,6 +58,24 @@ async def what_is_absent_is_missing(bucket: Bucket) -> None:
         with pytest.raises((ObjectMissing, ConditionFailed)):
             await store.replace(absent, Content(b"2"), version)
     assert [listed.key for listed in await store.scan("")] == ["there"]
+
+
+@clause
+async def a_body_above_the_callers_limit_is_refused_and_one_up_to_it_is_read(bucket: Bucket) -> None:
+    store = bucket.open()
+    await store.create("empty", Content(b""))
+    body = bytes(range(256)) * 12_289  # more than 3 MiB, so that it comes in several pieces
+    version = await store.create("big", Content(body, tag={"n": "1"}))
+
+    for most in (0, 1, len(body) - 1):
+        with pytest.raises(ObjectTooBig, match=f"big is larger than {most:,} bytes"):
+            await store.get("big", most_bytes=most)
+    for limit in (len(body), len(body) + 1, None):
+        stored = await store.get("big", most_bytes=limit)
+        assert (stored.body, stored.version, dict(stored.tag)) == (body, version, {"n": "1"})
+    assert (await store.get("empty", most_bytes=0)).body == b""
+    with pytest.raises(ObjectMissing):
+        await store.get("absent", most_bytes=0)
 
 
 @clause

@@ -231,3 +231,15 @@ def test_a_reinstated_source_delivers_what_waits_under_a_new_instance(play):
         assert {each.position for each in await bench.source.waiting(ONE)} & {waiting} == set()
 
     play(story)
+
+
+def test_scopes_with_a_publication_are_known_after_a_restart(play):
+    async def story(bench):
+        one, two = await bench.append("1", (ONE, TWO)), await bench.append("2", ("other/edge",))
+        await bench.source.settle(ONE, {one: GOOD})
+        await bench.source.settle(TWO, {one: Outcome(OutcomeKind.IGNORED, "no such scope")})
+        await bench.source.record("other/edge", "write", {two: GOOD})
+        await bench.restart()
+        assert await bench.source.published_scopes() == {ONE}
+
+    play(story)

@@ -19,6 +19,7 @@ import yaml
 
 from daemon.publishing import layout, protocol
 from daemon.publishing.collector import Collector
+from daemon.publishing.identity import BucketIdentity
 from daemon.publishing.retention import Policy
 from daemon.stores.errors import StoreRefused
 from daemon.stores.memory import MemoryStore
@@ -44,13 +45,17 @@ HISTORY = layout.history(SCOPE, 1, 64, "w")
 
 
 async def work(store: ObjectStore, runtime: ThreadRuntime | InlineRuntime) -> None:
-    """All that a publisher does: the probe, states with and without models that leave, an edit of base/, a rollback."""
+    """All that a publisher does: the probe, states with and without models that leave, edits of base/, a rollback."""
     assert (await probe(store, runtime)).usable
+    await BucketIdentity(store, Memory(), runtime, first=1, longest=1).check()
     bucket = PublishedBucket(store, runtime)
     await bucket.publish(composition_with("1", "1"), "state-1", 1)
     await bucket.publish(composition_with("2"), "state-2", 2)
     edited = layout.live_tree(SCOPE, "base/bundle/docker-compose.yaml")
-    await store.replace(edited, Content(b"by hand"), (await store.get(edited)).version)
+    for body in (b"by hand", b"by another hand", b"by hand"):
+        await store.replace(edited, Content(body), (await store.get(edited)).version)
+        await bucket.live_tree.reconcile(SCOPE)
+    assert len(await store.scan(layout.all_replaced(SCOPE))) == 2
     base = await bucket.reader.pointer(SCOPE)
     [target] = base.pointer.retained_of("state-1")
     await bucket.publisher.swap(SCOPE, base, protocol.rollback(base.pointer, bucket.publisher.writing("ann"), target))
@@ -61,10 +66,21 @@ async def work(store: ObjectStore, runtime: ThreadRuntime | InlineRuntime) -> No
     assert [each.publication.state for each in released.released] == ["state-2"]
 
 
+class Memory:
+    """Of a journal that has published nothing yet."""
+
+    async def bucket(self) -> str | None:
+        return None
+
+    async def remember_bucket(self, bucket: str) -> None:
+        pass
+
+
 async def collect(store: ObjectStore, runtime: ThreadRuntime | InlineRuntime) -> None:
     """All that a collector does: it deletes what a publisher has released."""
     collected = await collector(store, runtime).collect(SCOPE, "test", parts=frozenset({"delete"}))
     assert [each.folder.id.state for each in collected.deleted] == ["state-2"]
+    assert len(collected.copies) == 1
 
 
 def collector(store: ObjectStore, runtime: ThreadRuntime | InlineRuntime) -> Collector:
@@ -109,7 +125,8 @@ def test_every_request_of_a_publisher_is_allowed(recorded):
 def test_every_request_of_a_collector_is_allowed_and_a_publisher_may_not_do_its_work(recorded):
     assert all(COLLECTOR.allows(asked(request)) for request in recorded.collecting)
     deletions = [request for request in recorded.collecting if request.method == "DELETE"]
-    assert len(deletions) == 2
+    assert len(deletions) == 3
+    assert len([request for request in deletions if "/.rebundle/replaced/" in request.key]) == 1
     assert not any(PUBLISHER.allows(asked(request)) for request in deletions)
     assert not any(COLLECTOR.allows(asked(request)) for request in recorded.publishing if request.method == "PUT")
 
@@ -142,8 +159,8 @@ class Everything(AwsPolicies):
         self._own = [{"Effect": "Allow", "Action": actions, "Resource": f"{ARN}/*"}]
 
 
-@pytest.mark.parametrize("resource", [*GUARDED, f"{ARN}/{PREFIX}/{HISTORY}"])
-def test_nobody_overwrites_or_deletes_a_state_or_history(resource):
+@pytest.mark.parametrize("resource", [*GUARDED, f"{ARN}/{PREFIX}/{HISTORY}", f"{ARN}/{PREFIX}/{layout.BUCKET}"])
+def test_nobody_overwrites_or_deletes_a_state_or_history_or_the_id_of_the_bucket(resource):
     for role in (PUBLISHER, Everything()):
         assert role.allows(Asked("s3:PutObject", resource, {"s3:if-none-match": "*"}))
         assert not role.allows(Asked("s3:PutObject", resource))
@@ -177,6 +194,16 @@ def test_a_publisher_may_delete_what_left_the_bundle():
 
     assert PUBLISHER.allows(Asked("s3:DeleteObject", left, {"s3:if-match": "etag"}))
     assert not PUBLISHER.allows(Asked("s3:DeleteObject", left))
+
+
+def test_copies_of_replaced_files_are_deleted_by_the_collector_alone():
+    copy = f"{ARN}/{PREFIX}/{layout.replaced(SCOPE, 'base/bundle/docker-compose.yaml', '0' * 64)}"
+
+    assert PUBLISHER.allows(Asked("s3:PutObject", copy, {"s3:if-match": "etag"}))
+    assert COLLECTOR.allows(Asked("s3:DeleteObject", copy, {"s3:if-match": "etag"}))
+    assert not COLLECTOR.allows(Asked("s3:DeleteObject", copy))
+    for role in (PUBLISHER, EDITOR, READER):
+        assert not role.allows(Asked("s3:DeleteObject", copy, {"s3:if-match": "etag"}))
 
 
 def test_operators_files_are_theirs():
@@ -219,12 +246,16 @@ def test_cloud_storage_allows_what_is_done_and_no_role_replaces_a_state():
         "folders"
     }
     for key in [f"{prefix}{SCOPE}/states/s/a/{name}" for name in ("bundle.tar.gz", "manifest.json")] + [
-        prefix + HISTORY
+        prefix + HISTORY,
+        prefix + layout.BUCKET,
     ]:
         assert not publisher.allows("replace", key)
         assert not publisher.allows("delete", key)
         assert not reader.allows("delete", key)
     assert not remover.allows("replace", f"{prefix}{SCOPE}/pointer.json")
+    assert not remover.allows("delete", f"{prefix}{SCOPE}/docker-compose-gen/base/bundle/docker-compose.yaml")
+    for other in (reader, editor):
+        assert not other.allows("delete", prefix + layout.replaced(SCOPE, "README.md", "0" * 64))
     assert not remover.allows("delete", prefix + HISTORY)
     assert editor.allows("replace", f"{prefix}{SCOPE}/docker-compose-gen/example/.env")
     assert not editor.allows("replace", f"{prefix}{SCOPE}/docker-compose-gen/base/bundle/docker-compose.yaml")
@@ -286,7 +317,7 @@ def granted_by_bucket() -> str:
     never = next(
         each
         for each in json.loads(filled("s3-bucket.json"))["Statement"]
-        if each["Sid"] == "PointersAndHistoryAreNeverDeleted"
+        if each["Sid"] == "PointersHistoryAndTheIdAreNeverDeleted"
     )
     return json.dumps({"Version": "2012-10-17", "Statement": [*statements, never]})
 

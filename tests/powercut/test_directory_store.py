@@ -11,10 +11,20 @@ from pathlib import Path
 import pytest
 
 from daemon.stores.directory import DirectoryStore
-from daemon.stores.errors import StoreError
+from daemon.stores.errors import ConditionFailed, StoreError
 from daemon.stores.port import Content, Version
 from tests.builders_runtime import InlineRuntime
-from tests.support.filesystems import Mark, Operation, RecordingFileSystem, Sync, SyncFolder, perform
+from tests.support.filesystems import (
+    Exchange,
+    Mark,
+    Operation,
+    RecordingFileSystem,
+    Rename,
+    Sync,
+    SyncFolder,
+    Write,
+    perform,
+)
 from tests.support.powercut import CrashState, SimulatedDisk, crash_states
 
 BASE = Path("/srv")
@@ -112,7 +122,7 @@ async def an_object_whose_creator_was_killed_before_its_last_sync(at: History) -
     await at.write(at.store.create("first", Content(b"1")))
     staged = ROOT / ".rebundle/tmp/of-the-killed"
     at.recording.mark("begin")
-    at.recording.write(staged, b"2", executable=False)
+    at.recording.write(staged, b"2", mode=0o666)
     at.recording.sync(staged)
     at.recording.mkdir(ROOT / "a")
     at.recording.link(staged, ROOT / "a/key")
@@ -194,6 +204,48 @@ def test_each_sync_that_is_left_out_is_missed(scenario: Scenario, harmless: list
         ]
 
     assert asyncio.run(unmissed()) == [SyncFolder(folder) for folder in harmless]
+
+
+class EditedRecording(RecordingFileSystem):
+    """An editor saves the file, durably, between the store's last look and the call that takes its name."""
+
+    saved = False
+
+    def change(self, operation: Operation) -> None:
+        match operation:
+            case Exchange(_, path) | Rename(path, _) if path == ROOT / "a/file" and not self.saved:
+                self.saved = True
+                fresh = path.with_name("fresh~")
+                super().change(Write(fresh, b"saved", 0o666))
+                super().change(Sync(fresh))
+                super().change(Rename(fresh, path))
+                super().change(SyncFolder(path.parent))
+                self.mark("saved")
+            case _:
+                pass
+        super().change(operation)
+
+
+@pytest.mark.parametrize("verb", ["replace", "delete"])
+def test_no_power_cut_loses_what_an_editor_saved_at_the_last_moment(verb: str) -> None:
+    async def scenario() -> Log:
+        recording = EditedRecording(SimulatedDisk(BASE))
+        store = DirectoryStore(ROOT, InlineRuntime(), recording)
+        version = await store.create("a/file", Content(b"old", tag={"n": "1"}))
+        new = Content(b"new", tag={"n": "2"})
+        write = store.replace("a/file", new, version) if verb == "replace" else store.delete("a/file", version)
+        with pytest.raises(ConditionFailed):
+            await write
+        return recording.log
+
+    states = [state for state in crash_states(asyncio.run(scenario()), BASE) if "saved" in state.marks]
+
+    assert len(states) > 3
+    for state in states:
+        held = {path for path, (body, _) in state.disk.files().items() if body == b"saved"}
+        assert held, state.position
+        # One below tmp has a name that says that it has none of the store's own bytes.
+        assert ROOT / "a/file" in held or {path.name.count(".") for path in held} <= {1, 2}
 
 
 def working_syncs(log: Log) -> list[int]:

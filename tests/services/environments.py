@@ -15,6 +15,7 @@ from tests.services.availability import Unavailable
 
 _ROOT = Path(__file__).parents[2]
 _CACHE = _ROOT / ".cache" / "tools"
+_INSTALL = _ROOT / "requirements" / "install.py"
 _LIMIT_SECONDS = 300
 
 
@@ -30,7 +31,7 @@ def environment(name: str) -> Path:
         fcntl.flock(guard, fcntl.LOCK_EX)
         if not ready.exists():
             _run(sys.executable, "-m", "venv", "--clear", str(folder))
-            _run(str(folder / "bin" / "python"), "-m", "pip", "install", "-q", "--require-hashes", "-r", str(lock))
+            _run(str(folder / "bin" / "python"), str(_INSTALL), str(lock))
             ready.touch()
     return folder
 
@@ -41,4 +42,4 @@ def _run(*command: str) -> None:
     except subprocess.TimeoutExpired as error:
         raise Unavailable(f"{' '.join(command[:4])} took more than {_LIMIT_SECONDS} s") from error
     if done.returncode:
-        raise Unavailable(f"{' '.join(command[:4])} failed: {(done.stderr or done.stdout).strip()[-500:]}")
+        raise Unavailable(f"{' '.join(command[:4])} failed: {(done.stderr or done.stdout).strip()[-1500:]}")

@@ -2,6 +2,7 @@
 
 import contextlib
 import os
+import secrets
 import signal
 import socket
 import subprocess
@@ -12,13 +13,20 @@ from pathlib import Path
 from tests.services.availability import Unavailable
 
 LOOPBACK = "127.0.0.1"
+_PORTS = range(20_000, 32_000)
 
 
 def free_port() -> int:
-    """A TCP port that nothing listens on now."""
-    with socket.socket() as probe:
-        probe.bind((LOOPBACK, 0))
-        return probe.getsockname()[1]
+    """A TCP port that nothing listens on now.
+
+    The kernel takes the ports of clients from 32768 on: one of those could be taken again before the server binds it.
+    """
+    while True:
+        # Not by `random`: pytest-randomly gives every worker the same seed, and so the same ports.
+        port = secrets.choice(_PORTS)
+        with socket.socket() as probe, contextlib.suppress(OSError):
+            probe.bind((LOOPBACK, port))
+            return port
 
 
 @contextlib.contextmanager

@@ -1,7 +1,8 @@
 """What must hold, whatever crashes: checked by who watches the bucket, at every change and at rest.
 
 The watcher knows the documents only by their format (protocol 4 and 5), as another program would: nothing of the
-product judges itself here. Numbers are those of the twelve invariants (docs/simulation.md).
+product judges itself here. What a pointer must be and what becomes of events is the oracle's. Numbers are those of the
+twelve invariants (docs/simulation.md).
 """
 
 import hashlib
@@ -9,19 +10,21 @@ import json
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
 from daemon.stores.port import Content
-from events.model import Outcome
 from tests.simulation.bucket import Bucket, Change, Held
 from tests.simulation.loop import SimulatedLoop
-from tests.simulation.scenario import Fact
-from tests.simulation.source import Log
+from tests.simulation.oracle import AFTER_MERGE, Ledger, Oracle
 from tests.simulation.store import RemoteStore
 
 EDITOR = "editor"
+FATE = "fate"
+"""Who deletes a pointer, or puts an older one back."""
 _TREE = "docker-compose-gen/"
 _MARKER = f"{_TREE}.rebundle.json"
+_REPLACED = ".rebundle/replaced/"
 
 Publication = dict[str, Any]
 Signed = dict[str, Any]
@@ -62,28 +65,32 @@ class Watcher:
 
     loop: SimulatedLoop
     bucket: Bucket
-    facts: Mapping[str, Fact]
-    most_retained: int
+    oracle: Oracle
     deletes_blindly: bool
     grace: float
-    shared_log: bool
+    blocked: str = ""
+    """A path that no process can write: it alone may differ, and the marker says so."""
     signed: dict[str, Signed] = field(default_factory=dict)
     """The pointer of each scope, as it is."""
     lineage: dict[str, list[dict[str, Any]]] = field(default_factory=dict)
     """Every entry that was ever the newest one of its scope."""
+    pointers: dict[str, list[bytes]] = field(default_factory=dict)
+    """The body of every pointer that was ever written."""
     manifests: dict[str, Held] = field(default_factory=dict)
     """Every object below states/ and history/ that ever was there, as it was first."""
     reports: list[Report] = field(default_factory=list)
     edited: dict[str, bytes | None] = field(default_factory=dict)
-    """What the editor last wrote to each path of example/; None: deleted."""
-    desired: dict[str, list[tuple[str, list[dict[str, str] | None]]]] = field(default_factory=dict)
-    """The versions that were desired, from when on, and those a batch went through; None: nothing."""
-    kinds: dict[tuple[str, str], str] = field(default_factory=dict)
-    """What each publication is to its event: published, late or withheld."""
-    folded: dict[tuple[str, str], str] = field(default_factory=dict)
-    """When each event was first part of a publication."""
-    doubled: set[str] = field(default_factory=set)
-    """Events that reached more than one intake."""
+    """What the editor last wrote to each path of example/; None: deleted. Not a default that was put back."""
+    put_back: set[str] = field(default_factory=set)
+    """Paths where the editor put a default back: it is ours again, and may be an older one than live's."""
+    defaults: dict[str, list[bytes]] = field(default_factory=dict)
+    """What processes wrote to each path of example/."""
+    restoring: dict[str, str] = field(default_factory=dict)
+    """The path that each `example restore` was asked for."""
+    deleted: dict[str, float] = field(default_factory=dict)
+    """When the editor deleted a path of example/ that the marker had."""
+    _listed_at: dict[int, tuple[Content, float]] = field(default_factory=dict)
+    """When the tree was listed for whoever sent this content."""
     _said: dict[bytes, bool] = field(default_factory=dict)
     """Markers that say synced, and whether their writer had been shown such a tree."""
     _digests: dict[int, tuple[Held, str]] = field(default_factory=dict)
@@ -95,7 +102,9 @@ class Watcher:
         scope, _, rest = _split(change.key)
         if rest == "pointer.json":
             self._pointer(scope, change)
-        elif rest.startswith(("states/", "history/", ".rebundle/replaced/")):
+        elif rest == "freshness.json":
+            self._freshness(scope, change)
+        elif rest.startswith(("states/", "history/", _REPLACED)):
             self._immutable(scope, rest, change)
         elif rest == _MARKER:
             self._marker(change)
@@ -107,9 +116,14 @@ class Watcher:
 
     def _immutable(self, scope: str, rest: str, change: Change) -> None:
         if change.after is not None:
-            if change.before is not None:
+            # A copy of replaced bytes is written again when they are replaced again, so that its time starts again.
+            again = rest.startswith(_REPLACED) and change.before is not None and change.before.body == change.after.body
+            if change.before is not None and not again:
                 self._fail(3, f"{change.key} was written over")
             self.manifests.setdefault(change.key, change.after)
+            return
+        if rest.startswith(_REPLACED):
+            self._copy_deleted(scope, change)
             return
         if not rest.startswith("states/"):
             self._fail(3, f"{change.key} was deleted")
@@ -120,6 +134,22 @@ class Watcher:
             self._fail(7, f"{change.key} was deleted without a collection, or is retained")
         # Since it was first there: a create that was sent twice may come again after the collection, and a delete, too.
         age = (self.bucket.now() - self.manifests[change.key].modified).total_seconds()
+        if age < self.grace:
+            self._fail(7, f"{change.key} was deleted {age:.0f} s after it was written")
+
+    def _copy_deleted(self, scope: str, change: Change) -> None:
+        """A collection takes old copies of replaced bytes, never the newest one of a path."""
+        assert change.before is not None
+        signed = self.signed.get(scope)
+        folder = change.key.rpartition("/")[0]
+        others = [held for key, held in self.bucket.objects.items() if key.rpartition("/")[0] == folder]
+        if signed is None or signed["gc_epoch"] == 0 or not others:
+            self._fail(7, f"{change.key} was deleted without a collection, or is the newest of its path")
+        # Where a version is a digest, or deletes ignore it, a deletion under way also meets a copy that is newer.
+        by_version = not (self.bucket.versions_by_content or self.deletes_blindly)
+        age = (
+            self.bucket.now() - (change.before if by_version else self.manifests[change.key]).modified
+        ).total_seconds()
         if age < self.grace:
             self._fail(7, f"{change.key} was deleted {age:.0f} s after it was written")
 
@@ -139,15 +169,18 @@ class Watcher:
         return self._parse(self.manifests.get(key)) or {}
 
     def _pointer(self, scope: str, change: Change) -> None:
+        if change.writer == FATE:
+            self.oracle.lose(scope)
+            return
+        if scope in self.oracle.lost:
+            self._while_lost(scope, change)
+            return
         if change.after is None:
             self._fail(1, f"{change.key} was deleted")
             return
         new: Signed = json.loads(change.after.body)["signed"]
-        old = self.signed.get(scope) or _NOTHING
         lineage = self.lineage.setdefault(scope, [])
         entry = new["history"][-1]
-        if new["sequence"] != old["sequence"] + 1:
-            self._fail(1, f"sequence {old['sequence']} was followed by {new['sequence']}")
         if (entry["sequence"], entry["write"], entry["kind"]) != (new["sequence"], new["write"], new["kind"]):
             self._fail(1, "the last entry of the history is not this change")
         if any(each["write"] == new["write"] for each in lineage):
@@ -155,38 +188,87 @@ class Watcher:
         lineage.append(entry)
         self._history(new, lineage)
         self._stored(scope, new)
-        for instance, offset in old["inputs"].items():
-            if new["inputs"].get(instance, -1) < offset:
-                self._fail(4, f"inputs of {instance} went from {offset} to {new['inputs'].get(instance)}")
-        if new["highest_producer"] < old["highest_producer"] or new["gc_epoch"] < old["gc_epoch"]:
-            self._fail(4, "a counter went down")
-        if _number(new) < _number(old):
-            self._fail(4, f"the revision went from {_number(old)} to {_number(new)}")
-        self._rules(scope, old, new, entry)
         self.signed[scope] = new
+        self.pointers.setdefault(scope, []).append(change.after.body)
         now = self.bucket.now().isoformat(timespec="microseconds").replace("+00:00", "Z")
-        versions = [_versions(self.manifest(scope, new["desired"])) if new["desired"] else None]
-        # What a batch went through between two pointers.
-        for name in entry["published"]:
-            events = self.manifest(scope, _named(name))["events"]
-            versions += [dict(self.facts[each["id"]].versions) for each in events]
-            for each in events:
-                self.folded.setdefault((scope, each["id"]), now)
-        self.desired.setdefault(scope, []).append((now, versions))
+        self.oracle.committed(scope, change.writer, new, partial(self._manifest_named, scope), now)
+
+    def _while_lost(self, scope: str, change: Change) -> None:
+        """Only a recovery ends this. Who goes on from an older pointer that was put back is not judged."""
+        if change.after is None:
+            self._fail(1, f"{change.key} was deleted")
+            return
+        new: Signed = json.loads(change.after.body)["signed"]
+        self.pointers[scope].append(change.after.body)
+        if new["kind"] == "recover":
+            self._recovered(scope, new, self._parse(change.before))
+
+    def _recovered(self, scope: str, new: Signed, found: dict[str, Any] | None) -> None:
+        """What a recovery may not do, whatever was lost (protocol 4, ADR 13).
+
+        An older pointer that was put back, and that nothing tells a later one of, is only mended.
+        """
+        rebuilt = found is None or new["sequence"] > found["signed"]["sequence"] + 1
+        before = [json.loads(body)["signed"] for body in self.pointers[scope][:-1]]
+        highest = max(each["sequence"] for each in before)
+        if rebuilt and new["sequence"] <= highest:
+            self._fail(1, f"{scope} was recovered at {new['sequence']}, and {highest} was there before")
+        for instance, offset in new["inputs"].items():
+            committed = max(each["inputs"].get(instance, 0) for each in before)
+            if offset > committed:
+                self._fail(4, f"a recovery passes {instance} up to {offset}, committed was {committed}")
+        if rebuilt and new["hold"] is None and (new["live"] is not None or new["desired"] is not None):
+            self._fail(6, f"{scope} was recovered and is not held")
+        if new["live"] is not None and new["live"]["composition"] in {e["composition"] for e in new["quarantined"]}:
+            self._fail(6, f"{scope} was recovered, and what is live is quarantined")
+        self._rivals(scope, new)
+        self.adopt(scope, new)
+
+    def _rivals(self, scope: str, new: Signed) -> None:
+        """Id, number and composition of an explicit state belong together. Before issue 16, `recover` retained rivals."""
+        explicit = [each for each in new["retained"] if each["kind"] == "explicit"]
+        this = {(each["state"], each["revision"]["producer"], each["composition"]) for each in explicit}
+        if "rivals" in AFTER_MERGE and (
+            len({each[0] for each in this}) < len(this) or len({each[1] for each in this}) < len(this)
+        ):
+            self._fail(5, f"{scope} was recovered with rivals: {sorted(this)}")
+
+    def adopt(self, scope: str, new: Signed) -> None:
+        """From here on all rules count again, starting from this pointer."""
+        self.signed[scope] = new
+        self._stored(scope, new)
+        lineage = self._entries(new)
+        self.lineage[scope] = lineage or []
+        stored = [
+            described
+            for key, held in self.manifests.items()
+            if key.startswith(f"{scope}/states/")
+            and key.endswith("/manifest.json")
+            and (described := self._parse(held))
+        ]
+        self.oracle.recovered(scope, new, stored, lineage or [])
+
+    def _manifest_named(self, scope: str, name: str) -> dict[str, Any]:
+        return self.manifest(scope, _named(name))
 
     def _history(self, new: Signed, lineage: Sequence[dict[str, Any]]) -> None:
-        """Every entry is in the history or in its chunks, which are linked by digest."""
-        entries, older = new["history"], new["older"]
+        """Every entry is in the history or in its chunks."""
+        entries = self._entries(new)
+        if entries is not None and [each["write"] for each in entries] != [each["write"] for each in lineage]:
+            self._fail(1, "history and chunks do not tell every change")
+
+    def _entries(self, new: Signed) -> list[dict[str, Any]] | None:
+        """Of the history and of its chunks, which are linked by digest."""
+        entries, older = list(new["history"]), new["older"]
         while older is not None:
             held = self.bucket.objects.get(older["key"])
             if held is None or _digest(held, self._digests) != older["sha256"]:
                 self._fail(1, f"history chunk {older['key']} is missing or another one")
-                return
+                return None
             chunk = self._document(older["key"])
             assert chunk is not None
             entries, older = [*chunk["entries"], *entries], chunk["older"]
-        if [each["write"] for each in entries] != [each["write"] for each in lineage]:
-            self._fail(1, "history and chunks do not tell every change")
+        return entries
 
     def _stored(self, scope: str, new: Signed) -> None:
         for publication in (new["live"], new["desired"], *new["retained"]):
@@ -202,83 +284,6 @@ class Watcher:
             elif _digest(archive, self._digests) != self.manifest(scope, publication)["archive"]["sha256"]:
                 self._fail(2, f"the archive of {_name(publication)} is another one")
 
-    def _rules(self, scope: str, old: Signed, new: Signed, entry: dict[str, Any]) -> None:
-        retained = {_name(each): each for each in new["retained"]}
-        known = {_name(each): each for each in old["retained"]}
-        for which in ("live", "desired"):
-            if new[which] is not None and _name(new[which]) not in retained:
-                self._fail(2, f"{which} is not retained")
-        rejected = {each["composition"] for each in new["quarantined"]}
-        moved = new["live"] is not None and (old["live"] is None or _name(new["live"]) != _name(old["live"]))
-        if moved and new["live"]["composition"] in rejected:
-            self._fail(6, f"{_name(new['live'])} became live and is quarantined")
-        if entry["kind"] == "publish":
-            self._publish(scope, old, new, entry)
-        elif entry["kind"] in {"rollback", "quarantine"} and moved and _name(new["live"]) not in known:
-            self._fail(7, f"{_name(new['live'])} was rolled back to and was not retained")
-        elif entry["kind"] == "rollback" and new["hold"] is None and not entry["change"].get("discard_newer"):
-            self._fail(6, "a rollback set no hold")
-        elif entry["kind"] in {"hold", "pin", "gc"} and (moved or _of(new["desired"]) != _of(old["desired"])):
-            self._fail(6, f"{entry['kind']} moved live or desired")
-        if entry["kind"] not in {"publish", "rollback"} and new["inputs"] != old["inputs"]:
-            self._fail(4, f"{entry['kind']} changed the inputs")
-        if entry["kind"] == "gc":
-            if not set(retained) <= set(known) or new["gc_epoch"] != old["gc_epoch"] + 1:
-                self._fail(7, "a collection added a state, or did not raise the epoch by one")
-        elif len(old["retained"]) + len(entry["published"]) <= self.most_retained and not set(known) <= set(retained):
-            self._fail(7, f"{entry['kind']} dropped a retained state")
-
-    def _publish(self, scope: str, old: Signed, new: Signed, entry: dict[str, Any]) -> None:
-        retained = {_name(each): each for each in new["retained"]}
-        published = [retained.get(name) for name in entry["published"]]
-        if len(new["retained"]) < self.most_retained and None in published:
-            self._fail(5, "a publication of the batch is not retained")
-        moving = [each for each in published if each is not None and not each["late"]]
-        wanted = moving[-1] if moving else old["desired"]
-        if _of(new["desired"]) != _of(wanted):
-            self._fail(5, "desired is not the newest publication that is not late")
-        if old["hold"] is not None and (_of(new["live"]) != _of(old["live"]) or new["hold"] != old["hold"]):
-            self._fail(6, "a publication changed live or the hold while there was a hold")
-        rejected = {each["composition"] for each in new["quarantined"]}
-        free = moving and old["hold"] is None
-        free = free and new["desired"]["composition"] not in rejected
-        if _of(new["live"]) != _of(new["desired"] if free else old["live"]):
-            self._fail(6, "live is not what hold and quarantine let it be")
-        self._folded(scope, old, new, entry["published"])
-
-    def _folded(self, scope: str, old: Signed, new: Signed, published: Sequence[str]) -> None:
-        """Each publication is what its events make of the one before it: no event is lost by building on an old base."""
-        base = _versions(self.manifest(scope, old["desired"])) if old["desired"] else {}
-        highest = old["highest_producer"]
-        retained = {_name(each): each for each in new["retained"]}
-        rejected = {each["composition"] for each in new["quarantined"]}
-        for name in published:
-            manifest = self.manifest(scope, _named(name))
-            for event in manifest["events"]:
-                if new["inputs"].get(event["instance"], -1) < event["offset"]:
-                    self._fail(4, f"{event['id']} was folded and the inputs do not say so")
-                if old["inputs"].get(event["instance"], -1) >= event["offset"]:
-                    self._fail(5, f"{event['id']} was folded and had been passed already")
-            facts = [self.facts[each["id"]] for each in manifest["events"] if not each["skipped"]]
-            late = manifest["kind"] == "explicit" and facts[0].revision <= highest
-            expected = dict(facts[0].versions)
-            if manifest["kind"] == "derived":
-                if _revision(manifest) <= _number(old):
-                    self._fail(5, f"{name} does not raise the revision {_number(old)}")
-                expected = base
-                for fact in facts:
-                    expected = expected | fact.versions
-            if _versions(manifest) != expected:
-                self._fail(5, f"{name} is {_versions(manifest)}, its events make {expected}")
-            if not late:
-                base, highest = expected, max(highest, _revision(manifest)[0])
-            kept = retained.get(name)
-            if kept is not None and kept["late"] != late:
-                self._fail(5, f"{name} is late or not, wrongly")
-            if kept is not None:
-                withheld = "withheld" if kept["composition"] in rejected else "published"
-                self.kinds[scope, name] = "late" if late else withheld
-
     def _marker(self, change: Change) -> None:
         if change.after is not None and self._said.get(change.after.body, True) is False:
             self._fail(10, "the marker says synced, and its writer was not shown that")
@@ -288,27 +293,92 @@ class Watcher:
         if after["sequence"] < before["sequence"]:
             self._fail(10, f"the marker went from {before['sequence']} to {after['sequence']}")
         scope = _split(change.key)[0]
-        if after["sequence"] > self.signed[scope]["sequence"]:
+        if after["sequence"] > self.signed[scope]["sequence"] and scope not in self.oracle.lost:
             self._fail(10, "the marker is ahead of the pointer")
 
     def _tree(self, scope: str, path: str, change: Change) -> None:
+        in_example = path.startswith("example/")
         if change.writer == EDITOR:
-            if path.startswith("example/"):
-                self.edited[change.key] = change.after.body if change.after else None
+            if in_example:
+                self._edited(change)
             return
-        before = change.before
-        if before is not None and path.startswith("example/"):
-            if change.after is None or before.writer == EDITOR:
-                self._fail(8, f"{path} was deleted, or was an operator's and was written")
-            elif not self.bucket.versions_by_content and _commit(change.after) <= _commit(before):
-                # Where versions are digests, bytes that come again count as the older publication's, which a paused
-                # writer may still replace; the next pass repairs that.
-                self._fail(8, f"the default of {path} went back to an older publication's, or came twice")
-        if before is not None and before.writer == EDITOR and not path.startswith("example/"):
-            prefix = f"{scope}/.rebundle/replaced/"
-            aside = any(held.body == before.body for key, held in self.bucket.objects.items() if key.startswith(prefix))
-            if (change.after is not None and not aside) or (change.after is None and not self.deletes_blindly):
-                self._fail(8, f"{path} was an operator's and is gone")
+        before, after = change.before, change.after
+        if in_example:
+            self._example(scope, path, change)
+            return
+        foreign = before is not None and before.writer == EDITOR and not self._is_aside(scope, before)
+        if foreign and (after is not None or not self.deletes_blindly):
+            self._fail(8, f"{path} was an operator's and is gone")
+
+    def _edited(self, change: Change) -> None:
+        body = change.after.body if change.after else None
+        defaults = self.defaults.get(change.key, [])
+        if body is not None and body in defaults:
+            self.edited.pop(change.key, None)
+            # Whoever puts the current default back gives the file back: only an older one is kept aside.
+            (self.put_back.discard if body == defaults[-1] else self.put_back.add)(change.key)
+        else:
+            self.edited[change.key] = body
+            self.put_back.discard(change.key)
+        self.deleted.pop(change.key, None)
+        scope, _, rest = _split(change.key)
+        marker = self._document(f"{scope}/{_MARKER}") or {"files": {}}
+        if body is None and rest.removeprefix(_TREE) in marker["files"]:
+            self.deleted[change.key] = self.loop.time()
+
+    def _example(self, scope: str, path: str, change: Change) -> None:
+        """What a process does to a file of example/."""
+        before, after = change.before, change.after
+        if after is None:
+            self._fail(8, f"{path} was deleted")
+            return
+        restored = self.restoring.get(change.writer) == change.key
+        defaults = self.defaults.setdefault(change.key, [])
+        if after.body in defaults:
+            defaults.remove(after.body)
+        defaults.append(after.body)
+        if restored:
+            if before is not None and not self._is_aside(scope, before):
+                self._fail(8, f"{path} was restored, and what was there is not kept")
+            self.edited.pop(change.key, None)
+            self.put_back.discard(change.key)
+        elif before is None:
+            self._created(path, change.key, after)
+        elif before.writer == EDITOR and change.key in self.edited:
+            self._fail(8, f"{path} was an operator's and was written")
+        elif change.key in self.put_back:
+            if "put-back" in AFTER_MERGE and not self._is_aside(scope, before):
+                self._fail(8, f"{path} was put back by an operator, and is not kept")
+            self.put_back.discard(change.key)
+        elif scope in self.oracle.ever_lost:
+            return  # where publications were committed, nothing may know any more
+        elif not self.bucket.versions_by_content and _commit(after) <= _commit(before):
+            # Where versions are digests, bytes that come again count as the older publication's, which a paused
+            # writer may still replace; the next pass repairs that.
+            self._fail(8, f"the default of {path} went back to an older publication's, or came twice")
+
+    def _created(self, path: str, key: str, after: Held) -> None:
+        """A default that an operator deleted comes back only from a pass that listed the tree before."""
+        _, listed_at = self._listed_at.get(id(after.content), (after.content, 0.0))
+        if listed_at > self.deleted.pop(key, listed_at):
+            self._fail(8, f"{path} was deleted by an operator and is there again")
+        self.edited.pop(key, None)
+
+    def _is_aside(self, scope: str, held: Held) -> bool:
+        prefix = f"{scope}/.rebundle/replaced/"
+        return any(each.body == held.body for key, each in self.bucket.objects.items() if key.startswith(prefix))
+
+    def _freshness(self, scope: str, change: Change) -> None:
+        """It names a pointer that was there, and never an older one than before."""
+        after = self._parse(change.after)
+        assert after is not None
+        said = after["signed"]
+        named = [body for body in self.pointers.get(scope, ()) if _sha256(body) == said["pointer_sha256"]]
+        if not named or json.loads(named[0])["signed"]["sequence"] != said["sequence"]:
+            self._fail(10, f"freshness.json of {scope} names sequence {said['sequence']}, which was never there")
+        before = self._parse(change.before)
+        if before and before["signed"]["sequence"] > said["sequence"] and scope not in self.oracle.ever_lost:
+            self._fail(10, f"freshness.json of {scope} went back to {said['sequence']}")
 
     # -- when a body is sent
 
@@ -323,7 +393,9 @@ class Watcher:
                 self._said[content.body] = self._was_shown(scope, marker, store.shown)
             return
         path = rest.removeprefix(_TREE)
-        listed = store.listed.get(f"{scope}/{_TREE}", {})
+        at, listed = store.listed.get(f"{scope}/{_TREE}", (0.0, {}))
+        if path.startswith("example/"):
+            self._listed_at[id(content)] = (content, at)
         marker_then = listed.get(f"{scope}/{_MARKER}")
         if path.startswith("example/") and marker_then is not None and key not in listed:
             held = self.bucket.objects.get(key)
@@ -338,49 +410,38 @@ class Watcher:
             for path, sha256 in followed.items()
         )
 
-    # -- when an event settles
-
-    def settled(self, scope: str, event_id: str, accepted_at: str, outcome: Outcome) -> None:
-        """Who settles an event without a publication has judged it on a pointer that was the newest one meanwhile."""
-        fact = self.facts[event_id]
-        if outcome.kind == "dead-lettered" and self.folded.get((scope, event_id), "z") < accepted_at:
-            self._fail(5, f"{event_id} is a dead letter ({outcome.reason}), and was published before")
-        if fact.kind != "model" or outcome.kind not in {"ignored", "superseded"} or event_id in self.doubled:
-            return
-        times = self.desired.get(scope, [])
-        before = [versions for at, versions in times if at < accepted_at][-1:] or [[None]]
-        meanwhile = [
-            each for versions in (*before, *(now for at, now in times if at >= accepted_at)) for each in versions
-        ]
-        if outcome.kind == "ignored" and not any(
-            versions is None or fact.versions.items() <= versions.items() for versions in meanwhile
-        ):
-            self._fail(5, f"{event_id} was ignored ({outcome.reason}), and the scope was never like that")
-
     # -- at rest
 
-    def at_rest(self, logs: Sequence[Log]) -> Iterator[str]:
+    def at_rest(self, ledgers: Sequence[Ledger]) -> Iterator[str]:
         """Everything that is wrong once all have finished."""
         for scope, signed in self.signed.items():
             yield from self._tree_at_rest(scope, signed)
         for key, body in self.edited.items():
             held = self.bucket.objects.get(key)
-            if body is not None and (held is None or held.body != body):
-                yield f"invariant 8: {key} is not what the operator wrote"
+            if (held.body if held else None) != body:
+                yield f"invariant 8: {key} is not what the operator left"
         writes = Counter((scope, entry["write"]) for scope, lineage in self.lineage.items() for entry in lineage)
         for report in self.reports:
+            if report.scope in self.oracle.ever_lost:
+                continue
             found = writes[report.scope, report.write]
             if found != (1 if report.won else 0):
                 yield f"invariant 5: write {report.write[:6]} was reported {'won' if report.won else 'lost'}: {found}"
-        yield from self._outcomes(logs)
+        yield from self.oracle.at_rest(ledgers)
 
-    def after_collection(self) -> Iterator[str]:
-        """What is wrong once a collection has run at rest: nothing is left that nobody names."""
+    def after_collection(self, *, sparing_dropped: bool) -> Iterator[str]:
+        """What is wrong once a collection has run at rest: nothing is left that nobody names.
+
+        `sparing_dropped`: what a pointer had no more room for may stay for days, by the clock of whoever dropped it.
+        """
         for key in self.bucket.objects:
             scope, _, rest = _split(key)
             if rest.startswith("states/") and scope in self.signed:
                 _, state, attempt, _ = rest.split("/")
-                if f"{state}@{attempt}" not in map(_name, self.signed[scope]["retained"]):
+                named = set(map(_name, self.signed[scope]["retained"]))
+                for entry in self.lineage[scope] if sparing_dropped else ():
+                    named.update(entry["change"].get("dropped", ()))
+                if f"{state}@{attempt}" not in named:
                     yield f"invariant 7: {key} is left, and nothing names it"
 
     def _tree_at_rest(self, scope: str, signed: Signed) -> Iterator[str]:
@@ -391,13 +452,19 @@ class Watcher:
         wanted = {each["path"]: each["sha256"] for each in self.manifest(scope, live)["files"]}
         for path, sha256 in wanted.items():
             held = self.bucket.objects.get(tree + path)
+            if path == self.blocked:
+                continue
             if _is_example(path):
-                if tree + path in self.edited or path.startswith("example/creds/"):
+                if tree + path in self.edited or tree + path in self.put_back:
                     continue
-                if held is None:
+                if path.startswith("example/creds/"):
+                    if held is None or held.body not in self.defaults[tree + path]:
+                        yield f"invariant 9: {path} is not a default that was once created"
+                elif held is None:
                     yield f"invariant 9: {path} is not there, and no operator deleted it"
                 elif _sha256(held.body) != sha256 and (
                     max(_commit(held), self._recorded(scope, path, held)) < self._committed(scope, _name(live))
+                    and scope not in self.oracle.ever_lost
                 ):
                     yield f"invariant 9: the default of {path} is older than live, and no operator changed it"
             elif held is None or _sha256(held.body) != sha256:
@@ -408,7 +475,7 @@ class Watcher:
                 yield f"invariant 9: {path} is ours, and live does not have it"
         marker = self._document(f"{scope}/{_MARKER}") or {}
         said = marker.get("sequence"), marker.get("status"), marker.get("publication")
-        if said != (signed["sequence"], "synced", _name(live)):
+        if said != (signed["sequence"], "blocked" if self.blocked else "synced", _name(live)):
             yield f"invariant 9: the marker says {said}, the pointer {signed['sequence']}"
 
     def _recorded(self, scope: str, path: str, held: Held) -> tuple[int, int]:
@@ -422,65 +489,6 @@ class Watcher:
             for entry in self.lineage[scope]
             if name in entry["published"]
         )
-
-    def _outcomes(self, logs: Sequence[Log]) -> Iterator[str]:
-        listed: dict[tuple[str, str], list[str]] = {}
-        kinds: dict[tuple[str, str], str] = {}
-        skipped: set[tuple[str, str]] = set()
-        rolled = Counter[tuple[str, str]]()
-        for scope, lineage in self.lineage.items():
-            for entry in lineage:
-                if entry["kind"] == "rollback":
-                    rolled[scope, entry["reason"]] += 1
-                for name in entry["published"]:
-                    for event in self.manifest(scope, _named(name)).get("events", ()):
-                        if event["skipped"]:
-                            skipped.add((scope, event["id"]))
-                        else:
-                            listed.setdefault((scope, event["id"]), []).append(_named(name)["state"])
-                            kinds[scope, event["id"]] = self.kinds.get((scope, name), "")
-        for (scope, event_id), states in listed.items():
-            if len(states) != 1:
-                yield f"invariant 5: {event_id} was published as {states} in {scope}"
-        intakes = Counter(row.event.id for log in logs for row in log.rows)
-        for log in logs:
-            for row in log.rows:
-                for scope in row.scopes or ():
-                    outcome, fact = row.settled.get(scope), self.facts[row.event.id]
-                    states = listed.get((scope, row.event.id), [])
-                    where = f"invariant 5: {row.event.id} in {scope}"
-                    if outcome is None:
-                        yield f"{where} has no outcome"
-                    elif outcome.kind in {"published", "late", "withheld"}:
-                        if fact.kind == "rollback":
-                            if rolled[scope, row.event.id] != 1:
-                                yield f"{where} is {outcome.kind}, and {rolled[scope, row.event.id]} rollbacks are"
-                        elif kinds.get((scope, row.event.id)) not in {"", outcome.kind} and intakes[row.event.id] == 1:
-                            yield f"{where} is {outcome.kind}, its publication {kinds.get((scope, row.event.id))}"
-                        elif states != [outcome.state]:
-                            yield f"{where} is {outcome.kind} as {outcome.state}, and the lineage says {states}"
-                    elif self.shared_log and outcome.kind in {"ignored", "dead-lettered"}:
-                        continue  # it may have settled without a commit, which fences no other reader
-                    elif intakes[row.event.id] == 1 and (states or rolled[scope, row.event.id]):
-                        yield f"{where} is {outcome.kind} ({outcome.reason}), and was published as {states}"
-                    elif outcome.kind == "superseded" and intakes[row.event.id] == 1:
-                        lower = fact.kind == "model" and not fact.updated
-                        if not lower and (scope, row.event.id) not in skipped:
-                            yield f"{where} is superseded ({outcome.reason}) by nothing"
-
-
-_NOTHING: Signed = {
-    "sequence": 0,
-    "inputs": {},
-    "highest_producer": 0,
-    "derived": 0,
-    "gc_epoch": 0,
-    "live": None,
-    "desired": None,
-    "hold": None,
-    "retained": [],
-    "quarantined": [],
-}
 
 
 def _split(key: str) -> tuple[str, str, str]:
@@ -496,19 +504,3 @@ def _commit(held: Held) -> tuple[int, int]:
 
 def _is_example(path: str) -> bool:
     return path.startswith("example/")
-
-
-def _of(publication: Publication | None) -> str | None:
-    return None if publication is None else _name(publication)
-
-
-def _number(signed: Signed) -> tuple[int, int]:
-    return signed["highest_producer"], signed["derived"]
-
-
-def _revision(publication: Publication) -> tuple[int, int]:
-    return publication["revision"]["producer"], publication["revision"]["derived"]
-
-
-def _versions(manifest: Mapping[str, Any]) -> dict[str, str]:
-    return {each["id"]: each["version"] for each in manifest["composition"]["models"]}

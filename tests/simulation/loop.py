@@ -21,9 +21,11 @@ import threading
 import time
 import uuid
 from collections.abc import Callable, Coroutine, Iterator
+from concurrent.futures import Executor, Future
 from datetime import UTC
 from typing import Any
 
+_CONNECT = sqlite3.connect
 EPOCH = dt.datetime(2026, 1, 1, tzinfo=UTC)
 MOST_STEPS = 150_000
 
@@ -38,6 +40,23 @@ class Stuck(Exception):
 
 class Broken(Exception):
     """An invariant does not hold."""
+
+
+class Inline(Executor):
+    """Runs what it is given at once, with files and databases; then tells `after`."""
+
+    def __init__(self) -> None:
+        self.after: Callable[[], None] = lambda: None
+
+    def submit(self, work: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Future[Any]:
+        done: Future[Any] = Future()
+        with databases():
+            try:
+                done.set_result(work(*args, **kwargs))
+            except Exception as error:  # noqa: BLE001  # the caller's
+                done.set_exception(error)
+            self.after()
+        return done
 
 
 class SimulatedTask(asyncio.Task):
@@ -69,8 +88,17 @@ class SimulatedLoop(asyncio.BaseEventLoop):
     def time(self) -> float:
         return self._seconds
 
-    def run_in_executor(self, *_: object) -> Any:
-        raise Refused("a thread")
+    def run_in_executor(self, executor: Any, work: Callable[..., Any], *args: Any) -> Any:  # type: ignore[override]
+        """Done at once, if the executor is one of ours; whoever waits goes on later, or never."""
+        if not isinstance(executor, Inline):
+            raise Refused("a thread")
+        answer: asyncio.Future[Any] = self.create_future()
+        try:
+            answer.set_result(executor.submit(work, *args).result())
+        except Exception as error:  # noqa: BLE001  # the caller's
+            answer.set_exception(error)
+            answer.exception()  # whoever waited may be gone
+        return answer
 
     def call_soon_threadsafe(self, *_: object, **__: object) -> Any:
         raise Refused("another thread's call")
@@ -174,6 +202,17 @@ def _imported_by_name() -> list[tuple[Any, str, Any, Any]]:
 
 
 _found: tuple[int, list[tuple[Any, str, Any, Any]]] = (0, [])
+
+
+@contextlib.contextmanager
+def databases() -> Iterator[None]:
+    """SQLite within a sealed simulation: what it does depends on its file alone."""
+    refusing = sqlite3.connect
+    sqlite3.connect = _CONNECT
+    try:
+        yield
+    finally:
+        sqlite3.connect = refusing
 
 
 @contextlib.contextmanager

@@ -2,10 +2,13 @@
 
 Swarm testing: every seed switches a random subset of the faults on, some of them hard, so that rare combinations are
 not drowned by frequent ones.
+
+Seeds of the first generation are numbers; their worlds never change, so that seeds.txt stays valid. Seeds of the second
+one, `2/17`, add to such a world what the first did not have: each addition draws from a chance of its own.
 """
 
 import random
-from collections.abc import Mapping
+from collections.abc import Sequence
 from dataclasses import dataclass, field, fields
 from functools import cache
 from typing import Any
@@ -14,24 +17,16 @@ from daemon.publishing.collector import BOTH, Part
 from events.model import BUNDLE_STATE_CREATED, MODEL_VERSION_CREATED, MODEL_VERSION_UPDATED, ROLLBACK_REQUESTED, Event
 from renderers.model import Scope
 from tests.builders import composition_document, model_document
+from tests.simulation.model import Request
+from tests.simulation.oracle import AFTER_MERGE, CPUS
 from tests.simulation.store import Crash, Faults
 
 SCOPES = (Scope("visual-anomaly", "core-versions"), Scope("visual-anomaly", "edge"))
 MODELS = ("101", "102")
+THIRD = "103"
+"""A model that a scope gets later, with files that it did not have before."""
+VERSIONS = ("1", "2", "3", "10", "edge")
 _SOURCE = "urn:simulation"
-
-
-@dataclass(frozen=True, slots=True)
-class Fact:
-    """What an event says, in words of its own, for who checks what became of it."""
-
-    kind: str
-    """state, model or rollback."""
-    versions: Mapping[str, str]
-    """Of each model it names."""
-    state: str = ""
-    revision: int = 0
-    updated: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,7 +37,7 @@ class Arrival:
     log: int
     event: Event
     scopes: tuple[str, ...] | None
-    fact: Fact
+    asked: Request
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,6 +75,18 @@ class Scenario:
     arrivals: list[Arrival] = field(default_factory=list)
     acts: list[Act] = field(default_factory=list)
     crash: Crash | None = None
+    blocked: str = ""
+    """A path of the live tree that no process can write."""
+    second: bool = False
+    """Of the second generation."""
+    small_batches: bool = False
+    """A batch has at most four events and two states."""
+    short_memory: bool = False
+    """The pointer remembers three events."""
+    journal: bool = False
+    """The sources are the real journal, on files."""
+    refused: frozenset[tuple[str, str]] = frozenset()
+    """The gate refuses each bundle that has one of these models at this version."""
 
     @property
     def logs(self) -> int:
@@ -96,10 +103,10 @@ class Scenario:
         some: tuple[frozenset[Part], ...] = (BOTH, frozenset({"release"}), frozenset({"delete"}), frozenset({"delete"}))
         return random.Random(f"{self.seed}/{process}/parts").choice(some) if self.wrong_clocks else BOTH
 
-    @property
-    def facts(self) -> dict[str, Fact]:
-        """By the event's id."""
-        return {each.event.id: each.fact for each in self.arrivals}
+
+def fresh(number: int) -> str:
+    """A seed of the newest generation."""
+    return f"2/{number}"
 
 
 def scenario_of(seed: str) -> Scenario:
@@ -125,6 +132,8 @@ def scenario_of(seed: str) -> Scenario:
     )
     scenario.arrivals = _arrivals(scenario, chance)
     scenario.acts = _acts(scenario, chance)
+    if seed.startswith("2/"):
+        _extend(scenario, random.Random(f"{seed}/more"))
     return scenario
 
 
@@ -142,34 +151,49 @@ def _faults(chance: random.Random) -> Faults:
 
 
 @cache
-def _document(scope: Scope, versions: tuple[str, ...]) -> dict[str, Any]:
+def _document(scope: Scope, versions: tuple[tuple[str, str], ...]) -> dict[str, Any]:
     document = composition_document(1, bundle=scope.bundle, target=scope.target)
-    document["models"] = [_member(each, at) for each, at in zip(MODELS, versions, strict=True)]
+    document["models"] = [_member(each, at) for each, at in versions]
     return document
 
 
 def _member(model: str, version: str) -> dict[str, Any]:
     """A model whose files below base/ and whose defaults below example/ both tell its version."""
-    return model_document(model, version=version, serving={"resources": {"limits": {"cpus": int(version)}}})
+    return model_document(model, version=version, serving={"resources": {"limits": {"cpus": CPUS[version]}}})
 
 
-def state(event_id: str, scope: Scope, state: str, revision: int, versions: tuple[str, ...]) -> tuple[Event, Fact]:
-    data = _document(scope, versions) | {"state": {"id": state, "revision": revision}}
-    fact = Fact("state", dict(zip(MODELS, versions, strict=True)), state, revision)
-    return Event(event_id, _SOURCE, BUNDLE_STATE_CREATED, data), fact
+def state(event_id: str, scope: Scope, state: str, revision: int, versions: Sequence[str]) -> tuple[Event, Request]:
+    """Of the first models, as many as there are versions."""
+    models = tuple(zip((*MODELS, THIRD), versions, strict=False))
+    data = _document(scope, models) | {"state": {"id": state, "revision": revision}}
+    return Event(event_id, _SOURCE, BUNDLE_STATE_CREATED, data), Request("state", dict(models), state, revision)
 
 
-def model(event_id: str, scopes: tuple[Scope, ...], model: str, version: str, *, updated: bool) -> tuple[Event, Fact]:
-    data: dict[str, Any] = {"model": _member(model, version)}
+def model(
+    event_id: str,
+    scopes: tuple[Scope, ...],
+    model: str,
+    version: str,
+    *,
+    updated: bool,
+    complete: bool = True,
+    deleted: bool = False,
+) -> tuple[Event, Request]:
+    data: dict[str, Any] = {"model": _member(model, version) if complete else {"id": model, "version": version}}
     if scopes:
         data["bundles"] = [{"name": scope.bundle, "target": scope.target} for scope in scopes]
+    if deleted:
+        data["change"] = "deleted"
     kind = MODEL_VERSION_UPDATED if updated else MODEL_VERSION_CREATED
-    return Event(event_id, _SOURCE, kind, data), Fact("model", {model: version}, updated=updated)
+    asked = Request("model", {model: version}, updated=updated, deleted=deleted, complete=complete, named=bool(scopes))
+    return Event(event_id, _SOURCE, kind, data), asked
 
 
-def _rollback(event_id: str, scope: Scope, state: str) -> tuple[Event, Fact]:
+def _rollback(event_id: str, scope: Scope, state: str, expected: str | None = None) -> tuple[Event, Request]:
     data = {"bundle": {"name": scope.bundle, "target": scope.target}, "to": {"state_id": state}, "reason": event_id}
-    return Event(event_id, _SOURCE, ROLLBACK_REQUESTED, data), Fact("rollback", {}, state)
+    if expected is not None:
+        data["expected_state_id"] = expected
+    return Event(event_id, _SOURCE, ROLLBACK_REQUESTED, data), Request("rollback", {}, state, expected_live=expected)
 
 
 def _arrivals(scenario: Scenario, chance: random.Random) -> list[Arrival]:
@@ -190,22 +214,22 @@ def _arrivals(scenario: Scenario, chance: random.Random) -> list[Arrival]:
         if number == 0 or kind < (0.8 if returning else 0.45):
             revision += chance.choice((1, 1, 2))
             number_of_it = revision if chance.random() < 0.7 else chance.randint(1, revision)
-            event, fact = state(event_id, scope, f"state-{number_of_it}", number_of_it, versions)
-            used.append((fact.state, number_of_it, scope))
+            event, asked = state(event_id, scope, f"state-{number_of_it}", number_of_it, versions)
+            used.append((asked.state, number_of_it, scope))
         elif kind < 0.9 or not used:
             named = () if chance.random() < 0.2 else (scope,)
-            event, fact = model(
+            event, asked = model(
                 event_id, named, chance.choice(MODELS), str(chance.randint(1, 3)), updated=chance.random() < 0.6
             )
         else:
             named_state, _, scope = chance.choice(used)
-            event, fact = _rollback(event_id, scope, named_state)
-        scopes = None if fact.kind == "model" and "bundles" not in event.data else (str(scope),)
+            event, asked = _rollback(event_id, scope, named_state)
+        scopes = None if asked.kind == "model" and "bundles" not in event.data else (str(scope),)
         log = chance.randrange(scenario.logs)
-        arrivals.append(Arrival(at, log, event, scopes, fact))
+        arrivals.append(Arrival(at, log, event, scopes, asked))
         if chance.random() < 0.15:  # the producer heard no answer: the same event again, perhaps by another intake
             again = chance.randrange(scenario.logs)
-            arrivals.append(Arrival(at + 20 * chance.random(), again, event, scopes, fact))
+            arrivals.append(Arrival(at + 20 * chance.random(), again, event, scopes, asked))
     return sorted(arrivals, key=lambda each: each.at)
 
 
@@ -236,3 +260,130 @@ def _acts(scenario: Scenario, chance: random.Random) -> list[Act]:
         at = [time() + chance.choice((5, 60)) * chance.random() for _ in range(chance.choice((1, 2, 3, 8)))]
         acts += [Act(each, "gc", f"gc-{index}") for index, each in enumerate(at)]
     return sorted(acts, key=lambda act: act.at)
+
+
+# -- the second generation
+
+
+def _extend(scenario: Scenario, chance: random.Random) -> None:
+    """Add what the first generation does not have."""
+    scenario.second = True
+    if chance.random() < 0.6:
+        scenario.scopes = SCOPES
+    scenario.small_batches = chance.random() < 0.35
+    scenario.short_memory = chance.random() < 0.3
+    if chance.random() < 0.35:
+        some = range(chance.choice((1, 1, 2)))
+        scenario.refused = frozenset((chance.choice((*MODELS, THIRD)), chance.choice(VERSIONS[1:])) for _ in some)
+    if chance.random() < 0.05:
+        _many_quarantines(scenario, chance)
+    scenario.journal = not scenario.shared_log and chance.random() < 0.35
+    scenario.arrivals = sorted([*scenario.arrivals, *_more_arrivals(scenario, chance)], key=lambda each: each.at)
+    if "blocked" in AFTER_MERGE and random.Random(f"{scenario.seed}/blocked").random() < 0.1:
+        scenario.blocked = "example/conf/bundle/nginx.conf"
+    more = _more_acts(scenario, chance)  # may take some of the others out
+    scenario.acts = sorted([*scenario.acts, *more], key=lambda act: act.at)
+
+
+def _more_arrivals(scenario: Scenario, chance: random.Random) -> list[Arrival]:
+    """States whose ids and numbers clash, models that are new, incomplete or deleted, many at once, and to everybody."""
+    burst = chance.random() < 0.4
+    end = max(each.at for each in scenario.arrivals)
+    at = end * chance.random()
+    used = [each.asked for each in scenario.arrivals if each.asked.kind == "state"]
+    highest = max(each.revision for each in used)
+    arrivals: list[Arrival] = []
+    for number in range(chance.randint(6, 22) if burst else chance.randint(2, 9)):
+        at = at + 0.05 * chance.random() if burst else (end + 10) * chance.random()
+        event_id, scope, kind = f"more-{number}", chance.choice(scenario.scopes), chance.random()
+        if kind < 0.25:
+            highest += chance.choice((1, 1, 2, 3))
+            event, asked = state(event_id, scope, f"state-{highest}", highest, _some_versions(chance))
+        elif kind < 0.4:  # the same once more, or an id or a number that another one has
+            again = chance.choice(used)
+            name, revision, versions = again.state, again.revision, tuple(again.versions.values())
+            clash = chance.random()
+            if clash < 0.25:
+                name = f"other-{number}"
+            elif clash < 0.5:
+                revision = chance.randint(1, highest + 1)
+            elif clash < 0.6:
+                versions = _some_versions(chance)
+            event, asked = state(event_id, scope, name, revision, versions)
+        elif kind < 0.9:
+            named = chance.choice(((), (), (scope,), (scope,), scenario.scopes))
+            event, asked = model(
+                event_id,
+                named,
+                chance.choice((*MODELS, *MODELS, THIRD)),
+                chance.choice(VERSIONS),
+                updated=chance.random() < 0.5,
+                complete=chance.random() < 0.75,
+                deleted=chance.random() < 0.06,
+            )
+        else:
+            expected = chance.choice((None, chance.choice(used).state))
+            event, asked = _rollback(event_id, scope, chance.choice(used).state, expected)
+        if asked.kind == "state":
+            used.append(asked)
+        scopes = tuple(sorted(map(str, (scope,) if asked.kind != "model" else _named(event))))
+        log = chance.randrange(scenario.logs)
+        arrivals.append(Arrival(at, log, event, scopes or None, asked))
+        if scenario.logs > 1 and chance.random() < 0.2:  # by another intake, as it is or with another content
+            other = (log + 1) % scenario.logs
+            if chance.random() < 0.4 and asked.kind == "model":
+                named = tuple(map(Scope.parse, scopes))
+                event, asked = model(event_id, named, MODELS[0], chance.choice(VERSIONS), updated=True)
+            arrivals.append(Arrival(at + 10 * chance.random(), other, event, scopes or None, asked))
+    return arrivals
+
+
+def _many_quarantines(scenario: Scenario, chance: random.Random) -> None:
+    """A producer of bad states, and an operator who rejects more of them than a pointer was once thought to hold."""
+    scenario.few_retained = scenario.returning = False
+    scope, log = scenario.scopes[0], chance.randrange(scenario.logs)
+    pairs = [(one, other) for one in VERSIONS for other in VERSIONS]
+    for number, versions in enumerate(chance.sample(pairs, 13)):
+        event, asked = state(f"bad-{number}", scope, f"state-{100 + number}", 100 + number, versions)
+        scenario.arrivals.append(Arrival(2.0 * number, log, event, (str(scope),), asked))
+        scenario.acts.append(Act(30 + 2.0 * number, "quarantine-next", f"next-{number}"))
+
+
+def _some_versions(chance: random.Random) -> tuple[str, ...]:
+    return tuple(chance.choice(VERSIONS) for _ in range(chance.choice((2, 2, 2, 3))))
+
+
+def _named(event: Event) -> list[Scope]:
+    return [Scope(each["name"], each["target"]) for each in event.data.get("bundles", ())]
+
+
+_MORE = (
+    ("republish", "restore-example", "freshen", "pin"),
+    ("restore-default", "recreate-example", "edit-future", "edit-example", "delete-example"),
+    ("quarantine", "lift", "reject"),
+)
+
+
+_JOURNAL = ("back-up", "back-up", "restore", "copy", "prune", "replay", "replay", "take-out")
+
+
+def _more_acts(scenario: Scenario, chance: random.Random) -> list[Act]:
+    times = [each.at for each in scenario.arrivals]
+    acts: list[Act] = []
+    for names, most in zip(_MORE, (5, 5, 14), strict=True):
+        if chance.random() < (0.55 if most < 10 else 0.15):
+            for index in range(chance.randint(1, most)):
+                at = chance.choice(times) + 15 * chance.random() ** 2
+                acts.append(Act(at, chance.choice(names), f"more-{names[0]}-{index}"))
+    if scenario.journal:
+        for index in range(chance.randint(0, 6)):
+            at = chance.choice(times) + 30 * chance.random()
+            acts.append(Act(at, chance.choice(_JOURNAL), f"journal-{index}"))
+    if chance.random() < 0.2:
+        acts.append(Act(chance.choice(times) + 20 * chance.random(), "lose-pointer", "lose-pointer"))
+        # A deletion that is under way when the pointer is lost may take what a recovery then retains.
+        scenario.acts = [act for act in scenario.acts if act.what != "gc"]
+    elif "recover-healthy" in AFTER_MERGE or not scenario.short_history:
+        # A chunk of a writer that lost makes today's `recover` cut a healthy history off.
+        acts += [Act(chance.choice(times) + 20 * chance.random(), "recover", f"recover-{each}") for each in range(2)]
+    return acts

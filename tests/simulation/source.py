@@ -9,12 +9,25 @@ import asyncio
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
-from events.model import Event, Identity, Outcome, Position
+from events.model import Event, Identity, Outcome, OutcomeKind, Position
 from events.source import Delivery, Recorded
 
 
 async def _no_delay(_what: str) -> None:
     await asyncio.sleep(0)
+
+
+class Watch:
+    """Is told what a reader does to its log; does nothing."""
+
+    def assigned(self, offset: int, scopes: Sequence[str]) -> None:
+        """An event that names no scope goes to these."""
+
+    def settled(self, scope: str, offset: int, outcome: Outcome) -> None:
+        """An event is done in a scope, for the first time."""
+
+    def renewed(self, instance: str) -> None:
+        """The log goes on under another instance."""
 
 
 @dataclass
@@ -62,9 +75,9 @@ class Log:
             reader.wake()
         return Position(self.instance, len(self.rows))
 
-    def open(self, reached: Callable[[str], Awaitable[None]] = _no_delay) -> "LogSource":
+    def open(self, reached: Callable[[str], Awaitable[None]] = _no_delay, watch: Watch | None = None) -> "LogSource":
         """A new reader, at the start of what has not settled."""
-        reader = LogSource(self, reached)
+        reader = LogSource(self, reached, watch or Watch())
         self.readers.append(reader)
         return reader
 
@@ -76,8 +89,9 @@ class Log:
 class LogSource:
     """Implements events.source.EventSource for one process. `reached` is awaited around every call."""
 
-    def __init__(self, log: Log, reached: Callable[[str], Awaitable[None]]) -> None:
+    def __init__(self, log: Log, reached: Callable[[str], Awaitable[None]], watch: Watch) -> None:
         self._log = log
+        self._watch = watch
         self._reached = reached
         self._cursor = 0
         self._appended = asyncio.Event()
@@ -86,10 +100,15 @@ class LogSource:
     def instance(self) -> str:
         return self._log.instance
 
+    @property
+    def owns_instance(self) -> bool:
+        """Several sources may read one log."""
+        return False
+
     def wake(self) -> None:
         self._appended.set()
 
-    def close(self) -> None:
+    async def close(self) -> None:
         self._log.readers.remove(self)
 
     async def next(self) -> Delivery:
@@ -108,6 +127,7 @@ class LogSource:
         row = self._row(position)
         if row is not None and row.scopes is None:
             row.scopes = tuple(sorted(scopes))
+            self._watch.assigned(position.offset, row.scopes)
         await self._reached("assigned")
 
     async def waiting(self, scope: str, upto: Position | None = None, most: int = 1_000) -> Sequence[Delivery]:
@@ -146,16 +166,24 @@ class LogSource:
         await self._reached("settle")
         for position, outcome in outcomes.items():
             row = self._row(position)
-            if row is not None:
-                row.settled.setdefault(scope, outcome)
+            if row is not None and scope not in row.settled:
+                row.settled[scope] = outcome
+                self._watch.settled(scope, position.offset, outcome)
         await self._reached("settled")
 
     async def note_failure(self, scope: str, positions: Sequence[Position], error: str) -> None:
         await self._reached("note")
 
+    async def published_scopes(self) -> frozenset[str]:
+        done = {OutcomeKind.PUBLISHED, OutcomeKind.LATE, OutcomeKind.WITHHELD}
+        return frozenset(
+            scope for row in self._log.rows for scope, outcome in row.settled.items() if outcome.kind in done
+        )
+
     async def reinstate(self, recorded: int) -> None:
         name, _, life = self._log.instance.partition("+")
         self._log.instance = f"{name}+{int(life or 0) + 1}"
+        self._watch.renewed(self._log.instance)
         self._log.kept.clear()
         self._cursor = 0
         self._appended.set()

@@ -13,7 +13,7 @@ from enum import Enum
 from types import MappingProxyType
 from typing import Any, Protocol
 
-from daemon.stores.errors import ConditionFailed, OutcomeUnknown, StoreBusy, StoreError, StoreUnavailable
+from daemon.stores.errors import ConditionFailed, OutcomeUnknown, StoreBusy, StoreError, StoreRefused, StoreUnavailable
 from daemon.stores.port import Content, Listing, Stored, Version
 from tests.simulation.bucket import Bucket, Held
 from tests.simulation.loop import SimulatedLoop
@@ -78,7 +78,8 @@ class Fate(Enum):
 
 
 _FATES = [each for each in Fate if each is not Fate.FINE]
-_listed: ContextVar[Mapping[str, Mapping[str, Held]]] = ContextVar("listed", default=MappingProxyType({}))
+_NOTHING: Mapping[str, Any] = MappingProxyType({})
+_listed: ContextVar[Mapping[str, tuple[float, Mapping[str, Held]]]] = ContextVar("listed", default=_NOTHING)
 
 
 class Owner(Protocol):
@@ -115,12 +116,15 @@ class RemoteStore:
         self._trace = trace
         self.shown: dict[str, list[Held]] = {}
         """What this process was shown lately under each key, by a listing or a reading."""
+        self.blocked = ""
+        """The end of the keys that cannot be written."""
         self.writing: Callable[[str, Content, RemoteStore], None] = lambda *_: None
         """Told of each body before it is sent."""
 
     @property
-    def listed(self) -> Mapping[str, Mapping[str, Held]]:
-        """What the last listing of each prefix showed to the task that asks, or to the one that started it.
+    def listed(self) -> Mapping[str, tuple[float, Mapping[str, Held]]]:
+        """When the last listing of each prefix was made for the task that asks, or for the one that started it, and
+        what it showed.
 
         Not to the process: two passes over one tree may be under way in it, and each decides by its own.
         """
@@ -138,7 +142,7 @@ class RemoteStore:
             there = {key: held for key, held in self._bucket.objects.items() if key.startswith(prefix)}
             for key in there:
                 self._show(key)
-            _listed.set({**self.listed, prefix: there})
+            _listed.set({**self.listed, prefix: (self._loop.time(), there)})
             return self._bucket.scan(prefix)
 
         return await self._read("scan", prefix, listing)
@@ -183,6 +187,8 @@ class RemoteStore:
 
     async def _write(self, what: str, key: str, apply: Callable[[], Any]) -> Any:
         await self._travel()
+        if self.blocked and key.endswith(self.blocked):
+            raise StoreRefused(f"{key}: Is a directory")
         meant = self._owner.stops_here(what)
         fate = Fate.CRASH if meant else self._fate(key)
         match fate:

@@ -7,41 +7,61 @@ its requests that are under way still arrive. What outlives it: the bucket, and 
 import asyncio
 import contextlib
 import hashlib
+import json
 import random
 import sys
 from collections.abc import Callable, Coroutine, Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cache
 from typing import Any, ClassVar, Self
 
-from daemon import worker
+from daemon import desired, worker
+from daemon.cli.republish import publish_over
+from daemon.freshening import FreshnessTimer
 from daemon.interpretation import interpret
 from daemon.lifecycle import Stop
 from daemon.pipeline import Pipeline, Rendering
-from daemon.publishing import archive, operations, protocol
+from daemon.publishing import archive, operations, protocol, recoverer, recovery
 from daemon.publishing.collector import Collector
-from daemon.publishing.errors import NotFound, OutcomeUnresolved, PointerMoved, PublishingError, Refused
+from daemon.publishing.errors import (
+    NotFound,
+    OutcomeUnresolved,
+    PointerLost,
+    PointerMoved,
+    PublishingError,
+    Refused,
+    WentBack,
+)
 from daemon.publishing.livetree import LiveTree, Unfinished
+from daemon.publishing.manifest import State
 from daemon.publishing.operations import Operations
 from daemon.publishing.publisher import Publisher
 from daemon.publishing.reader import Reader
+from daemon.publishing.recoverer import Recoverer
+from daemon.publishing.recovery import Wish
 from daemon.publishing.retention import Policy
 from daemon.stores.errors import StoreBusy, StoreError, StoreUnavailable
 from daemon.stores.limited import LimitedStore
 from daemon.stores.paced import PacedStore
 from daemon.stores.port import ObjectStore
 from daemon.worker import Worker
-from events.model import Identity
+from events.errors import SourceUnavailable
+from events.model import Event, Identity
 from renderers import gate
-from renderers.bundle import Customisation, Renderer
+from renderers.bundle import RENDERER_VERSION, Customisation, Renderer
+from renderers.errors import GateFailure
 from renderers.model import Composition, RenderedFile, Scope, Stamp
+from tests.simulation import model
 from tests.simulation.bucket import Bucket
 from tests.simulation.bugs import planted
-from tests.simulation.invariants import EDITOR, Report, Watcher
+from tests.simulation.disk import Disk, replay_one, take_out
+from tests.simulation.invariants import EDITOR, FATE, Report, Watcher
 from tests.simulation.loop import Broken, SimulatedLoop, Stuck, sealed
+from tests.simulation.model import Asked, Limits
+from tests.simulation.oracle import AFTER_MERGE, Ledger, Oracle
 from tests.simulation.runtime import SimulatedRuntime
-from tests.simulation.scenario import Act, Arrival, Scenario, scenario_of
-from tests.simulation.source import Log
+from tests.simulation.scenario import THIRD, Act, Arrival, Scenario, scenario_of
+from tests.simulation.source import Log, Watch
 from tests.simulation.store import LATEST, Crash, RemoteStore
 
 _CALL_SECONDS = 20.0
@@ -66,7 +86,17 @@ class _WarmRendering(Rendering):
         return self._made[known]
 
 
-_RENDERING = _WarmRendering(Renderer(), gate.check, lambda _scope: _OWN)
+class _StrictRendering(_WarmRendering):
+    """Whose gate refuses some bundles, whatever they say."""
+
+    def __init__(self, refused: Callable[[Composition], bool]) -> None:
+        super().__init__(Renderer(), gate.check, lambda _scope: _OWN)
+        object.__setattr__(self, "_refused", refused)
+
+    def render(self, composition: Composition, stamp: Stamp) -> tuple[RenderedFile, ...]:
+        if self._refused(composition):
+            raise GateFailure("base/bundle/docker-compose.yaml", 1, "another model", "this one")
+        return super().render(composition, stamp)
 
 
 # Pure as well, and most of what a world would cost: the bytes of archives come again in world after world.
@@ -119,6 +149,7 @@ class Process:
         self.runtime = SimulatedRuntime(world.loop, chance, ahead=world.scenario.ahead(name))
         remote = RemoteStore(world.bucket, world.loop, self, world.scenario.faults, chance, world.trace)
         remote.writing = world.watcher.sending
+        remote.blocked = world.scenario.blocked
         self.store: ObjectStore = LimitedStore(remote, _CALL_SECONDS)
         if world.scenario.paced:
             self.store = PacedStore(self.store, self.runtime, 1.1)
@@ -202,21 +233,31 @@ class World:
         self.lines: list[str] = []
         clock = SimulatedRuntime(self.loop, random.Random(0)).now
         self.bucket = Bucket(clock, versions_by_content=scenario.by_content, deletes_blindly=scenario.deletes_blindly)
+        self.oracle = Oracle(
+            self.loop.fail,
+            _limits(scenario),
+            model.Policy(POLICY.newest, POLICY.days),
+            lambda composition: any((each, part[0]) in scenario.refused for each, part in composition),
+            strict_commands=not any(act.what == "gc" for act in scenario.acts),
+        )
         self.watcher = Watcher(
-            self.loop,
-            self.bucket,
-            scenario.facts,
-            3 if scenario.few_retained else protocol.MOST_RETAINED,
-            scenario.deletes_blindly,
-            grace=GRACE_SECONDS,
-            shared_log=scenario.shared_log,
+            self.loop, self.bucket, self.oracle, scenario.deletes_blindly, grace=GRACE_SECONDS, blocked=scenario.blocked
         )
         self.bucket.watch = self._changed
-        intakes: dict[str, set[int]] = {}
-        for arrival in scenario.arrivals:
-            intakes.setdefault(arrival.event.id, set()).add(arrival.log)
-        self.watcher.doubled |= {event for event, logs in intakes.items() if len(logs) > 1}
-        self.logs = [Log(f"journal:{index}") for index in range(scenario.logs)]
+        self.logs: list[Log] = []
+        self.ledgers: list[Ledger] = []
+        self.disks: list[Disk] = []
+        """The real journals, instead of logs."""
+        if scenario.journal:
+            self.disks = [Disk(f"journal-{index}", self.oracle, clock) for index in range(scenario.logs)]
+        else:
+            self.logs = [Log(f"journal:{index}") for index in range(scenario.logs)]
+            self.ledgers = [Ledger(self.oracle, log.instance) for log in self.logs]
+        self._down: set[int] = set()
+        """Daemons that an operator does not start for now."""
+        self.rendering = _StrictRendering(
+            lambda composition: any((each.id, each.version) in scenario.refused for each in composition.models)
+        )
         self._daemons: list[Process | None] = [None] * scenario.replicas
         self._stops: list[Stop | None] = [None] * scenario.replicas
         self._resting = False
@@ -263,6 +304,8 @@ class World:
                 for process in self._daemons:
                     if process is not None:
                         process.kill()
+            for scope in self.scenario.scopes:
+                await self._recover_lost(scope, 20)
             await self._drained()
             if not self.scenario.restarted_at_rest:
                 await asyncio.sleep(1.6 * _PASS_SECONDS)  # each daemon's own passes
@@ -276,28 +319,35 @@ class World:
             await asyncio.wait(daemons)
         if self.scenario.restarted_at_rest:
             await self._settle_down()
-        for wrong in self.watcher.at_rest(self.logs):
+        for wrong in self.watcher.at_rest(self._current):
             self.loop.fail(wrong)
         if any(act.what == "gc" for act in self.scenario.acts):
+            if self.scenario.second:
+                await asyncio.sleep(2 * GRACE_SECONDS)  # until nothing is young any more
             process = Process(self, "last-gc")
             await process.live(self._collect_all(process))
-            if self.scenario.wrong_clocks and self.scenario.few_retained:
-                return  # what a pointer of such a writer had no more room for may wait for days
-            for wrong in self.watcher.after_collection():
+            sparing = self.scenario.wrong_clocks and self.scenario.few_retained
+            for wrong in self.watcher.after_collection(sparing_dropped=sparing):
                 self.loop.fail(wrong)
 
     async def _collect_all(self, process: Process) -> None:
         for scope in await process.reader.scopes():
             if str(scope) in self.watcher.signed:
+                self.oracle.asked[process.name] = Asked("gc")
                 await process.collector.collect(scope, process.name)
 
     async def _drained(self) -> None:
         until = self.loop.time() + _LONGEST_DRAIN
-        while not all(log.drained for log in self.logs):
+        while not all(ledger.drained for ledger in self._current):
             if self.loop.time() > until:
-                waiting = [row.event.id for log in self.logs for row in log.rows if not row.done]
+                rows = [row for ledger in self._current for row in ledger.rows.values()]
+                waiting = [row.event.position for row in rows if not row.settled >= set(row.scopes or ("?",))]
                 self.loop.fail(f"liveness: {waiting} wait still, {_LONGEST_DRAIN:.0f} s after the last fault")
             await asyncio.sleep(1)
+
+    @property
+    def _current(self) -> list[Ledger]:
+        return self.ledgers or [disk.ledger for disk in self.disks]
 
     async def _settle_down(self) -> None:
         for index in range(self.scenario.replicas):
@@ -315,19 +365,30 @@ class World:
     async def _supervise(self, index: int) -> None:
         life = 0
         while not self._resting:
+            while index in self._down:  # noqa: ASYNC110  # time costs nothing here
+                await asyncio.sleep(0.5)
             life += 1
             process = self._daemons[index] = Process(self, f"daemon-{index}.{life}")
             stop = self._stops[index] = Stop()
-            log = self.logs[0 if self.scenario.shared_log else index]
-            source = log.open(process.reached)
-            # Another reader of the same log may be ahead of what this one found when it came.
-            opened_at = sys.maxsize if self.scenario.shared_log else len(log.rows)
+            self.oracle.started(process.name)
+            source, opened_at = await self._opened(index, process)
             self.trace(process.name, "starts")
             ended = await process.live(self._work(process, source, opened_at, stop))
             self.trace(process.name, "ended" if ended else "was killed")
-            source.close()
+            await source.close()
             if not self._resting:
                 await asyncio.sleep(0.5 + 3 * random.Random(f"{self.scenario.seed}/{process.name}").random())
+
+    async def _opened(self, index: int, process: Process) -> tuple[Any, int]:
+        """A daemon's source, and the highest offset that it has."""
+        if self.disks:
+            source = await self.disks[index].open(process.reached, process.name)
+            return source, await source.highest()
+        which = 0 if self.scenario.shared_log else index
+        log = self.logs[which]
+        # Another reader of the same log may be ahead of what this one found when it came.
+        opened_at = sys.maxsize if self.scenario.shared_log else len(log.rows)
+        return log.open(process.reached, _Watch(self, which, process.name)), opened_at
 
     async def _work(self, process: Process, source: Any, opened_at: int, stop: Stop) -> None:
         observer = _Observer(self, process.name)
@@ -336,7 +397,7 @@ class World:
             reader=process.reader,
             publisher=process.publisher,
             live_tree=process.live_tree,
-            rendering=_RENDERING,
+            rendering=self.rendering,
             runtime=process.runtime,
             observer=observer,
             writer=process.name,
@@ -355,18 +416,33 @@ class World:
     # -- what comes from outside
 
     async def _produce(self) -> None:
-        for arrival in self.scenario.arrivals:
-            await asyncio.sleep(max(0.0, arrival.at - self.loop.time()))
-            self._accept(arrival)
+        async with asyncio.TaskGroup() as senders:
+            for arrival in self.scenario.arrivals:
+                await asyncio.sleep(max(0.0, arrival.at - self.loop.time()))
+                if self.disks:
+                    event = arrival.event
+                    identity, digest = Identity("http", event.source, event.id), interpret(event).digest
+                    sent = event, identity, digest, arrival.scopes, arrival.asked
+                    senders.create_task(self._send(self.disks[arrival.log], *sent))
+                else:
+                    self._accept(arrival)
+
+    async def _send(self, disk: Disk, event: Event, *sent: Any) -> None:
+        """A producer tries until a daemon has accepted its event."""
+        while not await disk.accept(event, *sent):  # noqa: ASYNC110
+            await asyncio.sleep(0.7)
+        self.trace("accepted", event.id, sent[3].kind, dict(sent[3].versions), sent[3].state)
 
     def _accept(self, arrival: Arrival) -> None:
         event = arrival.event
-        digest = interpret(event).digest
+        digest, asked = interpret(event).digest, arrival.asked
+        identity = Identity("http", event.source, event.id)
         at = self.bucket.now().isoformat(timespec="microseconds").replace("+00:00", "Z")
-        position = self.logs[arrival.log].append(
-            event, Identity("http", event.source, event.id), digest, at, arrival.scopes
-        )
-        self.trace("accepted", event.id, arrival.fact.kind, dict(arrival.fact.versions), arrival.fact.state, position)
+        ledger = self.ledgers[arrival.log]
+        position = self.logs[arrival.log].append(event, identity, digest, at, arrival.scopes)
+        if position.offset not in ledger.rows:
+            ledger.accept(position.offset, identity.digest[:16], digest[:16], asked, arrival.scopes)
+        self.trace("accepted", event.id, asked.kind, dict(asked.versions), asked.state, position)
 
     async def _act(self, act: Act) -> None:
         await asyncio.sleep(act.at)
@@ -389,6 +465,20 @@ class World:
                 await self._operator(act.draw, scope, lambda process: self._one_pass(process, scope))
             case "gc":
                 await self._operator(act.draw, scope, lambda process: self._collect(process, scope))
+            case "republish":
+                await self._operator(act.draw, scope, lambda process: self._republish(process, scope))
+            case "freshen":
+                await self._operator(act.draw, scope, lambda process: self._freshen(process, scope))
+            case "restore-example":
+                await self._operator(act.draw, scope, lambda process: self._restore(process, scope, chance))
+            case "back-up" | "restore" | "copy" | "prune" | "replay" | "take-out":
+                await self._act_on_journal(act, chance)
+            case "recover":
+                await self._operator(act.draw, scope, lambda process: self._recover(process, scope))
+            case "lose-pointer":
+                await self._lose_pointer(scope, chance)
+            case "restore-default" | "recreate-example" | "edit-future":
+                await self._edit_with_intent(act, scope, chance)
             case "reject":
                 for verb, draw in (("reject", act.draw), ("resume", f"{act.draw}-resumed")):
                     await self._verb_by(draw, scope, verb, chance.random())
@@ -397,6 +487,49 @@ class World:
 
     async def _verb_by(self, name: str, scope: Scope, verb: str, decided: float) -> None:
         await self._operator(name, scope, lambda process: self._verb(process, scope, verb, random.Random(decided)))
+
+    async def _act_on_journal(self, act: Act, chance: random.Random) -> None:
+        index = chance.randrange(len(self.disks))
+        disk = self.disks[index]
+        self.trace(act.what, index)
+        match act.what:
+            case "back-up":
+                disk.back_up()
+            case "restore":
+                await self._replace_journal(index, disk.restore)
+            case "copy":
+                other = self.disks[(index + 1) % len(self.disks)]
+                if other is not disk:
+                    await self._replace_journal(index, lambda: disk.copy_from(other))
+            case "prune":
+                if disk.journal is not None:
+                    with contextlib.suppress(SourceUnavailable):
+                        await disk.journal.prune()
+            case "replay":
+                await disk.by_hand(act.draw, lambda journal: replay_one(journal, chance.choice, act.draw))
+            case _:
+                rows = disk.ledger.rows.items()
+                waiting = [offset for offset, row in rows if row.scopes and not row.settled >= set(row.scopes)]
+                if waiting:
+                    offset = chance.choice(waiting)
+                    await disk.by_hand(act.draw, lambda journal: take_out(journal, offset, act.draw))
+
+    async def _replace_journal(self, index: int, replace: Callable[[], Sequence[Any]]) -> None:
+        """While its daemon is stopped; producers then send again what is no longer in it."""
+        if index in self._down:
+            return
+        self._down.add(index)
+        process, disk = self._daemons[index], self.disks[index]
+        if process is not None:
+            process.kill()
+        while disk.journal is not None:  # noqa: ASYNC110
+            await asyncio.sleep(0.2)
+        # A write that is under way may pass positions that the older file gives to other events.
+        await asyncio.sleep(0 if "restored" in AFTER_MERGE else LATEST + _CALL_SECONDS)
+        lost = replace()
+        self._down.discard(index)
+        for asked, arrival in lost:
+            await self._send(disk, arrival.event, arrival.identity, arrival.digest, arrival.scopes, asked)
 
     def _edit(self, act: Act, scope: Scope, chance: random.Random) -> None:
         tree = f"{scope}/docker-compose-gen/"
@@ -409,6 +542,23 @@ class World:
         elif paths:
             self.bucket.put(chance.choice(paths), f"# edited by hand, {act.draw}\n".encode(), EDITOR)
 
+    async def _edit_with_intent(self, act: Act, scope: Scope, chance: random.Random) -> None:
+        """An editor who puts a default back, deletes and creates a file, or is there before the default."""
+        tree = f"{scope}/docker-compose-gen/"
+        if act.what == "edit-future":
+            self.bucket.put(f"{tree}example/conf/bundle/batching_{THIRD}.txt", f"# mine, {act.draw}\n".encode(), EDITOR)
+            return
+        paths = [key for key in sorted(self.bucket.objects) if key.startswith(f"{tree}example/")]
+        if not paths:
+            return
+        key = chance.choice(paths)
+        if act.what == "restore-default":
+            self.bucket.put(key, chance.choice(self.watcher.defaults.get(key) or [b"# none yet\n"]), EDITOR)
+            return
+        self.bucket.remove(key, EDITOR)
+        await asyncio.sleep(10 * chance.random())
+        self.bucket.put(key, f"# created again, {act.draw}\n".encode(), EDITOR)
+
     # -- operators' commands
 
     async def _operator(self, name: str, scope: Scope, work: Callable[[Process], Coroutine[Any, Any, None]]) -> None:
@@ -419,7 +569,10 @@ class World:
             await asyncio.sleep(1)
         for _ in range(_COMMANDS):
             process = Process(self, name)
+            since = len(self.oracle.states(str(scope))) - 1
             await process.live(self._command(process, work(process)))
+            if process.said in {"same", "Refused", "NotFound"}:
+                self.oracle.said(name, str(scope), since, process.said)
             if process.said not in {StoreUnavailable.__name__, StoreBusy.__name__}:
                 break
             await asyncio.sleep(0.5)
@@ -430,6 +583,10 @@ class World:
         except (NotFound, Refused, PointerMoved, OutcomeUnresolved, StoreError) as error:
             process.said = type(error).__name__
             self.trace(process.name, "says", process.said)
+        except (PointerLost, WentBack) as error:
+            process.said = type(error).__name__
+            if not self.oracle.ever_lost:
+                self.loop.fail(f"{process.name} says {error}")
         except PublishingError as error:
             self.loop.fail(f"{process.name} says {type(error).__name__}: {error}")
 
@@ -444,7 +601,97 @@ class World:
         await process.live_tree.reconcile(scope)
 
     async def _collect(self, process: Process, scope: Scope) -> None:
+        self.oracle.asked[process.name] = Asked("gc")
         await process.collector.collect(scope, process.name, parts=self.scenario.parts(process.name))
+
+    async def _republish(self, process: Process, scope: Scope) -> None:
+        """What `rebundle republish` does, with the settings that there are."""
+        self.oracle.asked[process.name] = Asked("republish")
+        base = await process.reader.existing(scope)
+        current = base.pointer.desired
+        if current is None:
+            return
+        manifest = await process.reader.manifest(scope, current)
+        composition = manifest.composition_value()
+        state = State(
+            composition=composition,
+            defaults=_OWN.defaults,
+            state=current.state,
+            revision=current.revision,
+            kind=current.kind,
+            late=False,
+            files=self.rendering.render(composition, Stamp(current.state, str(current.revision))),
+            renderer=RENDERER_VERSION,
+            templates=_OWN.templates.digest,
+            events=manifest.events,
+        )
+        publication = await process.publisher.store_state(scope, state)
+        verb = publish_over(base.pointer, publication)
+        await process.operations.carry_out(scope, verb, by=process.name, reason="republish")
+
+    async def _freshen(self, process: Process, scope: Scope) -> None:
+        timer = FreshnessTimer(
+            store=process.store, reader=process.reader, runtime=process.runtime, signers=(), trust=None, minutes=5
+        )
+        await timer.renew(scope)
+
+    async def _lose_pointer(self, scope: Scope, chance: random.Random) -> None:
+        """The pointer is deleted, or an older one is put back; some time later an operator recovers the scope.
+
+        Only once marker or history tell that there was one: before that, no pointer is a new scope (protocol 4).
+        """
+        name, key = str(scope), f"{scope}/pointer.json"
+        traces = (f"{scope}/docker-compose-gen/.rebundle.json", f"{scope}/history/")
+        for _ in range(60):
+            if name in self.watcher.signed and any(key.startswith(traces) for key in self.bucket.objects):
+                break
+            await asyncio.sleep(1)
+        else:
+            return
+        older = self.watcher.pointers[name][:-1]
+        if older and chance.random() < 0.5:
+            self.bucket.put(key, chance.choice(older), FATE)
+        else:
+            self.bucket.remove(key, FATE)
+        for process in self._daemons:
+            if process is not None and chance.random() < 0.4:
+                process.kill()
+        await asyncio.sleep(chance.choice((0, 3, 30)) * chance.random())
+        await self._recover_lost(scope, 4)
+        if chance.random() < 0.7:
+            await self._verb_by("resumed", scope, "resume", chance.random())
+
+    async def _recover_lost(self, scope: Scope, tries: int) -> None:
+        """A recovery reads much: while everything goes wrong, it may never come to its end."""
+        for _ in range(tries):
+            if str(scope) not in self.oracle.lost:
+                break
+            await self._operator(f"recovery-{scope}", scope, lambda process: self._recover(process, scope))
+            await asyncio.sleep(1)
+
+    async def _recover(self, process: Process, scope: Scope) -> None:
+        name = str(scope)
+        if name not in self.watcher.signed:
+            return  # what is only stored of a scope that has no pointer yet would be taken for what is left of it
+        self.oracle.asked[process.name] = Asked("recover")
+        work = Recoverer(process.store, process.reader, process.publisher, process.live_tree)
+        found = await work.recover(scope, Wish(), process.name, "the pointer was lost")
+        if found.recovered is None and name in self.oracle.lost:
+            # An older pointer that nothing in the bucket has seen a later one of: the scope goes on from it. A daemon
+            # that has seen a later one refuses it, though, until somebody starts it anew.
+            for daemon in self._daemons:
+                if daemon is not None:
+                    daemon.kill()
+            self.watcher.adopt(name, json.loads(self.bucket.objects[f"{scope}/pointer.json"].body)["signed"])
+
+    async def _restore(self, process: Process, scope: Scope, chance: random.Random) -> None:
+        read = await process.reader.existing(scope)
+        files = await process.reader.files(scope, read.pointer.live) if read.pointer.live else ()
+        paths = [file.path for file in files if file.path.startswith("example/")]
+        if paths:
+            path = chance.choice(paths)
+            self.watcher.restoring[process.name] = f"{scope}/docker-compose-gen/{path}"
+            await process.live_tree.restore_example(scope, path)
 
     async def _verb(self, process: Process, scope: Scope, verb: str, chance: random.Random) -> None:
         signed = self.watcher.signed.get(str(scope))
@@ -452,21 +699,44 @@ class World:
         one, other = chance.choice(names), chance.choice(names)
         if signed and (verb == "reject" or chance.random() < 0.6):
             one = _interesting(signed, verb, chance) or one
+        if verb == "quarantine-next":
+            verb, one = "quarantine", _not_yet_rejected(signed) or one
         live = signed["live"] if signed else None
         back = other if live and one == f"{live['state']}@{live['attempt']}" else None
-        verbs: dict[str, Callable[[], operations.Verb]] = {
-            "rollback": lambda: operations.rollback(one),
-            "discard": lambda: operations.rollback(one, discard_newer=True),
-            "hold": lambda: protocol.hold,
-            "resume": lambda: protocol.resume,
-            "reject": lambda: operations.quarantine(one, rollback_to=back),
-            "quarantine": lambda: operations.quarantine(one, rollback_to=back),
-            "lift": lambda: operations.lift_quarantine(one),
-            "pin": lambda: operations.pin(one, pinned=chance.random() < 0.7),
-            "retire": lambda: protocol.retire,
-        }
+        if self.scenario.second and chance.random() < 0.4:  # without its attempt: the newest one is meant
+            one = one.partition("@")[0]
+        asked = Asked("quarantine" if verb == "reject" else verb, one, back, verb != "pin" or chance.random() < 0.7)
+        self.oracle.asked[process.name] = asked
         self.trace(process.name, verb, scope, one)
-        await process.operations.carry_out(scope, verbs[verb](), by=process.name, reason=verb)
+        done = await process.operations.carry_out(scope, _verb_of(asked), by=process.name, reason=verb)
+        if not done.changed:
+            process.said = "same"
+
+
+def _verb_of(asked: Asked) -> operations.Verb:
+    match asked.verb:
+        case "rollback" | "discard":
+            return operations.rollback(asked.target, discard_newer=asked.verb == "discard")
+        case "hold":
+            return protocol.hold
+        case "resume":
+            return protocol.resume
+        case "quarantine":
+            return operations.quarantine(asked.target, rollback_to=asked.back)
+        case "lift":
+            return operations.lift_quarantine(asked.target)
+        case "pin":
+            return operations.pin(asked.target, pinned=asked.on)
+        case _:
+            return protocol.retire
+
+
+def _not_yet_rejected(signed: dict[str, Any] | None) -> str | None:
+    """A state that is not live and not quarantined."""
+    if signed is None:
+        return None
+    spared = {each["composition"] for each in (*signed["quarantined"], signed["live"]) if each}
+    return next((model.name_of(each) for each in signed["retained"] if each["composition"] not in spared), None)
 
 
 def _interesting(signed: dict[str, Any], verb: str, chance: random.Random) -> str | None:
@@ -486,6 +756,30 @@ def _interesting(signed: dict[str, Any], verb: str, chance: random.Random) -> st
     return next((f"{each['state']}@{each['attempt']}" for each in reversed(found) if each), None)
 
 
+class _Watch(Watch):
+    """Tells the oracle what one process does to its log."""
+
+    def __init__(self, world: World, which: int, process: str) -> None:
+        self._world = world
+        self._which = which
+        self._process = process
+        self._read(world.ledgers[which])
+
+    def _read(self, ledger: Ledger) -> None:
+        self._ledger = ledger
+        self._world.oracle.ledger_of[self._process, ledger.instance] = ledger
+
+    def assigned(self, offset: int, scopes: Sequence[str]) -> None:
+        self._ledger.assign(offset, scopes)
+
+    def settled(self, scope: str, offset: int, outcome: Any) -> None:
+        self._ledger.settle(self._process, scope, offset, outcome)
+
+    def renewed(self, instance: str) -> None:
+        self._world.ledgers[self._which] = self._ledger.renewed(instance)
+        self._read(self._world.ledgers[self._which])
+
+
 class _Observer:
     """Pipeline's and lanes' observer."""
 
@@ -501,10 +795,9 @@ class _Observer:
 
     def settled(self, scope: Scope, delivery: Any, outcome: Any) -> None:
         self._world.trace(self._name, "settled", scope, delivery.event.id, outcome.kind, outcome.reason)
-        self._world.watcher.settled(str(scope), delivery.event.id, delivery.accepted_at, outcome)
 
     def refused_by_gate(self, scope: Scope, state: str, reason: str) -> None:
-        self._world.loop.fail(f"the gate refused {state}: {reason}")
+        self._world.trace(self._name, "gate refused", scope, state, reason)
 
     def crowded(self, scope: Scope, models: int) -> None:
         pass
@@ -517,6 +810,9 @@ class _Observer:
 
     def unreconciled(self, scope: Scope, reason: str) -> None:
         self._world.trace(self._name, "no pass", scope, reason)
+
+    def removed(self, scope: Scope) -> None:
+        self._world.trace(self._name, "no such scope", scope)
 
     def failed(self, scope: str) -> None:
         pass
@@ -575,8 +871,15 @@ class _Log:
     def error(self, what: str, *, reason: str, exc_info: object = None, **told: object) -> None:
         self._world.trace("error", what, reason, *told.values())
         # A pointer that was read before a collection may name what is gone by now: the next try reads it anew.
-        if not reason.startswith(NotFound.__name__):
+        passing = [NotFound.__name__, *(["PointerLost", "WentBack"] if self._world.oracle.ever_lost else [])]
+        if not reason.startswith(tuple(passing)):
             self._world.loop.fail(f"a lane waits for an operator: {reason}")
+
+
+def _limits(scenario: Scenario) -> Limits:
+    """Kept so low that their edges are met."""
+    limits = Limits(retained=3 if scenario.few_retained else 100, recent=3 if scenario.short_memory else 128)
+    return replace(limits, batch_events=4, batch_states=2) if scenario.small_batches else limits
 
 
 @contextlib.contextmanager
@@ -592,6 +895,12 @@ def _settings(scenario: Scenario, world: World) -> Iterator[None]:
         changes.append((protocol, "MOST_RETAINED", 3))
     if scenario.short_history:
         changes += [(protocol, "MOST_HISTORY", 2), (protocol, "CHUNK", 1)]
+        changes += [(recovery, "MOST_HISTORY", 2), (recoverer, "CHUNK", 1)]
+    if scenario.small_batches:
+        limits = _limits(scenario)
+        changes += [(desired, "MOST_EVENTS", limits.batch_events), (desired, "MOST_STATES", limits.batch_states)]
+    if scenario.short_memory:
+        changes += [(owner, "MOST_RECENT", _limits(scenario).recent) for owner in (protocol, recovery)]
     before = [(owner, name, getattr(owner, name)) for owner, name, _ in changes]
     for owner, name, value in changes:
         setattr(owner, name, value)
@@ -622,6 +931,8 @@ def play(scenario: Scenario, *, bug: str | None = None, traced: bool = False) ->
             broken = world.loop.broken or f"ended with {errors.exceptions!r}"
         finally:
             world.loop.finish()
+            for disk in world.disks:
+                disk.remove()
     return Run(
         scenario.seed,
         broken,

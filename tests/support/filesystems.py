@@ -7,7 +7,7 @@ What is recorded is replayed with every power cut by `tests.support.powercut`.
 import os
 import signal
 import threading
-from collections.abc import Sequence
+from collections.abc import Iterable
 from contextlib import AbstractContextManager, suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,7 +20,7 @@ from daemon.stores.filesystem import Entry, FileSystem
 class Write:
     path: Path
     body: bytes
-    executable: bool
+    mode: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,6 +46,12 @@ class Rename:
 
 
 @dataclass(frozen=True, slots=True)
+class Exchange:
+    one: Path
+    other: Path
+
+
+@dataclass(frozen=True, slots=True)
 class Unlink:
     path: Path
 
@@ -60,7 +66,7 @@ class Rmdir:
     folder: Path
 
 
-Operation = Write | Sync | SyncFolder | Link | Rename | Unlink | Mkdir | Rmdir
+Operation = Write | Sync | SyncFolder | Link | Rename | Exchange | Unlink | Mkdir | Rmdir
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,8 +78,8 @@ class Mark:
 
 def perform(filesystem: FileSystem, operation: Operation) -> None:
     match operation:
-        case Write(path, body, executable):
-            filesystem.write(path, body, executable=executable)
+        case Write(path, body, mode):
+            filesystem.write(path, body, mode=mode)
         case Sync(path):
             filesystem.sync(path)
         case SyncFolder(folder):
@@ -82,6 +88,8 @@ def perform(filesystem: FileSystem, operation: Operation) -> None:
             filesystem.link(source, target)
         case Rename(source, target):
             filesystem.rename(source, target)
+        case Exchange(one, other):
+            filesystem.exchange(one, other)
         case Unlink(path):
             filesystem.unlink(path)
         case Mkdir(folder):
@@ -104,17 +112,17 @@ class PassingFileSystem:
     def status(self, path: Path) -> Entry | None:
         return self.inner.status(path)
 
-    def entries(self, folder: Path) -> Sequence[Entry]:
+    def entries(self, folder: Path) -> Iterable[Entry]:
         return self.inner.entries(folder)
 
-    def read(self, path: Path) -> bytes:
-        return self.inner.read(path)
+    def chunks(self, path: Path) -> Iterable[bytes]:
+        return self.inner.chunks(path)
 
     def lock(self, path: Path) -> AbstractContextManager[bool]:
         return self.inner.lock(path)
 
-    def write(self, path: Path, body: bytes, *, executable: bool) -> None:
-        self.change(Write(path, body, executable))
+    def write(self, path: Path, body: bytes, *, mode: int) -> None:
+        self.change(Write(path, body, mode))
 
     def sync(self, path: Path) -> None:
         self.change(Sync(path))
@@ -127,6 +135,9 @@ class PassingFileSystem:
 
     def rename(self, source: Path, target: Path) -> None:
         self.change(Rename(source, target))
+
+    def exchange(self, one: Path, other: Path) -> None:
+        self.change(Exchange(one, other))
 
     def unlink(self, path: Path) -> None:
         self.change(Unlink(path))
@@ -178,7 +189,7 @@ class KillingFileSystem(PassingFileSystem):
             with suppress(OSError):
                 super().change(operation)
         elif self._torn and isinstance(operation, Write):
-            super().change(Write(operation.path, operation.body[: len(operation.body) // 2], operation.executable))
+            super().change(Write(operation.path, operation.body[: len(operation.body) // 2], operation.mode))
         os.kill(os.getpid(), signal.SIGKILL)
 
 

@@ -12,7 +12,7 @@ alone lost or kept stand for the rest.
 import itertools
 import math
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -29,6 +29,8 @@ class _File:
     body: bytes
     executable: bool
     synced: bool = False
+    number: int = field(default_factory=itertools.count().__next__)
+    """Its inode."""
 
     def bodies(self) -> list[bytes]:
         """What may be left of it, the whole first."""
@@ -41,6 +43,39 @@ class _Folder:
     """For each name what it stood for since the last sync, what is durable first, what is true now last."""
     forgetful: bool = True
     """False for the folder of temporary files, whose names are never synced and which nobody reads."""
+    twins: "dict[str, tuple[_Folder, str]]" = field(default_factory=dict)
+    """For a name that changed places with another folder's: that one. A cut undoes the exchange of both or of none."""
+
+    def append(self, name: str, node: "_Node | None") -> None:
+        if self.forgetful:
+            self.names.setdefault(name, [None]).append(node)
+            if name in self.twins:
+                folder, other = self.twins[name]
+                folder.names[other].append(folder.names[other][-1])
+        else:
+            self.names[name] = [node]
+            self._part(name)
+
+    def pair(self, name: str, with_folder: "_Folder", with_name: str) -> None:
+        """Count what a temporary name stands for along with a name that it changes places with."""
+        self.names[name] = self.names[name][-1:] * len(with_folder.names[with_name])
+        self.twins[name] = with_folder, with_name
+        with_folder.twins[with_name] = self, name
+
+    def _part(self, name: str) -> None:
+        if name in self.twins:
+            folder, other = self.twins.pop(name)
+            folder.twins.pop(other, None)
+
+    def sync(self) -> None:
+        for name, values in list(self.names.items()):
+            if name in self.twins:
+                folder, other = self.twins[name]
+                folder.names[other] = folder.names[other][-1:]
+            if values[-1] is None:
+                del self.names[name]
+            else:
+                self.names[name] = [values[-1]]
 
 
 _Node = _File | _Folder
@@ -68,26 +103,21 @@ class SimulatedDisk:
         except (FileNotFoundError, NotADirectoryError):
             return None
 
-    def entries(self, folder: Path) -> Sequence[Entry]:
+    def entries(self, folder: Path) -> Iterable[Entry]:
         held = self._folder(folder).names
         return [_entry(name, values[-1]) for name, values in held.items() if values[-1] is not None]
 
-    def read(self, path: Path) -> bytes:
-        return self._file(path).body
+    def chunks(self, path: Path) -> Iterable[bytes]:
+        return [self._file(path).body]
 
-    def write(self, path: Path, body: bytes, *, executable: bool) -> None:
-        self._name(path, _File(body, executable), new=True)
+    def write(self, path: Path, body: bytes, *, mode: int) -> None:
+        self._name(path, _File(body, bool(mode & 0o100)), new=True)
 
     def sync(self, path: Path) -> None:
         self._file(path).synced = True
 
     def sync_folder(self, folder: Path) -> None:
-        held = self._folder(folder).names
-        for name, values in list(held.items()):
-            if values[-1] is None:
-                del held[name]
-            else:
-                held[name] = [values[-1]]
+        self._folder(folder).sync()
 
     def link(self, source: Path, target: Path) -> None:
         self._name(target, self._file(source), new=True)
@@ -95,6 +125,14 @@ class SimulatedDisk:
     def rename(self, source: Path, target: Path) -> None:
         self._name(target, self._file(source))
         self._name(source, None)
+
+    def exchange(self, one: Path, other: Path) -> None:
+        there, here = self._node(other), self._node(one)
+        temporary, folder = self._folder(one.parent), self._folder(other.parent)
+        assert not temporary.forgetful, "only a temporary file changes places"
+        temporary.pair(one.name, folder, other.name)
+        temporary.names[one.name].append(there)
+        folder.names[other.name].append(here)
 
     def unlink(self, path: Path) -> None:
         self._file(path)
@@ -196,10 +234,10 @@ class SimulatedDisk:
         return node
 
     def _name(self, path: Path, node: _Node | None, *, new: bool = False) -> None:
-        values = self._folder(path.parent).names.setdefault(path.name, [None])
-        if new and values[-1] is not None:
+        folder = self._folder(path.parent)
+        if new and folder.names.get(path.name, [None])[-1] is not None:
             raise FileExistsError(17, "File exists", str(path))
-        values.append(node)
+        folder.append(path.name, node)
 
 
 @dataclass(frozen=True, slots=True)
@@ -249,7 +287,8 @@ def _choices(questions: "dict[_Question, int]") -> Iterator[dict[_Question, int]
 def _cut(folder: _Folder, choice: dict[_Question, int]) -> _Folder:
     left = _Folder(forgetful=folder.forgetful)
     for name, values in folder.names.items():
-        node = values[-1 - choice.get(_Question(id(folder), name), 0)]
+        owner, shown = (folder, name) if folder.forgetful else folder.twins.get(name, (folder, name))
+        node = values[-1 - choice.get(_Question(id(owner), shown), 0)]
         if isinstance(node, _Folder):
             left.names[name] = [_cut(node, choice)]
         elif isinstance(node, _File):
@@ -270,5 +309,5 @@ def _walk(path: Path, folder: _Folder) -> Iterator[tuple[Path, _Node]]:
 
 def _entry(name: str, node: _Node | None) -> Entry:
     if isinstance(node, _File):
-        return Entry(name, Kind.FILE, len(node.body), 0.0)
-    return Entry(name, Kind.FOLDER, 0, 0.0)
+        return Entry(name, Kind.FILE, len(node.body), device=0, inode=node.number, modified_ns=0, changed_ns=0)
+    return Entry(name, Kind.FOLDER, 0, device=0, inode=id(node), modified_ns=0, changed_ns=0)

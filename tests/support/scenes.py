@@ -14,6 +14,7 @@ from typing import Any
 from daemon.interpretation import interpret
 from daemon.lifecycle import Stop
 from daemon.pipeline import Pipeline, Rendering
+from daemon.publishing.identity import ANY_BUCKET, BucketCheck, BucketIdentity
 from daemon.publishing.livetree import LiveTree, Synced, Unfinished
 from daemon.publishing.operations import Operations
 from daemon.publishing.pointer import Pointer, Publication
@@ -101,11 +102,13 @@ class Watcher:
     changes: list[Pointer] = field(default_factory=list)
     conflicts: int = 0
     failures: int = 0
+    failed_lanes: set[str] = field(default_factory=set)
     crowds: list[int] = field(default_factory=list)
     refusals: list[str] = field(default_factory=list)
     unpinned_states: list[tuple[str, Sequence[Movable]]] = field(default_factory=list)
     passes: list[Synced | Unfinished] = field(default_factory=list)
     failed_passes: list[str] = field(default_factory=list)
+    removed_lanes: list[Scope] = field(default_factory=list)
     _something: asyncio.Event = field(default_factory=asyncio.Event)
 
     async def saw(self, condition: Callable[[], object], limit: float = 30) -> None:
@@ -148,8 +151,13 @@ class Watcher:
         self.failed_passes.append(reason)
         self._something.set()
 
+    def removed(self, scope: Scope) -> None:
+        self.removed_lanes.append(scope)
+        self._something.set()
+
     def failed(self, scope: str) -> None:
         self.failures += 1
+        self.failed_lanes.add(scope)
         self._something.set()
 
 
@@ -167,6 +175,7 @@ class Scene:
     watcher: Watcher
     runtime: ThreadRuntime
     opened_at: int
+    bucket: BucketCheck = ANY_BUCKET
 
     async def accept(self, *events: Event) -> list[Accepted]:
         """As the HTTP intake does it: judged, then durable."""
@@ -188,6 +197,7 @@ class Scene:
             patience=Patience(),
             live_tree_seconds=3600,
             opened_at=self.opened_at,
+            bucket=self.bucket,
         )
         async with asyncio.timeout(limit), asyncio.TaskGroup() as group:
             group.create_task(worker.run(stop))
@@ -241,6 +251,7 @@ async def open_scene(
     renderer: Renderer | None = None,
     limits: Limits = DEFAULT_LIMITS,
     pinning: Policy = "off",
+    remembers_bucket: bool = False,
 ) -> AsyncIterator[Scene]:
     with ThreadRuntime() as runtime:
         journal = await Journal.open(path, clock=runtime.now, token=runtime.token, run=True, poll=0.05)
@@ -249,6 +260,9 @@ async def open_scene(
             publisher = Publisher(store, reader, runtime)
             live_tree = LiveTree(store, reader, runtime)
             watcher = Watcher()
+            bucket: BucketCheck = ANY_BUCKET
+            if remembers_bucket:
+                bucket = BucketIdentity(store, journal, runtime, first=0.01, longest=0.05)
             pipeline = Pipeline(
                 source=journal,
                 reader=reader,
@@ -258,7 +272,9 @@ async def open_scene(
                 runtime=runtime,
                 observer=watcher,
                 writer="test",
+                bucket=bucket,
             )
             operations = Operations(reader, publisher, live_tree)
             opened_at = await journal.highest()
-            yield Scene(journal, store, reader, publisher, live_tree, operations, pipeline, watcher, runtime, opened_at)
+            parts = journal, store, reader, publisher, live_tree, operations, pipeline, watcher, runtime
+            yield Scene(*parts, opened_at, bucket)

@@ -1,5 +1,6 @@
 """An HTTP server whose answers are scripted, for clients: the daemon's own server has its own tests."""
 
+import contextlib
 import os
 import socket
 import struct
@@ -53,6 +54,23 @@ def says(status, body=b"", **headers):
         handler.end_headers()
         if handler.command != "HEAD":
             handler.wfile.write(body)
+
+    return answer
+
+
+def streams(written, *, most=256 << 20, **headers):
+    """An answer without a length that goes on until its client leaves; `written` gets the number of bytes."""
+
+    def answer(handler):
+        handler.send_response(200)
+        for name, value in headers.items():
+            handler.send_header(name.replace("_", "-"), value)
+        handler.end_headers()
+        piece, sent = bytes(1 << 16), 0
+        with contextlib.suppress(OSError):
+            while sent < most:
+                sent += handler.wfile.write(piece)
+        written.append(sent)
 
     return answer
 

@@ -5,7 +5,7 @@ from typing import TypeVar
 
 import pytest
 
-from daemon.concurrency import both, concurrently
+from daemon.concurrency import ReadersWriterLock, both, concurrently
 
 T = TypeVar("T")
 
@@ -88,3 +88,61 @@ def test_of_two_different_ones_the_failure_of_one_ends_the_other() -> None:
     with pytest.raises(Failed):
         asyncio.run(both(waiting(), failing()))
     assert ended
+
+
+def test_a_lock_is_shared_by_many_or_held_by_one_who_goes_first() -> None:
+    async def play() -> list[str]:
+        lock, told, go_on = ReadersWriterLock(), [], asyncio.Event()
+
+        async def share(name: str) -> None:
+            async with lock.shared():
+                told.append(f"{name} in")
+                await go_on.wait()
+                told.append(f"{name} out")
+
+        async def alone() -> None:
+            async with lock.exclusive():
+                told.append("alone in")
+                await asyncio.sleep(0)
+                told.append("alone out")
+
+        async with asyncio.TaskGroup() as group:
+            group.create_task(share("a"))
+            group.create_task(share("b"))
+            await asyncio.sleep(0)
+            waiting = group.create_task(alone())
+            await asyncio.sleep(0)
+            group.create_task(share("c"))
+            for _ in range(5):
+                await asyncio.sleep(0)
+            assert told == ["a in", "b in"], "whoever wants it alone waits, and the next one behind that"
+            assert not waiting.done()
+            go_on.set()
+        return told[2:]
+
+    assert asyncio.run(play()) == ["a out", "b out", "alone in", "alone out", "c in", "c out"]
+
+
+def test_a_lock_is_free_again_after_a_failure_and_after_a_wait_that_was_given_up() -> None:
+    async def play() -> None:
+        lock = ReadersWriterLock()
+        for turn in (lock.shared, lock.exclusive):
+            with pytest.raises(Failed):
+                async with turn():
+                    raise Failed
+        async with lock.shared():
+
+            async def alone() -> None:
+                async with lock.exclusive():
+                    pass
+
+            waiting = asyncio.create_task(alone())
+            await asyncio.sleep(0)
+            waiting.cancel()
+            await asyncio.wait([waiting])
+            async with lock.shared():
+                pass
+        async with lock.exclusive():
+            pass
+
+    asyncio.run(play())

@@ -444,3 +444,60 @@ def test_numbers_never_go_down(changes: list[Foldable]) -> None:
     standings = accumulate(changes, lambda standing, change: folded(change, start=standing), initial=Standing(None))
     numbers = [(each.highest_producer, each.derived) for each in standings]
     assert numbers == sorted(numbers)
+
+
+# -- what a plan says of each state
+
+
+def test_a_planned_explicit_state_has_everything_that_its_event_said() -> None:
+    given = batch(version("8"), state(2))
+
+    (planned,) = plan(folded(state(1)), given).publications
+
+    (moved, _), (delivery, change) = given
+    assert planned == Planned(change.composition, "state-2", 2, 0, "explicit", False, (delivery,), (moved,))
+
+
+def test_a_planned_derived_state_is_numbered_below_the_newest_explicit_one() -> None:
+    given = batch(version("8"), version("9"))
+    before = folded(state(4), version("7"))
+
+    planned_all = plan(before, given)
+
+    made = planned_all.standing.composition
+    assert made is not None
+    name = f"derived-4.3-{made.digest[:12]}"
+    deliveries = tuple(delivery for delivery, _ in given)
+    assert planned_all.publications == (Planned(made, name, 4, 3, "derived", False, deliveries),)
+
+
+def test_an_event_without_a_scope_to_change_is_told_why() -> None:
+    everywhere, named = (outcome_of(Standing(None), version("1", named=each)) for each in (False, True))
+
+    assert everywhere == Outcome(OutcomeKind.IGNORED, "the scope has no composition")
+    assert named.reason == "there is no such scope: send bundle_state.created first"
+
+
+def test_a_used_revision_is_refused_with_what_to_do() -> None:
+    outcome = outcome_of(folded(state(1), state(2)), state(1, name="state-9"))
+
+    assert outcome.reason.endswith("send state-9 again with a revision that is not used")
+
+
+def test_a_state_with_the_highest_number_itself_is_not_above_it() -> None:
+    step = fold(Standing(composition("5"), 5, 0), state(5, composition("7")))
+
+    assert isinstance(step, Late)
+
+
+@pytest.mark.parametrize(
+    ("change", "reason"),
+    [
+        (state(1), "state state-1 is published already"),
+        (version("8"), "model 101 is exactly this already"),
+        (version("8", deleted=True), "model 101 was deleted in the registry, and stays until a bundle-state leaves"),
+    ],
+    ids=["state", "model", "deleted model"],
+)
+def test_an_event_that_changes_nothing_is_told_why(change: Foldable, reason: str) -> None:
+    assert reason in outcome_of(folded(state(1), version("8")), change).reason

@@ -10,7 +10,7 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from securesystemslib.signer import CryptoSigner
 
 from daemon.freshening import FreshnessTimer
-from daemon.publishing import layout
+from daemon.publishing import layout, sizes
 from daemon.publishing.errors import WentBack
 from daemon.publishing.signing import KeySigner, PublicKey, generate
 from daemon.publishing.trust import Trust, TrustedKey
@@ -79,6 +79,17 @@ def test_a_daemon_vouches_only_where_its_own_policy_would_believe_it() -> None:
         await ours.bucket.publish(make_state(2))
         assert not await Daemon(store, "two", trust=Trust(keys=(elsewhere,))).timer.renew(SCOPE)
         assert (await store.get(layout.freshness(SCOPE))).body == before
+
+    run(scenario)
+
+
+def test_one_that_is_too_large_is_replaced() -> None:
+    async def scenario(store: MemoryStore) -> None:
+        daemon = Daemon(store, trust=POLICY)
+        await daemon.bucket.publish(make_state(1))
+        await store.create(layout.freshness(SCOPE), Content(b" " * (sizes.FRESHNESS + 1)))
+        assert await daemon.timer.renew(SCOPE)
+        assert await vouched(store) == 1
 
     run(scenario)
 
@@ -170,7 +181,7 @@ def test_nobody_vouches_for_a_pointer_that_was_not_verified() -> None:
                 reads.append(name)
             if reads.count(layout.pointer(SCOPE)) == 2:
                 document = json.loads(sound.body)
-                document["signed"]["live"]["state"] = "forged"
+                document["signed"]["live"]["renderer"] = "forged"
                 there = await store.get(layout.pointer(SCOPE))
                 await store.replace(layout.pointer(SCOPE), Content(json.dumps(document).encode()), there.version)
 

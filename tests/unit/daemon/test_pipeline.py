@@ -10,7 +10,7 @@ import pytest
 
 from daemon.publishing import layout, operations, protocol
 from daemon.publishing import pointer as pointers
-from daemon.publishing.errors import OutcomeUnresolved, PointerLost
+from daemon.publishing.errors import OutcomeUnresolved, PointerLost, VerificationFailed
 from daemon.publishing.manifest import Manifest
 from daemon.publishing.pointer import PublicationId
 from daemon.stores.errors import OutcomeUnknown
@@ -168,6 +168,19 @@ def test_an_event_through_another_journal_is_known_by_the_pointer(tmp_path, stor
             outcomes = await two.send(model_event("m", "101", "9"))
             assert kinds(outcomes) == ["published"]
             assert (await two.pointer()).sequence == before
+
+    run(play())
+
+
+def test_an_event_that_is_known_settles_although_the_manifest_that_lists_it_is_damaged(tmp_path, store):
+    async def play():
+        async with open_scene(tmp_path / "one.db", store) as one:
+            await one.send(state_event(42), model_event("m", "101", "9"))
+            [first, _] = (await one.pointer()).retained
+            key = layout.manifest(GOLDEN, first.state, first.attempt)
+            await store.replace(key, Content(b"{}"), (await store.get(key)).version)
+        async with open_scene(tmp_path / "two.db", store) as two:
+            assert kinds(await two.send(state_event(42))) == ["ignored"]
 
     run(play())
 
@@ -732,6 +745,33 @@ def test_where_the_lineage_was_cut_off_a_dead_letter_is_not_dropped(journal_path
         await scene.pipeline.process(GOLDEN, [delivery])
 
         assert [each.kind for each in await scene.outcomes(f"{GOLDEN}/state-2")] == [OutcomeKind.DEAD_LETTERED]
+
+    scenario(journal_path, store, play)
+
+
+@pytest.mark.parametrize("damaged", ["state-1", "state-2"])
+def test_an_event_that_only_a_damaged_manifest_may_list_is_not_called_superseded(journal_path, damaged):
+    store = LateStore()
+
+    async def play(scene: Scene):
+        await scene.batch(state_event(1, version="1"))
+        await scene.accept(state_event(2, version="2"))
+        delivery = await scene.journal.next()
+        give_up_once(scene.publisher, store)
+        with pytest.raises(OutcomeUnresolved):
+            await scene.pipeline.process(GOLDEN, [delivery])
+        await MemoryStore.replace(store, *store.stalled)
+        store.stalled = None
+        await scene.journal.withdraw(str(GOLDEN), (await scene.pointer()).write)
+        (publication,) = (await scene.pointer()).retained_of(damaged)
+        key = layout.manifest(GOLDEN, publication.state, publication.attempt)
+        await store.replace(key, Content(b"{}"), (await store.get(key)).version)
+        if damaged == "state-2":
+            with pytest.raises(VerificationFailed, match=f"rebundle recover {GOLDEN} --reason"):
+                await scene.pipeline.process(GOLDEN, [delivery])
+        else:
+            await scene.pipeline.process(GOLDEN, [delivery])
+            assert kinds(await scene.outcomes(state_event(2).id)) == ["published"]
 
     scenario(journal_path, store, play)
 

@@ -10,8 +10,9 @@ import pytest
 import structlog
 
 from daemon.publishing.livetree import Synced, Unfinished
-from daemon.publishing.ownership import Put, Stray
-from daemon.publishing.reader import PointerRead
+from daemon.publishing.ownership import Blocked, Put, Stray
+from daemon.publishing.pointer import PublicationId
+from daemon.publishing.reader import DamagedManifest, PointerRead
 from daemon.reporting import Reporter
 from daemon.telemetry import Metrics, configure_logging
 from events.journal import Backlog, LaneBacklog
@@ -95,6 +96,43 @@ def test_a_pass_that_fails_is_said_and_measured(reporter, metrics, logged):
     assert lines(metrics, "rebundle_live_tree_synced")[0].endswith(" 0.0")
 
 
+def test_blocked_paths_are_logged_once_for_each_change_and_counted(reporter, metrics, logged):
+    env, compose = Blocked("example/.env", "a link: remove it"), Blocked("base/a", "chmod a+r")
+    for blocked in ((env,), (env,), (env, compose), (env, compose), (), ()):
+        reporter.reconciled(SCOPE, Synced(3, blocked))
+        assert reporter.blocked.get(SCOPE, ()) == blocked
+        assert lines(metrics, "rebundle_live_tree_blocked_paths")[0].endswith(f" {float(len(blocked))}")
+        followed = compose not in blocked
+        assert lines(metrics, "rebundle_live_tree_synced")[0].endswith(f" {float(followed)}")
+        assert (SCOPE in reporter.behind) is not followed
+
+    told = logged()
+    assert [line["event"] for line in told] == ["live tree paths blocked"] * 2 + [
+        "live tree paths not blocked any more"
+    ]
+    assert [line.get("paths") for line in told] == [
+        {"example/.env": "a link: remove it"},
+        {"example/.env": "a link: remove it", "base/a": "chmod a+r"},
+        None,
+    ]
+
+
+def test_a_tree_that_was_written_but_for_blocked_paths_is_not_called_synced(reporter, logged):
+    reporter.reconciled(SCOPE, Synced(3, (Put("base/a", None), Blocked("base/b", "chmod a+r"))))
+
+    assert [line["event"] for line in logged()] == ["live tree paths blocked", "live tree written, some paths blocked"]
+
+
+def test_a_damaged_manifest_is_logged_once_with_the_command_that_helps(reporter, logged):
+    damaged = DamagedManifest(PublicationId(state="state-1", attempt="a"), "it is not the one")
+    for found in ((damaged,), (damaged,), (), (damaged,)):
+        reporter.reconciled(SCOPE, Synced(3, damaged=found))
+
+    told = logged()
+    assert [line["publication"] for line in told] == ["state-1@a"] * 2
+    assert told[0]["remedy"] == f"rebundle recover {SCOPE} --reason 'damaged manifest'"
+
+
 def test_a_rollback_publishes_nothing_and_clears_no_refusal(reporter):
     reporter.refused_by_gate(SCOPE, "state-9", "image is another one")
     reporter.published(SCOPE, PointerRead(published(), None), ())
@@ -147,3 +185,25 @@ def test_scopes_that_wait_for_somebody_who_may_delete_are_counted_as_the_last_ro
         reporter.deletion_refused(scopes)
 
     assert lines(metrics, "rebundle_deletion_refused_scopes")[0].endswith(" 2.0")
+
+
+def test_the_series_of_a_scope_that_does_not_exist_go(reporter, metrics):
+    kept = Scope("texture", "edge")
+    for scope in (SCOPE, kept):
+        reporter.failed(str(scope))
+        reporter.lost(scope)
+        reporter.published(scope, PointerRead(published(make_publication()), None), ())
+        reporter.unreconciled(scope, "away")
+    reporter.backlog(backlog_of(SCOPE, kept))
+    assert len(lines(metrics, "rebundle_lane_waiting_events{")) == 2
+
+    reporter.removed(SCOPE)
+    reporter.backlog(backlog_of())
+    assert [line for line in lines(metrics, "rebundle_") if str(SCOPE) in line] == []
+    assert lines(metrics, "rebundle_lane_waiting_events{") == [f'rebundle_lane_waiting_events{{scope="{kept}"}} 0.0']
+    assert set(reporter.behind) == {kept}
+
+
+def backlog_of(*scopes):
+    lanes = tuple(LaneBacklog(str(scope), 1, "2026-11-22T10:00:00Z", 0, None) for scope in scopes)
+    return Backlog(len(lanes), 1, None, 0, lanes, 0, 0)

@@ -12,7 +12,7 @@ import stamina.instrumentation
 import structlog
 from prometheus_client.parser import text_string_to_metric_families
 
-from daemon.telemetry import HIDDEN, LogFormat, Metrics, bound, configure_logging, redacted
+from daemon.telemetry import HIDDEN, MOST_CHARACTERS, LogFormat, Metrics, bound, configure_logging, redacted
 
 SECRET = "hunter2-hunter2-hunter2"
 
@@ -159,6 +159,29 @@ def test_redaction_leaves_what_is_no_secret() -> None:
     assert redacted("ftp://me@host/x") == f"ftp://{HIDDEN}@host/x"
 
 
+@pytest.mark.parametrize("chosen", ["json", "console"])
+def test_a_line_is_bounded_whatever_others_wrote(chosen: LogFormat) -> None:
+    stream = logged(chosen)
+    reasons = "; ".join(["key 0123 is not in the trust policy"] * 100_000)
+    structlog.get_logger("x").error(
+        "refused", error=reasons, exc_info=ValueError(reasons), many=["x"] * 5000, table=dict.fromkeys(range(5000))
+    )
+    assert len(stream.getvalue()) < 100_000
+    assert "more characters" in stream.getvalue()
+    assert stream.getvalue().count("and 4900 more") == 2
+
+
+def test_a_text_is_shortened_only_after_its_secrets_are_hidden() -> None:
+    text = "x" * (MOST_CHARACTERS - 10) + f" https://me:{SECRET}@host/"
+    assert SECRET[:4] not in redacted(text)
+    assert redacted("x" * MOST_CHARACTERS) == "x" * MOST_CHARACTERS
+    assert redacted("x" * (MOST_CHARACTERS + 2)) == "x" * MOST_CHARACTERS + "… and 2 more characters"
+
+
+def test_a_long_text_is_searched_for_secrets_in_one_pass() -> None:
+    assert redacted("a" * 3_000_000).endswith("more characters")
+
+
 def test_auto_is_console_on_a_terminal_and_json_elsewhere() -> None:
     terminal, pipe = Terminal(), io.StringIO()
     for stream in (terminal, pipe):
@@ -183,6 +206,7 @@ NAMES = {
     "rebundle_journal_unsettled_events",
     "rebundle_pointer_sequence",
     "rebundle_last_publish_timestamp_seconds",
+    "rebundle_live_tree_blocked_paths",
     "rebundle_live_tree_synced",
     "rebundle_attention_conditions",
     "rebundle_bucket_threads_busy",

@@ -3,6 +3,7 @@
 import asyncio
 import json
 import os
+import stat
 from pathlib import Path
 
 import pytest
@@ -128,6 +129,19 @@ def test_a_policy_takes_the_markers_word_for_nothing(tmp_path: Path, *, with_pol
         return result.written
 
     assert asyncio.run(play()) == (("base/docker-compose.yml",) if with_policy else ())
+
+
+def test_credentials_in_a_folder_are_their_owners_alone(tmp_path: Path) -> None:
+    store = open_bucket(str(tmp_path / "bucket"), InlineRuntime()).store
+    keys = [layout.live_tree(SCOPE, path) for path in ("example/creds/bundle/.env", "example/conf/.env")]
+    before = os.umask(0)
+    try:
+        for key in keys:
+            asyncio.run(store.create(key, Content(b"")))
+    finally:
+        os.umask(before)
+
+    assert [stat.S_IMODE((tmp_path / "bucket" / key).stat().st_mode) for key in keys] == [0o600, 0o666]
 
 
 @pytest.mark.parametrize(("open_files", "connections"), [(65536, 1000), (1200, 1000), (1024, 824), (64, 16)])

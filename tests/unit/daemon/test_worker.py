@@ -6,6 +6,8 @@ import json
 import pytest
 
 from daemon.lifecycle import Stop
+from daemon.publishing.livetree import Synced
+from daemon.publishing.pointer import Revision
 from daemon.stores.errors import StoreRefused, StoreUnavailable
 from daemon.stores.memory import MemoryStore
 from daemon.stores.port import Content
@@ -30,11 +32,11 @@ class Switch:
     def __getattr__(self, name):
         operation = getattr(self._inner, name)
 
-        async def switched(key, *rest):
+        async def switched(key, *rest, **options):
             if not self.on and key.startswith(self._scope):
                 self.tried.set()
                 raise StoreUnavailable("away")
-            return await operation(key, *rest)
+            return await operation(key, *rest, **options)
 
         return switched
 
@@ -57,6 +59,7 @@ def worker_of(scene: Scene, *, patience=SHORT, live_tree_seconds=3600.0, opened_
         patience=patience,
         live_tree_seconds=live_tree_seconds,
         opened_at=opened_at,
+        bucket=scene.bucket,
     )
 
 
@@ -154,8 +157,9 @@ def test_a_live_tree_that_somebody_changed_is_repaired_on_the_timer(tmp_path):
         stop, before = Stop(), len(scene.watcher.passes)
         running = asyncio.create_task(worker_of(scene, live_tree_seconds=0.01, opened_at=1).run(stop))
         await scene.watcher.saw(
-            lambda: (
-                scene.watcher.passes[before:] and "base/bundle/docker-compose.yaml" in scene.watcher.passes[-1].written
+            lambda: any(
+                isinstance(done, Synced) and "base/bundle/docker-compose.yaml" in done.written
+                for done in scene.watcher.passes[before:]
             )
         )
         stop.request("done")
@@ -242,20 +246,21 @@ def test_scopes_are_worked_on_side_by_side(tmp_path, count):
     scenario(tmp_path, play)
 
 
-def test_a_scope_that_an_earlier_event_creates_gets_the_events_behind_it_however_late_they_are_handed_out(tmp_path):
+def test_a_scope_that_an_earlier_event_creates_while_the_bucket_is_listed_gets_the_events_behind_it(tmp_path):
     async def play(scene: Scene):
         worker, stop = worker_of(scene), Stop()
         listed = scene.reader.scopes
-        empty = await listed()
 
-        async def stale():
-            return empty
+        async def overtaken():
+            found = await listed()
+            await scene.watcher.saw(lambda: scene.watcher.passes)
+            while worker.lanes[0].idle_since is None:  # noqa: ASYNC110  # a lane that rests says nothing
+                await asyncio.sleep(0.005)
+            return found
 
-        scene.reader.scopes = stale  # a listing from before the scope was there
+        scene.reader.scopes = overtaken
+        await scene.accept(state_event(1), model_event("m", "101", "9"))
         running = asyncio.create_task(worker.run(stop))
-        await scene.accept(state_event(1))
-        await scene.watcher.saw(lambda: scene.watcher.passes)
-        await scene.accept(model_event("m", "101", "9"))
         await scene.watcher.saw(lambda: len(scene.watcher.settled_outcomes) == 2)
         stop.request("done")
         await running
@@ -287,7 +292,7 @@ def test_a_lane_whose_events_are_all_taken_out_is_no_longer_stuck(tmp_path):
     scenario(tmp_path, play, store)
 
 
-def test_a_dispatcher_that_cannot_list_the_bucket_says_so_and_goes_on(tmp_path):
+def test_a_dispatcher_that_cannot_list_the_bucket_says_so_and_events_that_name_their_scope_go_on(tmp_path):
     async def play(scene: Scene):
         worker, stop = worker_of(scene), Stop()
         listed, refuse = scene.reader.scopes, True
@@ -298,17 +303,20 @@ def test_a_dispatcher_that_cannot_list_the_bucket_says_so_and_goes_on(tmp_path):
             return await listed()
 
         scene.reader.scopes = refused
-        await scene.accept(state_event(1))
+        await scene.accept(state_event(1), model_event("m", "101", "9"))
         running = asyncio.create_task(worker.run(stop))
+        await scene.watcher.saw(lambda: scene.watcher.passes)
         async with asyncio.timeout(10):
             while worker.failure is None:  # noqa: ASYNC110  # no lane, so nobody is told
                 await asyncio.sleep(0.005)
+        assert "no permission to list" in worker.failure.reason
         refuse = False
-        await scene.watcher.saw(lambda: scene.watcher.passes)
+        await scene.watcher.saw(lambda: len(scene.watcher.settled_outcomes) == 2)
         stop.request("done")
         await running
 
         assert worker.failure is None
+        assert [str(each.kind) for each in await scene.outcomes("m")] == ["published"]
 
     scenario(tmp_path, play)
 
@@ -331,6 +339,188 @@ def test_a_stuck_scope_with_a_long_queue_keeps_no_other_waiting(tmp_path):
         assert str((await scene.pointer(OTHER)).live.revision) == "1.1500"
 
     scenario(tmp_path, play, store)
+
+
+def run_until_settled(scene: Scene, events: int, check):
+    """A worker until so many events have settled, then `check`."""
+
+    async def act():
+        worker, stop = worker_of(scene), Stop()
+        running = asyncio.create_task(worker.run(stop))
+        await scene.watcher.saw(lambda: len(scene.watcher.settled_outcomes) == events)
+        await check(worker)
+        stop.request("done")
+        await running
+
+    return act()
+
+
+MISSPELT = [Scope(f"typo-{number}", "core-versions") for number in range(20)]
+
+
+def test_scopes_that_do_not_exist_get_no_later_event_and_their_lanes_go(tmp_path):
+    async def play(scene: Scene):
+        await scene.send(state_event(1))
+        await scene.accept(model_event("m1", "101", "9", scopes=MISSPELT))
+
+        async def check(worker: Worker):
+            async with asyncio.timeout(10):
+                while any(lane.idle_since is None for lane in worker.lanes):  # noqa: ASYNC110
+                    await asyncio.sleep(0.005)
+            tasks = len(asyncio.all_tasks())
+            await scene.accept(model_event("m2", "101", "10"))
+            await scene.watcher.saw(lambda: scene.watcher.settled_outcomes[-1][1] == "m2")
+            assert set(scene.watcher.removed_lanes) == set(MISSPELT)
+            assert [lane.scope for lane in worker.lanes] == [GOLDEN]
+            await asyncio.sleep(0)
+            assert len(asyncio.all_tasks()) <= tasks - len(MISSPELT) + 1
+
+        await run_until_settled(scene, 1 + len(MISSPELT), check)
+        assert [str(each.kind) for each in await scene.outcomes("m2")] == ["published"]
+
+    scenario(tmp_path, play)
+
+
+def test_lanes_go_without_another_event_when_the_timer_lists_the_bucket(tmp_path):
+    async def play(scene: Scene):
+        await scene.accept(model_event("m", "101", "9", scopes=MISSPELT))
+        worker, stop = worker_of(scene, live_tree_seconds=0.01), Stop()
+        running = asyncio.create_task(worker.run(stop))
+        await scene.watcher.saw(lambda: len(scene.watcher.removed_lanes) == len(MISSPELT))
+        assert worker.lanes == ()
+        # And one that went comes back with its next event.
+        await scene.accept(state_event(1, scope=MISSPELT[0]))
+        await scene.watcher.saw(lambda: scene.watcher.changes)
+        stop.request("done")
+        await running
+
+        assert (await scene.pointer(MISSPELT[0])).live.state == "state-1"
+
+    scenario(tmp_path, play)
+
+
+class Unreadable:
+    """A bucket in which one folder cannot be listed."""
+
+    def __init__(self, reader, folder):
+        self._reader = reader
+        self._folder = folder
+        self.broken = True
+
+    def __getattr__(self, name):
+        return getattr(self._reader, name)
+
+    @property
+    def unreadable_folders(self):
+        return {self._folder: "Permission denied"} if self.broken else {}
+
+    async def scopes(self):
+        found = await self._reader.scopes()
+        return tuple(each for each in found if not (self.broken and each.bundle == self._folder))
+
+
+@pytest.mark.parametrize("restarted", [False, True])
+def test_an_event_without_bundles_reaches_known_scopes_of_a_folder_that_cannot_be_listed(tmp_path, restarted):
+    async def play(scene: Scene):
+        await scene.send(state_event(1), state_event(1, scope=OTHER))
+        reader = Unreadable(scene.reader, OTHER.bundle)
+        reader.broken = restarted  # else the folder is listed once before
+        scene.reader = reader
+        worker, stop = worker_of(scene, live_tree_seconds=0.01, opened_at=2), Stop()
+        running = asyncio.create_task(worker.run(stop))
+        passes = len(scene.watcher.passes)
+        await scene.watcher.saw(lambda: len(scene.watcher.passes) > passes + 2)
+        reader.broken = True
+        await scene.accept(model_event("m", "101", "9"))
+        await scene.watcher.saw(lambda: len(scene.watcher.settled_outcomes) == 4)
+        assert worker.unreadable == {OTHER.bundle: "Permission denied"}
+        stop.request("done")
+        await running
+
+        assert {scope for scope, id_, _ in scene.watcher.settled_outcomes if id_ == "m"} == {str(GOLDEN), str(OTHER)}
+
+    scenario(tmp_path, play)
+
+
+def test_a_scope_that_cannot_be_read_is_named_and_the_others_are_passed_over(tmp_path):
+    store = MemoryStore(InlineRuntime())
+
+    async def play(scene: Scene):
+        await scene.send(state_event(1), state_event(1, scope=OTHER))
+        key = f"{OTHER}/pointer.json"
+        good = await store.get(key)
+        bad = await store.replace(key, Content(b"{}"), good.version)
+        worker, stop = worker_of(scene, live_tree_seconds=0.01, opened_at=2), Stop()
+        running = asyncio.create_task(worker.run(stop))
+        passes = len(scene.watcher.passes)
+        await scene.watcher.saw(lambda: len(scene.watcher.passes) > passes + 1)
+        assert list(worker.unreadable) == [str(OTHER)]
+        assert "rebundle recover" in worker.unreadable[str(OTHER)]
+        await store.replace(key, Content(good.body), bad)
+        async with asyncio.timeout(10):
+            while worker.unreadable:  # noqa: ASYNC110  # the next pass
+                await asyncio.sleep(0.005)
+        stop.request("done")
+        await running
+
+    scenario(tmp_path, play, store)
+
+
+class Mount:
+    """A bucket on a volume that may be taken away: an empty folder is left, to which anything may be written."""
+
+    def __init__(self):
+        self.volume = self.mounted = MemoryStore(InlineRuntime())
+        self.empty = MemoryStore(InlineRuntime())
+
+    def unmount(self):
+        self.mounted = self.empty
+
+    def mount(self):
+        self.mounted = self.volume
+
+    def __getattr__(self, name):
+        return getattr(self.mounted, name)
+
+
+@pytest.mark.parametrize("restarted", [False, True])
+def test_nothing_is_published_or_settled_while_the_volume_of_the_bucket_is_away(tmp_path, restarted):
+    """Neither a new state, nor an event for every scope, of which the empty folder has none, nor one for a scope that
+    is not there."""
+    store = Mount()
+
+    async def body():
+        async with open_scene(tmp_path / "journal.db", store, remembers_bucket=True) as scene:
+            worker, stop = worker_of(scene), Stop()
+            if restarted:
+                store.unmount()
+            running = asyncio.create_task(worker.run(stop))
+            if not restarted:
+                await scene.bucket.check()
+                store.unmount()
+            new = Scope("texture", "new")
+            await scene.accept(state_event(2), model_event("named", "101", "9", scopes=[new]))
+            await scene.watcher.saw(lambda: scene.watcher.failed_lanes == {str(GOLDEN), str(new)})
+            await scene.accept(model_event("everywhere", "101", "10"))
+            async with asyncio.timeout(10):
+                while worker.failure is None:  # noqa: ASYNC110  # no lane, so nobody is told
+                    await asyncio.sleep(0.005)
+            assert "is its volume not mounted" in scene.bucket.pending
+            assert (await scene.journal.backlog()).events == 3
+            assert list(await store.empty.scan("")) == []
+            store.mount()
+            await scene.watcher.saw(lambda: len(scene.watcher.settled_outcomes) == 4)
+            stop.request("done")
+            await running
+            assert scene.bucket.pending is None
+            assert (await scene.pointer()).live.revision == Revision(producer=2, derived=1)
+
+    async def first():
+        async with open_scene(tmp_path / "journal.db", store, remembers_bucket=True) as scene:
+            await scene.send(state_event(1))
+
+    asyncio.run(first())
+    asyncio.run(body())
 
 
 def test_a_dispatcher_that_ended_without_a_stop_is_told(tmp_path):

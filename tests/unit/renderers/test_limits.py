@@ -80,6 +80,12 @@ def test_each_limit_lets_through_what_just_fits_it(name, composition):
         Limits(**{name: size - 1}).check(composition)
 
 
+def test_a_composition_may_not_be_allowed_more_than_readers_take():
+    assert Limits(composition_bytes=32 << 20)
+    with pytest.raises(ValidationError, match="composition_bytes"):
+        Limits(composition_bytes=(32 << 20) + 1)
+
+
 def test_everything_that_is_too_big_is_told_at_once():
     with pytest.raises(TooBig) as refused:
         Limits(models=1, files=15, composition_bytes=10).check(make_composition(2))

@@ -1,6 +1,9 @@
 """The bundle's README: the sections of the golden one, and nothing shown that the compose file does not have."""
 
 import re
+import shlex
+import shutil
+import subprocess
 from pathlib import Path
 
 import pytest
@@ -8,7 +11,7 @@ import pytest
 from renderers import compose, readme
 from renderers.bundle import Renderer
 from renderers.model import Composition
-from tests.builders import GOLDEN_DEFAULTS, STAMP, golden_composition, golden_document
+from tests.builders import GOLDEN_DEFAULTS, STAMP, golden_composition, golden_document, make_model
 
 GOLDEN = Path(__file__).parents[2] / "data" / "golden" / "README.md"
 
@@ -85,3 +88,27 @@ def test_it_names_no_placeholder_that_a_value_should_have_filled():
 
     assert "{{" not in text
     assert "content_digest" not in text
+
+
+def written(root: Path, composition: Composition) -> None:
+    for path, text in files_of(composition).items():
+        (root / path).parent.mkdir(parents=True, exist_ok=True)
+        (root / path).write_text(text)
+
+
+def test_the_files_of_a_model_that_joined_reach_a_deployment_by_the_steps_of_an_update(tmp_path):
+    before, after = golden_composition(), golden_composition().with_model(make_model("new-one"))
+    written(tmp_path / "old", before)
+    shutil.copytree(tmp_path / "old" / "example", tmp_path / "deployed")
+    mine = tmp_path / "deployed/conf/bundle/.env"
+    mine.write_text("MINE=1\n")
+    written(tmp_path, after)
+
+    [command] = re.findall(r"with `(cp [^`]+)`", (tmp_path / "README.md").read_text())
+    command = command.replace("<deployment_dir>", "deployed")
+    # Not checked: some releases of cp fail for what they skip.
+    subprocess.run(shlex.split(command), cwd=tmp_path, check=False, capture_output=True)
+
+    joined = "conf/bundle/batching_new-one.txt"
+    assert (tmp_path / "deployed" / joined).read_text() == files_of(after)[f"example/{joined}"]
+    assert mine.read_text() == "MINE=1\n"

@@ -7,7 +7,7 @@ from daemon.cli.output import Printer
 from daemon.publishing import operations, protocol
 from daemon.publishing.livetree import Synced, Unfinished
 from daemon.publishing.operations import Done
-from daemon.publishing.ownership import DeletedByOperator, Override, Put, Stray
+from daemon.publishing.ownership import Blocked, DeletedByOperator, Override, Put, Stray
 from daemon.publishing.protocol import Writing
 from tests.support.buckets import SCOPE, in_bucket
 
@@ -49,6 +49,18 @@ def test_a_live_tree_that_others_kept_changing_is_told(bucket):
     assert "not in step: busy" in told(bucket, protocol.hold, Unfinished(4, "busy"))
 
 
+def test_a_blocked_path_is_named_with_what_to_do_beside_what_was_done(bucket):
+    tree = Synced(4, (Put("base/a", None), Blocked("base/b", "a \033link: move it away"), Override("example/c")))
+
+    text = told(bucket, protocol.hold, tree)
+
+    assert "not in step: base/b is blocked: a \\x1blink: move it away" in text
+    assert "override, untouched: example/c" in text
+    assert "base/b is blocked, and 1 more: x" in told(
+        bucket, protocol.hold, Synced(4, (Blocked("base/b", "x"), Blocked("base/c", "y")))
+    )
+
+
 def test_a_dry_run_says_would_and_nothing_of_the_live_tree(bucket):
     text = told(bucket, operations.quarantine("state-2"), None, dry_run=True)
 
@@ -77,3 +89,27 @@ def test_a_dry_run_tells_what_would_be_and_changes_nothing(bucket, rebundle, ver
 
     assert (result.code, "would be sequence" in result.out) == (0, True)
     assert {path: path.read_bytes() for path in bucket.rglob("*") if path.is_file()} == before
+
+
+@pytest.mark.parametrize(
+    "verb",
+    [
+        ("hold", SCOPE),
+        ("resume", SCOPE),
+        ("pin", SCOPE, "state-1"),
+        ("rollback", SCOPE, "state-1", "-y"),
+        ("quarantine", SCOPE, "state-1"),
+        ("republish", SCOPE),
+        ("retire", SCOPE, "-y"),
+        ("recover", SCOPE, "-y"),
+        ("gc", SCOPE),
+        ("dead-letters", "drop", "1"),
+        ("dead-letters", "add", "e1"),
+    ],
+    ids=lambda verb: verb[0],
+)
+def test_a_reason_or_a_name_that_is_too_long_to_record_is_a_usage_error(bucket, rebundle, verb):
+    for flag, other in (("--reason", "--by"), ("--by", "--reason")):
+        result = rebundle(*verb, flag, "x" * 2001, other, "ann")
+        assert (result.code, "at most 2000 are recorded" in result.err) == (2, True)
+    assert rebundle(*verb, "--reason", "\udcff").code == 2

@@ -1,4 +1,8 @@
 import asyncio
+import sqlite3
+from contextlib import closing
+
+import pytest
 
 from tests.support.journals import SCOPE, in_journal
 
@@ -85,3 +89,41 @@ def test_the_journal_is_read_beside_a_daemon_that_holds_it(journal, rebundle):
         return await asyncio.to_thread(rebundle, "dead-letters", "list", "-o", "json")
 
     assert in_journal(journal, look, run=True).code == 0
+
+
+@pytest.mark.parametrize(
+    ("change", "arguments"),
+    [
+        ("UPDATE dead_letters SET status = 'zzz'", ("list", "--all")),
+        ("UPDATE dead_letters SET status = 'zzz'", ("show", 1)),
+        ("UPDATE dead_letters SET at = x'ff'", ("list",)),
+        ("UPDATE events SET body = '{'", ("show", 1)),
+        ("UPDATE events SET body = '[]'", ("show", 1)),
+        ("UPDATE events SET body = '{}'", ("show", 1)),
+        ("UPDATE events SET body = x'ff'", ("list",)),
+        ("UPDATE rejected SET problems = '{'", ("list", "--rejected")),
+        ("UPDATE rejected SET problems = '7'", ("list", "--rejected")),
+        ("UPDATE rejected SET problems = '[[1]]'", ("list", "--rejected")),
+        ("UPDATE rejected SET intake = x'ff'", ("list", "--rejected")),
+    ],
+)
+def test_what_no_release_writes_is_a_damaged_journal(journal, rebundle, change, arguments):
+    with closing(sqlite3.connect(journal)) as db:
+        db.execute(change)
+        db.commit()
+
+    result = rebundle("dead-letters", *arguments, "-o", "json")
+
+    assert (result.code, result.out) == (6, "")
+    assert "holds what no release writes" in result.err
+    assert "Restore it from a backup" in result.err
+
+
+def test_an_outcome_that_no_release_writes_is_a_damaged_journal(journal, rebundle):
+    with closing(sqlite3.connect(journal)) as db:
+        db.execute("UPDATE lanes SET kind = 'zzz' WHERE settled_at IS NOT NULL")
+        db.commit()
+
+    result = rebundle("status", "e1")
+
+    assert (result.code, "holds what no release writes" in result.err) == (6, True)

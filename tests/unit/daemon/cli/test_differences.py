@@ -50,6 +50,17 @@ def test_a_mode_alone_is_a_difference():
     assert list(unified(change)) == ["--- a/base/a", "+++ b/base/a", "mode 0644 → 0755"]
 
 
+def test_paths_are_escaped_also_where_contents_are_not():
+    change = FileChange("base/\033[31m", None, RenderedFile("base/\033[31m", b"\033]0;owned\007\n"))
+
+    assert list(unified(change)) == [
+        "--- /dev/null",
+        "+++ b/base/\\x1b[31m",
+        "@@ -0,0 +1 @@",
+        "+\033]0;owned\007",
+    ]
+
+
 lines = st.lists(st.sampled_from(["a", "b", "c", "d", ""]), max_size=40)
 
 

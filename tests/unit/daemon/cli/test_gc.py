@@ -87,6 +87,25 @@ def test_what_is_collected_and_not_followed_by_the_live_tree_is_told_as_collecte
     assert f"committed as sequence {pointer(aged).sequence}" in result.err
 
 
+def test_old_copies_of_replaced_files_go_and_are_counted(bucket, rebundle, monkeypatch):
+    monkeypatch.setenv("REBUNDLE_RETENTION__DAYS", "30")
+    for digest in ("1" * 64, "2" * 64):
+        copy = bucket / layout.replaced(SCOPE, "base/bundle/docker-compose.yaml", digest)
+        copy.parent.mkdir(parents=True, exist_ok=True)
+        copy.write_text(digest)
+        os.utime(copy, (time.time() - MONTHS + int(digest[0]),) * 2)
+
+    dry = rebundle("gc", SCOPE, "--dry-run")
+    assert "1 copies of replaced files would be deleted" in dry.err
+    assert len(list(copy.parent.iterdir())) == 2
+    result = rebundle("gc", SCOPE, "-o", "json")
+
+    [told] = result.json["scopes"]
+    key = layout.replaced(SCOPE, "base/bundle/docker-compose.yaml", "1" * 64)
+    assert (result.code, told["copies"], told["bytes"]) == (0, [{"key": key, "bytes": 64}], 64)
+    assert [each.name for each in copy.parent.iterdir()] == ["2" * 64]
+
+
 def test_nothing_to_collect_is_said_and_nothing_written(bucket, rebundle):
     before = pointer(bucket)
 
@@ -118,7 +137,7 @@ def test_a_scope_that_cannot_be_read_does_not_stop_the_others(aged, rebundle):
 
     result = rebundle("gc", "--all", "-o", "json")
 
-    assert (result.code, [each["scope"] for each in result.json["errors"]]) == (1, [str(SCOPE)])
+    assert (result.code, [each["scope"] for each in result.json["errors"]]) == (5, [str(SCOPE)])
     assert [each["scope"] for each in result.json["scopes"]] == [f"{SCOPE.bundle}/other"]
     assert rebundle("gc", SCOPE).code == 5
 

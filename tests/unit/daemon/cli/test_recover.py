@@ -1,10 +1,13 @@
 import json
+import re
+import shlex
 import shutil
 
 import pytest
 
 from daemon.publishing import layout
-from tests.support.buckets import SCOPE, in_bucket
+from daemon.publishing.pointer import Revision
+from tests.support.buckets import SCOPE, composition_with, in_bucket
 
 ASKED = ("recover", SCOPE, "--reason", "disk died", "--by", "ann")
 
@@ -112,7 +115,21 @@ def test_a_live_tree_that_cannot_follow_is_told_beside_the_pointer_that_was_writ
     shutil.rmtree(tree / "base")
     (tree / "base").write_text("in the way of its files")
 
+    result = rebundle(*ASKED, "--yes", "--wait", "0.1")
+
+    assert (result.code, "live tree not in step: base/.rebundle.json is blocked" in result.out) == (1, True), result.out
+    assert pointer(lost).sequence == 132
+
+
+def test_uploads_that_nothing_names_are_listed_with_the_command_that_takes_one(bucket, rebundle):
+    stored = in_bucket(bucket, lambda it: it.store_state(composition_with("9"), "state-9", Revision(producer=9)))
+
     result = rebundle(*ASKED, "--yes")
 
-    assert (result.code, "live tree not in step: committed as sequence 132" in result.out) == (0, True), result.out
-    assert pointer(lost).sequence == 132
+    assert result.code == 0
+    assert "nothing to recover" in result.out
+    assert rebundle(*ASKED, "-o", "json").json["unnamed"] == [str(stored.id)]
+    assert pointer(bucket).sequence == 3
+    [command] = re.findall(r"`rebundle (recover .*)`", result.out)
+    assert rebundle(*shlex.split(command), "--yes").code == 0
+    assert pointer(bucket).live.id == stored.id

@@ -99,6 +99,11 @@ def test_the_configured_defaults_are_used(tmp_path, rebundle):
     [
         (event(id="derived-1"), "$.data.state.id"),
         (golden_document() | {"models": []}, "$.models"),
+        (golden_document() | {"state": {"id": "a/b", "revision": 1}}, "$.state.id"),
+        (golden_document() | {"state": {"id": "derived-1", "revision": 1}}, "$.state.id"),
+        (golden_document() | {"state": {"id": "state-1", "revision": "7; rm"}}, "$.state.revision"),
+        (golden_document() | {"state": {"id": "state-1"}}, "$.state.revision"),
+        (golden_document() | {"state": "state-1"}, "$.state"),
         ([], "$"),
         ({"specversion": "1.0"}, "$.id"),
         (event() | {"type": "io.rebundle.bundle.rollback_requested.v1", "data": {}}, "$.data"),

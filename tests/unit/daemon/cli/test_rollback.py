@@ -114,6 +114,48 @@ def test_a_state_that_is_not_retained_is_not_found(bucket, rebundle):
     assert rebundle("rollback", SCOPE, "nope", "--reason", "bad", "--yes").code == 3
 
 
+@pytest.mark.parametrize("name", ["fine-2026", "fine-2026-11"])
+def test_a_unique_beginning_is_resolved_where_a_person_sees_what_it_is_taken_for(bucket, rebundle, monkeypatch, name):
+    in_bucket(bucket, lambda it: it.publish(composition_with("3"), "fine-2026-11", 4))
+    in_bucket(bucket, lambda it: it.publish(composition_with("4"), "state-5", 5))
+    shown = rebundle("rollback", SCOPE, name, "--reason", "bad", "--dry-run", "-o", "json")
+    assert shown.json["after"]["live"]["state"] == "fine-2026-11"
+    monkeypatch.setattr("sys.stdin", Terminal("y\n"))
+
+    result = rebundle("rollback", SCOPE, name, "--reason", "bad")
+
+    assert (result.code, pointer(bucket).live.state) == (0, "fine-2026-11")
+    assert f"Roll {SCOPE} back to fine-2026-11?" in result.err
+
+
+@pytest.mark.parametrize("verb", ["rollback", "pin", "quarantine"])
+def test_a_verb_that_does_not_ask_takes_no_beginning(bucket, rebundle, verb):
+    in_bucket(bucket, lambda it: it.publish(composition_with("3"), "fine-2026-11", 4))
+    in_bucket(bucket, lambda it: it.publish(composition_with("4"), "state-5", 5))
+
+    result = rebundle(verb, SCOPE, "fine", "--reason", "r", *(["--yes"] if verb == "rollback" else []))
+
+    assert (result.code, "is fine-2026-11 meant?" in result.err, pointer(bucket).sequence) == (3, True, 5)
+
+
+def test_an_ambiguous_beginning_is_refused_with_how_many_states_fit(bucket, rebundle):
+    for number in range(4, 8):
+        in_bucket(bucket, lambda it, n=number: it.publish(composition_with(str(n)), f"state-{n}", n))
+
+    result = rebundle("rollback", SCOPE, "state", "--reason", "bad", "--dry-run")
+
+    assert result.code == 3
+    assert "state is the beginning of 7 states, state-1, state-2, state-3, state-4, state-5 and 2 more" in result.err
+
+
+def test_a_state_and_its_attempt_are_taken_as_they_are(bucket, rebundle):
+    attempt = pointer(bucket).retained_of("state-1")[0].attempt
+
+    result = rebundle("rollback", SCOPE, f"state-1@{attempt[:9]}", "--reason", "r", "--dry-run", "-o", "json")
+
+    assert result.json["after"]["live"]["attempt"] == attempt
+
+
 def test_a_quarantined_state_is_refused(bucket, rebundle):
     rebundle("quarantine", SCOPE, "state-1", "--reason", "bad")
 

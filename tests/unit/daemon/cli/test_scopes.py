@@ -1,6 +1,8 @@
 import structlog
 
 from daemon.publishing.reader import Reader
+from daemon.stores.directory import DirectoryStore
+from daemon.stores.errors import StoreRefused
 from tests.support.buckets import SCOPE, composition_with, in_bucket
 
 
@@ -18,7 +20,7 @@ def test_an_unreadable_scope_does_not_hide_the_others(bucket, rebundle):
 
     result = rebundle("scopes", "-o", "json")
 
-    assert result.code == 0
+    assert result.code == 5
     views = {each["scope"]: each for each in result.json["scopes"]}
     assert "is damaged" in views["other/target"]["error"]
     assert views[str(SCOPE)]["error"] is None
@@ -35,6 +37,7 @@ def test_a_folder_in_which_nothing_is_published_is_no_scope(bucket, rebundle):
 
 
 def test_an_empty_bucket_says_so(tmp_path, rebundle):
+    (tmp_path / "empty").mkdir()
     result = rebundle("scopes", "--bucket", tmp_path / "empty")
 
     assert (result.code, result.out.splitlines()) == (0, ["SCOPE   LIVE   DESIRED   SEQUENCE   NOTE   AGE"])
@@ -89,3 +92,26 @@ def test_what_a_store_logs_does_not_stand_among_the_data(bucket, rebundle, monke
     assert "something odd" in result.err
     assert "nobody need know" not in result.err
     assert structlog.get_config() == before
+
+
+def test_a_bundle_whose_folder_cannot_be_listed_is_a_row_and_hides_no_other(bucket, rebundle, monkeypatch):
+    folders = DirectoryStore.folders
+    (bucket / "private/edge").mkdir(parents=True)
+    (bucket / "private/edge/pointer.json").write_text("{}")
+
+    async def listed(store, prefix):
+        if prefix == "private/":
+            raise StoreRefused("private: Permission denied; give this user permission to read and write the folder")
+        return await folders(store, prefix)
+
+    monkeypatch.setattr(DirectoryStore, "folders", listed)
+    for verb in (("scopes",), ("status",)):
+        result = rebundle(*verb, "-o", "json")
+        assert (result.code, [each["scope"] for each in result.json["scopes"]]) == (6, [str(SCOPE)])
+        assert "Permission denied" in result.json["unreadable_folders"]["private"]
+        assert "give this user permission" in rebundle(*verb).out
+    verified = rebundle("verify", "--all", "-o", "json")
+    assert (verified.code, [c["scope"] for c in verified.json["checks"] if not c["ok"]]) == (6, ["private/"])
+    collected = rebundle("gc", "--all", "--dry-run", "-o", "json")
+    assert (collected.code, collected.json["errors"][0]["scope"]) == (6, "private/")
+    assert rebundle("status", SCOPE).code == 0

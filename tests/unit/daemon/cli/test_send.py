@@ -121,9 +121,7 @@ def test_a_rejection_is_told_by_the_files_own_events_with_what_was_taken(tmp_pat
     assert "$: x (found y)" in result.err
 
 
-@pytest.mark.parametrize(
-    ("status", "code"), [(400, 1), (401, 4), (403, 4), (409, 4), (413, 1), (500, 6), (502, 6), (503, 6)]
-)
+@pytest.mark.parametrize(("status", "code"), [(400, 1), (403, 4), (409, 4), (413, 1), (500, 6), (502, 6), (503, 6)])
 def test_each_refusal_has_its_exit_code(tmp_path, rebundle, status, code):
     with server(says(status, b'{"detail": "because"}', retry_after="7")) as (url, _):
         result = rebundle("send", write_events(tmp_path, event(1)), "--to", url)
@@ -131,6 +129,30 @@ def test_each_refusal_has_its_exit_code(tmp_path, rebundle, status, code):
     assert result.code == code
     assert "because" in result.err
     assert ("come again in 7 s" in result.err) == (status == 503)
+
+
+@pytest.mark.parametrize("nearest", ["io.rebundle.bundle_state.created.v1", None])
+def test_an_event_of_an_unknown_type_is_a_failure_that_names_the_nearest_type(tmp_path, rebundle, nearest):
+    def ignoring(handler):
+        event = {"id": "e1", "source": "s", "position": None, "known": False, "ignored": True, "nearest_type": nearest}
+        says(202, json.dumps({"events": [event]}).encode())(handler)
+
+    with server(ignoring) as (url, _):
+        for more in ((), ("--wait",)):
+            result = rebundle("send", write_events(tmp_path, event(1, "io.rebundle.typo")), "--to", url, *more)
+            assert (result.code, "ignored" in result.out) == (1, True)
+            assert "1 of 1 events have a type that the daemon does not know" in result.err
+            assert (f"is {nearest} meant?" if nearest else "docs/events.md lists the types") in result.err
+
+
+def test_who_has_no_token_is_told_how_to_give_one(tmp_path, rebundle):
+    with server(says(401, b'{"detail": "send the header"}')) as (url, _):
+        without = rebundle("send", write_events(tmp_path, event(1)), "--to", url)
+        (tmp_path / "token").write_text("wrong")
+        wrong = rebundle("send", write_events(tmp_path, event(1)), "--to", url, "--token-file", tmp_path / "token")
+
+    assert (without.code, "give --token-file FILE" in without.err) == (4, True)
+    assert (wrong.code, "send the header" in wrong.err) == (4, True)
 
 
 @pytest.mark.parametrize("body", [b"hello", b'{"events": []}', b'{"events": 1}', b'{"events": [1]}'])
@@ -194,7 +216,7 @@ def test_waiting_ends_at_its_limit():
 
 
 def test_an_event_that_was_ignored_at_the_door_is_not_waited_for():
-    (view,) = wait_for(Client("http://127.0.0.1:1"), [{"id": "e1", "position": None, "ignored": "unknown type"}], 3)
+    (view,) = wait_for(Client("http://127.0.0.1:1"), [{"id": "e1", "position": None, "ignored": True}], 3)
 
     assert view["settled_at"] == "never"
 

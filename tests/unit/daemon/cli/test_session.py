@@ -1,6 +1,8 @@
 """What every verb that opens a bucket gets with it: a guard against servers that ignore conditions."""
 
 import asyncio
+import re
+import shlex
 
 import pytest
 
@@ -55,6 +57,46 @@ def test_a_verb_pays_one_request_for_it_and_a_reader_none(bucket, rebundle):
         assert asked.startswith("p/.rebundle/probe/")
         assert others[0] == f"p/{layout.pointer(SCOPE)}"
         assert not [key for key in server.objects if "/probe/" in key]
+
+
+@pytest.mark.parametrize(
+    "verb",
+    [
+        ("status",),
+        ("status", SCOPE),
+        ("scopes",),
+        ("verify", "--all"),
+        ("history", SCOPE),
+        ("gc", "--all"),
+        ("hold", SCOPE, "--reason", "r"),
+        ("recover", SCOPE, "--reason", "r"),
+        ("doctor",),
+    ],
+    ids=lambda verb: verb[0],
+)
+def test_a_bucket_that_is_not_there_is_an_error_that_names_its_path_and_source(rebundle, tmp_path, monkeypatch, verb):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.delenv("REBUNDLE_BUCKET", raising=False)
+    settings = tmp_path / "rebundle.toml"
+    settings.write_text('bucket = "of-file"\n')
+    for more, source, name in (
+        ((), "default", "var/bucket"),
+        (("--bucket", "mistyped"), "flag --bucket", "mistyped"),
+        (("--config", settings), f"{settings}:1", "of-file"),
+    ):
+        result = rebundle(*verb, *more)
+        assert result.code == 6
+        assert f"there is no bucket at {tmp_path / name} ({source})" in result.err
+    monkeypatch.setenv("REBUNDLE_BUCKET", "of-environment")
+    assert f"{tmp_path / 'of-environment'} (environment REBUNDLE_BUCKET)" in rebundle(*verb).err
+    assert [each.name for each in tmp_path.iterdir()] == ["rebundle.toml"], "nothing is made"
+
+
+def test_doctor_makes_a_bucket_that_is_asked_for(rebundle, tmp_path):
+    [command] = re.findall(r"`rebundle (doctor .* --create)`", rebundle("doctor", tmp_path / "a new one").err)
+
+    assert rebundle(*shlex.split(command)).code == 0
+    assert rebundle("scopes", "--bucket", tmp_path / "a new one").code == 0
 
 
 def test_a_folder_is_not_asked_what_our_own_code_does(bucket, rebundle):

@@ -1,5 +1,13 @@
+import pytest
+
+from daemon.publishing.livetree import LiveTree
+from daemon.publishing.reader import Reader
+from daemon.stores.errors import StoreUnavailable
+from tests.builders import make_composition
 from tests.support.buckets import SCOPE, composition_with, in_bucket
 from tests.support.journals import in_journal
+
+OTHER = make_composition(1, bundle="other", target="edge")
 
 ENV = "example/conf/bundle/.env"
 COMPOSE = "base/bundle/docker-compose.yaml"
@@ -92,6 +100,49 @@ def test_hand_edits_strays_and_missing_files_of_base_need_attention(bucket, rebu
     assert "base/notes.txt: nobody's" in rebundle("status", SCOPE).out
 
 
+def test_a_path_that_cannot_be_written_is_named_with_what_to_do(bucket, rebundle):
+    link = tree(bucket, "base/bundle/nginx/models.map")
+    link.unlink()
+    link.symlink_to("/nowhere")
+    result = rebundle("hold", SCOPE, "--reason", "to have a pass")
+    assert "not in step: base/bundle/nginx/models.map is blocked" in result.out
+
+    view = scope_of(rebundle("status", "-o", "json"))
+
+    assert (view["live_tree"]["synced"], view["live_tree"]["follows"], view["live_tree"]["pending"]) == (
+        False,
+        False,
+        [],
+    )
+    [blocked] = view["live_tree"]["blocked"]
+    assert (blocked["path"], "move it away" in blocked["reason"]) == (
+        "base/bundle/nginx/models.map",
+        True,
+    )
+    assert any("does not follow at base/bundle/nginx/models.map" in why for why in view["attention"])
+    assert not any("next pass" in why for why in view["attention"])
+    table = rebundle("status", SCOPE).out
+    assert "  blocked  " in table
+    assert "base/bundle/nginx/models.map: blocked: " in table
+    verified = rebundle("verify", SCOPE)
+    assert (verified.code, "models.map does not follow: " in verified.out) == (5, True)
+
+
+def test_a_damaged_manifest_of_an_old_state_stops_no_tree_and_is_named_with_the_command_that_helps(bucket, rebundle):
+    tree(bucket, ENV).write_text("MINE=1\n")
+    (manifest,) = (bucket / str(SCOPE) / "states/state-2").glob("*/manifest.json")
+    manifest.write_bytes(manifest.read_bytes() + b"x")
+
+    assert rebundle("rollback", SCOPE, "state-1", "--reason", "bad model", "-y").code == 0
+
+    view = scope_of(rebundle("status", "-o", "json"))
+    assert (view["error"], view["live"]["state"], view["live_tree"]["overrides"]) == (None, "state-1", [ENV])
+    assert (view["live_tree"]["synced"], view["live_tree"]["follows"]) == (True, True)
+    assert [each["publication"].partition("@")[0] for each in view["live_tree"]["damaged_manifests"]] == ["state-2"]
+    assert f"`rebundle recover {SCOPE} --reason 'damaged manifest'`" in view["attention"][-1]
+    assert b'"state-1"' in tree(bucket, "base/.rebundle.json").read_bytes()
+
+
 def test_a_lost_pointer_needs_attention_and_hides_no_other_scope(bucket, rebundle):
     broken = bucket / "other/target/docker-compose-gen"
     broken.mkdir(parents=True)
@@ -111,8 +162,58 @@ def test_a_lost_archive_of_live_needs_attention(bucket, rebundle):
 
     result = rebundle("status", "-o", "json")
 
-    assert result.code == 0
+    assert result.code == 5
+    assert "cannot be compared with live: " in scope_of(result)["attention"][0]
     assert "gone from the bucket" in scope_of(result)["attention"][0]
+    table = rebundle("status").out
+    assert "state-3 (3)   state-3 (3)" in table, "the pointer can be read, so it is shown"
+    assert ("not compared" in table, "unreadable" in table) == (True, False)
+
+
+@pytest.mark.parametrize(("fault", "code"), [(KeyError("odd"), 1), (StoreUnavailable("the bucket is away"), 6)])
+def test_an_error_of_one_scope_is_its_own_row_and_sets_the_exit_code(bucket, rebundle, monkeypatch, fault, code):
+    in_bucket(bucket, lambda it: it.publish(OTHER, "state-1", 1))
+    survey = LiveTree.survey
+
+    async def faulty(self, scope, **more):
+        if scope == SCOPE:
+            raise fault
+        return await survey(self, scope, **more)
+
+    monkeypatch.setattr(LiveTree, "survey", faulty)
+    result = rebundle("status", "-o", "json")
+
+    assert result.code == code
+    views = {each["scope"]: each for each in result.json["scopes"]}
+    assert views[str(SCOPE)]["live"]["state"] == "state-3"
+    assert views[str(SCOPE)]["live_tree_error"] is not None
+    assert views[str(OTHER.scope)]["attention"] == []
+    assert ("Traceback" in rebundle("status").err, "Traceback" in rebundle("status", "--debug").err) == (False, True)
+
+
+def test_a_pointer_with_an_error_that_nobody_foresaw_hides_no_other_scope(bucket, rebundle, monkeypatch):
+    in_bucket(bucket, lambda it: it.publish(OTHER, "state-1", 1))
+    existing = Reader.existing
+
+    async def faulty(self, scope):
+        if scope == SCOPE:
+            raise ValueError("odd")
+        return await existing(self, scope)
+
+    monkeypatch.setattr(Reader, "existing", faulty)
+    for verb in ("status", "scopes"):
+        result = rebundle(verb, "-o", "json")
+        assert result.code == 1
+        errors = {each["scope"]: each["error"] for each in result.json["scopes"]}
+        assert errors[str(OTHER.scope)] is None
+        assert errors[str(SCOPE)].startswith("unexpected ValueError: odd (--debug")
+
+
+def test_exit_code_tells_programs_whether_something_needs_attention(bucket, rebundle):
+    assert rebundle("status", "--exit-code").code == 0
+    rebundle("hold", SCOPE, "--reason", "freeze")
+
+    assert (rebundle("status").code, rebundle("status", "--exit-code").code) == (0, 1)
 
 
 def test_the_journals_backlog_comes_with_age_and_last_error(journal, rebundle):
@@ -131,8 +232,39 @@ def test_the_journals_backlog_comes_with_age_and_last_error(journal, rebundle):
     assert "StoreUnavailable: the bucket is away" in scope_of(result)["attention"][0]
     table = rebundle("status").out
     assert "2 events wait" in table
-    assert "1 dead letters" in table
-    assert "StoreUnavailable" in table
+    assert table.count("1 dead letters") == 1
+    assert table.count("StoreUnavailable: the bucket is away") == 1
+
+
+def test_a_scope_has_only_its_own_lane_and_dead_letters_and_each_error_once(journal, rebundle):
+    async def fail(opened):
+        for scope in (str(SCOPE), "other/target"):
+            await opened.note_failure(scope, [(await opened.next()).position], "StoreUnavailable: away")
+
+    in_journal(journal, fail)
+    own = rebundle("status", SCOPE, "-o", "json").json["journal"]
+
+    assert ([lane["scope"] for lane in own["lanes"]], own["events"], own["dead_letters"]) == ([str(SCOPE)], 2, 1)
+    every = rebundle("status").out
+    assert (every.count("StoreUnavailable: away"), rebundle("status", SCOPE).out.count("StoreUnavailable: away")) == (
+        2,
+        1,
+    )
+    assert "other/target" not in rebundle("status", SCOPE).out
+
+
+def test_an_error_of_the_pointer_is_not_repeated_for_its_lane(journal, bucket, rebundle):
+    (bucket / str(SCOPE) / "pointer.json").write_text("{}")
+    (why,) = scope_of(rebundle("status", "-o", "json"))["attention"]
+
+    async def fail(opened):
+        await opened.note_failure(str(SCOPE), [(await opened.next()).position], f"VerificationFailed: {why}")
+
+    in_journal(journal, fail)
+    first, second = scope_of(rebundle("status", "-o", "json"))["attention"]
+
+    assert (first, second.endswith("1 failed tries")) == (why, True)
+    assert rebundle("status").out.count(why) == 1
 
 
 def test_a_scope_that_only_waits_in_the_journal_is_told_of_there(journal, rebundle):
@@ -148,8 +280,18 @@ def test_an_unusable_journal_does_not_hide_the_bucket(bucket, tmp_path, rebundle
 
     assert result.code == 0
     assert "cannot be used" in result.json["journal"]["error"]
+    assert rebundle("status", "--journal", tmp_path / "x.db", "--exit-code").code == 1
     assert scope_of(result)["live"]["state"] == "state-3"
     assert "cannot be used" in rebundle("status", "--journal", tmp_path / "x.db").out
+
+
+def test_a_bucket_that_the_journal_did_not_publish_to_needs_attention(journal, rebundle):
+    assert rebundle("status", "-o", "json").json["journal"]["wrong_bucket"] is None
+    in_journal(journal, lambda opened: opened.remember_bucket("1" * 32))
+    assert "is its volume not mounted" in rebundle("status", "-o", "json").json["journal"]["wrong_bucket"]
+    told = rebundle("status").out
+    assert "bucket: this bucket has no .rebundle/bucket.json" in told
+    assert "rebundle run --new-bucket" in told
 
 
 def test_an_event_is_told_of_in_each_scope(journal, rebundle):

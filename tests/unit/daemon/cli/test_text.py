@@ -67,3 +67,10 @@ def test_age_is_rough_and_never_negative(seconds, told):
 def test_age_of_no_time_and_of_no_valid_time():
     assert age(None, NOW) == "-"
     assert age("yesterday", NOW) == "?"
+
+
+def test_age_of_a_time_without_an_offset_and_at_the_end_of_time():
+    assert age("2026-01-01T00:00:00", NOW) == "?"
+    assert age("0001-01-01T00:00:00", NOW) == "?"
+    assert age("0001-01-01T00:00:00+23:59", NOW).endswith("d")
+    assert age("9999-12-31T23:59:59-23:59", NOW) == "0s"

@@ -3,6 +3,8 @@ import json
 
 import pytest
 
+from daemon.publishing.reader import Reader
+from daemon.stores.errors import StoreUnavailable
 from tests.support.buckets import SCOPE
 
 
@@ -71,6 +73,68 @@ def test_a_hand_edit_below_base_is_found_and_explained(bucket, rebundle):
     assert result.code == 5
     assert "edited by hand: base/bundle/docker-compose.yaml" in result.out
     assert edited.read_text() == "mine\n"
+
+
+def test_a_hand_edit_does_not_hide_that_another_file_is_missing_or_that_a_state_is_damaged(bucket, rebundle):
+    tree = bucket / str(SCOPE) / "docker-compose-gen"
+    (tree / "base/bundle/docker-compose.yaml").write_text("mine\n")
+    (tree / "base/bundle/nginx/models.map").unlink()
+    (archive,) = (bucket / str(SCOPE) / "states" / "state-1").glob("*/bundle.tar.gz")
+    archive.unlink()
+
+    result = rebundle("verify", SCOPE, "-o", "json")
+
+    failed = {each["what"].split("@")[0]: each["problem"] for each in result.json["checks"] if not each["ok"]}
+    assert (result.code, set(failed)) == (5, {"state state-1", "live tree"})
+    assert "edited by hand: base/bundle/docker-compose.yaml" in failed["live tree"]
+    assert "not in step with live: base/bundle/nginx/models.map" in failed["live tree"]
+    assert f"else `rebundle recover {SCOPE} --reason '…'`" in failed["state state-1"]
+
+
+def test_a_damaged_manifest_of_an_old_state_hides_no_edit_and_stops_no_rollback(bucket, rebundle):
+    tree = bucket / str(SCOPE) / "docker-compose-gen"
+    (tree / "example/conf/bundle/.env").write_text("MINE=1\n")
+    (manifest,) = (bucket / str(SCOPE) / "states/state-2").glob("*/manifest.json")
+    manifest.write_bytes(manifest.read_bytes() + b"x")
+    (tree / "base/bundle/docker-compose.yaml").write_text("mine\n")
+
+    result = rebundle("verify", SCOPE, "-o", "json")
+
+    failed = {each["what"].split("@")[0]: each["problem"] for each in result.json["checks"] if not each["ok"]}
+    assert (result.code, set(failed)) == (5, {"state state-2", "live tree"})
+    assert f"`rebundle recover {SCOPE} --reason '…'`" in failed["state state-2"]
+    assert "edited by hand: base/bundle/docker-compose.yaml" in failed["live tree"]
+    status = rebundle("status", SCOPE)
+    assert "unreadable" not in status.out
+    rolled = rebundle("rollback", SCOPE, "state-1", "--reason", "bad", "-y", "-o", "json")
+    assert (rolled.code, rolled.json["live_tree"]["follows"]) == (0, True)
+    assert json.loads((tree / "base/.rebundle.json").read_bytes())["state"] == "state-1"
+
+
+def test_an_error_that_nobody_foresaw_is_one_row_and_the_gravest_sets_the_exit_code(bucket, rebundle, monkeypatch):
+    def fails(*_args, **_more):
+        raise KeyError("nobody foresaw this")
+
+    monkeypatch.setattr(Reader, "history", fails)
+    result = rebundle("verify", "--all", "-o", "json")
+
+    (failed,) = [each for each in result.json["checks"] if not each["ok"]]
+    assert (result.code, failed["what"]) == (1, "history")
+    assert "unexpected KeyError" in failed["problem"]
+    (bucket / "another/target").mkdir(parents=True)
+    (bucket / "another/target/pointer.json").write_text("{}")
+    result = rebundle("verify", "--all", "-o", "json")
+    assert (result.code, len(result.json["checks"])) == (5, 7)
+
+
+def test_a_bucket_that_cannot_be_reached_is_a_row_too(bucket, rebundle, monkeypatch):
+    async def away(*_args):
+        raise StoreUnavailable("the bucket is away")
+
+    monkeypatch.setattr(Reader, "files", away)
+    result = rebundle("verify", SCOPE, "-o", "json")
+
+    assert (result.code, sum(not each["ok"] for each in result.json["checks"])) == (6, 4)
 
 
 def test_an_override_of_example_is_no_fault(bucket, rebundle):
@@ -176,7 +240,8 @@ def test_a_marker_ahead_of_its_pointer_is_found_by_verify_and_status(bucket, reb
 
 
 def test_verifying_a_bucket_in_which_nothing_is_published_is_no_success(rebundle, tmp_path):
-    result = rebundle("verify", "--all", "--bucket", str(tmp_path / "mistyped"))
+    (tmp_path / "empty").mkdir()
+    result = rebundle("verify", "--all", "--bucket", str(tmp_path / "empty"))
 
     assert result.code == 3
     assert "nothing could be checked" in result.err

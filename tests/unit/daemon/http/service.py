@@ -1,14 +1,15 @@
 """The real application on a real socket and a real journal, and the events that tests send to it."""
 
 import asyncio
+import contextlib
 import socket
 from collections.abc import AsyncIterator, Callable, Coroutine, Sequence
-from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import httpx
+from fastapi import FastAPI
 
 from daemon.attention import Lasting
 from daemon.http.app import RequestLimits, create_app
@@ -78,6 +79,31 @@ class Wellbeing:
         return self.lasts
 
 
+class Requests:
+    """The application, and how many of its requests have ended.
+
+    A client that leaves is told nothing, and its request ends some time later: FastAPI runs a part of it in a thread.
+    """
+
+    def __init__(self, app: FastAPI) -> None:
+        self._app = app
+        self._changed = asyncio.Condition()
+        self.ended = 0
+
+    async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
+        try:
+            await self._app(scope, receive, send)
+        finally:
+            self.ended += 1
+            async with self._changed:
+                self._changed.notify_all()
+
+    async def all_ended(self, count: int) -> None:
+        """Returns once `count` requests have ended, however their clients saw it."""
+        async with asyncio.timeout(20), self._changed:
+            await self._changed.wait_for(lambda: self.ended >= count)
+
+
 @dataclass
 class Service:
     port: int
@@ -87,16 +113,22 @@ class Service:
     metrics: Metrics
     vitals: Wellbeing
     serving: "asyncio.Task[None]"
+    requests: Requests
 
     async def raw(self, request: bytes, *, finish: bool = False) -> bytes:
-        """What the server answers to these bytes, until it closes the connection."""
+        """What the server answers to these bytes, until it closes or resets the connection."""
+        answer = bytearray()
         reader, writer = await asyncio.open_connection("127.0.0.1", self.port)
         try:
             writer.write(request)
             if finish:
                 writer.write_eof()
-            async with asyncio.timeout(20):
-                return await reader.read()
+            # A server that closes with bytes unread resets the connection.
+            with contextlib.suppress(ConnectionError):
+                async with asyncio.timeout(20):
+                    while chunk := await reader.read(65536):
+                        answer += chunk
+            return bytes(answer)
         finally:
             writer.close()
 
@@ -112,7 +144,7 @@ class Service:
         }
 
 
-@asynccontextmanager
+@contextlib.asynccontextmanager
 async def running(
     tmp_path: Path,
     *,
@@ -132,7 +164,7 @@ async def running(
     intake = Intake(
         log(journal), runtime, metrics, stop, Limits(limits.max_body_bytes), journal_seconds=journal_seconds
     )
-    app = create_app(intake, vitals, metrics, lambda: credentials, limits, runtime=runtime, stop=stop)
+    app = Requests(create_app(intake, vitals, metrics, lambda: credentials, limits, runtime=runtime, stop=stop))
     sock = bind("127.0.0.1", 0)
     port = sock.getsockname()[1]
     serving = asyncio.create_task(
@@ -147,7 +179,7 @@ async def running(
     )
     try:
         async with httpx.AsyncClient(base_url=f"http://127.0.0.1:{port}", timeout=30, trust_env=False) as client:
-            yield Service(port, client, journal, stop, metrics, vitals, serving)
+            yield Service(port, client, journal, stop, metrics, vitals, serving, app)
     finally:
         closing.request("end of the test")
         await asyncio.wait([serving])

@@ -152,9 +152,21 @@ def test_an_unknown_type_is_202_ignored_counted_and_not_kept(tmp_path: Path) -> 
             (event,) = response.json()["events"]
             assert response.status_code == 202
             assert event["position"] is None
-            assert "io.rebundle.later.v9" in event["ignored"]
+            assert (event["ignored"], event["nearest_type"]) == (True, None)
             assert await service.backlog() == 0
             assert service.counted("rebundle_events_accepted_total") == {("http", "other"): 1}
+
+    run(scenario())
+
+
+def test_a_type_with_a_typing_error_is_answered_with_the_nearest_known_one(tmp_path: Path) -> None:
+    async def scenario() -> None:
+        async with running(tmp_path) as service:
+            response = await send(service, state_event(type="io.rebundle.bundle_state.create.v1"))
+            (event,) = response.json()["events"]
+            assert (event["ignored"], event["nearest_type"]) == (True, "io.rebundle.bundle_state.created.v1")
+            (taken,) = (await send(service, state_event())).json()["events"]
+            assert (taken["ignored"], taken["nearest_type"]) == (False, None)
 
     run(scenario())
 
@@ -314,6 +326,7 @@ def test_a_client_that_leaves_in_the_middle_of_its_body_leaves_nothing_behind(tm
     async def scenario() -> None:
         async with running(tmp_path, limits=RequestLimits(max_requests=1, body_seconds=60)) as service:
             await service.raw(_head({"content-length": "1000"}) + b'{"id"', finish=True)
+            await service.requests.all_ended(1)
             assert (await send(service, state_event())).status_code == 202
             assert await service.journal.rejected() == ()
             assert service.counted("rebundle_events_rejected_total") == {("http", "gone"): 1}

@@ -137,6 +137,27 @@ async def test_where_nothing_is_to_go_the_pointer_is_not_touched(store: MemorySt
 
 
 @in_loop
+async def test_positions_of_idle_journals_go_also_where_nothing_else_does(
+    store: MemoryStore, runtime: InlineRuntime
+) -> None:
+    bucket = Bucket(store, runtime)
+    await bucket.publish(make_state(1))
+    read = await bucket.reader.pointer(SCOPE)
+    progress = protocol.Progress(1, 0, {"journal:gone": 7}, ())
+    following = protocol.publish(read.pointer, bucket.publisher.writing("ann"), (), progress)
+    await bucket.publisher.swap(SCOPE, read, following)
+    runtime.seconds += 89 * 24 * 3600
+    await collector(store, runtime).collect(SCOPE, "cron")
+    assert (await bucket.pointer()).inputs == {"journal:1": 1, "journal:gone": 7}
+    runtime.seconds += 2 * 24 * 3600
+    collected = await collector(store, runtime).collect(SCOPE, "cron")
+    assert collected.sequence is not None
+    assert (await bucket.pointer()).inputs == {}
+    again = await collector(store, runtime).collect(SCOPE, "cron")
+    assert again.sequence is None, "there is no more to do"
+
+
+@in_loop
 async def test_an_orphan_goes_after_the_grace_and_not_before(store: MemoryStore, runtime: InlineRuntime) -> None:
     bucket = Bucket(store, runtime)
     await bucket.publish(make_state(1))
@@ -238,6 +259,85 @@ async def test_a_pinned_and_a_live_state_of_any_age_stay(store: MemoryStore, run
     await collector(store, runtime, Policy(newest=1, days=0)).collect(SCOPE, "cron")
     assert await states(store) == ["state-1", "state-2", "state-4"]
     await check_whole(store, runtime)
+
+
+# -- copies of replaced bytes
+
+
+async def keep(store: ObjectStore, path: str, *bodies: str) -> None:
+    for body in bodies:
+        await store.create(layout.replaced(SCOPE, path, f"{int(body):064x}"), Content(body.encode()))
+
+
+async def copies(store: ObjectStore) -> list[bytes]:
+    return sorted([(await store.get(each.key)).body for each in await store.scan(layout.all_replaced(SCOPE))])
+
+
+@in_loop
+async def test_old_copies_go_behind_a_collection_of_their_own_and_the_newest_of_a_path_never(
+    store: MemoryStore, runtime: InlineRuntime
+) -> None:
+    bucket = Bucket(store, runtime)
+    await bucket.publish(make_state(1))
+    await keep(store, "base/a", "1")
+    await keep(store, "base/b", "2")
+    await runtime.sleep(DAY)
+    await keep(store, "base/a", "3")
+    await runtime.sleep(29.5 * DAY)
+    seen = await collector(store, runtime).preview(SCOPE)
+    collected = await collector(store, runtime).collect(SCOPE, "cron")
+    assert [each.key for each in collected.copies] == [layout.replaced(SCOPE, "base/a", f"{1:064x}")]
+    assert (seen.copies, collected.size) == (collected.copies, 1)
+    assert await copies(store) == [b"2", b"3"]
+    assert (await bucket.pointer()).kind == "gc", "its time is that of the store's clock"
+    await runtime.sleep(100 * DAY)
+    again = await collector(store, runtime).collect(SCOPE, "cron")
+    assert (again.copies, again.sequence) == ((), None)
+
+
+@in_loop
+async def test_who_only_deletes_takes_copies_behind_the_last_release(
+    store: MemoryStore, runtime: InlineRuntime
+) -> None:
+    await Bucket(store, runtime).publish(make_state(1))
+    await keep(store, "base/a", "1", "2")
+    await runtime.sleep(31 * DAY)
+    deleting = collector(store, runtime)
+    assert (await deleting.preview(SCOPE, parts=frozenset({"delete"}))).copies == ()
+    assert (await deleting.collect(SCOPE, "cron", parts=frozenset({"delete"}))).copies == ()
+    released = await collector(store, runtime).collect(SCOPE, "cron", parts=frozenset({"release"}))
+    assert (released.copies, len(await copies(store))) == ((), 2)
+    assert len((await deleting.preview(SCOPE, parts=frozenset({"delete"}))).copies) == 1
+    watched = FaultyStore(store)
+    done = await collector(watched, runtime).collect(SCOPE, "cron", parts=frozenset({"delete"}))
+    assert (len(done.copies), [operation for operation, _ in watched.writes]) == (1, ["delete"])
+
+
+@in_loop
+async def test_a_copy_that_is_kept_again_while_it_is_to_be_deleted_stays(runtime: InlineRuntime) -> None:
+    store = MemoryStore(runtime)  # where versions are digests, no condition can tell the two writes apart
+    await Bucket(store, runtime).publish(make_state(1))
+    await keep(store, "base/a", "1", "2")
+    await runtime.sleep(31 * DAY)
+
+    async def keep_again(operation: str, key: str) -> None:
+        if operation == "delete" and "/replaced/" in key:
+            there = await store.get(key)
+            await store.replace(key, Content(there.body, tag=there.tag), there.version)
+
+    done = await collector(FaultyStore(store, before=keep_again), runtime).collect(SCOPE, "cron")
+    assert (done.copies, len(await copies(store))) == ((), 2)
+
+
+@in_loop
+async def test_copies_that_may_not_be_deleted_are_the_operators_to_allow(
+    store: MemoryStore, runtime: InlineRuntime
+) -> None:
+    await Bucket(store, runtime).publish(make_state(1))
+    await keep(store, "base/a", "1", "2")
+    await runtime.sleep(31 * DAY)
+    with pytest.raises(DeletionRefused, match="may not be deleted with this credential"):
+        await collector(FaultyStore(store, faults={f"{1:064x}": [Fault.REFUSED]}), runtime).collect(SCOPE, "cron")
 
 
 # -- crashes and lost answers
@@ -463,7 +563,7 @@ class MayNotDelete(FaultyStore):
 @in_loop
 async def test_who_may_not_delete_says_so_after_it_released(store: MemoryStore, runtime: InlineRuntime) -> None:
     await grown(store, runtime)
-    with pytest.raises(DeletionRefused, match=r"gc --only delete") as refused:
+    with pytest.raises(DeletionRefused, match=r"gc --all --only delete") as refused:
         await collector(MayNotDelete(store), runtime).collect(SCOPE, "daemon")
     assert isinstance(refused.value, StoreError)
     assert [each.state for each in (await check_whole(store, runtime)).retained] == ["state-3", "state-4"]
@@ -658,12 +758,10 @@ async def test_where_no_collection_tells_its_time_by_the_stores_clock_deleting_w
     bucket = await grown(store, runtime)
     base = await bucket.reader.pointer(SCOPE)
     gone = {each.id for each in base.pointer.retained[:2]}
-    for as_of in (None, "yesterday"):  # as an older release wrote it; as none did
-        base = await bucket.reader.pointer(SCOPE)
-        silent = protocol.collect(base.pointer, bucket.publisher.writing("old"), gone, as_of=as_of)
-        await bucket.publisher.swap(SCOPE, base, silent)
-        waiting = await collector(store, runtime).collect(SCOPE, "cron", parts=frozenset({"delete"}))
-        assert (waiting.deleted, len(waiting.left)) == ((), 2)
+    silent = protocol.collect(base.pointer, bucket.publisher.writing("old"), gone)  # as an older release wrote it
+    await bucket.publisher.swap(SCOPE, base, silent)
+    waiting = await collector(store, runtime).collect(SCOPE, "cron", parts=frozenset({"delete"}))
+    assert (waiting.deleted, len(waiting.left)) == ((), 2)
     await collector(store, runtime).collect(SCOPE, "daemon", parts=frozenset({"release"}))
     collected = await collector(store, runtime).collect(SCOPE, "cron", parts=frozenset({"delete"}))
     assert went(collected) == ["state-1", "state-2"]

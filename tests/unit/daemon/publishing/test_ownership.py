@@ -7,6 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from daemon.publishing.ownership import (
+    Blocked,
     Commit,
     DeletedByOperator,
     Marker,
@@ -16,12 +17,15 @@ from daemon.publishing.ownership import (
     Put,
     Remove,
     Stray,
+    Unread,
     Verdict,
     Wanted,
     commit_position,
     is_credential,
     judge_all,
+    known_blocked,
     marker_after,
+    marker_before,
     parsed_commit,
 )
 from daemon.stores.port import Version
@@ -129,6 +133,74 @@ def test_a_file_that_is_right_and_was_never_recorded_enters_the_marker() -> None
     assert changed.files[BASE].sha256 == "new"
 
 
+@pytest.mark.parametrize(
+    ("path", "in_live", "expected"),
+    [
+        (BASE, True, Blocked(BASE, "why")),
+        ("README.md", True, Blocked("README.md", "why")),
+        (BASE, False, Stray(BASE)),
+        (ENV, True, Override(ENV)),
+        (ENV, False, Override(ENV)),
+        ("example/creds/s3.env", True, None),
+    ],
+)
+def test_what_cannot_be_read_is_never_written_over(path: str, in_live: bool, expected: Verdict | None) -> None:
+    verdicts = judge_all(wanted({path: "new"} if in_live else {}), {path: Unread("why")}, None)
+    assert verdicts == (() if expected is None else (expected,))
+
+
+@pytest.mark.parametrize(
+    ("file", "kept"),
+    [
+        (there("older", commit=(2, 0)), True),
+        (there("older"), True),
+        (there("recorded", commit=(2, 0)), False),
+        (there("newer", commit=(4, 0)), False),
+    ],
+)
+def test_a_default_older_than_the_one_recorded_is_kept_aside(file: Present, kept: bool) -> None:
+    assert judge_all(wanted({ENV: "new"}), {ENV: file}, None) == (Put(ENV, V1),)
+    recorded = marker({ENV: ("recorded", (3, 0))})
+    expected = Put(ENV, V1, keep_aside=kept)
+    assert judge_all(wanted({ENV: "new"}), {ENV: file}, recorded) == (expected,)
+
+
+def test_the_marker_records_no_path_that_was_not_written() -> None:
+    before = marker({BASE: ("old", (1, 0)), "base/gone": ("x", (1, 0))})
+    plan = wanted({BASE: "new", ENV: "new"})
+    verdicts = (Blocked(BASE, "why"), Blocked("base/gone", "whence"), Put(ENV, None))
+    after = marker_after(before, plan, {BASE: there("old"), "base/gone": Unread("whence")}, verdicts, {})
+    assert (after.status, after.blocked) == ("blocked", {BASE: "why", "base/gone": "whence"})
+    assert after.files == before.files
+    lost = marker_after(before, plan, {}, (Remove("base/gone", V1), Put(ENV, None)), {}, confirmed=False)
+    assert lost.files == before.files, "nobody knows whether it is gone"
+    disturbed = marker_after(before, plan, {}, verdicts, {ENV: V1}, confirmed=False)
+    assert (disturbed.status, disturbed.blocked, disturbed.files[ENV].sha256) == ("updating", {}, "new")
+    assert marker_after(after, plan, {}, (), {}).blocked == {}
+
+
+def test_the_marker_of_a_retry_stays_blocked_and_any_other_says_updating() -> None:
+    plan = wanted({})
+    blocked = marker_after(None, plan, {}, (Blocked(BASE, "why"),), {})
+    assert marker_before(blocked, plan) == blocked
+    for other in (
+        blocked.model_copy(update={"status": "synced"}),
+        blocked.model_copy(update={"sequence": 6}),
+        blocked.model_copy(update={"publication": "p@1"}),
+        None,
+    ):
+        assert (marker_before(other, plan).status, marker_before(other, plan).blocked) == ("updating", {})
+
+
+def test_what_the_last_pass_could_not_write_is_known_only_of_its_own_sequence() -> None:
+    plan = wanted({BASE: "new", ENV: "new"})
+    verdicts = (Put(BASE, None), Put(ENV, None), Stray("base/x"))
+    blocked = marker_after(None, plan, {}, (Blocked(BASE, "why"),), {})
+    assert known_blocked(verdicts, plan, blocked) == (Blocked(BASE, "why"), *verdicts[1:])
+    for other in (None, blocked.model_copy(update={"sequence": 6}), blocked.model_copy(update={"status": "synced"})):
+        assert known_blocked(verdicts, plan, other) == verdicts
+
+
 def test_overrides_deleted_files_and_strays_leave_the_marker_as_it_was() -> None:
     before = marker({ENV: ("old", (1, 0))})
     plan = wanted({ENV: "new", "example/other": "n"})
@@ -178,7 +250,8 @@ def test_a_credential_is_told_by_its_key(key: str, expected: bool) -> None:
 PATHS = st.sampled_from([BASE, "README.md", "base/other", ENV, "example/other", "example/creds/s3.env"])
 DIGESTS = st.sampled_from(["a", "b", "c"])
 COMMITS = st.tuples(st.integers(0, 9), st.integers(0, 1))
-PRESENTS = st.dictionaries(PATHS, st.builds(there, DIGESTS, ours=st.booleans(), commit=st.none() | COMMITS))
+READABLE = st.builds(there, DIGESTS, ours=st.booleans(), commit=st.none() | COMMITS)
+PRESENTS = st.dictionaries(PATHS, READABLE | st.just(Unread("why")))
 
 
 @given(
@@ -188,7 +261,7 @@ PRESENTS = st.dictionaries(PATHS, st.builds(there, DIGESTS, ours=st.booleans(), 
     COMMITS,
 )
 def test_an_override_is_never_touched_and_nothing_of_nobody_is_ever_lost(
-    files: dict[str, str], present: dict[str, Present], recorded: Marker | None, commit: Commit
+    files: dict[str, str], present: dict[str, Present | Unread], recorded: Marker | None, commit: Commit
 ) -> None:
     for verdict in judge_all(wanted(files, commit), present, recorded):
         file = present.get(verdict.path)
@@ -198,22 +271,24 @@ def test_an_override_is_never_touched_and_nothing_of_nobody_is_ever_lost(
                 assert file is None
                 assert not (in_example and recorded and verdict.path in recorded.files)
             case Put(keep_aside=aside):
-                assert file is not None
+                assert isinstance(file, Present)
                 assert file.ours or (aside and not in_example)
             case Remove():
-                assert file is not None
+                assert isinstance(file, Present)
                 assert file.ours
                 assert not in_example
             case Override() | Stray():
-                assert file is not None
-                assert not file.ours
+                assert isinstance(file, Unread) or (file is not None and not file.ours)
             case DeletedByOperator():
                 assert file is None
+            case Blocked():
+                assert isinstance(file, Unread)
+                assert not in_example
 
 
 @given(st.dictionaries(PATHS, DIGESTS), PRESENTS, COMMITS)
 def test_a_second_pass_has_nothing_left_to_do(
-    files: dict[str, str], present: dict[str, Present], commit: Commit
+    files: dict[str, str], present: dict[str, Present | Unread], commit: Commit
 ) -> None:
     plan = wanted(files, commit)
     verdicts = judge_all(plan, present, None)

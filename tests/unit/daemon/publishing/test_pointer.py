@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from daemon.publishing import protocol
 from daemon.publishing.errors import VerificationFailed
-from daemon.publishing.pointer import PublicationId, Revision, decode, encode, is_signed
+from daemon.publishing.pointer import PublicationId, Revision, decode, encode, opened
 from daemon.publishing.signatures import Signature
 from renderers.model import Scope
 from tests.builders_publishing import SCOPE, make_publication, published, writing
@@ -66,9 +66,15 @@ def test_the_pointer_of_another_scope_is_refused() -> None:
 
 def test_a_signed_pointer_is_told_from_one_that_is_not() -> None:
     pointer = published(make_publication())
-    assert not is_signed(encode(pointer))
-    assert is_signed(encode(pointer, (Signature("k", b"s"),)))
-    assert not is_signed(b'{"signed": {}}')
+    assert opened(encode(pointer), SCOPE) == (pointer, False)
+    assert opened(encode(pointer, (Signature("k", b"s"),)), SCOPE) == (pointer, True)
+
+
+@pytest.mark.parametrize("signatures", [[{}] * 17, {"a": 1}, 1])
+def test_more_signatures_than_a_document_may_have_are_damage(signatures: object) -> None:
+    document = json.loads(encode(published(make_publication()))) | {"signatures": signatures}
+    with pytest.raises(VerificationFailed, match="signatures: must be a list of at most 16"):
+        decode(json.dumps(document).encode(), SCOPE)
 
 
 @pytest.mark.parametrize(("producer", "derived", "text"), [(42, 0, "42"), (42, 1, "42.1"), (0, 0, "0")])
@@ -108,3 +114,13 @@ def test_a_composition_is_quarantined_by_its_digest() -> None:
     assert pointer is not None
     assert pointer.is_quarantined("c" * 64)
     assert not pointer.is_quarantined("d" * 64)
+
+
+def test_a_pointer_of_an_older_release_keeps_its_bytes() -> None:
+    """Signatures and digests of pointers are made of them."""
+    pointer = published(make_publication())
+    assert pointer.inputs_changed
+    document = json.loads(encode(pointer))
+    del document["signed"]["inputs_changed"]
+    older = (json.dumps(document, sort_keys=True, separators=(",", ":")) + "\n").encode()
+    assert encode(decode(older, SCOPE)) == older

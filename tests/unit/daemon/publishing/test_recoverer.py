@@ -28,21 +28,22 @@ from daemon.publishing.errors import (
 )
 from daemon.publishing.livetree import LiveTree, Synced, Unfinished
 from daemon.publishing.manifest import ManifestEvent
-from daemon.publishing.pointer import MOST_HISTORY, Pointer, PublicationId
+from daemon.publishing.pointer import MOST_HISTORY, Pointer, PublicationId, Revision
 from daemon.publishing.publisher import Publisher
 from daemon.publishing.reader import Reader
 from daemon.publishing.recoverer import Recoverer, Recovery
 from daemon.publishing.recovery import Wish
 from daemon.publishing.signing import KeySigner, PublicKey, generate
 from daemon.publishing.trust import Trust, TrustedKey
-from daemon.stores.errors import ObjectDamaged
+from daemon.stores.errors import ObjectDamaged, StoreRefused
 from daemon.stores.memory import MemoryStore
-from daemon.stores.port import Content, ObjectStore
+from daemon.stores.port import Content, Listing, ObjectStore, UnreadableFolder
 from events.model import OutcomeKind
 from tests.builders_publishing import SCOPE, Bucket, make_state, tree
 from tests.builders_runtime import InlineRuntime
 from tests.support.faulty_store import Fault, FaultyStore, Gate
 from tests.support.scenes import open_scene, state_event
+from tests.support.troubled_store import TroubledStore
 
 P = ParamSpec("P")
 POINTER = layout.pointer(SCOPE)
@@ -684,6 +685,90 @@ async def test_a_history_that_was_cut_off_beside_a_chunk_that_a_crash_left_can_g
     await check(store, runtime)
 
 
+@pytest.mark.parametrize("policy", [False, True])
+@in_loop
+async def test_a_chunk_that_a_killed_writer_left_cuts_off_no_healthy_history(
+    store: MemoryStore, runtime: InlineRuntime, policy: bool
+) -> None:
+    bucket = trusting(store, runtime) if policy else Bucket(store, runtime)
+    await bucket.publish(make_state(1))
+    await held(bucket, 64 + MOST_HISTORY - 1)
+    faulty = FaultyStore(store, {POINTER: [Fault.LOST_BEFORE] * 4})
+    killed = trusting(faulty, runtime) if policy else Bucket(faulty, runtime)
+    with pytest.raises(OutcomeUnresolved):
+        await changed(killed, 1)
+    before = await bucket.pointer()
+    assert len(await chunks(store)) == 2
+    told = await (recover_trusting if policy else recover)(store, runtime)
+
+    assert told.recovered is None
+    assert await bucket.pointer() == before
+
+
+@in_loop
+async def test_of_two_chunks_with_the_same_entries_the_one_that_counts_is_led_to(
+    store: MemoryStore, runtime: InlineRuntime
+) -> None:
+    bucket = await grown(store, runtime, 1)
+    await held(bucket, MOST_HISTORY + 1)
+    pointer = await bucket.pointer()
+    assert pointer.older is not None
+    body = (await store.get(pointer.older.key)).body
+    for write in ("0" * 32, "f" * 32):
+        await store.create(layout.history(SCOPE, 1, 64, write), Content(body))
+    old = await store.get(POINTER)
+    await held(bucket, 3)
+    await overwrite(store, POINTER, old.body)
+    assert (await recover(store, runtime)).recovered is not None
+    assert (await bucket.pointer()).older == pointer.older
+
+
+@in_loop
+async def test_uploads_after_a_pointer_that_was_put_back_before_anything_followed_are_listed(
+    store: MemoryStore, runtime: InlineRuntime
+) -> None:
+    bucket = await grown(store, runtime, 1)
+    old = await store.get(POINTER)
+    await runtime.sleep(10)
+    await bucket.publish(make_state(2))
+    lost = (await bucket.pointer()).live
+    await overwrite(store, POINTER, old.body)
+    told = await recover(store, runtime)
+    assert (told.recovered, told.remains.unnamed_after_pointer) == (None, (lost and lost.id,))
+
+
+@in_loop
+async def test_an_upload_that_lost_its_race_is_not_retained(store: MemoryStore, runtime: InlineRuntime) -> None:
+    bucket = await grown(store, runtime)
+    await runtime.sleep(10)
+    rival = await bucket.publisher.store_state(SCOPE, make_state(9, state="state-2", revision=Revision(producer=2)))
+    await remove(store, POINTER)
+    told = await recover(store, runtime)
+    pointer = await bucket.pointer()
+    assert told.recovered is not None
+    assert any(str(rival.id) in line and "which of these was committed" in line for line in told.recovered.unknown)
+    assert {each.state for each in pointer.retained} == {"state-1", "state-3"}
+    both = [each.publication.id for each in told.remains.found if each.publication.state == "state-2"]
+    [committed] = [each for each in both if each != rival.id]
+    await recover(store, runtime, live=str(committed))
+    assert names(await check(store, runtime))[0] == "state-2"
+    with pytest.raises(Refused, match="never committed"):
+        await recover(store, runtime, live=str(rival.id))
+
+
+@in_loop
+async def test_the_manifest_of_a_damaged_publication_tells_which_composition_was_committed(
+    store: MemoryStore, runtime: InlineRuntime
+) -> None:
+    bucket = await grown(store, runtime)
+    await held(bucket, MOST_HISTORY)
+    await damage_archive(store, "state-2")
+    await bucket.publisher.store_state(SCOPE, make_state(9, state="state-2", revision=Revision(producer=2)))
+    await remove(store, POINTER)
+    await recover(store, runtime)
+    assert {each.state for each in (await check(store, runtime)).retained} == {"state-1", "state-3"}
+
+
 @in_loop
 async def test_a_chunk_that_cannot_be_read_tells_the_sequences_it_had(
     store: MemoryStore, runtime: InlineRuntime
@@ -821,13 +906,30 @@ async def test_freshness_and_a_damaged_pointer_tell_sequences(store: MemoryStore
 @in_loop
 async def test_bytes_kept_aside_and_a_damaged_marker_tell_sequences(store: MemoryStore, runtime: InlineRuntime) -> None:
     await grown(store, runtime)
-    await store.create(layout.replaced(SCOPE, 400, "base/x"), Content(b"theirs"))
+    # The folder names of releases that kept bytes by sequence.
+    await store.create(f"{layout.all_replaced(SCOPE)}400/base/x", Content(b"theirs"))
+    await store.create(layout.replaced(SCOPE, "base/x", "9" * 64), Content(b"theirs"))
     await overwrite(store, MARKER, b'{"sequence": 300, "files": {')
     await remove(store, POINTER)
     told = await recover(store, runtime)
     assert told.remains.traces["bytes kept aside"] == 400
     assert told.remains.traces["the live tree's marker"] == 300
     assert (await check(store, runtime)).sequence == 400 + MOST_HISTORY + 1
+
+
+@in_loop
+async def test_files_of_operators_that_cannot_be_read_or_are_large_stop_no_recovery(
+    store: MemoryStore, runtime: InlineRuntime
+) -> None:
+    await grown(store, runtime)
+    secret, large = layout.live_tree(SCOPE, "example/conf/bundle/.env"), layout.live_tree(SCOPE, "example/model.bin")
+    await store.create(large, Content(b"\0" * ((8 << 20) + 1)))
+    await remove(store, POINTER)
+    troubled = TroubledStore(store, unreadable={secret})
+    told = await recover(troubled, runtime)
+    assert told.remains.traces["tags of the live tree"] == 3
+    assert isinstance(told.live_tree, Synced)
+    assert set(told.live_tree.overrides) == {"example/conf/bundle/.env", "example/model.bin"}
 
 
 # -- states are missing
@@ -1057,3 +1159,23 @@ async def test_nothing_below_creds_is_read(store: MemoryStore, runtime: InlineRu
     watched = FaultyStore(store, forbidden=lambda operation, key: operation == "get" and "/example/creds/" in key)
     await recover(watched, runtime)
     await check(store, runtime)
+
+
+@pytest.mark.parametrize("folder", [f"{layout.states(SCOPE)}state-2", f"{layout.histories(SCOPE)}below"])
+@in_loop
+async def test_what_cannot_be_listed_is_not_taken_for_absent(
+    store: MemoryStore, runtime: InlineRuntime, folder: str
+) -> None:
+    class Barred(FaultyStore):
+        async def scan(self, prefix: str) -> Listing:
+            listing = await super().scan(prefix)
+            hidden = (UnreadableFolder(folder, f"chmod a+rx {folder}"),) if folder.startswith(prefix) else ()
+            return Listing(tuple(each for each in listing if not each.key.startswith(f"{folder}/")), hidden)
+
+    await grown(store, runtime)
+    await remove(store, POINTER)
+
+    with pytest.raises(StoreRefused, match=f"{folder}/ cannot be listed: chmod"):
+        await recover(Barred(store), runtime)
+
+    assert not await store.scan(layout.pointer(SCOPE))

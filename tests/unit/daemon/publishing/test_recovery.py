@@ -1,5 +1,6 @@
 """What is made of remains that a bucket shows only after many accidents, and what holds for any remains."""
 
+import re
 from dataclasses import replace
 from typing import Any
 
@@ -309,9 +310,151 @@ def test_a_mended_pointer_can_be_asked_for_another_live_state_though_nothing_is_
     assert unheld.hold is None
 
 
+# -- uploads that contradict each other
+
+
+def upload(state: str, number: int, attempt: str, composition: str) -> Publication:
+    return make_publication(state, number, attempt=attempt, composition=composition * 64)
+
+
+LEFT, RIGHT = upload("state-7", 7, "left", "a"), upload("state-7", 7, "right", "b")
+
+
+def retained(pointer: Pointer) -> list[str]:
+    return [str(each.id) for each in pointer.retained]
+
+
+def test_of_uploads_with_one_id_or_number_the_one_that_a_change_names_is_retained() -> None:
+    same_number = upload("other", 7, "x", "c")
+    for change in (
+        entry(5, kind="publish", published=[str(RIGHT.id)]),
+        entry(5, kind="gc", change={"used": {"state-7": [7, RIGHT.composition]}}),
+    ):
+        found = recovered(remains(LEFT, RIGHT, same_number, entries=(change,)))
+        assert retained(found.pointer) == [str(RIGHT.id)]
+        assert sum("was committed with another composition" in line for line in found.did) == 2
+    assert retained(recovered(remains(LEFT, RIGHT, tree=LEFT.id, tree_sequence=3)).pointer) == [str(LEFT.id)]
+    old = published(RIGHT)
+    assert retained(recovered(remains(LEFT, RIGHT, pointer=old, traces={"marker": 9})).pointer) == [str(RIGHT.id)]
+
+
+def test_what_was_committed_counts_more_than_what_an_earlier_recovery_took_over() -> None:
+    told = (
+        entry(5, kind="publish", published=[str(LEFT.id)]),
+        entry(6, kind="recover", published=[str(RIGHT.id)], live=str(RIGHT.id)),
+    )
+    assert retained(recovered(remains(LEFT, RIGHT, entries=told)).pointer) == [str(LEFT.id)]
+    assert retained(recovered(remains(LEFT, RIGHT, entries=told[1:])).pointer) == [str(RIGHT.id)]
+
+
+def test_the_composition_of_a_damaged_publication_that_a_change_names_is_the_one_that_was_committed() -> None:
+    damaged = Damaged(RIGHT.id, "cut off", RIGHT.revision, (), RIGHT.composition, "explicit")
+    again = RIGHT.model_copy(update={"attempt": "again"})
+    told = entry(5, kind="publish", published=[str(RIGHT.id)])
+    pointer = recovered(remains(LEFT, again, entries=(told,), damaged=(damaged,))).pointer
+    assert retained(pointer) == [str(again.id)]
+    unnamed = recovered(remains(LEFT, damaged=(damaged,))).pointer
+    assert retained(unnamed) == [str(LEFT.id)], "what was stored in part may never have been committed"
+
+
+def test_of_uploads_that_nothing_names_none_is_retained_until_an_operator_says_which() -> None:
+    left = Remains(SCOPE, found=(Found(ONE), Found(LEFT, (event(7, 70),)), Found(RIGHT, (event(8, 80),))))
+    found = recovered(left)
+    assert retained(found.pointer) == [str(ONE.id)]
+    assert (found.pointer.highest_producer, folded(found.pointer)) == (1, [])
+    [line] = [line for line in found.unknown if "which of these was committed" in line]
+    assert f"`rebundle recover {SCOPE} --live {LEFT.id} --reason '…'`" in line
+    for each in (LEFT, RIGHT):
+        named = recovered(left, Wish(live=str(each.id)))
+        assert retained(named.pointer) == [str(ONE.id), str(each.id)]
+        assert named.pointer.live is not None
+        assert named.pointer.live.id == each.id
+    with pytest.raises(Refused, match=re.escape(f"{LEFT.id}, {RIGHT.id}")):
+        recovery.recover(left, writing(), Wish(live="state-7"))
+
+
+def test_what_contradicts_what_was_committed_cannot_be_asked_for() -> None:
+    left = remains(LEFT, RIGHT, entries=(entry(5, kind="publish", published=[str(LEFT.id)]),))
+    with pytest.raises(Refused, match="never committed"):
+        recovery.recover(left, writing(), Wish(live=str(RIGHT.id)))
+    assert live(recovered(left, Wish(live="state-7")).pointer) == "state-7"
+
+
+def test_the_same_state_stored_twice_is_retained_twice() -> None:
+    again = LEFT.model_copy(update={"attempt": "again"})
+    assert retained(recovered(remains(LEFT, again)).pointer) == [str(again.id), str(LEFT.id)]
+
+
+def test_derived_states_of_one_number_contradict_nothing() -> None:
+    lost, won = derived(1, composition="a"), derived(1, composition="b")
+    assert len(recovered(remains(ONE, lost, won)).pointer.retained) == 3
+
+
+def test_an_upload_that_was_left_out_can_be_taken_in_once_the_pointer_goes_on() -> None:
+    pointer = recovered(remains(ONE, LEFT, RIGHT)).pointer
+    left = Remains(SCOPE, found=(Found(ONE), Found(LEFT, (event(7, 70),)), Found(RIGHT)), pointer=pointer)
+    assert recovery.recover(left, writing(), Wish()) is None
+    after = recovered(left, Wish(live=str(LEFT.id))).pointer
+    assert (live(after), retained(after)) == ("state-7", [str(ONE.id), str(LEFT.id)])
+    assert (after.highest_producer, folded(after)) == (7, [7])
+    assert after.history[-1].published == (str(LEFT.id),)
+    with pytest.raises(Refused, match="never committed"):
+        recovery.recover(replace(left, pointer=after), writing(), Wish(live=str(RIGHT.id)))
+    used = protocol.collect(after, writing(), [LEFT.id])
+    with pytest.raises(NotFound):
+        recovery.recover(replace(left, pointer=used), writing(), Wish(live="gone"))
+
+
+def test_what_a_collection_released_is_not_taken_in_again() -> None:
+    pointer = protocol.collect(published(ONE, TWO), writing(3), [ONE.id])
+    with pytest.raises(NotFound):
+        recovery.recover(remains(ONE, TWO, pointer=pointer), writing(4), Wish(live="state-1"))
+
+
+def test_uploads_that_are_newer_than_a_pointer_and_that_nothing_names_are_listed() -> None:
+    pointer = published(ONE)
+    late = upload("state-0", 0, "x", "c").model_copy(update={"at": "2026-02-01T00:00:00.000Z"})
+    before = upload("state-0", 0, "y", "d").model_copy(update={"at": "2025-12-01T00:00:00.000Z"})
+    left = remains(ONE, TWO, late, before, pointer=pointer)
+    assert left.unnamed_after_pointer == (TWO.id, late.id)
+    assert replace(left, traces={"marker": 9}).unnamed_after_pointer == ()
+    assert remains(TWO).unnamed_after_pointer == ()
+
+
+# -- a history that cannot be read whole
+
+
+def test_a_history_is_cut_off_only_where_the_pointers_own_chain_is_broken() -> None:
+    pointer = published(ONE).model_copy(update={"older": OLDER})
+    ahead = Older(key=f"{SCOPE}/history/65.json", sha256="1" * 64)
+    left = remains(ONE, pointer=pointer, older=ahead, chunked=128)
+    assert recovery.recover(left, writing(), Wish()) is None
+    cut = recovered(replace(left, chain_holds=False)).pointer
+    assert (cut.older, cut.history[0].sequence) == (None, 1)
+
+
+def test_ids_that_a_history_which_is_cut_off_used_up_stay_used_up() -> None:
+    told = entry(1, kind="gc", change={"used": {"old": [3, "c" * 64]}})
+    broken = remains(TWO, pointer=published(ONE).model_copy(update={"older": OLDER}), entries=(told,))
+    mended = recovered(replace(broken, chain_holds=False)).pointer
+    assert set(protocol.used_up(mended.history)) == {("old", 3, "c" * 64), ("state-1", 1, ONE.composition)}
+    many = tuple(entry(number) for number in range(2, MOST_HISTORY + 9))
+    rebuilt = recovered(remains(TWO, entries=(told, *many))).pointer
+    assert list(protocol.used_up(rebuilt.history)) == [("old", 3, "c" * 64)]
+    reached = recovered(remains(TWO, entries=(told, *many), older=OLDER, chunked=100)).pointer
+    assert list(protocol.used_up(reached.history)) == [], "the chunks tell"
+
+
 def test_many_names_are_told_shortly() -> None:
     many = [make_publication(f"state-{number}", number) for number in range(1, 9)]
     assert any("and 3 more" in line for line in recovered(remains(*many)).unknown)
+
+
+def assert_no_contradiction(pointer: Pointer) -> None:
+    """Protocol 3: the id, the number and the composition of an explicit state belong together."""
+    triples = {(p.state, p.revision.producer, p.composition) for p in pointer.retained if p.kind == "explicit"}
+    for part in (0, 1):
+        assert len({triple[part] for triple in triples}) == len(triples)
 
 
 @st.composite
@@ -374,5 +517,6 @@ def test_any_recovery_is_above_every_trace_and_names_only_what_verifies(left: Re
     for each in (pointer.live, pointer.desired):
         assert each is None or each in pointer.retained
     assert pointer.live is None or not pointer.is_quarantined(pointer.live.composition)
-    assert pointer.highest_producer >= max((each.publication.revision.producer for each in left.found), default=0)
+    assert pointer.highest_producer >= max((each.revision.producer for each in pointer.retained), default=0)
+    assert_no_contradiction(pointer)
     assert not hold or pointer.live is None or pointer.hold is not None

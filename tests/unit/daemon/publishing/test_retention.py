@@ -2,10 +2,11 @@
 
 from datetime import UTC, datetime, timedelta
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from daemon.publishing import protocol, retention
+from daemon.publishing import layout, protocol, retention
 from daemon.publishing.pointer import Entry, Pointer, Publication, PublicationId
 from daemon.publishing.protocol import Writing
 from daemon.publishing.retention import Doomed, Folder, Kept, Policy, Released, Spared
@@ -121,6 +122,7 @@ def doom(
         as_of=NOW,
         released={PublicationId(state="let-go", attempt=ATTEMPT): "old"},
     )
+    assert all(each.folder in stored for each in verdicts)
     return [(type(each).__name__, each.why) for each in verdicts]
 
 
@@ -156,9 +158,10 @@ def test_what_the_pointer_had_no_more_room_for_stays_seven_days() -> None:
     name = f"s1@{ATTEMPT}"
     [(verdict, why)] = doom(folder("s1", days=50), entries=(drop([name], 6.9),))
     assert (verdict, "7 days" in why) == ("Spared", True)
-    assert doom(folder("s1", days=50), entries=(drop([name], 7.1),)) == [
-        ("Doomed", "the pointer had no more room for it")
-    ]
+    for days in (7, 7.1):
+        assert doom(folder("s1", days=50), entries=(drop([name], days),)) == [
+            ("Doomed", "the pointer had no more room for it")
+        ]
     assert doom(folder("s1", days=50, attempt=OTHER), entries=(drop([name], 1),)) == [("Doomed", "no pointer names it")]
 
 
@@ -176,6 +179,57 @@ def test_the_newest_collection_of_a_history_that_tells_its_time_by_the_stores_cl
         later = protocol.collect(pointer, write(7, 0), (), as_of=silent)
         assert retention.last_collection(later.history) == datetime.fromisoformat(told)
     assert retention.last_collection(published_daily(2).history) is None
+
+
+# -- copies of replaced bytes
+
+KEPT = layout.all_replaced(SCOPE)
+
+
+def copy(key: str, days: float) -> Listed:
+    return Listed(KEPT + key, Version("1"), 1, NOW - timedelta(days=days))
+
+
+@pytest.mark.parametrize(
+    ("key", "path"),
+    [
+        (f"base/a.yaml/{'0' * 64}", "base/a.yaml"),
+        (f"README.md/{'f' * 64}", "README.md"),
+        ("17/base/a.yaml", "base/a.yaml"),
+        ("17/base/a.yaml.0123456789abcdef", "base/a.yaml"),
+        ("17/base/a.yaml.01234567", "base/a.yaml.01234567"),
+        ("notes", ""),
+    ],
+)
+def test_a_copys_path_is_read_from_its_key_in_every_layout(key: str, path: str) -> None:
+    assert retention.replaced_path(SCOPE, KEPT + key) == path
+
+
+def test_an_old_copy_expires_and_the_newest_of_its_path_never() -> None:
+    old, older = copy(f"base/a/{'1' * 64}", 31), copy("3/base/a", 400)
+    newest, alone = copy(f"base/a/{'2' * 64}", 30.5), copy(f"base/b/{'1' * 64}", 400)
+    found = retention.expired(SCOPE, [newest, alone, old, older], Policy(days=30), NOW)
+    assert set(found) == {old, older}
+    assert retention.expired(SCOPE, [newest, old, older], Policy(days=300), NOW) == (older,)
+    assert retention.expired(SCOPE, [old, copy(f"base/a/{'3' * 64}", 0)], Policy(days=31.5), NOW) == ()
+
+
+def test_no_copy_expires_within_the_grace_however_short_retention_is() -> None:
+    first, second = copy(f"base/a/{'1' * 64}", 0.9), copy(f"base/a/{'2' * 64}", 0.8)
+    assert retention.expired(SCOPE, [first, second], Policy(days=0), NOW) == ()
+    assert retention.expired(SCOPE, [first, second], Policy(days=0, grace_hours=12), NOW) == (first,)
+
+
+@given(st.lists(st.tuples(st.sampled_from(["base/a", "base/b", "README.md"]), st.integers(0, 60)), max_size=12))
+def test_each_path_keeps_its_newest_copy(found: list[tuple[str, int]]) -> None:
+    copies = [copy(f"{path}/{number:064x}", days) for number, (path, days) in enumerate(found)]
+    left = set(copies) - set(retention.expired(SCOPE, copies, Policy(days=0, grace_hours=0), NOW + timedelta(days=1)))
+    paths = {path for path, _ in found}
+    assert len(left) == len(paths)
+    for path in paths:
+        ages = [days for each, days in found if each == path]
+        [kept] = [each for each in left if each.key.startswith(f"{KEPT}{path}/")]
+        assert kept.modified == NOW - timedelta(days=min(ages))
 
 
 # -- what holds for any pointer

@@ -34,8 +34,13 @@ def test_signatures_come_back_as_they_were_written() -> None:
         [{"keyid": "k", "sig": "AB=="}],  # the same byte as AA==, by a lenient reader
         [{"keyid": "k", "sig": "AA== "}],
         [{"keyid": "k", "sig": "AA=="}, {"keyid": "k", "sig": "AQ=="}],
+        [{"keyid": str(number), "sig": "AA=="} for number in range(17)],
     ],
 )
 def test_any_other_form_is_refused(documents: object) -> None:
     with pytest.raises(ValueError, match=r"signature|signed"):
         decoded(documents)
+
+
+def test_as_many_signatures_as_a_document_may_have_are_read() -> None:
+    assert len(decoded([{"keyid": str(number), "sig": "AA=="} for number in range(16)])) == 16

@@ -154,6 +154,33 @@ def test_a_longer_or_shorter_pointer_is_refused() -> None:
     run(scenario)
 
 
+def test_of_many_signatures_that_do_not_count_three_reasons_are_told() -> None:
+    async def scenario(store: MemoryStore) -> None:
+        await signing(store).publish(make_state(1))
+        body = json.loads((await store.get(layout.pointer(SCOPE))).body)
+        many = [{"keyid": f"{number:064x}", "sig": "AA=="} for number in range(16)]
+        with pytest.raises(VerificationFailed) as error:
+            POLICY.check_pointer(signatures_written(body | {"signatures": many}), SCOPE)
+        assert str(error.value).count("is not in the trust policy") == 3
+        assert str(error.value).endswith("; and 13 more")
+        many += body["signatures"]
+        with pytest.raises(VerificationFailed, match="cannot be verified: it has 17 signatures, and may have 16"):
+            POLICY.check_pointer(signatures_written(body | {"signatures": many}), SCOPE)
+
+    run(scenario)
+
+
+def test_an_envelope_beyond_its_limit_vouches_for_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    async def scenario(store: MemoryStore) -> None:
+        await signing(store).publish(make_state(1))
+        (key,) = [each.key for each in await store.scan(layout.states(SCOPE)) if "dsse" in each.key]
+        monkeypatch.setattr("daemon.publishing.sizes.SIGNATURE", len((await store.get(key)).body) - 1)
+        with pytest.raises(NotVouchedFor, match=r"manifest\.dsse\.json is larger than"):
+            await read_whole(store)
+
+    run(scenario)
+
+
 def test_a_stripped_signature_is_refused() -> None:
     async def scenario(store: MemoryStore) -> None:
         await signing(store).publish(make_state(1))
@@ -199,8 +226,8 @@ def signatures_written(document: Any) -> bytes:
     return (json.dumps(document, sort_keys=True, separators=(",", ":"), ensure_ascii=False) + "\n").encode()
 
 
-def test_a_manifest_that_has_no_canonical_form_is_refused_like_any_that_nobody_signed() -> None:
-    """The store is not to be trusted: what stops one reading must not stop the next (recover reads every folder)."""
+def test_a_manifest_that_has_no_canonical_form_is_damaged() -> None:
+    """The store is not trusted: what stops one reading must not stop the next (recover reads every folder)."""
 
     async def scenario(store: MemoryStore) -> None:
         await signing(store).publish(make_state(1))
@@ -211,7 +238,7 @@ def test_a_manifest_that_has_no_canonical_form_is_refused_like_any_that_nobody_s
         planted = json.dumps(document).encode()
         await put(store, layout.manifest(SCOPE, live.state, live.attempt), planted)
         publication = live.model_copy(update={"manifest_sha256": hashlib.sha256(planted).hexdigest()})
-        with pytest.raises(NotVouchedFor, match="one over something else"):
+        with pytest.raises(VerificationFailed, match="text that is not UTF-8"):
             await reading(store).reader.manifest(SCOPE, publication)
 
     run(scenario)

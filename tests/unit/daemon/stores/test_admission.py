@@ -75,25 +75,3 @@ def test_a_store_that_ignores_conditions_is_never_admitted():
         asyncio.run(admission.granted())
 
     assert admission.pending
-
-
-def test_whoever_else_writes_waits_until_it_is_granted():
-    order: list[str] = []
-
-    async def note(operation: str, key: str) -> None:
-        order.append(operation)
-
-    async def other(admission: Admission) -> None:
-        await admission.wait()
-        order.append("other")
-
-    async def play() -> None:
-        store = FaultyStore(MemoryStore(InlineRuntime()), faults={"": [Fault.AWAY]}, before=note)
-        admission = Admission(store, InlineRuntime(), first=1, longest=4)
-        async with asyncio.TaskGroup() as group:
-            group.create_task(other(admission))
-            group.create_task(admission.granted())
-
-    asyncio.run(play())
-
-    assert order[-2:] == ["delete", "other"]

@@ -20,9 +20,11 @@ from daemon.stores.errors import (
     ConditionFailed,
     ObjectDamaged,
     ObjectMissing,
+    ObjectTooBig,
     OutcomeUnknown,
     StoreBusy,
     StoreError,
+    StoreForbidden,
     StoreRefused,
     StoreUnavailable,
 )
@@ -31,7 +33,7 @@ from daemon.stores.port import Content, Version
 from tests.builders_runtime import ThreadRuntime
 from tests.services.processes import free_port
 from tests.support.certificates import self_signed
-from tests.support.scripted_http import breaks_off, in_turn, resets, says, server
+from tests.support.scripted_http import breaks_off, in_turn, resets, says, server, streams
 
 BUCKET = "my-bucket"
 VERSION = Version("1700000000000001")
@@ -140,16 +142,16 @@ def refusal(call: Call, address: str | None) -> StoreError:
     [
         (gets, NO_OBJECT, ObjectMissing),
         *((read, NO_BUCKET, StoreRefused) for read in READS),
-        *((read, refuses(403), StoreRefused) for read in READS),
+        *((read, refuses(403), StoreForbidden) for read in READS),
         *((read, refuses(401), StoreRefused) for read in READS),
         *((read, refuses(400), StoreRefused) for read in READS),
         (creates, refuses(412), ConditionFailed),
         (creates, refuses(409), ConditionFailed),
         (creates, NO_BUCKET, StoreRefused),
-        (creates, refuses(403), StoreRefused),
+        (creates, refuses(403), StoreForbidden),
         (replaces, refuses(412), ConditionFailed),
         (replaces, refuses(409), ConditionFailed),
-        (replaces, refuses(403), StoreRefused),
+        (replaces, refuses(403), StoreForbidden),
         (replaces, NO_BUCKET, StoreRefused),
         (replaces, refuses(400, 'Provided CRC32C "a" doesn\'t match calculated CRC32C "b".'), StoreUnavailable),
         *((change, refuses(429), StoreBusy) for change in CHANGES),
@@ -161,7 +163,7 @@ def refusal(call: Call, address: str | None) -> StoreError:
         (replaces, refuses(410), OutcomeUnknown),
         (deletes, refuses(412), ConditionFailed),
         (deletes, NO_OBJECT, ObjectMissing),
-        (deletes, refuses(403), StoreRefused),
+        (deletes, refuses(403), StoreForbidden),
     ],
 )
 def test_what_does_not_pass_by_itself_and_every_change_is_sent_once(
@@ -439,3 +441,35 @@ def test_a_closed_store_opens_anew() -> None:
         asyncio.run(_replace(store))
 
     assert len(seen) == 2
+
+
+# ---- the limit of a body
+
+
+def gets_little(store: GcsStore) -> Awaitable[Any]:
+    return store.get("key", most_bytes=10)
+
+
+def media_is(answer: Answer) -> Answer:
+    about = tells(name="key", generation=VERSION)
+    return lambda handler: (answer if "alt=media" in handler.path else about)(handler)
+
+
+def test_a_body_that_says_it_is_too_big_is_not_read() -> None:
+    with server(media_is(breaks_off(bytes(10), X_Goog_Generation=VERSION))) as (address, seen):
+        assert isinstance(refusal(gets_little, address), ObjectTooBig)
+    assert len([path for _, path, *_ in seen if "alt=media" in path]) == 1
+
+
+def test_a_body_that_does_not_say_its_length_is_read_up_to_the_limit() -> None:
+    written: list[int] = []
+    with server(media_is(streams(written, X_Goog_Generation=VERSION))) as (address, _seen):
+        assert isinstance(refusal(gets_little, address), ObjectTooBig)
+    assert written[0] < 256 << 20
+
+
+def test_a_body_of_just_the_limit_is_read_and_checked(impatient: None) -> None:
+    with server(media_is(says(200, b"0123456789", X_Goog_Generation=VERSION))) as (address, _seen):
+        assert result(gets_little, address).body == b"0123456789"
+    with server(media_is(breaks_off(b"012345678", X_Goog_Generation=VERSION))) as (address, _seen):
+        assert isinstance(refusal(gets_little, address), StoreUnavailable)

@@ -18,9 +18,11 @@ from daemon.stores.errors import (
     ConditionFailed,
     ObjectDamaged,
     ObjectMissing,
+    ObjectTooBig,
     OutcomeUnknown,
     StoreBusy,
     StoreError,
+    StoreForbidden,
     StoreRefused,
     StoreUnavailable,
 )
@@ -29,7 +31,7 @@ from daemon.stores.s3 import S3Store
 from tests.builders_runtime import ThreadRuntime
 from tests.services.processes import free_port
 from tests.support.certificates import self_signed
-from tests.support.scripted_http import breaks_off, in_turn, resets, says, server
+from tests.support.scripted_http import breaks_off, in_turn, resets, says, server, streams
 
 TRIES = 3
 VERSION = Version("0123456789abcdef")
@@ -128,7 +130,7 @@ def refusal(call: Call, address: str) -> StoreError:
     [
         (gets, refuses(404, "NoSuchKey"), ObjectMissing, 1),
         *((read, refuses(404, "NoSuchBucket"), StoreRefused, 1) for read in READS),
-        *((read, refuses(403, "AccessDenied"), StoreRefused, 1) for read in READS),
+        *((read, refuses(403, "AccessDenied"), StoreForbidden, 1) for read in READS),
         *((read, refuses(400, "InvalidRequest"), StoreRefused, 1) for read in READS),
         *((read, refuses(503, "SlowDown"), StoreBusy, TRIES) for read in READS),
         *((read, refuses(429, "TooManyRequests"), StoreBusy, TRIES) for read in READS),
@@ -139,7 +141,7 @@ def refusal(call: Call, address: str) -> StoreError:
         (creates, refuses(412, "PreconditionFailed"), ConditionFailed, 1),
         (creates, refuses(409, "ConditionalRequestConflict"), ConditionFailed, 1),
         (creates, refuses(404, "NoSuchBucket"), StoreRefused, 1),
-        (creates, refuses(403, "AccessDenied"), StoreRefused, 1),
+        (creates, refuses(403, "AccessDenied"), StoreForbidden, 1),
         (creates, refuses(400, "BadDigest"), StoreUnavailable, 1),
         (creates, refuses(501, "NotImplemented"), StoreRefused, 1),
         (creates, refuses(503, "SlowDown"), OutcomeUnknown, TRIES),
@@ -158,8 +160,8 @@ def refusal(call: Call, address: str) -> StoreError:
         (replaces, refuses(409, "OperationAborted"), ConditionFailed, 1),
         (replaces, refuses(404, "NoSuchKey"), ObjectMissing, 1),
         (replaces, refuses(404, "NoSuchBucket"), StoreRefused, 1),
-        (replaces, refuses(403, "AccessDenied"), StoreRefused, 1),
-        (replaces, refuses(403, "SignatureDoesNotMatch"), StoreRefused, 1),
+        (replaces, refuses(403, "AccessDenied"), StoreForbidden, 1),
+        (replaces, refuses(403, "SignatureDoesNotMatch"), StoreForbidden, 1),
         (replaces, refuses(400, "BadDigest"), StoreUnavailable, 1),
         (replaces, refuses(400, "RequestTimeout"), StoreUnavailable, 1),
         (replaces, refuses(503, "SlowDown"), StoreBusy, 1),
@@ -184,7 +186,7 @@ def test_an_answer_that_is_not_yes_becomes_what_the_caller_should_do(
     [
         (refuses(412, "PreconditionFailed"), ConditionFailed),
         (refuses(404, "NoSuchKey"), ObjectMissing),
-        (refuses(403, "AccessDenied"), StoreRefused),
+        (refuses(403, "AccessDenied"), StoreForbidden),
         (refuses(503, "SlowDown"), StoreBusy),
         (refuses(500, "InternalError"), OutcomeUnknown),
         (resets, OutcomeUnknown),
@@ -397,3 +399,32 @@ def test_a_closed_store_opens_anew() -> None:
 
 async def _create(store: S3Store) -> None:
     await store.create("key", CONTENT)
+
+
+# ---- the limit of a body
+
+
+def gets_little(store: S3Store) -> Awaitable[Any]:
+    return store.get("key", most_bytes=10)
+
+
+def test_a_body_that_says_it_is_too_big_is_not_read() -> None:
+    answer = breaks_off(bytes(10), ETag=f'"{VERSION}"')
+    with server(answer) as (address, seen):
+        assert isinstance(refusal(gets_little, address), ObjectTooBig)
+    assert len(seen) == 1
+
+
+def test_a_body_that_does_not_say_its_length_is_read_up_to_the_limit() -> None:
+    written: list[int] = []
+    answer = streams(written, ETag=f'"{VERSION}"')
+    with server(answer) as (address, _seen):
+        assert isinstance(refusal(gets_little, address), ObjectTooBig)
+    assert written[0] < 256 << 20
+
+
+def test_a_body_of_just_the_limit_is_read_and_checked() -> None:
+    with server(says(200, b"0123456789", ETag=f'"{VERSION}"')) as (address, _seen):
+        assert result(gets_little, address).body == b"0123456789"
+    with server(breaks_off(b"012345678", ETag=f'"{VERSION}"')) as (address, _seen):
+        assert isinstance(refusal(gets_little, address), StoreUnavailable)

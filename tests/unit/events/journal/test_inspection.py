@@ -71,6 +71,8 @@ def test_bodies_of_settled_events_go_after_7_days_and_identities_after_30(bench,
             [known] = await journal.append([bench.arrival("1")])
             assert known.known
             bench.clock.advance(days=23)
+            assert await journal.prune() == 0, "no newer event shows that the clock is right"
+            await journal.append([bench.arrival("2")])
             assert await journal.prune() == 1
             [anew] = await journal.append([bench.arrival("1")])
             assert not anew.known
@@ -94,6 +96,7 @@ def test_what_waits_and_what_has_an_open_dead_letter_is_never_forgotten(bench, p
             assert await journal.prune() == 0
             await journal.settle(scope, {replay: GOOD})
             bench.clock.advance(days=31)
+            await journal.append([bench.arrival("3")])
             assert await journal.prune() > 0
             assert await journal.dead_letters(None) == ()
             assert await journal.find("2") == ()
@@ -107,8 +110,23 @@ def test_pruning_goes_on_until_nothing_is_left_to_forget(bench, play):
             await journal.append([bench.arrival(str(number), scopes=()) for number in range(2500)])
             assert (await journal.backlog()).events == 0
             bench.clock.advance(days=31)
+            await journal.append([bench.arrival("newest")])
             assert await journal.prune() == 5000
             assert await journal.find("1") == ()
+
+    play(story())
+
+
+def test_a_clock_that_is_ahead_makes_no_identity_unknown(bench, play, scope):
+    async def story():
+        async with bench.journal() as journal:
+            [accepted] = await journal.append([bench.arrival("1")])
+            await journal.settle(scope, {accepted.position: GOOD})
+            bench.clock.advance(days=31)
+            await journal.prune()
+            bench.clock.advance(days=-31)
+            [again] = await journal.append([bench.arrival("1")])
+            assert again.known
 
     play(story())
 
@@ -120,7 +138,7 @@ def test_a_probe_writes_durably_and_tells_when_it_cannot(bench, play):
             bench.clock.advance(seconds=5)
             await journal.probe()
             with contextlib.closing(sqlite3.connect(bench.path)) as beside:
-                written = beside.execute("SELECT value FROM meta WHERE key = 'probed_at'").fetchall()
+                written = beside.execute("SELECT at FROM probe").fetchall()
             assert written == [("2026-11-22T10:00:05.000000Z",)]
             await journal._call(lambda db: db.execute("PRAGMA query_only = 1"))
             with pytest.raises(SourceUnavailable):

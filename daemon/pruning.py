@@ -1,0 +1,62 @@
+"""The daemon's timer that lets the journal forget, and how it guards against a wall clock that jumps (protocol 2).
+
+An event whose identity was forgotten too early is new when its sender sends it again. The wall clock is compared with
+the monotonic one: after a step nothing is forgotten for a day, in which somebody may set the clock right.
+"""
+
+from typing import Final, Protocol
+
+import structlog
+
+from daemon.runtime import Runtime
+from events.errors import EventError
+
+log: structlog.stdlib.BoundLogger = structlog.get_logger(__name__)
+
+_EVERY_SECONDS: Final = 3600
+_STEP_SECONDS: Final = 3600
+"""A larger difference between the two clocks, from one round to the next, is a step."""
+_PAUSE_SECONDS: Final = 86_400
+
+
+class Prunable(Protocol):
+    """A journal, as far as this timer needs it."""
+
+    async def prune(self) -> int:
+        """Forget what is over."""
+        ...
+
+
+class PruneTimer:
+    """Prunes one journal every hour until it is cancelled."""
+
+    def __init__(self, journal: Prunable, runtime: Runtime) -> None:
+        self._journal = journal
+        self._runtime = runtime
+        self._difference = self._clock_difference()
+        self._paused_until = runtime.monotonic()
+
+    async def run(self) -> None:
+        """Round after round, the first at once."""
+        while True:
+            self._look_at_the_clock()
+            if self._runtime.monotonic() >= self._paused_until:
+                try:
+                    await self._journal.prune()
+                except EventError as error:
+                    log.warning("journal not pruned", error=str(error))
+            await self._runtime.sleep(_EVERY_SECONDS)
+
+    def _look_at_the_clock(self) -> None:
+        before, self._difference = self._difference, self._clock_difference()
+        step = self._difference - before
+        if abs(step) > _STEP_SECONDS:
+            self._paused_until = self._runtime.monotonic() + _PAUSE_SECONDS
+            log.warning(
+                "the wall clock stepped: the journal forgets nothing for a day",
+                seconds=round(step),
+                hint="check the clock of this machine (timedatectl)",
+            )
+
+    def _clock_difference(self) -> float:
+        return self._runtime.now().timestamp() - self._runtime.monotonic()

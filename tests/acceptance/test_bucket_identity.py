@@ -1,0 +1,59 @@
+"""The daemon and a bucket whose volume is not mounted, or that is another one."""
+
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+from tests.support.daemon_process import DaemonProcess, outcomes, post, until_settled, waiting
+from tests.support.scenes import GOLDEN, model_event, state_event
+
+NEW_BUCKET = ("--new-bucket",)
+
+
+def until(condition: Callable[[], object]) -> None:
+    deadline = time.monotonic() + 60
+    while not condition():
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
+
+
+def test_events_wait_while_the_volume_of_the_bucket_is_not_mounted_and_are_published_when_it_is(tmp_path: Path) -> None:
+    bucket, journal, away = tmp_path / "bucket", tmp_path / "journal.db", tmp_path / "away"
+    with DaemonProcess(bucket, journal, tmp_path / "log") as daemon:
+        post(daemon.port(), state_event(1))
+        until_settled(daemon, journal)
+        assert daemon.stop() == 0
+
+    bucket.rename(away)
+    bucket.mkdir()
+    with DaemonProcess(bucket, journal, tmp_path / "log") as daemon:
+        answer = post(daemon.port(), state_event(2, event_id="two"), model_event("everywhere", "101", "9"))
+        assert answer is not None
+        assert answer.status == 202
+        until(lambda: "is its volume not mounted" in daemon.said)
+        assert waiting(journal) == 2
+        assert list(bucket.iterdir()) == []
+        bucket.rmdir()
+        away.rename(bucket)
+        until_settled(daemon, journal)
+        assert daemon.stop() == 0
+    found = outcomes(journal, ["two", "everywhere"])
+    assert {event: list(scopes) for event, scopes in found.items()} == {
+        "two": [str(GOLDEN)],
+        "everywhere": [str(GOLDEN)],
+    }
+
+
+def test_an_operator_moves_on_to_a_new_bucket(tmp_path: Path) -> None:
+    journal = tmp_path / "journal.db"
+    for folder, also, words in (
+        ("one", (), "publishes to this bucket from now on"),
+        ("two", (), "is its volume not mounted"),
+        ("two", NEW_BUCKET, "publishes to this bucket from now on"),
+        ("two", (), "listening on"),
+        ("one", (), "is another volume mounted"),
+    ):
+        with DaemonProcess(tmp_path / folder, journal, tmp_path / "log", also=also) as daemon:
+            daemon.port()
+            until(lambda words=words, daemon=daemon: words in daemon.said)
+            assert daemon.stop() == 0

@@ -1,0 +1,414 @@
+"""One function for each parser that reads bytes which others wrote, and the rule that holds for all of them.
+
+A parser either reads its input or raises an error that it documents, with a message that can be printed. What it reads
+can be written again, and is then read as the same. Any other exception is a fault. Each function returns whether the
+parser read the input; `run` calls it with mutated inputs, `test_corpus` with the corpus.
+"""
+
+import asyncio
+import contextlib
+import hashlib
+import json
+import sqlite3
+import tempfile
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+from daemon.interpretation import interpret, judge_data
+from daemon.publishing import attestation, layout, manifest, ownership, pointer, protocol, signatures
+from daemon.publishing.accepted import InFile
+from daemon.publishing.documents import Malformed, parsed
+from daemon.publishing.errors import (
+    AcceptedUnusable,
+    KeyUnusable,
+    PolicyUnusable,
+    VerificationFailed,
+    WrongBucket,
+)
+from daemon.publishing.freshness import Freshness
+from daemon.publishing.identity import bucket_id
+from daemon.publishing.livetree import LiveTree
+from daemon.publishing.pointer import Older
+from daemon.publishing.reader import Reader, verified_files
+from daemon.publishing.signing import PublicKey
+from daemon.publishing.trust import Trust
+from daemon.settings import SettingsError, load
+from daemon.stores import locations, metadata, tags
+from daemon.stores.keys import check_folder, check_key, check_prefix
+from daemon.stores.memory import MemoryStore
+from daemon.stores.port import Content
+from events import cloudevents, strictjson
+from events.errors import InvalidEvent, UnsupportedContentType
+from events.journal.intake import rejected
+from events.journal.lanes import event_of
+from events.model import Event
+from renderers.model import Scope
+from tests.builders_runtime import InlineRuntime
+
+CORPUS = Path(__file__).parent / "corpus"
+SCOPE = Scope("visual-anomaly", "core-versions")
+Form = Literal["json", "gzip", "text"]
+"""What mutations keep, so that most inputs get past the first check."""
+
+
+@dataclass(frozen=True, slots=True)
+class Target:
+    """A parser under test."""
+
+    check: Callable[[bytes], bool]
+    form: Form
+
+    def seeds(self) -> tuple[Path, ...]:
+        """The files of its corpus."""
+        return tuple(sorted((CORPUS / self.name).iterdir()))
+
+    @property
+    def name(self) -> str:
+        """Of the target and of the folder of its corpus."""
+        return self.check.__name__.replace("_", "-")
+
+
+def _reported(error: Exception, *, local: bool = False) -> Literal[False]:
+    """The answer for a documented error, whose message is for a terminal, a log or an HTTP answer.
+
+    `local`: of what came from this system, which may have text that is not UTF-8; standard error escapes that.
+    """
+    str(error).encode(errors="surrogateescape" if local else "strict")
+    if isinstance(error, InvalidEvent):
+        assert all(str(problem).isprintable() for problem in error.problems), error.problems
+    return False
+
+
+def _of_file(name: str) -> bytes:
+    return (CORPUS / name).read_bytes()
+
+
+# ---- events
+
+
+def _known_event(event: Event) -> None:
+    again = cloudevents.decode_structured(event.structured())
+    assert again == event
+    assert event_of(event.structured()) == event, "as the journal reads it"
+    try:
+        change = interpret(event)
+    except InvalidEvent as error:
+        _reported(error)
+    else:
+        assert interpret(again).digest == change.digest
+
+
+def event_structured(body: bytes) -> bool:
+    try:
+        event = cloudevents.decode_structured(body, judge_data=judge_data)
+    except InvalidEvent as error:
+        return _reported(error)
+    _known_event(event)
+    return True
+
+
+def _event_http(headers: list[tuple[bytes, bytes]], body: bytes) -> bool:
+    try:
+        decoded = cloudevents.decode_http(headers, body, judge_data=judge_data)
+    except (InvalidEvent, UnsupportedContentType) as error:
+        return _reported(error)
+    for event in decoded.events:
+        _known_event(event)
+    return True
+
+
+def event_batch(body: bytes) -> bool:
+    return _event_http([(b"content-type", b"application/cloudevents-batch+json")], body)
+
+
+def event_binary(request: bytes) -> bool:
+    """Header lines, an empty line, the body."""
+    head, _, body = request.partition(b"\n\n")
+    headers = [(name, value.strip()) for name, _, value in (line.partition(b":") for line in head.split(b"\n"))]
+    return _event_http(headers, body)
+
+
+def event_file(text: bytes) -> bool:
+    try:
+        events = cloudevents.decode_many(text, judge_data=judge_data)
+    except InvalidEvent as error:
+        return _reported(error)
+    for event in events:
+        _known_event(event)
+    return True
+
+
+def strict_json(body: bytes) -> bool:
+    try:
+        value = strictjson.loads(body, most_bytes=1 << 20)
+    except InvalidEvent as error:
+        return _reported(error)
+    assert strictjson.loads(json.dumps(value, ensure_ascii=False).encode(), most_bytes=8 << 20) == value
+    return True
+
+
+# ---- documents of the bucket
+
+
+def pointer_json(body: bytes) -> bool:
+    try:
+        read = pointer.decode(body, SCOPE)
+    except VerificationFailed as error:
+        return _reported(error)
+    assert pointer.decode(pointer.encode(read), SCOPE) == read
+    return True
+
+
+def history_chunk(body: bytes) -> bool:
+    older = Older(key=layout.history(SCOPE, 1, 64, "0" * 32), sha256=hashlib.sha256(body).hexdigest())
+    current = protocol.absent(SCOPE).model_copy(update={"older": older})
+
+    async def history() -> int:
+        store = MemoryStore(InlineRuntime())
+        await store.create(older.key, Content(body))
+        return len(await Reader(store, InlineRuntime()).history(current, since="9999"))
+
+    try:
+        return asyncio.run(history()) > 0
+    except VerificationFailed as error:
+        return _reported(error)
+
+
+def manifest_json(body: bytes) -> bool:
+    try:
+        read = manifest.decode(body)
+        read.composition_value()
+        read.defaults_value()
+    except VerificationFailed as error:
+        return _reported(error)
+    assert manifest.decode(manifest.encode(read)) == read
+    return True
+
+
+def bundle_archive(body: bytes) -> bool:
+    """An archive whose digest the manifest has: whoever forges one forges the other, too."""
+    described = manifest.decode(_of_file("manifest-json/real"))
+    digests = described.archive.model_copy(update={"sha256": hashlib.sha256(body).hexdigest(), "size": len(body)})
+    described = described.model_copy(update={"archive": digests})
+    try:
+        files = verified_files(described, body)
+    except VerificationFailed as error:
+        return _reported(error)
+    assert [file.path for file in files] == [file.path for file in described.files]
+    return True
+
+
+def live_tree_marker(body: bytes) -> bool:
+    async def marker(content: bytes) -> ownership.Marker | None:
+        store, runtime = MemoryStore(InlineRuntime()), InlineRuntime()
+        await store.create(layout.live_tree(SCOPE, layout.MARKER), Content(content))
+        found, _ = await LiveTree(store, Reader(store, runtime), runtime).marker(SCOPE)
+        return found
+
+    read = asyncio.run(marker(body))
+    assert read is None or asyncio.run(marker(read.model_dump_json().encode())) == read
+    return read is not None
+
+
+def freshness_json(body: bytes) -> bool:
+    try:
+        document = parsed(body)
+        read = Freshness.parse(document.get("signed") if isinstance(document, dict) else None, SCOPE)
+    except (Malformed, VerificationFailed) as error:
+        return _reported(error)
+    # Only whole seconds are written.
+    assert Freshness.parse(json.loads(read.signed_part()), SCOPE).signed_part() == read.signed_part()
+    return True
+
+
+def bucket_identity(body: bytes) -> bool:
+    """The id that a bucket has (ADR 19)."""
+
+    async def identity() -> str | None:
+        store = MemoryStore(InlineRuntime())
+        await store.create(layout.BUCKET, Content(body))
+        return await bucket_id(store)
+
+    try:
+        return asyncio.run(identity()) is not None
+    except WrongBucket as error:
+        return _reported(error)
+
+
+def signed_pointer(body: bytes) -> bool:
+    policy = Trust.parse(_of_file("trust-policy/real"), "policy")
+    try:
+        policy.check_pointer(body, SCOPE)
+    except VerificationFailed as error:
+        return _reported(error)
+    return True
+
+
+def publication_envelope(body: bytes) -> bool:
+    try:
+        payload, signed = attestation.opened(body)
+    except ValueError as error:
+        return _reported(error)
+    assert attestation.opened(attestation.enveloped(payload, signed)) == (payload, signed)
+    policy, described = Trust.parse(_of_file("trust-policy/real"), "policy"), _of_file("manifest-json/real")
+    try:
+        policy.check_publication(body, manifest.decode(described), described, SCOPE)
+    except VerificationFailed as error:
+        return _reported(error)
+    return True
+
+
+def signature_list(body: bytes) -> bool:
+    try:
+        read = signatures.decoded(parsed(body))
+    except ValueError as error:
+        return _reported(error)
+    assert signatures.decoded([signature.document() for signature in read]) == read
+    return True
+
+
+def object_tags(body: bytes) -> bool:
+    """The tag file of a directory. A damaged one has no entries, and no error."""
+    entries = tags.decode_tags(body)
+    assert tags.decode_tags(tags.encode_tags(entries)) == entries
+    return bool(entries)
+
+
+def commit_tag(body: bytes) -> bool:
+    read = ownership.parsed_commit(body.decode("utf-8", "replace"))
+    assert read is None or ownership.parsed_commit("{}.{}".format(*read)) == read
+    return read is not None
+
+
+def object_metadata(body: bytes) -> bool:
+    """Lines of a name and a value, as a server returns them with an object."""
+    lines = (line.partition(":") for line in body.decode("latin-1").split("\n"))
+    read = metadata.decoded({name: value for name, _, value in lines})
+    try:
+        sent = metadata.encoded(read)
+    except UnicodeEncodeError as error:
+        raise AssertionError(read) from error
+    assert metadata.decoded(sent) == read
+    return bool(read)
+
+
+# ---- files of this machine, and what an operator types
+
+
+def journal_problems(body: bytes) -> bool:
+    """What the journal keeps of a refused request, in a file that somebody else may have written."""
+    with contextlib.closing(sqlite3.connect(":memory:")) as db:
+        db.row_factory = sqlite3.Row
+        db.execute("CREATE TABLE rejected (number, intake, at, problems, size, body)")
+        db.execute("INSERT INTO rejected VALUES (1, 'http', 'now', ?, 2, x'7b7d')", (body.decode("utf-8", "replace"),))
+        try:
+            (read,) = rejected(db, 1)
+        except sqlite3.DatabaseError as error:
+            return _reported(error)
+    return read.number == 1
+
+
+def trust_policy(body: bytes) -> bool:
+    try:
+        read = Trust.parse(body, "policy")
+    except PolicyUnusable as error:
+        return _reported(error)
+    assert Trust.parse(read.written(), "policy") == read
+    return True
+
+
+def public_key(body: bytes) -> bool:
+    try:
+        read = PublicKey.parse(body.decode("utf-8", "replace"))
+    except KeyUnusable as error:
+        return _reported(error)
+    assert PublicKey.parse(read.pem) == read
+    return True
+
+
+def accepted_sequences(body: bytes) -> bool:
+    """The file in which a reader remembers what it has accepted."""
+    with tempfile.NamedTemporaryFile() as file:
+        Path(file.name).write_bytes(body)
+        try:
+            return asyncio.run(InFile(Path(file.name), "bucket", InlineRuntime()).highest(SCOPE)) > 0
+        except AcceptedUnusable as error:
+            return _reported(error)
+
+
+def _settings(environ: Mapping[str, str], file: Path | None, *, secrets: bool) -> bool:
+    try:
+        loaded = load({}, environ, file, secrets=secrets)
+    except SettingsError as error:
+        return _reported(error, local=True)
+    assert loaded.shown()
+    return True
+
+
+def settings_file(body: bytes) -> bool:
+    with tempfile.NamedTemporaryFile(suffix=".toml") as file:
+        Path(file.name).write_bytes(body)
+        # A token file that the input names may be a terminal, whose end nobody sends.
+        return _settings({}, Path(file.name), secrets=b"_file" not in body)
+
+
+def settings_environment(body: bytes) -> bool:
+    """Lines of a name and a value."""
+    lines = (line.partition("=") for line in body.decode("utf-8", "surrogateescape").split("\n") if "\0" not in line)
+    environ = {name: value for name, _, value in lines if name.startswith("REBUNDLE_")}
+    return _settings(environ, None, secrets=b"_file" not in body.lower())
+
+
+def bucket_location(body: bytes) -> bool:
+    text = body.decode("utf-8", "surrogateescape")
+    try:
+        read = locations.parse(text)
+    except ValueError as error:
+        return _reported(error, local=True)
+    assert locations.spelled(locations.spelled(text)) == locations.spelled(text)
+    return bool(str(read))
+
+
+def object_key(body: bytes) -> bool:
+    text = body.decode("utf-8", "surrogateescape")
+    try:
+        for check in (check_prefix, check_folder, check_key):
+            assert check(text if check is not check_folder else f"{text}/") in {text, f"{text}/"}
+    except ValueError as error:
+        return _reported(error, local=True)
+    return True
+
+
+TARGETS = {
+    target.name: target
+    for target in (
+        Target(event_structured, "json"),
+        Target(event_batch, "json"),
+        Target(event_binary, "text"),
+        Target(event_file, "json"),
+        Target(strict_json, "json"),
+        Target(pointer_json, "json"),
+        Target(history_chunk, "json"),
+        Target(manifest_json, "json"),
+        Target(bundle_archive, "gzip"),
+        Target(live_tree_marker, "json"),
+        Target(freshness_json, "json"),
+        Target(bucket_identity, "json"),
+        Target(signed_pointer, "json"),
+        Target(publication_envelope, "json"),
+        Target(signature_list, "json"),
+        Target(object_tags, "json"),
+        Target(commit_tag, "text"),
+        Target(object_metadata, "text"),
+        Target(journal_problems, "json"),
+        Target(trust_policy, "json"),
+        Target(public_key, "text"),
+        Target(accepted_sequences, "json"),
+        Target(settings_file, "text"),
+        Target(settings_environment, "text"),
+        Target(bucket_location, "text"),
+        Target(object_key, "text"),
+    )
+}

@@ -1,0 +1,160 @@
+"""Mutation tests of the pure modules: `make mutants`, or `make mutants MODULE=daemon/batches.py` for one of them.
+
+mutmut changes one thing of a module at a time and runs the unit tests of that module. A change that no test notices
+survives. The table of `docs/mutants.md` gets the figures of each module that ran; the diffs of the survivors are in
+`.cache/mutants/<module>/survivors.txt`.
+
+Of the two tools that are maintained, mutmut forks a worker for each mutant from a process that has imported everything;
+cosmic-ray starts a Python for each, which takes some twenty times as long here. What mutmut does not change: functions
+with a decorator (properties), constants of a module or class, annotations.
+"""
+
+import argparse
+import json
+import re
+import shutil
+import subprocess
+import sys
+import tomllib
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from tests.services.environments import environment
+
+ROOT = Path(__file__).parents[2]
+PAGE = ROOT / "docs" / "mutants.md"
+WORK = ROOT / ".cache" / "mutants"
+_COPIED = ("daemon", "events", "renderers", "tests", "docs")
+_WORKERS = 2
+_MOST_SECONDS = 4 * 3600
+_KILLED = {1, 3, 24, -24, 152, 255, 36, -11, -9}
+"""Exit codes of a worker whose tests failed, crashed or took too long."""
+
+MORE_TESTS = {
+    "daemon/publishing/protocol.py": ("tests/unit/daemon/publishing/test_protocol_changes.py",),
+    "daemon/publishing/ownership.py": ("tests/unit/daemon/publishing/test_ownership_markers.py",),
+}
+"""Unit tests of a module beside the one of its name."""
+
+_CONFIGURATION = """
+
+[tool.mutmut]
+source_paths = ["daemon", "events", "renderers"]
+only_mutate = ["{module}"]
+also_copy = ["docs"]
+pytest_add_cli_args = ["-q", "-p", "no:randomly", "-p", "no:cacheprovider", "-p", "no:xdist", "-p", "no:cov"]
+pytest_add_cli_args_test_selection = {tests}
+use_git_change_detection = false
+track_dependencies = false
+"""
+_MUTMUT = "import sys; sys.path.append(sys.argv.pop(1)); from mutmut.__main__ import cli; cli()"
+
+
+class MutationFailed(Exception):
+    """mutmut ended without a result; the text says where its output is."""
+
+
+@dataclass(frozen=True, slots=True)
+class Figures:
+    """What became of the mutants of one module."""
+
+    module: str
+    mutants: int
+    killed: int
+
+    def row(self) -> str:
+        """As the table has it."""
+        share = self.killed / self.mutants if self.mutants else 1
+        return f"| `{self.module}` | {self.mutants} | {self.killed} | {share:.1%} |"
+
+
+def pure_modules() -> Iterator[str]:
+    """The files of the import contract for pure modules."""
+    contracts = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["importlinter"]["contracts"]
+    (contract,) = (each for each in contracts if each["name"].startswith("pure modules"))
+    for name in contract["source_modules"]:
+        path = name.replace(".", "/")
+        if (ROOT / path).is_dir():
+            yield from sorted(str(file.relative_to(ROOT)) for file in (ROOT / path).glob("*.py"))
+        else:
+            yield f"{path}.py"
+
+
+def tests_of(module: str) -> list[str]:
+    """The unit tests of a module."""
+    path = Path(module)
+    candidates = (f"tests/unit/{path.parent}/test_{path.name}", *MORE_TESTS.get(module, ()))
+    return [candidate for candidate in candidates if (ROOT / candidate).exists()]
+
+
+def mutate(module: str, *, survivors_only: bool = False) -> Figures:
+    """Runs the mutants of one module, or with today's tests those that survived before. Raises MutationFailed."""
+    folder = WORK / module.removesuffix(".py").replace("/", ".")
+    names = [name for name, code in _codes(folder, module).items() if code not in _KILLED] if survivors_only else []
+    if not survivors_only:
+        shutil.rmtree(folder, ignore_errors=True)
+    for name in _COPIED:
+        shutil.rmtree(folder / name, ignore_errors=True)
+        shutil.copytree(ROOT / name, folder / name, ignore=shutil.ignore_patterns("__pycache__"))
+    configuration = _CONFIGURATION.format(module=module, tests=json.dumps(tests_of(module)))
+    (folder / "pyproject.toml").write_text((ROOT / "pyproject.toml").read_text() + configuration)
+    with (folder / "mutmut.log").open("w") as log:
+        _mutmut(folder, log, "run", "--max-children", str(_WORKERS), *names)
+    codes = _codes(folder, module)
+    if None in codes.values():
+        raise MutationFailed(f"{module}: not all mutants ran, see {folder / 'mutmut.log'}")
+    with (folder / "survivors.txt").open("w") as diffs:
+        for name, code in codes.items():
+            if code not in _KILLED:
+                _mutmut(folder, diffs, "show", name)
+    return Figures(module, len(codes), sum(code in _KILLED for code in codes.values()))
+
+
+def _codes(folder: Path, module: str) -> dict[str, int | None]:
+    """The exit code of each mutant's tests, as mutmut keeps them. Raises MutationFailed."""
+    try:
+        codes: dict[str, int | None] = json.loads((folder / "mutants" / f"{module}.meta").read_text())[
+            "exit_code_by_key"
+        ]
+    except (OSError, ValueError, KeyError) as error:
+        raise MutationFailed(f"{module}: no result, see {folder / 'mutmut.log'}") from error
+    return codes
+
+
+def _mutmut(folder: Path, output: object, *arguments: str) -> None:
+    (packages,) = environment("mutmut").glob("lib/python*/site-packages")
+    command = [sys.executable, "-c", _MUTMUT, str(packages), *arguments]
+    subprocess.run(command, cwd=folder, stdout=output, stderr=subprocess.STDOUT, timeout=_MOST_SECONDS, check=False)
+
+
+def updated(page: str, figures: Figures) -> str:
+    """The page with the row of one module replaced or added; rows are sorted."""
+    row = re.compile(r"^\| `(.+?)` \|.*\n", re.MULTILINE)
+    rows = {match[1]: match[0] for match in row.finditer(page)} | {figures.module: figures.row() + "\n"}
+    head, rule, rest = page.partition("| --- | --- | --- | --- |\n")
+    return head + rule + "".join(rows[module] for module in sorted(rows)) + row.sub("", rest)
+
+
+def main() -> int:
+    """The exit code: 1 if mutmut failed for a module."""
+    parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
+    parser.add_argument("modules", nargs="*", help="files; all pure modules that have unit tests, if none is named")
+    parser.add_argument("--survivors", action="store_true", help="only those that survived, with today's tests")
+    options = parser.parse_args()
+    failed = False
+    for module in options.modules or [module for module in pure_modules() if tests_of(module)]:
+        print(f"{module}: tests {' '.join(tests_of(module))} (minutes)", flush=True)
+        try:
+            figures = mutate(module, survivors_only=options.survivors)
+        except MutationFailed as error:
+            failed = True
+            print(error, file=sys.stderr)
+        else:
+            print(figures.row(), flush=True)
+            PAGE.write_text(updated(PAGE.read_text(), figures))
+    return 1 if failed else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

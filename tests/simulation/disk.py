@@ -1,0 +1,271 @@
+"""The real journal in a simulated world: its file outlives the processes that open it, and may be restored or copied.
+
+Its calls run in the loop's own thread, one after the other. What a call changed in the file is read from the tables by
+the eyes of an operator and told to the oracle, whatever the adapter says of it.
+"""
+
+import contextlib
+import shutil
+import sqlite3
+import tempfile
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
+from datetime import datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+from events.errors import IdentityConflict, NotWaiting, SourceUnavailable
+from events.journal import Arrival, Journal
+from events.journal.records import DeadLetterStatus, JournalLimits
+from events.model import Event, Identity, Outcome, OutcomeKind, Position
+from events.source import Delivery, Recorded
+from tests.simulation.loop import Inline, databases
+from tests.simulation.model import Request
+from tests.simulation.oracle import Ledger, Oracle
+
+LIMITS = JournalLimits(bodies_kept=timedelta(seconds=20), identities_kept=timedelta(seconds=45))
+_POLL_SECONDS = 20.0
+_MEMORY = Path("/dev/shm")
+
+
+class Disk:
+    """One journal's file, and what the oracle was told of it."""
+
+    def __init__(self, name: str, oracle: Oracle, clock: Callable[[], datetime]) -> None:
+        self._folder = Path(tempfile.mkdtemp(dir=_MEMORY if _MEMORY.is_dir() else None))
+        self._path = self._folder / "journal.db"
+        self._name = name
+        self._oracle = oracle
+        self._clock = clock
+        self._lives = 0
+        self.requests: dict[tuple[str, str], tuple[Request, Arrival]] = {}
+        """What each event asks for, by the digests of its identity and its content."""
+        self.ledger = Ledger(oracle, "")
+        self.journal: Journal | None = None
+        """The one of the daemon, while it runs."""
+        self._eyes: sqlite3.Connection | None = None
+        self._seen = -1
+        self._backup: tuple[bytes, Ledger] | None = None
+
+    async def open(self, reached: Callable[[str], Awaitable[None]], process: str) -> "DiskSource":
+        """As `run` opens it."""
+        self.journal = await self._opened(process, run=True)
+        return DiskSource(self, self.journal, reached)
+
+    async def _opened(self, process: str, *, run: bool) -> Journal:
+        worker = Inline()
+        self._lives += 1
+        life = self._lives
+        tokens = (f"{self._name}-{life}-{number}" for number in range(1_000_000))
+        worker.after = lambda: self._look(process)
+        self._seen = -1
+        return await Journal.open(
+            self._path,
+            clock=self._clock,
+            token=lambda: next(tokens),
+            run=run,
+            limits=LIMITS,
+            poll=_POLL_SECONDS,
+            worker=worker,
+        )
+
+    async def accept(self, event: Event, identity: Identity, digest: str, scopes: Any, asked: Request) -> bool:
+        """As the daemon's intake; whether it is running, and the event is durable or refused for good."""
+        arrival = Arrival(event, identity, digest, scopes)
+        self.requests[identity.digest[:16], digest[:16]] = asked, arrival
+        if self.journal is None:
+            return False
+        try:
+            await self.journal.append([arrival])
+        except IdentityConflict:
+            rows = self.ledger.rows.values()
+            if not any(row.event.identity == identity.digest[:16] for row in rows):
+                self._oracle.fail(f"{identity.id} is refused as another content, and is not there")
+        except SourceUnavailable:
+            return False
+        return True
+
+    # -- what operators do
+
+    async def by_hand(self, process: str, work: Callable[[Journal], Awaitable[Any]]) -> None:
+        """A command that opens the journal beside the daemon."""
+        if self._path.exists():
+            async with await self._opened(process, run=False) as journal:
+                await work(journal)
+
+    def back_up(self) -> None:
+        """Keep the file as it is now."""
+        if self._path.exists():
+            with databases(), contextlib.closing(sqlite3.connect(self._path)) as db:
+                self._backup = db.serialize(), self.ledger.copy()
+
+    def restore(self) -> list[tuple[Request, Arrival]]:
+        """Write the backup over the file, while no daemon runs; the events that are no longer in it."""
+        assert self.journal is None
+        if self._backup is None:
+            return []
+        body, ledger = self._backup
+        lost = self._replaced_by(ledger)
+        self._write(body)
+        return lost
+
+    def copy_from(self, other: "Disk") -> list[tuple[Request, Arrival]]:
+        """Go on with a copy of another journal's file, under another inode."""
+        assert self.journal is None
+        other.back_up()
+        if other._backup is None:
+            return []
+        body, ledger = other._backup
+        lost = self._replaced_by(ledger)
+        self.requests |= other.requests
+        self._path.unlink(missing_ok=True)
+        self._write(body)
+        return lost
+
+    def _replaced_by(self, ledger: Ledger) -> list[tuple[Request, Arrival]]:
+        kept = {(row.event.identity, row.event.digest) for row in ledger.rows.values()}
+        here = {(row.event.identity, row.event.digest) for row in self.ledger.rows.values()}
+        self.ledger.abandon()
+        self.ledger = ledger.copy()
+        return [self.requests[each] for each in sorted(here - kept)]
+
+    def _write(self, body: bytes) -> None:
+        if self._eyes is not None:
+            self._eyes.close()
+            self._eyes = None
+        for suffix in ("-wal", "-shm"):
+            Path(f"{self._path}{suffix}").unlink(missing_ok=True)
+        with self._path.open("r+b" if self._path.exists() else "wb") as file:
+            file.truncate()
+            file.write(body)
+
+    def remove(self) -> None:
+        """The world is over."""
+        if self._eyes is not None:
+            self._eyes.close()
+        shutil.rmtree(self._folder, ignore_errors=True)
+
+    # -- what is in the file
+
+    def _look(self, process: str) -> None:
+        """Tell the oracle what is new in the tables."""
+        if not self._path.exists():
+            return
+        if self._eyes is None:
+            self._eyes = sqlite3.connect(self._path, isolation_level=None)
+            self._eyes.row_factory = sqlite3.Row
+            self._seen = -1
+        db = self._eyes
+        version = db.execute("PRAGMA data_version").fetchone()[0]
+        if version == self._seen or not db.execute("SELECT 1 FROM sqlite_master WHERE name = 'lanes'").fetchone():
+            return
+        self._seen = version
+        instance = db.execute("SELECT value FROM meta WHERE key = 'instance'").fetchone()[0]
+        if instance != self.ledger.instance:
+            self.ledger = self.ledger.renewed(instance)
+        self._oracle.ledger_of[process, instance] = self.ledger
+        lanes: dict[int, list[str]] = {}
+        settled = []
+        for row in db.execute("SELECT * FROM lanes ORDER BY position, scope"):
+            lanes.setdefault(row["position"], []).append(row["scope"])
+            if row["settled_at"] is not None:
+                settled.append(row)
+        self._look_at_events(db.execute("SELECT * FROM events ORDER BY position"), lanes)
+        taken = {(row["position"], row["scope"]) for row in db.execute("SELECT * FROM dead_letters") if row["by"]}
+        for row in settled:
+            known = self.ledger.rows.get(row["position"])
+            if known is not None and row["scope"] not in known.settled:
+                if (row["position"], row["scope"]) in taken:
+                    known.excused.add(row["scope"])
+                told = Outcome(OutcomeKind(row["kind"]), row["reason"], row["state"])
+                self.ledger.settle(process, row["scope"], row["position"], told)
+
+    def _look_at_events(self, rows: Iterable[sqlite3.Row], lanes: Mapping[int, Sequence[str]]) -> None:
+        for row in rows:
+            offset = row["position"]
+            scopes = tuple(lanes.get(offset, ())) if row["assigned"] else None
+            if row["replay_scope"] is not None and scopes != (row["replay_scope"],):
+                self._oracle.fail(f"a replay for {row['replay_scope']} goes to {scopes}")
+            if offset not in self.ledger.rows:
+                identity = Identity(row["intake"], row["source"], row["id"])
+                known = identity.digest[:16], row["digest"][:16]
+                self.ledger.accept(offset, *known, self.requests[known][0], scopes)
+            elif scopes is not None and self.ledger.rows[offset].scopes is None:
+                self.ledger.assign(offset, scopes)
+
+
+class DiskSource:
+    """Implements events.source.EventSource for one process, which may end at each call."""
+
+    def __init__(self, disk: Disk, journal: Journal, reached: Callable[[str], Awaitable[None]]) -> None:
+        self._disk = disk
+        self._journal = journal
+        self._reached = reached
+
+    @property
+    def instance(self) -> str:
+        return self._journal.instance
+
+    @property
+    def owns_instance(self) -> bool:
+        return self._journal.owns_instance
+
+    async def close(self) -> None:
+        self._disk.journal = None
+        await self._journal.close()
+
+    async def highest(self) -> int:
+        return await self._journal.highest()
+
+    async def next(self) -> Delivery:
+        delivery = await self._journal.next()
+        await self._reached("next")
+        return delivery
+
+    async def assign(self, position: Position, scopes: Sequence[str]) -> None:
+        await self._reached("assign")
+        await self._journal.assign(position, scopes)
+        await self._reached("assigned")
+
+    async def waiting(self, scope: str, upto: Position | None = None, most: int = 1_000) -> Sequence[Delivery]:
+        await self._reached("waiting")
+        return await self._journal.waiting(scope, upto, most)
+
+    async def recorded(self, scope: str, positions: Sequence[Position]) -> Mapping[Position, Sequence[Recorded]]:
+        await self._reached("recorded")
+        return await self._journal.recorded(scope, positions)
+
+    async def record(self, scope: str, commit: str, outcomes: Mapping[Position, Outcome]) -> None:
+        await self._reached("record")
+        await self._journal.record(scope, commit, outcomes)
+        await self._reached("recorded it")
+
+    async def withdraw(self, scope: str, commit: str) -> None:
+        await self._reached("withdraw")
+        await self._journal.withdraw(scope, commit)
+        await self._reached("withdrawn")
+
+    async def settle(self, scope: str, outcomes: Mapping[Position, Outcome]) -> None:
+        await self._reached("settle")
+        await self._journal.settle(scope, outcomes)
+        await self._reached("settled")
+
+    async def note_failure(self, scope: str, positions: Sequence[Position], error: str) -> None:
+        await self._reached("note")
+        await self._journal.note_failure(scope, positions, error)
+
+    async def reinstate(self, recorded: int) -> None:
+        await self._reached("reinstate")
+        await self._journal.reinstate(recorded)
+
+
+async def replay_one(journal: Journal, choose: Callable[[Sequence[int]], int], by: str) -> None:
+    """Send an open dead letter again, if there is one."""
+    letters = await journal.dead_letters(DeadLetterStatus.OPEN)
+    if letters:
+        await journal.replay(choose([each.id for each in letters]), by=by)
+
+
+async def take_out(journal: Journal, offset: int, by: str) -> None:
+    """Make a dead letter of an event that waits, if it still does."""
+    with contextlib.suppress(NotWaiting):
+        await journal.take_out(offset, None, reason="stuck", by=by)

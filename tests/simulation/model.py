@@ -1,0 +1,646 @@
+"""docs/protocol.md, sections 2 to 4, as a program: what each batch, verb and event must result in.
+
+This file is written from that page and imports nothing of the product (test_model.py verifies it), so an error in the
+product is not repeated here. It knows nothing of bytes: a composition is what its models are, an event is what it
+asks for. `oracle` follows a simulated world with it.
+"""
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from datetime import datetime
+from typing import Any
+
+Part = tuple[str, str, str]
+"""Of one model: its version, and the versions that its artifact and its serving were given with."""
+Composition = frozenset[tuple[str, Part]]
+Position = tuple[str, int]
+"""Instance of a source and offset in it."""
+
+
+class Violation(Exception):
+    """A change that the rules do not allow."""
+
+
+# -- what comes in
+
+
+@dataclass(frozen=True, slots=True)
+class Request:
+    """What an event asks for."""
+
+    kind: str
+    """state, model or rollback."""
+    versions: Mapping[str, str] = field(default_factory=dict)
+    """Of each model that it names."""
+    state: str = ""
+    """Of a state its id; of a rollback the target."""
+    revision: int = 0
+    updated: bool = False
+    """`.updated`, which may move a model to a lower version."""
+    deleted: bool = False
+    complete: bool = True
+    """It has artifact and serving."""
+    named: bool = True
+    """It names the scope."""
+    expected_live: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Event:
+    """A request at its position. Identity and digest are opaque."""
+
+    position: Position
+    identity: str
+    digest: str
+    request: Request
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """What becomes of an event: `why` is a kind of reason (`REASONS` of oracle)."""
+
+    kind: str
+    why: str
+    state: str | None = None
+
+
+# -- what there is
+
+
+@dataclass(frozen=True, slots=True)
+class Publication:
+    """A state that was published by one attempt."""
+
+    state: str
+    attempt: str
+    producer: int
+    derived: int
+    kind: str
+    late: bool
+    composition: Composition
+    identities: tuple[str, ...]
+    """Of the events that it came from, without those that it replaced."""
+    at: str
+    superseded_at: str | None = None
+    pinned: bool = False
+
+    @property
+    def name(self) -> str:
+        return f"{self.state}@{self.attempt}"
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """Of a pointer and of a batch."""
+
+    retained: int = 100
+    recent: int = 128
+    pinned: int = 48
+    batch_events: int = 1_000
+    batch_states: int = 20
+
+
+@dataclass(frozen=True, slots=True)
+class Scope:
+    """Where a scope stands after a change of its pointer. Live and desired are names of retained publications."""
+
+    sequence: int = 0
+    live: str | None = None
+    desired: str | None = None
+    producer: int = 0
+    derived: int = 0
+    inputs: Mapping[str, int] = field(default_factory=dict)
+    recent: tuple[tuple[str, str], ...] = ()
+    held: bool = False
+    quarantined: frozenset[Composition] = frozenset()
+    retained: tuple[Publication, ...] = ()
+    used: frozenset[tuple[str, int, Composition]] = frozenset()
+    """Explicit states that were ever published."""
+    gc_epoch: int = 0
+
+    def publication(self, name: str | None) -> Publication | None:
+        return next((each for each in self.retained if each.name == name), None)
+
+    def find(self, target: str) -> Publication | None:
+        """The newest retained publication of a state, or the one that STATE@ATTEMPT names."""
+        found = [each for each in self.retained if target in {each.state, each.name}]
+        return found[-1] if found else None
+
+    @property
+    def composition(self) -> Composition | None:
+        """The base of the next fold."""
+        desired = self.publication(self.desired)
+        return desired.composition if desired else None
+
+
+# -- fold (protocol 3)
+
+
+@dataclass(frozen=True, slots=True)
+class Standing:
+    """The side of a scope that events fold onto."""
+
+    composition: Composition | None
+    producer: int
+    derived: int
+    used: frozenset[tuple[str, int, Composition]]
+
+
+@dataclass(frozen=True, slots=True)
+class Step:
+    """A request that has an effect: late, replaced (by a state) or moved (a model)."""
+
+    standing: Standing
+    effect: str
+
+
+def composition_of(versions: Mapping[str, str]) -> Composition:
+    return frozenset((model, (version, version, version)) for model, version in versions.items())
+
+
+def fold(standing: Standing, request: Request) -> Step | Outcome:
+    """One state or model version."""
+    return _fold_state(standing, request) if request.kind == "state" else _fold_model(standing, request)
+
+
+def _fold_state(standing: Standing, request: Request) -> Step | Outcome:
+    composition = composition_of(request.versions)
+    this = (request.state, request.revision, composition)
+    if this in standing.used:
+        return Outcome("ignored", "published already", request.state)
+    if any(request.state == state or request.revision == number for state, number, _ in standing.used):
+        return Outcome("dead-lettered", "id or number is used up")
+    used = standing.used | {this}
+    if request.revision <= standing.producer:
+        return Step(replace(standing, used=used), "late")
+    return Step(Standing(composition, request.revision, 0, used), "replaced")
+
+
+def _fold_model(standing: Standing, request: Request) -> Step | Outcome:
+    if standing.composition is None:
+        if request.named:
+            return Outcome("dead-lettered", "no such scope")
+        return Outcome("ignored", "no composition")
+    models = dict(standing.composition)
+    ((model, version),) = request.versions.items()
+    current = models.get(model)
+    if current is None and (not request.named or request.deleted):
+        return Outcome("ignored", "model not in the scope")
+    if request.deleted:
+        return Outcome("ignored", "deleted in the registry")
+    if current is not None and not request.updated and _is_lower(version, current[0]):
+        return Outcome("superseded", "a higher version")
+    if current is None and not request.complete:
+        return Outcome("dead-lettered", "new and incomplete")
+    models[model] = (version, version, version) if request.complete or current is None else (version, *current[1:])
+    if models[model] == current:
+        return Outcome("ignored", "exactly so already")
+    moved = replace(standing, composition=frozenset(models.items()), derived=standing.derived + 1)
+    return Step(moved, "moved")
+
+
+def _is_lower(version: str, than: str) -> bool:
+    """Only positive integers have an order."""
+    return version.isdecimal() and than.isdecimal() and 0 < int(version) < int(than)
+
+
+# -- a batch
+
+
+@dataclass(frozen=True, slots=True)
+class Planned:
+    """A publication that a batch must have. `state` of a derived one is only the start of its id."""
+
+    state: str
+    producer: int
+    derived: int
+    kind: str
+    late: bool
+    composition: Composition
+    events: tuple[Event, ...]
+    skipped: tuple[Event, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Batch:
+    """What a batch of events results in."""
+
+    standing: Standing
+    publications: tuple[Planned, ...]
+    outcomes: Mapping[Position, Outcome]
+    remembered: tuple[tuple[str, str], ...]
+    rollback: Publication | None = None
+
+
+Refused = Callable[[Composition], bool]
+"""Whether the gate refuses what is rendered of a composition."""
+
+
+def batch(scope: Scope, events: Sequence[Event], refused: Refused, limits: Limits) -> Batch:
+    """What the rules make of the first events that wait in a scope.
+
+    Raises:
+        Violation: these cannot be one batch.
+    """
+    outcomes = {each.position: said for each in events if (said := _known(scope, each)) is not None}
+    changes = [each for each in events if each.position not in outcomes]
+    if len(events) > limits.batch_events or _states(changes) > limits.batch_states:
+        raise Violation(f"a batch of {len(events)} events and {_states(changes)} states")
+    if any(each.request.kind == "rollback" for each in changes):
+        return _rollback_batch(scope, changes, outcomes)
+    standing = Standing(scope.composition, scope.producer, scope.derived, scope.used)
+    while True:
+        end, publications, settled = _plan(standing, changes)
+        wrong = next((each for each in publications if refused(each.composition)), None)
+        if wrong is None:
+            break
+        if len(wrong.events) > 1:
+            raise Violation(f"{wrong.state} of several events is refused by the gate: one at a time")
+        outcomes[wrong.events[0].position] = Outcome("dead-lettered", "refused by the gate")
+        changes.remove(wrong.events[0])
+    outcomes |= settled
+    for planned in publications:
+        outcomes |= {each.position: _published(scope, planned) for each in planned.events}
+    return Batch(end, tuple(publications), outcomes, _remembered(changes, outcomes))
+
+
+def _states(events: Iterable[Event]) -> int:
+    return sum(each.request.kind == "state" for each in events)
+
+
+def _known(scope: Scope, event: Event) -> Outcome | None:
+    """What becomes of an event that the pointer remembers."""
+    digest = dict(scope.recent).get(event.identity)
+    if digest is None:
+        return None
+    if digest != event.digest:
+        return Outcome("dead-lettered", "another content")
+    listing = [each for each in scope.retained if event.identity in each.identities]
+    if listing:
+        return Outcome("published", "published", listing[-1].state)
+    return Outcome("ignored", "a repetition")
+
+
+def _remembered(events: Iterable[Event], outcomes: Mapping[Position, Outcome]) -> tuple[tuple[str, str], ...]:
+    return tuple((each.identity, each.digest) for each in events if outcomes[each.position].kind != "dead-lettered")
+
+
+def _plan(standing: Standing, events: Sequence[Event]) -> tuple[Standing, list[Planned], dict[Position, Outcome]]:
+    outcomes: dict[Position, Outcome] = {}
+    publications: list[Planned] = []
+    moves: list[Event] = []
+    for event in events:
+        step = fold(standing, event.request)
+        if isinstance(step, Outcome):
+            outcomes[event.position] = step
+            continue
+        standing = step.standing
+        if step.effect == "moved":
+            moves.append(event)
+            continue
+        replaced = tuple(moves) if step.effect == "replaced" else ()
+        outcomes |= {each.position: Outcome("superseded", "replaced before published") for each in replaced}
+        moves = [each for each in moves if each not in replaced]
+        asked = event.request
+        composition = composition_of(asked.versions)
+        late = step.effect == "late"
+        publications.append(Planned(asked.state, asked.revision, 0, "explicit", late, composition, (event,), replaced))
+    if moves:
+        assert standing.composition is not None
+        number = f"derived-{standing.producer}.{standing.derived}-"
+        publications.append(
+            Planned(number, standing.producer, standing.derived, "derived", False, standing.composition, tuple(moves))
+        )
+    return standing, publications, outcomes
+
+
+def _published(scope: Scope, planned: Planned) -> Outcome:
+    if planned.late:
+        return Outcome("late", "late", planned.state)
+    if planned.composition in scope.quarantined:
+        return Outcome("withheld", "quarantined", planned.state)
+    return Outcome("published", "published, held" if scope.held else "published", planned.state)
+
+
+def publish(
+    scope: Scope,
+    result: Batch,
+    attempts: Sequence[tuple[str, str]],
+    reached: Mapping[str, int],
+    at: str,
+    limits: Limits,
+) -> Scope:
+    """The scope after a batch. `attempts`: the state and the attempt that were written for each publication."""
+    new = [
+        Publication(
+            state,
+            attempt,
+            each.producer,
+            each.derived,
+            each.kind,
+            each.late,
+            each.composition,
+            tuple(event.identity for event in each.events),
+            at,
+        )
+        for each, (state, attempt) in zip(result.publications, attempts, strict=True)
+    ]
+    changed = replace(
+        scope,
+        producer=result.standing.producer,
+        derived=result.standing.derived,
+        used=result.standing.used,
+        inputs={**scope.inputs, **reached},
+        recent=(*scope.recent, *result.remembered)[-limits.recent :],
+    )
+    return _with_publications(changed, new, at, limits)
+
+
+def _with_publications(scope: Scope, new: Sequence[Publication], at: str, limits: Limits) -> Scope:
+    moving = [each for each in new if not each.late]
+    live, desired = scope.live, scope.desired
+    if moving:
+        desired = moving[-1].name
+        if not scope.held and moving[-1].composition not in scope.quarantined:
+            live = desired
+    return _next(replace(scope, live=live, desired=desired, retained=(*scope.retained, *new)), at, limits)
+
+
+def _next(scope: Scope, at: str, limits: Limits) -> Scope:
+    """One more change: since when each publication is superseded, and what there is no more room for."""
+    current = {scope.live, scope.desired}
+    marked = [
+        replace(each, superseded_at=None if each.name in current else each.superseded_at or at)
+        for each in scope.retained
+    ]
+    expendable = [each.name for each in marked if each.name not in current and not each.pinned]
+    gone = set(expendable[: max(0, len(marked) - limits.retained)])
+    kept = tuple(each for each in marked if each.name not in gone)
+    return replace(scope, sequence=scope.sequence + 1, retained=kept)
+
+
+# -- rollback requests
+
+
+def _rollback_batch(scope: Scope, changes: Sequence[Event], outcomes: dict[Position, Outcome]) -> Batch:
+    if len(changes) > 1:
+        raise Violation("a rollback request is a batch by itself")
+    (event,) = changes
+    said = rollback_outcome(scope, event.request)
+    if isinstance(said, Outcome):
+        return Batch(_standing(scope), (), outcomes | {event.position: said}, ())
+    outcomes = outcomes | {event.position: Outcome("published", "rolled back", said.state)}
+    return Batch(_standing(scope), (), outcomes, ((event.identity, event.digest),), said)
+
+
+def _standing(scope: Scope) -> Standing:
+    return Standing(scope.composition, scope.producer, scope.derived, scope.used)
+
+
+def rollback_outcome(scope: Scope, request: Request) -> Publication | Outcome:
+    """The publication to go back to, or why that is not done."""
+    if scope.sequence == 0:
+        return Outcome("dead-lettered", "no such scope")
+    live = scope.publication(scope.live)
+    if request.expected_live is not None and (live is None or live.state != request.expected_live):
+        return Outcome("ignored", "not the expected one")
+    target = scope.find(request.state)
+    if target is None:
+        return Outcome("dead-lettered", "not retained")
+    if target.composition in scope.quarantined:
+        return Outcome("dead-lettered", "quarantined")
+    if scope.held and scope.live == target.name:
+        return Outcome("ignored", "live and held already", request.state)
+    return target
+
+
+def requested_rollback(scope: Scope, result: Batch, reached: Mapping[str, int], at: str, limits: Limits) -> Scope:
+    """The scope after a rollback request."""
+    assert result.rollback is not None
+    changed = replace(
+        scope,
+        inputs={**scope.inputs, **reached},
+        recent=(*scope.recent, *result.remembered)[-limits.recent :],
+    )
+    return _next(_rolled_back(changed, result.rollback), at, limits)
+
+
+def _rolled_back(scope: Scope, target: Publication) -> Scope:
+    return replace(scope, live=target.name, desired=scope.desired or target.name, held=True)
+
+
+# -- one event alone
+
+
+def alone(scope: Scope, event: Event, refused: Refused, limits: Limits) -> Outcome | None:
+    """What becomes of an event without any change of the pointer; None: it would change it."""
+    result = batch(scope, [event], refused, limits)
+    return None if result.publications or result.rollback else result.outcomes[event.position]
+
+
+# -- operators' verbs (protocol 4)
+
+
+@dataclass(frozen=True, slots=True)
+class Asked:
+    """What a command was asked to do."""
+
+    verb: str
+    target: str = ""
+    back: str | None = None
+    """The state of --rollback-to."""
+    on: bool = True
+    """Of pin: pin it."""
+
+
+@dataclass(frozen=True, slots=True)
+class Policy:
+    """What retention keeps beside live, desired and pinned publications."""
+
+    newest: int
+    days: float
+
+
+REFUSED, SAME = "refused", "nothing to do"
+
+
+def carried_out(scope: Scope, asked: Asked, at: str, limits: Limits) -> Scope | str:
+    """The scope after a verb; REFUSED, or SAME if there is nothing to change."""
+    changed = _VERBS[asked.verb](scope, asked, limits)
+    return changed if isinstance(changed, str) else _next(changed, at, limits)
+
+
+def _rollback(scope: Scope, asked: Asked, _: Limits) -> Scope | str:
+    target = scope.find(asked.target)
+    if target is None or target.composition in scope.quarantined:
+        return REFUSED
+    if asked.verb == "discard":
+        same = scope.live == scope.desired == target.name and not scope.held
+        return SAME if same else replace(scope, live=target.name, desired=target.name, held=False)
+    return SAME if scope.held and scope.live == target.name else _rolled_back(scope, target)
+
+
+def _hold(scope: Scope, _asked: Asked, _: Limits) -> Scope | str:
+    return replace(scope, held=True)
+
+
+def _resume(scope: Scope, _asked: Asked, _: Limits) -> Scope | str:
+    if scope.composition in scope.quarantined:
+        return REFUSED
+    same = scope.live == scope.desired and not scope.held
+    return SAME if same else replace(scope, live=scope.desired, held=False)
+
+
+def _quarantine(scope: Scope, asked: Asked, _: Limits) -> Scope | str:
+    target = scope.find(asked.target)
+    back = scope.find(asked.back) if asked.back else None
+    if target is None or (asked.back and back is None):
+        return REFUSED
+    live = scope.publication(scope.live)
+    is_live = live is not None and live.composition == target.composition
+    if target.composition in scope.quarantined and not is_live:
+        return SAME
+    quarantined = scope.quarantined | {target.composition}
+    if back is None:
+        return REFUSED if is_live else replace(scope, quarantined=quarantined)
+    if back.composition in quarantined:
+        return REFUSED
+    return replace(scope, live=back.name, held=True, quarantined=quarantined)
+
+
+def _lift(scope: Scope, asked: Asked, _: Limits) -> Scope | str:
+    target = scope.find(asked.target)
+    if target is None:
+        return REFUSED
+    if target.composition not in scope.quarantined:
+        return SAME
+    return replace(scope, quarantined=scope.quarantined - {target.composition})
+
+
+def _pin(scope: Scope, asked: Asked, limits: Limits) -> Scope | str:
+    target = scope.find(asked.target)
+    if target is None:
+        return REFUSED
+    if target.pinned == asked.on:
+        return SAME
+    if asked.on and sum(each.pinned for each in scope.retained) >= limits.pinned:
+        return REFUSED
+    return replace(
+        scope,
+        retained=tuple(replace(each, pinned=asked.on) if each == target else each for each in scope.retained),
+    )
+
+
+def _retire(scope: Scope, _asked: Asked, _: Limits) -> Scope | str:
+    if scope.live is None and scope.desired is None:
+        return SAME
+    return replace(scope, live=None, desired=None, held=False)
+
+
+_VERBS: Mapping[str, Callable[[Scope, Asked, Limits], Scope | str]] = {
+    "rollback": _rollback,
+    "discard": _rollback,
+    "hold": _hold,
+    "resume": _resume,
+    "quarantine": _quarantine,
+    "lift": _lift,
+    "pin": _pin,
+    "retire": _retire,
+}
+
+
+def republished(scope: Scope, attempt: str, at: str, limits: Limits) -> Scope:
+    """Desired rendered anew: another attempt of the same state, which moves live and desired like a new one."""
+    desired = scope.publication(scope.desired)
+    if desired is None:
+        raise Violation("nothing is desired that could be republished")
+    anew = replace(desired, attempt=attempt, at=at, superseded_at=None, pinned=False, late=False)
+    return _with_publications(scope, [anew], at, limits)
+
+
+def collected(scope: Scope, policy: Policy, as_of: str, at: str, limits: Limits) -> tuple[Scope, set[str]]:
+    """The scope after a collection that judged by the time `as_of`, and what left it."""
+    newest = {each.name for each in scope.retained[-policy.newest :]}
+    spared = newest | {scope.live, scope.desired}
+    released = {
+        each.name
+        for each in scope.retained
+        if each.name not in spared and not each.pinned and _days(each.superseded_at, as_of) >= policy.days
+    }
+    left = tuple(each for each in scope.retained if each.name not in released)
+    changed = replace(scope, retained=left, gc_epoch=scope.gc_epoch + 1)
+    return _next(changed, at, limits), released
+
+
+def _days(since: str | None, until: str) -> float:
+    if since is None:
+        return -1
+    seconds = (datetime.fromisoformat(until) - datetime.fromisoformat(since)).total_seconds()
+    return max(0.0, seconds / 86_400)
+
+
+# -- comparison with a document
+
+
+def differences(scope: Scope, signed: Mapping[str, Any], digest_of: Callable[[Composition], str]) -> list[str]:
+    """Where a pointer document is not what the rules make of it."""
+    retained = [
+        {
+            "state": each.state,
+            "attempt": each.attempt,
+            "revision": (each.producer, each.derived),
+            "kind": each.kind,
+            "late": each.late,
+            "composition": digest_of(each.composition),
+            "pinned": each.pinned,
+            "superseded_at": each.superseded_at,
+        }
+        for each in scope.retained
+    ]
+    expected: dict[str, Any] = {
+        "sequence": scope.sequence,
+        "live": scope.live,
+        "desired": scope.desired,
+        "number": (scope.producer, scope.derived),
+        "inputs": dict(scope.inputs),
+        "recent": [list(each) for each in scope.recent],
+        "held": scope.held,
+        "quarantined": {digest_of(each) for each in scope.quarantined},
+        "retained": retained,
+        "gc_epoch": scope.gc_epoch,
+    }
+    found = _seen(signed)
+    return [
+        f"{name} is {found[name]}, the rules say {expected[name]}" for name in expected if found[name] != expected[name]
+    ]
+
+
+def _seen(signed: Mapping[str, Any]) -> dict[str, Any]:
+    return {
+        "sequence": signed["sequence"],
+        "live": name_of(signed["live"]),
+        "desired": name_of(signed["desired"]),
+        "number": (signed["highest_producer"], signed["derived"]),
+        "inputs": dict(signed["inputs"]),
+        "recent": [[each["identity"], each["event"]] for each in signed["recent"]],
+        "held": signed["hold"] is not None,
+        "quarantined": {each["composition"] for each in signed["quarantined"]},
+        "retained": [
+            {
+                "state": each["state"],
+                "attempt": each["attempt"],
+                "revision": (each["revision"]["producer"], each["revision"]["derived"]),
+                "kind": each["kind"],
+                "late": each["late"],
+                "composition": each["composition"],
+                "pinned": each["pinned"],
+                "superseded_at": each["superseded_at"],
+            }
+            for each in signed["retained"]
+        ],
+        "gc_epoch": signed["gc_epoch"],
+    }
+
+
+def name_of(publication: Mapping[str, Any] | None) -> str | None:
+    return None if publication is None else f"{publication['state']}@{publication['attempt']}"

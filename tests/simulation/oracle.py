@@ -1,0 +1,536 @@
+"""Follows a world with the reference model: each commit, each settled event and each command is predicted and compared.
+
+What only the world can know is observed: the order of commits, how far each commit moved the positions, and which
+attempt stored a publication. Everything else of the pointer, and each outcome with its kind of reason, is the model's.
+"""
+
+import re
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+from events.model import Outcome as Told
+from tests.simulation import model
+from tests.simulation.model import (
+    Asked,
+    Composition,
+    Event,
+    Limits,
+    Outcome,
+    Policy,
+    Publication,
+    Refused,
+    Scope,
+    Violation,
+)
+
+AFTER_MERGE: frozenset[str] = frozenset({"recover-healthy", "rivals", "put-back", "restored", "blocked"})
+"""Which rules of issue 16 the product has by now. Each is expected of it from the moment its name is here:
+
+recover-healthy  `recover` never cuts the history of a healthy scope
+rivals           of several explicit uploads with one id or number `recover` retains at most one
+put-back         an older default that an operator puts back is kept aside before it is replaced
+restored         a position that nothing explains is never *superseded*: the journal takes a new instance
+blocked          a path that cannot be written stops no other one; the marker says `blocked`
+"""
+
+REASONS = {
+    "published": r"published as \S+$",
+    "published, held": r"published as \S+; live is held$",
+    "rolled back": r"live is \S+, held$",
+    "late": "older than the newest state",
+    "quarantined": "its composition is quarantined|.* is quarantined: lift",
+    "published already": r"state \S+ is published already",
+    "id or number is used up": r"revision \d+ is state|state \S+ is published with",
+    "no such scope": "there is no such scope",
+    "no composition": "the scope has no composition",
+    "model not in the scope": "no model",
+    "deleted in the registry": "needs attention: model",
+    "a higher version": r"model \S+ is at version",
+    "new and incomplete": r"model \S+ is new to the scope and needs",
+    "exactly so already": r"model \S+ is exactly this already",
+    "another content": "event .* was folded with another content",
+    "a repetition": "the scope has folded this event already",
+    "refused by the gate": "the state cannot be rendered",
+    "replaced before published": "replaced by state",
+    "not the expected one": "expected",
+    "not retained": ".* is not a retained state|.* is gone from the bucket",
+    "live and held already": "live is .* and held already",
+}
+"""How the product words each kind of reason."""
+
+
+@dataclass
+class Row:
+    """An accepted event, and where it goes."""
+
+    event: Event
+    scopes: tuple[str, ...] | None
+    since: Mapping[str, int]
+    """How many changes each scope had when the event was accepted."""
+    settled: set[str] = field(default_factory=set)
+    restored: bool = False
+    """It comes from a backup: what was recorded after that is not known."""
+    excused: set[str] = field(default_factory=set)
+    """Scopes whose pointer was lost while this waited: nothing is predicted of it there."""
+
+
+class Ledger:
+    """What one instance of a source holds, as the oracle was told."""
+
+    def __init__(self, oracle: "Oracle", instance: str, rows: Mapping[int, Row] | None = None) -> None:
+        self._oracle = oracle
+        self.instance = instance
+        self.rows = dict(rows or {})
+        oracle.ledgers.append(self)
+
+    def accept(self, offset: int, identity: str, digest: str, asked: model.Request, scopes: Any) -> None:
+        """An event was appended."""
+        event = Event((self.instance, offset), identity, digest, asked)
+        since = {scope: len(states) - 1 for scope, states in self._oracle.scopes.items()}
+        self.rows[offset] = Row(event, None if scopes is None else tuple(scopes), since)
+
+    def assign(self, offset: int, scopes: Sequence[str]) -> None:
+        """The dispatcher said where an event goes that names no scope."""
+        row = self.rows[offset]
+        if row.scopes is not None:
+            return
+        row.scopes = tuple(scopes)
+        needed = {scope for scope, index in row.since.items() if index > 0}
+        for before in self.rows.values():
+            if before.event.position[1] < offset and before.event.request.kind == "state":
+                needed |= {scope for scope in before.scopes or () if scope not in before.settled}
+        if missing := needed - set(scopes):
+            self._oracle.fail(f"{row.event.position} does not go to {sorted(missing)}")
+
+    def settle(self, process: str, scope: str, offset: int, told: Told) -> None:
+        """An event settled for the first time."""
+        row = self.rows[offset]
+        self._oracle.settled(process, scope, row, told)
+        row.settled.add(scope)
+
+    @property
+    def drained(self) -> bool:
+        """Every event is done in all its scopes."""
+        return all(row.scopes is not None and row.settled >= set(row.scopes) for row in self.rows.values())
+
+    def renewed(self, instance: str) -> "Ledger":
+        """The same rows under a new instance."""
+        rows = {
+            offset: Row(replace(row.event, position=(instance, offset)), row.scopes, row.since, set(row.settled))
+            for offset, row in self.rows.items()
+        }
+        return Ledger(self._oracle, instance, rows)
+
+    def copy(self) -> "Ledger":
+        """As a backup has it; under the same instance."""
+        copy = self.renewed(self.instance)
+        for offset, row in self.rows.items():
+            copy.rows[offset].restored = True
+            for scope in row.scopes or ():
+                self._oracle.inherit(scope, row, copy.rows[offset])
+        return copy
+
+    def abandon(self) -> None:
+        """Nothing reads this any more."""
+        for row in self.rows.values():
+            row.excused.update(row.scopes or ())
+
+
+class Oracle:
+    """Predicts one world."""
+
+    def __init__(
+        self, fail: Callable[[str], None], limits: Limits, policy: Policy, refused: Refused, *, strict_commands: bool
+    ) -> None:
+        self._fail = fail
+        self._limits = limits
+        self._policy = policy
+        self._refused = refused
+        self._strict_commands = strict_commands
+        self.scopes: dict[str, list[Scope]] = {}
+        """Every state of each scope, from none on."""
+        self.ledgers: list[Ledger] = []
+        self.ledger_of: dict[tuple[str, str], Ledger] = {}
+        """What a process reads under an instance."""
+        self.asked: dict[str, Asked] = {}
+        """What a command was asked, by its process."""
+        self.lost: set[str] = set()
+        """Scopes whose pointer is lost, until it is recovered."""
+        self.ever_lost: set[str] = set()
+        self._digests: dict[tuple[str, Composition], str] = {}
+        self._compositions: dict[str, tuple[str, Composition]] = {}
+        self._expected: dict[tuple[str, int], tuple[Row, Outcome, int]] = {}
+        """By scope and (the identity of) a row: positions come again after a journal was restored."""
+        self._floors: dict[tuple[str, str], int] = {}
+        self._starts: dict[str, Mapping[str, int]] = {}
+
+    def fail(self, what: str) -> None:
+        """The product contradicts the rules."""
+        self._fail(f"invariant 5: {what}")
+
+    def states(self, scope: str) -> list[Scope]:
+        """What a scope was after each change."""
+        return self.scopes.setdefault(scope, [Scope()])
+
+    def started(self, process: str) -> None:
+        """A process begins: whatever it validates is validated on what there is from now on."""
+        self._starts[process] = {scope: len(states) - 1 for scope, states in self.scopes.items()}
+
+    # -- commits
+
+    def committed(
+        self,
+        scope: str,
+        writer: str,
+        signed: Mapping[str, Any],
+        manifest: Callable[[str], Mapping[str, Any]],
+        now: str,
+    ) -> None:
+        """The pointer of a scope changed. `manifest` reads one of a publication by its name."""
+        states, entry = self.states(scope), signed["history"][-1]
+        if scope in self.lost:
+            return
+        try:
+            following, known = self._following(scope, states[-1], writer, signed, entry, manifest, now)
+        except Violation as error:
+            self.fail(f"{scope} at {signed['sequence']}: {error}")
+            return
+        gone = [each for each in known if each.name not in {kept.name for kept in following.retained}]
+        self._compare(scope, following, signed, entry, gone)
+        states.append(following)
+
+    def _following(
+        self,
+        scope: str,
+        base: Scope,
+        writer: str,
+        signed: Mapping[str, Any],
+        entry: Mapping[str, Any],
+        manifest: Callable[[str], Mapping[str, Any]],
+        now: str,
+    ) -> tuple[Scope, list[Publication]]:
+        """What the rules make of `base`, and all that could be retained after it."""
+        asked = self.asked.get(writer)
+        if asked is None:
+            return self._batch(scope, base, writer, signed, entry, manifest)
+        if asked.verb == "republish":
+            _, attempt = _parted(entry["published"][-1])
+            following = model.republished(base, attempt, entry["at"], self._limits)
+            self._learn(scope, following.retained[-1], manifest(entry["published"][-1]))
+            return following, [*base.retained, following.retained[-1]]
+        if asked.verb == "recover":
+            raise Violation("a healthy scope was recovered")
+        if asked.verb == "gc":
+            as_of = entry["change"]["as_of"]
+            if as_of > now:
+                raise Violation(f"a collection judged by {as_of}, the bucket's clock said {now}")
+            following, released = model.collected(base, self._policy, as_of, entry["at"], self._limits)
+            if set(entry["change"]["released"]) != released:
+                raise Violation(f"released {entry['change']['released']}, the policy releases {sorted(released)}")
+            return following, list(base.retained)
+        carried = model.carried_out(base, asked, entry["at"], self._limits)
+        if isinstance(carried, str):
+            raise Violation(f"{asked} was carried out, and the rules say {carried}")
+        return carried, list(base.retained)
+
+    def _batch(
+        self,
+        scope: str,
+        base: Scope,
+        writer: str,
+        signed: Mapping[str, Any],
+        entry: Mapping[str, Any],
+        manifest: Callable[[str], Mapping[str, Any]],
+    ) -> tuple[Scope, list[Publication]]:
+        moved = {at: to for at, to in signed["inputs"].items() if base.inputs.get(at, 0) != to}
+        if len(moved) != 1:
+            raise Violation(f"{writer} moved the positions of {sorted(moved)}")
+        ((instance, last),) = moved.items()
+        rows = list(self._taken(scope, base, self.ledger_of[writer, instance], last, signed, entry, manifest))
+        events = [row.event for row in rows]
+        if not events or events[-1].position[1] != last:
+            raise Violation(f"{instance} was passed up to {last}, and no event there was folded")
+        result = model.batch(base, events, self._refused, self._limits)
+        attempts = [_parted(name) for name in entry["published"]]
+        if [each.state for each in result.publications] != [
+            _expected_name(each, state) for each, (state, _) in zip(result.publications, attempts, strict=False)
+        ] or len(attempts) != len(result.publications):
+            wanted = [each.state for each in result.publications]
+            raise Violation(f"published {entry['published']}, the rules publish {wanted}")
+        for planned, name in zip(result.publications, entry["published"], strict=True):
+            self._made_of(scope, planned, manifest(name), name)
+        if entry["kind"] == "rollback":
+            if result.rollback is None:
+                raise Violation("a rollback that the rules do not make")
+            following = model.requested_rollback(base, result, moved, entry["at"], self._limits)
+        elif result.rollback is not None or not result.publications:
+            raise Violation(f"{entry['kind']} of {[each.request for each in events]} changes nothing")
+        else:
+            following = model.publish(base, result, attempts, moved, entry["at"], self._limits)
+        for row in rows:
+            if scope not in row.settled:
+                said = result.outcomes[row.event.position]
+                self._expected[scope, id(row)] = row, said, len(self.states(scope))
+        new = [each for each in following.retained if each not in base.retained]
+        known = {each.name for each in base.retained}
+        missing = [
+            Publication(
+                *_parted(name), each.producer, each.derived, each.kind, each.late, each.composition, (), entry["at"]
+            )
+            for each, name in zip(result.publications, entry["published"], strict=True)
+            if name not in {kept.name for kept in following.retained}
+        ]
+        return following, [*base.retained, *(each for each in new if each.name not in known), *missing]
+
+    def _taken(
+        self,
+        scope: str,
+        base: Scope,
+        ledger: Ledger,
+        last: int,
+        signed: Mapping[str, Any],
+        entry: Mapping[str, Any],
+        manifest: Callable[[str], Mapping[str, Any]],
+    ) -> Iterator[Row]:
+        """What was in a batch: all that waited up to its end.
+
+        What settled without a commit before this one landed may be in it as well, if the pointer or a manifest says so.
+        """
+        listed = {
+            (each["instance"], each["offset"]) for name in entry["published"] for each in manifest(name)["events"]
+        }
+        rows = [
+            row
+            for offset, row in sorted(ledger.rows.items())
+            if base.inputs.get(ledger.instance, 0) < offset <= last and scope in (row.scopes or ())
+        ]
+        waiting = {(row.event.identity, row.event.digest) for row in rows if scope not in row.settled}
+        remembered = {(each["identity"], each["event"]) for each in signed["recent"]} - set(base.recent) - waiting
+        for row in rows:
+            event = row.event
+            if scope not in row.settled or event.position in listed or (event.identity, event.digest) in remembered:
+                yield row
+
+    def _made_of(self, scope: str, planned: model.Planned, manifest: Mapping[str, Any], name: str) -> None:
+        """A manifest says what the rules make of its events."""
+        if _composition(manifest) != planned.composition:
+            raise Violation(f"{name} is {_composition(manifest)}, the rules make {planned.composition}")
+        told = [((each["instance"], each["offset"]), each["skipped"]) for each in manifest["events"]]
+        wanted = [(each.position, False) for each in planned.events] + [
+            (each.position, True) for each in planned.skipped
+        ]
+        if told != sorted(wanted, key=lambda each: each[0][1]):
+            raise Violation(f"{name} lists {told}, the rules say {wanted}")
+        self._learn(scope, planned, manifest)
+
+    def _learn(self, scope: str, made: model.Planned | Publication, manifest: Mapping[str, Any]) -> None:
+        """Compositions and their digests correspond, and a derived state is named by its digest."""
+        digest, this = manifest["composition_digest"], (scope, made.composition)
+        if self._digests.setdefault(this, digest) != digest:
+            raise Violation(f"one composition has the digests {self._digests[this]} and {digest}")
+        if self._compositions.setdefault(digest, this) != this:
+            raise Violation(f"{digest} is the digest of two compositions")
+        if made.kind == "derived" and not manifest["state"].endswith(f"-{digest[:12]}"):
+            raise Violation(f"{manifest['state']} is not named by its composition {digest[:12]}")
+
+    def _compare(
+        self,
+        scope: str,
+        following: Scope,
+        signed: Mapping[str, Any],
+        entry: Mapping[str, Any],
+        gone: Sequence[Publication],
+    ) -> None:
+        for wrong in model.differences(following, signed, lambda each: self._digests[scope, each]):
+            self.fail(f"{scope} after {entry['kind']} at {signed['sequence']}: {wrong}")
+        change = entry["change"]
+        released = set(change.get("released", ()))
+        dropped = [each.name for each in gone if each.name not in released]
+        if list(change.get("dropped", ())) != dropped:
+            self.fail(f"{scope} says it dropped {change.get('dropped')}, the rules drop {dropped}")
+        used = {
+            each.state: [each.producer, self._digests[scope, each.composition]]
+            for each in gone
+            if each.kind == "explicit"
+        }
+        if change.get("used", {}) != used:
+            self.fail(f"{scope} says {change.get('used')} is used up, the rules say {used}")
+
+    # -- outcomes
+
+    def settled(self, process: str, scope: str, row: Row, told: Told) -> None:
+        """An event is done in a scope: as its commit made it, or as it is on a pointer that the process may have read."""
+        position = row.event.position
+        expected = self._expected.get((scope, id(row)))
+        if scope in self.lost or scope in row.excused:
+            return
+        states = self.states(scope)
+        if expected is not None:
+            _, outcome, index = expected
+            if not _fits(told, outcome):
+                self.fail(f"{position} in {scope} is {_said(told)}, its commit made it {outcome}")
+            self._floors[process, scope] = index
+            return
+        if row.restored and position[1] <= states[-1].inputs.get(position[0], 0) and "restored" not in AFTER_MERGE:
+            # What passed it was recorded after the backup: manifests tell, else it counts as superseded.
+            if told.kind not in {"published", "superseded"}:
+                self.fail(f"{position} in {scope} was passed after the backup, and is {_said(told)}")
+            return
+        since = max(
+            row.since.get(scope, 0),
+            self._floors.get((process, scope), 0),
+            self._starts.get(process, {}).get(scope, 0),
+        )
+        possible: list[Outcome | None] = []
+        for index in range(since, len(states)):
+            possible.append(self._alone(states[index], row.event))
+            if possible[-1] is not None and _fits(told, possible[-1]):
+                self._floors[process, scope] = index
+                return
+        self.fail(f"{position} ({row.event.request}) in {scope} is {_said(told)}, the rules say one of {possible}")
+
+    def _alone(self, state: Scope, event: Event) -> Outcome | None:
+        if event.position[1] <= state.inputs.get(event.position[0], 0):
+            return None
+        return model.alone(state, event, self._refused, self._limits)
+
+    def at_rest(self, ledgers: Sequence[Ledger]) -> Iterator[str]:
+        """What every commit made of its events has been said, in the sources that there are in the end."""
+        read = {id(row) for ledger in ledgers for row in ledger.rows.values()}
+        for (scope, _), (row, _, _) in self._expected.items():
+            if id(row) in read and scope not in row.settled | row.excused:
+                yield f"invariant 5: {row.event.position} was folded into {scope} and has no outcome"
+
+    def inherit(self, scope: str, row: Row, copy: Row) -> None:
+        """What a commit made of an event is so for the copy of its row as well."""
+        if (scope, id(row)) in self._expected:
+            _, outcome, index = self._expected[scope, id(row)]
+            self._expected[scope, id(copy)] = copy, outcome, index
+            copy.excused.update(row.excused)
+
+    # -- commands
+
+    def said(self, process: str, scope: str, since: int, said: str) -> None:
+        """A command ended without a change: by what it `said`, a rule or the pointer must be the reason."""
+        asked = self.asked.get(process)
+        if asked is None or scope in self.lost or asked.verb in {"gc", "republish", "recover"}:
+            return
+        states = self.states(scope)[since:]
+        results = [model.carried_out(each, asked, "", self._limits) for each in states]
+        wanted = {"same": model.SAME, "Refused": model.REFUSED, "NotFound": model.REFUSED}[said]
+        absent = said == "NotFound" and (states[0].sequence == 0 or not self._strict_commands)
+        if wanted not in results and not absent:
+            self.fail(f"{process} was asked {asked} and says {said}, the rules do not")
+
+    # -- a pointer that is lost
+
+    def lose(self, scope: str) -> None:
+        """From now on nothing of the scope is predicted, until it is recovered."""
+        self.lost.add(scope)
+        self.ever_lost.add(scope)
+        for ledger in self.ledgers:
+            for row in ledger.rows.values():
+                if scope not in row.settled:
+                    row.excused.add(scope)
+
+    def recovered(
+        self, scope: str, signed: Mapping[str, Any], stored: Sequence[Mapping[str, Any]], history: Sequence[Any]
+    ) -> None:
+        """Go on from what a recovery wrote; what it may not do is the watcher's. `stored`: every manifest ever there."""
+        states = self.states(scope)
+        self.lose(scope)
+        self.lost.discard(scope)
+        manifests = {f"{each['state']}@{each['attempt']}": each for each in stored}
+        for described in stored:
+            self._digests.setdefault((scope, _composition(described)), described["composition_digest"])
+            self._compositions.setdefault(described["composition_digest"], (scope, _composition(described)))
+        retained = tuple(self._adopted(each, manifests[model.name_of(each) or ""]) for each in signed["retained"])
+        used = {(each.state, each.producer, each.composition) for each in retained if each.kind == "explicit"}
+        for entry in history:
+            for name in entry["published"]:
+                described = manifests[name]
+                if described["kind"] == "explicit":
+                    used.add((described["state"], described["revision"]["producer"], _composition(described)))
+            for state, (producer, digest) in entry["change"].get("used", {}).items():
+                used.add((state, producer, self._compositions[digest][1]))
+        states.append(
+            Scope(
+                sequence=signed["sequence"],
+                live=model.name_of(signed["live"]),
+                desired=model.name_of(signed["desired"]),
+                producer=signed["highest_producer"],
+                derived=signed["derived"],
+                inputs=dict(signed["inputs"]),
+                recent=tuple((each["identity"], each["event"]) for each in signed["recent"]),
+                held=signed["hold"] is not None,
+                quarantined=frozenset(self._compositions[each["composition"]][1] for each in signed["quarantined"]),
+                retained=retained,
+                used=frozenset(used),
+                gc_epoch=signed["gc_epoch"],
+            )
+        )
+
+    def _adopted(self, publication: Mapping[str, Any], manifest: Mapping[str, Any]) -> Publication:
+        composition = _composition(manifest)
+        identities = tuple(
+            row.event.identity
+            for each in manifest["events"]
+            if not each["skipped"]
+            for ledger in self.ledgers
+            if ledger.instance == each["instance"] and (row := ledger.rows.get(each["offset"])) is not None
+        )
+        return Publication(
+            publication["state"],
+            publication["attempt"],
+            publication["revision"]["producer"],
+            publication["revision"]["derived"],
+            publication["kind"],
+            publication["late"],
+            composition,
+            identities,
+            publication["at"],
+            publication["superseded_at"],
+            publication["pinned"],
+        )
+
+
+def _parted(name: str) -> tuple[str, str]:
+    state, _, attempt = name.rpartition("@")
+    return state, attempt
+
+
+def _expected_name(planned: model.Planned, state: str) -> str:
+    """The name of a publication, as far as the rules say it without a digest."""
+    return planned.state if planned.kind == "derived" and state.startswith(planned.state) else state
+
+
+def _composition(manifest: Mapping[str, Any]) -> Composition:
+    """What the models of a manifest are. Artifacts and limits of these worlds have the version in them."""
+    return frozenset(
+        (
+            each["id"],
+            (
+                each["version"],
+                each["artifact"]["uri"].rpartition("/")[2],
+                CPUS_OF[each["serving"]["resources"]["limits"]["cpus"]],
+            ),
+        )
+        for each in manifest["composition"]["models"]
+    )
+
+
+CPUS = {"1": 1, "2": 2, "3": 3, "10": 10, "edge": 7}
+"""What each version of a model asks for, so that its files tell it."""
+CPUS_OF = {str(cpus): version for version, cpus in CPUS.items()}
+
+
+def _fits(told: Told, expected: Outcome) -> bool:
+    state = expected.state
+    if state is not None and told.state != state and not (state.endswith("-") and (told.state or "").startswith(state)):
+        return False
+    return told.kind == expected.kind and re.match(REASONS[expected.why], told.reason) is not None
+
+
+def _said(told: Told) -> str:
+    return f"{told.kind} ({told.reason}, {told.state})"

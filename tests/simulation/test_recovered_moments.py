@@ -1,0 +1,113 @@
+"""`recover` at many moments of simulated worlds: the bucket as it is right after a change of a pointer, copied.
+
+A healthy scope is left alone, whatever losing and killed writers have left beside it. A scope whose pointer is lost
+gets one in which every id and every number of an explicit state has one composition (protocol 3).
+"""
+
+import asyncio
+import json
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import PurePosixPath
+from typing import Any
+
+import pytest
+
+from daemon.publishing import layout, protocol
+from daemon.publishing.livetree import LiveTree
+from daemon.publishing.pointer import Pointer
+from daemon.publishing.publisher import Publisher
+from daemon.publishing.reader import Reader
+from daemon.publishing.recoverer import Recoverer, Recovery
+from daemon.publishing.recovery import Wish
+from daemon.stores.memory import MemoryStore
+from renderers.model import Scope
+from tests.builders_runtime import InlineRuntime
+from tests.simulation.bucket import Held
+from tests.simulation.scenario import scenario_of
+from tests.simulation.world import World, _settings, sealed
+
+PARTS, WORLDS = 8, 25
+EVERY = 3
+"""Of this many changes of a pointer one is looked at."""
+Objects = dict[str, Held]
+
+
+class _Watched(World):
+    """Keeps what the bucket holds after changes of pointers."""
+
+    def __init__(self, seed: str) -> None:
+        # A short history makes chunks, and with them chunks of writers that lost.
+        super().__init__(replace(scenario_of(seed), short_history=True), traced=False)
+        self.moments: list[tuple[str, Objects]] = []
+        self._changes = 0
+
+    def _changed(self, change: Any) -> None:
+        super()._changed(change)
+        name = PurePosixPath(change.key)
+        if name.name == "pointer.json" and change.after is not None:
+            self._changes += 1
+            if self._changes % EVERY == 0:
+                self.moments.append((str(name.parent), dict(self.bucket.objects)))
+
+
+def recovered(scope: Scope, objects: Objects) -> Recovery:
+    async def run() -> Recovery:
+        runtime = InlineRuntime()
+        store = MemoryStore(runtime)
+        for key, held in objects.items():
+            await store.create(key, held.content)
+        reader = Reader(store, runtime)
+        publisher = Publisher(store, reader, runtime)
+        recoverer = Recoverer(store, reader, publisher, LiveTree(store, reader, runtime))
+        return await recoverer.preview(scope, Wish(), "ann", "why")
+
+    return asyncio.run(run())
+
+
+def moments(world: _Watched) -> Iterator[tuple[Scope, Objects]]:
+    for name, objects in world.moments:
+        yield Scope.parse(name), objects
+
+
+def triples(publications: Any) -> set[tuple[str, int, str]]:
+    return {(p.state, p.revision.producer, p.composition) for p in publications if p.kind == "explicit"}
+
+
+def contradictions(one: set[tuple[str, int, str]], other: set[tuple[str, int, str]]) -> list[Any]:
+    return [(a, b) for a in one for b in other if a != b and (a[0] == b[0] or a[1] == b[1])]
+
+
+def committed(pointer: Pointer) -> set[tuple[str, int, str]]:
+    """Of explicit states, as far as the pointer itself tells."""
+    return triples(pointer.retained) | set(protocol.used_up(pointer.history))
+
+
+@pytest.mark.parametrize("part", range(PARTS))
+def test_a_healthy_scope_is_left_alone_and_a_lost_pointer_gives_no_id_or_number_two_compositions(part: int) -> None:
+    seen = 0
+    for number in range(WORLDS):
+        world = _Watched(f"moments-{part * WORLDS + number}")
+        with _settings(world.scenario, world):
+            with sealed():
+                asyncio.set_event_loop(None)
+                world.loop.run_until_complete(world.play())
+                world.loop.finish()
+            for scope, objects in moments(world):
+                seen += 1
+                _check(scope, objects)
+    assert seen > WORLDS
+
+
+def _check(scope: Scope, objects: Objects) -> None:
+    healthy = recovered(scope, objects)
+    assert healthy.recovered is None, healthy.recovered and healthy.recovered.did
+    lost = {key: held for key, held in objects.items() if key != layout.pointer(scope)}
+    told = recovered(scope, lost)
+    assert told.recovered is not None
+    now = triples(told.recovered.pointer.retained)
+    assert not contradictions(now, now)
+    # What was committed and is whole in the bucket: what contradicts it is not retained.
+    before = Pointer.model_validate(json.loads(objects[layout.pointer(scope)].body)["signed"])
+    whole = triples(each.publication for each in told.remains.found)
+    assert not contradictions(now, committed(before) & whole)

@@ -1,0 +1,96 @@
+"""JSON of a bucket: what is accepted can be written again, what is refused costs little."""
+
+import json
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from daemon.publishing.documents import Malformed, canonical, parsed, written
+from daemon.publishing.sizes import LEVELS, MARKS
+
+TEXT = st.text(st.characters(exclude_categories=["Cs"]), max_size=20)
+NUMBERS = st.integers(-(2**63) + 1, 2**63 - 1) | st.floats(allow_nan=False, allow_infinity=False)
+VALUES = st.recursive(
+    st.none() | st.booleans() | NUMBERS | TEXT,
+    lambda inner: st.lists(inner, max_size=4) | st.dictionaries(TEXT, inner, max_size=4),
+    max_leaves=20,
+)
+
+
+@given(VALUES)
+def test_whatever_is_written_is_read_back(value: Any) -> None:
+    assert parsed(written(value)) == value
+    assert canonical(written(value)) == value
+
+
+@given(VALUES)
+def test_other_spellings_of_a_value_are_the_same_value_and_not_its_one_form(value: Any) -> None:
+    spelled = b" " + json.dumps(value, indent=1).encode()
+    assert parsed(spelled) == value
+    with pytest.raises(Malformed, match="not in the form"):
+        canonical(spelled)
+
+
+@given(st.binary(max_size=60) | st.text(alphabet='[]{}",:\\u0dDe1.- ', max_size=60).map(str.encode))
+def test_any_bytes_are_a_value_that_can_be_written_or_malformed(body: bytes) -> None:
+    try:
+        value = parsed(body)
+    except Malformed:
+        return
+    assert parsed(written(value)) == value
+
+
+@pytest.mark.parametrize(
+    ("body", "words"),
+    [
+        (b"", "Expecting value"),
+        (b"\xff", "text that is not UTF-8"),
+        (b'"\xed\xa0\x80"', "text that is not UTF-8"),
+        ("{}".encode("utf-16"), "text that is not UTF-8"),
+        (b"\xef\xbb\xbf{}", "Expecting value"),
+        (b'{"a": 1, "a": 1}', "one key twice"),
+        (b'[{"b": {"a": 1, "a": 2}}]', "one key twice"),
+        (b"NaN", "NaN is not JSON"),
+        (b"[-Infinity]", "-Infinity is not JSON"),
+        (b"1e999", "a number is too large"),
+        (b"9223372036854775808", "more than 64 bits"),
+        (b"-9223372036854775808", "more than 64 bits"),
+        (b"9" * 5000, "more than 64 bits"),
+        (b'"\\ud800"', "text that is not UTF-8"),
+        (b'{"\\uDFFF": 1}', "text that is not UTF-8"),
+        (b"[" * (LEVELS + 1) + b"]" * (LEVELS + 1), f"more than {LEVELS} levels"),
+        (b'{"":' * 100_000, f"more than {LEVELS} levels"),
+        (b"[0" + b",0" * MARKS + b"]", "brackets and commas"),
+        (b"{} {}", "Extra data"),
+        (b"{", "its brackets do not match"),
+        (b"[}", "Expecting value"),
+    ],
+)
+def test_what_no_reader_could_hold_or_write_again_is_malformed(body: bytes, words: str) -> None:
+    with pytest.raises(Malformed, match=words):
+        parsed(body)
+
+
+@pytest.mark.parametrize(
+    ("body", "value"),
+    [
+        (b"[" * LEVELS + b"]" * LEVELS, None),
+        (b'"[[[{{{\\"[[[\\\\"', '[[[{{{"[[[\\'),
+        (b'["[", "{", {"]": "[", "": "}"}, "", "\'"]', ["[", "{", {"]": "[", "": "}"}, "", "'"]),
+        (b'{"' + b"[" * 100 + b'": "", "": "' + b"{" * 100 + b'"}', {"[" * 100: "", "": "{" * 100}),
+        (b'"\\ud83d\\ude00"', "\N{GRINNING FACE}"),
+        (b'"\\\\ud800"', "\\ud800"),
+        (b"9223372036854775807", 2**63 - 1),
+    ],
+)
+def test_what_only_looks_hostile_is_read(body: bytes, value: object) -> None:
+    assert value is None or parsed(body) == value
+    assert parsed(body) is not None
+
+
+@pytest.mark.parametrize("body", [b'"' + b'\\"' * 1_000_000, b'"' * 1_000_001, b'"' + b"\\" * 1_000_001])
+def test_text_without_an_end_is_malformed_in_one_pass(body: bytes) -> None:
+    with pytest.raises(Malformed):
+        parsed(body)

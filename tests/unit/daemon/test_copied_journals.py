@@ -1,0 +1,192 @@
+"""Two daemons whose journals are copies of one another, with one instance: no event that either accepted is lost."""
+
+import asyncio
+import contextlib
+import shutil
+import sqlite3
+from collections.abc import Awaitable, Callable
+from pathlib import Path
+
+import pytest
+from structlog.testing import capture_logs
+
+from daemon.lifecycle import Stop
+from daemon.pipeline import InstanceShared
+from daemon.stores.memory import MemoryStore
+from daemon.worker import Worker
+from events.journal import Journal
+from events.model import Outcome, OutcomeKind
+from renderers.model import Scope
+from tests.builders_runtime import InlineRuntime
+from tests.support.scenes import GOLDEN, Patience, Scene, model_event, open_scene, rollback_event, state_event
+
+OTHER = Scope("texture", "edge")
+COMPARED = 2**62
+"""As `opened_at`: the comparison at the start found nothing, for the other copy had published nothing yet."""
+
+
+def cloned(path: Path, copy: Path) -> None:
+    """A copy as a clone of the block device would show it: its file is where the journal says that it is."""
+    shutil.copy(path, copy)
+    place = copy.stat()
+    with contextlib.closing(sqlite3.connect(copy, isolation_level=None)) as db:
+        db.execute("UPDATE meta SET value = ? WHERE key = 'device'", (str(place.st_dev),))
+        db.execute("UPDATE meta SET value = ? WHERE key = 'inode'", (str(place.st_ino),))
+
+
+def two(path: Path, play: Callable[[Scene, Scene], Awaitable[None]]) -> None:
+    """`play` with two daemons, each on its copy of a journal with which one state was published in each scope."""
+    store = MemoryStore(InlineRuntime())
+
+    async def body() -> None:
+        async with open_scene(path / "one.db", store) as scene:
+            await scene.send(state_event(1), state_event(1, scope=OTHER))
+        cloned(path / "one.db", path / "two.db")
+        async with open_scene(path / "one.db", store) as one, open_scene(path / "two.db", store) as two:
+            assert one.journal.instance == two.journal.instance
+            await play(one, two)
+
+    asyncio.run(body())
+
+
+async def published_states(scene: Scene) -> list[str]:
+    history = (await scene.pointer()).history
+    return [name.partition("@")[0] for entry in history for name in entry.published]
+
+
+def kinds(outcomes: list[Outcome]) -> list[str]:
+    return [str(each.kind) for each in outcomes]
+
+
+def test_an_event_at_a_position_that_a_copy_has_used_is_published_under_a_new_instance(tmp_path: Path) -> None:
+    async def play(one: Scene, two: Scene) -> None:
+        shared = one.journal.instance
+        assert kinds(await one.send(state_event(2))) == ["published"]
+        two.opened_at = COMPARED
+        with capture_logs() as logs:
+            assert kinds(await two.send(state_event(3))) == ["published"]
+        assert any(each["event"] == "journal was copied, goes on under a new id" for each in logs)
+        assert await published_states(one) == ["state-1", "state-2", "state-3"]
+        assert two.journal.instance != shared == one.journal.instance
+        assert (await two.pointer()).inputs == {shared: 3, two.journal.instance: 3}
+
+    two(tmp_path, play)
+
+
+def test_copies_that_accept_in_turn_lose_nothing_and_soon_have_two_instances(tmp_path: Path) -> None:
+    async def play(one: Scene, two: Scene) -> None:
+        instances = {one.journal.instance}
+        for number in range(2, 12):
+            scene = (one, two)[number % 2]
+            scene.opened_at = COMPARED
+            events = [state_event(number), model_event(f"m{number}", "101", str(100 + number))]
+            assert set(kinds(await scene.send(*events))) == {"published"}
+            instances |= {one.journal.instance, two.journal.instance}
+        assert len(instances) <= 3
+        assert [state for state in await published_states(one) if state.startswith("state-")] == [
+            f"state-{number}" for number in range(1, 12)
+        ]
+        assert len((await one.pointer()).inputs) == len(instances)
+
+    two(tmp_path, play)
+
+
+def test_what_was_recorded_for_a_commit_that_a_copy_has_overtaken_is_folded_again(tmp_path: Path) -> None:
+    """The answer to that commit was lost, so it was not withdrawn; the lineage shows that it was never made."""
+
+    async def play(one: Scene, two: Scene) -> None:
+        [accepted] = await two.accept(state_event(3))
+        await two.journal.record(
+            str(GOLDEN), "lost", {accepted.position: Outcome(OutcomeKind.PUBLISHED, "as state-3", "state-3")}
+        )
+        await one.send(state_event(2))
+        two.opened_at = COMPARED
+        await two.work()
+        assert await published_states(one) == ["state-1", "state-2", "state-3"]
+
+    two(tmp_path, play)
+
+
+@pytest.mark.parametrize("owns", [True, False])
+def test_a_position_that_nobody_can_explain_is_superseded_only_in_a_log_that_several_read(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, owns: bool
+) -> None:
+    monkeypatch.setattr(Journal, "owns_instance", owns)
+
+    async def play(one: Scene, two: Scene) -> None:
+        await one.send(state_event(2))
+        await two.accept(state_event(3))
+        waiting = [await two.journal.next()]
+        if owns:
+            with pytest.raises(InstanceShared, match="a copy of it is in use"):
+                await two.pipeline.process(GOLDEN, waiting)
+        else:
+            await two.pipeline.process(GOLDEN, waiting)
+            assert kinds(await two.outcomes(state_event(3).id)) == ["superseded"]
+
+    two(tmp_path, play)
+
+
+def test_what_can_be_explained_settles_before_the_rest_gets_a_new_instance(tmp_path: Path) -> None:
+    async def play(one: Scene, two: Scene) -> None:
+        event = state_event(2)
+        # The same event reaches both, and another one only the copy.
+        await two.accept(event, rollback_event("back", "state-1"))
+        await one.send(event, model_event("m", "101", "9"))
+        two.opened_at = COMPARED
+        await two.work()
+        assert kinds(await two.outcomes(event.id)) == ["published"]
+        assert kinds(await two.outcomes("back")) == ["published"]
+        assert (await two.pointer()).live.state == "state-1"
+
+    two(tmp_path, play)
+
+
+def test_the_instance_changes_only_while_no_lane_has_a_batch_in_progress(tmp_path: Path) -> None:
+    async def play(one: Scene, two: Scene) -> None:
+        shared = two.journal.instance
+        await one.send(state_event(2))
+        begun, go_on = asyncio.Event(), asyncio.Event()
+        process, refused = two.pipeline.process, asyncio.Event()
+
+        async def slow(scope, waiting):
+            if scope == OTHER:
+                begun.set()
+                await go_on.wait()
+            else:
+                await begun.wait()
+            try:
+                return await process(scope, waiting)
+            except InstanceShared:
+                refused.set()
+                raise
+
+        two.pipeline.process = slow  # type: ignore[method-assign]
+        await two.accept(state_event(3), state_event(2, scope=OTHER))
+        stop = Stop()
+        worker = Worker(
+            source=two.journal,
+            reader=two.reader,
+            pipeline=two.pipeline,
+            runtime=two.runtime,
+            observer=two.watcher,
+            patience=Patience(),
+            live_tree_seconds=3600,
+            opened_at=COMPARED,
+        )
+        running = asyncio.create_task(worker.run(stop))
+        async with asyncio.timeout(20):
+            await refused.wait()
+            await two.journal.backlog()  # whatever was asked of the journal is done
+        assert two.journal.instance == shared
+        go_on.set()
+        await two.watcher.saw(lambda: len(two.watcher.settled_outcomes) == 2)
+        stop.request("done")
+        await running
+        assert two.journal.instance != shared
+        # The batch that was in progress has settled under the instance that it was begun with.
+        assert shared in (await two.pointer(OTHER)).inputs
+        assert two.journal.instance not in (await two.pointer(OTHER)).inputs
+        assert await published_states(two) == ["state-1", "state-2", "state-3"]
+
+    two(tmp_path, play)

@@ -1,0 +1,244 @@
+"""The journal's files: held by one run, and missed as soon as somebody moves or replaces them."""
+
+import asyncio
+import os
+import shutil
+import sqlite3
+import subprocess
+import sys
+import textwrap
+from contextlib import closing
+from pathlib import Path
+
+import pytest
+
+from events.errors import JournalDisplaced, JournalLocked, SourceUnavailable
+from events.model import Outcome, OutcomeKind
+from events.source import Recorded
+
+GOOD = Outcome(OutcomeKind.PUBLISHED, "folded", "state-1")
+
+IN_ANOTHER_PROCESS = """
+import asyncio, sys
+from datetime import UTC, datetime
+from pathlib import Path
+from events.errors import JournalLocked
+from events.journal import Journal
+
+async def main(run):
+    options = dict(clock=lambda: datetime.now(UTC), token=lambda: "0" * 32)
+    try:
+        async with await Journal.open(Path(sys.argv[1]), run=run, **options) as journal:
+            print((await journal.backlog()).events)
+    except JournalLocked as error:
+        print(error)
+
+asyncio.run(main(sys.argv[2] == "run"))
+"""
+
+
+async def opened_elsewhere(path: Path, how: str) -> str:
+    command = [sys.executable, "-c", textwrap.dedent(IN_ANOTHER_PROCESS), str(path), how]
+    done = await asyncio.to_thread(subprocess.run, command, capture_output=True, text=True, timeout=60, check=True)
+    return done.stdout
+
+
+def remove(path: Path) -> None:
+    path.unlink()
+
+
+def replace(path: Path) -> None:
+    copy = path.with_name("copy")
+    shutil.copy(path, copy)
+    copy.replace(path)
+
+
+@pytest.mark.parametrize("suffix", ["", "-wal", "-shm"])
+@pytest.mark.parametrize("displace", [remove, replace])
+def test_nothing_is_acknowledged_once_a_file_is_gone_and_what_was_kept_goes_on(bench, play, scope, suffix, displace):
+    async def story():
+        async with bench.journal() as journal:
+            [before] = await journal.append([bench.arrival("1")])
+            displace(Path(f"{bench.path}{suffix}"))
+            for attempt in (journal.append([bench.arrival("2")]), journal.probe()):
+                with pytest.raises(JournalDisplaced, match="rebundle_journal_unsettled_events"):
+                    await attempt
+            assert (await journal.next()).position == before.position
+            assert (await journal.next()).event.id == "2", "it was not acknowledged, and is published all the same"
+            await journal.settle(scope, {before.position: GOOD})
+            assert await journal.recorded(scope, [before.position]) == {before.position: (Recorded(GOOD, None),)}
+
+    play(story())
+
+
+def test_a_journal_that_is_put_back_acknowledges_again(bench, play, tmp_path):
+    async def story():
+        async with bench.journal() as journal:
+            names = [Path(f"{bench.path}{suffix}") for suffix in ("", "-wal", "-shm")]
+            for name in names:
+                name.rename(tmp_path / f"aside{name.name}")
+            with pytest.raises(JournalDisplaced):
+                await journal.append([bench.arrival("1")])
+            for name in names:
+                (tmp_path / f"aside{name.name}").rename(name)
+            await journal.probe()
+            [again] = await journal.append([bench.arrival("1")])
+            assert again.known
+
+    play(story())
+
+
+@pytest.mark.parametrize("verb", ["replay", "drop", "take_out"])
+def test_no_verb_is_confirmed_in_a_file_that_is_gone(bench, play, scope, verb):
+    async def story():
+        async with bench.journal() as journal:
+            failed, waiting = await journal.append([bench.arrival("1"), bench.arrival("2")])
+            await journal.settle(scope, {failed.position: Outcome(OutcomeKind.DEAD_LETTERED, "bad")})
+            [letter] = await journal.dead_letters()
+            bench.path.unlink()
+            calls = {
+                "replay": lambda: journal.replay(letter.id, by="ann"),
+                "drop": lambda: journal.drop(letter.id, by="ann", reason="r"),
+                "take_out": lambda: journal.take_out(waiting.position.offset, None, reason="r", by="ann"),
+            }
+            with pytest.raises(JournalDisplaced):
+                await calls[verb]()
+
+    play(story())
+
+
+def test_a_second_run_is_refused_although_the_lock_file_was_removed(bench, play):
+    async def story():
+        async with bench.journal():
+            bench.path.with_name("journal.db.lock").unlink()
+            assert "stop that one first" in await opened_elsewhere(bench.path, "run")
+
+    play(story())
+
+
+def test_a_second_run_that_reaches_the_journal_by_another_name_is_refused(bench, play, tmp_path):
+    async def story():
+        async with bench.journal():
+            other = tmp_path / "other.db"
+            other.hardlink_to(bench.path)
+            assert "another process" in await opened_elsewhere(other, "run")
+
+    play(story())
+
+
+def test_a_refused_run_leaves_the_locks_of_the_first(bench, play):
+    async def story():
+        async with bench.journal() as journal:
+            with pytest.raises(JournalLocked):
+                async with bench.journal():
+                    pass
+            assert "stop that one first" in await opened_elsewhere(bench.path, "run")
+            # With SQLite's own locks lost, another process would take itself for the last one and remove the log.
+            assert await opened_elsewhere(bench.path, "beside") == "0\n"
+            await journal.append([bench.arrival("1")])
+
+    play(story())
+
+
+@pytest.mark.parametrize("name", ["journal.db", "journal.db.lock"])
+@pytest.mark.parametrize("kind", ["fifo", "folder"])
+def test_what_is_no_file_in_the_place_of_one_is_refused_at_once(bench, play, tmp_path, name, kind):
+    (os.mkfifo if kind == "fifo" else os.mkdir)(tmp_path / name)
+
+    async def story():
+        with pytest.raises(SourceUnavailable, match="cannot be opened"):
+            async with bench.journal():
+                pass
+
+    play(story())
+
+
+def test_a_link_in_the_place_of_the_lock_file_is_not_followed(bench, play, tmp_path):
+    Path(f"{bench.path}.lock").symlink_to(tmp_path / "elsewhere")
+
+    async def story():
+        with pytest.raises(SourceUnavailable, match="is a symbolic link"):
+            async with bench.journal():
+                pass
+        assert not (tmp_path / "elsewhere").exists()
+
+    play(story())
+
+
+ONE, TWO = "1" * 32, "2" * 32
+
+
+@pytest.mark.parametrize(
+    ("first", "second", "copied"),
+    [
+        (ONE, TWO, True),
+        (ONE, ONE, False),
+        (ONE, None, False),
+        (ONE, "", False),
+        (ONE, "uninitialized", False),
+        (None, TWO, False),
+    ],
+)
+def test_a_journal_on_another_machine_is_a_copy(bench, play, tmp_path, first, second, copied):
+    file = tmp_path / "machine-id"
+
+    def on(machine: str | None) -> None:
+        file.unlink(missing_ok=True)
+        if machine is not None:
+            file.write_text(f"{machine}\n")
+
+    async def story():
+        on(first)
+        async with bench.journal(machine_id_file=file) as journal:
+            original = journal.instance
+        on(second)
+        async with bench.journal(machine_id_file=file) as journal:
+            assert (journal.instance != original) == copied
+            renewed = journal.instance
+        async with bench.journal(machine_id_file=file) as journal:
+            assert journal.instance == renewed
+        on(ONE)
+        async with bench.journal(machine_id_file=file) as journal:
+            assert (journal.instance != renewed) == (second == TWO), "what is not known is not forgotten"
+
+    play(story())
+
+
+def test_a_journal_of_schema_2_goes_on_under_its_instance(bench, play):
+    async def story():
+        async with bench.journal() as journal:
+            original = journal.instance
+        with closing(sqlite3.connect(bench.path, isolation_level=None)) as db:
+            db.execute("DROP TABLE probe")
+            db.execute("DELETE FROM meta WHERE key = 'machine'")
+            db.execute("UPDATE meta SET value = '2' WHERE key = 'schema'")
+        async with bench.journal() as journal:
+            assert journal.instance == original
+            await journal.probe()
+
+    play(story())
+
+
+def test_a_journal_that_cannot_be_written_fails_its_probe(bench, play):
+    async def story():
+        async with bench.journal() as journal:
+            await journal.probe()
+            await journal._call(lambda db: db.execute("PRAGMA query_only = 1").fetchone())
+            with pytest.raises(SourceUnavailable):
+                await journal.probe()
+            await journal._call(lambda db: db.execute("PRAGMA query_only = 0").fetchone())
+            await journal.probe()
+
+    play(story())
+
+
+def test_the_bucket_is_remembered(bench, play):
+    async def story():
+        async with bench.journal() as journal:
+            assert await journal.bucket() is None
+            await journal.remember_bucket("one")
+            await journal.remember_bucket("two")
+        async with bench.journal(run=False) as journal:
+            assert await journal.bucket() == "two"
+
+    play(story())
