@@ -77,9 +77,9 @@ async def wait_for(live_tree: LiveTree, runtime: Runtime, scope: Scope, tree: Tr
 
 async def lag_of(store: ObjectStore, live_tree: LiveTree, scope: Scope, current: Pointer, tree: Tree) -> Lag:
     """What a live tree that did not follow holds now."""
-    blocked = [] if isinstance(tree, Unfinished) else [each for each in tree.blocked if each.holds_base_back]
-    reason = tree.reason if isinstance(tree, Unfinished) else some([f"{e.path}: {e.reason}" for e in blocked], 1)
-    pending = tuple(each.path for each in blocked)
+    reason = tree.reason or ""
+    blocked = () if isinstance(tree, Unfinished) else tree.blocked
+    pending = tuple(each.path for each in blocked if each.holds_base_back)
     try:
         survey = await live_tree.survey(scope)
         others = [path for path in (*survey.seen.written, *survey.removed) if not path.startswith(EXAMPLE)]

@@ -13,7 +13,6 @@ from daemon.cli.session import Session, scope_of, session
 from daemon.cli.text import columns
 from daemon.cli.views import View
 from daemon.publishing.collector import BOTH, Collected, Collector, Part
-from daemon.publishing.livetree import Unfinished
 from daemon.publishing.retention import Doomed, Folder, Kept, Released, Spared
 from daemon.wiring import collector
 from renderers.model import Scope
@@ -85,7 +84,7 @@ async def _collect(
     if collected.sequence is not None:
         # As after every change of a pointer: the tree's marker tells which one it follows.
         followed = await opened.bucket.live_tree.follow(scope, collected.sequence)
-        if isinstance(followed, Unfinished):
+        if followed.reason:
             opened.printer.warn(f"{scope}: {followed.reason}")
     return collected
 

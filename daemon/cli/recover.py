@@ -110,9 +110,8 @@ def _lines(told: Recovery, printer: Printer, *, dry_run: bool) -> Iterable[str]:
     yield "did:" if not dry_run else "would do:"
     for line in told.recovered.did:
         yield f"  {plain(line)}"
-    tree = live_tree_view(told.live_tree)
-    if tree is not None and not tree["synced"]:
-        yield f"  live tree {printer.bad('not in step')}: {plain(tree['reason'])}"
+    if told.live_tree is not None and told.live_tree.reason:
+        yield f"  live tree {printer.bad('not in step')}: {plain(told.live_tree.reason)}"
     if told.recovered.unknown:
         yield "cannot be known:"
     for line in told.recovered.unknown:

@@ -217,6 +217,14 @@ class _Protocol(H11Protocol, asyncio.BufferedProtocol):
         if self._has_whole_request() and self.conn.trailing_data[0]:
             self._refuse_the_next_request()
 
+    def send_400_response(self, msg: str) -> None:
+        """Answer what is no HTTP; a request of which it was to be the body gets no other answer."""
+        super().send_400_response(msg)
+        if self.cycle is not None and not self.cycle.response_complete:
+            # As when the client leaves: the application is still reading the body.
+            self.cycle.disconnected = True
+            self.cycle.message_event.set()
+
     def _has_whole_request(self) -> bool:
         return self.conn.their_state in {h11.DONE, h11.MUST_CLOSE}
 

@@ -90,6 +90,14 @@ class Synced:
         return tuple(each for each in self.verdicts if isinstance(each, Blocked))
 
     @property
+    def reason(self) -> str | None:
+        """What keeps the tree from following everywhere, and what to do about it; None if nothing does."""
+        if not self.blocked:
+            return None
+        first, *others = self.blocked
+        return f"{first.path} is blocked{f', and {len(others)} more' if others else ''}: {first.reason}"
+
+    @property
     def follows(self) -> bool:
         """Whether base/ and README.md equal live. A blocked path of example/ does not count."""
         return not any(each.holds_base_back for each in self.blocked)

@@ -11,6 +11,7 @@ from pathlib import Path
 
 from daemon.freshening import FreshnessTimer
 from daemon.publishing import layout, protocol, signing
+from daemon.publishing.documents import written
 from daemon.publishing.trust import Revocation, Trust, TrustedKey
 from daemon.stores.directory import DirectoryStore
 from daemon.stores.memory import MemoryStore
@@ -165,6 +166,8 @@ def main() -> None:
     _write("event-file", "lines", "\n".join(json.dumps(event) for event in events.values()).encode())
     _write("event-file", "list", json.dumps([_MODEL_EVENT]).encode())
     _write("event-binary", "real", _BINARY + json.dumps(_MODEL_EVENT["data"]).encode())
+    _write("bucket-identity", "real", written({"schema": 1, "id": "0" * 32, "created_at": "2026-11-22T10:00:00Z"}))
+    _write("journal-problems", "real", json.dumps([["$.id", "is required", ""], ["$", "must be", "'x'"]]).encode())
     _write("strict-json", "real", b'{"a": [1, -2.5e3, null, true, "\\u00fc"], "": {}}')
     _write("commit-tag", "real", b"12.3")
     _write("object-metadata", "real", b"rebundle-commit:12.0\nrebundle-publication:state-1%400\nmtime:1")

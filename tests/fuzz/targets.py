@@ -6,8 +6,10 @@ parser read the input; `run` calls it with mutated inputs, `test_corpus` with th
 """
 
 import asyncio
+import contextlib
 import hashlib
 import json
+import sqlite3
 import tempfile
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -18,8 +20,15 @@ from daemon.interpretation import interpret, judge_data
 from daemon.publishing import attestation, layout, manifest, ownership, pointer, protocol, signatures
 from daemon.publishing.accepted import InFile
 from daemon.publishing.documents import Malformed, parsed
-from daemon.publishing.errors import AcceptedUnusable, KeyUnusable, PolicyUnusable, VerificationFailed
+from daemon.publishing.errors import (
+    AcceptedUnusable,
+    KeyUnusable,
+    PolicyUnusable,
+    VerificationFailed,
+    WrongBucket,
+)
 from daemon.publishing.freshness import Freshness
+from daemon.publishing.identity import bucket_id
 from daemon.publishing.livetree import LiveTree
 from daemon.publishing.pointer import Older
 from daemon.publishing.reader import Reader, verified_files
@@ -32,6 +41,7 @@ from daemon.stores.memory import MemoryStore
 from daemon.stores.port import Content
 from events import cloudevents, strictjson
 from events.errors import InvalidEvent, UnsupportedContentType
+from events.journal.intake import rejected
 from events.journal.lanes import event_of
 from events.model import Event
 from renderers.model import Scope
@@ -213,6 +223,20 @@ def freshness_json(body: bytes) -> bool:
     return True
 
 
+def bucket_identity(body: bytes) -> bool:
+    """The id that a bucket has (ADR 19)."""
+
+    async def identity() -> str | None:
+        store = MemoryStore(InlineRuntime())
+        await store.create(layout.BUCKET, Content(body))
+        return await bucket_id(store)
+
+    try:
+        return asyncio.run(identity()) is not None
+    except WrongBucket as error:
+        return _reported(error)
+
+
 def signed_pointer(body: bytes) -> bool:
     policy = Trust.parse(_of_file("trust-policy/real"), "policy")
     try:
@@ -271,6 +295,19 @@ def object_metadata(body: bytes) -> bool:
 
 
 # ---- files of this machine, and what an operator types
+
+
+def journal_problems(body: bytes) -> bool:
+    """What the journal keeps of a refused request, in a file that somebody else may have written."""
+    with contextlib.closing(sqlite3.connect(":memory:")) as db:
+        db.row_factory = sqlite3.Row
+        db.execute("CREATE TABLE rejected (number, intake, at, problems, size, body)")
+        db.execute("INSERT INTO rejected VALUES (1, 'http', 'now', ?, 2, x'7b7d')", (body.decode("utf-8", "replace"),))
+        try:
+            (read,) = rejected(db, 1)
+        except sqlite3.DatabaseError as error:
+            return _reported(error)
+    return read.number == 1
 
 
 def trust_policy(body: bytes) -> bool:
@@ -358,12 +395,14 @@ TARGETS = {
         Target(bundle_archive, "gzip"),
         Target(live_tree_marker, "json"),
         Target(freshness_json, "json"),
+        Target(bucket_identity, "json"),
         Target(signed_pointer, "json"),
         Target(publication_envelope, "json"),
         Target(signature_list, "json"),
         Target(object_tags, "json"),
         Target(commit_tag, "text"),
         Target(object_metadata, "text"),
+        Target(journal_problems, "json"),
         Target(trust_policy, "json"),
         Target(public_key, "text"),
         Target(accepted_sequences, "json"),

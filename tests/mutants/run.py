@@ -33,6 +33,7 @@ _KILLED = {1, 3, 24, -24, 152, 255, 36, -11, -9}
 
 MORE_TESTS = {
     "daemon/publishing/protocol.py": ("tests/unit/daemon/publishing/test_protocol_changes.py",),
+    "daemon/publishing/ownership.py": ("tests/unit/daemon/publishing/test_ownership_markers.py",),
 }
 """Unit tests of a module beside the one of its name."""
 
@@ -93,7 +94,7 @@ def mutate(module: str, *, survivors_only: bool = False) -> Figures:
     names = [name for name, code in _codes(folder, module).items() if code not in _KILLED] if survivors_only else []
     if not survivors_only:
         shutil.rmtree(folder, ignore_errors=True)
-    for name in ("tests",) if survivors_only else _COPIED:
+    for name in _COPIED:
         shutil.rmtree(folder / name, ignore_errors=True)
         shutil.copytree(ROOT / name, folder / name, ignore=shutil.ignore_patterns("__pycache__"))
     configuration = _CONFIGURATION.format(module=module, tests=json.dumps(tests_of(module)))

@@ -149,6 +149,7 @@ class Process:
         self.runtime = SimulatedRuntime(world.loop, chance, ahead=world.scenario.ahead(name))
         remote = RemoteStore(world.bucket, world.loop, self, world.scenario.faults, chance, world.trace)
         remote.writing = world.watcher.sending
+        remote.blocked = world.scenario.blocked
         self.store: ObjectStore = LimitedStore(remote, _CALL_SECONDS)
         if world.scenario.paced:
             self.store = PacedStore(self.store, self.runtime, 1.1)
@@ -239,7 +240,9 @@ class World:
             lambda composition: any((each, part[0]) in scenario.refused for each, part in composition),
             strict_commands=not any(act.what == "gc" for act in scenario.acts),
         )
-        self.watcher = Watcher(self.loop, self.bucket, self.oracle, scenario.deletes_blindly, grace=GRACE_SECONDS)
+        self.watcher = Watcher(
+            self.loop, self.bucket, self.oracle, scenario.deletes_blindly, grace=GRACE_SECONDS, blocked=scenario.blocked
+        )
         self.bucket.watch = self._changed
         self.logs: list[Log] = []
         self.ledgers: list[Ledger] = []
@@ -316,7 +319,7 @@ class World:
             await asyncio.wait(daemons)
         if self.scenario.restarted_at_rest:
             await self._settle_down()
-        for wrong in self.watcher.at_rest():
+        for wrong in self.watcher.at_rest(self._current):
             self.loop.fail(wrong)
         if any(act.what == "gc" for act in self.scenario.acts):
             if self.scenario.second:
@@ -522,7 +525,7 @@ class World:
         while disk.journal is not None:  # noqa: ASYNC110
             await asyncio.sleep(0.2)
         # A write that is under way may pass positions that the older file gives to other events.
-        await asyncio.sleep(0 if AFTER_MERGE else LATEST + _CALL_SECONDS)
+        await asyncio.sleep(0 if "restored" in AFTER_MERGE else LATEST + _CALL_SECONDS)
         lost = replace()
         self._down.discard(index)
         for asked, arrival in lost:
@@ -674,7 +677,11 @@ class World:
         work = Recoverer(process.store, process.reader, process.publisher, process.live_tree)
         found = await work.recover(scope, Wish(), process.name, "the pointer was lost")
         if found.recovered is None and name in self.oracle.lost:
-            # An older pointer that nothing has seen a later one of: the scope goes on from it.
+            # An older pointer that nothing in the bucket has seen a later one of: the scope goes on from it. A daemon
+            # that has seen a later one refuses it, though, until somebody starts it anew.
+            for daemon in self._daemons:
+                if daemon is not None:
+                    daemon.kill()
             self.watcher.adopt(name, json.loads(self.bucket.objects[f"{scope}/pointer.json"].body)["signed"])
 
     async def _restore(self, process: Process, scope: Scope, chance: random.Random) -> None:
@@ -692,6 +699,8 @@ class World:
         one, other = chance.choice(names), chance.choice(names)
         if signed and (verb == "reject" or chance.random() < 0.6):
             one = _interesting(signed, verb, chance) or one
+        if verb == "quarantine-next":
+            verb, one = "quarantine", _not_yet_rejected(signed) or one
         live = signed["live"] if signed else None
         back = other if live and one == f"{live['state']}@{live['attempt']}" else None
         if self.scenario.second and chance.random() < 0.4:  # without its attempt: the newest one is meant
@@ -720,6 +729,14 @@ def _verb_of(asked: Asked) -> operations.Verb:
             return operations.pin(asked.target, pinned=asked.on)
         case _:
             return protocol.retire
+
+
+def _not_yet_rejected(signed: dict[str, Any] | None) -> str | None:
+    """A state that is not live and not quarantined."""
+    if signed is None:
+        return None
+    spared = {each["composition"] for each in (*signed["quarantined"], signed["live"]) if each}
+    return next((model.name_of(each) for each in signed["retained"] if each["composition"] not in spared), None)
 
 
 def _interesting(signed: dict[str, Any], verb: str, chance: random.Random) -> str | None:

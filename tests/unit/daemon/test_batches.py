@@ -110,3 +110,69 @@ def test_a_rollback_request_for_a_scope_that_is_not_there_is_a_dead_letter():
     request = interpret(rollback_event("r", "state-1"))
 
     assert batches.rollback_refusal(published(), request).kind is OutcomeKind.DEAD_LETTERED
+
+
+def test_an_outcome_at_the_first_event_of_the_next_batch_waits():
+    waiting = changes(state_event(1), rollback_event("r", "state-1"))
+    batch = batches.first(waiting, {Position("journal:x", 2): DEAD})
+
+    assert batch.outcomes == {}
+
+
+def test_progress_counts_a_source_from_its_first_position_and_keeps_short_digests_of_events():
+    folded = [delivery(0)]
+    progress = batches.progress(Standing(None), folded, {})
+
+    assert progress.inputs == {"journal:x": 0}
+    assert [(each.identity, each.event) for each in progress.folded] == [
+        (folded[0].identity.digest[:16], folded[0].digest[:16])
+    ]
+
+
+def test_progress_of_sources_side_by_side_is_the_highest_position_of_each():
+    outcomes = {Position("journal:x", 9): DEAD, Position("kafka:c/t/0", 3): DEAD}
+    progress = batches.progress(Standing(None), [delivery(10)], outcomes)
+
+    assert progress.inputs == {"journal:x": 10, "kafka:c/t/0": 3}
+
+
+@pytest.mark.parametrize(
+    ("late", "quarantined", "reason"),
+    [
+        (True, False, "older than the newest state: kept for rollback"),
+        (False, True, "its composition is quarantined: published, not live"),
+        (False, False, "published as state-1"),
+    ],
+)
+def test_each_publication_of_a_batch_tells_its_events_why(late, quarantined, reason):
+    composition = interpret(state_event(1)).composition
+    first = Planned(composition, "state-1", 1, 0, "explicit", late, (delivery(1),))
+    second = Planned(
+        interpret(state_event(2, version="2")).composition, "state-2", 2, 0, "explicit", False, (delivery(2),)
+    )
+    rejected = Quarantine(composition=composition.digest, by="op", reason="r", at="2026-01-01T00:00:00.000Z")
+    pointer = published().model_copy(update={"quarantined": (rejected,) if quarantined else ()})
+    outcomes = batches.published_outcomes(Plan(Standing(composition), (first, second), {}), pointer)
+
+    assert {at.offset: (each.reason, each.state) for at, each in outcomes.items()} == {
+        1: (reason, "state-1"),
+        2: ("published as state-2", "state-2"),
+    }
+
+
+@pytest.mark.parametrize(
+    ("pointer", "reason"),
+    [
+        (published(), "there is no such scope"),
+        (published(make_publication("state-2", 2)), "expected state-1 to be live, found state-2"),
+        (
+            published(make_publication("state-2", 2)).model_copy(update={"live": None}),
+            "expected state-1 to be live, found nothing",
+        ),
+    ],
+    ids=["no scope", "another state", "nothing live"],
+)
+def test_a_refused_rollback_request_tells_what_is_there(pointer, reason):
+    request = interpret(rollback_event("r", "state-0", expected="state-1"))
+
+    assert batches.rollback_refusal(pointer, request).reason == reason

@@ -482,3 +482,22 @@ def test_a_used_revision_is_refused_with_what_to_do() -> None:
     outcome = outcome_of(folded(state(1), state(2)), state(1, name="state-9"))
 
     assert outcome.reason.endswith("send state-9 again with a revision that is not used")
+
+
+def test_a_state_with_the_highest_number_itself_is_not_above_it() -> None:
+    step = fold(Standing(composition("5"), 5, 0), state(5, composition("7")))
+
+    assert isinstance(step, Late)
+
+
+@pytest.mark.parametrize(
+    ("change", "reason"),
+    [
+        (state(1), "state state-1 is published already"),
+        (version("8"), "model 101 is exactly this already"),
+        (version("8", deleted=True), "model 101 was deleted in the registry, and stays until a bundle-state leaves"),
+    ],
+    ids=["state", "model", "deleted model"],
+)
+def test_an_event_that_changes_nothing_is_told_why(change: Foldable, reason: str) -> None:
+    assert reason in outcome_of(folded(state(1), version("8")), change).reason

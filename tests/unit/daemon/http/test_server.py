@@ -2,12 +2,14 @@
 
 import asyncio
 import json
+import logging
 import signal
 import socket
 from pathlib import Path
 
 import pytest
 
+from daemon.http.app import RequestLimits
 from daemon.http.connections import ConnectionLimits
 from daemon.http.errors import ListenFailed
 from daemon.http.server import bind
@@ -97,6 +99,27 @@ def test_malformed_http_is_refused_and_its_connection_closed(tmp_path: Path, req
             assert (await service.client.get("/livez")).status_code == 200
 
     run(scenario())
+
+
+@pytest.mark.parametrize("spoilt", [b"ZZ\r\n\r\n", b"5\r\nhelloZZ"], ids=["a bad length", "no end of a chunk"])
+def test_a_body_that_turns_out_to_be_no_http_is_answered_once(
+    tmp_path: Path, spoilt: bytes, caplog: pytest.LogCaptureFixture
+) -> None:
+    async def scenario() -> None:
+        async with running(tmp_path, limits=RequestLimits(body_seconds=0.5), idle_seconds=100) as service:
+            reader, writer = await connected(service)
+            writer.write(CHUNKED + b"5\r\nhello\r\n" + spoilt)
+            answer = await reader.read()
+            assert answer.count(b"HTTP/1.1 ") == 1
+            assert answer.startswith(b"HTTP/1.1 400 ")
+            while not (rejected := service.counted("rebundle_events_rejected_total")):
+                assert (await service.client.get("/livez")).status_code == 200
+            assert rejected == {("http", "gone"): 1}, "the application is told at once that nothing more will come"
+            writer.close()
+
+    with caplog.at_level(logging.ERROR):
+        run(scenario())
+    assert caplog.records == []
 
 
 SLOW = {
