@@ -152,7 +152,7 @@ BUGS: dict[str, Bug] = {
         Pipeline, "_made",
         "_counting(told, lineage, owned=owned) for",
         "told[-1].outcome for",
-        world="20780045665",
+        rare=True,
     ),
     "inputs-not-advanced": Bug(
         "a publication does not say how far its sources are",
