@@ -24,7 +24,7 @@ from daemon.publishing.manifest import ManifestEvent, State
 from daemon.publishing.operations import find_exactly
 from daemon.publishing.pointer import Entry, Pointer, Publication, PublicationId, Revision
 from daemon.publishing.publisher import Publisher
-from daemon.publishing.reader import PointerRead, Reader
+from daemon.publishing.reader import DamagedManifest, PointerRead, Reader
 from daemon.runtime import Runtime
 from events.errors import InvalidEvent
 from events.model import BUNDLE_STATE_CREATED, Event, Outcome, OutcomeKind, Position
@@ -230,7 +230,10 @@ class Pipeline:
         recorded = await self._source.recorded(str(scope), [each.position for each in passed])
         made = await self._made(pointer, recorded)
         unexplained = [each for each in passed if each.position not in made]
-        published = await self._published(scope, pointer, unexplained) if unexplained else {}
+        published, damaged = await self._published(scope, pointer, unexplained) if unexplained else ({}, ())
+        if damaged and len(published) < len(unexplained):
+            # Its list of events is lost, so an event that no other manifest lists may be one of them.
+            raise VerificationFailed(f"{damaged[0].reason}; run `rebundle recover {scope} --reason '…'`")
         # What was recorded says more than a manifest, which lists late and withheld states like any other.
         explained = published | made
         if self._source.owns_instance:
@@ -266,8 +269,8 @@ class Pipeline:
 
     async def _published(
         self, scope: Scope, pointer: Pointer, deliveries: Sequence[Delivery]
-    ) -> dict[Position, Outcome]:
-        """Outcomes of the events that a retained publication lists."""
+    ) -> tuple[dict[Position, Outcome], Sequence[DamagedManifest]]:
+        """Outcomes of the events that a retained publication lists, and the manifests that could not be asked."""
         wanted = {(each.identity.intake, each.identity.source, each.identity.id): each.position for each in deliveries}
         found: dict[Position, Outcome] = {}
         manifests = await self._reader.manifests(scope, reversed(pointer.retained))
@@ -276,10 +279,7 @@ class Pipeline:
                 position = wanted.get((event.intake, event.source, event.id))
                 if position is not None and position not in found and not event.skipped:
                     found[position] = Outcome(OutcomeKind.PUBLISHED, f"published as {manifest.state}", manifest.state)
-        if manifests.damaged and len(found) < len(wanted):
-            # Its list of events is lost, so an event that no other manifest lists may be one of them.
-            raise VerificationFailed(f"{manifests.damaged[0].reason}; run `rebundle recover {scope} --reason '…'`")
-        return found
+        return found, manifests.damaged
 
     # -- events that are new to the scope
 
@@ -313,7 +313,7 @@ class Pipeline:
                 except InvalidEvent as error:
                     outcomes[delivery.position] = Outcome(OutcomeKind.DEAD_LETTERED, str(error))
         if repeated:
-            published = await self._published(scope, pointer, repeated)
+            published, _ = await self._published(scope, pointer, repeated)
             again = Outcome(OutcomeKind.IGNORED, "the scope has folded this event already")
             outcomes |= {each.position: published.get(each.position, again) for each in repeated}
         return batches.first(changes, outcomes)

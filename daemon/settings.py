@@ -208,10 +208,11 @@ class Retention(_Section):
         24.0, description="How old objects must be that nothing names, by the bucket's clock."
     )
     every_hours: Annotated[float, BeforeValidator(_not_boolean), Field(ge=0, le=720, allow_inf_nan=False)] = Field(
-        6.0, description="How often the daemon collects, on average; 0 leaves it to `rebundle gc`."
+        6.0, description="How often the daemon collects, on average; 0 leaves it to `rebundle gc --all`."
     )
     delete: bool = Field(
-        True, description="false: the daemon only releases; `rebundle gc --only delete` deletes, as somebody else."
+        True,
+        description="false: the daemon only releases; `rebundle gc --all --only delete` deletes, as somebody else.",
     )
 
 
@@ -247,7 +248,8 @@ class Trust(_Section):
     """Whose signatures count here. The policy is a file of this machine, never of the bucket."""
 
     policy: _Directory | None = Field(
-        None, description="The trust policy (`rebundle keys trust` writes it); without one nothing has to be signed."
+        None,
+        description="The trust policy (`rebundle keys trust POLICY PUBLIC`); without one nothing has to be signed.",
     )
     state_file: _Directory | None = Field(
         None, description="Where the highest sequence of each scope is kept; else below the user's state directory."

@@ -59,7 +59,8 @@ def exit_code(printer: Printer, scope: Scope | str, lag: Lag | None, *, wait: fl
     if lag is None:
         return DONE
     printer.warn(
-        f"{scope}: the pointer is written, and the live tree has not followed it within {wait:g} s\n"
+        f"{scope}: the pointer is written, and the live tree has not followed it"
+        f"{f' within {wait:g} s' if wait else ''}\n"
         f"{lag.words}\n"
         f"remove the reason, then wait for the daemon's next pass or give the command again; "
         f"`rebundle status {scope}` shows whether the live tree is in step"

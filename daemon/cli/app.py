@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from contextlib import suppress
 from typing import Final
 
-from cyclopts import App, CycloptsError, Group, UnknownCommandError
+from cyclopts import App, CycloptsError, Group, MissingArgumentError, UnknownCommandError
 
 from daemon import __version__
 from daemon.cli import codes
@@ -30,7 +30,12 @@ _VERBS: Final = (
     (_LOOKING, "scopes", "scopes:scopes", "List the scopes of the bucket."),
     (_LOOKING, "states", "states:states", "List a scope's retained states, and why each is not live."),
     (_LOOKING, "show", "show:show", "Show a state: models, events, files, digests."),
-    (_LOOKING, "diff", "diff:diff", "Compare two states of a scope; without names live and desired."),
+    (
+        _LOOKING,
+        "diff",
+        "diff:diff",
+        "Compare two states of a scope; without names live and desired. Contents are escaped on a terminal only.",
+    ),
     (_LOOKING, "history", "history:history", "List every change of a scope: when, by whom, why."),
     (_LOOKING, "verify", "verify:verify", "Check what is stored against pointers, manifests and digests."),
     (_ACTING, "rollback", "rollback:rollback", "Make an earlier state live, and hold it there."),
@@ -122,7 +127,10 @@ def _words(error: BaseException) -> str:
         return _unknown_verb(error)
     words = str(error).strip() or type(error).__name__
     if isinstance(error, CycloptsError):
-        return f"{words}\n`rebundle --help` and `rebundle VERB --help` tell what there is"
+        if isinstance(error, MissingArgumentError) and error.argument is not None and not error.keyword:
+            words = f"{error.argument.name} is missing"
+        verb = " ".join(error.command_chain or ())
+        return f"{words}\n`rebundle {f'{verb} ' if verb else ''}--help` tells what there is"
     problems = getattr(error, "problems", ())
     if len(problems) > 1:
         return f"{len(problems)} problems:\n" + "\n".join(map(str, problems))

@@ -3,6 +3,7 @@ daemon, which sees what is replayed here within a second.
 """
 
 import json
+import shlex
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
@@ -139,7 +140,8 @@ async def replay(
         letter = await desk.letter(number)
         position = await desk.journal.replay(number, by=actor.name)
         view = {"number": number, "scope": letter.scope, "position": f"{position.instance}@{position.offset}"}
-        told = f"{letter.event_id} waits again in {letter.scope}; `rebundle status {letter.event_id}` tells of it"
+        look = f"`rebundle status {shlex.quote(letter.event_id)}`"
+        told = f"{letter.event_id} waits again in {letter.scope}; {look} tells of it"
         desk.printer.data(view, [plain(told)])
 
 

@@ -77,11 +77,13 @@ async def wait_for(live_tree: LiveTree, runtime: Runtime, scope: Scope, tree: Tr
 
 async def lag_of(store: ObjectStore, live_tree: LiveTree, scope: Scope, current: Pointer, tree: Tree) -> Lag:
     """What a live tree that did not follow holds now."""
-    reason = tree.reason if isinstance(tree, Unfinished) else ""
-    pending: tuple[str, ...] = ()
+    reason = tree.reason or ""
+    blocked = () if isinstance(tree, Unfinished) else tree.blocked
+    pending = tuple(each.path for each in blocked if each.holds_base_back)
     try:
         survey = await live_tree.survey(scope)
-        pending = tuple(path for path in (*survey.seen.written, *survey.removed) if not path.startswith(EXAMPLE))
+        others = [path for path in (*survey.seen.written, *survey.removed) if not path.startswith(EXAMPLE)]
+        pending = tuple(sorted({*pending, *others}))
     except (PublishingError, StoreError) as error:
         reason = reason or str(error)
     live = current.live.state if current.live else None

@@ -13,7 +13,6 @@ from daemon.cli.session import Session, scope_of, session
 from daemon.cli.text import columns
 from daemon.cli.views import View
 from daemon.publishing.collector import BOTH, Collected, Collector, Part
-from daemon.publishing.livetree import Unfinished
 from daemon.publishing.retention import Doomed, Folder, Kept, Released, Spared
 from daemon.wiring import collector
 from renderers.model import Scope
@@ -66,11 +65,11 @@ async def gc(
             opened.printer.say("ages are by this machine's clock; a collection goes by the bucket's")
         if dry_run and only is None and not opened.settings.retention.delete:
             opened.printer.say(
-                "this is what `rebundle gc` would do: the daemon only releases (retention.delete = false)"
+                "this is what `rebundle gc --all` would do: the daemon only releases (retention.delete = false)"
             )
         if only == "delete" and any(each.left for each in done):
             opened.printer.say(
-                "what is left waits for a release: the daemon's next one, or `rebundle gc --only release`"
+                "what is left waits for a release: the daemon's next one, or `rebundle gc --all --only release`"
             )
         return max((code for _, _, code in failed), default=DONE)
 
@@ -85,7 +84,7 @@ async def _collect(
     if collected.sequence is not None:
         # As after every change of a pointer: the tree's marker tells which one it follows.
         followed = await opened.bucket.live_tree.follow(scope, collected.sequence)
-        if isinstance(followed, Unfinished):
+        if followed.reason:
             opened.printer.warn(f"{scope}: {followed.reason}")
     return collected
 

@@ -24,7 +24,6 @@ from daemon.cli.output import Printer, confirm
 from daemon.cli.session import scope_of, session
 from daemon.cli.text import plain
 from daemon.cli.views import View, live_tree_view, pointer_view
-from daemon.publishing.livetree import Unfinished
 from daemon.publishing.recoverer import Recoverer, Recovery
 from daemon.publishing.recovery import Wish
 
@@ -111,7 +110,7 @@ def _lines(told: Recovery, printer: Printer, *, dry_run: bool) -> Iterable[str]:
     yield "did:" if not dry_run else "would do:"
     for line in told.recovered.did:
         yield f"  {plain(line)}"
-    if isinstance(told.live_tree, Unfinished):
+    if told.live_tree is not None and told.live_tree.reason:
         yield f"  live tree {printer.bad('not in step')}: {plain(told.live_tree.reason)}"
     if told.recovered.unknown:
         yield "cannot be known:"
@@ -127,4 +126,4 @@ def _unnamed(told: Recovery) -> Iterable[str]:
     yield "uploads that are newer than the pointer and that nothing names:"
     yield from (f"  {plain(each)}" for each in uploads)
     yield "a writer that was stopped left them, or an older pointer was put back; a collection deletes them"
-    yield f"`rebundle recover {told.scope} --live {plain(uploads[-1])} --reason WHY` makes the last one live"
+    yield f"`rebundle recover {told.scope} --live {plain(uploads[-1])} --reason '…'` makes the last one live"

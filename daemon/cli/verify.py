@@ -196,7 +196,7 @@ def _failed(opened: Session, scope: Scope, what: str, error: Exception) -> Check
     else:
         words, code = opened.failure_of(scope, error)
     if isinstance(error, _DAMAGED) and not isinstance(error, NotVouchedFor | _Gap) and _RECOVER not in words:
-        words += f". Restore the object if the bucket keeps versions, else `{_RECOVER} {scope} --reason WHY`"
+        words += f". Restore the object if the bucket keeps versions, else `rebundle recover {scope} --reason '…'`"
     return Check(str(scope), what, words, code=code)
 
 
@@ -260,7 +260,7 @@ def _live_tree_problems(scope: Scope, survey: Survey, *, signed: bool) -> Iterab
         yield (
             f"its marker has followed sequence {survey.marker.sequence}, and the pointer has {survey.seen.sequence}: "
             "an older one was put back, or somebody else wrote the marker; "
-            f"`{_RECOVER} {scope} --reason WHY` goes on above both"
+            f"`rebundle recover {scope} --reason '…'` goes on above both"
         )
     for blocked in survey.seen.blocked[:_MOST_NAMED]:
         yield f"{blocked.path} does not follow: {blocked.reason}"

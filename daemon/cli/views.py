@@ -65,7 +65,7 @@ def standing(pointer: Pointer, publication: Publication) -> tuple[str, str]:
 def _desired_standing(pointer: Pointer) -> tuple[str, str]:
     if pointer.hold is not None:
         return "held", f"by {pointer.hold.by}: {pointer.hold.reason}"
-    return "withheld", "its quarantine was lifted: `resume` makes it live"
+    return "withheld", f"its quarantine was lifted: `rebundle resume {pointer.scope}` makes it live"
 
 
 def _superseded_reason(pointer: Pointer, publication: Publication) -> str:
@@ -123,7 +123,7 @@ def live_tree_view(result: Synced | Unfinished | None) -> View | None:
                 "synced": not result.blocked,
                 "follows": result.follows,
                 "sequence": result.sequence,
-                "reason": _blocked_reason(result),
+                "reason": result.reason,
                 "blocked": _blocked(result),
                 "written": list(result.written),
                 "kept_aside": list(result.kept_aside),
@@ -143,6 +143,7 @@ def survey_view(survey: Survey) -> View:
         "sequence": survey.marker.sequence if survey.marker else None,
         "pending": [*seen.written, *survey.removed],
         "blocked": _blocked(seen),
+        "damaged_manifests": [{"publication": str(each.publication), "reason": each.reason} for each in seen.damaged],
         "foreign": list(seen.kept_aside),
         "overrides": list(seen.overrides),
         "deleted_by_operator": list(seen.deleted_by_operator),
@@ -152,13 +153,6 @@ def survey_view(survey: Survey) -> View:
 
 def _blocked(seen: Synced) -> list[View]:
     return [{"path": each.path, "reason": each.reason} for each in seen.blocked]
-
-
-def _blocked_reason(result: Synced) -> str | None:
-    if not result.blocked:
-        return None
-    others = f", and {len(result.blocked) - 1} more" if len(result.blocked) > 1 else ""
-    return f"{result.blocked[0].path} is blocked{others}: {result.blocked[0].reason}"
 
 
 def done_view(verb: str, done: Done, *, dry_run: bool = False) -> View:
@@ -186,22 +180,23 @@ def attention(view: Mapping[str, Any]) -> Iterable[str]:
         quarantined = ", and is quarantined: lift that before you resume" if rejected else ""
         yield f"held by {hold['by']} since {hold['at']}: {hold['reason'] or 'no reason given'}{behind}{quarantined}"
     elif live != desired and desired:
-        why = "is not live: `rebundle resume` makes it live"
+        why = f"is not live: `rebundle resume {view['scope']}` makes it live"
         if rejected:
             why = f"is quarantined by {rejected['by']}: {rejected['reason']}"
         yield f"desired state {desired['state']} {why}"
     if view["live_tree_error"]:
         yield f"the live tree cannot be compared with live: {view['live_tree_error']}"
-    yield from _tree_attention(view["live_tree"])
+    yield from _tree_attention(view["live_tree"], view["scope"])
 
 
-def _tree_attention(tree: View | None) -> Iterable[str]:
+def _tree_attention(tree: View | None, scope: str) -> Iterable[str]:
     if tree is None:
         return
     if tree["ahead"]:
         yield (
             f"the live tree's marker has followed sequence {tree['sequence']}, the pointer is older: one was put "
-            "back, or somebody else wrote the marker; no pass goes on until `rebundle recover`"
+            "back, or somebody else wrote the marker; no pass goes on until "
+            f"`rebundle recover {scope} --reason '…'`"
         )
     elif not tree["synced"] and (tree["pending"] or not tree["blocked"]):
         yield f"the live tree is behind ({len(tree['pending'])} files): the daemon's next pass brings it in step"
@@ -209,6 +204,9 @@ def _tree_attention(tree: View | None) -> Iterable[str]:
         first, *others = tree["blocked"]
         more = f" (and {len(others)} more paths)" if others else ""
         yield f"the live tree does not follow at {first['path']}{more}: {first['reason']}"
+    for each in tree["damaged_manifests"][:1]:
+        remedy = f"`rebundle recover {scope} --reason 'damaged manifest'` takes the state out of the pointer"
+        yield f"{each['reason']}: {remedy}"
     if tree["foreign"]:
         named = ", ".join(tree["foreign"][:3])
         yield f"edited by hand in base/, kept aside and replaced at the next pass: {named}"

@@ -208,14 +208,15 @@ class Collector:
         plan = await self._plan(seen, self._runtime.now())
         if "release" not in parts:
             return plan, await self._earlier(seen)
-        if not (plan.released or plan.doomed or plan.expired):
+        idle = protocol.idle_journals(seen.read.pointer, self._runtime.now())
+        if not (plan.released or plan.doomed or plan.expired or idle):
             return plan, None
         earlier = await self._earlier(seen)
-        if _covers(earlier, plan):
+        if _covers(earlier, plan) and not idle:
             return plan, earlier
         as_of = await store_time(self._store, self._runtime.token())
         plan = await self._plan(seen, as_of)
-        if _covers(earlier, plan):
+        if _covers(earlier, plan) and not protocol.idle_journals(seen.read.pointer, as_of):
             return plan, earlier
         return plan, await self._release(seen, plan, writing, as_of)
 
@@ -288,8 +289,8 @@ class Collector:
             return False
         except StoreRefused as error:
             raise DeletionRefused(
-                f"{listed.key} may not be deleted with this credential ({error}): let `rebundle gc --only delete` do "
-                "that under one that may, and set retention.delete = false for the daemon"
+                f"{listed.key} may not be deleted with this credential ({error}): run `rebundle gc --all --only "
+                "delete` under one that may, and set retention.delete = false for the daemon"
             ) from error
         return True
 

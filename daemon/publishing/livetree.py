@@ -90,6 +90,14 @@ class Synced:
         return tuple(each for each in self.verdicts if isinstance(each, Blocked))
 
     @property
+    def reason(self) -> str | None:
+        """What keeps the tree from following everywhere, and what to do about it; None if nothing does."""
+        if not self.blocked:
+            return None
+        first, *others = self.blocked
+        return f"{first.path} is blocked{f', and {len(others)} more' if others else ''}: {first.reason}"
+
+    @property
     def follows(self) -> bool:
         """Whether base/ and README.md equal live. A blocked path of example/ does not count."""
         return not any(each.holds_base_back for each in self.blocked)
@@ -357,7 +365,7 @@ class LiveTree:
                 f"{layout.pointer(scope)} is at sequence {current.sequence}, and the live tree's marker has followed "
                 f"{marker.sequence} already: an older pointer was put back, or somebody else wrote the marker. The "
                 "live tree stays as it is, and a daemon that starts publishes nothing here, until "
-                f"`rebundle recover {scope}`, which goes on above both"
+                f"`rebundle recover {scope} --reason '…'`, which goes on above both"
             )
 
     async def survey(self, scope: Scope, *, reading_all: bool = False) -> Survey:

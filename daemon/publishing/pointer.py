@@ -41,6 +41,8 @@ MOST_HISTORY: Final = 128
 CHUNK: Final = 64
 MOST_RETAINED: Final = 100
 """Publications in a pointer, live, desired and pinned ones among them (protocol 4)."""
+MOST_QUARANTINED: Final = 256
+"""Compositions; each has a reason of up to 2,000 characters."""
 MOST_PINNED: Final = 48
 """Half of those, less live and desired: so at least 50 others are retained, whatever an operator pins."""
 
@@ -158,6 +160,14 @@ def _check_change(change: dict[str, Any]) -> None:
         raise ValueError(fault_of(error)) from None
 
 
+class InputChange(Part):
+    """When a position of `inputs` was last raised. It counts only while `inputs` has this very offset: a release that
+    does not know of it raises the one without the other."""
+
+    offset: Position
+    at: Time
+
+
 class Entry(Part):
     """One change of the pointer."""
 
@@ -200,6 +210,8 @@ class Pointer(Part):
     highest_producer: RevisionNumber = 0
     derived: RevisionNumber = 0
     inputs: dict[Label, Position] = {}
+    inputs_changed: dict[Label, InputChange] = {}
+    """By instance, as far as known; for collection."""
     recent: tuple[Folded, ...] = ()
     hold: Hold | None = None
     quarantined: tuple[Quarantine, ...] = ()
@@ -226,8 +238,14 @@ class Pointer(Part):
 
 
 def signed_part(pointer: Pointer) -> bytes:
-    """What signatures are made of: the canonical JSON of the signed part (protocol 4)."""
-    return canonical_json(pointer.model_dump(mode="json", by_alias=True)).encode()
+    """What signatures are made of: the canonical JSON of the signed part (protocol 4).
+
+    Without an `inputs_changed` that says nothing: the bytes of an older pointer stay what they were.
+    """
+    document = pointer.model_dump(mode="json", by_alias=True)
+    if not pointer.inputs_changed:
+        del document["inputs_changed"]
+    return canonical_json(document).encode()
 
 
 def encode(pointer: Pointer, signatures: Sequence[Signature] = ()) -> bytes:
@@ -304,5 +322,5 @@ def _check_older(older: Older | None, scope: Scope) -> None:
 
 def _damaged(scope: Scope, what: str) -> VerificationFailed:
     return VerificationFailed(
-        f"pointer.json of {scope} is damaged ({what}): `rebundle recover {scope} --reason REASON` rebuilds it"
+        f"pointer.json of {scope} is damaged ({what}): `rebundle recover {scope} --reason '…'` rebuilds it"
     )

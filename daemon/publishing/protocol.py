@@ -8,20 +8,24 @@ became of a write whose answer was lost.
 
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from datetime import datetime, timedelta
 from enum import Enum, auto
-from typing import Any
+from typing import Any, Final
 
 from daemon.publishing.errors import Refused
+from daemon.publishing.grammar import time_of
 from daemon.publishing.pointer import (
     CHUNK,
     MOST_HISTORY,
     MOST_PINNED,
+    MOST_QUARANTINED,
     MOST_RECENT,
     MOST_RETAINED,
     Chunk,
     Entry,
     Folded,
     Hold,
+    InputChange,
     Kind,
     Older,
     Pointer,
@@ -30,6 +34,10 @@ from daemon.publishing.pointer import (
     Quarantine,
 )
 from renderers.model import Scope
+
+_JOURNAL: Final = "journal:"
+"""How the instances of journals begin. Only these come and go with a file; a partition of Kafka stays."""
+_INPUTS_KEPT: Final = timedelta(days=90)
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,8 +83,7 @@ def publish(
         counters = {
             "highest_producer": max(pointer.highest_producer, progress.highest_producer),
             "derived": progress.derived,
-            "inputs": _advanced(pointer.inputs, progress.inputs),
-            "recent": (*pointer.recent, *progress.folded)[-MOST_RECENT:],
+            **_progressed(pointer, writing, progress),
         }
     return _next(
         pointer,
@@ -110,12 +117,7 @@ def rollback(
     if _same(pointer.live, target) and (_same(pointer.desired, target) and not held if discard_newer else held):
         return None
     hold = None if discard_newer else _hold(writing)
-    counters: dict[str, Any] = {}
-    if progress is not None:
-        counters = {
-            "inputs": _advanced(pointer.inputs, progress.inputs),
-            "recent": (*pointer.recent, *progress.folded)[-MOST_RECENT:],
-        }
+    counters = {} if progress is None else _progressed(pointer, writing, progress)
     return _next(
         pointer,
         writing,
@@ -143,8 +145,8 @@ def resume(pointer: Pointer, writing: Writing) -> Pointer | None:
     """
     if pointer.desired is not None and pointer.is_quarantined(pointer.desired.composition):
         raise Refused(
-            f"desired state {pointer.desired.state} is quarantined: lift that first, or wait for a state with "
-            "another composition"
+            f"desired state {pointer.desired.state} is quarantined: lift that first with "
+            f"{_lifting(pointer, pointer.desired)}, or wait for a state with another composition"
         )
     if pointer.hold is None and _same(pointer.live, pointer.desired):
         return None
@@ -157,7 +159,8 @@ def quarantine(
     """No publication of the target's composition becomes live by itself any more, whatever its id.
 
     Raises:
-        Refused: it is live and there is nothing to roll back to, or that is quarantined as well.
+        Refused: it is live and there is nothing to roll back to, or that is quarantined as well; or as many are
+            quarantined as a pointer has room for.
     """
     is_live = pointer.live is not None and pointer.live.composition == target.composition
     is_rejected = pointer.is_quarantined(target.composition)
@@ -166,6 +169,12 @@ def quarantine(
     if is_live and rollback_to is None:
         raise Refused(f"{target.state} is live: name the state to go back to with --rollback-to")
     rejected = Quarantine(composition=target.composition, by=writing.by, reason=writing.reason, at=writing.at)
+    if not is_rejected and len(pointer.quarantined) >= MOST_QUARANTINED:
+        raise Refused(
+            f"{MOST_QUARANTINED} compositions of {pointer.scope} are quarantined already: lift one first "
+            f"(`rebundle quarantine {pointer.scope} DIGEST --lift --reason '…'`; `rebundle status {pointer.scope}` "
+            "lists them)"
+        )
     change: dict[str, Any] = {"quarantine": _dumped(rejected)}
     quarantined = pointer.quarantined if is_rejected else (*pointer.quarantined, rejected)
     if rollback_to is None:
@@ -211,6 +220,12 @@ def retire(pointer: Pointer, writing: Writing) -> Pointer | None:
     return _next(pointer, writing, "retire", live=None, desired=None, hold=None, change={"hold": None})
 
 
+def idle_journals(pointer: Pointer, now: datetime) -> frozenset[str]:
+    """The journals whose position was last raised more than 90 days ago, as far as that was noted (protocol 4)."""
+    since = now - _INPUTS_KEPT
+    return frozenset(each for each, noted in _known_changes(pointer).items() if time_of(noted.at) < since)
+
+
 def collect(
     pointer: Pointer, writing: Writing, released: Collection[PublicationId], *, as_of: str | None = None
 ) -> Pointer:
@@ -219,7 +234,15 @@ def collect(
     The higher `gc_epoch` keeps out whatever was stored before: a publisher that finds it changed makes new attempts.
     Live, desired and pinned publications stay whatever is asked. `as_of` is what the store's clock said before this
     was written: it tells who deletes later what was stored before, which no other machine's clock can.
+
+    Positions of journals that have been idle for 90 days go, too. For a journal of which nothing was noted, the 90 days
+    begin now.
     """
+    now = as_of or writing.at
+    idle = idle_journals(pointer, time_of(now))
+    inputs = {instance: offset for instance, offset in pointer.inputs.items() if instance not in idle}
+    begun = {each: InputChange(offset=at, at=now) for each, at in inputs.items() if each.startswith(_JOURNAL)}
+    noted = {each: change for each, change in _known_changes(pointer).items() if each not in idle}
     current = _current(pointer.live, pointer.desired)
     gone = tuple(
         each for each in pointer.retained if each.id in released and not each.pinned and each.id not in current
@@ -230,7 +253,11 @@ def collect(
         "gc",
         retained=tuple(each for each in pointer.retained if each not in gone),
         gc_epoch=pointer.gc_epoch + 1,
-        change={"released": [str(each.id) for each in gone]} | ({"as_of": as_of} if as_of else {}),
+        inputs=inputs,
+        inputs_changed=begun | noted,
+        change={"released": [str(each.id) for each in gone]}
+        | ({"as_of": as_of} if as_of else {})
+        | ({"inputs_dropped": len(idle)} if idle else {}),
     )
 
 
@@ -406,6 +433,30 @@ def _advanced(inputs: Mapping[str, int], new: Mapping[str, int]) -> dict[str, in
     return {**inputs, **{instance: max(offset, inputs.get(instance, offset)) for instance, offset in new.items()}}
 
 
+def _progressed(pointer: Pointer, writing: Writing, progress: Progress) -> dict[str, Any]:
+    """How far the sources are after a batch, since when, and which events were folded last."""
+    inputs = _advanced(pointer.inputs, progress.inputs)
+    changed = {
+        instance: InputChange(offset=inputs[instance], at=writing.at)
+        for instance in progress.inputs
+        if inputs[instance] != pointer.inputs.get(instance)
+    }
+    return {
+        "inputs": inputs,
+        "inputs_changed": {**pointer.inputs_changed, **changed},
+        "recent": (*pointer.recent, *progress.folded)[-MOST_RECENT:],
+    }
+
+
+def _known_changes(pointer: Pointer) -> dict[str, InputChange]:
+    """Of the journals whose position is the one that was noted."""
+    return {
+        instance: noted
+        for instance, noted in pointer.inputs_changed.items()
+        if pointer.inputs.get(instance) == noted.offset and instance.startswith(_JOURNAL)
+    }
+
+
 def _hold(writing: Writing) -> Hold:
     return Hold(by=writing.by, reason=writing.reason, at=writing.at)
 
@@ -420,4 +471,8 @@ def _same(one: Publication | None, other: Publication | None) -> bool:
 
 def _refuse_quarantined(pointer: Pointer, target: Publication) -> None:
     if pointer.is_quarantined(target.composition):
-        raise Refused(f"{target.state} is quarantined: lift that first (quarantine {target.state} --lift)")
+        raise Refused(f"{target.state} is quarantined: lift that first with {_lifting(pointer, target)}")
+
+
+def _lifting(pointer: Pointer, target: Publication) -> str:
+    return f"`rebundle quarantine {pointer.scope} {target.state} --lift --reason '…'`"

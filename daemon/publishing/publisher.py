@@ -189,7 +189,7 @@ class Publisher:
         except VerificationFailed as error:
             raise CannotSign(
                 f"nothing is written to {scope}, for by the own trust policy nobody could read it: {error}. Sign with "
-                "a key that has the role (signing.key_file, `rebundle keys trust`)"
+                "a key that has the role (signing.key_file, `rebundle keys trust POLICY PUBLIC`)"
             ) from error
 
     async def _resolve(self, scope: Scope, base: PointerRead, following: Pointer) -> PointerRead | None:
@@ -245,13 +245,13 @@ def _refuse_unreadable(scope: Scope, following: Pointer, size: int) -> None:
     if size > sizes.POINTER:
         raise Refused(
             f"the pointer of {scope} would have {size:,} bytes, and readers take {sizes.POINTER:,}: lift quarantines "
-            f"that are no longer needed (`rebundle quarantine {scope} STATE --lift`)"
+            f"that are no longer needed (`rebundle quarantine {scope} STATE --lift --reason '…'`)"
         )
     if max(following.sequence, following.gc_epoch) > MOST_SEQUENCE:
         raise Refused(
             f"the pointer of {scope} has reached the highest sequence there is, which somebody else must have "
             f"written: move {layout.pointer(scope)}, {layout.live_tree(scope, layout.MARKER)} and "
-            f"{layout.freshness(scope)} away, then `rebundle recover {scope} --reason REASON`"
+            f"{layout.freshness(scope)} away, then `rebundle recover {scope} --reason '…'`"
         )
 
 

@@ -136,7 +136,7 @@ class Reader:
             if stored is None:
                 raise PointerLost(
                     f"{layout.pointer(scope)} is gone, but {trace}: nothing is published until "
-                    f"`rebundle recover {scope}` rebuilds it, or the object is restored from its newest version"
+                    f"`rebundle recover {scope} --reason '…'` rebuilds it, or its newest version is restored"
                 )
         read = await self._decoded(scope, stored)
         if self._demanding is not None:
@@ -145,7 +145,7 @@ class Reader:
             raise WentBack(
                 f"the pointer of {scope} has sequence {read.pointer.sequence}, and {highest} was seen here before: "
                 "an older one was put back, from a backup or by somebody else; "
-                f"`rebundle recover {scope}` goes on above both"
+                f"`rebundle recover {scope} --reason '…'` goes on above both"
             )
         await self._accepted.accept(scope, read.pointer.sequence)
         return read
@@ -370,8 +370,7 @@ class Reader:
             return None
         except ObjectTooBig as error:
             raise VerificationFailed(
-                f"{error}: it is damaged, or somebody else wrote it; `rebundle recover {scope} --reason REASON` "
-                "goes on without it"
+                f"{error}: it is damaged, or not ours; `rebundle recover {scope} --reason '…'` goes on without it"
             ) from error
 
     async def _trace(self, scope: Scope) -> str | None:
@@ -406,7 +405,7 @@ def _manifest(scope: Scope, name: PublicationId, body: bytes) -> Manifest:
         read = manifest.decode(body)
     except VerificationFailed as error:
         raise VerificationFailed(
-            f"{name} of {scope}: {error}; `rebundle recover {scope} --reason REASON` leaves the publication out"
+            f"{name} of {scope}: {error}; `rebundle recover {scope} --reason '…'` leaves the publication out"
         ) from error
     if (read.scope, read.state, read.attempt) != (str(scope), name.state, name.attempt):
         raise VerificationFailed(f"the manifest of {name} is the one of {read.scope} {read.state}")

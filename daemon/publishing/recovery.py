@@ -662,7 +662,7 @@ def _standing_told(following: Pointer, why_live: str) -> Iterable[str]:
     live, desired, hold = following.live, following.desired, following.hold
     yield f"live: {live.id if live else 'nothing'} ({why_live})"
     yield f"desired: {desired.id if desired else 'nothing'}"
-    yield f"held by {hold.by}: {hold.reason}; `resume` goes on" if hold else "not held"
+    yield f"held by {hold.by}: {hold.reason}; `rebundle resume {following.scope}` goes on" if hold else "not held"
 
 
 def _unknown(
@@ -684,7 +684,7 @@ def _unknown(
     if undecided:
         yield (
             f"which of these was committed: {_some(undecided)}. They share an id or a number and differ in their "
-            f"composition, so none is kept; `rebundle recover {remains.scope} --live {undecided[0]} --reason WHY` "
+            f"composition, so none is kept; `rebundle recover {remains.scope} --live {undecided[0]} --reason '…'` "
             "takes the first"
         )
     if waiting := _waiting(remains, following):
@@ -716,7 +716,7 @@ def _unsigned_told(remains: Remains, unsigned: Unsigned, following: Pointer) -> 
     ):
         yield (
             f"whether {live.id} is quarantined: only an unsigned change says so, which changes nothing that is live; "
-            f"`rebundle quarantine {remains.scope} {live.state} --rollback-to STATE` does"
+            f"`rebundle quarantine {remains.scope} {live.state} --rollback-to STATE --reason '…'` does"
         )
     if unsigned.tree is not None and unsigned.tree != _id(following.live):
         yield f"whether {unsigned.tree} is live: only the live tree's marker says so; `--live {unsigned.tree}` takes it"

@@ -28,6 +28,13 @@ _READ: Final = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
 _CREATE: Final = os.O_CREAT | os.O_EXCL | os.O_CLOEXEC
 _RENAME_EXCHANGE: Final = 2
 
+_libc: Final = ctypes.CDLL(None, use_errno=True)
+_OPENAT2: Final = ctypes.c_long(437)  # on every architecture but Alpha
+_AT_FDCWD: Final = -100
+_RESOLVE_NO_SYMLINKS: Final = 4
+_HOW: Final = (ctypes.c_uint64 * 3)(_PASS, 0, _RESOLVE_NO_SYMLINKS)
+"""struct open_how: flags, mode, resolve."""
+
 
 class Kind(enum.Enum):
     """What is under a name. The value is the words for it in a message."""
@@ -287,17 +294,30 @@ def _entry(name: str, found: os.stat_result) -> Entry:
 def _parent(path: Path) -> Iterator[int]:
     """The folder that a name is in, reached without following a link. Errors get the whole path."""
     try:
-        with contextlib.ExitStack() as opened:
-            folder = opened.enter_context(_closing(os.open(path.anchor, _PASS)))
-            for step in (*reversed(path.parents),)[1:]:
-                below = _step(folder, step, os.O_PATH)
-                opened.close()
-                folder = opened.enter_context(_closing(below))
+        with _closing(_opened_parent(path)) as folder:
             yield folder
     except OSError as error:
         if not str(error.filename or "").startswith("/"):
             error.filename, error.filename2 = str(path), None
         raise
+
+
+def _opened_parent(path: Path) -> int:
+    descriptor = _opened_at_once(path.parent)
+    if descriptor >= 0:
+        return descriptor
+    # Step by step, because the kernel is too old, or to find out what is wrong and where.
+    descriptor = os.open(path.anchor, _PASS)
+    for step in (*reversed(path.parents),)[1:]:
+        with _closing(descriptor):
+            descriptor = _step(descriptor, step, os.O_PATH)
+    return descriptor
+
+
+def _opened_at_once(folder: Path) -> int:
+    """The folder by one call of openat2 (Linux 5.6); negative if that fails, for whatever reason."""
+    name, size = os.fsencode(folder), ctypes.c_size_t(ctypes.sizeof(_HOW))
+    return int(_libc.syscall(_OPENAT2, ctypes.c_long(_AT_FDCWD), name, _HOW, size))
 
 
 def _step(above: int, folder: Path, flags: int) -> int:
@@ -343,9 +363,6 @@ def _closing(descriptor: int) -> Iterator[int]:
 
 def _name(path: Path) -> str:
     return path.name or "."
-
-
-_libc: Final = ctypes.CDLL(None, use_errno=True)
 
 
 def _exchange(here: int, one: str, there: int, other: str) -> None:

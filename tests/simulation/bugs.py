@@ -14,11 +14,15 @@ from types import FunctionType
 from typing import Any
 
 from daemon import batches, desired, pipeline
+from daemon.freshening import FreshnessTimer
 from daemon.pipeline import Pipeline
-from daemon.publishing import livetree, operations, ownership, protocol, retention
+from daemon.publishing import livetree, operations, ownership, protocol, recovery, retention
 from daemon.publishing.collector import Collector
 from daemon.publishing.livetree import LiveTree
 from daemon.publishing.publisher import Publisher
+from daemon.publishing.reader import Reader
+from daemon.worker import Worker
+from events.journal import Journal, database, dead_letters, lanes
 
 
 @dataclass(frozen=True, slots=True)
@@ -146,9 +150,9 @@ BUGS: dict[str, Bug] = {
     "newest-outcome-told": Bug(
         "of the outcomes recorded for several tries the newest is told, without asking the lineage which was made",
         Pipeline, "_made",
-        " if len({each.outcome for each in told}) == 1",
-        "",
-        world="20780045665",
+        "_counting(told, lineage, owned=owned) for",
+        "told[-1].outcome for",
+        rare=True,
     ),
     "inputs-not-advanced": Bug(
         "a publication does not say how far its sources are",
@@ -387,8 +391,8 @@ BUGS: dict[str, Bug] = {
     "example-goes-back": Bug(
         "a rollback takes defaults of example/ back",
         ownership, "_judge_example",
-        "wanted.commit > written",
-        "wanted.commit != written",
+        "wanted.commit <= written",
+        "wanted.commit == written",
     ),
     "deleted-example-comes-back": Bug(
         "a file of example/ that an operator deleted is written again",
@@ -420,12 +424,268 @@ BUGS: dict[str, Bug] = {
         "if recorded is None or recorded.version != listed.version or _may_move(path, recorded.sha256, wanted):",
         "if recorded is None:",
     ),
+    "newest-copy-collected": Bug(
+        "a collection deletes every old copy of replaced bytes, the newest one of a path too",
+        retention, "expired",
+        "key=lambda one: (one.modified, one.key))[:-1]]",
+        "key=lambda one: (one.modified, one.key))]",
+    ),
     "example-marked-before-written": Bug(
         "a path of example/ is in the marker before its file is confirmed",
         ownership, "marker_before",
         'return _marked(marker, wanted, "updating", marker.files if marker else {})',
         'more = {p: MarkerFile(sha256=s, publication="", commit=wanted.commit) for p, s in wanted.files.items()}\n'
         '    return _marked(marker, wanted, "updating", more | (marker.files if marker else {}))',
+    ),
+    # -- what an event becomes: each needs its reason
+    "state-refused-for-nothing": Bug(
+        "every fourth state becomes a dead letter, in the words of an id that is used up",
+        desired, "_fold_state",
+        "    if clash is not None:",
+        "    if change.revision % 4 == 2:\n        said = f'revision {change.revision} is state {change.state} already'\n        return Outcome(OutcomeKind.DEAD_LETTERED, said)\n    if clash is not None:",
+    ),
+    "every-fifth-state-ignored": Bug(
+        "every fifth state is ignored as if it was published already",
+        desired, "_fold_state",
+        "    if standing.lineage.same(change.state, change.revision, digest):",
+        "    if change.revision % 5 == 0 or standing.lineage.same(change.state, change.revision, digest):",
+    ),
+    "model-superseded-for-nothing": Bug(
+        "every `.created` model version counts as lower than the one that is there",
+        desired, "_unmoved",
+        "not change.may_move_back and _is_lower(model.version, current.version)",
+        "not change.may_move_back",
+    ),
+    "updated-never-moves-back": Bug(
+        "an `.updated` model version does not move to a lower version either",
+        desired, "_unmoved",
+        "current and not change.may_move_back and",
+        "current and",
+    ),
+    "versions-compared-as-text": Bug(
+        "version 10 counts as lower than version 2",
+        desired, "_is_lower",
+        "return _is_number(version) and _is_number(than) and int(version) < int(than)",
+        "return version < than",
+    ),
+    "number-used-twice": Bug(
+        "a number that another state has may be used again",
+        desired.Lineage, "clash",
+        "each.state == state or each.producer == producer",
+        "each.state == state",
+    ),
+    "late-state-replaces-moves": Bug(
+        "a late state skips the model versions before it",
+        desired, "plan",
+        "publications.append(_explicit(change, delivery, late=True))",
+        "publications.append(_explicit(change, delivery, late=True, skipped=skip_moves(change.state)))",
+    ),
+    "too-many-states": Bug(
+        "a batch has two states more than it may",
+        desired, "batch_size",
+        "states > MOST_STATES",
+        "states > MOST_STATES + 2",
+    ),
+    "settled-beyond-the-batch": Bug(
+        "an event behind the end of its batch settles with it",
+        batches, "first",
+        "if at.offset < end",
+        "if True",
+    ),
+    "dead-letters-remembered": Bug(
+        "the pointer remembers dead letters, so their replays change nothing",
+        batches, "progress",
+        "if outcomes.get(each.position, _NO_OUTCOME).kind is not OutcomeKind.DEAD_LETTERED",
+        "if True",
+    ),
+    "expected-state-not-compared": Bug(
+        "a rollback request does not look at what it expects to be live",
+        batches, "rollback_refusal",
+        "request.expected_state is not None and",
+        "False and",
+    ),
+    "late-told-as-withheld": Bug(
+        "a late state of a quarantined composition is withheld",
+        batches, "published_outcomes",
+        "        if planned.late:",
+        "        if planned.late and not following.is_quarantined(planned.composition.digest):",
+        rare=True,
+    ),
+    "other-content-ignored": Bug(
+        "an event with a known id and another content is ignored",
+        Pipeline, "_judge",
+        "if folded == delivery.digest[:16]:",
+        "if folded is not None:",
+    ),
+    "gate-blames-the-first": Bug(
+        "of several model versions the first is blamed for what the gate refuses",
+        Pipeline, "_publish",
+        "if len(refused.planned.deliveries) > 1:",
+        "if False:",
+    ),
+    "unnamed-to-one-scope": Bug(
+        "an event that names no scope goes to the first one of the bucket only",
+        Worker, "_scopes_at",
+        "{*listing.scopes, *self._lanes}",
+        "listing.scopes[:1]",
+    ),
+    # -- what a pointer remembers
+    "memory-keeps-the-oldest": Bug(
+        "the pointer remembers the first events, not the last ones",
+        protocol, "publish",
+        "[-MOST_RECENT:]",
+        "[:MOST_RECENT]",
+    ),
+    "used-up-is-forgotten": Bug(
+        "ids and numbers of states that leave the pointer are not kept",
+        protocol, "_used",
+        'for each in gone if each.kind == "explicit"',
+        "for each in gone if False",
+    ),
+    "superseded-since-now": Bug(
+        "every change of the pointer starts the time anew since when states are superseded",
+        protocol, "_marked",
+        "publication.superseded_at or at",
+        "at",
+    ),
+    "newest-are-dropped": Bug(
+        "what there is no more room for is taken from the newest",
+        protocol, "_kept",
+        "expendable[: max(0, len(retained) - MOST_RETAINED)]",
+        "expendable[len(expendable) - max(0, len(retained) - MOST_RETAINED) :]",
+    ),
+    "retired-and-desired": Bug(
+        "a retired scope still has something desired",
+        protocol, "retire",
+        "live=None, desired=None, hold=None",
+        "live=None, hold=None",
+    ),
+    "lift-lifts-all": Bug(
+        "one quarantine is lifted, and all are",
+        protocol, "lift_quarantine",
+        "if each.composition != composition",
+        "if False",
+        rare=True,
+    ),
+    "ninth-quarantine-forgets": Bug(
+        "a pointer has room for eight quarantines",
+        protocol, "quarantine",
+        "(*pointer.quarantined, rejected)",
+        "(*pointer.quarantined, rejected)[-8:]",
+        rare=True,
+    ),
+    "oldest-attempt-meant": Bug(
+        "of several attempts of a state a verb takes the oldest",
+        operations, "find_exactly",
+        "return found[-1]",
+        "return found[0]",
+        rare=True,
+    ),
+    "oldest-are-kept": Bug(
+        "retention keeps the oldest states, not the newest",
+        retention, "judge",
+        "pointer.retained[-policy.newest :]",
+        "pointer.retained[: policy.newest]",
+        rare=True,
+    ),
+    "released-at-once": Bug(
+        "retention releases what was superseded just now",
+        retention, "_judge",
+        "if days < policy.days:",
+        "if days < 0:",
+    ),
+    "only-the-newest-chunk": Bug(
+        "the history is read back to the newest chunk only",
+        Reader, "history",
+        "older = chunk.older",
+        "older = None",
+    ),
+    # -- the journal
+    "newest-first": Bug(
+        "a lane gets its events in the reverse order",
+        lanes, "waiting",
+        "ORDER BY l.position LIMIT",
+        "ORDER BY l.position DESC LIMIT",
+    ),
+    "acknowledged-in-one-scope": Bug(
+        "an event is acknowledged when it has settled in one of its scopes",
+        lanes, "_acknowledge",
+        "SELECT 1 FROM lanes WHERE position = ? AND lanes.settled_at IS NULL",
+        "SELECT 1 FROM lanes WHERE position = ? AND 0",
+    ),
+    "copy-not-noticed": Bug(
+        "a copied journal goes on under the instance of the original",
+        database, "_renew_copy",
+        'renew_instance(db, f"journal:{token()}")',
+        "pass",
+        rare=True,
+    ),
+    "restore-not-noticed": Bug(
+        "a journal that was restored from a backup goes on under its instance",
+        Worker, "_compare",
+        "if recorded > self._opened_at:",
+        "if False:",
+        rare=True,
+    ),
+    "not-delivered-anew": Bug(
+        "after a new instance was taken, what was delivered is not delivered again",
+        Journal, "reinstate",
+        "self._cursor = 0",
+        "pass",
+        rare=True,
+    ),
+    "replayed-everywhere": Bug(
+        "a replay goes to every scope",
+        dead_letters, "replay",
+        "scopes=(letter.scope,)",
+        "scopes=None",
+        rare=True,
+    ),
+    # -- recovery
+    "recovered-too-low": Bug(
+        "a recovery goes on at a sequence that may have been used",
+        recovery, "_numbered",
+        '"sequence": highest + MOST_HISTORY,',
+        '"sequence": highest - 1,',
+    ),
+    "recovered-not-held": Bug(
+        "a recovered scope is not held",
+        recovery, "_rebuild",
+        "(_hold(writing) if wish.hold and not retired else None)",
+        "None",
+    ),
+    "orphans-count-as-folded": Bug(
+        "a recovery passes events of publications that were never committed",
+        recovery, "_passed",
+        "if str(each.publication.id) in committed",
+        "if True",
+        rare=True,
+    ),
+    "freshness-ahead": Bug(
+        "freshness.json names a sequence that is not there yet",
+        FreshnessTimer, "renew",
+        "Freshness.of, scope, newest.sequence,",
+        "Freshness.of, scope, newest.sequence + 1,",
+    ),
+    # -- the live tree, again
+    "removed-files-stay": Bug(
+        "a file of base/ that live does not have any more stays",
+        ownership, "_judge",
+        "return Remove(path, there.version) if there.ours else Stray(path)",
+        "return Stray(path)",
+    ),
+    "defaults-never-updated": Bug(
+        "a default of example/ that nobody changed is not brought up to date",
+        ownership, "_judge_example",
+        "if path not in wanted.files or wanted.commit <= written:",
+        "if True:",
+    ),
+    "restored-without-a-copy": Bug(
+        "`example restore` replaces an operator's file and keeps no copy",
+        LiveTree, "restore_example",
+        "keep_aside=True",
+        "keep_aside=False",
+        rare=True,
     ),
 }  # fmt: skip
 

@@ -183,6 +183,8 @@ class Disk:
         for row in rows:
             offset = row["position"]
             scopes = tuple(lanes.get(offset, ())) if row["assigned"] else None
+            if row["replay_scope"] is not None and scopes != (row["replay_scope"],):
+                self._oracle.fail(f"a replay for {row['replay_scope']} goes to {scopes}")
             if offset not in self.ledger.rows:
                 identity = Identity(row["intake"], row["source"], row["id"])
                 known = identity.digest[:16], row["digest"][:16]
@@ -202,6 +204,10 @@ class DiskSource:
     @property
     def instance(self) -> str:
         return self._journal.instance
+
+    @property
+    def owns_instance(self) -> bool:
+        return self._journal.owns_instance
 
     async def close(self) -> None:
         self._disk.journal = None

@@ -1,7 +1,7 @@
 """Plays many worlds on all cores, or one with everything that happened in it (`make simulate`, `make simulate-bugs`).
 
 python -m tests.simulation.run --seeds 10000 [--first 1]
-python -m tests.simulation.run --seed 17 [--bug blind-retry]      its trace
+python -m tests.simulation.run --seed 2/17 [--bug blind-retry]    its trace
 python -m tests.simulation.run --bugs 500                          the table of docs/simulation.md
 """
 
@@ -14,18 +14,19 @@ from functools import partial
 from pathlib import Path
 
 from tests.simulation.bugs import BUGS
+from tests.simulation.scenario import fresh
 from tests.simulation.world import simulate
 
 _PAGE = Path(__file__).parents[2] / "docs" / "simulation.md"
 _BEGIN, _END = "<!-- bugs -->\n", "<!-- /bugs -->\n"
 _AT_ONCE = 50
-_MORE_FOR_RARE = 10
+_MORE_FOR_RARE = 5
 
 
 def _some(seeds: range) -> tuple[int, int, float, list[tuple[str, str]]]:
     """Worlds, changes of pointers, seconds of CPU, and what was broken."""
     began = time.process_time()
-    runs = [simulate(str(seed)) for seed in seeds]
+    runs = [simulate(fresh(seed)) for seed in seeds]
     broken = [(run.seed, run.broken) for run in runs if run.broken is not None]
     return len(runs), sum(run.changes for run in runs), time.process_time() - began, broken
 
@@ -66,7 +67,7 @@ def _found(seeds: int, bug: str) -> tuple[str, int]:
 def _worlds_for(bug: str, seeds: int) -> list[str]:
     if BUGS[bug].world:
         return [BUGS[bug].world]
-    return [str(seed) for seed in range(seeds * (_MORE_FOR_RARE if BUGS[bug].rare else 1))]
+    return [fresh(seed) for seed in range(seeds * (_MORE_FOR_RARE if BUGS[bug].rare else 1))]
 
 
 def _bugs(seeds: int) -> int:

@@ -18,7 +18,7 @@ from events.model import BUNDLE_STATE_CREATED, MODEL_VERSION_CREATED, MODEL_VERS
 from renderers.model import Scope
 from tests.builders import composition_document, model_document
 from tests.simulation.model import Request
-from tests.simulation.oracle import AFTER_MERGE, CPUS
+from tests.simulation.oracle import CPUS
 from tests.simulation.store import Crash, Faults
 
 SCOPES = (Scope("visual-anomaly", "core-versions"), Scope("visual-anomaly", "edge"))
@@ -75,6 +75,8 @@ class Scenario:
     arrivals: list[Arrival] = field(default_factory=list)
     acts: list[Act] = field(default_factory=list)
     crash: Crash | None = None
+    blocked: str = ""
+    """A path of the live tree that no process can write."""
     second: bool = False
     """Of the second generation."""
     small_batches: bool = False
@@ -100,6 +102,11 @@ class Scenario:
         """What a collection does."""
         some: tuple[frozenset[Part], ...] = (BOTH, frozenset({"release"}), frozenset({"delete"}), frozenset({"delete"}))
         return random.Random(f"{self.seed}/{process}/parts").choice(some) if self.wrong_clocks else BOTH
+
+
+def fresh(number: int) -> str:
+    """A seed of the newest generation."""
+    return f"2/{number}"
 
 
 def scenario_of(seed: str) -> Scenario:
@@ -268,8 +275,12 @@ def _extend(scenario: Scenario, chance: random.Random) -> None:
     if chance.random() < 0.35:
         some = range(chance.choice((1, 1, 2)))
         scenario.refused = frozenset((chance.choice((*MODELS, THIRD)), chance.choice(VERSIONS[1:])) for _ in some)
+    if chance.random() < 0.05:
+        _many_quarantines(scenario, chance)
     scenario.journal = not scenario.shared_log and chance.random() < 0.35
     scenario.arrivals = sorted([*scenario.arrivals, *_more_arrivals(scenario, chance)], key=lambda each: each.at)
+    if random.Random(f"{scenario.seed}/blocked").random() < 0.1:
+        scenario.blocked = "example/conf/bundle/nginx.conf"
     more = _more_acts(scenario, chance)  # may take some of the others out
     scenario.acts = sorted([*scenario.acts, *more], key=lambda act: act.at)
 
@@ -327,6 +338,17 @@ def _more_arrivals(scenario: Scenario, chance: random.Random) -> list[Arrival]:
     return arrivals
 
 
+def _many_quarantines(scenario: Scenario, chance: random.Random) -> None:
+    """A producer of bad states, and an operator who rejects more of them than a pointer was once thought to hold."""
+    scenario.few_retained = scenario.returning = False
+    scope, log = scenario.scopes[0], chance.randrange(scenario.logs)
+    pairs = [(one, other) for one in VERSIONS for other in VERSIONS]
+    for number, versions in enumerate(chance.sample(pairs, 13)):
+        event, asked = state(f"bad-{number}", scope, f"state-{100 + number}", 100 + number, versions)
+        scenario.arrivals.append(Arrival(2.0 * number, log, event, (str(scope),), asked))
+        scenario.acts.append(Act(30 + 2.0 * number, "quarantine-next", f"next-{number}"))
+
+
 def _some_versions(chance: random.Random) -> tuple[str, ...]:
     return tuple(chance.choice(VERSIONS) for _ in range(chance.choice((2, 2, 2, 3))))
 
@@ -361,7 +383,6 @@ def _more_acts(scenario: Scenario, chance: random.Random) -> list[Act]:
         acts.append(Act(chance.choice(times) + 20 * chance.random(), "lose-pointer", "lose-pointer"))
         # A deletion that is under way when the pointer is lost may take what a recovery then retains.
         scenario.acts = [act for act in scenario.acts if act.what != "gc"]
-    elif AFTER_MERGE or not scenario.short_history:
-        # A chunk of a writer that lost makes today's `recover` cut a healthy history off.
+    else:
         acts += [Act(chance.choice(times) + 20 * chance.random(), "recover", f"recover-{each}") for each in range(2)]
     return acts

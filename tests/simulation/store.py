@@ -13,7 +13,7 @@ from enum import Enum
 from types import MappingProxyType
 from typing import Any, Protocol
 
-from daemon.stores.errors import ConditionFailed, OutcomeUnknown, StoreBusy, StoreError, StoreUnavailable
+from daemon.stores.errors import ConditionFailed, OutcomeUnknown, StoreBusy, StoreError, StoreRefused, StoreUnavailable
 from daemon.stores.port import Content, Listing, Stored, Version
 from tests.simulation.bucket import Bucket, Held
 from tests.simulation.loop import SimulatedLoop
@@ -116,6 +116,8 @@ class RemoteStore:
         self._trace = trace
         self.shown: dict[str, list[Held]] = {}
         """What this process was shown lately under each key, by a listing or a reading."""
+        self.blocked = ""
+        """The end of the keys that cannot be written."""
         self.writing: Callable[[str, Content, RemoteStore], None] = lambda *_: None
         """Told of each body before it is sent."""
 
@@ -185,6 +187,8 @@ class RemoteStore:
 
     async def _write(self, what: str, key: str, apply: Callable[[], Any]) -> Any:
         await self._travel()
+        if self.blocked and key.endswith(self.blocked):
+            raise StoreRefused(f"{key}: Is a directory")
         meant = self._owner.stops_here(what)
         fate = Fate.CRASH if meant else self._fate(key)
         match fate:

@@ -58,7 +58,7 @@ from tests.simulation.disk import Disk, replay_one, take_out
 from tests.simulation.invariants import EDITOR, FATE, Report, Watcher
 from tests.simulation.loop import Broken, SimulatedLoop, Stuck, sealed
 from tests.simulation.model import Asked, Limits
-from tests.simulation.oracle import AFTER_MERGE, Ledger, Oracle
+from tests.simulation.oracle import Ledger, Oracle
 from tests.simulation.runtime import SimulatedRuntime
 from tests.simulation.scenario import THIRD, Act, Arrival, Scenario, scenario_of
 from tests.simulation.source import Log, Watch
@@ -149,6 +149,7 @@ class Process:
         self.runtime = SimulatedRuntime(world.loop, chance, ahead=world.scenario.ahead(name))
         remote = RemoteStore(world.bucket, world.loop, self, world.scenario.faults, chance, world.trace)
         remote.writing = world.watcher.sending
+        remote.blocked = world.scenario.blocked
         self.store: ObjectStore = LimitedStore(remote, _CALL_SECONDS)
         if world.scenario.paced:
             self.store = PacedStore(self.store, self.runtime, 1.1)
@@ -238,8 +239,12 @@ class World:
             model.Policy(POLICY.newest, POLICY.days),
             lambda composition: any((each, part[0]) in scenario.refused for each, part in composition),
             strict_commands=not any(act.what == "gc" for act in scenario.acts),
+            clocks_agree=not (scenario.wrong_clocks and scenario.shared_log)
+            and (scenario.second or not scenario.wrong_clocks),
         )
-        self.watcher = Watcher(self.loop, self.bucket, self.oracle, scenario.deletes_blindly, grace=GRACE_SECONDS)
+        self.watcher = Watcher(
+            self.loop, self.bucket, self.oracle, scenario.deletes_blindly, grace=GRACE_SECONDS, blocked=scenario.blocked
+        )
         self.bucket.watch = self._changed
         self.logs: list[Log] = []
         self.ledgers: list[Ledger] = []
@@ -316,7 +321,7 @@ class World:
             await asyncio.wait(daemons)
         if self.scenario.restarted_at_rest:
             await self._settle_down()
-        for wrong in self.watcher.at_rest():
+        for wrong in self.watcher.at_rest(self._current):
             self.loop.fail(wrong)
         if any(act.what == "gc" for act in self.scenario.acts):
             if self.scenario.second:
@@ -434,7 +439,9 @@ class World:
         event = arrival.event
         digest, asked = interpret(event).digest, arrival.asked
         identity = Identity("http", event.source, event.id)
-        at = self.bucket.now().isoformat(timespec="microseconds").replace("+00:00", "Z")
+        process = self._daemons[arrival.log] if self.scenario.second else None
+        now = process.runtime.now() if process else self.bucket.now()  # of whoever takes it in
+        at = now.isoformat(timespec="microseconds").replace("+00:00", "Z")
         ledger = self.ledgers[arrival.log]
         position = self.logs[arrival.log].append(event, identity, digest, at, arrival.scopes)
         if position.offset not in ledger.rows:
@@ -521,8 +528,6 @@ class World:
             process.kill()
         while disk.journal is not None:  # noqa: ASYNC110
             await asyncio.sleep(0.2)
-        # A write that is under way may pass positions that the older file gives to other events.
-        await asyncio.sleep(0 if AFTER_MERGE else LATEST + _CALL_SECONDS)
         lost = replace()
         self._down.discard(index)
         for asked, arrival in lost:
@@ -674,7 +679,11 @@ class World:
         work = Recoverer(process.store, process.reader, process.publisher, process.live_tree)
         found = await work.recover(scope, Wish(), process.name, "the pointer was lost")
         if found.recovered is None and name in self.oracle.lost:
-            # An older pointer that nothing has seen a later one of: the scope goes on from it.
+            # An older pointer that nothing in the bucket has seen a later one of: the scope goes on from it. A daemon
+            # that has seen a later one refuses it, though, until somebody starts it anew.
+            for daemon in self._daemons:
+                if daemon is not None:
+                    daemon.kill()
             self.watcher.adopt(name, json.loads(self.bucket.objects[f"{scope}/pointer.json"].body)["signed"])
 
     async def _restore(self, process: Process, scope: Scope, chance: random.Random) -> None:
@@ -692,6 +701,8 @@ class World:
         one, other = chance.choice(names), chance.choice(names)
         if signed and (verb == "reject" or chance.random() < 0.6):
             one = _interesting(signed, verb, chance) or one
+        if verb == "quarantine-next":
+            verb, one = "quarantine", _not_yet_rejected(signed) or one
         live = signed["live"] if signed else None
         back = other if live and one == f"{live['state']}@{live['attempt']}" else None
         if self.scenario.second and chance.random() < 0.4:  # without its attempt: the newest one is meant
@@ -720,6 +731,14 @@ def _verb_of(asked: Asked) -> operations.Verb:
             return operations.pin(asked.target, pinned=asked.on)
         case _:
             return protocol.retire
+
+
+def _not_yet_rejected(signed: dict[str, Any] | None) -> str | None:
+    """A state that is not live and not quarantined."""
+    if signed is None:
+        return None
+    spared = {each["composition"] for each in (*signed["quarantined"], signed["live"]) if each}
+    return next((model.name_of(each) for each in signed["retained"] if each["composition"] not in spared), None)
 
 
 def _interesting(signed: dict[str, Any], verb: str, chance: random.Random) -> str | None:

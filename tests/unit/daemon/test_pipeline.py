@@ -172,6 +172,19 @@ def test_an_event_through_another_journal_is_known_by_the_pointer(tmp_path, stor
     run(play())
 
 
+def test_an_event_that_is_known_settles_although_the_manifest_that_lists_it_is_damaged(tmp_path, store):
+    async def play():
+        async with open_scene(tmp_path / "one.db", store) as one:
+            await one.send(state_event(42), model_event("m", "101", "9"))
+            [first, _] = (await one.pointer()).retained
+            key = layout.manifest(GOLDEN, first.state, first.attempt)
+            await store.replace(key, Content(b"{}"), (await store.get(key)).version)
+        async with open_scene(tmp_path / "two.db", store) as two:
+            assert kinds(await two.send(state_event(42))) == ["ignored"]
+
+    run(play())
+
+
 def test_another_event_under_a_folded_id_is_a_dead_letter(tmp_path, store):
     async def play():
         async with open_scene(tmp_path / "one.db", store) as one:

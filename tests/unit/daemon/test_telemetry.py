@@ -206,6 +206,7 @@ NAMES = {
     "rebundle_journal_unsettled_events",
     "rebundle_pointer_sequence",
     "rebundle_last_publish_timestamp_seconds",
+    "rebundle_live_tree_blocked_paths",
     "rebundle_live_tree_synced",
     "rebundle_attention_conditions",
     "rebundle_bucket_threads_busy",

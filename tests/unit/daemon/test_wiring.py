@@ -2,17 +2,22 @@
 
 import asyncio
 import json
+import os
+import stat
 from pathlib import Path
 
 import pytest
 from cryptography.hazmat.primitives import serialization
 from securesystemslib.signer import CryptoSigner
+from structlog.testing import capture_logs
 
+from daemon import wiring
 from daemon.publishing import layout
-from daemon.publishing.errors import WentBack
+from daemon.publishing.errors import PolicyUnusable, WentBack
 from daemon.publishing.livetree import Synced
 from daemon.publishing.signing import KeySigner, generate
 from daemon.publishing.trust import Trust, TrustedKey
+from daemon.settings import load
 from daemon.stores.memory import MemoryStore
 from daemon.stores.port import Content
 from daemon.wiring import Keys, open_bucket
@@ -124,3 +129,56 @@ def test_a_policy_takes_the_markers_word_for_nothing(tmp_path: Path, *, with_pol
         return result.written
 
     assert asyncio.run(play()) == (("base/docker-compose.yml",) if with_policy else ())
+
+
+def test_credentials_in_a_folder_are_their_owners_alone(tmp_path: Path) -> None:
+    store = open_bucket(str(tmp_path / "bucket"), InlineRuntime()).store
+    keys = [layout.live_tree(SCOPE, path) for path in ("example/creds/bundle/.env", "example/conf/.env")]
+    before = os.umask(0)
+    try:
+        for key in keys:
+            asyncio.run(store.create(key, Content(b"")))
+    finally:
+        os.umask(before)
+
+    assert [stat.S_IMODE((tmp_path / "bucket" / key).stat().st_mode) for key in keys] == [0o600, 0o666]
+
+
+@pytest.mark.parametrize(("open_files", "connections"), [(65536, 1000), (1200, 1000), (1024, 824), (64, 16)])
+def test_connections_leave_descriptors_for_the_bucket(
+    monkeypatch: pytest.MonkeyPatch, open_files: int, connections: int
+) -> None:
+    monkeypatch.setattr(wiring.resource, "getrlimit", lambda _: (open_files, 65536))
+    with capture_logs() as logs:
+        assert wiring._most_connections(1000) == connections
+    assert [each["hint"].startswith("ulimit -n 1200") for each in logs] == [True] * (connections < 1000)
+
+
+SOMEBODY = 12345
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root works with another user's files")
+def test_root_may_use_the_memory_of_a_daemons_user_and_nobody_elses(tmp_path: Path) -> None:
+    """A verb that root runs; docs/operations.md names it."""
+    policy, folder = tmp_path / "policy.json", tmp_path / "state"
+    policy.write_bytes(Trust().written())
+    folder.mkdir(mode=0o700)
+    os.chown(folder, SOMEBODY, SOMEBODY)
+    kept = folder / "accepted.json"
+    settings = load({}, {"REBUNDLE_TRUST__POLICY": str(policy), "REBUNDLE_TRUST__STATE_FILE": str(kept)}, None).settings
+    assert wiring.keys_of(settings).state_file == kept
+    kept.write_text("{}")
+    os.chown(kept, SOMEBODY, SOMEBODY)
+    assert wiring.keys_of(settings).state_file == kept
+    os.chown(kept, SOMEBODY + 1, SOMEBODY)
+    with pytest.raises(PolicyUnusable, match=r"belongs to another user .*chown 0 "):
+        wiring.keys_of(settings)
+
+
+def test_a_memory_that_is_not_there_yet_is_made_later(tmp_path: Path) -> None:
+    policy = tmp_path / "policy.json"
+    policy.write_bytes(Trust().written())
+    policy.chmod(0o644)
+    kept = tmp_path / "not" / "there" / "accepted.json"
+    settings = load({}, {"REBUNDLE_TRUST__POLICY": str(policy), "REBUNDLE_TRUST__STATE_FILE": str(kept)}, None).settings
+    assert wiring.keys_of(settings).state_file == kept

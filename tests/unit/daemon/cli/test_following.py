@@ -13,7 +13,7 @@ from daemon.stores.port import Content
 from tests.builders_publishing import SCOPE as MEMORY_SCOPE
 from tests.builders_publishing import Bucket, make_state
 from tests.builders_runtime import InlineRuntime
-from tests.support.buckets import SCOPE, in_bucket
+from tests.support.buckets import SCOPE, composition_with, in_bucket
 
 COMPOSE = "base/bundle/docker-compose.yaml"
 VERBS = {
@@ -48,7 +48,8 @@ def test_a_verb_whose_live_tree_does_not_follow_exits_1_and_says_what_hosts_copy
     result = rebundle(*VERBS[name], "--wait", "0.3", "-o", "json")
 
     assert result.code == 1
-    assert result.json["lag"]["reason"]
+    assert COMPOSE in result.json["lag"]["reason"]
+    assert COMPOSE in result.json["lag"]["pending"]
     assert "has not followed it within 0.3 s" in result.err
     assert "hosts that copy the live tree now get" in result.err
     assert f"`rebundle status {SCOPE}`" in result.err
@@ -82,6 +83,17 @@ def test_the_same_verb_again_waits_again(bucket, rebundle, blocked):
 
     assert (result.code, result.json["changed"], result.json["live_tree"]["follows"]) == (0, False, True)
     assert json.loads((blocked.parents[1] / ".rebundle.json").read_bytes())["state"] == "state-1"
+
+
+def test_a_blocked_path_of_example_does_not_count(bucket, rebundle):
+    tree = bucket / str(SCOPE) / "docker-compose-gen"
+    (tree / "example/conf/bundle/batching_103.txt").mkdir()
+    in_bucket(bucket, lambda it: it.publish(composition_with("2", "1", "1"), "state-4", 4))
+
+    result = rebundle("republish", SCOPE, "-o", "json")
+
+    assert (result.code, result.json["lag"], result.json["live_tree"]["follows"]) == (0, None, True), result.err
+    assert [each["path"] for each in result.json["live_tree"]["blocked"]] == ["example/conf/bundle/batching_103.txt"]
 
 
 # -- the wait itself, without real time

@@ -115,7 +115,7 @@ def test_a_path_that_cannot_be_written_is_named_with_what_to_do(bucket, rebundle
         [],
     )
     [blocked] = view["live_tree"]["blocked"]
-    assert (blocked["path"], "put a plain file in its place" in blocked["reason"]) == (
+    assert (blocked["path"], "move it away" in blocked["reason"]) == (
         "base/bundle/nginx/models.map",
         True,
     )
@@ -126,6 +126,21 @@ def test_a_path_that_cannot_be_written_is_named_with_what_to_do(bucket, rebundle
     assert "base/bundle/nginx/models.map: blocked: " in table
     verified = rebundle("verify", SCOPE)
     assert (verified.code, "models.map does not follow: " in verified.out) == (5, True)
+
+
+def test_a_damaged_manifest_of_an_old_state_stops_no_tree_and_is_named_with_the_command_that_helps(bucket, rebundle):
+    tree(bucket, ENV).write_text("MINE=1\n")
+    (manifest,) = (bucket / str(SCOPE) / "states/state-2").glob("*/manifest.json")
+    manifest.write_bytes(manifest.read_bytes() + b"x")
+
+    assert rebundle("rollback", SCOPE, "state-1", "--reason", "bad model", "-y").code == 0
+
+    view = scope_of(rebundle("status", "-o", "json"))
+    assert (view["error"], view["live"]["state"], view["live_tree"]["overrides"]) == (None, "state-1", [ENV])
+    assert (view["live_tree"]["synced"], view["live_tree"]["follows"]) == (True, True)
+    assert [each["publication"].partition("@")[0] for each in view["live_tree"]["damaged_manifests"]] == ["state-2"]
+    assert f"`rebundle recover {SCOPE} --reason 'damaged manifest'`" in view["attention"][-1]
+    assert b'"state-1"' in tree(bucket, "base/.rebundle.json").read_bytes()
 
 
 def test_a_lost_pointer_needs_attention_and_hides_no_other_scope(bucket, rebundle):

@@ -88,7 +88,27 @@ def test_a_hand_edit_does_not_hide_that_another_file_is_missing_or_that_a_state_
     assert (result.code, set(failed)) == (5, {"state state-1", "live tree"})
     assert "edited by hand: base/bundle/docker-compose.yaml" in failed["live tree"]
     assert "not in step with live: base/bundle/nginx/models.map" in failed["live tree"]
-    assert f"else `rebundle recover {SCOPE} --reason WHY`" in failed["state state-1"]
+    assert f"else `rebundle recover {SCOPE} --reason '…'`" in failed["state state-1"]
+
+
+def test_a_damaged_manifest_of_an_old_state_hides_no_edit_and_stops_no_rollback(bucket, rebundle):
+    tree = bucket / str(SCOPE) / "docker-compose-gen"
+    (tree / "example/conf/bundle/.env").write_text("MINE=1\n")
+    (manifest,) = (bucket / str(SCOPE) / "states/state-2").glob("*/manifest.json")
+    manifest.write_bytes(manifest.read_bytes() + b"x")
+    (tree / "base/bundle/docker-compose.yaml").write_text("mine\n")
+
+    result = rebundle("verify", SCOPE, "-o", "json")
+
+    failed = {each["what"].split("@")[0]: each["problem"] for each in result.json["checks"] if not each["ok"]}
+    assert (result.code, set(failed)) == (5, {"state state-2", "live tree"})
+    assert f"`rebundle recover {SCOPE} --reason '…'`" in failed["state state-2"]
+    assert "edited by hand: base/bundle/docker-compose.yaml" in failed["live tree"]
+    status = rebundle("status", SCOPE)
+    assert "unreadable" not in status.out
+    rolled = rebundle("rollback", SCOPE, "state-1", "--reason", "bad", "-y", "-o", "json")
+    assert (rolled.code, rolled.json["live_tree"]["follows"]) == (0, True)
+    assert json.loads((tree / "base/.rebundle.json").read_bytes())["state"] == "state-1"
 
 
 def test_an_error_that_nobody_foresaw_is_one_row_and_the_gravest_sets_the_exit_code(bucket, rebundle, monkeypatch):

@@ -216,13 +216,22 @@ def test_a_damaged_archive_is_refused(damage: Callable[[bytes], bytes]) -> None:
     refused(damage(pack([FILE]).body), FILE)
 
 
-def test_bytes_behind_the_end_are_found_also_where_a_piece_ends_there() -> None:
-    noise = b"".join(hashlib.sha256(bytes([number % 256, number // 256])).digest() for number in range(5000))
-    for length in range(3):
-        file = RenderedFile("base/file", noise)
-        body = pack([file]).body
-        assert unpack(body, digest_files([file])) == (file,)
-        refused(body + bytes(-len(body) % (64 << 10) + length), file)
+def test_bytes_behind_an_end_that_is_also_the_end_of_a_piece_are_found() -> None:
+    noise = b"".join(hashlib.sha256(number.to_bytes(2)).digest() for number in range(5000))
+    file = RenderedFile("base/file", noise)
+    raw = gzip.decompress(pack([file]).body)
+
+    def named(length: int) -> bytes:
+        """The archive with a file name of this length in its header, to fill it up."""
+        buffer = io.BytesIO()
+        with gzip.GzipFile("x" * length, "wb", 1, buffer, mtime=0) as stream:
+            stream.write(raw)
+        return buffer.getvalue()
+
+    body = named(1 + -len(named(1)) % archive._PIECE)
+    assert len(body) % archive._PIECE == 0
+    assert unpack(body, digest_files([file])) == (file,)
+    refused(body + b"x", file)
 
 
 def inflated(bomb: bytes, *files: RenderedFile) -> int:

@@ -137,6 +137,27 @@ async def test_where_nothing_is_to_go_the_pointer_is_not_touched(store: MemorySt
 
 
 @in_loop
+async def test_positions_of_idle_journals_go_also_where_nothing_else_does(
+    store: MemoryStore, runtime: InlineRuntime
+) -> None:
+    bucket = Bucket(store, runtime)
+    await bucket.publish(make_state(1))
+    read = await bucket.reader.pointer(SCOPE)
+    progress = protocol.Progress(1, 0, {"journal:gone": 7}, ())
+    following = protocol.publish(read.pointer, bucket.publisher.writing("ann"), (), progress)
+    await bucket.publisher.swap(SCOPE, read, following)
+    runtime.seconds += 89 * 24 * 3600
+    await collector(store, runtime).collect(SCOPE, "cron")
+    assert (await bucket.pointer()).inputs == {"journal:1": 1, "journal:gone": 7}
+    runtime.seconds += 2 * 24 * 3600
+    collected = await collector(store, runtime).collect(SCOPE, "cron")
+    assert collected.sequence is not None
+    assert (await bucket.pointer()).inputs == {}
+    again = await collector(store, runtime).collect(SCOPE, "cron")
+    assert again.sequence is None, "there is no more to do"
+
+
+@in_loop
 async def test_an_orphan_goes_after_the_grace_and_not_before(store: MemoryStore, runtime: InlineRuntime) -> None:
     bucket = Bucket(store, runtime)
     await bucket.publish(make_state(1))
@@ -542,7 +563,7 @@ class MayNotDelete(FaultyStore):
 @in_loop
 async def test_who_may_not_delete_says_so_after_it_released(store: MemoryStore, runtime: InlineRuntime) -> None:
     await grown(store, runtime)
-    with pytest.raises(DeletionRefused, match=r"gc --only delete") as refused:
+    with pytest.raises(DeletionRefused, match=r"gc --all --only delete") as refused:
         await collector(MayNotDelete(store), runtime).collect(SCOPE, "daemon")
     assert isinstance(refused.value, StoreError)
     assert [each.state for each in (await check_whole(store, runtime)).retained] == ["state-3", "state-4"]

@@ -16,12 +16,13 @@ from daemon.publishing.livetree import Synced
 from daemon.publishing.pointer import Older
 from daemon.publishing.recoverer import Recoverer
 from daemon.publishing.recovery import Wish
-from daemon.stores.errors import StoreError
+from daemon.stores.errors import StoreError, StoreRefused
 from daemon.stores.memory import MemoryStore
 from daemon.stores.port import Content
 from renderers.model import Scope
 from tests.builders_publishing import SCOPE, Bucket, make_files, make_state
 from tests.builders_runtime import InlineRuntime
+from tests.support.faulty_store import FaultyStore
 from tests.unit.daemon.publishing.test_grammar import SHA, places
 
 P = ParamSpec("P")
@@ -262,6 +263,43 @@ def test_a_file_of_the_live_tree_that_is_too_big_is_not_read_by_a_recovery(monke
         await recoverer(store, bucket).preview(SCOPE, Wish(), "ann", "look")
         assert layout.live_tree(SCOPE, "README.md") in reads
         assert layout.live_tree(SCOPE, "example/disk.img") not in reads
+
+    asyncio.run(scenario())
+
+
+def test_a_file_of_the_live_tree_that_nobody_may_read_stops_no_recovery() -> None:
+    async def scenario() -> None:
+        memory_store = memory()
+        await (await grown(memory_store)).live_tree.reconcile(SCOPE)
+        await put(memory_store, layout.live_tree(SCOPE, "example/locked"), b"x")
+        await put(memory_store, POINTER, b"")
+
+        async def refuse(operation: str, key: str) -> None:
+            if operation == "get" and key.endswith("example/locked"):
+                raise StoreRefused(f"{key}: Permission denied")
+
+        store = FaultyStore(memory_store, before=refuse)
+        bucket = Bucket(store, InlineRuntime("operator"))
+        found = await Recoverer(store, bucket.reader, bucket.publisher, bucket.live_tree).preview(
+            SCOPE, Wish(), "ann", "look"
+        )
+        assert found.remains.traces["tags of the live tree"] == 2
+
+    asyncio.run(scenario())
+
+
+@pytest.mark.parametrize("digits", ["9" * 250, "9" * 16, "\N{ARABIC-INDIC DIGIT FIVE}"])
+def test_a_number_in_a_name_or_tag_that_no_sequence_reaches_counts_for_nothing(digits: str) -> None:
+    async def scenario() -> None:
+        store = memory()
+        await grown(store)
+        await put(store, f"{layout.all_replaced(SCOPE)}{digits}/base/x", b"x")
+        await store.create(layout.live_tree(SCOPE, "base/y"), Content(b"y", tag={"commit": f"{digits * 20}.0"}))
+        await put(store, POINTER, b"")
+        bucket = Bucket(store, InlineRuntime("operator"))
+        found = await recoverer(store, bucket).recover(SCOPE, Wish(), "ann", "look")
+        assert found.recovered is not None
+        assert found.recovered.pointer.sequence < 1000
 
     asyncio.run(scenario())
 

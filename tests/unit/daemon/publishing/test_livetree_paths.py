@@ -299,6 +299,53 @@ async def test_what_cannot_be_read_in_base_is_blocked_if_live_has_it_and_else_no
 
 
 @in_loop
+async def test_what_the_listing_calls_unreadable_is_not_opened(store: TroubledStore, runtime: InlineRuntime) -> None:
+    process = await two_states(store, runtime)
+    secret = {key_of(ENV), key_of(COMPOSE)}
+    store.unreadable |= secret
+    store.forbidden = lambda operation, key: operation == "get" and key in secret
+    [blocked] = (await passed(process)).blocked
+    assert blocked.path == COMPOSE
+
+
+@in_loop
+async def test_a_default_below_a_folder_that_cannot_be_listed_is_not_called_deleted(
+    store: TroubledStore, runtime: InlineRuntime
+) -> None:
+    left = "example/conf/left.env"
+    process = Bucket(store, runtime)
+    await process.publish(make_state(1, files=make_files("1", **{left: "of a model that left\n"})))
+    await passed(process)
+    await process.publish(make_state(2))
+    store.closed.add(key_of("example/conf"))
+    result = await passed(process)
+    assert (result.deleted_by_operator, result.overrides) == ((), (ENV, left))
+
+
+@in_loop
+async def test_a_folder_that_can_no_longer_be_listed_is_noticed_although_no_file_of_it_was_listed(
+    store: TroubledStore, runtime: InlineRuntime
+) -> None:
+    process = await two_states(store, runtime)
+    await passed(process)
+    await passed(process)
+    store.closed.add(key_of("example/private"))
+    assert (await passed(process)).overrides == ("example/private/",)
+
+
+@in_loop
+async def test_a_tree_whose_base_can_no_longer_be_read_is_not_in_step(
+    store: TroubledStore, runtime: InlineRuntime
+) -> None:
+    process = await two_states(store, runtime)
+    await passed(process)
+    assert (await process.live_tree.survey(SCOPE)).in_step
+    store.unreadable.add(key_of(COMPOSE))
+    survey = await process.live_tree.survey(SCOPE)
+    assert (survey.marked, survey.in_step, survey.follows) == (True, False, False)
+
+
+@in_loop
 async def test_a_folder_of_example_that_cannot_be_listed_hides_defaults_and_nothing_is_written_there(
     store: TroubledStore, memory: MemoryStore, runtime: InlineRuntime
 ) -> None:

@@ -172,6 +172,8 @@ def test_the_marker_records_no_path_that_was_not_written() -> None:
     after = marker_after(before, plan, {BASE: there("old"), "base/gone": Unread("whence")}, verdicts, {})
     assert (after.status, after.blocked) == ("blocked", {BASE: "why", "base/gone": "whence"})
     assert after.files == before.files
+    lost = marker_after(before, plan, {}, (Remove("base/gone", V1), Put(ENV, None)), {}, confirmed=False)
+    assert lost.files == before.files, "nobody knows whether it is gone"
     disturbed = marker_after(before, plan, {}, verdicts, {ENV: V1}, confirmed=False)
     assert (disturbed.status, disturbed.blocked, disturbed.files[ENV].sha256) == ("updating", {}, "new")
     assert marker_after(after, plan, {}, (), {}).blocked == {}

@@ -114,3 +114,13 @@ def test_a_composition_is_quarantined_by_its_digest() -> None:
     assert pointer is not None
     assert pointer.is_quarantined("c" * 64)
     assert not pointer.is_quarantined("d" * 64)
+
+
+def test_a_pointer_of_an_older_release_keeps_its_bytes() -> None:
+    """Signatures and digests of pointers are made of them."""
+    pointer = published(make_publication())
+    assert pointer.inputs_changed
+    document = json.loads(encode(pointer))
+    del document["signed"]["inputs_changed"]
+    older = (json.dumps(document, sort_keys=True, separators=(",", ":")) + "\n").encode()
+    assert encode(decode(older, SCOPE)) == older

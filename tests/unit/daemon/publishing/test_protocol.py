@@ -1,6 +1,7 @@
 """Which pointer may follow which: protocol 3 and 4, one test to a rule, and the invariants of any sequence of changes."""
 
 from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
 
 import pytest
 from hypothesis import given
@@ -18,6 +19,7 @@ from daemon.publishing.pointer import (
     Older,
     Pointer,
     Publication,
+    Quarantine,
 )
 from daemon.publishing.protocol import Resolution
 from tests.builders_publishing import AT, SCOPE, make_publication, progress, published, writing
@@ -533,3 +535,68 @@ def test_any_sequence_of_changes_keeps_the_invariants(data: st.DataObject) -> No
             assert not following.is_quarantined(following.live.composition)
         assert len({each.composition for each in following.quarantined}) == len(following.quarantined)
         pointer = following
+
+
+# -- what grows is bounded
+
+
+def days_later(days: int) -> protocol.Writing:
+    at = (datetime(2026, 1, 1, tzinfo=UTC) + timedelta(days=days)).isoformat(timespec="milliseconds")
+    return protocol.Writing(f"day-{days}", at, "ann")
+
+
+def raised(pointer: Pointer, days: int, **inputs: int) -> Pointer:
+    """The pointer after a publication that day, with these positions; `_` stands for `:`."""
+    named = {name.replace("_", ":", 1): offset for name, offset in inputs.items()}
+    number = pointer.highest_producer + 1
+    return protocol.publish(
+        pointer, days_later(days), [make_publication(f"state-{number}", number)], progress(number, 0, named)
+    )
+
+
+def test_journals_that_have_been_idle_for_90_days_leave_the_inputs_by_a_collection_alone() -> None:
+    pointer = raised(published(), 0, journal_idle=3, journal_busy=1, kafka_topic=5)
+    pointer = raised(pointer, 50, journal_busy=2)
+    pointer = raised(pointer, 200, journal_other=1)
+    assert set(pointer.inputs) == {"journal:idle", "journal:busy", "journal:other", "kafka:topic"}
+    assert protocol.collect(pointer, days_later(90), ()).inputs == pointer.inputs
+    after = protocol.collect(pointer, days_later(91), ())
+    assert after.inputs == {"journal:busy": 2, "journal:other": 1, "kafka:topic": 5}
+    assert after.history[-1].change["inputs_dropped"] == 1
+    assert set(after.inputs_changed) == {"journal:busy", "journal:other"}
+    assert raised(after, 92, journal_idle=4).inputs["journal:idle"] == 4, "one that comes back is new"
+
+
+def test_a_collection_goes_by_the_clock_of_the_store() -> None:
+    pointer = raised(published(), 0, journal_one=3)
+    assert protocol.collect(pointer, days_later(200), (), as_of=days_later(10).at).inputs == {"journal:one": 3}
+    assert protocol.collect(pointer, days_later(10), (), as_of=days_later(200).at).inputs == {}
+
+
+def test_a_position_that_an_older_release_raised_has_its_90_days_from_the_next_collection() -> None:
+    pointer = raised(published(), 0, journal_old=3)
+    unnoted = pointer.model_copy(update={"inputs_changed": {}})
+    elsewhere = pointer.model_copy(update={"inputs": {"journal:old": 9}})
+    for older in (unnoted, elsewhere):
+        begun = protocol.collect(older, days_later(300), ())
+        assert begun.inputs == older.inputs
+        assert protocol.collect(begun, days_later(390), ()).inputs == older.inputs
+        assert protocol.collect(begun, days_later(391), ()).inputs == {}
+
+
+def test_a_repeated_position_is_no_change() -> None:
+    pointer = raised(raised(published(), 0, journal_one=3), 100, journal_one=3)
+    assert protocol.idle_journals(pointer, datetime(2026, 4, 5, tzinfo=UTC)) == {"journal:one"}
+
+
+def test_at_most_256_compositions_are_quarantined_and_the_refusal_says_how_to_go_on() -> None:
+    full = Quarantine(composition="0" * 64, by="ann", reason="r", at=AT)
+    rejected = tuple(full.model_copy(update={"composition": f"{number:064x}"}) for number in range(256))
+    pointer = published(ONE, TWO).model_copy(update={"quarantined": rejected})
+    with pytest.raises(Refused, match=r"256 compositions .*`rebundle quarantine .* DIGEST --lift"):
+        protocol.quarantine(pointer, writing(3), ONE)
+    again = ONE.model_copy(update={"composition": rejected[0].composition})
+    assert protocol.quarantine(pointer, writing(3), again) is None
+    lifted = protocol.lift_quarantine(pointer, writing(3), rejected[0].composition)
+    assert lifted is not None
+    assert protocol.quarantine(lifted, writing(4), ONE) is not None

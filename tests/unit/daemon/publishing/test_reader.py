@@ -3,6 +3,7 @@
 import asyncio
 import hashlib
 import json
+from collections.abc import Sequence
 from itertools import count
 from typing import Any
 
@@ -11,9 +12,9 @@ import pytest
 from daemon.publishing import layout, manifest, protocol
 from daemon.publishing.errors import NotFound, PointerLost, VerificationFailed
 from daemon.publishing.pointer import Older, Publication, PublicationId
-from daemon.stores.errors import ObjectDamaged, StoreUnavailable
+from daemon.stores.errors import ObjectDamaged, StoreRefused, StoreUnavailable
 from daemon.stores.memory import MemoryStore
-from daemon.stores.port import Content, Stored
+from daemon.stores.port import Content, Listing, Stored, UnreadableFolder
 from renderers.model import Scope
 from tests.builders_publishing import SCOPE, Bucket, make_files, make_publication, make_state
 from tests.builders_runtime import InlineRuntime
@@ -324,3 +325,70 @@ def test_a_reading_that_another_one_overtook_is_not_taken_for_a_pointer_that_was
         assert (await slow).pointer.sequence == 1
 
     asyncio.run(story())
+
+
+# ---- folders that cannot be listed
+
+
+class _Barred(FaultyStore):
+    """Some folders of a directory may not be listed."""
+
+    def __init__(self, inner: MemoryStore, *barred: str) -> None:
+        super().__init__(inner)
+        self._barred = barred
+        self.asked: list[str] = []
+
+    async def folders(self, prefix: str) -> Sequence[str]:
+        self.asked.append(prefix)
+        if prefix in self._barred:
+            raise StoreRefused(f"{prefix}: Permission denied; let this user read it: chmod a+rx {prefix}")
+        return await super().folders(prefix)
+
+    async def scan(self, prefix: str) -> Listing:
+        if any(each.startswith(prefix) for each in self._barred):
+            return Listing(unreadable=(UnreadableFolder(self._barred[0].rstrip("/"), "Permission denied"),))
+        return await super().scan(prefix)
+
+
+def test_a_bundle_that_cannot_be_listed_is_reported_and_the_others_are_found(memory: MemoryStore) -> None:
+    async def scenario() -> None:
+        for key in ("a/one/pointer.json", "b/one/pointer.json", "c/one/pointer.json"):
+            await memory.create(key, Content(b""))
+        store = _Barred(memory, "b/")
+        reader = bucket(store).reader
+
+        assert await reader.scopes() == (Scope("a", "one"), Scope("c", "one"))
+        assert list(reader.unreadable_folders) == ["b"]
+        assert "chmod a+rx b/" in reader.unreadable_folders["b"]
+
+        store._barred = ()
+        assert len(await reader.scopes()) == 3
+        assert reader.unreadable_folders == {}
+
+    asyncio.run(scenario())
+
+
+def test_a_folder_whose_name_is_no_bundle_is_not_looked_into(memory: MemoryStore) -> None:
+    async def scenario() -> None:
+        for name in ("lost+found", "-dash", "x" * 58, "a"):
+            await memory.create(f"{name}/one/pointer.json", Content(b""))
+        store = _Barred(memory, "lost+found/")
+        reader = bucket(store).reader
+
+        assert await reader.scopes() == (Scope("a", "one"),)
+        assert (store.asked, reader.unreadable_folders) == (["", "a/"], {})
+
+    asyncio.run(scenario())
+
+
+def test_a_bucket_that_cannot_be_listed_is_no_empty_one(memory: MemoryStore) -> None:
+    with pytest.raises(StoreRefused):
+        asyncio.run(bucket(_Barred(memory, "")).reader.scopes())
+
+
+def test_what_cannot_be_listed_may_be_a_trace_of_a_lost_pointer(memory: MemoryStore) -> None:
+    async def scenario() -> None:
+        with pytest.raises(PointerLost, match=f"rebundle recover {SCOPE}"):
+            await bucket(_Barred(memory, f"{SCOPE}/history/below/")).reader.pointer(SCOPE)
+
+    asyncio.run(scenario())

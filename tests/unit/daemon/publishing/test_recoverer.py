@@ -35,14 +35,15 @@ from daemon.publishing.recoverer import Recoverer, Recovery
 from daemon.publishing.recovery import Wish
 from daemon.publishing.signing import KeySigner, PublicKey, generate
 from daemon.publishing.trust import Trust, TrustedKey
-from daemon.stores.errors import ObjectDamaged
+from daemon.stores.errors import ObjectDamaged, StoreRefused
 from daemon.stores.memory import MemoryStore
-from daemon.stores.port import Content, ObjectStore
+from daemon.stores.port import Content, Listing, ObjectStore, UnreadableFolder
 from events.model import OutcomeKind
 from tests.builders_publishing import SCOPE, Bucket, make_state, tree
 from tests.builders_runtime import InlineRuntime
 from tests.support.faulty_store import Fault, FaultyStore, Gate
 from tests.support.scenes import open_scene, state_event
+from tests.support.troubled_store import TroubledStore
 
 P = ParamSpec("P")
 POINTER = layout.pointer(SCOPE)
@@ -916,6 +917,21 @@ async def test_bytes_kept_aside_and_a_damaged_marker_tell_sequences(store: Memor
     assert (await check(store, runtime)).sequence == 400 + MOST_HISTORY + 1
 
 
+@in_loop
+async def test_files_of_operators_that_cannot_be_read_or_are_large_stop_no_recovery(
+    store: MemoryStore, runtime: InlineRuntime
+) -> None:
+    await grown(store, runtime)
+    secret, large = layout.live_tree(SCOPE, "example/conf/bundle/.env"), layout.live_tree(SCOPE, "example/model.bin")
+    await store.create(large, Content(b"\0" * ((8 << 20) + 1)))
+    await remove(store, POINTER)
+    troubled = TroubledStore(store, unreadable={secret})
+    told = await recover(troubled, runtime)
+    assert told.remains.traces["tags of the live tree"] == 3
+    assert isinstance(told.live_tree, Synced)
+    assert set(told.live_tree.overrides) == {"example/conf/bundle/.env", "example/model.bin"}
+
+
 # -- states are missing
 
 
@@ -1143,3 +1159,23 @@ async def test_nothing_below_creds_is_read(store: MemoryStore, runtime: InlineRu
     watched = FaultyStore(store, forbidden=lambda operation, key: operation == "get" and "/example/creds/" in key)
     await recover(watched, runtime)
     await check(store, runtime)
+
+
+@pytest.mark.parametrize("folder", [f"{layout.states(SCOPE)}state-2", f"{layout.histories(SCOPE)}below"])
+@in_loop
+async def test_what_cannot_be_listed_is_not_taken_for_absent(
+    store: MemoryStore, runtime: InlineRuntime, folder: str
+) -> None:
+    class Barred(FaultyStore):
+        async def scan(self, prefix: str) -> Listing:
+            listing = await super().scan(prefix)
+            hidden = (UnreadableFolder(folder, f"chmod a+rx {folder}"),) if folder.startswith(prefix) else ()
+            return Listing(tuple(each for each in listing if not each.key.startswith(f"{folder}/")), hidden)
+
+    await grown(store, runtime)
+    await remove(store, POINTER)
+
+    with pytest.raises(StoreRefused, match=f"{folder}/ cannot be listed: chmod"):
+        await recover(Barred(store), runtime)
+
+    assert not await store.scan(layout.pointer(SCOPE))

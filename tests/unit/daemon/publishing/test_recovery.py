@@ -363,7 +363,7 @@ def test_of_uploads_that_nothing_names_none_is_retained_until_an_operator_says_w
     assert retained(found.pointer) == [str(ONE.id)]
     assert (found.pointer.highest_producer, folded(found.pointer)) == (1, [])
     [line] = [line for line in found.unknown if "which of these was committed" in line]
-    assert f"`rebundle recover {SCOPE} --live {LEFT.id} --reason WHY`" in line
+    assert f"`rebundle recover {SCOPE} --live {LEFT.id} --reason '…'`" in line
     for each in (LEFT, RIGHT):
         named = recovered(left, Wish(live=str(each.id)))
         assert retained(named.pointer) == [str(ONE.id), str(each.id)]

@@ -11,6 +11,7 @@ import os
 import stat
 import subprocess
 import sys
+import time
 from collections.abc import Awaitable, Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime
@@ -23,12 +24,13 @@ from daemon.stores.directory import LOCK_SECONDS, STALE_SECONDS, DirectoryStore
 from daemon.stores.errors import (
     ConditionFailed,
     ObjectMissing,
+    ObjectTooBig,
     OutcomeUnknown,
     StoreError,
     StoreRefused,
     StoreUnavailable,
 )
-from daemon.stores.filesystem import RealFileSystem
+from daemon.stores.filesystem import Entry, RealFileSystem
 from daemon.stores.port import Content, Listed
 from tests.builders_runtime import InlineRuntime
 from tests.support.filesystems import (
@@ -336,6 +338,298 @@ def test_what_is_not_to_be_read_is_listed_unopened(root: Path) -> None:
     assert before.version != after.version
 
 
+@pytest.mark.parametrize(("mode", "left"), [("0644", 0o600), ("0755", 0o700)])
+def test_a_private_file_is_its_owners_alone_whatever_the_umask(root: Path, mode: str, left: int) -> None:
+    store = DirectoryStore(root, InlineRuntime(), private=lambda key: "/creds/" in f"/{key}")
+    before = os.umask(0)
+    try:
+        version = done(store.create("example/creds/key.json", tagged(b"1", mode=mode)))
+        done(store.create("example/open", tagged(b"1", mode=mode)))
+        assert stat.S_IMODE((root / "example/creds/key.json").stat().st_mode) == left
+        done(store.replace("example/creds/key.json", tagged(b"2", mode=mode), version))
+    finally:
+        os.umask(before)
+
+    assert stat.S_IMODE((root / "example/creds/key.json").stat().st_mode) == left
+    assert stat.S_IMODE((root / "example/open").stat().st_mode) == left | left >> 3 | left >> 6
+
+
+class BarringFileSystem(PassingFileSystem):
+    """One folder may not be listed."""
+
+    def __init__(self, barred: str) -> None:
+        super().__init__(RealFileSystem())
+        self._barred = barred
+
+    def entries(self, folder: Path) -> Iterable[Entry]:
+        if folder.name == self._barred:
+            raise PermissionError(errno.EACCES, "Permission denied", str(folder))
+        return super().entries(folder)
+
+
+def test_a_folder_that_may_not_be_listed_is_an_error_of_no_listing_but_its_own(root: Path) -> None:
+    (root / "scope/lost+found/below").mkdir(parents=True)
+    (root / "scope/key").write_bytes(b"1")
+    (root / "scope/lost+found/key").write_bytes(b"1")
+    store = DirectoryStore(root, InlineRuntime(), BarringFileSystem("lost+found"))
+
+    for prefix in ("", "scope/", "scope/l"):
+        listing = done(store.scan(prefix))
+        assert [each.key for each in listing] == ["scope/key"] * (prefix != "scope/l")
+        [folder] = listing.unreadable
+        assert folder.key == "scope/lost+found"
+        assert f"chmod a+rx {root}/scope/lost+found" in folder.reason
+    assert done(store.scan("scope/k")).unreadable == ()
+    assert (done(store.folders("")), done(store.folders("scope/"))) == (["scope"], ["lost+found"])
+    for call in (store.scan("scope/lost+found/"), store.folders("scope/lost+found/")):
+        with pytest.raises(StoreRefused, match="permission"):
+            done(call)
+
+
+# ---- what a listing reads
+
+
+class CountingReads(PassingFileSystem):
+    """Counts the bytes that are read of files outside of the store's own folders."""
+
+    def __init__(self) -> None:
+        super().__init__(RealFileSystem())
+        self.read: list[tuple[str, int]] = []
+
+    def chunks(self, path: Path) -> Iterable[bytes]:
+        for chunk in super().chunks(path):
+            if ".rebundle" not in path.parts:
+                self.read.append((path.name, len(chunk)))
+            yield chunk
+
+
+@pytest.fixture
+def later() -> InlineRuntime:
+    """A time at which no file that a test has just written can change without showing it."""
+    runtime = InlineRuntime("later")
+    runtime.seconds = time.time() + 3600
+    return runtime
+
+
+def test_a_listing_reads_a_file_once_and_again_when_it_changed(root: Path, later: InlineRuntime) -> None:
+    files = CountingReads()
+    store = DirectoryStore(root, later, files)
+    done(store.create("tagged", tagged(b"ours", n="1")))
+    done(store.create("plain", Content(b"plain")))
+
+    first = done(store.scan(""))
+    assert sorted(files.read) == [("plain", 5), ("tagged", 4)]
+    files.read.clear()
+    assert done(store.scan("")) == first
+    assert files.read == []
+
+    found = (root / "tagged").stat()
+    (root / "tagged").write_bytes(b"YOUR")
+    os.utime(root / "tagged", ns=(found.st_atime_ns, found.st_mtime_ns))
+    plain, changed = done(store.scan(""))
+    assert files.read == [("tagged", 4)]
+    assert (plain, changed.sha256) == (first[0], hashlib.sha256(b"YOUR").hexdigest())
+
+
+def test_a_file_that_changed_a_moment_ago_is_read_again(root: Path) -> None:
+    runtime, files = InlineRuntime(), CountingReads()
+    store = DirectoryStore(root, runtime, files)
+    done(store.create("key", Content(b"1")))
+    runtime.seconds = (root / "key").stat().st_ctime + 1
+
+    for _ in range(2):
+        done(store.scan(""))
+
+    assert files.read == [("key", 1)] * 2
+
+
+def test_another_tag_of_the_same_bytes_is_seen_without_reading_them(root: Path, later: InlineRuntime) -> None:
+    files = CountingReads()
+    store = DirectoryStore(root, later, files)
+    done(store.create("key", tagged(b"1", n="1")))
+    done(store.scan(""))
+    (root / ".rebundle/store/key").unlink()
+    files.read.clear()
+
+    [listed] = done(store.scan(""))
+
+    assert (listed.version, files.read) == (hashlib.sha256(b"1").hexdigest(), [])
+
+
+def test_a_file_that_is_too_big_is_listed_unread_and_its_version_holds(root: Path, later: InlineRuntime) -> None:
+    files = CountingReads()
+    store = DirectoryStore(root, later, files, unread_bytes=8)
+    created = done(store.create("a/big", tagged(b"123456789", n="1")))
+    files.read.clear()
+
+    [listed] = done(store.scan("a/"))
+    assert (listed.size, listed.sha256, listed.fault, listed.version, files.read) == (9, None, None, created, [])
+    stored = done(store.get("a/big"))
+    assert (stored.body, stored.version, stored.tag) == (b"123456789", created, {"n": "1"})
+
+    replaced = done(store.replace("a/big", tagged(b"another big body", n="2"), created))
+    assert done(store.scan(""))[0].version == done(store.get("a/big")).version == replaced != created
+    with pytest.raises(ConditionFailed):
+        done(store.replace("a/big", tagged(b"a third big body", n="3"), created))
+    small = done(store.replace("a/big", tagged(b"small", n="4"), replaced))
+    assert small.startswith(hashlib.sha256(b"small").hexdigest())
+    big = done(store.replace("a/big", tagged(b"123456789", n="5"), small))
+    (root / "a/big").write_bytes(b"987654321")
+    with pytest.raises(ConditionFailed):
+        done(store.delete("a/big", big))
+    files.read.clear()
+    done(store.delete("a/big", done(store.scan(""))[0].version))
+    assert (keys(store), files.read) == ([], [])
+
+
+def test_a_body_that_is_replaced_and_removed_at_once_has_a_version_that_nothing_else_has(root: Path) -> None:
+    class Overtaken(PassingFileSystem):
+        def link(self, source: Path, target: Path) -> None:
+            super().link(source, target)
+            target.unlink()
+            target.write_bytes(b"another")
+
+    store = DirectoryStore(root, InlineRuntime(), Overtaken(RealFileSystem()), unread_bytes=4)
+
+    version = done(store.create("key", Content(b"12345")))
+
+    assert version != done(store.get("key")).version
+
+
+def test_a_big_file_that_changes_while_it_is_read_is_read_again(root: Path) -> None:
+    store = DirectoryStore(root, InlineRuntime(), unread_bytes=4)
+    done(store.create("key", Content(b"12345")))
+
+    class Appended(PassingFileSystem):
+        times = 1
+
+        def chunks(self, path: Path) -> Iterable[bytes]:
+            yield from super().chunks(path)
+            if path.name == "key" and path.parent == root and self.times:
+                self.times -= 1
+                with path.open("ab") as file:
+                    file.write(b"6")
+
+    files = Appended(RealFileSystem())
+    stored = done(DirectoryStore(root, InlineRuntime(), files, unread_bytes=4).get("key"))
+    assert (stored.body, stored.version) == (b"123456", done(store.scan(""))[0].version)
+
+    files.times = 100
+    with pytest.raises(StoreUnavailable, match="again and again"):
+        done(DirectoryStore(root, InlineRuntime(), files, unread_bytes=4).get("key"))
+
+
+def test_a_file_whose_tags_change_for_ever_has_a_fault_of_its_own(root: Path) -> None:
+    class Flipping(PassingFileSystem):
+        times = 0
+
+        def chunks(self, path: Path) -> Iterable[bytes]:
+            if ".rebundle" in path.parts and path.name == "key":
+                self.times += 1
+                return [b'[{"sha256": "%d", "id": "", "tag": {}}]' % self.times]
+            return super().chunks(path)
+
+    store = DirectoryStore(root, InlineRuntime(), Flipping(RealFileSystem()))
+    for name in ("key", "other"):
+        done(store.create(name, tagged(b"1", n="1")))
+
+    faulty, other = done(store.scan(""))
+
+    assert (faulty.fault, other.fault) == ("key was changed again and again while it was read", None)
+
+
+@pytest.mark.parametrize("limit", [0, 3])
+def test_no_more_is_read_than_the_caller_accepts(root: Path, limit: int) -> None:
+    files = CountingReads()
+    store = DirectoryStore(root, InlineRuntime(), files)
+    done(store.create("key", Content(b"1234")))
+
+    with pytest.raises(ObjectTooBig):
+        done(store.get("key", most_bytes=limit))
+    assert files.read == []
+    assert done(store.get("key", most_bytes=4)).body == b"1234"
+
+
+def test_a_file_that_grows_while_it_is_read_is_too_big_as_soon_as_it_is(root: Path) -> None:
+    class Endless(PassingFileSystem):
+        def chunks(self, path: Path) -> Iterable[bytes]:
+            return itertools.repeat(b"x" * 100) if path.name == "key" and path.parent == root else super().chunks(path)
+
+    store = DirectoryStore(root, InlineRuntime(), Endless(RealFileSystem()), unread_bytes=1000)
+    root.mkdir()
+    (root / "key").write_bytes(b"")
+
+    with pytest.raises(ObjectTooBig):
+        done(store.get("key", most_bytes=1000))
+    assert done(store.scan(""))[0].key == "key"
+
+
+def test_a_process_without_descriptors_says_so_and_blames_no_file(root: Path) -> None:
+    class Exhausted(PassingFileSystem):
+        def __init__(self, where: str) -> None:
+            super().__init__(RealFileSystem())
+            self._where = where
+
+        def chunks(self, path: Path) -> Iterable[bytes]:
+            return self._fail(path) or super().chunks(path)
+
+        def entries(self, folder: Path) -> Iterable[Entry]:
+            return self._fail(folder) or super().entries(folder)
+
+        def _fail(self, path: Path) -> None:
+            if path.relative_to(root).as_posix() == self._where:
+                raise OSError(errno.EMFILE, os.strerror(errno.EMFILE), str(path))
+
+    done(DirectoryStore(root, InlineRuntime()).create("a/b/key", tagged(b"1", n="1")))
+    for where in ("a/b/key", ".rebundle/store/a/b/key", "a/b"):
+        with pytest.raises(StoreUnavailable, match="Too many open files"):
+            done(DirectoryStore(root, InlineRuntime(), Exhausted(where)).scan(""))
+    with pytest.raises(StoreUnavailable, match="Too many open files"):
+        done(DirectoryStore(root, InlineRuntime(), Exhausted("a/b")).folders(""))
+
+
+# ---- how far a question for folders looks
+
+
+class CountingEntries(PassingFileSystem):
+    """Counts the folders that are looked into."""
+
+    def __init__(self) -> None:
+        super().__init__(RealFileSystem())
+        self.folders: list[str] = []
+
+    def entries(self, folder: Path) -> Iterable[Entry]:
+        self.folders.append(folder.name)
+        return super().entries(folder)
+
+
+def test_whether_a_folder_holds_an_object_is_told_by_the_nearest_one(root: Path) -> None:
+    for name in "abc":
+        (root / "scope/target/docker-compose-gen" / "/".join(name * 30)).mkdir(parents=True)
+    (root / "scope/target/pointer.json").touch()
+    files = CountingEntries()
+    store = DirectoryStore(root, InlineRuntime(), files)
+
+    assert done(store.folders("")) == ["scope"]
+    assert files.folders == ["bucket", "scope", "target"]
+    files.folders.clear()
+    assert done(store.folders("scope/")) == ["target"]
+    assert files.folders == ["scope", "target"]
+
+
+@pytest.mark.parametrize("shape", ["deep", "wide"])
+def test_a_search_for_an_object_ends(root: Path, shape: str) -> None:
+    if shape == "deep":
+        (root / "a" / "/".join("x" * 200)).mkdir(parents=True)
+    for number in range(200) if shape == "wide" else ():
+        (root / f"a/{number}").mkdir(parents=True)
+    (root / "empty/too").mkdir(parents=True)
+    files = CountingEntries()
+
+    assert done(DirectoryStore(root, InlineRuntime(), files).folders("")) == ["a"]
+    assert len(files.folders) < 70
+
+
 class VanishingFileSystem(PassingFileSystem):
     """A file goes away between the listing of its folder and its reading."""
 
@@ -351,6 +645,43 @@ def test_a_file_that_vanishes_during_a_listing_is_left_out(root: Path) -> None:
         (root / name).write_bytes(b"1")
 
     assert keys(DirectoryStore(root, InlineRuntime(), VanishingFileSystem(RealFileSystem()))) == ["staying"]
+
+
+def test_a_file_that_vanishes_while_it_is_read_is_missing(root: Path) -> None:
+    root.mkdir()
+    (root / "vanishing").write_bytes(b"1")
+
+    with pytest.raises(ObjectMissing):
+        done(DirectoryStore(root, InlineRuntime(), VanishingFileSystem(RealFileSystem())).get("vanishing"))
+
+
+def test_a_folder_that_vanishes_while_objects_are_looked_for_holds_none(root: Path) -> None:
+    class Removing(PassingFileSystem):
+        def entries(self, folder: Path) -> Iterable[Entry]:
+            if folder.name == "vanishing":
+                folder.rmdir()
+            return super().entries(folder)
+
+    (root / "a/vanishing").mkdir(parents=True)
+
+    store = DirectoryStore(root, InlineRuntime(), Removing(RealFileSystem()))
+    assert (done(store.folders("")), done(store.folders("absent/"))) == ([], [])
+
+
+def test_a_file_that_the_disk_cannot_read_has_a_fault_of_its_own(root: Path) -> None:
+    class Broken(PassingFileSystem):
+        def chunks(self, path: Path) -> Iterable[bytes]:
+            if path.name == "broken":
+                raise OSError(errno.EIO, os.strerror(errno.EIO), str(path))
+            return super().chunks(path)
+
+    root.mkdir()
+    for name in ("broken", "sound"):
+        (root / name).write_bytes(b"1")
+
+    broken, sound = done(DirectoryStore(root, InlineRuntime(), Broken(RealFileSystem())).scan(""))
+
+    assert (broken.fault, sound.fault) == (f"Input/output error ({root}/broken)", None)
 
 
 # ---- readers beside writers

@@ -19,7 +19,7 @@ from daemon.stores.errors import ConditionFailed, ObjectMissing, OutcomeUnknown,
 from daemon.stores.filesystem import RealFileSystem
 from daemon.stores.port import Content, Version
 from tests.builders_runtime import InlineRuntime
-from tests.support.filesystems import Exchange, FailingFileSystem, Operation, PassingFileSystem, Rename
+from tests.support.filesystems import Exchange, FailingFileSystem, Operation, PassingFileSystem, Rename, Write
 
 T = TypeVar("T")
 Save = Callable[[Path], None]
@@ -146,6 +146,22 @@ def test_what_an_editor_saves_at_the_last_moment_is_back_in_its_place(
 
     assert look(file) == look(expected)
     assert temporaries(file) == []
+
+
+def test_a_save_while_the_new_file_is_being_staged_is_seen_before_anything_moves(file: Path, version: Version) -> None:
+    class SavedDuringStaging(PassingFileSystem):
+        def change(self, operation: Operation) -> None:
+            assert not isinstance(operation, Exchange)
+            if isinstance(operation, Write):
+                file.write_bytes(b"saved")
+            super().change(operation)
+
+    store = DirectoryStore(file.parents[1], InlineRuntime("writer"), SavedDuringStaging(RealFileSystem()))
+
+    with pytest.raises(ConditionFailed):
+        done(store.replace("example/file", NEW, version))
+
+    assert (file.read_bytes(), temporaries(file)) == (b"saved", [])
 
 
 @pytest.mark.parametrize("number", [2, 3, 4, 7])

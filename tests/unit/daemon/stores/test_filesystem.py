@@ -13,6 +13,13 @@ from daemon.stores.filesystem import Kind, RealFileSystem
 FS = RealFileSystem()
 
 
+@pytest.fixture(params=["openat2", "step by step"], autouse=True)
+def way(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """How the folder of a name is reached; an older kernel does it step by step."""
+    if request.param == "step by step":
+        monkeypatch.setattr("daemon.stores.filesystem._opened_at_once", lambda _folder: -1)
+
+
 def test_status_tells_what_stands_there_and_follows_no_link(tmp_path: Path) -> None:
     (tmp_path / "file").write_bytes(b"123")
     (tmp_path / "folder").mkdir()
@@ -38,6 +45,8 @@ def test_read_follows_no_link_and_waits_for_no_pipe(tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "pipe")
 
     assert b"".join(FS.chunks(tmp_path / "file")) == b"123"
+    with pytest.raises(IsADirectoryError):
+        list(FS.chunks(tmp_path))
     with pytest.raises(OSError, match="not a plain file"):
         list(FS.chunks(tmp_path / "pipe"))
     with pytest.raises(OSError, match="symbolic links"):
@@ -109,3 +118,52 @@ def test_what_root_makes_belongs_to_the_owner_of_its_folder(tmp_path):
 
     assert {path.stat().st_uid for path in theirs.rglob("*")} == {65534}
     assert len(list(theirs.rglob("*"))) == 3
+
+
+def test_no_call_goes_through_a_link_in_any_part_of_a_path(tmp_path: Path) -> None:
+    (tmp_path / "real/below").mkdir(parents=True)
+    (tmp_path / "real/below/file").write_bytes(b"1")
+    (tmp_path / "link").symlink_to("real")
+    through = tmp_path / "link/below/file"
+
+    for call in (
+        lambda: FS.status(through),
+        lambda: list(FS.entries(through.parent)),
+        lambda: list(FS.entries(tmp_path / "link")),
+        lambda: list(FS.chunks(through)),
+        lambda: FS.sync(through),
+        lambda: FS.unlink(through),
+        lambda: FS.rmdir(through.parent),
+        lambda: FS.rename(tmp_path / "real/below/file", through),
+    ):
+        with pytest.raises(OSError, match=f"symbolic links: '{tmp_path}/link'"):
+            call()
+    assert (FS.status(tmp_path / "link"), FS.status(tmp_path / "real/below/file/none")) != (None, None)
+    assert through.read_bytes() == b"1"
+
+
+def test_names_change_places_whatever_they_stand_for(tmp_path: Path) -> None:
+    (tmp_path / "file").write_bytes(b"1")
+    (tmp_path / "folder").mkdir()
+
+    FS.exchange(tmp_path / "file", tmp_path / "folder")
+
+    assert ((tmp_path / "file").is_dir(), (tmp_path / "folder").read_bytes()) == (True, b"1")
+    with pytest.raises(FileNotFoundError):
+        FS.exchange(tmp_path / "file", tmp_path / "absent")
+    assert (tmp_path / "file").is_dir()
+
+
+def test_a_c_library_without_the_call_says_that_it_has_none(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    class Older:
+        syscall = staticmethod(lambda *_arguments: -1)
+
+    monkeypatch.setattr("daemon.stores.filesystem._libc", Older())
+
+    with pytest.raises(OSError, match="not implemented"):
+        FS.exchange(tmp_path / "one", tmp_path / "other")
+
+
+def test_the_root_of_the_system_is_a_folder_that_can_be_listed() -> None:
+    assert FS.status(Path("/")).kind is Kind.FOLDER
+    assert {entry.name for entry in FS.entries(Path("/"))} == {path.name for path in Path("/").iterdir()}
