@@ -32,10 +32,16 @@ _MOST_SECONDS = 4 * 3600
 _KILLED = {1, 3, 24, -24, 152, 255, 36, -11, -9}
 """Exit codes of a worker whose tests failed, crashed or took too long."""
 
+_GRAMMAR = "tests/unit/daemon/publishing/test_grammar.py"
 MORE_TESTS = {
-    "daemon/publishing/recovery.py": ("tests/unit/daemon/publishing/test_recovery_replay.py",),
-    "daemon/publishing/protocol.py": ("tests/unit/daemon/publishing/test_protocol_changes.py",),
+    "daemon/publishing/attestation.py": (_GRAMMAR,),
+    "daemon/publishing/freshness.py": (_GRAMMAR,),
+    "daemon/publishing/manifest.py": (_GRAMMAR,),
     "daemon/publishing/ownership.py": ("tests/unit/daemon/publishing/test_ownership_markers.py",),
+    "daemon/publishing/pointer.py": (_GRAMMAR,),
+    "daemon/publishing/protocol.py": ("tests/unit/daemon/publishing/test_protocol_changes.py",),
+    "daemon/publishing/recovery.py": ("tests/unit/daemon/publishing/test_recovery_replay.py",),
+    "daemon/publishing/signatures.py": (_GRAMMAR,),
 }
 """Unit tests of a module beside the one of its name."""
 
