@@ -12,7 +12,7 @@ from typing import Final, Protocol
 
 import structlog
 
-from daemon.publishing import layout
+from daemon.publishing import layout, sizes
 from daemon.publishing.documents import parsed, written
 from daemon.publishing.errors import PublishingError, WrongBucket
 from daemon.publishing.publisher import timestamp
@@ -32,7 +32,6 @@ from events.errors import EventError
 log: structlog.stdlib.BoundLogger = structlog.get_logger(__name__)
 
 _TRIES: Final = 3
-_MOST_BYTES: Final = 4096
 _REMEDY: Final = "`rebundle run --new-bucket` publishes to this one from now on"
 
 
@@ -182,7 +181,7 @@ async def bucket_id(store: ObjectStore) -> str | None:
         WrongBucket: what is there is no id.
     """
     try:
-        body = (await store.get(layout.BUCKET, most_bytes=_MOST_BYTES)).body
+        body = (await store.get(layout.BUCKET, most_bytes=sizes.BUCKET_ID)).body
         found = parsed(body)["id"]
     except ObjectMissing:
         return None
