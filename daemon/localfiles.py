@@ -91,14 +91,19 @@ def create_private(path: Path) -> int:
     """
     descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
     try:
-        # Root works in the folder of a daemon's user, who has to be able to go on with the file.
-        if os.geteuid() == 0:
-            folder = path.parent.stat()
-            os.fchown(descriptor, folder.st_uid, folder.st_gid)
+        give_to_owner_of(path.parent, descriptor)
     except OSError:
         os.close(descriptor)
         raise
     return descriptor
+
+
+def give_to_owner_of(folder: Path | int, descriptor: int) -> None:
+    """What root has just created belongs to the owner of its folder: otherwise a command that an operator runs as root
+    would lock out the daemon's user. `folder`: a path or an open descriptor. Raises OSError."""
+    if os.geteuid() == 0:
+        owner = os.stat(folder)  # noqa: PTH116  # perhaps a descriptor
+        os.fchown(descriptor, owner.st_uid, owner.st_gid)
 
 
 def open_lock(path: Path) -> int:
