@@ -28,7 +28,7 @@ def read_secret(path: Path, most_bytes: int) -> bytes:
         Unsafe: others may read it, or a group may write it; or it is no regular file.
         OSError: it cannot be read.
     """
-    # A FIFO would hold whoever opens it until somebody writes into it.
+    # Opening a FIFO would block until somebody writes into it.
     descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
     with open(descriptor, "rb") as opened:  # noqa: PTH123  # a descriptor
         found = os.fstat(descriptor)

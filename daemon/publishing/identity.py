@@ -169,9 +169,9 @@ class BucketIdentity:
         raise StoreUnavailable(f"{layout.BUCKET} was created and could not be read back: try again")
 
     async def _create(self) -> None:
-        told = {"schema": 1, "id": self._runtime.token(), "created_at": timestamp(self._runtime.now())}
+        document = {"schema": 1, "id": self._runtime.token(), "created_at": timestamp(self._runtime.now())}
         with contextlib.suppress(ConditionFailed, OutcomeUnknown):
-            await self._store.create(layout.BUCKET, Content(written(told), "application/json"))
+            await self._store.create(layout.BUCKET, Content(written(document), "application/json"))
 
 
 async def bucket_id(store: ObjectStore) -> str | None:
@@ -210,12 +210,12 @@ def _compare(remembered: str, found: str | None) -> None:
     if found is None:
         raise WrongBucket(
             f"this bucket has no {layout.BUCKET}, and the journal published to bucket {remembered}: is its volume not "
-            f"mounted, or the URL wrong? It goes on when the right one is there; {_REMEDY}"
+            f"mounted, or the URL wrong? The daemon continues when the right one is there; {_REMEDY}"
         )
     if found != remembered:
         raise WrongBucket(
             f"this is bucket {found}, and the journal published to bucket {remembered}: is another volume mounted, or "
-            f"the URL wrong? It goes on when the right one is there; {_REMEDY}"
+            f"the URL wrong? The daemon continues when the right one is there; {_REMEDY}"
         )
 
 

@@ -198,7 +198,7 @@ class _Tree:
 
 @dataclass(frozen=True, slots=True)
 class _Examined:
-    """What stands in a tree."""
+    """What is in a tree."""
 
     present: Mapping[str, Present | Unread]
     damaged: tuple[DamagedManifest, ...]
@@ -376,7 +376,7 @@ class LiveTree:
                 f"{layout.pointer(scope)} is at sequence {current.sequence}, and the live tree's marker has followed "
                 f"{marker.sequence} already: an older pointer was put back, or somebody else wrote the marker. The "
                 "live tree stays as it is, and a daemon that starts publishes nothing here, until "
-                f"`rebundle recover {scope} --reason '…'`, which goes on above both"
+                f"`rebundle recover {scope} --reason '…'` writes one that is newer than both"
             )
 
     async def survey(self, scope: Scope, *, reading_all: bool = False) -> Survey:
@@ -623,8 +623,8 @@ class LiveTree:
             return None
         versions = {path: each.version for path, each in tree.files.items()}
         # Not those of credentials: a store that must not read them cannot tell their version, and a create is enough.
-        told = {path: each for path, each in expected.items() if not path.startswith(ownership.CREDENTIALS)}
-        return tree if all(versions.get(path) == version for path, version in told.items()) else None
+        readable = {path: each for path, each in expected.items() if not path.startswith(ownership.CREDENTIALS)}
+        return tree if all(versions.get(path) == version for path, version in readable.items()) else None
 
     async def _write_marker(
         self, scope: Scope, marker: Marker, old: Marker | None, version: Version | None
@@ -669,8 +669,8 @@ def _told(path: str, listed: Listed, wanted: Wanted, marker: Marker | None) -> P
 def _with_hidden(
     found: Mapping[str, Present | Unread], tree: _Tree, known: Collection[str]
 ) -> Mapping[str, Present | Unread]:
-    """What stands in a tree, with what no listing shows: the paths below a folder that cannot be listed, or below a
-    link in a folder's place. `known`: the paths that may be there; a folder that hides none of them stands for itself.
+    """What is in a tree, with what no listing shows: the paths below a folder that cannot be listed, or below a
+    link in a folder's place. `known`: the paths that may be there; a folder that hides none of them is one entry.
     """
     reasons = dict(tree.unreadable)
     reasons |= {f"{path}/": each.fault for path, each in tree.files.items() if each.fault is not None}

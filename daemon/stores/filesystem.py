@@ -4,9 +4,9 @@ Small, so that a test can count and kill at every one, and record them to replay
 after the `sync` of the file (its bytes) and the `sync_folder` of the folder (its names): nothing here syncs by itself.
 Failures are plain OSErrors; the store translates them.
 
-Whoever may write the folders below a bucket must not be able to make this process wait, or to make it act elsewhere,
-also where root runs it. So no call follows a symbolic link in any part of a path (ELOOP), no call waits for the other
-end of a FIFO, and ownership is changed through the descriptor of what was just created, never by name.
+A user who may write the folders below a bucket must not be able to make this process wait, or to make it act
+elsewhere, also where root runs it. So no call follows a symbolic link in any part of a path (ELOOP), no call waits for
+the other end of a FIFO, and ownership is changed through the descriptor of what was just created, never by name.
 """
 
 import contextlib
