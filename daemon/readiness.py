@@ -1,9 +1,9 @@
-"""How the daemon does, told from what is known: liveness, readiness, and what needs an operator (ADR 21).
+"""How the daemon does, from what is known: liveness, readiness, and what needs an operator (ADR 21).
 
 The next request needs the journal, and nothing else: with the bucket away, or a scope waiting for an operator, events
-are accepted and wait, durable, and to take the intake away would lose the events that mend it. So only a journal that
-cannot take events makes the daemon unready. A restart helps when threads hang or the dispatcher has ended, and against
-nothing else. Everything else is a condition, which is reported once it has lasted.
+are accepted and wait, durable, and to take the intake away would lose the events that repair the scope. So only a
+journal that cannot take events makes the daemon unready. A restart helps when threads hang or the dispatcher has ended,
+and against nothing else. Everything else is a condition, which is reported once it has lasted.
 """
 
 import asyncio

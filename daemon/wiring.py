@@ -168,7 +168,7 @@ def _trust(trusting: settings_of.Trust, *, is_writer: bool) -> "Trust | None":
         localfiles.check_writers(trusting.policy)
         policy = Trust.parse(trusting.policy.read_bytes(), str(trusting.policy))
     except localfiles.Unsafe as error:
-        raise PolicyUnusable(f"whoever may change the trust policy decides whom to trust: {error}") from error
+        raise PolicyUnusable(f"another user who may change the trust policy decides whom to trust: {error}") from error
     except OSError as error:
         raise PolicyUnusable(f"trust policy {trusting.policy} cannot be read: {error.strerror}") from error
     # Who signs makes pointers fresh: asked to believe only fresh ones, a daemon could not go on after a long stop.

@@ -12,7 +12,7 @@ from typing import Final
 
 from daemon.cli.text import some
 from daemon.cli.views import View
-from daemon.publishing import layout
+from daemon.publishing import layout, sizes
 from daemon.publishing.errors import PublishingError
 from daemon.publishing.livetree import LiveTree, Synced, Unfinished
 from daemon.publishing.ownership import EXAMPLE
@@ -28,7 +28,6 @@ Tree = Synced | Unfinished
 _FIRST_PAUSE: Final = 0.25
 _LONGEST_PAUSE: Final = 2.0
 _MOST_NAMED: Final = 5
-_MOST_STAMP_BYTES: Final = 64 << 10
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,11 +52,6 @@ class Lag:
         return f"hosts that copy the live tree now get {copied}, not {self.live}{differing}\nreason: {self.reason}"
 
 
-def follows(tree: Tree | None) -> bool:
-    """Whether base/ and README.md equal live after a pass."""
-    return isinstance(tree, Synced) and tree.follows
-
-
 async def wait_for(live_tree: LiveTree, runtime: Runtime, scope: Scope, tree: Tree, *, seconds: float) -> Tree:
     """What the last pass said: passes are repeated until one follows, for at most `seconds`.
 
@@ -65,7 +59,7 @@ async def wait_for(live_tree: LiveTree, runtime: Runtime, scope: Scope, tree: Tr
     """
     until = runtime.monotonic() + seconds
     pause = _FIRST_PAUSE
-    while not follows(tree) and (left := until - runtime.monotonic()) > 0:
+    while not tree.follows and (left := until - runtime.monotonic()) > 0:
         await runtime.sleep(min(pause, left))
         pause = min(2 * pause, _LONGEST_PAUSE)
         # A pass that is cut short says nothing: what the one before it said stays.
@@ -98,7 +92,7 @@ def lag_view(lag: Lag) -> View:
 async def _stamped(store: ObjectStore, scope: Scope) -> str | None:
     """The state that base/ of the live tree says it is of."""
     try:
-        stamp = json.loads((await store.get(layout.live_tree(scope, STAMP_PATH), most_bytes=_MOST_STAMP_BYTES)).body)
+        stamp = json.loads((await store.get(layout.live_tree(scope, STAMP_PATH), most_bytes=sizes.STAMP)).body)
     except (StoreError, ValueError, RecursionError):
         return None
     state = stamp.get("state") if isinstance(stamp, dict) else None

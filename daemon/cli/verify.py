@@ -190,7 +190,7 @@ async def _check(opened: Session, scope: Scope, what: str, checking: Awaitable[S
 
 
 def _failed(opened: Session, scope: Scope, what: str, error: Exception) -> Check:
-    """A check that an error ended, with what mends it."""
+    """A check that an error ended, with the command that helps."""
     if isinstance(error, NotFound):
         words, code = str(error), VERIFICATION  # what a pointer names and is gone is damage
     else:
@@ -260,7 +260,7 @@ def _live_tree_problems(scope: Scope, survey: Survey, *, signed: bool) -> Iterab
         yield (
             f"its marker has followed sequence {survey.marker.sequence}, and the pointer has {survey.seen.sequence}: "
             "an older one was put back, or somebody else wrote the marker; "
-            f"`rebundle recover {scope} --reason '…'` goes on above both"
+            f"`rebundle recover {scope} --reason '…'` writes one that is newer than both"
         )
     for blocked in survey.seen.blocked[:_MOST_NAMED]:
         yield f"{blocked.path} does not follow: {blocked.reason}"

@@ -73,9 +73,9 @@ async def serve(
 ) -> None:
     """Serve until `stop`, then finish the requests under way, for at most 5 s. Closes `sock`.
 
-    `idle_seconds`: how long a connection may stand without a whole request (head) being served. `closed` hears why a
-    connection was closed against its client's will: `total` or `peer` (the limit
-    it is above), `room` (it was idle, and another one came), `idle`, `pipelining` or `framing`.
+    `idle_seconds`: how long a connection may be open without a whole request (head) being served. `closed` is called
+    with the reason when the server closes a connection: `total` or `peer` (the limit it is above), `room` (it was idle,
+    and another one came), `idle`, `pipelining` or `framing`.
     """
     shared = _Shared(idle_seconds, Connections(limits), closed, bytearray(_READ_BYTES))
     # uvicorn makes the protocols, and passes on nothing of ours.

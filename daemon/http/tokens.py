@@ -1,7 +1,7 @@
 """The tokens in use: those from files are read again when their files change, so that no restart is needed.
 
 A file that cannot be used leaves the token as it was: a mistake while a token is exchanged must not shut everybody out.
-It is reported until it is mended (`/attention`).
+It is reported until it can be used again (`/attention`).
 """
 
 from collections.abc import Mapping

@@ -117,7 +117,7 @@ class Remains:
 
     @property
     def unnamed_after_pointer(self) -> tuple[PublicationId, ...]:
-        """Whole uploads that nothing names and that are newer than a pointer that goes on; () without such a pointer.
+        """Whole uploads that nothing names and that are newer than a usable pointer; () without one.
 
         A writer that lost or died leaves one. So does an older pointer that was put back before anything followed the
         lost one.

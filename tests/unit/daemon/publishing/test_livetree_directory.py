@@ -8,9 +8,9 @@ from pathlib import Path
 
 import pytest
 
-from daemon.publishing import layout, ownership
+from daemon.publishing import layout, ownership, sizes
 from daemon.publishing.livetree import Synced
-from daemon.stores.directory import DirectoryStore
+from daemon.stores.directory import UNREAD_BYTES, DirectoryStore
 from daemon.stores.filesystem import RealFileSystem
 from tests.builders_publishing import SCOPE, Bucket, make_files, make_state
 from tests.builders_runtime import InlineRuntime
@@ -164,3 +164,7 @@ def test_a_default_of_an_earlier_state_that_an_operator_copies_back_is_kept_asid
         assert [each.read_bytes() for each in copies] == [earlier]
 
     asyncio.run(play())
+
+
+def test_a_listing_reads_whatever_a_pass_may_write():
+    assert sizes.FILE <= UNREAD_BYTES
