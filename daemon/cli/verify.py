@@ -139,11 +139,11 @@ async def _check_offline(folder: Path, trust: "Trust | None") -> Check:
         body = _copied(folder / layout.MANIFEST)
         described = manifest.decode(body)
         if trust is not None:
-            envelope = folder / "manifest.dsse.json"
+            envelope = folder / layout.SIGNATURE
             signature = _copied(envelope) if envelope.exists() else None
             trust.check_publication(signature, described, body, Scope.parse(described.scope))
         _check_manifest(described, described.composition_digest, Scope.parse(described.scope))
-        files = verified_files(described, _copied(folder / "bundle.tar.gz"))
+        files = verified_files(described, _copied(folder / layout.ARCHIVE))
         if _content_digest(files) != described.content_digest:
             raise VerificationFailed("its files do not match the content digest")
     except (PublishingError, ValueError) as error:
@@ -205,9 +205,7 @@ def _pointer_problem(pointer: Pointer) -> str | None:
     newest = pointer.history[-1] if pointer.history else None
     if newest is None or newest.sequence != pointer.sequence or newest.write != pointer.write:
         return "its newest history entry is not its own change"
-    retained = {each.id for each in pointer.retained}
-    missing = [each.state for each in (pointer.live, pointer.desired) if each is not None and each.id not in retained]
-    return f"{', '.join(missing)} is live or desired, and not retained" if missing else None
+    return None
 
 
 async def _check_history(opened: Session, pointer: Pointer) -> Sequence[View]:

@@ -150,8 +150,8 @@ BUGS: dict[str, Bug] = {
     "newest-outcome-told": Bug(
         "of the outcomes recorded for several tries the newest is told, without asking the lineage which was made",
         Pipeline, "_made",
-        "_counting(told, lineage, owned=owned) for",
-        "told[-1].outcome for",
+        "_counting(records, lineage, owned=owned) for",
+        "records[-1].outcome for",
         world="20780045665",
     ),
     "inputs-not-advanced": Bug(

@@ -1,11 +1,9 @@
 """Collection on both flavours of store: what it deletes and when, crashes at every call, and races it must lose or win."""
 
 import asyncio
-import functools
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable
 from dataclasses import replace
 from datetime import datetime, timedelta
-from typing import ParamSpec
 
 import pytest
 
@@ -19,22 +17,11 @@ from daemon.stores.errors import ObjectMissing, StoreError, StoreRefused, StoreU
 from daemon.stores.memory import MemoryStore
 from daemon.stores.port import Content, Listing, ObjectStore
 from tests.builders_publishing import SCOPE, Bucket, make_state
-from tests.builders_runtime import InlineRuntime
+from tests.builders_runtime import InlineRuntime, in_loop
 from tests.support.faulty_store import Fault, FaultyStore, Gate
 
-P = ParamSpec("P")
 DAY = 86_400.0
 POLICY = Policy(newest=2, days=30)
-
-
-def in_loop(test: Callable[P, Coroutine[None, None, None]]) -> Callable[P, None]:
-    """The test in an event loop of its own."""
-
-    @functools.wraps(test)
-    def run(*args: P.args, **kwargs: P.kwargs) -> None:
-        asyncio.run(test(*args, **kwargs))
-
-    return run
 
 
 @pytest.fixture
