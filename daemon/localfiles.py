@@ -1,20 +1,33 @@
 """Files of this machine that hold secrets, or decide what is trusted: nobody else may read, or change, them.
 
+A command of root may work in the folder of another user, such as a daemon's. No function here that writes lets that
+user make it wait or act elsewhere (docs/operations.md).
+
 One rule for tokens and signing keys: the owner, and one group that may read. A pod's secrets belong to root and to the
 pod's group (`fsGroup`, `defaultMode: 0440`), and systemd's credentials are like that, too.
 """
 
+import contextlib
+import errno
+import fcntl
 import os
+import secrets
 import shlex
 import stat
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Final
+from typing import BinaryIO, Final
 
 SHORTEST_TOKEN: Final = 16
 LONGEST_TOKEN: Final = 4096
 
 _OPEN_TO_OTHERS: Final = stat.S_IRWXO | stat.S_IWGRP
 _WRITABLE_BY_OTHERS: Final = stat.S_IWGRP | stat.S_IWOTH
+
+_OPEN_FILE: Final = os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK
+"""A FIFO would hold whoever opens it until somebody writes into it."""
+_OPEN_FOLDER: Final = os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC
+_CREATE: Final = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC
 
 
 class Unsafe(Exception):
@@ -28,13 +41,8 @@ def read_secret(path: Path, most_bytes: int) -> bytes:
         Unsafe: others may read it, or a group may write it; or it is no regular file.
         OSError: it cannot be read.
     """
-    # Opening a FIFO would block until somebody writes into it.
-    descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
-    with open(descriptor, "rb") as opened:  # noqa: PTH123  # a descriptor
-        found = os.fstat(descriptor)
-        if not stat.S_ISREG(found.st_mode):
-            raise Unsafe(f"{path} is no regular file")
-        if found.st_mode & _OPEN_TO_OTHERS:
+    with _opened_plain(path) as opened:
+        if os.fstat(opened.fileno()).st_mode & _OPEN_TO_OTHERS:
             raise Unsafe(f"{path} is open to others: chmod 600 {_quoted(path)} (640 if one group has to read it)")
         return opened.read(most_bytes + 1)
 
@@ -83,15 +91,106 @@ def _check_writers_of(path: Path, owners: frozenset[int]) -> None:
         raise Unsafe(f"{path} belongs to another user (uid {found.st_uid}): chown {os.geteuid()} {_quoted(path)}")
 
 
-def create_private(path: Path) -> int:
-    """A descriptor of a new, empty file that only its owner may read: this user, or for root the folder's owner.
+def make_folder(folder: Path) -> None:
+    """Create the folder with mode 0700, and those above it that are missing.
 
     Raises:
-        FileExistsError: there is something of that name. OSError: it cannot be made.
+        OSError: it cannot be made.
     """
-    descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
+    if folder.is_dir():
+        return
+    make_folder(folder.parent)
+    with _opened_folder(folder.parent) as above, contextlib.suppress(FileExistsError):
+        os.mkdir(folder.name, 0o700, dir_fd=above)
+        descriptor = os.open(folder.name, _OPEN_FOLDER | os.O_NOFOLLOW, dir_fd=above)
+        try:
+            # Another user may have put another folder under the name since: none of a third user is given away.
+            if os.fstat(descriptor).st_uid == 0:
+                give_to_owner_of(above, descriptor)
+        finally:
+            os.close(descriptor)
+
+
+def read_plain(path: Path, most_bytes: int) -> bytes:
+    """What a plain file holds, at most one byte beyond `most_bytes`. Never waits for the other end of a FIFO.
+
+    Raises:
+        Unsafe: it is no regular file. OSError: it cannot be read.
+    """
+    with _opened_plain(path) as opened:
+        return opened.read(most_bytes + 1)
+
+
+def replace(path: Path, body: bytes, *, mode: int = 0o600) -> None:
+    """Write a file whole, durably and with exactly this mode, in the place of what has its name.
+
+    Another user may be able to write the folder. So the bytes go into a new file under a name that nobody can guess,
+    a link in the place of the file is replaced and not followed, and every call goes through the folder's descriptor.
+
+    Raises:
+        OSError: it cannot be written; what was there is still there.
+    """
+    with _opened_folder(path.parent) as folder:
+        half = f".{path.name}.{secrets.token_hex(8)}"
+        descriptor = _create(folder, half, mode)
+        try:
+            with open(descriptor, "wb") as file:  # noqa: PTH123  # a descriptor
+                file.write(body)
+                file.flush()
+                os.fsync(descriptor)
+            os.replace(half, path.name, src_dir_fd=folder, dst_dir_fd=folder)
+        except BaseException:
+            os.unlink(half, dir_fd=folder)
+            raise
+        os.fsync(folder)
+
+
+@contextlib.contextmanager
+def lock(path: Path) -> Iterator[bool]:
+    """Hold a lock file, which is made if need be; False at once if another process or thread holds it.
+
+    Raises:
+        Unsafe: what is in its place is no plain file, or has a second name. OSError: it cannot be opened.
+    """
+    descriptor = _opened_lock(path)
     try:
-        give_to_owner_of(path.parent, descriptor)
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            yield False
+        else:
+            yield True
+    finally:
+        os.close(descriptor)
+
+
+def _opened_lock(path: Path) -> int:
+    with _opened_folder(path.parent) as folder:
+        try:
+            return _create(folder, path.name, 0o600)
+        except FileExistsError:
+            try:
+                descriptor = os.open(path.name, _OPEN_FILE | os.O_NOFOLLOW, dir_fd=folder)
+            except OSError as error:
+                if error.errno in {errno.ELOOP, errno.ENXIO}:
+                    raise _unfit_lock(path) from None
+                raise
+    found = os.fstat(descriptor)
+    if stat.S_ISREG(found.st_mode) and found.st_nlink <= 1:
+        return descriptor
+    os.close(descriptor)
+    raise _unfit_lock(path)
+
+
+def _unfit_lock(path: Path) -> Unsafe:
+    return Unsafe(f"{path} must be a plain file with one name: remove it (rm {_quoted(path)}), it is made again")
+
+
+def _create(folder: int, name: str, mode: int) -> int:
+    descriptor = os.open(name, _CREATE, mode, dir_fd=folder)
+    try:
+        os.fchmod(descriptor, mode)
+        give_to_owner_of(folder, descriptor)
     except OSError:
         os.close(descriptor)
         raise
@@ -106,20 +205,21 @@ def give_to_owner_of(folder: Path | int, descriptor: int) -> None:
         os.fchown(descriptor, owner.st_uid, owner.st_gid)
 
 
-def open_lock(path: Path) -> int:
-    """A descriptor of a lock file, which is made if need be. A link or a FIFO in its place is refused, not followed.
-
-    Raises:
-        Unsafe: it is no regular file. OSError: it cannot be opened.
-    """
+@contextlib.contextmanager
+def _opened_folder(folder: Path) -> Iterator[int]:
+    descriptor = os.open(folder, _OPEN_FOLDER)
     try:
-        return create_private(path)
-    except FileExistsError:
-        descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
-    if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+        yield descriptor
+    finally:
         os.close(descriptor)
-        raise Unsafe(f"{path} is no regular file: remove it (rm {_quoted(path)})")
-    return descriptor
+
+
+def _opened_plain(path: Path) -> BinaryIO:
+    opened = open(os.open(path, _OPEN_FILE), "rb")  # noqa: PTH123, SIM115  # a descriptor, which the caller closes
+    if not stat.S_ISREG(os.fstat(opened.fileno()).st_mode):
+        opened.close()
+        raise Unsafe(f"{path} is no regular file")
+    return opened
 
 
 def _quoted(path: Path) -> str:

@@ -3,15 +3,15 @@
 A tree appears under its name at once and whole, or not at all.
 """
 
-import os
+import secrets
 import shutil
 import sys
-import tempfile
-from collections.abc import Iterable
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Final
 
 from daemon.cli.failures import CommandError, UsageError
+from daemon.stores.filesystem import RealFileSystem
 from renderers.model import RenderedFile
 
 STDIN: Final = "-"
@@ -50,31 +50,29 @@ def check_vacant(directory: Path) -> None:
         raise UsageError(f"{directory} cannot be looked at: {error.strerror}") from error
 
 
-def write_tree(directory: Path, files: Iterable[RenderedFile]) -> None:
-    """Write the files below `directory`, which is absent or empty.
+def write_tree(directory: Path, files: Sequence[RenderedFile]) -> None:
+    """Write the files below `directory`, which is absent or empty. What root writes belongs to the owner of the folder
+    around it, and whoever may write that one cannot make root write anywhere else.
 
     Raises:
         CommandError: the file system does not let us; nothing is left behind.
     """
+    fs = RealFileSystem()
     try:
+        directory = directory.absolute()
         directory.parent.mkdir(parents=True, exist_ok=True)
-        staged = Path(tempfile.mkdtemp(prefix=f".{directory.name}.", dir=directory.parent))
+        parent = directory.parent.resolve()
+        staged = parent / f".{directory.name}.{secrets.token_hex(8)}"
+        fs.mkdir(staged)
         try:
+            folders = {staged / each for file in files for each in Path(file.path).parents} - {staged}
+            for folder in sorted(folders):
+                fs.mkdir(folder)
             for file in files:
-                _write(staged / file.path, file)
-            umask = os.umask(0)
-            os.umask(umask)
-            staged.chmod(0o777 & ~umask)
-            staged.rename(directory)
+                fs.write(staged / file.path, file.body, mode=0o777 if file.executable else 0o666)
+            fs.rename(staged, parent / directory.name)
         except BaseException:
             shutil.rmtree(staged, ignore_errors=True)
             raise
     except OSError as error:
         raise CommandError(f"{directory} cannot be written: {error.strerror}") from error
-
-
-def _write(path: Path, file: RenderedFile) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_bytes(file.body)
-    if file.executable:
-        path.chmod(path.stat().st_mode | 0o111)

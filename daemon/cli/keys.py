@@ -5,7 +5,7 @@ what is done to it here has to be brought to the others by whatever brings them 
 """
 
 import os
-import shutil
+import stat
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC
@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Final, Literal, ParamSpec
 
 from cyclopts import App, Parameter
 
+from daemon import localfiles
 from daemon.cli.failures import UsageError
 from daemon.cli.options import DEFAULT_PLACE, DEFAULT_PRINTING, Place, Printing
 from daemon.cli.output import Printer
@@ -301,17 +302,13 @@ def _write_new(file: Path, text: str, mode: int) -> None:
 def _write(file: Path, body: bytes) -> None:
     """At once and whole: a policy cut short would be none."""
     try:
-        # What a link means is what others read, too.
+        # What a link means is what others read, too: another user must be able to change neither.
         kept = file.resolve()
-        half = kept.with_name(f".{kept.name}.half")
-        half.unlink(missing_ok=True)
+        present = kept.exists()
+        localfiles.check_writers(file if present else kept.parent)
         # Whatever the umask: a policy that a group may write is refused by who reads it.
-        with os.fdopen(os.open(half, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW, 0o644), "wb") as opened:
-            opened.write(body)
-            opened.flush()
-            os.fsync(opened.fileno())
-        if kept.exists():
-            shutil.copymode(kept, half)
-        half.rename(kept)
+        localfiles.replace(kept, body, mode=stat.S_IMODE(kept.stat().st_mode) if present else 0o644)
+    except localfiles.Unsafe as error:
+        raise UsageError(f"another user may change the trust policy, so no reader would accept it: {error}") from error
     except OSError as error:
         raise UsageError(f"{file} cannot be written: {error.strerror}") from error

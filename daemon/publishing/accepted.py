@@ -1,15 +1,18 @@
 """The highest sequence of each scope that was accepted here: who has seen a pointer takes no older one (protocol 6)."""
 
-import fcntl
 import json
-import os
+import shlex
 from pathlib import Path
-from typing import Protocol
+from typing import Final, Protocol
 
 from daemon import localfiles
 from daemon.publishing.errors import AcceptedUnusable
 from daemon.runtime import Runtime
 from renderers.model import Scope
+
+LOCK_SECONDS: Final = 10.0
+"""How long to wait for other processes, which need the lock for milliseconds."""
+_MOST_BYTES: Final = 16 << 20
 
 
 class Accepted(Protocol):
@@ -47,6 +50,7 @@ class InFile:
 
     def __init__(self, path: Path, bucket: str, runtime: Runtime) -> None:
         self._path = path
+        self._lock = Path(f"{path}.lock")
         self._bucket = bucket
         self._runtime = runtime
         self._seen = InProcess()
@@ -57,19 +61,32 @@ class InFile:
         return max(await self._seen.highest(scope), known.get(self._key(scope), 0))
 
     async def accept(self, scope: Scope, sequence: int) -> None:
-        """Remember it, durably, unless a higher one is known. Raises AcceptedUnusable."""
-        if sequence > await self._seen.highest(scope):
-            await self._runtime.offload(self._remember, self._key(scope), sequence)
-            await self._seen.accept(scope, sequence)
+        """Remember it, durably, unless a higher one is known. Raises AcceptedUnusable.
 
-    def _remember(self, key: str, sequence: int) -> None:
+        It waits outside of the threads: those who wait behind a stopped process must not use up the pool.
+        """
+        if sequence <= await self._seen.highest(scope):
+            return
+        limit = self._runtime.monotonic() + LOCK_SECONDS
+        while not await self._runtime.offload(self._remember, self._key(scope), sequence):
+            if self._runtime.monotonic() >= limit:
+                raise AcceptedUnusable(
+                    f"other processes held {self._lock} for {LOCK_SECONDS:.0f} s: find a stopped one with "
+                    f"`fuser -v {shlex.quote(str(self._lock))}`, and let it go on (kill -CONT PID) or end it "
+                    "(trust.state_file)"
+                )
+            await self._runtime.sleep(0.001 + 0.02 * self._runtime.jitter())
+        await self._seen.accept(scope, sequence)
+
+    def _remember(self, key: str, sequence: int) -> bool:
+        """Whether it is remembered; not while another process holds the lock."""
         try:
-            self._path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-            with os.fdopen(localfiles.open_lock(Path(f"{self._path}.lock"))) as guard:
-                fcntl.flock(guard, fcntl.LOCK_EX)
-                known = self._read()
-                if sequence > known.get(key, 0):
-                    self._write(known | {key: sequence})
+            localfiles.make_folder(self._path.parent)
+            with localfiles.lock(self._lock) as held:
+                if held and sequence > (known := self._read()).get(key, 0):
+                    written = json.dumps(known | {key: sequence}, indent=1, sort_keys=True)
+                    localfiles.replace(self._path, written.encode())
+                return held
         except localfiles.Unsafe as error:
             raise AcceptedUnusable(f"{error} (trust.state_file)") from error
         except OSError as error:
@@ -80,26 +97,11 @@ class InFile:
 
     def _read(self) -> dict[str, int]:
         try:
-            found = json.loads(self._path.read_bytes())
+            found = json.loads(localfiles.read_plain(self._path, _MOST_BYTES))
         except FileNotFoundError:
             return {}
-        except (OSError, ValueError, RecursionError) as error:
+        except (OSError, ValueError, RecursionError, localfiles.Unsafe) as error:
             raise AcceptedUnusable(f"{self._path}: {error}: put it back, or remove it knowingly") from error
         if not isinstance(found, dict) or not all(type(each) is int for each in found.values()):
             raise AcceptedUnusable(f"{self._path} has no sequences: put it back, or remove it knowingly")
         return found
-
-    def _write(self, known: dict[str, int]) -> None:
-        half = Path(f"{self._path}.half")
-        # What a crash, or somebody else, left under this name is never written into.
-        half.unlink(missing_ok=True)
-        with os.fdopen(localfiles.create_private(half), "w") as file:
-            json.dump(known, file, indent=1, sort_keys=True)
-            file.flush()
-            os.fsync(file.fileno())
-        half.rename(self._path)
-        folder = os.open(self._path.parent, os.O_RDONLY | os.O_DIRECTORY)
-        try:
-            os.fsync(folder)
-        finally:
-            os.close(folder)

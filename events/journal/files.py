@@ -49,7 +49,7 @@ def hold(path: Path) -> HeldFiles:
     """
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        lock = _locked(Path(f"{path}.lock"), path)
+        lock = _locked(Path(f"{path}.lock"), path, is_written=True)
     except OSError as error:
         raise _unusable(path, error) from error
     try:
@@ -91,19 +91,29 @@ def _identity(path: Path) -> FileId | None:
     return found.st_dev, found.st_ino
 
 
-def _locked(file: Path, journal: Path) -> int:
+def _locked(file: Path, journal: Path, *, is_written: bool = False) -> int:
     descriptor = os.open(file, _OPEN, 0o600)
     try:
-        _lock(descriptor, file, journal)
+        _check(descriptor, file, journal, is_written=is_written)
+        _lock(descriptor, journal)
     except BaseException:
         os.close(descriptor)
         raise
     return descriptor
 
 
-def _lock(descriptor: int, file: Path, journal: Path) -> None:
-    if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+def _check(descriptor: int, file: Path, journal: Path, *, is_written: bool) -> None:
+    found = os.fstat(descriptor)
+    if not stat.S_ISREG(found.st_mode):
         raise SourceUnavailable(f"the journal {journal} cannot be opened: {file} is not a regular file; move it away")
+    if is_written and found.st_nlink > 1:
+        # The other name may be a file of another user.
+        raise SourceUnavailable(
+            f"the journal {journal} cannot be opened: {file} has a second name (a hard link); remove {file}"
+        )
+
+
+def _lock(descriptor: int, journal: Path) -> None:
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:

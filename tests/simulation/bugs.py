@@ -36,8 +36,6 @@ class Bug:
     instead: str
     rare: bool = False
     """Found in fewer than one of fifty worlds."""
-    world: str = ""
-    """One that finds it, of a bug that is too rare to be counted."""
 
     def function(self) -> Callable[..., Any]:
         """The function with the bug in it.
@@ -146,13 +144,6 @@ BUGS: dict[str, Bug] = {
         "await self._source.record(str(scope), following.write, outcomes)",
         "pass",
         rare=True,
-    ),
-    "newest-outcome-told": Bug(
-        "of the outcomes recorded for several tries the newest is told, without asking the lineage which was made",
-        Pipeline, "_made",
-        "_counting(records, lineage, owned=owned) for",
-        "records[-1].outcome for",
-        world="20780045665",
     ),
     "inputs-not-advanced": Bug(
         "a publication does not say how far its sources are",
@@ -668,12 +659,6 @@ BUGS: dict[str, Bug] = {
         "Freshness.of, scope, newest.sequence + 1,",
     ),
     # -- the live tree, again
-    "removed-files-stay": Bug(
-        "a file of base/ that live does not have any more stays",
-        ownership, "_judge",
-        "return Remove(path, there.version) if there.ours else Stray(path)",
-        "return Stray(path)",
-    ),
     "defaults-never-updated": Bug(
         "a default of example/ that nobody changed is not brought up to date",
         ownership, "_judge_example",

@@ -1,6 +1,7 @@
 """Who else may read a secret, or change what is trusted, on a real file system."""
 
 import os
+import socket
 import stat
 from collections.abc import Callable
 from pathlib import Path
@@ -120,35 +121,120 @@ def test_what_is_mounted_read_only_can_be_written_by_nobody(tmp_path: Path, monk
     localfiles.check_writers(path)
 
 
-def test_a_private_file_is_its_owners_whatever_the_umask(tmp_path: Path) -> None:
-    before = os.umask(0)
+def held(path: Path) -> bool:
+    with localfiles.lock(path) as is_held:
+        return is_held
+
+
+def mode_of(path: Path) -> int:
+    return stat.S_IMODE(path.lstat().st_mode)
+
+
+@pytest.mark.parametrize("umask", [0, 0o077])
+def test_a_file_gets_exactly_its_mode_and_leaves_no_other_name(tmp_path: Path, umask: int) -> None:
+    before = os.umask(umask)
     try:
-        os.close(localfiles.create_private(tmp_path / "f"))
+        localfiles.replace(tmp_path / "private", b"1")
+        localfiles.replace(tmp_path / "public", b"2", mode=0o644)
+        assert held(tmp_path / "lock")
     finally:
         os.umask(before)
-    assert stat.S_IMODE((tmp_path / "f").stat().st_mode) == 0o600
-    with pytest.raises(FileExistsError):
-        localfiles.create_private(tmp_path / "f")
+    modes = {each.name: mode_of(each) for each in tmp_path.iterdir()}
+    assert modes == {"private": 0o600, "public": 0o644, "lock": 0o600}
+    assert ((tmp_path / "private").read_bytes(), (tmp_path / "public").read_bytes()) == (b"1", b"2")
+
+
+@pytest.mark.parametrize("kind", ["file", "link", "dangling link", "hard link", "fifo"])
+def test_whatever_has_the_name_of_a_file_is_replaced_and_not_written_into(tmp_path: Path, kind: str) -> None:
+    precious, path = file(tmp_path / "precious", "kept"), tmp_path / "f"
+    match kind:
+        case "file":
+            path.write_text("old")
+        case "link":
+            path.symlink_to(precious)
+        case "dangling link":
+            path.symlink_to(tmp_path / "made by following")
+        case "hard link":
+            path.hardlink_to(precious)
+        case _:
+            os.mkfifo(path)
+    localfiles.replace(path, b"new")
+    assert (path.is_symlink(), path.read_text(), precious.read_text()) == (False, "new", "kept")
+    assert {each.name for each in tmp_path.iterdir()} == {"f", "precious"}
+
+
+def test_a_replacement_that_fails_leaves_what_was_there_and_nothing_else(tmp_path: Path) -> None:
+    (tmp_path / "f").mkdir()
+    with pytest.raises(IsADirectoryError):
+        localfiles.replace(tmp_path / "f", b"new")
+    assert [each.name for each in tmp_path.iterdir()] == ["f"]
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root makes files for others")
 def test_what_root_makes_belongs_to_the_owner_of_its_folder(tmp_path: Path) -> None:
     os.chown(tmp_path, SOMEBODY, SOMEBODY)
-    os.close(localfiles.create_private(tmp_path / "f"))
-    assert ((tmp_path / "f").stat().st_uid, (tmp_path / "f").stat().st_gid) == (SOMEBODY, SOMEBODY)
+    localfiles.make_folder(tmp_path / "a" / "b")
+    localfiles.replace(tmp_path / "a" / "b" / "f", b"")
+    assert held(tmp_path / "a" / "b" / "lock")
+    found = {each.name: (each.stat().st_uid, each.stat().st_gid) for each in tmp_path.rglob("*")}
+    assert found == dict.fromkeys(("a", "b", "f", "lock"), (SOMEBODY, SOMEBODY))
 
 
-def test_a_lock_is_made_once_and_found_again(tmp_path: Path) -> None:
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root may take any file")
+def test_root_gives_away_nothing_that_was_there_before(tmp_path: Path) -> None:
+    os.chown(tmp_path, SOMEBODY, SOMEBODY)
+    (tmp_path / "folder").mkdir()
+    localfiles.make_folder(tmp_path / "folder")
+    assert held(file(tmp_path / "lock"))
+    assert [(tmp_path / name).stat().st_uid for name in ("folder", "lock")] == [0, 0]
+
+
+def test_folders_that_are_made_are_private(tmp_path: Path) -> None:
     for _ in range(2):
-        os.close(localfiles.open_lock(tmp_path / "lock"))
-    assert stat.S_IMODE((tmp_path / "lock").stat().st_mode) == 0o600
+        localfiles.make_folder(tmp_path / "a" / "b")
+    assert [mode_of(tmp_path / "a"), mode_of(tmp_path / "a" / "b")] == [0o700, 0o700]
+    with pytest.raises(NotADirectoryError):
+        localfiles.make_folder(file(tmp_path / "f") / "a")
 
 
-def test_a_link_or_a_fifo_in_the_place_of_a_lock_is_not_followed(tmp_path: Path) -> None:
-    (tmp_path / "link").symlink_to(tmp_path / "made by following")
-    with pytest.raises(OSError, match="symbolic links"):
-        localfiles.open_lock(tmp_path / "link")
+def test_a_lock_is_held_by_one_at_a_time_and_nobody_waits(tmp_path: Path) -> None:
+    with localfiles.lock(tmp_path / "lock") as first:
+        assert (first, held(tmp_path / "lock")) == (True, False)
+    assert held(tmp_path / "lock")
+
+
+@pytest.mark.parametrize("kind", ["link", "dangling link", "hard link", "fifo", "folder", "socket"])
+def test_what_is_no_plain_file_of_one_name_is_no_lock(tmp_path: Path, kind: str) -> None:
+    precious, path = file(tmp_path / "precious", "kept"), tmp_path / "a lock"
+    before = precious.stat()
+    match kind:
+        case "link":
+            path.symlink_to(precious)
+        case "dangling link":
+            path.symlink_to(tmp_path / "made by following")
+        case "hard link":
+            path.hardlink_to(precious)
+        case "fifo":
+            os.mkfifo(path)
+        case "folder":
+            path.mkdir()
+        case _:
+            with socket.socket(socket.AF_UNIX) as bound:
+                bound.bind(str(path))
+    with pytest.raises(Unsafe, match=f"remove it \\(rm '{path}'\\)"):
+        held(path)
+    after = precious.stat()
+    assert (after.st_uid, after.st_mode, precious.read_text()) == (before.st_uid, before.st_mode, "kept")
     assert not (tmp_path / "made by following").exists()
+
+
+def test_a_lock_that_cannot_be_opened_is_an_error_of_the_file_system(tmp_path: Path) -> None:
+    with pytest.raises(FileNotFoundError):
+        held(tmp_path / "absent" / "lock")
+
+
+def test_a_plain_file_is_read_up_to_its_limit_and_a_fifo_holds_nobody(tmp_path: Path) -> None:
+    assert localfiles.read_plain(file(tmp_path / "f", "x" * 1000, 0o644), 10) == b"x" * 11
     os.mkfifo(tmp_path / "fifo")
     with pytest.raises(Unsafe, match="no regular file"):
-        localfiles.open_lock(tmp_path / "fifo")
+        localfiles.read_plain(tmp_path / "fifo", 10)

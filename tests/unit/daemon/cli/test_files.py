@@ -3,8 +3,10 @@ import os
 
 import pytest
 
+from daemon.cli import files
 from daemon.cli.failures import CommandError, UsageError
 from daemon.cli.files import check_vacant, read_input, write_tree
+from daemon.stores.filesystem import RealFileSystem
 from renderers.model import RenderedFile
 
 FILES = (RenderedFile("base/a", b"1"), RenderedFile("base/b/run.sh", b"2", executable=True))
@@ -64,3 +66,35 @@ def test_input_comes_from_a_file_or_from_standard_input(tmp_path, monkeypatch):
     assert read_input("-") == b"y"
     with pytest.raises(UsageError, match="No such file"):
         read_input(str(tmp_path / "absent"))
+
+
+def test_a_link_that_takes_the_place_of_the_staged_folder_is_not_followed(tmp_path, monkeypatch):
+    """Whoever may write the folder around the tree must not make root write somewhere else."""
+    elsewhere = tmp_path / "elsewhere"
+    elsewhere.mkdir()
+
+    class Swapped(RealFileSystem):
+        def mkdir(self, folder):
+            super().mkdir(folder)
+            if folder.parent == tmp_path:
+                folder.rename(tmp_path / "taken away")
+                folder.symlink_to(elsewhere)
+
+    monkeypatch.setattr(files, "RealFileSystem", Swapped)
+    with pytest.raises(CommandError, match="cannot be written"):
+        write_tree(tmp_path / "out", FILES)
+    assert list(elsewhere.iterdir()) == []
+
+
+def test_a_tree_in_a_folder_behind_a_link_is_written_where_it_leads(tmp_path):
+    (tmp_path / "real").mkdir()
+    (tmp_path / "link").symlink_to(tmp_path / "real")
+    write_tree(tmp_path / "link" / "out", FILES)
+    assert (tmp_path / "real/out/base/a").read_bytes() == b"1"
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root makes files for others")
+def test_a_tree_that_root_writes_belongs_to_the_owner_of_the_folder_around_it(tmp_path):
+    os.chown(tmp_path, 12345, 12345)
+    write_tree(tmp_path / "out", FILES)
+    assert {path.stat().st_uid for path in (tmp_path / "out", *(tmp_path / "out").rglob("*"))} == {12345}

@@ -218,6 +218,28 @@ def test_a_policy_behind_a_link_stays_one_for_whoever_it_is_open_to(trusting, re
     assert json.loads(trusting.read_text())["freshness"] == "required"
 
 
+def test_a_policy_in_a_folder_that_others_may_write_is_not_made(rebundle, tmp_path, policy):
+    """Else whoever may write the folder makes root write wherever a link of theirs leads to."""
+    shared = tmp_path / "shared"
+    shared.mkdir()
+    (shared / "policy.json").symlink_to(shared / "nologin")
+    shared.chmod(0o777)
+    refused = rebundle("keys", "trust", shared / "policy.json", tmp_path / "one.key.pub")
+    assert (refused.code, f"chmod go-w {shared}" in refused.err) == (2, True)
+    assert [each.name for each in shared.iterdir()] == ["policy.json"]
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root acts in everybody's folders")
+def test_root_changes_no_policy_that_another_user_may_replace(rebundle, tmp_path, policy):
+    theirs, before = tmp_path / "theirs", policy.read_bytes()
+    theirs.mkdir()
+    (theirs / "policy.json").symlink_to(policy)
+    os.chown(theirs, 12345, 12345)
+    refused = rebundle("keys", "trust", theirs / "policy.json", tmp_path / "one.key.pub", "--freshness", "required")
+    assert (refused.code, "belongs to another user" in refused.err) == (2, True)
+    assert policy.read_bytes() == before
+
+
 def test_who_signs_with_a_key_that_its_own_policy_does_not_accept_writes_nothing(
     trusting, bucket, rebundle, tmp_path, monkeypatch
 ):

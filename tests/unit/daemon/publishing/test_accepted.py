@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from daemon import localfiles
 from daemon.lifecycle import SystemRuntime
 from daemon.publishing.accepted import Accepted, InFile, InProcess
 from daemon.publishing.errors import AcceptedUnusable
@@ -102,19 +103,47 @@ async def test_nobody_else_may_read_or_write_it_whatever_the_umask(tmp_path: Pat
     assert modes == {"state": 0o700, "accepted.json": 0o600, "accepted.json.lock": 0o600}
 
 
-@pytest.mark.parametrize("name", ["accepted.json.lock", "accepted.json.half"])
+@pytest.mark.parametrize("name", ["accepted.json.lock", "accepted.json"])
 @in_loop
 async def test_a_link_in_the_place_of_a_file_of_ours_is_never_written_through(tmp_path: Path, name: str) -> None:
     precious = tmp_path / "precious"
-    precious.write_text("kept")
+    precious.write_text("{}")
     (tmp_path / name).symlink_to(precious)
     with contextlib.suppress(AcceptedUnusable):
         await in_file(tmp_path / "accepted.json").accept(SCOPE, 1)
-    assert precious.read_text() == "kept"
+    assert precious.read_text() == "{}"
+
+
+@pytest.mark.parametrize("name", ["accepted.json.lock", "accepted.json"])
+@in_loop
+async def test_a_fifo_in_the_place_of_a_file_of_ours_is_reported_and_holds_nobody(tmp_path: Path, name: str) -> None:
+    os.mkfifo(tmp_path / name)
+    with pytest.raises(AcceptedUnusable, match=f"{name}.*(plain|regular) file"):
+        await in_file(tmp_path / "accepted.json").accept(SCOPE, 1)
 
 
 @in_loop
-async def test_a_fifo_in_the_place_of_the_lock_is_told_of_and_holds_nobody(tmp_path: Path) -> None:
-    os.mkfifo(tmp_path / "accepted.json.lock")
-    with pytest.raises(AcceptedUnusable, match="no regular file"):
-        await in_file(tmp_path / "accepted.json").accept(SCOPE, 1)
+async def test_a_lock_that_others_hold_is_waited_for_and_then_named(tmp_path: Path) -> None:
+    path = tmp_path / "accepted.json"
+    with localfiles.lock(Path(f"{path}.lock")) as is_held:
+        assert is_held
+        with pytest.raises(AcceptedUnusable, match=f"held {path}.lock for 10 s.*`fuser -v {path}.lock`"):
+            await in_file(path).accept(SCOPE, 1)
+    assert await in_file(path).highest(SCOPE) == 0
+    await in_file(path).accept(SCOPE, 1)
+
+
+@in_loop
+async def test_those_who_wait_for_the_lock_use_up_no_threads(tmp_path: Path) -> None:
+    path, runtime = tmp_path / "accepted.json", SystemRuntime()
+    try:
+        with localfiles.lock(Path(f"{path}.lock")):
+            waiting = [
+                asyncio.create_task(InFile(path, "s3://bundles", runtime).accept(SCOPE, 1 + at)) for at in range(64)
+            ]
+            assert await runtime.offload(lambda: "a thread") == "a thread"
+            assert not any(task.done() for task in waiting)
+        await asyncio.gather(*waiting)
+    finally:
+        runtime.close()
+    assert await in_file(path).highest(SCOPE) == 64

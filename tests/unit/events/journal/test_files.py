@@ -153,6 +153,19 @@ def test_what_is_no_file_in_the_place_of_one_is_refused_at_once(bench, play, tmp
     play(story())
 
 
+def test_a_file_with_a_second_name_in_the_place_of_the_lock_file_is_not_written(bench, play, tmp_path):
+    (tmp_path / "precious").write_text("kept")
+    Path(f"{bench.path}.lock").hardlink_to(tmp_path / "precious")
+
+    async def story():
+        with pytest.raises(SourceUnavailable, match="has a second name"):
+            async with bench.journal():
+                pass
+
+    play(story())
+    assert (tmp_path / "precious").read_text() == "kept"
+
+
 def test_a_link_in_the_place_of_the_lock_file_is_not_followed(bench, play, tmp_path):
     Path(f"{bench.path}.lock").symlink_to(tmp_path / "elsewhere")
 
