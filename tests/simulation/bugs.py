@@ -147,8 +147,8 @@ BUGS: dict[str, Bug] = {
     ),
     "inputs-not-advanced": Bug(
         "a publication does not say how far its sources are",
-        protocol, "publish",
-        '"inputs": _advanced(pointer.inputs, progress.inputs),',
+        protocol, "_progressed",
+        '"inputs": inputs,',
         '"inputs": dict(pointer.inputs),',
     ),
     "inputs-of-others-lost": Bug(
@@ -289,8 +289,9 @@ BUGS: dict[str, Bug] = {
     "collection-without-a-fence": Bug(
         "orphans are deleted without a compare-and-swap that raises the epoch",
         Collector, "_fenced",
-        "if _covers(earlier, plan):\n        return plan, earlier\n    return plan, await",
-        "if not plan.released:\n        return plan, _Fence(seen.read.pointer.gc_epoch, plan.verdicts)\n"
+        "if _covers(earlier, plan) and not protocol.idle_journals(seen.read.pointer, as_of):\n"
+        "        return plan, earlier\n    return plan, await",
+        "if not plan.released:\n        return plan, _Fence(seen.read.pointer.gc_epoch, plan.verdicts, plan.expired)\n"
         "    return plan, await",
     ),
     "deleted-before-released": Bug(
@@ -523,7 +524,7 @@ BUGS: dict[str, Bug] = {
     # -- what a pointer remembers
     "memory-keeps-the-oldest": Bug(
         "the pointer remembers the first events, not the last ones",
-        protocol, "publish",
+        protocol, "_progressed",
         "[-MOST_RECENT:]",
         "[:MOST_RECENT]",
     ),
