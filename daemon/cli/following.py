@@ -10,13 +10,13 @@ from contextlib import suppress
 from dataclasses import dataclass
 from typing import Final
 
-from daemon.cli.text import some
 from daemon.cli.views import View
 from daemon.publishing import layout, sizes
 from daemon.publishing.errors import PublishingError
 from daemon.publishing.livetree import LiveTree, Synced, Unfinished
 from daemon.publishing.ownership import EXAMPLE
 from daemon.publishing.pointer import Pointer
+from daemon.publishing.wording import some
 from daemon.runtime import Runtime
 from daemon.stores.errors import StoreError
 from daemon.stores.port import ObjectStore
@@ -27,7 +27,6 @@ Tree = Synced | Unfinished
 
 _FIRST_PAUSE: Final = 0.25
 _LONGEST_PAUSE: Final = 2.0
-_MOST_NAMED: Final = 5
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,7 +47,7 @@ class Lag:
         copied = f"{self.copied}, or parts of it" if self.copied else "files of another state"
         if self.copied == self.live:
             copied = f"a mixture of {self.live} and an earlier state"
-        differing = f"; {some(self.pending, _MOST_NAMED)} differ" if self.pending else ""
+        differing = f"; {some(self.pending)} differ" if self.pending else ""
         return f"hosts that copy the live tree now get {copied}, not {self.live}{differing}\nreason: {self.reason}"
 
 
