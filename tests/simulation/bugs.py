@@ -291,14 +291,14 @@ BUGS: dict[str, Bug] = {
         Collector, "_fenced",
         "if _covers(earlier, plan) and not protocol.idle_journals(seen.read.pointer, as_of):\n"
         "        return plan, earlier\n    return plan, await",
-        "if not plan.released:\n        return plan, _Fence(seen.read.pointer.gc_epoch, plan.verdicts)\n"
+        "if not plan.released:\n        return plan, _Fence(seen.read.pointer.gc_epoch, plan.verdicts, plan.expired)\n"
         "    return plan, await",
     ),
     "deleted-before-released": Bug(
         "objects are deleted before the pointer lets them go",
         Collector, "_release",
         "following = protocol.collect(",
-        "early = _Fence(seen.read.pointer.gc_epoch, plan.verdicts)\n"
+        "early = _Fence(seen.read.pointer.gc_epoch, plan.verdicts, plan.expired)\n"
         "    await self._delete_all(seen.scope, early, lambda _: None)\n"
         "    following = protocol.collect(",
     ),
