@@ -3,7 +3,7 @@
 import pytest
 from securesystemslib.dsse import Envelope
 
-from daemon.publishing.signatures import Signature, decoded, encoding
+from daemon.publishing.signatures import Signature, decoded, encoding, signed_by
 
 GOOD = Signature("k" * 64, bytes(range(64)))
 
@@ -44,3 +44,20 @@ def test_any_other_form_is_refused(documents: object) -> None:
 
 def test_as_many_signatures_as_a_document_may_have_are_read() -> None:
     assert len(decoded([{"keyid": str(number), "sig": "AA=="} for number in range(16)])) == 16
+
+
+class Stamp:
+    """Implements `Signer` with a signature from which the message can be read."""
+
+    def __init__(self, keyid: str) -> None:
+        self.keyid = keyid
+
+    def sign(self, message: bytes) -> bytes:
+        return self.keyid.encode() + b":" + message
+
+
+def test_each_signer_signs_the_encoding_of_payload_and_kind() -> None:
+    signed = signed_by((Stamp("one"), Stamp("two")), "application/x", b"payload")
+
+    message = encoding("application/x", b"payload")
+    assert signed == (Signature("one", b"one:" + message), Signature("two", b"two:" + message))
