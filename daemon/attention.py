@@ -6,9 +6,9 @@ restart of the bucket's server or a big batch passes without anybody's help.
 
 from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import Final
+from typing import Final, Literal, get_args
 
-KINDS: Final = (
+ConditionKind = Literal[
     "journal",
     "bucket",
     "dispatch",
@@ -20,8 +20,11 @@ KINDS: Final = (
     "token",
     "freshness",
     "connections",
-)
-"""Every kind there is, in the order of reports; docs/operations.md says what each means."""
+]
+"""docs/operations.md says what each means."""
+
+KINDS: Final[tuple[ConditionKind, ...]] = get_args(ConditionKind)
+"""Every kind there is, in the order of reports."""
 
 LASTING_SECONDS: Final = 60.0
 
@@ -30,8 +33,7 @@ LASTING_SECONDS: Final = 60.0
 class Condition:
     """One thing that is wrong now."""
 
-    kind: str
-    """One of `KINDS`."""
+    kind: ConditionKind
     subject: str
     """What is affected: a scope, a folder, a file; empty for the whole daemon."""
     detail: str

@@ -105,8 +105,8 @@ def make_folder(folder: Path) -> None:
         descriptor = os.open(folder.name, _OPEN_FOLDER | os.O_NOFOLLOW, dir_fd=above)
         try:
             # Another user may have put another folder under the name since: none of a third user is given away.
-            if os.geteuid() == 0 and os.fstat(descriptor).st_uid == 0:
-                _give_to_owner_of(above, descriptor)
+            if os.fstat(descriptor).st_uid == 0:
+                give_to_owner_of(above, descriptor)
         finally:
             os.close(descriptor)
 
@@ -195,13 +195,10 @@ def _unfit_lock(path: Path) -> Unsafe:
 
 
 def _create(folder: int, name: str, mode: int) -> int:
-    """A descriptor of a new, empty file. What root makes belongs to the owner of the folder: else a command that root
-    runs locks the daemon's user out."""
     descriptor = os.open(name, _CREATE, mode, dir_fd=folder)
     try:
         os.fchmod(descriptor, mode)
-        if os.geteuid() == 0:
-            _give_to_owner_of(folder, descriptor)
+        give_to_owner_of(folder, descriptor)
     except OSError:
         os.close(descriptor)
         os.unlink(name, dir_fd=folder)
@@ -209,9 +206,12 @@ def _create(folder: int, name: str, mode: int) -> int:
     return descriptor
 
 
-def _give_to_owner_of(folder: int, descriptor: int) -> None:
-    owner = os.fstat(folder)
-    os.fchown(descriptor, owner.st_uid, owner.st_gid)
+def give_to_owner_of(folder: Path | int, descriptor: int) -> None:
+    """What root has just created belongs to the owner of its folder: otherwise a command that an operator runs as root
+    would lock out the daemon's user. `folder`: a path or an open descriptor. Raises OSError."""
+    if os.geteuid() == 0:
+        owner = os.stat(folder)  # noqa: PTH116  # perhaps a descriptor
+        os.fchown(descriptor, owner.st_uid, owner.st_gid)
 
 
 @contextlib.contextmanager

@@ -252,15 +252,15 @@ class Pipeline:
         owns its instance can have passed the event in place of that commit.
         """
         owned = self._source.owns_instance
-        doubtful = [told for told in recorded.values() if owned or len({each.outcome for each in told}) > 1]
+        doubtful = [records for records in recorded.values() if owned or len({each.outcome for each in records}) > 1]
         lineage = await self._lineage_of(pointer, doubtful)
-        counting = {at: _counting(told, lineage, owned=owned) for at, told in recorded.items()}
+        counting = {at: _counting(records, lineage, owned=owned) for at, records in recorded.items()}
         return {at: outcome for at, outcome in counting.items() if outcome is not None}
 
     async def _lineage_of(self, pointer: Pointer, doubtful: Sequence[Sequence[Recorded]]) -> "_Writes":
         """The writes that led to this pointer, as far back as has to be read."""
         newest = _Writes.of(pointer.history)
-        if all(any(each.commit in newest.known for each in told) for told in doubtful):
+        if all(any(each.commit in newest.known for each in records) for records in doubtful):
             return newest
         try:
             return _Writes.of(await self._reader.history(pointer))
@@ -590,19 +590,19 @@ class _Writes:
         return cls(frozenset(each.write for each in entries), bool(entries) and entries[0].sequence == 1)
 
 
-def _counting(told: Sequence[Recorded], lineage: _Writes, *, owned: bool) -> Outcome | None:
+def _counting(records: Sequence[Recorded], lineage: _Writes, *, owned: bool) -> Outcome | None:
     """What counts of all that was recorded for an event that the pointer has passed; None: nothing that is known to.
 
     That is the outcome of a commit in the lineage. Where the lineage was cut off, so that it knows none: what all of
     them agree on, or else a dead letter, which must not be dropped. Of a source that does not own its instance, what
     all agree on counts in any case: who else passed the event has recorded the same.
     """
-    for each in told:
+    for each in records:
         if each.commit is None or each.commit in lineage.known:
             return each.outcome
-    schema_1 = any(each.commit == "" for each in told)
+    schema_1 = any(each.commit == "" for each in records)
     if owned and lineage.whole and not schema_1:
         return None
-    if len({each.outcome for each in told}) == 1:
-        return told[-1].outcome
-    return next((each.outcome for each in told if each.outcome.kind is OutcomeKind.DEAD_LETTERED), None)
+    if len({each.outcome for each in records}) == 1:
+        return records[-1].outcome
+    return next((each.outcome for each in records if each.outcome.kind is OutcomeKind.DEAD_LETTERED), None)

@@ -1,9 +1,9 @@
-"""How the daemon does, told from what is known: liveness, readiness, and what needs an operator (ADR 21).
+"""How the daemon does, from what is known: liveness, readiness, and what needs an operator (ADR 21).
 
 The next request needs the journal, and nothing else: with the bucket away, or a scope waiting for an operator, events
-are accepted and wait, durable, and to take the intake away would lose the events that mend it. So only a journal that
-cannot take events makes the daemon unready. A restart helps when threads hang or the dispatcher has ended, and against
-nothing else. Everything else is a condition, which is reported once it has lasted.
+are accepted and wait, durable, and to take the intake away would lose the events that repair the scope. So only a
+journal that cannot take events makes the daemon unready. A restart helps when threads hang or the dispatcher has ended,
+and against nothing else. Everything else is a condition, which is reported once it has lasted.
 """
 
 import asyncio
@@ -14,7 +14,7 @@ from typing import Final, Protocol
 
 import structlog
 
-from daemon.attention import KINDS, Attention, Condition, Lasting
+from daemon.attention import KINDS, Attention, Condition, ConditionKind, Lasting
 from daemon.http.health import Check
 from daemon.lifecycle import Stop
 from daemon.reporting import Reporter
@@ -189,8 +189,8 @@ class Vitals:
         yield from self._conditions_of_the_daemon()
         yield from self._dispatch_conditions()
         yield from self._lane_conditions()
-        behind = {str(scope): reason for scope, reason in self._reporter.behind.items()}
-        yield from _each("live_tree", behind, f"rebundle status {{}} {self._at_bucket}")
+        for scope, reason in self._reporter.behind.items():
+            yield _condition("live_tree", str(scope), reason, f"rebundle status {scope} {self._at_bucket}")
         yield from _each("unreadable", self._worker.unreadable, f"rebundle verify --all {self._at_bucket}")
         if self._tokens is not None:
             yield from _each("token", self._tokens.failing, "rebundle config check")
@@ -257,14 +257,14 @@ def _undispatched_stalled(before: Backlog | None, now: Backlog) -> bool:
     return before is not None and now.undispatched >= before.undispatched > 0
 
 
-def _condition(kind: str, subject: str, detail: str, remedy: str) -> Condition:
+def _condition(kind: ConditionKind, subject: str, detail: str, remedy: str) -> Condition:
     return Condition(kind, subject, _shown(detail), remedy)
 
 
-def _each(kind: str, failing: Mapping[str, str], remedy: str) -> Iterator[Condition]:
-    """A condition for each name; the remedy may hold it as `{}`."""
+def _each(kind: ConditionKind, failing: Mapping[str, str], remedy: str) -> Iterator[Condition]:
+    """A condition for each name, with the same remedy."""
     for name, reason in failing.items():
-        yield _condition(kind, name, reason, remedy.replace("{}", name))
+        yield _condition(kind, name, reason, remedy)
 
 
 def _shown(text: str) -> str:
@@ -273,7 +273,7 @@ def _shown(text: str) -> str:
     return cleaned if len(cleaned) <= _MOST_DETAIL else f"{cleaned[:_MOST_DETAIL]}…"
 
 
-def _check(kind: str, found: Sequence[Condition]) -> Check:
+def _check(kind: ConditionKind, found: Sequence[Condition]) -> Check:
     mine = [each for each in found if each.kind == kind]
     if not mine:
         return Check(kind, ok=True, detail="nothing is wrong")

@@ -103,7 +103,7 @@ class Reporter:
         """A pass over the live tree ended."""
         if result.sequence == 0:
             return  # there is no such scope, only events that name it
-        self._follows(scope, _why_behind(result))
+        self._follows(scope, result.behind)
         if isinstance(result, Synced):
             self._paths_blocked(scope, result)
             self._manifests_damaged(scope, result)
@@ -210,14 +210,3 @@ class Reporter:
     def failed(self, scope: str) -> None:
         """A try of a lane's batch failed."""
         self._metrics.lane_failures.labels(scope).inc()
-
-
-def _why_behind(result: Synced | Unfinished) -> str | None:
-    """Why base/ or README.md differs from live after a pass; None if they are equal."""
-    if isinstance(result, Unfinished):
-        return result.reason
-    held_back = [each for each in result.blocked if each.holds_base_back]
-    if not held_back:
-        return None
-    more = f" (and {len(held_back) - 1} more)" if len(held_back) > 1 else ""
-    return f"{held_back[0].path}{more} is blocked: {held_back[0].reason}"

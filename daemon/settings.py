@@ -612,7 +612,7 @@ def _keep_secret(
     except OSError as error:
         problems.append(SettingProblem(".".join(path), source, f"cannot be read ({error.strerror})"))
     except ValueError as error:
-        # Of a path, too: one with a NUL in it is none.
+        # Of a path, too: one with a NUL in it cannot be opened.
         problems.append(SettingProblem(".".join(path), source, str(error)))
 
 

@@ -118,11 +118,11 @@ def redacted(value: Any) -> Any:
         case str():
             return _printable(_shortened(_without_secrets(value)))
         case Mapping():
-            told = {
+            pairs = {
                 str(redacted(key)): HIDDEN if _SECRET_KEY.search(str(key)) else redacted(inner)
                 for key, inner in islice(value.items(), MOST_VALUES)
             }
-            return told | ({"…": _more(value)} if len(value) > MOST_VALUES else {})
+            return pairs | ({"…": _more(value)} if len(value) > MOST_VALUES else {})
         case list() | tuple() | set() | frozenset():
             shown = [redacted(inner) for inner in islice(value, MOST_VALUES)]
             return [*shown, _more(value)] if len(value) > MOST_VALUES else shown

@@ -168,7 +168,7 @@ def _trust(trusting: settings_of.Trust, *, is_writer: bool) -> "Trust | None":
         localfiles.check_writers(trusting.policy)
         policy = Trust.parse(trusting.policy.read_bytes(), str(trusting.policy))
     except localfiles.Unsafe as error:
-        raise PolicyUnusable(f"whoever may change the trust policy decides whom to trust: {error}") from error
+        raise PolicyUnusable(f"another user who may change the trust policy decides whom to trust: {error}") from error
     except OSError as error:
         raise PolicyUnusable(f"trust policy {trusting.policy} cannot be read: {error.strerror}") from error
     # Who signs makes pointers fresh: asked to believe only fresh ones, a daemon could not go on after a long stop.
@@ -373,12 +373,14 @@ async def run(
                 freshness=freshness,
                 new_bucket=new_bucket,
             )
-            await daemon.look()
+            await daemon.vitals.observe()
             async with asyncio.TaskGroup() as group:
                 serving = group.create_task(daemon.serve(sock, closing))
                 timers = [
                     group.create_task(PruneTimer(journal, runtime).run()),
-                    group.create_task(_look_again(daemon.look, runtime)),
+                    group.create_task(_again_and_again(daemon.vitals.observe, runtime)),
+                    # Apart from the others: a file on a file system that hangs must not make the daemon unready.
+                    group.create_task(_again_and_again(daemon.refresh_tokens, runtime)),
                     group.create_task(manager.feed_watchdog(runtime, lambda: daemon.vitals.fault() is None)),
                     group.create_task(
                         daemon.once_admitted(_collection_timer(bucket, settings.retention, daemon.reporter).run)
@@ -411,8 +413,7 @@ class _Daemon:
     worker: Worker
     reporter: Reporter
     vitals: "Vitals"
-    look: Callable[[], Coroutine[None, None, None]]
-    """Once at the tokens' files and at everything that can need attention."""
+    refresh_tokens: Callable[[], Coroutine[None, None, None]]
     admission: Admission | None
     """None: a directory, whose conditions are our own code."""
     identity: BucketIdentity
@@ -511,10 +512,6 @@ class _Daemon:
             freshness=freshness,
         )
 
-        async def look() -> None:
-            await judging.offload(tokens.refresh)
-            await vitals.observe()
-
         app = create_app(
             Intake(journal, judging, metrics, stop, limits, bundle_limits=settings.limits),
             vitals,
@@ -529,7 +526,8 @@ class _Daemon:
             _most_connections(http.max_connections), http.max_connections_per_peer, http.trusted_proxies
         )
         serving = partial(serve, app, limits=connections, closed=reporter.connection_closed)
-        return cls(worker, reporter, vitals, look, admission, identity, serving)
+        refresh_tokens = partial(judging.offload, tokens.refresh)
+        return cls(worker, reporter, vitals, refresh_tokens, admission, identity, serving)
 
 
 @dataclass(frozen=True, slots=True)
@@ -556,8 +554,8 @@ def _plain(secret: SecretStr | None) -> str | None:
     return secret.get_secret_value() if secret else None
 
 
-async def _look_again(look: Callable[[], Coroutine[None, None, None]], runtime: Runtime) -> None:
-    """Look, every few seconds, at what operators should know."""
+async def _again_and_again(look: Callable[[], Coroutine[None, None, None]], runtime: Runtime) -> None:
+    """Look, every few seconds, at what may have changed."""
     while True:
-        await runtime.sleep(_LOOK_SECONDS)
         await look()
+        await runtime.sleep(_LOOK_SECONDS)

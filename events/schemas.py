@@ -18,6 +18,8 @@ from events.strictjson import MOST_PROBLEMS, below, shown
 
 DERIVED_PREFIX: Final = "derived-"
 LARGEST_REVISION: Final = 2**53 - 1  # what JavaScript, too, counts exactly
+LONGEST_REASON: Final = 2_000
+"""Characters (protocol 4), for events and for operators' verbs."""
 _STATE_ID: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}")
 
 
@@ -48,7 +50,7 @@ def _hold(hold: bool) -> bool:  # noqa: FBT001  # a validator is called with the
 StateId = Annotated[str, AfterValidator(_state_id)]
 ExplicitStateId = Annotated[StateId, AfterValidator(_explicit_state_id)]
 _Name = Annotated[str, StringConstraints(min_length=1, max_length=256)]
-_Reason = Annotated[str, StringConstraints(max_length=2000), AfterValidator(_plain_text)]
+_Reason = Annotated[str, StringConstraints(max_length=LONGEST_REASON), AfterValidator(_plain_text)]
 _Person = Annotated[str, StringConstraints(max_length=256), AfterValidator(_plain_text)]
 
 

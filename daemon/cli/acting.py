@@ -4,7 +4,7 @@ from collections.abc import Iterable
 from dataclasses import replace
 
 from daemon.cli.codes import DONE, FAILED
-from daemon.cli.following import Lag, follows, lag_of, lag_view, wait_for
+from daemon.cli.following import Lag, lag_of, lag_view, wait_for
 from daemon.cli.options import Actor
 from daemon.cli.output import Printer
 from daemon.cli.session import Session
@@ -45,11 +45,11 @@ async def followed(
     opened: Session, scope: Scope, current: Pointer, tree: Synced | Unfinished | None, *, wait: float
 ) -> tuple[Synced | Unfinished | None, Lag | None]:
     """What the last pass said within `wait` seconds, and what the live tree lacks; None: it follows."""
-    if tree is None or follows(tree):
+    if tree is None or tree.follows:
         return tree, None
     bucket = opened.bucket
     tree = await wait_for(bucket.live_tree, opened.runtime, scope, tree, seconds=wait)
-    if follows(tree):
+    if tree.follows:
         return tree, None
     return tree, await lag_of(bucket.store, bucket.live_tree, scope, current, tree)
 

@@ -30,7 +30,12 @@ _VERBS: Final = (
     (_LOOKING, "scopes", "scopes:scopes", "List the scopes of the bucket."),
     (_LOOKING, "states", "states:states", "List a scope's retained states, and why each is not live."),
     (_LOOKING, "show", "show:show", "Show a state: models, events, files, digests."),
-    (_LOOKING, "diff", "diff:diff", "Compare two states of a scope; without names live and desired."),
+    (
+        _LOOKING,
+        "diff",
+        "diff:diff",
+        "Compare two states of a scope; without names live and desired. Contents are escaped on a terminal only.",
+    ),
     (_LOOKING, "history", "history:history", "List every change of a scope: when, by whom, why."),
     (_LOOKING, "verify", "verify:verify", "Check what is stored against pointers, manifests and digests."),
     (_ACTING, "rollback", "rollback:rollback", "Make an earlier state live, and hold it there."),

@@ -141,8 +141,8 @@ async def replay(
         position = await desk.journal.replay(number, by=actor.name)
         view = {"number": number, "scope": letter.scope, "position": f"{position.instance}@{position.offset}"}
         look = f"`rebundle status {shlex.quote(letter.event_id)}`"
-        told = f"{letter.event_id} waits again in {letter.scope}; {look} tells of it"
-        desk.printer.data(view, [plain(told)])
+        line = f"{letter.event_id} waits again in {letter.scope}; {look} shows what becomes of it"
+        desk.printer.data(view, [plain(line)])
 
 
 @dead_letters.command
@@ -175,7 +175,7 @@ def _letter_lines(view: View) -> Iterator[str]:
     yield from pairs([(name, value) for name, value in view.items() if name != "body"])
     yield ""
     if view["body"] is None:
-        yield "the event itself is no longer kept"
+        yield "the event itself is no longer kept, or is damaged in the journal"
     else:
         yield from json.dumps(view["body"], indent=2).splitlines()
 

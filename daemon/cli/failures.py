@@ -103,7 +103,7 @@ _CODES: Final[tuple[tuple[tuple[type[BaseException], ...], int], ...]] = (
 
 
 def known(error: BaseException) -> BaseException | None:
-    """The error to tell of, if it is one that is expected; None for a fault of ours."""
+    """The error to report, if it is one that is expected; None for a fault of ours."""
     leaves = list(_leaves(error))
     if any(_code(leaf) is None for leaf in leaves):
         return None
@@ -112,16 +112,16 @@ def known(error: BaseException) -> BaseException | None:
 
 def words(error: BaseException) -> str:
     """What is wrong, in one text; an error that is not expected is marked as such."""
-    told = known(error)
-    if told is None:
+    expected = known(error)
+    if expected is None:
         return f"unexpected {type(error).__name__}: {error} (--debug shows where; please report it)"
-    return str(told).strip() or type(told).__name__
+    return str(expected).strip() or type(expected).__name__
 
 
 def exit_code(error: BaseException) -> int:
     """Of an expected error; 1 for any other."""
-    told = known(error)
-    return FAILED if told is None else _code(told) or FAILED
+    expected = known(error)
+    return FAILED if expected is None else _code(expected) or FAILED
 
 
 def _leaves(error: BaseException) -> Iterator[BaseException]:

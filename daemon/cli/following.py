@@ -10,13 +10,13 @@ from contextlib import suppress
 from dataclasses import dataclass
 from typing import Final
 
-from daemon.cli.text import some
 from daemon.cli.views import View
-from daemon.publishing import layout
+from daemon.publishing import layout, sizes
 from daemon.publishing.errors import PublishingError
 from daemon.publishing.livetree import LiveTree, Synced, Unfinished
 from daemon.publishing.ownership import EXAMPLE
 from daemon.publishing.pointer import Pointer
+from daemon.publishing.wording import some
 from daemon.runtime import Runtime
 from daemon.stores.errors import StoreError
 from daemon.stores.port import ObjectStore
@@ -27,8 +27,6 @@ Tree = Synced | Unfinished
 
 _FIRST_PAUSE: Final = 0.25
 _LONGEST_PAUSE: Final = 2.0
-_MOST_NAMED: Final = 5
-_MOST_STAMP_BYTES: Final = 64 << 10
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,13 +47,8 @@ class Lag:
         copied = f"{self.copied}, or parts of it" if self.copied else "files of another state"
         if self.copied == self.live:
             copied = f"a mixture of {self.live} and an earlier state"
-        differing = f"; {some(self.pending, _MOST_NAMED)} differ" if self.pending else ""
+        differing = f"; {some(self.pending)} differ" if self.pending else ""
         return f"hosts that copy the live tree now get {copied}, not {self.live}{differing}\nreason: {self.reason}"
-
-
-def follows(tree: Tree | None) -> bool:
-    """Whether base/ and README.md equal live after a pass."""
-    return isinstance(tree, Synced) and tree.follows
 
 
 async def wait_for(live_tree: LiveTree, runtime: Runtime, scope: Scope, tree: Tree, *, seconds: float) -> Tree:
@@ -65,7 +58,7 @@ async def wait_for(live_tree: LiveTree, runtime: Runtime, scope: Scope, tree: Tr
     """
     until = runtime.monotonic() + seconds
     pause = _FIRST_PAUSE
-    while not follows(tree) and (left := until - runtime.monotonic()) > 0:
+    while not tree.follows and (left := until - runtime.monotonic()) > 0:
         await runtime.sleep(min(pause, left))
         pause = min(2 * pause, _LONGEST_PAUSE)
         # A pass that is cut short says nothing: what the one before it said stays.
@@ -98,7 +91,7 @@ def lag_view(lag: Lag) -> View:
 async def _stamped(store: ObjectStore, scope: Scope) -> str | None:
     """The state that base/ of the live tree says it is of."""
     try:
-        stamp = json.loads((await store.get(layout.live_tree(scope, STAMP_PATH), most_bytes=_MOST_STAMP_BYTES)).body)
+        stamp = json.loads((await store.get(layout.live_tree(scope, STAMP_PATH), most_bytes=sizes.STAMP)).body)
     except (StoreError, ValueError, RecursionError):
         return None
     state = stamp.get("state") if isinstance(stamp, dict) else None

@@ -13,10 +13,10 @@ from typing import Annotated, Literal
 
 from cyclopts import Group, Parameter, validators
 
+from events.schemas import LONGEST_REASON
+
 SHARED = Group("Shared options", sort_key=10)
 Format = Literal["table", "json", "yaml"]
-MOST_CHARACTERS = 2_000
-"""Of a reason and of the name of who gives it (protocol 4)."""
 
 
 @Parameter(name="*", group=SHARED)
@@ -57,8 +57,9 @@ class JournalPlace:
 
 
 def _fits(_kind: object, text: str | None) -> None:
-    if text is not None and len(text) > MOST_CHARACTERS:
-        raise ValueError(f"has {len(text)} characters, and at most {MOST_CHARACTERS} are recorded: shorten it")
+    """Holds for a reason and for the name of who gives it (protocol 4)."""
+    if text is not None and len(text) > LONGEST_REASON:
+        raise ValueError(f"has {len(text)} characters, and at most {LONGEST_REASON} are recorded: shorten it")
     if text is not None and any("\ud800" <= each <= "\udfff" for each in text):
         raise ValueError("must be UTF-8 text: it cannot be recorded")
 

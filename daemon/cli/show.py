@@ -9,9 +9,10 @@ from daemon.cli.options import DEFAULT_PLACE, DEFAULT_PRINTING, Place, Printing
 from daemon.cli.output import Printer
 from daemon.cli.selection import publication_of
 from daemon.cli.session import Session, scope_of, session
-from daemon.cli.text import age, columns, pairs, some
+from daemon.cli.text import age, columns, pairs
 from daemon.cli.views import View, movable_view, state_view
 from daemon.publishing.manifest import Manifest
+from daemon.publishing.wording import some
 
 
 async def show(

@@ -30,12 +30,6 @@ def pairs(named: Iterable[tuple[str, object]]) -> list[str]:
     return [f"{name + ':':<{width}} {value}" for name, value in told]
 
 
-def some(values: Iterable[object], most: int) -> str:
-    """The first values, and how many more there are."""
-    told = [str(value) for value in values]
-    return ", ".join(told[:most]) + (f" and {len(told) - most} more" if len(told) > most else "")
-
-
 def _width(text: str) -> int:
     return sum(2 if unicodedata.east_asian_width(each) in "WF" else not unicodedata.combining(each) for each in text)
 

@@ -18,7 +18,7 @@ from daemon.cli.options import DEFAULT_PLACE, DEFAULT_PRINTING, Place, Printing
 from daemon.cli.output import Printer
 from daemon.cli.selection import publication_of
 from daemon.cli.session import Session, load_settings, printer_of, scope_of, session
-from daemon.cli.text import columns, plain, some
+from daemon.cli.text import columns, plain
 from daemon.cli.views import View, movable_view
 from daemon.publishing import layout, manifest
 from daemon.publishing.archive import content_digest, digest_files
@@ -27,6 +27,7 @@ from daemon.publishing.livetree import Survey
 from daemon.publishing.manifest import Manifest
 from daemon.publishing.pointer import Pointer, Publication
 from daemon.publishing.reader import verified_files
+from daemon.publishing.wording import MOST_NAMED, some
 from daemon.stores.errors import ObjectDamaged
 from daemon.wiring import keys_of
 from renderers.model import RenderedFile, Scope
@@ -34,7 +35,6 @@ from renderers.model import RenderedFile, Scope
 if TYPE_CHECKING:  # takes long to import
     from daemon.publishing.trust import Trust
 
-_MOST_NAMED = 5
 _RECOVER = "rebundle recover"
 _DAMAGED = (NotFound, VerificationFailed, ObjectDamaged)
 NO_POLICY = "signatures: no trust policy is set (trust.policy): whoever can write the bucket could have written it all"
@@ -139,11 +139,11 @@ async def _check_offline(folder: Path, trust: "Trust | None") -> Check:
         body = _copied(folder / layout.MANIFEST)
         described = manifest.decode(body)
         if trust is not None:
-            envelope = folder / "manifest.dsse.json"
+            envelope = folder / layout.SIGNATURE
             signature = _copied(envelope) if envelope.exists() else None
             trust.check_publication(signature, described, body, Scope.parse(described.scope))
         _check_manifest(described, described.composition_digest, Scope.parse(described.scope))
-        files = verified_files(described, _copied(folder / "bundle.tar.gz"))
+        files = verified_files(described, _copied(folder / layout.ARCHIVE))
         if _content_digest(files) != described.content_digest:
             raise VerificationFailed("its files do not match the content digest")
     except (PublishingError, ValueError) as error:
@@ -190,7 +190,7 @@ async def _check(opened: Session, scope: Scope, what: str, checking: Awaitable[S
 
 
 def _failed(opened: Session, scope: Scope, what: str, error: Exception) -> Check:
-    """A check that an error ended, with what mends it."""
+    """A check that an error ended, with the command that helps."""
     if isinstance(error, NotFound):
         words, code = str(error), VERIFICATION  # what a pointer names and is gone is damage
     else:
@@ -205,9 +205,7 @@ def _pointer_problem(pointer: Pointer) -> str | None:
     newest = pointer.history[-1] if pointer.history else None
     if newest is None or newest.sequence != pointer.sequence or newest.write != pointer.write:
         return "its newest history entry is not its own change"
-    retained = {each.id for each in pointer.retained}
-    missing = [each.state for each in (pointer.live, pointer.desired) if each is not None and each.id not in retained]
-    return f"{', '.join(missing)} is live or desired, and not retained" if missing else None
+    return None
 
 
 async def _check_history(opened: Session, pointer: Pointer) -> Sequence[View]:
@@ -218,7 +216,7 @@ async def _check_history(opened: Session, pointer: Pointer) -> Sequence[View]:
     since = [sequence for sequence in sequences if sequence >= first]
     if since != list(range(first, pointer.sequence + 1)) or sequences != sorted(set(sequences)):
         raise _Gap(
-            f"the history has gaps or repeats: sequences are {some(sequences, _MOST_NAMED)}. Restore the pointer's "
+            f"the history has gaps or repeats: sequences are {some(sequences)}. Restore the pointer's "
             "last version if the bucket keeps versions; publishing continues either way"
         )
     return ()
@@ -260,20 +258,20 @@ def _live_tree_problems(scope: Scope, survey: Survey, *, signed: bool) -> Iterab
         yield (
             f"its marker has followed sequence {survey.marker.sequence}, and the pointer has {survey.seen.sequence}: "
             "an older one was put back, or somebody else wrote the marker; "
-            f"`rebundle recover {scope} --reason '…'` goes on above both"
+            f"`rebundle recover {scope} --reason '…'` writes one that is newer than both"
         )
-    for blocked in survey.seen.blocked[:_MOST_NAMED]:
+    for blocked in survey.seen.blocked[:MOST_NAMED]:
         yield f"{blocked.path} does not follow: {blocked.reason}"
-    if len(survey.seen.blocked) > _MOST_NAMED:
-        yield f"{len(survey.seen.blocked) - _MOST_NAMED} more paths do not follow"
+    if len(survey.seen.blocked) > MOST_NAMED:
+        yield f"{len(survey.seen.blocked) - MOST_NAMED} more paths do not follow"
     edited = survey.seen.kept_aside
     if edited:
         yield (
-            f"edited by hand: {some(edited, _MOST_NAMED)}, which the next pass keeps under .rebundle/replaced/ before "
+            f"edited by hand: {some(edited)}, which the next pass keeps under .rebundle/replaced/ before "
             "it puts live's bytes back"
         )
     others = [path for path in (*survey.seen.written, *survey.removed) if path not in edited]
-    differs = some(others, _MOST_NAMED)
+    differs = some(others)
     if survey.marked and not survey.in_step and (others or not edited):
         yield f"marked as synced, and not in step with live: {differs}"
     elif others and signed:

@@ -195,7 +195,7 @@ def _tree_attention(tree: View | None, scope: str) -> Iterable[str]:
     if tree["ahead"]:
         yield (
             f"the live tree's marker has followed sequence {tree['sequence']}, the pointer is older: one was put "
-            "back, or somebody else wrote the marker; no pass goes on until "
+            "back, or somebody else wrote the marker; no pass continues until "
             f"`rebundle recover {scope} --reason '…'`"
         )
     elif not tree["synced"] and (tree["pending"] or not tree["blocked"]):

@@ -1,7 +1,7 @@
 """Probes and metrics, for those who watch the process: no token, and nothing that changes anything (ADR 21).
 
 An ASGI application of its own, in front of the framework: strangers may ask as often as they like, so an answer must
-cost little. All but the metrics is told from what is known; the metrics' text is made at most once a second.
+cost little. All but the metrics is answered from what is known; the metrics' text is made at most once a second.
 """
 
 import asyncio
@@ -47,7 +47,7 @@ class Check:
 
 
 class Vitals(Protocol):
-    """How the daemon does, told at once from what is known."""
+    """How the daemon does, from what is known: no call waits."""
 
     def fault(self) -> str | None:
         """Why only a restart helps; None: none is needed."""

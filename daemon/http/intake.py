@@ -208,7 +208,7 @@ def _check_roles(changes: Sequence[Change], roles: Roles) -> None:
             case RollbackRequested() if Role.ROLLBACK not in roles:
                 detail = (
                     "a rollback request needs the token of http.rollback_token_file; "
-                    "`rebundle rollback SCOPE STATE --reason R` needs only the bucket"
+                    "`rebundle rollback SCOPE STATE --reason '…'` needs only the bucket"
                 )
                 raise Refused(HTTPStatus.FORBIDDEN, "forbidden", detail)
             case StateCreated() | ModelVersionChanged() if Role.PUBLISH not in roles:

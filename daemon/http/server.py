@@ -28,7 +28,6 @@ _READ_BYTES: Final = 16 << 10
 _MOST_FRAMING_BYTES: Final = 16 << 10
 """What the framing of a chunked body may have beyond the body's own length: each chunk costs, however small it is."""
 _GRACE_SECONDS: Final = 5
-_LINGER_SECONDS: Final = 2.0
 _BACKLOG: Final = 1024
 DEFAULT_LIMITS: Final = ConnectionLimits()
 
@@ -74,9 +73,9 @@ async def serve(
 ) -> None:
     """Serve until `stop`, then finish the requests under way, for at most 5 s. Closes `sock`.
 
-    `idle_seconds`: how long a connection may stand without a whole request (head) being served. `closed` hears why a
-    connection was closed against its client's will: `total` or `peer` (the limit
-    it is above), `room` (it was idle, and another one came), `idle`, `pipelining` or `framing`.
+    `idle_seconds`: how long a connection may be open without a whole request (head) being served. `closed` is called
+    with the reason when the server closes a connection: `total` or `peer` (the limit it is above), `room` (it was idle,
+    and another one came), `idle`, `pipelining` or `framing`.
     """
     shared = _Shared(idle_seconds, Connections(limits), closed, bytearray(_READ_BYTES))
     # uvicorn makes the protocols, and passes on nothing of ours.
@@ -135,11 +134,12 @@ class _Transport:
     """A connection's transport, whose end does not destroy the answer before it.
 
     Closing a socket that has something unread resets the connection, and a reset may overtake the answer on its way
-    into the client's hands. So what the client still sends is read and thrown away for a moment (RFC 9112, 9.6).
+    into the client's hands. So what the client still sends is read and thrown away for `seconds` (RFC 9112, 9.6).
     """
 
-    def __init__(self, transport: asyncio.Transport, has_more_to_read: Callable[[], bool]) -> None:
+    def __init__(self, transport: asyncio.Transport, seconds: float, has_more_to_read: Callable[[], bool]) -> None:
         self._transport = transport
+        self._seconds = seconds
         self._has_more_to_read = has_more_to_read
         self._ended = False
 
@@ -156,7 +156,7 @@ class _Transport:
             self._ended = True
             self._transport.write_eof()
             self._transport.resume_reading()
-            asyncio.get_running_loop().call_later(_LINGER_SECONDS, self._transport.abort)
+            asyncio.get_running_loop().call_later(self._seconds, self._transport.abort)
         else:
             self._transport.close()
 
@@ -173,7 +173,8 @@ class _Protocol(H11Protocol, asyncio.BufferedProtocol):
     """Times as long as idle: the body's own limit and the journal's come first."""
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]  # as uvicorn has it
-        super().connection_made(cast("asyncio.Transport", _Transport(transport, self._has_more_to_read)))
+        lingering = _Transport(transport, self.shared.idle_seconds, self._has_more_to_read)
+        super().connection_made(cast("asyncio.Transport", lingering))
         self._since = self.loop.time()
         self._served = self.cycle
         self._received = self._body = 0
@@ -197,13 +198,12 @@ class _Protocol(H11Protocol, asyncio.BufferedProtocol):
         return self.shared.buffer
 
     def buffer_updated(self, nbytes: int) -> None:
-        """So many bytes were read."""
-        self.data_received(bytes(memoryview(self.shared.buffer)[:nbytes]))
+        """So many bytes were read; a connection that has sent enough is not listened to."""
+        if not self._deaf and not self.transport.is_closing():
+            self.data_received(bytes(memoryview(self.shared.buffer)[:nbytes]))
 
     def data_received(self, data: bytes) -> None:
-        """Parse what came in, unless this connection has sent enough."""
-        if self._deaf or self.transport.is_closing():
-            return
+        """Parse what came in: at most one request, and the next one not before the answer."""
         if self._has_whole_request():
             self._refuse_the_next_request()
             return
@@ -216,6 +216,9 @@ class _Protocol(H11Protocol, asyncio.BufferedProtocol):
             self._count_framing(len(data), len(self.cycle.body) - before)
         if self._has_whole_request() and self.conn.trailing_data[0]:
             self._refuse_the_next_request()
+        elif self.cycle is not None and not self.cycle.response_started:
+            # An answer before the end of its body is the last one: the rest is thrown away, not parsed.
+            self._say_whether_it_ends(ends=not self._has_whole_request())
 
     def send_400_response(self, msg: str) -> None:
         """Answer what is no HTTP; a request of which it was to be the body gets no other answer."""
@@ -235,15 +238,14 @@ class _Protocol(H11Protocol, asyncio.BufferedProtocol):
         self._served, self._since = self.cycle, self.loop.time()
         self._received = self._body = 0
         self._chunked = any(name == b"transfer-encoding" for name, _ in self.headers)
-        if self._chunked:
-            # The end of a refused body could only be found by parsing all of it.
-            self._end_with_this_answer()
         self.shared.connections.busy(self)
 
     def _refuse_the_next_request(self) -> None:
         # One at a time: what was sent in advance would be served before other connections have their turn.
         self._deaf = True
-        self._end_with_this_answer()
+        self.cycle.keep_alive = False
+        if not self.cycle.response_started:
+            self._say_whether_it_ends(ends=True)
         self.shared.closed("pipelining")
 
     def on_response_complete(self) -> None:
@@ -258,10 +260,9 @@ class _Protocol(H11Protocol, asyncio.BufferedProtocol):
         if self._received > _READ_BYTES + _MOST_FRAMING_BYTES + 2 * self._body:
             self._abort("framing")
 
-    def _end_with_this_answer(self) -> None:
-        self.cycle.keep_alive = False
-        if not self.cycle.response_started:
-            self.cycle.default_headers = [*self.cycle.default_headers, CLOSE_HEADER]
+    def _say_whether_it_ends(self, *, ends: bool) -> None:
+        headers = self.server_state.default_headers
+        self.cycle.default_headers = [*headers, CLOSE_HEADER] if ends else headers
 
     def _abort(self, reason: str) -> None:
         # Not close(): that would wait for a client that does not read.

@@ -1,7 +1,7 @@
 """The tokens in use: those from files are read again when their files change, so that no restart is needed.
 
 A file that cannot be used leaves the token as it was: a mistake while a token is exchanged must not shut everybody out.
-It is reported until it is mended (`/attention`).
+It is reported until it can be used again (`/attention`).
 """
 
 from collections.abc import Mapping
@@ -26,8 +26,9 @@ class Tokens:
         self._credentials = credentials
         self._files = files
         self._seen: dict[TokenName, tuple[int, ...]] = {}
-        self.failing: dict[str, str] = {}
-        """Files that could not be used when they were last read, and why; their former token counts."""
+        self.failing: Mapping[str, str] = {}
+        """Files that could not be used when they were last read, and why; their former token counts. Another mapping
+        each time: `refresh` runs in another thread than those who look."""
 
     def current(self) -> Credentials:
         """Those that count now."""
@@ -35,13 +36,15 @@ class Tokens:
 
     def refresh(self) -> None:
         """Read again what has changed. Blocks."""
+        failing: dict[str, str] = {}
         for name, path in self._files.items():
             try:
                 self._refresh(name, path)
             except (OSError, localfiles.Unsafe, ValueError) as error:
-                self._failed(str(path), getattr(error, "strerror", None) or str(error))
-            else:
-                self.failing.pop(str(path), None)
+                why = failing[str(path)] = getattr(error, "strerror", None) or str(error)
+                if self.failing.get(str(path)) != why:
+                    log.warning("token file not usable, the former token counts", file=str(path), error=why)
+        self.failing = failing
 
     def _refresh(self, name: TokenName, path: Path) -> None:
         found = path.stat()
@@ -55,8 +58,3 @@ class Tokens:
             log.info("token read again", file=str(path))
         self._credentials = changed
         self._seen[name] = seen
-
-    def _failed(self, file: str, why: str) -> None:
-        if self.failing.get(file) != why:
-            log.warning("token file not usable, the former token counts", file=file, error=why)
-        self.failing[file] = why

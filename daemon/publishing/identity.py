@@ -12,7 +12,7 @@ from typing import Final, Protocol
 
 import structlog
 
-from daemon.publishing import layout
+from daemon.publishing import layout, sizes
 from daemon.publishing.documents import parsed, written
 from daemon.publishing.errors import PublishingError, WrongBucket
 from daemon.publishing.publisher import timestamp
@@ -32,7 +32,6 @@ from events.errors import EventError
 log: structlog.stdlib.BoundLogger = structlog.get_logger(__name__)
 
 _TRIES: Final = 3
-_MOST_BYTES: Final = 4096
 _REMEDY: Final = "`rebundle run --new-bucket` publishes to this one from now on"
 
 
@@ -170,9 +169,9 @@ class BucketIdentity:
         raise StoreUnavailable(f"{layout.BUCKET} was created and could not be read back: try again")
 
     async def _create(self) -> None:
-        told = {"schema": 1, "id": self._runtime.token(), "created_at": timestamp(self._runtime.now())}
+        document = {"schema": 1, "id": self._runtime.token(), "created_at": timestamp(self._runtime.now())}
         with contextlib.suppress(ConditionFailed, OutcomeUnknown):
-            await self._store.create(layout.BUCKET, Content(written(told), "application/json"))
+            await self._store.create(layout.BUCKET, Content(written(document), "application/json"))
 
 
 async def bucket_id(store: ObjectStore) -> str | None:
@@ -182,7 +181,7 @@ async def bucket_id(store: ObjectStore) -> str | None:
         WrongBucket: what is there is no id.
     """
     try:
-        body = (await store.get(layout.BUCKET, most_bytes=_MOST_BYTES)).body
+        body = (await store.get(layout.BUCKET, most_bytes=sizes.BUCKET_ID)).body
         found = parsed(body)["id"]
     except ObjectMissing:
         return None
@@ -211,12 +210,12 @@ def _compare(remembered: str, found: str | None) -> None:
     if found is None:
         raise WrongBucket(
             f"this bucket has no {layout.BUCKET}, and the journal published to bucket {remembered}: is its volume not "
-            f"mounted, or the URL wrong? It goes on when the right one is there; {_REMEDY}"
+            f"mounted, or the URL wrong? The daemon continues when the right one is there; {_REMEDY}"
         )
     if found != remembered:
         raise WrongBucket(
             f"this is bucket {found}, and the journal published to bucket {remembered}: is another volume mounted, or "
-            f"the URL wrong? It goes on when the right one is there; {_REMEDY}"
+            f"the URL wrong? The daemon continues when the right one is there; {_REMEDY}"
         )
 
 

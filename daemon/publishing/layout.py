@@ -9,9 +9,10 @@ BUCKET: Final = ".rebundle/bucket.json"
 """Has the id of the bucket: created once, never changed."""
 LIVE_TREE: Final = "docker-compose-gen/"
 MARKER: Final = ".rebundle.json"
+ARCHIVE: Final = "bundle.tar.gz"
 MANIFEST: Final = "manifest.json"
 SIGNATURE: Final = "manifest.dsse.json"
-PUBLICATION: Final = frozenset({"bundle.tar.gz", MANIFEST, SIGNATURE})
+PUBLICATION: Final = frozenset({ARCHIVE, MANIFEST, SIGNATURE})
 """The names of the objects of a publication."""
 _CHUNK: Final = re.compile(r"[0-9]{1,16}(-[0-9]{1,16}-[A-Za-z0-9._-]{0,128})?\.json")
 """Without the second half: of a release before ADR 12."""
@@ -54,17 +55,17 @@ def states(scope: Scope) -> str:
 
 def archive(scope: Scope, state: str, attempt: str) -> str:
     """The files of a publication."""
-    return f"{scope}/states/{state}/{attempt}/bundle.tar.gz"
+    return f"{scope}/states/{state}/{attempt}/{ARCHIVE}"
 
 
 def manifest(scope: Scope, state: str, attempt: str) -> str:
     """The manifest of a publication."""
-    return f"{scope}/states/{state}/{attempt}/manifest.json"
+    return f"{scope}/states/{state}/{attempt}/{MANIFEST}"
 
 
 def signature(scope: Scope, state: str, attempt: str) -> str:
     """The signature of a publication."""
-    return f"{scope}/states/{state}/{attempt}/manifest.dsse.json"
+    return f"{scope}/states/{state}/{attempt}/{SIGNATURE}"
 
 
 def live_tree(scope: Scope, path: str = "") -> str:

@@ -19,8 +19,7 @@ from dataclasses import dataclass, replace
 from typing import Final, TypeVar
 
 from daemon.concurrency import both, concurrently
-from daemon.publishing import grammar, layout, ownership, sizes
-from daemon.publishing.documents import parsed
+from daemon.publishing import documents, grammar, layout, ownership, sizes
 from daemon.publishing.errors import NewerSchema, NotFound, PointerLost, PublishingError, Refused
 from daemon.publishing.ownership import (
     Blocked,
@@ -50,7 +49,7 @@ from daemon.stores.errors import (
 )
 from daemon.stores.port import Content, Listed, ObjectStore, Stored, Version
 from renderers.cache import Cache
-from renderers.model import RenderedFile, Scope, canonical_json
+from renderers.model import RenderedFile, Scope
 
 T = TypeVar("T")
 
@@ -64,9 +63,6 @@ _SEEN_BYTES: Final = 16 << 20
 _SETTLED_FILES: Final = 100_000
 _BYTES_A_FILE: Final = 256
 """What an entry takes in memory, about."""
-_MOST_BYTES: Final = 8 << 20
-"""Of a file that is read although no version that we know has its size. A larger one is an operator's; it stays unread,
-and is not kept aside."""
 _RETRY_SECONDS: Final = 300.0
 """After which a path that did not follow is tried again although the listing shows no change: an empty folder that
 stood in the way is in no listing."""
@@ -92,15 +88,20 @@ class Synced:
     @property
     def reason(self) -> str | None:
         """What keeps the tree from following everywhere, and what to do about it; None if nothing does."""
-        if not self.blocked:
-            return None
-        first, *others = self.blocked
-        return f"{first.path} is blocked{f', and {len(others)} more' if others else ''}: {first.reason}"
+        return _first_of(self.blocked)
+
+    @property
+    def behind(self) -> str | None:
+        """Why base/ or README.md differs from live; None if they are equal.
+
+        A blocked path of example/ does not count: operators own that folder.
+        """
+        return _first_of([each for each in self.blocked if each.holds_base_back])
 
     @property
     def follows(self) -> bool:
-        """Whether base/ and README.md equal live. A blocked path of example/ does not count."""
-        return not any(each.holds_base_back for each in self.blocked)
+        """Whether base/ and README.md equal live."""
+        return self.behind is None
 
     @property
     def written(self) -> tuple[str, ...]:
@@ -135,6 +136,16 @@ class Unfinished:
 
     sequence: int
     reason: str
+
+    @property
+    def behind(self) -> str:
+        """Why base/ or README.md may differ from live."""
+        return self.reason
+
+    @property
+    def follows(self) -> bool:
+        """Never: nothing says that base/ and README.md equal live."""
+        return False
 
 
 @dataclass(frozen=True, slots=True)
@@ -187,7 +198,7 @@ class _Tree:
 
 @dataclass(frozen=True, slots=True)
 class _Examined:
-    """What stands in a tree."""
+    """What is in a tree."""
 
     present: Mapping[str, Present | Unread]
     damaged: tuple[DamagedManifest, ...]
@@ -365,7 +376,7 @@ class LiveTree:
                 f"{layout.pointer(scope)} is at sequence {current.sequence}, and the live tree's marker has followed "
                 f"{marker.sequence} already: an older pointer was put back, or somebody else wrote the marker. The "
                 "live tree stays as it is, and a daemon that starts publishes nothing here, until "
-                f"`rebundle recover {scope} --reason '…'`, which goes on above both"
+                f"`rebundle recover {scope} --reason '…'` writes one that is newer than both"
             )
 
     async def survey(self, scope: Scope, *, reading_all: bool = False) -> Survey:
@@ -389,8 +400,8 @@ class LiveTree:
         if digests is None:
             digests = {path: _sha256(file.body) for path, file in files.items()}
             self._digests.put(live.manifest_sha256, digests, _BYTES_A_FILE * len(digests))
-        sizes = {path: len(file.body) for path, file in files.items()}
-        return files, Wanted(live, current.sequence, await self._commit_position(current, live), digests, sizes)
+        lengths = {path: len(file.body) for path, file in files.items()}
+        return files, Wanted(live, current.sequence, await self._commit_position(current, live), digests, lengths)
 
     async def marker(self, scope: Scope) -> tuple[Marker | None, Version | None]:
         """The marker and its version; one that cannot be read counts as absent, and is replaced."""
@@ -425,7 +436,7 @@ class LiveTree:
             await self._create_credentials(scope, file, wanted)
             return True
         try:
-            there = await self._read(scope, path, _MOST_BYTES)
+            there = await self._read(scope, path, sizes.KEPT_ASIDE)
         except ObjectTooBig as error:
             raise Refused(_why(path, error)) from error
         if there is None:
@@ -486,7 +497,7 @@ class LiveTree:
         large = [
             path
             for path in untold
-            if tree.files[path].size > _MOST_BYTES and wanted.sizes.get(path) != tree.files[path].size
+            if tree.files[path].size > sizes.KEPT_ASIDE and wanted.sizes.get(path) != tree.files[path].size
         ]
         if large:
             retained = await self._retained(scope, current)
@@ -512,7 +523,7 @@ class LiveTree:
         body = self._seen.get((scope, path, listed.version))
         if body is None or (body.tagged and _may_move(path, body.sha256, wanted)):
             try:
-                stored = await self._read(scope, path, max(listed.size, _MOST_BYTES))
+                stored = await self._read(scope, path, max(listed.size, sizes.KEPT_ASIDE))
             except _OF_ONE_PATH as error:
                 return Unread(_why(path, error))
             if stored is None:
@@ -581,7 +592,7 @@ class LiveTree:
         if put.over is None:
             return await self._store.create(key, content)
         if put.keep_aside:
-            there = await self._store.get(key, most_bytes=_MOST_BYTES)
+            there = await self._store.get(key, most_bytes=sizes.KEPT_ASIDE)
             if there.version != put.over:
                 raise ConditionFailed(f"{key} changed during the pass")
             await self._keep_aside(scope, put.path, there.body, wanted.sequence)
@@ -595,7 +606,7 @@ class LiveTree:
         try:
             await self._store.create(key, content)
         except ConditionFailed:
-            kept = await self._store.get(key, most_bytes=_MOST_BYTES)
+            kept = await self._store.get(key, most_bytes=sizes.KEPT_ASIDE)
             if kept.body != body:
                 raise StoreRefused(f"{key} does not hold the bytes that its name says: move it away") from None
             # Written again, so that its time starts again. Without that permission the copy keeps its earlier time.
@@ -612,8 +623,8 @@ class LiveTree:
             return None
         versions = {path: each.version for path, each in tree.files.items()}
         # Not those of credentials: a store that must not read them cannot tell their version, and a create is enough.
-        told = {path: each for path, each in expected.items() if not path.startswith(ownership.CREDENTIALS)}
-        return tree if all(versions.get(path) == version for path, version in told.items()) else None
+        readable = {path: each for path, each in expected.items() if not path.startswith(ownership.CREDENTIALS)}
+        return tree if all(versions.get(path) == version for path, version in readable.items()) else None
 
     async def _write_marker(
         self, scope: Scope, marker: Marker, old: Marker | None, version: Version | None
@@ -622,7 +633,7 @@ class LiveTree:
         if marker == old:
             return version
         key = layout.live_tree(scope, layout.MARKER)
-        content = Content((canonical_json(marker.model_dump(mode="json")) + "\n").encode(), "application/json")
+        content = Content(documents.written(marker.model_dump(mode="json")), "application/json")
         try:
             if version is None:
                 return await self._patiently(lambda: self._store.create(key, content))
@@ -636,7 +647,7 @@ class LiveTree:
 
 def _marker_in(body: bytes) -> Marker | None:
     try:
-        return grammar.checked(Marker, parsed(body))
+        return grammar.checked(Marker, documents.parsed(body))
     except ValueError:
         return None
 
@@ -658,8 +669,8 @@ def _told(path: str, listed: Listed, wanted: Wanted, marker: Marker | None) -> P
 def _with_hidden(
     found: Mapping[str, Present | Unread], tree: _Tree, known: Collection[str]
 ) -> Mapping[str, Present | Unread]:
-    """What stands in a tree, with what no listing shows: the paths below a folder that cannot be listed, or below a
-    link in a folder's place. `known`: the paths that may be there; a folder that hides none of them stands for itself.
+    """What is in a tree, with what no listing shows: the paths below a folder that cannot be listed, or below a
+    link in a folder's place. `known`: the paths that may be there; a folder that hides none of them is one entry.
     """
     reasons = dict(tree.unreadable)
     reasons |= {f"{path}/": each.fault for path, each in tree.files.items() if each.fault is not None}
@@ -678,6 +689,14 @@ def _folders_above(path: str) -> Iterator[str]:
     return ("".join(f"{part}/" for part in parts[:depth]) for depth in range(len(parts)))
 
 
+def _first_of(blocked: Sequence[Blocked]) -> str | None:
+    """The first path that is blocked and its reason, with the number of the others."""
+    if not blocked:
+        return None
+    first, *others = blocked
+    return f"{first.path} is blocked{f', and {len(others)} more' if others else ''}: {first.reason}"
+
+
 def _too_large(path: str, size: str) -> str:
     return f"{path} has {size}, more than is read or kept aside: move it away, and the next pass writes live's file"
 
@@ -686,7 +705,7 @@ def _why(path: str, error: StoreError) -> str:
     """What keeps a path from following, and what to do about it."""
     match error:
         case ObjectTooBig():
-            return _too_large(path, f"more than {_MOST_BYTES:,} bytes")
+            return _too_large(path, f"more than {sizes.KEPT_ASIDE:,} bytes")
         case ObjectDamaged():
             return f"{error}; restore it or delete it, and the next pass writes it"
     return str(error)

@@ -15,10 +15,10 @@ from daemon.publishing.pointer import Pointer, Publication
 from daemon.publishing.protocol import Writing
 from daemon.publishing.publisher import Publisher
 from daemon.publishing.reader import PointerRead, Reader
+from daemon.publishing.wording import MOST_NAMED, some
 from renderers.model import Scope
 
 _TRIES: Final = 5
-_MOST_NAMED: Final = 5
 _SHORTEST_DIGEST: Final = 12
 """As many digits as `history` and `status` show."""
 
@@ -146,7 +146,7 @@ def find_exactly(pointer: Pointer, name: str) -> Publication:
     if found:
         raise _ambiguous(name, "attempts", [str(each.id) for each in found])
     similar = _beginning_with(pointer, state)
-    meant = f"; is {' or '.join(similar[:_MOST_NAMED])} meant?" if similar else ""
+    meant = f"; is {' or '.join(similar[:MOST_NAMED])} meant?" if similar else ""
     raise NotFound(
         f"{name} is not a retained state of {pointer.scope}; `rebundle states {pointer.scope}` lists them{meant}"
     )
@@ -167,8 +167,7 @@ def find_retained(pointer: Pointer, name: str) -> Publication:
 
 
 def _ambiguous(name: str, what: str, fitting: Sequence[str]) -> NotFound:
-    more = len(fitting) - _MOST_NAMED
-    named = ", ".join(fitting[:_MOST_NAMED]) + (f" and {more} more" if more > 0 else "")
+    named = some(fitting)
     return NotFound(f"{name} is the beginning of {len(fitting)} {what}, {named}: name one of them in full")
 
 

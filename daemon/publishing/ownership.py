@@ -195,10 +195,10 @@ def _was_put_back(there: Present, recorded: MarkerFile | None) -> bool:
 
 def known_blocked(verdicts: Iterable[Verdict], wanted: Wanted, marker: Marker | None) -> tuple[Verdict, ...]:
     """Verdicts of a look that writes nothing, with what the last pass could not do as the marker reports it."""
-    told = marker.blocked if marker and marker.status == "blocked" and marker.sequence == wanted.sequence else {}
+    blocked = marker.blocked if marker and marker.status == "blocked" and marker.sequence == wanted.sequence else {}
     return tuple(
-        Blocked(verdict.path, told[verdict.path])
-        if isinstance(verdict, Put | Remove) and verdict.path in told
+        Blocked(verdict.path, blocked[verdict.path])
+        if isinstance(verdict, Put | Remove) and verdict.path in blocked
         else verdict
         for verdict in verdicts
     )
@@ -224,7 +224,7 @@ def marker_after(
     """The marker once verdicts are carried out.
 
     `applied` has the version of each path that was written, None where one was deleted; what was not is not recorded.
-    `confirmed`: another listing shows the tree so; without that the marker goes on saying `updating`.
+    `confirmed`: another listing shows the tree so; without that the marker still says `updating`.
     """
     files = dict(marker.files) if marker else {}
     ours = MarkerFile(sha256="", publication=str(wanted.publication.id), commit=wanted.commit)

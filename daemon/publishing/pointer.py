@@ -307,7 +307,7 @@ def decode_chunk(body: bytes, key: str, scope: Scope) -> Chunk:
 
 
 def _check_references(pointer: Pointer, scope: Scope) -> None:
-    """That a pointer retains what it serves, and that its history goes on in its own scope. Raises Malformed."""
+    """That a pointer retains what it serves, and that its history continues in its own scope. Raises Malformed."""
     retained = {(each.id, each.manifest_sha256, each.composition) for each in pointer.retained}
     for name, named in (("live", pointer.live), ("desired", pointer.desired)):
         if named is not None and (named.id, named.manifest_sha256, named.composition) not in retained:

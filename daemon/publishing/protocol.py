@@ -172,7 +172,7 @@ def quarantine(
     if not is_rejected and len(pointer.quarantined) >= MOST_QUARANTINED:
         raise Refused(
             f"{MOST_QUARANTINED} compositions of {pointer.scope} are quarantined already: lift one first "
-            f"(`rebundle quarantine {pointer.scope} DIGEST --lift --reason R`; `rebundle status {pointer.scope}` "
+            f"(`rebundle quarantine {pointer.scope} DIGEST --lift --reason '…'`; `rebundle status {pointer.scope}` "
             "lists them)"
         )
     change: dict[str, Any] = {"quarantine": _dumped(rejected)}

@@ -12,7 +12,7 @@ from datetime import datetime
 from typing import TYPE_CHECKING, Final
 
 from daemon.concurrency import concurrently
-from daemon.publishing import archive, attestation, layout, manifest, pointer, protocol, sizes
+from daemon.publishing import archive, attestation, documents, layout, manifest, pointer, protocol, sizes
 from daemon.publishing import signatures as signatures_of
 from daemon.publishing.archive import Member, Packer
 from daemon.publishing.errors import (
@@ -41,7 +41,7 @@ from daemon.stores.errors import (
     StoreUnavailable,
 )
 from daemon.stores.port import Content, ObjectStore, Version
-from renderers.model import Scope, canonical_json
+from renderers.model import Scope
 
 if TYPE_CHECKING:  # see `reader`
     from daemon.publishing.trust import Role
@@ -221,7 +221,7 @@ class Publisher:
             return following
         chunk, oldest = split
         key = layout.history(scope, oldest, chunk.entries[-1].sequence, following.write)
-        body = (canonical_json(chunk.model_dump(mode="json")) + "\n").encode()
+        body = documents.written(chunk.model_dump(mode="json"))
         await self._create_own(key, Content(body, _JSON))
         return protocol.without_chunk(following, Older(key=key, sha256=hashlib.sha256(body).hexdigest()))
 

@@ -145,7 +145,8 @@ class Reader:
             raise WentBack(
                 f"the pointer of {scope} has sequence {read.pointer.sequence}, and {highest} was seen here before: "
                 "an older one was put back, from a backup or by somebody else; "
-                f"`rebundle recover {scope} --reason '…'` goes on above both"
+                f"`rebundle recover {scope} --reason '…'` writes one that is newer than both. If it finds nothing to "
+                "recover, nothing in the bucket shows the newer one: restart the daemon to continue from the older one"
             )
         await self._accepted.accept(scope, read.pointer.sequence)
         return read
@@ -370,7 +371,7 @@ class Reader:
             return None
         except ObjectTooBig as error:
             raise VerificationFailed(
-                f"{error}: it is damaged, or not ours; `rebundle recover {scope} --reason '…'` goes on without it"
+                f"{error}: it is damaged, or not ours; `rebundle recover {scope} --reason '…'` leaves it out"
             ) from error
 
     async def _trace(self, scope: Scope) -> str | None:

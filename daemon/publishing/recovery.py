@@ -38,11 +38,11 @@ from daemon.publishing.pointer import (
     Revision,
 )
 from daemon.publishing.protocol import Writing
+from daemon.publishing.wording import some
 from events.model import Identity
 from renderers.model import Scope
 
 P = TypeVar("P", bound=Part)
-_MOST_NAMED: Final = 5
 _DAMAGED_TOLD: Final = (
     "what the damaged publications held: a collection (`gc`, or the daemon's) deletes what is left of them. Where the "
     "bucket keeps versions, restore their objects before you recover"
@@ -117,7 +117,7 @@ class Remains:
 
     @property
     def unnamed_after_pointer(self) -> tuple[PublicationId, ...]:
-        """Whole uploads that nothing names and that are newer than a pointer that goes on; () without such a pointer.
+        """Whole uploads that nothing names and that are newer than a usable pointer; () without one.
 
         A writer that lost or died leaves one. So does an older pointer that was put back before anything followed the
         lost one.
@@ -205,7 +205,7 @@ def _mend(remains: Remains, pointer: Pointer, writing: Writing, wish: Wish) -> R
         base, writing, live, desired, retained=there, hold=hold, published=adopted, cut_off=cut_off
     )
     did = (
-        *([f"left out what is not there, or not whole: {_some(gone)}"] if gone else ()),
+        *([f"left out what is not there, or not whole: {some(gone)}"] if gone else ()),
         *([] if remains.chain_holds else ["cut the history off where its chunks are gone or changed"]),
         *_standing_told(following, told),
     )
@@ -379,7 +379,7 @@ def _wished_claims(
     claims = {_Claim.of(each): None for each in fitting}
     if len(claims) > 1 and not claims.keys() & set(certain):
         raise Refused(
-            f"{wish.live} fits uploads with different compositions, {_some([each.id for each in fitting])}: "
+            f"{wish.live} fits uploads with different compositions, {some([each.id for each in fitting])}: "
             "name one of them with --live STATE@ATTEMPT"
         )
     return tuple(claims)
@@ -390,7 +390,7 @@ def _refuse_refuted(remains: Remains, refuted: Collection[PublicationId], wish: 
     fitting = [each.id for each in found if wish.live is not None and _is_meant(each, wish.live)]
     if fitting and all(each in refuted for each in fitting):
         raise Refused(
-            f"{_some(fitting)} was never committed: its id or number belongs to another composition in "
+            f"{some(fitting)} was never committed: its id or number belongs to another composition in "
             f"{remains.scope}; recover without --live, or name another state"
         )
 
@@ -680,16 +680,16 @@ def _unknown(
     if remains.unsigned is not None:
         yield from _unsigned_told(remains, remains.unsigned, following)
     if unnamed:
-        yield f"whether these were ever committed, and in which order: {_some([each.id for each in unnamed])}"
+        yield f"whether these were ever committed, and in which order: {some([each.id for each in unnamed])}"
     if undecided:
         yield (
-            f"which of these was committed: {_some(undecided)}. They share an id or a number and differ in their "
+            f"which of these was committed: {some(undecided)}. They share an id or a number and differ in their "
             f"composition, so none is kept; `rebundle recover {remains.scope} --live {undecided[0]} --reason '…'` "
             "takes the first"
         )
     if waiting := _waiting(remains, following):
         yield (
-            f"whether these events were folded: {_some(waiting)}. Those that still wait are folded now; what you miss "
+            f"whether these events were folded: {some(waiting)}. Those that still wait are folded now; what you miss "
             "then has to be sent again, under a new event id"
         )
     if remains.damaged:
@@ -728,8 +728,3 @@ def _waiting(remains: Remains, following: Pointer) -> list[str]:
     open_ = (event for event in events if event.offset > following.inputs.get(event.instance, -1))
     named = {f"{each.source} {each.id}": _fold_of(each) for each in open_}
     return [name for name, folded in named.items() if folded not in following.recent]
-
-
-def _some(names: Sequence[object]) -> str:
-    more = f" and {len(names) - _MOST_NAMED} more" if len(names) > _MOST_NAMED else ""
-    return ", ".join(map(str, names[:_MOST_NAMED])) + more

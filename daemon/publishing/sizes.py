@@ -19,6 +19,10 @@ MANIFEST: Final = 64 * MIB
 SIGNATURE: Final = 16 * MIB
 """A statement with the path and digest of 16,384 files, in base64, and 16 signatures."""
 FRESHNESS: Final = 64 * KIB
+BUCKET_ID: Final = 4 * KIB
+"""An id and the time of its creation."""
+STAMP: Final = 64 * KIB
+"""`base/.rebundle.json` of a live tree, which may be somebody else's text."""
 MARKER: Final = 32 * MIB
 """The digest, publication and version of 16,384 files, and of twice as many that are no longer published."""
 ARCHIVE: Final = 128 * MIB
@@ -29,6 +33,8 @@ FILE: Final = 64 * MIB
 """One rendered file."""
 FILES: Final = 16_384
 """Of one publication: at most 10,000 models have a file each, beside those of the bundle."""
+KEPT_ASIDE: Final = 8 * MIB
+"""A file of a live tree whose size no known version has: a larger one is not read, and cannot be kept aside."""
 SIGNATURES: Final = 16
 """Of one document: two while keys are exchanged, and room for several daemons with keys of their own."""
 LEVELS: Final = 64

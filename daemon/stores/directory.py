@@ -444,7 +444,7 @@ class DirectoryStore:
         raise _restless(key)
 
     def _goes_by_figures(self, key: str, size: int) -> bool:
-        """Whether the version of an object is told by its file's size and times, so that nothing needs to read it."""
+        """Whether the version of an object is made of its file's size and times, so that nothing needs to read it."""
         return self._unread(key) or size > self._unread_bytes
 
     def _file(self, key: str) -> Entry:

@@ -4,9 +4,9 @@ Small, so that a test can count and kill at every one, and record them to replay
 after the `sync` of the file (its bytes) and the `sync_folder` of the folder (its names): nothing here syncs by itself.
 Failures are plain OSErrors; the store translates them.
 
-Whoever may write the folders below a bucket must not be able to make this process wait, or to make it act elsewhere,
-also where root runs it. So no call follows a symbolic link in any part of a path (ELOOP), no call waits for the other
-end of a FIFO, and ownership is changed through the descriptor of what was just created, never by name.
+A user who may write the folders below a bucket must not be able to make this process wait, or to make it act
+elsewhere, also where root runs it. So no call follows a symbolic link in any part of a path (ELOOP), no call waits for
+the other end of a FIFO, and ownership is changed through the descriptor of what was just created, never by name.
 """
 
 import contextlib
@@ -21,6 +21,8 @@ from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final, Protocol
+
+from daemon.localfiles import give_to_owner_of
 
 _CHUNK_BYTES: Final = 1 << 20
 _PASS: Final = os.O_PATH | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
@@ -81,7 +83,7 @@ class Entry:
 
 
 class UnfitLock(OSError):
-    """What is in the place of a lock file is none: it might block whoever opens it, or be a file of somebody else."""
+    """Something else is in the place of a lock file: opening it might block, or it may belong to somebody else."""
 
 
 class FileSystem(Protocol):
@@ -176,7 +178,7 @@ class RealFileSystem:
             _parent(path) as folder,
             _closing(os.open(_name(path), os.O_WRONLY | _CREATE, mode, dir_fd=folder)) as descriptor,
         ):
-            _give_to_owner_of(folder, descriptor)
+            give_to_owner_of(folder, descriptor)
             with open(descriptor, "wb", closefd=False) as file:
                 file.write(body)
 
@@ -218,7 +220,7 @@ class RealFileSystem:
                 with _closing(_step(above, folder, os.O_RDONLY)) as descriptor:
                     # Somebody may have put another folder under the name since: only one of root's is given away.
                     if os.fstat(descriptor).st_uid == 0:
-                        _give_to_owner_of(above, descriptor)
+                        give_to_owner_of(above, descriptor)
 
     def rmdir(self, folder: Path) -> None:
         """Remove an empty folder."""
@@ -242,7 +244,7 @@ def _open_lock(path: Path) -> int:
     with _parent(path) as folder:
         with contextlib.suppress(FileExistsError):
             descriptor = os.open(_name(path), os.O_RDONLY | _CREATE, 0o666, dir_fd=folder)
-            _give_to_owner_of(folder, descriptor)
+            give_to_owner_of(folder, descriptor)
             return descriptor
         # For reading: the file may belong to another user of the same folder, and flock needs no more.
         try:
@@ -266,13 +268,6 @@ def _is_still_there(path: Path, descriptor: int) -> bool:
         except FileNotFoundError:
             return False
     return os.path.samestat(named, os.fstat(descriptor))
-
-
-def _give_to_owner_of(folder: int, descriptor: int) -> None:
-    """What root makes belongs to the owner of its folder: else an operator's verb locks the daemon's user out."""
-    if os.geteuid() == 0:
-        owner = os.fstat(folder)
-        os.fchown(descriptor, owner.st_uid, owner.st_gid)
 
 
 def _entry(name: str, found: os.stat_result) -> Entry:

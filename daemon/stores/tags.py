@@ -40,9 +40,11 @@ def encode_tags(entries: Sequence[TagEntry]) -> bytes:
 def decode_tags(raw: bytes) -> tuple[TagEntry, ...]:
     """The entries of a tag file. A damaged one has none: its body counts as somebody else's, which loses nothing."""
     try:
-        return tuple(_entry(item) for item in json.loads(raw))
+        entries = tuple(_entry(item) for item in json.loads(raw))
+        encode_tags(entries)  # half of a surrogate pair could not be written again, and would stop the next write
     except (ValueError, TypeError, KeyError, RecursionError):
         return ()
+    return entries
 
 
 def _entry(item: Mapping[str, object]) -> TagEntry:

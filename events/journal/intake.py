@@ -115,7 +115,7 @@ def _rejected(row: sqlite3.Row) -> Rejected:
             number=row["number"],
             intake=row["intake"],
             at=row["at"],
-            problems=tuple(Problem(*map(str, told)) for told in json.loads(row["problems"])),
+            problems=tuple(Problem(*map(str, fields)) for fields in json.loads(row["problems"])),
             size=row["size"],
             body=row["body"],
         )

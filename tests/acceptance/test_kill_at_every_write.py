@@ -12,6 +12,7 @@ import signal
 import subprocess
 import sys
 import tempfile
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -70,6 +71,12 @@ def test_the_whole_daemon_killed_in_a_publication_goes_on_at_its_next_start(tmp_
     """The same over HTTP, process by process: a few boundaries, for each takes seconds."""
     bucket, journal, story = tmp_path / "bucket", tmp_path / "journal.db", STORIES[0]
     entry = (sys.executable, "-m", "tests.acceptance.entry", "daemon", str(bucket), str(journal), str(boundary))
+    with DaemonProcess(bucket, journal, tmp_path / "first.log") as first:
+        first.port()
+        while "publishes to this bucket from now on" not in first.said:  # the id of the bucket is no part of this story
+            assert first.runs
+            time.sleep(0.02)
+        assert first.stop() == 0
     with DaemonProcess(bucket, journal, tmp_path / "killed.log", command=entry) as killed:
         answer = post(killed.port(), *story.events)
         assert answer is not None

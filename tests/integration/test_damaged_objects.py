@@ -80,7 +80,7 @@ def test_what_rots_is_a_failed_check_that_hides_no_other_and_recover_goes_on_wit
     rows = {each["what"].split("@")[0]: each["problem"] for each in json.loads(verified.stdout)["checks"]}
     assert [what for what, problem in rows.items() if problem] == ["state state-1", "live tree"]
     assert all("is damaged" in problem for problem in rows.values() if problem)
-    assert status.returncode == 0, status.stderr
+    assert status.returncode == 5, status.stderr
     (attention,) = json.loads(status.stdout)["scopes"][0]["attention"]
     assert "is damaged" in attention
     assert lost.returncode == 5

@@ -2,21 +2,18 @@
 
 import asyncio
 import threading
-from collections.abc import AsyncIterator, Iterator
-from contextlib import asynccontextmanager, contextmanager
 from pathlib import Path
 
-import httpx
-import pytest
-
-from daemon import wiring
-from daemon.lifecycle import Stop
-from daemon.settings import load
 from daemon.stores.filesystem import Entry, RealFileSystem
+from tests.support.daemon_in_process import running
 from tests.unit.daemon.http.service import STRUCTURED, state_event
 
-CALL_SECONDS = 0.05
 SCOPES = 20
+IMPATIENT = {
+    "REBUNDLE_PUBLISH__TIMEOUT_SECONDS": "0.05",
+    "REBUNDLE_PUBLISH__RETRY_FIRST_SECONDS": "0.01",
+    "REBUNDLE_PUBLISH__RETRY_MAX_SECONDS": "0.05",
+}
 
 
 class Hanging(RealFileSystem):
@@ -37,47 +34,11 @@ def event(number: int, **data: object) -> dict[str, object]:
     return made
 
 
-@contextmanager
-def stopping(stops: list[Stop]) -> Iterator[None]:
-    """The process of the tests keeps its own signals."""
-
-    @contextmanager
-    def noted(stop: Stop, _drain_seconds: float) -> Iterator[None]:
-        stops.append(stop)
-        yield
-
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(wiring, "stop_on_signals", noted)
-        yield
-
-
-@asynccontextmanager
-async def running(folder: Path, filesystem: Hanging) -> AsyncIterator[httpx.AsyncClient]:
-    flags = {"bucket": str(folder / "bucket"), "journal.path": folder / "journal.db", "http.listen": "127.0.0.1:0"}
-    patience = {
-        "REBUNDLE_PUBLISH__TIMEOUT_SECONDS": str(CALL_SECONDS),
-        "REBUNDLE_PUBLISH__RETRY_FIRST_SECONDS": "0.01",
-        "REBUNDLE_PUBLISH__RETRY_MAX_SECONDS": "0.05",
-    }
-    settings = load(flags, patience, None).settings
-    listening: asyncio.Future[str] = asyncio.get_running_loop().create_future()
-    stops: list[Stop] = []
-    with stopping(stops):
-        daemon = asyncio.create_task(wiring.run(settings, "test", announce=listening.set_result, filesystem=filesystem))
-        await asyncio.wait([daemon, listening], return_when=asyncio.FIRST_COMPLETED)
-        address = (await listening).removeprefix("listening on ").partition(",")[0]
-        async with httpx.AsyncClient(base_url=address, timeout=30, trust_env=False) as client:
-            yield client
-        filesystem.over.set()
-        stops[0].request("the test is over")
-        await daemon
-
-
 def test_a_bucket_that_hangs_takes_every_thread_and_no_event_is_refused(tmp_path: Path) -> None:
     filesystem = Hanging()
 
     async def scenario() -> None:
-        async with asyncio.timeout(60), running(tmp_path, filesystem) as client:
+        async with asyncio.timeout(60), running(tmp_path, IMPATIENT, filesystem) as client:
             assert (await client.get("/livez")).status_code == 200
             for number in range(1, SCOPES + 1):
                 accepted = await client.post("/v1/events", json=event(number), headers=STRUCTURED)

@@ -19,6 +19,7 @@ import tomllib
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import IO
 
 from tests.services.environments import environment
 
@@ -31,9 +32,16 @@ _MOST_SECONDS = 4 * 3600
 _KILLED = {1, 3, 24, -24, 152, 255, 36, -11, -9}
 """Exit codes of a worker whose tests failed, crashed or took too long."""
 
+_GRAMMAR = "tests/unit/daemon/publishing/test_grammar.py"
 MORE_TESTS = {
-    "daemon/publishing/protocol.py": ("tests/unit/daemon/publishing/test_protocol_changes.py",),
+    "daemon/publishing/attestation.py": (_GRAMMAR,),
+    "daemon/publishing/freshness.py": (_GRAMMAR,),
+    "daemon/publishing/manifest.py": (_GRAMMAR,),
     "daemon/publishing/ownership.py": ("tests/unit/daemon/publishing/test_ownership_markers.py",),
+    "daemon/publishing/pointer.py": (_GRAMMAR,),
+    "daemon/publishing/protocol.py": ("tests/unit/daemon/publishing/test_protocol_changes.py",),
+    "daemon/publishing/recovery.py": ("tests/unit/daemon/publishing/test_recovery_replay.py",),
+    "daemon/publishing/signatures.py": (_GRAMMAR,),
 }
 """Unit tests of a module beside the one of its name."""
 
@@ -49,6 +57,13 @@ use_git_change_detection = false
 track_dependencies = false
 """
 _MUTMUT = "import sys; sys.path.append(sys.argv.pop(1)); from mutmut.__main__ import cli; cli()"
+_DIFFS = """
+import sys
+sys.path.append(sys.argv.pop(1))
+from mutmut.mutation.diff_apply import get_diff_for_mutant
+for name in sys.argv[2:]:
+    print("#", name, get_diff_for_mutant(name, path=sys.argv[1]), sep="\\n")
+"""
 
 
 class MutationFailed(Exception):
@@ -100,14 +115,12 @@ def mutate(module: str, *, survivors_only: bool = False) -> Figures:
     configuration = _CONFIGURATION.format(module=module, tests=json.dumps(tests_of(module)))
     (folder / "pyproject.toml").write_text((ROOT / "pyproject.toml").read_text() + configuration)
     with (folder / "mutmut.log").open("w") as log:
-        _mutmut(folder, log, "run", "--max-children", str(_WORKERS), *names)
+        _run(_MUTMUT, folder, log, "run", "--max-children", str(_WORKERS), *names)
     codes = _codes(folder, module)
     if None in codes.values():
         raise MutationFailed(f"{module}: not all mutants ran, see {folder / 'mutmut.log'}")
     with (folder / "survivors.txt").open("w") as diffs:
-        for name, code in codes.items():
-            if code not in _KILLED:
-                _mutmut(folder, diffs, "show", name)
+        _run(_DIFFS, folder, diffs, module, *(name for name, code in codes.items() if code not in _KILLED))
     return Figures(module, len(codes), sum(code in _KILLED for code in codes.values()))
 
 
@@ -122,9 +135,10 @@ def _codes(folder: Path, module: str) -> dict[str, int | None]:
     return codes
 
 
-def _mutmut(folder: Path, output: object, *arguments: str) -> None:
+def _run(program: str, folder: Path, output: IO[str], *arguments: str) -> None:
+    """Runs a program that has mutmut behind our own packages on its path."""
     (packages,) = environment("mutmut").glob("lib/python*/site-packages")
-    command = [sys.executable, "-c", _MUTMUT, str(packages), *arguments]
+    command = [sys.executable, "-c", program, str(packages), *arguments]
     subprocess.run(command, cwd=folder, stdout=output, stderr=subprocess.STDOUT, timeout=_MOST_SECONDS, check=False)
 
 

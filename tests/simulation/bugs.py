@@ -36,8 +36,6 @@ class Bug:
     instead: str
     rare: bool = False
     """Found in fewer than one of fifty worlds."""
-    world: str = ""
-    """One that finds it, of a bug that is too rare to be counted."""
 
     def function(self) -> Callable[..., Any]:
         """The function with the bug in it.
@@ -146,13 +144,6 @@ BUGS: dict[str, Bug] = {
         "await self._source.record(str(scope), following.write, outcomes)",
         "pass",
         rare=True,
-    ),
-    "newest-outcome-told": Bug(
-        "of the outcomes recorded for several tries the newest is told, without asking the lineage which was made",
-        Pipeline, "_made",
-        "_counting(told, lineage, owned=owned)",
-        "told[-1].outcome",
-        world="20780045665",
     ),
     "inputs-not-advanced": Bug(
         "a publication does not say how far its sources are",
@@ -300,14 +291,14 @@ BUGS: dict[str, Bug] = {
         Collector, "_fenced",
         "if _covers(earlier, plan) and not protocol.idle_journals(seen.read.pointer, as_of):\n"
         "        return plan, earlier\n    return plan, await",
-        "if not plan.released:\n        return plan, _Fence(seen.read.pointer.gc_epoch, plan.verdicts)\n"
+        "if not plan.released:\n        return plan, _Fence(seen.read.pointer.gc_epoch, plan.verdicts, plan.expired)\n"
         "    return plan, await",
     ),
     "deleted-before-released": Bug(
         "objects are deleted before the pointer lets them go",
         Collector, "_release",
         "following = protocol.collect(",
-        "early = _Fence(seen.read.pointer.gc_epoch, plan.verdicts)\n"
+        "early = _Fence(seen.read.pointer.gc_epoch, plan.verdicts, plan.expired)\n"
         "    await self._delete_all(seen.scope, early, lambda _: None)\n"
         "    following = protocol.collect(",
     ),
@@ -527,21 +518,21 @@ BUGS: dict[str, Bug] = {
     "unnamed-to-one-scope": Bug(
         "an event that names no scope goes to the first one of the bucket only",
         Worker, "_scopes_at",
-        "{*self._listed[2], *self._lanes}",
-        "{*self._listed[2][:1]}",
+        "{*listing.scopes, *self._lanes}",
+        "listing.scopes[:1]",
     ),
     # -- what a pointer remembers
     "memory-keeps-the-oldest": Bug(
         "the pointer remembers the first events, not the last ones",
-        protocol, "publish",
+        protocol, "_progressed",
         "[-MOST_RECENT:]",
         "[:MOST_RECENT]",
     ),
     "used-up-is-forgotten": Bug(
         "ids and numbers of states that leave the pointer are not kept",
         protocol, "_used",
-        'return {"used": told} if told else {}',
-        "return {}",
+        'for each in gone if each.kind == "explicit"',
+        "for each in gone if False",
     ),
     "superseded-since-now": Bug(
         "every change of the pointer starts the time anew since when states are superseded",
@@ -616,9 +607,9 @@ BUGS: dict[str, Bug] = {
     ),
     "copy-not-noticed": Bug(
         "a copied journal goes on under the instance of the original",
-        database, "_check_place",
-        'if (meta(db, "device"), meta(db, "inode")) != (str(place.st_dev), str(place.st_ino)):',
-        "if False:",
+        database, "_renew_copy",
+        'renew_instance(db, f"journal:{token()}")',
+        "pass",
         rare=True,
     ),
     "restore-not-noticed": Bug(
@@ -646,8 +637,8 @@ BUGS: dict[str, Bug] = {
     "recovered-too-low": Bug(
         "a recovery goes on at a sequence that may have been used",
         recovery, "_numbered",
-        '"sequence": _highest(remains) + MOST_HISTORY,',
-        '"sequence": _highest(remains) - 1,',
+        '"sequence": highest + MOST_HISTORY,',
+        '"sequence": highest - 1,',
     ),
     "recovered-not-held": Bug(
         "a recovered scope is not held",
@@ -665,21 +656,15 @@ BUGS: dict[str, Bug] = {
     "freshness-ahead": Bug(
         "freshness.json names a sequence that is not there yet",
         FreshnessTimer, "renew",
-        "Freshness.of(scope, newest.sequence,",
-        "Freshness.of(scope, newest.sequence + 1,",
+        "Freshness.of, scope, newest.sequence,",
+        "Freshness.of, scope, newest.sequence + 1,",
     ),
     # -- the live tree, again
-    "removed-files-stay": Bug(
-        "a file of base/ that live does not have any more stays",
-        ownership, "_judge",
-        "return Remove(path, there.version) if there.ours else Stray(path)",
-        "return Stray(path)",
-    ),
     "defaults-never-updated": Bug(
         "a default of example/ that nobody changed is not brought up to date",
         ownership, "_judge_example",
-        "and wanted.commit > written",
-        "and False",
+        "if path not in wanted.files or wanted.commit <= written:",
+        "if True:",
     ),
     "restored-without-a-copy": Bug(
         "`example restore` replaces an operator's file and keeps no copy",

@@ -16,7 +16,7 @@ from typing import Any
 from daemon.stores.port import Content
 from tests.simulation.bucket import Bucket, Change, Held
 from tests.simulation.loop import SimulatedLoop
-from tests.simulation.oracle import AFTER_MERGE, Ledger, Oracle
+from tests.simulation.oracle import Ledger, Oracle
 from tests.simulation.store import RemoteStore
 
 EDITOR = "editor"
@@ -84,7 +84,7 @@ class Watcher:
     put_back: set[str] = field(default_factory=set)
     """Paths where the editor put a default back: it is ours again, and may be an older one than live's."""
     defaults: dict[str, list[bytes]] = field(default_factory=dict)
-    """What processes wrote to each path of example/."""
+    """What processes wrote to each path of example/, the newest last."""
     restoring: dict[str, str] = field(default_factory=dict)
     """The path that each `example restore` was asked for."""
     deleted: dict[str, float] = field(default_factory=dict)
@@ -225,12 +225,10 @@ class Watcher:
         self.adopt(scope, new)
 
     def _rivals(self, scope: str, new: Signed) -> None:
-        """Id, number and composition of an explicit state belong together. Before issue 16, `recover` retained rivals."""
+        """Id, number and composition of an explicit state belong together."""
         explicit = [each for each in new["retained"] if each["kind"] == "explicit"]
         this = {(each["state"], each["revision"]["producer"], each["composition"]) for each in explicit}
-        if "rivals" in AFTER_MERGE and (
-            len({each[0] for each in this}) < len(this) or len({each[1] for each in this}) < len(this)
-        ):
+        if len({each[0] for each in this}) < len(this) or len({each[1] for each in this}) < len(this):
             self._fail(5, f"{scope} was recovered with rivals: {sorted(this)}")
 
     def adopt(self, scope: str, new: Signed) -> None:
@@ -312,11 +310,9 @@ class Watcher:
 
     def _edited(self, change: Change) -> None:
         body = change.after.body if change.after else None
-        defaults = self.defaults.get(change.key, [])
-        if body is not None and body in defaults:
+        if body is not None and body in self.defaults.get(change.key, ()):
             self.edited.pop(change.key, None)
-            # Whoever puts the current default back gives the file back: only an older one is kept aside.
-            (self.put_back.discard if body == defaults[-1] else self.put_back.add)(change.key)
+            self.put_back.add(change.key)
         else:
             self.edited[change.key] = body
             self.put_back.discard(change.key)
@@ -333,10 +329,11 @@ class Watcher:
             self._fail(8, f"{path} was deleted")
             return
         restored = self.restoring.get(change.writer) == change.key
-        defaults = self.defaults.setdefault(change.key, [])
-        if after.body in defaults:
-            defaults.remove(after.body)
-        defaults.append(after.body)
+        written = self.defaults.setdefault(change.key, [])
+        is_older = before is not None and before.body in written[:-1]
+        if after.body in written:
+            written.remove(after.body)
+        written.append(after.body)
         if restored:
             if before is not None and not self._is_aside(scope, before):
                 self._fail(8, f"{path} was restored, and what was there is not kept")
@@ -344,10 +341,13 @@ class Watcher:
             self.put_back.discard(change.key)
         elif before is None:
             self._created(path, change.key, after)
-        elif before.writer == EDITOR and change.key in self.edited:
+        elif before.writer == EDITOR and change.key not in self.put_back:
             self._fail(8, f"{path} was an operator's and was written")
         elif change.key in self.put_back:
-            if "put-back" in AFTER_MERGE and not self._is_aside(scope, before):
+            # What the marker still records is what a pass wrote last, as far as any other pass can know.
+            recorded = (self._document(f"{scope}/{_MARKER}") or {"files": {}})["files"].get(path)
+            known = recorded is not None and recorded["sha256"] == _sha256(before.body)
+            if is_older and not known and not self._is_aside(scope, before):
                 self._fail(8, f"{path} was put back by an operator, and is not kept")
             self.put_back.discard(change.key)
         elif scope in self.oracle.ever_lost:

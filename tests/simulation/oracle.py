@@ -24,16 +24,6 @@ from tests.simulation.model import (
     Violation,
 )
 
-AFTER_MERGE: frozenset[str] = frozenset({"recover-healthy", "rivals", "put-back", "restored", "blocked"})
-"""Which rules of issue 16 the product has by now. Each is expected of it from the moment its name is here:
-
-recover-healthy  `recover` never cuts the history of a healthy scope
-rivals           of several explicit uploads with one id or number `recover` retains at most one
-put-back         an older default that an operator puts back is kept aside before it is replaced
-restored         a position that nothing explains is never *superseded*: the journal takes a new instance
-blocked          a path that cannot be written stops no other one; the marker says `blocked`
-"""
-
 REASONS = {
     "published": r"published as \S+$",
     "published, held": r"published as \S+; live is held$",
@@ -69,8 +59,6 @@ class Row:
     since: Mapping[str, int]
     """How many changes each scope had when the event was accepted."""
     settled: set[str] = field(default_factory=set)
-    restored: bool = False
-    """It comes from a backup: what was recorded after that is not known."""
     excused: set[str] = field(default_factory=set)
     """Scopes whose pointer was lost while this waited: nothing is predicted of it there."""
 
@@ -96,7 +84,7 @@ class Ledger:
         if row.scopes is not None:
             return
         row.scopes = tuple(scopes)
-        needed = {scope for scope, index in row.since.items() if index > 0}
+        needed = {scope for scope, index in row.since.items() if index > 0 and self._oracle.clocks_agree}
         for before in self.rows.values():
             if before.event.position[1] < offset and before.event.request.kind == "state":
                 needed |= {scope for scope in before.scopes or () if scope not in before.settled}
@@ -126,7 +114,6 @@ class Ledger:
         """As a backup has it; under the same instance."""
         copy = self.renewed(self.instance)
         for offset, row in self.rows.items():
-            copy.rows[offset].restored = True
             for scope in row.scopes or ():
                 self._oracle.inherit(scope, row, copy.rows[offset])
         return copy
@@ -141,8 +128,17 @@ class Oracle:
     """Predicts one world."""
 
     def __init__(
-        self, fail: Callable[[str], None], limits: Limits, policy: Policy, refused: Refused, *, strict_commands: bool
+        self,
+        fail: Callable[[str], None],
+        limits: Limits,
+        policy: Policy,
+        refused: Refused,
+        *,
+        strict_commands: bool,
+        clocks_agree: bool,
     ) -> None:
+        """`clocks_agree`: of those who accept an event and those who say where it goes."""
+        self.clocks_agree = clocks_agree
         self._fail = fail
         self._limits = limits
         self._policy = policy
@@ -371,11 +367,6 @@ class Oracle:
             if not _fits(told, outcome):
                 self.fail(f"{position} in {scope} is {_said(told)}, its commit made it {outcome}")
             self._floors[process, scope] = index
-            return
-        if row.restored and position[1] <= states[-1].inputs.get(position[0], 0) and "restored" not in AFTER_MERGE:
-            # What passed it was recorded after the backup: manifests tell, else it counts as superseded.
-            if told.kind not in {"published", "superseded"}:
-                self.fail(f"{position} in {scope} was passed after the backup, and is {_said(told)}")
             return
         since = max(
             row.since.get(scope, 0),

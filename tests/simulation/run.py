@@ -65,8 +65,6 @@ def _found(seeds: int, bug: str) -> tuple[str, int]:
 
 
 def _worlds_for(bug: str, seeds: int) -> list[str]:
-    if BUGS[bug].world:
-        return [BUGS[bug].world]
     return [fresh(seed) for seed in range(seeds * (_MORE_FOR_RARE if BUGS[bug].rare else 1))]
 
 

@@ -18,7 +18,7 @@ from events.model import BUNDLE_STATE_CREATED, MODEL_VERSION_CREATED, MODEL_VERS
 from renderers.model import Scope
 from tests.builders import composition_document, model_document
 from tests.simulation.model import Request
-from tests.simulation.oracle import AFTER_MERGE, CPUS
+from tests.simulation.oracle import CPUS
 from tests.simulation.store import Crash, Faults
 
 SCOPES = (Scope("visual-anomaly", "core-versions"), Scope("visual-anomaly", "edge"))
@@ -279,7 +279,7 @@ def _extend(scenario: Scenario, chance: random.Random) -> None:
         _many_quarantines(scenario, chance)
     scenario.journal = not scenario.shared_log and chance.random() < 0.35
     scenario.arrivals = sorted([*scenario.arrivals, *_more_arrivals(scenario, chance)], key=lambda each: each.at)
-    if "blocked" in AFTER_MERGE and random.Random(f"{scenario.seed}/blocked").random() < 0.1:
+    if random.Random(f"{scenario.seed}/blocked").random() < 0.1:
         scenario.blocked = "example/conf/bundle/nginx.conf"
     more = _more_acts(scenario, chance)  # may take some of the others out
     scenario.acts = sorted([*scenario.acts, *more], key=lambda act: act.at)
@@ -383,7 +383,6 @@ def _more_acts(scenario: Scenario, chance: random.Random) -> list[Act]:
         acts.append(Act(chance.choice(times) + 20 * chance.random(), "lose-pointer", "lose-pointer"))
         # A deletion that is under way when the pointer is lost may take what a recovery then retains.
         scenario.acts = [act for act in scenario.acts if act.what != "gc"]
-    elif "recover-healthy" in AFTER_MERGE or not scenario.short_history:
-        # A chunk of a writer that lost makes today's `recover` cut a healthy history off.
+    else:
         acts += [Act(chance.choice(times) + 20 * chance.random(), "recover", f"recover-{each}") for each in range(2)]
     return acts

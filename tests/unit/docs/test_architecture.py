@@ -29,10 +29,10 @@ def test_the_layers_of_the_daemon_are_drawn_from_the_top_as_they_are_enforced():
 
 def test_the_pure_modules_of_publishing_are_those_that_are_held_to_it():
     [held] = [each["source_modules"] for each in CONTRACTS if each["name"].startswith("pure modules")]
-    told = re.search(r"publishing +([a-z, ]+) \(pure\)", picture("daemon"))
-    assert told is not None
+    drawn = re.search(r"publishing +([a-z,\s]+) \(pure\)", picture("daemon"))
+    assert drawn is not None
 
-    for name in told[1].split(", "):
+    for name in re.split(r",\s+", drawn[1]):
         assert f"daemon.publishing.{name}" in held
 
 

@@ -113,3 +113,13 @@ def test_a_reason_or_a_name_that_is_too_long_to_record_is_a_usage_error(bucket, 
         result = rebundle(*verb, flag, "x" * 2001, other, "ann")
         assert (result.code, "at most 2000 are recorded" in result.err) == (2, True)
     assert rebundle(*verb, "--reason", "\udcff").code == 2
+
+
+@pytest.mark.parametrize("text", ["x" * 2000, "\U0001f600" * 2000, "line\nline\033[31m\u202e\0"])
+def test_the_longest_reason_and_name_can_be_read_back(bucket, rebundle, text):
+    text = text.replace("\0", "")
+    assert rebundle("hold", SCOPE, "--reason", text, "--by", text).code == 0
+
+    hold = in_bucket(bucket, lambda published: published.pointer()).hold
+    assert (hold.reason, hold.by) == (text, text)
+    assert rebundle("status", SCOPE).code == 0

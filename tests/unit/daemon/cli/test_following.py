@@ -5,7 +5,7 @@ import json
 
 import pytest
 
-from daemon.cli.following import follows, lag_of, wait_for
+from daemon.cli.following import lag_of, wait_for
 from daemon.publishing import layout, operations
 from daemon.publishing.livetree import Synced, Unfinished
 from daemon.stores.memory import MemoryStore
@@ -134,7 +134,7 @@ def test_passes_are_repeated_until_one_follows_or_the_time_is_up(failing, second
         return tree, passes.passes, runtime.monotonic() - began
 
     tree, passes, waited = asyncio.run(run())
-    assert follows(tree) == followed
+    assert tree.follows == followed
     assert passes > failing if followed else passes > 3
     assert waited <= seconds
 

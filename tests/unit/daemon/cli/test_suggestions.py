@@ -20,6 +20,7 @@ SAMPLES = {
     "EVENT": "e1",
     "NUMBER": "1",
     "FILE": "event.json",
+    "DIGEST": "0123456789ab",
 }
 """What stands for a placeholder in capitals; what a message fills in is `filled`."""
 BARE = {"rebundle gc", "rebundle hold", "rebundle pin", "rebundle rollback", "rebundle quarantine", "rebundle recover"}

@@ -283,6 +283,9 @@ CHUNKED = (
 ).encode()
 
 
+CLOSING = CHUNKED.replace(b"host: x", b"host: x\r\nconnection: close")
+
+
 def test_a_body_that_is_nearly_all_framing_loses_its_connection(tmp_path: Path) -> None:
     async def scenario() -> None:
         async with running(tmp_path, idle_seconds=100) as service:
@@ -291,18 +294,43 @@ def test_a_body_that_is_nearly_all_framing_loses_its_connection(tmp_path: Path) 
             assert await closed(reader)
             writer.close()
             assert service.counted("rebundle_http_connections_closed_total") == {("framing",): 1}
-            accepted = await service.raw(CHUNKED + chunks(64, 10_000) + b"0\r\n\r\n")
+            accepted = await service.raw(CLOSING + chunks(64, 10_000) + b"0\r\n\r\n")
             assert accepted.startswith(b"HTTP/1.1 400 ")
-            assert b"\r\nconnection: close\r\n" in accepted
 
     run(scenario())
 
 
-def test_the_answer_to_a_refused_body_arrives_although_the_client_goes_on_sending(tmp_path: Path) -> None:
+REFUSED = {
+    "chunked": CHUNKED.replace(TOKEN.encode(), b"another") + chunks(4096, 500),
+    "of a length": UNFINISHED.replace(TOKEN.encode(), b"another").replace(b": 9", b": 9999999") + b"x" * 2_000_000,
+}
+
+
+@pytest.mark.parametrize("request_bytes", REFUSED.values(), ids=REFUSED)
+def test_the_answer_to_a_refused_body_arrives_and_the_rest_is_thrown_away(tmp_path: Path, request_bytes: bytes) -> None:
     async def scenario() -> None:
         async with running(tmp_path, idle_seconds=100) as service:
-            refused = CHUNKED.replace(TOKEN.encode(), b"another") + chunks(4096, 500)
-            assert (await service.raw(refused)).startswith(b"HTTP/1.1 401 ")
+            answer = await service.raw(request_bytes)
+            assert answer.startswith(b"HTTP/1.1 401 ")
+            assert b"\r\nconnection: close\r\n" in answer
+
+    run(scenario())
+
+
+def test_a_request_whose_body_comes_later_than_its_head_keeps_its_connection(tmp_path: Path) -> None:
+    async def scenario() -> None:
+        async with running(tmp_path, idle_seconds=100) as service:
+            reader, writer = await connected(service)
+            writer.write(UNFINISHED)
+            # The head is there once a request that was sent after it is answered.
+            assert (await service.client.get("/livez")).status_code == 200
+            writer.write(b"123456789")
+            answer = await one_answer(reader)
+            assert answer.startswith(b"HTTP/1.1 415 ")
+            assert b"connection: close" not in answer
+            writer.write(GET)
+            assert (await one_answer(reader)).startswith(b"HTTP/1.1 200 ")
+            writer.close()
 
     run(scenario())
 

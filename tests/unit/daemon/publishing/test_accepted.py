@@ -2,11 +2,8 @@
 
 import asyncio
 import contextlib
-import functools
 import os
-from collections.abc import Callable, Coroutine
 from pathlib import Path
-from typing import ParamSpec
 
 import pytest
 
@@ -15,18 +12,9 @@ from daemon.lifecycle import SystemRuntime
 from daemon.publishing.accepted import LOCK_SECONDS, Accepted, InFile, InProcess
 from daemon.publishing.errors import AcceptedUnusable
 from renderers.model import Scope
-from tests.builders_runtime import InlineRuntime
+from tests.builders_runtime import InlineRuntime, in_loop
 
-P = ParamSpec("P")
 SCOPE, OTHER = Scope("visual", "core"), Scope("visual", "edge")
-
-
-def in_loop(test: Callable[P, Coroutine[None, None, None]]) -> Callable[P, None]:
-    @functools.wraps(test)
-    def run(*args: P.args, **kwargs: P.kwargs) -> None:
-        asyncio.run(test(*args, **kwargs))
-
-    return run
 
 
 def in_file(path: Path, bucket: str = "s3://bundles") -> InFile:

@@ -290,7 +290,7 @@ async def test_old_copies_go_behind_a_collection_of_their_own_and_the_newest_of_
     assert (seen.copies, collected.size) == (collected.copies, 1)
     assert await copies(store) == [b"2", b"3"]
     assert (await bucket.pointer()).kind == "gc", "its time is that of the store's clock"
-    await runtime.sleep(100 * DAY)
+    await runtime.sleep(50 * DAY)
     again = await collector(store, runtime).collect(SCOPE, "cron")
     assert (again.copies, again.sequence) == ((), None)
 

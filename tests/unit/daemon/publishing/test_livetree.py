@@ -1,8 +1,6 @@
 """The live tree on a store: protocol 5, one test to a rule, beside operators, other passes and failures."""
 
 import asyncio
-import hashlib
-import json
 from collections.abc import Awaitable, Callable
 from dataclasses import replace
 from itertools import count
@@ -13,13 +11,13 @@ from daemon.publishing import layout, protocol
 from daemon.publishing.errors import NewerSchema, NotFound, PointerLost, Refused
 from daemon.publishing.livetree import LiveTree, Synced, Unfinished
 from daemon.publishing.manifest import State
-from daemon.publishing.ownership import Marker
-from daemon.stores.errors import ConditionFailed, ObjectMissing, StoreUnavailable
+from daemon.stores.errors import ConditionFailed, StoreUnavailable
 from daemon.stores.memory import MemoryStore
-from daemon.stores.port import Content, Listing, ObjectStore, Version
+from daemon.stores.port import Content, Listing, Version
 from tests.builders_publishing import SCOPE, Bucket, make_files, make_state, tree
 from tests.builders_runtime import InlineRuntime
 from tests.support.faulty_store import Fault, FaultyStore, Gate
+from tests.support.live_trees import edit, kept, marker_of, sha256
 
 COMPOSE, ENV, CREDS = "base/docker-compose.yml", "example/conf/bundle/.env", "example/creds/s3.env"
 MARKER_KEY = layout.live_tree(SCOPE, layout.MARKER)
@@ -39,37 +37,6 @@ def bucket(store: MemoryStore | FaultyStore, name: str = "") -> Bucket:
 
 def bodies(state: State) -> dict[str, bytes]:
     return {file.path: file.body for file in state.files}
-
-
-async def edit(store: MemoryStore, path: str, body: bytes | None) -> None:
-    """An operator writes or (None) deletes a file, with no tag and no condition."""
-    key = layout.live_tree(SCOPE, path)
-    try:
-        version = (await store.get(key)).version
-    except ObjectMissing:
-        version = None
-    if body is None:
-        assert version is not None
-        await store.delete(key, version)
-    elif version is None:
-        await store.create(key, Content(body))
-    else:
-        await store.replace(key, Content(body), version)
-
-
-def sha256(body: bytes) -> str:
-    return hashlib.sha256(body).hexdigest()
-
-
-async def kept(store: ObjectStore) -> set[tuple[str, bytes]]:
-    """The path and the bytes of each copy below .rebundle/replaced/, which is named by its digest."""
-    copies = await tree(store, layout.all_replaced(SCOPE))
-    assert all(key.endswith(f"/{sha256(body)}") for key, body in copies.items())
-    return {(key.rpartition("/")[0], body) for key, body in copies.items()}
-
-
-async def marker_of(store: MemoryStore) -> Marker:
-    return Marker.model_validate(json.loads((await store.get(MARKER_KEY)).body))
 
 
 async def synced(process: Bucket) -> Synced:

@@ -3,14 +3,14 @@
 import asyncio
 import errno
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 
-from daemon.publishing import layout, ownership
+from daemon.publishing import layout, ownership, sizes
 from daemon.publishing.livetree import Synced
-from daemon.stores.directory import DirectoryStore
+from daemon.stores.directory import UNREAD_BYTES, DirectoryStore
 from daemon.stores.filesystem import RealFileSystem
 from tests.builders_publishing import SCOPE, Bucket, make_files, make_state
 from tests.builders_runtime import InlineRuntime
@@ -26,10 +26,10 @@ class Forbidding(RealFileSystem):
     def __init__(self) -> None:
         self.secret: set[Path] = set()
 
-    def read(self, path: Path) -> bytes:
+    def chunks(self, path: Path) -> Iterator[bytes]:
         if path in self.secret:
             raise PermissionError(errno.EACCES, "Permission denied", str(path))
-        return super().read(path)
+        yield from super().chunks(path)
 
 
 class Scene:
@@ -139,7 +139,7 @@ def test_a_file_that_only_its_owner_may_read_holds_up_no_other(tmp_path: Path, p
         assert (path in result.overrides) == path.startswith("example/")
         assert [each.path for each in result.blocked] == ([COMPOSE] if path == COMPOSE else [])
         assert (path in result.strays) == (path == "base/notes")
-        assert "permission" in "".join(each.reason for each in result.blocked) or path != COMPOSE
+        assert "chmod" in "".join(each.reason for each in result.blocked) or path != COMPOSE
         assert scene.at(path).read_text() == "SECRET=1\n"
         assert (scene.tree / SCRIPT).read_text() == "exit # 2\n"
         assert (scene.tree / NEW_EXAMPLE).exists()
@@ -164,3 +164,7 @@ def test_a_default_of_an_earlier_state_that_an_operator_copies_back_is_kept_asid
         assert [each.read_bytes() for each in copies] == [earlier]
 
     asyncio.run(play())
+
+
+def test_a_listing_reads_whatever_a_pass_may_write():
+    assert sizes.FILE <= UNREAD_BYTES

@@ -1,11 +1,7 @@
 """The live tree where single paths cannot be read or written: each is a result of its own (protocol 5, ADR 18)."""
 
 import asyncio
-import functools
-import hashlib
-from collections.abc import Callable, Coroutine
 from itertools import count
-from typing import ParamSpec
 
 import pytest
 from hypothesis import given, settings
@@ -15,31 +11,21 @@ from daemon.publishing import layout, protocol
 from daemon.publishing.errors import Refused
 from daemon.publishing.livetree import Synced, Unfinished
 from daemon.publishing.ownership import Blocked, Marker, MarkerFile
-from daemon.stores.errors import ObjectDamaged, ObjectMissing, StoreRefused, StoreUnavailable
+from daemon.stores.errors import ObjectDamaged, StoreRefused, StoreUnavailable
 from daemon.stores.memory import MemoryStore
 from daemon.stores.port import Content, ObjectStore
 from tests.builders_publishing import SCOPE, Bucket, make_files, make_state, tree
-from tests.builders_runtime import InlineRuntime
+from tests.builders_runtime import InlineRuntime, in_loop
 from tests.support.faulty_store import Fault, FaultyStore
+from tests.support.live_trees import edit, kept, marker_of, sha256
 from tests.support.troubled_store import TroubledStore
 
-P = ParamSpec("P")
 README, COMPOSE, SCRIPT = "README.md", "base/docker-compose.yml", "base/bundle/download.sh"
 ENV, NEW, CREDS = "example/conf/bundle/.env", "example/conf/new.env", "example/creds/s3.env"
 IDLE = [("scan", layout.live_tree(SCOPE)), ("get", layout.pointer(SCOPE))]
 RETRY_SECONDS = 300.0
 TOO_LARGE = b"\0" * ((8 << 20) + 1)
 PROCESSES = count()
-
-
-def in_loop(test: Callable[P, Coroutine[None, None, None]]) -> Callable[P, None]:
-    """The test in an event loop of its own."""
-
-    @functools.wraps(test)
-    def run(*args: P.args, **kwargs: P.kwargs) -> None:
-        asyncio.run(test(*args, **kwargs))
-
-    return run
 
 
 @pytest.fixture(params=[False, True], ids=["generations", "versions-by-content"])
@@ -61,10 +47,6 @@ def key_of(path: str) -> str:
     return layout.live_tree(SCOPE, path)
 
 
-def sha256(body: bytes) -> str:
-    return hashlib.sha256(body).hexdigest()
-
-
 def another_process(store: ObjectStore) -> Bucket:
     return Bucket(store, InlineRuntime(f"other-{next(PROCESSES)}"))
 
@@ -73,30 +55,6 @@ async def passed(process: Bucket) -> Synced:
     result = await process.live_tree.reconcile(SCOPE)
     assert isinstance(result, Synced), result
     return result
-
-
-async def edit(store: ObjectStore, path: str, body: bytes | None) -> None:
-    """An operator writes or (None) deletes a file, with no tag and no condition."""
-    key = key_of(path)
-    try:
-        version = (await store.get(key)).version
-    except ObjectMissing:
-        if body is not None:
-            await store.create(key, Content(body))
-        return
-    if body is None:
-        await store.delete(key, version)
-    else:
-        await store.replace(key, Content(body), version)
-
-
-async def marker_of(store: ObjectStore) -> Marker:
-    return Marker.model_validate_json((await store.get(key_of(layout.MARKER))).body)
-
-
-async def kept(store: ObjectStore) -> set[tuple[str, bytes]]:
-    copies = await tree(store, layout.all_replaced(SCOPE))
-    return {(key.rpartition("/")[0], body) for key, body in copies.items()}
 
 
 def calls_of(store: FaultyStore) -> list[tuple[str, str]]:

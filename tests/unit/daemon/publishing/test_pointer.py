@@ -124,3 +124,32 @@ def test_a_pointer_of_an_older_release_keeps_its_bytes() -> None:
     del document["signed"]["inputs_changed"]
     older = (json.dumps(document, sort_keys=True, separators=(",", ":")) + "\n").encode()
     assert encode(decode(older, SCOPE)) == older
+
+
+def test_a_pointer_is_written_with_its_schema_under_the_name_that_readers_look_for() -> None:
+    signed = json.loads(encode(published(make_publication())))["signed"]
+
+    assert signed["schema"] == 1
+    assert "schema_" not in signed
+
+
+def test_a_revision_is_not_below_itself() -> None:
+    revision = Revision(producer=1, derived=2)
+
+    assert not revision < Revision(producer=1, derived=2)
+    assert revision < Revision(producer=1, derived=3)
+
+
+@pytest.mark.parametrize(
+    ("body", "fault"),
+    [
+        (b"{}", "it has no 'signed' part"),
+        (b'{"signed": {"scope": 7}}', "scope"),
+        (b"{", "its brackets do not match"),
+    ],
+)
+def test_a_damaged_pointer_says_what_is_wrong(body: bytes, fault: str) -> None:
+    with pytest.raises(VerificationFailed) as refused:
+        decode(body, SCOPE)
+
+    assert fault in str(refused.value)

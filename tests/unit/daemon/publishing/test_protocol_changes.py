@@ -94,7 +94,7 @@ def test_a_collection_records_what_it_released_and_the_time_of_the_store(as_of: 
 
 def test_a_recovery_records_everything_that_operators_had_decided() -> None:
     pinned = ONE.model_copy(update={"pinned": True})
-    remains = published(ONE).model_copy(
+    remains = published(ONE, TWO).model_copy(
         update={"quarantined": (Quarantine.model_validate(REJECTED),), "gc_epoch": 4, "sequence": 200}
     )
     hold = Hold.model_validate(HELD)
@@ -155,3 +155,12 @@ def test_what_no_release_writes_as_used_up_is_passed_over() -> None:
     found = list(protocol.used_up([entry.model_copy(update={"change": {"used": used}})]))
 
     assert found == [("state-1", 1, "c1"), ("state-4", 4, "c4")]
+
+
+def test_a_recovery_that_cuts_a_history_off_keeps_what_its_entries_used_up() -> None:
+    dropped = {"used": {"state-0": [0, ONE.composition]}}
+    cut_off = [entry.model_copy(update={"change": dropped}) for entry in published(ONE).history]
+
+    following = protocol.recover(published(ONE), writing(9), ONE, ONE, retained=[ONE], hold=None, cut_off=cut_off)
+
+    assert changed(following)["used"] == {"state-0": [0, ONE.composition]}

@@ -2,12 +2,9 @@
 
 import asyncio
 import fnmatch
-import functools
 import json
 import re
-from collections.abc import Callable, Coroutine
 from pathlib import Path
-from typing import ParamSpec
 
 import pytest
 from cryptography.hazmat.primitives import serialization
@@ -40,24 +37,13 @@ from daemon.stores.memory import MemoryStore
 from daemon.stores.port import Content, Listing, ObjectStore, UnreadableFolder
 from events.model import OutcomeKind
 from tests.builders_publishing import SCOPE, Bucket, make_state, tree
-from tests.builders_runtime import InlineRuntime
+from tests.builders_runtime import InlineRuntime, in_loop
 from tests.support.faulty_store import Fault, FaultyStore, Gate
 from tests.support.scenes import open_scene, state_event
 from tests.support.troubled_store import TroubledStore
 
-P = ParamSpec("P")
 POINTER = layout.pointer(SCOPE)
 MARKER = layout.live_tree(SCOPE, layout.MARKER)
-
-
-def in_loop(test: Callable[P, Coroutine[None, None, None]]) -> Callable[P, None]:
-    """The test in an event loop of its own."""
-
-    @functools.wraps(test)
-    def run(*args: P.args, **kwargs: P.kwargs) -> None:
-        asyncio.run(test(*args, **kwargs))
-
-    return run
 
 
 @pytest.fixture
