@@ -164,6 +164,14 @@ def lock(path: Path) -> Iterator[bool]:
         os.close(descriptor)
 
 
+def held_for(path: Path, seconds: float) -> str:
+    """Says that other processes held a lock file for so long, and what to do."""
+    return (
+        f"other processes held {path} for {seconds:.0f} s: find the stopped one with `fuser -v {_quoted(path)}`, then "
+        "continue it (kill -CONT PID) or end it"
+    )
+
+
 def _opened_lock(path: Path) -> int:
     with _opened_folder(path.parent) as folder:
         try:
@@ -193,6 +201,7 @@ def _create(folder: int, name: str, mode: int) -> int:
         give_to_owner_of(folder, descriptor)
     except OSError:
         os.close(descriptor)
+        os.unlink(name, dir_fd=folder)
         raise
     return descriptor
 

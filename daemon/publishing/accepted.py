@@ -1,7 +1,6 @@
 """The highest sequence of each scope that was accepted here: who has seen a pointer takes no older one (protocol 6)."""
 
 import json
-import shlex
 from pathlib import Path
 from typing import Final, Protocol
 
@@ -12,6 +11,8 @@ from renderers.model import Scope
 
 LOCK_SECONDS: Final = 10.0
 """How long to wait for other processes, which need the lock for milliseconds."""
+_LOCK_SECONDS_AGAIN: Final = 0.5
+"""The same, while the last wait was in vain."""
 _MOST_BYTES: Final = 16 << 20
 
 
@@ -54,6 +55,7 @@ class InFile:
         self._bucket = bucket
         self._runtime = runtime
         self._seen = InProcess()
+        self._patience = LOCK_SECONDS
 
     async def highest(self, scope: Scope) -> int:
         """The highest sequence that was accepted; 0 for none. Raises AcceptedUnusable."""
@@ -67,15 +69,14 @@ class InFile:
         """
         if sequence <= await self._seen.highest(scope):
             return
-        limit = self._runtime.monotonic() + LOCK_SECONDS
+        limit = self._runtime.monotonic() + self._patience
         while not await self._runtime.offload(self._remember, self._key(scope), sequence):
             if self._runtime.monotonic() >= limit:
-                raise AcceptedUnusable(
-                    f"other processes held {self._lock} for {LOCK_SECONDS:.0f} s: find a stopped one with "
-                    f"`fuser -v {shlex.quote(str(self._lock))}`, and let it go on (kill -CONT PID) or end it "
-                    "(trust.state_file)"
-                )
+                # Or a command that reads many scopes would wait as long for each.
+                self._patience = _LOCK_SECONDS_AGAIN
+                raise AcceptedUnusable(f"{localfiles.held_for(self._lock, LOCK_SECONDS)} (trust.state_file)")
             await self._runtime.sleep(0.001 + 0.02 * self._runtime.jitter())
+        self._patience = LOCK_SECONDS
         await self._seen.accept(scope, sequence)
 
     def _remember(self, key: str, sequence: int) -> bool:

@@ -43,6 +43,7 @@ from itertools import islice
 from pathlib import Path
 from typing import Concatenate, Final, ParamSpec, TypeVar
 
+from daemon import localfiles
 from daemon.runtime import Runtime
 from daemon.stores.diskerrors import (
     after_writing,
@@ -179,9 +180,7 @@ class DirectoryStore:
                 return await self._runtime.offload(self._locked, key, work, *args, **kwargs)
             except _Busy as busy:
                 if self._runtime.monotonic() >= limit:
-                    raise StoreUnavailable(
-                        f"{key}: other writers held {self._lock_path(key)} for {LOCK_SECONDS:.0f} s; is one stopped?"
-                    ) from busy
+                    raise StoreRefused(f"{key}: {localfiles.held_for(self._lock_path(key), LOCK_SECONDS)}") from busy
             await self._runtime.sleep(0.001 + 0.02 * self._runtime.jitter())
 
     def _locked(self, key: str, work: Callable[Concatenate[str, P], T], /, *args: P.args, **kwargs: P.kwargs) -> T:

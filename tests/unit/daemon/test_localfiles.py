@@ -233,6 +233,31 @@ def test_a_lock_that_cannot_be_opened_is_an_error_of_the_file_system(tmp_path: P
         held(tmp_path / "absent" / "lock")
 
 
+def test_a_file_that_cannot_get_its_mode_is_not_left_behind(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(*_: object) -> None:
+        raise PermissionError(1, "Operation not permitted")
+
+    monkeypatch.setattr(localfiles.os, "fchmod", refuse)
+    with pytest.raises(PermissionError):
+        localfiles.replace(tmp_path / "f", b"")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_lock_that_may_not_be_read_is_an_error_of_the_file_system(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path, opened = file(tmp_path / "lock"), os.open
+
+    def refuse(name: str, flags: int, *args: int, **options: int) -> int:
+        if name == "lock" and not flags & os.O_CREAT:
+            raise PermissionError(13, "Permission denied")
+        return opened(name, flags, *args, **options)
+
+    monkeypatch.setattr(localfiles.os, "open", refuse)
+    with pytest.raises(PermissionError):
+        held(path)
+
+
 def test_a_plain_file_is_read_up_to_its_limit_and_a_fifo_holds_nobody(tmp_path: Path) -> None:
     assert localfiles.read_plain(file(tmp_path / "f", "x" * 1000, 0o644), 10) == b"x" * 11
     os.mkfifo(tmp_path / "fifo")

@@ -9,7 +9,7 @@ import pytest
 
 from daemon import localfiles
 from daemon.lifecycle import SystemRuntime
-from daemon.publishing.accepted import Accepted, InFile, InProcess
+from daemon.publishing.accepted import LOCK_SECONDS, Accepted, InFile, InProcess
 from daemon.publishing.errors import AcceptedUnusable
 from renderers.model import Scope
 from tests.builders_runtime import InlineRuntime, in_loop
@@ -123,14 +123,24 @@ async def test_a_fifo_in_the_place_of_a_file_of_ours_is_reported_and_holds_nobod
 
 
 @in_loop
-async def test_a_lock_that_others_hold_is_waited_for_and_then_named(tmp_path: Path) -> None:
-    path = tmp_path / "accepted.json"
+async def test_a_lock_that_others_hold_is_waited_for_once_and_then_named(tmp_path: Path) -> None:
+    path, runtime = tmp_path / "accepted.json", InlineRuntime()
+    accepted, waited = InFile(path, "s3://bundles", runtime), []
     with localfiles.lock(Path(f"{path}.lock")) as is_held:
         assert is_held
-        with pytest.raises(AcceptedUnusable, match=f"held {path}.lock for 10 s.*`fuser -v {path}.lock`"):
-            await in_file(path).accept(SCOPE, 1)
-    assert await in_file(path).highest(SCOPE) == 0
-    await in_file(path).accept(SCOPE, 1)
+        for scope in (SCOPE, OTHER):
+            began = runtime.seconds
+            with pytest.raises(AcceptedUnusable, match=f"held {path}.lock for 10 s.*`fuser -v {path}.lock`"):
+                await accepted.accept(scope, 1)
+            waited.append(runtime.seconds - began)
+    assert LOCK_SECONDS <= waited[0] < LOCK_SECONDS + 1
+    assert waited[1] < 1, "a command that reads many scopes does not wait as long for each"
+    assert await accepted.highest(SCOPE) == 0
+    await accepted.accept(SCOPE, 1)
+    began = runtime.seconds
+    with localfiles.lock(Path(f"{path}.lock")), pytest.raises(AcceptedUnusable):
+        await accepted.accept(OTHER, 1)
+    assert runtime.seconds - began >= LOCK_SECONDS, "after a success it is patient again"
 
 
 @in_loop
