@@ -26,6 +26,7 @@ from daemon.publishing.pointer import Entry, Pointer, Publication, PublicationId
 from daemon.publishing.publisher import Publisher
 from daemon.publishing.reader import DamagedManifest, PointerRead, Reader
 from daemon.runtime import Runtime
+from daemon.stores.errors import StoreRefused
 from events.errors import InvalidEvent
 from events.model import BUNDLE_STATE_CREATED, Event, Outcome, OutcomeKind, Position
 from events.source import Delivery, EventSource, Recorded
@@ -232,7 +233,9 @@ class Pipeline:
         unexplained = [each for each in passed if each.position not in made]
         published, damaged = await self._published(scope, pointer, unexplained) if unexplained else ({}, ())
         if damaged and len(published) < len(unexplained):
-            # Its list of events is lost, so an event that no other manifest lists may be one of them.
+            # Its list of events is not known, so an event that no other manifest lists may be one of them.
+            if damaged[0].unreadable:
+                raise StoreRefused(damaged[0].reason)
             raise VerificationFailed(f"{damaged[0].reason}; run `rebundle recover {scope} --reason '…'`")
         # What was recorded says more than a manifest, which lists late and withheld states like any other.
         explained = published | made

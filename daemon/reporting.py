@@ -142,11 +142,11 @@ class Reporter:
         self._damaged[scope] = frozenset(result.damaged)
         for each in sorted(unreported, key=lambda one: str(one.publication)):
             log.warning(
-                "manifest of a retained state damaged, its files count as an operator's",
+                "manifest of a retained state unreadable or damaged, its files count as an operator's",
                 scope=str(scope),
                 publication=str(each.publication),
                 reason=each.reason,
-                remedy=f"rebundle recover {scope} --reason 'damaged manifest'",
+                remedy=None if each.unreadable else f"rebundle recover {scope} --reason 'damaged manifest'",
             )
 
     def unreconciled(self, scope: Scope, reason: str) -> None:

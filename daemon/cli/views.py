@@ -143,7 +143,10 @@ def survey_view(survey: Survey) -> View:
         "sequence": survey.marker.sequence if survey.marker else None,
         "pending": [*seen.written, *survey.removed],
         "blocked": _blocked(seen),
-        "damaged_manifests": [{"publication": str(each.publication), "reason": each.reason} for each in seen.damaged],
+        "damaged_manifests": [
+            {"publication": str(each.publication), "reason": each.reason, "unreadable": each.unreadable}
+            for each in seen.damaged
+        ],
         "foreign": list(seen.kept_aside),
         "overrides": list(seen.overrides),
         "deleted_by_operator": list(seen.deleted_by_operator),
@@ -206,7 +209,7 @@ def _tree_attention(tree: View | None, scope: str) -> Iterable[str]:
         yield f"the live tree does not follow at {first['path']}{more}: {first['reason']}"
     for each in tree["damaged_manifests"][:1]:
         remedy = f"`rebundle recover {scope} --reason 'damaged manifest'` takes the state out of the pointer"
-        yield f"{each['reason']}: {remedy}"
+        yield each["reason"] if each["unreadable"] else f"{each['reason']}: {remedy}"
     if tree["foreign"]:
         named = ", ".join(tree["foreign"][:3])
         yield f"edited by hand in base/, kept aside and replaced at the next pass: {named}"

@@ -346,7 +346,8 @@ class LiveTree:
             return None
         synced = Synced(current.sequence, verdicts, seen.damaged)
         still = replace(synced, verdicts=_still(verdicts))
-        doubtful = synced.blocked or any(isinstance(there, Unread) for there in seen.present.values())
+        # A manifest that can be read again changes no listing of the tree.
+        doubtful = synced.blocked or seen.damaged or any(isinstance(there, Unread) for there in seen.present.values())
         retry_at = self._runtime.monotonic() + _RETRY_SECONDS if doubtful else None
         settled = _Settled(shown, version, after, live.id, still, retry_at)
         self._settled.put(scope, settled, 1 + 2 * len(shown.files))

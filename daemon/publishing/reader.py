@@ -48,6 +48,8 @@ class DamagedManifest:
 
     publication: PublicationId
     reason: str
+    unreadable: bool = False
+    """The store does not let it be read, so it may be whole: the reason has the remedy, and `recover` is none."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -327,9 +329,9 @@ class Reader:
     async def manifests(self, scope: Scope, publications: Iterable[Publication]) -> Manifests:
         """The manifests of several publications, without those that cannot be used.
 
-        Callers ask which files or events a scope has published. One damaged manifest must not stop them: what only
-        that manifest lists then counts as not published here. Left out as well is one that is gone, and one that no
-        trusted key signed, which may be older than the key.
+        Callers ask which files or events a scope has published. One damaged manifest, or one that may not be read,
+        must not stop them: what only that manifest lists then counts as not published here. Left out as well is one
+        that is gone, and one that no trusted key signed, which may be older than the key.
         """
 
         async def read(publication: Publication) -> Manifest | DamagedManifest | None:
@@ -339,6 +341,8 @@ class Reader:
                 return None
             except (VerificationFailed, ObjectDamaged) as error:
                 return DamagedManifest(publication.id, str(error))
+            except StoreRefused as error:
+                return DamagedManifest(publication.id, str(error), unreadable=True)
 
         found = await concurrently(read, publications, at_once=_MOST_READS_AT_ONCE)
         return Manifests(

@@ -6,7 +6,7 @@ returns. `files` has the locks of `run`.
 
 import contextlib
 import sqlite3
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -265,7 +265,6 @@ def _connect(path: Path) -> sqlite3.Connection:
     db = sqlite3.connect(path, timeout=_BUSY_SECONDS, isolation_level=None, check_same_thread=True)
     try:
         db.row_factory = sqlite3.Row
-        db.execute("PRAGMA journal_mode = WAL")
         db.execute("PRAGMA synchronous = FULL")
         db.execute("PRAGMA foreign_keys = ON")
         db.execute("PRAGMA journal_size_limit = 67108864")
@@ -276,11 +275,23 @@ def _connect(path: Path) -> sqlite3.Connection:
 
 
 def _check_schema(path: Path, db: sqlite3.Connection, token: Callable[[], str], *, run: bool) -> None:
-    if db.execute("PRAGMA journal_mode").fetchone()[0] != "wal":
-        raise JournalDamaged(f"{path} is on a file system that cannot hold a journal (no write-ahead log)")
     tables = {row["name"] for row in db.execute("SELECT name FROM sqlite_master WHERE type = 'table'")}
-    if not tables and run:
-        return _create(path, db, token)
+    version = SCHEMA_VERSION if run and not tables else _known_version(path, db, tables)
+    # Only now: this writes into the file, which must not happen to a database of somebody else that a link leads to.
+    if db.execute("PRAGMA journal_mode = WAL").fetchone()[0] != "wal":
+        raise JournalDamaged(f"{path} is on a file system that cannot hold a journal (no write-ahead log)")
+    if not tables:
+        _create(path, db, token)
+    elif version < SCHEMA_VERSION:
+        if not run:
+            raise SourceUnavailable(
+                f"the journal {path} is of an older release: start `rebundle run` of this one first"
+            )
+        _upgrade(db, version)
+
+
+def _known_version(path: Path, db: sqlite3.Connection, tables: Collection[str]) -> int:
+    """The version of its schema, which is this release's or an older one."""
     if "meta" not in tables:
         raise _damaged(path, "it is not a journal")
     version = meta(db, "schema")
@@ -291,13 +302,7 @@ def _check_schema(path: Path, db: sqlite3.Connection, token: Callable[[], str], 
             f"the journal {path} was written by a newer release (schema {version}, this one knows {SCHEMA_VERSION}): "
             "run that release, or give this one a journal of its own"
         )
-    if int(version) < SCHEMA_VERSION:
-        if not run:
-            raise SourceUnavailable(
-                f"the journal {path} is of an older release: start `rebundle run` of this one first"
-            )
-        _upgrade(db, int(version))
-    return None
+    return int(version)
 
 
 def _upgrade(db: sqlite3.Connection, version: int) -> None:

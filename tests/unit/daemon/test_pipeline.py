@@ -13,7 +13,7 @@ from daemon.publishing import pointer as pointers
 from daemon.publishing.errors import OutcomeUnresolved, PointerLost, VerificationFailed
 from daemon.publishing.manifest import Manifest
 from daemon.publishing.pointer import PublicationId
-from daemon.stores.errors import OutcomeUnknown
+from daemon.stores.errors import OutcomeUnknown, StoreRefused
 from daemon.stores.memory import MemoryStore
 from daemon.stores.port import Content
 from events.journal import Accepted
@@ -749,8 +749,21 @@ def test_where_the_lineage_was_cut_off_a_dead_letter_is_not_dropped(journal_path
     scenario(journal_path, store, play)
 
 
+def refuse_to_read(store, key):
+    """As where the daemon's user has no permission for one file."""
+    get = store.get
+
+    async def refusing(asked, *, most_bytes=None):
+        if asked == key:
+            raise StoreRefused(f"{key}: permission denied; chmod a+r")
+        return await get(asked, most_bytes=most_bytes)
+
+    store.get = refusing
+
+
+@pytest.mark.parametrize("fault", ["damaged", "unreadable"])
 @pytest.mark.parametrize("damaged", ["state-1", "state-2"])
-def test_an_event_that_only_a_damaged_manifest_may_list_is_not_called_superseded(journal_path, damaged):
+def test_an_event_that_only_a_damaged_manifest_may_list_is_not_called_superseded(journal_path, damaged, fault):
     store = LateStore()
 
     async def play(scene: Scene):
@@ -765,9 +778,14 @@ def test_an_event_that_only_a_damaged_manifest_may_list_is_not_called_superseded
         await scene.journal.withdraw(str(GOLDEN), (await scene.pointer()).write)
         (publication,) = (await scene.pointer()).retained_of(damaged)
         key = layout.manifest(GOLDEN, publication.state, publication.attempt)
-        await store.replace(key, Content(b"{}"), (await store.get(key)).version)
+        if fault == "damaged":
+            await store.replace(key, Content(b"{}"), (await store.get(key)).version)
+            expected, remedy = VerificationFailed, f"rebundle recover {GOLDEN} --reason"
+        else:
+            refuse_to_read(store, key)
+            expected, remedy = StoreRefused, "chmod"
         if damaged == "state-2":
-            with pytest.raises(VerificationFailed, match=f"rebundle recover {GOLDEN} --reason"):
+            with pytest.raises(expected, match=remedy):
                 await scene.pipeline.process(GOLDEN, [delivery])
         else:
             await scene.pipeline.process(GOLDEN, [delivery])

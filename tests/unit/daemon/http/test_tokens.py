@@ -48,6 +48,19 @@ def test_a_token_that_changed_while_the_daemon_started_is_seen(file: Path) -> No
     assert tokens.current() == Credentials(SECOND)
 
 
+def test_two_roles_can_exchange_their_tokens(tmp_path: Path) -> None:
+    files = {"token": tmp_path / "token", "rollback_token": tmp_path / "rollback"}
+    write(files["token"], FIRST)
+    write(files["rollback_token"], ROLLBACK)
+    tokens = Tokens(Credentials(FIRST, ROLLBACK), files)
+    write(files["token"], ROLLBACK)
+    tokens.refresh()
+    assert tokens.current() == Credentials(FIRST, ROLLBACK), "half of an exchange would give one token both roles"
+    write(files["rollback_token"], FIRST)
+    tokens.refresh()
+    assert (tokens.current(), tokens.failing) == (Credentials(ROLLBACK, FIRST), {})
+
+
 BAD = {
     "open to others": lambda file: file.chmod(0o644),
     "gone": Path.unlink,

@@ -550,6 +550,26 @@ async def test_a_damaged_manifest_of_an_old_state_stops_no_tree_and_is_reported(
     assert (await tree(memory))[COMPOSE] == b"services 3\n"
 
 
+@in_loop
+async def test_a_manifest_of_an_old_state_that_may_not_be_read_stops_no_tree_and_counts_again_once_it_may(
+    store: TroubledStore, runtime: InlineRuntime
+) -> None:
+    process = await two_states(store, runtime)
+    await passed(process)
+    [first] = (await process.pointer()).retained_of("state-1")
+    store.unreadable.add(layout.manifest(SCOPE, first.state, first.attempt))
+    await edit(store, ENV, b"# defaults 1\n")
+    await process.publish(make_state(3))
+    later = Bucket(store, runtime)
+    result = await passed(later)
+    assert [(each.publication, each.unreadable) for each in result.damaged] == [(first.id, True)]
+    assert (result.follows, result.overrides) == (True, (ENV,))
+    store.recover()
+    await runtime.sleep(RETRY_SECONDS)
+    result = await passed(later)
+    assert (result.damaged, result.overrides) == ((), ())
+
+
 # -- markers and looks
 
 
