@@ -130,7 +130,7 @@ def _words(error: BaseException) -> str:
         if isinstance(error, MissingArgumentError) and error.argument is not None and not error.keyword:
             words = f"{error.argument.name} is missing"
         verb = " ".join(error.command_chain or ())
-        return f"{words}\n`rebundle {f'{verb} ' if verb else ''}--help` tells what there is"
+        return f"{words}\n`rebundle {f'{verb} ' if verb else ''}--help` shows how to use it"
     problems = getattr(error, "problems", ())
     if len(problems) > 1:
         return f"{len(problems)} problems:\n" + "\n".join(map(str, problems))

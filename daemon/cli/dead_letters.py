@@ -141,7 +141,7 @@ async def replay(
         position = await desk.journal.replay(number, by=actor.name)
         view = {"number": number, "scope": letter.scope, "position": f"{position.instance}@{position.offset}"}
         look = f"`rebundle status {shlex.quote(letter.event_id)}`"
-        told = f"{letter.event_id} waits again in {letter.scope}; {look} tells of it"
+        told = f"{letter.event_id} waits again in {letter.scope}; {look} shows what becomes of it"
         desk.printer.data(view, [plain(told)])
 
 

@@ -195,7 +195,7 @@ def _tree_attention(tree: View | None, scope: str) -> Iterable[str]:
     if tree["ahead"]:
         yield (
             f"the live tree's marker has followed sequence {tree['sequence']}, the pointer is older: one was put "
-            "back, or somebody else wrote the marker; no pass goes on until "
+            "back, or somebody else wrote the marker; no pass continues until "
             f"`rebundle recover {scope} --reason '…'`"
         )
     elif not tree["synced"] and (tree["pending"] or not tree["blocked"]):
@@ -205,13 +205,14 @@ def _tree_attention(tree: View | None, scope: str) -> Iterable[str]:
         more = f" (and {len(others)} more paths)" if others else ""
         yield f"the live tree does not follow at {first['path']}{more}: {first['reason']}"
     for each in tree["damaged_manifests"][:1]:
-        remedy = f"`rebundle recover {scope} --reason 'damaged manifest'` takes the state out of the pointer"
-        yield f"{each['reason']}: {remedy}"
+        remedy = f": `rebundle recover {scope} --reason 'damaged manifest'` takes the state out of the pointer"
+        yield each["reason"] + ("" if "`rebundle recover" in each["reason"] else remedy)
     if tree["foreign"]:
         named = ", ".join(tree["foreign"][:3])
         yield f"edited by hand in base/, kept aside and replaced at the next pass: {named}"
     if tree["strays"]:
-        yield f"files in base/ that are nobody's: {', '.join(tree['strays'][:3])}"
+        named = ", ".join(tree["strays"][:3])
+        yield f"files in base/ that Rebundle did not write, and that hosts copy: {named}; move them out of base/"
 
 
 def rejected_desired(view: Mapping[str, Any]) -> View | None:

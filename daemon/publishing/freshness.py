@@ -88,7 +88,7 @@ class Freshness:
         if sequence < self.sequence:
             raise WentBack(
                 f"the pointer of {self.scope} is at {sequence}, and the newest one was {self.sequence}: "
-                f"an older one was put back; `rebundle recover {self.scope} --reason '…'` goes on above both"
+                f"an older one was put back; `rebundle recover {self.scope} --reason '…'` continues above both"
             )
 
     def is_due(self, pointer_body: bytes, now: datetime, lifetime: timedelta) -> bool:

@@ -288,7 +288,7 @@ class LiveTree:
             if finished is not None:
                 verdicts = done | {verdict.path: verdict for verdict in finished.verdicts}
                 return replace(finished, verdicts=tuple(verdicts[path] for path in sorted(verdicts)))
-        return Unfinished(sequence, "the live tree or the pointer kept changing; the next pass goes on")
+        return Unfinished(sequence, "the live tree or the pointer kept changing; the next pass continues")
 
     async def follow(self, scope: Scope, sequence: int) -> Synced | Unfinished:
         """The pass after a change of the pointer that was won as `sequence`.
@@ -365,7 +365,7 @@ class LiveTree:
                 f"{layout.pointer(scope)} is at sequence {current.sequence}, and the live tree's marker has followed "
                 f"{marker.sequence} already: an older pointer was put back, or somebody else wrote the marker. The "
                 "live tree stays as it is, and a daemon that starts publishes nothing here, until "
-                f"`rebundle recover {scope} --reason '…'`, which goes on above both"
+                f"`rebundle recover {scope} --reason '…'`, which continues above both"
             )
 
     async def survey(self, scope: Scope, *, reading_all: bool = False) -> Survey:

@@ -145,7 +145,7 @@ class Reader:
             raise WentBack(
                 f"the pointer of {scope} has sequence {read.pointer.sequence}, and {highest} was seen here before: "
                 "an older one was put back, from a backup or by somebody else; "
-                f"`rebundle recover {scope} --reason '…'` goes on above both"
+                f"`rebundle recover {scope} --reason '…'` continues above both"
             )
         await self._accepted.accept(scope, read.pointer.sequence)
         return read
@@ -231,16 +231,20 @@ class Reader:
         if kept is not None:
             return kept
         body = await self._bytes(scope, layout.manifest(scope, publication.state, publication.attempt), sizes.MANIFEST)
+        remedy = (
+            f"restore the object if the bucket keeps versions, else `rebundle recover {scope} --reason "
+            "'damaged manifest'` takes the state out of the pointer"
+        )
 
         def decoded() -> Manifest:
             if hashlib.sha256(body).hexdigest() != publication.manifest_sha256:
                 raise VerificationFailed(
-                    f"the manifest of {publication.id} is not the one that {scope}'s pointer means"
+                    f"the manifest of {publication.id} is not the one that {scope}'s pointer means: {remedy}"
                 )
             read = _manifest(scope, publication.id, body)
             if read.composition_digest != publication.composition:
                 raise VerificationFailed(
-                    f"the manifest of {publication.id} has not the composition that the pointer names"
+                    f"the manifest of {publication.id} has not the composition that the pointer names: {remedy}"
                 )
             return read
 
@@ -370,7 +374,7 @@ class Reader:
             return None
         except ObjectTooBig as error:
             raise VerificationFailed(
-                f"{error}: it is damaged, or not ours; `rebundle recover {scope} --reason '…'` goes on without it"
+                f"{error}: it is damaged, or not ours; `rebundle recover {scope} --reason '…'` continues without it"
             ) from error
 
     async def _trace(self, scope: Scope) -> str | None:
