@@ -117,7 +117,7 @@ class Vitals:
         self._tokens = tokens
         self._freshness = freshness
         self._attention = Attention()
-        self._journal_fault: str | None = "not looked at yet"
+        self._journal_fault: str | None = "not checked yet"
         self._looked = threads.monotonic()
         self._backlog: Backlog | None = None
         self._stalled: dict[str, int] = {}
@@ -204,7 +204,8 @@ class Vitals:
 
     def _conditions_of_the_daemon(self) -> Iterator[Condition]:
         if self._journal_fault is not None:
-            yield _condition("journal", "", self._journal_fault, f"df -h {shlex.quote(str(self._journal_path.parent))}")
+            folder = shlex.quote(str(self._journal_path.parent))
+            yield _condition("journal", "", self._journal_fault, f"df -h {folder}; ls -la {folder}")
         for verb, gate in self._gates.items():
             if gate.pending is not None:
                 journal = f" {self._at_journal}" if verb == "status" else ""
@@ -246,7 +247,7 @@ class Vitals:
             return Check("journal", ok=False, detail=_shown(self._journal_fault))
         age = self._threads.monotonic() - self._looked
         if age > _STALE_SECONDS:
-            return Check("journal", ok=False, detail=f"not looked at for {age:.0f} s")
+            return Check("journal", ok=False, detail=f"not checked for {age:.0f} s")
         waits = self._backlog
         assert waits is not None, "known since there is no fault"
         return Check("journal", ok=True, detail=f"{waits.events} waiting, {waits.dead_letters} dead letters")

@@ -239,7 +239,7 @@ class Worker:
             known = await self._source.published_scopes() | (self._listed.scopes if self._listed else frozenset())
             found |= {name for name in known if name.partition("/")[0] in unreadable}
         if unreadable.keys() - self._unreadable_folders.keys():
-            log.warning("folders of the bucket cannot be read; every other scope goes on", folders=unreadable)
+            log.warning("folders of the bucket cannot be read; every other scope continues", folders=unreadable)
         self._unreadable_folders = unreadable
         self._listed = _Listing(began_at, began, frozenset(found))
         self._remove_lanes(self._listed)
@@ -271,7 +271,7 @@ class Worker:
         instance = self._source.instance
         recorded = (await self._reader.pointer(scope)).pointer.inputs.get(instance, 0)
         if recorded > self._opened_at:
-            log.warning("journal is older than the bucket, goes on under a new id", scope=str(scope))
+            log.warning("journal is older than the bucket, continues under a new id", scope=str(scope))
             await self._renew(Position(instance, recorded))
         self._compared.add(scope)
 
@@ -311,7 +311,7 @@ class Worker:
             try:
                 found = await self._process(lane)
             except InstanceShared as error:
-                log.warning("journal was copied, goes on under a new id", reason=str(error))
+                log.warning("journal was copied, continues under a new id", reason=str(error))
                 await self._renew(error.position)
                 return True
             lane.failure = None
