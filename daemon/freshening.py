@@ -112,7 +112,7 @@ class FreshnessTimer:
         try:
             await self.renew(scope)
         except Exception as error:  # noqa: BLE001  # one scope must not hold up the others; the next round goes on
-            log.warning("pointer not vouched for, tried again later", scope=str(scope), error=str(error))
+            log.warning("freshness of a pointer not renewed, tried again later", scope=str(scope), error=str(error))
             return str(error) or type(error).__name__
         return None
 

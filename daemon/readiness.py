@@ -10,6 +10,7 @@ import asyncio
 import shlex
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
+from types import MappingProxyType
 from typing import Final, Protocol
 
 import structlog
@@ -95,11 +96,14 @@ class Vitals:
         call_seconds: float,
         metrics: Metrics,
         stop: Stop,
-        gates: Sequence[Gate] = (),
+        gates: Mapping[str, Gate] = MappingProxyType({}),
         tokens: Failing | None = None,
         freshness: Failing | None = None,
     ) -> None:
-        """`bucket`: as `--bucket` takes it. `call_seconds`: the limit of one call to it."""
+        """`bucket` and `journal_path` are part of suggested commands, so they name the same thing from any folder.
+
+        `call_seconds`: the limit of one call to the bucket. `gates`: each by the verb that shows why it is closed.
+        """
         self._journal = journal
         self._journal_path = journal_path
         self._at_bucket = f"--bucket {shlex.quote(bucket)}"
@@ -113,7 +117,7 @@ class Vitals:
         self._tokens = tokens
         self._freshness = freshness
         self._attention = Attention()
-        self._journal_fault: str | None = "not looked at yet"
+        self._journal_fault: str | None = "not checked yet"
         self._looked = threads.monotonic()
         self._backlog: Backlog | None = None
         self._stalled: dict[str, int] = {}
@@ -193,16 +197,19 @@ class Vitals:
             yield _condition("live_tree", str(scope), reason, f"rebundle status {scope} {self._at_bucket}")
         yield from _each("unreadable", self._worker.unreadable, f"rebundle verify --all {self._at_bucket}")
         if self._tokens is not None:
-            yield from _each("token", self._tokens.failing, "rebundle config check")
+            for path, reason in self._tokens.failing.items():
+                yield _condition("token", path, reason, f"ls -l {shlex.quote(path)}")
         if self._freshness is not None:
             yield from _each("freshness", self._freshness.failing, f"rebundle verify --all {self._at_bucket}")
 
     def _conditions_of_the_daemon(self) -> Iterator[Condition]:
         if self._journal_fault is not None:
-            yield _condition("journal", "", self._journal_fault, f"df -h {shlex.quote(str(self._journal_path.parent))}")
-        for gate in self._gates:
+            folder = shlex.quote(str(self._journal_path.parent))
+            yield _condition("journal", "", self._journal_fault, f"df -h {folder}; ls -la {folder}")
+        for verb, gate in self._gates.items():
             if gate.pending is not None:
-                yield _condition("bucket", "", gate.pending, f"rebundle doctor {self._at_bucket}")
+                journal = f" {self._at_journal}" if verb == "status" else ""
+                yield _condition("bucket", "", gate.pending, f"rebundle {verb} {self._at_bucket}{journal}")
         if self._reporter.refused_in_a_row >= _REFUSALS:
             detail = f"the last {self._reporter.refused_in_a_row} renderings were refused"
             yield _condition("renderer", "", detail, f"rebundle dead-letters list {self._at_journal}")
@@ -240,7 +247,7 @@ class Vitals:
             return Check("journal", ok=False, detail=_shown(self._journal_fault))
         age = self._threads.monotonic() - self._looked
         if age > _STALE_SECONDS:
-            return Check("journal", ok=False, detail=f"not looked at for {age:.0f} s")
+            return Check("journal", ok=False, detail=f"not checked for {age:.0f} s")
         waits = self._backlog
         assert waits is not None, "known since there is no fault"
         return Check("journal", ok=True, detail=f"{waits.events} waiting, {waits.dead_letters} dead letters")

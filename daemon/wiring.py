@@ -495,19 +495,19 @@ class _Daemon:
         files: dict[TokenName, Path | None] = {"token": http.token_file, "rollback_token": http.rollback_token_file}
         tokens = Tokens(
             Credentials(_plain(http.token), _plain(http.rollback_token)),
-            {name: file for name, file in files.items() if file is not None},
+            {name: file.absolute() for name, file in files.items() if file is not None},
         )
         vitals = Vitals(
             journal=journal,
-            journal_path=settings.journal.path,
-            bucket=settings.bucket,
+            journal_path=settings.journal.path.absolute(),
+            bucket=_from_any_folder(bucket.location, settings.bucket),
             worker=worker,
             reporter=reporter,
             threads=runtime,
             call_seconds=settings.publish.timeout_seconds,
             metrics=metrics,
             stop=stop,
-            gates=[each for each in (admission, identity) if each is not None],
+            gates={verb: gate for verb, gate in (("doctor", admission), ("status", identity)) if gate is not None},
             tokens=tokens,
             freshness=freshness,
         )
@@ -552,6 +552,11 @@ def _most_connections(wanted: int) -> int:
 
 def _plain(secret: SecretStr | None) -> str | None:
     return secret.get_secret_value() if secret else None
+
+
+def _from_any_folder(location: locations.Location, bucket: str) -> str:
+    """The bucket as a command of any folder names it."""
+    return str(location.path.absolute()) if isinstance(location, locations.Directory) else bucket
 
 
 async def _again_and_again(look: Callable[[], Coroutine[None, None, None]], runtime: Runtime) -> None:

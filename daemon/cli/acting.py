@@ -62,7 +62,7 @@ def exit_code(printer: Printer, scope: Scope | str, lag: Lag | None, *, wait: fl
         f"{scope}: the pointer is written, and the live tree has not followed it"
         f"{f' within {wait:g} s' if wait else ''}\n"
         f"{lag.words}\n"
-        f"remove the reason, then wait for the daemon's next pass or give the command again; "
+        f"fix that, then wait for the daemon's next pass (at most 5 minutes by default) or give the command again; "
         f"`rebundle status {scope}` shows whether the live tree is in step"
     )
     return FAILED if wait else DONE
@@ -108,7 +108,7 @@ _TREE_WORDS = (
     ("kept_aside", "found with foreign bytes, which are kept under .rebundle/replaced/"),
     ("overrides", "operator's override, untouched"),
     ("deleted_by_operator", "stays deleted"),
-    ("strays", "nobody's file, left alone"),
+    ("strays", "not written by Rebundle, left alone"),
 )
 
 

@@ -43,7 +43,7 @@ _VERBS: Final = (
     (_ACTING, "resume", "hold:resume", "Make desired live, and follow it again."),
     (_ACTING, "quarantine", "quarantine:quarantine", "Reject a state's composition, or lift that."),
     (_ACTING, "pin", "pin:pin", "Keep a state from retention, or stop keeping it."),
-    (_ACTING, "republish", "republish:republish", "Render desired anew with this release and today's settings."),
+    (_ACTING, "republish", "republish:republish", "Render desired again with this release and today's settings."),
     (_ACTING, "retire", "retire:retire", "Stop serving a scope; nothing is deleted."),
     (_TENDING, "gc", "gc:gc", "Delete what retention no longer keeps, and what nothing names."),
     (_TENDING, "recover", "recover:recover", "Rebuild a lost, damaged or restored pointer from what the bucket has."),
@@ -130,7 +130,7 @@ def _words(error: BaseException) -> str:
         if isinstance(error, MissingArgumentError) and error.argument is not None and not error.keyword:
             words = f"{error.argument.name} is missing"
         verb = " ".join(error.command_chain or ())
-        return f"{words}\n`rebundle {f'{verb} ' if verb else ''}--help` tells what there is"
+        return f"{words}\n`rebundle {f'{verb} ' if verb else ''}--help` shows how to use it"
     problems = getattr(error, "problems", ())
     if len(problems) > 1:
         return f"{len(problems)} problems:\n" + "\n".join(map(str, problems))

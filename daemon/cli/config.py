@@ -17,7 +17,7 @@ from renderers.templates import Templates
 
 config: Final = App(name="config", help="Check, show or describe the settings and templates.")
 
-_Listen = Annotated[str | None, Parameter(help="HOST:PORT, as `run` would be told.")]
+_Listen = Annotated[str | None, Parameter(help="HOST:PORT, as for `run`.")]
 
 
 @config.command

@@ -46,8 +46,8 @@ class Lag:
         """What is wrong and what hosts would copy, for people."""
         copied = f"{self.copied}, or parts of it" if self.copied else "files of another state"
         if self.copied == self.live:
-            copied = f"a mixture of {self.live} and an earlier state"
-        differing = f"; {some(self.pending)} differ" if self.pending else ""
+            copied = f"a mixture of {self.live} and another state"
+        differing = f"; not as in {self.live}: {some(self.pending)}" if self.pending else ""
         return f"hosts that copy the live tree now get {copied}, not {self.live}{differing}\nreason: {self.reason}"
 
 

@@ -26,7 +26,7 @@ async def gc(
     /,
     *,
     all_: Annotated[bool, Parameter(name="--all", negative=(), help="Every scope of the bucket.")] = False,
-    dry_run: Annotated[bool, Parameter(negative=(), help="Only tell what would go, and why.")] = False,
+    dry_run: Annotated[bool, Parameter(negative=(), help="Only show what would be deleted, and why.")] = False,
     only: Annotated[
         Literal["release", "delete"] | None,
         Parameter(help="release: only take out of the pointer; delete: only delete what was released, write nothing."),

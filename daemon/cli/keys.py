@@ -128,7 +128,7 @@ async def rotate(
         "what is next:\n"
         f"1. bring {policy} to every reader\n"
         f"2. let daemons sign with both: signing.second_key_file = {file}\n"
-        "3. once all that is to stay was published anew (rebundle republish), let them sign with the new one alone\n"
+        "3. once all that is to stay is published again (rebundle republish), let them sign with the new one alone\n"
         f"4. rebundle keys revoke {policy} {replaced.keyid[:12]} --reason ... --dry-run tells what that would block"
     )
 

@@ -35,12 +35,12 @@ async def recover(
     reason: Reason,
     live: Annotated[
         str | None,
-        Parameter(help="State (or STATE@ATTEMPT) to be live, in place of what the bucket tells; any whole upload."),
+        Parameter(help="State or STATE@ATTEMPT to make live, of any complete upload; else what the bucket shows."),
     ] = None,
     no_hold: Annotated[
         bool, Parameter(name="--no-hold", negative=(), help="Go on at once: newer states go live by themselves.")
     ] = False,
-    dry_run: Annotated[bool, Parameter(negative=(), help="Only tell what would be done.")] = False,
+    dry_run: Annotated[bool, Parameter(negative=(), help="Only show what would be done.")] = False,
     yes: Annotated[bool, Parameter(alias="-y", negative=(), help="Do not ask.")] = False,
     wait: Wait = WAIT_SECONDS,
     actor: Actor = DEFAULT_ACTOR,

@@ -125,7 +125,7 @@ async def _differences(
     try:
         published = await opened.bucket.reader.files(scope, current)
     except (NotFound, VerificationFailed, ObjectDamaged) as error:
-        opened.printer.warn(f"what is published cannot be read and would be made anew: {error}")
+        opened.printer.warn(f"what is published cannot be read and would be rendered again: {error}")
     changes = await opened.runtime.offload(compare_files, published, state.files)
     return changes, await opened.runtime.offload(texts_of, changes)
 

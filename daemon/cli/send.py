@@ -24,6 +24,7 @@ from daemon.cli.session import load_settings, printer_of
 from daemon.cli.text import columns
 from daemon.cli.views import View
 from daemon.interpretation import judge_data
+from daemon.publishing.wording import some
 from events import cloudevents
 from events.errors import InvalidEvent, Problem
 from events.model import ROLLBACK_REQUESTED, Event
@@ -32,6 +33,7 @@ _MOST_EVENTS: Final = 100
 _MOST_BYTES: Final = 512 << 10
 _POLL_SECONDS: Final = 0.25
 _SLOWEST_POLL: Final = 5.0
+_MOST_NAMED: Final = 5
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,7 +83,8 @@ def send(
             views += _post(daemon.client(request), request)
     except CommandError as error:
         if len(views) < len(waiting):
-            printer.warn(f"{len(views)} of {len(waiting)} events were taken; from {waiting[len(views)].place} on, none")
+            first = waiting[len(views)].place
+            printer.warn(f"{len(views)} of {len(waiting)} events were accepted, none from {first} on")
         if views:
             printer.data({"events": views}, _lines(views))
         raise error from None
@@ -90,10 +93,11 @@ def send(
     printer.data({"events": views}, _lines(views))
     ignored = [view for view in views if view.get("ignored")]
     if ignored:
-        named = ", ".join(sorted({str(view["nearest_type"]) for view in ignored if view.get("nearest_type")}))
+        nearest = sorted({str(view["nearest_type"]) for view in ignored if view.get("nearest_type")})
         printer.warn(
             f"{len(ignored)} of {len(views)} events have a type that the daemon does not know, and were not kept: "
-            + (f"is {named} meant?" if named else "docs/events.md lists the types")
+            f"{some([str(view['place']) for view in ignored], _MOST_NAMED)}\n"
+            + (f"did you mean {' or '.join(nearest)}?" if nearest else "docs/events.md lists the types")
         )
     undone = any(view.get("settled_at", "") is None or _is_dead(view) for view in views)
     return FAILED if ignored or undone else DONE
@@ -159,9 +163,9 @@ def _post(client: Client, request: Sequence[Sent]) -> list[View]:
 def _refusal(answer: Answer, request: Sequence[Sent], client: Client) -> Exception:
     """The answer as an error: who called needs to know whether to mend, to ask, or to come again."""
     if answer.status == HTTPStatus.UNAUTHORIZED and client.token is None:
-        return DaemonRefused(f"{client.url} wants a token: give --token-file FILE, a file that holds it")
+        return DaemonRefused(f"{client.url} requires a token: pass --token-file FILE")
     if answer.status == 503:
-        later = f"; come again in {answer.retry_after} s" if answer.retry_after else ""
+        later = f"; try again in {answer.retry_after} s" if answer.retry_after else ""
         return DaemonUnreachable(f"{answer.detail}{later}")
     errors = answer.document.get("errors") or []
     told = [_problem(each, request) for each in errors if isinstance(each, dict)]

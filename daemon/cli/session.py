@@ -101,8 +101,9 @@ def _refuse_missing(bucket: str, origin: str) -> None:
     except FileNotFoundError as error:
         path = location.path.absolute()
         raise BucketMissing(
-            f"there is no bucket at {path} ({origin}): name it with --bucket or REBUNDLE_BUCKET. A daemon makes the "
-            f"folder when it publishes; `rebundle doctor {shlex.quote(str(path))} --create` makes it now"
+            f"there is no bucket at {path} ({origin}). If it should exist, mount its volume or correct the path "
+            f"(--bucket, REBUNDLE_BUCKET). For a new bucket a daemon makes the folder when it publishes, and "
+            f"`rebundle doctor {shlex.quote(str(path))} --create` makes it now"
         ) from error
     except OSError:
         return  # the store says what keeps it from being read

@@ -249,7 +249,7 @@ def _files(view: View) -> Iterator[str]:
         ("deleted_by_operator", "deleted by an operator, stays deleted"),
         ("pending", "to be written at the next pass"),
         ("foreign", "edited by hand in base/"),
-        ("strays", "nobody's"),
+        ("strays", "not written by Rebundle"),
     ):
         yield from (f"  {plain(path)}: {words}" for path in tree.get(key, ()))
     yield from (f"  {plain(each['path'])}: blocked: {plain(each['reason'])}" for each in tree.get("blocked", ()))
@@ -261,9 +261,11 @@ def _by_tag(view: View) -> Iterator[str]:
 
 
 def _journal_lines(waiting: View, opened: Session) -> Iterator[str]:
-    if waiting["path"] is None:
-        return
     yield ""
+    if waiting["path"] is None:
+        path = plain(str(opened.settings.journal.path))
+        yield f"no journal at {path}: events that wait are not shown (--journal PATH names the daemon's)"
+        return
     if waiting["error"]:
         yield opened.printer.bad(f"journal {plain(waiting['path'])} cannot be looked at")
         return

@@ -37,7 +37,9 @@ if TYPE_CHECKING:  # takes long to import
 
 _RECOVER = "rebundle recover"
 _DAMAGED = (NotFound, VerificationFailed, ObjectDamaged)
-NO_POLICY = "signatures: no trust policy is set (trust.policy): whoever can write the bucket could have written it all"
+NO_POLICY = (
+    "signatures: no trust policy is set (trust.policy): anybody with write access to the bucket could have written it"
+)
 NOT_FRESH = (
     "freshness: not demanded by the policy, or not of who signs; only who has seen a newer pointer knows an old one"
 )
@@ -249,7 +251,7 @@ async def _check_live_tree(opened: Session, scope: Scope) -> Check:
     if problems := list(_live_tree_problems(scope, survey, signed=opened.trust is not None)):
         return Check(str(scope), "live tree", "; ".join(problems))
     # The tree follows the pointer by and by, and its marker says so: a daemon stopped in between is no damage.
-    note = None if survey.in_step else "behind the pointer, as its marker says: the next pass goes on"
+    note = None if survey.in_step else "behind the pointer, as its marker says: the next pass continues"
     return Check(str(scope), "live tree", None, note=note)
 
 

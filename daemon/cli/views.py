@@ -214,7 +214,8 @@ def _tree_attention(tree: View | None, scope: str) -> Iterable[str]:
         named = ", ".join(tree["foreign"][:3])
         yield f"edited by hand in base/, kept aside and replaced at the next pass: {named}"
     if tree["strays"]:
-        yield f"files in base/ that are nobody's: {', '.join(tree['strays'][:3])}"
+        named = ", ".join(tree["strays"][:3])
+        yield f"files in base/ that Rebundle did not write, and that hosts copy: {named}; move them out of base/"
 
 
 def rejected_desired(view: Mapping[str, Any]) -> View | None:

@@ -32,7 +32,7 @@ from events.errors import EventError
 log: structlog.stdlib.BoundLogger = structlog.get_logger(__name__)
 
 _TRIES: Final = 3
-_REMEDY: Final = "`rebundle run --new-bucket` publishes to this one from now on"
+_REMEDY: Final = "to publish to this one from now on, start the daemon once with `rebundle run --new-bucket`"
 
 
 class Memory(Protocol):
@@ -210,17 +210,17 @@ def _compare(remembered: str, found: str | None) -> None:
     if found is None:
         raise WrongBucket(
             f"this bucket has no {layout.BUCKET}, and the journal published to bucket {remembered}: is its volume not "
-            f"mounted, or the URL wrong? The daemon continues when the right one is there; {_REMEDY}"
+            f"mounted, or the URL wrong? Publishing continues once the right bucket is there; {_REMEDY}"
         )
     if found != remembered:
         raise WrongBucket(
             f"this is bucket {found}, and the journal published to bucket {remembered}: is another volume mounted, or "
-            f"the URL wrong? The daemon continues when the right one is there; {_REMEDY}"
+            f"the URL wrong? Publishing continues once the right bucket is there; {_REMEDY}"
         )
 
 
 def _damaged() -> WrongBucket:
     return WrongBucket(
-        f"{layout.BUCKET} is damaged, so nobody can tell which bucket this is: restore it from its newest version or a "
+        f"{layout.BUCKET} is damaged, so it is not known which bucket this is: restore it from its newest version or a "
         f"backup; or delete it, and {_REMEDY}"
     )

@@ -299,7 +299,7 @@ class LiveTree:
             if finished is not None:
                 verdicts = done | {verdict.path: verdict for verdict in finished.verdicts}
                 return replace(finished, verdicts=tuple(verdicts[path] for path in sorted(verdicts)))
-        return Unfinished(sequence, "the live tree or the pointer kept changing; the next pass goes on")
+        return Unfinished(sequence, "the live tree or the pointer kept changing; the next pass continues")
 
     async def follow(self, scope: Scope, sequence: int) -> Synced | Unfinished:
         """The pass after a change of the pointer that was won as `sequence`.

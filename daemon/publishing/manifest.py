@@ -113,7 +113,7 @@ class Manifest(Part):
         except ValidationError as error:
             raise VerificationFailed(
                 f"the manifest of {self.state} has an invalid composition ({fault_of(error)}): "
-                f"continue with a release that knows it, or `rebundle retire {self.scope} --reason '…'` and a new state"
+                f"a release that knows it can continue, or `rebundle retire {self.scope} --reason '…'` and a new state"
             ) from error
         # A field that came into being later is absent here, and what is absent has no part in a digest.
         if composition.digest == self.composition_digest:

@@ -180,7 +180,7 @@ def quarantine(
     if rollback_to is None:
         return _next(pointer, writing, "quarantine", quarantined=quarantined, change=change)
     if rollback_to.composition == target.composition:
-        raise Refused(f"{rollback_to.state} has the very composition that is to be quarantined")
+        raise Refused(f"{rollback_to.state} has the same composition as {target.state}, which is to be quarantined")
     _refuse_quarantined(pointer, rollback_to)
     held = _hold(writing)
     change["hold"] = _dumped(held)

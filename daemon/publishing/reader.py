@@ -234,16 +234,20 @@ class Reader:
         if kept is not None:
             return kept
         body = await self._bytes(scope, layout.manifest(scope, publication.state, publication.attempt), sizes.MANIFEST)
+        remedy = (
+            f"restore the object if the bucket keeps versions, else `rebundle recover {scope} --reason "
+            "'damaged manifest'` takes the state out of the pointer"
+        )
 
         def decoded() -> Manifest:
             if hashlib.sha256(body).hexdigest() != publication.manifest_sha256:
                 raise VerificationFailed(
-                    f"the manifest of {publication.id} is not the one that {scope}'s pointer means"
+                    f"the manifest of {publication.id} is not the one that {scope}'s pointer means: {remedy}"
                 )
             read = _manifest(scope, publication.id, body)
             if read.composition_digest != publication.composition:
                 raise VerificationFailed(
-                    f"the manifest of {publication.id} has not the composition that the pointer names"
+                    f"the manifest of {publication.id} has not the composition that the pointer names: {remedy}"
                 )
             return read
 

@@ -205,7 +205,7 @@ def _mend(remains: Remains, pointer: Pointer, writing: Writing, wish: Wish) -> R
         base, writing, live, desired, retained=there, hold=hold, published=adopted, cut_off=cut_off
     )
     did = (
-        *([f"left out what is not there, or not whole: {some(gone)}"] if gone else ()),
+        *([f"left out, because missing or damaged: {some(gone)}"] if gone else ()),
         *([] if remains.chain_holds else ["cut the history off where its chunks are gone or changed"]),
         *_standing_told(following, told),
     )
@@ -287,7 +287,7 @@ def _rebuild(remains: Remains, writing: Writing, wish: Wish) -> Recovered:
         f"found {len(remains.found)} publications that verify, {len(following.retained)} of them can be rolled back to",
         *(f"left out {each.id}: {each.why}" for each in remains.damaged),
         *(f"left out {each}: its id or number was committed with another composition" for each in consistent.refuted),
-        f"went on at sequence {following.sequence}: {MOST_HISTORY + 1} above every trace ({_highest(remains)})",
+        f"sequence {following.sequence}: {MOST_HISTORY + 1} above the highest that was found ({_highest(remains)})",
         *_standing_told(following, told),
     )
     return Recovered(following, did, tuple(_unknown(remains, following, last, unnamed, consistent.undecided)))
@@ -662,7 +662,7 @@ def _standing_told(following: Pointer, why_live: str) -> Iterable[str]:
     live, desired, hold = following.live, following.desired, following.hold
     yield f"live: {live.id if live else 'nothing'} ({why_live})"
     yield f"desired: {desired.id if desired else 'nothing'}"
-    yield f"held by {hold.by}: {hold.reason}; `rebundle resume {following.scope}` goes on" if hold else "not held"
+    yield f"held by {hold.by}: {hold.reason}; `rebundle resume {following.scope}` ends that" if hold else "not held"
 
 
 def _unknown(

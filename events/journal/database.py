@@ -360,5 +360,5 @@ def _renew_copy(path: Path, db: sqlite3.Connection, token: Callable[[], str], ma
 def _damaged(path: Path, found: str) -> JournalDamaged:
     return JournalDamaged(
         f"the journal {path} cannot be used: {found}. Restore it from a backup, "
-        "or move it aside and start anew; senders then send again what was not published"
+        "or move it aside and start with a new one; senders then send again what was not published"
     )

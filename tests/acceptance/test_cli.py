@@ -162,4 +162,4 @@ def test_a_daemon_that_is_not_there_is_exit_6(rebundle: Command) -> None:
     result = rebundle("send", "-", "--to", "http://127.0.0.1:9", stdin=json.dumps(state(1, 1)))
 
     assert result.code == 6
-    assert "0 of 1 events were taken" in result.err
+    assert "0 of 1 events were accepted" in result.err

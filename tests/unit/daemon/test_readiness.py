@@ -4,6 +4,7 @@ import asyncio
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 from structlog.testing import capture_logs
@@ -330,7 +331,7 @@ def test_what_is_tried_again_and_again_is_reported_by_name() -> None:
 def test_a_bucket_that_is_not_probed_yet_takes_no_intake_away() -> None:
     runtime = InlineRuntime()
     admission = Admission(MemoryStore(runtime), runtime, first=1, longest=1)
-    daemon = Daemon(gates=[admission])
+    daemon = Daemon(gates={"doctor": admission})
     daemon.observe()
     (check,) = [check for check in daemon.vitals.checks() if check.name == "bucket"]
     assert (check.ok, check.degraded) == (True, True)
@@ -367,3 +368,12 @@ def test_the_log_says_once_when_a_condition_begins_to_last_and_when_it_is_over()
         ("needs attention", "lost+found"),
         ("needs no more attention", "lost+found"),
     ]
+
+
+def test_another_bucket_is_shown_by_the_verb_that_knows_the_journal() -> None:
+    identity = SimpleNamespace(pending="this bucket has no .rebundle/bucket.json")
+    daemon = Daemon(gates={"status": identity})
+    daemon.observe()
+    (check,) = [check for check in daemon.vitals.checks() if check.name == "bucket"]
+    expected = "rebundle status --bucket '/srv/my bundles' --journal '/var/lib/my journal/journal.db'"
+    assert check.detail.endswith(expected)

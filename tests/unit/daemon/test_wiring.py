@@ -18,6 +18,7 @@ from daemon.publishing.livetree import Synced
 from daemon.publishing.signing import KeySigner, generate
 from daemon.publishing.trust import Trust, TrustedKey
 from daemon.settings import load
+from daemon.stores import locations
 from daemon.stores.memory import MemoryStore
 from daemon.stores.port import Content
 from daemon.wiring import Keys, open_bucket
@@ -182,3 +183,10 @@ def test_a_memory_that_is_not_there_yet_is_made_later(tmp_path: Path) -> None:
     kept = tmp_path / "not" / "there" / "accepted.json"
     settings = load({}, {"REBUNDLE_TRUST__POLICY": str(policy), "REBUNDLE_TRUST__STATE_FILE": str(kept)}, None).settings
     assert wiring.keys_of(settings).state_file == kept
+
+
+@pytest.mark.parametrize("bucket", ["my bundles", "file:///srv/my%20bundles", "s3://bundles/team?region=eu-1"])
+def test_a_suggested_command_names_the_bucket_from_any_folder(bucket, monkeypatch, tmp_path):
+    monkeypatch.chdir(tmp_path)
+    expected = {"my": str(tmp_path / "my bundles"), "fi": "/srv/my bundles", "s3": bucket}[bucket[:2]]
+    assert wiring._from_any_folder(locations.parse(bucket), bucket) == expected

@@ -41,7 +41,7 @@ def test_before_and_after_are_told_with_what_the_pass_did(bucket):
         "             found with foreign bytes, which are kept under .rebundle/replaced/: base/a",
         "             operator's override, untouched: example/b\\x1b",
         "             stays deleted: example/c",
-        "             nobody's file, left alone: base/d",
+        "             not written by Rebundle, left alone: base/d",
     ]
 
 

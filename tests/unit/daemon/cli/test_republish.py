@@ -87,7 +87,7 @@ def test_a_dry_run_goes_on_where_the_verb_would_mend_what_is_published(bucket, r
     result = rebundle("republish", SCOPE, "--dry-run")
 
     assert result.code == 0
-    assert "what is published cannot be read and would be made anew: " in result.err
+    assert "what is published cannot be read and would be rendered again: " in result.err
     assert re.search(r"^[1-9]\d* files differ;", result.err, re.MULTILINE)
     assert "--- /dev/null" in result.out
     assert rebundle("republish", SCOPE).code == 0

@@ -116,7 +116,7 @@ def test_a_rejection_is_told_by_the_files_own_events_with_what_was_taken(tmp_pat
 
     assert result.code == 1
     assert [each["id"] for each in result.json["events"]] == ["e1"]
-    assert "1 of 3 events were taken" in result.err
+    assert "1 of 3 events were accepted" in result.err
     assert f"{events} event 3: $.data.models: is required" in result.err
     assert "$: x (found y)" in result.err
 
@@ -128,7 +128,7 @@ def test_each_refusal_has_its_exit_code(tmp_path, rebundle, status, code):
 
     assert result.code == code
     assert "because" in result.err
-    assert ("come again in 7 s" in result.err) == (status == 503)
+    assert ("try again in 7 s" in result.err) == (status == 503)
 
 
 @pytest.mark.parametrize("nearest", ["io.rebundle.bundle_state.created.v1", None])
@@ -142,7 +142,7 @@ def test_an_event_of_an_unknown_type_is_a_failure_that_names_the_nearest_type(tm
             result = rebundle("send", write_events(tmp_path, event(1, "io.rebundle.typo")), "--to", url, *more)
             assert (result.code, "ignored" in result.out) == (1, True)
             assert "1 of 1 events have a type that the daemon does not know" in result.err
-            assert (f"is {nearest} meant?" if nearest else "docs/events.md lists the types") in result.err
+            assert (f"did you mean {nearest}?" if nearest else "docs/events.md lists the types") in result.err
 
 
 def test_who_has_no_token_is_told_how_to_give_one(tmp_path, rebundle):
@@ -151,7 +151,7 @@ def test_who_has_no_token_is_told_how_to_give_one(tmp_path, rebundle):
         (tmp_path / "token").write_text("wrong")
         wrong = rebundle("send", write_events(tmp_path, event(1)), "--to", url, "--token-file", tmp_path / "token")
 
-    assert (without.code, "give --token-file FILE" in without.err) == (4, True)
+    assert (without.code, "pass --token-file FILE" in without.err) == (4, True)
     assert (wrong.code, "send the header" in wrong.err) == (4, True)
 
 

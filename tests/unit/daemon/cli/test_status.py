@@ -97,7 +97,7 @@ def test_hand_edits_strays_and_missing_files_of_base_need_attention(bucket, rebu
     assert view["live_tree"]["strays"] == ["base/notes.txt"]
     assert set(view["live_tree"]["pending"]) == {COMPOSE, "base/bundle/nginx/models.map"}
     assert len(view["attention"]) == 3
-    assert "base/notes.txt: nobody's" in rebundle("status", SCOPE).out
+    assert "base/notes.txt: not written by Rebundle" in rebundle("status", SCOPE).out
 
 
 def test_a_path_that_cannot_be_written_is_named_with_what_to_do(bucket, rebundle):

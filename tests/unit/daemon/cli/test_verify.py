@@ -102,7 +102,7 @@ def test_a_damaged_manifest_of_an_old_state_hides_no_edit_and_stops_no_rollback(
 
     failed = {each["what"].split("@")[0]: each["problem"] for each in result.json["checks"] if not each["ok"]}
     assert (result.code, set(failed)) == (5, {"state state-2", "live tree"})
-    assert f"`rebundle recover {SCOPE} --reason '…'`" in failed["state state-2"]
+    assert f"`rebundle recover {SCOPE} --reason 'damaged manifest'`" in failed["state state-2"]
     assert "edited by hand: base/bundle/docker-compose.yaml" in failed["live tree"]
     status = rebundle("status", SCOPE)
     assert "unreadable" not in status.out

@@ -623,7 +623,7 @@ def test_a_tree_that_others_never_stop_changing_is_unfinished(memory: MemoryStor
 
         result = await bucket(FaultyStore(memory, before=move)).live_tree.reconcile(SCOPE)
         assert isinstance(result, Unfinished)
-        assert "next pass goes on" in result.reason
+        assert "next pass continues" in result.reason
 
     asyncio.run(scenario())
 

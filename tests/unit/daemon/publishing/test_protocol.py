@@ -291,7 +291,7 @@ def test_a_quarantine_with_a_rollback_is_one_change_that_holds() -> None:
 
 def test_a_quarantine_goes_back_to_no_state_with_the_same_or_a_quarantined_composition() -> None:
     twin = make_publication("twin", 3, composition=TWO.composition)
-    with pytest.raises(Refused, match="twin has the very composition"):
+    with pytest.raises(Refused, match="twin has the same composition"):
         protocol.quarantine(published(twin, TWO), writing(3), TWO, rollback_to=twin)
     with pytest.raises(Refused, match="state-1 is quarantined"):
         protocol.quarantine(quarantined(published(ONE, TWO), ONE), writing(4), TWO, rollback_to=ONE)
