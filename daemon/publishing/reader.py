@@ -145,7 +145,8 @@ class Reader:
             raise WentBack(
                 f"the pointer of {scope} has sequence {read.pointer.sequence}, and {highest} was seen here before: "
                 "an older one was put back, from a backup or by somebody else; "
-                f"`rebundle recover {scope} --reason '…'` writes one that is newer than both"
+                f"`rebundle recover {scope} --reason '…'` writes one that is newer than both. If it finds nothing to "
+                "recover, nothing in the bucket shows the newer one: restart the daemon to continue from the older one"
             )
         await self._accepted.accept(scope, read.pointer.sequence)
         return read

@@ -13,9 +13,9 @@ from functools import partial
 from pathlib import Path
 from sqlite3 import Connection
 from types import TracebackType
-from typing import Concatenate, ParamSpec, Self, TypeVar
+from typing import Concatenate, Final, ParamSpec, Self, TypeVar
 
-from events.errors import Problem, SourceUnavailable
+from events.errors import JournalFull, Problem, SourceUnavailable
 from events.journal import dead_letters, inspection, intake, lanes
 from events.journal.database import OpenJournal, meta, open_journal, reinstated, timestamp, translated
 from events.journal.files import MACHINE_ID
@@ -37,6 +37,9 @@ T = TypeVar("T")
 
 _DEFAULT_LIMITS = JournalLimits()
 _LAST = 2**62
+_ORDINARY_BYTES: Final = 128 << 10
+"""What an ordinary request needs. A probe writes as much after one had no room: on a full disk a small row still fits
+into pages that SQLite has already."""
 
 
 class Journal:
@@ -63,6 +66,7 @@ class Journal:
         self._instance = opened.instance
         self._cursor = 0
         self._turn = 0
+        self._probe_bytes = 0
         self._appended = asyncio.Event()
         self._closed = False
 
@@ -132,16 +136,22 @@ class Journal:
         """
         try:
             return await self._confirmed(intake.append, self._now(), self._limits, arrivals)
+        except JournalFull:
+            self._probe_bytes = _ORDINARY_BYTES
+            raise
         finally:
             self._appended.set()
 
     async def probe(self) -> None:
-        """Write a little, durably, to find out whether an event could be kept now.
+        """Write a little, durably, to find out whether an event could be kept now; after one could not, write as much.
 
         Raises:
             SourceUnavailable: none could, for instance because the disk is full or the file was removed.
         """
-        await self._confirmed(inspection.probe, self._now())
+        size = self._probe_bytes
+        await self._confirmed(inspection.probe, self._now(), size)
+        if size:
+            self._probe_bytes = 0
 
     async def bucket(self) -> str | None:
         """The id of the bucket that this journal publishes to; None before the first."""

@@ -83,10 +83,10 @@ def newest(db: sqlite3.Connection) -> datetime | None:
     return None if row is None else datetime.fromisoformat(row["accepted_at"])
 
 
-def probe(db: sqlite3.Connection, now: str) -> None:
-    """Write one row, durably."""
+def probe(db: sqlite3.Connection, now: str, size: int) -> None:
+    """Write one row of at least so many bytes, durably."""
     with writing(db):
-        db.execute("UPDATE probe SET at = ?", (now,))
+        db.execute("UPDATE probe SET at = ? || hex(zeroblob(?))", (now, size // 2))
 
 
 def remember(db: sqlite3.Connection, key: str, value: str) -> None:

@@ -298,7 +298,7 @@ BUGS: dict[str, Bug] = {
         "objects are deleted before the pointer lets them go",
         Collector, "_release",
         "following = protocol.collect(",
-        "early = _Fence(seen.read.pointer.gc_epoch, plan.verdicts)\n"
+        "early = _Fence(seen.read.pointer.gc_epoch, plan.verdicts, plan.expired)\n"
         "    await self._delete_all(seen.scope, early, lambda _: None)\n"
         "    following = protocol.collect(",
     ),

@@ -1,9 +1,11 @@
 """Collection on both flavours of store: what it deletes and when, crashes at every call, and races it must lose or win."""
 
 import asyncio
-from collections.abc import Callable
+import functools
+from collections.abc import Callable, Coroutine
 from dataclasses import replace
 from datetime import datetime, timedelta
+from typing import ParamSpec
 
 import pytest
 
@@ -17,11 +19,22 @@ from daemon.stores.errors import ObjectMissing, StoreError, StoreRefused, StoreU
 from daemon.stores.memory import MemoryStore
 from daemon.stores.port import Content, Listing, ObjectStore
 from tests.builders_publishing import SCOPE, Bucket, make_state
-from tests.builders_runtime import InlineRuntime, in_loop
+from tests.builders_runtime import InlineRuntime
 from tests.support.faulty_store import Fault, FaultyStore, Gate
 
+P = ParamSpec("P")
 DAY = 86_400.0
 POLICY = Policy(newest=2, days=30)
+
+
+def in_loop(test: Callable[P, Coroutine[None, None, None]]) -> Callable[P, None]:
+    """The test in an event loop of its own."""
+
+    @functools.wraps(test)
+    def run(*args: P.args, **kwargs: P.kwargs) -> None:
+        asyncio.run(test(*args, **kwargs))
+
+    return run
 
 
 @pytest.fixture
@@ -277,7 +290,6 @@ async def test_old_copies_go_behind_a_collection_of_their_own_and_the_newest_of_
     assert (seen.copies, collected.size) == (collected.copies, 1)
     assert await copies(store) == [b"2", b"3"]
     assert (await bucket.pointer()).kind == "gc", "its time is that of the store's clock"
-    # Within 90 days of the publication: after that the position of its journal would be collected.
     await runtime.sleep(50 * DAY)
     again = await collector(store, runtime).collect(SCOPE, "cron")
     assert (again.copies, again.sequence) == ((), None)

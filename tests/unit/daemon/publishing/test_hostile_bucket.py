@@ -404,7 +404,7 @@ def test_a_large_chunk_is_decoded_outside_of_the_event_loop(monkeypatch: pytest.
         assert any("_chunk" in each for each in runtime.offloaded)
         runtime.offloaded.clear()
         await recoverer(store, read).preview(SCOPE, Wish(), "ann", "look")
-        assert "_decoded_chunks" in runtime.offloaded
+        assert "_readable_chunks" in runtime.offloaded
 
     asyncio.run(scenario())
 

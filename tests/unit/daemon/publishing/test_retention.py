@@ -176,7 +176,7 @@ def test_the_newest_collection_of_a_history_that_tells_its_time_by_the_stores_cl
     pointer = protocol.hold(pointer, write(6, 0))
     assert retention.last_collection(pointer.history) == datetime.fromisoformat(told)
     for silent in (None, "yesterday", told.partition("+")[0]):
-        entry = protocol.collect(pointer, write(7, 0), ()).history[-1]
+        entry = protocol.collect(pointer, write(7, 0), (), as_of=told).history[-1]
         found = entry.model_copy(update={"change": entry.change | {"as_of": silent}})
         assert retention.last_collection((*pointer.history, found)) == datetime.fromisoformat(told)
     assert retention.last_collection(published_daily(2).history) is None

@@ -3,7 +3,7 @@
 import pytest
 from securesystemslib.dsse import Envelope
 
-from daemon.publishing.signatures import Signature, decoded, encoding
+from daemon.publishing.signatures import Signature, decoded, encoding, signed_by
 
 GOOD = Signature("k" * 64, bytes(range(64)))
 
@@ -38,9 +38,34 @@ def test_signatures_come_back_as_they_were_written() -> None:
     ],
 )
 def test_any_other_form_is_refused(documents: object) -> None:
-    with pytest.raises(ValueError, match=r"signature|signed"):
+    with pytest.raises(ValueError, match=r"^(a|it|one|the) ") as refused:
         decoded(documents)
+
+    assert str(refused.value) in {
+        "the signatures are no list",
+        "one key has signed twice",
+        "a signature is not base64",
+        "a signature is not in its one form",
+        "it has 17 signatures, and may have 16",
+    }
 
 
 def test_as_many_signatures_as_a_document_may_have_are_read() -> None:
     assert len(decoded([{"keyid": str(number), "sig": "AA=="} for number in range(16)])) == 16
+
+
+class Stamp:
+    """Implements `Signer` with a signature from which the message can be read."""
+
+    def __init__(self, keyid: str) -> None:
+        self.keyid = keyid
+
+    def sign(self, message: bytes) -> bytes:
+        return self.keyid.encode() + b":" + message
+
+
+def test_each_signer_signs_the_encoding_of_payload_and_kind() -> None:
+    signed = signed_by((Stamp("one"), Stamp("two")), "application/x", b"payload")
+
+    message = encoding("application/x", b"payload")
+    assert signed == (Signature("one", b"one:" + message), Signature("two", b"two:" + message))

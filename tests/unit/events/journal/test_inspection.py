@@ -3,7 +3,7 @@ import sqlite3
 
 import pytest
 
-from events.errors import SourceUnavailable
+from events.errors import JournalFull, SourceUnavailable
 from events.journal import JournalLimits, LaneBacklog
 from events.model import Outcome, OutcomeKind
 
@@ -127,6 +127,29 @@ def test_a_clock_that_is_ahead_makes_no_identity_unknown(bench, play, scope):
             bench.clock.advance(days=-31)
             [again] = await journal.append([bench.arrival("1")])
             assert again.known
+
+    play(story())
+
+
+def test_a_disk_that_is_full_for_events_is_full_although_a_row_would_fit(bench, play):
+    big = {"a": "x" * 20_000}
+
+    async def story():
+        async with bench.journal() as journal:
+            # SQLite refuses to grow the database, as it does on a full disk.
+            await journal._call(lambda db: db.execute("PRAGMA max_page_count = 1").fetchone())
+            await journal.probe()
+            with pytest.raises(JournalFull, match="no space is left"):
+                await journal.append([bench.arrival("1", data=big)])
+            for _ in range(2):
+                with pytest.raises(JournalFull, match="no space is left"):
+                    await journal.probe()
+            await journal._call(lambda db: db.execute("PRAGMA max_page_count = 100000").fetchone())
+            for _ in range(2):
+                await journal.probe()
+            await journal.append([bench.arrival("1", data=big)])
+            with contextlib.closing(sqlite3.connect(bench.path)) as beside:
+                assert beside.execute("SELECT length(at) < 100 FROM probe").fetchall() == [(1,)]
 
     play(story())
 
