@@ -175,7 +175,7 @@ def _letter_lines(view: View) -> Iterator[str]:
     yield from pairs([(name, value) for name, value in view.items() if name != "body"])
     yield ""
     if view["body"] is None:
-        yield "the event itself is no longer kept"
+        yield "the event itself is no longer kept, or is damaged in the journal"
     else:
         yield from json.dumps(view["body"], indent=2).splitlines()
 

@@ -8,7 +8,7 @@ from events.journal.database import decoding, meta, writing
 from events.journal.intake import insert
 from events.journal.lanes import event_of, identity_of, settle_one
 from events.journal.records import Arrival, DeadLetter, DeadLetterStatus
-from events.model import Outcome, OutcomeKind, Position
+from events.model import Event, Outcome, OutcomeKind, Position
 from events.source import Replay
 
 _SELECT = "SELECT d.*, e.id AS event_id, e.type, e.body FROM dead_letters d JOIN events e ON e.position = d.position"
@@ -61,13 +61,15 @@ def replay(db: sqlite3.Connection, now: str, number: int, by: str) -> Position:
     """Append the event again for its one scope; the dead letter is settled when that is.
 
     Raises:
-        NotWaiting: the dead letter is not open.
+        NotWaiting: the dead letter is not open, or its event is damaged.
     """
     with writing(db):
         letter = _open_dead_letter(db, number)
+        if letter.event is None:
+            raise NotWaiting(f"the event of dead letter {number} is damaged in the journal: send it again")
         row = db.execute("SELECT * FROM events WHERE position = ?", (letter.position.offset,)).fetchone()
         arrival = Arrival(
-            event=event_of(row["body"]),
+            event=letter.event,
             identity=identity_of(row),
             digest=row["digest"],
             scopes=(letter.scope,),
@@ -146,5 +148,15 @@ def _dead_letter(row: sqlite3.Row, instance: str) -> DeadLetter:
             closed_at=row["closed_at"],
             closed_by=row["closed_by"],
             closed_reason=row["closed_reason"],
-            event=None if row["body"] is None else event_of(row["body"]),
+            event=_event(row["body"]),
         )
+
+
+def _event(body: bytes | None) -> Event | None:
+    """None: the body is no longer kept, or it is damaged. Its dead letter is shown all the same."""
+    if body is None:
+        return None
+    try:
+        return event_of(body)
+    except (ValueError, TypeError, KeyError, RecursionError):
+        return None

@@ -6,11 +6,13 @@ again.
 """
 
 import json
+import shlex
 import sqlite3
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Final
 
-from events.journal.database import writing
+from events.journal.database import decoding, writing
 from events.model import Event, Identity, Outcome, OutcomeKind, Position
 from events.source import Delivery, Recorded, Replay
 
@@ -19,24 +21,64 @@ _MOST_RECORDED: Final = 16
 
 
 def next_after(db: sqlite3.Connection, instance: str, offset: int) -> Delivery | None:
-    """The first unsettled event behind `offset`."""
-    row = db.execute(
-        "SELECT * FROM events WHERE settled_at IS NULL AND position > ? ORDER BY position LIMIT 1", (offset,)
-    ).fetchone()
-    if row is None:
-        return None
-    scopes = db.execute("SELECT scope FROM lanes WHERE position = ? ORDER BY scope", (row["position"],))
-    return _delivery(row, instance, tuple(lane["scope"] for lane in scopes) if row["assigned"] else None)
+    """The first unsettled event behind `offset` that can be read."""
+    query = "SELECT * FROM events WHERE settled_at IS NULL AND position > ? ORDER BY position LIMIT 1"
+    while (row := db.execute(query, (offset,)).fetchone()) is not None:
+        lanes = db.execute("SELECT scope FROM lanes WHERE position = ? ORDER BY scope", (row["position"],))
+        scopes = tuple(lane["scope"] for lane in lanes) if row["assigned"] else None
+        match _read(row, instance, scopes):
+            case Delivery() as delivery:
+                return delivery
+            case damage:
+                _note_damage(db, [damage])
+        offset = row["position"]
+    return None
 
 
 def waiting(db: sqlite3.Connection, instance: str, scope: str, upto: int, most: int) -> tuple[Delivery, ...]:
-    """What waits in the scope, in order."""
+    """What waits in the scope and can be read, in order."""
     rows = db.execute(
         "SELECT e.* FROM lanes l JOIN events e ON e.position = l.position"
-        " WHERE l.scope = ? AND l.settled_at IS NULL AND l.position <= ? AND e.assigned ORDER BY l.position LIMIT ?",
-        (scope, upto, most),
+        " WHERE l.scope = ? AND l.settled_at IS NULL AND l.position <= ? AND e.assigned ORDER BY l.position",
+        (scope, upto),
     )
-    return tuple(_delivery(row, instance, (scope,)) for row in rows)
+    found: list[Delivery] = []
+    damaged: list[_Damage] = []
+    while len(found) < most and (row := rows.fetchone()) is not None:
+        match _read(row, instance, (scope,)):
+            case Delivery() as delivery:
+                found.append(delivery)
+            case damage:
+                damaged.append(damage)
+    rows.close()
+    _note_damage(db, damaged)
+    return tuple(found)
+
+
+@dataclass(frozen=True, slots=True)
+class _Damage:
+    """An event whose row a disk, or somebody else, has damaged."""
+
+    offset: int
+    error: str
+    """What is wrong, and what to do about it."""
+
+
+def _read(row: sqlite3.Row, instance: str, scopes: tuple[str, ...] | None) -> Delivery | _Damage:
+    try:
+        with decoding(row, "an event"):
+            return _delivery(row, instance, scopes)
+    except sqlite3.DatabaseError as error:
+        remedy = f"`rebundle dead-letters add {shlex.quote(str(row['id']))} --reason '…'`, then send it again"
+        return _Damage(row["position"], f"{error}: {remedy}")
+
+
+def _note_damage(db: sqlite3.Connection, damaged: Iterable[_Damage]) -> None:
+    """A damaged event stays in its lanes, with the reason, until an operator takes it out; it delays no other event."""
+    db.executemany(
+        "UPDATE lanes SET error = ?1 WHERE position = ?2 AND settled_at IS NULL AND error IS NOT ?1",
+        [(each.error, each.offset) for each in damaged],
+    )
 
 
 def _delivery(row: sqlite3.Row, instance: str, scopes: tuple[str, ...] | None) -> Delivery:

@@ -90,7 +90,7 @@ class DeadLetter:
     closed_by: str | None
     closed_reason: str | None
     event: Event | None = field(repr=False)
-    """None once its body is no longer kept."""
+    """None once its body is no longer kept, or if it is damaged."""
 
 
 @dataclass(frozen=True, slots=True)
