@@ -432,7 +432,7 @@ class _Daemon:
 
     async def once_admitted(self, timer: Callable[[], Coroutine[None, None, None]]) -> None:
         """A timer that writes to the bucket, from when on that may be."""
-        await self.identity.wait()
+        await self.identity.until_granted()
         await timer()
 
     async def _granted(self) -> None:

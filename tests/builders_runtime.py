@@ -6,13 +6,22 @@ import hashlib
 import random
 import time
 import uuid
-from collections.abc import Callable, Coroutine
+from collections.abc import Awaitable, Callable, Coroutine
 from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime
 from typing import ParamSpec, Self, TypeVar
 
 P = ParamSpec("P")
 T = TypeVar("T")
+
+
+def done(work: Awaitable[T]) -> T:
+    """The result of `work`, in an event loop of its own."""
+
+    async def run() -> T:
+        return await work
+
+    return asyncio.run(run())
 
 
 def in_loop(test: Callable[P, Coroutine[None, None, None]]) -> Callable[P, None]:

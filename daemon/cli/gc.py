@@ -13,6 +13,7 @@ from daemon.cli.session import Session, scope_of, session
 from daemon.cli.text import columns
 from daemon.cli.views import View
 from daemon.publishing.collector import BOTH, Collected, Collector, Part
+from daemon.publishing.reader import Scopes
 from daemon.publishing.retention import Doomed, Folder, Kept, Released, Spared
 from daemon.wiring import collector
 from renderers.model import Scope
@@ -44,7 +45,7 @@ async def gc(
         raise UsageError("name one scope, or give --all")
     parts = BOTH if only is None else frozenset[Part]({only})
     async with session(place, printing) as opened:
-        scopes = await opened.bucket.reader.scopes() if scope is None else (scope_of(scope),)
+        scopes = await opened.bucket.reader.scopes() if scope is None else Scopes((scope_of(scope),))
         collecting = collector(opened.bucket, opened.settings.retention)
         done: list[Collected] = []
         failed: list[_Failed] = []
@@ -58,8 +59,7 @@ async def gc(
                 if scope is not None:
                     raise
                 failed.append((str(each), *opened.failure_of(each, error)))
-        if all_:
-            failed += [(f"{name}/", why, BACKEND) for name, why in opened.bucket.reader.unreadable_folders.items()]
+        failed += [(f"{name}/", why, BACKEND) for name, why in scopes.unreadable.items()]
         _tell(opened.printer, done, failed, dry_run=dry_run)
         if dry_run and "release" in parts:
             opened.printer.say("ages are by this machine's clock; a collection goes by the bucket's")

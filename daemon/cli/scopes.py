@@ -15,7 +15,8 @@ from renderers.model import Scope
 async def scopes(*, place: Place = DEFAULT_PLACE, printing: Printing = DEFAULT_PRINTING) -> int:
     """Every scope of the bucket, one to a line. The gravest error of a scope sets the exit code."""
     async with session(place, printing) as opened:
-        views = await readable(opened, await opened.bucket.reader.scopes())
+        found = await opened.bucket.reader.scopes()
+        views, folders = await readable(opened, found), dict(found.unreadable)
         rows = [
             (
                 view["scope"],
@@ -27,9 +28,8 @@ async def scopes(*, place: Place = DEFAULT_PLACE, printing: Printing = DEFAULT_P
             )
             for view in views
         ]
-        if not views and not opened.bucket.reader.unreadable_folders:
+        if not views and not folders:
             opened.printer.say(f"nothing is published in {opened.settings.bucket} yet")
-        folders = dict(opened.bucket.reader.unreadable_folders)
         rows += [(f"{name}/", "", "", "", f"unreadable: {why}", "") for name, why in folders.items()]
         document = {"scopes": views, "unreadable_folders": folders}
         opened.printer.data(document, columns(("SCOPE", "LIVE", "DESIRED", "SEQUENCE", "NOTE", "AGE"), rows))

@@ -56,7 +56,7 @@ async def status(
         for view in views:
             view["attention"] = [*attention(view), *_waiting_attention(view, waiting)]
         # Asked for one scope, another bundle is of no interest.
-        folders = dict(opened.bucket.reader.unreadable_folders) if what is None else {}
+        folders = dict(scopes.unreadable) if what is None else {}
         document = {
             "bucket": opened.settings.bucket,
             "scopes": views,

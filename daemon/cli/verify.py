@@ -26,7 +26,7 @@ from daemon.publishing.errors import NotFound, NotVouchedFor, PublishingError, V
 from daemon.publishing.livetree import Survey
 from daemon.publishing.manifest import Manifest
 from daemon.publishing.pointer import Pointer, Publication
-from daemon.publishing.reader import verified_files
+from daemon.publishing.reader import Scopes, verified_files
 from daemon.publishing.wording import MOST_NAMED, some
 from daemon.stores.errors import ObjectDamaged
 from daemon.wiring import keys_of
@@ -94,11 +94,9 @@ async def verify(
         unchecked = [*([NO_POLICY] if trust is None else []), OFFLINE]
         return _told(printer_of(printing), [await _check_offline(offline, trust)], unchecked)
     async with session(place, printing) as opened:
-        scopes = await opened.bucket.reader.scopes() if scope is None else (scope_of(scope),)
+        scopes = await opened.bucket.reader.scopes() if scope is None else Scopes((scope_of(scope),))
         checks = [check for each in scopes async for check in _check_scope(opened, each, state, named=not every)]
-        if every:
-            folders = opened.bucket.reader.unreadable_folders.items()
-            checks += [Check(f"{name}/", "folder", why, code=BACKEND) for name, why in folders]
+        checks += [Check(f"{name}/", "folder", why, code=BACKEND) for name, why in scopes.unreadable.items()]
         if not checks:
             raise NotFound(f"nothing is published in {opened.settings.bucket}, so nothing could be checked")
         return _told(opened.printer, checks, _unchecked(opened.trust))

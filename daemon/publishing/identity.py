@@ -112,8 +112,8 @@ class BucketIdentity:
             wait = min(2 * wait, self._longest)
         self._granted.set()
 
-    async def wait(self) -> None:
-        """Returns when it was granted: for the timers that write to the bucket."""
+    async def until_granted(self) -> None:
+        """Returns once `granted` has, without asking the bucket: for the timers that write to it."""
         await self._granted.wait()
 
     async def confirm(self) -> None:

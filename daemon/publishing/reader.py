@@ -7,7 +7,7 @@ digest that vouch for them: whoever may say what is live in one scope must not b
 import hashlib
 from collections import OrderedDict
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Final, Generic, ParamSpec, TypeVar, overload
 
 from daemon.concurrency import concurrently
@@ -70,6 +70,25 @@ class Manifests(Sequence[Manifest]):
         return self.found[index]
 
 
+@dataclass(frozen=True, slots=True)
+class Scopes(Sequence[Scope]):
+    """The scopes of a bucket, sorted, and the bundles whose folders could not be listed."""
+
+    found: tuple[Scope, ...] = ()
+    unreadable: Mapping[str, str] = field(default_factory=dict)
+    """By bundle: what is wrong, and what to do about it."""
+
+    def __len__(self) -> int:
+        return len(self.found)
+
+    @overload
+    def __getitem__(self, index: int) -> Scope: ...
+    @overload
+    def __getitem__(self, index: slice) -> tuple[Scope, ...]: ...
+    def __getitem__(self, index: int | slice) -> Scope | tuple[Scope, ...]:
+        return self.found[index]
+
+
 class Reader:
     """Reads what is published in one bucket. Safe for many tasks of one event loop."""
 
@@ -87,13 +106,12 @@ class Reader:
         self._manifests = _Kept[Manifest](_MOST_MANIFEST_BYTES)
         self._chunks = _Kept[Chunk](_MOST_CHUNK_BYTES)
         self._files = _Kept[tuple[RenderedFile, ...]](_MOST_FILES_BYTES)
-        self._unreadable: Mapping[str, str] = {}
 
-    async def scopes(self) -> tuple[Scope, ...]:
-        """Every scope that has a pointer, or traces of one, sorted.
+    async def scopes(self) -> Scopes:
+        """Every scope that has a pointer, or traces of one.
 
         A folder whose name is no bundle or target is somebody else's. A bundle whose folder cannot be listed is left
-        out and is in `unreadable_folders`. A scope whose own folder cannot be listed is among them: reading it fails.
+        out and is in `Scopes.unreadable`. A scope whose own folder cannot be listed is among them: reading it fails.
 
         Raises:
             StoreRefused, StoreUnavailable: the bucket cannot be listed.
@@ -107,13 +125,7 @@ class Reader:
                 unreadable[bundle] = str(error)
                 continue
             found.extend(Scope(bundle, target) for target in targets if _is_scope(bundle, target))
-        self._unreadable = unreadable
-        return tuple(sorted(found))
-
-    @property
-    def unreadable_folders(self) -> Mapping[str, str]:
-        """The bundles that the last `scopes()` could not look into, each with the reason and what to do."""
-        return self._unreadable
+        return Scopes(tuple(sorted(found)), unreadable)
 
     async def pointer(self, scope: Scope) -> PointerRead:
         """The pointer of a scope; for a scope that has none yet, an empty one without a version.

@@ -596,8 +596,8 @@ BUGS: dict[str, Bug] = {
     "newest-first": Bug(
         "a lane gets its events in the reverse order",
         lanes, "waiting",
-        "ORDER BY l.position LIMIT",
-        "ORDER BY l.position DESC LIMIT",
+        "ORDER BY l.position",
+        "ORDER BY l.position DESC",
     ),
     "acknowledged-in-one-scope": Bug(
         "an event is acknowledged when it has settled in one of its scopes",

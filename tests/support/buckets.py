@@ -6,7 +6,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any, TypeVar
 
-from daemon.publishing import protocol
+from daemon.publishing import layout, protocol
 from daemon.publishing.livetree import LiveTree
 from daemon.publishing.manifest import ManifestEvent, State
 from daemon.publishing.operations import Operations
@@ -115,3 +115,13 @@ def in_bucket(path: Path, work: Callable[[PublishedBucket], Awaitable[T]]) -> T:
             return await work(PublishedBucket(DirectoryStore(path, runtime, RealFileSystem()), runtime))
 
     return asyncio.run(run())
+
+
+def pointer(path: Path) -> Pointer:
+    """The pointer of SCOPE in the directory bucket at `path`, now."""
+    return in_bucket(path, lambda bucket: bucket.pointer())
+
+
+def live_file(path: Path, name: str) -> Path:
+    """A file of SCOPE's live tree in the directory bucket at `path`."""
+    return path / layout.live_tree(SCOPE, name)

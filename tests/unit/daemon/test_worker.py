@@ -8,6 +8,7 @@ import pytest
 from daemon.lifecycle import Stop
 from daemon.publishing.livetree import Synced
 from daemon.publishing.pointer import Revision
+from daemon.publishing.reader import Scopes
 from daemon.stores.errors import StoreRefused, StoreUnavailable
 from daemon.stores.memory import MemoryStore
 from daemon.stores.port import Content
@@ -410,13 +411,12 @@ class Unreadable:
     def __getattr__(self, name):
         return getattr(self._reader, name)
 
-    @property
-    def unreadable_folders(self):
-        return {self._folder: "Permission denied"} if self.broken else {}
-
     async def scopes(self):
-        found = await self._reader.scopes()
-        return tuple(each for each in found if not (self.broken and each.bundle == self._folder))
+        scopes = await self._reader.scopes()
+        if not self.broken:
+            return scopes
+        found = tuple(each for each in scopes if each.bundle != self._folder)
+        return Scopes(found, {self._folder: "Permission denied"})
 
 
 @pytest.mark.parametrize("restarted", [False, True])

@@ -1,33 +1,29 @@
 import io
 
-from tests.support.buckets import SCOPE
+from tests.support.buckets import SCOPE, live_file
 
 ENV = "example/conf/bundle/.env"
 CREDENTIALS = "example/creds/bundle/.env"
 
 
-def tree(bucket, path):
-    return bucket / str(SCOPE) / "docker-compose-gen" / path
-
-
 def test_restore_puts_the_default_back_and_keeps_what_was_there(bucket, rebundle):
-    default = tree(bucket, ENV).read_bytes()
-    tree(bucket, ENV).write_bytes(b"MINE=1\n")
+    default = live_file(bucket, ENV).read_bytes()
+    live_file(bucket, ENV).write_bytes(b"MINE=1\n")
 
     result = rebundle("example", "restore", SCOPE, ENV, "--yes", "-o", "json")
 
     assert (result.code, result.json["written"]) == (0, True)
-    assert tree(bucket, ENV).read_bytes() == default
+    assert live_file(bucket, ENV).read_bytes() == default
     (kept,) = (path for path in (bucket / str(SCOPE) / ".rebundle/replaced").rglob("*") if path.is_file())
     assert kept.read_bytes() == b"MINE=1\n"
 
 
 def test_restore_brings_a_deleted_file_back(bucket, rebundle):
-    tree(bucket, ENV).unlink()
+    live_file(bucket, ENV).unlink()
     assert f"{ENV}: deleted by an operator" in rebundle("status", SCOPE).out
 
     assert rebundle("example", "restore", SCOPE, ENV, "--yes").code == 0
-    assert tree(bucket, ENV).exists()
+    assert live_file(bucket, ENV).exists()
 
 
 def test_restore_of_the_default_writes_nothing(bucket, rebundle):
@@ -35,20 +31,20 @@ def test_restore_of_the_default_writes_nothing(bucket, rebundle):
 
 
 def test_changed_credentials_are_never_read_copied_or_replaced(bucket, rebundle):
-    tree(bucket, CREDENTIALS).write_bytes(b"SECRET=1\n")
+    live_file(bucket, CREDENTIALS).write_bytes(b"SECRET=1\n")
 
     result = rebundle("example", "restore", SCOPE, CREDENTIALS, "--yes")
 
     assert result.code == 4
-    assert tree(bucket, CREDENTIALS).read_bytes() == b"SECRET=1\n"
+    assert live_file(bucket, CREDENTIALS).read_bytes() == b"SECRET=1\n"
     assert not (bucket / str(SCOPE) / ".rebundle/replaced").exists()
 
 
 def test_deleted_credentials_come_back(bucket, rebundle):
-    tree(bucket, CREDENTIALS).unlink()
+    live_file(bucket, CREDENTIALS).unlink()
 
     assert rebundle("example", "restore", SCOPE, CREDENTIALS, "--yes").code == 0
-    assert tree(bucket, CREDENTIALS).exists()
+    assert live_file(bucket, CREDENTIALS).exists()
 
 
 def test_a_path_that_live_does_not_have_is_not_found(bucket, rebundle):

@@ -5,7 +5,7 @@ import pytest
 
 from daemon.publishing import layout
 from renderers.model import Composition
-from tests.support.buckets import SCOPE, composition_with, in_bucket
+from tests.support.buckets import SCOPE, composition_with, in_bucket, pointer
 
 MONTHS = 100 * 86_400
 
@@ -22,10 +22,6 @@ def aged(bucket, monkeypatch):
 
 def states(bucket):
     return sorted(path.parent.parent.name for path in bucket.glob(f"{SCOPE}/states/*/*/manifest.json"))
-
-
-def pointer(bucket):
-    return in_bucket(bucket, lambda published: published.pointer())
 
 
 def test_gc_releases_and_deletes_and_tells_what_and_why(aged, rebundle):

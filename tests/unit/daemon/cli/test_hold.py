@@ -1,16 +1,12 @@
 import io
 from concurrent.futures import ThreadPoolExecutor
 
-from tests.support.buckets import SCOPE, composition_with, in_bucket
+from tests.support.buckets import SCOPE, composition_with, in_bucket, pointer
 
 
 class Terminal(io.StringIO):
     def isatty(self):
         return True
-
-
-def pointer(bucket):
-    return in_bucket(bucket, lambda published: published.pointer())
 
 
 def publish_next(bucket):

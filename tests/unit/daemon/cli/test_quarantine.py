@@ -1,8 +1,4 @@
-from tests.support.buckets import SCOPE, composition_with, in_bucket
-
-
-def pointer(bucket):
-    return in_bucket(bucket, lambda published: published.pointer())
+from tests.support.buckets import SCOPE, composition_with, in_bucket, pointer
 
 
 def test_a_quarantined_composition_does_not_become_live_under_another_id(bucket, rebundle):

@@ -7,7 +7,7 @@ import pytest
 
 from daemon.publishing import layout
 from daemon.publishing.pointer import Revision
-from tests.support.buckets import SCOPE, composition_with, in_bucket
+from tests.support.buckets import SCOPE, composition_with, in_bucket, pointer
 
 ASKED = ("recover", SCOPE, "--reason", "disk died", "--by", "ann")
 
@@ -17,10 +17,6 @@ def lost(bucket):
     """The bucket without its pointer."""
     (bucket / layout.pointer(SCOPE)).unlink()
     return bucket
-
-
-def pointer(bucket):
-    return in_bucket(bucket, lambda published: published.pointer())
 
 
 def test_a_lost_pointer_is_recovered_and_everything_is_told(lost, rebundle):

@@ -7,11 +7,7 @@ from daemon.cli.republish import publish_over
 from daemon.publishing import protocol
 from daemon.publishing.errors import Refused
 from renderers.templates import Templates
-from tests.support.buckets import SCOPE, composition_with, in_bucket
-
-
-def pointer(bucket):
-    return in_bucket(bucket, lambda published: published.pointer())
+from tests.support.buckets import SCOPE, composition_with, in_bucket, pointer
 
 
 def test_desired_is_rendered_anew_under_its_id_with_the_configured_defaults(bucket, rebundle, monkeypatch):

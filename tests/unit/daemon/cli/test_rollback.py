@@ -3,7 +3,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
-from tests.support.buckets import SCOPE, composition_with, in_bucket
+from tests.support.buckets import SCOPE, composition_with, in_bucket, live_file, pointer
 
 ENV = "example/conf/bundle/.env"
 
@@ -13,16 +13,8 @@ class Terminal(io.StringIO):
         return True
 
 
-def pointer(bucket):
-    return in_bucket(bucket, lambda published: published.pointer())
-
-
-def tree(bucket, path):
-    return bucket / str(SCOPE) / "docker-compose-gen" / path
-
-
 def test_rollback_makes_the_state_live_holds_it_and_leaves_overrides(bucket, rebundle):
-    tree(bucket, ENV).write_bytes(b"MINE=1\n")
+    live_file(bucket, ENV).write_bytes(b"MINE=1\n")
 
     result = rebundle("rollback", SCOPE, "state-1", "--reason", "bad", "--yes", "--by", "alice", "-o", "json")
 
@@ -31,8 +23,8 @@ def test_rollback_makes_the_state_live_holds_it_and_leaves_overrides(bucket, reb
     assert (view["before"]["live"]["state"], view["after"]["live"]["state"]) == ("state-3", "state-1")
     assert (view["after"]["desired"]["state"], view["after"]["hold"]["by"]) == ("state-3", "alice")
     assert view["live_tree"]["overrides"] == [ENV]
-    assert tree(bucket, ENV).read_bytes() == b"MINE=1\n"
-    assert b'"state-1"' in tree(bucket, "base/.rebundle.json").read_bytes()
+    assert live_file(bucket, ENV).read_bytes() == b"MINE=1\n"
+    assert b'"state-1"' in live_file(bucket, "base/.rebundle.json").read_bytes()
 
 
 def test_the_difference_and_the_targets_age_come_first(bucket, rebundle):

@@ -1,6 +1,6 @@
 import structlog
 
-from daemon.publishing.reader import Reader
+from daemon.publishing.reader import Reader, Scopes
 from daemon.stores.directory import DirectoryStore
 from daemon.stores.errors import StoreRefused
 from tests.support.buckets import SCOPE, composition_with, in_bucket
@@ -82,7 +82,7 @@ def test_what_a_store_logs_does_not_stand_among_the_data(bucket, rebundle, monke
     async def scopes(_reader):
         structlog.get_logger("daemon.stores").info("nobody need know")
         structlog.get_logger("daemon.stores").warning("the server has said\nsomething odd", key="x")
-        return ()
+        return Scopes()
 
     before = structlog.get_config()
     monkeypatch.setattr(Reader, "scopes", scopes)

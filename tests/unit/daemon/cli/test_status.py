@@ -4,17 +4,13 @@ from daemon.publishing.livetree import LiveTree
 from daemon.publishing.reader import Reader
 from daemon.stores.errors import StoreUnavailable
 from tests.builders import make_composition
-from tests.support.buckets import SCOPE, composition_with, in_bucket
+from tests.support.buckets import SCOPE, composition_with, in_bucket, live_file
 from tests.support.journals import in_journal
 
 OTHER = make_composition(1, bundle="other", target="edge")
 
 ENV = "example/conf/bundle/.env"
 COMPOSE = "base/bundle/docker-compose.yaml"
-
-
-def tree(bucket, path):
-    return bucket / str(SCOPE) / "docker-compose-gen" / path
 
 
 def scope_of(result):
@@ -36,8 +32,8 @@ def test_a_sound_bucket_needs_no_attention_and_is_not_touched(bucket, rebundle):
 
 
 def test_overrides_and_what_operators_deleted_are_named(bucket, rebundle):
-    tree(bucket, ENV).write_text("MINE=1\n")
-    tree(bucket, "example/.env").unlink()
+    live_file(bucket, ENV).write_text("MINE=1\n")
+    live_file(bucket, "example/.env").unlink()
 
     tree_view = scope_of(rebundle("status", "-o", "json"))["live_tree"]
 
@@ -86,9 +82,9 @@ def test_a_hold_does_not_hide_that_what_waits_is_quarantined(bucket, rebundle):
 
 
 def test_hand_edits_strays_and_missing_files_of_base_need_attention(bucket, rebundle):
-    tree(bucket, COMPOSE).write_text("mine\n")
-    tree(bucket, "base/notes.txt").write_text("mine\n")
-    tree(bucket, "base/bundle/nginx/models.map").unlink()
+    live_file(bucket, COMPOSE).write_text("mine\n")
+    live_file(bucket, "base/notes.txt").write_text("mine\n")
+    live_file(bucket, "base/bundle/nginx/models.map").unlink()
 
     view = scope_of(rebundle("status", "-o", "json"))
 
@@ -101,7 +97,7 @@ def test_hand_edits_strays_and_missing_files_of_base_need_attention(bucket, rebu
 
 
 def test_a_path_that_cannot_be_written_is_named_with_what_to_do(bucket, rebundle):
-    link = tree(bucket, "base/bundle/nginx/models.map")
+    link = live_file(bucket, "base/bundle/nginx/models.map")
     link.unlink()
     link.symlink_to("/nowhere")
     result = rebundle("hold", SCOPE, "--reason", "to have a pass")
@@ -129,7 +125,7 @@ def test_a_path_that_cannot_be_written_is_named_with_what_to_do(bucket, rebundle
 
 
 def test_a_damaged_manifest_of_an_old_state_stops_no_tree_and_is_named_with_the_command_that_helps(bucket, rebundle):
-    tree(bucket, ENV).write_text("MINE=1\n")
+    live_file(bucket, ENV).write_text("MINE=1\n")
     (manifest,) = (bucket / str(SCOPE) / "states/state-2").glob("*/manifest.json")
     manifest.write_bytes(manifest.read_bytes() + b"x")
 
@@ -140,7 +136,7 @@ def test_a_damaged_manifest_of_an_old_state_stops_no_tree_and_is_named_with_the_
     assert (view["live_tree"]["synced"], view["live_tree"]["follows"]) == (True, True)
     assert [each["publication"].partition("@")[0] for each in view["live_tree"]["damaged_manifests"]] == ["state-2"]
     assert f"`rebundle recover {SCOPE} --reason 'damaged manifest'`" in view["attention"][-1]
-    assert b'"state-1"' in tree(bucket, "base/.rebundle.json").read_bytes()
+    assert b'"state-1"' in live_file(bucket, "base/.rebundle.json").read_bytes()
 
 
 def test_a_lost_pointer_needs_attention_and_hides_no_other_scope(bucket, rebundle):

@@ -220,7 +220,7 @@ def test_the_right_bucket_is_waited_for_at_growing_distances_and_timers_wait_wit
     one = BucketIdentity(FaultyStore(store, before=note), Memory(ONE), runtime, first=1, longest=4)
 
     async def timer() -> None:
-        await one.wait()
+        await one.until_granted()
         order.append("timer")
 
     async def grant() -> None:

@@ -12,6 +12,7 @@ import pytest
 from daemon.publishing import layout, manifest, protocol
 from daemon.publishing.errors import NotFound, PointerLost, VerificationFailed
 from daemon.publishing.pointer import Older, Publication, PublicationId
+from daemon.publishing.reader import Scopes
 from daemon.stores.errors import ObjectDamaged, StoreRefused, StoreUnavailable
 from daemon.stores.memory import MemoryStore
 from daemon.stores.port import Content, Listing, Stored, UnreadableFolder
@@ -97,7 +98,7 @@ def test_scopes_are_listed_whatever_else_lies_in_the_bucket(memory: MemoryStore)
         keys = ["b/two/pointer.json", "a/one/pointer.json", "a/two/states/x", ".rebundle/locks/x", "a/Not/x", "a/file"]
         for key in [*keys, f"{'x' * 58}/one/x", "Bad/one/x", "top"]:
             await memory.create(key, Content(b""))
-        assert await bucket(memory).reader.scopes() == (Scope("a", "one"), Scope("a", "two"), Scope("b", "two"))
+        assert await bucket(memory).reader.scopes() == Scopes((Scope("a", "one"), Scope("a", "two"), Scope("b", "two")))
 
     asyncio.run(scenario())
 
@@ -359,13 +360,14 @@ def test_a_bundle_that_cannot_be_listed_is_reported_and_the_others_are_found(mem
         store = _Barred(memory, "b/")
         reader = bucket(store).reader
 
-        assert await reader.scopes() == (Scope("a", "one"), Scope("c", "one"))
-        assert list(reader.unreadable_folders) == ["b"]
-        assert "chmod a+rx b/" in reader.unreadable_folders["b"]
+        scopes = await reader.scopes()
+        assert scopes.found == (Scope("a", "one"), Scope("c", "one"))
+        assert list(scopes.unreadable) == ["b"]
+        assert "chmod a+rx b/" in scopes.unreadable["b"]
 
         store._barred = ()
-        assert len(await reader.scopes()) == 3
-        assert reader.unreadable_folders == {}
+        scopes = await reader.scopes()
+        assert (len(scopes), scopes.unreadable) == (3, {})
 
     asyncio.run(scenario())
 
@@ -377,8 +379,8 @@ def test_a_folder_whose_name_is_no_bundle_is_not_looked_into(memory: MemoryStore
         store = _Barred(memory, "lost+found/")
         reader = bucket(store).reader
 
-        assert await reader.scopes() == (Scope("a", "one"),)
-        assert (store.asked, reader.unreadable_folders) == (["", "a/"], {})
+        assert await reader.scopes() == Scopes((Scope("a", "one"),))
+        assert store.asked == ["", "a/"]
 
     asyncio.run(scenario())
 

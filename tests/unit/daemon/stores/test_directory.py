@@ -12,7 +12,7 @@ import stat
 import subprocess
 import sys
 import time
-from collections.abc import Awaitable, Callable, Iterable
+from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime
 from pathlib import Path
@@ -32,7 +32,7 @@ from daemon.stores.errors import (
 )
 from daemon.stores.filesystem import Entry, RealFileSystem
 from daemon.stores.port import Content, Listed
-from tests.builders_runtime import InlineRuntime
+from tests.builders_runtime import InlineRuntime, done
 from tests.support.filesystems import (
     FailingFileSystem,
     Link,
@@ -47,13 +47,6 @@ from tests.support.filesystems import (
 
 T = TypeVar("T")
 PROJECT = Path(__file__).parents[4]
-
-
-def done(work: Awaitable[T]) -> T:
-    async def run() -> T:
-        return await work
-
-    return asyncio.run(run())
 
 
 @pytest.fixture

@@ -3,12 +3,11 @@
 The editor acts just before a call of the file-system port, which is as late as it can be; and again and again.
 """
 
-import asyncio
 import errno
 import itertools
 import os
 import shutil
-from collections.abc import Awaitable, Callable
+from collections.abc import Callable
 from pathlib import Path
 from typing import TypeVar
 
@@ -18,18 +17,11 @@ from daemon.stores.directory import STALE_SECONDS, DirectoryStore
 from daemon.stores.errors import ConditionFailed, ObjectMissing, OutcomeUnknown, StoreError, StoreUnavailable
 from daemon.stores.filesystem import RealFileSystem
 from daemon.stores.port import Content, Version
-from tests.builders_runtime import InlineRuntime
+from tests.builders_runtime import InlineRuntime, done
 from tests.support.filesystems import Exchange, FailingFileSystem, Operation, PassingFileSystem, Rename, Write
 
 T = TypeVar("T")
 Save = Callable[[Path], None]
-
-
-def done(work: Awaitable[T]) -> T:
-    async def run() -> T:
-        return await work
-
-    return asyncio.run(run())
 
 
 class EditedFileSystem(PassingFileSystem):

@@ -1,12 +1,11 @@
 """What somebody who may write the folder of a bucket can put in the way of a command of root: nothing that it follows,
 waits for, creates outside, or gives away."""
 
-import asyncio
 import fcntl
 import os
 import socket
 import stat
-from collections.abc import Awaitable, Callable
+from collections.abc import Callable
 from pathlib import Path
 from typing import TypeVar
 
@@ -16,17 +15,10 @@ from daemon.stores.directory import DirectoryStore
 from daemon.stores.errors import StoreRefused
 from daemon.stores.filesystem import RealFileSystem, UnfitLock
 from daemon.stores.port import Content
-from tests.builders_runtime import InlineRuntime
+from tests.builders_runtime import InlineRuntime, done
 
 T = TypeVar("T")
 FS = RealFileSystem()
-
-
-def done(work: Awaitable[T]) -> T:
-    async def run() -> T:
-        return await work
-
-    return asyncio.run(run())
 
 
 @pytest.fixture
