@@ -72,8 +72,7 @@ class Freshness:
         """
         if self.expires <= now:
             raise VerificationFailed(
-                f"freshness.json of {self.scope} expired at {self.expires.isoformat()}: "
-                "no daemon has renewed it since"
+                f"freshness.json of {self.scope} expired at {self.expires.isoformat()}: no daemon has renewed it since"
             )
         self.check_not_older(sequence)
         if sequence == self.sequence and not self._names(pointer_body):
