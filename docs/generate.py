@@ -57,7 +57,7 @@ _CLI_HEAD = """\
 
 Made from the command's own help by `python docs/generate.py`.
 
-every verb acts on the bucket directly, by the same compare-and-swap as the daemon, whether or not one runs; the bucket
+Every verb acts on the bucket directly, by the same compare-and-swap as the daemon, whether or not one runs; the bucket
 is `--bucket`, else `REBUNDLE_BUCKET`, else the settings file's, else `var/bucket`. Data goes to standard output, prose
 to standard error. `-o json` and `-o yaml` print one document whose `schemaVersion` is 1: within a version fields are
 only added. There are no colours where standard output is no terminal, with `--no-color`, or with `NO_COLOR` set.

@@ -91,7 +91,7 @@ def confirm(question: str, *, yes: bool, printer: Printer, stdin: TextIO | None 
         return True
     asked = stdin or sys.stdin
     if not asked.isatty():
-        raise UsageError("this changes what is live, and there is no terminal to confirm it at: repeat it with --yes")
+        raise UsageError("this needs a confirmation, and there is no terminal to ask at: repeat it with --yes")
     printer.stderr.write(f"{plain(question)} [y/N] ")
     printer.stderr.flush()
     return asked.readline().strip().lower() in {"y", "yes"}

@@ -4,6 +4,7 @@ A request is all or nothing, so events go in requests of at most 100 and 512 kB;
 sending, and what was not sent is said. An event that is known already is fine: sending again is safe.
 """
 
+import shlex
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
@@ -99,7 +100,12 @@ def send(
             f"{some([str(view['place']) for view in ignored], _MOST_NAMED)}\n"
             + (f"did you mean {' or '.join(nearest)}?" if nearest else "docs/events.md lists the types")
         )
-    undone = any(view.get("settled_at", "") is None or _is_dead(view) for view in views)
+    if waits := [view for view in views if view.get("settled_at", "") is None]:
+        printer.warn(
+            f"{len(waits)} of {len(views)} events have not settled within {timeout:g} s, and are not lost: "
+            f"`rebundle status {shlex.quote(str(waits[0]['id']))}` shows why the first one waits"
+        )
+    undone = bool(waits) or any(map(_is_dead, views))
     return FAILED if ignored or undone else DONE
 
 

@@ -226,7 +226,7 @@ class _Probing:
         except (ConditionFailed, ObjectMissing):
             return Verdict.OK, "what is absent is not replaced: a lost pointer is noticed"
         await self._removed(absent, written)
-        return Verdict.REFUSED, "an absent object was replaced: a lost pointer would be replaced by one without history"
+        return Verdict.REFUSED, "an absent object was replaced: a lost pointer would be replaced without its history"
 
     async def _read_back(self) -> Shown:
         found = await self._store.get(self._key)

@@ -215,6 +215,22 @@ def test_waiting_ends_at_its_limit():
     assert view["settled_at"] is None
 
 
+def test_an_event_that_still_waits_names_the_command_that_shows_why(tmp_path, rebundle):
+    def taken_then_waiting(handler):
+        if handler.command == "POST":
+            accepting(handler)
+        else:
+            says(200, json.dumps({"events": [report("j@e1", None)]}).encode())(handler)
+
+    with server(taken_then_waiting) as (url, _):
+        events = write_events(tmp_path, event(1))
+        result = rebundle("send", events, "--to", url, "--wait", "--timeout", "0")
+
+    assert (result.code, "still waiting" in result.out) == (1, True)
+    assert "1 of 1 events have not settled within 0 s" in result.err
+    assert "`rebundle status e1` shows why" in result.err
+
+
 def test_an_event_that_was_ignored_at_the_door_is_not_waited_for():
     (view,) = wait_for(Client("http://127.0.0.1:1"), [{"id": "e1", "position": None, "ignored": True}], 3)
 
