@@ -102,8 +102,12 @@ def _locked(file: Path, journal: Path) -> int:
 
 
 def _lock(descriptor: int, file: Path, journal: Path) -> None:
-    if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+    found = os.fstat(descriptor)
+    if not stat.S_ISREG(found.st_mode):
         raise SourceUnavailable(f"the journal {journal} cannot be opened: {file} is not a regular file; move it away")
+    if file != journal and found.st_nlink > 1:
+        # It is written below, and may be a file of somebody else.
+        raise SourceUnavailable(f"the journal {journal} cannot be opened: {file} has another name, too; remove it")
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:

@@ -242,3 +242,16 @@ def test_the_bucket_is_remembered(bench, play):
             assert await journal.bucket() == "two"
 
     play(story())
+
+
+def test_a_lock_file_that_is_another_file_too_is_refused_and_not_written(bench, play, tmp_path):
+    async def story():
+        other = tmp_path / "of somebody else"
+        other.write_text("precious")
+        other.with_name("journal.db.lock").hardlink_to(other)
+        with pytest.raises(SourceUnavailable, match="another name, too; remove it"):
+            async with bench.journal():
+                pass
+        assert other.read_text() == "precious"
+
+    play(story())
