@@ -29,7 +29,7 @@ from daemon.publishing.reader import PointerRead, Reader
 from daemon.publishing.retention import Doomed, Folder, Kept, Policy, Released, Spared
 from daemon.runtime import Runtime
 from daemon.stores.clock import store_time
-from daemon.stores.errors import ConditionFailed, ObjectMissing, OutcomeUnknown, StoreRefused
+from daemon.stores.errors import ConditionFailed, ObjectMissing, OutcomeUnknown, StoreForbidden, StoreRefused
 from daemon.stores.port import Listed, ObjectStore
 from renderers.model import Scope
 
@@ -160,7 +160,8 @@ class Collector:
         Raises:
             NotFound: no such scope.
             PointerMoved: others were faster five times over.
-            DeletionRefused: this credential may not delete; what was released is.
+            DeletionRefused: this credential may not delete, or something stands in the way of one object; what was
+                released is, and everything else was deleted.
         """
         for _ in range(_TRIES):
             seen = await self._look(scope)
@@ -169,8 +170,11 @@ class Collector:
             except PointerMoved:
                 continue
             deleting = fence if "delete" in parts else None
-            deleted = await self._delete_all(scope, deleting, progress) if deleting else ()
-            copies = await self._delete_copies(deleting.expired) if deleting else ()
+            refused: list[DeletionRefused] = []
+            deleted = await self._delete_all(scope, deleting, progress, refused) if deleting else ()
+            copies = await self._delete_copies(deleting.expired, refused) if deleting else ()
+            if refused:
+                raise refused[0]
             return _collected(
                 seen,
                 plan,
@@ -254,7 +258,12 @@ class Collector:
         reasons = {each.publication.id: each.why for each in released}
         return retention.doom(seen.stored, retained, entries, self._policy, as_of=as_of, released=reasons)
 
-    async def _delete_all(self, scope: Scope, fence: _Fence, progress: Progress) -> tuple[Doomed, ...]:
+    async def _delete_all(
+        self, scope: Scope, fence: _Fence, progress: Progress, refused: list[DeletionRefused]
+    ) -> tuple[Doomed, ...]:
+        async def delete(each: Doomed) -> bool:
+            return await self._delete(each, refused)
+
         deleted: list[Doomed] = []
         doomed = fence.doomed
         for start in range(0, len(doomed), _FOLDERS_AT_ONCE):
@@ -262,25 +271,30 @@ class Collector:
             if (await self._reader.existing(scope)).pointer.gc_epoch != fence.gc_epoch:
                 break
             some = doomed[start : start + _FOLDERS_AT_ONCE]
-            for each, gone in zip(some, await concurrently(self._delete, some, at_once=_FOLDERS_AT_ONCE), strict=True):
+            for each, gone in zip(some, await concurrently(delete, some, at_once=_FOLDERS_AT_ONCE), strict=True):
                 if gone:
                     deleted.append(each)
                     progress(each)
         return tuple(deleted)
 
-    async def _delete_copies(self, expired: tuple[Listed, ...]) -> tuple[Listed, ...]:
+    async def _delete_copies(self, expired: tuple[Listed, ...], refused: list[DeletionRefused]) -> tuple[Listed, ...]:
         """The copies that are gone. One that was kept again since the look has another version, and stays."""
-        gone = await concurrently(self._delete_object, expired, at_once=_FOLDERS_AT_ONCE)
+
+        async def delete(each: Listed) -> bool:
+            return await self._delete_object(each, refused)
+
+        gone = await concurrently(delete, expired, at_once=_FOLDERS_AT_ONCE)
         return tuple(each for each, is_gone in zip(expired, gone, strict=True) if is_gone)
 
-    async def _delete(self, doomed: Doomed) -> bool:
+    async def _delete(self, doomed: Doomed, refused: list[DeletionRefused]) -> bool:
         """Whether the whole folder is gone. The manifest goes first, so that no reader starts on half of it."""
         for each in doomed.folder.objects:
-            if not await self._delete_object(each):
+            if not await self._delete_object(each, refused):
                 return False
         return True
 
-    async def _delete_object(self, listed: Listed) -> bool:
+    async def _delete_object(self, listed: Listed, refused: list[DeletionRefused]) -> bool:
+        """Whether it is gone. What is the fault of this object alone is noted in `refused`, and the others go on."""
         try:
             await patiently(self._runtime, lambda: self._store.delete(listed.key, listed.version), _WAITS)
         except ObjectMissing:
@@ -288,10 +302,14 @@ class Collector:
         except (ConditionFailed, OutcomeUnknown):
             return False
         except StoreRefused as error:
-            raise DeletionRefused(
-                f"{listed.key} may not be deleted with this credential ({error}): run `rebundle gc --all --only "
-                "delete` under one that may, and set retention.delete = false for the daemon"
-            ) from error
+            refusal = DeletionRefused(
+                f"{listed.key} may not be deleted with this credential ({error}): mend that; or run `rebundle gc --all "
+                "--only delete` under one that may, and set retention.delete = false for the daemon"
+            )
+            if isinstance(error, StoreForbidden):
+                raise refusal from error  # a server says so of every object
+            refused.append(refusal)
+            return False
         return True
 
 

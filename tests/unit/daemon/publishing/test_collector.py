@@ -17,7 +17,7 @@ from daemon.publishing.publisher import timestamp
 from daemon.publishing.retention import Policy
 from daemon.stores.errors import ObjectMissing, StoreError, StoreRefused, StoreUnavailable
 from daemon.stores.memory import MemoryStore
-from daemon.stores.port import Content, Listing, ObjectStore
+from daemon.stores.port import Content, Listing, ObjectStore, Version
 from tests.builders_publishing import SCOPE, Bucket, make_state
 from tests.builders_runtime import InlineRuntime
 from tests.support.faulty_store import Fault, FaultyStore, Gate
@@ -338,6 +338,27 @@ async def test_copies_that_may_not_be_deleted_are_the_operators_to_allow(
     await runtime.sleep(31 * DAY)
     with pytest.raises(DeletionRefused, match="may not be deleted with this credential"):
         await collector(FaultyStore(store, faults={f"{1:064x}": [Fault.REFUSED]}), runtime).collect(SCOPE, "cron")
+
+
+@in_loop
+async def test_an_object_that_cannot_be_deleted_keeps_no_other_from_deletion(
+    store: MemoryStore, runtime: InlineRuntime
+) -> None:
+    await grown(store, runtime)
+    await keep(store, "base/a", "1", "2")
+    await runtime.sleep(31 * DAY)
+
+    class OneIsInTheWay(FaultyStore):
+        async def delete(self, key: str, version: Version) -> None:
+            if "/states/state-1/" in key:
+                raise StoreRefused(f"{key} is a symbolic link; move it away")
+            await super().delete(key, version)
+
+    with pytest.raises(DeletionRefused, match="is a symbolic link; move it away"):
+        await collector(OneIsInTheWay(store), runtime).collect(SCOPE, "cron")
+    left = await states(store)
+    assert ("state-1" in left, "state-2" in left) == (True, False)
+    assert len(await copies(store)) == 1
 
 
 # -- crashes and lost answers
