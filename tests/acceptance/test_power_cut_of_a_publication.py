@@ -43,6 +43,8 @@ class DurableSource:
     """What the journal keeps of a scope: outcomes, recorded and settled; each word is durable when it returns."""
 
     instance = "journal:1"
+    owns_instance = False
+    """The daemon after a cut starts with an empty one: what the first one recorded explains nothing to it."""
 
     def __init__(self, mark: Callable[[str], None] = lambda _label: None) -> None:
         self._mark = mark
