@@ -85,6 +85,16 @@ class User:
             if sample.name == "rebundle_http_connections_closed_total" and sample.labels == {"reason": reason}
         )
 
+    def sees_closed(self, count: int, *reasons: str) -> bool:
+        """Whether the daemon ends so many connections for these reasons within a minute. It serves its other peers
+        between them, and the text of its metrics may be a second old."""
+        until = time.monotonic() + 60
+        while sum(map(self.closed, reasons)) < count:
+            if time.monotonic() > until:
+                return False
+            time.sleep(0.5)
+        return True
+
     def _timed(self, into: list[float], figures: Figures, act: Callable[[], int], expected: int) -> None:
         began = time.monotonic()
         try:

@@ -67,7 +67,7 @@ def test_a_manifest_tells_a_recovery_what_the_publisher_told_the_pointer() -> No
 def test_a_mended_pointer_says_what_it_left_out_and_keeps_what_is_there() -> None:
     mended = recovered(ONE, THREE, pointer=published(ONE, TWO, THREE))
 
-    assert mended.did[0].startswith("left out what is not there, or not whole: state-2@")
+    assert mended.did[0].startswith("left out, because missing or damaged: state-2@")
     assert not any("cut the history off" in line for line in mended.did)
     assert (mended.pointer.live, mended.pointer.desired) == (mended.pointer.desired, mended.pointer.live)
     assert mended.pointer.live is not None
