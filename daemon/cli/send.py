@@ -34,7 +34,6 @@ _MOST_EVENTS: Final = 100
 _MOST_BYTES: Final = 512 << 10
 _POLL_SECONDS: Final = 0.25
 _SLOWEST_POLL: Final = 5.0
-_MOST_NAMED: Final = 5
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,7 +96,7 @@ def send(
         nearest = sorted({str(view["nearest_type"]) for view in ignored if view.get("nearest_type")})
         printer.warn(
             f"{len(ignored)} of {len(views)} events have a type that the daemon does not know, and were not kept: "
-            f"{some([str(view['place']) for view in ignored], _MOST_NAMED)}\n"
+            f"{some([str(view['place']) for view in ignored])}\n"
             + (f"did you mean {' or '.join(nearest)}?" if nearest else "docs/events.md lists the types")
         )
     if waits := [view for view in views if view.get("settled_at", "") is None]:
