@@ -4,12 +4,15 @@ A key that one store takes and another refuses would make a bucket that cannot b
 the adapters hold everywhere: a path of a POSIX file system, which is also an object name of S3 and GCS.
 """
 
+import re
 from typing import Final
 
 LONGEST_KEY: Final = 1024
 """Bytes: the limit of S3 and of GCS."""
 LONGEST_PART: Final = 255
 """Bytes: the limit of a file's name."""
+_FORBIDDEN: Final = re.compile(r"[\x00-\x1f\x7f\ud800-\udfff]")
+"""Control characters, and halves of surrogate pairs, which no encoding holds."""
 
 
 def is_key(text: str) -> bool:
@@ -56,7 +59,7 @@ def by_bytes(key: str) -> bytes:
 
 
 def _check_text(text: str) -> None:
-    if any(character < " " or character == "\x7f" or "\ud800" <= character <= "\udfff" for character in text):
+    if _FORBIDDEN.search(text):
         raise ValueError(f"{text!r} must be Unicode text without control characters")
     if len(text.encode()) > LONGEST_KEY:
         raise ValueError(f"key {text!r} has more than {LONGEST_KEY} bytes")

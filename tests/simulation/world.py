@@ -12,7 +12,7 @@ import random
 import sys
 from collections.abc import Callable, Coroutine, Iterator, Sequence
 from dataclasses import dataclass, field, replace
-from functools import cache
+from functools import cache, lru_cache
 from typing import Any, ClassVar, Self
 
 from daemon import desired, worker
@@ -21,7 +21,7 @@ from daemon.freshening import FreshnessTimer
 from daemon.interpretation import interpret
 from daemon.lifecycle import Stop
 from daemon.pipeline import Pipeline, Rendering
-from daemon.publishing import archive, operations, protocol, recoverer, recovery
+from daemon.publishing import archive, manifest, operations, pointer, protocol, recoverer, recovery
 from daemon.publishing.collector import Collector
 from daemon.publishing.errors import (
     NotFound,
@@ -99,8 +99,11 @@ class _StrictRendering(_WarmRendering):
         return super().render(composition, stamp)
 
 
-# Pure as well, and most of what a world would cost: the bytes of archives come again in world after world.
+# Pure as well, and most of what a world would cost: the bytes of archives come again in world after world, and those
+# of a document at each reader of one world.
 _unpacked = cache(archive.unpack)
+_opened = lru_cache(maxsize=1_000)(pointer.opened)
+_decoded = lru_cache(maxsize=1_000)(manifest.decode)
 _right_member = archive._member
 _right_pack = archive.pack
 _packed: dict[tuple[int, ...], tuple[Sequence[archive.Member], archive.Archive]] = {}
@@ -892,6 +895,8 @@ def _settings(scenario: Scenario, world: World) -> Iterator[None]:
         (archive, "unpack", _unpacked),
         (archive, "_member", lambda file, _last: _member(file)),
         (archive, "pack", _pack),
+        (pointer, "opened", _opened),
+        (manifest, "decode", _decoded),
     ]
     if scenario.few_retained:
         changes.append((protocol, "MOST_RETAINED", 3))
