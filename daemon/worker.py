@@ -231,9 +231,8 @@ class Worker:
         """What the bucket has now. In a folder that cannot be listed, every scope counts that is known from before:
         from the listing before this one, and from what the source remembers."""
         began_at, began = self._runtime.now(), self._runtime.monotonic()
-        scopes = await self._reader.scopes()
-        # A volume that is no longer mounted has no scopes, and an event without any would be settled.
-        await self._bucket.check()
+        # In another bucket an event without scopes would be settled without those that the right one has.
+        scopes = await self._bucket.reading(self._reader.scopes)
         found, unreadable = set(map(str, scopes)), dict(scopes.unreadable)
         if unreadable:
             known = await self._source.published_scopes() | (self._listed.scopes if self._listed else frozenset())

@@ -623,7 +623,7 @@ def give_up_once(publisher, store):
     """The next swap is sent once, and given up."""
     swap = publisher.swap
 
-    async def send_once(_scope, base, following):
+    async def send_once(_scope, base, following, **_options):
         publisher.swap = swap
         store.armed = True
         with contextlib.suppress(OutcomeUnknown):
