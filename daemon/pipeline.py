@@ -470,14 +470,14 @@ class Pipeline:
         }
         told = {each.state for each in known}
         forgotten = sorted((name for name in named if name.state not in told), key=str)
+        unreadable: dict[str, str] = {}
         if numbers:
-            known |= {
-                Known(each.state, each.revision.producer, each.composition_digest)
-                for each in await self._reader.named_manifests(scope, forgotten)
-            }
+            manifests = await self._reader.named_manifests(scope, forgotten)
+            known |= {Known(each.state, each.revision.producer, each.composition_digest) for each in manifests}
+            unreadable = {each.publication.state: each.reason for each in manifests.damaged}
         told = {each.state for each in known}
         known |= {Known(name.state, None, None) for name in forgotten if name.state not in told}
-        return Lineage(tuple(sorted(known, key=lambda each: (each.state, each.producer or 0))))
+        return Lineage(tuple(sorted(known, key=lambda each: (each.state, each.producer or 0))), unreadable)
 
     # -- rendering
 

@@ -312,20 +312,22 @@ class Reader:
         self._manifests.put(_key(scope, publication), read, len(body))
         return read
 
-    async def named_manifests(self, scope: Scope, names: Iterable[PublicationId]) -> Sequence[Manifest]:
+    async def named_manifests(self, scope: Scope, names: Iterable[PublicationId]) -> Manifests:
         """The manifests of publications that only history names, so that no digest of them is at hand.
 
         One that is gone is left out, and one that is damaged, too: nothing will be served of it, and nobody mends it.
+        One that may not be read is in `damaged`, with what to do about it.
         """
 
-        async def read(name: PublicationId) -> Manifest | None:
+        async def read(name: PublicationId) -> Manifest | DamagedManifest | None:
             try:
                 return await self._named_manifest(scope, name)
-            except (NotFound, VerificationFailed):
+            except (NotFound, VerificationFailed, ObjectDamaged):
                 return None
+            except StoreRefused as error:
+                return DamagedManifest(name, str(error), unreadable=True)
 
-        found = await concurrently(read, names, at_once=_MOST_READS_AT_ONCE)
-        return [each for each in found if each is not None]
+        return _sorted_out(await concurrently(read, names, at_once=_MOST_READS_AT_ONCE))
 
     async def _named_manifest(self, scope: Scope, name: PublicationId) -> Manifest:
         kept = self._manifests.get(f"{scope} {name}")
@@ -404,11 +406,7 @@ class Reader:
             except StoreRefused as error:
                 return DamagedManifest(publication.id, str(error), unreadable=True)
 
-        found = await concurrently(read, publications, at_once=_MOST_READS_AT_ONCE)
-        return Manifests(
-            tuple(each for each in found if isinstance(each, Manifest)),
-            tuple(each for each in found if isinstance(each, DamagedManifest)),
-        )
+        return _sorted_out(await concurrently(read, publications, at_once=_MOST_READS_AT_ONCE))
 
     async def _check_signature(self, scope: Scope, described: Manifest, body: bytes) -> None:
         if self._trust is None:
@@ -447,6 +445,13 @@ class Reader:
                 return f"{prefix} is there"
         highest = await self._accepted.highest(scope)
         return f"sequence {highest} was seen here" if highest else None
+
+
+def _sorted_out(found: Sequence[Manifest | DamagedManifest | None]) -> Manifests:
+    return Manifests(
+        tuple(each for each in found if isinstance(each, Manifest)),
+        tuple(each for each in found if isinstance(each, DamagedManifest)),
+    )
 
 
 def _is_bundle(name: str) -> bool:
