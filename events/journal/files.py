@@ -111,22 +111,26 @@ def _locked(file: Path, journal: Path, *, is_written: bool = False) -> int:
 
 
 def _opened(file: Path) -> int:
-    with _folder(file.parent) as folder:
-        try:
-            descriptor = os.open(file.name, _OPEN | os.O_CREAT | os.O_EXCL, 0o600, dir_fd=folder)
-        except FileExistsError:
+    try:
+        with _folder(file.parent) as folder:
             try:
+                return _created(folder, file.name)
+            except FileExistsError:
                 return os.open(file.name, _OPEN, dir_fd=folder)
-            except OSError as error:
-                error.filename = str(file)
-                raise
-        try:
-            _give_to_owner_of(folder, descriptor)
-        except OSError:
-            os.close(descriptor)
-            os.unlink(file.name, dir_fd=folder)
-            raise
-        return descriptor
+    except OSError as error:
+        error.filename = str(file)
+        raise
+
+
+def _created(folder: int, name: str) -> int:
+    descriptor = os.open(name, _OPEN | os.O_CREAT | os.O_EXCL, 0o600, dir_fd=folder)
+    try:
+        _give_to_owner_of(folder, descriptor)
+    except OSError:
+        os.close(descriptor)
+        os.unlink(name, dir_fd=folder)
+        raise
+    return descriptor
 
 
 def _make_folder(folder: Path) -> None:
@@ -205,10 +209,11 @@ def _remedy(path: Path, error: OSError) -> str:
     if error.errno != errno.EACCES:
         return ""
     try:
-        owner, folder_owner = Path(error.filename).stat().st_uid, path.parent.stat().st_uid
+        owner = path.parent.stat().st_uid
+        others = [file for file in (Path(f"{path}.lock"), path) if file.exists() and file.stat().st_uid != owner]
     except OSError:
         return ""
-    if owner == folder_owner:
+    if not others:
         return ""
     chown = f"sudo chown --reference={shlex.quote(str(path.parent))} {shlex.quote(str(path))}*"
-    return f" ({error.filename} belongs to uid {owner}); give it to the owner of its folder: {chown}"
+    return f" ({others[0]} belongs to another user); give it to the owner of its folder: {chown}"

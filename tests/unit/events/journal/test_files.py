@@ -301,7 +301,7 @@ def test_root_gives_away_no_file_that_was_there_before_and_the_service_says_what
     (home / name).touch(0o600)
     run_once(path)
     assert (home / name).stat().st_uid == 0
-    with pytest.raises(SourceUnavailable, match=r"belongs to uid 0.*sudo chown --reference=") as refused:
+    with pytest.raises(SourceUnavailable, match=r"belongs to another user.*sudo chown --reference=") as refused:
         with_permissions_of(SOMEBODY, lambda: run_once(path))
     command = str(refused.value).partition("sudo ")[2]
     subprocess.run(["sh", "-c", command], check=True, timeout=60)
@@ -326,3 +326,10 @@ def test_a_journal_that_may_not_be_opened_says_so(tmp_path):
     Path(f"{path}.lock").touch(0o000)
     with pytest.raises(SourceUnavailable, match=r"cannot be opened: Permission denied$"):
         as_an_ordinary_user(lambda: run_once(path))
+
+
+@ROOT
+def test_a_folder_that_may_not_be_searched_says_so(home):
+    (home / "closed").mkdir(0o700)
+    with pytest.raises(SourceUnavailable, match=r"cannot be opened: Permission denied$"):
+        with_permissions_of(SOMEBODY, lambda: run_once(home / "closed/journal.db"))
