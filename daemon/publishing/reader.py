@@ -31,9 +31,8 @@ from daemon.stores.port import ObjectStore, Stored, Version
 from renderers.model import RenderedFile, Scope
 
 if TYPE_CHECKING:
-    from daemon.publishing.identity import BucketCheck
-if TYPE_CHECKING:  # keys take long to import, and only who has a policy needs them
-    from daemon.publishing.trust import Role, Trust
+    from daemon.publishing.identity import BucketCheck  # it imports this module, by way of the publisher
+    from daemon.publishing.trust import Role, Trust  # keys take long to import, and only who has a policy needs them
 
 P = ParamSpec("P")
 T = TypeVar("T")

@@ -9,9 +9,10 @@ import pytest
 
 from daemon.lifecycle import Stop
 from daemon.publishing import layout
-from daemon.publishing.errors import WrongBucket
+from daemon.publishing.errors import VerificationFailed, WrongBucket
 from daemon.publishing.identity import BucketIdentity
 from daemon.stores.memory import MemoryStore
+from daemon.stores.port import Content
 from daemon.worker import Worker
 from events.model import Event
 from tests.builders_runtime import InlineRuntime
@@ -243,3 +244,16 @@ def test_another_bucket_is_the_reason_that_is_reported_although_its_pointer_is_l
         assert (await scene.pointer()).sequence == 1
 
     asyncio.run(with_other_bucket(tmp_path, store, play, states=1))
+
+
+def test_a_damaged_pointer_of_the_right_bucket_is_reported_as_damaged(tmp_path: Path) -> None:
+    store = Volumes()
+
+    async def play(scene: Scene) -> None:
+        await scene.batch(state_event(1))
+        there = await store.right.get(layout.pointer(GOLDEN))
+        await store.right.replace(layout.pointer(GOLDEN), Content(b"{}"), there.version)
+        with pytest.raises(VerificationFailed, match="rebundle recover"):
+            await scene.reader.pointer(GOLDEN)
+
+    asyncio.run(with_other_bucket(tmp_path, store, play, states=0))
