@@ -30,10 +30,12 @@ class Lineage:
     """The explicit states that are used up: those a pointer's `retained` and history name."""
 
     known: tuple[Known, ...] = ()
+    unreadable: Mapping[str, str] = field(default_factory=dict)
+    """By id, the states whose number and composition may not be read, and why. Only late states depend on these."""
 
     def with_state(self, known: Known) -> "Lineage":
         """This lineage and one more state."""
-        return Lineage((*self.known, known))
+        return replace(self, known=(*self.known, known))
 
     def same(self, state: str, producer: int, composition: str) -> bool:
         """Whether exactly this state is known: id, number and composition belong together."""
@@ -105,14 +107,27 @@ def _fold_state(standing: Standing, change: StateCreated) -> Step:
     digest = change.composition.digest
     if standing.lineage.same(change.state, change.revision, digest):
         return Outcome(OutcomeKind.IGNORED, f"state {change.state} is published already", change.state)
+    is_late = change.revision <= standing.highest_producer
     clash = standing.lineage.clash(change.state, change.revision)
+    unreadable = standing.lineage.unreadable
+    if is_late and unreadable and (clash is None or clash.state in unreadable):
+        reason = unreadable.get(change.state) or next(iter(unreadable.values()))
+        return Outcome(OutcomeKind.DEAD_LETTERED, _unknown_reason(change, reason))
     if clash is not None:
         return Outcome(OutcomeKind.DEAD_LETTERED, _clash_reason(change, clash))
     lineage = standing.lineage.with_state(Known(change.state, change.revision, digest))
-    if change.revision <= standing.highest_producer:
+    if is_late:
         return Late(replace(standing, lineage=lineage))
     moved = Standing(change.composition, highest_producer=change.revision, derived=0, lineage=lineage)
     return Moved(moved, explicit=change.state)
+
+
+def _unknown_reason(change: StateCreated, reason: str) -> str:
+    return (
+        f"whether state {change.state} or revision {change.revision} was published before cannot be found out: "
+        f"{reason}. Then replay this event (`rebundle dead-letters list` has its number, `rebundle dead-letters "
+        "replay NUMBER`)"
+    )
 
 
 def _clash_reason(change: StateCreated, clash: Known) -> str:

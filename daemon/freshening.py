@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Final
 
 import structlog
 
+from daemon.concurrency import concurrently
 from daemon.publishing import layout, pointer, signatures, sizes
 from daemon.publishing.documents import Malformed, parsed, written
 from daemon.publishing.errors import VerificationFailed
@@ -29,6 +30,8 @@ log: structlog.stdlib.BoundLogger = structlog.get_logger(__name__)
 _TIMES_A_LIFE: Final = 4
 _MOST_SECONDS: Final = 60
 """Between two rounds: nobody who demands freshness can read a new scope before the next one."""
+
+_RENEWED_AT_ONCE: Final = 8
 
 
 class FreshnessTimer:
@@ -61,9 +64,10 @@ class FreshnessTimer:
         while pause:
             failing: dict[str, str] = {}
             try:
-                for scope in await self._reader.scopes():
-                    if (why := await self._try_renew(scope)) is not None:
-                        failing[str(scope)] = why
+                scopes = await self._reader.scopes()
+                # Side by side: what a slow scope delays may expire meanwhile.
+                reasons = await concurrently(self._try_renew, scopes, at_once=_RENEWED_AT_ONCE)
+                failing = {str(scope): why for scope, why in zip(scopes, reasons, strict=True) if why is not None}
             except Exception as error:  # noqa: BLE001  # the next round asks again
                 failing[""] = f"the bucket cannot be listed: {error}"
                 log.warning("bucket not listed", error=str(error))

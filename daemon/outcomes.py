@@ -2,6 +2,8 @@
 
 No failure of the world ever settles an event: it waits in its lane, and the lane is seen waiting (metrics, readiness,
 `rebundle status`). Only what an event says can make it a dead letter, and that is decided in `desired` and by the gate.
+The one exception is a late state that cannot be compared with a state whose manifest may not be read: it moves nothing,
+and would hold up what waits behind it (protocol 3).
 """
 
 from dataclasses import dataclass

@@ -194,9 +194,6 @@ class Pipeline:
     ) -> frozenset[Position] | None:
         """The positions that are done; None if another writer was faster, or `kept` was not enough to tell."""
         base = kept or await self._reader.pointer(scope)
-        if base.version is None:
-            # A volume that is no longer mounted has no pointers either.
-            await self._bucket.check()
         try:
             outcomes = await self._passed(scope, base.pointer, waiting)
             outcomes = outcomes or await self._fold(scope, base, waiting, uploads)
@@ -421,7 +418,7 @@ class Pipeline:
         """Outcomes first, then the compare-and-swap; a lost one withdraws them."""
         await self._source.record(str(scope), following.write, outcomes)
         try:
-            read = await self._publisher.swap(scope, base, following)
+            read = await self._publisher.swap(scope, base, following, before_creating=self._bucket.check)
         except PointerMoved:
             await self._source.withdraw(str(scope), following.write)
             raise
@@ -473,14 +470,14 @@ class Pipeline:
         }
         told = {each.state for each in known}
         forgotten = sorted((name for name in named if name.state not in told), key=str)
+        unreadable: dict[str, str] = {}
         if numbers:
-            known |= {
-                Known(each.state, each.revision.producer, each.composition_digest)
-                for each in await self._reader.named_manifests(scope, forgotten)
-            }
+            manifests = await self._reader.named_manifests(scope, forgotten)
+            known |= {Known(each.state, each.revision.producer, each.composition_digest) for each in manifests}
+            unreadable = {each.publication.state: each.reason for each in manifests.damaged}
         told = {each.state for each in known}
         known |= {Known(name.state, None, None) for name in forgotten if name.state not in told}
-        return Lineage(tuple(sorted(known, key=lambda each: (each.state, each.producer or 0))))
+        return Lineage(tuple(sorted(known, key=lambda each: (each.state, each.producer or 0))), unreadable)
 
     # -- rendering
 

@@ -474,6 +474,7 @@ class _Daemon:
             longest=patience.longest,
             new_bucket=new_bucket,
         )
+        bucket.reader.read_only_from(identity)
         worker = Worker(
             source=journal,
             reader=bucket.reader,

@@ -8,7 +8,8 @@ the remembered one; events are accepted meanwhile. A copy of a bucket has its id
 import asyncio
 import contextlib
 import re
-from typing import Final, Protocol
+from collections.abc import Awaitable, Callable
+from typing import Final, Protocol, TypeVar
 
 import structlog
 
@@ -30,6 +31,8 @@ from daemon.stores.port import Content, ObjectStore
 from events.errors import EventError
 
 log: structlog.stdlib.BoundLogger = structlog.get_logger(__name__)
+
+T = TypeVar("T")
 
 _TRIES: Final = 3
 _REMEDY: Final = "to publish to this one from now on, start the daemon once with `rebundle run --new-bucket`"
@@ -58,6 +61,14 @@ class BucketCheck(Protocol):
         """As `check`, unless the last one succeeded."""
         ...
 
+    async def reading(self, read: Callable[[], Awaitable[T]]) -> T:
+        """What `read` finds, with a `check` before it begins and one after it ends.
+
+        One check would not be enough: if the volume is mounted again while `read` is under way, a check
+        before it, or after it, sees the right bucket although `read` has seen the other one.
+        """
+        ...
+
 
 class AnyBucket:
     """Implements `BucketCheck` where no id is remembered."""
@@ -67,6 +78,10 @@ class AnyBucket:
 
     async def confirm(self) -> None:
         """Accepts the bucket."""
+
+    async def reading(self, read: Callable[[], Awaitable[T]]) -> T:
+        """What `read` finds."""
+        return await read()
 
 
 ANY_BUCKET: Final = AnyBucket()
@@ -120,6 +135,17 @@ class BucketIdentity:
         """As `check`, unless the last one succeeded."""
         if not self._confirmed:
             await self.check()
+
+    async def reading(self, read: Callable[[], Awaitable[T]]) -> T:
+        """What `read` finds, with a `check` before it begins and one after it ends.
+
+        Raises:
+            As `check`, and what `read` raises.
+        """
+        await self.check()
+        found = await read()
+        await self.check()
+        return found
 
     async def check(self) -> None:
         """Read the id of the bucket, or give it one if the memory has none.

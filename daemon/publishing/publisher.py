@@ -7,7 +7,7 @@ won (a PointerRead), lost (PointerMoved) or unknown (OutcomeUnresolved), never a
 
 import asyncio
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from datetime import datetime
 from typing import TYPE_CHECKING, Final
 
@@ -105,8 +105,18 @@ class Publisher:
         payload = await self._runtime.offload(attestation.statement, manifest.decode(body), body)
         return attestation.enveloped(payload, await self._signed(signatures_of.STATEMENT, payload))
 
-    async def swap(self, scope: Scope, base: PointerRead, following: Pointer) -> PointerRead:
+    async def swap(
+        self,
+        scope: Scope,
+        base: PointerRead,
+        following: Pointer,
+        *,
+        before_creating: Callable[[], Awaitable[None]] | None = None,
+    ) -> PointerRead:
         """Make `following` the pointer, if it is still the one that was read as `base`.
+
+        `before_creating` is called each time before a first pointer is sent: the condition that there is none holds
+        in every bucket without the scope. What it raises is raised, and leaves open what became of an earlier sending.
 
         Returns the pointer as it is afterwards: ours, or one that another writer has built on ours.
 
@@ -126,6 +136,8 @@ class Publisher:
         for attempt in range(1 + _RESENDS):
             if attempt:
                 await self._runtime.sleep(_RESEND_DELAY * 2**attempt * (0.5 + self._runtime.jitter()))
+            if base.version is None and before_creating is not None:
+                await before_creating()
             try:
                 read = await self._try_swap(scope, base, following, content)
             except StoreRefused as error:

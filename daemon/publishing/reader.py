@@ -8,12 +8,20 @@ import hashlib
 from collections import OrderedDict
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from typing import TYPE_CHECKING, Final, Generic, ParamSpec, TypeVar, overload
 
 from daemon.concurrency import concurrently
 from daemon.publishing import archive, layout, manifest, pointer, sizes
 from daemon.publishing.accepted import Accepted, InProcess
-from daemon.publishing.errors import NotFound, NotVouchedFor, PointerLost, VerificationFailed, WentBack
+from daemon.publishing.errors import (
+    NotFound,
+    NotVouchedFor,
+    PointerLost,
+    PublishingError,
+    VerificationFailed,
+    WentBack,
+)
 from daemon.publishing.manifest import Manifest
 from daemon.publishing.pointer import Chunk, Entry, Older, Pointer, Publication, PublicationId
 from daemon.publishing.protocol import absent
@@ -22,8 +30,9 @@ from daemon.stores.errors import ObjectDamaged, ObjectMissing, ObjectTooBig, Sto
 from daemon.stores.port import ObjectStore, Stored, Version
 from renderers.model import RenderedFile, Scope
 
-if TYPE_CHECKING:  # keys take long to import, and only who has a policy needs them
-    from daemon.publishing.trust import Role, Trust
+if TYPE_CHECKING:
+    from daemon.publishing.identity import BucketCheck  # it imports this module, by way of the publisher
+    from daemon.publishing.trust import Role, Trust  # keys take long to import, and only who has a policy needs them
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -103,9 +112,16 @@ class Reader:
         self._demanding = trust if trust is not None and trust.freshness == "required" else None
         """The policy, where it demands a fresh pointer."""
         self._accepted = accepted or InProcess()
+        self._bucket: BucketCheck | None = None
+        self._newest_writes: dict[Scope, str] = {}
+        """The write of the newest pointer that was read, for a reader of one bucket only."""
         self._manifests = _Kept[Manifest](_MOST_MANIFEST_BYTES)
         self._chunks = _Kept[Chunk](_MOST_CHUNK_BYTES)
         self._files = _Kept[tuple[RenderedFile, ...]](_MOST_FILES_BYTES)
+
+    def read_only_from(self, bucket: "BucketCheck") -> None:
+        """From now on no pointer counts that is of another bucket (ADR 26)."""
+        self._bucket = bucket
 
     async def scopes(self) -> Scopes:
         """Every scope that has a pointer, or traces of one.
@@ -133,7 +149,35 @@ class Reader:
         Raises:
             PointerLost: there is none although something was published.
             VerificationFailed: it cannot be read.
+            WrongBucket: this is not the bucket to read from.
         """
+        read = await self._pointer_of(scope, self._bucket) if self._bucket else await self._read_pointer(scope)
+        if read.version is not None:
+            # A sequence of another bucket must not make the pointer of the right one look like an older one.
+            await self._accepted.accept(scope, read.pointer.sequence)
+        return read
+
+    async def _pointer_of(self, scope: Scope, bucket: "BucketCheck") -> PointerRead:
+        """The pointer of a scope, certain to be of this bucket.
+
+        Ids of writes are random. So a pointer whose history has the newest write that was read before follows from
+        it, and the bucket's id need not be read. Any other pointer may be that of another bucket.
+        """
+        known = self._newest_writes.get(scope)
+        read = None
+        if known is not None:
+            try:
+                read = await self._read_pointer(scope)
+            except PublishingError:
+                await bucket.check()  # another bucket is a better reason
+                raise
+        if read is None or known is None or not read.pointer.knows_write(known):
+            read = await bucket.reading(partial(self._read_pointer, scope))
+        if read.version is not None:
+            self._newest_writes[scope] = read.pointer.write
+        return read
+
+    async def _read_pointer(self, scope: Scope) -> PointerRead:
         # Asked before the read begins: one that overlaps another reading may well show less than that has accepted.
         highest = await self._accepted.highest(scope)
         # Before the pointer, too: a pointer may well be newer than what vouches for it, and never older.
@@ -162,7 +206,6 @@ class Reader:
                 f"`rebundle recover {scope} --reason '…'` writes one that is newer than both. If it finds nothing to "
                 "recover, nothing in the bucket shows the newer one: restart the daemon to continue from the older one"
             )
-        await self._accepted.accept(scope, read.pointer.sequence)
         return read
 
     async def work_on(self, size: int, work: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs) -> T:
@@ -268,20 +311,22 @@ class Reader:
         self._manifests.put(_key(scope, publication), read, len(body))
         return read
 
-    async def named_manifests(self, scope: Scope, names: Iterable[PublicationId]) -> Sequence[Manifest]:
+    async def named_manifests(self, scope: Scope, names: Iterable[PublicationId]) -> Manifests:
         """The manifests of publications that only history names, so that no digest of them is at hand.
 
         One that is gone is left out, and one that is damaged, too: nothing will be served of it, and nobody mends it.
+        One that may not be read is in `damaged`, with what to do about it.
         """
 
-        async def read(name: PublicationId) -> Manifest | None:
+        async def read(name: PublicationId) -> Manifest | DamagedManifest | None:
             try:
                 return await self._named_manifest(scope, name)
-            except (NotFound, VerificationFailed):
+            except (NotFound, VerificationFailed, ObjectDamaged):
                 return None
+            except StoreRefused as error:
+                return DamagedManifest(name, str(error), unreadable=True)
 
-        found = await concurrently(read, names, at_once=_MOST_READS_AT_ONCE)
-        return [each for each in found if each is not None]
+        return _sorted_out(await concurrently(read, names, at_once=_MOST_READS_AT_ONCE))
 
     async def _named_manifest(self, scope: Scope, name: PublicationId) -> Manifest:
         kept = self._manifests.get(f"{scope} {name}")
@@ -360,11 +405,7 @@ class Reader:
             except StoreRefused as error:
                 return DamagedManifest(publication.id, str(error), unreadable=True)
 
-        found = await concurrently(read, publications, at_once=_MOST_READS_AT_ONCE)
-        return Manifests(
-            tuple(each for each in found if isinstance(each, Manifest)),
-            tuple(each for each in found if isinstance(each, DamagedManifest)),
-        )
+        return _sorted_out(await concurrently(read, publications, at_once=_MOST_READS_AT_ONCE))
 
     async def _check_signature(self, scope: Scope, described: Manifest, body: bytes) -> None:
         if self._trust is None:
@@ -403,6 +444,13 @@ class Reader:
                 return f"{prefix} is there"
         highest = await self._accepted.highest(scope)
         return f"sequence {highest} was seen here" if highest else None
+
+
+def _sorted_out(found: Sequence[Manifest | DamagedManifest | None]) -> Manifests:
+    return Manifests(
+        tuple(each for each in found if isinstance(each, Manifest)),
+        tuple(each for each in found if isinstance(each, DamagedManifest)),
+    )
 
 
 def _is_bundle(name: str) -> bool:

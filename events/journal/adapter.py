@@ -64,6 +64,7 @@ class Journal:
         self._limits = limits
         self._poll = poll
         self._instance = opened.instance
+        self._decoded = lanes.Decoded()
         self._cursor = 0
         self._turn = 0
         self._probe_bytes = 0
@@ -174,7 +175,7 @@ class Journal:
         while True:
             self._appended.clear()
             turn = self._turn
-            delivery = await self._call(lanes.next_after, self._instance, self._cursor)
+            delivery = await self._call(lanes.next_after, self._decoded, self._instance, self._cursor)
             if turn != self._turn:
                 continue  # a new instance was taken meanwhile: start over
             if delivery is not None:
@@ -193,7 +194,8 @@ class Journal:
         """What waits in `scope`, in order, up to a position."""
         if upto is not None and upto.instance != self._instance:
             return ()
-        return await self._call(lanes.waiting, self._instance, scope, upto.offset if upto else _LAST, most)
+        last = upto.offset if upto else _LAST
+        return await self._call(lanes.waiting, self._decoded, self._instance, scope, upto=last, most=most)
 
     async def recorded(self, scope: str, positions: Sequence[Position]) -> Mapping[Position, Sequence[Recorded]]:
         """What was settled in `scope`, or else recorded, the newest last."""

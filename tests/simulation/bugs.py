@@ -205,8 +205,8 @@ BUGS: dict[str, Bug] = {
     "late-not-seen": Bug(
         "a state with a lower number than the newest one is not taken for late",
         desired, "_fold_state",
-        "if change.revision <= standing.highest_producer:",
-        "if change.revision < 0:",
+        "is_late = change.revision <= standing.highest_producer",
+        "is_late = change.revision < 0",
     ),
     "number-goes-down": Bug(
         "the producer's number follows the batch, also down",

@@ -211,9 +211,9 @@ class _ReportingPublisher(Publisher):
         super().__init__(store, reader, runtime)
         self._reports = world.watcher.reports
 
-    async def swap(self, scope: Scope, base: Any, following: Any) -> Any:
+    async def swap(self, scope: Scope, base: Any, following: Any, **options: Any) -> Any:
         try:
-            read = await super().swap(scope, base, following)
+            read = await super().swap(scope, base, following, **options)
         except PointerMoved:
             self._reports.append(Report(str(scope), following.write, won=False))
             raise

@@ -263,6 +263,7 @@ async def open_scene(
             bucket: BucketCheck = ANY_BUCKET
             if remembers_bucket:
                 bucket = BucketIdentity(store, journal, runtime, first=0.01, longest=0.05)
+                reader.read_only_from(bucket)
             pipeline = Pipeline(
                 source=journal,
                 reader=reader,

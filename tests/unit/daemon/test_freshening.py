@@ -286,3 +286,23 @@ def test_without_a_lifetime_nothing_is_written() -> None:
         await asyncio.wait_for(timer.run(), 5)
 
     run(scenario)
+
+
+def test_a_scope_whose_calls_hang_delays_no_other() -> None:
+    async def scenario(inner: MemoryStore) -> None:
+        async def hang(_operation: str, key: str) -> None:
+            if key.startswith("a/hangs/"):
+                await asyncio.Event().wait()
+
+        daemon = Daemon(FaultyStore(inner, before=hang))
+        await daemon.bucket.publish(make_state(1))
+        await inner.create("a/hangs/pointer.json", Content(b"{}"))
+        running = asyncio.create_task(daemon.timer.run())
+        async with asyncio.timeout(10):
+            while not list(await inner.scan(layout.freshness(SCOPE))):  # noqa: ASYNC110  # nothing reports it
+                await asyncio.sleep(0)
+        running.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await running
+
+    run(scenario)

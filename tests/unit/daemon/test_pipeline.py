@@ -623,7 +623,7 @@ def give_up_once(publisher, store):
     """The next swap is sent once, and given up."""
     swap = publisher.swap
 
-    async def send_once(_scope, base, following):
+    async def send_once(_scope, base, following, **_options):
         publisher.swap = swap
         store.armed = True
         with contextlib.suppress(OutcomeUnknown):
@@ -790,6 +790,52 @@ def test_an_event_that_only_a_damaged_manifest_may_list_is_not_called_superseded
         else:
             await scene.pipeline.process(GOLDEN, [delivery])
             assert kinds(await scene.outcomes(state_event(2).id)) == ["published"]
+
+    scenario(journal_path, store, play)
+
+
+async def only_named_by_history(scene: Scene, state: str) -> PublicationId:
+    """Takes a state out of the pointer as releases did whose history did not tell numbers and compositions."""
+    base = await scene.reader.pointer(GOLDEN)
+    [old] = base.pointer.retained_of(state)
+    following = protocol.collect(base.pointer, scene.publisher.writing("ann"), [old.id])
+    *others, last = following.history
+    silent = last.model_copy(update={"change": {key: last.change[key] for key in last.change if key != "used"}})
+    await scene.publisher.swap(GOLDEN, base, following.model_copy(update={"history": (*others, silent)}))
+    return old.id
+
+
+@pytest.mark.parametrize(
+    ("late", "outcome"),
+    [
+        pytest.param({"revision": 15, "version": "15"}, "dead-lettered", id="it may have this number"),
+        pytest.param({"revision": 10, "version": "10"}, "dead-lettered", id="it may be this very state"),
+        pytest.param({"revision": 20, "version": "20"}, "ignored", id="the very same state as another one"),
+        pytest.param({"revision": 20, "state": "other"}, "dead-lettered", id="the number of another one"),
+    ],
+)
+def test_an_old_manifest_that_may_not_be_read_stops_no_state_that_does_not_depend_on_it(
+    journal_path, store, late, outcome
+):
+    async def play(scene: Scene):
+        for number in (10, 20, 30):
+            await scene.batch(state_event(number, version=str(number)))
+        old = await only_named_by_history(scene, "state-10")
+        key = layout.manifest(GOLDEN, old.state, old.attempt)
+        async with open_scene(journal_path.with_name("other.db"), store) as later:
+            readable = store.get
+            refuse_to_read(store, key)
+            [found, new] = await later.batch(state_event(event_id="late", **late), state_event(40, version="40"))
+            assert [str(found.kind), str(new.kind)] == [outcome, "published"]
+            depends = "chmod a+r" in found.reason
+            assert depends == (late["revision"] in {10, 15})
+            if depends:
+                store.get = readable
+                [letter] = await later.journal.dead_letters()
+                await later.journal.replay(letter.id, by="ann")
+                await later.work()
+                [again] = await later.outcomes("late")
+                assert str(again.kind) == ("ignored" if late["revision"] == 10 else "late")
 
     scenario(journal_path, store, play)
 

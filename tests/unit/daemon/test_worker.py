@@ -50,7 +50,7 @@ def scenario(path, play, store=None):
     asyncio.run(body())
 
 
-def worker_of(scene: Scene, *, patience=SHORT, live_tree_seconds=3600.0, opened_at=0) -> Worker:
+def worker_of(scene: Scene, *, patience=SHORT, live_tree_seconds=3600.0, opened_at=0, **options) -> Worker:
     return Worker(
         source=scene.journal,
         reader=scene.reader,
@@ -61,6 +61,7 @@ def worker_of(scene: Scene, *, patience=SHORT, live_tree_seconds=3600.0, opened_
         live_tree_seconds=live_tree_seconds,
         opened_at=opened_at,
         bucket=scene.bucket,
+        **options,
     )
 
 
@@ -462,6 +463,58 @@ def test_a_scope_that_cannot_be_read_is_named_and_the_others_are_passed_over(tmp
                 await asyncio.sleep(0.005)
         stop.request("done")
         await running
+
+    scenario(tmp_path, play, store)
+
+
+class Hanging:
+    """A store whose calls for some scopes never return while it is off."""
+
+    def __init__(self, inner, scopes):
+        self._inner = inner
+        self._scopes = tuple(f"{scope}/" for scope in scopes)
+        self.on = True
+
+    def __getattr__(self, name):
+        operation = getattr(self._inner, name)
+
+        async def called(key, *rest, **options):
+            if not self.on and key.startswith(self._scopes):
+                await asyncio.Event().wait()
+            return await operation(key, *rest, **options)
+
+        return called
+
+
+@pytest.mark.parametrize("hanging", [1, 12], ids=["one", "more-than-there-are-places"])
+def test_passes_over_scopes_that_hang_end_at_their_limit_and_delay_no_other(tmp_path, hanging):
+    scopes = [Scope("texture", f"t{number}") for number in range(hanging)]
+    store = Hanging(MemoryStore(InlineRuntime()), scopes)
+    key = f"{GOLDEN}/docker-compose-gen/README.md"
+
+    async def play(scene: Scene):
+        await scene.send(state_event(1), *(state_event(1, scope=scope) for scope in scopes))
+        store.on = False
+        # One that hangs alone never reaches its limit: the other scope's passes do not wait for that.
+        limit = 3600 if hanging == 1 else 0.5
+        worker, stop = worker_of(scene, live_tree_seconds=0.01, opened_at=1 + hanging, pass_seconds=limit), Stop()
+        running = asyncio.create_task(worker.run(stop))
+        for _ in range(3):
+            there = await store.get(key)
+            await store.delete(key, there.version)
+            before = len(scene.watcher.passes)
+            await scene.watcher.saw(
+                lambda before=before: any("README.md" in done.written for done in scene.watcher.passes[before:])
+            )
+        if hanging > 1:
+            async with asyncio.timeout(20):
+                while len(worker.unreadable) < hanging:  # noqa: ASYNC110  # nobody is told
+                    await asyncio.sleep(0.01)
+            assert set(worker.unreadable.values()) == {"the pass over the live tree was stopped after 0.5 s"}
+        store.on = True
+        stop.request("done")
+        async with asyncio.timeout(20):
+            await running
 
     scenario(tmp_path, play, store)
 
