@@ -21,11 +21,10 @@ from daemon.concurrency import ReadersWriterLock
 from daemon.lifecycle import Stop
 from daemon.outcomes import Failure, NeedsOperator
 from daemon.pipeline import InstanceShared, Pipeline
-from daemon.publishing.errors import PublishingError
 from daemon.publishing.identity import ANY_BUCKET, BucketCheck
 from daemon.publishing.reader import Reader
+from daemon.publishing.wording import reason_of
 from daemon.runtime import Runtime
-from daemon.stores.errors import StoreError
 from daemon.telemetry import bound
 from events.model import Position
 from events.source import Delivery, EventSource
@@ -149,6 +148,7 @@ class Worker:
         self._listed: _Listing | None = None
         self._instance = ReadersWriterLock()
         """Shared by the batches in progress; held alone while the source takes a new instance."""
+        self._unlisted: dict[str, str] = {}
         self._unreadable_folders: Mapping[str, str] = {}
         self._unreadable_scopes: dict[str, str] = {}
 
@@ -159,8 +159,9 @@ class Worker:
 
     @property
     def unreadable(self) -> Mapping[str, str]:
-        """Folders and scopes of the bucket that could not be read the last time, and why."""
-        return {**self._unreadable_folders, **self._unreadable_scopes}
+        """What of the bucket could not be read the last time, and why: folders that cannot be listed and scopes whose
+        pointer cannot be read. An empty name: the bucket itself cannot be listed."""
+        return {**self._unlisted, **self._unreadable_folders, **self._unreadable_scopes}
 
     @property
     def dispatcher_ended(self) -> bool:
@@ -231,7 +232,12 @@ class Worker:
         """What the bucket has now. In a folder that cannot be listed, every scope counts that is known from before:
         from the listing before this one, and from what the source remembers."""
         began_at, began = self._runtime.now(), self._runtime.monotonic()
-        scopes = await self._reader.scopes()
+        try:
+            scopes = await self._reader.scopes()
+        except Exception as error:
+            self._unlisted = {"": f"the bucket cannot be listed: {reason_of(error)}"}
+            raise
+        self._unlisted = {}
         # A volume that is no longer mounted has no scopes, and an event without any would be settled.
         await self._bucket.check()
         found, unreadable = set(map(str, scopes)), dict(scopes.unreadable)
@@ -330,16 +336,24 @@ class Worker:
 
     async def _reconcile(self, scope: Scope) -> None:
         """The live tree follows; its failure is the timer's to repair, and no reason to fold again."""
-        reason = None
+        unreadable = None
         try:
             await self._pipeline.reconcile(scope)
         except Exception as error:  # noqa: BLE001  # whatever it is, the events are settled
-            reason = str(error) if isinstance(error, PublishingError | StoreError) else None
-            self._observer.unreconciled(scope, str(error))
-        if reason is not None:
-            self._unreadable_scopes[str(scope)] = reason
+            self._observer.unreconciled(scope, reason_of(error))
+            unreadable = await self._why_unreadable(scope)
+        if unreadable is not None:
+            self._unreadable_scopes[str(scope)] = unreadable
         else:
             self._unreadable_scopes.pop(str(scope), None)
+
+    async def _why_unreadable(self, scope: Scope) -> str | None:
+        """Why the pointer cannot be read; None if it can, so that the fault is one of the live tree alone."""
+        try:
+            await self._reader.pointer(scope)
+        except Exception as error:  # noqa: BLE001  # also one that nobody foresaw is this scope's alone
+            return reason_of(error)
+        return None
 
     async def _until_done(self, what: str, work: Callable[[], Awaitable[None]], waits: "Lane | Worker") -> None:
         """Try until it succeeds; each failure is said, and remembered by who waits."""

@@ -6,6 +6,7 @@ import json
 import pytest
 
 from daemon.lifecycle import Stop
+from daemon.publishing import layout
 from daemon.publishing.livetree import Synced
 from daemon.publishing.pointer import Revision
 from daemon.publishing.reader import Scopes
@@ -464,6 +465,62 @@ def test_a_scope_that_cannot_be_read_is_named_and_the_others_are_passed_over(tmp
         await running
 
     scenario(tmp_path, play, store)
+
+
+def test_a_live_tree_that_cannot_follow_makes_no_readable_scope_unreadable(tmp_path):
+    """Its marker is ahead of a sound pointer: one fault, and `Reporter.behind` has it."""
+    store = MemoryStore(InlineRuntime())
+
+    async def play(scene: Scene):
+        await scene.send(state_event(1), state_event(1, scope=OTHER))
+        key = layout.live_tree(OTHER, layout.MARKER)
+        marker = await store.get(key)
+        ahead = json.loads(marker.body) | {"sequence": 99}
+        await store.replace(key, Content(json.dumps(ahead).encode()), marker.version)
+        worker, stop = worker_of(scene, live_tree_seconds=0.01, opened_at=2), Stop()
+        running = asyncio.create_task(worker.run(stop))
+        await scene.watcher.saw(lambda: len(scene.watcher.failed_passes) > 1)
+        assert worker.unreadable == {}
+        stop.request("done")
+        await running
+
+    scenario(tmp_path, play, store)
+
+
+def test_a_bucket_that_cannot_be_listed_is_unreadable_until_it_can(tmp_path):
+    async def play(scene: Scene):
+        await scene.send(state_event(1))
+        scene.reader = Unlistable(scene.reader)
+        worker, stop = worker_of(scene, live_tree_seconds=0.01, opened_at=1), Stop()
+        running = asyncio.create_task(worker.run(stop))
+        await scene.reader.asked.wait()
+        assert worker.unreadable == {"": "the bucket cannot be listed: away"}
+        scene.reader.broken = False
+        async with asyncio.timeout(10):
+            while worker.unreadable:  # noqa: ASYNC110  # the next listing
+                await asyncio.sleep(0.005)
+        stop.request("done")
+        await running
+
+    scenario(tmp_path, play)
+
+
+class Unlistable:
+    """A reader whose bucket cannot be listed while it is `broken`."""
+
+    def __init__(self, reader):
+        self._reader = reader
+        self.broken = True
+        self.asked = asyncio.Event()
+
+    def __getattr__(self, name):
+        return getattr(self._reader, name)
+
+    async def scopes(self):
+        if self.broken:
+            asyncio.get_running_loop().call_soon(self.asked.set)
+            raise StoreUnavailable("away")
+        return await self._reader.scopes()
 
 
 class Mount:
