@@ -252,7 +252,9 @@ def _files(view: View) -> Iterator[str]:
         ("strays", "not written by Rebundle"),
     ):
         yield from (f"  {plain(path)}: {words}" for path in tree.get(key, ()))
-    yield from (f"  {plain(each['path'])}: blocked: {plain(each['reason'])}" for each in tree.get("blocked", ()))
+    for each in tree.get("blocked", ()):
+        seen = f" in the pass of {each['seen_at']}" if each["seen_at"] else ""
+        yield f"  {plain(each['path'])}: blocked{seen}: {plain(each['reason'])}"
 
 
 def _by_tag(view: View) -> Iterator[str]:
