@@ -125,7 +125,8 @@ def _told(printer: Printer, checks: Sequence[Check], unchecked: Sequence[str]) -
         ],
         "not_checked": list(unchecked),
     }
-    printer.data(document, _lines(checks, printer))
+    shown = failed if printer.quiet else checks
+    printer.data(document, _lines(shown, printer) if shown else ())
     for each in unchecked:
         printer.say(f"not checked: {each}")
     if failed:
