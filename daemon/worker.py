@@ -52,7 +52,7 @@ class LaneObserver(Protocol):
         ...
 
     def removed(self, scope: Scope) -> None:
-        """A lane was removed: nothing waits in it, and the bucket has no such scope."""
+        """Nothing waits for a scope, and the bucket does not have it any more."""
         ...
 
 
@@ -151,6 +151,8 @@ class Worker:
         self._unlisted: dict[str, str] = {}
         self._unreadable_folders: Mapping[str, str] = {}
         self._unreadable_scopes: dict[str, str] = {}
+        self._followed: set[str] = set()
+        """Scopes whose live tree a pass was made over."""
 
     @property
     def lanes(self) -> Sequence[Lane]:
@@ -259,9 +261,17 @@ class Worker:
                 continue
             del self._lanes[name]
             self._tasks.pop(name).cancel()
-            self._compared.discard(lane.scope)
-            self._pipeline.forget(lane.scope)
-            self._observer.removed(lane.scope)
+            self._forget(lane.scope)
+        for name in self._followed - listing.scopes - self._lanes.keys():
+            self._forget(Scope.parse(name))
+
+    def _forget(self, scope: Scope) -> None:
+        """Nothing waits for it, and the bucket does not have it: nothing that was reported of it holds."""
+        self._followed.discard(str(scope))
+        self._unreadable_scopes.pop(str(scope), None)
+        self._compared.discard(scope)
+        self._pipeline.forget(scope)
+        self._observer.removed(scope)
 
     # -- the source's instance
 
@@ -337,6 +347,7 @@ class Worker:
     async def _reconcile(self, scope: Scope) -> None:
         """The live tree follows; its failure is the timer's to repair, and no reason to fold again."""
         unreadable = None
+        self._followed.add(str(scope))
         try:
             await self._pipeline.reconcile(scope)
         except Exception as error:  # noqa: BLE001  # whatever it is, the events are settled
@@ -400,8 +411,6 @@ class Worker:
         while True:
             try:
                 scopes = (await self._list()).scopes
-                for name in [name for name in self._unreadable_scopes if name not in scopes]:
-                    del self._unreadable_scopes[name]
                 for name in sorted(scopes):
                     await self._reconcile(Scope.parse(name))
             except Exception as error:  # noqa: BLE001  # the next round asks again

@@ -487,6 +487,27 @@ def test_a_live_tree_that_cannot_follow_makes_no_readable_scope_unreadable(tmp_p
     scenario(tmp_path, play, store)
 
 
+def test_nothing_is_reported_of_a_scope_that_the_bucket_no_longer_has(tmp_path):
+    """Also where no event came for it since the start, so that it has no lane."""
+    store = MemoryStore(InlineRuntime())
+
+    async def play(scene: Scene):
+        await scene.send(state_event(1), state_event(1, scope=OTHER))
+        key = f"{OTHER}/pointer.json"
+        await store.replace(key, Content(b"{}"), (await store.get(key)).version)
+        worker, stop = worker_of(scene, live_tree_seconds=0.01, opened_at=2), Stop()
+        running = asyncio.create_task(worker.run(stop))
+        await scene.watcher.saw(lambda: str(OTHER) in worker.unreadable)
+        for each in await store.scan(f"{OTHER}/"):
+            await store.delete(each.key, each.version)
+        await scene.watcher.saw(lambda: scene.watcher.removed_lanes)
+        assert (scene.watcher.removed_lanes, worker.unreadable) == ([OTHER], {})
+        stop.request("done")
+        await running
+
+    scenario(tmp_path, play, store)
+
+
 def test_a_bucket_that_cannot_be_listed_is_unreadable_until_it_can(tmp_path):
     async def play(scene: Scene):
         await scene.send(state_event(1))
