@@ -53,7 +53,8 @@ class Figures:
 
 
 def p99(values: list[float]) -> float:
-    return statistics.quantiles(values, n=100)[98] if len(values) > 1 else values[0]
+    # Inclusive: of forty values the other method makes a p99 above all of them.
+    return statistics.quantiles(values, n=100, method="inclusive")[98] if len(values) > 1 else values[0]
 
 
 class User:
@@ -257,7 +258,7 @@ class Measured:
     later: Figures
     """Events after the flood."""
     cpu: tuple[float, float]
-    """Seconds that each daemon computed for in the five seconds after the flood."""
+    """Seconds that each daemon computed for from one to five seconds after the flood."""
 
     @property
     def goals(self) -> dict[str, bool]:
@@ -295,8 +296,9 @@ def measured(folder: Path, flood: Callable[[int], AbstractContextManager[None]])
         before = in_turn(user, other, probes=PROBES)
         with flood(daemon.port()):
             during = user.measure(probes=40, events=40, wait=send_to_the_other_too)
+        time.sleep(1)
         began = user.cpu, other.cpu
-        time.sleep(5)
+        time.sleep(4)
         cpu = user.cpu - began[0], other.cpu - began[1]
         settle()
         after = in_turn(user, other, probes=PROBES)
@@ -319,7 +321,7 @@ def main() -> int:
         for when, (flooded, spared) in (("before", found.before), ("after", found.after)):
             print(f"  {when}: {flooded.summary}\n    spared: {spared.summary}; p99 x {ratio(flooded, spared):.2f}")
         print(f"  during: {found.during.summary}")
-        print(f"  cpu in the 5 s after the flood: {found.cpu[0]:.2f} s, spared {found.cpu[1]:.2f} s")
+        print(f"  cpu from 1 to 5 s after the flood: {found.cpu[0]:.2f} s, spared {found.cpu[1]:.2f} s")
         for goal, met in found.goals.items():
             print(f"  {'met' if met else 'MISSED'}: {goal}")
             missed |= not met
