@@ -4,18 +4,21 @@ In every daemon of a bucket: two at once are safe, and where nothing is to go a 
 What goes is decided in `publishing.retention`, done in `publishing.collector`.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Final
 
 import structlog
 
 from daemon.publishing.collector import Collected, Collector, DeletionRefused, Part
 from daemon.publishing.reader import Reader
+from daemon.publishing.wording import reason_of
 from daemon.runtime import Runtime
 
 log: structlog.stdlib.BoundLogger = structlog.get_logger(__name__)
 
 _SECONDS_AN_HOUR: Final = 3600
+_RETRY_HOURS: Final = 1.0
+"""Between two rounds, on average, while something fails: what is wrong then is reported until the next success."""
 _REASON: Final = "retention"
 
 
@@ -42,17 +45,23 @@ class CollectionTimer:
         self._hours = hours
         self._parts = parts
         self._refused = refused
+        self.failing: Mapping[str, str] = {}
+        """Scopes that the last round could not collect, and why; an empty name: the bucket, or deletions in all."""
 
     async def run(self) -> None:
         """Round after round. The first one waits, too: a daemon that starts has more urgent work."""
         while self._hours:
-            await self._runtime.sleep(self._hours * _SECONDS_AN_HOUR * (0.5 + self._runtime.jitter()))
+            hours = min(self._hours, _RETRY_HOURS) if self.failing else self._hours
+            await self._runtime.sleep(hours * _SECONDS_AN_HOUR * (0.5 + self._runtime.jitter()))
             try:
-                await self._round()
+                self.failing = await self._round()
             except Exception as error:  # noqa: BLE001  # the next round asks again
-                log.warning("bucket not listed", error=str(error))
+                self.failing = {"": f"the bucket cannot be listed: {reason_of(error)}"}
+                log.warning("bucket not listed", error=reason_of(error))
 
-    async def _round(self) -> None:
+    async def _round(self) -> Mapping[str, str]:
+        """One collection of each scope; which of them failed, and why."""
+        failing: dict[str, str] = {}
         refusals: list[DeletionRefused] = []
         for scope in await self._reader.scopes():
             try:
@@ -60,11 +69,14 @@ class CollectionTimer:
             except DeletionRefused as error:
                 refusals.append(error)
             except Exception as error:  # noqa: BLE001  # one scope must not hold up the others; the next round goes on
-                log.warning("scope not collected, tried again later", scope=str(scope), error=str(error))
+                failing[str(scope)] = reason_of(error)
+                log.warning("scope not collected, tried again later", scope=str(scope), error=reason_of(error))
         self._refused(len(refusals))
         if refusals:
             # Once a round, and tried again in the next: a token that had run out is renewed, a permission given.
             log.warning("released and not deleted, tried again later", scopes=len(refusals), error=str(refusals[0]))
+            failing[""] = f"released and not deleted in {len(refusals)} scopes: {refusals[0]}"
+        return failing
 
 
 def _log(collected: Collected) -> None:

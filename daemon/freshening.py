@@ -17,6 +17,7 @@ from daemon.publishing.errors import VerificationFailed
 from daemon.publishing.freshness import Freshness
 from daemon.publishing.reader import Reader
 from daemon.publishing.signatures import Signer
+from daemon.publishing.wording import reason_of
 from daemon.runtime import Runtime
 from daemon.stores.errors import ConditionFailed, ObjectMissing, ObjectTooBig, OutcomeUnknown
 from daemon.stores.port import Content, ObjectStore, Version
@@ -69,7 +70,7 @@ class FreshnessTimer:
                 reasons = await concurrently(self._try_renew, scopes, at_once=_RENEWED_AT_ONCE)
                 failing = {str(scope): why for scope, why in zip(scopes, reasons, strict=True) if why is not None}
             except Exception as error:  # noqa: BLE001  # the next round asks again
-                failing[""] = f"the bucket cannot be listed: {error}"
+                failing[""] = f"the bucket cannot be listed: {reason_of(error)}"
                 log.warning("bucket not listed", error=str(error))
             self.failing = failing
             await self._runtime.sleep(pause * (0.5 + self._runtime.jitter()))
@@ -117,7 +118,7 @@ class FreshnessTimer:
             await self.renew(scope)
         except Exception as error:  # noqa: BLE001  # one scope must not hold up the others; the next round goes on
             log.warning("freshness of a pointer not renewed, tried again later", scope=str(scope), error=str(error))
-            return str(error) or type(error).__name__
+            return reason_of(error)
         return None
 
     async def _present(self, scope: Scope) -> tuple[Freshness | None, Version | None]:

@@ -4,16 +4,19 @@ An event whose identity was forgotten too early is new when its sender sends it 
 the monotonic one: after a step nothing is forgotten for a day, in which somebody may set the clock right.
 """
 
+from collections.abc import Mapping
 from typing import Final, Protocol
 
 import structlog
 
+from daemon.publishing.wording import reason_of
 from daemon.runtime import Runtime
-from events.errors import EventError
 
 log: structlog.stdlib.BoundLogger = structlog.get_logger(__name__)
 
 _EVERY_SECONDS: Final = 3600
+_RETRY_SECONDS: Final = 300
+"""After a failure: what is wrong then is reported until the next success."""
 _STEP_SECONDS: Final = 3600
 """A larger difference between the two clocks, from one round to the next, is a step."""
 _PAUSE_SECONDS: Final = 86_400
@@ -35,17 +38,25 @@ class PruneTimer:
         self._runtime = runtime
         self._difference = self._clock_difference()
         self._paused_until = runtime.monotonic()
+        self.failing: Mapping[str, str] = {}
+        """Why the journal could not be pruned the last time, under an empty name; empty if it could."""
 
     async def run(self) -> None:
         """Round after round, the first at once."""
         while True:
             self._look_at_the_clock()
             if self._runtime.monotonic() >= self._paused_until:
-                try:
-                    await self._journal.prune()
-                except EventError as error:
-                    log.warning("journal not pruned", error=str(error))
-            await self._runtime.sleep(_EVERY_SECONDS)
+                await self._try_prune()
+            await self._runtime.sleep(_RETRY_SECONDS if self.failing else _EVERY_SECONDS)
+
+    async def _try_prune(self) -> None:
+        try:
+            await self._journal.prune()
+        except Exception as error:  # noqa: BLE001  # whatever it is, events are taken and published all the same
+            log.warning("journal not pruned, tried again later", error=reason_of(error))
+            self.failing = {"": f"the journal cannot be pruned, so it grows: {reason_of(error)}"}
+        else:
+            self.failing = {}
 
     def _look_at_the_clock(self) -> None:
         before, self._difference = self._difference, self._clock_difference()

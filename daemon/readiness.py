@@ -73,11 +73,11 @@ class Gate(Protocol):
 
 
 class Failing(Protocol):
-    """Something that is tried again and again for several things."""
+    """Something that is tried again and again, for several things or for one."""
 
     @property
     def failing(self) -> Mapping[str, str]:
-        """What failed at the last try, and why."""
+        """What failed at the last try, and why; an empty name: all of it."""
         ...
 
 
@@ -97,12 +97,12 @@ class Vitals:
         metrics: Metrics,
         stop: Stop,
         gates: Mapping[str, Gate] = MappingProxyType({}),
-        tokens: Failing | None = None,
-        freshness: Failing | None = None,
+        tried: Mapping[ConditionKind, Failing] = MappingProxyType({}),
     ) -> None:
         """`bucket` and `journal_path` are part of suggested commands, so they name the same thing from any folder.
 
         `call_seconds`: the limit of one call to the bucket. `gates`: each by the verb that shows why it is closed.
+        `tried`: timers and the like, each by the kind of condition that a failure of its last try is.
         """
         self._journal = journal
         self._journal_path = journal_path
@@ -114,8 +114,7 @@ class Vitals:
         self._metrics = metrics
         self._stop = stop
         self._gates = gates
-        self._tokens = tokens
-        self._freshness = freshness
+        self._tried = tried
         self._attention = Attention()
         self._journal_fault: str | None = "not checked yet"
         self._looked = threads.monotonic()
@@ -193,19 +192,45 @@ class Vitals:
         yield from self._conditions_of_the_daemon()
         yield from self._dispatch_conditions()
         yield from self._lane_conditions()
+        for name, reason in self._worker.unreadable.items():
+            yield _condition("unreadable", name, reason, self._verify(name))
         for scope, reason in self._reporter.behind.items():
-            yield _condition("live_tree", str(scope), reason, f"rebundle status {scope} {self._at_bucket}")
-        yield from _each("unreadable", self._worker.unreadable, f"rebundle verify --all {self._at_bucket}")
-        if self._tokens is not None:
-            for path, reason in self._tokens.failing.items():
-                yield _condition("token", path, reason, f"ls -l {shlex.quote(path)}")
-        if self._freshness is not None:
-            yield from _each("freshness", self._freshness.failing, f"rebundle verify --all {self._at_bucket}")
+            if not self._follows_from_another_fault("live_tree", str(scope)):
+                yield _condition("live_tree", str(scope), reason, f"rebundle status {scope} {self._at_bucket}")
+        for kind, source in self._tried.items():
+            for name, reason in source.failing.items():
+                if not self._follows_from_another_fault(kind, name):
+                    yield _condition(kind, name, reason, self._remedy(kind, name))
+
+    def _follows_from_another_fault(self, kind: ConditionKind, name: str) -> bool:
+        """Whether something failed because of a fault that is a condition already: one fault is reported once."""
+        match kind:
+            case "pruning":
+                return self._journal_fault is not None
+            case "live_tree" | "collection" | "freshness":
+                return name in self._worker.unreadable
+            case _:
+                return False
+
+    def _remedy(self, kind: ConditionKind, name: str) -> str:
+        """What to do about something that is tried again and again."""
+        match kind:
+            case "token":
+                return f"ls -l {shlex.quote(name)}"
+            case "pruning":
+                return self._look_at_journal_folder
+            case "collection":
+                return f"rebundle gc {name or '--all'} --dry-run {self._at_bucket}"
+            case _:
+                return self._verify(name)
+
+    def _verify(self, name: str) -> str:
+        """A scope is verified alone; a folder, or the bucket, with everything else."""
+        return f"rebundle verify {name if '/' in name else '--all'} {self._at_bucket}"
 
     def _conditions_of_the_daemon(self) -> Iterator[Condition]:
         if self._journal_fault is not None:
-            folder = shlex.quote(str(self._journal_path.parent))
-            yield _condition("journal", "", self._journal_fault, f"df -h {folder}; ls -la {folder}")
+            yield _condition("journal", "", self._journal_fault, self._look_at_journal_folder)
         for verb, gate in self._gates.items():
             if gate.pending is not None:
                 journal = f" {self._at_journal}" if verb == "status" else ""
@@ -233,6 +258,11 @@ class Vitals:
         waiting = {scope: f"{count} events wait, and none was settled" for scope, count in self._stalled.items()}
         for scope, detail in (waiting | failing).items():
             yield _condition("lane", scope, detail, f"rebundle status {scope} {self._at_bucket} {self._at_journal}")
+
+    @property
+    def _look_at_journal_folder(self) -> str:
+        folder = shlex.quote(str(self._journal_path.parent))
+        return f"df -h {folder}; ls -la {folder}"
 
     @property
     def _at_journal(self) -> str:
@@ -266,12 +296,6 @@ def _undispatched_stalled(before: Backlog | None, now: Backlog) -> bool:
 
 def _condition(kind: ConditionKind, subject: str, detail: str, remedy: str) -> Condition:
     return Condition(kind, subject, _shown(detail), remedy)
-
-
-def _each(kind: ConditionKind, failing: Mapping[str, str], remedy: str) -> Iterator[Condition]:
-    """A condition for each name, with the same remedy."""
-    for name, reason in failing.items():
-        yield _condition(kind, name, reason, remedy)
 
 
 def _shown(text: str) -> str:

@@ -58,8 +58,9 @@ from renderers import gate
 from renderers.bundle import RENDERER_VERSION, Renderer
 
 if TYPE_CHECKING:  # see `keys_of`
+    from daemon.attention import ConditionKind
     from daemon.publishing.trust import Trust
-    from daemon.readiness import Vitals
+    from daemon.readiness import Failing, Vitals
 
 log: structlog.stdlib.BoundLogger = structlog.get_logger(__name__)
 
@@ -362,6 +363,7 @@ async def run(
                 settings.bucket, runtime, filesystem, call_seconds=settings.publish.timeout_seconds, keys=keys
             )
             freshness = _freshness_timer(bucket, keys, settings.signing.freshness_minutes)
+            pruning = PruneTimer(journal, runtime)
             daemon = await _Daemon.build(
                 settings,
                 version,
@@ -370,21 +372,19 @@ async def run(
                 journal,
                 brought=brought,
                 stop=stop,
-                freshness=freshness,
+                tried={"freshness": freshness, "pruning": pruning},
                 new_bucket=new_bucket,
             )
             await daemon.vitals.observe()
             async with asyncio.TaskGroup() as group:
                 serving = group.create_task(daemon.serve(sock, closing))
                 timers = [
-                    group.create_task(PruneTimer(journal, runtime).run()),
+                    group.create_task(pruning.run()),
                     group.create_task(_again_and_again(daemon.vitals.observe, runtime)),
                     # Apart from the others: a file on a file system that hangs must not make the daemon unready.
                     group.create_task(_again_and_again(daemon.refresh_tokens, runtime)),
                     group.create_task(manager.feed_watchdog(runtime, lambda: daemon.vitals.fault() is None)),
-                    group.create_task(
-                        daemon.once_admitted(_collection_timer(bucket, settings.retention, daemon.reporter).run)
-                    ),
+                    group.create_task(daemon.once_admitted(daemon.collections.run)),
                     group.create_task(daemon.once_admitted(freshness.run)),
                 ]
                 working = group.create_task(daemon.work(stop))
@@ -411,12 +411,12 @@ class _Daemon:
     """The parts of a running daemon."""
 
     worker: Worker
-    reporter: Reporter
     vitals: "Vitals"
     refresh_tokens: Callable[[], Coroutine[None, None, None]]
     admission: Admission | None
     """None: a directory, whose conditions are our own code."""
     identity: BucketIdentity
+    collections: CollectionTimer
     serve: Callable[[socket.socket, Stop], Coroutine[None, None, None]]
 
     async def work(self, stop: Stop) -> None:
@@ -451,7 +451,7 @@ class _Daemon:
         *,
         brought: Customisations,
         stop: Stop,
-        freshness: FreshnessTimer,
+        tried: "Mapping[ConditionKind, Failing]",
         new_bucket: bool,
     ) -> "_Daemon":
         from daemon.http.app import RequestLimits, create_app  # noqa: PLC0415  # the web framework
@@ -498,6 +498,7 @@ class _Daemon:
             Credentials(_plain(http.token), _plain(http.rollback_token)),
             {name: file.absolute() for name, file in files.items() if file is not None},
         )
+        collections = _collection_timer(bucket, settings.retention, reporter)
         vitals = Vitals(
             journal=journal,
             journal_path=settings.journal.path.absolute(),
@@ -509,8 +510,7 @@ class _Daemon:
             metrics=metrics,
             stop=stop,
             gates={verb: gate for verb, gate in (("doctor", admission), ("status", identity)) if gate is not None},
-            tokens=tokens,
-            freshness=freshness,
+            tried={"token": tokens, **tried, "collection": collections},
         )
 
         app = create_app(
@@ -528,7 +528,7 @@ class _Daemon:
         )
         serving = partial(serve, app, limits=connections, closed=reporter.connection_closed)
         refresh_tokens = partial(judging.offload, tokens.refresh)
-        return cls(worker, reporter, vitals, refresh_tokens, admission, identity, serving)
+        return cls(worker, vitals, refresh_tokens, admission, identity, collections, serving)
 
 
 @dataclass(frozen=True, slots=True)

@@ -21,11 +21,10 @@ from daemon.concurrency import ReadersWriterLock
 from daemon.lifecycle import Stop
 from daemon.outcomes import Failure, NeedsOperator
 from daemon.pipeline import InstanceShared, Pipeline
-from daemon.publishing.errors import PublishingError
 from daemon.publishing.identity import ANY_BUCKET, BucketCheck
-from daemon.publishing.reader import Reader
+from daemon.publishing.reader import Reader, Scopes
+from daemon.publishing.wording import reason_of
 from daemon.runtime import Runtime
-from daemon.stores.errors import StoreError, StoreUnavailable
 from daemon.telemetry import bound
 from events.model import Position
 from events.source import Delivery, EventSource
@@ -60,7 +59,7 @@ class LaneObserver(Protocol):
         ...
 
     def removed(self, scope: Scope) -> None:
-        """A lane was removed: nothing waits in it, and the bucket has no such scope."""
+        """Nothing waits for a scope, and the bucket does not have it any more."""
         ...
 
 
@@ -163,8 +162,12 @@ class Worker:
         self._listed: _Listing | None = None
         self._instance = ReadersWriterLock()
         """Shared by the batches in progress; held alone while the source takes a new instance."""
+        self._unlisted: dict[str, str] = {}
         self._unreadable_folders: Mapping[str, str] = {}
         self._unreadable_scopes: dict[str, str] = {}
+        self._failing_passes: set[str] = set()
+        self._followed: set[str] = set()
+        """Scopes whose live tree a pass was made over."""
 
     @property
     def lanes(self) -> Sequence[Lane]:
@@ -173,8 +176,9 @@ class Worker:
 
     @property
     def unreadable(self) -> Mapping[str, str]:
-        """Folders and scopes of the bucket that could not be read the last time, and why."""
-        return {**self._unreadable_folders, **self._unreadable_scopes}
+        """What of the bucket could not be read the last time, and why: folders that cannot be listed and scopes whose
+        pointer cannot be read. An empty name: the bucket itself cannot be listed."""
+        return {**self._unlisted, **self._unreadable_folders, **self._unreadable_scopes}
 
     @property
     def dispatcher_ended(self) -> bool:
@@ -246,7 +250,7 @@ class Worker:
         from the listing before this one, and from what the source remembers."""
         began_at, began = self._runtime.now(), self._runtime.monotonic()
         # In another bucket an event without scopes would be settled without those that the right one has.
-        scopes = await self._bucket.reading(self._reader.scopes)
+        scopes = await self._bucket.reading(self._scopes)
         found, unreadable = set(map(str, scopes)), dict(scopes.unreadable)
         if unreadable:
             known = await self._source.published_scopes() | (self._listed.scopes if self._listed else frozenset())
@@ -258,6 +262,15 @@ class Worker:
         self._remove_lanes(self._listed)
         return self._listed
 
+    async def _scopes(self) -> Scopes:
+        try:
+            scopes = await self._reader.scopes()
+        except Exception as error:
+            self._unlisted = {"": f"the bucket cannot be listed: {reason_of(error)}"}
+            raise
+        self._unlisted = {}
+        return scopes
+
     def _remove_lanes(self, listing: _Listing) -> None:
         """A lane goes once its events have outcomes and a listing that began afterwards has no such scope."""
         for lane in self.lanes:
@@ -266,9 +279,18 @@ class Worker:
                 continue
             del self._lanes[name]
             self._tasks.pop(name).cancel()
-            self._compared.discard(lane.scope)
-            self._pipeline.forget(lane.scope)
-            self._observer.removed(lane.scope)
+            self._forget(lane.scope)
+        for name in self._followed - listing.scopes - self._lanes.keys():
+            self._forget(Scope.parse(name))
+
+    def _forget(self, scope: Scope) -> None:
+        """Nothing waits for it, and the bucket does not have it: nothing that was reported of it holds."""
+        self._followed.discard(str(scope))
+        self._failing_passes.discard(str(scope))
+        self._unreadable_scopes.pop(str(scope), None)
+        self._compared.discard(scope)
+        self._pipeline.forget(scope)
+        self._observer.removed(scope)
 
     # -- the source's instance
 
@@ -343,19 +365,33 @@ class Worker:
 
     async def _reconcile(self, scope: Scope) -> None:
         """The live tree follows; its failure is the timer's to repair, and no reason to fold again."""
-        reason = None
+        unreadable = None
+        self._followed.add(str(scope))
         try:
             async with asyncio.timeout(self._pass_seconds) as limit:
                 await self._pipeline.reconcile(scope)
         except Exception as error:  # noqa: BLE001  # whatever it is, the events are settled
-            stopped = StoreUnavailable(f"the pass over the live tree was stopped after {self._pass_seconds:g} s")
-            failure = stopped if limit.expired() else error
-            reason = str(failure) if isinstance(failure, PublishingError | StoreError) else None
-            self._observer.unreconciled(scope, str(failure))
-        if reason is not None:
-            self._unreadable_scopes[str(scope)] = reason
+            if limit.expired():
+                stopped = f"the pass over the live tree was stopped after {self._pass_seconds:g} s"
+                self._observer.unreconciled(scope, stopped)
+            else:
+                self._observer.unreconciled(scope, reason_of(error))
+                unreadable = await self._why_unreadable(scope)
+            self._failing_passes.add(str(scope))
+        else:
+            self._failing_passes.discard(str(scope))
+        if unreadable is not None:
+            self._unreadable_scopes[str(scope)] = unreadable
         else:
             self._unreadable_scopes.pop(str(scope), None)
+
+    async def _why_unreadable(self, scope: Scope) -> str | None:
+        """Why the pointer cannot be read; None if it can, so that the fault is one of the live tree alone."""
+        try:
+            await self._reader.pointer(scope)
+        except Exception as error:  # noqa: BLE001  # also one that nobody foresaw is this scope's alone
+            return reason_of(error)
+        return None
 
     async def _until_done(self, what: str, work: Callable[[], Awaitable[None]], waits: "Lane | Worker") -> None:
         """Try until it succeeds; each failure is said, and remembered by who waits."""
@@ -406,8 +442,6 @@ class Worker:
             while True:
                 try:
                     scopes = (await self._list()).scopes
-                    for name in [name for name in self._unreadable_scopes if name not in scopes]:
-                        del self._unreadable_scopes[name]
                     for name in sorted(scopes - self._passing):
                         self._passing.add(name)
                         group.create_task(self._pass(name))
@@ -417,7 +451,7 @@ class Worker:
 
     async def _pass(self, name: str) -> None:
         try:
-            async with self._places_of_retried if name in self._unreadable_scopes else self._places:
+            async with self._places_of_retried if name in self._failing_passes else self._places:
                 await self._reconcile(Scope.parse(name))
         finally:
             self._passing.discard(name)

@@ -33,7 +33,8 @@ def check(
     replaced = customising.for_every_scope(loaded.settings).replaced
     document = {"ok": True, "set": len(loaded.origins), "templates": replaced}
     lines = (f"templates replaced for {customising.whom(name)}: {', '.join(names)}" for name, names in replaced.items())
-    printer_of(printing).data(document, [f"fine: {len(loaded.origins)} settings are set", *lines])
+    printer = printer_of(printing)
+    printer.data(document, () if printer.quiet else [f"fine: {len(loaded.origins)} settings are set", *lines])
 
 
 @config.command

@@ -4,7 +4,7 @@ It does what a daemon does at its start (`stores.probe`), on any kind of bucket,
 `.rebundle/probe/`. Exit 6 if nothing may, or can, be published there; notes and lacking bonuses change no exit code.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import asdict, replace
 from typing import Annotated, Final
 
@@ -17,7 +17,7 @@ from daemon.cli.output import Document, Printer
 from daemon.cli.session import session
 from daemon.cli.text import columns, pairs
 from daemon.stores import locations
-from daemon.stores.probe import ProbeResult, probe
+from daemon.stores.probe import Finding, ProbeResult, probe
 from daemon.wiring import Bucket
 
 _KINDS: Final = {locations.Directory: "directory", locations.S3: "s3", locations.Gcs: "gcs"}
@@ -56,6 +56,9 @@ def _document(url: str, bucket: Bucket, result: ProbeResult) -> Document:
 
 
 def _lines(document: Document, result: ProbeResult, printer: Printer) -> Iterator[str]:
+    if printer.quiet:
+        yield from () if result.usable else _problem(result, printer)
+        return
     ahead = document["clock_ahead_seconds"]
     yield from pairs(
         [
@@ -66,15 +69,28 @@ def _lines(document: Document, result: ProbeResult, printer: Printer) -> Iterato
         ]
     )
     yield ""
-    rows = [(each.clause, each.verdict, f"{each.seconds * 1000:.0f} ms", each.means) for each in result.findings]
-    yield from columns(("STEP", "VERDICT", "TOOK", "WHICH MEANS"), rows)
+    yield from _table(result.findings)
     yield ""
     if result.usable:
         yield printer.good("bundles can be published here; what is tested with which store: docs/stores.md")
-    elif result.refusal is not None:
-        yield printer.bad("nothing may be published here: states would be lost; see docs/stores.md for stores that do")
     else:
-        yield printer.bad("not known whether bundles can be published here: a step failed, and the rest was not tried")
+        yield _verdict(result, printer)
+
+
+def _problem(result: ProbeResult, printer: Printer) -> Iterator[str]:
+    yield from _table([each for each in (result.refusal, result.failure) if each is not None])
+    yield _verdict(result, printer)
+
+
+def _table(findings: Iterable[Finding]) -> Iterable[str]:
+    rows = [(each.clause, each.verdict, f"{each.seconds * 1000:.0f} ms", each.means) for each in findings]
+    return columns(("STEP", "VERDICT", "TOOK", "WHICH MEANS"), rows)
+
+
+def _verdict(result: ProbeResult, printer: Printer) -> str:
+    if result.refusal is not None:
+        return printer.bad("nothing may be published here: states would be lost; see docs/stores.md for stores that do")
+    return printer.bad("not known whether bundles can be published here: a step failed, and the rest was not tried")
 
 
 def _clock(ahead: float) -> str:

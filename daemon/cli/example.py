@@ -4,7 +4,7 @@ from typing import Annotated, Final
 
 from cyclopts import App, Parameter
 
-from daemon.cli.codes import DONE, FAILED
+from daemon.cli.codes import DONE
 from daemon.cli.options import DEFAULT_PLACE, DEFAULT_PRINTING, Place, Printing
 from daemon.cli.output import confirm
 from daemon.cli.session import scope_of, session
@@ -24,9 +24,7 @@ async def restore(
 ) -> int:
     """Put live's default of one file back over what is there, which is kept under .rebundle/replaced/."""
     async with session(place, printing) as opened:
-        if not confirm(f"Replace {path} of {scope} by its default?", yes=yes, printer=opened.printer):
-            opened.printer.warn("nothing was changed")
-            return FAILED
+        confirm(f"Replace {path} of {scope} by its default?", yes=yes, printer=opened.printer)
         written = await opened.bucket.live_tree.restore_example(scope_of(scope), path)
         told = f"{path}: {'the default was written' if written else 'is the default already'}"
         opened.printer.data({"scope": scope, "path": path, "written": written}, [told])

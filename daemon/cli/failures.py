@@ -49,6 +49,10 @@ class UsageError(CommandError):
     """The command cannot be carried out as it was given (exit 2)."""
 
 
+class Declined(CommandError):
+    """Whoever was asked said no (exit 1)."""
+
+
 class BucketMissing(CommandError):
     """There is no folder where the bucket should be (exit 6)."""
 

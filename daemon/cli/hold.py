@@ -5,7 +5,7 @@ from typing import Annotated
 from cyclopts import Parameter
 
 from daemon.cli.acting import act, act_and_wait, preview, tell
-from daemon.cli.codes import DONE, FAILED
+from daemon.cli.codes import DONE
 from daemon.cli.options import (
     DEFAULT_ACTOR,
     DEFAULT_PLACE,
@@ -64,9 +64,8 @@ async def resume(
         if dry_run:
             tell(opened.printer, "resume", planned, dry_run=True)
             return DONE
-        if planned.changed and not confirm(f"Resume {scope}?", yes=yes, printer=opened.printer):
-            opened.printer.warn("nothing was changed")
-            return FAILED
+        if planned.changed:
+            confirm(f"Resume {scope}?", yes=yes, printer=opened.printer)
         verb = protocol.resume if yes else _resume_to(planned)
         return await act_and_wait(opened, named, verb, name="resume", actor=actor, reason=reason, wait=wait)
 

@@ -5,7 +5,7 @@ from typing import Annotated
 from cyclopts import Parameter
 
 from daemon.cli.acting import act, act_and_wait, preview
-from daemon.cli.codes import DONE, FAILED
+from daemon.cli.codes import DONE
 from daemon.cli.failures import UsageError
 from daemon.cli.options import (
     DEFAULT_ACTOR,
@@ -56,9 +56,8 @@ async def quarantine(
             opened.printer.say(await outlook(opened, scope_of(scope), planned))
         changes_live = planned.before.live != planned.after.live
         question = f"Quarantine {state} and roll {scope} back?"
-        if changes_live and not dry_run and not confirm(question, yes=yes, printer=opened.printer):
-            opened.printer.warn("nothing was changed")
-            return FAILED
+        if changes_live and not dry_run:
+            confirm(question, yes=yes, printer=opened.printer)
         if rollback_to is not None and not dry_run:
             return await act_and_wait(opened, scope_of(scope), verb, name=name, actor=actor, reason=reason, wait=wait)
         await act(opened, scope_of(scope), verb, name=name, actor=actor, reason=reason, dry_run=dry_run)

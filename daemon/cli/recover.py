@@ -7,7 +7,7 @@ from typing import Annotated
 from cyclopts import Parameter
 
 from daemon.cli.acting import exit_code, followed
-from daemon.cli.codes import DONE, FAILED
+from daemon.cli.codes import DONE
 from daemon.cli.following import Lag, lag_view
 from daemon.cli.options import (
     DEFAULT_ACTOR,
@@ -63,9 +63,7 @@ async def recover(
         if not yes:
             for line in _lines(planned, printer, dry_run=True):
                 printer.say(line)
-        if not confirm(f"Write this pointer of {scope}?", yes=yes, printer=printer):
-            printer.warn("nothing was changed")
-            return FAILED
+        confirm(f"Write this pointer of {scope}?", yes=yes, printer=printer)
         done = await recovering.recover(named, wish, actor.name, reason)
         if done.recovered is None:
             _tell(printer, done, dry_run=False)

@@ -63,14 +63,14 @@ def render(
     own = customisation_for(given, config)
     files = render_checked(given, own)
     write_tree(directory, files)
-    named = (
+    rendered = (
         ("scope", given.composition.scope),
         ("state", f"{given.stamp.state} ({given.stamp.revision})"),
         ("composition", f"sha256 {given.composition.digest}"),
         ("directory", directory),
         ("files", len(files)),
     )
-    printer.data({}, pairs(named))
+    printer.data({}, () if printer.quiet else pairs(rendered))
     if given.recorded is not None and not _same_renderer(given.recorded, own):
         printer.say(
             "the manifest was written by another renderer or with other templates: bytes may differ from its own"

@@ -5,7 +5,7 @@ from typing import Annotated
 from cyclopts import Parameter
 
 from daemon.cli.acting import act
-from daemon.cli.codes import DONE, FAILED
+from daemon.cli.codes import DONE
 from daemon.cli.options import DEFAULT_ACTOR, DEFAULT_PLACE, DEFAULT_PRINTING, Actor, DryRun, Place, Printing, Reason
 from daemon.cli.output import confirm
 from daemon.cli.session import scope_of, session
@@ -29,8 +29,7 @@ async def retire(
             f"{scope} will have nothing live and nothing desired. Its states and its live tree stay in the bucket; "
             "a later bundle_state.created brings it back."
         )
-        if not dry_run and not confirm(f"Retire {scope}?", yes=yes, printer=opened.printer):
-            opened.printer.warn("nothing was changed")
-            return FAILED
+        if not dry_run:
+            confirm(f"Retire {scope}?", yes=yes, printer=opened.printer)
         await act(opened, scope_of(scope), protocol.retire, name="retire", actor=actor, reason=reason, dry_run=dry_run)
         return DONE

@@ -5,7 +5,7 @@ from typing import Annotated
 from cyclopts import Parameter
 
 from daemon.cli.acting import act_and_wait, preview, tell
-from daemon.cli.codes import DONE, FAILED
+from daemon.cli.codes import DONE
 from daemon.cli.options import (
     DEFAULT_ACTOR,
     DEFAULT_PLACE,
@@ -63,9 +63,8 @@ async def rollback(
         if dry_run:
             tell(opened.printer, "rollback", planned, dry_run=True)
             return DONE
-        if planned.changed and not confirm(f"Roll {scope} back to {state}?", yes=yes, printer=opened.printer):
-            opened.printer.warn("nothing was changed")
-            return FAILED
+        if planned.changed:
+            confirm(f"Roll {scope} back to {state}?", yes=yes, printer=opened.printer)
         if not yes and planned.before.live is not None:
             # What was agreed to is the difference that was shown.
             expected = expected_live or planned.before.live.state

@@ -16,11 +16,13 @@ from urllib.parse import quote
 
 from cyclopts import Parameter
 
+from daemon.cli import failures
 from daemon.cli.client import Answer, Client, local_url
 from daemon.cli.codes import DONE, FAILED
 from daemon.cli.failures import CommandError, DaemonRefused, DaemonUnreachable, UsageError
 from daemon.cli.files import read_input
 from daemon.cli.options import DEFAULT_PRINTING, SHARED, Place, Printing
+from daemon.cli.output import error_document
 from daemon.cli.session import load_settings, printer_of
 from daemon.cli.text import columns
 from daemon.cli.views import View
@@ -81,15 +83,18 @@ def send(
     try:
         for request in requests(waiting):
             views += _post(daemon.client(request), request)
+        if wait:
+            views = wait_for(daemon.publishing, views, timeout)
     except CommandError as error:
         if len(views) < len(waiting):
             first = waiting[len(views)].place
             printer.warn(f"{len(views)} of {len(waiting)} events were accepted, none from {first} on")
-        if views:
-            printer.data({"events": views}, _lines(views))
-        raise error from None
-    if wait:
-        views = wait_for(daemon.publishing, views, timeout)
+        if not views:
+            raise
+        printer.warn(str(error))
+        code = failures.exit_code(error)
+        printer.data({"events": views, **error_document(str(error), code)}, _lines(views))
+        return code
     printer.data({"events": views}, _lines(views))
     ignored = [view for view in views if view.get("ignored")]
     if ignored:

@@ -193,6 +193,10 @@ def _needs(document: View) -> list[tuple[str, str]]:
 
 def _lines(document: View, opened: Session, what: str | None) -> Iterator[str]:
     printer = opened.printer
+    needed = [f"{plain(scope)}: {plain(why)}" for scope, why in _needs(document)]
+    if printer.quiet:
+        yield from needed
+        return
     rows = [_row(view, opened) for view in document["scopes"]]
     yield from columns(("SCOPE", "LIVE", "DESIRED", "HOLD", "LIVE TREE", "OVERRIDES", "QUARANTINED"), rows)
     if what is not None:
@@ -201,13 +205,12 @@ def _lines(document: View, opened: Session, what: str | None) -> Iterator[str]:
             yield from _files(view)
             yield from _by_tag(view)
     yield from _journal_lines(document["journal"], opened)
-    needs = _needs(document)
     yield ""
-    if not needs:
+    if not needed:
         yield printer.good("nothing needs attention")
         return
     yield printer.bad("needs attention")
-    yield from (f"  {plain(scope)}: {plain(why)}" for scope, why in needs)
+    yield from (f"  {line}" for line in needed)
 
 
 def _row(view: View, opened: Session) -> tuple[Any, ...]:
@@ -252,7 +255,9 @@ def _files(view: View) -> Iterator[str]:
         ("strays", "not written by Rebundle"),
     ):
         yield from (f"  {plain(path)}: {words}" for path in tree.get(key, ()))
-    yield from (f"  {plain(each['path'])}: blocked: {plain(each['reason'])}" for each in tree.get("blocked", ()))
+    for each in tree.get("blocked", ()):
+        seen = f" in the pass of {each['seen_at']}" if each["seen_at"] else ""
+        yield f"  {plain(each['path'])}: blocked{seen}: {plain(each['reason'])}"
 
 
 def _by_tag(view: View) -> Iterator[str]:

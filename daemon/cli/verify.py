@@ -125,7 +125,8 @@ def _told(printer: Printer, checks: Sequence[Check], unchecked: Sequence[str]) -
         ],
         "not_checked": list(unchecked),
     }
-    printer.data(document, _lines(checks, printer))
+    shown = failed if printer.quiet else checks
+    printer.data(document, _lines(shown, printer) if shown else ())
     for each in unchecked:
         printer.say(f"not checked: {each}")
     if failed:
@@ -261,7 +262,8 @@ def _live_tree_problems(scope: Scope, survey: Survey, *, signed: bool) -> Iterab
             f"`rebundle recover {scope} --reason '…'` writes one that is newer than both"
         )
     for blocked in survey.seen.blocked[:MOST_NAMED]:
-        yield f"{blocked.path} does not follow: {blocked.reason}"
+        seen = "does not follow" if blocked.seen_at is None else f"did not follow in the pass of {blocked.seen_at}"
+        yield f"{blocked.path} {seen}: {blocked.reason}"
     if len(survey.seen.blocked) > MOST_NAMED:
         yield f"{len(survey.seen.blocked) - MOST_NAMED} more paths do not follow"
     edited = survey.seen.kept_aside

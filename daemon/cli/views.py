@@ -155,7 +155,7 @@ def survey_view(survey: Survey) -> View:
 
 
 def _blocked(seen: Synced) -> list[View]:
-    return [{"path": each.path, "reason": each.reason} for each in seen.blocked]
+    return [{"path": each.path, "reason": each.reason, "seen_at": each.seen_at} for each in seen.blocked]
 
 
 def done_view(verb: str, done: Done, *, dry_run: bool = False) -> View:
@@ -189,12 +189,12 @@ def attention(view: Mapping[str, Any]) -> Iterable[str]:
         yield f"desired state {desired['state']} {why}"
     if view["live_tree_error"]:
         yield f"the live tree cannot be compared with live: {view['live_tree_error']}"
-    yield from _tree_attention(view["live_tree"], view["scope"])
+    if view["live_tree"] is not None:
+        yield from _tree_attention(view)
 
 
-def _tree_attention(tree: View | None, scope: str) -> Iterable[str]:
-    if tree is None:
-        return
+def _tree_attention(view: Mapping[str, Any]) -> Iterable[str]:
+    tree, scope = view["live_tree"], view["scope"]
     if tree["ahead"]:
         yield (
             f"the live tree's marker has followed sequence {tree['sequence']}, the pointer is older: one was put "
@@ -206,7 +206,14 @@ def _tree_attention(tree: View | None, scope: str) -> Iterable[str]:
     if tree["blocked"]:
         first, *others = tree["blocked"]
         more = f" (and {len(others)} more paths)" if others else ""
-        yield f"the live tree does not follow at {first['path']}{more}: {first['reason']}"
+        if first["seen_at"] is None:
+            yield f"the live tree does not follow at {first['path']}{more}: {first['reason']}"
+        else:
+            now = f", or `{command}`," if (command := _pass_command(view)) else ""
+            yield (
+                f"the live tree did not follow at {first['path']}{more} in the pass of {first['seen_at']}: "
+                f"{first['reason']}. Once that is repaired, the daemon's next pass (within 5 minutes){now} clears this"
+            )
     for each in tree["damaged_manifests"][:1]:
         remedy = f"`rebundle recover {scope} --reason 'damaged manifest'` takes the state out of the pointer"
         yield each["reason"] if each["unreadable"] else f"{each['reason']}: {remedy}"
@@ -216,6 +223,14 @@ def _tree_attention(tree: View | None, scope: str) -> Iterable[str]:
     if tree["strays"]:
         named = ", ".join(tree["strays"][:3])
         yield f"files in base/ that Rebundle did not write, and that hosts copy: {named}; move them out of base/"
+
+
+def _pass_command(view: Mapping[str, Any]) -> str | None:
+    """A command that makes a pass over the live tree and changes nothing else; None: there is none as things are."""
+    live = view["live"]
+    if view["hold"]:
+        return f"rebundle rollback {view['scope']} {live['state']}@{live['attempt']} --reason 'another pass'"
+    return f"rebundle resume {view['scope']}" if live == view["desired"] else None
 
 
 def rejected_desired(view: Mapping[str, Any]) -> View | None:

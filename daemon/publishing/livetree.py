@@ -16,6 +16,7 @@ import hashlib
 from collections.abc import Awaitable, Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
+from datetime import datetime
 from typing import Final, TypeVar
 
 from daemon.concurrency import both, concurrently
@@ -192,6 +193,8 @@ class _Tree:
 
     files: _Listing
     marker: Version | None
+    marked_at: datetime | None
+    """When the marker was written, by the store's clock."""
     unreadable: Mapping[str, str]
     """Folders that could not be listed, each ending in `/`, with the reason; empty for the tree itself."""
 
@@ -390,7 +393,9 @@ class LiveTree:
             return Survey(marker, Synced(current.sequence))
         _, wanted = await self._wanted(scope, current, current.live)
         seen = await self._examine(scope, tree, wanted, marker, current, believing=not reading_all)
-        verdicts = ownership.known_blocked(ownership.judge_all(wanted, seen.present, marker), wanted, marker)
+        seen_at = tree.marked_at.isoformat(timespec="seconds").replace("+00:00", "Z") if tree.marked_at else None
+        verdicts = ownership.judge_all(wanted, seen.present, marker)
+        verdicts = ownership.known_blocked(verdicts, wanted, marker, seen_at)
         return Survey(marker, Synced(current.sequence, verdicts, seen.damaged))
 
     async def _wanted(
@@ -468,7 +473,9 @@ class LiveTree:
             "" if prefix.startswith(f"{folder.key}/") else f"{folder.key}/".removeprefix(prefix): folder.reason
             for folder in listing.unreadable
         }
-        return _Tree(files, marker.version if marker else None, unreadable)
+        if marker is None:
+            return _Tree(files, None, None, unreadable)
+        return _Tree(files, marker.version, marker.modified, unreadable)
 
     async def _commit_position(self, current: Pointer, live: Publication) -> ownership.Commit:
         position = ownership.commit_position(((each.sequence, each.published) for each in current.history), live)

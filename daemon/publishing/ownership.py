@@ -126,6 +126,9 @@ class Blocked:
     path: str
     reason: str
     """What is wrong, and what to do about it."""
+    seen_at: str | None = None
+    """When a pass reported this, where a look that writes nothing cannot tell whether it still holds; None: it holds
+    now."""
 
     @property
     def holds_base_back(self) -> bool:
@@ -193,11 +196,17 @@ def _was_put_back(there: Present, recorded: MarkerFile | None) -> bool:
     return there.commit is None or there.commit < recorded.commit
 
 
-def known_blocked(verdicts: Iterable[Verdict], wanted: Wanted, marker: Marker | None) -> tuple[Verdict, ...]:
-    """Verdicts of a look that writes nothing, with what the last pass could not do as the marker reports it."""
+def known_blocked(
+    verdicts: Iterable[Verdict], wanted: Wanted, marker: Marker | None, seen_at: str | None
+) -> tuple[Verdict, ...]:
+    """Verdicts of a look that writes nothing, with what the last pass could not do as the marker reports it.
+
+    Only a write shows whether that still holds: a permission, a full disk or a lock is no property of the path, and the
+    look may be that of another user. So it is reported as seen at the time of the marker (ADR 29).
+    """
     blocked = marker.blocked if marker and marker.status == "blocked" and marker.sequence == wanted.sequence else {}
     return tuple(
-        Blocked(verdict.path, blocked[verdict.path])
+        Blocked(verdict.path, blocked[verdict.path], seen_at)
         if isinstance(verdict, Put | Remove) and verdict.path in blocked
         else verdict
         for verdict in verdicts

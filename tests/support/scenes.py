@@ -107,7 +107,7 @@ class Watcher:
     refusals: list[str] = field(default_factory=list)
     unpinned_states: list[tuple[str, Sequence[Movable]]] = field(default_factory=list)
     passes: list[Synced | Unfinished] = field(default_factory=list)
-    failed_passes: list[str] = field(default_factory=list)
+    failed_passes: list[tuple[Scope, str]] = field(default_factory=list)
     removed_lanes: list[Scope] = field(default_factory=list)
     _something: asyncio.Event = field(default_factory=asyncio.Event)
 
@@ -148,7 +148,7 @@ class Watcher:
         pass
 
     def unreconciled(self, scope: Scope, reason: str) -> None:
-        self.failed_passes.append(reason)
+        self.failed_passes.append((scope, reason))
         self._something.set()
 
     def removed(self, scope: Scope) -> None:

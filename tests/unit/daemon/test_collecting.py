@@ -2,7 +2,7 @@
 
 import asyncio
 import contextlib
-from collections.abc import Awaitable, Callable, MutableMapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, MutableMapping, Sequence
 from typing import Any
 
 import pytest
@@ -31,9 +31,11 @@ class Rounds(InlineRuntime):
         self.waits: list[float] = []
         self._rounds = rounds
         self._between = between
+        self.before_each_wait: Callable[[], object] = lambda: None
 
     async def sleep(self, seconds: float) -> None:
         if seconds >= HOUR:
+            self.before_each_wait()
             if len(self.waits) == self._rounds:
                 raise asyncio.CancelledError
             if self.waits and self._between:
@@ -49,8 +51,14 @@ async def grown(store: ObjectStore, runtime: InlineRuntime) -> None:
 
 
 async def run(
-    store: ObjectStore, runtime: Rounds, *, hours: float = 6, refused: list[int] | None = None
+    store: ObjectStore,
+    runtime: Rounds,
+    *,
+    hours: float = 6,
+    refused: list[int] | None = None,
+    failing: list[Mapping[str, str]] | None = None,
 ) -> Sequence[MutableMapping[str, Any]]:
+    """The log; `refused` and `failing` get what was reported after each round."""
     bucket = Bucket(store, runtime)
     timer = CollectionTimer(
         collector=Collector(store, bucket.reader, bucket.publisher, runtime, Policy(newest=1, days=0)),
@@ -62,6 +70,7 @@ async def run(
         refused=(refused if refused is not None else []).append,
     )
     with capture_logs() as logs, contextlib.suppress(asyncio.CancelledError):
+        runtime.before_each_wait = lambda: (failing if failing is not None else []).append(timer.failing)
         await timer.run()
     return logs
 
@@ -150,8 +159,12 @@ def test_a_refusal_that_passes_is_made_good_in_the_next_round_without_touching_t
         store = MayNotDelete(memory)
         store.refusals = 1
         refused: list[int] = []
-        logs = await run(store, runtime, refused=refused)
+        failing: list[Mapping[str, str]] = []
+        logs = await run(store, runtime, refused=refused, failing=failing)
         assert [each["event"] for each in logs] == ["released and not deleted, tried again later", "collected"]
+        assert [sorted(each) for each in failing] == [[], [""], [], []]
+        assert failing[1][""].startswith("released and not deleted in 1 scopes: ")
+        assert runtime.waits == [6 * HOUR, HOUR, 6 * HOUR]
         assert (refused, logs[1]["deleted"]) == ([1, 0, 0], 1)
         assert await states(memory) == {"state-2"}
         assert (await Bucket(memory, runtime).pointer()).gc_epoch == 1
@@ -165,8 +178,11 @@ def test_a_scope_that_cannot_be_read_holds_no_other_up() -> None:
         store = MemoryStore(runtime)
         await grown(store, runtime)
         await store.create(layout.pointer(Scope("a", "damaged")), Content(b"{"))
-        logs = await run(store, runtime)
+        failing: list[Mapping[str, str]] = []
+        logs = await run(store, runtime, failing=failing)
         assert [each["event"] for each in logs] == ["scope not collected, tried again later", "collected"]
+        assert [sorted(each) for each in failing] == [[], ["a/damaged"]]
+        assert "rebundle recover" in failing[1]["a/damaged"]
         assert await states(store) == {"state-2"}
 
     asyncio.run(scenario())
@@ -182,8 +198,11 @@ def test_a_bucket_that_is_away_is_asked_again_in_the_next_round() -> None:
             if operation == "folders" and len(runtime.waits) == 1:
                 raise StoreRefused("away")
 
-        logs = await run(FaultyStore(memory, before=away), runtime)
+        failing: list[Mapping[str, str]] = []
+        logs = await run(FaultyStore(memory, before=away), runtime, failing=failing)
         assert [each["event"] for each in logs] == ["bucket not listed", "collected"]
+        assert failing == [{}, {"": "the bucket cannot be listed: away"}, {}]
+        assert runtime.waits == [6 * HOUR, HOUR]
 
     asyncio.run(scenario())
 

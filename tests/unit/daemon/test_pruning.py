@@ -39,7 +39,7 @@ class Pruned:
         self._runtime = runtime
         self._start = runtime.monotonic()
         self.hours: list[float] = []
-        self.fault: SourceUnavailable | None = None
+        self.fault: Exception | None = None
 
     async def prune(self) -> int:
         self.hours.append((self._runtime.monotonic() - self._start) / HOUR)
@@ -48,22 +48,46 @@ class Pruned:
         return 0
 
 
-def pruned(runtime: Clocks, journal: Pruned) -> None:
+def pruned(runtime: Clocks, journal: Pruned) -> PruneTimer:
+    timer = PruneTimer(journal, runtime)
+
     async def run() -> None:
         with contextlib.suppress(asyncio.CancelledError):
-            await PruneTimer(journal, runtime).run()
+            await timer.run()
 
     asyncio.run(run())
+    return timer
 
 
-def test_a_journal_is_pruned_every_hour_and_a_fault_ends_nothing() -> None:
+def test_a_journal_is_pruned_every_hour() -> None:
     runtime = Clocks(0, 0)
     journal = Pruned(runtime)
-    journal.fault = SourceUnavailable("away")
-    with capture_logs() as logs:
-        pruned(runtime, journal)
+    assert pruned(runtime, journal).failing == {}
     assert journal.hours == [0, 1, 2]
+
+
+@pytest.mark.parametrize("fault", [SourceUnavailable("away"), ValueError("away")])
+def test_a_fault_ends_nothing_is_reported_and_tried_again_soon(fault: Exception) -> None:
+    runtime = Clocks(0, 0)
+    journal = Pruned(runtime)
+    journal.fault = fault
+    with capture_logs() as logs:
+        timer = pruned(runtime, journal)
+    assert [round(hour * 60) for hour in journal.hours] == [0, 5, 10]
     assert [each["error"] for each in logs] == ["away"] * 3
+    assert "away" in timer.failing[""]
+
+
+def test_the_next_success_ends_what_is_reported() -> None:
+    class Recovers(Pruned):
+        async def prune(self) -> int:
+            self.fault = None if self.hours else SourceUnavailable("away")
+            return await super().prune()
+
+    runtime = Clocks(0)
+    journal = Recovers(runtime)
+    assert pruned(runtime, journal).failing == {}
+    assert len(journal.hours) == 2
 
 
 @pytest.mark.parametrize("step", [31 * 24 * HOUR, -31 * 24 * HOUR, HOUR + 1])

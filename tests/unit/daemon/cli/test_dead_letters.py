@@ -110,7 +110,7 @@ def test_what_no_release_writes_is_a_damaged_journal(journal, rebundle, change, 
 
     result = rebundle("dead-letters", *arguments, "-o", "json")
 
-    assert (result.code, result.out) == (6, "")
+    assert (result.code, result.json["exit_code"]) == (6, 6)
     assert "holds what no release writes" in result.err
     assert "Restore it from a backup" in result.err
 

@@ -1,3 +1,6 @@
+import shlex
+from datetime import datetime
+
 import pytest
 
 from daemon.publishing.livetree import LiveTree
@@ -122,6 +125,33 @@ def test_a_path_that_cannot_be_written_is_named_with_what_to_do(bucket, rebundle
     assert "base/bundle/nginx/models.map: blocked: " in table
     verified = rebundle("verify", SCOPE)
     assert (verified.code, "models.map does not follow: " in verified.out) == (5, True)
+
+
+@pytest.mark.parametrize("held", [False, True])
+def test_what_only_a_pass_could_see_is_reported_with_its_time_and_the_command_that_clears_it(bucket, rebundle, held):
+    """A folder in the way is in no listing: whether it is still there, only a write shows."""
+    if held:
+        rebundle("hold", SCOPE, "--reason", "test")
+    file = live_file(bucket, COMPOSE)
+    file.unlink()
+    file.mkdir()
+    state = scope_of(rebundle("status", "-o", "json"))["live"]
+    again = ("rollback", SCOPE, f"{state['state']}@{state['attempt']}", "--reason", "r") if held else ("resume", SCOPE)
+    assert rebundle(*again, "--wait", "0", "-o", "json").json["changed"] is False
+    seen_at = scope_of(rebundle("status", "-o", "json"))["live_tree"]["blocked"][0]["seen_at"]
+    assert datetime.fromisoformat(seen_at).tzinfo is not None
+
+    file.rmdir()
+    view = scope_of(rebundle("status", "-o", "json"))
+
+    why = view["attention"][-1]
+    assert f"did not follow at {COMPOSE} in the pass of {seen_at}: " in why
+    assert f"within 5 minutes), or `rebundle {again[0]} {SCOPE}" in why
+    assert f"{COMPOSE}: blocked in the pass of {seen_at}: " in rebundle("status", SCOPE).out
+    assert f"{COMPOSE} did not follow in the pass of {seen_at}: " in rebundle("verify", SCOPE).out
+    command = why.split("`")[-2]
+    assert rebundle(*shlex.split(command)[1:]).code == 0
+    assert scope_of(rebundle("status", "-o", "json"))["live_tree"]["blocked"] == []
 
 
 def test_a_damaged_manifest_of_an_old_state_stops_no_tree_and_is_named_with_the_command_that_helps(bucket, rebundle):

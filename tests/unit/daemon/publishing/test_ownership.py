@@ -196,9 +196,9 @@ def test_what_the_last_pass_could_not_write_is_known_only_of_its_own_sequence() 
     plan = wanted({BASE: "new", ENV: "new"})
     verdicts = (Put(BASE, None), Put(ENV, None), Stray("base/x"))
     blocked = marker_after(None, plan, {}, (Blocked(BASE, "why"),), {})
-    assert known_blocked(verdicts, plan, blocked) == (Blocked(BASE, "why"), *verdicts[1:])
+    assert known_blocked(verdicts, plan, blocked, "now") == (Blocked(BASE, "why", "now"), *verdicts[1:])
     for other in (None, blocked.model_copy(update={"sequence": 6}), blocked.model_copy(update={"status": "synced"})):
-        assert known_blocked(verdicts, plan, other) == verdicts
+        assert known_blocked(verdicts, plan, other, "now") == verdicts
 
 
 def test_overrides_deleted_files_and_strays_leave_the_marker_as_it_was() -> None:
