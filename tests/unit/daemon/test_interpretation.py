@@ -22,6 +22,7 @@ from events.model import (
     ROLLBACK_REQUESTED,
     Event,
 )
+from renderers.limits import Limits
 from renderers.model import Scope, canonical_digest
 from tests.builders import golden_composition, golden_document, model_document
 
@@ -145,6 +146,29 @@ def test_the_digest_of_a_model_event_follows_its_known_fields_alone() -> None:
     assert interpret(event(MODEL_VERSION_CREATED, unknown)).digest == digest
     assert interpret(event(MODEL_VERSION_UPDATED, data)).digest != digest
     assert interpret(event(MODEL_VERSION_CREATED, data | {"tags": {"a": "c"}})).digest != digest
+
+
+def test_the_digest_of_a_model_event_is_that_of_its_type_and_known_fields() -> None:
+    data = {"model": model_document(), "tags": {"a": "b"}}
+    change = interpret(event(MODEL_VERSION_CREATED, data | {"novelty": 1}))
+    assert change.digest == canonical_digest([MODEL_VERSION_CREATED, data])
+
+
+def test_the_digest_of_a_rollback_request_is_that_of_its_type_and_known_fields() -> None:
+    change = interpret(event(ROLLBACK_REQUESTED, rollback_data(reason="too slow", novelty=1)))
+    assert change.digest == canonical_digest([ROLLBACK_REQUESTED, rollback_data(reason="too slow", hold=True)])
+
+
+def test_a_state_beyond_a_limit_is_refused_with_every_part_that_exceeds_one() -> None:
+    models = len(golden_document()["models"])
+    with pytest.raises(InvalidEvent) as caught:
+        interpret(event(BUNDLE_STATE_CREATED, state_data()), Limits(models=1, signature_bytes=1))
+    assert [str(problem).partition(",")[0] for problem in caught.value.problems] == [
+        f"$.data.models: the bundle has {models} models",
+        f"$.data.proxy.signature: the bundle has {len(golden_composition().proxy.signature.canonical)} "
+        "bytes in its proxy's signature",
+    ]
+    assert interpret(event(BUNDLE_STATE_CREATED, state_data()), Limits())
 
 
 def test_a_rollback_request_names_its_scope_its_target_and_what_must_be_live() -> None:
