@@ -257,8 +257,10 @@ def test_a_problem_of_the_whole_body_says_what_is_expected_and_what_was_found():
         (
             "application/json",
             {},
-            f"must be a CloudEvent: Content-Type {STRUCTURED}, "
-            "or application/json with the headers ce-specversion, ce-id, ce-source and ce-type",
+            (
+                f"must be a CloudEvent: Content-Type {STRUCTURED}, "
+                "or application/json with the headers ce-specversion, ce-id, ce-source and ce-type"
+            ),
             "",
         ),
     ):
