@@ -44,6 +44,7 @@ MORE_TESTS = {
     "daemon/publishing/recovery.py": (
         "tests/unit/daemon/publishing/test_recovery_replay.py",
         "tests/unit/daemon/publishing/test_recovery_unsigned.py",
+        "tests/unit/daemon/publishing/test_recovery_records.py",
     ),
     "daemon/publishing/signatures.py": (_GRAMMAR,),
     "renderers/expectation.py": (_GATE, "tests/unit/renderers/test_agreement.py"),
