@@ -50,6 +50,8 @@ def test_another_value_differs_at_its_path_whoever_made_it(expected, found, diff
         ({"command": COMMAND}, {"command": ["tool", "--level", "info", *COMMAND[1:]]}),
         ({"volumes": ["./a:/a"]}, {"volumes": ["./b:/b", "./a:/a", {"source": "c", "target": "/c"}]}),
         ({"include": [{"path": "x"}]}, {"include": [{"path": "x", "more": 1}, {"path": "y"}]}),
+        ({"include": [{"path": "x"}]}, {"include": [{"path": "x", "more": 1}]}),
+        ({"command": ["--name=a", "x"]}, {"command": ["--name=a", "--more=1", "x"]}),
         ({"environment": ["A=1"]}, {"environment": ["B=1", "A=1"]}),
         ({"ports": ["1:1"]}, {"ports": ["1:1", "2:2"]}),
         ({"a": {"b": [{"c": 1}]}}, {"a": {"b": [{"c": 1, "d": 2}, {"e": 3}]}}),
