@@ -166,3 +166,112 @@ def test_a_state_that_is_quarantined_cannot_be_asked_for() -> None:
 def test_a_scope_of_which_nothing_is_left_is_not_found() -> None:
     with pytest.raises(NotFound, match=rf"^nothing is published in {SCOPE}; `rebundle scopes` lists what there is$"):
         recovery.recover(Remains(SCOPE), writing(), Wish())
+
+
+# -- which uploads count as committed
+
+
+LEFT, RIGHT = (make_publication("state-7", 7, attempt=name, composition=name[0] * 64) for name in ("aleft", "bright"))
+
+
+def kept(pointer: Pointer) -> list[str]:
+    return [each.attempt for each in pointer.retained]
+
+
+@pytest.mark.parametrize(("committed", "taken_over"), [(LEFT, RIGHT), (RIGHT, LEFT)])
+def test_what_a_recovery_took_over_loses_against_what_was_committed(
+    committed: Publication, taken_over: Publication
+) -> None:
+    entries = (entry(5, kind="recover", published=[str(taken_over.id)]), entry(6, published=[str(committed.id)]))
+
+    assert kept(recovered(remains(LEFT, RIGHT, entries=entries)).pointer) == [committed.attempt]
+
+
+def test_a_state_that_an_older_pointer_retains_was_committed_though_its_files_are_gone() -> None:
+    found = recovered(remains(ONE, RIGHT, pointer=published(ONE, LEFT), traces={"marker": 9}))
+
+    assert kept(found.pointer) == [ONE.attempt]
+    assert f"left out {RIGHT.id}: its id or number was committed with another composition" in found.did
+
+
+def test_a_name_that_fits_uploads_with_different_compositions_is_refused_with_all_of_them() -> None:
+    left = remains(ONE, LEFT, RIGHT, traces={"marker": 9})
+
+    with pytest.raises(Refused) as refused:
+        recovered(left, Wish(live="state-7"))
+    assert str(refused.value) == (
+        f"state-7 fits uploads with different compositions, {LEFT.id}, {RIGHT.id}: "
+        "name one of them with --live STATE@ATTEMPT"
+    )
+
+
+def test_what_a_change_released_or_dropped_is_let_go() -> None:
+    for name in ("released", "dropped"):
+        told = entry(5, kind="gc", change={name: [str(ONE.id)]})
+
+        assert kept(recovered(remains(ONE, TWO, entries=(told,))).pointer) == [TWO.attempt]
+
+
+def test_publications_are_retained_in_the_order_in_which_they_were_committed() -> None:
+    first, second, third, fourth, last = (
+        make_publication(name, number) for number, name in enumerate(("z", "y", "x", "w", "a"), 1)
+    )
+    named = (entry(5, published=[str(third.id), str(fourth.id)]),)
+    left = remains(last, fourth, third, second, first, pointer=published(first, second), entries=named)
+
+    assert [each.state for each in recovered(left).pointer.retained] == ["z", "y", "x", "w", "a"]
+
+
+def test_pins_of_an_older_pointer_are_kept_and_nothing_else_is_pinned() -> None:
+    old = protocol.pin(published(ONE, TWO), writing(3), ONE, pinned=True)
+    assert old is not None
+    pointer = recovered(remains(ONE, TWO, THREE, pointer=old, traces={"marker": 9})).pointer
+
+    assert [each.pinned for each in pointer.retained] == [True, False, False]
+
+
+# -- what it says
+
+
+def test_a_recovery_counts_at_least_one_change_for_each_upload() -> None:
+    gone = recovery.Damaged(LEFT.id, "cut off")
+    told = recovered(remains(ONE, TWO, traces={"marker": 1}, damaged=(gone,)))
+
+    assert told.pointer.sequence == 3 + MOST_HISTORY + 1
+
+
+def test_a_recovery_says_what_is_live_and_why() -> None:
+    told = entry(5, published=[str(ONE.id), str(TWO.id)], live=str(ONE.id), desired=str(TWO.id))
+    left = remains(ONE, TWO, entries=(told,), tree=TWO.id)
+    held = f"held by ann: recovered: why; `rebundle resume {SCOPE}` ends that"
+
+    for sequence, live in (
+        (5, f"live: {ONE.id} (as the last change says that is known)"),
+        (6, f"live: {TWO.id} (which the live tree follows)"),
+    ):
+        did = recovered(replace(left, tree_sequence=sequence)).did
+        assert did[-3:] == (live, f"desired: {TWO.id}", held)
+    asked = recovered(left, Wish(live="state-2", hold=False)).did
+    assert asked[-3:-1] == (f"live: {TWO.id} (as asked)", f"desired: {TWO.id}")
+
+
+def test_a_recovery_says_that_nothing_is_live_or_desired() -> None:
+    did = recovered(remains(traces={"marker": 9})).did
+
+    assert did[-3:-1] == ("live: nothing (nothing is left to be live)", "desired: nothing")
+
+
+def test_a_recovery_says_what_it_cannot_know() -> None:
+    event = ManifestEvent(intake="http", source="s", id="e", type="t", digest="d" * 64, instance="i", offset=0)
+    gone = recovery.Damaged(THREE.id, "cut off", events=(event,))
+    left = replace(remains(ONE, LEFT, RIGHT, traces={"marker": 9}), damaged=(gone,))
+
+    unknown = recovered(left).unknown
+    assert (
+        f"which of these was committed: {LEFT.id}, {RIGHT.id}. They share an id or a number and differ in their "
+        f"composition, so none is kept; `rebundle recover {SCOPE} --live {LEFT.id} --reason '…'` takes the first"
+    ) in unknown
+    assert (
+        "whether these events were folded: s e. Those that still wait are folded now; what you miss "
+        "then has to be sent again, under a new event id"
+    ) in unknown
