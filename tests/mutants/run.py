@@ -53,7 +53,7 @@ MORE_TESTS = {
     "renderers/standing.py": (_GATE, _REHEARSAL),
 }
 """Unit tests of a module beside the one of its name."""
-_CALLED_AT_IMPORT = {"daemon/publishing/grammar.py"}
+_CALLED_AT_IMPORT = {"daemon/publishing/grammar.py", "renderers/identifiers.py"}
 """Each of their mutants needs a process that has not imported them yet."""
 
 _CONFIGURATION = """
