@@ -296,9 +296,9 @@ def _only_document(parser: Any) -> Any:
     start = _next(parser)
     if not isinstance(start, yaml.DocumentStartEvent):
         raise Unreadable(1, "a document", "none")
-    _refuse_marker(start)
+    _refuse_marker(start, "---")
     value = _value(parser, _next(parser))
-    _refuse_marker(_next(parser))
+    _refuse_marker(_next(parser), "...")
     after = _next(parser)
     if not isinstance(after, yaml.StreamEndEvent):
         raise Unreadable(_line(after), "one document", "another one")
@@ -354,9 +354,9 @@ def _meaning(text: str) -> Any:
     return text if tag == _STRING else yaml.constructor.SafeConstructor().construct_object(yaml.ScalarNode(tag, text))
 
 
-def _refuse_marker(event: Any) -> None:
+def _refuse_marker(event: Any, marker: str) -> None:
     if event.explicit:
-        raise Unreadable(_line(event), "no document marker", type(event).__name__)
+        raise Unreadable(_line(event), "no document marker", marker)
 
 
 def _line(event: Any) -> int:

@@ -109,7 +109,7 @@ class Connections(Generic[C]):
             self._open[peer] -= 1
             if not self._open[peer]:
                 del self._open[peer]
-                self._idle_of.pop(peer, None)
+                del self._idle_of[peer]
 
 
 def peer_of(address: str) -> Network | None:

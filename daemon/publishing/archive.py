@@ -54,7 +54,6 @@ class Member:
     """Its block in the tar before its bytes."""
     padding: bytes
     """Zeros after its bytes, up to the next block."""
-    digest: FileDigest
     listed: bytes
     """Canonical JSON, as the manifest lists it."""
     counted: bytes
@@ -204,7 +203,7 @@ def _member(file: RenderedFile, last: Member | None) -> Member:
     except ValueError as error:
         raise ValueError(f"no USTAR archive can hold the path {file.path!r}: {error}") from error
     padding = bytes(_padding(digest.size))
-    return Member(file, header, padding, digest, canonical_json(asdict(digest)).encode(), _counted(digest))
+    return Member(file, header, padding, canonical_json(asdict(digest)).encode(), _counted(digest))
 
 
 def _header(path: str, size: int, mode: str) -> bytes:

@@ -4,9 +4,10 @@ mutmut changes one thing of a module at a time and runs the unit tests of that m
 survives. The table of `docs/mutants.md` gets the figures of each module that ran; the diffs of the survivors are in
 `.cache/mutants/<module>/survivors.txt`.
 
-Of the two tools that are maintained, mutmut forks a worker for each mutant from a process that has imported everything;
-cosmic-ray starts a Python for each, which takes some twenty times as long here. What mutmut does not change: functions
-with a decorator (properties), constants of a module or class, annotations.
+Of the two tools that are maintained, mutmut forks a worker for each mutant from a process that has imported everything,
+and has run nothing, so that all caches are empty; cosmic-ray starts a Python for each, which takes some twenty times as
+long here. What mutmut does not change: functions with a decorator (properties), constants of a module or class,
+annotations.
 """
 
 import argparse
@@ -27,23 +28,33 @@ ROOT = Path(__file__).parents[2]
 PAGE = ROOT / "docs" / "mutants.md"
 WORK = ROOT / ".cache" / "mutants"
 _COPIED = ("daemon", "events", "renderers", "tests", "docs")
-_WORKERS = 2
 _MOST_SECONDS = 4 * 3600
 _KILLED = {1, 3, 24, -24, 152, 255, 36, -11, -9}
 """Exit codes of a worker whose tests failed, crashed or took too long."""
 
 _GRAMMAR = "tests/unit/daemon/publishing/test_grammar.py"
+_GATE = "tests/unit/renderers/test_gate.py"
+_REHEARSAL = "tests/unit/renderers/test_rehearsal.py"
 MORE_TESTS = {
-    "daemon/publishing/attestation.py": (_GRAMMAR,),
     "daemon/publishing/freshness.py": (_GRAMMAR,),
     "daemon/publishing/manifest.py": (_GRAMMAR,),
     "daemon/publishing/ownership.py": ("tests/unit/daemon/publishing/test_ownership_markers.py",),
     "daemon/publishing/pointer.py": (_GRAMMAR,),
     "daemon/publishing/protocol.py": ("tests/unit/daemon/publishing/test_protocol_changes.py",),
-    "daemon/publishing/recovery.py": ("tests/unit/daemon/publishing/test_recovery_replay.py",),
+    "daemon/publishing/recovery.py": (
+        "tests/unit/daemon/publishing/test_recovery_replay.py",
+        "tests/unit/daemon/publishing/test_recovery_unsigned.py",
+        "tests/unit/daemon/publishing/test_recovery_records.py",
+    ),
     "daemon/publishing/signatures.py": (_GRAMMAR,),
+    "renderers/expectation.py": (_GATE, "tests/unit/renderers/test_agreement.py"),
+    "renderers/gate.py": (_REHEARSAL,),
+    "renderers/pieces.py": (_GATE, _REHEARSAL),
+    "renderers/standing.py": (_GATE, _REHEARSAL),
 }
 """Unit tests of a module beside the one of its name."""
+_CALLED_AT_IMPORT = {"daemon/publishing/grammar.py", "renderers/identifiers.py"}
+"""Each of their mutants needs a process that has not imported them yet."""
 
 _CONFIGURATION = """
 
@@ -51,7 +62,11 @@ _CONFIGURATION = """
 source_paths = ["daemon", "events", "renderers"]
 only_mutate = ["{module}"]
 also_copy = ["docs"]
-pytest_add_cli_args = ["-q", "-p", "no:randomly", "-p", "no:cacheprovider", "-p", "no:xdist", "-p", "no:cov"]
+pytest_add_cli_args = ["-q", "-p", "no:randomly", "-p", "no:cacheprovider", "-p", "no:xdist", "-p", "no:cov",
+    "--hypothesis-profile", "mutants"]
+process_isolation = "forkserver"
+forkserver_warmup = "{warmup}"
+timeout_multiplier = 6
 pytest_add_cli_args_test_selection = {tests}
 use_git_change_detection = false
 track_dependencies = false
@@ -103,7 +118,7 @@ def tests_of(module: str) -> list[str]:
     return [candidate for candidate in candidates if (ROOT / candidate).exists()]
 
 
-def mutate(module: str, *, survivors_only: bool = False) -> Figures:
+def mutate(module: str, *, survivors_only: bool = False, workers: int = 2) -> Figures:
     """Runs the mutants of one module, or with today's tests those that survived before. Raises MutationFailed."""
     folder = WORK / module.removesuffix(".py").replace("/", ".")
     names = [name for name, code in _codes(folder, module).items() if code not in _KILLED] if survivors_only else []
@@ -112,10 +127,14 @@ def mutate(module: str, *, survivors_only: bool = False) -> Figures:
     for name in _COPIED:
         shutil.rmtree(folder / name, ignore_errors=True)
         shutil.copytree(ROOT / name, folder / name, ignore=shutil.ignore_patterns("__pycache__"))
-    configuration = _CONFIGURATION.format(module=module, tests=json.dumps(tests_of(module)))
+    configuration = _CONFIGURATION.format(
+        module=module,
+        tests=json.dumps(tests_of(module)),
+        warmup="none" if module in _CALLED_AT_IMPORT else "collect",
+    )
     (folder / "pyproject.toml").write_text((ROOT / "pyproject.toml").read_text() + configuration)
     with (folder / "mutmut.log").open("w") as log:
-        _run(_MUTMUT, folder, log, "run", "--max-children", str(_WORKERS), *names)
+        _run(_MUTMUT, folder, log, "run", "--max-children", str(workers), *names)
     codes = _codes(folder, module)
     if None in codes.values():
         raise MutationFailed(f"{module}: not all mutants ran, see {folder / 'mutmut.log'}")
@@ -155,12 +174,13 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
     parser.add_argument("modules", nargs="*", help="files; all pure modules that have unit tests, if none is named")
     parser.add_argument("--survivors", action="store_true", help="only those that survived, with today's tests")
+    parser.add_argument("--workers", type=int, default=2, help="mutants that are tested at the same time")
     options = parser.parse_args()
     failed = False
     for module in options.modules or [module for module in pure_modules() if tests_of(module)]:
         print(f"{module}: tests {' '.join(tests_of(module))} (minutes)", flush=True)
         try:
-            figures = mutate(module, survivors_only=options.survivors)
+            figures = mutate(module, survivors_only=options.survivors, workers=options.workers)
         except MutationFailed as error:
             failed = True
             print(error, file=sys.stderr)

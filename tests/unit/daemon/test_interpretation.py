@@ -22,7 +22,8 @@ from events.model import (
     ROLLBACK_REQUESTED,
     Event,
 )
-from renderers.model import Scope, canonical_digest
+from renderers.limits import Limits
+from renderers.model import ModelChange, Scope, canonical_digest
 from tests.builders import golden_composition, golden_document, model_document
 
 
@@ -97,6 +98,7 @@ def test_only_an_updated_model_may_move_back(kind: str, back: bool) -> None:
     change = interpret(event(kind, {"model": model_document()}))
     assert isinstance(change, ModelVersionChanged)
     assert (change.may_move_back, change.deleted) == (back, False)
+    assert change.model == ModelChange.model_validate(model_document())
 
 
 def test_a_model_event_without_bundles_goes_to_whoever_has_the_model() -> None:
@@ -147,6 +149,31 @@ def test_the_digest_of_a_model_event_follows_its_known_fields_alone() -> None:
     assert interpret(event(MODEL_VERSION_CREATED, data | {"tags": {"a": "c"}})).digest != digest
 
 
+def test_the_digest_of_a_model_event_is_that_of_its_type_and_known_fields() -> None:
+    data = {"model": model_document(), "tags": {"a": "b"}}
+    change = interpret(event(MODEL_VERSION_CREATED, data | {"novelty": 1}))
+    assert change.digest == canonical_digest([MODEL_VERSION_CREATED, data])
+
+
+def test_the_digest_of_a_rollback_request_is_that_of_its_type_and_known_fields() -> None:
+    change = interpret(event(ROLLBACK_REQUESTED, rollback_data(reason="too slow", novelty=1)))
+    assert change.digest == canonical_digest([ROLLBACK_REQUESTED, rollback_data(reason="too slow", hold=True)])
+
+
+def test_a_state_beyond_a_limit_is_refused_with_every_part_that_exceeds_one() -> None:
+    models = len(golden_document()["models"])
+    with pytest.raises(InvalidEvent) as caught:
+        interpret(event(BUNDLE_STATE_CREATED, state_data()), Limits(models=1, signature_bytes=1))
+    assert [str(problem).partition(",")[0] for problem in caught.value.problems] == [
+        f"$.data.models: the bundle has {models} models",
+        (
+            f"$.data.proxy.signature: the bundle has {len(golden_composition().proxy.signature.canonical)} "
+            "bytes in its proxy's signature"
+        ),
+    ]
+    assert interpret(event(BUNDLE_STATE_CREATED, state_data()), Limits())
+
+
 def test_a_rollback_request_names_its_scope_its_target_and_what_must_be_live() -> None:
     data = rollback_data(expected_state_id="state-2", reason="too slow", requested_by="ann")
     change = interpret(event(ROLLBACK_REQUESTED, data))
@@ -175,7 +202,9 @@ def test_a_rollback_request_of_a_malformed_bundle_is_refused() -> None:
 
 
 def test_an_unknown_type_is_refused_with_those_that_are_known() -> None:
-    with pytest.raises(InvalidEvent, match=r"one of io\.rebundle\.bundle\.rollback_requested\.v1, .*found other"):
+    with pytest.raises(
+        InvalidEvent, match=r"^\$\.type: one of io\.rebundle\.bundle\.rollback_requested\.v1, .*found other"
+    ):
         interpret(event("other", {}))
 
 
@@ -233,3 +262,15 @@ def test_batch_sizes_that_the_engine_would_refuse_to_start_with_are_refused(para
     assert problems(MODEL_VERSION_CREATED, change) == ["$.data.model.serving.batching.parameters"]
     with pytest.raises(InvalidEvent, match=r"must rise, and end with max_batch_size \((8|1000)\)"):
         composition_of(data)
+
+
+def test_every_model_that_its_engine_would_refuse_is_reported() -> None:
+    data = state_data()
+    places = [i for i, model in enumerate(data["models"]) if model["serving"]["platform"] == "tensorflow"][:2]
+    for place in places:
+        data["models"][place]["serving"]["batching"] = {"parameters": {"allowed_batch_sizes": [8]}}
+
+    assert problems(BUNDLE_STATE_CREATED, data) == [
+        f"$.data.models[{place}].serving.batching.parameters" for place in places
+    ]
+    assert len(places) == 2

@@ -201,11 +201,108 @@ def test_a_broken_attribute_is_named_by_its_path_and_nothing_else_is(attributes,
     assert list(problems(decode_structured, with_attributes(**attributes))) == [path]
 
 
+TEXT = "must be text of 1 to {} printable characters"
+TIME = "must be a time with its zone, such as 2026-11-22T10:00:00Z (RFC 3339)"
+URI = "must be an absolute URI, such as https://registry.example.com/"
+
+
+@pytest.mark.parametrize(
+    ("attributes", "expected", "found"),
+    [
+        ({"specversion": "0.3"}, 'must be "1.0"', "'0.3'"),
+        ({"specversion": None}, 'must be "1.0"', ""),
+        ({"id": 7}, TEXT.format(256), "7"),
+        ({"source": ""}, TEXT.format(1024), "''"),
+        ({"source": "urn:" + "x" * 1021}, TEXT.format(1024), f"'urn:{'x' * 76}' and 945 more characters"),
+        ({"source": "registry"}, URI, "'registry'"),
+        ({"type": "x" * 257}, TEXT.format(256), f"'{'x' * 80}' and 177 more characters"),
+        ({"subject": "x" * 1025}, TEXT.format(1024), f"'{'x' * 80}' and 945 more characters"),
+        ({"time": "now"}, TIME, "'now'"),
+        ({"datacontenttype": "text/xml"}, "must be application/json", "'text/xml'"),
+        (
+            {"datacontenttype": "application/json; charset=latin-1"},
+            "must be UTF-8: charset 'latin-1' is not supported",
+            "'application/json; charset=latin-1'",
+        ),
+        ({"datacontenttype": []}, "must be application/json", "a list of 0"),
+        ({"data": []}, "must be an object", "a list of 0"),
+        ({"data_base64": "e30="}, "must be absent: data is a JSON object", ""),
+        ({"partitionKey": "x"}, "must be named with lower-case letters and digits only, or belong into data", ""),
+        ({"ext": 1.5}, "must be text, a whole number, true or false", "1.5"),
+        ({"ext": "a\nb"}, "must have printable characters only", "'a\\nb'"),
+    ],
+)
+def test_a_problem_says_what_is_expected_and_what_was_found(attributes, expected, found):
+    with pytest.raises(InvalidEvent) as caught:
+        decode_structured(with_attributes(**attributes))
+    assert [(problem.expected, problem.found) for problem in caught.value.problems] == [(expected, found)]
+
+
+def test_a_problem_of_a_header_says_what_is_expected_and_what_was_found():
+    headers = [(b"ce-id", b"1"), (b"ce-id", b"2"), (b"ce-data", b"x"), (b"ce-x", b"%ff")]
+    with pytest.raises(InvalidEvent) as caught:
+        http("application/json", b"{}", *headers)
+    assert [(problem.path, problem.expected, problem.found) for problem in caught.value.problems][:3] == [
+        ("$.id", "must be given once, as one header", ""),
+        ("$.data", "must not be a header: the body is the data, Content-Type its type", ""),
+        ("$.x", "must be percent-encoded UTF-8", "'%ff'"),
+    ]
+
+
+def test_a_problem_of_the_whole_body_says_what_is_expected_and_what_was_found():
+    for content_type, body, expected, found in (
+        (STRUCTURED, 3, "must be an event: a JSON object", "3"),
+        (BATCH, 3, "must be a list of events", "3"),
+        (BATCH, [{}] * 101, "must hold at most 100 events", "101 events"),
+        (
+            "application/json",
+            {},
+            (
+                f"must be a CloudEvent: Content-Type {STRUCTURED}, "
+                "or application/json with the headers ce-specversion, ce-id, ce-source and ce-type"
+            ),
+            "",
+        ),
+    ):
+        with pytest.raises(InvalidEvent) as caught:
+            http(content_type, body)
+        assert [(each.path, each.expected, each.found) for each in caught.value.problems] == [("$", expected, found)]
+
+
+@pytest.mark.parametrize(
+    ("content_type", "words"),
+    [
+        (
+            "text/plain",
+            f"Content-Type 'text/plain': must be {STRUCTURED}, {BATCH}, or application/json with ce- headers",
+        ),
+        ("application/json; charset=latin-1", "must be UTF-8: charset 'latin-1' is not supported"),
+    ],
+)
+def test_a_content_type_that_is_not_read_is_refused_with_those_that_are(content_type, words):
+    with pytest.raises(UnsupportedContentType) as refused:
+        http(content_type, ENVELOPE)
+    assert str(refused.value) == words
+
+
+def test_a_request_without_one_content_type_says_so():
+    for headers in ([], [(b"content-type", b"application/json")] * 2):
+        with pytest.raises(UnsupportedContentType, match=r"^a request needs one Content-Type header$"):
+            decode_http(headers, b"{}")
+
+
+@pytest.mark.parametrize("charset", ["utf-8", "UTF8", '"utf-8"', "us-ascii"])
+def test_a_charset_that_is_part_of_utf8_is_taken(charset):
+    assert http(f"{STRUCTURED}; profile=x; charset={charset}", ENVELOPE).events
+
+
 @pytest.mark.parametrize(
     "attributes",
     [
         {"id": "x" * 256},
         {"source": "urn:uuid:1"},
+        {"source": "urn:" + "x" * 1020},
+        {"subject": "x" * 1024},
         {"source": "projects://a/%20?q#f"},
         {"time": "2026-11-22t10:00:00.123456789z"},
         {"time": "2016-12-31T23:59:60Z"},

@@ -73,6 +73,35 @@ def test_what_the_parser_lets_through_is_refused_with_its_path(body, path, expec
     assert problems(body) == {path: expected}
 
 
+@pytest.mark.parametrize(
+    ("body", "found"),
+    [
+        (b'{"a":\n x}', "line 2 column 2: Expecting value"),
+        (b'["\xff"]', "byte 0xff at 2"),
+        (b"\xef\xbb\xbf{}", ""),
+        (b'{"a":[1,NaN]}', "NaN"),
+        (b"1e999", "1e999"),
+        (b"9" * 100, "9" * 80),
+        (b"9223372036854775808", "9223372036854775808"),
+        (b'{"b":1,"b":2}', ""),
+        (b'"x\\u0000"', "'x\\x00'"),
+        (b'"\\ud800"', "'\\ud800'"),
+        (b'{"\\udfff":1}', "'\\udfff'"),
+        (b"[" * 33 + b"]" * 33, ""),
+        (b"x" * (MIB + 1), "1048577 bytes"),
+    ],
+)
+def test_a_problem_says_what_was_found(body, found):
+    with pytest.raises(InvalidEvent) as caught:
+        loads(body, most_bytes=MIB)
+    assert [problem.found for problem in caught.value.problems] == [found]
+
+
+def test_events_nest_32_levels_unless_said_otherwise():
+    assert loads(b"[" * 32 + b"]" * 32, most_bytes=MIB)
+    assert list(problems(b"[" * 33 + b"]" * 33).values()) == ["must nest at most 32 levels"]
+
+
 def test_a_whole_surrogate_pair_is_a_character():
     assert loads(b'"\\ud83d\\ude00"', most_bytes=100) == "\U0001f600"
 
@@ -117,6 +146,7 @@ def test_a_key_that_is_no_name_is_quoted_in_a_path():
     assert below("$", "a_1") == "$.a_1"
     assert below("$", "a b\n") == "$['a b\\n']"
     assert below("$", "k" * 200).endswith("and 120 more characters]")
+    assert below("$", "k" * 80) == "$." + "k" * 80
     assert below("$.a", 3) == "$.a[3]"
 
 
@@ -131,6 +161,9 @@ def test_a_key_that_is_no_name_is_quoted_in_a_path():
         (None, "null"),
         (True, "true"),
         (1.5, "1.5"),
+        ((1, 2, 3), "a list of 3"),
+        ("x" * 80, f"'{'x' * 80}'"),
+        (b"x" * 100, f"b'{'x' * 78}"),
         (10**200, "1" + "0" * 79),
         (b"\x00", "b'\\x00'"),
     ],

@@ -61,6 +61,20 @@ def test_a_value_beyond_the_limit_drives_no_other_out():
     assert cache.get("c") == "fits"
 
 
+def test_a_value_that_was_taken_out_makes_room():
+    cache = Cache[str](30)
+    cache.put("a", "x", 20)
+
+    assert cache.pop("a") == "x"
+    assert cache.pop("a") is None
+    assert cache.get("a") is None
+    for key in "bc":
+        cache.put(key, key, 15)
+    assert cache.get_all("bc") == ["b", "c"]
+    cache.put("d", "d", 1)
+    assert cache.get_all("bcd") == [None, "c", "d"]
+
+
 def test_threads_that_share_it_keep_its_bound():
     cache = Cache[int](1_000)
 

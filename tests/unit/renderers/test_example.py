@@ -36,6 +36,13 @@ def test_the_env_file_begins_with_the_ports():
 def test_what_is_shipped_for_credentials_is_a_placeholder():
     files = example.static_files(BUILT_IN)
 
+    assert files.keys() == {
+        "example/.env",
+        "example/docker-compose.yaml",
+        "example/creds/bundle/.env",
+        "example/creds/bundle/gcs.json",
+    }
+    assert "include:\n" in files["example/docker-compose.yaml"]
     assert set(env_of(files["example/creds/bundle/.env"]).values()) == {""}
     assert json.loads(files["example/creds/bundle/gcs.json"])["private_key_id"] == "uid"
     assert env_of(files["example/.env"]) == {"REL_DIR": ""}

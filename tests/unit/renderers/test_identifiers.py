@@ -83,13 +83,112 @@ def test_a_text_beyond_its_rule_is_refused(kind, text):
     assert accepted(getattr(identifiers, kind), text) is None
 
 
+SLUG = "must be lower-case letters, digits, '-' and '_', start and end with a letter or digit, and have at most {}"
+CPUS = "must be a number of CPUs, such as 2 or 0.5"
+LABEL = "must be lower-case letters, digits and . _ - (63 at most), and not start with com.docker. or bundle."
+
+
+@pytest.mark.parametrize(
+    ("kind", "value", "words"),
+    [
+        ("ModelId", "A", SLUG.format("61 characters")),
+        ("BundleName", "a" * 58, SLUG.format("57 characters")),
+        ("TargetName", "a_", SLUG.format("63 characters")),
+        (
+            "ModelVersion",
+            "-1",
+            "must start with a letter or digit and hold only letters, digits and . _ + - (128 at most)",
+        ),
+        ("Digest", "0" * 64, "must be sha256: and 64 lower-case hex digits"),
+        ("DeviceId", "a" * 65, "must be a device index or UUID: letters, digits and : . _ - (64 at most)"),
+        (
+            "Image",
+            "A",
+            "must be an image reference such as registry.example.com/team/image:1.0 (512 characters at most)",
+        ),
+        (
+            "RegistryHost",
+            "registry",
+            "must be a registry's host as images name it, such as docker.io or registry.example.com:5000",
+        ),
+        ("RegistryPrefix", "a b", "must be a host and perhaps a path, such as mirror.example.com/docker"),
+        (
+            "ArtifactUri",
+            "http://bucket/a",
+            (
+                "must be s3://bucket/key or gs://bucket/key, without user, query or fragment; a bucket has 3 to 63 "
+                "lower-case letters, digits and . _ -, a key holds letters, digits and . _ = + @ , ~ / -"
+            ),
+        ),
+        ("ArtifactUri", "s3://bucket/a/./b", "must have no empty, '.' or '..' part in its key"),
+        ("DisplayName", "a\u202eb", "must have no control, direction or unassigned character (found U+202E)"),
+        ("LabelValue", "a\nb", "must have no control, direction or unassigned character (found U+000A)"),
+        ("LabelKey", "bundle.x", LABEL),
+        ("LabelKey", "com.docker.x", LABEL),
+        ("LabelKey", "a" * 64, LABEL),
+        ("Cpus", True, CPUS),
+        ("Cpus", "two", CPUS),
+        ("Cpus", 10_001, "must be from 0 to 10000 with at most 3 decimals"),
+        ("Memory", "4", "must be an amount with the unit b, k, m or g, such as 512m or 4g, or a number of bytes"),
+        ("Memory", -1, "must be from 0 to 1 PiB"),
+    ],
+)
+def test_a_refusal_says_what_the_rule_is(kind, value, words):
+    with pytest.raises(ValidationError) as refused:
+        TypeAdapter(getattr(identifiers, kind)).validate_python(value)
+    [problem] = refused.value.errors()
+
+    assert problem["msg"] == f"Value error, {words}"
+
+
+@pytest.mark.parametrize(
+    ("kind", "text", "is_one"),
+    [
+        ("RegistryHost", "docker.io", True),
+        ("RegistryHost", "localhost", True),
+        ("RegistryHost", "registry:5000", True),
+        ("RegistryHost", "a." * 126 + "abc", True),
+        ("RegistryHost", "a." * 126 + "abcd", False),
+        ("RegistryHost", "docker.io/library", False),
+        ("RegistryPrefix", "mirror.example.com/docker/hub", True),
+        ("RegistryPrefix", "localhost", True),
+        ("RegistryPrefix", "docker/hub", False),
+        ("RegistryPrefix", "a.b/" + "c" * 251, True),
+        ("RegistryPrefix", "a.b/" + "c" * 252, False),
+        ("Image", "a" * 512, True),
+        ("Image", "a/" * 255 + "bb", True),
+        ("Image", "a/" * 255 + "bbb", False),
+        ("ArtifactUri", "s3://abc/" + "a" * 1024, True),
+        ("ArtifactUri", "s3://abc/" + "a" * 1025, False),
+        ("ArtifactUri", "s3://bucket/..a/b..", True),
+        ("DisplayName", "a" * 500, True),
+        ("DisplayName", "a" * 501, False),
+        ("DisplayName", "a\ue000", False),
+        ("DisplayName", "a\u2028", False),
+        ("DisplayName", "a\u2029", False),
+        ("DisplayName", "a\u0378", False),
+    ],
+)
+def test_a_rule_ends_where_it_says(kind, text, is_one):
+    assert accepted(getattr(identifiers, kind), text) == (text if is_one else None)
+
+
 def test_a_slash_at_the_end_of_a_uri_is_dropped():
     assert accepted(identifiers.ArtifactUri, "gs://bucket/a/") == "gs://bucket/a"
 
 
 @pytest.mark.parametrize(
     ("given", "kept"),
-    [(2, "2"), (0.5, "0.5"), ("2.250", "2.25"), ("0", "0"), (0.0, "0"), ("1e1", "10"), (10_000, "10000")],
+    [
+        (2, "2"),
+        (0.5, "0.5"),
+        ("2.250", "2.25"),
+        ("0.001", "0.001"),
+        ("0", "0"),
+        (0.0, "0"),
+        ("1e1", "10"),
+        (10_000, "10000"),
+    ],
 )
 def test_cpus_are_kept_as_normalised_decimal_text(given, kept):
     assert accepted(identifiers.Cpus, given) == kept
@@ -101,13 +200,23 @@ def test_what_is_no_number_of_cpus_is_refused(given):
 
 
 @pytest.mark.parametrize(
-    ("given", "kept"), [("4g", 4 << 30), ("512MiB", 512 << 20), ("1.5k", 1536), ("7b", 7), (1000, 1000), (0, 0)]
+    ("given", "kept"),
+    [
+        ("4g", 4 << 30),
+        ("512MiB", 512 << 20),
+        ("1.5k", 1536),
+        ("7b", 7),
+        (1000, 1000),
+        (0, 0),
+        (1 << 50, 1 << 50),
+        ("0.5G", 1 << 29),
+    ],
 )
 def test_memory_is_kept_in_bytes(given, kept):
     assert accepted(identifiers.Memory, given) == kept
 
 
-@pytest.mark.parametrize("given", [True, None, "4", "4Gib ", "4t", "-1g", -1, (1 << 50) + 1, 1.5])
+@pytest.mark.parametrize("given", [True, None, "4", "4Gib ", "4t", "-1g", -1, (1 << 50) + 1, 1.5, "1048577g"])
 def test_what_is_no_amount_of_memory_is_refused(given):
     assert accepted(identifiers.Memory, given) is None
 

@@ -6,6 +6,7 @@ MIRRORS = {
     "docker.io": "mirror.example.com/hub",
     "registry.example.com:5000": "mirror.example.com",
     "localhost": "a.b:1/x",
+    "registry:5000": "mirror.example.com/r",
 }
 
 
@@ -22,6 +23,7 @@ MIRRORS = {
         ("docker.io/library/nginx:1", "mirror.example.com/hub/library/nginx:1"),
         ("registry.example.com:5000/team/a@sha256:" + "0" * 64, "mirror.example.com/team/a@sha256:" + "0" * 64),
         ("localhost/a:1", "a.b:1/x/a:1"),
+        ("registry:5000/a:1", "mirror.example.com/r/a:1"),
         ("registry.example.com/team/a:1", "registry.example.com/team/a:1"),
     ],
 )

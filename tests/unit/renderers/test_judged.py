@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from renderers.judged import NOTHING, Cutting, Judged, Run, cut, end_of_line, runs
+from renderers.judged import NOTHING, Cutting, Judged, Run, cut, end_of_line, line_at, runs
 from renderers.readback import Unreadable
 from tests.builders import make_model
 
@@ -73,7 +73,11 @@ def test_a_missing_line_is_unreadable_where_it_is_missing():
     with pytest.raises(Unreadable) as refused:
         cut(b"a 1\n", 0, [Run(0, 1, None), Run(1, 1, None)], None, end_of_line)
 
-    assert refused.value.line == 2
+    assert str(refused.value) == "line 2: expected a line for each model, found the end"
+
+
+def test_a_line_is_counted_from_the_start_of_the_text():
+    assert [line_at(b"\na\nb\n", position) for position in (0, 1, 2, 3, 6)] == [1, 2, 2, 3, 4]
 
 
 def test_the_size_grows_with_text_and_models():

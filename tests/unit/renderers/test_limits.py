@@ -90,7 +90,29 @@ def test_everything_that_is_too_big_is_told_at_once():
     with pytest.raises(TooBig) as refused:
         Limits(models=1, files=15, composition_bytes=10).check(make_composition(2))
 
-    assert len(refused.value.excesses) == 3
+    assert [excess.part for excess in refused.value.excesses] == [".models", "", ""]
+    assert str(refused.value) == "; ".join(excess.words for excess in refused.value.excesses)
+    assert "bytes, and may have 10 (setting limits.composition_bytes)" in refused.value.excesses[2].words
+
+
+@pytest.mark.parametrize("name", ["signature_bytes", "signature_depth"])
+def test_a_signature_that_is_too_big_is_told_at_its_place(name):
+    with pytest.raises(TooBig) as refused:
+        Limits(**{name: 1}).check(with_signature(nested(3)))
+
+    assert [excess.part for excess in refused.value.excesses] == [".proxy.signature"]
+
+
+def test_a_limit_is_no_boolean():
+    with pytest.raises(ValidationError, match=r"Value error, must be a number \["):
+        Limits(models=True)
+
+
+@pytest.mark.parametrize(
+    ("document", "levels"), [(1, 0), ([], 1), ({"a": [[[]]], "b": [], "c": 1}, 4), ([1, [{}], 2, [[[[]]]], 3], 5)]
+)
+def test_a_document_is_as_deep_as_its_deepest_part(document, levels):
+    assert limits._depth(document) == levels
 
 
 def test_a_very_deep_document_is_measured_without_recursion():

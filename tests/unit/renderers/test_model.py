@@ -1,5 +1,6 @@
 """The composition: canonical form, identity, and what it refuses."""
 
+import hashlib
 import json
 
 import pytest
@@ -76,7 +77,7 @@ def test_ids_that_differ_only_by_hyphen_and_underscore_are_refused():
 
     with pytest.raises(ValidationError, match="unique ids"):
         Composition.model_validate(document)
-    with pytest.raises(ValueError, match="'a-b' and 'a_b'"):
+    with pytest.raises(ValueError, match=r"^ids must be unique, also with '-' read as '_': 'a-b' and 'a_b'$"):
         make_composition(1).with_model(make_model("a-b")).with_model(make_model("a_b"))
 
 
@@ -85,7 +86,7 @@ def test_a_full_bundle_takes_no_other_model_but_a_new_version(monkeypatch):
     composition = make_composition(3)
 
     assert len(composition.with_model(make_model("101", version="9")).models) == 3
-    with pytest.raises(ValueError, match="at most 3 models"):
+    with pytest.raises(ValueError, match=r"^a bundle has at most 3 models$"):
         composition.with_model(make_model("new"))
 
 
@@ -101,6 +102,14 @@ def test_another_version_gets_a_number_of_its_own_that_stays(version):
     assert 1 <= number <= 2**31 - 1
     assert number == default_serving_version(version, "gs://b/a")
     assert number != default_serving_version(version, "gs://b/other")
+
+
+def test_the_number_of_a_version_that_is_none_is_made_of_version_and_uri():
+    """It names a folder on every host: a change of it is a change of the protocol."""
+    digest = hashlib.sha256(b'["v1","gs://b/a"]').digest()
+
+    assert default_serving_version("v1", "gs://b/a") == int.from_bytes(digest[:8], "big") % (2**31 - 1) + 1
+    assert default_serving_version("v1", "gs://b/a") == 1954124853
 
 
 @pytest.mark.parametrize(
@@ -169,13 +178,20 @@ def test_a_change_keeps_what_it_does_not_say():
 
     assert (changed.version, changed.serving_version, changed.name) == ("2", 2, "scratches")
     assert (changed.artifact, changed.serving) == (current.artifact, current.serving)
+    renamed = ModelChange(id="101", version="1", name="dents", serving_version=9).applied_to(current)
+    assert (renamed.name, renamed.serving_version) == ("dents", 9)
+    moved = make_model("101", version="1", artifact={"uri": "s3://other/a"})
+    assert ModelChange(id="101", version="1", artifact=moved.artifact).applied_to(current).artifact == moved.artifact
+    assert (
+        ModelChange(id="101", version="2", artifact=moved.artifact, serving=moved.serving).applied_to(None).name is None
+    )
 
 
 def test_a_change_of_a_model_that_is_new_must_be_complete():
     change = ModelChange(id="101", version="2")
 
     assert change.missing == ("artifact", "serving")
-    with pytest.raises(ValueError, match="needs artifact and serving"):
+    with pytest.raises(ValueError, match=r"^model 101 is new to the scope and needs artifact and serving$"):
         change.applied_to(None)
     whole = make_model("101", version="2")
     assert ModelChange(id="101", version="2", artifact=whole.artifact, serving=whole.serving).applied_to(None) == whole
@@ -184,6 +200,11 @@ def test_a_change_of_a_model_that_is_new_must_be_complete():
 def test_a_scope_is_read_and_written():
     assert str(Scope.parse("a/b")) == "a/b"
     assert golden_composition().scope == Scope("visual-anomaly", "core-versions")
+
+
+def test_a_text_without_a_slash_is_refused_with_the_form_of_a_scope():
+    with pytest.raises(ValueError, match=r"^'a' is not a scope: expected <bundle>/<target>$"):
+        Scope.parse("a")
 
 
 @pytest.mark.parametrize("text", ["", "a", "a/", "/b", "a/b/c", "A/b"])

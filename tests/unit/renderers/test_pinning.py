@@ -3,7 +3,7 @@
 import pytest
 
 from renderers.model import Composition, RenderDefaults
-from renderers.pinning import Unpinned, movable, require
+from renderers.pinning import Movable, Unpinned, movable, require
 from tests.builders import make_composition, make_model
 
 DIGEST = "@sha256:" + "0f" * 32
@@ -44,6 +44,35 @@ def test_an_artifact_without_a_digest_may_change():
     found = movable(composition(f"r.example.com/serving{DIGEST}", digest=None), PINNED)
 
     assert [str(each) for each in found] == ["artifact s3://models/101 (model 101)"]
+
+
+def test_images_come_before_artifacts_each_by_name():
+    found = movable(composition("z.example.com/b:1", "z.example.com/a:1", digest=None), PINNED)
+
+    assert [each.name for each in found] == [
+        "z.example.com/a:1",
+        "z.example.com/b:1",
+        "s3://models/101",
+        "s3://models/102",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("used_by", "text"),
+    [(("proxy",), "p:1 (proxy)"), (("a", "b"), "p:1 (a and 1 more)"), (("a", "b", "c"), "p:1 (a and 2 more)")],
+)
+def test_what_uses_an_image_is_counted(used_by, text):
+    assert str(Movable("image", "p:1", used_by)) == f"image {text}"
+
+
+@pytest.mark.parametrize(("number", "more"), [(1, ""), (5, ""), (6, " and 1 more")])
+def test_a_refusal_names_at_most_five(number, more):
+    found = tuple(Movable("image", f"i:{index}", ("proxy",)) for index in range(number))
+    named = ", ".join(f"image i:{index} (proxy)" for index in range(min(number, 5)))
+
+    assert str(Unpinned(found)) == (
+        f"no digest holds {named}{more}; setting publish.pinning = require: name them by digest"
+    )
 
 
 def test_a_refusal_names_the_first_few_and_the_setting():

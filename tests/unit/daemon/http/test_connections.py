@@ -20,6 +20,7 @@ def opened(connections: Connections[str], address: str, *names: str) -> list[obj
         ("2001:db8:1:2:3::4", "2001:db8:1:2:ffff::1", True),
         ("2001:db8:1:2::1", "2001:db8:1:3::1", False),
         ("fe80::1%eth0", "fe80::1", True),
+        ("fe80::%eth0", "fe80::1%eth1", True),
         ("", "/run/socket", True),
     ],
 )
@@ -30,6 +31,7 @@ def test_who_is_one_peer(one: str, other: str, *, same: bool) -> None:
 def test_one_peer_has_half_of_all_connections_unless_it_is_said_otherwise() -> None:
     peer = peer_of("192.0.2.1")
     assert ConnectionLimits(most=1000).of_peer(peer) == 500
+    assert ConnectionLimits(most=9).of_peer(peer) == 4
     assert ConnectionLimits(most=1).of_peer(peer) == 1
     assert ConnectionLimits(most=1000, per_peer=3).of_peer(peer) == 3
     assert ConnectionLimits(most=10, per_peer=30).of_peer(peer) == 10
@@ -42,6 +44,11 @@ def test_a_trusted_proxy_has_no_limit_of_its_own() -> None:
     assert limits.of_peer(peer_of("2001:db8::1")) == 9
     assert limits.of_peer(peer_of("192.0.3.1")) == 1
     assert limits.of_peer(peer_of("")) == 1
+
+
+def test_connections_of_a_trusted_proxy_are_admitted_up_to_the_limit_of_all() -> None:
+    connections: Connections[str] = Connections(ConnectionLimits(3, 1, (ip_network("192.0.2.0/24"),)))
+    assert opened(connections, "192.0.2.77", "a", "b", "c") == [Admitted()] * 3
 
 
 def test_below_the_limits_every_connection_stays() -> None:
@@ -60,6 +67,13 @@ def test_a_peer_above_its_limit_makes_room_itself_by_what_was_idle_for_longest()
     connections.busy("c")
     assert opened(connections, "192.0.2.1", "d", "e") == [Admitted("b"), Admitted("a")]
     assert len(connections) == 4
+
+
+def test_a_connection_that_becomes_idle_again_is_idle_from_now_on() -> None:
+    connections: Connections[str] = Connections(ConnectionLimits(2, 2))
+    opened(connections, "192.0.2.1", "a", "b")
+    connections.idle("a")
+    assert connections.open("c", "192.0.2.1") == Admitted("b")
 
 
 def test_at_the_limit_of_all_the_one_idle_for_longest_makes_room_whose_ever_it_is() -> None:
@@ -92,3 +106,13 @@ def test_a_connection_that_is_gone_counts_no_more() -> None:
     connections.busy("a")
     assert connections.open("c", "192.0.2.1") == Admitted("b")
     assert len(connections) == 1
+
+
+def test_peers_that_are_gone_take_no_memory() -> None:
+    limits = ConnectionLimits(9, 9)
+    connections: Connections[str] = Connections(limits)
+    for number in range(9):
+        connections.open(f"{number}", f"192.0.2.{number}")
+    for number in range(9):
+        connections.close(f"{number}")
+    assert str(vars(connections)) == str(vars(Connections(limits)))

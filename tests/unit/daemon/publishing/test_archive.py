@@ -5,6 +5,7 @@ import hashlib
 import io
 import json
 import tarfile
+import zlib
 from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
 
@@ -176,7 +177,7 @@ FILE = RenderedFile("base/file", bytes(range(256)) * 8)
 
 def refused(body: bytes, *files: RenderedFile) -> pytest.ExceptionInfo[VerificationFailed]:
     """What is said about an archive that should have these files, and has not."""
-    with pytest.raises(VerificationFailed, match=r"the (archive|file) ") as error:
+    with pytest.raises(VerificationFailed, match=r"^the (archive|file) ") as error:
         unpack(body, digest_files(files))
     return error
 
@@ -232,6 +233,24 @@ def test_bytes_behind_an_end_that_is_also_the_end_of_a_piece_are_found() -> None
     assert len(body) % archive._PIECE == 0
     assert unpack(body, digest_files([file])) == (file,)
     refused(body + b"x", file)
+
+
+def test_a_gzip_header_may_be_longer_than_a_piece() -> None:
+    buffer = io.BytesIO()
+    with gzip.GzipFile("x" * (archive._PIECE + 1), "wb", 1, buffer, mtime=0) as stream:
+        stream.write(gzip.decompress(pack([FILE]).body))
+    assert unpack(buffer.getvalue(), digest_files([FILE])) == (FILE,)
+
+
+def test_another_format_than_gzip_is_refused() -> None:
+    refused(zlib.compress(gzip.decompress(pack([FILE]).body)), FILE)
+
+
+def test_what_was_read_is_counted_once() -> None:
+    files = [FILE, RenderedFile("base/other", bytes(1 << 20))]
+    source = archive.Inflater(pack(files).body)
+    assert len(list(archive.members_of(source, digest_files(files)))) == 2
+    assert source.produced == archive.size_of_tar([len(file.body) for file in files])
 
 
 def inflated(bomb: bytes, *files: RenderedFile) -> int:
@@ -308,7 +327,9 @@ def test_a_header_that_says_anything_else_is_refused(field: str) -> None:
 
 
 def test_a_path_that_no_archive_can_hold_is_refused() -> None:
-    refused(pack([FILE]).body, RenderedFile("x" * 200, b""))
+    path = "x" * 200
+    error = refused(pack([FILE]).body, RenderedFile(path, b""))
+    assert str(error.value) == f"the archive does not have the file '{path}' where its manifest says"
 
 
 def test_other_bytes_than_the_manifests_are_refused() -> None:

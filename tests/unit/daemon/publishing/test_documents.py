@@ -7,6 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from daemon.publishing import documents
 from daemon.publishing.documents import Malformed, canonical, parsed, written
 from daemon.publishing.sizes import LEVELS, MARKS
 
@@ -29,7 +30,7 @@ def test_whatever_is_written_is_read_back(value: Any) -> None:
 def test_other_spellings_of_a_value_are_the_same_value_and_not_its_one_form(value: Any) -> None:
     spelled = b" " + json.dumps(value, indent=1).encode()
     assert parsed(spelled) == value
-    with pytest.raises(Malformed, match="not in the form"):
+    with pytest.raises(Malformed, match=r"^it is not in the form in which it is written$"):
         canonical(spelled)
 
 
@@ -46,31 +47,41 @@ def test_any_bytes_are_a_value_that_can_be_written_or_malformed(body: bytes) -> 
     ("body", "words"),
     [
         (b"", "Expecting value"),
-        (b"\xff", "text that is not UTF-8"),
-        (b'"\xed\xa0\x80"', "text that is not UTF-8"),
-        ("{}".encode("utf-16"), "text that is not UTF-8"),
+        (b"\xff", "it has text that is not UTF-8"),
+        (b'"\xed\xa0\x80"', "it has text that is not UTF-8"),
+        ("{}".encode("utf-16"), "it has text that is not UTF-8"),
         (b"\xef\xbb\xbf{}", "Expecting value"),
-        (b'{"a": 1, "a": 1}', "one key twice"),
-        (b'[{"b": {"a": 1, "a": 2}}]', "one key twice"),
+        (b'{"a": 1, "a": 1}', "an object has one key twice"),
+        (b'[{"b": {"a": 1, "a": 2}}]', "an object has one key twice"),
         (b"NaN", "NaN is not JSON"),
         (b"[-Infinity]", "-Infinity is not JSON"),
         (b"1e999", "a number is too large"),
-        (b"9223372036854775808", "more than 64 bits"),
-        (b"-9223372036854775808", "more than 64 bits"),
-        (b"9" * 5000, "more than 64 bits"),
-        (b'"\\ud800"', "text that is not UTF-8"),
-        (b'{"\\uDFFF": 1}', "text that is not UTF-8"),
-        (b"[" * (LEVELS + 1) + b"]" * (LEVELS + 1), f"more than {LEVELS} levels"),
-        (b'{"":' * 100_000, f"more than {LEVELS} levels"),
-        (b"[0" + b",0" * MARKS + b"]", "brackets and commas"),
+        (b"9223372036854775808", "a number has more than 64 bits"),
+        (b"-9223372036854775808", "a number has more than 64 bits"),
+        (b"9" * 5000, "a number has more than 64 bits"),
+        (b'"\\ud800"', "it has text that is not UTF-8"),
+        (b'{"\\uDFFF": 1}', "it has text that is not UTF-8"),
+        (b"[" * (LEVELS + 1) + b"]" * (LEVELS + 1), f"it nests more than {LEVELS} levels"),
+        (b'{"":' * 100_000, f"it nests more than {LEVELS} levels"),
+        (b"[0" + b",0" * MARKS + b"]", f"it has more than {MARKS:,} brackets and commas"),
         (b"{} {}", "Extra data"),
-        (b"{", "its brackets do not match"),
+        (b"{", f"it nests more than {LEVELS} levels, or its brackets do not match"),
         (b"[}", "Expecting value"),
     ],
 )
 def test_what_no_reader_could_hold_or_write_again_is_malformed(body: bytes, words: str) -> None:
-    with pytest.raises(Malformed, match=words):
+    with pytest.raises(Malformed, match=f"^{words}"):
         parsed(body)
+
+
+@pytest.mark.parametrize("body", [b"[0,0,0,0]", b'["\\n,",{"":0}]', b'{",":0,"[":[]}'])
+def test_a_document_may_have_as_many_brackets_and_commas_as_the_limit_says(
+    body: bytes, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(documents, "MARKS", 5)
+    assert parsed(body) == json.loads(body)
+    with pytest.raises(Malformed, match="more than 5 brackets and commas"):
+        parsed(body[:-1] + b"," + body[-1:])
 
 
 @pytest.mark.parametrize(
@@ -83,6 +94,7 @@ def test_what_no_reader_could_hold_or_write_again_is_malformed(body: bytes, word
         (b'"\\ud83d\\ude00"', "\N{GRINNING FACE}"),
         (b'"\\\\ud800"', "\\ud800"),
         (b"9223372036854775807", 2**63 - 1),
+        (b"-9223372036854775807", 1 - 2**63),
     ],
 )
 def test_what_only_looks_hostile_is_read(body: bytes, value: object) -> None:

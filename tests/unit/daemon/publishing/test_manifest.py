@@ -112,6 +112,16 @@ def test_bytes_that_are_no_manifest_are_refused(body: bytes) -> None:
         manifest.decode(body)
 
 
+def test_files_are_listed_in_the_order_of_the_archive_and_each_path_once() -> None:
+    files = json.loads(manifest.encode(described()))["files"]
+    for wrong in (files[::-1], [files[0], *files]):
+        with pytest.raises(
+            VerificationFailed,
+            match=r"^the manifest cannot be read: files: must be sorted by the bytes of their paths, each path once$",
+        ):
+            manifest.decode(changed(files=wrong))
+
+
 def test_a_composition_that_is_not_the_one_of_its_digest_is_refused() -> None:
     other = json.loads(make_composition(1).canonical)
     with pytest.raises(VerificationFailed, match="does not match its digest"):

@@ -1,0 +1,49 @@
+"""Keys are as the protocol has them: buckets that earlier releases wrote have no others."""
+
+import pytest
+
+from daemon.publishing import layout
+from tests.builders_publishing import SCOPE
+
+NAME = "visual-anomaly/core-versions"
+
+
+def test_every_object_of_a_scope_has_the_key_of_the_protocol() -> None:
+    assert layout.pointer(SCOPE) == f"{NAME}/pointer.json"
+    assert layout.freshness(SCOPE) == f"{NAME}/freshness.json"
+    assert layout.histories(SCOPE) == f"{NAME}/history/"
+    assert layout.history(SCOPE, 1, 64, "w") == f"{NAME}/history/1-64-w.json"
+    assert layout.states(SCOPE) == f"{NAME}/states/"
+    assert layout.archive(SCOPE, "state-1", "a") == f"{NAME}/states/state-1/a/bundle.tar.gz"
+    assert layout.manifest(SCOPE, "state-1", "a") == f"{NAME}/states/state-1/a/manifest.json"
+    assert layout.signature(SCOPE, "state-1", "a") == f"{NAME}/states/state-1/a/manifest.dsse.json"
+    assert layout.live_tree(SCOPE) == f"{NAME}/docker-compose-gen/"
+    assert layout.live_tree(SCOPE, "base/x") == f"{NAME}/docker-compose-gen/base/x"
+    assert layout.all_replaced(SCOPE) == f"{NAME}/.rebundle/replaced/"
+    assert layout.replaced(SCOPE, "base/x", "0f") == f"{NAME}/.rebundle/replaced/base/x/0f"
+
+
+@pytest.mark.parametrize(
+    "name", ["1-64-w.json", "1-64-.json", "1.json", "9007199254740991-9007199254740991-" + "a" * 128 + ".json"]
+)
+def test_a_chunk_of_any_release_is_a_history(name: str) -> None:
+    assert layout.is_history(SCOPE, f"{NAME}/history/{name}")
+
+
+@pytest.mark.parametrize(
+    "key",
+    [
+        f"{NAME}/history/",
+        f"{NAME}/history/1-64.json",
+        f"{NAME}/history/x.json",
+        f"{NAME}/history/1-64-a/b.json",
+        f"{NAME}/history/1-64-w.json\n",
+        f"{NAME}/history/1-64-w.jsonl",
+        f"{NAME}/states/1-64-w.json",
+        f"other/{NAME}/history/1-64-w.json",
+        "visual-anomaly/core/history/1-64-w.json",
+        "1-64-w.json",
+    ],
+)
+def test_nothing_else_is_a_history(key: str) -> None:
+    assert not layout.is_history(SCOPE, key)

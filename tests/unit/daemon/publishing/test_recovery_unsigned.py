@@ -1,0 +1,155 @@
+"""What a recovery takes from remains that nobody signed, where a trust policy asks for signatures.
+
+Anyone who can write the bucket can make such remains. They may keep a state from becoming live, and never make one so.
+"""
+
+from typing import Any
+
+from daemon.publishing import protocol, recovery
+from daemon.publishing.pointer import Entry, Hold, Pointer, Publication, PublicationId, Quarantine
+from daemon.publishing.recovery import Found, Recovered, Remains, Unsigned, Wish
+from tests.builders_publishing import AT, SCOPE, make_publication, published, writing
+
+ONE, TWO, THREE = (make_publication(f"state-{number}", number) for number in (1, 2, 3))
+ABSENT = "0" * 64
+HELD = Hold(by="bob", reason="wait", at=AT)
+SIGNED = published(ONE, TWO)
+"""Live: state-2."""
+COMPARE = "what was live, held and quarantined, and in which order: history and marker say it, and nobody signs these. "
+
+
+def rejected(publication: Publication | None = None, reason: str = "bad") -> Quarantine:
+    return Quarantine(composition=publication.composition if publication else ABSENT, by="bob", reason=reason, at=AT)
+
+
+def entry(number: int, **change: Any) -> Entry:
+    return Entry(sequence=number, write=f"w{number}", kind="quarantine", at=AT, by="bob", change=change)
+
+
+def quarantined(*publications: Publication | None) -> tuple[Entry, ...]:
+    """A change for each; None is a composition that the bucket does not have."""
+    return tuple(
+        entry(900 + number, quarantine=rejected(each).model_dump()) for number, each in enumerate(publications)
+    )
+
+
+def recovered(
+    unsigned: Unsigned | None,
+    *publications: Publication,
+    pointer: Pointer | None = SIGNED,
+    live: str | None = None,
+    **more: Any,
+) -> Recovered:
+    """Of a scope where the marker has seen a later pointer than the one that is there."""
+    remains = Remains(
+        SCOPE,
+        pointer=pointer,
+        traces={"marker": 9},
+        found=tuple(map(Found, publications or (ONE, TWO, THREE))),
+        unsigned=unsigned,
+        **more,
+    )
+    found = recovery.recover(remains, writing(9, reason="why"), Wish(live=live, hold=False))
+    assert found is not None
+    return found
+
+
+def rejections(pointer: Pointer) -> dict[str, str]:
+    return {each.composition: each.reason for each in pointer.quarantined}
+
+
+def live(pointer: Pointer) -> str | None:
+    return pointer.live.state if pointer.live else None
+
+
+def test_an_unsigned_change_quarantines_what_is_there_and_not_live() -> None:
+    in_one = entry(900, quarantined=[rejected(each).model_dump() for each in (ONE, TWO, None)])
+    for entries in (quarantined(ONE, TWO, None), (in_one,), (entry(1), *quarantined(TWO), in_one)):
+        pointer = recovered(Unsigned(entries=entries)).pointer
+
+        assert rejections(pointer) == {ONE.composition: "bad"}
+        assert live(pointer) == "state-2"
+
+
+def test_an_unsigned_change_sets_nothing_free() -> None:
+    signed = protocol.quarantine(SIGNED, writing(3), ONE)
+    lifting = entry(900, lifted=ONE.composition, quarantined=[], hold=None)
+    pointer = recovered(Unsigned(entries=(lifting,)), pointer=signed.model_copy(update={"hold": HELD})).pointer
+
+    assert rejections(pointer) == {ONE.composition: "because"}
+    assert pointer.hold == HELD
+
+
+def test_unsigned_changes_that_say_nothing_sensible_are_passed_over() -> None:
+    odd = (entry(901, quarantine=7), entry(902, quarantined="x"), entry(903, quarantined=["?", 3]))
+
+    assert rejections(recovered(Unsigned(entries=odd)).pointer) == {}
+
+
+def test_a_quarantine_keeps_a_state_that_is_there_from_becoming_live_without_any_signed_pointer() -> None:
+    unsigned = Unsigned(entries=quarantined(THREE, None))
+    told = recovered(unsigned, pointer=None)
+
+    assert rejections(told.pointer) == {THREE.composition: "bad"}
+    assert live(told.pointer) == "state-2"
+    assert told.unknown[2] == COMPARE + "Compare it with what runs"
+
+
+def test_what_a_pointer_without_a_valid_signature_holds_and_quarantines_stays_so() -> None:
+    doubted = published(ONE).model_copy(update={"quarantined": (rejected(TWO), rejected()), "hold": HELD})
+    told = recovered(Unsigned(pointer=doubted), pointer=None, live="state-1")
+
+    assert rejections(told.pointer) == {TWO.composition: "bad", ABSENT: "bad"}
+    assert told.pointer.hold == HELD
+    assert told.unknown[0] == (
+        "holds, quarantines, pins and their ends: none is known but those of the pointer whose signature does not count"
+    )
+
+
+def test_the_reason_of_the_pointer_counts_more_than_that_of_a_change() -> None:
+    doubted = published(ONE).model_copy(update={"quarantined": (rejected(ONE, "of the pointer"),)})
+    pointer = recovered(Unsigned(entries=quarantined(ONE), pointer=doubted)).pointer
+
+    assert rejections(pointer) == {ONE.composition: "of the pointer"}
+
+
+def test_a_recovery_says_what_it_did_not_take_from_unsigned_changes() -> None:
+    unknown = recovered(Unsigned(entries=quarantined(ONE, TWO))).unknown
+
+    assert "what 2 changes did that no signed pointer leads to: only what they quarantine was taken over" in unknown
+    assert (
+        f"whether {TWO.id} is quarantined: only an unsigned change says so, which changes nothing that is live; "
+        f"`rebundle quarantine {SCOPE} state-2 --rollback-to STATE --reason '…'` does"
+    ) in unknown
+    assert not any(f"whether {ONE.id} is quarantined" in line for line in unknown)
+
+
+def test_a_state_that_is_asked_for_is_not_reported_as_perhaps_quarantined_where_no_change_says_so() -> None:
+    unknown = recovered(Unsigned(entries=quarantined(TWO)), live="state-1").unknown
+
+    assert not any("is quarantined" in line for line in unknown)
+
+
+def test_what_only_the_marker_of_the_live_tree_follows_is_reported_with_the_command_that_takes_it() -> None:
+    line = f"whether {ONE.id} is live: only the live tree's marker says so; `--live {ONE.id}` takes it"
+
+    assert line in recovered(Unsigned(tree=ONE.id)).unknown
+    assert line not in recovered(Unsigned(tree=ONE.id), live="state-1").unknown
+    assert line not in recovered(Unsigned()).unknown
+
+
+def test_nothing_is_said_of_signatures_where_all_remains_are_signed_or_no_policy_asks() -> None:
+    for unsigned in (Unsigned(), None):
+        told = recovered(unsigned, ONE, TWO)
+
+        assert told.unknown == (
+            "holds, quarantines, pins and their ends: none is known after sequence 2",
+            "events that settled without a publication of their own may be folded again if they are sent again",
+        )
+
+
+def test_nothing_is_known_where_no_change_and_no_pointer_is_left() -> None:
+    told = recovered(None, ONE, pointer=None, tree=PublicationId(state="gone", attempt="x"))
+
+    assert told.unknown[0] == "holds, quarantines, pins and their ends: none is known at all"
+    assert told.unknown[2] == f"whether these were ever committed, and in which order: {ONE.id}"
