@@ -160,7 +160,7 @@ def _judge(path: str, wanted: Wanted, there: Present | Unread | None, recorded: 
     if path.startswith(CREDENTIALS) or (isinstance(there, Present) and there.sha256 == digest):
         return None
     if isinstance(there, Unread):
-        return _judge_unread(path, there, wanted)
+        return _judge_unread(path, there, wanted, recorded)
     if in_example:
         return _judge_example(path, wanted, there, recorded)
     if digest is not None:
@@ -168,10 +168,11 @@ def _judge(path: str, wanted: Wanted, there: Present | Unread | None, recorded: 
     return Remove(path, there.version) if there.ours else Stray(path)
 
 
-def _judge_unread(path: str, there: Unread, wanted: Wanted) -> Verdict:
+def _judge_unread(path: str, there: Unread, wanted: Wanted, recorded: MarkerFile | None) -> Verdict:
     if path.startswith(EXAMPLE):
         return Override(path)
-    return Blocked(path, there.reason) if path in wanted.files else Stray(path)
+    # What the marker records was written here: hosts would go on copying the file of a model that left.
+    return Blocked(path, there.reason) if path in wanted.files or recorded else Stray(path)
 
 
 def _judge_example(path: str, wanted: Wanted, there: Present, recorded: MarkerFile | None) -> Verdict | None:
