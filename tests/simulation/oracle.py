@@ -476,6 +476,12 @@ class Oracle:
             )
         )
 
+    def check_rebuilt(self, scope: str, writer: str) -> None:
+        """That a pointer which this recovery has rebuilt is held where it has to be."""
+        now, asked = self.states(scope)[-1], self.asked[writer]
+        if not now.held and model.must_be_held(now, asked=asked.on):
+            self.fail(f"{scope} was recovered by {asked} and is not held")
+
     def _adopted(self, publication: Mapping[str, Any], manifest: Mapping[str, Any]) -> Publication:
         composition = _composition(manifest)
         identities = tuple(
