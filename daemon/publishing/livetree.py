@@ -299,7 +299,10 @@ class LiveTree:
             current = (await self._reader.pointer(scope)).pointer
             sequence = current.sequence
             if current.schema_ > SCHEMA:
-                raise NewerSchema(f"the pointer of {scope} was written by a newer release: its live tree is left alone")
+                raise NewerSchema(
+                    f"the pointer of {scope} was written by a newer release: its live tree is left alone; use that "
+                    "release here, too"
+                )
             if current.live is None:
                 return Synced(sequence)
             settled = self._settled.get(scope)

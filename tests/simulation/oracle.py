@@ -44,7 +44,7 @@ REASONS = {
     "refused by the gate": "the state cannot be rendered",
     "replaced before published": "replaced by state",
     "not the expected one": "expected",
-    "not retained": ".* is not a retained state|.* is gone from the bucket",
+    "not retained": ".* is not a retained state|.* is gone from the bucket: .*",
     "live and held already": "live is .* and held already",
 }
 """How the product words each kind of reason."""

@@ -92,6 +92,30 @@ def test_a_damaged_pointer_and_a_damaged_state_are_named(bucket, rebundle):
     assert [each.state for each in pointer(bucket).retained] == ["state-2", "state-3"]
 
 
+@pytest.mark.parametrize("garbage", [b"\x93\x01 random [", b"[[[", b"words", b'{"signed":'])
+def test_a_pointer_of_random_bytes_is_said_to_be_no_json(bucket, rebundle, garbage):
+    (bucket / layout.pointer(SCOPE)).write_bytes(garbage)
+
+    result = rebundle("states", SCOPE)
+
+    assert (result.code, f"pointer.json of {SCOPE} is damaged (it is no JSON: " in result.err) == (5, True)
+    [command] = re.findall(r"`rebundle (recover .*)`", result.err)
+    assert rebundle(*shlex.split(command), "--yes").code == 0
+
+
+@pytest.mark.parametrize("damage", ["changed", "gone"])
+def test_a_damaged_archive_is_reported_with_the_command_that_leaves_its_state_out(bucket, rebundle, damage):
+    [archive] = bucket.glob(f"{SCOPE}/states/state-1/*/bundle.tar.gz")
+    archive.write_text("no archive") if damage == "changed" else archive.unlink()
+
+    result = rebundle("diff", SCOPE, "state-1", "live")
+
+    assert result.code == {"changed": 5, "gone": 3}[damage]
+    [command] = re.findall(r"`rebundle (recover .*)`", result.err)
+    assert rebundle(*shlex.split(command), "--yes").code == 0
+    assert "state-1" not in [each.state for each in pointer(bucket).retained]
+
+
 def test_a_scope_that_is_whole_is_left_alone_without_a_question(bucket, rebundle):
     before = pointer(bucket)
 

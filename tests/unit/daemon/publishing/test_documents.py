@@ -45,8 +45,9 @@ def test_any_bytes_are_a_value_that_can_be_written_or_malformed(body: bytes) -> 
 @pytest.mark.parametrize(
     ("body", "words"),
     [
-        (b"", "Expecting value"),
-        (b"\xff", "text that is not UTF-8"),
+        (b"", "^it is empty$"),
+        (b"no JSON", "^it is no JSON: Expecting value"),
+        (b"\xff", "^it is no JSON: it has text that is not UTF-8"),
         (b'"\xed\xa0\x80"', "text that is not UTF-8"),
         ("{}".encode("utf-16"), "text that is not UTF-8"),
         (b"\xef\xbb\xbf{}", "Expecting value"),
@@ -61,7 +62,8 @@ def test_any_bytes_are_a_value_that_can_be_written_or_malformed(body: bytes) -> 
         (b'"\\ud800"', "text that is not UTF-8"),
         (b'{"\\uDFFF": 1}', "text that is not UTF-8"),
         (b"[" * (LEVELS + 1) + b"]" * (LEVELS + 1), f"more than {LEVELS} levels"),
-        (b'{"":' * 100_000, f"more than {LEVELS} levels"),
+        (b'{"":' * 100_000, "^it is no JSON: its brackets do not match$"),
+        (b"]" + b"[", "^it is no JSON: its brackets do not match$"),
         (b"[0" + b",0" * MARKS + b"]", "brackets and commas"),
         (b"{} {}", "Extra data"),
         (b"{", "its brackets do not match"),
