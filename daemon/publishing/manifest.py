@@ -121,7 +121,8 @@ class Manifest(Part):
             return composition
         if canonical_digest(self.composition) == self.composition_digest:
             raise VerificationFailed(
-                f"the composition of {self.state} has what this release does not know: use the newer one that wrote it"
+                f"the composition of {self.state} has what this release does not know: a newer one wrote it, which can "
+                "continue"
             )
         raise VerificationFailed(f"the composition of {self.state} does not match its digest: {leave_out(self.scope)}")
 
@@ -145,7 +146,7 @@ class Manifest(Part):
         except ValidationError as error:
             raise VerificationFailed(
                 f"the manifest of {self.state} has render defaults that this release does not know: "
-                f"use the newer one that wrote it; if there is none, {leave_out(self.scope)}"
+                f"a newer one wrote it, which can continue, or they are damaged: {leave_out(self.scope)}"
             ) from error
 
 

@@ -18,9 +18,7 @@ def leave_out(scope: object, damaged: str = "manifest") -> str:
 
 def rebuild(scope: object) -> str:
     """What to do about a pointer that cannot be used."""
-    return (
-        f"restore its newest version if the bucket keeps any, else `rebundle recover {scope} --reason '…'` rebuilds it"
-    )
+    return f"`rebundle recover {scope} --reason '…'` rebuilds it, unless the bucket keeps a version to restore"
 
 
 def cut_off(scope: object) -> str:
