@@ -219,10 +219,7 @@ class Publisher:
                 entries = await self._reader.history(now.pointer)
                 if any(entry.write == following.write for entry in entries):
                     return now
-        raise PointerMoved(
-            f"another writer changed {scope} first (sequence {now.pointer.sequence}): look at "
-            f"`rebundle status {scope}`, then try again"
-        )
+        raise _moved(scope, now.pointer.sequence)
 
     async def _with_short_history(self, scope: Scope, following: Pointer) -> Pointer:
         split = protocol.split_history(following)
@@ -282,6 +279,12 @@ def _refuse_too_big(state: State, members: Sequence[Member], archive_size: int, 
                 f"state {state.state} of {state.composition.scope} has {size:,} {what}, and readers take {most:,}: "
                 "make the bundle smaller"
             )
+
+
+def _moved(scope: Scope, sequence: int) -> PointerMoved:
+    return PointerMoved(
+        f"another writer changed {scope} first (sequence {sequence}): look at `rebundle status {scope}`, then try again"
+    )
 
 
 def _unresolved(scope: Scope) -> OutcomeUnresolved:

@@ -80,7 +80,7 @@ BUGS: dict[str, Bug] = {
     "blind-retry": Bug(
         "who lost a compare-and-swap puts the same change on top of whatever is there now",
         Publisher, "_resolve",
-        'raise PointerMoved(f"another writer changed {scope} first (sequence {now.pointer.sequence})")',
+        "raise _moved(scope, now.pointer.sequence)",
         "entry = following.history[-1].model_copy(update={'sequence': now.pointer.sequence + 1})\n"
         "    following = following.model_copy(update={'sequence': entry.sequence, 'older': now.pointer.older,\n"
         "                                             'history': (*now.pointer.history, entry)})\n"
