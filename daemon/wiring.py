@@ -49,6 +49,7 @@ from daemon.stores.locations import Location
 from daemon.stores.paced import PacedStore
 from daemon.stores.port import ObjectStore
 from daemon.stores.quoting import QuotingStore
+from daemon.stores.remedies import move_object
 from daemon.telemetry import Metrics, configure_logging
 from daemon.worker import Worker
 from events.cloudevents import Limits
@@ -210,7 +211,13 @@ def open_bucket(
     accepted = InFile(keys.state_file, _identity(location, os.environ), runtime) if keys.state_file else None
     reader = Reader(store, runtime, trust=keys.trust, accepted=accepted)
     publisher = Publisher(store, reader, runtime, signers=keys.signers)
-    live_tree = LiveTree(store, reader, runtime, believes_markers=keys.trust is None)
+    live_tree = LiveTree(
+        store,
+        reader,
+        runtime,
+        believes_markers=keys.trust is None,
+        move_command=partial(move_object, location),
+    )
     operations = Operations(reader, publisher, live_tree)
     quoting = opened if isinstance(opened, QuotingStore) else None
     return Bucket(store, reader, publisher, live_tree, operations, runtime, location, quoting)

@@ -24,6 +24,7 @@ from daemon.publishing.errors import (
     PolicyUnusable,
     PublishingError,
     Refused,
+    StateUnreadable,
     VerificationFailed,
 )
 from daemon.settings import SettingsError
@@ -86,6 +87,7 @@ _DAMAGED: Final = (
 )
 _UNUSABLE: Final = (
     OutcomeUnresolved,
+    StateUnreadable,
     StoreError,
     SourceUnavailable,
     JournalDamaged,

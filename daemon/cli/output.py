@@ -81,7 +81,7 @@ def encoded(document: Document, encoding: Literal["json", "yaml"]) -> str:
 
 
 def error_document(words: str, exit_code: int) -> Document:
-    """What a verb prints for programs where an error keeps it from its own document (ADR 30)."""
+    """What a verb prints for programs where an error keeps it from its own document (ADR 28)."""
     return {"error": words, "exit_code": exit_code}
 
 

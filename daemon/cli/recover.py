@@ -38,7 +38,7 @@ async def recover(
         Parameter(help="State or STATE@ATTEMPT to make live, of any complete upload; else what the bucket shows."),
     ] = None,
     no_hold: Annotated[
-        bool, Parameter(name="--no-hold", negative=(), help="Go on at once: newer states go live by themselves.")
+        bool, Parameter(name="--no-hold", negative=(), help="Do not hold the scope, if live is its desired state.")
     ] = False,
     dry_run: Annotated[bool, Parameter(negative=(), help="Only show what would be done.")] = False,
     yes: Annotated[bool, Parameter(alias="-y", negative=(), help="Do not ask.")] = False,
@@ -85,7 +85,8 @@ def _tell(printer: Printer, told: Recovery, *, dry_run: bool, lag: Lag | None = 
         "did": list(recovered.did) if recovered else [],
         "unknown": list(recovered.unknown) if recovered else [],
         "damaged": [{"publication": str(each.id), "why": each.why} for each in told.remains.damaged],
-        "unnamed": [str(each) for each in told.remains.unnamed_after_pointer],
+        "unreadable": [{"publication": str(each.id), "why": each.why} for each in told.remains.unreadable],
+        "unnamed": [str(each) for each in told.remains.unnamed_uploads],
         "live_tree": live_tree_view(told.live_tree),
         "lag": lag_view(lag) if lag else None,
     }
@@ -94,7 +95,8 @@ def _tell(printer: Printer, told: Recovery, *, dry_run: bool, lag: Lag | None = 
 
 def _lines(told: Recovery, printer: Printer, *, dry_run: bool) -> Iterable[str]:
     if told.recovered is None:
-        yield f"{told.scope}: nothing to recover: its pointer is whole, and ahead of every trace"
+        yield f"{told.scope}: nothing to recover: {_nothing(told)}"
+        yield from (f"{each.id} cannot be read: {plain(each.why)}" for each in told.remains.unreadable)
         yield from _unnamed(told)
         return
     yield printer.heading(f"{told.scope}: {'would be recovered' if dry_run else 'recovered'}")
@@ -117,11 +119,22 @@ def _lines(told: Recovery, printer: Printer, *, dry_run: bool) -> Iterable[str]:
     yield from _unnamed(told)
 
 
+def _nothing(told: Recovery) -> str:
+    if told.remains.was_published:
+        return "its pointer is whole, and ahead of every trace"
+    return "nothing shows that it ever had a pointer; its first publication is under way, or was given up"
+
+
 def _unnamed(told: Recovery) -> Iterable[str]:
-    uploads = told.remains.unnamed_after_pointer
+    uploads = told.remains.unnamed_uploads
     if not uploads:
         return
-    yield "uploads that are newer than the pointer and that nothing names:"
-    yield from (f"  {plain(each)}" for each in uploads)
-    yield "a writer that was stopped left them, or an older pointer was put back; a collection deletes them"
+    if told.remains.was_published:
+        yield "uploads that are newer than the pointer and that nothing names:"
+        yield from (f"  {plain(each)}" for each in uploads)
+        yield "a writer that was stopped left them, or an older pointer was put back; a collection deletes them"
+    else:
+        yield "uploads that nothing names:"
+        yield from (f"  {plain(each)}" for each in uploads)
+        yield "a daemon that still has their events publishes them; if none has"
     yield f"`rebundle recover {told.scope} --live {plain(uploads[-1])} --reason '…'` makes the last one live"

@@ -91,7 +91,10 @@ class InFile:
         except localfiles.Unsafe as error:
             raise AcceptedUnusable(f"{error} (trust.state_file)") from error
         except OSError as error:
-            raise AcceptedUnusable(f"{self._path} cannot be written: {error.strerror} (trust.state_file)") from error
+            raise AcceptedUnusable(
+                f"{self._path} cannot be written: {error.strerror}; let this user write it, or name another file "
+                "(trust.state_file)"
+            ) from error
 
     def _key(self, scope: Scope) -> str:
         return f"{self._bucket} {scope}"

@@ -31,6 +31,8 @@ def parsed(body: bytes) -> Any:
 
     Whatever is accepted can be written again. Raises Malformed.
     """
+    if not body:
+        raise Malformed("it is empty")
     try:
         text = body.decode()
         _check_structure(body)
@@ -38,7 +40,9 @@ def parsed(body: bytes) -> Any:
         if _SURROGATE.search(text):
             canonical_json(value).encode()  # half of a surrogate pair cannot be encoded
     except UnicodeError:
-        raise Malformed("it has text that is not UTF-8") from None
+        raise Malformed("it is no JSON: it has text that is not UTF-8") from None
+    except json.JSONDecodeError as error:
+        raise Malformed(f"it is no JSON: {error}") from error
     except (ValueError, RecursionError) as error:
         raise Malformed(str(error).splitlines()[0]) from error
     return value
@@ -69,8 +73,10 @@ def _check_structure(body: bytes) -> None:
     brackets = marks.translate(None, b",")
     for _ in range(LEVELS):
         brackets = brackets.replace(b"[]", b"")  # the innermost level
+    if brackets.count(b"[") != brackets.count(b"]") or brackets.startswith(b"]"):
+        raise Malformed("it is no JSON: its brackets do not match")
     if brackets:
-        raise Malformed(f"it nests more than {LEVELS} levels, or its brackets do not match")
+        raise Malformed(f"it nests more than {LEVELS} levels")
 
 
 def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:

@@ -13,6 +13,10 @@ class Refused(PublishingError):
     """The scope's rules do not allow it now; the message says what would (exit 4)."""
 
 
+class StateUnreadable(PublishingError):
+    """The operator must act: the store does not let a state be read that a recovery has to make live (exit 6)."""
+
+
 class PointerMoved(PublishingError):
     """Another writer was faster; read again (exit 4)."""
 

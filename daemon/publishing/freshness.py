@@ -13,6 +13,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 
 from daemon.publishing.errors import VerificationFailed, WentBack
 from daemon.publishing.grammar import ScopeText, SequenceNumber, Sha256, Time, checked, fault_of, time_of
+from daemon.publishing.wording import RENEW, rebuild
 from renderers.model import Scope, canonical_json
 
 
@@ -49,9 +50,9 @@ class Freshness:
         try:
             said = checked(_Signed, signed)
         except ValidationError as error:
-            raise VerificationFailed(f"freshness.json of {scope} cannot be read: {fault_of(error)}") from error
+            raise VerificationFailed(f"freshness.json of {scope} cannot be read: {fault_of(error)}: {RENEW}") from error
         if said.scope != str(scope):
-            raise VerificationFailed(f"freshness.json of {scope} is the one of {said.scope}")
+            raise VerificationFailed(f"freshness.json of {scope} is the one of {said.scope}: {RENEW}")
         return cls(said.scope, said.sequence, said.pointer_sha256, time_of(said.expires))
 
     def signed_part(self) -> bytes:
@@ -72,11 +73,14 @@ class Freshness:
         """
         if self.expires <= now:
             raise VerificationFailed(
-                f"freshness.json of {self.scope} expired at {self.expires.isoformat()}: no daemon has renewed it since"
+                f"freshness.json of {self.scope} expired at {self.expires.isoformat()}, and no daemon has renewed it "
+                f"since: {RENEW}"
             )
         self.check_not_older(sequence)
         if sequence == self.sequence and not self._names(pointer_body):
-            raise VerificationFailed(f"the pointer of {self.scope} is not the one that freshness.json names")
+            raise VerificationFailed(
+                f"the pointer of {self.scope} is not the one that freshness.json names: {rebuild(self.scope)}"
+            )
 
     def check_not_older(self, sequence: int) -> None:
         """That a pointer with this sequence is no older than the one named; this never expires.

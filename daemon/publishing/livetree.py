@@ -269,12 +269,22 @@ class _Settled:
 class LiveTree:
     """Makes live trees follow their pointers. Any number of daemons and commands may do so at once."""
 
-    def __init__(self, store: ObjectStore, reader: Reader, runtime: Runtime, *, believes_markers: bool = True) -> None:
-        """`believes_markers`: a pass does not read what a marker tells, which anybody may have written."""
+    def __init__(
+        self,
+        store: ObjectStore,
+        reader: Reader,
+        runtime: Runtime,
+        *,
+        believes_markers: bool = True,
+        move_command: Callable[[str], str] | None = None,
+    ) -> None:
+        """`believes_markers`: a pass does not read what a marker tells, which anybody may have written.
+        `move_command`: the command that moves the object with a key out of what hosts copy."""
         self._store = store
         self._reader = reader
         self._runtime = runtime
         self._believes_markers = believes_markers
+        self._move_command = move_command
         self._digests = Cache[Mapping[str, str]](_DIGESTS_BYTES)
         self._seen = Cache[_Body](_SEEN_BYTES)
         self._settled = Cache[_Settled](_SETTLED_FILES)
@@ -292,7 +302,10 @@ class LiveTree:
             current = (await self._reader.pointer(scope)).pointer
             sequence = current.sequence
             if current.schema_ > SCHEMA:
-                raise NewerSchema(f"the pointer of {scope} was written by a newer release: its live tree is left alone")
+                raise NewerSchema(
+                    f"the pointer of {scope} was written by a newer release: its live tree is left alone; use that "
+                    "release here, too"
+                )
             if current.live is None:
                 return Synced(sequence)
             settled = self._settled.get(scope)
@@ -444,7 +457,7 @@ class LiveTree:
         try:
             there = await self._read(scope, path, sizes.KEPT_ASIDE)
         except ObjectTooBig as error:
-            raise Refused(_why(path, error)) from error
+            raise Refused(self._why(scope, path, error)) from error
         if there is None:
             await self._patiently(lambda: self._put(scope, Put(path, None), file, wanted))
         elif there.body == file.body:
@@ -460,7 +473,7 @@ class LiveTree:
         except ConditionFailed as error:
             raise Refused(
                 f"{file.path} is there, and what lies below {ownership.CREDENTIALS} is never read, so it cannot be "
-                "kept aside: move it away first"
+                f"kept aside: {self._move_away(layout.live_tree(scope, file.path))} first"
             ) from error
 
     async def _list(self, scope: Scope) -> _Tree:
@@ -510,7 +523,7 @@ class LiveTree:
         if large:
             retained = await self._retained(scope, current)
             odd = [path for path in large if (path, tree.files[path].size) not in retained.sizes]
-            present |= {path: Unread(_too_large(path, f"{tree.files[path].size:,} bytes")) for path in odd}
+            present |= {path: Unread(self._too_large(scope, path, f"{tree.files[path].size:,} bytes")) for path in odd}
             untold = [path for path in untold if present[path] is None]
         present |= zip(untold, await concurrently(look, untold, at_once=_READS_AT_ONCE), strict=True)
         found = {path: seen for path, seen in present.items() if seen is not None}
@@ -533,7 +546,7 @@ class LiveTree:
             try:
                 stored = await self._read(scope, path, max(listed.size, sizes.KEPT_ASIDE))
             except _OF_ONE_PATH as error:
-                return Unread(_why(path, error))
+                return Unread(self._why(scope, path, error))
             if stored is None:
                 return None
             sha256 = _sha256(stored.body)
@@ -577,7 +590,7 @@ class LiveTree:
             except _RACED:
                 return None
             except _OF_ONE_PATH as error:
-                return Blocked(action.path, _why(action.path, error))
+                return Blocked(action.path, self._why(scope, action.path, error))
 
         results = await concurrently(try_to, actions, at_once=_WRITES_AT_ONCE)
         by_path = {action.path: result for action, result in zip(actions, results, strict=True)}
@@ -616,7 +629,9 @@ class LiveTree:
         except ConditionFailed:
             kept = await self._store.get(key, most_bytes=sizes.KEPT_ASIDE)
             if kept.body != body:
-                raise StoreRefused(f"{key} does not hold the bytes that its name says: move it away") from None
+                raise StoreRefused(
+                    f"{key} does not hold the bytes that its name says: {self._move_away(key)}"
+                ) from None
             # Written again, so that its time starts again. Without that permission the copy keeps its earlier time.
             with suppress(StoreRefused):
                 await self._store.replace(key, content, kept.version)
@@ -648,6 +663,23 @@ class LiveTree:
             return await self._patiently(lambda: self._store.replace(key, content, version))
         except _RACED:
             return None
+
+    def _too_large(self, scope: Scope, path: str, size: str) -> str:
+        moved = self._move_away(layout.live_tree(scope, path))
+        return f"{path} has {size}, more than is read or kept aside: {moved}; the next pass writes live's file"
+
+    def _move_away(self, key: str) -> str:
+        return "move it away" + (f" (`{self._move_command(key)}`)" if self._move_command else "")
+
+    def _why(self, scope: Scope, path: str, error: StoreError) -> str:
+        """What keeps a path from following, and what to do about it."""
+        match error:
+            case ObjectTooBig():
+                return self._too_large(scope, path, f"more than {sizes.KEPT_ASIDE:,} bytes")
+            case ObjectDamaged():
+                moved = self._move_away(layout.live_tree(scope, path))
+                return f"{error}; restore it, or {moved}, and the next pass writes it"
+        return str(error)
 
     async def _patiently(self, write: Callable[[], Awaitable[T]]) -> T:
         return await patiently(self._runtime, write, _WAITS)
@@ -703,20 +735,6 @@ def _first_of(blocked: Sequence[Blocked]) -> str | None:
         return None
     first, *others = blocked
     return f"{first.path} is blocked{f', and {len(others)} more' if others else ''}: {first.reason}"
-
-
-def _too_large(path: str, size: str) -> str:
-    return f"{path} has {size}, more than is read or kept aside: move it away, and the next pass writes live's file"
-
-
-def _why(path: str, error: StoreError) -> str:
-    """What keeps a path from following, and what to do about it."""
-    match error:
-        case ObjectTooBig():
-            return _too_large(path, f"more than {sizes.KEPT_ASIDE:,} bytes")
-        case ObjectDamaged():
-            return f"{error}; restore it or delete it, and the next pass writes it"
-    return str(error)
 
 
 def _may_move(path: str, sha256: str, wanted: Wanted) -> bool:

@@ -26,6 +26,7 @@ from daemon.publishing.grammar import (
     rule,
 )
 from daemon.publishing.pointer import Part, Publication, Revision
+from daemon.publishing.wording import leave_out
 from renderers.model import Composition, RenderDefaults, RenderedFile, canonical_digest, canonical_json, known_fields
 
 SCHEMA: Final = 1
@@ -120,15 +121,18 @@ class Manifest(Part):
             return composition
         if canonical_digest(self.composition) == self.composition_digest:
             raise VerificationFailed(
-                f"the composition of {self.state} has what this release does not know: a newer one wrote it"
+                f"the composition of {self.state} has what this release does not know: a newer one wrote it, which can "
+                "continue"
             )
-        raise VerificationFailed(f"the composition of {self.state} does not match its digest")
+        raise VerificationFailed(f"the composition of {self.state} does not match its digest: {leave_out(self.scope)}")
 
     def check_defaults(self) -> None:
         """Raises VerificationFailed unless the render defaults are those whose digest is recorded."""
         # As they were recorded: defaults that came into being later have no part in it.
         if canonical_digest(self.render_defaults) != self.render_defaults_digest:
-            raise VerificationFailed(f"the render defaults of {self.state} do not match their digest")
+            raise VerificationFailed(
+                f"the render defaults of {self.state} do not match their digest: {leave_out(self.scope)}"
+            )
 
     def defaults_value(self) -> RenderDefaults:
         """The render defaults it was rendered with, checked against their digest.
@@ -142,7 +146,7 @@ class Manifest(Part):
         except ValidationError as error:
             raise VerificationFailed(
                 f"the manifest of {self.state} has render defaults that this release does not know: "
-                f"a newer one wrote it, or they are damaged"
+                f"a newer one wrote it, which can continue, or they are damaged: {leave_out(self.scope)}"
             ) from error
 
 

@@ -94,7 +94,10 @@ def rollback(state: str, *, discard_newer: bool = False, expected_live: str | No
 
     def verb(pointer: Pointer, writing: Writing) -> Pointer | None:
         if expected_live is not None and (pointer.live is None or pointer.live.state != expected_live):
-            raise Refused(f"live is {pointer.live.state if pointer.live else 'nothing'}, not {expected_live}")
+            raise Refused(
+                f"live is {pointer.live.state if pointer.live else 'nothing'}, not {expected_live}: look at "
+                f"`rebundle status {pointer.scope}`, then decide again"
+            )
         target = find_exactly(pointer, state)
         return protocol.rollback(pointer, writing, target, discard_newer=discard_newer)
 

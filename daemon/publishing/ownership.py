@@ -163,7 +163,7 @@ def _judge(path: str, wanted: Wanted, there: Present | Unread | None, recorded: 
     if path.startswith(CREDENTIALS) or (isinstance(there, Present) and there.sha256 == digest):
         return None
     if isinstance(there, Unread):
-        return _judge_unread(path, there, wanted)
+        return _judge_unread(path, there, wanted, recorded)
     if in_example:
         return _judge_example(path, wanted, there, recorded)
     if digest is not None:
@@ -171,10 +171,11 @@ def _judge(path: str, wanted: Wanted, there: Present | Unread | None, recorded: 
     return Remove(path, there.version) if there.ours else Stray(path)
 
 
-def _judge_unread(path: str, there: Unread, wanted: Wanted) -> Verdict:
+def _judge_unread(path: str, there: Unread, wanted: Wanted, recorded: MarkerFile | None) -> Verdict:
     if path.startswith(EXAMPLE):
         return Override(path)
-    return Blocked(path, there.reason) if path in wanted.files else Stray(path)
+    # What the marker records was written here: hosts would go on copying the file of a model that left.
+    return Blocked(path, there.reason) if path in wanted.files or recorded else Stray(path)
 
 
 def _judge_example(path: str, wanted: Wanted, there: Present, recorded: MarkerFile | None) -> Verdict | None:
@@ -202,7 +203,7 @@ def known_blocked(
     """Verdicts of a look that writes nothing, with what the last pass could not do as the marker reports it.
 
     Only a write shows whether that still holds: a permission, a full disk or a lock is no property of the path, and the
-    look may be that of another user. So it is reported as seen at the time of the marker (ADR 29).
+    look may be that of another user. So it is reported as seen at the time of the marker (ADR 27).
     """
     blocked = marker.blocked if marker and marker.status == "blocked" and marker.sequence == wanted.sequence else {}
     return tuple(

@@ -33,6 +33,7 @@ from daemon.publishing.grammar import (
 )
 from daemon.publishing.signatures import Signature
 from daemon.publishing.sizes import SIGNATURES
+from daemon.publishing.wording import cut_off, rebuild
 from renderers.model import Scope, canonical_json
 
 SCHEMA: Final = 1
@@ -286,7 +287,7 @@ def opened(body: bytes, scope: Scope) -> tuple[Pointer, bool]:
     except ValueError as error:
         raise _damaged(scope, str(error)) from error
     if pointer.scope != str(scope):
-        raise VerificationFailed(f"pointer.json of {scope} is the one of {pointer.scope}")
+        raise VerificationFailed(f"pointer.json of {scope} is the one of {pointer.scope}: {rebuild(scope)}")
     return pointer, bool(signatures)
 
 
@@ -300,9 +301,9 @@ def decode_chunk(body: bytes, key: str, scope: Scope) -> Chunk:
         chunk = checked(Chunk, parsed(body))
         _check_older(chunk.older, scope)
     except ValidationError as error:
-        raise VerificationFailed(f"history chunk {key} is damaged ({fault_of(error)})") from error
+        raise VerificationFailed(f"history chunk {key} is damaged ({fault_of(error)}): {cut_off(scope)}") from error
     except ValueError as error:
-        raise VerificationFailed(f"history chunk {key} is damaged ({error})") from error
+        raise VerificationFailed(f"history chunk {key} is damaged ({error}): {cut_off(scope)}") from error
     return chunk
 
 
@@ -321,6 +322,4 @@ def _check_older(older: Older | None, scope: Scope) -> None:
 
 
 def _damaged(scope: Scope, what: str) -> VerificationFailed:
-    return VerificationFailed(
-        f"pointer.json of {scope} is damaged ({what}): `rebundle recover {scope} --reason '…'` rebuilds it"
-    )
+    return VerificationFailed(f"pointer.json of {scope} is damaged ({what}): {rebuild(scope)}")

@@ -167,7 +167,10 @@ def quarantine(
     if is_rejected and not is_live:
         return None
     if is_live and rollback_to is None:
-        raise Refused(f"{target.state} is live: name the state to go back to with --rollback-to")
+        raise Refused(
+            f"{target.state} is live: name the state to go back to with --rollback-to "
+            f"(`rebundle states {pointer.scope}` lists them)"
+        )
     rejected = Quarantine(composition=target.composition, by=writing.by, reason=writing.reason, at=writing.at)
     if not is_rejected and len(pointer.quarantined) >= MOST_QUARANTINED:
         raise Refused(
@@ -180,7 +183,10 @@ def quarantine(
     if rollback_to is None:
         return _next(pointer, writing, "quarantine", quarantined=quarantined, change=change)
     if rollback_to.composition == target.composition:
-        raise Refused(f"{rollback_to.state} has the same composition as {target.state}, which is to be quarantined")
+        raise Refused(
+            f"{rollback_to.state} has the same composition as {target.state}, which is to be quarantined: name another "
+            f"state (`rebundle states {pointer.scope}` lists them)"
+        )
     _refuse_quarantined(pointer, rollback_to)
     held = _hold(writing)
     change["hold"] = _dumped(held)
@@ -205,7 +211,10 @@ def pin(pointer: Pointer, writing: Writing, target: Publication, *, pinned: bool
     if target.pinned == pinned:
         return None
     if pinned and sum(each.pinned for each in pointer.retained) >= MOST_PINNED:
-        raise Refused(f"{MOST_PINNED} publications of {pointer.scope} are pinned already: unpin one first")
+        raise Refused(
+            f"{MOST_PINNED} publications of {pointer.scope} are pinned already: unpin one first "
+            f"(`rebundle pin {pointer.scope} STATE --lift --reason '…'`; `rebundle states {pointer.scope}` lists them)"
+        )
     changed = target.model_copy(update={"pinned": pinned})
     retained = tuple(changed if each.id == target.id else each for each in pointer.retained)
     return _next(

@@ -189,9 +189,15 @@ class Publisher:
         `roles` are those that a key of this writer must have; who stores a state, too, needs `publish`.
         """
         if base.pointer.schema_ > pointer.SCHEMA:
-            raise NewerSchema(f"the pointer of {scope} was written by a newer release (schema {base.pointer.schema_})")
+            raise NewerSchema(
+                f"the pointer of {scope} was written by a newer release (schema {base.pointer.schema_}): use that one "
+                "here, too"
+            )
         if base.signed and not self._signers:
-            raise CannotSign(f"the pointer of {scope} is signed, and no signing key is configured (signing.key_file)")
+            raise CannotSign(
+                f"the pointer of {scope} is signed, and no signing key is configured: set signing.key_file to one that "
+                "readers trust"
+            )
         self._refuse_useless_keys(scope, roles)
 
     def _refuse_useless_keys(self, scope: Scope, roles: tuple["Role", ...]) -> None:
@@ -225,7 +231,7 @@ class Publisher:
                 entries = await self._reader.history(now.pointer)
                 if any(entry.write == following.write for entry in entries):
                     return now
-        raise PointerMoved(f"another writer changed {scope} first (sequence {now.pointer.sequence})")
+        raise _moved(scope, now.pointer.sequence)
 
     async def _with_short_history(self, scope: Scope, following: Pointer) -> Pointer:
         split = protocol.split_history(following)
@@ -249,7 +255,10 @@ class Publisher:
             except ObjectTooBig:
                 stored = None
             if stored is None or stored.body != content.body:
-                raise VerificationFailed(f"{key} is there with other bytes than ours") from error
+                raise VerificationFailed(
+                    f"{key} is there with other bytes than ours: who else writes this bucket? The next try takes "
+                    "another name"
+                ) from error
 
 
 def _refuse_unreadable(scope: Scope, following: Pointer, size: int) -> None:
@@ -282,6 +291,12 @@ def _refuse_too_big(state: State, members: Sequence[Member], archive_size: int, 
                 f"state {state.state} of {state.composition.scope} has {size:,} {what}, and readers take {most:,}: "
                 "make the bundle smaller"
             )
+
+
+def _moved(scope: Scope, sequence: int) -> PointerMoved:
+    return PointerMoved(
+        f"another writer changed {scope} first (sequence {sequence}): look at `rebundle status {scope}`, then try again"
+    )
 
 
 def _unresolved(scope: Scope) -> OutcomeUnresolved:

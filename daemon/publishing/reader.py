@@ -25,6 +25,7 @@ from daemon.publishing.errors import (
 from daemon.publishing.manifest import Manifest
 from daemon.publishing.pointer import Chunk, Entry, Older, Pointer, Publication, PublicationId
 from daemon.publishing.protocol import absent
+from daemon.publishing.wording import RENEW, cut_off, leave_out, rebuild
 from daemon.runtime import Runtime
 from daemon.stores.errors import ObjectDamaged, ObjectMissing, ObjectTooBig, StoreRefused
 from daemon.stores.port import ObjectStore, Stored, Version
@@ -183,14 +184,14 @@ class Reader:
         # Before the pointer, too: a pointer may well be newer than what vouches for it, and never older.
         vouching = None
         if self._demanding is not None:
-            vouching = await self._optional(scope, layout.freshness(scope), sizes.FRESHNESS)
-        stored = await self._optional(scope, layout.pointer(scope), sizes.POINTER)
+            vouching = await self._optional(layout.freshness(scope), sizes.FRESHNESS, RENEW)
+        stored = await self._optional(layout.pointer(scope), sizes.POINTER, rebuild(scope))
         if stored is None:
             trace = await self._trace(scope)
             if trace is None:
                 return PointerRead(absent(scope), None)
             # Another writer may have made the scope since: then the trace is younger than the first reading.
-            stored = await self._optional(scope, layout.pointer(scope), sizes.POINTER)
+            stored = await self._optional(layout.pointer(scope), sizes.POINTER, rebuild(scope))
             if stored is None:
                 raise PointerLost(
                     f"{layout.pointer(scope)} is gone, but {trace}: nothing is published until "
@@ -229,7 +230,7 @@ class Reader:
         Raises:
             VerificationFailed: it is damaged, or nobody who is trusted signed it.
         """
-        stored = await self._optional(scope, layout.pointer(scope), sizes.POINTER)
+        stored = await self._optional(layout.pointer(scope), sizes.POINTER, rebuild(scope))
         return None if stored is None else await self._decoded(scope, stored)
 
     async def highest_accepted(self, scope: Scope) -> int:
@@ -262,9 +263,7 @@ class Reader:
     ) -> None:
         """That this pointer was the newest one not long ago."""
         if vouching is None:
-            raise VerificationFailed(
-                f"{scope} has no freshness.json, and the trust policy demands it (signing.freshness_minutes)"
-            )
+            raise VerificationFailed(f"{scope} has no freshness.json, and the trust policy demands it: {RENEW}")
         said, now = trust.check_freshness(vouching.body, scope), self._runtime.now()
         await self.work_on(len(body), said.check, body, sequence, now)
 
@@ -288,11 +287,9 @@ class Reader:
         kept = self._manifests.get(_key(scope, publication))
         if kept is not None:
             return kept
-        body = await self._bytes(scope, layout.manifest(scope, publication.state, publication.attempt), sizes.MANIFEST)
-        remedy = (
-            f"restore the object if the bucket keeps versions, else `rebundle recover {scope} --reason "
-            "'damaged manifest'` takes the state out of the pointer"
-        )
+        key = layout.manifest(scope, publication.state, publication.attempt)
+        remedy = leave_out(scope)
+        body = await self._bytes(key, sizes.MANIFEST, remedy)
 
         def decoded() -> Manifest:
             if hashlib.sha256(body).hexdigest() != publication.manifest_sha256:
@@ -332,7 +329,8 @@ class Reader:
         kept = self._manifests.get(f"{scope} {name}")
         if kept is not None:
             return kept
-        body = await self._bytes(scope, layout.manifest(scope, name.state, name.attempt), sizes.MANIFEST)
+        key = layout.manifest(scope, name.state, name.attempt)
+        body = await self._bytes(key, sizes.MANIFEST, leave_out(scope))
         read = await self.work_on(len(body), _manifest, scope, name, body)
         await self._check_signature(scope, read, body)
         self._manifests.put(f"{scope} {name}", read, len(body))
@@ -349,8 +347,11 @@ class Reader:
             return kept
         described = await self.manifest(scope, publication)
         key = layout.archive(scope, publication.state, publication.attempt)
-        body = await self._bytes(scope, key, described.archive.size)
-        files = await self._runtime.offload(verified_files, described, body)
+        body = await self._bytes(key, described.archive.size, leave_out(scope, "archive"))
+        try:
+            files = await self._runtime.offload(verified_files, described, body)
+        except VerificationFailed as error:
+            raise VerificationFailed(f"{error}: {leave_out(scope, 'archive')}") from error
         self.remember(scope, publication, files)
         return files
 
@@ -376,11 +377,13 @@ class Reader:
         kept = self._chunks.get(f"{scope} {older.sha256}")
         if kept is not None:
             return kept
-        body = await self._bytes(scope, older.key, sizes.CHUNK)
+        body = await self._bytes(older.key, sizes.CHUNK, cut_off(scope))
 
         def decoded() -> Chunk:
             if hashlib.sha256(body).hexdigest() != older.sha256:
-                raise VerificationFailed(f"history chunk {older.key} is not the one its successor means")
+                raise VerificationFailed(
+                    f"history chunk {older.key} is not the one its successor means: {cut_off(scope)}"
+                )
             return pointer.decode_chunk(body, older.key, scope)
 
         chunk = await self.work_on(len(body), decoded)
@@ -412,28 +415,27 @@ class Reader:
             return
         key = layout.signature(scope, described.state, described.attempt)
         try:
-            stored = await self._optional(scope, key, sizes.SIGNATURE)
+            stored = await self._optional(key, sizes.SIGNATURE, leave_out(scope))
         except VerificationFailed as error:
             raise NotVouchedFor(str(error)) from error
         envelope = stored.body if stored else None
         size = len(body) + len(envelope or b"")
         await self.work_on(size, self._trust.check_publication, envelope, described, body, scope)
 
-    async def _bytes(self, scope: Scope, key: str, most_bytes: int) -> bytes:
-        stored = await self._optional(scope, key, most_bytes)
+    async def _bytes(self, key: str, most_bytes: int, remedy: str) -> bytes:
+        stored = await self._optional(key, most_bytes, remedy)
         if stored is None:
-            raise NotFound(f"{key} is gone from the bucket")
+            raise NotFound(f"{key} is gone from the bucket: {remedy}")
         return stored.body
 
-    async def _optional(self, scope: Scope, key: str, most_bytes: int) -> Stored | None:
+    async def _optional(self, key: str, most_bytes: int, remedy: str) -> Stored | None:
+        """Raises VerificationFailed, with `remedy`, where there is one that nothing here wrote."""
         try:
             return await self._store.get(key, most_bytes=most_bytes)
         except ObjectMissing:
             return None
         except ObjectTooBig as error:
-            raise VerificationFailed(
-                f"{error}: it is damaged, or not ours; `rebundle recover {scope} --reason '…'` leaves it out"
-            ) from error
+            raise VerificationFailed(f"{error}: it is damaged, or not ours; {remedy}") from error
 
     async def _trace(self, scope: Scope) -> str | None:
         """What says that this scope had a pointer (protocol 4, never softened 4)."""
@@ -473,11 +475,9 @@ def _manifest(scope: Scope, name: PublicationId, body: bytes) -> Manifest:
     try:
         read = manifest.decode(body)
     except VerificationFailed as error:
-        raise VerificationFailed(
-            f"{name} of {scope}: {error}; `rebundle recover {scope} --reason '…'` leaves the publication out"
-        ) from error
+        raise VerificationFailed(f"{name} of {scope}: {error}: {leave_out(scope)}") from error
     if (read.scope, read.state, read.attempt) != (str(scope), name.state, name.attempt):
-        raise VerificationFailed(f"the manifest of {name} is the one of {read.scope} {read.state}")
+        raise VerificationFailed(f"the manifest of {name} is the one of {read.scope} {read.state}: {leave_out(scope)}")
     return read
 
 

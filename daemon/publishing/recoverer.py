@@ -7,7 +7,7 @@ is written like any other, by compare-and-swap, so that a daemon which goes on f
 
 import hashlib
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from typing import Final
@@ -21,8 +21,8 @@ from daemon.publishing.pointer import CHUNK, Chunk, Entry, Older, Pointer, Publi
 from daemon.publishing.protocol import absent
 from daemon.publishing.publisher import Publisher
 from daemon.publishing.reader import PointerRead, Reader
-from daemon.publishing.recovery import Damaged, Found, Recovered, Remains, Unsigned, Wish
-from daemon.publishing.retention import Folder, folders
+from daemon.publishing.recovery import Damaged, Found, Recovered, Remains, Unreadable, Unsigned, Wish
+from daemon.publishing.retention import folders
 from daemon.stores.errors import ObjectDamaged, ObjectMissing, ObjectTooBig, StoreRefused
 from daemon.stores.port import ObjectStore, Stored
 from renderers.model import Scope
@@ -66,6 +66,8 @@ class _Chunks:
     chain_holds: bool = True
     unsigned: tuple[Entry, ...] = ()
     """After a signed pointer, and not led to by it."""
+    are_there: bool = False
+    """Whether there is any, damaged or not."""
 
 
 class Recoverer:
@@ -88,6 +90,7 @@ class Recoverer:
         Raises:
             NotFound: nothing is left of the scope, or not of the state that is to be live.
             Refused: the state that is to be live is quarantined.
+            StateUnreadable: the store does not let the state be read that has to be live.
             PointerMoved: somebody changed or restored the pointer meanwhile; look again.
             OutcomeUnresolved: whether the pointer was written could not be found out; look again.
         """
@@ -109,13 +112,14 @@ class Recoverer:
         pointer = None if base.version is None or damage else base.pointer
         signed = pointer if self._reader.has_policy else None
         chunks = await self._chunks(scope, pointer)
-        marker, _ = await self._live_tree.marker(scope)
+        marker, marker_version = await self._live_tree.marker(scope)
+        freshness = await self._reader.listed_version(layout.freshness(scope))
         tree = PublicationId.parse(marker.publication) if marker and marker.publication else None
         stored, _ = folders(scope, (await self._store.scan(layout.states(scope))).complete())
         if base.version is None or damage:
             # A scope whose publications are signed had a signed pointer: who cannot sign must not write one.
             base = replace(base, signed=base.signed or any(each.is_signed for each in stored))
-        found, broken = await self._publications(scope, stored)
+        judged = await concurrently(lambda each: self._verified(scope, each.id), stored, at_once=_READS_AT_ONCE)
         traces = {"the damaged pointer": damaged.sequence, **await self._traces(scope)}
         traces["who read here before"] = await self._reader.highest_accepted(scope)
         traces["the history"] = chunks.highest
@@ -131,9 +135,11 @@ class Recoverer:
             chunked=chunks.chunked,
             tree=tree if signed is None else None,
             tree_sequence=marker.sequence if marker and signed is None else 0,
-            found=found,
-            damaged=broken,
+            found=tuple(each for each in judged if isinstance(each, Found)),
+            damaged=tuple(each for each in judged if isinstance(each, Damaged)),
+            unreadable=tuple(each for each in judged if isinstance(each, Unreadable)),
             unsigned=Unsigned(chunks.unsigned, damaged.pointer, tree) if self._reader.has_policy else None,
+            had_pointer=chunks.are_there or any(each is not None for each in (base.version, marker_version, freshness)),
         )
         return base, damage, remains
 
@@ -168,18 +174,20 @@ class Recoverer:
         older = pointer.older if pointer is not None else None
         holds = _chain_holds(older, read)
         if pointer is None or not self._reader.has_policy:
-            return replace(_believed(read, highest, older), chain_holds=holds)
+            return replace(_believed(read, highest, older), chain_holds=holds, are_there=bool(keys))
         after = tuple(each for each in _entries(read) if each.sequence > pointer.sequence)
-        return replace(_believed(_led_to(older, read), highest, older), chain_holds=holds, unsigned=after)
+        return replace(
+            _believed(_led_to(older, read), highest, older), chain_holds=holds, unsigned=after, are_there=bool(keys)
+        )
 
-    async def _publications(
-        self, scope: Scope, stored: Iterable[Folder]
-    ) -> tuple[tuple[Found, ...], tuple[Damaged, ...]]:
-        judged = await concurrently(lambda each: self._verified(scope, each.id), stored, at_once=_READS_AT_ONCE)
-        found = tuple(each for each in judged if isinstance(each, Found))
-        return found, tuple(each for each in judged if isinstance(each, Damaged))
+    async def _verified(self, scope: Scope, name: PublicationId) -> Found | Damaged | Unreadable:
+        """A fault of one publication stays its own; only what a store cannot answer for now is raised."""
+        try:
+            return await self._checked(scope, name)
+        except StoreRefused as error:
+            return Unreadable(name, str(error))
 
-    async def _verified(self, scope: Scope, name: PublicationId) -> Found | Damaged:
+    async def _checked(self, scope: Scope, name: PublicationId) -> Found | Damaged:
         try:
             key = layout.manifest(scope, name.state, name.attempt)
             stored = await self._store.get(key, most_bytes=sizes.MANIFEST)

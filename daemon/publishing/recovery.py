@@ -21,7 +21,7 @@ from typing import Any, Final, Literal, TypeVar
 from pydantic import ValidationError
 
 from daemon.publishing import protocol
-from daemon.publishing.errors import NotFound, Refused
+from daemon.publishing.errors import NotFound, Refused, StateUnreadable
 from daemon.publishing.manifest import Manifest, ManifestEvent
 from daemon.publishing.pointer import (
     MOST_HISTORY,
@@ -70,6 +70,15 @@ class Damaged:
 
 
 @dataclass(frozen=True, slots=True)
+class Unreadable:
+    """A publication that the store does not let be read. It may be whole."""
+
+    id: PublicationId
+    why: str
+    """What is wrong, and the command that helps."""
+
+
+@dataclass(frozen=True, slots=True)
 class Unsigned:
     """What whoever can write the bucket may have put there: it sets nothing free, and what it quarantines stays so.
 
@@ -106,8 +115,20 @@ class Remains:
     tree_sequence: int = 0
     found: tuple[Found, ...] = ()
     damaged: tuple[Damaged, ...] = ()
+    unreadable: tuple[Unreadable, ...] = ()
     unsigned: Unsigned | None = None
     """What nobody signed, where a trust policy asks for that; None: it does not."""
+    had_pointer: bool = False
+    """Whether something beside a pointer, a sequence or a change shows that there was one: a damaged pointer, marker or
+    chunk, which tells neither."""
+
+    @property
+    def was_published(self) -> bool:
+        """Whether the scope has, or is known to have had, a pointer.
+
+        If not, nothing in it was ever committed: a first publication may be under way, or was given up.
+        """
+        return self.had_pointer or self.pointer is not None or bool(self.traces or self.entries or self.tree)
 
     @property
     def is_ahead(self) -> bool:
@@ -116,13 +137,16 @@ class Remains:
         return self.pointer is not None and self.pointer.sequence >= max(seen, default=0)
 
     @property
-    def unnamed_after_pointer(self) -> tuple[PublicationId, ...]:
-        """Whole uploads that nothing names and that are newer than a usable pointer; () without one.
+    def unnamed_uploads(self) -> tuple[PublicationId, ...]:
+        """Whole uploads that nothing names, the newest last: those that are newer than a usable pointer, and all of
+        them where there never was a pointer; else ().
 
         A writer that lost or died leaves one. So does an older pointer that was put back before anything followed the
         lost one.
         """
         pointer = self.pointer
+        if not self.was_published:
+            return tuple(each.id for each in sorted((each.publication for each in self.found), key=_by_time))
         if pointer is None or not self.is_ahead:
             return ()
         top = Revision(producer=pointer.highest_producer, derived=pointer.derived)
@@ -140,7 +164,8 @@ class Wish:
     live: str | None = None
     """A state, or STATE@ATTEMPT, in place of what the remains say."""
     hold: bool = True
-    """Keep what is live until somebody has looked."""
+    """Keep what is live until somebody has looked. Where live differs from desired, it is kept in any case: that they
+    differ shows that somebody held the scope."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -153,14 +178,21 @@ class Recovered:
 
 
 def recover(remains: Remains, writing: Writing, wish: Wish) -> Recovered | None:
-    """The pointer to write; None: the one that is there is whole and ahead of every trace.
+    """The pointer to write; None: the one that is there is whole and ahead of every trace, or there never was one.
 
     Raises:
         NotFound: nothing is left of the scope, or not of the state that is to be live.
         Refused: the state that is to be live is quarantined.
+        StateUnreadable: the store does not let the state be read that has to be live.
     """
-    if remains.pointer is None and not (remains.traces or remains.entries or remains.found or remains.damaged):
-        raise NotFound(f"nothing is published in {remains.scope}; `rebundle scopes` lists what there is")
+    if not remains.was_published:
+        if not (remains.found or remains.damaged or remains.unreadable):
+            raise NotFound(f"nothing is published in {remains.scope}; `rebundle scopes` lists what there is")
+        if wish.live is None:
+            return None
+        # Nothing was committed, so only what the operator names counts.
+        named = tuple(each for each in remains.found if _is_meant(each.publication, wish.live))
+        return _rebuild(replace(remains, found=named), writing, wish)
     if remains.pointer is not None and remains.is_ahead:
         return _mend(remains, remains.pointer, writing, wish)
     return _rebuild(remains, writing, wish)
@@ -184,30 +216,38 @@ def manifest_publication(manifest: Manifest, sha256: str) -> Publication:
 
 
 def _mend(remains: Remains, pointer: Pointer, writing: Writing, wish: Wish) -> Recovered | None:
-    whole = {(each.publication.id, each.publication.manifest_sha256) for each in remains.found}
-    there = tuple(each for each in pointer.retained if (each.id, each.manifest_sha256) in whole)
-    gone = [each.id for each in pointer.retained if each not in there]
-    if not gone and remains.chain_holds and wish.live is None:
-        return None
+    verified = {(each.publication.id, each.publication.manifest_sha256) for each in remains.found}
+    whole = tuple(each for each in pointer.retained if (each.id, each.manifest_sha256) in verified)
+    # The store hides these, and they may be whole: a collection would delete what the pointer no longer names.
+    unreadable = {each.id for each in remains.unreadable}
+    hidden = [each.id for each in pointer.retained if each.id in unreadable]
+    gone = [each.id for each in pointer.retained if each not in whole and each.id not in unreadable]
+    if wish.live is None:
+        _refuse_unreadable(remains, pointer.live, "as the pointer says")
+        if not gone and remains.chain_holds:
+            return None
     base = pointer if remains.chain_holds else pointer.model_copy(update={"older": None})
-    base, adopted = _with_adopted(remains, base, there, wish)
-    there += adopted
+    base, adopted = _with_adopted(remains, base, whole, wish)
     live, told = pointer.live, "live as it was"
     if wish.live is not None or (live is not None and live.id in gone):
-        live, told = _live(pointer, there, wish, [])
+        live, told = _live(remains, pointer, (*whole, *adopted), wish, [])
     desired = pointer.desired
     if desired is not None and desired.id in gone:
-        desired = _newest(there)
+        desired = _newest(whole)
+    desired = next((each for each in adopted if not each.late), desired) or live
     moved = _id(live) != _id(pointer.live)
-    hold = pointer.hold or (_hold(writing) if moved and wish.hold else None)
+    parted = (moved or _id(desired) != _id(pointer.desired)) and _are_apart(pointer, live, desired)
+    hold = pointer.hold or (_hold(writing) if parted or (moved and wish.hold) else None)
+    there = (*(each for each in pointer.retained if each.id not in gone), *adopted)
     cut_off = () if remains.chain_holds else remains.entries
     following = protocol.recover(
         base, writing, live, desired, retained=there, hold=hold, published=adopted, cut_off=cut_off
     )
     did = (
         *([f"left out, because missing or damaged: {some(gone)}"] if gone else ()),
+        *(f"kept {each.id} as it is, unread: {each.why}" for each in remains.unreadable if each.id in hidden),
         *([] if remains.chain_holds else ["cut the history off where its chunks are gone or changed"]),
-        *_standing_told(following, told),
+        *_standing_told(following, told, wish),
     )
     return Recovered(following, did, (_DAMAGED_TOLD,) if gone else ())
 
@@ -267,12 +307,16 @@ def _rebuild(remains: Remains, writing: Writing, wish: Wish) -> Recovered:
             "older": remains.older,
         }
     )
-    live, told = _live(base, retained, wish, _likely(remains, last))
     retired = _is_retired(remains, last, newer) and wish.live is None
     if retired:
         live, desired, told = None, None, "the scope stays retired"
+    else:
+        live, told = _live(remains, base, retained, wish, _likely(remains, last))
+        desired = desired or live
     # Also where nothing is left to be live: what comes next must not be so before somebody has looked.
-    hold = (doubted and doubted.hold) or past.hold or (_hold(writing) if wish.hold and not retired else None)
+    known_hold = (doubted and doubted.hold) or past.hold
+    parted = _are_apart(base, live, desired)
+    hold = known_hold or (_hold(writing) if parted or (wish.hold and not retired) else None)
     following = protocol.recover(
         base,
         writing,
@@ -286,9 +330,10 @@ def _rebuild(remains: Remains, writing: Writing, wish: Wish) -> Recovered:
     did = (
         f"found {len(remains.found)} publications that verify, {len(following.retained)} of them can be rolled back to",
         *(f"left out {each.id}: {each.why}" for each in remains.damaged),
+        *(f"left out {each.id}, which cannot be read: {each.why}" for each in remains.unreadable),
         *(f"left out {each}: its id or number was committed with another composition" for each in consistent.refuted),
         f"sequence {following.sequence}: {MOST_HISTORY + 1} above the highest that was found ({_highest(remains)})",
-        *_standing_told(following, told),
+        *_standing_told(following, told, wish),
     )
     return Recovered(following, did, tuple(_unknown(remains, following, last, unnamed, consistent.undecided)))
 
@@ -597,7 +642,7 @@ def _highest(remains: Remains) -> int:
     """Of all that can be seen; a publication that nothing names was one change at most."""
     seen = [*remains.traces.values(), *(entry.sequence for entry in remains.entries)]
     pointer = remains.pointer.sequence if remains.pointer else 0
-    return max(*seen, pointer, len(remains.found) + len(remains.damaged), 0)
+    return max(*seen, pointer, len(remains.found) + len(remains.damaged) + len(remains.unreadable), 0)
 
 
 # -- what is live and desired
@@ -616,30 +661,63 @@ def _is_retired(remains: Remains, last: Entry | None, newer: Sequence[Publicatio
 
 
 def _live(
-    base: Pointer, retained: Sequence[Publication], wish: Wish, likely: Iterable[tuple[str, PublicationId | None]]
+    remains: Remains,
+    base: Pointer,
+    whole: Sequence[Publication],
+    wish: Wish,
+    likely: Iterable[tuple[str, PublicationId | None]],
 ) -> tuple[Publication | None, str]:
     if wish.live is not None:
-        return _wished(base, retained, wish.live), "as asked"
-    allowed = {each.id: each for each in retained if not base.is_quarantined(each.composition)}
+        return _wished(remains, base, whole, wish.live), "as asked"
+    allowed = {each.id: each for each in whole if not base.is_quarantined(each.composition)}
     for why, name in likely:
         if name is not None and name in allowed:
             return allowed[name], why
+        _refuse_unreadable(remains, name, why)
     newest = _newest([each for each in allowed.values() if each.kind == "explicit"]) or _newest([*allowed.values()])
+    if newest is None and remains.unreadable:
+        _refuse_unreadable(remains, remains.unreadable[-1], "no other state is whole")
     return newest, "the newest that is whole" if newest else "nothing is left to be live"
 
 
-def _wished(base: Pointer, retained: Sequence[Publication], name: str) -> Publication:
-    fitting = [each for each in retained if _is_meant(each, name)]
+def _wished(remains: Remains, base: Pointer, whole: Sequence[Publication], name: str) -> Publication:
+    fitting = [each for each in whole if _is_meant(each, name)]
     if not fitting:
-        raise NotFound(f"no publication of {name} in {base.scope} is whole")
+        hidden = next((each for each in remains.unreadable if _is_meant(each.id, name)), None)
+        _refuse_unreadable(remains, hidden, "as asked")
+        raise NotFound(
+            f"no publication of {name} in {base.scope} is whole; "
+            f"`rebundle recover {base.scope} --dry-run --reason '…'` lists what there is"
+        )
     if base.is_quarantined(fitting[-1].composition):
         raise Refused(f"{fitting[-1].state} is quarantined: recover without --live, then lift that")
     return fitting[-1]
 
 
-def _is_meant(publication: Publication, name: str) -> bool:
+def _refuse_unreadable(remains: Remains, named: Publication | PublicationId | Unreadable | None, why: str) -> None:
+    """Raises StateUnreadable if this has to be live and the store does not let it be read."""
+    name = named if named is None or isinstance(named, PublicationId) else named.id
+    for each in remains.unreadable:
+        if each.id == name:
+            raise StateUnreadable(
+                f"{each.id} has to be live ({why}) and cannot be read: {each.why}. Nothing was written. Recover again "
+                f"once it can be read, or name another state: `rebundle recover {remains.scope} --live STATE "
+                "--reason '…'`"
+            )
+
+
+def _are_apart(base: Pointer, live: Publication | None, desired: Publication | None) -> bool:
+    """Whether only a hold lets live differ from desired: no quarantine keeps desired from being live."""
+    return _id(live) != _id(desired) and not (desired and base.is_quarantined(desired.composition))
+
+
+def _is_meant(publication: Publication | PublicationId, name: str) -> bool:
     state, _, attempt = name.partition("@")
     return publication.state == state and publication.attempt.startswith(attempt)
+
+
+def _by_time(publication: Publication) -> tuple[str, str]:
+    return publication.at, str(publication.id)
 
 
 def _newest(retained: Sequence[Publication]) -> Publication | None:
@@ -658,11 +736,15 @@ def _id(publication: Publication | None) -> PublicationId | None:
 # -- words
 
 
-def _standing_told(following: Pointer, why_live: str) -> Iterable[str]:
+def _standing_told(following: Pointer, why_live: str, wish: Wish) -> Iterable[str]:
     live, desired, hold = following.live, following.desired, following.hold
     yield f"live: {live.id if live else 'nothing'} ({why_live})"
     yield f"desired: {desired.id if desired else 'nothing'}"
     yield f"held by {hold.by}: {hold.reason}; `rebundle resume {following.scope}` ends that" if hold else "not held"
+    if hold and not wish.hold:
+        yield "held in spite of --no-hold: " + (
+            "live is not the desired state" if _id(live) != _id(desired) else "the hold was there before"
+        )
 
 
 def _unknown(
@@ -694,6 +776,13 @@ def _unknown(
         )
     if remains.damaged:
         yield _DAMAGED_TOLD
+    if remains.unreadable:
+        hidden = [each.id for each in remains.unreadable]
+        yield (
+            f"what these publications hold, which cannot be read: {some(hidden)}. A collection deletes them after a "
+            f"day, so make them readable before you recover; `rebundle recover {remains.scope} --live {hidden[0]} "
+            "--reason '…'` takes one in afterwards"
+        )
 
 
 def _unsigned_told(remains: Remains, unsigned: Unsigned, following: Pointer) -> Iterable[str]:

@@ -4,6 +4,7 @@ A `signatures.Signer` is whatever can sign bytes: a key file here; anything that
 PKCS#11) fits behind the same two names. Keys are ed25519.
 """
 
+import shlex
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
@@ -21,6 +22,7 @@ from daemon.publishing.errors import KeyUnusable
 from daemon.publishing.signatures import Signature
 
 _MOST_BYTES: Final = 64 << 10
+_GENERATE: Final = "`rebundle keys generate FILE` makes one, and FILE.pub beside it"
 
 
 class KeySigner:
@@ -56,9 +58,9 @@ class PublicKey:
         try:
             loaded = serialization.load_pem_public_key(pem.encode())
         except (ValueError, UnsupportedAlgorithm) as error:
-            raise KeyUnusable(f"this is no public key in PEM form ({error})") from error
+            raise KeyUnusable(f"this is no public key in PEM form ({error}): {_GENERATE}") from error
         if not isinstance(loaded, Ed25519PublicKey):
-            raise KeyUnusable("the public key is not an ed25519 key")
+            raise KeyUnusable(f"the public key is not an ed25519 key: {_GENERATE}")
         return cls(SSlibKey.from_crypto(loaded).keyid, _public_pem(loaded))
 
     def verifies(self, signature: Signature, message: bytes) -> bool:
@@ -93,14 +95,19 @@ def load(path: Path) -> KeySigner:
     except localfiles.Unsafe as error:
         raise KeyUnusable(f"signing key {error}") from error
     except OSError as error:
-        raise KeyUnusable(f"signing key {path} cannot be read: {error.strerror}") from error
+        raise KeyUnusable(
+            f"signing key {path} cannot be read: {error.strerror}; see ls -l {shlex.quote(str(path))}, or name "
+            "another one (signing.key_file)"
+        ) from error
     try:
         key = serialization.load_pem_private_key(pem, None)
     except (ValueError, TypeError, UnsupportedAlgorithm):
         # Not with what the parser says: it may quote the key.
-        raise KeyUnusable(f"signing key {path} is no private key in PEM form without a passphrase") from None
+        raise KeyUnusable(
+            f"signing key {path} is no private key in PEM form without a passphrase: {_GENERATE}"
+        ) from None
     if not isinstance(key, Ed25519PrivateKey):
-        raise KeyUnusable(f"signing key {path} is not an ed25519 key: rebundle keys generate")
+        raise KeyUnusable(f"signing key {path} is not an ed25519 key: {_GENERATE}")
     return KeySigner(CryptoSigner(key))
 
 

@@ -15,6 +15,7 @@ nothing, whatever else is said of it.
 import fnmatch
 import json
 from collections.abc import Collection, Sequence
+from dataclasses import dataclass
 from typing import Annotated, Final, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
@@ -27,6 +28,7 @@ from daemon.publishing.manifest import Manifest
 from daemon.publishing.pointer import PublicationId
 from daemon.publishing.signatures import Signature
 from daemon.publishing.signing import PublicKey
+from daemon.publishing.wording import RENEW
 from events import strictjson
 from events.errors import InvalidEvent
 from renderers.model import Scope, canonical_json
@@ -107,11 +109,11 @@ class Trust(_Part):
             document = strictjson.loads(text, most_bytes=_MOST_BYTES)
             return cls.model_validate_json(json.dumps(document), strict=True)
         except InvalidEvent as error:
-            raise PolicyUnusable(f"trust policy {name} is not readable: {error}") from error
+            raise PolicyUnusable(f"trust policy {name} is not readable: {error}; {_RESTORE}") from error
         except ValidationError as error:
             first = error.errors(include_url=False, include_input=False)[0]
             where = ".".join(map(str, first["loc"])) or "the whole"
-            raise PolicyUnusable(f"trust policy {name}: {where}: {first['msg']}") from error
+            raise PolicyUnusable(f"trust policy {name}: {where}: {first['msg']}; {_RESTORE}") from error
 
     def written(self) -> bytes:
         """As a file, for people to read."""
@@ -126,7 +128,7 @@ class Trust(_Part):
         Raises:
             VerificationFailed: for none.
         """
-        return self._check_signed(body, scope, signatures.POINTER, f"the pointer of {scope}")
+        return self._check_signed(body, scope, signatures.POINTER, _pointer(scope))
 
     def check_freshness(self, body: bytes, scope: Scope) -> Freshness:
         """What a freshness.json says that is accepted; when it expires is its caller's to judge.
@@ -134,7 +136,7 @@ class Trust(_Part):
         Raises:
             VerificationFailed: it is not.
         """
-        self._check_signed(body, scope, signatures.FRESHNESS, f"freshness.json of {scope}")
+        self._check_signed(body, scope, signatures.FRESHNESS, _Named(f"freshness.json of {scope}", RENEW))
         return Freshness.parse(canonical(body)["signed"], scope)
 
     def check_publication(self, envelope: bytes | None, manifest: Manifest, manifest_body: bytes, scope: Scope) -> str:
@@ -144,17 +146,18 @@ class Trust(_Part):
             NotVouchedFor: for none.
         """
         name = PublicationId(state=manifest.state, attempt=manifest.attempt)
-        what = f"the publication {name} of {scope}"
+        what = _publication(scope, name)
         if envelope is None:
-            raise NotVouchedFor(f"{what} is not signed, and the trust policy demands it")
+            raise NotVouchedFor(f"{what.text} is not signed, and the trust policy demands it: {what.remedy}")
         try:
             payload, found = attestation.opened(envelope)
         except ValueError as error:
-            raise NotVouchedFor(f"the signature of {what} cannot be read: {error}") from error
+            raise NotVouchedFor(f"the signature of {what.text} cannot be read: {error}: {what.remedy}") from error
         if payload != attestation.statement(manifest, manifest_body):
-            raise NotVouchedFor(f"the signature of {what} is one over something else")
+            raise NotVouchedFor(f"the signature of {what.text} is one over something else: {what.remedy}")
+        message = signatures.encoding(signatures.STATEMENT, payload)
         try:
-            return self._check(found, "publish", scope, signatures.encoding(signatures.STATEMENT, payload), what)
+            return self._check(found, "publish", scope, message, what)
         except VerificationFailed as error:
             raise NotVouchedFor(str(error)) from error
 
@@ -163,25 +166,29 @@ class Trust(_Part):
         reasons = [self._key_objection(keyid, role, scope) for keyid in keyids]
         return None if None in reasons else "; ".join(filter(None, reasons)) or "there is no signing key"
 
-    def _check_signed(self, body: bytes, scope: Scope, kind: str, what: str) -> str:
+    def _check_signed(self, body: bytes, scope: Scope, kind: str, what: "_Named") -> str:
         try:
             document = canonical(body)
             if not isinstance(document, dict) or set(document) != {"signed", "signatures"}:
                 raise Malformed("it has other parts than signed and signatures")
             found = signatures.decoded(document["signatures"])
         except ValueError as error:
-            raise VerificationFailed(f"{what} cannot be verified: {error}") from error
+            raise VerificationFailed(f"{what.text} cannot be verified: {error}: {what.remedy}") from error
         message = signatures.encoding(kind, canonical_json(document["signed"]).encode())
         return self._check(found, "pointer", scope, message, what)
 
-    def _check(self, found: Sequence[Signature], role: Role, scope: Scope, message: bytes, what: str) -> str:
+    def _check(self, found: Sequence[Signature], role: Role, scope: Scope, message: bytes, what: "_Named") -> str:
         if not found:
-            raise VerificationFailed(f"{what} is not signed, and the trust policy demands it")
+            raise VerificationFailed(f"{what.text} is not signed, and the trust policy demands it: {what.remedy}")
         reasons = [self._objection(each, role, scope, message) for each in found]
         for signature, reason in zip(found, reasons, strict=True):
             if reason is None:
                 return signature.keyid
-        raise VerificationFailed(f"{what} has no signature that counts: {_some(list(filter(None, reasons)))}")
+        why = _some(list(filter(None, reasons)))
+        raise VerificationFailed(
+            f"{what.text} has no signature that counts: {why}: {what.remedy}; `rebundle keys trust POLICY PUBLIC` "
+            "trusts a key"
+        )
 
     def _objection(self, signature: Signature, role: Role, scope: Scope, message: bytes) -> str | None:
         """Why a signature does not count."""
@@ -207,6 +214,33 @@ class Trust(_Part):
 
     def _key(self, keyid: str) -> TrustedKey | None:
         return next((each for each in self.keys if each.keyid == keyid), None)
+
+
+_RESTORE: Final = "restore the file, or begin another one with `rebundle keys trust POLICY PUBLIC`"
+
+
+@dataclass(frozen=True, slots=True)
+class _Named:
+    """A signed document, for messages."""
+
+    text: str
+    remedy: str
+
+
+def _pointer(scope: Scope) -> _Named:
+    return _Named(
+        f"the pointer of {scope}",
+        f"restore its newest version that was signed, or `rebundle recover {scope} --reason '…'` with a key that is "
+        "trusted (signing.key_file) writes one",
+    )
+
+
+def _publication(scope: Scope, name: PublicationId) -> _Named:
+    return _Named(
+        f"the publication {name} of {scope}",
+        f"`rebundle republish {scope} --reason '…'` with a key that is trusted (signing.key_file) signs what is "
+        "desired; another state has to be sent again",
+    )
 
 
 def _some(reasons: Sequence[str]) -> str:

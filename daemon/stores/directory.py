@@ -25,15 +25,14 @@ larger than `UNREAD_BYTES`, nor what `unread` names: the version of such a file 
 | a folder that cannot be listed | in `Listing.unreadable`; below the folder that was asked for |
 | a name that no key can have (not UTF-8, control characters, too long) | left out, with what is below |
 
-Below `.rebundle/`, `store/` (tags), `tmp/` and `locks/` are the store's own and no keys. A temporary file that a crash
-left is removed by the first write of a later store once it is a day old; if its writer was only asleep, its write fails
-and has changed nothing. One kind stays: `<token>.<digest>.<digest>` with bytes of neither digest is what somebody saved
-at the moment of a crash. The calls themselves: `filesystem`.
+Below `.rebundle/`, `store/` (tags), `tmp/`, `locks/` and `aside/` (what operators moved away) are no keys. A temporary
+file that a crash left is removed by the first write of a later store once it is a day old; if its writer was only
+asleep, its write fails and has changed nothing. One kind stays: `<token>.<digest>.<digest>` with bytes of neither
+digest is what somebody saved at the moment of a crash. The calls themselves: `filesystem`.
 """
 
 import hashlib
 import io
-import shlex
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
@@ -57,6 +56,7 @@ from daemon.stores.errors import ConditionFailed, ObjectMissing, ObjectTooBig, S
 from daemon.stores.filesystem import Entry, FileSystem, Kind, RealFileSystem
 from daemon.stores.keys import by_bytes, check_folder, check_key, check_prefix, is_key
 from daemon.stores.port import Content, Listed, Listing, Stored, UnreadableFolder, Version
+from daemon.stores.remedies import ASIDE, move_file
 from daemon.stores.tags import TagEntry, decode_tags, encode_tags, fitting, version_of
 from renderers.cache import Cache
 
@@ -73,7 +73,7 @@ UNREAD_BYTES: Final = 64 << 20
 _TAGS: Final = ".rebundle/store"
 _TEMPORARIES: Final = ".rebundle/tmp"
 _LOCKS: Final = ".rebundle/locks"
-_PRIVATE: Final = frozenset({_TAGS, _TEMPORARIES, _LOCKS})
+_PRIVATE: Final = frozenset({_TAGS, _TEMPORARIES, _LOCKS, ASIDE})
 _MOST_TAG_BYTES: Final = 1 << 16
 _MOST_FOLDERS_SEARCHED: Final = 64
 _MOST_TIDIED: Final = 1_000
@@ -196,7 +196,7 @@ class DirectoryStore:
     def _create(self, key: str, content: Content) -> Version:
         found = self._fs.status(self._root / key)
         if found is not None:
-            raise _taken(self._root / key, key, found.kind)
+            raise self._taken(key, found.kind)
         return self._put(key, content, (), self._fs.link)
 
     def _replace(self, key: str, content: Content, version: Version) -> Version:
@@ -362,7 +362,7 @@ class DirectoryStore:
     def _is_folder(self, path: Path) -> bool:
         found = self._fs.status(path)
         if found is not None and found.kind is not Kind.FOLDER:
-            raise StoreRefused(_odd(path, found.kind, "where a folder is needed"))
+            raise StoreRefused(self._odd(path, found.kind, "where a folder is needed"))
         return found is not None
 
     def _sync_up(self, folder: Path) -> None:
@@ -454,7 +454,7 @@ class DirectoryStore:
         if found is None or found.kind is Kind.FOLDER:
             raise ObjectMissing(key)
         if found.kind is not Kind.FILE:
-            raise StoreRefused(_odd(path, found.kind, "where an object can be"))
+            raise StoreRefused(self._odd(path, found.kind, "where an object can be"))
         return found
 
     def _body(self, key: str, most_bytes: int | None) -> bytes:
@@ -541,7 +541,7 @@ class DirectoryStore:
     def _listed(self, key: str, entry: Entry) -> Listed | None:
         path = self._root / key
         if entry.kind is not Kind.FILE:
-            return _unread(key, entry, _odd(path, entry.kind, "where an object can be"))
+            return _unread(key, entry, self._odd(path, entry.kind, "where an object can be"))
         if self._goes_by_figures(key, entry.size):
             return _unread(key, entry)
         try:
@@ -592,6 +592,17 @@ class DirectoryStore:
             if key not in _PRIVATE and is_key(key):
                 yield key, entry
 
+    # ---- what is no object
+
+    def _taken(self, key: str, kind: Kind) -> ConditionFailed | StoreRefused:
+        if kind is Kind.FILE:
+            return ConditionFailed(f"object {key} exists already")
+        return StoreRefused(self._odd(self._root / key, kind, "where an object is to be stored"))
+
+    def _odd(self, path: Path, kind: Kind, where: str) -> str:
+        command = move_file(self._root, path)
+        return f"{path} is {kind.value} {where}, and is not followed or opened; move it away: {command}"
+
     # ---- names
 
     def _tag_path(self, key: str) -> Path:
@@ -620,17 +631,6 @@ def _unread(key: str, entry: Entry, fault: str | None = None) -> Listed:
 def _kept_name(token: str, *digests: str | None) -> str:
     """The name of a temporary file that may be removed while it has bytes of one of these digests."""
     return ".".join((token, *(each or "-" for each in digests)))
-
-
-def _taken(path: Path, key: str, kind: Kind) -> ConditionFailed | StoreRefused:
-    if kind is Kind.FILE:
-        return ConditionFailed(f"object {key} exists already")
-    return StoreRefused(_odd(path, kind, "where an object is to be stored"))
-
-
-def _odd(path: Path, kind: Kind, where: str) -> str:
-    quoted = shlex.quote(str(path))
-    return f"{path} is {kind.value} {where}, and is not followed or opened; move it away: mv {quoted} {quoted}.aside"
 
 
 def _restless(key: str) -> StoreUnavailable:

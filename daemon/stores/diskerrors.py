@@ -6,6 +6,8 @@ the directory store goes through one of the three.
 """
 
 import errno
+import os
+import pwd
 import shlex
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -21,7 +23,7 @@ _ADVICE: Final = {
     errno.EFBIG: "the file is too large for this file system",
     errno.EROFS: "mount the file system for writing",
     errno.EACCES: "give this user permission to read and write the folder",
-    errno.EPERM: "give this user permission to read and write the folder, on a file system with hard links",
+    errno.EPERM: "this user has to own it, without `chattr +i`, on a file system with hard links",
     errno.EOPNOTSUPP: "use a local file system with hard links, locks and fsync",
     errno.ENOLCK: "use a local file system with hard links, locks and fsync",
     errno.EXDEV: "keep the whole store, .rebundle too, on one file system",
@@ -92,10 +94,47 @@ def after_writing(key: str) -> Iterator[None]:
 def _failure(key: str, error: OSError) -> StoreError:
     if isinstance(error, UnfitLock):
         return StoreRefused(f"{key}: {_text(error)}; remove it: rm -r {shlex.quote(str(error.filename))}")
+    if error.errno == errno.EACCES and error.filename:
+        return StoreRefused(f"{key}: {_text(error)}; {_permission(Path(os.fsdecode(error.filename)))}")
     advice = _ADVICE.get(error.errno or 0)
     if advice is None:
         return StoreUnavailable(f"{key}: {_text(error)}")
     return StoreRefused(f"{key}: {_text(error)}; {advice}")
+
+
+def _permission(path: Path) -> str:
+    """The command that lets this user do what the system denied at a path, and the one that shows why."""
+    user = _user()
+    closed = next((folder for folder in reversed(path.parents) if not _may(folder, os.X_OK)), None)
+    if closed is not None:
+        place, command = closed, "chmod a+x"
+    elif os.path.lexists(path) and not _may(path, os.R_OK):
+        place, command = path, "chmod a+rx" if path.is_dir() else "chmod a+r"
+    else:
+        place = path if path.is_dir() else path.parent
+        command = "chmod u+rwx" if _is_owned(place) else f"chown {shlex.quote(user)}"
+    quoted = shlex.quote(str(place))
+    if _may(place, os.R_OK | os.W_OK | os.X_OK):  # not by its mode, or no longer
+        return f"give this user ({user}) permission; what there is: ls -ld {quoted}; getfacl {quoted}"
+    return f"let this user ({user}) do so: {command} {quoted} (its owner and mode: ls -ld {quoted})"
+
+
+def _may(path: Path, mode: int) -> bool:
+    return os.access(path, mode, effective_ids=os.access in os.supports_effective_ids)
+
+
+def _is_owned(path: Path) -> bool:
+    try:
+        return path.lstat().st_uid == os.geteuid()
+    except OSError:
+        return False
+
+
+def _user() -> str:
+    try:
+        return pwd.getpwuid(os.geteuid()).pw_name
+    except KeyError:
+        return str(os.geteuid())
 
 
 def _text(error: OSError) -> str:

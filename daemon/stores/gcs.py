@@ -218,7 +218,13 @@ class GcsStore:
         try:
             return work(self._connected().bucket(self._name), *args)
         except _FOREIGN as error:
-            raise self._meant(what, failed, error) from error
+            meant = self._meant(what, failed, error)
+            if isinstance(meant, StoreForbidden):
+                where = f"projects/_/buckets/{self._name}/objects/{self._prefix}{what}"
+                meant = StoreForbidden(
+                    f"{meant}: allow them {_PERMISSIONS[work.__name__]} on {where}; docs/stores.md has all permissions"
+                )
+            raise meant from error
 
     def _meant(self, what: str, failed: "_Failed", error: Exception) -> StoreError:
         """What it means that there was no yes. Of several tries the last one tells."""
@@ -263,9 +269,7 @@ class GcsStore:
             case 400 if "match calculated" in message:  # a digest: the body was damaged on its way
                 meant = OutcomeUnknown(told) if again else StoreUnavailable(told)
             case 401 | 403:
-                meant = StoreForbidden(
-                    f"{told}: the credentials may not do this; docs/stores.md has the permissions needed"
-                )
+                meant = StoreForbidden(f"{told}: the credentials may not do this")
             case _ if status in {408, 410} or status >= 500:  # 410: an upload in several requests was forgotten
                 meant = failed(error, what)
             case _:
@@ -337,6 +341,16 @@ def _read_refusal(response: requests.Response, *_args: object, **_options: objec
     if response.status_code >= 400:
         response.content  # noqa: B018  # reads
 
+
+_PERMISSIONS: Final = {
+    "_download": "storage.objects.get",
+    "_describe": "storage.objects.get",
+    "_scan": "storage.objects.list",
+    "_folders": "storage.objects.list",
+    "_upload": "storage.objects.create (and storage.objects.delete, to replace)",
+    "_delete": "storage.objects.delete",
+}
+"""What each call to the library needs."""
 
 _Failed = Callable[[Exception, str], StoreError]
 """What it means that no answer came, or that the server failed."""

@@ -78,6 +78,15 @@ _SETTINGS: Final = (
     InvalidConfigError,
     ParamValidationError,
 )
+_INVALID: Final = frozenset({"InvalidAccessKeyId", "SignatureDoesNotMatch", "ExpiredToken", "InvalidToken"})
+_LISTING: Final = "s3:ListBucket"
+_ACTIONS: Final = {
+    "ListObjectsV2": _LISTING,
+    "GetObject": "s3:GetObject",
+    "HeadObject": "s3:GetObject",
+    "PutObject": "s3:PutObject",
+    "DeleteObject": "s3:DeleteObject",
+}
 _DAMAGED: Final = frozenset({"BadDigest", "IncompleteBody", "RequestTimeout", "XAmzContentSHA256Mismatch"})
 _BUSY: Final = frozenset({"SlowDown", "TooManyRequests", "Throttling", "ThrottlingException", "RequestLimitExceeded"})
 
@@ -335,12 +344,26 @@ class S3Store:
             raise StoreUnavailable(told) from error
         if status >= 500 and status != 501:
             raise (OutcomeUnknown(told) if writes else StoreUnavailable(told)) from error
-        if status in {401, 403} or code in {"InvalidAccessKeyId", "SignatureDoesNotMatch", "ExpiredToken"}:
+        if status == 401 or code in _INVALID:
             raise StoreForbidden(
-                f"{told}: the credentials may not do this ({error.operation_name}); see docs/stores.md for the "
-                "permissions that are needed"
+                f"{told}: the server does not accept these credentials: renew them, or name others (AWS_PROFILE, "
+                "AWS_ACCESS_KEY_ID; `rebundle doctor` tries them)"
+            ) from error
+        if status == 403:
+            raise StoreForbidden(
+                f"{told}: the credentials may not do this: {self._missing(what, error.operation_name)}; see "
+                "docs/stores.md for the permissions that are needed"
             ) from error
         raise StoreRefused(told) from error
+
+    def _missing(self, what: str, operation: str) -> str:
+        """The action that a policy has to allow, and on what."""
+        action = _ACTIONS.get(operation, operation)
+        if action == _LISTING:
+            return f"allow them {action} on arn:aws:s3:::{self._bucket}"
+        needed = f"allow them {action} on arn:aws:s3:::{self._bucket}/{self._prefix}{what}"
+        # Without the permission to list, S3 answers 403 also for an object that is absent.
+        return f"{needed}, and {_LISTING} on the bucket" if action == "s3:GetObject" else needed
 
     def _connected(self) -> _Clients:
         with self._lock:

@@ -1,6 +1,7 @@
 """What comes in: append with the check of identity, and the ring of what was rejected."""
 
 import json
+import shlex
 import sqlite3
 from collections.abc import Sequence
 
@@ -68,8 +69,8 @@ def _known(db: sqlite3.Connection, index: int, arrival: Arrival) -> int | None:
         return None
     if row["digest"] != arrival.digest:
         raise IdentityConflict(
-            f"event {index} with id {shown(identity.id)}: this id was sent before with another content; "
-            "a new occurrence needs a new id",
+            f"the id {shown(identity.id)} was sent before, from the same source, with another content: send what is "
+            f"new under a new id; `rebundle status {shlex.quote(identity.id)}` shows what became of the first",
             index=index,
             event_id=identity.id,
         )

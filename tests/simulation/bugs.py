@@ -80,7 +80,7 @@ BUGS: dict[str, Bug] = {
     "blind-retry": Bug(
         "who lost a compare-and-swap puts the same change on top of whatever is there now",
         Publisher, "_resolve",
-        'raise PointerMoved(f"another writer changed {scope} first (sequence {now.pointer.sequence})")',
+        "raise _moved(scope, now.pointer.sequence)",
         "entry = following.history[-1].model_copy(update={'sequence': now.pointer.sequence + 1})\n"
         "    following = following.model_copy(update={'sequence': entry.sequence, 'older': now.pointer.older,\n"
         "                                             'history': (*now.pointer.history, entry)})\n"
@@ -643,8 +643,22 @@ BUGS: dict[str, Bug] = {
     "recovered-not-held": Bug(
         "a recovered scope is not held",
         recovery, "_rebuild",
-        "(_hold(writing) if wish.hold and not retired else None)",
+        "(_hold(writing) if parted or (wish.hold and not retired) else None)",
         "None",
+    ),
+    "recovered-apart": Bug(
+        "a recovery leaves live and desired apart without a hold",
+        recovery, "_rebuild",
+        "if parted or (wish.hold and not retired)",
+        "if (wish.hold and not retired)",
+        rare=True,
+    ),
+    "recovered-uncommitted": Bug(
+        "a recovery publishes what was stored in a scope that never had a pointer",
+        recovery, "recover",
+        "if not remains.was_published:",
+        "if not remains.was_published and not remains.found:",
+        rare=True,
     ),
     "orphans-count-as-folded": Bug(
         "a recovery passes events of publications that were never committed",

@@ -676,11 +676,10 @@ class World:
 
     async def _recover(self, process: Process, scope: Scope) -> None:
         name = str(scope)
-        if name not in self.watcher.signed:
-            return  # what is only stored of a scope that has no pointer yet would be taken for what is left of it
-        self.oracle.asked[process.name] = Asked("recover")
+        hold = random.Random(f"{self.scenario.seed}/{process.name}/hold").random() < 0.6
+        self.oracle.asked[process.name] = Asked("recover", on=hold)
         work = Recoverer(process.store, process.reader, process.publisher, process.live_tree)
-        found = await work.recover(scope, Wish(), process.name, "the pointer was lost")
+        found = await work.recover(scope, Wish(hold=hold), process.name, "the pointer was lost")
         if found.recovered is None and name in self.oracle.lost:
             # An older pointer that nothing in the bucket has seen a later one of: the scope goes on from it. A daemon
             # that has seen a later one refuses it, though, until somebody starts it anew.

@@ -1,4 +1,4 @@
-"""What programs and scheduled jobs read: one document of every verb, also for errors (ADR 30), and `--quiet`."""
+"""What programs and scheduled jobs read: one document of every verb, also for errors (ADR 28), and `--quiet`."""
 
 import inspect
 import json

@@ -63,6 +63,7 @@ def test_every_verb_refuses_a_bucket_that_nobody_trusted_has_signed(policy, rebu
     for verb in (["show", SCOPE], ["states", SCOPE], ["hold", SCOPE, "--reason", "r"]):
         result = rebundle(*verb)
         assert (result.code, "is not signed, and the trust policy demands it" in result.err) == (5, True), verb
+        assert f"`rebundle recover {SCOPE} --reason '…'` with a key that is trusted" in result.err
 
 
 def test_a_policy_without_a_place_for_what_was_accepted_is_refused(trusting, rebundle, monkeypatch):

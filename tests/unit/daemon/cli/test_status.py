@@ -1,4 +1,6 @@
+import re
 import shlex
+import subprocess
 from datetime import datetime
 
 import pytest
@@ -97,6 +99,27 @@ def test_hand_edits_strays_and_missing_files_of_base_need_attention(bucket, rebu
     assert set(view["live_tree"]["pending"]) == {COMPOSE, "base/bundle/nginx/models.map"}
     assert len(view["attention"]) == 3
     assert "base/notes.txt: not written by Rebundle" in rebundle("status", SCOPE).out
+
+
+@pytest.mark.parametrize("put", ["link", "large file"])
+def test_the_command_of_a_blocked_path_lets_the_tree_follow(bucket, rebundle, put):
+    path = live_file(bucket, "base/bundle/nginx/models.map")
+    path.unlink()
+    if put == "link":
+        path.symlink_to("/nowhere")
+    else:
+        path.write_bytes(b"x" * ((8 << 20) + 1))
+    rebundle("hold", SCOPE, "--reason", "to have a pass")
+    [blocked] = scope_of(rebundle("status", "-o", "json"))["live_tree"]["blocked"]
+
+    command = re.search(r'mkdir -p .*/XXXXXX\)"', blocked["reason"])[0]
+    subprocess.run(["sh", "-c", command], check=True)
+    assert rebundle("hold", SCOPE, "--reason", "to have a pass").code == 0
+
+    view = scope_of(rebundle("status", "-o", "json"))["live_tree"]
+    assert (view["follows"], view["blocked"]) == (True, [])
+    assert [each.name for each in (bucket / ".rebundle/aside").glob("*/*")] == ["models.map"]
+    assert not [*path.parent.glob("models.map?*")], "hosts copy what is in base/"
 
 
 def test_a_path_that_cannot_be_written_is_named_with_what_to_do(bucket, rebundle):

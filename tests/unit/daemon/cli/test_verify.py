@@ -88,7 +88,7 @@ def test_a_hand_edit_does_not_hide_that_another_file_is_missing_or_that_a_state_
     assert (result.code, set(failed)) == (5, {"state state-1", "live tree"})
     assert "edited by hand: base/bundle/docker-compose.yaml" in failed["live tree"]
     assert "not in step with live: base/bundle/nginx/models.map" in failed["live tree"]
-    assert f"else `rebundle recover {SCOPE} --reason '…'`" in failed["state state-1"]
+    assert f"else `rebundle recover {SCOPE} --reason 'damaged archive'`" in failed["state state-1"]
 
 
 def test_a_damaged_manifest_of_an_old_state_hides_no_edit_and_stops_no_rollback(bucket, rebundle):

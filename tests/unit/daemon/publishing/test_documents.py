@@ -30,7 +30,7 @@ def test_whatever_is_written_is_read_back(value: Any) -> None:
 def test_other_spellings_of_a_value_are_the_same_value_and_not_its_one_form(value: Any) -> None:
     spelled = b" " + json.dumps(value, indent=1).encode()
     assert parsed(spelled) == value
-    with pytest.raises(Malformed, match=r"^it is not in the form in which it is written$"):
+    with pytest.raises(Malformed, match=r"it is not in the form in which it is written$"):
         canonical(spelled)
 
 
@@ -46,11 +46,12 @@ def test_any_bytes_are_a_value_that_can_be_written_or_malformed(body: bytes) -> 
 @pytest.mark.parametrize(
     ("body", "words"),
     [
-        (b"", "Expecting value"),
-        (b"\xff", "it has text that is not UTF-8"),
-        (b'"\xed\xa0\x80"', "it has text that is not UTF-8"),
-        ("{}".encode("utf-16"), "it has text that is not UTF-8"),
-        (b"\xef\xbb\xbf{}", "Expecting value"),
+        (b"", "it is empty$"),
+        (b"no JSON", "it is no JSON: Expecting value"),
+        (b"\xff", "it is no JSON: it has text that is not UTF-8"),
+        (b'"\xed\xa0\x80"', "it is no JSON: it has text that is not UTF-8"),
+        ("{}".encode("utf-16"), "it is no JSON: it has text that is not UTF-8"),
+        (b"\xef\xbb\xbf{}", "it is no JSON: Expecting value"),
         (b'{"a": 1, "a": 1}', "an object has one key twice"),
         (b'[{"b": {"a": 1, "a": 2}}]', "an object has one key twice"),
         (b"NaN", "NaN is not JSON"),
@@ -59,14 +60,15 @@ def test_any_bytes_are_a_value_that_can_be_written_or_malformed(body: bytes) -> 
         (b"9223372036854775808", "a number has more than 64 bits"),
         (b"-9223372036854775808", "a number has more than 64 bits"),
         (b"9" * 5000, "a number has more than 64 bits"),
-        (b'"\\ud800"', "it has text that is not UTF-8"),
-        (b'{"\\uDFFF": 1}', "it has text that is not UTF-8"),
+        (b'"\\ud800"', "it is no JSON: it has text that is not UTF-8"),
+        (b'{"\\uDFFF": 1}', "it is no JSON: it has text that is not UTF-8"),
         (b"[" * (LEVELS + 1) + b"]" * (LEVELS + 1), f"it nests more than {LEVELS} levels"),
-        (b'{"":' * 100_000, f"it nests more than {LEVELS} levels"),
+        (b'{"":' * 100_000, "it is no JSON: its brackets do not match$"),
+        (b"]" + b"[", "it is no JSON: its brackets do not match$"),
         (b"[0" + b",0" * MARKS + b"]", f"it has more than {MARKS:,} brackets and commas"),
-        (b"{} {}", "Extra data"),
-        (b"{", f"it nests more than {LEVELS} levels, or its brackets do not match"),
-        (b"[}", "Expecting value"),
+        (b"{} {}", "it is no JSON: Extra data"),
+        (b"{", "it is no JSON: its brackets do not match$"),
+        (b"[}", "it is no JSON: Expecting value"),
     ],
 )
 def test_what_no_reader_could_hold_or_write_again_is_malformed(body: bytes, words: str) -> None:

@@ -149,6 +149,16 @@ def test_what_cannot_be_read_is_never_written_over(path: str, in_live: bool, exp
     assert verdicts == (() if expected is None else (expected,))
 
 
+def test_an_unreadable_file_of_a_model_that_left_holds_base_back_if_it_was_written_here() -> None:
+    """Hosts copy what is in base/. What was never written here is an operator's, and base/ follows beside it."""
+    before = marker({"base/gone": ("old", (1, 0)), ENV: ("old", (1, 0))})
+    present = {path: Unread("why") for path in ("base/gone", "base/notes", ENV)}
+    verdicts = judge_all(wanted({}), present, before)
+    assert verdicts == (Blocked("base/gone", "why"), Stray("base/notes"), Override(ENV))
+    assert [each.holds_base_back for each in verdicts if isinstance(each, Blocked)] == [True]
+    assert judge_all(wanted({}), {"base/notes": Unread("why")}, before) == (Stray("base/notes"), DeletedByOperator(ENV))
+
+
 @pytest.mark.parametrize(
     ("file", "kept"),
     [

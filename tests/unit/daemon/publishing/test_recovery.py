@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from daemon.publishing import protocol, recovery
-from daemon.publishing.errors import NotFound, Refused
+from daemon.publishing.errors import NotFound, Refused, StateUnreadable
 from daemon.publishing.manifest import ManifestEvent
 from daemon.publishing.pointer import (
     MOST_HISTORY,
@@ -21,7 +21,7 @@ from daemon.publishing.pointer import (
     PublicationId,
     Revision,
 )
-from daemon.publishing.recovery import Damaged, Found, Recovered, Remains, Wish
+from daemon.publishing.recovery import Damaged, Found, Recovered, Remains, Unreadable, Wish
 from tests.builders_publishing import AT, SCOPE, make_publication, published, writing
 
 ONE, TWO, THREE = (
@@ -32,7 +32,7 @@ NEVER: dict[str, Any] = {"live": None, "desired": None}
 
 
 def remains(*publications: Publication, **more: Any) -> Remains:
-    return Remains(SCOPE, found=tuple(map(Found, publications)), **more)
+    return Remains(SCOPE, found=tuple(map(Found, publications)), **{"had_pointer": True} | more)
 
 
 def recovered(left: Remains, wish: Wish = Wish()) -> Recovered:  # noqa: B008  # frozen
@@ -57,7 +57,34 @@ def desired(pointer: Pointer) -> str | None:
 
 def test_nothing_left_is_no_scope() -> None:
     with pytest.raises(NotFound):
-        recovery.recover(remains(), writing(), Wish())
+        recovery.recover(Remains(SCOPE), writing(), Wish())
+
+
+def test_what_was_stored_in_a_scope_that_never_had_a_pointer_is_published_only_by_name() -> None:
+    moved = derived(1, 1, composition="c")
+    left = remains(ONE, moved, LEFT, RIGHT, had_pointer=False)
+    assert recovery.recover(left, writing(), Wish()) is None
+    assert {str(each) for each in left.unnamed_uploads} == {str(each.id) for each in (ONE, moved, LEFT, RIGHT)}
+    for each in (ONE, moved, LEFT, RIGHT):
+        taken = recovered(left, Wish(live=str(each.id))).pointer
+        assert (retained(taken), taken.live and taken.live.id, taken.inputs) == ([str(each.id)], each.id, {})
+        assert taken.desired == taken.live
+    with pytest.raises(Refused, match=re.escape(f"{LEFT.id}, {RIGHT.id}")):
+        recovery.recover(left, writing(), Wish(live="state-7"))
+    with pytest.raises(NotFound):
+        recovery.recover(left, writing(), Wish(live="state-9"))
+    only_damaged = Remains(SCOPE, damaged=(Damaged(ONE.id, "cut off"),))
+    assert recovery.recover(only_damaged, writing(), Wish()) is None
+
+
+@pytest.mark.parametrize(
+    "trace",
+    [{"traces": {"freshness.json": 1}}, {"entries": "one"}, {"tree": ONE.id}, {"had_pointer": True}],
+    ids=["a sequence", "a change", "a marker", "damaged remains"],
+)
+def test_whatever_shows_that_there_was_a_pointer_makes_uploads_count(trace: dict[str, Any]) -> None:
+    shown = {"entries": (entry(5, kind="publish"),)} if "entries" in trace else trace
+    assert retained(recovered(Remains(SCOPE, found=(Found(ONE),), **shown)).pointer) == [str(ONE.id)]
 
 
 def test_what_an_earlier_recovery_recorded_counts_where_nothing_else_tells() -> None:
@@ -193,7 +220,7 @@ def test_the_number_of_a_damaged_publication_that_a_change_names_is_used_up() ->
 
 def test_positions_are_passed_only_by_what_was_committed_for_certain() -> None:
     stored = tuple(Found(each, (event(number, 10 * number),)) for number, each in enumerate((ONE, TWO, THREE), 1))
-    alone = Remains(SCOPE, found=stored)
+    alone = Remains(SCOPE, had_pointer=True, found=stored)
     assert recovered(alone).pointer.inputs == {}
     assert folded(recovered(alone).pointer) == [1, 2, 3]
     assert recovered(replace(alone, tree=TWO.id)).pointer.inputs == {"journal:1": 20}
@@ -209,7 +236,7 @@ def test_of_a_batch_that_was_stored_in_part_the_state_that_is_missing_can_still_
     late = Found(make_publication("state-2", 2).model_copy(update={"at": "2026-01-09T00:00:00.000Z"}), (event(2, 41),))
     gone = Damaged(PublicationId(state="state-9", attempt="a"), "cut off", Revision(producer=9), (event(9, 40),))
     pointer = recovered(
-        Remains(SCOPE, found=(Found(THREE, (event(3, 30),)), late), damaged=(gone,), tree=THREE.id)
+        Remains(SCOPE, had_pointer=True, found=(Found(THREE, (event(3, 30),)), late), damaged=(gone,), tree=THREE.id)
     ).pointer
     assert (pointer.inputs, pointer.highest_producer) == ({"journal:1": 30}, 3)
     assert folded(pointer) == [3, 2]
@@ -219,7 +246,7 @@ def test_of_a_batch_that_was_stored_in_part_the_state_that_is_missing_can_still_
 def test_events_of_a_derived_state_that_may_have_lost_against_the_desired_one_are_folded_again() -> None:
     lost = Found(derived(1, composition="a"), (event(1, 10, "kafka:c/t/0"),))
     won = Found(derived(1, composition="b"), (event(2, 10, "kafka:c/t/1"),))
-    left = Remains(SCOPE, found=(Found(ONE, (event(0, 5, "kafka:c/t/0"),)), lost, won), tree=ONE.id)
+    left = Remains(SCOPE, had_pointer=True, found=(Found(ONE, (event(0, 5, "kafka:c/t/0"),)), lost, won), tree=ONE.id)
     found = recovered(left)
     assert desired(found.pointer) == won.publication.state
     assert folded(found.pointer) == [0, 2]
@@ -230,7 +257,9 @@ def test_events_that_the_desired_state_comes_of_or_has_replaced_are_not_folded_a
     replaced = Found(derived(1, composition="a"), (event(1, 10, "kafka:c/t/0"),))
     before = Found(derived(1, 2, composition="b"), (event(2, 20), event(3, 21)))
     last = Found(derived(2, 2, composition="c"), (event(4, 22),))
-    pointer = recovered(Remains(SCOPE, found=(Found(ONE), replaced, Found(TWO), before, last))).pointer
+    pointer = recovered(
+        Remains(SCOPE, had_pointer=True, found=(Found(ONE), replaced, Found(TWO), before, last))
+    ).pointer
     assert desired(pointer) == last.publication.state
     assert folded(pointer) == [1, 2, 3, 4]
 
@@ -239,7 +268,7 @@ def test_events_of_explicit_states_and_of_what_was_committed_are_known_from_what
     first = Found(TWO, (event(1, 10, "kafka:c/t/0"),))
     committed = Found(derived(1, 2, composition="a"), (event(2, 10, "kafka:c/t/1"),))
     last = Found(derived(2, 2, composition="b"), (event(3, 10, "kafka:c/t/2"),))
-    left = Remains(SCOPE, found=(first, committed, last))
+    left = Remains(SCOPE, had_pointer=True, found=(first, committed, last))
     assert sorted(folded(recovered(left).pointer)) == [1, 3]
     told = entry(5, kind="publish", published=[str(committed.publication.id)])
     assert sorted(folded(recovered(replace(left, entries=(told,))).pointer)) == [1, 2, 3]
@@ -306,8 +335,104 @@ def test_a_mended_pointer_can_be_asked_for_another_live_state_though_nothing_is_
     assert asked.unknown == ()
     assert (live(pointer), desired(pointer), pointer.sequence) == ("state-1", "state-2", 3)
     assert pointer.hold is not None
-    unheld = recovered(remains(ONE, TWO, pointer=old), Wish(live="state-1", hold=False)).pointer
-    assert unheld.hold is None
+
+
+def test_without_a_hold_live_is_desired_unless_a_quarantine_keeps_them_apart() -> None:
+    """A pointer has them apart only by a hold or a quarantine, so what shows them apart shows that somebody held."""
+    unheld = Wish(hold=False)
+    healthy = remains(ONE, TWO, pointer=published(ONE, TWO))
+    asked = recovered(healthy, Wish(live="state-1", hold=False))
+    assert (live(asked.pointer), desired(asked.pointer)) == ("state-1", "state-2")
+    assert asked.pointer.hold is not None
+    assert "held in spite of --no-hold: live is not the desired state" in asked.did
+    assert recovered(healthy, Wish(live="state-2", hold=False)).pointer.hold is None
+    followed = remains(ONE, TWO, tree=ONE.id, tree_sequence=3)
+    assert recovered(followed, unheld).pointer.hold is not None
+    assert recovered(replace(followed, tree=TWO.id), unheld).pointer.hold is None
+    rejected = {"composition": TWO.composition, "by": "bob", "reason": "bad", "at": AT}
+    withheld = recovered(replace(followed, entries=(entry(2, change={"quarantine": rejected}),)), unheld).pointer
+    assert (live(withheld), desired(withheld), withheld.hold) == ("state-1", "state-2", None)
+    held = entry(2, change={"hold": {"by": "bob", "reason": "wait", "at": AT}})
+    known = recovered(replace(followed, tree=TWO.id, entries=(held,)), unheld)
+    assert "held in spite of --no-hold: the hold was there before" in known.did
+
+
+def test_a_mended_pointer_without_a_hold_has_no_desired_state_that_is_not_live() -> None:
+    """Desired is gone, and the newest that is left is not live."""
+    rejected = protocol.quarantine(published(ONE, TWO), writing(3), TWO, rollback_to=ONE)
+    assert rejected is not None
+    lifted = protocol.lift_quarantine(
+        protocol.rollback(rejected, writing(4), ONE, discard_newer=True) or rejected, writing(5), TWO.composition
+    )
+    assert lifted is not None
+    pointer = lifted.model_copy(update={"live": ONE, "desired": THREE, "retained": (ONE, TWO, THREE), "hold": None})
+    mended = recovered(remains(ONE, TWO, pointer=pointer), Wish(hold=False)).pointer
+    assert (live(mended), desired(mended)) == ("state-1", "state-2")
+    assert mended.hold is not None
+
+
+def test_an_upload_that_is_taken_in_and_not_late_is_desired() -> None:
+    old = published(ONE)
+    taken = recovered(remains(ONE, TWO, pointer=old), Wish(live=str(TWO.id), hold=False)).pointer
+    assert (live(taken), desired(taken), taken.hold) == ("state-2", "state-2", None)
+    late = upload("state-0", 0, "x", "c")
+    behind = recovered(remains(ONE, late, pointer=old), Wish(live=str(late.id), hold=False)).pointer
+    assert (live(behind), desired(behind), behind.hold is None) == ("state-0", "state-1", False)
+
+
+def test_a_retired_scope_that_gets_a_live_state_desires_it() -> None:
+    retired = protocol.retire(published(ONE), writing(2))
+    assert retired is not None
+    asked = recovered(remains(ONE, pointer=retired), Wish(live="state-1")).pointer
+    assert (live(asked), desired(asked)) == ("state-1", "state-1")
+
+
+# -- states that the store hides
+
+HIDDEN = Unreadable(TWO.id, "states/state-2 is a symbolic link; move it away: mv a b")
+
+
+def test_an_old_state_that_cannot_be_read_is_left_out_of_a_rebuilt_pointer_with_its_reason() -> None:
+    found = recovered(remains(ONE, THREE, unreadable=(HIDDEN,), tree=THREE.id, tree_sequence=3))
+    assert (retained(found.pointer), live(found.pointer)) == ([str(ONE.id), str(THREE.id)], "state-3")
+    assert any(line.startswith(f"left out {TWO.id}, which cannot be read: {HIDDEN.why}") for line in found.did)
+    assert any(f"`rebundle recover {SCOPE} --live {TWO.id} --reason '…'`" in line for line in found.unknown)
+
+
+def test_a_state_that_cannot_be_read_stays_in_a_pointer_that_can_be() -> None:
+    """It may be whole, and a collection deletes what the pointer does not name."""
+    old = published(ONE, TWO, THREE)
+    left = remains(THREE, pointer=old, unreadable=(HIDDEN,))
+    found = recovered(left)
+    assert (retained(found.pointer), live(found.pointer)) == ([str(TWO.id), str(THREE.id)], "state-3")
+    assert f"kept {TWO.id} as it is, unread: {HIDDEN.why}" in found.did
+    assert recovery.recover(replace(left, found=(Found(ONE), Found(THREE))), writing(), Wish()) is None
+
+
+@pytest.mark.parametrize(
+    "left",
+    [
+        remains(ONE, pointer=published(ONE, TWO), unreadable=(HIDDEN,)),
+        remains(ONE, unreadable=(HIDDEN,), tree=TWO.id, tree_sequence=3),
+        remains(ONE, unreadable=(HIDDEN,), entries=(entry(5, live=str(TWO.id), desired=str(TWO.id)),)),
+        remains(unreadable=(HIDDEN,)),
+    ],
+    ids=["pointer", "marker", "change", "nothing else"],
+)
+def test_a_recovery_stops_if_the_state_that_has_to_be_live_cannot_be_read(left: Remains) -> None:
+    with pytest.raises(StateUnreadable, match=re.escape(f"{TWO.id} has to be live")) as raised:
+        recovery.recover(left, writing(), Wish())
+    assert HIDDEN.why in str(raised.value)
+    if left.found:
+        assert live(recovered(left, Wish(live="state-1")).pointer) == "state-1"
+    with pytest.raises(StateUnreadable, match="as asked"):
+        recovery.recover(left, writing(), Wish(live="state-2"))
+
+
+def test_a_retired_scope_stays_retired_though_its_last_state_cannot_be_read() -> None:
+    told = entry(5, kind="retire", published=[str(TWO.id)], **NEVER)
+    pointer = recovered(remains(entries=(told,), tree=TWO.id, tree_sequence=4, unreadable=(HIDDEN,))).pointer
+    assert (live(pointer), desired(pointer)) == (None, None)
 
 
 # -- uploads that contradict each other
@@ -358,7 +483,9 @@ def test_the_composition_of_a_damaged_publication_that_a_change_names_is_the_one
 
 
 def test_of_uploads_that_nothing_names_none_is_retained_until_an_operator_says_which() -> None:
-    left = Remains(SCOPE, found=(Found(ONE), Found(LEFT, (event(7, 70),)), Found(RIGHT, (event(8, 80),))))
+    left = Remains(
+        SCOPE, had_pointer=True, found=(Found(ONE), Found(LEFT, (event(7, 70),)), Found(RIGHT, (event(8, 80),)))
+    )
     found = recovered(left)
     assert retained(found.pointer) == [str(ONE.id)]
     assert (found.pointer.highest_producer, folded(found.pointer)) == (1, [])
@@ -392,7 +519,9 @@ def test_derived_states_of_one_number_contradict_nothing() -> None:
 
 def test_an_upload_that_was_left_out_can_be_taken_in_once_the_pointer_goes_on() -> None:
     pointer = recovered(remains(ONE, LEFT, RIGHT)).pointer
-    left = Remains(SCOPE, found=(Found(ONE), Found(LEFT, (event(7, 70),)), Found(RIGHT)), pointer=pointer)
+    left = Remains(
+        SCOPE, had_pointer=True, found=(Found(ONE), Found(LEFT, (event(7, 70),)), Found(RIGHT)), pointer=pointer
+    )
     assert recovery.recover(left, writing(), Wish()) is None
     after = recovered(left, Wish(live=str(LEFT.id))).pointer
     assert (live(after), retained(after)) == ("state-7", [str(ONE.id), str(LEFT.id)])
@@ -416,9 +545,10 @@ def test_uploads_that_are_newer_than_a_pointer_and_that_nothing_names_are_listed
     late = upload("state-0", 0, "x", "c").model_copy(update={"at": "2026-02-01T00:00:00.000Z"})
     before = upload("state-0", 0, "y", "d").model_copy(update={"at": "2025-12-01T00:00:00.000Z"})
     left = remains(ONE, TWO, late, before, pointer=pointer)
-    assert left.unnamed_after_pointer == (TWO.id, late.id)
-    assert replace(left, traces={"marker": 9}).unnamed_after_pointer == ()
-    assert remains(TWO).unnamed_after_pointer == ()
+    assert left.unnamed_uploads == (TWO.id, late.id)
+    assert replace(left, traces={"marker": 9}).unnamed_uploads == ()
+    assert remains(TWO).unnamed_uploads == ()
+    assert remains(TWO, ONE, had_pointer=False).unnamed_uploads == (ONE.id, TWO.id)
 
 
 # -- a history that cannot be read whole
@@ -520,3 +650,6 @@ def test_any_recovery_is_above_every_trace_and_names_only_what_verifies(left: Re
     assert pointer.highest_producer >= max((each.revision.producer for each in pointer.retained), default=0)
     assert_no_contradiction(pointer)
     assert not hold or pointer.live is None or pointer.hold is not None
+    apart = (pointer.live and pointer.live.id) != (pointer.desired and pointer.desired.id)
+    withheld = pointer.desired is not None and pointer.is_quarantined(pointer.desired.composition)
+    assert pointer.hold is not None or withheld or not apart

@@ -18,7 +18,9 @@ OLDER = Older(key=f"{SCOPE}/history/1-64-{'0' * 32}.json", sha256="0" * 64)
 
 def recovered(*publications: Publication, **left: Any) -> Recovered:
     found = recovery.recover(
-        Remains(SCOPE, found=tuple(map(Found, publications)), **left), writing(9, reason="why"), Wish()
+        Remains(SCOPE, had_pointer=True, found=tuple(map(Found, publications)), **left),
+        writing(9, reason="why"),
+        Wish(),
     )
     assert found is not None
     return found

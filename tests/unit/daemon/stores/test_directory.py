@@ -32,6 +32,7 @@ from daemon.stores.errors import (
 )
 from daemon.stores.filesystem import Entry, RealFileSystem
 from daemon.stores.port import Content, Listed
+from daemon.stores.remedies import move_file
 from tests.builders_runtime import InlineRuntime, done
 from tests.support.filesystems import (
     FailingFileSystem,
@@ -44,6 +45,7 @@ from tests.support.filesystems import (
     SyncFolder,
     Write,
 )
+from tests.support.privileges import as_an_ordinary_user
 
 T = TypeVar("T")
 PROJECT = Path(__file__).parents[4]
@@ -252,7 +254,7 @@ def test_links_and_special_files_are_listed_with_their_fault_and_refused(
     assert [fault.split(" is ")[1].split(" where")[0] for fault in faults.values()] == ["a symbolic link"] * 3 + [
         "a FIFO"
     ]
-    assert f"mv {root}/pipe {root}/pipe.aside" in faults["pipe"]
+    assert f"move it away: {move_file(root, root / 'pipe')}" in faults["pipe"]
     assert list(done(store.folders(""))) == []
     for key in ("link", "dangling", "pipe", "folder/secret", "folder/new"):
         for call in (store.get(key), store.create(key, Content(b"new")), store.delete(key, "1")):
@@ -262,6 +264,21 @@ def test_links_and_special_files_are_listed_with_their_fault_and_refused(
         with pytest.raises(StoreRefused, match="link"):
             done(listing)
     assert sorted(path.name for path in (tmp_path / "outside").iterdir()) == ["secret"]
+
+
+def test_a_scope_whose_folder_is_closed_is_refused_with_the_command_that_opens_it(root: Path) -> None:
+    scope = root / "bundle/target"
+    scope.mkdir(parents=True)
+    scope.chmod(0o000)
+    for call in ("scan", "folders"):
+
+        def work(call: str = call) -> str:
+            with pytest.raises(StoreRefused) as raised:
+                done(getattr(DirectoryStore(root, InlineRuntime()), call)("bundle/target/"))
+            return str(raised.value)
+
+        told = as_an_ordinary_user(work)
+        assert f"chmod a+rx {scope} (its owner and mode: ls -ld {scope})" in told
 
 
 def test_a_file_in_the_place_of_a_folder_is_refused_and_so_is_the_reverse(store: DirectoryStore, root: Path) -> None:
