@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
 from functools import partial
-from typing import Any, Final
+from typing import Any, Final, NoReturn
 from urllib.parse import unquote_to_bytes
 
 from events import strictjson
@@ -158,10 +158,10 @@ def _decode_binary(
         attributes["data"] = strictjson.loads(body, most_bytes=limits.most_bytes, deepest=limits.deepest - 1)
     except InvalidEvent as error:
         problems += _at("$.data", error)
-        attributes["data"] = {}
-    if not problems:
-        return _event(attributes, judge_data)
-    raise InvalidEvent(*problems, *_problems(attributes))
+        attributes["data"], judge_data = {}, None
+    if problems:
+        _refuse([*problems, *_problems(attributes)], attributes, judge_data)
+    return _event(attributes, judge_data)
 
 
 def _header_attributes(headers: list[tuple[bytes, bytes]]) -> tuple[dict[str, Any], list[Problem]]:
@@ -223,9 +223,7 @@ def _event(value: Any, judge_data: JudgeData | None) -> Event:
     given = {name: attribute for name, attribute in value.items() if attribute is not None or name == "data"}
     problems = list(_problems(given))
     if problems:
-        if judge_data is not None:
-            problems += judge_data(given.get("type"), given.get("data"))
-        raise InvalidEvent(*problems[:MOST_PROBLEMS])
+        _refuse(problems, given, judge_data)
     return Event(
         id=given["id"],
         source=given["source"],
@@ -235,6 +233,12 @@ def _event(value: Any, judge_data: JudgeData | None) -> Event:
         time=given.get("time"),
         extensions={name: attribute for name, attribute in given.items() if name not in _ENVELOPE},
     )
+
+
+def _refuse(problems: Sequence[Problem], given: Mapping[str, Any], judge_data: JudgeData | None) -> NoReturn:
+    """Raises InvalidEvent with the problems of an envelope, and with those of its data."""
+    of_data = judge_data(given.get("type"), given.get("data")) if judge_data else ()
+    raise InvalidEvent(*[*problems, *of_data][:MOST_PROBLEMS])
 
 
 def _problems(given: Mapping[str, Any]) -> Iterator[Problem]:

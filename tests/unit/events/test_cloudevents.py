@@ -1,6 +1,7 @@
 import contextlib
 import json
 import string
+from functools import partial
 
 import pytest
 from cloudevents.core.bindings.http import to_binary_event, to_structured_event
@@ -10,8 +11,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from events.cloudevents import BATCH, STRUCTURED, Limits, decode_http, decode_many, decode_structured
-from events.errors import InvalidEvent, UnsupportedContentType
+from events.errors import InvalidEvent, Problem, UnsupportedContentType
 from events.model import Event
+from events.strictjson import MOST_PROBLEMS
 
 ENVELOPE = {
     "specversion": "1.0",
@@ -48,7 +50,7 @@ def test_a_structured_event_is_decoded_whole():
         f"{STRUCTURED}; charset=UTF-8",
         with_attributes(subject="s", time="2026-11-22T10:00:00Z", partitionkey="k", retries=3, traced=True),
     )
-    assert not decoded.batch
+    assert decoded.batch is False
     assert decoded.events == (
         Event(
             id=ENVELOPE["id"],
@@ -75,7 +77,19 @@ def test_an_event_survives_its_own_structured_form():
 def test_a_binary_event_is_unquoted_and_percent_decoded_once():
     decoded = binary(id='"a\\"%2525 b"', subject="%C3%A4%F0%9F%98%80", body=b'{"a":1}')
     [event] = decoded.events
+    assert decoded.batch is False
     assert (event.id, event.subject, event.data) == ('a"%25 b', "ä\U0001f600", {"a": 1})
+
+
+@pytest.mark.parametrize(
+    ("given", "read"), [('a"', 'a"'), ('"a', '"a'), ('"', '"'), (' \t"a b" \t', "a b"), (" a ", "a"), ('"\\""', '"')]
+)
+def test_a_header_is_unquoted_only_if_it_is_quoted_on_both_sides(given, read):
+    assert binary(id=given).events[0].id == read
+
+
+def test_a_header_of_quotes_alone_is_empty():
+    assert list(problems(binary, subject='""')) == ["$.subject"]
 
 
 def test_header_names_are_read_in_any_case():
@@ -130,6 +144,7 @@ def test_an_answer_to_a_hostile_batch_is_bounded():
         "text/plain",
         "application/cloudevents+avro",
         "application/cloudevents+xml",
+        "application/cloudevents-x+json",
         "application/cloudevents-batch+xml",
         "application/x-www-form-urlencoded",
         "application/cloudevents+json; charset=utf-16",
@@ -177,6 +192,7 @@ def test_plain_json_without_ce_headers_says_what_a_cloudevent_is():
         ({"subject": "\x07"}, "$.subject"),
         ({"subject": ""}, "$.subject"),
         ({"time": "2026-11-22"}, "$.time"),
+        ({"time": "2026-11-22T10:00:61Z"}, "$.time"),
         ({"time": "2026-11-22T10:00:00"}, "$.time"),
         ({"time": "2026-11-22 10:00:00Z"}, "$.time"),
         ({"time": "2026-02-30T10:00:00Z"}, "$.time"),
@@ -226,6 +242,7 @@ URI = "must be an absolute URI, such as https://registry.example.com/"
         ),
         ({"datacontenttype": []}, "must be application/json", "a list of 0"),
         ({"data": []}, "must be an object", "a list of 0"),
+        ({"data": None}, "must be an object", "null"),
         ({"data_base64": "e30="}, "must be absent: data is a JSON object", ""),
         ({"partitionKey": "x"}, "must be named with lower-case letters and digits only, or belong into data", ""),
         ({"ext": 1.5}, "must be text, a whole number, true or false", "1.5"),
@@ -239,14 +256,76 @@ def test_a_problem_says_what_is_expected_and_what_was_found(attributes, expected
 
 
 def test_a_problem_of_a_header_says_what_is_expected_and_what_was_found():
-    headers = [(b"ce-id", b"1"), (b"ce-id", b"2"), (b"ce-data", b"x"), (b"ce-x", b"%ff")]
+    headers = [(b"ce-id", b"1"), (b"ce-id", b"2"), (b"ce-data", b"x"), (b"ce-datacontenttype", b"y"), (b"ce-x", b"%ff")]
     with pytest.raises(InvalidEvent) as caught:
         http("application/json", b"{}", *headers)
-    assert [(problem.path, problem.expected, problem.found) for problem in caught.value.problems][:3] == [
+    assert [(problem.path, problem.expected, problem.found) for problem in caught.value.problems][:4] == [
         ("$.id", "must be given once, as one header", ""),
         ("$.data", "must not be a header: the body is the data, Content-Type its type", ""),
+        ("$.datacontenttype", "must not be a header: the body is the data, Content-Type its type", ""),
         ("$.x", "must be percent-encoded UTF-8", "'%ff'"),
     ]
+
+
+def judge(kind, data):
+    """Finds fault with any data of type `t`."""
+    return [Problem(f"$.data.{next(iter(data))}", "is judged")] if kind == "t" else []
+
+
+BROKEN = {"specversion": "1.0", "id": "", "source": "urn:x", "type": "t", "data": {"a": 1}}
+HEADERS = [(b"ce-specversion", b"1.0"), (b"ce-source", b"urn:x"), (b"ce-type", b"t"), (b"ce-id", b"")]
+
+
+@pytest.mark.parametrize(
+    ("decode", "before"),
+    [
+        (
+            lambda: decode_http(
+                [(b"content-type", STRUCTURED.encode())], json.dumps(BROKEN).encode(), judge_data=judge
+            ),
+            "$",
+        ),
+        (
+            lambda: decode_http([(b"content-type", BATCH.encode())], json.dumps([BROKEN]).encode(), judge_data=judge),
+            "$[0]",
+        ),
+        (lambda: decode_http([(b"content-type", b"application/json"), *HEADERS], b'{"a":1}', judge_data=judge), "$"),
+        (lambda: decode_structured(json.dumps(BROKEN).encode(), judge_data=judge), "$"),
+        (lambda: decode_many(json.dumps(BROKEN).encode(), judge_data=judge), "$"),
+        (lambda: decode_many(json.dumps([BROKEN]).encode(), judge_data=judge), "$[0]"),
+        (lambda: decode_many(json.dumps(BROKEN).encode() + b"\n" + with_attributes(), judge_data=judge), "line 1 $"),
+    ],
+    ids=["structured", "batch", "binary", "one", "file", "array", "lines"],
+)
+def test_problems_of_envelope_and_data_come_at_once(decode, before):
+    assert list(problems(decode)) == [f"{before}.id", f"{before}.data.a"]
+
+
+def test_data_behind_a_broken_header_is_judged_too():
+    headers = [(b"content-type", b"application/json"), *HEADERS[:3], (b"ce-id", b"1"), (b"ce-id", b"2")]
+
+    assert list(problems(decode_http, headers, b'{"a":1}', judge_data=judge)) == ["$.id", "$.data.a"]
+    assert list(problems(decode_http, headers, b"{", judge_data=judge)) == ["$.id", "$.data"]
+
+
+def test_problems_of_data_count_among_those_that_an_answer_may_have():
+    def many(kind, data):
+        return [Problem(f"$.data.{number}", "is judged") for number in range(200)]
+
+    headers = [(b"content-type", b"application/json"), *HEADERS]
+    for call in (partial(decode_structured, json.dumps(BROKEN).encode()), partial(decode_http, headers, b"{}")):
+        with pytest.raises(InvalidEvent) as caught:
+            call(judge_data=many)
+        assert len(caught.value.problems) == MOST_PROBLEMS
+
+
+def test_an_event_may_nest_as_deep_in_a_batch_as_alone():
+    limits = Limits(deepest=5)
+    for data, is_too_deep in ({"a": [[[]]]}, False), ({"a": [[[[]]]]}, True):
+        for body in (ENVELOPE | {"data": data}, [ENVELOPE | {"data": data}]):
+            headers = [(b"content-type", (BATCH if isinstance(body, list) else STRUCTURED).encode())]
+            with pytest.raises(InvalidEvent, match="levels") if is_too_deep else contextlib.nullcontext():
+                decode_http(headers, json.dumps(body).encode(), limits)
 
 
 def test_a_problem_of_the_whole_body_says_what_is_expected_and_what_was_found():
@@ -370,6 +449,8 @@ def test_a_file_holds_one_event_an_array_or_lines():
 def test_problems_of_lines_start_with_the_line():
     found = problems(decode_many, with_attributes(id="1") + b"\n\n" + with_attributes(id="") + b"\n{\n")
     assert list(found) == ["line 3 $.id", "line 4 $"]
+    assert list(problems(decode_many, with_attributes(id="1") + b"\n{\n")) == ["line 2 $"]
+    assert list(problems(decode_many, with_attributes(id=""))) == ["$.id"]
 
 
 def test_a_broken_file_says_where_it_breaks():

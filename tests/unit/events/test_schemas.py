@@ -173,6 +173,14 @@ def test_the_same_expectation_of_two_members_is_said_once():
 
     assert problems(Either, {"value": 3}) == {"$.data.value": "must be an object"}
 
+    class Any3(BaseModel):
+        value: dict[str, int] | Annotated[int, Field(strict=True)] | Inner
+
+    with pytest.raises(ValidationError) as caught:
+        Any3.model_validate({"value": "x"})
+    [problem] = schemas.problems_of(caught.value, "$", {"value": "x"})
+    assert (problem.expected, problem.found) == ("must be an object, or must be a whole number", "'x'")
+
 
 def test_a_list_is_not_called_short_because_its_entries_failed():
     assert problems(Outer, {"inners": [{"number": "1"}]}) == {"$.data.inners[0].number": "must be a whole number"}
@@ -190,6 +198,16 @@ def test_a_key_of_a_mapping_is_named_like_its_value():
 def test_an_error_without_words_of_our_own_is_told_without_jargon():
     [expected] = problems(Outer, {"small": "b"}).values()
     assert expected == "String should match pattern 'a'"
+
+    class Measured(BaseModel):
+        value: float
+
+    assert problems(Measured, {"value": []}) == {"$.data.value": "must be a valid number"}
+
+
+def test_one_character_is_not_called_characters():
+    data = changed(BUNDLE_STATE_CREATED, "bundle.name", "")
+    assert problems(schemas.BundleState, data) == {"$.data.bundle.name": "must have at least 1 character"}
 
 
 def test_what_was_found_is_short_and_harmless():
@@ -209,6 +227,8 @@ def test_the_list_of_problems_is_bounded_and_counts_the_rest():
     found = problems(schemas.BundleState, data)
     assert len(found) == MOST_PROBLEMS + 1
     assert found["$.data"] == "has 150 more problems"
+    exact = problems(schemas.BundleState, VALID[BUNDLE_STATE_CREATED] | {"models": [0] * MOST_PROBLEMS})
+    assert len(exact) == MOST_PROBLEMS
 
 
 def test_a_value_that_is_no_object_at_all_is_a_problem_of_the_root():

@@ -83,6 +83,18 @@ def test_an_excerpt_shows_three_dots_once_for_keys_left_out():
     )
 
 
+def test_it_shows_the_file_for_credentials_and_the_proxys_volumes_and_command():
+    files = files_of(golden_composition())
+    proxy = next(block for block in diff_blocks(files["README.md"]) if block[0] == "  model_proxy:")
+
+    assert files["example/creds/bundle/gcs.json"] in files["README.md"]
+    assert [line for line in proxy if line.startswith("    ") and line[4] not in " -"] == [
+        "    ...",
+        "    volumes:",
+        "    command:",
+    ]
+
+
 def test_it_names_no_placeholder_that_a_value_should_have_filled():
     text = files_of(golden_composition())["README.md"]
 

@@ -20,17 +20,21 @@ def test_an_id_stays_as_it_is_in_the_map():
 
 
 @pytest.mark.parametrize(
-    "escape",
-    [templates.nginx_key, templates.env_name, templates.env_value, templates.shell_word, templates.markdown],
-    ids=lambda escape: escape.__name__,
+    ("escape", "sink"),
+    [
+        (templates.nginx_key, "an nginx map"),
+        (templates.env_name, "a variable's name"),
+        (templates.env_value, "an env file"),
+        (templates.shell_word, "a field of a shell's read"),
+        (templates.markdown, "Markdown"),
+    ],
 )
 @pytest.mark.parametrize("text", ["a;", "a\nb", "$(id)", "`id`", "a b\t", "{", "~\n", 'a"', "é", "<b>"])
-def test_what_a_sink_cannot_hold_is_refused_with_the_text(escape, text):
+def test_what_a_sink_cannot_hold_is_refused_with_the_text(escape, sink, text):
     with pytest.raises(UnsafeText) as refused:
         escape(text)
 
-    assert refused.value.text == text
-    assert repr(text) in str(refused.value)
+    assert (refused.value.text, refused.value.sink) == (text, sink)
 
 
 def test_an_underscore_is_no_emphasis_in_markdown():
@@ -43,7 +47,7 @@ def test_a_value_that_is_not_given_is_an_error_not_a_blank():
 
 
 def test_a_template_that_does_not_exist_is_an_error():
-    with pytest.raises(TemplateFault):
+    with pytest.raises(TemplateFault, match=r"^template \.\./model\.py:1: \.\./model\.py$"):
         BUILT_IN.render("../model.py")
 
 
@@ -81,6 +85,8 @@ def test_equal_texts_have_equal_digests_and_others_have_not():
     own = BUILT_IN.overridden_by({"gcs.json": "{}"})
 
     assert own.digest != BUILT_IN.digest
+    assert own != BUILT_IN
+    assert BUILT_IN.digest != BUILT_IN
     assert own.digest == BUILT_IN.overridden_by({"gcs.json": "{}"}).digest
     assert len({own, BUILT_IN, BUILT_IN.overridden_by({"gcs.json": "{}"})}) == 2
 
@@ -93,8 +99,12 @@ def test_equal_texts_have_equal_digests_and_others_have_not():
         ({"q": ""}, r"there are README\.md, "),
         ({"models.map": "\n{% if %}"}, r"models\.map:2: Expected an expression"),
         ({"models.map": "{{ id | shell }}"}, r"models\.map:1: No filter named 'shell'"),
+        (
+            {"models.map": "{{ " + "(" * 2000 + "1" + ")" * 2000 + " }}"},
+            r"models\.map:1: is too much for a template: RecursionError: ",
+        ),
     ],
-    ids=["nearly a name", "a path", "no name", "no template", "no filter"],
+    ids=["nearly a name", "a path", "no name", "no template", "no filter", "too deep"],
 )
 def test_an_override_that_cannot_be_one_is_refused_with_its_place(sources, said):
     with pytest.raises(TemplateFault, match=said):
@@ -119,6 +129,13 @@ def test_an_override_that_fails_names_its_line(text, place):
         own.render("router.yaml", labels=0)
 
     assert (failed.value.name, failed.value.line) == place
+
+
+def test_what_a_template_raises_is_told_with_its_kind():
+    own = BUILT_IN.overridden_by({"router.yaml": "{{ 1 / 0 }}"})
+
+    with pytest.raises(TemplateFault, match=r"^template router\.yaml:1: ZeroDivisionError: division by zero$"):
+        own.render("router.yaml")
 
 
 def test_a_fault_in_an_included_template_names_that_one():
