@@ -108,7 +108,7 @@ def interpret(event: Event, limits: Limits | None = None) -> Change:
 
 
 def judge_data(kind: object, data: object) -> tuple[Problem, ...]:
-    """What is wrong with the data of an event whose envelope is wrong as well; see `events.cloudevents`."""
+    """What is wrong with the data of an event whose envelope is wrong as well; see `events.dialects.cloudevents`."""
     if not isinstance(kind, str) or kind not in KNOWN_TYPES or not isinstance(data, dict):
         return ()
     try:

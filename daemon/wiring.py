@@ -52,7 +52,7 @@ from daemon.stores.quoting import QuotingStore
 from daemon.stores.remedies import move_object
 from daemon.telemetry import Metrics, configure_logging
 from daemon.worker import Worker
-from events.cloudevents import Limits
+from events.dialects.cloudevents import Limits
 from events.journal import Journal, JournalLimits
 from events.source import EventSource
 from renderers import gate

@@ -14,7 +14,7 @@ from pydantic_core import ErrorDetails
 
 from events.errors import Problem
 from events.model import BUNDLE_STATE_CREATED, MODEL_VERSION_CREATED, MODEL_VERSION_UPDATED, ROLLBACK_REQUESTED
-from events.strictjson import MOST_PROBLEMS, below, shown
+from events.strict_json import MOST_PROBLEMS, below, shown
 
 DERIVED_PREFIX: Final = "derived-"
 LARGEST_REVISION: Final = 2**53 - 1  # what JavaScript, too, counts exactly

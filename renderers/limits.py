@@ -1,6 +1,7 @@
 """How big a bundle may be: told before anything is rendered, by intake where the event alone shows it.
 
-Sizes of an event's bytes and its nesting are the decoder's (`events.cloudevents`); these are of what would be rendered.
+Sizes of an event's bytes and its nesting are the decoder's (`events.dialects.cloudevents`).
+These are sizes of what would be rendered.
 """
 
 from collections.abc import Iterator

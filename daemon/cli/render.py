@@ -19,7 +19,8 @@ from daemon.cli.text import pairs
 from daemon.publishing import archive, manifest
 from daemon.publishing.errors import VerificationFailed
 from daemon.publishing.manifest import Manifest
-from events import cloudevents, strictjson
+from events import strict_json
+from events.dialects import cloudevents
 from events.errors import InvalidEvent, Problem
 from events.model import BUNDLE_STATE_CREATED, Event
 from renderers import bundle, gate
@@ -83,9 +84,9 @@ def decode_input(body: bytes) -> Input:
     Raises:
         InvalidEvent: with every problem. VerificationFailed: a manifest that contradicts itself.
     """
-    document = strictjson.loads(body, most_bytes=cloudevents.FILE_LIMITS.most_bytes)
+    document = strict_json.loads(body, most_bytes=cloudevents.FILE_LIMITS.most_bytes)
     if not isinstance(document, dict):
-        raise InvalidEvent(Problem("$", "must be an event, its data, or a manifest", strictjson.shown(document)))
+        raise InvalidEvent(Problem("$", "must be an event, its data, or a manifest", strict_json.shown(document)))
     if "specversion" in document:
         return _of_event(body)
     if "composition_digest" in document:

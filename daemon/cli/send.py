@@ -28,7 +28,7 @@ from daemon.cli.text import columns
 from daemon.cli.views import View
 from daemon.interpretation import judge_data
 from daemon.publishing.wording import some
-from events import cloudevents
+from events.dialects import cloudevents
 from events.errors import InvalidEvent, Problem
 from events.model import ROLLBACK_REQUESTED, Event
 

@@ -26,7 +26,7 @@ from daemon.http.problems import MEDIA_TYPE, Refused, answer_everything, unavail
 from daemon.lifecycle import Stop
 from daemon.runtime import Runtime
 from daemon.telemetry import Metrics
-from events.cloudevents import BATCH, STRUCTURED
+from events.dialects.cloudevents import BATCH, STRUCTURED
 from events.journal.records import EventStatus, LaneStatus
 from events.model import KNOWN_TYPES
 

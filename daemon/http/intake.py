@@ -19,11 +19,11 @@ from daemon.interpretation import Change, ModelVersionChanged, RollbackRequested
 from daemon.lifecycle import Stop
 from daemon.runtime import Runtime
 from daemon.telemetry import Metrics
-from events.cloudevents import Decoded, Limits, decode_http
+from events.dialects.cloudevents import Decoded, Limits, decode_http
 from events.errors import EventError, IdentityConflict, InvalidEvent, JournalFull, Problem, UnsupportedContentType
 from events.journal.records import Accepted, Arrival, EventStatus
 from events.model import KNOWN_TYPES, Event, Identity
-from events.strictjson import MOST_PROBLEMS
+from events.strict_json import MOST_PROBLEMS
 from renderers.limits import DEFAULT_LIMITS
 from renderers.limits import Limits as BundleLimits
 

@@ -29,7 +29,7 @@ from daemon.publishing.pointer import PublicationId
 from daemon.publishing.signatures import Signature
 from daemon.publishing.signing import PublicKey
 from daemon.publishing.wording import RENEW
-from events import strictjson
+from events import strict_json
 from events.errors import InvalidEvent
 from renderers.model import Scope, canonical_json
 
@@ -106,7 +106,7 @@ class Trust(_Part):
         """
         try:
             # A key that is there twice could be two policies.
-            document = strictjson.loads(text, most_bytes=_MOST_BYTES)
+            document = strict_json.loads(text, most_bytes=_MOST_BYTES)
             return cls.model_validate_json(json.dumps(document), strict=True)
         except InvalidEvent as error:
             raise PolicyUnusable(f"trust policy {name} is not readable: {error}; {_RESTORE}") from error

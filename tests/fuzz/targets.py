@@ -39,11 +39,12 @@ from daemon.stores import locations, metadata, tags
 from daemon.stores.keys import check_folder, check_key, check_prefix
 from daemon.stores.memory import MemoryStore
 from daemon.stores.port import Content
-from events import cloudevents, strictjson
+from events.dialects import cloudevents
 from events.errors import InvalidEvent, UnsupportedContentType
-from events.journal.intake import rejected
+from events.journal.inserts import rejected
 from events.journal.lanes import event_of
 from events.model import Event
+from events.strict_json import loads
 from renderers.model import Scope
 from tests.builders_runtime import InlineRuntime
 
@@ -142,10 +143,10 @@ def event_file(text: bytes) -> bool:
 
 def strict_json(body: bytes) -> bool:
     try:
-        value = strictjson.loads(body, most_bytes=1 << 20)
+        value = loads(body, most_bytes=1 << 20)
     except InvalidEvent as error:
         return _reported(error)
-    assert strictjson.loads(json.dumps(value, ensure_ascii=False).encode(), most_bytes=8 << 20) == value
+    assert loads(json.dumps(value, ensure_ascii=False).encode(), most_bytes=8 << 20) == value
     return True
 
 

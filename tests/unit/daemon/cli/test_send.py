@@ -5,7 +5,7 @@ import pytest
 from daemon.cli.client import Client
 from daemon.cli.failures import DaemonUnreachable
 from daemon.cli.send import read_events, requests, wait_for
-from events.cloudevents import BATCH, STRUCTURED
+from events.dialects.cloudevents import BATCH, STRUCTURED
 from tests.support.scripted_http import says, server
 
 

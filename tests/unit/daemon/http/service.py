@@ -21,7 +21,7 @@ from daemon.http.server import bind, serve
 from daemon.lifecycle import Stop, SystemRuntime
 from daemon.reporting import Reporter
 from daemon.telemetry import Metrics
-from events.cloudevents import Limits
+from events.dialects.cloudevents import Limits
 from events.journal import Journal, JournalLimits
 from tests.builders import golden_document
 

@@ -12,7 +12,7 @@ from daemon.http.intake import Intake, Receipt
 from daemon.http.problems import Refused
 from daemon.lifecycle import Stop, SystemRuntime
 from daemon.telemetry import Metrics
-from events.cloudevents import Limits
+from events.dialects.cloudevents import Limits
 from events.errors import EventError, JournalDamaged, Problem, SourceUnavailable
 from events.journal import Accepted, Arrival, EventStatus
 from events.model import Position

@@ -15,10 +15,10 @@ from functools import partial
 from typing import Any, Final, NoReturn
 from urllib.parse import unquote_to_bytes
 
-from events import strictjson
+from events import strict_json
 from events.errors import InvalidEvent, Problem, UnsupportedContentType
 from events.model import Event
-from events.strictjson import MOST_PROBLEMS, below, shown
+from events.strict_json import MOST_PROBLEMS, below, shown
 
 STRUCTURED: Final = "application/cloudevents+json"
 BATCH: Final = "application/cloudevents-batch+json"
@@ -93,7 +93,7 @@ def decode_structured(body: bytes, limits: Limits = DEFAULT_LIMITS, judge_data: 
     Raises:
         InvalidEvent: with every problem.
     """
-    return _event(strictjson.loads(body, most_bytes=limits.most_bytes, deepest=limits.deepest), judge_data)
+    return _event(strict_json.loads(body, most_bytes=limits.most_bytes, deepest=limits.deepest), judge_data)
 
 
 def decode_many(text: bytes, limits: Limits = FILE_LIMITS, judge_data: JudgeData | None = None) -> tuple[Event, ...]:
@@ -120,7 +120,7 @@ def _is_whole(line: bytes) -> bool:
 
 
 def _decode_batch(body: bytes, limits: Limits, judge_data: JudgeData | None) -> tuple[Event, ...]:
-    batch = strictjson.loads(body, most_bytes=limits.most_bytes, deepest=limits.deepest + 1)
+    batch = strict_json.loads(body, most_bytes=limits.most_bytes, deepest=limits.deepest + 1)
     if not isinstance(batch, list):
         raise InvalidEvent(Problem("$", "must be a list of events", shown(batch)))
     if len(batch) > limits.most_events:
@@ -155,7 +155,7 @@ def _decode_binary(
         raise InvalidEvent(Problem("$", expected))
     try:
         # The envelope is a level of its own in the form in which the event is kept.
-        attributes["data"] = strictjson.loads(body, most_bytes=limits.most_bytes, deepest=limits.deepest - 1)
+        attributes["data"] = strict_json.loads(body, most_bytes=limits.most_bytes, deepest=limits.deepest - 1)
     except InvalidEvent as error:
         problems += _at("$.data", error)
         attributes["data"], judge_data = {}, None

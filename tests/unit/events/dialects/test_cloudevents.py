@@ -10,10 +10,10 @@ from cloudevents.core.v1.event import CloudEvent
 from hypothesis import given
 from hypothesis import strategies as st
 
-from events.cloudevents import BATCH, STRUCTURED, Limits, decode_http, decode_many, decode_structured
+from events.dialects.cloudevents import BATCH, STRUCTURED, Limits, decode_http, decode_many, decode_structured
 from events.errors import InvalidEvent, Problem, UnsupportedContentType
 from events.model import Event
-from events.strictjson import MOST_PROBLEMS
+from events.strict_json import MOST_PROBLEMS
 
 ENVELOPE = {
     "specversion": "1.0",

@@ -10,7 +10,7 @@ from events.journal.database import decoding, meta, writing
 from events.journal.lanes import add_lanes
 from events.journal.records import Accepted, Arrival, JournalLimits, Rejected
 from events.model import Position
-from events.strictjson import MOST_PROBLEMS, shown
+from events.strict_json import MOST_PROBLEMS, shown
 
 
 def append(db: sqlite3.Connection, now: str, limits: JournalLimits, arrivals: Sequence[Arrival]) -> list[Accepted]:

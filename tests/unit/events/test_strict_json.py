@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from events.errors import InvalidEvent
-from events.strictjson import MOST_PROBLEMS, below, loads, shown
+from events.strict_json import MOST_PROBLEMS, below, loads, shown
 
 MIB = 1 << 20
 
