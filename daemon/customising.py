@@ -5,7 +5,7 @@ A directory of templates holds files by the names of built-in ones, side by side
 ever use has a mistake in its name. Directories are read once, when a process starts: a daemon that followed them would
 publish what somebody is half way through editing.
 
-What all of it makes of a sample is judged here, by `renderers.rehearsal`; what it makes of a state, by the gate, before
+What all of it makes of a sample is judged here, by `renderers.self_test`; what it makes of a state, by the gate, before
 the state is published.
 """
 
@@ -15,11 +15,11 @@ from pathlib import Path
 from typing import Final
 
 from daemon.settings import SettingProblem, Settings, SettingsError
-from renderers import rehearsal
+from renderers import self_test
 from renderers.bundle import Customisation
 from renderers.errors import RenderError, TemplateFault
 from renderers.model import Scope
-from renderers.templates import Templates
+from renderers.template_set import Templates
 
 _LARGEST: Final = 256 << 10
 _FORBIDDEN: Final = {
@@ -99,7 +99,7 @@ def _rehearse(brought: Customisations) -> None:
         if each == Customisation():
             continue  # what a release brings was rehearsed before it was released
         try:
-            rehearsal.rehearse(each)
+            self_test.rehearse(each)
         except Exception as error:  # noqa: BLE001  # whatever a template provokes is its author's to know
             words = str(error) if isinstance(error, RenderError) else f"{type(error).__name__}: {error}"
             faults.setdefault(

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from operator import attrgetter
 from typing import Final
 
-from renderers import compose, documents, download, example, images, readme, router
+from renderers import compose, download, example, images, readme, router, yaml_emitter
 from renderers.cache import Cache
 from renderers.compose import Allotment, Frame
 from renderers.model import (
@@ -23,7 +23,7 @@ from renderers.model import (
     canonical_digest,
     canonical_json,
 )
-from renderers.templates import Templates
+from renderers.template_set import Templates
 
 RENDERER_VERSION: Final = "1"
 STAMP_PATH: Final = "base/.rebundle.json"
@@ -169,7 +169,7 @@ class Renderer:
         kept = self._signatures.get(document)
         if kept is None:
             # In the order of the canonical bytes, whatever order an event had: one digest, one text (protocol 1).
-            text = documents.as_yaml(json.loads(document), _SIGNATURE_HEADING).encode()
+            text = yaml_emitter.as_yaml(json.loads(document), _SIGNATURE_HEADING).encode()
             kept = text, _seal(text)
             self._signatures.put(document, kept, len(text) + len(document))
         return kept

@@ -16,11 +16,11 @@ from dataclasses import asdict, dataclass, fields
 from functools import lru_cache
 from typing import Final, Literal
 
-from renderers import images, yaml
+from renderers import images, yaml_templates
 from renderers.errors import TemplateFault
 from renderers.identifiers import variable_name
 from renderers.model import Amounts, Composition, Model, RenderDefaults, Resources, canonical_digest, canonical_json
-from renderers.templates import Templates
+from renderers.template_set import Templates
 
 PATH: Final = "base/bundle/docker-compose.yaml"
 _HOLE: Final = b'"<content_digest>"'
@@ -153,7 +153,7 @@ def _fixed_block(name: str, image: str, frame: Frame) -> bytes:
     return _block(_template(frame.templates, name, labels=len(frame.labels)), {"image": image}, frame)
 
 
-def _block(template: yaml.Template, values: Mapping[str, str], frame: Frame) -> bytes:
+def _block(template: yaml_templates.Template, values: Mapping[str, str], frame: Frame) -> bytes:
     text = template.filled({**values, **_frame_values(frame)})
     return text.removeprefix(_SERVICES).encode()
 
@@ -162,7 +162,7 @@ def _frame_values(frame: Frame) -> dict[str, str]:
     values = {
         "bundle": frame.bundle,
         "network": frame.bundle,
-        "target_scalar": yaml.written(frame.target),
+        "target_scalar": yaml_templates.written(frame.target),
         "restart": frame.defaults.restart,
     }
     for index, (key, value) in enumerate(frame.labels):
@@ -180,14 +180,14 @@ def _template(
     devices: int = 0,
     batching: bool = False,
     labels: int = 0,
-) -> yaml.Template:
+) -> yaml_templates.Template:
     text = templates.render(name, gpu=gpu, devices=devices, batching=batching, labels=labels)
     lines = text.split("\n")
     try:
-        template = yaml.Template.parse(text)
+        template = yaml_templates.Template.parse(text)
         if templates.overridden:
-            yaml.refuse_extras(text)
-    except yaml.NotYaml as error:
+            yaml_templates.refuse_extras(text)
+    except yaml_templates.NotYaml as error:
         where = f"line {error.line} of what it makes, {lines[error.line - 1].strip()!r}"
         raise TemplateFault(name, error.line, f"is no YAML for a service: {error} ({where})") from error
     if name != _FOOTER and (not text.startswith(_SERVICES) or [*map(len, template.outline.values())] != [1]):

@@ -10,7 +10,7 @@ from renderers.compose import Allotment
 from renderers.identifiers import variable_name
 from renderers.model import BatchingParameters, Model
 from renderers.platforms import PLATFORMS
-from renderers.templates import Templates
+from renderers.template_set import Templates
 
 ENV_PATH: Final = "example/conf/bundle/.env"
 _STATIC: Final = {

@@ -11,7 +11,7 @@ from typing import Final
 
 from renderers import compose
 from renderers.compose import Frame
-from renderers.templates import Templates, markdown
+from renderers.template_set import Templates, markdown
 
 PATH: Final = "README.md"
 _KEY: Final = re.compile(r"    ([a-z_]+):")

@@ -6,11 +6,11 @@ document is dumped. Slow, without cuts, caches or put-in digests: what the rende
 
 from typing import Any
 
-from renderers import yaml
+from renderers import yaml_templates
 from renderers.compose import Allotment, Frame, model_digest
 from renderers.example import batching_is_on, batching_text
 from renderers.model import Composition, Model, RenderDefaults, canonical_digest
-from renderers.templates import Templates
+from renderers.template_set import Templates
 
 
 def whole_compose_file(composition: Composition, defaults: RenderDefaults, digests: dict[str, str]) -> str:
@@ -19,10 +19,10 @@ def whole_compose_file(composition: Composition, defaults: RenderDefaults, diges
     frame = Frame.of(composition, defaults, templates)
     shared = _shared(frame)
     download = _service_text("model_download.yaml", frame)
-    tree = yaml.load(
+    tree = yaml_templates.load(
         templates.text("header.yaml") + download.removeprefix("services:\n") + templates.text("networks.yaml")
     )
-    yaml.fill(
+    yaml_templates.fill(
         tree,
         shared | {"image": frame.pulled_from(defaults.download_image), "content_digest": digests["model_download"]},
     )
@@ -39,12 +39,12 @@ def whole_compose_file(composition: Composition, defaults: RenderDefaults, diges
         _service_text("proxy.yaml", frame),
         shared | {"image": frame.pulled_from(composition.proxy.image), "content_digest": digests["proxy"]},
     )
-    return yaml.dump(tree)
+    return yaml_templates.dump(tree)
 
 
 def _insert(services: Any, text: str, values: dict[str, str]) -> None:
-    tree = yaml.load(text)
-    yaml.fill(tree, values)
+    tree = yaml_templates.load(text)
+    yaml_templates.fill(tree, values)
     services.update(tree["services"])
 
 
@@ -77,7 +77,7 @@ def _service_text(name: str, frame: Frame) -> str:
 
 
 def _shared(frame: Frame) -> dict[str, str]:
-    values = {"bundle": frame.bundle, "network": frame.bundle, "target_scalar": yaml.written(frame.target)}
+    values = {"bundle": frame.bundle, "network": frame.bundle, "target_scalar": yaml_templates.written(frame.target)}
     values["restart"] = frame.defaults.restart
     for index, (key, value) in enumerate(frame.labels):
         values |= {f"label_key:{index}": key, f"label_value:{index}": value.replace("$", "$$")}

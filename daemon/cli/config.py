@@ -13,7 +13,7 @@ from daemon.cli.options import DEFAULT_JOURNAL_PLACE, DEFAULT_PLACE, DEFAULT_PRI
 from daemon.cli.session import printer_of
 from daemon.cli.text import columns
 from daemon.settings import Loaded
-from renderers.templates import Templates
+from renderers.template_set import Templates
 
 config: Final = App(name="config", help="Check, show or describe the settings and templates.")
 

@@ -26,7 +26,7 @@ from events.model import BUNDLE_STATE_CREATED, Event
 from renderers import bundle, gate
 from renderers.bundle import Customisation
 from renderers.model import Composition, RenderedFile, Stamp
-from renderers.templates import Templates
+from renderers.template_set import Templates
 
 _UNPUBLISHED: Final = Stamp(state="unpublished", revision="0")
 

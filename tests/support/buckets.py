@@ -19,7 +19,7 @@ from daemon.stores.filesystem import RealFileSystem
 from daemon.stores.port import ObjectStore
 from renderers.bundle import RENDERER_VERSION, Renderer
 from renderers.model import Composition, RenderDefaults, Scope, Stamp
-from renderers.templates import Templates
+from renderers.template_set import Templates
 from tests.builders import GOLDEN_DEFAULTS, make_composition, make_model
 from tests.builders_runtime import ThreadRuntime
 

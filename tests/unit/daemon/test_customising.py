@@ -9,7 +9,7 @@ from daemon.customising import for_every_scope, for_scope
 from daemon.settings import ScopeSettings, Settings, SettingsError
 from renderers.bundle import Customisation
 from renderers.model import RenderDefaults, Scope
-from renderers.templates import Templates
+from renderers.template_set import Templates
 
 SCOPE, OTHER = Scope("a", "b"), Scope("a", "c")
 

@@ -7,7 +7,7 @@ from dotenv import dotenv_values
 from renderers import example
 from renderers.compose import Allotment
 from renderers.model import Resources
-from renderers.templates import Templates
+from renderers.template_set import Templates
 from tests.builders import make_model
 
 BUILT_IN = Templates.built_in()

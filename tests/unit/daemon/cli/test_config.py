@@ -1,6 +1,6 @@
 import json
 
-from renderers.templates import Templates
+from renderers.template_set import Templates
 
 
 def test_check_tells_every_problem_with_its_source(tmp_path, rebundle, monkeypatch):

@@ -6,7 +6,7 @@ import pytest
 from daemon.cli.republish import publish_over
 from daemon.publishing import protocol
 from daemon.publishing.errors import Refused
-from renderers.templates import Templates
+from renderers.template_set import Templates
 from tests.support.buckets import SCOPE, composition_with, in_bucket, pointer
 
 

@@ -1,11 +1,11 @@
 import pytest
 from hypothesis import given, settings
 
-from renderers import rehearsal
+from renderers import self_test
 from renderers.bundle import Customisation
 from renderers.errors import GateFailure, TemplateFault
 from renderers.platforms import PLATFORMS
-from renderers.templates import Templates
+from renderers.template_set import Templates
 from tests.strategies import render_defaults
 
 BUILT_IN = Templates.built_in()
@@ -19,11 +19,11 @@ def with_templates(**sources: str) -> Customisation:
 @given(render_defaults())
 @settings(max_examples=10)
 def test_any_defaults_pass_with_the_built_in_templates(defaults):
-    rehearsal.rehearse(Customisation(defaults))
+    self_test.rehearse(Customisation(defaults))
 
 
 def test_every_platform_takes_part():
-    rehearsed = {model.serving.platform for model in rehearsal._every_kind().models}
+    rehearsed = {model.serving.platform for model in self_test._every_kind().models}
 
     assert rehearsed == set(PLATFORMS)
 
@@ -32,7 +32,7 @@ def test_every_platform_takes_part():
 def test_a_template_that_adds_passes(name):
     text = BUILT_IN.text(name).replace("    networks:\n", "    logging:\n      driver: journald\n    networks:\n")
 
-    rehearsal.rehearse(Customisation(templates=BUILT_IN.overridden_by({name: text})))
+    self_test.rehearse(Customisation(templates=BUILT_IN.overridden_by({name: text})))
 
 
 @pytest.mark.parametrize(
@@ -53,7 +53,7 @@ def test_a_template_that_leaves_out_or_changes_what_the_composition_says_is_refu
     own = Customisation(rehearsal_defaults(), BUILT_IN.overridden_by({name: text.replace(old, new)}))
 
     with pytest.raises(GateFailure):
-        rehearsal.rehearse(own)
+        self_test.rehearse(own)
 
 
 def rehearsal_defaults():
@@ -75,7 +75,7 @@ def rehearsal_defaults():
 )
 def test_a_template_that_is_broken_is_refused_with_its_name_and_line(name, text, line):
     with pytest.raises(TemplateFault) as fault:
-        rehearsal.rehearse(Customisation(templates=BUILT_IN.overridden_by({name: text})))
+        self_test.rehearse(Customisation(templates=BUILT_IN.overridden_by({name: text})))
 
     assert (fault.value.name, fault.value.line) == (name, line)
 
@@ -104,7 +104,7 @@ TRITON = BUILT_IN.text("triton.yaml")
 )
 def test_nonsense_in_a_template_is_told_as_its_fault(name, text, said):
     with pytest.raises(TemplateFault, match=said):
-        rehearsal.rehearse(Customisation(templates=BUILT_IN.overridden_by({name: text})))
+        self_test.rehearse(Customisation(templates=BUILT_IN.overridden_by({name: text})))
 
 
 @pytest.mark.parametrize(
@@ -115,4 +115,4 @@ def test_a_template_that_undoes_a_service_is_refused(added):
     own = BUILT_IN.overridden_by({"triton.yaml": TRITON.replace("    shm_size", f"    {added}\n    shm_size")})
 
     with pytest.raises(GateFailure, match=added.split(":")[0]):
-        rehearsal.rehearse(Customisation(templates=own))
+        self_test.rehearse(Customisation(templates=own))

@@ -1,7 +1,7 @@
 """A part of a rendered file, read back and compared; every difference is told with file, line and value.
 
-The tools of the gate, for `gate` and `standing`: what must be there is stated in `expectation`, read by `readback`,
-compared by `agreement`.
+The tools of the gate, for `gate` and `static_files`: what must be there is stated in `expectations`, read by `parsers`,
+compared by `diff`.
 """
 
 import re
@@ -12,9 +12,9 @@ from functools import cache
 from importlib.resources import files as resources
 from typing import Any, Final
 
-from renderers import readback
-from renderers.agreement import difference, shown
 from renderers.errors import GateFailure
+from renderers.gate import parsers
+from renderers.gate.diff import difference, shown
 from renderers.model import Composition, RenderDefaults, canonical_json
 
 _SHARED_TEMPLATES: Final = frozenset({"labels.yaml", "resources.yaml"})
@@ -71,14 +71,14 @@ def readable(piece: Piece) -> Iterator[None]:
     """Tells in which file, and where in it, a reader gave up."""
     try:
         yield
-    except readback.Unreadable as error:
+    except parsers.Unreadable as error:
         raise GateFailure(piece.file, piece.before + error.line, error.what, error.found) from error
 
 
 def check_yaml(piece: Piece, expected: Any, *, may_add: bool = False) -> None:
     """The text is YAML, and says this; with `may_add` it may say more."""
     with readable(piece):
-        parsed = readback.yaml_text(piece.text)
+        parsed = parsers.yaml_text(piece.text)
     different = difference(expected, parsed.value, (), may_add=may_add)
     if different is not None:
         path, wanted, found = different
@@ -105,7 +105,7 @@ def compare_fields(piece: Piece, expected: Mapping[str, Any], found: Mapping[str
 def check_assignments(piece: Piece, expected: Mapping[str, str], *, may_add: bool) -> None:
     """The text is an env file with these assignments; with `may_add` it may have others."""
     with readable(piece):
-        found = readback.env(piece.text)
+        found = parsers.env(piece.text)
     compare_fields(piece, expected, {name: found[name] for name in found if not may_add or name in expected})
 
 
@@ -121,7 +121,7 @@ def check_plain(piece: Piece) -> None:
 def check_pattern(piece: Piece, pattern: str, said: Mapping[str, str]) -> list[tuple[int, str, str]]:
     """The text is the pattern with `said` in its gaps; what is in the other gaps is returned."""
     with readable(piece):
-        found = readback.gaps(piece.text, pattern)
+        found = parsers.gaps(piece.text, pattern)
     for line, name, text in found:
         if name in said and text != said[name]:
             raise GateFailure(piece.file, piece.before + line, f"{name} {said[name]!r}", repr(text))

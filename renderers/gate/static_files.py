@@ -9,10 +9,10 @@ from collections.abc import Mapping
 from dataclasses import replace
 from typing import Final
 
-from renderers import expectation, readback
 from renderers.cache import Cache
 from renderers.errors import GateFailure
-from renderers.pieces import (
+from renderers.gate import expectations, parsers
+from renderers.gate.checks import (
     Given,
     Piece,
     check_assignments,
@@ -88,7 +88,7 @@ def _check_replaced(piece: Piece, template: str) -> None:
 def _check_router(piece: Piece) -> None:
     """nginx.conf reads the generated map and passes requests on by it, over HTTP/2 on the port that the proxy calls."""
     with readable(piece):
-        directives = readback.nginx(piece.text)
+        directives = parsers.nginx(piece.text)
     found = {(each.name, *each.words) for each in directives}
     maps = [each for each in directives if each.name == "map" and each.words[:1] == ("$http_model_id",)]
     included = [each for each in maps if ("include", "/etc/nginx/bundle/models.map") in each.inside]
@@ -106,7 +106,7 @@ def _check_router(piece: Piece) -> None:
 def check_readme(given: Given, bodies: Mapping[str, bytes]) -> None:
     """README.md is the package's own text about this bundle, and shows options as its services have them."""
     composition, body = given.composition, bodies[README]
-    bundle, folders = composition.bundle, expectation.image_folders(composition, given.defaults)
+    bundle, folders = composition.bundle, expectations.image_folders(composition, given.defaults)
     verdict = ("readme", given.key, folders, hashlib.sha256(body).digest())
     if _passed.get(verdict):
         return
@@ -127,15 +127,15 @@ def check_readme(given: Given, bodies: Mapping[str, bytes]) -> None:
 def _check_listing(given: Given, piece: Piece, name: str) -> None:
     """A listing of the README is what its service says, and its options are the service's."""
     listing, composition = name.removeprefix("excerpts."), given.composition
-    may_add = given.may_add(f"{expectation.shown_template(listing)}.yaml")
-    listed = piece.text.replace("<model_id>", "sample").replace("<image>", expectation.SAMPLE_IMAGE)
-    options = {each for option in expectation.options(listing, composition) for each in spellings(option)}
+    may_add = given.may_add(f"{expectations.shown_template(listing)}.yaml")
+    listed = piece.text.replace("<model_id>", "sample").replace("<image>", expectations.SAMPLE_IMAGE)
+    options = {each for option in expectations.options(listing, composition) for each in spellings(option)}
     for number, line in enumerate(listed.split("\n"), 1):
         option = line.lstrip("> ")
         if option.startswith("#") and option not in options and not may_add:
             raise GateFailure(README, piece.before + number, "no option that the service does not have", repr(option))
-    piece = replace(piece, body=readback.switched_on(listed).encode())
-    check_yaml(piece, expectation.shown(listing, composition), may_add=may_add)
+    piece = replace(piece, body=parsers.switched_on(listed).encode())
+    check_yaml(piece, expectations.shown(listing, composition), may_add=may_add)
 
 
 def _start_of_line(body: bytes, line: int) -> int:

@@ -9,8 +9,8 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final
 
+from renderers.gate.parsers import Unreadable
 from renderers.model import Model
-from renderers.readback import Unreadable
 
 _LONGEST: Final = 32
 _OF_A_MODEL: Final = 2048

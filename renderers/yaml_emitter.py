@@ -8,7 +8,7 @@ what stands here is byte for byte what that would write, at a thirtieth of its p
 import json
 from typing import Any
 
-from renderers.yaml import is_simple_key, plain_or_quoted
+from renderers.yaml_templates import is_simple_key, plain_or_quoted
 
 
 def as_yaml(document: dict[str, Any], heading: str) -> str:

@@ -9,7 +9,7 @@ from decimal import Decimal
 from functools import lru_cache
 from typing import Any, Final
 
-from renderers import readback
+from renderers.gate import parsers
 from renderers.model import Amounts, Composition, Model, RenderDefaults, Value, canonical_digest
 
 _GRPC_PORTS: Final = {"tensorflow": 8500, "triton": 8001, "openvino": 9000}
@@ -35,7 +35,7 @@ class Default:
 
     def is_in(self, found: Any) -> bool:
         """Whether `found` says this, in whatever unit."""
-        said = readback.amount(found)
+        said = parsers.amount(found)
         return said is not None and said[0] == self.variable and self.is_amount(*said[1:])
 
     def is_amount(self, number: str, factor: int) -> bool:
@@ -140,7 +140,7 @@ def proxy_comments(composition: Composition) -> list[str]:
 @lru_cache(maxsize=256)
 def _scalar(text: str) -> str:
     """`text` as YAML reads it back."""
-    return text if readback.yaml_text(text).value == text else f'"{text}"'
+    return text if parsers.yaml_text(text).value == text else f'"{text}"'
 
 
 def shown(listing: str, composition: Composition) -> dict[str, Any]:

@@ -1,10 +1,10 @@
 import pytest
 
-from renderers import templates
+from renderers import template_set
 from renderers.bundle import Renderer
 from renderers.errors import TemplateFault, UnsafeText
 from renderers.model import RenderDefaults, Stamp
-from renderers.templates import Templates
+from renderers.template_set import Templates
 from tests.builders import golden_composition
 
 BUILT_IN = Templates.built_in()
@@ -12,21 +12,21 @@ BUILT_IN = Templates.built_in()
 
 @pytest.mark.parametrize("word", ["default", "include", "hostnames", "volatile"])
 def test_a_word_of_nginx_gets_a_backslash(word):
-    assert templates.nginx_key(word) == f"\\{word}"
+    assert template_set.nginx_key(word) == f"\\{word}"
 
 
 def test_an_id_stays_as_it_is_in_the_map():
-    assert templates.nginx_key("a-b_1") == "a-b_1"
+    assert template_set.nginx_key("a-b_1") == "a-b_1"
 
 
 @pytest.mark.parametrize(
     ("escape", "sink"),
     [
-        (templates.nginx_key, "an nginx map"),
-        (templates.env_name, "a variable's name"),
-        (templates.env_value, "an env file"),
-        (templates.shell_word, "a field of a shell's read"),
-        (templates.markdown, "Markdown"),
+        (template_set.nginx_key, "an nginx map"),
+        (template_set.env_name, "a variable's name"),
+        (template_set.env_value, "an env file"),
+        (template_set.shell_word, "a field of a shell's read"),
+        (template_set.markdown, "Markdown"),
     ],
 )
 @pytest.mark.parametrize("text", ["a;", "a\nb", "$(id)", "`id`", "a b\t", "{", "~\n", 'a"', "é", "<b>"])
@@ -38,7 +38,7 @@ def test_what_a_sink_cannot_hold_is_refused_with_the_text(escape, sink, text):
 
 
 def test_an_underscore_is_no_emphasis_in_markdown():
-    assert templates.markdown("a_b") == "a\\_b"
+    assert template_set.markdown("a_b") == "a\\_b"
 
 
 def test_a_value_that_is_not_given_is_an_error_not_a_blank():
@@ -147,12 +147,12 @@ def test_a_fault_in_an_included_template_names_that_one():
 
 def test_a_file_that_is_no_template_is_never_read_as_one():
     body = "#{{ nothing }} ${#list} {% if %}\n"
-    own = BUILT_IN.overridden_by(dict.fromkeys(templates._TEXTS, body))
+    own = BUILT_IN.overridden_by(dict.fromkeys(template_set._TEXTS, body))
 
     files = Renderer().render(golden_composition(), RenderDefaults(), Stamp("s", "1"), own).files
 
     # gcs.json is shown in the README as well.
-    assert sum(file.body.count(body.encode()) for file in files) == len(templates._TEXTS) + 1
+    assert sum(file.body.count(body.encode()) for file in files) == len(template_set._TEXTS) + 1
 
 
 @pytest.mark.parametrize(

@@ -10,7 +10,7 @@ import re
 from collections.abc import Mapping
 from typing import Any, Final
 
-from renderers.expectation import Default
+from renderers.gate.expectations import Default
 
 _WHOLE: Final = frozenset({"test", "entrypoint", "devices", "capabilities", "device_ids"})
 """Lists that mean one thing as a whole: nothing can be put among their entries."""

@@ -11,10 +11,10 @@ from hypothesis import strategies as st
 from ruamel.yaml import YAML
 from ruamel.yaml.error import YAMLError
 
-from renderers import yaml
+from renderers import yaml_templates
 from renderers.errors import UnsafeText
 from renderers.platforms import PLATFORMS
-from renderers.templates import Templates
+from renderers.template_set import Templates
 from tests.strategies import images, plain_texts, slugs
 
 TEXT = """\
@@ -36,27 +36,27 @@ def read_both(text: str) -> tuple[object, object]:
 
 
 def test_placeholders_are_filled_in_values_keys_and_comments():
-    filled = yaml.Template.parse(TEXT).filled({"name": "model", "value": "v w", "key:0": "k"})
+    filled = yaml_templates.Template.parse(TEXT).filled({"name": "model", "value": "v w", "key:0": "k"})
 
     assert filled == TEXT.replace("<name>", "model").replace("<value>", "v w").replace("<key:0>", "k")
 
 
 def test_a_number_stays_a_number():
-    assert yaml.Template.parse("<name>: 3\n").filled({"name": "model"}) == "model: 3\n"
+    assert yaml_templates.Template.parse("<name>: 3\n").filled({"name": "model"}) == "model: 3\n"
 
 
 def test_a_comment_beside_a_key_goes_with_the_key():
     text = "<name>: x # of <name>\nother: y\n"
 
-    assert yaml.Template.parse(text).filled({"name": "models"}) == text.replace("<name>", "models")
+    assert yaml_templates.Template.parse(text).filled({"name": "models"}) == text.replace("<name>", "models")
 
 
 def test_a_filled_text_is_not_filled_again():
-    assert yaml.Template.parse("a: <x>\n").filled({"x": "<y>", "y": "z"}) == "a: <y>\n"
+    assert yaml_templates.Template.parse("a: <x>\n").filled({"x": "<y>", "y": "z"}) == "a: <y>\n"
 
 
 def test_a_placeholder_without_a_value_stays():
-    assert yaml.Template.parse(TEXT).filled({}) == TEXT
+    assert yaml_templates.Template.parse(TEXT).filled({}) == TEXT
 
 
 @pytest.mark.parametrize(
@@ -64,15 +64,15 @@ def test_a_placeholder_without_a_value_stays():
     [("a: 1\nb: [\n", 3), ("a: 1\na: 2\n", 2), ("a: 1\n\tb: 2\n", 2), ("a: 1\nb: \x07", 2), ("- a\n", 1), ("", 1)],
 )
 def test_a_text_that_is_no_mapping_in_yaml_is_refused_with_its_line(text, line):
-    with pytest.raises(yaml.NotYaml) as refused:
-        yaml.Template.parse(text)
+    with pytest.raises(yaml_templates.NotYaml) as refused:
+        yaml_templates.Template.parse(text)
 
     assert refused.value.line == line
     assert str(refused.value)
 
 
 def test_a_template_can_be_filled_again_and_again():
-    template = yaml.Template.parse(TEXT)
+    template = yaml_templates.Template.parse(TEXT)
 
     assert template.filled({"name": "a"}) != template.filled({"name": "b"})
     assert template.filled({}) == TEXT
@@ -105,23 +105,23 @@ def test_a_template_can_be_filled_again_and_again():
     ],
 )
 def test_what_some_reader_takes_for_something_else_is_quoted(text):
-    filled = yaml.Template.parse("a: <x>\n").filled({"x": text})
+    filled = yaml_templates.Template.parse("a: <x>\n").filled({"x": text})
 
     assert filled == f'a: "{text}"\n'
-    assert yaml.written(text) == f'"{text}"'
+    assert yaml_templates.written(text) == f'"{text}"'
 
 
 @pytest.mark.parametrize(
     "text", ["visual-anomaly", "1-nginx", "registry.example.com/a/b:1.0", "./x", "${A:-0}", "--x", "10.0.0.1:5000/a"]
 )
 def test_what_every_reader_takes_for_text_is_plain(text):
-    assert yaml.Template.parse("a: <x>\n").filled({"x": text}) == f"a: {text}\n"
-    assert yaml.written(text) == text
+    assert yaml_templates.Template.parse("a: <x>\n").filled({"x": text}) == f"a: {text}\n"
+    assert yaml_templates.written(text) == text
 
 
 @given(slugs | images)
 def test_a_filled_value_reads_the_same_in_both_versions_of_yaml(text):
-    filled = yaml.Template.parse('<x>:\n  - <x>\n  - "<x>"\n').filled({"x": text})
+    filled = yaml_templates.Template.parse('<x>:\n  - <x>\n  - "<x>"\n').filled({"x": text})
 
     assert read_both(filled) == ({text: [text, text]}, {text: [text, text]})
 
@@ -237,7 +237,7 @@ AWKWARD = (
 
 @pytest.mark.parametrize("place", PLACES.values(), ids=PLACES)
 def test_a_value_put_in_as_it_is_is_what_ruamel_would_have_written(place):
-    template = yaml.Template.parse(place)
+    template = yaml_templates.Template.parse(place)
     values = [{"x": value} for value in (*AWKWARD, "abc", "a-b_c", "r.example.com:5000/a/b:1.0@sha256:00")]
 
     assert [_either(template.filled, each) for each in values] == [_either(template._written, each) for each in values]
@@ -246,7 +246,7 @@ def test_a_value_put_in_as_it_is_is_what_ruamel_would_have_written(place):
 @given(st.sampled_from(sorted(PLACES.values())), slugs | images | plain_texts | st.text(max_size=12))
 @settings(max_examples=300)
 def test_whatever_is_put_in_as_it_is_is_what_ruamel_would_have_written(place, value):
-    template = yaml.Template.parse(place)
+    template = yaml_templates.Template.parse(place)
 
     assert _either(template.filled, {"x": value}) == _either(template._written, {"x": value})
 
@@ -271,26 +271,26 @@ def test_whatever_is_put_in_as_it_is_is_what_ruamel_would_have_written(place, va
     ],
 )
 def test_each_limit_of_what_goes_in_as_it_is_is_needed(monkeypatch, loosened, place, value):
-    template = yaml.Template.parse(PLACES[place])
-    monkeypatch.setattr(yaml, "_NEVER_QUOTED", re.compile(loosened, re.DOTALL))
+    template = yaml_templates.Template.parse(PLACES[place])
+    monkeypatch.setattr(yaml_templates, "_NEVER_QUOTED", re.compile(loosened, re.DOTALL))
 
     assert template.filled({"x": value}) != template._written({"x": value})
 
 
 @pytest.mark.parametrize("value", ['"', "\\", "\x07", "\n", "\x85"], ids=ascii)
 def test_each_limit_of_what_goes_between_double_quotes_as_it_is_is_needed(monkeypatch, value):
-    template = yaml.Template.parse(PLACES["double quotes"])
-    monkeypatch.setattr(yaml, "_NEVER_ESCAPED", re.compile(r".*", re.DOTALL))
+    template = yaml_templates.Template.parse(PLACES["double quotes"])
+    monkeypatch.setattr(yaml_templates, "_NEVER_ESCAPED", re.compile(r".*", re.DOTALL))
 
     assert template.filled({"x": value}) != template._written({"x": value})
 
 
 @pytest.mark.parametrize("value", ["1", "on", "null", "1e3", "12:30", "2026-01-01"])
 def test_the_list_of_what_readers_disagree_on_is_needed(monkeypatch, value):
-    quoted = yaml.Template.parse("a: <x>\n").filled({"x": value})
-    monkeypatch.setattr(yaml, "_AMBIGUOUS", re.compile(r"(?!)"))
+    quoted = yaml_templates.Template.parse("a: <x>\n").filled({"x": value})
+    monkeypatch.setattr(yaml_templates, "_AMBIGUOUS", re.compile(r"(?!)"))
 
-    assert yaml.Template.parse("a: <x>\n").filled({"x": value}) != quoted
+    assert yaml_templates.Template.parse("a: <x>\n").filled({"x": value}) != quoted
 
 
 def _either(fill: Callable[[dict[str, str]], str], values: dict[str, str]) -> str:
@@ -302,7 +302,7 @@ def _either(fill: Callable[[dict[str, str]], str], values: dict[str, str]) -> st
 
 
 def test_a_key_that_would_stand_twice_is_refused():
-    template = yaml.Template.parse("<x>: 1\n<y>: 2\nother: 3\n")
+    template = yaml_templates.Template.parse("<x>: 1\n<y>: 2\nother: 3\n")
 
     assert template.filled({"x": "a", "y": "b"}) == "a: 1\nb: 2\nother: 3\n"
     for values in ({"x": "a", "y": "a"}, {"x": "other", "y": "b"}):
@@ -312,7 +312,7 @@ def test_a_key_that_would_stand_twice_is_refused():
 
 @pytest.mark.parametrize("value", ["a\nb: c", "a\r", "\x85b", "\u2028", "\ufeff", "\x07"], ids=ascii)
 def test_a_value_that_would_end_a_comment_is_refused(value):
-    template = yaml.Template.parse("a: 1\n# <x>\n")
+    template = yaml_templates.Template.parse("a: 1\n# <x>\n")
 
     assert template.filled({"x": """'"#: é\\"""}) == """a: 1\n# '"#: é\\\n"""
     with pytest.raises(UnsafeText, match="in a comment"):
@@ -320,15 +320,15 @@ def test_a_value_that_would_end_a_comment_is_refused(value):
 
 
 def test_the_limit_of_a_keys_length_is_needed(monkeypatch):
-    template = yaml.Template.parse(PLACES["a key"])
-    monkeypatch.setattr(yaml, "_LONGEST_KEY", 10_000)
+    template = yaml_templates.Template.parse(PLACES["a key"])
+    monkeypatch.setattr(yaml_templates, "_LONGEST_KEY", 10_000)
 
     assert template.filled({"x": "a" * 200}) != template._written({"x": "a" * 200})
 
 
 def test_what_stands_before_a_comment_must_go_the_long_way(monkeypatch):
-    monkeypatch.setattr(yaml, "_COMMENT_BEHIND", re.compile(r"(?!)"))
-    template = yaml.Template.parse(PLACES["before a comment"])
+    monkeypatch.setattr(yaml_templates, "_COMMENT_BEHIND", re.compile(r"(?!)"))
+    template = yaml_templates.Template.parse(PLACES["before a comment"])
 
     assert template.filled({"x": "a"}) != template._written({"x": "a"})
 
@@ -348,14 +348,14 @@ ORDINARY = ("101", "a-b_c", "registry.example.com/a/b:1.0", "0.5", "4g", "unless
 
 
 def _placeholders(text: str) -> list[str]:
-    return sorted(set(yaml._PLACEHOLDER.findall(text)) - {"int_val", "inference_svc_name_format"})
+    return sorted(set(yaml_templates._PLACEHOLDER.findall(text)) - {"int_val", "inference_svc_name_format"})
 
 
 @pytest.mark.parametrize("text", VARIANTS)
 @given(data=st.data())
 @settings(max_examples=15)
 def test_a_service_put_together_is_what_ruamel_would_have_written(text, data):
-    template = yaml.Template.parse(text)
+    template = yaml_templates.Template.parse(text)
     texts = st.sampled_from(ORDINARY) | st.sampled_from(AWKWARD) | slugs | images | plain_texts
     values = data.draw(st.fixed_dictionaries(dict.fromkeys(_placeholders(text), texts)))
 
@@ -364,9 +364,9 @@ def test_a_service_put_together_is_what_ruamel_would_have_written(text, data):
 
 @pytest.mark.parametrize("text", VARIANTS)
 def test_a_service_of_ordinary_values_needs_no_ruamel(monkeypatch, text):
-    template = yaml.Template.parse(text)
+    template = yaml_templates.Template.parse(text)
     ordinary = [{name: f"{value}{index}" for index, name in enumerate(_placeholders(text))} for value in ("a", "r/b:")]
     wanted = [template._written(values) for values in ordinary]
-    monkeypatch.delattr(yaml, "dump")
+    monkeypatch.delattr(yaml_templates, "dump")
 
     assert [template.filled(values) for values in ordinary] == wanted

@@ -10,8 +10,8 @@ from ruamel.yaml.comments import CommentedMap, CommentedSeq
 from ruamel.yaml.representer import RoundTripRepresenter
 from ruamel.yaml.scalarstring import DoubleQuotedScalarString
 
-from renderers.documents import as_yaml
-from renderers.yaml import plain_or_quoted
+from renderers.yaml_emitter import as_yaml
+from renderers.yaml_templates import plain_or_quoted
 from tests.strategies import json_documents, json_values
 
 

@@ -1,12 +1,11 @@
-"""The gate: what was rendered, read back and compared with what the composition says, before anyone sees it.
+"""Checks each generated file of a bundle against the composition.
 
-It shares no code with what renders: `readback` parses, `expectation` states what must be there. What belongs to one
-model (its service, its lines in the map, the list and the env file, its batching file) is judged alone; what passed is
-kept, and looked at again only where it differs (`judged`). So judging, too, costs what changed. A file that is the same
-in every bundle must be the package's own, byte for byte; the README its text, around what is said of this bundle.
+Each model is checked alone: its service, its lines in the map, the list and the env file, and its batching file. What
+passed is kept and checked again only where it differs (`incremental`), so the cost grows with the change. A file that
+is the same in every bundle must equal the package's own, byte for byte (`static_files`).
 
-What a template of the bundle's own makes may say more, but nothing less and nothing else: `agreement` has the rule. The
-lists of models (models.map, models.txt), the batching parameters and the signature stay exact whatever makes them.
+A template that an operator replaced may add to a file, but it may not leave out or contradict anything: `diff` has the
+rule. The lists of models (models.map, models.txt), the batching parameters and the signature are exact in every case.
 """
 
 import hashlib
@@ -16,13 +15,10 @@ from dataclasses import replace
 from functools import lru_cache, partial
 from typing import Any, Final, Protocol
 
-from renderers import expectation, readback
 from renderers.cache import Cache
 from renderers.errors import GateFailure
-from renderers.expectation import short_digest
-from renderers.judged import NOTHING, Cutting, EndOf, Judged, Run, cut, end_of_line, line_at, runs
-from renderers.model import Composition, Model, RenderDefaults, RenderedFile, canonical_json
-from renderers.pieces import (
+from renderers.gate import expectations, parsers
+from renderers.gate.checks import (
     Given,
     Piece,
     check_assignments,
@@ -36,7 +32,10 @@ from renderers.pieces import (
     readable,
     spellings,
 )
-from renderers.standing import ENV, README, SCRIPT, STATIC, check_readme, check_static_files
+from renderers.gate.expectations import short_digest
+from renderers.gate.incremental import NOTHING, Cutting, EndOf, Judged, Run, cut, end_of_line, line_at, runs
+from renderers.gate.static_files import ENV, README, SCRIPT, STATIC, check_readme, check_static_files
+from renderers.model import Composition, Model, RenderDefaults, RenderedFile, canonical_json
 
 _COMPOSE: Final = "base/bundle/docker-compose.yaml"
 _MAP: Final = "base/bundle/nginx/models.map"
@@ -144,9 +143,9 @@ def _cut(
     return Judged(given.composition.models, files, tuple(paths), batching, frozenset(changed))
 
 
-def _document(composition: Composition, bodies: Mapping[str, bytes]) -> readback.Document:
+def _document(composition: Composition, bodies: Mapping[str, bytes]) -> parsers.Document:
     with readable(Piece(_COMPOSE, bodies[_COMPOSE])):
-        return readback.document(bodies[_COMPOSE], _top(composition), _bottom(composition))
+        return parsers.document(bodies[_COMPOSE], _top(composition), _bottom(composition))
 
 
 def _layout(composition: Composition, bodies: Mapping[str, bytes]) -> Iterator[tuple[str, int, int, EndOf]]:
@@ -165,7 +164,7 @@ def _end_of_block(composition: Composition, text: bytes, start: int, index: int)
     following = f"s{models[index + 1].id}s" if index + 1 < len(models) else _bottom(composition)[0]
     end = text.find(f"\n  {following}:\n".encode(), start) + 1
     if end == 0:
-        raise readback.Unreadable(line_at(text, start), f"service {following} here or below", "none")
+        raise parsers.Unreadable(line_at(text, start), f"service {following} here or below", "none")
     return end
 
 
@@ -179,7 +178,7 @@ def _start_of_paragraph(text: bytes, position: int, model: Model) -> int:
     variable = f"SERVING_{model.id.replace('-', '_')}_CPU_LIMIT="
     above = text.rfind(b"\n\n", position, max(0, text.find(f"\n{variable}".encode(), position) + 1))
     if above < 0:
-        raise readback.Unreadable(line_at(text, position), f"{variable} below an empty line", "none")
+        raise parsers.Unreadable(line_at(text, position), f"{variable} below an empty line", "none")
     return above + 1
 
 
@@ -198,22 +197,22 @@ def _piece(file: str, judged: Judged, index: int) -> Piece:
 
 
 def _check_model_block(given: Given, model: Model, piece: Piece, batching: bytes) -> None:
-    mounted = batching.decode() if expectation.batching_parameters(model) is not None else None
-    expected = expectation.model_service(model, given.composition, given.defaults, mounted)
+    mounted = batching.decode() if expectations.batching_parameters(model) is not None else None
+    expected = expectations.model_service(model, given.composition, given.defaults, mounted)
     may_add = given.may_add(f"{model.serving.platform}.yaml")
-    _check_block(piece, f"s{model.id}s", expected, expectation.model_comments(model), may_add=may_add)
+    _check_block(piece, f"s{model.id}s", expected, expectations.model_comments(model), may_add=may_add)
 
 
 def _check_map_line(model: Model, piece: Piece) -> None:
     with readable(piece):
-        found = readback.map_line(piece.text)
-    compare(piece, (model.id, f"s{model.id}s", expectation.grpc_port(model)), found)
+        found = parsers.map_line(piece.text)
+    compare(piece, (model.id, f"s{model.id}s", expectations.grpc_port(model)), found)
 
 
 def _check_list_line(model: Model, piece: Piece) -> None:
-    number = model.serving_version if expectation.loads_numbers(model) else None
+    number = model.serving_version if expectations.loads_numbers(model) else None
     with readable(piece):
-        found = readback.list_line(piece.text)
+        found = parsers.list_line(piece.text)
     compare(piece, (model.id, number, model.artifact.uri), found)
 
 
@@ -222,10 +221,10 @@ def _check_env(given: Given, model: Model, piece: Piece) -> None:
         said = {"service": f"s{model.id}s", "variable": model.id.replace("-", "_")}
         check_pattern(piece, own_text("serving.env").decode(), said)
     piece = replace(piece, body=piece.body[1:], start=piece.start + 1)  # below its empty line
-    amounts = expectation.amounts(model, given.defaults)
+    amounts = expectations.amounts(model, given.defaults)
     defaults = [default for group in amounts.values() for default in group.values()]
     check_assignments(piece, {each.variable: "" for each in defaults}, may_add=given.may_add("serving.env"))
-    noted = readback.noted_amounts(piece.text)
+    noted = parsers.noted_amounts(piece.text)
     for default in defaults:
         name = "_".join(default.variable.split("_")[-2:])
         if name not in noted or not default.is_amount(*noted[name]):
@@ -233,12 +232,12 @@ def _check_env(given: Given, model: Model, piece: Piece) -> None:
 
 
 def _check_batching(given: Given, model: Model, body: bytes) -> None:
-    path, expected = _batching_path(model), expectation.batching_parameters(model)
+    path, expected = _batching_path(model), expectations.batching_parameters(model)
     if path is None:
         return
     piece = Piece(path, body)
     with readable(piece):
-        found = readback.batching(piece.text)
+        found = parsers.batching(piece.text)
     template = "batching_placeholder.txt" if expected is None else "batching_on.txt"
     if template in given.overridden:
         check_plain(piece)
@@ -253,21 +252,21 @@ def _check_batching(given: Given, model: Model, body: bytes) -> None:
         raise GateFailure(path, 1, "batching parameters that hold the places", "none")
 
 
-def _check_fixed_services(given: Given, document: readback.Document, bodies: Mapping[str, bytes]) -> None:
+def _check_fixed_services(given: Given, document: parsers.Document, bodies: Mapping[str, bytes]) -> None:
     composition, defaults = given.composition, given.defaults
     download = _digest_of(bodies[_LIST], bodies[SCRIPT])
     expected = (
-        ("model_download.yaml", 0, expectation.download_service(download, composition, defaults)),
-        ("router.yaml", 2, expectation.router_service(_digest_of(bodies[_MAP]), composition, defaults)),
-        ("proxy.yaml", 3, expectation.proxy_service(_digest_of(bodies[_SIGNATURE]), composition, defaults)),
+        ("model_download.yaml", 0, expectations.download_service(download, composition, defaults)),
+        ("router.yaml", 2, expectations.router_service(_digest_of(bodies[_MAP]), composition, defaults)),
+        ("proxy.yaml", 3, expectations.proxy_service(_digest_of(bodies[_SIGNATURE]), composition, defaults)),
     )
     names = (*_top(composition), *_bottom(composition))
     for template, index, service in expected:
-        comments = expectation.proxy_comments(composition) if template == "proxy.yaml" else []
+        comments = expectations.proxy_comments(composition) if template == "proxy.yaml" else []
         _check_block(_service(document, index), names[index], service, comments, may_add=given.may_add(template))
 
 
-def _check_ends(given: Given, document: readback.Document) -> None:
+def _check_ends(given: Given, document: parsers.Document) -> None:
     text, start, end = document.text, document.cuts[0], document.cuts[-1]
     head = Piece(_COMPOSE, text[:start])
     check_yaml(head, {"services": None})
@@ -299,14 +298,14 @@ def _check_block(
 
 def _check_comments(piece: Piece, name: str, expected: Sequence[str]) -> None:
     """The options of a service that are switched off, at their places: what an operator may uncomment."""
-    found = readback.options(piece.text)
+    found = parsers.options(piece.text)
     for index, (number, place, comment) in enumerate(found):
         wanted = expected[index] if index < len(expected) else ""
         if comment not in spellings(wanted):
             what = f"the option {wanted}" if wanted else f"no other option in {name}"
             raise GateFailure(piece.file, piece.before + number, what, repr(comment))
-        if place != expectation.place(wanted):
-            key, column = expectation.place(wanted)
+        if place != expectations.place(wanted):
+            key, column = expectations.place(wanted)
             raise GateFailure(
                 piece.file, piece.before + number, f"{wanted} below {key}, {column} further in", repr(place)
             )
@@ -346,7 +345,7 @@ def _bottom(composition: Composition) -> tuple[str, str]:
 
 
 def _batching_path(model: Model) -> str | None:
-    folder = expectation.batching_folder(model)
+    folder = expectations.batching_folder(model)
     return f"{folder}/batching_{model.id}.txt" if folder else None
 
 
@@ -355,6 +354,6 @@ def _digest_of(*bodies: bytes) -> str:
     return short_digest([body.decode("utf-8", "replace") for body in bodies])
 
 
-def _service(document: readback.Document, index: int) -> Piece:
+def _service(document: parsers.Document, index: int) -> Piece:
     first, last = document.cuts[index : index + 2]
     return Piece(_COMPOSE, document.text[first:last], document.text, first)

@@ -11,7 +11,7 @@ from renderers import gate
 from renderers.bundle import RenderedBundle, Renderer
 from renderers.errors import GateFailure
 from renderers.model import Composition, RenderDefaults, RenderedFile
-from renderers.templates import Templates
+from renderers.template_set import Templates
 from tests.builders import (
     GOLDEN_DEFAULTS,
     STAMP,
@@ -240,7 +240,7 @@ FAULTS = {
 }
 
 
-MESSAGES = json.loads((Path(__file__).parents[2] / "data" / "gate_messages.json").read_text())
+MESSAGES = json.loads((Path(__file__).parents[3] / "data" / "gate_messages.json").read_text())
 """What is said about each fault and each contradiction: file and line, what was expected there and what was found."""
 
 

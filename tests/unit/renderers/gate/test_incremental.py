@@ -4,8 +4,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from renderers.judged import NOTHING, Cutting, Judged, Run, cut, end_of_line, line_at, runs
-from renderers.readback import Unreadable
+from renderers.gate.incremental import NOTHING, Cutting, Judged, Run, cut, end_of_line, line_at, runs
+from renderers.gate.parsers import Unreadable
 from tests.builders import make_model
 
 _MODELS = {name: make_model(name) for name in "abcdefgh"}

@@ -4,8 +4,8 @@ from decimal import Decimal
 
 import pytest
 
-from renderers.agreement import difference
-from renderers.expectation import Default
+from renderers.gate.diff import difference
+from renderers.gate.expectations import Default
 
 COMMAND = ["tool", "--name=a", "-c", "/x"]
 

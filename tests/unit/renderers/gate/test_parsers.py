@@ -4,15 +4,15 @@ from itertools import pairwise
 
 import pytest
 
-from renderers import readback
-from renderers.readback import Unreadable
+from renderers.gate import parsers
+from renderers.gate.parsers import Unreadable
 
 DOCUMENT = b"# head\nservices:\n  a:\n    x: 1\n\n  b:\n    y: 2\n\nnetworks:\n  n: {}\n"
 
 
 def test_a_document_is_cut_at_services_of_its_top_and_bottom():
     text = DOCUMENT.replace(b"  b:\n", b"  x:\n    y: 2\n\n  b:\n")
-    document = readback.document(text, ["a"], ["b"])
+    document = parsers.document(text, ["a"], ["b"])
 
     assert [text[first:last] for first, last in pairwise(document.cuts)] == [
         b"  a:\n    x: 1\n\n  x:\n    y: 2\n\n",
@@ -39,7 +39,7 @@ def test_a_document_is_cut_at_services_of_its_top_and_bottom():
 )
 def test_a_document_without_services_and_networks_is_refused(text, words):
     with pytest.raises(Unreadable) as refused:
-        readback.document(text, ["a"], [])
+        parsers.document(text, ["a"], [])
 
     assert str(refused.value) == words
 
@@ -56,13 +56,13 @@ def test_a_document_without_services_and_networks_is_refused(text, words):
 )
 def test_services_that_are_not_at_their_end_are_refused(top, bottom, words):
     with pytest.raises(Unreadable) as refused:
-        readback.document(DOCUMENT, top, bottom)
+        parsers.document(DOCUMENT, top, bottom)
 
     assert str(refused.value) == words
 
 
 def test_yaml_is_read_with_the_line_of_each_part():
-    text = readback.yaml_text("a:\n  b: [1, x]\n  c:\n    - d: true\n")
+    text = parsers.yaml_text("a:\n  b: [1, x]\n  c:\n    - d: true\n")
 
     assert text.value == {"a": {"b": [1, "x"], "c": [{"d": True}]}}
     assert [
@@ -101,14 +101,14 @@ def test_yaml_is_read_with_the_line_of_each_part():
 )
 def test_yaml_beyond_the_plain_is_refused_with_its_line(text, words):
     with pytest.raises(Unreadable) as refused:
-        readback.yaml_text(text)
+        parsers.yaml_text(text)
 
     assert str(refused.value).startswith(words)
 
 
 def test_a_map_line_is_read_as_nginx_reads_it():
-    assert readback.map_line("101 s101s:8500;\n") == ("101", "s101s", 8500)
-    assert readback.map_line("\\default sdefaults:1;\n") == ("default", "sdefaults", 1)
+    assert parsers.map_line("101 s101s:8500;\n") == ("101", "s101s", 8500)
+    assert parsers.map_line("\\default sdefaults:1;\n") == ("default", "sdefaults", 1)
 
 
 @pytest.mark.parametrize(
@@ -127,14 +127,14 @@ def test_a_map_line_is_read_as_nginx_reads_it():
 )
 def test_another_map_line_is_refused(line, words):
     with pytest.raises(Unreadable) as refused:
-        readback.map_line(line)
+        parsers.map_line(line)
 
     assert str(refused.value) == words
 
 
 def test_a_list_line_is_read_with_its_uri():
-    assert readback.list_line("101/3 gcs:b/a\n") == ("101", 3, "gs://b/a")
-    assert readback.list_line("103 s3:b/a\n") == ("103", None, "s3://b/a")
+    assert parsers.list_line("101/3 gcs:b/a\n") == ("101", 3, "gs://b/a")
+    assert parsers.list_line("103 s3:b/a\n") == ("103", None, "s3://b/a")
 
 
 @pytest.mark.parametrize(
@@ -150,13 +150,13 @@ def test_a_list_line_is_read_with_its_uri():
 )
 def test_another_list_line_is_refused(line, words):
     with pytest.raises(Unreadable) as refused:
-        readback.list_line(line)
+        parsers.list_line(line)
 
     assert str(refused.value) == words
 
 
 def test_an_env_file_is_read_without_its_comments():
-    assert readback.env("# x\nA=1\n\nB_a=\n") == {"A": "1", "B_a": ""}
+    assert parsers.env("# x\nA=1\n\nB_a=\n") == {"A": "1", "B_a": ""}
 
 
 @pytest.mark.parametrize(
@@ -171,13 +171,13 @@ def test_an_env_file_is_read_without_its_comments():
 )
 def test_another_env_file_is_refused(text, words):
     with pytest.raises(Unreadable) as refused:
-        readback.env(text)
+        parsers.env(text)
 
     assert str(refused.value) == words
 
 
 def test_noted_amounts_are_read_with_their_units():
-    assert readback.noted_amounts("# x: CPU_LIMIT 0.5, MEM_LIMIT 4g\nA=1") == {
+    assert parsers.noted_amounts("# x: CPU_LIMIT 0.5, MEM_LIMIT 4g\nA=1") == {
         "CPU_LIMIT": ("0.5", 1),
         "MEM_LIMIT": ("4", 1 << 30),
     }
@@ -186,7 +186,7 @@ def test_noted_amounts_are_read_with_their_units():
 def test_batching_parameters_are_read():
     text = "# x\nmax_batch_size { value: 1 }\nallowed_batch_sizes: 1\nallowed_batch_sizes: 2\npad_variable_length_inputs: true\n"
 
-    assert readback.batching(text) == {
+    assert parsers.batching(text) == {
         "max_batch_size": 1,
         "allowed_batch_sizes": [1, 2],
         "pad_variable_length_inputs": True,
@@ -211,25 +211,25 @@ def test_batching_parameters_are_read():
 )
 def test_another_batching_file_is_refused(text, words):
     with pytest.raises(Unreadable) as refused:
-        readback.batching(text)
+        parsers.batching(text)
 
     assert str(refused.value) == words
 
 
 @pytest.mark.parametrize("text", [None, 1, "0", "${A}", "${A:-}", "${A:-1t}", "${A-1}", "x${A:-1}"])
 def test_what_is_no_variable_with_an_amount_is_none(text):
-    assert readback.amount(text) is None
+    assert parsers.amount(text) is None
 
 
 def test_an_amount_is_read_with_its_variable_and_unit():
-    assert readback.amount("${A_b:-1.5m}") == ("A_b", "1.5", 1 << 20)
+    assert parsers.amount("${A_b:-1.5m}") == ("A_b", "1.5", 1 << 20)
 
 
 PATTERN = "# {{ name | markdown }} of {{ place }}\n\nprose\n{{ rest }}```\nend\n"
 
 
 def test_gaps_are_read_with_their_lines():
-    assert readback.gaps("# a of b\n\nprose\nx\ny\n```\nend\n", PATTERN) == [
+    assert parsers.gaps("# a of b\n\nprose\nx\ny\n```\nend\n", PATTERN) == [
         (1, "name", "a"),
         (1, "place", "b"),
         (4, "rest", "x\ny\n"),
@@ -237,7 +237,7 @@ def test_gaps_are_read_with_their_lines():
 
 
 def test_a_pattern_without_gaps_is_the_text():
-    assert readback.gaps("a\n", "a\n") == []
+    assert parsers.gaps("a\n", "a\n") == []
 
 
 @pytest.mark.parametrize(
@@ -254,7 +254,7 @@ def test_a_pattern_without_gaps_is_the_text():
 )
 def test_another_text_than_the_patterns_is_refused_with_its_line(text, words):
     with pytest.raises(Unreadable) as refused:
-        readback.gaps(text, PATTERN)
+        parsers.gaps(text, PATTERN)
 
     assert str(refused.value) == words
 
@@ -262,15 +262,15 @@ def test_another_text_than_the_patterns_is_refused_with_its_line(text, words):
 def test_options_are_read_with_the_key_they_are_below():
     service = "  a:\n    x:\n      - 1\n      #- 2\n    y: 3\n    #z: 4\n"
 
-    assert readback.options(service) == [(4, ("x", 6), "#- 2"), (6, ("y", 4), "#z: 4")]
+    assert parsers.options(service) == [(4, ("x", 6), "#- 2"), (6, ("y", 4), "#z: 4")]
 
 
 def test_a_listing_is_switched_on_where_it_is_green():
-    assert readback.switched_on("  a:\n    ...\n>     #- 1#\n      #- 2") == "  a:\n      - 1#\n      #- 2"
+    assert parsers.switched_on("  a:\n    ...\n>     #- 1#\n      #- 2") == "  a:\n      - 1#\n      #- 2"
 
 
 def test_directives_of_nginx_are_read_at_every_depth():
-    found = readback.nginx('# x\nmap $a $b {\n    default "";\n    include f;\n}\nevents { }\nlog "a;{";\n')
+    found = parsers.nginx('# x\nmap $a $b {\n    default "";\n    include f;\n}\nevents { }\nlog "a;{";\n')
 
     assert [(each.name, each.words, each.line, sorted(each.inside)) for each in found] == [
         ("default", ("",), 3, []),
@@ -294,6 +294,6 @@ def test_directives_of_nginx_are_read_at_every_depth():
 )
 def test_another_configuration_of_nginx_is_refused(text, words):
     with pytest.raises(Unreadable) as refused:
-        readback.nginx(text)
+        parsers.nginx(text)
 
     assert str(refused.value) == words
