@@ -40,16 +40,16 @@ from daemon.reporting import Reporter
 from daemon.runtime import Runtime
 from daemon.settings import Retention, Settings
 from daemon.stores import locations
-from daemon.stores.admission import Admission
+from daemon.stores.directory.filesystem import FileSystem, RealFileSystem
 from daemon.stores.errors import StoreRefused
-from daemon.stores.filesystem import FileSystem, RealFileSystem
-from daemon.stores.guarded import GuardedStore
-from daemon.stores.limited import LimitedStore
 from daemon.stores.locations import Location
-from daemon.stores.paced import PacedStore
 from daemon.stores.port import ObjectStore
-from daemon.stores.quoting import QuotingStore
 from daemon.stores.remedies import move_object
+from daemon.stores.startup_probe import Admission
+from daemon.stores.wrappers.etag_form import QuotingStore
+from daemon.stores.wrappers.rate_limit import PacedStore
+from daemon.stores.wrappers.timeout import LimitedStore
+from daemon.stores.wrappers.write_guard import GuardedStore
 from daemon.telemetry import Metrics, configure_logging
 from daemon.worker import Worker
 from events.dialects.cloudevents import Limits
@@ -192,7 +192,8 @@ def open_bucket(
 
     `gcs_write_seconds`: how far apart GCS wants two writes of a key. `around` puts something between the store and
     everyone who uses it. `keys`: what is signed and whose signatures count. `guarded`: before the
-    first write the store has to show that it honours conditions (`stores.guarded`); a folder's are our own code.
+    first write the store has to show that it honours conditions (`stores.wrappers.write_guard`); those of a folder are
+    our own code.
 
     Raises:
         StoreRefused: no bucket has such a name.
@@ -278,7 +279,7 @@ def _store(location: Location, runtime: Runtime, filesystem: FileSystem) -> Obje
     # Lazily: each SDK takes a quarter of a second to import.
     match location:
         case locations.Directory(path=path):
-            from daemon.stores.directory import DirectoryStore  # noqa: PLC0415
+            from daemon.stores.directory.store import DirectoryStore  # noqa: PLC0415
 
             return DirectoryStore(
                 path.absolute(),

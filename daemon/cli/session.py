@@ -71,7 +71,7 @@ def printer_of(prose: Prose) -> Printer:
 async def session(
     place: Place, printing: Printing, journal: JournalPlace | None = None, *, guarded: bool = True, new: bool = False
 ) -> AsyncIterator[Session]:
-    """The bucket that the options name, opened; `guarded` unless the verb probes it.
+    """The bucket that the options name, opened; `write_guard` unless the verb probes it.
 
     Raises:
         BucketMissing: it is a folder that does not exist, and it is not to be a `new` one.

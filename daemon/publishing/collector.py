@@ -28,9 +28,9 @@ from daemon.publishing.publisher import Publisher, timestamp
 from daemon.publishing.reader import PointerRead, Reader
 from daemon.publishing.retention import Doomed, Folder, Kept, Policy, Released, Spared
 from daemon.runtime import Runtime
-from daemon.stores.clock import store_time
 from daemon.stores.errors import ConditionFailed, ObjectMissing, OutcomeUnknown, StoreForbidden, StoreRefused
 from daemon.stores.port import Listed, ObjectStore
+from daemon.stores.server_time import store_time
 from renderers.model import Scope
 
 Part = Literal["release", "delete"]

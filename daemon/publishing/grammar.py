@@ -15,7 +15,7 @@ from typing import Annotated, Final, TypeVar
 
 from pydantic import AfterValidator, BaseModel, Field, StringConstraints, ValidationError, ValidationInfo
 
-from daemon.stores.keys import is_key
+from daemon.stores.object_keys import is_key
 from events.schemas import LARGEST_REVISION
 from renderers.model import Scope
 

@@ -28,7 +28,7 @@ from urllib3.exceptions import HTTPError, MaxRetryError, NewConnectionError
 
 from daemon.concurrency import both
 from daemon.runtime import Runtime
-from daemon.stores import metadata
+from daemon.stores import object_metadata
 from daemon.stores.errors import (
     ConditionFailed,
     ObjectDamaged,
@@ -41,7 +41,7 @@ from daemon.stores.errors import (
     StoreRefused,
     StoreUnavailable,
 )
-from daemon.stores.keys import by_bytes, check_folder, check_key, check_prefix, is_key
+from daemon.stores.object_keys import by_bytes, check_folder, check_key, check_prefix, is_key
 from daemon.stores.port import Content, Listed, Listing, Stored, Version
 
 T = TypeVar("T")
@@ -148,7 +148,7 @@ class GcsStore:
     def _describe(self, bucket: Any, key: str) -> tuple[int, dict[str, str]]:
         blob = bucket.blob(self._prefix + key)
         blob.reload(timeout=_BULK_SECONDS, retry=_BULK_RETRY)
-        return _generation_of(blob), metadata.decoded(blob.metadata or {})
+        return _generation_of(blob), object_metadata.decoded(blob.metadata or {})
 
     def _scan(self, bucket: Any, prefix: str) -> Listing:
         blobs = bucket.list_blobs(
@@ -195,7 +195,7 @@ class GcsStore:
     def _upload(self, bucket: Any, key: str, content: Content, generation: int) -> Version:
         blob = bucket.blob(self._prefix + key)
         blob.cache_control = content.cache_control
-        blob.metadata = metadata.encoded(content.tag)
+        blob.metadata = object_metadata.encoded(content.tag)
         blob.upload_from_string(
             content.body,
             content_type=content.content_type,

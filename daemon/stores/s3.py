@@ -41,7 +41,7 @@ from botocore.exceptions import (
 )
 
 from daemon.runtime import Runtime
-from daemon.stores import metadata
+from daemon.stores import object_metadata
 from daemon.stores.errors import (
     ConditionFailed,
     ObjectDamaged,
@@ -54,7 +54,7 @@ from daemon.stores.errors import (
     StoreRefused,
     StoreUnavailable,
 )
-from daemon.stores.keys import by_bytes, check_folder, check_key, check_prefix, is_key
+from daemon.stores.object_keys import by_bytes, check_folder, check_key, check_prefix, is_key
 from daemon.stores.port import Content, Listed, Listing, Stored, Version
 
 T = TypeVar("T")
@@ -175,7 +175,7 @@ class S3Store:
         # Not `with` the body itself: that is the bare stream, which checks neither length nor checksum.
         with contextlib.closing(answer["Body"]) as body:
             read = body.read() if most_bytes is None else _read_at_most(body, answer, key, most_bytes)
-        return Stored(read, _version(answer), metadata.decoded(answer.get("Metadata", {})))
+        return Stored(read, _version(answer), object_metadata.decoded(answer.get("Metadata", {})))
 
     def _scan(self, clients: _Clients, prefix: str) -> Listing:
         found = [
@@ -286,7 +286,7 @@ class S3Store:
             "Body": content.body,
             "ContentType": content.content_type,
             "CacheControl": content.cache_control,
-            "Metadata": metadata.encoded(content.tag),
+            "Metadata": object_metadata.encoded(content.tag),
             "ChecksumSHA256": base64.b64encode(digest).decode(),
         }
 

@@ -12,7 +12,7 @@ import pytest
 
 from daemon.publishing.pointer import Entry, Pointer
 from daemon.publishing.reader import Reader
-from daemon.stores.directory import DirectoryStore
+from daemon.stores.directory.store import DirectoryStore
 from events.model import Event, OutcomeKind
 from renderers.model import Scope
 from tests.builders_runtime import InlineRuntime

@@ -13,7 +13,7 @@ from daemon.freshening import FreshnessTimer
 from daemon.publishing import layout, protocol, signing
 from daemon.publishing.documents import written
 from daemon.publishing.trust import Revocation, Trust, TrustedKey
-from daemon.stores.directory import DirectoryStore
+from daemon.stores.directory.store import DirectoryStore
 from daemon.stores.memory import MemoryStore
 from daemon.stores.port import Content
 from tests.builders import golden_document

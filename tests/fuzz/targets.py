@@ -35,9 +35,11 @@ from daemon.publishing.reader import Reader, verified_files
 from daemon.publishing.signing import PublicKey
 from daemon.publishing.trust import Trust
 from daemon.settings import SettingsError, load
-from daemon.stores import locations, metadata, tags
-from daemon.stores.keys import check_folder, check_key, check_prefix
+from daemon.stores import locations
+from daemon.stores.directory import tag_file
 from daemon.stores.memory import MemoryStore
+from daemon.stores.object_keys import check_folder, check_key, check_prefix
+from daemon.stores.object_metadata import decoded, encoded
 from daemon.stores.port import Content
 from events.dialects import cloudevents
 from events.errors import InvalidEvent, UnsupportedContentType
@@ -272,8 +274,8 @@ def signature_list(body: bytes) -> bool:
 
 def object_tags(body: bytes) -> bool:
     """The tag file of a directory. A damaged one has no entries, and no error."""
-    entries = tags.decode_tags(body)
-    assert tags.decode_tags(tags.encode_tags(entries)) == entries
+    entries = tag_file.decode_tags(body)
+    assert tag_file.decode_tags(tag_file.encode_tags(entries)) == entries
     return bool(entries)
 
 
@@ -286,12 +288,12 @@ def commit_tag(body: bytes) -> bool:
 def object_metadata(body: bytes) -> bool:
     """Lines of a name and a value, as a server returns them with an object."""
     lines = (line.partition(":") for line in body.decode("latin-1").split("\n"))
-    read = metadata.decoded({name: value for name, _, value in lines})
+    read = decoded({name: value for name, _, value in lines})
     try:
-        sent = metadata.encoded(read)
+        sent = encoded(read)
     except UnicodeEncodeError as error:
         raise AssertionError(read) from error
-    assert metadata.decoded(sent) == read
+    assert decoded(sent) == read
     return bool(read)
 
 

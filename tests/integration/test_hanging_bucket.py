@@ -4,7 +4,7 @@ import asyncio
 import threading
 from pathlib import Path
 
-from daemon.stores.filesystem import Entry, RealFileSystem
+from daemon.stores.directory.filesystem import Entry, RealFileSystem
 from tests.support.daemon_in_process import running
 from tests.unit.daemon.http.service import STRUCTURED, state_event
 

@@ -25,8 +25,8 @@ from daemon.stores.errors import StoreRefused
 from daemon.stores.memory import MemoryStore
 from daemon.stores.port import Content, ObjectStore
 from daemon.stores.probe import probe
-from daemon.stores.quoting import QuotingStore
 from daemon.stores.s3 import S3Store
+from daemon.stores.wrappers.etag_form import QuotingStore
 from tests.builders_runtime import InlineRuntime, ThreadRuntime
 from tests.services.availability import available
 from tests.services.goprograms import go_module

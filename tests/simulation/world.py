@@ -41,9 +41,9 @@ from daemon.publishing.recoverer import Recoverer
 from daemon.publishing.recovery import Wish
 from daemon.publishing.retention import Policy
 from daemon.stores.errors import StoreBusy, StoreError, StoreUnavailable
-from daemon.stores.limited import LimitedStore
-from daemon.stores.paced import PacedStore
 from daemon.stores.port import ObjectStore
+from daemon.stores.wrappers.rate_limit import PacedStore
+from daemon.stores.wrappers.timeout import LimitedStore
 from daemon.worker import Worker
 from events.errors import SourceUnavailable
 from events.model import Event, Identity

@@ -14,8 +14,8 @@ from daemon.publishing.pointer import Pointer, Publication, Revision
 from daemon.publishing.publisher import Publisher
 from daemon.publishing.reader import Reader
 from daemon.runtime import Runtime
-from daemon.stores.directory import DirectoryStore
-from daemon.stores.filesystem import RealFileSystem
+from daemon.stores.directory.filesystem import RealFileSystem
+from daemon.stores.directory.store import DirectoryStore
 from daemon.stores.port import ObjectStore
 from renderers.bundle import RENDERER_VERSION, Renderer
 from renderers.model import Composition, RenderDefaults, Scope, Stamp

@@ -25,8 +25,8 @@ from daemon.publishing.livetree import LiveTree
 from daemon.publishing.pointer import Pointer, Publication
 from daemon.publishing.reader import Reader
 from daemon.runtime import Runtime
-from daemon.stores.directory import DirectoryStore
-from daemon.stores.filesystem import RealFileSystem
+from daemon.stores.directory.filesystem import RealFileSystem
+from daemon.stores.directory.store import DirectoryStore
 from daemon.stores.port import Content, Listing, ObjectStore, Stored, Version
 from daemon.wiring import Bucket, open_bucket
 from daemon.worker import Worker

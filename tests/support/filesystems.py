@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import assert_never
 
-from daemon.stores.filesystem import Entry, FileSystem
+from daemon.stores.directory.filesystem import Entry, FileSystem
 
 
 @dataclass(frozen=True, slots=True)

@@ -18,7 +18,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final
 
-from daemon.stores.filesystem import Entry, Kind
+from daemon.stores.directory.filesystem import Entry, Kind
 from tests.support.filesystems import Mark, Operation, perform
 
 LIMIT: Final = 128
@@ -82,7 +82,7 @@ _Node = _File | _Folder
 
 
 class SimulatedDisk:
-    """Implements daemon.stores.filesystem.FileSystem in memory. The folders down to `base` are there and durable."""
+    """Implements daemon.stores.directory.filesystem.FileSystem in memory. The folders down to `base` are there and durable."""
 
     def __init__(self, base: Path) -> None:
         self.base = base

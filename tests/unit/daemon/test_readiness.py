@@ -14,8 +14,8 @@ from daemon.outcomes import Failure, NeedsOperator, Passing
 from daemon.publishing.livetree import Synced, Unfinished
 from daemon.readiness import Vitals
 from daemon.reporting import Reporter
-from daemon.stores.admission import Admission
 from daemon.stores.memory import MemoryStore
+from daemon.stores.startup_probe import Admission
 from daemon.telemetry import Metrics
 from daemon.worker import Lane
 from events.errors import JournalFull, SourceUnavailable

@@ -1,7 +1,7 @@
 import structlog
 
 from daemon.publishing.reader import Reader, Scopes
-from daemon.stores.directory import DirectoryStore
+from daemon.stores.directory.store import DirectoryStore
 from daemon.stores.errors import StoreRefused
 from tests.support.buckets import SCOPE, composition_with, in_bucket
 

@@ -10,8 +10,8 @@ import pytest
 
 from daemon.publishing import layout, ownership, sizes
 from daemon.publishing.livetree import Synced
-from daemon.stores.directory import UNREAD_BYTES, DirectoryStore
-from daemon.stores.filesystem import RealFileSystem
+from daemon.stores.directory.filesystem import RealFileSystem
+from daemon.stores.directory.store import UNREAD_BYTES, DirectoryStore
 from tests.builders_publishing import SCOPE, Bucket, make_files, make_state
 from tests.builders_runtime import InlineRuntime
 

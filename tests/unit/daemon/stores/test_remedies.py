@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from daemon.stores.directory import DirectoryStore
+from daemon.stores.directory.store import DirectoryStore
 from daemon.stores.errors import StoreRefused
 from daemon.stores.locations import S3, Directory, Gcs
 from daemon.stores.port import Content

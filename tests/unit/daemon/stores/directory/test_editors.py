@@ -13,9 +13,9 @@ from typing import TypeVar
 
 import pytest
 
-from daemon.stores.directory import STALE_SECONDS, DirectoryStore
+from daemon.stores.directory.filesystem import RealFileSystem
+from daemon.stores.directory.store import STALE_SECONDS, DirectoryStore
 from daemon.stores.errors import ConditionFailed, ObjectMissing, OutcomeUnknown, StoreError, StoreUnavailable
-from daemon.stores.filesystem import RealFileSystem
 from daemon.stores.port import Content, Version
 from tests.builders_runtime import InlineRuntime, done
 from tests.support.filesystems import Exchange, FailingFileSystem, Operation, PassingFileSystem, Rename, Write

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from daemon.stores.diskerrors import after_writing, before_writing, while_writing
+from daemon.stores.directory.os_errors import after_writing, before_writing, while_writing
 from daemon.stores.errors import ConditionFailed, ObjectMissing, OutcomeUnknown, StoreRefused, StoreUnavailable
 from tests.support.privileges import as_an_ordinary_user
 

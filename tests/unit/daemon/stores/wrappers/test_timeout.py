@@ -5,9 +5,9 @@ import asyncio
 import pytest
 
 from daemon.stores.errors import ConditionFailed, OutcomeUnknown, StoreUnavailable
-from daemon.stores.limited import LimitedStore
 from daemon.stores.memory import MemoryStore
 from daemon.stores.port import Content, Version
+from daemon.stores.wrappers.timeout import LimitedStore
 from tests.builders_runtime import InlineRuntime
 from tests.simulation.loop import SimulatedLoop
 

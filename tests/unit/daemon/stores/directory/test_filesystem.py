@@ -8,7 +8,7 @@ from subprocess import PIPE, Popen
 
 import pytest
 
-from daemon.stores.filesystem import Kind, RealFileSystem
+from daemon.stores.directory.filesystem import Kind, RealFileSystem
 
 FS = RealFileSystem()
 
@@ -17,7 +17,7 @@ FS = RealFileSystem()
 def way(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
     """How the folder of a name is reached; an older kernel does it step by step."""
     if request.param == "step by step":
-        monkeypatch.setattr("daemon.stores.filesystem._opened_at_once", lambda _folder: -1)
+        monkeypatch.setattr("daemon.stores.directory.filesystem._opened_at_once", lambda _folder: -1)
 
 
 def test_status_tells_what_stands_there_and_follows_no_link(tmp_path: Path) -> None:
@@ -158,7 +158,7 @@ def test_a_c_library_without_the_call_says_that_it_has_none(tmp_path: Path, monk
     class Older:
         syscall = staticmethod(lambda *_arguments: -1)
 
-    monkeypatch.setattr("daemon.stores.filesystem._libc", Older())
+    monkeypatch.setattr("daemon.stores.directory.filesystem._libc", Older())
 
     with pytest.raises(OSError, match="not implemented"):
         FS.exchange(tmp_path / "one", tmp_path / "other")

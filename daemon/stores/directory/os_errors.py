@@ -14,8 +14,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Final
 
+from daemon.stores.directory.filesystem import Kind, UnfitLock
 from daemon.stores.errors import ConditionFailed, OutcomeUnknown, StoreError, StoreRefused, StoreUnavailable
-from daemon.stores.filesystem import Kind, UnfitLock
 
 _ADVICE: Final = {
     errno.ENOSPC: "make room on the disk",

@@ -11,9 +11,9 @@ from typing import TypeVar
 
 import pytest
 
-from daemon.stores.directory import DirectoryStore
+from daemon.stores.directory.filesystem import RealFileSystem, UnfitLock
+from daemon.stores.directory.store import DirectoryStore
 from daemon.stores.errors import StoreRefused
-from daemon.stores.filesystem import RealFileSystem, UnfitLock
 from daemon.stores.port import Content
 from tests.builders_runtime import InlineRuntime, done
 
@@ -156,7 +156,7 @@ def test_a_lock_file_that_is_removed_while_it_is_taken_is_not_held(
         (tmp_path / "lock").unlink()
 
     flock = fcntl.flock
-    monkeypatch.setattr("daemon.stores.filesystem.fcntl.flock", removing)
+    monkeypatch.setattr("daemon.stores.directory.filesystem.fcntl.flock", removing)
 
     with FS.lock(tmp_path / "lock") as held:
         assert not held

@@ -10,9 +10,9 @@ puts it back if it is not what was compared (issue 16). A deletion moves the fil
 way. Where the file system cannot exchange names, a replacement compares once more and renames. What an editor writes
 through a descriptor that it opened before is beyond any store.
 
-What an object's tag is and how it survives a crash: `tags`. An object that never had one has no tag file: its version
-is its digest alone, which is enough where bodies never repeat (the pointer) or never change (states). The tag `mode`
-with the value `0755` makes the file executable. Content type and caching mean nothing here.
+What an object's tag is and how it survives a crash: `tag_file`. An object that never had one has no tag file: its
+version is its digest alone, which is enough where bodies never repeat (the pointer) or never change (states). The tag
+`mode` with the value `0755` makes the file executable. Content type and caching mean nothing here.
 
 A listing reads a file once: its digest is remembered with device, inode, size and times. It does not read what is
 larger than `UNREAD_BYTES`, nor what `unread` names: the version of such a file is made of these figures, here and in
@@ -44,7 +44,8 @@ from typing import Concatenate, Final, ParamSpec, TypeVar
 
 from daemon import localfiles
 from daemon.runtime import Runtime
-from daemon.stores.diskerrors import (
+from daemon.stores.directory.filesystem import Entry, FileSystem, Kind, RealFileSystem
+from daemon.stores.directory.os_errors import (
     after_writing,
     before_writing,
     is_of_the_process,
@@ -52,12 +53,11 @@ from daemon.stores.diskerrors import (
     unreadable,
     while_writing,
 )
+from daemon.stores.directory.tag_file import TagEntry, decode_tags, encode_tags, fitting, version_of
 from daemon.stores.errors import ConditionFailed, ObjectMissing, ObjectTooBig, StoreRefused, StoreUnavailable
-from daemon.stores.filesystem import Entry, FileSystem, Kind, RealFileSystem
-from daemon.stores.keys import by_bytes, check_folder, check_key, check_prefix, is_key
+from daemon.stores.object_keys import by_bytes, check_folder, check_key, check_prefix, is_key
 from daemon.stores.port import Content, Listed, Listing, Stored, UnreadableFolder, Version
 from daemon.stores.remedies import ASIDE, move_file
-from daemon.stores.tags import TagEntry, decode_tags, encode_tags, fitting, version_of
 from renderers.cache import Cache
 
 P = ParamSpec("P")

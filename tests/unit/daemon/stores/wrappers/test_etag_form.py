@@ -7,7 +7,7 @@ import pytest
 from daemon.stores.errors import ConditionFailed
 from daemon.stores.memory import MemoryStore
 from daemon.stores.port import Content, ObjectStore, Version
-from daemon.stores.quoting import Form, QuotingStore
+from daemon.stores.wrappers.etag_form import Form, QuotingStore
 from tests.builders_runtime import InlineRuntime
 from tests.support.faulty_store import FaultyStore
 

@@ -1,4 +1,4 @@
-"""The tag file of an object in a directory: which body carries which tag (pure; `directory` reads and writes it).
+"""The tag file of an object in a directory: which body carries which tag (pure; `store` reads and writes it).
 
 A file has no room for a tag, and two files cannot change at once. So the tag file is written first and holds two
 entries, of the body that is there and of the body that is to come; whichever a crash leaves is recognised by its

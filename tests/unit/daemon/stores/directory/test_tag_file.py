@@ -2,7 +2,7 @@
 
 import pytest
 
-from daemon.stores.tags import TagEntry, decode_tags, encode_tags, fitting, version_of
+from daemon.stores.directory.tag_file import TagEntry, decode_tags, encode_tags, fitting, version_of
 
 OLD = TagEntry("aa", "id-1", {"n": "1"})
 NEW = TagEntry("bb", "id-2", {"n": "2", "name": "ü"})

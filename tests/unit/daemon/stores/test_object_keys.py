@@ -2,7 +2,7 @@
 
 import pytest
 
-from daemon.stores.keys import by_bytes, check_folder, check_key, check_prefix, is_key
+from daemon.stores.object_keys import by_bytes, check_folder, check_key, check_prefix, is_key
 
 GOOD = ["a", "a/b", ".env", "a b", "é/名前", "..a/b..", "k" * 255, "/".join(["k" * 255] * 4)]
 BAD = [

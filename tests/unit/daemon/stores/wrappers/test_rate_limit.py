@@ -6,8 +6,8 @@ import pytest
 
 from daemon.stores.errors import ConditionFailed
 from daemon.stores.memory import MemoryStore
-from daemon.stores.paced import PacedStore
 from daemon.stores.port import Content, ObjectStore
+from daemon.stores.wrappers.rate_limit import PacedStore
 from tests.builders_runtime import InlineRuntime
 from tests.support.faulty_store import FaultyStore
 

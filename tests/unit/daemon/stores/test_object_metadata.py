@@ -3,7 +3,7 @@
 from hypothesis import given
 from hypothesis import strategies as st
 
-from daemon.stores.metadata import decoded, encoded
+from daemon.stores.object_metadata import decoded, encoded
 
 NAMES = st.text("abcdefghijklmnopqrstuvwxyz0123456789-", min_size=1)
 VALUES = st.text(st.characters(exclude_categories=["Cs"]))

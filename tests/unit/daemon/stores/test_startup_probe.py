@@ -5,11 +5,11 @@ from itertools import pairwise
 
 import pytest
 
-from daemon.stores.admission import Admission
 from daemon.stores.errors import ObjectMissing
 from daemon.stores.memory import MemoryStore
 from daemon.stores.port import Content, Version
 from daemon.stores.probe import UnsafeStore
+from daemon.stores.startup_probe import Admission
 from tests.builders_runtime import InlineRuntime
 from tests.support.faulty_store import Fault, FaultyStore
 

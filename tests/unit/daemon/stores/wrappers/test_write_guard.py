@@ -7,10 +7,10 @@ import pytest
 
 from daemon.concurrency import concurrently
 from daemon.stores.errors import ObjectMissing, StoreBusy, StoreRefused, StoreUnavailable
-from daemon.stores.guarded import GuardedStore
 from daemon.stores.memory import MemoryStore
 from daemon.stores.port import Content, ObjectStore, Version
 from daemon.stores.probe import PREFIX, UnsafeStore
+from daemon.stores.wrappers.write_guard import GuardedStore
 from tests.builders_runtime import InlineRuntime
 from tests.support.faulty_store import Fault, FaultyStore
 

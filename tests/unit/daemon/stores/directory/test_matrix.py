@@ -21,10 +21,10 @@ import pytest
 from daemon.publishing import layout, ownership
 from daemon.publishing.errors import PublishingError
 from daemon.publishing.reader import Reader
-from daemon.stores.directory import DirectoryStore
+from daemon.stores.directory.filesystem import RealFileSystem
+from daemon.stores.directory.store import DirectoryStore
 from daemon.stores.errors import ObjectTooBig, StoreError, StoreRefused
-from daemon.stores.filesystem import RealFileSystem
-from daemon.stores.keys import is_key
+from daemon.stores.object_keys import is_key
 from daemon.stores.port import Content, Listing
 from renderers.model import Scope
 from tests.builders_runtime import InlineRuntime

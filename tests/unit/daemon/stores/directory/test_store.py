@@ -20,7 +20,8 @@ from typing import TypeVar
 
 import pytest
 
-from daemon.stores.directory import LOCK_SECONDS, STALE_SECONDS, DirectoryStore
+from daemon.stores.directory.filesystem import Entry, RealFileSystem
+from daemon.stores.directory.store import LOCK_SECONDS, STALE_SECONDS, DirectoryStore
 from daemon.stores.errors import (
     ConditionFailed,
     ObjectMissing,
@@ -30,7 +31,6 @@ from daemon.stores.errors import (
     StoreRefused,
     StoreUnavailable,
 )
-from daemon.stores.filesystem import Entry, RealFileSystem
 from daemon.stores.port import Content, Listed
 from daemon.stores.remedies import move_file
 from tests.builders_runtime import InlineRuntime, done
@@ -48,7 +48,7 @@ from tests.support.filesystems import (
 from tests.support.privileges import as_an_ordinary_user
 
 T = TypeVar("T")
-PROJECT = Path(__file__).parents[4]
+PROJECT = Path(__file__).parents[5]
 
 
 @pytest.fixture
@@ -917,7 +917,7 @@ def test_a_lock_that_is_never_given_back_ends_in_an_error_and_not_in_silence(roo
 COUNTER = """
 import asyncio, sys
 from pathlib import Path
-from daemon.stores.directory import DirectoryStore
+from daemon.stores.directory.store import DirectoryStore
 from daemon.stores.errors import ConditionFailed
 from daemon.stores.port import Content
 from tests.builders_runtime import ThreadRuntime

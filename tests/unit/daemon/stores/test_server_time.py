@@ -5,9 +5,9 @@ from datetime import timedelta
 
 import pytest
 
-from daemon.stores.clock import store_time
 from daemon.stores.errors import StoreRefused, StoreUnavailable
 from daemon.stores.memory import MemoryStore
+from daemon.stores.server_time import store_time
 from tests.builders_runtime import InlineRuntime
 from tests.support.faulty_store import Fault, FaultyStore
 
