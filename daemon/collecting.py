@@ -1,7 +1,8 @@
 """The daemon's timer of collections: every few hours, with jitter, each scope in turn.
 
 In every daemon of a bucket: two at once are safe, and where nothing is to go a collection costs a listing and a read.
-What goes is decided in `publishing.retention`, done in `publishing.collector`.
+What goes is decided in `publishing.maintenance.retention_rules`, done in
+`publishing.maintenance.garbage_collector`.
 """
 
 from collections.abc import Callable, Mapping
@@ -9,7 +10,7 @@ from typing import Final
 
 import structlog
 
-from daemon.publishing.collector import Collected, Collector, DeletionRefused, Part
+from daemon.publishing.maintenance.garbage_collector import Collected, Collector, DeletionRefused, Part
 from daemon.publishing.reader import Reader
 from daemon.publishing.wording import reason_of
 from daemon.runtime import Runtime

@@ -14,9 +14,9 @@ from daemon.concurrency import concurrently
 from daemon.publishing import layout, pointer, signatures, sizes
 from daemon.publishing.documents import Malformed, parsed, written
 from daemon.publishing.errors import VerificationFailed
-from daemon.publishing.freshness import Freshness
 from daemon.publishing.reader import Reader
 from daemon.publishing.signatures import Signer
+from daemon.publishing.trust.freshness import Freshness
 from daemon.publishing.wording import reason_of
 from daemon.runtime import Runtime
 from daemon.stores.errors import ConditionFailed, ObjectMissing, ObjectTooBig, OutcomeUnknown
@@ -24,7 +24,7 @@ from daemon.stores.port import Content, ObjectStore, Version
 from renderers.model import Scope
 
 if TYPE_CHECKING:  # keys take long to import, and only who has a policy needs them
-    from daemon.publishing.trust import Trust
+    from daemon.publishing.trust.policy import Trust
 
 log: structlog.stdlib.BoundLogger = structlog.get_logger(__name__)
 

@@ -17,11 +17,11 @@ from daemon.concurrency import concurrently
 from daemon.desired import Known, Lineage, Plan, Planned, Standing
 from daemon.interpretation import Change, ModelVersionChanged, RollbackRequested, StateCreated, interpret
 from daemon.publishing import protocol
+from daemon.publishing.bucket_identity import ANY_BUCKET, BucketCheck
 from daemon.publishing.errors import NewerRenderer, NotFound, PointerMoved, Refused, VerificationFailed
-from daemon.publishing.identity import ANY_BUCKET, BucketCheck
-from daemon.publishing.livetree import LiveTree, Synced, Unfinished
+from daemon.publishing.live_tree.sync import LiveTree, Synced, Unfinished
 from daemon.publishing.manifest import ManifestEvent, State
-from daemon.publishing.operations import find_exactly
+from daemon.publishing.operator_commands import find_exactly
 from daemon.publishing.pointer import Entry, Pointer, Publication, PublicationId, Revision
 from daemon.publishing.publisher import Publisher
 from daemon.publishing.reader import DamagedManifest, PointerRead, Reader

@@ -25,17 +25,17 @@ from daemon.freshening import FreshnessTimer
 from daemon.lifecycle import ServiceManager, Stop, SystemRuntime, stop_on_signals
 from daemon.pipeline import Observer, Pipeline, Rendering
 from daemon.pruning import PruneTimer
-from daemon.publishing import ownership
-from daemon.publishing.accepted import InFile
-from daemon.publishing.collector import BOTH, Collector
+from daemon.publishing.bucket_identity import BucketCheck, BucketIdentity
 from daemon.publishing.errors import KeyUnusable, PolicyUnusable
-from daemon.publishing.identity import BucketCheck, BucketIdentity
-from daemon.publishing.livetree import LiveTree
-from daemon.publishing.operations import Operations
+from daemon.publishing.live_tree import ownership
+from daemon.publishing.live_tree.sync import LiveTree
+from daemon.publishing.maintenance.garbage_collector import BOTH, Collector
+from daemon.publishing.maintenance.retention_rules import Policy
+from daemon.publishing.operator_commands import Operations
 from daemon.publishing.publisher import Publisher
 from daemon.publishing.reader import Reader
-from daemon.publishing.retention import Policy
 from daemon.publishing.signatures import Signer
+from daemon.publishing.trust.sequence_memory import InFile
 from daemon.reporting import Reporter
 from daemon.runtime import Runtime
 from daemon.settings import Retention, Settings
@@ -60,7 +60,7 @@ from renderers.bundle import RENDERER_VERSION, Renderer
 
 if TYPE_CHECKING:  # see `keys_of`
     from daemon.attention import ConditionKind
-    from daemon.publishing.trust import Trust
+    from daemon.publishing.trust.policy import Trust
     from daemon.readiness import Failing, Vitals
 
 log: structlog.stdlib.BoundLogger = structlog.get_logger(__name__)
@@ -109,9 +109,9 @@ def keys_of(settings: Settings) -> Keys:
     files = [each for each in (settings.signing.key_file, settings.signing.second_key_file) if each is not None]
     if not files and settings.trust.policy is None:
         return NO_KEYS
-    from daemon.publishing import signing  # noqa: PLC0415  # securesystemslib imports every cloud's SDK it finds
+    from daemon.publishing.trust import keys  # noqa: PLC0415  # securesystemslib imports every cloud's SDK it finds
 
-    signers = tuple(map(signing.load, files))
+    signers = tuple(map(keys.load, files))
     return Keys(signers, _trust(settings.trust, is_writer=bool(signers)), _state_file(settings.trust))
 
 
@@ -123,7 +123,7 @@ def refuse_useless_keys(keys: Keys) -> None:
     """
     if keys.trust is None:
         return
-    from daemon.publishing.trust import ROLES  # noqa: PLC0415  # as below
+    from daemon.publishing.trust.policy import ROLES  # noqa: PLC0415  # as below
 
     keyids = [each.keyid for each in keys.signers]
     objections = {objection for role in ROLES if (objection := keys.trust.objection(keyids, role, None))}
@@ -164,7 +164,7 @@ def _state_file(trusting: settings_of.Trust) -> Path | None:
 def _trust(trusting: settings_of.Trust, *, is_writer: bool) -> "Trust | None":
     if trusting.policy is None:
         return None
-    from daemon.publishing.trust import Trust  # noqa: PLC0415  # as above
+    from daemon.publishing.trust.policy import Trust  # noqa: PLC0415  # as above
 
     try:
         localfiles.check_writers(trusting.policy)

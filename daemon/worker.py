@@ -21,7 +21,7 @@ from daemon.concurrency import ReadersWriterLock
 from daemon.lifecycle import Stop
 from daemon.outcomes import Failure, NeedsOperator
 from daemon.pipeline import InstanceShared, Pipeline
-from daemon.publishing.identity import ANY_BUCKET, BucketCheck
+from daemon.publishing.bucket_identity import ANY_BUCKET, BucketCheck
 from daemon.publishing.reader import Reader, Scopes
 from daemon.publishing.wording import reason_of
 from daemon.runtime import Runtime

@@ -6,15 +6,15 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, Literal
 
 from daemon.publishing import protocol
-from daemon.publishing.livetree import LiveTree
+from daemon.publishing.live_tree.sync import LiveTree
 from daemon.publishing.manifest import State
-from daemon.publishing.operations import Operations
+from daemon.publishing.operator_commands import Operations
 from daemon.publishing.pointer import Folded, Pointer, Publication, Revision
 from daemon.publishing.protocol import Progress, Writing
 from daemon.publishing.publisher import Publisher
 from daemon.publishing.reader import PointerRead, Reader
 from daemon.publishing.signatures import Signer
-from daemon.publishing.trust import Trust
+from daemon.publishing.trust.policy import Trust
 from daemon.runtime import Runtime
 from daemon.stores.errors import ObjectMissing
 from daemon.stores.port import ObjectStore

@@ -10,8 +10,8 @@ from daemon.cli.output import Printer
 from daemon.cli.session import Session
 from daemon.cli.text import plain
 from daemon.cli.views import View, done_view
-from daemon.publishing.livetree import Synced, Unfinished
-from daemon.publishing.operations import Done, Verb
+from daemon.publishing.live_tree.sync import Synced, Unfinished
+from daemon.publishing.operator_commands import Done, Verb
 from daemon.publishing.pointer import Pointer
 from renderers.model import Scope
 

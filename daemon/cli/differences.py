@@ -10,7 +10,7 @@ from typing import Final
 
 from daemon.cli.text import plain
 from daemon.publishing.archive import STAMP_PATH
-from daemon.publishing.ownership import CREDENTIALS
+from daemon.publishing.live_tree.ownership import CREDENTIALS
 from renderers.model import Composition, Model, RenderedFile
 
 _CONTEXT: Final = 3

@@ -13,8 +13,8 @@ from typing import Final
 from daemon.cli.views import View
 from daemon.publishing import layout, sizes
 from daemon.publishing.errors import PublishingError
-from daemon.publishing.livetree import LiveTree, Synced, Unfinished
-from daemon.publishing.ownership import EXAMPLE
+from daemon.publishing.live_tree.ownership import EXAMPLE
+from daemon.publishing.live_tree.sync import LiveTree, Synced, Unfinished
 from daemon.publishing.pointer import Pointer
 from daemon.publishing.wording import some
 from daemon.runtime import Runtime

@@ -12,9 +12,9 @@ from daemon.cli.output import Printer
 from daemon.cli.session import Session, scope_of, session
 from daemon.cli.text import columns
 from daemon.cli.views import View
-from daemon.publishing.collector import BOTH, Collected, Collector, Part
+from daemon.publishing.maintenance.garbage_collector import BOTH, Collected, Collector, Part
+from daemon.publishing.maintenance.retention_rules import Doomed, Folder, Kept, Released, Spared
 from daemon.publishing.reader import Scopes
-from daemon.publishing.retention import Doomed, Folder, Kept, Released, Spared
 from daemon.wiring import collector
 from renderers.model import Scope
 

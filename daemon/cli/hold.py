@@ -24,7 +24,7 @@ from daemon.cli.output import confirm
 from daemon.cli.session import scope_of, session
 from daemon.publishing import protocol
 from daemon.publishing.errors import Refused
-from daemon.publishing.operations import Done, Verb
+from daemon.publishing.operator_commands import Done, Verb
 from daemon.publishing.pointer import Pointer
 from daemon.publishing.protocol import Writing
 

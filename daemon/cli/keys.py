@@ -32,7 +32,7 @@ from daemon.wiring import Bucket, open_bucket
 from renderers.model import Scope
 
 if TYPE_CHECKING:
-    from daemon.publishing.trust import Trust
+    from daemon.publishing.trust.policy import Trust
 
 P = ParamSpec("P")
 
@@ -53,9 +53,9 @@ async def generate(
     printing: Printing = DEFAULT_PRINTING,
 ) -> None:
     """Make a signing key. A file that is there is never overwritten."""
-    from daemon.publishing import signing  # noqa: PLC0415  # takes long to import
+    from daemon.publishing.trust import keys  # noqa: PLC0415  # takes long to import
 
-    private, public = signing.generate()
+    private, public = keys.generate()
     _write_new(file, private, 0o600)
     _write_new(_public_file(file), public.pem, 0o644)
     printer = printer_of(printing)
@@ -85,8 +85,8 @@ async def trust(
     printing: Printing = DEFAULT_PRINTING,
 ) -> None:
     """Let a key's signatures count; makes the policy where there is none."""
-    from daemon.publishing.signing import PublicKey  # noqa: PLC0415  # takes long to import
-    from daemon.publishing.trust import ROLES, Trust, TrustedKey  # noqa: PLC0415
+    from daemon.publishing.trust.keys import PublicKey  # noqa: PLC0415  # takes long to import
+    from daemon.publishing.trust.policy import ROLES, Trust, TrustedKey  # noqa: PLC0415
 
     before = Trust.parse(policy.read_bytes(), str(policy)) if policy.exists() else Trust()
     key = PublicKey.parse(_read(public))
@@ -111,12 +111,12 @@ async def rotate(
     printing: Printing = DEFAULT_PRINTING,
 ) -> None:
     """Make a key that takes another one's place, and trust it for the same beside it."""
-    from daemon.publishing import signing  # noqa: PLC0415  # takes long to import
-    from daemon.publishing.trust import Trust  # noqa: PLC0415
+    from daemon.publishing.trust import keys  # noqa: PLC0415  # takes long to import
+    from daemon.publishing.trust.policy import Trust  # noqa: PLC0415
 
     before = Trust.parse(_read(policy).encode(), str(policy))
     replaced = next(each for each in before.keys if each.keyid == _found(before, old))
-    private, public = signing.generate()
+    private, public = keys.generate()
     _write_new(file, private, 0o600)
     _write_new(_public_file(file), public.pem, 0o644)
     added = replaced.model_copy(update={"keyid": public.keyid, "public": public.pem})
@@ -145,7 +145,7 @@ async def revoke(
     printing: Printing = DEFAULT_PRINTING,
 ) -> None:
     """Let a key's signatures count for nothing, and list what of the bucket no reader accepts any more."""
-    from daemon.publishing.trust import Revocation, Trust  # noqa: PLC0415  # takes long to import
+    from daemon.publishing.trust.policy import Revocation, Trust  # noqa: PLC0415  # takes long to import
 
     before = Trust.parse(_read(policy).encode(), str(policy))
     keyid = _found(before, key)

@@ -8,7 +8,7 @@ from daemon.cli.diff import compare
 from daemon.cli.session import Session
 from daemon.cli.text import age
 from daemon.publishing.errors import PublishingError
-from daemon.publishing.operations import Done
+from daemon.publishing.operator_commands import Done
 from renderers.model import Scope
 
 

@@ -17,7 +17,7 @@ from daemon.cli.options import (
 )
 from daemon.cli.selection import EXACT_STATE
 from daemon.cli.session import scope_of, session
-from daemon.publishing import operations
+from daemon.publishing import operator_commands
 
 
 async def pin(
@@ -34,6 +34,6 @@ async def pin(
 ) -> None:
     """Keep a state that can be rolled back to, whatever its age, or stop keeping it."""
     async with session(place, printing) as opened:
-        verb = operations.pin(state, pinned=not lift)
+        verb = operator_commands.pin(state, pinned=not lift)
         name = "unpin" if lift else "pin"
         await act(opened, scope_of(scope), verb, name=name, actor=actor, reason=reason, dry_run=dry_run)

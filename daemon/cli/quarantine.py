@@ -23,7 +23,7 @@ from daemon.cli.outlook import outlook
 from daemon.cli.output import confirm
 from daemon.cli.selection import EXACT_STATE
 from daemon.cli.session import scope_of, session
-from daemon.publishing import operations
+from daemon.publishing import operator_commands
 
 
 async def quarantine(
@@ -48,7 +48,10 @@ async def quarantine(
     """Reject the composition of a state, or accept it again."""
     if lift and rollback_to is not None:
         raise UsageError("--rollback-to belongs to a new quarantine: leave it out with --lift")
-    verb = operations.lift_quarantine(state) if lift else operations.quarantine(state, rollback_to=rollback_to)
+    if lift:
+        verb = operator_commands.lift_quarantine(state)
+    else:
+        verb = operator_commands.quarantine(state, rollback_to=rollback_to)
     name = "quarantine lifted" if lift else "quarantine"
     async with session(place, printing) as opened:
         planned = await preview(opened, scope_of(scope), verb, actor=actor, reason=reason)

@@ -24,8 +24,8 @@ from daemon.cli.output import Printer, confirm
 from daemon.cli.session import scope_of, session
 from daemon.cli.text import plain
 from daemon.cli.views import View, live_tree_view, pointer_view
-from daemon.publishing.recoverer import Recoverer, Recovery
-from daemon.publishing.recovery import Wish
+from daemon.publishing.maintenance.recovery import Recoverer, Recovery
+from daemon.publishing.maintenance.recovery_rules import Wish
 
 
 async def recover(

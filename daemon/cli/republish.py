@@ -34,7 +34,7 @@ from daemon.pipeline import Rendering, refuse_newer_renderer
 from daemon.publishing import protocol
 from daemon.publishing.errors import NotFound, Refused, VerificationFailed
 from daemon.publishing.manifest import State
-from daemon.publishing.operations import Done, Verb
+from daemon.publishing.operator_commands import Done, Verb
 from daemon.publishing.pointer import Pointer, Publication
 from daemon.publishing.protocol import Writing
 from daemon.stores.errors import ObjectDamaged

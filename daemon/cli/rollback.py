@@ -22,7 +22,7 @@ from daemon.cli.outlook import outlook
 from daemon.cli.output import confirm
 from daemon.cli.selection import full_name
 from daemon.cli.session import scope_of, session
-from daemon.publishing import operations
+from daemon.publishing import operator_commands
 
 
 async def rollback(
@@ -55,7 +55,7 @@ async def rollback(
         named = scope_of(scope)
         if not yes:
             state = full_name((await opened.bucket.reader.existing(named)).pointer, state)
-        verb = operations.rollback(state, discard_newer=discard_newer, expected_live=expected_live)
+        verb = operator_commands.rollback(state, discard_newer=discard_newer, expected_live=expected_live)
         planned = await preview(opened, named, verb, actor=actor, reason=reason)
         opened.printer.say(await outlook(opened, named, planned))
         if discard_newer:
@@ -68,5 +68,5 @@ async def rollback(
         if not yes and planned.before.live is not None:
             # What was agreed to is the difference that was shown.
             expected = expected_live or planned.before.live.state
-            verb = operations.rollback(state, discard_newer=discard_newer, expected_live=expected)
+            verb = operator_commands.rollback(state, discard_newer=discard_newer, expected_live=expected)
         return await act_and_wait(opened, named, verb, name="rollback", actor=actor, reason=reason, wait=wait)

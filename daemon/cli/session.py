@@ -26,7 +26,7 @@ from events.journal import Journal
 from renderers.model import Scope
 
 if TYPE_CHECKING:  # takes long to import
-    from daemon.publishing.trust import Trust
+    from daemon.publishing.trust.policy import Trust
 
 
 @dataclass(frozen=True, slots=True)

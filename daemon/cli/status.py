@@ -23,7 +23,7 @@ from daemon.cli.scopes import gravest, pointer_or_error
 from daemon.cli.session import Session, opened_journal, session
 from daemon.cli.text import age, columns, pairs, plain
 from daemon.cli.views import View, attention, backlog_view, event_view, movable_view, survey_view
-from daemon.publishing import identity
+from daemon.publishing import bucket_identity
 from daemon.publishing.errors import NotFound, PublishingError
 from daemon.stores.errors import ObjectDamaged
 from events.errors import EventError, JournalMissing
@@ -105,7 +105,7 @@ async def _backlog(opened: Session, scope: str | None) -> View:
             if scope is not None:
                 letters = await journal.dead_letters(DeadLetterStatus.OPEN)
                 found = _of_scope(found, scope, sum(letter.scope == scope for letter in letters))
-            wrong = await identity.refusal(opened.bucket.store, journal)
+            wrong = await bucket_identity.refusal(opened.bucket.store, journal)
             return {"path": str(opened.settings.journal.path), "error": None, "wrong_bucket": wrong, **found}
     except JournalMissing:
         return {"path": None, "error": None}

@@ -23,7 +23,7 @@ from daemon.cli.views import View, movable_view
 from daemon.publishing import layout, manifest
 from daemon.publishing.archive import content_digest, digest_files
 from daemon.publishing.errors import NotFound, NotVouchedFor, PublishingError, VerificationFailed
-from daemon.publishing.livetree import Survey
+from daemon.publishing.live_tree.sync import Survey
 from daemon.publishing.manifest import Manifest
 from daemon.publishing.pointer import Pointer, Publication
 from daemon.publishing.reader import Scopes, verified_files
@@ -33,7 +33,7 @@ from daemon.wiring import keys_of
 from renderers.model import RenderedFile, Scope
 
 if TYPE_CHECKING:  # takes long to import
-    from daemon.publishing.trust import Trust
+    from daemon.publishing.trust.policy import Trust
 
 _RECOVER = "rebundle recover"
 _DAMAGED = (NotFound, VerificationFailed, ObjectDamaged)

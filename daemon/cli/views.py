@@ -7,9 +7,9 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 from daemon.publishing.errors import VerificationFailed
-from daemon.publishing.livetree import Survey, Synced, Unfinished
+from daemon.publishing.live_tree.sync import Survey, Synced, Unfinished
 from daemon.publishing.manifest import Manifest
-from daemon.publishing.operations import Done
+from daemon.publishing.operator_commands import Done
 from daemon.publishing.pointer import Entry, Pointer, Publication
 from events.journal import Backlog, DeadLetter, EventStatus, Rejected
 from renderers.pinning import movable

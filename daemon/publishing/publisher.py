@@ -8,11 +8,10 @@ won (a PointerRead), lost (PointerMoved) or unknown (OutcomeUnresolved), never a
 import asyncio
 import hashlib
 from collections.abc import Awaitable, Callable, Sequence
-from datetime import datetime
 from typing import TYPE_CHECKING, Final
 
 from daemon.concurrency import concurrently
-from daemon.publishing import archive, attestation, documents, layout, manifest, pointer, protocol, sizes
+from daemon.publishing import archive, documents, layout, manifest, pointer, protocol, sizes
 from daemon.publishing import signatures as signatures_of
 from daemon.publishing.archive import Member, Packer
 from daemon.publishing.errors import (
@@ -24,13 +23,14 @@ from daemon.publishing.errors import (
     Refused,
     VerificationFailed,
 )
-from daemon.publishing.grammar import MOST_SEQUENCE
+from daemon.publishing.grammar import MOST_SEQUENCE, timestamp
 from daemon.publishing.manifest import State
-from daemon.publishing.patience import patiently
 from daemon.publishing.pointer import Older, Pointer, Publication
 from daemon.publishing.protocol import Resolution, Writing
 from daemon.publishing.reader import PointerRead, Reader
+from daemon.publishing.retry import patiently
 from daemon.publishing.signatures import Signature, Signer
+from daemon.publishing.trust import attestation
 from daemon.runtime import Runtime
 from daemon.stores.errors import (
     ConditionFailed,
@@ -44,7 +44,7 @@ from daemon.stores.port import Content, ObjectStore, Version
 from renderers.model import Scope
 
 if TYPE_CHECKING:  # see `reader`
-    from daemon.publishing.trust import Role
+    from daemon.publishing.trust.policy import Role
 
 _JSON: Final = "application/json"
 _GZIP: Final = "application/gzip"
@@ -304,8 +304,3 @@ def _unresolved(scope: Scope) -> OutcomeUnresolved:
         f"whether the pointer of {scope} was changed could not be found out: a daemon finds out by itself; before a "
         f"command is repeated, look at `rebundle status {scope}`"
     )
-
-
-def timestamp(now: datetime) -> str:
-    """ISO 8601 in UTC, to the millisecond, as every document here writes it."""
-    return now.isoformat(timespec="milliseconds").replace("+00:00", "Z")

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Final, Generic, ParamSpec, TypeVar, overload
 
 from daemon.concurrency import concurrently
 from daemon.publishing import archive, layout, manifest, pointer, sizes
-from daemon.publishing.accepted import Accepted, InProcess
+from daemon.publishing.bucket_identity import BucketCheck
 from daemon.publishing.errors import (
     NotFound,
     NotVouchedFor,
@@ -25,6 +25,7 @@ from daemon.publishing.errors import (
 from daemon.publishing.manifest import Manifest
 from daemon.publishing.pointer import Chunk, Entry, Older, Pointer, Publication, PublicationId
 from daemon.publishing.protocol import absent
+from daemon.publishing.trust.sequence_memory import Accepted, InProcess
 from daemon.publishing.wording import RENEW, cut_off, leave_out, rebuild
 from daemon.runtime import Runtime
 from daemon.stores.errors import ObjectDamaged, ObjectMissing, ObjectTooBig, StoreRefused
@@ -32,8 +33,10 @@ from daemon.stores.port import ObjectStore, Stored, Version
 from renderers.model import RenderedFile, Scope
 
 if TYPE_CHECKING:
-    from daemon.publishing.identity import BucketCheck  # it imports this module, by way of the publisher
-    from daemon.publishing.trust import Role, Trust  # keys take long to import, and only who has a policy needs them
+    from daemon.publishing.trust.policy import (  # keys take long to import, and only who has a policy needs them
+        Role,
+        Trust,
+    )
 
 P = ParamSpec("P")
 T = TypeVar("T")

@@ -13,7 +13,7 @@ DAEMON = """
 import pathlib, sys
 from daemon import pruning
 from daemon.cli import main
-from daemon.publishing.collector import Collector
+from daemon.publishing.maintenance.garbage_collector import Collector
 from events.errors import SourceUnavailable
 from events.journal import Journal
 

@@ -17,7 +17,7 @@ import pytest
 from daemon.interpretation import interpret
 from daemon.pipeline import Pipeline, Rendering
 from daemon.publishing import layout
-from daemon.publishing.livetree import Synced
+from daemon.publishing.live_tree.sync import Synced
 from daemon.publishing.pointer import Pointer
 from daemon.stores.directory.filesystem import FileSystem
 from daemon.wiring import Bucket, open_bucket

@@ -10,9 +10,10 @@ from functools import partial
 from pathlib import Path
 
 from daemon.freshening import FreshnessTimer
-from daemon.publishing import layout, protocol, signing
+from daemon.publishing import layout, protocol
 from daemon.publishing.documents import written
-from daemon.publishing.trust import Revocation, Trust, TrustedKey
+from daemon.publishing.trust import keys
+from daemon.publishing.trust.policy import Revocation, Trust, TrustedKey
 from daemon.stores.directory.store import DirectoryStore
 from daemon.stores.memory import MemoryStore
 from daemon.stores.port import Content
@@ -89,11 +90,11 @@ _LOCATIONS = {
 
 async def _write_documents(folder: Path) -> None:
     """Seeds of every kind of object of a scope with a history: published, rolled back, pinned, quarantined."""
-    pem, public = signing.generate()
+    pem, public = keys.generate()
     key_file = folder / "key.pem"
     key_file.write_text(pem)
     key_file.chmod(0o600)
-    signer = signing.load(key_file)
+    signer = keys.load(key_file)
     key = TrustedKey(keyid=public.keyid, public=public.pem, roles=("publish", "pointer"), scopes=("visual-*/*",))
     policy = Trust(
         freshness="required", keys=(key,), revoked=(Revocation(keyid="0" * 64, reason="lost", at="2026-01-01"),)

@@ -17,8 +17,8 @@ from pathlib import Path
 from typing import Literal
 
 from daemon.interpretation import interpret, judge_data
-from daemon.publishing import attestation, layout, manifest, ownership, pointer, protocol, signatures
-from daemon.publishing.accepted import InFile
+from daemon.publishing import layout, manifest, pointer, protocol, signatures
+from daemon.publishing.bucket_identity import bucket_id
 from daemon.publishing.documents import Malformed, parsed
 from daemon.publishing.errors import (
     AcceptedUnusable,
@@ -27,13 +27,15 @@ from daemon.publishing.errors import (
     VerificationFailed,
     WrongBucket,
 )
-from daemon.publishing.freshness import Freshness
-from daemon.publishing.identity import bucket_id
-from daemon.publishing.livetree import LiveTree
+from daemon.publishing.live_tree import ownership
+from daemon.publishing.live_tree.sync import LiveTree
 from daemon.publishing.pointer import Older
 from daemon.publishing.reader import Reader, verified_files
-from daemon.publishing.signing import PublicKey
-from daemon.publishing.trust import Trust
+from daemon.publishing.trust import attestation
+from daemon.publishing.trust.freshness import Freshness
+from daemon.publishing.trust.keys import PublicKey
+from daemon.publishing.trust.policy import Trust
+from daemon.publishing.trust.sequence_memory import InFile
 from daemon.settings import SettingsError, load
 from daemon.stores import locations
 from daemon.stores.directory import tag_file

@@ -18,9 +18,9 @@ import pytest
 import yaml
 
 from daemon.publishing import layout, protocol
-from daemon.publishing.collector import Collector
-from daemon.publishing.identity import BucketIdentity
-from daemon.publishing.retention import Policy
+from daemon.publishing.bucket_identity import BucketIdentity
+from daemon.publishing.maintenance.garbage_collector import Collector
+from daemon.publishing.maintenance.retention_rules import Policy
 from daemon.stores.errors import StoreRefused
 from daemon.stores.memory import MemoryStore
 from daemon.stores.port import Content, ObjectStore

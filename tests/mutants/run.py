@@ -36,13 +36,13 @@ _GRAMMAR = "tests/unit/daemon/publishing/test_grammar.py"
 _GATE = "tests/unit/renderers/gate/test_generated_files.py"
 _REHEARSAL = "tests/unit/renderers/test_self_test.py"
 MORE_TESTS = {
-    "daemon/publishing/freshness.py": (_GRAMMAR,),
+    "daemon/publishing/trust/freshness.py": (_GRAMMAR,),
     "daemon/publishing/manifest.py": (_GRAMMAR,),
-    "daemon/publishing/ownership.py": ("tests/unit/daemon/publishing/test_ownership_markers.py",),
+    "daemon/publishing/live_tree/ownership.py": ("tests/unit/daemon/publishing/live_tree/test_ownership_markers.py",),
     "daemon/publishing/pointer.py": (_GRAMMAR,),
     "daemon/publishing/protocol.py": ("tests/unit/daemon/publishing/test_protocol_changes.py",),
-    "daemon/publishing/recovery.py": (
-        "tests/unit/daemon/publishing/test_recovery_replay.py",
+    "daemon/publishing/maintenance/recovery_rules.py": (
+        "tests/unit/daemon/publishing/maintenance/test_recovery_rules_replay.py",
         "tests/unit/daemon/publishing/test_recovery_unsigned.py",
         "tests/unit/daemon/publishing/test_recovery_records.py",
     ),

@@ -16,9 +16,11 @@ from typing import Any
 from daemon import batches, desired, pipeline
 from daemon.freshening import FreshnessTimer
 from daemon.pipeline import Pipeline
-from daemon.publishing import livetree, operations, ownership, protocol, recovery, retention
-from daemon.publishing.collector import Collector
-from daemon.publishing.livetree import LiveTree
+from daemon.publishing import operator_commands, protocol
+from daemon.publishing.live_tree import ownership, sync
+from daemon.publishing.live_tree.sync import LiveTree
+from daemon.publishing.maintenance import recovery_rules, retention_rules
+from daemon.publishing.maintenance.garbage_collector import Collector
 from daemon.publishing.publisher import Publisher
 from daemon.publishing.reader import Reader
 from daemon.worker import Worker
@@ -268,7 +270,7 @@ BUGS: dict[str, Bug] = {
     ),
     "verb-on-an-old-pointer": Bug(
         "a verb that was overtaken swaps what it decided before on the new pointer",
-        operations.Operations, "_swap",
+        operator_commands.Operations, "_swap",
         "following = await self._decide(",
         "following = locals().get('following') or await self._decide(",
     ),
@@ -317,13 +319,13 @@ BUGS: dict[str, Bug] = {
     ),
     "grace-ignored": Bug(
         "objects are deleted however young they are",
-        retention, "_doom",
+        retention_rules, "_doom",
         "if folder.stored > as_of - timedelta(hours=policy.grace_hours):",
         "if False:",
     ),
     "fence-by-the-writers-clock": Bug(
         "who deletes later goes by the clock of whoever committed the collection",
-        retention, "last_collection",
+        retention_rules, "last_collection",
         '_time(entry.change.get("as_of"))',
         "_time(entry.at)",
         rare=True,
@@ -363,7 +365,7 @@ BUGS: dict[str, Bug] = {
     ),
     "skip-unchanged": Bug(
         "a pass that finds the sequence of its last one does nothing, whatever the listing shows",
-        livetree._Settled, "is_still",
+        sync._Settled, "is_still",
         "return same and not due and (self.tree.files, self.tree.unreadable) == (tree.files, tree.unreadable)",
         "return self.synced.sequence == current.sequence",
     ),
@@ -412,13 +414,13 @@ BUGS: dict[str, Bug] = {
     ),
     "marker-trusted-too-far": Bug(
         "what the marker says of a path counts, whatever the listing shows there",
-        livetree, "_told",
+        sync, "_told",
         "if recorded is None or recorded.version != listed.version or _may_move(path, recorded.sha256, wanted):",
         "if recorded is None:",
     ),
     "newest-copy-collected": Bug(
         "a collection deletes every old copy of replaced bytes, the newest one of a path too",
-        retention, "expired",
+        retention_rules, "expired",
         "key=lambda one: (one.modified, one.key))[:-1]]",
         "key=lambda one: (one.modified, one.key))]",
     ),
@@ -568,21 +570,21 @@ BUGS: dict[str, Bug] = {
     ),
     "oldest-attempt-meant": Bug(
         "of several attempts of a state a verb takes the oldest",
-        operations, "find_exactly",
+        operator_commands, "find_exactly",
         "return found[-1]",
         "return found[0]",
         rare=True,
     ),
     "oldest-are-kept": Bug(
         "retention keeps the oldest states, not the newest",
-        retention, "judge",
+        retention_rules, "judge",
         "pointer.retained[-policy.newest :]",
         "pointer.retained[: policy.newest]",
         rare=True,
     ),
     "released-at-once": Bug(
         "retention releases what was superseded just now",
-        retention, "_judge",
+        retention_rules, "_judge",
         "if days < policy.days:",
         "if days < 0:",
     ),
@@ -636,33 +638,33 @@ BUGS: dict[str, Bug] = {
     # -- recovery
     "recovered-too-low": Bug(
         "a recovery goes on at a sequence that may have been used",
-        recovery, "_numbered",
+        recovery_rules, "_numbered",
         '"sequence": highest + MOST_HISTORY,',
         '"sequence": highest - 1,',
     ),
     "recovered-not-held": Bug(
         "a recovered scope is not held",
-        recovery, "_rebuild",
+        recovery_rules, "_rebuild",
         "(_hold(writing) if parted or (wish.hold and not retired) else None)",
         "None",
     ),
     "recovered-apart": Bug(
         "a recovery leaves live and desired apart without a hold",
-        recovery, "_rebuild",
+        recovery_rules, "_rebuild",
         "if parted or (wish.hold and not retired)",
         "if (wish.hold and not retired)",
         rare=True,
     ),
     "recovered-uncommitted": Bug(
         "a recovery publishes what was stored in a scope that never had a pointer",
-        recovery, "recover",
+        recovery_rules, "recover",
         "if not remains.was_published:",
         "if not remains.was_published and not remains.found:",
         rare=True,
     ),
     "orphans-count-as-folded": Bug(
         "a recovery passes events of publications that were never committed",
-        recovery, "_passed",
+        recovery_rules, "_passed",
         "if str(each.publication.id) in committed",
         "if True",
         rare=True,

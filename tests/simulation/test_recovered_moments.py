@@ -14,12 +14,12 @@ from typing import Any
 import pytest
 
 from daemon.publishing import layout, protocol
-from daemon.publishing.livetree import LiveTree
+from daemon.publishing.live_tree.sync import LiveTree
+from daemon.publishing.maintenance.recovery import Recoverer, Recovery
+from daemon.publishing.maintenance.recovery_rules import Wish
 from daemon.publishing.pointer import Pointer
 from daemon.publishing.publisher import Publisher
 from daemon.publishing.reader import Reader
-from daemon.publishing.recoverer import Recoverer, Recovery
-from daemon.publishing.recovery import Wish
 from daemon.stores.memory import MemoryStore
 from renderers.model import Scope
 from tests.builders_runtime import InlineRuntime

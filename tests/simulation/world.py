@@ -21,8 +21,7 @@ from daemon.freshening import FreshnessTimer
 from daemon.interpretation import interpret
 from daemon.lifecycle import Stop
 from daemon.pipeline import Pipeline, Rendering
-from daemon.publishing import archive, manifest, operations, pointer, protocol, recoverer, recovery
-from daemon.publishing.collector import Collector
+from daemon.publishing import archive, manifest, operator_commands, pointer, protocol
 from daemon.publishing.errors import (
     NotFound,
     OutcomeUnresolved,
@@ -32,14 +31,16 @@ from daemon.publishing.errors import (
     Refused,
     WentBack,
 )
-from daemon.publishing.livetree import LiveTree, Unfinished
+from daemon.publishing.live_tree.sync import LiveTree, Unfinished
+from daemon.publishing.maintenance import recovery, recovery_rules
+from daemon.publishing.maintenance.garbage_collector import Collector
+from daemon.publishing.maintenance.recovery import Recoverer
+from daemon.publishing.maintenance.recovery_rules import Wish
+from daemon.publishing.maintenance.retention_rules import Policy
 from daemon.publishing.manifest import State
-from daemon.publishing.operations import Operations
+from daemon.publishing.operator_commands import Operations
 from daemon.publishing.publisher import Publisher
 from daemon.publishing.reader import Reader
-from daemon.publishing.recoverer import Recoverer
-from daemon.publishing.recovery import Wish
-from daemon.publishing.retention import Policy
 from daemon.stores.errors import StoreBusy, StoreError, StoreUnavailable
 from daemon.stores.port import ObjectStore
 from daemon.stores.wrappers.rate_limit import PacedStore
@@ -718,20 +719,20 @@ class World:
             process.said = "same"
 
 
-def _verb_of(asked: Asked) -> operations.Verb:
+def _verb_of(asked: Asked) -> operator_commands.Verb:
     match asked.verb:
         case "rollback" | "discard":
-            return operations.rollback(asked.target, discard_newer=asked.verb == "discard")
+            return operator_commands.rollback(asked.target, discard_newer=asked.verb == "discard")
         case "hold":
             return protocol.hold
         case "resume":
             return protocol.resume
         case "quarantine":
-            return operations.quarantine(asked.target, rollback_to=asked.back)
+            return operator_commands.quarantine(asked.target, rollback_to=asked.back)
         case "lift":
-            return operations.lift_quarantine(asked.target)
+            return operator_commands.lift_quarantine(asked.target)
         case "pin":
-            return operations.pin(asked.target, pinned=asked.on)
+            return operator_commands.pin(asked.target, pinned=asked.on)
         case _:
             return protocol.retire
 
@@ -902,12 +903,12 @@ def _settings(scenario: Scenario, world: World) -> Iterator[None]:
         changes.append((protocol, "MOST_RETAINED", 3))
     if scenario.short_history:
         changes += [(protocol, "MOST_HISTORY", 2), (protocol, "CHUNK", 1)]
-        changes += [(recovery, "MOST_HISTORY", 2), (recoverer, "CHUNK", 1)]
+        changes += [(recovery_rules, "MOST_HISTORY", 2), (recovery, "CHUNK", 1)]
     if scenario.small_batches:
         limits = _limits(scenario)
         changes += [(desired, "MOST_EVENTS", limits.batch_events), (desired, "MOST_STATES", limits.batch_states)]
     if scenario.short_memory:
-        changes += [(owner, "MOST_RECENT", _limits(scenario).recent) for owner in (protocol, recovery)]
+        changes += [(owner, "MOST_RECENT", _limits(scenario).recent) for owner in (protocol, recovery_rules)]
     before = [(owner, name, getattr(owner, name)) for owner, name, _ in changes]
     for owner, name, value in changes:
         setattr(owner, name, value)

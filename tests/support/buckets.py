@@ -7,9 +7,9 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from daemon.publishing import layout, protocol
-from daemon.publishing.livetree import LiveTree
+from daemon.publishing.live_tree.sync import LiveTree
 from daemon.publishing.manifest import ManifestEvent, State
-from daemon.publishing.operations import Operations
+from daemon.publishing.operator_commands import Operations
 from daemon.publishing.pointer import Pointer, Publication, Revision
 from daemon.publishing.publisher import Publisher
 from daemon.publishing.reader import Reader

@@ -21,7 +21,7 @@ from daemon.lifecycle import Stop
 from daemon.pipeline import Pipeline, Rendering
 from daemon.publishing import layout
 from daemon.publishing.errors import NotFound
-from daemon.publishing.livetree import LiveTree
+from daemon.publishing.live_tree.sync import LiveTree
 from daemon.publishing.pointer import Pointer, Publication
 from daemon.publishing.reader import Reader
 from daemon.runtime import Runtime

@@ -14,9 +14,9 @@ from typing import Any
 from daemon.interpretation import interpret
 from daemon.lifecycle import Stop
 from daemon.pipeline import Pipeline, Rendering
-from daemon.publishing.identity import ANY_BUCKET, BucketCheck, BucketIdentity
-from daemon.publishing.livetree import LiveTree, Synced, Unfinished
-from daemon.publishing.operations import Operations
+from daemon.publishing.bucket_identity import ANY_BUCKET, BucketCheck, BucketIdentity
+from daemon.publishing.live_tree.sync import LiveTree, Synced, Unfinished
+from daemon.publishing.operator_commands import Operations
 from daemon.publishing.pointer import Pointer, Publication
 from daemon.publishing.publisher import Publisher
 from daemon.publishing.reader import PointerRead, Reader

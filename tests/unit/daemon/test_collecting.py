@@ -10,8 +10,8 @@ from structlog.testing import capture_logs
 
 from daemon.collecting import CollectionTimer
 from daemon.publishing import layout
-from daemon.publishing.collector import BOTH, Collector
-from daemon.publishing.retention import Policy
+from daemon.publishing.maintenance.garbage_collector import BOTH, Collector
+from daemon.publishing.maintenance.retention_rules import Policy
 from daemon.stores.errors import StoreRefused
 from daemon.stores.memory import MemoryStore
 from daemon.stores.port import Content, ObjectStore, Version

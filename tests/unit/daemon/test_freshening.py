@@ -12,8 +12,8 @@ from securesystemslib.signer import CryptoSigner
 from daemon.freshening import FreshnessTimer
 from daemon.publishing import layout, sizes
 from daemon.publishing.errors import WentBack
-from daemon.publishing.signing import KeySigner, PublicKey, generate
-from daemon.publishing.trust import Trust, TrustedKey
+from daemon.publishing.trust.keys import KeySigner, PublicKey, generate
+from daemon.publishing.trust.policy import Trust, TrustedKey
 from daemon.stores.errors import ObjectMissing, StoreRefused
 from daemon.stores.memory import MemoryStore
 from daemon.stores.port import Content

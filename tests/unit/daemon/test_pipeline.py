@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from daemon.publishing import layout, operations, protocol
+from daemon.publishing import layout, operator_commands, protocol
 from daemon.publishing import pointer as pointers
 from daemon.publishing.errors import OutcomeUnresolved, PointerLost, VerificationFailed
 from daemon.publishing.manifest import Manifest
@@ -140,7 +140,7 @@ def test_every_explicit_state_of_a_burst_can_be_rolled_back_to(journal_path, sto
 
         assert [each.state for each in pointer.retained] == [f"state-{revision}" for revision in range(1, 6)]
         assert pointer.sequence == 1
-        done = await scene.operations.carry_out(GOLDEN, operations.rollback("state-2"), "op", "score drift")
+        done = await scene.operations.carry_out(GOLDEN, operator_commands.rollback("state-2"), "op", "score drift")
         assert done.after.live.state == "state-2"
         assert done.after.desired.state == "state-5"
 
@@ -531,7 +531,7 @@ def test_an_id_that_only_history_names_is_used_up_as_well(journal_path, store):
 def test_hold_keeps_live_while_desired_goes_on_and_resume_catches_up(journal_path, store):
     async def play(scene: Scene):
         await scene.send(state_event(1), state_event(2, version="8"))
-        await scene.operations.carry_out(GOLDEN, operations.rollback("state-1"), "op", "drift")
+        await scene.operations.carry_out(GOLDEN, operator_commands.rollback("state-1"), "op", "drift")
         outcomes = await scene.send(state_event(3, version="9"))
         held = await scene.pointer()
 
@@ -546,9 +546,9 @@ def test_hold_keeps_live_while_desired_goes_on_and_resume_catches_up(journal_pat
 def test_a_quarantined_composition_under_another_id_is_withheld(journal_path, store):
     async def play(scene: Scene):
         await scene.send(state_event(1), state_event(2, version="8"))
-        verb = operations.quarantine("state-2", rollback_to="state-1")
+        verb = operator_commands.quarantine("state-2", rollback_to="state-1")
         await scene.operations.carry_out(GOLDEN, verb, "op", "bad scores")
-        await scene.operations.carry_out(GOLDEN, operations.rollback("state-1", discard_newer=True), "op", "")
+        await scene.operations.carry_out(GOLDEN, operator_commands.rollback("state-1", discard_newer=True), "op", "")
         outcomes = await scene.send(state_event(3, version="8"))
         pointer = await scene.pointer()
 

@@ -11,7 +11,7 @@ from structlog.testing import capture_logs
 
 from daemon.lifecycle import Stop
 from daemon.outcomes import Failure, NeedsOperator, Passing
-from daemon.publishing.livetree import Synced, Unfinished
+from daemon.publishing.live_tree.sync import Synced, Unfinished
 from daemon.readiness import Vitals
 from daemon.reporting import Reporter
 from daemon.stores.memory import MemoryStore

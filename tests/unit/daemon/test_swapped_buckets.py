@@ -9,8 +9,8 @@ import pytest
 
 from daemon.lifecycle import Stop
 from daemon.publishing import layout
+from daemon.publishing.bucket_identity import BucketIdentity
 from daemon.publishing.errors import VerificationFailed, WrongBucket
-from daemon.publishing.identity import BucketIdentity
 from daemon.stores.memory import MemoryStore
 from daemon.stores.port import Content
 from daemon.worker import Worker

@@ -14,9 +14,9 @@ from structlog.testing import capture_logs
 from daemon import wiring
 from daemon.publishing import layout
 from daemon.publishing.errors import PolicyUnusable, WentBack
-from daemon.publishing.livetree import Synced
-from daemon.publishing.signing import KeySigner, generate
-from daemon.publishing.trust import Trust, TrustedKey
+from daemon.publishing.live_tree.sync import Synced
+from daemon.publishing.trust.keys import KeySigner, generate
+from daemon.publishing.trust.policy import Trust, TrustedKey
 from daemon.settings import load
 from daemon.stores import locations
 from daemon.stores.memory import MemoryStore

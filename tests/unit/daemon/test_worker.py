@@ -7,7 +7,7 @@ import pytest
 
 from daemon.lifecycle import Stop
 from daemon.publishing import layout
-from daemon.publishing.livetree import Synced
+from daemon.publishing.live_tree.sync import Synced
 from daemon.publishing.pointer import Revision
 from daemon.publishing.reader import Scopes
 from daemon.stores.errors import StoreRefused, StoreUnavailable

@@ -4,10 +4,10 @@ import pytest
 
 from daemon.cli.acting import tell
 from daemon.cli.output import Printer
-from daemon.publishing import operations, protocol
-from daemon.publishing.livetree import Synced, Unfinished
-from daemon.publishing.operations import Done
-from daemon.publishing.ownership import Blocked, DeletedByOperator, Override, Put, Stray
+from daemon.publishing import operator_commands, protocol
+from daemon.publishing.live_tree.ownership import Blocked, DeletedByOperator, Override, Put, Stray
+from daemon.publishing.live_tree.sync import Synced, Unfinished
+from daemon.publishing.operator_commands import Done
 from daemon.publishing.protocol import Writing
 from tests.support.buckets import SCOPE, in_bucket
 
@@ -32,7 +32,7 @@ def test_before_and_after_are_told_with_what_the_pass_did(bucket):
         ),
     )
 
-    assert told(bucket, operations.rollback("state-1"), tree).splitlines() == [
+    assert told(bucket, operator_commands.rollback("state-1"), tree).splitlines() == [
         "visual-anomaly/core-versions: verb (sequence 3 → 4)",
         "  live       state-3 (3) → state-1 (1)",
         "  desired    state-3 (3)",
@@ -62,7 +62,7 @@ def test_a_blocked_path_is_named_with_what_to_do_beside_what_was_done(bucket):
 
 
 def test_a_dry_run_says_would_and_nothing_of_the_live_tree(bucket):
-    text = told(bucket, operations.quarantine("state-2"), None, dry_run=True)
+    text = told(bucket, operator_commands.quarantine("state-2"), None, dry_run=True)
 
     assert "would be sequence 3 → 4" in text
     assert "quarantined compositions  0 → 1" in text

@@ -6,8 +6,8 @@ import json
 import pytest
 
 from daemon.cli.following import lag_of, wait_for
-from daemon.publishing import layout, operations
-from daemon.publishing.livetree import Synced, Unfinished
+from daemon.publishing import layout, operator_commands
+from daemon.publishing.live_tree.sync import Synced, Unfinished
 from daemon.stores.memory import MemoryStore
 from daemon.stores.port import Content
 from tests.builders_publishing import SCOPE as MEMORY_SCOPE
@@ -37,7 +37,7 @@ def blocked(bucket):
 
 def prepared(bucket, name):
     if name == "resume":
-        in_bucket(bucket, lambda it: it.operations.carry_out(SCOPE, operations.rollback("state-1"), "ann"))
+        in_bucket(bucket, lambda it: it.operations.carry_out(SCOPE, operator_commands.rollback("state-1"), "ann"))
 
 
 @pytest.mark.parametrize("name", VERBS)
@@ -104,7 +104,7 @@ async def _rolled_back(runtime):
     await bucket.publish(make_state(1), make_state(2))
     assert isinstance(await bucket.live_tree.reconcile(MEMORY_SCOPE), Synced)
     base = await bucket.reader.pointer(MEMORY_SCOPE)
-    following = operations.rollback("state-1")(base.pointer, bucket.publisher.writing("ann"))
+    following = operator_commands.rollback("state-1")(base.pointer, bucket.publisher.writing("ann"))
     return bucket, (await bucket.publisher.swap(MEMORY_SCOPE, base, following)).pointer
 
 

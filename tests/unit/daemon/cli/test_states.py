@@ -1,4 +1,4 @@
-from daemon.publishing import operations, protocol
+from daemon.publishing import operator_commands, protocol
 from tests.support.buckets import SCOPE, composition_with, in_bucket
 
 
@@ -19,9 +19,9 @@ def test_states_are_listed_newest_first_with_revision_and_standing(bucket, rebun
 def test_each_reason_not_to_be_live_is_named(bucket, rebundle):
     async def spoil(published):
         carry_out = published.operations.carry_out
-        await carry_out(SCOPE, operations.quarantine("state-2"), "op", "breaks the proxy")
+        await carry_out(SCOPE, operator_commands.quarantine("state-2"), "op", "breaks the proxy")
         await published.publish(composition_with("1", "7"), "state-0", 2, late=True)
-        await carry_out(SCOPE, operations.pin("state-1", pinned=True), "op", "")
+        await carry_out(SCOPE, operator_commands.pin("state-1", pinned=True), "op", "")
         await carry_out(SCOPE, protocol.hold, "op", "release freeze")
         await published.publish(composition_with("3", "3"), "state-4", 4)
 
@@ -44,9 +44,9 @@ def test_each_reason_not_to_be_live_is_named(bucket, rebundle):
 def test_a_lifted_quarantine_leaves_desired_withheld_until_resume(bucket, rebundle):
     async def withhold(published):
         carry_out = published.operations.carry_out
-        await carry_out(SCOPE, operations.quarantine("state-2"), "op", "bad")
+        await carry_out(SCOPE, operator_commands.quarantine("state-2"), "op", "bad")
         await published.publish(composition_with("2"), "state-4", 4)
-        await carry_out(SCOPE, operations.lift_quarantine("state-4"), "op", "fine after all")
+        await carry_out(SCOPE, operator_commands.lift_quarantine("state-4"), "op", "fine after all")
 
     in_bucket(bucket, withhold)
 

@@ -5,7 +5,7 @@ from datetime import datetime
 
 import pytest
 
-from daemon.publishing.livetree import LiveTree
+from daemon.publishing.live_tree.sync import LiveTree
 from daemon.publishing.reader import Reader
 from daemon.stores.errors import StoreUnavailable
 from tests.builders import make_composition

@@ -12,13 +12,15 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from daemon.publishing import archive, attestation, grammar, layout, manifest, ownership, pointer
+from daemon.publishing import archive, grammar, layout, manifest, pointer
 from daemon.publishing.documents import parsed, written
 from daemon.publishing.errors import VerificationFailed
-from daemon.publishing.freshness import Freshness
 from daemon.publishing.grammar import MOST_SEQUENCE, time_of
+from daemon.publishing.live_tree import ownership
 from daemon.publishing.pointer import Older
 from daemon.publishing.reader import verified_files
+from daemon.publishing.trust import attestation
+from daemon.publishing.trust.freshness import Freshness
 from renderers.model import canonical_json
 from tests.builders_publishing import SCOPE
 

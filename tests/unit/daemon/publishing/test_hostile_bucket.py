@@ -10,12 +10,12 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from daemon.publishing import layout, operations, pointer, protocol, sizes
+from daemon.publishing import layout, operator_commands, pointer, protocol, sizes
 from daemon.publishing.errors import PublishingError, Refused, VerificationFailed
-from daemon.publishing.livetree import Synced
+from daemon.publishing.live_tree.sync import Synced
+from daemon.publishing.maintenance.recovery import Recoverer
+from daemon.publishing.maintenance.recovery_rules import Wish
 from daemon.publishing.pointer import Older
-from daemon.publishing.recoverer import Recoverer
-from daemon.publishing.recovery import Wish
 from daemon.stores.errors import StoreError, StoreRefused
 from daemon.stores.memory import MemoryStore
 from daemon.stores.port import Content
@@ -61,7 +61,7 @@ async def put(store: MemoryStore, key: str, body: bytes) -> None:
 async def grown(store: MemoryStore) -> Bucket:
     bucket = Bucket(store, InlineRuntime("writer"))
     await bucket.publish(*map(make_state, (1, 2, 3)))
-    await bucket.operations.carry_out(SCOPE, operations.rollback("state-2"), "ann")
+    await bucket.operations.carry_out(SCOPE, operator_commands.rollback("state-2"), "ann")
     return bucket
 
 

@@ -24,8 +24,8 @@ from daemon.publishing.errors import (
     PublishingError,
     VerificationFailed,
 )
+from daemon.publishing.grammar import timestamp
 from daemon.publishing.pointer import Pointer
-from daemon.publishing.publisher import timestamp
 from daemon.publishing.reader import PointerRead
 from daemon.stores.errors import StoreBusy, StoreRefused, StoreUnavailable
 from daemon.stores.memory import MemoryStore

@@ -5,11 +5,12 @@ from typing import Any
 
 import pytest
 
-from daemon.publishing import protocol, recovery
+from daemon.publishing import protocol
 from daemon.publishing.errors import NotFound, Refused
+from daemon.publishing.maintenance import recovery_rules
+from daemon.publishing.maintenance.recovery_rules import Found, Recovered, Remains, Wish
 from daemon.publishing.manifest import ManifestEvent
 from daemon.publishing.pointer import MOST_HISTORY, Entry, Older, Pointer, Publication
-from daemon.publishing.recovery import Found, Recovered, Remains, Wish
 from events.model import Identity
 from tests.builders_publishing import AT, SCOPE, make_publication, published, writing
 
@@ -19,7 +20,7 @@ USED = {"used": {"old": [3, "c" * 64]}}
 
 
 def recovered(left: Remains, wish: Wish = Wish()) -> Recovered:  # noqa: B008  # frozen
-    found = recovery.recover(left, writing(9, reason="why"), wish)
+    found = recovery_rules.recover(left, writing(9, reason="why"), wish)
     assert found is not None
     return found
 
@@ -165,7 +166,7 @@ def test_a_state_that_is_quarantined_cannot_be_asked_for() -> None:
 
 def test_a_scope_of_which_nothing_is_left_is_not_found() -> None:
     with pytest.raises(NotFound, match=rf"^nothing is published in {SCOPE}; `rebundle scopes` lists what there is$"):
-        recovery.recover(Remains(SCOPE), writing(), Wish())
+        recovery_rules.recover(Remains(SCOPE), writing(), Wish())
 
 
 # -- which uploads count as committed
@@ -234,7 +235,7 @@ def test_pins_of_an_older_pointer_are_kept_and_nothing_else_is_pinned() -> None:
 
 
 def test_a_recovery_counts_at_least_one_change_for_each_upload() -> None:
-    gone = recovery.Damaged(LEFT.id, "cut off")
+    gone = recovery_rules.Damaged(LEFT.id, "cut off")
     told = recovered(remains(ONE, TWO, traces={"marker": 1}, damaged=(gone,)))
 
     assert told.pointer.sequence == 3 + MOST_HISTORY + 1
@@ -263,7 +264,7 @@ def test_a_recovery_says_that_nothing_is_live_or_desired() -> None:
 
 def test_a_recovery_says_what_it_cannot_know() -> None:
     event = ManifestEvent(intake="http", source="s", id="e", type="t", digest="d" * 64, instance="i", offset=0)
-    gone = recovery.Damaged(THREE.id, "cut off", events=(event,))
+    gone = recovery_rules.Damaged(THREE.id, "cut off", events=(event,))
     left = replace(remains(ONE, LEFT, RIGHT, traces={"marker": 9}), damaged=(gone,))
 
     unknown = recovered(left).unknown

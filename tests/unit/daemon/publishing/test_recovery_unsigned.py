@@ -5,9 +5,10 @@ Anyone who can write the bucket can make such remains. They may keep a state fro
 
 from typing import Any
 
-from daemon.publishing import protocol, recovery
+from daemon.publishing import protocol
+from daemon.publishing.maintenance import recovery_rules
+from daemon.publishing.maintenance.recovery_rules import Found, Recovered, Remains, Unsigned, Wish
 from daemon.publishing.pointer import Entry, Hold, Pointer, Publication, PublicationId, Quarantine
-from daemon.publishing.recovery import Found, Recovered, Remains, Unsigned, Wish
 from tests.builders_publishing import AT, SCOPE, make_publication, published, writing
 
 ONE, TWO, THREE = (make_publication(f"state-{number}", number) for number in (1, 2, 3))
@@ -49,7 +50,7 @@ def recovered(
         unsigned=unsigned,
         **more,
     )
-    found = recovery.recover(remains, writing(9, reason="why"), Wish(live=live, hold=False))
+    found = recovery_rules.recover(remains, writing(9, reason="why"), Wish(live=live, hold=False))
     assert found is not None
     return found
 

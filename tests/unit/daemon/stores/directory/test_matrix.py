@@ -18,8 +18,9 @@ from typing import Final
 
 import pytest
 
-from daemon.publishing import layout, ownership
+from daemon.publishing import layout
 from daemon.publishing.errors import PublishingError
+from daemon.publishing.live_tree import ownership
 from daemon.publishing.reader import Reader
 from daemon.stores.directory.filesystem import RealFileSystem
 from daemon.stores.directory.store import DirectoryStore

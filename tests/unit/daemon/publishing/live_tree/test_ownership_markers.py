@@ -1,6 +1,6 @@
 """What the marker of a live tree says while a pass works, and what stays in it (protocol 5)."""
 
-from daemon.publishing.ownership import Marker, Present, Put, Wanted, judge_all, marker_after, marker_before
+from daemon.publishing.live_tree.ownership import Marker, Present, Put, Wanted, judge_all, marker_after, marker_before
 from daemon.stores.port import Version
 from tests.builders_publishing import make_publication
 

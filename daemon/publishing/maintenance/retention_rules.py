@@ -3,7 +3,7 @@
 Two questions about publications, asked in this order. `judge`: which leave the pointer? `doom`: which objects does no
 pointer name, and can none name any more? The second is safe to answer only for what was stored before a collection
 that is committed (its `gc_epoch` keeps such publications out for good) and for longer than any publisher may take.
-Acting on the answers, in that order, is `collector`'s.
+Acting on the answers, in that order, is `garbage_collector`'s.
 
 `expired` answers for the copies of what a pass over the live tree has replaced: nothing names those, so age decides.
 """

@@ -20,9 +20,10 @@ from datetime import datetime
 from typing import Final, TypeVar
 
 from daemon.concurrency import both, concurrently
-from daemon.publishing import documents, grammar, layout, ownership, sizes
+from daemon.publishing import documents, grammar, layout, sizes
 from daemon.publishing.errors import NewerSchema, NotFound, PointerLost, PublishingError, Refused
-from daemon.publishing.ownership import (
+from daemon.publishing.live_tree import ownership
+from daemon.publishing.live_tree.ownership import (
     Blocked,
     DeletedByOperator,
     Marker,
@@ -35,9 +36,9 @@ from daemon.publishing.ownership import (
     Verdict,
     Wanted,
 )
-from daemon.publishing.patience import patiently
 from daemon.publishing.pointer import SCHEMA, Pointer, Publication, PublicationId
 from daemon.publishing.reader import DamagedManifest, Reader
+from daemon.publishing.retry import patiently
 from daemon.runtime import Runtime
 from daemon.stores.errors import (
     ConditionFailed,

@@ -9,7 +9,7 @@ import pytest
 
 from daemon.publishing import layout, protocol
 from daemon.publishing.errors import NewerSchema, NotFound, PointerLost, Refused
-from daemon.publishing.livetree import LiveTree, Synced, Unfinished
+from daemon.publishing.live_tree.sync import LiveTree, Synced, Unfinished
 from daemon.publishing.manifest import State
 from daemon.stores.errors import ConditionFailed, StoreUnavailable
 from daemon.stores.memory import MemoryStore

@@ -9,7 +9,7 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from daemon.publishing.errors import KeyUnusable
 from daemon.publishing.signatures import signed_by
-from daemon.publishing.signing import PublicKey, generate, load
+from daemon.publishing.trust.keys import PublicKey, generate, load
 
 
 def key_file(folder: Path, text: str, mode: int = 0o600) -> Path:

@@ -20,13 +20,15 @@ from datetime import datetime, timedelta
 from typing import Final, Literal
 
 from daemon.concurrency import concurrently
-from daemon.publishing import layout, protocol, retention
+from daemon.publishing import layout, protocol
 from daemon.publishing.errors import PointerMoved
-from daemon.publishing.patience import patiently
+from daemon.publishing.grammar import timestamp
+from daemon.publishing.maintenance import retention_rules
+from daemon.publishing.maintenance.retention_rules import Doomed, Folder, Kept, Policy, Released, Spared
 from daemon.publishing.pointer import Pointer, Publication
-from daemon.publishing.publisher import Publisher, timestamp
+from daemon.publishing.publisher import Publisher
 from daemon.publishing.reader import PointerRead, Reader
-from daemon.publishing.retention import Doomed, Folder, Kept, Policy, Released, Spared
+from daemon.publishing.retry import patiently
 from daemon.runtime import Runtime
 from daemon.stores.errors import ConditionFailed, ObjectMissing, OutcomeUnknown, StoreForbidden, StoreRefused
 from daemon.stores.port import Listed, ObjectStore
@@ -191,19 +193,19 @@ class Collector:
         listed = await self._store.scan(layout.states(scope))
         copies = await self._store.scan(layout.all_replaced(scope))
         read = await self._reader.existing(scope)
-        stored, strays = retention.folders(scope, listed)
+        stored, strays = retention_rules.folders(scope, listed)
         return _Seen(scope, read, stored, strays, tuple(copies))
 
     async def _plan(self, seen: _Seen, now: datetime) -> _Plan:
         """What is to go if it is `now`."""
-        judged = retention.judge(seen.read.pointer, self._policy, now)
+        judged = retention_rules.judge(seen.read.pointer, self._policy, now)
         kept = [each.publication for each in judged if isinstance(each, Kept)]
         released = [each for each in judged if isinstance(each, Released)]
         verdicts = await self._doom(seen, seen.read.pointer, kept, now, released)
         return _Plan(judged, verdicts, self._expired(seen, now))
 
     def _expired(self, seen: _Seen, as_of: datetime) -> tuple[Listed, ...]:
-        return retention.expired(seen.scope, seen.copies, self._policy, as_of)
+        return retention_rules.expired(seen.scope, seen.copies, self._policy, as_of)
 
     async def _fenced(
         self, seen: _Seen, writing: protocol.Writing, parts: frozenset[Part]
@@ -236,9 +238,9 @@ class Collector:
     async def _earlier(self, seen: _Seen) -> _Fence | None:
         """The newest collection of the history that tells its time by the store's clock."""
         pointer = seen.read.pointer
-        as_of = retention.last_collection(pointer.history)
+        as_of = retention_rules.last_collection(pointer.history)
         if as_of is None and pointer.gc_epoch:
-            as_of = retention.last_collection(await self._reader.history(pointer))
+            as_of = retention_rules.last_collection(await self._reader.history(pointer))
         if as_of is None:
             return None
         verdicts = await self._doom(seen, pointer, pointer.retained, as_of)
@@ -256,7 +258,7 @@ class Collector:
         since = timestamp(as_of - timedelta(days=self._policy.dropped_days + 1))
         entries = await self._reader.history(pointer, since=since)
         reasons = {each.publication.id: each.why for each in released}
-        return retention.doom(seen.stored, retained, entries, self._policy, as_of=as_of, released=reasons)
+        return retention_rules.doom(seen.stored, retained, entries, self._policy, as_of=as_of, released=reasons)
 
     async def _delete_all(
         self, scope: Scope, fence: _Fence, progress: Progress, refused: list[DeletionRefused]

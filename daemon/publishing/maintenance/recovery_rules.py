@@ -4,7 +4,7 @@ Two cases. A pointer that is ahead of every trace is only *mended*: what it name
 One that is gone, damaged or behind a trace is *rebuilt*: from the publications that verify, the history's chunks, an
 older pointer if that is what was put back, and the live tree. Its sequence is above every one that can have been seen:
 above all traces by the changes that one pointer can hold, for so many may be in no chunk yet. What nothing tells is
-said, not guessed away. Gathering the remains is `recoverer`'s.
+said, not guessed away. Gathering the remains is `recovery`'s.
 
 Id, number and composition of an explicit state belong together (protocol 3), and uploads that lost a race are in the
 bucket as well. Of uploads that contradict each other only one can have been committed, so only that one is retained.

@@ -8,8 +8,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from daemon.publishing import protocol, recovery
+from daemon.publishing import protocol
 from daemon.publishing.errors import NotFound, Refused, StateUnreadable
+from daemon.publishing.maintenance import recovery_rules
+from daemon.publishing.maintenance.recovery_rules import Damaged, Found, Recovered, Remains, Unreadable, Wish
 from daemon.publishing.manifest import ManifestEvent
 from daemon.publishing.pointer import (
     MOST_HISTORY,
@@ -21,7 +23,6 @@ from daemon.publishing.pointer import (
     PublicationId,
     Revision,
 )
-from daemon.publishing.recovery import Damaged, Found, Recovered, Remains, Unreadable, Wish
 from tests.builders_publishing import AT, SCOPE, make_publication, published, writing
 
 ONE, TWO, THREE = (
@@ -36,7 +37,7 @@ def remains(*publications: Publication, **more: Any) -> Remains:
 
 
 def recovered(left: Remains, wish: Wish = Wish()) -> Recovered:  # noqa: B008  # frozen
-    found = recovery.recover(left, writing(9, reason="why"), wish)
+    found = recovery_rules.recover(left, writing(9, reason="why"), wish)
     assert found is not None
     return found
 
@@ -57,24 +58,24 @@ def desired(pointer: Pointer) -> str | None:
 
 def test_nothing_left_is_no_scope() -> None:
     with pytest.raises(NotFound):
-        recovery.recover(Remains(SCOPE), writing(), Wish())
+        recovery_rules.recover(Remains(SCOPE), writing(), Wish())
 
 
 def test_what_was_stored_in_a_scope_that_never_had_a_pointer_is_published_only_by_name() -> None:
     moved = derived(1, 1, composition="c")
     left = remains(ONE, moved, LEFT, RIGHT, had_pointer=False)
-    assert recovery.recover(left, writing(), Wish()) is None
+    assert recovery_rules.recover(left, writing(), Wish()) is None
     assert {str(each) for each in left.unnamed_uploads} == {str(each.id) for each in (ONE, moved, LEFT, RIGHT)}
     for each in (ONE, moved, LEFT, RIGHT):
         taken = recovered(left, Wish(live=str(each.id))).pointer
         assert (retained(taken), taken.live and taken.live.id, taken.inputs) == ([str(each.id)], each.id, {})
         assert taken.desired == taken.live
     with pytest.raises(Refused, match=re.escape(f"{LEFT.id}, {RIGHT.id}")):
-        recovery.recover(left, writing(), Wish(live="state-7"))
+        recovery_rules.recover(left, writing(), Wish(live="state-7"))
     with pytest.raises(NotFound):
-        recovery.recover(left, writing(), Wish(live="state-9"))
+        recovery_rules.recover(left, writing(), Wish(live="state-9"))
     only_damaged = Remains(SCOPE, damaged=(Damaged(ONE.id, "cut off"),))
-    assert recovery.recover(only_damaged, writing(), Wish()) is None
+    assert recovery_rules.recover(only_damaged, writing(), Wish()) is None
 
 
 @pytest.mark.parametrize(
@@ -324,12 +325,12 @@ def test_an_attempt_can_be_asked_for() -> None:
         assert named.attempt == each.attempt
     old = protocol.quarantine(published(ONE, TWO), writing(3), ONE)
     with pytest.raises(Refused):
-        recovery.recover(remains(ONE, TWO, pointer=old), writing(4), Wish(live="state-1"))
+        recovery_rules.recover(remains(ONE, TWO, pointer=old), writing(4), Wish(live="state-1"))
 
 
 def test_a_mended_pointer_can_be_asked_for_another_live_state_though_nothing_is_wrong() -> None:
     old = published(ONE, TWO)
-    assert recovery.recover(remains(ONE, TWO, pointer=old), writing(3), Wish()) is None
+    assert recovery_rules.recover(remains(ONE, TWO, pointer=old), writing(3), Wish()) is None
     asked = recovered(remains(ONE, TWO, pointer=old), Wish(live="state-1"))
     pointer = asked.pointer
     assert asked.unknown == ()
@@ -406,7 +407,7 @@ def test_a_state_that_cannot_be_read_stays_in_a_pointer_that_can_be() -> None:
     found = recovered(left)
     assert (retained(found.pointer), live(found.pointer)) == ([str(TWO.id), str(THREE.id)], "state-3")
     assert f"kept {TWO.id} as it is, unread: {HIDDEN.why}" in found.did
-    assert recovery.recover(replace(left, found=(Found(ONE), Found(THREE))), writing(), Wish()) is None
+    assert recovery_rules.recover(replace(left, found=(Found(ONE), Found(THREE))), writing(), Wish()) is None
 
 
 @pytest.mark.parametrize(
@@ -421,12 +422,12 @@ def test_a_state_that_cannot_be_read_stays_in_a_pointer_that_can_be() -> None:
 )
 def test_a_recovery_stops_if_the_state_that_has_to_be_live_cannot_be_read(left: Remains) -> None:
     with pytest.raises(StateUnreadable, match=re.escape(f"{TWO.id} has to be live")) as raised:
-        recovery.recover(left, writing(), Wish())
+        recovery_rules.recover(left, writing(), Wish())
     assert HIDDEN.why in str(raised.value)
     if left.found:
         assert live(recovered(left, Wish(live="state-1")).pointer) == "state-1"
     with pytest.raises(StateUnreadable, match="as asked"):
-        recovery.recover(left, writing(), Wish(live="state-2"))
+        recovery_rules.recover(left, writing(), Wish(live="state-2"))
 
 
 def test_a_retired_scope_stays_retired_though_its_last_state_cannot_be_read() -> None:
@@ -497,13 +498,13 @@ def test_of_uploads_that_nothing_names_none_is_retained_until_an_operator_says_w
         assert named.pointer.live is not None
         assert named.pointer.live.id == each.id
     with pytest.raises(Refused, match=re.escape(f"{LEFT.id}, {RIGHT.id}")):
-        recovery.recover(left, writing(), Wish(live="state-7"))
+        recovery_rules.recover(left, writing(), Wish(live="state-7"))
 
 
 def test_what_contradicts_what_was_committed_cannot_be_asked_for() -> None:
     left = remains(LEFT, RIGHT, entries=(entry(5, kind="publish", published=[str(LEFT.id)]),))
     with pytest.raises(Refused, match="never committed"):
-        recovery.recover(left, writing(), Wish(live=str(RIGHT.id)))
+        recovery_rules.recover(left, writing(), Wish(live=str(RIGHT.id)))
     assert live(recovered(left, Wish(live="state-7")).pointer) == "state-7"
 
 
@@ -522,22 +523,22 @@ def test_an_upload_that_was_left_out_can_be_taken_in_once_the_pointer_goes_on() 
     left = Remains(
         SCOPE, had_pointer=True, found=(Found(ONE), Found(LEFT, (event(7, 70),)), Found(RIGHT)), pointer=pointer
     )
-    assert recovery.recover(left, writing(), Wish()) is None
+    assert recovery_rules.recover(left, writing(), Wish()) is None
     after = recovered(left, Wish(live=str(LEFT.id))).pointer
     assert (live(after), retained(after)) == ("state-7", [str(ONE.id), str(LEFT.id)])
     assert (after.highest_producer, folded(after)) == (7, [7])
     assert after.history[-1].published == (str(LEFT.id),)
     with pytest.raises(Refused, match="never committed"):
-        recovery.recover(replace(left, pointer=after), writing(), Wish(live=str(RIGHT.id)))
+        recovery_rules.recover(replace(left, pointer=after), writing(), Wish(live=str(RIGHT.id)))
     used = protocol.collect(after, writing(), [LEFT.id])
     with pytest.raises(NotFound):
-        recovery.recover(replace(left, pointer=used), writing(), Wish(live="gone"))
+        recovery_rules.recover(replace(left, pointer=used), writing(), Wish(live="gone"))
 
 
 def test_what_a_collection_released_is_not_taken_in_again() -> None:
     pointer = protocol.collect(published(ONE, TWO), writing(3), [ONE.id])
     with pytest.raises(NotFound):
-        recovery.recover(remains(ONE, TWO, pointer=pointer), writing(4), Wish(live="state-1"))
+        recovery_rules.recover(remains(ONE, TWO, pointer=pointer), writing(4), Wish(live="state-1"))
 
 
 def test_uploads_that_are_newer_than_a_pointer_and_that_nothing_names_are_listed() -> None:
@@ -558,7 +559,7 @@ def test_a_history_is_cut_off_only_where_the_pointers_own_chain_is_broken() -> N
     pointer = published(ONE).model_copy(update={"older": OLDER})
     ahead = Older(key=f"{SCOPE}/history/65.json", sha256="1" * 64)
     left = remains(ONE, pointer=pointer, older=ahead, chunked=128)
-    assert recovery.recover(left, writing(), Wish()) is None
+    assert recovery_rules.recover(left, writing(), Wish()) is None
     cut = recovered(replace(left, chain_holds=False)).pointer
     assert (cut.older, cut.history[0].sequence) == (None, 1)
 

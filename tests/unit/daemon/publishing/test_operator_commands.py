@@ -6,10 +6,10 @@ from itertools import count
 
 import pytest
 
-from daemon.publishing import layout, operations, protocol
+from daemon.publishing import layout, operator_commands, protocol
 from daemon.publishing.errors import NotFound, PointerMoved, Refused, VerificationFailed
-from daemon.publishing.livetree import Synced, Unfinished
-from daemon.publishing.operations import find_exactly, find_retained
+from daemon.publishing.live_tree.sync import Synced, Unfinished
+from daemon.publishing.operator_commands import find_exactly, find_retained
 from daemon.publishing.pointer import Pointer
 from daemon.stores.errors import StoreBusy, StoreError, StoreUnavailable
 from daemon.stores.memory import MemoryStore
@@ -41,7 +41,7 @@ def test_a_rollback_changes_pointer_and_live_tree_renders_nothing_and_keeps_inpu
         await bucket(memory).publish(make_state(1), make_state(2))
         before = await bucket(memory).pointer()
         store = FaultyStore(memory)
-        done = await bucket(store).operations.carry_out(SCOPE, operations.rollback("state-1"), "ann", "too slow")
+        done = await bucket(store).operations.carry_out(SCOPE, operator_commands.rollback("state-1"), "ann", "too slow")
         assert done.changed
         assert (names(done.before), names(done.after)) == (("state-2", "state-2"), ("state-1", "state-2"))
         assert (done.after.sequence, done.after.inputs) == (3, before.inputs)
@@ -58,7 +58,7 @@ def test_a_preview_says_what_would_be_and_writes_nothing(memory: MemoryStore) ->
     async def scenario() -> None:
         await bucket(memory).publish(make_state(1), make_state(2))
         store = FaultyStore(memory)
-        done = await bucket(store).operations.preview(SCOPE, operations.rollback("state-1"), "ann")
+        done = await bucket(store).operations.preview(SCOPE, operator_commands.rollback("state-1"), "ann")
         assert (done.changed, names(done.after), done.live_tree) == (True, ("state-1", "state-2"), None)
         nothing = await bucket(store).operations.preview(SCOPE, protocol.resume, "ann")
         assert (nothing.changed, nothing.after) == (False, nothing.before)
@@ -72,9 +72,9 @@ def test_a_verb_that_finds_things_as_asked_leaves_the_pointer_and_still_passes_o
 ) -> None:
     async def scenario() -> None:
         await bucket(memory).publish(make_state(1), make_state(2))
-        await bucket(memory).operations.carry_out(SCOPE, operations.rollback("state-1"), "ann")
+        await bucket(memory).operations.carry_out(SCOPE, operator_commands.rollback("state-1"), "ann")
         before = await memory.get(layout.pointer(SCOPE))
-        again = await bucket(memory).operations.carry_out(SCOPE, operations.rollback("state-1"), "ann")
+        again = await bucket(memory).operations.carry_out(SCOPE, operator_commands.rollback("state-1"), "ann")
         assert not again.changed
         assert isinstance(again.live_tree, Synced)
         assert await memory.get(layout.pointer(SCOPE)) == before
@@ -85,7 +85,7 @@ def test_a_verb_that_finds_things_as_asked_leaves_the_pointer_and_still_passes_o
 def test_a_rollback_to_what_is_live_holds_it(memory: MemoryStore) -> None:
     async def scenario() -> None:
         await bucket(memory).publish(make_state(1))
-        done = await bucket(memory).operations.carry_out(SCOPE, operations.rollback("state-1"), "ann")
+        done = await bucket(memory).operations.carry_out(SCOPE, operator_commands.rollback("state-1"), "ann")
         assert done.changed
         assert done.after.hold is not None
 
@@ -95,7 +95,7 @@ def test_a_rollback_to_what_is_live_holds_it(memory: MemoryStore) -> None:
 def test_a_rollback_that_discards_newer_needs_no_hold(memory: MemoryStore) -> None:
     async def scenario() -> None:
         await bucket(memory).publish(make_state(1), make_state(2))
-        verb = operations.rollback("state-1", discard_newer=True)
+        verb = operator_commands.rollback("state-1", discard_newer=True)
         done = await bucket(memory).operations.carry_out(SCOPE, verb, "ann")
         assert (names(done.after), done.after.hold) == (("state-1", "state-1"), None)
 
@@ -107,11 +107,15 @@ def test_a_rollback_is_refused_when_another_state_is_live_than_expected(memory: 
         process = bucket(memory)
         await process.publish(make_state(1), make_state(2))
         with pytest.raises(Refused, match="live is state-2, not state-1"):
-            await process.operations.carry_out(SCOPE, operations.rollback("state-1", expected_live="state-1"), "ann")
-        await process.operations.carry_out(SCOPE, operations.rollback("state-1", expected_live="state-2"), "ann")
+            await process.operations.carry_out(
+                SCOPE, operator_commands.rollback("state-1", expected_live="state-1"), "ann"
+            )
+        await process.operations.carry_out(SCOPE, operator_commands.rollback("state-1", expected_live="state-2"), "ann")
         await process.operations.carry_out(SCOPE, protocol.retire, "ann")
         with pytest.raises(Refused, match="live is nothing"):
-            await process.operations.carry_out(SCOPE, operations.rollback("state-1", expected_live="state-1"), "ann")
+            await process.operations.carry_out(
+                SCOPE, operator_commands.rollback("state-1", expected_live="state-1"), "ann"
+            )
 
     asyncio.run(scenario())
 
@@ -129,14 +133,14 @@ def test_quarantine_and_its_lifting_name_states(memory: MemoryStore) -> None:
     async def scenario() -> None:
         act = bucket(memory).operations.carry_out
         await bucket(memory).publish(make_state(1), make_state(2))
-        done = await act(SCOPE, operations.quarantine("state-2", rollback_to="state-1"), "ann", "bad")
+        done = await act(SCOPE, operator_commands.quarantine("state-2", rollback_to="state-1"), "ann", "bad")
         assert names(done.after) == ("state-1", "state-2")
         assert (await tree(memory))["base/docker-compose.yml"] == b"services 1\n"
         with pytest.raises(Refused):
             await act(SCOPE, protocol.resume, "ann")
-        assert (await act(SCOPE, operations.lift_quarantine("state-2"), "ann")).after.quarantined == ()
+        assert (await act(SCOPE, operator_commands.lift_quarantine("state-2"), "ann")).after.quarantined == ()
         assert names((await act(SCOPE, protocol.resume, "ann")).after) == ("state-2", "state-2")
-        assert (await act(SCOPE, operations.quarantine("state-1"), "ann")).after.quarantined
+        assert (await act(SCOPE, operator_commands.quarantine("state-1"), "ann")).after.quarantined
 
     asyncio.run(scenario())
 
@@ -145,8 +149,8 @@ def test_a_pin_is_set_and_lifted(memory: MemoryStore) -> None:
     async def scenario() -> None:
         act = bucket(memory).operations.carry_out
         await bucket(memory).publish(make_state(1))
-        assert (await act(SCOPE, operations.pin("state-1", pinned=True), "ann")).after.retained[0].pinned
-        assert not (await act(SCOPE, operations.pin("state-1", pinned=False), "ann")).after.retained[0].pinned
+        assert (await act(SCOPE, operator_commands.pin("state-1", pinned=True), "ann")).after.retained[0].pinned
+        assert not (await act(SCOPE, operator_commands.pin("state-1", pinned=False), "ann")).after.retained[0].pinned
 
     asyncio.run(scenario())
 
@@ -190,7 +194,7 @@ def test_a_verb_happens_once_whatever_was_answered(memory: MemoryStore, fault: F
     async def scenario() -> None:
         await bucket(memory).publish(make_state(1), make_state(2))
         store = FaultyStore(memory, {"pointer.json": [fault]})
-        done = await bucket(store).operations.carry_out(SCOPE, operations.rollback("state-1"), "ann")
+        done = await bucket(store).operations.carry_out(SCOPE, operator_commands.rollback("state-1"), "ann")
         assert [entry.kind for entry in done.after.history] == ["publish", "publish", "rollback"]
         assert await bucket(memory).pointer() == done.after
 
@@ -223,11 +227,11 @@ def test_who_reads_may_shorten_a_state_to_a_unique_prefix() -> None:
 def test_who_changes_names_a_state_in_full_so_that_one_no_longer_retained_is_not_mistaken_for_another() -> None:
     pointer = published(make_publication("state-10"))
     for verb in (
-        operations.rollback("state-1"),
-        operations.quarantine("state-1"),
-        operations.quarantine("state-10", rollback_to="state-1"),
-        operations.lift_quarantine("state-1"),
-        operations.pin("state-1", pinned=True),
+        operator_commands.rollback("state-1"),
+        operator_commands.quarantine("state-1"),
+        operator_commands.quarantine("state-10", rollback_to="state-1"),
+        operator_commands.lift_quarantine("state-1"),
+        operator_commands.pin("state-1", pinned=True),
     ):
         with pytest.raises(NotFound, match=r"state-1 is not a retained state .*; is state-10 meant\?"):
             verb(pointer, protocol.Writing("w", "t", "ann"))
@@ -242,7 +246,7 @@ def test_a_store_that_says_slow_down_is_waited_for_in_the_pass_too(memory: Memor
         await bucket(memory).publish(make_state(1), make_state(2))
         await bucket(memory).live_tree.reconcile(SCOPE)
         store = FaultyStore(memory, faults={path: [Fault.BUSY] * 3})
-        done = await bucket(store).operations.carry_out(SCOPE, operations.rollback("state-1"), "ann")
+        done = await bucket(store).operations.carry_out(SCOPE, operator_commands.rollback("state-1"), "ann")
         assert isinstance(done.live_tree, Synced)
         assert (await tree(memory))[COMPOSE] == b"services 1\n"
 
@@ -257,7 +261,7 @@ def test_a_verb_that_was_committed_is_told_as_such_whatever_becomes_of_its_pass(
     async def scenario() -> None:
         await bucket(memory).publish(make_state(1), make_state(2))
         store = FaultyStore(memory, faults={path: [fault] * 100})
-        done = await bucket(store).operations.carry_out(SCOPE, operations.rollback("state-1"), "ann")
+        done = await bucket(store).operations.carry_out(SCOPE, operator_commands.rollback("state-1"), "ann")
         assert (done.changed, names(await bucket(memory).pointer())) == (True, ("state-1", "state-2"))
         assert done.live_tree is not None
         assert done.live_tree.sequence == 3
@@ -307,7 +311,7 @@ def test_what_is_damaged_does_not_go_live(memory: MemoryStore, key: Callable[[Sc
         await memory.replace(damaged, Content(b"damaged"), (await memory.get(damaged)).version)
         for act in (bucket(memory).operations.preview, bucket(memory).operations.carry_out):
             with pytest.raises(VerificationFailed):
-                await act(SCOPE, operations.rollback("state-1"), "ann")
+                await act(SCOPE, operator_commands.rollback("state-1"), "ann")
         assert await bucket(memory).pointer() == read.pointer
 
     asyncio.run(scenario())

@@ -8,11 +8,12 @@ from typing import Any
 
 import pytest
 
-from daemon.publishing import attestation, manifest
+from daemon.publishing import manifest
 from daemon.publishing.documents import written
 from daemon.publishing.signatures import Signature
+from daemon.publishing.trust import attestation
 
-RELEASED = Path(__file__).parents[3] / "data" / "released"
+RELEASED = Path(__file__).parents[4] / "data" / "released"
 SIGNED = sorted(each.parent for each in RELEASED.glob("*/manifest.dsse.json"))
 MANIFEST = (SIGNED[-1] / "manifest.json").read_bytes()
 SIGNATURES = (Signature("one", b"1"), Signature("two", b"2"))

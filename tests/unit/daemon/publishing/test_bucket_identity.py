@@ -8,8 +8,8 @@ import pytest
 from structlog.testing import capture_logs
 
 from daemon.publishing import layout
+from daemon.publishing.bucket_identity import BucketIdentity, bucket_id
 from daemon.publishing.errors import WrongBucket
-from daemon.publishing.identity import BucketIdentity, bucket_id
 from daemon.stores.errors import StoreForbidden, StoreUnavailable
 from daemon.stores.memory import MemoryStore
 from daemon.stores.port import Content, ObjectStore
@@ -21,7 +21,7 @@ ONE, TWO = "1" * 32, "2" * 32
 
 
 class Memory:
-    """Implements daemon.publishing.identity.Memory."""
+    """Implements daemon.publishing.bucket_identity.Memory."""
 
     def __init__(self, bucket: str | None = None) -> None:
         self.remembered = bucket

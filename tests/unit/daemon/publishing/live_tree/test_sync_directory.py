@@ -8,8 +8,9 @@ from pathlib import Path
 
 import pytest
 
-from daemon.publishing import layout, ownership, sizes
-from daemon.publishing.livetree import Synced
+from daemon.publishing import layout, sizes
+from daemon.publishing.live_tree import ownership
+from daemon.publishing.live_tree.sync import Synced
 from daemon.stores.directory.filesystem import RealFileSystem
 from daemon.stores.directory.store import UNREAD_BYTES, DirectoryStore
 from tests.builders_publishing import SCOPE, Bucket, make_files, make_state

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from daemon.publishing.ownership import (
+from daemon.publishing.live_tree.ownership import (
     Blocked,
     Commit,
     DeletedByOperator,

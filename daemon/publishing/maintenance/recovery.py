@@ -13,16 +13,18 @@ from dataclasses import dataclass, replace
 from typing import Final
 
 from daemon.concurrency import concurrently
-from daemon.publishing import layout, manifest, ownership, recovery, sizes
+from daemon.publishing import layout, manifest, sizes
 from daemon.publishing import pointer as pointers
 from daemon.publishing.errors import PublishingError, VerificationFailed
-from daemon.publishing.livetree import LiveTree, Synced, Unfinished
+from daemon.publishing.live_tree import ownership
+from daemon.publishing.live_tree.sync import LiveTree, Synced, Unfinished
+from daemon.publishing.maintenance import recovery_rules
+from daemon.publishing.maintenance.recovery_rules import Damaged, Found, Recovered, Remains, Unreadable, Unsigned, Wish
+from daemon.publishing.maintenance.retention_rules import folders
 from daemon.publishing.pointer import CHUNK, Chunk, Entry, Older, Pointer, PublicationId
 from daemon.publishing.protocol import absent
 from daemon.publishing.publisher import Publisher
 from daemon.publishing.reader import PointerRead, Reader
-from daemon.publishing.recovery import Damaged, Found, Recovered, Remains, Unreadable, Unsigned, Wish
-from daemon.publishing.retention import folders
 from daemon.stores.errors import ObjectDamaged, ObjectMissing, ObjectTooBig, StoreRefused
 from daemon.stores.port import ObjectStore, Stored
 from renderers.model import Scope
@@ -102,7 +104,7 @@ class Recoverer:
 
     async def _decide(self, scope: Scope, wish: Wish, by: str, reason: str) -> tuple[PointerRead, Recovery]:
         base, damage, remains = await self._gather(scope)
-        recovered = recovery.recover(remains, self._publisher.writing(by, reason), wish)
+        recovered = recovery_rules.recover(remains, self._publisher.writing(by, reason), wish)
         return base, Recovery(scope, recovered, remains, damage)
 
     # -- what is left
@@ -200,7 +202,7 @@ class Recoverer:
             described = await self._reader.work_on(size, manifest.decode, stored.body)
         except VerificationFailed as error:
             return Damaged(name, str(error))
-        publication = recovery.manifest_publication(described, _sha256(stored.body))
+        publication = recovery_rules.manifest_publication(described, _sha256(stored.body))
         try:
             if publication.id != name:
                 raise VerificationFailed(f"its manifest is the one of {publication.id}")

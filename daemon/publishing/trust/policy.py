@@ -20,14 +20,15 @@ from typing import Annotated, Final, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
-from daemon.publishing import attestation, signatures
+from daemon.publishing import signatures
 from daemon.publishing.documents import Malformed, canonical
 from daemon.publishing.errors import KeyUnusable, NotVouchedFor, PolicyUnusable, VerificationFailed
-from daemon.publishing.freshness import Freshness
 from daemon.publishing.manifest import Manifest
 from daemon.publishing.pointer import PublicationId
 from daemon.publishing.signatures import Signature
-from daemon.publishing.signing import PublicKey
+from daemon.publishing.trust import attestation
+from daemon.publishing.trust.freshness import Freshness
+from daemon.publishing.trust.keys import PublicKey
 from daemon.publishing.wording import RENEW
 from events import strict_json
 from events.errors import InvalidEvent

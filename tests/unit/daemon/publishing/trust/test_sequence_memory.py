@@ -9,8 +9,8 @@ import pytest
 
 from daemon import localfiles
 from daemon.lifecycle import SystemRuntime
-from daemon.publishing.accepted import LOCK_SECONDS, Accepted, InFile, InProcess
 from daemon.publishing.errors import AcceptedUnusable
+from daemon.publishing.trust.sequence_memory import LOCK_SECONDS, Accepted, InFile, InProcess
 from renderers.model import Scope
 from tests.builders_runtime import InlineRuntime, in_loop
 

@@ -14,12 +14,12 @@ from securesystemslib.signer import CryptoSigner
 
 from daemon.publishing import layout, pointer, protocol, signatures
 from daemon.publishing.errors import CannotSign, NotFound, NotVouchedFor, PolicyUnusable, VerificationFailed, WentBack
-from daemon.publishing.freshness import Freshness
-from daemon.publishing.livetree import Synced
-from daemon.publishing.operations import rollback
+from daemon.publishing.live_tree.sync import Synced
+from daemon.publishing.operator_commands import rollback
 from daemon.publishing.pointer import Publication
-from daemon.publishing.signing import KeySigner, generate
-from daemon.publishing.trust import Revocation, Role, Trust, TrustedKey
+from daemon.publishing.trust.freshness import Freshness
+from daemon.publishing.trust.keys import KeySigner, generate
+from daemon.publishing.trust.policy import Revocation, Role, Trust, TrustedKey
 from daemon.stores.errors import ObjectMissing
 from daemon.stores.memory import MemoryStore
 from daemon.stores.port import Content

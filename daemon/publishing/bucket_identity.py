@@ -16,7 +16,7 @@ import structlog
 from daemon.publishing import layout, sizes
 from daemon.publishing.documents import parsed, written
 from daemon.publishing.errors import PublishingError, WrongBucket
-from daemon.publishing.publisher import timestamp
+from daemon.publishing.grammar import timestamp
 from daemon.runtime import Runtime
 from daemon.stores.errors import (
     ConditionFailed,

@@ -3,10 +3,11 @@
 import hashlib
 from typing import Any
 
-from daemon.publishing import manifest, protocol, recovery
+from daemon.publishing import manifest, protocol
 from daemon.publishing.archive import Packer, pack
+from daemon.publishing.maintenance import recovery_rules
+from daemon.publishing.maintenance.recovery_rules import Found, Recovered, Remains, Wish
 from daemon.publishing.pointer import Entry, Older, Pointer, Publication
-from daemon.publishing.recovery import Found, Recovered, Remains, Wish
 from tests.builders_publishing import AT, SCOPE, make_publication, make_state, published, writing
 
 ONE, TWO, THREE = (
@@ -17,7 +18,7 @@ OLDER = Older(key=f"{SCOPE}/history/1-64-{'0' * 32}.json", sha256="0" * 64)
 
 
 def recovered(*publications: Publication, **left: Any) -> Recovered:
-    found = recovery.recover(
+    found = recovery_rules.recover(
         Remains(SCOPE, had_pointer=True, found=tuple(map(Found, publications)), **left),
         writing(9, reason="why"),
         Wish(),
@@ -61,7 +62,7 @@ def test_a_manifest_tells_a_recovery_what_the_publisher_told_the_pointer() -> No
     members = Packer().members(SCOPE, state.files)
     body = manifest.written(state, attempt, AT, members, pack(members))
 
-    read = recovery.manifest_publication(manifest.decode(body), hashlib.sha256(body).hexdigest())
+    read = recovery_rules.manifest_publication(manifest.decode(body), hashlib.sha256(body).hexdigest())
 
     assert read == manifest.publication(state, attempt, AT, body)
 

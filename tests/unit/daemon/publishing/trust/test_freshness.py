@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from daemon.publishing.errors import VerificationFailed, WentBack
-from daemon.publishing.freshness import Freshness
+from daemon.publishing.trust.freshness import Freshness
 from renderers.model import Scope
 from tests.builders_publishing import SCOPE
 from tests.builders_runtime import InlineRuntime

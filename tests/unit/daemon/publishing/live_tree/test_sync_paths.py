@@ -10,8 +10,8 @@ from hypothesis import strategies as st
 
 from daemon.publishing import layout, protocol
 from daemon.publishing.errors import Refused
-from daemon.publishing.livetree import Synced, Unfinished
-from daemon.publishing.ownership import Blocked, Marker, MarkerFile
+from daemon.publishing.live_tree.ownership import Blocked, Marker, MarkerFile
+from daemon.publishing.live_tree.sync import Synced, Unfinished
 from daemon.stores.errors import ObjectDamaged, StoreRefused, StoreUnavailable
 from daemon.stores.memory import MemoryStore
 from daemon.stores.port import Content, ObjectStore

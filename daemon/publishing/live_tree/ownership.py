@@ -2,7 +2,7 @@
 
 `base/` and README.md follow live byte for byte; `example/` belongs to operators: what they changed is never written,
 never deleted. What lies below `example/creds/` is not even read: it is created once and then left alone. What cannot
-be read is never written over: an override in `example/`, blocked in `base/`. `livetree` acts on what is decided here.
+be read is never written over: an override in `example/`, blocked in `base/`. `sync` acts on what is decided here.
 """
 
 import re

@@ -9,12 +9,12 @@ from typing import ParamSpec
 
 import pytest
 
-from daemon.publishing import layout, operations, protocol
-from daemon.publishing.collector import Collected, Collector, DeletionRefused, Part
+from daemon.publishing import layout, operator_commands, protocol
 from daemon.publishing.errors import NotFound, PointerLost, PointerMoved
+from daemon.publishing.grammar import timestamp
+from daemon.publishing.maintenance.garbage_collector import Collected, Collector, DeletionRefused, Part
+from daemon.publishing.maintenance.retention_rules import Policy
 from daemon.publishing.pointer import Pointer, PublicationId
-from daemon.publishing.publisher import timestamp
-from daemon.publishing.retention import Policy
 from daemon.stores.errors import ObjectMissing, StoreError, StoreRefused, StoreUnavailable
 from daemon.stores.memory import MemoryStore
 from daemon.stores.port import Content, Listing, ObjectStore, Version
@@ -253,8 +253,8 @@ async def test_a_scope_that_is_not_there_is_told(store: MemoryStore, runtime: In
 @in_loop
 async def test_a_pinned_and_a_live_state_of_any_age_stay(store: MemoryStore, runtime: InlineRuntime) -> None:
     bucket = await grown(store, runtime)
-    await bucket.operations.carry_out(SCOPE, operations.pin("state-1", pinned=True), "ann")
-    await bucket.operations.carry_out(SCOPE, operations.rollback("state-2"), "ann")
+    await bucket.operations.carry_out(SCOPE, operator_commands.pin("state-1", pinned=True), "ann")
+    await bucket.operations.carry_out(SCOPE, operator_commands.rollback("state-2"), "ann")
     await runtime.sleep(40 * DAY)
     await collector(store, runtime, Policy(newest=1, days=0)).collect(SCOPE, "cron")
     assert await states(store) == ["state-1", "state-2", "state-4"]
@@ -517,7 +517,7 @@ async def test_of_a_rollback_and_a_collection_of_its_target_one_loses(
         await collecting.collect(SCOPE, "cron")
 
     async def go_back() -> None:
-        await going_back.carry_out(SCOPE, operations.rollback("state-1"), "ann")
+        await going_back.carry_out(SCOPE, operator_commands.rollback("state-1"), "ann")
 
     first, second = (go_back, collect) if rollback_first else (collect, go_back)
     late = asyncio.create_task(second())

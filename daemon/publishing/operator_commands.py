@@ -10,7 +10,7 @@ from typing import Final
 
 from daemon.publishing import protocol
 from daemon.publishing.errors import NotFound, PointerMoved, Refused
-from daemon.publishing.livetree import LiveTree, Synced, Unfinished
+from daemon.publishing.live_tree.sync import LiveTree, Synced, Unfinished
 from daemon.publishing.pointer import Pointer, Publication
 from daemon.publishing.protocol import Writing
 from daemon.publishing.publisher import Publisher

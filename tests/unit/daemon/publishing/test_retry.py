@@ -4,7 +4,7 @@ import asyncio
 
 import pytest
 
-from daemon.publishing.patience import patiently
+from daemon.publishing.retry import patiently
 from daemon.stores.errors import StoreBusy, StoreUnavailable
 from tests.builders_runtime import InlineRuntime
 

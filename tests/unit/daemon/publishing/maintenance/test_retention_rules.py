@@ -6,10 +6,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from daemon.publishing import layout, protocol, retention
+from daemon.publishing import layout, protocol
+from daemon.publishing.maintenance import retention_rules
+from daemon.publishing.maintenance.retention_rules import Doomed, Folder, Kept, Policy, Released, Spared
 from daemon.publishing.pointer import Entry, Pointer, Publication, PublicationId
 from daemon.publishing.protocol import Writing
-from daemon.publishing.retention import Doomed, Folder, Kept, Policy, Released, Spared
 from daemon.stores.port import Listed, Version
 from tests.builders_publishing import SCOPE, make_publication
 
@@ -36,7 +37,7 @@ def published_daily(count: int) -> Pointer:
 
 def judged(pointer: Pointer, policy: Policy = TWO_NEWEST) -> dict[str, str]:
     """Why each state stays; what goes is marked."""
-    verdicts = retention.judge(pointer, policy, NOW)
+    verdicts = retention_rules.judge(pointer, policy, NOW)
     return {each.publication.state: ("" if isinstance(each, Kept) else "goes: ") + each.why for each in verdicts}
 
 
@@ -89,7 +90,7 @@ def folder(state: str, *, days: float = 2, attempt: str = ATTEMPT) -> Folder:
 def test_objects_are_put_together_by_attempt_with_the_manifest_first() -> None:
     names = ("bundle.tar.gz", "manifest.dsse.json", "manifest.json")
     some = [listed(f"states/s1/{ATTEMPT}/{name}", days=days) for days, name in enumerate(names)]
-    [found], strays = retention.folders(SCOPE, some)
+    [found], strays = retention_rules.folders(SCOPE, some)
     assert [each.key.rpartition("/")[2] for each in found.objects] == [
         "manifest.json",
         "bundle.tar.gz",
@@ -106,7 +107,7 @@ def test_keys_that_are_of_no_publication_are_strays() -> None:
         "states/s1/by-hand/manifest.json",
         f"states/s1/{ATTEMPT.upper()}/manifest.json",
     ]
-    found, strays = retention.folders(SCOPE, map(listed, keys))
+    found, strays = retention_rules.folders(SCOPE, map(listed, keys))
     assert found == ()
     assert list(strays) == [f"{SCOPE}/{key}" for key in keys]
 
@@ -114,7 +115,7 @@ def test_keys_that_are_of_no_publication_are_strays() -> None:
 def doom(
     *stored: Folder, retained: tuple[Publication, ...] = (), entries: tuple[Entry, ...] = ()
 ) -> list[tuple[str, str]]:
-    verdicts = retention.doom(
+    verdicts = retention_rules.doom(
         stored,
         retained,
         entries,
@@ -174,12 +175,12 @@ def test_the_newest_collection_of_a_history_that_tells_its_time_by_the_stores_cl
     pointer = protocol.collect(published_daily(2), write(3, 0), (), as_of=days_ago(9))
     pointer = protocol.collect(protocol.hold(pointer, write(4, 0)), write(5, 0), (), as_of=told)
     pointer = protocol.hold(pointer, write(6, 0))
-    assert retention.last_collection(pointer.history) == datetime.fromisoformat(told)
+    assert retention_rules.last_collection(pointer.history) == datetime.fromisoformat(told)
     for silent in (None, "yesterday", told.partition("+")[0]):
         entry = protocol.collect(pointer, write(7, 0), (), as_of=told).history[-1]
         found = entry.model_copy(update={"change": entry.change | {"as_of": silent}})
-        assert retention.last_collection((*pointer.history, found)) == datetime.fromisoformat(told)
-    assert retention.last_collection(published_daily(2).history) is None
+        assert retention_rules.last_collection((*pointer.history, found)) == datetime.fromisoformat(told)
+    assert retention_rules.last_collection(published_daily(2).history) is None
 
 
 # -- copies of replaced bytes
@@ -203,28 +204,30 @@ def copy(key: str, days: float) -> Listed:
     ],
 )
 def test_a_copys_path_is_read_from_its_key_in_every_layout(key: str, path: str) -> None:
-    assert retention.replaced_path(SCOPE, KEPT + key) == path
+    assert retention_rules.replaced_path(SCOPE, KEPT + key) == path
 
 
 def test_an_old_copy_expires_and_the_newest_of_its_path_never() -> None:
     old, older = copy(f"base/a/{'1' * 64}", 31), copy("3/base/a", 400)
     newest, alone = copy(f"base/a/{'2' * 64}", 30.5), copy(f"base/b/{'1' * 64}", 400)
-    found = retention.expired(SCOPE, [newest, alone, old, older], Policy(days=30), NOW)
+    found = retention_rules.expired(SCOPE, [newest, alone, old, older], Policy(days=30), NOW)
     assert set(found) == {old, older}
-    assert retention.expired(SCOPE, [newest, old, older], Policy(days=300), NOW) == (older,)
-    assert retention.expired(SCOPE, [old, copy(f"base/a/{'3' * 64}", 0)], Policy(days=31.5), NOW) == ()
+    assert retention_rules.expired(SCOPE, [newest, old, older], Policy(days=300), NOW) == (older,)
+    assert retention_rules.expired(SCOPE, [old, copy(f"base/a/{'3' * 64}", 0)], Policy(days=31.5), NOW) == ()
 
 
 def test_no_copy_expires_within_the_grace_however_short_retention_is() -> None:
     first, second = copy(f"base/a/{'1' * 64}", 0.9), copy(f"base/a/{'2' * 64}", 0.8)
-    assert retention.expired(SCOPE, [first, second], Policy(days=0), NOW) == ()
-    assert retention.expired(SCOPE, [first, second], Policy(days=0, grace_hours=12), NOW) == (first,)
+    assert retention_rules.expired(SCOPE, [first, second], Policy(days=0), NOW) == ()
+    assert retention_rules.expired(SCOPE, [first, second], Policy(days=0, grace_hours=12), NOW) == (first,)
 
 
 @given(st.lists(st.tuples(st.sampled_from(["base/a", "base/b", "README.md"]), st.integers(0, 60)), max_size=12))
 def test_each_path_keeps_its_newest_copy(found: list[tuple[str, int]]) -> None:
     copies = [copy(f"{path}/{number:064x}", days) for number, (path, days) in enumerate(found)]
-    left = set(copies) - set(retention.expired(SCOPE, copies, Policy(days=0, grace_hours=0), NOW + timedelta(days=1)))
+    left = set(copies) - set(
+        retention_rules.expired(SCOPE, copies, Policy(days=0, grace_hours=0), NOW + timedelta(days=1))
+    )
     paths = {path for path, _ in found}
     assert len(left) == len(paths)
     for path in paths:
@@ -268,7 +271,7 @@ def test_nothing_live_desired_or_pinned_goes_and_a_pointer_never_retains_more_th
     pointer: Pointer, policy: Policy
 ) -> None:
     assert len(pointer.retained) <= 100
-    verdicts = retention.judge(pointer, policy, NOW)
+    verdicts = retention_rules.judge(pointer, policy, NOW)
     assert [each.publication for each in verdicts] == list(pointer.retained)
     current = {each.id for each in (pointer.live, pointer.desired) if each}
     for each in verdicts:
@@ -280,16 +283,18 @@ def test_nothing_live_desired_or_pinned_goes_and_a_pointer_never_retains_more_th
 
 @given(pointers(), policies)
 def test_what_one_collection_leaves_another_at_the_same_time_leaves_too(pointer: Pointer, policy: Policy) -> None:
-    released = {each.publication.id for each in retention.judge(pointer, policy, NOW) if isinstance(each, Released)}
+    released = {
+        each.publication.id for each in retention_rules.judge(pointer, policy, NOW) if isinstance(each, Released)
+    }
     after = protocol.collect(pointer, write(99, 0), released)
     assert {each.id for each in pointer.retained} - {each.id for each in after.retained} == released
-    assert all(isinstance(each, Kept) for each in retention.judge(after, policy, NOW))
+    assert all(isinstance(each, Kept) for each in retention_rules.judge(after, policy, NOW))
 
 
 @given(st.lists(st.integers(0, 40), max_size=8), st.integers(0, 40))
 def test_nothing_is_doomed_within_the_grace(ages: list[int], grace: int) -> None:
     stored = [folder(f"s{number}", days=age) for number, age in enumerate(ages)]
-    verdicts = retention.doom(stored, (), (), Policy(grace_hours=24 * grace), as_of=NOW, released={})
+    verdicts = retention_rules.doom(stored, (), (), Policy(grace_hours=24 * grace), as_of=NOW, released={})
     for each in verdicts:
         old = NOW - each.folder.stored >= timedelta(days=grace)
         assert isinstance(each, Doomed if old else Spared)

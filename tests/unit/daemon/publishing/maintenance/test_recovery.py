@@ -11,8 +11,7 @@ from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from securesystemslib.signer import CryptoSigner
 
-from daemon.publishing import layout, operations, protocol
-from daemon.publishing.accepted import InProcess
+from daemon.publishing import layout, operator_commands, protocol
 from daemon.publishing.errors import (
     CannotSign,
     NotFound,
@@ -23,15 +22,16 @@ from daemon.publishing.errors import (
     VerificationFailed,
     WentBack,
 )
-from daemon.publishing.livetree import LiveTree, Synced, Unfinished
+from daemon.publishing.live_tree.sync import LiveTree, Synced, Unfinished
+from daemon.publishing.maintenance.recovery import Recoverer, Recovery
+from daemon.publishing.maintenance.recovery_rules import Wish
 from daemon.publishing.manifest import ManifestEvent
 from daemon.publishing.pointer import MOST_HISTORY, Pointer, PublicationId, Revision
 from daemon.publishing.publisher import Publisher
 from daemon.publishing.reader import Reader
-from daemon.publishing.recoverer import Recoverer, Recovery
-from daemon.publishing.recovery import Wish
-from daemon.publishing.signing import KeySigner, PublicKey, generate
-from daemon.publishing.trust import Trust, TrustedKey
+from daemon.publishing.trust.keys import KeySigner, PublicKey, generate
+from daemon.publishing.trust.policy import Trust, TrustedKey
+from daemon.publishing.trust.sequence_memory import InProcess
 from daemon.stores.errors import ObjectDamaged, StoreRefused
 from daemon.stores.memory import MemoryStore
 from daemon.stores.port import Content, Listing, ObjectStore, UnreadableFolder
@@ -168,7 +168,9 @@ async def signed_scope(store: ObjectStore, runtime: InlineRuntime) -> Pointer:
     """Three states, all signed; the newest is quarantined, the one before it live."""
     bucket = trusting(store, runtime)
     await bucket.publish(make_state(1), make_state(2), make_state(3))
-    await bucket.operations.carry_out(SCOPE, operations.quarantine("state-3", rollback_to="state-2"), "ann", "bad")
+    await bucket.operations.carry_out(
+        SCOPE, operator_commands.quarantine("state-3", rollback_to="state-2"), "ann", "bad"
+    )
     assert isinstance(await bucket.live_tree.reconcile(SCOPE), Synced)
     return await bucket.pointer()
 
@@ -260,7 +262,7 @@ async def test_what_was_lifted_before_a_signed_pointer_was_saved_stays_so_when_i
 ) -> None:
     await signed_scope(store, runtime)
     bucket = trusting(store, runtime)
-    await bucket.operations.carry_out(SCOPE, operations.lift_quarantine("state-3"), "ann", "fixed")
+    await bucket.operations.carry_out(SCOPE, operator_commands.lift_quarantine("state-3"), "ann", "fixed")
     await bucket.operations.carry_out(SCOPE, protocol.resume, "ann", "fixed")
     saved = (await store.get(POINTER)).body
     await changed(bucket, MOST_HISTORY + 2)
@@ -351,7 +353,7 @@ async def test_a_pointer_whose_signature_does_not_count_keeps_what_it_forbids(
 async def test_chunks_that_a_signed_pointer_leads_to_count_in_full(store: MemoryStore, runtime: InlineRuntime) -> None:
     before = await signed_scope(store, runtime)
     bucket = trusting(store, runtime)
-    await bucket.operations.carry_out(SCOPE, operations.lift_quarantine("state-3"), "ann", "fixed")
+    await bucket.operations.carry_out(SCOPE, operator_commands.lift_quarantine("state-3"), "ann", "fixed")
     read = await bucket.reader.pointer(SCOPE)
     for _ in range(MOST_HISTORY + 2):
         following = protocol.hold(read.pointer, bucket.publisher.writing("ann"))
@@ -371,7 +373,7 @@ async def test_a_scope_that_nobody_vouches_for_any_more_is_held(store: MemorySto
     """Its only key was revoked: what comes next must not be live before somebody has looked."""
     bucket = Bucket(store, runtime, signers=[KeySigner(CryptoSigner(Ed25519PrivateKey.generate()))])
     await bucket.publish(make_state(1), make_state(2))
-    await bucket.operations.carry_out(SCOPE, operations.quarantine("state-1"), "ann", "bad")
+    await bucket.operations.carry_out(SCOPE, operator_commands.quarantine("state-1"), "ann", "bad")
     await bucket.live_tree.reconcile(SCOPE)
     before = await bucket.pointer()
     told = await recover_trusting(store, runtime)
@@ -426,7 +428,7 @@ async def test_what_the_live_tree_follows_stays_live_also_when_a_newer_state_is_
     store: MemoryStore, runtime: InlineRuntime
 ) -> None:
     bucket = await grown(store, runtime)
-    await bucket.operations.carry_out(SCOPE, operations.rollback("state-1"), "bob", "slow")
+    await bucket.operations.carry_out(SCOPE, operator_commands.rollback("state-1"), "bob", "slow")
     await remove(store, POINTER)
     await recover(store, runtime, hold=False)
     bucket = Bucket(store, runtime)
@@ -545,8 +547,8 @@ async def held(bucket: Bucket, times: int) -> None:
 @in_loop
 async def test_what_the_chunks_tell_is_kept(store: MemoryStore, runtime: InlineRuntime) -> None:
     bucket = await grown(store, runtime)
-    await bucket.operations.carry_out(SCOPE, operations.pin("state-1", pinned=True), "bob")
-    await bucket.operations.carry_out(SCOPE, operations.quarantine("state-2"), "bob", "bad")
+    await bucket.operations.carry_out(SCOPE, operator_commands.pin("state-1", pinned=True), "bob")
+    await bucket.operations.carry_out(SCOPE, operator_commands.quarantine("state-2"), "bob", "bad")
     await held(bucket, 300)
     before = await bucket.pointer()
     told_before = await bucket.reader.history(before)
@@ -570,17 +572,17 @@ async def test_what_the_chunks_tell_is_kept(store: MemoryStore, runtime: InlineR
 async def test_a_lift_a_resume_and_an_unpin_are_replayed_as_well(store: MemoryStore, runtime: InlineRuntime) -> None:
     bucket = await grown(store, runtime)
     for verb in (
-        operations.pin("state-1", pinned=True),
-        operations.quarantine("state-2"),
-        operations.rollback("state-1"),
-        operations.pin("state-1", pinned=False),
-        operations.lift_quarantine("state-2"),
+        operator_commands.pin("state-1", pinned=True),
+        operator_commands.quarantine("state-2"),
+        operator_commands.rollback("state-1"),
+        operator_commands.pin("state-1", pinned=False),
+        operator_commands.lift_quarantine("state-2"),
         protocol.resume,
     ):
         await bucket.operations.carry_out(SCOPE, verb, "bob")
     for _ in range(70):
-        await bucket.operations.carry_out(SCOPE, operations.pin("state-2", pinned=True), "bob")
-        await bucket.operations.carry_out(SCOPE, operations.pin("state-2", pinned=False), "bob")
+        await bucket.operations.carry_out(SCOPE, operator_commands.pin("state-2", pinned=True), "bob")
+        await bucket.operations.carry_out(SCOPE, operator_commands.pin("state-2", pinned=False), "bob")
     await remove(store, POINTER)
     await recover(store, runtime, hold=False)
     pointer = await check(store, runtime)
@@ -591,8 +593,8 @@ async def test_a_lift_a_resume_and_an_unpin_are_replayed_as_well(store: MemorySt
 @in_loop
 async def test_a_second_recovery_knows_what_the_first_one_kept(store: MemoryStore, runtime: InlineRuntime) -> None:
     bucket = await grown(store, runtime)
-    await bucket.operations.carry_out(SCOPE, operations.quarantine("state-2"), "bob", "bad")
-    await bucket.operations.carry_out(SCOPE, operations.pin("state-1", pinned=True), "bob")
+    await bucket.operations.carry_out(SCOPE, operator_commands.quarantine("state-2"), "bob", "bad")
+    await bucket.operations.carry_out(SCOPE, operator_commands.pin("state-1", pinned=True), "bob")
     old = await store.get(POINTER)
     await held(bucket, 3)
     await overwrite(store, POINTER, old.body)
@@ -817,7 +819,7 @@ async def test_an_old_pointer_that_was_put_back_is_brought_up_to_what_came_after
     store: MemoryStore, runtime: InlineRuntime
 ) -> None:
     bucket = await grown(store, runtime, 1)
-    await bucket.operations.carry_out(SCOPE, operations.pin("state-1", pinned=True), "bob")
+    await bucket.operations.carry_out(SCOPE, operator_commands.pin("state-1", pinned=True), "bob")
     old = await store.get(POINTER)
     for number in (2, 3):
         await bucket.publish(make_state(number, events=(event(number),)))
@@ -955,7 +957,7 @@ async def test_when_what_is_live_is_damaged_the_newest_that_is_whole_is_live_and
 @in_loop
 async def test_a_quarantined_state_does_not_become_live_by_recovery(store: MemoryStore, runtime: InlineRuntime) -> None:
     bucket = await grown(store, runtime)
-    await bucket.operations.carry_out(SCOPE, operations.quarantine("state-2"), "bob", "bad")
+    await bucket.operations.carry_out(SCOPE, operator_commands.quarantine("state-2"), "bob", "bad")
     await damage_archive(store, "state-3")
     with pytest.raises(Refused, match="quarantined"):
         await recover(store, runtime, live="state-2")
