@@ -7,9 +7,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final
 
-from daemon import desired
-from daemon.desired import Plan, Standing
-from daemon.interpretation import Change, RollbackRequested
+from daemon import folding
+from daemon.changes import Change, RollbackRequested
+from daemon.folding import Plan, Standing
 from daemon.publishing.pointer import Folded, Pointer
 from daemon.publishing.protocol import Progress
 from events.model import Outcome, OutcomeKind, Position
@@ -28,7 +28,7 @@ class Batch:
 
 def first(changes: Sequence[tuple[Delivery, Change]], outcomes: Mapping[Position, Outcome]) -> Batch:
     """The changes of one batch; an outcome beyond its end waits, so that positions settle in order."""
-    size = desired.batch_size([change for _, change in changes])
+    size = folding.batch_size([change for _, change in changes])
     if size == len(changes):
         return Batch(tuple(changes), dict(outcomes))
     end = changes[size][0].position.offset

@@ -11,11 +11,11 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Final, Protocol
 
-from daemon import batches, desired
+from daemon import batches, folding
 from daemon.batches import Batch
+from daemon.changes import Change, ModelVersionChanged, RollbackRequested, StateCreated, interpret
 from daemon.concurrency import concurrently
-from daemon.desired import Known, Lineage, Plan, Planned, Standing
-from daemon.interpretation import Change, ModelVersionChanged, RollbackRequested, StateCreated, interpret
+from daemon.folding import Known, Lineage, Plan, Planned, Standing
 from daemon.publishing import protocol
 from daemon.publishing.bucket_identity import ANY_BUCKET, BucketCheck
 from daemon.publishing.errors import NewerRenderer, NotFound, PointerMoved, Refused, VerificationFailed
@@ -300,7 +300,7 @@ class Pipeline:
         changes: list[tuple[Delivery, Change]] = []
         outcomes: dict[Position, Outcome] = {}
         repeated: list[Delivery] = []
-        for delivery in waiting[: desired.MOST_EVENTS]:
+        for delivery in waiting[: folding.MOST_EVENTS]:
             folded = known.get(delivery.identity.digest[:16])
             if folded == delivery.digest[:16]:
                 repeated.append(delivery)
@@ -334,7 +334,7 @@ class Pipeline:
     ) -> dict[Position, Outcome]:
         standing = await self._standing(scope, base.pointer, changes)
         while True:
-            plan = desired.plan(standing, changes)
+            plan = folding.plan(standing, changes)
             try:
                 rendered = await self._render_all(scope, base.pointer, plan)
                 break

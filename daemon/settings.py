@@ -6,9 +6,9 @@ over the default. All problems of all sources come at once, each with its source
 file, which end up in process lists and repositories. Relative paths are relative to the working directory.
 
 A scope may have settings of its own, `[scopes."bundle/target"]`, in the file only: no variable can name it. They are
-judged as they stand; `render_for` merges them over those of all, and `customising` reads directories of templates.
+judged as they stand; `render_for` merges them over those of all, and `customisation` reads directories of templates.
 
-Nothing but the command line, `customising` and `wiring` imports this module.
+Nothing but the command line, `customisation` and `wiring` imports this module.
 """
 
 import difflib
@@ -34,7 +34,7 @@ from pydantic import (
     model_validator,
 )
 
-from daemon import localfiles
+from daemon import local_files
 from daemon.stores import locations
 from renderers.limits import DEFAULT_LIMITS, Limits
 from renderers.model import RenderDefaults, Scope
@@ -606,8 +606,8 @@ def _keep_secret(
     given: dict[SettingPath, _Given], path: SettingPath, file: Path, source: str, problems: list[SettingProblem]
 ) -> None:
     try:
-        given[path] = _Given(localfiles.read_token(file), source)
-    except localfiles.Unsafe as error:
+        given[path] = _Given(local_files.read_token(file), source)
+    except local_files.Unsafe as error:
         problems.append(SettingProblem(".".join(path), source, str(error)))
     except OSError as error:
         problems.append(SettingProblem(".".join(path), source, f"cannot be read ({error.strerror})"))
@@ -618,7 +618,7 @@ def _keep_secret(
 
 def _check_secret(path: SettingPath, given: _Given, problems: list[SettingProblem]) -> None:
     try:
-        localfiles.check_token(str(given.value))
+        local_files.check_token(str(given.value))
     except ValueError as error:
         problems.append(SettingProblem(".".join(path), given.source, str(error)))
 

@@ -17,14 +17,11 @@ from typing import TYPE_CHECKING, Final, assert_never
 import structlog
 from pydantic import SecretStr
 
-from daemon import customising, localfiles
+from daemon import customisation, local_files
 from daemon import settings as settings_of
-from daemon.collecting import CollectionTimer
-from daemon.customising import Customisations
-from daemon.freshening import FreshnessTimer
+from daemon.customisation import Customisations
 from daemon.lifecycle import ServiceManager, Stop, SystemRuntime, stop_on_signals
 from daemon.pipeline import Observer, Pipeline, Rendering
-from daemon.pruning import PruneTimer
 from daemon.publishing.bucket_identity import BucketCheck, BucketIdentity
 from daemon.publishing.errors import KeyUnusable, PolicyUnusable
 from daemon.publishing.live_tree import ownership
@@ -51,6 +48,9 @@ from daemon.stores.wrappers.rate_limit import PacedStore
 from daemon.stores.wrappers.timeout import LimitedStore
 from daemon.stores.wrappers.write_guard import GuardedStore
 from daemon.telemetry import Metrics, configure_logging
+from daemon.timers.collection import CollectionTimer
+from daemon.timers.freshness import FreshnessTimer
+from daemon.timers.pruning import PruneTimer
 from daemon.worker import Worker
 from events.dialects.cloudevents import Limits
 from events.journal import Journal, JournalLimits
@@ -151,10 +151,10 @@ def _state_file(trusting: settings_of.Trust) -> Path | None:
     try:
         # Root may work with the memory of a daemon's user (docs/operations.md).
         owner = kept.parent.stat().st_uid if os.geteuid() == 0 else 0
-        localfiles.check_writers(kept if kept.exists() else kept.parent, also=frozenset({owner}))
+        local_files.check_writers(kept if kept.exists() else kept.parent, also=frozenset({owner}))
     except FileNotFoundError:
         pass  # made with the first pointer that is accepted, for this user alone
-    except localfiles.Unsafe as error:
+    except local_files.Unsafe as error:
         raise PolicyUnusable(f"what was accepted must not be forgotten (trust.state_file): {error}") from error
     except OSError as error:
         raise PolicyUnusable(f"{kept} cannot be looked at: {error.strerror} (trust.state_file)") from error
@@ -167,9 +167,9 @@ def _trust(trusting: settings_of.Trust, *, is_writer: bool) -> "Trust | None":
     from daemon.publishing.trust.policy import Trust  # noqa: PLC0415  # as above
 
     try:
-        localfiles.check_writers(trusting.policy)
+        local_files.check_writers(trusting.policy)
         policy = Trust.parse(trusting.policy.read_bytes(), str(trusting.policy))
-    except localfiles.Unsafe as error:
+    except local_files.Unsafe as error:
         raise PolicyUnusable(f"another user who may change the trust policy decides whom to trust: {error}") from error
     except OSError as error:
         raise PolicyUnusable(f"trust policy {trusting.policy} cannot be read: {error.strerror}") from error
@@ -351,7 +351,7 @@ async def run(
             hint="set trust.policy here, too, once every pointer is signed (docs/signing.md)",
         )
     refuse_useless_keys(keys)
-    brought = await runtime.offload(customising.for_every_scope, settings)
+    brought = await runtime.offload(customisation.for_every_scope, settings)
     if brought.replaced:
         log.info("templates replaced", scopes=brought.replaced)
     stop, closing = Stop(), Stop()

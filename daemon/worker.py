@@ -16,10 +16,10 @@ from typing import Final, Protocol
 import stamina
 import structlog
 
-from daemon import desired, outcomes
+from daemon import failures, folding
 from daemon.concurrency import ReadersWriterLock
+from daemon.failures import Failure, NeedsOperator
 from daemon.lifecycle import Stop
-from daemon.outcomes import Failure, NeedsOperator
 from daemon.pipeline import InstanceShared, Pipeline
 from daemon.publishing.bucket_identity import ANY_BUCKET, BucketCheck
 from daemon.publishing.reader import Reader, Scopes
@@ -356,7 +356,7 @@ class Worker:
 
     async def _process(self, lane: Lane) -> bool:
         async with self._instance.shared():
-            waiting = await self._source.waiting(str(lane.scope), lane.upto, desired.MOST_EVENTS)
+            waiting = await self._source.waiting(str(lane.scope), lane.upto, folding.MOST_EVENTS)
             if waiting:
                 began = self._runtime.monotonic()
                 await self._pipeline.process(lane.scope, waiting)
@@ -413,7 +413,7 @@ class Worker:
         waits.failure = None
 
     async def _failed(self, what: str, error: Exception, waits: "Lane | Worker") -> None:
-        failure = outcomes.judge(error)
+        failure = failures.judge(error)
         if isinstance(failure, NeedsOperator):
             trace = error if failure != waits.failure else None  # the same trace once is enough
             log.error("waits for an operator, tried again", waits=what, reason=failure.reason, exc_info=trace)
@@ -426,7 +426,7 @@ class Worker:
 
     async def _note(self, lane: Lane, failure: Failure) -> None:
         try:
-            waiting = await self._source.waiting(str(lane.scope), lane.upto, desired.MOST_EVENTS)
+            waiting = await self._source.waiting(str(lane.scope), lane.upto, folding.MOST_EVENTS)
             await self._source.note_failure(str(lane.scope), [each.position for each in waiting], failure.reason)
         except Exception as unnoted:  # noqa: BLE001  # a note for operators; the failure itself is logged
             log.warning("failure not noted in the journal", error=str(unnoted))

@@ -16,7 +16,7 @@ from cyclopts import App, CycloptsError, Group, MissingArgumentError, UnknownCom
 
 from daemon import __version__
 from daemon.cli import codes
-from daemon.cli.text import plain
+from daemon.inspection.escaping import plain
 
 _RUNNING: Final = Group("Run and feed", sort_key=1)
 _LOOKING: Final = Group("Look", sort_key=2)
@@ -74,7 +74,7 @@ def build() -> App:
         suppress_keyboard_interrupt=False,
     )
     for group, name, where, words in _VERBS:
-        app.command(f"daemon.cli.{where}", name=name, help=words, group=group)
+        app.command(f"daemon.cli.commands.{where}", name=name, help=words, group=group)
     return app
 
 

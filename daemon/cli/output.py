@@ -6,7 +6,7 @@ and reasons come from elsewhere. Colours only on a terminal.
 
 import json
 import sys
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, Final, Literal, TextIO
 
@@ -14,7 +14,8 @@ import yaml
 
 from daemon.cli.failures import Declined, UsageError
 from daemon.cli.options import Format, Printing, Prose
-from daemon.cli.text import plain
+from daemon.inspection.comparison import Texts
+from daemon.inspection.escaping import plain
 
 SCHEMA_VERSION: Final = 1
 _BOLD, _RED, _GREEN, _YELLOW, _PLAIN = "\033[1m", "\033[31m", "\033[32m", "\033[33m", "\033[0m"
@@ -100,3 +101,16 @@ def confirm(question: str, *, yes: bool, printer: Printer, stdin: TextIO | None 
     printer.stderr.flush()
     if asked.readline().strip().lower() not in {"y", "yes"}:
         raise Declined("nothing was changed")
+
+
+def colored_diff(texts: Texts, printer: Printer) -> Iterator[str]:
+    """The lines of every diff, for people."""
+    for lines in texts.values():
+        for number, line in enumerate(lines):
+            told = plain(line.replace("\t", "    ")) if printer.terminal else line
+            if number < 2 or line.startswith("@@"):
+                yield printer.heading(told)
+            elif line.startswith("+"):
+                yield printer.good(told)
+            else:
+                yield printer.bad(told) if line.startswith("-") else told

@@ -13,9 +13,9 @@ from typing import Final, NoReturn, Protocol, assert_never
 
 import structlog
 
+from daemon.changes import Change, ModelVersionChanged, RollbackRequested, StateCreated, interpret, judge_data
 from daemon.http.auth import Role, Roles
 from daemon.http.problems import Refused, unavailable
-from daemon.interpretation import Change, ModelVersionChanged, RollbackRequested, StateCreated, interpret, judge_data
 from daemon.lifecycle import Stop
 from daemon.runtime import Runtime
 from daemon.telemetry import Metrics

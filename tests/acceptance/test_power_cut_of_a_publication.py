@@ -14,7 +14,7 @@ from typing import Any
 
 import pytest
 
-from daemon.interpretation import interpret
+from daemon.changes import interpret
 from daemon.pipeline import Pipeline, Rendering
 from daemon.publishing import layout
 from daemon.publishing.live_tree.sync import Synced

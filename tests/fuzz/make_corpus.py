@@ -9,7 +9,6 @@ import tempfile
 from functools import partial
 from pathlib import Path
 
-from daemon.freshening import FreshnessTimer
 from daemon.publishing import layout, protocol
 from daemon.publishing.documents import written
 from daemon.publishing.trust import keys
@@ -17,6 +16,7 @@ from daemon.publishing.trust.policy import Revocation, Trust, TrustedKey
 from daemon.stores.directory.store import DirectoryStore
 from daemon.stores.memory import MemoryStore
 from daemon.stores.port import Content
+from daemon.timers.freshness import FreshnessTimer
 from tests.builders import golden_document
 from tests.builders_publishing import SCOPE, Bucket, make_state
 from tests.builders_runtime import InlineRuntime, ThreadRuntime

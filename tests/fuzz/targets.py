@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from daemon.interpretation import interpret, judge_data
+from daemon.changes import interpret, judge_data
 from daemon.publishing import layout, manifest, pointer, protocol, signatures
 from daemon.publishing.bucket_identity import bucket_id
 from daemon.publishing.documents import Malformed, parsed

@@ -13,8 +13,7 @@ from dataclasses import dataclass
 from types import FunctionType
 from typing import Any
 
-from daemon import batches, desired, pipeline
-from daemon.freshening import FreshnessTimer
+from daemon import batches, folding, pipeline
 from daemon.pipeline import Pipeline
 from daemon.publishing import operator_commands, protocol
 from daemon.publishing.live_tree import ownership, sync
@@ -23,6 +22,7 @@ from daemon.publishing.maintenance import recovery_rules, retention_rules
 from daemon.publishing.maintenance.garbage_collector import Collector
 from daemon.publishing.publisher import Publisher
 from daemon.publishing.reader import Reader
+from daemon.timers.freshness import FreshnessTimer
 from daemon.worker import Worker
 from events.journal import Journal, database, dead_letters, lanes
 
@@ -206,7 +206,7 @@ BUGS: dict[str, Bug] = {
     ),
     "late-not-seen": Bug(
         "a state with a lower number than the newest one is not taken for late",
-        desired, "_fold_state",
+        folding, "_fold_state",
         "is_late = change.revision <= standing.highest_producer",
         "is_late = change.revision < 0",
     ),
@@ -218,7 +218,7 @@ BUGS: dict[str, Bug] = {
     ),
     "derived-not-counted": Bug(
         "a model's move does not raise the derived number",
-        desired, "_fold_model",
+        folding, "_fold_model",
         "derived=standing.derived + 1",
         "derived=max(standing.derived, 1)",
     ),
@@ -434,49 +434,49 @@ BUGS: dict[str, Bug] = {
     # -- what an event becomes: each needs its reason
     "state-refused-for-nothing": Bug(
         "every fourth state becomes a dead letter, in the words of an id that is used up",
-        desired, "_fold_state",
+        folding, "_fold_state",
         "    if clash is not None:",
         "    if change.revision % 4 == 2:\n        said = f'revision {change.revision} is state {change.state} already'\n        return Outcome(OutcomeKind.DEAD_LETTERED, said)\n    if clash is not None:",
     ),
     "every-fifth-state-ignored": Bug(
         "every fifth state is ignored as if it was published already",
-        desired, "_fold_state",
+        folding, "_fold_state",
         "    if standing.lineage.same(change.state, change.revision, digest):",
         "    if change.revision % 5 == 0 or standing.lineage.same(change.state, change.revision, digest):",
     ),
     "model-superseded-for-nothing": Bug(
         "every `.created` model version counts as lower than the one that is there",
-        desired, "_unmoved",
+        folding, "_unmoved",
         "not change.may_move_back and _is_lower(model.version, current.version)",
         "not change.may_move_back",
     ),
     "updated-never-moves-back": Bug(
         "an `.updated` model version does not move to a lower version either",
-        desired, "_unmoved",
+        folding, "_unmoved",
         "current and not change.may_move_back and",
         "current and",
     ),
     "versions-compared-as-text": Bug(
         "version 10 counts as lower than version 2",
-        desired, "_is_lower",
+        folding, "_is_lower",
         "return _is_number(version) and _is_number(than) and int(version) < int(than)",
         "return version < than",
     ),
     "number-used-twice": Bug(
         "a number that another state has may be used again",
-        desired.Lineage, "clash",
+        folding.Lineage, "clash",
         "each.state == state or each.producer == producer",
         "each.state == state",
     ),
     "late-state-replaces-moves": Bug(
         "a late state skips the model versions before it",
-        desired, "plan",
+        folding, "plan",
         "publications.append(_explicit(change, delivery, late=True))",
         "publications.append(_explicit(change, delivery, late=True, skipped=skip_moves(change.state)))",
     ),
     "too-many-states": Bug(
         "a batch has two states more than it may",
-        desired, "batch_size",
+        folding, "batch_size",
         "states > MOST_STATES",
         "states > MOST_STATES + 2",
     ),

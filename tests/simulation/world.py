@@ -15,10 +15,9 @@ from dataclasses import dataclass, field, replace
 from functools import cache, lru_cache
 from typing import Any, ClassVar, Self
 
-from daemon import desired, worker
-from daemon.cli.republish import publish_over
-from daemon.freshening import FreshnessTimer
-from daemon.interpretation import interpret
+from daemon import folding, worker
+from daemon.changes import interpret
+from daemon.cli.commands.republish import publish_over
 from daemon.lifecycle import Stop
 from daemon.pipeline import Pipeline, Rendering
 from daemon.publishing import archive, manifest, operator_commands, pointer, protocol
@@ -45,6 +44,7 @@ from daemon.stores.errors import StoreBusy, StoreError, StoreUnavailable
 from daemon.stores.port import ObjectStore
 from daemon.stores.wrappers.rate_limit import PacedStore
 from daemon.stores.wrappers.timeout import LimitedStore
+from daemon.timers.freshness import FreshnessTimer
 from daemon.worker import Worker
 from events.errors import SourceUnavailable
 from events.model import Event, Identity
@@ -906,7 +906,7 @@ def _settings(scenario: Scenario, world: World) -> Iterator[None]:
         changes += [(recovery_rules, "MOST_HISTORY", 2), (recovery, "CHUNK", 1)]
     if scenario.small_batches:
         limits = _limits(scenario)
-        changes += [(desired, "MOST_EVENTS", limits.batch_events), (desired, "MOST_STATES", limits.batch_states)]
+        changes += [(folding, "MOST_EVENTS", limits.batch_events), (folding, "MOST_STATES", limits.batch_states)]
     if scenario.short_memory:
         changes += [(owner, "MOST_RECENT", _limits(scenario).recent) for owner in (protocol, recovery_rules)]
     before = [(owner, name, getattr(owner, name)) for owner, name, _ in changes]

@@ -16,7 +16,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-from daemon.interpretation import interpret
+from daemon.changes import interpret
 from daemon.lifecycle import Stop
 from daemon.pipeline import Pipeline, Rendering
 from daemon.publishing import layout

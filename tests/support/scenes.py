@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from daemon.interpretation import interpret
+from daemon.changes import interpret
 from daemon.lifecycle import Stop
 from daemon.pipeline import Pipeline, Rendering
 from daemon.publishing.bucket_identity import ANY_BUCKET, BucketCheck, BucketIdentity

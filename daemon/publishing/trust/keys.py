@@ -17,7 +17,7 @@ from securesystemslib.signer import CryptoSigner, SSlibKey
 from securesystemslib.signer import Signature as RawSignature
 from securesystemslib.signer import Signer as RawSigner
 
-from daemon import localfiles
+from daemon import local_files
 from daemon.publishing.errors import KeyUnusable
 from daemon.publishing.signatures import Signature
 
@@ -91,8 +91,8 @@ def load(path: Path) -> KeySigner:
         KeyUnusable: it cannot be read, it is open to others, or it is no ed25519 private key.
     """
     try:
-        pem = localfiles.read_secret(path, _MOST_BYTES)
-    except localfiles.Unsafe as error:
+        pem = local_files.read_secret(path, _MOST_BYTES)
+    except local_files.Unsafe as error:
         raise KeyUnusable(f"signing key {error}") from error
     except OSError as error:
         raise KeyUnusable(

@@ -4,7 +4,7 @@ import json
 from pathlib import Path
 from typing import Final, Protocol
 
-from daemon import localfiles
+from daemon import local_files
 from daemon.publishing.errors import AcceptedUnusable
 from daemon.runtime import Runtime
 from renderers.model import Scope
@@ -74,7 +74,7 @@ class InFile:
             if self._runtime.monotonic() >= limit:
                 # Or a command that reads many scopes would wait as long for each.
                 self._patience = _LOCK_SECONDS_AGAIN
-                raise AcceptedUnusable(f"{localfiles.held_for(self._lock, LOCK_SECONDS)} (trust.state_file)")
+                raise AcceptedUnusable(f"{local_files.held_for(self._lock, LOCK_SECONDS)} (trust.state_file)")
             await self._runtime.sleep(0.001 + 0.02 * self._runtime.jitter())
         self._patience = LOCK_SECONDS
         await self._seen.accept(scope, sequence)
@@ -82,13 +82,13 @@ class InFile:
     def _remember(self, key: str, sequence: int) -> bool:
         """Whether it is remembered; not while another process holds the lock."""
         try:
-            localfiles.make_folder(self._path.parent)
-            with localfiles.lock(self._lock) as held:
+            local_files.make_folder(self._path.parent)
+            with local_files.lock(self._lock) as held:
                 if held and sequence > (known := self._read()).get(key, 0):
                     written = json.dumps(known | {key: sequence}, indent=1, sort_keys=True)
-                    localfiles.replace(self._path, written.encode())
+                    local_files.replace(self._path, written.encode())
                 return held
-        except localfiles.Unsafe as error:
+        except local_files.Unsafe as error:
             raise AcceptedUnusable(f"{error} (trust.state_file)") from error
         except OSError as error:
             raise AcceptedUnusable(
@@ -101,10 +101,10 @@ class InFile:
 
     def _read(self) -> dict[str, int]:
         try:
-            found = json.loads(localfiles.read_plain(self._path, _MOST_BYTES))
+            found = json.loads(local_files.read_plain(self._path, _MOST_BYTES))
         except FileNotFoundError:
             return {}
-        except (OSError, ValueError, RecursionError, localfiles.Unsafe) as error:
+        except (OSError, ValueError, RecursionError, local_files.Unsafe) as error:
             raise AcceptedUnusable(f"{self._path}: {error}: put it back, or remove it knowingly") from error
         if not isinstance(found, dict) or not all(type(each) is int for each in found.values()):
             raise AcceptedUnusable(f"{self._path} has no sequences: put it back, or remove it knowingly")

@@ -22,7 +22,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final, Protocol
 
-from daemon.localfiles import give_to_owner_of
+from daemon.local_files import give_to_owner_of
 
 _CHUNK_BYTES: Final = 1 << 20
 _PASS: Final = os.O_PATH | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC

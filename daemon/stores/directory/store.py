@@ -42,7 +42,7 @@ from itertools import islice
 from pathlib import Path
 from typing import Concatenate, Final, ParamSpec, TypeVar
 
-from daemon import localfiles
+from daemon import local_files
 from daemon.runtime import Runtime
 from daemon.stores.directory.filesystem import Entry, FileSystem, Kind, RealFileSystem
 from daemon.stores.directory.os_errors import (
@@ -180,7 +180,7 @@ class DirectoryStore:
                 return await self._runtime.offload(self._locked, key, work, *args, **kwargs)
             except _Busy as busy:
                 if self._runtime.monotonic() >= limit:
-                    raise StoreRefused(f"{key}: {localfiles.held_for(self._lock_path(key), LOCK_SECONDS)}") from busy
+                    raise StoreRefused(f"{key}: {local_files.held_for(self._lock_path(key), LOCK_SECONDS)}") from busy
             await self._runtime.sleep(0.001 + 0.02 * self._runtime.jitter())
 
     def _locked(self, key: str, work: Callable[Concatenate[str, P], T], /, *args: P.args, **kwargs: P.kwargs) -> T:

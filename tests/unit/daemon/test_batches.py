@@ -4,9 +4,9 @@ from dataclasses import replace
 
 import pytest
 
-from daemon import batches, desired
-from daemon.desired import Plan, Planned, Standing
-from daemon.interpretation import interpret
+from daemon import batches, folding
+from daemon.changes import interpret
+from daemon.folding import Plan, Planned, Standing
 from daemon.publishing.pointer import Hold, Quarantine
 from events.model import Identity, Outcome, OutcomeKind, Position
 from events.source import Delivery
@@ -29,10 +29,10 @@ def changes(*events):
 
 
 def test_a_batch_ends_before_the_state_that_would_be_one_too_many():
-    waiting = changes(*(state_event(number) for number in range(1, desired.MOST_STATES + 3)))
+    waiting = changes(*(state_event(number) for number in range(1, folding.MOST_STATES + 3)))
     batch = batches.first(waiting, {})
 
-    assert len(batch.changes) == desired.MOST_STATES
+    assert len(batch.changes) == folding.MOST_STATES
 
 
 def test_a_batch_that_takes_all_keeps_every_outcome():

@@ -9,8 +9,8 @@ from types import SimpleNamespace
 import pytest
 from structlog.testing import capture_logs
 
+from daemon.failures import Failure, NeedsOperator, Passing
 from daemon.lifecycle import Stop
-from daemon.outcomes import Failure, NeedsOperator, Passing
 from daemon.publishing.live_tree.sync import Synced, Unfinished
 from daemon.readiness import Vitals
 from daemon.reporting import Reporter

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from daemon import localfiles
+from daemon import local_files
 from daemon.lifecycle import SystemRuntime
 from daemon.publishing.errors import AcceptedUnusable
 from daemon.publishing.trust.sequence_memory import LOCK_SECONDS, Accepted, InFile, InProcess
@@ -126,7 +126,7 @@ async def test_a_fifo_in_the_place_of_a_file_of_ours_is_reported_and_holds_nobod
 async def test_a_lock_that_others_hold_is_waited_for_once_and_then_named(tmp_path: Path) -> None:
     path, runtime = tmp_path / "accepted.json", InlineRuntime()
     accepted, waited = InFile(path, "s3://bundles", runtime), []
-    with localfiles.lock(Path(f"{path}.lock")) as is_held:
+    with local_files.lock(Path(f"{path}.lock")) as is_held:
         assert is_held
         for scope in (SCOPE, OTHER):
             began = runtime.seconds
@@ -138,7 +138,7 @@ async def test_a_lock_that_others_hold_is_waited_for_once_and_then_named(tmp_pat
     assert await accepted.highest(SCOPE) == 0
     await accepted.accept(SCOPE, 1)
     began = runtime.seconds
-    with localfiles.lock(Path(f"{path}.lock")), pytest.raises(AcceptedUnusable):
+    with local_files.lock(Path(f"{path}.lock")), pytest.raises(AcceptedUnusable):
         await accepted.accept(OTHER, 1)
     assert runtime.seconds - began >= LOCK_SECONDS, "after a success it is patient again"
 
@@ -147,7 +147,7 @@ async def test_a_lock_that_others_hold_is_waited_for_once_and_then_named(tmp_pat
 async def test_those_who_wait_for_the_lock_use_up_no_threads(tmp_path: Path) -> None:
     path, runtime = tmp_path / "accepted.json", SystemRuntime()
     try:
-        with localfiles.lock(Path(f"{path}.lock")):
+        with local_files.lock(Path(f"{path}.lock")):
             waiting = [
                 asyncio.create_task(InFile(path, "s3://bundles", runtime).accept(SCOPE, 1 + at)) for at in range(64)
             ]
