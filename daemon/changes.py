@@ -21,7 +21,7 @@ from events.model import (
     ROLLBACK_REQUESTED,
     Event,
 )
-from renderers.limits import Limits, TooBig
+from renderers.limits import BundleLimits, TooBig
 from renderers.model import (
     BundleName,
     Composition,
@@ -89,7 +89,7 @@ T = TypeVar("T", bound=BaseModel)
 Change = StateCreated | ModelVersionChanged | RollbackRequested
 
 
-def interpret(event: Event, limits: Limits | None = None) -> Change:
+def interpret(event: Event, limits: BundleLimits | None = None) -> Change:
     """What the event asks for; a state beyond `limits` is refused.
 
     Raises:
@@ -107,7 +107,7 @@ def interpret(event: Event, limits: Limits | None = None) -> Change:
             raise InvalidEvent(Problem("$.type", f"one of {known}", event.type))
 
 
-def judge_data(kind: object, data: object) -> tuple[Problem, ...]:
+def validate_data(kind: object, data: object) -> tuple[Problem, ...]:
     """What is wrong with the data of an event whose envelope is wrong as well; see `events.dialects.cloudevents`."""
     if not isinstance(kind, str) or kind not in KNOWN_TYPES or not isinstance(data, dict):
         return ()
@@ -124,7 +124,7 @@ def composition_of(data: Mapping[str, Any]) -> Composition:
     Raises:
         InvalidEvent: with every problem, paths from `$.data`.
     """
-    judged = _Judged(data)
+    judged = _Validation(data)
     composition = judged.by(Composition, data)
     if composition is not None:
         judged.engines(composition.models)
@@ -133,8 +133,8 @@ def composition_of(data: Mapping[str, Any]) -> Composition:
     return composition
 
 
-def _state_created(event: Event, limits: Limits | None) -> StateCreated:
-    judged = _Judged(event.data)
+def _state_created(event: Event, limits: BundleLimits | None) -> StateCreated:
+    judged = _Validation(event.data)
     data = judged.by(schemas.BundleState, event.data)
     composition = judged.by(Composition, event.data)
     if composition is not None:
@@ -157,7 +157,7 @@ def _state_created(event: Event, limits: Limits | None) -> StateCreated:
 
 
 def _model_version_changed(event: Event) -> ModelVersionChanged:
-    judged = _Judged(event.data)
+    judged = _Validation(event.data)
     data = judged.by(schemas.ModelVersion, event.data)
     model = judged.by(ModelChange, event.data.get("model"), "model")
     if model is not None and model.serving is not None:
@@ -176,7 +176,7 @@ def _model_version_changed(event: Event) -> ModelVersionChanged:
     )
 
 
-def _named_scopes(judged: "_Judged", bundles: Any) -> tuple[Scope, ...] | None:
+def _named_scopes(judged: "_Validation", bundles: Any) -> tuple[Scope, ...] | None:
     if not isinstance(bundles, list):
         return None
     named = [judged.by(BundleName, bundle, f"bundles[{index}]") for index, bundle in enumerate(bundles)]
@@ -184,7 +184,7 @@ def _named_scopes(judged: "_Judged", bundles: Any) -> tuple[Scope, ...] | None:
 
 
 def _rollback_requested(event: Event) -> RollbackRequested:
-    judged = _Judged(event.data)
+    judged = _Validation(event.data)
     data = judged.by(schemas.RollbackRequest, event.data)
     bundle = judged.by(BundleName, event.data.get("bundle"), "bundle")
     judged.raise_problems()
@@ -200,7 +200,7 @@ def _rollback_requested(event: Event) -> RollbackRequested:
     )
 
 
-class _Judged:
+class _Validation:
     """Collects what several schemas find wrong with the same data; each place is reported once."""
 
     def __init__(self, data: Mapping[str, Any]) -> None:

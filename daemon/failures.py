@@ -25,7 +25,7 @@ _PASSING: Final = (
 
 
 @dataclass(frozen=True, slots=True)
-class Passing:
+class Transient:
     """Expected to pass by itself: the store is away, another writer was faster."""
 
     reason: str
@@ -38,13 +38,13 @@ class NeedsOperator:
     reason: str
 
 
-Failure = Passing | NeedsOperator
+Failure = Transient | NeedsOperator
 
 
-def judge(error: BaseException) -> Failure:
+def classify(error: BaseException) -> Failure:
     """What this failure means. Of a group of errors the gravest counts."""
     if isinstance(error, BaseExceptionGroup):
-        verdicts = [judge(each) for each in error.exceptions]
+        verdicts = [classify(each) for each in error.exceptions]
         return next((each for each in verdicts if isinstance(each, NeedsOperator)), verdicts[0])
     reason = f"{type(error).__name__}: {error}" if str(error) else type(error).__name__
-    return Passing(reason) if isinstance(error, _PASSING) else NeedsOperator(reason)
+    return Transient(reason) if isinstance(error, _PASSING) else NeedsOperator(reason)

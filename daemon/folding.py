@@ -3,7 +3,7 @@
 Explicit states are ordered by the producer's number alone and replace everything; model versions move or add one
 model and make derived states, whose numbers are counted here. Repetition and late arrival are harmless.
 `fold` takes one change, `plan` a lane's batch of them. Nothing here knows of stores or pointers: the base is a
-`Standing`.
+`DesiredState`.
 """
 
 from collections.abc import Mapping, Sequence
@@ -17,7 +17,7 @@ from renderers.model import Composition, Model
 
 
 @dataclass(frozen=True, slots=True)
-class Known:
+class UsedStateId:
     """An explicit state that the lineage names. Number and digest are None where only the name was looked up."""
 
     state: str
@@ -29,25 +29,25 @@ class Known:
 class Lineage:
     """The explicit states that are used up: those a pointer's `retained` and history name."""
 
-    known: tuple[Known, ...] = ()
+    known: tuple[UsedStateId, ...] = ()
     unreadable: Mapping[str, str] = field(default_factory=dict)
     """By id, the states whose number and composition may not be read, and why. Only late states depend on these."""
 
-    def with_state(self, known: Known) -> "Lineage":
+    def with_state(self, known: UsedStateId) -> "Lineage":
         """This lineage and one more state."""
         return replace(self, known=(*self.known, known))
 
     def same(self, state: str, producer: int, composition: str) -> bool:
         """Whether exactly this state is known: id, number and composition belong together."""
-        return Known(state, producer, composition) in self.known
+        return UsedStateId(state, producer, composition) in self.known
 
-    def clash(self, state: str, producer: int) -> Known | None:
+    def clash(self, state: str, producer: int) -> UsedStateId | None:
         """A known state that uses this id or this number."""
         return next((each for each in self.known if each.state == state or each.producer == producer), None)
 
 
 @dataclass(frozen=True, slots=True)
-class Standing:
+class DesiredState:
     """What a fold starts from and ends at: the desired side of a scope."""
 
     composition: Composition | None
@@ -58,7 +58,7 @@ class Standing:
 
 
 @dataclass(frozen=True, slots=True)
-class Planned:
+class PlannedState:
     """A state that is to be published."""
 
     composition: Composition
@@ -77,7 +77,7 @@ class Planned:
 class Moved:
     """A change that moves the desired composition."""
 
-    standing: Standing
+    standing: DesiredState
     explicit: str | None
     """The state id, where the change named one."""
 
@@ -86,13 +86,13 @@ class Moved:
 class Late:
     """An explicit state that is older than the newest one: published for rollback, moves nothing."""
 
-    standing: Standing
+    standing: DesiredState
 
 
 Step = Moved | Late | Outcome
 
 
-def fold(standing: Standing, change: StateCreated | ModelVersionChanged) -> Step:
+def fold(standing: DesiredState, change: StateCreated | ModelVersionChanged) -> Step:
     """What one change does to the desired composition."""
     match change:
         case StateCreated():
@@ -103,7 +103,7 @@ def fold(standing: Standing, change: StateCreated | ModelVersionChanged) -> Step
             assert_never(change)
 
 
-def _fold_state(standing: Standing, change: StateCreated) -> Step:
+def _fold_state(standing: DesiredState, change: StateCreated) -> Step:
     digest = change.composition.digest
     if standing.lineage.same(change.state, change.revision, digest):
         return Outcome(OutcomeKind.IGNORED, f"state {change.state} is published already", change.state)
@@ -115,10 +115,10 @@ def _fold_state(standing: Standing, change: StateCreated) -> Step:
         return Outcome(OutcomeKind.DEAD_LETTERED, _unknown_reason(change, reason))
     if clash is not None:
         return Outcome(OutcomeKind.DEAD_LETTERED, _clash_reason(change, clash))
-    lineage = standing.lineage.with_state(Known(change.state, change.revision, digest))
+    lineage = standing.lineage.with_state(UsedStateId(change.state, change.revision, digest))
     if is_late:
         return Late(replace(standing, lineage=lineage))
-    moved = Standing(change.composition, highest_producer=change.revision, derived=0, lineage=lineage)
+    moved = DesiredState(change.composition, highest_producer=change.revision, derived=0, lineage=lineage)
     return Moved(moved, explicit=change.state)
 
 
@@ -130,7 +130,7 @@ def _unknown_reason(change: StateCreated, reason: str) -> str:
     )
 
 
-def _clash_reason(change: StateCreated, clash: Known) -> str:
+def _clash_reason(change: StateCreated, clash: UsedStateId) -> str:
     if clash.state != change.state:
         return (
             f"revision {change.revision} is state {clash.state} already: send {change.state} again with a revision "
@@ -145,7 +145,7 @@ def _clash_reason(change: StateCreated, clash: Known) -> str:
     return f"state {change.state} is published with {what} already: an id is never used twice, send it under a new one"
 
 
-def _fold_model(standing: Standing, change: ModelVersionChanged) -> Step:
+def _fold_model(standing: DesiredState, change: ModelVersionChanged) -> Step:
     if standing.composition is None:
         return _without_composition(change)
     current = standing.composition.model(change.model.id)
@@ -195,18 +195,18 @@ def _is_number(version: str) -> bool:
 class Plan:
     """What a batch of events comes to."""
 
-    standing: Standing
+    standing: DesiredState
     """Where the scope stands after it."""
-    publications: tuple[Planned, ...]
+    publications: tuple[PlannedState, ...]
     """Every explicit state, and of derived ones the last; in commit order."""
     outcomes: Mapping[Position, Outcome]
     """Of the events that no publication comes of."""
 
 
-def plan(standing: Standing, batch: Sequence[tuple[Delivery, StateCreated | ModelVersionChanged]]) -> Plan:
+def plan(standing: DesiredState, batch: Sequence[tuple[Delivery, StateCreated | ModelVersionChanged]]) -> Plan:
     """Folds a batch one by one; what does not fold settles alone."""
     outcomes: dict[Position, Outcome] = {}
-    publications: list[Planned] = []
+    publications: list[PlannedState] = []
     moves: list[Delivery] = []  # model events since the last state that moved the composition
 
     def skip_moves(state: str) -> tuple[Delivery, ...]:
@@ -240,8 +240,10 @@ def plan(standing: Standing, batch: Sequence[tuple[Delivery, StateCreated | Mode
     return Plan(standing, tuple(publications), outcomes)
 
 
-def _explicit(change: StateCreated, delivery: Delivery, *, late: bool, skipped: tuple[Delivery, ...] = ()) -> Planned:
-    return Planned(
+def _explicit(
+    change: StateCreated, delivery: Delivery, *, late: bool, skipped: tuple[Delivery, ...] = ()
+) -> PlannedState:
+    return PlannedState(
         composition=change.composition,
         state=change.state,
         producer=change.revision,
@@ -253,10 +255,10 @@ def _explicit(change: StateCreated, delivery: Delivery, *, late: bool, skipped: 
     )
 
 
-def _derived(standing: Standing, deliveries: tuple[Delivery, ...]) -> Planned:
+def _derived(standing: DesiredState, deliveries: tuple[Delivery, ...]) -> PlannedState:
     assert standing.composition is not None
     number = f"{standing.highest_producer}.{standing.derived}"
-    return Planned(
+    return PlannedState(
         composition=standing.composition,
         state=f"derived-{number}-{standing.composition.digest[:12]}",
         producer=standing.highest_producer,

@@ -16,7 +16,7 @@ from typing import Final, Protocol
 import structlog
 
 from daemon.attention import KINDS, Attention, Condition, ConditionKind, Lasting
-from daemon.http.health import Check
+from daemon.http.health import ReadinessCheck
 from daemon.lifecycle import Stop
 from daemon.reporting import Reporter
 from daemon.telemetry import Metrics, redacted
@@ -63,7 +63,7 @@ class Threads(Protocol):
         ...
 
 
-class Gate(Protocol):
+class Precondition(Protocol):
     """Something that must be settled before anything is published."""
 
     @property
@@ -81,7 +81,7 @@ class Failing(Protocol):
         ...
 
 
-class Vitals:
+class HealthChecks:
     """Implements `daemon.http.health.Vitals`."""
 
     def __init__(
@@ -96,7 +96,7 @@ class Vitals:
         call_seconds: float,
         metrics: Metrics,
         stop: Stop,
-        gates: Mapping[str, Gate] = MappingProxyType({}),
+        gates: Mapping[str, Precondition] = MappingProxyType({}),
         tried: Mapping[ConditionKind, Failing] = MappingProxyType({}),
     ) -> None:
         """`bucket` and `journal_path` are part of suggested commands, so they name the same thing from any folder.
@@ -136,7 +136,7 @@ class Vitals:
             return f"every thread has been in one call to the bucket for {self._hung_seconds:g} s or longer"
         return None
 
-    def checks(self) -> Sequence[Check]:
+    def checks(self) -> Sequence[ReadinessCheck]:
         """The journal, which the next request needs, then what else is wrong, by kind."""
         found = list(self.conditions())
         return (self._journal_check(), *(_check(kind, found) for kind in KINDS if kind != "journal"))
@@ -272,15 +272,15 @@ class Vitals:
         now = self._threads.monotonic()
         return [began for began in self._threads.calls() if now - began >= self._hung_seconds]
 
-    def _journal_check(self) -> Check:
+    def _journal_check(self) -> ReadinessCheck:
         if self._journal_fault is not None:
-            return Check("journal", ok=False, detail=_shown(self._journal_fault))
+            return ReadinessCheck("journal", ok=False, detail=_shown(self._journal_fault))
         age = self._threads.monotonic() - self._looked
         if age > _STALE_SECONDS:
-            return Check("journal", ok=False, detail=f"not checked for {age:.0f} s")
+            return ReadinessCheck("journal", ok=False, detail=f"not checked for {age:.0f} s")
         waits = self._backlog
         assert waits is not None, "known since there is no fault"
-        return Check("journal", ok=True, detail=f"{waits.events} waiting, {waits.dead_letters} dead letters")
+        return ReadinessCheck("journal", ok=True, detail=f"{waits.events} waiting, {waits.dead_letters} dead letters")
 
 
 def _stalled(before: Backlog | None, now: Backlog) -> dict[str, int]:
@@ -304,11 +304,11 @@ def _shown(text: str) -> str:
     return cleaned if len(cleaned) <= _MOST_DETAIL else f"{cleaned[:_MOST_DETAIL]}…"
 
 
-def _check(kind: ConditionKind, found: Sequence[Condition]) -> Check:
+def _check(kind: ConditionKind, found: Sequence[Condition]) -> ReadinessCheck:
     mine = [each for each in found if each.kind == kind]
     if not mine:
-        return Check(kind, ok=True, detail="nothing is wrong")
+        return ReadinessCheck(kind, ok=True, detail="nothing is wrong")
     first = mine[0]
     more = f" (and {len(mine) - 1} more: /attention)" if len(mine) > 1 else ""
     named = f"{first.subject}: " if first.subject else ""
-    return Check(kind, ok=True, degraded=True, detail=f"{named}{first.detail}{more}; {first.remedy}")
+    return ReadinessCheck(kind, ok=True, degraded=True, detail=f"{named}{first.detail}{more}; {first.remedy}")

@@ -26,16 +26,16 @@ from daemon.publishing.bucket_identity import BucketCheck, BucketIdentity
 from daemon.publishing.errors import KeyUnusable, PolicyUnusable
 from daemon.publishing.live_tree import ownership
 from daemon.publishing.live_tree.sync import LiveTree
-from daemon.publishing.maintenance.garbage_collector import BOTH, Collector
+from daemon.publishing.maintenance.garbage_collector import BOTH, GarbageCollector
 from daemon.publishing.maintenance.retention_rules import Policy
 from daemon.publishing.operator_commands import Operations
 from daemon.publishing.publisher import Publisher
 from daemon.publishing.reader import Reader
 from daemon.publishing.signatures import Signer
-from daemon.publishing.trust.sequence_memory import InFile
+from daemon.publishing.trust.sequence_memory import FileSequences
 from daemon.reporting import Reporter
 from daemon.runtime import Runtime
-from daemon.settings import Retention, Settings
+from daemon.settings import RetentionSettings, Settings
 from daemon.stores import locations
 from daemon.stores.directory.filesystem import FileSystem, RealFileSystem
 from daemon.stores.errors import StoreRefused
@@ -52,7 +52,7 @@ from daemon.timers.collection import CollectionTimer
 from daemon.timers.freshness import FreshnessTimer
 from daemon.timers.pruning import PruneTimer
 from daemon.worker import Worker
-from events.dialects.cloudevents import Limits
+from events.dialects.cloudevents import DecodingLimits
 from events.journal import Journal, JournalLimits
 from events.source import EventSource
 from renderers import gate
@@ -60,8 +60,8 @@ from renderers.bundle import RENDERER_VERSION, Renderer
 
 if TYPE_CHECKING:  # see `keys_of`
     from daemon.attention import ConditionKind
-    from daemon.publishing.trust.policy import Trust
-    from daemon.readiness import Failing, Vitals
+    from daemon.publishing.trust.policy import TrustPolicy
+    from daemon.readiness import Failing, HealthChecks
 
 log: structlog.stdlib.BoundLogger = structlog.get_logger(__name__)
 
@@ -92,7 +92,7 @@ class Keys:
     """What a process signs with, and whose signatures count for it."""
 
     signers: tuple[Signer, ...] = ()
-    trust: "Trust | None" = None
+    trust: "TrustPolicy | None" = None
     state_file: Path | None = None
     """Where the highest sequence of each scope is kept, for a reader with a policy."""
 
@@ -134,7 +134,7 @@ def refuse_useless_keys(keys: Keys) -> None:
         )
 
 
-def _state_file(trusting: settings_of.Trust) -> Path | None:
+def _state_file(trusting: settings_of.TrustSettings) -> Path | None:
     """Where accepted sequences are kept. Who can make a reader forget can show it an older pointer.
 
     Raises:
@@ -161,14 +161,14 @@ def _state_file(trusting: settings_of.Trust) -> Path | None:
     return kept
 
 
-def _trust(trusting: settings_of.Trust, *, is_writer: bool) -> "Trust | None":
+def _trust(trusting: settings_of.TrustSettings, *, is_writer: bool) -> "TrustPolicy | None":
     if trusting.policy is None:
         return None
-    from daemon.publishing.trust.policy import Trust  # noqa: PLC0415  # as above
+    from daemon.publishing.trust.policy import TrustPolicy  # noqa: PLC0415  # as above
 
     try:
         local_files.check_writers(trusting.policy)
-        policy = Trust.parse(trusting.policy.read_bytes(), str(trusting.policy))
+        policy = TrustPolicy.parse(trusting.policy.read_bytes(), str(trusting.policy))
     except local_files.Unsafe as error:
         raise PolicyUnusable(f"another user who may change the trust policy decides whom to trust: {error}") from error
     except OSError as error:
@@ -209,7 +209,7 @@ def open_bucket(
         store = PacedStore(store, runtime, gcs_write_seconds)
     if guarded and not isinstance(location, locations.Directory):
         store = GuardedStore(store, runtime)
-    accepted = InFile(keys.state_file, _identity(location, os.environ), runtime) if keys.state_file else None
+    accepted = FileSequences(keys.state_file, _identity(location, os.environ), runtime) if keys.state_file else None
     reader = Reader(store, runtime, trust=keys.trust, accepted=accepted)
     publisher = Publisher(store, reader, runtime, signers=keys.signers)
     live_tree = LiveTree(
@@ -242,13 +242,13 @@ def _identity(location: Location, environment: Mapping[str, str]) -> str:
             assert_never(location)
 
 
-def collector(bucket: Bucket, kept: Retention) -> Collector:
+def collector(bucket: Bucket, kept: RetentionSettings) -> GarbageCollector:
     """What collects in a bucket, by these settings."""
     policy = Policy(newest=kept.newest, days=kept.days, dropped_days=kept.dropped_days, grace_hours=kept.grace_hours)
-    return Collector(bucket.store, bucket.reader, bucket.publisher, bucket.runtime, policy)
+    return GarbageCollector(bucket.store, bucket.reader, bucket.publisher, bucket.runtime, policy)
 
 
-def _collection_timer(bucket: Bucket, kept: Retention, reporter: Reporter) -> CollectionTimer:
+def _collection_timer(bucket: Bucket, kept: RetentionSettings, reporter: Reporter) -> CollectionTimer:
     return CollectionTimer(
         collector=collector(bucket, kept),
         reader=bucket.reader,
@@ -344,14 +344,14 @@ async def run(
     runtime = SystemRuntime()
     # Threads of its own: calls to a bucket that hang must not keep events from being taken.
     judging = SystemRuntime(_JUDGING_THREADS)
-    keys = await runtime.offload(keys_of, settings)
+    keys = await runtime.run_in_thread(keys_of, settings)
     if keys.signers and keys.trust is None:
         log.warning(
             "signs what it builds on, whoever wrote that",
             hint="set trust.policy here, too, once every pointer is signed (docs/signing.md)",
         )
     refuse_useless_keys(keys)
-    brought = await runtime.offload(customisation.for_every_scope, settings)
+    brought = await runtime.run_in_thread(customisation.for_every_scope, settings)
     if brought.replaced:
         log.info("templates replaced", scopes=brought.replaced)
     stop, closing = Stop(), Stop()
@@ -364,7 +364,7 @@ async def run(
             bodies_kept=timedelta(days=settings.journal.body_days),
         )
         journal = await Journal.open(
-            settings.journal.path, clock=runtime.now, token=runtime.token, run=True, limits=limits
+            settings.journal.path, clock=runtime.now, token=runtime.random_id, run=True, limits=limits
         )
         async with journal:
             bucket = open_bucket(
@@ -419,7 +419,7 @@ class _Daemon:
     """The parts of a running daemon."""
 
     worker: Worker
-    vitals: "Vitals"
+    vitals: "HealthChecks"
     refresh_tokens: Callable[[], Coroutine[None, None, None]]
     admission: Admission | None
     """None: a directory, whose conditions are our own code."""
@@ -468,7 +468,7 @@ class _Daemon:
         from daemon.http.intake import Intake  # noqa: PLC0415
         from daemon.http.server import serve  # noqa: PLC0415
         from daemon.http.tokens import TokenName, Tokens  # noqa: PLC0415
-        from daemon.readiness import Vitals  # noqa: PLC0415
+        from daemon.readiness import HealthChecks  # noqa: PLC0415
 
         metrics = Metrics.create(version, RENDERER_VERSION)
         runtime, judging = runtimes
@@ -500,14 +500,16 @@ class _Daemon:
             else Admission(bucket.store, runtime, first=patience.first, longest=patience.longest)
         )
         http = settings.http
-        limits = Limits(most_bytes=http.max_body_bytes, most_events=http.max_batch_events, deepest=http.max_depth)
+        limits = DecodingLimits(
+            most_bytes=http.max_body_bytes, most_events=http.max_batch_events, deepest=http.max_depth
+        )
         files: dict[TokenName, Path | None] = {"token": http.token_file, "rollback_token": http.rollback_token_file}
         tokens = Tokens(
             Credentials(_plain(http.token), _plain(http.rollback_token)),
             {name: file.absolute() for name, file in files.items() if file is not None},
         )
         collections = _collection_timer(bucket, settings.retention, reporter)
-        vitals = Vitals(
+        vitals = HealthChecks(
             journal=journal,
             journal_path=settings.journal.path.absolute(),
             bucket=_from_any_folder(bucket.location, settings.bucket),
@@ -535,7 +537,7 @@ class _Daemon:
             _most_connections(http.max_connections), http.max_connections_per_peer, http.trusted_proxies
         )
         serving = partial(serve, app, limits=connections, closed=reporter.connection_closed)
-        refresh_tokens = partial(judging.offload, tokens.refresh)
+        refresh_tokens = partial(judging.run_in_thread, tokens.refresh)
         return cls(worker, vitals, refresh_tokens, admission, identity, collections, serving)
 
 

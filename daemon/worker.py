@@ -413,7 +413,7 @@ class Worker:
         waits.failure = None
 
     async def _failed(self, what: str, error: Exception, waits: "Lane | Worker") -> None:
-        failure = failures.judge(error)
+        failure = failures.classify(error)
         if isinstance(failure, NeedsOperator):
             trace = error if failure != waits.failure else None  # the same trace once is enough
             log.error("waits for an operator, tried again", waits=what, reason=failure.reason, exc_info=trace)

@@ -72,10 +72,10 @@ def below(path: str, key: str | int) -> str:
     """The path of a member of what `path` names."""
     if isinstance(key, int):
         return f"{path}[{key}]"
-    return f"{path}.{key}" if _PLAIN_KEY.fullmatch(key) else f"{path}[{shown(key)}]"
+    return f"{path}.{key}" if _PLAIN_KEY.fullmatch(key) else f"{path}[{described(key)}]"
 
 
-def shown(value: object) -> str:
+def described(value: object) -> str:
     """A short, harmless text for a JSON value, for messages: one line, no control characters."""
     match value:
         case str():
@@ -162,6 +162,6 @@ def _members(path: str, value: dict[str, Any] | list[Any]) -> list[tuple[str, An
 
 def _unprintable(path: str, text: str) -> Iterator[Problem]:
     if "\0" in text:
-        yield Problem(path, "must have no NUL character", shown(text))
+        yield Problem(path, "must have no NUL character", described(text))
     elif not text.isascii() and any("\ud800" <= character <= "\udfff" for character in text):
-        yield Problem(path, "must have no half of a surrogate pair", shown(text))
+        yield Problem(path, "must have no half of a surrogate pair", described(text))

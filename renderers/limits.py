@@ -44,7 +44,7 @@ class TooBig(RenderError):
         self.excesses = excesses
 
 
-class Limits(Value):
+class BundleLimits(Value):
     """The most that one bundle may have."""
 
     model_config = ConfigDict(extra="forbid")
@@ -84,7 +84,7 @@ class Limits(Value):
                 yield Excess(part, f"the bundle has {number} {what}, and may have {most} (setting limits.{name})")
 
 
-DEFAULT_LIMITS: Final = Limits()
+DEFAULT_LIMITS: Final = BundleLimits()
 
 
 def files_of(composition: Composition) -> int:

@@ -7,7 +7,7 @@ document is dumped. Slow, without cuts, caches or put-in digests: what the rende
 from typing import Any
 
 from renderers import yaml_templates
-from renderers.compose import Allotment, Frame, model_digest
+from renderers.compose import RenderContext, ResourceDefaults, model_digest
 from renderers.example import batching_is_on, batching_text
 from renderers.model import Composition, Model, RenderDefaults, canonical_digest
 from renderers.template_set import Templates
@@ -16,7 +16,7 @@ from renderers.template_set import Templates
 def whole_compose_file(composition: Composition, defaults: RenderDefaults, digests: dict[str, str]) -> str:
     """The compose file; `digests` has the 16 hex digits for model_download, router and proxy."""
     templates = Templates.built_in()
-    frame = Frame.of(composition, defaults, templates)
+    frame = RenderContext.of(composition, defaults, templates)
     shared = _shared(frame)
     download = _service_text("model_download.yaml", frame)
     tree = yaml_templates.load(
@@ -48,8 +48,8 @@ def _insert(services: Any, text: str, values: dict[str, str]) -> None:
     services.update(tree["services"])
 
 
-def _model(model: Model, frame: Frame, shared: dict[str, str]) -> tuple[str, dict[str, str]]:
-    gpu, allotment = model.serving.gpu, Allotment.of(model, frame.defaults.resources)
+def _model(model: Model, frame: RenderContext, shared: dict[str, str]) -> tuple[str, dict[str, str]]:
+    gpu, allotment = model.serving.gpu, ResourceDefaults.of(model, frame.defaults.resources)
     devices = list(gpu.device_ids or []) if gpu else []
     text = frame.templates.render(
         f"{model.serving.platform}.yaml",
@@ -72,11 +72,11 @@ def _model(model: Model, frame: Frame, shared: dict[str, str]) -> tuple[str, dic
     return text, values | {f"device:{index}": device for index, device in enumerate(devices)}
 
 
-def _service_text(name: str, frame: Frame) -> str:
+def _service_text(name: str, frame: RenderContext) -> str:
     return frame.templates.render(name, labels=len(frame.labels))
 
 
-def _shared(frame: Frame) -> dict[str, str]:
+def _shared(frame: RenderContext) -> dict[str, str]:
     values = {"bundle": frame.bundle, "network": frame.bundle, "target_scalar": yaml_templates.written(frame.target)}
     values["restart"] = frame.defaults.restart
     for index, (key, value) in enumerate(frame.labels):

@@ -11,7 +11,7 @@ from daemon.cli.waiting import Lag, lag_of, lag_view, wait_for
 from daemon.inspection.escaping import plain
 from daemon.inspection.views import View, done_view
 from daemon.publishing.live_tree.sync import Synced, Unfinished
-from daemon.publishing.operator_commands import Done, Verb
+from daemon.publishing.operator_commands import ChangeResult, Verb
 from daemon.publishing.pointer import Pointer
 from renderers.model import Scope
 
@@ -68,12 +68,12 @@ def exit_code(printer: Printer, scope: Scope | str, lag: Lag | None, *, wait: fl
     return FAILED if wait else DONE
 
 
-async def preview(opened: Session, scope: Scope, verb: Verb, *, actor: Actor, reason: str) -> Done:
+async def preview(opened: Session, scope: Scope, verb: Verb, *, actor: Actor, reason: str) -> ChangeResult:
     """What the verb would do now. Raises what carrying it out would raise."""
     return await opened.bucket.operations.preview(scope, verb, actor.name, reason)
 
 
-def tell(printer: Printer, name: str, done: Done, *, dry_run: bool = False, lag: Lag | None = None) -> None:
+def tell(printer: Printer, name: str, done: ChangeResult, *, dry_run: bool = False, lag: Lag | None = None) -> None:
     """Print what a verb changed, or (dry run) would change."""
     view = done_view(name, done, dry_run=dry_run) | {"lag": lag_view(lag) if lag else None}
     if not done.changed:

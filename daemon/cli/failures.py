@@ -12,18 +12,18 @@ from cyclopts import CycloptsError
 from daemon.cli.codes import BACKEND, CONFLICT, FAILED, INTERRUPTED, NOT_FOUND, USAGE, VERIFICATION
 from daemon.http.errors import ListenFailed
 from daemon.publishing.errors import (
-    AcceptedUnusable,
     CannotSign,
     KeyUnusable,
     NewerRenderer,
     NewerSchema,
     NotFound,
+    OperationRefused,
     OutcomeUnresolved,
     PointerLost,
     PointerMoved,
     PolicyUnusable,
     PublishingError,
-    Refused,
+    SequenceMemoryUnusable,
     StateUnreadable,
     VerificationFailed,
 )
@@ -67,7 +67,7 @@ class DaemonRefused(CommandError):
 
 
 _REFUSED: Final = (
-    Refused,
+    OperationRefused,
     PointerMoved,
     NewerSchema,
     NewerRenderer,
@@ -81,7 +81,7 @@ _DAMAGED: Final = (
     CannotSign,
     PointerLost,
     PolicyUnusable,
-    AcceptedUnusable,
+    SequenceMemoryUnusable,
     GateFailure,
     ObjectDamaged,
 )

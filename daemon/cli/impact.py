@@ -8,11 +8,11 @@ from daemon.cli.formatting import age
 from daemon.cli.session import Session
 from daemon.inspection.comparison import compare
 from daemon.publishing.errors import PublishingError
-from daemon.publishing.operator_commands import Done
+from daemon.publishing.operator_commands import ChangeResult
 from renderers.model import Scope
 
 
-async def outlook(opened: Session, scope: Scope, planned: Done) -> str:
+async def impact_of(opened: Session, scope: Scope, planned: ChangeResult) -> str:
     """How live would differ, and how old its new state is.
 
     Raises:
@@ -30,7 +30,7 @@ async def outlook(opened: Session, scope: Scope, planned: Done) -> str:
     return f"live: {before.state} ({before.revision}) → {told}\n{await _difference(opened, scope, planned)}"
 
 
-async def _difference(opened: Session, scope: Scope, planned: Done) -> str:
+async def _difference(opened: Session, scope: Scope, planned: ChangeResult) -> str:
     before, target = planned.before.live, planned.after.live
     assert before is not None
     assert target is not None

@@ -160,7 +160,9 @@ async def compare(
     """What differs between two publications."""
     old, new = await reader.manifest(scope, before), await reader.manifest(scope, after)
     models = compare_models(old.composition_value(), new.composition_value())
-    files = await runtime.offload(compare_files, await reader.files(scope, before), await reader.files(scope, after))
+    files = await runtime.run_in_thread(
+        compare_files, await reader.files(scope, before), await reader.files(scope, after)
+    )
     return Comparison(before, after, models, files)
 
 

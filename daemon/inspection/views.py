@@ -9,8 +9,8 @@ from typing import Any
 from daemon.publishing.errors import VerificationFailed
 from daemon.publishing.live_tree.sync import Survey, Synced, Unfinished
 from daemon.publishing.manifest import Manifest
-from daemon.publishing.operator_commands import Done
-from daemon.publishing.pointer import Entry, Pointer, Publication
+from daemon.publishing.operator_commands import ChangeResult
+from daemon.publishing.pointer import HistoryEntry, Pointer, Publication
 from events.journal import Backlog, DeadLetter, EventStatus, Rejected
 from renderers.pinning import movable
 
@@ -96,7 +96,7 @@ def pointer_view(pointer: Pointer) -> View:
     }
 
 
-def entry_view(entry: Entry) -> View:
+def entry_view(entry: HistoryEntry) -> View:
     """One change of a scope."""
     return {
         "sequence": entry.sequence,
@@ -158,7 +158,7 @@ def _blocked(seen: Synced) -> list[View]:
     return [{"path": each.path, "reason": each.reason, "seen_at": each.seen_at} for each in seen.blocked]
 
 
-def done_view(verb: str, done: Done, *, dry_run: bool = False) -> View:
+def done_view(verb: str, done: ChangeResult, *, dry_run: bool = False) -> View:
     """What a verb changed, or would change."""
     return {
         "verb": verb,

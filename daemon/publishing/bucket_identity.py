@@ -14,7 +14,7 @@ from typing import Final, Protocol, TypeVar
 import structlog
 
 from daemon.publishing import layout, sizes
-from daemon.publishing.documents import parsed, written
+from daemon.publishing.documents import parse, serialised
 from daemon.publishing.errors import PublishingError, WrongBucket
 from daemon.publishing.grammar import timestamp
 from daemon.runtime import Runtime
@@ -195,9 +195,9 @@ class BucketIdentity:
         raise StoreUnavailable(f"{layout.BUCKET} was created and could not be read back: try again")
 
     async def _create(self) -> None:
-        document = {"schema": 1, "id": self._runtime.token(), "created_at": timestamp(self._runtime.now())}
+        document = {"schema": 1, "id": self._runtime.random_id(), "created_at": timestamp(self._runtime.now())}
         with contextlib.suppress(ConditionFailed, OutcomeUnknown):
-            await self._store.create(layout.BUCKET, Content(written(document), "application/json"))
+            await self._store.create(layout.BUCKET, Content(serialised(document), "application/json"))
 
 
 async def bucket_id(store: ObjectStore) -> str | None:
@@ -208,7 +208,7 @@ async def bucket_id(store: ObjectStore) -> str | None:
     """
     try:
         body = (await store.get(layout.BUCKET, most_bytes=sizes.BUCKET_ID)).body
-        found = parsed(body)["id"]
+        found = parse(body)["id"]
     except ObjectMissing:
         return None
     except (ObjectTooBig, ValueError, KeyError, TypeError) as error:

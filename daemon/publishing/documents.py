@@ -26,7 +26,7 @@ class Malformed(ValueError):
     """No JSON document, or not in its one form."""
 
 
-def parsed(body: bytes) -> Any:
+def parse(body: bytes) -> Any:
     """The value in these bytes: UTF-8, no key twice in an object, numbers that others can hold, text that is text.
 
     Whatever is accepted can be written again. Raises Malformed.
@@ -48,15 +48,15 @@ def parsed(body: bytes) -> Any:
     return value
 
 
-def written(value: object) -> bytes:
+def serialised(value: object) -> bytes:
     """A value as every document here is written."""
     return (canonical_json(value) + "\n").encode()
 
 
 def canonical(body: bytes) -> Any:
     """The value in these bytes. Raises Malformed, also where they are not what `written` would give."""
-    value = parsed(body)
-    if written(value) != body:
+    value = parse(body)
+    if serialised(value) != body:
         raise Malformed("it is not in the form in which it is written")
     return value
 

@@ -10,7 +10,7 @@ from pydantic import Field, StrictBool, ValidationError
 
 from daemon.publishing import sizes
 from daemon.publishing.archive import Archive, FileDigest, Member, content_digest_of, size_of_tar
-from daemon.publishing.documents import Malformed, parsed
+from daemon.publishing.documents import Malformed, parse
 from daemon.publishing.errors import VerificationFailed
 from daemon.publishing.grammar import (
     Attempt,
@@ -151,7 +151,7 @@ class Manifest(Part):
 
 
 @dataclass(frozen=True, slots=True)
-class State:
+class RenderedState:
     """A rendered state that is to be stored."""
 
     composition: Composition
@@ -166,7 +166,7 @@ class State:
     events: tuple[ManifestEvent, ...]
 
 
-def written(state: State, attempt: str, at: str, members: Sequence[Member], archive: Archive) -> bytes:
+def written(state: RenderedState, attempt: str, at: str, members: Sequence[Member], archive: Archive) -> bytes:
     """The manifest of a rendered state, as `encode` would write it.
 
     Put together from canonical JSON that is there already: of the composition, and of each file.
@@ -206,14 +206,14 @@ def decode(body: bytes) -> Manifest:
         VerificationFailed: they are no manifest, or a field breaks its rule (`grammar`, `sizes`).
     """
     try:
-        return checked(Manifest, parsed(body))
+        return checked(Manifest, parse(body))
     except ValidationError as error:
         raise VerificationFailed(f"the manifest cannot be read: {fault_of(error)}") from error
     except Malformed as error:
         raise VerificationFailed(f"the manifest cannot be read: {error}") from error
 
 
-def publication(state: State, attempt: str, at: str, body: bytes) -> Publication:
+def publication(state: RenderedState, attempt: str, at: str, body: bytes) -> Publication:
     """What the pointer says of the publication whose manifest has these bytes."""
     return Publication(
         state=state.state,

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from daemon.publishing import protocol
-from daemon.publishing.errors import NotFound, PointerMoved, Refused
+from daemon.publishing.errors import NotFound, OperationRefused, PointerMoved
 from daemon.publishing.live_tree.sync import LiveTree, Synced, Unfinished
 from daemon.publishing.pointer import Pointer, Publication
 from daemon.publishing.protocol import Writing
@@ -26,7 +26,7 @@ Verb = Callable[[Pointer, Writing], Pointer | None]
 
 
 @dataclass(frozen=True, slots=True)
-class Done:
+class ChangeResult:
     """A verb that changed the pointer, or (`changed` False) found it as asked."""
 
     before: Pointer
@@ -44,15 +44,15 @@ class Operations:
         self._publisher = publisher
         self._live_tree = live_tree
 
-    async def preview(self, scope: Scope, verb: Verb, by: str, reason: str = "") -> Done:
+    async def preview(self, scope: Scope, verb: Verb, by: str, reason: str = "") -> ChangeResult:
         """What `carry_out` would do now. Raises as it does."""
         base = await self._reader.existing(scope)
         following = await self._decide(scope, base, verb, by, reason)
         if following is not None:
             self._publisher.refuse_unwritable(scope, base)
-        return Done(base.pointer, following or base.pointer, changed=following is not None)
+        return ChangeResult(base.pointer, following or base.pointer, changed=following is not None)
 
-    async def carry_out(self, scope: Scope, verb: Verb, by: str, reason: str = "") -> Done:
+    async def carry_out(self, scope: Scope, verb: Verb, by: str, reason: str = "") -> ChangeResult:
         """Change the pointer, then the live tree. Once the pointer is changed, nothing is raised.
 
         Raises:
@@ -64,9 +64,9 @@ class Operations:
         base, read, changed = await self._swap(scope, verb, by, reason)
         if not changed:
             # The pass is all there was to do, and its failure the verb's.
-            return Done(base.pointer, read.pointer, changed, await self._live_tree.reconcile(scope))
+            return ChangeResult(base.pointer, read.pointer, changed, await self._live_tree.reconcile(scope))
         tree = await self._live_tree.follow(scope, base.pointer.sequence + 1)
-        return Done(base.pointer, read.pointer, changed, tree)
+        return ChangeResult(base.pointer, read.pointer, changed, tree)
 
     async def _swap(self, scope: Scope, verb: Verb, by: str, reason: str) -> tuple[PointerRead, PointerRead, bool]:
         for _ in range(_TRIES):
@@ -94,7 +94,7 @@ def rollback(state: str, *, discard_newer: bool = False, expected_live: str | No
 
     def verb(pointer: Pointer, writing: Writing) -> Pointer | None:
         if expected_live is not None and (pointer.live is None or pointer.live.state != expected_live):
-            raise Refused(
+            raise OperationRefused(
                 f"live is {pointer.live.state if pointer.live else 'nothing'}, not {expected_live}: look at "
                 f"`rebundle status {pointer.scope}`, then decide again"
             )

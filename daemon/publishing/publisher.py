@@ -17,15 +17,15 @@ from daemon.publishing.archive import Member, Packer
 from daemon.publishing.errors import (
     CannotSign,
     NewerSchema,
+    OperationRefused,
     OutcomeUnresolved,
     PointerLost,
     PointerMoved,
-    Refused,
     VerificationFailed,
 )
 from daemon.publishing.grammar import MOST_SEQUENCE, timestamp
-from daemon.publishing.manifest import State
-from daemon.publishing.pointer import Older, Pointer, Publication
+from daemon.publishing.manifest import RenderedState
+from daemon.publishing.pointer import Pointer, PreviousChunk, Publication
 from daemon.publishing.protocol import Resolution, Writing
 from daemon.publishing.reader import PointerRead, Reader
 from daemon.publishing.retry import patiently
@@ -68,9 +68,9 @@ class Publisher:
 
     def writing(self, by: str, reason: str = "") -> Writing:
         """A new try to change a pointer, with an id by which it will be recognised."""
-        return Writing(self._runtime.token(), timestamp(self._runtime.now()), by, reason)
+        return Writing(self._runtime.random_id(), timestamp(self._runtime.now()), by, reason)
 
-    async def store_state(self, scope: Scope, state: State) -> Publication:
+    async def store_state(self, scope: Scope, state: RenderedState) -> Publication:
         """Upload archive and manifest under a new attempt. Nothing refers to them yet.
 
         Raises:
@@ -79,9 +79,9 @@ class Publisher:
             Refused: the bundle is larger than readers take.
         """
         self._refuse_useless_keys(scope, ("publish", "pointer"))
-        attempt, at = self._runtime.token(), timestamp(self._runtime.now())
+        attempt, at = self._runtime.random_id(), timestamp(self._runtime.now())
         # In a thread whatever the size: at 500 models it takes milliseconds, and finding that out would take one.
-        packed, body = await self._runtime.offload(self._pack, state, attempt, at)
+        packed, body = await self._runtime.run_in_thread(self._pack, state, attempt, at)
         objects = [
             (layout.archive(scope, state.state, attempt), Content(packed, _GZIP)),
             (layout.manifest(scope, state.state, attempt), Content(body, _JSON)),
@@ -94,7 +94,7 @@ class Publisher:
         self._reader.remember(scope, publication, state.files)
         return publication
 
-    def _pack(self, state: State, attempt: str, at: str) -> tuple[bytes, bytes]:
+    def _pack(self, state: RenderedState, attempt: str, at: str) -> tuple[bytes, bytes]:
         members = self._packer.members(state.composition.scope, state.files)
         packed = archive.pack(members)
         body = manifest.written(state, attempt, at, members, packed)
@@ -102,7 +102,7 @@ class Publisher:
         return packed.body, body
 
     async def _attested(self, body: bytes) -> bytes:
-        payload = await self._runtime.offload(attestation.statement, manifest.decode(body), body)
+        payload = await self._runtime.run_in_thread(attestation.statement, manifest.decode(body), body)
         return attestation.enveloped(payload, await self._signed(signatures_of.STATEMENT, payload))
 
     async def swap(
@@ -179,7 +179,7 @@ class Publisher:
             return ()
         try:
             async with asyncio.timeout(_SIGN_SECONDS):
-                return await self._runtime.offload(signatures_of.signed_by, self._signers, kind, payload)
+                return await self._runtime.run_in_thread(signatures_of.signed_by, self._signers, kind, payload)
         except TimeoutError as error:
             raise StoreUnavailable(f"signing took longer than {_SIGN_SECONDS} s: try again") from error
 
@@ -239,9 +239,9 @@ class Publisher:
             return following
         chunk, oldest = split
         key = layout.history(scope, oldest, chunk.entries[-1].sequence, following.write)
-        body = documents.written(chunk.model_dump(mode="json"))
+        body = documents.serialised(chunk.model_dump(mode="json"))
         await self._create_own(key, Content(body, _JSON))
-        return protocol.without_chunk(following, Older(key=key, sha256=hashlib.sha256(body).hexdigest()))
+        return protocol.without_chunk(following, PreviousChunk(key=key, sha256=hashlib.sha256(body).hexdigest()))
 
     async def _create_own(self, key: str, content: Content) -> None:
         """Create an object whose bytes nobody else can mean; finding them there is success."""
@@ -264,19 +264,19 @@ class Publisher:
 def _refuse_unreadable(scope: Scope, following: Pointer, size: int) -> None:
     """Nothing is written that no reader would take (`sizes`, `grammar`). Raises Refused."""
     if size > sizes.POINTER:
-        raise Refused(
+        raise OperationRefused(
             f"the pointer of {scope} would have {size:,} bytes, and readers take {sizes.POINTER:,}: lift quarantines "
             f"that are no longer needed (`rebundle quarantine {scope} STATE --lift --reason '…'`)"
         )
     if max(following.sequence, following.gc_epoch) > MOST_SEQUENCE:
-        raise Refused(
+        raise OperationRefused(
             f"the pointer of {scope} has reached the highest sequence there is, which somebody else must have "
             f"written: move {layout.pointer(scope)}, {layout.live_tree(scope, layout.MARKER)} and "
             f"{layout.freshness(scope)} away, then `rebundle recover {scope} --reason '…'`"
         )
 
 
-def _refuse_too_big(state: State, members: Sequence[Member], archive_size: int, manifest_size: int) -> None:
+def _refuse_too_big(state: RenderedState, members: Sequence[Member], archive_size: int, manifest_size: int) -> None:
     """The same of a publication. Raises Refused."""
     files = [len(member.file.body) for member in members]
     for what, size, most in (
@@ -287,7 +287,7 @@ def _refuse_too_big(state: State, members: Sequence[Member], archive_size: int, 
         ("bytes in its manifest", manifest_size, sizes.MANIFEST),
     ):
         if size > most:
-            raise Refused(
+            raise OperationRefused(
                 f"state {state.state} of {state.composition.scope} has {size:,} {what}, and readers take {most:,}: "
                 "make the bundle smaller"
             )

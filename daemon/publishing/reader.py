@@ -16,16 +16,16 @@ from daemon.publishing import archive, layout, manifest, pointer, sizes
 from daemon.publishing.bucket_identity import BucketCheck
 from daemon.publishing.errors import (
     NotFound,
-    NotVouchedFor,
+    NotTrusted,
     PointerLost,
     PublishingError,
+    SequenceWentBack,
     VerificationFailed,
-    WentBack,
 )
 from daemon.publishing.manifest import Manifest
-from daemon.publishing.pointer import Chunk, Entry, Older, Pointer, Publication, PublicationId
+from daemon.publishing.pointer import Chunk, HistoryEntry, Pointer, PreviousChunk, Publication, PublicationId
 from daemon.publishing.protocol import absent
-from daemon.publishing.trust.sequence_memory import Accepted, InProcess
+from daemon.publishing.trust.sequence_memory import HighestSequences, ProcessSequences
 from daemon.publishing.wording import RENEW, cut_off, leave_out, rebuild
 from daemon.runtime import Runtime
 from daemon.stores.errors import ObjectDamaged, ObjectMissing, ObjectTooBig, StoreRefused
@@ -33,10 +33,7 @@ from daemon.stores.port import ObjectStore, Stored, Version
 from renderers.model import RenderedFile, Scope
 
 if TYPE_CHECKING:
-    from daemon.publishing.trust.policy import (  # keys take long to import, and only who has a policy needs them
-        Role,
-        Trust,
-    )
+    from daemon.publishing.trust.policy import Role, TrustPolicy
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -106,7 +103,12 @@ class Reader:
     """Reads what is published in one bucket. Safe for many tasks of one event loop."""
 
     def __init__(
-        self, store: ObjectStore, runtime: Runtime, *, trust: "Trust | None" = None, accepted: "Accepted | None" = None
+        self,
+        store: ObjectStore,
+        runtime: Runtime,
+        *,
+        trust: "TrustPolicy | None" = None,
+        accepted: "HighestSequences | None" = None,
     ) -> None:
         """`trust`: whose signatures count; without one, nothing has to be signed. `accepted`: what earlier readers of
         this machine have seen."""
@@ -115,7 +117,7 @@ class Reader:
         self._trust = trust
         self._demanding = trust if trust is not None and trust.freshness == "required" else None
         """The policy, where it demands a fresh pointer."""
-        self._accepted = accepted or InProcess()
+        self._accepted = accepted or ProcessSequences()
         self._bucket: BucketCheck | None = None
         self._newest_writes: dict[Scope, str] = {}
         """The write of the newest pointer that was read, for a reader of one bucket only."""
@@ -204,7 +206,7 @@ class Reader:
         if self._demanding is not None:
             await self._check_fresh(scope, self._demanding, vouching, stored.body, read.pointer.sequence)
         if read.pointer.sequence < highest:
-            raise WentBack(
+            raise SequenceWentBack(
                 f"the pointer of {scope} has sequence {read.pointer.sequence}, and {highest} was seen here before: "
                 "an older one was put back, from a backup or by somebody else; "
                 f"`rebundle recover {scope} --reason '…'` writes one that is newer than both. If it finds nothing to "
@@ -215,7 +217,7 @@ class Reader:
     async def work_on(self, size: int, work: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs) -> T:
         """The result of pure `work` on `size` bytes: outside of the event loop where there are many."""
         if size > sizes.IN_THE_LOOP:
-            return await self._runtime.offload(work, *args, **kwargs)
+            return await self._runtime.run_in_thread(work, *args, **kwargs)
         return work(*args, **kwargs)
 
     async def listed_version(self, key: str) -> Version | None:
@@ -262,7 +264,7 @@ class Reader:
                 raise VerificationFailed(objection)
 
     async def _check_fresh(
-        self, scope: Scope, trust: "Trust", vouching: Stored | None, body: bytes, sequence: int
+        self, scope: Scope, trust: "TrustPolicy", vouching: Stored | None, body: bytes, sequence: int
     ) -> None:
         """That this pointer was the newest one not long ago."""
         if vouching is None:
@@ -352,7 +354,7 @@ class Reader:
         key = layout.archive(scope, publication.state, publication.attempt)
         body = await self._bytes(key, described.archive.size, leave_out(scope, "archive"))
         try:
-            files = await self._runtime.offload(verified_files, described, body)
+            files = await self._runtime.run_in_thread(verified_files, described, body)
         except VerificationFailed as error:
             raise VerificationFailed(f"{error}: {leave_out(scope, 'archive')}") from error
         self.remember(scope, publication, files)
@@ -362,7 +364,7 @@ class Reader:
         """Keep the files of a publication that this process has just made or read."""
         self._files.put(_key(scope, publication), files, sum(len(file.body) for file in files))
 
-    async def history(self, current: Pointer, *, since: str = "") -> tuple[Entry, ...]:
+    async def history(self, current: Pointer, *, since: str = "") -> tuple[HistoryEntry, ...]:
         """The history, the oldest first, through the chunks: all of it, or whole chunks back to a time of ours.
 
         Raises:
@@ -376,7 +378,7 @@ class Reader:
             older = chunk.older
         return entries
 
-    async def _chunk(self, scope: Scope, older: Older) -> Chunk:
+    async def _chunk(self, scope: Scope, older: PreviousChunk) -> Chunk:
         kept = self._chunks.get(f"{scope} {older.sha256}")
         if kept is not None:
             return kept
@@ -404,7 +406,7 @@ class Reader:
         async def read(publication: Publication) -> Manifest | DamagedManifest | None:
             try:
                 return await self.manifest(scope, publication)
-            except (NotFound, NotVouchedFor):
+            except (NotFound, NotTrusted):
                 return None
             except (VerificationFailed, ObjectDamaged) as error:
                 return DamagedManifest(publication.id, str(error))
@@ -420,7 +422,7 @@ class Reader:
         try:
             stored = await self._optional(key, sizes.SIGNATURE, leave_out(scope))
         except VerificationFailed as error:
-            raise NotVouchedFor(str(error)) from error
+            raise NotTrusted(str(error)) from error
         envelope = stored.body if stored else None
         size = len(body) + len(envelope or b"")
         await self.work_on(size, self._trust.check_publication, envelope, described, body, scope)

@@ -212,7 +212,7 @@ class GcsStore:
     # ---- calling
 
     async def _calling(self, what: str, failed: "_Failed", work: Callable[..., T], *args: object) -> T:
-        return await self._runtime.offload(self._call, what, failed, work, *args)
+        return await self._runtime.run_in_thread(self._call, what, failed, work, *args)
 
     def _call(self, what: str, failed: "_Failed", work: Callable[..., T], *args: object) -> T:
         try:

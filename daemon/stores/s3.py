@@ -297,7 +297,7 @@ class S3Store:
         return f'"{version}"' if self._quoted else version
 
     async def _calling(self, what: str, failed: "_Failed", work: Callable[..., T], *args: object) -> T:
-        return await self._runtime.offload(self._call, what, failed, work, *args)
+        return await self._runtime.run_in_thread(self._call, what, failed, work, *args)
 
     def _call(self, what: str, failed: "_Failed", work: Callable[..., T], *args: object) -> T:
         try:

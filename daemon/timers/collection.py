@@ -10,7 +10,7 @@ from typing import Final
 
 import structlog
 
-from daemon.publishing.maintenance.garbage_collector import Collected, Collector, DeletionRefused, Part
+from daemon.publishing.maintenance.garbage_collector import Collected, DeletionRefused, GarbageCollector, Part
 from daemon.publishing.reader import Reader
 from daemon.publishing.wording import reason_of
 from daemon.runtime import Runtime
@@ -29,7 +29,7 @@ class CollectionTimer:
     def __init__(
         self,
         *,
-        collector: Collector,
+        collector: GarbageCollector,
         reader: Reader,
         runtime: Runtime,
         writer: str,

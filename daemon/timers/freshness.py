@@ -12,7 +12,7 @@ import structlog
 
 from daemon.concurrency import concurrently
 from daemon.publishing import layout, pointer, signatures, sizes
-from daemon.publishing.documents import Malformed, parsed, written
+from daemon.publishing.documents import Malformed, parse, serialised
 from daemon.publishing.errors import VerificationFailed
 from daemon.publishing.reader import Reader
 from daemon.publishing.signatures import Signer
@@ -24,7 +24,7 @@ from daemon.stores.port import Content, ObjectStore, Version
 from renderers.model import Scope
 
 if TYPE_CHECKING:  # keys take long to import, and only who has a policy needs them
-    from daemon.publishing.trust.policy import Trust
+    from daemon.publishing.trust.policy import TrustPolicy
 
 log: structlog.stdlib.BoundLogger = structlog.get_logger(__name__)
 
@@ -45,7 +45,7 @@ class FreshnessTimer:
         reader: Reader,
         runtime: Runtime,
         signers: tuple[Signer, ...],
-        trust: "Trust | None",
+        trust: "TrustPolicy | None",
         minutes: int,
     ) -> None:
         """`minutes`: how long it may be believed; 0: none is written. `trust`: what readers are assumed to accept."""
@@ -100,9 +100,9 @@ class FreshnessTimer:
         expires = now + self._lifetime
         following = await self._reader.work_on(size, Freshness.of, scope, newest.sequence, body, expires)
         part = following.signed_part()
-        made = await self._runtime.offload(signatures.signed_by, self._signers, signatures.FRESHNESS, part)
+        made = await self._runtime.run_in_thread(signatures.signed_by, self._signers, signatures.FRESHNESS, part)
         document = {"signed": json.loads(part), "signatures": [each.document() for each in made]}
-        content = Content(written(document), "application/json")
+        content = Content(serialised(document), "application/json")
         try:
             if version is None:
                 await self._store.create(layout.freshness(scope), content)
@@ -138,5 +138,5 @@ class FreshnessTimer:
 
 
 def _signed(body: bytes) -> object:
-    document = parsed(body)
+    document = parse(body)
     return document.get("signed") if isinstance(document, dict) else None

@@ -18,7 +18,7 @@ from urllib.parse import unquote_to_bytes
 from events import strict_json
 from events.errors import InvalidEvent, Problem, UnsupportedContentType
 from events.model import Event
-from events.strict_json import MOST_PROBLEMS, below, shown
+from events.strict_json import MOST_PROBLEMS, below, described
 
 STRUCTURED: Final = "application/cloudevents+json"
 BATCH: Final = "application/cloudevents-batch+json"
@@ -34,7 +34,7 @@ _LONGEST: Final = {"id": 256, "source": 1024, "type": 256, "subject": 1024}
 
 
 @dataclass(frozen=True, slots=True)
-class Limits:
+class DecodingLimits:
     """How much one request or file may hold."""
 
     most_bytes: int = 1 << 20
@@ -45,8 +45,8 @@ class Limits:
     """Of a batch."""
 
 
-DEFAULT_LIMITS: Final = Limits()
-FILE_LIMITS: Final = Limits(most_bytes=64 << 20, most_events=100_000)
+DEFAULT_LIMITS: Final = DecodingLimits()
+FILE_LIMITS: Final = DecodingLimits(most_bytes=64 << 20, most_events=100_000)
 """Of a file, whose sender divides it into requests."""
 
 
@@ -66,7 +66,7 @@ JudgeData = Callable[[object, object], Sequence[Problem]]
 def decode_http(
     headers: Iterable[tuple[bytes, bytes]],
     body: bytes,
-    limits: Limits = DEFAULT_LIMITS,
+    limits: DecodingLimits = DEFAULT_LIMITS,
     judge_data: JudgeData | None = None,
 ) -> Decoded:
     """The events of a request; header names in any case.
@@ -84,10 +84,12 @@ def decode_http(
     if _JSON.fullmatch(media_type) and not media_type.startswith("application/cloudevents"):
         return Decoded((_decode_binary(given, body, limits, judge_data),), batch=False)
     expected = f"must be {STRUCTURED}, {BATCH}, or application/json with ce- headers"
-    raise UnsupportedContentType(f"Content-Type {shown(media_type)}: {expected}")
+    raise UnsupportedContentType(f"Content-Type {described(media_type)}: {expected}")
 
 
-def decode_structured(body: bytes, limits: Limits = DEFAULT_LIMITS, judge_data: JudgeData | None = None) -> Event:
+def decode_structured(
+    body: bytes, limits: DecodingLimits = DEFAULT_LIMITS, judge_data: JudgeData | None = None
+) -> Event:
     """The one event that `body` holds in structured JSON form.
 
     Raises:
@@ -96,7 +98,9 @@ def decode_structured(body: bytes, limits: Limits = DEFAULT_LIMITS, judge_data: 
     return _event(strict_json.loads(body, most_bytes=limits.most_bytes, deepest=limits.deepest), judge_data)
 
 
-def decode_many(text: bytes, limits: Limits = FILE_LIMITS, judge_data: JudgeData | None = None) -> tuple[Event, ...]:
+def decode_many(
+    text: bytes, limits: DecodingLimits = FILE_LIMITS, judge_data: JudgeData | None = None
+) -> tuple[Event, ...]:
     """The events of a file: one event, an array of events, or one event to a line.
 
     Raises:
@@ -119,10 +123,10 @@ def _is_whole(line: bytes) -> bool:
     return True
 
 
-def _decode_batch(body: bytes, limits: Limits, judge_data: JudgeData | None) -> tuple[Event, ...]:
+def _decode_batch(body: bytes, limits: DecodingLimits, judge_data: JudgeData | None) -> tuple[Event, ...]:
     batch = strict_json.loads(body, most_bytes=limits.most_bytes, deepest=limits.deepest + 1)
     if not isinstance(batch, list):
-        raise InvalidEvent(Problem("$", "must be a list of events", shown(batch)))
+        raise InvalidEvent(Problem("$", "must be a list of events", described(batch)))
     if len(batch) > limits.most_events:
         raise InvalidEvent(Problem("$", f"must hold at most {limits.most_events} events", f"{len(batch)} events"))
     return _decode_each((f"$[{index}]", partial(_event, value, judge_data)) for index, value in enumerate(batch))
@@ -144,7 +148,7 @@ def _decode_each(parts: Iterable[tuple[str, Callable[[], Event]]]) -> tuple[Even
 
 
 def _decode_binary(
-    headers: list[tuple[bytes, bytes]], body: bytes, limits: Limits, judge_data: JudgeData | None
+    headers: list[tuple[bytes, bytes]], body: bytes, limits: DecodingLimits, judge_data: JudgeData | None
 ) -> Event:
     attributes, problems = _header_attributes(headers)
     if not attributes and not problems:
@@ -180,7 +184,7 @@ def _header_attributes(headers: list[tuple[bytes, bytes]]) -> tuple[dict[str, An
             try:
                 attributes[name] = _header_text(value)
             except UnicodeDecodeError:
-                problems.append(Problem(path, "must be percent-encoded UTF-8", shown(value.decode("latin-1"))))
+                problems.append(Problem(path, "must be percent-encoded UTF-8", described(value.decode("latin-1"))))
     return attributes, problems
 
 
@@ -207,7 +211,7 @@ def _parsed_media_type(text: str) -> tuple[str, str]:
     for parameter in parameters:
         name, _, value = parameter.partition("=")
         if name == "charset" and value.strip('"') not in {"utf-8", "utf8", "us-ascii"}:
-            return media_type, f"must be UTF-8: charset {shown(value)} is not supported"
+            return media_type, f"must be UTF-8: charset {described(value)} is not supported"
     return media_type, ""
 
 
@@ -218,7 +222,7 @@ def _at(path: str, error: InvalidEvent) -> Iterator[Problem]:
 
 def _event(value: Any, judge_data: JudgeData | None) -> Event:
     if not isinstance(value, dict):
-        raise InvalidEvent(Problem("$", "must be an event: a JSON object", shown(value)))
+        raise InvalidEvent(Problem("$", "must be an event: a JSON object", described(value)))
     # The JSON format spells an attribute that is not set as null.
     given = {name: attribute for name, attribute in value.items() if attribute is not None or name == "data"}
     problems = list(_problems(given))
@@ -261,15 +265,15 @@ def _envelope_problems(given: Mapping[str, Any]) -> Iterator[Problem]:
             yield from _text_problems(name, given[name])
     if "time" in given and not _is_time(given["time"]):
         expected = "must be a time with its zone, such as 2026-11-22T10:00:00Z (RFC 3339)"
-        yield Problem("$.time", expected, shown(given["time"]))
+        yield Problem("$.time", expected, described(given["time"]))
 
 
 def _text_problems(name: str, value: Any) -> Iterator[Problem]:
     longest = _LONGEST[name]
     if not isinstance(value, str) or not value or len(value) > longest or not value.isprintable():
-        yield Problem(f"$.{name}", f"must be text of 1 to {longest} printable characters", shown(value))
+        yield Problem(f"$.{name}", f"must be text of 1 to {longest} printable characters", described(value))
     elif name == "source" and not _URI.fullmatch(value):
-        yield Problem("$.source", "must be an absolute URI, such as https://registry.example.com/", shown(value))
+        yield Problem("$.source", "must be an absolute URI, such as https://registry.example.com/", described(value))
 
 
 def _data_problems(given: Mapping[str, Any]) -> Iterator[Problem]:
@@ -280,12 +284,12 @@ def _data_problems(given: Mapping[str, Any]) -> Iterator[Problem]:
     elif "data" not in given:
         yield Problem("$.data", "is required")
     elif not isinstance(given["data"], dict):
-        yield Problem("$.data", "must be an object", shown(given["data"]))
+        yield Problem("$.data", "must be an object", described(given["data"]))
     if "datacontenttype" in given:
         declared = given["datacontenttype"]
         media_type, problem = _parsed_media_type(declared) if isinstance(declared, str) else ("", "")
         if problem or not _JSON.fullmatch(media_type):
-            yield Problem("$.datacontenttype", problem or "must be application/json", shown(declared))
+            yield Problem("$.datacontenttype", problem or "must be application/json", described(declared))
 
 
 def _extension_problems(name: str, value: Any) -> Iterator[Problem]:
@@ -295,13 +299,13 @@ def _extension_problems(name: str, value: Any) -> Iterator[Problem]:
     if not _NAME.fullmatch(name):
         yield Problem(path, "must be named with lower-case letters and digits only, or belong into data")
     if not isinstance(value, str | int):
-        yield Problem(path, "must be text, a whole number, true or false", shown(value))
+        yield Problem(path, "must be text, a whole number, true or false", described(value))
     elif isinstance(value, str) and not value.isprintable():
-        yield Problem(path, "must have printable characters only", shown(value))
+        yield Problem(path, "must have printable characters only", described(value))
 
 
 def _found(value: Any) -> str:
-    return "" if value is None else shown(value)
+    return "" if value is None else described(value)
 
 
 def _is_time(value: Any) -> bool:

@@ -10,7 +10,7 @@ from events.journal.database import decoding, meta, writing
 from events.journal.lanes import add_lanes
 from events.journal.records import Accepted, Arrival, JournalLimits, Rejected
 from events.model import Position
-from events.strict_json import MOST_PROBLEMS, shown
+from events.strict_json import MOST_PROBLEMS, described
 
 
 def append(db: sqlite3.Connection, now: str, limits: JournalLimits, arrivals: Sequence[Arrival]) -> list[Accepted]:
@@ -69,8 +69,8 @@ def _known(db: sqlite3.Connection, index: int, arrival: Arrival) -> int | None:
         return None
     if row["digest"] != arrival.digest:
         raise IdentityConflict(
-            f"the id {shown(identity.id)} was sent before, from the same source, with another content: send what is "
-            f"new under a new id; `rebundle status {shlex.quote(identity.id)}` shows what became of the first",
+            f"the id {described(identity.id)} was sent before, from the same source, with another content: send "
+            f"what is new under a new id; `rebundle status {shlex.quote(identity.id)}` shows what became of the first",
             index=index,
             event_id=identity.id,
         )

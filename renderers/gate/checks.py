@@ -22,7 +22,7 @@ _UNWANTED: Final = re.compile(rb"[\x00-\x08\x0b-\x1f\x7f]")
 
 
 @dataclass(frozen=True)
-class Given:
+class CheckedBundle:
     """What a bundle is judged by: its composition, and what it has of its own."""
 
     composition: Composition

@@ -19,7 +19,7 @@ from renderers.cache import Cache
 from renderers.errors import GateFailure
 from renderers.gate import expectations, parsers
 from renderers.gate.checks import (
-    Given,
+    CheckedBundle,
     Piece,
     check_assignments,
     check_own,
@@ -33,7 +33,7 @@ from renderers.gate.checks import (
     spellings,
 )
 from renderers.gate.expectations import short_digest
-from renderers.gate.incremental import NOTHING, Cutting, EndOf, Judged, Run, cut, end_of_line, line_at, runs
+from renderers.gate.incremental import NOTHING, Cutting, EndOf, PassedBundle, Run, cut, end_of_line, line_at, runs
 from renderers.gate.static_files import ENV, README, SCRIPT, STATIC, check_readme, check_static_files
 from renderers.model import Composition, Model, RenderDefaults, RenderedFile, canonical_json
 
@@ -46,7 +46,7 @@ _STAMP: Final = "base/.rebundle.json"
 _ALWAYS: Final = frozenset({_COMPOSE, _MAP, _SIGNATURE, _LIST, _KEEP, _STAMP, ENV, README, *STATIC})
 
 _passed: Final = Cache[bool](16 << 20)
-_judged: Final = Cache[Judged](64 << 20)
+_judged: Final = Cache[PassedBundle](64 << 20)
 """By what it was judged by: the bundle that passed last."""
 _VERDICT_SIZE: Final = 512
 
@@ -71,7 +71,7 @@ def check(
         GateFailure: the first place that says something else.
     """
     files = {file.path: file for file in bundle.files}
-    given = Given(composition, defaults, overridden)
+    given = CheckedBundle(composition, defaults, overridden)
     before = _judged.get(given.key) or NOTHING
     steps = runs(composition.models, before.models)
     batching = _batching_paths(composition, steps, before)
@@ -91,7 +91,7 @@ def check(
     check_readme(given, bodies)  # it shows pieces of the services
 
 
-def _batching_paths(composition: Composition, steps: Sequence[Run], before: Judged) -> list[str | None]:
+def _batching_paths(composition: Composition, steps: Sequence[Run], before: PassedBundle) -> list[str | None]:
     paths: list[str | None] = []
     for step in steps:
         if step.before is None:
@@ -117,8 +117,12 @@ def _check_paths(bundle: Bundle, files: Mapping[str, RenderedFile], batching: Se
 
 
 def _cut(
-    given: Given, bodies: Mapping[str, bytes], paths: Sequence[str | None], steps: Sequence[Run], before: Judged
-) -> Judged:
+    given: CheckedBundle,
+    bodies: Mapping[str, bytes],
+    paths: Sequence[str | None],
+    steps: Sequence[Run],
+    before: PassedBundle,
+) -> PassedBundle:
     """The files that have a piece for each model, cut; `changed` are the models that have to be judged."""
     batching = tuple([bodies[path] if path else b"" for path in paths])
     changed = {step.first for step in steps if step.before is None}
@@ -140,7 +144,7 @@ def _cut(
                 f"nothing more behind the {len(paths)} models",
                 repr(bodies[file][stop:][:50].decode("utf-8", "replace")),
             )
-    return Judged(given.composition.models, files, tuple(paths), batching, frozenset(changed))
+    return PassedBundle(given.composition.models, files, tuple(paths), batching, frozenset(changed))
 
 
 def _document(composition: Composition, bodies: Mapping[str, bytes]) -> parsers.Document:
@@ -182,7 +186,7 @@ def _start_of_paragraph(text: bytes, position: int, model: Model) -> int:
     return above + 1
 
 
-def _check_model(given: Given, judged: Judged, index: int) -> None:
+def _check_model(given: CheckedBundle, judged: PassedBundle, index: int) -> None:
     model, batching = judged.models[index], judged.batching[index]
     _check_batching(given, model, batching)
     _check_model_block(given, model, _piece(_COMPOSE, judged, index), batching)
@@ -191,12 +195,12 @@ def _check_model(given: Given, judged: Judged, index: int) -> None:
     _check_env(given, model, _piece(ENV, judged, index))
 
 
-def _piece(file: str, judged: Judged, index: int) -> Piece:
+def _piece(file: str, judged: PassedBundle, index: int) -> Piece:
     cutting = judged.files[file]
     return Piece(file, cutting.piece(index), cutting.text, cutting.cuts[index])
 
 
-def _check_model_block(given: Given, model: Model, piece: Piece, batching: bytes) -> None:
+def _check_model_block(given: CheckedBundle, model: Model, piece: Piece, batching: bytes) -> None:
     mounted = batching.decode() if expectations.batching_parameters(model) is not None else None
     expected = expectations.model_service(model, given.composition, given.defaults, mounted)
     may_add = given.may_add(f"{model.serving.platform}.yaml")
@@ -216,7 +220,7 @@ def _check_list_line(model: Model, piece: Piece) -> None:
     compare(piece, (model.id, number, model.artifact.uri), found)
 
 
-def _check_env(given: Given, model: Model, piece: Piece) -> None:
+def _check_env(given: CheckedBundle, model: Model, piece: Piece) -> None:
     if "serving.env" not in given.overridden:
         said = {"service": f"s{model.id}s", "variable": model.id.replace("-", "_")}
         check_pattern(piece, own_text("serving.env").decode(), said)
@@ -231,7 +235,7 @@ def _check_env(given: Given, model: Model, piece: Piece) -> None:
             raise GateFailure(piece.file, piece.before + 1, f"{name} {default.amount}", str(noted.get(name)))
 
 
-def _check_batching(given: Given, model: Model, body: bytes) -> None:
+def _check_batching(given: CheckedBundle, model: Model, body: bytes) -> None:
     path, expected = _batching_path(model), expectations.batching_parameters(model)
     if path is None:
         return
@@ -252,7 +256,7 @@ def _check_batching(given: Given, model: Model, body: bytes) -> None:
         raise GateFailure(path, 1, "batching parameters that hold the places", "none")
 
 
-def _check_fixed_services(given: Given, document: parsers.Document, bodies: Mapping[str, bytes]) -> None:
+def _check_fixed_services(given: CheckedBundle, document: parsers.Document, bodies: Mapping[str, bytes]) -> None:
     composition, defaults = given.composition, given.defaults
     download = _digest_of(bodies[_LIST], bodies[SCRIPT])
     expected = (
@@ -266,7 +270,7 @@ def _check_fixed_services(given: Given, document: parsers.Document, bodies: Mapp
         _check_block(_service(document, index), names[index], service, comments, may_add=given.may_add(template))
 
 
-def _check_ends(given: Given, document: parsers.Document) -> None:
+def _check_ends(given: CheckedBundle, document: parsers.Document) -> None:
     text, start, end = document.text, document.cuts[0], document.cuts[-1]
     head = Piece(_COMPOSE, text[:start])
     check_yaml(head, {"services": None})
@@ -313,7 +317,7 @@ def _check_comments(piece: Piece, name: str, expected: Sequence[str]) -> None:
         raise GateFailure(piece.file, piece.before + 1, f"the option {expected[len(found)]} in {name}", "none")
 
 
-def _check_signature(given: Given, body: bytes) -> None:
+def _check_signature(given: CheckedBundle, body: bytes) -> None:
     signature = given.composition.proxy.signature
     verdict = ("signature", signature.canonical, hashlib.sha256(body).digest())
     if not _passed.get(verdict):

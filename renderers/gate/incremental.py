@@ -40,7 +40,7 @@ class Cutting:
 
 
 @dataclass(frozen=True, slots=True)
-class Judged:
+class PassedBundle:
     """The models of a bundle and what the bundle has of each, as it was judged."""
 
     models: Sequence[Model]
@@ -61,7 +61,7 @@ class Judged:
         )
 
 
-NOTHING: Final = Judged((), {}, (), (), frozenset())
+NOTHING: Final = PassedBundle((), {}, (), (), frozenset())
 
 EndOf = Callable[[bytes, int, int], int]
 """Where in the text the piece ends that begins at a position and belongs to the model of an index.

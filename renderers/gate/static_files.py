@@ -13,7 +13,7 @@ from renderers.cache import Cache
 from renderers.errors import GateFailure
 from renderers.gate import expectations, parsers
 from renderers.gate.checks import (
-    Given,
+    CheckedBundle,
     Piece,
     check_assignments,
     check_own,
@@ -46,7 +46,7 @@ _passed: Final = Cache[bool](4 << 20)
 _VERDICT_SIZE: Final = 512
 
 
-def check_static_files(given: Given, bodies: Mapping[str, bytes], head: int) -> None:
+def check_static_files(given: CheckedBundle, bodies: Mapping[str, bytes], head: int) -> None:
     """The files that are the same in every bundle, and the head of the env file; judged once for each text."""
     pieces = [(Piece(path, bodies[path]), template) for path, template in STATIC.items()]
     pieces.append((Piece(ENV, bodies[ENV][:head]), "conf.env"))
@@ -103,7 +103,7 @@ def _check_router(piece: Piece) -> None:
         raise GateFailure(_NGINX, 1, "a resolver, without which no service is found", "none")
 
 
-def check_readme(given: Given, bodies: Mapping[str, bytes]) -> None:
+def check_readme(given: CheckedBundle, bodies: Mapping[str, bytes]) -> None:
     """README.md is the package's own text about this bundle, and shows options as its services have them."""
     composition, body = given.composition, bodies[README]
     bundle, folders = composition.bundle, expectations.image_folders(composition, given.defaults)
@@ -124,7 +124,7 @@ def check_readme(given: Given, bodies: Mapping[str, bytes]) -> None:
     _passed.put(verdict, value=True, size=_VERDICT_SIZE + len(given.key))
 
 
-def _check_listing(given: Given, piece: Piece, name: str) -> None:
+def _check_listing(given: CheckedBundle, piece: Piece, name: str) -> None:
     """A listing of the README is what its service says, and its options are the service's."""
     listing, composition = name.removeprefix("excerpts."), given.composition
     may_add = given.may_add(f"{expectations.shown_template(listing)}.yaml")

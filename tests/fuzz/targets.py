@@ -16,26 +16,26 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from daemon.changes import interpret, judge_data
+from daemon.changes import interpret, validate_data
 from daemon.publishing import layout, manifest, pointer, protocol, signatures
 from daemon.publishing.bucket_identity import bucket_id
-from daemon.publishing.documents import Malformed, parsed
+from daemon.publishing.documents import Malformed, parse
 from daemon.publishing.errors import (
-    AcceptedUnusable,
     KeyUnusable,
     PolicyUnusable,
+    SequenceMemoryUnusable,
     VerificationFailed,
     WrongBucket,
 )
 from daemon.publishing.live_tree import ownership
 from daemon.publishing.live_tree.sync import LiveTree
-from daemon.publishing.pointer import Older
+from daemon.publishing.pointer import PreviousChunk
 from daemon.publishing.reader import Reader, verified_files
 from daemon.publishing.trust import attestation
 from daemon.publishing.trust.freshness import Freshness
 from daemon.publishing.trust.keys import PublicKey
-from daemon.publishing.trust.policy import Trust
-from daemon.publishing.trust.sequence_memory import InFile
+from daemon.publishing.trust.policy import TrustPolicy
+from daemon.publishing.trust.sequence_memory import FileSequences
 from daemon.settings import SettingsError, load
 from daemon.stores import locations
 from daemon.stores.directory import tag_file
@@ -107,7 +107,7 @@ def _known_event(event: Event) -> None:
 
 def event_structured(body: bytes) -> bool:
     try:
-        event = cloudevents.decode_structured(body, judge_data=judge_data)
+        event = cloudevents.decode_structured(body, judge_data=validate_data)
     except InvalidEvent as error:
         return _reported(error)
     _known_event(event)
@@ -116,7 +116,7 @@ def event_structured(body: bytes) -> bool:
 
 def _event_http(headers: list[tuple[bytes, bytes]], body: bytes) -> bool:
     try:
-        decoded = cloudevents.decode_http(headers, body, judge_data=judge_data)
+        decoded = cloudevents.decode_http(headers, body, judge_data=validate_data)
     except (InvalidEvent, UnsupportedContentType) as error:
         return _reported(error)
     for event in decoded.events:
@@ -137,7 +137,7 @@ def event_binary(request: bytes) -> bool:
 
 def event_file(text: bytes) -> bool:
     try:
-        events = cloudevents.decode_many(text, judge_data=judge_data)
+        events = cloudevents.decode_many(text, judge_data=validate_data)
     except InvalidEvent as error:
         return _reported(error)
     for event in events:
@@ -167,7 +167,7 @@ def pointer_json(body: bytes) -> bool:
 
 
 def history_chunk(body: bytes) -> bool:
-    older = Older(key=layout.history(SCOPE, 1, 64, "0" * 32), sha256=hashlib.sha256(body).hexdigest())
+    older = PreviousChunk(key=layout.history(SCOPE, 1, 64, "0" * 32), sha256=hashlib.sha256(body).hexdigest())
     current = protocol.absent(SCOPE).model_copy(update={"older": older})
 
     async def history() -> int:
@@ -219,7 +219,7 @@ def live_tree_marker(body: bytes) -> bool:
 
 def freshness_json(body: bytes) -> bool:
     try:
-        document = parsed(body)
+        document = parse(body)
         read = Freshness.parse(document.get("signed") if isinstance(document, dict) else None, SCOPE)
     except (Malformed, VerificationFailed) as error:
         return _reported(error)
@@ -243,7 +243,7 @@ def bucket_identity(body: bytes) -> bool:
 
 
 def signed_pointer(body: bytes) -> bool:
-    policy = Trust.parse(_of_file("trust-policy/real"), "policy")
+    policy = TrustPolicy.parse(_of_file("trust-policy/real"), "policy")
     try:
         policy.check_pointer(body, SCOPE)
     except VerificationFailed as error:
@@ -257,7 +257,7 @@ def publication_envelope(body: bytes) -> bool:
     except ValueError as error:
         return _reported(error)
     assert attestation.opened(attestation.enveloped(payload, signed)) == (payload, signed)
-    policy, described = Trust.parse(_of_file("trust-policy/real"), "policy"), _of_file("manifest-json/real")
+    policy, described = TrustPolicy.parse(_of_file("trust-policy/real"), "policy"), _of_file("manifest-json/real")
     try:
         policy.check_publication(body, manifest.decode(described), described, SCOPE)
     except VerificationFailed as error:
@@ -267,7 +267,7 @@ def publication_envelope(body: bytes) -> bool:
 
 def signature_list(body: bytes) -> bool:
     try:
-        read = signatures.decoded(parsed(body))
+        read = signatures.decoded(parse(body))
     except ValueError as error:
         return _reported(error)
     assert signatures.decoded([signature.document() for signature in read]) == read
@@ -317,10 +317,10 @@ def journal_problems(body: bytes) -> bool:
 
 def trust_policy(body: bytes) -> bool:
     try:
-        read = Trust.parse(body, "policy")
+        read = TrustPolicy.parse(body, "policy")
     except PolicyUnusable as error:
         return _reported(error)
-    assert Trust.parse(read.written(), "policy") == read
+    assert TrustPolicy.parse(read.written(), "policy") == read
     return True
 
 
@@ -338,8 +338,8 @@ def accepted_sequences(body: bytes) -> bool:
     with tempfile.NamedTemporaryFile() as file:
         Path(file.name).write_bytes(body)
         try:
-            return asyncio.run(InFile(Path(file.name), "bucket", InlineRuntime()).highest(SCOPE)) > 0
-        except AcceptedUnusable as error:
+            return asyncio.run(FileSequences(Path(file.name), "bucket", InlineRuntime()).highest(SCOPE)) > 0
+        except SequenceMemoryUnusable as error:
             return _reported(error)
 
 

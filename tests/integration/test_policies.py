@@ -19,7 +19,7 @@ import yaml
 
 from daemon.publishing import layout, protocol
 from daemon.publishing.bucket_identity import BucketIdentity
-from daemon.publishing.maintenance.garbage_collector import Collector
+from daemon.publishing.maintenance.garbage_collector import GarbageCollector
 from daemon.publishing.maintenance.retention_rules import Policy
 from daemon.stores.errors import StoreRefused
 from daemon.stores.memory import MemoryStore
@@ -83,10 +83,10 @@ async def collect(store: ObjectStore, runtime: ThreadRuntime | InlineRuntime) ->
     assert len(collected.copies) == 1
 
 
-def collector(store: ObjectStore, runtime: ThreadRuntime | InlineRuntime) -> Collector:
+def collector(store: ObjectStore, runtime: ThreadRuntime | InlineRuntime) -> GarbageCollector:
     bucket = PublishedBucket(store, runtime)
     at_once = Policy(newest=1, days=0, dropped_days=0, grace_hours=0)
-    return Collector(store, bucket.reader, bucket.publisher, runtime, at_once)
+    return GarbageCollector(store, bucket.reader, bucket.publisher, runtime, at_once)
 
 
 @dataclass(frozen=True, slots=True)

@@ -19,7 +19,7 @@ from daemon.publishing import operator_commands, protocol
 from daemon.publishing.live_tree import ownership, sync
 from daemon.publishing.live_tree.sync import LiveTree
 from daemon.publishing.maintenance import recovery_rules, retention_rules
-from daemon.publishing.maintenance.garbage_collector import Collector
+from daemon.publishing.maintenance.garbage_collector import GarbageCollector
 from daemon.publishing.publisher import Publisher
 from daemon.publishing.reader import Reader
 from daemon.timers.freshness import FreshnessTimer
@@ -290,7 +290,7 @@ BUGS: dict[str, Bug] = {
     # -- collection
     "collection-without-a-fence": Bug(
         "orphans are deleted without a compare-and-swap that raises the epoch",
-        Collector, "_fenced",
+        GarbageCollector, "_fenced",
         "if _covers(earlier, plan) and not protocol.idle_journals(seen.read.pointer, as_of):\n"
         "        return plan, earlier\n    return plan, await",
         "if not plan.released:\n        return plan, _Fence(seen.read.pointer.gc_epoch, plan.verdicts, plan.expired)\n"
@@ -298,7 +298,7 @@ BUGS: dict[str, Bug] = {
     ),
     "deleted-before-released": Bug(
         "objects are deleted before the pointer lets them go",
-        Collector, "_release",
+        GarbageCollector, "_release",
         "following = protocol.collect(",
         "early = _Fence(seen.read.pointer.gc_epoch, plan.verdicts, plan.expired)\n"
         "    await self._delete_all(seen.scope, early, lambda _: None)\n"
@@ -332,8 +332,8 @@ BUGS: dict[str, Bug] = {
     ),
     "collection-by-its-own-clock": Bug(
         "a collection judges ages by the clock of its own machine",
-        Collector, "_fenced",
-        "as_of = await store_time(self._store, self._runtime.token())",
+        GarbageCollector, "_fenced",
+        "as_of = await store_time(self._store, self._runtime.random_id())",
         "as_of = self._runtime.now()",
         rare=True,
     ),

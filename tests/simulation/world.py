@@ -23,20 +23,20 @@ from daemon.pipeline import Pipeline, Rendering
 from daemon.publishing import archive, manifest, operator_commands, pointer, protocol
 from daemon.publishing.errors import (
     NotFound,
+    OperationRefused,
     OutcomeUnresolved,
     PointerLost,
     PointerMoved,
     PublishingError,
-    Refused,
-    WentBack,
+    SequenceWentBack,
 )
 from daemon.publishing.live_tree.sync import LiveTree, Unfinished
 from daemon.publishing.maintenance import recovery, recovery_rules
-from daemon.publishing.maintenance.garbage_collector import Collector
+from daemon.publishing.maintenance.garbage_collector import GarbageCollector
 from daemon.publishing.maintenance.recovery import Recoverer
 from daemon.publishing.maintenance.recovery_rules import Wish
 from daemon.publishing.maintenance.retention_rules import Policy
-from daemon.publishing.manifest import State
+from daemon.publishing.manifest import RenderedState
 from daemon.publishing.operator_commands import Operations
 from daemon.publishing.publisher import Publisher
 from daemon.publishing.reader import Reader
@@ -161,7 +161,7 @@ class Process:
         self.publisher = _ReportingPublisher(self.store, self.reader, self.runtime, world)
         self.live_tree = LiveTree(self.store, self.reader, self.runtime)
         self.operations = Operations(self.reader, self.publisher, self.live_tree)
-        self.collector = Collector(self.store, self.reader, self.publisher, self.runtime, POLICY)
+        self.collector = GarbageCollector(self.store, self.reader, self.publisher, self.runtime, POLICY)
 
     async def live(self, work: Coroutine[Any, Any, None]) -> bool:
         """Run `work` as the whole life of this process; whether it came to its end."""
@@ -587,10 +587,10 @@ class World:
     async def _command(self, process: Process, work: Coroutine[Any, Any, None]) -> None:
         try:
             await work
-        except (NotFound, Refused, PointerMoved, OutcomeUnresolved, StoreError) as error:
+        except (NotFound, OperationRefused, PointerMoved, OutcomeUnresolved, StoreError) as error:
             process.said = type(error).__name__
             self.trace(process.name, "says", process.said)
-        except (PointerLost, WentBack) as error:
+        except (PointerLost, SequenceWentBack) as error:
             process.said = type(error).__name__
             if not self.oracle.ever_lost:
                 self.loop.fail(f"{process.name} says {error}")
@@ -620,7 +620,7 @@ class World:
             return
         manifest = await process.reader.manifest(scope, current)
         composition = manifest.composition_value()
-        state = State(
+        state = RenderedState(
             composition=composition,
             defaults=_OWN.defaults,
             state=current.state,

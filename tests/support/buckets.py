@@ -8,7 +8,7 @@ from typing import Any, TypeVar
 
 from daemon.publishing import layout, protocol
 from daemon.publishing.live_tree.sync import LiveTree
-from daemon.publishing.manifest import ManifestEvent, State
+from daemon.publishing.manifest import ManifestEvent, RenderedState
 from daemon.publishing.operator_commands import Operations
 from daemon.publishing.pointer import Pointer, Publication, Revision
 from daemon.publishing.publisher import Publisher
@@ -75,7 +75,7 @@ class PublishedBucket:
             instance="journal:11111111-1111-1111-1111-111111111111",
             offset=revision.producer,
         )
-        described = State(
+        described = RenderedState(
             composition=composition,
             defaults=defaults,
             state=state,

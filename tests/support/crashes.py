@@ -186,7 +186,7 @@ class Worksite:
     ) -> None:
         """Accept events as the HTTP intake does, and run a worker until all is settled and every live tree in step."""
         with ThreadRuntime() as runtime:
-            journal = await Journal.open(self.journal, clock=runtime.now, token=runtime.token, run=True, poll=0.02)
+            journal = await Journal.open(self.journal, clock=runtime.now, token=runtime.random_id, run=True, poll=0.02)
             async with journal:
                 opened_at = await journal.highest()
                 burst = Burst(journal, len(send))
@@ -326,7 +326,7 @@ async def _account(site: Worksite) -> dict[str, Any]:
     runtime = InlineRuntime("account")
     store = site.shared
     reader = Reader(store, runtime)
-    journal = await Journal.open(site.journal, clock=runtime.now, token=runtime.token, run=False)
+    journal = await Journal.open(site.journal, clock=runtime.now, token=runtime.random_id, run=False)
     async with journal:
         backlog = await journal.backlog()
         letters = await journal.dead_letters()

@@ -35,7 +35,7 @@ from events.model import (
 from events.source import Delivery
 from renderers import gate
 from renderers.bundle import Customisation, Renderer
-from renderers.limits import DEFAULT_LIMITS, Limits
+from renderers.limits import DEFAULT_LIMITS, BundleLimits
 from renderers.model import Scope
 from renderers.pinning import Movable, Policy
 from tests.builders import composition_document, golden_document, model_document
@@ -249,12 +249,12 @@ async def open_scene(
     *,
     judge: Callable[..., None] = gate.check,
     renderer: Renderer | None = None,
-    limits: Limits = DEFAULT_LIMITS,
+    limits: BundleLimits = DEFAULT_LIMITS,
     pinning: Policy = "off",
     remembers_bucket: bool = False,
 ) -> AsyncIterator[Scene]:
     with ThreadRuntime() as runtime:
-        journal = await Journal.open(path, clock=runtime.now, token=runtime.token, run=True, poll=0.05)
+        journal = await Journal.open(path, clock=runtime.now, token=runtime.random_id, run=True, poll=0.05)
         async with journal:
             reader = Reader(store, runtime)
             publisher = Publisher(store, reader, runtime)

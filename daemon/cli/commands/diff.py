@@ -40,7 +40,7 @@ async def diff(
         if name_only:
             opened.printer.data(comparison_view(scope, compared), [plain(each.path) for each in compared.files])
         else:
-            texts = await opened.runtime.offload(texts_of, compared.files)
+            texts = await opened.runtime.run_in_thread(texts_of, compared.files)
             opened.printer.data(comparison_view(scope, compared, texts), colored_diff(texts, opened.printer))
         return FAILED if exit_code and not compared.is_empty else DONE
 

@@ -12,8 +12,8 @@ from daemon.cli.options import DEFAULT_ACTOR, DEFAULT_PLACE, DEFAULT_PRINTING, A
 from daemon.cli.output import Printer
 from daemon.cli.session import Session, scope_of, session
 from daemon.inspection.views import View
-from daemon.publishing.maintenance.garbage_collector import BOTH, Collected, Collector, Part
-from daemon.publishing.maintenance.retention_rules import Doomed, Folder, Kept, Released, Spared
+from daemon.publishing.maintenance.garbage_collector import BOTH, Collected, GarbageCollector, Part
+from daemon.publishing.maintenance.retention_rules import Deletable, Folder, Kept, NotYetDeletable, Released
 from daemon.publishing.reader import Scopes
 from daemon.wiring import collector
 from renderers.model import Scope
@@ -75,9 +75,9 @@ async def gc(
 
 
 async def _collect(
-    opened: Session, collecting: Collector, scope: Scope, parts: frozenset[Part], *, actor: Actor, reason: str
+    opened: Session, collecting: GarbageCollector, scope: Scope, parts: frozenset[Part], *, actor: Actor, reason: str
 ) -> Collected:
-    def progress(doomed: Doomed) -> None:
+    def progress(doomed: Deletable) -> None:
         opened.printer.say(f"deleted {scope} {doomed.folder.id} ({doomed.folder.size:,} bytes)")
 
     collected = await collecting.collect(scope, actor.name, reason, parts=parts, progress=progress)
@@ -153,7 +153,7 @@ def _publication(judged: Kept | Released) -> View:
     return {"state": judged.publication.state, "attempt": judged.publication.attempt, "why": judged.why}
 
 
-def _folder(verdict: Doomed | Spared, *, deleted: bool) -> View:
+def _folder(verdict: Deletable | NotYetDeletable, *, deleted: bool) -> View:
     folder: Folder = verdict.folder
     return {
         "state": folder.id.state,

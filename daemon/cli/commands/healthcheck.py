@@ -5,7 +5,7 @@ from typing import Annotated, Final
 
 from cyclopts import Parameter
 
-from daemon.cli.client import Client, local_url
+from daemon.cli.client import DaemonClient, local_url
 from daemon.cli.codes import DONE, FAILED
 from daemon.cli.failures import DaemonUnreachable
 from daemon.cli.options import DEFAULT_PROSE, SHARED, Place, Prose
@@ -26,7 +26,7 @@ def healthcheck(
     printer = printer_of(prose)
     address = listen or load_settings(Place(config=config)).http.listen
     try:
-        answer = Client(local_url(address), _SECONDS).get("/livez")
+        answer = DaemonClient(local_url(address), _SECONDS).get("/livez")
     except DaemonUnreachable as error:
         printer.warn(str(error))
         return FAILED

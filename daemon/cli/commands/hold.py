@@ -6,7 +6,7 @@ from cyclopts import Parameter
 
 from daemon.cli.changes import act, act_and_wait, preview, tell
 from daemon.cli.codes import DONE
-from daemon.cli.impact import outlook
+from daemon.cli.impact import impact_of
 from daemon.cli.options import (
     DEFAULT_ACTOR,
     DEFAULT_PLACE,
@@ -23,8 +23,8 @@ from daemon.cli.options import (
 from daemon.cli.output import confirm
 from daemon.cli.session import scope_of, session
 from daemon.publishing import protocol
-from daemon.publishing.errors import Refused
-from daemon.publishing.operator_commands import Done, Verb
+from daemon.publishing.errors import OperationRefused
+from daemon.publishing.operator_commands import ChangeResult, Verb
 from daemon.publishing.pointer import Pointer
 from daemon.publishing.protocol import Writing
 
@@ -60,7 +60,7 @@ async def resume(
     async with session(place, printing) as opened:
         named = scope_of(scope)
         planned = await preview(opened, named, protocol.resume, actor=actor, reason=reason)
-        opened.printer.say(await outlook(opened, named, planned))
+        opened.printer.say(await impact_of(opened, named, planned))
         if dry_run:
             tell(opened.printer, "resume", planned, dry_run=True)
             return DONE
@@ -70,13 +70,13 @@ async def resume(
         return await act_and_wait(opened, named, verb, name="resume", actor=actor, reason=reason, wait=wait)
 
 
-def _resume_to(planned: Done) -> Verb:
+def _resume_to(planned: ChangeResult) -> Verb:
     """Refuses if desired has moved on since its difference was shown."""
     agreed = planned.after.desired
 
     def verb(pointer: Pointer, writing: Writing) -> Pointer | None:
         if (pointer.desired and pointer.desired.id) != (agreed and agreed.id):
-            raise Refused("a newer state was published meanwhile: look at the difference again")
+            raise OperationRefused("a newer state was published meanwhile: look at the difference again")
         return protocol.resume(pointer, writing)
 
     return verb

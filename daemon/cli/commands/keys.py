@@ -32,7 +32,7 @@ from daemon.wiring import Bucket, open_bucket
 from renderers.model import Scope
 
 if TYPE_CHECKING:
-    from daemon.publishing.trust.policy import Trust
+    from daemon.publishing.trust.policy import TrustPolicy
 
 P = ParamSpec("P")
 
@@ -86,9 +86,9 @@ async def trust(
 ) -> None:
     """Let a key's signatures count; makes the policy where there is none."""
     from daemon.publishing.trust.keys import PublicKey  # noqa: PLC0415  # takes long to import
-    from daemon.publishing.trust.policy import ROLES, Trust, TrustedKey  # noqa: PLC0415
+    from daemon.publishing.trust.policy import ROLES, TrustedKey, TrustPolicy  # noqa: PLC0415
 
-    before = Trust.parse(policy.read_bytes(), str(policy)) if policy.exists() else Trust()
+    before = TrustPolicy.parse(policy.read_bytes(), str(policy)) if policy.exists() else TrustPolicy()
     key = PublicKey.parse(_read(public))
     if any(each.keyid == key.keyid for each in before.revoked):
         raise UsageError(f"key {key.keyid} was revoked: make another one")
@@ -112,9 +112,9 @@ async def rotate(
 ) -> None:
     """Make a key that takes another one's place, and trust it for the same beside it."""
     from daemon.publishing.trust import keys  # noqa: PLC0415  # takes long to import
-    from daemon.publishing.trust.policy import Trust  # noqa: PLC0415
+    from daemon.publishing.trust.policy import TrustPolicy  # noqa: PLC0415
 
-    before = Trust.parse(_read(policy).encode(), str(policy))
+    before = TrustPolicy.parse(_read(policy).encode(), str(policy))
     replaced = next(each for each in before.keys if each.keyid == _found(before, old))
     private, public = keys.generate()
     _write_new(file, private, 0o600)
@@ -145,9 +145,9 @@ async def revoke(
     printing: Printing = DEFAULT_PRINTING,
 ) -> None:
     """Let a key's signatures count for nothing, and list what of the bucket no reader accepts any more."""
-    from daemon.publishing.trust.policy import Revocation, Trust  # noqa: PLC0415  # takes long to import
+    from daemon.publishing.trust.policy import Revocation, TrustPolicy  # noqa: PLC0415  # takes long to import
 
-    before = Trust.parse(_read(policy).encode(), str(policy))
+    before = TrustPolicy.parse(_read(policy).encode(), str(policy))
     keyid = _found(before, key)
     runtime = SystemRuntime()
     printer = printer_of(printing)
@@ -206,7 +206,7 @@ class _Blocked:
     unread: list[tuple[str, str, str]] = field(default_factory=list)
     """Scope, what of it, and why it cannot be told."""
 
-    async def look(self, bucket: Bucket, before: "Trust", after: "Trust") -> None:
+    async def look(self, bucket: Bucket, before: "TrustPolicy", after: "TrustPolicy") -> None:
         """At everything in a bucket. Raises StoreError: that ended early."""
         for scope in await bucket.reader.scopes():
             try:
@@ -254,7 +254,7 @@ def _accepts(check: Callable[P, object], *given: P.args, **named: P.kwargs) -> b
     return True
 
 
-def _found(policy: "Trust", start: str) -> str:
+def _found(policy: "TrustPolicy", start: str) -> str:
     """The id of the trusted key that begins so."""
     if len(start) < _LEAST_KEY_ID:
         raise UsageError(f"{start!r} is too short for a key's id: give its first {_LEAST_KEY_ID} characters or more")
@@ -264,12 +264,12 @@ def _found(policy: "Trust", start: str) -> str:
     return fitting[0]
 
 
-def _document(policy: "Trust") -> dict[str, Any]:
+def _document(policy: "TrustPolicy") -> dict[str, Any]:
     described: dict[str, Any] = policy.model_dump(mode="json", by_alias=True)
     return {"freshness": described["freshness"], "keys": described["keys"], "revoked": described["revoked"]}
 
 
-def _lines(policy: "Trust") -> Sequence[str]:
+def _lines(policy: "TrustPolicy") -> Sequence[str]:
     revoked = {each.keyid for each in policy.revoked}
     rows = [
         (each.keyid, ", ".join(each.roles), ", ".join(each.scopes), "revoked" if each.keyid in revoked else "-")

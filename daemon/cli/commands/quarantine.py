@@ -7,7 +7,7 @@ from cyclopts import Parameter
 from daemon.cli.changes import act, act_and_wait, preview
 from daemon.cli.codes import DONE
 from daemon.cli.failures import UsageError
-from daemon.cli.impact import outlook
+from daemon.cli.impact import impact_of
 from daemon.cli.options import (
     DEFAULT_ACTOR,
     DEFAULT_PLACE,
@@ -56,7 +56,7 @@ async def quarantine(
     async with session(place, printing) as opened:
         planned = await preview(opened, scope_of(scope), verb, actor=actor, reason=reason)
         if rollback_to is not None:
-            opened.printer.say(await outlook(opened, scope_of(scope), planned))
+            opened.printer.say(await impact_of(opened, scope_of(scope), planned))
         changes_live = planned.before.live != planned.after.live
         question = f"Quarantine {state} and roll {scope} back?"
         if changes_live and not dry_run:

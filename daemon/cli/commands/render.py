@@ -86,7 +86,7 @@ def decode_input(body: bytes) -> Input:
     """
     document = strict_json.loads(body, most_bytes=cloudevents.FILE_LIMITS.most_bytes)
     if not isinstance(document, dict):
-        raise InvalidEvent(Problem("$", "must be an event, its data, or a manifest", strict_json.shown(document)))
+        raise InvalidEvent(Problem("$", "must be an event, its data, or a manifest", strict_json.described(document)))
     if "specversion" in document:
         return _of_event(body)
     if "composition_digest" in document:

@@ -31,9 +31,9 @@ from daemon.inspection.comparison import FileChange, Texts, compare_files, diffe
 from daemon.inspection.views import done_view
 from daemon.pipeline import Rendering, refuse_newer_renderer
 from daemon.publishing import protocol
-from daemon.publishing.errors import NotFound, Refused, VerificationFailed
-from daemon.publishing.manifest import State
-from daemon.publishing.operator_commands import Done, Verb
+from daemon.publishing.errors import NotFound, OperationRefused, VerificationFailed
+from daemon.publishing.manifest import RenderedState
+from daemon.publishing.operator_commands import ChangeResult, Verb
 from daemon.publishing.pointer import Pointer, Publication
 from daemon.publishing.protocol import Writing
 from daemon.stores.errors import ObjectDamaged
@@ -67,7 +67,7 @@ async def republish(
         if dry_run:
             opened.bucket.publisher.refuse_unwritable(named, base, ("publish", "pointer"))
             after = _following(base.pointer, current, opened.bucket.publisher.writing(actor.name, reason))
-            would = Done(base.pointer, after, changed=True)
+            would = ChangeResult(base.pointer, after, changed=True)
             _tell_differences(opened.printer, would, await _differences(opened, named, current, state))
         else:
             publication = await opened.bucket.publisher.store_state(named, state)
@@ -81,7 +81,7 @@ async def republish(
         return code
 
 
-async def rendered_anew(opened: Session, scope: Scope, current: Publication) -> State:
+async def rendered_anew(opened: Session, scope: Scope, current: Publication) -> RenderedState:
     """The state of a publication with today's files.
 
     Raises:
@@ -90,19 +90,19 @@ async def rendered_anew(opened: Session, scope: Scope, current: Publication) -> 
     """
     manifest = await opened.bucket.reader.manifest(scope, current)
     composition = manifest.composition_value()
-    own = await opened.runtime.offload(customisation.for_scope, opened.settings, scope)
+    own = await opened.runtime.run_in_thread(customisation.for_scope, opened.settings, scope)
     rendering = Rendering(
         Renderer(), gate.check, lambda _scope: own, opened.settings.limits, opened.settings.publish.pinning
     )
     stamp = Stamp(current.state, str(current.revision))
-    return State(
+    return RenderedState(
         composition=composition,
         defaults=own.defaults,
         state=current.state,
         revision=current.revision,
         kind=current.kind,
         late=False,
-        files=await opened.runtime.offload(rendering.render, composition, stamp),
+        files=await opened.runtime.run_in_thread(rendering.render, composition, stamp),
         renderer=RENDERER_VERSION,
         templates=own.templates.digest,
         events=manifest.events,
@@ -116,7 +116,7 @@ def _following(pointer: Pointer, current: Publication, writing: Writing) -> Poin
 
 
 async def _differences(
-    opened: Session, scope: Scope, current: Publication, state: State
+    opened: Session, scope: Scope, current: Publication, state: RenderedState
 ) -> tuple[Sequence[FileChange], Texts]:
     """What differs from what is published; every file, where that cannot be read: it can be published anew none the
     less."""
@@ -125,11 +125,11 @@ async def _differences(
         published = await opened.bucket.reader.files(scope, current)
     except (NotFound, VerificationFailed, ObjectDamaged) as error:
         opened.printer.warn(f"what is published cannot be read and would be rendered again: {error}")
-    changes = await opened.runtime.offload(compare_files, published, state.files)
-    return changes, await opened.runtime.offload(texts_of, changes)
+    changes = await opened.runtime.run_in_thread(compare_files, published, state.files)
+    return changes, await opened.runtime.run_in_thread(texts_of, changes)
 
 
-def _tell_differences(printer: Printer, would: Done, differences: tuple[Sequence[FileChange], Texts]) -> None:
+def _tell_differences(printer: Printer, would: ChangeResult, differences: tuple[Sequence[FileChange], Texts]) -> None:
     changes, texts = differences
     view = done_view("republish", would, dry_run=True) | {"files": files_view(changes, texts)}
     printer.data(view, chain(done_lines(view, printer), colored_diff(texts, printer)))
@@ -144,9 +144,11 @@ def publish_over(before: Pointer, publication: Publication) -> Verb:
 
     def verb(pointer: Pointer, writing: Writing) -> Pointer:
         if pointer.gc_epoch != before.gc_epoch:
-            raise Refused(f"{pointer.scope} was collected while {publication.state} was rendered: republish again")
+            raise OperationRefused(
+                f"{pointer.scope} was collected while {publication.state} was rendered: republish again"
+            )
         if (pointer.desired and pointer.desired.id) != (before.desired and before.desired.id):
-            raise Refused(f"desired moved on from {publication.state} while it was rendered: republish again")
+            raise OperationRefused(f"desired moved on from {publication.state} while it was rendered: republish again")
         return protocol.publish(pointer, writing, [publication])
 
     return verb

@@ -6,7 +6,7 @@ from cyclopts import Parameter
 
 from daemon.cli.changes import act_and_wait, preview, tell
 from daemon.cli.codes import DONE
-from daemon.cli.impact import outlook
+from daemon.cli.impact import impact_of
 from daemon.cli.options import (
     DEFAULT_ACTOR,
     DEFAULT_PLACE,
@@ -57,7 +57,7 @@ async def rollback(
             state = full_name((await opened.bucket.reader.existing(named)).pointer, state)
         verb = operator_commands.rollback(state, discard_newer=discard_newer, expected_live=expected_live)
         planned = await preview(opened, named, verb, actor=actor, reason=reason)
-        opened.printer.say(await outlook(opened, named, planned))
+        opened.printer.say(await impact_of(opened, named, planned))
         if discard_newer:
             opened.printer.warn("an event that is still waiting folds onto this state, and goes live: nothing is held")
         if dry_run:

@@ -16,9 +16,9 @@ from urllib.parse import quote
 
 from cyclopts import Parameter
 
-from daemon.changes import judge_data
+from daemon.changes import validate_data
 from daemon.cli import failures
-from daemon.cli.client import Answer, Client, local_url
+from daemon.cli.client import Answer, DaemonClient, local_url
 from daemon.cli.codes import DONE, FAILED
 from daemon.cli.failures import CommandError, DaemonRefused, DaemonUnreachable, UsageError
 from daemon.cli.files import read_input
@@ -51,10 +51,10 @@ class Sent:
 class Daemon:
     """Where events go: rollback requests need a token of their own."""
 
-    publishing: Client
-    rolling_back: Client
+    publishing: DaemonClient
+    rolling_back: DaemonClient
 
-    def client(self, events: Sequence[Sent]) -> Client:
+    def client(self, events: Sequence[Sent]) -> DaemonClient:
         """The one whose token fits the events of one request, all of one kind."""
         return self.rolling_back if _rolls_back(events[0]) else self.publishing
 
@@ -118,11 +118,11 @@ def _daemon(to: str | None, token_file: Path | None, config: Path | None) -> Dae
     url = to or local_url(http.listen)
     if token_file is not None:
         token: str | None = read_input(str(token_file)).decode("utf-8", "replace").strip()
-        return Daemon(Client(url, token=token), Client(url, token=token))
+        return Daemon(DaemonClient(url, token=token), DaemonClient(url, token=token))
     # The token of these settings belongs to their own daemon, and goes nowhere else by itself.
     publishing = http.token.get_secret_value() if http.token and to is None else None
     rolling_back = http.rollback_token.get_secret_value() if http.rollback_token and to is None else publishing
-    return Daemon(Client(url, token=publishing), Client(url, token=rolling_back))
+    return Daemon(DaemonClient(url, token=publishing), DaemonClient(url, token=rolling_back))
 
 
 def read_events(name: str) -> list[Sent]:
@@ -132,7 +132,7 @@ def read_events(name: str) -> list[Sent]:
         InvalidEvent: with every problem, each with the file's name.
     """
     try:
-        events = cloudevents.decode_many(read_input(name), judge_data=judge_data)
+        events = cloudevents.decode_many(read_input(name), judge_data=validate_data)
     except InvalidEvent as error:
         problems = (Problem(f"{name}: {each.path}", each.expected, each.found) for each in error.problems)
         raise InvalidEvent(*problems) from None
@@ -157,7 +157,7 @@ def _rolls_back(sent: Sent) -> bool:
     return sent.event.type == ROLLBACK_REQUESTED
 
 
-def _post(client: Client, request: Sequence[Sent]) -> list[View]:
+def _post(client: DaemonClient, request: Sequence[Sent]) -> list[View]:
     if len(request) == 1:
         answer = client.post("/v1/events", request[0].body, cloudevents.STRUCTURED)
     else:
@@ -170,7 +170,7 @@ def _post(client: Client, request: Sequence[Sent]) -> list[View]:
     return [{"place": sent.place, **view} for sent, view in zip(request, taken, strict=True)]
 
 
-def _refusal(answer: Answer, request: Sequence[Sent], client: Client) -> Exception:
+def _refusal(answer: Answer, request: Sequence[Sent], client: DaemonClient) -> Exception:
     """The answer as an error: who called needs to know whether to mend, to ask, or to come again."""
     if answer.status == HTTPStatus.UNAUTHORIZED and client.token is None:
         return DaemonRefused(f"{client.url} requires a token: pass --token-file FILE")
@@ -197,7 +197,7 @@ def _problem(error: dict[str, Any], request: Sequence[Sent]) -> Problem:
 
 
 def wait_for(
-    client: Client,
+    client: DaemonClient,
     views: Sequence[View],
     seconds: float,
     *,
@@ -216,7 +216,7 @@ def wait_for(
     return done
 
 
-def _report(client: Client, view: View) -> View:
+def _report(client: DaemonClient, view: View) -> View:
     if view.get("position") is None:
         return {"settled_at": "never", "scopes": []}
     answer = client.get(f"/v1/events/{quote(view['id'], safe='')}")

@@ -23,7 +23,7 @@ from daemon.inspection.escaping import plain
 from daemon.inspection.views import View, movable_view
 from daemon.publishing import layout, manifest
 from daemon.publishing.archive import content_digest, digest_files
-from daemon.publishing.errors import NotFound, NotVouchedFor, PublishingError, VerificationFailed
+from daemon.publishing.errors import NotFound, NotTrusted, PublishingError, VerificationFailed
 from daemon.publishing.live_tree.sync import Survey
 from daemon.publishing.manifest import Manifest
 from daemon.publishing.pointer import Pointer, Publication
@@ -34,7 +34,7 @@ from daemon.wiring import keys_of
 from renderers.model import RenderedFile, Scope
 
 if TYPE_CHECKING:  # takes long to import
-    from daemon.publishing.trust.policy import Trust
+    from daemon.publishing.trust.policy import TrustPolicy
 
 _RECOVER = "rebundle recover"
 _DAMAGED = (NotFound, VerificationFailed, ObjectDamaged)
@@ -54,7 +54,7 @@ class _Gap(VerificationFailed):
 
 
 @dataclass(frozen=True, slots=True)
-class Check:
+class CheckResult:
     """One thing that was looked at."""
 
     scope: str
@@ -97,19 +97,19 @@ async def verify(
     async with session(place, printing) as opened:
         scopes = await opened.bucket.reader.scopes() if scope is None else Scopes((scope_of(scope),))
         checks = [check for each in scopes async for check in _check_scope(opened, each, state, named=not every)]
-        checks += [Check(f"{name}/", "folder", why, code=BACKEND) for name, why in scopes.unreadable.items()]
+        checks += [CheckResult(f"{name}/", "folder", why, code=BACKEND) for name, why in scopes.unreadable.items()]
         if not checks:
             raise NotFound(f"nothing is published in {opened.settings.bucket}, so nothing could be checked")
         return _told(opened.printer, checks, _unchecked(opened.trust))
 
 
-def _unchecked(trust: "Trust | None") -> list[str]:
+def _unchecked(trust: "TrustPolicy | None") -> list[str]:
     if trust is None:
         return [NO_POLICY]
     return [NOT_FRESH] if trust.freshness == "off" else []
 
 
-def _told(printer: Printer, checks: Sequence[Check], unchecked: Sequence[str]) -> int:
+def _told(printer: Printer, checks: Sequence[CheckResult], unchecked: Sequence[str]) -> int:
     failed = [check for check in checks if not check.ok]
     document = {
         "ok": not failed,
@@ -135,7 +135,7 @@ def _told(printer: Printer, checks: Sequence[Check], unchecked: Sequence[str]) -
     return max((check.code for check in failed), default=DONE)
 
 
-async def _check_offline(folder: Path, trust: "Trust | None") -> Check:
+async def _check_offline(folder: Path, trust: "TrustPolicy | None") -> CheckResult:
     """Manifest, signature, archive and every file in it, as they were copied out of a bucket."""
     try:
         body = _copied(folder / layout.MANIFEST)
@@ -149,9 +149,9 @@ async def _check_offline(folder: Path, trust: "Trust | None") -> Check:
         if _content_digest(files) != described.content_digest:
             raise VerificationFailed("its files do not match the content digest")
     except (PublishingError, ValueError) as error:
-        return Check(str(folder), "publication", str(error))
+        return CheckResult(str(folder), "publication", str(error))
     what = f"state {described.state}@{described.attempt}"
-    return Check(described.scope, what, None, movable=movable_view(described) or ())
+    return CheckResult(described.scope, what, None, movable=movable_view(described) or ())
 
 
 def _copied(file: Path) -> bytes:
@@ -161,7 +161,7 @@ def _copied(file: Path) -> bytes:
         raise NotFound(f"{file} cannot be read: {error.strerror}") from error
 
 
-async def _check_scope(opened: Session, scope: Scope, state: str | None, *, named: bool) -> AsyncIterator[Check]:
+async def _check_scope(opened: Session, scope: Scope, state: str | None, *, named: bool) -> AsyncIterator[CheckResult]:
     reader = opened.bucket.reader
     try:
         pointer = (await reader.existing(scope)).pointer
@@ -172,7 +172,7 @@ async def _check_scope(opened: Session, scope: Scope, state: str | None, *, name
     except Exception as error:  # noqa: BLE001  # also one that nobody foresaw is this scope's alone
         yield _failed(opened, scope, "pointer", error)
         return
-    yield Check(str(scope), f"pointer, sequence {pointer.sequence}", _pointer_problem(pointer))
+    yield CheckResult(str(scope), f"pointer, sequence {pointer.sequence}", _pointer_problem(pointer))
     yield await _check(opened, scope, "history", _check_history(opened, pointer))
     chosen = pointer.retained if state is None else (publication_of(pointer, state),)
     for publication in reversed(chosen):
@@ -182,24 +182,24 @@ async def _check_scope(opened: Session, scope: Scope, state: str | None, *, name
         yield await _check_live_tree(opened, scope)
 
 
-async def _check(opened: Session, scope: Scope, what: str, checking: Awaitable[Sequence[View]]) -> Check:
+async def _check(opened: Session, scope: Scope, what: str, checking: Awaitable[Sequence[View]]) -> CheckResult:
     """`checking` finds what no digest holds."""
     try:
         found = await checking
     except Exception as error:  # noqa: BLE001  # also one that nobody foresaw hides no other check
         return _failed(opened, scope, what, error)
-    return Check(str(scope), what, None, movable=found)
+    return CheckResult(str(scope), what, None, movable=found)
 
 
-def _failed(opened: Session, scope: Scope, what: str, error: Exception) -> Check:
+def _failed(opened: Session, scope: Scope, what: str, error: Exception) -> CheckResult:
     """A check that an error ended, with the command that helps."""
     if isinstance(error, NotFound):
         words, code = str(error), VERIFICATION  # what a pointer names and is gone is damage
     else:
         words, code = opened.failure_of(scope, error)
-    if isinstance(error, _DAMAGED) and not isinstance(error, NotVouchedFor | _Gap) and _RECOVER not in words:
+    if isinstance(error, _DAMAGED) and not isinstance(error, NotTrusted | _Gap) and _RECOVER not in words:
         words += f". Restore the object if the bucket keeps versions, else `rebundle recover {scope} --reason '…'`"
-    return Check(str(scope), what, words, code=code)
+    return CheckResult(str(scope), what, words, code=code)
 
 
 def _pointer_problem(pointer: Pointer) -> str | None:
@@ -231,7 +231,7 @@ async def _check_publication(opened: Session, scope: Scope, publication: Publica
     if described.revision != publication.revision:
         raise VerificationFailed(f"its revision is {described.revision}, the pointer says {publication.revision}")
     files = await reader.files(scope, publication)
-    if await opened.runtime.offload(_content_digest, files) != described.content_digest:
+    if await opened.runtime.run_in_thread(_content_digest, files) != described.content_digest:
         raise VerificationFailed("its files do not match the content digest")
     return movable_view(described) or ()
 
@@ -243,16 +243,16 @@ def _check_manifest(described: Manifest, composition: str, scope: Scope) -> None
     described.check_defaults()
 
 
-async def _check_live_tree(opened: Session, scope: Scope) -> Check:
+async def _check_live_tree(opened: Session, scope: Scope) -> CheckResult:
     try:
         survey = await opened.bucket.live_tree.survey(scope, reading_all=True)
     except Exception as error:  # noqa: BLE001  # also one that nobody foresaw hides no other check
         return _failed(opened, scope, "live tree", error)
     if problems := list(_live_tree_problems(scope, survey, signed=opened.trust is not None)):
-        return Check(str(scope), "live tree", "; ".join(problems))
+        return CheckResult(str(scope), "live tree", "; ".join(problems))
     # The tree follows the pointer by and by, and its marker says so: a daemon stopped in between is no damage.
     note = None if survey.in_step else "behind the pointer, as its marker says: the next pass continues"
-    return Check(str(scope), "live tree", None, note=note)
+    return CheckResult(str(scope), "live tree", None, note=note)
 
 
 def _live_tree_problems(scope: Scope, survey: Survey, *, signed: bool) -> Iterable[str]:
@@ -286,7 +286,7 @@ def _content_digest(files: Sequence[RenderedFile]) -> str:
     return content_digest(digest_files(files))
 
 
-def _lines(checks: Sequence[Check], printer: Printer) -> Iterable[str]:
+def _lines(checks: Sequence[CheckResult], printer: Printer) -> Iterable[str]:
     header, *rows = columns(
         ("SCOPE", "CHECKED", "RESULT"), [(c.scope, c.what, "ok" if c.ok else "FAILED") for c in checks]
     )
@@ -298,7 +298,7 @@ def _lines(checks: Sequence[Check], printer: Printer) -> Iterable[str]:
     yield from _movable_lines(checks, printer)
 
 
-def _movable_lines(checks: Sequence[Check], printer: Printer) -> Iterable[str]:
+def _movable_lines(checks: Sequence[CheckResult], printer: Printer) -> Iterable[str]:
     """Once for all states: they share most of their images."""
     found: dict[tuple[str, str], list[str]] = {}
     for check in checks:

@@ -144,17 +144,19 @@ def is_credential(key: str) -> bool:
 Verdict = Put | Remove | Override | DeletedByOperator | Stray | Blocked
 
 
-def judge_all(wanted: Wanted, present: Mapping[str, Present | Unread], marker: Marker | None) -> tuple[Verdict, ...]:
+def plan_paths(wanted: Wanted, present: Mapping[str, Present | Unread], marker: Marker | None) -> tuple[Verdict, ...]:
     """What is to be done, or to be said, about each path; nothing about those that are as they should be."""
     recorded = marker.files if marker else {}
     # Defaults of models that left, too: operators should know which stay deleted before a model returns.
     deleted = (path for path in recorded if path.startswith(EXAMPLE))
     paths = sorted({*wanted.files, *present, *deleted})
-    verdicts = (_judge(path, wanted, present.get(path), recorded.get(path)) for path in paths)
+    verdicts = (_plan_path(path, wanted, present.get(path), recorded.get(path)) for path in paths)
     return tuple(verdict for verdict in verdicts if verdict is not None)
 
 
-def _judge(path: str, wanted: Wanted, there: Present | Unread | None, recorded: MarkerFile | None) -> Verdict | None:
+def _plan_path(
+    path: str, wanted: Wanted, there: Present | Unread | None, recorded: MarkerFile | None
+) -> Verdict | None:
     in_example = path.startswith(EXAMPLE)
     digest = wanted.files.get(path)
     if there is None:
@@ -163,22 +165,22 @@ def _judge(path: str, wanted: Wanted, there: Present | Unread | None, recorded: 
     if path.startswith(CREDENTIALS) or (isinstance(there, Present) and there.sha256 == digest):
         return None
     if isinstance(there, Unread):
-        return _judge_unread(path, there, wanted, recorded)
+        return _plan_unread(path, there, wanted, recorded)
     if in_example:
-        return _judge_example(path, wanted, there, recorded)
+        return _plan_example(path, wanted, there, recorded)
     if digest is not None:
         return Put(path, there.version, keep_aside=not there.ours)
     return Remove(path, there.version) if there.ours else Stray(path)
 
 
-def _judge_unread(path: str, there: Unread, wanted: Wanted, recorded: MarkerFile | None) -> Verdict:
+def _plan_unread(path: str, there: Unread, wanted: Wanted, recorded: MarkerFile | None) -> Verdict:
     if path.startswith(EXAMPLE):
         return Override(path)
     # What the marker records was written here: hosts would go on copying the file of a model that left.
     return Blocked(path, there.reason) if path in wanted.files or recorded else Stray(path)
 
 
-def _judge_example(path: str, wanted: Wanted, there: Present, recorded: MarkerFile | None) -> Verdict | None:
+def _plan_example(path: str, wanted: Wanted, there: Present, recorded: MarkerFile | None) -> Verdict | None:
     if not there.ours:
         return Override(path)
     written = there.commit or (recorded.commit if recorded else (0, 0))

@@ -21,7 +21,7 @@ from typing import Final, TypeVar
 
 from daemon.concurrency import both, concurrently
 from daemon.publishing import documents, grammar, layout, sizes
-from daemon.publishing.errors import NewerSchema, NotFound, PointerLost, PublishingError, Refused
+from daemon.publishing.errors import NewerSchema, NotFound, OperationRefused, PointerLost, PublishingError
 from daemon.publishing.live_tree import ownership
 from daemon.publishing.live_tree.ownership import (
     Blocked,
@@ -339,7 +339,7 @@ class LiveTree:
             return None
         files, wanted = await self._wanted(scope, current, live)
         seen = await self._examine(scope, tree, wanted, marker, current, believing=believing)
-        verdicts = ownership.judge_all(wanted, seen.present, marker)
+        verdicts = ownership.plan_paths(wanted, seen.present, marker)
         actions = [verdict for verdict in verdicts if isinstance(verdict, Put | Remove)]
         applied = _Applied({}, {}, raced=False)
         shown: _Tree | None = tree
@@ -408,7 +408,7 @@ class LiveTree:
         _, wanted = await self._wanted(scope, current, current.live)
         seen = await self._examine(scope, tree, wanted, marker, current, believing=not reading_all)
         seen_at = tree.marked_at.isoformat(timespec="seconds").replace("+00:00", "Z") if tree.marked_at else None
-        verdicts = ownership.judge_all(wanted, seen.present, marker)
+        verdicts = ownership.plan_paths(wanted, seen.present, marker)
         verdicts = ownership.known_blocked(verdicts, wanted, marker, seen_at)
         return Survey(marker, Synced(current.sequence, verdicts, seen.damaged))
 
@@ -458,7 +458,7 @@ class LiveTree:
         try:
             there = await self._read(scope, path, sizes.KEPT_ASIDE)
         except ObjectTooBig as error:
-            raise Refused(self._why(scope, path, error)) from error
+            raise OperationRefused(self._why(scope, path, error)) from error
         if there is None:
             await self._patiently(lambda: self._put(scope, Put(path, None), file, wanted))
         elif there.body == file.body:
@@ -472,7 +472,7 @@ class LiveTree:
         try:
             await self._patiently(lambda: self._put(scope, Put(file.path, None), file, wanted))
         except ConditionFailed as error:
-            raise Refused(
+            raise OperationRefused(
                 f"{file.path} is there, and what lies below {ownership.CREDENTIALS} is never read, so it cannot be "
                 f"kept aside: {self._move_away(layout.live_tree(scope, file.path))} first"
             ) from error
@@ -657,7 +657,7 @@ class LiveTree:
         if marker == old:
             return version
         key = layout.live_tree(scope, layout.MARKER)
-        content = Content(documents.written(marker.model_dump(mode="json")), "application/json")
+        content = Content(documents.serialised(marker.model_dump(mode="json")), "application/json")
         try:
             if version is None:
                 return await self._patiently(lambda: self._store.create(key, content))
@@ -688,7 +688,7 @@ class LiveTree:
 
 def _marker_in(body: bytes) -> Marker | None:
     try:
-        return grammar.checked(Marker, documents.parsed(body))
+        return grammar.checked(Marker, documents.parse(body))
     except ValueError:
         return None
 

@@ -24,7 +24,7 @@ from daemon.publishing import layout, protocol
 from daemon.publishing.errors import PointerMoved
 from daemon.publishing.grammar import timestamp
 from daemon.publishing.maintenance import retention_rules
-from daemon.publishing.maintenance.retention_rules import Doomed, Folder, Kept, Policy, Released, Spared
+from daemon.publishing.maintenance.retention_rules import Deletable, Folder, Kept, NotYetDeletable, Policy, Released
 from daemon.publishing.pointer import Pointer, Publication
 from daemon.publishing.publisher import Publisher
 from daemon.publishing.reader import PointerRead, Reader
@@ -42,7 +42,7 @@ _FOLDERS_AT_ONCE: Final = 8
 _WAITS: Final = 6
 """Times that a store may say slow down to one deletion."""
 
-Progress = Callable[[Doomed], None]
+Progress = Callable[[Deletable], None]
 
 
 class DeletionRefused(StoreRefused):
@@ -56,10 +56,10 @@ class Collected:
     scope: Scope
     kept: tuple[Kept, ...] = ()
     released: tuple[Released, ...] = ()
-    deleted: tuple[Doomed, ...] = ()
-    left: tuple[Doomed, ...] = ()
+    deleted: tuple[Deletable, ...] = ()
+    left: tuple[Deletable, ...] = ()
     """To be deleted by a later collection: another one began meanwhile, an answer was lost, or it takes a release."""
-    spared: tuple[Spared, ...] = ()
+    spared: tuple[NotYetDeletable, ...] = ()
     strays: tuple[str, ...] = ()
     """Keys below `states/` that are of no publication of ours: never deleted."""
     sequence: int | None = None
@@ -90,7 +90,7 @@ class _Plan:
     """What is to become of what was seen, as of some time."""
 
     judged: tuple[Kept | Released, ...]
-    verdicts: tuple[Doomed | Spared, ...]
+    verdicts: tuple[Deletable | NotYetDeletable, ...]
     expired: tuple[Listed, ...]
 
     @property
@@ -98,8 +98,8 @@ class _Plan:
         return tuple(each for each in self.judged if isinstance(each, Released))
 
     @property
-    def doomed(self) -> tuple[Doomed, ...]:
-        return _doomed(self.verdicts)
+    def doomed(self) -> tuple[Deletable, ...]:
+        return _deletable(self.verdicts)
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,18 +107,18 @@ class _Fence:
     """A committed collection, and what may be deleted behind it."""
 
     gc_epoch: int
-    verdicts: tuple[Doomed | Spared, ...]
+    verdicts: tuple[Deletable | NotYetDeletable, ...]
     expired: tuple[Listed, ...]
     released: tuple[Released, ...] = ()
     sequence: int | None = None
     """Of the pointer, if this collection wrote it."""
 
     @property
-    def doomed(self) -> tuple[Doomed, ...]:
-        return _doomed(self.verdicts)
+    def doomed(self) -> tuple[Deletable, ...]:
+        return _deletable(self.verdicts)
 
 
-class Collector:
+class GarbageCollector:
     """Collects in one bucket. Any number of daemons and commands may do so at once."""
 
     def __init__(
@@ -198,7 +198,7 @@ class Collector:
 
     async def _plan(self, seen: _Seen, now: datetime) -> _Plan:
         """What is to go if it is `now`."""
-        judged = retention_rules.judge(seen.read.pointer, self._policy, now)
+        judged = retention_rules.retention_of(seen.read.pointer, self._policy, now)
         kept = [each.publication for each in judged if isinstance(each, Kept)]
         released = [each for each in judged if isinstance(each, Released)]
         verdicts = await self._doom(seen, seen.read.pointer, kept, now, released)
@@ -220,7 +220,7 @@ class Collector:
         earlier = await self._earlier(seen)
         if _covers(earlier, plan) and not idle:
             return plan, earlier
-        as_of = await store_time(self._store, self._runtime.token())
+        as_of = await store_time(self._store, self._runtime.random_id())
         plan = await self._plan(seen, as_of)
         if _covers(earlier, plan) and not protocol.idle_journals(seen.read.pointer, as_of):
             return plan, earlier
@@ -253,20 +253,22 @@ class Collector:
         retained: Iterable[Publication],
         as_of: datetime,
         released: Iterable[Released] = (),
-    ) -> tuple[Doomed | Spared, ...]:
+    ) -> tuple[Deletable | NotYetDeletable, ...]:
         # A day more than is needed: entries tell the times of the machines that wrote them.
         since = timestamp(as_of - timedelta(days=self._policy.dropped_days + 1))
         entries = await self._reader.history(pointer, since=since)
         reasons = {each.publication.id: each.why for each in released}
-        return retention_rules.doom(seen.stored, retained, entries, self._policy, as_of=as_of, released=reasons)
+        return retention_rules.plan_deletions(
+            seen.stored, retained, entries, self._policy, as_of=as_of, released=reasons
+        )
 
     async def _delete_all(
         self, scope: Scope, fence: _Fence, progress: Progress, refused: list[DeletionRefused]
-    ) -> tuple[Doomed, ...]:
-        async def delete(each: Doomed) -> bool:
+    ) -> tuple[Deletable, ...]:
+        async def delete(each: Deletable) -> bool:
             return await self._delete(each, refused)
 
-        deleted: list[Doomed] = []
+        deleted: list[Deletable] = []
         doomed = fence.doomed
         for start in range(0, len(doomed), _FOLDERS_AT_ONCE):
             # Another collection will delete the rest; a recovered pointer may name what was to go.
@@ -288,7 +290,7 @@ class Collector:
         gone = await concurrently(delete, expired, at_once=_FOLDERS_AT_ONCE)
         return tuple(each for each, is_gone in zip(expired, gone, strict=True) if is_gone)
 
-    async def _delete(self, doomed: Doomed, refused: list[DeletionRefused]) -> bool:
+    async def _delete(self, doomed: Deletable, refused: list[DeletionRefused]) -> bool:
         """Whether the whole folder is gone. The manifest goes first, so that no reader starts on half of it."""
         for each in doomed.folder.objects:
             if not await self._delete_object(each, refused):
@@ -315,8 +317,8 @@ class Collector:
         return True
 
 
-def _doomed(verdicts: Iterable[Doomed | Spared]) -> tuple[Doomed, ...]:
-    return tuple(each for each in verdicts if isinstance(each, Doomed))
+def _deletable(verdicts: Iterable[Deletable | NotYetDeletable]) -> tuple[Deletable, ...]:
+    return tuple(each for each in verdicts if isinstance(each, Deletable))
 
 
 def _covers(earlier: _Fence | None, plan: _Plan) -> bool:
@@ -338,22 +340,22 @@ def _collected(
     plan: _Plan,
     fence: _Fence | None = None,
     *,
-    deleted: tuple[Doomed, ...] = (),
+    deleted: tuple[Deletable, ...] = (),
     released: tuple[Released, ...] = (),
     sequence: int | None = None,
     copies: tuple[Listed, ...] = (),
 ) -> Collected:
     verdicts = {each.folder.id: each for each in (fence.verdicts if fence else ())}
     # What is old enough and was stored too late for the fence is left, too: it takes another one.
-    verdicts |= {each.folder.id: each for each in plan.verdicts if isinstance(each, Doomed) or not fence}
+    verdicts |= {each.folder.id: each for each in plan.verdicts if isinstance(each, Deletable) or not fence}
     gone = {each.folder.id for each in deleted}
     return Collected(
         scope=seen.scope,
         kept=tuple(each for each in plan.judged if isinstance(each, Kept)),
         released=released,
         deleted=deleted,
-        left=tuple(each for each in _doomed(verdicts.values()) if each.folder.id not in gone),
-        spared=tuple(each for each in verdicts.values() if isinstance(each, Spared)),
+        left=tuple(each for each in _deletable(verdicts.values()) if each.folder.id not in gone),
+        spared=tuple(each for each in verdicts.values() if isinstance(each, NotYetDeletable)),
         strays=seen.strays,
         sequence=sequence,
         copies=copies,

@@ -21,7 +21,7 @@ from daemon.publishing.live_tree.sync import LiveTree, Synced, Unfinished
 from daemon.publishing.maintenance import recovery_rules
 from daemon.publishing.maintenance.recovery_rules import Damaged, Found, Recovered, Remains, Unreadable, Unsigned, Wish
 from daemon.publishing.maintenance.retention_rules import folders
-from daemon.publishing.pointer import CHUNK, Chunk, Entry, Older, Pointer, PublicationId
+from daemon.publishing.pointer import CHUNK, Chunk, HistoryEntry, Pointer, PreviousChunk, PublicationId
 from daemon.publishing.protocol import absent
 from daemon.publishing.publisher import Publisher
 from daemon.publishing.reader import PointerRead, Reader
@@ -60,13 +60,13 @@ class _DamagedPointer:
 
 @dataclass(frozen=True, slots=True)
 class _Chunks:
-    entries: tuple[Entry, ...]
+    entries: tuple[HistoryEntry, ...]
     highest: int
     """Of every chunk, damaged or not."""
-    older: Older | None = None
+    older: PreviousChunk | None = None
     chunked: int = 0
     chain_holds: bool = True
-    unsigned: tuple[Entry, ...] = ()
+    unsigned: tuple[HistoryEntry, ...] = ()
     """After a signed pointer, and not led to by it."""
     are_there: bool = False
     """Whether there is any, damaged or not."""
@@ -269,25 +269,25 @@ def _damaged_pointer(body: bytes, scope: Scope) -> _DamagedPointer:
     return _DamagedPointer(_sequence_in(body), pointer)
 
 
-def _believed(read: _Read, highest: int, named: Older | None) -> _Chunks:
+def _believed(read: _Read, highest: int, named: PreviousChunk | None) -> _Chunks:
     """`named`: by a pointer. A writer that lost leaves a chunk with the same entries beside the one that counts."""
-    whole = [key for key, (_, sha256) in read.items() if _chain_holds(Older(key=key, sha256=sha256), read)]
+    whole = [key for key, (_, sha256) in read.items() if _chain_holds(PreviousChunk(key=key, sha256=sha256), read)]
     names = {each.key for each in (named, *(chunk.older for chunk, _ in read.values())) if each is not None}
     newest = max(whole, key=lambda key: (read[key][0].entries[-1].sequence, key in names), default=None)
     if newest is None:
         return _Chunks(_entries(read), highest)
     chunk, sha256 = read[newest]
-    return _Chunks(_entries(read), highest, Older(key=newest, sha256=sha256), chunk.entries[-1].sequence)
+    return _Chunks(_entries(read), highest, PreviousChunk(key=newest, sha256=sha256), chunk.entries[-1].sequence)
 
 
-def _entries(read: _Read) -> tuple[Entry, ...]:
+def _entries(read: _Read) -> tuple[HistoryEntry, ...]:
     """The oldest first."""
     return tuple(
         sorted((entry for chunk, _ in read.values() for entry in chunk.entries), key=lambda each: each.sequence)
     )
 
 
-def _led_to(older: Older | None, read: _Read) -> _Read:
+def _led_to(older: PreviousChunk | None, read: _Read) -> _Read:
     """The chunks that a pointer leads to, as far as each is the one that its successor means."""
     found: dict[str, tuple[Chunk, str]] = {}
     while older is not None and older.key in read and older.key not in found:
@@ -308,7 +308,7 @@ def _newest_by(key: str) -> int:
     return int(newest or int(oldest) + CHUNK - 1)
 
 
-def _chain_holds(older: Older | None, read: _Read) -> bool:
+def _chain_holds(older: PreviousChunk | None, read: _Read) -> bool:
     """Whether each chunk from here back is there, and is the one that its successor names."""
     seen: set[str] = set()
     while older is not None and older.key not in seen:

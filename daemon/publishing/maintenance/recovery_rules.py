@@ -21,17 +21,17 @@ from typing import Any, Final, Literal, TypeVar
 from pydantic import ValidationError
 
 from daemon.publishing import protocol
-from daemon.publishing.errors import NotFound, Refused, StateUnreadable
+from daemon.publishing.errors import NotFound, OperationRefused, StateUnreadable
 from daemon.publishing.manifest import Manifest, ManifestEvent
 from daemon.publishing.pointer import (
     MOST_HISTORY,
     MOST_RECENT,
-    Entry,
-    Folded,
+    FoldedEvent,
+    HistoryEntry,
     Hold,
-    Older,
     Part,
     Pointer,
+    PreviousChunk,
     Publication,
     PublicationId,
     Quarantine,
@@ -85,7 +85,7 @@ class Unsigned:
     Where no pointer's signature counts, chunks and marker have to do for all else, and are in `Remains`.
     """
 
-    entries: tuple[Entry, ...] = ()
+    entries: tuple[HistoryEntry, ...] = ()
     """Changes after a signed pointer, that it does not lead to."""
     pointer: Pointer | None = None
     """One whose signature does not count."""
@@ -102,11 +102,11 @@ class Remains:
     """If it can be read; it may be an older one that was put back."""
     traces: Mapping[str, int] = field(default_factory=dict)
     """The highest sequence that each thing beside a readable pointer has seen."""
-    entries: tuple[Entry, ...] = ()
+    entries: tuple[HistoryEntry, ...] = ()
     """Of the chunks, the oldest first."""
     chain_holds: bool = True
     """Whether each chunk that the pointer's own `older` leads back to is there, and is the one its successor names."""
-    older: Older | None = None
+    older: PreviousChunk | None = None
     """The newest chunk that leads back through all before it."""
     chunked: int = 0
     """The last sequence that it has."""
@@ -365,7 +365,9 @@ class _Consistent:
     """They contradict each other, and nothing tells which of them was committed."""
 
 
-def _consistent(remains: Remains, old: Pointer, known: Sequence[Entry], past: "_Past", wish: Wish) -> _Consistent:
+def _consistent(
+    remains: Remains, old: Pointer, known: Sequence[HistoryEntry], past: "_Past", wish: Wish
+) -> _Consistent:
     explicit = [each.publication for each in remains.found if each.publication.kind == "explicit"]
     certain = _not_contradicting([], _committed_claims(remains, old, known, past))
     open_ = [each for each in explicit if not _is_refuted(_Claim.of(each), certain)]
@@ -382,7 +384,7 @@ def _consistent(remains: Remains, old: Pointer, known: Sequence[Entry], past: "_
     )
 
 
-def _committed_claims(remains: Remains, old: Pointer, known: Sequence[Entry], past: "_Past") -> Iterable[_Claim]:
+def _committed_claims(remains: Remains, old: Pointer, known: Sequence[HistoryEntry], past: "_Past") -> Iterable[_Claim]:
     """The more certain ones first: an earlier recovery may have taken over an upload that had lost."""
     for state, producer, composition in protocol.used_up(known):
         yield _Claim(state, producer, composition)
@@ -423,7 +425,7 @@ def _wished_claims(
     fitting = [each for each in uploads if _is_meant(each, wish.live) and str(each.id) not in past.let_go]
     claims = {_Claim.of(each): None for each in fitting}
     if len(claims) > 1 and not claims.keys() & set(certain):
-        raise Refused(
+        raise OperationRefused(
             f"{wish.live} fits uploads with different compositions, {some([each.id for each in fitting])}: "
             "name one of them with --live STATE@ATTEMPT"
         )
@@ -434,18 +436,18 @@ def _refuse_refuted(remains: Remains, refuted: Collection[PublicationId], wish: 
     found = [each.publication for each in remains.found]
     fitting = [each.id for each in found if wish.live is not None and _is_meant(each, wish.live)]
     if fitting and all(each in refuted for each in fitting):
-        raise Refused(
+        raise OperationRefused(
             f"{some(fitting)} was never committed: its id or number belongs to another composition in "
             f"{remains.scope}; recover without --live, or name another state"
         )
 
 
-def _named(known: Iterable[Entry]) -> set[str]:
+def _named(known: Iterable[HistoryEntry]) -> set[str]:
     """Publications that a change says were published."""
     return {name for entry in known for name in entry.published}
 
 
-def _merged(*histories: Sequence[Entry]) -> tuple[Entry, ...]:
+def _merged(*histories: Sequence[HistoryEntry]) -> tuple[HistoryEntry, ...]:
     """Entries of chunks and of an older pointer, each sequence once."""
     by_sequence = {entry.sequence: entry for entries in histories for entry in entries}
     return tuple(by_sequence[sequence] for sequence in sorted(by_sequence))
@@ -462,7 +464,7 @@ class _Past:
     """Publications that were released or dropped: their objects may be about to be deleted."""
 
 
-def _replayed(old: Pointer, known: Iterable[Entry]) -> _Past:
+def _replayed(old: Pointer, known: Iterable[HistoryEntry]) -> _Past:
     past = _Past(
         old.hold,
         {each.composition: each for each in old.quarantined},
@@ -523,7 +525,7 @@ def _names(value: object) -> tuple[str, ...]:
     return tuple(map(str, value)) if isinstance(value, list | tuple) else ()
 
 
-def _retained(remains: Remains, old: Pointer, known: Iterable[Entry], past: _Past) -> tuple[Publication, ...]:
+def _retained(remains: Remains, old: Pointer, known: Iterable[HistoryEntry], past: _Past) -> tuple[Publication, ...]:
     """What verifies and was not let go, in commit order as far as that is known, else in the order it was stored."""
     # What a pointer retains and no change names is older than all changes that are known.
     order = {str(each.id): (0, place) for place, each in enumerate(old.retained)}
@@ -579,7 +581,7 @@ def _numbered(remains: Remains, old: Pointer, top: Revision, highest: int) -> Po
     )
 
 
-def _committed(remains: Remains, known: Iterable[Entry]) -> set[str]:
+def _committed(remains: Remains, known: Iterable[HistoryEntry]) -> set[str]:
     """Publications that a batch of events committed: not by a recovery, which takes over whatever is whole."""
     taken_over: set[str] = set()
     committed = {str(remains.tree)} if remains.tree else set()
@@ -600,7 +602,7 @@ def _passed(remains: Remains, old: Pointer, committed: Collection[str]) -> dict[
 
 def _folded(
     remains: Remains, old: Pointer, committed: Collection[str], desired: Publication | None
-) -> tuple[Folded, ...]:
+) -> tuple[FoldedEvent, ...]:
     """Events that need not be folded again, the newest last."""
     reached = _positions(each for each in remains.found if each.publication.id == _id(desired))
     events = [
@@ -633,9 +635,9 @@ def _positions(found: Iterable[Found]) -> dict[str, int]:
     return {event.instance: event.offset for event in events}
 
 
-def _fold_of(event: ManifestEvent) -> Folded:
+def _fold_of(event: ManifestEvent) -> FoldedEvent:
     identity = Identity(event.intake, event.source, event.id)
-    return Folded(identity=identity.digest[:16], event=event.digest[:16])
+    return FoldedEvent(identity=identity.digest[:16], event=event.digest[:16])
 
 
 def _highest(remains: Remains) -> int:
@@ -648,14 +650,14 @@ def _highest(remains: Remains) -> int:
 # -- what is live and desired
 
 
-def _likely(remains: Remains, last: Entry | None) -> list[tuple[str, PublicationId | None]]:
+def _likely(remains: Remains, last: HistoryEntry | None) -> list[tuple[str, PublicationId | None]]:
     """What may have been live, the likeliest first: the newer of the live tree's and the history's last word."""
     tree = ("which the live tree follows", remains.tree)
     told = ("as the last change says that is known", PublicationId.parse(last.live) if last and last.live else None)
     return [told, tree] if last is not None and last.sequence >= remains.tree_sequence else [tree, told]
 
 
-def _is_retired(remains: Remains, last: Entry | None, newer: Sequence[Publication]) -> bool:
+def _is_retired(remains: Remains, last: HistoryEntry | None, newer: Sequence[Publication]) -> bool:
     """Nothing tells of anything after a change that left nothing live."""
     return last is not None and last.live is None and last.sequence >= remains.tree_sequence and not newer
 
@@ -690,7 +692,7 @@ def _wished(remains: Remains, base: Pointer, whole: Sequence[Publication], name:
             f"`rebundle recover {base.scope} --dry-run --reason '…'` lists what there is"
         )
     if base.is_quarantined(fitting[-1].composition):
-        raise Refused(f"{fitting[-1].state} is quarantined: recover without --live, then lift that")
+        raise OperationRefused(f"{fitting[-1].state} is quarantined: recover without --live, then lift that")
     return fitting[-1]
 
 
@@ -750,7 +752,7 @@ def _standing_told(following: Pointer, why_live: str, wish: Wish) -> Iterable[st
 def _unknown(
     remains: Remains,
     following: Pointer,
-    last: Entry | None,
+    last: HistoryEntry | None,
     unnamed: Sequence[Publication],
     undecided: Sequence[PublicationId],
 ) -> Iterable[str]:

@@ -1,11 +1,14 @@
-"""What retention keeps, what it lets go, and which objects may then be deleted (protocol 4). Pure.
+"""What retention keeps, what it releases, and which objects may then be deleted (protocol 4). Pure.
 
-Two questions about publications, asked in this order. `judge`: which leave the pointer? `doom`: which objects does no
-pointer name, and can none name any more? The second is safe to answer only for what was stored before a collection
-that is committed (its `gc_epoch` keeps such publications out for good) and for longer than any publisher may take.
-Acting on the answers, in that order, is `garbage_collector`'s.
+Three questions, asked in this order:
 
-`expired` answers for the copies of what a pass over the live tree has replaced: nothing names those, so age decides.
+* `retention_of`: which publications leave the pointer?
+* `plan_deletions`: which objects can no pointer name any more? The answer is safe only for objects that were stored
+  before a committed collection, because its `gc_epoch` keeps such publications out for good, and for longer than any
+  publisher may take.
+* `expired`: which copies of replaced live-tree files may go? Nothing names those, so their age decides.
+
+`garbage_collector` acts on the answers.
 """
 
 import re
@@ -15,7 +18,7 @@ from datetime import datetime, timedelta
 from typing import Final
 
 from daemon.publishing import layout
-from daemon.publishing.pointer import Entry, Pointer, Publication, PublicationId
+from daemon.publishing.pointer import HistoryEntry, Pointer, Publication, PublicationId
 from daemon.stores.port import Listed
 from renderers.model import Scope
 
@@ -80,7 +83,7 @@ class Folder:
 
 
 @dataclass(frozen=True, slots=True)
-class Doomed:
+class Deletable:
     """Objects that may be deleted."""
 
     folder: Folder
@@ -88,20 +91,20 @@ class Doomed:
 
 
 @dataclass(frozen=True, slots=True)
-class Spared:
+class NotYetDeletable:
     """Objects that nothing names, and that stay for now."""
 
     folder: Folder
     why: str
 
 
-def judge(pointer: Pointer, policy: Policy, now: datetime) -> tuple[Kept | Released, ...]:
+def retention_of(pointer: Pointer, policy: Policy, now: datetime) -> tuple[Kept | Released, ...]:
     """What becomes of each retained publication, in commit order."""
     newest = {each.id for each in pointer.retained[-policy.newest :]}
-    return tuple(_judge(pointer, each, newest, policy, now) for each in pointer.retained)
+    return tuple(_retention_of(pointer, each, newest, policy, now) for each in pointer.retained)
 
 
-def _judge(
+def _retention_of(
     pointer: Pointer, publication: Publication, newest: Collection[PublicationId], policy: Policy, now: datetime
 ) -> Kept | Released:
     reasons = {
@@ -152,15 +155,15 @@ def _manifest_first(listed: Listed) -> tuple[bool, str]:
     return not listed.key.endswith(f"/{layout.MANIFEST}"), listed.key
 
 
-def doom(
+def plan_deletions(
     stored: Iterable[Folder],
     retained: Iterable[Publication],
-    entries: Sequence[Entry],
+    entries: Sequence[HistoryEntry],
     policy: Policy,
     *,
     as_of: datetime,
     released: Mapping[PublicationId, str],
-) -> tuple[Doomed | Spared, ...]:
+) -> tuple[Deletable | NotYetDeletable, ...]:
     """What becomes of each folder that is not retained.
 
     `as_of` is a time of the store's clock before the collection was committed that lets nothing in again of what was
@@ -170,22 +173,26 @@ def doom(
     named = {each.id for each in retained}
     dropped = _dropped(entries)
     return tuple(
-        _doom(each, dropped.get(str(each.id)), released.get(each.id), policy, as_of)
+        _plan_deletion(each, dropped.get(str(each.id)), released.get(each.id), policy, as_of)
         for each in stored
         if each.id not in named
     )
 
 
-def _doom(
+def _plan_deletion(
     folder: Folder, dropped: datetime | None, released: str | None, policy: Policy, as_of: datetime
-) -> Doomed | Spared:
+) -> Deletable | NotYetDeletable:
     if folder.stored > as_of - timedelta(hours=policy.grace_hours):
-        return Spared(folder, f"stored less than {policy.grace_hours:g} hours ago: somebody may be about to publish it")
+        return NotYetDeletable(
+            folder, f"stored less than {policy.grace_hours:g} hours ago: somebody may be about to publish it"
+        )
     if dropped is None:
-        return Doomed(folder, released or "no pointer names it")
+        return Deletable(folder, released or "no pointer names it")
     if dropped > as_of - timedelta(days=policy.dropped_days):
-        return Spared(folder, f"the pointer had no more room for it, less than {policy.dropped_days:g} days ago")
-    return Doomed(folder, "the pointer had no more room for it")
+        return NotYetDeletable(
+            folder, f"the pointer had no more room for it, less than {policy.dropped_days:g} days ago"
+        )
+    return Deletable(folder, "the pointer had no more room for it")
 
 
 def expired(scope: Scope, copies: Iterable[Listed], policy: Policy, as_of: datetime) -> tuple[Listed, ...]:
@@ -209,7 +216,7 @@ def replaced_path(scope: Scope, key: str) -> str:
     return _SECOND_COPY.sub("", rest.partition("/")[2])
 
 
-def last_collection(entries: Iterable[Entry]) -> datetime | None:
+def last_collection(entries: Iterable[HistoryEntry]) -> datetime | None:
     """When the newest collection of a history was committed, by the store's clock, or shortly before that.
 
     One that does not tell (of a release that did not read the store's clock) is passed over: the time of its entry is
@@ -219,11 +226,11 @@ def last_collection(entries: Iterable[Entry]) -> datetime | None:
     return next((time for time in times if time is not None), None)
 
 
-def _dropped(entries: Iterable[Entry]) -> dict[str, datetime]:
+def _dropped(entries: Iterable[HistoryEntry]) -> dict[str, datetime]:
     return dict(_drops(entries))
 
 
-def _drops(entries: Iterable[Entry]) -> Iterator[tuple[str, datetime]]:
+def _drops(entries: Iterable[HistoryEntry]) -> Iterator[tuple[str, datetime]]:
     for entry in entries:
         names, at = entry.change.get("dropped"), _time(entry.at)
         if at is not None and isinstance(names, list | tuple):

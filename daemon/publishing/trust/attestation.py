@@ -9,7 +9,7 @@ import hashlib
 from collections.abc import Sequence
 from typing import Final
 
-from daemon.publishing.documents import canonical, written
+from daemon.publishing.documents import canonical, serialised
 from daemon.publishing.manifest import Manifest
 from daemon.publishing.signatures import STATEMENT, Signature, decoded
 from renderers.model import canonical_json
@@ -44,7 +44,7 @@ def statement(manifest: Manifest, manifest_body: bytes) -> bytes:
 
 def enveloped(payload: bytes, signatures: Sequence[Signature]) -> bytes:
     """The bytes of `manifest.dsse.json`."""
-    return written(
+    return serialised(
         {
             "payload": base64.b64encode(payload).decode(),
             "payloadType": STATEMENT,

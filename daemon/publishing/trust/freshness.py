@@ -11,7 +11,7 @@ from datetime import datetime, timedelta
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
-from daemon.publishing.errors import VerificationFailed, WentBack
+from daemon.publishing.errors import SequenceWentBack, VerificationFailed
 from daemon.publishing.grammar import ScopeText, SequenceNumber, Sha256, Time, checked, fault_of, time_of
 from daemon.publishing.wording import RENEW, rebuild
 from renderers.model import Scope, canonical_json
@@ -89,7 +89,7 @@ class Freshness:
             WentBack: it is older.
         """
         if sequence < self.sequence:
-            raise WentBack(
+            raise SequenceWentBack(
                 f"the pointer of {self.scope} is at {sequence}, and the newest one was {self.sequence}: "
                 f"an older one was put back; `rebundle recover {self.scope} --reason '…'` writes one that is newer "
                 "than both"

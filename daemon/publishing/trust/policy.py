@@ -22,7 +22,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 
 from daemon.publishing import signatures
 from daemon.publishing.documents import Malformed, canonical
-from daemon.publishing.errors import KeyUnusable, NotVouchedFor, PolicyUnusable, VerificationFailed
+from daemon.publishing.errors import KeyUnusable, NotTrusted, PolicyUnusable, VerificationFailed
 from daemon.publishing.manifest import Manifest
 from daemon.publishing.pointer import PublicationId
 from daemon.publishing.signatures import Signature
@@ -78,7 +78,7 @@ class Revocation(_Part):
     at: str
 
 
-class Trust(_Part):
+class TrustPolicy(_Part):
     """A reader's policy."""
 
     schema_: Annotated[int, Field(alias="schema", strict=True, ge=1, le=1)] = 1
@@ -89,7 +89,7 @@ class Trust(_Part):
     model_config = ConfigDict(frozen=True, extra="forbid", populate_by_name=True)
 
     @model_validator(mode="after")
-    def _names_each_once(self) -> "Trust":
+    def _names_each_once(self) -> "TrustPolicy":
         for what, ids in (
             ("keys", [each.keyid for each in self.keys]),
             ("revoked", [each.keyid for each in self.revoked]),
@@ -99,7 +99,7 @@ class Trust(_Part):
         return self
 
     @classmethod
-    def parse(cls, text: bytes, name: str) -> "Trust":
+    def parse(cls, text: bytes, name: str) -> "TrustPolicy":
         """The policy in a file's bytes; `name` is the file's.
 
         Raises:
@@ -149,18 +149,18 @@ class Trust(_Part):
         name = PublicationId(state=manifest.state, attempt=manifest.attempt)
         what = _publication(scope, name)
         if envelope is None:
-            raise NotVouchedFor(f"{what.text} is not signed, and the trust policy demands it: {what.remedy}")
+            raise NotTrusted(f"{what.text} is not signed, and the trust policy demands it: {what.remedy}")
         try:
             payload, found = attestation.opened(envelope)
         except ValueError as error:
-            raise NotVouchedFor(f"the signature of {what.text} cannot be read: {error}: {what.remedy}") from error
+            raise NotTrusted(f"the signature of {what.text} cannot be read: {error}: {what.remedy}") from error
         if payload != attestation.statement(manifest, manifest_body):
-            raise NotVouchedFor(f"the signature of {what.text} is one over something else: {what.remedy}")
+            raise NotTrusted(f"the signature of {what.text} is one over something else: {what.remedy}")
         message = signatures.encoding(signatures.STATEMENT, payload)
         try:
             return self._check(found, "publish", scope, message, what)
         except VerificationFailed as error:
-            raise NotVouchedFor(str(error)) from error
+            raise NotTrusted(str(error)) from error
 
     def objection(self, keyids: Collection[str], role: Role, scope: Scope | None) -> str | None:
         """Why signatures of none of these keys would count; None: those of one do. `scope` None: in any scope."""

@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Final, Protocol
 
 from daemon import local_files
-from daemon.publishing.errors import AcceptedUnusable
+from daemon.publishing.errors import SequenceMemoryUnusable
 from daemon.runtime import Runtime
 from renderers.model import Scope
 
@@ -16,7 +16,7 @@ _LOCK_SECONDS_AGAIN: Final = 0.5
 _MOST_BYTES: Final = 16 << 20
 
 
-class Accepted(Protocol):
+class HighestSequences(Protocol):
     """What readers have seen."""
 
     async def highest(self, scope: Scope) -> int:
@@ -28,7 +28,7 @@ class Accepted(Protocol):
         ...
 
 
-class InProcess:
+class ProcessSequences:
     """Implements `Accepted` for as long as the process lives."""
 
     def __init__(self) -> None:
@@ -43,7 +43,7 @@ class InProcess:
         self._highest[scope] = max(sequence, self._highest.get(scope, 0))
 
 
-class InFile:
+class FileSequences:
     """Implements `Accepted` for all readers of this machine, in a file; `bucket` tells its scopes from another's.
 
     A file that cannot be read is refused, not begun anew: who can make a reader forget can show it an old pointer.
@@ -54,12 +54,12 @@ class InFile:
         self._lock = Path(f"{path}.lock")
         self._bucket = bucket
         self._runtime = runtime
-        self._seen = InProcess()
+        self._seen = ProcessSequences()
         self._patience = LOCK_SECONDS
 
     async def highest(self, scope: Scope) -> int:
         """The highest sequence that was accepted; 0 for none. Raises AcceptedUnusable."""
-        known = await self._runtime.offload(self._read)
+        known = await self._runtime.run_in_thread(self._read)
         return max(await self._seen.highest(scope), known.get(self._key(scope), 0))
 
     async def accept(self, scope: Scope, sequence: int) -> None:
@@ -70,11 +70,11 @@ class InFile:
         if sequence <= await self._seen.highest(scope):
             return
         limit = self._runtime.monotonic() + self._patience
-        while not await self._runtime.offload(self._remember, self._key(scope), sequence):
+        while not await self._runtime.run_in_thread(self._remember, self._key(scope), sequence):
             if self._runtime.monotonic() >= limit:
                 # Or a command that reads many scopes would wait as long for each.
                 self._patience = _LOCK_SECONDS_AGAIN
-                raise AcceptedUnusable(f"{local_files.held_for(self._lock, LOCK_SECONDS)} (trust.state_file)")
+                raise SequenceMemoryUnusable(f"{local_files.held_for(self._lock, LOCK_SECONDS)} (trust.state_file)")
             await self._runtime.sleep(0.001 + 0.02 * self._runtime.jitter())
         self._patience = LOCK_SECONDS
         await self._seen.accept(scope, sequence)
@@ -89,9 +89,9 @@ class InFile:
                     local_files.replace(self._path, written.encode())
                 return held
         except local_files.Unsafe as error:
-            raise AcceptedUnusable(f"{error} (trust.state_file)") from error
+            raise SequenceMemoryUnusable(f"{error} (trust.state_file)") from error
         except OSError as error:
-            raise AcceptedUnusable(
+            raise SequenceMemoryUnusable(
                 f"{self._path} cannot be written: {error.strerror}; let this user write it, or name another file "
                 "(trust.state_file)"
             ) from error
@@ -105,7 +105,7 @@ class InFile:
         except FileNotFoundError:
             return {}
         except (OSError, ValueError, RecursionError, local_files.Unsafe) as error:
-            raise AcceptedUnusable(f"{self._path}: {error}: put it back, or remove it knowingly") from error
+            raise SequenceMemoryUnusable(f"{self._path}: {error}: put it back, or remove it knowingly") from error
         if not isinstance(found, dict) or not all(type(each) is int for each in found.values()):
-            raise AcceptedUnusable(f"{self._path} has no sequences: put it back, or remove it knowingly")
+            raise SequenceMemoryUnusable(f"{self._path} has no sequences: put it back, or remove it knowingly")
         return found

@@ -59,7 +59,7 @@ _KINDS: Final = {
 
 
 @dataclass(frozen=True, slots=True)
-class Entry:
+class DirectoryEntry:
     """A name in a folder, and the file under it. Times are nanoseconds since 1970, by the file system's clock."""
 
     name: str
@@ -76,7 +76,7 @@ class Entry:
         """Seconds since 1970."""
         return self.modified_ns / 1e9
 
-    def is_same_file(self, other: "Entry") -> bool:
+    def is_same_file(self, other: "DirectoryEntry") -> bool:
         """Whether both are one file whose bytes did not change in between, whatever its name."""
         one, two = ((each.device, each.inode, each.size, each.modified_ns) for each in (self, other))
         return one == two
@@ -89,11 +89,11 @@ class UnfitLock(OSError):
 class FileSystem(Protocol):
     """What a directory store needs of an operating system."""
 
-    def status(self, path: Path) -> Entry | None:
+    def status(self, path: Path) -> DirectoryEntry | None:
         """What is at the path; None if nothing is."""
         ...
 
-    def entries(self, folder: Path) -> Iterable[Entry]:
+    def entries(self, folder: Path) -> Iterable[DirectoryEntry]:
         """What is in the folder, in no order, perhaps lazily. A name that vanishes meanwhile is left out."""
         ...
 
@@ -151,7 +151,7 @@ class FileSystem(Protocol):
 class RealFileSystem:
     """The operating system's own file system. It must have hard links, flock and fsync: any local one of Linux does."""
 
-    def status(self, path: Path) -> Entry | None:
+    def status(self, path: Path) -> DirectoryEntry | None:
         """What is at the path; None if nothing is."""
         try:
             with _parent(path) as folder:
@@ -159,7 +159,7 @@ class RealFileSystem:
         except (FileNotFoundError, NotADirectoryError):
             return None
 
-    def entries(self, folder: Path) -> Iterator[Entry]:
+    def entries(self, folder: Path) -> Iterator[DirectoryEntry]:
         """What is in the folder."""
         with _folder(folder, os.O_RDONLY) as descriptor, os.scandir(descriptor) as names:
             for name in names:
@@ -270,8 +270,8 @@ def _is_still_there(path: Path, descriptor: int) -> bool:
     return os.path.samestat(named, os.fstat(descriptor))
 
 
-def _entry(name: str, found: os.stat_result) -> Entry:
-    return Entry(
+def _entry(name: str, found: os.stat_result) -> DirectoryEntry:
+    return DirectoryEntry(
         name,
         _KINDS.get(stat.S_IFMT(found.st_mode), Kind.DEVICE),
         found.st_size,

@@ -44,7 +44,7 @@ from typing import Concatenate, Final, ParamSpec, TypeVar
 
 from daemon import local_files
 from daemon.runtime import Runtime
-from daemon.stores.directory.filesystem import Entry, FileSystem, Kind, RealFileSystem
+from daemon.stores.directory.filesystem import DirectoryEntry, FileSystem, Kind, RealFileSystem
 from daemon.stores.directory.os_errors import (
     after_writing,
     before_writing,
@@ -93,7 +93,7 @@ class _Busy(Exception):
 class _Examined:
     """An object that has the version its writer expects, and what was found there."""
 
-    entry: Entry
+    entry: DirectoryEntry
     sha256: str | None
     """None: it is not read for that."""
     tags: tuple[TagEntry, ...]
@@ -137,14 +137,14 @@ class DirectoryStore:
     async def get(self, key: str, *, most_bytes: int | None = None) -> Stored:
         """The object. Raises ObjectMissing, ObjectTooBig."""
         _check(key)
-        return await self._runtime.offload(self._get, key, most_bytes)
+        return await self._runtime.run_in_thread(self._get, key, most_bytes)
 
     async def scan(self, prefix: str) -> Listing:
         """All objects whose key starts with `prefix`, sorted by the key's bytes, with their digests.
 
         Raises StoreRefused if the folder of the prefix cannot be listed; one below it is in `Listing.unreadable`.
         """
-        return await self._runtime.offload(self._scan, check_prefix(prefix))
+        return await self._runtime.run_in_thread(self._scan, check_prefix(prefix))
 
     async def folders(self, prefix: str) -> Sequence[str]:
         """The next parts of the keys below the folder `prefix`, sorted: the folders in it, but empty ones.
@@ -152,7 +152,7 @@ class DirectoryStore:
         One that cannot be listed, or has more than 64 folders before the first file, may hold an object and is among
         them. Raises StoreRefused if `prefix` itself cannot be listed.
         """
-        return await self._runtime.offload(self._folders, check_folder(prefix).rstrip("/"))
+        return await self._runtime.run_in_thread(self._folders, check_folder(prefix).rstrip("/"))
 
     # ---- writing
 
@@ -177,7 +177,7 @@ class DirectoryStore:
         limit = self._runtime.monotonic() + LOCK_SECONDS
         while True:
             try:
-                return await self._runtime.offload(self._locked, key, work, *args, **kwargs)
+                return await self._runtime.run_in_thread(self._locked, key, work, *args, **kwargs)
             except _Busy as busy:
                 if self._runtime.monotonic() >= limit:
                     raise StoreRefused(f"{key}: {local_files.held_for(self._lock_path(key), LOCK_SECONDS)}") from busy
@@ -213,7 +213,7 @@ class DirectoryStore:
     def _delete(self, key: str, version: Version) -> None:
         current = self._expect(key, version)
         path, tags = self._root / key, self._tag_path(key)
-        out = self._root / _TEMPORARIES / _kept_name(self._runtime.token(), current.sha256)
+        out = self._root / _TEMPORARIES / _kept_name(self._runtime.random_id(), current.sha256)
         with while_writing(key):
             self._fs.rename(path, out)
             if not self._is(out, current):
@@ -236,7 +236,7 @@ class DirectoryStore:
         entry: TagEntry | None = None
         with self._staged(content.body, self._mode(key, content)) as staged:
             if content.tag or self._fs.status(tags) is not None:
-                entry = TagEntry(sha256, self._runtime.token(), dict(content.tag))
+                entry = TagEntry(sha256, self._runtime.random_id(), dict(content.tag))
                 self._write_tags(tags, (*kept, entry))
             new = self._status(staged)
             with while_writing(key):
@@ -261,7 +261,7 @@ class DirectoryStore:
     @contextmanager
     def _staged(self, body: bytes, mode: int) -> Iterator[Path]:
         """A synced temporary file, until the end of the block: a rename has then taken it, a link has doubled it."""
-        staged = self._root / _TEMPORARIES / self._runtime.token()
+        staged = self._root / _TEMPORARIES / self._runtime.random_id()
         try:
             self._fs.write(staged, body, mode=mode)
             self._fs.sync(staged)
@@ -303,7 +303,7 @@ class DirectoryStore:
         self._change_back(key, out, path, ours)
         raise ConditionFailed(f"{key} was changed while it was being replaced; what was saved is back in its place")
 
-    def _change_back(self, key: str, out: Path, path: Path, ours: Entry) -> None:
+    def _change_back(self, key: str, out: Path, path: Path, ours: DirectoryEntry) -> None:
         """Put what came out back. What comes out then is ours, or was saved even later and belongs there, too."""
         for _ in range(_TRIES):
             came = self._status(out)
@@ -327,7 +327,7 @@ class DirectoryStore:
         self._fs.sync_folder(path.parent)
         return self._fs.unlink(out)
 
-    def _status(self, path: Path) -> Entry:
+    def _status(self, path: Path) -> DirectoryEntry:
         found = self._fs.status(path)
         if found is None:
             raise FileNotFoundError(2, "No such file or directory", str(path))
@@ -447,7 +447,7 @@ class DirectoryStore:
         """Whether the version of an object is made of its file's size and times, so that nothing needs to read it."""
         return self._unread(key) or size > self._unread_bytes
 
-    def _file(self, key: str) -> Entry:
+    def _file(self, key: str) -> DirectoryEntry:
         """What is known of an object without reading it."""
         path = self._root / key
         found = self._fs.status(path)
@@ -538,7 +538,7 @@ class DirectoryStore:
         objects = sorted((each for each in found if each is not None), key=lambda each: by_bytes(each.key))
         return Listing(tuple(objects), tuple(sorted(hidden, key=lambda each: by_bytes(each.key))))
 
-    def _listed(self, key: str, entry: Entry) -> Listed | None:
+    def _listed(self, key: str, entry: DirectoryEntry) -> Listed | None:
         path = self._root / key
         if entry.kind is not Kind.FILE:
             return _unread(key, entry, self._odd(path, entry.kind, "where an object can be"))
@@ -585,7 +585,7 @@ class DirectoryStore:
                 return True
         return bool(waiting)
 
-    def _children(self, folder: str) -> Iterator[tuple[str, Entry]]:
+    def _children(self, folder: str) -> Iterator[tuple[str, DirectoryEntry]]:
         """What can be a key or lead to one, in a folder."""
         for entry in self._fs.entries(self._root / folder):
             key = f"{folder}/{entry.name}" if folder else entry.name
@@ -619,12 +619,12 @@ def _check(key: str) -> None:
         raise ValueError(f"key {key!r} is the store's own")
 
 
-def _figures(entry: Entry) -> Version:
+def _figures(entry: DirectoryEntry) -> Version:
     """The version of a file that is not read: it tells only whether the file changed."""
     return Version(f"stat-{entry.device:x}-{entry.inode:x}-{entry.size}-{entry.modified_ns}-{entry.changed_ns}")
 
 
-def _unread(key: str, entry: Entry, fault: str | None = None) -> Listed:
+def _unread(key: str, entry: DirectoryEntry, fault: str | None = None) -> Listed:
     return Listed(key, _figures(entry), entry.size, datetime.fromtimestamp(entry.modified, UTC), fault=fault)
 
 

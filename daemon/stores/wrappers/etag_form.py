@@ -88,7 +88,7 @@ class QuotingStore:
 
     async def _find_form(self) -> Form | None:
         """The form that the server compares, or None: it takes neither, or ignores one."""
-        token = self._runtime.token()
+        token = self._runtime.random_id()
         key = f".rebundle/probe/{token[:2]}-quotes"
         before, after = (Content(f"{token} {step}".encode()) for step in ("before", "after"))
         try:

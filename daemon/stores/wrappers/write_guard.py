@@ -68,7 +68,7 @@ class GuardedStore:
             raise UnsafeStore(self._shown)
 
     async def _replacing_what_is_absent(self) -> Finding:
-        clause, key = "replace absent", f"{PREFIX}{self._runtime.token()[:2]}-absent"
+        clause, key = "replace absent", f"{PREFIX}{self._runtime.random_id()[:2]}-absent"
         try:
             written = await self._store.replace(key, Content(b"must be refused\n", "text/plain"), _NEVER_A_VERSION)
         except (ConditionFailed, ObjectMissing):

@@ -6,7 +6,14 @@ from typing import Any
 
 import pytest
 
-from daemon.changes import ModelVersionChanged, RollbackRequested, StateCreated, composition_of, interpret, judge_data
+from daemon.changes import (
+    ModelVersionChanged,
+    RollbackRequested,
+    StateCreated,
+    composition_of,
+    interpret,
+    validate_data,
+)
 from events.errors import InvalidEvent
 from events.model import (
     BUNDLE_STATE_CREATED,
@@ -15,7 +22,7 @@ from events.model import (
     ROLLBACK_REQUESTED,
     Event,
 )
-from renderers.limits import Limits
+from renderers.limits import BundleLimits
 from renderers.model import ModelChange, Scope, canonical_digest
 from tests.builders import golden_composition, golden_document, model_document
 
@@ -156,7 +163,7 @@ def test_the_digest_of_a_rollback_request_is_that_of_its_type_and_known_fields()
 def test_a_state_beyond_a_limit_is_refused_with_every_part_that_exceeds_one() -> None:
     models = len(golden_document()["models"])
     with pytest.raises(InvalidEvent) as caught:
-        interpret(event(BUNDLE_STATE_CREATED, state_data()), Limits(models=1, signature_bytes=1))
+        interpret(event(BUNDLE_STATE_CREATED, state_data()), BundleLimits(models=1, signature_bytes=1))
     assert [str(problem).partition(",")[0] for problem in caught.value.problems] == [
         f"$.data.models: the bundle has {models} models",
         (
@@ -164,7 +171,7 @@ def test_a_state_beyond_a_limit_is_refused_with_every_part_that_exceeds_one() ->
             "bytes in its proxy's signature"
         ),
     ]
-    assert interpret(event(BUNDLE_STATE_CREATED, state_data()), Limits())
+    assert interpret(event(BUNDLE_STATE_CREATED, state_data()), BundleLimits())
 
 
 def test_a_rollback_request_names_its_scope_its_target_and_what_must_be_live() -> None:
@@ -227,11 +234,11 @@ def test_a_composition_that_cannot_be_read_names_every_problem() -> None:
     ],
 )
 def test_data_behind_a_broken_envelope_that_cannot_be_judged_adds_no_problem(kind: object, data: object) -> None:
-    assert judge_data(kind, data) == ()
+    assert validate_data(kind, data) == ()
 
 
 def test_data_behind_a_broken_envelope_is_judged_like_any_other() -> None:
-    problems = judge_data(BUNDLE_STATE_CREATED, state_data(state={"id": "state-1", "revision": 0}))
+    problems = validate_data(BUNDLE_STATE_CREATED, state_data(state={"id": "state-1", "revision": 0}))
 
     assert [problem.path for problem in problems] == ["$.data.state.revision"]
 

@@ -2,7 +2,7 @@
 
 import pytest
 
-from daemon.failures import NeedsOperator, Passing, judge
+from daemon.failures import NeedsOperator, Transient, classify
 from daemon.publishing.errors import OutcomeUnresolved, PointerLost, PointerMoved, VerificationFailed
 from daemon.stores.errors import OutcomeUnknown, StoreRefused, StoreUnavailable
 from events.errors import JournalFull, SourceUnavailable
@@ -22,7 +22,7 @@ from events.errors import JournalFull, SourceUnavailable
     ],
 )
 def test_what_passes_by_itself(error):
-    assert isinstance(judge(error), Passing)
+    assert isinstance(classify(error), Transient)
 
 
 @pytest.mark.parametrize(
@@ -30,16 +30,16 @@ def test_what_passes_by_itself(error):
     [StoreRefused("no permission"), PointerLost("gone"), VerificationFailed("bits"), KeyError("a fault of ours")],
 )
 def test_what_waits_for_an_operator(error):
-    assert isinstance(judge(error), NeedsOperator)
+    assert isinstance(classify(error), NeedsOperator)
 
 
 def test_the_reason_names_kind_and_words():
-    assert judge(StoreUnavailable("away")).reason == "StoreUnavailable: away"
-    assert judge(TimeoutError()).reason == "TimeoutError"
+    assert classify(StoreUnavailable("away")).reason == "StoreUnavailable: away"
+    assert classify(TimeoutError()).reason == "TimeoutError"
 
 
 def test_of_a_group_the_gravest_counts():
     group = ExceptionGroup("both", [StoreUnavailable("away"), ExceptionGroup("inner", [StoreRefused("denied")])])
 
-    assert judge(group) == NeedsOperator("StoreRefused: denied")
-    assert isinstance(judge(ExceptionGroup("one", [StoreUnavailable("away")])), Passing)
+    assert classify(group) == NeedsOperator("StoreRefused: denied")
+    assert isinstance(classify(ExceptionGroup("one", [StoreUnavailable("away")])), Transient)

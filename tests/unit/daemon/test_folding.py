@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from daemon import folding
 from daemon.changes import Change, ModelVersionChanged, RollbackRequested, StateCreated
-from daemon.folding import Known, Late, Lineage, Moved, Planned, Standing, batch_size, fold, plan
+from daemon.folding import DesiredState, Late, Lineage, Moved, PlannedState, UsedStateId, batch_size, fold, plan
 from events.model import Event, Identity, Outcome, OutcomeKind, Position
 from events.source import Delivery
 from renderers.model import MOST_MODELS, Composition, ModelChange, Scope
@@ -56,11 +56,11 @@ def batch(*changes: Foldable) -> list[tuple[Delivery, Foldable]]:
     return delivered
 
 
-def folded(*changes: Foldable, start: Standing | None = None) -> Standing:
-    return plan(start or Standing(None), batch(*changes)).standing
+def folded(*changes: Foldable, start: DesiredState | None = None) -> DesiredState:
+    return plan(start or DesiredState(None), batch(*changes)).standing
 
 
-def outcome_of(standing: Standing, change: Foldable) -> Outcome:
+def outcome_of(standing: DesiredState, change: Foldable) -> Outcome:
     step = fold(standing, change)
     assert isinstance(step, Outcome)
     return step
@@ -126,15 +126,15 @@ def test_one_of_id_or_number_used_otherwise_is_a_dead_letter(clashing: StateCrea
 
 
 def test_an_id_that_only_history_names_is_used_up_although_its_number_was_not_looked_up() -> None:
-    lineage = Lineage((Known("state-1", None, None),))
-    outcome = outcome_of(Standing(composition("2"), 2, 0, lineage), state(9, name="state-1"))
+    lineage = Lineage((UsedStateId("state-1", None, None),))
+    outcome = outcome_of(DesiredState(composition("2"), 2, 0, lineage), state(9, name="state-1"))
     assert outcome.kind is OutcomeKind.DEAD_LETTERED
     assert "published with another revision" in outcome.reason
 
 
 def test_a_number_that_only_history_names_is_used_up_once_it_was_looked_up() -> None:
-    lineage = Lineage((Known("state-1", 1, composition("1").digest),))
-    standing = Standing(composition("2"), 2, 0, lineage)
+    lineage = Lineage((UsedStateId("state-1", 1, composition("1").digest),))
+    standing = DesiredState(composition("2"), 2, 0, lineage)
     assert outcome_of(standing, state(1, name="other")).kind is OutcomeKind.DEAD_LETTERED
     assert outcome_of(standing, state(1)).kind is OutcomeKind.IGNORED
 
@@ -146,7 +146,7 @@ def test_a_dead_lettered_state_uses_nothing_up() -> None:
 
 
 def test_numbers_stay_when_a_state_of_a_retired_scope_comes_late_and_rise_when_a_newer_one_returns_it() -> None:
-    retired = Standing(None, highest_producer=5, derived=2, lineage=Lineage((Known("state-5", 5, "0" * 64),)))
+    retired = DesiredState(None, highest_producer=5, derived=2, lineage=Lineage((UsedStateId("state-5", 5, "0" * 64),)))
     late = fold(retired, state(4))
     assert isinstance(late, Late)
     assert late.standing.composition is None
@@ -205,7 +205,7 @@ def test_a_model_above_the_most_a_bundle_holds_is_a_dead_letter() -> None:
     full = Composition.model_construct(
         bundle=golden_composition().bundle, models=models, proxy=golden_composition().proxy
     )
-    outcome = outcome_of(Standing(full, 1), version("1", "newcomer"))
+    outcome = outcome_of(DesiredState(full, 1), version("1", "newcomer"))
     assert outcome.kind is OutcomeKind.DEAD_LETTERED
     assert str(MOST_MODELS) in outcome.reason
 
@@ -270,13 +270,13 @@ def test_a_model_that_the_scope_does_not_have_is_ignored(change: ModelVersionCha
 
 
 def test_a_model_event_that_names_an_absent_scope_is_a_dead_letter() -> None:
-    outcome = outcome_of(Standing(None), version("1"))
+    outcome = outcome_of(DesiredState(None), version("1"))
     assert outcome.kind is OutcomeKind.DEAD_LETTERED
     assert "send bundle_state.created first" in outcome.reason
 
 
 def test_a_model_event_for_whoever_has_it_is_ignored_by_a_retired_scope() -> None:
-    assert outcome_of(Standing(None, 5, 2), version("1", named=False)).kind is OutcomeKind.IGNORED
+    assert outcome_of(DesiredState(None, 5, 2), version("1", named=False)).kind is OutcomeKind.IGNORED
 
 
 # -- batches
@@ -387,7 +387,7 @@ def test_any_permutation_of_explicit_states_ends_in_the_same_place(
 @given(DISTINCT_STATES, st.data())
 def test_any_repetition_of_explicit_states_publishes_each_once(states: list[StateCreated], data: st.DataObject) -> None:
     repeated = data.draw(st.lists(st.sampled_from(states), min_size=1, max_size=15))
-    made = plan(Standing(None), batch(*repeated))
+    made = plan(DesiredState(None), batch(*repeated))
     published = [each.state for each in made.publications]
     assert sorted(published) == sorted({each.state for each in repeated})
     assert made.standing.highest_producer == max(each.revision for each in repeated)
@@ -408,7 +408,7 @@ def test_any_repetition_of_states_and_the_models_after_them_ends_in_the_same_com
 
 @given(CHANGES, st.data())
 def test_a_batch_comes_to_what_its_events_come_to_one_by_one(changes: list[Foldable], data: st.DataObject) -> None:
-    start = folded(state(2)) if data.draw(st.booleans()) else Standing(None)
+    start = folded(state(2)) if data.draw(st.booleans()) else DesiredState(None)
     whole = plan(start, batch(*changes))
     one_by_one = start
     for change in changes:
@@ -421,11 +421,11 @@ def test_cutting_a_batch_anywhere_publishes_the_same_explicit_states(
     changes: list[Foldable], data: st.DataObject
 ) -> None:
     cut = data.draw(st.integers(0, len(changes)))
-    whole = plan(Standing(None), batch(*changes))
-    first = plan(Standing(None), batch(*changes[:cut]))
+    whole = plan(DesiredState(None), batch(*changes))
+    first = plan(DesiredState(None), batch(*changes[:cut]))
     second = plan(first.standing, batch(*changes[cut:]))
 
-    def explicit(publications: Sequence[Planned]) -> list[tuple[str, bool]]:
+    def explicit(publications: Sequence[PlannedState]) -> list[tuple[str, bool]]:
         return [(each.state, each.late) for each in publications if each.kind == "explicit"]
 
     assert explicit(whole.publications) == explicit(first.publications) + explicit(second.publications)
@@ -433,7 +433,7 @@ def test_cutting_a_batch_anywhere_publishes_the_same_explicit_states(
 
 @given(CHANGES)
 def test_every_event_either_settles_alone_or_goes_into_exactly_one_publication(changes: list[Foldable]) -> None:
-    made = plan(Standing(None), batch(*changes))
+    made = plan(DesiredState(None), batch(*changes))
     published = [each.position.offset for planned in made.publications for each in planned.deliveries]
     settled = [at.offset for at in made.outcomes]
     assert sorted(published + settled) == list(range(1, len(changes) + 1))
@@ -441,7 +441,7 @@ def test_every_event_either_settles_alone_or_goes_into_exactly_one_publication(c
 
 @given(CHANGES)
 def test_numbers_never_go_down(changes: list[Foldable]) -> None:
-    standings = accumulate(changes, lambda standing, change: folded(change, start=standing), initial=Standing(None))
+    standings = accumulate(changes, lambda standing, change: folded(change, start=standing), initial=DesiredState(None))
     numbers = [(each.highest_producer, each.derived) for each in standings]
     assert numbers == sorted(numbers)
 
@@ -455,7 +455,7 @@ def test_a_planned_explicit_state_has_everything_that_its_event_said() -> None:
     (planned,) = plan(folded(state(1)), given).publications
 
     (moved, _), (delivery, change) = given
-    assert planned == Planned(change.composition, "state-2", 2, 0, "explicit", False, (delivery,), (moved,))
+    assert planned == PlannedState(change.composition, "state-2", 2, 0, "explicit", False, (delivery,), (moved,))
 
 
 def test_a_planned_derived_state_is_numbered_below_the_newest_explicit_one() -> None:
@@ -468,11 +468,11 @@ def test_a_planned_derived_state_is_numbered_below_the_newest_explicit_one() -> 
     assert made is not None
     name = f"derived-4.3-{made.digest[:12]}"
     deliveries = tuple(delivery for delivery, _ in given)
-    assert planned_all.publications == (Planned(made, name, 4, 3, "derived", False, deliveries),)
+    assert planned_all.publications == (PlannedState(made, name, 4, 3, "derived", False, deliveries),)
 
 
 def test_an_event_without_a_scope_to_change_is_told_why() -> None:
-    everywhere, named = (outcome_of(Standing(None), version("1", named=each)) for each in (False, True))
+    everywhere, named = (outcome_of(DesiredState(None), version("1", named=each)) for each in (False, True))
 
     assert everywhere == Outcome(OutcomeKind.IGNORED, "the scope has no composition")
     assert named.reason == "there is no such scope: send bundle_state.created first"
@@ -485,7 +485,7 @@ def test_a_used_revision_is_refused_with_what_to_do() -> None:
 
 
 def test_a_state_with_the_highest_number_itself_is_not_above_it() -> None:
-    step = fold(Standing(composition("5"), 5, 0), state(5, composition("7")))
+    step = fold(DesiredState(composition("5"), 5, 0), state(5, composition("7")))
 
     assert isinstance(step, Late)
 

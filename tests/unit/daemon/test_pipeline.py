@@ -21,7 +21,7 @@ from events.model import Outcome, OutcomeKind
 from renderers import gate
 from renderers.bundle import Renderer
 from renderers.errors import GateFailure, UnsafeText
-from renderers.limits import Limits
+from renderers.limits import BundleLimits
 from renderers.model import Scope
 from tests.builders import composition_document
 from tests.builders_runtime import InlineRuntime
@@ -1036,7 +1036,7 @@ def test_a_model_that_makes_a_bundle_too_big_is_a_dead_letter_and_changes_nothin
         assert "has 4 models, and may have 3 (setting limits.models)" in refused.reason
         assert str(moved.kind) == "published"
 
-    scenario(journal_path, store, play, limits=Limits(models=3))
+    scenario(journal_path, store, play, limits=BundleLimits(models=3))
 
 
 def test_history_beyond_its_limit_goes_into_chunks_and_stays_readable(journal_path, store):

@@ -9,10 +9,10 @@ from types import SimpleNamespace
 import pytest
 from structlog.testing import capture_logs
 
-from daemon.failures import Failure, NeedsOperator, Passing
+from daemon.failures import Failure, NeedsOperator, Transient
 from daemon.lifecycle import Stop
 from daemon.publishing.live_tree.sync import Synced, Unfinished
-from daemon.readiness import Vitals
+from daemon.readiness import HealthChecks
 from daemon.reporting import Reporter
 from daemon.stores.memory import MemoryStore
 from daemon.stores.startup_probe import Admission
@@ -26,7 +26,7 @@ from tests.builders_runtime import InlineRuntime
 
 SCOPE = Scope("visual-anomaly", "edge")
 EMPTY = Backlog(events=3, bytes=1, oldest=None, undispatched=0, lanes=(), dead_letters=2, rejected=0)
-AWAY, STUCK = Passing("bucket away"), NeedsOperator("no permission")
+AWAY, STUCK = Transient("bucket away"), NeedsOperator("no permission")
 
 
 @dataclass
@@ -77,7 +77,7 @@ class Daemon:
         self.log, self.worker, self.clock, self.stop = Log(), Worker(), Clock(), Stop()
         self.metrics = Metrics.create("0", "1")
         self.reporter = Reporter(self.metrics, self.clock)
-        self.vitals = Vitals(
+        self.vitals = HealthChecks(
             journal=self.log,
             journal_path=Path("/var/lib/my journal/journal.db"),
             bucket="/srv/my bundles",

@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from events.errors import InvalidEvent
-from events.strict_json import MOST_PROBLEMS, below, loads, shown
+from events.strict_json import MOST_PROBLEMS, below, described, loads
 
 MIB = 1 << 20
 
@@ -169,4 +169,4 @@ def test_a_key_that_is_no_name_is_quoted_in_a_path():
     ],
 )
 def test_a_found_value_is_shown_short_and_harmless(value, text):
-    assert shown(value) == text
+    assert described(value) == text

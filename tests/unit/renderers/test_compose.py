@@ -9,7 +9,7 @@ from hypothesis import given, settings
 
 from renderers import compose
 from renderers.bundle import Renderer
-from renderers.compose import Allotment
+from renderers.compose import ResourceDefaults
 from renderers.model import Composition, RenderDefaults, Resources
 from tests.builders import GOLDEN_DEFAULTS, STAMP, golden_composition, make_composition, make_model
 from tests.reference import whole_compose_file
@@ -131,7 +131,7 @@ def test_a_models_own_resources_go_before_the_defaults():
     defaults = Resources.model_validate({"limits": {"cpus": 1, "memory": "1g"}, "reservations": {"memory": "256m"}})
     model = make_model(serving={"resources": {"limits": {"cpus": 0, "memory": 1000}}})
 
-    assert Allotment.of(model, defaults) == Allotment("0", "1000b", "0", "256m")
+    assert ResourceDefaults.of(model, defaults) == ResourceDefaults("0", "1000b", "0", "256m")
 
 
 def test_ids_stand_in_variables_with_underscores():

@@ -7,7 +7,7 @@ from daemon.cli.output import Printer
 from daemon.publishing import operator_commands, protocol
 from daemon.publishing.live_tree.ownership import Blocked, DeletedByOperator, Override, Put, Stray
 from daemon.publishing.live_tree.sync import Synced, Unfinished
-from daemon.publishing.operator_commands import Done
+from daemon.publishing.operator_commands import ChangeResult
 from daemon.publishing.protocol import Writing
 from tests.support.buckets import SCOPE, in_bucket
 
@@ -17,7 +17,7 @@ WRITING = Writing("w" * 32, "2026-11-22T10:00:00.000Z", "alice", "freeze")
 def told(bucket, verb, live_tree, *, dry_run=False):
     before = in_bucket(bucket, lambda published: published.pointer())
     printer = Printer("table", False, False, False, io.StringIO(), io.StringIO())
-    tell(printer, "verb", Done(before, verb(before, WRITING), True, live_tree), dry_run=dry_run)
+    tell(printer, "verb", ChangeResult(before, verb(before, WRITING), True, live_tree), dry_run=dry_run)
     return printer.stdout.getvalue()
 
 

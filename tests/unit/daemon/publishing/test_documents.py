@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from daemon.publishing import documents
-from daemon.publishing.documents import Malformed, canonical, parsed, written
+from daemon.publishing.documents import Malformed, canonical, parse, serialised
 from daemon.publishing.sizes import LEVELS, MARKS
 
 TEXT = st.text(st.characters(exclude_categories=["Cs"]), max_size=20)
@@ -22,14 +22,14 @@ VALUES = st.recursive(
 
 @given(VALUES)
 def test_whatever_is_written_is_read_back(value: Any) -> None:
-    assert parsed(written(value)) == value
-    assert canonical(written(value)) == value
+    assert parse(serialised(value)) == value
+    assert canonical(serialised(value)) == value
 
 
 @given(VALUES)
 def test_other_spellings_of_a_value_are_the_same_value_and_not_its_one_form(value: Any) -> None:
     spelled = b" " + json.dumps(value, indent=1).encode()
-    assert parsed(spelled) == value
+    assert parse(spelled) == value
     with pytest.raises(Malformed, match=r"it is not in the form in which it is written$"):
         canonical(spelled)
 
@@ -37,10 +37,10 @@ def test_other_spellings_of_a_value_are_the_same_value_and_not_its_one_form(valu
 @given(st.binary(max_size=60) | st.text(alphabet='[]{}",:\\u0dDe1.- ', max_size=60).map(str.encode))
 def test_any_bytes_are_a_value_that_can_be_written_or_malformed(body: bytes) -> None:
     try:
-        value = parsed(body)
+        value = parse(body)
     except Malformed:
         return
-    assert parsed(written(value)) == value
+    assert parse(serialised(value)) == value
 
 
 @pytest.mark.parametrize(
@@ -73,7 +73,7 @@ def test_any_bytes_are_a_value_that_can_be_written_or_malformed(body: bytes) -> 
 )
 def test_what_no_reader_could_hold_or_write_again_is_malformed(body: bytes, words: str) -> None:
     with pytest.raises(Malformed, match=f"^{words}"):
-        parsed(body)
+        parse(body)
 
 
 @pytest.mark.parametrize("body", [b"[0,0,0,0]", b'["\\n,",{"":0}]', b'{",":0,"[":[]}'])
@@ -81,9 +81,9 @@ def test_a_document_may_have_as_many_brackets_and_commas_as_the_limit_says(
     body: bytes, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(documents, "MARKS", 5)
-    assert parsed(body) == json.loads(body)
+    assert parse(body) == json.loads(body)
     with pytest.raises(Malformed, match="more than 5 brackets and commas"):
-        parsed(body[:-1] + b"," + body[-1:])
+        parse(body[:-1] + b"," + body[-1:])
 
 
 @pytest.mark.parametrize(
@@ -100,11 +100,11 @@ def test_a_document_may_have_as_many_brackets_and_commas_as_the_limit_says(
     ],
 )
 def test_what_only_looks_hostile_is_read(body: bytes, value: object) -> None:
-    assert value is None or parsed(body) == value
-    assert parsed(body) is not None
+    assert value is None or parse(body) == value
+    assert parse(body) is not None
 
 
 @pytest.mark.parametrize("body", [b'"' + b'\\"' * 1_000_000, b'"' * 1_000_001, b'"' + b"\\" * 1_000_001])
 def test_text_without_an_end_is_malformed_in_one_pass(body: bytes) -> None:
     with pytest.raises(Malformed):
-        parsed(body)
+        parse(body)

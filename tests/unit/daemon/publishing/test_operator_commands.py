@@ -7,7 +7,7 @@ from itertools import count
 import pytest
 
 from daemon.publishing import layout, operator_commands, protocol
-from daemon.publishing.errors import NotFound, PointerMoved, Refused, VerificationFailed
+from daemon.publishing.errors import NotFound, OperationRefused, PointerMoved, VerificationFailed
 from daemon.publishing.live_tree.sync import Synced, Unfinished
 from daemon.publishing.operator_commands import find_exactly, find_retained
 from daemon.publishing.pointer import Pointer
@@ -106,13 +106,13 @@ def test_a_rollback_is_refused_when_another_state_is_live_than_expected(memory: 
     async def scenario() -> None:
         process = bucket(memory)
         await process.publish(make_state(1), make_state(2))
-        with pytest.raises(Refused, match="live is state-2, not state-1"):
+        with pytest.raises(OperationRefused, match="live is state-2, not state-1"):
             await process.operations.carry_out(
                 SCOPE, operator_commands.rollback("state-1", expected_live="state-1"), "ann"
             )
         await process.operations.carry_out(SCOPE, operator_commands.rollback("state-1", expected_live="state-2"), "ann")
         await process.operations.carry_out(SCOPE, protocol.retire, "ann")
-        with pytest.raises(Refused, match="live is nothing"):
+        with pytest.raises(OperationRefused, match="live is nothing"):
             await process.operations.carry_out(
                 SCOPE, operator_commands.rollback("state-1", expected_live="state-1"), "ann"
             )
@@ -136,7 +136,7 @@ def test_quarantine_and_its_lifting_name_states(memory: MemoryStore) -> None:
         done = await act(SCOPE, operator_commands.quarantine("state-2", rollback_to="state-1"), "ann", "bad")
         assert names(done.after) == ("state-1", "state-2")
         assert (await tree(memory))["base/docker-compose.yml"] == b"services 1\n"
-        with pytest.raises(Refused):
+        with pytest.raises(OperationRefused):
             await act(SCOPE, protocol.resume, "ann")
         assert (await act(SCOPE, operator_commands.lift_quarantine("state-2"), "ann")).after.quarantined == ()
         assert names((await act(SCOPE, protocol.resume, "ann")).after) == ("state-2", "state-2")

@@ -11,7 +11,7 @@ import pytest
 
 from daemon.publishing import layout, manifest, protocol
 from daemon.publishing.errors import NotFound, PointerLost, VerificationFailed
-from daemon.publishing.pointer import Older, Publication, PublicationId
+from daemon.publishing.pointer import PreviousChunk, Publication, PublicationId
 from daemon.publishing.reader import Manifests, Scopes
 from daemon.stores.errors import ObjectDamaged, StoreRefused, StoreUnavailable
 from daemon.stores.memory import MemoryStore
@@ -293,7 +293,7 @@ def test_a_chunk_of_history_that_is_none_is_damaged_though_its_digest_fits(memor
         key = await with_a_chunk(memory)
         pointer = await bucket(memory).pointer()
         await overwritten(memory, key, body)
-        older = Older(key=key, sha256=hashlib.sha256(body).hexdigest())
+        older = PreviousChunk(key=key, sha256=hashlib.sha256(body).hexdigest())
         with pytest.raises(VerificationFailed, match="is damaged"):
             await bucket(memory).reader.history(pointer.model_copy(update={"older": older}))
 

@@ -9,7 +9,7 @@ import pytest
 from structlog.testing import capture_logs
 
 from daemon.publishing import layout
-from daemon.publishing.maintenance.garbage_collector import BOTH, Collector
+from daemon.publishing.maintenance.garbage_collector import BOTH, GarbageCollector
 from daemon.publishing.maintenance.retention_rules import Policy
 from daemon.stores.errors import StoreRefused
 from daemon.stores.memory import MemoryStore
@@ -61,7 +61,7 @@ async def run(
     """The log; `refused` and `failing` get what was reported after each round."""
     bucket = Bucket(store, runtime)
     timer = CollectionTimer(
-        collector=Collector(store, bucket.reader, bucket.publisher, runtime, Policy(newest=1, days=0)),
+        collector=GarbageCollector(store, bucket.reader, bucket.publisher, runtime, Policy(newest=1, days=0)),
         reader=bucket.reader,
         runtime=runtime,
         writer="rebundle@test",

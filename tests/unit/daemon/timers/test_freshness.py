@@ -10,9 +10,9 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from securesystemslib.signer import CryptoSigner
 
 from daemon.publishing import layout, sizes
-from daemon.publishing.errors import WentBack
+from daemon.publishing.errors import SequenceWentBack
 from daemon.publishing.trust.keys import KeySigner, PublicKey, generate
-from daemon.publishing.trust.policy import Trust, TrustedKey
+from daemon.publishing.trust.policy import TrustedKey, TrustPolicy
 from daemon.stores.errors import ObjectMissing, StoreRefused
 from daemon.stores.memory import MemoryStore
 from daemon.stores.port import Content
@@ -31,7 +31,7 @@ def key() -> tuple[KeySigner, PublicKey]:
 
 SIGNER, PUBLIC = key()
 STRANGER, _ = key()
-POLICY = Trust(keys=(TrustedKey(keyid=PUBLIC.keyid, public=PUBLIC.pem, roles=("publish", "pointer")),))
+POLICY = TrustPolicy(keys=(TrustedKey(keyid=PUBLIC.keyid, public=PUBLIC.pem, roles=("publish", "pointer")),))
 
 
 class Daemon:
@@ -43,7 +43,7 @@ class Daemon:
         name: str = "one",
         *,
         signer: KeySigner = SIGNER,
-        trust: Trust | None = None,
+        trust: TrustPolicy | None = None,
         minutes: int = 10,
         runtime: InlineRuntime | None = None,
     ) -> None:
@@ -77,7 +77,7 @@ def test_a_daemon_vouches_only_where_its_own_policy_would_believe_it() -> None:
         assert await ours.timer.renew(SCOPE)
         before = (await store.get(layout.freshness(SCOPE))).body
         await ours.bucket.publish(make_state(2))
-        assert not await Daemon(store, "two", trust=Trust(keys=(elsewhere,))).timer.renew(SCOPE)
+        assert not await Daemon(store, "two", trust=TrustPolicy(keys=(elsewhere,))).timer.renew(SCOPE)
         assert (await store.get(layout.freshness(SCOPE))).body == before
 
     run(scenario)
@@ -132,7 +132,7 @@ def test_nobody_vouches_for_a_pointer_that_was_put_back() -> None:
         there = await store.get(layout.pointer(SCOPE))
         await store.replace(layout.pointer(SCOPE), Content(old), there.version)
         daemon.runtime.seconds += 3600
-        with pytest.raises(WentBack):
+        with pytest.raises(SequenceWentBack):
             await daemon.timer.renew(SCOPE)
         assert await vouched(store) == 2
 
@@ -150,7 +150,7 @@ def test_nobody_begins_with_a_pointer_older_than_the_one_vouched_for() -> None:
         await store.replace(layout.pointer(SCOPE), Content(old), there.version)
         started_anew = Daemon(store, trust=POLICY)
         started_anew.runtime.seconds += 3600
-        with pytest.raises(WentBack, match="is at 1, and the newest one was 2"):
+        with pytest.raises(SequenceWentBack, match="is at 1, and the newest one was 2"):
             await started_anew.timer.renew(SCOPE)
         assert await vouched(store) == 2
 

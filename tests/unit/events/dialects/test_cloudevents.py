@@ -10,7 +10,7 @@ from cloudevents.core.v1.event import CloudEvent
 from hypothesis import given
 from hypothesis import strategies as st
 
-from events.dialects.cloudevents import BATCH, STRUCTURED, Limits, decode_http, decode_many, decode_structured
+from events.dialects.cloudevents import BATCH, STRUCTURED, DecodingLimits, decode_http, decode_many, decode_structured
 from events.errors import InvalidEvent, Problem, UnsupportedContentType
 from events.model import Event
 from events.strict_json import MOST_PROBLEMS
@@ -99,7 +99,7 @@ def test_header_names_are_read_in_any_case():
 
 
 def test_a_binary_event_as_deep_as_allowed_can_be_read_back_from_its_structured_form():
-    limits = Limits(deepest=5)
+    limits = DecodingLimits(deepest=5)
     headers = [(b"content-type", b"application/json"), (b"ce-specversion", b"1.0"), (b"ce-id", b"1")]
     headers += [(b"ce-type", b"t"), (b"ce-source", b"urn:x")]
     [event] = decode_http(headers, b'{"a":[[[]]]}', limits).events
@@ -320,7 +320,7 @@ def test_problems_of_data_count_among_those_that_an_answer_may_have():
 
 
 def test_an_event_may_nest_as_deep_in_a_batch_as_alone():
-    limits = Limits(deepest=5)
+    limits = DecodingLimits(deepest=5)
     for data, is_too_deep in ({"a": [[[]]]}, False), ({"a": [[[[]]]]}, True):
         for body in (ENVELOPE | {"data": data}, [ENVELOPE | {"data": data}]):
             headers = [(b"content-type", (BATCH if isinstance(body, list) else STRUCTURED).encode())]

@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from renderers.gate.incremental import NOTHING, Cutting, Judged, Run, cut, end_of_line, line_at, runs
+from renderers.gate.incremental import NOTHING, Cutting, PassedBundle, Run, cut, end_of_line, line_at, runs
 from renderers.gate.parsers import Unreadable
 from tests.builders import make_model
 
@@ -82,7 +82,7 @@ def test_a_line_is_counted_from_the_start_of_the_text():
 
 def test_the_size_grows_with_text_and_models():
     models = tuple(_MODELS.values())
-    judged = Judged(models, {"x": Cutting(b"x" * 1000, range(9))}, (), (), frozenset())
+    judged = PassedBundle(models, {"x": Cutting(b"x" * 1000, range(9))}, (), (), frozenset())
 
     assert judged.size > 1000
     assert NOTHING.size == 0

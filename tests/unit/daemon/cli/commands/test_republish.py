@@ -5,7 +5,7 @@ import pytest
 
 from daemon.cli.commands.republish import publish_over
 from daemon.publishing import protocol
-from daemon.publishing.errors import Refused
+from daemon.publishing.errors import OperationRefused
 from renderers.template_set import Templates
 from tests.support.buckets import SCOPE, composition_with, in_bucket, pointer
 
@@ -155,7 +155,7 @@ def test_a_rendering_of_what_is_no_longer_desired_is_not_published(bucket):
         await published.publish(composition_with("4"), "state-4", 4)
         await published.operations.carry_out(SCOPE, publish_over(before, rendered), "op")
 
-    with pytest.raises(Refused, match="republish again"):
+    with pytest.raises(OperationRefused, match="republish again"):
         in_bucket(bucket, race)
     assert pointer(bucket).desired.state == "state-4"
 
@@ -169,7 +169,7 @@ def test_what_was_stored_before_a_collection_is_not_published_after_it(bucket):
         )
         await published.operations.carry_out(SCOPE, publish_over(before, rendered), "op")
 
-    with pytest.raises(Refused, match="was collected"):
+    with pytest.raises(OperationRefused, match="was collected"):
         in_bucket(bucket, race)
     assert pointer(bucket).kind == "gc"
 

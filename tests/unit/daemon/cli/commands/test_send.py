@@ -2,7 +2,7 @@ import json
 
 import pytest
 
-from daemon.cli.client import Client
+from daemon.cli.client import DaemonClient
 from daemon.cli.commands.send import read_events, requests, wait_for
 from daemon.cli.failures import DaemonUnreachable
 from events.dialects.cloudevents import BATCH, STRUCTURED
@@ -199,7 +199,7 @@ def test_waiting_asks_until_the_event_has_settled_ever_more_slowly():
     waiting, done = report("j@1", None), report("j@1", "2026-11-22T10:00:00Z", "published")
 
     with server(answers([waiting], None, [report("other", None), done])) as (url, seen):
-        (view,) = wait_for(Client(url), [{"id": "e/1 ?", "position": "j@1"}], 60, clock=clock, sleep=clock.sleep)
+        (view,) = wait_for(DaemonClient(url), [{"id": "e/1 ?", "position": "j@1"}], 60, clock=clock, sleep=clock.sleep)
 
     assert (view["settled_at"], view["scopes"][0]["outcome"]) == ("2026-11-22T10:00:00Z", "published")
     assert clock.slept == [0.25, 0.5]
@@ -210,7 +210,7 @@ def test_waiting_ends_at_its_limit():
     clock = Clock()
 
     with server(answers([report("j@1", None)])) as (url, _):
-        (view,) = wait_for(Client(url), [{"id": "e1", "position": "j@1"}], 3, clock=clock, sleep=clock.sleep)
+        (view,) = wait_for(DaemonClient(url), [{"id": "e1", "position": "j@1"}], 3, clock=clock, sleep=clock.sleep)
 
     assert view["settled_at"] is None
 
@@ -232,11 +232,11 @@ def test_an_event_that_still_waits_names_the_command_that_shows_why(tmp_path, re
 
 
 def test_an_event_that_was_ignored_at_the_door_is_not_waited_for():
-    (view,) = wait_for(Client("http://127.0.0.1:1"), [{"id": "e1", "position": None, "ignored": True}], 3)
+    (view,) = wait_for(DaemonClient("http://127.0.0.1:1"), [{"id": "e1", "position": None, "ignored": True}], 3)
 
     assert view["settled_at"] == "never"
 
 
 def test_a_daemon_that_has_forgotten_the_event_is_an_error():
     with server(answers([])) as (url, _), pytest.raises(DaemonUnreachable, match="does not know it any more"):
-        wait_for(Client(url), [{"id": "e1", "position": "j@1"}], 3)
+        wait_for(DaemonClient(url), [{"id": "e1", "position": "j@1"}], 3)

@@ -22,11 +22,11 @@ from daemon.publishing.live_tree.ownership import (
     Wanted,
     commit_position,
     is_credential,
-    judge_all,
     known_blocked,
     marker_after,
     marker_before,
     parsed_commit,
+    plan_paths,
 )
 from daemon.stores.port import Version
 from tests.builders_publishing import make_publication
@@ -71,7 +71,7 @@ def there(sha256: str, *, ours: bool = True, commit: Commit | None = None) -> Pr
 )
 def test_a_file_that_live_has(path: str, file: Present | None, expected: Verdict | None) -> None:
     present = {} if file is None else {path: file}
-    assert judge_all(wanted({path: "new"}), present, None) == (() if expected is None else (expected,))
+    assert plan_paths(wanted({path: "new"}), present, None) == (() if expected is None else (expected,))
 
 
 @pytest.mark.parametrize(
@@ -84,30 +84,30 @@ def test_a_file_that_live_has(path: str, file: Present | None, expected: Verdict
     ],
 )
 def test_a_file_that_live_does_not_have(path: str, file: Present, expected: Verdict | None) -> None:
-    assert judge_all(wanted({}), {path: file}, None) == (() if expected is None else (expected,))
+    assert plan_paths(wanted({}), {path: file}, None) == (() if expected is None else (expected,))
 
 
 def test_a_file_of_example_that_was_written_once_and_is_gone_stays_deleted() -> None:
     recorded = marker({ENV: ("old", (1, 0)), BASE: ("old", (1, 0))})
-    assert judge_all(wanted({ENV: "new", BASE: "new"}), {}, recorded) == (Put(BASE, None), DeletedByOperator(ENV))
+    assert plan_paths(wanted({ENV: "new", BASE: "new"}), {}, recorded) == (Put(BASE, None), DeletedByOperator(ENV))
 
 
 @pytest.mark.parametrize(("recorded", "replaced"), [((4, 0), True), ((5, 0), False), ((9, 1), False)])
 def test_without_a_tag_the_markers_commit_position_decides(recorded: Commit, replaced: bool) -> None:
-    verdicts = judge_all(wanted({ENV: "new"}), {ENV: there("old")}, marker({ENV: ("old", recorded)}))
+    verdicts = plan_paths(wanted({ENV: "new"}), {ENV: there("old")}, marker({ENV: ("old", recorded)}))
     assert verdicts == ((Put(ENV, V1),) if replaced else ())
 
 
 def test_the_files_own_tag_counts_more_than_the_marker() -> None:
     present = {ENV: there("old", commit=(6, 0))}
-    assert judge_all(wanted({ENV: "new"}), present, marker({ENV: ("older", (1, 0))})) == ()
+    assert plan_paths(wanted({ENV: "new"}), present, marker({ENV: ("older", (1, 0))})) == ()
 
 
 def test_the_marker_afterwards_has_what_was_written_and_loses_what_was_removed() -> None:
     before = marker({BASE: ("old", (1, 0)), "base/gone": ("x", (1, 0)), ENV: ("default", (1, 0))})
     plan = wanted({BASE: "new", ENV: "default", "example/new": "n"})
     present = {BASE: there("old"), "base/gone": there("x"), ENV: there("default")}
-    verdicts = judge_all(plan, present, before)
+    verdicts = plan_paths(plan, present, before)
     after = marker_after(
         before, plan, present, verdicts, {BASE: Version("8"), "base/gone": None, "example/new": Version("9")}
     )
@@ -145,7 +145,7 @@ def test_a_file_that_is_right_and_was_never_recorded_enters_the_marker() -> None
     ],
 )
 def test_what_cannot_be_read_is_never_written_over(path: str, in_live: bool, expected: Verdict | None) -> None:
-    verdicts = judge_all(wanted({path: "new"} if in_live else {}), {path: Unread("why")}, None)
+    verdicts = plan_paths(wanted({path: "new"} if in_live else {}), {path: Unread("why")}, None)
     assert verdicts == (() if expected is None else (expected,))
 
 
@@ -153,10 +153,13 @@ def test_an_unreadable_file_of_a_model_that_left_holds_base_back_if_it_was_writt
     """Hosts copy what is in base/. What was never written here is an operator's, and base/ follows beside it."""
     before = marker({"base/gone": ("old", (1, 0)), ENV: ("old", (1, 0))})
     present = {path: Unread("why") for path in ("base/gone", "base/notes", ENV)}
-    verdicts = judge_all(wanted({}), present, before)
+    verdicts = plan_paths(wanted({}), present, before)
     assert verdicts == (Blocked("base/gone", "why"), Stray("base/notes"), Override(ENV))
     assert [each.holds_base_back for each in verdicts if isinstance(each, Blocked)] == [True]
-    assert judge_all(wanted({}), {"base/notes": Unread("why")}, before) == (Stray("base/notes"), DeletedByOperator(ENV))
+    assert plan_paths(wanted({}), {"base/notes": Unread("why")}, before) == (
+        Stray("base/notes"),
+        DeletedByOperator(ENV),
+    )
 
 
 @pytest.mark.parametrize(
@@ -169,10 +172,10 @@ def test_an_unreadable_file_of_a_model_that_left_holds_base_back_if_it_was_writt
     ],
 )
 def test_a_default_older_than_the_one_recorded_is_kept_aside(file: Present, kept: bool) -> None:
-    assert judge_all(wanted({ENV: "new"}), {ENV: file}, None) == (Put(ENV, V1),)
+    assert plan_paths(wanted({ENV: "new"}), {ENV: file}, None) == (Put(ENV, V1),)
     recorded = marker({ENV: ("recorded", (3, 0))})
     expected = Put(ENV, V1, keep_aside=kept)
-    assert judge_all(wanted({ENV: "new"}), {ENV: file}, recorded) == (expected,)
+    assert plan_paths(wanted({ENV: "new"}), {ENV: file}, recorded) == (expected,)
 
 
 def test_the_marker_records_no_path_that_was_not_written() -> None:
@@ -215,7 +218,7 @@ def test_overrides_deleted_files_and_strays_leave_the_marker_as_it_was() -> None
     before = marker({ENV: ("old", (1, 0))})
     plan = wanted({ENV: "new", "example/other": "n"})
     present = {"example/other": there("mine", ours=False), "base/stray": there("s", ours=False)}
-    verdicts = judge_all(plan, present, before)
+    verdicts = plan_paths(plan, present, before)
     assert verdicts == (Stray("base/stray"), DeletedByOperator(ENV), Override("example/other"))
     assert marker_after(before, plan, present, verdicts, {}).files == before.files
 
@@ -273,7 +276,7 @@ PRESENTS = st.dictionaries(PATHS, READABLE | st.just(Unread("why")))
 def test_an_override_is_never_touched_and_nothing_of_nobody_is_ever_lost(
     files: dict[str, str], present: dict[str, Present | Unread], recorded: Marker | None, commit: Commit
 ) -> None:
-    for verdict in judge_all(wanted(files, commit), present, recorded):
+    for verdict in plan_paths(wanted(files, commit), present, recorded):
         file = present.get(verdict.path)
         in_example = verdict.path.startswith("example/")
         match verdict:
@@ -301,7 +304,7 @@ def test_a_second_pass_has_nothing_left_to_do(
     files: dict[str, str], present: dict[str, Present | Unread], commit: Commit
 ) -> None:
     plan = wanted(files, commit)
-    verdicts = judge_all(plan, present, None)
+    verdicts = plan_paths(plan, present, None)
     applied = {each.path: there("").version for each in verdicts if isinstance(each, Put | Remove)}
     synced = marker_after(None, plan, present, verdicts, applied)
     after = dict(present)
@@ -310,6 +313,6 @@ def test_a_second_pass_has_nothing_left_to_do(
             after[verdict.path] = there(files[verdict.path], commit=commit)
         elif isinstance(verdict, Remove):
             del after[verdict.path]
-    again = judge_all(plan, after, synced)
+    again = plan_paths(plan, after, synced)
     assert not [each for each in again if isinstance(each, Put | Remove)]
     assert marker_after(synced, plan, after, again, {}) == synced

@@ -1,6 +1,6 @@
 """What the marker of a live tree says while a pass works, and what stays in it (protocol 5)."""
 
-from daemon.publishing.live_tree.ownership import Marker, Present, Put, Wanted, judge_all, marker_after, marker_before
+from daemon.publishing.live_tree.ownership import Marker, Present, Put, Wanted, marker_after, marker_before, plan_paths
 from daemon.stores.port import Version
 from tests.builders_publishing import make_publication
 
@@ -53,4 +53,4 @@ def test_a_default_without_any_record_is_older_than_every_commit() -> None:
     found = {ENV: Present("old", V1, ours=True)}
     wanted = Wanted(LIVE, 1, (0, 1), {ENV: "new"})
 
-    assert judge_all(wanted, found, None) == (Put(ENV, V1),)
+    assert plan_paths(wanted, found, None) == (Put(ENV, V1),)

@@ -8,9 +8,9 @@ from itertools import count
 import pytest
 
 from daemon.publishing import layout, protocol
-from daemon.publishing.errors import NewerSchema, NotFound, PointerLost, Refused
+from daemon.publishing.errors import NewerSchema, NotFound, OperationRefused, PointerLost
 from daemon.publishing.live_tree.sync import LiveTree, Synced, Unfinished
-from daemon.publishing.manifest import State
+from daemon.publishing.manifest import RenderedState
 from daemon.stores.errors import ConditionFailed, StoreUnavailable
 from daemon.stores.memory import MemoryStore
 from daemon.stores.port import Content, Listing, Version
@@ -35,7 +35,7 @@ def bucket(store: MemoryStore | FaultyStore, name: str = "") -> Bucket:
     return Bucket(store, InlineRuntime(f"{name}-{next(PROCESSES)}"))
 
 
-def bodies(state: State) -> dict[str, bytes]:
+def bodies(state: RenderedState) -> dict[str, bytes]:
     return {file.path: file.body for file in state.files}
 
 
@@ -348,7 +348,7 @@ def test_nothing_below_creds_is_ever_read_it_is_created_once(memory: MemoryStore
         await synced(process)
         await rolled_back(process, "state-1")
         await synced(process)
-        with pytest.raises(Refused, match="never read"):
+        with pytest.raises(OperationRefused, match="never read"):
             await process.live_tree.restore_example(SCOPE, CREDS)
         assert (await tree(memory))[CREDS] == b"SECRET=1\n"
         await edit(memory, CREDS, None)

@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from daemon.publishing import layout, protocol
-from daemon.publishing.errors import Refused
+from daemon.publishing.errors import OperationRefused
 from daemon.publishing.live_tree.ownership import Blocked, Marker, MarkerFile
 from daemon.publishing.live_tree.sync import Synced, Unfinished
 from daemon.stores.errors import ObjectDamaged, StoreRefused, StoreUnavailable
@@ -431,7 +431,7 @@ async def test_a_default_is_not_restored_over_a_file_that_is_too_large_to_keep(
 ) -> None:
     process = await two_states(memory, runtime)
     await edit(memory, ENV, TOO_LARGE)
-    with pytest.raises(Refused, match="move it away"):
+    with pytest.raises(OperationRefused, match="move it away"):
         await process.live_tree.restore_example(SCOPE, ENV)
 
 

@@ -12,7 +12,7 @@ import pytest
 from daemon.publishing import layout, operator_commands, protocol
 from daemon.publishing.errors import NotFound, PointerLost, PointerMoved
 from daemon.publishing.grammar import timestamp
-from daemon.publishing.maintenance.garbage_collector import Collected, Collector, DeletionRefused, Part
+from daemon.publishing.maintenance.garbage_collector import Collected, DeletionRefused, GarbageCollector, Part
 from daemon.publishing.maintenance.retention_rules import Policy
 from daemon.publishing.pointer import Pointer, PublicationId
 from daemon.stores.errors import ObjectMissing, StoreError, StoreRefused, StoreUnavailable
@@ -47,9 +47,9 @@ def store(request: pytest.FixtureRequest, runtime: InlineRuntime) -> MemoryStore
     return MemoryStore(runtime, versions_by_content=request.param)
 
 
-def collector(store: ObjectStore, runtime: InlineRuntime, policy: Policy = POLICY) -> Collector:
+def collector(store: ObjectStore, runtime: InlineRuntime, policy: Policy = POLICY) -> GarbageCollector:
     bucket = Bucket(store, runtime)
-    return Collector(store, bucket.reader, bucket.publisher, runtime, policy)
+    return GarbageCollector(store, bucket.reader, bucket.publisher, runtime, policy)
 
 
 async def grown(store: ObjectStore, runtime: InlineRuntime) -> Bucket:

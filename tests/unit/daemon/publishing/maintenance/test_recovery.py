@@ -15,12 +15,12 @@ from daemon.publishing import layout, operator_commands, protocol
 from daemon.publishing.errors import (
     CannotSign,
     NotFound,
+    OperationRefused,
     OutcomeUnresolved,
     PointerLost,
     PointerMoved,
-    Refused,
+    SequenceWentBack,
     VerificationFailed,
-    WentBack,
 )
 from daemon.publishing.live_tree.sync import LiveTree, Synced, Unfinished
 from daemon.publishing.maintenance.recovery import Recoverer, Recovery
@@ -30,8 +30,8 @@ from daemon.publishing.pointer import MOST_HISTORY, Pointer, PublicationId, Revi
 from daemon.publishing.publisher import Publisher
 from daemon.publishing.reader import Reader
 from daemon.publishing.trust.keys import KeySigner, PublicKey, generate
-from daemon.publishing.trust.policy import Trust, TrustedKey
-from daemon.publishing.trust.sequence_memory import InProcess
+from daemon.publishing.trust.policy import TrustedKey, TrustPolicy
+from daemon.publishing.trust.sequence_memory import ProcessSequences
 from daemon.stores.errors import ObjectDamaged, StoreRefused
 from daemon.stores.memory import MemoryStore
 from daemon.stores.port import Content, Listing, ObjectStore, UnreadableFolder
@@ -155,7 +155,7 @@ def trusting(store: ObjectStore, runtime: InlineRuntime) -> Bucket:
         .decode()
     )
     trusted = TrustedKey(keyid=public.keyid, public=public.pem, roles=("publish", "pointer"))
-    return Bucket(store, runtime, signers=[signer], trust=Trust(keys=(trusted,)))
+    return Bucket(store, runtime, signers=[signer], trust=TrustPolicy(keys=(trusted,)))
 
 
 async def recover_trusting(store: ObjectStore, runtime: InlineRuntime, wish: Wish | None = None) -> Recovery:
@@ -742,7 +742,7 @@ async def test_an_upload_that_lost_its_race_is_not_retained(store: MemoryStore, 
     [committed] = [each for each in both if each != rival.id]
     await recover(store, runtime, live=str(committed))
     assert names(await check(store, runtime))[0] == "state-2"
-    with pytest.raises(Refused, match="never committed"):
+    with pytest.raises(OperationRefused, match="never committed"):
         await recover(store, runtime, live=str(rival.id))
 
 
@@ -851,7 +851,7 @@ async def test_what_a_reader_here_has_accepted_counts_too(store: MemoryStore, ru
     await held(bucket, 5)
     await overwrite(store, POINTER, old.body)
     await remove(store, MARKER)
-    with pytest.raises(WentBack, match="rebundle recover"):
+    with pytest.raises(SequenceWentBack, match="rebundle recover"):
         await bucket.pointer()
     recovering = Recoverer(store, bucket.reader, bucket.publisher, bucket.live_tree)
     told = await recovering.recover(SCOPE, Wish(), "ann", "why")
@@ -959,7 +959,7 @@ async def test_a_quarantined_state_does_not_become_live_by_recovery(store: Memor
     bucket = await grown(store, runtime)
     await bucket.operations.carry_out(SCOPE, operator_commands.quarantine("state-2"), "bob", "bad")
     await damage_archive(store, "state-3")
-    with pytest.raises(Refused, match="quarantined"):
+    with pytest.raises(OperationRefused, match="quarantined"):
         await recover(store, runtime, live="state-2")
     await recover(store, runtime)
     assert names(await check(store, runtime)) == ("state-1", "state-2")
@@ -1006,7 +1006,7 @@ def test_an_answer_that_goes_wrong_stops_no_recovery(runtime: InlineRuntime, fau
             await remove(store, POINTER)
         else:
             await overwrite(store, POINTER, old.body if found == OLD else b"{")
-        faulty, accepted = FaultyStore(store, {POINTER: [fault]}), InProcess()
+        faulty, accepted = FaultyStore(store, {POINTER: [fault]}), ProcessSequences()
         await accepted.accept(SCOPE, 6)
         reader = Reader(faulty, runtime, accepted=accepted)
         acting = Publisher(faulty, reader, runtime), LiveTree(faulty, reader, runtime)

@@ -9,16 +9,16 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from daemon.publishing import protocol
-from daemon.publishing.errors import NotFound, Refused, StateUnreadable
+from daemon.publishing.errors import NotFound, OperationRefused, StateUnreadable
 from daemon.publishing.maintenance import recovery_rules
 from daemon.publishing.maintenance.recovery_rules import Damaged, Found, Recovered, Remains, Unreadable, Wish
 from daemon.publishing.manifest import ManifestEvent
 from daemon.publishing.pointer import (
     MOST_HISTORY,
     MOST_RETAINED,
-    Entry,
-    Older,
+    HistoryEntry,
     Pointer,
+    PreviousChunk,
     Publication,
     PublicationId,
     Revision,
@@ -28,7 +28,7 @@ from tests.builders_publishing import AT, SCOPE, make_publication, published, wr
 ONE, TWO, THREE = (
     make_publication(f"state-{n}", n).model_copy(update={"at": f"2026-01-0{n}T00:00:00.000Z"}) for n in (1, 2, 3)
 )
-OLDER = Older(key=f"{SCOPE}/history/1.json", sha256="0" * 64)
+OLDER = PreviousChunk(key=f"{SCOPE}/history/1.json", sha256="0" * 64)
 NEVER: dict[str, Any] = {"live": None, "desired": None}
 
 
@@ -42,8 +42,8 @@ def recovered(left: Remains, wish: Wish = Wish()) -> Recovered:  # noqa: B008  #
     return found
 
 
-def entry(sequence: int, **fields: Any) -> Entry:
-    return Entry.model_validate(
+def entry(sequence: int, **fields: Any) -> HistoryEntry:
+    return HistoryEntry.model_validate(
         {"sequence": sequence, "write": f"w{sequence}", "kind": "hold", "at": AT, "by": "bob"} | fields
     )
 
@@ -70,7 +70,7 @@ def test_what_was_stored_in_a_scope_that_never_had_a_pointer_is_published_only_b
         taken = recovered(left, Wish(live=str(each.id))).pointer
         assert (retained(taken), taken.live and taken.live.id, taken.inputs) == ([str(each.id)], each.id, {})
         assert taken.desired == taken.live
-    with pytest.raises(Refused, match=re.escape(f"{LEFT.id}, {RIGHT.id}")):
+    with pytest.raises(OperationRefused, match=re.escape(f"{LEFT.id}, {RIGHT.id}")):
         recovery_rules.recover(left, writing(), Wish(live="state-7"))
     with pytest.raises(NotFound):
         recovery_rules.recover(left, writing(), Wish(live="state-9"))
@@ -324,7 +324,7 @@ def test_an_attempt_can_be_asked_for() -> None:
         assert named is not None
         assert named.attempt == each.attempt
     old = protocol.quarantine(published(ONE, TWO), writing(3), ONE)
-    with pytest.raises(Refused):
+    with pytest.raises(OperationRefused):
         recovery_rules.recover(remains(ONE, TWO, pointer=old), writing(4), Wish(live="state-1"))
 
 
@@ -497,13 +497,13 @@ def test_of_uploads_that_nothing_names_none_is_retained_until_an_operator_says_w
         assert retained(named.pointer) == [str(ONE.id), str(each.id)]
         assert named.pointer.live is not None
         assert named.pointer.live.id == each.id
-    with pytest.raises(Refused, match=re.escape(f"{LEFT.id}, {RIGHT.id}")):
+    with pytest.raises(OperationRefused, match=re.escape(f"{LEFT.id}, {RIGHT.id}")):
         recovery_rules.recover(left, writing(), Wish(live="state-7"))
 
 
 def test_what_contradicts_what_was_committed_cannot_be_asked_for() -> None:
     left = remains(LEFT, RIGHT, entries=(entry(5, kind="publish", published=[str(LEFT.id)]),))
-    with pytest.raises(Refused, match="never committed"):
+    with pytest.raises(OperationRefused, match="never committed"):
         recovery_rules.recover(left, writing(), Wish(live=str(RIGHT.id)))
     assert live(recovered(left, Wish(live="state-7")).pointer) == "state-7"
 
@@ -528,7 +528,7 @@ def test_an_upload_that_was_left_out_can_be_taken_in_once_the_pointer_goes_on() 
     assert (live(after), retained(after)) == ("state-7", [str(ONE.id), str(LEFT.id)])
     assert (after.highest_producer, folded(after)) == (7, [7])
     assert after.history[-1].published == (str(LEFT.id),)
-    with pytest.raises(Refused, match="never committed"):
+    with pytest.raises(OperationRefused, match="never committed"):
         recovery_rules.recover(replace(left, pointer=after), writing(), Wish(live=str(RIGHT.id)))
     used = protocol.collect(after, writing(), [LEFT.id])
     with pytest.raises(NotFound):
@@ -557,7 +557,7 @@ def test_uploads_that_are_newer_than_a_pointer_and_that_nothing_names_are_listed
 
 def test_a_history_is_cut_off_only_where_the_pointers_own_chain_is_broken() -> None:
     pointer = published(ONE).model_copy(update={"older": OLDER})
-    ahead = Older(key=f"{SCOPE}/history/65.json", sha256="1" * 64)
+    ahead = PreviousChunk(key=f"{SCOPE}/history/65.json", sha256="1" * 64)
     left = remains(ONE, pointer=pointer, older=ahead, chunked=128)
     assert recovery_rules.recover(left, writing(), Wish()) is None
     cut = recovered(replace(left, chain_holds=False)).pointer

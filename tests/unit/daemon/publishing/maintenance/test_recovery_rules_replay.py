@@ -7,14 +7,14 @@ from daemon.publishing import manifest, protocol
 from daemon.publishing.archive import Packer, pack
 from daemon.publishing.maintenance import recovery_rules
 from daemon.publishing.maintenance.recovery_rules import Found, Recovered, Remains, Wish
-from daemon.publishing.pointer import Entry, Older, Pointer, Publication
+from daemon.publishing.pointer import HistoryEntry, Pointer, PreviousChunk, Publication
 from tests.builders_publishing import AT, SCOPE, make_publication, make_state, published, writing
 
 ONE, TWO, THREE = (
     make_publication(f"state-{n}", n).model_copy(update={"at": f"2026-01-0{n}T00:00:00.000Z"}) for n in (1, 2, 3)
 )
 REJECTED = {"composition": TWO.composition, "by": "bob", "reason": "bad", "at": AT}
-OLDER = Older(key=f"{SCOPE}/history/1-64-{'0' * 32}.json", sha256="0" * 64)
+OLDER = PreviousChunk(key=f"{SCOPE}/history/1-64-{'0' * 32}.json", sha256="0" * 64)
 
 
 def recovered(*publications: Publication, **left: Any) -> Recovered:
@@ -27,10 +27,10 @@ def recovered(*publications: Publication, **left: Any) -> Recovered:
     return found
 
 
-def changes(*recorded: dict[str, Any]) -> tuple[Entry, ...]:
+def changes(*recorded: dict[str, Any]) -> tuple[HistoryEntry, ...]:
     """Entries of a history chunk with these changes."""
     return tuple(
-        Entry(sequence=number, write=f"w{number}", kind="hold", at=AT, by="bob", change=change)
+        HistoryEntry(sequence=number, write=f"w{number}", kind="hold", at=AT, by="bob", change=change)
         for number, change in enumerate(recorded, 1)
     )
 

@@ -8,8 +8,8 @@ from hypothesis import strategies as st
 
 from daemon.publishing import layout, protocol
 from daemon.publishing.maintenance import retention_rules
-from daemon.publishing.maintenance.retention_rules import Doomed, Folder, Kept, Policy, Released, Spared
-from daemon.publishing.pointer import Entry, Pointer, Publication, PublicationId
+from daemon.publishing.maintenance.retention_rules import Deletable, Folder, Kept, NotYetDeletable, Policy, Released
+from daemon.publishing.pointer import HistoryEntry, Pointer, Publication, PublicationId
 from daemon.publishing.protocol import Writing
 from daemon.stores.port import Listed, Version
 from tests.builders_publishing import SCOPE, make_publication
@@ -37,7 +37,7 @@ def published_daily(count: int) -> Pointer:
 
 def judged(pointer: Pointer, policy: Policy = TWO_NEWEST) -> dict[str, str]:
     """Why each state stays; what goes is marked."""
-    verdicts = retention_rules.judge(pointer, policy, NOW)
+    verdicts = retention_rules.retention_of(pointer, policy, NOW)
     return {each.publication.state: ("" if isinstance(each, Kept) else "goes: ") + each.why for each in verdicts}
 
 
@@ -113,9 +113,9 @@ def test_keys_that_are_of_no_publication_are_strays() -> None:
 
 
 def doom(
-    *stored: Folder, retained: tuple[Publication, ...] = (), entries: tuple[Entry, ...] = ()
+    *stored: Folder, retained: tuple[Publication, ...] = (), entries: tuple[HistoryEntry, ...] = ()
 ) -> list[tuple[str, str]]:
-    verdicts = retention_rules.doom(
+    verdicts = retention_rules.plan_deletions(
         stored,
         retained,
         entries,
@@ -151,8 +151,8 @@ def test_what_was_released_goes_with_its_reason() -> None:
     assert doom(folder("let-go")) == [("Doomed", "old")]
 
 
-def drop(name: object, days: float) -> Entry:
-    return Entry(sequence=1, write="w", kind="publish", change={"dropped": name}, at=days_ago(days), by="ann")
+def drop(name: object, days: float) -> HistoryEntry:
+    return HistoryEntry(sequence=1, write="w", kind="publish", change={"dropped": name}, at=days_ago(days), by="ann")
 
 
 def test_what_the_pointer_had_no_more_room_for_stays_seven_days() -> None:
@@ -271,7 +271,7 @@ def test_nothing_live_desired_or_pinned_goes_and_a_pointer_never_retains_more_th
     pointer: Pointer, policy: Policy
 ) -> None:
     assert len(pointer.retained) <= 100
-    verdicts = retention_rules.judge(pointer, policy, NOW)
+    verdicts = retention_rules.retention_of(pointer, policy, NOW)
     assert [each.publication for each in verdicts] == list(pointer.retained)
     current = {each.id for each in (pointer.live, pointer.desired) if each}
     for each in verdicts:
@@ -284,17 +284,17 @@ def test_nothing_live_desired_or_pinned_goes_and_a_pointer_never_retains_more_th
 @given(pointers(), policies)
 def test_what_one_collection_leaves_another_at_the_same_time_leaves_too(pointer: Pointer, policy: Policy) -> None:
     released = {
-        each.publication.id for each in retention_rules.judge(pointer, policy, NOW) if isinstance(each, Released)
+        each.publication.id for each in retention_rules.retention_of(pointer, policy, NOW) if isinstance(each, Released)
     }
     after = protocol.collect(pointer, write(99, 0), released)
     assert {each.id for each in pointer.retained} - {each.id for each in after.retained} == released
-    assert all(isinstance(each, Kept) for each in retention_rules.judge(after, policy, NOW))
+    assert all(isinstance(each, Kept) for each in retention_rules.retention_of(after, policy, NOW))
 
 
 @given(st.lists(st.integers(0, 40), max_size=8), st.integers(0, 40))
 def test_nothing_is_doomed_within_the_grace(ages: list[int], grace: int) -> None:
     stored = [folder(f"s{number}", days=age) for number, age in enumerate(ages)]
-    verdicts = retention_rules.doom(stored, (), (), Policy(grace_hours=24 * grace), as_of=NOW, released={})
+    verdicts = retention_rules.plan_deletions(stored, (), (), Policy(grace_hours=24 * grace), as_of=NOW, released={})
     for each in verdicts:
         old = NOW - each.folder.stored >= timedelta(days=grace)
-        assert isinstance(each, Doomed if old else Spared)
+        assert isinstance(each, Deletable if old else NotYetDeletable)

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from daemon.publishing import manifest
-from daemon.publishing.documents import written
+from daemon.publishing.documents import serialised
 from daemon.publishing.signatures import Signature
 from daemon.publishing.trust import attestation
 
@@ -80,9 +80,9 @@ def test_an_envelope_is_that_of_dsse_and_is_opened_as_it_was_written() -> None:
 )
 def test_any_other_envelope_is_refused(document: Any) -> None:
     with pytest.raises(ValueError, match=r"^(it is not an in-toto statement in an envelope as |.*base64|.*padding)"):
-        attestation.opened(written(document))
+        attestation.opened(serialised(document))
 
 
 def test_an_envelope_of_another_kind_of_document_is_refused_by_its_type() -> None:
     with pytest.raises(ValueError, match=r"^it is not an in-toto statement in an envelope as it is written here$"):
-        attestation.opened(written(ENVELOPE | {"payloadType": "application/json"}))
+        attestation.opened(serialised(ENVELOPE | {"payloadType": "application/json"}))

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from daemon.publishing.errors import VerificationFailed, WentBack
+from daemon.publishing.errors import SequenceWentBack, VerificationFailed
 from daemon.publishing.trust.freshness import Freshness
 from renderers.model import Scope
 from tests.builders_publishing import SCOPE
@@ -59,7 +59,7 @@ def test_a_pointer_is_fresh_that_is_the_one_named_or_newer() -> None:
     said().check(b"a newer one", 4, NOW)
     with pytest.raises(VerificationFailed, match="is not the one that"):
         said().check(b"another", 3, NOW)
-    with pytest.raises(WentBack, match="is at 2, and the newest one was 3"):
+    with pytest.raises(SequenceWentBack, match="is at 2, and the newest one was 3"):
         said().check(b"older", 2, NOW)
 
 
@@ -67,7 +67,7 @@ def test_what_has_expired_vouches_for_nothing_and_still_tells_of_an_older_pointe
     said(minutes=1).check(b"pointer", 3, NOW + timedelta(seconds=59))
     with pytest.raises(VerificationFailed, match="expired at"):
         said(minutes=1).check(b"pointer", 3, NOW + timedelta(seconds=60))
-    with pytest.raises(WentBack):
+    with pytest.raises(SequenceWentBack):
         said(minutes=-60).check_not_older(2)
 
 

@@ -13,13 +13,20 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from securesystemslib.signer import CryptoSigner
 
 from daemon.publishing import layout, pointer, protocol, signatures
-from daemon.publishing.errors import CannotSign, NotFound, NotVouchedFor, PolicyUnusable, VerificationFailed, WentBack
+from daemon.publishing.errors import (
+    CannotSign,
+    NotFound,
+    NotTrusted,
+    PolicyUnusable,
+    SequenceWentBack,
+    VerificationFailed,
+)
 from daemon.publishing.live_tree.sync import Synced
 from daemon.publishing.operator_commands import rollback
 from daemon.publishing.pointer import Publication
 from daemon.publishing.trust.freshness import Freshness
 from daemon.publishing.trust.keys import KeySigner, generate
-from daemon.publishing.trust.policy import Revocation, Role, Trust, TrustedKey
+from daemon.publishing.trust.policy import Revocation, Role, TrustedKey, TrustPolicy
 from daemon.stores.errors import ObjectMissing
 from daemon.stores.memory import MemoryStore
 from daemon.stores.port import Content
@@ -50,7 +57,7 @@ class Key:
 
 
 OURS, OTHER = Key(), Key()
-POLICY = Trust(keys=(OURS.trusted(),))
+POLICY = TrustPolicy(keys=(OURS.trusted(),))
 
 
 def run(scenario: Callable[[MemoryStore], Any], store: MemoryStore | None = None) -> Any:
@@ -61,12 +68,12 @@ def signing(store: MemoryStore, *keys: Key, name: str = "writer") -> Bucket:
     return Bucket(store, InlineRuntime(name), signers=[key.signer for key in keys or (OURS,)])
 
 
-def reading(store: MemoryStore, trust: Trust = POLICY) -> Bucket:
+def reading(store: MemoryStore, trust: TrustPolicy = POLICY) -> Bucket:
     """A reader who knows nothing yet."""
     return Bucket(store, InlineRuntime("reader"), trust=trust)
 
 
-async def read_whole(store: MemoryStore, trust: Trust = POLICY) -> Publication:
+async def read_whole(store: MemoryStore, trust: TrustPolicy = POLICY) -> Publication:
     """Pointer, manifest, signature, archive, files."""
     bucket = reading(store, trust)
     live = (await bucket.reader.existing(SCOPE)).pointer.live
@@ -80,7 +87,7 @@ async def put(store: MemoryStore, key: str, body: bytes) -> None:
     await store.replace(key, Content(body), (await store.get(key)).version)
 
 
-async def refused(store: MemoryStore, words: str, trust: Trust = POLICY) -> None:
+async def refused(store: MemoryStore, words: str, trust: TrustPolicy = POLICY) -> None:
     with pytest.raises(VerificationFailed, match=words):
         await read_whole(store, trust)
 
@@ -175,7 +182,7 @@ def test_an_envelope_beyond_its_limit_vouches_for_nothing(monkeypatch: pytest.Mo
         await signing(store).publish(make_state(1))
         (key,) = [each.key for each in await store.scan(layout.states(SCOPE)) if "dsse" in each.key]
         monkeypatch.setattr("daemon.publishing.sizes.SIGNATURE", len((await store.get(key)).body) - 1)
-        with pytest.raises(NotVouchedFor, match=r"manifest\.dsse\.json is larger than"):
+        with pytest.raises(NotTrusted, match=r"manifest\.dsse\.json is larger than"):
             await read_whole(store)
 
     run(scenario)
@@ -247,9 +254,9 @@ def test_a_manifest_that_has_no_canonical_form_is_damaged() -> None:
 def test_who_signs_without_the_role_stores_nothing() -> None:
     async def scenario(store: MemoryStore) -> None:
         for trust, words in (
-            (Trust(keys=(OURS.trusted("pointer"),)), "may not sign as publish"),
-            (Trust(keys=(OURS.trusted("publish"),)), "may not sign as pointer"),
-            (Trust(keys=(OTHER.trusted(),)), "is not in the trust policy"),
+            (TrustPolicy(keys=(OURS.trusted("pointer"),)), "may not sign as publish"),
+            (TrustPolicy(keys=(OURS.trusted("publish"),)), "may not sign as pointer"),
+            (TrustPolicy(keys=(OTHER.trusted(),)), "is not in the trust policy"),
         ):
             writer = Bucket(store, InlineRuntime("writer"), signers=[OURS.signer], trust=trust)
             with pytest.raises(CannotSign, match=rf"nothing is written.*{words}"):
@@ -283,7 +290,7 @@ def test_a_replayed_older_pointer_is_refused_by_who_has_seen_a_newer_one() -> No
         reader = reading(store)
         assert (await reader.pointer()).sequence == 2
         await put(store, layout.pointer(SCOPE), old)
-        with pytest.raises(WentBack, match=r"has sequence 1, and 2 was seen here before.*rebundle recover"):
+        with pytest.raises(SequenceWentBack, match=r"has sequence 1, and 2 was seen here before.*rebundle recover"):
             await reader.pointer()
 
     run(scenario)
@@ -346,7 +353,7 @@ def test_what_one_scope_was_shown_vouches_for_nothing_in_another() -> None:
         claim = (await signing(store).pointer()).model_copy(update={"scope": str(elsewhere)})
         made = signatures.signed_by([OTHER.signer], signatures.POINTER, pointer.signed_part(claim))
         await store.create(layout.pointer(elsewhere), Content(pointer.encode(claim, made)))
-        policy = Trust(keys=(OURS.trusted(), OTHER.trusted("pointer", scopes=("other/*",))))
+        policy = TrustPolicy(keys=(OURS.trusted(), OTHER.trusted("pointer", scopes=("other/*",))))
         reader = reading(store, policy).reader
         await reader.files(SCOPE, named)
         (claimed,) = (await reader.existing(elsewhere)).pointer.retained
@@ -360,13 +367,16 @@ def test_what_one_scope_was_shown_vouches_for_nothing_in_another() -> None:
 @pytest.mark.parametrize(
     ("trust", "words"),
     [
-        (Trust(), "is not in the trust policy"),
-        (Trust(keys=(OTHER.trusted(),)), "is not in the trust policy"),
-        (Trust(keys=(OURS.trusted("publish"),)), "may not sign as pointer"),
-        (Trust(keys=(OURS.trusted("pointer"),)), "may not sign as publish"),
-        (Trust(keys=(OURS.trusted(scopes=("other/*",)),)), "may not sign as pointer for visual-anomaly/core-versions"),
+        (TrustPolicy(), "is not in the trust policy"),
+        (TrustPolicy(keys=(OTHER.trusted(),)), "is not in the trust policy"),
+        (TrustPolicy(keys=(OURS.trusted("publish"),)), "may not sign as pointer"),
+        (TrustPolicy(keys=(OURS.trusted("pointer"),)), "may not sign as publish"),
         (
-            Trust(
+            TrustPolicy(keys=(OURS.trusted(scopes=("other/*",)),)),
+            "may not sign as pointer for visual-anomaly/core-versions",
+        ),
+        (
+            TrustPolicy(
                 keys=(OURS.trusted(),),
                 revoked=(Revocation(keyid=OURS.public.keyid, reason="lost laptop", at="2026-01-01"),),
             ),
@@ -375,7 +385,7 @@ def test_what_one_scope_was_shown_vouches_for_nothing_in_another() -> None:
     ],
     ids=["no key", "another key", "publish only", "pointer only", "another scope", "revoked"],
 )
-def test_a_key_that_does_not_count_is_refused_with_the_reason(trust: Trust, words: str) -> None:
+def test_a_key_that_does_not_count_is_refused_with_the_reason(trust: TrustPolicy, words: str) -> None:
     async def scenario(store: MemoryStore) -> None:
         await signing(store).publish(make_state(1))
         await refused(store, words, trust)
@@ -390,8 +400,8 @@ def test_two_keys_at_once_carry_readers_over_an_exchange() -> None:
         revoked = Revocation(keyid=OURS.public.keyid, reason="exchanged", at="2026-01-01")
         for trust in (
             POLICY,
-            Trust(keys=(OTHER.trusted(),)),
-            Trust(keys=(OURS.trusted(), OTHER.trusted()), revoked=(revoked,)),
+            TrustPolicy(keys=(OTHER.trusted(),)),
+            TrustPolicy(keys=(OURS.trusted(), OTHER.trusted()), revoked=(revoked,)),
         ):
             assert (await read_whole(store, trust)).state == "state-2"
 
@@ -428,7 +438,7 @@ def test_nobody_makes_live_what_readers_refuse() -> None:
 
 # -- freshness
 
-FRESH = Trust(keys=(OURS.trusted(),), freshness="required")
+FRESH = TrustPolicy(keys=(OURS.trusted(),), freshness="required")
 
 
 async def vouch(store: MemoryStore, sequence: int, body: bytes, *, minutes: int = 5, key: Key = OURS) -> None:
@@ -502,10 +512,10 @@ def test_a_freshness_that_does_not_fit_is_refused(change: dict[str, Any], words:
 
 def test_a_policy_comes_back_from_its_file() -> None:
     revoked = Revocation(keyid="0" * 64, reason="r", at="a")
-    policy = Trust(
+    policy = TrustPolicy(
         keys=(OURS.trusted(scopes=("a/*",)), OTHER.trusted("pointer")), revoked=(revoked,), freshness="required"
     )
-    assert Trust.parse(policy.written(), "trust.json") == policy
+    assert TrustPolicy.parse(policy.written(), "trust.json") == policy
 
 
 @pytest.mark.parametrize(
@@ -532,7 +542,7 @@ def test_a_policy_comes_back_from_its_file() -> None:
 )
 def test_a_policy_that_cannot_be_read_whole_is_none(text: bytes, words: str) -> None:
     with pytest.raises(PolicyUnusable, match=words):
-        Trust.parse(text, "trust.json")
+        TrustPolicy.parse(text, "trust.json")
 
 
 def test_a_reader_without_a_pointer_finds_nothing() -> None:

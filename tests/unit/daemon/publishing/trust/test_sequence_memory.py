@@ -9,25 +9,25 @@ import pytest
 
 from daemon import local_files
 from daemon.lifecycle import SystemRuntime
-from daemon.publishing.errors import AcceptedUnusable
-from daemon.publishing.trust.sequence_memory import LOCK_SECONDS, Accepted, InFile, InProcess
+from daemon.publishing.errors import SequenceMemoryUnusable
+from daemon.publishing.trust.sequence_memory import LOCK_SECONDS, FileSequences, HighestSequences, ProcessSequences
 from renderers.model import Scope
 from tests.builders_runtime import InlineRuntime, in_loop
 
 SCOPE, OTHER = Scope("visual", "core"), Scope("visual", "edge")
 
 
-def in_file(path: Path, bucket: str = "s3://bundles") -> InFile:
-    return InFile(path, bucket, InlineRuntime())
+def in_file(path: Path, bucket: str = "s3://bundles") -> FileSequences:
+    return FileSequences(path, bucket, InlineRuntime())
 
 
 @pytest.fixture(params=["process", "file"])
-def accepted(request: pytest.FixtureRequest, tmp_path: Path) -> Accepted:
-    return InProcess() if request.param == "process" else in_file(tmp_path / "state" / "accepted.json")
+def accepted(request: pytest.FixtureRequest, tmp_path: Path) -> HighestSequences:
+    return ProcessSequences() if request.param == "process" else in_file(tmp_path / "state" / "accepted.json")
 
 
 @in_loop
-async def test_the_highest_counts_and_each_scope_has_its_own(accepted: Accepted) -> None:
+async def test_the_highest_counts_and_each_scope_has_its_own(accepted: HighestSequences) -> None:
     assert await accepted.highest(SCOPE) == 0
     for sequence in (3, 5, 4):
         await accepted.accept(SCOPE, sequence)
@@ -64,7 +64,7 @@ async def test_many_writers_at_once_lose_nothing_of_one_another(tmp_path: Path) 
     try:
         async with asyncio.TaskGroup() as group:
             for at, scope in enumerate((*scopes, *scopes)):
-                group.create_task(InFile(path, "s3://bundles", runtime).accept(scope, 1 + at))
+                group.create_task(FileSequences(path, "s3://bundles", runtime).accept(scope, 1 + at))
     finally:
         runtime.close()
 
@@ -78,7 +78,7 @@ async def test_a_damaged_file_is_refused_and_left_as_it_is(tmp_path: Path, text:
     path = tmp_path / "accepted.json"
     path.write_text(text)
     for act in (in_file(path).highest(SCOPE), in_file(path).accept(SCOPE, 1)):
-        with pytest.raises(AcceptedUnusable, match=r"accepted\.json"):
+        with pytest.raises(SequenceMemoryUnusable, match=r"accepted\.json"):
             await act
 
     assert path.read_text() == text
@@ -87,7 +87,7 @@ async def test_a_damaged_file_is_refused_and_left_as_it_is(tmp_path: Path, text:
 @in_loop
 async def test_a_file_that_cannot_be_written_is_told_of(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
-    with pytest.raises(AcceptedUnusable, match=r"trust\.state_file"):
+    with pytest.raises(SequenceMemoryUnusable, match=r"trust\.state_file"):
         await in_file(tmp_path / "file" / "accepted.json").accept(SCOPE, 1)
 
 
@@ -109,7 +109,7 @@ async def test_a_link_in_the_place_of_a_file_of_ours_is_never_written_through(tm
     precious = tmp_path / "precious"
     precious.write_text("{}")
     (tmp_path / name).symlink_to(precious)
-    with contextlib.suppress(AcceptedUnusable):
+    with contextlib.suppress(SequenceMemoryUnusable):
         await in_file(tmp_path / "accepted.json").accept(SCOPE, 1)
     assert precious.read_text() == "{}"
 
@@ -118,19 +118,19 @@ async def test_a_link_in_the_place_of_a_file_of_ours_is_never_written_through(tm
 @in_loop
 async def test_a_fifo_in_the_place_of_a_file_of_ours_is_reported_and_holds_nobody(tmp_path: Path, name: str) -> None:
     os.mkfifo(tmp_path / name)
-    with pytest.raises(AcceptedUnusable, match=f"{name}.*(plain|regular) file"):
+    with pytest.raises(SequenceMemoryUnusable, match=f"{name}.*(plain|regular) file"):
         await in_file(tmp_path / "accepted.json").accept(SCOPE, 1)
 
 
 @in_loop
 async def test_a_lock_that_others_hold_is_waited_for_once_and_then_named(tmp_path: Path) -> None:
     path, runtime = tmp_path / "accepted.json", InlineRuntime()
-    accepted, waited = InFile(path, "s3://bundles", runtime), []
+    accepted, waited = FileSequences(path, "s3://bundles", runtime), []
     with local_files.lock(Path(f"{path}.lock")) as is_held:
         assert is_held
         for scope in (SCOPE, OTHER):
             began = runtime.seconds
-            with pytest.raises(AcceptedUnusable, match=f"held {path}.lock for 10 s.*`fuser -v {path}.lock`"):
+            with pytest.raises(SequenceMemoryUnusable, match=f"held {path}.lock for 10 s.*`fuser -v {path}.lock`"):
                 await accepted.accept(scope, 1)
             waited.append(runtime.seconds - began)
     assert LOCK_SECONDS <= waited[0] < LOCK_SECONDS + 1
@@ -138,7 +138,7 @@ async def test_a_lock_that_others_hold_is_waited_for_once_and_then_named(tmp_pat
     assert await accepted.highest(SCOPE) == 0
     await accepted.accept(SCOPE, 1)
     began = runtime.seconds
-    with local_files.lock(Path(f"{path}.lock")), pytest.raises(AcceptedUnusable):
+    with local_files.lock(Path(f"{path}.lock")), pytest.raises(SequenceMemoryUnusable):
         await accepted.accept(OTHER, 1)
     assert runtime.seconds - began >= LOCK_SECONDS, "after a success it is patient again"
 
@@ -149,9 +149,10 @@ async def test_those_who_wait_for_the_lock_use_up_no_threads(tmp_path: Path) -> 
     try:
         with local_files.lock(Path(f"{path}.lock")):
             waiting = [
-                asyncio.create_task(InFile(path, "s3://bundles", runtime).accept(SCOPE, 1 + at)) for at in range(64)
+                asyncio.create_task(FileSequences(path, "s3://bundles", runtime).accept(SCOPE, 1 + at))
+                for at in range(64)
             ]
-            assert await runtime.offload(lambda: "a thread") == "a thread"
+            assert await runtime.run_in_thread(lambda: "a thread") == "a thread"
             assert not any(task.done() for task in waiting)
         await asyncio.gather(*waiting)
     finally:

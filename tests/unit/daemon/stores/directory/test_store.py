@@ -20,7 +20,7 @@ from typing import TypeVar
 
 import pytest
 
-from daemon.stores.directory.filesystem import Entry, RealFileSystem
+from daemon.stores.directory.filesystem import DirectoryEntry, RealFileSystem
 from daemon.stores.directory.store import LOCK_SECONDS, STALE_SECONDS, DirectoryStore
 from daemon.stores.errors import (
     ConditionFailed,
@@ -371,7 +371,7 @@ class BarringFileSystem(PassingFileSystem):
         super().__init__(RealFileSystem())
         self._barred = barred
 
-    def entries(self, folder: Path) -> Iterable[Entry]:
+    def entries(self, folder: Path) -> Iterable[DirectoryEntry]:
         if folder.name == self._barred:
             raise PermissionError(errno.EACCES, "Permission denied", str(folder))
         return super().entries(folder)
@@ -583,7 +583,7 @@ def test_a_process_without_descriptors_says_so_and_blames_no_file(root: Path) ->
         def chunks(self, path: Path) -> Iterable[bytes]:
             return self._fail(path) or super().chunks(path)
 
-        def entries(self, folder: Path) -> Iterable[Entry]:
+        def entries(self, folder: Path) -> Iterable[DirectoryEntry]:
             return self._fail(folder) or super().entries(folder)
 
         def _fail(self, path: Path) -> None:
@@ -608,7 +608,7 @@ class CountingEntries(PassingFileSystem):
         super().__init__(RealFileSystem())
         self.folders: list[str] = []
 
-    def entries(self, folder: Path) -> Iterable[Entry]:
+    def entries(self, folder: Path) -> Iterable[DirectoryEntry]:
         self.folders.append(folder.name)
         return super().entries(folder)
 
@@ -667,7 +667,7 @@ def test_a_file_that_vanishes_while_it_is_read_is_missing(root: Path) -> None:
 
 def test_a_folder_that_vanishes_while_objects_are_looked_for_holds_none(root: Path) -> None:
     class Removing(PassingFileSystem):
-        def entries(self, folder: Path) -> Iterable[Entry]:
+        def entries(self, folder: Path) -> Iterable[DirectoryEntry]:
             if folder.name == "vanishing":
                 folder.rmdir()
             return super().entries(folder)

@@ -140,7 +140,7 @@ def test_a_refusal_by_a_server_that_takes_quotes_stays_a_refusal(settled, probes
 
 def test_what_a_crash_left_of_the_doubt_is_used_and_removed():
     scene = Scene(Refusing, None)
-    left = f".rebundle/probe/{InlineRuntime().token()[:2]}-quotes"
+    left = f".rebundle/probe/{InlineRuntime().random_id()[:2]}-quotes"
     asyncio.run(scene.server.create(left, Content(b"left")))
 
     asyncio.run(scene.settled())
