@@ -319,7 +319,7 @@ BUGS: dict[str, Bug] = {
     ),
     "grace-ignored": Bug(
         "objects are deleted however young they are",
-        retention_rules, "_doom",
+        retention_rules, "_plan_deletion",
         "if folder.stored > as_of - timedelta(hours=policy.grace_hours):",
         "if False:",
     ),
@@ -378,31 +378,31 @@ BUGS: dict[str, Bug] = {
     ),
     "override-taken-for-ours": Bug(
         "a file of example/ that an operator changed is brought up to date",
-        ownership, "_judge_example",
+        ownership, "_plan_example",
         "if not there.ours:",
         "if False:",
     ),
     "example-goes-back": Bug(
         "a rollback takes defaults of example/ back",
-        ownership, "_judge_example",
+        ownership, "_plan_example",
         "wanted.commit <= written",
         "wanted.commit == written",
     ),
     "deleted-example-comes-back": Bug(
         "a file of example/ that an operator deleted is written again",
-        ownership, "_judge",
+        ownership, "_plan_path",
         "DeletedByOperator(path) if in_example and recorded else Put(path, None)",
         "Put(path, None)",
     ),
     "stray-deleted": Bug(
         "a file below base/ that nobody here wrote is deleted",
-        ownership, "_judge",
+        ownership, "_plan_path",
         "Remove(path, there.version) if there.ours else Stray(path)",
         "Remove(path, there.version)",
     ),
     "not-kept-aside": Bug(
         "what an editor wrote below base/ is replaced and not kept",
-        ownership, "_judge",
+        ownership, "_plan_path",
         "keep_aside=not there.ours",
         "keep_aside=False",
     ),
@@ -577,14 +577,14 @@ BUGS: dict[str, Bug] = {
     ),
     "oldest-are-kept": Bug(
         "retention keeps the oldest states, not the newest",
-        retention_rules, "judge",
+        retention_rules, "retention_of",
         "pointer.retained[-policy.newest :]",
         "pointer.retained[: policy.newest]",
         rare=True,
     ),
     "released-at-once": Bug(
         "retention releases what was superseded just now",
-        retention_rules, "_judge",
+        retention_rules, "_retention_of",
         "if days < policy.days:",
         "if days < 0:",
     ),
@@ -678,7 +678,7 @@ BUGS: dict[str, Bug] = {
     # -- the live tree, again
     "defaults-never-updated": Bug(
         "a default of example/ that nobody changed is not brought up to date",
-        ownership, "_judge_example",
+        ownership, "_plan_example",
         "if path not in wanted.files or wanted.commit <= written:",
         "if True:",
     ),
