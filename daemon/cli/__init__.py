@@ -1,8 +1,9 @@
-"""The command line: one module per verb, behind one error boundary (`app`).
+"""The command line: one module per command, behind one error boundary (`app`).
 
-Every verb acts on the bucket directly, by the same compare-and-swap as the daemon, whether or not one runs. Data goes
-to standard output, prose to standard error (`output`); exit codes are in `failures`. Modules of verbs are imported when
-their verb is called, so that help and completion stay fast.
+Every command works on the bucket directly, with the same compare-and-swap as the daemon. It does
+not matter whether a daemon is running. Data goes to standard output, messages to standard error
+(`output`); exit codes are in `codes` and `failures`. The module of a command is imported when the
+command is called, which keeps help and completion fast.
 """
 
 import sys
@@ -11,9 +12,9 @@ from daemon import __version__
 
 
 def main() -> None:
-    """The command `rebundle`: does what the arguments say and ends the process."""
+    """The console script `rebundle`: runs the command that the arguments name, then exits."""
     if sys.argv[1:] == ["--version"]:
-        # Asked by scripts, over and over: it needs nothing of what a verb needs.
+        # Scripts call this often, so it imports nothing.
         print(__version__)  # noqa: T201
         return
     from daemon.cli.app import run_and_finish  # noqa: PLC0415  # importing this package must cost nothing

@@ -1,4 +1,4 @@
-"""What every verb that changes a scope shares: preview, compare-and-swap, passes, and the words about it."""
+"""Runs a command that changes a scope: preview, compare-and-swap, live-tree passes, output."""
 
 from collections.abc import Iterable
 from dataclasses import replace
@@ -19,32 +19,32 @@ from renderers.model import Scope
 async def act(
     opened: Session, scope: Scope, verb: Verb, *, name: str, actor: Actor, reason: str, dry_run: bool = False
 ) -> None:
-    """Carry a verb out that leaves live as it is, and print what it changed, or (dry run) would change."""
+    """Apply a change that does not affect what is live, and print it; a dry run only prints it."""
     if dry_run:
         done = await preview(opened, scope, verb, actor=actor, reason=reason)
     else:
         done = await opened.bucket.operations.carry_out(scope, verb, actor.name, reason)
-    tell(opened.printer, name, done, dry_run=dry_run)
+    print_change(opened.printer, name, done, dry_run=dry_run)
 
 
 async def act_and_wait(
     opened: Session, scope: Scope, verb: Verb, *, name: str, actor: Actor, reason: str, wait: float
 ) -> int:
-    """Carry a verb out that changes what is live, wait until the live tree follows, and print both.
+    """Apply a change of what is live, wait until the live tree follows, and print both.
 
-    Returns the exit code: 1 if base/ or README.md still differ from live after `wait` seconds. With 0 seconds one pass
-    is made and a live tree that did not follow changes no exit code.
+    Returns the exit code: 1 if base/ or README.md still differ from the live state after `wait`
+    seconds. With 0 seconds one pass is made, and the exit code ignores the live tree.
     """
     done = await opened.bucket.operations.carry_out(scope, verb, actor.name, reason)
     tree, lag = await followed(opened, scope, done.after, done.live_tree, wait=wait)
-    tell(opened.printer, name, replace(done, live_tree=tree), lag=lag)
+    print_change(opened.printer, name, replace(done, live_tree=tree), lag=lag)
     return exit_code(opened.printer, scope, lag, wait=wait)
 
 
 async def followed(
     opened: Session, scope: Scope, current: Pointer, tree: Synced | Unfinished | None, *, wait: float
 ) -> tuple[Synced | Unfinished | None, Lag | None]:
-    """What the last pass said within `wait` seconds, and what the live tree lacks; None: it follows."""
+    """The result of the last pass within `wait` seconds, and the lag; None if the tree follows."""
     if tree is None or tree.follows:
         return tree, None
     bucket = opened.bucket
@@ -55,34 +55,37 @@ async def followed(
 
 
 def exit_code(printer: Printer, scope: Scope | str, lag: Lag | None, *, wait: float) -> int:
-    """The exit code of a verb whose pointer is written, and what to do where the live tree did not follow."""
+    """The exit code after the pointer was written; warns if the live tree did not follow."""
     if lag is None:
         return DONE
     printer.warn(
-        f"{scope}: the pointer is written, and the live tree has not followed it"
+        f"{scope}: the pointer is written, but the live tree did not follow it"
         f"{f' within {wait:g} s' if wait else ''}\n"
         f"{lag.words}\n"
-        f"fix that, then wait for the daemon's next pass (at most 5 minutes by default) or give the command again; "
-        f"`rebundle status {scope}` shows whether the live tree is in step"
+        "fix this, then wait for the daemon's next pass (at most 5 minutes by default) "
+        "or run the command again; "
+        f"`rebundle status {scope}` shows whether the live tree is in sync"
     )
     return FAILED if wait else DONE
 
 
 async def preview(opened: Session, scope: Scope, verb: Verb, *, actor: Actor, reason: str) -> ChangeResult:
-    """What the verb would do now. Raises what carrying it out would raise."""
+    """The change that the command would make now. Raises what applying it would raise."""
     return await opened.bucket.operations.preview(scope, verb, actor.name, reason)
 
 
-def tell(printer: Printer, name: str, done: ChangeResult, *, dry_run: bool = False, lag: Lag | None = None) -> None:
-    """Print what a verb changed, or (dry run) would change."""
+def print_change(
+    printer: Printer, name: str, done: ChangeResult, *, dry_run: bool = False, lag: Lag | None = None
+) -> None:
+    """Print what a command changed; with `dry_run`, what it would change."""
     view = done_view(name, done, dry_run=dry_run) | {"lag": lag_view(lag) if lag else None}
     if not done.changed:
-        printer.say(f"nothing to change: {done.after.scope} is as asked already")
+        printer.say(f"nothing to change: {done.after.scope} is already in the requested state")
     printer.data(view, done_lines(view, printer))
 
 
 def done_lines(view: View, printer: Printer) -> Iterable[str]:
-    """The document of a changing verb, for people."""
+    """The lines that show a change to people."""
     before, after = view["before"], view["after"]
     would = "would be " if view["dry_run"] else ""
     sequence = f"sequence {before['sequence']} → {after['sequence']}" if view["changed"] else "unchanged"
@@ -96,19 +99,19 @@ def done_lines(view: View, printer: Printer) -> Iterable[str]:
     if tree is None:
         return
     if not tree["synced"]:
-        yield f"  live tree  {printer.bad('not in step')}: {plain(tree['reason'])}"
+        yield f"  live tree  {printer.bad('not in sync')}: {plain(tree['reason'])}"
     else:
-        yield f"  live tree  in step, {len(tree['written'])} files written"
-    for key, words in _TREE_WORDS:
+        yield f"  live tree  in sync, {len(tree['written'])} files written"
+    for key, note in _PATH_NOTES:
         for path in tree.get(key, ()):
-            yield f"             {words}: {plain(path)}"
+            yield f"             {note}: {plain(path)}"
 
 
-_TREE_WORDS = (
-    ("kept_aside", "found with foreign bytes, which are kept under .rebundle/replaced/"),
-    ("overrides", "operator's override, untouched"),
-    ("deleted_by_operator", "stays deleted"),
-    ("strays", "not written by Rebundle, left alone"),
+_PATH_NOTES = (
+    ("kept_aside", "had foreign content, of which a copy is kept under .rebundle/replaced/"),
+    ("overrides", "operator's override, not changed"),
+    ("deleted_by_operator", "deleted by an operator, stays deleted"),
+    ("strays", "not written by Rebundle, not changed"),
 )
 
 

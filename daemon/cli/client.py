@@ -1,6 +1,7 @@
-"""Talks to a daemon over HTTP: the standard library's client, no redirects, every call with a limit.
+"""HTTP client for a daemon, built on the standard library. Every call has a timeout.
 
-A redirect would send the token elsewhere, and a proxy from the environment would see it; neither is followed or used.
+It follows no redirects, because a redirect could send the token to another server. It ignores the
+proxy variables of the environment, because a proxy would see the token.
 """
 
 import http.client
@@ -19,22 +20,22 @@ _MOST_BYTES: Final = 16 << 20
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """What the daemon said."""
+    """The daemon's response."""
 
     status: int
     document: Mapping[str, Any]
-    """Empty where the body was no JSON object."""
+    """Empty if the body was not a JSON object."""
     retry_after: str | None = None
 
     @property
     def detail(self) -> str:
-        """The problem in words."""
+        """The description of the problem."""
         return str(self.document.get("detail") or self.document.get("title") or f"HTTP {self.status}")
 
 
 @dataclass(frozen=True, slots=True)
 class DaemonClient:
-    """One daemon. `url` is its root, such as http://127.0.0.1:8420."""
+    """Client of one daemon. `url` is its root, such as http://127.0.0.1:8420."""
 
     url: str
     seconds: float = _SECONDS
@@ -43,16 +44,16 @@ class DaemonClient:
     def __post_init__(self) -> None:
         parts = _split(self.url)
         if parts.scheme not in {"http", "https"} or not parts.hostname or parts.query or parts.fragment:
-            raise UsageError(f"{self.url!r} is no address of a daemon: expected http://HOST:PORT or https://HOST:PORT")
+            raise UsageError(f"{self.url!r} is not a daemon address: expected http://HOST:PORT or https://HOST:PORT")
         if parts.username is not None:
-            raise UsageError("an address must hold no user or password: --token-file names the token")
+            raise UsageError("the address must not contain a user or password: pass the token with --token-file")
 
     def get(self, path: str) -> Answer:
-        """The answer to GET. Raises DaemonUnreachable."""
+        """Send a GET request. Raises DaemonUnreachable."""
         return self._call("GET", path, None, {})
 
     def post(self, path: str, body: bytes, content_type: str) -> Answer:
-        """The answer to POST. Raises DaemonUnreachable."""
+        """Send a POST request. Raises DaemonUnreachable."""
         return self._call("POST", path, body, {"Content-Type": content_type})
 
     def _call(self, method: str, path: str, body: bytes | None, headers: Mapping[str, str]) -> Answer:
@@ -85,7 +86,7 @@ def _split(url: str) -> Any:
         parts = urlsplit(url)
         _ = parts.port
     except ValueError as error:
-        raise UsageError(f"{url!r} is no address: {error}") from error
+        raise UsageError(f"{url!r} is not a valid address: {error}") from error
     return parts
 
 
@@ -98,7 +99,7 @@ def _document(body: bytes) -> Mapping[str, Any]:
 
 
 def local_url(listen: str) -> str:
-    """Where a daemon that listens at HOST:PORT is reached from this machine."""
+    """The URL at which this machine reaches a daemon that listens at HOST:PORT."""
     host, _, port = listen.rpartition(":")
     reached = {"0.0.0.0": "127.0.0.1", "[::]": "[::1]"}.get(host, host)  # noqa: S104  # compared, not bound
     return f"http://{reached}:{port}"

@@ -1,4 +1,4 @@
-"""Exit codes of the command, as they are documented. Which error has which is in `failures`."""
+"""The documented exit codes. `failures` maps errors to them."""
 
 from typing import Final
 
@@ -13,12 +13,13 @@ INTERRUPTED: Final = 130
 
 MEANINGS: Final = {
     DONE: "done",
-    FAILED: "failed, or the live tree did not follow in time; with `--exit-code`: there are differences, or something "
-    "needs attention",
-    USAGE: "wrong usage or configuration",
+    FAILED: "failed, or the live tree did not follow in time; with `--exit-code`: differences were "
+    "found, or something needs attention",
+    USAGE: "invalid usage or configuration",
     NOT_FOUND: "no such scope, state, event or file",
-    CONFLICT: "refused by the scope's rules or by the daemon, or another writer was faster",
-    VERIFICATION: "what is stored, or was rendered, is not what its pointer, manifest, digests or composition say",
-    BACKEND: "bucket, journal or daemon cannot be reached or used",
+    CONFLICT: "refused by the rules of the scope or by the daemon, or another writer was first",
+    VERIFICATION: "verification failed: stored or rendered data does not match its pointer, manifest, "
+    "digests or composition",
+    BACKEND: "bucket, journal or daemon unreachable or unusable",
     INTERRUPTED: "interrupted",
 }

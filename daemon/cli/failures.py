@@ -1,7 +1,8 @@
-"""What an error means to whoever called the command: an exit code, and words.
+"""Maps errors to exit codes and messages.
 
-Known errors carry their own words, also on what to do next, and never a trace. Of a group of errors the gravest counts:
-concurrent work reports in groups.
+The text of an expected error says what is wrong and what to do next; it is shown without a stack
+trace. Concurrent work raises exception groups: the error with the highest exit code represents
+its group.
 """
 
 from collections.abc import Iterator
@@ -43,27 +44,27 @@ from renderers.errors import GateFailure, RenderError, TemplateFault
 
 
 class CommandError(Exception):
-    """Root of what the command line itself raises; by itself, a failure without a closer name."""
+    """Root of the errors that the command line itself raises (exit 1)."""
 
 
 class UsageError(CommandError):
-    """The command cannot be carried out as it was given (exit 2)."""
+    """The command was used incorrectly (exit 2)."""
 
 
 class Declined(CommandError):
-    """Whoever was asked said no (exit 1)."""
+    """The operator declined the confirmation (exit 1)."""
 
 
 class BucketMissing(CommandError):
-    """There is no folder where the bucket should be (exit 6)."""
+    """The directory of the bucket does not exist (exit 6)."""
 
 
 class DaemonUnreachable(CommandError):
-    """The daemon does not answer, or not as it should (exit 6)."""
+    """The daemon does not answer, or gives an invalid answer (exit 6)."""
 
 
 class DaemonRefused(CommandError):
-    """The daemon refuses: no permission, or a conflict (exit 4)."""
+    """The daemon refused the request: no permission, or a conflict (exit 4)."""
 
 
 _REFUSED: Final = (
@@ -96,7 +97,7 @@ _UNUSABLE: Final = (
     BucketMissing,
     DaemonUnreachable,
 )
-# The first row that fits counts.
+# The first matching row decides.
 _CODES: Final[tuple[tuple[tuple[type[BaseException], ...], int], ...]] = (
     ((KeyboardInterrupt,), INTERRUPTED),
     ((CycloptsError, SettingsError, UsageError, TemplateFault, KeyUnusable), USAGE),
@@ -109,7 +110,7 @@ _CODES: Final[tuple[tuple[tuple[type[BaseException], ...], int], ...]] = (
 
 
 def known(error: BaseException) -> BaseException | None:
-    """The error to report, if it is one that is expected; None for a fault of ours."""
+    """The expected error to report; None if the error is a bug in Rebundle."""
     leaves = list(_leaves(error))
     if any(_code(leaf) is None for leaf in leaves):
         return None
@@ -117,23 +118,23 @@ def known(error: BaseException) -> BaseException | None:
 
 
 def words(error: BaseException) -> str:
-    """What is wrong, in one text; an error that is not expected is marked as such."""
+    """The message of an error; an unexpected error is marked as such."""
     expected = known(error)
     if expected is None:
-        return f"unexpected {type(error).__name__}: {error} (--debug shows where; please report it)"
+        return f"unexpected {type(error).__name__}: {error} (--debug shows a stack trace; please report this)"
     return str(expected).strip() or type(expected).__name__
 
 
 def exit_code(error: BaseException) -> int:
-    """Of an expected error; 1 for any other."""
+    """The exit code of an error; 1 for an unexpected one."""
     expected = known(error)
     return FAILED if expected is None else _code(expected) or FAILED
 
 
 def _leaves(error: BaseException) -> Iterator[BaseException]:
     if isinstance(error, BaseExceptionGroup):
-        for each in error.exceptions:
-            yield from _leaves(each)
+        for member in error.exceptions:
+            yield from _leaves(member)
     else:
         yield error
 

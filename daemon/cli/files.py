@@ -1,7 +1,4 @@
-"""Reads what a person names on the command line, and writes a rendered tree.
-
-A tree appears under its name at once and whole, or not at all.
-"""
+"""Reads the files that the command line names, and writes a rendered tree atomically."""
 
 import secrets
 import shutil
@@ -19,10 +16,10 @@ _MOST_BYTES: Final = 64 << 20
 
 
 def read_input(name: str) -> bytes:
-    """The bytes of a file, or of standard input for `-`; at most 64 MiB.
+    """Read a file, or standard input for `-`; at most 64 MiB.
 
     Raises:
-        UsageError: it cannot be read, or is too big.
+        UsageError: the file cannot be read or is too large.
     """
     try:
         if name == STDIN:
@@ -33,29 +30,32 @@ def read_input(name: str) -> bytes:
     except OSError as error:
         raise UsageError(f"{name} cannot be read: {error.strerror}") from error
     if len(body) > _MOST_BYTES:
-        raise UsageError(f"{name} is over 64 MiB: is it the right file?")
+        raise UsageError(f"{name} is larger than 64 MiB: check that it is the right file")
     return body
 
 
 def check_vacant(directory: Path) -> None:
-    """Refuse a folder that has something in it.
+    """Check that `directory` is absent or empty, so that nothing is overwritten.
 
     Raises:
-        UsageError: nothing is ever written over.
+        UsageError: it is not.
     """
     try:
         if directory.exists() and (not directory.is_dir() or any(directory.iterdir())):
-            raise UsageError(f"{directory} is not empty: name a folder that is absent or empty")
+            raise UsageError(f"{directory} is not empty: name a directory that is absent or empty")
     except OSError as error:
-        raise UsageError(f"{directory} cannot be looked at: {error.strerror}") from error
+        raise UsageError(f"{directory} cannot be read: {error.strerror}") from error
 
 
 def write_tree(directory: Path, files: Sequence[RenderedFile]) -> None:
-    """Write the files below `directory`, which is absent or empty. What root writes belongs to the owner of the folder
-    around it, and whoever may write that one cannot make root write anywhere else.
+    """Write the files below `directory`, which is absent or empty: all of them, or none.
+
+    The files are written to a staging directory, which is then renamed. Files that root writes
+    belong to the owner of the parent directory. A user with write access to the parent cannot
+    redirect these writes.
 
     Raises:
-        CommandError: the file system does not let us; nothing is left behind.
+        CommandError: the file system refused; the staging directory is removed.
     """
     fs = RealFileSystem()
     try:
@@ -65,8 +65,8 @@ def write_tree(directory: Path, files: Sequence[RenderedFile]) -> None:
         staged = parent / f".{directory.name}.{secrets.token_hex(8)}"
         fs.mkdir(staged)
         try:
-            folders = {staged / each for file in files for each in Path(file.path).parents} - {staged}
-            for folder in sorted(folders):
+            folders = {staged / parent for file in files for parent in Path(file.path).parents}
+            for folder in sorted(folders - {staged}):
                 fs.mkdir(folder)
             for file in files:
                 fs.write(staged / file.path, file.body, mode=0o777 if file.executable else 0o666)

@@ -1,4 +1,4 @@
-"""Text for people: escaped, aligned, ages in words. Pure."""
+"""Formats tables, name-value pairs and ages for people. All text is escaped. Pure."""
 
 import unicodedata
 from collections.abc import Iterable, Sequence
@@ -10,21 +10,32 @@ Rows = Iterable[Sequence[object]]
 
 
 def columns(header: Sequence[str], rows: Rows) -> list[str]:
-    """Lines of a table without rules, columns three blanks apart; nothing is wrapped or cut."""
-    cells = [list(header), *([plain("-" if each is None or each == "" else each) for each in row] for row in rows)]
-    widths = [max(map(_width, column)) for column in zip(*cells, strict=True)]
-    return ["   ".join(map(_padded, row, widths)).rstrip() for row in cells]
+    """The lines of a table, with three spaces between columns; nothing is wrapped or truncated."""
+    table = [list(header), *([_cell(value) for value in row] for row in rows)]
+    widths = [max(map(_width, column)) for column in zip(*table, strict=True)]
+    return ["   ".join(map(_padded, row, widths)).rstrip() for row in table]
+
+
+def _cell(value: object) -> str:
+    return "-" if value is None or value == "" else plain(value)
 
 
 def pairs(named: Iterable[tuple[str, object]]) -> list[str]:
-    """Lines of names and values, the values one below the other; absent ones are left out."""
-    told = [(name, plain(value)) for name, value in named if value not in {None, ""}]
-    width = max((len(name) for name, _ in told), default=0) + 2
-    return [f"{name + ':':<{width}} {value}" for name, value in told]
+    """Lines of names and aligned values; names without a value are left out."""
+    shown = [(name, plain(value)) for name, value in named if value not in {None, ""}]
+    width = max((len(name) for name, _ in shown), default=0) + 2
+    return [f"{name + ':':<{width}} {value}" for name, value in shown]
 
 
 def _width(text: str) -> int:
-    return sum(2 if unicodedata.east_asian_width(each) in "WF" else not unicodedata.combining(each) for each in text)
+    """The columns that a text takes in a terminal."""
+    return sum(map(_character_width, text))
+
+
+def _character_width(character: str) -> int:
+    if unicodedata.east_asian_width(character) in "WF":
+        return 2
+    return 0 if unicodedata.combining(character) else 1
 
 
 def _padded(text: str, width: int) -> str:
@@ -32,7 +43,7 @@ def _padded(text: str, width: int) -> str:
 
 
 def age(since: str | None, now: datetime) -> str:
-    """How long ago a time of ours was, roughly: 45s, 12m, 5h, 3d; "?" for a text that is no time with an offset."""
+    """The age of an ISO 8601 time, rounded: 45s, 12m, 5h, 3d; "?" for a text without an offset."""
     if since is None:
         return "-"
     try:

@@ -1,7 +1,7 @@
-"""What a change of live would mean, told before it is made.
+"""Describes the effect of a change of what is live, before the change is made.
 
-A live state that cannot be read stops nobody from leaving it; a target that cannot be read is found out here, before
-the pointer names it.
+An unreadable live state does not prevent a change away from it. An unreadable target is reported
+here, before the pointer names it.
 """
 
 from daemon.cli.formatting import age
@@ -13,21 +13,22 @@ from renderers.model import Scope
 
 
 async def impact_of(opened: Session, scope: Scope, planned: ChangeResult) -> str:
-    """How live would differ, and how old its new state is.
+    """The difference between the live state and its replacement, and the age of the latter.
 
     Raises:
-        NotFound, VerificationFailed: the state that would be live is not there whole.
+        NotFound, VerificationFailed: the replacement is missing or damaged.
     """
     before, target = planned.before.live, planned.after.live
     if target is None:
         return "nothing would be live"
     await opened.bucket.reader.files(scope, target)
-    told = f"{target.state} ({target.revision}), published {age(target.at, opened.now)} ago"
+    described = f"{target.state} ({target.revision}), published {age(target.at, opened.now)} ago"
     if before is None:
-        return f"live: nothing → {told}"
+        return f"live: nothing → {described}"
     if before.id == target.id:
-        return f"live stays {told}"
-    return f"live: {before.state} ({before.revision}) → {told}\n{await _difference(opened, scope, planned)}"
+        return f"live stays {described}"
+    difference = await _difference(opened, scope, planned)
+    return f"live: {before.state} ({before.revision}) → {described}\n{difference}"
 
 
 async def _difference(opened: Session, scope: Scope, planned: ChangeResult) -> str:

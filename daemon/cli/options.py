@@ -1,7 +1,7 @@
-"""Options that many verbs share, as flat groups of flags.
+"""Options that many commands share.
 
-Each group is a frozen dataclass that cyclopts spreads over the verb's own flags. What a setting means, and which other
-sources it may come from, is `daemon.settings`' business.
+Each group is a frozen dataclass, whose fields cyclopts adds to the flags of a command. The meaning
+of a setting and its other sources are defined in `daemon.settings`.
 """
 
 import getpass
@@ -22,24 +22,26 @@ Format = Literal["table", "json", "yaml"]
 @Parameter(name="*", group=SHARED)
 @dataclass(frozen=True, slots=True)
 class Prose:
-    """How people are spoken to."""
+    """Which messages are shown to people, and how."""
 
     quiet: Annotated[
         bool,
         Parameter(
-            alias="-q", negative=(), help="Only results and errors: no prose, and of a check only what is wrong."
+            alias="-q",
+            negative=(),
+            help="Print results and errors only; of a check, only what failed.",
         ),
     ] = False
-    no_color: Annotated[bool, Parameter(negative=(), help="No colours; NO_COLOR does the same.")] = False
-    debug: Annotated[bool, Parameter(negative=(), help="Show the trace of an error.")] = False
+    no_color: Annotated[bool, Parameter(negative=(), help="Disable colours, as NO_COLOR does.")] = False
+    debug: Annotated[bool, Parameter(negative=(), help="Show the stack trace of an error.")] = False
 
 
 @Parameter(name="*", group=SHARED)
 @dataclass(frozen=True, slots=True)
 class Printing(Prose):
-    """How the result is printed, too."""
+    """`Prose`, and the format of the result."""
 
-    output: Annotated[Format, Parameter(alias="-o", help="How data is printed.")] = "table"
+    output: Annotated[Format, Parameter(alias="-o", help="Output format.")] = "table"
 
 
 @Parameter(name="*", group=SHARED)
@@ -47,7 +49,12 @@ class Printing(Prose):
 class Place:
     """Which bucket."""
 
-    bucket: Annotated[str | None, Parameter(help="Folder or URL; else REBUNDLE_BUCKET, the file, var/bucket.")] = None
+    bucket: Annotated[
+        str | None,
+        Parameter(
+            help="Directory or URL of the bucket. Default: REBUNDLE_BUCKET, then the settings file, then var/bucket."
+        ),
+    ] = None
     config: Annotated[Path | None, Parameter(help="Settings file (TOML).")] = None
 
 
@@ -57,33 +64,40 @@ class JournalPlace:
     """Which journal."""
 
     journal: Annotated[
-        Path | None, Parameter(help="The journal's file; else REBUNDLE_JOURNAL__PATH, the file, var/journal.db.")
+        Path | None,
+        Parameter(
+            help="File of the journal. Default: REBUNDLE_JOURNAL__PATH, then the settings file, then var/journal.db."
+        ),
     ] = None
 
 
-def _fits(_kind: object, text: str | None) -> None:
-    """Holds for a reason and for the name of who gives it (protocol 4)."""
+def _check_recordable(_kind: object, text: str | None) -> None:
+    """Validate a reason, or the name of an actor (protocol 4)."""
     if text is not None and len(text) > LONGEST_REASON:
-        raise ValueError(f"has {len(text)} characters, and at most {LONGEST_REASON} are recorded: shorten it")
-    if text is not None and any("\ud800" <= each <= "\udfff" for each in text):
+        raise ValueError(f"has {len(text)} characters, but at most {LONGEST_REASON} can be recorded: shorten it")
+    # Surrogates come from bytes of the command line that are not UTF-8.
+    if text is not None and any("\ud800" <= character <= "\udfff" for character in text):
         raise ValueError("must be UTF-8 text: it cannot be recorded")
 
 
-def _not_blank(_kind: object, text: str) -> None:
+def _check_not_blank(_kind: object, text: str) -> None:
     if not text.strip():
-        raise ValueError("must say why: it is what others will read in the history")
+        raise ValueError("must not be blank: the history shows it to other operators")
 
 
 @Parameter(name="*", group=SHARED)
 @dataclass(frozen=True, slots=True)
 class Actor:
-    """Who is recorded as having done it."""
+    """Who is recorded as the author of a change."""
 
-    by: Annotated[str | None, Parameter(help="Who is recorded; else user@host.", validator=_fits)] = None
+    by: Annotated[
+        str | None,
+        Parameter(help="Author recorded in the history. Default: user@host.", validator=_check_recordable),
+    ] = None
 
     @property
     def name(self) -> str:
-        """As it is recorded."""
+        """The name to record."""
         return self.by or f"{_user()}@{socket.gethostname()}"
 
 
@@ -101,14 +115,17 @@ def _user() -> str:
         return f"uid-{os.getuid()}"  # a container's numeric user has no name
 
 
-Reason = Annotated[str, Parameter(help="Why; recorded in the history.", validator=(_not_blank, _fits))]
-OptionalReason = Annotated[str, Parameter(help="Why; recorded in the history.", validator=_fits)]
+Reason = Annotated[
+    str, Parameter(help="Reason, recorded in the history.", validator=(_check_not_blank, _check_recordable))
+]
+OptionalReason = Annotated[str, Parameter(help="Reason, recorded in the history.", validator=_check_recordable)]
 Wait = Annotated[
     float,
     Parameter(
-        help="Seconds until base/ and README.md of the live tree must equal live, else exit 1; 0: do not wait.",
+        help="Seconds to wait until base/ and README.md of the live tree equal the live state; "
+        "exit 1 if they do not. 0: do not wait.",
         validator=validators.Number(gte=0, lte=3600),
     ),
 ]
 WAIT_SECONDS = 10.0
-DryRun = Annotated[bool, Parameter(negative=(), help="Show what would change, change nothing.")]
+DryRun = Annotated[bool, Parameter(negative=(), help="Show what would change; change nothing.")]

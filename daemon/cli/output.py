@@ -1,7 +1,7 @@
-"""How results are printed: one document, as a table for people or as JSON or YAML for programs.
+"""Prints results: one document, as a table for people or as JSON or YAML for programs.
 
-The document is the source: a table shows parts of it, made by `text`, with what is not printable escaped, since names
-and reasons come from elsewhere. Colours only on a terminal.
+A table shows parts of the document. Its text is escaped (`inspection.escaping`), because names and
+reasons come from untrusted sources. Colours are used only on a terminal.
 """
 
 import json
@@ -25,7 +25,7 @@ Document = Mapping[str, Any]
 
 @dataclass(frozen=True, slots=True)
 class Printer:
-    """Prints results to one stream and prose to another."""
+    """Prints results to one stream and messages to another."""
 
     format: Format
     quiet: bool
@@ -36,14 +36,14 @@ class Printer:
 
     @classmethod
     def of(cls, prose: Prose, environ: Mapping[str, str]) -> "Printer":
-        """As the flags, the environment and the terminal say (no-color.org)."""
+        """A printer to this process's streams; colours follow the flags and no-color.org."""
         terminal = sys.stdout.isatty()
         wanted = not (prose.no_color or environ.get("NO_COLOR") or environ.get("TERM") == "dumb")
         output = prose.output if isinstance(prose, Printing) else "table"
         return cls(output, prose.quiet, terminal, terminal and wanted, sys.stdout, sys.stderr)
 
     def data(self, document: Document, lines: Iterable[str]) -> None:
-        """The result: `document`, or (as a table) `lines`, which the caller made of the same values."""
+        """Print the result: `document`, or as a table `lines`, which show the same values."""
         if self.format != "table":
             self.stdout.write(encoded(document, self.format))
             return
@@ -51,24 +51,24 @@ class Printer:
             self.stdout.write(line + "\n")
 
     def say(self, text: str) -> None:
-        """Prose for people; goes to standard error, and nowhere with --quiet."""
+        """Print a message to standard error; --quiet suppresses it."""
         if not self.quiet:
             self.stderr.write("\n".join(plain(line) for line in text.splitlines()) + "\n")
 
     def warn(self, text: str) -> None:
-        """What must be seen, also with --quiet."""
+        """Print a message to standard error, also with --quiet."""
         self.stderr.write("\n".join(plain(line) for line in text.splitlines()) + "\n")
 
     def good(self, text: str) -> str:
-        """Coloured as something that is as it should be."""
+        """The text in the colour of success."""
         return self._colored(text, _GREEN)
 
     def bad(self, text: str) -> str:
-        """Coloured as something that needs a person."""
+        """The text in the colour of a problem."""
         return self._colored(text, _RED)
 
     def heading(self, text: str) -> str:
-        """Coloured as a heading."""
+        """The text as a heading."""
         return self._colored(text, _BOLD)
 
     def _colored(self, text: str, color: str) -> str:
@@ -76,41 +76,45 @@ class Printer:
 
 
 def encoded(document: Document, encoding: Literal["json", "yaml"]) -> str:
-    """A document for programs."""
+    """The document as JSON or YAML, with its schema version."""
     versioned = {"schemaVersion": SCHEMA_VERSION, **document}
     return json.dumps(versioned, indent=2) + "\n" if encoding == "json" else yaml.safe_dump(versioned, sort_keys=False)
 
 
 def error_document(words: str, exit_code: int) -> Document:
-    """What a verb prints for programs where an error keeps it from its own document (ADR 28)."""
+    """The document of a command that failed before it could print its own (ADR 28)."""
     return {"error": words, "exit_code": exit_code}
 
 
 def confirm(question: str, *, yes: bool, printer: Printer, stdin: TextIO | None = None) -> None:
-    """Return if `--yes` or somebody at the terminal agrees.
+    """Return if `--yes` is set or the operator confirms at the terminal.
 
     Raises:
-        UsageError: nobody can be asked. Declined: the answer is no.
+        UsageError: standard input is not a terminal. Declined: the operator declined.
     """
     if yes:
         return
-    asked = stdin or sys.stdin
-    if not asked.isatty():
-        raise UsageError("this needs a confirmation, and there is no terminal to ask at: repeat it with --yes")
+    terminal = stdin or sys.stdin
+    if not terminal.isatty():
+        raise UsageError(
+            "this command needs a confirmation, and standard input is not a terminal: run it again with --yes"
+        )
     printer.stderr.write(f"{plain(question)} [y/N] ")
     printer.stderr.flush()
-    if asked.readline().strip().lower() not in {"y", "yes"}:
+    if terminal.readline().strip().lower() not in {"y", "yes"}:
         raise Declined("nothing was changed")
 
 
 def colored_diff(texts: Texts, printer: Printer) -> Iterator[str]:
-    """The lines of every diff, for people."""
+    """The lines of all diffs. On a terminal they are coloured and escaped."""
     for lines in texts.values():
         for number, line in enumerate(lines):
-            told = plain(line.replace("\t", "    ")) if printer.terminal else line
+            shown = plain(line.replace("\t", "    ")) if printer.terminal else line
             if number < 2 or line.startswith("@@"):
-                yield printer.heading(told)
+                yield printer.heading(shown)
             elif line.startswith("+"):
-                yield printer.good(told)
+                yield printer.good(shown)
+            elif line.startswith("-"):
+                yield printer.bad(shown)
             else:
-                yield printer.bad(told) if line.startswith("-") else told
+                yield shown

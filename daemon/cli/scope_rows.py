@@ -1,4 +1,4 @@
-"""The row of each scope in an overview of several: one that cannot be read is a row as well."""
+"""Views of scopes for `scopes` and `status`. A scope that cannot be read gets a view, too."""
 
 import asyncio
 from collections.abc import Iterable, Sequence
@@ -11,19 +11,22 @@ from renderers.model import Scope
 
 
 async def readable(opened: Session, found: Sequence[Scope]) -> list[View]:
-    """Where these scopes stand; folders in which nothing is published (yet) are left out."""
+    """The views of these scopes; folders without a publication are left out."""
     views = await asyncio.gather(*(pointer_or_error(opened, scope) for scope in found))
     return [view for view in views if view is not None]
 
 
 async def pointer_or_error(opened: Session, scope: Scope) -> View | None:
-    """Where a scope stands; one that cannot be read says why, and does not hide the others. None: there is none."""
+    """The pointer of a scope as a view, or a view with the error that occurred.
+
+    An error of one scope must not hide the other scopes. None: nothing is published in the scope.
+    """
     try:
         pointer = (await opened.bucket.reader.existing(scope)).pointer
     except NotFound:
         return None
-    except Exception as error:  # noqa: BLE001  # also one that nobody foresaw is this scope's alone
-        gone: View = {
+    except Exception as error:  # noqa: BLE001  # an unexpected error affects this scope only
+        unknown: View = {
             "sequence": None,
             "live": None,
             "desired": None,
@@ -31,12 +34,12 @@ async def pointer_or_error(opened: Session, scope: Scope) -> View | None:
             "quarantined": [],
             "changed_at": None,
         }
-        words, code = opened.failure_of(scope, error)
-        return {"scope": str(scope), **gone, "error": words, "exit_code": code}
+        message, code = opened.failure_of(scope, error)
+        return {"scope": str(scope), **unknown, "error": message, "exit_code": code}
     changed_at = pointer.history[-1].at if pointer.history else None
     return {**pointer_view(pointer), "changed_at": changed_at, "error": None, "exit_code": DONE}
 
 
 def gravest(views: Iterable[View]) -> int:
-    """The exit code of a verb that looked at several scopes."""
+    """The exit code of a command that read several scopes: the highest of theirs."""
     return max((int(view["exit_code"]) for view in views), default=DONE)

@@ -1,4 +1,4 @@
-"""Which publication of a scope an argument means. Pure."""
+"""Finds the publication that a command-line argument names. Pure."""
 
 from typing import Final
 
@@ -6,28 +6,30 @@ from daemon.publishing.errors import NotFound
 from daemon.publishing.operator_commands import find_retained
 from daemon.publishing.pointer import Pointer, Publication
 
-EXACT_STATE: Final = "Retained state: its full id, or STATE@ATTEMPT, of which the beginning of the attempt will do."
+EXACT_STATE: Final = "Retained state: its full id, or STATE@ATTEMPT (a unique prefix of the attempt is enough)."
 
 
 def full_name(pointer: Pointer, name: str) -> str:
-    """The full name of the state that `name` is, or is the unique beginning of, for a verb that asks before it acts.
+    """The full name of the state that `name` is a unique prefix of.
+
+    For a command that asks before it changes something.
 
     Raises:
-        NotFound: there is none, or there are several.
+        NotFound: no state matches, or several do.
     """
-    found = find_retained(pointer, name)
-    return name if name.partition("@")[0] == found.state else found.state
+    publication = find_retained(pointer, name)
+    return name if name.partition("@")[0] == publication.state else publication.state
 
 
 def publication_of(pointer: Pointer, name: str) -> Publication:
-    """`live`, `desired`, a state id, a unique prefix of one, or STATE@ATTEMPT.
+    """The publication named `live`, `desired`, by state id, unique prefix, or STATE@ATTEMPT.
 
     Raises:
-        NotFound: there is none.
+        NotFound: no publication matches.
     """
     if name not in {"live", "desired"}:
         return find_retained(pointer, name)
-    found = pointer.live if name == "live" else pointer.desired
-    if found is None:
-        raise NotFound(f"nothing is {name} in {pointer.scope}: it is retired")
-    return found
+    publication = pointer.live if name == "live" else pointer.desired
+    if publication is None:
+        raise NotFound(f"nothing is {name} in {pointer.scope}: the scope is retired")
+    return publication

@@ -1,6 +1,7 @@
-"""Opens what a verb works on: the bucket, the journal. Closes it afterwards.
+"""Opens the bucket and the journal for a command, and closes them afterwards.
 
-One event loop per command. The clock, the printer and the opened things travel together as a `Session`.
+Each command runs in one event loop. A `Session` holds the settings, the bucket, the clock and the
+printer.
 """
 
 import os
@@ -31,7 +32,7 @@ if TYPE_CHECKING:  # takes long to import
 
 @dataclass(frozen=True, slots=True)
 class Session:
-    """A verb's surroundings."""
+    """The environment of one command."""
 
     settings: Settings
     bucket: Bucket
@@ -41,7 +42,7 @@ class Session:
     debug: bool = False
 
     def failure_of(self, scope: Scope, error: Exception) -> tuple[str, int]:
-        """What an error of one scope means, in words and as an exit code; it must not hide the other scopes."""
+        """The message and exit code of an error that affects one scope, while others continue."""
         if self.debug:
             self.printer.warn(f"{scope}:")
             traceback.print_exception(error, file=self.printer.stderr)
@@ -49,21 +50,21 @@ class Session:
 
     @property
     def now(self) -> datetime:
-        """The time, for ages."""
+        """The current time, for ages."""
         return self.runtime.now()
 
 
 def load_settings(place: Place, flags: Mapping[str, Any] | None = None, *, secrets: bool = False) -> Settings:
-    """The settings that flags, environment and file make; the secrets only for who needs them.
+    """Load the settings from flags, environment and file; secrets only if requested.
 
     Raises:
-        SettingsError: with every problem.
+        SettingsError: it lists every problem.
     """
     return settings.load({"bucket": place.bucket, **(flags or {})}, os.environ, place.config, secrets=secrets).settings
 
 
 def printer_of(prose: Prose) -> Printer:
-    """Prints to this process's own streams."""
+    """A printer to this process's streams."""
     return Printer.of(prose, os.environ)
 
 
@@ -71,10 +72,13 @@ def printer_of(prose: Prose) -> Printer:
 async def session(
     place: Place, printing: Printing, journal: JournalPlace | None = None, *, guarded: bool = True, new: bool = False
 ) -> AsyncIterator[Session]:
-    """The bucket that the options name, opened; `write_guard` unless the verb probes it.
+    """Open the bucket that the options name.
+
+    `guarded` adds the store's write guard; a probe of the store works without it. `new` accepts a
+    directory that does not exist yet.
 
     Raises:
-        BucketMissing: it is a folder that does not exist, and it is not to be a `new` one.
+        BucketMissing: the directory does not exist, and `new` is False.
     """
     flags = {"bucket": place.bucket, "journal.path": journal.journal if journal else None}
     read = settings.load(flags, os.environ, place.config, secrets=False)
@@ -92,7 +96,7 @@ async def session(
 
 
 def _refuse_missing(bucket: str, origin: str) -> None:
-    """An empty store and a mistyped path must not look alike."""
+    """Reject a mistyped path, which would otherwise look like an empty bucket."""
     location = locations.parse(bucket)
     if not isinstance(location, locations.Directory):
         return
@@ -101,20 +105,21 @@ def _refuse_missing(bucket: str, origin: str) -> None:
     except FileNotFoundError as error:
         path = location.path.absolute()
         raise BucketMissing(
-            f"there is no bucket at {path} ({origin}). If it should exist, mount its volume or correct the path "
-            f"(--bucket, REBUNDLE_BUCKET). For a new bucket a daemon makes the folder when it publishes, and "
-            f"`rebundle doctor {shlex.quote(str(path))} --create` makes it now"
+            f"there is no bucket at {path} ({origin}). If it should exist, mount its volume or "
+            "correct the path (--bucket, REBUNDLE_BUCKET). For a new bucket the daemon creates the "
+            "directory when it publishes; "
+            f"`rebundle doctor {shlex.quote(str(path))} --create` creates it now"
         ) from error
     except OSError:
-        return  # the store says what keeps it from being read
+        return  # the store reports this error when it is read
 
 
 @asynccontextmanager
 async def opened_journal(loaded: Settings, runtime: SystemRuntime) -> AsyncIterator[Journal]:
-    """The journal, beside a daemon that may be running.
+    """Open the journal. A daemon may be using it at the same time.
 
     Raises:
-        JournalMissing: there is none at that path.
+        JournalMissing: there is no journal at that path.
     """
     journal = await Journal.open(loaded.journal.path, clock=runtime.now, token=runtime.random_id, run=False)
     async with journal:
@@ -125,9 +130,11 @@ def scope_of(text: str) -> Scope:
     """The scope that an argument names.
 
     Raises:
-        UsageError: it is no scope.
+        UsageError: it is not a scope.
     """
     try:
         return Scope.parse(text)
     except ValueError as error:
-        raise UsageError(f"{text!r} is not a scope: expected BUNDLE/TARGET; `rebundle scopes` lists them") from error
+        raise UsageError(
+            f"{text!r} is not a scope: expected BUNDLE/TARGET; `rebundle scopes` lists the scopes"
+        ) from error

@@ -1,7 +1,8 @@
-"""Whether the live tree followed a change of the pointer, and what hosts would copy if it did not.
+"""Waits until the live tree follows a change of the pointer, and describes a tree that lags.
 
-Hosts copy the live tree, not the pointer: a verb that changes what is live has done its work only once `base/` and
-README.md equal live (ADR 24). A blocked path of `example/` does not count, because operators own that folder.
+Hosts copy the live tree, not the pointer. A command that changes what is live is complete only when
+`base/` and README.md equal the live state (ADR 24). A blocked path in `example/` does not count,
+because operators own that folder.
 """
 
 import asyncio
@@ -31,37 +32,38 @@ _LONGEST_PAUSE: Final = 2.0
 
 @dataclass(frozen=True, slots=True)
 class Lag:
-    """A live tree that did not follow in time."""
+    """A live tree that did not follow the pointer in time."""
 
     live: str | None
     """The state that hosts should get."""
     copied: str | None
-    """The state that base/ says it is of; None if it does not say."""
+    """The state that the stamp in base/ names; None if it is missing or unreadable."""
     pending: tuple[str, ...]
-    """Paths of base/ and README.md that differ from live, as far as that can be found out."""
+    """Paths of base/ and README.md that differ from the live state, as far as they are known."""
     reason: str
 
     @property
     def words(self) -> str:
-        """What is wrong and what hosts would copy, for people."""
+        """A message: what hosts copy now, and why."""
         copied = f"{self.copied}, or parts of it" if self.copied else "files of another state"
         if self.copied == self.live:
             copied = f"a mixture of {self.live} and another state"
-        differing = f"; not as in {self.live}: {some(self.pending)}" if self.pending else ""
+        differing = f"; paths that differ from {self.live}: {some(self.pending)}" if self.pending else ""
         return f"hosts that copy the live tree now get {copied}, not {self.live}{differing}\nreason: {self.reason}"
 
 
 async def wait_for(live_tree: LiveTree, runtime: Runtime, scope: Scope, tree: Tree, *, seconds: float) -> Tree:
-    """What the last pass said: passes are repeated until one follows, for at most `seconds`.
+    """Repeat passes over the live tree until it follows, for at most `seconds`.
 
-    A daemon may do the work meanwhile; a pass finds that out.
+    Returns the result of the last pass. A daemon may do the work in the meantime; the next pass
+    detects that.
     """
     until = runtime.monotonic() + seconds
     pause = _FIRST_PAUSE
     while not tree.follows and (left := until - runtime.monotonic()) > 0:
         await runtime.sleep(min(pause, left))
         pause = min(2 * pause, _LONGEST_PAUSE)
-        # A pass that is cut short says nothing: what the one before it said stays.
+        # A pass that times out has no result: the result of the previous pass stays.
         with suppress(TimeoutError):
             async with asyncio.timeout(max(until - runtime.monotonic(), _FIRST_PAUSE)):
                 tree = await live_tree.follow(scope, tree.sequence)
@@ -69,10 +71,10 @@ async def wait_for(live_tree: LiveTree, runtime: Runtime, scope: Scope, tree: Tr
 
 
 async def lag_of(store: ObjectStore, live_tree: LiveTree, scope: Scope, current: Pointer, tree: Tree) -> Lag:
-    """What a live tree that did not follow holds now."""
+    """Describe a live tree that did not follow."""
     reason = tree.reason or ""
     blocked = () if isinstance(tree, Unfinished) else tree.blocked
-    pending = tuple(each.path for each in blocked if each.holds_base_back)
+    pending = tuple(path.path for path in blocked if path.holds_base_back)
     try:
         survey = await live_tree.survey(scope)
         others = [path for path in (*survey.seen.written, *survey.removed) if not path.startswith(EXAMPLE)]
@@ -84,12 +86,12 @@ async def lag_of(store: ObjectStore, live_tree: LiveTree, scope: Scope, current:
 
 
 def lag_view(lag: Lag) -> View:
-    """The document of a live tree that did not follow."""
+    """A lag as a document."""
     return {"live": lag.live, "copied": lag.copied, "pending": list(lag.pending), "reason": lag.reason}
 
 
 async def _stamped(store: ObjectStore, scope: Scope) -> str | None:
-    """The state that base/ of the live tree says it is of."""
+    """The state that the stamp in base/ of the live tree names."""
     try:
         stamp = json.loads((await store.get(layout.live_tree(scope, STAMP_PATH), most_bytes=sizes.STAMP)).body)
     except (StoreError, ValueError, RecursionError):

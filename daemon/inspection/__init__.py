@@ -1,1 +1,1 @@
-"""What is shown of a bucket, for the command line and for HTTP: documents, comparisons, escaping."""
+"""Views of a bucket and a journal for the command line: documents, comparisons, escaping."""

@@ -1,6 +1,7 @@
-"""What differs between two states: their models, and their files line by line. Pure.
+"""Compares two states: their models, and their files line by line. Pure, except `compare`.
 
-Nothing below example/creds/ is compared or shown (protocol 5), and base/.rebundle.json only names the state.
+Files below example/creds/ hold credentials and are neither compared nor shown (protocol 5). The
+stamp base/.rebundle.json is not compared either, because it only names the state.
 """
 
 import difflib
@@ -27,18 +28,18 @@ class ModelChanges:
     added: tuple[Model, ...]
     removed: tuple[Model, ...]
     moved: tuple[tuple[Model, Model], ...]
-    """Another version: before, after."""
+    """Models with another version: before, after."""
     changed: tuple[tuple[Model, Model], ...]
-    """The same version, otherwise different: image, resources, artifact."""
+    """Models with the same version but another image, artifact or other settings: before, after."""
     proxy: bool
     """Whether the proxy's image or signature differs."""
 
     @property
     def words(self) -> tuple[str, ...]:
-        """One line for each change."""
+        """A line for each change."""
         return (
-            *(f"+ {each.id} {each.version}" for each in self.added),
-            *(f"- {each.id} {each.version}" for each in self.removed),
+            *(f"+ {model.id} {model.version}" for model in self.added),
+            *(f"- {model.id} {model.version}" for model in self.removed),
             *(f"~ {old.id} {old.version} → {new.version}" for old, new in self.moved),
             *(f"~ {old.id} {old.version}: same version, other settings" for old, _ in self.changed),
             *(("~ proxy",) if self.proxy else ()),
@@ -46,20 +47,20 @@ class ModelChanges:
 
 
 def compare_models(before: Composition, after: Composition) -> ModelChanges:
-    """What became of each model."""
-    both = [(old, new) for old in before.models if (new := after.model(old.id)) is not None and new != old]
+    """Find the models that were added, removed or changed."""
+    differing = [(old, new) for old in before.models if (new := after.model(old.id)) is not None and new != old]
     return ModelChanges(
-        added=tuple(each for each in after.models if before.model(each.id) is None),
-        removed=tuple(each for each in before.models if after.model(each.id) is None),
-        moved=tuple((old, new) for old, new in both if old.version != new.version),
-        changed=tuple((old, new) for old, new in both if old.version == new.version),
+        added=tuple(model for model in after.models if before.model(model.id) is None),
+        removed=tuple(model for model in before.models if after.model(model.id) is None),
+        moved=tuple((old, new) for old, new in differing if old.version != new.version),
+        changed=tuple((old, new) for old, new in differing if old.version == new.version),
         proxy=before.proxy != after.proxy,
     )
 
 
 @dataclass(frozen=True, slots=True)
 class FileChange:
-    """One file that differs; None where a state does not have it."""
+    """A file that differs; `before` or `after` is None if that state does not have it."""
 
     path: str
     before: RenderedFile | None
@@ -67,14 +68,14 @@ class FileChange:
 
     @property
     def status(self) -> str:
-        """As git names it."""
+        """The kind of change, in the words of git."""
         if self.before is None:
             return "added"
         return "removed" if self.after is None else "modified"
 
 
 def compare_files(before: Iterable[RenderedFile], after: Iterable[RenderedFile]) -> tuple[FileChange, ...]:
-    """Every file that differs, sorted by path."""
+    """Find the files that differ, sorted by path."""
     old, new = _comparable(before), _comparable(after)
     return tuple(
         FileChange(path, old.get(path), new.get(path))
@@ -88,7 +89,7 @@ def _comparable(files: Iterable[RenderedFile]) -> dict[str, RenderedFile]:
 
 
 def unified(change: FileChange) -> Iterator[str]:
-    """The change as a unified diff, line by line; paths are escaped, contents are not."""
+    """The lines of a unified diff; paths are escaped, contents are not."""
     path = plain(change.path)
     yield f"--- {f'a/{path}' if change.before else '/dev/null'}"
     yield f"+++ {f'b/{path}' if change.after else '/dev/null'}"
@@ -102,7 +103,11 @@ def _text_lines(file: RenderedFile | None) -> list[str]:
 
 
 def _hunks(old: Sequence[str], new: Sequence[str]) -> Iterator[str]:
-    """The differing middle alone goes through difflib, which takes minutes for a file of 2,000 services."""
+    """The hunks of a unified diff.
+
+    Only the lines between the common head and tail go through difflib, which takes minutes for a
+    file of 2,000 services.
+    """
     head = 0
     while head < min(len(old), len(new)) and old[head] == new[head]:
         head += 1
@@ -135,7 +140,7 @@ Texts = Mapping[str, Sequence[str]]
 
 @dataclass(frozen=True, slots=True)
 class Comparison:
-    """Two publications of a scope, compared."""
+    """The differences between two publications of a scope."""
 
     before: Publication
     after: Publication
@@ -144,12 +149,12 @@ class Comparison:
 
     @property
     def is_empty(self) -> bool:
-        """Whether both say the same."""
+        """Whether there are no differences."""
         return not (self.files or self.models.words)
 
     @property
     def summary(self) -> str:
-        """Models and files, a line for each model."""
+        """A line for each model that differs, and a line about the files."""
         lines = [*self.models.words, differing(self.files)]
         return "\n".join(f"  {line}" for line in lines)
 
@@ -157,7 +162,7 @@ class Comparison:
 async def compare(
     reader: Reader, runtime: Runtime, scope: Scope, before: Publication, after: Publication
 ) -> Comparison:
-    """What differs between two publications."""
+    """Read and compare two publications."""
     old, new = await reader.manifest(scope, before), await reader.manifest(scope, after)
     models = compare_models(old.composition_value(), new.composition_value())
     files = await runtime.run_in_thread(
@@ -175,10 +180,10 @@ def comparison_view(scope: str, compared: Comparison, texts: Texts | None = None
         "after": publication_view(compared.after),
         "same": compared.is_empty,
         "models": {
-            "added": [_named(each) for each in models.added],
-            "removed": [_named(each) for each in models.removed],
+            "added": [_model_view(model) for model in models.added],
+            "removed": [_model_view(model) for model in models.removed],
             "moved": [{"id": old.id, "from": old.version, "to": new.version} for old, new in models.moved],
-            "changed": [_named(new) for _, new in models.changed],
+            "changed": [_model_view(new) for _, new in models.changed],
             "proxy": models.proxy,
         },
         "files": files_view(compared.files, texts),
@@ -186,16 +191,18 @@ def comparison_view(scope: str, compared: Comparison, texts: Texts | None = None
 
 
 def files_view(changes: Iterable[FileChange], texts: Texts | None = None) -> list[View]:
-    """What became of each file; with its diff, where `texts` has the lines."""
-    return [
-        {"path": each.path, "status": each.status}
-        | ({"diff": "".join(f"{line}\n" for line in texts[each.path])} if texts else {})
-        for each in changes
-    ]
+    """The changed files as documents, with their diffs if `texts` is given."""
+    views: list[View] = []
+    for change in changes:
+        view: View = {"path": change.path, "status": change.status}
+        if texts:
+            view["diff"] = "".join(f"{line}\n" for line in texts[change.path])
+        views.append(view)
+    return views
 
 
 def differing(changes: Sequence[FileChange]) -> str:
-    """How many files differ."""
+    """A message: how many files differ."""
     return f"{len(changes) or 'no'} {'file differs' if len(changes) < 2 else 'files differ'}"
 
 
@@ -204,5 +211,5 @@ def texts_of(changes: Iterable[FileChange]) -> Texts:
     return {change.path: list(unified(change)) for change in changes}
 
 
-def _named(model: Model) -> View:
+def _model_view(model: Model) -> View:
     return {"id": model.id, "version": model.version}

@@ -1,9 +1,9 @@
-"""Escapes text that others wrote, before it is shown. Pure."""
+"""Escapes untrusted text before it is shown on a terminal. Pure."""
 
 
 def plain(text: object) -> str:
-    """The text with every character that could steer a terminal, or hide, written as an escape."""
-    return "".join(each if each.isprintable() else _escaped(each) for each in str(text))
+    """Escape control characters and invisible characters, which could manipulate a terminal."""
+    return "".join(character if character.isprintable() else _escaped(character) for character in str(text))
 
 
 def _escaped(character: str) -> str:

@@ -1,6 +1,7 @@
-"""A scope's pointer as the documents that verbs print. Pure.
+"""The documents that commands print: pointer, states, live tree, backlog, events. Pure.
 
-Names are those of protocol 4. Why a state is not live is decided here, for every verb alike.
+Keys have the names of protocol 4. The rules for why a state is not live, and for what needs
+attention, are here, so that all commands agree.
 """
 
 from collections.abc import Iterable, Mapping
@@ -18,7 +19,7 @@ View = dict[str, Any]
 
 
 def publication_view(publication: Publication | None) -> View | None:
-    """What is known of a publication without its manifest."""
+    """The facts of a publication that the pointer has."""
     if publication is None:
         return None
     return {
@@ -36,11 +37,11 @@ def publication_view(publication: Publication | None) -> View | None:
 
 
 def state_view(pointer: Pointer, publication: Publication) -> View:
-    """A publication of a scope, with its standing there."""
-    told = publication_view(publication)
-    assert told is not None
-    status, reason = standing(pointer, publication)
-    return told | {
+    """A publication with its status in the scope: live, or why not."""
+    view = publication_view(publication)
+    assert view is not None
+    status, reason = publication_status(pointer, publication)
+    return view | {
         "live": _is(pointer.live, publication),
         "desired": _is(pointer.desired, publication),
         "status": status,
@@ -48,21 +49,21 @@ def state_view(pointer: Pointer, publication: Publication) -> View:
     }
 
 
-def standing(pointer: Pointer, publication: Publication) -> tuple[str, str]:
-    """Live, or why not, in one word and in a sentence."""
-    rejected = next((each for each in pointer.quarantined if each.composition == publication.composition), None)
+def publication_status(pointer: Pointer, publication: Publication) -> tuple[str, str]:
+    """The status of a publication in one word, and the reason why it is not live."""
     if _is(pointer.live, publication):
         return "live", ""
-    if rejected is not None:
-        return "quarantined", f"by {rejected.by}: {rejected.reason}"
+    for quarantine in pointer.quarantined:
+        if quarantine.composition == publication.composition:
+            return "quarantined", f"by {quarantine.by}: {quarantine.reason}"
     if _is(pointer.desired, publication):
-        return _desired_standing(pointer)
+        return _desired_status(pointer)
     if publication.late:
         return "late", "arrived after a state with a higher revision"
     return "superseded", _superseded_reason(pointer, publication)
 
 
-def _desired_standing(pointer: Pointer) -> tuple[str, str]:
+def _desired_status(pointer: Pointer) -> tuple[str, str]:
     if pointer.hold is not None:
         return "held", f"by {pointer.hold.by}: {pointer.hold.reason}"
     return "withheld", f"its quarantine was lifted: `rebundle resume {pointer.scope}` makes it live"
@@ -72,27 +73,32 @@ def _superseded_reason(pointer: Pointer, publication: Publication) -> str:
     newest = pointer.retained_of(publication.state)[-1]
     if newest.id != publication.id:
         return "published again by a newer attempt"
-    return f"since {publication.superseded_at}" if publication.superseded_at else "a newer state came with it"
+    if publication.superseded_at:
+        return f"since {publication.superseded_at}"
+    return "published together with a newer state"
 
 
 def movable_view(manifest: Manifest) -> list[View] | None:
-    """Images and artifacts of a state that may change under their names; None if this release cannot tell."""
+    """The images and artifacts of a state that are not pinned by a digest.
+
+    None if this release cannot read the defaults of the manifest.
+    """
     try:
-        found = movable(manifest.composition_value(), manifest.defaults_value())
+        items = movable(manifest.composition_value(), manifest.defaults_value())
     except VerificationFailed:
         return None
-    return [{"kind": each.kind, "name": each.name, "used_by": list(each.used_by)} for each in found]
+    return [{"kind": item.kind, "name": item.name, "used_by": list(item.used_by)} for item in items]
 
 
 def pointer_view(pointer: Pointer) -> View:
-    """Where a scope stands."""
+    """The state of a scope."""
     return {
         "scope": pointer.scope,
         "sequence": pointer.sequence,
         "live": publication_view(pointer.live),
         "desired": publication_view(pointer.desired),
         "hold": None if pointer.hold is None else pointer.hold.model_dump(mode="json"),
-        "quarantined": [each.model_dump(mode="json") for each in pointer.quarantined],
+        "quarantined": [quarantine.model_dump(mode="json") for quarantine in pointer.quarantined],
     }
 
 
@@ -112,7 +118,7 @@ def entry_view(entry: HistoryEntry) -> View:
 
 
 def live_tree_view(result: Synced | Unfinished | None) -> View | None:
-    """What one pass over a live tree did."""
+    """The result of one pass over a live tree."""
     match result:
         case None:
             return None
@@ -134,7 +140,7 @@ def live_tree_view(result: Synced | Unfinished | None) -> View | None:
 
 
 def survey_view(survey: Survey) -> View:
-    """How a live tree stands, without touching it."""
+    """The state of a live tree, from a survey that changed nothing."""
     seen = survey.seen
     return {
         "synced": survey.in_step,
@@ -144,8 +150,12 @@ def survey_view(survey: Survey) -> View:
         "pending": [*seen.written, *survey.removed],
         "blocked": _blocked(seen),
         "damaged_manifests": [
-            {"publication": str(each.publication), "reason": each.reason, "unreadable": each.unreadable}
-            for each in seen.damaged
+            {
+                "publication": str(damaged.publication),
+                "reason": damaged.reason,
+                "unreadable": damaged.unreadable,
+            }
+            for damaged in seen.damaged
         ],
         "foreign": list(seen.kept_aside),
         "overrides": list(seen.overrides),
@@ -155,11 +165,11 @@ def survey_view(survey: Survey) -> View:
 
 
 def _blocked(seen: Synced) -> list[View]:
-    return [{"path": each.path, "reason": each.reason, "seen_at": each.seen_at} for each in seen.blocked]
+    return [{"path": blocked.path, "reason": blocked.reason, "seen_at": blocked.seen_at} for blocked in seen.blocked]
 
 
 def done_view(verb: str, done: ChangeResult, *, dry_run: bool = False) -> View:
-    """What a verb changed, or would change."""
+    """What a command changed, or would change."""
     return {
         "verb": verb,
         "scope": done.after.scope,
@@ -172,23 +182,25 @@ def done_view(verb: str, done: ChangeResult, *, dry_run: bool = False) -> View:
 
 
 def attention(view: Mapping[str, Any]) -> Iterable[str]:
-    """Why somebody should look at a scope; `view` is one that `status` prints."""
+    """The conditions of a scope that need an operator; `view` is one that `status` prints."""
     if view.get("error"):
         yield str(view["error"])
         return
     live, desired, hold = view["live"], view["desired"], view["hold"]
-    rejected = rejected_desired(view)
+    quarantine = rejected_desired(view)
     if hold:
-        behind = "" if (live and live["state"]) == (desired and desired["state"]) else f"; {desired['state']} waits"
-        quarantined = ", and is quarantined: lift that before you resume" if rejected else ""
-        yield f"held by {hold['by']} since {hold['at']}: {hold['reason'] or 'no reason given'}{behind}{quarantined}"
+        same_state = (live and live["state"]) == (desired and desired["state"])
+        behind = "" if same_state else f"; {desired['state']} is waiting"
+        quarantined = ", and is quarantined: lift the quarantine before you resume" if quarantine else ""
+        reason = hold["reason"] or "no reason given"
+        yield f"held by {hold['by']} since {hold['at']}: {reason}{behind}{quarantined}"
     elif live != desired and desired:
         why = f"is not live: `rebundle resume {view['scope']}` makes it live"
-        if rejected:
-            why = f"is quarantined by {rejected['by']}: {rejected['reason']}"
+        if quarantine:
+            why = f"is quarantined by {quarantine['by']}: {quarantine['reason']}"
         yield f"desired state {desired['state']} {why}"
     if view["live_tree_error"]:
-        yield f"the live tree cannot be compared with live: {view['live_tree_error']}"
+        yield f"the live tree cannot be compared with the live state: {view['live_tree_error']}"
     if view["live_tree"] is not None:
         yield from _tree_attention(view)
 
@@ -197,12 +209,12 @@ def _tree_attention(view: Mapping[str, Any]) -> Iterable[str]:
     tree, scope = view["live_tree"], view["scope"]
     if tree["ahead"]:
         yield (
-            f"the live tree's marker has followed sequence {tree['sequence']}, the pointer is older: one was put "
-            "back, or somebody else wrote the marker; no pass continues until "
+            f"the live tree's marker names sequence {tree['sequence']}, but the pointer is older: an older "
+            "pointer was restored, or another writer wrote the marker. The live tree is not updated until you run "
             f"`rebundle recover {scope} --reason '…'`"
         )
     elif not tree["synced"] and (tree["pending"] or not tree["blocked"]):
-        yield f"the live tree is behind ({len(tree['pending'])} files): the daemon's next pass brings it in step"
+        yield f"the live tree is behind ({len(tree['pending'])} files): the daemon's next pass syncs it"
     if tree["blocked"]:
         first, *others = tree["blocked"]
         more = f" (and {len(others)} more paths)" if others else ""
@@ -212,21 +224,25 @@ def _tree_attention(view: Mapping[str, Any]) -> Iterable[str]:
             now = f", or `{command}`," if (command := _pass_command(view)) else ""
             yield (
                 f"the live tree did not follow at {first['path']}{more} in the pass of {first['seen_at']}: "
-                f"{first['reason']}. Once that is repaired, the daemon's next pass (within 5 minutes){now} clears this"
+                f"{first['reason']}. Once that is repaired, the daemon's next pass (within 5 minutes){now} "
+                "clears this condition"
             )
-    for each in tree["damaged_manifests"][:1]:
-        remedy = f"`rebundle recover {scope} --reason 'damaged manifest'` takes the state out of the pointer"
-        yield each["reason"] if each["unreadable"] else f"{each['reason']}: {remedy}"
+    for damaged in tree["damaged_manifests"][:1]:
+        remedy = f"`rebundle recover {scope} --reason 'damaged manifest'` removes the state from the pointer"
+        yield damaged["reason"] if damaged["unreadable"] else f"{damaged['reason']}: {remedy}"
     if tree["foreign"]:
-        named = ", ".join(tree["foreign"][:3])
-        yield f"edited by hand in base/, kept aside and replaced at the next pass: {named}"
+        paths = ", ".join(tree["foreign"][:3])
+        yield f"edited by hand in base/; the next pass keeps a copy and replaces them: {paths}"
     if tree["strays"]:
-        named = ", ".join(tree["strays"][:3])
-        yield f"files in base/ that Rebundle did not write, and that hosts copy: {named}; move them out of base/"
+        paths = ", ".join(tree["strays"][:3])
+        yield (f"files in base/ that Rebundle did not write, and that hosts copy: {paths}; move them out of base/")
 
 
 def _pass_command(view: Mapping[str, Any]) -> str | None:
-    """A command that makes a pass over the live tree and changes nothing else; None: there is none as things are."""
+    """A command that runs a pass over the live tree and changes nothing else.
+
+    None if no command does that in the current state of the scope.
+    """
     live = view["live"]
     if view["hold"]:
         return f"rebundle rollback {view['scope']} {live['state']}@{live['attempt']} --reason 'another pass'"
@@ -234,15 +250,18 @@ def _pass_command(view: Mapping[str, Any]) -> str | None:
 
 
 def rejected_desired(view: Mapping[str, Any]) -> View | None:
-    """The quarantine that keeps desired from going live."""
+    """The quarantine that keeps the desired state from becoming live."""
     desired = view["desired"]
-    return next(
-        (each for each in view["quarantined"] if desired and each["composition"] == desired["composition"]), None
-    )
+    if desired is None:
+        return None
+    for quarantine in view["quarantined"]:
+        if quarantine["composition"] == desired["composition"]:
+            return dict(quarantine)
+    return None
 
 
 def backlog_view(backlog: Backlog) -> View:
-    """What waits in the journal."""
+    """The events that are waiting in the journal."""
     return {
         "events": backlog.events,
         "oldest": backlog.oldest,
@@ -263,7 +282,7 @@ def backlog_view(backlog: Backlog) -> View:
 
 
 def event_view(status: EventStatus) -> View:
-    """What became of an event; the same words as GET /v1/events/{id}."""
+    """The outcomes of an event, with the keys of GET /v1/events/{id}."""
     return {
         "id": status.identity.id,
         "source": status.identity.source,
@@ -288,7 +307,7 @@ def event_view(status: EventStatus) -> View:
 
 
 def dead_letter_view(letter: DeadLetter) -> View:
-    """A dead letter without its event's data."""
+    """A dead letter without the data of its event."""
     return {
         "number": letter.id,
         "event": letter.event_id,
@@ -306,13 +325,16 @@ def dead_letter_view(letter: DeadLetter) -> View:
 
 
 def rejected_view(rejected: Rejected) -> View:
-    """Something that was not accepted, with everything that was wrong with it."""
+    """A rejected request with all its problems."""
     return {
         "number": rejected.number,
         "intake": rejected.intake,
         "at": rejected.at,
         "size": rejected.size,
-        "problems": [{"path": each.path, "expected": each.expected, "found": each.found} for each in rejected.problems],
+        "problems": [
+            {"path": problem.path, "expected": problem.expected, "found": problem.found}
+            for problem in rejected.problems
+        ],
     }
 
 

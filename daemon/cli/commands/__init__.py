@@ -1,1 +1,4 @@
-"""The verbs of `rebundle`, one module each. `daemon.cli.app` has their table; a verb is imported when it is called."""
+"""The commands of `rebundle`, one module each.
+
+`daemon.cli.app` has their table. A module is imported when its command is called.
+"""

@@ -1,5 +1,6 @@
-"""`rebundle dead-letters`: events that could not be folded, and those that are stuck. Opens the journal beside a
-daemon, which sees what is replayed here within a second.
+"""`rebundle dead-letters`: lists, adds, replays and drops events that could not be processed.
+
+It opens the journal beside a running daemon. The daemon notices a replayed event within a second.
 """
 
 import json
@@ -33,14 +34,14 @@ from daemon.publishing.errors import NotFound
 from events.errors import NotWaiting
 from events.journal import DeadLetter, DeadLetterStatus, Journal
 
-dead_letters: Final = App(name="dead-letters", help="Events that could not be folded, and those that are stuck.")
+dead_letters: Final = App(name="dead-letters", help="Manage events that could not be processed.")
 
 _Config = Annotated[Path | None, Parameter(group=SHARED, help="Settings file (TOML).")]
-_Number = Annotated[int, Parameter(help="The dead letter's number, as `list` shows it.")]
+_Number = Annotated[int, Parameter(help="Number of the dead letter, as `list` shows it.")]
 
 
 @dataclass(frozen=True, slots=True)
-class _Desk:
+class _JournalSession:
     journal: Journal
     runtime: SystemRuntime
     printer: Printer
@@ -53,12 +54,14 @@ class _Desk:
 
 
 @asynccontextmanager
-async def _desk(journal: JournalPlace, config: Path | None, printing: Printing) -> AsyncIterator[_Desk]:
+async def _journal_session(
+    journal: JournalPlace, config: Path | None, printing: Printing
+) -> AsyncIterator[_JournalSession]:
     loaded = load_settings(Place(config=config), {"journal.path": journal.journal})
     runtime = SystemRuntime()
     try:
         async with opened_journal(loaded, runtime) as opened:
-            yield _Desk(opened, runtime, printer_of(printing))
+            yield _JournalSession(opened, runtime, printer_of(printing))
     finally:
         runtime.close()
 
@@ -66,26 +69,33 @@ async def _desk(journal: JournalPlace, config: Path | None, printing: Printing) 
 @dead_letters.command(name="list")
 async def list_(
     *,
-    every: Annotated[bool, Parameter(name="--all", negative=(), help="Closed ones, too.")] = False,
-    rejected: Annotated[bool, Parameter(negative=(), help="What was not accepted instead, the newest first.")] = False,
+    every: Annotated[bool, Parameter(name="--all", negative=(), help="Include closed dead letters.")] = False,
+    rejected: Annotated[bool, Parameter(negative=(), help="List rejected requests instead, newest first.")] = False,
     journal: JournalPlace = DEFAULT_JOURNAL_PLACE,
     config: _Config = None,
     printing: Printing = DEFAULT_PRINTING,
 ) -> None:
-    """List open dead letters, or what was rejected at the door."""
-    async with _desk(journal, config, printing) as desk:
+    """List open dead letters, or requests that the intake rejected."""
+    async with _journal_session(journal, config, printing) as opened:
         if rejected:
-            views = [rejected_view(each) for each in await desk.journal.rejected(1000)]
-            desk.printer.data({"rejected": views}, _rejected_lines(views, desk))
+            views = [rejected_view(request) for request in await opened.journal.rejected(1000)]
+            opened.printer.data({"rejected": views}, _rejected_lines(views, opened))
             return
-        found = await desk.journal.dead_letters(None if every else DeadLetterStatus.OPEN)
-        letters = [dead_letter_view(letter) for letter in found]
+        letters = await opened.journal.dead_letters(None if every else DeadLetterStatus.OPEN)
+        views = [dead_letter_view(letter) for letter in letters]
         rows = [
-            (v["number"], v["status"], v["scope"], v["event"], age(v["at"], desk.runtime.now()), v["reason"])
-            for v in letters
+            (
+                view["number"],
+                view["status"],
+                view["scope"],
+                view["event"],
+                age(view["at"], opened.runtime.now()),
+                view["reason"],
+            )
+            for view in views
         ]
         header = ("NUMBER", "STATUS", "SCOPE", "EVENT", "AGE", "REASON")
-        desk.printer.data({"dead_letters": letters}, columns(header, rows))
+        opened.printer.data({"dead_letters": views}, columns(header, rows))
 
 
 @dead_letters.command
@@ -98,32 +108,32 @@ async def show(
     printing: Printing = DEFAULT_PRINTING,
 ) -> None:
     """Show one dead letter with its event."""
-    async with _desk(journal, config, printing) as desk:
-        letter = await desk.letter(number)
+    async with _journal_session(journal, config, printing) as opened:
+        letter = await opened.letter(number)
         event = json.loads(letter.event.structured()) if letter.event else None
         view = {**dead_letter_view(letter), "body": event}
-        desk.printer.data(view, _letter_lines(view))
+        opened.printer.data(view, _letter_lines(view))
 
 
 @dead_letters.command
 async def add(
-    event: Annotated[str, Parameter(help="Id of an event that is stuck in its lane, or its position (@NUMBER).")],
+    event: Annotated[str, Parameter(help="Id of an event that is stuck in its lane, or its position (@OFFSET).")],
     /,
     *,
     reason: Reason,
-    scope: Annotated[str | None, Parameter(help="Only in this scope; else in all it waits in.")] = None,
+    scope: Annotated[str | None, Parameter(help="Only in this scope. Default: every scope in which it waits.")] = None,
     actor: Actor = DEFAULT_ACTOR,
     journal: JournalPlace = DEFAULT_JOURNAL_PLACE,
     config: _Config = None,
     printing: Printing = DEFAULT_PRINTING,
 ) -> None:
-    """Take a stuck event out of its lane."""
+    """Move a stuck event from its lane to the dead letters."""
     named = None if scope is None else str(scope_of(scope))
-    async with _desk(journal, config, printing) as desk:
-        taken = await desk.journal.take_out(_event(event), named, reason=reason, by=actor.name)
+    async with _journal_session(journal, config, printing) as opened:
+        taken = await opened.journal.take_out(_event(event), named, reason=reason, by=actor.name)
         views = [dead_letter_view(letter) for letter in taken]
-        told = [f"{v['event']} is dead letter {v['number']} of {v['scope']} now" for v in views]
-        desk.printer.data({"dead_letters": views}, map(plain, told))
+        lines = [f"{view['event']} is now dead letter {view['number']} of {view['scope']}" for view in views]
+        opened.printer.data({"dead_letters": views}, map(plain, lines))
 
 
 @dead_letters.command
@@ -136,14 +146,14 @@ async def replay(
     config: _Config = None,
     printing: Printing = DEFAULT_PRINTING,
 ) -> None:
-    """Put a dead letter's event behind everything that waits, for its one scope."""
-    async with _desk(journal, config, printing) as desk:
-        letter = await desk.letter(number)
-        position = await desk.journal.replay(number, by=actor.name)
+    """Append the event of a dead letter to the lane of its scope."""
+    async with _journal_session(journal, config, printing) as opened:
+        letter = await opened.letter(number)
+        position = await opened.journal.replay(number, by=actor.name)
         view = {"number": number, "scope": letter.scope, "position": f"{position.instance}@{position.offset}"}
         look = f"`rebundle status {shlex.quote(letter.event_id)}`"
-        line = f"{letter.event_id} waits again in {letter.scope}; {look} shows what becomes of it"
-        desk.printer.data(view, [plain(line)])
+        line = f"{letter.event_id} is queued again in {letter.scope}; {look} shows its progress"
+        opened.printer.data(view, [plain(line)])
 
 
 @dead_letters.command
@@ -157,34 +167,34 @@ async def drop(
     config: _Config = None,
     printing: Printing = DEFAULT_PRINTING,
 ) -> None:
-    """Give a dead letter up."""
-    async with _desk(journal, config, printing) as desk:
-        await desk.letter(number)
-        await desk.journal.drop(number, by=actor.name, reason=reason)
-        view = dead_letter_view(await desk.letter(number))
-        desk.printer.data(view, [plain(f"dead letter {number} ({view['event']}) is dropped")])
+    """Close a dead letter without processing its event."""
+    async with _journal_session(journal, config, printing) as opened:
+        await opened.letter(number)
+        await opened.journal.drop(number, by=actor.name, reason=reason)
+        view = dead_letter_view(await opened.letter(number))
+        opened.printer.data(view, [plain(f"dead letter {number} ({view['event']}) is dropped")])
 
 
 def _event(text: str) -> int | str:
-    """An event's position, as `status` shows it or from its @ on; any other text is an id, also one of digits."""
+    """The offset if the text is a position (`journal:…@12` or `@12`), else the text as event id."""
     instance, at, offset = text.rpartition("@")
-    named = at and offset.isascii() and offset.isdigit() and (not instance or instance.startswith("journal:"))
-    return int(offset) if named else text
+    is_position = at and offset.isascii() and offset.isdigit() and (not instance or instance.startswith("journal:"))
+    return int(offset) if is_position else text
 
 
 def _letter_lines(view: View) -> Iterator[str]:
     yield from pairs([(name, value) for name, value in view.items() if name != "body"])
     yield ""
     if view["body"] is None:
-        yield "the event itself is no longer kept, or is damaged in the journal"
+        yield "the event itself is no longer stored, or is damaged in the journal"
     else:
         yield from json.dumps(view["body"], indent=2).splitlines()
 
 
-def _rejected_lines(views: list[View], desk: _Desk) -> Iterator[str]:
+def _rejected_lines(views: list[View], opened: _JournalSession) -> Iterator[str]:
     for view in views:
-        seen = age(view["at"], desk.runtime.now())
-        yield plain(f"rejected {view['number']}: {seen} ago, from {view['intake']}, {view['size']} bytes")
+        ago = age(view["at"], opened.runtime.now())
+        yield plain(f"rejected {view['number']}: {ago} ago, from {view['intake']}, {view['size']} bytes")
         for problem in view["problems"]:
-            found = f" (found {problem['found']})" if problem["found"] else ""
-            yield plain(f"  {problem['path']}: {problem['expected']}{found}")
+            actual = f" (found {problem['found']})" if problem["found"] else ""
+            yield plain(f"  {problem['path']}: {problem['expected']}{actual}")

@@ -1,4 +1,4 @@
-"""`rebundle diff`: what differs between two states of a scope."""
+"""`rebundle diff`: compares two states of a scope."""
 
 from typing import Annotated
 
@@ -12,7 +12,7 @@ from daemon.cli.session import scope_of, session
 from daemon.inspection.comparison import Comparison, compare, comparison_view, texts_of
 from daemon.inspection.escaping import plain
 
-_STATE = "State id or its unique beginning, STATE@ATTEMPT, live or desired."
+_STATE = "State id or a unique prefix of it, STATE@ATTEMPT, live or desired."
 
 
 async def diff(
@@ -21,15 +21,15 @@ async def diff(
     after: Annotated[str, Parameter(help=_STATE)] = "desired",
     /,
     *,
-    name_only: Annotated[bool, Parameter(negative=(), help="Only the paths that differ.")] = False,
+    name_only: Annotated[bool, Parameter(negative=(), help="Print only the paths that differ.")] = False,
     exit_code: Annotated[bool, Parameter(negative=(), help="Exit 1 if there are differences.")] = False,
     place: Place = DEFAULT_PLACE,
     printing: Printing = DEFAULT_PRINTING,
 ) -> int:
-    """Differences of models and of every rendered file, as a unified diff. Credentials are never compared.
+    """Compare the models and all rendered files, as a unified diff. Credentials are not compared.
 
-    On a terminal everything that could steer it is escaped. Elsewhere the contents are printed as they are, for
-    `patch`; only paths are escaped. Pipe them through `cat -v` to look at a bundle that you do not trust.
+    On a terminal, control characters are escaped. Otherwise file contents are printed unchanged,
+    for `patch`, and only paths are escaped. Use `cat -v` to view a bundle that you do not trust.
     """
     async with session(place, printing) as opened:
         named = scope_of(scope)
@@ -38,7 +38,8 @@ async def diff(
         compared = await compare(opened.bucket.reader, opened.runtime, named, old, new)
         opened.printer.say(_heading(compared))
         if name_only:
-            opened.printer.data(comparison_view(scope, compared), [plain(each.path) for each in compared.files])
+            paths = [plain(change.path) for change in compared.files]
+            opened.printer.data(comparison_view(scope, compared), paths)
         else:
             texts = await opened.runtime.run_in_thread(texts_of, compared.files)
             opened.printer.data(comparison_view(scope, compared, texts), colored_diff(texts, opened.printer))

@@ -1,7 +1,8 @@
-"""`rebundle doctor`: whether a bucket honours what publishing rests on, step by step.
+"""`rebundle doctor`: checks whether a bucket supports what publishing requires.
 
-It does what a daemon does at its start (`stores.probe`), on any kind of bucket, and writes nothing outside of
-`.rebundle/probe/`. Exit 6 if nothing may, or can, be published there; notes and lacking bonuses change no exit code.
+It runs the probe that a daemon runs at start-up (`stores.probe`), on any kind of bucket, and writes
+only below `.rebundle/probe/`. Exit 6 if the bucket is unsuitable or a step failed. Notes and
+missing optional features do not change the exit code.
 """
 
 from collections.abc import Iterable, Iterator
@@ -24,15 +25,19 @@ _KINDS: Final = {locations.Directory: "directory", locations.S3: "s3", locations
 
 
 async def doctor(
-    bucket: Annotated[str | None, Parameter(help="Folder or URL; the same as --bucket.")] = None,
+    bucket: Annotated[str | None, Parameter(help="Directory or URL; the same as --bucket.")] = None,
     /,
     *,
-    create: Annotated[bool, Parameter(negative=(), help="Make the bucket's folder if it does not exist.")] = False,
+    create: Annotated[
+        bool, Parameter(negative=(), help="Create the directory of the bucket if it does not exist.")
+    ] = False,
     place: Place = DEFAULT_PLACE,
     printing: Printing = DEFAULT_PRINTING,
 ) -> int:
-    """Probe a bucket: does it honour conditional writes, and what else is there to know. Writes below
-    .rebundle/probe/ alone, and removes that."""
+    """Probe a bucket for conditional writes and other properties.
+
+    It writes only below .rebundle/probe/ and removes what it wrote.
+    """
     if bucket is not None and place.bucket is not None:
         raise UsageError("name the bucket once: as the argument or with --bucket")
     named = replace(place, bucket=bucket or place.bucket)
@@ -51,7 +56,7 @@ def _document(url: str, bucket: Bucket, result: ProbeResult) -> Document:
         "usable": result.usable,
         "etags": None if form is None else str(form),
         "clock_ahead_seconds": result.ahead,
-        "findings": [asdict(each) | {"verdict": str(each.verdict)} for each in result.findings],
+        "findings": [asdict(finding) | {"verdict": str(finding.verdict)} for finding in result.findings],
     }
 
 
@@ -72,29 +77,31 @@ def _lines(document: Document, result: ProbeResult, printer: Printer) -> Iterato
     yield from _table(result.findings)
     yield ""
     if result.usable:
-        yield printer.good("bundles can be published here; what is tested with which store: docs/stores.md")
+        yield printer.good("bundles can be published here; docs/stores.md lists the tested stores")
     else:
-        yield _verdict(result, printer)
+        yield _conclusion(result, printer)
 
 
 def _problem(result: ProbeResult, printer: Printer) -> Iterator[str]:
-    yield from _table([each for each in (result.refusal, result.failure) if each is not None])
-    yield _verdict(result, printer)
+    yield from _table([finding for finding in (result.refusal, result.failure) if finding is not None])
+    yield _conclusion(result, printer)
 
 
 def _table(findings: Iterable[Finding]) -> Iterable[str]:
-    rows = [(each.clause, each.verdict, f"{each.seconds * 1000:.0f} ms", each.means) for each in findings]
-    return columns(("STEP", "VERDICT", "TOOK", "WHICH MEANS"), rows)
+    rows = [
+        (finding.clause, finding.verdict, f"{finding.seconds * 1000:.0f} ms", finding.means) for finding in findings
+    ]
+    return columns(("STEP", "RESULT", "DURATION", "DETAILS"), rows)
 
 
-def _verdict(result: ProbeResult, printer: Printer) -> str:
+def _conclusion(result: ProbeResult, printer: Printer) -> str:
     if result.refusal is not None:
-        return printer.bad("nothing may be published here: states would be lost; see docs/stores.md for stores that do")
-    return printer.bad("not known whether bundles can be published here: a step failed, and the rest was not tried")
+        return printer.bad("do not publish here, states would be lost; docs/stores.md lists stores that are suitable")
+    return printer.bad("it is unknown whether bundles can be published here: a step failed, and the rest was skipped")
 
 
 def _clock(ahead: float) -> str:
-    # Servers tell times in whole seconds.
+    # Servers report their time in whole seconds.
     if abs(ahead) <= 1:
-        return "the same as this machine's, to the second"
+        return "equal to this machine's, to the second"
     return f"{abs(ahead):.0f} s {'ahead of' if ahead > 0 else 'behind'} this machine's"

@@ -1,4 +1,7 @@
-"""`rebundle example`: operators' files of example/, which are never written by themselves once changed."""
+"""`rebundle example`: restores files in example/ to their defaults.
+
+Operators own example/: the daemon does not overwrite a file there once an operator has changed it.
+"""
 
 from typing import Annotated, Final
 
@@ -9,7 +12,7 @@ from daemon.cli.options import DEFAULT_PLACE, DEFAULT_PRINTING, Place, Printing
 from daemon.cli.output import confirm
 from daemon.cli.session import scope_of, session
 
-example: Final = App(name="example", help="Operators' files of example/.")
+example: Final = App(name="example", help="Restore files in example/ to their defaults.")
 
 
 @example.command
@@ -18,14 +21,14 @@ async def restore(
     path: Annotated[str, Parameter(help="Path in the live tree, such as example/conf/bundle/.env.")],
     /,
     *,
-    yes: Annotated[bool, Parameter(alias="-y", negative=(), help="Do not ask.")] = False,
+    yes: Annotated[bool, Parameter(alias="-y", negative=(), help="Do not ask for confirmation.")] = False,
     place: Place = DEFAULT_PLACE,
     printing: Printing = DEFAULT_PRINTING,
 ) -> int:
-    """Put live's default of one file back over what is there, which is kept under .rebundle/replaced/."""
+    """Replace a file by the default of the live state; a copy stays under .rebundle/replaced/."""
     async with session(place, printing) as opened:
-        confirm(f"Replace {path} of {scope} by its default?", yes=yes, printer=opened.printer)
+        confirm(f"Replace {path} in {scope} with its default?", yes=yes, printer=opened.printer)
         written = await opened.bucket.live_tree.restore_example(scope_of(scope), path)
-        told = f"{path}: {'the default was written' if written else 'is the default already'}"
-        opened.printer.data({"scope": scope, "path": path, "written": written}, [told])
+        line = f"{path}: {'replaced with the default' if written else 'is already the default'}"
+        opened.printer.data({"scope": scope, "path": path, "written": written}, [line])
         return DONE

@@ -1,4 +1,8 @@
-"""`rebundle gc`: what retention no longer keeps leaves the pointer, then the bucket."""
+"""`rebundle gc`: releases expired publications from the pointer, then deletes them.
+
+A release takes a publication out of the pointer. A deletion removes the objects of released
+publications and of uploads that no pointer names.
+"""
 
 from collections.abc import Iterable
 from typing import Annotated, Literal
@@ -23,23 +27,27 @@ _Failed = tuple[str, str, int]
 
 
 async def gc(
-    scope: Annotated[str | None, Parameter(help="BUNDLE/TARGET; or --all.")] = None,
+    scope: Annotated[str | None, Parameter(help="BUNDLE/TARGET. Required unless --all is given.")] = None,
     /,
     *,
-    all_: Annotated[bool, Parameter(name="--all", negative=(), help="Every scope of the bucket.")] = False,
-    dry_run: Annotated[bool, Parameter(negative=(), help="Only show what would be deleted, and why.")] = False,
+    all_: Annotated[bool, Parameter(name="--all", negative=(), help="All scopes in the bucket.")] = False,
+    dry_run: Annotated[bool, Parameter(negative=(), help="Show what would be deleted, and why.")] = False,
     only: Annotated[
         Literal["release", "delete"] | None,
-        Parameter(help="release: only take out of the pointer; delete: only delete what was released, write nothing."),
+        Parameter(
+            help="release: only remove publications from the pointer. "
+            "delete: only delete what was released before; write nothing."
+        ),
     ] = None,
     reason: OptionalReason = "",
     actor: Actor = DEFAULT_ACTOR,
     place: Place = DEFAULT_PLACE,
     printing: Printing = DEFAULT_PRINTING,
 ) -> int:
-    """Collect: take out of the pointer what retention does not keep, then delete what no pointer can name again.
+    """Release publications that retention does not keep, and delete unreachable ones.
 
-    What stays is set by retention.*: live, desired and pinned states, the newest, and those superseded lately.
+    Live, desired and pinned states, the newest states and recently superseded ones are kept; the
+    settings retention.* define the limits.
     """
     if (scope is None) != all_:
         raise UsageError("name one scope, or give --all")
@@ -49,27 +57,26 @@ async def gc(
         collecting = collector(opened.bucket, opened.settings.retention)
         done: list[Collected] = []
         failed: list[_Failed] = []
-        for each in scopes:
+        for current in scopes:
             try:
                 if dry_run:
-                    done.append(await collecting.preview(each, parts=parts))
+                    done.append(await collecting.preview(current, parts=parts))
                 else:
-                    done.append(await _collect(opened, collecting, each, parts, actor=actor, reason=reason))
+                    done.append(await _collect(opened, collecting, current, parts, actor=actor, reason=reason))
             except Exception as error:
                 if scope is not None:
                     raise
-                failed.append((str(each), *opened.failure_of(each, error)))
+                failed.append((str(current), *opened.failure_of(current, error)))
         failed += [(f"{name}/", why, BACKEND) for name, why in scopes.unreadable.items()]
-        _tell(opened.printer, done, failed, dry_run=dry_run)
+        _print_results(opened.printer, done, failed, dry_run=dry_run)
         if dry_run and "release" in parts:
-            opened.printer.say("ages are by this machine's clock; a collection goes by the bucket's")
+            opened.printer.say("ages follow this machine's clock; a collection uses the bucket's clock")
         if dry_run and only is None and not opened.settings.retention.delete:
+            opened.printer.say("`rebundle gc --all` would do this; the daemon only releases (retention.delete = false)")
+        if only == "delete" and any(collected.left for collected in done):
             opened.printer.say(
-                "this is what `rebundle gc --all` would do: the daemon only releases (retention.delete = false)"
-            )
-        if only == "delete" and any(each.left for each in done):
-            opened.printer.say(
-                "what is left waits for a release: the daemon's next one, or `rebundle gc --all --only release`"
+                "publications that are left can be deleted after the next release: "
+                "the daemon's, or `rebundle gc --all --only release`"
             )
         return max((code for _, _, code in failed), default=DONE)
 
@@ -77,22 +84,22 @@ async def gc(
 async def _collect(
     opened: Session, collecting: GarbageCollector, scope: Scope, parts: frozenset[Part], *, actor: Actor, reason: str
 ) -> Collected:
-    def progress(doomed: Deletable) -> None:
-        opened.printer.say(f"deleted {scope} {doomed.folder.id} ({doomed.folder.size:,} bytes)")
+    def progress(deleted: Deletable) -> None:
+        opened.printer.say(f"deleted {scope} {deleted.folder.id} ({deleted.folder.size:,} bytes)")
 
     collected = await collecting.collect(scope, actor.name, reason, parts=parts, progress=progress)
     if collected.sequence is not None:
-        # As after every change of a pointer: the tree's marker tells which one it follows.
+        # As after every change of the pointer: the tree's marker names the sequence it follows.
         followed = await opened.bucket.live_tree.follow(scope, collected.sequence)
         if followed.reason:
             opened.printer.warn(f"{scope}: {followed.reason}")
     return collected
 
 
-def _tell(printer: Printer, done: Iterable[Collected], failed: Iterable[_Failed], *, dry_run: bool) -> None:
-    views = [_view(each) for each in done]
+def _print_results(printer: Printer, done: Iterable[Collected], failed: Iterable[_Failed], *, dry_run: bool) -> None:
+    views = [_view(collected) for collected in done]
     errors = [{"scope": scope, "error": error} for scope, error, _ in failed]
-    going = [(view["scope"], item) for view in views for item in (*view["deleted"], *view["left"])]
+    deletable = [(view["scope"], item) for view in views for item in (*view["deleted"], *view["left"])]
     rows = [
         (
             scope,
@@ -103,14 +110,14 @@ def _tell(printer: Printer, done: Iterable[Collected], failed: Iterable[_Failed]
             _action(item, dry_run=dry_run),
             item["why"],
         )
-        for scope, item in going
+        for scope, item in deletable
     ]
     header = ("SCOPE", "STATE", "ATTEMPT", "STORED", "BYTES", "ACTION", "WHY")
     printer.data({"dry_run": dry_run, "scopes": views, "errors": errors}, columns(header, rows) if rows else ())
     for view in views:
         printer.say(_summary(view, dry_run=dry_run))
         for key in view["strays"]:
-            printer.say(f"  of no publication, left alone: {key}")
+            printer.say(f"  belongs to no publication, not deleted: {key}")
     for error in errors:
         printer.warn(f"{error['scope']} was not collected: {error['error']}")
 
@@ -123,14 +130,14 @@ def _action(item: View, *, dry_run: bool) -> str:
 
 def _summary(view: View, *, dry_run: bool) -> str:
     if not (view["deleted"] or view["left"] or view["released"] or view["copies"]):
-        waiting = f", {len(view['spared'])} wait" if view["spared"] else ""
-        return f"{view['scope']}: nothing to collect; {len(view['kept'])} publications stay{waiting}"
+        waiting = f", {len(view['spared'])} within the grace period" if view["spared"] else ""
+        return f"{view['scope']}: nothing to collect; {len(view['kept'])} publications kept{waiting}"
     would = "would be " if dry_run else ""
     copies = f", {len(view['copies'])} copies of replaced files {would}deleted" if view["copies"] else ""
     return (
-        f"{view['scope']}: {len(view['released'])} publications {would}released, {len(view['deleted'])} {would}deleted"
-        f"{copies} "
-        f"({view['bytes']:,} bytes), {len(view['left'])} left to delete, {len(view['kept'])} stay"
+        f"{view['scope']}: {len(view['released'])} publications {would}released, "
+        f"{len(view['deleted'])} {would}deleted{copies} ({view['bytes']:,} bytes), "
+        f"{len(view['left'])} left to delete, {len(view['kept'])} kept"
     )
 
 
@@ -139,27 +146,28 @@ def _view(collected: Collected) -> View:
         "scope": str(collected.scope),
         "sequence": collected.sequence,
         "bytes": collected.size,
-        "released": [_publication(each) for each in collected.released],
-        "deleted": [_folder(each, deleted=True) for each in collected.deleted],
-        "left": [_folder(each, deleted=False) for each in collected.left],
-        "spared": [_folder(each, deleted=False) for each in collected.spared],
-        "kept": [_publication(each) for each in collected.kept],
+        "released": [_publication_view(decision) for decision in collected.released],
+        "deleted": [_folder_view(decision, deleted=True) for decision in collected.deleted],
+        "left": [_folder_view(decision, deleted=False) for decision in collected.left],
+        "spared": [_folder_view(decision, deleted=False) for decision in collected.spared],
+        "kept": [_publication_view(decision) for decision in collected.kept],
         "strays": list(collected.strays),
-        "copies": [{"key": each.key, "bytes": each.size} for each in collected.copies],
+        "copies": [{"key": copy.key, "bytes": copy.size} for copy in collected.copies],
     }
 
 
-def _publication(judged: Kept | Released) -> View:
-    return {"state": judged.publication.state, "attempt": judged.publication.attempt, "why": judged.why}
+def _publication_view(decision: Kept | Released) -> View:
+    publication = decision.publication
+    return {"state": publication.state, "attempt": publication.attempt, "why": decision.why}
 
 
-def _folder(verdict: Deletable | NotYetDeletable, *, deleted: bool) -> View:
-    folder: Folder = verdict.folder
+def _folder_view(decision: Deletable | NotYetDeletable, *, deleted: bool) -> View:
+    folder: Folder = decision.folder
     return {
         "state": folder.id.state,
         "attempt": folder.id.attempt,
         "stored_at": folder.stored.isoformat(timespec="seconds").replace("+00:00", "Z"),
         "bytes": folder.size,
         "deleted": deleted,
-        "why": verdict.why,
+        "why": decision.why,
     }

@@ -1,4 +1,4 @@
-"""`rebundle healthcheck`: whether the daemon of this configuration is live; for containers' health checks."""
+"""`rebundle healthcheck`: checks that the daemon is alive, for container health checks."""
 
 from pathlib import Path
 from typing import Annotated, Final
@@ -18,11 +18,11 @@ _SHOWN: Final = 300
 
 def healthcheck(
     *,
-    listen: Annotated[str | None, Parameter(help="HOST:PORT of the daemon; else as it is configured.")] = None,
+    listen: Annotated[str | None, Parameter(help="HOST:PORT of the daemon. Default: the setting http.listen.")] = None,
     config: Annotated[Path | None, Parameter(group=SHARED, help="Settings file (TOML).")] = None,
     prose: Prose = DEFAULT_PROSE,
 ) -> int:
-    """Ask /livez; exit 0 if the daemon is live, 1 if it does not answer or only a restart helps."""
+    """Request /livez; exit 0 if the daemon is alive, 1 if it does not answer or needs a restart."""
     printer = printer_of(prose)
     address = listen or load_settings(Place(config=config)).http.listen
     try:

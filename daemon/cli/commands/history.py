@@ -1,4 +1,4 @@
-"""`rebundle history`: who changed a scope, when and why."""
+"""`rebundle history`: lists the changes of a scope, with time, author and reason."""
 
 from typing import Annotated
 
@@ -15,12 +15,12 @@ async def history(
     /,
     *,
     limit: Annotated[
-        int | None, Parameter(help="Only the newest so many changes.", validator=validators.Number(gte=1))
+        int | None, Parameter(help="Number of changes to list, newest first.", validator=validators.Number(gte=1))
     ] = None,
     place: Place = DEFAULT_PLACE,
     printing: Printing = DEFAULT_PRINTING,
 ) -> None:
-    """Every change of a scope's pointer, the newest first."""
+    """List every change of a scope's pointer, newest first."""
     async with session(place, printing) as opened:
         pointer = (await opened.bucket.reader.existing(scope_of(scope))).pointer
         entries = await opened.bucket.reader.history(pointer)
@@ -43,7 +43,7 @@ async def history(
 
 
 def _kind(view: View) -> str:
-    """What was done, with what only the change itself says: a lift, and the state that was meant."""
+    """The kind of change, with its subject: the pinned state, the composition, the option."""
     change = view["change"]
     if pin := change.get("pin"):
         return f"{'pin' if pin['pinned'] else 'unpin'} {_state(pin['publication'])}"

@@ -1,10 +1,10 @@
-"""`rebundle hold` and `rebundle resume`: keep live where it is, and let it follow desired again."""
+"""`rebundle hold` and `rebundle resume`: keep the live state, and follow the desired one again."""
 
 from typing import Annotated
 
 from cyclopts import Parameter
 
-from daemon.cli.changes import act, act_and_wait, preview, tell
+from daemon.cli.changes import act, act_and_wait, preview, print_change
 from daemon.cli.codes import DONE
 from daemon.cli.impact import impact_of
 from daemon.cli.options import (
@@ -39,7 +39,7 @@ async def hold(
     place: Place = DEFAULT_PLACE,
     printing: Printing = DEFAULT_PRINTING,
 ) -> None:
-    """Keep what is live; new states are published and wait."""
+    """Keep the live state; new states are published and wait."""
     async with session(place, printing) as opened:
         await act(opened, scope_of(scope), protocol.hold, name="hold", actor=actor, reason=reason, dry_run=dry_run)
 
@@ -49,20 +49,20 @@ async def resume(
     /,
     *,
     reason: OptionalReason = "",
-    yes: Annotated[bool, Parameter(alias="-y", negative=(), help="Do not ask.")] = False,
+    yes: Annotated[bool, Parameter(alias="-y", negative=(), help="Do not ask for confirmation.")] = False,
     dry_run: DryRun = False,
     wait: Wait = WAIT_SECONDS,
     actor: Actor = DEFAULT_ACTOR,
     place: Place = DEFAULT_PLACE,
     printing: Printing = DEFAULT_PRINTING,
 ) -> int:
-    """Show the difference, ask, then make desired live and let live follow it again."""
+    """Show the difference, ask, make the desired state live and follow it again."""
     async with session(place, printing) as opened:
         named = scope_of(scope)
         planned = await preview(opened, named, protocol.resume, actor=actor, reason=reason)
         opened.printer.say(await impact_of(opened, named, planned))
         if dry_run:
-            tell(opened.printer, "resume", planned, dry_run=True)
+            print_change(opened.printer, "resume", planned, dry_run=True)
             return DONE
         if planned.changed:
             confirm(f"Resume {scope}?", yes=yes, printer=opened.printer)
@@ -71,12 +71,14 @@ async def resume(
 
 
 def _resume_to(planned: ChangeResult) -> Verb:
-    """Refuses if desired has moved on since its difference was shown."""
-    agreed = planned.after.desired
+    """Resume to the state whose difference was shown; refuse if another one is desired by then."""
+    confirmed = planned.after.desired
 
     def verb(pointer: Pointer, writing: Writing) -> Pointer | None:
-        if (pointer.desired and pointer.desired.id) != (agreed and agreed.id):
-            raise OperationRefused("a newer state was published meanwhile: look at the difference again")
+        if (pointer.desired and pointer.desired.id) != (confirmed and confirmed.id):
+            raise OperationRefused(
+                "a newer state was published in the meantime: run the command again to see the difference"
+            )
         return protocol.resume(pointer, writing)
 
     return verb

@@ -1,7 +1,8 @@
-"""`rebundle keys`: signing keys, and whose signatures count on this machine.
+"""`rebundle keys`: generates, trusts, rotates and revokes signing keys.
 
-A private key is one file, its public key the file beside it. The trust policy is a file of every machine that reads:
-what is done to it here has to be brought to the others by whatever brings them their settings.
+A private key is one file; its public key is the file beside it. The trust policy is a local file of
+every machine that reads the bucket. These commands change it on this machine only: distribute it
+with the tool that distributes the settings.
 """
 
 import os
@@ -38,22 +39,22 @@ P = ParamSpec("P")
 
 _LEAST_KEY_ID: Final = 8
 
-keys: Final = App(name="keys", help="Signing keys, and whose signatures count here.")
+keys: Final = App(name="keys", help="Manage signing keys and the trust policy.")
 
-_Policy = Annotated[Path, Parameter(help="The trust policy's file.")]
-_KeyId = Annotated[str, Parameter(help="The key's id, or its unique beginning, 8 characters or more.")]
-_Reason = Annotated[str, Parameter(help="Why; it is shown wherever the key is refused.")]
+_Policy = Annotated[Path, Parameter(help="File of the trust policy.")]
+_KeyId = Annotated[str, Parameter(help="Id of the key, or a unique prefix of at least 8 characters.")]
+_Reason = Annotated[str, Parameter(help="Reason, shown wherever the key is rejected.")]
 
 
 @keys.command
 async def generate(
-    file: Annotated[Path, Parameter(help="Where the private key goes; its public key goes to FILE.pub.")],
+    file: Annotated[Path, Parameter(help="File for the private key; the public key is written to FILE.pub.")],
     /,
     *,
     printing: Printing = DEFAULT_PRINTING,
 ) -> None:
-    """Make a signing key. A file that is there is never overwritten."""
-    from daemon.publishing.trust import keys  # noqa: PLC0415  # takes long to import
+    """Generate a signing key. Existing files are never overwritten."""
+    from daemon.publishing.trust import keys  # noqa: PLC0415  # slow to import
 
     private, public = keys.generate()
     _write_new(file, private, 0o600)
@@ -61,41 +62,46 @@ async def generate(
     printer = printer_of(printing)
     printer.data({"keyid": public.keyid, "file": str(file), "public": str(_public_file(file))}, [public.keyid])
     printer.say(
-        f"sign with it: signing.key_file = {file}\n"
-        f"let readers trust it: rebundle keys trust POLICY {_public_file(file)}"
+        f"to sign with it, set signing.key_file = {file}\n"
+        f"to make readers trust it, run: rebundle keys trust POLICY {_public_file(file)}"
     )
 
 
 @keys.command
 async def trust(
     policy: _Policy,
-    public: Annotated[Path, Parameter(help="The public key (PEM).")],
+    public: Annotated[Path, Parameter(help="Public key (PEM).")],
     /,
     *,
     role: Annotated[
         tuple[Literal["publish", "pointer"], ...],
-        Parameter(help="What its signatures count for: states, which of them is live. Without it: both.", negative=()),
+        Parameter(
+            help="What the key may sign. publish: states; pointer: which state is live. Default: both.",
+            negative=(),
+        ),
     ] = (),
     scope: Annotated[
-        tuple[str, ...], Parameter(help="For which scopes, as a shell's pattern. Without it: all.", negative=())
+        tuple[str, ...],
+        Parameter(help="Scopes the key may sign, as a shell pattern. Default: all.", negative=()),
     ] = (),
     freshness: Annotated[
-        Literal["off", "required"] | None, Parameter(help="Whether readers demand a fresh pointer from now on.")
+        Literal["off", "required"] | None,
+        Parameter(help="Whether readers require a fresh pointer. Default: as before."),
     ] = None,
     printing: Printing = DEFAULT_PRINTING,
 ) -> None:
-    """Let a key's signatures count; makes the policy where there is none."""
-    from daemon.publishing.trust.keys import PublicKey  # noqa: PLC0415  # takes long to import
+    """Add a key to the trust policy; creates the policy if it does not exist."""
+    from daemon.publishing.trust.keys import PublicKey  # noqa: PLC0415  # slow to import
     from daemon.publishing.trust.policy import ROLES, TrustedKey, TrustPolicy  # noqa: PLC0415
 
     before = TrustPolicy.parse(policy.read_bytes(), str(policy)) if policy.exists() else TrustPolicy()
     key = PublicKey.parse(_read(public))
-    if any(each.keyid == key.keyid for each in before.revoked):
-        raise UsageError(f"key {key.keyid} was revoked: make another one")
+    if any(revocation.keyid == key.keyid for revocation in before.revoked):
+        raise UsageError(f"key {key.keyid} is revoked: generate another one")
     added = TrustedKey(keyid=key.keyid, public=key.pem, roles=role or ROLES, scopes=scope or ("*",))
-    kept = [each for each in before.keys if each.keyid != key.keyid]
+    others = [trusted for trusted in before.keys if trusted.keyid != key.keyid]
     after = before.model_copy(
-        update={"keys": (*kept, added), "freshness": freshness or before.freshness},
+        update={"keys": (*others, added), "freshness": freshness or before.freshness},
     )
     _write(policy, after.written())
     printer_of(printing).data(_document(after), _lines(after))
@@ -105,17 +111,18 @@ async def trust(
 async def rotate(
     policy: _Policy,
     old: _KeyId,
-    file: Annotated[Path, Parameter(help="Where the new private key goes; its public key goes to FILE.pub.")],
+    file: Annotated[Path, Parameter(help="File for the new private key; the public key is written to FILE.pub.")],
     /,
     *,
     printing: Printing = DEFAULT_PRINTING,
 ) -> None:
-    """Make a key that takes another one's place, and trust it for the same beside it."""
-    from daemon.publishing.trust import keys  # noqa: PLC0415  # takes long to import
+    """Generate a successor of a key, and trust it for the same roles and scopes."""
+    from daemon.publishing.trust import keys  # noqa: PLC0415  # slow to import
     from daemon.publishing.trust.policy import TrustPolicy  # noqa: PLC0415
 
     before = TrustPolicy.parse(_read(policy).encode(), str(policy))
-    replaced = next(each for each in before.keys if each.keyid == _found(before, old))
+    keyid = _resolve_key_id(before, old)
+    replaced = next(trusted for trusted in before.keys if trusted.keyid == keyid)
     private, public = keys.generate()
     _write_new(file, private, 0o600)
     _write_new(_public_file(file), public.pem, 0o644)
@@ -125,11 +132,12 @@ async def rotate(
     printer = printer_of(printing)
     printer.data(_document(after), _lines(after))
     printer.say(
-        "what is next:\n"
-        f"1. bring {policy} to every reader\n"
-        f"2. let daemons sign with both: signing.second_key_file = {file}\n"
-        "3. once all that is to stay is published again (rebundle republish), let them sign with the new one alone\n"
-        f"4. rebundle keys revoke {policy} {replaced.keyid[:12]} --reason ... --dry-run tells what that would block"
+        "next steps:\n"
+        f"1. distribute {policy} to every reader\n"
+        f"2. make the daemons sign with both keys: signing.second_key_file = {file}\n"
+        "3. republish every state that you keep (rebundle republish), then sign with the new key only\n"
+        f"4. rebundle keys revoke {policy} {replaced.keyid[:12]} --reason ... --dry-run "
+        "lists what the revocation would block"
     )
 
 
@@ -140,74 +148,74 @@ async def revoke(
     /,
     *,
     reason: _Reason,
-    dry_run: Annotated[bool, Parameter(negative=(), help="Only list what it would block.")] = False,
+    dry_run: Annotated[bool, Parameter(negative=(), help="List what it would block; change nothing.")] = False,
     place: Place = DEFAULT_PLACE,
     printing: Printing = DEFAULT_PRINTING,
 ) -> None:
-    """Let a key's signatures count for nothing, and list what of the bucket no reader accepts any more."""
-    from daemon.publishing.trust.policy import Revocation, TrustPolicy  # noqa: PLC0415  # takes long to import
+    """Revoke a key, and list the objects in the bucket that readers no longer accept."""
+    from daemon.publishing.trust.policy import Revocation, TrustPolicy  # noqa: PLC0415  # slow to import
 
     before = TrustPolicy.parse(_read(policy).encode(), str(policy))
-    keyid = _found(before, key)
+    keyid = _resolve_key_id(before, key)
     runtime = SystemRuntime()
     printer = printer_of(printing)
     at = runtime.now().astimezone(UTC).isoformat(timespec="seconds")
-    others = tuple(each for each in before.revoked if each.keyid != keyid)
+    others = tuple(revocation for revocation in before.revoked if revocation.keyid != keyid)
     already = len(others) < len(before.revoked)
     revocation = Revocation(keyid=keyid, reason=reason, at=at)
     after = before if already else before.model_copy(update={"revoked": (*others, revocation)})
     before = before.model_copy(update={"revoked": others})
     if not dry_run and not already:
-        # First: who stole the key may well be able to keep the bucket from being read.
+        # Before the bucket is read: the thief of the key may be able to prevent that.
         _write(policy, after.written())
-    seen = _Blocked()
+    effect = _RevocationEffect()
     try:
         with warnings_for_people():
-            await seen.look(open_bucket(load_settings(place).bucket, runtime), before, after)
+            await effect.survey(open_bucket(load_settings(place).bucket, runtime), before, after)
     except (StoreError, SettingsError) as error:
         if dry_run:
             raise
-        seen.unread.append(("", "the bucket", str(error)))
+        effect.unread.append(("", "the bucket", str(error)))
     finally:
         runtime.close()
     printer.data(
         {
             "keyid": keyid,
-            "blocked": [{"scope": scope, "what": what} for scope, what in seen.blocked],
-            "unread": [{"scope": scope or None, "what": what, "problem": why} for scope, what, why in seen.unread],
+            "blocked": [{"scope": scope, "what": what} for scope, what in effect.blocked],
+            "unread": [{"scope": scope or None, "what": what, "problem": why} for scope, what, why in effect.unread],
             "dry_run": dry_run,
         },
-        columns(("SCOPE", "BLOCKED"), seen.blocked) if seen.blocked else ["nothing that can be read is blocked"],
+        columns(("SCOPE", "BLOCKED"), effect.blocked) if effect.blocked else ["no readable object is blocked"],
     )
-    for scope, what, why in seen.unread:
-        printer.warn(f"whether {f'{what} of {scope}' if scope else what} is blocked cannot be told: {why}")
+    for scope, what, why in effect.unread:
+        printer.warn(f"unknown whether {f'{what} of {scope}' if scope else what} is blocked: {why}")
     if already:
-        printer.say(f"key {keyid[:12]} was revoked already: nothing was changed")
+        printer.say(f"key {keyid[:12]} is already revoked: nothing was changed")
     else:
-        _tell_revoked(printer, policy, keyid, dry_run=dry_run)
+        _print_next_steps(printer, policy, keyid, dry_run=dry_run)
 
 
-def _tell_revoked(printer: Printer, policy: Path, keyid: str, *, dry_run: bool) -> None:
+def _print_next_steps(printer: Printer, policy: Path, keyid: str, *, dry_run: bool) -> None:
     if dry_run:
         printer.say("nothing was changed")
     else:
         printer.say(
-            f"key {keyid[:12]} counts for nothing here any more: bring {policy} to every reader, and start the daemons "
-            "that have it again"
+            f"key {keyid[:12]} is no longer trusted on this machine: distribute {policy} to every reader, "
+            "and restart the daemons that use it"
         )
 
 
 @dataclass(frozen=True, slots=True)
-class _Blocked:
-    """What a policy accepted before, and does not any more."""
+class _RevocationEffect:
+    """The objects that a policy accepted before a revocation and rejects after it."""
 
     blocked: list[tuple[str, str]] = field(default_factory=list)
-    """Scope, and what of it."""
+    """Scope and object."""
     unread: list[tuple[str, str, str]] = field(default_factory=list)
-    """Scope, what of it, and why it cannot be told."""
+    """Scope, object, and why it could not be checked."""
 
-    async def look(self, bucket: Bucket, before: "TrustPolicy", after: "TrustPolicy") -> None:
-        """At everything in a bucket. Raises StoreError: that ended early."""
+    async def survey(self, bucket: Bucket, before: "TrustPolicy", after: "TrustPolicy") -> None:
+        """Check every pointer and publication of a bucket. Raises StoreError: it is incomplete."""
         for scope in await bucket.reader.scopes():
             try:
                 pointer = (await bucket.reader.existing(scope)).pointer
@@ -221,18 +229,18 @@ class _Blocked:
                 self.blocked.append((str(scope), "pointer"))
             for publication in reversed(pointer.retained):
                 try:
-                    given = await _signed(bucket, scope, publication)
+                    signed = await _signed(bucket, scope, publication)
                 except (PublishingError, ObjectMissing, ObjectDamaged) as error:
                     self.unread.append((str(scope), str(publication.id), str(error)))
                     continue
-                if _accepts(before.check_publication, *given) and not _accepts(after.check_publication, *given):
+                if _accepts(before.check_publication, *signed) and not _accepts(after.check_publication, *signed):
                     self.blocked.append((str(scope), str(publication.id)))
 
 
 async def _signed(
     bucket: Bucket, scope: Scope, publication: Publication
 ) -> tuple[bytes | None, Manifest, bytes, Scope]:
-    """A publication's envelope and manifest, as `Trust.check_publication` takes them."""
+    """A publication's envelope and manifest: the arguments of `TrustPolicy.check_publication`."""
     place = (publication.state, publication.attempt)
     manifest = await bucket.reader.manifest(scope, publication)
     body = (await bucket.store.get(layout.manifest(scope, *place))).body
@@ -246,22 +254,22 @@ async def _envelope(bucket: Bucket, key: str) -> bytes | None:
         return None
 
 
-def _accepts(check: Callable[P, object], *given: P.args, **named: P.kwargs) -> bool:
+def _accepts(check: Callable[P, object], *args: P.args, **kwargs: P.kwargs) -> bool:
     try:
-        check(*given, **named)
+        check(*args, **kwargs)
     except VerificationFailed:
         return False
     return True
 
 
-def _found(policy: "TrustPolicy", start: str) -> str:
-    """The id of the trusted key that begins so."""
-    if len(start) < _LEAST_KEY_ID:
-        raise UsageError(f"{start!r} is too short for a key's id: give its first {_LEAST_KEY_ID} characters or more")
-    fitting = [each.keyid for each in policy.keys if each.keyid.startswith(start)]
-    if len(fitting) != 1:
-        raise NotFound(f"{start} fits {len(fitting)} keys of the trust policy: {', '.join(fitting) or 'none'}")
-    return fitting[0]
+def _resolve_key_id(policy: "TrustPolicy", prefix: str) -> str:
+    """The id of the trusted key with this prefix."""
+    if len(prefix) < _LEAST_KEY_ID:
+        raise UsageError(f"{prefix!r} is too short for a key id: give at least its first {_LEAST_KEY_ID} characters")
+    matching = [trusted.keyid for trusted in policy.keys if trusted.keyid.startswith(prefix)]
+    if len(matching) != 1:
+        raise NotFound(f"{prefix} matches {len(matching)} keys of the trust policy: {', '.join(matching) or 'none'}")
+    return matching[0]
 
 
 def _document(policy: "TrustPolicy") -> dict[str, Any]:
@@ -270,12 +278,12 @@ def _document(policy: "TrustPolicy") -> dict[str, Any]:
 
 
 def _lines(policy: "TrustPolicy") -> Sequence[str]:
-    revoked = {each.keyid for each in policy.revoked}
+    revoked = {revocation.keyid for revocation in policy.revoked}
     rows = [
-        (each.keyid, ", ".join(each.roles), ", ".join(each.scopes), "revoked" if each.keyid in revoked else "-")
-        for each in policy.keys
+        (key.keyid, ", ".join(key.roles), ", ".join(key.scopes), "revoked" if key.keyid in revoked else "-")
+        for key in policy.keys
     ]
-    return list(columns(("KEY", "COUNTS FOR", "SCOPES", "NOTE"), rows))
+    return list(columns(("KEY", "ROLES", "SCOPES", "NOTE"), rows))
 
 
 def _public_file(file: Path) -> Path:
@@ -286,7 +294,7 @@ def _read(file: Path) -> str:
     try:
         return file.read_text()
     except (OSError, UnicodeDecodeError) as error:
-        raise UsageError(f"{file} cannot be read: {getattr(error, 'strerror', None) or 'it is no text'}") from error
+        raise UsageError(f"{file} cannot be read: {getattr(error, 'strerror', None) or 'it is not text'}") from error
 
 
 def _write_new(file: Path, text: str, mode: int) -> None:
@@ -294,21 +302,21 @@ def _write_new(file: Path, text: str, mode: int) -> None:
         with os.fdopen(os.open(file, os.O_WRONLY | os.O_CREAT | os.O_EXCL, mode), "w") as opened:
             opened.write(text)
     except FileExistsError:
-        raise UsageError(f"{file} is there already, and a key is never overwritten") from None
+        raise UsageError(f"{file} exists already, and keys are never overwritten: choose another name") from None
     except OSError as error:
         raise UsageError(f"{file} cannot be written: {error.strerror}") from error
 
 
 def _write(file: Path, body: bytes) -> None:
-    """At once and whole: a policy cut short would be none."""
+    """Replace the policy atomically: a truncated policy would be unusable."""
     try:
-        # What a link means is what others read, too: another user must be able to change neither.
-        kept = file.resolve()
-        present = kept.exists()
-        local_files.check_writers(file if present else kept.parent)
-        # Whatever the umask: a policy that a group may write is refused by who reads it.
-        local_files.replace(kept, body, mode=stat.S_IMODE(kept.stat().st_mode) if present else 0o644)
+        # Readers follow a symlink. Neither the link nor its target may be writable by other users.
+        target = file.resolve()
+        exists = target.exists()
+        local_files.check_writers(file if exists else target.parent)
+        # Independent of the umask: readers reject a policy that a group can write.
+        local_files.replace(target, body, mode=stat.S_IMODE(target.stat().st_mode) if exists else 0o644)
     except local_files.Unsafe as error:
-        raise UsageError(f"another user may change the trust policy, so no reader would accept it: {error}") from error
+        raise UsageError(f"another user can change the trust policy, so readers would reject it: {error}") from error
     except OSError as error:
         raise UsageError(f"{file} cannot be written: {error.strerror}") from error

@@ -1,4 +1,4 @@
-"""`rebundle pin`: a publication that retention must keep."""
+"""`rebundle pin`: protects a publication from retention."""
 
 from typing import Annotated
 
@@ -25,14 +25,14 @@ async def pin(
     state: Annotated[str, Parameter(help=EXACT_STATE)],
     /,
     *,
-    lift: Annotated[bool, Parameter(negative=(), help="Stop keeping it.")] = False,
+    lift: Annotated[bool, Parameter(negative=(), help="Remove the protection.")] = False,
     reason: OptionalReason = "",
     dry_run: DryRun = False,
     actor: Actor = DEFAULT_ACTOR,
     place: Place = DEFAULT_PLACE,
     printing: Printing = DEFAULT_PRINTING,
 ) -> None:
-    """Keep a state that can be rolled back to, whatever its age, or stop keeping it."""
+    """Keep a state available for rollback, whatever its age, or remove this protection."""
     async with session(place, printing) as opened:
         verb = operator_commands.pin(state, pinned=not lift)
         name = "unpin" if lift else "pin"

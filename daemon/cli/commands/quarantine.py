@@ -1,4 +1,7 @@
-"""`rebundle quarantine`: a composition that must not become live by itself, whatever its id."""
+"""`rebundle quarantine`: rejects a composition, so that it does not become live automatically.
+
+The rejection applies to every state with this composition, whatever its id.
+"""
 
 from typing import Annotated
 
@@ -28,16 +31,22 @@ from daemon.publishing import operator_commands
 
 async def quarantine(
     scope: Annotated[str, Parameter(help="BUNDLE/TARGET.")],
-    state: Annotated[str, Parameter(help=f"{EXACT_STATE} For --lift also the first 12 digits of the composition.")],
+    state: Annotated[str, Parameter(help=f"{EXACT_STATE} With --lift, also the first 12 digits of the composition.")],
     /,
     *,
     reason: Reason,
     lift: Annotated[bool, Parameter(negative=(), help="Accept the composition again; `resume` makes it live.")] = False,
     rollback_to: Annotated[
-        str | None, Parameter(help="State to go back to, held, by its full id; needed when the composition is live.")
+        str | None,
+        Parameter(help="Full id of the state to roll back to and hold. Required if the composition is live."),
     ] = None,
     yes: Annotated[
-        bool, Parameter(alias="-y", negative=(), help="Do not ask, as is done where what is live changes.")
+        bool,
+        Parameter(
+            alias="-y",
+            negative=(),
+            help="Do not ask for confirmation, which is needed if the live state changes.",
+        ),
     ] = False,
     dry_run: DryRun = False,
     wait: Wait = WAIT_SECONDS,
@@ -47,7 +56,7 @@ async def quarantine(
 ) -> int:
     """Reject the composition of a state, or accept it again."""
     if lift and rollback_to is not None:
-        raise UsageError("--rollback-to belongs to a new quarantine: leave it out with --lift")
+        raise UsageError("--rollback-to and --lift exclude each other: omit one of them")
     if lift:
         verb = operator_commands.lift_quarantine(state)
     else:

@@ -1,4 +1,4 @@
-"""`rebundle recover`: a pointer that can go on, where the one there was is lost, damaged or an older one."""
+"""`rebundle recover`: rebuilds a pointer that is lost, damaged, or was replaced by an older one."""
 
 from collections.abc import Iterable
 from dataclasses import replace
@@ -25,7 +25,7 @@ from daemon.cli.waiting import Lag, lag_view
 from daemon.inspection.escaping import plain
 from daemon.inspection.views import View, live_tree_view, pointer_view
 from daemon.publishing.maintenance.recovery import Recoverer, Recovery
-from daemon.publishing.maintenance.recovery_rules import Wish
+from daemon.publishing.maintenance.recovery_rules import Damaged, Unreadable, Wish
 
 
 async def recover(
@@ -35,21 +35,30 @@ async def recover(
     reason: Reason,
     live: Annotated[
         str | None,
-        Parameter(help="State or STATE@ATTEMPT to make live, of any complete upload; else what the bucket shows."),
+        Parameter(
+            help="State or STATE@ATTEMPT to make live; any complete upload is allowed. "
+            "Default: the state that the bucket's contents indicate."
+        ),
     ] = None,
     no_hold: Annotated[
-        bool, Parameter(name="--no-hold", negative=(), help="Do not hold the scope, if live is its desired state.")
+        bool,
+        Parameter(
+            name="--no-hold",
+            negative=(),
+            help="Do not hold the scope if its live state is also its desired state.",
+        ),
     ] = False,
-    dry_run: Annotated[bool, Parameter(negative=(), help="Only show what would be done.")] = False,
-    yes: Annotated[bool, Parameter(alias="-y", negative=(), help="Do not ask.")] = False,
+    dry_run: Annotated[bool, Parameter(negative=(), help="Show what would be done; change nothing.")] = False,
+    yes: Annotated[bool, Parameter(alias="-y", negative=(), help="Do not ask for confirmation.")] = False,
     wait: Wait = WAIT_SECONDS,
     actor: Actor = DEFAULT_ACTOR,
     place: Place = DEFAULT_PLACE,
     printing: Printing = DEFAULT_PRINTING,
 ) -> int:
-    """Rebuild a scope's pointer from its manifests, history, live tree and what is left of the pointer.
+    """Rebuild a pointer from manifests, history, live tree and the remains of the old pointer.
 
-    Every publication is read and verified. The scope is held, so that somebody looks before newer states go live.
+    Every publication is read and verified. The scope is put on hold, so that an operator checks the
+    result before newer states become live.
     """
     wish = Wish(live=live, hold=not no_hold)
     async with session(place, printing) as opened:
@@ -58,83 +67,88 @@ async def recover(
         named = scope_of(scope)
         planned = await recovering.preview(named, wish, actor.name, reason)
         if dry_run or planned.recovered is None:
-            _tell(printer, planned, dry_run=True)
+            _print_recovery(printer, planned, dry_run=True)
             return DONE
         if not yes:
             for line in _lines(planned, printer, dry_run=True):
                 printer.say(line)
-        confirm(f"Write this pointer of {scope}?", yes=yes, printer=printer)
+        confirm(f"Write this pointer for {scope}?", yes=yes, printer=printer)
         done = await recovering.recover(named, wish, actor.name, reason)
         if done.recovered is None:
-            _tell(printer, done, dry_run=False)
+            _print_recovery(printer, done, dry_run=False)
             return DONE
         tree, lag = await followed(opened, named, done.recovered.pointer, done.live_tree, wait=wait)
-        _tell(printer, replace(done, live_tree=tree), dry_run=False, lag=lag)
+        _print_recovery(printer, replace(done, live_tree=tree), dry_run=False, lag=lag)
         return exit_code(printer, named, lag, wait=wait)
 
 
-def _tell(printer: Printer, told: Recovery, *, dry_run: bool, lag: Lag | None = None) -> None:
-    recovered = told.recovered
+def _print_recovery(printer: Printer, result: Recovery, *, dry_run: bool, lag: Lag | None = None) -> None:
+    recovered = result.recovered
     view: View = {
-        "scope": str(told.scope),
+        "scope": str(result.scope),
         "dry_run": dry_run,
-        "damage": told.damage,
-        "traces": dict(told.remains.traces),
-        "before": pointer_view(told.remains.pointer) if told.remains.pointer else None,
+        "damage": result.damage,
+        "traces": dict(result.remains.traces),
+        "before": pointer_view(result.remains.pointer) if result.remains.pointer else None,
         "after": pointer_view(recovered.pointer) if recovered else None,
         "did": list(recovered.did) if recovered else [],
         "unknown": list(recovered.unknown) if recovered else [],
-        "damaged": [{"publication": str(each.id), "why": each.why} for each in told.remains.damaged],
-        "unreadable": [{"publication": str(each.id), "why": each.why} for each in told.remains.unreadable],
-        "unnamed": [str(each) for each in told.remains.unnamed_uploads],
-        "live_tree": live_tree_view(told.live_tree),
+        "damaged": [_unusable_view(publication) for publication in result.remains.damaged],
+        "unreadable": [_unusable_view(publication) for publication in result.remains.unreadable],
+        "unnamed": [str(upload) for upload in result.remains.unnamed_uploads],
+        "live_tree": live_tree_view(result.live_tree),
         "lag": lag_view(lag) if lag else None,
     }
-    printer.data(view, _lines(told, printer, dry_run=dry_run))
+    printer.data(view, _lines(result, printer, dry_run=dry_run))
 
 
-def _lines(told: Recovery, printer: Printer, *, dry_run: bool) -> Iterable[str]:
-    if told.recovered is None:
-        yield f"{told.scope}: nothing to recover: {_nothing(told)}"
-        yield from (f"{each.id} cannot be read: {plain(each.why)}" for each in told.remains.unreadable)
-        yield from _unnamed(told)
+def _unusable_view(publication: Damaged | Unreadable) -> View:
+    return {"publication": str(publication.id), "why": publication.why}
+
+
+def _lines(result: Recovery, printer: Printer, *, dry_run: bool) -> Iterable[str]:
+    if result.recovered is None:
+        yield f"{result.scope}: nothing to recover: {_why_nothing(result)}"
+        for publication in result.remains.unreadable:
+            yield f"{publication.id} cannot be read: {plain(publication.why)}"
+        yield from _unnamed(result)
         return
-    yield printer.heading(f"{told.scope}: {'would be recovered' if dry_run else 'recovered'}")
-    if told.damage:
-        yield f"  {plain(told.damage)}"
-    pointer = told.remains.pointer
+    yield printer.heading(f"{result.scope}: {'would be recovered' if dry_run else 'recovered'}")
+    if result.damage:
+        yield f"  {plain(result.damage)}"
+    pointer = result.remains.pointer
     if pointer is not None:
         yield f"  the pointer: sequence {pointer.sequence}"
-    for name, sequence in sorted(told.remains.traces.items(), key=lambda each: -each[1]):
+    for name, sequence in sorted(result.remains.traces.items(), key=lambda trace: -trace[1]):
         yield f"  {name}: sequence {sequence}"
-    yield "did:" if not dry_run else "would do:"
-    for line in told.recovered.did:
+    yield "steps to take:" if dry_run else "steps taken:"
+    for line in result.recovered.did:
         yield f"  {plain(line)}"
-    if told.live_tree is not None and told.live_tree.reason:
-        yield f"  live tree {printer.bad('not in step')}: {plain(told.live_tree.reason)}"
-    if told.recovered.unknown:
-        yield "cannot be known:"
-    for line in told.recovered.unknown:
+    if result.live_tree is not None and result.live_tree.reason:
+        yield f"  live tree {printer.bad('not in sync')}: {plain(result.live_tree.reason)}"
+    if result.recovered.unknown:
+        yield "unknown:"
+    for line in result.recovered.unknown:
         yield f"  {plain(line)}"
-    yield from _unnamed(told)
+    yield from _unnamed(result)
 
 
-def _nothing(told: Recovery) -> str:
-    if told.remains.was_published:
-        return "its pointer is whole, and ahead of every trace"
-    return "nothing shows that it ever had a pointer; its first publication is under way, or was given up"
+def _why_nothing(result: Recovery) -> str:
+    if result.remains.was_published:
+        return "its pointer is intact and ahead of every trace in the bucket"
+    return "there is no trace of an earlier pointer; its first publication is in progress or was abandoned"
 
 
-def _unnamed(told: Recovery) -> Iterable[str]:
-    uploads = told.remains.unnamed_uploads
+def _unnamed(result: Recovery) -> Iterable[str]:
+    uploads = result.remains.unnamed_uploads
     if not uploads:
         return
-    if told.remains.was_published:
-        yield "uploads that are newer than the pointer and that nothing names:"
-        yield from (f"  {plain(each)}" for each in uploads)
-        yield "a writer that was stopped left them, or an older pointer was put back; a collection deletes them"
+    if result.remains.was_published:
+        yield "unreferenced uploads that are newer than the pointer:"
+        yield from (f"  {plain(upload)}" for upload in uploads)
+        yield "an interrupted writer left them, or an older pointer was restored; a collection deletes them"
     else:
-        yield "uploads that nothing names:"
-        yield from (f"  {plain(each)}" for each in uploads)
-        yield "a daemon that still has their events publishes them; if none has"
-    yield f"`rebundle recover {told.scope} --live {plain(uploads[-1])} --reason '…'` makes the last one live"
+        yield "unreferenced uploads:"
+        yield from (f"  {plain(upload)}" for upload in uploads)
+        yield "a daemon that still has their events will publish them; otherwise"
+    yield f"`rebundle recover {result.scope} --live {plain(uploads[-1])} --reason '…'` makes the last one live"

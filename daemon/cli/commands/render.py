@@ -1,8 +1,9 @@
-"""`rebundle render`: a composition's bundle in a folder; no bucket, no network, no daemon.
+"""`rebundle render`: renders a composition into a directory, without bucket, network or daemon.
 
-What is written has passed the gate. A manifest is rendered with the defaults it records and with the templates that
-have its digest, the built-in ones or those that the settings name; where these and this release's renderer are those
-that wrote it, the same content digest must come out (protocol 6).
+The gate checks the files before they are written. A manifest is rendered with its recorded defaults
+and with the templates that match its digest: the built-in ones, or those that the settings name. If
+the templates and this release's renderer are the ones that wrote the manifest, the content digest
+must be the same (protocol 6).
 """
 
 from dataclasses import dataclass, replace
@@ -33,124 +34,132 @@ _UNPUBLISHED: Final = Stamp(state="unpublished", revision="0")
 
 @dataclass(frozen=True, slots=True)
 class Input:
-    """What is to be rendered, as which state."""
+    """A composition to render, and the state it is rendered as."""
 
     composition: Composition
     stamp: Stamp
     recorded: Manifest | None = None
-    """The manifest it came from."""
+    """The manifest that it came from, if any."""
 
 
 def render(
     composition: Annotated[
         str,
         Parameter(
-            help="A bundle_state.created event, its data, or a manifest.json; - for standard input.",
+            help="File with a bundle_state.created event, its data, or a manifest.json; - for standard input.",
             allow_leading_hyphen=True,
         ),
     ],
     /,
     *,
-    directory: Annotated[Path, Parameter(name=("--directory", "-o"), help="Where to; absent or empty.")],
+    directory: Annotated[
+        Path, Parameter(name=("--directory", "-o"), help="Output directory; it must be absent or empty.")
+    ],
     config: Annotated[
         Path | None, Parameter(group=SHARED, help="Settings file (TOML) with defaults and templates.")
     ] = None,
     prose: Prose = DEFAULT_PROSE,
 ) -> None:
-    """Write README.md, base/ and example/ of a composition into a folder."""
+    """Write README.md, base/ and example/ of a composition into a directory."""
     printer = printer_of(prose)
-    given = decode_input(read_input(composition))
+    source = decode_input(read_input(composition))
     check_vacant(directory)
-    own = customisation_for(given, config)
-    files = render_checked(given, own)
+    options = customisation_for(source, config)
+    files = render_checked(source, options)
     write_tree(directory, files)
     rendered = (
-        ("scope", given.composition.scope),
-        ("state", f"{given.stamp.state} ({given.stamp.revision})"),
-        ("composition", f"sha256 {given.composition.digest}"),
+        ("scope", source.composition.scope),
+        ("state", f"{source.stamp.state} ({source.stamp.revision})"),
+        ("composition", f"sha256 {source.composition.digest}"),
         ("directory", directory),
         ("files", len(files)),
     )
     printer.data({}, () if printer.quiet else pairs(rendered))
-    if given.recorded is not None and not _same_renderer(given.recorded, own):
+    if source.recorded is not None and not _same_renderer(source.recorded, options):
         printer.say(
-            "the manifest was written by another renderer or with other templates: bytes may differ from its own"
+            "the manifest was written by another renderer or with other templates: "
+            "the files may differ from the published ones"
         )
 
 
 def decode_input(body: bytes) -> Input:
-    """What these bytes describe.
+    """Decode an event, the data of an event, or a manifest.
 
     Raises:
-        InvalidEvent: with every problem. VerificationFailed: a manifest that contradicts itself.
+        InvalidEvent: it lists every problem. VerificationFailed: the manifest contradicts itself.
     """
     document = strict_json.loads(body, most_bytes=cloudevents.FILE_LIMITS.most_bytes)
     if not isinstance(document, dict):
-        raise InvalidEvent(Problem("$", "must be an event, its data, or a manifest", strict_json.described(document)))
+        actual = strict_json.described(document)
+        raise InvalidEvent(Problem("$", "must be an event, its data, or a manifest", actual))
     if "specversion" in document:
-        return _of_event(body)
+        return _from_event(body)
     if "composition_digest" in document:
         recorded = manifest.decode(body)
         return Input(recorded.composition_value(), Stamp(recorded.state, str(recorded.revision)), recorded)
-    return _of_data(document)
+    return _from_data(document)
 
 
-def customisation_for(given: Input, config: Path | None) -> Customisation:
-    """What the input's scope brings: as the manifest records it, else as the settings say.
+def customisation_for(source: Input, config: Path | None) -> Customisation:
+    """The defaults and templates for the input: recorded in its manifest, else from the settings.
 
     Raises:
-        SettingsError: the settings, or the templates they name, cannot be used.
-        TooBig: the daemon would refuse the composition; what was published once is rendered, whatever its size.
+        SettingsError: the settings, or the templates they name, are unusable.
+        TooBig: the daemon would reject the composition. A manifest is rendered whatever its size.
     """
-    recorded = given.recorded
+    recorded = source.recorded
     if recorded is not None and recorded.templates == Templates.built_in().digest:
         return Customisation(recorded.defaults_value())
     settings = load_settings(Place(config=config))
-    own = customisation.for_scope(settings, given.composition.scope)
+    options = customisation.for_scope(settings, source.composition.scope)
     if recorded is not None:
-        return Customisation(recorded.defaults_value(), own.templates)
-    settings.limits.check(given.composition)
-    return own
+        return Customisation(recorded.defaults_value(), options.templates)
+    settings.limits.check(source.composition)
+    return options
 
 
-def render_checked(given: Input, own: Customisation) -> tuple[RenderedFile, ...]:
-    """The files, read back by the gate.
+def render_checked(source: Input, options: Customisation) -> tuple[RenderedFile, ...]:
+    """Render the files and check them with the gate.
 
     Raises:
-        GateFailure: they are not what the composition says.
-        VerificationFailed: they are not the ones that the manifest describes.
+        GateFailure: the files do not match the composition.
+        VerificationFailed: the files do not match the manifest.
     """
-    rendered = bundle.Renderer().render(given.composition, own.defaults, given.stamp, own.templates)
-    gate.check(given.composition, own.defaults, rendered, own.templates.overridden)
-    recorded = given.recorded
-    if recorded is not None and _same_renderer(recorded, own):
+    rendered = bundle.Renderer().render(source.composition, options.defaults, source.stamp, options.templates)
+    gate.check(source.composition, options.defaults, rendered, options.templates.overridden)
+    recorded = source.recorded
+    if recorded is not None and _same_renderer(recorded, options):
         digest = archive.content_digest(archive.digest_files(rendered.files))
         if digest != recorded.content_digest:
-            raise VerificationFailed(f"the content digest is {digest}, the manifest says {recorded.content_digest}")
+            raise VerificationFailed(f"the content digest is {digest}, but the manifest has {recorded.content_digest}")
     return rendered.files
 
 
-def _same_renderer(recorded: Manifest, own: Customisation) -> bool:
-    return (recorded.renderer, recorded.templates) == (bundle.RENDERER_VERSION, own.templates.digest)
+def _same_renderer(recorded: Manifest, options: Customisation) -> bool:
+    current = (bundle.RENDERER_VERSION, options.templates.digest)
+    return (recorded.renderer, recorded.templates) == current
 
 
-def _of_event(body: bytes) -> Input:
+def _from_event(body: bytes) -> Input:
     event = cloudevents.decode_structured(body, cloudevents.FILE_LIMITS)
-    return _of_change(changes.interpret(event), event.type)
+    return _from_change(changes.interpret(event), event.type)
 
 
-def _of_change(change: changes.Change, kind: str = BUNDLE_STATE_CREATED) -> Input:
+def _from_change(change: changes.Change, kind: str = BUNDLE_STATE_CREATED) -> Input:
     if not isinstance(change, changes.StateCreated):
-        raise InvalidEvent(Problem("$.type", f"must be {BUNDLE_STATE_CREATED}: it alone has a whole composition", kind))
+        expected = f"must be {BUNDLE_STATE_CREATED}: no other event has a complete composition"
+        raise InvalidEvent(Problem("$.type", expected, kind))
     return Input(change.composition, Stamp(change.state, str(change.revision)))
 
 
-def _of_data(data: dict[str, Any]) -> Input:
-    """Data of an event, by the grammar of the whole event; a composition alone has no state."""
+def _from_data(data: dict[str, Any]) -> Input:
+    """Decode the data of an event like the whole event. A composition alone has no state."""
     try:
         if "state" not in data:
             return Input(changes.composition_of(data), _UNPUBLISHED)
-        return _of_change(changes.interpret(Event(id="", source="", type=BUNDLE_STATE_CREATED, data=data)))
+        event = Event(id="", source="", type=BUNDLE_STATE_CREATED, data=data)
+        return _from_change(changes.interpret(event))
     except InvalidEvent as error:
-        problems = (replace(each, path="$" + each.path.removeprefix("$.data")) for each in error.problems)
+        # Paths in the input start at the data, not at the event around it.
+        problems = (replace(problem, path="$" + problem.path.removeprefix("$.data")) for problem in error.problems)
         raise InvalidEvent(*problems) from None

@@ -1,7 +1,9 @@
-"""`rebundle republish`: desired rendered anew, after an upgrade or a change of render defaults or templates.
+"""`rebundle republish`: renders the desired state again and publishes it.
 
-The state keeps its id, its revision and its events; it gets a new attempt. One more compare-and-swap of `operations`,
-which is decided again when another writer was faster. An older renderer does not overwrite a newer one's work.
+Used after an upgrade, or after a change of render defaults or templates. The state keeps its id,
+revision and events, and gets a new attempt. The pointer is changed by compare-and-swap; if another
+writer was first, the change is evaluated again. A renderer does not replace the files of a newer
+renderer.
 """
 
 from collections.abc import Sequence
@@ -53,102 +55,113 @@ async def republish(
     place: Place = DEFAULT_PLACE,
     printing: Printing = DEFAULT_PRINTING,
 ) -> int:
-    """Render what is desired with this release, the configured defaults and templates, and publish that."""
+    """Render the desired state with this release and the configured settings, and publish it."""
     async with session(place, printing) as opened:
         named = scope_of(scope)
         base = await opened.bucket.reader.existing(named)
         current = base.pointer.desired
         if current is None:
-            raise NotFound(f"{scope} is retired: nothing is desired there")
+            raise NotFound(f"{scope} is retired: it has no desired state to republish")
         refuse_newer_renderer(named, current)
-        state = await rendered_anew(opened, named, current)
+        state = await render_again(opened, named, current)
         before = await opened.bucket.reader.manifest(named, current)
         code = DONE
         if dry_run:
             opened.bucket.publisher.refuse_unwritable(named, base, ("publish", "pointer"))
-            after = _following(base.pointer, current, opened.bucket.publisher.writing(actor.name, reason))
-            would = ChangeResult(base.pointer, after, changed=True)
-            _tell_differences(opened.printer, would, await _differences(opened, named, current, state))
+            writing = opened.bucket.publisher.writing(actor.name, reason)
+            planned = ChangeResult(base.pointer, _preview(base.pointer, current, writing), changed=True)
+            _print_differences(opened.printer, planned, await _differences(opened, named, current, state))
         else:
             publication = await opened.bucket.publisher.store_state(named, state)
             verb = publish_over(base.pointer, publication)
             code = await act_and_wait(opened, named, verb, name="republish", actor=actor, reason=reason, wait=wait)
         if (before.render_defaults_digest, before.templates) != (state.defaults.digest, state.templates):
             opened.printer.say(
-                "its settings or templates are others than before: a daemon that runs keeps those it started with, "
-                "so restart it, or its next event publishes them again"
+                "the render defaults or templates have changed. A running daemon uses those it was started "
+                "with: restart it, or its next event publishes the old ones again"
             )
         return code
 
 
-async def rendered_anew(opened: Session, scope: Scope, current: Publication) -> RenderedState:
-    """The state of a publication with today's files.
+async def render_again(opened: Session, scope: Scope, current: Publication) -> RenderedState:
+    """Render the composition of a publication with this release and the current settings.
 
     Raises:
-        GateFailure: what was rendered is not what the composition says.
-        SettingsError: the scope's templates cannot be used.
+        GateFailure: the rendered files do not match the composition.
+        SettingsError: the templates of the scope are unusable.
     """
     manifest = await opened.bucket.reader.manifest(scope, current)
     composition = manifest.composition_value()
-    own = await opened.runtime.run_in_thread(customisation.for_scope, opened.settings, scope)
+    options = await opened.runtime.run_in_thread(customisation.for_scope, opened.settings, scope)
     rendering = Rendering(
-        Renderer(), gate.check, lambda _scope: own, opened.settings.limits, opened.settings.publish.pinning
+        Renderer(),
+        gate.check,
+        lambda _scope: options,
+        opened.settings.limits,
+        opened.settings.publish.pinning,
     )
     stamp = Stamp(current.state, str(current.revision))
     return RenderedState(
         composition=composition,
-        defaults=own.defaults,
+        defaults=options.defaults,
         state=current.state,
         revision=current.revision,
         kind=current.kind,
         late=False,
         files=await opened.runtime.run_in_thread(rendering.render, composition, stamp),
         renderer=RENDERER_VERSION,
-        templates=own.templates.digest,
+        templates=options.templates.digest,
         events=manifest.events,
     )
 
 
-def _following(pointer: Pointer, current: Publication, writing: Writing) -> Pointer:
-    # Attempt and digest are known once it is stored.
-    anew = current.model_copy(update={"attempt": "", "manifest_sha256": "", "renderer": RENDERER_VERSION})
-    return protocol.publish(pointer, writing, [anew])
+def _preview(pointer: Pointer, current: Publication, writing: Writing) -> Pointer:
+    # The attempt and the digest of the manifest are unknown until the state is stored.
+    replacement = current.model_copy(update={"attempt": "", "manifest_sha256": "", "renderer": RENDERER_VERSION})
+    return protocol.publish(pointer, writing, [replacement])
 
 
 async def _differences(
     opened: Session, scope: Scope, current: Publication, state: RenderedState
 ) -> tuple[Sequence[FileChange], Texts]:
-    """What differs from what is published; every file, where that cannot be read: it can be published anew none the
-    less."""
+    """The differences from the published files.
+
+    If the published files cannot be read, every file differs. That does not prevent a republish.
+    """
     published: Sequence[RenderedFile] = ()
     try:
         published = await opened.bucket.reader.files(scope, current)
     except (NotFound, VerificationFailed, ObjectDamaged) as error:
-        opened.printer.warn(f"what is published cannot be read and would be rendered again: {error}")
+        opened.printer.warn(f"the published files cannot be read and would be replaced: {error}")
     changes = await opened.runtime.run_in_thread(compare_files, published, state.files)
     return changes, await opened.runtime.run_in_thread(texts_of, changes)
 
 
-def _tell_differences(printer: Printer, would: ChangeResult, differences: tuple[Sequence[FileChange], Texts]) -> None:
+def _print_differences(
+    printer: Printer, planned: ChangeResult, differences: tuple[Sequence[FileChange], Texts]
+) -> None:
     changes, texts = differences
-    view = done_view("republish", would, dry_run=True) | {"files": files_view(changes, texts)}
+    view = done_view("republish", planned, dry_run=True) | {"files": files_view(changes, texts)}
     printer.data(view, chain(done_lines(view, printer), colored_diff(texts, printer)))
     printer.say(f"{differing(changes)}; example/creds/ is not compared")
 
 
 def publish_over(before: Pointer, publication: Publication) -> Verb:
-    """Publishes what was rendered of `before`'s desired, if that is desired still.
+    """Publish what was rendered from the desired state of `before`, if that state is still desired.
 
-    Refused after a collection, which may have taken what was stored meanwhile for an orphan (protocol 4).
+    Refused after a garbage collection, which may have deleted the new upload as an orphan
+    (protocol 4).
     """
 
     def verb(pointer: Pointer, writing: Writing) -> Pointer:
         if pointer.gc_epoch != before.gc_epoch:
             raise OperationRefused(
-                f"{pointer.scope} was collected while {publication.state} was rendered: republish again"
+                f"{pointer.scope} was garbage-collected while {publication.state} was rendered: republish again"
             )
         if (pointer.desired and pointer.desired.id) != (before.desired and before.desired.id):
-            raise OperationRefused(f"desired moved on from {publication.state} while it was rendered: republish again")
+            raise OperationRefused(
+                f"{publication.state} was replaced as the desired state while it was rendered: republish again"
+            )
         return protocol.publish(pointer, writing, [publication])
 
     return verb

@@ -1,4 +1,4 @@
-"""`rebundle retire`: a scope that is served no more."""
+"""`rebundle retire`: stops serving a scope."""
 
 from typing import Annotated
 
@@ -18,16 +18,16 @@ async def retire(
     *,
     reason: Reason,
     dry_run: DryRun = False,
-    yes: Annotated[bool, Parameter(alias="-y", negative=(), help="Do not ask.")] = False,
+    yes: Annotated[bool, Parameter(alias="-y", negative=(), help="Do not ask for confirmation.")] = False,
     actor: Actor = DEFAULT_ACTOR,
     place: Place = DEFAULT_PLACE,
     printing: Printing = DEFAULT_PRINTING,
 ) -> int:
-    """Nothing of the scope is live or desired any more; nothing is deleted."""
+    """Leave the scope without a live and a desired state; nothing is deleted."""
     async with session(place, printing) as opened:
         opened.printer.say(
-            f"{scope} will have nothing live and nothing desired. Its states and its live tree stay in the bucket; "
-            "a later bundle_state.created brings it back."
+            f"{scope} will have no live and no desired state. Its states and its live tree stay in the "
+            "bucket; a later bundle_state.created event makes it active again."
         )
         if not dry_run:
             confirm(f"Retire {scope}?", yes=yes, printer=opened.printer)

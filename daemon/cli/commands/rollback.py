@@ -1,10 +1,10 @@
-"""`rebundle rollback`: an earlier state becomes live, and stays so."""
+"""`rebundle rollback`: makes an earlier state live and holds it."""
 
 from typing import Annotated
 
 from cyclopts import Parameter
 
-from daemon.cli.changes import act_and_wait, preview, tell
+from daemon.cli.changes import act_and_wait, preview, print_change
 from daemon.cli.codes import DONE
 from daemon.cli.impact import impact_of
 from daemon.cli.options import (
@@ -29,27 +29,29 @@ async def rollback(
     scope: Annotated[str, Parameter(help="BUNDLE/TARGET.")],
     state: Annotated[
         str,
-        Parameter(help="Retained state: its id, STATE@ATTEMPT or, where you are asked, a unique beginning of the id."),
+        Parameter(help="Retained state: its id or STATE@ATTEMPT; without --yes also a unique prefix of the id."),
     ],
     /,
     *,
     reason: Reason,
-    yes: Annotated[bool, Parameter(alias="-y", negative=(), help="Do not ask.")] = False,
+    yes: Annotated[bool, Parameter(alias="-y", negative=(), help="Do not ask for confirmation.")] = False,
     dry_run: DryRun = False,
     discard_newer: Annotated[
-        bool, Parameter(negative=(), help="Drop what is desired for the state, too, and hold nothing.")
+        bool,
+        Parameter(negative=(), help="Make the state desired as well as live, and do not hold the scope."),
     ] = False,
     expected_live: Annotated[
-        str | None, Parameter(help="Refuse if another state is live by the time the change is made.")
+        str | None, Parameter(help="Refuse if another state is live when the change is made.")
     ] = None,
     wait: Wait = WAIT_SECONDS,
     actor: Actor = DEFAULT_ACTOR,
     place: Place = DEFAULT_PLACE,
     printing: Printing = DEFAULT_PRINTING,
 ) -> int:
-    """Show the difference, ask, then make an earlier state live and hold it there.
+    """Show the difference, ask for confirmation, then make an earlier state live and hold it.
 
-    With --yes the state has to be named in full: nobody would see which one a beginning was taken for.
+    With --yes the full name of the state is required, because the operator would not see which
+    state a prefix was resolved to.
     """
     async with session(place, printing) as opened:
         named = scope_of(scope)
@@ -59,14 +61,16 @@ async def rollback(
         planned = await preview(opened, named, verb, actor=actor, reason=reason)
         opened.printer.say(await impact_of(opened, named, planned))
         if discard_newer:
-            opened.printer.warn("an event that is still waiting folds onto this state, and goes live: nothing is held")
+            opened.printer.warn(
+                "events that are still waiting apply to this state and become live, because nothing is held"
+            )
         if dry_run:
-            tell(opened.printer, "rollback", planned, dry_run=True)
+            print_change(opened.printer, "rollback", planned, dry_run=True)
             return DONE
         if planned.changed:
             confirm(f"Roll {scope} back to {state}?", yes=yes, printer=opened.printer)
         if not yes and planned.before.live is not None:
-            # What was agreed to is the difference that was shown.
+            # The confirmation covers the difference that was shown, from this live state.
             expected = expected_live or planned.before.live.state
             verb = operator_commands.rollback(state, discard_newer=discard_newer, expected_live=expected)
         return await act_and_wait(opened, named, verb, name="rollback", actor=actor, reason=reason, wait=wait)

@@ -1,4 +1,4 @@
-"""`rebundle run`: the daemon in the foreground."""
+"""`rebundle run`: runs the daemon in the foreground."""
 
 from pathlib import Path
 from typing import Annotated
@@ -12,23 +12,26 @@ from daemon.cli.session import load_settings, printer_of
 
 async def run(
     *,
-    bucket: Annotated[str | None, Parameter(help="Folder or URL to publish to.")] = None,
-    journal: Annotated[Path | None, Parameter(help="The journal's file.")] = None,
-    listen: Annotated[str | None, Parameter(help="HOST:PORT of the intake over HTTP.")] = None,
+    bucket: Annotated[str | None, Parameter(help="Directory or URL of the bucket to publish to.")] = None,
+    journal: Annotated[Path | None, Parameter(help="File of the journal.")] = None,
+    listen: Annotated[str | None, Parameter(help="HOST:PORT of the HTTP intake.")] = None,
     config: Annotated[Path | None, Parameter(help="Settings file (TOML).")] = None,
     accept_older_renderer: Annotated[
-        bool, Parameter(negative=(), help="Publish although a newer release rendered what is desired.")
+        bool, Parameter(negative=(), help="Publish even if a newer release rendered the desired state.")
     ] = False,
     new_bucket: Annotated[
         bool,
-        Parameter(negative=(), help="Publish to this bucket from now on, though the journal published to another."),
+        Parameter(
+            negative=(),
+            help="Publish to this bucket from now on, even if the journal belongs to another bucket.",
+        ),
     ] = False,
     prose: Prose = DEFAULT_PROSE,
 ) -> None:
-    """Take events in and publish what they make, until stopped.
+    """Accept events and publish the resulting states until stopped.
 
-    Needs nothing beside it: without settings the journal, the bucket and all else are below ./var. SIGTERM or Ctrl-C
-    finishes what is under way and exits 0; a second one leaves at once.
+    No settings are required: by default the journal and the bucket are below ./var. SIGTERM or
+    Ctrl-C completes the work in progress and exits 0; a second signal exits immediately.
     """
     flags = {
         "journal.path": journal,

@@ -1,4 +1,4 @@
-"""`rebundle scopes`: what the bucket has."""
+"""`rebundle scopes`: lists the scopes in the bucket."""
 
 from daemon.cli.codes import BACKEND, DONE
 from daemon.cli.formatting import age, columns
@@ -9,7 +9,7 @@ from daemon.inspection.views import View, rejected_desired
 
 
 async def scopes(*, place: Place = DEFAULT_PLACE, printing: Printing = DEFAULT_PRINTING) -> int:
-    """Every scope of the bucket, one to a line. The gravest error of a scope sets the exit code."""
+    """List every scope in the bucket. The exit code is the highest of all scopes."""
     async with session(place, printing) as opened:
         found = await opened.bucket.reader.scopes()
         views, folders = await readable(opened, found), dict(found.unreadable)

@@ -1,7 +1,8 @@
-"""`rebundle send`: events of files to the daemon, in their order.
+"""`rebundle send`: sends events from files to the daemon, in their order.
 
-A request is all or nothing, so events go in requests of at most 100 and 512 kB; the first one that is refused ends the
-sending, and what was not sent is said. An event that is known already is fine: sending again is safe.
+The daemon accepts a request as a whole or not at all. A request has at most 100 events and 512 kB.
+The first rejected request ends the command, which then reports the events that were not sent.
+Sending an event again is safe: the daemon recognises it.
 """
 
 import shlex
@@ -40,7 +41,7 @@ _SLOWEST_POLL: Final = 5.0
 
 @dataclass(frozen=True, slots=True)
 class Sent:
-    """One event of a file, and where in the file it stood."""
+    """One event of a file, and its place in the file."""
 
     event: Event
     body: bytes
@@ -49,31 +50,37 @@ class Sent:
 
 @dataclass(frozen=True, slots=True)
 class Daemon:
-    """Where events go: rollback requests need a token of their own."""
+    """The clients of a daemon: rollback requests need a separate token."""
 
     publishing: DaemonClient
     rolling_back: DaemonClient
 
     def client(self, events: Sequence[Sent]) -> DaemonClient:
-        """The one whose token fits the events of one request, all of one kind."""
+        """The client with the token for the events of one request, which are all of one kind."""
         return self.rolling_back if _rolls_back(events[0]) else self.publishing
 
 
 def send(
     *files: Annotated[
         str,
-        Parameter(help="One event, an array, or one event to a line; - for standard input.", allow_leading_hyphen=True),
+        Parameter(
+            help="File with one event, an array of events, or one event per line; - for standard input.",
+            allow_leading_hyphen=True,
+        ),
     ],
-    to: Annotated[str | None, Parameter(help="The daemon's address; else http.listen of the settings.")] = None,
+    to: Annotated[str | None, Parameter(help="Address of the daemon. Default: the setting http.listen.")] = None,
     token_file: Annotated[
-        Path | None, Parameter(help="File with the token; else that of the settings, but not for --to.")
+        Path | None,
+        Parameter(help="File with the token. Default: the token of the settings, unless --to is given."),
     ] = None,
-    wait: Annotated[bool, Parameter(negative=(), help="Wait until each event has settled in all its scopes.")] = False,
-    timeout: Annotated[float, Parameter(help="Seconds that --wait may take.")] = 300.0,
+    wait: Annotated[
+        bool, Parameter(negative=(), help="Wait until each event has an outcome in all its scopes.")
+    ] = False,
+    timeout: Annotated[float, Parameter(help="Maximum time for --wait, in seconds.")] = 300.0,
     config: Annotated[Path | None, Parameter(group=SHARED, help="Settings file (TOML).")] = None,
     printing: Printing = DEFAULT_PRINTING,
 ) -> int:
-    """Send events, and say what became of each."""
+    """Send events and print the outcome of each."""
     if not files:
         raise UsageError("name a file with events, or - for standard input")
     printer = printer_of(printing)
@@ -88,7 +95,7 @@ def send(
     except CommandError as error:
         if len(views) < len(waiting):
             first = waiting[len(views)].place
-            printer.warn(f"{len(views)} of {len(waiting)} events were accepted, none from {first} on")
+            printer.warn(f"{len(views)} of {len(waiting)} events were accepted; not accepted: {first} and later")
         if not views:
             raise
         printer.warn(str(error))
@@ -100,17 +107,18 @@ def send(
     if ignored:
         nearest = sorted({str(view["nearest_type"]) for view in ignored if view.get("nearest_type")})
         printer.warn(
-            f"{len(ignored)} of {len(views)} events have a type that the daemon does not know, and were not kept: "
+            f"{len(ignored)} of {len(views)} events have an unknown type and were ignored: "
             f"{some([str(view['place']) for view in ignored])}\n"
             + (f"did you mean {' or '.join(nearest)}?" if nearest else "docs/events.md lists the types")
         )
-    if waits := [view for view in views if view.get("settled_at", "") is None]:
+    # Without --wait the views have no `settled_at`.
+    if unsettled := [view for view in views if view.get("settled_at", "") is None]:
         printer.warn(
-            f"{len(waits)} of {len(views)} events have not settled within {timeout:g} s, and are not lost: "
-            f"`rebundle status {shlex.quote(str(waits[0]['id']))}` shows why the first one waits"
+            f"{len(unsettled)} of {len(views)} events have no outcome after {timeout:g} s; they are not lost: "
+            f"`rebundle status {shlex.quote(str(unsettled[0]['id']))}` shows why the first one is waiting"
         )
-    undone = bool(waits) or any(map(_is_dead, views))
-    return FAILED if ignored or undone else DONE
+    failed = ignored or unsettled or any(map(_is_dead_letter, views))
+    return FAILED if failed else DONE
 
 
 def _daemon(to: str | None, token_file: Path | None, config: Path | None) -> Daemon:
@@ -119,28 +127,31 @@ def _daemon(to: str | None, token_file: Path | None, config: Path | None) -> Dae
     if token_file is not None:
         token: str | None = read_input(str(token_file)).decode("utf-8", "replace").strip()
         return Daemon(DaemonClient(url, token=token), DaemonClient(url, token=token))
-    # The token of these settings belongs to their own daemon, and goes nowhere else by itself.
+    # The token of the settings belongs to the configured daemon. It is not sent to another address.
     publishing = http.token.get_secret_value() if http.token and to is None else None
     rolling_back = http.rollback_token.get_secret_value() if http.rollback_token and to is None else publishing
     return Daemon(DaemonClient(url, token=publishing), DaemonClient(url, token=rolling_back))
 
 
 def read_events(name: str) -> list[Sent]:
-    """The events of a file.
+    """Read the events of a file.
 
     Raises:
-        InvalidEvent: with every problem, each with the file's name.
+        InvalidEvent: it lists every problem, each with the name of the file.
     """
     try:
         events = cloudevents.decode_many(read_input(name), judge_data=validate_data)
     except InvalidEvent as error:
-        problems = (Problem(f"{name}: {each.path}", each.expected, each.found) for each in error.problems)
+        problems = (Problem(f"{name}: {problem.path}", problem.expected, problem.found) for problem in error.problems)
         raise InvalidEvent(*problems) from None
     return [Sent(event, event.structured(), f"{name} event {n}") for n, event in enumerate(events, start=1)]
 
 
 def requests(waiting: Sequence[Sent]) -> Iterator[list[Sent]]:
-    """The events in requests, in their order; rollback requests apart, since they need another token."""
+    """Group the events into requests, in their order.
+
+    Rollback requests are separate, because they need another token.
+    """
     for _, same in groupby(waiting, key=_rolls_back):
         request: list[Sent] = []
         size = 0
@@ -164,29 +175,38 @@ def _post(client: DaemonClient, request: Sequence[Sent]) -> list[View]:
         answer = client.post("/v1/events", b"[" + b",".join(sent.body for sent in request) + b"]", cloudevents.BATCH)
     if answer.status != 202:
         raise _refusal(answer, request, client)
-    taken = answer.document.get("events", [])
-    if not isinstance(taken, list) or len(taken) != len(request) or not all(isinstance(each, dict) for each in taken):
-        raise DaemonUnreachable(f"{client.url} gave an answer that is none of Rebundle's (HTTP {answer.status})")
-    return [{"place": sent.place, **view} for sent, view in zip(request, taken, strict=True)]
+    accepted = answer.document.get("events", [])
+    if (
+        not isinstance(accepted, list)
+        or len(accepted) != len(request)
+        or not all(isinstance(event, dict) for event in accepted)
+    ):
+        raise DaemonUnreachable(
+            f"{client.url} gave an unexpected answer (HTTP {answer.status}): check that it is a Rebundle daemon"
+        )
+    return [{"place": sent.place, **view} for sent, view in zip(request, accepted, strict=True)]
 
 
 def _refusal(answer: Answer, request: Sequence[Sent], client: DaemonClient) -> Exception:
-    """The answer as an error: who called needs to know whether to mend, to ask, or to come again."""
+    """The answer as an error; its type distinguishes invalid events, a refusal and a retry."""
     if answer.status == HTTPStatus.UNAUTHORIZED and client.token is None:
         return DaemonRefused(f"{client.url} requires a token: pass --token-file FILE")
     if answer.status == 503:
-        later = f"; try again in {answer.retry_after} s" if answer.retry_after else ""
-        return DaemonUnreachable(f"{answer.detail}{later}")
+        retry = f"; try again in {answer.retry_after} s" if answer.retry_after else ""
+        return DaemonUnreachable(f"{answer.detail}{retry}")
     errors = answer.document.get("errors") or []
-    told = [_problem(each, request) for each in errors if isinstance(each, dict)]
-    words = "\n".join([answer.detail, *map(str, told)])
+    problems = [_problem(error, request) for error in errors if isinstance(error, dict)]
+    message = "\n".join([answer.detail, *map(str, problems)])
     if answer.status in {401, 403, 409}:
-        return DaemonRefused(words)
-    return DaemonUnreachable(words) if answer.status >= 500 else CommandError(words)
+        return DaemonRefused(message)
+    return DaemonUnreachable(message) if answer.status >= 500 else CommandError(message)
 
 
 def _problem(error: dict[str, Any], request: Sequence[Sent]) -> Problem:
-    """A problem of a request, told by the file's own events: `$[3].id` is that of the request's fourth."""
+    """A problem of a request, with its place in the file.
+
+    In the answer, `$[3].id` is the id of the fourth event of the request.
+    """
     path = str(error.get("path", "$"))
     index, bracket, rest = path.removeprefix("$[").partition("]")
     if path.startswith("$[") and bracket and index.isdecimal() and int(index) < len(request):
@@ -204,7 +224,7 @@ def wait_for(
     clock: Callable[[], float] = time.monotonic,
     sleep: Callable[[float], None] = time.sleep,
 ) -> list[View]:
-    """The views with what became of each event; one that has not settled in time has `settled_at` null."""
+    """Add the outcome of each event to its view; `settled_at` is null if it is still waiting."""
     until = clock() + seconds
     done: list[View] = []
     for view in views:
@@ -223,29 +243,33 @@ def _report(client: DaemonClient, view: View) -> View:
     if answer.status == 503:
         return {"settled_at": None, "scopes": []}
     if answer.status != 200:
-        raise DaemonUnreachable(f"what became of {view['id']} cannot be looked up: {answer.detail}")
+        raise DaemonUnreachable(f"the outcome of {view['id']} cannot be read: {answer.detail}")
     for report in answer.document.get("events", []):
         if report.get("position") == view["position"]:
             return {"settled_at": report.get("settled_at"), "scopes": report.get("scopes", [])}
-    raise DaemonUnreachable(f"{client.url} took {view['id']} and does not know it any more")
+    raise DaemonUnreachable(f"{client.url} accepted {view['id']}, but no longer knows it")
 
 
-def _is_dead(view: View) -> bool:
+def _is_dead_letter(view: View) -> bool:
     return any(scope.get("outcome") == "dead-lettered" for scope in view.get("scopes", ()))
 
 
 def _lines(views: Sequence[View]) -> Iterator[str]:
-    yield from columns(("EVENT", "TAKEN", "POSITION", "BECAME"), [_row(view) for view in views])
+    yield from columns(("EVENT", "RESULT", "POSITION", "OUTCOME"), [_row(view) for view in views])
 
 
 def _row(view: View) -> tuple[Any, ...]:
-    taken = "ignored" if view.get("ignored") else ("known already" if view.get("known") else "accepted")
-    return view.get("id"), taken, view.get("position"), _became(view)
-
-
-def _became(view: View) -> str | None:
+    result = "accepted"
     if view.get("ignored"):
-        return "nothing: its type is unknown"
+        result = "ignored"
+    elif view.get("known"):
+        result = "already known"
+    return view.get("id"), result, view.get("position"), _outcome(view)
+
+
+def _outcome(view: View) -> str | None:
+    if view.get("ignored"):
+        return "none: the type is unknown"
     if "settled_at" not in view:
         return None
     if view["settled_at"] is None:

@@ -1,4 +1,4 @@
-"""`rebundle show`: all that is known of one state."""
+"""`rebundle show`: shows the details of one state."""
 
 from collections.abc import Iterable
 from typing import Annotated
@@ -17,14 +17,16 @@ from daemon.publishing.wording import some
 
 async def show(
     scope: Annotated[str, Parameter(help="BUNDLE/TARGET.")],
-    state: Annotated[str, Parameter(help="State id or its unique beginning, STATE@ATTEMPT, live or desired.")] = "live",
+    state: Annotated[
+        str, Parameter(help="State id or a unique prefix of it, STATE@ATTEMPT, live or desired.")
+    ] = "live",
     /,
     *,
-    files: Annotated[bool, Parameter(negative=(), help="List every file with its digest, too.")] = False,
+    files: Annotated[bool, Parameter(negative=(), help="Also list every file with its digest.")] = False,
     place: Place = DEFAULT_PLACE,
     printing: Printing = DEFAULT_PRINTING,
 ) -> None:
-    """Models, events, files, digests of a state, and why it is not live."""
+    """Show the models, events, files and digests of a state, and why it is not live."""
     async with session(place, printing) as opened:
         named = scope_of(scope)
         pointer = (await opened.bucket.reader.existing(named)).pointer
@@ -40,11 +42,11 @@ async def show(
 
 
 def manifest_view(manifest: Manifest) -> View:
-    """What a manifest says beside what the pointer has."""
+    """The facts of a manifest that the pointer does not have."""
     return {
         "models": [_model(model) for model in manifest.composition.get("models", [])],
         "proxy_image": manifest.composition.get("proxy", {}).get("image"),
-        "events": [each.model_dump(mode="json") for each in manifest.events],
+        "events": [event.model_dump(mode="json") for event in manifest.events],
         "templates": manifest.templates,
         "render_defaults": manifest.render_defaults,
         "render_defaults_digest": manifest.render_defaults_digest,
@@ -54,7 +56,7 @@ def manifest_view(manifest: Manifest) -> View:
             "size": manifest.archive.size,
             "tar_sha256": manifest.archive.tar_sha256,
         },
-        "files": [each.model_dump(mode="json") for each in manifest.files],
+        "files": [file.model_dump(mode="json") for file in manifest.files],
     }
 
 
@@ -97,13 +99,13 @@ def _lines(view: View, opened: Session, *, with_files: bool) -> Iterable[str]:
     events = [(e["id"], e["type"], e["source"], f"{e['instance']}@{e['offset']}") for e in view["events"]]
     yield from columns(("EVENT", "TYPE", "SOURCE", "POSITION"), events)
     if view["movable"]:
-        yield from _section(printer, "not held by a digest", len(view["movable"]))
-        found = [(m["kind"], m["name"], some(m["used_by"], 3)) for m in view["movable"]]
-        yield from columns(("KIND", "NAME", "USED BY"), found)
+        yield from _section(printer, "not pinned by a digest", len(view["movable"]))
+        movable = [(m["kind"], m["name"], some(m["used_by"], 3)) for m in view["movable"]]
+        yield from columns(("KIND", "NAME", "USED BY"), movable)
     if with_files:
         yield from _section(printer, "files", len(view["files"]))
-        listed = [(f["path"], f["mode"], f["size"], f["sha256"]) for f in view["files"]]
-        yield from columns(("PATH", "MODE", "SIZE", "SHA256"), listed)
+        files = [(f["path"], f["mode"], f["size"], f["sha256"]) for f in view["files"]]
+        yield from columns(("PATH", "MODE", "SIZE", "SHA256"), files)
 
 
 def _section(printer: Printer, name: str, count: int) -> Iterable[str]:

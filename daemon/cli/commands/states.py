@@ -1,4 +1,4 @@
-"""`rebundle states`: what a scope can be rolled back to, and why each state is not live."""
+"""`rebundle states`: lists the states a scope can be rolled back to, and why each is not live."""
 
 from typing import Annotated
 
@@ -6,7 +6,6 @@ from cyclopts import Parameter
 
 from daemon.cli.formatting import age, columns
 from daemon.cli.options import DEFAULT_PLACE, DEFAULT_PRINTING, Place, Printing
-from daemon.cli.output import Printer
 from daemon.cli.session import scope_of, session
 from daemon.inspection.views import View, pointer_view, state_view
 
@@ -18,7 +17,7 @@ async def states(
     place: Place = DEFAULT_PLACE,
     printing: Printing = DEFAULT_PRINTING,
 ) -> None:
-    """The retained states of a scope, the newest first."""
+    """List the retained states of a scope, newest first."""
     async with session(place, printing) as opened:
         pointer = (await opened.bucket.reader.existing(scope_of(scope))).pointer
         views = [state_view(pointer, publication) for publication in reversed(pointer.retained)]
@@ -28,7 +27,7 @@ async def states(
                 view["revision"],
                 view["kind"],
                 age(view["published_at"], opened.now),
-                _marks(view, opened.printer),
+                _marks(view),
                 view["attempt"][:12],
                 view["reason"],
             )
@@ -39,7 +38,7 @@ async def states(
         opened.printer.data(document, columns(header, rows))
 
 
-def _marks(view: View, _printer: Printer) -> str:
+def _marks(view: View) -> str:
     marks = [view["status"]]
     if view["desired"]:
         marks.append("desired")

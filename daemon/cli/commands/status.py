@@ -1,7 +1,7 @@
-"""`rebundle status`: what is live where, what waits, and what needs a person.
+"""`rebundle status`: shows what is live, what is waiting, and what needs attention.
 
-Of an event it tells what became of it in each scope. The journal is looked at where its file is; without one the
-bucket is told of alone.
+For an event it shows the outcome in each scope. The journal is read if its file exists on this
+machine; otherwise only the bucket is shown.
 """
 
 import asyncio
@@ -33,7 +33,9 @@ from renderers.model import Scope
 
 
 async def status(
-    what: Annotated[str | None, Parameter(help="A scope (BUNDLE/TARGET), or the id of an event.")] = None,
+    what: Annotated[
+        str | None, Parameter(help="A scope (BUNDLE/TARGET) or the id of an event. Default: all scopes.")
+    ] = None,
     /,
     *,
     exit_code: Annotated[bool, Parameter(negative=(), help="Exit 1 if something needs attention.")] = False,
@@ -41,14 +43,14 @@ async def status(
     place: Place = DEFAULT_PLACE,
     printing: Printing = DEFAULT_PRINTING,
 ) -> int:
-    """The bucket, one scope, or one event. The gravest error of a scope sets the exit code."""
+    """Show the bucket, one scope, or one event. The exit code is the highest of all scopes."""
     async with session(place, printing, journal) as opened:
         scopes = await opened.bucket.reader.scopes()
         chosen = [scope for scope in scopes if what in {None, str(scope)}]
-        seen = await asyncio.gather(*(scope_view(opened, scope) for scope in chosen))
-        views = [view for view in seen if view is not None]
+        gathered = await asyncio.gather(*(scope_view(opened, scope) for scope in chosen))
+        views = [view for view in gathered if view is not None]
         if what is not None and not views:
-            await _tell_event(opened, what)
+            await _print_event(opened, what)
             return DONE
         waiting = await _backlog(opened, what)
         if what is not None:
@@ -56,7 +58,7 @@ async def status(
                 view["movable"] = await _movable(opened, Scope.parse(view["scope"]))
         for view in views:
             view["attention"] = [*attention(view), *_waiting_attention(view, waiting)]
-        # Asked for one scope, another bundle is of no interest.
+        # Folders of other bundles are irrelevant if one scope is requested.
         folders = dict(scopes.unreadable) if what is None else {}
         document = {
             "bucket": opened.settings.bucket,
@@ -66,13 +68,13 @@ async def status(
         }
         opened.printer.data(document, _lines(document, opened, what))
         code = max(gravest(views), BACKEND if folders else DONE)
-        return code or (FAILED if exit_code and _needs(document) else DONE)
+        return code or (FAILED if exit_code and _needs_attention(document) else DONE)
 
 
 async def scope_view(opened: Session, scope: Scope) -> View | None:
-    """A scope's pointer, and how its live tree stands; None: nothing is published there.
+    """The pointer of a scope and the state of its live tree; None if nothing is published there.
 
-    A live tree that cannot be compared with live hides nothing of what the pointer says.
+    An error of the live tree is added to the view and does not hide the pointer.
     """
     view = await pointer_or_error(opened, scope)
     if view is None:
@@ -82,15 +84,15 @@ async def scope_view(opened: Session, scope: Scope) -> View | None:
     if view["live"] is not None:
         try:
             tree = survey_view(await opened.bucket.live_tree.survey(scope))
-        except NotFound as error:  # the pointer names it, so that it is gone is damage
+        except NotFound as error:  # the pointer names the object, so a missing one is damage
             why_not, view["exit_code"] = str(error), VERIFICATION
-        except Exception as error:  # noqa: BLE001  # also one that nobody foresaw is this scope's alone
+        except Exception as error:  # noqa: BLE001  # an unexpected error affects this scope only
             why_not, view["exit_code"] = opened.failure_of(scope, error)
     return {**view, "live_tree": tree, "live_tree_error": why_not}
 
 
 async def _movable(opened: Session, scope: Scope) -> list[View] | None:
-    """What of the live state may change under its name; None if that cannot be told."""
+    """The live state's images and artifacts without a digest; None if its manifest is unreadable."""
     try:
         live = (await opened.bucket.reader.existing(scope)).pointer.live
         return movable_view(await opened.bucket.reader.manifest(scope, live)) if live else []
@@ -99,15 +101,16 @@ async def _movable(opened: Session, scope: Scope) -> list[View] | None:
 
 
 async def _backlog(opened: Session, scope: str | None) -> View:
-    """What waits; of one scope only what waits there and could not be folded there."""
+    """The waiting events and dead letters of the journal; of one scope only, if one is given."""
     try:
         async with opened_journal(opened.settings, opened.runtime) as journal:
-            found = backlog_view(await journal.backlog())
+            backlog = backlog_view(await journal.backlog())
             if scope is not None:
                 letters = await journal.dead_letters(DeadLetterStatus.OPEN)
-                found = _of_scope(found, scope, sum(letter.scope == scope for letter in letters))
+                backlog = _of_scope(backlog, scope, sum(letter.scope == scope for letter in letters))
             wrong = await bucket_identity.refusal(opened.bucket.store, journal)
-            return {"path": str(opened.settings.journal.path), "error": None, "wrong_bucket": wrong, **found}
+            path = str(opened.settings.journal.path)
+            return {"path": path, "error": None, "wrong_bucket": wrong, **backlog}
     except JournalMissing:
         return {"path": None, "error": None}
     except EventError as error:
@@ -126,26 +129,26 @@ def _of_scope(backlog: View, scope: str, dead_letters: int) -> View:
     }
 
 
-async def _tell_event(opened: Session, event_id: str) -> None:
+async def _print_event(opened: Session, event_id: str) -> None:
     try:
         async with opened_journal(opened.settings, opened.runtime) as journal:
-            found = await journal.find(event_id)
+            statuses = await journal.find(event_id)
     except JournalMissing:
-        found = ()
-    if not found:
+        statuses = ()
+    if not statuses:
         bucket, path = opened.settings.bucket, opened.settings.journal.path
-        raise NotFound(f"{event_id} is neither a scope of {bucket} nor an event of the journal {path}")
-    views = [event_view(each) for each in found]
+        raise NotFound(f"{event_id} is neither a scope in {bucket} nor an event in the journal {path}")
+    views = [event_view(event) for event in statuses]
     opened.printer.data({"events": views}, _event_lines(views))
 
 
 def _event_lines(views: Iterable[View]) -> Iterator[str]:
     for view in views:
-        told = "settled" if view["settled_at"] else "waiting"
+        progress = "settled" if view["settled_at"] else "waiting"
         yield from pairs(
             [("event", view["id"]), ("source", view["source"]), ("type", view["type"]), ("position", view["position"])]
         )
-        yield from pairs([("accepted", view["accepted_at"]), ("status", told)])
+        yield from pairs([("accepted", view["accepted_at"]), ("status", progress)])
         rows = [
             (
                 lane["scope"],
@@ -156,22 +159,25 @@ def _event_lines(views: Iterable[View]) -> Iterator[str]:
             )
             for lane in view["scopes"]
         ]
-        yield from columns(("SCOPE", "OUTCOME", "STATE", "FAILED TRIES", "WHY"), rows)
+        yield from columns(("SCOPE", "OUTCOME", "STATE", "FAILED ATTEMPTS", "REASON"), rows)
 
 
 def _waiting_attention(view: View, waiting: View) -> Iterator[str]:
     for lane in waiting.get("lanes", ()):
         if lane["scope"] == view["scope"] and lane["error"]:
-            yield _waits(lane, told_already=(view["error"], view["live_tree_error"]))
+            yield _lane_problem(lane, reported=(view["error"], view["live_tree_error"]))
 
 
-def _waits(lane: View, *, told_already: Iterable[str | None] = ()) -> str:
-    tries = f"{lane['waiting']} events wait since {lane['oldest']}, {lane['attempts']} failed tries"
-    return tries if any(each and each in lane["error"] for each in told_already) else f"{tries}: {lane['error']}"
+def _lane_problem(lane: View, *, reported: Iterable[str | None] = ()) -> str:
+    """The backlog of a failing lane, with its error unless that error is reported already."""
+    backlog = f"{lane['waiting']} events waiting since {lane['oldest']}, {lane['attempts']} failed attempts"
+    if any(error and error in lane["error"] for error in reported):
+        return backlog
+    return f"{backlog}: {lane['error']}"
 
 
-def _needs(document: View) -> list[tuple[str, str]]:
-    """What needs a person, each with where; every error once."""
+def _needs_attention(document: View) -> list[tuple[str, str]]:
+    """The conditions that need attention, each with its place; every error is listed once."""
     journal = document["journal"]
     needs = [(view["scope"], why) for view in document["scopes"] for why in view["attention"]]
     needs += [
@@ -179,7 +185,7 @@ def _needs(document: View) -> list[tuple[str, str]]:
     ]
     shown = {view["scope"] for view in document["scopes"]}
     needs += [
-        (lane["scope"], _waits(lane))
+        (lane["scope"], _lane_problem(lane))
         for lane in journal.get("lanes", ())
         if lane["error"] and lane["scope"] not in shown
     ]
@@ -194,9 +200,9 @@ def _needs(document: View) -> list[tuple[str, str]]:
 
 def _lines(document: View, opened: Session, what: str | None) -> Iterator[str]:
     printer = opened.printer
-    needed = [f"{plain(scope)}: {plain(why)}" for scope, why in _needs(document)]
+    conditions = [f"{plain(scope)}: {plain(why)}" for scope, why in _needs_attention(document)]
     if printer.quiet:
-        yield from needed
+        yield from conditions
         return
     rows = [_row(view, opened) for view in document["scopes"]]
     yield from columns(("SCOPE", "LIVE", "DESIRED", "HOLD", "LIVE TREE", "OVERRIDES", "QUARANTINED"), rows)
@@ -204,26 +210,26 @@ def _lines(document: View, opened: Session, what: str | None) -> Iterator[str]:
         for view in document["scopes"]:
             yield from _quarantined(view)
             yield from _files(view)
-            yield from _by_tag(view)
+            yield from _not_pinned(view)
     yield from _journal_lines(document["journal"], opened)
     yield ""
-    if not needed:
+    if not conditions:
         yield printer.good("nothing needs attention")
         return
     yield printer.bad("needs attention")
-    yield from (f"  {line}" for line in needed)
+    yield from (f"  {line}" for line in conditions)
 
 
 def _row(view: View, opened: Session) -> tuple[Any, ...]:
     tree = view["live_tree"]
     if view["error"]:
         return (view["scope"], "unreadable", None, None, None, None, None)
-    # Nobody signs the marker, and this verb reads no files: `verify` does.
-    followed = "synced" if opened.trust is None else "marked synced"
+    # The marker is not signed, and this command does not read the files; `verify` does.
+    in_sync = "synced" if opened.trust is None else "marked synced"
     behind = "blocked" if tree and tree["blocked"] else "behind"
-    synced = None if tree is None else (followed if tree["synced"] else behind)
+    tree_status = None if tree is None else (in_sync if tree["synced"] else behind)
     if view["live_tree_error"]:
-        synced = "not compared"
+        tree_status = "not compared"
     overrides = len(tree["overrides"]) if tree else None
     held = f"{age(view['hold']['at'], opened.now)} by {view['hold']['by']}" if view["hold"] else None
     return (
@@ -231,7 +237,7 @@ def _row(view: View, opened: Session) -> tuple[Any, ...]:
         _named(view["live"]) or ("nothing" if view["hold"] else "retired"),
         _named(view["desired"]),
         held,
-        synced,
+        tree_status,
         overrides,
         len(view["quarantined"]) or None,
     )
@@ -242,45 +248,47 @@ def _named(publication: View | None) -> str | None:
 
 
 def _quarantined(view: View) -> Iterator[str]:
-    for each in view["quarantined"]:
-        yield f"  composition {each['composition'][:12]} is quarantined by {plain(each['by'])}: {plain(each['reason'])}"
+    for entry in view["quarantined"]:
+        by, reason = plain(entry["by"]), plain(entry["reason"])
+        yield f"  composition {entry['composition'][:12]} is quarantined by {by}: {reason}"
 
 
 def _files(view: View) -> Iterator[str]:
     tree = view["live_tree"] or {}
-    for key, words in (
-        ("overrides", "override, kept as it is"),
+    for key, note in (
+        ("overrides", "operator's override, not changed"),
         ("deleted_by_operator", "deleted by an operator, stays deleted"),
-        ("pending", "to be written at the next pass"),
+        ("pending", "will be written in the next pass"),
         ("foreign", "edited by hand in base/"),
         ("strays", "not written by Rebundle"),
     ):
-        yield from (f"  {plain(path)}: {words}" for path in tree.get(key, ()))
-    for each in tree.get("blocked", ()):
-        seen = f" in the pass of {each['seen_at']}" if each["seen_at"] else ""
-        yield f"  {plain(each['path'])}: blocked{seen}: {plain(each['reason'])}"
+        yield from (f"  {plain(path)}: {note}" for path in tree.get(key, ()))
+    for blocked in tree.get("blocked", ()):
+        seen = f" in the pass of {blocked['seen_at']}" if blocked["seen_at"] else ""
+        yield f"  {plain(blocked['path'])}: blocked{seen}: {plain(blocked['reason'])}"
 
 
-def _by_tag(view: View) -> Iterator[str]:
-    for each in view.get("movable") or ():
-        yield f"  {each['kind']} {plain(each['name'])}: no digest holds it ({plain(each['used_by'][0])}, ...)"
+def _not_pinned(view: View) -> Iterator[str]:
+    for item in view.get("movable") or ():
+        user = plain(item["used_by"][0])
+        yield f"  {item['kind']} {plain(item['name'])}: not pinned by a digest ({user}, ...)"
 
 
 def _journal_lines(waiting: View, opened: Session) -> Iterator[str]:
     yield ""
     if waiting["path"] is None:
         path = plain(str(opened.settings.journal.path))
-        yield f"no journal at {path}: events that wait are not shown (--journal PATH names the daemon's)"
+        yield f"no journal at {path}: waiting events are not shown (--journal PATH names the daemon's journal)"
         return
     if waiting["error"]:
-        yield opened.printer.bad(f"journal {plain(waiting['path'])} cannot be looked at")
+        yield opened.printer.bad(f"journal {plain(waiting['path'])} cannot be read")
         return
     oldest = f", the oldest for {age(waiting['oldest'], opened.now)}" if waiting["oldest"] else ""
-    yield f"journal {plain(waiting['path'])}: {waiting['events']} events wait{oldest}"
+    yield f"journal {plain(waiting['path'])}: {waiting['events']} events waiting{oldest}"
     if waiting["rejected"]:
         yield f"  {waiting['rejected']} rejected: `rebundle dead-letters list --rejected`"
     rows = [
         (lane["scope"], lane["waiting"], age(lane["oldest"], opened.now), lane["attempts"]) for lane in waiting["lanes"]
     ]
     if rows:
-        yield from columns(("SCOPE", "WAITING", "OLDEST", "FAILED TRIES"), rows)
+        yield from columns(("SCOPE", "WAITING", "OLDEST", "FAILED ATTEMPTS"), rows)

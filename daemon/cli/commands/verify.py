@@ -1,8 +1,8 @@
-"""`rebundle verify`: what is stored, checked from the pointer down.
+"""`rebundle verify`: verifies what is stored, starting at the pointer.
 
-Pointer, history chunks, and of each publication the manifest's digest, the composition's, the archive's, every file's;
-with a trust policy its signature; then the live tree against live. A failed check hides none of the others. Exit 5 if
-one failed.
+It checks the pointer and the history chunks; of each publication the digests of manifest,
+composition, archive and files, and with a trust policy the signature; then the live tree against
+the live state. A failed check does not stop the others. Exit 5 if a check failed.
 """
 
 from collections.abc import AsyncIterator, Awaitable, Iterable, Sequence
@@ -39,68 +39,74 @@ if TYPE_CHECKING:  # takes long to import
 _RECOVER = "rebundle recover"
 _DAMAGED = (NotFound, VerificationFailed, ObjectDamaged)
 NO_POLICY = (
-    "signatures: no trust policy is set (trust.policy): anybody with write access to the bucket could have written it"
+    "signatures: no trust policy is set (trust.policy); anyone with write access to the bucket could have written this"
 )
 NOT_FRESH = (
-    "freshness: not demanded by the policy, or not of who signs; only who has seen a newer pointer knows an old one"
+    "freshness: the policy does not require it, or this machine signs; "
+    "an outdated pointer is detected only by readers that have seen a newer one"
 )
 OFFLINE = (
-    "whether the state is live, held or quarantined, and whether there is a newer one: the pointer of its scope says so"
+    "whether the state is live, held or quarantined, and whether a newer one exists: "
+    "only the pointer of the scope has this information"
 )
 
 
 class _Gap(VerificationFailed):
-    """Changes of a scope are missing from its history; `recover` cannot bring them back."""
+    """Changes are missing from the history of a scope; `recover` cannot restore them."""
 
 
 @dataclass(frozen=True, slots=True)
 class CheckResult:
-    """One thing that was looked at."""
+    """The result of one check."""
 
     scope: str
     what: str
     problem: str | None
     note: str | None = None
-    """What is not as it will be, though nothing is wrong."""
+    """A temporary difference that is not a problem."""
     movable: Sequence[View] = ()
-    """Images and artifacts that no digest holds: nothing is wrong, and they may change under their names."""
+    """Images and artifacts without a digest: not a problem, but their content may change."""
     code: int = VERIFICATION
     """The exit code of a problem."""
 
     @property
     def ok(self) -> bool:
-        """Whether it is as it should be."""
+        """Whether the check passed."""
         return self.problem is None
 
 
 async def verify(
     scope: Annotated[str | None, Parameter(help="BUNDLE/TARGET.")] = None,
     state: Annotated[
-        str | None, Parameter(help="Only this state: its id or unique beginning, STATE@ATTEMPT, live or desired.")
+        str | None,
+        Parameter(help="Verify only this state: its id or a unique prefix of it, STATE@ATTEMPT, live or desired."),
     ] = None,
     /,
     *,
-    every: Annotated[bool, Parameter(name="--all", negative=(), help="Every scope of the bucket.")] = False,
+    every: Annotated[bool, Parameter(name="--all", negative=(), help="All scopes in the bucket.")] = False,
     offline: Annotated[
-        Path | None, Parameter(help="A copied folder of one publication instead (STATE/ATTEMPT); no bucket is asked.")
+        Path | None,
+        Parameter(help="Verify a local copy of one publication folder (STATE/ATTEMPT) without reading a bucket."),
     ] = None,
     place: Place = DEFAULT_PLACE,
     printing: Printing = DEFAULT_PRINTING,
 ) -> int:
-    """Check every retained state of a scope, or one, and the live tree."""
+    """Verify every retained state of a scope, or one of them, and the live tree."""
     if (offline is not None) + every + (scope is not None) != 1:
         raise UsageError("name a scope, or give --all or --offline FOLDER")
     if offline is not None:
         trust = keys_of(load_settings(place)).trust
         unchecked = [*([NO_POLICY] if trust is None else []), OFFLINE]
-        return _told(printer_of(printing), [await _check_offline(offline, trust)], unchecked)
+        return _print_checks(printer_of(printing), [await _check_offline(offline, trust)], unchecked)
     async with session(place, printing) as opened:
         scopes = await opened.bucket.reader.scopes() if scope is None else Scopes((scope_of(scope),))
-        checks = [check for each in scopes async for check in _check_scope(opened, each, state, named=not every)]
+        checks: list[CheckResult] = []
+        for current in scopes:
+            checks += [check async for check in _check_scope(opened, current, state, named=not every)]
         checks += [CheckResult(f"{name}/", "folder", why, code=BACKEND) for name, why in scopes.unreadable.items()]
         if not checks:
-            raise NotFound(f"nothing is published in {opened.settings.bucket}, so nothing could be checked")
-        return _told(opened.printer, checks, _unchecked(opened.trust))
+            raise NotFound(f"nothing is published in {opened.settings.bucket}, so there is nothing to verify")
+        return _print_checks(opened.printer, checks, _unchecked(opened.trust))
 
 
 def _unchecked(trust: "TrustPolicy | None") -> list[str]:
@@ -109,34 +115,36 @@ def _unchecked(trust: "TrustPolicy | None") -> list[str]:
     return [NOT_FRESH] if trust.freshness == "off" else []
 
 
-def _told(printer: Printer, checks: Sequence[CheckResult], unchecked: Sequence[str]) -> int:
+def _print_checks(printer: Printer, checks: Sequence[CheckResult], unchecked: Sequence[str]) -> int:
+    """Print the results; returns the exit code."""
     failed = [check for check in checks if not check.ok]
     document = {
         "ok": not failed,
-        "checks": [
-            {
-                "scope": c.scope,
-                "what": c.what,
-                "ok": c.ok,
-                "problem": c.problem,
-                "note": c.note,
-                "movable": list(c.movable),
-            }
-            for c in checks
-        ],
+        "checks": [_check_view(check) for check in checks],
         "not_checked": list(unchecked),
     }
     shown = failed if printer.quiet else checks
     printer.data(document, _lines(shown, printer) if shown else ())
-    for each in unchecked:
-        printer.say(f"not checked: {each}")
+    for property_ in unchecked:
+        printer.say(f"not checked: {property_}")
     if failed:
         printer.warn(f"{len(failed)} of {len(checks)} checks failed")
     return max((check.code for check in failed), default=DONE)
 
 
+def _check_view(check: CheckResult) -> View:
+    return {
+        "scope": check.scope,
+        "what": check.what,
+        "ok": check.ok,
+        "problem": check.problem,
+        "note": check.note,
+        "movable": list(check.movable),
+    }
+
+
 async def _check_offline(folder: Path, trust: "TrustPolicy | None") -> CheckResult:
-    """Manifest, signature, archive and every file in it, as they were copied out of a bucket."""
+    """Verify a copied publication: manifest, signature, archive and every file in it."""
     try:
         body = _copied(folder / layout.MANIFEST)
         described = manifest.decode(body)
@@ -147,7 +155,7 @@ async def _check_offline(folder: Path, trust: "TrustPolicy | None") -> CheckResu
         _check_manifest(described, described.composition_digest, Scope.parse(described.scope))
         files = verified_files(described, _copied(folder / layout.ARCHIVE))
         if _content_digest(files) != described.content_digest:
-            raise VerificationFailed("its files do not match the content digest")
+            raise VerificationFailed("the files do not match the content digest")
     except (PublishingError, ValueError) as error:
         return CheckResult(str(folder), "publication", str(error))
     what = f"state {described.state}@{described.attempt}"
@@ -168,8 +176,8 @@ async def _check_scope(opened: Session, scope: Scope, state: str | None, *, name
     except NotFound:
         if named:
             raise
-        return  # a folder in which nothing is published, yet or at all
-    except Exception as error:  # noqa: BLE001  # also one that nobody foresaw is this scope's alone
+        return  # nothing is published in this folder
+    except Exception as error:  # noqa: BLE001  # an unexpected error affects this scope only
         yield _failed(opened, scope, "pointer", error)
         return
     yield CheckResult(str(scope), f"pointer, sequence {pointer.sequence}", _pointer_problem(pointer))
@@ -183,43 +191,47 @@ async def _check_scope(opened: Session, scope: Scope, state: str | None, *, name
 
 
 async def _check(opened: Session, scope: Scope, what: str, checking: Awaitable[Sequence[View]]) -> CheckResult:
-    """`checking` finds what no digest holds."""
+    """Run one check; its result is the images and artifacts without a digest."""
     try:
-        found = await checking
-    except Exception as error:  # noqa: BLE001  # also one that nobody foresaw hides no other check
+        movable = await checking
+    except Exception as error:  # noqa: BLE001  # an unexpected error must not stop the other checks
         return _failed(opened, scope, what, error)
-    return CheckResult(str(scope), what, None, movable=found)
+    return CheckResult(str(scope), what, None, movable=movable)
 
 
 def _failed(opened: Session, scope: Scope, what: str, error: Exception) -> CheckResult:
-    """A check that an error ended, with the command that helps."""
+    """A failed check, with the command that repairs the damage."""
     if isinstance(error, NotFound):
-        words, code = str(error), VERIFICATION  # what a pointer names and is gone is damage
+        message, code = str(error), VERIFICATION  # the pointer names the object, so a missing one is damage
     else:
-        words, code = opened.failure_of(scope, error)
-    if isinstance(error, _DAMAGED) and not isinstance(error, NotTrusted | _Gap) and _RECOVER not in words:
-        words += f". Restore the object if the bucket keeps versions, else `rebundle recover {scope} --reason '…'`"
-    return CheckResult(str(scope), what, words, code=code)
+        message, code = opened.failure_of(scope, error)
+    is_damage = isinstance(error, _DAMAGED) and not isinstance(error, NotTrusted | _Gap)
+    if is_damage and _RECOVER not in message:
+        message += (
+            f". Restore the object if the bucket keeps versions, else run `rebundle recover {scope} --reason '…'`"
+        )
+    return CheckResult(str(scope), what, message, code=code)
 
 
 def _pointer_problem(pointer: Pointer) -> str | None:
-    """What a pointer says that contradicts itself."""
+    """A contradiction in the pointer, if there is one."""
     newest = pointer.history[-1] if pointer.history else None
     if newest is None or newest.sequence != pointer.sequence or newest.write != pointer.write:
-        return "its newest history entry is not its own change"
+        return "its newest history entry does not describe its last change"
     return None
 
 
 async def _check_history(opened: Session, pointer: Pointer) -> Sequence[View]:
     entries = await opened.bucket.reader.history(pointer)
     sequences = [entry.sequence for entry in entries]
-    # What came before a recovery may be lost; the recovery itself is above all that can have been seen.
+    # Entries before a recovery may be lost. The sequence of the recovery itself is higher than any
+    # sequence that a reader can have seen.
     first = max((entry.sequence for entry in entries if entry.kind == "recover"), default=1)
     since = [sequence for sequence in sequences if sequence >= first]
     if since != list(range(first, pointer.sequence + 1)) or sequences != sorted(set(sequences)):
         raise _Gap(
-            f"the history has gaps or repeats: sequences are {some(sequences)}. Restore the pointer's "
-            "last version if the bucket keeps versions; publishing continues either way"
+            f"the history has gaps or duplicates: its sequences are {some(sequences)}. Restore the last "
+            "version of the pointer if the bucket keeps versions; publishing continues either way"
         )
     return ()
 
@@ -229,38 +241,39 @@ async def _check_publication(opened: Session, scope: Scope, publication: Publica
     described = await reader.manifest(scope, publication)
     _check_manifest(described, publication.composition, scope)
     if described.revision != publication.revision:
-        raise VerificationFailed(f"its revision is {described.revision}, the pointer says {publication.revision}")
+        raise VerificationFailed(f"its revision is {described.revision}, but the pointer has {publication.revision}")
     files = await reader.files(scope, publication)
     if await opened.runtime.run_in_thread(_content_digest, files) != described.content_digest:
-        raise VerificationFailed("its files do not match the content digest")
+        raise VerificationFailed("the files do not match the content digest")
     return movable_view(described) or ()
 
 
 def _check_manifest(described: Manifest, composition: str, scope: Scope) -> None:
     value = described.composition_value()
     if value.digest != composition or str(value.scope) != str(scope):
-        raise VerificationFailed("its composition is not the one the pointer means")
+        raise VerificationFailed("its composition does not match the pointer")
     described.check_defaults()
 
 
 async def _check_live_tree(opened: Session, scope: Scope) -> CheckResult:
     try:
         survey = await opened.bucket.live_tree.survey(scope, reading_all=True)
-    except Exception as error:  # noqa: BLE001  # also one that nobody foresaw hides no other check
+    except Exception as error:  # noqa: BLE001  # an unexpected error must not stop the other checks
         return _failed(opened, scope, "live tree", error)
     if problems := list(_live_tree_problems(scope, survey, signed=opened.trust is not None)):
         return CheckResult(str(scope), "live tree", "; ".join(problems))
-    # The tree follows the pointer by and by, and its marker says so: a daemon stopped in between is no damage.
-    note = None if survey.in_step else "behind the pointer, as its marker says: the next pass continues"
+    # The tree follows the pointer eventually. A marker that is behind is not damage: a daemon may
+    # have been stopped between two passes.
+    note = None if survey.in_step else "behind the pointer, as its marker records; the next pass continues"
     return CheckResult(str(scope), "live tree", None, note=note)
 
 
 def _live_tree_problems(scope: Scope, survey: Survey, *, signed: bool) -> Iterable[str]:
     if survey.is_ahead and survey.marker is not None:
         yield (
-            f"its marker has followed sequence {survey.marker.sequence}, and the pointer has {survey.seen.sequence}: "
-            "an older one was put back, or somebody else wrote the marker; "
-            f"`rebundle recover {scope} --reason '…'` writes one that is newer than both"
+            f"its marker names sequence {survey.marker.sequence}, but the pointer has {survey.seen.sequence}: "
+            "an older pointer was restored, or another writer wrote the marker; "
+            f"`rebundle recover {scope} --reason '…'` writes a pointer that is newer than both"
         )
     for blocked in survey.seen.blocked[:MOST_NAMED]:
         seen = "does not follow" if blocked.seen_at is None else f"did not follow in the pass of {blocked.seen_at}"
@@ -270,16 +283,16 @@ def _live_tree_problems(scope: Scope, survey: Survey, *, signed: bool) -> Iterab
     edited = survey.seen.kept_aside
     if edited:
         yield (
-            f"edited by hand: {some(edited)}, which the next pass keeps under .rebundle/replaced/ before "
-            "it puts live's bytes back"
+            f"edited by hand: {some(edited)}; the next pass keeps a copy under .rebundle/replaced/ and "
+            "restores the live state's files"
         )
     others = [path for path in (*survey.seen.written, *survey.removed) if path not in edited]
-    differs = some(others)
+    differing = some(others)
     if survey.marked and not survey.in_step and (others or not edited):
-        yield f"marked as synced, and not in step with live: {differs}"
+        yield f"marked as synced, but not in sync with live: {differing}"
     elif others and signed:
-        unsigned = "nobody signs tree and marker: verify again once a daemon has passed, which takes seconds"
-        yield f"not in step with live: {differs}; {unsigned}"
+        unsigned = "tree and marker are not signed: verify again after the daemon's next pass, in a few seconds"
+        yield f"not in sync with live: {differing}; {unsigned}"
 
 
 def _content_digest(files: Sequence[RenderedFile]) -> str:
@@ -293,26 +306,25 @@ def _lines(checks: Sequence[CheckResult], printer: Printer) -> Iterable[str]:
     yield header
     for check, row in zip(checks, rows, strict=True):
         yield row if check.ok else printer.bad(row)
-        if told := check.problem or check.note:
-            yield f"  {plain(told)}"
+        if detail := check.problem or check.note:
+            yield f"  {plain(detail)}"
     yield from _movable_lines(checks, printer)
 
 
 def _movable_lines(checks: Sequence[CheckResult], printer: Printer) -> Iterable[str]:
-    """Once for all states: they share most of their images."""
-    found: dict[tuple[str, str], list[str]] = {}
+    """Images and artifacts without a digest, once for all states: states share most of them."""
+    states_of: dict[tuple[str, str], list[str]] = {}
     for check in checks:
-        for each in check.movable:
-            found.setdefault((each["kind"], each["name"]), []).append(
-                check.what.removeprefix("state ").partition("@")[0]
-            )
-    if not found:
+        state = check.what.removeprefix("state ").partition("@")[0]
+        for item in check.movable:
+            states_of.setdefault((item["kind"], item["name"]), []).append(state)
+    if not states_of:
         return
     yield ""
-    yield printer.heading(f"not held by a digest ({len(found)})")
-    states = sum(check.what.startswith("state ") for check in checks)
+    yield printer.heading(f"not pinned by a digest ({len(states_of)})")
+    total = sum(check.what.startswith("state ") for check in checks)
     rows = [
-        (kind, name, "every state" if len(held) == states > 1 else some(held, 1))
-        for (kind, name), held in found.items()
+        (kind, name, "every state" if len(states) == total > 1 else some(states, 1))
+        for (kind, name), states in states_of.items()
     ]
     yield from columns(("KIND", "NAME", "IN"), rows)

@@ -2,7 +2,7 @@ import io
 
 import pytest
 
-from daemon.cli.changes import tell
+from daemon.cli.changes import print_change
 from daemon.cli.output import Printer
 from daemon.publishing import operator_commands, protocol
 from daemon.publishing.live_tree.ownership import Blocked, DeletedByOperator, Override, Put, Stray
@@ -17,7 +17,7 @@ WRITING = Writing("w" * 32, "2026-11-22T10:00:00.000Z", "alice", "freeze")
 def told(bucket, verb, live_tree, *, dry_run=False):
     before = in_bucket(bucket, lambda published: published.pointer())
     printer = Printer("table", False, False, False, io.StringIO(), io.StringIO())
-    tell(printer, "verb", ChangeResult(before, verb(before, WRITING), True, live_tree), dry_run=dry_run)
+    print_change(printer, "verb", ChangeResult(before, verb(before, WRITING), True, live_tree), dry_run=dry_run)
     return printer.stdout.getvalue()
 
 
@@ -37,16 +37,16 @@ def test_before_and_after_are_told_with_what_the_pass_did(bucket):
         "  live       state-3 (3) → state-1 (1)",
         "  desired    state-3 (3)",
         "  hold       off → by alice: freeze",
-        "  live tree  in step, 1 files written",
-        "             found with foreign bytes, which are kept under .rebundle/replaced/: base/a",
-        "             operator's override, untouched: example/b\\x1b",
-        "             stays deleted: example/c",
-        "             not written by Rebundle, left alone: base/d",
+        "  live tree  in sync, 1 files written",
+        "             had foreign content, of which a copy is kept under .rebundle/replaced/: base/a",
+        "             operator's override, not changed: example/b\\x1b",
+        "             deleted by an operator, stays deleted: example/c",
+        "             not written by Rebundle, not changed: base/d",
     ]
 
 
 def test_a_live_tree_that_others_kept_changing_is_told(bucket):
-    assert "not in step: busy" in told(bucket, protocol.hold, Unfinished(4, "busy"))
+    assert "not in sync: busy" in told(bucket, protocol.hold, Unfinished(4, "busy"))
 
 
 def test_a_blocked_path_is_named_with_what_to_do_beside_what_was_done(bucket):
@@ -54,8 +54,8 @@ def test_a_blocked_path_is_named_with_what_to_do_beside_what_was_done(bucket):
 
     text = told(bucket, protocol.hold, tree)
 
-    assert "not in step: base/b is blocked: a \\x1blink: move it away" in text
-    assert "override, untouched: example/c" in text
+    assert "not in sync: base/b is blocked: a \\x1blink: move it away" in text
+    assert "override, not changed: example/c" in text
     assert "base/b is blocked, and 1 more: x" in told(
         bucket, protocol.hold, Synced(4, (Blocked("base/b", "x"), Blocked("base/c", "y")))
     )
@@ -111,7 +111,7 @@ def test_a_dry_run_tells_what_would_be_and_changes_nothing(bucket, rebundle, ver
 def test_a_reason_or_a_name_that_is_too_long_to_record_is_a_usage_error(bucket, rebundle, verb):
     for flag, other in (("--reason", "--by"), ("--by", "--reason")):
         result = rebundle(*verb, flag, "x" * 2001, other, "ann")
-        assert (result.code, "at most 2000 are recorded" in result.err) == (2, True)
+        assert (result.code, "at most 2000 can be recorded" in result.err) == (2, True)
     assert rebundle(*verb, "--reason", "\udcff").code == 2
 
 

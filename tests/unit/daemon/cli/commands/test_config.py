@@ -82,4 +82,4 @@ def test_a_template_that_does_not_exist_is_a_usage_error(rebundle):
     result = rebundle("config", "template", "../model.py")
 
     assert result.code == 2
-    assert "lists them" in result.err
+    assert "lists the templates" in result.err

@@ -35,7 +35,7 @@ def test_the_configured_bucket_is_probed_and_left_as_it_was(bucket, rebundle):
 def test_the_table_tells_every_step_and_the_clock(bucket, rebundle):
     told = rebundle("doctor", bucket).out
 
-    assert "the same as this machine's" in told
+    assert "equal to this machine's" in told
     assert "replace stale" in told
     assert "bundles can be published here" in told
 
@@ -53,7 +53,7 @@ def test_a_server_that_ignores_conditions_is_refused(bucket, rebundle):
 
     assert (result.code, result.json["usable"], verdicts(result)["create once"]) == (6, False, "refused")
     assert "published states could be overwritten" in told
-    assert "nothing may be published here" in told
+    assert "do not publish here" in told
     assert server.objects == {}
 
 
@@ -81,7 +81,7 @@ def test_a_server_that_is_away_is_not_judged(bucket, rebundle):
     result = rebundle("doctor", server.url(), "-o", "json")
 
     assert (result.code, verdicts(result)) == (6, {"create": "failed"})
-    assert "not known" in rebundle("doctor", server.url()).out
+    assert "it is unknown" in rebundle("doctor", server.url()).out
 
 
 def test_what_the_server_lacks_by_itself_is_told(bucket, rebundle):

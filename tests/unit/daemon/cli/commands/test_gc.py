@@ -48,7 +48,7 @@ def test_a_dry_run_tells_the_same_and_changes_nothing(aged, rebundle):
 
     assert result.code == 0
     assert result.out.count("would be deleted") == 2
-    assert "by this machine's clock" in result.err
+    assert "follow this machine's clock" in result.err
     assert (pointer(aged), states(aged)) == (before, ["state-1", "state-2", "state-3"])
 
 
@@ -61,7 +61,7 @@ def test_a_dry_run_of_one_part_tells_what_that_part_would_do(aged, rebundle):
     rebundle("gc", SCOPE, "--only", "release")
     deleting = rebundle("gc", SCOPE, "--dry-run", "--only", "delete")
     assert deleting.out.count("would be deleted") == 2
-    assert "by this machine's clock" not in deleting.err
+    assert "follow this machine's clock" not in deleting.err
     assert states(aged) == ["state-1", "state-2", "state-3"]
 
 
@@ -108,13 +108,17 @@ def test_nothing_to_collect_is_said_and_nothing_written(bucket, rebundle):
     result = rebundle("gc", SCOPE)
 
     assert (result.code, result.out) == (0, "")
-    assert "nothing to collect; 3 publications stay" in result.err
+    assert "nothing to collect; 3 publications kept" in result.err
     assert pointer(bucket) == before
 
 
 def test_releasing_and_deleting_can_be_two_commands(aged, rebundle):
     waits = rebundle("gc", SCOPE, "--only", "delete")
-    assert (waits.code, waits.out.count("to be deleted"), "waits for a release" in waits.err) == (0, 2, True)
+    assert (waits.code, waits.out.count("to be deleted"), "can be deleted after the next release" in waits.err) == (
+        0,
+        2,
+        True,
+    )
     assert len(states(aged)) == 3
 
     released = rebundle("gc", SCOPE, "--only", "release")

@@ -73,4 +73,4 @@ def test_a_blank_reason_is_a_mistake(bucket, rebundle):
     result = rebundle("hold", SCOPE, "--reason", " ")
 
     assert result.code == 2
-    assert "must say why" in result.err
+    assert "must not be blank" in result.err

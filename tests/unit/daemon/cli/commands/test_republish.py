@@ -83,7 +83,7 @@ def test_a_dry_run_goes_on_where_the_verb_would_mend_what_is_published(bucket, r
     result = rebundle("republish", SCOPE, "--dry-run")
 
     assert result.code == 0
-    assert "what is published cannot be read and would be rendered again: " in result.err
+    assert "the published files cannot be read and would be replaced: " in result.err
     assert re.search(r"^[1-9]\d* files differ;", result.err, re.MULTILINE)
     assert "--- /dev/null" in result.out
     assert rebundle("republish", SCOPE).code == 0
@@ -169,7 +169,7 @@ def test_what_was_stored_before_a_collection_is_not_published_after_it(bucket):
         )
         await published.operations.carry_out(SCOPE, publish_over(before, rendered), "op")
 
-    with pytest.raises(OperationRefused, match="was collected"):
+    with pytest.raises(OperationRefused, match="was garbage-collected"):
         in_bucket(bucket, race)
     assert pointer(bucket).kind == "gc"
 

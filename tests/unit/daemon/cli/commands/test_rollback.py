@@ -89,7 +89,7 @@ def test_an_unexpected_live_state_is_a_conflict(bucket, rebundle):
 def test_discard_newer_drops_desired_and_says_what_a_waiting_event_does(bucket, rebundle):
     result = rebundle("rollback", SCOPE, "state-1", "--reason", "bad", "--yes", "--discard-newer", "--quiet")
 
-    assert "still waiting folds onto this state" in result.err
+    assert "still waiting apply to this state" in result.err
     now = pointer(bucket)
     assert (now.live.state, now.desired.state, now.hold) == ("state-1", "state-1", None)
 

@@ -141,7 +141,7 @@ def test_an_event_of_an_unknown_type_is_a_failure_that_names_the_nearest_type(tm
         for more in ((), ("--wait",)):
             result = rebundle("send", write_events(tmp_path, event(1, "io.rebundle.typo")), "--to", url, *more)
             assert (result.code, "ignored" in result.out) == (1, True)
-            assert "1 of 1 events have a type that the daemon does not know" in result.err
+            assert "1 of 1 events have an unknown type" in result.err
             assert (f"did you mean {nearest}?" if nearest else "docs/events.md lists the types") in result.err
 
 
@@ -227,7 +227,7 @@ def test_an_event_that_still_waits_names_the_command_that_shows_why(tmp_path, re
         result = rebundle("send", events, "--to", url, "--wait", "--timeout", "0")
 
     assert (result.code, "still waiting" in result.out) == (1, True)
-    assert "1 of 1 events have not settled within 0 s" in result.err
+    assert "1 of 1 events have no outcome after 0 s" in result.err
     assert "`rebundle status e1` shows why" in result.err
 
 
@@ -238,5 +238,5 @@ def test_an_event_that_was_ignored_at_the_door_is_not_waited_for():
 
 
 def test_a_daemon_that_has_forgotten_the_event_is_an_error():
-    with server(answers([])) as (url, _), pytest.raises(DaemonUnreachable, match="does not know it any more"):
+    with server(answers([])) as (url, _), pytest.raises(DaemonUnreachable, match="no longer knows it"):
         wait_for(DaemonClient(url), [{"id": "e1", "position": "j@1"}], 3)

@@ -47,7 +47,7 @@ def test_what_no_digest_holds_is_listed(bucket, rebundle):
     status = rebundle("status", SCOPE)
     verified = rebundle("verify", SCOPE, "live", "-o", "json").json
 
-    assert "not held by a digest" in shown.out
+    assert "not pinned by a digest" in shown.out
     images = [each["name"] for each in as_data if each["kind"] == "image"]
     assert images
     assert all(image in shown.out and image in status.out for image in images)

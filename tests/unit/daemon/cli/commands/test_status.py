@@ -44,7 +44,7 @@ def test_overrides_and_what_operators_deleted_are_named(bucket, rebundle):
 
     assert (tree_view["overrides"], tree_view["deleted_by_operator"]) == ([ENV], ["example/.env"])
     table = rebundle("status", SCOPE).out
-    assert f"{ENV}: override" in table
+    assert f"{ENV}: operator's override" in table
     assert "example/.env: deleted by an operator" in table
 
 
@@ -55,7 +55,7 @@ def test_a_hold_with_a_waiting_state_needs_attention(bucket, rebundle):
     (why,) = scope_of(rebundle("status", "-o", "json"))["attention"]
 
     assert why.startswith("held by alice since ")
-    assert why.endswith(": freeze; state-5 waits")
+    assert why.endswith(": freeze; state-5 is waiting")
 
 
 def test_a_withheld_desired_needs_attention_until_it_may_live(bucket, rebundle):
@@ -83,7 +83,7 @@ def test_a_hold_does_not_hide_that_what_waits_is_quarantined(bucket, rebundle):
 
     (why,) = scope_of(rebundle("status", "-o", "json"))["attention"]
 
-    assert "state-5 waits, and is quarantined: lift that before you resume" in why
+    assert "state-5 is waiting, and is quarantined: lift the quarantine before you resume" in why
 
 
 def test_hand_edits_strays_and_missing_files_of_base_need_attention(bucket, rebundle):
@@ -127,7 +127,7 @@ def test_a_path_that_cannot_be_written_is_named_with_what_to_do(bucket, rebundle
     link.unlink()
     link.symlink_to("/nowhere")
     result = rebundle("hold", SCOPE, "--reason", "to have a pass")
-    assert "not in step: base/bundle/nginx/models.map is blocked" in result.out
+    assert "not in sync: base/bundle/nginx/models.map is blocked" in result.out
 
     view = scope_of(rebundle("status", "-o", "json"))
 
@@ -212,7 +212,7 @@ def test_a_lost_archive_of_live_needs_attention(bucket, rebundle):
     result = rebundle("status", "-o", "json")
 
     assert result.code == 5
-    assert "cannot be compared with live: " in scope_of(result)["attention"][0]
+    assert "cannot be compared with the live state: " in scope_of(result)["attention"][0]
     assert "gone from the bucket" in scope_of(result)["attention"][0]
     table = rebundle("status").out
     assert "state-3 (3)   state-3 (3)" in table, "the pointer can be read, so it is shown"
@@ -312,7 +312,7 @@ def test_an_error_of_the_pointer_is_not_repeated_for_its_lane(journal, bucket, r
     in_journal(journal, fail)
     first, second = scope_of(rebundle("status", "-o", "json"))["attention"]
 
-    assert (first, second.endswith("1 failed tries")) == (why, True)
+    assert (first, second.endswith("1 failed attempts")) == (why, True)
     assert rebundle("status").out.count(why) == 1
 
 

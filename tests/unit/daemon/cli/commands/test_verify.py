@@ -87,7 +87,7 @@ def test_a_hand_edit_does_not_hide_that_another_file_is_missing_or_that_a_state_
     failed = {each["what"].split("@")[0]: each["problem"] for each in result.json["checks"] if not each["ok"]}
     assert (result.code, set(failed)) == (5, {"state state-1", "live tree"})
     assert "edited by hand: base/bundle/docker-compose.yaml" in failed["live tree"]
-    assert "not in step with live: base/bundle/nginx/models.map" in failed["live tree"]
+    assert "not in sync with live: base/bundle/nginx/models.map" in failed["live tree"]
     assert f"else `rebundle recover {SCOPE} --reason 'damaged archive'`" in failed["state state-1"]
 
 
@@ -149,7 +149,7 @@ def test_a_missing_file_of_base_is_found(bucket, rebundle):
     result = rebundle("verify", SCOPE)
 
     assert result.code == 5
-    assert "not in step with live: base/bundle/nginx/models.map" in result.out
+    assert "not in sync with live: base/bundle/nginx/models.map" in result.out
 
 
 def test_an_unreadable_pointer_is_a_failed_check(bucket, rebundle):
@@ -161,7 +161,7 @@ def test_an_unreadable_pointer_is_a_failed_check(bucket, rebundle):
 @pytest.mark.parametrize(
     ("changed", "problem"),
     [
-        ({"revision": {"producer": 9, "derived": 0}}, "its revision is 1, the pointer says 9"),
+        ({"revision": {"producer": 9, "derived": 0}}, "its revision is 1, but the pointer has 9"),
         ({"composition": "0" * 64}, "has not the composition that the pointer names"),
         ({"manifest_sha256": "0" * 64}, "is not the one that"),
     ],
@@ -212,7 +212,7 @@ def test_a_live_tree_that_its_marker_calls_behind_is_told_and_is_no_failure(buck
     result = rebundle("verify", SCOPE)
 
     assert result.code == 0
-    assert "behind the pointer, as its marker says" in result.out
+    assert "behind the pointer, as its marker records" in result.out
 
 
 def test_a_live_tree_that_its_marker_calls_synced_and_is_not_fails(bucket, rebundle):
@@ -221,7 +221,7 @@ def test_a_live_tree_that_its_marker_calls_synced_and_is_not_fails(bucket, rebun
     result = rebundle("verify", SCOPE)
 
     assert result.code == 5
-    assert "marked as synced, and not in step with live: base/bundle/monitoring.txt" in result.out
+    assert "marked as synced, but not in sync with live: base/bundle/monitoring.txt" in result.out
 
 
 def test_a_marker_ahead_of_its_pointer_is_found_by_verify_and_status(bucket, rebundle):
@@ -244,13 +244,13 @@ def test_verifying_a_bucket_in_which_nothing_is_published_is_no_success(rebundle
     result = rebundle("verify", "--all", "--bucket", str(tmp_path / "empty"))
 
     assert result.code == 3
-    assert "nothing could be checked" in result.err
+    assert "there is nothing to verify" in result.err
 
 
 def test_what_no_digest_holds_is_told_once_for_the_states_that_share_it(bucket, rebundle):
     lines = rebundle("verify", SCOPE).out.splitlines()
 
-    listed = [line.split(maxsplit=2) for line in lines[lines.index("not held by a digest (7)") + 2 :]]
+    listed = [line.split(maxsplit=2) for line in lines[lines.index("not pinned by a digest (7)") + 2 :]]
     assert [name for kind, name, where in listed if (kind, where) == ("image", "every state")] == [
         "registry.example.com/visual-anomaly/model-proxy:1.0.0",
         "registry.example.com/visual-anomaly/nginx:1.28.0-alpine",
