@@ -1,6 +1,6 @@
-"""Intake, health and metrics over HTTP.
+"""The HTTP interface: event intake, health probes and metrics.
 
-`app` puts it together from `auth` (who may), `body` (how much, how long), `intake` (judge and append), `health`
-(probes and metrics) and `problems` (every answer that is a refusal); `server` runs it on a socket of ours. Heavy to
-import: only `daemon.wiring` does, when the daemon runs.
+`app` combines `auth` (authorisation), `body` (limits of size and time), `intake` (validation and
+journal), `health` (probes and metrics) and `problems` (error responses). `server` runs the app.
+This package is slow to import, so only `daemon.wiring` imports it, when the daemon runs.
 """

@@ -1,7 +1,8 @@
-"""The HTTP surface: which path does what, for whom, within which limits.
+"""The routes of the HTTP interface, with their authorisation and limits.
 
-Deny by default: every path under /v1 hangs on a router that authorises; what is open is open by name (`health`).
-Handlers stay thin: they read a request and word an answer, the rest is in the modules beside this one.
+Access is denied by default: every path under /v1 belongs to a router that authorises the request.
+The open paths are listed in `health`. Handlers only read the request and build the response; the
+logic is in the other modules of this package.
 """
 
 import difflib
@@ -37,12 +38,15 @@ _LONGEST_COMPARED: Final = 128
 
 @dataclass(frozen=True, slots=True)
 class RequestLimits:
-    """What one request, and all of them together, may take."""
+    """Limits of one request, and of all requests together."""
 
     max_body_bytes: int = 4 << 20
     body_seconds: float = 10.0
     max_requests: int = 64
-    """Bodies being read or judged at a time; with their size, the memory that strangers can make us use."""
+    """Concurrent requests whose body is read or validated.
+
+    Times `max_body_bytes`, it bounds the memory that unauthenticated clients can make us use.
+    """
 
 
 class AcceptedEvent(BaseModel):
@@ -51,27 +55,27 @@ class AcceptedEvent(BaseModel):
     id: str
     source: str
     position: str | None
-    """`<instance>@<offset>`; null if it was ignored."""
+    """`<instance>@<offset>`; null if the event was ignored."""
     known: bool
-    """Whether it was here before; then nothing happens again."""
+    """Whether the event was accepted before; then it has no further effect."""
     ignored: bool = False
-    """Its type is unknown here: nothing was kept, and nothing will come of it."""
+    """Whether the type is unknown; then the event is not stored and has no effect."""
     nearest_type: str | None = None
-    """The known type that an ignored event may have meant."""
+    """The known type that is most similar to the unknown type."""
 
 
 class AcceptedEvents(BaseModel):
-    """All events of a request, in their order."""
+    """The events of a request, in their order."""
 
     events: list[AcceptedEvent]
 
 
 class OutcomeInScope(BaseModel):
-    """What became of an event in one scope."""
+    """The outcome of an event in one scope."""
 
     scope: str
     outcome: str | None
-    """Null while it waits."""
+    """Null while the event is waiting."""
     reason: str | None
     state: str | None
     settled_at: str | None
@@ -81,7 +85,7 @@ class OutcomeInScope(BaseModel):
 
 
 class EventReport(BaseModel):
-    """What became of one event."""
+    """The outcomes of one event."""
 
     id: str
     source: str
@@ -93,7 +97,7 @@ class EventReport(BaseModel):
 
 
 class EventReports(BaseModel):
-    """Every event with one id: two sources may use the same."""
+    """All events with one id: several sources may use the same id."""
 
     events: list[EventReport]
 
@@ -109,11 +113,13 @@ def create_app(
     stop: Stop,
     version: str = "0",
 ) -> ASGIApp:
-    """The application; says in the log who gets in.
+    """Build the application, and log the authorisation policy.
 
-    `credentials` are asked for at each request: tokens change. `runtime` has the threads of the intake.
+    `credentials` is called for each request, because tokens can change. `runtime` runs the threads
+    of the intake.
     """
-    # The framework's documentation pages load scripts from elsewhere; redirects turn a POST into a GET.
+    # FastAPI's documentation pages load scripts from other sites. Its redirects turn a POST into a
+    # GET.
     app = FastAPI(
         title="Rebundle", version=version, docs_url=None, redoc_url=None, openapi_url=None, redirect_slashes=False
     )
@@ -159,7 +165,7 @@ def _events_router(
     @router.post(
         "/events",
         status_code=HTTPStatus.ACCEPTED,
-        summary="Take in events, all of them or none",
+        summary="Accept events: all of them, or none",
         openapi_extra=_BODIES,
         responses=_documented(
             HTTPStatus.BAD_REQUEST,
@@ -182,13 +188,13 @@ def _events_router(
 
     @router.get(
         "/events/{event_id:path}",
-        summary="What became of an event",
+        summary="The outcomes of an event",
         responses=_documented(HTTPStatus.NOT_FOUND, HTTPStatus.SERVICE_UNAVAILABLE),
     )
     async def get_event(event_id: Annotated[str, Path(max_length=256)]) -> EventReports:
         return EventReports(events=[_report(status) for status in await intake.find(event_id)])
 
-    @router.get("/openapi.json", summary="This interface", include_in_schema=False)
+    @router.get("/openapi.json", summary="The OpenAPI document", include_in_schema=False)
     async def openapi() -> Response:
         document = app.openapi()
         return JSONResponse({**document, "paths": document["paths"] | described()})
@@ -197,7 +203,10 @@ def _events_router(
 
 
 class _Slots:
-    """Bounds how many requests are served at a time; more are told to come again, since waiting holds memory too."""
+    """Limits the number of concurrent requests.
+
+    Requests above the limit get 503 at once: a waiting request would hold memory, too.
+    """
 
     def __init__(self, most: int) -> None:
         self._free = most
@@ -205,7 +214,7 @@ class _Slots:
     @asynccontextmanager
     async def one(self) -> AsyncIterator[None]:
         if not self._free:
-            raise unavailable("busy", "too many requests at a time: send again", retry_after=5)
+            raise unavailable("busy", "too many concurrent requests: retry later", retry_after=5)
         self._free -= 1
         try:
             yield
@@ -230,7 +239,7 @@ def _by_name(request: Request) -> Mapping[str, Sequence[str]]:
 
 
 def _addresses(request: Request) -> tuple[str, str]:
-    """The client's and the server's side of the connection; empty where the transport has none."""
+    """The client's and the server's address of the connection; empty if the transport has none."""
     client, server = request.scope.get("client"), request.scope.get("server")
     return (client[0] if client else ""), (server[0] if server else "")
 

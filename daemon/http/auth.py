@@ -1,8 +1,8 @@
-"""Who may do what: bearer tokens, or, where none is configured, this machine alone.
+"""Authorises requests by bearer token or, if no token is configured, from this machine only.
 
-Publishing, reading and rolling back are separate roles. Without a token the daemon listens on loopback, and a request
-must then come from there by itself: not through a proxy, not from a page in a browser on this machine (which can reach
-loopback by DNS rebinding or a cross-site post).
+Publishing, reading and rolling back are separate roles. Without a token the daemon listens on
+loopback, and a request must come directly from this machine: not through a proxy, and not from a
+web page in a local browser. Such a page can reach loopback by DNS rebinding or a cross-site POST.
 """
 
 import hmac
@@ -17,7 +17,7 @@ from daemon.http.problems import RequestRefused
 
 
 class Role(StrEnum):
-    """What a sender may do."""
+    """A permission of a client."""
 
     READ = "read"
     PUBLISH = "publish"
@@ -26,55 +26,58 @@ class Role(StrEnum):
 
 Roles = frozenset[Role]
 
-_PUBLISHER: Final[Roles] = frozenset({Role.READ, Role.PUBLISH})
-_ROLLER: Final[Roles] = frozenset({Role.READ, Role.ROLLBACK})
-_THROUGH_A_PROXY: Final = ("forwarded", "x-forwarded-for", "x-forwarded-host", "x-real-ip", "via")
-_FROM_A_PAGE: Final = ("origin", "sec-fetch-site")
+_PUBLISHER_ROLES: Final[Roles] = frozenset({Role.READ, Role.PUBLISH})
+_ROLLBACK_ROLES: Final[Roles] = frozenset({Role.READ, Role.ROLLBACK})
+_PROXY_HEADERS: Final = ("forwarded", "x-forwarded-for", "x-forwarded-host", "x-real-ip", "via")
+_BROWSER_HEADERS: Final = ("origin", "sec-fetch-site")
 
 
 @dataclass(frozen=True, slots=True)
 class Credentials:
-    """The configured tokens; never shown."""
+    """The configured tokens; `repr` does not show them."""
 
     token: str | None = field(default=None, repr=False)
     rollback_token: str | None = field(default=None, repr=False)
 
     @property
     def policy(self) -> str:
-        """Who gets in, in words for the log at start-up."""
-        publishing = "with a token" if self.token else "from this machine only, because no token is configured"
-        rolling = "with a token of their own" if self.rollback_token else "refused, because no token is configured"
-        return f"events {publishing}; rollback requests {rolling}"
+        """A description of who is authorised, for the log."""
+        publish = "with a token" if self.token else "from this machine only, because no token is configured"
+        rollback = "with a separate token" if self.rollback_token else "refused, because no token is configured"
+        return f"events {publish}; rollback requests {rollback}"
 
 
 def authorised(credentials: Credentials, headers: Mapping[str, Sequence[str]], client: str, server: str) -> Roles:
-    """The roles of a request; `headers` by lower-case name, `client` and `server` the connection's own addresses.
+    """The roles of a request.
+
+    `headers` are by lower-case name; `client` and `server` are the addresses of the connection.
 
     Raises:
-        Refused: 401 without a valid token, 403 where none would help.
+        RequestRefused: 401 without a valid token; 403 if no token is configured and the request is
+            not local.
     """
     match list(headers.get("authorization", ())):
         case [value]:
             return _by_token(credentials, value)
         case [] if credentials.token is None:
-            _check_it_is_local(headers, client, server)
-            return _PUBLISHER
+            _check_local(headers, client, server)
+            return _PUBLISHER_ROLES
         case _:
-            raise _unauthorised("send the header `Authorization: Bearer <token>` once")
+            raise _unauthorised("send the header `Authorization: Bearer <token>` exactly once")
 
 
 def _by_token(credentials: Credentials, authorization: str) -> Roles:
-    scheme, _, given = authorization.partition(" ")
-    # Both are always compared, so that the time tells nothing about which one came close.
-    publishes = _equal(given, credentials.token)
-    rolls_back = _equal(given, credentials.rollback_token)
+    scheme, _, token = authorization.partition(" ")
+    # Both tokens are always compared, so that the response time does not reveal which is similar.
+    publishes = _equal(token, credentials.token)
+    rolls_back = _equal(token, credentials.rollback_token)
     if scheme.lower() != "bearer" or not (publishes or rolls_back):
-        raise _unauthorised("the token is not one of those configured")
-    return _PUBLISHER if publishes else _ROLLER
+        raise _unauthorised("the token is invalid")
+    return _PUBLISHER_ROLES if publishes else _ROLLBACK_ROLES
 
 
-def _equal(given: str, configured: str | None) -> bool:
-    same = hmac.compare_digest(given.strip().encode("utf-8", "replace"), (configured or "").encode())
+def _equal(token: str, configured: str | None) -> bool:
+    same = hmac.compare_digest(token.strip().encode("utf-8", "replace"), (configured or "").encode())
     return same and configured is not None
 
 
@@ -84,25 +87,25 @@ def _unauthorised(detail: str) -> RequestRefused:
     )
 
 
-def _check_it_is_local(headers: Mapping[str, Sequence[str]], client: str, server: str) -> None:
+def _check_local(headers: Mapping[str, Sequence[str]], client: str, server: str) -> None:
     if not (is_loopback(client) and is_loopback(server)):
         raise _forbidden("it comes from another machine")
     hosts = list(headers.get("host", ()))
     if len(hosts) != 1 or not _names_loopback(hosts[0]):
         raise _forbidden("its Host header does not name this machine's loopback address")
-    if any(name in headers for name in _THROUGH_A_PROXY):
+    if any(name in headers for name in _PROXY_HEADERS):
         raise _forbidden("it comes through a proxy")
-    if any(name in headers for name in _FROM_A_PAGE):
-        raise _forbidden("it comes from a page in a browser")
+    if any(name in headers for name in _BROWSER_HEADERS):
+        raise _forbidden("it comes from a web page in a browser")
 
 
 def _forbidden(why: str) -> RequestRefused:
-    detail = f"no token is configured, and without one this request is refused: {why}. Set http.token_file"
+    detail = f"no token is configured, and this request is not local: {why}. Set http.token_file"
     return RequestRefused(HTTPStatus.FORBIDDEN, "forbidden", detail)
 
 
 def is_loopback(address: str) -> bool:
-    """Whether an IP address, also an IPv4 one in IPv6's clothes, is this machine's own."""
+    """Whether an IP address is a loopback address, also an IPv4-mapped IPv6 one."""
     try:
         parsed = ipaddress.ip_address(address)
     except ValueError:

@@ -1,7 +1,7 @@
-"""How many connections there may be, in all and from one peer, and which of them makes room. Pure bookkeeping.
+"""Limits the number of connections, in total and per peer. Pure bookkeeping.
 
-A stranger must not keep everybody else out by opening connections (ADR 22): each peer has a share, and a connection
-that serves no request at the moment makes room for a new one before a new one is refused.
+A client must not exclude others by opening connections (ADR 22). Each peer has a share of the
+connections. An idle connection is closed for a new one before a new one is refused.
 """
 
 import ipaddress
@@ -14,19 +14,19 @@ C = TypeVar("C")
 Network = ipaddress.IPv4Network | ipaddress.IPv6Network
 
 _IPV6_CUSTOMER_BITS: Final = 64
-"""The smallest block that a customer gets: one host chooses among all addresses in it (RFC 6177)."""
+"""The smallest block assigned to a customer: one host can use any address in it (RFC 6177)."""
 
 
 @dataclass(frozen=True, slots=True)
 class ConnectionLimits:
-    """How many connections may be open at a time."""
+    """The maximum number of open connections."""
 
     most: int = 1000
-    """In all."""
+    """In total."""
     per_peer: int | None = None
-    """From one IPv4 address or one IPv6 /64; None: half of all."""
+    """From one IPv4 address or one IPv6 /64; None: half of the total."""
     trusted_proxies: tuple[Network, ...] = ()
-    """Peers without a limit of their own: all clients of a proxy share its address."""
+    """Peers without a per-peer limit: all clients of a proxy share its address."""
 
     def of_peer(self, peer: Network | None) -> int:
         """The limit of one peer."""
@@ -36,28 +36,28 @@ class ConnectionLimits:
 
 
 def _contains(proxies: Network, peer: Network) -> bool:
-    # Not subnet_of: that raises where one of them is IPv4 and the other IPv6.
+    # Not subnet_of, which raises if one network is IPv4 and the other IPv6.
     return proxies.version == peer.version and peer.network_address in proxies
 
 
 @dataclass(frozen=True, slots=True)
 class Admitted(Generic[C]):
-    """A new connection stays."""
+    """The new connection is admitted."""
 
     closed: C | None = None
-    """The idle connection that has to be closed for it."""
+    """The idle connection to close for it."""
 
 
 @dataclass(frozen=True, slots=True)
 class TooMany:
-    """A new connection has to be closed: all that could make room are serving requests."""
+    """The new connection must be closed, because all others within the limit serve requests."""
 
     limit: str
     """`total` or `peer`."""
 
 
 class Connections(Generic[C]):
-    """The open connections of a server; every operation takes constant time."""
+    """The open connections of a server. Every operation takes constant time."""
 
     def __init__(self, limits: ConnectionLimits) -> None:
         self._limits = limits
@@ -70,7 +70,7 @@ class Connections(Generic[C]):
         return len(self._peers)
 
     def open(self, connection: C, address: str) -> Admitted[C] | TooMany:
-        """Take a new connection in, as idle. One that has to make room is no longer counted when this returns."""
+        """Add a new connection as idle. A connection to close for it is no longer counted."""
         peer = peer_of(address)
         closed: C | None = None
         if self._open[peer] >= self._limits.of_peer(peer):
@@ -89,20 +89,20 @@ class Connections(Generic[C]):
         return Admitted(closed)
 
     def busy(self, connection: C) -> None:
-        """A request is being served on it."""
+        """Mark a connection as serving a request."""
         if connection in self._peers:
             self._idle.pop(connection, None)
             self._idle_of[self._peers[connection]].pop(connection, None)
 
     def idle(self, connection: C) -> None:
-        """No request is being served on it, from now on."""
+        """Mark a connection as idle since now."""
         if connection in self._peers:
             self.busy(connection)
             self._idle[connection] = None
             self._idle_of[self._peers[connection]][connection] = None
 
     def close(self, connection: C) -> None:
-        """It is gone. Idempotent."""
+        """Remove a connection. Idempotent."""
         self.busy(connection)
         if connection in self._peers:
             peer = self._peers.pop(connection)
@@ -113,9 +113,9 @@ class Connections(Generic[C]):
 
 
 def peer_of(address: str) -> Network | None:
-    """Who counts as one peer: an IPv4 address, or the /64 of an IPv6 one; None for what is no IP address."""
+    """The peer of an address: an IPv4 address, or the /64 of an IPv6 one; None if it is neither."""
     try:
-        # A scope id names an interface of this host, not another peer.
+        # The scope id names an interface of this host; it does not distinguish peers.
         parsed = ipaddress.ip_address(address.partition("%")[0])
     except ValueError:
         return None

@@ -1,5 +1,5 @@
-"""What keeps the intake over HTTP from being there at all."""
+"""Errors of the HTTP server, in a module that is cheap to import."""
 
 
 class ListenFailed(Exception):
-    """The operator must act: nothing can be served at this address."""
+    """Operator action needed: the server cannot listen at this address."""

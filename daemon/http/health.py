@@ -1,7 +1,8 @@
-"""Probes and metrics, for those who watch the process: no token, and nothing that changes anything (ADR 21).
+"""Health probes and metrics: read-only, and without a token (ADR 21).
 
-An ASGI application of its own, in front of the framework: strangers may ask as often as they like, so an answer must
-cost little. All but the metrics is answered from what is known; the metrics' text is made at most once a second.
+This ASGI application runs in front of the framework. Any client can send requests at any rate, so a
+response must be cheap. Probes report what is in memory; the text of the metrics is rendered at most
+once a second.
 """
 
 import asyncio
@@ -27,47 +28,47 @@ _MOST_SHOWN: Final = 100
 _NO_STORE: Final = {"cache-control": "no-store"}
 
 PATHS: Final[dict[str, str]] = {
-    "/livez": "503 when only a restart helps",
-    "/readyz": "Whether events are taken, and what else is wrong; 503 when they are not, or the daemon stops",
-    "/attention": "Conditions that have lasted a minute, each with its remedy; 503 when there are some",
-    "/metrics": "Prometheus' text format",
+    "/livez": "Whether the process works; 503 if it needs a restart",
+    "/readyz": "Whether events are accepted, and other problems; 503 if not, or if the daemon is stopping",
+    "/attention": "Conditions that have lasted a minute, each with its remedy; 503 if there are any",
+    "/metrics": "Metrics in the Prometheus text format",
 }
 
 
 @dataclass(frozen=True, slots=True)
 class ReadinessCheck:
-    """What one dependency of the next request is like."""
+    """The state of one dependency of the next request."""
 
     name: str
     ok: bool
     detail: str
-    """In words for an operator; no secrets."""
+    """A message for operators, without secrets."""
     degraded: bool = False
-    """Something is wrong that the next request does not need."""
+    """Whether there is a problem that does not affect the next request."""
 
 
 class HealthSource(Protocol):
-    """How the daemon does, from what is known: no call waits."""
+    """The health of the daemon, as it is known in memory: no method waits."""
 
     def fault(self) -> str | None:
-        """Why only a restart helps; None: none is needed."""
+        """Why the daemon needs a restart; None if it does not."""
         ...
 
     def checks(self) -> Sequence[ReadinessCheck]:
-        """What the next request depends on, and what else is wrong."""
+        """The dependencies of the next request, and other problems."""
         ...
 
     def lasting(self) -> Sequence[Lasting]:
-        """What has been wrong for a minute or longer."""
+        """The conditions that have lasted a minute or longer."""
         ...
 
 
 class Health:
-    """Answers the probes, and gives every other path to `beyond`."""
+    """Answers the probes and passes every other path to the application `inner`."""
 
-    def __init__(self, beyond: ASGIApp, vitals: HealthSource, metrics: Metrics, runtime: Runtime, stop: Stop) -> None:
-        """`runtime`: its threads make the metrics' text; they must not be those that wait for the bucket."""
-        self._beyond = beyond
+    def __init__(self, inner: ASGIApp, vitals: HealthSource, metrics: Metrics, runtime: Runtime, stop: Stop) -> None:
+        """`runtime` renders the metrics; its threads must not be those that wait for the bucket."""
+        self._inner = inner
         self._vitals = vitals
         self._stop = stop
         self._exposition = _Exposition(metrics, runtime)
@@ -80,17 +81,17 @@ class Health:
         }
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """One request."""
-        answering = self._answers.get(scope["path"])
-        if answering is None:
-            await self._beyond(scope, receive, send)
+        """Serve one request."""
+        handler = self._answers.get(scope["path"])
+        if handler is None:
+            await self._inner(scope, receive, send)
         elif scope["method"] not in {"GET", "HEAD"}:
             refused = RequestRefused(
                 HTTPStatus.METHOD_NOT_ALLOWED, "method-not-allowed", "only GET", headers={"allow": "GET, HEAD"}
             )
             await answer(refused)(scope, receive, send)
         else:
-            await (await answering())(scope, receive, send)
+            await (await handler())(scope, receive, send)
 
     async def _livez(self) -> Response:
         fault = self._vitals.fault()
@@ -107,19 +108,19 @@ class Health:
     async def _metrics(self) -> Response:
         return await self._limited(self._exposed)
 
-    async def _limited(self, answering: Callable[[], Awaitable[Response]]) -> Response:
+    async def _limited(self, handler: Callable[[], Awaitable[Response]]) -> Response:
         if not self._free:
-            return answer(unavailable("busy", "too many probes at a time: ask again", retry_after=1))
+            return answer(unavailable("busy", "too many concurrent probes: retry later", retry_after=1))
         self._free -= 1
         try:
-            return await answering()
+            return await handler()
         finally:
             self._free += 1
 
     async def _readiness(self) -> Response:
         checks = [
             *self._vitals.checks(),
-            ReadinessCheck("running", not self._stop.is_set, self._stop.reason or "takes events"),
+            ReadinessCheck("running", not self._stop.is_set, self._stop.reason or "accepts events"),
         ]
         ready = all(check.ok for check in checks)
         body = {"ready": ready, "checks": [asdict(check) for check in checks]}
@@ -129,7 +130,10 @@ class Health:
         lasting = self._vitals.lasting()
         body = {
             "attention": bool(lasting),
-            "conditions": [asdict(each.condition) | {"seconds": round(each.seconds)} for each in lasting[:_MOST_SHOWN]],
+            "conditions": [
+                asdict(condition.condition) | {"seconds": round(condition.seconds)}
+                for condition in lasting[:_MOST_SHOWN]
+            ],
             "more": max(0, len(lasting) - _MOST_SHOWN),
         }
         return JSONResponse(body, 503 if lasting else 200, _NO_STORE)
@@ -139,30 +143,33 @@ class Health:
 
 
 class _Exposition:
-    """The metrics' text, made at most once a second, and once for all who ask meanwhile."""
+    """The text of the metrics, rendered at most once a second and shared by all requests."""
 
     def __init__(self, metrics: Metrics, runtime: Runtime) -> None:
         self._metrics = metrics
         self._runtime = runtime
         self._text = b""
-        self._made: float | None = None
-        self._making = asyncio.Lock()
+        self._rendered_at: float | None = None
+        self._rendering = asyncio.Lock()
 
     async def text(self) -> bytes:
-        if self._is_old():
-            async with self._making:
-                if self._is_old():
-                    asked = self._runtime.monotonic()
+        if self._is_outdated():
+            async with self._rendering:
+                # Another request may have rendered the text while this one waited for the lock.
+                if self._is_outdated():
+                    started = self._runtime.monotonic()
                     self._text = await self._runtime.run_in_thread(self._metrics.render)
-                    self._made = asked
+                    self._rendered_at = started
         return self._text
 
-    def _is_old(self) -> bool:
-        return self._made is None or self._runtime.monotonic() - self._made >= _METRICS_SECONDS
+    def _is_outdated(self) -> bool:
+        rendered_at = self._rendered_at
+        return rendered_at is None or self._runtime.monotonic() - rendered_at >= _METRICS_SECONDS
 
 
 def described() -> dict[str, Any]:
     """The paths of this module, for the OpenAPI document."""
     return {
-        path: {"get": {"summary": words, "responses": {"200": {"description": "OK"}}}} for path, words in PATHS.items()
+        path: {"get": {"summary": summary, "responses": {"200": {"description": "OK"}}}}
+        for path, summary in PATHS.items()
     }

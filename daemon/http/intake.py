@@ -1,7 +1,8 @@
-"""From a request's body to rows of the journal: judge, then append, all or nothing.
+"""Accepts the events of a request: validates them, then appends them to the journal, all or none.
 
-What can be judged from the events alone is judged here, with every problem of the request at once (protocol 2); what
-needs the scope is judged later, in its lane. What an authenticated sender got rejected is kept in the journal's ring.
+The intake checks what can be validated from the events alone, and reports all problems of a request
+at once (protocol 2). Checks that need the scope follow later, in its lane. Rejected requests of
+authenticated clients are kept in a ring buffer of the journal.
 """
 
 import asyncio
@@ -27,8 +28,8 @@ from events.strict_json import MOST_PROBLEMS
 from renderers.limits import DEFAULT_LIMITS, BundleLimits
 
 INTAKE: Final = "http"
-# Judging this much takes a few milliseconds; more leaves the loop. Less is not worth waiting for a thread,
-# all of which may be busy with a slow bucket.
+# Validating a body of this size takes a few milliseconds; a larger one is validated in a thread.
+# For a smaller one a thread is not worth the wait: all threads may be busy with a slow bucket.
 _INLINE_BYTES: Final = 64 << 10
 _JOURNAL_SECONDS: Final = 15.0
 
@@ -36,40 +37,41 @@ _log = structlog.get_logger(__name__)
 
 
 class EventLog(Protocol):
-    """The journal, as an intake needs it. Each call may raise SourceUnavailable: try again."""
+    """The part of the journal that an intake uses. Each call may raise SourceUnavailable: retry."""
 
     async def append(self, arrivals: Sequence[Arrival], /) -> Sequence[Accepted]:
-        """Keep all of them durably, or none. Raises IdentityConflict, JournalFull."""
+        """Store all of them durably, or none. Raises IdentityConflict, JournalFull."""
         ...
 
     async def reject(self, intake: str, body: bytes, problems: Sequence[Problem], /) -> None:
-        """Keep what was not accepted, in a ring."""
+        """Store a rejected request in a ring buffer."""
         ...
 
     async def find(self, event_id: str, /) -> Sequence[EventStatus]:
-        """What became of the events with this id; the id alone need not be unique."""
+        """The status of the events with this id. An id is unique only within a source."""
         ...
 
 
 @dataclass(frozen=True, slots=True)
 class Receipt:
-    """What became of one event of a request."""
+    """The result for one event of a request."""
 
     event: Event
     accepted: Accepted | None
-    """None: its type is unknown here, and it was passed over."""
+    """None if the event was ignored, because its type is unknown."""
 
 
 @dataclass(frozen=True, slots=True)
 class _ValidEvent:
     place: str
-    """The event's own JSON path in the request."""
+    """The JSON path of the event in the request."""
     event: Event
     change: Change | None
+    """None if the type of the event is unknown."""
 
 
 class Intake:
-    """Takes in the events of one request after another."""
+    """Accepts the events of requests."""
 
     def __init__(
         self,
@@ -91,22 +93,22 @@ class Intake:
         self._journal_seconds = journal_seconds
 
     def check_open(self) -> None:
-        """Raises Refused (503) while the daemon stops."""
+        """Raises RequestRefused (503) while the daemon is stopping."""
         if self._stop.is_set:
-            raise unavailable("stopping", "the daemon is stopping: send again later", retry_after=20)
+            raise unavailable("stopping", "the daemon is stopping: retry later", retry_after=20)
 
     async def accept(self, headers: Sequence[tuple[bytes, bytes]], body: bytes, roles: Roles) -> list[Receipt]:
-        """Each event of the request, kept durably or known before.
+        """Store the events of a request durably; known events are not stored again.
 
         Raises:
-            Refused: nothing of the request was kept.
+            RequestRefused: no event of the request was stored.
         """
         try:
-            judged = await self._judge(headers, body)
-            _check_roles([each.change for each in judged if each.change], roles)
-            return await self._append(judged)
+            events = await self._validated(headers, body)
+            _check_roles([event.change for event in events if event.change], roles)
+            return await self._append(events)
         except InvalidEvent as error:
-            detail = "no event of this request was accepted; `rebundle dead-letters list --rejected` shows it again"
+            detail = "no event of this request was accepted; `rebundle dead-letters list --rejected` lists it"
             refused = RequestRefused(HTTPStatus.BAD_REQUEST, "invalid", detail, errors=error.problems)
             await self._reject(body, refused)
         except UnsupportedContentType as error:
@@ -117,34 +119,34 @@ class Intake:
             raise
 
     async def find(self, event_id: str) -> Sequence[EventStatus]:
-        """What became of the events with this id.
+        """The status of the events with this id.
 
         Raises:
-            Refused: 404, or 503 while the journal cannot tell.
+            RequestRefused: 404, or 503 while the journal is unavailable.
         """
         async with self._journal_call():
-            found = await self._journal.find(event_id)
-        if not found:
-            detail = "no event with this id is known; those settled long ago are forgotten"
+            statuses = await self._journal.find(event_id)
+        if not statuses:
+            detail = "no event with this id is known; events that settled long ago are removed"
             raise RequestRefused(HTTPStatus.NOT_FOUND, "unknown-event", detail)
-        return found
+        return statuses
 
-    async def _judge(self, headers: Sequence[tuple[bytes, bytes]], body: bytes) -> list[_ValidEvent]:
+    async def _validated(self, headers: Sequence[tuple[bytes, bytes]], body: bytes) -> list[_ValidEvent]:
         if len(body) <= _INLINE_BYTES:
             return _validate(headers, body, self._limits, self._bundle_limits)
         return await self._runtime.run_in_thread(_validate, headers, body, self._limits, self._bundle_limits)
 
-    async def _append(self, judged: Sequence[_ValidEvent]) -> list[Receipt]:
-        folded = [each for each in judged if each.change]
-        arrivals = [_arrival(each.event, each.change) for each in folded if each.change]
+    async def _append(self, events: Sequence[_ValidEvent]) -> list[Receipt]:
+        known = [event for event in events if event.change]
+        arrivals = [_arrival(event.event, event.change) for event in known if event.change]
         try:
             async with self._journal_call():
                 accepted = iter(await self._journal.append(arrivals) if arrivals else ())
         except IdentityConflict as error:
-            expected = "must be new, or the event the same as the one known by it"
-            problem = Problem(f"{folded[error.index].place}.id", expected, error.event_id)
+            expected = "must be new, or the event must equal the one that has this id"
+            problem = Problem(f"{known[error.index].place}.id", expected, error.event_id)
             raise RequestRefused(HTTPStatus.CONFLICT, "conflict", str(error), errors=[problem]) from error
-        receipts = [Receipt(each.event, next(accepted) if each.change else None) for each in judged]
+        receipts = [Receipt(event.event, next(accepted) if event.change else None) for event in events]
         for receipt in receipts:
             if receipt.accepted is None or not receipt.accepted.known:
                 kind = receipt.event.type if receipt.event.type in KNOWN_TYPES else "other"
@@ -152,12 +154,12 @@ class Intake:
         return receipts
 
     async def _reject(self, body: bytes, refused: RequestRefused) -> NoReturn:
-        """Keep the request among the rejected, if that can be done, and refuse it in any case."""
+        """Store the request among the rejected ones if possible, and refuse it in any case."""
         try:
             async with asyncio.timeout(self._journal_seconds):
                 await self._journal.reject(INTAKE, body, refused.errors or [Problem("$", refused.detail)])
         except (EventError, TimeoutError) as error:
-            _log.warning("a rejected request could not be kept", error=str(error))
+            _log.warning("a rejected request could not be stored", error=str(error))
         raise refused
 
     @asynccontextmanager
@@ -168,50 +170,52 @@ class Intake:
         except JournalFull as error:
             raise unavailable("journal-full", str(error), retry_after=30) from error
         except TimeoutError as error:
-            detail = "the journal does not answer: send again; an event that was kept is then known"
+            # The append may still complete. That is safe: a repeated event is recognised.
+            detail = "the journal does not answer: send the request again; events that were stored are recognised"
             raise unavailable("journal-slow", detail, retry_after=10) from error
         except (IdentityConflict, InvalidEvent):
             raise
         except EventError as error:
             _log.error("the journal cannot be used", error=str(error))
-            raise unavailable("journal-unavailable", "the journal cannot be used now", retry_after=10) from error
+            detail = "the journal cannot be used: retry later, and see the daemon's log"
+            raise unavailable("journal-unavailable", detail, retry_after=10) from error
 
 
 def _validate(
     headers: Sequence[tuple[bytes, bytes]], body: bytes, limits: DecodingLimits, bundle_limits: BundleLimits
 ) -> list[_ValidEvent]:
     decoded = decode_http(headers, body, limits, validate_data)
-    judged: list[_ValidEvent] = []
+    valid: list[_ValidEvent] = []
     problems: list[Problem] = []
-    for place, event in _places(decoded):
+    for place, event in _with_places(decoded):
         try:
-            # A type nobody here knows is no fault of the sender: a later release may know it.
+            # An unknown type is not an error of the sender: a later release may know it.
             change = interpret(event, bundle_limits) if event.type in KNOWN_TYPES else None
-            judged.append(_ValidEvent(place, event, change))
+            valid.append(_ValidEvent(place, event, change))
         except InvalidEvent as error:
-            problems += [replace(each, path=place + each.path.removeprefix("$")) for each in error.problems]
+            problems += [replace(problem, path=place + problem.path.removeprefix("$")) for problem in error.problems]
     if problems:
         raise InvalidEvent(*problems[:MOST_PROBLEMS])
-    return judged
+    return valid
 
 
-def _places(decoded: Decoded) -> Iterator[tuple[str, Event]]:
+def _with_places(decoded: Decoded) -> Iterator[tuple[str, Event]]:
     for index, event in enumerate(decoded.events):
         yield f"$[{index}]" if decoded.batch else "$", event
 
 
 def _check_roles(changes: Sequence[Change], roles: Roles) -> None:
-    """Raises Refused (403) if there is one among them that the sender may not ask for."""
+    """Raises RequestRefused (403) if the roles do not permit one of the changes."""
     for change in changes:
         match change:
             case RollbackRequested() if Role.ROLLBACK not in roles:
                 detail = (
-                    "a rollback request needs the token of http.rollback_token_file; "
-                    "`rebundle rollback SCOPE STATE --reason '…'` needs only the bucket"
+                    "a rollback request requires the token of http.rollback_token_file; "
+                    "`rebundle rollback SCOPE STATE --reason '…'` requires access to the bucket only"
                 )
                 raise RequestRefused(HTTPStatus.FORBIDDEN, "forbidden", detail)
             case StateCreated() | ModelVersionChanged() if Role.PUBLISH not in roles:
-                detail = "this token is for rollback requests only: use that of http.token_file"
+                detail = "this token is for rollback requests only: use the token of http.token_file"
                 raise RequestRefused(HTTPStatus.FORBIDDEN, "forbidden", detail)
             case RollbackRequested() | StateCreated() | ModelVersionChanged():
                 pass

@@ -1,4 +1,4 @@
-"""Refusals, as RFC 9457 problem documents: one exception, raised anywhere, answered in one place."""
+"""Error responses as RFC 9457 problem documents: one exception, converted in one place."""
 
 from collections.abc import Mapping, Sequence
 from http import HTTPStatus
@@ -18,7 +18,7 @@ _log = structlog.get_logger(__name__)
 
 
 class RequestRefused(Exception):
-    """The request is answered with this instead."""
+    """The request is refused; the response is a problem document."""
 
     def __init__(
         self,
@@ -32,20 +32,20 @@ class RequestRefused(Exception):
         super().__init__(detail)
         self.status = status
         self.reason = reason
-        """One word or two for programs and metrics, such as `too-large`."""
+        """A keyword for programs and metrics, such as `too-large`."""
         self.detail = detail
-        """What is wrong and what to do, for people."""
+        """What is wrong and what to do."""
         self.errors = tuple(errors)
         self.headers = dict(headers or {})
 
 
 def unavailable(reason: str, detail: str, retry_after: int) -> RequestRefused:
-    """503 that says when to come again; never without it, since senders give up early otherwise."""
+    """A 503 response with Retry-After, without which senders give up early."""
     return RequestRefused(HTTPStatus.SERVICE_UNAVAILABLE, reason, detail, headers={"retry-after": str(retry_after)})
 
 
 def answer(refused: RequestRefused) -> Response:
-    """The problem document."""
+    """The response: a problem document."""
     body: dict[str, Any] = {
         "type": f"urn:rebundle:problem:{refused.reason}",
         "title": refused.status.phrase,
@@ -54,41 +54,40 @@ def answer(refused: RequestRefused) -> Response:
     }
     if refused.errors:
         body["errors"] = [
-            {"path": each.path, "expected": each.expected, "found": each.found} for each in refused.errors
+            {"path": problem.path, "expected": problem.expected, "found": problem.found} for problem in refused.errors
         ]
     return JSONResponse(body, refused.status, refused.headers, MEDIA_TYPE)
 
 
 def answer_everything(app: FastAPI) -> None:
-    """Make every refusal of the app, the framework's own among them, a problem document."""
+    """Register handlers that convert every error, also the framework's, into a problem document."""
 
-    async def refused(_: Request, error: RequestRefused) -> Response:
+    async def on_refusal(_: Request, error: RequestRefused) -> Response:
         return answer(error)
 
-    async def of_the_framework(_: Request, error: HTTPException) -> Response:
+    async def on_framework_error(_: Request, error: HTTPException) -> Response:
         status = HTTPStatus(error.status_code)
         reason = status.phrase.lower().replace(" ", "-")
         return answer(RequestRefused(status, reason, str(error.detail), headers=error.headers))
 
-    async def of_the_parameters(_: Request, error: RequestValidationError) -> Response:
-        problems = [Problem(".".join(map(str, each["loc"])), each["msg"]) for each in error.errors()]
-        return answer(
-            RequestRefused(HTTPStatus.BAD_REQUEST, "bad-request", "the request's parameters", errors=problems)
-        )
+    async def on_invalid_parameters(_: Request, error: RequestValidationError) -> Response:
+        problems = [Problem(".".join(map(str, problem["loc"])), problem["msg"]) for problem in error.errors()]
+        detail = "the parameters of the request are invalid"
+        return answer(RequestRefused(HTTPStatus.BAD_REQUEST, "bad-request", detail, errors=problems))
 
-    async def failed(request: Request, error: Exception) -> Response:
+    async def on_unexpected_error(request: Request, error: Exception) -> Response:
         _log.error("request failed", path=request.url.path, exc_info=error)
-        detail = "a fault of Rebundle: its log has more"
-        # The server closes the connection after an exception: a client must not send its next request on it.
+        detail = "internal error of Rebundle: see the daemon's log"
+        # The server closes the connection after an exception, so the client must not reuse it.
         headers = {"connection": "close"}
         return answer(RequestRefused(HTTPStatus.INTERNAL_SERVER_ERROR, "internal", detail, headers=headers))
 
-    # Starlette types a handler by the root of all exceptions, and so takes none of a more precise one.
+    # Any: Starlette's type for a handler accepts Exception only, not a more precise type.
     handlers: dict[Any, Any] = {
-        RequestRefused: refused,
-        HTTPException: of_the_framework,
-        RequestValidationError: of_the_parameters,
-        Exception: failed,
+        RequestRefused: on_refusal,
+        HTTPException: on_framework_error,
+        RequestValidationError: on_invalid_parameters,
+        Exception: on_unexpected_error,
     }
     for kind, handler in handlers.items():
         app.add_exception_handler(kind, handler)

@@ -1,8 +1,8 @@
-"""The server: uvicorn as one coroutine of ours, on a socket of ours.
+"""Runs uvicorn as a coroutine, on a socket that this module binds, with limits for slow clients.
 
-Left to itself uvicorn takes the process's signals, exits the interpreter when it cannot bind, trusts forwarding headers
-from loopback, waits for ever for a client that sends nothing or reads nothing, serves every request that a client has
-sent in advance, and lets one peer have all connections. All of that is undone here.
+By default uvicorn handles the signals of the process, exits the interpreter if it cannot bind,
+trusts forwarding headers from loopback, waits forever for a client that does not send or read,
+serves every pipelined request, and lets one peer use all connections. This module changes that.
 """
 
 import asyncio
@@ -24,19 +24,21 @@ from daemon.lifecycle import Stop
 
 _MOST_HEADER_BYTES: Final = 32 << 10
 _READ_BYTES: Final = 16 << 10
-"""What is read from one connection before the others have their turn; the loop's own 256 KiB can take it 0.25 s."""
+"""Bytes to read from one connection before the others get a turn. Processing asyncio's default of
+256 KiB can take 0.25 s."""
 _MOST_FRAMING_BYTES: Final = 16 << 10
-"""What the framing of a chunked body may have beyond the body's own length: each chunk costs, however small it is."""
+"""Maximum size of the framing of a chunked body, beyond the length of the body. Every chunk costs
+time, however small it is."""
 _GRACE_SECONDS: Final = 5
 _BACKLOG: Final = 1024
 DEFAULT_LIMITS: Final = ConnectionLimits()
 
 
 def bind(host: str, port: int) -> socket.socket:
-    """A listening socket; port 0 takes a free one.
+    """Open a listening socket; port 0 selects a free port.
 
     Raises:
-        ListenFailed: the address is taken, not ours, or unknown.
+        ListenFailed: the address is in use, not local, or unknown.
     """
     try:
         family, kind, protocol, _, address = socket.getaddrinfo(
@@ -46,7 +48,8 @@ def bind(host: str, port: int) -> socket.socket:
     except (OSError, UnicodeError) as error:
         why = getattr(error, "strerror", None) or str(error)
         raise ListenFailed(
-            f"cannot listen on {host} port {port} ({why}): is another daemon running? Choose with --listen HOST:PORT"
+            f"cannot listen on {host} port {port} ({why}): stop the other process that uses it, "
+            "or choose another address with --listen HOST:PORT"
         ) from error
 
 
@@ -71,14 +74,15 @@ async def serve(
     limits: ConnectionLimits = DEFAULT_LIMITS,
     closed: Callable[[str], None] = lambda _reason: None,
 ) -> None:
-    """Serve until `stop`, then finish the requests under way, for at most 5 s. Closes `sock`.
+    """Serve until `stop` is set, then complete the running requests within 5 s. Closes `sock`.
 
-    `idle_seconds`: how long a connection may be open without a whole request (head) being served. `closed` is called
-    with the reason when the server closes a connection: `total` or `peer` (the limit it is above), `room` (it was idle,
-    and another one came), `idle`, `pipelining` or `framing`.
+    `idle_seconds` is how long a connection may be open without serving a request whose head is
+    complete. `closed` is called with the reason when the server closes a connection: `total` or
+    `peer` (the limit that was exceeded), `room` (it was idle and made room for another one),
+    `idle`, `pipelining` or `framing`.
     """
     shared = _Shared(idle_seconds, Connections(limits), closed, bytearray(_READ_BYTES))
-    # uvicorn makes the protocols, and passes on nothing of ours.
+    # uvicorn creates the protocol objects without arguments of ours, so a subclass carries them.
     protocol = type("Protocol", (_Protocol,), {"shared": shared})
     config = uvicorn.Config(
         app,
@@ -98,7 +102,7 @@ async def serve(
     try:
         await server.serve(sockets=[sock])
     finally:
-        # Cancelled, uvicorn leaves its listeners open.
+        # When it is cancelled, uvicorn leaves its listeners open.
         for listener in getattr(server, "servers", ()):
             listener.close()
         sock.close()
@@ -111,30 +115,31 @@ class _Server(uvicorn.Server):
 
     @contextmanager
     def capture_signals(self) -> Iterator[None]:
-        """Signals are `daemon.lifecycle`'s."""
+        """Do nothing: `daemon.lifecycle` handles signals."""
         yield
 
     async def on_tick(self, counter: int) -> bool:
-        """Asked ten times a second whether to end."""
+        """Whether to stop; uvicorn calls this ten times a second."""
         return await super().on_tick(counter) or self._stop.is_set
 
 
 @dataclass(frozen=True, slots=True)
 class _Shared:
-    """What all connections of a server have in common."""
+    """The objects that all connections of a server share."""
 
     idle_seconds: float
     connections: "Connections[_Protocol]"
     closed: Callable[[str], None]
     buffer: bytearray
-    """Where the loop puts what it has read; it is passed on before the next read."""
+    """The read buffer. The loop passes its content on before the next read of any connection."""
 
 
 class _Transport:
-    """A connection's transport, whose end does not destroy the answer before it.
+    """A transport with a lingering close, so that the client receives the last response.
 
-    Closing a socket that has something unread resets the connection, and a reset may overtake the answer on its way
-    into the client's hands. So what the client still sends is read and thrown away for `seconds` (RFC 9112, 9.6).
+    Closing a socket with unread data resets the connection, and a reset can destroy a response that
+    the client has not read yet. So incoming data is read and discarded for `seconds` after the end
+    of the response (RFC 9112, 9.6).
     """
 
     def __init__(self, transport: asyncio.Transport, seconds: float, has_more_to_read: Callable[[], bool]) -> None:
@@ -162,30 +167,32 @@ class _Transport:
 
 
 class _Protocol(H11Protocol, asyncio.BufferedProtocol):
-    """One connection: it is not held open for nothing, and costs no more than one request at a time.
+    """One connection, with an idle timeout and one request at a time.
 
-    uvicorn has a limit only between requests: not before the first one, not for half a head, not for the rest of a
-    body that was refused, not for an answer that nobody reads. A look now and then is enough for all of them.
+    uvicorn has a timeout between requests only: not before the first request, for an incomplete
+    head, for the rest of a refused body, or for a response that the client does not read. One
+    periodic check covers all of these.
     """
 
     shared: _Shared
-    _SERVED_AT_MOST: Final = 6
-    """Times as long as idle: the body's own limit and the journal's come first."""
+    _SERVING_FACTOR: Final = 6
+    """The timeout while serving, as a multiple of `idle_seconds`: the limits of the body and the
+    journal expire first."""
 
-    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]  # as uvicorn has it
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]  # as in uvicorn
         lingering = _Transport(transport, self.shared.idle_seconds, self._has_more_to_read)
         super().connection_made(cast("asyncio.Transport", lingering))
         self._since = self.loop.time()
         self._served = self.cycle
         self._received = self._body = 0
-        self._chunked = self._deaf = False
+        self._chunked = self._discarding = False
         match self.shared.connections.open(self, self.client[0] if self.client else ""):
             case TooMany(limit=limit):
                 self._abort(limit)
             case admitted:
                 if admitted.closed is not None:
-                    admitted.closed._abort("room")  # noqa: SLF001  # another one of this class
-                self._look_again()
+                    admitted.closed._abort("room")  # noqa: SLF001  # an object of this class
+                self._schedule_check()
 
     def connection_lost(self, exc: Exception | None) -> None:
         super().connection_lost(exc)
@@ -194,16 +201,16 @@ class _Protocol(H11Protocol, asyncio.BufferedProtocol):
             self._timer.cancel()
 
     def get_buffer(self, sizehint: int) -> bytearray:  # noqa: ARG002  # the loop's signature
-        """Where the loop reads into."""
+        """The buffer for the next read."""
         return self.shared.buffer
 
     def buffer_updated(self, nbytes: int) -> None:
-        """So many bytes were read; a connection that has sent enough is not listened to."""
-        if not self._deaf and not self.transport.is_closing():
+        """Handle `nbytes` in the buffer; data after the last request is discarded."""
+        if not self._discarding and not self.transport.is_closing():
             self.data_received(bytes(memoryview(self.shared.buffer)[:nbytes]))
 
     def data_received(self, data: bytes) -> None:
-        """Parse what came in: at most one request, and the next one not before the answer."""
+        """Parse received data: at most one request; the next one only after the response."""
         if self._has_whole_request():
             self._refuse_the_next_request()
             return
@@ -217,14 +224,15 @@ class _Protocol(H11Protocol, asyncio.BufferedProtocol):
         if self._has_whole_request() and self.conn.trailing_data[0]:
             self._refuse_the_next_request()
         elif self.cycle is not None and not self.cycle.response_started:
-            # An answer before the end of its body is the last one: the rest is thrown away, not parsed.
-            self._say_whether_it_ends(ends=not self._has_whole_request())
+            # A response before the end of the request body is the last one on this connection: the
+            # rest of the body is discarded, not parsed.
+            self._announce_close(closes=not self._has_whole_request())
 
     def send_400_response(self, msg: str) -> None:
-        """Answer what is no HTTP; a request of which it was to be the body gets no other answer."""
+        """Respond to invalid HTTP. If it was in a body, that request gets no other response."""
         super().send_400_response(msg)
         if self.cycle is not None and not self.cycle.response_complete:
-            # As when the client leaves: the application is still reading the body.
+            # As after a disconnect: the application is still waiting for the body.
             self.cycle.disconnected = True
             self.cycle.message_event.set()
 
@@ -232,7 +240,7 @@ class _Protocol(H11Protocol, asyncio.BufferedProtocol):
         return self.conn.their_state in {h11.DONE, h11.MUST_CLOSE}
 
     def _has_more_to_read(self) -> bool:
-        return self._deaf or self.conn.their_state in {h11.SEND_BODY, h11.ERROR}
+        return self._discarding or self.conn.their_state in {h11.SEND_BODY, h11.ERROR}
 
     def _begin_request(self) -> None:
         self._served, self._since = self.cycle, self.loop.time()
@@ -241,11 +249,11 @@ class _Protocol(H11Protocol, asyncio.BufferedProtocol):
         self.shared.connections.busy(self)
 
     def _refuse_the_next_request(self) -> None:
-        # One at a time: what was sent in advance would be served before other connections have their turn.
-        self._deaf = True
+        # No pipelining: pipelined requests would be served before other connections get a turn.
+        self._discarding = True
         self.cycle.keep_alive = False
         if not self.cycle.response_started:
-            self._say_whether_it_ends(ends=True)
+            self._announce_close(closes=True)
         self.shared.closed("pipelining")
 
     def on_response_complete(self) -> None:
@@ -256,27 +264,27 @@ class _Protocol(H11Protocol, asyncio.BufferedProtocol):
     def _count_framing(self, received: int, body: int) -> None:
         self._received += received
         self._body += body
-        # What is read first may begin with the head.
+        # The first read may contain the head.
         if self._received > _READ_BYTES + _MOST_FRAMING_BYTES + 2 * self._body:
             self._abort("framing")
 
-    def _say_whether_it_ends(self, *, ends: bool) -> None:
+    def _announce_close(self, *, closes: bool) -> None:
         headers = self.server_state.default_headers
-        self.cycle.default_headers = [*headers, CLOSE_HEADER] if ends else headers
+        self.cycle.default_headers = [*headers, CLOSE_HEADER] if closes else headers
 
     def _abort(self, reason: str) -> None:
-        # Not close(): that would wait for a client that does not read.
+        # Not close(), which would wait for a client that does not read.
         self.transport.abort()
-        self._deaf = True
+        self._discarding = True
         self.shared.closed(reason)
 
-    def _look_again(self) -> None:
-        self._timer = self.loop.call_later(self.shared.idle_seconds, self._look)
+    def _schedule_check(self) -> None:
+        self._timer = self.loop.call_later(self.shared.idle_seconds, self._check_idle)
 
-    def _look(self) -> None:
+    def _check_idle(self) -> None:
         serving = self.cycle is not None and not self.cycle.response_complete
-        limit = self.shared.idle_seconds * (self._SERVED_AT_MOST if serving else 1)
+        limit = self.shared.idle_seconds * (self._SERVING_FACTOR if serving else 1)
         if self.loop.time() - self._since >= limit:
             self._abort("idle")
         else:
-            self._look_again()
+            self._schedule_check()

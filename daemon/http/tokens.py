@@ -1,7 +1,7 @@
-"""The tokens in use: those from files are read again when their files change, so that no restart is needed.
+"""The tokens in use. Token files are read again when they change, so that no restart is needed.
 
-A file that cannot be used leaves the token as it was: a mistake while a token is exchanged must not shut everybody out.
-It is reported until it can be used again (`/attention`).
+An unusable file leaves the former token valid: a mistake during a rotation must not lock out all
+clients. The file is reported by `/attention` until it can be used again.
 """
 
 from collections.abc import Mapping
@@ -18,55 +18,64 @@ log: structlog.stdlib.BoundLogger = structlog.get_logger(__name__)
 
 TokenName = Literal["token", "rollback_token"]
 
-_Figures = tuple[int, ...]
-"""What tells that a file was changed, without a read."""
+_Fingerprint = tuple[int, ...]
+"""File metadata that changes when the file changes."""
 
 
 class Tokens:
-    """`files`: where each token comes from that does not come from the environment."""
+    """The current tokens; `files` has the path of each token that comes from a file."""
 
     def __init__(self, credentials: Credentials, files: Mapping[TokenName, Path]) -> None:
         self._credentials = credentials
         self._files = files
-        self._seen: dict[TokenName, _Figures] = {}
+        self._seen: dict[TokenName, _Fingerprint] = {}
         self.failing: Mapping[str, str] = {}
-        """Files that could not be used when they were last read, and why; their former token counts. Another mapping
-        each time: `refresh` runs in another thread than those who look."""
+        """Files that were unusable when they were last read, and why; their former token is valid.
+
+        Each refresh replaces the mapping, because `refresh` runs in another thread than readers.
+        """
 
     def current(self) -> Credentials:
-        """Those that count now."""
+        """The valid tokens."""
         return self._credentials
 
     def refresh(self) -> None:
-        """Read again what has changed. Blocks."""
+        """Read the files that have changed. Blocks."""
         failing: dict[str, str] = {}
-        changed: dict[TokenName, tuple[str, _Figures]] = {}
+        changed: dict[TokenName, tuple[str, _Fingerprint]] = {}
         for name, path in self._files.items():
             try:
-                figures = _figures(path)
-                if self._seen.get(name) != figures:
-                    changed[name] = local_files.read_token(path), figures
+                fingerprint = _fingerprint(path)
+                if self._seen.get(name) != fingerprint:
+                    changed[name] = local_files.read_token(path), fingerprint
             except (OSError, local_files.Unsafe, ValueError) as error:
                 failing[str(path)] = getattr(error, "strerror", None) or str(error)
-        # All of them before they are compared: the two roles may exchange their tokens.
+        # Both files are read before the tokens are compared: the two roles may swap their tokens.
         credentials = replace(self._credentials, **{name: token for name, (token, _) in changed.items()})
         if changed and credentials.token == credentials.rollback_token:
-            why = "is the other role's token, too: rolling back needs one of its own"
+            why = "is also the token of the other role: rollback requests need a separate token"
             failing |= {str(self._files[name]): why for name in changed}
         else:
             self._take(credentials, changed)
         for file in failing.keys() - {file for file, why in self.failing.items() if failing.get(file) == why}:
-            log.warning("token file not usable, the former token counts", file=file, error=failing[file])
+            log.warning("token file unusable, the former token stays valid", file=file, error=failing[file])
         self.failing = failing
 
-    def _take(self, credentials: Credentials, changed: Mapping[TokenName, tuple[str, _Figures]]) -> None:
-        for name, (token, figures) in changed.items():
+    def _take(self, credentials: Credentials, changed: Mapping[TokenName, tuple[str, _Fingerprint]]) -> None:
+        for name, (token, fingerprint) in changed.items():
             if token != getattr(self._credentials, name):
-                log.info("token read again", file=str(self._files[name]))
-            self._seen[name] = figures
+                log.info("token changed", file=str(self._files[name]))
+            self._seen[name] = fingerprint
         self._credentials = credentials
 
 
-def _figures(path: Path) -> _Figures:
-    found = path.stat()
-    return found.st_dev, found.st_ino, found.st_mode, found.st_uid, found.st_size, found.st_mtime_ns
+def _fingerprint(path: Path) -> _Fingerprint:
+    status = path.stat()
+    return (
+        status.st_dev,
+        status.st_ino,
+        status.st_mode,
+        status.st_uid,
+        status.st_size,
+        status.st_mtime_ns,
+    )

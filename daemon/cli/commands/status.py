@@ -92,7 +92,7 @@ async def scope_view(opened: Session, scope: Scope) -> View | None:
 
 
 async def _movable(opened: Session, scope: Scope) -> list[View] | None:
-    """The live state's images and artifacts without a digest; None if its manifest is unreadable."""
+    """The live state's images and artifacts without a digest; None if they are unknown."""
     try:
         live = (await opened.bucket.reader.existing(scope)).pointer.live
         return movable_view(await opened.bucket.reader.manifest(scope, live)) if live else []

@@ -63,7 +63,7 @@ def test_readyz_is_ready_when_the_journal_is() -> None:
         "ready": True,
         "checks": [
             {"name": "journal", "ok": True, "detail": "open", "degraded": False},
-            {"name": "running", "ok": True, "detail": "takes events", "degraded": False},
+            {"name": "running", "ok": True, "detail": "accepts events", "degraded": False},
         ],
     }
 

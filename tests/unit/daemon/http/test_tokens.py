@@ -105,6 +105,6 @@ def test_the_log_says_once_that_a_file_cannot_be_used_and_never_what_is_in_it(fi
             tokens.refresh()
         write(file, SECOND)
         tokens.refresh()
-    assert [each["event"] for each in logs] == ["token file not usable, the former token counts", "token read again"]
+    assert [each["event"] for each in logs] == ["token file unusable, the former token stays valid", "token changed"]
     assert "short-secret" not in str(logs)
     assert SECOND not in str(logs)
