@@ -226,6 +226,14 @@ def test_a_publication_that_is_served_and_not_retained_is_damage(name: str) -> N
         pointer.decode(json.dumps(document).encode(), SCOPE)
 
 
+def test_the_largest_values_of_a_rule_are_read() -> None:
+    assert pointer.decode(changed(POINTER, "signed.gc_epoch", MOST_SEQUENCE), SCOPE).gc_epoch == MOST_SEQUENCE
+    path = "z" * 128 + "/" + "z" * 127
+    assert manifest.decode(changed(MANIFEST, "files.-1.path", path)).file(path)
+    with pytest.raises(VerificationFailed):
+        manifest.decode(changed(MANIFEST, "files.-1.path", path + "z"))
+
+
 MANIFEST = json.loads((NEWEST / "manifest.json").read_bytes())
 NO_PATHS = ["/etc/passwd", "../x", "a//b", "a/./b", "", "a/", "a\n", "a\0", "x" * 300, "\ud800", 1]
 MANIFEST_FIELDS: dict[str, list[Any]] = {
