@@ -11,6 +11,7 @@ from renderers import compose
 from renderers.bundle import Renderer
 from renderers.compose import Allotment
 from renderers.model import Composition, RenderDefaults, Resources
+from renderers.templates import Templates
 from tests.builders import GOLDEN_DEFAULTS, STAMP, golden_composition, make_composition, make_model
 from tests.reference import whole_compose_file
 from tests.strategies import compositions, render_defaults
@@ -174,3 +175,17 @@ def test_the_target_in_an_option_is_a_text_once_uncommented(target, option):
     lines = [line.strip() for line in rendered(make_composition(1, target=target)).splitlines()]
 
     assert lines[lines.index("#- --target-bundle") + 1] == option
+
+
+@pytest.mark.parametrize("gpu", [None, "all"])
+def test_a_sample_is_the_service_of_a_model_without_limits_with_its_placeholders(gpu):
+    sample = compose.sample("tensorflow", Templates.built_in(), gpu=gpu)
+    service = pyyaml.safe_load(sample)["s<model_id>s"]
+
+    assert ("runtime" in service, "#devices:" in sample) == (gpu is not None, gpu is not None)
+    assert service["deploy"]["resources"] == {
+        group: {
+            name: f"${{SERVING_<model_id>_{part}_{suffix}:-0}}" for name, part in (("cpus", "CPU"), ("memory", "MEM"))
+        }
+        for group, suffix in (("limits", "LIMIT"), ("reservations", "RESERVATION"))
+    }
