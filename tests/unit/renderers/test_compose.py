@@ -85,6 +85,13 @@ def test_the_golden_composition_gives_the_golden_options_at_their_places():
     assert options(rendered(golden_composition())) == options(GOLDEN.read_text())
 
 
+def test_a_digest_of_files_is_shown_by_its_first_16_digits():
+    composition = make_composition(3)
+
+    assert [len(digest) for digest in digests_in(rendered(composition), composition).values()] == [16] * 3
+    assert compose.sealed(b'x: "<content_digest>"\n', "a" * 16 + "b" * 48) == b'x: "' + b"a" * 16 + b'"\n'
+
+
 def test_no_line_ends_in_a_blank_or_holds_a_tab():
     document = rendered(make_composition(8))
 
@@ -133,6 +140,9 @@ def test_a_models_own_resources_go_before_the_defaults():
     model = make_model(serving={"resources": {"limits": {"cpus": 0, "memory": 1000}}})
 
     assert Allotment.of(model, defaults) == Allotment("0", "1000b", "0", "256m")
+    assert Allotment.of(make_model(), defaults) == Allotment("1", "1g", "0", "256m")
+    more = make_model(serving={"resources": {"limits": {"cpus": 2}, "reservations": {"cpus": 0.5, "memory": "1m"}}})
+    assert Allotment.of(more, defaults) == Allotment("2", "1g", "0.5", "1m")
 
 
 def test_ids_stand_in_variables_with_underscores():
