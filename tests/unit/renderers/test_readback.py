@@ -132,6 +132,32 @@ def test_yaml_beyond_the_plain_is_refused_with_its_line(text, words):
     assert str(refused.value).startswith(words)
 
 
+def test_an_entry_of_a_sequence_has_its_own_line():
+    text = readback.yaml_text("a:\n  - b: 1\n  - b: 2\n")
+
+    assert [text.line(("a", index)) for index in (0, 1, 2)] == [2, 3, 2]
+
+
+def test_what_has_quotes_is_text_and_what_has_none_means_what_yaml_says():
+    text = "a: '1'\nb: \"no\"\nc: 1\nd: no\ne: " + "x" * 200 + "\nf: " + "1" * 200 + "\n"
+
+    assert readback.yaml_text(text).value == {
+        "a": "1",
+        "b": "no",
+        "c": 1,
+        "d": False,
+        "e": "x" * 200,
+        "f": int("1" * 200),
+    }
+
+
+def test_a_blank_at_the_very_end_is_refused():
+    with pytest.raises(
+        Unreadable, match=r"^line 2: expected no tab, carriage return or blank at the end, found 'b: x '$"
+    ):
+        readback.yaml_text("a: 1\nb: x ")
+
+
 @pytest.mark.parametrize("word", ["default", "include", "hostnames", "volatile"])
 def test_a_word_of_nginx_needs_its_backslash(word):
     assert readback.map_line(f"\\{word} s:1;\n") == (word, "s", 1)
