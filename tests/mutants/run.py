@@ -122,7 +122,8 @@ def tests_of(module: str) -> list[str]:
 def mutate(module: str, *, survivors_only: bool = False, workers: int = 2) -> Figures:
     """Runs the mutants of one module, or with today's tests those that survived before. Raises MutationFailed."""
     folder = WORK / module.removesuffix(".py").replace("/", ".")
-    names = [name for name, code in _codes(folder, module).items() if code not in _KILLED] if survivors_only else []
+    before = _codes(folder, module) if survivors_only else {}
+    names = [name for name, code in before.items() if code not in _KILLED]
     if not survivors_only:
         shutil.rmtree(folder, ignore_errors=True)
     for name in _COPIED:
@@ -132,7 +133,8 @@ def mutate(module: str, *, survivors_only: bool = False, workers: int = 2) -> Fi
     (folder / "pyproject.toml").write_text((ROOT / "pyproject.toml").read_text() + configuration)
     with (folder / "mutmut.log").open("w") as log:
         _run(_MUTMUT, folder, log, "run", "--max-children", str(workers), *names)
-    codes = _codes(folder, module)
+    # mutmut forgets the results of a module when its tests change.
+    codes = before | {name: code for name, code in _codes(folder, module).items() if code is not None or not before}
     if None in codes.values():
         raise MutationFailed(f"{module}: not all mutants ran, see {folder / 'mutmut.log'}")
     if module in _CALLED_AT_IMPORT:
