@@ -19,6 +19,8 @@ ConditionKind = Literal[
     "threads",
     "token",
     "freshness",
+    "pruning",
+    "collection",
     "connections",
 ]
 """docs/operations.md says what each means."""

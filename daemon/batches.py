@@ -7,10 +7,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final
 
-from daemon import desired
-from daemon.desired import Plan, Standing
-from daemon.interpretation import Change, RollbackRequested
-from daemon.publishing.pointer import Folded, Pointer
+from daemon import folding
+from daemon.changes import Change, RollbackRequested
+from daemon.folding import DesiredState, Plan
+from daemon.publishing.pointer import FoldedEvent, Pointer
 from daemon.publishing.protocol import Progress
 from events.model import Outcome, OutcomeKind, Position
 from events.source import Delivery
@@ -28,21 +28,21 @@ class Batch:
 
 def first(changes: Sequence[tuple[Delivery, Change]], outcomes: Mapping[Position, Outcome]) -> Batch:
     """The changes of one batch; an outcome beyond its end waits, so that positions settle in order."""
-    size = desired.batch_size([change for _, change in changes])
+    size = folding.batch_size([change for _, change in changes])
     if size == len(changes):
         return Batch(tuple(changes), dict(outcomes))
     end = changes[size][0].position.offset
     return Batch(tuple(changes[:size]), {at: outcome for at, outcome in outcomes.items() if at.offset < end})
 
 
-def progress(standing: Standing, folded: Sequence[Delivery], outcomes: Mapping[Position, Outcome]) -> Progress:
+def progress(standing: DesiredState, folded: Sequence[Delivery], outcomes: Mapping[Position, Outcome]) -> Progress:
     """What the batch does to the scope's counters: where it ends, and how far its sources are."""
     inputs: dict[str, int] = {}
     for position in (*(each.position for each in folded), *outcomes):
         inputs[position.instance] = max(position.offset, inputs.get(position.instance, -1))
     # What became a dead letter was not folded: its replay is the same event, and must not be taken for a repetition.
     recent = tuple(
-        Folded(identity=each.identity.digest[:16], event=each.digest[:16])
+        FoldedEvent(identity=each.identity.digest[:16], event=each.digest[:16])
         for each in folded
         if outcomes.get(each.position, _NO_OUTCOME).kind is not OutcomeKind.DEAD_LETTERED
     )

@@ -38,20 +38,20 @@ class SystemRuntime:
     def __init__(self, threads: int = 16) -> None:
         self.threads = threads
         """How many there are at most."""
-        self._pool = ThreadPoolExecutor(threads, thread_name_prefix="offload")
+        self._pool = ThreadPoolExecutor(threads, thread_name_prefix="runtime")
         self._random = random.SystemRandom()
         self._began: dict[int, float] = {}
         self._guard = threading.Lock()
 
     def now(self) -> datetime:
         """The time, in UTC with its zone."""
-        return datetime.now(UTC)
+        return datetime.now(UTC)  # noqa: TID251  # the one place
 
     def monotonic(self) -> float:
         """Seconds that never go back."""
         return time.monotonic()
 
-    def token(self) -> str:
+    def random_id(self) -> str:
         """32 random hex digits."""
         return secrets.token_hex(16)
 
@@ -63,7 +63,7 @@ class SystemRuntime:
         """Wait."""
         await asyncio.sleep(seconds)
 
-    async def offload(self, work: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs) -> T:
+    async def run_in_thread(self, work: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs) -> T:
         """The result of `work`, done in a thread that sees the caller's context variables.
 
         A cancelled caller does not stop the thread: a write in it may still take effect, and it counts as busy.

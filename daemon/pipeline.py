@@ -11,18 +11,18 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Final, Protocol
 
-from daemon import batches, desired
+from daemon import batches, folding
 from daemon.batches import Batch
+from daemon.changes import Change, ModelVersionChanged, RollbackRequested, StateCreated, interpret
 from daemon.concurrency import concurrently
-from daemon.desired import Known, Lineage, Plan, Planned, Standing
-from daemon.interpretation import Change, ModelVersionChanged, RollbackRequested, StateCreated, interpret
+from daemon.folding import DesiredState, Lineage, Plan, PlannedState, UsedStateId
 from daemon.publishing import protocol
-from daemon.publishing.errors import NewerRenderer, NotFound, PointerMoved, Refused, VerificationFailed
-from daemon.publishing.identity import ANY_BUCKET, BucketCheck
-from daemon.publishing.livetree import LiveTree, Synced, Unfinished
-from daemon.publishing.manifest import ManifestEvent, State
-from daemon.publishing.operations import find_exactly
-from daemon.publishing.pointer import Entry, Pointer, Publication, PublicationId, Revision
+from daemon.publishing.bucket_identity import ANY_BUCKET, BucketCheck
+from daemon.publishing.errors import NewerRenderer, NotFound, OperationRefused, PointerMoved, VerificationFailed
+from daemon.publishing.live_tree.sync import LiveTree, Synced, Unfinished
+from daemon.publishing.manifest import ManifestEvent, RenderedState
+from daemon.publishing.operator_commands import find_exactly
+from daemon.publishing.pointer import HistoryEntry, Pointer, Publication, PublicationId, Revision
 from daemon.publishing.publisher import Publisher
 from daemon.publishing.reader import DamagedManifest, PointerRead, Reader
 from daemon.runtime import Runtime
@@ -33,7 +33,7 @@ from events.source import Delivery, EventSource, Recorded
 from renderers.bundle import RENDERER_VERSION, Customisation, RenderedBundle, Renderer
 from renderers.cache import Cache
 from renderers.errors import RenderError
-from renderers.limits import DEFAULT_LIMITS, Limits, TooBig
+from renderers.limits import DEFAULT_LIMITS, BundleLimits, TooBig
 from renderers.model import Composition, RenderDefaults, RenderedFile, Scope, Stamp
 from renderers.pinning import Movable, Policy, Unpinned, movable
 from renderers.pinning import require as require_pinned
@@ -84,7 +84,7 @@ class Observer(Protocol):
 class NotRenderable(Exception):
     """A planned state cannot be rendered, or what was rendered is not what its composition says (the gate)."""
 
-    def __init__(self, planned: Planned, failure: RenderError) -> None:
+    def __init__(self, planned: PlannedState, failure: RenderError) -> None:
         super().__init__(str(failure))
         self.planned = planned
         self.failure = failure
@@ -120,7 +120,7 @@ class Rendering:
     renderer: Renderer
     gate: Gate
     customisation: Callable[[Scope], Customisation]
-    limits: Limits = DEFAULT_LIMITS
+    limits: BundleLimits = DEFAULT_LIMITS
     pinning: Policy = "off"
 
     def render(self, composition: Composition, stamp: Stamp) -> tuple[RenderedFile, ...]:
@@ -194,9 +194,6 @@ class Pipeline:
     ) -> frozenset[Position] | None:
         """The positions that are done; None if another writer was faster, or `kept` was not enough to tell."""
         base = kept or await self._reader.pointer(scope)
-        if base.version is None:
-            # A volume that is no longer mounted has no pointers either.
-            await self._bucket.check()
         try:
             outcomes = await self._passed(scope, base.pointer, waiting)
             outcomes = outcomes or await self._fold(scope, base, waiting, uploads)
@@ -303,7 +300,7 @@ class Pipeline:
         changes: list[tuple[Delivery, Change]] = []
         outcomes: dict[Position, Outcome] = {}
         repeated: list[Delivery] = []
-        for delivery in waiting[: desired.MOST_EVENTS]:
+        for delivery in waiting[: folding.MOST_EVENTS]:
             folded = known.get(delivery.identity.digest[:16])
             if folded == delivery.digest[:16]:
                 repeated.append(delivery)
@@ -324,7 +321,7 @@ class Pipeline:
     async def _interpret(self, event: Event) -> Change:
         # A state of 2,000 models takes 36 ms; all else takes less than going to a thread and back.
         if event.type == BUNDLE_STATE_CREATED:
-            return await self._runtime.offload(interpret, event)
+            return await self._runtime.run_in_thread(interpret, event)
         return interpret(event)
 
     async def _publish(
@@ -337,7 +334,7 @@ class Pipeline:
     ) -> dict[Position, Outcome]:
         standing = await self._standing(scope, base.pointer, changes)
         while True:
-            plan = desired.plan(standing, changes)
+            plan = folding.plan(standing, changes)
             try:
                 rendered = await self._render_all(scope, base.pointer, plan)
                 break
@@ -373,12 +370,12 @@ class Pipeline:
         return outcomes
 
     async def _store_all(
-        self, scope: Scope, gc_epoch: int, states: Sequence[State], uploads: "_Uploads"
+        self, scope: Scope, gc_epoch: int, states: Sequence[RenderedState], uploads: "_Uploads"
     ) -> list[Publication]:
         """The publication of each state: stored now, a few at once, or by a try of this batch whose swap was lost."""
         uploads.keep_only(gc_epoch)
 
-        async def store(state: State) -> Publication:
+        async def store(state: RenderedState) -> Publication:
             return uploads.of(state) or uploads.add(state, await self._publisher.store_state(scope, state))
 
         return await concurrently(store, states, at_once=_UPLOADS_AT_ONCE)
@@ -397,12 +394,12 @@ class Pipeline:
         if refusal is None:
             try:
                 target = find_exactly(base.pointer, request.to_state)
-                progress = batches.progress(Standing(None), [delivery], outcomes)
+                progress = batches.progress(DesiredState(None), [delivery], outcomes)
                 following = protocol.rollback(base.pointer, writing, target, progress=progress)
                 if following is not None:
                     # Nobody is to be served what every reader would refuse, or what is gone.
                     await self._reader.files(scope, target)
-            except (NotFound, Refused, VerificationFailed) as error:
+            except (NotFound, OperationRefused, VerificationFailed) as error:
                 following = None
                 refusal = Outcome(OutcomeKind.DEAD_LETTERED, str(error))
         if following is None:
@@ -421,7 +418,7 @@ class Pipeline:
         """Outcomes first, then the compare-and-swap; a lost one withdraws them."""
         await self._source.record(str(scope), following.write, outcomes)
         try:
-            read = await self._publisher.swap(scope, base, following)
+            read = await self._publisher.swap(scope, base, following, before_creating=self._bucket.check)
         except PointerMoved:
             await self._source.withdraw(str(scope), following.write)
             raise
@@ -430,7 +427,7 @@ class Pipeline:
 
     # -- what a fold starts from
 
-    async def _standing(self, scope: Scope, pointer: Pointer, changes: Sequence[Judged]) -> Standing:
+    async def _standing(self, scope: Scope, pointer: Pointer, changes: Sequence[Judged]) -> DesiredState:
         current = pointer.desired
         composition = None
         if current is not None:
@@ -440,14 +437,14 @@ class Pipeline:
         )
         states = any(isinstance(change, StateCreated) for _, change in changes)
         lineage = await self._lineage(scope, pointer, numbers=late) if states else Lineage()
-        return Standing(composition, pointer.highest_producer, pointer.derived, lineage)
+        return DesiredState(composition, pointer.highest_producer, pointer.derived, lineage)
 
     async def _composition(self, scope: Scope, publication: Publication) -> Composition:
         kept = self._compositions.get(publication.composition)
         if kept is not None:
             return kept
         manifest = await self._reader.manifest(scope, publication)
-        composition = await self._runtime.offload(manifest.composition_value)
+        composition = await self._runtime.run_in_thread(manifest.composition_value)
         self._remember(composition)
         return composition
 
@@ -461,10 +458,10 @@ class Pipeline:
         Of those that history only names, without number and composition, manifests are read if a late state asks.
         """
         retained = {each.id: each for each in pointer.retained if each.kind == "explicit"}
-        known = {Known(each.state, each.revision.producer, each.composition) for each in retained.values()}
+        known = {UsedStateId(each.state, each.revision.producer, each.composition) for each in retained.values()}
         history = await self._reader.history(pointer)
         # Their manifests may be gone.
-        known |= {Known(*used) for used in protocol.used_up(history)}
+        known |= {UsedStateId(*used) for used in protocol.used_up(history)}
         named = {
             PublicationId.parse(name)
             for entry in history
@@ -473,18 +470,18 @@ class Pipeline:
         }
         told = {each.state for each in known}
         forgotten = sorted((name for name in named if name.state not in told), key=str)
+        unreadable: dict[str, str] = {}
         if numbers:
-            known |= {
-                Known(each.state, each.revision.producer, each.composition_digest)
-                for each in await self._reader.named_manifests(scope, forgotten)
-            }
+            manifests = await self._reader.named_manifests(scope, forgotten)
+            known |= {UsedStateId(each.state, each.revision.producer, each.composition_digest) for each in manifests}
+            unreadable = {each.publication.state: each.reason for each in manifests.damaged}
         told = {each.state for each in known}
-        known |= {Known(name.state, None, None) for name in forgotten if name.state not in told}
-        return Lineage(tuple(sorted(known, key=lambda each: (each.state, each.producer or 0))))
+        known |= {UsedStateId(name.state, None, None) for name in forgotten if name.state not in told}
+        return Lineage(tuple(sorted(known, key=lambda each: (each.state, each.producer or 0))), unreadable)
 
     # -- rendering
 
-    async def _render_all(self, scope: Scope, pointer: Pointer, plan: Plan) -> list[State]:
+    async def _render_all(self, scope: Scope, pointer: Pointer, plan: Plan) -> list[RenderedState]:
         if plan.publications and pointer.desired is not None and not self._accept_older_renderer:
             refuse_newer_renderer(scope, pointer.desired)
         return [
@@ -496,19 +493,21 @@ class Pipeline:
             for planned in plan.publications
         ]
 
-    async def _rendered(self, planned: Planned, revision: Revision, events: tuple[ManifestEvent, ...]) -> State:
+    async def _rendered(
+        self, planned: PlannedState, revision: Revision, events: tuple[ManifestEvent, ...]
+    ) -> RenderedState:
         stamp = Stamp(planned.state, str(revision))
         scope, models = planned.composition.scope, len(planned.composition.models)
         if models > _MANY_MODELS:
             self._observer.crowded(scope, models)
         try:
-            files = await self._runtime.offload(self._rendering.render, planned.composition, stamp)
+            files = await self._runtime.run_in_thread(self._rendering.render, planned.composition, stamp)
         except RenderError as failure:
             raise NotRenderable(planned, failure) from failure
         own = self._rendering.customisation(scope)
         if self._rendering.pinning == "warn" and (found := movable(planned.composition, own.defaults)):
             self._observer.unpinned(scope, planned.state, found)
-        return State(
+        return RenderedState(
             composition=planned.composition,
             defaults=own.defaults,
             state=planned.state,
@@ -531,18 +530,18 @@ class _Uploads:
 
     def __init__(self) -> None:
         self._gc_epoch = 0
-        self._stored: list[tuple[State, Publication]] = []
+        self._stored: list[tuple[RenderedState, Publication]] = []
 
     def keep_only(self, gc_epoch: int) -> None:
         """Forget what was stored under another epoch."""
         if gc_epoch != self._gc_epoch:
             self._gc_epoch, self._stored = gc_epoch, []
 
-    def of(self, state: State) -> Publication | None:
+    def of(self, state: RenderedState) -> Publication | None:
         """The publication of this very state."""
         return next((publication for stored, publication in self._stored if stored == state), None)
 
-    def add(self, state: State, publication: Publication) -> Publication:
+    def add(self, state: RenderedState, publication: Publication) -> Publication:
         """Remember what was stored under the present epoch."""
         self._stored.append((state, publication))
         return publication
@@ -557,7 +556,7 @@ def refuse_newer_renderer(scope: Scope, current: Publication) -> None:
         )
 
 
-def _provenance(planned: Planned) -> tuple[ManifestEvent, ...]:
+def _provenance(planned: PlannedState) -> tuple[ManifestEvent, ...]:
     """The events a state came of, and those it replaced before they were published, in order."""
     told = [(each, False) for each in planned.deliveries] + [(each, True) for each in planned.skipped]
     told.sort(key=lambda each: each[0].position.offset)
@@ -589,7 +588,7 @@ class _Writes:
     """There are no others: the first change of the scope is among them."""
 
     @classmethod
-    def of(cls, entries: Sequence[Entry]) -> "_Writes":
+    def of(cls, entries: Sequence[HistoryEntry]) -> "_Writes":
         return cls(frozenset(each.write for each in entries), bool(entries) and entries[0].sequence == 1)
 
 

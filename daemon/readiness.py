@@ -16,7 +16,7 @@ from typing import Final, Protocol
 import structlog
 
 from daemon.attention import KINDS, Attention, Condition, ConditionKind, Lasting
-from daemon.http.health import Check
+from daemon.http.health import ReadinessCheck
 from daemon.lifecycle import Stop
 from daemon.reporting import Reporter
 from daemon.telemetry import Metrics, redacted
@@ -63,7 +63,7 @@ class Threads(Protocol):
         ...
 
 
-class Gate(Protocol):
+class Precondition(Protocol):
     """Something that must be settled before anything is published."""
 
     @property
@@ -73,15 +73,15 @@ class Gate(Protocol):
 
 
 class Failing(Protocol):
-    """Something that is tried again and again for several things."""
+    """Something that is tried again and again, for several things or for one."""
 
     @property
     def failing(self) -> Mapping[str, str]:
-        """What failed at the last try, and why."""
+        """What failed at the last try, and why; an empty name: all of it."""
         ...
 
 
-class Vitals:
+class HealthChecks:
     """Implements `daemon.http.health.Vitals`."""
 
     def __init__(
@@ -96,13 +96,13 @@ class Vitals:
         call_seconds: float,
         metrics: Metrics,
         stop: Stop,
-        gates: Mapping[str, Gate] = MappingProxyType({}),
-        tokens: Failing | None = None,
-        freshness: Failing | None = None,
+        gates: Mapping[str, Precondition] = MappingProxyType({}),
+        tried: Mapping[ConditionKind, Failing] = MappingProxyType({}),
     ) -> None:
         """`bucket` and `journal_path` are part of suggested commands, so they name the same thing from any folder.
 
         `call_seconds`: the limit of one call to the bucket. `gates`: each by the verb that shows why it is closed.
+        `tried`: timers and the like, each by the kind of condition that a failure of its last try is.
         """
         self._journal = journal
         self._journal_path = journal_path
@@ -114,8 +114,7 @@ class Vitals:
         self._metrics = metrics
         self._stop = stop
         self._gates = gates
-        self._tokens = tokens
-        self._freshness = freshness
+        self._tried = tried
         self._attention = Attention()
         self._journal_fault: str | None = "not checked yet"
         self._looked = threads.monotonic()
@@ -137,7 +136,7 @@ class Vitals:
             return f"every thread has been in one call to the bucket for {self._hung_seconds:g} s or longer"
         return None
 
-    def checks(self) -> Sequence[Check]:
+    def checks(self) -> Sequence[ReadinessCheck]:
         """The journal, which the next request needs, then what else is wrong, by kind."""
         found = list(self.conditions())
         return (self._journal_check(), *(_check(kind, found) for kind in KINDS if kind != "journal"))
@@ -193,19 +192,45 @@ class Vitals:
         yield from self._conditions_of_the_daemon()
         yield from self._dispatch_conditions()
         yield from self._lane_conditions()
+        for name, reason in self._worker.unreadable.items():
+            yield _condition("unreadable", name, reason, self._verify(name))
         for scope, reason in self._reporter.behind.items():
-            yield _condition("live_tree", str(scope), reason, f"rebundle status {scope} {self._at_bucket}")
-        yield from _each("unreadable", self._worker.unreadable, f"rebundle verify --all {self._at_bucket}")
-        if self._tokens is not None:
-            for path, reason in self._tokens.failing.items():
-                yield _condition("token", path, reason, f"ls -l {shlex.quote(path)}")
-        if self._freshness is not None:
-            yield from _each("freshness", self._freshness.failing, f"rebundle verify --all {self._at_bucket}")
+            if not self._follows_from_another_fault("live_tree", str(scope)):
+                yield _condition("live_tree", str(scope), reason, f"rebundle status {scope} {self._at_bucket}")
+        for kind, source in self._tried.items():
+            for name, reason in source.failing.items():
+                if not self._follows_from_another_fault(kind, name):
+                    yield _condition(kind, name, reason, self._remedy(kind, name))
+
+    def _follows_from_another_fault(self, kind: ConditionKind, name: str) -> bool:
+        """Whether something failed because of a fault that is a condition already: one fault is reported once."""
+        match kind:
+            case "pruning":
+                return self._journal_fault is not None
+            case "live_tree" | "collection" | "freshness":
+                return name in self._worker.unreadable
+            case _:
+                return False
+
+    def _remedy(self, kind: ConditionKind, name: str) -> str:
+        """What to do about something that is tried again and again."""
+        match kind:
+            case "token":
+                return f"ls -l {shlex.quote(name)}"
+            case "pruning":
+                return self._look_at_journal_folder
+            case "collection":
+                return f"rebundle gc {name or '--all'} --dry-run {self._at_bucket}"
+            case _:
+                return self._verify(name)
+
+    def _verify(self, name: str) -> str:
+        """A scope is verified alone; a folder, or the bucket, with everything else."""
+        return f"rebundle verify {name if '/' in name else '--all'} {self._at_bucket}"
 
     def _conditions_of_the_daemon(self) -> Iterator[Condition]:
         if self._journal_fault is not None:
-            folder = shlex.quote(str(self._journal_path.parent))
-            yield _condition("journal", "", self._journal_fault, f"df -h {folder}; ls -la {folder}")
+            yield _condition("journal", "", self._journal_fault, self._look_at_journal_folder)
         for verb, gate in self._gates.items():
             if gate.pending is not None:
                 journal = f" {self._at_journal}" if verb == "status" else ""
@@ -235,6 +260,11 @@ class Vitals:
             yield _condition("lane", scope, detail, f"rebundle status {scope} {self._at_bucket} {self._at_journal}")
 
     @property
+    def _look_at_journal_folder(self) -> str:
+        folder = shlex.quote(str(self._journal_path.parent))
+        return f"df -h {folder}; ls -la {folder}"
+
+    @property
     def _at_journal(self) -> str:
         return f"--journal {shlex.quote(str(self._journal_path))}"
 
@@ -242,15 +272,15 @@ class Vitals:
         now = self._threads.monotonic()
         return [began for began in self._threads.calls() if now - began >= self._hung_seconds]
 
-    def _journal_check(self) -> Check:
+    def _journal_check(self) -> ReadinessCheck:
         if self._journal_fault is not None:
-            return Check("journal", ok=False, detail=_shown(self._journal_fault))
+            return ReadinessCheck("journal", ok=False, detail=_shown(self._journal_fault))
         age = self._threads.monotonic() - self._looked
         if age > _STALE_SECONDS:
-            return Check("journal", ok=False, detail=f"not checked for {age:.0f} s")
+            return ReadinessCheck("journal", ok=False, detail=f"not checked for {age:.0f} s")
         waits = self._backlog
         assert waits is not None, "known since there is no fault"
-        return Check("journal", ok=True, detail=f"{waits.events} waiting, {waits.dead_letters} dead letters")
+        return ReadinessCheck("journal", ok=True, detail=f"{waits.events} waiting, {waits.dead_letters} dead letters")
 
 
 def _stalled(before: Backlog | None, now: Backlog) -> dict[str, int]:
@@ -268,23 +298,17 @@ def _condition(kind: ConditionKind, subject: str, detail: str, remedy: str) -> C
     return Condition(kind, subject, _shown(detail), remedy)
 
 
-def _each(kind: ConditionKind, failing: Mapping[str, str], remedy: str) -> Iterator[Condition]:
-    """A condition for each name, with the same remedy."""
-    for name, reason in failing.items():
-        yield _condition(kind, name, reason, remedy)
-
-
 def _shown(text: str) -> str:
     """A failure's text may quote what a bucket holds, at any length, and it is read without a token."""
     cleaned = str(redacted(text))
     return cleaned if len(cleaned) <= _MOST_DETAIL else f"{cleaned[:_MOST_DETAIL]}…"
 
 
-def _check(kind: ConditionKind, found: Sequence[Condition]) -> Check:
+def _check(kind: ConditionKind, found: Sequence[Condition]) -> ReadinessCheck:
     mine = [each for each in found if each.kind == kind]
     if not mine:
-        return Check(kind, ok=True, detail="nothing is wrong")
+        return ReadinessCheck(kind, ok=True, detail="nothing is wrong")
     first = mine[0]
     more = f" (and {len(mine) - 1} more: /attention)" if len(mine) > 1 else ""
     named = f"{first.subject}: " if first.subject else ""
-    return Check(kind, ok=True, degraded=True, detail=f"{named}{first.detail}{more}; {first.remedy}")
+    return ReadinessCheck(kind, ok=True, degraded=True, detail=f"{named}{first.detail}{more}; {first.remedy}")

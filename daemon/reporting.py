@@ -6,8 +6,8 @@ from typing import Final, get_args
 
 import structlog
 
-from daemon.publishing.livetree import Synced, Unfinished
-from daemon.publishing.ownership import Blocked
+from daemon.publishing.live_tree.ownership import Blocked
+from daemon.publishing.live_tree.sync import Synced, Unfinished
 from daemon.publishing.pointer import Kind, Publication
 from daemon.publishing.reader import DamagedManifest, PointerRead
 from daemon.runtime import Runtime

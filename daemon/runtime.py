@@ -1,7 +1,7 @@
-"""Time, chance and threads, as one injected value.
+"""The port for time, randomness and threads.
 
-Whatever decides or publishes takes these from here, never from the standard library, so that a simulation can run
-the real pipeline in virtual time.
+The code that decides or publishes takes them from here, never from the standard library, so that a simulation can run
+the real pipeline in virtual time. The import contracts and ruff's banned API enforce this.
 """
 
 from collections.abc import Callable
@@ -13,7 +13,7 @@ T = TypeVar("T")
 
 
 class Runtime(Protocol):
-    """What the outside world gives a program beside its data."""
+    """Clock, randomness and threads of one process."""
 
     def now(self) -> datetime:
         """The time, in UTC with its zone."""
@@ -23,7 +23,7 @@ class Runtime(Protocol):
         """Seconds that never go back, for ages and limits."""
         ...
 
-    def token(self) -> str:
+    def random_id(self) -> str:
         """A random id, 32 hex digits, never the same twice."""
         ...
 
@@ -35,6 +35,6 @@ class Runtime(Protocol):
         """Wait."""
         ...
 
-    async def offload(self, work: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs) -> T:
+    async def run_in_thread(self, work: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs) -> T:
         """The result of blocking or heavy `work`, done off the event loop."""
         ...

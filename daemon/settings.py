@@ -6,9 +6,9 @@ over the default. All problems of all sources come at once, each with its source
 file, which end up in process lists and repositories. Relative paths are relative to the working directory.
 
 A scope may have settings of its own, `[scopes."bundle/target"]`, in the file only: no variable can name it. They are
-judged as they stand; `render_for` merges them over those of all, and `customising` reads directories of templates.
+judged as they stand; `render_for` merges them over those of all, and `customisation` reads directories of templates.
 
-Nothing but the command line, `customising` and `wiring` imports this module.
+Nothing but the command line, `customisation` and `wiring` imports this module.
 """
 
 import difflib
@@ -34,9 +34,9 @@ from pydantic import (
     model_validator,
 )
 
-from daemon import localfiles
+from daemon import local_files
 from daemon.stores import locations
-from renderers.limits import DEFAULT_LIMITS, Limits
+from renderers.limits import DEFAULT_LIMITS, BundleLimits
 from renderers.model import RenderDefaults, Scope
 from renderers.pinning import Policy
 
@@ -118,7 +118,7 @@ class _Section(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", hide_input_in_errors=True)
 
 
-class Journal(_Section):
+class JournalSettings(_Section):
     """The embedded source of events."""
 
     path: Path = Field(Path("var/journal.db"), description="The file; its lock and its log stand beside it.")
@@ -128,7 +128,7 @@ class Journal(_Section):
     body_days: _Days = Field(7, description="How long the body of a settled event is kept.")
 
 
-class Http(_Section):
+class HttpSettings(_Section):
     """The intake over HTTP."""
 
     listen: Annotated[str, AfterValidator(_listen)] = Field("127.0.0.1:8420", description="HOST:PORT to bind.")
@@ -164,14 +164,14 @@ class Http(_Section):
         return host.removeprefix("[").removesuffix("]"), int(port)
 
 
-class Log(_Section):
+class LogSettings(_Section):
     """What is logged to standard error, and how."""
 
     format: Literal["auto", "console", "json"] = Field("auto", description="auto: console on a terminal, else json.")
     level: Literal["debug", "info", "warning", "error"] = Field("info", description="The lowest level that is logged.")
 
 
-class Publish(_Section):
+class PublishSettings(_Section):
     """How patiently a lane publishes."""
 
     retry_first_seconds: _Seconds = Field(0.5, description="Wait before the second try; it doubles, with jitter.")
@@ -192,7 +192,7 @@ class Publish(_Section):
         return self
 
 
-class Retention(_Section):
+class RetentionSettings(_Section):
     """What stays to be rolled back to, beside what is live, desired or pinned; and when the rest is deleted."""
 
     newest: Annotated[int, BeforeValidator(_not_boolean), Field(ge=1, le=100)] = Field(
@@ -223,7 +223,7 @@ class ScopeSettings(_Section):
     render: RenderDefaults = Field(RenderDefaults(), description="Any part of render; of mappings both count.")
 
 
-class Signing(_Section):
+class SigningSettings(_Section):
     """With which keys publications and pointers are signed; `rebundle keys generate` makes one."""
 
     key_file: _Directory | None = Field(
@@ -244,7 +244,7 @@ class Signing(_Section):
         return self
 
 
-class Trust(_Section):
+class TrustSettings(_Section):
     """Whose signatures count here. The policy is a file of this machine, never of the bucket."""
 
     policy: _Directory | None = Field(
@@ -266,14 +266,14 @@ class Settings(_Section):
     templates: _Directory | None = Field(
         None, description="Directory whose files replace built-in templates of their name."
     )
-    journal: Journal = Journal()
-    http: Http = Http()
-    log: Log = Log()
-    publish: Publish = Publish()
-    retention: Retention = Retention()
-    signing: Signing = Signing()
-    trust: Trust = Trust()
-    limits: Limits = DEFAULT_LIMITS
+    journal: JournalSettings = JournalSettings()
+    http: HttpSettings = HttpSettings()
+    log: LogSettings = LogSettings()
+    publish: PublishSettings = PublishSettings()
+    retention: RetentionSettings = RetentionSettings()
+    signing: SigningSettings = SigningSettings()
+    trust: TrustSettings = TrustSettings()
+    limits: BundleLimits = DEFAULT_LIMITS
     render: RenderDefaults = RenderDefaults()
     scopes: dict[Annotated[str, AfterValidator(_scope_name)], ScopeSettings] = Field(
         {}, description='What one scope has of its own: [scopes."BUNDLE/TARGET"] with render and templates.'
@@ -382,23 +382,23 @@ def load(
 
 
 @dataclass(frozen=True, slots=True)
-class _Given:
+class _LayeredValue:
     value: Any = field(repr=False)
     source: str
     in_public: bool = False
     """A flag or the file: no place for a secret."""
 
 
-def _from_flags(flags: Mapping[str, Any]) -> Iterator[tuple[SettingPath, _Given]]:
+def _from_flags(flags: Mapping[str, Any]) -> Iterator[tuple[SettingPath, _LayeredValue]]:
     for name, value in flags.items():
         if value is not None:
             given = str(value) if isinstance(value, Path) else value
-            yield tuple(name.split(".")), _Given(given, f"flag {_FLAGS.get(name, '--' + name)}", in_public=True)
+            yield tuple(name.split(".")), _LayeredValue(given, f"flag {_FLAGS.get(name, '--' + name)}", in_public=True)
 
 
 def _from_environment(
     environ: Mapping[str, str], problems: list[SettingProblem]
-) -> Iterator[tuple[SettingPath, _Given]]:
+) -> Iterator[tuple[SettingPath, _LayeredValue]]:
     for name, value in sorted(environ.items()):
         # An empty variable is how Compose passes on one that is not set.
         if name.startswith(PREFIX) and value and _is_meant(name):
@@ -407,7 +407,7 @@ def _from_environment(
                 advice = 'no variable can name a scope: write [scopes."BUNDLE/TARGET"] into the settings file'
                 problems.append(SettingProblem(".".join(path), f"environment {name}", advice))
             else:
-                yield path, _Given(value, f"environment {name}")
+                yield path, _LayeredValue(value, f"environment {name}")
 
 
 def _is_meant(name: str) -> bool:
@@ -420,7 +420,7 @@ def _is_meant(name: str) -> bool:
     return "__" in plain or bool(difflib.get_close_matches(plain, Settings.model_fields, n=1, cutoff=0.8))
 
 
-def _from_file(path: Path, problems: list[SettingProblem]) -> Iterator[tuple[SettingPath, _Given]]:
+def _from_file(path: Path, problems: list[SettingProblem]) -> Iterator[tuple[SettingPath, _LayeredValue]]:
     try:
         text = path.read_text(encoding="utf-8")
         tree = tomllib.loads(text)
@@ -436,7 +436,7 @@ def _from_file(path: Path, problems: list[SettingProblem]) -> Iterator[tuple[Set
     lines = _lines(text)
     for parts, value in _leaf_paths(tree):
         line = next((lines[parts[:length]] for length in range(len(parts), 0, -1) if parts[:length] in lines), None)
-        yield parts, _Given(value, f"{path}:{line}" if line else str(path), in_public=True)
+        yield parts, _LayeredValue(value, f"{path}:{line}" if line else str(path), in_public=True)
 
 
 _TABLE: Final = re.compile(r"\s*\[\s*([^\[\]]+?)\s*\]")
@@ -475,9 +475,11 @@ def _leaves(tree: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:
     return ((".".join(path), value) for path, value in _leaf_paths(tree))
 
 
-def _known(layer: Iterable[tuple[SettingPath, _Given]], problems: list[SettingProblem]) -> dict[SettingPath, _Given]:
+def _known(
+    layer: Iterable[tuple[SettingPath, _LayeredValue]], problems: list[SettingProblem]
+) -> dict[SettingPath, _LayeredValue]:
     """The values of a layer that are settings; the others are problems."""
-    known: dict[SettingPath, _Given] = {}
+    known: dict[SettingPath, _LayeredValue] = {}
     for path, given in layer:
         name = ".".join(path)
         match _place(path):
@@ -540,7 +542,7 @@ def _variable(path: SettingPath) -> str:
     return PREFIX + "__".join(path).upper()
 
 
-def _nested(given: Mapping[SettingPath, _Given]) -> dict[str, Any]:
+def _nested(given: Mapping[SettingPath, _LayeredValue]) -> dict[str, Any]:
     tree: dict[str, Any] = {}
     for path, one in given.items():
         at = tree
@@ -550,7 +552,7 @@ def _nested(given: Mapping[SettingPath, _Given]) -> dict[str, Any]:
     return tree
 
 
-def _judged(error: ValidationError, given: Mapping[SettingPath, _Given]) -> Iterator[SettingProblem]:
+def _judged(error: ValidationError, given: Mapping[SettingPath, _LayeredValue]) -> Iterator[SettingProblem]:
     for fault in error.errors(include_url=False, include_input=False):
         path = tuple(str(part) for part in fault["loc"] if part != "[key]")
         found = next((given[path[:length]] for length in range(len(path), 0, -1) if path[:length] in given), None)
@@ -567,24 +569,24 @@ def _shown(value: Any) -> str:
     return json.dumps(text if len(text) <= 80 else text[:79] + "…", ensure_ascii=True)
 
 
-def _signing_key(environ: Mapping[str, str]) -> dict[SettingPath, _Given]:
+def _signing_key(environ: Mapping[str, str]) -> dict[SettingPath, _LayeredValue]:
     """Where a service manager puts it."""
     folder = environ.get("CREDENTIALS_DIRECTORY")
     if not folder or not os.path.lexists(key := Path(folder) / "signing-key"):
         return {}
-    return {("signing", "key_file"): _Given(str(key), "$CREDENTIALS_DIRECTORY/signing-key")}
+    return {("signing", "key_file"): _LayeredValue(str(key), "$CREDENTIALS_DIRECTORY/signing-key")}
 
 
-def _state_file(environ: Mapping[str, str]) -> dict[SettingPath, _Given]:
+def _state_file(environ: Mapping[str, str]) -> dict[SettingPath, _LayeredValue]:
     """Where a service manager, or the custom of the system, has state kept."""
     for variable, below in _STATE_PLACES:
         if folder := environ.get(variable, "").partition(":")[0]:
-            return {("trust", "state_file"): _Given(str(Path(folder, below, "accepted.json")), f"${variable}")}
+            return {("trust", "state_file"): _LayeredValue(str(Path(folder, below, "accepted.json")), f"${variable}")}
     return {}
 
 
 def _resolve_secrets(
-    given: dict[SettingPath, _Given], environ: Mapping[str, str], problems: list[SettingProblem]
+    given: dict[SettingPath, _LayeredValue], environ: Mapping[str, str], problems: list[SettingProblem]
 ) -> None:
     """Put each secret's value at its place (`_file` setting, else environment, else $CREDENTIALS_DIRECTORY)."""
     directory = environ.get("CREDENTIALS_DIRECTORY")
@@ -598,16 +600,16 @@ def _resolve_secrets(
             _check_secret(path, given[path], problems)
         elif directory and os.path.lexists(Path(directory) / credential):
             source = f"$CREDENTIALS_DIRECTORY/{credential}"
-            given[file] = _Given(str(Path(directory) / credential), source)
+            given[file] = _LayeredValue(str(Path(directory) / credential), source)
             _keep_secret(given, path, Path(directory) / credential, source, problems)
 
 
 def _keep_secret(
-    given: dict[SettingPath, _Given], path: SettingPath, file: Path, source: str, problems: list[SettingProblem]
+    given: dict[SettingPath, _LayeredValue], path: SettingPath, file: Path, source: str, problems: list[SettingProblem]
 ) -> None:
     try:
-        given[path] = _Given(localfiles.read_token(file), source)
-    except localfiles.Unsafe as error:
+        given[path] = _LayeredValue(local_files.read_token(file), source)
+    except local_files.Unsafe as error:
         problems.append(SettingProblem(".".join(path), source, str(error)))
     except OSError as error:
         problems.append(SettingProblem(".".join(path), source, f"cannot be read ({error.strerror})"))
@@ -616,14 +618,14 @@ def _keep_secret(
         problems.append(SettingProblem(".".join(path), source, str(error)))
 
 
-def _check_secret(path: SettingPath, given: _Given, problems: list[SettingProblem]) -> None:
+def _check_secret(path: SettingPath, given: _LayeredValue, problems: list[SettingProblem]) -> None:
     try:
-        localfiles.check_token(str(given.value))
+        local_files.check_token(str(given.value))
     except ValueError as error:
         problems.append(SettingProblem(".".join(path), given.source, str(error)))
 
 
-def _unsafe(settings: Settings, given: Mapping[SettingPath, _Given]) -> Iterator[SettingProblem]:
+def _unsafe(settings: Settings, given: Mapping[SettingPath, _LayeredValue]) -> Iterator[SettingProblem]:
     http = settings.http
     if http.token is None and not _is_loopback(http.address[0]):
         source = given["http", "listen"].source

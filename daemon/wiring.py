@@ -17,49 +17,51 @@ from typing import TYPE_CHECKING, Final, assert_never
 import structlog
 from pydantic import SecretStr
 
-from daemon import customising, localfiles
+from daemon import customisation, local_files
 from daemon import settings as settings_of
-from daemon.collecting import CollectionTimer
-from daemon.customising import Customisations
-from daemon.freshening import FreshnessTimer
+from daemon.customisation import Customisations
 from daemon.lifecycle import ServiceManager, Stop, SystemRuntime, stop_on_signals
 from daemon.pipeline import Observer, Pipeline, Rendering
-from daemon.pruning import PruneTimer
-from daemon.publishing import ownership
-from daemon.publishing.accepted import InFile
-from daemon.publishing.collector import BOTH, Collector
+from daemon.publishing.bucket_identity import BucketCheck, BucketIdentity
 from daemon.publishing.errors import KeyUnusable, PolicyUnusable
-from daemon.publishing.identity import BucketCheck, BucketIdentity
-from daemon.publishing.livetree import LiveTree
-from daemon.publishing.operations import Operations
+from daemon.publishing.live_tree import ownership
+from daemon.publishing.live_tree.sync import LiveTree
+from daemon.publishing.maintenance.garbage_collector import BOTH, GarbageCollector
+from daemon.publishing.maintenance.retention_rules import Policy
+from daemon.publishing.operator_commands import Operations
 from daemon.publishing.publisher import Publisher
 from daemon.publishing.reader import Reader
-from daemon.publishing.retention import Policy
 from daemon.publishing.signatures import Signer
+from daemon.publishing.trust.sequence_memory import FileSequences
 from daemon.reporting import Reporter
 from daemon.runtime import Runtime
-from daemon.settings import Retention, Settings
+from daemon.settings import RetentionSettings, Settings
 from daemon.stores import locations
-from daemon.stores.admission import Admission
+from daemon.stores.directory.filesystem import FileSystem, RealFileSystem
 from daemon.stores.errors import StoreRefused
-from daemon.stores.filesystem import FileSystem, RealFileSystem
-from daemon.stores.guarded import GuardedStore
-from daemon.stores.limited import LimitedStore
 from daemon.stores.locations import Location
-from daemon.stores.paced import PacedStore
 from daemon.stores.port import ObjectStore
-from daemon.stores.quoting import QuotingStore
+from daemon.stores.remedies import move_object
+from daemon.stores.startup_probe import Admission
+from daemon.stores.wrappers.etag_form import QuotingStore
+from daemon.stores.wrappers.rate_limit import PacedStore
+from daemon.stores.wrappers.timeout import LimitedStore
+from daemon.stores.wrappers.write_guard import GuardedStore
 from daemon.telemetry import Metrics, configure_logging
+from daemon.timers.collection import CollectionTimer
+from daemon.timers.freshness import FreshnessTimer
+from daemon.timers.pruning import PruneTimer
 from daemon.worker import Worker
-from events.cloudevents import Limits
+from events.dialects.cloudevents import DecodingLimits
 from events.journal import Journal, JournalLimits
 from events.source import EventSource
 from renderers import gate
 from renderers.bundle import RENDERER_VERSION, Renderer
 
 if TYPE_CHECKING:  # see `keys_of`
-    from daemon.publishing.trust import Trust
-    from daemon.readiness import Vitals
+    from daemon.attention import ConditionKind
+    from daemon.publishing.trust.policy import TrustPolicy
+    from daemon.readiness import Failing, HealthChecks
 
 log: structlog.stdlib.BoundLogger = structlog.get_logger(__name__)
 
@@ -90,7 +92,7 @@ class Keys:
     """What a process signs with, and whose signatures count for it."""
 
     signers: tuple[Signer, ...] = ()
-    trust: "Trust | None" = None
+    trust: "TrustPolicy | None" = None
     state_file: Path | None = None
     """Where the highest sequence of each scope is kept, for a reader with a policy."""
 
@@ -107,9 +109,9 @@ def keys_of(settings: Settings) -> Keys:
     files = [each for each in (settings.signing.key_file, settings.signing.second_key_file) if each is not None]
     if not files and settings.trust.policy is None:
         return NO_KEYS
-    from daemon.publishing import signing  # noqa: PLC0415  # securesystemslib imports every cloud's SDK it finds
+    from daemon.publishing.trust import keys  # noqa: PLC0415  # securesystemslib imports every cloud's SDK it finds
 
-    signers = tuple(map(signing.load, files))
+    signers = tuple(map(keys.load, files))
     return Keys(signers, _trust(settings.trust, is_writer=bool(signers)), _state_file(settings.trust))
 
 
@@ -121,7 +123,7 @@ def refuse_useless_keys(keys: Keys) -> None:
     """
     if keys.trust is None:
         return
-    from daemon.publishing.trust import ROLES  # noqa: PLC0415  # as below
+    from daemon.publishing.trust.policy import ROLES  # noqa: PLC0415  # as below
 
     keyids = [each.keyid for each in keys.signers]
     objections = {objection for role in ROLES if (objection := keys.trust.objection(keyids, role, None))}
@@ -132,7 +134,7 @@ def refuse_useless_keys(keys: Keys) -> None:
         )
 
 
-def _state_file(trusting: settings_of.Trust) -> Path | None:
+def _state_file(trusting: settings_of.TrustSettings) -> Path | None:
     """Where accepted sequences are kept. Who can make a reader forget can show it an older pointer.
 
     Raises:
@@ -149,25 +151,25 @@ def _state_file(trusting: settings_of.Trust) -> Path | None:
     try:
         # Root may work with the memory of a daemon's user (docs/operations.md).
         owner = kept.parent.stat().st_uid if os.geteuid() == 0 else 0
-        localfiles.check_writers(kept if kept.exists() else kept.parent, also=frozenset({owner}))
+        local_files.check_writers(kept if kept.exists() else kept.parent, also=frozenset({owner}))
     except FileNotFoundError:
         pass  # made with the first pointer that is accepted, for this user alone
-    except localfiles.Unsafe as error:
+    except local_files.Unsafe as error:
         raise PolicyUnusable(f"what was accepted must not be forgotten (trust.state_file): {error}") from error
     except OSError as error:
         raise PolicyUnusable(f"{kept} cannot be looked at: {error.strerror} (trust.state_file)") from error
     return kept
 
 
-def _trust(trusting: settings_of.Trust, *, is_writer: bool) -> "Trust | None":
+def _trust(trusting: settings_of.TrustSettings, *, is_writer: bool) -> "TrustPolicy | None":
     if trusting.policy is None:
         return None
-    from daemon.publishing.trust import Trust  # noqa: PLC0415  # as above
+    from daemon.publishing.trust.policy import TrustPolicy  # noqa: PLC0415  # as above
 
     try:
-        localfiles.check_writers(trusting.policy)
-        policy = Trust.parse(trusting.policy.read_bytes(), str(trusting.policy))
-    except localfiles.Unsafe as error:
+        local_files.check_writers(trusting.policy)
+        policy = TrustPolicy.parse(trusting.policy.read_bytes(), str(trusting.policy))
+    except local_files.Unsafe as error:
         raise PolicyUnusable(f"another user who may change the trust policy decides whom to trust: {error}") from error
     except OSError as error:
         raise PolicyUnusable(f"trust policy {trusting.policy} cannot be read: {error.strerror}") from error
@@ -190,7 +192,8 @@ def open_bucket(
 
     `gcs_write_seconds`: how far apart GCS wants two writes of a key. `around` puts something between the store and
     everyone who uses it. `keys`: what is signed and whose signatures count. `guarded`: before the
-    first write the store has to show that it honours conditions (`stores.guarded`); a folder's are our own code.
+    first write the store has to show that it honours conditions (`stores.wrappers.write_guard`); those of a folder are
+    our own code.
 
     Raises:
         StoreRefused: no bucket has such a name.
@@ -206,10 +209,16 @@ def open_bucket(
         store = PacedStore(store, runtime, gcs_write_seconds)
     if guarded and not isinstance(location, locations.Directory):
         store = GuardedStore(store, runtime)
-    accepted = InFile(keys.state_file, _identity(location, os.environ), runtime) if keys.state_file else None
+    accepted = FileSequences(keys.state_file, _identity(location, os.environ), runtime) if keys.state_file else None
     reader = Reader(store, runtime, trust=keys.trust, accepted=accepted)
     publisher = Publisher(store, reader, runtime, signers=keys.signers)
-    live_tree = LiveTree(store, reader, runtime, believes_markers=keys.trust is None)
+    live_tree = LiveTree(
+        store,
+        reader,
+        runtime,
+        believes_markers=keys.trust is None,
+        move_command=partial(move_object, location),
+    )
     operations = Operations(reader, publisher, live_tree)
     quoting = opened if isinstance(opened, QuotingStore) else None
     return Bucket(store, reader, publisher, live_tree, operations, runtime, location, quoting)
@@ -233,13 +242,13 @@ def _identity(location: Location, environment: Mapping[str, str]) -> str:
             assert_never(location)
 
 
-def collector(bucket: Bucket, kept: Retention) -> Collector:
+def collector(bucket: Bucket, kept: RetentionSettings) -> GarbageCollector:
     """What collects in a bucket, by these settings."""
     policy = Policy(newest=kept.newest, days=kept.days, dropped_days=kept.dropped_days, grace_hours=kept.grace_hours)
-    return Collector(bucket.store, bucket.reader, bucket.publisher, bucket.runtime, policy)
+    return GarbageCollector(bucket.store, bucket.reader, bucket.publisher, bucket.runtime, policy)
 
 
-def _collection_timer(bucket: Bucket, kept: Retention, reporter: Reporter) -> CollectionTimer:
+def _collection_timer(bucket: Bucket, kept: RetentionSettings, reporter: Reporter) -> CollectionTimer:
     return CollectionTimer(
         collector=collector(bucket, kept),
         reader=bucket.reader,
@@ -270,7 +279,7 @@ def _store(location: Location, runtime: Runtime, filesystem: FileSystem) -> Obje
     # Lazily: each SDK takes a quarter of a second to import.
     match location:
         case locations.Directory(path=path):
-            from daemon.stores.directory import DirectoryStore  # noqa: PLC0415
+            from daemon.stores.directory.store import DirectoryStore  # noqa: PLC0415
 
             return DirectoryStore(
                 path.absolute(),
@@ -335,14 +344,14 @@ async def run(
     runtime = SystemRuntime()
     # Threads of its own: calls to a bucket that hang must not keep events from being taken.
     judging = SystemRuntime(_JUDGING_THREADS)
-    keys = await runtime.offload(keys_of, settings)
+    keys = await runtime.run_in_thread(keys_of, settings)
     if keys.signers and keys.trust is None:
         log.warning(
             "signs what it builds on, whoever wrote that",
             hint="set trust.policy here, too, once every pointer is signed (docs/signing.md)",
         )
     refuse_useless_keys(keys)
-    brought = await runtime.offload(customising.for_every_scope, settings)
+    brought = await runtime.run_in_thread(customisation.for_every_scope, settings)
     if brought.replaced:
         log.info("templates replaced", scopes=brought.replaced)
     stop, closing = Stop(), Stop()
@@ -355,13 +364,14 @@ async def run(
             bodies_kept=timedelta(days=settings.journal.body_days),
         )
         journal = await Journal.open(
-            settings.journal.path, clock=runtime.now, token=runtime.token, run=True, limits=limits
+            settings.journal.path, clock=runtime.now, token=runtime.random_id, run=True, limits=limits
         )
         async with journal:
             bucket = open_bucket(
                 settings.bucket, runtime, filesystem, call_seconds=settings.publish.timeout_seconds, keys=keys
             )
             freshness = _freshness_timer(bucket, keys, settings.signing.freshness_minutes)
+            pruning = PruneTimer(journal, runtime)
             daemon = await _Daemon.build(
                 settings,
                 version,
@@ -370,21 +380,19 @@ async def run(
                 journal,
                 brought=brought,
                 stop=stop,
-                freshness=freshness,
+                tried={"freshness": freshness, "pruning": pruning},
                 new_bucket=new_bucket,
             )
             await daemon.vitals.observe()
             async with asyncio.TaskGroup() as group:
                 serving = group.create_task(daemon.serve(sock, closing))
                 timers = [
-                    group.create_task(PruneTimer(journal, runtime).run()),
+                    group.create_task(pruning.run()),
                     group.create_task(_again_and_again(daemon.vitals.observe, runtime)),
                     # Apart from the others: a file on a file system that hangs must not make the daemon unready.
                     group.create_task(_again_and_again(daemon.refresh_tokens, runtime)),
                     group.create_task(manager.feed_watchdog(runtime, lambda: daemon.vitals.fault() is None)),
-                    group.create_task(
-                        daemon.once_admitted(_collection_timer(bucket, settings.retention, daemon.reporter).run)
-                    ),
+                    group.create_task(daemon.once_admitted(daemon.collections.run)),
                     group.create_task(daemon.once_admitted(freshness.run)),
                 ]
                 working = group.create_task(daemon.work(stop))
@@ -411,12 +419,12 @@ class _Daemon:
     """The parts of a running daemon."""
 
     worker: Worker
-    reporter: Reporter
-    vitals: "Vitals"
+    vitals: "HealthChecks"
     refresh_tokens: Callable[[], Coroutine[None, None, None]]
     admission: Admission | None
     """None: a directory, whose conditions are our own code."""
     identity: BucketIdentity
+    collections: CollectionTimer
     serve: Callable[[socket.socket, Stop], Coroutine[None, None, None]]
 
     async def work(self, stop: Stop) -> None:
@@ -451,7 +459,7 @@ class _Daemon:
         *,
         brought: Customisations,
         stop: Stop,
-        freshness: FreshnessTimer,
+        tried: "Mapping[ConditionKind, Failing]",
         new_bucket: bool,
     ) -> "_Daemon":
         from daemon.http.app import RequestLimits, create_app  # noqa: PLC0415  # the web framework
@@ -460,7 +468,7 @@ class _Daemon:
         from daemon.http.intake import Intake  # noqa: PLC0415
         from daemon.http.server import serve  # noqa: PLC0415
         from daemon.http.tokens import TokenName, Tokens  # noqa: PLC0415
-        from daemon.readiness import Vitals  # noqa: PLC0415
+        from daemon.readiness import HealthChecks  # noqa: PLC0415
 
         metrics = Metrics.create(version, RENDERER_VERSION)
         runtime, judging = runtimes
@@ -474,6 +482,7 @@ class _Daemon:
             longest=patience.longest,
             new_bucket=new_bucket,
         )
+        bucket.reader.read_only_from(identity)
         worker = Worker(
             source=journal,
             reader=bucket.reader,
@@ -491,13 +500,16 @@ class _Daemon:
             else Admission(bucket.store, runtime, first=patience.first, longest=patience.longest)
         )
         http = settings.http
-        limits = Limits(most_bytes=http.max_body_bytes, most_events=http.max_batch_events, deepest=http.max_depth)
+        limits = DecodingLimits(
+            most_bytes=http.max_body_bytes, most_events=http.max_batch_events, deepest=http.max_depth
+        )
         files: dict[TokenName, Path | None] = {"token": http.token_file, "rollback_token": http.rollback_token_file}
         tokens = Tokens(
             Credentials(_plain(http.token), _plain(http.rollback_token)),
             {name: file.absolute() for name, file in files.items() if file is not None},
         )
-        vitals = Vitals(
+        collections = _collection_timer(bucket, settings.retention, reporter)
+        vitals = HealthChecks(
             journal=journal,
             journal_path=settings.journal.path.absolute(),
             bucket=_from_any_folder(bucket.location, settings.bucket),
@@ -508,8 +520,7 @@ class _Daemon:
             metrics=metrics,
             stop=stop,
             gates={verb: gate for verb, gate in (("doctor", admission), ("status", identity)) if gate is not None},
-            tokens=tokens,
-            freshness=freshness,
+            tried={"token": tokens, **tried, "collection": collections},
         )
 
         app = create_app(
@@ -526,8 +537,8 @@ class _Daemon:
             _most_connections(http.max_connections), http.max_connections_per_peer, http.trusted_proxies
         )
         serving = partial(serve, app, limits=connections, closed=reporter.connection_closed)
-        refresh_tokens = partial(judging.offload, tokens.refresh)
-        return cls(worker, reporter, vitals, refresh_tokens, admission, identity, serving)
+        refresh_tokens = partial(judging.run_in_thread, tokens.refresh)
+        return cls(worker, vitals, refresh_tokens, admission, identity, collections, serving)
 
 
 @dataclass(frozen=True, slots=True)

@@ -16,16 +16,15 @@ from typing import Final, Protocol
 import stamina
 import structlog
 
-from daemon import desired, outcomes
+from daemon import failures, folding
 from daemon.concurrency import ReadersWriterLock
+from daemon.failures import Failure, NeedsOperator
 from daemon.lifecycle import Stop
-from daemon.outcomes import Failure, NeedsOperator
 from daemon.pipeline import InstanceShared, Pipeline
-from daemon.publishing.errors import PublishingError
-from daemon.publishing.identity import ANY_BUCKET, BucketCheck
-from daemon.publishing.reader import Reader
+from daemon.publishing.bucket_identity import ANY_BUCKET, BucketCheck
+from daemon.publishing.reader import Reader, Scopes
+from daemon.publishing.wording import reason_of
 from daemon.runtime import Runtime
-from daemon.stores.errors import StoreError
 from daemon.telemetry import bound
 from events.model import Position
 from events.source import Delivery, EventSource
@@ -35,6 +34,13 @@ log: structlog.stdlib.BoundLogger = structlog.get_logger(__name__)
 
 _LISTING_SECONDS: Final = 5.0
 """How long a listing of scopes may serve; also only for events that were accepted before it began."""
+
+_PASSES_AT_ONCE: Final = 8
+_RETRIED_AT_ONCE: Final = 2
+"""Passes over scopes whose last one failed. They have places of their own: however many scopes hang, the others
+have theirs."""
+_PASS_SECONDS: Final = 600.0
+"""A pass over 10,000 files takes a minute where a write takes 100 ms. The next one continues where one was stopped."""
 
 
 class LaneObserver(Protocol):
@@ -53,7 +59,7 @@ class LaneObserver(Protocol):
         ...
 
     def removed(self, scope: Scope) -> None:
-        """A lane was removed: nothing waits in it, and the bucket has no such scope."""
+        """Nothing waits for a scope, and the bucket does not have it any more."""
         ...
 
 
@@ -128,8 +134,10 @@ class Worker:
         live_tree_seconds: float,
         opened_at: int,
         bucket: BucketCheck = ANY_BUCKET,
+        pass_seconds: float = _PASS_SECONDS,
     ) -> None:
-        """`opened_at`: the source's highest offset when it was opened."""
+        """`opened_at`: the source's highest offset when it was opened. `pass_seconds`: the limit of one pass over a
+        live tree."""
         self._source = source
         self._reader = reader
         self._pipeline = pipeline
@@ -139,6 +147,11 @@ class Worker:
         self._live_tree_seconds = live_tree_seconds
         self._opened_at = opened_at
         self._bucket = bucket
+        self._pass_seconds = pass_seconds
+        self._passing: set[str] = set()
+        """Scopes over which the timer has begun a pass that has not ended."""
+        self._places = asyncio.Semaphore(_PASSES_AT_ONCE)
+        self._places_of_retried = asyncio.Semaphore(_RETRIED_AT_ONCE)
         self._compared: set[Scope] = set()
         self._lanes: dict[str, Lane] = {}
         self._tasks: dict[str, asyncio.Task[None]] = {}
@@ -149,8 +162,12 @@ class Worker:
         self._listed: _Listing | None = None
         self._instance = ReadersWriterLock()
         """Shared by the batches in progress; held alone while the source takes a new instance."""
+        self._unlisted: dict[str, str] = {}
         self._unreadable_folders: Mapping[str, str] = {}
         self._unreadable_scopes: dict[str, str] = {}
+        self._failing_passes: set[str] = set()
+        self._followed: set[str] = set()
+        """Scopes whose live tree a pass was made over."""
 
     @property
     def lanes(self) -> Sequence[Lane]:
@@ -159,8 +176,9 @@ class Worker:
 
     @property
     def unreadable(self) -> Mapping[str, str]:
-        """Folders and scopes of the bucket that could not be read the last time, and why."""
-        return {**self._unreadable_folders, **self._unreadable_scopes}
+        """What of the bucket could not be read the last time, and why: folders that cannot be listed and scopes whose
+        pointer cannot be read. An empty name: the bucket itself cannot be listed."""
+        return {**self._unlisted, **self._unreadable_folders, **self._unreadable_scopes}
 
     @property
     def dispatcher_ended(self) -> bool:
@@ -231,9 +249,8 @@ class Worker:
         """What the bucket has now. In a folder that cannot be listed, every scope counts that is known from before:
         from the listing before this one, and from what the source remembers."""
         began_at, began = self._runtime.now(), self._runtime.monotonic()
-        scopes = await self._reader.scopes()
-        # A volume that is no longer mounted has no scopes, and an event without any would be settled.
-        await self._bucket.check()
+        # In another bucket an event without scopes would be settled without those that the right one has.
+        scopes = await self._bucket.reading(self._scopes)
         found, unreadable = set(map(str, scopes)), dict(scopes.unreadable)
         if unreadable:
             known = await self._source.published_scopes() | (self._listed.scopes if self._listed else frozenset())
@@ -245,6 +262,15 @@ class Worker:
         self._remove_lanes(self._listed)
         return self._listed
 
+    async def _scopes(self) -> Scopes:
+        try:
+            scopes = await self._reader.scopes()
+        except Exception as error:
+            self._unlisted = {"": f"the bucket cannot be listed: {reason_of(error)}"}
+            raise
+        self._unlisted = {}
+        return scopes
+
     def _remove_lanes(self, listing: _Listing) -> None:
         """A lane goes once its events have outcomes and a listing that began afterwards has no such scope."""
         for lane in self.lanes:
@@ -253,9 +279,18 @@ class Worker:
                 continue
             del self._lanes[name]
             self._tasks.pop(name).cancel()
-            self._compared.discard(lane.scope)
-            self._pipeline.forget(lane.scope)
-            self._observer.removed(lane.scope)
+            self._forget(lane.scope)
+        for name in self._followed - listing.scopes - self._lanes.keys():
+            self._forget(Scope.parse(name))
+
+    def _forget(self, scope: Scope) -> None:
+        """Nothing waits for it, and the bucket does not have it: nothing that was reported of it holds."""
+        self._followed.discard(str(scope))
+        self._failing_passes.discard(str(scope))
+        self._unreadable_scopes.pop(str(scope), None)
+        self._compared.discard(scope)
+        self._pipeline.forget(scope)
+        self._observer.removed(scope)
 
     # -- the source's instance
 
@@ -321,7 +356,7 @@ class Worker:
 
     async def _process(self, lane: Lane) -> bool:
         async with self._instance.shared():
-            waiting = await self._source.waiting(str(lane.scope), lane.upto, desired.MOST_EVENTS)
+            waiting = await self._source.waiting(str(lane.scope), lane.upto, folding.MOST_EVENTS)
             if waiting:
                 began = self._runtime.monotonic()
                 await self._pipeline.process(lane.scope, waiting)
@@ -330,16 +365,33 @@ class Worker:
 
     async def _reconcile(self, scope: Scope) -> None:
         """The live tree follows; its failure is the timer's to repair, and no reason to fold again."""
-        reason = None
+        unreadable = None
+        self._followed.add(str(scope))
         try:
-            await self._pipeline.reconcile(scope)
+            async with asyncio.timeout(self._pass_seconds) as limit:
+                await self._pipeline.reconcile(scope)
         except Exception as error:  # noqa: BLE001  # whatever it is, the events are settled
-            reason = str(error) if isinstance(error, PublishingError | StoreError) else None
-            self._observer.unreconciled(scope, str(error))
-        if reason is not None:
-            self._unreadable_scopes[str(scope)] = reason
+            if limit.expired():
+                stopped = f"the pass over the live tree was stopped after {self._pass_seconds:g} s"
+                self._observer.unreconciled(scope, stopped)
+            else:
+                self._observer.unreconciled(scope, reason_of(error))
+                unreadable = await self._why_unreadable(scope)
+            self._failing_passes.add(str(scope))
+        else:
+            self._failing_passes.discard(str(scope))
+        if unreadable is not None:
+            self._unreadable_scopes[str(scope)] = unreadable
         else:
             self._unreadable_scopes.pop(str(scope), None)
+
+    async def _why_unreadable(self, scope: Scope) -> str | None:
+        """Why the pointer cannot be read; None if it can, so that the fault is one of the live tree alone."""
+        try:
+            await self._reader.pointer(scope)
+        except Exception as error:  # noqa: BLE001  # also one that nobody foresaw is this scope's alone
+            return reason_of(error)
+        return None
 
     async def _until_done(self, what: str, work: Callable[[], Awaitable[None]], waits: "Lane | Worker") -> None:
         """Try until it succeeds; each failure is said, and remembered by who waits."""
@@ -361,7 +413,7 @@ class Worker:
         waits.failure = None
 
     async def _failed(self, what: str, error: Exception, waits: "Lane | Worker") -> None:
-        failure = outcomes.judge(error)
+        failure = failures.classify(error)
         if isinstance(failure, NeedsOperator):
             trace = error if failure != waits.failure else None  # the same trace once is enough
             log.error("waits for an operator, tried again", waits=what, reason=failure.reason, exc_info=trace)
@@ -374,7 +426,7 @@ class Worker:
 
     async def _note(self, lane: Lane, failure: Failure) -> None:
         try:
-            waiting = await self._source.waiting(str(lane.scope), lane.upto, desired.MOST_EVENTS)
+            waiting = await self._source.waiting(str(lane.scope), lane.upto, folding.MOST_EVENTS)
             await self._source.note_failure(str(lane.scope), [each.position for each in waiting], failure.reason)
         except Exception as unnoted:  # noqa: BLE001  # a note for operators; the failure itself is logged
             log.warning("failure not noted in the journal", error=str(unnoted))
@@ -382,14 +434,24 @@ class Worker:
     # -- timers
 
     async def _reconcile_now_and_then(self) -> None:
-        """At once, too: a crash after the commit leaves a live tree behind, with no event that would bring it on."""
-        while True:
-            try:
-                scopes = (await self._list()).scopes
-                for name in [name for name in self._unreadable_scopes if name not in scopes]:
-                    del self._unreadable_scopes[name]
-                for name in sorted(scopes):
-                    await self._reconcile(Scope.parse(name))
-            except Exception as error:  # noqa: BLE001  # the next round asks again
-                log.warning("bucket not listed", error=str(error))
-            await self._runtime.sleep(self._live_tree_seconds * (0.5 + self._runtime.jitter()))
+        """At once, too: a crash after the commit leaves a live tree behind, with no event that would bring it on.
+
+        No scope waits for the pass over another one: a round begins passes, and does not wait for their end.
+        """
+        async with asyncio.TaskGroup() as group:
+            while True:
+                try:
+                    scopes = (await self._list()).scopes
+                    for name in sorted(scopes - self._passing):
+                        self._passing.add(name)
+                        group.create_task(self._pass(name))
+                except Exception as error:  # noqa: BLE001  # the next round asks again
+                    log.warning("bucket not listed", error=str(error))
+                await self._runtime.sleep(self._live_tree_seconds * (0.5 + self._runtime.jitter()))
+
+    async def _pass(self, name: str) -> None:
+        try:
+            async with self._places_of_retried if name in self._failing_passes else self._places:
+                await self._reconcile(Scope.parse(name))
+        finally:
+            self._passing.discard(name)

@@ -15,7 +15,7 @@ ROLLBACK_REQUESTED: Final = "io.rebundle.bundle.rollback_requested.v1"
 KNOWN_TYPES: Final = frozenset({MODEL_VERSION_CREATED, MODEL_VERSION_UPDATED, BUNDLE_STATE_CREATED, ROLLBACK_REQUESTED})
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, weakref_slot=True)
 class Event:
     """A CloudEvents 1.0 event whose envelope is valid; what `data` says is judged elsewhere (`schemas`)."""
 

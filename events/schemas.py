@@ -14,7 +14,7 @@ from pydantic_core import ErrorDetails
 
 from events.errors import Problem
 from events.model import BUNDLE_STATE_CREATED, MODEL_VERSION_CREATED, MODEL_VERSION_UPDATED, ROLLBACK_REQUESTED
-from events.strictjson import MOST_PROBLEMS, below, shown
+from events.strict_json import MOST_PROBLEMS, below, described
 
 DERIVED_PREFIX: Final = "derived-"
 LARGEST_REVISION: Final = 2**53 - 1  # what JavaScript, too, counts exactly
@@ -60,14 +60,14 @@ class _Data(BaseModel):
     model_config = ConfigDict(frozen=True, strict=True, extra="ignore", hide_input_in_errors=True)
 
 
-class BundleName(_Data):
+class BundleReference(_Data):
     """Which bundle, and which flavour of it; bounded text here, the daemon knows the grammar."""
 
     name: _Name
     target: _Name
 
 
-class State(_Data):
+class NamedState(_Data):
     """The producer's id and number of a composition."""
 
     id: ExplicitStateId
@@ -79,8 +79,8 @@ class State(_Data):
 class BundleState(_Data):
     """`bundle_state.created`: a whole composition. Models and proxy are raw: the composition is parsed elsewhere."""
 
-    bundle: BundleName
-    state: State
+    bundle: BundleReference
+    state: NamedState
     models: list[dict[str, Any]]
     proxy: dict[str, Any]
 
@@ -90,7 +90,7 @@ class ModelVersion(_Data):
 
     model: dict[str, Any]
     # Lax, because JSON has no tuples; what is inside stays strict.
-    bundles: Annotated[tuple[BundleName, ...], Field(strict=False, min_length=1, max_length=1000)] | None = None
+    bundles: Annotated[tuple[BundleReference, ...], Field(strict=False, min_length=1, max_length=1000)] | None = None
     """None: every bundle that has the model."""
     tags: dict[str, str] | None = None
     aliases: list[str] | None = None
@@ -106,7 +106,7 @@ class StateReference(_Data):
 class RollbackRequest(_Data):
     """`bundle.rollback_requested`: go back to an earlier state, and stay there."""
 
-    bundle: BundleName
+    bundle: BundleReference
     to: StateReference
     expected_state_id: StateId | None = None
     """Do nothing unless this one is live."""
@@ -163,7 +163,7 @@ def _problem(detail: ErrorDetails, root: str, data: Any) -> Problem:
         path = below(path, key)
     if detail["type"] == "missing":
         return Problem(below(path, detail["loc"][-1]), "is required")
-    return Problem(path, _expected(detail), shown(detail["input"]))
+    return Problem(path, _expected(detail), described(detail["input"]))
 
 
 def _keys_in(data: Any, location: tuple[int | str, ...]) -> Iterator[int | str]:

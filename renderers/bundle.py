@@ -1,6 +1,6 @@
 """Every file of a composition's deployment bundle.
 
-What one model contributes is one `Contribution`, rendered once and kept by all that it depends on: the model, and the
+What one model contributes is one `ModelFragment`, rendered once and kept by all that it depends on: the model, and the
 frame it stands in. So an event that changes one model renders one block through ruamel.yaml; the rest is put together.
 Whether the result says what the composition says is `gate`'s to judge, not ours.
 """
@@ -10,9 +10,9 @@ from dataclasses import dataclass, field
 from operator import attrgetter
 from typing import Final
 
-from renderers import compose, documents, download, example, images, readme, router
+from renderers import compose, download, example, images, readme, router, yaml_emitter
 from renderers.cache import Cache
-from renderers.compose import Allotment, Frame
+from renderers.compose import RenderContext, ResourceDefaults
 from renderers.model import (
     Composition,
     Model,
@@ -23,7 +23,7 @@ from renderers.model import (
     canonical_digest,
     canonical_json,
 )
-from renderers.templates import Templates
+from renderers.template_set import Templates
 
 RENDERER_VERSION: Final = "1"
 STAMP_PATH: Final = "base/.rebundle.json"
@@ -50,7 +50,7 @@ class RenderedBundle:
 
 
 @dataclass(frozen=True, slots=True)
-class Contribution:
+class ModelFragment:
     """What one model adds to the files of a bundle."""
 
     block: bytes
@@ -68,7 +68,7 @@ class Contribution:
 
 
 @dataclass(frozen=True, slots=True)
-class Fixed:
+class BundleParts:
     """What does not depend on the models: the three services' blocks (unsealed) and the ends of the document."""
 
     header: bytes
@@ -83,8 +83,8 @@ class Renderer:
 
     def __init__(self, cache_bytes: int = 64 * _MIB) -> None:
         """`cache_bytes` bounds what is kept of earlier renderings, over all scopes."""
-        self._contributions = Cache[Contribution](cache_bytes)
-        self._fixed = Cache[Fixed](cache_bytes // 8)
+        self._contributions = Cache[ModelFragment](cache_bytes)
+        self._fixed = Cache[BundleParts](cache_bytes // 8)
         self._signatures = Cache[tuple[bytes, str]](cache_bytes // 8)
         self._readmes = Cache[bytes](cache_bytes // 8)
 
@@ -98,7 +98,7 @@ class Renderer:
                 bundle's own is at fault.
         """
         templates = templates or Templates.built_in()
-        frame = Frame.of(composition, defaults, templates)
+        frame = RenderContext.of(composition, defaults, templates)
         models = self._contributions_of(composition, frame)
         fixed = self._fixed_blocks(composition, frame)
         signature, signature_seal = self._signature(composition.proxy)
@@ -135,7 +135,7 @@ class Renderer:
         # Texts sort like their bytes in UTF-8.
         return RenderedBundle(tuple(sorted(files, key=attrgetter("path"))))
 
-    def _contributions_of(self, composition: Composition, frame: Frame) -> list[Contribution]:
+    def _contributions_of(self, composition: Composition, frame: RenderContext) -> list[ModelFragment]:
         frame_key = frame.key
         keys = [(model.canonical, frame_key) for model in composition.models]
         kept = self._contributions.get_all(keys)
@@ -144,16 +144,16 @@ class Renderer:
             for model, key, contribution in zip(composition.models, keys, kept, strict=True)
         ]
 
-    def _contributed(self, model: Model, key: tuple[str, str], frame: Frame) -> Contribution:
+    def _contributed(self, model: Model, key: tuple[str, str], frame: RenderContext) -> ModelFragment:
         contribution = _contribution(model, frame)
         self._contributions.put(key, contribution, contribution.size + len(model.canonical))
         return contribution
 
-    def _fixed_blocks(self, composition: Composition, frame: Frame) -> Fixed:
+    def _fixed_blocks(self, composition: Composition, frame: RenderContext) -> BundleParts:
         key = (frame.key, composition.proxy.image)
         fixed = self._fixed.get(key)
         if fixed is None:
-            fixed = Fixed(
+            fixed = BundleParts(
                 compose.header(frame),
                 compose.download_block(frame),
                 compose.router_block(frame),
@@ -169,12 +169,14 @@ class Renderer:
         kept = self._signatures.get(document)
         if kept is None:
             # In the order of the canonical bytes, whatever order an event had: one digest, one text (protocol 1).
-            text = documents.as_yaml(json.loads(document), _SIGNATURE_HEADING).encode()
+            text = yaml_emitter.as_yaml(json.loads(document), _SIGNATURE_HEADING).encode()
             kept = text, _seal(text)
             self._signatures.put(document, kept, len(text) + len(document))
         return kept
 
-    def _readme(self, composition: Composition, frame: Frame, models: list[Contribution], proxy: bytes) -> bytes:
+    def _readme(
+        self, composition: Composition, frame: RenderContext, models: list[ModelFragment], proxy: bytes
+    ) -> bytes:
         fixed = (frame.defaults.download_image, frame.defaults.router_image, composition.proxy.image)
         folders = {images.folder(frame.pulled_from(image)) for image in fixed}
         key = (frame.key, frozenset(folders.union(model.image_folder for model in models)), proxy)
@@ -185,10 +187,10 @@ class Renderer:
         return text
 
 
-def _contribution(model: Model, frame: Frame) -> Contribution:
-    templates, allotment = frame.templates, Allotment.of(model, frame.defaults.resources)
+def _contribution(model: Model, frame: RenderContext) -> ModelFragment:
+    templates, allotment = frame.templates, ResourceDefaults.of(model, frame.defaults.resources)
     path, text = example.batching_path(model), example.batching_text(model, templates)
-    return Contribution(
+    return ModelFragment(
         block=compose.model_block(model, frame, allotment, text if example.batching_is_on(model) else None),
         map_line=router.map_line(model, templates).encode(),
         list_line=download.list_line(model, templates).encode(),

@@ -16,11 +16,11 @@ from dataclasses import asdict, dataclass, fields
 from functools import lru_cache
 from typing import Final, Literal
 
-from renderers import images, yaml
+from renderers import images, yaml_templates
 from renderers.errors import TemplateFault
 from renderers.identifiers import variable_name
 from renderers.model import Amounts, Composition, Model, RenderDefaults, Resources, canonical_digest, canonical_json
-from renderers.templates import Templates
+from renderers.template_set import Templates
 
 PATH: Final = "base/bundle/docker-compose.yaml"
 _HOLE: Final = b'"<content_digest>"'
@@ -35,7 +35,7 @@ _MEMORY_UNITS: Final = ((1 << 30, "g"), (1 << 20, "m"), (1 << 10, "k"), (1, "b")
 
 
 @dataclass(frozen=True, slots=True)
-class Frame:
+class RenderContext:
     """What the services of a bundle share."""
 
     bundle: str
@@ -44,7 +44,7 @@ class Frame:
     templates: Templates
 
     @classmethod
-    def of(cls, composition: Composition, defaults: RenderDefaults, templates: Templates) -> "Frame":
+    def of(cls, composition: Composition, defaults: RenderDefaults, templates: Templates) -> "RenderContext":
         """The frame of a composition under these defaults."""
         return cls(composition.bundle.name, composition.bundle.target, defaults, templates)
 
@@ -64,7 +64,7 @@ class Frame:
 
 
 @dataclass(frozen=True, slots=True)
-class Allotment:
+class ResourceDefaults:
     """What a model gets unless the target host says otherwise, as Compose writes it; "0" means no limit."""
 
     cpu_limit: str
@@ -73,7 +73,7 @@ class Allotment:
     mem_reservation: str
 
     @classmethod
-    def of(cls, model: Model, defaults: Resources) -> "Allotment":
+    def of(cls, model: Model, defaults: Resources) -> "ResourceDefaults":
         """The composition's value, else the default, else none."""
         limits, reservations = model.serving.resources.limits, model.serving.resources.reservations
         return cls(
@@ -88,12 +88,12 @@ def model_digest(model: Model) -> str:
     return canonical_digest([model.version, artifact.uri, artifact.digest, model.serving_version])[:16]
 
 
-def header(frame: Frame) -> bytes:
+def header(frame: RenderContext) -> bytes:
     """Everything above the first service."""
     return frame.templates.text("header.yaml").encode()
 
 
-def model_block(model: Model, frame: Frame, allotment: Allotment, batching: str | None) -> bytes:
+def model_block(model: Model, frame: RenderContext, allotment: ResourceDefaults, batching: str | None) -> bytes:
     """The service of a model; `batching` is the text of its batching file when that is on."""
     gpu = model.serving.gpu
     devices = (gpu.device_ids or ()) if gpu else ()
@@ -118,17 +118,17 @@ def model_block(model: Model, frame: Frame, allotment: Allotment, batching: str 
     return _block(template, values, frame)
 
 
-def download_block(frame: Frame) -> bytes:
+def download_block(frame: RenderContext) -> bytes:
     """model_download, unsealed."""
     return _fixed_block("model_download.yaml", frame.pulled_from(frame.defaults.download_image), frame)
 
 
-def router_block(frame: Frame) -> bytes:
+def router_block(frame: RenderContext) -> bytes:
     """The router, unsealed."""
     return _fixed_block("router.yaml", frame.pulled_from(frame.defaults.router_image), frame)
 
 
-def proxy_block(image: str, frame: Frame) -> bytes:
+def proxy_block(image: str, frame: RenderContext) -> bytes:
     """model_proxy, unsealed."""
     return _fixed_block("proxy.yaml", frame.pulled_from(image), frame)
 
@@ -138,31 +138,31 @@ def sealed(block: bytes, digest: str) -> bytes:
     return block.replace(_HOLE, f'"{digest[:16]}"'.encode(), 1)
 
 
-def footer(frame: Frame) -> bytes:
+def footer(frame: RenderContext) -> bytes:
     """Everything below the last service."""
     return _template(frame.templates, _FOOTER).filled(_frame_values(frame)).encode()
 
 
 def sample(platform: str, templates: Templates, gpu: Literal["all"] | None = None) -> str:
     """A model's block with its placeholders left in, for the README: what is shown is what is rendered."""
-    values = {field.name: "0" for field in fields(Allotment)} | {"variable": "<model_id>"}
+    values = {field.name: "0" for field in fields(ResourceDefaults)} | {"variable": "<model_id>"}
     return _template(templates, f"{platform}.yaml", gpu=gpu).filled(values).removeprefix(_SERVICES)
 
 
-def _fixed_block(name: str, image: str, frame: Frame) -> bytes:
+def _fixed_block(name: str, image: str, frame: RenderContext) -> bytes:
     return _block(_template(frame.templates, name, labels=len(frame.labels)), {"image": image}, frame)
 
 
-def _block(template: yaml.Template, values: Mapping[str, str], frame: Frame) -> bytes:
+def _block(template: yaml_templates.Template, values: Mapping[str, str], frame: RenderContext) -> bytes:
     text = template.filled({**values, **_frame_values(frame)})
     return text.removeprefix(_SERVICES).encode()
 
 
-def _frame_values(frame: Frame) -> dict[str, str]:
+def _frame_values(frame: RenderContext) -> dict[str, str]:
     values = {
         "bundle": frame.bundle,
         "network": frame.bundle,
-        "target_scalar": yaml.written(frame.target),
+        "target_scalar": yaml_templates.written(frame.target),
         "restart": frame.defaults.restart,
     }
     for index, (key, value) in enumerate(frame.labels):
@@ -180,14 +180,14 @@ def _template(
     devices: int = 0,
     batching: bool = False,
     labels: int = 0,
-) -> yaml.Template:
+) -> yaml_templates.Template:
     text = templates.render(name, gpu=gpu, devices=devices, batching=batching, labels=labels)
     lines = text.split("\n")
     try:
-        template = yaml.Template.parse(text)
+        template = yaml_templates.Template.parse(text)
         if templates.overridden:
-            yaml.refuse_extras(text)
-    except yaml.NotYaml as error:
+            yaml_templates.refuse_extras(text)
+    except yaml_templates.NotYaml as error:
         where = f"line {error.line} of what it makes, {lines[error.line - 1].strip()!r}"
         raise TemplateFault(name, error.line, f"is no YAML for a service: {error} ({where})") from error
     if name != _FOOTER and (not text.startswith(_SERVICES) or [*map(len, template.outline.values())] != [1]):

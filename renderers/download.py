@@ -9,7 +9,7 @@ from typing import Final
 
 from renderers.model import Model
 from renderers.platforms import PLATFORMS
-from renderers.templates import Templates
+from renderers.template_set import Templates
 
 LIST_PATH: Final = "base/model-serving/model-download/models.txt"
 SCRIPT_PATH: Final = "base/model-serving/model-download/download.sh"

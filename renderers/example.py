@@ -6,11 +6,11 @@ So nothing in base/ may depend on what these files say about single models.
 
 from typing import Final
 
-from renderers.compose import Allotment
+from renderers.compose import ResourceDefaults
 from renderers.identifiers import variable_name
 from renderers.model import BatchingParameters, Model
 from renderers.platforms import PLATFORMS
-from renderers.templates import Templates
+from renderers.template_set import Templates
 
 ENV_PATH: Final = "example/conf/bundle/.env"
 _STATIC: Final = {
@@ -32,7 +32,7 @@ def env_head(templates: Templates) -> str:
     return templates.text("conf.env")
 
 
-def env_lines(model: Model, allotment: Allotment, templates: Templates) -> str:
+def env_lines(model: Model, allotment: ResourceDefaults, templates: Templates) -> str:
     """A model's lines of conf/bundle/.env."""
     name = variable_name(model.id)
     return templates.render("serving.env", service=f"s{model.id}s", variable=name, allotment=allotment)

@@ -1,6 +1,7 @@
 """How big a bundle may be: told before anything is rendered, by intake where the event alone shows it.
 
-Sizes of an event's bytes and its nesting are the decoder's (`events.cloudevents`); these are of what would be rendered.
+Sizes of an event's bytes and its nesting are the decoder's (`events.dialects.cloudevents`).
+These are sizes of what would be rendered.
 """
 
 from collections.abc import Iterator
@@ -43,7 +44,7 @@ class TooBig(RenderError):
         self.excesses = excesses
 
 
-class Limits(Value):
+class BundleLimits(Value):
     """The most that one bundle may have."""
 
     model_config = ConfigDict(extra="forbid")
@@ -83,7 +84,7 @@ class Limits(Value):
                 yield Excess(part, f"the bundle has {number} {what}, and may have {most} (setting limits.{name})")
 
 
-DEFAULT_LIMITS: Final = Limits()
+DEFAULT_LIMITS: Final = BundleLimits()
 
 
 def files_of(composition: Composition) -> int:

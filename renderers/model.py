@@ -247,7 +247,7 @@ class ModelChange(Value):
         )
 
 
-class Signature(Value):
+class BundleSignature(Value):
     """Types of the proxy's inputs and outputs; the document belongs to the proxy."""
 
     document: dict[str, JsonValue]
@@ -269,7 +269,7 @@ class Proxy(Value):
     """The one service with ports on the host."""
 
     image: rules.Image
-    signature: Signature
+    signature: BundleSignature
 
     @cached_property
     def canonical(self) -> str:

@@ -1,6 +1,6 @@
 """What is different from one serving platform to the next, outside of the templates of their services.
 
-A platform is an entry here, a template `<name>.yaml`, and what the gate knows of it by itself (`expectation`):
+A platform is an entry here, a template `<name>.yaml`, and what the gate knows of it by itself (`expectations`):
 docs/platforms.md adds one step by step. What a platform cannot do is refused with its reason when a composition is
 read, because a setting that is silently left out would be found out in production.
 """

@@ -10,8 +10,8 @@ from functools import lru_cache
 from typing import Final
 
 from renderers import compose
-from renderers.compose import Frame
-from renderers.templates import Templates, markdown
+from renderers.compose import RenderContext
+from renderers.template_set import Templates, markdown
 
 PATH: Final = "README.md"
 _KEY: Final = re.compile(r"    ([a-z_]+):")
@@ -20,7 +20,7 @@ _SERVING: Final = ("depends_on", "image", "networks", "volumes", "command")
 _LEFT_OUT: Final = "    ...\n"
 
 
-def text(frame: Frame, folders: Iterable[str], proxy: bytes) -> str:
+def text(frame: RenderContext, folders: Iterable[str], proxy: bytes) -> str:
     """README.md; `folders` are the places that images are pulled from, `proxy` is the block of model_proxy."""
     return frame.templates.render(
         "README.md",
@@ -65,6 +65,6 @@ def _serving_excerpts(templates: Templates) -> dict[str, str]:
     }
 
 
-def _proxy_excerpt(frame: Frame, block: str) -> str:
+def _proxy_excerpt(frame: RenderContext, block: str) -> str:
     marked = ("--inference", "<inference", "--target-bundle", f"#- {frame.target}", f'#- "{frame.target}"')
     return excerpt(block, ("volumes", "command"), marked)

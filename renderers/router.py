@@ -8,7 +8,7 @@ from typing import Final
 
 from renderers.model import Model
 from renderers.platforms import PLATFORMS
-from renderers.templates import Templates
+from renderers.template_set import Templates
 
 MAP_PATH: Final = "base/bundle/nginx/models.map"
 CONF_PATH: Final = "example/conf/bundle/nginx.conf"

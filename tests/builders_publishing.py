@@ -6,15 +6,15 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, Literal
 
 from daemon.publishing import protocol
-from daemon.publishing.livetree import LiveTree
-from daemon.publishing.manifest import State
-from daemon.publishing.operations import Operations
-from daemon.publishing.pointer import Folded, Pointer, Publication, Revision
+from daemon.publishing.live_tree.sync import LiveTree
+from daemon.publishing.manifest import RenderedState
+from daemon.publishing.operator_commands import Operations
+from daemon.publishing.pointer import FoldedEvent, Pointer, Publication, Revision
 from daemon.publishing.protocol import Progress, Writing
 from daemon.publishing.publisher import Publisher
 from daemon.publishing.reader import PointerRead, Reader
 from daemon.publishing.signatures import Signer
-from daemon.publishing.trust import Trust
+from daemon.publishing.trust.policy import TrustPolicy
 from daemon.runtime import Runtime
 from daemon.stores.errors import ObjectMissing
 from daemon.stores.port import ObjectStore
@@ -56,7 +56,7 @@ def writing(number: int = 1, *, by: str = "ann", reason: str = "because") -> Wri
 
 
 def progress(
-    highest: int = 1, derived: int = 0, inputs: Mapping[str, int] | None = None, folded: Iterable[Folded] = ()
+    highest: int = 1, derived: int = 0, inputs: Mapping[str, int] | None = None, folded: Iterable[FoldedEvent] = ()
 ) -> Progress:
     return Progress(highest, derived, inputs or {}, tuple(folded))
 
@@ -84,7 +84,7 @@ def make_files(text: str = "1", **more: str) -> tuple[RenderedFile, ...]:
     return (*files, RenderedFile("base/bundle/download.sh", f"exit # {text}\n".encode(), executable=True))
 
 
-def make_state(number: int = 1, *, files: tuple[RenderedFile, ...] | None = None, **fields: Any) -> State:
+def make_state(number: int = 1, *, files: tuple[RenderedFile, ...] | None = None, **fields: Any) -> RenderedState:
     """An explicit state that is to be stored."""
     document = composition_document(1)
     document["models"][0]["version"] = str(number)
@@ -100,14 +100,14 @@ def make_state(number: int = 1, *, files: tuple[RenderedFile, ...] | None = None
         "templates": "0" * 64,
         "events": (),
     }
-    return State(**given | fields)
+    return RenderedState(**given | fields)
 
 
 class Bucket:
     """Everything that acts on one store, for one process of it."""
 
     def __init__(
-        self, store: ObjectStore, runtime: Runtime, *, trust: Trust | None = None, signers: Sequence[Signer] = ()
+        self, store: ObjectStore, runtime: Runtime, *, trust: TrustPolicy | None = None, signers: Sequence[Signer] = ()
     ) -> None:
         self.store = store
         self.reader = Reader(store, runtime, trust=trust)
@@ -115,7 +115,7 @@ class Bucket:
         self.live_tree = LiveTree(store, self.reader, runtime, believes_markers=trust is None)
         self.operations = Operations(self.reader, self.publisher, self.live_tree)
 
-    async def publish(self, *states: State) -> PointerRead:
+    async def publish(self, *states: RenderedState) -> PointerRead:
         """One compare-and-swap for each state; the live tree is left as it is."""
         for state in states:
             base = await self.reader.pointer(SCOPE)

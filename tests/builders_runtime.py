@@ -38,7 +38,7 @@ class ThreadRuntime:
     """Implements daemon.runtime.Runtime. Close it, or use it in a `with`."""
 
     def __init__(self, threads: int = 8) -> None:
-        self._pool = ThreadPoolExecutor(threads, thread_name_prefix="test-offload")
+        self._pool = ThreadPoolExecutor(threads, thread_name_prefix="test-runtime")
 
     def __enter__(self) -> Self:
         return self
@@ -55,7 +55,7 @@ class ThreadRuntime:
     def monotonic(self) -> float:
         return time.monotonic()
 
-    def token(self) -> str:
+    def random_id(self) -> str:
         return uuid.uuid4().hex
 
     def jitter(self) -> float:
@@ -64,7 +64,7 @@ class ThreadRuntime:
     async def sleep(self, seconds: float) -> None:
         await asyncio.sleep(seconds)
 
-    async def offload(self, work: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs) -> T:
+    async def run_in_thread(self, work: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs) -> T:
         return await asyncio.get_running_loop().run_in_executor(self._pool, functools.partial(work, *args, **kwargs))
 
 
@@ -82,7 +82,7 @@ class InlineRuntime:
     def monotonic(self) -> float:
         return self.seconds
 
-    def token(self) -> str:
+    def random_id(self) -> str:
         self._tokens += 1
         return hashlib.sha256(f"{self._name}/{self._tokens}".encode()).hexdigest()[:32]
 
@@ -93,5 +93,5 @@ class InlineRuntime:
         self.seconds += seconds
         await asyncio.sleep(0)
 
-    async def offload(self, work: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs) -> T:
+    async def run_in_thread(self, work: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs) -> T:
         return work(*args, **kwargs)

@@ -10,7 +10,7 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from daemon.interpretation import StateCreated, interpret
+from daemon.changes import StateCreated, interpret
 from events.errors import InvalidEvent
 from events.model import BUNDLE_STATE_CREATED, Event
 from renderers.model import Composition, RenderDefaults

@@ -6,23 +6,23 @@ document is dumped. Slow, without cuts, caches or put-in digests: what the rende
 
 from typing import Any
 
-from renderers import yaml
-from renderers.compose import Allotment, Frame, model_digest
+from renderers import yaml_templates
+from renderers.compose import RenderContext, ResourceDefaults, model_digest
 from renderers.example import batching_is_on, batching_text
 from renderers.model import Composition, Model, RenderDefaults, canonical_digest
-from renderers.templates import Templates
+from renderers.template_set import Templates
 
 
 def whole_compose_file(composition: Composition, defaults: RenderDefaults, digests: dict[str, str]) -> str:
     """The compose file; `digests` has the 16 hex digits for model_download, router and proxy."""
     templates = Templates.built_in()
-    frame = Frame.of(composition, defaults, templates)
+    frame = RenderContext.of(composition, defaults, templates)
     shared = _shared(frame)
     download = _service_text("model_download.yaml", frame)
-    tree = yaml.load(
+    tree = yaml_templates.load(
         templates.text("header.yaml") + download.removeprefix("services:\n") + templates.text("networks.yaml")
     )
-    yaml.fill(
+    yaml_templates.fill(
         tree,
         shared | {"image": frame.pulled_from(defaults.download_image), "content_digest": digests["model_download"]},
     )
@@ -39,17 +39,17 @@ def whole_compose_file(composition: Composition, defaults: RenderDefaults, diges
         _service_text("proxy.yaml", frame),
         shared | {"image": frame.pulled_from(composition.proxy.image), "content_digest": digests["proxy"]},
     )
-    return yaml.dump(tree)
+    return yaml_templates.dump(tree)
 
 
 def _insert(services: Any, text: str, values: dict[str, str]) -> None:
-    tree = yaml.load(text)
-    yaml.fill(tree, values)
+    tree = yaml_templates.load(text)
+    yaml_templates.fill(tree, values)
     services.update(tree["services"])
 
 
-def _model(model: Model, frame: Frame, shared: dict[str, str]) -> tuple[str, dict[str, str]]:
-    gpu, allotment = model.serving.gpu, Allotment.of(model, frame.defaults.resources)
+def _model(model: Model, frame: RenderContext, shared: dict[str, str]) -> tuple[str, dict[str, str]]:
+    gpu, allotment = model.serving.gpu, ResourceDefaults.of(model, frame.defaults.resources)
     devices = list(gpu.device_ids or []) if gpu else []
     text = frame.templates.render(
         f"{model.serving.platform}.yaml",
@@ -72,12 +72,12 @@ def _model(model: Model, frame: Frame, shared: dict[str, str]) -> tuple[str, dic
     return text, values | {f"device:{index}": device for index, device in enumerate(devices)}
 
 
-def _service_text(name: str, frame: Frame) -> str:
+def _service_text(name: str, frame: RenderContext) -> str:
     return frame.templates.render(name, labels=len(frame.labels))
 
 
-def _shared(frame: Frame) -> dict[str, str]:
-    values = {"bundle": frame.bundle, "network": frame.bundle, "target_scalar": yaml.written(frame.target)}
+def _shared(frame: RenderContext) -> dict[str, str]:
+    values = {"bundle": frame.bundle, "network": frame.bundle, "target_scalar": yaml_templates.written(frame.target)}
     values["restart"] = frame.defaults.restart
     for index, (key, value) in enumerate(frame.labels):
         values |= {f"label_key:{index}": key, f"label_value:{index}": value.replace("$", "$$")}

@@ -5,17 +5,18 @@ The table of verbs is all that help needs: a verb's module is imported when the 
 
 import difflib
 import os
+import re
 import sys
 import traceback
 from collections.abc import Sequence
 from contextlib import suppress
-from typing import Final
+from typing import Final, Literal
 
 from cyclopts import App, CycloptsError, Group, MissingArgumentError, UnknownCommandError
 
 from daemon import __version__
 from daemon.cli import codes
-from daemon.cli.text import plain
+from daemon.inspection.escaping import plain
 
 _RUNNING: Final = Group("Run and feed", sort_key=1)
 _LOOKING: Final = Group("Look", sort_key=2)
@@ -55,6 +56,8 @@ _VERBS: Final = (
     (_TENDING, "healthcheck", "healthcheck:healthcheck", "Ask the daemon whether it lives; for containers."),
 )
 
+_OUTPUT: Final = re.compile(r"(?:--output(?:=|$)|-[a-z]*o=?)(json|yaml)?")
+
 _EPILOGUE: Final = "Exit codes: " + "; ".join(f"{code} {words}" for code, words in codes.MEANINGS.items()) + "."
 
 
@@ -71,13 +74,12 @@ def build() -> App:
         suppress_keyboard_interrupt=False,
     )
     for group, name, where, words in _VERBS:
-        app.command(f"daemon.cli.{where}", name=name, help=words, group=group)
+        app.command(f"daemon.cli.commands.{where}", name=name, help=words, group=group)
     return app
 
 
 def run(arguments: Sequence[str]) -> int:
     """Does what the arguments say; the exit code. Never raises, and shows a trace only with --debug."""
-    debug = "--debug" in arguments
     try:
         result = build()(list(arguments))
     except BrokenPipeError:
@@ -88,7 +90,7 @@ def run(arguments: Sequence[str]) -> int:
     except (KeyboardInterrupt, SystemExit) as error:
         return _stopped(error)
     except BaseException as error:  # noqa: BLE001  # the one boundary: everything becomes words and a code
-        return _failed(error, debug=debug)
+        return _failed(error, arguments)
     return result if isinstance(result, int) else codes.DONE
 
 
@@ -106,9 +108,10 @@ def _stopped(error: KeyboardInterrupt | SystemExit) -> int:
     return codes.INTERRUPTED
 
 
-def _failed(error: BaseException, *, debug: bool) -> int:
+def _failed(error: BaseException, arguments: Sequence[str]) -> int:
     from daemon.cli import failures  # noqa: PLC0415  # knows the errors of every package, which help needs not
 
+    debug = "--debug" in arguments
     if debug:
         traceback.print_exception(error)
     told = failures.known(error)
@@ -116,10 +119,29 @@ def _failed(error: BaseException, *, debug: bool) -> int:
         words = f"unexpected {type(error).__name__}: {error}"
         hint = "" if debug else " (--debug shows where; please report it)"
         sys.stderr.write(f"rebundle: {plain(words)}{hint}\n")
-        return codes.FAILED
-    for number, line in enumerate(_words(told).splitlines()):
-        sys.stderr.write(f"{'rebundle: ' if number == 0 else '  '}{plain(line)}\n")
-    return failures.exit_code(error)
+        code = codes.FAILED
+    else:
+        words, code = _words(told), failures.exit_code(error)
+        for number, line in enumerate(words.splitlines()):
+            sys.stderr.write(f"{'rebundle: ' if number == 0 else '  '}{plain(line)}\n")
+    if (encoding := _encoding(arguments)) is not None:
+        from daemon.cli import output  # noqa: PLC0415  # as above
+
+        with suppress(BrokenPipeError):
+            sys.stdout.write(output.encoded(output.error_document(words, code), encoding))
+    return code
+
+
+def _encoding(arguments: Sequence[str]) -> Literal["json", "yaml"] | None:
+    """Which document `--output` asks for, also where the other arguments make no sense."""
+    if "render" in arguments[:1]:
+        return None  # its -o names a folder
+    for argument, following in zip(arguments, [*arguments[1:], ""], strict=True):
+        if (found := _OUTPUT.fullmatch(argument)) is not None:
+            match found[1] or following:
+                case ("json" | "yaml") as encoding:
+                    return encoding
+    return None
 
 
 def _words(error: BaseException) -> str:

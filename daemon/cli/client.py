@@ -33,7 +33,7 @@ class Answer:
 
 
 @dataclass(frozen=True, slots=True)
-class Client:
+class DaemonClient:
     """One daemon. `url` is its root, such as http://127.0.0.1:8420."""
 
     url: str

@@ -12,18 +12,19 @@ from cyclopts import CycloptsError
 from daemon.cli.codes import BACKEND, CONFLICT, FAILED, INTERRUPTED, NOT_FOUND, USAGE, VERIFICATION
 from daemon.http.errors import ListenFailed
 from daemon.publishing.errors import (
-    AcceptedUnusable,
     CannotSign,
     KeyUnusable,
     NewerRenderer,
     NewerSchema,
     NotFound,
+    OperationRefused,
     OutcomeUnresolved,
     PointerLost,
     PointerMoved,
     PolicyUnusable,
     PublishingError,
-    Refused,
+    SequenceMemoryUnusable,
+    StateUnreadable,
     VerificationFailed,
 )
 from daemon.settings import SettingsError
@@ -49,6 +50,10 @@ class UsageError(CommandError):
     """The command cannot be carried out as it was given (exit 2)."""
 
 
+class Declined(CommandError):
+    """Whoever was asked said no (exit 1)."""
+
+
 class BucketMissing(CommandError):
     """There is no folder where the bucket should be (exit 6)."""
 
@@ -62,7 +67,7 @@ class DaemonRefused(CommandError):
 
 
 _REFUSED: Final = (
-    Refused,
+    OperationRefused,
     PointerMoved,
     NewerSchema,
     NewerRenderer,
@@ -76,12 +81,13 @@ _DAMAGED: Final = (
     CannotSign,
     PointerLost,
     PolicyUnusable,
-    AcceptedUnusable,
+    SequenceMemoryUnusable,
     GateFailure,
     ObjectDamaged,
 )
 _UNUSABLE: Final = (
     OutcomeUnresolved,
+    StateUnreadable,
     StoreError,
     SourceUnavailable,
     JournalDamaged,

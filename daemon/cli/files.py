@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Final
 
 from daemon.cli.failures import CommandError, UsageError
-from daemon.stores.filesystem import RealFileSystem
+from daemon.stores.directory.filesystem import RealFileSystem
 from renderers.model import RenderedFile
 
 STDIN: Final = "-"

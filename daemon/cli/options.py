@@ -24,7 +24,12 @@ Format = Literal["table", "json", "yaml"]
 class Prose:
     """How people are spoken to."""
 
-    quiet: Annotated[bool, Parameter(alias="-q", negative=(), help="Only data and errors, no prose.")] = False
+    quiet: Annotated[
+        bool,
+        Parameter(
+            alias="-q", negative=(), help="Only results and errors: no prose, and of a check only what is wrong."
+        ),
+    ] = False
     no_color: Annotated[bool, Parameter(negative=(), help="No colours; NO_COLOR does the same.")] = False
     debug: Annotated[bool, Parameter(negative=(), help="Show the trace of an error.")] = False
 

@@ -6,15 +6,16 @@ and reasons come from elsewhere. Colours only on a terminal.
 
 import json
 import sys
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
-from typing import Any, Final, TextIO
+from typing import Any, Final, Literal, TextIO
 
 import yaml
 
-from daemon.cli.failures import UsageError
+from daemon.cli.failures import Declined, UsageError
 from daemon.cli.options import Format, Printing, Prose
-from daemon.cli.text import plain
+from daemon.inspection.comparison import Texts
+from daemon.inspection.escaping import plain
 
 SCHEMA_VERSION: Final = 1
 _BOLD, _RED, _GREEN, _YELLOW, _PLAIN = "\033[1m", "\033[31m", "\033[32m", "\033[33m", "\033[0m"
@@ -43,18 +44,11 @@ class Printer:
 
     def data(self, document: Document, lines: Iterable[str]) -> None:
         """The result: `document`, or (as a table) `lines`, which the caller made of the same values."""
-        match self.format:
-            case "json":
-                self.stdout.write(json.dumps({"schemaVersion": SCHEMA_VERSION, **document}, indent=2) + "\n")
-            case "yaml":
-                self.stdout.write(yaml.safe_dump({"schemaVersion": SCHEMA_VERSION, **document}, sort_keys=False))
-            case "table":
-                for line in lines:
-                    self.stdout.write(line + "\n")
-
-    def text(self, text: str) -> None:
-        """A result that is text by itself, whatever the format."""
-        self.stdout.write(text)
+        if self.format != "table":
+            self.stdout.write(encoded(document, self.format))
+            return
+        for line in lines:
+            self.stdout.write(line + "\n")
 
     def say(self, text: str) -> None:
         """Prose for people; goes to standard error, and nowhere with --quiet."""
@@ -81,17 +75,42 @@ class Printer:
         return f"{color}{text}{_PLAIN}" if self.colors else text
 
 
-def confirm(question: str, *, yes: bool, printer: Printer, stdin: TextIO | None = None) -> bool:
-    """Whether to go on: `--yes` says so, or somebody at the terminal does.
+def encoded(document: Document, encoding: Literal["json", "yaml"]) -> str:
+    """A document for programs."""
+    versioned = {"schemaVersion": SCHEMA_VERSION, **document}
+    return json.dumps(versioned, indent=2) + "\n" if encoding == "json" else yaml.safe_dump(versioned, sort_keys=False)
+
+
+def error_document(words: str, exit_code: int) -> Document:
+    """What a verb prints for programs where an error keeps it from its own document (ADR 28)."""
+    return {"error": words, "exit_code": exit_code}
+
+
+def confirm(question: str, *, yes: bool, printer: Printer, stdin: TextIO | None = None) -> None:
+    """Return if `--yes` or somebody at the terminal agrees.
 
     Raises:
-        UsageError: nobody can be asked.
+        UsageError: nobody can be asked. Declined: the answer is no.
     """
     if yes:
-        return True
+        return
     asked = stdin or sys.stdin
     if not asked.isatty():
         raise UsageError("this needs a confirmation, and there is no terminal to ask at: repeat it with --yes")
     printer.stderr.write(f"{plain(question)} [y/N] ")
     printer.stderr.flush()
-    return asked.readline().strip().lower() in {"y", "yes"}
+    if asked.readline().strip().lower() not in {"y", "yes"}:
+        raise Declined("nothing was changed")
+
+
+def colored_diff(texts: Texts, printer: Printer) -> Iterator[str]:
+    """The lines of every diff, for people."""
+    for lines in texts.values():
+        for number, line in enumerate(lines):
+            told = plain(line.replace("\t", "    ")) if printer.terminal else line
+            if number < 2 or line.startswith("@@"):
+                yield printer.heading(told)
+            elif line.startswith("+"):
+                yield printer.good(told)
+            else:
+                yield printer.bad(told) if line.startswith("-") else told

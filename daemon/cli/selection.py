@@ -3,7 +3,7 @@
 from typing import Final
 
 from daemon.publishing.errors import NotFound
-from daemon.publishing.operations import find_retained
+from daemon.publishing.operator_commands import find_retained
 from daemon.publishing.pointer import Pointer, Publication
 
 EXACT_STATE: Final = "Retained state: its full id, or STATE@ATTEMPT, of which the beginning of the attempt will do."

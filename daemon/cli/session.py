@@ -26,7 +26,7 @@ from events.journal import Journal
 from renderers.model import Scope
 
 if TYPE_CHECKING:  # takes long to import
-    from daemon.publishing.trust import Trust
+    from daemon.publishing.trust.policy import TrustPolicy
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,7 +37,7 @@ class Session:
     bucket: Bucket
     runtime: SystemRuntime
     printer: Printer
-    trust: "Trust | None" = None
+    trust: "TrustPolicy | None" = None
     debug: bool = False
 
     def failure_of(self, scope: Scope, error: Exception) -> tuple[str, int]:
@@ -71,7 +71,7 @@ def printer_of(prose: Prose) -> Printer:
 async def session(
     place: Place, printing: Printing, journal: JournalPlace | None = None, *, guarded: bool = True, new: bool = False
 ) -> AsyncIterator[Session]:
-    """The bucket that the options name, opened; `guarded` unless the verb probes it.
+    """The bucket that the options name, opened; `write_guard` unless the verb probes it.
 
     Raises:
         BucketMissing: it is a folder that does not exist, and it is not to be a `new` one.
@@ -116,7 +116,7 @@ async def opened_journal(loaded: Settings, runtime: SystemRuntime) -> AsyncItera
     Raises:
         JournalMissing: there is none at that path.
     """
-    journal = await Journal.open(loaded.journal.path, clock=runtime.now, token=runtime.token, run=False)
+    journal = await Journal.open(loaded.journal.path, clock=runtime.now, token=runtime.random_id, run=False)
     async with journal:
         yield journal
 

@@ -20,13 +20,13 @@ from starlette.types import ASGIApp
 
 from daemon.http.auth import Credentials, Roles, authorised
 from daemon.http.body import read_body
-from daemon.http.health import Health, Vitals, described
+from daemon.http.health import Health, HealthSource, described
 from daemon.http.intake import INTAKE, Intake, Receipt
-from daemon.http.problems import MEDIA_TYPE, Refused, answer_everything, unavailable
+from daemon.http.problems import MEDIA_TYPE, RequestRefused, answer_everything, unavailable
 from daemon.lifecycle import Stop
 from daemon.runtime import Runtime
 from daemon.telemetry import Metrics
-from events.cloudevents import BATCH, STRUCTURED
+from events.dialects.cloudevents import BATCH, STRUCTURED
 from events.journal.records import EventStatus, LaneStatus
 from events.model import KNOWN_TYPES
 
@@ -100,7 +100,7 @@ class EventReports(BaseModel):
 
 def create_app(
     intake: Intake,
-    vitals: Vitals,
+    vitals: HealthSource,
     metrics: Metrics,
     credentials: Callable[[], Credentials],
     limits: RequestLimits,
@@ -217,7 +217,7 @@ class _Slots:
 def _counted(metrics: Metrics) -> Iterator[None]:
     try:
         yield
-    except Refused as refused:
+    except RequestRefused as refused:
         metrics.events_rejected.labels(INTAKE, refused.reason).inc()
         raise
 

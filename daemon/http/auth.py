@@ -13,7 +13,7 @@ from enum import StrEnum
 from http import HTTPStatus
 from typing import Final
 
-from daemon.http.problems import Refused
+from daemon.http.problems import RequestRefused
 
 
 class Role(StrEnum):
@@ -78,8 +78,8 @@ def _equal(given: str, configured: str | None) -> bool:
     return same and configured is not None
 
 
-def _unauthorised(detail: str) -> Refused:
-    return Refused(
+def _unauthorised(detail: str) -> RequestRefused:
+    return RequestRefused(
         HTTPStatus.UNAUTHORIZED, "unauthorized", detail, headers={"www-authenticate": 'Bearer realm="rebundle"'}
     )
 
@@ -96,9 +96,9 @@ def _check_it_is_local(headers: Mapping[str, Sequence[str]], client: str, server
         raise _forbidden("it comes from a page in a browser")
 
 
-def _forbidden(why: str) -> Refused:
+def _forbidden(why: str) -> RequestRefused:
     detail = f"no token is configured, and without one this request is refused: {why}. Set http.token_file"
-    return Refused(HTTPStatus.FORBIDDEN, "forbidden", detail)
+    return RequestRefused(HTTPStatus.FORBIDDEN, "forbidden", detail)
 
 
 def is_loopback(address: str) -> bool:

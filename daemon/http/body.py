@@ -6,7 +6,7 @@ from http import HTTPStatus
 
 from starlette.requests import ClientDisconnect
 
-from daemon.http.problems import Refused
+from daemon.http.problems import RequestRefused
 
 
 async def read_body(chunks: AsyncIterator[bytes], declared: str | None, most_bytes: int, seconds: float) -> bytes:
@@ -28,12 +28,12 @@ async def read_body(chunks: AsyncIterator[bytes], declared: str | None, most_byt
     except TimeoutError:
         detail = f"the body did not come in within {seconds:g} s"
         # The rest of it is still to come: this connection is of no more use.
-        raise Refused(HTTPStatus.REQUEST_TIMEOUT, "too-slow", detail, headers={"connection": "close"}) from None
+        raise RequestRefused(HTTPStatus.REQUEST_TIMEOUT, "too-slow", detail, headers={"connection": "close"}) from None
     except ClientDisconnect:
-        raise Refused(HTTPStatus.BAD_REQUEST, "gone", "the sender left before the body was whole") from None
+        raise RequestRefused(HTTPStatus.BAD_REQUEST, "gone", "the sender left before the body was whole") from None
     return bytes(body)
 
 
-def _too_large(most_bytes: int) -> Refused:
+def _too_large(most_bytes: int) -> RequestRefused:
     detail = f"a body may have {most_bytes} bytes: raise http.max_body_bytes, or send fewer events at a time"
-    return Refused(HTTPStatus.REQUEST_ENTITY_TOO_LARGE, "too-large", detail)
+    return RequestRefused(HTTPStatus.REQUEST_ENTITY_TOO_LARGE, "too-large", detail)

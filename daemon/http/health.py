@@ -16,7 +16,7 @@ from prometheus_client import CONTENT_TYPE_PLAIN_0_0_4
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from daemon.attention import Lasting
-from daemon.http.problems import Refused, answer, unavailable
+from daemon.http.problems import RequestRefused, answer, unavailable
 from daemon.lifecycle import Stop
 from daemon.runtime import Runtime
 from daemon.telemetry import Metrics
@@ -35,7 +35,7 @@ PATHS: Final[dict[str, str]] = {
 
 
 @dataclass(frozen=True, slots=True)
-class Check:
+class ReadinessCheck:
     """What one dependency of the next request is like."""
 
     name: str
@@ -46,14 +46,14 @@ class Check:
     """Something is wrong that the next request does not need."""
 
 
-class Vitals(Protocol):
+class HealthSource(Protocol):
     """How the daemon does, from what is known: no call waits."""
 
     def fault(self) -> str | None:
         """Why only a restart helps; None: none is needed."""
         ...
 
-    def checks(self) -> Sequence[Check]:
+    def checks(self) -> Sequence[ReadinessCheck]:
         """What the next request depends on, and what else is wrong."""
         ...
 
@@ -65,7 +65,7 @@ class Vitals(Protocol):
 class Health:
     """Answers the probes, and gives every other path to `beyond`."""
 
-    def __init__(self, beyond: ASGIApp, vitals: Vitals, metrics: Metrics, runtime: Runtime, stop: Stop) -> None:
+    def __init__(self, beyond: ASGIApp, vitals: HealthSource, metrics: Metrics, runtime: Runtime, stop: Stop) -> None:
         """`runtime`: its threads make the metrics' text; they must not be those that wait for the bucket."""
         self._beyond = beyond
         self._vitals = vitals
@@ -85,7 +85,7 @@ class Health:
         if answering is None:
             await self._beyond(scope, receive, send)
         elif scope["method"] not in {"GET", "HEAD"}:
-            refused = Refused(
+            refused = RequestRefused(
                 HTTPStatus.METHOD_NOT_ALLOWED, "method-not-allowed", "only GET", headers={"allow": "GET, HEAD"}
             )
             await answer(refused)(scope, receive, send)
@@ -96,7 +96,7 @@ class Health:
         fault = self._vitals.fault()
         if fault is None:
             return PlainTextResponse("ok\n")
-        return answer(Refused(HTTPStatus.SERVICE_UNAVAILABLE, "restart-needed", fault))
+        return answer(RequestRefused(HTTPStatus.SERVICE_UNAVAILABLE, "restart-needed", fault))
 
     async def _readyz(self) -> Response:
         return await self._limited(self._readiness)
@@ -117,7 +117,10 @@ class Health:
             self._free += 1
 
     async def _readiness(self) -> Response:
-        checks = [*self._vitals.checks(), Check("running", not self._stop.is_set, self._stop.reason or "takes events")]
+        checks = [
+            *self._vitals.checks(),
+            ReadinessCheck("running", not self._stop.is_set, self._stop.reason or "takes events"),
+        ]
         ready = all(check.ok for check in checks)
         body = {"ready": ready, "checks": [asdict(check) for check in checks]}
         return JSONResponse(body, 200 if ready else 503, _NO_STORE)
@@ -150,7 +153,7 @@ class _Exposition:
             async with self._making:
                 if self._is_old():
                     asked = self._runtime.monotonic()
-                    self._text = await self._runtime.offload(self._metrics.render)
+                    self._text = await self._runtime.run_in_thread(self._metrics.render)
                     self._made = asked
         return self._text
 

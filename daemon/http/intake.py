@@ -13,19 +13,18 @@ from typing import Final, NoReturn, Protocol, assert_never
 
 import structlog
 
+from daemon.changes import Change, ModelVersionChanged, RollbackRequested, StateCreated, interpret, validate_data
 from daemon.http.auth import Role, Roles
-from daemon.http.problems import Refused, unavailable
-from daemon.interpretation import Change, ModelVersionChanged, RollbackRequested, StateCreated, interpret, judge_data
+from daemon.http.problems import RequestRefused, unavailable
 from daemon.lifecycle import Stop
 from daemon.runtime import Runtime
 from daemon.telemetry import Metrics
-from events.cloudevents import Decoded, Limits, decode_http
+from events.dialects.cloudevents import Decoded, DecodingLimits, decode_http
 from events.errors import EventError, IdentityConflict, InvalidEvent, JournalFull, Problem, UnsupportedContentType
 from events.journal.records import Accepted, Arrival, EventStatus
 from events.model import KNOWN_TYPES, Event, Identity
-from events.strictjson import MOST_PROBLEMS
-from renderers.limits import DEFAULT_LIMITS
-from renderers.limits import Limits as BundleLimits
+from events.strict_json import MOST_PROBLEMS
+from renderers.limits import DEFAULT_LIMITS, BundleLimits
 
 INTAKE: Final = "http"
 # Judging this much takes a few milliseconds; more leaves the loop. Less is not worth waiting for a thread,
@@ -62,7 +61,7 @@ class Receipt:
 
 
 @dataclass(frozen=True, slots=True)
-class _Judged:
+class _ValidEvent:
     place: str
     """The event's own JSON path in the request."""
     event: Event
@@ -78,7 +77,7 @@ class Intake:
         runtime: Runtime,
         metrics: Metrics,
         stop: Stop,
-        limits: Limits,
+        limits: DecodingLimits,
         *,
         bundle_limits: BundleLimits = DEFAULT_LIMITS,
         journal_seconds: float = _JOURNAL_SECONDS,
@@ -108,11 +107,11 @@ class Intake:
             return await self._append(judged)
         except InvalidEvent as error:
             detail = "no event of this request was accepted; `rebundle dead-letters list --rejected` shows it again"
-            refused = Refused(HTTPStatus.BAD_REQUEST, "invalid", detail, errors=error.problems)
+            refused = RequestRefused(HTTPStatus.BAD_REQUEST, "invalid", detail, errors=error.problems)
             await self._reject(body, refused)
         except UnsupportedContentType as error:
-            await self._reject(body, Refused(HTTPStatus.UNSUPPORTED_MEDIA_TYPE, "media-type", str(error)))
-        except Refused as refused:
+            await self._reject(body, RequestRefused(HTTPStatus.UNSUPPORTED_MEDIA_TYPE, "media-type", str(error)))
+        except RequestRefused as refused:
             if refused.status != HTTPStatus.SERVICE_UNAVAILABLE:
                 await self._reject(body, refused)
             raise
@@ -127,15 +126,15 @@ class Intake:
             found = await self._journal.find(event_id)
         if not found:
             detail = "no event with this id is known; those settled long ago are forgotten"
-            raise Refused(HTTPStatus.NOT_FOUND, "unknown-event", detail)
+            raise RequestRefused(HTTPStatus.NOT_FOUND, "unknown-event", detail)
         return found
 
-    async def _judge(self, headers: Sequence[tuple[bytes, bytes]], body: bytes) -> list[_Judged]:
+    async def _judge(self, headers: Sequence[tuple[bytes, bytes]], body: bytes) -> list[_ValidEvent]:
         if len(body) <= _INLINE_BYTES:
-            return _judge(headers, body, self._limits, self._bundle_limits)
-        return await self._runtime.offload(_judge, headers, body, self._limits, self._bundle_limits)
+            return _validate(headers, body, self._limits, self._bundle_limits)
+        return await self._runtime.run_in_thread(_validate, headers, body, self._limits, self._bundle_limits)
 
-    async def _append(self, judged: Sequence[_Judged]) -> list[Receipt]:
+    async def _append(self, judged: Sequence[_ValidEvent]) -> list[Receipt]:
         folded = [each for each in judged if each.change]
         arrivals = [_arrival(each.event, each.change) for each in folded if each.change]
         try:
@@ -144,7 +143,7 @@ class Intake:
         except IdentityConflict as error:
             expected = "must be new, or the event the same as the one known by it"
             problem = Problem(f"{folded[error.index].place}.id", expected, error.event_id)
-            raise Refused(HTTPStatus.CONFLICT, "conflict", str(error), errors=[problem]) from error
+            raise RequestRefused(HTTPStatus.CONFLICT, "conflict", str(error), errors=[problem]) from error
         receipts = [Receipt(each.event, next(accepted) if each.change else None) for each in judged]
         for receipt in receipts:
             if receipt.accepted is None or not receipt.accepted.known:
@@ -152,7 +151,7 @@ class Intake:
                 self._metrics.events_accepted.labels(INTAKE, kind).inc()
         return receipts
 
-    async def _reject(self, body: bytes, refused: Refused) -> NoReturn:
+    async def _reject(self, body: bytes, refused: RequestRefused) -> NoReturn:
         """Keep the request among the rejected, if that can be done, and refuse it in any case."""
         try:
             async with asyncio.timeout(self._journal_seconds):
@@ -178,17 +177,17 @@ class Intake:
             raise unavailable("journal-unavailable", "the journal cannot be used now", retry_after=10) from error
 
 
-def _judge(
-    headers: Sequence[tuple[bytes, bytes]], body: bytes, limits: Limits, bundle_limits: BundleLimits
-) -> list[_Judged]:
-    decoded = decode_http(headers, body, limits, judge_data)
-    judged: list[_Judged] = []
+def _validate(
+    headers: Sequence[tuple[bytes, bytes]], body: bytes, limits: DecodingLimits, bundle_limits: BundleLimits
+) -> list[_ValidEvent]:
+    decoded = decode_http(headers, body, limits, validate_data)
+    judged: list[_ValidEvent] = []
     problems: list[Problem] = []
     for place, event in _places(decoded):
         try:
             # A type nobody here knows is no fault of the sender: a later release may know it.
             change = interpret(event, bundle_limits) if event.type in KNOWN_TYPES else None
-            judged.append(_Judged(place, event, change))
+            judged.append(_ValidEvent(place, event, change))
         except InvalidEvent as error:
             problems += [replace(each, path=place + each.path.removeprefix("$")) for each in error.problems]
     if problems:
@@ -210,10 +209,10 @@ def _check_roles(changes: Sequence[Change], roles: Roles) -> None:
                     "a rollback request needs the token of http.rollback_token_file; "
                     "`rebundle rollback SCOPE STATE --reason '…'` needs only the bucket"
                 )
-                raise Refused(HTTPStatus.FORBIDDEN, "forbidden", detail)
+                raise RequestRefused(HTTPStatus.FORBIDDEN, "forbidden", detail)
             case StateCreated() | ModelVersionChanged() if Role.PUBLISH not in roles:
                 detail = "this token is for rollback requests only: use that of http.token_file"
-                raise Refused(HTTPStatus.FORBIDDEN, "forbidden", detail)
+                raise RequestRefused(HTTPStatus.FORBIDDEN, "forbidden", detail)
             case RollbackRequested() | StateCreated() | ModelVersionChanged():
                 pass
             case _:

@@ -17,7 +17,7 @@ MEDIA_TYPE: Final = "application/problem+json"
 _log = structlog.get_logger(__name__)
 
 
-class Refused(Exception):
+class RequestRefused(Exception):
     """The request is answered with this instead."""
 
     def __init__(
@@ -39,12 +39,12 @@ class Refused(Exception):
         self.headers = dict(headers or {})
 
 
-def unavailable(reason: str, detail: str, retry_after: int) -> Refused:
+def unavailable(reason: str, detail: str, retry_after: int) -> RequestRefused:
     """503 that says when to come again; never without it, since senders give up early otherwise."""
-    return Refused(HTTPStatus.SERVICE_UNAVAILABLE, reason, detail, headers={"retry-after": str(retry_after)})
+    return RequestRefused(HTTPStatus.SERVICE_UNAVAILABLE, reason, detail, headers={"retry-after": str(retry_after)})
 
 
-def answer(refused: Refused) -> Response:
+def answer(refused: RequestRefused) -> Response:
     """The problem document."""
     body: dict[str, Any] = {
         "type": f"urn:rebundle:problem:{refused.reason}",
@@ -62,28 +62,30 @@ def answer(refused: Refused) -> Response:
 def answer_everything(app: FastAPI) -> None:
     """Make every refusal of the app, the framework's own among them, a problem document."""
 
-    async def refused(_: Request, error: Refused) -> Response:
+    async def refused(_: Request, error: RequestRefused) -> Response:
         return answer(error)
 
     async def of_the_framework(_: Request, error: HTTPException) -> Response:
         status = HTTPStatus(error.status_code)
         reason = status.phrase.lower().replace(" ", "-")
-        return answer(Refused(status, reason, str(error.detail), headers=error.headers))
+        return answer(RequestRefused(status, reason, str(error.detail), headers=error.headers))
 
     async def of_the_parameters(_: Request, error: RequestValidationError) -> Response:
         problems = [Problem(".".join(map(str, each["loc"])), each["msg"]) for each in error.errors()]
-        return answer(Refused(HTTPStatus.BAD_REQUEST, "bad-request", "the request's parameters", errors=problems))
+        return answer(
+            RequestRefused(HTTPStatus.BAD_REQUEST, "bad-request", "the request's parameters", errors=problems)
+        )
 
     async def failed(request: Request, error: Exception) -> Response:
         _log.error("request failed", path=request.url.path, exc_info=error)
         detail = "a fault of Rebundle: its log has more"
         # The server closes the connection after an exception: a client must not send its next request on it.
         headers = {"connection": "close"}
-        return answer(Refused(HTTPStatus.INTERNAL_SERVER_ERROR, "internal", detail, headers=headers))
+        return answer(RequestRefused(HTTPStatus.INTERNAL_SERVER_ERROR, "internal", detail, headers=headers))
 
     # Starlette types a handler by the root of all exceptions, and so takes none of a more precise one.
     handlers: dict[Any, Any] = {
-        Refused: refused,
+        RequestRefused: refused,
         HTTPException: of_the_framework,
         RequestValidationError: of_the_parameters,
         Exception: failed,

@@ -11,7 +11,7 @@ from typing import Literal
 
 import structlog
 
-from daemon import localfiles
+from daemon import local_files
 from daemon.http.auth import Credentials
 
 log: structlog.stdlib.BoundLogger = structlog.get_logger(__name__)
@@ -45,8 +45,8 @@ class Tokens:
             try:
                 figures = _figures(path)
                 if self._seen.get(name) != figures:
-                    changed[name] = localfiles.read_token(path), figures
-            except (OSError, localfiles.Unsafe, ValueError) as error:
+                    changed[name] = local_files.read_token(path), figures
+            except (OSError, local_files.Unsafe, ValueError) as error:
                 failing[str(path)] = getattr(error, "strerror", None) or str(error)
         # All of them before they are compared: the two roles may exchange their tokens.
         credentials = replace(self._credentials, **{name: token for name, (token, _) in changed.items()})

@@ -26,11 +26,13 @@ class Malformed(ValueError):
     """No JSON document, or not in its one form."""
 
 
-def parsed(body: bytes) -> Any:
+def parse(body: bytes) -> Any:
     """The value in these bytes: UTF-8, no key twice in an object, numbers that others can hold, text that is text.
 
     Whatever is accepted can be written again. Raises Malformed.
     """
+    if not body:
+        raise Malformed("it is empty")
     try:
         text = body.decode()
         _check_structure(body)
@@ -38,21 +40,23 @@ def parsed(body: bytes) -> Any:
         if _SURROGATE.search(text):
             canonical_json(value).encode()  # half of a surrogate pair cannot be encoded
     except UnicodeError:
-        raise Malformed("it has text that is not UTF-8") from None
+        raise Malformed("it is no JSON: it has text that is not UTF-8") from None
+    except json.JSONDecodeError as error:
+        raise Malformed(f"it is no JSON: {error}") from error
     except (ValueError, RecursionError) as error:
         raise Malformed(str(error).splitlines()[0]) from error
     return value
 
 
-def written(value: object) -> bytes:
+def serialised(value: object) -> bytes:
     """A value as every document here is written."""
     return (canonical_json(value) + "\n").encode()
 
 
 def canonical(body: bytes) -> Any:
     """The value in these bytes. Raises Malformed, also where they are not what `written` would give."""
-    value = parsed(body)
-    if written(value) != body:
+    value = parse(body)
+    if serialised(value) != body:
         raise Malformed("it is not in the form in which it is written")
     return value
 
@@ -69,8 +73,10 @@ def _check_structure(body: bytes) -> None:
     brackets = marks.translate(None, b",")
     for _ in range(LEVELS):
         brackets = brackets.replace(b"[]", b"")  # the innermost level
+    if brackets.count(b"[") != brackets.count(b"]") or brackets.startswith(b"]"):
+        raise Malformed("it is no JSON: its brackets do not match")
     if brackets:
-        raise Malformed(f"it nests more than {LEVELS} levels, or its brackets do not match")
+        raise Malformed(f"it nests more than {LEVELS} levels")
 
 
 def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:

@@ -9,8 +9,12 @@ class NotFound(PublishingError):
     """There is no such scope, state, path or dead letter (exit 3)."""
 
 
-class Refused(PublishingError):
+class OperationRefused(PublishingError):
     """The scope's rules do not allow it now; the message says what would (exit 4)."""
+
+
+class StateUnreadable(PublishingError):
+    """The operator must act: the store does not let a state be read that a recovery has to make live (exit 6)."""
 
 
 class PointerMoved(PublishingError):
@@ -21,11 +25,11 @@ class VerificationFailed(PublishingError):
     """What is stored is not what its pointer, manifest or digests say (exit 5)."""
 
 
-class NotVouchedFor(VerificationFailed):
+class NotTrusted(VerificationFailed):
     """No signature of a publication counts by the trust policy: none is there, or none by a key that is trusted."""
 
 
-class WentBack(VerificationFailed):
+class SequenceWentBack(VerificationFailed):
     """A pointer is older than one that was accepted before: a backup was put back, or somebody replays it."""
 
 
@@ -33,7 +37,7 @@ class CannotSign(PublishingError):
     """The pointer is signed, and this writer has no key: it must not change it (protocol 4; exit 5)."""
 
 
-class AcceptedUnusable(PublishingError):
+class SequenceMemoryUnusable(PublishingError):
     """The operator must act: what was accepted here before cannot be read or written (exit 5)."""
 
 

@@ -15,7 +15,7 @@ from typing import Annotated, Final, TypeVar
 
 from pydantic import AfterValidator, BaseModel, Field, StringConstraints, ValidationError, ValidationInfo
 
-from daemon.stores.keys import is_key
+from daemon.stores.object_keys import is_key
 from events.schemas import LARGEST_REVISION
 from renderers.model import Scope
 
@@ -40,6 +40,7 @@ __all__ = [
     "fault_of",
     "rule",
     "time_of",
+    "timestamp",
 ]
 
 T = TypeVar("T")
@@ -71,6 +72,11 @@ def time_of(text: str) -> datetime:
     if not _TIME.fullmatch(text):
         raise ValueError("must be a time with its offset, such as 2026-01-31T12:00:00.000Z, from 1900 to 2999")
     return datetime.fromisoformat(text)
+
+
+def timestamp(now: datetime) -> str:
+    """ISO 8601 in UTC, to the millisecond, as every document here writes it."""
+    return now.isoformat(timespec="milliseconds").replace("+00:00", "Z")
 
 
 def fault_of(error: ValidationError) -> str:

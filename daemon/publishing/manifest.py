@@ -10,7 +10,7 @@ from pydantic import Field, StrictBool, ValidationError
 
 from daemon.publishing import sizes
 from daemon.publishing.archive import Archive, FileDigest, Member, content_digest_of, size_of_tar
-from daemon.publishing.documents import Malformed, parsed
+from daemon.publishing.documents import Malformed, parse
 from daemon.publishing.errors import VerificationFailed
 from daemon.publishing.grammar import (
     Attempt,
@@ -26,6 +26,7 @@ from daemon.publishing.grammar import (
     rule,
 )
 from daemon.publishing.pointer import Part, Publication, Revision
+from daemon.publishing.wording import leave_out
 from renderers.model import Composition, RenderDefaults, RenderedFile, canonical_digest, canonical_json, known_fields
 
 SCHEMA: Final = 1
@@ -120,15 +121,18 @@ class Manifest(Part):
             return composition
         if canonical_digest(self.composition) == self.composition_digest:
             raise VerificationFailed(
-                f"the composition of {self.state} has what this release does not know: a newer one wrote it"
+                f"the composition of {self.state} has what this release does not know: a newer one wrote it, which can "
+                "continue"
             )
-        raise VerificationFailed(f"the composition of {self.state} does not match its digest")
+        raise VerificationFailed(f"the composition of {self.state} does not match its digest: {leave_out(self.scope)}")
 
     def check_defaults(self) -> None:
         """Raises VerificationFailed unless the render defaults are those whose digest is recorded."""
         # As they were recorded: defaults that came into being later have no part in it.
         if canonical_digest(self.render_defaults) != self.render_defaults_digest:
-            raise VerificationFailed(f"the render defaults of {self.state} do not match their digest")
+            raise VerificationFailed(
+                f"the render defaults of {self.state} do not match their digest: {leave_out(self.scope)}"
+            )
 
     def defaults_value(self) -> RenderDefaults:
         """The render defaults it was rendered with, checked against their digest.
@@ -142,12 +146,12 @@ class Manifest(Part):
         except ValidationError as error:
             raise VerificationFailed(
                 f"the manifest of {self.state} has render defaults that this release does not know: "
-                f"a newer one wrote it, or they are damaged"
+                f"a newer one wrote it, which can continue, or they are damaged: {leave_out(self.scope)}"
             ) from error
 
 
 @dataclass(frozen=True, slots=True)
-class State:
+class RenderedState:
     """A rendered state that is to be stored."""
 
     composition: Composition
@@ -162,7 +166,7 @@ class State:
     events: tuple[ManifestEvent, ...]
 
 
-def written(state: State, attempt: str, at: str, members: Sequence[Member], archive: Archive) -> bytes:
+def written(state: RenderedState, attempt: str, at: str, members: Sequence[Member], archive: Archive) -> bytes:
     """The manifest of a rendered state, as `encode` would write it.
 
     Put together from canonical JSON that is there already: of the composition, and of each file.
@@ -202,14 +206,14 @@ def decode(body: bytes) -> Manifest:
         VerificationFailed: they are no manifest, or a field breaks its rule (`grammar`, `sizes`).
     """
     try:
-        return checked(Manifest, parsed(body))
+        return checked(Manifest, parse(body))
     except ValidationError as error:
         raise VerificationFailed(f"the manifest cannot be read: {fault_of(error)}") from error
     except Malformed as error:
         raise VerificationFailed(f"the manifest cannot be read: {error}") from error
 
 
-def publication(state: State, attempt: str, at: str, body: bytes) -> Publication:
+def publication(state: RenderedState, attempt: str, at: str, body: bytes) -> Publication:
     """What the pointer says of the publication whose manifest has these bytes."""
     return Publication(
         state=state.state,

@@ -11,7 +11,7 @@ from typing import Annotated, Any, Final, Literal
 from pydantic import BaseModel, ConfigDict, Field, StrictBool, ValidationError
 
 from daemon.publishing import layout
-from daemon.publishing.documents import Malformed, parsed
+from daemon.publishing.documents import Malformed, parse
 from daemon.publishing.errors import VerificationFailed
 from daemon.publishing.grammar import (
     Attempt,
@@ -33,6 +33,7 @@ from daemon.publishing.grammar import (
 )
 from daemon.publishing.signatures import Signature
 from daemon.publishing.sizes import SIGNATURES
+from daemon.publishing.wording import cut_off, rebuild
 from renderers.model import Scope, canonical_json
 
 SCHEMA: Final = 1
@@ -123,7 +124,7 @@ class Quarantine(Part):
     at: Time
 
 
-class Folded(Part):
+class FoldedEvent(Part):
     """An event the scope has folded: two digests of 16 hex digits each (protocol 2)."""
 
     identity: Id16
@@ -160,7 +161,7 @@ def _check_change(change: dict[str, Any]) -> None:
         raise ValueError(fault_of(error)) from None
 
 
-class InputChange(Part):
+class PositionChange(Part):
     """When a position of `inputs` was last raised. It counts only while `inputs` has this very offset: a release that
     does not know of it raises the one without the other."""
 
@@ -168,7 +169,7 @@ class InputChange(Part):
     at: Time
 
 
-class Entry(Part):
+class HistoryEntry(Part):
     """One change of the pointer."""
 
     sequence: SequenceNumber
@@ -183,7 +184,7 @@ class Entry(Part):
     reason: Reason = ""
 
 
-class Older(Part):
+class PreviousChunk(Part):
     """Where the history before this one is."""
 
     key: Label
@@ -193,8 +194,8 @@ class Older(Part):
 class Chunk(Part):
     """The oldest entries of a history that grew too long for the pointer; never changes."""
 
-    entries: tuple[Entry, ...]
-    older: Older | None = None
+    entries: tuple[HistoryEntry, ...]
+    older: PreviousChunk | None = None
 
 
 class Pointer(Part):
@@ -210,17 +211,17 @@ class Pointer(Part):
     highest_producer: RevisionNumber = 0
     derived: RevisionNumber = 0
     inputs: dict[Label, Position] = {}
-    inputs_changed: dict[Label, InputChange] = {}
+    inputs_changed: dict[Label, PositionChange] = {}
     """By instance, as far as known; for collection."""
-    recent: tuple[Folded, ...] = ()
+    recent: tuple[FoldedEvent, ...] = ()
     hold: Hold | None = None
     quarantined: tuple[Quarantine, ...] = ()
     retained: tuple[Publication, ...] = ()
     """In commit order, the newest last."""
     gc_epoch: SequenceNumber = 0
-    history: tuple[Entry, ...] = ()
+    history: tuple[HistoryEntry, ...] = ()
     """The newest last."""
-    older: Older | None = None
+    older: PreviousChunk | None = None
 
     model_config = ConfigDict(frozen=True, extra="allow", populate_by_name=True)
 
@@ -272,7 +273,7 @@ def opened(body: bytes, scope: Scope) -> tuple[Pointer, bool]:
         VerificationFailed: as `decode`.
     """
     try:
-        document = parsed(body)
+        document = parse(body)
         if not isinstance(document, Mapping) or "signed" not in document:
             raise Malformed("it has no 'signed' part")
         signatures = document.get("signatures") or ()
@@ -286,7 +287,7 @@ def opened(body: bytes, scope: Scope) -> tuple[Pointer, bool]:
     except ValueError as error:
         raise _damaged(scope, str(error)) from error
     if pointer.scope != str(scope):
-        raise VerificationFailed(f"pointer.json of {scope} is the one of {pointer.scope}")
+        raise VerificationFailed(f"pointer.json of {scope} is the one of {pointer.scope}: {rebuild(scope)}")
     return pointer, bool(signatures)
 
 
@@ -297,12 +298,12 @@ def decode_chunk(body: bytes, key: str, scope: Scope) -> Chunk:
         VerificationFailed: they are no chunk of this scope, or a field breaks its rule (`grammar`).
     """
     try:
-        chunk = checked(Chunk, parsed(body))
+        chunk = checked(Chunk, parse(body))
         _check_older(chunk.older, scope)
     except ValidationError as error:
-        raise VerificationFailed(f"history chunk {key} is damaged ({fault_of(error)})") from error
+        raise VerificationFailed(f"history chunk {key} is damaged ({fault_of(error)}): {cut_off(scope)}") from error
     except ValueError as error:
-        raise VerificationFailed(f"history chunk {key} is damaged ({error})") from error
+        raise VerificationFailed(f"history chunk {key} is damaged ({error}): {cut_off(scope)}") from error
     return chunk
 
 
@@ -315,12 +316,10 @@ def _check_references(pointer: Pointer, scope: Scope) -> None:
     _check_older(pointer.older, scope)
 
 
-def _check_older(older: Older | None, scope: Scope) -> None:
+def _check_older(older: PreviousChunk | None, scope: Scope) -> None:
     if older is not None and not layout.is_history(scope, older.key):
         raise Malformed(f"older.key: must be a chunk below {layout.histories(scope)}")
 
 
 def _damaged(scope: Scope, what: str) -> VerificationFailed:
-    return VerificationFailed(
-        f"pointer.json of {scope} is damaged ({what}): `rebundle recover {scope} --reason '…'` rebuilds it"
-    )
+    return VerificationFailed(f"pointer.json of {scope} is damaged ({what}): {rebuild(scope)}")

@@ -12,7 +12,7 @@ from datetime import datetime, timedelta
 from enum import Enum, auto
 from typing import Any, Final
 
-from daemon.publishing.errors import Refused
+from daemon.publishing.errors import OperationRefused
 from daemon.publishing.grammar import time_of
 from daemon.publishing.pointer import (
     CHUNK,
@@ -22,13 +22,13 @@ from daemon.publishing.pointer import (
     MOST_RECENT,
     MOST_RETAINED,
     Chunk,
-    Entry,
-    Folded,
+    FoldedEvent,
+    HistoryEntry,
     Hold,
-    InputChange,
     Kind,
-    Older,
     Pointer,
+    PositionChange,
+    PreviousChunk,
     Publication,
     PublicationId,
     Quarantine,
@@ -57,7 +57,7 @@ class Progress:
     highest_producer: int
     derived: int
     inputs: Mapping[str, int]
-    folded: tuple[Folded, ...]
+    folded: tuple[FoldedEvent, ...]
 
 
 def absent(scope: Scope) -> Pointer:
@@ -144,7 +144,7 @@ def resume(pointer: Pointer, writing: Writing) -> Pointer | None:
         Refused: desired is quarantined.
     """
     if pointer.desired is not None and pointer.is_quarantined(pointer.desired.composition):
-        raise Refused(
+        raise OperationRefused(
             f"desired state {pointer.desired.state} is quarantined: lift that first with "
             f"{_lifting(pointer, pointer.desired)}, or wait for a state with another composition"
         )
@@ -167,10 +167,13 @@ def quarantine(
     if is_rejected and not is_live:
         return None
     if is_live and rollback_to is None:
-        raise Refused(f"{target.state} is live: name the state to go back to with --rollback-to")
+        raise OperationRefused(
+            f"{target.state} is live: name the state to go back to with --rollback-to "
+            f"(`rebundle states {pointer.scope}` lists them)"
+        )
     rejected = Quarantine(composition=target.composition, by=writing.by, reason=writing.reason, at=writing.at)
     if not is_rejected and len(pointer.quarantined) >= MOST_QUARANTINED:
-        raise Refused(
+        raise OperationRefused(
             f"{MOST_QUARANTINED} compositions of {pointer.scope} are quarantined already: lift one first "
             f"(`rebundle quarantine {pointer.scope} DIGEST --lift --reason '…'`; `rebundle status {pointer.scope}` "
             "lists them)"
@@ -180,7 +183,10 @@ def quarantine(
     if rollback_to is None:
         return _next(pointer, writing, "quarantine", quarantined=quarantined, change=change)
     if rollback_to.composition == target.composition:
-        raise Refused(f"{rollback_to.state} has the same composition as {target.state}, which is to be quarantined")
+        raise OperationRefused(
+            f"{rollback_to.state} has the same composition as {target.state}, which is to be quarantined: name another "
+            f"state (`rebundle states {pointer.scope}` lists them)"
+        )
     _refuse_quarantined(pointer, rollback_to)
     held = _hold(writing)
     change["hold"] = _dumped(held)
@@ -205,7 +211,10 @@ def pin(pointer: Pointer, writing: Writing, target: Publication, *, pinned: bool
     if target.pinned == pinned:
         return None
     if pinned and sum(each.pinned for each in pointer.retained) >= MOST_PINNED:
-        raise Refused(f"{MOST_PINNED} publications of {pointer.scope} are pinned already: unpin one first")
+        raise OperationRefused(
+            f"{MOST_PINNED} publications of {pointer.scope} are pinned already: unpin one first "
+            f"(`rebundle pin {pointer.scope} STATE --lift --reason '…'`; `rebundle states {pointer.scope}` lists them)"
+        )
     changed = target.model_copy(update={"pinned": pinned})
     retained = tuple(changed if each.id == target.id else each for each in pointer.retained)
     return _next(
@@ -241,7 +250,7 @@ def collect(
     now = as_of or writing.at
     idle = idle_journals(pointer, time_of(now))
     inputs = {instance: offset for instance, offset in pointer.inputs.items() if instance not in idle}
-    begun = {each: InputChange(offset=at, at=now) for each, at in inputs.items() if each.startswith(_JOURNAL)}
+    begun = {each: PositionChange(offset=at, at=now) for each, at in inputs.items() if each.startswith(_JOURNAL)}
     noted = {each: change for each, change in _known_changes(pointer).items() if each not in idle}
     current = _current(pointer.live, pointer.desired)
     gone = tuple(
@@ -270,7 +279,7 @@ def recover(
     retained: Sequence[Publication],
     hold: Hold | None,
     published: Sequence[Publication] = (),
-    cut_off: Iterable[Entry] = (),
+    cut_off: Iterable[HistoryEntry] = (),
 ) -> Pointer:
     """What goes on from what `recovery` made of the remains; `published` are those that no known change names.
 
@@ -297,7 +306,7 @@ def recover(
     )
 
 
-def used_up(entries: Iterable[Entry]) -> Iterator[tuple[str, int, str]]:
+def used_up(entries: Iterable[HistoryEntry]) -> Iterator[tuple[str, int, str]]:
     """State, producer's number and composition of each explicit state that left the pointer for good (protocol 3)."""
     for entry in entries:
         told = entry.change.get("used")
@@ -317,7 +326,7 @@ def split_history(pointer: Pointer) -> tuple[Chunk, int] | None:
     return Chunk(entries=entries, older=pointer.older), entries[0].sequence
 
 
-def without_chunk(pointer: Pointer, older: Older) -> Pointer:
+def without_chunk(pointer: Pointer, older: PreviousChunk) -> Pointer:
     """The pointer once its oldest entries are stored in the chunk `older` names."""
     return pointer.model_copy(update={"history": pointer.history[CHUNK:], "older": older})
 
@@ -368,7 +377,7 @@ def _next(
     by_id = {each.id: each for each in retained}
     change = change or {}
     used = change.get("used", {}) | _used(each for each in (*pointer.retained, *published) if each.id not in kept)
-    entry = Entry(
+    entry = HistoryEntry(
         sequence=sequence,
         write=writing.write,
         kind=kind,
@@ -437,7 +446,7 @@ def _progressed(pointer: Pointer, writing: Writing, progress: Progress) -> dict[
     """How far the sources are after a batch, since when, and which events were folded last."""
     inputs = _advanced(pointer.inputs, progress.inputs)
     changed = {
-        instance: InputChange(offset=inputs[instance], at=writing.at)
+        instance: PositionChange(offset=inputs[instance], at=writing.at)
         for instance in progress.inputs
         if inputs[instance] != pointer.inputs.get(instance)
     }
@@ -448,7 +457,7 @@ def _progressed(pointer: Pointer, writing: Writing, progress: Progress) -> dict[
     }
 
 
-def _known_changes(pointer: Pointer) -> dict[str, InputChange]:
+def _known_changes(pointer: Pointer) -> dict[str, PositionChange]:
     """Of the journals whose position is the one that was noted."""
     return {
         instance: noted
@@ -471,7 +480,7 @@ def _same(one: Publication | None, other: Publication | None) -> bool:
 
 def _refuse_quarantined(pointer: Pointer, target: Publication) -> None:
     if pointer.is_quarantined(target.composition):
-        raise Refused(f"{target.state} is quarantined: lift that first with {_lifting(pointer, target)}")
+        raise OperationRefused(f"{target.state} is quarantined: lift that first with {_lifting(pointer, target)}")
 
 
 def _lifting(pointer: Pointer, target: Publication) -> str:

@@ -7,30 +7,30 @@ won (a PointerRead), lost (PointerMoved) or unknown (OutcomeUnresolved), never a
 
 import asyncio
 import hashlib
-from collections.abc import Sequence
-from datetime import datetime
+from collections.abc import Awaitable, Callable, Sequence
 from typing import TYPE_CHECKING, Final
 
 from daemon.concurrency import concurrently
-from daemon.publishing import archive, attestation, documents, layout, manifest, pointer, protocol, sizes
+from daemon.publishing import archive, documents, layout, manifest, pointer, protocol, sizes
 from daemon.publishing import signatures as signatures_of
 from daemon.publishing.archive import Member, Packer
 from daemon.publishing.errors import (
     CannotSign,
     NewerSchema,
+    OperationRefused,
     OutcomeUnresolved,
     PointerLost,
     PointerMoved,
-    Refused,
     VerificationFailed,
 )
-from daemon.publishing.grammar import MOST_SEQUENCE
-from daemon.publishing.manifest import State
-from daemon.publishing.patience import patiently
-from daemon.publishing.pointer import Older, Pointer, Publication
+from daemon.publishing.grammar import MOST_SEQUENCE, timestamp
+from daemon.publishing.manifest import RenderedState
+from daemon.publishing.pointer import Pointer, PreviousChunk, Publication
 from daemon.publishing.protocol import Resolution, Writing
 from daemon.publishing.reader import PointerRead, Reader
+from daemon.publishing.retry import patiently
 from daemon.publishing.signatures import Signature, Signer
+from daemon.publishing.trust import attestation
 from daemon.runtime import Runtime
 from daemon.stores.errors import (
     ConditionFailed,
@@ -44,7 +44,7 @@ from daemon.stores.port import Content, ObjectStore, Version
 from renderers.model import Scope
 
 if TYPE_CHECKING:  # see `reader`
-    from daemon.publishing.trust import Role
+    from daemon.publishing.trust.policy import Role
 
 _JSON: Final = "application/json"
 _GZIP: Final = "application/gzip"
@@ -68,9 +68,9 @@ class Publisher:
 
     def writing(self, by: str, reason: str = "") -> Writing:
         """A new try to change a pointer, with an id by which it will be recognised."""
-        return Writing(self._runtime.token(), timestamp(self._runtime.now()), by, reason)
+        return Writing(self._runtime.random_id(), timestamp(self._runtime.now()), by, reason)
 
-    async def store_state(self, scope: Scope, state: State) -> Publication:
+    async def store_state(self, scope: Scope, state: RenderedState) -> Publication:
         """Upload archive and manifest under a new attempt. Nothing refers to them yet.
 
         Raises:
@@ -79,9 +79,9 @@ class Publisher:
             Refused: the bundle is larger than readers take.
         """
         self._refuse_useless_keys(scope, ("publish", "pointer"))
-        attempt, at = self._runtime.token(), timestamp(self._runtime.now())
+        attempt, at = self._runtime.random_id(), timestamp(self._runtime.now())
         # In a thread whatever the size: at 500 models it takes milliseconds, and finding that out would take one.
-        packed, body = await self._runtime.offload(self._pack, state, attempt, at)
+        packed, body = await self._runtime.run_in_thread(self._pack, state, attempt, at)
         objects = [
             (layout.archive(scope, state.state, attempt), Content(packed, _GZIP)),
             (layout.manifest(scope, state.state, attempt), Content(body, _JSON)),
@@ -94,7 +94,7 @@ class Publisher:
         self._reader.remember(scope, publication, state.files)
         return publication
 
-    def _pack(self, state: State, attempt: str, at: str) -> tuple[bytes, bytes]:
+    def _pack(self, state: RenderedState, attempt: str, at: str) -> tuple[bytes, bytes]:
         members = self._packer.members(state.composition.scope, state.files)
         packed = archive.pack(members)
         body = manifest.written(state, attempt, at, members, packed)
@@ -102,11 +102,21 @@ class Publisher:
         return packed.body, body
 
     async def _attested(self, body: bytes) -> bytes:
-        payload = await self._runtime.offload(attestation.statement, manifest.decode(body), body)
+        payload = await self._runtime.run_in_thread(attestation.statement, manifest.decode(body), body)
         return attestation.enveloped(payload, await self._signed(signatures_of.STATEMENT, payload))
 
-    async def swap(self, scope: Scope, base: PointerRead, following: Pointer) -> PointerRead:
+    async def swap(
+        self,
+        scope: Scope,
+        base: PointerRead,
+        following: Pointer,
+        *,
+        before_creating: Callable[[], Awaitable[None]] | None = None,
+    ) -> PointerRead:
         """Make `following` the pointer, if it is still the one that was read as `base`.
+
+        `before_creating` is called each time before a first pointer is sent: the condition that there is none holds
+        in every bucket without the scope. What it raises is raised, and leaves open what became of an earlier sending.
 
         Returns the pointer as it is afterwards: ours, or one that another writer has built on ours.
 
@@ -126,6 +136,8 @@ class Publisher:
         for attempt in range(1 + _RESENDS):
             if attempt:
                 await self._runtime.sleep(_RESEND_DELAY * 2**attempt * (0.5 + self._runtime.jitter()))
+            if base.version is None and before_creating is not None:
+                await before_creating()
             try:
                 read = await self._try_swap(scope, base, following, content)
             except StoreRefused as error:
@@ -167,7 +179,7 @@ class Publisher:
             return ()
         try:
             async with asyncio.timeout(_SIGN_SECONDS):
-                return await self._runtime.offload(signatures_of.signed_by, self._signers, kind, payload)
+                return await self._runtime.run_in_thread(signatures_of.signed_by, self._signers, kind, payload)
         except TimeoutError as error:
             raise StoreUnavailable(f"signing took longer than {_SIGN_SECONDS} s: try again") from error
 
@@ -177,9 +189,15 @@ class Publisher:
         `roles` are those that a key of this writer must have; who stores a state, too, needs `publish`.
         """
         if base.pointer.schema_ > pointer.SCHEMA:
-            raise NewerSchema(f"the pointer of {scope} was written by a newer release (schema {base.pointer.schema_})")
+            raise NewerSchema(
+                f"the pointer of {scope} was written by a newer release (schema {base.pointer.schema_}): use that one "
+                "here, too"
+            )
         if base.signed and not self._signers:
-            raise CannotSign(f"the pointer of {scope} is signed, and no signing key is configured (signing.key_file)")
+            raise CannotSign(
+                f"the pointer of {scope} is signed, and no signing key is configured: set signing.key_file to one that "
+                "readers trust"
+            )
         self._refuse_useless_keys(scope, roles)
 
     def _refuse_useless_keys(self, scope: Scope, roles: tuple["Role", ...]) -> None:
@@ -213,7 +231,7 @@ class Publisher:
                 entries = await self._reader.history(now.pointer)
                 if any(entry.write == following.write for entry in entries):
                     return now
-        raise PointerMoved(f"another writer changed {scope} first (sequence {now.pointer.sequence})")
+        raise _moved(scope, now.pointer.sequence)
 
     async def _with_short_history(self, scope: Scope, following: Pointer) -> Pointer:
         split = protocol.split_history(following)
@@ -221,9 +239,9 @@ class Publisher:
             return following
         chunk, oldest = split
         key = layout.history(scope, oldest, chunk.entries[-1].sequence, following.write)
-        body = documents.written(chunk.model_dump(mode="json"))
+        body = documents.serialised(chunk.model_dump(mode="json"))
         await self._create_own(key, Content(body, _JSON))
-        return protocol.without_chunk(following, Older(key=key, sha256=hashlib.sha256(body).hexdigest()))
+        return protocol.without_chunk(following, PreviousChunk(key=key, sha256=hashlib.sha256(body).hexdigest()))
 
     async def _create_own(self, key: str, content: Content) -> None:
         """Create an object whose bytes nobody else can mean; finding them there is success."""
@@ -237,25 +255,28 @@ class Publisher:
             except ObjectTooBig:
                 stored = None
             if stored is None or stored.body != content.body:
-                raise VerificationFailed(f"{key} is there with other bytes than ours") from error
+                raise VerificationFailed(
+                    f"{key} is there with other bytes than ours: who else writes this bucket? The next try takes "
+                    "another name"
+                ) from error
 
 
 def _refuse_unreadable(scope: Scope, following: Pointer, size: int) -> None:
     """Nothing is written that no reader would take (`sizes`, `grammar`). Raises Refused."""
     if size > sizes.POINTER:
-        raise Refused(
+        raise OperationRefused(
             f"the pointer of {scope} would have {size:,} bytes, and readers take {sizes.POINTER:,}: lift quarantines "
             f"that are no longer needed (`rebundle quarantine {scope} STATE --lift --reason '…'`)"
         )
     if max(following.sequence, following.gc_epoch) > MOST_SEQUENCE:
-        raise Refused(
+        raise OperationRefused(
             f"the pointer of {scope} has reached the highest sequence there is, which somebody else must have "
             f"written: move {layout.pointer(scope)}, {layout.live_tree(scope, layout.MARKER)} and "
             f"{layout.freshness(scope)} away, then `rebundle recover {scope} --reason '…'`"
         )
 
 
-def _refuse_too_big(state: State, members: Sequence[Member], archive_size: int, manifest_size: int) -> None:
+def _refuse_too_big(state: RenderedState, members: Sequence[Member], archive_size: int, manifest_size: int) -> None:
     """The same of a publication. Raises Refused."""
     files = [len(member.file.body) for member in members]
     for what, size, most in (
@@ -266,10 +287,16 @@ def _refuse_too_big(state: State, members: Sequence[Member], archive_size: int, 
         ("bytes in its manifest", manifest_size, sizes.MANIFEST),
     ):
         if size > most:
-            raise Refused(
+            raise OperationRefused(
                 f"state {state.state} of {state.composition.scope} has {size:,} {what}, and readers take {most:,}: "
                 "make the bundle smaller"
             )
+
+
+def _moved(scope: Scope, sequence: int) -> PointerMoved:
+    return PointerMoved(
+        f"another writer changed {scope} first (sequence {sequence}): look at `rebundle status {scope}`, then try again"
+    )
 
 
 def _unresolved(scope: Scope) -> OutcomeUnresolved:
@@ -277,8 +304,3 @@ def _unresolved(scope: Scope) -> OutcomeUnresolved:
         f"whether the pointer of {scope} was changed could not be found out: a daemon finds out by itself; before a "
         f"command is repeated, look at `rebundle status {scope}`"
     )
-
-
-def timestamp(now: datetime) -> str:
-    """ISO 8601 in UTC, to the millisecond, as every document here writes it."""
-    return now.isoformat(timespec="milliseconds").replace("+00:00", "Z")

@@ -8,22 +8,32 @@ import hashlib
 from collections import OrderedDict
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from typing import TYPE_CHECKING, Final, Generic, ParamSpec, TypeVar, overload
 
 from daemon.concurrency import concurrently
 from daemon.publishing import archive, layout, manifest, pointer, sizes
-from daemon.publishing.accepted import Accepted, InProcess
-from daemon.publishing.errors import NotFound, NotVouchedFor, PointerLost, VerificationFailed, WentBack
+from daemon.publishing.bucket_identity import BucketCheck
+from daemon.publishing.errors import (
+    NotFound,
+    NotTrusted,
+    PointerLost,
+    PublishingError,
+    SequenceWentBack,
+    VerificationFailed,
+)
 from daemon.publishing.manifest import Manifest
-from daemon.publishing.pointer import Chunk, Entry, Older, Pointer, Publication, PublicationId
+from daemon.publishing.pointer import Chunk, HistoryEntry, Pointer, PreviousChunk, Publication, PublicationId
 from daemon.publishing.protocol import absent
+from daemon.publishing.trust.sequence_memory import HighestSequences, ProcessSequences
+from daemon.publishing.wording import RENEW, cut_off, leave_out, rebuild
 from daemon.runtime import Runtime
 from daemon.stores.errors import ObjectDamaged, ObjectMissing, ObjectTooBig, StoreRefused
 from daemon.stores.port import ObjectStore, Stored, Version
 from renderers.model import RenderedFile, Scope
 
-if TYPE_CHECKING:  # keys take long to import, and only who has a policy needs them
-    from daemon.publishing.trust import Role, Trust
+if TYPE_CHECKING:
+    from daemon.publishing.trust.policy import Role, TrustPolicy
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -93,7 +103,12 @@ class Reader:
     """Reads what is published in one bucket. Safe for many tasks of one event loop."""
 
     def __init__(
-        self, store: ObjectStore, runtime: Runtime, *, trust: "Trust | None" = None, accepted: "Accepted | None" = None
+        self,
+        store: ObjectStore,
+        runtime: Runtime,
+        *,
+        trust: "TrustPolicy | None" = None,
+        accepted: "HighestSequences | None" = None,
     ) -> None:
         """`trust`: whose signatures count; without one, nothing has to be signed. `accepted`: what earlier readers of
         this machine have seen."""
@@ -102,10 +117,17 @@ class Reader:
         self._trust = trust
         self._demanding = trust if trust is not None and trust.freshness == "required" else None
         """The policy, where it demands a fresh pointer."""
-        self._accepted = accepted or InProcess()
+        self._accepted = accepted or ProcessSequences()
+        self._bucket: BucketCheck | None = None
+        self._newest_writes: dict[Scope, str] = {}
+        """The write of the newest pointer that was read, for a reader of one bucket only."""
         self._manifests = _Kept[Manifest](_MOST_MANIFEST_BYTES)
         self._chunks = _Kept[Chunk](_MOST_CHUNK_BYTES)
         self._files = _Kept[tuple[RenderedFile, ...]](_MOST_FILES_BYTES)
+
+    def read_only_from(self, bucket: "BucketCheck") -> None:
+        """From now on no pointer counts that is of another bucket (ADR 26)."""
+        self._bucket = bucket
 
     async def scopes(self) -> Scopes:
         """Every scope that has a pointer, or traces of one.
@@ -133,20 +155,48 @@ class Reader:
         Raises:
             PointerLost: there is none although something was published.
             VerificationFailed: it cannot be read.
+            WrongBucket: this is not the bucket to read from.
         """
+        read = await self._pointer_of(scope, self._bucket) if self._bucket else await self._read_pointer(scope)
+        if read.version is not None:
+            # A sequence of another bucket must not make the pointer of the right one look like an older one.
+            await self._accepted.accept(scope, read.pointer.sequence)
+        return read
+
+    async def _pointer_of(self, scope: Scope, bucket: "BucketCheck") -> PointerRead:
+        """The pointer of a scope, certain to be of this bucket.
+
+        Ids of writes are random. So a pointer whose history has the newest write that was read before follows from
+        it, and the bucket's id need not be read. Any other pointer may be that of another bucket.
+        """
+        known = self._newest_writes.get(scope)
+        read = None
+        if known is not None:
+            try:
+                read = await self._read_pointer(scope)
+            except PublishingError:
+                await bucket.check()  # another bucket is a better reason
+                raise
+        if read is None or known is None or not read.pointer.knows_write(known):
+            read = await bucket.reading(partial(self._read_pointer, scope))
+        if read.version is not None:
+            self._newest_writes[scope] = read.pointer.write
+        return read
+
+    async def _read_pointer(self, scope: Scope) -> PointerRead:
         # Asked before the read begins: one that overlaps another reading may well show less than that has accepted.
         highest = await self._accepted.highest(scope)
         # Before the pointer, too: a pointer may well be newer than what vouches for it, and never older.
         vouching = None
         if self._demanding is not None:
-            vouching = await self._optional(scope, layout.freshness(scope), sizes.FRESHNESS)
-        stored = await self._optional(scope, layout.pointer(scope), sizes.POINTER)
+            vouching = await self._optional(layout.freshness(scope), sizes.FRESHNESS, RENEW)
+        stored = await self._optional(layout.pointer(scope), sizes.POINTER, rebuild(scope))
         if stored is None:
             trace = await self._trace(scope)
             if trace is None:
                 return PointerRead(absent(scope), None)
             # Another writer may have made the scope since: then the trace is younger than the first reading.
-            stored = await self._optional(scope, layout.pointer(scope), sizes.POINTER)
+            stored = await self._optional(layout.pointer(scope), sizes.POINTER, rebuild(scope))
             if stored is None:
                 raise PointerLost(
                     f"{layout.pointer(scope)} is gone, but {trace}: nothing is published until "
@@ -156,19 +206,18 @@ class Reader:
         if self._demanding is not None:
             await self._check_fresh(scope, self._demanding, vouching, stored.body, read.pointer.sequence)
         if read.pointer.sequence < highest:
-            raise WentBack(
+            raise SequenceWentBack(
                 f"the pointer of {scope} has sequence {read.pointer.sequence}, and {highest} was seen here before: "
                 "an older one was put back, from a backup or by somebody else; "
                 f"`rebundle recover {scope} --reason '…'` writes one that is newer than both. If it finds nothing to "
                 "recover, nothing in the bucket shows the newer one: restart the daemon to continue from the older one"
             )
-        await self._accepted.accept(scope, read.pointer.sequence)
         return read
 
     async def work_on(self, size: int, work: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs) -> T:
         """The result of pure `work` on `size` bytes: outside of the event loop where there are many."""
         if size > sizes.IN_THE_LOOP:
-            return await self._runtime.offload(work, *args, **kwargs)
+            return await self._runtime.run_in_thread(work, *args, **kwargs)
         return work(*args, **kwargs)
 
     async def listed_version(self, key: str) -> Version | None:
@@ -186,7 +235,7 @@ class Reader:
         Raises:
             VerificationFailed: it is damaged, or nobody who is trusted signed it.
         """
-        stored = await self._optional(scope, layout.pointer(scope), sizes.POINTER)
+        stored = await self._optional(layout.pointer(scope), sizes.POINTER, rebuild(scope))
         return None if stored is None else await self._decoded(scope, stored)
 
     async def highest_accepted(self, scope: Scope) -> int:
@@ -215,13 +264,11 @@ class Reader:
                 raise VerificationFailed(objection)
 
     async def _check_fresh(
-        self, scope: Scope, trust: "Trust", vouching: Stored | None, body: bytes, sequence: int
+        self, scope: Scope, trust: "TrustPolicy", vouching: Stored | None, body: bytes, sequence: int
     ) -> None:
         """That this pointer was the newest one not long ago."""
         if vouching is None:
-            raise VerificationFailed(
-                f"{scope} has no freshness.json, and the trust policy demands it (signing.freshness_minutes)"
-            )
+            raise VerificationFailed(f"{scope} has no freshness.json, and the trust policy demands it: {RENEW}")
         said, now = trust.check_freshness(vouching.body, scope), self._runtime.now()
         await self.work_on(len(body), said.check, body, sequence, now)
 
@@ -245,11 +292,9 @@ class Reader:
         kept = self._manifests.get(_key(scope, publication))
         if kept is not None:
             return kept
-        body = await self._bytes(scope, layout.manifest(scope, publication.state, publication.attempt), sizes.MANIFEST)
-        remedy = (
-            f"restore the object if the bucket keeps versions, else `rebundle recover {scope} --reason "
-            "'damaged manifest'` takes the state out of the pointer"
-        )
+        key = layout.manifest(scope, publication.state, publication.attempt)
+        remedy = leave_out(scope)
+        body = await self._bytes(key, sizes.MANIFEST, remedy)
 
         def decoded() -> Manifest:
             if hashlib.sha256(body).hexdigest() != publication.manifest_sha256:
@@ -268,26 +313,29 @@ class Reader:
         self._manifests.put(_key(scope, publication), read, len(body))
         return read
 
-    async def named_manifests(self, scope: Scope, names: Iterable[PublicationId]) -> Sequence[Manifest]:
+    async def named_manifests(self, scope: Scope, names: Iterable[PublicationId]) -> Manifests:
         """The manifests of publications that only history names, so that no digest of them is at hand.
 
         One that is gone is left out, and one that is damaged, too: nothing will be served of it, and nobody mends it.
+        One that may not be read is in `damaged`, with what to do about it.
         """
 
-        async def read(name: PublicationId) -> Manifest | None:
+        async def read(name: PublicationId) -> Manifest | DamagedManifest | None:
             try:
                 return await self._named_manifest(scope, name)
-            except (NotFound, VerificationFailed):
+            except (NotFound, VerificationFailed, ObjectDamaged):
                 return None
+            except StoreRefused as error:
+                return DamagedManifest(name, str(error), unreadable=True)
 
-        found = await concurrently(read, names, at_once=_MOST_READS_AT_ONCE)
-        return [each for each in found if each is not None]
+        return _sorted_out(await concurrently(read, names, at_once=_MOST_READS_AT_ONCE))
 
     async def _named_manifest(self, scope: Scope, name: PublicationId) -> Manifest:
         kept = self._manifests.get(f"{scope} {name}")
         if kept is not None:
             return kept
-        body = await self._bytes(scope, layout.manifest(scope, name.state, name.attempt), sizes.MANIFEST)
+        key = layout.manifest(scope, name.state, name.attempt)
+        body = await self._bytes(key, sizes.MANIFEST, leave_out(scope))
         read = await self.work_on(len(body), _manifest, scope, name, body)
         await self._check_signature(scope, read, body)
         self._manifests.put(f"{scope} {name}", read, len(body))
@@ -304,8 +352,11 @@ class Reader:
             return kept
         described = await self.manifest(scope, publication)
         key = layout.archive(scope, publication.state, publication.attempt)
-        body = await self._bytes(scope, key, described.archive.size)
-        files = await self._runtime.offload(verified_files, described, body)
+        body = await self._bytes(key, described.archive.size, leave_out(scope, "archive"))
+        try:
+            files = await self._runtime.run_in_thread(verified_files, described, body)
+        except VerificationFailed as error:
+            raise VerificationFailed(f"{error}: {leave_out(scope, 'archive')}") from error
         self.remember(scope, publication, files)
         return files
 
@@ -313,7 +364,7 @@ class Reader:
         """Keep the files of a publication that this process has just made or read."""
         self._files.put(_key(scope, publication), files, sum(len(file.body) for file in files))
 
-    async def history(self, current: Pointer, *, since: str = "") -> tuple[Entry, ...]:
+    async def history(self, current: Pointer, *, since: str = "") -> tuple[HistoryEntry, ...]:
         """The history, the oldest first, through the chunks: all of it, or whole chunks back to a time of ours.
 
         Raises:
@@ -327,15 +378,17 @@ class Reader:
             older = chunk.older
         return entries
 
-    async def _chunk(self, scope: Scope, older: Older) -> Chunk:
+    async def _chunk(self, scope: Scope, older: PreviousChunk) -> Chunk:
         kept = self._chunks.get(f"{scope} {older.sha256}")
         if kept is not None:
             return kept
-        body = await self._bytes(scope, older.key, sizes.CHUNK)
+        body = await self._bytes(older.key, sizes.CHUNK, cut_off(scope))
 
         def decoded() -> Chunk:
             if hashlib.sha256(body).hexdigest() != older.sha256:
-                raise VerificationFailed(f"history chunk {older.key} is not the one its successor means")
+                raise VerificationFailed(
+                    f"history chunk {older.key} is not the one its successor means: {cut_off(scope)}"
+                )
             return pointer.decode_chunk(body, older.key, scope)
 
         chunk = await self.work_on(len(body), decoded)
@@ -353,46 +406,41 @@ class Reader:
         async def read(publication: Publication) -> Manifest | DamagedManifest | None:
             try:
                 return await self.manifest(scope, publication)
-            except (NotFound, NotVouchedFor):
+            except (NotFound, NotTrusted):
                 return None
             except (VerificationFailed, ObjectDamaged) as error:
                 return DamagedManifest(publication.id, str(error))
             except StoreRefused as error:
                 return DamagedManifest(publication.id, str(error), unreadable=True)
 
-        found = await concurrently(read, publications, at_once=_MOST_READS_AT_ONCE)
-        return Manifests(
-            tuple(each for each in found if isinstance(each, Manifest)),
-            tuple(each for each in found if isinstance(each, DamagedManifest)),
-        )
+        return _sorted_out(await concurrently(read, publications, at_once=_MOST_READS_AT_ONCE))
 
     async def _check_signature(self, scope: Scope, described: Manifest, body: bytes) -> None:
         if self._trust is None:
             return
         key = layout.signature(scope, described.state, described.attempt)
         try:
-            stored = await self._optional(scope, key, sizes.SIGNATURE)
+            stored = await self._optional(key, sizes.SIGNATURE, leave_out(scope))
         except VerificationFailed as error:
-            raise NotVouchedFor(str(error)) from error
+            raise NotTrusted(str(error)) from error
         envelope = stored.body if stored else None
         size = len(body) + len(envelope or b"")
         await self.work_on(size, self._trust.check_publication, envelope, described, body, scope)
 
-    async def _bytes(self, scope: Scope, key: str, most_bytes: int) -> bytes:
-        stored = await self._optional(scope, key, most_bytes)
+    async def _bytes(self, key: str, most_bytes: int, remedy: str) -> bytes:
+        stored = await self._optional(key, most_bytes, remedy)
         if stored is None:
-            raise NotFound(f"{key} is gone from the bucket")
+            raise NotFound(f"{key} is gone from the bucket: {remedy}")
         return stored.body
 
-    async def _optional(self, scope: Scope, key: str, most_bytes: int) -> Stored | None:
+    async def _optional(self, key: str, most_bytes: int, remedy: str) -> Stored | None:
+        """Raises VerificationFailed, with `remedy`, where there is one that nothing here wrote."""
         try:
             return await self._store.get(key, most_bytes=most_bytes)
         except ObjectMissing:
             return None
         except ObjectTooBig as error:
-            raise VerificationFailed(
-                f"{error}: it is damaged, or not ours; `rebundle recover {scope} --reason '…'` leaves it out"
-            ) from error
+            raise VerificationFailed(f"{error}: it is damaged, or not ours; {remedy}") from error
 
     async def _trace(self, scope: Scope) -> str | None:
         """What says that this scope had a pointer (protocol 4, never softened 4)."""
@@ -403,6 +451,13 @@ class Reader:
                 return f"{prefix} is there"
         highest = await self._accepted.highest(scope)
         return f"sequence {highest} was seen here" if highest else None
+
+
+def _sorted_out(found: Sequence[Manifest | DamagedManifest | None]) -> Manifests:
+    return Manifests(
+        tuple(each for each in found if isinstance(each, Manifest)),
+        tuple(each for each in found if isinstance(each, DamagedManifest)),
+    )
 
 
 def _is_bundle(name: str) -> bool:
@@ -425,11 +480,9 @@ def _manifest(scope: Scope, name: PublicationId, body: bytes) -> Manifest:
     try:
         read = manifest.decode(body)
     except VerificationFailed as error:
-        raise VerificationFailed(
-            f"{name} of {scope}: {error}; `rebundle recover {scope} --reason '…'` leaves the publication out"
-        ) from error
+        raise VerificationFailed(f"{name} of {scope}: {error}: {leave_out(scope)}") from error
     if (read.scope, read.state, read.attempt) != (str(scope), name.state, name.attempt):
-        raise VerificationFailed(f"the manifest of {name} is the one of {read.scope} {read.state}")
+        raise VerificationFailed(f"the manifest of {name} is the one of {read.scope} {read.state}: {leave_out(scope)}")
     return read
 
 

@@ -28,7 +28,7 @@ from urllib3.exceptions import HTTPError, MaxRetryError, NewConnectionError
 
 from daemon.concurrency import both
 from daemon.runtime import Runtime
-from daemon.stores import metadata
+from daemon.stores import object_metadata
 from daemon.stores.errors import (
     ConditionFailed,
     ObjectDamaged,
@@ -41,7 +41,7 @@ from daemon.stores.errors import (
     StoreRefused,
     StoreUnavailable,
 )
-from daemon.stores.keys import by_bytes, check_folder, check_key, check_prefix, is_key
+from daemon.stores.object_keys import by_bytes, check_folder, check_key, check_prefix, is_key
 from daemon.stores.port import Content, Listed, Listing, Stored, Version
 
 T = TypeVar("T")
@@ -148,7 +148,7 @@ class GcsStore:
     def _describe(self, bucket: Any, key: str) -> tuple[int, dict[str, str]]:
         blob = bucket.blob(self._prefix + key)
         blob.reload(timeout=_BULK_SECONDS, retry=_BULK_RETRY)
-        return _generation_of(blob), metadata.decoded(blob.metadata or {})
+        return _generation_of(blob), object_metadata.decoded(blob.metadata or {})
 
     def _scan(self, bucket: Any, prefix: str) -> Listing:
         blobs = bucket.list_blobs(
@@ -195,7 +195,7 @@ class GcsStore:
     def _upload(self, bucket: Any, key: str, content: Content, generation: int) -> Version:
         blob = bucket.blob(self._prefix + key)
         blob.cache_control = content.cache_control
-        blob.metadata = metadata.encoded(content.tag)
+        blob.metadata = object_metadata.encoded(content.tag)
         blob.upload_from_string(
             content.body,
             content_type=content.content_type,
@@ -212,13 +212,19 @@ class GcsStore:
     # ---- calling
 
     async def _calling(self, what: str, failed: "_Failed", work: Callable[..., T], *args: object) -> T:
-        return await self._runtime.offload(self._call, what, failed, work, *args)
+        return await self._runtime.run_in_thread(self._call, what, failed, work, *args)
 
     def _call(self, what: str, failed: "_Failed", work: Callable[..., T], *args: object) -> T:
         try:
             return work(self._connected().bucket(self._name), *args)
         except _FOREIGN as error:
-            raise self._meant(what, failed, error) from error
+            meant = self._meant(what, failed, error)
+            if isinstance(meant, StoreForbidden):
+                where = f"projects/_/buckets/{self._name}/objects/{self._prefix}{what}"
+                meant = StoreForbidden(
+                    f"{meant}: allow them {_PERMISSIONS[work.__name__]} on {where}; docs/stores.md has all permissions"
+                )
+            raise meant from error
 
     def _meant(self, what: str, failed: "_Failed", error: Exception) -> StoreError:
         """What it means that there was no yes. Of several tries the last one tells."""
@@ -263,9 +269,7 @@ class GcsStore:
             case 400 if "match calculated" in message:  # a digest: the body was damaged on its way
                 meant = OutcomeUnknown(told) if again else StoreUnavailable(told)
             case 401 | 403:
-                meant = StoreForbidden(
-                    f"{told}: the credentials may not do this; docs/stores.md has the permissions needed"
-                )
+                meant = StoreForbidden(f"{told}: the credentials may not do this")
             case _ if status in {408, 410} or status >= 500:  # 410: an upload in several requests was forgotten
                 meant = failed(error, what)
             case _:
@@ -337,6 +341,16 @@ def _read_refusal(response: requests.Response, *_args: object, **_options: objec
     if response.status_code >= 400:
         response.content  # noqa: B018  # reads
 
+
+_PERMISSIONS: Final = {
+    "_download": "storage.objects.get",
+    "_describe": "storage.objects.get",
+    "_scan": "storage.objects.list",
+    "_folders": "storage.objects.list",
+    "_upload": "storage.objects.create (and storage.objects.delete, to replace)",
+    "_delete": "storage.objects.delete",
+}
+"""What each call to the library needs."""
 
 _Failed = Callable[[Exception, str], StoreError]
 """What it means that no answer came, or that the server failed."""

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Final
 from urllib.parse import parse_qsl, unquote, urlsplit
 
-from daemon.stores.keys import check_key
+from daemon.stores.object_keys import check_key
 
 FORMS: Final = "a directory, file:///dir, s3://bucket/prefix?endpoint=URL or gs://bucket/prefix"
 _S3: Final = ("endpoint", "region")

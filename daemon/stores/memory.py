@@ -14,7 +14,7 @@ from types import MappingProxyType
 
 from daemon.runtime import Runtime
 from daemon.stores.errors import ConditionFailed, ObjectMissing, ObjectTooBig
-from daemon.stores.keys import by_bytes, check_folder, check_key, check_prefix
+from daemon.stores.object_keys import by_bytes, check_folder, check_key, check_prefix
 from daemon.stores.port import Content, Listed, Listing, Stored, Version
 
 

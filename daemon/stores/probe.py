@@ -120,7 +120,7 @@ class _Probing:
         self._bare = bare
         self._runtime = runtime
         self._seconds = seconds
-        token = runtime.token()
+        token = runtime.random_id()
         self._key = f"{PREFIX}{token[:2]}"
         self._first, self._second, self._third = (
             Content(f"{token} {step}\n".encode(), "text/plain", tag={"probe": f"{token} {step} ü%"})

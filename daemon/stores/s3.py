@@ -41,7 +41,7 @@ from botocore.exceptions import (
 )
 
 from daemon.runtime import Runtime
-from daemon.stores import metadata
+from daemon.stores import object_metadata
 from daemon.stores.errors import (
     ConditionFailed,
     ObjectDamaged,
@@ -54,7 +54,7 @@ from daemon.stores.errors import (
     StoreRefused,
     StoreUnavailable,
 )
-from daemon.stores.keys import by_bytes, check_folder, check_key, check_prefix, is_key
+from daemon.stores.object_keys import by_bytes, check_folder, check_key, check_prefix, is_key
 from daemon.stores.port import Content, Listed, Listing, Stored, Version
 
 T = TypeVar("T")
@@ -78,6 +78,15 @@ _SETTINGS: Final = (
     InvalidConfigError,
     ParamValidationError,
 )
+_INVALID: Final = frozenset({"InvalidAccessKeyId", "SignatureDoesNotMatch", "ExpiredToken", "InvalidToken"})
+_LISTING: Final = "s3:ListBucket"
+_ACTIONS: Final = {
+    "ListObjectsV2": _LISTING,
+    "GetObject": "s3:GetObject",
+    "HeadObject": "s3:GetObject",
+    "PutObject": "s3:PutObject",
+    "DeleteObject": "s3:DeleteObject",
+}
 _DAMAGED: Final = frozenset({"BadDigest", "IncompleteBody", "RequestTimeout", "XAmzContentSHA256Mismatch"})
 _BUSY: Final = frozenset({"SlowDown", "TooManyRequests", "Throttling", "ThrottlingException", "RequestLimitExceeded"})
 
@@ -166,7 +175,7 @@ class S3Store:
         # Not `with` the body itself: that is the bare stream, which checks neither length nor checksum.
         with contextlib.closing(answer["Body"]) as body:
             read = body.read() if most_bytes is None else _read_at_most(body, answer, key, most_bytes)
-        return Stored(read, _version(answer), metadata.decoded(answer.get("Metadata", {})))
+        return Stored(read, _version(answer), object_metadata.decoded(answer.get("Metadata", {})))
 
     def _scan(self, clients: _Clients, prefix: str) -> Listing:
         found = [
@@ -277,7 +286,7 @@ class S3Store:
             "Body": content.body,
             "ContentType": content.content_type,
             "CacheControl": content.cache_control,
-            "Metadata": metadata.encoded(content.tag),
+            "Metadata": object_metadata.encoded(content.tag),
             "ChecksumSHA256": base64.b64encode(digest).decode(),
         }
 
@@ -288,7 +297,7 @@ class S3Store:
         return f'"{version}"' if self._quoted else version
 
     async def _calling(self, what: str, failed: "_Failed", work: Callable[..., T], *args: object) -> T:
-        return await self._runtime.offload(self._call, what, failed, work, *args)
+        return await self._runtime.run_in_thread(self._call, what, failed, work, *args)
 
     def _call(self, what: str, failed: "_Failed", work: Callable[..., T], *args: object) -> T:
         try:
@@ -335,12 +344,26 @@ class S3Store:
             raise StoreUnavailable(told) from error
         if status >= 500 and status != 501:
             raise (OutcomeUnknown(told) if writes else StoreUnavailable(told)) from error
-        if status in {401, 403} or code in {"InvalidAccessKeyId", "SignatureDoesNotMatch", "ExpiredToken"}:
+        if status == 401 or code in _INVALID:
             raise StoreForbidden(
-                f"{told}: the credentials may not do this ({error.operation_name}); see docs/stores.md for the "
-                "permissions that are needed"
+                f"{told}: the server does not accept these credentials: renew them, or name others (AWS_PROFILE, "
+                "AWS_ACCESS_KEY_ID; `rebundle doctor` tries them)"
+            ) from error
+        if status == 403:
+            raise StoreForbidden(
+                f"{told}: the credentials may not do this: {self._missing(what, error.operation_name)}; see "
+                "docs/stores.md for the permissions that are needed"
             ) from error
         raise StoreRefused(told) from error
+
+    def _missing(self, what: str, operation: str) -> str:
+        """The action that a policy has to allow, and on what."""
+        action = _ACTIONS.get(operation, operation)
+        if action == _LISTING:
+            return f"allow them {action} on arn:aws:s3:::{self._bucket}"
+        needed = f"allow them {action} on arn:aws:s3:::{self._bucket}/{self._prefix}{what}"
+        # Without the permission to list, S3 answers 403 also for an object that is absent.
+        return f"{needed}, and {_LISTING} on the bucket" if action == "s3:GetObject" else needed
 
     def _connected(self) -> _Clients:
         with self._lock:

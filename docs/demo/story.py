@@ -286,7 +286,7 @@ def crash(running: Daemon, mine: str) -> None:
     left = len(uploading())
     say(f"8 states accepted; killed with {left} archives stored that no pointer names")
     say(f"(sequence {before} → {pointer()['sequence']}). What is published is whole:")
-    rebundle("verify", SCOPE, "--quiet")
+    rebundle("verify", SCOPE)
     running.start()
     until_live("the last state", lambda now: now["live"]["state"] == "state-0058")
     say(f"started again, no event lost: {live()}, sequence {pointer()['sequence']}")

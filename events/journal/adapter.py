@@ -16,7 +16,7 @@ from types import TracebackType
 from typing import Concatenate, Final, ParamSpec, Self, TypeVar
 
 from events.errors import JournalFull, Problem, SourceUnavailable
-from events.journal import dead_letters, inspection, intake, lanes
+from events.journal import dead_letters, inserts, inspection, lanes
 from events.journal.database import OpenJournal, meta, open_journal, reinstated, timestamp, translated
 from events.journal.files import MACHINE_ID
 from events.journal.records import (
@@ -64,6 +64,7 @@ class Journal:
         self._limits = limits
         self._poll = poll
         self._instance = opened.instance
+        self._decoded = lanes.Decoded()
         self._cursor = 0
         self._turn = 0
         self._probe_bytes = 0
@@ -135,7 +136,7 @@ class Journal:
             JournalDisplaced: they are kept in a file that a restart would not find.
         """
         try:
-            return await self._confirmed(intake.append, self._now(), self._limits, arrivals)
+            return await self._confirmed(inserts.append, self._now(), self._limits, arrivals)
         except JournalFull:
             self._probe_bytes = _ORDINARY_BYTES
             raise
@@ -163,18 +164,18 @@ class Journal:
 
     async def reject(self, intake_name: str, body: bytes, problems: Sequence[Problem]) -> None:
         """Keep, in a ring, what an authenticated sender sent and did not get in."""
-        await self._call(intake.reject, self._now(), self._limits, sender=intake_name, body=body, problems=problems)
+        await self._call(inserts.reject, self._now(), self._limits, sender=intake_name, body=body, problems=problems)
 
     async def rejected(self, most: int = 100) -> tuple[Rejected, ...]:
         """The newest of what was rejected, newest first."""
-        return await self._call(intake.rejected, most)
+        return await self._call(inserts.rejected, most)
 
     async def next(self) -> Delivery:
         """The next unsettled event in order; waits for one."""
         while True:
             self._appended.clear()
             turn = self._turn
-            delivery = await self._call(lanes.next_after, self._instance, self._cursor)
+            delivery = await self._call(lanes.next_after, self._decoded, self._instance, self._cursor)
             if turn != self._turn:
                 continue  # a new instance was taken meanwhile: start over
             if delivery is not None:
@@ -193,7 +194,8 @@ class Journal:
         """What waits in `scope`, in order, up to a position."""
         if upto is not None and upto.instance != self._instance:
             return ()
-        return await self._call(lanes.waiting, self._instance, scope, upto.offset if upto else _LAST, most)
+        last = upto.offset if upto else _LAST
+        return await self._call(lanes.waiting, self._decoded, self._instance, scope, upto=last, most=most)
 
     async def recorded(self, scope: str, positions: Sequence[Position]) -> Mapping[Position, Sequence[Recorded]]:
         """What was settled in `scope`, or else recorded, the newest last."""

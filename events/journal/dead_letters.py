@@ -5,7 +5,7 @@ from collections.abc import Iterator
 
 from events.errors import NotWaiting
 from events.journal.database import decoding, meta, writing
-from events.journal.intake import insert
+from events.journal.inserts import insert
 from events.journal.lanes import event_of, identity_of, settle_one
 from events.journal.records import Arrival, DeadLetter, DeadLetterStatus
 from events.model import Event, Outcome, OutcomeKind, Position

@@ -8,8 +8,11 @@ import errno
 import fcntl
 import os
 import re
+import shlex
 import socket
 import stat
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
@@ -18,8 +21,10 @@ from events.errors import JournalLocked, SourceUnavailable
 
 MACHINE_ID: Final = Path("/etc/machine-id")
 _KEPT_BY_SQLITE: Final = ("", "-wal", "-shm")
-_OPEN: Final = os.O_CREAT | os.O_RDWR | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK
+_OPEN: Final = os.O_RDWR | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK
 """A FIFO must not block the caller, and a link must not lead to another file."""
+
+_FOLDER: Final = os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC
 
 FileId = tuple[int, int]
 """Device and inode."""
@@ -43,12 +48,15 @@ class HeldFiles:
 def hold(path: Path) -> HeldFiles:
     """Create the journal's file if there is none, and lock it against another `run`.
 
+    What root creates belongs to the owner of the folder it is in: the user of a service can open the journal later,
+    although an operator started it as root once. SQLite gives its `-wal` and `-shm` the owner of the database.
+
     Raises:
         JournalLocked: another `run` holds it.
         SourceUnavailable: the file system does not allow it.
     """
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
+        _make_folder(path.parent)
         lock = _locked(Path(f"{path}.lock"), path, is_written=True)
     except OSError as error:
         raise _unusable(path, error) from error
@@ -92,7 +100,7 @@ def _identity(path: Path) -> FileId | None:
 
 
 def _locked(file: Path, journal: Path, *, is_written: bool = False) -> int:
-    descriptor = os.open(file, _OPEN, 0o600)
+    descriptor = _opened(file)
     try:
         _check(descriptor, file, journal, is_written=is_written)
         _lock(descriptor, journal)
@@ -100,6 +108,60 @@ def _locked(file: Path, journal: Path, *, is_written: bool = False) -> int:
         os.close(descriptor)
         raise
     return descriptor
+
+
+def _opened(file: Path) -> int:
+    try:
+        with _folder(file.parent) as folder:
+            try:
+                return _created(folder, file.name)
+            except FileExistsError:
+                return os.open(file.name, _OPEN, dir_fd=folder)
+    except OSError as error:
+        error.filename = str(file)
+        raise
+
+
+def _created(folder: int, name: str) -> int:
+    descriptor = os.open(name, _OPEN | os.O_CREAT | os.O_EXCL, 0o600, dir_fd=folder)
+    try:
+        _give_to_owner_of(folder, descriptor)
+    except OSError:
+        os.close(descriptor)
+        os.unlink(name, dir_fd=folder)
+        raise
+    return descriptor
+
+
+def _make_folder(folder: Path) -> None:
+    if folder.is_dir():
+        return
+    _make_folder(folder.parent)
+    with _folder(folder.parent) as above, suppress(FileExistsError):
+        os.mkdir(folder.name, dir_fd=above)
+        descriptor = os.open(folder.name, _FOLDER | os.O_NOFOLLOW, dir_fd=above)
+        try:
+            # Another user may have put another folder in its place since: only a folder of root is given away.
+            if os.fstat(descriptor).st_uid == 0:
+                _give_to_owner_of(above, descriptor)
+        finally:
+            os.close(descriptor)
+
+
+def _give_to_owner_of(folder: int, descriptor: int) -> None:
+    """Only for what was just created, and by descriptor: a name may lead to another file a moment later."""
+    if os.geteuid() == 0:
+        owner = os.fstat(folder)
+        os.fchown(descriptor, owner.st_uid, owner.st_gid)
+
+
+@contextmanager
+def _folder(folder: Path) -> Iterator[int]:
+    descriptor = os.open(folder, _FOLDER)
+    try:
+        yield descriptor
+    finally:
+        os.close(descriptor)
 
 
 def _check(descriptor: int, file: Path, journal: Path, *, is_written: bool) -> None:
@@ -132,14 +194,26 @@ def _holder(journal: Path) -> str:
 
 def _sync_directory(directory: Path) -> None:
     # SQLite makes the names of its WAL durable, but not the name of the database itself.
-    descriptor = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-    try:
+    with _folder(directory) as descriptor:
         os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
 
 
 def _unusable(path: Path, error: OSError) -> SourceUnavailable:
     if error.errno == errno.ELOOP:
         return SourceUnavailable(f"the journal {path} cannot be opened: {error.filename} is a symbolic link; remove it")
-    return SourceUnavailable(f"the journal {path} cannot be opened: {error.strerror}")
+    return SourceUnavailable(f"the journal {path} cannot be opened: {error.strerror}{_remedy(path, error)}")
+
+
+def _remedy(path: Path, error: OSError) -> str:
+    """What helps where another user, such as root, started a daemon on this journal before."""
+    if error.errno != errno.EACCES:
+        return ""
+    try:
+        owner = path.parent.stat().st_uid
+        others = [file for file in (Path(f"{path}.lock"), path) if file.exists() and file.stat().st_uid != owner]
+    except OSError:
+        return ""
+    if not others:
+        return ""
+    chown = f"sudo chown --reference={shlex.quote(str(path.parent))} {shlex.quote(str(path))}*"
+    return f" ({others[0]} belongs to another user); give it to the owner of its folder: {chown}"

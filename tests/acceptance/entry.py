@@ -31,8 +31,8 @@ from pathlib import Path
 from typing import Any
 
 from daemon import settings, wiring
-from daemon.stores.directory import DirectoryStore
-from daemon.stores.filesystem import FileSystem, RealFileSystem
+from daemon.stores.directory.filesystem import FileSystem, RealFileSystem
+from daemon.stores.directory.store import DirectoryStore
 from daemon.stores.port import ObjectStore
 from events.model import Event
 from events.source import EventSource

@@ -44,6 +44,32 @@ def test_events_wait_while_the_volume_of_the_bucket_is_not_mounted_and_are_publi
     }
 
 
+def test_another_bucket_with_the_same_scope_is_not_published_to_under_a_running_daemon(tmp_path: Path) -> None:
+    bucket, journal, other, away = (tmp_path / name for name in ("bucket", "journal.db", "other", "away"))
+    with DaemonProcess(other, tmp_path / "other.db", tmp_path / "log") as daemon:
+        post(daemon.port(), *(state_event(number, version=str(number)) for number in (1, 2, 3)))
+        until_settled(daemon, tmp_path / "other.db")
+        assert daemon.stop() == 0
+    pointer = Path(str(GOLDEN)) / "pointer.json"
+    before = (other / pointer).read_bytes()
+
+    with DaemonProcess(bucket, journal, tmp_path / "log") as daemon:
+        post(daemon.port(), state_event(1))
+        until_settled(daemon, journal)
+        bucket.rename(away)
+        other.rename(bucket)
+        post(daemon.port(), state_event(9, event_id="nine"))
+        until(lambda: "is another volume mounted" in daemon.said)
+        assert waiting(journal) == 1
+        assert (bucket / pointer).read_bytes() == before
+        bucket.rename(other)
+        away.rename(bucket)
+        until_settled(daemon, journal)
+        assert daemon.stop() == 0
+    assert (other / pointer).read_bytes() == before
+    assert outcomes(journal, ["nine"])["nine"].keys() == {str(GOLDEN)}
+
+
 def test_an_operator_moves_on_to_a_new_bucket(tmp_path: Path) -> None:
     journal = tmp_path / "journal.db"
     for folder, also, words in (

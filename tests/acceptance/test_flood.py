@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.support.flood import flooded_daemon, keeping, pipelining
+from tests.support.flood import Figures, flooded_daemon, in_turn, keeping, p99, pipelining, ratio
 
 
 @pytest.mark.slow
@@ -27,3 +27,25 @@ def test_others_are_served_while_one_peer_opens_more_connections_than_it_may_hav
         after = user.measure(probes=20, events=2)
 
     assert (during.refused, after.refused) == ([], [])
+
+
+class Asked:
+    """A user who waits for `seconds`, and notes who asked."""
+
+    resident = 1
+
+    def __init__(self, log: list[str], name: str, seconds: float) -> None:
+        self._log, self._name, self._seconds = log, name, seconds
+
+    def probe(self, figures: Figures) -> None:
+        self._log.append(self._name)
+        figures.livez.append(self._seconds)
+
+
+def test_the_flooded_daemon_and_the_spared_one_are_asked_in_turn() -> None:
+    log: list[str] = []
+    flooded, spared = in_turn(Asked(log, "flooded", 0.3), Asked(log, "spared", 0.1), probes=4)
+
+    assert log == ["spared", "flooded", "flooded", "spared"] * 2
+    assert (len(flooded.livez), len(spared.livez), ratio(flooded, spared)) == (4, 4, pytest.approx(3))
+    assert p99([1.0] * 39 + [2.0]) <= 2

@@ -19,7 +19,7 @@ from typing import Any
 
 import pytest
 
-from daemon.stores.directory import DirectoryStore
+from daemon.stores.directory.store import DirectoryStore
 from tests.builders_runtime import InlineRuntime
 from tests.support.crashes import STORIES, Story, read_whole, until_in_step
 from tests.support.daemon_process import DaemonProcess, outcomes, post, until_settled

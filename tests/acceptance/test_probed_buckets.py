@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from daemon.publishing.signing import generate
+from daemon.publishing.trust.keys import generate
 from tests.services.processes import free_port
 from tests.support.daemon_process import DaemonProcess, post, until_settled
 from tests.support.odd_s3 import BUCKET, Oddity, odd_s3

@@ -19,7 +19,7 @@ import pytest
 
 from daemon.publishing import layout
 from daemon.publishing.reader import Reader
-from daemon.stores.directory import DirectoryStore
+from daemon.stores.directory.store import DirectoryStore
 from events.model import Event, Outcome, OutcomeKind
 from renderers.model import Scope
 from tests.builders_runtime import InlineRuntime

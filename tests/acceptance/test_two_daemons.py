@@ -10,9 +10,9 @@ from pathlib import Path
 
 import pytest
 
-from daemon.publishing.pointer import Entry, Pointer
+from daemon.publishing.pointer import HistoryEntry, Pointer
 from daemon.publishing.reader import Reader
-from daemon.stores.directory import DirectoryStore
+from daemon.stores.directory.store import DirectoryStore
 from events.model import Event, OutcomeKind
 from renderers.model import Scope
 from tests.builders_runtime import InlineRuntime
@@ -137,7 +137,7 @@ def send(port: int, events: Sequence[Event]) -> None:
         assert answer.status == 202, answer.body
 
 
-async def checked_pointers(bucket: Path) -> dict[Scope, tuple[Pointer, tuple[Entry, ...]]]:
+async def checked_pointers(bucket: Path) -> dict[Scope, tuple[Pointer, tuple[HistoryEntry, ...]]]:
     """Each scope's pointer and history, its sequences in a row, everything it retains whole."""
     runtime = InlineRuntime()
     store = DirectoryStore(bucket, runtime)

@@ -10,7 +10,7 @@ from functools import cache
 
 from daemon.publishing import archive, manifest
 from daemon.publishing.archive import Archive, Packer
-from daemon.publishing.manifest import State
+from daemon.publishing.manifest import RenderedState
 from daemon.publishing.pointer import Revision
 from renderers import bundle, compose, gate
 from renderers.bundle import RenderedBundle, Renderer
@@ -81,7 +81,7 @@ class Daemon:
         """Rendered, judged, packed and described: all that comes before the first byte goes to the bucket."""
         rendered = self.render(composition)
         gate.check(composition, GOLDEN_DEFAULTS, rendered)
-        state = State(
+        state = RenderedState(
             composition=composition,
             defaults=GOLDEN_DEFAULTS,
             state="state-1",

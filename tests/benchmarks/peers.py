@@ -15,7 +15,7 @@ from pathlib import Path
 
 from jinja2 import Environment
 
-from renderers import yaml
+from renderers import yaml_templates
 from renderers.model import Composition
 from tests.benchmarks import job
 from tests.benchmarks.measure import Timing, process
@@ -35,9 +35,9 @@ def service_of(composition: Composition) -> str:
 
 def whole_document(text: str, service: str, image: str) -> str:
     """What a script with ruamel.yaml does: load the whole file, set one image, write the whole file."""
-    tree = yaml.load(text)
+    tree = yaml_templates.load(text)
     tree["services"][service]["image"] = image
-    return yaml.dump(tree)
+    return yaml_templates.dump(tree)
 
 
 SCRIPT = """

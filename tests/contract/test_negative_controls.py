@@ -15,10 +15,10 @@ import boto3
 import pytest
 
 from daemon.stores.gcs import GcsStore
-from daemon.stores.guarded import GuardedStore
 from daemon.stores.port import Content, ObjectStore
 from daemon.stores.probe import UnsafeStore, probe
 from daemon.stores.s3 import S3Store
+from daemon.stores.wrappers.write_guard import GuardedStore
 from tests.builders_runtime import ThreadRuntime
 from tests.contract.object_store_clauses import CLAUSES
 from tests.contract.races import WRITERS, Arena, GcsArena, Round, S3Arena, faults, races_to_create, races_to_replace

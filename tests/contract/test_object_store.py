@@ -14,7 +14,7 @@ from uuid import uuid4
 
 import pytest
 
-from daemon.stores.directory import DirectoryStore
+from daemon.stores.directory.store import DirectoryStore
 from daemon.stores.errors import ConditionFailed, ObjectMissing, StoreError
 from daemon.stores.memory import MemoryStore
 from daemon.stores.port import Content, Listing, ObjectStore, Stored, Version

@@ -9,13 +9,14 @@ import tempfile
 from functools import partial
 from pathlib import Path
 
-from daemon.freshening import FreshnessTimer
-from daemon.publishing import layout, protocol, signing
-from daemon.publishing.documents import written
-from daemon.publishing.trust import Revocation, Trust, TrustedKey
-from daemon.stores.directory import DirectoryStore
+from daemon.publishing import layout, protocol
+from daemon.publishing.documents import serialised
+from daemon.publishing.trust import keys
+from daemon.publishing.trust.policy import Revocation, TrustedKey, TrustPolicy
+from daemon.stores.directory.store import DirectoryStore
 from daemon.stores.memory import MemoryStore
 from daemon.stores.port import Content
+from daemon.timers.freshness import FreshnessTimer
 from tests.builders import golden_document
 from tests.builders_publishing import SCOPE, Bucket, make_state
 from tests.builders_runtime import InlineRuntime, ThreadRuntime
@@ -89,13 +90,13 @@ _LOCATIONS = {
 
 async def _write_documents(folder: Path) -> None:
     """Seeds of every kind of object of a scope with a history: published, rolled back, pinned, quarantined."""
-    pem, public = signing.generate()
+    pem, public = keys.generate()
     key_file = folder / "key.pem"
     key_file.write_text(pem)
     key_file.chmod(0o600)
-    signer = signing.load(key_file)
+    signer = keys.load(key_file)
     key = TrustedKey(keyid=public.keyid, public=public.pem, roles=("publish", "pointer"), scopes=("visual-*/*",))
-    policy = Trust(
+    policy = TrustPolicy(
         freshness="required", keys=(key,), revoked=(Revocation(keyid="0" * 64, reason="lost", at="2026-01-01"),)
     )
     with ThreadRuntime() as runtime:
@@ -166,7 +167,7 @@ def main() -> None:
     _write("event-file", "lines", "\n".join(json.dumps(event) for event in events.values()).encode())
     _write("event-file", "list", json.dumps([_MODEL_EVENT]).encode())
     _write("event-binary", "real", _BINARY + json.dumps(_MODEL_EVENT["data"]).encode())
-    _write("bucket-identity", "real", written({"schema": 1, "id": "0" * 32, "created_at": "2026-11-22T10:00:00Z"}))
+    _write("bucket-identity", "real", serialised({"schema": 1, "id": "0" * 32, "created_at": "2026-11-22T10:00:00Z"}))
     _write("journal-problems", "real", json.dumps([["$.id", "is required", ""], ["$", "must be", "'x'"]]).encode())
     _write("strict-json", "real", b'{"a": [1, -2.5e3, null, true, "\\u00fc"], "": {}}')
     _write("commit-tag", "real", b"12.3")

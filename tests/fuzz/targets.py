@@ -16,34 +16,39 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from daemon.interpretation import interpret, judge_data
-from daemon.publishing import attestation, layout, manifest, ownership, pointer, protocol, signatures
-from daemon.publishing.accepted import InFile
-from daemon.publishing.documents import Malformed, parsed
+from daemon.changes import interpret, validate_data
+from daemon.publishing import layout, manifest, pointer, protocol, signatures
+from daemon.publishing.bucket_identity import bucket_id
+from daemon.publishing.documents import Malformed, parse
 from daemon.publishing.errors import (
-    AcceptedUnusable,
     KeyUnusable,
     PolicyUnusable,
+    SequenceMemoryUnusable,
     VerificationFailed,
     WrongBucket,
 )
-from daemon.publishing.freshness import Freshness
-from daemon.publishing.identity import bucket_id
-from daemon.publishing.livetree import LiveTree
-from daemon.publishing.pointer import Older
+from daemon.publishing.live_tree import ownership
+from daemon.publishing.live_tree.sync import LiveTree
+from daemon.publishing.pointer import PreviousChunk
 from daemon.publishing.reader import Reader, verified_files
-from daemon.publishing.signing import PublicKey
-from daemon.publishing.trust import Trust
+from daemon.publishing.trust import attestation
+from daemon.publishing.trust.freshness import Freshness
+from daemon.publishing.trust.keys import PublicKey
+from daemon.publishing.trust.policy import TrustPolicy
+from daemon.publishing.trust.sequence_memory import FileSequences
 from daemon.settings import SettingsError, load
-from daemon.stores import locations, metadata, tags
-from daemon.stores.keys import check_folder, check_key, check_prefix
+from daemon.stores import locations
+from daemon.stores.directory import tag_file
 from daemon.stores.memory import MemoryStore
+from daemon.stores.object_keys import check_folder, check_key, check_prefix
+from daemon.stores.object_metadata import decoded, encoded
 from daemon.stores.port import Content
-from events import cloudevents, strictjson
+from events.dialects import cloudevents
 from events.errors import InvalidEvent, UnsupportedContentType
-from events.journal.intake import rejected
+from events.journal.inserts import rejected
 from events.journal.lanes import event_of
 from events.model import Event
+from events.strict_json import loads
 from renderers.model import Scope
 from tests.builders_runtime import InlineRuntime
 
@@ -102,7 +107,7 @@ def _known_event(event: Event) -> None:
 
 def event_structured(body: bytes) -> bool:
     try:
-        event = cloudevents.decode_structured(body, judge_data=judge_data)
+        event = cloudevents.decode_structured(body, judge_data=validate_data)
     except InvalidEvent as error:
         return _reported(error)
     _known_event(event)
@@ -111,7 +116,7 @@ def event_structured(body: bytes) -> bool:
 
 def _event_http(headers: list[tuple[bytes, bytes]], body: bytes) -> bool:
     try:
-        decoded = cloudevents.decode_http(headers, body, judge_data=judge_data)
+        decoded = cloudevents.decode_http(headers, body, judge_data=validate_data)
     except (InvalidEvent, UnsupportedContentType) as error:
         return _reported(error)
     for event in decoded.events:
@@ -132,7 +137,7 @@ def event_binary(request: bytes) -> bool:
 
 def event_file(text: bytes) -> bool:
     try:
-        events = cloudevents.decode_many(text, judge_data=judge_data)
+        events = cloudevents.decode_many(text, judge_data=validate_data)
     except InvalidEvent as error:
         return _reported(error)
     for event in events:
@@ -142,10 +147,10 @@ def event_file(text: bytes) -> bool:
 
 def strict_json(body: bytes) -> bool:
     try:
-        value = strictjson.loads(body, most_bytes=1 << 20)
+        value = loads(body, most_bytes=1 << 20)
     except InvalidEvent as error:
         return _reported(error)
-    assert strictjson.loads(json.dumps(value, ensure_ascii=False).encode(), most_bytes=8 << 20) == value
+    assert loads(json.dumps(value, ensure_ascii=False).encode(), most_bytes=8 << 20) == value
     return True
 
 
@@ -162,7 +167,7 @@ def pointer_json(body: bytes) -> bool:
 
 
 def history_chunk(body: bytes) -> bool:
-    older = Older(key=layout.history(SCOPE, 1, 64, "0" * 32), sha256=hashlib.sha256(body).hexdigest())
+    older = PreviousChunk(key=layout.history(SCOPE, 1, 64, "0" * 32), sha256=hashlib.sha256(body).hexdigest())
     current = protocol.absent(SCOPE).model_copy(update={"older": older})
 
     async def history() -> int:
@@ -214,7 +219,7 @@ def live_tree_marker(body: bytes) -> bool:
 
 def freshness_json(body: bytes) -> bool:
     try:
-        document = parsed(body)
+        document = parse(body)
         read = Freshness.parse(document.get("signed") if isinstance(document, dict) else None, SCOPE)
     except (Malformed, VerificationFailed) as error:
         return _reported(error)
@@ -238,7 +243,7 @@ def bucket_identity(body: bytes) -> bool:
 
 
 def signed_pointer(body: bytes) -> bool:
-    policy = Trust.parse(_of_file("trust-policy/real"), "policy")
+    policy = TrustPolicy.parse(_of_file("trust-policy/real"), "policy")
     try:
         policy.check_pointer(body, SCOPE)
     except VerificationFailed as error:
@@ -252,7 +257,7 @@ def publication_envelope(body: bytes) -> bool:
     except ValueError as error:
         return _reported(error)
     assert attestation.opened(attestation.enveloped(payload, signed)) == (payload, signed)
-    policy, described = Trust.parse(_of_file("trust-policy/real"), "policy"), _of_file("manifest-json/real")
+    policy, described = TrustPolicy.parse(_of_file("trust-policy/real"), "policy"), _of_file("manifest-json/real")
     try:
         policy.check_publication(body, manifest.decode(described), described, SCOPE)
     except VerificationFailed as error:
@@ -262,7 +267,7 @@ def publication_envelope(body: bytes) -> bool:
 
 def signature_list(body: bytes) -> bool:
     try:
-        read = signatures.decoded(parsed(body))
+        read = signatures.decoded(parse(body))
     except ValueError as error:
         return _reported(error)
     assert signatures.decoded([signature.document() for signature in read]) == read
@@ -271,8 +276,8 @@ def signature_list(body: bytes) -> bool:
 
 def object_tags(body: bytes) -> bool:
     """The tag file of a directory. A damaged one has no entries, and no error."""
-    entries = tags.decode_tags(body)
-    assert tags.decode_tags(tags.encode_tags(entries)) == entries
+    entries = tag_file.decode_tags(body)
+    assert tag_file.decode_tags(tag_file.encode_tags(entries)) == entries
     return bool(entries)
 
 
@@ -285,12 +290,12 @@ def commit_tag(body: bytes) -> bool:
 def object_metadata(body: bytes) -> bool:
     """Lines of a name and a value, as a server returns them with an object."""
     lines = (line.partition(":") for line in body.decode("latin-1").split("\n"))
-    read = metadata.decoded({name: value for name, _, value in lines})
+    read = decoded({name: value for name, _, value in lines})
     try:
-        sent = metadata.encoded(read)
+        sent = encoded(read)
     except UnicodeEncodeError as error:
         raise AssertionError(read) from error
-    assert metadata.decoded(sent) == read
+    assert decoded(sent) == read
     return bool(read)
 
 
@@ -312,10 +317,10 @@ def journal_problems(body: bytes) -> bool:
 
 def trust_policy(body: bytes) -> bool:
     try:
-        read = Trust.parse(body, "policy")
+        read = TrustPolicy.parse(body, "policy")
     except PolicyUnusable as error:
         return _reported(error)
-    assert Trust.parse(read.written(), "policy") == read
+    assert TrustPolicy.parse(read.written(), "policy") == read
     return True
 
 
@@ -333,8 +338,8 @@ def accepted_sequences(body: bytes) -> bool:
     with tempfile.NamedTemporaryFile() as file:
         Path(file.name).write_bytes(body)
         try:
-            return asyncio.run(InFile(Path(file.name), "bucket", InlineRuntime()).highest(SCOPE)) > 0
-        except AcceptedUnusable as error:
+            return asyncio.run(FileSequences(Path(file.name), "bucket", InlineRuntime()).highest(SCOPE)) > 0
+        except SequenceMemoryUnusable as error:
             return _reported(error)
 
 

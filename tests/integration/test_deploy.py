@@ -1,6 +1,7 @@
 """deploy/ as far as it can be checked without an engine or a running systemd: their own parsers, the image's build steps
 run by hand, the script that makes tokens in the shells that may run it."""
 
+import os
 import re
 import shutil
 import stat
@@ -111,6 +112,37 @@ def test_a_token_that_an_operator_gave_is_kept(shell: tuple[str, ...], tmp_path:
 
 def test_a_folder_that_cannot_be_written_stops_the_start(shell: tuple[str, ...], tmp_path: Path) -> None:
     assert run(*shell, DEPLOY / "make-tokens", tmp_path / "absent").returncode != 0
+
+
+@pytest.mark.parametrize("mode", [0o770, 0o707, 0o1777])
+def test_tokens_are_not_made_where_others_could_replace_them(shell: tuple[str, ...], tmp_path: Path, mode: int) -> None:
+    folder = tmp_path / "my tokens"
+    folder.mkdir()
+    folder.chmod(mode)
+
+    result = run(*shell, DEPLOY / "make-tokens", folder)
+
+    assert (result.returncode, list(folder.iterdir())) == (1, [])
+    assert f"chmod go-w '{folder}'" in result.stderr
+
+
+def test_a_link_in_the_place_of_a_new_file_is_not_followed(
+    shell: tuple[str, ...], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Somebody else guesses each name, or puts the link there right after a name was chosen."""
+    victim, folder, tools = tmp_path / "victim", tmp_path / "tokens", tmp_path / "tools"
+    folder.mkdir(mode=0o700)
+    tools.mkdir()
+    (tools / "od").write_text("#!/bin/sh\necho known\n")
+    (tools / "mktemp").write_text(f'#!/bin/sh\nln -s "{victim}" "{folder}/.new.chosen"; echo "{folder}/.new.chosen"\n')
+    for each in tools.iterdir():
+        each.chmod(0o755)
+    (folder / ".new.known").symlink_to(victim)
+    monkeypatch.setenv("PATH", f"{tools}:{os.environ['PATH']}")
+
+    assert run(*shell, DEPLOY / "make-tokens", folder).returncode != 0
+
+    assert not victim.exists()
 
 
 # The image

@@ -4,7 +4,7 @@ import asyncio
 import threading
 from pathlib import Path
 
-from daemon.stores.filesystem import Entry, RealFileSystem
+from daemon.stores.directory.filesystem import DirectoryEntry, RealFileSystem
 from tests.support.daemon_in_process import running
 from tests.unit.daemon.http.service import STRUCTURED, state_event
 
@@ -22,7 +22,7 @@ class Hanging(RealFileSystem):
     def __init__(self) -> None:
         self.over = threading.Event()
 
-    def status(self, path: Path) -> Entry | None:
+    def status(self, path: Path) -> DirectoryEntry | None:
         if "target-" in str(path):
             self.over.wait(60)
         return super().status(path)

@@ -21,8 +21,8 @@ from uuid import uuid4
 import boto3
 import pytest
 
-from daemon.publishing import layout, operations, pointer, protocol
-from daemon.publishing.livetree import LiveTree, Synced
+from daemon.publishing import layout, operator_commands, pointer, protocol
+from daemon.publishing.live_tree.sync import LiveTree, Synced
 from daemon.publishing.pointer import MOST_HISTORY, Pointer
 from daemon.publishing.protocol import Writing
 from daemon.publishing.reader import Reader
@@ -148,7 +148,7 @@ class Play:
 
     async def pin(self) -> None:
         """What another writer does meanwhile: the pointer moves."""
-        done = await self.direct.operations.carry_out(GOLDEN, operations.pin("state-1", pinned=True), "rival")
+        done = await self.direct.operations.carry_out(GOLDEN, operator_commands.pin("state-1", pinned=True), "rival")
         assert done.changed
 
 

@@ -18,15 +18,15 @@ import pytest
 import yaml
 
 from daemon.publishing import layout, protocol
-from daemon.publishing.collector import Collector
-from daemon.publishing.identity import BucketIdentity
-from daemon.publishing.retention import Policy
+from daemon.publishing.bucket_identity import BucketIdentity
+from daemon.publishing.maintenance.garbage_collector import GarbageCollector
+from daemon.publishing.maintenance.retention_rules import Policy
 from daemon.stores.errors import StoreRefused
 from daemon.stores.memory import MemoryStore
 from daemon.stores.port import Content, ObjectStore
 from daemon.stores.probe import probe
-from daemon.stores.quoting import QuotingStore
 from daemon.stores.s3 import S3Store
+from daemon.stores.wrappers.etag_form import QuotingStore
 from tests.builders_runtime import InlineRuntime, ThreadRuntime
 from tests.services.availability import available
 from tests.services.goprograms import go_module
@@ -83,10 +83,10 @@ async def collect(store: ObjectStore, runtime: ThreadRuntime | InlineRuntime) ->
     assert len(collected.copies) == 1
 
 
-def collector(store: ObjectStore, runtime: ThreadRuntime | InlineRuntime) -> Collector:
+def collector(store: ObjectStore, runtime: ThreadRuntime | InlineRuntime) -> GarbageCollector:
     bucket = PublishedBucket(store, runtime)
     at_once = Policy(newest=1, days=0, dropped_days=0, grace_hours=0)
-    return Collector(store, bucket.reader, bucket.publisher, runtime, at_once)
+    return GarbageCollector(store, bucket.reader, bucket.publisher, runtime, at_once)
 
 
 @dataclass(frozen=True, slots=True)

@@ -14,11 +14,11 @@ import pytest
 
 from daemon.stores.errors import ObjectMissing, StoreRefused
 from daemon.stores.gcs import GcsStore
-from daemon.stores.guarded import GuardedStore
 from daemon.stores.port import Content, ObjectStore, Version
 from daemon.stores.probe import probe
-from daemon.stores.quoting import Form, QuotingStore
 from daemon.stores.s3 import S3Store
+from daemon.stores.wrappers.etag_form import Form, QuotingStore
+from daemon.stores.wrappers.write_guard import GuardedStore
 from tests.builders_runtime import ThreadRuntime
 from tests.services import gcs, ministack, testbench, versitygw
 from tests.services.availability import available

@@ -13,15 +13,16 @@ from uuid import uuid4
 
 import pytest
 
-from daemon.publishing import layout, signing
-from daemon.publishing.collector import Collected, Collector
-from daemon.publishing.errors import PointerLost, WentBack
-from daemon.publishing.livetree import Synced
-from daemon.publishing.operations import rollback
-from daemon.publishing.recoverer import Recoverer, Recovery
-from daemon.publishing.recovery import Wish
-from daemon.publishing.retention import Policy
-from daemon.publishing.trust import Trust, TrustedKey
+from daemon.publishing import layout
+from daemon.publishing.errors import PointerLost, SequenceWentBack
+from daemon.publishing.live_tree.sync import Synced
+from daemon.publishing.maintenance.garbage_collector import Collected, GarbageCollector
+from daemon.publishing.maintenance.recovery import Recoverer, Recovery
+from daemon.publishing.maintenance.recovery_rules import Wish
+from daemon.publishing.maintenance.retention_rules import Policy
+from daemon.publishing.operator_commands import rollback
+from daemon.publishing.trust import keys
+from daemon.publishing.trust.policy import TrustedKey, TrustPolicy
 from daemon.runtime import Runtime
 from daemon.stores.port import Content, ObjectStore
 from tests.builders_publishing import SCOPE, Bucket, make_state, tree
@@ -77,7 +78,7 @@ class Tended:
         return pointer.sequence
 
     async def collect(self, policy: Policy = NOTHING_KEPT_LONG) -> Collected:
-        collector = Collector(self.store, self.writer.reader, self.writer.publisher, self.runtime, policy)
+        collector = GarbageCollector(self.store, self.writer.reader, self.writer.publisher, self.runtime, policy)
         collected = await collector.collect(SCOPE, "ann", "room")
         await self.writer.live_tree.reconcile(SCOPE)
         return collected
@@ -91,14 +92,14 @@ class Tended:
 
 
 async def tended(store: ObjectStore, runtime: Runtime, folder: Path) -> Tended:
-    private, public = signing.generate()
+    private, public = keys.generate()
     key = folder / "key"
     key.write_text(private)
     key.chmod(0o600)
-    policy = Trust(
+    policy = TrustPolicy(
         keys=(TrustedKey(keyid=public.keyid, public=public.pem, roles=("publish", "pointer"), scopes=("*",)),)
     )
-    writer = Bucket(store, runtime, signers=[signing.load(key)])
+    writer = Bucket(store, runtime, signers=[keys.load(key)])
     scope = Tended(store, runtime, writer, Bucket(store, runtime, trust=policy))
     await scope.publish(1, 2, 3)
     override = await store.get(OVERRIDE)
@@ -158,7 +159,7 @@ def test_a_pointer_of_a_backup_is_refused_and_made_good_without_the_states_that_
         sequence = await scope.seen("state-4")
         newest = await scope.store.get(layout.pointer(SCOPE))
         await scope.store.replace(layout.pointer(SCOPE), Content(backup.body, tag=backup.tag), newest.version)
-        with pytest.raises(WentBack):
+        with pytest.raises(SequenceWentBack):
             await scope.seen("state-3")
 
         await scope.recover()

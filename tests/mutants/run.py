@@ -34,24 +34,24 @@ _KILLED = {1, 3, 24, -24, 152, 255, 36, -11, -9}
 """Exit codes of a worker whose tests failed, crashed or took too long."""
 
 _GRAMMAR = "tests/unit/daemon/publishing/test_grammar.py"
-_GATE = "tests/unit/renderers/test_gate.py"
-_REHEARSAL = "tests/unit/renderers/test_rehearsal.py"
+_GATE = "tests/unit/renderers/gate/test_generated_files.py"
+_REHEARSAL = "tests/unit/renderers/test_self_test.py"
 MORE_TESTS = {
-    "daemon/publishing/freshness.py": (_GRAMMAR,),
+    "daemon/publishing/trust/freshness.py": (_GRAMMAR,),
     "daemon/publishing/manifest.py": (_GRAMMAR,),
-    "daemon/publishing/ownership.py": ("tests/unit/daemon/publishing/test_ownership_markers.py",),
+    "daemon/publishing/live_tree/ownership.py": ("tests/unit/daemon/publishing/live_tree/test_ownership_markers.py",),
     "daemon/publishing/pointer.py": (_GRAMMAR,),
     "daemon/publishing/protocol.py": ("tests/unit/daemon/publishing/test_protocol_changes.py",),
-    "daemon/publishing/recovery.py": (
-        "tests/unit/daemon/publishing/test_recovery_replay.py",
+    "daemon/publishing/maintenance/recovery_rules.py": (
+        "tests/unit/daemon/publishing/maintenance/test_recovery_rules_replay.py",
         "tests/unit/daemon/publishing/test_recovery_unsigned.py",
         "tests/unit/daemon/publishing/test_recovery_records.py",
     ),
     "daemon/publishing/signatures.py": (_GRAMMAR,),
-    "renderers/expectation.py": (_GATE, "tests/unit/renderers/test_agreement.py"),
-    "renderers/gate.py": (_REHEARSAL,),
-    "renderers/pieces.py": (_GATE, _REHEARSAL),
-    "renderers/standing.py": (_GATE, _REHEARSAL),
+    "renderers/gate/expectations.py": (_GATE, "tests/unit/renderers/gate/test_diff.py"),
+    "renderers/gate/generated_files.py": (_REHEARSAL,),
+    "renderers/gate/checks.py": (_GATE, _REHEARSAL),
+    "renderers/gate/static_files.py": (_GATE, _REHEARSAL),
 }
 """Unit tests of a module beside the one of its name."""
 _CALLED_AT_IMPORT = {"daemon/publishing/grammar.py", "renderers/identifiers.py"}
@@ -107,7 +107,7 @@ def pure_modules() -> Iterator[str]:
     for name in contract["source_modules"]:
         path = name.replace(".", "/")
         if (ROOT / path).is_dir():
-            yield from sorted(str(file.relative_to(ROOT)) for file in (ROOT / path).glob("*.py"))
+            yield from sorted(str(file.relative_to(ROOT)) for file in (ROOT / path).rglob("*.py"))
         else:
             yield f"{path}.py"
 

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from daemon.stores.directory import DirectoryStore
+from daemon.stores.directory.store import DirectoryStore
 from daemon.stores.errors import ConditionFailed, StoreError
 from daemon.stores.port import Content, Version
 from tests.builders_runtime import InlineRuntime

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from daemon.stores.directory import DirectoryStore
+from daemon.stores.directory.store import DirectoryStore
 from daemon.stores.port import Content
 from tests.builders_runtime import InlineRuntime
 
@@ -20,8 +20,8 @@ PROJECT = Path(__file__).parents[2]
 WRITERS = """
 import asyncio, json, os, sys
 from pathlib import Path
-from daemon.stores.directory import DirectoryStore
-from daemon.stores.filesystem import RealFileSystem
+from daemon.stores.directory.store import DirectoryStore
+from daemon.stores.directory.filesystem import RealFileSystem
 from daemon.stores.port import Content
 from tests.builders_runtime import InlineRuntime
 from tests.support.filesystems import CountingFileSystem, KillingFileSystem

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from datetime import datetime
 
 from daemon.stores.errors import ConditionFailed, ObjectMissing
-from daemon.stores.keys import by_bytes, check_key
+from daemon.stores.object_keys import by_bytes, check_key
 from daemon.stores.port import Content, Listed, Listing, Stored, Version
 
 

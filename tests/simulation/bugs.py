@@ -13,14 +13,16 @@ from dataclasses import dataclass
 from types import FunctionType
 from typing import Any
 
-from daemon import batches, desired, pipeline
-from daemon.freshening import FreshnessTimer
+from daemon import batches, folding, pipeline
 from daemon.pipeline import Pipeline
-from daemon.publishing import livetree, operations, ownership, protocol, recovery, retention
-from daemon.publishing.collector import Collector
-from daemon.publishing.livetree import LiveTree
+from daemon.publishing import operator_commands, protocol
+from daemon.publishing.live_tree import ownership, sync
+from daemon.publishing.live_tree.sync import LiveTree
+from daemon.publishing.maintenance import recovery_rules, retention_rules
+from daemon.publishing.maintenance.garbage_collector import GarbageCollector
 from daemon.publishing.publisher import Publisher
 from daemon.publishing.reader import Reader
+from daemon.timers.freshness import FreshnessTimer
 from daemon.worker import Worker
 from events.journal import Journal, database, dead_letters, lanes
 
@@ -80,7 +82,7 @@ BUGS: dict[str, Bug] = {
     "blind-retry": Bug(
         "who lost a compare-and-swap puts the same change on top of whatever is there now",
         Publisher, "_resolve",
-        'raise PointerMoved(f"another writer changed {scope} first (sequence {now.pointer.sequence})")',
+        "raise _moved(scope, now.pointer.sequence)",
         "entry = following.history[-1].model_copy(update={'sequence': now.pointer.sequence + 1})\n"
         "    following = following.model_copy(update={'sequence': entry.sequence, 'older': now.pointer.older,\n"
         "                                             'history': (*now.pointer.history, entry)})\n"
@@ -204,9 +206,9 @@ BUGS: dict[str, Bug] = {
     ),
     "late-not-seen": Bug(
         "a state with a lower number than the newest one is not taken for late",
-        desired, "_fold_state",
-        "if change.revision <= standing.highest_producer:",
-        "if change.revision < 0:",
+        folding, "_fold_state",
+        "is_late = change.revision <= standing.highest_producer",
+        "is_late = change.revision < 0",
     ),
     "number-goes-down": Bug(
         "the producer's number follows the batch, also down",
@@ -216,7 +218,7 @@ BUGS: dict[str, Bug] = {
     ),
     "derived-not-counted": Bug(
         "a model's move does not raise the derived number",
-        desired, "_fold_model",
+        folding, "_fold_model",
         "derived=standing.derived + 1",
         "derived=max(standing.derived, 1)",
     ),
@@ -268,7 +270,7 @@ BUGS: dict[str, Bug] = {
     ),
     "verb-on-an-old-pointer": Bug(
         "a verb that was overtaken swaps what it decided before on the new pointer",
-        operations.Operations, "_swap",
+        operator_commands.Operations, "_swap",
         "following = await self._decide(",
         "following = locals().get('following') or await self._decide(",
     ),
@@ -288,7 +290,7 @@ BUGS: dict[str, Bug] = {
     # -- collection
     "collection-without-a-fence": Bug(
         "orphans are deleted without a compare-and-swap that raises the epoch",
-        Collector, "_fenced",
+        GarbageCollector, "_fenced",
         "if _covers(earlier, plan) and not protocol.idle_journals(seen.read.pointer, as_of):\n"
         "        return plan, earlier\n    return plan, await",
         "if not plan.released:\n        return plan, _Fence(seen.read.pointer.gc_epoch, plan.verdicts, plan.expired)\n"
@@ -296,7 +298,7 @@ BUGS: dict[str, Bug] = {
     ),
     "deleted-before-released": Bug(
         "objects are deleted before the pointer lets them go",
-        Collector, "_release",
+        GarbageCollector, "_release",
         "following = protocol.collect(",
         "early = _Fence(seen.read.pointer.gc_epoch, plan.verdicts, plan.expired)\n"
         "    await self._delete_all(seen.scope, early, lambda _: None)\n"
@@ -317,21 +319,21 @@ BUGS: dict[str, Bug] = {
     ),
     "grace-ignored": Bug(
         "objects are deleted however young they are",
-        retention, "_doom",
+        retention_rules, "_plan_deletion",
         "if folder.stored > as_of - timedelta(hours=policy.grace_hours):",
         "if False:",
     ),
     "fence-by-the-writers-clock": Bug(
         "who deletes later goes by the clock of whoever committed the collection",
-        retention, "last_collection",
+        retention_rules, "last_collection",
         '_time(entry.change.get("as_of"))',
         "_time(entry.at)",
         rare=True,
     ),
     "collection-by-its-own-clock": Bug(
         "a collection judges ages by the clock of its own machine",
-        Collector, "_fenced",
-        "as_of = await store_time(self._store, self._runtime.token())",
+        GarbageCollector, "_fenced",
+        "as_of = await store_time(self._store, self._runtime.random_id())",
         "as_of = self._runtime.now()",
         rare=True,
     ),
@@ -363,7 +365,7 @@ BUGS: dict[str, Bug] = {
     ),
     "skip-unchanged": Bug(
         "a pass that finds the sequence of its last one does nothing, whatever the listing shows",
-        livetree._Settled, "is_still",
+        sync._Settled, "is_still",
         "return same and not due and (self.tree.files, self.tree.unreadable) == (tree.files, tree.unreadable)",
         "return self.synced.sequence == current.sequence",
     ),
@@ -376,31 +378,31 @@ BUGS: dict[str, Bug] = {
     ),
     "override-taken-for-ours": Bug(
         "a file of example/ that an operator changed is brought up to date",
-        ownership, "_judge_example",
+        ownership, "_plan_example",
         "if not there.ours:",
         "if False:",
     ),
     "example-goes-back": Bug(
         "a rollback takes defaults of example/ back",
-        ownership, "_judge_example",
+        ownership, "_plan_example",
         "wanted.commit <= written",
         "wanted.commit == written",
     ),
     "deleted-example-comes-back": Bug(
         "a file of example/ that an operator deleted is written again",
-        ownership, "_judge",
+        ownership, "_plan_path",
         "DeletedByOperator(path) if in_example and recorded else Put(path, None)",
         "Put(path, None)",
     ),
     "stray-deleted": Bug(
         "a file below base/ that nobody here wrote is deleted",
-        ownership, "_judge",
+        ownership, "_plan_path",
         "Remove(path, there.version) if there.ours else Stray(path)",
         "Remove(path, there.version)",
     ),
     "not-kept-aside": Bug(
         "what an editor wrote below base/ is replaced and not kept",
-        ownership, "_judge",
+        ownership, "_plan_path",
         "keep_aside=not there.ours",
         "keep_aside=False",
     ),
@@ -412,13 +414,13 @@ BUGS: dict[str, Bug] = {
     ),
     "marker-trusted-too-far": Bug(
         "what the marker says of a path counts, whatever the listing shows there",
-        livetree, "_told",
+        sync, "_told",
         "if recorded is None or recorded.version != listed.version or _may_move(path, recorded.sha256, wanted):",
         "if recorded is None:",
     ),
     "newest-copy-collected": Bug(
         "a collection deletes every old copy of replaced bytes, the newest one of a path too",
-        retention, "expired",
+        retention_rules, "expired",
         "key=lambda one: (one.modified, one.key))[:-1]]",
         "key=lambda one: (one.modified, one.key))]",
     ),
@@ -432,49 +434,49 @@ BUGS: dict[str, Bug] = {
     # -- what an event becomes: each needs its reason
     "state-refused-for-nothing": Bug(
         "every fourth state becomes a dead letter, in the words of an id that is used up",
-        desired, "_fold_state",
+        folding, "_fold_state",
         "    if clash is not None:",
         "    if change.revision % 4 == 2:\n        said = f'revision {change.revision} is state {change.state} already'\n        return Outcome(OutcomeKind.DEAD_LETTERED, said)\n    if clash is not None:",
     ),
     "every-fifth-state-ignored": Bug(
         "every fifth state is ignored as if it was published already",
-        desired, "_fold_state",
+        folding, "_fold_state",
         "    if standing.lineage.same(change.state, change.revision, digest):",
         "    if change.revision % 5 == 0 or standing.lineage.same(change.state, change.revision, digest):",
     ),
     "model-superseded-for-nothing": Bug(
         "every `.created` model version counts as lower than the one that is there",
-        desired, "_unmoved",
+        folding, "_unmoved",
         "not change.may_move_back and _is_lower(model.version, current.version)",
         "not change.may_move_back",
     ),
     "updated-never-moves-back": Bug(
         "an `.updated` model version does not move to a lower version either",
-        desired, "_unmoved",
+        folding, "_unmoved",
         "current and not change.may_move_back and",
         "current and",
     ),
     "versions-compared-as-text": Bug(
         "version 10 counts as lower than version 2",
-        desired, "_is_lower",
+        folding, "_is_lower",
         "return _is_number(version) and _is_number(than) and int(version) < int(than)",
         "return version < than",
     ),
     "number-used-twice": Bug(
         "a number that another state has may be used again",
-        desired.Lineage, "clash",
+        folding.Lineage, "clash",
         "each.state == state or each.producer == producer",
         "each.state == state",
     ),
     "late-state-replaces-moves": Bug(
         "a late state skips the model versions before it",
-        desired, "plan",
+        folding, "plan",
         "publications.append(_explicit(change, delivery, late=True))",
         "publications.append(_explicit(change, delivery, late=True, skipped=skip_moves(change.state)))",
     ),
     "too-many-states": Bug(
         "a batch has two states more than it may",
-        desired, "batch_size",
+        folding, "batch_size",
         "states > MOST_STATES",
         "states > MOST_STATES + 2",
     ),
@@ -568,21 +570,21 @@ BUGS: dict[str, Bug] = {
     ),
     "oldest-attempt-meant": Bug(
         "of several attempts of a state a verb takes the oldest",
-        operations, "find_exactly",
+        operator_commands, "find_exactly",
         "return found[-1]",
         "return found[0]",
         rare=True,
     ),
     "oldest-are-kept": Bug(
         "retention keeps the oldest states, not the newest",
-        retention, "judge",
+        retention_rules, "retention_of",
         "pointer.retained[-policy.newest :]",
         "pointer.retained[: policy.newest]",
         rare=True,
     ),
     "released-at-once": Bug(
         "retention releases what was superseded just now",
-        retention, "_judge",
+        retention_rules, "_retention_of",
         "if days < policy.days:",
         "if days < 0:",
     ),
@@ -636,19 +638,33 @@ BUGS: dict[str, Bug] = {
     # -- recovery
     "recovered-too-low": Bug(
         "a recovery goes on at a sequence that may have been used",
-        recovery, "_numbered",
+        recovery_rules, "_numbered",
         '"sequence": highest + MOST_HISTORY,',
         '"sequence": highest - 1,',
     ),
     "recovered-not-held": Bug(
         "a recovered scope is not held",
-        recovery, "_rebuild",
-        "(_hold(writing) if wish.hold and not retired else None)",
+        recovery_rules, "_rebuild",
+        "(_hold(writing) if parted or (wish.hold and not retired) else None)",
         "None",
+    ),
+    "recovered-apart": Bug(
+        "a recovery leaves live and desired apart without a hold",
+        recovery_rules, "_rebuild",
+        "if parted or (wish.hold and not retired)",
+        "if (wish.hold and not retired)",
+        rare=True,
+    ),
+    "recovered-uncommitted": Bug(
+        "a recovery publishes what was stored in a scope that never had a pointer",
+        recovery_rules, "recover",
+        "if not remains.was_published:",
+        "if not remains.was_published and not remains.found:",
+        rare=True,
     ),
     "orphans-count-as-folded": Bug(
         "a recovery passes events of publications that were never committed",
-        recovery, "_passed",
+        recovery_rules, "_passed",
         "if str(each.publication.id) in committed",
         "if True",
         rare=True,
@@ -662,7 +678,7 @@ BUGS: dict[str, Bug] = {
     # -- the live tree, again
     "defaults-never-updated": Bug(
         "a default of example/ that nobody changed is not brought up to date",
-        ownership, "_judge_example",
+        ownership, "_plan_example",
         "if path not in wanted.files or wanted.commit <= written:",
         "if True:",
     ),

@@ -201,9 +201,9 @@ class Watcher:
         new: Signed = json.loads(change.after.body)["signed"]
         self.pointers[scope].append(change.after.body)
         if new["kind"] == "recover":
-            self._recovered(scope, new, self._parse(change.before))
+            self._recovered(scope, new, self._parse(change.before), change.writer)
 
-    def _recovered(self, scope: str, new: Signed, found: dict[str, Any] | None) -> None:
+    def _recovered(self, scope: str, new: Signed, found: dict[str, Any] | None, writer: str) -> None:
         """What a recovery may not do, whatever was lost (protocol 4, ADR 13).
 
         An older pointer that was put back, and that nothing tells a later one of, is only mended.
@@ -217,12 +217,12 @@ class Watcher:
             committed = max(each["inputs"].get(instance, 0) for each in before)
             if offset > committed:
                 self._fail(4, f"a recovery passes {instance} up to {offset}, committed was {committed}")
-        if rebuilt and new["hold"] is None and (new["live"] is not None or new["desired"] is not None):
-            self._fail(6, f"{scope} was recovered and is not held")
         if new["live"] is not None and new["live"]["composition"] in {e["composition"] for e in new["quarantined"]}:
             self._fail(6, f"{scope} was recovered, and what is live is quarantined")
         self._rivals(scope, new)
         self.adopt(scope, new)
+        if rebuilt:
+            self.oracle.check_rebuilt(scope, writer)
 
     def _rivals(self, scope: str, new: Signed) -> None:
         """Id, number and composition of an explicit state belong together."""

@@ -450,7 +450,7 @@ class Asked:
     back: str | None = None
     """The state of --rollback-to."""
     on: bool = True
-    """Of pin: pin it."""
+    """Of pin: pin it. Of recover: without --no-hold."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -577,6 +577,21 @@ def _days(since: str | None, until: str) -> float:
         return -1
     seconds = (datetime.fromisoformat(until) - datetime.fromisoformat(since)).total_seconds()
     return max(0.0, seconds / 86_400)
+
+
+# -- after a lost pointer
+
+
+def must_be_held(scope: Scope, *, asked: bool) -> bool:
+    """Whether a pointer that was rebuilt has to have a hold. `asked`: without --no-hold.
+
+    Only a hold or a quarantine keeps live and desired apart.
+    """
+    desired = scope.publication(scope.desired)
+    withheld = desired is not None and desired.composition in scope.quarantined
+    if scope.live != scope.desired and not withheld:
+        return True
+    return asked and (scope.live is not None or scope.desired is not None)
 
 
 # -- comparison with a document

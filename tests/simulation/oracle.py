@@ -44,7 +44,7 @@ REASONS = {
     "refused by the gate": "the state cannot be rendered",
     "replaced before published": "replaced by state",
     "not the expected one": "expected",
-    "not retained": ".* is not a retained state|.* is gone from the bucket",
+    "not retained": ".* is not a retained state|.* is gone from the bucket: .*",
     "live and held already": "live is .* and held already",
 }
 """How the product words each kind of reason."""
@@ -475,6 +475,12 @@ class Oracle:
                 gc_epoch=signed["gc_epoch"],
             )
         )
+
+    def check_rebuilt(self, scope: str, writer: str) -> None:
+        """That a pointer which this recovery has rebuilt is held where it has to be."""
+        now, asked = self.states(scope)[-1], self.asked[writer]
+        if not now.held and model.must_be_held(now, asked=asked.on):
+            self.fail(f"{scope} was recovered by {asked} and is not held")
 
     def _adopted(self, publication: Mapping[str, Any], manifest: Mapping[str, Any]) -> Publication:
         composition = _composition(manifest)

@@ -23,7 +23,7 @@ class SimulatedRuntime:
     def monotonic(self) -> float:
         return self._loop.time()
 
-    def token(self) -> str:
+    def random_id(self) -> str:
         return f"{self._chance.getrandbits(128):032x}"
 
     def jitter(self) -> float:
@@ -32,7 +32,7 @@ class SimulatedRuntime:
     async def sleep(self, seconds: float) -> None:
         await asyncio.sleep(seconds)
 
-    async def offload(self, work: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Any:
+    async def run_in_thread(self, work: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Any:
         """Done at once, between two moments at which others may run."""
         await asyncio.sleep(0)
         result = work(*args, **kwargs)

@@ -13,7 +13,7 @@ from dataclasses import dataclass, field, fields
 from functools import cache
 from typing import Any
 
-from daemon.publishing.collector import BOTH, Part
+from daemon.publishing.maintenance.garbage_collector import BOTH, Part
 from events.model import BUNDLE_STATE_CREATED, MODEL_VERSION_CREATED, MODEL_VERSION_UPDATED, ROLLBACK_REQUESTED, Event
 from renderers.model import Scope
 from tests.builders import composition_document, model_document

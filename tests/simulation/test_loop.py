@@ -76,7 +76,7 @@ def test_a_thread_and_the_real_runtimes_clock_are_refused(play):
         with pytest.raises(Refused):
             runtime.now()
         with pytest.raises(Refused):
-            runtime.token()
+            runtime.random_id()
 
     play(story)
     runtime.close()

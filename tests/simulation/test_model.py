@@ -103,3 +103,17 @@ def test_a_batch_beyond_its_limits_is_a_violation():
         _batch(_scope(), _state(2), _state(3), limits=Limits(batch_states=1))
     with pytest.raises(model.Violation):
         _batch(_scope(), Request("rollback", state="state-1"), _state(3))
+
+
+@pytest.mark.parametrize(
+    ("changes", "asked", "expected"),
+    [
+        ({}, True, True),
+        ({}, False, False),
+        ({"live": None}, False, True),
+        ({"live": None, "quarantined": frozenset({ONE})}, False, False),
+        ({"live": None, "desired": None}, True, False),
+    ],
+)
+def test_a_rebuilt_pointer_is_held_unless_that_was_not_asked_and_live_is_desired_or_withheld(changes, asked, expected):
+    assert model.must_be_held(_scope(**changes), asked=asked) is expected

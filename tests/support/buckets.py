@@ -7,19 +7,19 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from daemon.publishing import layout, protocol
-from daemon.publishing.livetree import LiveTree
-from daemon.publishing.manifest import ManifestEvent, State
-from daemon.publishing.operations import Operations
+from daemon.publishing.live_tree.sync import LiveTree
+from daemon.publishing.manifest import ManifestEvent, RenderedState
+from daemon.publishing.operator_commands import Operations
 from daemon.publishing.pointer import Pointer, Publication, Revision
 from daemon.publishing.publisher import Publisher
 from daemon.publishing.reader import Reader
 from daemon.runtime import Runtime
-from daemon.stores.directory import DirectoryStore
-from daemon.stores.filesystem import RealFileSystem
+from daemon.stores.directory.filesystem import RealFileSystem
+from daemon.stores.directory.store import DirectoryStore
 from daemon.stores.port import ObjectStore
 from renderers.bundle import RENDERER_VERSION, Renderer
 from renderers.model import Composition, RenderDefaults, Scope, Stamp
-from renderers.templates import Templates
+from renderers.template_set import Templates
 from tests.builders import GOLDEN_DEFAULTS, make_composition, make_model
 from tests.builders_runtime import ThreadRuntime
 
@@ -75,7 +75,7 @@ class PublishedBucket:
             instance="journal:11111111-1111-1111-1111-111111111111",
             offset=revision.producer,
         )
-        described = State(
+        described = RenderedState(
             composition=composition,
             defaults=defaults,
             state=state,

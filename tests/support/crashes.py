@@ -16,17 +16,17 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-from daemon.interpretation import interpret
+from daemon.changes import interpret
 from daemon.lifecycle import Stop
 from daemon.pipeline import Pipeline, Rendering
 from daemon.publishing import layout
 from daemon.publishing.errors import NotFound
-from daemon.publishing.livetree import LiveTree
+from daemon.publishing.live_tree.sync import LiveTree
 from daemon.publishing.pointer import Pointer, Publication
 from daemon.publishing.reader import Reader
 from daemon.runtime import Runtime
-from daemon.stores.directory import DirectoryStore
-from daemon.stores.filesystem import RealFileSystem
+from daemon.stores.directory.filesystem import RealFileSystem
+from daemon.stores.directory.store import DirectoryStore
 from daemon.stores.port import Content, Listing, ObjectStore, Stored, Version
 from daemon.wiring import Bucket, open_bucket
 from daemon.worker import Worker
@@ -186,7 +186,7 @@ class Worksite:
     ) -> None:
         """Accept events as the HTTP intake does, and run a worker until all is settled and every live tree in step."""
         with ThreadRuntime() as runtime:
-            journal = await Journal.open(self.journal, clock=runtime.now, token=runtime.token, run=True, poll=0.02)
+            journal = await Journal.open(self.journal, clock=runtime.now, token=runtime.random_id, run=True, poll=0.02)
             async with journal:
                 opened_at = await journal.highest()
                 burst = Burst(journal, len(send))
@@ -326,7 +326,7 @@ async def _account(site: Worksite) -> dict[str, Any]:
     runtime = InlineRuntime("account")
     store = site.shared
     reader = Reader(store, runtime)
-    journal = await Journal.open(site.journal, clock=runtime.now, token=runtime.token, run=False)
+    journal = await Journal.open(site.journal, clock=runtime.now, token=runtime.random_id, run=False)
     async with journal:
         backlog = await journal.backlog()
         letters = await journal.dead_letters()

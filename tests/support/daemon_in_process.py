@@ -11,7 +11,7 @@ import pytest
 from daemon import wiring
 from daemon.lifecycle import Stop
 from daemon.settings import load
-from daemon.stores.filesystem import FileSystem
+from daemon.stores.directory.filesystem import FileSystem
 
 
 @contextmanager

@@ -120,7 +120,7 @@ def post(port: int, *events: Event, seconds: float = 10) -> Answer | None:
 
 async def _read_journal(path: Path, event_ids: Sequence[str]) -> tuple[int, dict[str, dict[str, Outcome | None]]]:
     runtime = InlineRuntime("beside")
-    async with await Journal.open(path, clock=runtime.now, token=runtime.token, run=False) as journal:
+    async with await Journal.open(path, clock=runtime.now, token=runtime.random_id, run=False) as journal:
         waiting = (await journal.backlog()).events
         found = {
             event_id: {lane.scope: lane.outcome for each in await journal.find(event_id) for lane in each.lanes}

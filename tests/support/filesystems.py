@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import assert_never
 
-from daemon.stores.filesystem import Entry, FileSystem
+from daemon.stores.directory.filesystem import DirectoryEntry, FileSystem
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,10 +109,10 @@ class PassingFileSystem:
     def change(self, operation: Operation) -> None:
         perform(self.inner, operation)
 
-    def status(self, path: Path) -> Entry | None:
+    def status(self, path: Path) -> DirectoryEntry | None:
         return self.inner.status(path)
 
-    def entries(self, folder: Path) -> Iterable[Entry]:
+    def entries(self, folder: Path) -> Iterable[DirectoryEntry]:
         return self.inner.entries(folder)
 
     def chunks(self, path: Path) -> Iterable[bytes]:

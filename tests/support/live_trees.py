@@ -3,7 +3,7 @@
 import hashlib
 
 from daemon.publishing import layout
-from daemon.publishing.ownership import Marker
+from daemon.publishing.live_tree.ownership import Marker
 from daemon.stores.errors import ObjectMissing
 from daemon.stores.port import Content, ObjectStore
 from tests.builders_publishing import SCOPE, tree

@@ -18,7 +18,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final
 
-from daemon.stores.filesystem import Entry, Kind
+from daemon.stores.directory.filesystem import DirectoryEntry, Kind
 from tests.support.filesystems import Mark, Operation, perform
 
 LIMIT: Final = 128
@@ -82,7 +82,7 @@ _Node = _File | _Folder
 
 
 class SimulatedDisk:
-    """Implements daemon.stores.filesystem.FileSystem in memory. The folders down to `base` are there and durable."""
+    """Implements daemon.stores.directory.filesystem.FileSystem in memory. The folders down to `base` are there and durable."""
 
     def __init__(self, base: Path) -> None:
         self.base = base
@@ -97,13 +97,13 @@ class SimulatedDisk:
 
     # ---- the port
 
-    def status(self, path: Path) -> Entry | None:
+    def status(self, path: Path) -> DirectoryEntry | None:
         try:
             return _entry(path.name, self._node(path))
         except (FileNotFoundError, NotADirectoryError):
             return None
 
-    def entries(self, folder: Path) -> Iterable[Entry]:
+    def entries(self, folder: Path) -> Iterable[DirectoryEntry]:
         held = self._folder(folder).names
         return [_entry(name, values[-1]) for name, values in held.items() if values[-1] is not None]
 
@@ -307,7 +307,7 @@ def _walk(path: Path, folder: _Folder) -> Iterator[tuple[Path, _Node]]:
             yield from _walk(path / name, node)
 
 
-def _entry(name: str, node: _Node | None) -> Entry:
+def _entry(name: str, node: _Node | None) -> DirectoryEntry:
     if isinstance(node, _File):
-        return Entry(name, Kind.FILE, len(node.body), device=0, inode=node.number, modified_ns=0, changed_ns=0)
-    return Entry(name, Kind.FOLDER, 0, device=0, inode=id(node), modified_ns=0, changed_ns=0)
+        return DirectoryEntry(name, Kind.FILE, len(node.body), device=0, inode=node.number, modified_ns=0, changed_ns=0)
+    return DirectoryEntry(name, Kind.FOLDER, 0, device=0, inode=id(node), modified_ns=0, changed_ns=0)

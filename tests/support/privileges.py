@@ -1,4 +1,5 @@
-"""A thread without root's power over permissions, so that a mode of 000 stops it as it stops any other user."""
+"""A thread without root's power over permissions, so that a mode of 000 stops it as it stops any other user; or one with
+the permissions of another user."""
 
 import ctypes
 import os
@@ -16,13 +17,33 @@ _LONGEST_SECONDS: Final = 60
 
 def as_an_ordinary_user(work: Callable[[], T]) -> T:
     """What `work` returns in a thread that has to keep to the modes of files, whoever runs the tests."""
+    return _in_a_thread(_drop if os.geteuid() == 0 else _nothing, work)
+
+
+def with_permissions_of(user: int, work: Callable[[], T]) -> T:
+    """What `work` returns in a thread to which files are open, or not, as to this user and group. Needs root."""
+
+    def become() -> None:
+        # Of this thread alone. The kernel takes away the power over files that belongs to root.
+        libc = ctypes.CDLL(None)
+        libc.setfsgid(user)
+        libc.setfsuid(user)
+        assert libc.setfsuid(-1) == user
+
+    return _in_a_thread(become, work)
+
+
+def _nothing() -> None:
+    pass
+
+
+def _in_a_thread(prepare: Callable[[], None], work: Callable[[], T]) -> T:
     results: list[T] = []
     failures: list[BaseException] = []
 
     def run() -> None:
         try:
-            if os.geteuid() == 0:
-                _drop()
+            prepare()
             results.append(work())
         except BaseException as error:  # noqa: BLE001  # it is raised in the thread of the caller
             failures.append(error)

@@ -11,12 +11,12 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from daemon.interpretation import interpret
+from daemon.changes import interpret
 from daemon.lifecycle import Stop
 from daemon.pipeline import Pipeline, Rendering
-from daemon.publishing.identity import ANY_BUCKET, BucketCheck, BucketIdentity
-from daemon.publishing.livetree import LiveTree, Synced, Unfinished
-from daemon.publishing.operations import Operations
+from daemon.publishing.bucket_identity import ANY_BUCKET, BucketCheck, BucketIdentity
+from daemon.publishing.live_tree.sync import LiveTree, Synced, Unfinished
+from daemon.publishing.operator_commands import Operations
 from daemon.publishing.pointer import Pointer, Publication
 from daemon.publishing.publisher import Publisher
 from daemon.publishing.reader import PointerRead, Reader
@@ -35,7 +35,7 @@ from events.model import (
 from events.source import Delivery
 from renderers import gate
 from renderers.bundle import Customisation, Renderer
-from renderers.limits import DEFAULT_LIMITS, Limits
+from renderers.limits import DEFAULT_LIMITS, BundleLimits
 from renderers.model import Scope
 from renderers.pinning import Movable, Policy
 from tests.builders import composition_document, golden_document, model_document
@@ -107,7 +107,7 @@ class Watcher:
     refusals: list[str] = field(default_factory=list)
     unpinned_states: list[tuple[str, Sequence[Movable]]] = field(default_factory=list)
     passes: list[Synced | Unfinished] = field(default_factory=list)
-    failed_passes: list[str] = field(default_factory=list)
+    failed_passes: list[tuple[Scope, str]] = field(default_factory=list)
     removed_lanes: list[Scope] = field(default_factory=list)
     _something: asyncio.Event = field(default_factory=asyncio.Event)
 
@@ -148,7 +148,7 @@ class Watcher:
         pass
 
     def unreconciled(self, scope: Scope, reason: str) -> None:
-        self.failed_passes.append(reason)
+        self.failed_passes.append((scope, reason))
         self._something.set()
 
     def removed(self, scope: Scope) -> None:
@@ -249,12 +249,12 @@ async def open_scene(
     *,
     judge: Callable[..., None] = gate.check,
     renderer: Renderer | None = None,
-    limits: Limits = DEFAULT_LIMITS,
+    limits: BundleLimits = DEFAULT_LIMITS,
     pinning: Policy = "off",
     remembers_bucket: bool = False,
 ) -> AsyncIterator[Scene]:
     with ThreadRuntime() as runtime:
-        journal = await Journal.open(path, clock=runtime.now, token=runtime.token, run=True, poll=0.05)
+        journal = await Journal.open(path, clock=runtime.now, token=runtime.random_id, run=True, poll=0.05)
         async with journal:
             reader = Reader(store, runtime)
             publisher = Publisher(store, reader, runtime)
@@ -263,6 +263,7 @@ async def open_scene(
             bucket: BucketCheck = ANY_BUCKET
             if remembers_bucket:
                 bucket = BucketIdentity(store, journal, runtime, first=0.01, longest=0.05)
+                reader.read_only_from(bucket)
             pipeline = Pipeline(
                 source=journal,
                 reader=reader,

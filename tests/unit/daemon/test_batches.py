@@ -4,9 +4,9 @@ from dataclasses import replace
 
 import pytest
 
-from daemon import batches, desired
-from daemon.desired import Plan, Planned, Standing
-from daemon.interpretation import interpret
+from daemon import batches, folding
+from daemon.changes import interpret
+from daemon.folding import DesiredState, Plan, PlannedState
 from daemon.publishing.pointer import Hold, Quarantine
 from events.model import Identity, Outcome, OutcomeKind, Position
 from events.source import Delivery
@@ -29,10 +29,10 @@ def changes(*events):
 
 
 def test_a_batch_ends_before_the_state_that_would_be_one_too_many():
-    waiting = changes(*(state_event(number) for number in range(1, desired.MOST_STATES + 3)))
+    waiting = changes(*(state_event(number) for number in range(1, folding.MOST_STATES + 3)))
     batch = batches.first(waiting, {})
 
-    assert len(batch.changes) == desired.MOST_STATES
+    assert len(batch.changes) == folding.MOST_STATES
 
 
 def test_a_batch_that_takes_all_keeps_every_outcome():
@@ -59,7 +59,7 @@ def test_a_rollback_request_in_front_is_a_batch_by_itself():
 def test_progress_passes_every_position_and_does_not_count_dead_letters_as_folded():
     folded = [delivery(1), delivery(2), delivery(3)]
     outcomes = {folded[1].position: DEAD, Position("journal:x", 4): DEAD, Position("kafka:c/t/0", 90): DEAD}
-    progress = batches.progress(Standing(None, 42, 2), folded, outcomes)
+    progress = batches.progress(DesiredState(None, 42, 2), folded, outcomes)
 
     assert progress.inputs == {"journal:x": 4, "kafka:c/t/0": 90}
     assert [each.event for each in progress.folded] == [folded[0].digest[:16], folded[2].digest[:16]]
@@ -77,7 +77,7 @@ def test_progress_passes_every_position_and_does_not_count_dead_letters_as_folde
 )
 def test_outcome_of_an_event_that_a_publication_comes_of(late, quarantined, held, kind):
     composition = interpret(state_event(1)).composition
-    planned = Planned(composition, "state-1", 1, 0, "explicit", late, (delivery(1), delivery(2)))
+    planned = PlannedState(composition, "state-1", 1, 0, "explicit", late, (delivery(1), delivery(2)))
     who = {"by": "op", "reason": "r", "at": "t"}
     pointer = published().model_copy(
         update={
@@ -85,7 +85,7 @@ def test_outcome_of_an_event_that_a_publication_comes_of(late, quarantined, held
             "hold": Hold(**who) if held else None,
         }
     )
-    outcomes = batches.published_outcomes(Plan(Standing(composition), (planned,), {}), pointer)
+    outcomes = batches.published_outcomes(Plan(DesiredState(composition), (planned,), {}), pointer)
 
     assert [(at.offset, each.kind, each.state) for at, each in outcomes.items()] == [
         (1, kind, "state-1"),
@@ -121,7 +121,7 @@ def test_an_outcome_at_the_first_event_of_the_next_batch_waits():
 
 def test_progress_counts_a_source_from_its_first_position_and_keeps_short_digests_of_events():
     folded = [delivery(0)]
-    progress = batches.progress(Standing(None), folded, {})
+    progress = batches.progress(DesiredState(None), folded, {})
 
     assert progress.inputs == {"journal:x": 0}
     assert [(each.identity, each.event) for each in progress.folded] == [
@@ -131,7 +131,7 @@ def test_progress_counts_a_source_from_its_first_position_and_keeps_short_digest
 
 def test_progress_of_sources_side_by_side_is_the_highest_position_of_each():
     outcomes = {Position("journal:x", 9): DEAD, Position("kafka:c/t/0", 3): DEAD}
-    progress = batches.progress(Standing(None), [delivery(10)], outcomes)
+    progress = batches.progress(DesiredState(None), [delivery(10)], outcomes)
 
     assert progress.inputs == {"journal:x": 10, "kafka:c/t/0": 3}
 
@@ -146,13 +146,13 @@ def test_progress_of_sources_side_by_side_is_the_highest_position_of_each():
 )
 def test_each_publication_of_a_batch_tells_its_events_why(late, quarantined, reason):
     composition = interpret(state_event(1)).composition
-    first = Planned(composition, "state-1", 1, 0, "explicit", late, (delivery(1),))
-    second = Planned(
+    first = PlannedState(composition, "state-1", 1, 0, "explicit", late, (delivery(1),))
+    second = PlannedState(
         interpret(state_event(2, version="2")).composition, "state-2", 2, 0, "explicit", False, (delivery(2),)
     )
     rejected = Quarantine(composition=composition.digest, by="op", reason="r", at="2026-01-01T00:00:00.000Z")
     pointer = published().model_copy(update={"quarantined": (rejected,) if quarantined else ()})
-    outcomes = batches.published_outcomes(Plan(Standing(composition), (first, second), {}), pointer)
+    outcomes = batches.published_outcomes(Plan(DesiredState(composition), (first, second), {}), pointer)
 
     assert {at.offset: (each.reason, each.state) for at, each in outcomes.items()} == {
         1: (reason, "state-1"),

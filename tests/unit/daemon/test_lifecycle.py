@@ -24,7 +24,7 @@ PROGRAM = textwrap.dedent(
     async def main(drain_seconds, drains, blocked):
         stop, runtime = Stop(), SystemRuntime(1)
         with stop_on_signals(stop, drain_seconds):
-            hung = asyncio.ensure_future(runtime.offload(time.sleep, 600))
+            hung = asyncio.ensure_future(runtime.run_in_thread(time.sleep, 600))
             print("ready", flush=True)
             if blocked:
                 time.sleep(600)
@@ -105,7 +105,7 @@ def test_offload_runs_in_another_thread_with_the_callers_context() -> None:
 
     async def main() -> tuple[int, str]:
         variable.set("set by the caller")
-        return await runtime.offload(lambda extra: (threading.get_ident() + extra, variable.get()), extra=0)
+        return await runtime.run_in_thread(lambda extra: (threading.get_ident() + extra, variable.get()), extra=0)
 
     try:
         thread, seen = asyncio.run(main())
@@ -130,7 +130,7 @@ def test_offload_never_uses_more_threads_than_it_has() -> None:
             busy -= 1
 
     async def main() -> None:
-        await asyncio.gather(*(runtime.offload(work) for _ in range(9)))
+        await asyncio.gather(*(runtime.run_in_thread(work) for _ in range(9)))
 
     try:
         asyncio.run(main())
@@ -143,7 +143,7 @@ def test_offload_hands_on_what_the_work_raises() -> None:
     runtime = SystemRuntime(1)
     try:
         with pytest.raises(ZeroDivisionError):
-            asyncio.run(runtime.offload(lambda: 1 // 0))
+            asyncio.run(runtime.run_in_thread(lambda: 1 // 0))
     finally:
         runtime.close()
 
@@ -159,7 +159,7 @@ def test_a_thread_counts_as_busy_for_as_long_as_its_call_takes_also_when_nobody_
     async def main() -> None:
         assert runtime.calls() == ()
         before = runtime.monotonic()
-        calls = [asyncio.ensure_future(runtime.offload(hang)) for _ in range(2)]
+        calls = [asyncio.ensure_future(runtime.run_in_thread(hang)) for _ in range(2)]
         await asyncio.get_running_loop().run_in_executor(None, began.wait)
         for call in calls:
             call.cancel()
@@ -169,7 +169,7 @@ def test_a_thread_counts_as_busy_for_as_long_as_its_call_takes_also_when_nobody_
         go_on.set()
         # Both threads are needed for these two, so that the calls before them are over.
         both = threading.Barrier(2, timeout=20)
-        await asyncio.gather(runtime.offload(both.wait), runtime.offload(both.wait))
+        await asyncio.gather(runtime.run_in_thread(both.wait), runtime.run_in_thread(both.wait))
         assert runtime.calls() == ()
 
     try:
@@ -183,7 +183,7 @@ def test_a_call_that_fails_leaves_its_thread_free() -> None:
     runtime = SystemRuntime(1)
     try:
         with pytest.raises(ValueError):
-            asyncio.run(runtime.offload(int, "x"))
+            asyncio.run(runtime.run_in_thread(int, "x"))
         assert runtime.calls() == ()
     finally:
         runtime.close()
@@ -191,7 +191,7 @@ def test_a_call_that_fails_leaves_its_thread_free() -> None:
 
 def test_tokens_are_32_hex_digits_and_never_the_same() -> None:
     runtime = SystemRuntime(1)
-    tokens = {runtime.token() for _ in range(1000)}
+    tokens = {runtime.random_id() for _ in range(1000)}
     assert len(tokens) == 1000
     assert all(len(token) == 32 and set(token) <= set("0123456789abcdef") for token in tokens)
 

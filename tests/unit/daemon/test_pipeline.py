@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from daemon.publishing import layout, operations, protocol
+from daemon.publishing import layout, operator_commands, protocol
 from daemon.publishing import pointer as pointers
 from daemon.publishing.errors import OutcomeUnresolved, PointerLost, VerificationFailed
 from daemon.publishing.manifest import Manifest
@@ -21,7 +21,7 @@ from events.model import Outcome, OutcomeKind
 from renderers import gate
 from renderers.bundle import Renderer
 from renderers.errors import GateFailure, UnsafeText
-from renderers.limits import Limits
+from renderers.limits import BundleLimits
 from renderers.model import Scope
 from tests.builders import composition_document
 from tests.builders_runtime import InlineRuntime
@@ -140,7 +140,7 @@ def test_every_explicit_state_of_a_burst_can_be_rolled_back_to(journal_path, sto
 
         assert [each.state for each in pointer.retained] == [f"state-{revision}" for revision in range(1, 6)]
         assert pointer.sequence == 1
-        done = await scene.operations.carry_out(GOLDEN, operations.rollback("state-2"), "op", "score drift")
+        done = await scene.operations.carry_out(GOLDEN, operator_commands.rollback("state-2"), "op", "score drift")
         assert done.after.live.state == "state-2"
         assert done.after.desired.state == "state-5"
 
@@ -531,7 +531,7 @@ def test_an_id_that_only_history_names_is_used_up_as_well(journal_path, store):
 def test_hold_keeps_live_while_desired_goes_on_and_resume_catches_up(journal_path, store):
     async def play(scene: Scene):
         await scene.send(state_event(1), state_event(2, version="8"))
-        await scene.operations.carry_out(GOLDEN, operations.rollback("state-1"), "op", "drift")
+        await scene.operations.carry_out(GOLDEN, operator_commands.rollback("state-1"), "op", "drift")
         outcomes = await scene.send(state_event(3, version="9"))
         held = await scene.pointer()
 
@@ -546,9 +546,9 @@ def test_hold_keeps_live_while_desired_goes_on_and_resume_catches_up(journal_pat
 def test_a_quarantined_composition_under_another_id_is_withheld(journal_path, store):
     async def play(scene: Scene):
         await scene.send(state_event(1), state_event(2, version="8"))
-        verb = operations.quarantine("state-2", rollback_to="state-1")
+        verb = operator_commands.quarantine("state-2", rollback_to="state-1")
         await scene.operations.carry_out(GOLDEN, verb, "op", "bad scores")
-        await scene.operations.carry_out(GOLDEN, operations.rollback("state-1", discard_newer=True), "op", "")
+        await scene.operations.carry_out(GOLDEN, operator_commands.rollback("state-1", discard_newer=True), "op", "")
         outcomes = await scene.send(state_event(3, version="8"))
         pointer = await scene.pointer()
 
@@ -623,7 +623,7 @@ def give_up_once(publisher, store):
     """The next swap is sent once, and given up."""
     swap = publisher.swap
 
-    async def send_once(_scope, base, following):
+    async def send_once(_scope, base, following, **_options):
         publisher.swap = swap
         store.armed = True
         with contextlib.suppress(OutcomeUnknown):
@@ -790,6 +790,52 @@ def test_an_event_that_only_a_damaged_manifest_may_list_is_not_called_superseded
         else:
             await scene.pipeline.process(GOLDEN, [delivery])
             assert kinds(await scene.outcomes(state_event(2).id)) == ["published"]
+
+    scenario(journal_path, store, play)
+
+
+async def only_named_by_history(scene: Scene, state: str) -> PublicationId:
+    """Takes a state out of the pointer as releases did whose history did not tell numbers and compositions."""
+    base = await scene.reader.pointer(GOLDEN)
+    [old] = base.pointer.retained_of(state)
+    following = protocol.collect(base.pointer, scene.publisher.writing("ann"), [old.id])
+    *others, last = following.history
+    silent = last.model_copy(update={"change": {key: last.change[key] for key in last.change if key != "used"}})
+    await scene.publisher.swap(GOLDEN, base, following.model_copy(update={"history": (*others, silent)}))
+    return old.id
+
+
+@pytest.mark.parametrize(
+    ("late", "outcome"),
+    [
+        pytest.param({"revision": 15, "version": "15"}, "dead-lettered", id="it may have this number"),
+        pytest.param({"revision": 10, "version": "10"}, "dead-lettered", id="it may be this very state"),
+        pytest.param({"revision": 20, "version": "20"}, "ignored", id="the very same state as another one"),
+        pytest.param({"revision": 20, "state": "other"}, "dead-lettered", id="the number of another one"),
+    ],
+)
+def test_an_old_manifest_that_may_not_be_read_stops_no_state_that_does_not_depend_on_it(
+    journal_path, store, late, outcome
+):
+    async def play(scene: Scene):
+        for number in (10, 20, 30):
+            await scene.batch(state_event(number, version=str(number)))
+        old = await only_named_by_history(scene, "state-10")
+        key = layout.manifest(GOLDEN, old.state, old.attempt)
+        async with open_scene(journal_path.with_name("other.db"), store) as later:
+            readable = store.get
+            refuse_to_read(store, key)
+            [found, new] = await later.batch(state_event(event_id="late", **late), state_event(40, version="40"))
+            assert [str(found.kind), str(new.kind)] == [outcome, "published"]
+            depends = "chmod a+r" in found.reason
+            assert depends == (late["revision"] in {10, 15})
+            if depends:
+                store.get = readable
+                [letter] = await later.journal.dead_letters()
+                await later.journal.replay(letter.id, by="ann")
+                await later.work()
+                [again] = await later.outcomes("late")
+                assert str(again.kind) == ("ignored" if late["revision"] == 10 else "late")
 
     scenario(journal_path, store, play)
 
@@ -990,7 +1036,7 @@ def test_a_model_that_makes_a_bundle_too_big_is_a_dead_letter_and_changes_nothin
         assert "has 4 models, and may have 3 (setting limits.models)" in refused.reason
         assert str(moved.kind) == "published"
 
-    scenario(journal_path, store, play, limits=Limits(models=3))
+    scenario(journal_path, store, play, limits=BundleLimits(models=3))
 
 
 def test_history_beyond_its_limit_goes_into_chunks_and_stays_readable(journal_path, store):

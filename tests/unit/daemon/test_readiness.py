@@ -9,13 +9,13 @@ from types import SimpleNamespace
 import pytest
 from structlog.testing import capture_logs
 
+from daemon.failures import Failure, NeedsOperator, Transient
 from daemon.lifecycle import Stop
-from daemon.outcomes import Failure, NeedsOperator, Passing
-from daemon.publishing.livetree import Synced, Unfinished
-from daemon.readiness import Vitals
+from daemon.publishing.live_tree.sync import Synced, Unfinished
+from daemon.readiness import HealthChecks
 from daemon.reporting import Reporter
-from daemon.stores.admission import Admission
 from daemon.stores.memory import MemoryStore
+from daemon.stores.startup_probe import Admission
 from daemon.telemetry import Metrics
 from daemon.worker import Lane
 from events.errors import JournalFull, SourceUnavailable
@@ -26,7 +26,7 @@ from tests.builders_runtime import InlineRuntime
 
 SCOPE = Scope("visual-anomaly", "edge")
 EMPTY = Backlog(events=3, bytes=1, oldest=None, undispatched=0, lanes=(), dead_letters=2, rejected=0)
-AWAY, STUCK = Passing("bucket away"), NeedsOperator("no permission")
+AWAY, STUCK = Transient("bucket away"), NeedsOperator("no permission")
 
 
 @dataclass
@@ -77,7 +77,7 @@ class Daemon:
         self.log, self.worker, self.clock, self.stop = Log(), Worker(), Clock(), Stop()
         self.metrics = Metrics.create("0", "1")
         self.reporter = Reporter(self.metrics, self.clock)
-        self.vitals = Vitals(
+        self.vitals = HealthChecks(
             journal=self.log,
             journal_path=Path("/var/lib/my journal/journal.db"),
             bucket="/srv/my bundles",
@@ -322,10 +322,50 @@ def test_connections_that_are_refused_again_and_again_are_reported() -> None:
 
 
 def test_what_is_tried_again_and_again_is_reported_by_name() -> None:
-    daemon = Daemon(tokens=Trying({"/run/token": "is open to others"}), freshness=Trying({"": "bucket not listed"}))
+    tried = {
+        "token": Trying({"/run/token": "is open to others"}),
+        "freshness": Trying({"": "the bucket cannot be listed"}),
+        "pruning": Trying({"": "disk I/O error"}),
+        "collection": Trying({"": "no permission", str(SCOPE): "damaged"}),
+    }
+    daemon = Daemon(tried=tried)
     daemon.observe()
     daemon.observe(for_seconds=60)
-    assert daemon.lasting == [("token", "/run/token"), ("freshness", "")]
+    assert [
+        (each.condition.kind, each.condition.subject, each.condition.remedy) for each in daemon.vitals.lasting()
+    ] == [
+        ("token", "/run/token", "ls -l /run/token"),
+        ("freshness", "", "rebundle verify --all --bucket '/srv/my bundles'"),
+        ("pruning", "", "df -h '/var/lib/my journal'; ls -la '/var/lib/my journal'"),
+        ("collection", "", "rebundle gc --all --dry-run --bucket '/srv/my bundles'"),
+        ("collection", str(SCOPE), f"rebundle gc {SCOPE} --dry-run --bucket '/srv/my bundles'"),
+    ]
+    assert b'rebundle_attention_conditions{kind="collection"} 2.0' in daemon.metrics.render()
+    for each in tried.values():
+        each.failing = {}
+    daemon.observe()
+    assert daemon.lasting == []
+
+
+@pytest.mark.parametrize("name", [str(SCOPE), ""])
+def test_what_cannot_be_read_is_one_condition_whatever_else_fails_for_it(name: str) -> None:
+    failing = Trying({name: "damaged", "another/scope": "no permission"})
+    daemon = Daemon(tried={"freshness": failing, "collection": failing})
+    daemon.observe()
+    daemon.worker.unreadable = {name: "damaged"}
+    if name:
+        daemon.reporter.unreconciled(SCOPE, "damaged")
+    daemon.observe(for_seconds=60)
+    assert daemon.lasting == [("unreadable", name), ("freshness", "another/scope"), ("collection", "another/scope")]
+    remedy = daemon.vitals.lasting()[0].condition.remedy
+    assert remedy.startswith(f"rebundle verify {name or '--all'} --bucket ")
+
+
+def test_a_journal_that_cannot_be_written_is_not_reported_again_because_it_cannot_be_pruned() -> None:
+    daemon = Daemon(tried={"pruning": Trying({"": "no space is left"})})
+    daemon.log.answer = JournalFull("no space is left")
+    daemon.observe(for_seconds=60)
+    assert daemon.lasting == [("journal", "")]
 
 
 def test_a_bucket_that_is_not_probed_yet_takes_no_intake_away() -> None:

@@ -9,8 +9,8 @@ from io import StringIO
 import pytest
 import structlog
 
-from daemon.publishing.livetree import Synced, Unfinished
-from daemon.publishing.ownership import Blocked, Put, Stray
+from daemon.publishing.live_tree.ownership import Blocked, Put, Stray
+from daemon.publishing.live_tree.sync import Synced, Unfinished
 from daemon.publishing.pointer import PublicationId
 from daemon.publishing.reader import DamagedManifest, PointerRead
 from daemon.reporting import Reporter

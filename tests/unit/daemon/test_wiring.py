@@ -13,10 +13,10 @@ from structlog.testing import capture_logs
 
 from daemon import wiring
 from daemon.publishing import layout
-from daemon.publishing.errors import PolicyUnusable, WentBack
-from daemon.publishing.livetree import Synced
-from daemon.publishing.signing import KeySigner, generate
-from daemon.publishing.trust import Trust, TrustedKey
+from daemon.publishing.errors import PolicyUnusable, SequenceWentBack
+from daemon.publishing.live_tree.sync import Synced
+from daemon.publishing.trust.keys import KeySigner, generate
+from daemon.publishing.trust.policy import TrustedKey, TrustPolicy
 from daemon.settings import load
 from daemon.stores import locations
 from daemon.stores.memory import MemoryStore
@@ -73,7 +73,7 @@ async def read_older_as_another(state_file: Path, one: str, other: str, name: st
 def test_what_was_seen_by_one_name_of_a_bucket_counts_by_another(
     tmp_path: Path, one: str, other: str, name: str, value: str
 ) -> None:
-    with pytest.raises(WentBack):
+    with pytest.raises(SequenceWentBack):
         asyncio.run(read_older_as_another(tmp_path / "accepted.json", one, other, name, value))
 
 
@@ -100,7 +100,7 @@ def test_what_was_seen_in_another_bucket_says_nothing(
 def test_of_two_variables_the_one_for_s3_alone_counts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("AWS_ENDPOINT_URL", "http://y")
     one, name, value = "s3://b?endpoint=http://x", "AWS_ENDPOINT_URL_S3", "http://x"
-    with pytest.raises(WentBack):
+    with pytest.raises(SequenceWentBack):
         asyncio.run(read_older_as_another(tmp_path / "accepted.json", one, "s3://b", name, value))
 
 
@@ -109,7 +109,7 @@ def test_a_policy_takes_the_markers_word_for_nothing(tmp_path: Path, *, with_pol
     private, public = generate()
     signer = KeySigner(CryptoSigner(serialization.load_pem_private_key(private.encode(), None)))
     trusted = TrustedKey(keyid=public.keyid, public=public.pem, roles=("publish", "pointer"))
-    trust = Trust(keys=(trusted,)) if with_policy else None
+    trust = TrustPolicy(keys=(trusted,)) if with_policy else None
     compose = layout.live_tree(SCOPE, "base/docker-compose.yml")
 
     async def play() -> tuple[str, ...]:
@@ -162,7 +162,7 @@ SOMEBODY = 12345
 def test_root_may_use_the_memory_of_a_daemons_user_and_nobody_elses(tmp_path: Path) -> None:
     """A verb that root runs; docs/operations.md names it."""
     policy, folder = tmp_path / "policy.json", tmp_path / "state"
-    policy.write_bytes(Trust().written())
+    policy.write_bytes(TrustPolicy().written())
     folder.mkdir(mode=0o700)
     os.chown(folder, SOMEBODY, SOMEBODY)
     kept = folder / "accepted.json"
@@ -178,7 +178,7 @@ def test_root_may_use_the_memory_of_a_daemons_user_and_nobody_elses(tmp_path: Pa
 
 def test_a_memory_that_is_not_there_yet_is_made_later(tmp_path: Path) -> None:
     policy = tmp_path / "policy.json"
-    policy.write_bytes(Trust().written())
+    policy.write_bytes(TrustPolicy().written())
     policy.chmod(0o644)
     kept = tmp_path / "not" / "there" / "accepted.json"
     settings = load({}, {"REBUNDLE_TRUST__POLICY": str(policy), "REBUNDLE_TRUST__STATE_FILE": str(kept)}, None).settings

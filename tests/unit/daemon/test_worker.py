@@ -6,7 +6,8 @@ import json
 import pytest
 
 from daemon.lifecycle import Stop
-from daemon.publishing.livetree import Synced
+from daemon.publishing import layout
+from daemon.publishing.live_tree.sync import Synced
 from daemon.publishing.pointer import Revision
 from daemon.publishing.reader import Scopes
 from daemon.stores.errors import StoreRefused, StoreUnavailable
@@ -50,7 +51,7 @@ def scenario(path, play, store=None):
     asyncio.run(body())
 
 
-def worker_of(scene: Scene, *, patience=SHORT, live_tree_seconds=3600.0, opened_at=0) -> Worker:
+def worker_of(scene: Scene, *, patience=SHORT, live_tree_seconds=3600.0, opened_at=0, **options) -> Worker:
     return Worker(
         source=scene.journal,
         reader=scene.reader,
@@ -61,6 +62,7 @@ def worker_of(scene: Scene, *, patience=SHORT, live_tree_seconds=3600.0, opened_
         live_tree_seconds=live_tree_seconds,
         opened_at=opened_at,
         bucket=scene.bucket,
+        **options,
     )
 
 
@@ -186,7 +188,7 @@ def test_a_live_tree_that_is_ahead_of_its_pointer_is_told_at_each_pass(tmp_path)
         stop.request("done")
         await running
 
-        assert all("5000" in reason for reason in scene.watcher.failed_passes)
+        assert all("5000" in reason for _, reason in scene.watcher.failed_passes)
 
     scenario(tmp_path, play, store)
 
@@ -464,6 +466,136 @@ def test_a_scope_that_cannot_be_read_is_named_and_the_others_are_passed_over(tmp
         await running
 
     scenario(tmp_path, play, store)
+
+
+class Hanging:
+    """A store whose calls for some scopes never return while it is off."""
+
+    def __init__(self, inner, scopes):
+        self._inner = inner
+        self._scopes = tuple(f"{scope}/" for scope in scopes)
+        self.on = True
+
+    def __getattr__(self, name):
+        operation = getattr(self._inner, name)
+
+        async def called(key, *rest, **options):
+            if not self.on and key.startswith(self._scopes):
+                await asyncio.Event().wait()
+            return await operation(key, *rest, **options)
+
+        return called
+
+
+@pytest.mark.parametrize("hanging", [1, 12], ids=["one", "more-than-there-are-places"])
+def test_passes_over_scopes_that_hang_end_at_their_limit_and_delay_no_other(tmp_path, hanging):
+    scopes = [Scope("texture", f"t{number}") for number in range(hanging)]
+    store = Hanging(MemoryStore(InlineRuntime()), scopes)
+    key = f"{GOLDEN}/docker-compose-gen/README.md"
+
+    async def play(scene: Scene):
+        await scene.send(state_event(1), *(state_event(1, scope=scope) for scope in scopes))
+        store.on = False
+        # One that hangs alone never reaches its limit: the other scope's passes do not wait for that.
+        limit = 3600 if hanging == 1 else 0.5
+        worker, stop = worker_of(scene, live_tree_seconds=0.01, opened_at=1 + hanging, pass_seconds=limit), Stop()
+        running = asyncio.create_task(worker.run(stop))
+        for _ in range(3):
+            there = await store.get(key)
+            await store.delete(key, there.version)
+            before = len(scene.watcher.passes)
+            await scene.watcher.saw(
+                lambda before=before: any("README.md" in done.written for done in scene.watcher.passes[before:])
+            )
+        if hanging > 1:
+            async with asyncio.timeout(20):
+                while len(set(scene.watcher.failed_passes)) < hanging:  # noqa: ASYNC110  # a pass of each scope
+                    await asyncio.sleep(0.01)
+            reasons = {reason for _, reason in scene.watcher.failed_passes}
+            assert reasons == {"the pass over the live tree was stopped after 0.5 s"}
+        store.on = True
+        stop.request("done")
+        async with asyncio.timeout(20):
+            await running
+
+    scenario(tmp_path, play, store)
+
+
+def test_a_live_tree_that_cannot_follow_makes_no_readable_scope_unreadable(tmp_path):
+    """Its marker is ahead of a sound pointer: one fault, and `Reporter.behind` has it."""
+    store = MemoryStore(InlineRuntime())
+
+    async def play(scene: Scene):
+        await scene.send(state_event(1), state_event(1, scope=OTHER))
+        key = layout.live_tree(OTHER, layout.MARKER)
+        marker = await store.get(key)
+        ahead = json.loads(marker.body) | {"sequence": 99}
+        await store.replace(key, Content(json.dumps(ahead).encode()), marker.version)
+        worker, stop = worker_of(scene, live_tree_seconds=0.01, opened_at=2), Stop()
+        running = asyncio.create_task(worker.run(stop))
+        await scene.watcher.saw(lambda: len(scene.watcher.failed_passes) > 1)
+        assert worker.unreadable == {}
+        stop.request("done")
+        await running
+
+    scenario(tmp_path, play, store)
+
+
+def test_nothing_is_reported_of_a_scope_that_the_bucket_no_longer_has(tmp_path):
+    """Also where no event came for it since the start, so that it has no lane."""
+    store = MemoryStore(InlineRuntime())
+
+    async def play(scene: Scene):
+        await scene.send(state_event(1), state_event(1, scope=OTHER))
+        key = f"{OTHER}/pointer.json"
+        await store.replace(key, Content(b"{}"), (await store.get(key)).version)
+        worker, stop = worker_of(scene, live_tree_seconds=0.01, opened_at=2), Stop()
+        running = asyncio.create_task(worker.run(stop))
+        await scene.watcher.saw(lambda: str(OTHER) in worker.unreadable)
+        for each in await store.scan(f"{OTHER}/"):
+            await store.delete(each.key, each.version)
+        await scene.watcher.saw(lambda: scene.watcher.removed_lanes)
+        assert (scene.watcher.removed_lanes, worker.unreadable) == ([OTHER], {})
+        stop.request("done")
+        await running
+
+    scenario(tmp_path, play, store)
+
+
+def test_a_bucket_that_cannot_be_listed_is_unreadable_until_it_can(tmp_path):
+    async def play(scene: Scene):
+        await scene.send(state_event(1))
+        scene.reader = Unlistable(scene.reader)
+        worker, stop = worker_of(scene, live_tree_seconds=0.01, opened_at=1), Stop()
+        running = asyncio.create_task(worker.run(stop))
+        await scene.reader.asked.wait()
+        assert worker.unreadable == {"": "the bucket cannot be listed: away"}
+        scene.reader.broken = False
+        async with asyncio.timeout(10):
+            while worker.unreadable:  # noqa: ASYNC110  # the next listing
+                await asyncio.sleep(0.005)
+        stop.request("done")
+        await running
+
+    scenario(tmp_path, play)
+
+
+class Unlistable:
+    """A reader whose bucket cannot be listed while it is `broken`."""
+
+    def __init__(self, reader):
+        self._reader = reader
+        self.broken = True
+        self.asked = asyncio.Event()
+
+    def __getattr__(self, name):
+        return getattr(self._reader, name)
+
+    async def scopes(self):
+        if self.broken:
+            asyncio.get_running_loop().call_soon(self.asked.set)
+            raise StoreUnavailable("away")
+        return await self._reader.scopes()
 
 
 class Mount:

@@ -13,27 +13,20 @@ CONTRACTS = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["import
 
 def picture(package: str) -> str:
     """The block of the page that begins with the package's name."""
-    [found] = re.findall(rf"^```\n{package}\n(.*?)^```", PAGE, re.MULTILINE | re.DOTALL)
+    [found] = re.findall(rf"^```\n{re.escape(package)}\n(.*?)^```", PAGE, re.MULTILINE | re.DOTALL)
     return str(found)
 
 
-def test_the_layers_of_the_daemon_are_drawn_from_the_top_as_they_are_enforced():
-    [enforced] = [each["layers"] for each in CONTRACTS if each.get("containers") == ["daemon"]]
-    # Two columns: the modules, then what they are for; a line without a module goes on with the one above.
-    modules = [re.split(r"\s{3,}", line.strip())[0].strip("| ") for line in picture("daemon").splitlines()]
-    drawn = [name for line in modules for name in re.findall(r"[a-z]+", line)]
-    known = [name for layer in enforced for name in layer.split(" | ")]
-
-    assert [name for name in drawn if name in known] == known
+LAYERED = {each["containers"][0]: each["layers"] for each in CONTRACTS if "containers" in each}
 
 
-def test_the_pure_modules_of_publishing_are_those_that_are_held_to_it():
-    [held] = [each["source_modules"] for each in CONTRACTS if each["name"].startswith("pure modules")]
-    drawn = re.search(r"publishing +([a-z,\s]+) \(pure\)", picture("daemon"))
-    assert drawn is not None
+@pytest.mark.parametrize("package", LAYERED)
+def test_the_layers_of_a_package_are_drawn_from_the_top_as_they_are_enforced(package):
+    # Two columns: the modules, then what they are for. A line that begins with a bar continues the one above.
+    columns = [re.split(r"\s{2,}", line.strip())[0] for line in picture(package).splitlines()]
+    drawn = " \n ".join(columns).replace("\n |", "|").split("\n")
 
-    for name in re.split(r",\s+", drawn[1]):
-        assert f"daemon.publishing.{name}" in held
+    assert [re.findall(r"[a-z_0-9]+", layer) for layer in drawn] == [layer.split(" | ") for layer in LAYERED[package]]
 
 
 @pytest.mark.parametrize("path", re.findall(r"`((?:events|renderers|daemon|tests)/[\w/.]*)`", PAGE))

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from daemon.settings import load
-from renderers.templates import Templates
+from renderers.template_set import Templates
 
 ROOT = Path(__file__).parents[3]
 PAGE = ROOT / "docs/customising.md"

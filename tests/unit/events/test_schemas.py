@@ -6,7 +6,7 @@ from pydantic import BaseModel, Field, ValidationError, field_validator
 
 from events import schemas
 from events.model import BUNDLE_STATE_CREATED, KNOWN_TYPES, MODEL_VERSION_CREATED, ROLLBACK_REQUESTED
-from events.strictjson import MOST_PROBLEMS
+from events.strict_json import MOST_PROBLEMS
 
 BUNDLE = {"name": "visual-anomaly", "target": "edge"}
 VALID = {

@@ -9,10 +9,11 @@ import yaml as pyyaml
 from hypothesis import Phase, given, settings
 from hypothesis import strategies as st
 
-from renderers import bundle, compose, gate, readback, yaml
+from renderers import bundle, compose, gate, yaml_templates
 from renderers.bundle import RenderedBundle, Renderer
+from renderers.gate import parsers
 from renderers.model import Composition, RenderDefaults, RenderedFile, Stamp
-from renderers.templates import Templates
+from renderers.template_set import Templates
 from tests.builders import (
     GOLDEN_DEFAULTS,
     STAMP,
@@ -232,7 +233,7 @@ def test_a_one_model_event_passes_at_most_one_block_through_ruamel(monkeypatch, 
     renderer.render(composition, GOLDEN_DEFAULTS, STAMP)
     # Each shape of a block passes through once, whichever model has it first.
     Renderer().render(composition.with_model(make_model("104", version="98")), GOLDEN_DEFAULTS, STAMP)
-    dumps = counted(monkeypatch, yaml, "dump")
+    dumps = counted(monkeypatch, yaml_templates, "dump")
 
     changed = composition.with_model(make_model("104", version="99", serving={"image": image}))
     renderer.render(changed, GOLDEN_DEFAULTS, STAMP)
@@ -247,7 +248,7 @@ def test_a_one_model_event_passes_one_models_block_through_the_gate(monkeypatch,
     gate.check(composition, GOLDEN_DEFAULTS, renderer.render(composition, GOLDEN_DEFAULTS, STAMP))
     changed = composition.with_model(make_model("104", version="99"))
     rendered = renderer.render(changed, GOLDEN_DEFAULTS, STAMP)
-    reads = counted(monkeypatch, readback, "yaml_text")
+    reads = counted(monkeypatch, parsers, "yaml_text")
 
     gate.check(changed, GOLDEN_DEFAULTS, rendered)
 

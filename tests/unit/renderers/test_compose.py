@@ -9,9 +9,9 @@ from hypothesis import given, settings
 
 from renderers import compose
 from renderers.bundle import Renderer
-from renderers.compose import Allotment
+from renderers.compose import ResourceDefaults
 from renderers.model import Composition, RenderDefaults, Resources
-from renderers.templates import Templates
+from renderers.template_set import Templates
 from tests.builders import GOLDEN_DEFAULTS, STAMP, golden_composition, make_composition, make_model
 from tests.reference import whole_compose_file
 from tests.strategies import compositions, render_defaults
@@ -139,10 +139,10 @@ def test_a_models_own_resources_go_before_the_defaults():
     defaults = Resources.model_validate({"limits": {"cpus": 1, "memory": "1g"}, "reservations": {"memory": "256m"}})
     model = make_model(serving={"resources": {"limits": {"cpus": 0, "memory": 1000}}})
 
-    assert Allotment.of(model, defaults) == Allotment("0", "1000b", "0", "256m")
-    assert Allotment.of(make_model(), defaults) == Allotment("1", "1g", "0", "256m")
+    assert ResourceDefaults.of(model, defaults) == ResourceDefaults("0", "1000b", "0", "256m")
+    assert ResourceDefaults.of(make_model(), defaults) == ResourceDefaults("1", "1g", "0", "256m")
     more = make_model(serving={"resources": {"limits": {"cpus": 2}, "reservations": {"cpus": 0.5, "memory": "1m"}}})
-    assert Allotment.of(more, defaults) == Allotment("2", "1g", "0.5", "1m")
+    assert ResourceDefaults.of(more, defaults) == ResourceDefaults("2", "1g", "0.5", "1m")
 
 
 def test_ids_stand_in_variables_with_underscores():

@@ -5,7 +5,7 @@ import pytest
 from renderers import download
 from renderers.errors import UnsafeText
 from renderers.model import Artifact
-from renderers.templates import Templates
+from renderers.template_set import Templates
 from tests.builders import golden_composition, make_model
 
 BUILT_IN = Templates.built_in()

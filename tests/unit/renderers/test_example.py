@@ -5,9 +5,9 @@ import pytest
 from dotenv import dotenv_values
 
 from renderers import example
-from renderers.compose import Allotment
+from renderers.compose import ResourceDefaults
 from renderers.model import Resources
-from renderers.templates import Templates
+from renderers.template_set import Templates
 from tests.builders import make_model
 
 BUILT_IN = Templates.built_in()
@@ -19,7 +19,7 @@ def env_of(text: str) -> dict[str, str | None]:
 
 def test_a_models_variables_are_empty_and_their_comment_has_the_bundles_values():
     model = make_model("a-b", serving={"resources": {"limits": {"cpus": 2, "memory": "4g"}}})
-    text = example.env_lines(model, Allotment.of(model, Resources()), BUILT_IN)
+    text = example.env_lines(model, ResourceDefaults.of(model, Resources()), BUILT_IN)
 
     assert (
         text.splitlines()[1] == "# sa-bs in the bundle: CPU_LIMIT 2, MEM_LIMIT 4g, CPU_RESERVATION 0, MEM_RESERVATION 0"

@@ -6,7 +6,7 @@ from pydantic import ValidationError
 
 from renderers import limits
 from renderers.bundle import Renderer
-from renderers.limits import Limits, TooBig, files_of
+from renderers.limits import BundleLimits, TooBig, files_of
 from renderers.model import MOST_MODELS, Composition
 from tests.builders import GOLDEN_DEFAULTS, STAMP, composition_document, make_composition
 from tests.strategies import compositions
@@ -26,7 +26,7 @@ def nested(levels: int) -> object:
 
 
 def test_a_composition_within_every_limit_passes():
-    Limits().check(make_composition(50))
+    BundleLimits().check(make_composition(50))
 
 
 @pytest.mark.parametrize(
@@ -49,7 +49,7 @@ def test_a_composition_within_every_limit_passes():
 )
 def test_what_is_beyond_a_limit_is_told_with_the_setting(most, composition, said):
     with pytest.raises(TooBig) as refused:
-        Limits(**most).check(composition)
+        BundleLimits(**most).check(composition)
 
     assert str(refused.value).startswith(said)
 
@@ -75,20 +75,20 @@ def test_each_limit_lets_through_what_just_fits_it(name, composition):
         "signature_depth": 7,
     }[name]
 
-    Limits(**{name: size}).check(composition)
+    BundleLimits(**{name: size}).check(composition)
     with pytest.raises(TooBig, match=f"limits.{name}"):
-        Limits(**{name: size - 1}).check(composition)
+        BundleLimits(**{name: size - 1}).check(composition)
 
 
 def test_a_composition_may_not_be_allowed_more_than_readers_take():
-    assert Limits(composition_bytes=32 << 20)
+    assert BundleLimits(composition_bytes=32 << 20)
     with pytest.raises(ValidationError, match="composition_bytes"):
-        Limits(composition_bytes=(32 << 20) + 1)
+        BundleLimits(composition_bytes=(32 << 20) + 1)
 
 
 def test_everything_that_is_too_big_is_told_at_once():
     with pytest.raises(TooBig) as refused:
-        Limits(models=1, files=15, composition_bytes=10).check(make_composition(2))
+        BundleLimits(models=1, files=15, composition_bytes=10).check(make_composition(2))
 
     assert [excess.part for excess in refused.value.excesses] == [".models", "", ""]
     assert str(refused.value) == "; ".join(excess.words for excess in refused.value.excesses)
@@ -98,14 +98,14 @@ def test_everything_that_is_too_big_is_told_at_once():
 @pytest.mark.parametrize("name", ["signature_bytes", "signature_depth"])
 def test_a_signature_that_is_too_big_is_told_at_its_place(name):
     with pytest.raises(TooBig) as refused:
-        Limits(**{name: 1}).check(with_signature(nested(3)))
+        BundleLimits(**{name: 1}).check(with_signature(nested(3)))
 
     assert [excess.part for excess in refused.value.excesses] == [".proxy.signature"]
 
 
 def test_a_limit_is_no_boolean():
     with pytest.raises(ValidationError, match=r"Value error, must be a number \["):
-        Limits(models=True)
+        BundleLimits(models=True)
 
 
 @pytest.mark.parametrize(
@@ -124,7 +124,7 @@ def test_a_very_deep_document_is_measured_without_recursion():
 
 def test_no_setting_goes_beyond_what_a_composition_holds():
     with pytest.raises(ValidationError):
-        Limits(models=MOST_MODELS + 1)
+        BundleLimits(models=MOST_MODELS + 1)
 
 
 @given(compositions())

@@ -1,7 +1,7 @@
 from typing import get_args
 
 from renderers import platforms
-from renderers.templates import Templates
+from renderers.template_set import Templates
 
 
 def test_every_platform_that_can_be_named_is_known_and_has_a_template():

@@ -3,7 +3,7 @@ from pathlib import Path
 import pytest
 
 from renderers import router
-from renderers.templates import Templates
+from renderers.template_set import Templates
 from tests.builders import golden_composition, make_model
 
 BUILT_IN = Templates.built_in()

@@ -116,12 +116,5 @@ def test_a_reader_that_goes_away_is_no_failure(bucket):
     assert (done.returncode, done.stderr) == (0, b"")
 
 
-def test_quiet_leaves_data_and_no_prose(bucket, rebundle):
-    result = rebundle("verify", "--all", "--quiet")
-
-    assert result.err == ""
-    assert "ok" in result.out
-
-
 def test_the_version_is_told(rebundle):
     assert rebundle("--version").out.strip() == __version__

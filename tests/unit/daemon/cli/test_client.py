@@ -2,14 +2,16 @@ import socket
 
 import pytest
 
-from daemon.cli.client import Client, local_url
+from daemon.cli.client import DaemonClient, local_url
 from daemon.cli.failures import DaemonUnreachable, UsageError
 from tests.support.scripted_http import says, server
 
 
 def test_a_post_carries_token_type_and_body_below_the_roots_path():
     with server(says(202, b'{"events": []}')) as (url, seen):
-        answer = Client(f"{url}/rebundle/", token="t" * 16).post("/v1/events", b"{}", "application/cloudevents+json")
+        answer = DaemonClient(f"{url}/rebundle/", token="t" * 16).post(
+            "/v1/events", b"{}", "application/cloudevents+json"
+        )
 
     ((method, path, headers, body),) = seen
     assert (method, path, body) == ("POST", "/rebundle/v1/events", b"{}")
@@ -20,14 +22,14 @@ def test_a_post_carries_token_type_and_body_below_the_roots_path():
 
 def test_without_a_token_none_is_sent():
     with server(says(200)) as (url, seen):
-        Client(url).get("/livez")
+        DaemonClient(url).get("/livez")
 
     assert "Authorization" not in seen[0][2]
 
 
 def test_a_redirect_is_not_followed():
     with server(says(307, location="http://127.0.0.1:1/")) as (url, seen):
-        assert Client(url, token="t" * 16).get("/livez").status == 307
+        assert DaemonClient(url, token="t" * 16).get("/livez").status == 307
 
     assert len(seen) == 1
 
@@ -36,7 +38,7 @@ def test_a_proxy_of_the_environment_is_not_used(monkeypatch):
     monkeypatch.setenv("http_proxy", "http://127.0.0.1:1")
 
     with server(says(200)) as (url, _):
-        assert Client(url).get("/livez").status == 200
+        assert DaemonClient(url).get("/livez").status == 200
 
 
 @pytest.mark.parametrize(
@@ -45,7 +47,7 @@ def test_a_proxy_of_the_environment_is_not_used(monkeypatch):
 )
 def test_the_detail_is_the_problems_own_words_where_it_has_some(body, detail):
     with server(says(500, body)) as (url, _):
-        assert Client(url).get("/x").detail == detail
+        assert DaemonClient(url).get("/x").detail == detail
 
 
 def test_nobody_listening_is_unreachable():
@@ -54,7 +56,7 @@ def test_nobody_listening_is_unreachable():
         url = f"http://127.0.0.1:{unused.getsockname()[1]}"
 
         with pytest.raises(DaemonUnreachable, match="rebundle run"):
-            Client(url).get("/livez")
+            DaemonClient(url).get("/livez")
 
 
 def test_an_answer_that_is_no_http_is_unreachable():
@@ -62,7 +64,7 @@ def test_an_answer_that_is_no_http_is_unreachable():
         handler.wfile.write(b"220 smtp ready\r\n")
 
     with server(garbage) as (url, _), pytest.raises(DaemonUnreachable):
-        Client(url).get("/livez")
+        DaemonClient(url).get("/livez")
 
 
 def test_silence_is_unreachable_after_the_limit():
@@ -70,7 +72,7 @@ def test_silence_is_unreachable_after_the_limit():
         url = f"http://127.0.0.1:{silent.getsockname()[1]}"
 
         with pytest.raises(DaemonUnreachable, match="timed out"):
-            Client(url, seconds=0.05).get("/livez")
+            DaemonClient(url, seconds=0.05).get("/livez")
 
 
 @pytest.mark.parametrize(
@@ -87,11 +89,11 @@ def test_silence_is_unreachable_after_the_limit():
 )
 def test_what_is_no_address_is_a_usage_error(url):
     with pytest.raises(UsageError):
-        Client(url).get("/livez")
+        DaemonClient(url).get("/livez")
 
 
 def test_a_token_is_never_shown():
-    assert "secret" not in repr(Client("http://host", token="secret"))
+    assert "secret" not in repr(DaemonClient("http://host", token="secret"))
 
 
 @pytest.mark.parametrize(

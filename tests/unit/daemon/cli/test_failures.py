@@ -17,7 +17,7 @@ from renderers import errors as rendering
         (failures.UsageError("x"), 2),
         (publishing.NotFound("x"), 3),
         (events.JournalMissing("x"), 3),
-        (publishing.Refused("x"), 4),
+        (publishing.OperationRefused("x"), 4),
         (publishing.PointerMoved("x"), 4),
         (publishing.NewerSchema("x"), 4),
         (stores.ConditionFailed("x"), 4),

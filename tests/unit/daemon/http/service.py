@@ -15,13 +15,13 @@ from daemon.attention import Lasting
 from daemon.http.app import RequestLimits, create_app
 from daemon.http.auth import Credentials
 from daemon.http.connections import ConnectionLimits
-from daemon.http.health import Check
+from daemon.http.health import ReadinessCheck
 from daemon.http.intake import EventLog, Intake
 from daemon.http.server import bind, serve
 from daemon.lifecycle import Stop, SystemRuntime
 from daemon.reporting import Reporter
 from daemon.telemetry import Metrics
-from events.cloudevents import Limits
+from events.dialects.cloudevents import DecodingLimits
 from events.journal import Journal, JournalLimits
 from tests.builders import golden_document
 
@@ -65,14 +65,14 @@ def rollback_event(**fields: Any) -> dict[str, Any]:
 class Wellbeing:
     """Implements `daemon.http.health.Vitals`: says what a test gave it."""
 
-    told: Sequence[Check] = (Check("journal", ok=True, detail="open"),)
+    told: Sequence[ReadinessCheck] = (ReadinessCheck("journal", ok=True, detail="open"),)
     fatal: str | None = None
     lasts: Sequence[Lasting] = ()
 
     def fault(self) -> str | None:
         return self.fatal
 
-    def checks(self) -> Sequence[Check]:
+    def checks(self) -> Sequence[ReadinessCheck]:
         return self.told
 
     def lasting(self) -> Sequence[Lasting]:
@@ -159,10 +159,10 @@ async def running(
     runtime, stop, closing, metrics = SystemRuntime(2), Stop(), Stop(), Metrics.create("test", "1")
     vitals = Wellbeing()
     journal = await Journal.open(
-        tmp_path / "journal.db", clock=runtime.now, token=runtime.token, run=True, limits=journal_limits
+        tmp_path / "journal.db", clock=runtime.now, token=runtime.random_id, run=True, limits=journal_limits
     )
     intake = Intake(
-        log(journal), runtime, metrics, stop, Limits(limits.max_body_bytes), journal_seconds=journal_seconds
+        log(journal), runtime, metrics, stop, DecodingLimits(limits.max_body_bytes), journal_seconds=journal_seconds
     )
     app = Requests(create_app(intake, vitals, metrics, lambda: credentials, limits, runtime=runtime, stop=stop))
     sock = bind("127.0.0.1", 0)

@@ -3,7 +3,7 @@
 import pytest
 
 from daemon.http.auth import Credentials, Role, authorised, is_loopback
-from daemon.http.problems import Refused
+from daemon.http.problems import RequestRefused
 
 TOKEN, ROLLBACK = "token-of-those-who-publish", "token-of-those-who-roll-back"
 BOTH = Credentials(TOKEN, ROLLBACK)
@@ -18,7 +18,7 @@ def roles(
     headers = LOCAL | ({"authorization": list(authorization)} if authorization else {})
     try:
         return set(authorised(credentials, headers, client, server))
-    except Refused as refused:
+    except RequestRefused as refused:
         return int(refused.status)
 
 
@@ -92,7 +92,7 @@ def test_without_a_token_the_host_header_may_name_loopback(host: str) -> None:
     ],
 )
 def test_without_a_token_any_other_host_header_is_refused(hosts: list[str]) -> None:
-    with pytest.raises(Refused, match="Host header"):
+    with pytest.raises(RequestRefused, match="Host header"):
         authorised(NEITHER, {"host": hosts}, "127.0.0.1", "127.0.0.1")
 
 
@@ -100,7 +100,7 @@ def test_without_a_token_any_other_host_header_is_refused(hosts: list[str]) -> N
     "header", ["forwarded", "x-forwarded-for", "x-forwarded-host", "x-real-ip", "via", "origin", "sec-fetch-site"]
 )
 def test_without_a_token_proxies_and_pages_are_refused(header: str) -> None:
-    with pytest.raises(Refused, match=r"proxy|browser"):
+    with pytest.raises(RequestRefused, match=r"proxy|browser"):
         authorised(NEITHER, LOCAL | {header: [""]}, "127.0.0.1", "127.0.0.1")
 
 

@@ -6,7 +6,7 @@ from collections.abc import AsyncIterator
 import pytest
 
 from daemon.http.body import read_body
-from daemon.http.problems import Refused
+from daemon.http.problems import RequestRefused
 
 
 class Chunks:
@@ -36,7 +36,7 @@ def test_a_body_up_to_the_limit_comes_whole(chunks: list[bytes]) -> None:
 
 def test_a_body_is_refused_at_the_first_chunk_above_the_limit() -> None:
     chunks = Chunks(b"01234", b"567890", None)
-    with pytest.raises(Refused, match="10 bytes") as refused:
+    with pytest.raises(RequestRefused, match="10 bytes") as refused:
         read(chunks)
     assert (refused.value.status, chunks.asked) == (413, 2)
 
@@ -44,19 +44,19 @@ def test_a_body_is_refused_at_the_first_chunk_above_the_limit() -> None:
 @pytest.mark.parametrize("declared", ["11", "9" * 4000])
 def test_a_declared_length_above_the_limit_is_refused_before_anything_is_read(declared: str) -> None:
     chunks = Chunks(b"x")
-    with pytest.raises(Refused) as refused:
+    with pytest.raises(RequestRefused) as refused:
         read(chunks, declared)
     assert (refused.value.status, chunks.asked) == (413, 0)
 
 
 @pytest.mark.parametrize("declared", ["10", "-1", "x", "²", ""])
 def test_a_declared_length_is_not_trusted_otherwise(declared: str) -> None:
-    with pytest.raises(Refused):
+    with pytest.raises(RequestRefused):
         read(Chunks(b"x" * 11), declared)
 
 
 def test_a_body_that_does_not_come_is_refused_and_its_connection_is_to_be_closed() -> None:
-    with pytest.raises(Refused) as refused:
+    with pytest.raises(RequestRefused) as refused:
         read(Chunks(b"x", None), seconds=0.01)
     assert refused.value.status == 408
     assert refused.value.headers == {"connection": "close"}

@@ -10,14 +10,17 @@ import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
 from daemon.attention import Condition, Lasting
-from daemon.http.health import Check, Health
+from daemon.http.health import Health, ReadinessCheck
 from daemon.lifecycle import Stop, SystemRuntime
 from daemon.runtime import Runtime
 from daemon.telemetry import Metrics
 from tests.builders_runtime import InlineRuntime
 from tests.unit.daemon.http.service import Wellbeing
 
-GOOD, BAD = Check("journal", ok=True, detail="open"), Check("journal", ok=False, detail="no space left on device")
+GOOD, BAD = (
+    ReadinessCheck("journal", ok=True, detail="open"),
+    ReadinessCheck("journal", ok=False, detail="no space left on device"),
+)
 WAITS = Condition("lane", "a/b", "permission denied", "rebundle status a/b")
 
 

@@ -9,15 +9,14 @@ import pytest
 
 from daemon.http.auth import Role
 from daemon.http.intake import Intake, Receipt
-from daemon.http.problems import Refused
+from daemon.http.problems import RequestRefused
 from daemon.lifecycle import Stop, SystemRuntime
 from daemon.telemetry import Metrics
-from events.cloudevents import Limits
+from events.dialects.cloudevents import DecodingLimits
 from events.errors import EventError, JournalDamaged, Problem, SourceUnavailable
 from events.journal import Accepted, Arrival, EventStatus
 from events.model import Position
-from renderers.limits import DEFAULT_LIMITS
-from renderers.limits import Limits as BundleLimits
+from renderers.limits import DEFAULT_LIMITS, BundleLimits
 from tests.unit.daemon.http.service import state_event
 
 PUBLISHER = frozenset({Role.READ, Role.PUBLISH})
@@ -56,7 +55,7 @@ class Counting(SystemRuntime):
         super().__init__(1)
         self.offloaded = 0
 
-    async def offload(self, work: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Any:
+    async def run_in_thread(self, work: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Any:
         self.offloaded += 1
         return work(*args, **kwargs)
 
@@ -67,7 +66,9 @@ def taken(
     kind = b"application/cloudevents-batch+json" if isinstance(event, list) else b"application/cloudevents+json"
 
     async def accept() -> list[Receipt]:
-        intake = Intake(log, runtime or Counting(), Metrics.create("1", "1"), Stop(), Limits(), bundle_limits=most)
+        intake = Intake(
+            log, runtime or Counting(), Metrics.create("1", "1"), Stop(), DecodingLimits(), bundle_limits=most
+        )
         return await intake.accept([(b"content-type", kind)], json.dumps(event).encode(), PUBLISHER)
 
     return asyncio.run(accept())
@@ -114,7 +115,7 @@ def test_problems_of_envelope_and_data_come_together(place: str) -> None:
     del broken["specversion"]
     broken["data"]["state"]["revision"] = 0
     broken["data"]["models"][0]["artifact"]["uri"] = "http://example.com/x"
-    with pytest.raises(Refused) as refused:
+    with pytest.raises(RequestRefused) as refused:
         taken(Log(), [state_event(1), broken] if place else broken)
 
     paths = {problem.path for problem in refused.value.errors}
@@ -127,7 +128,7 @@ def test_problems_of_envelope_and_data_come_together(place: str) -> None:
 
 def test_a_state_beyond_a_limit_is_refused_with_every_limit_it_is_beyond() -> None:
     log = Log()
-    with pytest.raises(Refused) as refused:
+    with pytest.raises(RequestRefused) as refused:
         taken(log, state_event(), most=BundleLimits(composition_bytes=100, files=1, signature_depth=1))
     assert refused.value.status == 400
     problems = log.rejected[0][2]
@@ -140,7 +141,7 @@ def test_a_state_beyond_a_limit_is_refused_with_every_limit_it_is_beyond() -> No
 def test_an_answer_has_a_bounded_number_of_problems() -> None:
     events = [state_event(number) | {"data": {"models": [{}] * 50}} for number in range(90)]
     log = Log()
-    with pytest.raises(Refused) as refused:
+    with pytest.raises(RequestRefused) as refused:
         taken(log, events)
     assert len(refused.value.errors) == 100
     assert log.rejected[0][2] == refused.value.errors
@@ -148,7 +149,7 @@ def test_an_answer_has_a_bounded_number_of_problems() -> None:
 
 @pytest.mark.parametrize("failure", [SourceUnavailable("secret path"), JournalDamaged("secret path")])
 def test_a_journal_that_fails_is_503_without_its_inner_words(failure: EventError) -> None:
-    with pytest.raises(Refused) as refused:
+    with pytest.raises(RequestRefused) as refused:
         taken(Log(failure), state_event())
     assert refused.value.status == 503
     assert refused.value.headers["retry-after"]
@@ -156,6 +157,6 @@ def test_a_journal_that_fails_is_503_without_its_inner_words(failure: EventError
 
 
 def test_a_rejection_that_cannot_be_kept_is_still_a_rejection() -> None:
-    with pytest.raises(Refused) as refused:
+    with pytest.raises(RequestRefused) as refused:
         taken(Log(SourceUnavailable("no space")), {})
     assert refused.value.status == 400

@@ -8,7 +8,7 @@ import pytest
 from fastapi import FastAPI
 from starlette.exceptions import HTTPException
 
-from daemon.http.problems import Refused, answer_everything, unavailable
+from daemon.http.problems import RequestRefused, answer_everything, unavailable
 from events.errors import Problem
 
 
@@ -30,7 +30,9 @@ def answered(error: Exception) -> httpx.Response:
 
 def test_a_refusal_says_what_is_wrong_where_and_what_to_do() -> None:
     response = answered(
-        Refused(HTTPStatus.CONFLICT, "conflict", "use another id", errors=[Problem("$.id", "must be new", "'a'")])
+        RequestRefused(
+            HTTPStatus.CONFLICT, "conflict", "use another id", errors=[Problem("$.id", "must be new", "'a'")]
+        )
     )
     assert response.headers["content-type"] == "application/problem+json"
     assert response.json() == {

@@ -12,13 +12,15 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from daemon.publishing import archive, attestation, grammar, layout, manifest, ownership, pointer
-from daemon.publishing.documents import parsed, written
+from daemon.publishing import archive, grammar, layout, manifest, pointer
+from daemon.publishing.documents import parse, serialised
 from daemon.publishing.errors import VerificationFailed
-from daemon.publishing.freshness import Freshness
 from daemon.publishing.grammar import MOST_SEQUENCE, time_of
-from daemon.publishing.pointer import Older
+from daemon.publishing.live_tree import ownership
+from daemon.publishing.pointer import PreviousChunk
 from daemon.publishing.reader import verified_files
+from daemon.publishing.trust import attestation
+from daemon.publishing.trust.freshness import Freshness
 from renderers.model import canonical_json
 from tests.builders_publishing import SCOPE
 
@@ -34,7 +36,7 @@ def read_pointer(body: bytes) -> bytes:
 
 
 def read_chunk(body: bytes) -> bytes:
-    return written(pointer.decode_chunk(body, "the key", SCOPE).model_dump(mode="json"))
+    return serialised(pointer.decode_chunk(body, "the key", SCOPE).model_dump(mode="json"))
 
 
 def read_manifest(body: bytes) -> bytes:
@@ -50,10 +52,10 @@ def read_manifest(body: bytes) -> bytes:
 
 def read_marker(body: bytes) -> bytes:
     try:
-        marker = grammar.checked(ownership.Marker, parsed(body))
+        marker = grammar.checked(ownership.Marker, parse(body))
     except ValueError as error:
         raise VerificationFailed(str(error)) from error
-    return written(marker.model_dump(mode="json"))
+    return serialised(marker.model_dump(mode="json"))
 
 
 Read = Callable[[bytes], bytes]
@@ -419,7 +421,7 @@ def test_a_key_of_another_scope_or_of_no_chunk_is_no_history() -> None:
 def test_a_chunk_leads_on_in_its_own_scope_only() -> None:
     chunk = json.loads((NEWEST / "chunk.json").read_bytes())
     for key in ("/etc/passwd", "other/scope/history/1.json"):
-        body = canonical_json(chunk | {"older": Older(key=key, sha256=SHA).model_dump()}).encode()
+        body = canonical_json(chunk | {"older": PreviousChunk(key=key, sha256=SHA).model_dump()}).encode()
         with pytest.raises(VerificationFailed, match=r"history chunk the key is damaged \(older.key"):
             pointer.decode_chunk(body, "the key", SCOPE)
 

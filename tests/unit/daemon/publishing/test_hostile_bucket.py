@@ -10,12 +10,12 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from daemon.publishing import layout, operations, pointer, protocol, sizes
-from daemon.publishing.errors import PublishingError, Refused, VerificationFailed
-from daemon.publishing.livetree import Synced
-from daemon.publishing.pointer import Older
-from daemon.publishing.recoverer import Recoverer
-from daemon.publishing.recovery import Wish
+from daemon.publishing import layout, operator_commands, pointer, protocol, sizes
+from daemon.publishing.errors import OperationRefused, PublishingError, VerificationFailed
+from daemon.publishing.live_tree.sync import Synced
+from daemon.publishing.maintenance.recovery import Recoverer
+from daemon.publishing.maintenance.recovery_rules import Wish
+from daemon.publishing.pointer import PreviousChunk
 from daemon.stores.errors import StoreError, StoreRefused
 from daemon.stores.memory import MemoryStore
 from daemon.stores.port import Content
@@ -40,7 +40,7 @@ class RecordingRuntime(InlineRuntime):
         super().__init__("recording")
         self.offloaded: list[str] = []
 
-    async def offload(self, work: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs) -> T:
+    async def run_in_thread(self, work: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs) -> T:
         self.offloaded.append(getattr(work, "__qualname__", repr(work)))
         return work(*args, **kwargs)
 
@@ -61,7 +61,7 @@ async def put(store: MemoryStore, key: str, body: bytes) -> None:
 async def grown(store: MemoryStore) -> Bucket:
     bucket = Bucket(store, InlineRuntime("writer"))
     await bucket.publish(*map(make_state, (1, 2, 3)))
-    await bucket.operations.carry_out(SCOPE, operations.rollback("state-2"), "ann")
+    await bucket.operations.carry_out(SCOPE, operator_commands.rollback("state-2"), "ann")
     return bucket
 
 
@@ -190,7 +190,7 @@ def test_an_object_beyond_its_limit_is_damaged_and_says_what_goes_on(small: None
 
         chunk = layout.history(SCOPE, 1, 64, "w")
         await put(store, chunk, BIG)
-        leading = current.model_copy(update={"older": Older(key=chunk, sha256=SHA)})
+        leading = current.model_copy(update={"older": PreviousChunk(key=chunk, sha256=SHA)})
         with pytest.raises(VerificationFailed, match="is larger than"):
             await fresh.history(leading)
 
@@ -309,7 +309,7 @@ def test_no_pointer_is_written_that_no_reader_would_take(monkeypatch: pytest.Mon
         store = memory()
         bucket = await grown(store)
         monkeypatch.setattr(sizes, "POINTER", 7_000)
-        with pytest.raises(Refused, match=r"would have .+ bytes, and readers take 7,000: lift quarantines"):
+        with pytest.raises(OperationRefused, match=r"would have .+ bytes, and readers take 7,000: lift quarantines"):
             await bucket.operations.carry_out(SCOPE, protocol.hold, "ann", "x" * 7_000)
         assert (await bucket.pointer()).sequence == 4
 
@@ -323,7 +323,7 @@ def test_a_sequence_at_the_end_of_the_numbers_is_refused_with_what_to_do() -> No
         document = json.loads((await store.get(POINTER)).body)
         document["signed"]["sequence"] = 2**53 - 1
         await put(store, POINTER, json.dumps(document).encode())
-        with pytest.raises(Refused, match=rf"move {POINTER}, .+rebundle recover {SCOPE}"):
+        with pytest.raises(OperationRefused, match=rf"move {POINTER}, .+rebundle recover {SCOPE}"):
             await bucket.operations.carry_out(SCOPE, protocol.hold, "ann")
 
     asyncio.run(scenario())
@@ -345,7 +345,7 @@ def test_no_publication_is_stored_that_no_reader_would_take(
     async def scenario() -> None:
         store = memory()
         monkeypatch.setattr(sizes, limit, 2)
-        with pytest.raises(Refused, match=rf"state-1 of {SCOPE} has [0-9,]+ {words}, and readers take 2"):
+        with pytest.raises(OperationRefused, match=rf"state-1 of {SCOPE} has [0-9,]+ {words}, and readers take 2"):
             await Bucket(store, InlineRuntime("writer")).publisher.store_state(SCOPE, make_state(1))
         assert not await store.scan("")
 

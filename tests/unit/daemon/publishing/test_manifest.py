@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from daemon.publishing import archive, manifest
 from daemon.publishing.archive import Packer
 from daemon.publishing.errors import VerificationFailed
-from daemon.publishing.manifest import Manifest, ManifestEvent, State
+from daemon.publishing.manifest import Manifest, ManifestEvent, RenderedState
 from daemon.publishing.pointer import Revision
 from renderers.bundle import Renderer
 from renderers.model import Composition, RenderDefaults, RenderedFile, canonical_digest
@@ -23,7 +23,7 @@ EVENT = ManifestEvent(
 )
 
 
-def state(**fields: Any) -> State:
+def state(**fields: Any) -> RenderedState:
     given: dict[str, Any] = {
         "composition": golden_composition(),
         "defaults": GOLDEN_DEFAULTS,
@@ -36,10 +36,10 @@ def state(**fields: Any) -> State:
         "templates": "f" * 64,
         "events": (EVENT,),
     }
-    return State(**given | fields)
+    return RenderedState(**given | fields)
 
 
-def written(state: State) -> bytes:
+def written(state: RenderedState) -> bytes:
     members = Packer().members(state.composition.scope, state.files)
     return manifest.written(state, "a" * 32, AT, members, archive.pack(members))
 

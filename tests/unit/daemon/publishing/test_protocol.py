@@ -8,16 +8,16 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from daemon.publishing import protocol
-from daemon.publishing.errors import Refused
+from daemon.publishing.errors import OperationRefused
 from daemon.publishing.pointer import (
     CHUNK,
     MOST_HISTORY,
     MOST_PINNED,
     MOST_RECENT,
     MOST_RETAINED,
-    Folded,
-    Older,
+    FoldedEvent,
     Pointer,
+    PreviousChunk,
     Publication,
     Quarantine,
 )
@@ -85,7 +85,7 @@ def test_a_quarantined_composition_is_published_and_does_not_go_live_whatever_it
 
 def test_publishing_without_progress_leaves_every_counter() -> None:
     before = protocol.publish(
-        published(ONE), writing(2), [TWO], progress(2, 3, {"journal:1": 9}, [Folded(identity="i", event="e")])
+        published(ONE), writing(2), [TWO], progress(2, 3, {"journal:1": 9}, [FoldedEvent(identity="i", event="e")])
     )
     again = protocol.publish(before, writing(3), [TWO.model_copy(update={"attempt": "again"})])
     for name in ("highest_producer", "derived", "inputs", "recent"):
@@ -107,7 +107,7 @@ def test_the_producers_number_never_goes_down() -> None:
 
 
 def test_the_newest_128_folded_events_are_kept() -> None:
-    folded = [Folded(identity=f"{number:016x}", event="0" * 16) for number in range(MOST_RECENT + 10)]
+    folded = [FoldedEvent(identity=f"{number:016x}", event="0" * 16) for number in range(MOST_RECENT + 10)]
     some = protocol.publish(published(), writing(1), [ONE], progress(1, folded=folded[:100]))
     assert some.recent == tuple(folded[:100])
     assert protocol.publish(some, writing(2), [TWO], progress(2, folded=folded[100:])).recent == tuple(folded[-128:])
@@ -198,7 +198,7 @@ def test_no_more_is_pinned_than_a_pointer_of_a_hundred_publications_has_room_for
         [target] = pointer.retained_of(f"state-{number}")
         if number <= MOST_PINNED:
             pointer = done(protocol.pin(pointer, writing(number), target, pinned=True))
-    with pytest.raises(Refused, match="unpin one first"):
+    with pytest.raises(OperationRefused, match="unpin one first"):
         protocol.pin(pointer, writing(99), target, pinned=True)
     more = published(*[make_publication(f"more-{number}", 99) for number in range(120)], start=pointer)
     assert len(more.retained) == MOST_RETAINED
@@ -228,7 +228,7 @@ def test_a_rollback_that_discards_newer_moves_desired_too_without_a_hold_and_no_
 
 def test_a_rollback_asked_for_by_an_event_passes_its_position_and_remembers_it() -> None:
     before = published(ONE, TWO)
-    folded = Folded(identity="1" * 16, event="2" * 16)
+    folded = FoldedEvent(identity="1" * 16, event="2" * 16)
     pointer = protocol.rollback(
         before, writing(3), before.retained[0], progress=progress(0, 0, {"journal:1": 7}, [folded])
     )
@@ -239,7 +239,7 @@ def test_a_rollback_asked_for_by_an_event_passes_its_position_and_remembers_it()
 
 def test_a_rollback_to_a_quarantined_composition_is_refused() -> None:
     pointer = quarantined(published(ONE, TWO), ONE)
-    with pytest.raises(Refused, match="lift that first"):
+    with pytest.raises(OperationRefused, match="lift that first"):
         protocol.rollback(pointer, writing(3), pointer.retained_of("state-1")[0])
 
 
@@ -258,7 +258,7 @@ def test_resume_makes_desired_live_and_lifts_the_hold() -> None:
 
 def test_resume_is_refused_while_desired_is_quarantined() -> None:
     pointer = quarantined(published(ONE, TWO), TWO, ONE)
-    with pytest.raises(Refused, match="desired state state-2 is quarantined"):
+    with pytest.raises(OperationRefused, match="desired state state-2 is quarantined"):
         protocol.resume(pointer, writing(4))
 
 
@@ -278,7 +278,7 @@ def test_resume_of_what_follows_desired_already_changes_nothing() -> None:
 
 
 def test_a_quarantine_of_what_is_live_needs_a_state_to_go_back_to() -> None:
-    with pytest.raises(Refused, match="--rollback-to"):
+    with pytest.raises(OperationRefused, match="--rollback-to"):
         protocol.quarantine(published(ONE, TWO), writing(3), TWO)
 
 
@@ -291,9 +291,9 @@ def test_a_quarantine_with_a_rollback_is_one_change_that_holds() -> None:
 
 def test_a_quarantine_goes_back_to_no_state_with_the_same_or_a_quarantined_composition() -> None:
     twin = make_publication("twin", 3, composition=TWO.composition)
-    with pytest.raises(Refused, match="twin has the same composition"):
+    with pytest.raises(OperationRefused, match="twin has the same composition"):
         protocol.quarantine(published(twin, TWO), writing(3), TWO, rollback_to=twin)
-    with pytest.raises(Refused, match="state-1 is quarantined"):
+    with pytest.raises(OperationRefused, match="state-1 is quarantined"):
         protocol.quarantine(quarantined(published(ONE, TWO), ONE), writing(4), TWO, rollback_to=ONE)
 
 
@@ -306,7 +306,7 @@ def test_a_quarantine_of_what_is_not_live_moves_nothing_and_is_not_repeated() ->
 def test_a_quarantine_of_a_live_composition_that_is_rejected_already_still_goes_back() -> None:
     # Not reachable by these rules; a restored or a newer release's pointer may stand so.
     odd = quarantined(published(TWO, ONE), TWO).model_copy(update={"live": TWO})
-    with pytest.raises(Refused, match="--rollback-to"):
+    with pytest.raises(OperationRefused, match="--rollback-to"):
         protocol.quarantine(odd, writing(5), TWO)
     back = quarantined(odd, TWO, ONE)
     assert live(back) == "state-1"
@@ -386,14 +386,14 @@ def test_a_history_of_128_is_left_alone_and_a_longer_one_gives_its_oldest_64_to_
     chunk, oldest = split
     assert oldest == 1
     assert [each.sequence for each in chunk.entries] == list(range(1, CHUNK + 1))
-    older = Older(key="key", sha256="0" * 64)
+    older = PreviousChunk(key="key", sha256="0" * 64)
     short = protocol.without_chunk(pointer, older)
     assert [each.sequence for each in short.history] == list(range(CHUNK + 1, MOST_HISTORY + 2))
     assert short.older == older
 
 
 def test_a_chunk_names_the_one_before_it() -> None:
-    older = Older(key="before", sha256="1" * 64)
+    older = PreviousChunk(key="before", sha256="1" * 64)
     split = protocol.split_history(held(MOST_HISTORY + 1).model_copy(update={"older": older}))
     assert split is not None
     assert split[0].older == older
@@ -410,7 +410,7 @@ class Case:
     write: str = "mine"
 
 
-OLDER = Older(key="key", sha256="0" * 64)
+OLDER = PreviousChunk(key="key", sha256="0" * 64)
 OTHERS = published(ONE, TWO, THREE)
 MINE = protocol.hold(OTHERS, protocol.Writing("mine", AT, "me"))
 BUILT_UPON = protocol.hold(MINE, writing(9))
@@ -520,7 +520,7 @@ def test_any_sequence_of_changes_keeps_the_invariants(data: st.DataObject) -> No
                         pointer.highest_producer,
                         pointer.derived,
                     )
-        except Refused:
+        except OperationRefused:
             continue
         if following is None:
             continue
@@ -593,7 +593,7 @@ def test_at_most_256_compositions_are_quarantined_and_the_refusal_says_how_to_go
     full = Quarantine(composition="0" * 64, by="ann", reason="r", at=AT)
     rejected = tuple(full.model_copy(update={"composition": f"{number:064x}"}) for number in range(256))
     pointer = published(ONE, TWO).model_copy(update={"quarantined": rejected})
-    with pytest.raises(Refused, match=r"256 compositions .*`rebundle quarantine .* DIGEST --lift"):
+    with pytest.raises(OperationRefused, match=r"256 compositions .*`rebundle quarantine .* DIGEST --lift"):
         protocol.quarantine(pointer, writing(3), ONE)
     again = ONE.model_copy(update={"composition": rejected[0].composition})
     assert protocol.quarantine(pointer, writing(3), again) is None

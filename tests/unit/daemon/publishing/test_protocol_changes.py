@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 
 from daemon.publishing import protocol
-from daemon.publishing.errors import Refused
+from daemon.publishing.errors import OperationRefused
 from daemon.publishing.pointer import Hold, Pointer, Publication, Quarantine
 from tests.builders_publishing import SCOPE, make_publication, published, writing
 
@@ -144,7 +144,7 @@ def test_desired_in_quarantine_is_refused_by_resume_with_what_to_do() -> None:
     back = protocol.quarantine(pointer, writing(9), TWO, rollback_to=ONE)
     assert back is not None
 
-    with pytest.raises(Refused, match=r"state-2 is quarantined: .*another composition"):
+    with pytest.raises(OperationRefused, match=r"state-2 is quarantined: .*another composition"):
         protocol.resume(back, writing(10))
 
 

@@ -24,8 +24,8 @@ from daemon.publishing.errors import (
     PublishingError,
     VerificationFailed,
 )
+from daemon.publishing.grammar import timestamp
 from daemon.publishing.pointer import Pointer
-from daemon.publishing.publisher import timestamp
 from daemon.publishing.reader import PointerRead
 from daemon.stores.errors import StoreBusy, StoreRefused, StoreUnavailable
 from daemon.stores.memory import MemoryStore
@@ -73,9 +73,9 @@ def test_a_state_is_stored_whole_before_the_pointer_names_it(memory: MemoryStore
 
 def test_a_state_is_packed_off_the_event_loop(memory: MemoryStore) -> None:
     class Counting(InlineRuntime):
-        async def offload(self, work: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs) -> T:
+        async def run_in_thread(self, work: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs) -> T:
             offloaded.append(len(store.writes))
-            return await super().offload(work, *args, **kwargs)
+            return await super().run_in_thread(work, *args, **kwargs)
 
     store, offloaded = FaultyStore(memory), list[int]()
     process = Bucket(store, Counting("counting"))
@@ -372,7 +372,7 @@ def test_an_upload_that_cannot_be_confirmed_says_try_again_and_no_pointer_is_wri
 
 def test_a_publication_over_foreign_bytes_is_refused_and_they_stay(memory: MemoryStore) -> None:
     async def scenario() -> None:
-        attempt = InlineRuntime("daemon").token()
+        attempt = InlineRuntime("daemon").random_id()
         key = layout.manifest(SCOPE, "state-1", attempt)
         await memory.create(key, Content(b"somebody else's"))
         with pytest.raises(VerificationFailed, match="other bytes than ours"):

@@ -11,8 +11,8 @@ import pytest
 
 from daemon.publishing import layout, manifest, protocol
 from daemon.publishing.errors import NotFound, PointerLost, VerificationFailed
-from daemon.publishing.pointer import Older, Publication, PublicationId
-from daemon.publishing.reader import Scopes
+from daemon.publishing.pointer import PreviousChunk, Publication, PublicationId
+from daemon.publishing.reader import Manifests, Scopes
 from daemon.stores.errors import ObjectDamaged, StoreRefused, StoreUnavailable
 from daemon.stores.memory import MemoryStore
 from daemon.stores.port import Content, Listing, Stored, UnreadableFolder
@@ -164,7 +164,7 @@ def test_a_manifest_of_another_publication_is_refused_although_the_digest_fits(
         forged = live.model_copy(update={"manifest_sha256": hashlib.sha256(body).hexdigest()})
         with pytest.raises(VerificationFailed, match="is the one of"):
             await bucket(memory).reader.manifest(SCOPE, forged)
-        assert await bucket(memory).reader.named_manifests(SCOPE, [live.id]) == []
+        assert list(await bucket(memory).reader.named_manifests(SCOPE, [live.id])) == []
 
     asyncio.run(scenario())
 
@@ -184,7 +184,7 @@ def test_a_damaged_manifest_that_only_history_names_is_left_out(memory: MemorySt
     async def scenario() -> None:
         live = await one_live(memory)
         await overwritten(memory, layout.manifest(SCOPE, live.state, live.attempt), b"{")
-        assert await bucket(memory).reader.named_manifests(SCOPE, [live.id]) == []
+        assert await bucket(memory).reader.named_manifests(SCOPE, [live.id]) == Manifests()
 
     asyncio.run(scenario())
 
@@ -293,7 +293,7 @@ def test_a_chunk_of_history_that_is_none_is_damaged_though_its_digest_fits(memor
         key = await with_a_chunk(memory)
         pointer = await bucket(memory).pointer()
         await overwritten(memory, key, body)
-        older = Older(key=key, sha256=hashlib.sha256(body).hexdigest())
+        older = PreviousChunk(key=key, sha256=hashlib.sha256(body).hexdigest())
         with pytest.raises(VerificationFailed, match="is damaged"):
             await bucket(memory).reader.history(pointer.model_copy(update={"older": older}))
 

@@ -5,21 +5,22 @@ from typing import Any
 
 import pytest
 
-from daemon.publishing import protocol, recovery
-from daemon.publishing.errors import NotFound, Refused
+from daemon.publishing import protocol
+from daemon.publishing.errors import NotFound, OperationRefused
+from daemon.publishing.maintenance import recovery_rules
+from daemon.publishing.maintenance.recovery_rules import Found, Recovered, Remains, Wish
 from daemon.publishing.manifest import ManifestEvent
-from daemon.publishing.pointer import MOST_HISTORY, Entry, Older, Pointer, Publication
-from daemon.publishing.recovery import Found, Recovered, Remains, Wish
+from daemon.publishing.pointer import MOST_HISTORY, HistoryEntry, Pointer, PreviousChunk, Publication
 from events.model import Identity
 from tests.builders_publishing import AT, SCOPE, make_publication, published, writing
 
 ONE, TWO, THREE = (make_publication(f"state-{number}", number) for number in (1, 2, 3))
-OLDER = Older(key=f"{SCOPE}/history/1-64-w.json", sha256="0" * 64)
+OLDER = PreviousChunk(key=f"{SCOPE}/history/1-64-w.json", sha256="0" * 64)
 USED = {"used": {"old": [3, "c" * 64]}}
 
 
 def recovered(left: Remains, wish: Wish = Wish()) -> Recovered:  # noqa: B008  # frozen
-    found = recovery.recover(left, writing(9, reason="why"), wish)
+    found = recovery_rules.recover(left, writing(9, reason="why"), wish)
     assert found is not None
     return found
 
@@ -28,8 +29,8 @@ def remains(*publications: Publication, **more: Any) -> Remains:
     return Remains(SCOPE, found=tuple(map(Found, publications)), **more)
 
 
-def entry(sequence: int, **fields: Any) -> Entry:
-    return Entry.model_validate(
+def entry(sequence: int, **fields: Any) -> HistoryEntry:
+    return HistoryEntry.model_validate(
         {"sequence": sequence, "write": f"w{sequence}", "kind": "publish", "at": AT, "by": "bob"} | fields
     )
 
@@ -159,13 +160,13 @@ def test_what_a_change_in_a_chunk_released_is_not_taken_in_again() -> None:
 def test_a_state_that_is_quarantined_cannot_be_asked_for() -> None:
     pointer = protocol.quarantine(published(ONE, TWO), writing(3), ONE)
 
-    with pytest.raises(Refused, match=r"^state-1 is quarantined: recover without --live, then lift that$"):
+    with pytest.raises(OperationRefused, match=r"^state-1 is quarantined: recover without --live, then lift that$"):
         recovered(remains(ONE, TWO, pointer=pointer), Wish(live="state-1"))
 
 
 def test_a_scope_of_which_nothing_is_left_is_not_found() -> None:
     with pytest.raises(NotFound, match=rf"^nothing is published in {SCOPE}; `rebundle scopes` lists what there is$"):
-        recovery.recover(Remains(SCOPE), writing(), Wish())
+        recovery_rules.recover(Remains(SCOPE), writing(), Wish())
 
 
 # -- which uploads count as committed
@@ -197,7 +198,7 @@ def test_a_state_that_an_older_pointer_retains_was_committed_though_its_files_ar
 def test_a_name_that_fits_uploads_with_different_compositions_is_refused_with_all_of_them() -> None:
     left = remains(ONE, LEFT, RIGHT, traces={"marker": 9})
 
-    with pytest.raises(Refused) as refused:
+    with pytest.raises(OperationRefused) as refused:
         recovered(left, Wish(live="state-7"))
     assert str(refused.value) == (
         f"state-7 fits uploads with different compositions, {LEFT.id}, {RIGHT.id}: "
@@ -234,7 +235,7 @@ def test_pins_of_an_older_pointer_are_kept_and_nothing_else_is_pinned() -> None:
 
 
 def test_a_recovery_counts_at_least_one_change_for_each_upload() -> None:
-    gone = recovery.Damaged(LEFT.id, "cut off")
+    gone = recovery_rules.Damaged(LEFT.id, "cut off")
     told = recovered(remains(ONE, TWO, traces={"marker": 1}, damaged=(gone,)))
 
     assert told.pointer.sequence == 3 + MOST_HISTORY + 1
@@ -279,7 +280,7 @@ def test_a_recovery_says_that_nothing_is_live_or_desired() -> None:
 
 def test_a_recovery_says_what_it_cannot_know() -> None:
     event = ManifestEvent(intake="http", source="s", id="e", type="t", digest="d" * 64, instance="i", offset=0)
-    gone = recovery.Damaged(THREE.id, "cut off", events=(event,))
+    gone = recovery_rules.Damaged(THREE.id, "cut off", events=(event,))
     left = replace(remains(ONE, LEFT, RIGHT, traces={"marker": 9}), damaged=(gone,))
 
     unknown = recovered(left).unknown

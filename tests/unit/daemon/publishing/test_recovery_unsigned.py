@@ -5,9 +5,10 @@ Anyone who can write the bucket can make such remains. They may keep a state fro
 
 from typing import Any
 
-from daemon.publishing import protocol, recovery
-from daemon.publishing.pointer import Entry, Hold, Pointer, Publication, PublicationId, Quarantine
-from daemon.publishing.recovery import Found, Recovered, Remains, Unsigned, Wish
+from daemon.publishing import protocol
+from daemon.publishing.maintenance import recovery_rules
+from daemon.publishing.maintenance.recovery_rules import Found, Recovered, Remains, Unsigned, Wish
+from daemon.publishing.pointer import HistoryEntry, Hold, Pointer, Publication, PublicationId, Quarantine
 from tests.builders_publishing import AT, SCOPE, make_publication, published, writing
 
 ONE, TWO, THREE = (make_publication(f"state-{number}", number) for number in (1, 2, 3))
@@ -22,11 +23,11 @@ def rejected(publication: Publication | None = None, reason: str = "bad") -> Qua
     return Quarantine(composition=publication.composition if publication else ABSENT, by="bob", reason=reason, at=AT)
 
 
-def entry(number: int, **change: Any) -> Entry:
-    return Entry(sequence=number, write=f"w{number}", kind="quarantine", at=AT, by="bob", change=change)
+def entry(number: int, **change: Any) -> HistoryEntry:
+    return HistoryEntry(sequence=number, write=f"w{number}", kind="quarantine", at=AT, by="bob", change=change)
 
 
-def quarantined(*publications: Publication | None) -> tuple[Entry, ...]:
+def quarantined(*publications: Publication | None) -> tuple[HistoryEntry, ...]:
     """A change for each; None is a composition that the bucket does not have."""
     return tuple(
         entry(900 + number, quarantine=rejected(each).model_dump()) for number, each in enumerate(publications)
@@ -49,7 +50,7 @@ def recovered(
         unsigned=unsigned,
         **more,
     )
-    found = recovery.recover(remains, writing(9, reason="why"), Wish(live=live, hold=False))
+    found = recovery_rules.recover(remains, writing(9, reason="why"), Wish(live=live, hold=False))
     assert found is not None
     return found
 

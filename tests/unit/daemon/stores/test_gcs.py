@@ -236,6 +236,15 @@ def test_messages_name_the_object_the_reason_and_the_next_step() -> None:
         told = str(refusal(replaces, address))
     assert told.startswith("key: 403")
     assert "no right to storage.objects.create: the credentials may not do this" in told
+    where = f"on projects/_/buckets/{BUCKET}/objects/"
+    with server(refuses(403)) as (address, _):
+        for call, needed in (
+            (gets, f"storage.objects.get {where}key;"),
+            (scans, f"storage.objects.list {where}"),
+            (creates, f"storage.objects.create (and storage.objects.delete, to replace) {where}key;"),
+            (deletes, f"storage.objects.delete {where}key;"),
+        ):
+            assert f"allow them {needed}" in str(refusal(call, address))
     with server(NO_BUCKET) as (address, _):
         assert f"there is no bucket {BUCKET}: make it" in str(refusal(scans, address))
     with server(refuses(404, "Not Found")) as (address, _):

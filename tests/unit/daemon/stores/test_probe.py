@@ -207,7 +207,7 @@ def test_without_permission_to_delete_what_is_left_never_grows():
 
 def test_what_a_crash_left_is_taken_over_and_removed():
     store = memory()
-    left = f"{PREFIX}{InlineRuntime('').token()[:2]}"
+    left = f"{PREFIX}{InlineRuntime('').random_id()[:2]}"
     asyncio.run(store.create(left, Content(b"left by a crash")))
 
     assert probed(store).usable
@@ -354,7 +354,7 @@ def test_what_a_server_does_without_the_adapters_precautions_is_told(digests, ch
 
 def test_a_damaged_object_that_nobody_could_delete_is_no_reason_to_refuse():
     store = Shows(compares_digests=False)
-    asyncio.run(store.create(f"{PREFIX}{InlineRuntime('').token()[:2]}-damaged", Content(b"damaged")))
+    asyncio.run(store.create(f"{PREFIX}{InlineRuntime('').random_id()[:2]}-damaged", Content(b"damaged")))
 
     result = asyncio.run(probe(store, InlineRuntime(""), bare=store))
 

@@ -1,10 +1,12 @@
 """What only the whole journal can show: waiting, instances, two processes, and kills."""
 
 import asyncio
+import gc
 import sqlite3
 import subprocess
 import sys
 import textwrap
+import weakref
 from contextlib import closing
 from pathlib import Path
 
@@ -271,5 +273,23 @@ def test_a_kill_frees_the_lock(bench, play):
     async def story():
         async with bench.journal():
             pass
+
+    play(story())
+
+
+def test_an_event_that_waits_in_many_scopes_is_decoded_once_and_kept_only_while_it_is_held(bench, play):
+    async def story():
+        scopes = [f"texture/t{number}" for number in range(3)]
+        async with bench.journal() as journal:
+            await journal.append([bench.arrival("1", scopes=scopes)])
+            held = [(await journal.waiting(name))[0].event for name in scopes]
+            assert {id(event) for event in held} == {id(held[0])}
+            gone = weakref.ref(held[0])
+            held.clear()
+            await journal.backlog()  # the journal's thread holds what it returned last
+            gc.collect()
+            assert gone() is None
+            [again] = await journal.waiting(scopes[0])
+            assert again.event == bench.arrival("1").event
 
     play(story())

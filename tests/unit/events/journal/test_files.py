@@ -1,11 +1,13 @@
 """The journal's files: held by one run, and missed as soon as somebody moves or replaces them."""
 
 import asyncio
+import errno
 import os
 import shutil
 import sqlite3
 import subprocess
 import sys
+import tempfile
 import textwrap
 from contextlib import closing
 from pathlib import Path
@@ -13,8 +15,10 @@ from pathlib import Path
 import pytest
 
 from events.errors import JournalDisplaced, JournalLocked, SourceUnavailable
+from events.journal.database import open_journal
 from events.model import Outcome, OutcomeKind
 from events.source import Recorded
+from tests.support.privileges import as_an_ordinary_user, with_permissions_of
 
 GOOD = Outcome(OutcomeKind.PUBLISHED, "folded", "state-1")
 
@@ -255,3 +259,77 @@ def test_the_bucket_is_remembered(bench, play):
             assert await journal.bucket() == "two"
 
     play(story())
+
+
+SOMEBODY = 65534
+ROOT = pytest.mark.skipif(os.geteuid() != 0, reason="only root makes files for others")
+
+
+@pytest.fixture
+def home():
+    """The folder of another user, which that user can reach."""
+    with tempfile.TemporaryDirectory() as made:
+        os.chown(made, SOMEBODY, SOMEBODY)
+        yield Path(made)
+
+
+def run_once(path: Path) -> None:
+    opened = open_journal(path, token=lambda: "1" * 32, run=True)
+    opened.db.execute("UPDATE probe SET at = 'now'")
+    opened.close()
+
+
+@ROOT
+def test_the_user_of_a_service_can_open_a_journal_that_root_started(bench, play, home):
+    path = home / "var/lib/journal.db"
+
+    async def story():
+        async with bench.journal(path=path) as journal:
+            await journal.append([bench.arrival("1")])
+            found = {file.name: (file.stat().st_uid, file.stat().st_gid) for file in home.rglob("*")}
+            names = {"var", "lib", *(f"journal.db{suffix}" for suffix in ("", "-wal", "-shm", ".lock"))}
+            assert found == dict.fromkeys(names, (SOMEBODY, SOMEBODY))
+
+    play(story())
+    with_permissions_of(SOMEBODY, lambda: run_once(path))
+
+
+@ROOT
+@pytest.mark.parametrize("name", ["journal.db", "journal.db.lock"])
+def test_root_gives_away_no_file_that_was_there_before_and_the_service_says_what_helps(home, name):
+    path = home / "journal.db"
+    (home / name).touch(0o600)
+    run_once(path)
+    assert (home / name).stat().st_uid == 0
+    with pytest.raises(SourceUnavailable, match=r"belongs to another user.*sudo chown --reference=") as refused:
+        with_permissions_of(SOMEBODY, lambda: run_once(path))
+    command = str(refused.value).partition("sudo ")[2]
+    subprocess.run(["sh", "-c", command], check=True, timeout=60)
+    with_permissions_of(SOMEBODY, lambda: run_once(path))
+
+
+@ROOT
+def test_nothing_of_root_is_left_where_it_cannot_be_given_away(home, monkeypatch):
+    def refuse(*_arguments):
+        raise PermissionError(errno.EPERM, "Operation not permitted")
+
+    monkeypatch.setattr("events.journal.files.os.fchown", refuse)
+    with pytest.raises(SourceUnavailable, match="Operation not permitted"):
+        run_once(home / "journal.db")
+    assert list(home.iterdir()) == []
+
+
+def test_a_journal_that_may_not_be_opened_says_so(tmp_path):
+    """The owner of file and folder is the same: a change of the owner would not help."""
+    path = tmp_path / "journal.db"
+    path.touch(0o000)
+    Path(f"{path}.lock").touch(0o000)
+    with pytest.raises(SourceUnavailable, match=r"cannot be opened: Permission denied$"):
+        as_an_ordinary_user(lambda: run_once(path))
+
+
+@ROOT
+def test_a_folder_that_may_not_be_searched_says_so(home):
+    (home / "closed").mkdir(0o700)
+    with pytest.raises(SourceUnavailable, match=r"cannot be opened: Permission denied$"):
+        with_permissions_of(SOMEBODY, lambda: run_once(home / "closed/journal.db"))

@@ -1,0 +1,234 @@
+"""What an event asks for, judged from the event alone (protocol 2: a 400 over HTTP, a dead letter from Kafka).
+
+The envelope's data has two owners: `events.schemas` knows what an event looks like, `renderers.model` what may be
+rendered. Both judge here, and every problem of both comes at once. What needs the scope is judged by `desired`.
+"""
+
+import hashlib
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any, TypeVar
+
+from pydantic import BaseModel, ValidationError
+
+from events import schemas
+from events.errors import InvalidEvent, Problem
+from events.model import (
+    BUNDLE_STATE_CREATED,
+    KNOWN_TYPES,
+    MODEL_VERSION_CREATED,
+    MODEL_VERSION_UPDATED,
+    ROLLBACK_REQUESTED,
+    Event,
+)
+from renderers.limits import BundleLimits, TooBig
+from renderers.model import (
+    BundleName,
+    Composition,
+    Model,
+    ModelChange,
+    Scope,
+    Serving,
+    canonical_digest,
+    canonical_json,
+    known_fields,
+)
+
+
+@dataclass(frozen=True, slots=True)
+class StateCreated:
+    """A whole composition, with the producer's id and number."""
+
+    composition: Composition
+    state: str
+    revision: int
+    digest: str
+
+    @property
+    def scopes(self) -> tuple[str, ...]:
+        """The one scope it goes to."""
+        return (str(self.composition.scope),)
+
+
+@dataclass(frozen=True, slots=True)
+class ModelVersionChanged:
+    """A version of one model, for the scopes it names or (None) for those whose composition has the model."""
+
+    model: ModelChange
+    named: tuple[Scope, ...] | None
+    may_move_back: bool
+    """An `.updated` event may move to a lower version: an alias moves back (protocol 3)."""
+    deleted: bool
+    digest: str
+
+    @property
+    def scopes(self) -> tuple[str, ...] | None:
+        """The scopes it names."""
+        return None if self.named is None else tuple(map(str, self.named))
+
+
+@dataclass(frozen=True, slots=True)
+class RollbackRequested:
+    """Go back to an earlier state, if `expected_state` is (still) live."""
+
+    scope: Scope
+    to_state: str
+    expected_state: str | None
+    reason: str
+    requested_by: str | None
+    digest: str
+
+    @property
+    def scopes(self) -> tuple[str, ...]:
+        """The one scope it goes to."""
+        return (str(self.scope),)
+
+
+T = TypeVar("T", bound=BaseModel)
+
+Change = StateCreated | ModelVersionChanged | RollbackRequested
+
+
+def interpret(event: Event, limits: BundleLimits | None = None) -> Change:
+    """What the event asks for; a state beyond `limits` is refused.
+
+    Raises:
+        InvalidEvent: it can never be folded; holds all its problems.
+    """
+    match event.type:
+        case t if t == BUNDLE_STATE_CREATED:
+            return _state_created(event, limits)
+        case t if t in {MODEL_VERSION_CREATED, MODEL_VERSION_UPDATED}:
+            return _model_version_changed(event)
+        case t if t == ROLLBACK_REQUESTED:
+            return _rollback_requested(event)
+        case _:
+            known = ", ".join(sorted(KNOWN_TYPES))
+            raise InvalidEvent(Problem("$.type", f"one of {known}", event.type))
+
+
+def validate_data(kind: object, data: object) -> tuple[Problem, ...]:
+    """What is wrong with the data of an event whose envelope is wrong as well; see `events.dialects.cloudevents`."""
+    if not isinstance(kind, str) or kind not in KNOWN_TYPES or not isinstance(data, dict):
+        return ()
+    try:
+        interpret(Event(id="", source="", type=kind, data=data))
+    except InvalidEvent as error:
+        return error.problems
+    return ()
+
+
+def composition_of(data: Mapping[str, Any]) -> Composition:
+    """The composition that `data` (of a state event, or of a manifest's composition) describes.
+
+    Raises:
+        InvalidEvent: with every problem, paths from `$.data`.
+    """
+    judged = _Validation(data)
+    composition = judged.by(Composition, data)
+    if composition is not None:
+        judged.engines(composition.models)
+    judged.raise_problems()
+    assert composition is not None
+    return composition
+
+
+def _state_created(event: Event, limits: BundleLimits | None) -> StateCreated:
+    judged = _Validation(event.data)
+    data = judged.by(schemas.BundleState, event.data)
+    composition = judged.by(Composition, event.data)
+    if composition is not None:
+        judged.engines(composition.models)
+    judged.raise_problems()
+    assert data is not None
+    assert composition is not None
+    if limits is not None:
+        try:
+            limits.check(composition)
+        except TooBig as error:
+            raise InvalidEvent(*(Problem(f"$.data{excess.part}", excess.words) for excess in error.excesses)) from None
+    state = {"id": data.state.id, "revision": data.state.revision}
+    if data.state.parent is not None:
+        state["parent"] = data.state.parent
+    # The composition's canonical JSON is kept; `state` sorts behind its three keys.
+    known = f'{composition.canonical[:-1]},"state":{canonical_json(state)}}}'
+    digest = hashlib.sha256(f"[{canonical_json(event.type)},{known}]".encode()).hexdigest()
+    return StateCreated(composition, data.state.id, data.state.revision, digest)
+
+
+def _model_version_changed(event: Event) -> ModelVersionChanged:
+    judged = _Validation(event.data)
+    data = judged.by(schemas.ModelVersion, event.data)
+    model = judged.by(ModelChange, event.data.get("model"), "model")
+    if model is not None and model.serving is not None:
+        judged.engine(model.serving, "model")
+    named = _named_scopes(judged, event.data.get("bundles"))
+    judged.raise_problems()
+    assert data is not None
+    assert model is not None
+    known = known_fields(data) | {"model": known_fields(model)}
+    return ModelVersionChanged(
+        model=model,
+        named=named,
+        may_move_back=event.type == MODEL_VERSION_UPDATED,
+        deleted=data.change == "deleted",
+        digest=canonical_digest([event.type, known]),
+    )
+
+
+def _named_scopes(judged: "_Validation", bundles: Any) -> tuple[Scope, ...] | None:
+    if not isinstance(bundles, list):
+        return None
+    named = [judged.by(BundleName, bundle, f"bundles[{index}]") for index, bundle in enumerate(bundles)]
+    return tuple(sorted({bundle.scope for bundle in named if bundle is not None}))
+
+
+def _rollback_requested(event: Event) -> RollbackRequested:
+    judged = _Validation(event.data)
+    data = judged.by(schemas.RollbackRequest, event.data)
+    bundle = judged.by(BundleName, event.data.get("bundle"), "bundle")
+    judged.raise_problems()
+    assert data is not None
+    assert bundle is not None
+    return RollbackRequested(
+        scope=bundle.scope,
+        to_state=data.to.state_id,
+        expected_state=data.expected_state_id,
+        reason=data.reason or "",
+        requested_by=data.requested_by,
+        digest=canonical_digest([event.type, known_fields(data)]),
+    )
+
+
+class _Validation:
+    """Collects what several schemas find wrong with the same data; each place is reported once."""
+
+    def __init__(self, data: Mapping[str, Any]) -> None:
+        self._data = data
+        self._problems: dict[str, Problem] = {}
+
+    def by(self, schema: type[T], value: Any, below: str = "") -> T | None:
+        root = f"$.data.{below}" if below else "$.data"
+        try:
+            return schema.model_validate(value)
+        except ValidationError as error:
+            for problem in schemas.problems_of(error, root, value):
+                self._problems.setdefault(problem.path, problem)
+            return None
+
+    def engines(self, models: Iterable[Model]) -> None:
+        """What the models' engines would refuse to start with."""
+        places = {entry.get("id"): f"models[{index}]" for index, entry in enumerate(self._data["models"])}
+        for model in models:
+            self.engine(model.serving, places[model.id])
+
+    def engine(self, serving: Serving, below: str) -> None:
+        """What a model's engine would refuse to start with."""
+        fault = serving.batching.parameters.fault if serving.batching else ""
+        if fault:
+            path = f"$.data.{below}.serving.batching.parameters"
+            self._problems.setdefault(path, Problem(path, fault))
+
+    def raise_problems(self) -> None:
+        if self._problems:
+            raise InvalidEvent(*self._problems.values())

@@ -1,0 +1,39 @@
+"""`rebundle pin`: a publication that retention must keep."""
+
+from typing import Annotated
+
+from cyclopts import Parameter
+
+from daemon.cli.changes import act
+from daemon.cli.options import (
+    DEFAULT_ACTOR,
+    DEFAULT_PLACE,
+    DEFAULT_PRINTING,
+    Actor,
+    DryRun,
+    OptionalReason,
+    Place,
+    Printing,
+)
+from daemon.cli.selection import EXACT_STATE
+from daemon.cli.session import scope_of, session
+from daemon.publishing import operator_commands
+
+
+async def pin(
+    scope: Annotated[str, Parameter(help="BUNDLE/TARGET.")],
+    state: Annotated[str, Parameter(help=EXACT_STATE)],
+    /,
+    *,
+    lift: Annotated[bool, Parameter(negative=(), help="Stop keeping it.")] = False,
+    reason: OptionalReason = "",
+    dry_run: DryRun = False,
+    actor: Actor = DEFAULT_ACTOR,
+    place: Place = DEFAULT_PLACE,
+    printing: Printing = DEFAULT_PRINTING,
+) -> None:
+    """Keep a state that can be rolled back to, whatever its age, or stop keeping it."""
+    async with session(place, printing) as opened:
+        verb = operator_commands.pin(state, pinned=not lift)
+        name = "unpin" if lift else "pin"
+        await act(opened, scope_of(scope), verb, name=name, actor=actor, reason=reason, dry_run=dry_run)

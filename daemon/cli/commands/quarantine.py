@@ -1,0 +1,67 @@
+"""`rebundle quarantine`: a composition that must not become live by itself, whatever its id."""
+
+from typing import Annotated
+
+from cyclopts import Parameter
+
+from daemon.cli.changes import act, act_and_wait, preview
+from daemon.cli.codes import DONE
+from daemon.cli.failures import UsageError
+from daemon.cli.impact import impact_of
+from daemon.cli.options import (
+    DEFAULT_ACTOR,
+    DEFAULT_PLACE,
+    DEFAULT_PRINTING,
+    WAIT_SECONDS,
+    Actor,
+    DryRun,
+    Place,
+    Printing,
+    Reason,
+    Wait,
+)
+from daemon.cli.output import confirm
+from daemon.cli.selection import EXACT_STATE
+from daemon.cli.session import scope_of, session
+from daemon.publishing import operator_commands
+
+
+async def quarantine(
+    scope: Annotated[str, Parameter(help="BUNDLE/TARGET.")],
+    state: Annotated[str, Parameter(help=f"{EXACT_STATE} For --lift also the first 12 digits of the composition.")],
+    /,
+    *,
+    reason: Reason,
+    lift: Annotated[bool, Parameter(negative=(), help="Accept the composition again; `resume` makes it live.")] = False,
+    rollback_to: Annotated[
+        str | None, Parameter(help="State to go back to, held, by its full id; needed when the composition is live.")
+    ] = None,
+    yes: Annotated[
+        bool, Parameter(alias="-y", negative=(), help="Do not ask, as is done where what is live changes.")
+    ] = False,
+    dry_run: DryRun = False,
+    wait: Wait = WAIT_SECONDS,
+    actor: Actor = DEFAULT_ACTOR,
+    place: Place = DEFAULT_PLACE,
+    printing: Printing = DEFAULT_PRINTING,
+) -> int:
+    """Reject the composition of a state, or accept it again."""
+    if lift and rollback_to is not None:
+        raise UsageError("--rollback-to belongs to a new quarantine: leave it out with --lift")
+    if lift:
+        verb = operator_commands.lift_quarantine(state)
+    else:
+        verb = operator_commands.quarantine(state, rollback_to=rollback_to)
+    name = "quarantine lifted" if lift else "quarantine"
+    async with session(place, printing) as opened:
+        planned = await preview(opened, scope_of(scope), verb, actor=actor, reason=reason)
+        if rollback_to is not None:
+            opened.printer.say(await impact_of(opened, scope_of(scope), planned))
+        changes_live = planned.before.live != planned.after.live
+        question = f"Quarantine {state} and roll {scope} back?"
+        if changes_live and not dry_run:
+            confirm(question, yes=yes, printer=opened.printer)
+        if rollback_to is not None and not dry_run:
+            return await act_and_wait(opened, scope_of(scope), verb, name=name, actor=actor, reason=reason, wait=wait)
+        await act(opened, scope_of(scope), verb, name=name, actor=actor, reason=reason, dry_run=dry_run)
+        return DONE

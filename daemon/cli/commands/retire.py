@@ -1,0 +1,35 @@
+"""`rebundle retire`: a scope that is served no more."""
+
+from typing import Annotated
+
+from cyclopts import Parameter
+
+from daemon.cli.changes import act
+from daemon.cli.codes import DONE
+from daemon.cli.options import DEFAULT_ACTOR, DEFAULT_PLACE, DEFAULT_PRINTING, Actor, DryRun, Place, Printing, Reason
+from daemon.cli.output import confirm
+from daemon.cli.session import scope_of, session
+from daemon.publishing import protocol
+
+
+async def retire(
+    scope: Annotated[str, Parameter(help="BUNDLE/TARGET.")],
+    /,
+    *,
+    reason: Reason,
+    dry_run: DryRun = False,
+    yes: Annotated[bool, Parameter(alias="-y", negative=(), help="Do not ask.")] = False,
+    actor: Actor = DEFAULT_ACTOR,
+    place: Place = DEFAULT_PLACE,
+    printing: Printing = DEFAULT_PRINTING,
+) -> int:
+    """Nothing of the scope is live or desired any more; nothing is deleted."""
+    async with session(place, printing) as opened:
+        opened.printer.say(
+            f"{scope} will have nothing live and nothing desired. Its states and its live tree stay in the bucket; "
+            "a later bundle_state.created brings it back."
+        )
+        if not dry_run:
+            confirm(f"Retire {scope}?", yes=yes, printer=opened.printer)
+        await act(opened, scope_of(scope), protocol.retire, name="retire", actor=actor, reason=reason, dry_run=dry_run)
+        return DONE

@@ -1,0 +1,286 @@
+"""`rebundle status`: what is live where, what waits, and what needs a person.
+
+Of an event it tells what became of it in each scope. The journal is looked at where its file is; without one the
+bucket is told of alone.
+"""
+
+import asyncio
+from collections.abc import Iterable, Iterator
+from typing import Annotated, Any
+
+from cyclopts import Parameter
+
+from daemon.cli.codes import BACKEND, DONE, FAILED, VERIFICATION
+from daemon.cli.formatting import age, columns, pairs
+from daemon.cli.options import (
+    DEFAULT_JOURNAL_PLACE,
+    DEFAULT_PLACE,
+    DEFAULT_PRINTING,
+    JournalPlace,
+    Place,
+    Printing,
+)
+from daemon.cli.scope_rows import gravest, pointer_or_error
+from daemon.cli.session import Session, opened_journal, session
+from daemon.inspection.escaping import plain
+from daemon.inspection.views import View, attention, backlog_view, event_view, movable_view, survey_view
+from daemon.publishing import bucket_identity
+from daemon.publishing.errors import NotFound, PublishingError
+from daemon.stores.errors import ObjectDamaged
+from events.errors import EventError, JournalMissing
+from events.journal import DeadLetterStatus
+from renderers.model import Scope
+
+
+async def status(
+    what: Annotated[str | None, Parameter(help="A scope (BUNDLE/TARGET), or the id of an event.")] = None,
+    /,
+    *,
+    exit_code: Annotated[bool, Parameter(negative=(), help="Exit 1 if something needs attention.")] = False,
+    journal: JournalPlace = DEFAULT_JOURNAL_PLACE,
+    place: Place = DEFAULT_PLACE,
+    printing: Printing = DEFAULT_PRINTING,
+) -> int:
+    """The bucket, one scope, or one event. The gravest error of a scope sets the exit code."""
+    async with session(place, printing, journal) as opened:
+        scopes = await opened.bucket.reader.scopes()
+        chosen = [scope for scope in scopes if what in {None, str(scope)}]
+        seen = await asyncio.gather(*(scope_view(opened, scope) for scope in chosen))
+        views = [view for view in seen if view is not None]
+        if what is not None and not views:
+            await _tell_event(opened, what)
+            return DONE
+        waiting = await _backlog(opened, what)
+        if what is not None:
+            for view in views:
+                view["movable"] = await _movable(opened, Scope.parse(view["scope"]))
+        for view in views:
+            view["attention"] = [*attention(view), *_waiting_attention(view, waiting)]
+        # Asked for one scope, another bundle is of no interest.
+        folders = dict(scopes.unreadable) if what is None else {}
+        document = {
+            "bucket": opened.settings.bucket,
+            "scopes": views,
+            "unreadable_folders": folders,
+            "journal": waiting,
+        }
+        opened.printer.data(document, _lines(document, opened, what))
+        code = max(gravest(views), BACKEND if folders else DONE)
+        return code or (FAILED if exit_code and _needs(document) else DONE)
+
+
+async def scope_view(opened: Session, scope: Scope) -> View | None:
+    """A scope's pointer, and how its live tree stands; None: nothing is published there.
+
+    A live tree that cannot be compared with live hides nothing of what the pointer says.
+    """
+    view = await pointer_or_error(opened, scope)
+    if view is None:
+        return None
+    tree: View | None = None
+    why_not: str | None = None
+    if view["live"] is not None:
+        try:
+            tree = survey_view(await opened.bucket.live_tree.survey(scope))
+        except NotFound as error:  # the pointer names it, so that it is gone is damage
+            why_not, view["exit_code"] = str(error), VERIFICATION
+        except Exception as error:  # noqa: BLE001  # also one that nobody foresaw is this scope's alone
+            why_not, view["exit_code"] = opened.failure_of(scope, error)
+    return {**view, "live_tree": tree, "live_tree_error": why_not}
+
+
+async def _movable(opened: Session, scope: Scope) -> list[View] | None:
+    """What of the live state may change under its name; None if that cannot be told."""
+    try:
+        live = (await opened.bucket.reader.existing(scope)).pointer.live
+        return movable_view(await opened.bucket.reader.manifest(scope, live)) if live else []
+    except (PublishingError, ObjectDamaged):
+        return None
+
+
+async def _backlog(opened: Session, scope: str | None) -> View:
+    """What waits; of one scope only what waits there and could not be folded there."""
+    try:
+        async with opened_journal(opened.settings, opened.runtime) as journal:
+            found = backlog_view(await journal.backlog())
+            if scope is not None:
+                letters = await journal.dead_letters(DeadLetterStatus.OPEN)
+                found = _of_scope(found, scope, sum(letter.scope == scope for letter in letters))
+            wrong = await bucket_identity.refusal(opened.bucket.store, journal)
+            return {"path": str(opened.settings.journal.path), "error": None, "wrong_bucket": wrong, **found}
+    except JournalMissing:
+        return {"path": None, "error": None}
+    except EventError as error:
+        return {"path": str(opened.settings.journal.path), "error": str(error)}
+
+
+def _of_scope(backlog: View, scope: str, dead_letters: int) -> View:
+    lanes = [lane for lane in backlog["lanes"] if lane["scope"] == scope]
+    return {
+        "events": sum(lane["waiting"] for lane in lanes),
+        "oldest": min((lane["oldest"] for lane in lanes if lane["oldest"]), default=None),
+        "undispatched": backlog["undispatched"],
+        "dead_letters": dead_letters,
+        "rejected": None,
+        "lanes": lanes,
+    }
+
+
+async def _tell_event(opened: Session, event_id: str) -> None:
+    try:
+        async with opened_journal(opened.settings, opened.runtime) as journal:
+            found = await journal.find(event_id)
+    except JournalMissing:
+        found = ()
+    if not found:
+        bucket, path = opened.settings.bucket, opened.settings.journal.path
+        raise NotFound(f"{event_id} is neither a scope of {bucket} nor an event of the journal {path}")
+    views = [event_view(each) for each in found]
+    opened.printer.data({"events": views}, _event_lines(views))
+
+
+def _event_lines(views: Iterable[View]) -> Iterator[str]:
+    for view in views:
+        told = "settled" if view["settled_at"] else "waiting"
+        yield from pairs(
+            [("event", view["id"]), ("source", view["source"]), ("type", view["type"]), ("position", view["position"])]
+        )
+        yield from pairs([("accepted", view["accepted_at"]), ("status", told)])
+        rows = [
+            (
+                lane["scope"],
+                lane["outcome"] or "waiting",
+                lane["state"],
+                lane["attempts"],
+                lane["error"] or lane["reason"],
+            )
+            for lane in view["scopes"]
+        ]
+        yield from columns(("SCOPE", "OUTCOME", "STATE", "FAILED TRIES", "WHY"), rows)
+
+
+def _waiting_attention(view: View, waiting: View) -> Iterator[str]:
+    for lane in waiting.get("lanes", ()):
+        if lane["scope"] == view["scope"] and lane["error"]:
+            yield _waits(lane, told_already=(view["error"], view["live_tree_error"]))
+
+
+def _waits(lane: View, *, told_already: Iterable[str | None] = ()) -> str:
+    tries = f"{lane['waiting']} events wait since {lane['oldest']}, {lane['attempts']} failed tries"
+    return tries if any(each and each in lane["error"] for each in told_already) else f"{tries}: {lane['error']}"
+
+
+def _needs(document: View) -> list[tuple[str, str]]:
+    """What needs a person, each with where; every error once."""
+    journal = document["journal"]
+    needs = [(view["scope"], why) for view in document["scopes"] for why in view["attention"]]
+    needs += [
+        (f"{name}/", f"its scopes cannot be listed: {why}") for name, why in document["unreadable_folders"].items()
+    ]
+    shown = {view["scope"] for view in document["scopes"]}
+    needs += [
+        (lane["scope"], _waits(lane))
+        for lane in journal.get("lanes", ())
+        if lane["error"] and lane["scope"] not in shown
+    ]
+    if journal["error"]:
+        needs.append(("journal", journal["error"]))
+    if wrong := journal.get("wrong_bucket"):
+        needs.append(("bucket", wrong))
+    if letters := journal.get("dead_letters"):
+        needs.append(("journal", f"{letters} dead letters: `rebundle dead-letters list`"))
+    return needs
+
+
+def _lines(document: View, opened: Session, what: str | None) -> Iterator[str]:
+    printer = opened.printer
+    needed = [f"{plain(scope)}: {plain(why)}" for scope, why in _needs(document)]
+    if printer.quiet:
+        yield from needed
+        return
+    rows = [_row(view, opened) for view in document["scopes"]]
+    yield from columns(("SCOPE", "LIVE", "DESIRED", "HOLD", "LIVE TREE", "OVERRIDES", "QUARANTINED"), rows)
+    if what is not None:
+        for view in document["scopes"]:
+            yield from _quarantined(view)
+            yield from _files(view)
+            yield from _by_tag(view)
+    yield from _journal_lines(document["journal"], opened)
+    yield ""
+    if not needed:
+        yield printer.good("nothing needs attention")
+        return
+    yield printer.bad("needs attention")
+    yield from (f"  {line}" for line in needed)
+
+
+def _row(view: View, opened: Session) -> tuple[Any, ...]:
+    tree = view["live_tree"]
+    if view["error"]:
+        return (view["scope"], "unreadable", None, None, None, None, None)
+    # Nobody signs the marker, and this verb reads no files: `verify` does.
+    followed = "synced" if opened.trust is None else "marked synced"
+    behind = "blocked" if tree and tree["blocked"] else "behind"
+    synced = None if tree is None else (followed if tree["synced"] else behind)
+    if view["live_tree_error"]:
+        synced = "not compared"
+    overrides = len(tree["overrides"]) if tree else None
+    held = f"{age(view['hold']['at'], opened.now)} by {view['hold']['by']}" if view["hold"] else None
+    return (
+        view["scope"],
+        _named(view["live"]) or ("nothing" if view["hold"] else "retired"),
+        _named(view["desired"]),
+        held,
+        synced,
+        overrides,
+        len(view["quarantined"]) or None,
+    )
+
+
+def _named(publication: View | None) -> str | None:
+    return f"{publication['state']} ({publication['revision']})" if publication else None
+
+
+def _quarantined(view: View) -> Iterator[str]:
+    for each in view["quarantined"]:
+        yield f"  composition {each['composition'][:12]} is quarantined by {plain(each['by'])}: {plain(each['reason'])}"
+
+
+def _files(view: View) -> Iterator[str]:
+    tree = view["live_tree"] or {}
+    for key, words in (
+        ("overrides", "override, kept as it is"),
+        ("deleted_by_operator", "deleted by an operator, stays deleted"),
+        ("pending", "to be written at the next pass"),
+        ("foreign", "edited by hand in base/"),
+        ("strays", "not written by Rebundle"),
+    ):
+        yield from (f"  {plain(path)}: {words}" for path in tree.get(key, ()))
+    for each in tree.get("blocked", ()):
+        seen = f" in the pass of {each['seen_at']}" if each["seen_at"] else ""
+        yield f"  {plain(each['path'])}: blocked{seen}: {plain(each['reason'])}"
+
+
+def _by_tag(view: View) -> Iterator[str]:
+    for each in view.get("movable") or ():
+        yield f"  {each['kind']} {plain(each['name'])}: no digest holds it ({plain(each['used_by'][0])}, ...)"
+
+
+def _journal_lines(waiting: View, opened: Session) -> Iterator[str]:
+    yield ""
+    if waiting["path"] is None:
+        path = plain(str(opened.settings.journal.path))
+        yield f"no journal at {path}: events that wait are not shown (--journal PATH names the daemon's)"
+        return
+    if waiting["error"]:
+        yield opened.printer.bad(f"journal {plain(waiting['path'])} cannot be looked at")
+        return
+    oldest = f", the oldest for {age(waiting['oldest'], opened.now)}" if waiting["oldest"] else ""
+    yield f"journal {plain(waiting['path'])}: {waiting['events']} events wait{oldest}"
+    if waiting["rejected"]:
+        yield f"  {waiting['rejected']} rejected: `rebundle dead-letters list --rejected`"
+    rows = [
+        (lane["scope"], lane["waiting"], age(lane["oldest"], opened.now), lane["attempts"]) for lane in waiting["lanes"]
+    ]
+    if rows:
+        yield from columns(("SCOPE", "WAITING", "OLDEST", "FAILED TRIES"), rows)

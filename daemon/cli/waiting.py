@@ -1,0 +1,98 @@
+"""Whether the live tree followed a change of the pointer, and what hosts would copy if it did not.
+
+Hosts copy the live tree, not the pointer: a verb that changes what is live has done its work only once `base/` and
+README.md equal live (ADR 24). A blocked path of `example/` does not count, because operators own that folder.
+"""
+
+import asyncio
+import json
+from contextlib import suppress
+from dataclasses import dataclass
+from typing import Final
+
+from daemon.inspection.views import View
+from daemon.publishing import layout, sizes
+from daemon.publishing.errors import PublishingError
+from daemon.publishing.live_tree.ownership import EXAMPLE
+from daemon.publishing.live_tree.sync import LiveTree, Synced, Unfinished
+from daemon.publishing.pointer import Pointer
+from daemon.publishing.wording import some
+from daemon.runtime import Runtime
+from daemon.stores.errors import StoreError
+from daemon.stores.port import ObjectStore
+from renderers.bundle import STAMP_PATH
+from renderers.model import Scope
+
+Tree = Synced | Unfinished
+
+_FIRST_PAUSE: Final = 0.25
+_LONGEST_PAUSE: Final = 2.0
+
+
+@dataclass(frozen=True, slots=True)
+class Lag:
+    """A live tree that did not follow in time."""
+
+    live: str | None
+    """The state that hosts should get."""
+    copied: str | None
+    """The state that base/ says it is of; None if it does not say."""
+    pending: tuple[str, ...]
+    """Paths of base/ and README.md that differ from live, as far as that can be found out."""
+    reason: str
+
+    @property
+    def words(self) -> str:
+        """What is wrong and what hosts would copy, for people."""
+        copied = f"{self.copied}, or parts of it" if self.copied else "files of another state"
+        if self.copied == self.live:
+            copied = f"a mixture of {self.live} and another state"
+        differing = f"; not as in {self.live}: {some(self.pending)}" if self.pending else ""
+        return f"hosts that copy the live tree now get {copied}, not {self.live}{differing}\nreason: {self.reason}"
+
+
+async def wait_for(live_tree: LiveTree, runtime: Runtime, scope: Scope, tree: Tree, *, seconds: float) -> Tree:
+    """What the last pass said: passes are repeated until one follows, for at most `seconds`.
+
+    A daemon may do the work meanwhile; a pass finds that out.
+    """
+    until = runtime.monotonic() + seconds
+    pause = _FIRST_PAUSE
+    while not tree.follows and (left := until - runtime.monotonic()) > 0:
+        await runtime.sleep(min(pause, left))
+        pause = min(2 * pause, _LONGEST_PAUSE)
+        # A pass that is cut short says nothing: what the one before it said stays.
+        with suppress(TimeoutError):
+            async with asyncio.timeout(max(until - runtime.monotonic(), _FIRST_PAUSE)):
+                tree = await live_tree.follow(scope, tree.sequence)
+    return tree
+
+
+async def lag_of(store: ObjectStore, live_tree: LiveTree, scope: Scope, current: Pointer, tree: Tree) -> Lag:
+    """What a live tree that did not follow holds now."""
+    reason = tree.reason or ""
+    blocked = () if isinstance(tree, Unfinished) else tree.blocked
+    pending = tuple(each.path for each in blocked if each.holds_base_back)
+    try:
+        survey = await live_tree.survey(scope)
+        others = [path for path in (*survey.seen.written, *survey.removed) if not path.startswith(EXAMPLE)]
+        pending = tuple(sorted({*pending, *others}))
+    except (PublishingError, StoreError) as error:
+        reason = reason or str(error)
+    live = current.live.state if current.live else None
+    return Lag(live, await _stamped(store, scope), pending, reason)
+
+
+def lag_view(lag: Lag) -> View:
+    """The document of a live tree that did not follow."""
+    return {"live": lag.live, "copied": lag.copied, "pending": list(lag.pending), "reason": lag.reason}
+
+
+async def _stamped(store: ObjectStore, scope: Scope) -> str | None:
+    """The state that base/ of the live tree says it is of."""
+    try:
+        stamp = json.loads((await store.get(layout.live_tree(scope, STAMP_PATH), most_bytes=sizes.STAMP)).body)
+    except (StoreError, ValueError, RecursionError):
+        return None
+    state = stamp.get("state") if isinstance(stamp, dict) else None
+    return state if isinstance(state, str) else None

@@ -1,0 +1,1 @@
+"""What is shown of a bucket, for the command line and for HTTP: documents, comparisons, escaping."""

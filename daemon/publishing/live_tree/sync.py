@@ -1,0 +1,760 @@
+"""The live tree: what operators see of a scope, made to follow `live` by one level-triggered pass (protocol 5).
+
+List, *then* read the pointer, write the differences under conditions, list again, and only then say "synced": this
+order is what makes the conditions mean something. The tree is eventually consistent and its marker says so; whoever
+needs atomicity reads pointer, manifest, archive. What may be done to which file is decided in `ownership`.
+
+A pass reads no file whose version says what it holds: the marker has the version of everything written here, and what
+was looked at once is remembered. A pass that finds the listing of the last one costs that listing and the pointer. But
+nobody signs the marker: who has a trust policy, or was asked to verify, does not believe it and reads each file once.
+
+What one file refuses (no permission, a folder or link in the way, too large) is the result of that path, and the others
+follow (ADR 18). What the store refuses for now (it is away, an answer is lost) ends the pass.
+"""
+
+import hashlib
+from collections.abc import Awaitable, Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass, replace
+from datetime import datetime
+from typing import Final, TypeVar
+
+from daemon.concurrency import both, concurrently
+from daemon.publishing import documents, grammar, layout, sizes
+from daemon.publishing.errors import NewerSchema, NotFound, OperationRefused, PointerLost, PublishingError
+from daemon.publishing.live_tree import ownership
+from daemon.publishing.live_tree.ownership import (
+    Blocked,
+    DeletedByOperator,
+    Marker,
+    Override,
+    Present,
+    Put,
+    Remove,
+    Stray,
+    Unread,
+    Verdict,
+    Wanted,
+)
+from daemon.publishing.pointer import SCHEMA, Pointer, Publication, PublicationId
+from daemon.publishing.reader import DamagedManifest, Reader
+from daemon.publishing.retry import patiently
+from daemon.runtime import Runtime
+from daemon.stores.errors import (
+    ConditionFailed,
+    ObjectDamaged,
+    ObjectMissing,
+    ObjectTooBig,
+    OutcomeUnknown,
+    StoreError,
+    StoreRefused,
+)
+from daemon.stores.port import Content, Listed, ObjectStore, Stored, Version
+from renderers.cache import Cache
+from renderers.model import RenderedFile, Scope
+
+T = TypeVar("T")
+
+_ROUNDS: Final = 5
+_READS_AT_ONCE: Final = 16
+_WRITES_AT_ONCE: Final = 16
+_WAITS: Final = 6
+"""Times that a store may say slow down to one write, some 15 s in all, before the next pass goes on."""
+_DIGESTS_BYTES: Final = 16 << 20
+_SEEN_BYTES: Final = 16 << 20
+_SETTLED_FILES: Final = 100_000
+_BYTES_A_FILE: Final = 256
+"""What an entry takes in memory, about."""
+_RETRY_SECONDS: Final = 300.0
+"""After which a path that did not follow is tried again although the listing shows no change: an empty folder that
+stood in the way is in no listing."""
+_RACED: Final = (ConditionFailed, ObjectMissing, OutcomeUnknown)
+_OF_ONE_PATH: Final = (StoreRefused, ObjectTooBig, ObjectDamaged)
+"""Failures that say nothing of other paths, and that the next try will most likely show again."""
+
+
+@dataclass(frozen=True, slots=True)
+class Synced:
+    """A live tree that was brought to `sequence`, but for the paths in `blocked`; and what the pass had to say."""
+
+    sequence: int
+    verdicts: tuple[Verdict, ...] = ()
+    damaged: tuple[DamagedManifest, ...] = ()
+    """Retained publications whose manifest could not be used: what only they have counts as an operator's."""
+
+    @property
+    def blocked(self) -> tuple[Blocked, ...]:
+        """Paths that could not be written or deleted, each with its reason."""
+        return tuple(each for each in self.verdicts if isinstance(each, Blocked))
+
+    @property
+    def reason(self) -> str | None:
+        """What keeps the tree from following everywhere, and what to do about it; None if nothing does."""
+        return _first_of(self.blocked)
+
+    @property
+    def behind(self) -> str | None:
+        """Why base/ or README.md differs from live; None if they are equal.
+
+        A blocked path of example/ does not count: operators own that folder.
+        """
+        return _first_of([each for each in self.blocked if each.holds_base_back])
+
+    @property
+    def follows(self) -> bool:
+        """Whether base/ and README.md equal live."""
+        return self.behind is None
+
+    @property
+    def written(self) -> tuple[str, ...]:
+        """Paths that were created or replaced."""
+        return tuple(each.path for each in self.verdicts if isinstance(each, Put))
+
+    @property
+    def kept_aside(self) -> tuple[str, ...]:
+        """Paths whose bytes were kept under .rebundle/replaced/ first: foreign ones below base/, and earlier defaults
+        of example/ that were put back."""
+        return tuple(each.path for each in self.verdicts if isinstance(each, Put) and each.keep_aside)
+
+    @property
+    def overrides(self) -> tuple[str, ...]:
+        """Operators' own files of example/."""
+        return tuple(each.path for each in self.verdicts if isinstance(each, Override))
+
+    @property
+    def deleted_by_operator(self) -> tuple[str, ...]:
+        """Files of example/ that stay deleted, those of models that left among them."""
+        return tuple(each.path for each in self.verdicts if isinstance(each, DeletedByOperator))
+
+    @property
+    def strays(self) -> tuple[str, ...]:
+        """Files below base/ that are nobody's."""
+        return tuple(each.path for each in self.verdicts if isinstance(each, Stray))
+
+
+@dataclass(frozen=True, slots=True)
+class Unfinished:
+    """A live tree that others kept changing during the pass, or that could not be brought on; the next pass goes on."""
+
+    sequence: int
+    reason: str
+
+    @property
+    def behind(self) -> str:
+        """Why base/ or README.md may differ from live."""
+        return self.reason
+
+    @property
+    def follows(self) -> bool:
+        """Never: nothing says that base/ and README.md equal live."""
+        return False
+
+
+@dataclass(frozen=True, slots=True)
+class Survey:
+    """How a live tree stands now: what its marker says, and what a pass would do and say."""
+
+    marker: Marker | None
+    seen: Synced
+
+    @property
+    def removed(self) -> tuple[str, ...]:
+        """Paths of ours that a pass would delete."""
+        return tuple(each.path for each in self.seen.verdicts if isinstance(each, Remove))
+
+    @property
+    def marked(self) -> bool:
+        """Whether the marker claims that the tree follows the pointer as it is now."""
+        marker = self.marker
+        return marker is not None and marker.status == "synced" and marker.sequence == self.seen.sequence
+
+    @property
+    def is_ahead(self) -> bool:
+        """Whether the marker claims that the tree follows a newer pointer than there is: no pass goes on then."""
+        return self.marker is not None and self.marker.sequence > self.seen.sequence
+
+    @property
+    def in_step(self) -> bool:
+        """Whether a pass would find nothing to do, and the marker says so."""
+        return self.marked and not (self.seen.written or self.removed or self.seen.blocked)
+
+    @property
+    def follows(self) -> bool:
+        """Whether base/ and README.md equal live now, whatever the marker says."""
+        pending = (*self.seen.written, *self.removed)
+        return self.seen.follows and all(path.startswith(ownership.EXAMPLE) for path in pending)
+
+
+_Listing = Mapping[str, Listed]
+
+
+@dataclass(frozen=True, slots=True)
+class _Tree:
+    """A live tree as one listing shows it, by path."""
+
+    files: _Listing
+    marker: Version | None
+    marked_at: datetime | None
+    """When the marker was written, by the store's clock."""
+    unreadable: Mapping[str, str]
+    """Folders that could not be listed, each ending in `/`, with the reason; empty for the tree itself."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Examined:
+    """What is in a tree."""
+
+    present: Mapping[str, Present | Unread]
+    damaged: tuple[DamagedManifest, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class _Retained:
+    """The files of every retained publication whose manifest can be used."""
+
+    digests: frozenset[tuple[str, str]]
+    sizes: frozenset[tuple[str, int]]
+    damaged: tuple[DamagedManifest, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class _Written:
+    """A path was written, or deleted (None)."""
+
+    version: Version | None
+
+
+@dataclass(frozen=True, slots=True)
+class _Applied:
+    """What became of the actions of a round."""
+
+    versions: Mapping[str, Version | None]
+    """Of each path that was written; None where one was deleted."""
+    blocked: Mapping[str, Blocked]
+    raced: bool
+    """Whether a path was not as the listing had shown it, or an answer was lost."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Body:
+    """What was read under a version of a path."""
+
+    sha256: str
+    version: Version
+    tagged: bool
+    commit: ownership.Commit | None
+
+
+@dataclass(frozen=True, slots=True)
+class _Settled:
+    """How a finished pass left a tree. Nothing is to be done while the listing and the pointer are the same."""
+
+    tree: _Tree
+    """As the last listing showed it; its marker is the one that was there before this pass."""
+    version: Version
+    """The marker's."""
+    marker: Marker
+    live: PublicationId
+    synced: Synced
+    retry_at: float | None
+    """When paths that did not follow are to be tried again, on the monotonic clock."""
+
+    def is_still(self, tree: _Tree, current: Pointer, ticks: float) -> bool:
+        """Whether nothing has changed since, and nothing is to be tried again."""
+        live = current.live.id if current.live else None
+        same = (self.version, self.live, self.synced.sequence) == (tree.marker, live, current.sequence)
+        due = self.retry_at is not None and ticks >= self.retry_at
+        return same and not due and (self.tree.files, self.tree.unreadable) == (tree.files, tree.unreadable)
+
+
+class LiveTree:
+    """Makes live trees follow their pointers. Any number of daemons and commands may do so at once."""
+
+    def __init__(
+        self,
+        store: ObjectStore,
+        reader: Reader,
+        runtime: Runtime,
+        *,
+        believes_markers: bool = True,
+        move_command: Callable[[str], str] | None = None,
+    ) -> None:
+        """`believes_markers`: a pass does not read what a marker tells, which anybody may have written.
+        `move_command`: the command that moves the object with a key out of what hosts copy."""
+        self._store = store
+        self._reader = reader
+        self._runtime = runtime
+        self._believes_markers = believes_markers
+        self._move_command = move_command
+        self._digests = Cache[Mapping[str, str]](_DIGESTS_BYTES)
+        self._seen = Cache[_Body](_SEEN_BYTES)
+        self._settled = Cache[_Settled](_SETTLED_FILES)
+
+    async def reconcile(self, scope: Scope) -> Synced | Unfinished:
+        """One pass over a scope's live tree.
+
+        Raises:
+            PointerLost: the tree follows a newer pointer than there is. NewerSchema: a newer release is at work.
+        """
+        done: dict[str, Verdict] = {}
+        sequence = 0
+        for _ in range(_ROUNDS):
+            tree = await self._list(scope)
+            current = (await self._reader.pointer(scope)).pointer
+            sequence = current.sequence
+            if current.schema_ > SCHEMA:
+                raise NewerSchema(
+                    f"the pointer of {scope} was written by a newer release: its live tree is left alone; use that "
+                    "release here, too"
+                )
+            if current.live is None:
+                return Synced(sequence)
+            settled = self._settled.get(scope)
+            if settled is not None and settled.is_still(tree, current, self._runtime.monotonic()):
+                return settled.synced
+            finished = await self._round(scope, tree, current, done)
+            if finished is not None:
+                verdicts = done | {verdict.path: verdict for verdict in finished.verdicts}
+                return replace(finished, verdicts=tuple(verdicts[path] for path in sorted(verdicts)))
+        return Unfinished(sequence, "the live tree or the pointer kept changing; the next pass continues")
+
+    async def follow(self, scope: Scope, sequence: int) -> Synced | Unfinished:
+        """The pass after a change of the pointer that was won as `sequence`.
+
+        What keeps the tree from following is told, not raised: the change is committed, and a failure would say that
+        it is not. A daemon's next pass, or the same command again, brings the tree on.
+        """
+        try:
+            return await self.reconcile(scope)
+        except (StoreError, PublishingError) as error:
+            return Unfinished(sequence, f"committed as sequence {sequence}, the live tree follows later: {error}")
+
+    async def _round(self, scope: Scope, tree: _Tree, current: Pointer, done: dict[str, Verdict]) -> Synced | None:
+        """How the tree follows `current` now; None: something moved, start over. Notes in `done` what it writes."""
+        live = current.live
+        assert live is not None, "a scope without one has no tree to bring in step"
+        marker, version, believing = await self._listed_marker(scope, tree.marker)
+        if marker is not None and marker.sequence > current.sequence:
+            await self.refuse_lost_pointer(scope, marker)
+            return None
+        files, wanted = await self._wanted(scope, current, live)
+        seen = await self._examine(scope, tree, wanted, marker, current, believing=believing)
+        verdicts = ownership.plan_paths(wanted, seen.present, marker)
+        actions = [verdict for verdict in verdicts if isinstance(verdict, Put | Remove)]
+        applied = _Applied({}, {}, raced=False)
+        shown: _Tree | None = tree
+        if actions:
+            begun = ownership.marker_before(marker, wanted)
+            version = await self._write_marker(scope, begun, marker, version)
+            marker = begun
+            if version is None:
+                return None
+            applied = await self._apply(scope, actions, files, wanted)
+            verdicts = tuple(applied.blocked.get(verdict.path, verdict) for verdict in verdicts)
+            done.update({verdict.path: verdict for verdict in verdicts if isinstance(verdict, Put | Remove)})
+            base = {path: each.version for path, each in tree.files.items() if _follows(path, wanted)}
+            shown = None if applied.raced else await self._shows(scope, wanted, {**base, **applied.versions})
+        # Also when the round has to start over: what was confirmed is known from now on, whatever happens next.
+        after = ownership.marker_after(
+            marker, wanted, seen.present, verdicts, applied.versions, confirmed=shown is not None
+        )
+        version = version if after == marker else await self._write_marker(scope, after, marker, version)
+        if version is None or shown is None:
+            return None
+        synced = Synced(current.sequence, verdicts, seen.damaged)
+        still = replace(synced, verdicts=_still(verdicts))
+        # A manifest that can be read again changes no listing of the tree.
+        doubtful = synced.blocked or seen.damaged or any(isinstance(there, Unread) for there in seen.present.values())
+        retry_at = self._runtime.monotonic() + _RETRY_SECONDS if doubtful else None
+        settled = _Settled(shown, version, after, live.id, still, retry_at)
+        self._settled.put(scope, settled, 1 + 2 * len(shown.files))
+        return synced
+
+    async def _listed_marker(self, scope: Scope, version: Version | None) -> tuple[Marker | None, Version | None, bool]:
+        """The marker, and whether to believe it: without a read where it is the one that this process wrote last."""
+        settled = self._settled.get(scope)
+        if settled is not None and settled.version == version:
+            return settled.marker, version, True
+        return *await self.marker(scope), self._believes_markers
+
+    async def refuse_lost_pointer(self, scope: Scope, marker: Marker | None = None) -> None:
+        """A live tree never runs ahead of its pointer: one that does tells of a pointer that was put back.
+
+        Raises:
+            PointerLost: it does.
+        """
+        if marker is None:
+            marker, _ = await self.marker(scope)
+        if marker is None:
+            return
+        # Read after the marker: whoever wrote that had seen a pointer of this sequence.
+        current = (await self._reader.pointer(scope)).pointer
+        if current.sequence < marker.sequence:
+            raise PointerLost(
+                f"{layout.pointer(scope)} is at sequence {current.sequence}, and the live tree's marker has followed "
+                f"{marker.sequence} already: an older pointer was put back, or somebody else wrote the marker. The "
+                "live tree stays as it is, and a daemon that starts publishes nothing here, until "
+                f"`rebundle recover {scope} --reason '…'` writes one that is newer than both"
+            )
+
+    async def survey(self, scope: Scope, *, reading_all: bool = False) -> Survey:
+        """How a scope's live tree stands, without touching it: as its marker says, or `reading_all` files itself."""
+        tree = await self._list(scope)
+        marker, _ = await self.marker(scope)
+        # After the marker: whoever wrote that had seen a pointer of its sequence.
+        current = (await self._reader.pointer(scope)).pointer
+        if current.live is None:
+            return Survey(marker, Synced(current.sequence))
+        _, wanted = await self._wanted(scope, current, current.live)
+        seen = await self._examine(scope, tree, wanted, marker, current, believing=not reading_all)
+        seen_at = tree.marked_at.isoformat(timespec="seconds").replace("+00:00", "Z") if tree.marked_at else None
+        verdicts = ownership.plan_paths(wanted, seen.present, marker)
+        verdicts = ownership.known_blocked(verdicts, wanted, marker, seen_at)
+        return Survey(marker, Synced(current.sequence, verdicts, seen.damaged))
+
+    async def _wanted(
+        self, scope: Scope, current: Pointer, live: Publication
+    ) -> tuple[dict[str, RenderedFile], Wanted]:
+        files = {file.path: file for file in await self._reader.files(scope, live)}
+        digests = self._digests.get(live.manifest_sha256)
+        if digests is None:
+            digests = {path: _sha256(file.body) for path, file in files.items()}
+            self._digests.put(live.manifest_sha256, digests, _BYTES_A_FILE * len(digests))
+        lengths = {path: len(file.body) for path, file in files.items()}
+        return files, Wanted(live, current.sequence, await self._commit_position(current, live), digests, lengths)
+
+    async def marker(self, scope: Scope) -> tuple[Marker | None, Version | None]:
+        """The marker and its version; one that cannot be read counts as absent, and is replaced."""
+        key = layout.live_tree(scope, layout.MARKER)
+        try:
+            stored = await self._store.get(key, most_bytes=sizes.MARKER)
+        except ObjectMissing:
+            return None, None
+        except ObjectTooBig:
+            return None, await self._reader.listed_version(key)
+        return await self._reader.work_on(len(stored.body), _marker_in, stored.body), stored.version
+
+    async def restore_example(self, scope: Scope, path: str) -> bool:
+        """Write live's default of one file of example/ over what is there, which is kept aside first.
+
+        Returns whether anything had to be written.
+
+        Raises:
+            NotFound: live has no such file.
+            Refused: there is one below example/creds/, which nothing here reads, so that it cannot be kept; or one that
+                is too large to be kept.
+            ConditionFailed: somebody changed the file meanwhile; try again.
+        """
+        current = (await self._reader.existing(scope)).pointer
+        files = await self._reader.files(scope, current.live) if current.live else ()
+        file = next((each for each in files if each.path == path and path.startswith(ownership.EXAMPLE)), None)
+        if file is None or current.live is None:
+            raise NotFound(f"{scope} has no default for {path}; its paths start with {ownership.EXAMPLE}")
+        digests = {path: _sha256(file.body)}
+        wanted = Wanted(current.live, current.sequence, await self._commit_position(current, current.live), digests)
+        if path.startswith(ownership.CREDENTIALS):
+            await self._create_credentials(scope, file, wanted)
+            return True
+        try:
+            there = await self._read(scope, path, sizes.KEPT_ASIDE)
+        except ObjectTooBig as error:
+            raise OperationRefused(self._why(scope, path, error)) from error
+        if there is None:
+            await self._patiently(lambda: self._put(scope, Put(path, None), file, wanted))
+        elif there.body == file.body:
+            return False
+        else:
+            over = Put(path, there.version, keep_aside=True)
+            await self._patiently(lambda: self._put(scope, over, file, wanted))
+        return True
+
+    async def _create_credentials(self, scope: Scope, file: RenderedFile, wanted: Wanted) -> None:
+        try:
+            await self._patiently(lambda: self._put(scope, Put(file.path, None), file, wanted))
+        except ConditionFailed as error:
+            raise OperationRefused(
+                f"{file.path} is there, and what lies below {ownership.CREDENTIALS} is never read, so it cannot be "
+                f"kept aside: {self._move_away(layout.live_tree(scope, file.path))} first"
+            ) from error
+
+    async def _list(self, scope: Scope) -> _Tree:
+        prefix = layout.live_tree(scope)
+        listing = await self._store.scan(prefix)
+        files = {each.key.removeprefix(prefix): each for each in listing}
+        marker = files.pop(layout.MARKER, None)
+        # A folder above the tree hides all of it.
+        unreadable = {
+            "" if prefix.startswith(f"{folder.key}/") else f"{folder.key}/".removeprefix(prefix): folder.reason
+            for folder in listing.unreadable
+        }
+        if marker is None:
+            return _Tree(files, None, None, unreadable)
+        return _Tree(files, marker.version, marker.modified, unreadable)
+
+    async def _commit_position(self, current: Pointer, live: Publication) -> ownership.Commit:
+        position = ownership.commit_position(((each.sequence, each.published) for each in current.history), live)
+        if position != (0, 0) or current.older is None:
+            return position
+        entries = await self._reader.history(current)
+        return ownership.commit_position(((each.sequence, each.published) for each in entries), live)
+
+    async def _examine(
+        self,
+        scope: Scope,
+        tree: _Tree,
+        wanted: Wanted,
+        marker: Marker | None,
+        current: Pointer,
+        *,
+        believing: bool,
+    ) -> _Examined:
+        """What is there; only bytes that differ from what is wanted are looked at closely."""
+
+        async def look(path: str) -> Present | Unread | None:
+            return await self._look(scope, path, tree.files[path], wanted, marker)
+
+        retained: _Retained | None = None
+        present = {path: _told(path, each, wanted, marker if believing else None) for path, each in tree.files.items()}
+        untold = [path for path, seen in present.items() if seen is None]
+        large = [
+            path
+            for path in untold
+            if tree.files[path].size > sizes.KEPT_ASIDE and wanted.sizes.get(path) != tree.files[path].size
+        ]
+        if large:
+            retained = await self._retained(scope, current)
+            odd = [path for path in large if (path, tree.files[path].size) not in retained.sizes]
+            present |= {path: Unread(self._too_large(scope, path, f"{tree.files[path].size:,} bytes")) for path in odd}
+            untold = [path for path in untold if present[path] is None]
+        present |= zip(untold, await concurrently(look, untold, at_once=_READS_AT_ONCE), strict=True)
+        found = {path: seen for path, seen in present.items() if seen is not None}
+        doubtful = {path: seen for path, seen in found.items() if isinstance(seen, Present) and not seen.ours}
+        doubtful = {path: seen for path, seen in doubtful.items() if not path.startswith(ownership.CREDENTIALS)}
+        if doubtful:
+            retained = retained or await self._retained(scope, current)
+            for path, seen in doubtful.items():
+                found[path] = Present(seen.sha256, seen.version, ours=(path, seen.sha256) in retained.digests)
+        known = wanted.files.keys() | (marker.files.keys() if marker else ())
+        return _Examined(_with_hidden(found, tree, known), retained.damaged if retained else ())
+
+    async def _look(
+        self, scope: Scope, path: str, listed: Listed, wanted: Wanted, marker: Marker | None
+    ) -> Present | Unread | None:
+        """What stands at a path. Only a version that this process does not know is read."""
+        recorded = marker.files.get(path) if marker else None
+        body = self._seen.get((scope, path, listed.version))
+        if body is None or (body.tagged and _may_move(path, body.sha256, wanted)):
+            try:
+                stored = await self._read(scope, path, max(listed.size, sizes.KEPT_ASIDE))
+            except _OF_ONE_PATH as error:
+                return Unread(self._why(scope, path, error))
+            if stored is None:
+                return None
+            sha256 = _sha256(stored.body)
+            tagged = stored.tag.get("sha256") == sha256
+            commit = ownership.parsed_commit(stored.tag.get("commit")) if tagged else None
+            body = _Body(sha256, stored.version, tagged, commit)
+            self._seen.put((scope, path, stored.version), body, _BYTES_A_FILE)
+        written = recorded is not None and recorded.sha256 == body.sha256
+        ours = body.tagged or written or wanted.files.get(path) == body.sha256
+        return Present(body.sha256, body.version, ours=ours, commit=body.commit)
+
+    async def _retained(self, scope: Scope, current: Pointer) -> _Retained:
+        manifests = await self._reader.manifests(scope, current.retained)
+        files = [file for manifest in manifests for file in manifest.files]
+        return _Retained(
+            frozenset((file.path, file.sha256) for file in files),
+            frozenset((file.path, file.size) for file in files),
+            manifests.damaged,
+        )
+
+    async def _read(self, scope: Scope, path: str, most_bytes: int) -> Stored | None:
+        try:
+            return await self._store.get(layout.live_tree(scope, path), most_bytes=most_bytes)
+        except ObjectMissing:
+            return None
+
+    async def _apply(
+        self, scope: Scope, actions: Sequence[Put | Remove], files: Mapping[str, RenderedFile], wanted: Wanted
+    ) -> _Applied:
+        async def act(action: Put | Remove) -> Version | None:
+            match action:
+                case Put(path=path):
+                    return await self._patiently(lambda: self._put(scope, action, files[path], wanted))
+                case Remove(path=path, version=version):
+                    await self._patiently(lambda: self._store.delete(layout.live_tree(scope, path), version))
+                    return None
+
+        async def try_to(action: Put | Remove) -> _Written | Blocked | None:
+            try:
+                return _Written(await act(action))
+            except _RACED:
+                return None
+            except _OF_ONE_PATH as error:
+                return Blocked(action.path, self._why(scope, action.path, error))
+
+        results = await concurrently(try_to, actions, at_once=_WRITES_AT_ONCE)
+        by_path = {action.path: result for action, result in zip(actions, results, strict=True)}
+        return _Applied(
+            {path: result.version for path, result in by_path.items() if isinstance(result, _Written)},
+            {path: result for path, result in by_path.items() if isinstance(result, Blocked)},
+            raced=None in results,
+        )
+
+    async def _put(self, scope: Scope, put: Put, file: RenderedFile, wanted: Wanted) -> Version:
+        key = layout.live_tree(scope, put.path)
+        sequence, index = wanted.commit
+        tag = {
+            "sha256": wanted.files[put.path],
+            "publication": str(wanted.publication.id),
+            "commit": f"{sequence}.{index}",
+            "mode": file.mode,
+        }
+        content = Content(file.body, "text/plain; charset=utf-8", tag=tag)
+        if put.over is None:
+            return await self._store.create(key, content)
+        if put.keep_aside:
+            there = await self._store.get(key, most_bytes=sizes.KEPT_ASIDE)
+            if there.version != put.over:
+                raise ConditionFailed(f"{key} changed during the pass")
+            await self._keep_aside(scope, put.path, there.body, wanted.sequence)
+        return await self._store.replace(key, content, put.over)
+
+    async def _keep_aside(self, scope: Scope, path: str, body: bytes, sequence: int) -> None:
+        """Store bytes that are about to be replaced: once for each path and digest, kept for `retention.days` from the
+        last time that they were replaced."""
+        key = layout.replaced(scope, path, _sha256(body))
+        content = Content(body, tag={"sequence": str(sequence)})
+        try:
+            await self._store.create(key, content)
+        except ConditionFailed:
+            kept = await self._store.get(key, most_bytes=sizes.KEPT_ASIDE)
+            if kept.body != body:
+                raise StoreRefused(
+                    f"{key} does not hold the bytes that its name says: {self._move_away(key)}"
+                ) from None
+            # Written again, so that its time starts again. Without that permission the copy keeps its earlier time.
+            with suppress(StoreRefused):
+                await self._store.replace(key, content, kept.version)
+
+    async def _shows(self, scope: Scope, wanted: Wanted, expected: Mapping[str, Version | None]) -> _Tree | None:
+        """A new listing, if it shows exactly these versions and the pointer still asks for them.
+
+        A paused pass may have written since: that a file is there does not say that it is ours.
+        """
+        tree, read = await both(self._list(scope), self._reader.pointer(scope))
+        if read.pointer.sequence != wanted.sequence:
+            return None
+        versions = {path: each.version for path, each in tree.files.items()}
+        # Not those of credentials: a store that must not read them cannot tell their version, and a create is enough.
+        readable = {path: each for path, each in expected.items() if not path.startswith(ownership.CREDENTIALS)}
+        return tree if all(versions.get(path) == version for path, version in readable.items()) else None
+
+    async def _write_marker(
+        self, scope: Scope, marker: Marker, old: Marker | None, version: Version | None
+    ) -> Version | None:
+        """The marker's version afterwards; None if another pass was faster. Its sequence never goes down."""
+        if marker == old:
+            return version
+        key = layout.live_tree(scope, layout.MARKER)
+        content = Content(documents.serialised(marker.model_dump(mode="json")), "application/json")
+        try:
+            if version is None:
+                return await self._patiently(lambda: self._store.create(key, content))
+            return await self._patiently(lambda: self._store.replace(key, content, version))
+        except _RACED:
+            return None
+
+    def _too_large(self, scope: Scope, path: str, size: str) -> str:
+        moved = self._move_away(layout.live_tree(scope, path))
+        return f"{path} has {size}, more than is read or kept aside: {moved}; the next pass writes live's file"
+
+    def _move_away(self, key: str) -> str:
+        return "move it away" + (f" (`{self._move_command(key)}`)" if self._move_command else "")
+
+    def _why(self, scope: Scope, path: str, error: StoreError) -> str:
+        """What keeps a path from following, and what to do about it."""
+        match error:
+            case ObjectTooBig():
+                return self._too_large(scope, path, f"more than {sizes.KEPT_ASIDE:,} bytes")
+            case ObjectDamaged():
+                moved = self._move_away(layout.live_tree(scope, path))
+                return f"{error}; restore it, or {moved}, and the next pass writes it"
+        return str(error)
+
+    async def _patiently(self, write: Callable[[], Awaitable[T]]) -> T:
+        return await patiently(self._runtime, write, _WAITS)
+
+
+def _marker_in(body: bytes) -> Marker | None:
+    try:
+        return grammar.checked(Marker, documents.parse(body))
+    except ValueError:
+        return None
+
+
+def _told(path: str, listed: Listed, wanted: Wanted, marker: Marker | None) -> Present | Unread | None:
+    """What stands at a path, where listing or marker says it."""
+    if listed.fault is not None:
+        return Unread(listed.fault)
+    if listed.sha256 is not None and listed.sha256 == wanted.files.get(path):
+        return Present(listed.sha256, listed.version, ours=True)
+    if path.startswith(ownership.CREDENTIALS):
+        return Present("", listed.version, ours=False)
+    recorded = marker.files.get(path) if marker else None
+    if recorded is None or recorded.version != listed.version or _may_move(path, recorded.sha256, wanted):
+        return None
+    return Present(recorded.sha256, listed.version, ours=True, commit=recorded.commit)
+
+
+def _with_hidden(
+    found: Mapping[str, Present | Unread], tree: _Tree, known: Collection[str]
+) -> Mapping[str, Present | Unread]:
+    """What is in a tree, with what no listing shows: the paths below a folder that cannot be listed, or below a
+    link in a folder's place. `known`: the paths that may be there; a folder that hides none of them is one entry.
+    """
+    reasons = dict(tree.unreadable)
+    reasons |= {f"{path}/": each.fault for path, each in tree.files.items() if each.fault is not None}
+    if not reasons:
+        return found
+    hidden = {path: folder for path in known for folder in _folders_above(path) if folder in reasons}
+    hiding = set(hidden.values())
+    shown = {path: seen for path, seen in found.items() if f"{path}/" not in hiding}
+    alone = {folder: Unread(reason) for folder, reason in tree.unreadable.items() if folder not in hiding}
+    return shown | alone | {path: Unread(reasons[folder]) for path, folder in hidden.items()}
+
+
+def _folders_above(path: str) -> Iterator[str]:
+    """`a/b/c` lies in the folders `` (the tree), `a/` and `a/b/`."""
+    parts = path.split("/")
+    return ("".join(f"{part}/" for part in parts[:depth]) for depth in range(len(parts)))
+
+
+def _first_of(blocked: Sequence[Blocked]) -> str | None:
+    """The first path that is blocked and its reason, with the number of the others."""
+    if not blocked:
+        return None
+    first, *others = blocked
+    return f"{first.path} is blocked{f', and {len(others)} more' if others else ''}: {first.reason}"
+
+
+def _may_move(path: str, sha256: str, wanted: Wanted) -> bool:
+    """Whether it counts when a file was committed: a default of example/ that live has another text for.
+
+    Its own tag tells that. Where versions are digests, bodies that went A, B, A have one version and two tags.
+    """
+    return path.startswith(ownership.EXAMPLE) and wanted.files.get(path, sha256) != sha256
+
+
+def _follows(path: str, wanted: Wanted) -> bool:
+    """Whether a path has to be what live says, whoever changes it."""
+    return path in wanted.files and not path.startswith(ownership.EXAMPLE)
+
+
+def _still(verdicts: Iterable[Verdict]) -> tuple[Verdict, ...]:
+    """What is left to say about a tree once the pass has acted."""
+    return tuple(verdict for verdict in verdicts if not isinstance(verdict, Put | Remove))
+
+
+def _sha256(body: bytes) -> str:
+    return hashlib.sha256(body).hexdigest()

@@ -1,0 +1,328 @@
+"""Gathers what is left of a scope, and writes the pointer that `recovery` makes of it.
+
+Everything is looked at, nothing is believed that does not verify: each manifest, archive and file is read. Numbers are
+the exception: a sequence counts even if what holds it is damaged, for it can only make the new one higher. The pointer
+is written like any other, by compare-and-swap, so that a daemon which goes on from the lost one loses.
+"""
+
+import hashlib
+import re
+from collections.abc import Mapping
+from contextlib import suppress
+from dataclasses import dataclass, replace
+from typing import Final
+
+from daemon.concurrency import concurrently
+from daemon.publishing import layout, manifest, sizes
+from daemon.publishing import pointer as pointers
+from daemon.publishing.errors import PublishingError, VerificationFailed
+from daemon.publishing.live_tree import ownership
+from daemon.publishing.live_tree.sync import LiveTree, Synced, Unfinished
+from daemon.publishing.maintenance import recovery_rules
+from daemon.publishing.maintenance.recovery_rules import Damaged, Found, Recovered, Remains, Unreadable, Unsigned, Wish
+from daemon.publishing.maintenance.retention_rules import folders
+from daemon.publishing.pointer import CHUNK, Chunk, HistoryEntry, Pointer, PreviousChunk, PublicationId
+from daemon.publishing.protocol import absent
+from daemon.publishing.publisher import Publisher
+from daemon.publishing.reader import PointerRead, Reader
+from daemon.stores.errors import ObjectDamaged, ObjectMissing, ObjectTooBig, StoreRefused
+from daemon.stores.port import ObjectStore, Stored
+from renderers.model import Scope
+
+_READS_AT_ONCE: Final = 8
+_SEQUENCE: Final = re.compile(rb'"sequence"\s*:\s*(\d{1,15})\b')
+_Read = Mapping[str, tuple[Chunk, str]]
+"""Chunks by key, with the sha256 of their bytes."""
+_FOLDER: Final = re.compile(r"[0-9]{1,15}")
+_CHUNK_KEY: Final = re.compile(r"/(\d{1,15})(?:-(\d{1,15})-[^/]*)?\.json$")
+"""Without the sequence of its newest entry and a write: of a release before those were in the key."""
+
+
+@dataclass(frozen=True, slots=True)
+class Recovery:
+    """What a recovery did, or (a preview) would do."""
+
+    scope: Scope
+    recovered: Recovered | None
+    """None: there was nothing to recover."""
+    remains: Remains
+    damage: str | None = None
+    """What is wrong with the pointer; None if it can be read."""
+    live_tree: Synced | Unfinished | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class _DamagedPointer:
+    sequence: int = 0
+    pointer: Pointer | None = None
+    """What it says, if only its signature does not count."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Chunks:
+    entries: tuple[HistoryEntry, ...]
+    highest: int
+    """Of every chunk, damaged or not."""
+    older: PreviousChunk | None = None
+    chunked: int = 0
+    chain_holds: bool = True
+    unsigned: tuple[HistoryEntry, ...] = ()
+    """After a signed pointer, and not led to by it."""
+    are_there: bool = False
+    """Whether there is any, damaged or not."""
+
+
+class Recoverer:
+    """Recovers scopes of one bucket."""
+
+    def __init__(self, store: ObjectStore, reader: Reader, publisher: Publisher, live_tree: LiveTree) -> None:
+        self._store = store
+        self._reader = reader
+        self._publisher = publisher
+        self._live_tree = live_tree
+
+    async def preview(self, scope: Scope, wish: Wish, by: str, reason: str) -> Recovery:
+        """What `recover` would do now. Raises as it does."""
+        _, found = await self._decide(scope, wish, by, reason)
+        return found
+
+    async def recover(self, scope: Scope, wish: Wish, by: str, reason: str) -> Recovery:
+        """Write a pointer that can go on, then bring the live tree in step.
+
+        Raises:
+            NotFound: nothing is left of the scope, or not of the state that is to be live.
+            Refused: the state that is to be live is quarantined.
+            StateUnreadable: the store does not let the state be read that has to be live.
+            PointerMoved: somebody changed or restored the pointer meanwhile; look again.
+            OutcomeUnresolved: whether the pointer was written could not be found out; look again.
+        """
+        base, found = await self._decide(scope, wish, by, reason)
+        if found.recovered is None:
+            return replace(found, live_tree=await self._live_tree.reconcile(scope))
+        written = await self._publisher.swap(scope, base, found.recovered.pointer)
+        return replace(found, live_tree=await self._live_tree.follow(scope, written.pointer.sequence))
+
+    async def _decide(self, scope: Scope, wish: Wish, by: str, reason: str) -> tuple[PointerRead, Recovery]:
+        base, damage, remains = await self._gather(scope)
+        recovered = recovery_rules.recover(remains, self._publisher.writing(by, reason), wish)
+        return base, Recovery(scope, recovered, remains, damage)
+
+    # -- what is left
+
+    async def _gather(self, scope: Scope) -> tuple[PointerRead, str | None, Remains]:
+        base, damage, damaged = await self._pointer(scope)
+        pointer = None if base.version is None or damage else base.pointer
+        signed = pointer if self._reader.has_policy else None
+        chunks = await self._chunks(scope, pointer)
+        marker, marker_version = await self._live_tree.marker(scope)
+        freshness = await self._reader.listed_version(layout.freshness(scope))
+        tree = PublicationId.parse(marker.publication) if marker and marker.publication else None
+        stored, _ = folders(scope, (await self._store.scan(layout.states(scope))).complete())
+        if base.version is None or damage:
+            # A scope whose publications are signed had a signed pointer: who cannot sign must not write one.
+            base = replace(base, signed=base.signed or any(each.is_signed for each in stored))
+        judged = await concurrently(lambda each: self._verified(scope, each.id), stored, at_once=_READS_AT_ONCE)
+        traces = {"the damaged pointer": damaged.sequence, **await self._traces(scope)}
+        traces["who read here before"] = await self._reader.highest_accepted(scope)
+        traces["the history"] = chunks.highest
+        if marker is not None:
+            traces["the live tree's files"] = max((each.commit[0] for each in marker.files.values()), default=0)
+        remains = Remains(
+            scope=scope,
+            pointer=pointer,
+            traces={name: sequence for name, sequence in traces.items() if sequence},
+            entries=chunks.entries,
+            chain_holds=chunks.chain_holds,
+            older=chunks.older,
+            chunked=chunks.chunked,
+            tree=tree if signed is None else None,
+            tree_sequence=marker.sequence if marker and signed is None else 0,
+            found=tuple(each for each in judged if isinstance(each, Found)),
+            damaged=tuple(each for each in judged if isinstance(each, Damaged)),
+            unreadable=tuple(each for each in judged if isinstance(each, Unreadable)),
+            unsigned=Unsigned(chunks.unsigned, damaged.pointer, tree) if self._reader.has_policy else None,
+            had_pointer=chunks.are_there or any(each is not None for each in (base.version, marker_version, freshness)),
+        )
+        return base, damage, remains
+
+    async def _pointer(self, scope: Scope) -> tuple[PointerRead, str | None, _DamagedPointer]:
+        """What a compare-and-swap is to start from, what is wrong with it, and what a damaged one tells."""
+        key = layout.pointer(scope)
+        try:
+            read = await self._reader.found_pointer(scope)
+        except (VerificationFailed, ObjectDamaged) as error:
+            damage = str(error)
+        else:
+            if read is not None:
+                return read, None, _DamagedPointer()
+            return PointerRead(absent(scope), None), f"{key} is gone", _DamagedPointer()
+        stored = await self._get(key, sizes.POINTER)
+        if stored is None:
+            return PointerRead(absent(scope), await self._reader.listed_version(key)), damage, _DamagedPointer()
+        # Whether it was signed is told by its bytes: who cannot sign must not replace it (protocol 4).
+        base = PointerRead(absent(scope), stored.version, signed=b'"sig"' in stored.body)
+        return base, damage, await self._reader.work_on(len(stored.body), _damaged_pointer, stored.body, scope)
+
+    async def _chunks(self, scope: Scope, pointer: Pointer | None) -> _Chunks:
+        """Every chunk that can be read, and the newest that leads back through all before it.
+
+        Under a trust policy only the chunks are believed that a pointer leads to whose signature counts.
+        """
+        keys = [each.key for each in (await self._store.scan(layout.histories(scope))).complete()]
+        stored = await concurrently(lambda key: self._get(key, sizes.CHUNK), keys, at_once=_READS_AT_ONCE)
+        bodies = {key: each.body for key, each in zip(keys, stored, strict=True) if each is not None}
+        read = await self._reader.work_on(sum(map(len, bodies.values())), _readable_chunks, bodies, scope)
+        highest = max((max(_newest_by(key), _sequence_in(body)) for key, body in bodies.items()), default=0)
+        older = pointer.older if pointer is not None else None
+        holds = _chain_holds(older, read)
+        if pointer is None or not self._reader.has_policy:
+            return replace(_believed(read, highest, older), chain_holds=holds, are_there=bool(keys))
+        after = tuple(each for each in _entries(read) if each.sequence > pointer.sequence)
+        return replace(
+            _believed(_led_to(older, read), highest, older), chain_holds=holds, unsigned=after, are_there=bool(keys)
+        )
+
+    async def _verified(self, scope: Scope, name: PublicationId) -> Found | Damaged | Unreadable:
+        """A fault of one publication stays its own; only what a store cannot answer for now is raised."""
+        try:
+            return await self._checked(scope, name)
+        except StoreRefused as error:
+            return Unreadable(name, str(error))
+
+    async def _checked(self, scope: Scope, name: PublicationId) -> Found | Damaged:
+        try:
+            key = layout.manifest(scope, name.state, name.attempt)
+            stored = await self._store.get(key, most_bytes=sizes.MANIFEST)
+        except ObjectMissing:
+            return Damaged(name, "its manifest is gone")
+        except (ObjectDamaged, ObjectTooBig) as error:
+            return Damaged(name, str(error))
+        size = len(stored.body)
+        try:
+            described = await self._reader.work_on(size, manifest.decode, stored.body)
+        except VerificationFailed as error:
+            return Damaged(name, str(error))
+        publication = recovery_rules.manifest_publication(described, _sha256(stored.body))
+        try:
+            if publication.id != name:
+                raise VerificationFailed(f"its manifest is the one of {publication.id}")
+            await self._reader.work_on(size, described.composition_value)
+            await self._reader.files(scope, publication)
+        except (PublishingError, ObjectDamaged) as error:
+            return Damaged(
+                name,
+                str(error),
+                described.revision,
+                described.events,
+                described.composition_digest,
+                described.kind,
+            )
+        return Found(publication, described.events)
+
+    async def _traces(self, scope: Scope) -> Mapping[str, int]:
+        """The highest sequence that each kind of thing tells, damaged or not."""
+        listed = await self._store.scan(layout.live_tree(scope))
+        files = [each.key for each in listed if each.size <= sizes.FILE and not ownership.is_credential(each.key)]
+        commits = await concurrently(self._commit, files, at_once=_READS_AT_ONCE)
+        aside = await self._store.folders(layout.all_replaced(scope))
+        marker = await self._get(layout.live_tree(scope, layout.MARKER), sizes.MARKER)
+        freshness = await self._get(layout.freshness(scope), sizes.FRESHNESS)
+        return {
+            "the live tree's marker": _sequence_in(marker.body) if marker else 0,
+            "freshness.json": _sequence_in(freshness.body) if freshness else 0,
+            "tags of the live tree": max(commits, default=0),
+            "bytes kept aside": max((int(each) for each in aside if _FOLDER.fullmatch(each)), default=0),
+        }
+
+    async def _commit(self, key: str) -> int:
+        """The sequence that the tag of a file tells; 0: none. A file that nobody may read stops no recovery."""
+        try:
+            stored = await self._get(key, sizes.FILE)
+        except StoreRefused:
+            return 0
+        commit = ownership.parsed_commit(stored.tag.get("commit")) if stored else None
+        return commit[0] if commit else 0
+
+    async def _get(self, key: str, most_bytes: int) -> Stored | None:
+        try:
+            return await self._store.get(key, most_bytes=most_bytes)
+        except (ObjectMissing, ObjectDamaged, ObjectTooBig):
+            return None
+
+
+def _readable_chunks(bodies: Mapping[str, bytes], scope: Scope) -> _Read:
+    """Those that are not damaged."""
+    read: dict[str, tuple[Chunk, str]] = {}
+    for key, body in bodies.items():
+        with suppress(VerificationFailed):
+            chunk = pointers.decode_chunk(body, key, scope)
+            if chunk.entries:
+                read[key] = chunk, _sha256(body)
+    return read
+
+
+def _damaged_pointer(body: bytes, scope: Scope) -> _DamagedPointer:
+    try:
+        pointer = pointers.decode(body, scope)
+    except VerificationFailed:
+        pointer = None
+    return _DamagedPointer(_sequence_in(body), pointer)
+
+
+def _believed(read: _Read, highest: int, named: PreviousChunk | None) -> _Chunks:
+    """`named`: by a pointer. A writer that lost leaves a chunk with the same entries beside the one that counts."""
+    whole = [key for key, (_, sha256) in read.items() if _chain_holds(PreviousChunk(key=key, sha256=sha256), read)]
+    names = {each.key for each in (named, *(chunk.older for chunk, _ in read.values())) if each is not None}
+    newest = max(whole, key=lambda key: (read[key][0].entries[-1].sequence, key in names), default=None)
+    if newest is None:
+        return _Chunks(_entries(read), highest)
+    chunk, sha256 = read[newest]
+    return _Chunks(_entries(read), highest, PreviousChunk(key=newest, sha256=sha256), chunk.entries[-1].sequence)
+
+
+def _entries(read: _Read) -> tuple[HistoryEntry, ...]:
+    """The oldest first."""
+    return tuple(
+        sorted((entry for chunk, _ in read.values() for entry in chunk.entries), key=lambda each: each.sequence)
+    )
+
+
+def _led_to(older: PreviousChunk | None, read: _Read) -> _Read:
+    """The chunks that a pointer leads to, as far as each is the one that its successor means."""
+    found: dict[str, tuple[Chunk, str]] = {}
+    while older is not None and older.key in read and older.key not in found:
+        chunk, sha256 = read[older.key]
+        if sha256 != older.sha256:
+            break
+        found[older.key] = chunk, sha256
+        older = chunk.older
+    return found
+
+
+def _newest_by(key: str) -> int:
+    """The sequence of a chunk's newest entry, as its key tells; 0: it tells nothing."""
+    named = _CHUNK_KEY.search(key)
+    if named is None:
+        return 0
+    oldest, newest = named.groups()
+    return int(newest or int(oldest) + CHUNK - 1)
+
+
+def _chain_holds(older: PreviousChunk | None, read: _Read) -> bool:
+    """Whether each chunk from here back is there, and is the one that its successor names."""
+    seen: set[str] = set()
+    while older is not None and older.key not in seen:
+        seen.add(older.key)
+        if older.key not in read or read[older.key][1] != older.sha256:
+            return False
+        older = read[older.key][0].older
+    return older is None
+
+
+def _sequence_in(body: bytes) -> int:
+    """The highest sequence in a document that may be cut off."""
+    return max(map(int, _SEQUENCE.findall(body)), default=0)
+
+
+def _sha256(body: bytes) -> str:
+    return hashlib.sha256(body).hexdigest()

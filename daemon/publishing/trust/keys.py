@@ -1,0 +1,115 @@
+"""Keys: who signs, and who verifies. The only module that imports securesystemslib, which takes long to import.
+
+A `signatures.Signer` is whatever can sign bytes: a key file here; anything that securesystemslib knows (a KMS,
+PKCS#11) fits behind the same two names. Keys are ed25519.
+"""
+
+import shlex
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+from cryptography.exceptions import UnsupportedAlgorithm
+from cryptography.hazmat.primitives import serialization
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
+from securesystemslib.exceptions import UnverifiedSignatureError
+from securesystemslib.signer import CryptoSigner, SSlibKey
+from securesystemslib.signer import Signature as RawSignature
+from securesystemslib.signer import Signer as RawSigner
+
+from daemon import local_files
+from daemon.publishing.errors import KeyUnusable
+from daemon.publishing.signatures import Signature
+
+_MOST_BYTES: Final = 64 << 10
+_GENERATE: Final = "`rebundle keys generate FILE` makes one, and FILE.pub beside it"
+
+
+class KeySigner:
+    """Implements `Signer` by any signer of securesystemslib."""
+
+    def __init__(self, signer: RawSigner) -> None:
+        self._signer = signer
+
+    @property
+    def keyid(self) -> str:
+        """Which public key verifies what it signs."""
+        return str(self._signer.public_key.keyid)
+
+    def sign(self, message: bytes) -> bytes:
+        """The signature of these very bytes."""
+        return bytes.fromhex(self._signer.sign(message).signature)
+
+
+@dataclass(frozen=True, slots=True)
+class PublicKey:
+    """Verifies what one signer signs."""
+
+    keyid: str
+    pem: str
+
+    @classmethod
+    def parse(cls, pem: str) -> "PublicKey":
+        """The key in a PEM text.
+
+        Raises:
+            KeyUnusable: it is no ed25519 public key.
+        """
+        try:
+            loaded = serialization.load_pem_public_key(pem.encode())
+        except (ValueError, UnsupportedAlgorithm) as error:
+            raise KeyUnusable(f"this is no public key in PEM form ({error}): {_GENERATE}") from error
+        if not isinstance(loaded, Ed25519PublicKey):
+            raise KeyUnusable(f"the public key is not an ed25519 key: {_GENERATE}")
+        return cls(SSlibKey.from_crypto(loaded).keyid, _public_pem(loaded))
+
+    def verifies(self, signature: Signature, message: bytes) -> bool:
+        """Whether this key made the signature of these very bytes."""
+        loaded = serialization.load_pem_public_key(self.pem.encode())
+        assert isinstance(loaded, Ed25519PublicKey), "parsed as one"
+        key = SSlibKey.from_crypto(loaded)
+        try:
+            key.verify_signature(RawSignature(self.keyid, signature.sig.hex()), message)
+        except UnverifiedSignatureError:
+            return False
+        return True
+
+
+def generate() -> tuple[str, PublicKey]:
+    """A new private key (PEM, PKCS#8) and its public key."""
+    key = Ed25519PrivateKey.generate()
+    private = key.private_bytes(
+        serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
+    )
+    return private.decode(), PublicKey.parse(_public_pem(key.public_key()))
+
+
+def load(path: Path) -> KeySigner:
+    """The signer of a key file.
+
+    Raises:
+        KeyUnusable: it cannot be read, it is open to others, or it is no ed25519 private key.
+    """
+    try:
+        pem = local_files.read_secret(path, _MOST_BYTES)
+    except local_files.Unsafe as error:
+        raise KeyUnusable(f"signing key {error}") from error
+    except OSError as error:
+        raise KeyUnusable(
+            f"signing key {path} cannot be read: {error.strerror}; see ls -l {shlex.quote(str(path))}, or name "
+            "another one (signing.key_file)"
+        ) from error
+    try:
+        key = serialization.load_pem_private_key(pem, None)
+    except (ValueError, TypeError, UnsupportedAlgorithm):
+        # Not with what the parser says: it may quote the key.
+        raise KeyUnusable(
+            f"signing key {path} is no private key in PEM form without a passphrase: {_GENERATE}"
+        ) from None
+    if not isinstance(key, Ed25519PrivateKey):
+        raise KeyUnusable(f"signing key {path} is not an ed25519 key: {_GENERATE}")
+    return KeySigner(CryptoSigner(key))
+
+
+def _public_pem(key: Ed25519PublicKey) -> str:
+    return key.public_bytes(serialization.Encoding.PEM, serialization.PublicFormat.SubjectPublicKeyInfo).decode()

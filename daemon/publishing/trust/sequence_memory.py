@@ -1,0 +1,111 @@
+"""The highest sequence of each scope that was accepted here: who has seen a pointer takes no older one (protocol 6)."""
+
+import json
+from pathlib import Path
+from typing import Final, Protocol
+
+from daemon import local_files
+from daemon.publishing.errors import SequenceMemoryUnusable
+from daemon.runtime import Runtime
+from renderers.model import Scope
+
+LOCK_SECONDS: Final = 10.0
+"""How long to wait for other processes, which need the lock for milliseconds."""
+_LOCK_SECONDS_AGAIN: Final = 0.5
+"""The same, while the last wait was in vain."""
+_MOST_BYTES: Final = 16 << 20
+
+
+class HighestSequences(Protocol):
+    """What readers have seen."""
+
+    async def highest(self, scope: Scope) -> int:
+        """The highest sequence that was accepted; 0 for none."""
+        ...
+
+    async def accept(self, scope: Scope, sequence: int) -> None:
+        """Remember it, unless a higher one is known."""
+        ...
+
+
+class ProcessSequences:
+    """Implements `Accepted` for as long as the process lives."""
+
+    def __init__(self) -> None:
+        self._highest: dict[Scope, int] = {}
+
+    async def highest(self, scope: Scope) -> int:
+        """The highest sequence that was accepted; 0 for none."""
+        return self._highest.get(scope, 0)
+
+    async def accept(self, scope: Scope, sequence: int) -> None:
+        """Remember it, unless a higher one is known."""
+        self._highest[scope] = max(sequence, self._highest.get(scope, 0))
+
+
+class FileSequences:
+    """Implements `Accepted` for all readers of this machine, in a file; `bucket` tells its scopes from another's.
+
+    A file that cannot be read is refused, not begun anew: who can make a reader forget can show it an old pointer.
+    """
+
+    def __init__(self, path: Path, bucket: str, runtime: Runtime) -> None:
+        self._path = path
+        self._lock = Path(f"{path}.lock")
+        self._bucket = bucket
+        self._runtime = runtime
+        self._seen = ProcessSequences()
+        self._patience = LOCK_SECONDS
+
+    async def highest(self, scope: Scope) -> int:
+        """The highest sequence that was accepted; 0 for none. Raises AcceptedUnusable."""
+        known = await self._runtime.run_in_thread(self._read)
+        return max(await self._seen.highest(scope), known.get(self._key(scope), 0))
+
+    async def accept(self, scope: Scope, sequence: int) -> None:
+        """Remember it, durably, unless a higher one is known. Raises AcceptedUnusable.
+
+        It waits outside of the threads: those who wait behind a stopped process must not use up the pool.
+        """
+        if sequence <= await self._seen.highest(scope):
+            return
+        limit = self._runtime.monotonic() + self._patience
+        while not await self._runtime.run_in_thread(self._remember, self._key(scope), sequence):
+            if self._runtime.monotonic() >= limit:
+                # Or a command that reads many scopes would wait as long for each.
+                self._patience = _LOCK_SECONDS_AGAIN
+                raise SequenceMemoryUnusable(f"{local_files.held_for(self._lock, LOCK_SECONDS)} (trust.state_file)")
+            await self._runtime.sleep(0.001 + 0.02 * self._runtime.jitter())
+        self._patience = LOCK_SECONDS
+        await self._seen.accept(scope, sequence)
+
+    def _remember(self, key: str, sequence: int) -> bool:
+        """Whether it is remembered; not while another process holds the lock."""
+        try:
+            local_files.make_folder(self._path.parent)
+            with local_files.lock(self._lock) as held:
+                if held and sequence > (known := self._read()).get(key, 0):
+                    written = json.dumps(known | {key: sequence}, indent=1, sort_keys=True)
+                    local_files.replace(self._path, written.encode())
+                return held
+        except local_files.Unsafe as error:
+            raise SequenceMemoryUnusable(f"{error} (trust.state_file)") from error
+        except OSError as error:
+            raise SequenceMemoryUnusable(
+                f"{self._path} cannot be written: {error.strerror}; let this user write it, or name another file "
+                "(trust.state_file)"
+            ) from error
+
+    def _key(self, scope: Scope) -> str:
+        return f"{self._bucket} {scope}"
+
+    def _read(self) -> dict[str, int]:
+        try:
+            found = json.loads(local_files.read_plain(self._path, _MOST_BYTES))
+        except FileNotFoundError:
+            return {}
+        except (OSError, ValueError, RecursionError, local_files.Unsafe) as error:
+            raise SequenceMemoryUnusable(f"{self._path}: {error}: put it back, or remove it knowingly") from error
+        if not isinstance(found, dict) or not all(type(each) is int for each in found.values()):
+            raise SequenceMemoryUnusable(f"{self._path} has no sequences: put it back, or remove it knowingly")
+        return found

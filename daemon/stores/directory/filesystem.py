@@ -1,0 +1,370 @@
+"""The file-system port: the few calls that the directory store acts through.
+
+Small, so that a test can count and kill at every one, and record them to replay each power cut. A call is durable only
+after the `sync` of the file (its bytes) and the `sync_folder` of the folder (its names): nothing here syncs by itself.
+Failures are plain OSErrors; the store translates them.
+
+A user who may write the folders below a bucket must not be able to make this process wait, or to make it act
+elsewhere, also where root runs it. So no call follows a symbolic link in any part of a path (ELOOP), no call waits for
+the other end of a FIFO, and ownership is changed through the descriptor of what was just created, never by name.
+"""
+
+import contextlib
+import ctypes
+import enum
+import errno
+import fcntl
+import os
+import stat
+from collections.abc import Iterable, Iterator
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final, Protocol
+
+from daemon.local_files import give_to_owner_of
+
+_CHUNK_BYTES: Final = 1 << 20
+_PASS: Final = os.O_PATH | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
+_READ: Final = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
+_CREATE: Final = os.O_CREAT | os.O_EXCL | os.O_CLOEXEC
+_RENAME_EXCHANGE: Final = 2
+
+_libc: Final = ctypes.CDLL(None, use_errno=True)
+_OPENAT2: Final = ctypes.c_long(437)  # on every architecture but Alpha
+_AT_FDCWD: Final = -100
+_RESOLVE_NO_SYMLINKS: Final = 4
+_HOW: Final = (ctypes.c_uint64 * 3)(_PASS, 0, _RESOLVE_NO_SYMLINKS)
+"""struct open_how: flags, mode, resolve."""
+
+
+class Kind(enum.Enum):
+    """What is under a name. The value is the words for it in a message."""
+
+    FILE = "a plain file"
+    FOLDER = "a folder"
+    LINK = "a symbolic link"
+    FIFO = "a FIFO"
+    SOCKET = "a socket"
+    DEVICE = "a device"
+
+
+_KINDS: Final = {
+    stat.S_IFREG: Kind.FILE,
+    stat.S_IFDIR: Kind.FOLDER,
+    stat.S_IFLNK: Kind.LINK,
+    stat.S_IFIFO: Kind.FIFO,
+    stat.S_IFSOCK: Kind.SOCKET,
+}
+
+
+@dataclass(frozen=True, slots=True)
+class DirectoryEntry:
+    """A name in a folder, and the file under it. Times are nanoseconds since 1970, by the file system's clock."""
+
+    name: str
+    kind: Kind
+    size: int
+    device: int
+    inode: int
+    modified_ns: int
+    changed_ns: int
+    """When bytes, mode, owner or a name of the file last changed. Nobody can set it."""
+
+    @property
+    def modified(self) -> float:
+        """Seconds since 1970."""
+        return self.modified_ns / 1e9
+
+    def is_same_file(self, other: "DirectoryEntry") -> bool:
+        """Whether both are one file whose bytes did not change in between, whatever its name."""
+        one, two = ((each.device, each.inode, each.size, each.modified_ns) for each in (self, other))
+        return one == two
+
+
+class UnfitLock(OSError):
+    """Something else is in the place of a lock file: opening it might block, or it may belong to somebody else."""
+
+
+class FileSystem(Protocol):
+    """What a directory store needs of an operating system."""
+
+    def status(self, path: Path) -> DirectoryEntry | None:
+        """What is at the path; None if nothing is."""
+        ...
+
+    def entries(self, folder: Path) -> Iterable[DirectoryEntry]:
+        """What is in the folder, in no order, perhaps lazily. A name that vanishes meanwhile is left out."""
+        ...
+
+    def chunks(self, path: Path) -> Iterable[bytes]:
+        """The bytes of a plain file, in parts, perhaps lazily."""
+        ...
+
+    def write(self, path: Path, body: bytes, *, mode: int) -> None:
+        """Make a new file with these bytes. The process's umask is taken from the mode, as for any program."""
+        ...
+
+    def sync(self, path: Path) -> None:
+        """Make the bytes of a file durable."""
+        ...
+
+    def sync_folder(self, folder: Path) -> None:
+        """Make the names in a folder durable."""
+        ...
+
+    def link(self, source: Path, target: Path) -> None:
+        """Give a file a second name. Atomic; raises FileExistsError if the name is taken."""
+        ...
+
+    def rename(self, source: Path, target: Path) -> None:
+        """Move a file, over another one if there is one. Atomic."""
+        ...
+
+    def exchange(self, one: Path, other: Path) -> None:
+        """Let two names change places. Atomic; raises FileNotFoundError if one is absent.
+
+        Raises OSError with EINVAL, ENOSYS or EOPNOTSUPP where the file system or the kernel cannot do it.
+        """
+        ...
+
+    def unlink(self, path: Path) -> None:
+        """Remove a name of a file."""
+        ...
+
+    def mkdir(self, folder: Path) -> None:
+        """Make a folder."""
+        ...
+
+    def rmdir(self, folder: Path) -> None:
+        """Remove an empty folder."""
+        ...
+
+    def lock(self, path: Path) -> AbstractContextManager[bool]:
+        """Hold the lock file, which is made where it is missing; False at once if another thread or process holds it.
+
+        The operating system takes the lock back from a process that dies. Raises UnfitLock.
+        """
+        ...
+
+
+class RealFileSystem:
+    """The operating system's own file system. It must have hard links, flock and fsync: any local one of Linux does."""
+
+    def status(self, path: Path) -> DirectoryEntry | None:
+        """What is at the path; None if nothing is."""
+        try:
+            with _parent(path) as folder:
+                return _entry(path.name, os.stat(_name(path), dir_fd=folder, follow_symlinks=False))
+        except (FileNotFoundError, NotADirectoryError):
+            return None
+
+    def entries(self, folder: Path) -> Iterator[DirectoryEntry]:
+        """What is in the folder."""
+        with _folder(folder, os.O_RDONLY) as descriptor, os.scandir(descriptor) as names:
+            for name in names:
+                with contextlib.suppress(FileNotFoundError):
+                    yield _entry(name.name, name.stat(follow_symlinks=False))
+
+    def chunks(self, path: Path) -> Iterator[bytes]:
+        """The bytes of a plain file."""
+        with _plain_file(path) as descriptor:
+            while chunk := os.read(descriptor, _CHUNK_BYTES):
+                yield chunk
+
+    def write(self, path: Path, body: bytes, *, mode: int) -> None:
+        """Make a new file with these bytes."""
+        with (
+            _parent(path) as folder,
+            _closing(os.open(_name(path), os.O_WRONLY | _CREATE, mode, dir_fd=folder)) as descriptor,
+        ):
+            give_to_owner_of(folder, descriptor)
+            with open(descriptor, "wb", closefd=False) as file:
+                file.write(body)
+
+    def sync(self, path: Path) -> None:
+        """Make the bytes of a file durable."""
+        with _plain_file(path) as descriptor:
+            os.fsync(descriptor)
+
+    def sync_folder(self, folder: Path) -> None:
+        """Make the names in a folder durable."""
+        with _folder(folder, os.O_RDONLY) as descriptor:
+            os.fsync(descriptor)
+
+    def link(self, source: Path, target: Path) -> None:
+        """Give a file a second name."""
+        with _parent(source) as here, _parent(target) as there:
+            os.link(_name(source), _name(target), src_dir_fd=here, dst_dir_fd=there, follow_symlinks=False)
+
+    def rename(self, source: Path, target: Path) -> None:
+        """Move a file, over another one if there is one."""
+        with _parent(source) as here, _parent(target) as there:
+            os.replace(_name(source), _name(target), src_dir_fd=here, dst_dir_fd=there)
+
+    def exchange(self, one: Path, other: Path) -> None:
+        """Let two names change places."""
+        with _parent(one) as here, _parent(other) as there:
+            _exchange(here, _name(one), there, _name(other))
+
+    def unlink(self, path: Path) -> None:
+        """Remove a name of a file."""
+        with _parent(path) as folder:
+            os.unlink(_name(path), dir_fd=folder)
+
+    def mkdir(self, folder: Path) -> None:
+        """Make a folder."""
+        with _parent(folder) as above:
+            os.mkdir(_name(folder), dir_fd=above)
+            if os.geteuid() == 0:
+                with _closing(_step(above, folder, os.O_RDONLY)) as descriptor:
+                    # Somebody may have put another folder under the name since: only one of root's is given away.
+                    if os.fstat(descriptor).st_uid == 0:
+                        give_to_owner_of(above, descriptor)
+
+    def rmdir(self, folder: Path) -> None:
+        """Remove an empty folder."""
+        with _parent(folder) as above:
+            os.rmdir(_name(folder), dir_fd=above)
+
+    @contextlib.contextmanager
+    def lock(self, path: Path) -> Iterator[bool]:
+        """Hold the lock file."""
+        with _closing(_open_lock(path)) as descriptor:
+            try:
+                fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                yield False
+            else:
+                # One that was removed since it was opened keeps nobody else out.
+                yield _is_still_there(path, descriptor)
+
+
+def _open_lock(path: Path) -> int:
+    with _parent(path) as folder:
+        with contextlib.suppress(FileExistsError):
+            descriptor = os.open(_name(path), os.O_RDONLY | _CREATE, 0o666, dir_fd=folder)
+            give_to_owner_of(folder, descriptor)
+            return descriptor
+        # For reading: the file may belong to another user of the same folder, and flock needs no more.
+        try:
+            descriptor = os.open(_name(path), _READ, dir_fd=folder)
+        except OSError as error:
+            if error.errno in {errno.ELOOP, errno.ENXIO, errno.ENODEV}:
+                raise UnfitLock(errno.EINVAL, "a lock file must be a plain file", str(path)) from None
+            raise
+    found = os.fstat(descriptor)
+    if stat.S_ISREG(found.st_mode) and found.st_nlink <= 1:
+        return descriptor
+    os.close(descriptor)
+    must = "have one name only" if stat.S_ISREG(found.st_mode) else "be a plain file"
+    raise UnfitLock(errno.EINVAL, f"a lock file must {must}", str(path))
+
+
+def _is_still_there(path: Path, descriptor: int) -> bool:
+    with _parent(path) as folder:
+        try:
+            named = os.stat(_name(path), dir_fd=folder, follow_symlinks=False)
+        except FileNotFoundError:
+            return False
+    return os.path.samestat(named, os.fstat(descriptor))
+
+
+def _entry(name: str, found: os.stat_result) -> DirectoryEntry:
+    return DirectoryEntry(
+        name,
+        _KINDS.get(stat.S_IFMT(found.st_mode), Kind.DEVICE),
+        found.st_size,
+        found.st_dev,
+        found.st_ino,
+        found.st_mtime_ns,
+        found.st_ctime_ns,
+    )
+
+
+# ---- descriptors
+
+
+@contextlib.contextmanager
+def _parent(path: Path) -> Iterator[int]:
+    """The folder that a name is in, reached without following a link. Errors get the whole path."""
+    try:
+        with _closing(_opened_parent(path)) as folder:
+            yield folder
+    except OSError as error:
+        if not str(error.filename or "").startswith("/"):
+            error.filename, error.filename2 = str(path), None
+        raise
+
+
+def _opened_parent(path: Path) -> int:
+    descriptor = _opened_at_once(path.parent)
+    if descriptor >= 0:
+        return descriptor
+    # Step by step, because the kernel is too old, or to find out what is wrong and where.
+    descriptor = os.open(path.anchor, _PASS)
+    for step in (*reversed(path.parents),)[1:]:
+        with _closing(descriptor):
+            descriptor = _step(descriptor, step, os.O_PATH)
+    return descriptor
+
+
+def _opened_at_once(folder: Path) -> int:
+    """The folder by one call of openat2 (Linux 5.6); negative if that fails, for whatever reason."""
+    name, size = os.fsencode(folder), ctypes.c_size_t(ctypes.sizeof(_HOW))
+    return int(_libc.syscall(_OPENAT2, ctypes.c_long(_AT_FDCWD), name, _HOW, size))
+
+
+def _step(above: int, folder: Path, flags: int) -> int:
+    try:
+        return os.open(_name(folder), flags | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=above)
+    except OSError as error:
+        error.filename = str(folder)
+        if error.errno == errno.ENOTDIR:
+            found = os.stat(_name(folder), dir_fd=above, follow_symlinks=False)
+            if stat.S_ISLNK(found.st_mode):
+                raise OSError(errno.ELOOP, os.strerror(errno.ELOOP), str(folder)) from None
+        raise
+
+
+@contextlib.contextmanager
+def _folder(folder: Path, flags: int) -> Iterator[int]:
+    with _parent(folder) as above:
+        descriptor = _step(above, folder, flags)
+    with _closing(descriptor):
+        yield descriptor
+
+
+@contextlib.contextmanager
+def _plain_file(path: Path) -> Iterator[int]:
+    with _parent(path) as folder:
+        descriptor = os.open(_name(path), _READ, dir_fd=folder)
+    with _closing(descriptor):
+        found = os.fstat(descriptor)
+        if stat.S_ISDIR(found.st_mode):
+            raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), str(path))
+        if not stat.S_ISREG(found.st_mode):
+            raise OSError(errno.ENXIO, "not a plain file", str(path))
+        yield descriptor
+
+
+@contextlib.contextmanager
+def _closing(descriptor: int) -> Iterator[int]:
+    try:
+        yield descriptor
+    finally:
+        os.close(descriptor)
+
+
+def _name(path: Path) -> str:
+    return path.name or "."
+
+
+def _exchange(here: int, one: str, there: int, other: str) -> None:
+    try:
+        call = _libc.renameat2
+    except AttributeError:  # a C library without it
+        raise OSError(errno.ENOSYS, os.strerror(errno.ENOSYS)) from None
+    if call(here, os.fsencode(one), there, os.fsencode(other), _RENAME_EXCHANGE) != 0:
+        number = ctypes.get_errno()
+        raise OSError(number, os.strerror(number))

@@ -1,0 +1,45 @@
+"""Commands that operators copy from a message. Everything in them is quoted for a shell; nothing is opened.
+
+What has to leave its place goes below `.rebundle/aside/` of the bucket. No scope lists that folder and no host copies
+it, while a file that is renamed within a live tree would be copied. Each command makes a folder of its own there, so
+that nothing is overwritten.
+"""
+
+import shlex
+from pathlib import Path
+from typing import Final
+
+from daemon.stores.locations import S3, Directory, Gcs, Location
+
+ASIDE: Final = ".rebundle/aside"
+
+
+def move_object(location: Location, key: str) -> str:
+    """The command that moves an object out of the scopes of its bucket."""
+    match location:
+        case Directory(path=root):
+            return move_file(root.absolute(), root.absolute() / key)
+        case S3(bucket=bucket, prefix=prefix, endpoint=endpoint, region=region):
+            options = (("--endpoint-url", endpoint), ("--region", region))
+            flags = "".join(f" {name} {shlex.quote(value)}" for name, value in options if value)
+            return f"aws s3 mv {_from_and_to(f's3://{bucket}/', prefix, key)}{flags}"
+        case Gcs(bucket=bucket, prefix=prefix):
+            return f"gcloud storage mv {_from_and_to(f'gs://{bucket}/', prefix, key)}"
+
+
+def move_file(root: Path, path: Path) -> str:
+    """The command that moves a file or folder out of the scopes of a directory store.
+
+    What is not below the root, or is in `.rebundle/`, is in no scope: it is renamed where it is.
+    """
+    quoted = shlex.quote(str(path))
+    if root not in path.parents or root / ".rebundle" in (path, *path.parents):
+        return f"mv {quoted} {shlex.quote(f'{path}.aside')}"
+    aside = shlex.quote(str(root / ASIDE))
+    return f'mkdir -p {aside} && mv {quoted} "$(mktemp -d {aside}/XXXXXX)"'
+
+
+def _from_and_to(bucket: str, prefix: str, key: str) -> str:
+    below = f"{bucket}{prefix}/" if prefix else bucket
+    aside = shlex.quote(f"{below}{ASIDE}/")
+    return f"{shlex.quote(below + key)} {aside}$(date +%s)/{shlex.quote(key)}"

@@ -1,0 +1,1 @@
+"""What the daemon does from time to time, one module each."""

@@ -1,0 +1,95 @@
+"""The daemon's timer of collections: every few hours, with jitter, each scope in turn.
+
+In every daemon of a bucket: two at once are safe, and where nothing is to go a collection costs a listing and a read.
+What goes is decided in `publishing.maintenance.retention_rules`, done in
+`publishing.maintenance.garbage_collector`.
+"""
+
+from collections.abc import Callable, Mapping
+from typing import Final
+
+import structlog
+
+from daemon.publishing.maintenance.garbage_collector import Collected, DeletionRefused, GarbageCollector, Part
+from daemon.publishing.reader import Reader
+from daemon.publishing.wording import reason_of
+from daemon.runtime import Runtime
+
+log: structlog.stdlib.BoundLogger = structlog.get_logger(__name__)
+
+_SECONDS_AN_HOUR: Final = 3600
+_RETRY_HOURS: Final = 1.0
+"""Between two rounds, on average, while something fails: what is wrong then is reported until the next success."""
+_REASON: Final = "retention"
+
+
+class CollectionTimer:
+    """Collects in one bucket until it is cancelled. Live trees follow by their own timer."""
+
+    def __init__(
+        self,
+        *,
+        collector: GarbageCollector,
+        reader: Reader,
+        runtime: Runtime,
+        writer: str,
+        hours: float,
+        parts: frozenset[Part],
+        refused: Callable[[int], None],
+    ) -> None:
+        """`hours` between two rounds, on average; 0: it never collects. `refused` is told after every round in how many
+        scopes nothing could be deleted."""
+        self._collector = collector
+        self._reader = reader
+        self._runtime = runtime
+        self._writer = writer
+        self._hours = hours
+        self._parts = parts
+        self._refused = refused
+        self.failing: Mapping[str, str] = {}
+        """Scopes that the last round could not collect, and why; an empty name: the bucket, or deletions in all."""
+
+    async def run(self) -> None:
+        """Round after round. The first one waits, too: a daemon that starts has more urgent work."""
+        while self._hours:
+            hours = min(self._hours, _RETRY_HOURS) if self.failing else self._hours
+            await self._runtime.sleep(hours * _SECONDS_AN_HOUR * (0.5 + self._runtime.jitter()))
+            try:
+                self.failing = await self._round()
+            except Exception as error:  # noqa: BLE001  # the next round asks again
+                self.failing = {"": f"the bucket cannot be listed: {reason_of(error)}"}
+                log.warning("bucket not listed", error=reason_of(error))
+
+    async def _round(self) -> Mapping[str, str]:
+        """One collection of each scope; which of them failed, and why."""
+        failing: dict[str, str] = {}
+        refusals: list[DeletionRefused] = []
+        for scope in await self._reader.scopes():
+            try:
+                _log(await self._collector.collect(scope, self._writer, _REASON, parts=self._parts))
+            except DeletionRefused as error:
+                refusals.append(error)
+            except Exception as error:  # noqa: BLE001  # one scope must not hold up the others; the next round goes on
+                failing[str(scope)] = reason_of(error)
+                log.warning("scope not collected, tried again later", scope=str(scope), error=reason_of(error))
+        self._refused(len(refusals))
+        if refusals:
+            # Once a round, and tried again in the next: a token that had run out is renewed, a permission given.
+            log.warning("released and not deleted, tried again later", scopes=len(refusals), error=str(refusals[0]))
+            failing[""] = f"released and not deleted in {len(refusals)} scopes: {refusals[0]}"
+        return failing
+
+
+def _log(collected: Collected) -> None:
+    if collected.sequence is not None or collected.deleted or collected.copies:
+        log.info(
+            "collected",
+            scope=str(collected.scope),
+            released=len(collected.released),
+            deleted=len(collected.deleted),
+            replaced_copies_deleted=len(collected.copies),
+            bytes=collected.size,
+            left=len(collected.left),
+        )
+    if collected.strays:
+        log.warning("keys below states/ that are of no publication", scope=str(collected.scope), keys=collected.strays)

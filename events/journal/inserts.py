@@ -1,0 +1,122 @@
+"""What comes in: append with the check of identity, and the ring of what was rejected."""
+
+import json
+import shlex
+import sqlite3
+from collections.abc import Sequence
+
+from events.errors import IdentityConflict, JournalFull, Problem
+from events.journal.database import decoding, meta, writing
+from events.journal.lanes import add_lanes
+from events.journal.records import Accepted, Arrival, JournalLimits, Rejected
+from events.model import Position
+from events.strict_json import MOST_PROBLEMS, described
+
+
+def append(db: sqlite3.Connection, now: str, limits: JournalLimits, arrivals: Sequence[Arrival]) -> list[Accepted]:
+    """Keep all of them, durably, or none.
+
+    Raises:
+        IdentityConflict: the id of one is known with another content.
+        JournalFull: too much waits.
+    """
+    with writing(db):
+        instance = meta(db, "instance")
+        accepted = []
+        for index, arrival in enumerate(arrivals):
+            known = None if arrival.replay_of else _known(db, index, arrival)
+            offset = insert(db, now, arrival) if known is None else known
+            accepted.append(Accepted(Position(instance, offset), known=known is not None))
+        if not all(each.known for each in accepted):
+            _check_limits(db, limits)
+    return accepted
+
+
+def insert(db: sqlite3.Connection, now: str, arrival: Arrival) -> int:
+    """The position of a new row, inside a transaction."""
+    identity, replay = arrival.identity, arrival.replay_of
+    body = arrival.event.structured()
+    cursor = db.execute(
+        "INSERT INTO events (intake, source, id, type, digest, body, size, accepted_at, assigned, replay_position,"
+        " replay_scope) VALUES (?, ?, ?, ?, ?, ?, ?, ?, 0, ?, ?)",
+        (
+            identity.intake,
+            identity.source,
+            identity.id,
+            arrival.event.type,
+            arrival.digest,
+            body,
+            len(body),
+            now,
+            replay.position.offset if replay else None,
+            replay.scope if replay else None,
+        ),
+    )
+    assert cursor.lastrowid is not None
+    if arrival.scopes is not None:
+        add_lanes(db, now, cursor.lastrowid, arrival.scopes)
+    return cursor.lastrowid
+
+
+def _known(db: sqlite3.Connection, index: int, arrival: Arrival) -> int | None:
+    """Where the same event stands already. A row that is still there is known, though its time may be over."""
+    identity = arrival.identity
+    row = db.execute(
+        "SELECT position, digest FROM events WHERE id = ? AND source = ? AND intake = ? AND replay_position IS NULL",
+        (identity.id, identity.source, identity.intake),
+    ).fetchone()
+    if row is None:
+        return None
+    if row["digest"] != arrival.digest:
+        raise IdentityConflict(
+            f"the id {described(identity.id)} was sent before, from the same source, with another content: send "
+            f"what is new under a new id; `rebundle status {shlex.quote(identity.id)}` shows what became of the first",
+            index=index,
+            event_id=identity.id,
+        )
+    return int(row["position"])
+
+
+def _check_limits(db: sqlite3.Connection, limits: JournalLimits) -> None:
+    waiting = db.execute("SELECT events, bytes FROM backlog").fetchone()
+    if waiting["events"] > limits.most_unsettled or waiting["bytes"] > limits.most_unsettled_bytes:
+        raise JournalFull(
+            f"the journal holds as many unsettled events as it may ({limits.most_unsettled} events, "
+            f"{limits.most_unsettled_bytes} bytes): send again later"
+        )
+
+
+def reject(
+    db: sqlite3.Connection, now: str, limits: JournalLimits, *, sender: str, body: bytes, problems: Sequence[Problem]
+) -> None:
+    """Keep what was not accepted, in a ring of entries and bytes."""
+    told = json.dumps([[each.path, each.expected, each.found] for each in problems[:MOST_PROBLEMS]])
+    with writing(db):
+        db.execute(
+            "INSERT INTO rejected (intake, at, problems, size, body) VALUES (?, ?, ?, ?, ?)",
+            (sender, now, told, len(body), body[: limits.most_rejected_bytes]),
+        )
+        db.execute(
+            "DELETE FROM rejected WHERE number <= (SELECT number FROM (SELECT number,"
+            " row_number() OVER newest AS entries, sum(length(body)) OVER newest AS bytes FROM rejected"
+            " WINDOW newest AS (ORDER BY number DESC)) WHERE entries > ? OR bytes > ? ORDER BY number DESC LIMIT 1)",
+            (limits.most_rejected, limits.most_rejected_bytes),
+        )
+
+
+def rejected(db: sqlite3.Connection, most: int) -> tuple[Rejected, ...]:
+    """The newest of what was rejected, newest first."""
+    rows = db.execute("SELECT * FROM rejected ORDER BY number DESC LIMIT ?", (most,))
+    return tuple(map(_rejected, rows))
+
+
+def _rejected(row: sqlite3.Row) -> Rejected:
+    with decoding(row, f"rejected request {row['number']}"):
+        return Rejected(
+            number=row["number"],
+            intake=row["intake"],
+            at=row["at"],
+            problems=tuple(Problem(*map(str, fields)) for fields in json.loads(row["problems"])),
+            size=row["size"],
+            body=row["body"],
+        )

@@ -1,0 +1,356 @@
+"""What the compose file must say for a composition, as plain values, built without any template.
+
+A second statement of the same rules on purpose: the gate compares what was rendered with this. Nothing but the
+model of a composition is shared with what renders.
+"""
+
+from dataclasses import dataclass
+from decimal import Decimal
+from functools import lru_cache
+from typing import Any, Final
+
+from renderers.gate import parsers
+from renderers.model import Amounts, Composition, Model, RenderDefaults, Value, canonical_digest
+
+_GRPC_PORTS: Final = {"tensorflow": 8500, "triton": 8001, "openvino": 9000}
+_LOADS_NUMBERS: Final = frozenset({"tensorflow", "openvino"})
+_BATCHES: Final = frozenset({"tensorflow"})
+_TIMES: Final = {"interval": "30s", "timeout": "5s", "retries": 3}
+_STATUS_PORTS: Final = {"tensorflow": 8501, "openvino": 8000}
+_STATUS_PROBE: Final = (
+    "exec 3<>/dev/tcp/127.0.0.1/{port} && printf 'GET /v1/models/{id} HTTP/1.0\\r\\n\\r\\n' >&3"
+    " && grep -q '\"AVAILABLE\"' <&3"
+)
+
+
+@dataclass(frozen=True, slots=True, repr=False)
+class Default:
+    """A value that a variable of the target host replaces: `${variable:-amount}`."""
+
+    variable: str
+    amount: Decimal
+
+    def __repr__(self) -> str:
+        return f"${{{self.variable}:-{self.amount}}}"  # as an operator meets it in the file
+
+    def is_in(self, found: Any) -> bool:
+        """Whether `found` says this, in whatever unit."""
+        said = parsers.amount(found)
+        return said is not None and said[0] == self.variable and self.is_amount(*said[1:])
+
+    def is_amount(self, number: str, factor: int) -> bool:
+        """Whether `number` of a unit is the amount."""
+        return Decimal(number) * factor == self.amount
+
+
+def model_service(
+    model: Model, composition: Composition, defaults: RenderDefaults, batching_file: str | None
+) -> dict[str, Any]:
+    """The service s<id>s; `batching_file` is the text of the file that it mounts, where batching is on."""
+    folder = f"/models/{model.id}"
+    volumes = [f"../model-serving/model-download{folder}:{folder}:ro"]
+    what_it_serves = [model.version, model.artifact.uri, model.artifact.digest, model.serving_version]
+    labels = {"bundle.model-version": short_digest(what_it_serves)}
+    service: dict[str, Any] = {
+        "depends_on": {"model_download": {"condition": "service_completed_successfully"}},
+        "image": _pulled_from(model.serving.image, defaults),
+        "restart": defaults.restart,
+        "labels": labels | _labels(defaults),
+        "networks": [composition.bundle.name],
+        "volumes": volumes,
+        "command": _command(model),
+        "healthcheck": _TIMES | {"start_period": "120s", "test": _probe(model)},
+        "deploy": {"resources": _resources(model, defaults)},
+    }
+    if model.serving.gpu is not None and model.serving.gpu.count == "all":
+        service["runtime"] = "nvidia"
+    if model.serving.platform == "triton":
+        service["shm_size"] = "1g"
+    if batching_file is not None:
+        service["labels"] = labels | {"bundle.batching": short_digest(batching_file)} | _labels(defaults)
+        volumes.append(f"./batching_{model.id}.txt:/etc/batching.txt")
+    return service
+
+
+def grpc_port(model: Model) -> int:
+    """Where the model's engine answers."""
+    return _GRPC_PORTS[model.serving.platform]
+
+
+def loads_numbers(model: Model) -> bool:
+    """Whether the engine serves the folder of one version, so that models.txt names it."""
+    return model.serving.platform in _LOADS_NUMBERS
+
+
+def batching_folder(model: Model) -> str | None:
+    """Where the model's batching file is: the bundle's own, or an operator's to switch on; None if it has none."""
+    if model.serving.platform not in _BATCHES:
+        return None
+    batching = model.serving.batching
+    return "base/bundle" if batching is not None and batching.enabled else "example/conf/bundle"
+
+
+def model_comments(model: Model) -> list[str]:
+    """The options of a model's service that are switched off, in their order, as they stand there."""
+    return _options(model.serving.platform, model.id, batching=batching_parameters(model) is not None) + (
+        _GPU_OPTIONS if model.serving.gpu is not None and model.serving.gpu.count == "all" else []
+    )
+
+
+_OPENVINO_NUMBERS: Final = ("nireq", "grpc_workers", "rest_workers")
+_GPU_OPTIONS: Final = ["#devices:", "#- capabilities: [gpu]", "#count: 1"]
+
+
+def _options(platform: str, model_id: str, *, batching: bool) -> list[str]:
+    if platform == "openvino":
+        return ["#- --metrics_enable", *(f"#- --{name}=<int_val>" for name in _OPENVINO_NUMBERS)]
+    if platform != "tensorflow":
+        return []
+    own_file = f"#- ${{REL_DIR}}/conf/bundle/batching_{model_id}.txt:/etc/batching.txt"
+    own_flags = ["#- --enable_batching", "#- --batching_parameters_file=/etc/batching.txt"]
+    return [
+        *([] if batching else [own_file]),
+        "#- ./monitoring.txt:/etc/monitoring.txt",
+        "#- --tensorflow_inter_op_parallelism=<int_val>",
+        "#- --tensorflow_intra_op_parallelism=<int_val>",
+        *([] if batching else own_flags),
+        "#- --monitoring_config_file=/etc/monitoring.txt",
+        "#- --grpc_max_threads=<int_val>",
+    ]
+
+
+def place(option: str) -> tuple[str, int]:
+    """The key of a service that an option belongs to, and the column where uncommenting makes it an entry."""
+    if option in _GPU_OPTIONS:
+        return "deploy", 10 + 2 * _GPU_OPTIONS.index(option)
+    return "volumes" if ":/etc/" in option else "command", 6
+
+
+def proxy_comments(composition: Composition) -> list[str]:
+    """The options of model_proxy that are switched off, in their order."""
+    target = _scalar(composition.bundle.target)
+    return [
+        "#- --inference-engine-service-name-format",
+        "#- <inference_svc_name_format>",
+        "#- --target-bundle",
+        f"#- {target}",
+    ]
+
+
+@lru_cache(maxsize=256)
+def _scalar(text: str) -> str:
+    """`text` as YAML reads it back."""
+    return text if parsers.yaml_text(text).value == text else f'"{text}"'
+
+
+def shown(listing: str, composition: Composition) -> dict[str, Any]:
+    """What a listing of the README shows of a service, with its options in green switched on.
+
+    A model's service is shown as that of the model <model_id>, here `sample`; see `SAMPLE_IMAGE`.
+    """
+    if listing == "proxy":
+        service = proxy_service("", composition, RenderDefaults())
+        *command, flag, path = service["command"]
+        name_format = ["--inference-engine-service-name-format", "<inference_svc_name_format>"]
+        service["command"] = [*command, *name_format, flag, path, "--target-bundle", composition.bundle.target]
+        return {"model_proxy": {key: service[key] for key in ("volumes", "command")}}
+    sample = _sample(shown_template(listing), is_gpu=listing == "gpu")
+    service = model_service(sample, composition, RenderDefaults(), None)
+    volumes, command, keys = _SHOWN[listing]
+    service["networks"] = ["<network>"]
+    service["volumes"] += volumes
+    service["command"] += command
+    if listing == "gpu":
+        service["deploy"]["resources"]["reservations"]["devices"] = [{"capabilities": ["gpu"], "count": 1}]
+    return {"ssamples": {key: service[key] for key in keys}}
+
+
+def options(listing: str, composition: Composition) -> list[str]:
+    """The options of the service in a listing of the README, in green or not."""
+    if listing == "proxy":
+        return proxy_comments(composition)
+    return model_comments(_sample(shown_template(listing), is_gpu=listing == "gpu"))
+
+
+def shown_template(listing: str) -> str:
+    """The name of the template whose service a listing of the README shows, without its suffix."""
+    return listing if listing in {"proxy", "openvino"} else "tensorflow"
+
+
+SAMPLE_IMAGE: Final = "registry.example.com/serving:1"
+_KEYS: Final = ("depends_on", "image", "networks", "volumes", "command")
+_SHOWN: Final[dict[str, tuple[list[str], list[str], tuple[str, ...]]]] = {
+    "gpu": ([], [], ("depends_on", "image", "networks", "deploy")),
+    "batching": (
+        ["${REL_DIR}/conf/bundle/batching_sample.txt:/etc/batching.txt"],
+        ["--enable_batching", "--batching_parameters_file=/etc/batching.txt"],
+        _KEYS,
+    ),
+    "monitoring": (
+        ["./monitoring.txt:/etc/monitoring.txt"],
+        ["--monitoring_config_file=/etc/monitoring.txt"],
+        _KEYS,
+    ),
+    "parallelism": (
+        [],
+        ["--tensorflow_inter_op_parallelism=<int_val>", "--tensorflow_intra_op_parallelism=<int_val>"],
+        _KEYS,
+    ),
+    "threads": ([], ["--grpc_max_threads=<int_val>"], _KEYS),
+    "openvino": ([], ["--metrics_enable", *(f"--{name}=<int_val>" for name in _OPENVINO_NUMBERS)], _KEYS),
+}
+
+
+def _sample(platform: str, *, is_gpu: bool) -> Model:
+    serving = {"platform": platform, "image": SAMPLE_IMAGE} | ({"gpu": {"count": "all"}} if is_gpu else {})
+    return Model.model_validate(
+        {"id": "sample", "version": "1", "artifact": {"uri": "gs://bucket/sample"}, "serving": serving}
+    )
+
+
+def image_folders(composition: Composition, defaults: RenderDefaults) -> frozenset[str]:
+    """What the images of a bundle are pulled from."""
+    images = {model.serving.image for model in composition.models}
+    images |= {defaults.download_image, defaults.router_image, composition.proxy.image}
+    pulled = (_pulled_from(image, defaults) for image in images)
+    return frozenset(image.rpartition("/")[0] or "docker.io/library" for image in pulled)
+
+
+def batching_parameters(model: Model) -> dict[str, Any] | None:
+    """The parameters in base/bundle/batching_<id>.txt, or None where batching is off."""
+    batching = model.serving.batching
+    if batching is None or not batching.enabled:
+        return None
+    return {key: value for key, value in _plain(batching.parameters).items() if value is not None}
+
+
+def download_service(digest: str, composition: Composition, defaults: RenderDefaults) -> dict[str, Any]:
+    """model_download; `digest` is that of the list and the script."""
+    here = "../model-serving/model-download"
+    return {
+        "image": _pulled_from(defaults.download_image, defaults),
+        "restart": "no",
+        "labels": {"bundle.models": digest} | _labels(defaults),
+        "networks": [composition.bundle.name],
+        "env_file": ["${REL_DIR}/creds/bundle/.env"],
+        "environment": {"RCLONE_CONFIG": "/dev/null", "RCLONE_GCS_SERVICE_ACCOUNT_FILE": "/creds/gcs.json"},
+        "volumes": [
+            f"{here}/models:/models",
+            f"{here}/models.txt:/etc/model-download/models.txt:ro",
+            f"{here}/download.sh:/etc/model-download/download.sh:ro",
+            "${REL_DIR}/creds/bundle:/creds:ro",
+        ],
+        "entrypoint": ["/bin/sh", "/etc/model-download/download.sh"],
+    }
+
+
+def router_service(digest: str, composition: Composition, defaults: RenderDefaults) -> dict[str, Any]:
+    """<bundle>-nginx; `digest` is that of the map."""
+    return {
+        "image": _pulled_from(defaults.router_image, defaults),
+        "restart": defaults.restart,
+        "labels": {"bundle.models": digest} | _labels(defaults),
+        "networks": [composition.bundle.name],
+        "sysctls": {"net.ipv4.tcp_tw_reuse": "1"},
+        "volumes": ["${REL_DIR}/conf/bundle/nginx.conf:/etc/nginx/nginx.conf:ro", "./nginx:/etc/nginx/bundle:ro"],
+        "healthcheck": _TIMES | {"test": ["CMD", "wget", "-q", "-O", "/dev/null", "http://127.0.0.1:8080/healthz"]},
+    }
+
+
+def proxy_service(digest: str, composition: Composition, defaults: RenderDefaults) -> dict[str, Any]:
+    """model_proxy; `digest` is that of the signature."""
+    router = f"{composition.bundle.name}-nginx"
+    return {
+        "depends_on": {router: {"condition": "service_started"}},
+        "image": _pulled_from(composition.proxy.image, defaults),
+        "restart": defaults.restart,
+        "labels": {"bundle.signature": digest} | _labels(defaults),
+        "networks": [composition.bundle.name],
+        "ports": ["${MODEL_PROXY_HTTP_PORT:-8000}:8000", "${MODEL_PROXY_GRPC_PORT:-8005}:8005"],
+        "volumes": ["./proxy/bundle-signature.yaml:/etc/bundle-signature.yaml"],
+        "command": [
+            *("mproxy", "server", "--tf-serving-connection-string", f"{router}:8500"),
+            *("-c", "/etc/bundle-signature.yaml"),
+        ],
+    }
+
+
+def _command(model: Model) -> list[str]:
+    match model.serving.platform:
+        case "tensorflow":
+            return _tensorflow_command(model)
+        case "triton":
+            return _triton_command(model)
+        case "openvino":
+            return [f"--model_name={model.id}", f"--model_path=/models/{model.id}", "--port=9000", "--rest_port=8000"]
+
+
+def _tensorflow_command(model: Model) -> list[str]:
+    command = ["--enable_model_warmup", f"--model_name={model.id}", f"--model_base_path=/models/{model.id}"]
+    if batching_parameters(model) is not None:
+        command += ["--enable_batching", "--batching_parameters_file=/etc/batching.txt"]
+    return command
+
+
+def _triton_command(model: Model) -> list[str]:
+    options = ["--model-repository=/models", "--model-control-mode=explicit", f"--load-model={model.id}"]
+    return ["tritonserver", *options]
+
+
+def _probe(model: Model) -> list[str]:
+    port = _STATUS_PORTS.get(model.serving.platform)
+    if port is not None:
+        return ["CMD", "bash", "-c", _STATUS_PROBE.format(port=port, id=model.id)]
+    return ["CMD", "curl", "-fsS", "-o", "/dev/null", "http://127.0.0.1:8000/v2/health/ready"]
+
+
+def amounts(model: Model, defaults: RenderDefaults) -> dict[str, dict[str, Default]]:
+    """The limits and reservations of a model's service."""
+    own, given, prefix = model.serving.resources, defaults.resources, f"SERVING_{model.id.replace('-', '_')}"
+    return {
+        "limits": _amounts(prefix, "LIMIT", own.limits, given.limits),
+        "reservations": _amounts(prefix, "RESERVATION", own.reservations, given.reservations),
+    }
+
+
+def _resources(model: Model, defaults: RenderDefaults) -> dict[str, Any]:
+    resources: dict[str, dict[str, Any]] = {**amounts(model, defaults)}
+    reservations = resources["reservations"]
+    gpu = model.serving.gpu
+    if gpu is not None and gpu.device_ids is not None:
+        reservations["devices"] = [{"capabilities": ["gpu"], "device_ids": list(gpu.device_ids)}]
+    elif gpu is not None and gpu.count != "all":
+        reservations["devices"] = [{"capabilities": ["gpu"], "count": gpu.count}]
+    return resources
+
+
+def _amounts(prefix: str, suffix: str, own: Amounts, given: Amounts) -> dict[str, Default]:
+    cpus = next((each for each in (own.cpus, given.cpus) if each is not None), "0")
+    memory = next((each for each in (own.memory, given.memory) if each is not None), 0)
+    return {
+        "cpus": Default(f"{prefix}_CPU_{suffix}", Decimal(cpus)),
+        "memory": Default(f"{prefix}_MEM_{suffix}", Decimal(memory)),
+    }
+
+
+def _pulled_from(image: str, defaults: RenderDefaults) -> str:
+    host, slash, rest = image.partition("/")
+    if not slash or not (set(host) & {".", ":"} or host == "localhost" or host.lower() != host):
+        host, rest = "docker.io", image
+    if host in {"docker.io", "index.docker.io"}:
+        host, rest = "docker.io", rest if "/" in rest else f"library/{rest}"
+    return f"{defaults.registries[host]}/{rest}" if host in defaults.registries else image
+
+
+def _labels(defaults: RenderDefaults) -> dict[str, str]:
+    # Compose reads $$ as $.
+    return {key: value.replace("$", "$$") for key, value in defaults.labels.items()}
+
+
+def short_digest(value: object) -> str:
+    """The 16 hex digits that a label shows of a value."""
+    return canonical_digest(value)[:16]
+
+
+def _plain(value: Value) -> dict[str, Any]:
+    return value.model_dump(mode="json")

@@ -1,0 +1,397 @@
+"""Keys from their making to their revocation, by the command, on a bucket."""
+
+import json
+import os
+import shutil
+import stat
+from pathlib import Path
+
+import pytest
+
+from tests.support.buckets import SCOPE
+
+
+@pytest.fixture
+def policy(bucket, rebundle, tmp_path, monkeypatch) -> Path:
+    """One key, with which everybody here signs, and which everybody here trusts."""
+    monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path / "state"))
+    monkeypatch.delenv("STATE_DIRECTORY", raising=False)
+    assert rebundle("keys", "generate", tmp_path / "one.key").code == 0
+    assert rebundle("keys", "trust", tmp_path / "policy.json", tmp_path / "one.key.pub").code == 0
+    monkeypatch.setenv("REBUNDLE_SIGNING__KEY_FILE", str(tmp_path / "one.key"))
+    return tmp_path / "policy.json"
+
+
+@pytest.fixture
+def trusting(policy, rebundle, monkeypatch) -> Path:
+    """The bucket is signed, and read by the policy."""
+    assert rebundle("republish", SCOPE).code == 0
+    monkeypatch.setenv("REBUNDLE_TRUST__POLICY", str(policy))
+    return policy
+
+
+def keyids(policy: Path) -> list[str]:
+    return [each["keyid"] for each in json.loads(policy.read_text())["keys"]]
+
+
+def test_a_new_key_is_for_its_owner_alone_and_is_never_overwritten(rebundle, tmp_path):
+    made = rebundle("keys", "generate", tmp_path / "k", "-o", "json")
+    again = rebundle("keys", "generate", tmp_path / "k")
+
+    assert stat.S_IMODE((tmp_path / "k").stat().st_mode) == 0o600
+    assert len(made.json["keyid"]) == 64
+    assert "PRIVATE" not in made.out + made.err
+    assert (again.code, "never overwritten" in again.err) == (2, True)
+
+
+def test_what_is_signed_passes_and_what_is_older_than_the_key_does_not(trusting, rebundle):
+    result = rebundle("verify", SCOPE, "-o", "json")
+
+    assert result.code == 5
+    whole = {each["what"]: each["problem"] for each in result.json["checks"]}
+    refused = {what: problem for what, problem in whole.items() if problem}
+    assert sorted(what.split("@")[0] for what in refused) == ["state state-1", "state state-2", "state state-3"]
+    assert all("is not signed" in problem for problem in refused.values())
+    assert [what.split("@")[0] for what in whole if what.startswith("state") and what not in refused] == [
+        "state state-3"
+    ], "published anew, by who signs"
+    assert "freshness" in result.json["not_checked"][0]
+
+
+def test_every_verb_refuses_a_bucket_that_nobody_trusted_has_signed(policy, rebundle, monkeypatch):
+    monkeypatch.setenv("REBUNDLE_TRUST__POLICY", str(policy))
+    for verb in (["show", SCOPE], ["states", SCOPE], ["hold", SCOPE, "--reason", "r"]):
+        result = rebundle(*verb)
+        assert (result.code, "is not signed, and the trust policy demands it" in result.err) == (5, True), verb
+        assert f"`rebundle recover {SCOPE} --reason '…'` with a key that is trusted" in result.err
+
+
+def test_a_policy_without_a_place_for_what_was_accepted_is_refused(trusting, rebundle, monkeypatch):
+    for variable in ("STATE_DIRECTORY", "XDG_STATE_HOME", "HOME"):
+        monkeypatch.delenv(variable, raising=False)
+    result = rebundle("verify", SCOPE)
+
+    assert (result.code, "set trust.state_file" in result.err) == (5, True)
+
+
+def test_who_has_no_key_changes_no_signed_pointer(trusting, bucket, rebundle, monkeypatch):
+    monkeypatch.delenv("REBUNDLE_SIGNING__KEY_FILE")
+    before = (bucket / str(SCOPE) / "pointer.json").read_bytes()
+    result = rebundle("hold", SCOPE, "--reason", "r")
+
+    assert (result.code, "signing.key_file" in result.err) == (5, True)
+    assert (bucket / str(SCOPE) / "pointer.json").read_bytes() == before
+
+
+def test_a_pointer_that_was_put_back_is_refused_by_the_next_command_too(trusting, bucket, rebundle):
+    pointer = bucket / str(SCOPE) / "pointer.json"
+    old = pointer.read_bytes()
+    assert rebundle("hold", SCOPE, "--reason", "r").code == 0
+    pointer.write_bytes(old)
+    shutil.rmtree(bucket / ".rebundle", ignore_errors=True)
+
+    result = rebundle("show", SCOPE)
+
+    assert result.code == 5
+    assert "has sequence 4, and 5 was seen here before" in result.err
+
+
+def test_what_was_seen_counts_for_one_bucket_however_it_is_named(trusting, bucket, rebundle, monkeypatch):
+    younger = shutil.copytree(bucket, bucket.parent / "elsewhere" / bucket.name)
+    old = (bucket / str(SCOPE) / "pointer.json").read_bytes()
+    assert rebundle("hold", SCOPE, "--reason", "r").code == 0
+    (bucket / str(SCOPE) / "pointer.json").write_bytes(old)
+    for folder in (bucket.parent, younger.parent):
+        monkeypatch.chdir(folder)
+        result = rebundle("show", SCOPE, "--bucket", bucket.name)
+        assert ("was seen here before" in result.err) == (folder == bucket.parent), result.err
+    assert rebundle("show", SCOPE, "--bucket", f"{bucket}/").code == 5
+    assert rebundle("show", SCOPE, "--bucket", bucket.as_uri()).code == 5
+
+
+@pytest.mark.parametrize("text", ["", "{}x", '{"schema": 9}', '{"keys": 1}'])
+def test_a_policy_that_cannot_be_read_trusts_nothing(trusting, rebundle, text):
+    trusting.write_text(text)
+    result = rebundle("show", SCOPE)
+
+    assert (result.code, "trust policy" in result.err) == (5, True)
+
+
+@pytest.mark.parametrize("mode", [0o666, 0o664])
+def test_a_policy_that_others_may_write_trusts_nothing(trusting, rebundle, mode):
+    trusting.chmod(mode)
+    result = rebundle("status")
+    assert (result.code, "chmod go-w" in result.err) == (5, True)
+
+
+def test_a_policy_in_a_folder_that_others_may_write_trusts_nothing(trusting, rebundle):
+    trusting.parent.chmod(0o777)
+    try:
+        result = rebundle("status")
+    finally:
+        trusting.parent.chmod(0o700)
+    assert (result.code, f"chmod go-w {trusting.parent}" in result.err) == (5, True)
+
+
+def test_what_was_accepted_is_private_and_is_refused_where_others_may_write_it(trusting, rebundle, tmp_path):
+    rebundle("status")
+    (kept,) = tmp_path.rglob("accepted.json")
+    assert kept.stat().st_mode & 0o777 == 0o600
+    kept.chmod(0o620)
+    result = rebundle("status")
+    assert (result.code, f"chmod go-w {kept}" in result.err) == (5, True)
+
+
+def test_a_policy_is_written_so_that_it_can_be_read_whatever_the_umask(rebundle, tmp_path, policy):
+    written, before = tmp_path / "by a group.json", os.umask(0o002)
+    try:
+        assert rebundle("keys", "trust", written, tmp_path / "one.key.pub").code == 0
+    finally:
+        os.umask(before)
+    assert written.stat().st_mode & 0o777 == 0o644
+
+
+def test_a_policy_that_is_gone_trusts_nothing(trusting, rebundle):
+    trusting.unlink()
+    result = rebundle("show", SCOPE)
+
+    assert (result.code, "cannot be read" in result.err) == (5, True)
+
+
+def test_a_revocation_says_what_it_blocks_before_and_after(trusting, rebundle):
+    (keyid,) = keyids(trusting)
+    asked = rebundle("keys", "revoke", trusting, keyid[:8], "--reason", "lost", "--dry-run", "-o", "json")
+    assert rebundle("show", SCOPE).code == 0
+    done = rebundle("keys", "revoke", trusting, keyid[:8], "--reason", "lost", "-o", "json")
+
+    whats = [each["what"].split("@")[0] for each in asked.json["blocked"]]
+    assert whats[0] == "pointer"
+    assert len(whats) == 2, "the pointer, and the one publication that it has signed"
+    assert asked.json["blocked"] == done.json["blocked"]
+    refused = rebundle("show", SCOPE)
+    assert (refused.code, "was revoked at" in refused.err, "(lost)" in refused.err) == (5, True, True)
+    written = trusting.read_bytes()
+    again = rebundle("keys", "revoke", trusting, keyid, "--reason", "again", "-o", "json")
+    assert (again.code, again.json["blocked"], trusting.read_bytes()) == (0, done.json["blocked"], written)
+    assert rebundle("keys", "trust", trusting, trusting.with_name("one.key.pub")).code == 2
+
+
+def test_a_key_can_be_revoked_whatever_the_bucket_is_like(trusting, bucket, rebundle, monkeypatch):
+    """Or who stole it would decide when it is revoked."""
+    (keyid,) = keyids(trusting)
+    damaged = next((bucket / str(SCOPE) / "states").rglob("manifest.json"))
+    damaged.write_bytes(damaged.read_bytes() + b" ")
+    done = rebundle("keys", "revoke", trusting, keyid, "--reason", "stolen", "-o", "json")
+
+    assert done.code == 0
+    assert [each["keyid"] for each in json.loads(trusting.read_text())["revoked"]] == [keyid]
+    assert [each["what"].split("@")[0] for each in done.json["unread"]] == [damaged.parent.parent.name]
+    assert "pointer" in [each["what"] for each in done.json["blocked"]]
+
+
+def test_a_key_can_be_revoked_while_the_bucket_is_away(trusting, rebundle, monkeypatch):
+    (keyid,) = keyids(trusting)
+    monkeypatch.setenv("REBUNDLE_BUCKET", "s3://away/x?endpoint=http://127.0.0.1:9")
+    monkeypatch.setenv("AWS_ACCESS_KEY_ID", "x")
+    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "x")
+    asked = rebundle("keys", "revoke", trusting, keyid, "--reason", "stolen", "--dry-run")
+    assert (asked.code, json.loads(trusting.read_text())["revoked"]) == (6, [])
+    done = rebundle("keys", "revoke", trusting, keyid, "--reason", "stolen")
+
+    assert (done.code, "cannot be told" in done.err) == (0, True)
+    assert [each["keyid"] for each in json.loads(trusting.read_text())["revoked"]] == [keyid]
+
+
+def test_a_key_is_not_named_by_next_to_nothing(trusting, rebundle):
+    before = trusting.read_bytes()
+    for start in ("", keyids(trusting)[0][:7]):
+        refused = rebundle("keys", "revoke", trusting, start, "--reason", "r")
+        assert (refused.code, "too short" in refused.err) == (2, True)
+    assert trusting.read_bytes() == before
+
+
+def test_a_policy_behind_a_link_stays_one_for_whoever_it_is_open_to(trusting, rebundle, tmp_path):
+    trusting.chmod(0o600)
+    link = tmp_path / "link.json"
+    link.symlink_to(trusting)
+    assert rebundle("keys", "trust", link, tmp_path / "one.key.pub", "--freshness", "required").code == 0
+    assert (link.is_symlink(), stat.S_IMODE(trusting.stat().st_mode)) == (True, 0o600)
+    assert json.loads(trusting.read_text())["freshness"] == "required"
+
+
+def test_a_policy_in_a_folder_that_others_may_write_is_not_made(rebundle, tmp_path, policy):
+    """Else whoever may write the folder makes root write wherever a link of theirs leads to."""
+    shared = tmp_path / "shared"
+    shared.mkdir()
+    (shared / "policy.json").symlink_to(shared / "nologin")
+    shared.chmod(0o777)
+    refused = rebundle("keys", "trust", shared / "policy.json", tmp_path / "one.key.pub")
+    assert (refused.code, f"chmod go-w {shared}" in refused.err) == (2, True)
+    assert [each.name for each in shared.iterdir()] == ["policy.json"]
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root acts in everybody's folders")
+def test_root_changes_no_policy_that_another_user_may_replace(rebundle, tmp_path, policy):
+    theirs, before = tmp_path / "theirs", policy.read_bytes()
+    theirs.mkdir()
+    (theirs / "policy.json").symlink_to(policy)
+    os.chown(theirs, 12345, 12345)
+    refused = rebundle("keys", "trust", theirs / "policy.json", tmp_path / "one.key.pub", "--freshness", "required")
+    assert (refused.code, "belongs to another user" in refused.err) == (2, True)
+    assert policy.read_bytes() == before
+
+
+def test_who_signs_with_a_key_that_its_own_policy_does_not_accept_writes_nothing(
+    trusting, bucket, rebundle, tmp_path, monkeypatch
+):
+    """Or nobody with the policy could read the scope any more."""
+    before = (bucket / str(SCOPE) / "pointer.json").read_bytes()
+    assert rebundle("keys", "generate", tmp_path / "other.key").code == 0
+    monkeypatch.setenv("REBUNDLE_SIGNING__KEY_FILE", str(tmp_path / "other.key"))
+    unknown = rebundle("hold", SCOPE, "--reason", "r")
+    assert rebundle("keys", "trust", trusting, tmp_path / "other.key.pub", "--role", "publish").code == 0
+    publisher = rebundle("hold", SCOPE, "--reason", "r")
+    assert rebundle("keys", "trust", trusting, tmp_path / "other.key.pub", "--role", "pointer").code == 0
+    republished = rebundle("republish", SCOPE)
+    asked = rebundle("republish", SCOPE, "--dry-run")
+
+    assert (unknown.code, "is not in the trust policy" in unknown.err) == (5, True)
+    assert (publisher.code, "may not sign as pointer" in publisher.err) == (5, True)
+    for each in (republished, asked):
+        assert (each.code, "may not sign as publish" in each.err) == (5, True)
+    assert (bucket / str(SCOPE) / "pointer.json").read_bytes() == before
+    assert rebundle("hold", SCOPE, "--reason", "r").code == 0
+
+
+def test_a_daemon_that_nobody_could_read_does_not_start(trusting, rebundle, tmp_path, monkeypatch):
+    monkeypatch.setenv("REBUNDLE_JOURNAL__PATH", str(tmp_path / "journal.db"))
+    # An address of no machine: a daemon that did start would end with 6.
+    monkeypatch.setenv("REBUNDLE_HTTP__LISTEN", "192.0.2.1:1")
+    monkeypatch.setenv("REBUNDLE_HTTP__TOKEN", "0123456789abcdef0123456789abcdef")
+    assert rebundle("keys", "trust", trusting, tmp_path / "one.key.pub", "--role", "publish").code == 0
+    no_role = rebundle("run")
+    assert rebundle("keys", "trust", trusting, tmp_path / "one.key.pub").code == 0
+    assert rebundle("keys", "revoke", trusting, keyids(trusting)[0], "--reason", "lost").code == 0
+    revoked = rebundle("run")
+    monkeypatch.delenv("REBUNDLE_SIGNING__KEY_FILE")
+    no_key = rebundle("run")
+
+    assert (no_role.code, "may not sign as pointer" in no_role.err) == (2, True)
+    assert (revoked.code, "was revoked at" in revoked.err) == (2, True)
+    assert (no_key.code, "there is no signing key" in no_key.err) == (2, True)
+
+
+def test_keys_are_exchanged_without_a_moment_in_which_readers_refuse(trusting, rebundle, tmp_path, monkeypatch):
+    old = keyids(trusting)[0]
+    assert rebundle("keys", "rotate", trusting, old[:8], tmp_path / "two.key").code == 0
+    assert rebundle("show", SCOPE).code == 0
+    monkeypatch.setenv("REBUNDLE_SIGNING__SECOND_KEY_FILE", str(tmp_path / "two.key"))
+    assert rebundle("republish", SCOPE).code == 0
+    assert rebundle("show", SCOPE).code == 0
+    monkeypatch.setenv("REBUNDLE_SIGNING__KEY_FILE", str(tmp_path / "two.key"))
+    monkeypatch.delenv("REBUNDLE_SIGNING__SECOND_KEY_FILE")
+    assert rebundle("hold", SCOPE, "--reason", "r").code == 0
+    revoked = rebundle("keys", "revoke", trusting, old, "--reason", "exchanged", "-o", "json")
+
+    assert len(revoked.json["blocked"]) == 1, "the publication that only the old key has signed"
+    assert rebundle("show", SCOPE).code == 0
+
+
+def test_a_key_counts_only_for_what_it_is_trusted_for(policy, rebundle, tmp_path, monkeypatch):
+    assert rebundle("republish", SCOPE).code == 0
+    monkeypatch.setenv("REBUNDLE_TRUST__POLICY", str(policy))
+    public = tmp_path / "one.key.pub"
+    assert rebundle("keys", "trust", policy, public, "--role", "publish").code == 0
+    assert "may not sign as pointer" in rebundle("show", SCOPE).err
+    assert rebundle("keys", "trust", policy, public, "--scope", "other/*").code == 0
+    assert f"for {SCOPE}" in rebundle("show", SCOPE).err
+    assert rebundle("keys", "trust", policy, public, "--scope", f"{SCOPE.bundle}/*").code == 0
+    assert rebundle("show", SCOPE).code == 0
+
+
+def test_freshness_is_demanded_of_readers_and_not_of_who_signs(trusting, rebundle, tmp_path, monkeypatch):
+    public = tmp_path / "one.key.pub"
+    assert rebundle("keys", "trust", trusting, public, "--freshness", "required").code == 0
+    assert rebundle("show", SCOPE).code == 0
+    monkeypatch.delenv("REBUNDLE_SIGNING__KEY_FILE")
+    result = rebundle("show", SCOPE)
+
+    assert (result.code, "has no freshness.json" in result.err) == (5, True)
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["keys", "trust", "policy.json", "absent.pub"],
+        ["keys", "trust", "policy.json", "one.key"],
+        ["keys", "rotate", "absent.json", "x", "new.key"],
+        ["keys", "revoke", "absent.json", "x", "--reason", "r"],
+        ["keys", "generate", "absent/folder/key"],
+    ],
+)
+def test_what_cannot_be_read_or_written_is_wrong_usage(policy, rebundle, arguments):
+    assert rebundle(*arguments).code == 2
+
+
+def test_a_key_that_the_policy_does_not_have_is_not_found(policy, rebundle):
+    assert rebundle("keys", "revoke", policy, "zz" * 6, "--reason", "r").code == 3
+
+
+# -- offline
+
+
+@pytest.fixture
+def copied(trusting, bucket, tmp_path) -> Path:
+    """The signed publication, copied out of the bucket."""
+    (found,) = (bucket / str(SCOPE) / "states").glob("*/*/manifest.dsse.json")
+    return shutil.copytree(found.parent, tmp_path / "copied")
+
+
+def test_a_copied_publication_is_verified_without_a_bucket(copied, rebundle, monkeypatch):
+    monkeypatch.setenv("REBUNDLE_BUCKET", "s3://nobody-is-asked")
+    result = rebundle("verify", "--offline", copied, "-o", "json")
+
+    assert result.code == 0
+    assert result.json["ok"]
+    (unchecked,) = result.json["not_checked"]
+    assert "whether the state is live" in unchecked
+
+
+def test_without_a_policy_an_offline_check_says_that_nobody_vouches(copied, rebundle, monkeypatch):
+    monkeypatch.delenv("REBUNDLE_TRUST__POLICY")
+    result = rebundle("verify", "--offline", copied, "-o", "json")
+
+    assert result.code == 0
+    assert "signatures" in result.json["not_checked"][0]
+
+
+@pytest.mark.parametrize("name", ["bundle.tar.gz", "manifest.json", "manifest.dsse.json"])
+def test_a_copy_with_a_changed_or_lost_file_fails(copied, rebundle, name):
+    file = copied / name
+    body = bytearray(file.read_bytes())
+    body[len(body) // 2] ^= 1
+    file.write_bytes(body)
+    changed = rebundle("verify", "--offline", copied)
+    file.unlink()
+    lost = rebundle("verify", "--offline", copied)
+
+    assert (changed.code, lost.code) == (5, 5)
+
+
+def test_status_tells_whose_word_it_takes_for_the_live_tree(trusting, rebundle, monkeypatch):
+    assert "marked synced" in rebundle("status").out
+    monkeypatch.delenv("REBUNDLE_TRUST__POLICY")
+    assert "marked synced" not in rebundle("status").out
+
+
+def test_a_live_tree_that_nobody_signed_is_held_against_what_is_signed(trusting, bucket, rebundle):
+    """A marker that says `updating` excuses nothing: whoever can write the tree can write it, too."""
+    tree = bucket / str(SCOPE) / "docker-compose-gen"
+    (tree / "base/bundle/docker-compose.yaml").unlink()
+    marker = tree / ".rebundle.json"
+    marker.write_text(marker.read_text().replace('"synced"', '"updating"'))
+    result = rebundle("verify", SCOPE, "live", "-o", "json")
+
+    assert result.code == 5
+    [problem] = [each["problem"] for each in result.json["checks"] if each["problem"]]
+    assert problem.startswith("not in step with live: base/bundle/docker-compose.yaml; nobody signs")

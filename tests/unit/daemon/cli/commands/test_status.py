@@ -1,0 +1,362 @@
+import re
+import shlex
+import subprocess
+from datetime import datetime
+
+import pytest
+
+from daemon.publishing.live_tree.sync import LiveTree
+from daemon.publishing.reader import Reader
+from daemon.stores.errors import StoreUnavailable
+from tests.builders import make_composition
+from tests.support.buckets import SCOPE, composition_with, in_bucket, live_file
+from tests.support.journals import in_journal
+
+OTHER = make_composition(1, bundle="other", target="edge")
+
+ENV = "example/conf/bundle/.env"
+COMPOSE = "base/bundle/docker-compose.yaml"
+
+
+def scope_of(result):
+    return next(each for each in result.json["scopes"] if each["scope"] == str(SCOPE))
+
+
+def contents(bucket):
+    return {path: path.read_bytes() for path in bucket.rglob("*") if path.is_file()}
+
+
+def test_a_sound_bucket_needs_no_attention_and_is_not_touched(bucket, rebundle):
+    before = contents(bucket)
+
+    result = rebundle("status", "-o", "json")
+
+    assert (scope_of(result)["live_tree"]["synced"], scope_of(result)["attention"]) == (True, [])
+    assert "nothing needs attention" in rebundle("status").out
+    assert contents(bucket) == before
+
+
+def test_overrides_and_what_operators_deleted_are_named(bucket, rebundle):
+    live_file(bucket, ENV).write_text("MINE=1\n")
+    live_file(bucket, "example/.env").unlink()
+
+    tree_view = scope_of(rebundle("status", "-o", "json"))["live_tree"]
+
+    assert (tree_view["overrides"], tree_view["deleted_by_operator"]) == ([ENV], ["example/.env"])
+    table = rebundle("status", SCOPE).out
+    assert f"{ENV}: override" in table
+    assert "example/.env: deleted by an operator" in table
+
+
+def test_a_hold_with_a_waiting_state_needs_attention(bucket, rebundle):
+    rebundle("hold", SCOPE, "--reason", "freeze", "--by", "alice")
+    in_bucket(bucket, lambda published: published.publish(composition_with("5"), "state-5", 5))
+
+    (why,) = scope_of(rebundle("status", "-o", "json"))["attention"]
+
+    assert why.startswith("held by alice since ")
+    assert why.endswith(": freeze; state-5 waits")
+
+
+def test_a_withheld_desired_needs_attention_until_it_may_live(bucket, rebundle):
+    rebundle("quarantine", SCOPE, "state-2", "--reason", "bad", "--by", "alice")
+    in_bucket(bucket, lambda published: published.publish(composition_with("2"), "state-5", 5))
+    assert scope_of(rebundle("status", "-o", "json"))["attention"] == [
+        "desired state state-5 is quarantined by alice: bad"
+    ]
+
+    rebundle("quarantine", SCOPE, "state-5", "--reason", "fine", "--lift")
+
+    assert "rebundle resume" in scope_of(rebundle("status", "-o", "json"))["attention"][0]
+
+
+def test_the_status_of_a_scope_names_what_is_quarantined(bucket, rebundle):
+    rebundle("quarantine", SCOPE, "state-2", "--reason", "b\033ad", "--by", "alice")
+
+    assert "is quarantined by alice: b\\x1bad" in rebundle("status", SCOPE).out
+
+
+def test_a_hold_does_not_hide_that_what_waits_is_quarantined(bucket, rebundle):
+    in_bucket(bucket, lambda published: published.publish(composition_with("5"), "state-5", 5))
+    quarantined = rebundle("quarantine", SCOPE, "state-5", "--reason", "bad", "--rollback-to", "state-1", "-y")
+    assert quarantined.code == 0, quarantined.err
+
+    (why,) = scope_of(rebundle("status", "-o", "json"))["attention"]
+
+    assert "state-5 waits, and is quarantined: lift that before you resume" in why
+
+
+def test_hand_edits_strays_and_missing_files_of_base_need_attention(bucket, rebundle):
+    live_file(bucket, COMPOSE).write_text("mine\n")
+    live_file(bucket, "base/notes.txt").write_text("mine\n")
+    live_file(bucket, "base/bundle/nginx/models.map").unlink()
+
+    view = scope_of(rebundle("status", "-o", "json"))
+
+    assert view["live_tree"]["synced"] is False
+    assert view["live_tree"]["foreign"] == [COMPOSE]
+    assert view["live_tree"]["strays"] == ["base/notes.txt"]
+    assert set(view["live_tree"]["pending"]) == {COMPOSE, "base/bundle/nginx/models.map"}
+    assert len(view["attention"]) == 3
+    assert "base/notes.txt: not written by Rebundle" in rebundle("status", SCOPE).out
+
+
+@pytest.mark.parametrize("put", ["link", "large file"])
+def test_the_command_of_a_blocked_path_lets_the_tree_follow(bucket, rebundle, put):
+    path = live_file(bucket, "base/bundle/nginx/models.map")
+    path.unlink()
+    if put == "link":
+        path.symlink_to("/nowhere")
+    else:
+        path.write_bytes(b"x" * ((8 << 20) + 1))
+    rebundle("hold", SCOPE, "--reason", "to have a pass")
+    [blocked] = scope_of(rebundle("status", "-o", "json"))["live_tree"]["blocked"]
+
+    command = re.search(r'mkdir -p .*/XXXXXX\)"', blocked["reason"])[0]
+    subprocess.run(["sh", "-c", command], check=True)
+    assert rebundle("hold", SCOPE, "--reason", "to have a pass").code == 0
+
+    view = scope_of(rebundle("status", "-o", "json"))["live_tree"]
+    assert (view["follows"], view["blocked"]) == (True, [])
+    assert [each.name for each in (bucket / ".rebundle/aside").glob("*/*")] == ["models.map"]
+    assert not [*path.parent.glob("models.map?*")], "hosts copy what is in base/"
+
+
+def test_a_path_that_cannot_be_written_is_named_with_what_to_do(bucket, rebundle):
+    link = live_file(bucket, "base/bundle/nginx/models.map")
+    link.unlink()
+    link.symlink_to("/nowhere")
+    result = rebundle("hold", SCOPE, "--reason", "to have a pass")
+    assert "not in step: base/bundle/nginx/models.map is blocked" in result.out
+
+    view = scope_of(rebundle("status", "-o", "json"))
+
+    assert (view["live_tree"]["synced"], view["live_tree"]["follows"], view["live_tree"]["pending"]) == (
+        False,
+        False,
+        [],
+    )
+    [blocked] = view["live_tree"]["blocked"]
+    assert (blocked["path"], "move it away" in blocked["reason"]) == (
+        "base/bundle/nginx/models.map",
+        True,
+    )
+    assert any("does not follow at base/bundle/nginx/models.map" in why for why in view["attention"])
+    assert not any("next pass" in why for why in view["attention"])
+    table = rebundle("status", SCOPE).out
+    assert "  blocked  " in table
+    assert "base/bundle/nginx/models.map: blocked: " in table
+    verified = rebundle("verify", SCOPE)
+    assert (verified.code, "models.map does not follow: " in verified.out) == (5, True)
+
+
+@pytest.mark.parametrize("held", [False, True])
+def test_what_only_a_pass_could_see_is_reported_with_its_time_and_the_command_that_clears_it(bucket, rebundle, held):
+    """A folder in the way is in no listing: whether it is still there, only a write shows."""
+    if held:
+        rebundle("hold", SCOPE, "--reason", "test")
+    file = live_file(bucket, COMPOSE)
+    file.unlink()
+    file.mkdir()
+    state = scope_of(rebundle("status", "-o", "json"))["live"]
+    again = ("rollback", SCOPE, f"{state['state']}@{state['attempt']}", "--reason", "r") if held else ("resume", SCOPE)
+    assert rebundle(*again, "--wait", "0", "-o", "json").json["changed"] is False
+    seen_at = scope_of(rebundle("status", "-o", "json"))["live_tree"]["blocked"][0]["seen_at"]
+    assert datetime.fromisoformat(seen_at).tzinfo is not None
+
+    file.rmdir()
+    view = scope_of(rebundle("status", "-o", "json"))
+
+    why = view["attention"][-1]
+    assert f"did not follow at {COMPOSE} in the pass of {seen_at}: " in why
+    assert f"within 5 minutes), or `rebundle {again[0]} {SCOPE}" in why
+    assert f"{COMPOSE}: blocked in the pass of {seen_at}: " in rebundle("status", SCOPE).out
+    assert f"{COMPOSE} did not follow in the pass of {seen_at}: " in rebundle("verify", SCOPE).out
+    command = why.split("`")[-2]
+    assert rebundle(*shlex.split(command)[1:]).code == 0
+    assert scope_of(rebundle("status", "-o", "json"))["live_tree"]["blocked"] == []
+
+
+def test_a_damaged_manifest_of_an_old_state_stops_no_tree_and_is_named_with_the_command_that_helps(bucket, rebundle):
+    live_file(bucket, ENV).write_text("MINE=1\n")
+    (manifest,) = (bucket / str(SCOPE) / "states/state-2").glob("*/manifest.json")
+    manifest.write_bytes(manifest.read_bytes() + b"x")
+
+    assert rebundle("rollback", SCOPE, "state-1", "--reason", "bad model", "-y").code == 0
+
+    view = scope_of(rebundle("status", "-o", "json"))
+    assert (view["error"], view["live"]["state"], view["live_tree"]["overrides"]) == (None, "state-1", [ENV])
+    assert (view["live_tree"]["synced"], view["live_tree"]["follows"]) == (True, True)
+    assert [each["publication"].partition("@")[0] for each in view["live_tree"]["damaged_manifests"]] == ["state-2"]
+    assert f"`rebundle recover {SCOPE} --reason 'damaged manifest'`" in view["attention"][-1]
+    assert b'"state-1"' in live_file(bucket, "base/.rebundle.json").read_bytes()
+
+
+def test_a_lost_pointer_needs_attention_and_hides_no_other_scope(bucket, rebundle):
+    broken = bucket / "other/target/docker-compose-gen"
+    broken.mkdir(parents=True)
+    (broken / ".rebundle.json").write_text("{}")
+
+    result = rebundle("status", "-o", "json")
+
+    (lost,) = [each for each in result.json["scopes"] if each["scope"] == "other/target"]
+    assert "is gone" in lost["attention"][0]
+    assert scope_of(result)["attention"] == []
+    assert "unreadable" in rebundle("status").out
+
+
+def test_a_lost_archive_of_live_needs_attention(bucket, rebundle):
+    for archive in (bucket / str(SCOPE) / "states/state-3").glob("*/bundle.tar.gz"):
+        archive.unlink()
+
+    result = rebundle("status", "-o", "json")
+
+    assert result.code == 5
+    assert "cannot be compared with live: " in scope_of(result)["attention"][0]
+    assert "gone from the bucket" in scope_of(result)["attention"][0]
+    table = rebundle("status").out
+    assert "state-3 (3)   state-3 (3)" in table, "the pointer can be read, so it is shown"
+    assert ("not compared" in table, "unreadable" in table) == (True, False)
+
+
+@pytest.mark.parametrize(("fault", "code"), [(KeyError("odd"), 1), (StoreUnavailable("the bucket is away"), 6)])
+def test_an_error_of_one_scope_is_its_own_row_and_sets_the_exit_code(bucket, rebundle, monkeypatch, fault, code):
+    in_bucket(bucket, lambda it: it.publish(OTHER, "state-1", 1))
+    survey = LiveTree.survey
+
+    async def faulty(self, scope, **more):
+        if scope == SCOPE:
+            raise fault
+        return await survey(self, scope, **more)
+
+    monkeypatch.setattr(LiveTree, "survey", faulty)
+    result = rebundle("status", "-o", "json")
+
+    assert result.code == code
+    views = {each["scope"]: each for each in result.json["scopes"]}
+    assert views[str(SCOPE)]["live"]["state"] == "state-3"
+    assert views[str(SCOPE)]["live_tree_error"] is not None
+    assert views[str(OTHER.scope)]["attention"] == []
+    assert ("Traceback" in rebundle("status").err, "Traceback" in rebundle("status", "--debug").err) == (False, True)
+
+
+def test_a_pointer_with_an_error_that_nobody_foresaw_hides_no_other_scope(bucket, rebundle, monkeypatch):
+    in_bucket(bucket, lambda it: it.publish(OTHER, "state-1", 1))
+    existing = Reader.existing
+
+    async def faulty(self, scope):
+        if scope == SCOPE:
+            raise ValueError("odd")
+        return await existing(self, scope)
+
+    monkeypatch.setattr(Reader, "existing", faulty)
+    for verb in ("status", "scopes"):
+        result = rebundle(verb, "-o", "json")
+        assert result.code == 1
+        errors = {each["scope"]: each["error"] for each in result.json["scopes"]}
+        assert errors[str(OTHER.scope)] is None
+        assert errors[str(SCOPE)].startswith("unexpected ValueError: odd (--debug")
+
+
+def test_exit_code_tells_programs_whether_something_needs_attention(bucket, rebundle):
+    assert rebundle("status", "--exit-code").code == 0
+    rebundle("hold", SCOPE, "--reason", "freeze")
+
+    assert (rebundle("status").code, rebundle("status", "--exit-code").code) == (0, 1)
+
+
+def test_the_journals_backlog_comes_with_age_and_last_error(journal, rebundle):
+    async def fail(opened):
+        delivery = await opened.next()
+        await opened.note_failure(str(SCOPE), [delivery.position], "StoreUnavailable: the bucket is away")
+
+    in_journal(journal, fail)
+
+    result = rebundle("status", "-o", "json")
+    waiting = result.json["journal"]
+
+    assert (waiting["events"], waiting["dead_letters"], waiting["rejected"]) == (2, 1, 1)
+    lane = next(each for each in waiting["lanes"] if each["scope"] == str(SCOPE))
+    assert (lane["waiting"], lane["attempts"]) == (2, 1)
+    assert "StoreUnavailable: the bucket is away" in scope_of(result)["attention"][0]
+    table = rebundle("status").out
+    assert "2 events wait" in table
+    assert table.count("1 dead letters") == 1
+    assert table.count("StoreUnavailable: the bucket is away") == 1
+
+
+def test_a_scope_has_only_its_own_lane_and_dead_letters_and_each_error_once(journal, rebundle):
+    async def fail(opened):
+        for scope in (str(SCOPE), "other/target"):
+            await opened.note_failure(scope, [(await opened.next()).position], "StoreUnavailable: away")
+
+    in_journal(journal, fail)
+    own = rebundle("status", SCOPE, "-o", "json").json["journal"]
+
+    assert ([lane["scope"] for lane in own["lanes"]], own["events"], own["dead_letters"]) == ([str(SCOPE)], 2, 1)
+    every = rebundle("status").out
+    assert (every.count("StoreUnavailable: away"), rebundle("status", SCOPE).out.count("StoreUnavailable: away")) == (
+        2,
+        1,
+    )
+    assert "other/target" not in rebundle("status", SCOPE).out
+
+
+def test_an_error_of_the_pointer_is_not_repeated_for_its_lane(journal, bucket, rebundle):
+    (bucket / str(SCOPE) / "pointer.json").write_text("{}")
+    (why,) = scope_of(rebundle("status", "-o", "json"))["attention"]
+
+    async def fail(opened):
+        await opened.note_failure(str(SCOPE), [(await opened.next()).position], f"VerificationFailed: {why}")
+
+    in_journal(journal, fail)
+    first, second = scope_of(rebundle("status", "-o", "json"))["attention"]
+
+    assert (first, second.endswith("1 failed tries")) == (why, True)
+    assert rebundle("status").out.count(why) == 1
+
+
+def test_a_scope_that_only_waits_in_the_journal_is_told_of_there(journal, rebundle):
+    lanes = rebundle("status", "-o", "json").json["journal"]["lanes"]
+
+    assert "other/target" in [each["scope"] for each in lanes]
+
+
+def test_an_unusable_journal_does_not_hide_the_bucket(bucket, tmp_path, rebundle):
+    (tmp_path / "x.db").write_bytes(b"no database at all" * 100)
+
+    result = rebundle("status", "--journal", tmp_path / "x.db", "-o", "json")
+
+    assert result.code == 0
+    assert "cannot be used" in result.json["journal"]["error"]
+    assert rebundle("status", "--journal", tmp_path / "x.db", "--exit-code").code == 1
+    assert scope_of(result)["live"]["state"] == "state-3"
+    assert "cannot be used" in rebundle("status", "--journal", tmp_path / "x.db").out
+
+
+def test_a_bucket_that_the_journal_did_not_publish_to_needs_attention(journal, rebundle):
+    assert rebundle("status", "-o", "json").json["journal"]["wrong_bucket"] is None
+    in_journal(journal, lambda opened: opened.remember_bucket("1" * 32))
+    assert "is its volume not mounted" in rebundle("status", "-o", "json").json["journal"]["wrong_bucket"]
+    told = rebundle("status").out
+    assert "bucket: this bucket has no .rebundle/bucket.json" in told
+    assert "rebundle run --new-bucket" in told
+
+
+def test_an_event_is_told_of_in_each_scope(journal, rebundle):
+    (dead,) = rebundle("status", "e1", "-o", "json").json["events"]
+    (waiting,) = rebundle("status", "42", "-o", "json").json["events"]
+
+    assert [(lane["outcome"], lane["dead_letter"]) for lane in dead["scopes"]] == [("dead-lettered", 1)]
+    assert {lane["scope"]: lane["outcome"] for lane in waiting["scopes"]} == {str(SCOPE): None, "other/target": None}
+    table = rebundle("status", "e1").out
+    assert "dead-lettered" in table
+    assert "\033" not in table
+
+
+def test_what_is_neither_scope_nor_event_is_not_found(journal, rebundle):
+    assert rebundle("status", "nobody/nothing").code == 3
+
+
+def test_without_a_journal_an_event_is_not_found(bucket, rebundle):
+    assert rebundle("status", "e1").code == 3

@@ -1,0 +1,1091 @@
+"""The live tree on a store: protocol 5, one test to a rule, beside operators, other passes and failures."""
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from dataclasses import replace
+from itertools import count
+
+import pytest
+
+from daemon.publishing import layout, protocol
+from daemon.publishing.errors import NewerSchema, NotFound, OperationRefused, PointerLost
+from daemon.publishing.live_tree.sync import LiveTree, Synced, Unfinished
+from daemon.publishing.manifest import RenderedState
+from daemon.stores.errors import ConditionFailed, StoreUnavailable
+from daemon.stores.memory import MemoryStore
+from daemon.stores.port import Content, Listing, Version
+from tests.builders_publishing import SCOPE, Bucket, make_files, make_state, tree
+from tests.builders_runtime import InlineRuntime
+from tests.support.faulty_store import Fault, FaultyStore, Gate
+from tests.support.live_trees import edit, kept, marker_of, sha256
+
+COMPOSE, ENV, CREDS = "base/docker-compose.yml", "example/conf/bundle/.env", "example/creds/s3.env"
+MARKER_KEY = layout.live_tree(SCOPE, layout.MARKER)
+
+PROCESSES = count()
+
+
+@pytest.fixture(params=[False, True], ids=["generations", "versions-by-content"])
+def memory(request: pytest.FixtureRequest) -> MemoryStore:
+    return MemoryStore(InlineRuntime("store"), versions_by_content=request.param)
+
+
+def bucket(store: MemoryStore | FaultyStore, name: str = "") -> Bucket:
+    """Another process; two of them never make the same random id."""
+    return Bucket(store, InlineRuntime(f"{name}-{next(PROCESSES)}"))
+
+
+def bodies(state: RenderedState) -> dict[str, bytes]:
+    return {file.path: file.body for file in state.files}
+
+
+async def synced(process: Bucket) -> Synced:
+    result = await process.live_tree.reconcile(SCOPE)
+    assert isinstance(result, Synced), result
+    return result
+
+
+async def rolled_back(process: Bucket, state: str) -> None:
+    base = await process.reader.pointer(SCOPE)
+    [target] = base.pointer.retained_of(state)
+    await process.publisher.swap(SCOPE, base, protocol.rollback(base.pointer, process.publisher.writing("ann"), target))
+
+
+def test_the_tree_of_a_pointer_that_a_newer_release_wrote_is_left_alone(memory: MemoryStore) -> None:
+    async def scenario() -> None:
+        process = bucket(memory)
+        await process.publish(make_state(1))
+        key = layout.pointer(SCOPE)
+        stored = await memory.get(key)
+        await memory.replace(key, Content(stored.body.replace(b'"schema":1', b'"schema":2')), stored.version)
+        with pytest.raises(NewerSchema, match="newer release"):
+            await process.live_tree.reconcile(SCOPE)
+        assert list(await memory.scan(layout.live_tree(SCOPE))) == []
+
+    asyncio.run(scenario())
+
+
+def test_the_first_pass_writes_every_file_and_a_marker_that_says_synced(memory: MemoryStore) -> None:
+    async def scenario() -> None:
+        process, state = bucket(memory), make_state(1)
+        read = await process.publish(state)
+        result = await synced(process)
+        assert await tree(memory) == bodies(state)
+        assert set(result.written) == set(bodies(state))
+        marker = await marker_of(memory)
+        assert read.pointer.live is not None
+        assert (marker.sequence, marker.publication, marker.status) == (1, str(read.pointer.live.id), "synced")
+        assert set(marker.files) == set(bodies(state))
+        stored = await memory.get(layout.live_tree(SCOPE, COMPOSE))
+        assert stored.tag["publication"] == str(read.pointer.live.id)
+        assert (stored.tag["commit"], stored.tag["mode"]) == ("1.0", "0644")
+
+    asyncio.run(scenario())
+
+
+def test_a_scope_without_a_live_state_has_nothing_written(memory: MemoryStore) -> None:
+    async def scenario() -> None:
+        assert await bucket(memory).live_tree.reconcile(SCOPE) == Synced(0)
+        assert list(await memory.scan("")) == []
+
+    asyncio.run(scenario())
+
+
+def test_an_idle_pass_writes_nothing(memory: MemoryStore) -> None:
+    async def scenario() -> None:
+        await bucket(memory).publish(make_state(1))
+        await synced(bucket(memory))
+        await edit(memory, ENV, b"MINE=1\n")
+        await edit(memory, "base/stray", b"stray")
+        store = FaultyStore(memory)
+        for name in ("same", "other"):
+            await synced(bucket(store, name))
+        assert store.writes == []
+
+    asyncio.run(scenario())
+
+
+def test_base_follows_live_byte_for_byte_forward_and_back(memory: MemoryStore) -> None:
+    async def scenario() -> None:
+        process = bucket(memory)
+        one, two = make_state(1), make_state(2, files=make_files("2", **{"base/new": "n"}))
+        await process.publish(one)
+        await synced(process)
+        await process.publish(two)
+        await synced(process)
+        assert await tree(memory) == {**bodies(two), CREDS: bodies(one)[CREDS]}
+        await rolled_back(process, "state-1")
+        await synced(process)
+        now = await tree(memory)
+        assert {path: body for path, body in now.items() if not path.startswith("example/")} == {
+            path: body for path, body in bodies(one).items() if not path.startswith("example/")
+        }
+
+    asyncio.run(scenario())
+
+
+def test_an_override_is_left_byte_for_byte_whatever_is_done(memory: MemoryStore) -> None:
+    async def scenario() -> None:
+        process = bucket(memory)
+        mine = b"SERVING_101_CPU_LIMIT=3\r\n\xff\x00 no newline"
+        await process.publish(make_state(1))
+        await synced(process)
+        for path in (ENV, CREDS, "example/own.txt"):
+            await edit(memory, path, mine)
+        await process.publish(make_state(2), make_state(3, files=make_files("3")[:2]))
+        steps: list[Callable[[], Awaitable[object]]] = [
+            lambda: synced(process),
+            lambda: process.operations.carry_out(SCOPE, protocol.hold, "ann"),
+            lambda: rolled_back(process, "state-1"),
+            lambda: process.operations.carry_out(SCOPE, protocol.resume, "ann"),
+            lambda: process.publish(make_state(4)),
+            lambda: synced(process),
+            lambda: process.operations.carry_out(SCOPE, protocol.retire, "ann"),
+        ]
+        for step in steps:
+            await step()
+            await process.live_tree.reconcile(SCOPE)
+            now = await tree(memory)
+            assert {now[path] for path in (ENV, CREDS, "example/own.txt")} == {mine}
+
+    asyncio.run(scenario())
+
+
+def test_an_override_is_reported_as_one(memory: MemoryStore) -> None:
+    async def scenario() -> None:
+        process = bucket(memory)
+        await process.publish(make_state(1))
+        await synced(process)
+        await edit(memory, ENV, b"MINE=1\n")
+        assert ENV in (await synced(process)).overrides
+
+    asyncio.run(scenario())
+
+
+def test_a_file_of_example_that_an_operator_deleted_stays_deleted_and_is_named(memory: MemoryStore) -> None:
+    async def scenario() -> None:
+        process = bucket(memory)
+        await process.publish(make_state(1))
+        await synced(process)
+        await edit(memory, ENV, None)
+        assert (await synced(process)).deleted_by_operator == (ENV,)
+        await process.publish(make_state(2))
+        assert (await synced(process)).deleted_by_operator == (ENV,)
+        assert ENV not in await tree(memory)
+
+    asyncio.run(scenario())
+
+
+def test_an_untouched_default_of_example_is_replaced_by_a_newer_publication(memory: MemoryStore) -> None:
+    async def scenario() -> None:
+        process = bucket(memory)
+        await process.publish(make_state(1))
+        await synced(process)
+        await process.publish(make_state(2))
+        await synced(process)
+        assert (await tree(memory))[ENV] == b"# defaults 2\n"
+
+    asyncio.run(scenario())
+
+
+def test_a_rollback_leaves_the_newer_default_of_example(memory: MemoryStore) -> None:
+    async def scenario() -> None:
+        process = bucket(memory)
+        await process.publish(make_state(1))
+        await synced(process)
+        await process.publish(make_state(2))
+        await synced(process)
+        await rolled_back(process, "state-1")
+        result = await synced(process)
+        assert (await tree(memory))[ENV] == b"# defaults 2\n"
+        assert (await tree(memory))[COMPOSE] == b"services 1\n"
+        assert not [path for path in result.written if path.startswith("example/")]
+
+    asyncio.run(scenario())
+
+
+def test_a_commit_position_that_only_a_chunk_of_history_knows_still_counts(memory: MemoryStore) -> None:
+    async def scenario() -> None:
+        process = bucket(memory)
+        await process.publish(make_state(1), make_state(2))
+        current = await process.reader.pointer(SCOPE)
+        while current.pointer.older is None:
+            hold = protocol.hold(current.pointer, process.publisher.writing("ann"))
+            current = await process.publisher.swap(SCOPE, current, hold)
+        await synced(process)
+        assert (await memory.get(layout.live_tree(SCOPE, ENV))).tag["commit"] == "2.0"
+
+    asyncio.run(scenario())
+
+
+def test_foreign_bytes_in_base_are_kept_aside_reported_and_replaced(memory: MemoryStore) -> None:
+    async def scenario() -> None:
+        process = bucket(memory)
+        await process.publish(make_state(1))
+        await synced(process)
+        await edit(memory, COMPOSE, b"mine")
+        await edit(memory, "README.md", b"mine too")
+        result = await synced(process)
+        assert result.kept_aside == ("README.md", COMPOSE)
+        assert await kept(memory) == {(COMPOSE, b"mine"), ("README.md", b"mine too")}
+        assert await tree(memory) == bodies(make_state(1))
+
+    asyncio.run(scenario())
+
+
+def test_each_foreign_text_of_one_path_is_kept_and_the_same_text_once(memory: MemoryStore) -> None:
+    async def scenario() -> None:
+        process = bucket(memory)
+        await process.publish(make_state(1))
+        await synced(process)
+        for body in (b"mine", b"mine", b"other", b"third", b"other"):
+            await edit(memory, COMPOSE, body)
+            await synced(process)
+        assert await kept(memory) == {(COMPOSE, b"mine"), (COMPOSE, b"other"), (COMPOSE, b"third")}
+        assert set(await tree(memory)) == set(bodies(make_state(1)))
+
+    asyncio.run(scenario())
+
+
+def test_foreign_bytes_that_cannot_be_kept_aside_are_not_replaced(memory: MemoryStore) -> None:
+    async def scenario() -> None:
+        await bucket(memory).publish(make_state(1))
+        await synced(bucket(memory))
+        await edit(memory, COMPOSE, b"mine")
+        store = FaultyStore(memory, {layout.replaced(SCOPE, COMPOSE, sha256(b"mine")): [Fault.AWAY]})
+        with pytest.raises(StoreUnavailable):
+            await bucket(store).live_tree.reconcile(SCOPE)
+        assert (await tree(memory))[COMPOSE] == b"mine"
+
+    asyncio.run(scenario())
+
+
+def test_a_copy_of_a_retained_states_file_is_ours_and_is_not_kept_aside(memory: MemoryStore) -> None:
+    async def scenario() -> None:
+        process = bucket(memory)
+        await process.publish(make_state(1), make_state(2))
+        await edit(memory, COMPOSE, b"services 1\n")
+        assert (await synced(process)).kept_aside == ()
+        assert list(await memory.scan(f"{SCOPE}/.rebundle/")) == []
+
+    asyncio.run(scenario())
+
+
+def test_a_file_that_fits_the_markers_digest_is_ours_without_a_tag(memory: MemoryStore) -> None:
+    async def scenario() -> None:
+        process = bucket(memory)
+        await process.publish(make_state(1))
+        await synced(process)
+        await edit(memory, COMPOSE, b"services 1\n")  # the same bytes again; the tag is gone
+        await process.publish(make_state(2))
+        store = FaultyStore(memory, forbidden=lambda operation, key: "states/state-1" in key)
+        assert (await synced(bucket(store))).kept_aside == ()
+
+    asyncio.run(scenario())
+
+
+def test_what_another_process_wrote_and_an_operator_deleted_does_not_come_back_by_an_older_marker(
+    memory: MemoryStore,
+) -> None:
+    """The marker that this process wrote last counts only while it is the one that is there."""
+
+    async def scenario() -> None:
+        process, other = bucket(memory), bucket(memory)
+        await process.publish(make_state(1))
+        await synced(process)
+        new = "example/conf/new.env"
+        await other.publish(make_state(2, files=make_files("2", **{new: "# new\n"})))
+        await synced(other)
+        key = layout.live_tree(SCOPE, new)
+        await memory.delete(key, (await memory.get(key)).version)
+
+        assert (await synced(process)).deleted_by_operator == (new,)
+        assert new not in await tree(memory)
+
+    asyncio.run(scenario())
+
+
+def test_a_stray_below_base_is_reported_and_never_deleted(memory: MemoryStore) -> None:
+    async def scenario() -> None:
+        process = bucket(memory)
+        await process.publish(make_state(1))
+        await edit(memory, "base/notes.txt", b"mine")
+        for number in (2, 3):
+            assert (await synced(process)).strays == ("base/notes.txt",)
+            await process.publish(make_state(number))
+        assert (await tree(memory))["base/notes.txt"] == b"mine"
+
+    asyncio.run(scenario())
+
+
+def test_a_removed_models_file_leaves_base_and_stays_in_example(memory: MemoryStore) -> None:
+    async def scenario() -> None:
+        process = bucket(memory)
+        both = {"base/bundle/batching_101.txt": "b", "example/conf/bundle/batching_101.txt": "e"}
+        await process.publish(make_state(1, files=make_files("1", **both)))
+        await synced(process)
+        await process.publish(make_state(2))
+        await synced(process)
+        now = await tree(memory)
+        assert "base/bundle/batching_101.txt" not in now
+        assert now["example/conf/bundle/batching_101.txt"] == b"e"
+
+    asyncio.run(scenario())
+
+
+def test_nothing_below_creds_is_ever_read_it_is_created_once(memory: MemoryStore) -> None:
+    async def scenario() -> None:
+        def forbidden(operation: str, key: str) -> bool:
+            return "/example/creds/" in key and operation != "create"
+
+        process = bucket(FaultyStore(memory, forbidden=forbidden))
+        await process.publish(make_state(1))
+        await synced(process)
+        assert (await tree(memory))[CREDS] == b"# credentials 1\n"
+        await edit(memory, CREDS, b"SECRET=1\n")
+        await edit(memory, "example/creds/own", b"SECRET=2\n")
+        await process.publish(make_state(2))
+        await synced(process)
+        await rolled_back(process, "state-1")
+        await synced(process)
+        with pytest.raises(OperationRefused, match="never read"):
+            await process.live_tree.restore_example(SCOPE, CREDS)
+        assert (await tree(memory))[CREDS] == b"SECRET=1\n"
+        await edit(memory, CREDS, None)
+        await synced(process)
+        assert CREDS not in await tree(memory)
+        assert await process.live_tree.restore_example(SCOPE, CREDS)
+        assert (await tree(memory))[CREDS] == b"# credentials 1\n"
+
+    asyncio.run(scenario())
+
+
+def test_the_marker_says_updating_before_the_first_write_and_synced_after_the_last(memory: MemoryStore) -> None:
+    async def scenario() -> None:
+        await bucket(memory).publish(make_state(1))
+        await synced(bucket(memory))
+        await bucket(memory).publish(make_state(2))
+        said: list[tuple[str, str]] = []
+
+        async def note(operation: str, key: str) -> None:
+            if operation in {"create", "replace", "delete"} and key != MARKER_KEY:
+                marker = await marker_of(memory)
+                said.append((marker.status, marker.publication or ""))
+
+        store = FaultyStore(memory, before=note)
+        await synced(bucket(store))
+        assert {status for status, _ in said} == {"updating"}
+        assert all(name.startswith("state-2@") for _, name in said)
+        assert (store.writes[0][1], store.writes[-1][1]) == (MARKER_KEY, MARKER_KEY)
+        assert (await marker_of(memory)).status == "synced"
+
+    asyncio.run(scenario())
+
+
+def test_a_path_enters_the_marker_only_after_its_write_is_confirmed(memory: MemoryStore) -> None:
+    async def scenario() -> None:
+        await bucket(memory).publish(make_state(1))
+        store = FaultyStore(memory, {ENV: [Fault.AWAY]})
+        with pytest.raises(StoreUnavailable):
+            await bucket(store).live_tree.reconcile(SCOPE)
+        assert ENV not in (await marker_of(memory)).files
+        await synced(bucket(memory))
+        assert (await tree(memory))[ENV] == b"# defaults 1\n"
+
+    asyncio.run(scenario())
+
+
+@pytest.mark.parametrize("body", [b"", b"{", b"[]", b"\xff", b'{"sequence": "x"}'])
+def test_a_marker_that_cannot_be_read_is_written_anew(memory: MemoryStore, body: bytes) -> None:
+    async def scenario() -> None:
+        await bucket(memory).publish(make_state(1))
+        await synced(bucket(memory))
+        await edit(memory, layout.MARKER, body)
+        await synced(bucket(memory))
+        # What is below creds/ cannot be told without reading it, so it is not in the new marker.
+        assert (await marker_of(memory)).files.keys() == bodies(make_state(1)).keys() - {CREDS}
+
+    asyncio.run(scenario())
+
+
+def test_a_hold_that_moves_nothing_raises_only_the_markers_sequence(memory: MemoryStore) -> None:
+    async def scenario() -> None:
+        process = bucket(memory)
+        await process.publish(make_state(1))
+        await synced(process)
+        store = FaultyStore(memory)
+        await bucket(store).operations.carry_out(SCOPE, protocol.hold, "ann")
+        assert [key for _, key in store.writes] == [layout.pointer(SCOPE), MARKER_KEY]
+        assert (await marker_of(memory)).sequence == 2
+
+    asyncio.run(scenario())
+
+
+# -- beside others
+
+
+def test_two_passes_at_once_end_synced(memory: MemoryStore) -> None:
+    async def scenario() -> None:
+        await bucket(memory).publish(make_state(1))
+        await synced(bucket(memory))
+        await edit(memory, COMPOSE, b"mine")
+        await bucket(memory).publish(make_state(2))
+        async with asyncio.TaskGroup() as group:
+            for name in ("one", "other"):
+                group.create_task(bucket(memory, name).live_tree.reconcile(SCOPE))
+        await synced(bucket(memory))
+        expected = {**bodies(make_state(2)), CREDS: b"# credentials 1\n"}
+        assert await tree(memory) == expected
+        marker = await marker_of(memory)
+        assert (marker.status, marker.sequence) == ("synced", 2)
+        assert await kept(memory) == {(COMPOSE, b"mine")}
+
+    asyncio.run(scenario())
+
+
+def test_a_pointer_that_moves_during_a_pass_is_followed_by_the_same_pass(memory: MemoryStore) -> None:
+    async def scenario() -> None:
+        other = bucket(memory, "other")
+        await other.publish(make_state(1))
+
+        async def publish_meanwhile(operation: str, key: str) -> None:
+            if operation == "create" and key.endswith(COMPOSE):
+                store.before = None
+                await other.publish(make_state(2))
+
+        store = FaultyStore(memory, before=publish_meanwhile)
+        assert (await synced(bucket(store))).sequence == 2
+        assert (await tree(memory))[COMPOSE] == b"services 2\n"
+
+    asyncio.run(scenario())
+
+
+def test_a_paused_old_pass_that_writes_late_is_healed_by_the_next(memory: MemoryStore) -> None:
+    async def scenario() -> None:
+        new = bucket(memory, "new")
+        await new.publish(make_state(1, files=make_files("1", **{"base/only-in-1": "x"})))
+        gate = Gate(lambda operation, key: operation == "create" and key.endswith("base/only-in-1"))
+        paused = FaultyStore(memory, before=gate)
+        old = asyncio.create_task(bucket(paused, "old").live_tree.reconcile(SCOPE))
+        await gate.reached.wait()
+        await new.publish(make_state(2))
+        await synced(new)
+        assert "base/only-in-1" not in await tree(memory)
+
+        async def dies_after(operation: str, key: str) -> None:
+            if operation == "scan":
+                raise StoreUnavailable("the old process dies here")
+
+        paused.before = dies_after
+        gate.open()
+        with pytest.raises(StoreUnavailable):
+            await old
+        assert "base/only-in-1" in await tree(memory)
+        await synced(new)
+        assert await tree(memory) == {**bodies(make_state(2)), CREDS: b"# credentials 1\n"}
+        assert list(await memory.scan(f"{SCOPE}/.rebundle/")) == []
+
+    asyncio.run(scenario())
+
+
+def test_a_pass_that_fell_behind_the_marker_starts_over_and_never_takes_it_back(memory: MemoryStore) -> None:
+    async def scenario() -> None:
+        new = bucket(memory, "new")
+        await new.publish(make_state(1))
+        gate = Gate(lambda operation, key: operation == "get" and key == MARKER_KEY)
+        old = asyncio.create_task(bucket(FaultyStore(memory, before=gate), "old").live_tree.reconcile(SCOPE))
+        await gate.reached.wait()
+        await new.publish(make_state(2))
+        await synced(new)
+        gate.open()
+        result = await old
+        assert isinstance(result, Synced)
+        assert result.sequence == 2
+        assert (await marker_of(memory)).sequence == 2
+
+    asyncio.run(scenario())
+
+
+def test_synced_is_not_said_of_a_file_that_another_changed_before_the_second_listing(memory: MemoryStore) -> None:
+    async def scenario() -> None:
+        await bucket(memory).publish(make_state(1))
+        await synced(bucket(memory))
+        await bucket(memory).publish(make_state(2))
+        scans = 0
+
+        async def write_late(operation: str, key: str) -> None:
+            nonlocal scans
+            scans += operation == "scan" and key.endswith("docker-compose-gen/")
+            if scans == 2:
+                store.before = None
+                await edit(memory, COMPOSE, b"services 1\n")
+
+        store = FaultyStore(memory, before=write_late)
+        await synced(bucket(store))
+        assert (await tree(memory))[COMPOSE] == b"services 2\n"
+
+    asyncio.run(scenario())
+
+
+def test_synced_is_not_said_of_a_file_that_came_back_before_the_second_listing(memory: MemoryStore) -> None:
+    async def scenario() -> None:
+        await bucket(memory).publish(make_state(1, files=make_files("1", **{"base/old": "x"})))
+        await synced(bucket(memory))
+        await bucket(memory).publish(make_state(2))
+        scans = 0
+
+        async def come_back(operation: str, key: str) -> None:
+            nonlocal scans
+            scans += operation == "scan" and key.endswith("docker-compose-gen/")
+            if scans == 2:
+                store.before = None
+                await edit(memory, "base/old", b"x")
+
+        store = FaultyStore(memory, before=come_back)
+        await synced(bucket(store))
+        assert "base/old" not in await tree(memory)
+
+    asyncio.run(scenario())
+
+
+@pytest.mark.parametrize("operation", ["replace", "delete"])
+def test_a_file_that_an_operator_changes_under_the_pass_is_judged_again(memory: MemoryStore, operation: str) -> None:
+    async def scenario() -> None:
+        await bucket(memory).publish(make_state(1, files=make_files("1", **{"base/old": "x"})))
+        await synced(bucket(memory))
+        await bucket(memory).publish(make_state(2))
+        path = {"replace": ENV, "delete": "base/old"}[operation]
+
+        async def change(asked: str, key: str) -> None:
+            if asked == operation and key.endswith(path):
+                store.before = None
+                await edit(memory, path, b"MINE\n")
+
+        store = FaultyStore(memory, before=change)
+        result = await synced(bucket(store))
+        assert (await tree(memory))[path] == b"MINE\n"
+        assert path in (*result.overrides, *result.strays)
+
+    asyncio.run(scenario())
+
+
+def test_foreign_bytes_that_change_while_they_are_kept_aside_are_kept_as_they_are_then(memory: MemoryStore) -> None:
+    async def scenario() -> None:
+        await bucket(memory).publish(make_state(1))
+        await synced(bucket(memory))
+        await edit(memory, COMPOSE, b"first")
+        reads = 0
+
+        async def change(operation: str, key: str) -> None:
+            nonlocal reads
+            reads += operation == "get" and key.endswith(COMPOSE)
+            if reads == 2:
+                store.before = None
+                await edit(memory, COMPOSE, b"second")
+
+        store = FaultyStore(memory, before=change)
+        await synced(bucket(store))
+        assert (await tree(memory))[COMPOSE] == b"services 1\n"
+        assert (COMPOSE, b"second") in await kept(memory)
+
+    asyncio.run(scenario())
+
+
+def test_a_file_that_vanishes_between_listing_and_reading_is_judged_again(memory: MemoryStore) -> None:
+    async def scenario() -> None:
+        await bucket(memory).publish(make_state(1))
+        await synced(bucket(memory))
+        await edit(memory, "base/stray", b"stray")
+        await edit(memory, COMPOSE, b"mine")
+
+        async def vanish(operation: str, key: str) -> None:
+            if operation == "get" and key.endswith("base/stray"):
+                store.before = None
+                await edit(memory, "base/stray", None)
+
+        store = FaultyStore(memory, before=vanish)
+        assert (await synced(bucket(store))).strays == ()
+
+    asyncio.run(scenario())
+
+
+def test_a_tree_that_others_never_stop_changing_is_unfinished(memory: MemoryStore) -> None:
+    async def scenario() -> None:
+        await bucket(memory).publish(make_state(1))
+        other = bucket(memory, "other")
+
+        async def move(operation: str, key: str) -> None:
+            if operation == "get" and key == MARKER_KEY:
+                current = await other.reader.pointer(SCOPE)
+                hold = protocol.hold(current.pointer, other.publisher.writing("ann"))
+                await other.publisher.swap(SCOPE, current, hold)
+                await other.live_tree.reconcile(SCOPE)
+
+        result = await bucket(FaultyStore(memory, before=move)).live_tree.reconcile(SCOPE)
+        assert isinstance(result, Unfinished)
+        assert "next pass continues" in result.reason
+
+    asyncio.run(scenario())
+
+
+@pytest.mark.parametrize("fault", [Fault.LOST_AFTER, Fault.LOST_BEFORE, Fault.OWN_SUCCESS, Fault.LATE])
+@pytest.mark.parametrize("path", [COMPOSE, ENV, CREDS, layout.MARKER, "base/old"])
+def test_a_write_of_unknown_outcome_is_found_out_by_the_same_pass(memory: MemoryStore, fault: Fault, path: str) -> None:
+    async def scenario() -> None:
+        await bucket(memory).publish(make_state(1, files=make_files("1", **{"base/old": "x"})))
+        store = FaultyStore(memory, {path: [fault]})
+        process = bucket(store)
+        await synced(process)
+        store.faults = {path: [fault]}
+        await process.publish(make_state(2))
+        await synced(process)
+        assert await tree(memory) == {**bodies(make_state(2)), CREDS: b"# credentials 1\n"}
+        assert list(await memory.scan(f"{SCOPE}/.rebundle/")) == []
+
+    asyncio.run(scenario())
+
+
+def test_a_lost_pointer_leaves_the_tree_alone(memory: MemoryStore) -> None:
+    async def scenario() -> None:
+        process = bucket(memory)
+        await process.publish(make_state(1))
+        await synced(process)
+        before = await tree(memory, "")
+        stored = await memory.get(layout.pointer(SCOPE))
+        await memory.delete(layout.pointer(SCOPE), stored.version)
+        with pytest.raises(PointerLost, match="nothing is published until"):
+            await process.live_tree.reconcile(SCOPE)
+        assert await tree(memory, "") == {key: body for key, body in before.items() if key != layout.pointer(SCOPE)}
+
+    asyncio.run(scenario())
+
+
+def test_a_pass_lists_the_tree_before_it_reads_the_pointer(memory: MemoryStore) -> None:
+    # The marker catches most of what the other order lets through; after it was lost, only the order does.
+    async def scenario() -> None:
+        await bucket(memory).publish(make_state(1))
+        done: list[tuple[str, str]] = []
+
+        async def note(operation: str, key: str) -> None:
+            done.append((operation, key))
+
+        await synced(bucket(FaultyStore(memory, before=note)))
+        assert done[:2] == [("scan", layout.live_tree(SCOPE)), ("get", layout.pointer(SCOPE))]
+
+    asyncio.run(scenario())
+
+
+# -- a marker that somebody else wrote
+
+
+def test_a_forged_marker_hides_a_file_from_nobody_who_does_not_believe_it(memory: MemoryStore) -> None:
+    async def scenario() -> None:
+        process = bucket(memory)
+        await process.publish(make_state(1))
+        await synced(process)
+        own = (await memory.get(layout.live_tree(SCOPE, COMPOSE))).body
+        await edit(memory, COMPOSE, b"image: of somebody else\n")
+        marker = await marker_of(memory)
+        version = (await memory.get(layout.live_tree(SCOPE, COMPOSE))).version
+        files = marker.files | {COMPOSE: marker.files[COMPOSE].model_copy(update={"version": version})}
+        await edit(memory, layout.MARKER, marker.model_copy(update={"files": files}).model_dump_json().encode())
+
+        assert (await bucket(memory).live_tree.survey(SCOPE)).in_step, "else nothing was forged"
+        assert (await bucket(memory).live_tree.survey(SCOPE, reading_all=True)).seen.written == (COMPOSE,)
+        wary = LiveTree(memory, process.reader, InlineRuntime("wary"), believes_markers=False)
+        result = await wary.reconcile(SCOPE)
+        assert isinstance(result, Synced)
+        assert (result.written, result.kept_aside) == ((COMPOSE,), (COMPOSE,))
+        assert (await memory.get(layout.live_tree(SCOPE, COMPOSE))).body == own
+
+    asyncio.run(scenario())
+
+
+def test_who_does_not_believe_markers_reads_each_file_once(memory: MemoryStore) -> None:
+    async def scenario() -> None:
+        await bucket(memory).publish(make_state(1))
+        await synced(bucket(memory))
+        read: list[str] = []
+
+        async def note(operation: str, key: str) -> None:
+            if operation == "get" and layout.live_tree(SCOPE) in key and key != MARKER_KEY:
+                read.append(key.removeprefix(layout.live_tree(SCOPE)))
+
+        process = bucket(FaultyStore(memory, before=note))
+        process.live_tree = LiveTree(process.store, process.reader, InlineRuntime("wary"), believes_markers=False)
+        await synced(process)
+        assert sorted(read) == sorted(path for path in bodies(make_state(1)) if not path.startswith("example/creds/"))
+        read.clear()
+        await process.publish(make_state(2))
+        await synced(process)
+        await synced(process)
+        assert read == ["example/conf/bundle/.env"], "whose default has changed, so that its own tag counts"
+
+    asyncio.run(scenario())
+
+
+# -- survey
+
+
+def test_a_survey_says_what_a_pass_would_do_and_touches_nothing(memory: MemoryStore) -> None:
+    async def scenario() -> None:
+        process = bucket(memory)
+        await process.publish(make_state(1, files=make_files("1", **{"base/old": "x"})))
+        await synced(process)
+        assert (await process.live_tree.survey(SCOPE)).in_step
+        await process.publish(make_state(2))
+        await edit(memory, ENV, b"MINE=1\n")
+        await edit(memory, "base/stray", b"stray")
+        store = FaultyStore(memory)
+        survey = await bucket(store).live_tree.survey(SCOPE)
+        assert store.writes == []
+        assert not survey.in_step
+        assert survey.removed == ("base/old",)
+        assert (survey.seen.overrides, survey.seen.strays) == ((ENV,), ("base/stray",))
+        result = await synced(process)
+        assert survey.seen.written == result.written
+        assert (await process.live_tree.survey(SCOPE)).in_step
+
+    asyncio.run(scenario())
+
+
+def test_a_survey_is_in_step_only_with_a_marker_that_says_so(memory: MemoryStore) -> None:
+    async def scenario() -> None:
+        process = bucket(memory)
+        assert not (await process.live_tree.survey(SCOPE)).in_step
+        await process.publish(make_state(1))
+        await synced(process)
+        marker = await marker_of(memory)
+        for stale in (marker.model_copy(update={"status": "updating"}), marker.model_copy(update={"sequence": 0})):
+            await edit(memory, layout.MARKER, stale.model_dump_json().encode())
+            assert not (await process.live_tree.survey(SCOPE)).in_step
+        await edit(memory, layout.MARKER, marker.model_dump_json().encode())
+        assert (await process.live_tree.survey(SCOPE)).in_step
+
+    asyncio.run(scenario())
+
+
+def test_a_survey_of_a_retired_scope_has_nothing_to_say(memory: MemoryStore) -> None:
+    async def scenario() -> None:
+        process = bucket(memory)
+        await process.publish(make_state(1))
+        await process.operations.carry_out(SCOPE, protocol.retire, "ann")
+        assert (await process.live_tree.survey(SCOPE)).seen == Synced(2)
+
+    asyncio.run(scenario())
+
+
+class KnowingStore(FaultyStore):
+    """Its listings know the digest of each body, as those of the directory store do."""
+
+    async def scan(self, prefix: str) -> Listing:
+        listed = await super().scan(prefix)
+        bodies = [(await self.inner.get(each.key)).body for each in listed]
+        return Listing(tuple(replace(each, sha256=sha256(body)) for each, body in zip(listed, bodies, strict=True)))
+
+
+class UnreadStore(FaultyStore):
+    """Its listings cannot tell the version of what must not be read, as those of the directory store cannot."""
+
+    async def scan(self, prefix: str) -> Listing:
+        return Listing(
+            tuple(
+                replace(each, version=Version("unread")) if "/example/creds/" in each.key else each
+                for each in await super().scan(prefix)
+            )
+        )
+
+
+def test_a_credential_that_was_created_is_not_waited_for_in_the_second_listing(memory: MemoryStore) -> None:
+    async def scenario() -> None:
+        await bucket(memory).publish(make_state(1))
+        scans: list[str] = []
+
+        async def note(operation: str, key: str) -> None:
+            if operation == "scan":
+                scans.append(key)
+
+        await synced(bucket(UnreadStore(memory, before=note)))
+        assert scans == [layout.live_tree(SCOPE)] * 2
+
+    asyncio.run(scenario())
+
+
+def test_a_file_whose_listed_digest_is_right_is_not_read(memory: MemoryStore) -> None:
+    async def scenario() -> None:
+        await bucket(memory).publish(make_state(1))
+        await synced(bucket(memory))
+
+        def forbidden(operation: str, key: str) -> bool:
+            return operation == "get" and "docker-compose-gen/" in key and key != MARKER_KEY
+
+        await synced(bucket(KnowingStore(memory, forbidden=forbidden)))
+
+    asyncio.run(scenario())
+
+
+# -- example restore
+
+
+def test_a_default_is_restored_where_an_operator_deleted_it_and_may_be_deleted_again(memory: MemoryStore) -> None:
+    async def scenario() -> None:
+        process = bucket(memory)
+        await process.publish(make_state(1))
+        await synced(process)
+        await edit(memory, ENV, None)
+        assert await process.live_tree.restore_example(SCOPE, ENV)
+        assert (await tree(memory))[ENV] == b"# defaults 1\n"
+        assert not await process.live_tree.restore_example(SCOPE, ENV)
+        await edit(memory, ENV, None)
+        assert (await synced(process)).deleted_by_operator == (ENV,)
+
+    asyncio.run(scenario())
+
+
+def test_an_override_is_kept_aside_when_its_default_is_restored_and_follows_live_again(memory: MemoryStore) -> None:
+    async def scenario() -> None:
+        process = bucket(memory)
+        await process.publish(make_state(1))
+        await synced(process)
+        await edit(memory, ENV, b"MINE=1\n")
+        assert await process.live_tree.restore_example(SCOPE, ENV)
+        assert await kept(memory) == {(ENV, b"MINE=1\n")}
+        await process.publish(make_state(2))
+        await synced(process)
+        assert (await tree(memory))[ENV] == b"# defaults 2\n"
+
+    asyncio.run(scenario())
+
+
+def test_an_override_that_changes_while_its_default_is_restored_stays(memory: MemoryStore) -> None:
+    async def scenario() -> None:
+        await bucket(memory).publish(make_state(1))
+        await synced(bucket(memory))
+        await edit(memory, ENV, b"MINE=1\n")
+
+        async def change(operation: str, key: str) -> None:
+            if operation == "replace":
+                store.before = None
+                await edit(memory, ENV, b"MINE=2\n")
+
+        store = FaultyStore(memory, before=change)
+        with pytest.raises(ConditionFailed):
+            await bucket(store).live_tree.restore_example(SCOPE, ENV)
+        assert (await tree(memory))[ENV] == b"MINE=2\n"
+
+    asyncio.run(scenario())
+
+
+@pytest.mark.parametrize("path", [COMPOSE, "example/nothing", "README.md", ""])
+def test_only_a_default_of_example_can_be_restored(memory: MemoryStore, path: str) -> None:
+    async def scenario() -> None:
+        process = bucket(memory)
+        await process.publish(make_state(1))
+        with pytest.raises(NotFound, match="has no default for"):
+            await process.live_tree.restore_example(SCOPE, path)
+
+    asyncio.run(scenario())
+
+
+def test_a_retired_scope_has_no_defaults(memory: MemoryStore) -> None:
+    async def scenario() -> None:
+        process = bucket(memory)
+        await process.publish(make_state(1))
+        await process.operations.carry_out(SCOPE, protocol.retire, "ann")
+        with pytest.raises(NotFound):
+            await process.live_tree.restore_example(SCOPE, ENV)
+
+    asyncio.run(scenario())
+
+
+def calls_of(recording: FaultyStore) -> list[tuple[str, str]]:
+    """Every call from now on, in order."""
+    calls: list[tuple[str, str]] = []
+
+    async def note(operation: str, key: str) -> None:
+        calls.append((operation, key))
+
+    recording.before = note
+    return calls
+
+
+IDLE = [("scan", layout.live_tree(SCOPE)), ("get", layout.pointer(SCOPE))]
+
+
+def test_a_pass_that_finds_everything_as_the_last_one_left_it_costs_a_listing_and_the_pointer(
+    memory: MemoryStore,
+) -> None:
+    async def scenario() -> None:
+        recording = FaultyStore(memory)
+        process = bucket(recording)
+        await process.publish(make_state(1))
+        await synced(process)
+        calls = calls_of(recording)
+        assert (await synced(process)).verdicts == ()
+        assert calls == IDLE
+
+        await edit(memory, ENV, b"mine")
+        await edit(memory, "base/stray", b"whose?")
+        said = await synced(process)
+        calls.clear()
+
+        assert await synced(process) == said
+        assert (said.overrides, said.strays) == ((ENV,), ("base/stray",))
+        assert calls == IDLE
+
+    asyncio.run(scenario())
+
+
+def test_an_idle_pass_still_sees_every_edit(memory: MemoryStore) -> None:
+    async def scenario() -> None:
+        process = bucket(memory)
+        await process.publish(make_state(1))
+        await synced(process)
+        await synced(process)
+        await edit(memory, COMPOSE, b"mine")
+
+        assert (await synced(process)).kept_aside == (COMPOSE,)
+        assert (await synced(process)).verdicts == (), "what was done is not said again"
+
+    asyncio.run(scenario())
+
+
+def test_a_process_that_starts_reads_no_file_that_the_marker_knows(memory: MemoryStore) -> None:
+    async def scenario() -> None:
+        await bucket(memory).publish(make_state(1))
+        await synced(bucket(memory))
+        recording = FaultyStore(memory)
+        calls = calls_of(recording)
+        await synced(bucket(recording))
+
+        read = {key for operation, key in calls if operation == "get" and "/docker-compose-gen/" in key}
+        assert read == {MARKER_KEY}
+
+    asyncio.run(scenario())
+
+
+def test_a_pass_after_a_publication_reads_no_file_it_replaces_and_an_override_once(memory: MemoryStore) -> None:
+    async def scenario() -> None:
+        recording = FaultyStore(memory)
+        process = bucket(recording)
+        await process.publish(make_state(1))
+        await synced(process)
+        await edit(memory, ENV, b"mine")
+        calls = calls_of(recording)
+        for number in (2, 3):
+            await process.publish(make_state(number))
+            assert COMPOSE in (await synced(process)).written
+
+        read = [key for operation, key in calls if operation == "get" and "/docker-compose-gen/" in key]
+        assert read == [layout.live_tree(SCOPE, ENV)]
+
+    asyncio.run(scenario())
+
+
+def test_a_version_in_the_marker_counts_only_for_the_bytes_that_have_it(memory: MemoryStore) -> None:
+    async def scenario() -> None:
+        process = bucket(memory)
+        await process.publish(make_state(1))
+        await synced(process)
+        # An operator puts the very bytes back that were there: another object, the same text.
+        was = (await memory.get(layout.live_tree(SCOPE, ENV))).body
+        await edit(memory, ENV, b"mine")
+        await edit(memory, ENV, was)
+        await bucket(memory).publish(make_state(2))
+
+        assert ENV not in (await synced(bucket(memory))).overrides
+        marker = await marker_of(memory)
+        assert marker.files[ENV].version == (await memory.get(layout.live_tree(SCOPE, ENV))).version
+
+    asyncio.run(scenario())
+
+
+def test_a_pointer_that_was_put_back_is_found_out_by_its_tree(memory: MemoryStore) -> None:
+    async def scenario() -> None:
+        process = bucket(memory)
+        await process.publish(make_state(1))
+        old = (await memory.get(layout.pointer(SCOPE))).body
+        await process.publish(make_state(2))
+        await synced(process)
+        there = await memory.get(layout.pointer(SCOPE))
+        await memory.replace(layout.pointer(SCOPE), Content(old), there.version)
+        before = await tree(memory)
+
+        for act in (bucket(memory).live_tree.reconcile, bucket(memory).live_tree.refuse_lost_pointer):
+            with pytest.raises(PointerLost, match=f"older pointer was put back.*rebundle recover {SCOPE}"):
+                await act(SCOPE)
+        assert await tree(memory) == before
+
+    asyncio.run(scenario())
+
+
+def test_a_tree_that_is_ahead_because_another_pass_was_faster_is_no_lost_pointer(memory: MemoryStore) -> None:
+    async def scenario() -> None:
+        await bucket(memory).publish(make_state(1))
+        slow = FaultyStore(memory)
+        gate = Gate(lambda operation, key: (operation, key) == ("get", MARKER_KEY))
+        slow.before = gate
+        process = bucket(slow)
+        await synced(bucket(memory))
+        passing = asyncio.create_task(process.live_tree.reconcile(SCOPE))
+        await gate.reached.wait()
+        await bucket(memory).publish(make_state(2))
+        await synced(bucket(memory))
+        gate.open()
+
+        result = await passing
+        assert isinstance(result, Synced)
+        assert result.sequence == 2
+
+    asyncio.run(scenario())
+
+
+def test_a_look_at_a_tree_that_goes_on_meanwhile_does_not_call_it_ahead(memory: MemoryStore) -> None:
+    async def scenario() -> None:
+        await bucket(memory).publish(make_state(1))
+        await synced(bucket(memory))
+        slow = FaultyStore(memory)
+        seen: list[str] = []
+
+        async def between(operation: str, key: str) -> None:
+            if operation == "get" and key in {MARKER_KEY, layout.pointer(SCOPE)}:
+                seen.append(key)
+                if len(seen) == 2:
+                    await bucket(memory).publish(make_state(2))
+                    await synced(bucket(memory))
+
+        slow.before = between
+        survey = await bucket(slow).live_tree.survey(SCOPE)
+
+        assert len(set(seen)) == 2
+        assert not survey.is_ahead
+
+    asyncio.run(scenario())
+
+
+def test_a_default_that_came_back_under_its_old_version_is_as_new_as_its_tag_says(memory: MemoryStore) -> None:
+    """A, B, A: where versions are digests, the marker's version of the first A fits the second one, too."""
+
+    async def scenario() -> None:
+        first, other = make_files("1"), make_files("2")
+        process = bucket(memory)
+        await process.publish(make_state(1, files=first))
+        await synced(process)
+        await process.publish(make_state(2, files=other))
+        await process.publish(make_state(3, files=first))
+        marker = await memory.get(MARKER_KEY)
+        await synced(bucket(memory))
+        await edit(memory, ENV, None)
+        restored = await bucket(memory).live_tree.restore_example(SCOPE, ENV)
+        assert restored
+        stored = await memory.get(layout.live_tree(SCOPE, ENV))
+        assert stored.tag["commit"] == "3.0"
+        # The pass that wrote it never came to its marker.
+        there = await memory.get(MARKER_KEY)
+        await memory.replace(MARKER_KEY, Content(marker.body), there.version)
+        await rolled_back(bucket(memory), "state-2")
+        await synced(bucket(memory))
+
+        assert (await memory.get(layout.live_tree(SCOPE, ENV))).body == stored.body, "a rollback leaves newer defaults"
+
+    asyncio.run(scenario())

@@ -1,0 +1,738 @@
+"""The live tree where single paths cannot be read or written: each is a result of its own (protocol 5, ADR 18)."""
+
+import asyncio
+from dataclasses import replace
+from itertools import count
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from daemon.publishing import layout, protocol
+from daemon.publishing.errors import OperationRefused
+from daemon.publishing.live_tree.ownership import Blocked, Marker, MarkerFile
+from daemon.publishing.live_tree.sync import Synced, Unfinished
+from daemon.stores.errors import ObjectDamaged, StoreRefused, StoreUnavailable
+from daemon.stores.memory import MemoryStore
+from daemon.stores.port import Content, ObjectStore
+from tests.builders_publishing import SCOPE, Bucket, make_files, make_state, tree
+from tests.builders_runtime import InlineRuntime, in_loop
+from tests.support.faulty_store import Fault, FaultyStore
+from tests.support.live_trees import edit, kept, marker_of, sha256
+from tests.support.troubled_store import TroubledStore
+
+README, COMPOSE, SCRIPT = "README.md", "base/docker-compose.yml", "base/bundle/download.sh"
+ENV, NEW, CREDS = "example/conf/bundle/.env", "example/conf/new.env", "example/creds/s3.env"
+IDLE = [("scan", layout.live_tree(SCOPE)), ("get", layout.pointer(SCOPE))]
+RETRY_SECONDS = 300.0
+TOO_LARGE = b"\0" * ((8 << 20) + 1)
+PROCESSES = count()
+
+
+@pytest.fixture(params=[False, True], ids=["generations", "versions-by-content"])
+def memory(request: pytest.FixtureRequest) -> MemoryStore:
+    return MemoryStore(InlineRuntime("store"), versions_by_content=request.param)
+
+
+@pytest.fixture
+def store(memory: MemoryStore) -> TroubledStore:
+    return TroubledStore(memory)
+
+
+@pytest.fixture
+def runtime() -> InlineRuntime:
+    return InlineRuntime("daemon")
+
+
+def key_of(path: str) -> str:
+    return layout.live_tree(SCOPE, path)
+
+
+def another_process(store: ObjectStore) -> Bucket:
+    return Bucket(store, InlineRuntime(f"other-{next(PROCESSES)}"))
+
+
+async def passed(process: Bucket) -> Synced:
+    result = await process.live_tree.reconcile(SCOPE)
+    assert isinstance(result, Synced), result
+    return result
+
+
+def calls_of(store: FaultyStore) -> list[tuple[str, str]]:
+    """Every call from now on."""
+    calls: list[tuple[str, str]] = []
+
+    async def note(operation: str, key: str) -> None:
+        calls.append((operation, key))
+
+    store.before = note
+    return calls
+
+
+async def two_states(store: ObjectStore, runtime: InlineRuntime, **more: str) -> Bucket:
+    """state-1 is in the tree, state-2 is live and has more files; the tree does not follow yet."""
+    process = Bucket(store, runtime)
+    await process.publish(make_state(1))
+    await passed(process)
+    await process.publish(make_state(2, files=make_files("2", **more)))
+    return process
+
+
+# -- what cannot be written
+
+
+@pytest.mark.parametrize("path", [NEW, "base/new"])
+@in_loop
+async def test_a_path_that_cannot_be_created_holds_no_other_back(
+    store: TroubledStore, memory: MemoryStore, runtime: InlineRuntime, path: str
+) -> None:
+    process = await two_states(store, runtime, **{NEW: "new\n", "base/new": "new\n"})
+    store.unwritable.add(key_of(path))
+    result = await passed(process)
+    [blocked] = result.blocked
+    assert (blocked.path, "move it away" in blocked.reason) == (path, True)
+    assert result.follows == path.startswith("example/")
+    now = await tree(memory)
+    live = {file.path: file.body for file in make_files("2", **{NEW: "new\n", "base/new": "new\n"})}
+    assert {each: body for each, body in now.items() if each != CREDS} == {
+        each: body for each, body in live.items() if each not in {path, CREDS}
+    }
+    marker = await marker_of(memory)
+    assert (marker.sequence, marker.status, marker.blocked) == (2, "blocked", {path: blocked.reason})
+    assert path not in marker.files
+    assert {NEW, "base/new"} - {path} <= marker.files.keys()
+
+
+@in_loop
+async def test_what_operators_delete_stays_deleted_while_another_path_is_blocked(
+    store: TroubledStore, memory: MemoryStore, runtime: InlineRuntime
+) -> None:
+    other = "example/conf/other.env"
+    process = await two_states(store, runtime, **{NEW: "new\n", other: "other\n"})
+    store.unwritable.add(key_of(NEW))
+    await passed(process)
+    await edit(memory, other, None)
+    for bucket in (process, another_process(store)):
+        assert (await passed(bucket)).deleted_by_operator == (other,)
+        assert other not in await tree(memory)
+
+
+@in_loop
+async def test_a_file_that_cannot_be_deleted_is_blocked_and_stays_ours(
+    store: TroubledStore, memory: MemoryStore, runtime: InlineRuntime
+) -> None:
+    process = Bucket(store, runtime)
+    await process.publish(make_state(1, files=make_files("1", **{"base/old": "old\n"})))
+    await passed(process)
+    await process.publish(make_state(2))
+    store.unwritable.add(key_of("base/old"))
+    result = await passed(process)
+    assert [each.path for each in result.blocked] == ["base/old"]
+    assert not result.follows
+    assert "base/old" in (await marker_of(memory)).files
+    store.recover()
+    await runtime.sleep(RETRY_SECONDS)
+    assert (await passed(process)).follows
+    assert "base/old" not in await tree(memory)
+
+
+@in_loop
+async def test_a_blocked_path_is_tried_again_after_minutes_and_costs_nothing_until_then(
+    store: TroubledStore, memory: MemoryStore, runtime: InlineRuntime
+) -> None:
+    process = await two_states(store, runtime, **{NEW: "new\n"})
+    store.unwritable.add(key_of(NEW))
+    said = await passed(process)
+    calls = calls_of(store)
+    assert (await passed(process)).blocked == said.blocked
+    assert calls == IDLE
+
+    await runtime.sleep(RETRY_SECONDS)
+    store.writes.clear()
+    assert (await passed(process)).blocked == said.blocked
+    assert store.writes == [], "a retry that changes nothing does not write the marker, so no daemon wakes another"
+
+    store.recover()
+    await runtime.sleep(RETRY_SECONDS)
+    assert (await passed(process)).blocked == ()
+    assert (await tree(memory))[NEW] == b"new\n"
+    marker = await marker_of(memory)
+    assert (marker.status, marker.blocked) == ("synced", {})
+
+
+@in_loop
+async def test_a_blocked_path_is_tried_again_as_soon_as_the_listing_changes(
+    store: TroubledStore, memory: MemoryStore, runtime: InlineRuntime
+) -> None:
+    process = await two_states(store, runtime, **{NEW: "new\n"})
+    store.unwritable.add(key_of(NEW))
+    await passed(process)
+    store.recover()
+    await edit(memory, "example/own", b"mine")
+    assert NEW in (await passed(process)).written
+
+
+@in_loop
+async def test_a_store_that_is_away_ends_the_pass_and_blocks_nothing(
+    store: TroubledStore, memory: MemoryStore, runtime: InlineRuntime
+) -> None:
+    process = await two_states(store, runtime, **{NEW: "new\n"})
+    store.faults = {NEW: [Fault.AWAY]}
+    with pytest.raises(StoreUnavailable):
+        await process.live_tree.reconcile(SCOPE)
+    assert (await marker_of(memory)).status == "updating"
+    assert (await passed(process)).blocked == ()
+
+
+@in_loop
+async def test_bytes_that_cannot_be_kept_aside_stay_where_they_are(
+    store: TroubledStore, memory: MemoryStore, runtime: InlineRuntime
+) -> None:
+    process = await two_states(store, runtime)
+    await edit(memory, COMPOSE, b"mine")
+    store.unwritable.add(layout.replaced(SCOPE, COMPOSE, sha256(b"mine")))
+    result = await passed(process)
+    assert [each.path for each in result.blocked] == [COMPOSE]
+    now = await tree(memory)
+    assert (now[COMPOSE], now[README]) == (b"mine", b"readme 2\n")
+
+
+@in_loop
+async def test_what_a_disturbed_pass_has_written_is_in_the_marker(memory: MemoryStore, runtime: InlineRuntime) -> None:
+    """A program that rewrites one file of base/ all the time does not bring deleted defaults back."""
+    process = await two_states(memory, runtime, **{NEW: "new\n"})
+    saves = count()
+
+    async def save(operation: str, key: str) -> None:
+        if operation == "replace" and key == key_of(COMPOSE):
+            await edit(memory, COMPOSE, f"# saved {next(saves)}\n".encode())
+
+    disturbed = Bucket(FaultyStore(memory, before=save), runtime)
+    assert isinstance(await disturbed.live_tree.reconcile(SCOPE), Unfinished)
+    marker = await marker_of(memory)
+    assert (marker.status, NEW in marker.files, marker.files[COMPOSE].sha256) == (
+        "updating",
+        True,
+        sha256(b"services 1\n"),
+    )
+    await edit(memory, NEW, None)
+    assert (await passed(process)).deleted_by_operator == (NEW,)
+
+
+# -- what cannot be read
+
+
+@in_loop
+async def test_what_cannot_be_read_in_example_is_an_override_and_base_follows(
+    store: TroubledStore, memory: MemoryStore, runtime: InlineRuntime
+) -> None:
+    process = await two_states(store, runtime)
+    await edit(memory, ENV, b"SECRET=1\n")
+    await edit(memory, "example/own", b"mine")
+    store.unreadable |= {key_of(ENV), key_of("example/own")}
+    result = await passed(process)
+    assert (result.overrides, result.blocked, result.follows) == ((ENV, "example/own"), (), True)
+    now = await tree(memory)
+    assert (now[ENV], now[COMPOSE]) == (b"SECRET=1\n", b"services 2\n")
+    assert (await marker_of(memory)).status == "synced"
+
+
+@in_loop
+async def test_what_cannot_be_read_in_base_is_blocked_if_live_has_it_and_else_nobodys(
+    store: TroubledStore, memory: MemoryStore, runtime: InlineRuntime
+) -> None:
+    process = await two_states(store, runtime)
+    await edit(memory, "base/notes", b"mine")
+    store.unreadable |= {key_of(COMPOSE), key_of(README), key_of("base/notes")}
+    result = await passed(process)
+    assert [each.path for each in result.blocked] == [README, COMPOSE]
+    assert all("give the daemon's user permission" in each.reason for each in result.blocked)
+    assert (result.strays, result.follows) == (("base/notes",), False)
+    assert (await tree(memory))[SCRIPT] == b"exit # 2\n"
+    marker = await marker_of(memory)
+    assert marker.files[COMPOSE].sha256 == sha256(b"services 1\n"), "what was not written is not recorded"
+    store.recover()
+    after = await passed(process)
+    assert (after.blocked, after.strays, set(after.written)) == ((), ("base/notes",), {README, COMPOSE})
+    assert await kept(memory) == set()
+
+
+@in_loop
+async def test_what_the_listing_calls_unreadable_is_not_opened(store: TroubledStore, runtime: InlineRuntime) -> None:
+    process = await two_states(store, runtime)
+    secret = {key_of(ENV), key_of(COMPOSE)}
+    store.unreadable |= secret
+    store.forbidden = lambda operation, key: operation == "get" and key in secret
+    [blocked] = (await passed(process)).blocked
+    assert blocked.path == COMPOSE
+
+
+@in_loop
+async def test_a_default_below_a_folder_that_cannot_be_listed_is_not_called_deleted(
+    store: TroubledStore, runtime: InlineRuntime
+) -> None:
+    left = "example/conf/left.env"
+    process = Bucket(store, runtime)
+    await process.publish(make_state(1, files=make_files("1", **{left: "of a model that left\n"})))
+    await passed(process)
+    await process.publish(make_state(2))
+    store.closed.add(key_of("example/conf"))
+    result = await passed(process)
+    assert (result.deleted_by_operator, result.overrides) == ((), (ENV, left))
+
+
+@in_loop
+async def test_a_folder_that_can_no_longer_be_listed_is_noticed_although_no_file_of_it_was_listed(
+    store: TroubledStore, runtime: InlineRuntime
+) -> None:
+    process = await two_states(store, runtime)
+    await passed(process)
+    await passed(process)
+    store.closed.add(key_of("example/private"))
+    assert (await passed(process)).overrides == ("example/private/",)
+
+
+@in_loop
+async def test_a_tree_whose_base_can_no_longer_be_read_is_not_in_step(
+    store: TroubledStore, runtime: InlineRuntime
+) -> None:
+    process = await two_states(store, runtime)
+    await passed(process)
+    assert (await process.live_tree.survey(SCOPE)).in_step
+    store.unreadable.add(key_of(COMPOSE))
+    survey = await process.live_tree.survey(SCOPE)
+    assert (survey.marked, survey.in_step, survey.follows) == (True, False, False)
+
+
+@in_loop
+async def test_a_folder_of_example_that_cannot_be_listed_hides_defaults_and_nothing_is_written_there(
+    store: TroubledStore, memory: MemoryStore, runtime: InlineRuntime
+) -> None:
+    hidden = "example/conf/bundle/new.env"
+    process = await two_states(store, runtime, **{hidden: "new\n"})
+    store.closed |= {key_of("example/conf/bundle"), key_of("example/private")}
+    result = await passed(process)
+    assert result.overrides == (ENV, hidden, "example/private/")
+    assert (result.deleted_by_operator, result.blocked) == ((), ())
+    assert (await tree(memory))[COMPOSE] == b"services 2\n"
+    calls = calls_of(store)
+    assert (await passed(process)).overrides == result.overrides
+    assert calls == IDLE
+    store.before = None
+    store.recover()
+    assert set((await passed(process)).written) == {ENV, hidden}
+
+
+@in_loop
+async def test_a_folder_of_base_that_cannot_be_listed_blocks_what_live_has_in_it(
+    store: TroubledStore, memory: MemoryStore, runtime: InlineRuntime
+) -> None:
+    process = await two_states(store, runtime)
+    store.closed |= {key_of("base/bundle"), key_of("base/downloads")}
+    result = await passed(process)
+    assert [each.path for each in result.blocked] == [SCRIPT]
+    assert result.strays == ("base/downloads/",)
+    now = await tree(memory)
+    assert (now[SCRIPT], now[COMPOSE]) == (b"exit # 1\n", b"services 2\n")
+
+
+@in_loop
+async def test_a_link_in_place_of_a_folder_hides_what_is_below_it(
+    store: TroubledStore, memory: MemoryStore, runtime: InlineRuntime
+) -> None:
+    """Where a listing shows links, as a file that cannot be read."""
+    process = Bucket(store, runtime)
+    await process.publish(make_state(1, files=make_files("1", **{"example/linked/a": "a\n", "base/linked/b": "b\n"})))
+    for path in ("example/linked", "base/linked"):
+        await edit(memory, path, b"target")
+        store.unreadable.add(key_of(path))
+    result = await passed(process)
+    assert (result.overrides, [each.path for each in result.blocked]) == (("example/linked/a",), ["base/linked/b"])
+    assert result.strays == ()
+
+
+@in_loop
+async def test_a_closed_tree_is_blocked_and_credentials_below_a_closed_folder_are_not_even_named(
+    store: TroubledStore, runtime: InlineRuntime
+) -> None:
+    process = await two_states(store, runtime)
+    store.closed.add(key_of("example/creds"))
+    assert (await passed(process)).verdicts != ()
+    assert (await passed(process)).verdicts == ()
+    store.closed.add(str(SCOPE))
+    with pytest.raises(StoreRefused):
+        await process.live_tree.reconcile(SCOPE)
+
+
+@pytest.mark.parametrize("error", [StoreRefused, ObjectDamaged])
+@in_loop
+async def test_a_read_that_is_refused_says_nothing_of_the_other_paths(
+    memory: MemoryStore, runtime: InlineRuntime, error: type[Exception]
+) -> None:
+    process = await two_states(memory, runtime)
+    for path in (ENV, COMPOSE, "base/notes"):
+        await edit(memory, path, b"mine")
+
+    async def refuse(operation: str, key: str) -> None:
+        if operation == "get" and key in {key_of(ENV), key_of(COMPOSE), key_of("base/notes")}:
+            raise error(key)
+
+    result = await passed(Bucket(FaultyStore(memory, before=refuse), runtime))
+    assert (result.overrides, [each.path for each in result.blocked], result.strays) == (
+        (ENV,),
+        [COMPOSE],
+        ("base/notes",),
+    )
+    assert (await tree(memory))[README] == b"readme 2\n"
+    assert set((await passed(process)).kept_aside) == {COMPOSE}
+
+
+# -- large files
+
+
+@in_loop
+async def test_a_large_file_of_an_operator_is_never_read(memory: MemoryStore, runtime: InlineRuntime) -> None:
+    await two_states(memory, runtime)
+    large = {key_of(path) for path in (ENV, COMPOSE, "base/model.bin", "example/model.bin")}
+    for key in large:
+        await edit(memory, key.removeprefix(key_of("")), TOO_LARGE)
+    process = Bucket(FaultyStore(memory, forbidden=lambda operation, key: operation == "get" and key in large), runtime)
+    result = await passed(process)
+    assert result.overrides == (ENV, "example/model.bin")
+    assert result.strays == ("base/model.bin",)
+    [blocked] = result.blocked
+    assert (blocked.path, "8,388,609 bytes" in blocked.reason, "move it away" in blocked.reason) == (
+        COMPOSE,
+        True,
+        True,
+    )
+    assert (await tree(memory))[README] == b"readme 2\n"
+    assert await kept(memory) == set()
+
+
+@in_loop
+async def test_a_large_file_that_a_retained_state_has_is_ours(memory: MemoryStore, runtime: InlineRuntime) -> None:
+    text = TOO_LARGE.decode()
+    process = Bucket(memory, runtime)
+    await process.publish(make_state(1, files=make_files("1", **{"base/large": text, "base/left": text})))
+    await passed(process)
+    for path in ("base/large", "base/left"):
+        await edit(memory, path, TOO_LARGE)  # the same bytes; the tag is gone, and the version is another one
+    await process.publish(make_state(2, files=make_files("2", **{"base/large": text + "2"})))
+    result = await passed(another_process(memory))
+    assert (result.blocked, result.strays, result.kept_aside) == ((), (), ())
+    assert "base/large" in result.written
+    assert "base/left" not in await tree(memory)
+
+
+@in_loop
+async def test_a_default_is_not_restored_over_a_file_that_is_too_large_to_keep(
+    memory: MemoryStore, runtime: InlineRuntime
+) -> None:
+    process = await two_states(memory, runtime)
+    await edit(memory, ENV, TOO_LARGE)
+    with pytest.raises(OperationRefused, match="move it away"):
+        await process.live_tree.restore_example(SCOPE, ENV)
+
+
+# -- defaults of earlier states, and copies
+
+
+@in_loop
+async def test_an_earlier_default_that_an_operator_puts_back_is_kept_aside_once(
+    memory: MemoryStore, runtime: InlineRuntime
+) -> None:
+    process = Bucket(memory, runtime)
+    await process.publish(make_state(1))
+    await passed(process)
+    first = await memory.get(key_of(ENV))
+    await process.publish(make_state(2))
+    await passed(process)
+    assert await kept(memory) == set(), "a default that nobody touched is not kept"
+    for _ in range(2):
+        # With its tag, as the directory store finds the tag of the body that was there before.
+        version = (await memory.get(key_of(ENV))).version
+        await memory.replace(key_of(ENV), Content(first.body, tag=first.tag), version)
+        result = await passed(process)
+        assert result.kept_aside == (ENV,)
+        assert (await tree(memory))[ENV] == b"# defaults 2\n"
+        assert await kept(memory) == {(ENV, first.body)}
+
+
+@in_loop
+async def test_an_earlier_default_without_a_tag_is_kept_aside_when_it_is_replaced(
+    memory: MemoryStore, runtime: InlineRuntime
+) -> None:
+    process = await two_states(memory, runtime)
+    await passed(process)
+    await edit(memory, ENV, b"# defaults 1\n")
+    assert (await passed(process)).written == ()
+    await process.publish(make_state(3))
+    assert (await passed(process)).kept_aside == (ENV,)
+    assert await kept(memory) == {(ENV, b"# defaults 1\n")}
+
+
+@in_loop
+async def test_a_newer_default_of_a_pass_that_died_before_its_marker_is_not_kept_aside(
+    memory: MemoryStore, runtime: InlineRuntime
+) -> None:
+    process = await two_states(memory, runtime)
+    dying = FaultyStore(memory, {key_of(layout.MARKER): [Fault.NONE, Fault.AWAY]})
+    with pytest.raises(StoreUnavailable):
+        await Bucket(dying, runtime).live_tree.reconcile(SCOPE)
+    assert (await tree(memory))[ENV] == b"# defaults 2\n"
+    await process.publish(make_state(3))
+    assert (await passed(process)).kept_aside == ()
+
+
+@in_loop
+async def test_a_copy_that_is_needed_again_starts_its_time_again(memory: MemoryStore) -> None:
+    runtime = memory._runtime  # the store's own clock
+    assert isinstance(runtime, InlineRuntime)
+    process = await two_states(memory, runtime)
+    await passed(process)
+    key = layout.replaced(SCOPE, COMPOSE, sha256(b"mine"))
+    times = []
+    for _ in range(2):
+        await edit(memory, COMPOSE, b"mine")
+        await passed(process)
+        [copy] = await memory.scan(layout.all_replaced(SCOPE))
+        assert (copy.key, (await memory.get(key)).tag) == (key, {"sequence": "2"})
+        times.append(copy.modified)
+        await runtime.sleep(60)
+    assert times[1] > times[0]
+
+
+@in_loop
+async def test_a_copy_may_be_needed_again_where_it_cannot_be_written_again(
+    store: TroubledStore, memory: MemoryStore, runtime: InlineRuntime
+) -> None:
+    process = await two_states(store, runtime)
+    for _ in range(2):
+        await edit(memory, COMPOSE, b"mine")
+        assert (await passed(process)).kept_aside == (COMPOSE,)
+        store.faults = {sha256(b"mine"): [Fault.NONE, Fault.REFUSED]}
+    assert (await tree(memory))[COMPOSE] == b"services 2\n"
+
+
+@in_loop
+async def test_a_copy_with_other_bytes_than_its_name_says_is_not_relied_on(
+    memory: MemoryStore, runtime: InlineRuntime
+) -> None:
+    process = await two_states(memory, runtime)
+    await memory.create(layout.replaced(SCOPE, COMPOSE, sha256(b"mine")), Content(b"of somebody else"))
+    await edit(memory, COMPOSE, b"mine")
+    [blocked] = (await passed(process)).blocked
+    assert "does not hold the bytes that its name says" in blocked.reason
+    assert (await tree(memory))[COMPOSE] == b"mine"
+
+
+# -- a damaged manifest of an old state
+
+
+@in_loop
+async def test_a_damaged_manifest_of_an_old_state_stops_no_tree_and_is_reported(
+    memory: MemoryStore, runtime: InlineRuntime
+) -> None:
+    process = Bucket(memory, runtime)
+    await process.publish(make_state(1), make_state(2))
+    await passed(process)
+    [first] = (await process.pointer()).retained_of("state-1")
+    key = layout.manifest(SCOPE, first.state, first.attempt)
+    await memory.replace(key, Content(b"{"), (await memory.get(key)).version)
+    await edit(memory, COMPOSE, b"services 1\n")
+    await edit(memory, ENV, b"# defaults 1\n")
+    await process.publish(make_state(3))
+    result = await passed(another_process(memory))
+    assert [(each.publication, "not the one" in each.reason) for each in result.damaged] == [(first.id, True)]
+    # Only the damaged manifest knew that these bytes are ours.
+    assert (result.overrides, result.kept_aside) == ((ENV,), (COMPOSE,))
+    assert await kept(memory) == {(COMPOSE, b"services 1\n")}
+    assert (await tree(memory))[COMPOSE] == b"services 3\n"
+
+
+@in_loop
+async def test_a_manifest_of_an_old_state_that_may_not_be_read_stops_no_tree_and_counts_again_once_it_may(
+    store: TroubledStore, runtime: InlineRuntime
+) -> None:
+    process = await two_states(store, runtime)
+    await passed(process)
+    [first] = (await process.pointer()).retained_of("state-1")
+    store.unreadable.add(layout.manifest(SCOPE, first.state, first.attempt))
+    await edit(store, ENV, b"# defaults 1\n")
+    await process.publish(make_state(3))
+    later = Bucket(store, runtime)
+    result = await passed(later)
+    assert [(each.publication, each.unreadable) for each in result.damaged] == [(first.id, True)]
+    assert (result.follows, result.overrides) == (True, (ENV,))
+    store.recover()
+    await runtime.sleep(RETRY_SECONDS)
+    result = await passed(later)
+    assert (result.damaged, result.overrides) == ((), ())
+
+
+# -- markers and looks
+
+
+@pytest.mark.parametrize("status", ["blocked", "of a later release"])
+@in_loop
+async def test_a_marker_with_any_status_still_says_what_was_written(
+    memory: MemoryStore, runtime: InlineRuntime, status: str
+) -> None:
+    process = Bucket(memory, runtime)
+    await process.publish(make_state(1))
+    await passed(process)
+    marker = (await marker_of(memory)).model_copy(update={"status": status})
+    await edit(memory, layout.MARKER, marker.model_dump_json().encode())
+    await edit(memory, ENV, None)
+    assert not (await another_process(memory).live_tree.survey(SCOPE)).in_step
+    assert (await passed(another_process(memory))).deleted_by_operator == (ENV,)
+    assert (await marker_of(memory)).status == "synced"
+
+
+@in_loop
+async def test_a_look_reports_what_the_last_pass_could_not_write(store: TroubledStore, runtime: InlineRuntime) -> None:
+    process = await two_states(store, runtime, **{NEW: "new\n", "base/new": "new\n"})
+    store.unwritable |= {key_of(NEW), key_of("base/new")}
+    result = await passed(process)
+    survey = await another_process(store).live_tree.survey(SCOPE)
+    assert [replace(each, seen_at=None) for each in survey.seen.blocked] == list(result.blocked)
+    assert all(each.seen_at is not None for each in survey.seen.blocked)
+    assert (survey.seen.written, survey.in_step, survey.follows) == ((), False, False)
+    store.unwritable.remove(key_of("base/new"))
+    await runtime.sleep(RETRY_SECONDS)
+    await passed(process)
+    assert (await another_process(store).live_tree.survey(SCOPE)).follows
+    await process.operations.carry_out(SCOPE, protocol.hold, "ann")
+    store.recover()
+    await process.publish(make_state(3))
+    survey = await another_process(store).live_tree.survey(SCOPE)
+    assert (survey.seen.blocked, survey.follows) == ((), True), "held: live has not moved"
+
+
+@in_loop
+async def test_a_look_at_a_tree_that_has_to_be_written_does_not_follow(
+    memory: MemoryStore, runtime: InlineRuntime
+) -> None:
+    process = await two_states(memory, runtime)
+    assert not (await process.live_tree.survey(SCOPE)).follows
+    await passed(process)
+    await edit(memory, ENV, None)
+    assert (await process.live_tree.survey(SCOPE)).follows
+
+
+@in_loop
+async def test_a_deleted_default_of_a_model_that_left_is_named_before_the_model_returns(
+    memory: MemoryStore, runtime: InlineRuntime
+) -> None:
+    process = Bucket(memory, runtime)
+    await process.publish(make_state(1, files=make_files("1", **{NEW: "of the model\n"})))
+    await passed(process)
+    await process.publish(make_state(2))
+    await passed(process)
+    await edit(memory, NEW, None)
+    assert (await passed(process)).deleted_by_operator == (NEW,)
+    await process.publish(make_state(3, files=make_files("3", **{NEW: "of the model\n"})))
+    assert (await passed(process)).deleted_by_operator == (NEW,)
+    assert NEW not in await tree(memory)
+
+
+# -- any mix of all this
+
+WANTED = (README, COMPOSE, SCRIPT, ENV, "example/.env")
+OTHERS = ("base/notes", "base/bundle/model.bin", "example/own", "example/conf/bundle/own")
+FOLDERS = ("base/bundle", "example/conf", "example/conf/bundle")
+EDITS = st.sampled_from(["leave", "delete", "write", "earlier default"])
+TROUBLES = st.sampled_from(["", "", "unreadable", "unwritable"])
+
+
+def files_of(number: int) -> dict[str, bytes]:
+    return {file.path: file.body for file in make_files(str(number), **{"example/.env": f"# project {number}\n"})}
+
+
+@settings(max_examples=200, deadline=None)
+@given(
+    by_content=st.booleans(),
+    edits=st.dictionaries(st.sampled_from((*WANTED, *OTHERS)), EDITS),
+    troubles=st.dictionaries(st.sampled_from((*WANTED, *OTHERS)), TROUBLES),
+    closed=st.sets(st.sampled_from(FOLDERS), max_size=1),
+)
+def test_whatever_is_in_the_way_no_byte_is_lost_and_all_other_paths_follow(
+    by_content: bool, edits: dict[str, str], troubles: dict[str, str], closed: set[str]
+) -> None:
+    asyncio.run(any_mix(MemoryStore(InlineRuntime("store"), versions_by_content=by_content), edits, troubles, closed))
+
+
+async def any_mix(memory: MemoryStore, edits: dict[str, str], troubles: dict[str, str], closed: set[str]) -> None:
+    runtime, store = InlineRuntime("daemon"), TroubledStore(memory)
+    process = Bucket(store, runtime)
+    for number in (1, 2):
+        await process.publish(
+            make_state(number, files=make_files(str(number), **{"example/.env": f"# project {number}\n"}))
+        )
+        await passed(process)
+    before, then = await tree(memory), await marker_of(memory)
+    for path, what in edits.items():
+        body = {"leave": before.get(path), "delete": None, "write": b"mine\n", "earlier default": files_of(1).get(path)}
+        await edit(memory, path, body[what])
+    edited = await tree(memory)
+    troubles = {path: each for path, each in troubles.items() if each and (path in edited or each == "unwritable")}
+    for path, trouble in troubles.items():
+        getattr(store, trouble).add(key_of(path))
+    store.closed |= {key_of(folder) for folder in closed}
+    await process.publish(make_state(3, files=make_files("3", **{"example/.env": "# project 3\n"})))
+    troubled = {
+        path for path in (*WANTED, *OTHERS) if troubles.get(path) or any(path.startswith(f"{each}/") for each in closed)
+    }
+
+    result = await passed(process)
+    after, marker, copies = await tree(memory), await marker_of(memory), await kept(memory)
+
+    check_nothing_lost(edited, after, copies)
+    check_others_follow(edited, after, then, troubled)
+    check_marker(marker, after, then, result)
+    store.recover()
+    await runtime.sleep(RETRY_SECONDS)
+    healed = await passed(process)
+    assert (healed.blocked, healed.follows) == ((), True)
+    check_nothing_lost(edited, await tree(memory), await kept(memory))
+    check_others_follow(edited, await tree(memory), then, set())
+
+
+def check_nothing_lost(edited: dict[str, bytes], after: dict[str, bytes], copies: set[tuple[str, bytes]]) -> None:
+    for path, body in edited.items():
+        untouched = body == files_of(2).get(path)
+        ours = untouched or (path.startswith(("base/", "README")) and body == files_of(1).get(path))
+        assert ours or after.get(path) == body or (path, body) in copies, path
+
+
+def check_others_follow(edited: dict[str, bytes], after: dict[str, bytes], marker: Marker, troubled: set[str]) -> None:
+    for path in {*files_of(3), *edited} - troubled - {CREDS}:
+        live, there = files_of(3).get(path), edited.get(path)
+        if not path.startswith("example/"):
+            assert after.get(path) == (live or there), path
+        elif there is None:
+            assert path not in after, path
+        else:
+            ours = there in {files_of(1).get(path), files_of(2).get(path)}
+            assert after[path] == (live if ours else there), path
+
+
+def check_marker(marker: Marker, after: dict[str, bytes], then: Marker, result: Synced) -> None:
+    blocked = {each.path: each.reason for each in result.blocked}
+    assert (marker.sequence, marker.status, marker.blocked) == (3, "blocked" if blocked else "synced", blocked)
+    for path, recorded in marker.files.items():
+        if recorded.commit != (3, 0):
+            assert then.files[path].sha256 == recorded.sha256
+        else:
+            assert sha256(after[path]) == recorded.sha256, "recorded and not there"
+    assert not any(marker.files.get(path, NOTHING).commit == (3, 0) for path in blocked)
+
+
+NOTHING = MarkerFile(sha256="", publication="", commit=(0, 0))
+
+
+def test_only_a_blocked_path_of_base_holds_base_back() -> None:
+    assert Synced(1, (Blocked("example/a", "why"),)).follows
+    assert not Synced(1, (Blocked("README.md", "why"),)).follows
+    assert not Synced(1, (Blocked("base/a", "why"),)).follows

@@ -1,0 +1,1171 @@
+"""A pointer that is deleted, damaged or put back, states that are missing: what recovery makes of real buckets."""
+
+import asyncio
+import fnmatch
+import json
+import re
+from pathlib import Path
+
+import pytest
+from cryptography.hazmat.primitives import serialization
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+from securesystemslib.signer import CryptoSigner
+
+from daemon.publishing import layout, operator_commands, protocol
+from daemon.publishing.errors import (
+    CannotSign,
+    NotFound,
+    OperationRefused,
+    OutcomeUnresolved,
+    PointerLost,
+    PointerMoved,
+    SequenceWentBack,
+    VerificationFailed,
+)
+from daemon.publishing.live_tree.sync import LiveTree, Synced, Unfinished
+from daemon.publishing.maintenance.recovery import Recoverer, Recovery
+from daemon.publishing.maintenance.recovery_rules import Wish
+from daemon.publishing.manifest import ManifestEvent
+from daemon.publishing.pointer import MOST_HISTORY, Pointer, PublicationId, Revision
+from daemon.publishing.publisher import Publisher
+from daemon.publishing.reader import Reader
+from daemon.publishing.trust.keys import KeySigner, PublicKey, generate
+from daemon.publishing.trust.policy import TrustedKey, TrustPolicy
+from daemon.publishing.trust.sequence_memory import ProcessSequences
+from daemon.stores.errors import ObjectDamaged, StoreRefused
+from daemon.stores.memory import MemoryStore
+from daemon.stores.port import Content, Listing, ObjectStore, UnreadableFolder
+from events.model import OutcomeKind
+from tests.builders_publishing import SCOPE, Bucket, make_state, tree
+from tests.builders_runtime import InlineRuntime, in_loop
+from tests.support.faulty_store import Fault, FaultyStore, Gate
+from tests.support.scenes import open_scene, state_event
+from tests.support.troubled_store import TroubledStore
+
+POINTER = layout.pointer(SCOPE)
+MARKER = layout.live_tree(SCOPE, layout.MARKER)
+
+
+@pytest.fixture
+def runtime() -> InlineRuntime:
+    return InlineRuntime()
+
+
+@pytest.fixture(params=[False, True], ids=["generations", "content-etags"])
+def store(request: pytest.FixtureRequest, runtime: InlineRuntime) -> MemoryStore:
+    return MemoryStore(runtime, versions_by_content=request.param)
+
+
+def recoverer(store: ObjectStore, runtime: InlineRuntime) -> Recoverer:
+    bucket = Bucket(store, runtime)
+    return Recoverer(store, bucket.reader, bucket.publisher, bucket.live_tree)
+
+
+async def recover(
+    store: ObjectStore, runtime: InlineRuntime, *, live: str | None = None, hold: bool = True
+) -> Recovery:
+    return await recoverer(store, runtime).recover(SCOPE, Wish(live, hold), "ann", "backup was old")
+
+
+def event(number: int) -> ManifestEvent:
+    return ManifestEvent(
+        intake="http",
+        source="s",
+        id=f"e{number}",
+        type="t",
+        digest=f"{number:064x}",
+        instance="journal:1",
+        offset=10 * number,
+    )
+
+
+async def grown(store: ObjectStore, runtime: InlineRuntime, count: int = 3) -> Bucket:
+    bucket = Bucket(store, runtime)
+    for number in range(1, count + 1):
+        await bucket.publish(make_state(number, events=(event(number),)))
+        await runtime.sleep(10)
+    assert isinstance(await bucket.live_tree.reconcile(SCOPE), Synced)
+    return bucket
+
+
+async def remove(store: ObjectStore, key: str) -> None:
+    await store.delete(key, (await store.get(key)).version)
+
+
+async def overwrite(store: ObjectStore, key: str, body: bytes) -> None:
+    await store.replace(key, Content(body), (await store.get(key)).version)
+
+
+async def archive_key(store: ObjectStore, state: str) -> str:
+    [key] = [
+        each.key for each in await store.scan(layout.states(SCOPE)) if f"/{state}/" in each.key and "bundle" in each.key
+    ]
+    return key
+
+
+async def damage_archive(store: ObjectStore, state: str) -> None:
+    await overwrite(store, await archive_key(store, state), b"not what it was")
+
+
+async def check(store: ObjectStore, runtime: InlineRuntime) -> Pointer:
+    """The scope works again: all that is retained is whole, history reads, and the next state is published."""
+    bucket = Bucket(store, runtime)
+    pointer = await bucket.pointer()
+    for each in pointer.retained:
+        await bucket.reader.files(SCOPE, each)
+    entries = await bucket.reader.history(pointer)
+    assert entries[-1].kind == "recover"
+    assert [each.sequence for each in entries] == sorted({each.sequence for each in entries})
+    survey = await bucket.live_tree.survey(SCOPE)
+    assert pointer.live is None or survey.in_step
+    await bucket.publish(make_state(99))
+    after = await bucket.pointer()
+    assert (after.desired and after.desired.state, after.sequence) == ("state-99", pointer.sequence + 1)
+    later = await bucket.reader.history(await changed(bucket, MOST_HISTORY + 2))
+    assert later[: len(entries)] == entries
+    return pointer
+
+
+async def changed(bucket: Bucket, times: int) -> Pointer:
+    """The pointer after so many changes: above 128 the history that it had is in chunks, whatever was left of those."""
+    read = await bucket.reader.pointer(SCOPE)
+    for _ in range(times):
+        following = protocol.hold(read.pointer, bucket.publisher.writing("ann"))
+        read = await bucket.publisher.swap(SCOPE, read, following)
+    return read.pointer
+
+
+def names(pointer: Pointer) -> tuple[str | None, str | None]:
+    return pointer.live and pointer.live.state, pointer.desired and pointer.desired.state
+
+
+# -- who trusts nobody but a key
+
+KEY = generate()[0]
+
+
+def trusting(store: ObjectStore, runtime: InlineRuntime) -> Bucket:
+    """A process that signs, and accepts nothing else."""
+    private = serialization.load_pem_private_key(KEY.encode(), None)
+    assert isinstance(private, Ed25519PrivateKey)
+    signer = KeySigner(CryptoSigner(private))
+    public = PublicKey.parse(
+        private.public_key()
+        .public_bytes(serialization.Encoding.PEM, serialization.PublicFormat.SubjectPublicKeyInfo)
+        .decode()
+    )
+    trusted = TrustedKey(keyid=public.keyid, public=public.pem, roles=("publish", "pointer"))
+    return Bucket(store, runtime, signers=[signer], trust=TrustPolicy(keys=(trusted,)))
+
+
+async def recover_trusting(store: ObjectStore, runtime: InlineRuntime, wish: Wish | None = None) -> Recovery:
+    bucket = trusting(store, runtime)
+    doing = Recoverer(store, bucket.reader, bucket.publisher, bucket.live_tree)
+    return await doing.recover(SCOPE, wish or Wish(), "ann", "looked odd")
+
+
+async def signed_scope(store: ObjectStore, runtime: InlineRuntime) -> Pointer:
+    """Three states, all signed; the newest is quarantined, the one before it live."""
+    bucket = trusting(store, runtime)
+    await bucket.publish(make_state(1), make_state(2), make_state(3))
+    await bucket.operations.carry_out(
+        SCOPE, operator_commands.quarantine("state-3", rollback_to="state-2"), "ann", "bad"
+    )
+    assert isinstance(await bucket.live_tree.reconcile(SCOPE), Synced)
+    return await bucket.pointer()
+
+
+async def forge_chunk(store: ObjectStore, sequence: int, pointer: Pointer, change: dict[str, object]) -> None:
+    """A chunk that nobody signed: state-3 was made live by somebody who lifted everything."""
+    [state_3] = pointer.retained_of("state-3")
+    entry = pointer.history[-1].model_dump(mode="json") | {
+        "sequence": sequence,
+        "write": "f" * 32,
+        "by": "alice",
+        "reason": "approved",
+        "live": str(state_3.id),
+        "desired": str(state_3.id),
+        "change": change,
+    }
+    body = json.dumps({"entries": [entry], "older": None}).encode()
+    await store.create(layout.history(SCOPE, sequence, sequence, "f" * 32), Content(body))
+
+
+async def forge_marker(store: ObjectStore, sequence: int, publication: PublicationId) -> None:
+    document = json.loads((await store.get(MARKER)).body)
+    forged = document | {"sequence": sequence, "publication": str(publication)}
+    await overwrite(store, MARKER, json.dumps(forged).encode())
+
+
+@in_loop
+async def test_what_nobody_signed_lifts_no_quarantine_and_makes_nothing_live(
+    store: MemoryStore, runtime: InlineRuntime
+) -> None:
+    before = await signed_scope(store, runtime)
+    [bad] = before.quarantined
+    [state_3] = before.retained_of("state-3")
+    await forge_chunk(store, 900, before, {"lifted": bad.composition, "hold": None, "quarantined": []})
+    await forge_marker(store, 5000, state_3.id)
+    with pytest.raises(PointerLost, match="somebody else wrote the marker"):
+        await trusting(store, runtime).live_tree.reconcile(SCOPE)
+    told = await recover_trusting(store, runtime)
+    pointer = await trusting(store, runtime).pointer()
+
+    assert names(pointer) == ("state-2", before.desired and before.desired.state)
+    assert pointer.quarantined == before.quarantined
+    assert pointer.sequence > 5000, "numbers count whoever wrote them"
+    assert [entry.by for entry in pointer.history] == [*(entry.by for entry in before.history), "ann"]
+    assert told.recovered is not None
+    assert any(f"`--live {state_3.id}`" in each for each in told.recovered.unknown)
+    assert any("1 changes did that no signed pointer leads to" in each for each in told.recovered.unknown)
+    assert (await trusting(store, runtime).live_tree.survey(SCOPE, reading_all=True)).in_step
+
+
+@in_loop
+async def test_what_a_marker_says_that_nobody_signed_makes_nothing_live(
+    store: MemoryStore, runtime: InlineRuntime
+) -> None:
+    before = await signed_scope(store, runtime)
+    [state_1] = before.retained_of("state-1")
+    await forge_marker(store, 5000, state_1.id)
+    await recover_trusting(store, runtime)
+
+    assert names(await trusting(store, runtime).pointer())[0] == "state-2"
+
+
+@in_loop
+async def test_what_nobody_signed_may_quarantine_but_not_what_is_live(
+    store: MemoryStore, runtime: InlineRuntime
+) -> None:
+    """A pointer, well signed, may have been put back from before a quarantine: the chunk may be all that knows."""
+    bucket = trusting(store, runtime)
+    await bucket.publish(make_state(1), make_state(2), make_state(3))
+    before = await bucket.pointer()
+    [state_1], [state_3] = before.retained_of("state-1"), before.retained_of("state-3")
+    bad = {"by": "ann", "reason": "bad", "at": "2026-01-01T00:00:00Z"}
+    every = [bad | {"composition": each} for each in (state_1.composition, state_3.composition, "0" * 64)]
+    unsigned = {"quarantined": every, "hold": bad, "pinned": [str(state_1.id)]}
+    await forge_chunk(store, 900, before, unsigned)
+    told = await recover_trusting(store, runtime, Wish(hold=False))
+    pointer = await bucket.pointer()
+
+    assert [each.composition for each in pointer.quarantined] == [state_1.composition], "nor what is not even there"
+    assert (names(pointer)[0], pointer.hold) == ("state-3", None)
+    assert not any(each.pinned for each in pointer.retained)
+    assert told.recovered is not None
+    assert any(f"whether {state_3.id} is quarantined" in each for each in told.recovered.unknown)
+
+
+@in_loop
+async def test_what_was_lifted_before_a_signed_pointer_was_saved_stays_so_when_it_is_put_back(
+    store: MemoryStore, runtime: InlineRuntime
+) -> None:
+    await signed_scope(store, runtime)
+    bucket = trusting(store, runtime)
+    await bucket.operations.carry_out(SCOPE, operator_commands.lift_quarantine("state-3"), "ann", "fixed")
+    await bucket.operations.carry_out(SCOPE, protocol.resume, "ann", "fixed")
+    saved = (await store.get(POINTER)).body
+    await changed(bucket, MOST_HISTORY + 2)
+    await overwrite(store, POINTER, saved)
+    await recover_trusting(store, runtime, Wish(hold=False))
+    pointer = await trusting(store, runtime).pointer()
+
+    assert (names(pointer), pointer.quarantined, pointer.hold) == (("state-3", "state-3"), (), None)
+
+
+@in_loop
+async def test_a_chunk_that_is_not_the_one_a_signed_pointer_means_is_not_believed(
+    store: MemoryStore, runtime: InlineRuntime
+) -> None:
+    await signed_scope(store, runtime)
+    bucket = trusting(store, runtime)
+    older = (await changed(bucket, MOST_HISTORY + 2)).older
+    assert older is not None
+    changed_by = (await store.get(older.key)).body.replace(b'"by":"ann"', b'"by":"eve"')
+    await overwrite(store, older.key, changed_by)
+    await forge_chunk(store, 900, await bucket.pointer(), {})
+    await recover_trusting(store, runtime)
+    pointer = await bucket.pointer()
+
+    assert b"eve" in changed_by
+    assert (pointer.older, "eve" in {entry.by for entry in await bucket.reader.history(pointer)}) == (None, False)
+
+
+@in_loop
+async def test_without_a_signed_pointer_the_chunks_have_to_do_and_it_says_so(
+    store: MemoryStore, runtime: InlineRuntime
+) -> None:
+    before = await signed_scope(store, runtime)
+    [bad] = before.quarantined
+    await forge_chunk(store, 900, before, {"quarantine": bad.model_dump(mode="json")})
+    await remove(store, POINTER)
+    told = await recover_trusting(store, runtime)
+    pointer = await trusting(store, runtime).pointer()
+
+    assert [each.composition for each in pointer.quarantined] == [bad.composition]
+    assert names(pointer)[0] == "state-2", "as the marker says, for what the chunk says is quarantined"
+    assert told.recovered is not None
+    assert any("nobody signs these" in each for each in told.recovered.unknown)
+
+
+@pytest.mark.parametrize("policy", [False, True])
+@in_loop
+async def test_a_chunk_that_cannot_be_written_again_stops_nothing(
+    store: MemoryStore, runtime: InlineRuntime, policy: bool
+) -> None:
+    before = await signed_scope(store, runtime)
+    await forge_chunk(store, 900, before, {"hold": {"by": "\ud800", "reason": "", "at": "2026-01-01T00:00:00Z"}})
+    recovered = await (recover_trusting if policy else recover_signing)(store, runtime)
+
+    assert recovered.recovered is not None
+    assert (await trusting(store, runtime).pointer()).sequence > 900
+
+
+async def recover_signing(store: ObjectStore, runtime: InlineRuntime) -> Recovery:
+    """With the key, and without a policy."""
+    signers = trusting(store, runtime).publisher._signers
+    bucket = Bucket(store, runtime, signers=signers)
+    return await Recoverer(store, bucket.reader, bucket.publisher, bucket.live_tree).recover(
+        SCOPE, Wish(), "ann", "looked odd"
+    )
+
+
+@in_loop
+async def test_a_pointer_whose_signature_does_not_count_keeps_what_it_forbids(
+    store: MemoryStore, runtime: InlineRuntime
+) -> None:
+    before = await signed_scope(store, runtime)
+    document = json.loads((await store.get(POINTER)).body)
+    await overwrite(store, POINTER, json.dumps({"signed": document["signed"], "signatures": []}).encode())
+    with pytest.raises(VerificationFailed):
+        await trusting(store, runtime).pointer()
+    ancient = {"by": "bob", "reason": "ancient", "at": "2026-01-01T00:00:00Z"}
+    await forge_chunk(store, 2, before, {"hold": ancient})
+    told = await recover_trusting(store, runtime)
+    pointer = await trusting(store, runtime).pointer()
+
+    assert (pointer.quarantined, pointer.hold) == (before.quarantined, before.hold)
+    assert told.recovered is not None
+    assert "none is known but those of the pointer" in told.recovered.unknown[0]
+
+
+@in_loop
+async def test_chunks_that_a_signed_pointer_leads_to_count_in_full(store: MemoryStore, runtime: InlineRuntime) -> None:
+    before = await signed_scope(store, runtime)
+    bucket = trusting(store, runtime)
+    await bucket.operations.carry_out(SCOPE, operator_commands.lift_quarantine("state-3"), "ann", "fixed")
+    read = await bucket.reader.pointer(SCOPE)
+    for _ in range(MOST_HISTORY + 2):
+        following = protocol.hold(read.pointer, bucket.publisher.writing("ann"))
+        read = await bucket.publisher.swap(SCOPE, read, following)
+    await forge_chunk(store, 900, before, {"lifted": "0" * 64})
+    entries = await bucket.reader.history(read.pointer)
+    told = await recover_trusting(store, runtime)
+    pointer = await trusting(store, runtime).pointer()
+
+    assert told.recovered is not None
+    assert (pointer.quarantined, pointer.older) == ((), read.pointer.older)
+    assert (await trusting(store, runtime).reader.history(pointer))[: len(entries)] == entries
+
+
+@in_loop
+async def test_a_scope_that_nobody_vouches_for_any_more_is_held(store: MemoryStore, runtime: InlineRuntime) -> None:
+    """Its only key was revoked: what comes next must not be live before somebody has looked."""
+    bucket = Bucket(store, runtime, signers=[KeySigner(CryptoSigner(Ed25519PrivateKey.generate()))])
+    await bucket.publish(make_state(1), make_state(2))
+    await bucket.operations.carry_out(SCOPE, operator_commands.quarantine("state-1"), "ann", "bad")
+    await bucket.live_tree.reconcile(SCOPE)
+    before = await bucket.pointer()
+    told = await recover_trusting(store, runtime)
+    pointer = await trusting(store, runtime).pointer()
+
+    assert (names(pointer), pointer.hold is not None) == ((None, None), True)
+    assert pointer.quarantined == before.quarantined
+    assert ["is not in the trust policy" in each.why for each in told.remains.damaged] == [True, True]
+
+
+# -- the pointer is gone
+
+
+@in_loop
+async def test_a_deleted_pointer_is_rebuilt_held_and_above_every_sequence(
+    store: MemoryStore, runtime: InlineRuntime
+) -> None:
+    bucket = await grown(store, runtime)
+    before, files = await bucket.pointer(), await tree(store)
+    await remove(store, POINTER)
+    with pytest.raises(PointerLost, match="rebundle recover"):
+        await bucket.pointer()
+    told = await recover(store, runtime)
+    pointer = await check(store, runtime)
+    assert names(pointer) == ("state-3", "state-3")
+    assert pointer.sequence > before.sequence + MOST_HISTORY
+    assert pointer.gc_epoch > before.sequence
+    assert pointer.hold is not None
+    assert (pointer.hold.by, pointer.hold.reason) == ("ann", "recovered: backup was old")
+    assert {each.id for each in pointer.retained} == {each.id for each in before.retained}
+    assert (pointer.highest_producer, pointer.derived, pointer.inputs) == (3, 0, {"journal:1": 30})
+    assert pointer.history[-1].published == tuple(str(each.id) for each in before.retained)
+    assert await tree(store) == files
+    assert told.damage is not None
+    assert "is gone" in told.damage
+    assert told.recovered is not None
+    assert any("none is known at all" in line for line in told.recovered.unknown)
+
+
+@in_loop
+async def test_events_that_the_manifests_name_are_known_again(store: MemoryStore, runtime: InlineRuntime) -> None:
+    await grown(store, runtime)
+    await remove(store, POINTER)
+    await recover(store, runtime)
+    pointer = await check(store, runtime)
+    assert [each.event for each in pointer.recent] == [event(number).digest[:16] for number in (1, 2, 3)]
+    assert len({each.identity for each in pointer.recent}) == 3
+
+
+@in_loop
+async def test_what_the_live_tree_follows_stays_live_also_when_a_newer_state_is_there(
+    store: MemoryStore, runtime: InlineRuntime
+) -> None:
+    bucket = await grown(store, runtime)
+    await bucket.operations.carry_out(SCOPE, operator_commands.rollback("state-1"), "bob", "slow")
+    await remove(store, POINTER)
+    await recover(store, runtime, hold=False)
+    bucket = Bucket(store, runtime)
+    pointer = await bucket.pointer()
+    assert names(pointer) == ("state-1", "state-3")
+    assert pointer.hold is not None, "that they differ shows that somebody held the scope"
+    await check(store, runtime)
+
+
+@in_loop
+async def test_without_a_marker_too_the_newest_that_is_whole_is_live(
+    store: MemoryStore, runtime: InlineRuntime
+) -> None:
+    await grown(store, runtime)
+    for key in (POINTER, MARKER):
+        await remove(store, key)
+    told = await recover(store, runtime)
+    assert names(await check(store, runtime)) == ("state-3", "state-3")
+    assert told.remains.traces["tags of the live tree"] == 3
+
+
+@in_loop
+async def test_a_state_that_the_operator_names_is_live(store: MemoryStore, runtime: InlineRuntime) -> None:
+    await grown(store, runtime)
+    await remove(store, POINTER)
+    with pytest.raises(NotFound, match="state-9"):
+        await recover(store, runtime, live="state-9")
+    await recover(store, runtime, live="state-2")
+    assert names(await check(store, runtime)) == ("state-2", "state-3")
+
+
+@in_loop
+async def test_a_scope_of_which_nothing_is_left_is_not_there(store: MemoryStore, runtime: InlineRuntime) -> None:
+    with pytest.raises(NotFound):
+        await recover(store, runtime)
+
+
+@in_loop
+async def test_a_scope_without_a_whole_state_can_take_the_next_one(store: MemoryStore, runtime: InlineRuntime) -> None:
+    await grown(store, runtime, 1)
+    await damage_archive(store, "state-1")
+    await remove(store, POINTER)
+    told = await recover(store, runtime)
+    pointer = await check(store, runtime)
+    assert (names(pointer), pointer.hold is not None, pointer.highest_producer) == ((None, None), True, 0)
+    assert [each.id.state for each in told.remains.damaged] == ["state-1"]
+
+
+@in_loop
+async def test_a_damaged_state_is_left_out_and_named_and_can_be_sent_again(
+    store: MemoryStore, runtime: InlineRuntime
+) -> None:
+    await grown(store, runtime)
+    await damage_archive(store, "state-3")
+    await remove(store, POINTER)
+    told = await recover(store, runtime)
+    pointer = await check(store, runtime)
+    assert names(pointer) == ("state-2", "state-2")
+    assert (pointer.highest_producer, len(pointer.recent)) == (2, 2)
+    assert told.recovered is not None
+    assert any(line.startswith("left out state-3@") for line in told.recovered.did)
+    assert any("whether these events were folded: s e3." in line for line in told.recovered.unknown)
+
+
+@in_loop
+async def test_an_event_whose_state_was_stored_in_part_is_not_taken_for_folded(
+    store: MemoryStore, runtime: InlineRuntime
+) -> None:
+    bucket = await grown(store, runtime)
+    stored = await bucket.publisher.store_state(SCOPE, make_state(4, events=(event(4),)))
+    await remove(store, layout.archive(SCOPE, "state-4", stored.attempt))
+    await remove(store, POINTER)
+    await recover(store, runtime)
+    pointer = await check(store, runtime)
+    assert (pointer.inputs, pointer.highest_producer, len(pointer.recent)) == ({"journal:1": 30}, 3, 3)
+
+
+@pytest.mark.parametrize("whole", [False, True])
+def test_an_event_that_waits_while_the_pointer_is_lost_is_published_and_desired(tmp_path: Path, whole: bool) -> None:
+    async def play() -> None:
+        store = MemoryStore(InlineRuntime())
+        away = FaultyStore(store, {POINTER: [Fault.NONE] + [Fault.AWAY] * 4})
+        async with open_scene(tmp_path / "journal.db", away) as scene:
+            await scene.batch(state_event(1))
+            with pytest.raises(OutcomeUnresolved):
+                await scene.batch(state_event(2))
+        if not whole:
+            await remove(store, await archive_key(store, "state-2"))
+        await remove(store, POINTER)
+        await recover(store, InlineRuntime())
+        async with open_scene(tmp_path / "journal.db", store) as scene:
+            await scene.work()
+            [outcome] = await scene.outcomes(state_event(2).id)
+            pointer = await scene.pointer()
+        assert (outcome.kind, outcome.state) == (OutcomeKind.PUBLISHED, "state-2")
+        assert names(pointer) == ("state-1", "state-2")
+        assert pointer.highest_producer == 2
+
+    asyncio.run(play())
+
+
+# -- history
+
+
+async def chunks(store: ObjectStore) -> list[str]:
+    """The keys of the history's chunks, the oldest first."""
+    keys = [each.key for each in await store.scan(layout.histories(SCOPE))]
+    return sorted(keys, key=lambda key: int(re.split(r"[-.]", key.removeprefix(layout.histories(SCOPE)))[0]))
+
+
+async def held(bucket: Bucket, times: int) -> None:
+    for _ in range(times):
+        await bucket.operations.carry_out(SCOPE, protocol.hold, "ann")
+
+
+@in_loop
+async def test_what_the_chunks_tell_is_kept(store: MemoryStore, runtime: InlineRuntime) -> None:
+    bucket = await grown(store, runtime)
+    await bucket.operations.carry_out(SCOPE, operator_commands.pin("state-1", pinned=True), "bob")
+    await bucket.operations.carry_out(SCOPE, operator_commands.quarantine("state-2"), "bob", "bad")
+    await held(bucket, 300)
+    before = await bucket.pointer()
+    told_before = await bucket.reader.history(before)
+    await remove(store, POINTER)
+    told = await recover(store, runtime, hold=False)
+    pointer = await check(store, runtime)
+    assert [(each.composition, each.reason) for each in pointer.quarantined] == [
+        (before.quarantined[0].composition, "bad")
+    ]
+    assert [each.state for each in pointer.retained if each.pinned] == ["state-1"]
+    assert pointer.hold is not None
+    assert pointer.hold.reason == ""
+    assert pointer.sequence > before.sequence
+    after = await bucket.reader.history(pointer)
+    assert after[: told.remains.chunked] == told_before[: told.remains.chunked]
+    assert told.remains.chunked >= before.sequence - MOST_HISTORY
+    assert pointer.history[-1].published == ()
+
+
+@in_loop
+async def test_a_lift_a_resume_and_an_unpin_are_replayed_as_well(store: MemoryStore, runtime: InlineRuntime) -> None:
+    bucket = await grown(store, runtime)
+    for verb in (
+        operator_commands.pin("state-1", pinned=True),
+        operator_commands.quarantine("state-2"),
+        operator_commands.rollback("state-1"),
+        operator_commands.pin("state-1", pinned=False),
+        operator_commands.lift_quarantine("state-2"),
+        protocol.resume,
+    ):
+        await bucket.operations.carry_out(SCOPE, verb, "bob")
+    for _ in range(70):
+        await bucket.operations.carry_out(SCOPE, operator_commands.pin("state-2", pinned=True), "bob")
+        await bucket.operations.carry_out(SCOPE, operator_commands.pin("state-2", pinned=False), "bob")
+    await remove(store, POINTER)
+    await recover(store, runtime, hold=False)
+    pointer = await check(store, runtime)
+    assert (pointer.hold, pointer.quarantined) == (None, ())
+    assert names(pointer) == ("state-3", "state-3")
+
+
+@in_loop
+async def test_a_second_recovery_knows_what_the_first_one_kept(store: MemoryStore, runtime: InlineRuntime) -> None:
+    bucket = await grown(store, runtime)
+    await bucket.operations.carry_out(SCOPE, operator_commands.quarantine("state-2"), "bob", "bad")
+    await bucket.operations.carry_out(SCOPE, operator_commands.pin("state-1", pinned=True), "bob")
+    old = await store.get(POINTER)
+    await held(bucket, 3)
+    await overwrite(store, POINTER, old.body)
+    await recover(store, runtime)
+    await held(bucket, 130)
+    await remove(store, POINTER)
+    await recover(store, runtime)
+    pointer = await check(store, runtime)
+    assert [each.reason for each in pointer.quarantined] == ["bad"]
+    assert [each.state for each in pointer.retained if each.pinned] == ["state-1"]
+
+
+@in_loop
+async def test_a_chunk_that_was_changed_cuts_the_history_off_and_stops_nothing(
+    store: MemoryStore, runtime: InlineRuntime
+) -> None:
+    bucket = await grown(store, runtime)
+    await held(bucket, 300)
+    first, *_ = await chunks(store)
+    body = json.loads((await store.get(first)).body)
+    body["entries"][5]["reason"] = "changed"
+    await overwrite(store, first, json.dumps(body).encode())
+    with pytest.raises(VerificationFailed):
+        await Bucket(store, runtime).reader.history(await bucket.pointer())
+    told = await recover(store, runtime)
+    await check(store, runtime)
+    assert told.recovered is not None
+    assert any("cut the history off" in line for line in told.recovered.did)
+    assert names(told.recovered.pointer) == ("state-3", "state-3")
+
+
+@in_loop
+async def test_a_chunk_that_is_gone_with_the_pointer_stops_no_later_change(
+    store: MemoryStore, runtime: InlineRuntime
+) -> None:
+    bucket = await grown(store, runtime, 1)
+    await held(bucket, 200)
+    first, second = await chunks(store)
+    await remove(store, first)
+    await remove(store, POINTER)
+    await recover(store, runtime)
+    pointer = await check(store, runtime)
+    assert (pointer.older, pointer.history[0].sequence) == (None, 65)
+    assert second in await chunks(store)
+    assert (await recover(store, runtime)).recovered is None
+
+
+@in_loop
+async def test_an_old_pointer_that_was_put_back_over_a_damaged_chunk_stops_no_later_change(
+    store: MemoryStore, runtime: InlineRuntime
+) -> None:
+    bucket = await grown(store, runtime)
+    await held(bucket, 97)
+    old = await store.get(POINTER)
+    await held(bucket, 50)
+    [first] = await chunks(store)
+    await overwrite(store, first, (await store.get(first)).body[:-9])
+    await overwrite(store, POINTER, old.body)
+    await recover(store, runtime)
+    assert len((await check(store, runtime)).history) == 101
+
+
+@in_loop
+async def test_a_history_that_was_cut_off_beside_a_chunk_that_a_crash_left_can_grow(
+    store: MemoryStore, runtime: InlineRuntime
+) -> None:
+    bucket = await grown(store, runtime)
+    await held(bucket, 64 + MOST_HISTORY - 3)
+    read = await bucket.reader.pointer(SCOPE)
+    assert (read.pointer.sequence, len(read.pointer.history)) == (64 + MOST_HISTORY, MOST_HISTORY)
+    with pytest.raises(OutcomeUnresolved):
+        await changed(Bucket(FaultyStore(store, {POINTER: [Fault.LOST_BEFORE] * 4}), runtime), 1)
+    first, _ = await chunks(store)
+    await remove(store, first)
+    told = await recover(store, runtime)
+    assert told.recovered is not None
+    assert any("cut the history off" in line for line in told.recovered.did)
+    await check(store, runtime)
+
+
+@pytest.mark.parametrize("policy", [False, True])
+@in_loop
+async def test_a_chunk_that_a_killed_writer_left_cuts_off_no_healthy_history(
+    store: MemoryStore, runtime: InlineRuntime, policy: bool
+) -> None:
+    bucket = trusting(store, runtime) if policy else Bucket(store, runtime)
+    await bucket.publish(make_state(1))
+    await held(bucket, 64 + MOST_HISTORY - 1)
+    faulty = FaultyStore(store, {POINTER: [Fault.LOST_BEFORE] * 4})
+    killed = trusting(faulty, runtime) if policy else Bucket(faulty, runtime)
+    with pytest.raises(OutcomeUnresolved):
+        await changed(killed, 1)
+    before = await bucket.pointer()
+    assert len(await chunks(store)) == 2
+    told = await (recover_trusting if policy else recover)(store, runtime)
+
+    assert told.recovered is None
+    assert await bucket.pointer() == before
+
+
+@in_loop
+async def test_of_two_chunks_with_the_same_entries_the_one_that_counts_is_led_to(
+    store: MemoryStore, runtime: InlineRuntime
+) -> None:
+    bucket = await grown(store, runtime, 1)
+    await held(bucket, MOST_HISTORY + 1)
+    pointer = await bucket.pointer()
+    assert pointer.older is not None
+    body = (await store.get(pointer.older.key)).body
+    for write in ("0" * 32, "f" * 32):
+        await store.create(layout.history(SCOPE, 1, 64, write), Content(body))
+    old = await store.get(POINTER)
+    await held(bucket, 3)
+    await overwrite(store, POINTER, old.body)
+    assert (await recover(store, runtime)).recovered is not None
+    assert (await bucket.pointer()).older == pointer.older
+
+
+@in_loop
+async def test_uploads_after_a_pointer_that_was_put_back_before_anything_followed_are_listed(
+    store: MemoryStore, runtime: InlineRuntime
+) -> None:
+    bucket = await grown(store, runtime, 1)
+    old = await store.get(POINTER)
+    await runtime.sleep(10)
+    await bucket.publish(make_state(2))
+    lost = (await bucket.pointer()).live
+    await overwrite(store, POINTER, old.body)
+    told = await recover(store, runtime)
+    assert (told.recovered, told.remains.unnamed_uploads) == (None, (lost and lost.id,))
+
+
+@in_loop
+async def test_an_upload_that_lost_its_race_is_not_retained(store: MemoryStore, runtime: InlineRuntime) -> None:
+    bucket = await grown(store, runtime)
+    await runtime.sleep(10)
+    rival = await bucket.publisher.store_state(SCOPE, make_state(9, state="state-2", revision=Revision(producer=2)))
+    await remove(store, POINTER)
+    told = await recover(store, runtime)
+    pointer = await bucket.pointer()
+    assert told.recovered is not None
+    assert any(str(rival.id) in line and "which of these was committed" in line for line in told.recovered.unknown)
+    assert {each.state for each in pointer.retained} == {"state-1", "state-3"}
+    both = [each.publication.id for each in told.remains.found if each.publication.state == "state-2"]
+    [committed] = [each for each in both if each != rival.id]
+    await recover(store, runtime, live=str(committed))
+    assert names(await check(store, runtime))[0] == "state-2"
+    with pytest.raises(OperationRefused, match="never committed"):
+        await recover(store, runtime, live=str(rival.id))
+
+
+@in_loop
+async def test_the_manifest_of_a_damaged_publication_tells_which_composition_was_committed(
+    store: MemoryStore, runtime: InlineRuntime
+) -> None:
+    bucket = await grown(store, runtime)
+    await held(bucket, MOST_HISTORY)
+    await damage_archive(store, "state-2")
+    await bucket.publisher.store_state(SCOPE, make_state(9, state="state-2", revision=Revision(producer=2)))
+    await remove(store, POINTER)
+    await recover(store, runtime)
+    assert {each.state for each in (await check(store, runtime)).retained} == {"state-1", "state-3"}
+
+
+@in_loop
+async def test_a_chunk_that_cannot_be_read_tells_the_sequences_it_had(
+    store: MemoryStore, runtime: InlineRuntime
+) -> None:
+    bucket = await grown(store, runtime, 1)
+    await held(bucket, 511)
+    keys = await chunks(store)
+    for key, left in zip(keys[-2:], (-3, 0), strict=True):
+        await overwrite(store, key, (await store.get(key)).body[:left])
+    for each in await store.scan(layout.live_tree(SCOPE)):
+        await remove(store, each.key)
+    await remove(store, POINTER)
+    told = await recover(store, runtime)
+    assert told.remains.traces == {"the history": 512 - MOST_HISTORY}
+    assert (await check(store, runtime)).sequence == 512 + 1
+
+
+@in_loop
+async def test_a_chunk_of_an_earlier_release_that_is_empty_tells_its_sequences_by_its_key(
+    store: MemoryStore, runtime: InlineRuntime
+) -> None:
+    await grown(store, runtime, 1)
+    await store.create(f"{layout.histories(SCOPE)}321.json", Content(b""))
+    await store.create(f"{layout.histories(SCOPE)}notes.txt", Content(b"somebody's"))
+    told = await recover(store, runtime)
+    assert told.remains.traces["the history"] == 320 + 64
+    assert (await check(store, runtime)).sequence == 320 + 64 + MOST_HISTORY + 1
+
+
+@in_loop
+async def test_a_chunk_that_is_cut_off_tells_what_its_bytes_still_have_beyond_its_key(
+    store: MemoryStore, runtime: InlineRuntime
+) -> None:
+    await grown(store, runtime, 1)
+    # An earlier recovery went on at a higher sequence in the midst of it.
+    await store.create(f"{layout.histories(SCOPE)}321.json", Content(b'{"entries":[{"sequence":330},{"sequence":900'))
+    told = await recover(store, runtime)
+    assert told.remains.traces["the history"] == 900
+
+
+@in_loop
+async def test_what_a_collection_released_does_not_come_back(store: MemoryStore, runtime: InlineRuntime) -> None:
+    bucket = await grown(store, runtime)
+    first = (await bucket.pointer()).retained[0].id
+    await bucket.operations.carry_out(SCOPE, lambda now, writing: protocol.collect(now, writing, {first}), "cron")
+    old = await store.get(POINTER)
+    await held(bucket, 1)
+    await overwrite(store, POINTER, old.body)
+    await recover(store, runtime)
+    assert [each.state for each in (await check(store, runtime)).retained] == ["state-2", "state-3"]
+
+
+# -- an older one was put back
+
+
+@in_loop
+async def test_an_old_pointer_that_was_put_back_is_brought_up_to_what_came_after_it(
+    store: MemoryStore, runtime: InlineRuntime
+) -> None:
+    bucket = await grown(store, runtime, 1)
+    await bucket.operations.carry_out(SCOPE, operator_commands.pin("state-1", pinned=True), "bob")
+    old = await store.get(POINTER)
+    for number in (2, 3):
+        await bucket.publish(make_state(number, events=(event(number),)))
+        await runtime.sleep(10)
+    await bucket.live_tree.reconcile(SCOPE)
+    before = await bucket.pointer()
+    await overwrite(store, POINTER, old.body)
+    with pytest.raises(PointerLost, match="rebundle recover"):
+        await Bucket(store, runtime).live_tree.reconcile(SCOPE)
+    told = await recover(store, runtime)
+    pointer = await check(store, runtime)
+    assert names(pointer) == ("state-3", "state-3")
+    assert pointer.sequence > before.sequence
+    assert pointer.inputs == {"journal:1": 30}
+    assert [(each.state, each.pinned) for each in pointer.retained] == [
+        ("state-1", True),
+        ("state-2", False),
+        ("state-3", False),
+    ]
+    assert [each.partition("@")[0] for each in pointer.history[-1].published] == ["state-2", "state-3"]
+    assert [each.kind for each in pointer.history] == ["publish", "pin", "recover"]
+    assert told.damage is None
+
+
+@in_loop
+async def test_what_a_reader_here_has_accepted_counts_too(store: MemoryStore, runtime: InlineRuntime) -> None:
+    bucket = await grown(store, runtime)
+    old = await store.get(POINTER)
+    await held(bucket, 5)
+    await overwrite(store, POINTER, old.body)
+    await remove(store, MARKER)
+    with pytest.raises(SequenceWentBack, match="rebundle recover"):
+        await bucket.pointer()
+    recovering = Recoverer(store, bucket.reader, bucket.publisher, bucket.live_tree)
+    told = await recovering.recover(SCOPE, Wish(), "ann", "why")
+    assert told.remains.pointer is not None
+    assert (told.remains.pointer.sequence, told.remains.traces["who read here before"]) == (3, 8)
+    assert (await bucket.pointer()).sequence == 8 + MOST_HISTORY + 1
+    await check(store, runtime)
+
+
+@in_loop
+async def test_a_pointer_that_is_whole_and_ahead_is_left_alone(store: MemoryStore, runtime: InlineRuntime) -> None:
+    await grown(store, runtime)
+    watched = FaultyStore(store)
+    told = await recover(watched, runtime)
+    assert (told.recovered, watched.writes) == (None, [])
+
+
+@in_loop
+async def test_a_retired_scope_stays_retired(store: MemoryStore, runtime: InlineRuntime) -> None:
+    bucket = await grown(store, runtime)
+    await bucket.operations.carry_out(SCOPE, protocol.retire, "ann")
+    await held(bucket, 130)
+    await remove(store, POINTER)
+    await recover(store, runtime)
+    pointer = await check(store, runtime)
+    assert (names(pointer), pointer.hold and pointer.hold.by) == ((None, None), "ann")
+
+
+@in_loop
+async def test_freshness_and_a_damaged_pointer_tell_sequences(store: MemoryStore, runtime: InlineRuntime) -> None:
+    await grown(store, runtime)
+    await store.create(layout.freshness(SCOPE), Content(b'{"signed": {"sequence": 5000, "sco'))
+    await overwrite(store, POINTER, b'{"signed": {"sequence": 7000,')
+    told = await recover(store, runtime)
+    pointer = await check(store, runtime)
+    assert pointer.sequence > 7000 + MOST_HISTORY
+    assert told.remains.traces["freshness.json"] == 5000
+    assert told.damage is not None
+    assert "damaged" in told.damage
+
+
+@in_loop
+async def test_bytes_kept_aside_and_a_damaged_marker_tell_sequences(store: MemoryStore, runtime: InlineRuntime) -> None:
+    await grown(store, runtime)
+    # The folder names of releases that kept bytes by sequence.
+    await store.create(f"{layout.all_replaced(SCOPE)}400/base/x", Content(b"theirs"))
+    await store.create(layout.replaced(SCOPE, "base/x", "9" * 64), Content(b"theirs"))
+    await overwrite(store, MARKER, b'{"sequence": 300, "files": {')
+    await remove(store, POINTER)
+    told = await recover(store, runtime)
+    assert told.remains.traces["bytes kept aside"] == 400
+    assert told.remains.traces["the live tree's marker"] == 300
+    assert (await check(store, runtime)).sequence == 400 + MOST_HISTORY + 1
+
+
+@in_loop
+async def test_files_of_operators_that_cannot_be_read_or_are_large_stop_no_recovery(
+    store: MemoryStore, runtime: InlineRuntime
+) -> None:
+    await grown(store, runtime)
+    secret, large = layout.live_tree(SCOPE, "example/conf/bundle/.env"), layout.live_tree(SCOPE, "example/model.bin")
+    await store.create(large, Content(b"\0" * ((8 << 20) + 1)))
+    await remove(store, POINTER)
+    troubled = TroubledStore(store, unreadable={secret})
+    told = await recover(troubled, runtime)
+    assert told.remains.traces["tags of the live tree"] == 3
+    assert isinstance(told.live_tree, Synced)
+    assert set(told.live_tree.overrides) == {"example/conf/bundle/.env", "example/model.bin"}
+
+
+# -- states are missing
+
+
+@in_loop
+async def test_a_missing_state_leaves_a_pointer_that_is_whole_otherwise(
+    store: MemoryStore, runtime: InlineRuntime
+) -> None:
+    bucket = await grown(store, runtime)
+    before = await bucket.pointer()
+    [missing] = before.retained_of("state-1")
+    await remove(store, layout.manifest(SCOPE, "state-1", missing.attempt))
+    told = await recover(store, runtime)
+    pointer = await check(store, runtime)
+    assert [each.state for each in pointer.retained] == ["state-2", "state-3"]
+    assert (names(pointer), pointer.hold, pointer.sequence) == (("state-3", "state-3"), None, before.sequence + 1)
+    assert (pointer.inputs, pointer.recent) == (before.inputs, before.recent)
+    assert told.recovered is not None
+    assert str(missing.id) in told.recovered.did[0]
+
+
+@in_loop
+async def test_when_what_is_live_is_damaged_the_newest_that_is_whole_is_live_and_held(
+    store: MemoryStore, runtime: InlineRuntime
+) -> None:
+    await grown(store, runtime)
+    await damage_archive(store, "state-3")
+    await recover(store, runtime)
+    pointer = await check(store, runtime)
+    assert names(pointer) == ("state-2", "state-2")
+    assert pointer.hold is not None
+
+
+@in_loop
+async def test_a_quarantined_state_does_not_become_live_by_recovery(store: MemoryStore, runtime: InlineRuntime) -> None:
+    bucket = await grown(store, runtime)
+    await bucket.operations.carry_out(SCOPE, operator_commands.quarantine("state-2"), "bob", "bad")
+    await damage_archive(store, "state-3")
+    with pytest.raises(OperationRefused, match="quarantined"):
+        await recover(store, runtime, live="state-2")
+    await recover(store, runtime)
+    assert names(await check(store, runtime)) == ("state-1", "state-2")
+
+
+# -- others at work
+
+
+@in_loop
+async def test_a_preview_writes_nothing(store: MemoryStore, runtime: InlineRuntime) -> None:
+    await grown(store, runtime)
+    await remove(store, POINTER)
+    watched = FaultyStore(store)
+    told = await recoverer(watched, runtime).preview(SCOPE, Wish(), "ann", "why")
+    assert told.recovered is not None
+    assert watched.writes == []
+
+
+@in_loop
+async def test_a_daemon_that_goes_on_from_the_lost_pointer_loses(store: MemoryStore, runtime: InlineRuntime) -> None:
+    bucket = await grown(store, runtime)
+    base = await bucket.reader.pointer(SCOPE)
+    publication = await bucket.publisher.store_state(SCOPE, make_state(4))
+    following = protocol.publish(base.pointer, bucket.publisher.writing("slow"), [publication])
+    await remove(store, POINTER)
+    await recover(store, runtime)
+    with pytest.raises(PointerMoved):
+        await bucket.publisher.swap(SCOPE, base, following)
+    await check(store, runtime)
+
+
+LOST, OLD, DAMAGED = "lost", "an older one", "damaged"
+
+
+@pytest.mark.parametrize("fault", [each for each in Fault if each not in {Fault.NONE, Fault.REFUSED}])
+@pytest.mark.parametrize("found", [LOST, OLD, DAMAGED])
+def test_an_answer_that_goes_wrong_stops_no_recovery(runtime: InlineRuntime, fault: Fault, found: str) -> None:
+    async def play() -> None:
+        store = MemoryStore(runtime)
+        bucket = await grown(store, runtime)
+        old = await store.get(POINTER)
+        await held(bucket, 3)
+        if found == LOST:
+            await remove(store, POINTER)
+        else:
+            await overwrite(store, POINTER, old.body if found == OLD else b"{")
+        faulty, accepted = FaultyStore(store, {POINTER: [fault]}), ProcessSequences()
+        await accepted.accept(SCOPE, 6)
+        reader = Reader(faulty, runtime, accepted=accepted)
+        acting = Publisher(faulty, reader, runtime), LiveTree(faulty, reader, runtime)
+        told = await Recoverer(faulty, reader, *acting).recover(SCOPE, Wish(), "ann", "why")
+        await faulty.arrive()
+        pointer = await check(store, runtime)
+        assert told.recovered is not None
+        assert pointer.write == told.recovered.pointer.write
+
+    asyncio.run(play())
+
+
+@in_loop
+async def test_a_recovery_that_is_committed_is_told_as_that_though_the_live_tree_cannot_follow(
+    store: MemoryStore, runtime: InlineRuntime
+) -> None:
+    await grown(store, runtime)
+    await remove(store, POINTER)
+    told = await recover(FaultyStore(store, {layout.MARKER: [Fault.REFUSED]}), runtime, live="state-1")
+    assert told.recovered is not None
+    assert isinstance(told.live_tree, Unfinished)
+    assert (await Bucket(store, runtime).pointer()) == told.recovered.pointer
+
+
+@in_loop
+async def test_somebody_who_restores_the_pointer_meanwhile_wins(store: MemoryStore, runtime: InlineRuntime) -> None:
+    bucket = await grown(store, runtime)
+    body = (await store.get(POINTER)).body
+    await remove(store, POINTER)
+    gate = Gate(lambda operation, key: (operation, key) == ("create", POINTER))
+    recovering = asyncio.create_task(recover(FaultyStore(store, before=gate), runtime))
+    await gate.reached.wait()
+    await store.create(POINTER, Content(body))
+    gate.open()
+    with pytest.raises(PointerMoved):
+        await recovering
+    assert (await bucket.pointer()).kind == "publish"
+
+
+@in_loop
+async def test_a_signed_pointer_that_is_damaged_is_not_replaced_by_who_cannot_sign(
+    store: MemoryStore, runtime: InlineRuntime
+) -> None:
+    await grown(store, runtime)
+    await overwrite(store, POINTER, b'{"signed": {"sequence": 3}, "signatures": [{"keyid": "k", "sig": "s"}]}')
+    with pytest.raises(CannotSign):
+        await recover(store, runtime)
+
+
+@in_loop
+async def test_a_lost_pointer_of_signed_publications_is_not_replaced_by_who_cannot_sign(
+    store: MemoryStore, runtime: InlineRuntime
+) -> None:
+    bucket = await grown(store, runtime)
+    [last] = (await bucket.pointer()).retained_of("state-3")
+    folder = layout.manifest(SCOPE, "state-3", last.attempt).removesuffix(layout.MANIFEST)
+    await store.create(f"{folder}{layout.SIGNATURE}", Content(b"{}"))
+    await remove(store, POINTER)
+    with pytest.raises(CannotSign):
+        await recover(store, runtime)
+
+
+@in_loop
+async def test_a_crash_at_any_call_can_be_recovered_again(runtime: InlineRuntime) -> None:
+    class Crash(Exception):
+        pass
+
+    for number in range(1, 200):
+        store = MemoryStore(runtime)
+        await grown(store, runtime, 2)
+        await remove(store, POINTER)
+        calls = 0
+
+        async def before(_operation: str, _key: str, last: int = number) -> None:
+            nonlocal calls
+            calls += 1
+            if calls == last:
+                raise Crash
+
+        try:
+            await recover(FaultyStore(store, before=before), runtime)
+        except Crash:
+            await recover(store, runtime)
+            assert names(await check(store, runtime)) == ("state-2", "state-2")
+        else:
+            assert number > 20
+            break
+    else:
+        pytest.fail("it never came to its end")
+
+
+@pytest.mark.parametrize(
+    "damaged", ["pointer.json", "state-2/*/manifest.json", "history/*", "docker-compose-gen/README.md"]
+)
+@in_loop
+async def test_what_the_store_itself_calls_damaged_stops_no_recovery(
+    store: MemoryStore, runtime: InlineRuntime, damaged: str
+) -> None:
+    bucket = await grown(store, runtime)
+    await changed(bucket, MOST_HISTORY + 2)
+    asked: set[str] = set()
+
+    async def before(operation: str, key: str) -> None:
+        if operation == "get" and fnmatch.fnmatch(key, f"*/{damaged}"):
+            asked.add(key)
+            raise ObjectDamaged(f"{key} is damaged: checksum")
+
+    rotten = Bucket(FaultyStore(store, before=before), runtime)
+    wish = Wish("state-1") if damaged.startswith("state-2") else Wish()
+    told = await Recoverer(rotten.store, rotten.reader, rotten.publisher, rotten.live_tree).preview(
+        SCOPE, wish, "ann", "bytes rot"
+    )
+
+    assert asked
+    whys = [told.damage or "", *(each.why for each in told.remains.damaged)]
+    if not damaged.startswith(("history", "docker")):
+        assert any("is damaged: checksum" in why for why in whys)
+        assert not any("is gone" in why for why in whys)
+
+
+@in_loop
+async def test_a_pointer_that_the_store_calls_damaged_is_replaced(store: MemoryStore, runtime: InlineRuntime) -> None:
+    await grown(store, runtime)
+    rotten = [True]
+
+    async def before(operation: str, key: str) -> None:
+        if rotten and (operation, key) == ("get", POINTER):
+            raise ObjectDamaged("checksum")
+        if (operation, key) == ("replace", POINTER):
+            rotten.clear()
+
+    await recover(FaultyStore(store, before=before), runtime)
+    assert names(await check(store, runtime)) == ("state-3", "state-3")
+
+
+@in_loop
+async def test_nothing_below_creds_is_read(store: MemoryStore, runtime: InlineRuntime) -> None:
+    await grown(store, runtime)
+    await remove(store, POINTER)
+    watched = FaultyStore(store, forbidden=lambda operation, key: operation == "get" and "/example/creds/" in key)
+    await recover(watched, runtime)
+    await check(store, runtime)
+
+
+@pytest.mark.parametrize("folder", [f"{layout.states(SCOPE)}state-2", f"{layout.histories(SCOPE)}below"])
+@in_loop
+async def test_what_cannot_be_listed_is_not_taken_for_absent(
+    store: MemoryStore, runtime: InlineRuntime, folder: str
+) -> None:
+    class Barred(FaultyStore):
+        async def scan(self, prefix: str) -> Listing:
+            listing = await super().scan(prefix)
+            hidden = (UnreadableFolder(folder, f"chmod a+rx {folder}"),) if folder.startswith(prefix) else ()
+            return Listing(tuple(each for each in listing if not each.key.startswith(f"{folder}/")), hidden)
+
+    await grown(store, runtime)
+    await remove(store, POINTER)
+
+    with pytest.raises(StoreRefused, match=f"{folder}/ cannot be listed: chmod"):
+        await recover(Barred(store), runtime)
+
+    assert not await store.scan(layout.pointer(SCOPE))

@@ -1,0 +1,656 @@
+"""What is made of remains that a bucket shows only after many accidents, and what holds for any remains."""
+
+import re
+from dataclasses import replace
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from daemon.publishing import protocol
+from daemon.publishing.errors import NotFound, OperationRefused, StateUnreadable
+from daemon.publishing.maintenance import recovery_rules
+from daemon.publishing.maintenance.recovery_rules import Damaged, Found, Recovered, Remains, Unreadable, Wish
+from daemon.publishing.manifest import ManifestEvent
+from daemon.publishing.pointer import (
+    MOST_HISTORY,
+    MOST_RETAINED,
+    HistoryEntry,
+    Pointer,
+    PreviousChunk,
+    Publication,
+    PublicationId,
+    Revision,
+)
+from tests.builders_publishing import AT, SCOPE, make_publication, published, writing
+
+ONE, TWO, THREE = (
+    make_publication(f"state-{n}", n).model_copy(update={"at": f"2026-01-0{n}T00:00:00.000Z"}) for n in (1, 2, 3)
+)
+OLDER = PreviousChunk(key=f"{SCOPE}/history/1.json", sha256="0" * 64)
+NEVER: dict[str, Any] = {"live": None, "desired": None}
+
+
+def remains(*publications: Publication, **more: Any) -> Remains:
+    return Remains(SCOPE, found=tuple(map(Found, publications)), **{"had_pointer": True} | more)
+
+
+def recovered(left: Remains, wish: Wish = Wish()) -> Recovered:  # noqa: B008  # frozen
+    found = recovery_rules.recover(left, writing(9, reason="why"), wish)
+    assert found is not None
+    return found
+
+
+def entry(sequence: int, **fields: Any) -> HistoryEntry:
+    return HistoryEntry.model_validate(
+        {"sequence": sequence, "write": f"w{sequence}", "kind": "hold", "at": AT, "by": "bob"} | fields
+    )
+
+
+def live(pointer: Pointer) -> str | None:
+    return pointer.live.state if pointer.live else None
+
+
+def desired(pointer: Pointer) -> str | None:
+    return pointer.desired.state if pointer.desired else None
+
+
+def test_nothing_left_is_no_scope() -> None:
+    with pytest.raises(NotFound):
+        recovery_rules.recover(Remains(SCOPE), writing(), Wish())
+
+
+def test_what_was_stored_in_a_scope_that_never_had_a_pointer_is_published_only_by_name() -> None:
+    moved = derived(1, 1, composition="c")
+    left = remains(ONE, moved, LEFT, RIGHT, had_pointer=False)
+    assert recovery_rules.recover(left, writing(), Wish()) is None
+    assert {str(each) for each in left.unnamed_uploads} == {str(each.id) for each in (ONE, moved, LEFT, RIGHT)}
+    for each in (ONE, moved, LEFT, RIGHT):
+        taken = recovered(left, Wish(live=str(each.id))).pointer
+        assert (retained(taken), taken.live and taken.live.id, taken.inputs) == ([str(each.id)], each.id, {})
+        assert taken.desired == taken.live
+    with pytest.raises(OperationRefused, match=re.escape(f"{LEFT.id}, {RIGHT.id}")):
+        recovery_rules.recover(left, writing(), Wish(live="state-7"))
+    with pytest.raises(NotFound):
+        recovery_rules.recover(left, writing(), Wish(live="state-9"))
+    only_damaged = Remains(SCOPE, damaged=(Damaged(ONE.id, "cut off"),))
+    assert recovery_rules.recover(only_damaged, writing(), Wish()) is None
+
+
+@pytest.mark.parametrize(
+    "trace",
+    [{"traces": {"freshness.json": 1}}, {"entries": "one"}, {"tree": ONE.id}, {"had_pointer": True}],
+    ids=["a sequence", "a change", "a marker", "damaged remains"],
+)
+def test_whatever_shows_that_there_was_a_pointer_makes_uploads_count(trace: dict[str, Any]) -> None:
+    shown = {"entries": (entry(5, kind="publish"),)} if "entries" in trace else trace
+    assert retained(recovered(Remains(SCOPE, found=(Found(ONE),), **shown)).pointer) == [str(ONE.id)]
+
+
+def test_what_an_earlier_recovery_recorded_counts_where_nothing_else_tells() -> None:
+    rejected = {"composition": TWO.composition, "by": "bob", "reason": "bad", "at": AT}
+    held = {"by": "bob", "reason": "wait", "at": AT}
+    told = entry(7, kind="recover", change={"quarantined": [rejected, "?"], "pinned": [str(ONE.id)], "hold": held})
+    pointer = recovered(remains(ONE, TWO, entries=(told,))).pointer
+    assert [each.reason for each in pointer.quarantined] == ["bad"]
+    assert [each.state for each in pointer.retained if each.pinned] == ["state-1"]
+    assert pointer.hold is not None
+    assert pointer.hold.reason == "wait"
+    assert (live(pointer), desired(pointer)) == ("state-1", "state-2")
+    change = pointer.history[-1].change
+    assert (change["hold"], change["pinned"]) == (held, [str(ONE.id)])
+    assert [each["reason"] for each in change["quarantined"]] == ["bad"]
+
+
+def test_changes_that_say_nothing_sensible_are_passed_over() -> None:
+    odd = [
+        entry(number, change=change)
+        for number, change in enumerate(
+            ({"hold": "x"}, {"quarantine": 7}, {"pin": "x"}, {"pinned": 3}, {"released": "state-1"}, {"lifted": {}}), 1
+        )
+    ]
+    pointer = recovered(remains(ONE, entries=tuple(odd)), Wish(hold=False)).pointer
+    assert (pointer.hold, pointer.quarantined, live(pointer)) == (None, (), "state-1")
+
+
+def test_an_explicit_state_with_a_lower_number_than_one_before_it_was_late() -> None:
+    late = make_publication("state-0", 0).model_copy(update={"at": "2026-01-09T00:00:00.000Z"})
+    moved = make_publication("derived", 0, kind="derived").model_copy(update={"at": "2026-01-09T00:00:01.000Z"})
+    pointer = recovered(remains(ONE, TWO, late)).pointer
+    assert [(each.state, each.late) for each in pointer.retained] == [
+        ("state-1", False),
+        ("state-2", False),
+        ("state-0", True),
+    ]
+    assert (live(pointer), desired(pointer)) == ("state-2", "state-2")
+    assert not recovered(remains(ONE, moved)).pointer.retained[-1].late
+
+
+def test_what_an_older_pointer_says_of_a_publication_counts() -> None:
+    told = ONE.model_copy(update={"late": True, "superseded_at": AT})
+    old = published(TWO).model_copy(update={"retained": (told, TWO)})
+    pointer = recovered(remains(ONE, TWO, pointer=old, traces={"marker": 5})).pointer
+    assert (pointer.retained[0].late, pointer.retained[0].superseded_at) == (True, AT)
+    assert (desired(pointer), pointer.history[-1].published) == ("state-2", ())
+
+
+def test_an_older_pointer_does_not_vouch_for_another_manifest() -> None:
+    old = published(ONE)
+    other = ONE.model_copy(update={"manifest_sha256": "f" * 64})
+    pointer = recovered(remains(other, pointer=old, traces={"marker": 5})).pointer
+    assert [each.manifest_sha256 for each in pointer.retained] == ["f" * 64]
+    mended = recovered(remains(other, TWO, pointer=published(TWO, ONE)))
+    assert [each.state for each in mended.pointer.retained] == ["state-2"]
+    assert any("restore their objects before you recover" in line for line in mended.unknown)
+
+
+def test_the_newer_of_live_tree_and_history_tells_what_was_live() -> None:
+    told = entry(5, live=str(ONE.id), desired=str(TWO.id), published=[str(ONE.id), str(TWO.id)])
+    left = remains(ONE, TWO, entries=(told,), tree=TWO.id, chunked=5, older=OLDER)
+    assert live(recovered(replace(left, tree_sequence=4)).pointer) == "state-1"
+    assert live(recovered(replace(left, tree_sequence=6)).pointer) == "state-2"
+    gone = replace(left, tree_sequence=6, tree=PublicationId(state="gone", attempt="x"))
+    assert live(recovered(gone).pointer) == "state-1"
+
+
+def test_desired_is_the_newest_that_no_change_names_else_what_the_last_change_says() -> None:
+    told = entry(5, live=str(ONE.id), desired=str(ONE.id), published=[str(ONE.id), str(TWO.id)])
+    assert desired(recovered(remains(ONE, TWO, entries=(told,))).pointer) == "state-1"
+    assert desired(recovered(remains(ONE, TWO, THREE, entries=(told,))).pointer) == "state-3"
+    assert desired(recovered(remains(TWO, entries=(told,))).pointer) == "state-2"
+
+
+def test_a_retired_scope_stays_retired_unless_something_is_newer_or_asked_for() -> None:
+    told = entry(5, kind="retire", published=[str(ONE.id)], **NEVER)
+    pointer = recovered(remains(ONE, entries=(told,), tree=ONE.id, tree_sequence=4)).pointer
+    assert (live(pointer), desired(pointer), pointer.hold) == (None, None, None)
+    assert live(recovered(remains(ONE, TWO, entries=(told,))).pointer) == "state-2"
+    assert live(recovered(remains(ONE, entries=(told,)), Wish(live="state-1")).pointer) == "state-1"
+    assert live(recovered(remains(ONE, entries=(told,), tree=ONE.id, tree_sequence=6)).pointer) == "state-1"
+
+
+def test_a_derived_state_is_live_where_no_explicit_one_is_left() -> None:
+    moved = make_publication("derived", 1, derived=2, kind="derived")
+    pointer = recovered(remains(moved)).pointer
+    assert (live(pointer), pointer.highest_producer, pointer.derived) == ("derived", 1, 2)
+
+
+# -- what was stored and perhaps never committed
+
+
+def event(number: int, at: int, instance: str = "journal:1") -> ManifestEvent:
+    return ManifestEvent(
+        intake="http",
+        source="s",
+        id=f"e{number}",
+        type="t",
+        digest=f"{number:016x}" + 48 * "0",
+        instance=instance,
+        offset=at,
+    )
+
+
+def derived(number: int, revision: int = 1, *, composition: str = "") -> Publication:
+    name = f"derived-{revision}.{number}-{composition}"
+    return make_publication(name, revision, derived=number, kind="derived", composition=composition * 64)
+
+
+def folded(pointer: Pointer) -> list[int]:
+    """The numbers of the events that need not be folded again."""
+    return [int(each.event, 16) for each in pointer.recent]
+
+
+def test_a_damaged_publication_that_no_change_names_counts_for_nothing() -> None:
+    damaged = Damaged(PublicationId(state="x", attempt="a"), "cut off", Revision(producer=8), (event(8, 80),))
+    found = recovered(remains(ONE, damaged=(damaged, Damaged(PublicationId(state="y", attempt="b"), "is gone"))))
+    pointer = found.pointer
+    assert (pointer.highest_producer, pointer.derived, pointer.inputs, pointer.recent) == (1, 0, {}, ())
+    assert "left out x@a: cut off" in found.did
+    assert any("whether these events were folded: s e8." in line for line in found.unknown)
+    assert any("restore their objects before you recover" in line for line in found.unknown)
+
+
+def test_the_number_of_a_damaged_publication_that_a_change_names_is_used_up() -> None:
+    damaged = Damaged(
+        PublicationId(state="x", attempt="a"), "cut off", Revision(producer=8, derived=3), (event(8, 80),)
+    )
+    pointer = recovered(remains(ONE, entries=(entry(5, published=["x@a"]),), damaged=(damaged,))).pointer
+    assert (pointer.highest_producer, pointer.derived, pointer.inputs, pointer.recent) == (8, 3, {}, ())
+
+
+def test_positions_are_passed_only_by_what_was_committed_for_certain() -> None:
+    stored = tuple(Found(each, (event(number, 10 * number),)) for number, each in enumerate((ONE, TWO, THREE), 1))
+    alone = Remains(SCOPE, had_pointer=True, found=stored)
+    assert recovered(alone).pointer.inputs == {}
+    assert folded(recovered(alone).pointer) == [1, 2, 3]
+    assert recovered(replace(alone, tree=TWO.id)).pointer.inputs == {"journal:1": 20}
+    named = replace(alone, entries=(entry(7, kind="publish", published=[str(TWO.id)]),))
+    assert recovered(named).pointer.inputs == {"journal:1": 20}
+    taken_over = replace(alone, entries=(entry(7, kind="recover", published=[str(TWO.id)]),), tree=TWO.id)
+    assert recovered(taken_over).pointer.inputs == {}
+    old = published(ONE).model_copy(update={"inputs": {"journal:1": 25, "journal:2": 1}})
+    assert recovered(replace(named, pointer=old, traces={"marker": 9})).pointer.inputs == old.inputs
+
+
+def test_of_a_batch_that_was_stored_in_part_the_state_that_is_missing_can_still_be_folded() -> None:
+    late = Found(make_publication("state-2", 2).model_copy(update={"at": "2026-01-09T00:00:00.000Z"}), (event(2, 41),))
+    gone = Damaged(PublicationId(state="state-9", attempt="a"), "cut off", Revision(producer=9), (event(9, 40),))
+    pointer = recovered(
+        Remains(SCOPE, had_pointer=True, found=(Found(THREE, (event(3, 30),)), late), damaged=(gone,), tree=THREE.id)
+    ).pointer
+    assert (pointer.inputs, pointer.highest_producer) == ({"journal:1": 30}, 3)
+    assert folded(pointer) == [3, 2]
+    assert [(each.state, each.late) for each in pointer.retained] == [("state-3", False), ("state-2", True)]
+
+
+def test_events_of_a_derived_state_that_may_have_lost_against_the_desired_one_are_folded_again() -> None:
+    lost = Found(derived(1, composition="a"), (event(1, 10, "kafka:c/t/0"),))
+    won = Found(derived(1, composition="b"), (event(2, 10, "kafka:c/t/1"),))
+    left = Remains(SCOPE, had_pointer=True, found=(Found(ONE, (event(0, 5, "kafka:c/t/0"),)), lost, won), tree=ONE.id)
+    found = recovered(left)
+    assert desired(found.pointer) == won.publication.state
+    assert folded(found.pointer) == [0, 2]
+    assert any("whether these events were folded: s e1." in line for line in found.unknown)
+
+
+def test_events_that_the_desired_state_comes_of_or_has_replaced_are_not_folded_again() -> None:
+    replaced = Found(derived(1, composition="a"), (event(1, 10, "kafka:c/t/0"),))
+    before = Found(derived(1, 2, composition="b"), (event(2, 20), event(3, 21)))
+    last = Found(derived(2, 2, composition="c"), (event(4, 22),))
+    pointer = recovered(
+        Remains(SCOPE, had_pointer=True, found=(Found(ONE), replaced, Found(TWO), before, last))
+    ).pointer
+    assert desired(pointer) == last.publication.state
+    assert folded(pointer) == [1, 2, 3, 4]
+
+
+def test_events_of_explicit_states_and_of_what_was_committed_are_known_from_whatever_source() -> None:
+    first = Found(TWO, (event(1, 10, "kafka:c/t/0"),))
+    committed = Found(derived(1, 2, composition="a"), (event(2, 10, "kafka:c/t/1"),))
+    last = Found(derived(2, 2, composition="b"), (event(3, 10, "kafka:c/t/2"),))
+    left = Remains(SCOPE, had_pointer=True, found=(first, committed, last))
+    assert sorted(folded(recovered(left).pointer)) == [1, 3]
+    told = entry(5, kind="publish", published=[str(committed.publication.id)])
+    assert sorted(folded(recovered(replace(left, entries=(told,))).pointer)) == [1, 2, 3]
+
+
+def test_an_event_that_is_behind_a_position_that_was_passed_is_not_told_as_waiting() -> None:
+    damaged = Damaged(PublicationId(state="x", attempt="a"), "cut off", None, (event(8, 30), event(9, 31)))
+    old = published(ONE).model_copy(update={"inputs": {"journal:1": 30}})
+    found = recovered(remains(ONE, damaged=(damaged,), pointer=old, traces={"marker": 9}))
+    assert any("whether these events were folded: s e9." in line for line in found.unknown)
+
+
+def test_the_numbers_of_an_older_pointer_hold_though_nothing_else_has_them() -> None:
+    old = published(ONE).model_copy(update={"highest_producer": 7, "derived": 2})
+    lost = derived(1, 7, composition="a")
+    pointer = recovered(remains(ONE, lost, pointer=old, traces={"marker": 9})).pointer
+    assert (pointer.highest_producer, pointer.derived, desired(pointer)) == (7, 2, "state-1")
+
+
+def test_a_state_that_lost_its_race_does_not_become_desired() -> None:
+    lost = derived(1, composition="a").model_copy(update={"at": "2026-01-09T00:00:00.000Z"})
+    told = entry(5, live=str(TWO.id), desired=str(TWO.id), published=[str(ONE.id), str(TWO.id)])
+    assert desired(recovered(remains(ONE, TWO, lost, entries=(told,))).pointer) == "state-2"
+    assert desired(recovered(remains(ONE, TWO, lost)).pointer) == "state-2"
+    gone = told.model_copy(update={"desired": "gone@x"})
+    assert desired(recovered(remains(ONE, TWO, lost, entries=(gone,))).pointer) == "state-2"
+    won, rival = derived(1, 2, composition="b"), derived(1, 2, composition="c")
+    moved = entry(6, live=str(won.id), desired=str(won.id), published=[str(won.id)])
+    assert desired(recovered(remains(TWO, won, rival, entries=(told, moved))).pointer) == won.state
+    retired = entry(5, kind="retire", published=[str(TWO.id)])
+    assert desired(recovered(remains(TWO, lost, entries=(retired,))).pointer) is None
+
+
+def test_desired_that_was_rendered_anew_after_the_last_change_that_is_known_is_desired() -> None:
+    anew = TWO.model_copy(update={"attempt": "anew", "at": "2026-01-09T00:00:00.000Z"})
+    told = entry(5, live=str(ONE.id), desired=str(TWO.id), published=[str(ONE.id), str(TWO.id)])
+    pointer = recovered(remains(ONE, TWO, anew, entries=(told,))).pointer
+    assert pointer.desired is not None
+    assert pointer.desired.id == anew.id
+
+
+def test_a_pointer_that_is_behind_a_trace_keeps_what_it_knows_and_this_release_does_not() -> None:
+    old = Pointer.model_validate(published(ONE).model_dump(by_alias=True) | {"newer": {"field": 1}})
+    pointer = recovered(remains(ONE, pointer=old, traces={"marker": 9})).pointer
+    assert pointer.model_extra == {"newer": {"field": 1}}
+
+
+def test_an_attempt_can_be_asked_for() -> None:
+    again = ONE.model_copy(update={"attempt": "another"})
+    for each in (ONE, again):
+        named = recovered(remains(ONE, again), Wish(live=str(each.id))).pointer.live
+        assert named is not None
+        assert named.attempt == each.attempt
+    old = protocol.quarantine(published(ONE, TWO), writing(3), ONE)
+    with pytest.raises(OperationRefused):
+        recovery_rules.recover(remains(ONE, TWO, pointer=old), writing(4), Wish(live="state-1"))
+
+
+def test_a_mended_pointer_can_be_asked_for_another_live_state_though_nothing_is_wrong() -> None:
+    old = published(ONE, TWO)
+    assert recovery_rules.recover(remains(ONE, TWO, pointer=old), writing(3), Wish()) is None
+    asked = recovered(remains(ONE, TWO, pointer=old), Wish(live="state-1"))
+    pointer = asked.pointer
+    assert asked.unknown == ()
+    assert (live(pointer), desired(pointer), pointer.sequence) == ("state-1", "state-2", 3)
+    assert pointer.hold is not None
+
+
+def test_without_a_hold_live_is_desired_unless_a_quarantine_keeps_them_apart() -> None:
+    """A pointer has them apart only by a hold or a quarantine, so what shows them apart shows that somebody held."""
+    unheld = Wish(hold=False)
+    healthy = remains(ONE, TWO, pointer=published(ONE, TWO))
+    asked = recovered(healthy, Wish(live="state-1", hold=False))
+    assert (live(asked.pointer), desired(asked.pointer)) == ("state-1", "state-2")
+    assert asked.pointer.hold is not None
+    assert "held in spite of --no-hold: live is not the desired state" in asked.did
+    assert recovered(healthy, Wish(live="state-2", hold=False)).pointer.hold is None
+    followed = remains(ONE, TWO, tree=ONE.id, tree_sequence=3)
+    assert recovered(followed, unheld).pointer.hold is not None
+    assert recovered(replace(followed, tree=TWO.id), unheld).pointer.hold is None
+    rejected = {"composition": TWO.composition, "by": "bob", "reason": "bad", "at": AT}
+    withheld = recovered(replace(followed, entries=(entry(2, change={"quarantine": rejected}),)), unheld).pointer
+    assert (live(withheld), desired(withheld), withheld.hold) == ("state-1", "state-2", None)
+    held = entry(2, change={"hold": {"by": "bob", "reason": "wait", "at": AT}})
+    known = recovered(replace(followed, tree=TWO.id, entries=(held,)), unheld)
+    assert "held in spite of --no-hold: the hold was there before" in known.did
+
+
+def test_a_mended_pointer_without_a_hold_has_no_desired_state_that_is_not_live() -> None:
+    """Desired is gone, and the newest that is left is not live."""
+    rejected = protocol.quarantine(published(ONE, TWO), writing(3), TWO, rollback_to=ONE)
+    assert rejected is not None
+    lifted = protocol.lift_quarantine(
+        protocol.rollback(rejected, writing(4), ONE, discard_newer=True) or rejected, writing(5), TWO.composition
+    )
+    assert lifted is not None
+    pointer = lifted.model_copy(update={"live": ONE, "desired": THREE, "retained": (ONE, TWO, THREE), "hold": None})
+    mended = recovered(remains(ONE, TWO, pointer=pointer), Wish(hold=False)).pointer
+    assert (live(mended), desired(mended)) == ("state-1", "state-2")
+    assert mended.hold is not None
+
+
+def test_an_upload_that_is_taken_in_and_not_late_is_desired() -> None:
+    old = published(ONE)
+    taken = recovered(remains(ONE, TWO, pointer=old), Wish(live=str(TWO.id), hold=False)).pointer
+    assert (live(taken), desired(taken), taken.hold) == ("state-2", "state-2", None)
+    late = upload("state-0", 0, "x", "c")
+    behind = recovered(remains(ONE, late, pointer=old), Wish(live=str(late.id), hold=False)).pointer
+    assert (live(behind), desired(behind), behind.hold is None) == ("state-0", "state-1", False)
+
+
+def test_a_retired_scope_that_gets_a_live_state_desires_it() -> None:
+    retired = protocol.retire(published(ONE), writing(2))
+    assert retired is not None
+    asked = recovered(remains(ONE, pointer=retired), Wish(live="state-1")).pointer
+    assert (live(asked), desired(asked)) == ("state-1", "state-1")
+
+
+# -- states that the store hides
+
+HIDDEN = Unreadable(TWO.id, "states/state-2 is a symbolic link; move it away: mv a b")
+
+
+def test_an_old_state_that_cannot_be_read_is_left_out_of_a_rebuilt_pointer_with_its_reason() -> None:
+    found = recovered(remains(ONE, THREE, unreadable=(HIDDEN,), tree=THREE.id, tree_sequence=3))
+    assert (retained(found.pointer), live(found.pointer)) == ([str(ONE.id), str(THREE.id)], "state-3")
+    assert any(line.startswith(f"left out {TWO.id}, which cannot be read: {HIDDEN.why}") for line in found.did)
+    assert any(f"`rebundle recover {SCOPE} --live {TWO.id} --reason '…'`" in line for line in found.unknown)
+
+
+def test_a_state_that_cannot_be_read_stays_in_a_pointer_that_can_be() -> None:
+    """It may be whole, and a collection deletes what the pointer does not name."""
+    old = published(ONE, TWO, THREE)
+    left = remains(THREE, pointer=old, unreadable=(HIDDEN,))
+    found = recovered(left)
+    assert (retained(found.pointer), live(found.pointer)) == ([str(TWO.id), str(THREE.id)], "state-3")
+    assert f"kept {TWO.id} as it is, unread: {HIDDEN.why}" in found.did
+    assert recovery_rules.recover(replace(left, found=(Found(ONE), Found(THREE))), writing(), Wish()) is None
+
+
+@pytest.mark.parametrize(
+    "left",
+    [
+        remains(ONE, pointer=published(ONE, TWO), unreadable=(HIDDEN,)),
+        remains(ONE, unreadable=(HIDDEN,), tree=TWO.id, tree_sequence=3),
+        remains(ONE, unreadable=(HIDDEN,), entries=(entry(5, live=str(TWO.id), desired=str(TWO.id)),)),
+        remains(unreadable=(HIDDEN,)),
+    ],
+    ids=["pointer", "marker", "change", "nothing else"],
+)
+def test_a_recovery_stops_if_the_state_that_has_to_be_live_cannot_be_read(left: Remains) -> None:
+    with pytest.raises(StateUnreadable, match=re.escape(f"{TWO.id} has to be live")) as raised:
+        recovery_rules.recover(left, writing(), Wish())
+    assert HIDDEN.why in str(raised.value)
+    if left.found:
+        assert live(recovered(left, Wish(live="state-1")).pointer) == "state-1"
+    with pytest.raises(StateUnreadable, match="as asked"):
+        recovery_rules.recover(left, writing(), Wish(live="state-2"))
+
+
+def test_a_retired_scope_stays_retired_though_its_last_state_cannot_be_read() -> None:
+    told = entry(5, kind="retire", published=[str(TWO.id)], **NEVER)
+    pointer = recovered(remains(entries=(told,), tree=TWO.id, tree_sequence=4, unreadable=(HIDDEN,))).pointer
+    assert (live(pointer), desired(pointer)) == (None, None)
+
+
+# -- uploads that contradict each other
+
+
+def upload(state: str, number: int, attempt: str, composition: str) -> Publication:
+    return make_publication(state, number, attempt=attempt, composition=composition * 64)
+
+
+LEFT, RIGHT = upload("state-7", 7, "left", "a"), upload("state-7", 7, "right", "b")
+
+
+def retained(pointer: Pointer) -> list[str]:
+    return [str(each.id) for each in pointer.retained]
+
+
+def test_of_uploads_with_one_id_or_number_the_one_that_a_change_names_is_retained() -> None:
+    same_number = upload("other", 7, "x", "c")
+    for change in (
+        entry(5, kind="publish", published=[str(RIGHT.id)]),
+        entry(5, kind="gc", change={"used": {"state-7": [7, RIGHT.composition]}}),
+    ):
+        found = recovered(remains(LEFT, RIGHT, same_number, entries=(change,)))
+        assert retained(found.pointer) == [str(RIGHT.id)]
+        assert sum("was committed with another composition" in line for line in found.did) == 2
+    assert retained(recovered(remains(LEFT, RIGHT, tree=LEFT.id, tree_sequence=3)).pointer) == [str(LEFT.id)]
+    old = published(RIGHT)
+    assert retained(recovered(remains(LEFT, RIGHT, pointer=old, traces={"marker": 9})).pointer) == [str(RIGHT.id)]
+
+
+def test_what_was_committed_counts_more_than_what_an_earlier_recovery_took_over() -> None:
+    told = (
+        entry(5, kind="publish", published=[str(LEFT.id)]),
+        entry(6, kind="recover", published=[str(RIGHT.id)], live=str(RIGHT.id)),
+    )
+    assert retained(recovered(remains(LEFT, RIGHT, entries=told)).pointer) == [str(LEFT.id)]
+    assert retained(recovered(remains(LEFT, RIGHT, entries=told[1:])).pointer) == [str(RIGHT.id)]
+
+
+def test_the_composition_of_a_damaged_publication_that_a_change_names_is_the_one_that_was_committed() -> None:
+    damaged = Damaged(RIGHT.id, "cut off", RIGHT.revision, (), RIGHT.composition, "explicit")
+    again = RIGHT.model_copy(update={"attempt": "again"})
+    told = entry(5, kind="publish", published=[str(RIGHT.id)])
+    pointer = recovered(remains(LEFT, again, entries=(told,), damaged=(damaged,))).pointer
+    assert retained(pointer) == [str(again.id)]
+    unnamed = recovered(remains(LEFT, damaged=(damaged,))).pointer
+    assert retained(unnamed) == [str(LEFT.id)], "what was stored in part may never have been committed"
+
+
+def test_of_uploads_that_nothing_names_none_is_retained_until_an_operator_says_which() -> None:
+    left = Remains(
+        SCOPE, had_pointer=True, found=(Found(ONE), Found(LEFT, (event(7, 70),)), Found(RIGHT, (event(8, 80),)))
+    )
+    found = recovered(left)
+    assert retained(found.pointer) == [str(ONE.id)]
+    assert (found.pointer.highest_producer, folded(found.pointer)) == (1, [])
+    [line] = [line for line in found.unknown if "which of these was committed" in line]
+    assert f"`rebundle recover {SCOPE} --live {LEFT.id} --reason '…'`" in line
+    for each in (LEFT, RIGHT):
+        named = recovered(left, Wish(live=str(each.id)))
+        assert retained(named.pointer) == [str(ONE.id), str(each.id)]
+        assert named.pointer.live is not None
+        assert named.pointer.live.id == each.id
+    with pytest.raises(OperationRefused, match=re.escape(f"{LEFT.id}, {RIGHT.id}")):
+        recovery_rules.recover(left, writing(), Wish(live="state-7"))
+
+
+def test_what_contradicts_what_was_committed_cannot_be_asked_for() -> None:
+    left = remains(LEFT, RIGHT, entries=(entry(5, kind="publish", published=[str(LEFT.id)]),))
+    with pytest.raises(OperationRefused, match="never committed"):
+        recovery_rules.recover(left, writing(), Wish(live=str(RIGHT.id)))
+    assert live(recovered(left, Wish(live="state-7")).pointer) == "state-7"
+
+
+def test_the_same_state_stored_twice_is_retained_twice() -> None:
+    again = LEFT.model_copy(update={"attempt": "again"})
+    assert retained(recovered(remains(LEFT, again)).pointer) == [str(again.id), str(LEFT.id)]
+
+
+def test_derived_states_of_one_number_contradict_nothing() -> None:
+    lost, won = derived(1, composition="a"), derived(1, composition="b")
+    assert len(recovered(remains(ONE, lost, won)).pointer.retained) == 3
+
+
+def test_an_upload_that_was_left_out_can_be_taken_in_once_the_pointer_goes_on() -> None:
+    pointer = recovered(remains(ONE, LEFT, RIGHT)).pointer
+    left = Remains(
+        SCOPE, had_pointer=True, found=(Found(ONE), Found(LEFT, (event(7, 70),)), Found(RIGHT)), pointer=pointer
+    )
+    assert recovery_rules.recover(left, writing(), Wish()) is None
+    after = recovered(left, Wish(live=str(LEFT.id))).pointer
+    assert (live(after), retained(after)) == ("state-7", [str(ONE.id), str(LEFT.id)])
+    assert (after.highest_producer, folded(after)) == (7, [7])
+    assert after.history[-1].published == (str(LEFT.id),)
+    with pytest.raises(OperationRefused, match="never committed"):
+        recovery_rules.recover(replace(left, pointer=after), writing(), Wish(live=str(RIGHT.id)))
+    used = protocol.collect(after, writing(), [LEFT.id])
+    with pytest.raises(NotFound):
+        recovery_rules.recover(replace(left, pointer=used), writing(), Wish(live="gone"))
+
+
+def test_what_a_collection_released_is_not_taken_in_again() -> None:
+    pointer = protocol.collect(published(ONE, TWO), writing(3), [ONE.id])
+    with pytest.raises(NotFound):
+        recovery_rules.recover(remains(ONE, TWO, pointer=pointer), writing(4), Wish(live="state-1"))
+
+
+def test_uploads_that_are_newer_than_a_pointer_and_that_nothing_names_are_listed() -> None:
+    pointer = published(ONE)
+    late = upload("state-0", 0, "x", "c").model_copy(update={"at": "2026-02-01T00:00:00.000Z"})
+    before = upload("state-0", 0, "y", "d").model_copy(update={"at": "2025-12-01T00:00:00.000Z"})
+    left = remains(ONE, TWO, late, before, pointer=pointer)
+    assert left.unnamed_uploads == (TWO.id, late.id)
+    assert replace(left, traces={"marker": 9}).unnamed_uploads == ()
+    assert remains(TWO).unnamed_uploads == ()
+    assert remains(TWO, ONE, had_pointer=False).unnamed_uploads == (ONE.id, TWO.id)
+
+
+# -- a history that cannot be read whole
+
+
+def test_a_history_is_cut_off_only_where_the_pointers_own_chain_is_broken() -> None:
+    pointer = published(ONE).model_copy(update={"older": OLDER})
+    ahead = PreviousChunk(key=f"{SCOPE}/history/65.json", sha256="1" * 64)
+    left = remains(ONE, pointer=pointer, older=ahead, chunked=128)
+    assert recovery_rules.recover(left, writing(), Wish()) is None
+    cut = recovered(replace(left, chain_holds=False)).pointer
+    assert (cut.older, cut.history[0].sequence) == (None, 1)
+
+
+def test_ids_that_a_history_which_is_cut_off_used_up_stay_used_up() -> None:
+    told = entry(1, kind="gc", change={"used": {"old": [3, "c" * 64]}})
+    broken = remains(TWO, pointer=published(ONE).model_copy(update={"older": OLDER}), entries=(told,))
+    mended = recovered(replace(broken, chain_holds=False)).pointer
+    assert set(protocol.used_up(mended.history)) == {("old", 3, "c" * 64), ("state-1", 1, ONE.composition)}
+    many = tuple(entry(number) for number in range(2, MOST_HISTORY + 9))
+    rebuilt = recovered(remains(TWO, entries=(told, *many))).pointer
+    assert list(protocol.used_up(rebuilt.history)) == [("old", 3, "c" * 64)]
+    reached = recovered(remains(TWO, entries=(told, *many), older=OLDER, chunked=100)).pointer
+    assert list(protocol.used_up(reached.history)) == [], "the chunks tell"
+
+
+def test_many_names_are_told_shortly() -> None:
+    many = [make_publication(f"state-{number}", number) for number in range(1, 9)]
+    assert any("and 3 more" in line for line in recovered(remains(*many)).unknown)
+
+
+def assert_no_contradiction(pointer: Pointer) -> None:
+    """Protocol 3: the id, the number and the composition of an explicit state belong together."""
+    triples = {(p.state, p.revision.producer, p.composition) for p in pointer.retained if p.kind == "explicit"}
+    for part in (0, 1):
+        assert len({triple[part] for triple in triples}) == len(triples)
+
+
+@st.composite
+def any_remains(draw: st.DrawFn) -> Remains:
+    number = st.integers(1, 400)
+    chance = draw(st.integers(1, 10**6))
+    publications = [
+        make_publication(
+            f"s{each}", chance * each % 53, derived=chance * each % 3, composition=f"{chance * each % 5:064x}"
+        )
+        for each in range(draw(st.sampled_from([0, 1, 5, 130])))
+    ]
+    names = [str(each.id) for each in publications] or ["gone@x"]
+    entries = tuple(
+        entry(
+            sequence,
+            published=draw(st.lists(st.sampled_from(names), max_size=2)),
+            live=draw(st.none() | st.sampled_from(names)),
+            desired=draw(st.none() | st.sampled_from(names)),
+            change=draw(
+                st.sampled_from(
+                    [
+                        {},
+                        {"hold": {"by": "b", "reason": "r", "at": AT}},
+                        {"hold": None},
+                        {"quarantine": {"composition": f"{1:064x}", "by": "b", "reason": "r", "at": AT}},
+                        {"released": names[:2]},
+                    ]
+                )
+            ),
+        )
+        for sequence in sorted(draw(st.sets(number, max_size=4)))
+    )
+    old = published(*publications[:20]) if draw(st.booleans()) else None
+    traces = {"marker": draw(number), "tags": draw(number)}
+    if old is not None:
+        traces["more"] = old.sequence + 1
+    return remains(
+        *publications,
+        pointer=old,
+        traces=traces,
+        entries=entries,
+        tree=PublicationId.parse(draw(st.sampled_from(names))),
+        tree_sequence=traces["marker"],
+    )
+
+
+@given(any_remains(), st.booleans())
+def test_any_recovery_is_above_every_trace_and_names_only_what_verifies(left: Remains, hold: bool) -> None:
+    pointer = recovered(left, Wish(hold=hold)).pointer
+    seen = [*left.traces.values(), *(each.sequence for each in left.entries), len(left.found)]
+    seen.append(left.pointer.sequence if left.pointer else 0)
+    assert pointer.sequence == max(seen) + MOST_HISTORY + 1
+    assert pointer.gc_epoch >= pointer.sequence
+    assert len(pointer.retained) <= MOST_RETAINED
+    assert len(pointer.history) <= MOST_HISTORY
+    assert [each.sequence for each in pointer.history] == sorted({each.sequence for each in pointer.history})
+    verified = {each.publication.id for each in left.found}
+    assert {each.id for each in pointer.retained} <= verified
+    for each in (pointer.live, pointer.desired):
+        assert each is None or each in pointer.retained
+    assert pointer.live is None or not pointer.is_quarantined(pointer.live.composition)
+    assert pointer.highest_producer >= max((each.revision.producer for each in pointer.retained), default=0)
+    assert_no_contradiction(pointer)
+    assert not hold or pointer.live is None or pointer.hold is not None
+    apart = (pointer.live and pointer.live.id) != (pointer.desired and pointer.desired.id)
+    withheld = pointer.desired is not None and pointer.is_quarantined(pointer.desired.composition)
+    assert pointer.hold is not None or withheld or not apart

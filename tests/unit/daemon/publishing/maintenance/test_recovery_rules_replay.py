@@ -1,0 +1,101 @@
+"""What a recovery reads out of recorded changes and manifests, and what it says it did."""
+
+import hashlib
+from typing import Any
+
+from daemon.publishing import manifest, protocol
+from daemon.publishing.archive import Packer, pack
+from daemon.publishing.maintenance import recovery_rules
+from daemon.publishing.maintenance.recovery_rules import Found, Recovered, Remains, Wish
+from daemon.publishing.pointer import HistoryEntry, Pointer, PreviousChunk, Publication
+from tests.builders_publishing import AT, SCOPE, make_publication, make_state, published, writing
+
+ONE, TWO, THREE = (
+    make_publication(f"state-{n}", n).model_copy(update={"at": f"2026-01-0{n}T00:00:00.000Z"}) for n in (1, 2, 3)
+)
+REJECTED = {"composition": TWO.composition, "by": "bob", "reason": "bad", "at": AT}
+OLDER = PreviousChunk(key=f"{SCOPE}/history/1-64-{'0' * 32}.json", sha256="0" * 64)
+
+
+def recovered(*publications: Publication, **left: Any) -> Recovered:
+    found = recovery_rules.recover(
+        Remains(SCOPE, had_pointer=True, found=tuple(map(Found, publications)), **left),
+        writing(9, reason="why"),
+        Wish(),
+    )
+    assert found is not None
+    return found
+
+
+def changes(*recorded: dict[str, Any]) -> tuple[HistoryEntry, ...]:
+    """Entries of a history chunk with these changes."""
+    return tuple(
+        HistoryEntry(sequence=number, write=f"w{number}", kind="hold", at=AT, by="bob", change=change)
+        for number, change in enumerate(recorded, 1)
+    )
+
+
+def pinned(pointer: Pointer) -> list[str]:
+    return [each.state for each in pointer.retained if each.pinned]
+
+
+def pin(publication: Publication, *, on: bool) -> dict[str, Any]:
+    return {"pin": {"publication": str(publication.id), "pinned": on}}
+
+
+def test_pins_are_replayed_in_their_order() -> None:
+    entries = changes(pin(ONE, on=True), pin(TWO, on=True), pin(ONE, on=False))
+
+    assert pinned(recovered(ONE, TWO, entries=entries).pointer) == ["state-2"]
+
+
+def test_a_quarantine_is_replayed_and_its_end() -> None:
+    rejected = recovered(ONE, TWO, entries=changes({"quarantine": REJECTED})).pointer
+    lifted = recovered(ONE, TWO, entries=changes({"quarantine": REJECTED}, {"lifted": TWO.composition})).pointer
+
+    assert [each.reason for each in rejected.quarantined] == ["bad"]
+    assert lifted.quarantined == ()
+
+
+def test_a_manifest_tells_a_recovery_what_the_publisher_told_the_pointer() -> None:
+    state, attempt = make_state(3), "a" * 32
+    members = Packer().members(SCOPE, state.files)
+    body = manifest.written(state, attempt, AT, members, pack(members))
+
+    read = recovery_rules.manifest_publication(manifest.decode(body), hashlib.sha256(body).hexdigest())
+
+    assert read == manifest.publication(state, attempt, AT, body)
+
+
+def test_a_mended_pointer_says_what_it_left_out_and_keeps_what_is_there() -> None:
+    mended = recovered(ONE, THREE, pointer=published(ONE, TWO, THREE))
+
+    assert mended.did[0].startswith("left out, because missing or damaged: state-2@")
+    assert not any("cut the history off" in line for line in mended.did)
+    assert (mended.pointer.live, mended.pointer.desired) == (mended.pointer.desired, mended.pointer.live)
+    assert mended.pointer.live is not None
+    assert mended.pointer.live.id == THREE.id
+    assert any("live as it was" in line for line in mended.did)
+
+
+def test_a_mended_pointer_without_its_live_and_desired_state_goes_to_the_newest_that_is_there() -> None:
+    mended = recovered(ONE, TWO, pointer=published(ONE, TWO, THREE)).pointer
+
+    assert mended.live is not None
+    assert mended.desired is not None
+    assert (mended.live.id, mended.desired.id) == (TWO.id, TWO.id)
+
+
+def test_a_history_whose_chunks_are_gone_is_cut_off_and_that_is_said() -> None:
+    pointer = protocol.without_chunk(published(ONE, TWO), OLDER)
+    broken = recovered(ONE, TWO, pointer=pointer, chain_holds=False)
+
+    assert broken.did[0] == "cut the history off where its chunks are gone or changed"
+    assert not any("left out" in line for line in broken.did)
+    assert broken.pointer.older is None
+
+
+def test_a_mended_pointer_keeps_the_chunks_that_are_whole() -> None:
+    pointer = protocol.without_chunk(published(ONE, TWO, THREE), OLDER)
+
+    assert recovered(ONE, THREE, pointer=pointer).pointer.older == OLDER

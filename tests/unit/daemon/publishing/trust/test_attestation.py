@@ -1,0 +1,88 @@
+"""The statement that is signed, and the one form of the envelope around it."""
+
+import base64
+import hashlib
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from daemon.publishing import manifest
+from daemon.publishing.documents import serialised
+from daemon.publishing.signatures import Signature
+from daemon.publishing.trust import attestation
+
+RELEASED = Path(__file__).parents[4] / "data" / "released"
+SIGNED = sorted(each.parent for each in RELEASED.glob("*/manifest.dsse.json"))
+MANIFEST = (SIGNED[-1] / "manifest.json").read_bytes()
+SIGNATURES = (Signature("one", b"1"), Signature("two", b"2"))
+ENVELOPE: dict[str, Any] = json.loads(attestation.enveloped(b"{}", SIGNATURES))
+
+
+@pytest.mark.parametrize("folder", SIGNED, ids=lambda each: each.name)
+def test_the_statement_of_a_manifest_is_the_one_that_an_earlier_release_signed(folder: Path) -> None:
+    payload, _ = attestation.opened((folder / "manifest.dsse.json").read_bytes())
+    body = (folder / "manifest.json").read_bytes()
+
+    assert attestation.statement(manifest.decode(body), body) == payload
+
+
+def test_a_statement_names_the_manifest_the_archive_and_every_file_with_its_digest() -> None:
+    described = manifest.decode(MANIFEST)
+    document = json.loads(attestation.statement(described, MANIFEST))
+
+    assert (document["_type"], document["predicateType"]) == (
+        "https://in-toto.io/Statement/v1",
+        "urn:rebundle:publication:v1",
+    )
+    assert {each["name"]: each["digest"]["sha256"] for each in document["subject"]} == {
+        "manifest.json": hashlib.sha256(MANIFEST).hexdigest(),
+        "bundle.tar.gz": described.archive.sha256,
+        **{f"docker-compose-gen/{file.path}": file.sha256 for file in described.files},
+    }
+    assert document["predicate"] == {
+        "scope": described.scope,
+        "state": described.state,
+        "attempt": described.attempt,
+        "revision": {"producer": described.revision.producer, "derived": described.revision.derived},
+        "kind": described.kind,
+        "composition": described.composition_digest,
+        "renderer": described.renderer,
+    }
+
+
+def test_an_envelope_is_that_of_dsse_and_is_opened_as_it_was_written() -> None:
+    body = attestation.enveloped(b"{}", SIGNATURES)
+
+    assert json.loads(body) == {
+        "payload": base64.b64encode(b"{}").decode(),
+        "payloadType": "application/vnd.in-toto+json",
+        "signatures": [{"keyid": "one", "sig": "MQ=="}, {"keyid": "two", "sig": "Mg=="}],
+    }
+    assert attestation.opened(body) == (b"{}", SIGNATURES)
+
+
+@pytest.mark.parametrize(
+    "document",
+    [
+        [],
+        {},
+        ENVELOPE | {"payload": 1},
+        ENVELOPE | {"payload": "e30"},
+        ENVELOPE | {"payload": "e30=\n"},
+        ENVELOPE | {"payload": "e31="},  # the same bytes as e30=, by a lenient reader
+        ENVELOPE | {"payloadType": "application/json"},
+        ENVELOPE | {"signatures": {}},
+        ENVELOPE | {"signatures": [{"keyid": "one", "sig": "MQ"}]},
+        ENVELOPE | {"more": 1},
+    ],
+)
+def test_any_other_envelope_is_refused(document: Any) -> None:
+    with pytest.raises(ValueError, match=r"^(it is not an in-toto statement in an envelope as |.*base64|.*padding)"):
+        attestation.opened(serialised(document))
+
+
+def test_an_envelope_of_another_kind_of_document_is_refused_by_its_type() -> None:
+    with pytest.raises(ValueError, match=r"^it is not an in-toto statement in an envelope as it is written here$"):
+        attestation.opened(serialised(ENVELOPE | {"payloadType": "application/json"}))

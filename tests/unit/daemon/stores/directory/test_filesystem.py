@@ -1,0 +1,169 @@
+"""The real file system's calls, where they promise more than the system call of the same name."""
+
+import os
+import stat
+import sys
+from pathlib import Path
+from subprocess import PIPE, Popen
+
+import pytest
+
+from daemon.stores.directory.filesystem import Kind, RealFileSystem
+
+FS = RealFileSystem()
+
+
+@pytest.fixture(params=["openat2", "step by step"], autouse=True)
+def way(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """How the folder of a name is reached; an older kernel does it step by step."""
+    if request.param == "step by step":
+        monkeypatch.setattr("daemon.stores.directory.filesystem._opened_at_once", lambda _folder: -1)
+
+
+def test_status_tells_what_stands_there_and_follows_no_link(tmp_path: Path) -> None:
+    (tmp_path / "file").write_bytes(b"123")
+    (tmp_path / "folder").mkdir()
+    (tmp_path / "link").symlink_to("file")
+    os.mkfifo(tmp_path / "pipe")
+
+    kinds = {entry.name: (entry.kind, FS.status(tmp_path / entry.name) == entry) for entry in FS.entries(tmp_path)}
+
+    assert kinds == {
+        "file": (Kind.FILE, True),
+        "folder": (Kind.FOLDER, True),
+        "link": (Kind.LINK, True),
+        "pipe": (Kind.FIFO, True),
+    }
+    assert FS.status(tmp_path / "file").size == 3
+    assert FS.status(tmp_path / "absent") is None
+    assert FS.status(tmp_path / "file" / "below") is None
+
+
+def test_read_follows_no_link_and_waits_for_no_pipe(tmp_path: Path) -> None:
+    (tmp_path / "file").write_bytes(b"123")
+    (tmp_path / "link").symlink_to("file")
+    os.mkfifo(tmp_path / "pipe")
+
+    assert b"".join(FS.chunks(tmp_path / "file")) == b"123"
+    with pytest.raises(IsADirectoryError):
+        list(FS.chunks(tmp_path))
+    with pytest.raises(OSError, match="not a plain file"):
+        list(FS.chunks(tmp_path / "pipe"))
+    with pytest.raises(OSError, match="symbolic links"):
+        list(FS.chunks(tmp_path / "link"))
+
+
+@pytest.mark.parametrize(("mode", "left"), [(0o666, 0o664), (0o777, 0o775), (0o600, 0o600)])
+def test_a_new_file_has_the_mode_that_the_umask_leaves(tmp_path: Path, mode: int, left: int) -> None:
+    before = os.umask(0o002)
+    try:
+        FS.write(tmp_path / "file", b"123", mode=mode)
+    finally:
+        os.umask(before)
+
+    assert stat.S_IMODE((tmp_path / "file").stat().st_mode) == left
+    with pytest.raises(FileExistsError):
+        FS.write(tmp_path / "file", b"", mode=mode)
+    assert (tmp_path / "file").read_bytes() == b"123"
+
+
+def test_link_gives_no_name_that_is_taken_and_rename_takes_it(tmp_path: Path) -> None:
+    for name in ("one", "two"):
+        (tmp_path / name).write_text(name)
+
+    with pytest.raises(FileExistsError):
+        FS.link(tmp_path / "one", tmp_path / "two")
+    FS.link(tmp_path / "one", tmp_path / "three")
+    FS.rename(tmp_path / "one", tmp_path / "two")
+
+    assert {path.name: path.read_text() for path in tmp_path.iterdir()} == {"two": "one", "three": "one"}
+
+
+def test_a_lock_is_held_once_and_then_again(tmp_path: Path) -> None:
+    with FS.lock(tmp_path / "lock") as first, FS.lock(tmp_path / "lock") as second:
+        assert (first, second) == (True, False)
+    with FS.lock(tmp_path / "lock") as third:
+        assert third
+
+
+def test_a_lock_of_another_process_goes_when_it_is_killed(tmp_path: Path) -> None:
+    script = "import fcntl, sys; file = open(sys.argv[1], 'w'); fcntl.flock(file, fcntl.LOCK_EX); print('held', flush=True); input()"
+    with Popen([sys.executable, "-c", script, str(tmp_path / "lock")], stdin=PIPE, stdout=PIPE) as other:
+        assert other.stdout.readline() == b"held\n"
+        with FS.lock(tmp_path / "lock") as taken:
+            assert not taken
+        other.kill()
+        other.wait()
+        with FS.lock(tmp_path / "lock") as taken:
+            assert taken
+
+
+def test_a_lock_file_of_another_user_can_be_held(tmp_path: Path) -> None:
+    (tmp_path / "lock").touch(0o444)
+
+    with FS.lock(tmp_path / "lock") as taken:
+        assert taken
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can make files for others")
+def test_what_root_makes_belongs_to_the_owner_of_its_folder(tmp_path):
+    """An operator's verb, run by root, beside a daemon of another user."""
+    files, theirs = RealFileSystem(), tmp_path / "bucket"
+    theirs.mkdir()
+    os.chown(theirs, 65534, 65534)
+    files.mkdir(theirs / "folder")
+    files.write(theirs / "folder/file", b"1", mode=0o666)
+    with files.lock(theirs / "folder/lock") as held:
+        assert held
+
+    assert {path.stat().st_uid for path in theirs.rglob("*")} == {65534}
+    assert len(list(theirs.rglob("*"))) == 3
+
+
+def test_no_call_goes_through_a_link_in_any_part_of_a_path(tmp_path: Path) -> None:
+    (tmp_path / "real/below").mkdir(parents=True)
+    (tmp_path / "real/below/file").write_bytes(b"1")
+    (tmp_path / "link").symlink_to("real")
+    through = tmp_path / "link/below/file"
+
+    for call in (
+        lambda: FS.status(through),
+        lambda: list(FS.entries(through.parent)),
+        lambda: list(FS.entries(tmp_path / "link")),
+        lambda: list(FS.chunks(through)),
+        lambda: FS.sync(through),
+        lambda: FS.unlink(through),
+        lambda: FS.rmdir(through.parent),
+        lambda: FS.rename(tmp_path / "real/below/file", through),
+    ):
+        with pytest.raises(OSError, match=f"symbolic links: '{tmp_path}/link'"):
+            call()
+    assert (FS.status(tmp_path / "link"), FS.status(tmp_path / "real/below/file/none")) != (None, None)
+    assert through.read_bytes() == b"1"
+
+
+def test_names_change_places_whatever_they_stand_for(tmp_path: Path) -> None:
+    (tmp_path / "file").write_bytes(b"1")
+    (tmp_path / "folder").mkdir()
+
+    FS.exchange(tmp_path / "file", tmp_path / "folder")
+
+    assert ((tmp_path / "file").is_dir(), (tmp_path / "folder").read_bytes()) == (True, b"1")
+    with pytest.raises(FileNotFoundError):
+        FS.exchange(tmp_path / "file", tmp_path / "absent")
+    assert (tmp_path / "file").is_dir()
+
+
+def test_a_c_library_without_the_call_says_that_it_has_none(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    class Older:
+        syscall = staticmethod(lambda *_arguments: -1)
+
+    monkeypatch.setattr("daemon.stores.directory.filesystem._libc", Older())
+
+    with pytest.raises(OSError, match="not implemented"):
+        FS.exchange(tmp_path / "one", tmp_path / "other")
+
+
+def test_the_root_of_the_system_is_a_folder_that_can_be_listed() -> None:
+    assert FS.status(Path("/")).kind is Kind.FOLDER
+    assert {entry.name for entry in FS.entries(Path("/"))} == {path.name for path in Path("/").iterdir()}

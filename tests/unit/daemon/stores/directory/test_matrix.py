@@ -1,0 +1,336 @@
+"""Everything that a file system can hold, at every place of a bucket: a fault of one place stays its own.
+
+A bucket with two published scopes is damaged in one of them, or beside them. Whatever is put there: listings succeed
+and say what they could not see, the other scope reads as before, nothing waits, no big body is read into memory, and
+objects beside the damage can be written.
+"""
+
+import asyncio
+import os
+import re
+import shutil
+import socket
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+import pytest
+
+from daemon.publishing import layout
+from daemon.publishing.errors import PublishingError
+from daemon.publishing.live_tree import ownership
+from daemon.publishing.reader import Reader
+from daemon.stores.directory.filesystem import RealFileSystem
+from daemon.stores.directory.store import DirectoryStore
+from daemon.stores.errors import ObjectTooBig, StoreError, StoreRefused
+from daemon.stores.object_keys import is_key
+from daemon.stores.port import Content, Listing
+from renderers.model import Scope
+from tests.builders_runtime import InlineRuntime
+from tests.support.filesystems import Operation, PassingFileSystem, Sync, SyncFolder
+from tests.support.privileges import as_an_ordinary_user
+
+STRUCK: Final = Scope("visual-anomaly", "core-versions")
+SPARED: Final = Scope("other", "cpu")
+
+
+# ---- what is put there
+
+
+def a_link_to_a_file(path: Path) -> None:
+    path.symlink_to("/etc/passwd")
+
+
+def a_link_to_a_folder(path: Path) -> None:
+    path.symlink_to("/etc")
+
+
+def a_link_to_nothing(path: Path) -> None:
+    path.symlink_to("nowhere")
+
+
+def a_link_to_itself(path: Path) -> None:
+    path.symlink_to(path.name)
+
+
+def a_fifo(path: Path) -> None:
+    os.mkfifo(path)
+
+
+def a_socket(path: Path) -> None:
+    # By a short name, for a socket's address is at most 108 bytes.
+    here = os.open(path.parent, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        with socket.socket(socket.AF_UNIX) as server:
+            server.bind(f"/proc/self/fd/{here}/s")
+    finally:
+        os.close(here)
+    path.with_name("s").rename(path)
+
+
+def an_unreadable_file(path: Path) -> None:
+    path.write_bytes(b"secret")
+    path.chmod(0)
+
+
+def an_unreadable_folder(path: Path) -> None:
+    path.mkdir()
+    (path / "inside").write_bytes(b"1")
+    path.chmod(0)
+
+
+def a_folder_that_may_be_listed_and_not_entered(path: Path) -> None:
+    path.mkdir()
+    (path / "inside").write_bytes(b"1")
+    path.chmod(0o444)
+
+
+def an_empty_folder(path: Path) -> None:
+    path.mkdir()
+
+
+def a_folder(path: Path) -> None:
+    (path / "below").mkdir(parents=True)
+    (path / "below/file").write_bytes(b"1")
+
+
+def a_deep_folder(path: Path) -> None:
+    path.mkdir()
+    here = os.open(path, os.O_RDONLY)
+    for _ in range(120):
+        os.mkdir("d", dir_fd=here)
+        below = os.open("d", os.O_RDONLY, dir_fd=here)
+        os.close(here)
+        here = below
+    os.close(here)
+
+
+def a_huge_sparse_file(path: Path) -> None:
+    path.touch()
+    os.truncate(path, 1 << 40)
+
+
+def an_empty_file(path: Path) -> None:
+    path.touch()
+
+
+THINGS: Final[list[Callable[[Path], None]]] = [
+    a_link_to_a_file,
+    a_link_to_a_folder,
+    a_link_to_nothing,
+    a_link_to_itself,
+    a_fifo,
+    a_socket,
+    an_unreadable_file,
+    an_unreadable_folder,
+    a_folder_that_may_be_listed_and_not_entered,
+    an_empty_folder,
+    a_folder,
+    a_deep_folder,
+    a_huge_sparse_file,
+    an_empty_file,
+]
+
+
+SPECIAL: Final = {a_link_to_a_file, a_link_to_a_folder, a_link_to_nothing, a_link_to_itself, a_fifo, a_socket}
+UNREADABLE_FOLDERS: Final = {an_unreadable_folder, a_folder_that_may_be_listed_and_not_entered}
+BELOW: Final = ("below", "d", "inside", "notes")
+"""Names of folders that make scopes of what is put into a bundle's place."""
+
+
+# ---- where
+
+
+@dataclass(frozen=True)
+class Place:
+    """A path of the bucket; what is there already goes away first."""
+
+    name: str
+    path: str
+
+
+_TREE = layout.live_tree(STRUCK).rstrip("/")
+PLACES: Final = [
+    Place("the root of the bucket", "anything"),
+    Place("lost+found", "lost+found"),
+    Place("a name of 255 bytes", "n" * 255),
+    Place("a name that is not UTF-8", os.fsdecode(b"latin-\xe9")),
+    Place("a name with a line feed", "two\nlines"),
+    Place("a bundle", STRUCK.bundle),
+    Place("another bundle", "zz"),
+    Place("a file beside the targets", f"{STRUCK.bundle}/notes"),
+    Place("the target", str(STRUCK)),
+    Place("the pointer", layout.pointer(STRUCK)),
+    Place("the freshness", layout.freshness(STRUCK)),
+    Place("all states", f"{STRUCK}/states"),
+    Place("a state", f"{STRUCK}/states/state-1"),
+    Place("a file among the states", f"{STRUCK}/states/state-1/notes"),
+    Place("the history", f"{STRUCK}/history"),
+    Place("a chunk", f"{STRUCK}/history/1-64-x.json"),
+    Place("the live tree", _TREE),
+    Place("the marker", f"{_TREE}/{layout.MARKER}"),
+    Place("base", f"{_TREE}/base"),
+    Place("a file of base", f"{_TREE}/base/bundle/docker-compose.yaml"),
+    Place("example", f"{_TREE}/example"),
+    Place("a file of example", f"{_TREE}/example/mine"),
+    Place("a name of example that is not UTF-8", f"{_TREE}/example/" + os.fsdecode(b"\xff")),
+    Place("the credentials", f"{_TREE}/example/creds"),
+    Place("a credential", f"{_TREE}/example/creds/key.json"),
+    Place("what was kept", f"{STRUCK}/.rebundle/replaced"),
+    Place("a probe", ".rebundle/probe/left"),
+    Place("the tags of a scope", f".rebundle/store/{STRUCK}"),
+    Place("a tag file", f".rebundle/store/{_TREE}/README.md"),
+    Place("a temporary file", ".rebundle/tmp/left"),
+]
+
+
+def keys_of(scope: Scope) -> list[str]:
+    tree = [
+        "README.md",
+        layout.MARKER,
+        "base/bundle/docker-compose.yaml",
+        "example/conf/.env",
+        "example/creds/key.json",
+    ]
+    return [
+        layout.pointer(scope),
+        layout.freshness(scope),
+        layout.history(scope, 1, 64, "x"),
+        layout.archive(scope, "state-1", "a1"),
+        layout.manifest(scope, "state-1", "a1"),
+        layout.replaced(scope, 3, "base/bundle/docker-compose.yaml"),
+        *(layout.live_tree(scope, path) for path in tree),
+    ]
+
+
+class UnsyncedFileSystem(PassingFileSystem):
+    """Makes nothing durable: here no power is cut."""
+
+    def change(self, operation: Operation) -> None:
+        if not isinstance(operation, Sync | SyncFolder):
+            super().change(operation)
+
+
+def open_store(root: Path, name: str) -> DirectoryStore:
+    files = UnsyncedFileSystem(RealFileSystem())
+    return DirectoryStore(root, InlineRuntime(name), files, unread=ownership.is_credential)
+
+
+@pytest.fixture(scope="module")
+def sound(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    root = tmp_path_factory.mktemp("sound") / "bucket"
+
+    async def write() -> None:
+        store = open_store(root, "before")
+        for key in [*keys_of(STRUCK), *keys_of(SPARED)]:
+            await store.create(key, Content(key.encode(), tag={"n": "1"} if layout.LIVE_TREE in key else {}))
+
+    asyncio.run(write())
+    return root
+
+
+@contextmanager
+def put(path: Path, thing: Callable[[Path], None]) -> Iterator[None]:
+    thing(path)
+    try:
+        yield
+    finally:
+        if path.is_dir() and not path.is_symlink():
+            path.chmod(0o700)
+            shutil.rmtree(path)
+        else:
+            path.unlink()
+
+
+async def look_around(root: Path, place: Place, thing: Callable[[Path], None]) -> None:
+    store = open_store(root, "after")
+    listing = await store.scan("")
+    await the_listing_says_what_it_could_not_see(listing, place, thing)
+    await every_object_without_a_fault_is_read_as_listed(store, listing)
+    await the_scopes_are_found(store, place, thing)
+    await the_other_scope_is_as_before(store, listing)
+    await objects_can_be_written(store, SPARED, tag={"n": "2"})
+    if not place.path.startswith(".rebundle/"):
+        await objects_can_be_written(store, place.path.rpartition("/")[0], tag={})
+    assert [each.key for each in await store.scan("")] == [each.key for each in listing]
+
+
+def is_shown(place: Place) -> bool:
+    return is_key(place.path) and not place.path.startswith((".rebundle/store/", ".rebundle/tmp/"))
+
+
+async def the_listing_says_what_it_could_not_see(listing: Listing, place: Place, thing: Callable[[Path], None]) -> None:
+    faults = {each.key: each.fault for each in listing if each.fault is not None}
+    if thing in SPECIAL or (thing is an_unreadable_file and not ownership.is_credential(place.path)):
+        assert list(faults) == [place.path] * is_shown(place)
+        assert all(re.search(r"(mv|chmod a\+r) ", fault) for fault in faults.values())
+    else:
+        assert faults == {}
+    unreadable = {each.key: each.reason for each in listing.unreadable}
+    assert list(unreadable) == [place.path] * (thing in UNREADABLE_FOLDERS and is_shown(place))
+    assert all("chmod a+rx " in reason for reason in unreadable.values())
+
+
+async def every_object_without_a_fault_is_read_as_listed(store: DirectoryStore, listing: Listing) -> None:
+    for each in listing:
+        if each.fault is not None:
+            with pytest.raises(StoreRefused):
+                await store.get(each.key)
+        elif ownership.is_credential(each.key):
+            continue  # never opened: whether it can be read is not known
+        elif each.size < 1 << 30:
+            assert (await store.get(each.key)).version == each.version
+        else:
+            with pytest.raises(ObjectTooBig):
+                await store.get(each.key, most_bytes=1 << 20)
+
+
+async def the_scopes_are_found(store: DirectoryStore, place: Place, thing: Callable[[Path], None]) -> None:
+    reader = Reader(store, InlineRuntime())
+    found = await reader.scopes()
+    scopes = set(found)
+    bundle, _, rest = place.path.partition("/")
+    hidden = thing in UNREADABLE_FOLDERS and not rest and bundle in {STRUCK.bundle, "anything", "zz"}
+    assert list(found.unreadable) == [bundle] * hidden
+    assert SPARED in scopes
+    if place.path not in {STRUCK.bundle, str(STRUCK)}:
+        assert STRUCK in scopes
+    allowed = {SPARED, STRUCK, *(Scope(name, below) for name in ("anything", "zz", STRUCK.bundle) for below in BELOW)}
+    assert scopes <= allowed
+    # How much of an object is read is for the reader to say, not for the store.
+    for scope in (scopes & {Scope(STRUCK.bundle, "notes"), STRUCK}) if thing is not a_huge_sparse_file else ():
+        with suppress(StoreError, PublishingError):
+            await reader.pointer(scope)
+
+
+async def the_other_scope_is_as_before(store: DirectoryStore, listing: Listing) -> None:
+    kept = sorted(keys_of(SPARED), key=str.encode)
+    assert [each.key for each in listing if each.key.startswith(f"{SPARED}/")] == kept
+    scanned = await store.scan(f"{SPARED}/")
+    assert ([each.key for each in scanned], scanned.unreadable) == (kept, ())
+    for key in kept:
+        stored = await store.get(key)
+        assert (stored.body, dict(stored.tag)) == (key.encode(), {"n": "1"} if layout.LIVE_TREE in key else {})
+
+
+async def objects_can_be_written(store: DirectoryStore, folder: object, tag: dict[str, str]) -> None:
+    key = f"{folder}/beside".lstrip("/")
+    version = await store.create(key, Content(b"1", tag=tag))
+    version = await store.replace(key, Content(b"2", tag=tag), version)
+    await store.delete(key, version)
+
+
+@pytest.mark.parametrize("place", PLACES, ids=lambda place: place.name)
+def test_a_fault_of_one_place_stays_its_own(sound: Path, tmp_path: Path, place: Place) -> None:
+    root = tmp_path / "bucket"
+    shutil.copytree(sound, root)
+    path = root / place.path
+    if path.is_dir():
+        shutil.rmtree(path)
+    path.unlink(missing_ok=True)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    for thing in THINGS:
+        with put(path, thing):
+            as_an_ordinary_user(lambda: asyncio.run(look_around(root, place, thing)))  # noqa: B023  # it is called here

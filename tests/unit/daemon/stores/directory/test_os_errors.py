@@ -1,0 +1,122 @@
+"""What a failed call means, by when it failed."""
+
+import errno
+import os
+import re
+import shlex
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from daemon.stores.directory.os_errors import after_writing, before_writing, while_writing
+from daemon.stores.errors import ConditionFailed, ObjectMissing, OutcomeUnknown, StoreRefused, StoreUnavailable
+from tests.support.privileges import as_an_ordinary_user
+
+
+def failure(number: int) -> OSError:
+    return OSError(number, os.strerror(number), "/srv/bucket/file")
+
+
+@pytest.mark.parametrize("number", [errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM, errno.EXDEV])
+@pytest.mark.parametrize("when", [before_writing, while_writing])
+def test_what_an_operator_must_mend_is_refused_with_advice(when, number: int) -> None:
+    with pytest.raises(StoreRefused, match=r"^key: .+ \(/srv/bucket/file\); .+") as refused, when("key"):
+        raise failure(number)
+
+    assert refused.value.__cause__ is not None
+
+
+@pytest.mark.parametrize("number", [errno.EIO, errno.EMFILE, errno.ENOMEM, errno.ESTALE])
+def test_another_error_before_the_name_is_given_wrote_nothing(number: int) -> None:
+    with pytest.raises(StoreUnavailable, match="key"), before_writing("key"):
+        raise failure(number)
+
+
+@pytest.mark.parametrize("number", [errno.EIO, errno.ESTALE, errno.EINTR])
+def test_another_error_while_the_name_is_given_is_unknown(number: int) -> None:
+    with pytest.raises(OutcomeUnknown, match="may have been written"), while_writing("key"):
+        raise failure(number)
+
+
+def test_a_name_that_is_taken_or_gone_is_certain() -> None:
+    with pytest.raises(ConditionFailed, match="exists"), while_writing("key"):
+        raise failure(errno.EEXIST)
+    with pytest.raises(StoreUnavailable, match="removed"), while_writing("key"):
+        raise failure(errno.ENOENT)
+
+
+@pytest.mark.parametrize("number", [errno.EIO, errno.ENOSPC, errno.EACCES])
+def test_every_error_after_the_name_was_given_is_unknown(number: int) -> None:
+    with pytest.raises(OutcomeUnknown, match="power cut"), after_writing("key"):
+        raise failure(number)
+
+
+@pytest.mark.parametrize("when", [before_writing, while_writing, after_writing])
+def test_the_stores_own_errors_pass(when) -> None:
+    with pytest.raises(ObjectMissing), when("key"):
+        raise ObjectMissing("key")
+
+
+NAMES = ["plain", "it's a folder"]
+
+
+def denied(work) -> str:
+    """The message about what an ordinary user may not do."""
+
+    def run() -> str:
+        with pytest.raises(StoreRefused) as raised, before_writing("key"):
+            work()
+        return str(raised.value)
+
+    return as_an_ordinary_user(run)
+
+
+@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize(("mode", "what"), [(0o000, "list"), (0o600, "enter"), (0o500, "write"), (0o000, "read")])
+def test_the_command_of_a_permission_fault_lets_the_user_in(tmp_path: Path, name: str, mode: int, what: str) -> None:
+    folder = tmp_path / name
+    folder.mkdir()
+    file = folder / "file"
+    file.write_bytes(b"1")
+    closed = file if what == "read" else folder
+    closed.chmod(mode)
+    work = {
+        "list": lambda: list(folder.iterdir()),
+        "enter": file.read_bytes,
+        "write": lambda: (folder / "new").write_bytes(b"2"),
+        "read": file.read_bytes,
+    }[what]
+
+    told = denied(work)
+
+    quoted = shlex.quote(str(closed))
+    assert f"(its owner and mode: ls -ld {quoted})" in told
+    command = told.partition(") do so: ")[2].partition(" (its owner")[0]
+    assert command.endswith(quoted)
+    subprocess.run(["sh", "-c", command], check=True)
+    as_an_ordinary_user(work)
+
+
+def test_what_belongs_to_somebody_else_is_given_to_this_user(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(os, "geteuid", lambda: 12345678)
+    monkeypatch.setattr(os, "access", lambda path, mode, **_: path != tmp_path or not mode & os.W_OK)
+    with (
+        pytest.raises(StoreRefused, match=f"let this user .12345678. do so: chown 12345678 {tmp_path} "),
+        before_writing("key"),
+    ):
+        raise OSError(errno.EACCES, "Permission denied", str(tmp_path / "new"))
+
+
+def test_an_error_without_a_number_is_told_by_its_text() -> None:
+    with pytest.raises(StoreUnavailable, match="key: strange"), before_writing("key"):
+        raise OSError("strange")
+
+
+def test_what_is_denied_though_the_modes_allow_it_is_reported_with_what_shows_more(tmp_path: Path) -> None:
+    place = re.escape(str(tmp_path))
+    with (
+        pytest.raises(StoreRefused, match=rf"permission; what there is: ls -ld {place}; getfacl {place}$"),
+        before_writing("key"),
+    ):
+        raise OSError(errno.EACCES, "Permission denied", str(tmp_path / "new"))

@@ -1,0 +1,23 @@
+"""Tags survive the way through a header, and other people's metadata is none of them."""
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from daemon.stores.object_metadata import decoded, encoded
+
+NAMES = st.text("abcdefghijklmnopqrstuvwxyz0123456789-", min_size=1)
+VALUES = st.text(st.characters(exclude_categories=["Cs"]))
+
+
+@given(st.dictionaries(NAMES, VALUES))
+def test_every_tag_comes_back_from_what_a_header_can_hold(tag: dict[str, str]) -> None:
+    sent = encoded(tag)
+
+    assert decoded(sent) == tag
+    assert all(value.isascii() and value == value.strip() and value.isprintable() for value in sent.values())
+
+
+def test_what_other_tools_keep_with_an_object_is_no_tag() -> None:
+    sent = encoded({"sha256": "0f"})
+
+    assert decoded(sent | {"mtime": "1700000000.5", "sha256": "forged"}) == {"sha256": "0f"}

@@ -1,0 +1,149 @@
+"""ETags with and without quotes: which form is taken, and that a doubt never costs an object."""
+
+import asyncio
+
+import pytest
+
+from daemon.stores.errors import ConditionFailed
+from daemon.stores.memory import MemoryStore
+from daemon.stores.port import Content, ObjectStore, Version
+from daemon.stores.wrappers.etag_form import Form, QuotingStore
+from tests.builders_runtime import InlineRuntime
+from tests.support.faulty_store import FaultyStore
+
+
+class Refusing:
+    """A client whose form the server does not know: it refuses every condition."""
+
+    def __init__(self, inner: ObjectStore) -> None:
+        self._inner = inner
+        self.get, self.scan, self.folders = inner.get, inner.scan, inner.folders
+        self.create = inner.create
+
+    async def replace(self, key: str, content: Content, version: Version) -> Version:
+        raise ConditionFailed(key)
+
+    async def delete(self, key: str, version: Version) -> None:
+        raise ConditionFailed(key)
+
+
+class Blind(Refusing):
+    """A client whose form the server takes for no condition at all."""
+
+    async def replace(self, key: str, content: Content, version: Version) -> Version:
+        return await self._inner.replace(key, content, (await self._inner.get(key)).version)
+
+    async def delete(self, key: str, version: Version) -> None:
+        await self._inner.delete(key, (await self._inner.get(key)).version)
+
+
+class Scene:
+    def __init__(self, quoted: type[Refusing] | None, unquoted: type[Refusing] | None) -> None:
+        self.server = FaultyStore(MemoryStore(InlineRuntime(), versions_by_content=True))
+        one, other = (self.server if made is None else made(self.server) for made in (quoted, unquoted))
+        self.store = QuotingStore(one, other, InlineRuntime())
+
+    async def settled(self) -> Version:
+        version = await self.store.create("key", Content(b"first"))
+        return await self.store.replace("key", Content(b"second"), version)
+
+    def listed(self) -> list[str]:
+        return [each.key for each in asyncio.run(self.server.scan(""))]
+
+
+def test_a_server_that_takes_quotes_is_asked_nothing_more():
+    scene = Scene(None, Blind)
+
+    asyncio.run(scene.settled())
+
+    assert scene.store.form is Form.QUOTED
+    assert [key for _, key in scene.server.writes] == ["key", "key"]
+
+
+def test_a_server_that_takes_no_quotes_is_found_out_once():
+    scene = Scene(Refusing, None)
+
+    async def play() -> None:
+        version = await scene.settled()
+        assert (await scene.store.get("key")).body == b"second"
+        before = len(scene.server.writes)
+        await scene.store.replace("key", Content(b"third"), version)
+        assert len(scene.server.writes) == before + 1
+        with pytest.raises(ConditionFailed):
+            await scene.store.replace("key", Content(b"fourth"), version)
+        assert len(scene.server.writes) == before + 2
+
+    asyncio.run(play())
+
+    assert scene.store.form is Form.UNQUOTED
+    assert scene.listed() == ["key"]
+
+
+@pytest.mark.parametrize("unquoted", [Refusing, Blind])
+def test_a_server_that_takes_neither_form_or_ignores_one_gets_no_blind_write(unquoted):
+    scene = Scene(Refusing, unquoted)
+
+    with pytest.raises(ConditionFailed):
+        asyncio.run(scene.settled())
+
+    assert scene.store.form is None
+    assert asyncio.run(scene.store.get("key")).body == b"first"
+    assert len(scene.listed()) == 2, "what such a server lets nobody delete stays, for the next to use"
+
+
+def test_a_race_that_is_lost_is_no_doubt():
+    scene = Scene(None, Blind)
+
+    async def play() -> None:
+        version = await scene.store.create("key", Content(b"first"))
+        await scene.server.replace("key", Content(b"of another"), version)
+        with pytest.raises(ConditionFailed):
+            await scene.store.replace("key", Content(b"ours"), version)
+
+    asyncio.run(play())
+
+    assert [key for _, key in scene.server.writes] == ["key", "key", "key"]
+    assert scene.store.form is None
+
+
+@pytest.mark.parametrize(("settled", "probes"), [(False, 3), (True, 0)])
+def test_a_refusal_by_a_server_that_takes_quotes_stays_a_refusal(settled, probes):
+    """Somebody wrote and put the same content back while our write was under way: the version is the same again."""
+    scene = Scene(None, Blind)
+
+    async def play() -> None:
+        if settled:
+            before = await scene.store.create("before", Content(b"first"))
+            await scene.store.replace("before", Content(b"second"), before)
+        version = await scene.store.create("key", Content(b"first"))
+        there = await scene.server.replace("key", Content(b"of another"), version)
+
+        async def put_back(operation: str, key: str) -> None:
+            scene.server.before = None
+            await scene.server.inner.replace("key", Content(b"first"), there)
+
+        async def on_read(operation: str, key: str) -> None:
+            if operation == "get":
+                await put_back(operation, key)
+
+        scene.server.before = on_read
+        with pytest.raises(ConditionFailed):
+            await scene.store.replace("key", Content(b"ours"), version)
+
+    asyncio.run(play())
+
+    assert scene.store.form is Form.QUOTED
+    assert asyncio.run(scene.store.get("key")).body == b"first"
+    assert len([key for _, key in scene.server.writes if key.startswith(".rebundle/probe/")]) == probes
+    assert not any(key.startswith(".rebundle/probe/") for key in scene.listed())
+
+
+def test_what_a_crash_left_of_the_doubt_is_used_and_removed():
+    scene = Scene(Refusing, None)
+    left = f".rebundle/probe/{InlineRuntime().random_id()[:2]}-quotes"
+    asyncio.run(scene.server.create(left, Content(b"left")))
+
+    asyncio.run(scene.settled())
+
+    assert scene.store.form is Form.UNQUOTED
+    assert scene.listed() == ["key"]

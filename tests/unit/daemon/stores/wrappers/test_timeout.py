@@ -1,0 +1,91 @@
+"""A store that hangs is a store that is away; a write that hangs may have been applied."""
+
+import asyncio
+
+import pytest
+
+from daemon.stores.errors import ConditionFailed, OutcomeUnknown, StoreUnavailable
+from daemon.stores.memory import MemoryStore
+from daemon.stores.port import Content, Version
+from daemon.stores.wrappers.timeout import LimitedStore
+from tests.builders_runtime import InlineRuntime
+from tests.simulation.loop import SimulatedLoop
+
+
+class Hanging:
+    """A store none of whose operations ever answers."""
+
+    def __getattr__(self, _name):
+        async def hang(*_, **__):
+            await asyncio.Event().wait()
+
+        return hang
+
+
+@pytest.fixture
+def play():
+    """Plays a coroutine in virtual time."""
+
+    def run(coroutine):
+        loop = SimulatedLoop("1", permute=False)
+        try:
+            return loop.run_until_complete(coroutine)
+        finally:
+            loop.finish()
+
+    return run
+
+
+@pytest.mark.parametrize(
+    ("operation", "arguments", "error", "seconds"),
+    [
+        ("get", ("a",), StoreUnavailable, 120),
+        ("scan", ("a/",), StoreUnavailable, 1200),
+        ("folders", ("a/",), StoreUnavailable, 120),
+        ("create", ("a", Content(b"1")), OutcomeUnknown, 120),
+        ("replace", ("a", Content(b"1"), Version("1")), OutcomeUnknown, 120),
+        ("delete", ("a", Version("1")), OutcomeUnknown, 120),
+    ],
+)
+def test_an_operation_that_hangs_ends_at_the_limit_and_says_what_is_known(play, operation, arguments, error, seconds):
+    async def story():
+        began = asyncio.get_running_loop().time()
+        with pytest.raises(error, match=rf"a.* took longer than {seconds} s"):
+            await getattr(LimitedStore(Hanging(), 120), operation)(*arguments)
+        assert asyncio.get_running_loop().time() - began == seconds
+
+    play(story())
+
+
+class ManyPages(MemoryStore):
+    """A store whose listing has 400 pages, each a second."""
+
+    async def scan(self, prefix):
+        for _ in range(400):
+            await asyncio.sleep(1)
+        return await super().scan(prefix)
+
+
+def test_a_listing_of_many_pages_takes_longer_than_one_call_may(play):
+    async def story():
+        store = LimitedStore(ManyPages(InlineRuntime()), 120)
+        await store.create("a/b", Content(b"1"))
+        assert [each.key for each in await store.scan("a/")] == ["a/b"]
+
+    play(story())
+
+
+def test_within_the_limit_it_is_the_store_itself():
+    async def story():
+        store = LimitedStore(MemoryStore(InlineRuntime()), 10)
+        version = await store.create("a/b", Content(b"1"))
+        with pytest.raises(ConditionFailed):
+            await store.create("a/b", Content(b"2"))
+        version = await store.replace("a/b", Content(b"2"), version)
+        assert (await store.get("a/b")).body == b"2"
+        assert [each.key for each in await store.scan("a/")] == ["a/b"]
+        assert list(await store.folders("")) == ["a"]
+        await store.delete("a/b", version)
+        assert list(await store.scan("")) == []
+
+    asyncio.run(story())
