@@ -44,8 +44,8 @@ MORE_TESTS = {
     "daemon/publishing/protocol.py": ("tests/unit/daemon/publishing/test_protocol_changes.py",),
     "daemon/publishing/maintenance/recovery_rules.py": (
         "tests/unit/daemon/publishing/maintenance/test_recovery_rules_replay.py",
-        "tests/unit/daemon/publishing/test_recovery_unsigned.py",
-        "tests/unit/daemon/publishing/test_recovery_records.py",
+        "tests/unit/daemon/publishing/maintenance/test_recovery_rules_unsigned.py",
+        "tests/unit/daemon/publishing/maintenance/test_recovery_rules_records.py",
     ),
     "daemon/publishing/signatures.py": (_GRAMMAR,),
     "renderers/gate/expectations.py": (_GATE, "tests/unit/renderers/gate/test_diff.py"),
