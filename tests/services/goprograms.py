@@ -1,7 +1,7 @@
-"""Programs in Go, each a folder beside this module, built once below `.cache/go`.
+"""Builds programs in Go, each a folder beside this module, once below `.cache/go`.
 
-The Go toolchain and its module proxy are the machine's; `go.sum` says what may come from there. A changed source or
-another Go builds anew.
+The Go toolchain and its module proxy are the machine's; `go.sum` lists what may come from there. A
+changed source or another Go builds again.
 """
 
 import fcntl

@@ -1,4 +1,4 @@
-"""A serving engine as the router sees it: a real gRPC server that tells which one it is and what reached it."""
+"""A serving engine as the router sees it: a real gRPC server that reports its name and calls."""
 
 import contextlib
 import json

@@ -1,4 +1,4 @@
-"""nginx, which routes the calls of a bundle. From REBUNDLE_NGINX or the path (Debian: nginx)."""
+"""Finds nginx, which routes the calls of a bundle: REBUNDLE_NGINX or the path (Debian: nginx)."""
 
 import contextlib
 import subprocess

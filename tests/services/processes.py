@@ -1,4 +1,4 @@
-"""Servers as child processes: on free loopback ports, ready before they are used, gone afterwards with their children."""
+"""Servers as child processes: on free loopback ports, ready before use, stopped afterwards."""
 
 import contextlib
 import os

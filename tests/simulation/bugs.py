@@ -1,8 +1,9 @@
-"""Faults that somebody could well have built, each a small change of the product's own text.
+"""Plausible bugs, each a small change of the product's own source text.
 
-The simulation is worth what it finds. Each bug here is planted for a run by compiling one function anew with a line of it
-changed; how many worlds find it stands in docs/simulation.md (`make simulate-bugs`). A change of the product that removes
-such a line breaks its bug, loudly: plant it anew where the rule is now.
+The simulation is worth what it finds. A run plants one bug by compiling one function again with a
+changed line. docs/simulation.md lists how many worlds find each one (`make simulate-bugs`). If a
+change of the product removes such a line, the test of the bug fails: plant the bug again at the new
+place of the rule.
 """
 
 import contextlib

@@ -1,8 +1,8 @@
-"""What must hold, whatever crashes: checked by who watches the bucket, at every change and at rest.
+"""Checks the invariants of a simulated world, at every change of the bucket and at rest.
 
-The watcher knows the documents only by their format (protocol 4 and 5), as another program would: nothing of the
-product judges itself here. What a pointer must be and what becomes of events is the oracle's. Numbers are those of the
-twelve invariants (docs/simulation.md).
+The watcher knows the documents only by their format (protocol 4 and 5), as another program would,
+so that the product does not check itself. The oracle checks the content of pointers and the
+outcomes of events. The numbers are those of the twelve invariants (docs/simulation.md).
 """
 
 import hashlib

@@ -1,9 +1,10 @@
-"""An asyncio loop in which time, chance and order come from a seed.
+"""An asyncio loop in which time, randomness and order come from a seed.
 
-Time is virtual: when nothing is ready it jumps to the next timer. Ready callbacks run one by one, in an order that the
-seed may permute. Tasks hash by the order of their creation, so that the sets in which asyncio keeps them (a TaskGroup's,
-`all_tasks`) are walked alike in every process. Threads, sockets, files' clocks, the real time and the real randomness
-are refused while it runs (`sealed`): whatever would make two runs of one seed differ is an error, not a flake.
+Time is virtual: when nothing is ready it jumps to the next timer. Ready callbacks run one by one,
+in an order that the seed may permute. Tasks hash by the order of their creation, so that every
+process iterates over the sets in which asyncio keeps them (a TaskGroup's, `all_tasks`) in the same
+order. While the loop runs (`sealed`), threads, sockets, files' clocks, real time and real
+randomness are refused: a call that could make two runs of one seed differ is an error, not a flake.
 """
 
 import asyncio

@@ -1,8 +1,8 @@
 """docs/protocol.md, sections 2 to 4, as a program: what each batch, verb and event must result in.
 
-This file is written from that page and imports nothing of the product (test_model.py verifies it), so an error in the
-product is not repeated here. It knows nothing of bytes: a composition is what its models are, an event is what it
-asks for. `oracle` follows a simulated world with it.
+This file is written from that page and imports nothing of the product (test_model.py verifies it),
+so that an error of the product is not repeated here. It knows nothing of bytes: a composition is
+its models, an event is what it asks for. `oracle` follows a simulated world with it.
 """
 
 from collections.abc import Callable, Iterable, Mapping, Sequence

@@ -1,10 +1,11 @@
-"""What a seed stands for: which store, which replicas, what happens to them and when. Data only; `world` plays it.
+"""What a seed stands for: the store, the replicas, what happens to them and when. `world` plays it.
 
-Swarm testing: every seed switches a random subset of the faults on, some of them hard, so that rare combinations are
-not drowned by frequent ones.
+A scenario is data only. This is swarm testing: every seed enables a random subset of the faults,
+some of them at a high rate, so that rare combinations are not hidden by frequent ones.
 
-Seeds of the first generation are numbers; their worlds never change, so that seeds.txt stays valid. Seeds of the second
-one, `2/17`, add to such a world what the first did not have: each addition draws from a chance of its own.
+Seeds of the first generation are numbers. Their worlds never change, so that seeds.txt stays valid.
+Seeds of the second one, `2/17`, add to such a world what the first did not have: each addition
+draws from a separate random generator.
 """
 
 import random

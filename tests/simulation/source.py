@@ -1,8 +1,9 @@
-"""A source of events whose log outlives the processes that read it: what the journal promises, without its threads.
+"""A source of events whose log outlives its readers: the journal's contract, without its threads.
 
-`Log` is the disk, `LogSource` the open file of one process. Several sources of one log are what Kafka shows after a
-group has been rebalanced around a process that is paused: two readers that both take themselves for the only one.
-The contract suite of sources runs on it (tests/contract/test_event_source.py).
+`Log` is the disk, `LogSource` the open file of one process. Several sources of one log behave like
+Kafka after a group was rebalanced around a paused process: two readers, each of which believes that
+it is the only one. The contract suite of sources runs on this module
+(tests/contract/test_event_source.py).
 """
 
 import asyncio

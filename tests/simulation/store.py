@@ -1,7 +1,7 @@
-"""A process's way to the bucket: the store port over a network that loses, delays, doubles and refuses by the seed.
+"""The store port of one process, over a network that loses, delays, doubles and refuses requests.
 
-A write is a message. Once it is sent it arrives or not, whatever becomes of the caller: a caller that was cancelled,
-timed out or killed may still have written (protocol 4, never softened 1).
+A write is a message. Once it is sent, it arrives or not, independent of its caller: a caller that
+was cancelled, timed out or killed may still have written (protocol 4, never softened 1).
 """
 
 import asyncio

@@ -1,4 +1,4 @@
-"""The ground that simulations stand on: virtual time, one order, and nothing of the outside world."""
+"""The simulation's loop: virtual time, one order, and no access to the outside world."""
 
 import asyncio
 import datetime as dt

@@ -1,7 +1,7 @@
-"""Plays a scenario: real workers, pipelines, publishers and operators' verbs on a simulated bucket, then a rest.
+"""Plays a scenario: real workers, pipelines, publishers, verbs on a simulated bucket, then a rest.
 
-A process is one root task with empty memory. Killing it cancels that task and lets none of its calls through any more;
-its requests that are under way still arrive. What outlives it: the bucket, and the log of its source.
+A process is one root task with empty memory. Killing it cancels that task and stops all its further
+calls; its requests in progress still arrive. The bucket and the log of its source outlive it.
 """
 
 import asyncio

@@ -1,4 +1,4 @@
-"""Buckets with real publications in them, made by the renderer, the publisher and the protocol: no daemon needed."""
+"""Makes buckets with real publications, by renderer, publisher and protocol: no daemon needed."""
 
 import asyncio
 from collections.abc import Awaitable, Callable, Sequence

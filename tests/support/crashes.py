@@ -1,7 +1,8 @@
-"""Stories of publications that are cut short, and what must be the same afterwards as if they had not been.
+"""Scenarios in which publications are interrupted, and what must be the same as without a crash.
 
-`Worksite` is a daemon's bucket and journal in one folder, worked on without HTTP: the real journal, worker, pipeline and
-directory store. Attempts, writes and the number of publications may differ after a crash; what `account` tells may not.
+`Worksite` is a daemon's bucket and journal in one folder, without HTTP: the real journal, worker,
+pipeline and directory store. Attempts, writes and the number of publications may differ after a
+crash. The result of `account` may not.
 """
 
 import asyncio

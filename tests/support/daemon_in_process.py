@@ -1,4 +1,4 @@
-"""The daemon of `wiring.run` inside the process of the tests, on a free loopback port and in a folder of its own."""
+"""Runs the daemon of `wiring.run` inside the tests' process, on a free loopback port."""
 
 import asyncio
 from collections.abc import AsyncIterator, Iterator, Mapping

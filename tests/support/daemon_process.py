@@ -1,4 +1,4 @@
-"""The daemon as its users start it: `rebundle run` as a process, on a free loopback port, ended by its own process id."""
+"""The daemon as its users start it: `rebundle run` as a process, on a free loopback port."""
 
 import asyncio
 import http.client

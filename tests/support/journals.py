@@ -1,4 +1,4 @@
-"""Journals with events in them, for whoever opens one beside a daemon."""
+"""Journals with events in them, for tests that open one beside a daemon."""
 
 import asyncio
 import secrets

@@ -1,16 +1,17 @@
-"""A network that loses answers: a way from the real SDK to a real server on which chosen requests go wrong.
+"""A network that loses answers: a proxy between the real SDK and a real server, with chosen faults.
 
-What can go wrong with a write has two halves that are chosen apart: when the server gets the request (at once, never,
-late), and what the client is told. A write that is applied and whose answer is lost is one of them; one that arrives
-after the client has given it up, another. Beside that it shows what servers answer that no test can start: 409 while
-another write is under way, 500 to who has lost a race, 429, and the ETag that must not have quotes (object-store
-protocol 1.1, 1.4).
+The fault of a write has two parts that are chosen separately: when the server gets the request (at
+once, never, late), and which answer the client gets. Examples: a write is applied and its answer is
+lost; a write arrives after the client has given it up. The proxy also sends answers that no test
+can provoke on a server: 409 while another write is in progress, 500 to the loser of a race, 429,
+and the ETag that must not have quotes (object-store protocol 1.1, 1.4).
 
-It knows operations and keys, lets others act in the middle of a request, and tells when a late one arrives.
+It recognises operations and keys, lets other writers act in the middle of a request, and signals
+when a late request arrives.
 
-It runs in the test's own event loop, for the SDKs are called in threads. It keeps a record of what the server was
-asked and what it answered, so that a test can tell what was applied from what a client believes. HTTP/1.1 with lengths
-is all the SDKs use here.
+It runs in the test's own event loop, because the SDKs are called in threads. It records the
+server's requests and answers, so that a test can distinguish what was applied from what a client
+assumes. HTTP/1.1 with content lengths is all that the SDKs use here.
 """
 
 import asyncio

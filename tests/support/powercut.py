@@ -1,12 +1,13 @@
-"""What a disk may hold after a power cut.
+"""Computes what a disk may hold after a power cut.
 
-`SimulatedDisk` is a file system in memory which knows what was synced. `crash_states` replays a recorded log and yields,
-at every point of it, each disk that a cut there may leave: the bytes of an unsynced file whole, torn or gone; each name of
-an unsynced folder as it was at any time since the last sync, independent of every other name. Real journalling file systems
-promise more (order, atomic renames across folders); the store must not need it.
+`SimulatedDisk` is a file system in memory that knows what was synced. `crash_states` replays a
+recorded log and yields, at every point of it, each disk that a cut there may leave: the bytes of an
+unsynced file whole, torn or gone; each name of an unsynced folder as it was at any time since the
+last sync, independent of every other name. Real journalling file systems promise more (order,
+atomic renames across folders); the store must not need it.
 
-Where a log has so many unsynced things at once that their combinations pass `LIMIT`, all-lost, all-kept and each thing
-alone lost or kept stand for the rest.
+If a log has so many unsynced parts at the same time that their combinations exceed `LIMIT`, these
+represent the rest: all lost, all kept, and each part alone lost or kept.
 """
 
 import itertools

@@ -1,5 +1,7 @@
-"""A thread without root's power over permissions, so that a mode of 000 stops it as it stops any other user; or one with
-the permissions of another user."""
+"""Runs code in a thread without root's file permissions, or with those of another user.
+
+So a mode of 000 stops the thread as it stops any other user.
+"""
 
 import ctypes
 import os

@@ -1,7 +1,7 @@
-"""A whole daemon without its process: a real journal, the real pipeline and worker, a store of choice.
+"""A whole daemon without its process: a real journal, pipeline and worker, any store.
 
-Several scenes may share one store: several daemons on one bucket. A scene is closed and opened again on the same journal
-file: a restart.
+Several scenes may share one store: several daemons on one bucket. Closing a scene and opening it
+again on the same journal file is a restart.
 """
 
 import asyncio

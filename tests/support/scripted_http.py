@@ -1,4 +1,4 @@
-"""An HTTP server whose answers are scripted, for clients: the daemon's own server has its own tests."""
+"""An HTTP server with scripted answers, for tests of clients."""
 
 import contextlib
 import os
