@@ -1,7 +1,7 @@
 """Skips or fails a test whose real server or tool is not available.
 
 The test is skipped with the reason, so that `make test` works on a bare machine. With
-REBUNDLE_REQUIRE_SERVICES=1, which CI sets, it fails instead: a gate that skips is no gate. A tool
+REBUNDLE_REQUIRE_SERVICES=1, which CI sets, it fails instead: a check that skips is no check. A tool
 that is on no registry and can only be provided with the machine (`NotGiven`) is skipped in any
 case.
 """
