@@ -16,11 +16,11 @@ T = TypeVar("T")
 
 
 class Unavailable(Exception):
-    """A server or tool is not on this machine and cannot be installed; the text says what was tried."""
+    """A server or tool is not on this machine and cannot be installed; the text names what was tried."""
 
 
 class NotGiven(Exception):
-    """This machine was not given what nobody can install; the text says what to set."""
+    """A tool that cannot be installed is not on this machine; the text names the variable to set."""
 
 
 def available(find: Callable[[], T]) -> T:

@@ -22,7 +22,7 @@ _LIMIT_SECONDS = 120
 
 
 class ConfigRefused(Exception):
-    """Compose does not accept the project; the text is what it says."""
+    """Compose does not accept the project; the text is its output."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -57,7 +57,7 @@ def go_module(module: str) -> Path:
 def _run(*command: object, folder: Path, env: Mapping[str, str] | None = None) -> bytes:
     words = [str(word) for word in command]
     try:
-        # A workspace around the project is none of ours.
+        # Ignore a workspace around the project.
         done = subprocess.run(
             words,
             cwd=folder,

@@ -24,7 +24,7 @@ def ministack(folder: Path) -> Iterator[str]:
         yield address
         return
     port = free_port()
-    # It listens on every interface unless told otherwise.
+    # By default it listens on every interface.
     settings = {"BIND_HOST": LOOPBACK, "GATEWAY_PORT": str(port), "SERVICES": "s3"}
     clean = {"PATH": os.environ["PATH"], "HOME": str(folder)}
     command = [str(environment("ministack") / "bin" / "python"), "-m", "ministack"]

@@ -19,12 +19,12 @@ class Nginx:
     binary: Path
 
     def check(self, conf: Path) -> str:
-        """What `nginx -t` says of a configuration; empty when it is fine without a warning."""
+        """The output of `nginx -t` for a configuration; empty if it is valid without a warning."""
         done = self._run(conf, "-t", "-q")
         return done.stderr.strip() or ("" if done.returncode == 0 else f"exit {done.returncode}")
 
     def reload(self, conf: Path) -> None:
-        """Let a running nginx take its files anew."""
+        """Make a running nginx reload its files."""
         self._run(conf, "-s", "reload").check_returncode()
 
     @contextlib.contextmanager

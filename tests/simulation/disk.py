@@ -28,7 +28,7 @@ _MEMORY = Path("/dev/shm")
 
 
 class Disk:
-    """One journal's file, and what the oracle was told of it."""
+    """One journal's file, and what was reported to the oracle."""
 
     def __init__(self, name: str, oracle: Oracle, clock: Callable[[], datetime]) -> None:
         self._folder = Path(tempfile.mkdtemp(dir=_MEMORY if _MEMORY.is_dir() else None))

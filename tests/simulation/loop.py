@@ -44,7 +44,7 @@ class Broken(Exception):
 
 
 class Inline(Executor):
-    """Runs what it is given at once, with files and databases; then tells `after`."""
+    """Runs a call at once, with files and databases allowed; then calls `after`."""
 
     def __init__(self) -> None:
         self.after: Callable[[], None] = lambda: None
@@ -90,7 +90,7 @@ class SimulatedLoop(asyncio.BaseEventLoop):
         return self._seconds
 
     def run_in_executor(self, executor: Any, work: Callable[..., Any], *args: Any) -> Any:  # type: ignore[override]
-        """Done at once, if the executor is one of ours; whoever waits goes on later, or never."""
+        """Done at once, if the executor is ours; the waiting caller continues later, or never."""
         if not isinstance(executor, Inline):
             raise Refused("a thread")
         answer: asyncio.Future[Any] = self.create_future()
@@ -98,7 +98,7 @@ class SimulatedLoop(asyncio.BaseEventLoop):
             answer.set_result(executor.submit(work, *args).result())
         except Exception as error:  # noqa: BLE001  # the caller's
             answer.set_exception(error)
-            answer.exception()  # whoever waited may be gone
+            answer.exception()  # the caller may be gone
         return answer
 
     def call_soon_threadsafe(self, *_: object, **__: object) -> Any:

@@ -70,7 +70,7 @@ class Scenario:
     returning: bool
     """There are few compositions, which come back under other ids: what quarantine is about."""
     restarted_at_rest: bool
-    """At the end every daemon starts anew; else those that run have to come to rest with the memory they have."""
+    """At the end every daemon is restarted; else the running ones must come to rest with the memory they have."""
     wrong_clocks: bool
     """The bucket's clock is right, those of processes may be wrong; releasing and deleting may be two commands."""
     arrivals: list[Arrival] = field(default_factory=list)
@@ -128,7 +128,7 @@ def scenario_of(seed: str) -> Scenario:
         few_retained=chance.random() < 0.25,
         returning=chance.random() < 0.2,
         restarted_at_rest=chance.random() < 0.5,
-        # A chance of its own: the other worlds stay what they were.
+        # A separate random generator: the other worlds stay what they were.
         wrong_clocks=random.Random(f"{seed}/clocks").random() < 0.2,
     )
     scenario.arrivals = _arrivals(scenario, chance)

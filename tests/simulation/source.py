@@ -19,7 +19,7 @@ async def _no_delay(_what: str) -> None:
 
 
 class Watch:
-    """Is told what a reader does to its log; does nothing."""
+    """Observer of what a reader does to its log; does nothing."""
 
     def assigned(self, offset: int, scopes: Sequence[str]) -> None:
         """An event that names no scope goes to these."""
@@ -28,7 +28,7 @@ class Watch:
         """An event is done in a scope, for the first time."""
 
     def renewed(self, instance: str) -> None:
-        """The log goes on under another instance."""
+        """The log continues under another instance."""
 
 
 @dataclass

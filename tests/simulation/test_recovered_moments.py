@@ -80,7 +80,7 @@ def contradictions(one: set[tuple[str, int, str]], other: set[tuple[str, int, st
 
 
 def committed(pointer: Pointer) -> set[tuple[str, int, str]]:
-    """Of explicit states, as far as the pointer itself tells."""
+    """Of explicit states, as far as the pointer itself names them."""
     return triples(pointer.retained) | set(protocol.used_up(pointer.history))
 
 

@@ -114,7 +114,7 @@ class UnsyncedFileSystem(PassingFileSystem):
 
 
 Around = Callable[[Any], Any]
-"""What a site stands on (a file system, a store) -> the same with something done to its calls."""
+"""A site's file system or store -> the same with its calls wrapped."""
 
 
 @dataclass(frozen=True)
@@ -172,7 +172,7 @@ class Worksite:
             file.truncate()
 
     def open(self, runtime: Runtime, around: Around | None = None) -> Bucket:
-        """The bucket; `around` comes between it and what it stands on: here a disk."""
+        """The bucket; `around` wraps what is below it: here a disk."""
         filesystem = UnsyncedFileSystem(RealFileSystem())
         return open_bucket(str(self.bucket), runtime, around(filesystem) if around else filesystem)
 
@@ -185,7 +185,7 @@ class Worksite:
         between: Callable[[EventSource], EventSource] = lambda source: source,
         limit: float = 10,
     ) -> None:
-        """Accept events as the HTTP intake does, and run a worker until all is settled and every live tree in step."""
+        """Accept events as the HTTP intake does, and run a worker until all events are settled and every tree is synced."""
         with ThreadRuntime() as runtime:
             journal = await Journal.open(self.journal, clock=runtime.now, token=runtime.random_id, run=True, poll=0.02)
             async with journal:
@@ -210,7 +210,7 @@ class Worksite:
 
 
 class Below:
-    """A folder of a store as a store of its own: many of them share one client, which takes long to make."""
+    """A folder of a store as a separate store: many of them share one client, which is slow to create."""
 
     def __init__(self, store: ObjectStore, folder: str) -> None:
         self._store = store
@@ -264,7 +264,7 @@ class ServerSite(Worksite):
 
     @property
     def shared(self) -> ObjectStore:
-        """The bucket for looking at, without a thread and without a client of its own."""
+        """The bucket for reading only, without a thread and without a separate client."""
         return Below(_shared(self.url, self.query, os.getpid()), self.name)
 
     async def _override(self) -> None:

@@ -60,7 +60,7 @@ def p99(values: list[float]) -> float:
 
 
 class User:
-    """Asks for /livez and sends events, each on a connection of its own."""
+    """Requests /livez and sends events, each on a new connection."""
 
     def __init__(self, port: int, pid: int) -> None:
         self._port = port

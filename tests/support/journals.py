@@ -23,7 +23,7 @@ def arrival(event_id: str, *scopes: str) -> Arrival:
 
 
 def in_journal(path: Path, work: Callable[[Journal], Awaitable[T]], *, run: bool = False) -> T:
-    """What `work` does with the journal, in an event loop of its own."""
+    """The result of `work` on the journal, in a new event loop."""
 
     async def act() -> T:
         journal = await Journal.open(path, clock=_now, token=_token, run=run)

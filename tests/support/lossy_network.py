@@ -45,16 +45,16 @@ class Applied(StrEnum):
     """When the server gets a request."""
 
     FIRST = auto()
-    """Before the client is told anything."""
+    """Before the client gets any answer."""
     NEVER = auto()
     BEFORE_THE_NEXT = auto()
-    """The client is told at once; the server gets it in front of the next write to the key."""
+    """The client is answered at once; the server gets the request before the next write to the key."""
     WHEN_RELEASED = auto()
-    """The client is told at once; the server gets it when the test says so."""
+    """The client is answered at once; the server gets the request when the test releases it."""
 
 
 class Told(StrEnum):
-    """What the client is told instead of the truth: nothing, or a status with each dialect's word for it."""
+    """What the client gets instead of the real answer: nothing, or a status with each dialect's code."""
 
     RESET = auto()
     SILENCE = auto()
@@ -77,7 +77,7 @@ class Fault:
     before: Callable[[], Awaitable[object]] | None = None
     """What happens before the server gets it."""
     after: Callable[[], Awaitable[object]] | None = None
-    """What happens before the client is told."""
+    """What happens before the client is answered."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -367,7 +367,7 @@ def _gcs(
     key = urllib.parse.unquote(path.partition("/o/")[2])
     match method:
         case "POST":
-            # The first part of a multipart upload says what the second is.
+            # The first part of a multipart upload describes the second one.
             described = body.split(b"\r\n\r\n", 2)[1].rpartition(b"\r\n--")[0]
             is_new = query.get("ifGenerationMatch") == "0"
             return Operation.CREATE if is_new else Operation.REPLACE, json.loads(described)["name"]

@@ -43,7 +43,7 @@ class _Folder:
     names: "dict[str, list[_Node | None]]" = field(default_factory=dict)
     """For each name what it stood for since the last sync, what is durable first, what is true now last."""
     forgetful: bool = True
-    """False for the folder of temporary files, whose names are never synced and which nobody reads."""
+    """False for the folder of temporary files, whose names are never synced or read."""
     twins: "dict[str, tuple[_Folder, str]]" = field(default_factory=dict)
     """For a name that changed places with another folder's: that one. A cut undoes the exchange of both or of none."""
 
@@ -58,7 +58,7 @@ class _Folder:
             self._part(name)
 
     def pair(self, name: str, with_folder: "_Folder", with_name: str) -> None:
-        """Count what a temporary name stands for along with a name that it changes places with."""
+        """Count the file of a temporary name along with the name that it is exchanged with."""
         self.names[name] = self.names[name][-1:] * len(with_folder.names[with_name])
         self.twins[name] = with_folder, with_name
         with_folder.twins[with_name] = self, name

@@ -18,7 +18,7 @@ _LONGEST_SECONDS: Final = 60
 
 
 def as_an_ordinary_user(work: Callable[[], T]) -> T:
-    """What `work` returns in a thread that has to keep to the modes of files, whoever runs the tests."""
+    """What `work` returns in a thread that file modes bind, also when root runs the tests."""
     return _in_a_thread(_drop if os.geteuid() == 0 else _nothing, work)
 
 

@@ -52,7 +52,7 @@ def event(event_id: str, kind: str, data: dict[str, Any]) -> Event:
 def state_event(
     revision: int, *, state: str | None = None, event_id: str | None = None, scope: Scope = GOLDEN, **changes: Any
 ) -> Event:
-    """A state of three models; `version` of model 101 says which composition it is."""
+    """A state of three models; `version` of model 101 selects the composition."""
     document = (
         golden_document() if scope == GOLDEN else composition_document(3, bundle=scope.bundle, target=scope.target)
     )
@@ -178,7 +178,7 @@ class Scene:
     bucket: BucketCheck = ANY_BUCKET
 
     async def accept(self, *events: Event) -> list[Accepted]:
-        """As the HTTP intake does it: judged, then durable."""
+        """As the HTTP intake does it: validated, then durable."""
         arrivals = []
         for each in events:
             change = interpret(each)
