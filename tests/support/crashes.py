@@ -16,6 +16,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
+from daemon.bucket import Bucket, open_bucket
 from daemon.changes import interpret
 from daemon.lifecycle import Stop
 from daemon.pipeline import Pipeline, Rendering
@@ -28,7 +29,6 @@ from daemon.runtime import Runtime
 from daemon.stores.directory.filesystem import RealFileSystem
 from daemon.stores.directory.store import DirectoryStore
 from daemon.stores.port import Content, Listing, ObjectStore, Stored, Version
-from daemon.wiring import Bucket, open_bucket
 from daemon.worker import Worker
 from events.journal import Arrival, Journal
 from events.model import Event, Identity

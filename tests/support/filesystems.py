@@ -1,6 +1,6 @@
 """File systems between a directory store and the real one: they count, kill at, or record every call that changes something.
 
-Hand one to `DirectoryStore(root, runtime, filesystem)` or, for a whole daemon, to `daemon.wiring.run(…, filesystem=filesystem)`.
+Hand one to `DirectoryStore(root, runtime, filesystem)` or, for a whole daemon, to `daemon.service.run(…, filesystem=filesystem)`.
 What is recorded is replayed with every power cut by `tests.support.powercut`.
 """
 
