@@ -26,12 +26,12 @@ from daemon.publishing.bucket_identity import BucketCheck, BucketIdentity
 from daemon.publishing.errors import KeyUnusable
 from daemon.publishing.maintenance.garbage_collector import BOTH
 from daemon.reporting import Reporter
-from daemon.runtime import Runtime
 from daemon.settings import RetentionSettings, Settings
 from daemon.stores import locations
 from daemon.stores.directory.filesystem import FileSystem
 from daemon.stores.startup_probe import Admission
 from daemon.telemetry import Metrics, configure_logging
+from daemon.timers import every
 from daemon.timers.collection import CollectionTimer
 from daemon.timers.freshness import FreshnessTimer
 from daemon.timers.pruning import PruneTimer
@@ -189,9 +189,9 @@ async def run(
                 serving = group.create_task(daemon.serve(sock, closing))
                 timers = [
                     group.create_task(pruning.run()),
-                    group.create_task(_again_and_again(daemon.vitals.observe, runtime)),
+                    group.create_task(every(_LOOK_SECONDS, runtime, daemon.vitals.observe)),
                     # Apart from the others: a file on a file system that hangs must not make the daemon unready.
-                    group.create_task(_again_and_again(daemon.refresh_tokens, runtime)),
+                    group.create_task(every(_LOOK_SECONDS, runtime, daemon.refresh_tokens)),
                     group.create_task(manager.feed_watchdog(runtime, lambda: daemon.vitals.fault() is None)),
                     group.create_task(daemon.once_admitted(daemon.collections.run)),
                     group.create_task(daemon.once_admitted(freshness.run)),
@@ -369,10 +369,3 @@ def _plain(secret: SecretStr | None) -> str | None:
 def _from_any_folder(location: locations.Location, bucket: str) -> str:
     """The bucket as a command of any folder names it."""
     return str(location.path.absolute()) if isinstance(location, locations.Directory) else bucket
-
-
-async def _again_and_again(look: Callable[[], Coroutine[None, None, None]], runtime: Runtime) -> None:
-    """Look, every few seconds, at what may have changed."""
-    while True:
-        await look()
-        await runtime.sleep(_LOOK_SECONDS)

@@ -26,6 +26,7 @@ from daemon.publishing.reader import Reader, Scopes
 from daemon.publishing.wording import reason_of
 from daemon.runtime import Runtime
 from daemon.telemetry import bound
+from daemon.timers import every
 from events.model import Position
 from events.source import Delivery, EventSource
 from renderers.model import Scope
@@ -434,20 +435,19 @@ class Worker:
     # -- timers
 
     async def _reconcile_now_and_then(self) -> None:
-        """At once, too: a crash after the commit leaves a live tree behind, with no event that would bring it on.
-
-        No scope waits for the pass over another one: a round begins passes, and does not wait for their end.
-        """
+        """At once, too: a crash after the commit leaves a live tree behind, with no event that would bring it on."""
         async with asyncio.TaskGroup() as group:
-            while True:
-                try:
-                    scopes = (await self._list()).scopes
-                    for name in sorted(scopes - self._passing):
-                        self._passing.add(name)
-                        group.create_task(self._pass(name))
-                except Exception as error:  # noqa: BLE001  # the next round asks again
-                    log.warning("bucket not listed", error=str(error))
-                await self._runtime.sleep(self._live_tree_seconds * (0.5 + self._runtime.jitter()))
+            await every(self._live_tree_seconds, self._runtime, partial(self._begin_passes, group), jitter=True)
+
+    async def _begin_passes(self, group: asyncio.TaskGroup) -> None:
+        """No scope waits for the pass over another one: a round begins passes, and does not wait for their end."""
+        try:
+            scopes = (await self._list()).scopes
+            for name in sorted(scopes - self._passing):
+                self._passing.add(name)
+                group.create_task(self._pass(name))
+        except Exception as error:  # noqa: BLE001  # the next round asks again
+            log.warning("bucket not listed", error=str(error))
 
     async def _pass(self, name: str) -> None:
         try:

@@ -14,6 +14,7 @@ from daemon.publishing.maintenance.garbage_collector import Collected, DeletionR
 from daemon.publishing.reader import Reader
 from daemon.publishing.wording import reason_of
 from daemon.runtime import Runtime
+from daemon.timers import every
 
 log: structlog.stdlib.BoundLogger = structlog.get_logger(__name__)
 
@@ -51,14 +52,19 @@ class CollectionTimer:
 
     async def run(self) -> None:
         """Round after round. The first one waits, too: a daemon that starts has more urgent work."""
-        while self._hours:
-            hours = min(self._hours, _RETRY_HOURS) if self.failing else self._hours
-            await self._runtime.sleep(hours * _SECONDS_AN_HOUR * (0.5 + self._runtime.jitter()))
-            try:
-                self.failing = await self._round()
-            except Exception as error:  # noqa: BLE001  # the next round asks again
-                self.failing = {"": f"the bucket cannot be listed: {reason_of(error)}"}
-                log.warning("bucket not listed", error=reason_of(error))
+        if self._hours:
+            await every(self._pause, self._runtime, self._try_round, jitter=True, wait_first=True)
+
+    def _pause(self) -> float:
+        hours = min(self._hours, _RETRY_HOURS) if self.failing else self._hours
+        return hours * _SECONDS_AN_HOUR
+
+    async def _try_round(self) -> None:
+        try:
+            self.failing = await self._round()
+        except Exception as error:  # noqa: BLE001  # the next round asks again
+            self.failing = {"": f"the bucket cannot be listed: {reason_of(error)}"}
+            log.warning("bucket not listed", error=reason_of(error))
 
     async def _round(self) -> Mapping[str, str]:
         """One collection of each scope; which of them failed, and why."""

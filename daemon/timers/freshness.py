@@ -21,6 +21,7 @@ from daemon.publishing.wording import reason_of
 from daemon.runtime import Runtime
 from daemon.stores.errors import ConditionFailed, ObjectMissing, ObjectTooBig, OutcomeUnknown
 from daemon.stores.port import Content, ObjectStore, Version
+from daemon.timers import every
 from renderers.model import Scope
 
 if TYPE_CHECKING:  # keys take long to import, and only who has a policy needs them
@@ -62,18 +63,20 @@ class FreshnessTimer:
     async def run(self) -> None:
         """Round after round, the first one at once: while nothing ran, what was said may have expired."""
         pause = min(self._lifetime.total_seconds() / _TIMES_A_LIFE, _MOST_SECONDS)
-        while pause:
-            failing: dict[str, str] = {}
-            try:
-                scopes = await self._reader.scopes()
-                # Side by side: what a slow scope delays may expire meanwhile.
-                reasons = await concurrently(self._try_renew, scopes, at_once=_RENEWED_AT_ONCE)
-                failing = {str(scope): why for scope, why in zip(scopes, reasons, strict=True) if why is not None}
-            except Exception as error:  # noqa: BLE001  # the next round asks again
-                failing[""] = f"the bucket cannot be listed: {reason_of(error)}"
-                log.warning("bucket not listed", error=str(error))
-            self.failing = failing
-            await self._runtime.sleep(pause * (0.5 + self._runtime.jitter()))
+        if pause:
+            await every(pause, self._runtime, self._round, jitter=True)
+
+    async def _round(self) -> None:
+        failing: dict[str, str] = {}
+        try:
+            scopes = await self._reader.scopes()
+            # Side by side: what a slow scope delays may expire meanwhile.
+            reasons = await concurrently(self._try_renew, scopes, at_once=_RENEWED_AT_ONCE)
+            failing = {str(scope): why for scope, why in zip(scopes, reasons, strict=True) if why is not None}
+        except Exception as error:  # noqa: BLE001  # the next round asks again
+            failing[""] = f"the bucket cannot be listed: {reason_of(error)}"
+            log.warning("bucket not listed", error=str(error))
+        self.failing = failing
 
     async def renew(self, scope: Scope) -> bool:
         """Write freshness.json anew if it is due; whether it was written.

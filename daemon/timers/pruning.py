@@ -11,6 +11,7 @@ import structlog
 
 from daemon.publishing.wording import reason_of
 from daemon.runtime import Runtime
+from daemon.timers import every
 
 log: structlog.stdlib.BoundLogger = structlog.get_logger(__name__)
 
@@ -43,11 +44,15 @@ class PruneTimer:
 
     async def run(self) -> None:
         """Round after round, the first at once."""
-        while True:
-            self._look_at_the_clock()
-            if self._runtime.monotonic() >= self._paused_until:
-                await self._try_prune()
-            await self._runtime.sleep(_RETRY_SECONDS if self.failing else _EVERY_SECONDS)
+        await every(self._pause, self._runtime, self._round)
+
+    def _pause(self) -> float:
+        return _RETRY_SECONDS if self.failing else _EVERY_SECONDS
+
+    async def _round(self) -> None:
+        self._look_at_the_clock()
+        if self._runtime.monotonic() >= self._paused_until:
+            await self._try_prune()
 
     async def _try_prune(self) -> None:
         try:
