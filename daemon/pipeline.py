@@ -7,8 +7,8 @@ more; whatever is settled without that condition is judged on a pointer that was
 `process` until it succeeds; each failure is an exception, judged in `outcomes`.
 """
 
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Final, Protocol
 
 from daemon import batches, folding
@@ -18,25 +18,25 @@ from daemon.concurrency import concurrently
 from daemon.folding import DesiredState, Lineage, Plan, PlannedState, UsedStateId
 from daemon.publishing import protocol
 from daemon.publishing.bucket_identity import ANY_BUCKET, BucketCheck
-from daemon.publishing.errors import NewerRenderer, NotFound, OperationRefused, PointerMoved, VerificationFailed
+from daemon.publishing.errors import NotFound, OperationRefused, PointerMoved, VerificationFailed
 from daemon.publishing.live_tree.sync import LiveTree, Synced, Unfinished
 from daemon.publishing.manifest import ManifestEvent, RenderedState
 from daemon.publishing.operator_commands import find_exactly
-from daemon.publishing.pointer import HistoryEntry, Pointer, Publication, PublicationId, Revision
+from daemon.publishing.pointer import Pointer, Publication, PublicationId, Revision
 from daemon.publishing.publisher import Publisher
-from daemon.publishing.reader import DamagedManifest, PointerRead, Reader
+from daemon.publishing.reader import PointerRead, Reader
+from daemon.rendering import NotRenderable, Rendering, refuse_newer_renderer
+from daemon.replays import Replays
 from daemon.runtime import Runtime
-from daemon.stores.errors import StoreRefused
 from events.errors import InvalidEvent
 from events.model import BUNDLE_STATE_CREATED, Event, Outcome, OutcomeKind, Position
-from events.source import Delivery, EventSource, Recorded
-from renderers.bundle import RENDERER_VERSION, Customisation, RenderedBundle, Renderer
+from events.source import Delivery, EventSource
+from renderers.bundle import RENDERER_VERSION
 from renderers.cache import Cache
 from renderers.errors import RenderError
-from renderers.limits import DEFAULT_LIMITS, BundleLimits, TooBig
-from renderers.model import Composition, RenderDefaults, RenderedFile, Scope, Stamp
-from renderers.pinning import Movable, Policy, Unpinned, movable
-from renderers.pinning import require as require_pinned
+from renderers.limits import TooBig
+from renderers.model import Composition, Scope, Stamp
+from renderers.pinning import Movable, Unpinned, movable
 
 _TRIES: Final = 5
 _MANY_MODELS: Final = 900
@@ -81,64 +81,6 @@ class Observer(Protocol):
         ...
 
 
-class NotRenderable(Exception):
-    """A planned state cannot be rendered, or what was rendered is not what its composition says (the gate)."""
-
-    def __init__(self, planned: PlannedState, failure: RenderError) -> None:
-        super().__init__(str(failure))
-        self.planned = planned
-        self.failure = failure
-
-
-class InstanceShared(Exception):
-    """The pointer has passed events of this source that the source neither committed nor finds published: a copy of the
-    source publishes under the same instance (protocol 2)."""
-
-    def __init__(self, scope: Scope, position: Position) -> None:
-        super().__init__(
-            f"{scope} was published to under {position.instance} up to {position.offset}, and not by this journal: "
-            "a copy of it is in use"
-        )
-        self.position = position
-        """The last one that the pointer has passed."""
-
-
-class Gate(Protocol):
-    """Reads a rendered bundle back."""
-
-    def __call__(
-        self, composition: Composition, defaults: RenderDefaults, bundle: RenderedBundle, overridden: frozenset[str], /
-    ) -> None:
-        """Raises GateFailure unless it says what the composition says; `overridden` names the templates not ours."""
-        ...
-
-
-@dataclass(frozen=True, slots=True)
-class Rendering:
-    """Composition -> files, read back by the gate; shared by all scopes."""
-
-    renderer: Renderer
-    gate: Gate
-    customisation: Callable[[Scope], Customisation]
-    limits: BundleLimits = DEFAULT_LIMITS
-    pinning: Policy = "off"
-
-    def render(self, composition: Composition, stamp: Stamp) -> tuple[RenderedFile, ...]:
-        """The files of a state, checked.
-
-        Raises:
-            RenderError: the composition is too big, a text cannot stand where it belongs, or (GateFailure) the files
-                are not what the composition says; nothing may be published of them.
-        """
-        self.limits.check(composition)
-        own = self.customisation(composition.scope)
-        if self.pinning == "require":
-            require_pinned(composition, own.defaults)
-        rendered = self.renderer.render(composition, own.defaults, stamp, own.templates)
-        self.gate(composition, own.defaults, rendered, own.templates.overridden)
-        return rendered.files
-
-
 class Pipeline:
     """Processes batches of any scope; one batch of a scope at a time, the worker sees to that."""
 
@@ -158,6 +100,7 @@ class Pipeline:
     ) -> None:
         self._source = source
         self._reader = reader
+        self._replays = Replays(source, reader)
         self._publisher = publisher
         self._live_tree = live_tree
         self._rendering = rendering
@@ -195,7 +138,7 @@ class Pipeline:
         """The positions that are done; None if another writer was faster, or `kept` was not enough to tell."""
         base = kept or await self._reader.pointer(scope)
         try:
-            outcomes = await self._passed(scope, base.pointer, waiting)
+            outcomes = await self._replays.outcomes(scope, base.pointer, waiting)
             outcomes = outcomes or await self._fold(scope, base, waiting, uploads)
         except PointerMoved:
             self._observer.lost(scope)
@@ -218,68 +161,6 @@ class Pipeline:
         result = await self._live_tree.reconcile(scope)
         self._observer.reconciled(scope, result)
         return result
-
-    # -- events that the pointer has passed already: a crash between commit and settling, or a restored copy
-
-    async def _passed(self, scope: Scope, pointer: Pointer, waiting: Sequence[Delivery]) -> dict[Position, Outcome]:
-        passed = [each for each in waiting if each.position.offset <= pointer.inputs.get(each.position.instance, -1)]
-        if not passed:
-            return {}
-        recorded = await self._source.recorded(str(scope), [each.position for each in passed])
-        made = await self._made(pointer, recorded)
-        unexplained = [each for each in passed if each.position not in made]
-        published, damaged = await self._published(scope, pointer, unexplained) if unexplained else ({}, ())
-        if damaged and len(published) < len(unexplained):
-            # Its list of events is not known, so an event that no other manifest lists may be one of them.
-            if damaged[0].unreadable:
-                raise StoreRefused(damaged[0].reason)
-            raise VerificationFailed(f"{damaged[0].reason}; run `rebundle recover {scope} --reason '…'`")
-        # What was recorded says more than a manifest, which lists late and withheld states like any other.
-        explained = published | made
-        if self._source.owns_instance:
-            if not explained:
-                instance = passed[0].position.instance
-                raise InstanceShared(scope, Position(instance, pointer.inputs[instance]))
-            return explained
-        superseded = Outcome(OutcomeKind.SUPERSEDED, "the scope has moved past it")
-        return {each.position: explained.get(each.position, superseded) for each in passed}
-
-    async def _made(self, pointer: Pointer, recorded: Mapping[Position, Sequence[Recorded]]) -> dict[Position, Outcome]:
-        """The outcomes whose commit was made.
-
-        A commit of ours that was given up as unknown may have been made after another one was tried, of other events;
-        then the lineage tells. Where all that was recorded agrees, it need not be asked: only a copy of a source that
-        owns its instance can have passed the event in place of that commit.
-        """
-        owned = self._source.owns_instance
-        doubtful = [records for records in recorded.values() if owned or len({each.outcome for each in records}) > 1]
-        lineage = await self._lineage_of(pointer, doubtful)
-        counting = {at: _counting(records, lineage, owned=owned) for at, records in recorded.items()}
-        return {at: outcome for at, outcome in counting.items() if outcome is not None}
-
-    async def _lineage_of(self, pointer: Pointer, doubtful: Sequence[Sequence[Recorded]]) -> "_Writes":
-        """The writes that led to this pointer, as far back as has to be read."""
-        newest = _Writes.of(pointer.history)
-        if all(any(each.commit in newest.known for each in records) for records in doubtful):
-            return newest
-        try:
-            return _Writes.of(await self._reader.history(pointer))
-        except (NotFound, VerificationFailed):
-            return newest
-
-    async def _published(
-        self, scope: Scope, pointer: Pointer, deliveries: Sequence[Delivery]
-    ) -> tuple[dict[Position, Outcome], Sequence[DamagedManifest]]:
-        """Outcomes of the events that a retained publication lists, and the manifests that could not be asked."""
-        wanted = {(each.identity.intake, each.identity.source, each.identity.id): each.position for each in deliveries}
-        found: dict[Position, Outcome] = {}
-        manifests = await self._reader.manifests(scope, reversed(pointer.retained))
-        for manifest in manifests:
-            for event in manifest.events:
-                position = wanted.get((event.intake, event.source, event.id))
-                if position is not None and position not in found and not event.skipped:
-                    found[position] = Outcome(OutcomeKind.PUBLISHED, f"published as {manifest.state}", manifest.state)
-        return found, manifests.damaged
 
     # -- events that are new to the scope
 
@@ -313,7 +194,7 @@ class Pipeline:
                 except InvalidEvent as error:
                     outcomes[delivery.position] = Outcome(OutcomeKind.DEAD_LETTERED, str(error))
         if repeated:
-            published, _ = await self._published(scope, pointer, repeated)
+            published, _ = await self._replays.published(scope, pointer, repeated)
             again = Outcome(OutcomeKind.IGNORED, "the scope has folded this event already")
             outcomes |= {each.position: published.get(each.position, again) for each in repeated}
         return batches.first(changes, outcomes)
@@ -547,15 +428,6 @@ class _Uploads:
         return publication
 
 
-def refuse_newer_renderer(scope: Scope, current: Publication) -> None:
-    """Raises NewerRenderer if a newer release rendered `current`: ours would go back behind it (protocol 4)."""
-    if _version(current.renderer) > _version(RENDERER_VERSION):
-        raise NewerRenderer(
-            f"{scope} was rendered by a newer release (renderer {current.renderer}, this one has {RENDERER_VERSION}): "
-            "upgrade this one, or run it with --accept-older-renderer"
-        )
-
-
 def _provenance(planned: PlannedState) -> tuple[ManifestEvent, ...]:
     """The events a state came of, and those it replaced before they were published, in order."""
     told = [(each, False) for each in planned.deliveries] + [(each, True) for each in planned.skipped]
@@ -573,38 +445,3 @@ def _provenance(planned: PlannedState) -> tuple[ManifestEvent, ...]:
         )
         for delivery, skipped in told
     )
-
-
-def _version(text: str) -> tuple[int, ...]:
-    return tuple(int(part) for part in text.split(".") if part.isdecimal())
-
-
-@dataclass(frozen=True, slots=True)
-class _Writes:
-    """The ids of writes in a lineage."""
-
-    known: frozenset[str]
-    whole: bool
-    """There are no others: the first change of the scope is among them."""
-
-    @classmethod
-    def of(cls, entries: Sequence[HistoryEntry]) -> "_Writes":
-        return cls(frozenset(each.write for each in entries), bool(entries) and entries[0].sequence == 1)
-
-
-def _counting(records: Sequence[Recorded], lineage: _Writes, *, owned: bool) -> Outcome | None:
-    """What counts of all that was recorded for an event that the pointer has passed; None: nothing that is known to.
-
-    That is the outcome of a commit in the lineage. Where the lineage was cut off, so that it knows none: what all of
-    them agree on, or else a dead letter, which must not be dropped. Of a source that does not own its instance, what
-    all agree on counts in any case: who else passed the event has recorded the same.
-    """
-    for each in records:
-        if each.commit is None or each.commit in lineage.known:
-            return each.outcome
-    schema_1 = any(each.commit == "" for each in records)
-    if owned and lineage.whole and not schema_1:
-        return None
-    if len({each.outcome for each in records}) == 1:
-        return records[-1].outcome
-    return next((each.outcome for each in records if each.outcome.kind is OutcomeKind.DEAD_LETTERED), None)

@@ -21,10 +21,11 @@ from daemon import customisation
 from daemon.bucket import Bucket, Keys, collector, keys_of, open_bucket
 from daemon.customisation import Customisations
 from daemon.lifecycle import ServiceManager, Stop, SystemRuntime, stop_on_signals
-from daemon.pipeline import Observer, Pipeline, Rendering
+from daemon.pipeline import Observer, Pipeline
 from daemon.publishing.bucket_identity import BucketCheck, BucketIdentity
 from daemon.publishing.errors import KeyUnusable
 from daemon.publishing.maintenance.garbage_collector import BOTH
+from daemon.rendering import Rendering
 from daemon.reporting import Reporter
 from daemon.settings import RetentionSettings, Settings
 from daemon.stores import locations

@@ -20,10 +20,11 @@ from daemon import failures, folding
 from daemon.concurrency import ReadersWriterLock
 from daemon.failures import Failure, NeedsOperator
 from daemon.lifecycle import Stop
-from daemon.pipeline import InstanceShared, Pipeline
+from daemon.pipeline import Pipeline
 from daemon.publishing.bucket_identity import ANY_BUCKET, BucketCheck
 from daemon.publishing.reader import Reader, Scopes
 from daemon.publishing.wording import reason_of
+from daemon.replays import InstanceShared
 from daemon.runtime import Runtime
 from daemon.telemetry import bound
 from daemon.timers import every
