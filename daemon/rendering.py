@@ -1,4 +1,4 @@
-"""Renders a composition and has the gate check the files: once for the daemon and for `rebundle republish`."""
+"""Renders a composition and has the gate check the files, for daemon and `rebundle republish`."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -16,7 +16,7 @@ from renderers.pinning import require as require_pinned
 
 
 class NotRenderable(Exception):
-    """A planned state cannot be rendered, or what was rendered is not what its composition says (the gate)."""
+    """A planned state cannot be rendered, or the gate refused its files."""
 
     def __init__(self, planned: PlannedState, failure: RenderError) -> None:
         super().__init__(str(failure))
@@ -25,18 +25,18 @@ class NotRenderable(Exception):
 
 
 class Gate(Protocol):
-    """Reads a rendered bundle back."""
+    """Reads a rendered bundle back and compares it with its composition."""
 
     def __call__(
         self, composition: Composition, defaults: RenderDefaults, bundle: RenderedBundle, overridden: frozenset[str], /
     ) -> None:
-        """Raises GateFailure unless it says what the composition says; `overridden` names the templates not ours."""
+        """Raises GateFailure if they differ. `overridden`: templates that replace built-in ones."""
         ...
 
 
 @dataclass(frozen=True, slots=True)
 class Rendering:
-    """Composition -> files, read back by the gate; shared by all scopes."""
+    """Composition -> files, checked by the gate. All scopes share it."""
 
     renderer: Renderer
     gate: Gate
@@ -48,8 +48,8 @@ class Rendering:
         """The files of a state, checked.
 
         Raises:
-            RenderError: the composition is too big, a text cannot stand where it belongs, or (GateFailure) the files
-                are not what the composition says; nothing may be published of them.
+            RenderError: the composition is too big, or a text cannot be written where it belongs.
+            GateFailure: the files do not match the composition, so they must not be published.
         """
         self.limits.check(composition)
         own = self.customisation(composition.scope)
@@ -61,7 +61,11 @@ class Rendering:
 
 
 def refuse_newer_renderer(scope: Scope, current: Publication) -> None:
-    """Raises NewerRenderer if a newer release rendered `current`: ours would go back behind it (protocol 4)."""
+    """Refuse to replace what a newer release rendered: its changes would be undone (protocol 4).
+
+    Raises:
+        NewerRenderer: a newer release rendered `current`.
+    """
     if _version(current.renderer) > _version(RENDERER_VERSION):
         raise NewerRenderer(
             f"{scope} was rendered by a newer release (renderer {current.renderer}, this one has {RENDERER_VERSION}): "

@@ -1,5 +1,8 @@
-"""Outcomes of events that a pointer has passed already: after a crash between commit and settling, or in a restored
-copy of a source (protocol 2).
+"""Finds the outcomes of delivered events that the pointer has passed already.
+
+That happens after a crash between commit and settling, and with a source that was restored from a
+backup or copied (protocol 2). The outcome comes from what the source recorded before the commit, or
+from the manifests of retained publications.
 """
 
 from collections.abc import Mapping, Sequence
@@ -15,8 +18,11 @@ from renderers.model import Scope
 
 
 class InstanceShared(Exception):
-    """The pointer has passed events of this source that the source neither committed nor finds published: a copy of the
-    source publishes under the same instance (protocol 2)."""
+    """A copy of this source publishes under the same instance (protocol 2).
+
+    The pointer has passed events of this source that the source did not commit and finds in no
+    publication.
+    """
 
     def __init__(self, scope: Scope, position: Position) -> None:
         super().__init__(
@@ -24,11 +30,11 @@ class InstanceShared(Exception):
             "a copy of it is in use"
         )
         self.position = position
-        """The last one that the pointer has passed."""
+        """The last position that the pointer has passed."""
 
 
 class Replays:
-    """Finds out what became of events that are delivered again."""
+    """The outcomes of events that are delivered again."""
 
     def __init__(self, source: EventSource, reader: Reader) -> None:
         self._source = source
@@ -42,45 +48,51 @@ class Replays:
             VerificationFailed: an outcome is unknown while a retained manifest is damaged.
             StoreRefused: an outcome is unknown while a retained manifest cannot be read.
         """
-        passed = [each for each in waiting if each.position.offset <= pointer.inputs.get(each.position.instance, -1)]
+        passed = [delivery for delivery in waiting if _has_passed(pointer, delivery.position)]
         if not passed:
             return {}
         recorded = await self._source.recorded(str(scope), [each.position for each in passed])
-        made = await self._made(pointer, recorded)
-        unexplained = [each for each in passed if each.position not in made]
+        committed = await self._committed(pointer, recorded)
+        unexplained = [delivery for delivery in passed if delivery.position not in committed]
         published, damaged = await self.published(scope, pointer, unexplained) if unexplained else ({}, ())
         if damaged and len(published) < len(unexplained):
-            # Its list of events is not known, so an event that no other manifest lists may be one of them.
+            # The damaged manifest may list the events that no other manifest lists.
             if damaged[0].unreadable:
                 raise StoreRefused(damaged[0].reason)
             raise VerificationFailed(f"{damaged[0].reason}; run `rebundle recover {scope} --reason '…'`")
-        # What was recorded says more than a manifest, which lists late and withheld states like any other.
-        explained = published | made
+        # A recorded outcome wins: a manifest does not distinguish late and withheld states.
+        explained = published | committed
         if self._source.owns_instance:
             if not explained:
                 instance = passed[0].position.instance
                 raise InstanceShared(scope, Position(instance, pointer.inputs[instance]))
             return explained
         superseded = Outcome(OutcomeKind.SUPERSEDED, "the scope has moved past it")
-        return {each.position: explained.get(each.position, superseded) for each in passed}
+        return {delivery.position: explained.get(delivery.position, superseded) for delivery in passed}
 
-    async def _made(self, pointer: Pointer, recorded: Mapping[Position, Sequence[Recorded]]) -> dict[Position, Outcome]:
-        """The outcomes whose commit was made.
+    async def _committed(
+        self, pointer: Pointer, recorded: Mapping[Position, Sequence[Recorded]]
+    ) -> dict[Position, Outcome]:
+        """The recorded outcomes whose commit took effect.
 
-        A commit of ours that was given up as unknown may have been made after another one was tried, of other events;
-        then the lineage tells. Where all that was recorded agrees, it need not be asked: only a copy of a source that
-        owns its instance can have passed the event in place of that commit.
+        A commit whose result stayed unknown may have taken effect after another one was tried with
+        other events. Then the lineage decides. It is not read where all records of an event agree,
+        unless the source owns its instance: then a copy of the source may have passed the event.
         """
         owned = self._source.owns_instance
-        doubtful = [records for records in recorded.values() if owned or len({each.outcome for each in records}) > 1]
-        lineage = await self._lineage_of(pointer, doubtful)
-        counting = {at: _counting(records, lineage, owned=owned) for at, records in recorded.items()}
-        return {at: outcome for at, outcome in counting.items() if outcome is not None}
+        ambiguous = [records for records in recorded.values() if owned or _disagree(records)]
+        lineage = await self._lineage_of(pointer, ambiguous)
+        outcomes: dict[Position, Outcome] = {}
+        for position, records in recorded.items():
+            outcome = _effective(records, lineage, owned=owned)
+            if outcome is not None:
+                outcomes[position] = outcome
+        return outcomes
 
-    async def _lineage_of(self, pointer: Pointer, doubtful: Sequence[Sequence[Recorded]]) -> "_Writes":
-        """The writes that led to this pointer, as far back as has to be read."""
+    async def _lineage_of(self, pointer: Pointer, ambiguous: Sequence[Sequence[Recorded]]) -> "_Writes":
+        """The writes that led to this pointer, as far back as these records need."""
         newest = _Writes.of(pointer.history)
-        if all(any(each.commit in newest.known for each in records) for records in doubtful):
+        if all(any(record.commit in newest.known for record in records) for records in ambiguous):
             return newest
         try:
             return _Writes.of(await self._reader.history(pointer))
@@ -90,44 +102,58 @@ class Replays:
     async def published(
         self, scope: Scope, pointer: Pointer, deliveries: Sequence[Delivery]
     ) -> tuple[dict[Position, Outcome], Sequence[DamagedManifest]]:
-        """Outcomes of the events that a retained publication lists, and the manifests that could not be asked."""
-        wanted = {(each.identity.intake, each.identity.source, each.identity.id): each.position for each in deliveries}
-        found: dict[Position, Outcome] = {}
+        """Outcomes of the events that retained manifests list, and the manifests that cannot be read."""
+        wanted: dict[tuple[str, str, str], Position] = {}
+        for delivery in deliveries:
+            identity = delivery.identity
+            wanted[identity.intake, identity.source, identity.id] = delivery.position
+        outcomes: dict[Position, Outcome] = {}
         manifests = await self._reader.manifests(scope, reversed(pointer.retained))
         for manifest in manifests:
             for event in manifest.events:
                 position = wanted.get((event.intake, event.source, event.id))
-                if position is not None and position not in found and not event.skipped:
-                    found[position] = Outcome(OutcomeKind.PUBLISHED, f"published as {manifest.state}", manifest.state)
-        return found, manifests.damaged
+                if position is not None and position not in outcomes and not event.skipped:
+                    reason = f"published as {manifest.state}"
+                    outcomes[position] = Outcome(OutcomeKind.PUBLISHED, reason, manifest.state)
+        return outcomes, manifests.damaged
 
 
 @dataclass(frozen=True, slots=True)
 class _Writes:
-    """The ids of writes in a lineage."""
+    """The ids of the writes in a lineage."""
 
     known: frozenset[str]
     whole: bool
-    """There are no others: the first change of the scope is among them."""
+    """Whether `known` has all of them, from the first change of the scope."""
 
     @classmethod
     def of(cls, entries: Sequence[HistoryEntry]) -> "_Writes":
-        return cls(frozenset(each.write for each in entries), bool(entries) and entries[0].sequence == 1)
+        return cls(frozenset(entry.write for entry in entries), bool(entries) and entries[0].sequence == 1)
 
 
-def _counting(records: Sequence[Recorded], lineage: _Writes, *, owned: bool) -> Outcome | None:
-    """What counts of all that was recorded for an event that the pointer has passed; None: nothing that is known to.
+def _effective(records: Sequence[Recorded], lineage: _Writes, *, owned: bool) -> Outcome | None:
+    """The recorded outcome that took effect for an event that the pointer has passed, if known.
 
-    That is the outcome of a commit in the lineage. Where the lineage was cut off, so that it knows none: what all of
-    them agree on, or else a dead letter, which must not be dropped. Of a source that does not own its instance, what
-    all agree on counts in any case: who else passed the event has recorded the same.
+    It is the outcome of a commit in the lineage. If no commit is there because the lineage was cut
+    off, it is the outcome on which all records agree, or else a dead letter, which must not be
+    dropped. If the source does not own its instance, an outcome on which all agree takes effect in
+    any case: another process that passed the event recorded the same.
     """
-    for each in records:
-        if each.commit is None or each.commit in lineage.known:
-            return each.outcome
-    schema_1 = any(each.commit == "" for each in records)
+    for record in records:
+        if record.commit is None or record.commit in lineage.known:
+            return record.outcome
+    schema_1 = any(record.commit == "" for record in records)
     if owned and lineage.whole and not schema_1:
         return None
-    if len({each.outcome for each in records}) == 1:
-        return records[-1].outcome
-    return next((each.outcome for each in records if each.outcome.kind is OutcomeKind.DEAD_LETTERED), None)
+    outcomes = [record.outcome for record in records]
+    if len(set(outcomes)) == 1:
+        return outcomes[-1]
+    return next((outcome for outcome in outcomes if outcome.kind is OutcomeKind.DEAD_LETTERED), None)
+
+
+def _disagree(records: Sequence[Recorded]) -> bool:
+    return len({record.outcome for record in records}) > 1
+
+
+def _has_passed(pointer: Pointer, position: Position) -> bool:
+    return position.offset <= pointer.inputs.get(position.instance, -1)
