@@ -1,7 +1,7 @@
-"""What acts on one bucket, and the keys of this process, made from settings: what the command line needs.
+"""Opens a bucket and loads the keys of this process, by the settings.
 
-It imports no service, pipeline, renderer or web framework, so that a command that only reads starts fast. SDKs and
-securesystemslib are imported where they are needed.
+The command line uses it, so it imports no service, pipeline, renderer or web framework: a command
+that only reads starts fast. SDKs and securesystemslib are imported where they are needed.
 """
 
 import os
@@ -12,7 +12,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Final, assert_never
 
 from daemon import local_files
-from daemon import settings as settings_of
 from daemon.publishing.errors import PolicyUnusable
 from daemon.publishing.live_tree import ownership
 from daemon.publishing.live_tree.sync import LiveTree
@@ -24,7 +23,7 @@ from daemon.publishing.reader import Reader
 from daemon.publishing.signatures import Signer
 from daemon.publishing.trust.sequence_memory import FileSequences
 from daemon.runtime import Runtime
-from daemon.settings import RetentionSettings, Settings
+from daemon.settings import RetentionSettings, Settings, TrustSettings
 from daemon.stores import locations
 from daemon.stores.directory.filesystem import FileSystem, RealFileSystem
 from daemon.stores.errors import StoreRefused
@@ -44,7 +43,7 @@ _GCS_WRITE_SECONDS: Final = 1.1
 
 @dataclass(frozen=True, slots=True)
 class Bucket:
-    """Everything that acts on one bucket."""
+    """An open bucket: its store, and the objects that read and change it."""
 
     store: ObjectStore
     reader: Reader
@@ -54,77 +53,81 @@ class Bucket:
     runtime: Runtime
     location: Location
     quoting: QuotingStore | None
-    """Where the server's form of ETags has to be found out."""
+    """Set if the server's form of ETags has to be detected."""
 
 
 @dataclass(frozen=True, slots=True)
 class Keys:
-    """What a process signs with, and whose signatures count for it."""
+    """The signing keys of a process, and its trust policy."""
 
     signers: tuple[Signer, ...] = ()
     trust: "TrustPolicy | None" = None
     state_file: Path | None = None
-    """Where the highest sequence of each scope is kept, for a reader with a policy."""
+    """File with the highest sequence seen of each scope; set if there is a trust policy."""
 
 
 NO_KEYS: Final = Keys()
 
 
 def keys_of(settings: Settings) -> Keys:
-    """The keys that the settings name.
+    """Load the signing keys and the trust policy that the settings name.
 
     Raises:
-        KeyUnusable: a signing key cannot be used. PolicyUnusable: the trust policy cannot.
+        KeyUnusable: a signing key cannot be used.
+        PolicyUnusable: the trust policy or its state file cannot be used.
     """
-    files = [each for each in (settings.signing.key_file, settings.signing.second_key_file) if each is not None]
+    named = (settings.signing.key_file, settings.signing.second_key_file)
+    files = [file for file in named if file is not None]
     if not files and settings.trust.policy is None:
         return NO_KEYS
-    from daemon.publishing.trust import keys  # noqa: PLC0415  # securesystemslib imports every cloud's SDK it finds
+    # securesystemslib imports the SDK of every cloud that it finds.
+    from daemon.publishing.trust import keys  # noqa: PLC0415
 
     signers = tuple(map(keys.load, files))
     return Keys(signers, _trust(settings.trust, is_writer=bool(signers)), _state_file(settings.trust))
 
 
-def _state_file(trusting: settings_of.TrustSettings) -> Path | None:
-    """Where accepted sequences are kept. Who can make a reader forget can show it an older pointer.
+def _state_file(settings: TrustSettings) -> Path | None:
+    """The file with the accepted sequences. A user who can reset it can replay an older pointer.
 
     Raises:
-        PolicyUnusable: there is no such place, or another user may write it.
+        PolicyUnusable: no file is set, or another user may write it.
     """
-    if trusting.policy is None:
+    if settings.policy is None:
         return None
-    kept = trusting.state_file
-    if kept is None:
+    state_file = settings.state_file
+    if state_file is None:
         raise PolicyUnusable(
-            f"trust policy {trusting.policy} is of no use without a place to remember what was accepted: "
-            "set trust.state_file"
+            f"trust policy {settings.policy} needs a file for the accepted sequences: set trust.state_file"
         )
     try:
-        # Root may work with the memory of a daemon's user (docs/operations.md).
-        owner = kept.parent.stat().st_uid if os.geteuid() == 0 else 0
-        local_files.check_writers(kept if kept.exists() else kept.parent, also=frozenset({owner}))
+        # Root may use the file of the daemon's user (docs/operations.md).
+        owner = state_file.parent.stat().st_uid if os.geteuid() == 0 else 0
+        checked = state_file if state_file.exists() else state_file.parent
+        local_files.check_writers(checked, also=frozenset({owner}))
     except FileNotFoundError:
-        pass  # made with the first pointer that is accepted, for this user alone
+        pass  # created for this user alone when the first pointer is accepted
     except local_files.Unsafe as error:
-        raise PolicyUnusable(f"what was accepted must not be forgotten (trust.state_file): {error}") from error
+        raise PolicyUnusable(f"another user could reset trust.state_file: {error}") from error
     except OSError as error:
-        raise PolicyUnusable(f"{kept} cannot be looked at: {error.strerror} (trust.state_file)") from error
-    return kept
+        raise PolicyUnusable(f"{state_file} cannot be checked: {error.strerror} (trust.state_file)") from error
+    return state_file
 
 
-def _trust(trusting: settings_of.TrustSettings, *, is_writer: bool) -> "TrustPolicy | None":
-    if trusting.policy is None:
+def _trust(settings: TrustSettings, *, is_writer: bool) -> "TrustPolicy | None":
+    if settings.policy is None:
         return None
-    from daemon.publishing.trust.policy import TrustPolicy  # noqa: PLC0415  # as above
+    from daemon.publishing.trust.policy import TrustPolicy  # noqa: PLC0415  # takes long to import
 
     try:
-        local_files.check_writers(trusting.policy)
-        policy = TrustPolicy.parse(trusting.policy.read_bytes(), str(trusting.policy))
+        local_files.check_writers(settings.policy)
+        policy = TrustPolicy.parse(settings.policy.read_bytes(), str(settings.policy))
     except local_files.Unsafe as error:
-        raise PolicyUnusable(f"another user who may change the trust policy decides whom to trust: {error}") from error
+        raise PolicyUnusable(f"another user could change the trust policy: {error}") from error
     except OSError as error:
-        raise PolicyUnusable(f"trust policy {trusting.policy} cannot be read: {error.strerror}") from error
-    # Who signs makes pointers fresh: asked to believe only fresh ones, a daemon could not go on after a long stop.
+        raise PolicyUnusable(f"trust policy {settings.policy} cannot be read: {error.strerror}") from error
+    # A signing daemon refreshes freshness.json itself. If it required a fresh one, it could not
+    # continue after a long stop.
     return policy.model_copy(update={"freshness": "off"}) if is_writer else policy
 
 
@@ -139,15 +142,16 @@ def open_bucket(
     keys: Keys = NO_KEYS,
     guarded: bool = False,
 ) -> Bucket:
-    """The bucket that `url` names (`stores.locations`); `call_seconds` is the limit of one call to it.
+    """Open the bucket that `url` names (`stores.locations`).
 
-    `gcs_write_seconds`: how far apart GCS wants two writes of a key. `around` puts something between the store and
-    everyone who uses it. `keys`: what is signed and whose signatures count. `guarded`: before the
-    first write the store has to show that it honours conditions (`stores.wrappers.write_guard`); those of a folder are
-    our own code.
+    `call_seconds`: the limit of one call to the store. `gcs_write_seconds`: the pause between two
+    writes of one key, which GCS requires. `around` wraps the store before anything uses it. `keys`:
+    the signing keys and the trust policy. `guarded`: probe before the first write that the store
+    honours conditions (`stores.wrappers.write_guard`). A directory is not probed: its conditions are
+    code of this project.
 
     Raises:
-        StoreRefused: no bucket has such a name.
+        StoreRefused: the URL names no bucket.
     """
     try:
         location = locations.parse(url)
@@ -156,7 +160,7 @@ def open_bucket(
     opened = _store(location, runtime, filesystem or RealFileSystem())
     store: ObjectStore = LimitedStore(around(opened), call_seconds)
     if isinstance(location, locations.Gcs):
-        # Outside of the limit: waiting for one's turn is no call that hangs.
+        # Outside of the time limit: a call that waits for its turn does not hang.
         store = PacedStore(store, runtime, gcs_write_seconds)
     if guarded and not isinstance(location, locations.Directory):
         store = GuardedStore(store, runtime)
@@ -176,31 +180,36 @@ def open_bucket(
 
 
 def _identity(location: Location, environment: Mapping[str, str]) -> str:
-    """One name for one bucket, from wherever and however it is named: what was seen in another says nothing of it.
+    """One name per bucket for the sequence memory, whichever URL and working directory name it.
 
-    A URL without an endpoint leaves it to the SDKs, which look into the environment.
+    Without an endpoint in the URL, the SDKs take it from the environment.
     """
     match location:
         case locations.Directory(path=path):
             return path.resolve().as_uri()
         case locations.S3(bucket=bucket, prefix=prefix, endpoint=endpoint):
-            found = endpoint or environment.get("AWS_ENDPOINT_URL_S3") or environment.get("AWS_ENDPOINT_URL")
-            return f"s3 {locations.spelled(found or '')} {bucket} {prefix}"
+            effective = endpoint or environment.get("AWS_ENDPOINT_URL_S3") or environment.get("AWS_ENDPOINT_URL")
+            return f"s3 {locations.spelled(effective or '')} {bucket} {prefix}"
         case locations.Gcs(bucket=bucket, prefix=prefix, endpoint=endpoint):
-            found = endpoint or environment.get("STORAGE_EMULATOR_HOST")
-            return f"gs {locations.spelled(found or '')} {bucket} {prefix}"
+            effective = endpoint or environment.get("STORAGE_EMULATOR_HOST")
+            return f"gs {locations.spelled(effective or '')} {bucket} {prefix}"
         case _:
             assert_never(location)
 
 
-def collector(bucket: Bucket, kept: RetentionSettings) -> GarbageCollector:
-    """What collects in a bucket, by these settings."""
-    policy = Policy(newest=kept.newest, days=kept.days, dropped_days=kept.dropped_days, grace_hours=kept.grace_hours)
+def collector(bucket: Bucket, retention: RetentionSettings) -> GarbageCollector:
+    """The garbage collector of a bucket, with these settings."""
+    policy = Policy(
+        newest=retention.newest,
+        days=retention.days,
+        dropped_days=retention.dropped_days,
+        grace_hours=retention.grace_hours,
+    )
     return GarbageCollector(bucket.store, bucket.reader, bucket.publisher, bucket.runtime, policy)
 
 
 def _store(location: Location, runtime: Runtime, filesystem: FileSystem) -> ObjectStore:
-    # Lazily: each SDK takes a quarter of a second to import.
+    # Imported here, because each SDK takes a quarter of a second to import.
     match location:
         case locations.Directory(path=path):
             from daemon.stores.directory.store import DirectoryStore  # noqa: PLC0415
@@ -215,8 +224,8 @@ def _store(location: Location, runtime: Runtime, filesystem: FileSystem) -> Obje
         case locations.S3(bucket=bucket, prefix=prefix, endpoint=endpoint, region=region):
             from daemon.stores.s3 import S3Store  # noqa: PLC0415
 
-            quoted = S3Store(bucket, prefix, runtime, endpoint=endpoint, region=region)
-            return QuotingStore(quoted, quoted.unquoted(), runtime)
+            store = S3Store(bucket, prefix, runtime, endpoint=endpoint, region=region)
+            return QuotingStore(store, store.unquoted(), runtime)
         case locations.Gcs(bucket=bucket, prefix=prefix, endpoint=endpoint):
             from daemon.stores.gcs import GcsStore  # noqa: PLC0415
 

@@ -1,4 +1,4 @@
-"""The running daemon: its parts, made from settings, and how they start and end.
+"""Runs the daemon: builds its parts from the settings, starts them, and drains them on a signal.
 
 The web framework is imported where it is needed, so that `rebundle run --help` starts fast.
 """
@@ -43,45 +43,45 @@ from events.source import EventSource
 from renderers import gate
 from renderers.bundle import RENDERER_VERSION, Renderer
 
-if TYPE_CHECKING:  # see `keys_of`
+if TYPE_CHECKING:
     from daemon.attention import ConditionKind
     from daemon.readiness import Failing, HealthChecks
 
 log: structlog.stdlib.BoundLogger = structlog.get_logger(__name__)
 
-_LOOK_SECONDS: Final = 5
-_JUDGING_THREADS: Final = 2
+_CHECK_SECONDS: Final = 5
+_VALIDATION_THREADS: Final = 2
 _OTHER_DESCRIPTORS: Final = 200
-_LEAST_CONNECTIONS: Final = 16
+_MIN_CONNECTIONS: Final = 16
 
 
-def refuse_useless_keys(keys: Keys) -> None:
-    """Before events are taken that nobody could publish.
+def _refuse_useless_keys(keys: Keys) -> None:
+    """Stop the start if readers would refuse every publication of this daemon.
 
     Raises:
-        KeyUnusable: the own trust policy accepts none of the signing keys for what a daemon writes.
+        KeyUnusable: the trust policy of this daemon accepts none of its signing keys.
     """
     if keys.trust is None:
         return
-    from daemon.publishing.trust.policy import ROLES  # noqa: PLC0415  # as below
+    from daemon.publishing.trust.policy import ROLES  # noqa: PLC0415  # takes long to import
 
-    keyids = [each.keyid for each in keys.signers]
+    keyids = [signer.keyid for signer in keys.signers]
     objections = {objection for role in ROLES if (objection := keys.trust.objection(keyids, role, None))}
     if objections:
         raise KeyUnusable(
-            f"by the own trust policy nobody could read what this daemon publishes: {'; '.join(sorted(objections))}. "
+            f"the trust policy of this daemon refuses what it would publish: {'; '.join(sorted(objections))}. "
             "Set signing.key_file, or trust its key (`rebundle keys trust POLICY PUBLIC`)"
         )
 
 
-def _collection_timer(bucket: Bucket, kept: RetentionSettings, reporter: Reporter) -> CollectionTimer:
+def _collection_timer(bucket: Bucket, retention: RetentionSettings, reporter: Reporter) -> CollectionTimer:
     return CollectionTimer(
-        collector=collector(bucket, kept),
+        collector=collector(bucket, retention),
         reader=bucket.reader,
         runtime=bucket.runtime,
         writer=_writer(),
-        hours=kept.every_hours,
-        parts=BOTH if kept.delete else frozenset({"release"}),
+        hours=retention.every_hours,
+        parts=BOTH if retention.delete else frozenset({"release"}),
         refused=reporter.deletion_refused,
     )
 
@@ -105,7 +105,7 @@ def _pipeline(
     bucket: Bucket,
     source: EventSource,
     settings: Settings,
-    brought: Customisations,
+    customisations: Customisations,
     observer: Observer,
     *,
     identity: BucketCheck,
@@ -115,7 +115,7 @@ def _pipeline(
         reader=bucket.reader,
         publisher=bucket.publisher,
         live_tree=bucket.live_tree,
-        rendering=Rendering(Renderer(), gate.check, brought.of, settings.limits, settings.publish.pinning),
+        rendering=Rendering(Renderer(), gate.check, customisations.of, settings.limits, settings.publish.pinning),
         runtime=bucket.runtime,
         observer=observer,
         writer=_writer(),
@@ -132,30 +132,34 @@ async def run(
     filesystem: FileSystem | None = None,
     new_bucket: bool = False,
 ) -> None:
-    """The daemon, until it is asked to stop. `new_bucket`: it publishes to this bucket from now on, whichever the
-    journal published to before.
+    """Run the daemon until a signal stops it.
+
+    `announce` gets one line when the daemon is ready. `new_bucket`: publish to this bucket from now
+    on, although the journal published to another one.
 
     Raises:
-        SettingsError: a scope's templates cannot be used. KeyUnusable, PolicyUnusable: a key or the policy cannot.
-        JournalLocked, JournalDamaged: the operator must act. ListenFailed: the address cannot be had.
+        SettingsError: the templates of a scope cannot be used.
+        KeyUnusable, PolicyUnusable: a signing key or the trust policy cannot be used.
+        JournalLocked, JournalDamaged: the operator must act.
+        ListenFailed: the address is not available.
         UnsafeStore: the bucket ignores conditions.
     """
     from daemon.http.server import bind  # noqa: PLC0415  # the web framework
 
     configure_logging(settings.log.format, settings.log.level)
     runtime = SystemRuntime()
-    # Threads of its own: calls to a bucket that hang must not keep events from being taken.
-    judging = SystemRuntime(_JUDGING_THREADS)
+    # Separate threads: calls to the bucket that hang must not delay the intake.
+    validating = SystemRuntime(_VALIDATION_THREADS)
     keys = await runtime.run_in_thread(keys_of, settings)
     if keys.signers and keys.trust is None:
         log.warning(
-            "signs what it builds on, whoever wrote that",
+            "pointers are signed without verifying the ones they follow",
             hint="set trust.policy here, too, once every pointer is signed (docs/signing.md)",
         )
-    refuse_useless_keys(keys)
-    brought = await runtime.run_in_thread(customisation.for_every_scope, settings)
-    if brought.replaced:
-        log.info("templates replaced", scopes=brought.replaced)
+    _refuse_useless_keys(keys)
+    customisations = await runtime.run_in_thread(customisation.for_every_scope, settings)
+    if customisations.replaced:
+        log.info("templates replaced", scopes=customisations.replaced)
     stop, closing = Stop(), Stop()
     manager = ServiceManager.of(os.environ, os.getpid())
     with bind(*settings.http.address) as sock, stop_on_signals(stop, settings.drain_seconds):
@@ -178,9 +182,9 @@ async def run(
                 settings,
                 version,
                 bucket,
-                (runtime, judging),
+                (runtime, validating),
                 journal,
-                brought=brought,
+                customisations=customisations,
                 stop=stop,
                 tried={"freshness": freshness, "pruning": pruning},
                 new_bucket=new_bucket,
@@ -190,9 +194,10 @@ async def run(
                 serving = group.create_task(daemon.serve(sock, closing))
                 timers = [
                     group.create_task(pruning.run()),
-                    group.create_task(every(_LOOK_SECONDS, runtime, daemon.vitals.observe)),
-                    # Apart from the others: a file on a file system that hangs must not make the daemon unready.
-                    group.create_task(every(_LOOK_SECONDS, runtime, daemon.refresh_tokens)),
+                    group.create_task(every(_CHECK_SECONDS, runtime, daemon.vitals.observe)),
+                    # Separate from the health checks: a token file on a file system that hangs must
+                    # not make the daemon unready.
+                    group.create_task(every(_CHECK_SECONDS, runtime, daemon.refresh_tokens)),
                     group.create_task(manager.feed_watchdog(runtime, lambda: daemon.vitals.fault() is None)),
                     group.create_task(daemon.once_admitted(daemon.collections.run)),
                     group.create_task(daemon.once_admitted(freshness.run)),
@@ -206,14 +211,14 @@ async def run(
                 manager.notify("STOPPING=1")
                 log.info("stopping", reason=stop.reason)
                 await asyncio.wait([working])
-                # Until here senders were told to come back soon (503): a refused connection would not say that.
+                # Until here senders got 503 with Retry-After, which a refused connection would not give.
                 closing.request("drained")
                 await asyncio.wait([serving])
                 for timer in timers:
                     timer.cancel()
         log.info("stopped")
     runtime.close()
-    judging.close()
+    validating.close()
 
 
 @dataclass(frozen=True, slots=True)
@@ -224,13 +229,13 @@ class _Daemon:
     vitals: "HealthChecks"
     refresh_tokens: Callable[[], Coroutine[None, None, None]]
     admission: Admission | None
-    """None: a directory, whose conditions are our own code."""
+    """None for a directory: its conditions are code of this project."""
     identity: BucketIdentity
     collections: CollectionTimer
     serve: Callable[[socket.socket, Stop], Coroutine[None, None, None]]
 
     async def work(self, stop: Stop) -> None:
-        """Publish, once the bucket may be written to; until then events are taken all the same."""
+        """Publish once the bucket may be written. Events are accepted before that, too."""
         async with asyncio.TaskGroup() as group:
             granting = group.create_task(self._granted())
             stopping = group.create_task(stop.wait())
@@ -241,7 +246,7 @@ class _Daemon:
             await self.worker.run(stop)
 
     async def once_admitted(self, timer: Callable[[], Coroutine[None, None, None]]) -> None:
-        """A timer that writes to the bucket, from when on that may be."""
+        """Run a timer that writes to the bucket once the bucket may be written."""
         await self.identity.until_granted()
         await timer()
 
@@ -259,7 +264,7 @@ class _Daemon:
         runtimes: tuple[SystemRuntime, SystemRuntime],
         journal: Journal,
         *,
-        brought: Customisations,
+        customisations: Customisations,
         stop: Stop,
         tried: "Mapping[ConditionKind, Failing]",
         new_bucket: bool,
@@ -273,7 +278,7 @@ class _Daemon:
         from daemon.readiness import HealthChecks  # noqa: PLC0415
 
         metrics = Metrics.create(version, RENDERER_VERSION)
-        runtime, judging = runtimes
+        runtime, validating = runtimes
         reporter = Reporter(metrics, runtime)
         patience = Patience(settings.publish.retry_first_seconds, settings.publish.retry_max_seconds)
         identity = BucketIdentity(
@@ -288,7 +293,7 @@ class _Daemon:
         worker = Worker(
             source=journal,
             reader=bucket.reader,
-            pipeline=_pipeline(bucket, journal, settings, brought, reporter, identity=identity),
+            pipeline=_pipeline(bucket, journal, settings, customisations, reporter, identity=identity),
             runtime=runtime,
             observer=reporter,
             patience=patience,
@@ -326,12 +331,12 @@ class _Daemon:
         )
 
         app = create_app(
-            Intake(journal, judging, metrics, stop, limits, bundle_limits=settings.limits),
+            Intake(journal, validating, metrics, stop, limits, bundle_limits=settings.limits),
             vitals,
             metrics,
             tokens.current,
             RequestLimits(http.max_body_bytes, http.body_seconds, http.max_requests),
-            runtime=judging,
+            runtime=validating,
             stop=stop,
             version=version,
         )
@@ -339,28 +344,30 @@ class _Daemon:
             _most_connections(http.max_connections), http.max_connections_per_peer, http.trusted_proxies
         )
         serving = partial(serve, app, limits=connections, closed=reporter.connection_closed)
-        refresh_tokens = partial(judging.run_in_thread, tokens.refresh)
+        refresh_tokens = partial(validating.run_in_thread, tokens.refresh)
         return cls(worker, vitals, refresh_tokens, admission, identity, collections, serving)
 
 
 @dataclass(frozen=True, slots=True)
 class Patience:
-    """How long a lane waits between tries, in seconds."""
+    """Pauses between the tries of a lane, in seconds."""
 
     first: float
     longest: float
 
 
 def _most_connections(wanted: int) -> int:
-    """As many connections as leave descriptors for the bucket, the journal and the log."""
+    """The limit of connections that leaves descriptors for the bucket, the journal and the log."""
     allowed, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
-    most = max(allowed - _OTHER_DESCRIPTORS, _LEAST_CONNECTIONS)
-    if wanted <= most:
+    limit = max(allowed - _OTHER_DESCRIPTORS, _MIN_CONNECTIONS)
+    if wanted <= limit:
         return wanted
     needed = wanted + _OTHER_DESCRIPTORS
     hint = f"ulimit -n {needed}, LimitNOFILE={needed} in the unit, or --ulimit nofile={needed} for the container"
-    log.warning("fewer connections than http.max_connections", connections=most, open_files=allowed, hint=hint)
-    return most
+    log.warning(
+        "http.max_connections lowered to the limit of open files", connections=limit, open_files=allowed, hint=hint
+    )
+    return limit
 
 
 def _plain(secret: SecretStr | None) -> str | None:
@@ -368,5 +375,5 @@ def _plain(secret: SecretStr | None) -> str | None:
 
 
 def _from_any_folder(location: locations.Location, bucket: str) -> str:
-    """The bucket as a command of any folder names it."""
+    """The bucket by a name that works in any working directory."""
     return str(location.path.absolute()) if isinstance(location, locations.Directory) else bucket
