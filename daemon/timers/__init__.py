@@ -15,9 +15,10 @@ async def every(
 ) -> None:
     """Run `job` until cancelled, with a pause of `period` seconds after each run.
 
-    A callable `period` is asked before each pause, so that a failed job can be retried earlier. `jitter` spreads the
-    pauses of several daemons from half a period to one and a half. `wait_first`: the first run waits, too. An error of
-    `job` ends the repetition, so a job catches what the next run may repair.
+    A callable `period` is asked before each pause, so that a failed job can be retried earlier.
+    `jitter` spreads the pauses from half a period to one and a half, so that several daemons do not
+    run at once. `wait_first`: pause before the first run, too. An error of `job` ends the
+    repetition, so a job has to catch what its next run may repair.
     """
     if not wait_first:
         await job()
