@@ -253,7 +253,7 @@ class Pipeline:
         following = protocol.publish(base.pointer, writing, publications, progress)
         outcomes |= batches.published_outcomes(plan, following)
         read = await self._commit(scope, base, following, outcomes)
-        # The next event is folded onto it. To parse the manifest again costs with the bundle's size.
+        # The next event is folded onto it. Parsing the manifest again would cost time.
         for publication, state in zip(publications, rendered, strict=True):
             if publication.id == (following.desired and following.desired.id):
                 self._remember(state.composition)

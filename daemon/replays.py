@@ -102,7 +102,7 @@ class Replays:
     async def published(
         self, scope: Scope, pointer: Pointer, deliveries: Sequence[Delivery]
     ) -> tuple[dict[Position, Outcome], Sequence[DamagedManifest]]:
-        """Outcomes of the events that retained manifests list, and the manifests that cannot be read."""
+        """Outcomes of events that retained manifests list, and the unreadable manifests."""
         wanted: dict[tuple[str, str, str], Position] = {}
         for delivery in deliveries:
             identity = delivery.identity

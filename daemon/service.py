@@ -211,7 +211,7 @@ async def run(
                 manager.notify("STOPPING=1")
                 log.info("stopping", reason=stop.reason)
                 await asyncio.wait([working])
-                # Until here senders got 503 with Retry-After, which a refused connection would not give.
+                # Until here senders got a 503 with Retry-After instead of a refused connection.
                 closing.request("drained")
                 await asyncio.wait([serving])
                 for timer in timers:

@@ -1,12 +1,12 @@
-"""Runs the lanes: it dispatches deliveries to one lane per scope, and lanes process them concurrently.
+"""Dispatches deliveries to one lane per scope and runs the lanes concurrently.
 
 The source keeps the waiting events. The dispatcher assigns each event, in order, to its scopes. A
 lane reads the events that wait in its scope, up to the last one assigned to it, and gives them to
 the pipeline as one batch until that succeeds. A lane that waits delays no other lane and holds no
 events in memory. The order within a scope is the order of the source.
 
-A stop drains: no new deliveries are taken, and the batch in progress is finished. Waiting events are
-delivered again at the next start. The worker also runs the timer of the live trees.
+A stop drains: no new deliveries are taken, and the batches in progress are finished. Waiting events
+are delivered again at the next start. The worker also runs the timer of the live trees.
 """
 
 import asyncio
@@ -42,10 +42,10 @@ _LISTING_SECONDS: Final = 5.0
 
 _CONCURRENT_PASSES: Final = 8
 _CONCURRENT_RETRIES: Final = 2
-"""Concurrent passes over scopes whose last pass failed. Their limit is separate, so that scopes that
-hang take no place from the others."""
+"""Concurrent passes over scopes whose last pass failed. Their limit is separate: scopes that hang
+take no place from the others."""
 _PASS_SECONDS: Final = 600.0
-"""Limit of one pass. 10,000 files take a minute where a write takes 100 ms. The next pass continues."""
+"""10,000 files take a minute if a write takes 100 ms. After the limit the next pass continues."""
 
 
 class LaneObserver(Protocol):
@@ -90,7 +90,7 @@ class Lane:
         self.failure: Failure | None = None
         """Why the last try failed; None after a success."""
         self.busy = False
-        """Whether a try is running. A stop waits for its end, but not for the pause between two tries."""
+        """Whether a try is running. A stop waits for its end, but not for a pause between tries."""
         self.up_to: Position | None = None
         """The last event assigned to this lane."""
         self.idle_since: float | None = None
@@ -243,7 +243,7 @@ class Worker:
     # -- listing scopes
 
     async def _scopes_at(self, accepted: datetime) -> tuple[str, ...]:
-        """Scopes that the bucket had when an event was accepted, or that an earlier event may create.
+        """The scopes of the bucket when an event was accepted, and those that may be created yet.
 
         The listing begins after the event was accepted. A lane without a scope in the bucket is kept
         only if an event waited in it when the listing began. That event may create the scope, so
@@ -265,7 +265,7 @@ class Worker:
         count.
         """
         began_at, began = self._runtime.now(), self._runtime.monotonic()
-        # With the scopes of a wrong bucket, an event that names none would miss scopes of the right one.
+        # With the scopes of a wrong bucket, an event would miss scopes of the right one.
         scopes = await self._bucket.reading(self._scopes)
         names, unreadable = set(map(str, scopes)), dict(scopes.unreadable)
         if unreadable:
@@ -382,7 +382,7 @@ class Worker:
         return bool(waiting)
 
     async def _reconcile(self, scope: Scope) -> None:
-        """One pass over the live tree. If it fails, the timer repeats it; the events stay settled."""
+        """One pass over the live tree. If it fails, the timer repeats it; events stay settled."""
         unreadable = None
         self._followed.add(str(scope))
         try:
@@ -404,7 +404,7 @@ class Worker:
             self._unreadable_scopes.pop(str(scope), None)
 
     async def _why_unreadable(self, scope: Scope) -> str | None:
-        """Why the pointer cannot be read; None if it can, so that only the live tree is at fault."""
+        """Why the pointer cannot be read; None if it can: then only the live tree is at fault."""
         try:
             await self._reader.pointer(scope)
         except Exception as error:  # noqa: BLE001  # any error is this scope's alone
@@ -412,7 +412,7 @@ class Worker:
         return None
 
     async def _retry_until_done(self, what: str, work: Callable[[], Awaitable[None]], waits: "Lane | Worker") -> None:
-        """Try until it succeeds. Each failure is logged, and set on the lane or worker that waits."""
+        """Try until it succeeds. Each failure is logged and set on the lane or worker."""
         tries = stamina.retry_context(
             on=Exception,
             attempts=None,
@@ -463,7 +463,7 @@ class Worker:
             await every(self._live_tree_seconds, self._runtime, partial(self._begin_passes, group), jitter=True)
 
     async def _begin_passes(self, group: asyncio.TaskGroup) -> None:
-        """Start a pass for each scope and do not wait for their end, so that no scope waits for another."""
+        """Start a pass for each scope without waiting for its end: no scope waits for another."""
         try:
             scopes = (await self._list()).scopes
             for name in sorted(scopes - self._passing):

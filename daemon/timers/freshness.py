@@ -1,4 +1,4 @@
-"""The timer of freshness.json: a signed, expiring record of which pointer is the newest (protocol 4).
+"""The timer of freshness.json: a signed, expiring record of the newest pointer (protocol 4).
 
 Every daemon of a bucket that has a signing key runs it. The first one that finds the record due
 replaces it by compare-and-swap; the others then have nothing to do. A daemon that has seen a newer
@@ -132,7 +132,7 @@ class FreshnessTimer:
         return None
 
     async def _current(self, scope: Scope) -> tuple[Freshness | None, Version | None]:
-        """The stored record and its version. A record that readers would refuse counts as absent."""
+        """The stored record and its version. One that readers would refuse counts as absent."""
         try:
             stored = await self._store.get(layout.freshness(scope), most_bytes=sizes.FRESHNESS)
         except ObjectMissing:

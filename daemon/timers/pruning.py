@@ -1,8 +1,8 @@
 """The timer that prunes the journal, with a guard against steps of the wall clock (protocol 2).
 
-Pruning deletes identities of old events. If an identity is deleted too early, a repeated event counts
-as new. So the wall clock is compared with the monotonic clock. After a step nothing is deleted for a
-day, in which an operator can correct the clock.
+Pruning deletes the identities of old events. If an identity is deleted too early, a repeated event
+counts as new. So the wall clock is compared with the monotonic clock. After a step nothing is
+deleted for a day, in which an operator can correct the clock.
 """
 
 from collections.abc import Mapping
