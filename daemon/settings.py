@@ -8,7 +8,7 @@ file, which end up in process lists and repositories. Relative paths are relativ
 A scope may have settings of its own, `[scopes."bundle/target"]`, in the file only: no variable can name it. They are
 judged as they stand; `render_for` merges them over those of all, and `customisation` reads directories of templates.
 
-Nothing but the command line, `customisation` and `wiring` imports this module.
+Nothing but the command line, `customisation`, `bucket` and `service` imports this module.
 """
 
 import difflib

@@ -1,1 +1,1 @@
-"""Where publications are kept: one port (`port`), one adapter a file. Only `daemon.wiring` chooses one."""
+"""Where publications are kept: one port (`port`), one adapter a file. Only `daemon.bucket` chooses one."""

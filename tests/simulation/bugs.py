@@ -118,7 +118,7 @@ BUGS: dict[str, Bug] = {
     "settled-on-the-kept-pointer": Bug(
         "events settle without a compare-and-swap by the pointer of the last own write, which may be old",
         Pipeline, "_try",
-        "if kept is not None and self._written.get(scope) is None:",
+        "if cached is not None and self._written.get(scope) is None:",
         "if False:",
         rare=True,
     ),
@@ -169,12 +169,12 @@ BUGS: dict[str, Bug] = {
     "passed-is-folded-again": Bug(
         "events at or behind the recorded position are folded again",
         Pipeline, "_try",
-        "outcomes = await self._passed(scope, base.pointer, waiting)",
+        "outcomes = await self._replays.outcomes(scope, base.pointer, waiting)",
         "outcomes = {}",
     ),
     "repetition-is-folded-again": Bug(
         "an event that came by another intake before is folded again",
-        Pipeline, "_judge",
+        Pipeline, "_next_batch",
         "if folded == delivery.digest[:16]:",
         "if False:",
     ),
@@ -189,8 +189,8 @@ BUGS: dict[str, Bug] = {
     "old-base": Bug(
         "a scope's composition is remembered by scope, not by digest",
         Pipeline, "_composition",
-        "kept = self._compositions.get(publication.composition)",
-        "kept = self._compositions.get(scope) or self._compositions.put(\n"
+        "cached = self._compositions.get(publication.composition)",
+        "cached = self._compositions.get(scope) or self._compositions.put(\n"
         "        scope, (await self._reader.manifest(scope, publication)).composition_value(), 1)",
     ),
     "burst-left-out": Bug(
@@ -208,7 +208,7 @@ BUGS: dict[str, Bug] = {
     "late-not-seen": Bug(
         "a state with a lower number than the newest one is not taken for late",
         folding, "_fold_state",
-        "is_late = change.revision <= standing.highest_producer",
+        "is_late = change.revision <= desired.highest_producer",
         "is_late = change.revision < 0",
     ),
     "number-goes-down": Bug(
@@ -220,8 +220,8 @@ BUGS: dict[str, Bug] = {
     "derived-not-counted": Bug(
         "a model's move does not raise the derived number",
         folding, "_fold_model",
-        "derived=standing.derived + 1",
-        "derived=max(standing.derived, 1)",
+        "derived=desired.derived + 1",
+        "derived=max(desired.derived, 1)",
     ),
     # -- operators
     "hold-ignored": Bug(
@@ -442,8 +442,8 @@ BUGS: dict[str, Bug] = {
     "every-fifth-state-ignored": Bug(
         "every fifth state is ignored as if it was published already",
         folding, "_fold_state",
-        "    if standing.lineage.same(change.state, change.revision, digest):",
-        "    if change.revision % 5 == 0 or standing.lineage.same(change.state, change.revision, digest):",
+        "    if desired.lineage.same(change.state, change.revision, digest):",
+        "    if change.revision % 5 == 0 or desired.lineage.same(change.state, change.revision, digest):",
     ),
     "model-superseded-for-nothing": Bug(
         "every `.created` model version counts as lower than the one that is there",
@@ -466,8 +466,8 @@ BUGS: dict[str, Bug] = {
     "number-used-twice": Bug(
         "a number that another state has may be used again",
         folding.Lineage, "clash",
-        "each.state == state or each.producer == producer",
-        "each.state == state",
+        "used.state == state or used.producer == producer",
+        "used.state == state",
     ),
     "late-state-replaces-moves": Bug(
         "a late state skips the model versions before it",
@@ -484,13 +484,13 @@ BUGS: dict[str, Bug] = {
     "settled-beyond-the-batch": Bug(
         "an event behind the end of its batch settles with it",
         batches, "first",
-        "if at.offset < end",
+        "if position.offset < end",
         "if True",
     ),
     "dead-letters-remembered": Bug(
         "the pointer remembers dead letters, so their replays change nothing",
         batches, "progress",
-        "if outcomes.get(each.position, _NO_OUTCOME).kind is not OutcomeKind.DEAD_LETTERED",
+        "if outcomes.get(delivery.position, _NO_OUTCOME).kind is not OutcomeKind.DEAD_LETTERED",
         "if True",
     ),
     "expected-state-not-compared": Bug(
@@ -508,7 +508,7 @@ BUGS: dict[str, Bug] = {
     ),
     "other-content-ignored": Bug(
         "an event with a known id and another content is ignored",
-        Pipeline, "_judge",
+        Pipeline, "_next_batch",
         "if folded == delivery.digest[:16]:",
         "if folded is not None:",
     ),

@@ -19,7 +19,7 @@ from daemon import folding, worker
 from daemon.changes import interpret
 from daemon.cli.commands.republish import publish_over
 from daemon.lifecycle import Stop
-from daemon.pipeline import Pipeline, Rendering
+from daemon.pipeline import Pipeline
 from daemon.publishing import archive, manifest, operator_commands, pointer, protocol
 from daemon.publishing.errors import (
     NotFound,
@@ -40,6 +40,7 @@ from daemon.publishing.manifest import RenderedState
 from daemon.publishing.operator_commands import Operations
 from daemon.publishing.publisher import Publisher
 from daemon.publishing.reader import Reader
+from daemon.rendering import Rendering
 from daemon.stores.errors import StoreBusy, StoreError, StoreUnavailable
 from daemon.stores.port import ObjectStore
 from daemon.stores.wrappers.rate_limit import PacedStore

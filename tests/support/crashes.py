@@ -17,19 +17,20 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
+from daemon.bucket import Bucket, open_bucket
 from daemon.changes import interpret
 from daemon.lifecycle import Stop
-from daemon.pipeline import Pipeline, Rendering
+from daemon.pipeline import Pipeline
 from daemon.publishing import layout
 from daemon.publishing.errors import NotFound
 from daemon.publishing.live_tree.sync import LiveTree
 from daemon.publishing.pointer import Pointer, Publication
 from daemon.publishing.reader import Reader
+from daemon.rendering import Rendering
 from daemon.runtime import Runtime
 from daemon.stores.directory.filesystem import RealFileSystem
 from daemon.stores.directory.store import DirectoryStore
 from daemon.stores.port import Content, Listing, ObjectStore, Stored, Version
-from daemon.wiring import Bucket, open_bucket
 from daemon.worker import Worker
 from events.journal import Arrival, Journal
 from events.model import Event, Identity

@@ -1,7 +1,7 @@
 """File systems under a directory store that count, kill at, or record every changing call.
 
 Pass one to `DirectoryStore(root, runtime, filesystem)` or, for a whole daemon, to
-`daemon.wiring.run(…, filesystem=filesystem)`. `tests.support.powercut` replays a record with every
+`daemon.service.run(…, filesystem=filesystem)`. `tests.support.powercut` replays a record with every
 power cut.
 """
 

@@ -13,13 +13,14 @@ from typing import Any
 
 from daemon.changes import interpret
 from daemon.lifecycle import Stop
-from daemon.pipeline import Pipeline, Rendering
+from daemon.pipeline import Pipeline
 from daemon.publishing.bucket_identity import ANY_BUCKET, BucketCheck, BucketIdentity
 from daemon.publishing.live_tree.sync import LiveTree, Synced, Unfinished
 from daemon.publishing.operator_commands import Operations
 from daemon.publishing.pointer import Pointer, Publication
 from daemon.publishing.publisher import Publisher
 from daemon.publishing.reader import PointerRead, Reader
+from daemon.rendering import Rendering
 from daemon.stores.port import ObjectStore
 from daemon.worker import Worker
 from events.journal import Accepted, Arrival, Journal

@@ -36,12 +36,8 @@ def test_help_loads_no_sdk_and_no_web_framework(arguments):
 def test_help_of_the_whole_command_loads_no_verb():
     loaded = imported_by("--help")
 
-    assert [
-        name for name in loaded if name.startswith("daemon.cli.commands.")
-    ] == []
+    assert [name for name in loaded if name.startswith("daemon.cli.commands.")] == []
     assert "pydantic" not in loaded
-
-
 
 
 def test_looking_at_a_bucket_loads_no_sdk_and_no_web_framework(bucket):

@@ -6,8 +6,8 @@ import shlex
 
 import pytest
 
+from daemon.bucket import open_bucket
 from daemon.publishing import layout
-from daemon.wiring import open_bucket
 from tests.builders_runtime import ThreadRuntime
 from tests.support.buckets import SCOPE, PublishedBucket, composition_with
 from tests.support.odd_s3 import Oddity, OddS3, odd_s3

@@ -163,7 +163,9 @@ def test_what_the_pointer_had_no_more_room_for_stays_seven_days() -> None:
         assert doom(folder("s1", days=50), entries=(drop([name], days),)) == [
             ("Deletable", "the pointer had no more room for it")
         ]
-    assert doom(folder("s1", days=50, attempt=OTHER), entries=(drop([name], 1),)) == [("Deletable", "no pointer names it")]
+    assert doom(folder("s1", days=50, attempt=OTHER), entries=(drop([name], 1),)) == [
+        ("Deletable", "no pointer names it")
+    ]
 
 
 def test_a_change_that_names_nothing_sensible_spares_nothing() -> None:
