@@ -49,7 +49,7 @@ class Bug:
         right = inspect.unwrap(inspect.getattr_static(self.owner, self.name))
         source = textwrap.dedent(inspect.getsource(right))
         if source.count(self.text) != 1:
-            raise LookupError(f"{self.name} has {source.count(self.text)} times {self.text!r}: plant this bug anew")
+            raise LookupError(f"{self.name} has {source.count(self.text)} times {self.text!r}: plant this bug again")
         made: dict[str, Any] = {}
         code = compile(source.replace(self.text, self.instead), f"<bug in {self.name}>", "exec", dont_inherit=True)
         exec(code, right.__globals__, made)  # our own text
@@ -325,7 +325,7 @@ BUGS: dict[str, Bug] = {
         "if False:",
     ),
     "fence-by-the-writers-clock": Bug(
-        "who deletes later goes by the clock of whoever committed the collection",
+        "a later deletion uses the clock of the process that committed the collection",
         retention_rules, "last_collection",
         '_time(entry.change.get("as_of"))',
         "_time(entry.at)",
@@ -371,7 +371,7 @@ BUGS: dict[str, Bug] = {
         "return self.synced.sequence == current.sequence",
     ),
     "fresh-conditions": Bug(
-        "a file is replaced under the version it has now, not under the one that was judged",
+        "a file is replaced under its present version, not under the version that was examined",
         LiveTree, "_put",
         "return await self._store.replace(key, content, put.over)",
         "return await self._store.replace(key, content, (await self._store.get(key)).version)",
@@ -538,7 +538,7 @@ BUGS: dict[str, Bug] = {
         "for each in gone if False",
     ),
     "superseded-since-now": Bug(
-        "every change of the pointer starts the time anew since when states are superseded",
+        "every change of the pointer resets the time at which states were superseded",
         protocol, "_marked",
         "publication.superseded_at or at",
         "at",
@@ -609,14 +609,14 @@ BUGS: dict[str, Bug] = {
         "SELECT 1 FROM lanes WHERE position = ? AND 0",
     ),
     "copy-not-noticed": Bug(
-        "a copied journal goes on under the instance of the original",
+        "a copied journal continues under the instance of the original",
         database, "_renew_copy",
         'renew_instance(db, f"journal:{token()}")',
         "pass",
         rare=True,
     ),
     "restore-not-noticed": Bug(
-        "a journal that was restored from a backup goes on under its instance",
+        "a journal restored from a backup continues under its instance",
         Worker, "_compare",
         "if recorded > self._opened_at:",
         "if False:",
@@ -638,7 +638,7 @@ BUGS: dict[str, Bug] = {
     ),
     # -- recovery
     "recovered-too-low": Bug(
-        "a recovery goes on at a sequence that may have been used",
+        "a recovery continues at a sequence that may have been used",
         recovery_rules, "_numbered",
         '"sequence": highest + MOST_HISTORY,',
         '"sequence": highest - 1,',
