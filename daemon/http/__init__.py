@@ -2,5 +2,5 @@
 
 `app` combines `auth` (authorisation), `body` (limits of size and time), `intake` (validation and
 journal), `health` (probes and metrics) and `problems` (error responses). `server` runs the app.
-This package is slow to import, so only `daemon.wiring` imports it, when the daemon runs.
+This package is slow to import, so only `daemon.service` imports it, when the daemon runs.
 """

@@ -36,11 +36,8 @@ def test_help_loads_no_sdk_and_no_web_framework(arguments):
 def test_help_of_the_whole_command_loads_no_verb():
     loaded = imported_by("--help")
 
-    assert loaded & {f"daemon.cli.commands.{module}" for module in VERB_MODULES} == set()
+    assert [name for name in loaded if name.startswith("daemon.cli.commands.")] == []
     assert "pydantic" not in loaded
-
-
-VERB_MODULES = {where.partition(":")[0] for _, _, where, _ in _VERBS}
 
 
 def test_looking_at_a_bucket_loads_no_sdk_and_no_web_framework(bucket):
