@@ -18,9 +18,10 @@ _SETTINGS_HEAD = """\
 
 Made from `daemon/settings.py` by `python docs/generate.py`.
 
-A flag overrides the environment, which overrides the file (`--config rebundle.toml`; without it no file is read), which
-overrides the default. `rebundle config check` reports every problem at once with its source, `config show` each value and where
-it came from, `config schema` a JSON Schema for editors.
+A flag overrides the environment, which overrides the file (`--config rebundle.toml`; without it no
+file is read), which overrides the default. `rebundle config check` reports every problem at once
+with its source, `config show` each value and its source, and `config schema` prints a JSON Schema
+for editors.
 
 A secret comes from the file that its `_file` setting names, else from its variable, else from
 `$CREDENTIALS_DIRECTORY/http-token` or `http-rollback-token`; never from a flag or the TOML file. One group may read the
@@ -56,12 +57,15 @@ effect when the daemon starts again, and is published by the next event of the s
 _CLI_HEAD = """\
 # The command line
 
-Made from the command's own help by `python docs/generate.py`.
+Generated from the help of the command by `python docs/generate.py`.
 
-Every verb acts on the bucket directly, by the same compare-and-swap as the daemon, whether or not one runs; the bucket
-is `--bucket`, else `REBUNDLE_BUCKET`, else the settings file's, else `var/bucket`. Data goes to standard output, prose
-to standard error. `-o json` and `-o yaml` print one document whose `schemaVersion` is 1: within a version fields are
-only added. There are no colours where standard output is no terminal, with `--no-color`, or with `NO_COLOR` set.
+Every command works on the bucket directly, with the same compare-and-swap as the daemon. It does not
+matter whether a daemon is running. The bucket is `--bucket`, else `REBUNDLE_BUCKET`, else that of the
+settings file, else `var/bucket`.
+
+Data goes to standard output, messages to standard error. `-o json` and `-o yaml` print one document
+with `schemaVersion` 1: within a version, fields are only added. Output is not coloured if standard
+output is not a terminal, with `--no-color`, or if `NO_COLOR` is set.
 
 ## Exit codes
 
