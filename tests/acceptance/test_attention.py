@@ -11,9 +11,9 @@ from tests.support.scenes import GOLDEN, state_event
 
 DAEMON = """
 import pathlib, sys
-from daemon import pruning
+from daemon.timers import pruning
 from daemon.cli import main
-from daemon.publishing.maintenance.garbage_collector import Collector
+from daemon.publishing.maintenance.garbage_collector import GarbageCollector
 from events.errors import SourceUnavailable
 from events.journal import Journal
 
@@ -26,7 +26,7 @@ def failing(right):
         return await right(*arguments, **options)
     return tried
 
-Journal.prune, Collector.collect = failing(Journal.prune), failing(Collector.collect)
+Journal.prune, GarbageCollector.collect = failing(Journal.prune), failing(GarbageCollector.collect)
 pruning._RETRY_SECONDS = 0.1
 main()
 """
