@@ -26,7 +26,7 @@ class Run:
     first: int
     count: int
     before: int | None
-    """The index of the first one in the bundle before; None for one model that is new or changed."""
+    """The first one's index in the bundle before; None for one model that is new or changed."""
 
 
 @dataclass(frozen=True, slots=True)

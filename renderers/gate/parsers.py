@@ -133,7 +133,7 @@ def map_line(line: str) -> tuple[str, str, int]:
 
 
 def list_line(line: str) -> tuple[str, int | None, str]:
-    """Id, version number (where the engine loads numbers) and source URI in a line of models.txt."""
+    """Id, version number (if the engine loads numbers) and source URI in a line of models.txt."""
     found = _LIST_LINE.fullmatch(line)
     if found is None:
         raise Unreadable(1, "<id>[/<number>] <remote>:<path>", repr(line))
@@ -153,7 +153,7 @@ def env(text: str) -> dict[str, str]:
 
 
 def noted_amounts(paragraph: str) -> dict[str, tuple[str, int]]:
-    """The amounts in the comment above a model's variables: name -> number and factor of its unit."""
+    """The amounts in the comment above a model's variables: name -> (number, factor of the unit)."""
     comment = paragraph.split("\n", 1)[0]
     return {name: (number, _UNITS[unit]) for name, number, unit in _NOTED.findall(comment)}
 
