@@ -1,4 +1,4 @@
-"""What operators, metrics and readiness ask the journal; and what it forgets with time."""
+"""Queries for operators, metrics and readiness, and the retention of the journal."""
 
 import sqlite3
 from datetime import datetime
@@ -12,7 +12,7 @@ _AT_A_TIME = 1_000
 
 
 def find(db: sqlite3.Connection, event_id: str) -> tuple[EventStatus, ...]:
-    """What became of each event with this id: several senders may use it, and replays have it again."""
+    """The status of each event with this id: several senders may use one id, and replays repeat it."""
     instance = meta(db, "instance")
     rows = db.execute("SELECT * FROM events WHERE id = ? ORDER BY position", (event_id,)).fetchall()
     return tuple(_event_status(db, row, instance) for row in rows)
@@ -49,7 +49,7 @@ def _lane_status(row: sqlite3.Row) -> LaneStatus:
 
 
 def backlog(db: sqlite3.Connection) -> Backlog:
-    """What waits now."""
+    """The current backlog."""
     counted = db.execute("SELECT events, bytes FROM backlog").fetchone()
     oldest, undispatched = db.execute(
         "SELECT min(accepted_at), coalesce(sum(NOT assigned), 0) FROM events WHERE settled_at IS NULL"
@@ -72,7 +72,7 @@ def backlog(db: sqlite3.Connection) -> Backlog:
 
 
 def highest(db: sqlite3.Connection) -> int:
-    """The highest offset ever given; 0 for none."""
+    """The highest offset ever used; 0 for none."""
     row = db.execute("SELECT seq FROM sqlite_sequence WHERE name = 'events'").fetchone()
     return 0 if row is None else int(row["seq"])
 
@@ -84,20 +84,23 @@ def newest(db: sqlite3.Connection) -> datetime | None:
 
 
 def probe(db: sqlite3.Connection, now: str, size: int) -> None:
-    """Write one row of at least so many bytes, durably."""
+    """Writes one row of at least `size` bytes durably."""
     with writing(db):
         db.execute("UPDATE probe SET at = ? || hex(zeroblob(?))", (now, size // 2))
 
 
 def remember(db: sqlite3.Connection, key: str, value: str) -> None:
-    """Keep a value of the journal about itself, in a transaction of its own."""
+    """Stores a value of the `meta` table, in a transaction."""
     with writing(db):
         set_meta(db, key, value)
 
 
 def prune(db: sqlite3.Connection, bodies_before: str, identities_before: str) -> int:
-    """Forget some of what is over: bodies of events settled, and events accepted, before these times. An event with
-    an open dead letter keeps everything. Returns how many rows it changed: call again until none."""
+    """Deletes bodies of events settled, and events accepted, before these times.
+
+    One call changes a limited number of rows and returns that number: call again until it is 0. An
+    event with an open dead letter keeps its body, and one with any dead letter keeps its row.
+    """
     with writing(db):
         bodies = db.execute(
             "UPDATE events SET body = NULL WHERE position IN (SELECT position FROM events WHERE settled_at < ?"
