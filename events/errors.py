@@ -48,7 +48,7 @@ class SourceUnavailable(EventError):
 
 
 class JournalFull(SourceUnavailable):
-    """Try again later: the journal has reached its limit of unsettled events, or the disk is full."""
+    """Try again later: the journal is at its limit of unsettled events, or the disk is full."""
 
 
 class JournalDisplaced(SourceUnavailable):

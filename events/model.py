@@ -43,7 +43,7 @@ class Event:
 
 @dataclass(frozen=True, slots=True)
 class Identity:
-    """The identity of an event; two deliveries with equal identities are the same event (protocol 2).
+    """The identity of an event: deliveries with equal identities are the same event (protocol 2).
 
     It includes the intake, because different senders may use the same `source`.
     """

@@ -61,7 +61,7 @@ class _Data(BaseModel):
 
 
 class BundleReference(_Data):
-    """The name of a bundle and its target. Only the length is checked here; `renderers` has the rule."""
+    """A bundle and its target. Only the length is checked here; the rule is in `renderers`."""
 
     name: _Name
     target: _Name

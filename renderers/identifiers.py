@@ -46,7 +46,8 @@ def _slug(longest: int) -> AfterValidator:
     def check(text: str) -> str:
         if len(text) > longest or not _SLUG.fullmatch(text):
             raise ValueError(
-                f"must be lower-case letters, digits, '-' and '_', start and end with a letter or digit, "
+                "must be lower-case letters, digits, '-' and '_', "
+                "start and end with a letter or digit, "
                 f"and have at most {longest} characters"
             )
         return text
@@ -97,8 +98,9 @@ def _uri(text: str) -> str:
     match = _URI.fullmatch(text)
     if match is None:
         raise ValueError(
-            "must be s3://bucket/key or gs://bucket/key, without user, query or fragment; a bucket has 3 to 63 "
-            "lower-case letters, digits and . _ -, a key holds letters, digits and . _ = + @ , ~ / -"
+            "must be s3://bucket/key or gs://bucket/key, without user, query or fragment; "
+            "a bucket has 3 to 63 lower-case letters, digits and . _ -, "
+            "a key holds letters, digits and . _ = + @ , ~ / -"
         )
     segments = match[3].rstrip("/").split("/")
     if any(segment in {"", ".", ".."} for segment in segments):

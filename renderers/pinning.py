@@ -29,7 +29,7 @@ class Movable:
 
 
 class Unpinned(RenderError):
-    """A composition has images or artifacts without a digest, and the operator's policy forbids it."""
+    """A composition has images or artifacts without a digest, and the policy forbids that."""
 
     def __init__(self, found: tuple[Movable, ...]) -> None:
         shown = ", ".join(map(str, found[:5])) + (f" and {len(found) - 5} more" if len(found) > 5 else "")

@@ -29,12 +29,12 @@ _TEXTS: Final = frozenset(
         *("monitoring.txt", "nginx.conf"),
     }
 )
-"""Files that are copied unchanged, without jinja2: it would read `${#list}` in a script as a comment."""
+"""Files that are copied unchanged: jinja2 would read `${#list}` in a script as a comment."""
 _TEMPLATE_ERRORS: Final = (
     *(ArithmeticError, AttributeError, LookupError, TypeError, ValueError),
     *(RuntimeError, MemoryError, SyntaxError),
 )
-"""What jinja2's compiler and the compiled code raise, beside TemplateError, for a faulty template."""
+"""What jinja2's compiler and the compiled code raise for a faulty template, beside TemplateError."""
 _MAP_WORDS: Final = frozenset({"default", "include", "hostnames", "volatile"})
 _NGINX_TOKEN: Final = re.compile(r"[a-z0-9_-]+")
 _ENV_NAME: Final = re.compile(r"[A-Za-z0-9_]+")
@@ -166,7 +166,7 @@ def env_name(text: str) -> str:
 
 
 def env_value(text: str) -> str:
-    """A value in an env file that needs no quotes and contains nothing that Compose interpolates."""
+    """A value in an env file that needs no quotes and has nothing that Compose interpolates."""
     return _allowed(_ENV_VALUE, text, "an env file")
 
 

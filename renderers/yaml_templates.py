@@ -180,7 +180,8 @@ class Template:
 
     def _written(self, values: Mapping[str, str]) -> str:
         # A copy by pickle costs a tenth of a deep copy, and it keeps the comments.
-        tree = pickle.loads(self._tree)  # noqa: S301 - made in this process, never read from outside
+        # It was made in this process, never read from outside.
+        tree = pickle.loads(self._tree)  # noqa: S301
         try:
             fill(tree, values)
             return dump(tree)
@@ -286,7 +287,7 @@ def _yaml() -> YAML:
 
 
 def _visit(node: Any, scalar: _InScalar, comment: Callable[[str], str]) -> None:
-    """Replaces each scalar and comment with a placeholder by the result of `scalar` or `comment`."""
+    """Replaces each scalar and comment with a placeholder by the result of a function."""
     match node:
         case CommentedMap():
             keys = tuple(key for key in node if isinstance(key, str))

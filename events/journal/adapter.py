@@ -98,7 +98,7 @@ class Journal:
 
         `poll` is the number of seconds until an append by another process is noticed.
         `machine_id_file` distinguishes the journal of a machine from its copy on another.
-        `worker` must run one call at a time, always in the same thread; the default is a new thread.
+        `worker` must run one call at a time, always in the same thread; the default starts one.
 
         Raises:
             JournalLocked: another `run` holds the lock.

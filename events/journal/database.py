@@ -116,7 +116,8 @@ INSERT INTO probe VALUES ('');
 
 _OUTCOMES_OF_SCHEMA_1: Final = """
 INSERT INTO recorded (position, scope, commit_id, kind, reason, state)
-    SELECT position, scope, '', kind, reason, state FROM lanes WHERE settled_at IS NULL AND kind IS NOT NULL;
+    SELECT position, scope, '', kind, reason, state FROM lanes
+    WHERE settled_at IS NULL AND kind IS NOT NULL;
 UPDATE lanes SET kind = NULL, reason = NULL, state = NULL WHERE settled_at IS NULL;
 """
 
@@ -143,10 +144,11 @@ class OpenJournal:
         """Raises JournalDisplaced if the files at the path are not those that SQLite has open."""
         if identities(self.path) != self.files:
             raise JournalDisplaced(
-                f"the journal {self.path}, or the -wal or -shm beside it, was removed or replaced while it is in use: "
+                f"the journal {self.path}, or the -wal or -shm beside it, "
+                "was removed or replaced while it is in use: "
                 "accepted events are still published, but a restart would lose those that wait. "
-                "Restore the original files, or "
-                "wait until rebundle_journal_unsettled_events in /metrics is 0 and then restart"
+                "Restore the original files, or wait until "
+                "rebundle_journal_unsettled_events in /metrics is 0 and then restart"
             )
 
 

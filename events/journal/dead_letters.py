@@ -63,7 +63,7 @@ def take_out(
 
 
 def replay(db: sqlite3.Connection, now: str, number: int, by: str) -> Position:
-    """Appends the event again, for the scope of the dead letter. That closes when the event settles.
+    """Appends the event again, for the scope of the dead letter, which closes when it settles.
 
     Raises:
         NotWaiting: the dead letter is not open, or its event is damaged.

@@ -38,8 +38,8 @@ def insert(db: sqlite3.Connection, now: str, arrival: Arrival) -> int:
     identity, replay = arrival.identity, arrival.replay_of
     body = arrival.event.structured()
     cursor = db.execute(
-        "INSERT INTO events (intake, source, id, type, digest, body, size, accepted_at, assigned, replay_position,"
-        " replay_scope) VALUES (?, ?, ?, ?, ?, ?, ?, ?, 0, ?, ?)",
+        "INSERT INTO events (intake, source, id, type, digest, body, size, accepted_at, assigned,"
+        " replay_position, replay_scope) VALUES (?, ?, ?, ?, ?, ?, ?, ?, 0, ?, ?)",
         (
             identity.intake,
             identity.source,
@@ -73,8 +73,8 @@ def _known_offset(db: sqlite3.Connection, index: int, arrival: Arrival) -> int |
         return None
     if row["digest"] != arrival.digest:
         raise IdentityConflict(
-            f"the id {described(identity.id)} was sent before, from the same source, with different content: "
-            "send new content under a new id; "
+            f"the id {described(identity.id)} was sent before, from the same source, "
+            "with different content: send new content under a new id; "
             f"`rebundle status {shlex.quote(identity.id)}` shows the status of the first event",
             index=index,
             event_id=identity.id,
@@ -86,8 +86,9 @@ def _check_limits(db: sqlite3.Connection, limits: JournalLimits) -> None:
     waiting = db.execute("SELECT events, bytes FROM backlog").fetchone()
     if waiting["events"] > limits.most_unsettled or waiting["bytes"] > limits.most_unsettled_bytes:
         raise JournalFull(
-            f"the journal has reached its limit of unsettled events ({limits.most_unsettled} events, "
-            f"{limits.most_unsettled_bytes} bytes): send again later"
+            "the journal has reached its limit of unsettled events "
+            f"({limits.most_unsettled} events, {limits.most_unsettled_bytes} bytes): "
+            "send again later"
         )
 
 
@@ -104,8 +105,10 @@ def reject(
         )
         db.execute(
             "DELETE FROM rejected WHERE number <= (SELECT number FROM (SELECT number,"
-            " row_number() OVER newest AS entries, sum(length(body)) OVER newest AS bytes FROM rejected"
-            " WINDOW newest AS (ORDER BY number DESC)) WHERE entries > ? OR bytes > ? ORDER BY number DESC LIMIT 1)",
+            " row_number() OVER newest AS entries, sum(length(body)) OVER newest AS bytes"
+            " FROM rejected"
+            " WINDOW newest AS (ORDER BY number DESC)) WHERE entries > ? OR bytes > ?"
+            " ORDER BY number DESC LIMIT 1)",
             (limits.most_rejected, limits.most_rejected_bytes),
         )
 

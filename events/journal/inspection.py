@@ -12,7 +12,7 @@ _AT_A_TIME = 1_000
 
 
 def find(db: sqlite3.Connection, event_id: str) -> tuple[EventStatus, ...]:
-    """The status of each event with this id: several senders may use one id, and replays repeat it."""
+    """The status of each event with this id: several senders may use it, and replays repeat it."""
     instance = meta(db, "instance")
     rows = db.execute("SELECT * FROM events WHERE id = ? ORDER BY position", (event_id,)).fetchall()
     return tuple(_event_status(db, row, instance) for row in rows)
@@ -55,10 +55,13 @@ def backlog(db: sqlite3.Connection) -> Backlog:
         "SELECT min(accepted_at), coalesce(sum(NOT assigned), 0) FROM events WHERE settled_at IS NULL"
     ).fetchone()
     lanes = db.execute(
-        "SELECT l.scope, count(*) AS waiting, min(e.accepted_at) AS oldest, max(l.attempts) AS attempts,"
-        " (SELECT f.error FROM lanes f WHERE f.scope = l.scope AND f.settled_at IS NULL AND f.error IS NOT NULL"
+        "SELECT l.scope, count(*) AS waiting, min(e.accepted_at) AS oldest,"
+        " max(l.attempts) AS attempts,"
+        " (SELECT f.error FROM lanes f"
+        "  WHERE f.scope = l.scope AND f.settled_at IS NULL AND f.error IS NOT NULL"
         "  ORDER BY f.position LIMIT 1) AS error"
-        " FROM lanes l JOIN events e ON e.position = l.position WHERE l.settled_at IS NULL GROUP BY l.scope"
+        " FROM lanes l JOIN events e ON e.position = l.position"
+        " WHERE l.settled_at IS NULL GROUP BY l.scope"
     )
     return Backlog(
         events=counted["events"],
@@ -103,15 +106,17 @@ def prune(db: sqlite3.Connection, bodies_before: str, identities_before: str) ->
     """
     with writing(db):
         bodies = db.execute(
-            "UPDATE events SET body = NULL WHERE position IN (SELECT position FROM events WHERE settled_at < ?"
-            " AND body IS NOT NULL AND position NOT IN"
+            "UPDATE events SET body = NULL WHERE position IN"
+            " (SELECT position FROM events WHERE settled_at < ? AND body IS NOT NULL"
+            " AND position NOT IN"
             " (SELECT position FROM dead_letters WHERE status IN ('open', 'replaying')) LIMIT ?)",
             (bodies_before, _AT_A_TIME),
         ).rowcount
         letters = db.execute("DELETE FROM dead_letters WHERE closed_at < ?", (identities_before,)).rowcount
         events = db.execute(
-            "DELETE FROM events WHERE position IN (SELECT position FROM events WHERE settled_at < ? AND body IS NULL"
-            " AND accepted_at < ? AND position NOT IN (SELECT position FROM dead_letters) LIMIT ?)",
+            "DELETE FROM events WHERE position IN"
+            " (SELECT position FROM events WHERE settled_at < ? AND body IS NULL AND accepted_at < ?"
+            " AND position NOT IN (SELECT position FROM dead_letters) LIMIT ?)",
             (bodies_before, identities_before, _AT_A_TIME),
         ).rowcount
     return bodies + letters + events

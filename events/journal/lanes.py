@@ -18,8 +18,10 @@ from events.model import Event, Identity, Outcome, OutcomeKind, Position
 from events.source import Delivery, Recorded, Replay
 
 _MOST_RECORDED: Final = 16
-"""For one event in one scope. Several commits with unknown results may follow each other while a
-bucket has errors."""
+"""The most stored outcomes of one event in one scope.
+
+Several commits with unknown results may follow each other while a bucket has errors.
+"""
 
 
 Decoded = WeakValueDictionary[int, Event]
@@ -47,7 +49,8 @@ def waiting(
     """The readable unsettled events of the scope, in order."""
     rows = db.execute(
         "SELECT e.* FROM lanes l JOIN events e ON e.position = l.position"
-        " WHERE l.scope = ? AND l.settled_at IS NULL AND l.position <= ? AND e.assigned ORDER BY l.position",
+        " WHERE l.scope = ? AND l.settled_at IS NULL AND l.position <= ? AND e.assigned"
+        " ORDER BY l.position",
         (scope, upto),
     )
     deliveries: list[Delivery] = []
@@ -190,7 +193,8 @@ def record(db: sqlite3.Connection, scope: str, commit: str, outcomes: Mapping[in
             )
             db.execute(
                 "DELETE FROM recorded WHERE position = ? AND scope = ? AND number NOT IN"
-                " (SELECT number FROM recorded WHERE position = ? AND scope = ? ORDER BY number DESC LIMIT ?)",
+                " (SELECT number FROM recorded WHERE position = ? AND scope = ?"
+                " ORDER BY number DESC LIMIT ?)",
                 (offset, scope, offset, scope, _MOST_RECORDED),
             )
 
@@ -239,12 +243,13 @@ def settle_one(
 
 
 def _store_outcome(db: sqlite3.Connection, scope: str, offset: int, outcome: Outcome) -> None:
-    """Writes the outcome into the lane's row, if neither that nor the event is settled or deleted."""
+    """Writes the outcome into the lane's row, unless the lane or the event is settled or gone."""
     db.execute(
         "INSERT INTO lanes (position, scope, kind, reason, state)"
         " SELECT position, ?, ?, ?, ? FROM events WHERE position = ? AND settled_at IS NULL"
-        " ON CONFLICT (position, scope) DO UPDATE SET kind = excluded.kind, reason = excluded.reason,"
-        " state = excluded.state WHERE lanes.settled_at IS NULL",
+        " ON CONFLICT (position, scope) DO UPDATE"
+        " SET kind = excluded.kind, reason = excluded.reason, state = excluded.state"
+        " WHERE lanes.settled_at IS NULL",
         (scope, outcome.kind, outcome.reason, outcome.state, offset),
     )
 
@@ -256,8 +261,8 @@ def _overtake_dead_letter(db: sqlite3.Connection, now: str, scope: str, offset: 
     event already folded, and changes nothing.
     """
     overtaken = db.execute(
-        "UPDATE dead_letters SET status = 'overtaken', closed_at = ? WHERE position = ? AND scope = ?"
-        " AND by IS NOT NULL AND status IN ('open', 'replaying')",
+        "UPDATE dead_letters SET status = 'overtaken', closed_at = ?"
+        " WHERE position = ? AND scope = ? AND by IS NOT NULL AND status IN ('open', 'replaying')",
         (now, offset, scope),
     ).rowcount
     if overtaken:

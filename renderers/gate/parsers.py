@@ -153,7 +153,7 @@ def env(text: str) -> dict[str, str]:
 
 
 def noted_amounts(paragraph: str) -> dict[str, tuple[str, int]]:
-    """The amounts in the comment above a model's variables: name -> (number, factor of the unit)."""
+    """The amounts in the comment above a model's variables: name -> (number, unit's factor)."""
     comment = paragraph.split("\n", 1)[0]
     return {name: (number, _UNITS[unit]) for name, number, unit in _NOTED.findall(comment)}
 
