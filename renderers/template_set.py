@@ -34,7 +34,7 @@ _TEMPLATE_ERRORS: Final = (
     *(ArithmeticError, AttributeError, LookupError, TypeError, ValueError),
     *(RuntimeError, MemoryError, SyntaxError),
 )
-"""What jinja2's compiler and the compiled code raise for a faulty template, beside TemplateError."""
+"""What jinja2's compiler and the compiled code can raise for a faulty template."""
 _MAP_WORDS: Final = frozenset({"default", "include", "hostnames", "volatile"})
 _NGINX_TOKEN: Final = re.compile(r"[a-z0-9_-]+")
 _ENV_NAME: Final = re.compile(r"[A-Za-z0-9_]+")
@@ -95,9 +95,9 @@ class Templates:
         try:
             return self._environment.get_template(name).render(values)
         except TemplateError as error:
-            raise TemplateFault(*self._place(error, name), error.message or str(error)) from error
+            raise TemplateFault(*self._fault_place(error, name), error.message or str(error)) from error
         except _TEMPLATE_ERRORS as error:
-            raise TemplateFault(*self._place(error, name), f"{type(error).__name__}: {error}") from error
+            raise TemplateFault(*self._fault_place(error, name), f"{type(error).__name__}: {error}") from error
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -118,7 +118,7 @@ class Templates:
             message = f"cannot be compiled: {type(error).__name__}: {error}"
             raise TemplateFault(name, 1, message) from error
 
-    def _place(self, error: BaseException, name: str) -> tuple[str, int]:
+    def _fault_place(self, error: BaseException, name: str) -> tuple[str, int]:
         """The template and line that failed, perhaps in an included template.
 
         jinja2 puts both into the traceback.

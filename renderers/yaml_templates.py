@@ -53,7 +53,7 @@ _COMMENT_BEHIND: Final = re.compile(r"[^\n]*#")
 _WORDS: Final = re.compile(r"[A-Za-z_][A-Za-z0-9_./ -]*[A-Za-z0-9_./-]|[A-Za-z_]")
 
 
-# What ruamel.yaml raises beside its own errors: for invalid dates, unfit tags and deep nesting.
+# ruamel.yaml raises these for invalid dates, unsuitable tags and deep nesting.
 _OTHER_ERRORS: Final = (ValueError, TypeError, AttributeError, LookupError, RecursionError)
 
 _InScalar = Callable[[str, tuple[str, ...]], str]
@@ -142,7 +142,7 @@ class Template:
                 raise NotYaml(1, "it must be a mapping")
             # Before the marks: they replace the placeholders in the tree itself.
             pickled = pickle.dumps(tree)
-            outline = {str(key): _names(child) for key, child in tree.items()}
+            outline = {str(key): _key_names(child) for key, child in tree.items()}
             marks = _Marks(hashlib.sha256(text.encode()).hexdigest()[:16])
             _visit(tree, marks.in_scalar, marks.in_comment)
             cut = re.split(rf"mark([0-9]+)x{marks.seed}", dump(tree))
@@ -338,7 +338,7 @@ def _rename(parent: CommentedMap, old: str, new: str) -> None:
         parent.ca.items[new] = comment
 
 
-def _names(node: Any) -> tuple[str, ...]:
+def _key_names(node: Any) -> tuple[str, ...]:
     return tuple(map(str, node)) if isinstance(node, CommentedMap) else ()
 
 

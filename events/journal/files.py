@@ -107,7 +107,7 @@ def _identity(path: Path) -> FileId | None:
 def _locked(file: Path, journal: Path, *, is_written: bool = False) -> int:
     descriptor = _opened(file)
     try:
-        _check(descriptor, file, journal, is_written=is_written)
+        _check_file(descriptor, file, journal, is_written=is_written)
         _lock(descriptor, journal)
     except BaseException:
         os.close(descriptor)
@@ -172,7 +172,7 @@ def _folder(folder: Path) -> Iterator[int]:
         os.close(descriptor)
 
 
-def _check(descriptor: int, file: Path, journal: Path, *, is_written: bool) -> None:
+def _check_file(descriptor: int, file: Path, journal: Path, *, is_written: bool) -> None:
     status = os.fstat(descriptor)
     if not stat.S_ISREG(status.st_mode):
         raise SourceUnavailable(f"the journal {journal} cannot be opened: {file} is not a regular file; move it away")

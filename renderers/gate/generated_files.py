@@ -5,7 +5,7 @@ batching file. The last bundle that passed is cached, and only the differences f
 (`incremental`), so the cost grows with the change. A file that is the same in every bundle must
 equal the package's text, byte for byte (`static_files`).
 
-A custom template may add to a file, but it may not omit or contradict anything: `diff` has the
+A custom template may add to a file, but it must not omit or contradict anything: `diff` has the
 rule. The lists of models (models.map, models.txt), the batching parameters and the signature are
 exact in every case.
 """

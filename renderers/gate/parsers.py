@@ -128,7 +128,7 @@ def map_line(line: str) -> tuple[str, str, int]:
         raise Unreadable(1, "<id> <service>:<port>;", repr(line))
     key = found[1]
     if key in {"default", "include", "hostnames", "volatile"}:
-        raise Unreadable(1, "a backslash before a word of nginx", repr(line))
+        raise Unreadable(1, "a backslash before a reserved word of nginx", repr(line))
     return key.removeprefix("\\"), found[2], int(found[3])
 
 
