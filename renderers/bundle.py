@@ -37,7 +37,7 @@ _MIB: Final = 1 << 20
 
 @dataclass(frozen=True, slots=True)
 class Customisation:
-    """The render defaults and templates of a scope: the rendering inputs it adds to a composition."""
+    """The render defaults and templates of a scope, its inputs in addition to a composition."""
 
     defaults: RenderDefaults = field(default_factory=RenderDefaults)
     templates: Templates = field(default_factory=Templates.built_in)

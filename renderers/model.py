@@ -333,7 +333,8 @@ class Composition(Value):
         """This composition with `model` added, or replaced if its id exists already.
 
         Raises:
-            ValueError: the id equals another one except for `-` and `_`, or there are too many models.
+            ValueError: the id differs from another one only by `-` and `_`, or there are too many
+                models.
         """
         others = [other for other in self.models if other.id != model.id]
         name = rules.variable_name(model.id)
