@@ -1,5 +1,5 @@
-"""What happened in a registry, and how it reaches us.
+"""Events from a model registry: their decoding, validation and delivery.
 
-Decoding is pure (bytes in, event or a list of problems out); the journal and, later, Kafka are the adapters of
-the port in `source`. Nothing here knows what a rendered bundle is.
+Decoding is pure: bytes in, an event or a list of problems out. `source` has the port for event
+sources; the embedded journal implements it, and Kafka can. Nothing here depends on rendering.
 """

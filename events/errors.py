@@ -1,18 +1,18 @@
-"""What can go wrong with events, branched by what the caller should do."""
+"""The errors of this package. Each class says what the caller should do."""
 
 from dataclasses import dataclass
 
 
 class EventError(Exception):
-    """Root of everything this package raises."""
+    """Base class of all errors of this package."""
 
 
 @dataclass(frozen=True, slots=True)
 class Problem:
-    """One thing that is wrong with an event: where, what was expected, what was found."""
+    """One fault in an event: its place, what was expected and what was found."""
 
     path: str
-    """JSON path from the event's root, such as `$.data.models[3].artifact.uri`; `$` is the event itself."""
+    """JSON path, such as `$.data.models[3].artifact.uri`; `$` is the event itself."""
     expected: str
     found: str = ""
 
@@ -22,7 +22,7 @@ class Problem:
 
 
 class InvalidEvent(EventError):
-    """Give up: the event can never be folded as it is. Holds every problem at once."""
+    """Do not retry: the event is invalid. Has all its problems."""
 
     def __init__(self, *problems: Problem) -> None:
         super().__init__("; ".join(map(str, problems)))
@@ -30,30 +30,33 @@ class InvalidEvent(EventError):
 
 
 class UnsupportedContentType(EventError):
-    """Give up: the request is in no form that is read here (HTTP 415)."""
+    """Do not retry: the content type of the request is not supported (HTTP 415)."""
 
 
 class IdentityConflict(EventError):
-    """Give up: the id is known with another content (protocol 2)."""
+    """Do not retry: an event with this id and different content is known (protocol 2)."""
 
     def __init__(self, message: str, *, index: int = 0, event_id: str = "") -> None:
         super().__init__(message)
         self.index = index
-        """Of the event among those that came together."""
+        """The index of the event in its batch."""
         self.event_id = event_id
 
 
 class SourceUnavailable(EventError):
-    """Try again: the source cannot take or give events now."""
+    """Try again: the source cannot accept or deliver events now."""
 
 
 class JournalFull(SourceUnavailable):
-    """Try again later: the journal has reached its limit of unsettled events."""
+    """Try again later: the journal is at its limit of unsettled events, or the disk is full."""
 
 
 class JournalDisplaced(SourceUnavailable):
-    """The operator must act: the journal's file was removed or replaced while it is in use. Nothing is acknowledged
-    until the original is back; what was accepted before is still published."""
+    """The operator must act: the journal's file was removed or replaced during use.
+
+    The journal acknowledges nothing until the original file is restored. Events that it accepted
+    before are still published.
+    """
 
 
 class JournalMissing(EventError):
@@ -61,7 +64,7 @@ class JournalMissing(EventError):
 
 
 class NotWaiting(EventError):
-    """Give up: what an operator named is not there, or not in a state in which this can be done."""
+    """Do not retry: the event or dead letter does not exist, or its status forbids the command."""
 
 
 class JournalLocked(EventError):
@@ -69,4 +72,4 @@ class JournalLocked(EventError):
 
 
 class JournalDamaged(EventError):
-    """The operator must act: the file is not a journal this release can use."""
+    """The operator must act: this release cannot use the file as a journal."""

@@ -1,4 +1,4 @@
-"""An event and the words around it, as frozen values."""
+"""Events, their identities, positions and outcomes, as frozen values."""
 
 import hashlib
 import json
@@ -17,7 +17,7 @@ KNOWN_TYPES: Final = frozenset({MODEL_VERSION_CREATED, MODEL_VERSION_UPDATED, BU
 
 @dataclass(frozen=True, slots=True, weakref_slot=True)
 class Event:
-    """A CloudEvents 1.0 event whose envelope is valid; what `data` says is judged elsewhere (`schemas`)."""
+    """A CloudEvents 1.0 event with a valid envelope; `schemas` validates its data."""
 
     id: str
     source: str
@@ -26,22 +26,27 @@ class Event:
     subject: str | None = None
     time: str | None = None
     extensions: Mapping[str, Any] = field(default_factory=dict, repr=False)
-    """Every other attribute of the envelope, as it came."""
+    """Every other attribute of the envelope, unchanged."""
 
     def structured(self) -> bytes:
-        """The event in CloudEvents' structured JSON form, as it is kept and sent on."""
-        envelope: dict[str, Any] = {"specversion": "1.0", "id": self.id, "source": self.source, "type": self.type}
+        """The event in the structured JSON form of CloudEvents, in which it is stored and sent."""
+        envelope: dict[str, Any] = {"specversion": "1.0", "id": self.id}
+        envelope |= {"source": self.source, "type": self.type}
         if self.subject is not None:
             envelope["subject"] = self.subject
         if self.time is not None:
             envelope["time"] = self.time
-        body = {**self.extensions, **envelope, "datacontenttype": "application/json", "data": self.data}
+        content = {"datacontenttype": "application/json", "data": self.data}
+        body = {**self.extensions, **envelope, **content}
         return json.dumps(body, ensure_ascii=False, separators=(",", ":")).encode()
 
 
 @dataclass(frozen=True, slots=True)
 class Identity:
-    """What makes two deliveries the same event (protocol 2): the sender's own source is not unique by itself."""
+    """The identity of an event: deliveries with equal identities are the same event (protocol 2).
+
+    It includes the intake, because different senders may use the same `source`.
+    """
 
     intake: str
     """The configured source's name, such as `http`."""
@@ -50,13 +55,14 @@ class Identity:
 
     @property
     def digest(self) -> str:
-        """sha256 hex of the three, as kept (its first 16 digits) in a pointer's `recent`."""
-        return hashlib.sha256(json.dumps([self.intake, self.source, self.id], ensure_ascii=False).encode()).hexdigest()
+        """sha256 hex of the three fields. A pointer's `recent` has the first 16 digits."""
+        fields = json.dumps([self.intake, self.source, self.id], ensure_ascii=False)
+        return hashlib.sha256(fields.encode()).hexdigest()
 
 
 @dataclass(frozen=True, slots=True)
 class Position:
-    """Where an event stands in a source. Positions of different instances are never compared."""
+    """The place of an event in a source. Positions of different instances are never compared."""
 
     instance: str
     """`journal:<uuid>` or `kafka:<cluster id>/<topic>/<partition>`."""
@@ -64,7 +70,7 @@ class Position:
 
 
 class OutcomeKind(StrEnum):
-    """What became of an event in a scope (protocol 2)."""
+    """The kinds of outcome of an event in a scope (protocol 2)."""
 
     PUBLISHED = "published"
     SUPERSEDED = "superseded"
@@ -76,9 +82,10 @@ class OutcomeKind(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """What became of an event in a scope, and why, in words for an operator."""
+    """The outcome of an event in a scope."""
 
     kind: OutcomeKind
     reason: str
+    """Why, for operators."""
     state: str | None = None
-    """The bundle-state id that came of it, where one did."""
+    """The id of the bundle state that resulted, if one did."""

@@ -1,8 +1,8 @@
-"""What `data` of each event type says, as frozen strict models, and their errors in plain words. Pure.
+"""Schemas of `data` for each event type, as frozen strict models, and their error messages. Pure.
 
-Only what belongs to an event is judged here: which fields there are, state ids, revisions, reasons. The grammar of
-whatever can reach a rendered file (bundle names, images, URIs) belongs to the renderers; the daemon applies it to the
-same data and reports both lists together, translated by the same `problems_of`.
+The rules here are those of events: the fields, state ids, revisions and reasons. The renderers have
+the rules for what can reach a rendered file (bundle names, images, URIs). The daemon applies both
+to the same data and reports all problems together; `problems_of` translates both kinds of error.
 """
 
 import re
@@ -17,7 +17,7 @@ from events.model import BUNDLE_STATE_CREATED, MODEL_VERSION_CREATED, MODEL_VERS
 from events.strict_json import MOST_PROBLEMS, below, described
 
 DERIVED_PREFIX: Final = "derived-"
-LARGEST_REVISION: Final = 2**53 - 1  # what JavaScript, too, counts exactly
+LARGEST_REVISION: Final = 2**53 - 1  # the largest integer that is exact in JavaScript
 LONGEST_REASON: Final = 2_000
 """Characters (protocol 4), for events and for operators' verbs."""
 _STATE_ID: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}")
@@ -55,29 +55,32 @@ _Person = Annotated[str, StringConstraints(max_length=256), AfterValidator(_plai
 
 
 class _Data(BaseModel):
-    """Fields nobody here knows are passed over: v1 may gain optional ones."""
+    """Unknown fields are ignored: v1 may gain optional ones."""
 
     model_config = ConfigDict(frozen=True, strict=True, extra="ignore", hide_input_in_errors=True)
 
 
 class BundleReference(_Data):
-    """Which bundle, and which flavour of it; bounded text here, the daemon knows the grammar."""
+    """A bundle and its target. Only the length is checked here; the rule is in `renderers`."""
 
     name: _Name
     target: _Name
 
 
 class NamedState(_Data):
-    """The producer's id and number of a composition."""
+    """The producer's id and revision of a composition."""
 
     id: ExplicitStateId
     revision: Annotated[int, Field(ge=1, le=LARGEST_REVISION)]
     parent: StateId | None = None
-    """Informative."""
+    """For information only."""
 
 
 class BundleState(_Data):
-    """`bundle_state.created`: a whole composition. Models and proxy are raw: the composition is parsed elsewhere."""
+    """`bundle_state.created`: a whole composition.
+
+    Models and proxy are raw JSON; `renderers.model` parses them.
+    """
 
     bundle: BundleReference
     state: NamedState
@@ -86,30 +89,30 @@ class BundleState(_Data):
 
 
 class ModelVersion(_Data):
-    """`model_version.created` and `.updated`: a version of one model. The model is raw, as above."""
+    """`model_version.created` and `.updated`: a version of one model, as raw JSON."""
 
     model: dict[str, Any]
-    # Lax, because JSON has no tuples; what is inside stays strict.
+    # Not strict, because JSON has no tuples. The elements are still strict.
     bundles: Annotated[tuple[BundleReference, ...], Field(strict=False, min_length=1, max_length=1000)] | None = None
-    """None: every bundle that has the model."""
+    """None means every bundle that has the model."""
     tags: dict[str, str] | None = None
     aliases: list[str] | None = None
     change: Literal["tag", "alias", "stage", "deleted"] | None = None
 
 
 class StateReference(_Data):
-    """A state by its id, explicit or derived."""
+    """The id of a state, explicit or derived."""
 
     state_id: StateId
 
 
 class RollbackRequest(_Data):
-    """`bundle.rollback_requested`: go back to an earlier state, and stay there."""
+    """`bundle.rollback_requested`: make an earlier state live and hold it."""
 
     bundle: BundleReference
     to: StateReference
     expected_state_id: StateId | None = None
-    """Do nothing unless this one is live."""
+    """If set, the rollback applies only if this state is live."""
     reason: _Reason | None = None
     requested_by: _Person | None = None
     hold: Annotated[bool, AfterValidator(_hold)] = True
@@ -124,16 +127,16 @@ DATA: Final[Mapping[str, type[BaseModel]]] = {
 
 
 def problems_of(error: ValidationError, root: str, data: Any) -> tuple[Problem, ...]:
-    """What a model finds wrong with `data`, which stands at the JSON path `root`; one problem to a place.
+    """The problems in `data`, which is at the JSON path `root`; one problem per path.
 
-    At most MOST_PROBLEMS, then one at `root` that counts the rest.
+    At most MOST_PROBLEMS, then one at `root` with the number of the rest.
     """
     merged: dict[str, Problem] = {}
     for detail in error.errors(include_url=False):
         if not _follows_from_others(detail):
             problem = _problem(detail, root, data)
             earlier = merged.get(problem.path)
-            merged[problem.path] = _either(earlier, problem) if earlier else problem
+            merged[problem.path] = _merged(earlier, problem) if earlier else problem
     problems = tuple(merged.values())
     if len(problems) <= MOST_PROBLEMS:
         return problems
@@ -141,7 +144,11 @@ def problems_of(error: ValidationError, root: str, data: Any) -> tuple[Problem, 
 
 
 def _follows_from_others(detail: ErrorDetails) -> bool:
-    """A default that could not be made of failed fields; a list that is too short only without its failed entries."""
+    """Whether another problem causes this one.
+
+    A default may depend on a field that failed. A list may be too short only because pydantic does
+    not count the entries that failed.
+    """
     if detail["type"] == "default_factory_not_called":
         return True
     if detail["type"] != "too_short" or not isinstance(detail["input"], list | tuple):
@@ -149,8 +156,8 @@ def _follows_from_others(detail: ErrorDetails) -> bool:
     return bool(len(detail["input"]) >= detail["ctx"]["min_length"])
 
 
-def _either(one: Problem, other: Problem) -> Problem:
-    """Members of a union fail one by one, each with its own expectation."""
+def _merged(one: Problem, other: Problem) -> Problem:
+    """One problem with the expectations of both: each member of a union fails with its own."""
     expectations = one.expected.split(", or ")
     if other.expected in expectations:
         return one
@@ -167,7 +174,10 @@ def _problem(detail: ErrorDetails, root: str, data: Any) -> Problem:
 
 
 def _keys_in(data: Any, location: tuple[int | str, ...]) -> Iterator[int | str]:
-    """Of pydantic's location what is a place in the data; it also names members of unions and keys of mappings."""
+    """The keys in pydantic's location that exist in the data.
+
+    The location also has names of union members and markers for keys of mappings.
+    """
     for key in location:
         if isinstance(data, Mapping):
             inside = key in data

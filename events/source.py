@@ -1,8 +1,9 @@
-"""The ports between a source of events and the daemon.
+"""The port between a source of events and the daemon.
 
-A source hands out deliveries in its own order and hands them out again, after a restart, until they have settled
-in every scope they go to. The caller records an outcome *before* it commits what passes the event, under that commit's
-id, and settles it *after*; what it recorded for a commit that was lost, it withdraws (protocol 2).
+A source delivers events in its order. After a restart it delivers again every event that is not
+settled in all its scopes. The caller records an outcome *before* the commit that folds the event,
+under the id of that commit, and settles the event *after* the commit. If the commit is lost, the
+caller withdraws what it recorded for it (protocol 2).
 """
 
 from collections.abc import Mapping, Sequence
@@ -14,11 +15,12 @@ from events.model import Event, Identity, Outcome, Position
 
 @dataclass(frozen=True, slots=True)
 class Replay:
-    """A dead letter that an operator sent again, and the only scope it goes to."""
+    """The replay of a dead letter by an operator."""
 
     position: Position
-    """Of the event whose dead letter this settles."""
+    """The position of the original event; the replay settles its dead letter."""
     scope: str
+    """The only scope that the replay goes to."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,37 +35,41 @@ class Delivery:
     accepted_at: str
     """ISO 8601, UTC."""
     scopes: tuple[str, ...] | None = None
-    """Where it goes, once that is known; None until the dispatcher has said so."""
+    """The scopes it goes to; None until the dispatcher has assigned them."""
     replay_of: Replay | None = field(default=None, compare=False)
 
 
 @dataclass(frozen=True, slots=True)
 class Recorded:
-    """What becomes, or became, of an event in one scope."""
+    """The recorded outcome of an event in one scope."""
 
     outcome: Outcome
     commit: str | None
-    """The id of the commit that it is the outcome of, if that is made; None: it is settled."""
+    """The id of the commit that must succeed for this outcome; None once the event is settled."""
 
 
 class EventSource(Protocol):
-    """A durable, ordered source of events. One reader at a time; safe to call from one event loop."""
+    """A durable, ordered source of events, with one reader. All calls come from one event loop."""
 
     @property
     def instance(self) -> str:
-        """The instance of this source's positions, now."""
+        """The current instance of this source's positions."""
         ...
 
     @property
     def owns_instance(self) -> bool:
-        """Whether this source alone commits positions of its instance. If so, a position that a pointer has passed, and
-        that this source cannot explain, shows that a copy of the source is in use (protocol 2). A log that several
-        readers share, such as a Kafka partition, does not own its instance."""
+        """Whether no other source commits positions of this instance.
+
+        If so, a pointer with a position that this source cannot account for shows that a copy of
+        the source is in use (protocol 2). A log with several readers, such as a Kafka partition,
+        does not own its instance.
+        """
         ...
 
     async def next(self) -> Delivery:
-        """The next delivery in order; waits for one. Never the same one twice in the life of this object, except
-        after `reinstate`.
+        """Waits for the next delivery in order and returns it.
+
+        This object returns each delivery once, except after `reinstate`.
 
         Raises:
             SourceUnavailable: try again.
@@ -71,46 +77,62 @@ class EventSource(Protocol):
         ...
 
     async def assign(self, position: Position, scopes: Sequence[str]) -> None:
-        """Remember which scopes an event goes to, so that a restart asks the same ones. Idempotent."""
+        """Stores the scopes that an event goes to, so that they are the same after a restart.
+
+        Idempotent.
+        """
         ...
 
     async def waiting(self, scope: str, upto: Position | None = None, most: int = 1_000) -> Sequence[Delivery]:
-        """What waits in `scope`, in order, up to a position: what lies behind it may not have been assigned yet.
+        """The unsettled deliveries in `scope`, in order, up to a position and at most `most`.
 
-        The truth at this moment: what an operator has taken out is not in it. Nothing, if `upto` is of another
-        instance.
+        Events behind `upto` may not be assigned yet. The result is current: it has no event that an
+        operator has taken out. It is empty if `upto` belongs to another instance.
         """
         ...
 
     async def recorded(self, scope: str, positions: Sequence[Position]) -> Mapping[Position, Sequence[Recorded]]:
-        """What was recorded for these positions in `scope`, the newest last, one for each commit that was not
-        withdrawn; of a position that has settled, that alone. Positions without any are left out."""
+        """The recorded outcomes of these positions in `scope`, the newest last.
+
+        There is one for each commit that was not withdrawn. A settled position has only its final
+        outcome. Positions without outcomes are left out.
+        """
         ...
 
     async def record(self, scope: str, commit: str, outcomes: Mapping[Position, Outcome]) -> None:
-        """Keep outcomes durably before the commit that passes their events. A source may forget all but the newest
-        16 of an event: a commit that old is not under way any more."""
+        """Stores outcomes durably, before the commit that folds their events.
+
+        A source may keep only the newest 16 of an event: an older commit cannot be in progress.
+        """
         ...
 
     async def withdraw(self, scope: str, commit: str) -> None:
-        """Forget outcomes whose commit was lost. What has settled stays."""
+        """Deletes the outcomes of a commit that was lost. Settled outcomes stay."""
         ...
 
     async def settle(self, scope: str, outcomes: Mapping[Position, Outcome]) -> None:
-        """These events are done in `scope`; an event done in all its scopes is acknowledged. Idempotent."""
+        """Completes these events in `scope` with their final outcomes.
+
+        An event that is settled in all its scopes is acknowledged. Idempotent.
+        """
         ...
 
     async def note_failure(self, scope: str, positions: Sequence[Position], error: str) -> None:
-        """Remember, for operators, why these wait; cleared when they settle."""
+        """Stores, for operators, why these events still wait. Settling clears it."""
         ...
 
     async def published_scopes(self) -> frozenset[str]:
-        """The scopes in which an event that the source still remembers was published. They stand in for a listing of
-        the bucket where that cannot be had."""
+        """The scopes with a published event that the source still remembers.
+
+        They replace the listing of the bucket's scopes while the bucket cannot be listed.
+        """
         ...
 
     async def reinstate(self, recorded: int) -> None:
-        """A bucket has folded up to offset `recorded` of this instance, and not by this source: the source was restored
-        from a backup, or a copy of it is in use. Take a new instance and deliver what is unsettled under it. The
-        caller sees to it that no batch is in progress."""
+        """Takes a new instance, and delivers all unsettled events under it.
+
+        To be called if a bucket has a position of this instance, up to offset `recorded`, that this
+        source did not commit: the source was restored from a backup, or a copy of it is in use. The
+        caller ensures that no batch is in progress.
+        """
         ...

@@ -1,10 +1,11 @@
-"""Bytes -> JSON value, for text that a stranger wrote.
+"""Parses untrusted JSON strictly. Pure.
 
-The standard library's parser does the parsing; this module refuses what it lets through (duplicate keys, NaN,
-numbers no other reader can hold, text that is no text) and names each place by its JSON path. Pure. How a path and a
-found value are spelled for people lives here, too, because everything that judges JSON says it the same way.
+The standard library's parser does the parsing. This module refuses what that parser accepts:
+duplicate keys, NaN, numbers that other readers cannot hold, and invalid Unicode. It reports each
+problem with its JSON path. It also formats paths and values for messages, so that all validation
+messages look the same.
 
-A problem list is bounded: a hostile body earns no answer larger than itself.
+The number of problems is bounded, so that a hostile body cannot cause a much larger answer.
 """
 
 import json
@@ -20,32 +21,33 @@ from events.errors import InvalidEvent, Problem
 
 MOST_PROBLEMS: Final = 100
 _SHOWN: Final = 80
-_LARGEST: Final = 2**63 - 1  # what a signed 64-bit reader (Go, Java, SQLite) can hold
+_LARGEST: Final = 2**63 - 1  # the largest signed 64-bit integer (Go, Java, SQLite)
 _BOM: Final = b"\xef\xbb\xbf"
 _PLAIN_KEY: Final = re.compile(r"[A-Za-z_][A-Za-z0-9_]{0,79}")
 
 
 @dataclass(frozen=True, slots=True)
 class _Refused:
-    """Stands in the parsed tree where the parser met something no event may hold; the walk finds its path."""
+    """A marker in the parsed tree for a value that is not allowed; `_problems` finds its path."""
 
     expected: str
     found: str
 
 
 class _Duplicated(dict[str, Any]):
-    """An object of which one key came twice."""
+    """An object with a duplicate key."""
 
     key: str
+    """The first key that occurs a second time."""
 
 
 def loads(body: bytes, *, most_bytes: int, deepest: int = 32) -> JsonValue:
-    """The JSON value that `body` (UTF-8, no byte order mark) holds.
+    """The JSON value in `body`, which is UTF-8 without a byte order mark.
 
-    Objects and arrays may nest `deepest` levels; integers are signed 64-bit.
+    Objects and arrays may nest `deepest` levels. Integers are signed 64-bit.
 
     Raises:
-        InvalidEvent: with the JSON path of everything that is wrong, `$` being the whole body.
+        InvalidEvent: with the JSON path of each problem; `$` is the whole body.
     """
     if len(body) > most_bytes:
         raise InvalidEvent(Problem("$", f"must have at most {most_bytes} bytes", f"{len(body)} bytes"))
@@ -69,14 +71,14 @@ def loads(body: bytes, *, most_bytes: int, deepest: int = 32) -> JsonValue:
 
 
 def below(path: str, key: str | int) -> str:
-    """The path of a member of what `path` names."""
+    """The JSON path of a member of the value at `path`."""
     if isinstance(key, int):
         return f"{path}[{key}]"
     return f"{path}.{key}" if _PLAIN_KEY.fullmatch(key) else f"{path}[{described(key)}]"
 
 
 def described(value: object) -> str:
-    """A short, harmless text for a JSON value, for messages: one line, no control characters."""
+    """A short description of a JSON value for messages: one line without control characters."""
     match value:
         case str():
             text = repr(value[:_SHOWN])
@@ -107,12 +109,16 @@ def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
         return plain
     duplicated = _Duplicated(plain)
     seen: set[str] = set()
-    duplicated.key = next(key for key, _ in pairs if key in seen or seen.add(key))  # type: ignore[func-returns-value]  # add gives None: the key is new
+    for key, _ in pairs:
+        if key in seen:
+            duplicated.key = key
+            break
+        seen.add(key)
     return duplicated
 
 
 def _integer(digits: str) -> int | _Refused:
-    # The length first: turning a million digits into a number takes the square of that.
+    # The length first: converting a million digits takes quadratic time.
     if len(digits) <= 20 and abs(number := int(digits)) <= _LARGEST:
         return number
     return _Refused("must be an integer of at most 64 bits, or a string", digits[:_SHOWN])
@@ -120,7 +126,9 @@ def _integer(digits: str) -> int | _Refused:
 
 def _fraction(digits: str) -> float | _Refused:
     number = float(digits)
-    return number if math.isfinite(number) else _Refused("must be a number that a double can hold", digits[:_SHOWN])
+    if math.isfinite(number):
+        return number
+    return _Refused("must be a number that a double can hold", digits[:_SHOWN])
 
 
 def _constant(name: str) -> _Refused:
@@ -133,7 +141,7 @@ _parser: Final = json.JSONDecoder(
 
 
 def _problems(root: Any, deepest: int) -> Iterator[Problem]:
-    """Walks without recursion: the depth of the value is not to be trusted before it is known."""
+    """The problems in a parsed value. It does not recurse, because the depth is not checked yet."""
     waiting: list[tuple[str, Any, int]] = [("$", root, 0)]
     while waiting:
         path, value, depth = waiting.pop()
@@ -146,7 +154,7 @@ def _problems(root: Any, deepest: int) -> Iterator[Problem]:
                 yield Problem(path, f"must nest at most {deepest} levels")
                 continue
             if isinstance(value, _Duplicated):
-                yield Problem(below(path, value.key), "must stand only once in its object")
+                yield Problem(below(path, value.key), "must occur only once in its object")
             members = _members(path, value)
             waiting.extend((member, child, depth + 1) for member, child in reversed(members))
             if isinstance(value, dict):
@@ -156,7 +164,7 @@ def _problems(root: Any, deepest: int) -> Iterator[Problem]:
 
 def _members(path: str, value: dict[str, Any] | list[Any]) -> list[tuple[str, Any]]:
     entries = value.items() if isinstance(value, dict) else enumerate(value)
-    # Numbers, true, false and null were judged while parsing.
+    # The parser's hooks have checked numbers, true, false and null already.
     return [(below(path, key), child) for key, child in entries if isinstance(child, str | dict | list | _Refused)]
 
 

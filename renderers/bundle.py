@@ -1,8 +1,9 @@
-"""Every file of a composition's deployment bundle.
+"""Renders a composition into every file of its deployment bundle.
 
-What one model contributes is one `ModelFragment`, rendered once and kept by all that it depends on: the model, and the
-frame it stands in. So an event that changes one model renders one block through ruamel.yaml; the rest is put together.
-Whether the result says what the composition says is `gate`'s to judge, not ours.
+The output of one model is a `ModelFragment`. Fragments are cached by all that they depend on: the
+model and the `RenderContext` of its bundle. So an event that changes one model renders one block
+through ruamel.yaml; everything else is joined from the cache. The `gate` checks the result against
+the composition.
 """
 
 import json
@@ -36,7 +37,7 @@ _MIB: Final = 1 << 20
 
 @dataclass(frozen=True, slots=True)
 class Customisation:
-    """What a scope brings of its own beside its composition."""
+    """The render defaults and templates of a scope, its inputs in addition to a composition."""
 
     defaults: RenderDefaults = field(default_factory=RenderDefaults)
     templates: Templates = field(default_factory=Templates.built_in)
@@ -51,25 +52,30 @@ class RenderedBundle:
 
 @dataclass(frozen=True, slots=True)
 class ModelFragment:
-    """What one model adds to the files of a bundle."""
+    """The parts of a bundle's files that belong to one model."""
 
     block: bytes
+    """Its service in the compose file."""
     map_line: bytes
     list_line: bytes
     env_lines: bytes
     files: tuple[RenderedFile, ...]
     image_folder: str
+    """The registry and folder that its image is pulled from."""
 
     @property
     def size(self) -> int:
-        """Bytes of text it holds."""
-        parts = (self.block, self.map_line, self.list_line, self.env_lines, *(file.body for file in self.files))
-        return sum(map(len, parts))
+        """The size of its texts in bytes."""
+        texts = (self.block, self.map_line, self.list_line, self.env_lines)
+        return sum(map(len, texts)) + sum(len(file.body) for file in self.files)
 
 
 @dataclass(frozen=True, slots=True)
 class BundleParts:
-    """What does not depend on the models: the three services' blocks (unsealed) and the ends of the document."""
+    """The parts of the compose file that do not depend on the models.
+
+    The blocks of the three services still hold the placeholder of their digest (`compose.sealed`).
+    """
 
     header: bytes
     download: bytes
@@ -79,44 +85,46 @@ class BundleParts:
 
 
 class Renderer:
-    """Renders compositions; may be called from several threads at once."""
+    """Renders compositions. Safe to call from several threads at once."""
 
     def __init__(self, cache_bytes: int = 64 * _MIB) -> None:
-        """`cache_bytes` bounds what is kept of earlier renderings, over all scopes."""
-        self._contributions = Cache[ModelFragment](cache_bytes)
-        self._fixed = Cache[BundleParts](cache_bytes // 8)
+        """`cache_bytes` bounds the cache of fragments, over all scopes."""
+        self._fragments = Cache[ModelFragment](cache_bytes)
+        self._parts = Cache[BundleParts](cache_bytes // 8)
         self._signatures = Cache[tuple[bytes, str]](cache_bytes // 8)
         self._readmes = Cache[bytes](cache_bytes // 8)
 
     def render(
         self, composition: Composition, defaults: RenderDefaults, stamp: Stamp, templates: Templates | None = None
     ) -> RenderedBundle:
-        """The bundle of `composition`, as state `stamp`: the same bytes for the same arguments, whatever is kept.
+        """The bundle of `composition` as state `stamp`.
+
+        The result depends on the arguments alone, never on the cache.
 
         Raises:
-            RenderError: a text in it cannot stand in the file it belongs into, or (TemplateFault) a template of the
-                bundle's own is at fault.
+            UnsafeText: a text cannot be written into its file.
+            TemplateFault: a custom template has a fault.
         """
         templates = templates or Templates.built_in()
-        frame = RenderContext.of(composition, defaults, templates)
-        models = self._contributions_of(composition, frame)
-        fixed = self._fixed_blocks(composition, frame)
-        signature, signature_seal = self._signature(composition.proxy)
+        context = RenderContext.of(composition, defaults, templates)
+        models = self._fragments_of(composition, context)
+        parts = self._bundle_parts(composition, context)
+        signature, signature_digest = self._signature(composition.proxy)
         model_map = b"".join(model.map_line for model in models)
         model_list = b"".join(model.list_line for model in models)
         script = download.script(templates).encode()
         document = b"".join(
             (
-                fixed.header,
-                compose.sealed(fixed.download, _seal(model_list, script)),
+                parts.header,
+                compose.sealed(parts.download, _files_digest(model_list, script)),
                 *(model.block for model in models),
-                compose.sealed(fixed.router, _seal(model_map)),
-                compose.sealed(fixed.proxy, signature_seal),
-                fixed.footer,
+                compose.sealed(parts.router, _files_digest(model_map)),
+                compose.sealed(parts.proxy, signature_digest),
+                parts.footer,
             )
         )
         files = [
-            RenderedFile(readme.PATH, self._readme(composition, frame, models, fixed.proxy)),
+            RenderedFile(readme.PATH, self._readme(composition, context, models, parts.proxy)),
             RenderedFile(STAMP_PATH, _stamp(composition, stamp)),
             RenderedFile(compose.PATH, document),
             RenderedFile(MONITORING_PATH, templates.text("monitoring.txt").encode()),
@@ -135,81 +143,86 @@ class Renderer:
         # Texts sort like their bytes in UTF-8.
         return RenderedBundle(tuple(sorted(files, key=attrgetter("path"))))
 
-    def _contributions_of(self, composition: Composition, frame: RenderContext) -> list[ModelFragment]:
-        frame_key = frame.key
-        keys = [(model.canonical, frame_key) for model in composition.models]
-        kept = self._contributions.get_all(keys)
+    def _fragments_of(self, composition: Composition, context: RenderContext) -> list[ModelFragment]:
+        context_key = context.key
+        keys = [(model.canonical, context_key) for model in composition.models]
+        cached = self._fragments.get_all(keys)
         return [
-            self._contributed(model, key, frame) if contribution is None else contribution
-            for model, key, contribution in zip(composition.models, keys, kept, strict=True)
+            self._render_and_cache(model, key, context) if fragment is None else fragment
+            for model, key, fragment in zip(composition.models, keys, cached, strict=True)
         ]
 
-    def _contributed(self, model: Model, key: tuple[str, str], frame: RenderContext) -> ModelFragment:
-        contribution = _contribution(model, frame)
-        self._contributions.put(key, contribution, contribution.size + len(model.canonical))
-        return contribution
+    def _render_and_cache(self, model: Model, key: tuple[str, str], context: RenderContext) -> ModelFragment:
+        fragment = _render_model(model, context)
+        self._fragments.put(key, fragment, fragment.size + len(model.canonical))
+        return fragment
 
-    def _fixed_blocks(self, composition: Composition, frame: RenderContext) -> BundleParts:
-        key = (frame.key, composition.proxy.image)
-        fixed = self._fixed.get(key)
-        if fixed is None:
-            fixed = BundleParts(
-                compose.header(frame),
-                compose.download_block(frame),
-                compose.router_block(frame),
-                compose.proxy_block(composition.proxy.image, frame),
-                compose.footer(frame),
+    def _bundle_parts(self, composition: Composition, context: RenderContext) -> BundleParts:
+        key = (context.key, composition.proxy.image)
+        parts = self._parts.get(key)
+        if parts is None:
+            parts = BundleParts(
+                compose.header(context),
+                compose.download_block(context),
+                compose.router_block(context),
+                compose.proxy_block(composition.proxy.image, context),
+                compose.footer(context),
             )
-            self._fixed.put(key, fixed, 8192)
-        return fixed
+            self._parts.put(key, parts, 8192)
+        return parts
 
     def _signature(self, proxy: Proxy) -> tuple[bytes, str]:
-        """Its file, and the seal of that."""
+        """The signature file, and its digest for the label."""
         document = proxy.signature.canonical
-        kept = self._signatures.get(document)
-        if kept is None:
-            # In the order of the canonical bytes, whatever order an event had: one digest, one text (protocol 1).
+        cached = self._signatures.get(document)
+        if cached is None:
+            # Keys in the order of the canonical JSON, not of the event: one digest has one text
+            # (protocol 1).
             text = yaml_emitter.as_yaml(json.loads(document), _SIGNATURE_HEADING).encode()
-            kept = text, _seal(text)
-            self._signatures.put(document, kept, len(text) + len(document))
-        return kept
+            cached = text, _files_digest(text)
+            self._signatures.put(document, cached, len(text) + len(document))
+        return cached
 
     def _readme(
-        self, composition: Composition, frame: RenderContext, models: list[ModelFragment], proxy: bytes
+        self, composition: Composition, context: RenderContext, models: list[ModelFragment], proxy: bytes
     ) -> bytes:
-        fixed = (frame.defaults.download_image, frame.defaults.router_image, composition.proxy.image)
-        folders = {images.folder(frame.pulled_from(image)) for image in fixed}
-        key = (frame.key, frozenset(folders.union(model.image_folder for model in models)), proxy)
+        defaults = context.defaults
+        other_images = (defaults.download_image, defaults.router_image, composition.proxy.image)
+        other_folders = {images.folder(context.pulled_from(image)) for image in other_images}
+        folders = frozenset(other_folders.union(model.image_folder for model in models))
+        key = (context.key, folders, proxy)
         text = self._readmes.get(key)
         if text is None:
-            text = readme.text(frame, key[1], proxy).encode()
+            text = readme.text(context, folders, proxy).encode()
             self._readmes.put(key, text, len(text))
         return text
 
 
-def _contribution(model: Model, frame: RenderContext) -> ModelFragment:
-    templates, allotment = frame.templates, ResourceDefaults.of(model, frame.defaults.resources)
+def _render_model(model: Model, context: RenderContext) -> ModelFragment:
+    templates, resources = context.templates, ResourceDefaults.of(model, context.defaults.resources)
     path, text = example.batching_path(model), example.batching_text(model, templates)
+    batching = text if example.batching_is_on(model) else None
     return ModelFragment(
-        block=compose.model_block(model, frame, allotment, text if example.batching_is_on(model) else None),
+        block=compose.model_block(model, context, resources, batching),
         map_line=router.map_line(model, templates).encode(),
         list_line=download.list_line(model, templates).encode(),
-        env_lines=example.env_lines(model, allotment, templates).encode(),
+        env_lines=example.env_lines(model, resources, templates).encode(),
         files=(RenderedFile(path, text.encode()),) if path else (),
-        image_folder=images.folder(frame.pulled_from(model.serving.image)),
+        image_folder=images.folder(context.pulled_from(model.serving.image)),
     )
 
 
 def _stamp(composition: Composition, stamp: Stamp) -> bytes:
-    said = {
+    fields = {
         "schema": 1,
         "scope": str(composition.scope),
         "state": stamp.state,
         "revision": stamp.revision,
         "composition": composition.digest,
     }
-    return canonical_json(said).encode() + b"\n"
+    return canonical_json(fields).encode() + b"\n"
 
 
-def _seal(*bodies: bytes) -> str:
+def _files_digest(*bodies: bytes) -> str:
+    """The digest of the files that a service serves, for its label."""
     return canonical_digest([body.decode() for body in bodies])

@@ -1,6 +1,6 @@
-"""A least-recently-used cache bounded in bytes, shared by threads and scopes.
+"""A least-recently-used cache, bounded in bytes and safe for threads.
 
-Two threads that miss the same key both make the value; it is the same value, so nobody waits.
+Two threads that miss the same key both compute the value. The results are equal, so neither waits.
 """
 
 from collections import OrderedDict
@@ -12,26 +12,29 @@ V = TypeVar("V")
 
 
 class Cache(Generic[V]):
-    """Values by key; the bytes each is counted with are told by whoever puts it in."""
+    """Values by key. The caller of `put` specifies the size of each value."""
 
     def __init__(self, limit: int) -> None:
-        """`limit` in bytes; 0 keeps nothing."""
+        """`limit` is in bytes; 0 disables the cache."""
         self._limit = limit
         self._held = 0
         self._entries: OrderedDict[Hashable, tuple[V, int]] = OrderedDict()
         self._lock = Lock()
 
     def get(self, key: Hashable) -> V | None:
-        """The value, now the most recently used one."""
+        """The value, or None. It becomes the most recently used one."""
         return self.get_all([key])[0]
 
     def get_all(self, keys: Iterable[Hashable]) -> list[V | None]:
-        """The value of each key or None, at the price of one lock."""
+        """The value of each key, or None; the lock is taken once for all."""
         with self._lock:
             return [self._used(key) for key in keys]
 
     def put(self, key: Hashable, value: V, size: int) -> None:
-        """Keeps `value`; the least recently used ones make room. One that would take all the room is not kept."""
+        """Stores `value`, and drops the least recently used ones beyond the limit.
+
+        A value that is larger than the limit is not stored.
+        """
         with self._lock:
             self._held -= self._entries.pop(key, (value, 0))[1]
             if size > self._limit:
@@ -43,7 +46,7 @@ class Cache(Generic[V]):
                 self._held -= dropped
 
     def pop(self, key: Hashable) -> V | None:
-        """The value, which is not kept any more."""
+        """Removes the value and returns it; None if there is none."""
         with self._lock:
             value, size = self._entries.pop(key, (None, 0))
             self._held -= size

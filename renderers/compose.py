@@ -1,12 +1,13 @@
-"""The compose file, block by block: one block per service, each through ruamel.yaml.
+"""Renders the compose file, one block per service, each through ruamel.yaml.
 
-A block is the service's key and what stands below it, and ends with its own separator, so that blocks put together
-are byte for byte what ruamel.yaml would write for the whole document. (For that, no template ends with a sequence on
-one line: ruamel.yaml would hang the separator on the document, not on the block.) Three services carry a digest of
-files that change with any model; their blocks keep its placeholder, and `sealed` puts the hex in (in double quotes it
-has one spelling).
+A block is the key of a service and everything below it. It ends with its own separator, so joined
+blocks are byte for byte what ruamel.yaml would write for the whole document. (So no template may
+end with a sequence on one line: ruamel.yaml would attach the separator to the document instead of
+the block.) Three services have a digest of files that change with any model. Their blocks keep its
+placeholder, and `sealed` inserts the hex digits, which have one spelling in double quotes.
 
-Variants (gpu, batching, a number of labels) are chosen in the template's text; values are set in the parsed tree.
+Variants (gpu, batching, the number of labels) are chosen in the template's text. Values are set in
+the parsed tree.
 """
 
 import difflib
@@ -36,7 +37,7 @@ _MEMORY_UNITS: Final = ((1 << 30, "g"), (1 << 20, "m"), (1 << 10, "k"), (1, "b")
 
 @dataclass(frozen=True, slots=True)
 class RenderContext:
-    """What the services of a bundle share."""
+    """The inputs that all services of a bundle share."""
 
     bundle: str
     target: str
@@ -45,27 +46,30 @@ class RenderContext:
 
     @classmethod
     def of(cls, composition: Composition, defaults: RenderDefaults, templates: Templates) -> "RenderContext":
-        """The frame of a composition under these defaults."""
+        """The context of a composition with these defaults and templates."""
         return cls(composition.bundle.name, composition.bundle.target, defaults, templates)
 
     @property
     def key(self) -> str:
-        """Equal for equal frames."""
+        """A cache key: equal for equal contexts."""
         return canonical_json([self.bundle, self.target, self.defaults.digest, self.templates.digest])
 
     @property
     def labels(self) -> list[tuple[str, str]]:
-        """The labels that every service gets, sorted."""
+        """The labels of every service, sorted."""
         return sorted(self.defaults.labels.items())
 
     def pulled_from(self, image: str) -> str:
-        """The image as the bundle's hosts can have it."""
+        """The image with its registry replaced by the configured mirror, if there is one."""
         return images.pulled_from(image, self.defaults.registries)
 
 
 @dataclass(frozen=True, slots=True)
 class ResourceDefaults:
-    """What a model gets unless the target host says otherwise, as Compose writes it; "0" means no limit."""
+    """A model's resources unless a variable of the target host replaces them.
+
+    In Compose's notation; "0" means no limit.
+    """
 
     cpu_limit: str
     mem_limit: str
@@ -74,7 +78,7 @@ class ResourceDefaults:
 
     @classmethod
     def of(cls, model: Model, defaults: Resources) -> "ResourceDefaults":
-        """The composition's value, else the default, else none."""
+        """The composition's values, else the defaults, else no limit."""
         limits, reservations = model.serving.resources.limits, model.serving.resources.reservations
         return cls(
             *_amounts(limits, defaults.limits),
@@ -83,89 +87,92 @@ class ResourceDefaults:
 
 
 def model_digest(model: Model) -> str:
-    """16 hex digits that change when the service must start anew to serve the right files."""
+    """16 hex digits that change when the service must restart to serve the right files."""
     artifact = model.artifact
     return canonical_digest([model.version, artifact.uri, artifact.digest, model.serving_version])[:16]
 
 
-def header(frame: RenderContext) -> bytes:
+def header(context: RenderContext) -> bytes:
     """Everything above the first service."""
-    return frame.templates.text("header.yaml").encode()
+    return context.templates.text("header.yaml").encode()
 
 
-def model_block(model: Model, frame: RenderContext, allotment: ResourceDefaults, batching: str | None) -> bytes:
-    """The service of a model; `batching` is the text of its batching file when that is on."""
+def model_block(model: Model, context: RenderContext, resources: ResourceDefaults, batching: str | None) -> bytes:
+    """The service of a model; `batching` is the text of its batching file if batching is on."""
     gpu = model.serving.gpu
     devices = (gpu.device_ids or ()) if gpu else ()
     template = _template(
-        frame.templates,
+        context.templates,
         f"{model.serving.platform}.yaml",
         gpu=gpu.count if gpu else None,
         devices=len(devices),
         batching=batching is not None,
-        labels=len(frame.labels),
+        labels=len(context.labels),
     )
     values = {
         "model_id": model.id,
         "variable": variable_name(model.id),
-        "image": frame.pulled_from(model.serving.image),
+        "image": context.pulled_from(model.serving.image),
         "model_digest": model_digest(model),
-        **asdict(allotment),
+        **asdict(resources),
     }
     if batching is not None:
         values["batching_digest"] = canonical_digest(batching)[:16]
     values |= {f"device:{index}": device for index, device in enumerate(devices)}
-    return _block(template, values, frame)
+    return _block(template, values, context)
 
 
-def download_block(frame: RenderContext) -> bytes:
-    """model_download, unsealed."""
-    return _fixed_block("model_download.yaml", frame.pulled_from(frame.defaults.download_image), frame)
+def download_block(context: RenderContext) -> bytes:
+    """The service model_download, with the placeholder of its digest."""
+    return _fixed_block("model_download.yaml", context.pulled_from(context.defaults.download_image), context)
 
 
-def router_block(frame: RenderContext) -> bytes:
-    """The router, unsealed."""
-    return _fixed_block("router.yaml", frame.pulled_from(frame.defaults.router_image), frame)
+def router_block(context: RenderContext) -> bytes:
+    """The router's service, with the placeholder of its digest."""
+    return _fixed_block("router.yaml", context.pulled_from(context.defaults.router_image), context)
 
 
-def proxy_block(image: str, frame: RenderContext) -> bytes:
-    """model_proxy, unsealed."""
-    return _fixed_block("proxy.yaml", frame.pulled_from(image), frame)
+def proxy_block(image: str, context: RenderContext) -> bytes:
+    """The service model_proxy, with the placeholder of its digest."""
+    return _fixed_block("proxy.yaml", context.pulled_from(image), context)
 
 
 def sealed(block: bytes, digest: str) -> bytes:
-    """`block` with the 16 hex digits of what it serves in its label."""
+    """`block` with the first 16 hex digits of `digest` in the place of its placeholder."""
     return block.replace(_HOLE, f'"{digest[:16]}"'.encode(), 1)
 
 
-def footer(frame: RenderContext) -> bytes:
+def footer(context: RenderContext) -> bytes:
     """Everything below the last service."""
-    return _template(frame.templates, _FOOTER).filled(_frame_values(frame)).encode()
+    return _template(context.templates, _FOOTER).filled(_context_values(context)).encode()
 
 
 def sample(platform: str, templates: Templates, gpu: Literal["all"] | None = None) -> str:
-    """A model's block with its placeholders left in, for the README: what is shown is what is rendered."""
+    """A model's block with its placeholders unfilled, for the README.
+
+    It is made from the template of the compose file, so the README and that file agree.
+    """
     values = {field.name: "0" for field in fields(ResourceDefaults)} | {"variable": "<model_id>"}
     return _template(templates, f"{platform}.yaml", gpu=gpu).filled(values).removeprefix(_SERVICES)
 
 
-def _fixed_block(name: str, image: str, frame: RenderContext) -> bytes:
-    return _block(_template(frame.templates, name, labels=len(frame.labels)), {"image": image}, frame)
+def _fixed_block(name: str, image: str, context: RenderContext) -> bytes:
+    return _block(_template(context.templates, name, labels=len(context.labels)), {"image": image}, context)
 
 
-def _block(template: yaml_templates.Template, values: Mapping[str, str], frame: RenderContext) -> bytes:
-    text = template.filled({**values, **_frame_values(frame)})
+def _block(template: yaml_templates.Template, values: Mapping[str, str], context: RenderContext) -> bytes:
+    text = template.filled({**values, **_context_values(context)})
     return text.removeprefix(_SERVICES).encode()
 
 
-def _frame_values(frame: RenderContext) -> dict[str, str]:
+def _context_values(context: RenderContext) -> dict[str, str]:
     values = {
-        "bundle": frame.bundle,
-        "network": frame.bundle,
-        "target_scalar": yaml_templates.written(frame.target),
-        "restart": frame.defaults.restart,
+        "bundle": context.bundle,
+        "network": context.bundle,
+        "target_scalar": yaml_templates.written(context.target),
+        "restart": context.defaults.restart,
     }
-    for index, (key, value) in enumerate(frame.labels):
+    for index, (key, value) in enumerate(context.labels):
         values[f"label_key:{index}"] = key
         values[f"label_value:{index}"] = value.replace("$", "$$")  # Compose interpolates label values
     return values
@@ -188,15 +195,18 @@ def _template(
         if templates.overridden:
             yaml_templates.refuse_extras(text)
     except yaml_templates.NotYaml as error:
-        where = f"line {error.line} of what it makes, {lines[error.line - 1].strip()!r}"
-        raise TemplateFault(name, error.line, f"is no YAML for a service: {error} ({where})") from error
+        where = f"line {error.line} of its output, {lines[error.line - 1].strip()!r}"
+        message = f"its output is not valid YAML for a service: {error} ({where})"
+        raise TemplateFault(name, error.line, message) from error
     if name != _FOOTER and (not text.startswith(_SERVICES) or [*map(len, template.outline.values())] != [1]):
-        raise TemplateFault(name, 1, f"must begin with {_SERVICES.strip()!r}, and have one service below it")
-    for unknown in sorted(each for each in template.names if not _FILLED.fullmatch(each)):
+        message = f"must begin with {_SERVICES.strip()!r}, and have one service below it"
+        raise TemplateFault(name, 1, message)
+    unknown_names = [placeholder for placeholder in template.names if not _FILLED.fullmatch(placeholder)]
+    for unknown in sorted(unknown_names):
         line = next(number for number, line in enumerate(lines, 1) if f"<{unknown}>" in line)
         near = difflib.get_close_matches(unknown, _KNOWN, n=1)
         meant = f"; did you mean <{near[0]}>?" if near else ""
-        raise TemplateFault(name, line, f"<{unknown}> is no placeholder{meant}")
+        raise TemplateFault(name, line, f"<{unknown}> is not a known placeholder{meant}")
     return template
 
 
@@ -207,7 +217,7 @@ def _amounts(own: Amounts, default: Amounts) -> tuple[str, str]:
 
 
 def _memory(amount: int) -> str:
-    """The largest unit that divides it evenly."""
+    """`amount` bytes in the largest unit that divides it evenly."""
     if amount == 0:
         return "0"
     size, unit = next((size, unit) for size, unit in _MEMORY_UNITS if amount % size == 0)

@@ -1,8 +1,8 @@
-"""model_download's files: the list of what to bring, and the script that brings it.
+"""Renders the files of model_download: the list of models to download, and the script.
 
-TensorFlow Serving and OpenVINO Model Server want `<id>/<number>/` with the model's files, so a line names the number
-(`serving_version`). A Triton artifact is the model's folder of a repository, with config.pbtxt and its own version
-folders: there the line names the id alone, and the number is of no use.
+TensorFlow Serving and OpenVINO Model Server load `<id>/<number>/`, so a line has the number
+(`serving_version`). A Triton artifact is a model's folder of a repository, with config.pbtxt and
+its version folders, so its line has only the id.
 """
 
 from typing import Final
@@ -18,7 +18,7 @@ _REMOTES: Final = {"gs": "gcs", "s3": "s3"}
 
 
 def list_line(model: Model, templates: Templates) -> str:
-    """What to bring, and where to."""
+    """The line of the list for one model: target folder and source."""
     scheme, _, path = model.artifact.uri.partition("://")
     is_version = PLATFORMS[model.serving.platform].loads_numbers
     folder = f"{model.id}/{model.serving_version}" if is_version else model.id
@@ -26,5 +26,5 @@ def list_line(model: Model, templates: Templates) -> str:
 
 
 def script(templates: Templates) -> str:
-    """download.sh, for dash and busybox alike."""
+    """download.sh, which runs in dash and busybox."""
     return templates.text("download.sh")

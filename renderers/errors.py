@@ -1,21 +1,21 @@
-"""What can go wrong while rendering. Every one of these is final for its composition: the same input fails again."""
+"""Errors of rendering. Each is final for its composition: the same input fails again."""
 
 
 class RenderError(Exception):
-    """The composition cannot become a bundle: give it up and say why."""
+    """The composition cannot be rendered: do not retry, report the reason."""
 
 
 class UnsafeText(RenderError):
-    """A text that its sink cannot hold got past the rules of `identifiers`."""
+    """The rules of `identifiers` accepted a text that its output format (`sink`) cannot hold."""
 
     def __init__(self, sink: str, text: str) -> None:
-        super().__init__(f"{text!r} cannot stand in {sink}")
+        super().__init__(f"{text!r} cannot be written in {sink}")
         self.sink = sink
         self.text = text
 
 
 class TemplateFault(RenderError):
-    """A bundle's own template cannot be used: its author must act."""
+    """A custom template cannot be used: its author must correct it."""
 
     def __init__(self, name: str, line: int, message: str) -> None:
         """`line` counts from 1."""
@@ -26,10 +26,10 @@ class TemplateFault(RenderError):
 
 
 class GateFailure(RenderError):
-    """A rendered file, read back, is not what the composition says: nothing of it may be published."""
+    """A rendered file, read back, contradicts the composition: the bundle must not be published."""
 
     def __init__(self, file: str, line: int, what: str, found: str) -> None:
-        """`line` counts from 1; `what` names the place and what was expected there."""
+        """`line` counts from 1; `what` is the expected content and, where useful, its place."""
         super().__init__(f"{file}:{line}: expected {what}, found {found}")
         self.file = file
         self.line = line

@@ -1,7 +1,8 @@
-"""What an operator copies and fills in: example/, and the batching parameters that stand on either side.
+"""Renders example/, the files that operators copy and fill in, and the batching parameters.
 
-A file here is a default: once an operator has changed it in the live tree, it is never written again (protocol 5).
-So nothing in base/ may depend on what these files say about single models.
+A file in example/ is a default: once an operator has changed it in the live tree, it is never
+overwritten (protocol 5). So nothing in base/ may depend on what these files hold for single models.
+The batching parameters of a model are in base/ or in example/ (`batching_path`).
 """
 
 from typing import Final
@@ -23,23 +24,26 @@ _WRAPPED: Final = ("max_batch_size", "batch_timeout_micros", "max_enqueued_batch
 
 
 def static_files(templates: Templates) -> dict[str, str]:
-    """Path and text of the files that are the same in every bundle."""
+    """The files that are the same in every bundle, as path -> text."""
     return {path: templates.text(name) for path, name in _STATIC.items()}
 
 
 def env_head(templates: Templates) -> str:
-    """conf/bundle/.env above the models' lines."""
+    """The part of conf/bundle/.env above the lines of the models."""
     return templates.text("conf.env")
 
 
-def env_lines(model: Model, allotment: ResourceDefaults, templates: Templates) -> str:
-    """A model's lines of conf/bundle/.env."""
+def env_lines(model: Model, resources: ResourceDefaults, templates: Templates) -> str:
+    """The lines of one model in conf/bundle/.env."""
     name = variable_name(model.id)
-    return templates.render("serving.env", service=f"s{model.id}s", variable=name, allotment=allotment)
+    return templates.render("serving.env", service=f"s{model.id}s", variable=name, allotment=resources)
 
 
 def batching_path(model: Model) -> str | None:
-    """The bundle's own file in base/ where the composition switches batching on, else the operator's in example/."""
+    """The path of the model's batching file; None where the platform has none.
+
+    It is in base/ if the composition enables batching, else in example/ for the operator.
+    """
     if PLATFORMS[model.serving.platform].no_batching:
         return None
     folder = "base/bundle" if batching_is_on(model) else "example/conf/bundle"
@@ -47,7 +51,7 @@ def batching_path(model: Model) -> str | None:
 
 
 def batching_is_on(model: Model) -> bool:
-    """Whether the composition switches batching on."""
+    """Whether the composition enables batching."""
     return model.serving.batching is not None and model.serving.batching.enabled
 
 
@@ -61,11 +65,11 @@ def batching_text(model: Model, templates: Templates) -> str:
 
 
 def _parameters(service: str, parameters: BatchingParameters, templates: Templates) -> str:
-    given = ((name, getattr(parameters, name)) for name in _WRAPPED)
+    values = ((name, getattr(parameters, name)) for name in _WRAPPED)
     return templates.render(
         "batching_on.txt",
         service=service,
-        wrapped=[(name, value) for name, value in given if value is not None],
+        wrapped=[(name, value) for name, value in values if value is not None],
         sizes=parameters.allowed_batch_sizes or (),
         pad=parameters.pad_variable_length_inputs,
     )

@@ -1,8 +1,9 @@
-"""What ids, versions, names, images and URIs may be.
+"""Rules for ids, versions, names, images and URIs.
 
-Registry text is hostile: a name may be ``$(id)``, a tag may hold a newline. Each kind of text that can reach a
-rendered file has its one rule here, as an allow-list matched against the whole text. The filters of each sink
-(YAML, nginx, shell, env, Markdown) stand behind these rules as a second layer, the gate as a third.
+Text from a registry may be hostile: a name may be ``$(id)``, a tag may contain a newline. Each kind
+of text that can reach a rendered file has exactly one rule here, an allow-list that must match the
+whole text. The filters of the output formats (YAML, nginx, shell, env, Markdown) are a second layer
+of checks, and the gate is a third.
 """
 
 import re
@@ -29,8 +30,9 @@ _IMAGE: Final = re.compile(
 _REGISTRY: Final = re.compile(_DOMAIN)
 _REGISTRY_PREFIX: Final = re.compile(rf"{_DOMAIN}(?:/{_COMPONENT})*")
 
-# The bucket rule is the stricter of the two clouds'. The key rule keeps what rclone, a shell `read` and a YAML
-# scalar all take literally; a space would end the shell's field, a colon could start an rclone option.
+# The bucket rule is the stricter one of S3 and GCS. The key rule allows what rclone, a shell `read`
+# and a YAML scalar all take literally: a space would end the shell's field, and a colon could start
+# an rclone option.
 _URI: Final = re.compile(r"(s3|gs)://([a-z0-9][a-z0-9._-]{1,61}[a-z0-9])/([A-Za-z0-9._=+@,~/-]{1,1024})")
 
 MODEL_ID_LENGTH: Final = 61  # s<id>s is a DNS label
@@ -44,7 +46,8 @@ def _slug(longest: int) -> AfterValidator:
     def check(text: str) -> str:
         if len(text) > longest or not _SLUG.fullmatch(text):
             raise ValueError(
-                f"must be lower-case letters, digits, '-' and '_', start and end with a letter or digit, "
+                "must be lower-case letters, digits, '-' and '_', "
+                "start and end with a letter or digit, "
                 f"and have at most {longest} characters"
             )
         return text
@@ -95,8 +98,9 @@ def _uri(text: str) -> str:
     match = _URI.fullmatch(text)
     if match is None:
         raise ValueError(
-            "must be s3://bucket/key or gs://bucket/key, without user, query or fragment; a bucket has 3 to 63 "
-            "lower-case letters, digits and . _ -, a key holds letters, digits and . _ = + @ , ~ / -"
+            "must be s3://bucket/key or gs://bucket/key, without user, query or fragment; "
+            "a bucket has 3 to 63 lower-case letters, digits and . _ -, "
+            "a key holds letters, digits and . _ = + @ , ~ / -"
         )
     segments = match[3].rstrip("/").split("/")
     if any(segment in {"", ".", ".."} for segment in segments):
@@ -166,5 +170,5 @@ Memory = Annotated[int, BeforeValidator(_memory)]
 
 
 def variable_name(model_id: str) -> str:
-    """The form of a model's id inside SERVING_<id>_… variables: `-` ends a variable's name in Compose."""
+    """A model's id in SERVING_<id>_… variables, where Compose allows no `-`."""
     return model_id.replace("-", "_")

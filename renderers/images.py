@@ -1,4 +1,4 @@
-"""Where an image is pulled from: its registry, and the mirror that takes its place on networks that cannot reach it."""
+"""Image references: their registry, and the mirror that replaces it on isolated networks."""
 
 from collections.abc import Mapping
 from typing import Final
@@ -8,10 +8,10 @@ _OLD_DOCKER_HUB: Final = "index.docker.io"
 
 
 def pulled_from(image: str, registries: Mapping[str, str]) -> str:
-    """The reference that Docker is told, after `registries` (host -> prefix) has replaced its registry.
+    """The image reference with its registry replaced by `registries` (host -> prefix).
 
-    Unchanged, short form included, where no entry fits. A short name is read as Docker reads it: of Docker Hub, and of
-    its `library` where it has one part only.
+    Without a matching entry the reference is unchanged, and a short name stays short. As in Docker,
+    a short name belongs to Docker Hub, and to its `library` if it has only one part.
     """
     host, path = _split(image)
     prefix = registries.get(host)
@@ -19,13 +19,13 @@ def pulled_from(image: str, registries: Mapping[str, str]) -> str:
 
 
 def folder(image: str) -> str:
-    """What a pull needs permission for: the reference without its last part."""
+    """The folder that a pull needs permission for: the reference without its last part."""
     path, slash, _ = image.rpartition("/")
     return path if slash else f"{_DOCKER_HUB}/library"
 
 
 def _split(image: str) -> tuple[str, str]:
-    """As `splitDockerDomain` of the distribution project's reference package does it."""
+    """Host and path, as in `splitDockerDomain` of the distribution project's reference package."""
     first, slash, rest = image.partition("/")
     is_host = slash and ("." in first or ":" in first or first == "localhost" or first != first.lower())
     host, path = (first, rest) if is_host else (_DOCKER_HUB, image)

@@ -1,7 +1,7 @@
-"""How big a bundle may be: told before anything is rendered, by intake where the event alone shows it.
+"""Limits on the size of a bundle, checked before anything is rendered.
 
-Sizes of an event's bytes and its nesting are the decoder's (`events.dialects.cloudevents`).
-These are sizes of what would be rendered.
+The intake checks them already if the event alone shows the size. The limits on an event's bytes and
+nesting are separate and belong to the decoder (`events.dialects.cloudevents`).
 """
 
 from collections.abc import Iterator
@@ -29,15 +29,16 @@ _Count = Annotated[int, BeforeValidator(_no_boolean), Field(ge=1, le=10**9)]
 
 @dataclass(frozen=True, slots=True)
 class Excess:
-    """One limit that a composition is beyond."""
+    """One limit that a composition exceeds."""
 
     part: str
-    """Of the composition, as a JSON path below it; empty for all of it."""
+    """The part of the composition, as a JSON path below it; empty for all of it."""
     words: str
+    """The message for the producer and the operator."""
 
 
 class TooBig(RenderError):
-    """A composition is beyond a limit: make it smaller, or have the operator raise the limit."""
+    """A composition exceeds a limit: make it smaller, or have the operator raise the limit."""
 
     def __init__(self, excesses: tuple[Excess, ...]) -> None:
         super().__init__("; ".join(excess.words for excess in excesses))
@@ -45,13 +46,13 @@ class TooBig(RenderError):
 
 
 class BundleLimits(Value):
-    """The most that one bundle may have."""
+    """The limits of one bundle."""
 
     model_config = ConfigDict(extra="forbid")
 
     models: Annotated[_Count, Field(le=MOST_MODELS)] = Field(2_000, description="Models of one bundle.")
     files: _Count = Field(5_000, description="Files of one rendered bundle.")
-    # The most is what readers take of a manifest (daemon.publishing.sizes).
+    # The upper bound is the largest manifest that readers accept (daemon.publishing.sizes).
     composition_bytes: Annotated[_Count, Field(le=32 << 20)] = Field(
         8 << 20, description="A composition's canonical JSON, in bytes; at most 33554432."
     )
@@ -62,7 +63,7 @@ class BundleLimits(Value):
         """Returns if the composition is within every limit.
 
         Raises:
-            TooBig: it is not; tells what is too big, by how much, and which setting says so.
+            TooBig: with each excess, its size and the setting of its limit.
         """
         excesses = tuple(self._excesses(composition))
         if excesses:
@@ -70,31 +71,35 @@ class BundleLimits(Value):
 
     def _excesses(self, composition: Composition) -> Iterator[Excess]:
         signature = composition.proxy.signature
-        found = (
+        sizes = (
             ("models", "models", len(composition.models)),
             ("files", "files", files_of(composition)),
             ("composition_bytes", "bytes", len(composition.canonical.encode())),
             ("signature_bytes", "bytes in its proxy's signature", len(signature.canonical.encode())),
             ("signature_depth", "levels in its proxy's signature", _depth(signature.document)),
         )
-        for name, what, number in found:
+        parts = {"models": ".models", "signature": ".proxy.signature"}
+        for name, what, number in sizes:
             most = getattr(self, name)
             if number > most:
-                part = {"models": ".models", "signature": ".proxy.signature"}.get(name.partition("_")[0], "")
-                yield Excess(part, f"the bundle has {number} {what}, and may have {most} (setting limits.{name})")
+                words = f"the bundle has {number} {what}; the limit is {most} (setting limits.{name})"
+                yield Excess(parts.get(name.partition("_")[0], ""), words)
 
 
 DEFAULT_LIMITS: Final = BundleLimits()
 
 
 def files_of(composition: Composition) -> int:
-    """How many files a rendering has."""
-    with_batching = sum(not PLATFORMS[model.serving.platform].no_batching for model in composition.models)
-    return _FILES_WITHOUT_MODELS + with_batching
+    """The number of files of the composition's bundle."""
+    platforms = (PLATFORMS[model.serving.platform] for model in composition.models)
+    return _FILES_WITHOUT_MODELS + sum(not platform.no_batching for platform in platforms)
 
 
 def _depth(value: Any) -> int:
-    """Levels of nesting; a scalar has none. Without recursion: a limit must not fall to what it stands against."""
+    """The levels of nesting; a scalar has none.
+
+    It does not recurse: a hostile value could otherwise exhaust the stack.
+    """
     deepest, waiting = 0, [(value, 1)]
     while waiting:
         node, depth = waiting.pop()

@@ -1,7 +1,8 @@
-"""The composition of a scope: what is rendered, as frozen values.
+"""The composition of a scope, the input of a rendering, as frozen values.
 
-Parsed once, at the edge, with every error at once; canonical JSON of a composition (its digest, the manifest)
-parses back to an equal value. Rules of the fields: `identifiers`. Canonical form: protocol 1.
+A composition is parsed once, where it enters the process, and all its errors are reported together.
+Its canonical JSON (used for the digest and in the manifest) parses to an equal value. The rules for
+single fields are in `identifiers`; the canonical form is defined in protocol 1.
 """
 
 import hashlib
@@ -19,7 +20,7 @@ from renderers import platforms
 from renderers.platforms import PLATFORMS
 
 MOST_MODELS: Final = 10_000
-"""Of any bundle, whatever the settings say: see `limits`."""
+"""The upper bound for every bundle; a setting can lower it (`limits`)."""
 _LARGEST_VERSION: Final = 2**31 - 1
 
 
@@ -27,7 +28,10 @@ _CANONICAL: Final = json.JSONEncoder(sort_keys=True, separators=(",", ":"), ensu
 
 
 def canonical_json(value: object) -> str:
-    """The one spelling of a JSON value: sorted keys, no white space, no escapes beyond JSON's own (protocol 1)."""
+    """The canonical text of a JSON value (protocol 1).
+
+    Keys are sorted, there is no white space, and only what JSON requires is escaped.
+    """
     return _CANONICAL.encode(value)
 
 
@@ -37,12 +41,12 @@ def canonical_digest(value: object) -> str:
 
 
 class Value(BaseModel):
-    """A frozen value; fields nobody here knows are passed over (they stay in the raw event)."""
+    """A frozen value. Unknown fields are ignored; the raw event keeps them."""
 
     model_config = ConfigDict(frozen=True, extra="ignore", hide_input_in_errors=True)
 
     def model_copy(self, *, update: Mapping[str, Any] | None = None, deep: bool = False) -> Self:
-        """A copy, without what was derived from the old fields and kept: pydantic would carry a digest along."""
+        """A copy without the cached properties: pydantic would copy a digest of the old fields."""
         copied = super().model_copy(update=update, deep=deep)
         for name in copied.__dict__.keys() - type(self).model_fields.keys():
             del copied.__dict__[name]
@@ -74,19 +78,19 @@ class Scope:
 
 
 class BundleName(Value):
-    """Which bundle, and which flavour of it."""
+    """The name of a bundle and of one deployment flavour of it."""
 
     name: rules.BundleName
     target: rules.TargetName
 
     @property
     def scope(self) -> Scope:
-        """The scope these two name."""
+        """The scope with this bundle and target."""
         return Scope(self.name, self.target)
 
 
 class Artifact(Value):
-    """Where a model's files are. The digest is carried, not checked (protocol 3)."""
+    """The location of a model's files. The digest is passed through, not checked (protocol 3)."""
 
     uri: rules.ArtifactUri
     digest: rules.Digest | None = None
@@ -94,21 +98,24 @@ class Artifact(Value):
 
 
 class Amounts(Value):
-    """CPUs (decimal text) and memory (bytes); None leaves it to the target host, 0 means no limit."""
+    """CPUs (decimal text) and memory (bytes).
+
+    None takes the render defaults, and no limit if they have none; 0 means no limit.
+    """
 
     cpus: rules.Cpus | None = None
     memory: rules.Memory | None = None
 
 
 class Resources(Value):
-    """In Compose's words: what a service may use at most, and what is kept for it."""
+    """The resource limits and reservations of a service, as in Compose."""
 
     limits: Amounts = Amounts()
     reservations: Amounts = Amounts()
 
 
 class Gpu(Value):
-    """Which GPUs a service sees: a number of them, all, or these devices."""
+    """The GPUs that a service can use: a number of them, all, or certain devices."""
 
     count: Annotated[int, Field(strict=True, ge=1, le=1024)] | Literal["all"] | None = None
     device_ids: Annotated[tuple[rules.DeviceId, ...], Field(min_length=1, max_length=64)] | None = None
@@ -140,25 +147,29 @@ class BatchingParameters(Value):
 
     @property
     def fault(self) -> str:
-        """What the engine would refuse to start with, on the target host, by the comments of its proto; else nothing.
+        """Why the engine would refuse to start with these parameters; empty if it would not.
 
-        For the intake to judge. Not a rule of the value: a composition that was published must go on to parse.
+        The rule is in the comments of the engine's proto. Only the intake checks it: as a rule of
+        the value, it would make compositions unreadable that are published already.
         """
         sizes, largest = self.allowed_batch_sizes, self.max_batch_size or _ENGINES_MAX_BATCH_SIZE
-        if sizes is not None and (any(a >= b for a, b in pairwise(sizes)) or sizes[-1] != largest):
-            return f"allowed_batch_sizes must rise, and end with max_batch_size ({largest})"
-        return ""
+        if sizes is None:
+            return ""
+        rises = all(size < following for size, following in pairwise(sizes))
+        if rises and sizes[-1] == largest:
+            return ""
+        return f"allowed_batch_sizes must rise, and end with max_batch_size ({largest})"
 
 
 class Batching(Value):
-    """Server-side batching, on the platforms that have it by flags."""
+    """Server-side batching, for platforms that configure it by flags."""
 
     enabled: Annotated[bool, Field(strict=True)] = True
     parameters: BatchingParameters = BatchingParameters()
 
 
 class Serving(Value):
-    """How a model is served."""
+    """The serving settings of a model."""
 
     platform: platforms.Name
     image: rules.Image
@@ -168,20 +179,22 @@ class Serving(Value):
 
     @field_validator("batching", "gpu")
     @classmethod
-    def _only_where_it_can_be(cls, given: Any, info: ValidationInfo) -> Any:
+    def _only_if_supported(cls, value: Any, info: ValidationInfo) -> Any:
         platform = info.data.get("platform")
         reason = getattr(PLATFORMS[platform], f"no_{info.field_name}") if platform else ""
-        if given is not None and reason:
+        if value is not None and reason:
             raise ValueError(f"must be absent on {platform}: {reason}")
-        return given
+        return value
 
 
 def default_serving_version(version: str, uri: str) -> int:
-    """The number of the directory the serving engine loads, when the producer gives none (protocol 3).
+    """The number of the directory that the engine loads if the producer sends none (protocol 3).
 
-    The version where that is a positive integer of 31 bits, else a number from sha256(version, URI).
+    It is the version if that is a positive integer of 31 bits, else it is derived from
+    sha256(version, URI).
     """
-    if version.isascii() and version.isdigit() and len(version) <= 10 and 1 <= int(version) <= _LARGEST_VERSION:
+    is_number = version.isascii() and version.isdigit() and len(version) <= 10
+    if is_number and 1 <= int(version) <= _LARGEST_VERSION:
         return int(version)
     digest = hashlib.sha256(canonical_json([version, uri]).encode()).digest()
     return int.from_bytes(digest[:8]) % _LARGEST_VERSION + 1
@@ -205,12 +218,12 @@ class Model(Value):
 
     @cached_property
     def canonical(self) -> str:
-        """Canonical JSON; kept, because a composition's digest is made of it at every change."""
+        """Canonical JSON. Cached: every change computes the composition's digest from it."""
         return canonical_json(known_fields(self))
 
 
 class ModelChange(Value):
-    """What a model-version event says of a model: what is absent stays as it is in the composition."""
+    """The change of one model in a model-version event. Absent fields keep their current values."""
 
     id: rules.ModelId
     version: rules.ModelVersion
@@ -221,22 +234,27 @@ class ModelChange(Value):
 
     @property
     def missing(self) -> tuple[str, ...]:
-        """The fields a model that is new to a scope would still need."""
+        """The fields that are required, but absent, if the model is new to a scope."""
         return tuple(name for name in ("artifact", "serving") if getattr(self, name) is None)
 
     def applied_to(self, current: Model | None) -> Model:
         """The model after this change.
 
         Raises:
-            ValueError: it is new to the scope and incomplete.
+            ValueError: the model is new to the scope, and fields are missing.
         """
         artifact = self.artifact or (current.artifact if current else None)
         serving = self.serving or (current.serving if current else None)
         if artifact is None or serving is None:
-            raise ValueError(f"model {self.id} is new to the scope and needs {' and '.join(self.missing)}")
+            needed = " and ".join(self.missing)
+            raise ValueError(f"model {self.id} is new to the scope and needs {needed}")
         number = self.serving_version
-        if number is None and current and (current.version, current.artifact.uri) == (self.version, artifact.uri):
-            number = current.serving_version  # the producer may have chosen it; nothing that decides it has changed
+        if number is None and current is not None:
+            before = (current.version, current.artifact.uri)
+            if before == (self.version, artifact.uri):
+                # The inputs of the default are unchanged. The producer may have chosen the current
+                # number, so it is not computed again.
+                number = current.serving_version
         return Model(
             id=self.id,
             version=self.version,
@@ -248,25 +266,25 @@ class ModelChange(Value):
 
 
 class BundleSignature(Value):
-    """Types of the proxy's inputs and outputs; the document belongs to the proxy."""
+    """The types of the proxy's inputs and outputs. The proxy defines the form of the document."""
 
     document: dict[str, JsonValue]
 
     @model_validator(mode="before")
     @classmethod
-    def _not_by_uri(cls, given: Any) -> Any:
-        if isinstance(given, dict) and "uri" in given:
+    def _not_by_uri(cls, value: Any) -> Any:
+        if isinstance(value, dict) and "uri" in value:
             raise ValueError("uri is not supported in v1: put the signature into document")
-        return given
+        return value
 
     @cached_property
     def canonical(self) -> str:
-        """Canonical JSON of the document; kept, because it grows with the models."""
+        """Canonical JSON of the document. Cached, because its size grows with the models."""
         return canonical_json(self.document)
 
 
 class Proxy(Value):
-    """The one service with ports on the host."""
+    """The proxy of a bundle: the only service with ports on the host."""
 
     image: rules.Image
     signature: BundleSignature
@@ -278,7 +296,10 @@ class Proxy(Value):
 
 
 class Composition(Value):
-    """The full content of a scope. Models are sorted by id; a model's id is unique, also after `-` to `_`."""
+    """The full content of a scope.
+
+    Models are sorted by id. Ids are unique, also after `-` is replaced by `_`.
+    """
 
     bundle: BundleName
     models: Annotated[tuple[Model, ...], Field(min_length=1, max_length=MOST_MODELS)]
@@ -297,7 +318,7 @@ class Composition(Value):
 
     @property
     def scope(self) -> Scope:
-        """The scope this composition is of."""
+        """The scope of this composition."""
         return self.bundle.scope
 
     def model(self, model_id: str) -> Model | None:
@@ -309,10 +330,11 @@ class Composition(Value):
         return {model.id: model for model in self.models}
 
     def with_model(self, model: Model) -> "Composition":
-        """This composition with `model` added, or in the place of the one that has its id.
+        """This composition with `model` added, or replaced if its id exists already.
 
         Raises:
-            ValueError: the id differs from another one only by `-` and `_`, or the composition is full.
+            ValueError: the id differs from another one only by `-` and `_`, or there are too many
+                models.
         """
         others = [other for other in self.models if other.id != model.id]
         name = rules.variable_name(model.id)
@@ -321,12 +343,12 @@ class Composition(Value):
             raise ValueError(f"ids must be unique, also with '-' read as '_': {clash!r} and {model.id!r}")
         if len(others) >= MOST_MODELS:
             raise ValueError(f"a bundle has at most {MOST_MODELS} models")
-        models = tuple(sorted([*others, model], key=lambda each: each.id))
+        models = tuple(sorted([*others, model], key=lambda member: member.id))
         return self.model_copy(update={"models": models})
 
     @cached_property
     def canonical(self) -> str:
-        """Canonical JSON, put together from the models' own."""
+        """Canonical JSON, joined from the cached texts of the models."""
         models = ",".join(model.canonical for model in self.models)
         bundle = canonical_json(known_fields(self.bundle))
         return f'{{"bundle":{bundle},"models":[{models}],"proxy":{self.proxy.canonical}}}'
@@ -338,7 +360,7 @@ class Composition(Value):
 
 
 class RenderDefaults(Value):
-    """What a rendering needs that no composition says; recorded, with its digest, in the manifest."""
+    """Inputs of a rendering that no composition has. The manifest records them and their digest."""
 
     model_config = ConfigDict(extra="forbid")
 
@@ -347,12 +369,12 @@ class RenderDefaults(Value):
     )
     router_image: rules.Image = Field("docker.io/library/nginx:1.28.0-alpine", description="Image of the nginx router.")
     registries: dict[rules.RegistryHost, rules.RegistryPrefix] = Field(
-        {}, description="Mirrors: the registry that an image names, and what takes its place for every image."
+        {}, description="Mirrors: for each registry in an image name, the prefix that replaces it."
     )
     restart: Literal["no", "always", "on-failure", "unless-stopped"] = Field(
-        "unless-stopped", description="Restart policy of the services that run on; model_download runs once."
+        "unless-stopped", description="Restart policy of the services; model_download always runs once."
     )
-    resources: Resources = Field(Resources(), description="Limits and reservations of models that have none.")
+    resources: Resources = Field(Resources(), description="Limits and reservations of models without their own.")
     labels: dict[rules.LabelKey, rules.LabelValue] = Field({}, description="Labels of every service.")
 
     @cached_property
@@ -363,7 +385,10 @@ class RenderDefaults(Value):
 
 @dataclass(frozen=True, slots=True)
 class Stamp:
-    """Which state a rendering belongs to; written to base/.rebundle.json, outside every digest of the content."""
+    """The state that a rendering belongs to, written to base/.rebundle.json.
+
+    No digest of the content includes it.
+    """
 
     state: str
     revision: str
@@ -379,22 +404,22 @@ class RenderedFile:
 
     @property
     def mode(self) -> str:
-        """As the manifest writes it."""
+        """The file mode, as in the manifest."""
         return "0755" if self.executable else "0644"
 
 
 def known_fields(value: BaseModel) -> dict[str, Any]:
-    """The fields that are set to something; an empty group is left out like an absent one."""
+    """The fields with a value. An empty group is omitted, like an absent one."""
     dumped: dict[str, Any] = value.model_dump(mode="json", exclude_none=True)
-    # The signature's document is the proxy's: an empty object in it means something there.
-    kept = {"signature": dumped.pop("signature")} if "signature" in dumped else {}
-    return _pruned(dumped) | kept
+    # The proxy defines the signature's document, and an empty object may have a meaning in it.
+    unpruned = {"signature": dumped.pop("signature")} if "signature" in dumped else {}
+    return _without_empty_groups(dumped) | unpruned
 
 
-def _pruned(group: dict[str, Any]) -> dict[str, Any]:
+def _without_empty_groups(group: dict[str, Any]) -> dict[str, Any]:
     pruned = {}
     for key, child in group.items():
-        kept = _pruned(child) if isinstance(child, dict) else child
-        if kept != {}:
-            pruned[key] = kept
+        value = _without_empty_groups(child) if isinstance(child, dict) else child
+        if value != {}:
+            pruned[key] = value
     return pruned

@@ -1,7 +1,7 @@
-"""What of a bundle may change under its name: images by tag, artifacts without a digest. Pure.
+"""Finds what is not pinned by digest in a bundle: images by tag, artifacts without digest. Pure.
 
-A composition says exactly which text a target host is given, and so which image it asks for. Which bytes it gets is
-said by a digest alone: a tag may be moved, an artifact's files may be written anew.
+A composition fixes the image name that a target host pulls, but only a digest fixes the bytes: a
+tag can be moved, and an artifact's files can be overwritten.
 """
 
 from collections.abc import Iterator
@@ -16,7 +16,7 @@ Policy = Literal["off", "warn", "require"]
 
 @dataclass(frozen=True, slots=True)
 class Movable:
-    """An image or an artifact that no digest holds, and what uses it."""
+    """An image or an artifact without a digest, and its users."""
 
     kind: Literal["image", "artifact"]
     name: str
@@ -29,31 +29,33 @@ class Movable:
 
 
 class Unpinned(RenderError):
-    """A composition has what may change under its name, and the operator's policy forbids that."""
+    """A composition has images or artifacts without a digest, and the policy forbids that."""
 
     def __init__(self, found: tuple[Movable, ...]) -> None:
         shown = ", ".join(map(str, found[:5])) + (f" and {len(found) - 5} more" if len(found) > 5 else "")
-        super().__init__(f"no digest holds {shown}; setting publish.pinning = require: name them by digest")
+        super().__init__(
+            f"not pinned by digest: {shown}; the setting publish.pinning = require needs a digest for each"
+        )
         self.found = found
 
 
 def movable(composition: Composition, defaults: RenderDefaults) -> tuple[Movable, ...]:
-    """Each once, images first, sorted by name."""
+    """Every image and artifact without a digest, each once: images first, sorted by name."""
     users: dict[tuple[Literal["image", "artifact"], str], list[str]] = {}
-    for kind, name, user in _named(composition, defaults):
+    for kind, name, user in _without_digest(composition, defaults):
         users.setdefault((kind, name), []).append(user)
-    ordered = sorted(users, key=lambda each: (each[0] == "artifact", each[1]))
+    ordered = sorted(users, key=lambda item: (item[0] == "artifact", item[1]))
     return tuple(Movable(kind, name, tuple(users[kind, name])) for kind, name in ordered)
 
 
 def require(composition: Composition, defaults: RenderDefaults) -> None:
-    """Raises Unpinned if anything may change under its name."""
+    """Raises Unpinned if any image or artifact has no digest."""
     found = movable(composition, defaults)
     if found:
         raise Unpinned(found)
 
 
-def _named(
+def _without_digest(
     composition: Composition, defaults: RenderDefaults
 ) -> Iterator[tuple[Literal["image", "artifact"], str, str]]:
     images = [

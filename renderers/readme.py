@@ -1,7 +1,7 @@
-"""The bundle's README, for whoever deploys it.
+"""Renders the bundle's README, for the operators who deploy it.
 
-The pieces of the compose file that it shows are cut from the blocks that are rendered, with the placeholders left
-in, so that text and compose file cannot tell different things.
+Its listings are cut from the rendered blocks of the compose file, with the placeholders unfilled,
+so the README and the compose file cannot differ.
 """
 
 import re
@@ -20,22 +20,22 @@ _SERVING: Final = ("depends_on", "image", "networks", "volumes", "command")
 _LEFT_OUT: Final = "    ...\n"
 
 
-def text(frame: RenderContext, folders: Iterable[str], proxy: bytes) -> str:
-    """README.md; `folders` are the places that images are pulled from, `proxy` is the block of model_proxy."""
-    return frame.templates.render(
+def text(context: RenderContext, folders: Iterable[str], proxy: bytes) -> str:
+    """README.md. Images are pulled from `folders`; `proxy` is the block of model_proxy."""
+    return context.templates.render(
         "README.md",
-        bundle=frame.bundle,
-        target=frame.target,
+        bundle=context.bundle,
+        target=context.target,
         registries=", ".join(markdown(folder) for folder in sorted(folders)),
-        gcs=frame.templates.text("gcs.json"),
-        excerpts=_serving_excerpts(frame.templates) | {"proxy": _proxy_excerpt(frame, proxy.decode())},
+        gcs=context.templates.text("gcs.json"),
+        excerpts=_serving_excerpts(context.templates) | {"proxy": _proxy_excerpt(context, proxy.decode())},
     )
 
 
 def excerpt(block: str, shown: Iterable[str], marked: Iterable[str]) -> str:
-    """A service's block for a diff listing: the keys in `shown`, the option lines with one of `marked` in green.
+    """A service's block as a diff listing: the keys in `shown`, and `...` for the keys between.
 
-    Three dots stand for what is left out between the keys.
+    Option lines that contain one of `marked` are highlighted.
     """
     head, *lines = block.rstrip("\n").splitlines(keepends=True)
     wanted, result, keep = set(shown), [head], True
@@ -65,6 +65,6 @@ def _serving_excerpts(templates: Templates) -> dict[str, str]:
     }
 
 
-def _proxy_excerpt(frame: RenderContext, block: str) -> str:
-    marked = ("--inference", "<inference", "--target-bundle", f"#- {frame.target}", f'#- "{frame.target}"')
+def _proxy_excerpt(context: RenderContext, block: str) -> str:
+    marked = ("--inference", "<inference", "--target-bundle", f"#- {context.target}", f'#- "{context.target}"')
     return excerpt(block, ("volumes", "command"), marked)

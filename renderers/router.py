@@ -1,7 +1,7 @@
-"""The router's files: the map from model ids to services, and nginx's tunables.
+"""Renders the router's files: the map from model ids to services, and nginx.conf.
 
-The map is in base/ and follows the composition. nginx.conf is an operator's file in example/: it includes the map,
-so a new model needs no change of it.
+The map is in base/ and is generated from the composition. nginx.conf is in example/ and belongs to
+operators. It includes the map, so a new model needs no change in it.
 """
 
 from typing import Final
@@ -15,7 +15,7 @@ CONF_PATH: Final = "example/conf/bundle/nginx.conf"
 
 
 def map_line(model: Model, templates: Templates) -> str:
-    """Where requests for the model go."""
+    """The line of the map for one model: its id, and its service and port."""
     return templates.render("models.map", id=model.id, port=PLATFORMS[model.serving.platform].grpc_port)
 
 

@@ -1,10 +1,11 @@
-"""Renders and judges a bundle that has every kind of service, before a real one does.
+"""Renders a sample bundle with every kind of service and checks it with the gate.
 
-A template of a bundle's own, or a default, that cannot be rendered or that the gate refuses is found when the daemon
-starts and by `rebundle config check`, not at the next event.
+The daemon does this at its start, and so does `rebundle config check`. They report a custom
+template or a render default that cannot be used before an event needs it.
 """
 
 from functools import cache
+from itertools import product
 from typing import Any, Final
 
 from renderers import gate
@@ -27,10 +28,12 @@ _RESOURCES: Final = {
 
 
 def rehearse(customisation: Customisation) -> None:
-    """Returns if every kind of service can be rendered so, and passes the gate.
+    """Returns if every kind of service can be rendered with `customisation` and passes the gate.
 
     Raises:
-        RenderError: the first one that cannot (TemplateFault), or does not pass (GateFailure).
+        TemplateFault: a custom template cannot be rendered.
+        GateFailure: the output contradicts the composition.
+        RenderError: any other fault of the customisation.
     """
     defaults, templates = customisation.defaults, customisation.templates
     renderer = Renderer()
@@ -41,17 +44,18 @@ def rehearse(customisation: Customisation) -> None:
 
 @cache
 def _every_kind() -> Composition:
-    kinds = [
-        {"platform": platform, "resources": resources} | ({} if gpu is None else {"gpu": gpu}) | extra
-        for platform, able in PLATFORMS.items()
-        for gpu in (_GPUS if not able.no_gpu else (None,))
-        for resources in ({}, _RESOURCES)
-        for extra in (
-            [{} if batching is None else {"batching": batching} for batching in _BATCHING]
-            if not able.no_batching
-            else [{}]
-        )
-    ]
+    """A composition with a model for each combination of platform, GPUs, resources and batching."""
+    kinds: list[dict[str, Any]] = []
+    for name, platform in PLATFORMS.items():
+        gpus = (None,) if platform.no_gpu else _GPUS
+        batchings = (None,) if platform.no_batching else _BATCHING
+        for gpu, resources, batching in product(gpus, ({}, _RESOURCES), batchings):
+            kind: dict[str, Any] = {"platform": name, "resources": resources}
+            if gpu is not None:
+                kind["gpu"] = gpu
+            if batching is not None:
+                kind["batching"] = batching
+            kinds.append(kind)
     return _composition([_model(f"model-{number}", kind) for number, kind in enumerate(kinds)])
 
 

@@ -1,13 +1,18 @@
-"""ruamel.yaml's one home: commented templates in, filled YAML text out.
+"""Fills YAML templates that have comments. The only module that uses ruamel.yaml.
 
-A template's text holds placeholders such as `<image>` in values, keys and comments. It is parsed and written once, with
-marks for placeholders. A value that ruamel.yaml can only write as it is (letters, digits and a few signs between them)
-is then put in the place of its mark; anything else fills a private copy of the tree that ruamel.yaml writes anew. So
-quoting and layout are always its choice, at the price of a string. Where layout depends on a value's length, in front
-of a comment on the same line, that copy is taken too. A `YAML()` is made for every call: one that threads share breaks.
+A template has placeholders such as `<image>` in values, keys and comments. It is parsed and written
+once, with a mark for each placeholder. There are two ways to fill it, with the same result:
 
-A plain scalar that some YAML reader could take for a number, a date or a word is double-quoted, because Compose, the
-gate and an operator's tools do not all read the same version of YAML. Documents without a template: see `documents`.
+* A value that ruamel.yaml cannot write in any other way (letters, digits and a few signs between
+  them) replaces its mark in the written text. This costs no more than joining strings.
+* With any other value, a private copy of the parsed tree is filled and written by ruamel.yaml. So
+  ruamel.yaml always chooses quoting and layout. A placeholder before a comment on the same line
+  needs this way, too, because the layout depends on the length of the value.
+
+A plain scalar that some YAML reader could read as a number, a date or a keyword is double-quoted,
+because Compose, the gate and the tools of operators use different versions of YAML. Each call makes
+its own `YAML()`: an instance that threads share breaks. `yaml_emitter` writes documents without a
+template.
 """
 
 import hashlib
@@ -32,30 +37,31 @@ from renderers.errors import UnsafeText
 _PLACEHOLDER: Final = re.compile(r"<([a-z_]+(?::[0-9]+)?)>")
 _NUMBER_OR_DATE = r"[-+]?\.?[0-9][0-9a-fotxz_:.+ -]*|[-+]?\.(inf|nan)"
 _AMBIGUOUS: Final = re.compile(rf"{_NUMBER_OR_DATE}|y|n|yes|no|on|off|true|false|null|~", re.IGNORECASE)
-# Letters and digits, with these between them: no place inside a plain scalar, nor its end, gives any of them a meaning.
+# Letters and digits, with these signs between them: none of them has a meaning inside a plain
+# scalar or at its end.
 _NEVER_QUOTED: Final = re.compile(r"[A-Za-z0-9]+(?:[_./@+=~:-]+[A-Za-z0-9]+)*")
-# What can be printed on one line, beside ASCII: no line break of any reader, no byte order mark.
+# The printable characters beyond ASCII, without the line breaks of any reader and byte order marks.
 _BEYOND_ASCII = r"\xa0-\u2027\u202a-\ud7ff\ue000-\ufefe\uff00-\ufffd\U00010000-\U0010ffff"
 _ONE_LINE: Final = re.compile(rf"[ -~{_BEYOND_ASCII}]*")
-# The same but for the quote and the backslash.
+# The same without the quote and the backslash.
 _NEVER_ESCAPED: Final = re.compile(rf"[ !#-\[\]-~{_BEYOND_ASCII}]*")
-# Longer keys, and those with a line break, ruamel.yaml writes in another way.
+# ruamel.yaml writes longer keys, and keys with a line break, in another form.
 _LONGEST_KEY: Final = 122
 _LINE_BREAK: Final = re.compile(r"[\n\x85\u2028\u2029]")
-# ruamel.yaml puts a comment back to its column, so the spaces before it depend on what is filled in.
+# ruamel.yaml keeps the column of a comment, so the spaces before it depend on the value.
 _COMMENT_BEHIND: Final = re.compile(r"[^\n]*#")
 _WORDS: Final = re.compile(r"[A-Za-z_][A-Za-z0-9_./ -]*[A-Za-z0-9_./-]|[A-Za-z_]")
 
 
-# What ruamel.yaml raises beside its own errors: dates that are none, tags that do not fit, a nesting without end.
-_BEYOND_RUAMEL: Final = (ValueError, TypeError, AttributeError, LookupError, RecursionError)
+# ruamel.yaml raises these for invalid dates, unsuitable tags and deep nesting.
+_OTHER_ERRORS: Final = (ValueError, TypeError, AttributeError, LookupError, RecursionError)
 
 _InScalar = Callable[[str, tuple[str, ...]], str]
-"""What to put in the place of a scalar; of a key with all keys of its mapping, else with none."""
+"""The replacement of a scalar. For a key, the second argument has all keys of its mapping."""
 
 
 class NotYaml(Exception):
-    """A text is not the YAML that it should be."""
+    """A text is not the expected YAML."""
 
     def __init__(self, line: int, problem: str) -> None:
         """`line` counts from 1."""
@@ -64,7 +70,7 @@ class NotYaml(Exception):
 
 
 class _Place(Enum):
-    """Where a placeholder stands, which decides what may be put there as it is."""
+    """The place of a placeholder. It decides which values can be inserted without ruamel.yaml."""
 
     PLAIN = "in a plain scalar"
     QUOTED = "between double quotes"
@@ -74,26 +80,28 @@ class _Place(Enum):
 
 @dataclass(frozen=True, slots=True)
 class _Hole:
-    """A placeholder, and the scalar or comment around it."""
+    """A placeholder in a template."""
 
     name: str
     around: str
+    """The scalar or comment that contains it."""
     place: _Place
     keys: tuple[str, ...]
-    """All keys of the mapping, where it stands in one of them."""
+    """All keys of the mapping if it is in one of them, else empty."""
 
     def before(self, piece: str) -> "_Hole":
-        """This one, when `piece` is what is written behind it."""
+        """This placeholder, with its place corrected for the text `piece` that follows it."""
         is_moved = self.place is not _Place.COMMENT and _COMMENT_BEHIND.match(piece)
         return replace(self, place=_Place.OTHER) if is_moved else self
 
     def takes(self, value: str, values: Mapping[str, str]) -> bool:
-        """Whether ruamel.yaml writes `value` here as it is, when the others around it are those of `values`."""
+        """Whether ruamel.yaml would write `value` here unchanged, with `values` around it."""
         if self.keys and not self._is_simple_key(values):
             return False
         match self.place:
             case _Place.PLAIN:
-                return bool(_NEVER_QUOTED.fullmatch(value)) and not _AMBIGUOUS.fullmatch(_replaced(self.around, values))
+                is_ambiguous = _AMBIGUOUS.fullmatch(_replaced(self.around, values))
+                return bool(_NEVER_QUOTED.fullmatch(value)) and not is_ambiguous
             case _Place.QUOTED:
                 return bool(_NEVER_ESCAPED.fullmatch(value))
             case _Place.COMMENT:
@@ -111,27 +119,30 @@ class _Hole:
 
 @dataclass(frozen=True, slots=True)
 class Template:
-    """A parsed template document, and what ruamel.yaml writes for it, cut at its placeholders."""
+    """A parsed template document."""
 
     _tree: bytes
+    """The pickled tree, with its placeholders."""
     _pieces: tuple[str, ...]
-    """What stands before the first hole, between two, and behind the last."""
+    """The text that ruamel.yaml writes for the document, split at the placeholders."""
     _holes: tuple[_Hole, ...]
     outline: Mapping[str, tuple[str, ...]]
-    """The names that stand below each of the document's own."""
+    """The names below each top-level key."""
 
     @classmethod
     def parse(cls, text: str) -> "Template":
         """The template in `text`.
 
         Raises:
-            NotYaml: it is no mapping in YAML.
+            NotYaml: it is not YAML, or not a mapping.
         """
         try:
             tree = load(text)
             if not isinstance(tree, CommentedMap):
                 raise NotYaml(1, "it must be a mapping")
-            pickled, outline = pickle.dumps(tree), {str(key): _names(child) for key, child in tree.items()}
+            # Before the marks: they replace the placeholders in the tree itself.
+            pickled = pickle.dumps(tree)
+            outline = {str(key): _key_names(child) for key, child in tree.items()}
             marks = _Marks(hashlib.sha256(text.encode()).hexdigest()[:16])
             _visit(tree, marks.in_scalar, marks.in_comment)
             cut = re.split(rf"mark([0-9]+)x{marks.seed}", dump(tree))
@@ -140,24 +151,24 @@ class Template:
             raise NotYaml(mark.line + 1 if mark else 1, str(error.problem or error.context)) from error
         except ReaderError as error:
             raise NotYaml(text.count("\n", 0, error.position) + 1, error.reason) from error
-        except _BEYOND_RUAMEL as error:
+        except _OTHER_ERRORS as error:
             raise NotYaml(1, f"{type(error).__name__}: {error}") from error
         holes = (marks.holes[int(number)] for number in cut[1::2])
         return cls(pickled, tuple(cut[::2]), tuple(map(_Hole.before, holes, cut[2::2])), outline)
 
     @property
     def names(self) -> frozenset[str]:
-        """Of the placeholders that have to be filled; one in a comment may stand for what an operator fills in."""
+        """The names of the placeholders that must be filled.
+
+        Comments are left out: a placeholder there may be one for operators to fill in.
+        """
         return frozenset(hole.name for hole in self._holes if hole.place is not _Place.COMMENT)
 
     def filled(self, values: Mapping[str, str]) -> str:
-        """The document with its placeholders replaced; one without a value stays as it is.
-
-        What ruamel.yaml writes as it is goes straight into the text that it wrote before; a value that it would, or
-        might, write otherwise sends the whole document through it.
+        """The document with its placeholders replaced. A placeholder without a value stays.
 
         Raises:
-            UnsafeText: a key would stand twice in its mapping, or a value would end a comment.
+            UnsafeText: two keys of a mapping would be equal, or a value would end a comment.
         """
         parts = [self._pieces[0]]
         for hole, piece in zip(self._holes, self._pieces[1:], strict=True):
@@ -168,24 +179,31 @@ class Template:
         return "".join(parts)
 
     def _written(self, values: Mapping[str, str]) -> str:
-        # A copy by pickle costs a tenth of a deep copy, and comments survive it.
-        tree = pickle.loads(self._tree)  # noqa: S301 - made in this process, never read from outside
+        # A copy by pickle costs a tenth of a deep copy, and it keeps the comments.
+        # It was made in this process, never read from outside.
+        tree = pickle.loads(self._tree)  # noqa: S301
         try:
             fill(tree, values)
             return dump(tree)
-        except (YAMLError, *_BEYOND_RUAMEL) as error:
+        except (YAMLError, *_OTHER_ERRORS) as error:
             raise UnsafeText("this YAML document", f"{type(error).__name__}: {error}") from error
 
 
 def refuse_extras(text: str) -> None:
-    """Raises NotYaml: the text has an anchor, an alias or a tag, which ruamel.yaml would write as it likes."""
+    """Raises NotYaml if the text has an anchor, an alias or a tag.
+
+    ruamel.yaml may rewrite these, so its output would not match the template.
+    """
     for event in _yaml().parse(text):
         if isinstance(event, AliasEvent) or getattr(event, "anchor", None) or getattr(event, "tag", None):
             raise NotYaml(event.start_mark.line + 1, "it must have no anchor, no alias and no tag")
 
 
 class _Marks:
-    """Puts a mark in the place of each placeholder; no document holds them, for `seed` is the document's digest."""
+    """Replaces each placeholder by a mark.
+
+    No document contains a mark already, because `seed` is the document's own digest.
+    """
 
     def __init__(self, seed: str) -> None:
         self.seed = seed
@@ -228,28 +246,35 @@ def dump(tree: Any) -> str:
 
 
 def fill(node: Any, values: Mapping[str, str]) -> None:
-    """Replaces the placeholders below `node`, in comments too.
+    """Replaces the placeholders below `node`, including those in comments.
 
     Raises:
-        UnsafeText: a key would stand twice in its mapping, or a value would end a comment.
+        UnsafeText: two keys of a mapping would be equal, or a value would end a comment.
     """
-    _visit(node, lambda scalar, _: _filled(scalar, values), lambda comment: _commented(comment, values))
+    _visit(
+        node,
+        lambda scalar, _: _filled_scalar(scalar, values),
+        lambda comment: _filled_comment(comment, values),
+    )
 
 
 def plain_or_quoted(text: str) -> str:
-    """`text` as a scalar of a document that has no template: plain where no reader can take it for anything else."""
+    """`text` as a scalar of a document without a template.
+
+    It is plain if every YAML reader reads it as text, else double-quoted.
+    """
     if _WORDS.fullmatch(text) and not _AMBIGUOUS.fullmatch(text):
         return text
     return f'"{text}"' if _NEVER_ESCAPED.fullmatch(text) else dump(DoubleQuotedScalarString(text)).rstrip("\n")
 
 
 def is_simple_key(key: str) -> bool:
-    """Whether ruamel.yaml writes it with a colon behind it, and not with a question mark before it."""
+    """Whether ruamel.yaml writes the key as `key:`, not as `? key`."""
     return len(key) <= _LONGEST_KEY and not _LINE_BREAK.search(key)
 
 
 def written(text: str) -> str:
-    """`text` as it is written by hand where a scalar stands in a comment."""
+    """`text` as a scalar inside a comment, where ruamel.yaml does not quote."""
     return f'"{text}"' if _AMBIGUOUS.fullmatch(text) else text
 
 
@@ -262,7 +287,7 @@ def _yaml() -> YAML:
 
 
 def _visit(node: Any, scalar: _InScalar, comment: Callable[[str], str]) -> None:
-    """Puts the result of a function in the place of each scalar, and of each comment, that has a placeholder."""
+    """Replaces each scalar and comment with a placeholder by the result of a function."""
     match node:
         case CommentedMap():
             keys = tuple(key for key in node if isinstance(key, str))
@@ -285,14 +310,14 @@ def _visit_child(parent: Any, key: Any, child: Any, scalar: _InScalar, comment: 
         _visit(child, scalar, comment)
 
 
-def _filled(scalar: str, values: Mapping[str, str]) -> str:
+def _filled_scalar(scalar: str, values: Mapping[str, str]) -> str:
     text = _replaced(scalar, values)
     if isinstance(scalar, ScalarString):
         return cast("str", type(scalar)(text))
     return DoubleQuotedScalarString(text) if _AMBIGUOUS.fullmatch(text) else text
 
 
-def _commented(comment: str, values: Mapping[str, str]) -> str:
+def _filled_comment(comment: str, values: Mapping[str, str]) -> str:
     for name in _PLACEHOLDER.findall(comment):
         if not _ONE_LINE.fullmatch(values.get(name, "")):
             raise UnsafeText("a comment", values[name])
@@ -313,17 +338,17 @@ def _rename(parent: CommentedMap, old: str, new: str) -> None:
         parent.ca.items[new] = comment
 
 
-def _names(node: Any) -> tuple[str, ...]:
+def _key_names(node: Any) -> tuple[str, ...]:
     return tuple(map(str, node)) if isinstance(node, CommentedMap) else ()
 
 
 def _comments(part: Any) -> list[CommentToken]:
-    """The comment tokens in ruamel.yaml's nested lists of them."""
+    """The comment tokens in the nested lists where ruamel.yaml keeps them."""
     match part:
         case CommentToken():
             return [part]
         case list() | tuple():
-            return [token for each in part for token in _comments(each)]
+            return [token for member in part for token in _comments(member)]
         case dict():
             return _comments(list(part.values()))
         case None:

@@ -1,1 +1,1 @@
-"""How an event is written on the wire, one module a dialect. Each decodes bytes to `events.model.Event`. Pure."""
+"""The wire formats of events, one module per format. Each decodes bytes to events. Pure."""

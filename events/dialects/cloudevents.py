@@ -1,9 +1,11 @@
-"""CloudEvents 1.0: bytes -> events. Pure.
+"""Decodes CloudEvents 1.0 from bytes. Pure.
 
-HTTP's three modes (structured, binary, batch), chosen by the content type alone, and the forms that a file may have.
-The envelope is judged here by hand: the public SDK makes up a missing id, takes NaN, duplicate keys and version 0.3,
-and fails with many kinds of exception. What `data` says is judged by `schemas`; whether a type is known, by the caller.
-Every problem of a request comes at once.
+It reads the three HTTP modes (structured, binary, batch), which the content type alone selects, and
+the forms that a file may have. It validates the envelope and reports all problems of a request
+together. `schemas` validates the data, and the caller decides which types are known.
+
+The public SDK is not used: it generates a missing id, accepts NaN, duplicate keys and version 0.3,
+and raises many kinds of exception.
 """
 
 import json
@@ -35,19 +37,19 @@ _LONGEST: Final = {"id": 256, "source": 1024, "type": 256, "subject": 1024}
 
 @dataclass(frozen=True, slots=True)
 class DecodingLimits:
-    """How much one request or file may hold."""
+    """The limits of one request or file."""
 
     most_bytes: int = 1 << 20
-    """Of the body; Kafka's own default for a message."""
+    """The size of the body. The same as Kafka's default for a message."""
     deepest: int = 32
-    """Levels of an event in structured form, the envelope included."""
+    """Levels of nesting of an event in structured form, including the envelope."""
     most_events: int = 100
-    """Of a batch."""
+    """The number of events in a batch."""
 
 
 DEFAULT_LIMITS: Final = DecodingLimits()
 FILE_LIMITS: Final = DecodingLimits(most_bytes=64 << 20, most_events=100_000)
-"""Of a file, whose sender divides it into requests."""
+"""The limits of a file; its sender splits it into requests."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,11 +58,14 @@ class Decoded:
 
     events: tuple[Event, ...]
     batch: bool
-    """Whether it came as a batch, which may also hold one event, or none."""
+    """Whether it was a batch. A batch may also hold one event, or none."""
 
 
 JudgeData = Callable[[object, object], Sequence[Problem]]
-"""What is wrong with an event's data, by its type, for an event whose envelope is wrong: all problems come at once."""
+"""Returns the problems of an event's data, from its type and its data.
+
+It is called for an event with a faulty envelope, so that all problems are reported together.
+"""
 
 
 def decode_http(
@@ -69,20 +74,20 @@ def decode_http(
     limits: DecodingLimits = DEFAULT_LIMITS,
     judge_data: JudgeData | None = None,
 ) -> Decoded:
-    """The events of a request; header names in any case.
+    """The events of a request. Header names may have any case.
 
     Raises:
-        UnsupportedContentType: it is in no mode that is read here (415).
-        InvalidEvent: with every problem; in a batch, paths start with the event's index, as in `$[3].id`.
+        UnsupportedContentType: the content type selects none of the three modes (415).
+        InvalidEvent: with all problems; in a batch, paths start with the index, as in `$[3].id`.
     """
-    given = [(name.lower(), value) for name, value in headers]
-    media_type = _media_type([value for name, value in given if name == b"content-type"])
+    lower_case = [(name.lower(), value) for name, value in headers]
+    media_type = _media_type([value for name, value in lower_case if name == b"content-type"])
     if media_type == STRUCTURED:
         return Decoded((decode_structured(body, limits, judge_data),), batch=False)
     if media_type == BATCH:
         return Decoded(_decode_batch(body, limits, judge_data), batch=True)
     if _JSON.fullmatch(media_type) and not media_type.startswith("application/cloudevents"):
-        return Decoded((_decode_binary(given, body, limits, judge_data),), batch=False)
+        return Decoded((_decode_binary(lower_case, body, limits, judge_data),), batch=False)
     expected = f"must be {STRUCTURED}, {BATCH}, or application/json with ce- headers"
     raise UnsupportedContentType(f"Content-Type {described(media_type)}: {expected}")
 
@@ -90,10 +95,10 @@ def decode_http(
 def decode_structured(
     body: bytes, limits: DecodingLimits = DEFAULT_LIMITS, judge_data: JudgeData | None = None
 ) -> Event:
-    """The one event that `body` holds in structured JSON form.
+    """The event in `body`, which has the structured JSON form.
 
     Raises:
-        InvalidEvent: with every problem.
+        InvalidEvent: with all problems.
     """
     return _event(strict_json.loads(body, most_bytes=limits.most_bytes, deepest=limits.deepest), judge_data)
 
@@ -101,21 +106,23 @@ def decode_structured(
 def decode_many(
     text: bytes, limits: DecodingLimits = FILE_LIMITS, judge_data: JudgeData | None = None
 ) -> tuple[Event, ...]:
-    """The events of a file: one event, an array of events, or one event to a line.
+    """The events of a file: one event, an array of events, or one event per line.
 
     Raises:
-        InvalidEvent: with every problem; in lines, paths start with the line, as in `line 3 $.id`.
+        InvalidEvent: with all problems; with one event per line, paths start with the line, as in
+            `line 3 $.id`.
     """
     if text.lstrip().startswith(b"["):
         return _decode_batch(text, limits, judge_data)
-    lines = [(f"line {number} $", line) for number, line in enumerate(text.splitlines(), start=1) if line.strip()]
-    if len(lines) > 1 and _is_whole(lines[0][1]):
-        return _decode_each((path, partial(decode_structured, line, limits, judge_data)) for path, line in lines)
+    numbered = enumerate(text.splitlines(), start=1)
+    lines = [(f"line {number} $", line) for number, line in numbered if line.strip()]
+    if len(lines) > 1 and _is_json(lines[0][1]):
+        return _decode_all((path, partial(decode_structured, line, limits, judge_data)) for path, line in lines)
     return (decode_structured(text, limits, judge_data),)
 
 
-def _is_whole(line: bytes) -> bool:
-    """Whether a first line is a JSON value of its own: then each line is one, and not all of them together."""
+def _is_json(line: bytes) -> bool:
+    """Whether the first line of a file is a complete JSON value: then each line is an event."""
     try:
         json.loads(line)
     except (ValueError, RecursionError):
@@ -128,18 +135,20 @@ def _decode_batch(body: bytes, limits: DecodingLimits, judge_data: JudgeData | N
     if not isinstance(batch, list):
         raise InvalidEvent(Problem("$", "must be a list of events", described(batch)))
     if len(batch) > limits.most_events:
-        raise InvalidEvent(Problem("$", f"must hold at most {limits.most_events} events", f"{len(batch)} events"))
-    return _decode_each((f"$[{index}]", partial(_event, value, judge_data)) for index, value in enumerate(batch))
+        expected = f"must hold at most {limits.most_events} events"
+        raise InvalidEvent(Problem("$", expected, f"{len(batch)} events"))
+    return _decode_all((f"$[{index}]", partial(_event, value, judge_data)) for index, value in enumerate(batch))
 
 
-def _decode_each(parts: Iterable[tuple[str, Callable[[], Event]]]) -> tuple[Event, ...]:
+def _decode_all(parts: Iterable[tuple[str, Callable[[], Event]]]) -> tuple[Event, ...]:
+    """The result of every decoder; the path of a part is put before the paths of its problems."""
     events: list[Event] = []
     problems: list[Problem] = []
     for path, decode in parts:
         try:
             events.append(decode())
         except InvalidEvent as error:
-            problems += _at(path, error)
+            problems += _problems_below(path, error)
             if len(problems) >= MOST_PROBLEMS:
                 break
     if problems:
@@ -158,10 +167,11 @@ def _decode_binary(
         )
         raise InvalidEvent(Problem("$", expected))
     try:
-        # The envelope is a level of its own in the form in which the event is kept.
-        attributes["data"] = strict_json.loads(body, most_bytes=limits.most_bytes, deepest=limits.deepest - 1)
+        # The event is stored in structured form, where the envelope adds one level.
+        deepest = limits.deepest - 1
+        attributes["data"] = strict_json.loads(body, most_bytes=limits.most_bytes, deepest=deepest)
     except InvalidEvent as error:
-        problems += _at("$.data", error)
+        problems += _problems_below("$.data", error)
         attributes["data"], judge_data = {}, None
     if problems:
         _refuse([*problems, *_problems(attributes)], attributes, judge_data)
@@ -179,34 +189,39 @@ def _header_attributes(headers: list[tuple[bytes, bytes]]) -> tuple[dict[str, An
         if name in attributes:
             problems.append(Problem(path, "must be given once, as one header"))
         elif name in {"data", "datacontenttype"}:
-            problems.append(Problem(path, "must not be a header: the body is the data, Content-Type its type"))
+            expected = "must not be a header: the body is the data, Content-Type its type"
+            problems.append(Problem(path, expected))
         else:
             try:
                 attributes[name] = _header_text(value)
             except UnicodeDecodeError:
-                problems.append(Problem(path, "must be percent-encoded UTF-8", described(value.decode("latin-1"))))
+                found = described(value.decode("latin-1"))
+                problems.append(Problem(path, "must be percent-encoded UTF-8", found))
     return attributes, problems
 
 
 def _header_text(value: bytes) -> str:
-    """HTTP binding 3.1.3.2: a quoted string is unquoted first, then one round of percent-decoding."""
+    """The text of a header: a quoted string is unquoted, then percent-decoded once.
+
+    From the HTTP protocol binding, 3.1.3.2.
+    """
     value = value.strip(b" \t")
     if len(value) > 1 and value.startswith(b'"') and value.endswith(b'"'):
         value = re.sub(rb"\\(.)", rb"\1", value[1:-1])
     return unquote_to_bytes(value).decode("utf-8")
 
 
-def _media_type(given: list[bytes]) -> str:
-    if len(given) != 1:
+def _media_type(content_types: list[bytes]) -> str:
+    if len(content_types) != 1:
         raise UnsupportedContentType("a request needs one Content-Type header")
-    media_type, problem = _parsed_media_type(given[0].decode("latin-1"))
+    media_type, problem = _parsed_media_type(content_types[0].decode("latin-1"))
     if problem:
         raise UnsupportedContentType(problem)
     return media_type
 
 
 def _parsed_media_type(text: str) -> tuple[str, str]:
-    """The media type in lower case, and what is wrong with its charset, if anything."""
+    """The media type in lower case, and the problem with its charset or an empty text."""
     media_type, *parameters = (part.strip().lower() for part in text.split(";"))
     for parameter in parameters:
         name, _, value = parameter.partition("=")
@@ -215,7 +230,8 @@ def _parsed_media_type(text: str) -> tuple[str, str]:
     return media_type, ""
 
 
-def _at(path: str, error: InvalidEvent) -> Iterator[Problem]:
+def _problems_below(path: str, error: InvalidEvent) -> Iterator[Problem]:
+    """The problems of a part, with their paths below `path`."""
     for problem in error.problems:
         yield replace(problem, path=path + problem.path.removeprefix("$"))
 
@@ -223,70 +239,73 @@ def _at(path: str, error: InvalidEvent) -> Iterator[Problem]:
 def _event(value: Any, judge_data: JudgeData | None) -> Event:
     if not isinstance(value, dict):
         raise InvalidEvent(Problem("$", "must be an event: a JSON object", described(value)))
-    # The JSON format spells an attribute that is not set as null.
-    given = {name: attribute for name, attribute in value.items() if attribute is not None or name == "data"}
-    problems = list(_problems(given))
+    # In the JSON format, null means that an attribute is not set.
+    attributes = {name: attribute for name, attribute in value.items() if attribute is not None or name == "data"}
+    problems = list(_problems(attributes))
     if problems:
-        _refuse(problems, given, judge_data)
+        _refuse(problems, attributes, judge_data)
     return Event(
-        id=given["id"],
-        source=given["source"],
-        type=given["type"],
-        data=given["data"],
-        subject=given.get("subject"),
-        time=given.get("time"),
-        extensions={name: attribute for name, attribute in given.items() if name not in _ENVELOPE},
+        id=attributes["id"],
+        source=attributes["source"],
+        type=attributes["type"],
+        data=attributes["data"],
+        subject=attributes.get("subject"),
+        time=attributes.get("time"),
+        extensions={name: attributes[name] for name in attributes if name not in _ENVELOPE},
     )
 
 
-def _refuse(problems: Sequence[Problem], given: Mapping[str, Any], judge_data: JudgeData | None) -> NoReturn:
-    """Raises InvalidEvent with the problems of an envelope, and with those of its data."""
-    of_data = judge_data(given.get("type"), given.get("data")) if judge_data else ()
+def _refuse(problems: Sequence[Problem], attributes: Mapping[str, Any], judge_data: JudgeData | None) -> NoReturn:
+    """Raises InvalidEvent with the problems of the envelope and of the data."""
+    of_data = judge_data(attributes.get("type"), attributes.get("data")) if judge_data else ()
     raise InvalidEvent(*[*problems, *of_data][:MOST_PROBLEMS])
 
 
-def _problems(given: Mapping[str, Any]) -> Iterator[Problem]:
-    yield from _envelope_problems(given)
-    yield from _data_problems(given)
-    for name, attribute in given.items():
+def _problems(attributes: Mapping[str, Any]) -> Iterator[Problem]:
+    yield from _envelope_problems(attributes)
+    yield from _data_problems(attributes)
+    for name, attribute in attributes.items():
         if name not in _ENVELOPE:
             yield from _extension_problems(name, attribute)
 
 
-def _envelope_problems(given: Mapping[str, Any]) -> Iterator[Problem]:
-    version = given.get("specversion")
+def _envelope_problems(attributes: Mapping[str, Any]) -> Iterator[Problem]:
+    version = attributes.get("specversion")
     if version != "1.0":
-        yield Problem("$.specversion", 'must be "1.0"', _found(version))
+        found = "" if version is None else described(version)
+        yield Problem("$.specversion", 'must be "1.0"', found)
     for name in ("id", "source", "type"):
-        if name not in given:
+        if name not in attributes:
             yield Problem(f"$.{name}", "is required")
     for name in ("id", "source", "type", "subject"):
-        if name in given:
-            yield from _text_problems(name, given[name])
-    if "time" in given and not _is_time(given["time"]):
+        if name in attributes:
+            yield from _text_problems(name, attributes[name])
+    if "time" in attributes and not _is_time(attributes["time"]):
         expected = "must be a time with its zone, such as 2026-11-22T10:00:00Z (RFC 3339)"
-        yield Problem("$.time", expected, described(given["time"]))
+        yield Problem("$.time", expected, described(attributes["time"]))
 
 
 def _text_problems(name: str, value: Any) -> Iterator[Problem]:
     longest = _LONGEST[name]
     if not isinstance(value, str) or not value or len(value) > longest or not value.isprintable():
-        yield Problem(f"$.{name}", f"must be text of 1 to {longest} printable characters", described(value))
+        expected = f"must be text of 1 to {longest} printable characters"
+        yield Problem(f"$.{name}", expected, described(value))
     elif name == "source" and not _URI.fullmatch(value):
-        yield Problem("$.source", "must be an absolute URI, such as https://registry.example.com/", described(value))
+        expected = "must be an absolute URI, such as https://registry.example.com/"
+        yield Problem("$.source", expected, described(value))
 
 
-def _data_problems(given: Mapping[str, Any]) -> Iterator[Problem]:
-    if "data_base64" in given:
+def _data_problems(attributes: Mapping[str, Any]) -> Iterator[Problem]:
+    if "data_base64" in attributes:
         yield Problem("$.data_base64", "must be absent: data is a JSON object")
-    elif "data" not in given and "dataref" in given:
+    elif "data" not in attributes and "dataref" in attributes:
         yield Problem("$.data", "is required: dataref is not followed, send the data itself")
-    elif "data" not in given:
+    elif "data" not in attributes:
         yield Problem("$.data", "is required")
-    elif not isinstance(given["data"], dict):
-        yield Problem("$.data", "must be an object", described(given["data"]))
-    if "datacontenttype" in given:
-        declared = given["datacontenttype"]
+    elif not isinstance(attributes["data"], dict):
+        yield Problem("$.data", "must be an object", described(attributes["data"]))
+    if "datacontenttype" in attributes:
+        declared = attributes["datacontenttype"]
         media_type, problem = _parsed_media_type(declared) if isinstance(declared, str) else ("", "")
         if problem or not _JSON.fullmatch(media_type):
             yield Problem("$.datacontenttype", problem or "must be application/json", described(declared))
@@ -297,15 +316,12 @@ def _extension_problems(name: str, value: Any) -> Iterator[Problem]:
     if name == "data_base64":
         return
     if not _NAME.fullmatch(name):
-        yield Problem(path, "must be named with lower-case letters and digits only, or belong into data")
+        expected = "must be named with lower-case letters and digits only, or be part of data"
+        yield Problem(path, expected)
     if not isinstance(value, str | int):
         yield Problem(path, "must be text, a whole number, true or false", described(value))
     elif isinstance(value, str) and not value.isprintable():
         yield Problem(path, "must have printable characters only", described(value))
-
-
-def _found(value: Any) -> str:
-    return "" if value is None else described(value)
 
 
 def _is_time(value: Any) -> bool:
@@ -314,8 +330,9 @@ def _is_time(value: Any) -> bool:
         return False
     date, minute, second, zone = match.groups()
     try:
-        # A leap second is a valid time that datetime does not know.
-        datetime.fromisoformat(f"{date}T{minute}:{'59' if second == '60' else second}{zone.upper()}")
+        # A leap second is a valid time, but datetime does not accept it.
+        checked_second = "59" if second == "60" else second
+        datetime.fromisoformat(f"{date}T{minute}:{checked_second}{zone.upper()}")
     except ValueError:
         return False
     return True

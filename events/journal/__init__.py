@@ -1,8 +1,10 @@
-"""The embedded journal: an event source on one SQLite file, so that the daemon runs with no server at all.
+"""The embedded journal: an event source in one SQLite file, which needs no server.
 
-`adapter` is the journal itself: one thread of its own, everything async. Behind it stand plain functions on a
-connection: `database` (file, schema, lock, instance), `intake` (append, reject), `lanes` (what waits and what became of
-it), `dead_letters`, `inspection` (what operators ask), `records` (the values). SQLite is imported here alone.
+`adapter` has the asynchronous interface, `Journal`, with its own thread for SQLite. The other
+modules have plain functions on a connection: `database` (schema, instance, error translation),
+`files` (the files and their locks), `inserts` (append, reject), `lanes` (what waits in each scope,
+and outcomes), `dead_letters`, `inspection` (queries of operators). `records` has the values. No
+other package imports SQLite.
 """
 
 from events.journal.adapter import Journal

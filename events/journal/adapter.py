@@ -1,7 +1,8 @@
-"""The journal as an event source: async outside, one thread of its own inside.
+"""The journal's asynchronous interface, with one thread for SQLite.
 
-SQLite blocks, and a connection belongs to its thread; so one thread owns both, and every call waits its turn there.
-A call whose waiting is cancelled still takes effect: callers may say the same again, everything here allows that.
+SQLite blocks, and a connection belongs to one thread, so one thread does all the work and calls
+queue for it. A call takes effect even if its caller is cancelled while it waits. So every call may
+be repeated.
 """
 
 import asyncio
@@ -38,13 +39,19 @@ T = TypeVar("T")
 _DEFAULT_LIMITS = JournalLimits()
 _LAST = 2**62
 _ORDINARY_BYTES: Final = 128 << 10
-"""What an ordinary request needs. A probe writes as much after one had no room: on a full disk a small row still fits
-into pages that SQLite has already."""
+"""The space that an ordinary request needs.
+
+A probe writes this much after an append failed for lack of space: on a full disk a small row would
+still fit into pages that SQLite has allocated already.
+"""
 
 
 class Journal:
-    """Implements `events.source.EventSource`. Every method may raise SourceUnavailable (try again), of which
-    JournalFull is one, or JournalDamaged (the operator must act)."""
+    """Implements `events.source.EventSource`.
+
+    Every method may raise SourceUnavailable (try again), including its subclass JournalFull, or
+    JournalDamaged (the operator must act).
+    """
 
     def __init__(
         self,
@@ -84,14 +91,18 @@ class Journal:
         machine_id_file: Path = MACHINE_ID,
         worker: Executor | None = None,
     ) -> Self:
-        """The journal at `path`. With `run` it is created if need be and held against any other `run`; without, it
-        is opened beside one. `poll`: seconds until what another process appended is seen. `machine_id_file` tells the
-        journal of one machine from its copy on another. `worker`: what runs one call at a time, always in the same
-        thread; by default a thread of the journal's own.
+        """Opens the journal at `path`.
+
+        With `run` the journal is created if it does not exist, and locked against any other `run`.
+        Without `run` it is opened beside a running daemon.
+
+        `poll` is the number of seconds until an append by another process is noticed.
+        `machine_id_file` distinguishes the journal of a machine from its copy on another.
+        `worker` must run one call at a time, always in the same thread; the default starts one.
 
         Raises:
-            JournalLocked: another `run` holds it.
-            JournalMissing: there is none, and this is not a `run`.
+            JournalLocked: another `run` holds the lock.
+            JournalMissing: there is no journal, and this is not a `run`.
         """
         worker = worker or ThreadPoolExecutor(max_workers=1, thread_name_prefix="journal")
         work = partial(open_journal, path, token=token, run=run, machine_id_file=machine_id_file)
@@ -103,7 +114,7 @@ class Journal:
         return cls(opened, worker, clock=clock, token=token, limits=limits, poll=poll)
 
     async def close(self) -> None:
-        """Finish what is under way, then close the file and let go of the lock. Idempotent."""
+        """Waits for the calls in progress, closes the file and releases the lock. Idempotent."""
         if not self._closed:
             self._closed = True
             await asyncio.get_running_loop().run_in_executor(self._worker, self._opened.close)
@@ -119,21 +130,21 @@ class Journal:
 
     @property
     def instance(self) -> str:
-        """The instance of this journal's positions, now."""
+        """The current instance of this journal's positions."""
         return self._instance
 
     @property
     def owns_instance(self) -> bool:
-        """No other source commits positions of this journal's instance, unless its file was copied."""
+        """True: no other source commits positions of this instance, unless the file was copied."""
         return True
 
     async def append(self, arrivals: Sequence[Arrival]) -> list[Accepted]:
-        """Keep all of them, durable when this returns, or none.
+        """Stores all events or none. They are durable when this returns.
 
         Raises:
-            IdentityConflict: the id of one is known with another content.
-            JournalFull: too much waits.
-            JournalDisplaced: they are kept in a file that a restart would not find.
+            IdentityConflict: the id of one is known with different content.
+            JournalFull: the limit of unsettled events is reached, or the disk is full.
+            JournalDisplaced: the events are in a file that a restart would not find.
         """
         try:
             return await self._confirmed(inserts.append, self._now(), self._limits, arrivals)
@@ -144,10 +155,12 @@ class Journal:
             self._appended.set()
 
     async def probe(self) -> None:
-        """Write a little, durably, to find out whether an event could be kept now; after one could not, write as much.
+        """Writes a row durably, to check whether an event could be stored now.
+
+        After an append failed for lack of space, the row has the size of an ordinary request.
 
         Raises:
-            SourceUnavailable: none could, for instance because the disk is full or the file was removed.
+            SourceUnavailable: it could not, for example because the disk is full.
         """
         size = self._probe_bytes
         await self._confirmed(inspection.probe, self._now(), size)
@@ -155,29 +168,29 @@ class Journal:
             self._probe_bytes = 0
 
     async def bucket(self) -> str | None:
-        """The id of the bucket that this journal publishes to; None before the first."""
+        """The id of the bucket that this journal publishes to; None before the first one."""
         return await self._call(meta, "bucket") or None
 
     async def remember_bucket(self, bucket: str) -> None:
-        """Publish to the bucket with this id from now on."""
+        """Stores the id of the bucket that this journal publishes to."""
         await self._call(inspection.remember, "bucket", bucket)
 
     async def reject(self, intake_name: str, body: bytes, problems: Sequence[Problem]) -> None:
-        """Keep, in a ring, what an authenticated sender sent and did not get in."""
+        """Stores a rejected request of an authenticated sender. The oldest ones are dropped."""
         await self._call(inserts.reject, self._now(), self._limits, sender=intake_name, body=body, problems=problems)
 
     async def rejected(self, most: int = 100) -> tuple[Rejected, ...]:
-        """The newest of what was rejected, newest first."""
+        """The newest rejected requests, newest first."""
         return await self._call(inserts.rejected, most)
 
     async def next(self) -> Delivery:
-        """The next unsettled event in order; waits for one."""
+        """Waits for the next unsettled event in order and returns it."""
         while True:
             self._appended.clear()
             turn = self._turn
             delivery = await self._call(lanes.next_after, self._decoded, self._instance, self._cursor)
             if turn != self._turn:
-                continue  # a new instance was taken meanwhile: start over
+                continue  # `reinstate` took a new instance during the query: start over
             if delivery is not None:
                 self._cursor = delivery.position.offset
                 return delivery
@@ -186,99 +199,109 @@ class Journal:
                     await self._appended.wait()
 
     async def assign(self, position: Position, scopes: Sequence[str]) -> None:
-        """Remember which scopes an event goes to; the first word stays. One that goes nowhere is settled."""
+        """Stores the scopes that an event goes to. The first assignment is final.
+
+        An event without scopes is settled at once.
+        """
         for offset in self._offsets([position]):
             await self._call(lanes.assign, self._now(), offset, scopes)
 
     async def waiting(self, scope: str, upto: Position | None = None, most: int = 1_000) -> Sequence[Delivery]:
-        """What waits in `scope`, in order, up to a position."""
+        """The unsettled deliveries in `scope`, in order, up to a position."""
         if upto is not None and upto.instance != self._instance:
             return ()
         last = upto.offset if upto else _LAST
         return await self._call(lanes.waiting, self._decoded, self._instance, scope, upto=last, most=most)
 
     async def recorded(self, scope: str, positions: Sequence[Position]) -> Mapping[Position, Sequence[Recorded]]:
-        """What was settled in `scope`, or else recorded, the newest last."""
-        found = await self._call(lanes.recorded, scope, self._offsets(positions))
-        return {self._position(offset): told for offset, told in found.items()}
+        """The settled outcome of each position in `scope`, else the recorded ones, newest last."""
+        outcomes = await self._call(lanes.recorded, scope, self._offsets(positions))
+        return {self._position(offset): of_event for offset, of_event in outcomes.items()}
 
     async def record(self, scope: str, commit: str, outcomes: Mapping[Position, Outcome]) -> None:
-        """Keep outcomes durably before the commit that passes their events."""
+        """Stores outcomes durably, before the commit that folds their events."""
         await self._call(lanes.record, scope, commit, self._by_offset(outcomes))
 
     async def withdraw(self, scope: str, commit: str) -> None:
-        """Forget outcomes whose commit was lost."""
+        """Deletes the outcomes of a commit that was lost."""
         await self._call(lanes.withdraw, scope, commit)
 
     async def settle(self, scope: str, outcomes: Mapping[Position, Outcome]) -> None:
-        """These are done in `scope`. A dead letter becomes visible now."""
+        """Completes these events in `scope`. A dead letter becomes visible now."""
         await self._call(lanes.settle, self._now(), scope, self._by_offset(outcomes))
 
     async def note_failure(self, scope: str, positions: Sequence[Position], error: str) -> None:
-        """Remember why these wait, and that one more attempt failed."""
+        """Stores why these events wait, and counts one more failed attempt."""
         await self._call(lanes.note_failure, scope, self._offsets(positions), error)
 
     async def published_scopes(self) -> frozenset[str]:
-        """The scopes in which an event that is still remembered was published."""
+        """The scopes with a published event that the journal still has."""
         return await self._call(lanes.published_scopes)
 
     async def reinstate(self, recorded: int) -> None:
-        """Take a new instance and deliver what is unsettled under it. A bucket has folded up to offset `recorded` of
-        this one, and not by this file: it was restored from a backup, or a copy of it is in use."""
+        """Takes a new instance, and delivers all unsettled events under it.
+
+        To be called if a bucket has a position, up to offset `recorded`, that this file did not
+        commit: it was restored from a backup, or a copy of it is in use.
+        """
         self._instance = await self._call(reinstated, f"journal:{self._token()}", recorded)
         self._turn += 1
         self._cursor = 0
         self._appended.set()
 
     async def highest(self) -> int:
-        """The highest offset ever given, 0 for none; a pointer that is ahead of it calls for `reinstate`."""
+        """The highest offset ever used; 0 for none. A pointer ahead of it requires `reinstate`."""
         return await self._call(inspection.highest)
 
     async def dead_letters(self, status: DeadLetterStatus | None = DeadLetterStatus.OPEN) -> tuple[DeadLetter, ...]:
-        """Those with this status (None: all), oldest first."""
+        """The dead letters with this status (None: all), oldest first."""
         return await self._call(dead_letters.dead_letters, status)
 
     async def dead_letter(self, number: int) -> DeadLetter:
-        """One of them. Raises NotWaiting."""
+        """The dead letter with this number. Raises NotWaiting if there is none."""
         return await self._call(dead_letters.dead_letter, number)
 
     async def take_out(self, event: int | str, scope: str | None, *, reason: str, by: str) -> tuple[DeadLetter, ...]:
-        """Make dead letters of a stuck event (its offset or its id), in one scope or in all it waits in.
+        """Turns a stuck event into dead letters, in one scope or in all scopes where it waits.
+
+        `event` is its offset or its id.
 
         Raises:
-            NotWaiting: it does not wait there, or what is meant is not clear.
+            NotWaiting: it does not wait there, or several events have this id.
         """
         return await self._confirmed(dead_letters.take_out, self._now(), event, scope, reason=reason, by=by)
 
     async def replay(self, number: int, *, by: str) -> Position:
-        """Append a dead letter's event again, for its one scope. Raises NotWaiting if it is not open."""
+        """Appends the event of a dead letter again, for its scope. Raises NotWaiting: not open."""
         position = await self._confirmed(dead_letters.replay, self._now(), number, by)
         self._appended.set()
         return position
 
     async def drop(self, number: int, *, by: str, reason: str) -> None:
-        """Give a dead letter up. Raises NotWaiting if it is not open."""
+        """Closes a dead letter without a replay. Raises NotWaiting if it is not open."""
         await self._confirmed(dead_letters.drop, self._now(), number, by, reason)
 
     async def find(self, event_id: str) -> tuple[EventStatus, ...]:
-        """What became of the events with this id, in order of position."""
+        """The status of each event with this id, in order of position."""
         return await self._call(inspection.find, event_id)
 
     async def backlog(self) -> Backlog:
-        """What waits now, for status, metrics and readiness."""
+        """The current backlog, for status, metrics and readiness."""
         return await self._call(inspection.backlog)
 
     async def prune(self) -> int:
-        """Forget what is over, in short transactions; returns how many rows changed.
+        """Deletes what the retention limits allow; returns the number of changed rows.
 
-        The age of an identity counts up to now or to the newest event, whichever is earlier: a clock that is ahead
-        makes no identity unknown.
+        It uses short transactions, so that other calls are not delayed. The age of an identity ends
+        at the newest event if that is earlier than now: a clock that is ahead must not delete
+        identities too early.
         """
         now = self._clock()
         newest = await self._call(inspection.newest) or now
-        bodies, identities = now - self._limits.bodies_kept, min(now, newest) - self._limits.identities_kept
+        bodies = timestamp(now - self._limits.bodies_kept)
+        identities = timestamp(min(now, newest) - self._limits.identities_kept)
         total = 0
-        while changed := await self._call(inspection.prune, timestamp(bodies), timestamp(identities)):
+        while changed := await self._call(inspection.prune, bodies, identities):
             total += changed
         return total
 
@@ -293,7 +316,11 @@ class Journal:
         return await asyncio.get_running_loop().run_in_executor(self._worker, run)
 
     async def _confirmed(self, work: Callable[Concatenate[Connection, P], T], *args: P.args, **kwargs: P.kwargs) -> T:
-        """As `_call`, for what is acknowledged: a commit into a removed file would be lost with this process."""
+        """Like `_call`, for results that are acknowledged.
+
+        It checks that the file is still in its place: a commit into a removed file would be lost
+        when this process ends.
+        """
 
         def confirmed(db: Connection, /, *args: P.args, **kwargs: P.kwargs) -> T:
             result = work(db, *args, **kwargs)
@@ -309,7 +336,7 @@ class Journal:
         return Position(self._instance, offset)
 
     def _offsets(self, positions: Sequence[Position]) -> list[int]:
-        """Positions of another instance say nothing about this journal's rows."""
+        """The offsets of the positions of this instance; the others refer to no row here."""
         return [position.offset for position in positions if position.instance == self._instance]
 
     def _by_offset(self, outcomes: Mapping[Position, Outcome]) -> dict[int, Outcome]:

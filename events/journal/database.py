@@ -1,7 +1,7 @@
-"""The journal's database: schema, the instance, and SQLite's errors in our words.
+"""The journal's database: its schema, its instance, and the translation of SQLite's errors.
 
-WAL lets the command line read and write beside a running daemon; synchronous=FULL makes a commit durable when it
-returns. `files` has the locks of `run`.
+With WAL the command line can read and write beside a running daemon. With synchronous=FULL a commit
+is durable when it returns. `files` has the locks of `run`.
 """
 
 import contextlib
@@ -81,7 +81,7 @@ CREATE TABLE rejected (
     body BLOB NOT NULL
 );
 
--- Counted as it changes: an append must not count a hundred thousand rows.
+-- Updated at each change: an append must not count a hundred thousand rows.
 CREATE TABLE backlog (events INTEGER NOT NULL, bytes INTEGER NOT NULL);
 INSERT INTO backlog VALUES (0, 0);
 CREATE TRIGGER event_appended AFTER INSERT ON events WHEN NEW.settled_at IS NULL BEGIN
@@ -94,7 +94,7 @@ END;
 """
 
 _RECORDED: Final = """
--- By the commit each outcome is of: several may be under way, and only the bucket tells which was made.
+-- One row per commit: several may be in progress, and only the bucket shows which one succeeded.
 CREATE TABLE recorded (
     number INTEGER PRIMARY KEY AUTOINCREMENT,
     position INTEGER NOT NULL REFERENCES events (position) ON DELETE CASCADE,
@@ -109,21 +109,22 @@ CREATE INDEX recorded_commit ON recorded (commit_id);
 """
 
 _PROBE: Final = """
--- One row that the daemon writes every few seconds, to find out whether the journal can be written.
+-- One row that the daemon writes every few seconds, to check that the journal can be written.
 CREATE TABLE probe (at TEXT NOT NULL);
 INSERT INTO probe VALUES ('');
 """
 
 _OUTCOMES_OF_SCHEMA_1: Final = """
 INSERT INTO recorded (position, scope, commit_id, kind, reason, state)
-    SELECT position, scope, '', kind, reason, state FROM lanes WHERE settled_at IS NULL AND kind IS NOT NULL;
+    SELECT position, scope, '', kind, reason, state FROM lanes
+    WHERE settled_at IS NULL AND kind IS NOT NULL;
 UPDATE lanes SET kind = NULL, reason = NULL, state = NULL WHERE settled_at IS NULL;
 """
 
 
 @dataclass(frozen=True, slots=True)
 class OpenJournal:
-    """A journal's file, open, in the thread that opened it."""
+    """An open journal. Only the thread that opened it may use it."""
 
     path: Path
     db: sqlite3.Connection
@@ -131,10 +132,10 @@ class OpenJournal:
     held: HeldFiles | None
     """The locks of `run`."""
     files: tuple[FileId | None, ...]
-    """What SQLite has open."""
+    """The files that SQLite has open."""
 
     def close(self) -> None:
-        """Close the file, then let go of the locks."""
+        """Closes the file, then releases the locks."""
         self.db.close()
         if self.held is not None:
             self.held.release()
@@ -143,20 +144,24 @@ class OpenJournal:
         """Raises JournalDisplaced if the files at the path are not those that SQLite has open."""
         if identities(self.path) != self.files:
             raise JournalDisplaced(
-                f"the journal {self.path}, or the -wal or -shm beside it, was removed or replaced while it is in use: "
-                "what it accepted is still published, and would be lost at a restart. Put the original files back, or "
-                "wait until rebundle_journal_unsettled_events in /metrics is 0 and then restart"
+                f"the journal {self.path}, or the -wal or -shm beside it, "
+                "was removed or replaced while it is in use: "
+                "accepted events are still published, but a restart would lose those that wait. "
+                "Restore the original files, or wait until "
+                "rebundle_journal_unsettled_events in /metrics is 0 and then restart"
             )
 
 
 def open_journal(path: Path, *, token: Callable[[], str], run: bool, machine_id_file: Path = MACHINE_ID) -> OpenJournal:
-    """The journal at `path`; with `run` it is created if need be, and locked against another `run`.
+    """Opens the journal at `path`.
+
+    With `run` it is created if it does not exist, and locked against another `run`.
 
     Raises:
-        JournalLocked: another `run` holds it.
-        JournalMissing: there is none, and this is not a `run`.
-        JournalDamaged: the file is no journal this release can use.
-        SourceUnavailable: the file system does not let us.
+        JournalLocked: another `run` holds the lock.
+        JournalMissing: there is no journal, and this is not a `run`.
+        JournalDamaged: this release cannot use the file as a journal.
+        SourceUnavailable: the file system refuses it.
     """
     path = path.resolve()
     with contextlib.ExitStack() as undo:
@@ -180,14 +185,15 @@ def open_journal(path: Path, *, token: Callable[[], str], run: bool, machine_id_
 
 @contextlib.contextmanager
 def translated(path: Path) -> Iterator[None]:
-    """SQLite's errors as this package's; what only a mistake of ours can cause stays as it is."""
+    """Translates SQLite's errors, except those that only a programming error can cause."""
     try:
         yield
     except (sqlite3.IntegrityError, sqlite3.ProgrammingError, sqlite3.InterfaceError):
         raise
     except sqlite3.DatabaseError as error:
-        # The low byte is the primary code; the others tell where it happened.
-        match error.sqlite_errorcode & 0xFF if hasattr(error, "sqlite_errorcode") else sqlite3.SQLITE_ERROR:
+        # The low byte is the primary code. An error that `decoding` raises has no code.
+        code = getattr(error, "sqlite_errorcode", sqlite3.SQLITE_ERROR)
+        match code & 0xFF:
             case sqlite3.SQLITE_CORRUPT | sqlite3.SQLITE_NOTADB | sqlite3.SQLITE_ERROR:
                 raise _damaged(path, str(error)) from error
             case sqlite3.SQLITE_FULL:
@@ -198,57 +204,71 @@ def translated(path: Path) -> Iterator[None]:
 
 @contextlib.contextmanager
 def decoding(row: sqlite3.Row, kind: str) -> Iterator[None]:
-    """Values that no release writes are damage of the journal: somebody else wrote them, or a disk did."""
+    """Raises sqlite3.DatabaseError for values in a row that no release writes.
+
+    A faulty disk or another program has written them: the journal is damaged.
+    """
     for name in row.keys():  # noqa: SIM118  # a row iterates over its values
         if name not in _BODIES and isinstance(row[name], bytes):
-            raise sqlite3.DatabaseError(f"{kind} holds what no release writes ({name} is no text)")
+            raise sqlite3.DatabaseError(f"{kind} has a value that no release writes ({name} is not text)")
     try:
         yield
     except (ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
-        raise sqlite3.DatabaseError(f"{kind} holds what no release writes ({error})") from error
+        raise sqlite3.DatabaseError(f"{kind} has a value that no release writes ({error})") from error
 
 
 @contextlib.contextmanager
 def writing(db: sqlite3.Connection) -> Iterator[None]:
-    """One transaction, durable when it ends, undone when it fails. It takes the write lock first: one that only
-    turned into a writer could be refused at once, without waiting."""
+    """One transaction: durable when it ends, rolled back when it fails.
+
+    It takes the write lock at its start, because SQLite waits for the lock there. A transaction
+    that starts with a read and writes later could be refused at once.
+    """
     db.execute("BEGIN IMMEDIATE")
     try:
         yield
         db.execute("COMMIT")
     except BaseException:
-        # A failed commit may have rolled back by itself.
+        # SQLite may have rolled back already when the commit failed.
         if db.in_transaction:
             db.execute("ROLLBACK")
         raise
 
 
 def timestamp(moment: datetime) -> str:
-    """UTC text that sorts like the time itself."""
+    """The time as UTC text, which sorts by time."""
     return f"{moment.astimezone(UTC):%Y-%m-%dT%H:%M:%S.%f}Z"
 
 
 def meta(db: sqlite3.Connection, key: str) -> str:
-    """A value of the journal about itself; empty if it has none."""
+    """A value of the `meta` table; empty if there is none."""
     row = db.execute("SELECT value FROM meta WHERE key = ?", (key,)).fetchone()
     return "" if row is None else str(row["value"])
 
 
 def set_meta(db: sqlite3.Connection, key: str, value: str) -> None:
-    """Keep a value of the journal about itself."""
-    db.execute("INSERT INTO meta VALUES (?, ?) ON CONFLICT (key) DO UPDATE SET value = excluded.value", (key, value))
+    """Stores a value of the `meta` table."""
+    db.execute(
+        "INSERT INTO meta VALUES (?, ?) ON CONFLICT (key) DO UPDATE SET value = excluded.value",
+        (key, value),
+    )
 
 
 def renew_instance(db: sqlite3.Connection, instance: str) -> None:
-    """Take a new instance, inside a transaction. A recorded outcome belongs to a commit that names a position of the
-    old one; under the new one nobody could tell whether that commit was made, so those are forgotten."""
+    """Stores a new instance and deletes the recorded outcomes, inside a transaction.
+
+    A recorded outcome belongs to a commit with a position of the old instance. Under the new one it
+    is impossible to find out whether that commit succeeded.
+    """
     set_meta(db, "instance", instance)
     db.execute("DELETE FROM recorded")
 
 
 def reinstated(db: sqlite3.Connection, instance: str, recorded: int) -> str:
-    """The new instance of a journal that was restored from a backup. New events get offsets above `recorded`, so that
-    a number in a log never means two of them."""
+    """Stores the new instance of a journal that was restored from a backup, and returns it.
+
+    New events get offsets above `recorded`, so that an offset in a log never refers to two events.
+    """
     with writing(db):
         renew_instance(db, instance)
         highest = min(recorded, _LARGEST_OFFSET)
@@ -277,21 +297,28 @@ def _connect(path: Path) -> sqlite3.Connection:
 def _check_schema(path: Path, db: sqlite3.Connection, token: Callable[[], str], *, run: bool) -> None:
     tables = {row["name"] for row in db.execute("SELECT name FROM sqlite_master WHERE type = 'table'")}
     version = SCHEMA_VERSION if run and not tables else _known_version(path, db, tables)
-    # Only now: this writes into the file, which must not happen to a database of somebody else that a link leads to.
+    # After the checks, because this writes: it must not change the database of another program.
     if db.execute("PRAGMA journal_mode = WAL").fetchone()[0] != "wal":
-        raise JournalDamaged(f"{path} is on a file system that cannot hold a journal (no write-ahead log)")
+        raise JournalDamaged(
+            f"{path} is on a file system that does not support a journal (no write-ahead log): "
+            "move it to a local file system"
+        )
     if not tables:
         _create(path, db, token)
     elif version < SCHEMA_VERSION:
         if not run:
             raise SourceUnavailable(
-                f"the journal {path} is of an older release: start `rebundle run` of this one first"
+                f"the journal {path} was written by an older release: start `rebundle run` of this release first"
             )
         _upgrade(db, version)
 
 
 def _known_version(path: Path, db: sqlite3.Connection, tables: Collection[str]) -> int:
-    """The version of its schema, which is this release's or an older one."""
+    """The version of an existing schema.
+
+    Raises:
+        JournalDamaged: it is not a journal, or its schema is newer than this release.
+    """
     if "meta" not in tables:
         raise _damaged(path, "it is not a journal")
     version = meta(db, "schema")
@@ -299,8 +326,9 @@ def _known_version(path: Path, db: sqlite3.Connection, tables: Collection[str]) 
         raise _damaged(path, f"its schema version is {version!r}")
     if int(version) > SCHEMA_VERSION:
         raise JournalDamaged(
-            f"the journal {path} was written by a newer release (schema {version}, this one knows {SCHEMA_VERSION}): "
-            "run that release, or give this one a journal of its own"
+            f"the journal {path} was written by a newer release "
+            f"(schema {version}, this release supports up to {SCHEMA_VERSION}): "
+            "run that release, or configure another journal path for this one"
         )
     return int(version)
 
@@ -325,7 +353,10 @@ def _create(path: Path, db: sqlite3.Connection, token: Callable[[], str]) -> Non
 
 
 def _statements(script: str) -> Iterator[str]:
-    """One by one: executescript would commit each by itself, and a cut between them leaves half a journal."""
+    """The single statements of a script.
+
+    `executescript` would commit each one, and a power cut between them would leave half a journal.
+    """
     statement = ""
     for line in script.splitlines(keepends=True):
         statement += line
@@ -335,30 +366,35 @@ def _statements(script: str) -> Iterator[str]:
 
 
 def _check_pages(path: Path, db: sqlite3.Connection) -> None:
-    found = db.execute("PRAGMA quick_check(1)").fetchone()[0]
-    if found != "ok":
-        raise _damaged(path, found)
+    result = db.execute("PRAGMA quick_check(1)").fetchone()[0]
+    if result != "ok":
+        raise _damaged(path, result)
 
 
 def _renew_copy(path: Path, db: sqlite3.Connection, token: Callable[[], str], machine: str) -> None:
-    """Give a copied file an instance of its own: its positions must not be taken for the original's (protocol 2).
+    """Gives a copied file a new instance: its positions are not those of the original (protocol 2).
 
-    A file is a copy if it has another device or inode than it had, or if this is another machine than it was on. A
-    machine without an id proves nothing. The boot id would not do: it would call every power cut a copy.
+    A file is a copy if its device, its inode or the id of the machine differs from the stored one.
+    A machine without an id is not compared. The boot id cannot replace the machine id: every
+    restart after a power cut would count as a copy.
     """
     place = path.stat()
-    now = {"device": str(place.st_dev), "inode": str(place.st_ino)} | ({"machine": machine} if machine else {})
+    now = {"device": str(place.st_dev), "inode": str(place.st_ino)}
+    if machine:
+        now["machine"] = machine
     changed = {key for key, value in now.items() if meta(db, key) != value}
     if changed:
         with writing(db):
+            # A first machine id is not a change: the journal was created without one.
             if changed != {"machine"} or meta(db, "machine"):
                 renew_instance(db, f"journal:{token()}")
             for key, value in now.items():
                 set_meta(db, key, value)
 
 
-def _damaged(path: Path, found: str) -> JournalDamaged:
+def _damaged(path: Path, fault: str) -> JournalDamaged:
     return JournalDamaged(
-        f"the journal {path} cannot be used: {found}. Restore it from a backup, "
-        "or move it aside and start with a new one; senders then send again what was not published"
+        f"the journal {path} cannot be used: {fault}. Restore it from a backup, "
+        "or move it aside and start with a new one; "
+        "senders must then send again what was not published"
     )

@@ -1,4 +1,7 @@
-"""Dead letters of accepted events: seen, taken out, replayed, dropped. They never go by themselves (protocol 2)."""
+"""Dead letters of accepted events: listed, created, replayed and dropped.
+
+An open dead letter stays until an operator handles it (protocol 2).
+"""
 
 import sqlite3
 from collections.abc import Iterator
@@ -18,14 +21,14 @@ _WAITING_BY_ID = "SELECT position FROM events WHERE id = ? AND settled_at IS NUL
 
 
 def dead_letters(db: sqlite3.Connection, status: DeadLetterStatus | None) -> tuple[DeadLetter, ...]:
-    """Those with this status, or all, oldest first."""
+    """The dead letters with this status (None: all), oldest first."""
     instance = meta(db, "instance")
     rows = db.execute(f"{_SELECT} WHERE ? IS NULL OR d.status = ? ORDER BY d.id", (status, status))
     return tuple(_dead_letter(row, instance) for row in rows)
 
 
 def dead_letter(db: sqlite3.Connection, number: int) -> DeadLetter:
-    """One of them.
+    """The dead letter with this number.
 
     Raises:
         NotWaiting: there is none with this number.
@@ -39,26 +42,28 @@ def dead_letter(db: sqlite3.Connection, number: int) -> DeadLetter:
 def take_out(
     db: sqlite3.Connection, now: str, event: int | str, scope: str | None, *, reason: str, by: str
 ) -> tuple[DeadLetter, ...]:
-    """Make dead letters of an event (its position or id) that is stuck in one scope, or in all it waits in.
+    """Turns a stuck event into dead letters, in one scope or in all scopes where it waits.
+
+    `event` is its position or its id.
 
     Raises:
-        NotWaiting: it does not wait there, or what is meant is not clear.
+        NotWaiting: it does not wait there, or several events have this id.
     """
     with writing(db):
         offset = _waiting_event(db, event)
         scopes = [scope] if scope is not None else list(_waiting_scopes(db, offset))
         if not scopes:
-            raise NotWaiting(f"nothing has said yet where event {event} goes: name its scope, or start the daemon")
-        for each in scopes:
-            if scope is not None and not _waits_in(db, offset, scope):
-                raise NotWaiting(f"event {event} does not wait in {scope}")
-            settle_one(db, now, each, offset, Outcome(OutcomeKind.DEAD_LETTERED, reason), by=by)
+            raise NotWaiting(f"event {event} has no scopes yet: name its scope, or start the daemon")
+        if scope is not None and not _waits_in(db, offset, scope):
+            raise NotWaiting(f"event {event} does not wait in {scope}")
+        for lane in scopes:
+            settle_one(db, now, lane, offset, Outcome(OutcomeKind.DEAD_LETTERED, reason), by=by)
         rows = db.execute(f"{_SELECT} WHERE d.position = ? ORDER BY d.id", (offset,)).fetchall()
         return tuple(_dead_letter(row, meta(db, "instance")) for row in rows if row["scope"] in scopes)
 
 
 def replay(db: sqlite3.Connection, now: str, number: int, by: str) -> Position:
-    """Append the event again for its one scope; the dead letter is settled when that is.
+    """Appends the event again, for the scope of the dead letter, which closes when it settles.
 
     Raises:
         NotWaiting: the dead letter is not open, or its event is damaged.
@@ -84,7 +89,7 @@ def replay(db: sqlite3.Connection, now: str, number: int, by: str) -> Position:
 
 
 def drop(db: sqlite3.Connection, now: str, number: int, by: str, reason: str) -> None:
-    """Give one up.
+    """Closes a dead letter without a replay.
 
     Raises:
         NotWaiting: it is not open.
@@ -153,7 +158,10 @@ def _dead_letter(row: sqlite3.Row, instance: str) -> DeadLetter:
 
 
 def _event(body: bytes | None) -> Event | None:
-    """None: the body is no longer kept, or it is damaged. Its dead letter is shown all the same."""
+    """The event in a stored body; None if the body was deleted or is damaged.
+
+    Its dead letter is listed in either case.
+    """
     if body is None:
         return None
     try:

@@ -1,7 +1,8 @@
-"""The journal's files on disk: created and locked for one `run`, and recognised again while it lasts.
+"""Creates and locks the journal's files for one `run`, and identifies them during the run.
 
-`run` holds two locks. The file beside the journal keeps out releases that know no other lock. The lock on the
-database's own inode holds as well when somebody removes the file beside it, or reaches the database by another name.
+`run` holds two locks. The lock on the file beside the journal excludes older releases, which have
+no other lock. The lock on the inode of the database remains effective if the file beside it is
+removed, or if the database is opened under another name.
 """
 
 import errno
@@ -20,9 +21,9 @@ from typing import Final
 from events.errors import JournalLocked, SourceUnavailable
 
 MACHINE_ID: Final = Path("/etc/machine-id")
-_KEPT_BY_SQLITE: Final = ("", "-wal", "-shm")
+_SQLITE_SUFFIXES: Final = ("", "-wal", "-shm")
 _OPEN: Final = os.O_RDWR | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK
-"""A FIFO must not block the caller, and a link must not lead to another file."""
+"""A FIFO must not block the caller, and a link must not be followed to another file."""
 
 _FOLDER: Final = os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC
 
@@ -36,24 +37,28 @@ class HeldFiles:
 
     lock: int
     database: int
-    """Opened before SQLite opens the file, and closed after SQLite has closed it. POSIX drops every lock that a process
-    has on a file as soon as the process closes any descriptor of that file, so SQLite would lose its locks."""
+    """Opened before SQLite opens the file, and closed after SQLite has closed it.
+
+    POSIX releases all locks that a process has on a file when the process closes any descriptor of
+    that file, so closing this one earlier would release SQLite's locks.
+    """
 
     def release(self) -> None:
-        """Let go of both."""
+        """Releases both locks."""
         os.close(self.database)
         os.close(self.lock)
 
 
 def hold(path: Path) -> HeldFiles:
-    """Create the journal's file if there is none, and lock it against another `run`.
+    """Locks the journal against another `run`; creates its file if it does not exist.
 
-    What root creates belongs to the owner of the folder it is in: the user of a service can open the journal later,
-    although an operator started it as root once. SQLite gives its `-wal` and `-shm` the owner of the database.
+    A file that root creates gets the owner of its folder. So the user of a service can open the
+    journal, even if an operator once started the daemon as root. SQLite gives its `-wal` and `-shm`
+    files the owner of the database.
 
     Raises:
-        JournalLocked: another `run` holds it.
-        SourceUnavailable: the file system does not allow it.
+        JournalLocked: another `run` holds the lock.
+        SourceUnavailable: the file system refuses it.
     """
     try:
         _make_folder(path.parent)
@@ -62,7 +67,7 @@ def hold(path: Path) -> HeldFiles:
         raise _unusable(path, error) from error
     try:
         existed = path.exists()
-        # SQLite gives its WAL the mode of the database, and would create that by the umask.
+        # Created here, with mode 0600: SQLite would use the umask, and gives the WAL the same mode.
         database = _locked(path, path)
         if not existed:
             _sync_directory(path.parent)
@@ -78,12 +83,12 @@ def hold(path: Path) -> HeldFiles:
 
 
 def identities(path: Path) -> tuple[FileId | None, ...]:
-    """Which files the database, its log and its index are; None for one that is not there."""
-    return tuple(_identity(Path(f"{path}{suffix}")) for suffix in _KEPT_BY_SQLITE)
+    """The ids of the database, its log and its index; None for a missing file."""
+    return tuple(_identity(Path(f"{path}{suffix}")) for suffix in _SQLITE_SUFFIXES)
 
 
 def machine_id(path: Path) -> str:
-    """The id of this installation (machine-id(5)); empty if it has none, which proves nothing."""
+    """The id of this installation (machine-id(5)); empty if it has no valid one."""
     try:
         text = path.read_text(encoding="ascii").strip()
     except (OSError, UnicodeDecodeError):
@@ -93,16 +98,16 @@ def machine_id(path: Path) -> str:
 
 def _identity(path: Path) -> FileId | None:
     try:
-        found = path.stat()
+        status = path.stat()
     except OSError:
         return None
-    return found.st_dev, found.st_ino
+    return status.st_dev, status.st_ino
 
 
 def _locked(file: Path, journal: Path, *, is_written: bool = False) -> int:
     descriptor = _opened(file)
     try:
-        _check(descriptor, file, journal, is_written=is_written)
+        _check_file(descriptor, file, journal, is_written=is_written)
         _lock(descriptor, journal)
     except BaseException:
         os.close(descriptor)
@@ -141,7 +146,7 @@ def _make_folder(folder: Path) -> None:
         os.mkdir(folder.name, dir_fd=above)
         descriptor = os.open(folder.name, _FOLDER | os.O_NOFOLLOW, dir_fd=above)
         try:
-            # Another user may have put another folder in its place since: only a folder of root is given away.
+            # Another user may have replaced it since mkdir: change the owner only if root owns it.
             if os.fstat(descriptor).st_uid == 0:
                 _give_to_owner_of(above, descriptor)
         finally:
@@ -149,7 +154,10 @@ def _make_folder(folder: Path) -> None:
 
 
 def _give_to_owner_of(folder: int, descriptor: int) -> None:
-    """Only for what was just created, and by descriptor: a name may lead to another file a moment later."""
+    """Gives a file that root has just created the owner of its folder.
+
+    By descriptor: the name may refer to another file a moment later.
+    """
     if os.geteuid() == 0:
         owner = os.fstat(folder)
         os.fchown(descriptor, owner.st_uid, owner.st_gid)
@@ -164,11 +172,11 @@ def _folder(folder: Path) -> Iterator[int]:
         os.close(descriptor)
 
 
-def _check(descriptor: int, file: Path, journal: Path, *, is_written: bool) -> None:
-    found = os.fstat(descriptor)
-    if not stat.S_ISREG(found.st_mode):
+def _check_file(descriptor: int, file: Path, journal: Path, *, is_written: bool) -> None:
+    status = os.fstat(descriptor)
+    if not stat.S_ISREG(status.st_mode):
         raise SourceUnavailable(f"the journal {journal} cannot be opened: {file} is not a regular file; move it away")
-    if is_written and found.st_nlink > 1:
+    if is_written and status.st_nlink > 1:
         # The other name may be a file of another user.
         raise SourceUnavailable(
             f"the journal {journal} cannot be opened: {file} has a second name (a hard link); remove {file}"
@@ -180,8 +188,8 @@ def _lock(descriptor: int, journal: Path) -> None:
         fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:
         raise JournalLocked(
-            f"the journal {journal} belongs to a running `rebundle run` ({_holder(journal)}): "
-            "stop that one first, or give this one a journal of its own"
+            f"the journal {journal} is in use by a running `rebundle run` ({_holder(journal)}): "
+            "stop that one first, or configure another journal path for this one"
         ) from None
 
 
@@ -193,7 +201,7 @@ def _holder(journal: Path) -> str:
 
 
 def _sync_directory(directory: Path) -> None:
-    # SQLite makes the names of its WAL durable, but not the name of the database itself.
+    # SQLite syncs the folder after it creates its WAL, but not after it creates the database.
     with _folder(directory) as descriptor:
         os.fsync(descriptor)
 
@@ -201,16 +209,18 @@ def _sync_directory(directory: Path) -> None:
 def _unusable(path: Path, error: OSError) -> SourceUnavailable:
     if error.errno == errno.ELOOP:
         return SourceUnavailable(f"the journal {path} cannot be opened: {error.filename} is a symbolic link; remove it")
-    return SourceUnavailable(f"the journal {path} cannot be opened: {error.strerror}{_remedy(path, error)}")
+    reason = f"{error.strerror}{_remedy(path, error)}"
+    return SourceUnavailable(f"the journal {path} cannot be opened: {reason}")
 
 
 def _remedy(path: Path, error: OSError) -> str:
-    """What helps where another user, such as root, started a daemon on this journal before."""
+    """The command that helps if another user, such as root, used this journal before."""
     if error.errno != errno.EACCES:
         return ""
     try:
         owner = path.parent.stat().st_uid
-        others = [file for file in (Path(f"{path}.lock"), path) if file.exists() and file.stat().st_uid != owner]
+        existing = [file for file in (Path(f"{path}.lock"), path) if file.exists()]
+        others = [file for file in existing if file.stat().st_uid != owner]
     except OSError:
         return ""
     if not others:

@@ -1,4 +1,4 @@
-"""What comes in: append with the check of identity, and the ring of what was rejected."""
+"""Inserts into the journal: accepted events, with the identity check, and rejected requests."""
 
 import json
 import shlex
@@ -14,31 +14,32 @@ from events.strict_json import MOST_PROBLEMS, described
 
 
 def append(db: sqlite3.Connection, now: str, limits: JournalLimits, arrivals: Sequence[Arrival]) -> list[Accepted]:
-    """Keep all of them, durably, or none.
+    """Stores all events durably, or none.
 
     Raises:
-        IdentityConflict: the id of one is known with another content.
-        JournalFull: too much waits.
+        IdentityConflict: the id of one is known with different content.
+        JournalFull: the limit of unsettled events is reached.
     """
     with writing(db):
         instance = meta(db, "instance")
         accepted = []
         for index, arrival in enumerate(arrivals):
-            known = None if arrival.replay_of else _known(db, index, arrival)
+            known = None if arrival.replay_of else _known_offset(db, index, arrival)
             offset = insert(db, now, arrival) if known is None else known
             accepted.append(Accepted(Position(instance, offset), known=known is not None))
-        if not all(each.known for each in accepted):
+        # After the inserts, which the exception undoes. A repetition is accepted even when full.
+        if not all(acceptance.known for acceptance in accepted):
             _check_limits(db, limits)
     return accepted
 
 
 def insert(db: sqlite3.Connection, now: str, arrival: Arrival) -> int:
-    """The position of a new row, inside a transaction."""
+    """Inserts an event, inside a transaction, and returns its position."""
     identity, replay = arrival.identity, arrival.replay_of
     body = arrival.event.structured()
     cursor = db.execute(
-        "INSERT INTO events (intake, source, id, type, digest, body, size, accepted_at, assigned, replay_position,"
-        " replay_scope) VALUES (?, ?, ?, ?, ?, ?, ?, ?, 0, ?, ?)",
+        "INSERT INTO events (intake, source, id, type, digest, body, size, accepted_at, assigned,"
+        " replay_position, replay_scope) VALUES (?, ?, ?, ?, ?, ?, ?, ?, 0, ?, ?)",
         (
             identity.intake,
             identity.source,
@@ -58,8 +59,11 @@ def insert(db: sqlite3.Connection, now: str, arrival: Arrival) -> int:
     return cursor.lastrowid
 
 
-def _known(db: sqlite3.Connection, index: int, arrival: Arrival) -> int | None:
-    """Where the same event stands already. A row that is still there is known, though its time may be over."""
+def _known_offset(db: sqlite3.Connection, index: int, arrival: Arrival) -> int | None:
+    """The offset of an event with the same identity, or None.
+
+    A row counts until it is deleted, even if its retention has ended already.
+    """
     identity = arrival.identity
     row = db.execute(
         "SELECT position, digest FROM events WHERE id = ? AND source = ? AND intake = ? AND replay_position IS NULL",
@@ -69,8 +73,9 @@ def _known(db: sqlite3.Connection, index: int, arrival: Arrival) -> int | None:
         return None
     if row["digest"] != arrival.digest:
         raise IdentityConflict(
-            f"the id {described(identity.id)} was sent before, from the same source, with another content: send "
-            f"what is new under a new id; `rebundle status {shlex.quote(identity.id)}` shows what became of the first",
+            f"the id {described(identity.id)} was sent before, from the same source, "
+            "with different content: send new content under a new id; "
+            f"`rebundle status {shlex.quote(identity.id)}` shows the status of the first event",
             index=index,
             event_id=identity.id,
         )
@@ -81,31 +86,35 @@ def _check_limits(db: sqlite3.Connection, limits: JournalLimits) -> None:
     waiting = db.execute("SELECT events, bytes FROM backlog").fetchone()
     if waiting["events"] > limits.most_unsettled or waiting["bytes"] > limits.most_unsettled_bytes:
         raise JournalFull(
-            f"the journal holds as many unsettled events as it may ({limits.most_unsettled} events, "
-            f"{limits.most_unsettled_bytes} bytes): send again later"
+            "the journal has reached its limit of unsettled events "
+            f"({limits.most_unsettled} events, {limits.most_unsettled_bytes} bytes): "
+            "send again later"
         )
 
 
 def reject(
     db: sqlite3.Connection, now: str, limits: JournalLimits, *, sender: str, body: bytes, problems: Sequence[Problem]
 ) -> None:
-    """Keep what was not accepted, in a ring of entries and bytes."""
-    told = json.dumps([[each.path, each.expected, each.found] for each in problems[:MOST_PROBLEMS]])
+    """Stores a rejected request, and deletes the oldest ones beyond the limits."""
+    shown = problems[:MOST_PROBLEMS]
+    encoded = json.dumps([[problem.path, problem.expected, problem.found] for problem in shown])
     with writing(db):
         db.execute(
             "INSERT INTO rejected (intake, at, problems, size, body) VALUES (?, ?, ?, ?, ?)",
-            (sender, now, told, len(body), body[: limits.most_rejected_bytes]),
+            (sender, now, encoded, len(body), body[: limits.most_rejected_bytes]),
         )
         db.execute(
             "DELETE FROM rejected WHERE number <= (SELECT number FROM (SELECT number,"
-            " row_number() OVER newest AS entries, sum(length(body)) OVER newest AS bytes FROM rejected"
-            " WINDOW newest AS (ORDER BY number DESC)) WHERE entries > ? OR bytes > ? ORDER BY number DESC LIMIT 1)",
+            " row_number() OVER newest AS entries, sum(length(body)) OVER newest AS bytes"
+            " FROM rejected"
+            " WINDOW newest AS (ORDER BY number DESC)) WHERE entries > ? OR bytes > ?"
+            " ORDER BY number DESC LIMIT 1)",
             (limits.most_rejected, limits.most_rejected_bytes),
         )
 
 
 def rejected(db: sqlite3.Connection, most: int) -> tuple[Rejected, ...]:
-    """The newest of what was rejected, newest first."""
+    """The newest rejected requests, newest first."""
     rows = db.execute("SELECT * FROM rejected ORDER BY number DESC LIMIT ?", (most,))
     return tuple(map(_rejected, rows))
 

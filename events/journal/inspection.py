@@ -1,4 +1,4 @@
-"""What operators, metrics and readiness ask the journal; and what it forgets with time."""
+"""Queries for operators, metrics and readiness, and the retention of the journal."""
 
 import sqlite3
 from datetime import datetime
@@ -12,7 +12,7 @@ _AT_A_TIME = 1_000
 
 
 def find(db: sqlite3.Connection, event_id: str) -> tuple[EventStatus, ...]:
-    """What became of each event with this id: several senders may use it, and replays have it again."""
+    """The status of each event with this id: several senders may use it, and replays repeat it."""
     instance = meta(db, "instance")
     rows = db.execute("SELECT * FROM events WHERE id = ? ORDER BY position", (event_id,)).fetchall()
     return tuple(_event_status(db, row, instance) for row in rows)
@@ -49,16 +49,19 @@ def _lane_status(row: sqlite3.Row) -> LaneStatus:
 
 
 def backlog(db: sqlite3.Connection) -> Backlog:
-    """What waits now."""
+    """The current backlog."""
     counted = db.execute("SELECT events, bytes FROM backlog").fetchone()
     oldest, undispatched = db.execute(
         "SELECT min(accepted_at), coalesce(sum(NOT assigned), 0) FROM events WHERE settled_at IS NULL"
     ).fetchone()
     lanes = db.execute(
-        "SELECT l.scope, count(*) AS waiting, min(e.accepted_at) AS oldest, max(l.attempts) AS attempts,"
-        " (SELECT f.error FROM lanes f WHERE f.scope = l.scope AND f.settled_at IS NULL AND f.error IS NOT NULL"
+        "SELECT l.scope, count(*) AS waiting, min(e.accepted_at) AS oldest,"
+        " max(l.attempts) AS attempts,"
+        " (SELECT f.error FROM lanes f"
+        "  WHERE f.scope = l.scope AND f.settled_at IS NULL AND f.error IS NOT NULL"
         "  ORDER BY f.position LIMIT 1) AS error"
-        " FROM lanes l JOIN events e ON e.position = l.position WHERE l.settled_at IS NULL GROUP BY l.scope"
+        " FROM lanes l JOIN events e ON e.position = l.position"
+        " WHERE l.settled_at IS NULL GROUP BY l.scope"
     )
     return Backlog(
         events=counted["events"],
@@ -72,7 +75,7 @@ def backlog(db: sqlite3.Connection) -> Backlog:
 
 
 def highest(db: sqlite3.Connection) -> int:
-    """The highest offset ever given; 0 for none."""
+    """The highest offset ever used; 0 for none."""
     row = db.execute("SELECT seq FROM sqlite_sequence WHERE name = 'events'").fetchone()
     return 0 if row is None else int(row["seq"])
 
@@ -84,31 +87,36 @@ def newest(db: sqlite3.Connection) -> datetime | None:
 
 
 def probe(db: sqlite3.Connection, now: str, size: int) -> None:
-    """Write one row of at least so many bytes, durably."""
+    """Writes one row of at least `size` bytes durably."""
     with writing(db):
         db.execute("UPDATE probe SET at = ? || hex(zeroblob(?))", (now, size // 2))
 
 
 def remember(db: sqlite3.Connection, key: str, value: str) -> None:
-    """Keep a value of the journal about itself, in a transaction of its own."""
+    """Stores a value of the `meta` table, in a transaction."""
     with writing(db):
         set_meta(db, key, value)
 
 
 def prune(db: sqlite3.Connection, bodies_before: str, identities_before: str) -> int:
-    """Forget some of what is over: bodies of events settled, and events accepted, before these times. An event with
-    an open dead letter keeps everything. Returns how many rows it changed: call again until none."""
+    """Deletes bodies of events settled, and events accepted, before these times.
+
+    One call changes a limited number of rows and returns that number: call again until it is 0. An
+    event with an open dead letter keeps its body, and one with any dead letter keeps its row.
+    """
     with writing(db):
         bodies = db.execute(
-            "UPDATE events SET body = NULL WHERE position IN (SELECT position FROM events WHERE settled_at < ?"
-            " AND body IS NOT NULL AND position NOT IN"
+            "UPDATE events SET body = NULL WHERE position IN"
+            " (SELECT position FROM events WHERE settled_at < ? AND body IS NOT NULL"
+            " AND position NOT IN"
             " (SELECT position FROM dead_letters WHERE status IN ('open', 'replaying')) LIMIT ?)",
             (bodies_before, _AT_A_TIME),
         ).rowcount
         letters = db.execute("DELETE FROM dead_letters WHERE closed_at < ?", (identities_before,)).rowcount
         events = db.execute(
-            "DELETE FROM events WHERE position IN (SELECT position FROM events WHERE settled_at < ? AND body IS NULL"
-            " AND accepted_at < ? AND position NOT IN (SELECT position FROM dead_letters) LIMIT ?)",
+            "DELETE FROM events WHERE position IN"
+            " (SELECT position FROM events WHERE settled_at < ? AND body IS NULL AND accepted_at < ?"
+            " AND position NOT IN (SELECT position FROM dead_letters) LIMIT ?)",
             (bodies_before, identities_before, _AT_A_TIME),
         ).rowcount
     return bodies + letters + events

@@ -1,8 +1,8 @@
-"""What waits in which scope, and what became of it: the event source's half of the journal.
+"""The queries of an event source: what waits in each scope, and the outcomes of events.
 
-An event has one row for each scope it goes to. Outcomes are recorded before the commit they belong to, beside the row;
-the row keeps the one that is settled after it. When all rows are settled, so is the event, and it is never delivered
-again.
+An event has one lane row per scope that it goes to. Outcomes are recorded before their commit, in a
+table of their own. After the commit the final outcome is stored in the lane row, which settles it.
+When all its rows are settled, the event is settled, too, and it is never delivered again.
 """
 
 import json
@@ -18,20 +18,23 @@ from events.model import Event, Identity, Outcome, OutcomeKind, Position
 from events.source import Delivery, Recorded, Replay
 
 _MOST_RECORDED: Final = 16
-"""Of one event in one scope. Tries whose outcome nobody knows follow each other while a bucket is in trouble."""
+"""The most stored outcomes of one event in one scope.
+
+Several commits with unknown results may follow each other while a bucket has errors.
+"""
 
 
 Decoded = WeakValueDictionary[int, Event]
-"""By offset, the events that somebody holds: one that waits in 1,000 lanes is decoded once."""
+"""The decoded events in use, by offset: an event that waits in 1,000 lanes is decoded once."""
 
 
 def next_after(db: sqlite3.Connection, decoded: Decoded, instance: str, offset: int) -> Delivery | None:
-    """The first unsettled event behind `offset` that can be read."""
+    """The first readable unsettled event behind `offset`."""
     query = "SELECT * FROM events WHERE settled_at IS NULL AND position > ? ORDER BY position LIMIT 1"
     while (row := db.execute(query, (offset,)).fetchone()) is not None:
         lanes = db.execute("SELECT scope FROM lanes WHERE position = ? ORDER BY scope", (row["position"],))
         scopes = tuple(lane["scope"] for lane in lanes) if row["assigned"] else None
-        match _read(row, decoded, instance, scopes):
+        match _read_delivery(row, decoded, instance, scopes):
             case Delivery() as delivery:
                 return delivery
             case damage:
@@ -43,48 +46,55 @@ def next_after(db: sqlite3.Connection, decoded: Decoded, instance: str, offset: 
 def waiting(
     db: sqlite3.Connection, decoded: Decoded, instance: str, scope: str, *, upto: int, most: int
 ) -> tuple[Delivery, ...]:
-    """What waits in the scope and can be read, in order."""
+    """The readable unsettled events of the scope, in order."""
     rows = db.execute(
         "SELECT e.* FROM lanes l JOIN events e ON e.position = l.position"
-        " WHERE l.scope = ? AND l.settled_at IS NULL AND l.position <= ? AND e.assigned ORDER BY l.position",
+        " WHERE l.scope = ? AND l.settled_at IS NULL AND l.position <= ? AND e.assigned"
+        " ORDER BY l.position",
         (scope, upto),
     )
-    found: list[Delivery] = []
+    deliveries: list[Delivery] = []
     damaged: list[_Damage] = []
-    while len(found) < most and (row := rows.fetchone()) is not None:
-        match _read(row, decoded, instance, (scope,)):
+    while len(deliveries) < most and (row := rows.fetchone()) is not None:
+        match _read_delivery(row, decoded, instance, (scope,)):
             case Delivery() as delivery:
-                found.append(delivery)
+                deliveries.append(delivery)
             case damage:
                 damaged.append(damage)
+    # Before the update, which changes the rows that the open query still reads.
     rows.close()
     _note_damage(db, damaged)
-    return tuple(found)
+    return tuple(deliveries)
 
 
 @dataclass(frozen=True, slots=True)
 class _Damage:
-    """An event whose row a disk, or somebody else, has damaged."""
+    """An event whose row a disk, or another program, has damaged."""
 
     offset: int
     error: str
-    """What is wrong, and what to do about it."""
+    """The fault and the remedy."""
 
 
-def _read(row: sqlite3.Row, decoded: Decoded, instance: str, scopes: tuple[str, ...] | None) -> Delivery | _Damage:
+def _read_delivery(
+    row: sqlite3.Row, decoded: Decoded, instance: str, scopes: tuple[str, ...] | None
+) -> Delivery | _Damage:
     try:
         with decoding(row, "an event"):
             return _delivery(row, decoded, instance, scopes)
     except sqlite3.DatabaseError as error:
-        remedy = f"`rebundle dead-letters add {shlex.quote(str(row['id']))} --reason '…'`, then send it again"
-        return _Damage(row["position"], f"{error}: {remedy}")
+        command = f"rebundle dead-letters add {shlex.quote(str(row['id']))} --reason '…'"
+        return _Damage(row["position"], f"{error}: `{command}`, then send it again")
 
 
 def _note_damage(db: sqlite3.Connection, damaged: Iterable[_Damage]) -> None:
-    """A damaged event stays in its lanes, with the reason, until an operator takes it out; it delays no other event."""
+    """Stores the fault in the lanes of the damaged events.
+
+    They stay there until an operator takes them out, and delay no other event.
+    """
     db.executemany(
         "UPDATE lanes SET error = ?1 WHERE position = ?2 AND settled_at IS NULL AND error IS NOT ?1",
-        [(each.error, each.offset) for each in damaged],
+        [(damage.error, damage.offset) for damage in damaged],
     )
 
 
@@ -104,7 +114,7 @@ def _delivery(row: sqlite3.Row, decoded: Decoded, instance: str, scopes: tuple[s
 
 
 def event_of(body: bytes) -> Event:
-    """The event of a kept body, which was judged before it was kept."""
+    """The event in a stored body, which was validated before it was stored."""
     envelope = json.loads(body)
     del envelope["specversion"], envelope["datacontenttype"]
     known = {name: envelope.pop(name) for name in ("id", "source", "type", "data")}
@@ -118,14 +128,14 @@ def identity_of(row: sqlite3.Row) -> Identity:
 
 
 def replay_of(row: sqlite3.Row, instance: str) -> Replay | None:
-    """Which dead letter an event's row settles."""
+    """The dead letter that the event in this row replays, if it is a replay."""
     if row["replay_position"] is None:
         return None
     return Replay(Position(instance, row["replay_position"]), row["replay_scope"])
 
 
 def published_scopes(db: sqlite3.Connection) -> frozenset[str]:
-    """The scopes in which an event that is still remembered was published."""
+    """The scopes with a published event that is still stored."""
     rows = db.execute(
         "SELECT DISTINCT scope FROM lanes WHERE kind IN (?, ?, ?)",
         (OutcomeKind.PUBLISHED, OutcomeKind.LATE, OutcomeKind.WITHHELD),
@@ -134,27 +144,29 @@ def published_scopes(db: sqlite3.Connection) -> frozenset[str]:
 
 
 def assign(db: sqlite3.Connection, now: str, offset: int, scopes: Sequence[str]) -> None:
-    """Remember where an event goes; the first word on it stays."""
+    """Stores the scopes of an event. The first assignment is final."""
     with writing(db):
         add_lanes(db, now, offset, scopes)
 
 
 def add_lanes(db: sqlite3.Connection, now: str, offset: int, scopes: Sequence[str]) -> None:
-    """The same, inside a transaction. An event that goes nowhere is settled at once."""
-    first = db.execute("UPDATE events SET assigned = 1 WHERE position = ? AND assigned = 0", (offset,)).rowcount
-    if first:
-        rows = [(offset, scope) for scope in scopes]
-        db.executemany("INSERT INTO lanes (position, scope) VALUES (?, ?) ON CONFLICT DO NOTHING", rows)
+    """Like `assign`, inside a transaction. An event without scopes is settled at once."""
+    is_first = db.execute("UPDATE events SET assigned = 1 WHERE position = ? AND assigned = 0", (offset,)).rowcount
+    if is_first:
+        db.executemany(
+            "INSERT INTO lanes (position, scope) VALUES (?, ?) ON CONFLICT DO NOTHING",
+            [(offset, scope) for scope in scopes],
+        )
         _acknowledge(db, now, offset)
 
 
 def recorded(db: sqlite3.Connection, scope: str, offsets: Sequence[int]) -> dict[int, tuple[Recorded, ...]]:
-    """What was settled, or else recorded, the newest last."""
-    found = {offset: _recorded(db, scope, offset) for offset in offsets}
-    return {offset: told for offset, told in found.items() if told}
+    """The settled outcome of each event, else its recorded ones, newest last."""
+    outcomes = {offset: _outcomes(db, scope, offset) for offset in offsets}
+    return {offset: of_event for offset, of_event in outcomes.items() if of_event}
 
 
-def _recorded(db: sqlite3.Connection, scope: str, offset: int) -> tuple[Recorded, ...]:
+def _outcomes(db: sqlite3.Connection, scope: str, offset: int) -> tuple[Recorded, ...]:
     lane = db.execute(
         "SELECT * FROM lanes WHERE scope = ? AND position = ? AND settled_at IS NOT NULL", (scope, offset)
     ).fetchone()
@@ -170,7 +182,7 @@ def outcome_of(row: sqlite3.Row) -> Outcome:
 
 
 def record(db: sqlite3.Connection, scope: str, commit: str, outcomes: Mapping[int, Outcome]) -> None:
-    """Keep outcomes of a commit that is about to be tried."""
+    """Stores outcomes before their commit."""
     with writing(db):
         for offset, outcome in outcomes.items():
             db.execute(
@@ -181,19 +193,20 @@ def record(db: sqlite3.Connection, scope: str, commit: str, outcomes: Mapping[in
             )
             db.execute(
                 "DELETE FROM recorded WHERE position = ? AND scope = ? AND number NOT IN"
-                " (SELECT number FROM recorded WHERE position = ? AND scope = ? ORDER BY number DESC LIMIT ?)",
+                " (SELECT number FROM recorded WHERE position = ? AND scope = ?"
+                " ORDER BY number DESC LIMIT ?)",
                 (offset, scope, offset, scope, _MOST_RECORDED),
             )
 
 
 def withdraw(db: sqlite3.Connection, scope: str, commit: str) -> None:
-    """Forget outcomes of a commit that was lost."""
+    """Deletes the outcomes of a commit that was lost."""
     with writing(db):
         db.execute("DELETE FROM recorded WHERE commit_id = ? AND scope = ?", (commit, scope))
 
 
 def settle(db: sqlite3.Connection, now: str, scope: str, outcomes: Mapping[int, Outcome]) -> None:
-    """These events are done in the scope."""
+    """Completes these events in the scope."""
     with writing(db):
         for offset, outcome in outcomes.items():
             settle_one(db, now, scope, offset, outcome)
@@ -202,15 +215,19 @@ def settle(db: sqlite3.Connection, now: str, scope: str, outcomes: Mapping[int, 
 def settle_one(
     db: sqlite3.Connection, now: str, scope: str, offset: int, outcome: Outcome, *, by: str | None = None
 ) -> None:
-    """One event is done in the scope, inside a transaction; `by` an operator who takes it out of its lane."""
-    if outcome.kind is not OutcomeKind.DEAD_LETTERED and _overtake_dead_letter(db, now, scope, offset, outcome):
+    """Completes one event in the scope, inside a transaction.
+
+    `by` is the operator who takes it out of its lane, if one does.
+    """
+    is_folded = outcome.kind is not OutcomeKind.DEAD_LETTERED
+    if is_folded and _overtake_dead_letter(db, now, scope, offset, outcome):
         return
-    _keep(db, scope, offset, outcome)
-    done = db.execute(
+    _store_outcome(db, scope, offset, outcome)
+    is_settled_now = db.execute(
         "UPDATE lanes SET settled_at = ?, error = NULL WHERE position = ? AND scope = ? AND settled_at IS NULL",
         (now, offset, scope),
     ).rowcount
-    if not done:
+    if not is_settled_now:
         return
     db.execute("DELETE FROM recorded WHERE position = ? AND scope = ?", (offset, scope))
     if outcome.kind is OutcomeKind.DEAD_LETTERED:
@@ -225,23 +242,27 @@ def settle_one(
     _acknowledge(db, now, offset)
 
 
-def _keep(db: sqlite3.Connection, scope: str, offset: int, outcome: Outcome) -> None:
-    """Writes the outcome into the lane's row unless that is settled, or the event is gone or done."""
+def _store_outcome(db: sqlite3.Connection, scope: str, offset: int, outcome: Outcome) -> None:
+    """Writes the outcome into the lane's row, unless the lane or the event is settled or gone."""
     db.execute(
         "INSERT INTO lanes (position, scope, kind, reason, state)"
         " SELECT position, ?, ?, ?, ? FROM events WHERE position = ? AND settled_at IS NULL"
-        " ON CONFLICT (position, scope) DO UPDATE SET kind = excluded.kind, reason = excluded.reason,"
-        " state = excluded.state WHERE lanes.settled_at IS NULL",
+        " ON CONFLICT (position, scope) DO UPDATE"
+        " SET kind = excluded.kind, reason = excluded.reason, state = excluded.state"
+        " WHERE lanes.settled_at IS NULL",
         (scope, outcome.kind, outcome.reason, outcome.state, offset),
     )
 
 
 def _overtake_dead_letter(db: sqlite3.Connection, now: str, scope: str, offset: int, outcome: Outcome) -> bool:
-    """An operator took the event out while its commit was under way, and the commit won: what is published counts.
-    A replay that was asked for since finds the event known, and changes nothing."""
+    """Closes the dead letter if an operator took the event out while its commit was in progress.
+
+    The commit has succeeded, so its outcome counts. A replay requested in the meantime finds the
+    event already folded, and changes nothing.
+    """
     overtaken = db.execute(
-        "UPDATE dead_letters SET status = 'overtaken', closed_at = ? WHERE position = ? AND scope = ?"
-        " AND by IS NOT NULL AND status IN ('open', 'replaying')",
+        "UPDATE dead_letters SET status = 'overtaken', closed_at = ?"
+        " WHERE position = ? AND scope = ? AND by IS NOT NULL AND status IN ('open', 'replaying')",
         (now, offset, scope),
     ).rowcount
     if overtaken:
@@ -253,7 +274,7 @@ def _overtake_dead_letter(db: sqlite3.Connection, now: str, scope: str, offset: 
 
 
 def _acknowledge(db: sqlite3.Connection, now: str, offset: int) -> None:
-    """An event is done once it is known where it goes and every scope of it has settled."""
+    """Settles the event if its scopes are assigned and it is settled in all of them."""
     db.execute(
         "UPDATE events SET settled_at = ? WHERE position = ? AND assigned AND settled_at IS NULL"
         " AND NOT EXISTS (SELECT 1 FROM lanes WHERE position = ? AND lanes.settled_at IS NULL)",
@@ -262,7 +283,7 @@ def _acknowledge(db: sqlite3.Connection, now: str, offset: int) -> None:
 
 
 def note_failure(db: sqlite3.Connection, scope: str, offsets: Sequence[int], error: str) -> None:
-    """Remember why these wait."""
+    """Stores why these events wait, and counts a failed attempt."""
     with writing(db):
         db.executemany(
             "UPDATE lanes SET attempts = attempts + 1, error = ?"

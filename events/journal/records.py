@@ -1,4 +1,4 @@
-"""The values that go into the journal and come out of it. Times are ISO 8601 in UTC, as text."""
+"""The values that the journal takes and returns. Times are ISO 8601 text in UTC."""
 
 from dataclasses import dataclass, field
 from datetime import timedelta
@@ -11,7 +11,7 @@ from events.source import Replay
 
 @dataclass(frozen=True, slots=True)
 class JournalLimits:
-    """How much a journal holds, and for how long (protocol 2)."""
+    """The limits of a journal on size and age (protocol 2)."""
 
     most_unsettled: int = 100_000
     """Events."""
@@ -19,56 +19,57 @@ class JournalLimits:
     most_rejected: int = 1_000
     most_rejected_bytes: int = 64 << 20
     identities_kept: timedelta = timedelta(days=30)
-    """Since the event was accepted; how long the same event is known again."""
+    """From the acceptance of an event; until then its repetition is recognised."""
     bodies_kept: timedelta = timedelta(days=7)
-    """Since the event settled."""
+    """From the time when the event settled."""
 
 
 @dataclass(frozen=True, slots=True)
 class Arrival:
-    """An event that is to be kept."""
+    """An event to append."""
 
     event: Event
     identity: Identity
     digest: str
     """The event digest: sha256 hex of canonical [type, known data]."""
     scopes: tuple[str, ...] | None = None
-    """Those it names; None if it names none, and goes where the dispatcher says."""
+    """The scopes that it names; None if it names none, and the dispatcher assigns them."""
     replay_of: Replay | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class Accepted:
-    """Where an event stands; `known`: it stood there already, and nothing was appended."""
+    """The position of an accepted event."""
 
     position: Position
     known: bool
+    """True: the journal had the event already, and nothing was appended."""
 
 
 @dataclass(frozen=True, slots=True)
 class Rejected:
-    """What an authenticated sender sent and did not get in; not replayable."""
+    """A rejected request of an authenticated sender. It cannot be replayed."""
 
     number: int
     intake: str
     at: str
     problems: tuple[Problem, ...]
     size: int
-    """Bytes of the body, which may be kept shortened."""
+    """The size of the whole body in bytes; the stored `body` may be shorter."""
     body: bytes = field(repr=False)
 
 
 class DeadLetterStatus(StrEnum):
-    """Where a dead letter stands. The last three are closed."""
+    """The status of a dead letter. The last three are closed."""
 
     OPEN = "open"
     REPLAYING = "replaying"
-    """Appended again, and not settled yet."""
+    """Its event was appended again and is not settled yet."""
     REPLAYED = "replayed"
-    """Settled again; if that failed, there is a dead letter of its own."""
+    """The replay is settled. If it failed, it has another dead letter."""
     DROPPED = "dropped"
     OVERTAKEN = "overtaken"
-    """Taken out by an operator while its commit was under way, which then succeeded."""
+    """An operator took the event out while its commit was in progress, and the commit succeeded."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,7 +83,7 @@ class DeadLetter:
     reason: str
     at: str
     by: str | None
-    """Who took it out; None if it did not fold."""
+    """The operator who took it out; None if the event could not be folded."""
     event_id: str
     type: str
     replayed_as: Position | None
@@ -90,19 +91,19 @@ class DeadLetter:
     closed_by: str | None
     closed_reason: str | None
     event: Event | None = field(repr=False)
-    """None once its body is no longer kept, or if it is damaged."""
+    """None if its body was deleted by retention, or is damaged."""
 
 
 @dataclass(frozen=True, slots=True)
 class LaneStatus:
-    """One event in one scope."""
+    """The status of one event in one scope."""
 
     scope: str
     outcome: Outcome | None
     """None while it waits."""
     settled_at: str | None
     attempts: int
-    """Failed ones so far."""
+    """Failed attempts so far."""
     error: str | None
     """Why it waits, if an attempt failed."""
     dead_letter: int | None
@@ -110,7 +111,10 @@ class LaneStatus:
 
 @dataclass(frozen=True, slots=True)
 class EventStatus:
-    """What became of an event: in each scope, or (no lanes, not settled) that it is not dispatched yet."""
+    """The status of an event, with one lane per scope.
+
+    Without lanes and unsettled, the event is not dispatched yet.
+    """
 
     identity: Identity
     type: str
@@ -123,21 +127,21 @@ class EventStatus:
 
 @dataclass(frozen=True, slots=True)
 class LaneBacklog:
-    """What waits in one scope."""
+    """The unsettled events of one scope."""
 
     scope: str
     waiting: int
     oldest: str
-    """When the first of them was accepted."""
+    """When the oldest of them was accepted."""
     attempts: int
-    """Most failed attempts of an event that waits."""
+    """The highest number of failed attempts of one of them."""
     error: str | None
-    """Of the first that failed."""
+    """The error of the first one that failed."""
 
 
 @dataclass(frozen=True, slots=True)
 class Backlog:
-    """What waits in the whole journal, and what needs a person."""
+    """What waits in the whole journal, and what an operator must handle."""
 
     events: int
     bytes: int

@@ -1,7 +1,7 @@
-"""A part of a rendered file, read back and compared; every difference is told with file, line and value.
+"""Assertions about one part of a rendered file; each failure names file, line and value.
 
-The tools of the gate, for `gate` and `static_files`: what must be there is stated in `expectations`, read by `parsers`,
-compared by `diff`.
+`generated_files` and `static_files` use them. `expectations` defines the expected values,
+`parsers` reads the actual ones, `diff` compares the two.
 """
 
 import re
@@ -23,42 +23,50 @@ _UNWANTED: Final = re.compile(rb"[\x00-\x08\x0b-\x1f\x7f]")
 
 @dataclass(frozen=True)
 class CheckedBundle:
-    """What a bundle is judged by: its composition, and what it has of its own."""
+    """The inputs that a bundle is checked against."""
 
     composition: Composition
     defaults: RenderDefaults
     overridden: frozenset[str]
+    """The names of the custom templates."""
 
     @property
     def key(self) -> str:
-        """Equal where the same text of one model gets the same verdict."""
+        """A cache key: with equal keys, equal text of one model has the same check result."""
         bundle = self.composition.bundle
         return canonical_json([bundle.name, bundle.target, self.defaults.digest, sorted(self.overridden)])
 
     def may_add(self, template: str) -> bool:
-        """Whether what `template` makes may say more than it must."""
+        """Whether the output of `template` may hold more than is expected."""
         shared = _SHARED_TEMPLATES if template.endswith(".yaml") else frozenset()
         return not self.overridden.isdisjoint({template, *shared})
 
 
 @dataclass(frozen=True, slots=True)
 class Piece:
-    """A part of a file, judged alone: it begins at `start` in `whole`, but for `added` lines put above it."""
+    """A part of a file that is checked alone."""
 
     file: str
     body: bytes
     whole: bytes = b""
+    """The whole file."""
     start: int = 0
+    """Where the part begins in `whole`."""
     added: int = 0
+    """How many lines `body` has at its start that are not in the file."""
 
     @property
     def before(self) -> int:
-        """The number of lines above it; counted when something is wrong, which is rare."""
+        """The number of lines above it. Only a failure needs the number, so it is not stored."""
         return self.whole.count(b"\n", 0, self.start) - self.added
 
     @property
     def text(self) -> str:
-        """Raises GateFailure: no UTF-8."""
+        """The body as text.
+
+        Raises:
+            GateFailure: it is not UTF-8.
+        """
         try:
             return self.body.decode()
         except UnicodeDecodeError as error:
@@ -68,7 +76,7 @@ class Piece:
 
 @contextmanager
 def readable(piece: Piece) -> Iterator[None]:
-    """Tells in which file, and where in it, a reader gave up."""
+    """Turns a parser's `Unreadable` into a GateFailure with the file and its line."""
     try:
         yield
     except parsers.Unreadable as error:
@@ -76,82 +84,89 @@ def readable(piece: Piece) -> Iterator[None]:
 
 
 def check_yaml(piece: Piece, expected: Any, *, may_add: bool = False) -> None:
-    """The text is YAML, and says this; with `may_add` it may say more."""
+    """The text is YAML with this value; with `may_add` it may hold more, by the rule of `diff`."""
     with readable(piece):
         parsed = parsers.yaml_text(piece.text)
     different = difference(expected, parsed.value, (), may_add=may_add)
     if different is not None:
-        path, wanted, found = different
+        path, wanted, actual = different
         where = ".".join(map(str, path)) or "the file"
-        raise GateFailure(piece.file, piece.before + parsed.line(path), f"{where} = {wanted}", found)
+        line = piece.before + parsed.line(path)
+        raise GateFailure(piece.file, line, f"{where} = {wanted}", actual)
 
 
-def compare(piece: Piece, expected: Any, found: Any) -> None:
-    """What was read is what is expected."""
-    if expected != found:
-        raise GateFailure(piece.file, piece.before + 1, str(expected), str(found))
+def compare(piece: Piece, expected: Any, actual: Any) -> None:
+    """The value that was read equals the expected one."""
+    if expected != actual:
+        raise GateFailure(piece.file, piece.before + 1, str(expected), str(actual))
 
 
-def compare_fields(piece: Piece, expected: Mapping[str, Any], found: Mapping[str, Any]) -> None:
-    """The same names with the same values; a difference is named with the line that begins with the name."""
-    for name in (*expected, *found):
-        if name not in expected or name not in found or expected[name] != found[name]:
-            lines = piece.text.split("\n")
-            line = next((number for number, line in enumerate(lines, 1) if line.startswith(name)), 1)
-            what, there = shown(expected, name), shown(found, name)
-            raise GateFailure(piece.file, piece.before + line, f"{name} = {what}", there)
+def compare_fields(piece: Piece, expected: Mapping[str, Any], actual: Mapping[str, Any]) -> None:
+    """Both have the same names with the same values.
+
+    A failure names the line that begins with the name.
+    """
+    for name in (*expected, *actual):
+        if name not in expected or name not in actual or expected[name] != actual[name]:
+            lines = enumerate(piece.text.split("\n"), 1)
+            line = next((number for number, line in lines if line.startswith(name)), 1)
+            wanted, value = shown(expected, name), shown(actual, name)
+            raise GateFailure(piece.file, piece.before + line, f"{name} = {wanted}", value)
 
 
 def check_assignments(piece: Piece, expected: Mapping[str, str], *, may_add: bool) -> None:
     """The text is an env file with these assignments; with `may_add` it may have others."""
     with readable(piece):
-        found = parsers.env(piece.text)
-    compare_fields(piece, expected, {name: found[name] for name in found if not may_add or name in expected})
+        actual = parsers.env(piece.text)
+    if may_add:
+        actual = {name: value for name, value in actual.items() if name in expected}
+    compare_fields(piece, expected, actual)
 
 
 def check_plain(piece: Piece) -> None:
-    """UTF-8 without control characters, carriage returns among them."""
+    """The text is UTF-8 without control characters, including carriage returns."""
     unwanted = _UNWANTED.search(piece.body)
     if unwanted:
         line = piece.body.count(b"\n", 0, unwanted.start()) + 1
         raise GateFailure(piece.file, line, "no control character", repr(unwanted[0]))
-    assert piece.text is not None
+    assert piece.text is not None  # raises if it is not UTF-8
 
 
-def check_pattern(piece: Piece, pattern: str, said: Mapping[str, str]) -> list[tuple[int, str, str]]:
-    """The text is the pattern with `said` in its gaps; what is in the other gaps is returned."""
+def check_pattern(piece: Piece, pattern: str, values: Mapping[str, str]) -> list[tuple[int, str, str]]:
+    """The text equals the pattern with `values` in its gaps; returns the gaps without a value."""
     with readable(piece):
-        found = parsers.gaps(piece.text, pattern)
-    for line, name, text in found:
-        if name in said and text != said[name]:
-            raise GateFailure(piece.file, piece.before + line, f"{name} {said[name]!r}", repr(text))
-    return [gap for gap in found if gap[1] not in said]
+        gaps = parsers.gaps(piece.text, pattern)
+    for line, name, text in gaps:
+        if name in values and text != values[name]:
+            expected = f"{name} {values[name]!r}"
+            raise GateFailure(piece.file, piece.before + line, expected, repr(text))
+    return [gap for gap in gaps if gap[1] not in values]
 
 
 @cache
-def own_text(template: str) -> bytes:
+def built_in_text(template: str) -> bytes:
     """The package's own text of a template."""
     return (resources("renderers") / "templates" / template).read_bytes()
 
 
-def check_own(piece: Piece, template: str) -> None:
-    """The text is the package's own."""
-    own = own_text(template)
-    if piece.body != own:
-        pairs = zip(piece.body.split(b"\n"), own.split(b"\n"), strict=False)
-        same = next(
-            (n for n, (one, other) in enumerate(pairs) if one != other), min(piece.body.count(b"\n"), own.count(b"\n"))
-        )
-        wanted, found = (text.split(b"\n")[same : same + 1] for text in (own, piece.body))
+def check_built_in(piece: Piece, template: str) -> None:
+    """The text equals the built-in template, byte for byte."""
+    built_in = built_in_text(template)
+    if piece.body != built_in:
+        actual_lines, wanted_lines = piece.body.split(b"\n"), built_in.split(b"\n")
+        pairs = enumerate(zip(actual_lines, wanted_lines, strict=False))
+        shorter = min(len(actual_lines), len(wanted_lines)) - 1
+        same = next((number for number, (one, other) in pairs if one != other), shorter)
+        wanted, actual = wanted_lines[same : same + 1], actual_lines[same : same + 1]
         raise GateFailure(
             piece.file,
             same + 1,
             repr(b"".join(wanted).decode("utf-8", "replace")),
-            repr(b"".join(found).decode("utf-8", "replace")),
+            repr(b"".join(actual).decode("utf-8", "replace")),
         )
 
 
 def spellings(option: str) -> tuple[str, str]:
-    """An option as it is expected, and with quotes around its value: a reader takes both for the same."""
+    """An option as expected, and with quotes around its value: both mean the same to a reader."""
     mark, _, value = option.partition(" ")
     return option, f'{mark} "{value}"'

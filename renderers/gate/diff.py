@@ -1,9 +1,10 @@
-"""Whether what a file says agrees with what it must say, exactly or as a template of the bundle's own may put it.
+"""Compares the value of a file with the expected value, exactly or with additions allowed.
 
-A template of the bundle's own may say more: keys in a mapping, entries in a list, comments, variables. It says all that
-the composition says, in its order, and nothing of it a second time: no flag again, no other mount on the same place, no
-word in a probe, no device more. It undoes nothing: no `disable`, no `replicas`. It adds no service, no anchor and no
-tag, which the readers see to.
+The output of a custom template may hold more than is expected: keys in a mapping, entries in a
+list, comments, variables. It must hold everything that is expected, in the same order. It must not
+repeat any of it: no second value for a flag, no other mount at the same path, no word in a probe,
+no further device. It must not revoke anything, as `disable` and `replicas` do. It must not add a
+service, an anchor or a tag; the parsers refuse those.
 """
 
 import re
@@ -13,18 +14,21 @@ from typing import Any, Final
 from renderers.gate.expectations import Default
 
 _WHOLE: Final = frozenset({"test", "entrypoint", "devices", "capabilities", "device_ids"})
-"""Lists that mean one thing as a whole: nothing can be put among their entries."""
+"""Lists with one meaning as a whole: an additional entry would change it."""
 _UNDOES: Final = frozenset(
     {"disable", "replicas", "scale", "profiles", "network_mode", "entrypoint", "extends", "build"}
 )
-"""Keys that undo what is said beside them: no health check, no container, not this image."""
+"""Keys that revoke their neighbours: no health check, no container, another image."""
 _VARIABLE: Final = re.compile(r"\$\{[^}]*\}")
 
 
 def difference(
     expected: Any, found: Any, path: tuple[str | int, ...], *, may_add: bool
 ) -> tuple[tuple[str | int, ...], str, str] | None:
-    """The first place where two values differ, with what was expected and found; 1 is neither true nor 1.0."""
+    """The first path where two values differ, with the expected and the actual text.
+
+    Types count: 1 equals neither true nor 1.0.
+    """
     match expected:
         case Default():
             is_same = expected.is_in(found)
@@ -42,35 +46,37 @@ def difference(
             steps = (difference(one, other, (*path, index), may_add=may_add) for index, (one, other) in pairs)
             return next((step for step in steps if step), None)
         case list() if isinstance(found, list) and may_add:
-            return _of_lists(expected, found, path)
+            return _list_difference(expected, found, path)
         case _:
             is_same = type(expected) is type(found) and expected == found
     return None if is_same else (path, repr(expected), repr(found))
 
 
-def _of_lists(
+def _list_difference(
     expected: list[Any], found: list[Any], path: tuple[str | int, ...]
 ) -> tuple[tuple[str | int, ...], str, str] | None:
-    """What is missing of `expected`, in its order, or else what is there a second time in another form."""
+    """The first expected entry that is missing or out of order, else an entry that repeats one."""
     if path and path[-1] in _WHOLE:
         return path, repr(expected), repr(found)
-    wanted, there = _with_values(expected), _with_values(found)
-    rest = iter(enumerate(there))
-    kept = set()
-    for one in wanted:
-        index = next((at for at, other in rest if difference(one, other, (), may_add=True) is None), None)
+    wanted, actual = _with_values(expected), _with_values(found)
+    # One iterator for all entries: each search continues behind the entry found before.
+    rest = iter(enumerate(actual))
+    matched = set()
+    for entry in wanted:
+        matches = (at for at, other in rest if difference(entry, other, (), may_add=True) is None)
+        index = next(matches, None)
         if index is None:
-            return path, repr(one), "nothing of it, or not in this order"
-        kept.add(index)
-    decided = {_slot(one) for one in wanted}
-    for index, other in enumerate(there):
-        if index not in kept and _slot(other) in decided:
-            return path, "nothing a second time that the bundle itself decides", repr(other)
+            return path, repr(entry), "nothing of it, or not in this order"
+        matched.add(index)
+    decided = {_slot(entry) for entry in wanted}
+    for index, other in enumerate(actual):
+        if index not in matched and _slot(other) in decided:
+            return path, "no second entry for what the bundle decides", repr(other)
     return None
 
 
 def _with_values(entries: list[Any]) -> list[Any]:
-    """The entries, a flag and the value behind it as one: nothing may come between them."""
+    """The entries, with a flag and the value after it joined: nothing may come between them."""
     joined: list[Any] = []
     for entry in entries:
         is_value = isinstance(entry, str) and not entry.startswith("-")
@@ -83,7 +89,7 @@ def _with_values(entries: list[Any]) -> list[Any]:
 
 
 def _slot(entry: Any) -> str:
-    """What an entry of a list is about: the flag, the mount's target, the variable, the key."""
+    """What an entry of a list sets: the flag, the target of the mount, the variable or the key."""
     if isinstance(entry, dict) and "target" in entry:
         return str(entry["target"]).rstrip("/")
     text = _VARIABLE.sub("", str(entry))
@@ -94,5 +100,5 @@ def _slot(entry: Any) -> str:
 
 
 def shown(group: Mapping[str, Any], key: str) -> str:
-    """What a message says of a value that may be missing."""
+    """The text for a value that may be missing, in a message."""
     return repr(group[key]) if key in group else "nothing"

@@ -1,7 +1,7 @@
-"""What the compose file must say for a composition, as plain values, built without any template.
+"""The expected content of a bundle's compose file, as plain values, built without any template.
 
-A second statement of the same rules on purpose: the gate compares what was rendered with this. Nothing but the
-model of a composition is shared with what renders.
+The gate compares the rendered file with these values. They repeat the rules of the renderer on
+purpose: the only code shared with it is the model of a composition.
 """
 
 from dataclasses import dataclass
@@ -25,32 +25,36 @@ _STATUS_PROBE: Final = (
 
 @dataclass(frozen=True, slots=True, repr=False)
 class Default:
-    """A value that a variable of the target host replaces: `${variable:-amount}`."""
+    """An amount that a variable of the target host can replace: `${variable:-amount}`."""
 
     variable: str
     amount: Decimal
 
     def __repr__(self) -> str:
-        return f"${{{self.variable}:-{self.amount}}}"  # as an operator meets it in the file
+        return f"${{{self.variable}:-{self.amount}}}"  # as an operator sees it in the file
 
     def is_in(self, found: Any) -> bool:
-        """Whether `found` says this, in whatever unit."""
-        said = parsers.amount(found)
-        return said is not None and said[0] == self.variable and self.is_amount(*said[1:])
+        """Whether `found` is this variable with this amount, in any unit."""
+        parsed = parsers.amount(found)
+        if parsed is None:
+            return False
+        variable, number, factor = parsed
+        return variable == self.variable and self.is_amount(number, factor)
 
     def is_amount(self, number: str, factor: int) -> bool:
-        """Whether `number` of a unit is the amount."""
+        """Whether `number` times the `factor` of its unit equals the amount."""
         return Decimal(number) * factor == self.amount
 
 
 def model_service(
     model: Model, composition: Composition, defaults: RenderDefaults, batching_file: str | None
 ) -> dict[str, Any]:
-    """The service s<id>s; `batching_file` is the text of the file that it mounts, where batching is on."""
+    """The service s<id>s; `batching_file` is the text of the mounted file if batching is on."""
     folder = f"/models/{model.id}"
     volumes = [f"../model-serving/model-download{folder}:{folder}:ro"]
-    what_it_serves = [model.version, model.artifact.uri, model.artifact.digest, model.serving_version]
-    labels = {"bundle.model-version": short_digest(what_it_serves)}
+    artifact = model.artifact
+    served_files = [model.version, artifact.uri, artifact.digest, model.serving_version]
+    labels = {"bundle.model-version": short_digest(served_files)}
     service: dict[str, Any] = {
         "depends_on": {"model_download": {"condition": "service_completed_successfully"}},
         "image": _pulled_from(model.serving.image, defaults),
@@ -73,17 +77,21 @@ def model_service(
 
 
 def grpc_port(model: Model) -> int:
-    """Where the model's engine answers."""
+    """The gRPC port of the model's engine."""
     return _GRPC_PORTS[model.serving.platform]
 
 
 def loads_numbers(model: Model) -> bool:
-    """Whether the engine serves the folder of one version, so that models.txt names it."""
+    """Whether the engine serves the folder of one version; models.txt then has its number."""
     return model.serving.platform in _LOADS_NUMBERS
 
 
 def batching_folder(model: Model) -> str | None:
-    """Where the model's batching file is: the bundle's own, or an operator's to switch on; None if it has none."""
+    """The folder of the model's batching file; None where the platform has none.
+
+    The file is generated in base/ if the composition enables batching. Otherwise it is a
+    placeholder in example/ for the operator.
+    """
     if model.serving.platform not in _BATCHES:
         return None
     batching = model.serving.batching
@@ -91,10 +99,10 @@ def batching_folder(model: Model) -> str | None:
 
 
 def model_comments(model: Model) -> list[str]:
-    """The options of a model's service that are switched off, in their order, as they stand there."""
-    return _options(model.serving.platform, model.id, batching=batching_parameters(model) is not None) + (
-        _GPU_OPTIONS if model.serving.gpu is not None and model.serving.gpu.count == "all" else []
-    )
+    """The commented-out options of a model's service, in order, as the file has them."""
+    platform, gpu = model.serving.platform, model.serving.gpu
+    comments = _options(platform, model.id, batching=batching_parameters(model) is not None)
+    return comments + (_GPU_OPTIONS if gpu is not None and gpu.count == "all" else [])
 
 
 _OPENVINO_NUMBERS: Final = ("nireq", "grpc_workers", "rest_workers")
@@ -120,14 +128,14 @@ def _options(platform: str, model_id: str, *, batching: bool) -> list[str]:
 
 
 def place(option: str) -> tuple[str, int]:
-    """The key of a service that an option belongs to, and the column where uncommenting makes it an entry."""
+    """The key of a service that an option belongs below, and the column of its comment sign."""
     if option in _GPU_OPTIONS:
         return "deploy", 10 + 2 * _GPU_OPTIONS.index(option)
     return "volumes" if ":/etc/" in option else "command", 6
 
 
 def proxy_comments(composition: Composition) -> list[str]:
-    """The options of model_proxy that are switched off, in their order."""
+    """The commented-out options of model_proxy, in order."""
     target = _scalar(composition.bundle.target)
     return [
         "#- --inference-engine-service-name-format",
@@ -139,14 +147,14 @@ def proxy_comments(composition: Composition) -> list[str]:
 
 @lru_cache(maxsize=256)
 def _scalar(text: str) -> str:
-    """`text` as YAML reads it back."""
+    """`text` as a YAML scalar that parses to the same text."""
     return text if parsers.yaml_text(text).value == text else f'"{text}"'
 
 
 def shown(listing: str, composition: Composition) -> dict[str, Any]:
-    """What a listing of the README shows of a service, with its options in green switched on.
+    """The part of a service that a README listing shows, with its highlighted options enabled.
 
-    A model's service is shown as that of the model <model_id>, here `sample`; see `SAMPLE_IMAGE`.
+    A model's service appears as that of the model <model_id>, here `sample`; see `SAMPLE_IMAGE`.
     """
     if listing == "proxy":
         service = proxy_service("", composition, RenderDefaults())
@@ -166,14 +174,14 @@ def shown(listing: str, composition: Composition) -> dict[str, Any]:
 
 
 def options(listing: str, composition: Composition) -> list[str]:
-    """The options of the service in a listing of the README, in green or not."""
+    """All commented-out options of the service in a README listing, highlighted or not."""
     if listing == "proxy":
         return proxy_comments(composition)
     return model_comments(_sample(shown_template(listing), is_gpu=listing == "gpu"))
 
 
 def shown_template(listing: str) -> str:
-    """The name of the template whose service a listing of the README shows, without its suffix."""
+    """The template of the service in a README listing, without its suffix."""
     return listing if listing in {"proxy", "openvino"} else "tensorflow"
 
 
@@ -202,14 +210,14 @@ _SHOWN: Final[dict[str, tuple[list[str], list[str], tuple[str, ...]]]] = {
 
 
 def _sample(platform: str, *, is_gpu: bool) -> Model:
-    serving = {"platform": platform, "image": SAMPLE_IMAGE} | ({"gpu": {"count": "all"}} if is_gpu else {})
-    return Model.model_validate(
-        {"id": "sample", "version": "1", "artifact": {"uri": "gs://bucket/sample"}, "serving": serving}
-    )
+    gpu = {"gpu": {"count": "all"}} if is_gpu else {}
+    serving = {"platform": platform, "image": SAMPLE_IMAGE} | gpu
+    artifact = {"uri": "gs://bucket/sample"}
+    return Model.model_validate({"id": "sample", "version": "1", "artifact": artifact, "serving": serving})
 
 
 def image_folders(composition: Composition, defaults: RenderDefaults) -> frozenset[str]:
-    """What the images of a bundle are pulled from."""
+    """The registries and folders that a bundle's images are pulled from."""
     images = {model.serving.image for model in composition.models}
     images |= {defaults.download_image, defaults.router_image, composition.proxy.image}
     pulled = (_pulled_from(image, defaults) for image in images)
@@ -221,11 +229,12 @@ def batching_parameters(model: Model) -> dict[str, Any] | None:
     batching = model.serving.batching
     if batching is None or not batching.enabled:
         return None
-    return {key: value for key, value in _plain(batching.parameters).items() if value is not None}
+    parameters = _as_json(batching.parameters)
+    return {key: value for key, value in parameters.items() if value is not None}
 
 
 def download_service(digest: str, composition: Composition, defaults: RenderDefaults) -> dict[str, Any]:
-    """model_download; `digest` is that of the list and the script."""
+    """The service model_download; `digest` is the digest of the list and the script."""
     here = "../model-serving/model-download"
     return {
         "image": _pulled_from(defaults.download_image, defaults),
@@ -245,7 +254,7 @@ def download_service(digest: str, composition: Composition, defaults: RenderDefa
 
 
 def router_service(digest: str, composition: Composition, defaults: RenderDefaults) -> dict[str, Any]:
-    """<bundle>-nginx; `digest` is that of the map."""
+    """The service <bundle>-nginx; `digest` is the digest of the map."""
     return {
         "image": _pulled_from(defaults.router_image, defaults),
         "restart": defaults.restart,
@@ -258,7 +267,7 @@ def router_service(digest: str, composition: Composition, defaults: RenderDefaul
 
 
 def proxy_service(digest: str, composition: Composition, defaults: RenderDefaults) -> dict[str, Any]:
-    """model_proxy; `digest` is that of the signature."""
+    """The service model_proxy; `digest` is the digest of the signature."""
     router = f"{composition.bundle.name}-nginx"
     return {
         "depends_on": {router: {"condition": "service_started"}},
@@ -306,10 +315,11 @@ def _probe(model: Model) -> list[str]:
 
 def amounts(model: Model, defaults: RenderDefaults) -> dict[str, dict[str, Default]]:
     """The limits and reservations of a model's service."""
-    own, given, prefix = model.serving.resources, defaults.resources, f"SERVING_{model.id.replace('-', '_')}"
+    own, default = model.serving.resources, defaults.resources
+    prefix = f"SERVING_{model.id.replace('-', '_')}"
     return {
-        "limits": _amounts(prefix, "LIMIT", own.limits, given.limits),
-        "reservations": _amounts(prefix, "RESERVATION", own.reservations, given.reservations),
+        "limits": _amounts(prefix, "LIMIT", own.limits, default.limits),
+        "reservations": _amounts(prefix, "RESERVATION", own.reservations, default.reservations),
     }
 
 
@@ -324,9 +334,9 @@ def _resources(model: Model, defaults: RenderDefaults) -> dict[str, Any]:
     return resources
 
 
-def _amounts(prefix: str, suffix: str, own: Amounts, given: Amounts) -> dict[str, Default]:
-    cpus = next((each for each in (own.cpus, given.cpus) if each is not None), "0")
-    memory = next((each for each in (own.memory, given.memory) if each is not None), 0)
+def _amounts(prefix: str, suffix: str, own: Amounts, default: Amounts) -> dict[str, Default]:
+    cpus = next((value for value in (own.cpus, default.cpus) if value is not None), "0")
+    memory = next((value for value in (own.memory, default.memory) if value is not None), 0)
     return {
         "cpus": Default(f"{prefix}_CPU_{suffix}", Decimal(cpus)),
         "memory": Default(f"{prefix}_MEM_{suffix}", Decimal(memory)),
@@ -348,9 +358,9 @@ def _labels(defaults: RenderDefaults) -> dict[str, str]:
 
 
 def short_digest(value: object) -> str:
-    """The 16 hex digits that a label shows of a value."""
+    """The first 16 hex digits of a value's digest, as labels have them."""
     return canonical_digest(value)[:16]
 
 
-def _plain(value: Value) -> dict[str, Any]:
+def _as_json(value: Value) -> dict[str, Any]:
     return value.model_dump(mode="json")

@@ -1,11 +1,13 @@
 """Checks each generated file of a bundle against the composition.
 
-Each model is checked alone: its service, its lines in the map, the list and the env file, and its batching file. What
-passed is kept and checked again only where it differs (`incremental`), so the cost grows with the change. A file that
-is the same in every bundle must equal the package's own, byte for byte (`static_files`).
+Each model is checked alone: its service, its lines in the map, the list and the env file, and its
+batching file. The last bundle that passed is cached, and only the differences from it are checked
+(`incremental`), so the cost grows with the change. A file that is the same in every bundle must
+equal the package's text, byte for byte (`static_files`).
 
-A template that an operator replaced may add to a file, but it may not leave out or contradict anything: `diff` has the
-rule. The lists of models (models.map, models.txt), the batching parameters and the signature are exact in every case.
+A custom template may add to a file, but it must not omit or contradict anything: `diff` has the
+rule. The lists of models (models.map, models.txt), the batching parameters and the signature are
+exact in every case.
 """
 
 import hashlib
@@ -21,14 +23,14 @@ from renderers.gate import expectations, parsers
 from renderers.gate.checks import (
     CheckedBundle,
     Piece,
+    built_in_text,
     check_assignments,
-    check_own,
+    check_built_in,
     check_pattern,
     check_plain,
     check_yaml,
     compare,
     compare_fields,
-    own_text,
     readable,
     spellings,
 )
@@ -46,13 +48,15 @@ _STAMP: Final = "base/.rebundle.json"
 _ALWAYS: Final = frozenset({_COMPOSE, _MAP, _SIGNATURE, _LIST, _KEEP, _STAMP, ENV, README, *STATIC})
 
 _passed: Final = Cache[bool](16 << 20)
-_judged: Final = Cache[PassedBundle](64 << 20)
-"""By what it was judged by: the bundle that passed last."""
-_VERDICT_SIZE: Final = 512
+"""Signatures that passed before, by their digest and their document."""
+_last_passed: Final = Cache[PassedBundle](64 << 20)
+"""The last bundle that passed, by `CheckedBundle.key`."""
+_ENTRY_SIZE: Final = 512
+"""Bytes that an entry of the cache counts for."""
 
 
 class Bundle(Protocol):
-    """What a renderer hands over."""
+    """The result of a renderer."""
 
     @property
     def files(self) -> tuple[RenderedFile, ...]:
@@ -63,32 +67,33 @@ class Bundle(Protocol):
 def check(
     composition: Composition, defaults: RenderDefaults, bundle: Bundle, overridden: frozenset[str] = frozenset()
 ) -> None:
-    """Returns if every file of the bundle says what the composition says.
+    """Returns if every file of the bundle agrees with the composition.
 
-    What a template of the bundle's own makes (`overridden`: the templates' names) may say more, but nothing else.
+    `overridden` has the names of the custom templates: their output may hold more than expected.
 
     Raises:
-        GateFailure: the first place that says something else.
+        GateFailure: the first difference.
     """
     files = {file.path: file for file in bundle.files}
-    given = CheckedBundle(composition, defaults, overridden)
-    before = _judged.get(given.key) or NOTHING
+    checked = CheckedBundle(composition, defaults, overridden)
+    before = _last_passed.get(checked.key) or NOTHING
     steps = runs(composition.models, before.models)
     batching = _batching_paths(composition, steps, before)
     _check_paths(bundle, files, [path for path in batching if path])
     bodies = {path: file.body for path, file in files.items()}
-    judged = _cut(given, bodies, batching, steps, before)
-    for index in sorted(judged.changed):
-        _check_model(given, judged, index)
-    _judged.put(given.key, judged, judged.size)
-    _check_signature(given, bodies[_SIGNATURE])
+    current = _cut(checked, bodies, batching, steps, before)
+    for index in sorted(current.changed):
+        _check_model(checked, current, index)
+    _last_passed.put(checked.key, current, current.size)
+    _check_signature(checked, bodies[_SIGNATURE])
     _check_stamp(composition, bodies[_STAMP])
-    check_static_files(given, bodies, judged.files[ENV].cuts[0])
-    # Last, because their labels differ whenever a file above does: the fault is named where it is.
+    check_static_files(checked, bodies, current.files[ENV].cuts[0])
+    # After the files above: the labels here are digests of those files. A faulty file would fail
+    # here too, and the failure should name the file.
     document = _document(composition, bodies)
-    _check_fixed_services(given, document, bodies)
-    _check_ends(given, document)
-    check_readme(given, bodies)  # it shows pieces of the services
+    _check_fixed_services(checked, document, bodies)
+    _check_ends(checked, document)
+    check_readme(checked, bodies)  # after the services, because it shows parts of them
 
 
 def _batching_paths(composition: Composition, steps: Sequence[Run], before: PassedBundle) -> list[str | None]:
@@ -104,47 +109,46 @@ def _batching_paths(composition: Composition, steps: Sequence[Run], before: Pass
 def _check_paths(bundle: Bundle, files: Mapping[str, RenderedFile], batching: Sequence[str]) -> None:
     if len(files) != len(bundle.files):
         raise GateFailure("", 1, "each path once", "a path twice")
-    if len(files) != len(_ALWAYS) + len(batching) or not all(map(files.__contains__, (*_ALWAYS, *batching))):
-        wanted = _ALWAYS.union(batching)
-        path = min(wanted ^ files.keys())
-        is_wanted = path in wanted
-        raise GateFailure(path, 1, "this file" if is_wanted else "no such file", "none" if is_wanted else "one")
-    executable = [file for file in bundle.files if file.executable != (file.path == SCRIPT)]
-    for file in executable:
-        raise GateFailure(file.path, 1, "0755 for download.sh alone", file.mode)
+    wanted = (*_ALWAYS, *batching)
+    if len(files) != len(wanted) or not all(path in files for path in wanted):
+        path = min(set(wanted) ^ files.keys())
+        if path in wanted:
+            raise GateFailure(path, 1, "this file", "none")
+        raise GateFailure(path, 1, "no such file", "one")
+    for file in bundle.files:
+        if file.executable != (file.path == SCRIPT):
+            raise GateFailure(file.path, 1, "0755 for download.sh alone", file.mode)
     if files[_KEEP].body:
         raise GateFailure(_KEEP, 1, "an empty file", repr(files[_KEEP].body[:50]))
 
 
 def _cut(
-    given: CheckedBundle,
+    checked: CheckedBundle,
     bodies: Mapping[str, bytes],
     paths: Sequence[str | None],
     steps: Sequence[Run],
     before: PassedBundle,
 ) -> PassedBundle:
-    """The files that have a piece for each model, cut; `changed` are the models that have to be judged."""
+    """Cuts the files with one piece per model; `changed` has the models that must be checked."""
     batching = tuple([bodies[path] if path else b"" for path in paths])
     changed = {step.first for step in steps if step.before is None}
     for step in steps:
         if step.before is not None:
-            new, old = slice(step.first, step.first + step.count), slice(step.before, step.before + step.count)
-            changed.update(range(new.start, new.stop) if batching[new] != before.batching[old] else ())
+            now = range(step.first, step.first + step.count)
+            old = batching[now.start : now.stop]
+            if old != before.batching[step.before : step.before + step.count]:
+                changed.update(now)
     files: dict[str, Cutting] = {}
-    for file, start, end, end_of in _layout(given.composition, bodies):
+    for file, start, end, end_of in _layout(checked.composition, bodies):
         with readable(Piece(file, bodies[file])):
             files[file], different = cut(bodies[file], start, steps, before.files.get(file), end_of)
         changed |= different
         stop = files[file].cuts[-1]
         if stop != end:
             line = line_at(bodies[file], stop)
-            raise GateFailure(
-                file,
-                line,
-                f"nothing more behind the {len(paths)} models",
-                repr(bodies[file][stop:][:50].decode("utf-8", "replace")),
-            )
-    return PassedBundle(given.composition.models, files, tuple(paths), batching, frozenset(changed))
+            rest = bodies[file][stop:][:50].decode("utf-8", "replace")
+            raise GateFailure(file, line, f"nothing more behind the {len(paths)} models", repr(rest))
+    return PassedBundle(checked.composition.models, files, tuple(paths), batching, frozenset(changed))
 
 
 def _document(composition: Composition, bodies: Mapping[str, bytes]) -> parsers.Document:
@@ -153,7 +157,7 @@ def _document(composition: Composition, bodies: Mapping[str, bytes]) -> parsers.
 
 
 def _layout(composition: Composition, bodies: Mapping[str, bytes]) -> Iterator[tuple[str, int, int, EndOf]]:
-    """Where the models' pieces begin and end in each file, and how one ends."""
+    """For each file: its path, the start and the end of the models' pieces, and its `EndOf`."""
     _, first, router, _, _ = _document(composition, bodies).cuts
     yield _COMPOSE, first, router, partial(_end_of_block, composition)
     yield _MAP, 0, len(bodies[_MAP]), end_of_line
@@ -165,119 +169,141 @@ def _layout(composition: Composition, bodies: Mapping[str, bytes]) -> Iterator[t
 
 def _end_of_block(composition: Composition, text: bytes, start: int, index: int) -> int:
     models = composition.models
-    following = f"s{models[index + 1].id}s" if index + 1 < len(models) else _bottom(composition)[0]
+    has_next = index + 1 < len(models)
+    following = f"s{models[index + 1].id}s" if has_next else _bottom(composition)[0]
     end = text.find(f"\n  {following}:\n".encode(), start) + 1
     if end == 0:
-        raise parsers.Unreadable(line_at(text, start), f"service {following} here or below", "none")
+        line = line_at(text, start)
+        raise parsers.Unreadable(line, f"service {following} here or below", "none")
     return end
 
 
 def _end_of_paragraph(composition: Composition, text: bytes, start: int, index: int) -> int:
     models = composition.models
-    return _start_of_paragraph(text, start, models[index + 1]) if index + 1 < len(models) else len(text)
+    if index + 1 == len(models):
+        return len(text)
+    return _start_of_paragraph(text, start, models[index + 1])
 
 
 def _start_of_paragraph(text: bytes, position: int, model: Model) -> int:
     """The empty line above the variables of a model."""
     variable = f"SERVING_{model.id.replace('-', '_')}_CPU_LIMIT="
-    above = text.rfind(b"\n\n", position, max(0, text.find(f"\n{variable}".encode(), position) + 1))
+    # If the variable is missing, the range is empty and there is no line above either.
+    first_line = max(0, text.find(f"\n{variable}".encode(), position) + 1)
+    above = text.rfind(b"\n\n", position, first_line)
     if above < 0:
-        raise parsers.Unreadable(line_at(text, position), f"{variable} below an empty line", "none")
+        line = line_at(text, position)
+        raise parsers.Unreadable(line, f"{variable} below an empty line", "none")
     return above + 1
 
 
-def _check_model(given: CheckedBundle, judged: PassedBundle, index: int) -> None:
-    model, batching = judged.models[index], judged.batching[index]
-    _check_batching(given, model, batching)
-    _check_model_block(given, model, _piece(_COMPOSE, judged, index), batching)
-    _check_map_line(model, _piece(_MAP, judged, index))
-    _check_list_line(model, _piece(_LIST, judged, index))
-    _check_env(given, model, _piece(ENV, judged, index))
+def _check_model(checked: CheckedBundle, current: PassedBundle, index: int) -> None:
+    model, batching = current.models[index], current.batching[index]
+    _check_batching(checked, model, batching)
+    _check_model_block(checked, model, _piece(_COMPOSE, current, index), batching)
+    _check_map_line(model, _piece(_MAP, current, index))
+    _check_list_line(model, _piece(_LIST, current, index))
+    _check_env(checked, model, _piece(ENV, current, index))
 
 
-def _piece(file: str, judged: PassedBundle, index: int) -> Piece:
-    cutting = judged.files[file]
+def _piece(file: str, current: PassedBundle, index: int) -> Piece:
+    cutting = current.files[file]
     return Piece(file, cutting.piece(index), cutting.text, cutting.cuts[index])
 
 
-def _check_model_block(given: CheckedBundle, model: Model, piece: Piece, batching: bytes) -> None:
+def _check_model_block(checked: CheckedBundle, model: Model, piece: Piece, batching: bytes) -> None:
     mounted = batching.decode() if expectations.batching_parameters(model) is not None else None
-    expected = expectations.model_service(model, given.composition, given.defaults, mounted)
-    may_add = given.may_add(f"{model.serving.platform}.yaml")
-    _check_block(piece, f"s{model.id}s", expected, expectations.model_comments(model), may_add=may_add)
+    expected = expectations.model_service(model, checked.composition, checked.defaults, mounted)
+    may_add = checked.may_add(f"{model.serving.platform}.yaml")
+    comments = expectations.model_comments(model)
+    _check_block(piece, f"s{model.id}s", expected, comments, may_add=may_add)
 
 
 def _check_map_line(model: Model, piece: Piece) -> None:
     with readable(piece):
-        found = parsers.map_line(piece.text)
-    compare(piece, (model.id, f"s{model.id}s", expectations.grpc_port(model)), found)
+        actual = parsers.map_line(piece.text)
+    compare(piece, (model.id, f"s{model.id}s", expectations.grpc_port(model)), actual)
 
 
 def _check_list_line(model: Model, piece: Piece) -> None:
     number = model.serving_version if expectations.loads_numbers(model) else None
     with readable(piece):
-        found = parsers.list_line(piece.text)
-    compare(piece, (model.id, number, model.artifact.uri), found)
+        actual = parsers.list_line(piece.text)
+    compare(piece, (model.id, number, model.artifact.uri), actual)
 
 
-def _check_env(given: CheckedBundle, model: Model, piece: Piece) -> None:
-    if "serving.env" not in given.overridden:
-        said = {"service": f"s{model.id}s", "variable": model.id.replace("-", "_")}
-        check_pattern(piece, own_text("serving.env").decode(), said)
-    piece = replace(piece, body=piece.body[1:], start=piece.start + 1)  # below its empty line
-    amounts = expectations.amounts(model, given.defaults)
+def _check_env(checked: CheckedBundle, model: Model, piece: Piece) -> None:
+    if "serving.env" not in checked.overridden:
+        values = {"service": f"s{model.id}s", "variable": model.id.replace("-", "_")}
+        check_pattern(piece, built_in_text("serving.env").decode(), values)
+    # A paragraph begins with its empty line.
+    piece = replace(piece, body=piece.body[1:], start=piece.start + 1)
+    amounts = expectations.amounts(model, checked.defaults)
     defaults = [default for group in amounts.values() for default in group.values()]
-    check_assignments(piece, {each.variable: "" for each in defaults}, may_add=given.may_add("serving.env"))
+    assignments = {default.variable: "" for default in defaults}
+    check_assignments(piece, assignments, may_add=checked.may_add("serving.env"))
     noted = parsers.noted_amounts(piece.text)
     for default in defaults:
         name = "_".join(default.variable.split("_")[-2:])
         if name not in noted or not default.is_amount(*noted[name]):
-            raise GateFailure(piece.file, piece.before + 1, f"{name} {default.amount}", str(noted.get(name)))
+            expected = f"{name} {default.amount}"
+            raise GateFailure(piece.file, piece.before + 1, expected, str(noted.get(name)))
 
 
-def _check_batching(given: CheckedBundle, model: Model, body: bytes) -> None:
+def _check_batching(checked: CheckedBundle, model: Model, body: bytes) -> None:
     path, expected = _batching_path(model), expectations.batching_parameters(model)
     if path is None:
         return
     piece = Piece(path, body)
     with readable(piece):
-        found = parsers.batching(piece.text)
+        actual = parsers.batching(piece.text)
     template = "batching_placeholder.txt" if expected is None else "batching_on.txt"
-    if template in given.overridden:
+    if template in checked.overridden:
         check_plain(piece)
     else:
-        head = None if expected is None else body.find(b"\n") + 1
-        pattern = b"".join(own_text(template).splitlines(keepends=True)[: None if head is None else 1])
-        check_pattern(Piece(path, body[:head]), pattern.decode(), {"service": f"s{model.id}s"})
+        # A placeholder is compared as a whole. Of a file with parameters only the first line is
+        # text of the template; the parameters are compared below.
+        pattern, compared = built_in_text(template), body
+        if expected is not None:
+            pattern, compared = _first_line(pattern), _first_line(body)
+        check_pattern(Piece(path, compared), pattern.decode(), {"service": f"s{model.id}s"})
     if expected is not None:
-        compare_fields(piece, expected, found)
-    # Where it is off, the file is an operator's to fill in: whatever reads as parameters holds the places.
-    elif not found:
+        compare_fields(piece, expected, actual)
+    # With batching off, the operator fills the file in: any parameters are valid placeholders.
+    elif not actual:
         raise GateFailure(path, 1, "batching parameters that hold the places", "none")
 
 
-def _check_fixed_services(given: CheckedBundle, document: parsers.Document, bodies: Mapping[str, bytes]) -> None:
-    composition, defaults = given.composition, given.defaults
-    download = _digest_of(bodies[_LIST], bodies[SCRIPT])
+def _first_line(text: bytes) -> bytes:
+    return text[: text.find(b"\n") + 1]
+
+
+def _check_fixed_services(checked: CheckedBundle, document: parsers.Document, bodies: Mapping[str, bytes]) -> None:
+    composition, defaults = checked.composition, checked.defaults
+    models, router = _digest_of(bodies[_LIST], bodies[SCRIPT]), _digest_of(bodies[_MAP])
+    signature = _digest_of(bodies[_SIGNATURE])
+    # With the indexes of the services in the document's cuts; the models are between 1 and 2.
     expected = (
-        ("model_download.yaml", 0, expectations.download_service(download, composition, defaults)),
-        ("router.yaml", 2, expectations.router_service(_digest_of(bodies[_MAP]), composition, defaults)),
-        ("proxy.yaml", 3, expectations.proxy_service(_digest_of(bodies[_SIGNATURE]), composition, defaults)),
+        ("model_download.yaml", 0, expectations.download_service(models, composition, defaults)),
+        ("router.yaml", 2, expectations.router_service(router, composition, defaults)),
+        ("proxy.yaml", 3, expectations.proxy_service(signature, composition, defaults)),
     )
     names = (*_top(composition), *_bottom(composition))
     for template, index, service in expected:
         comments = expectations.proxy_comments(composition) if template == "proxy.yaml" else []
-        _check_block(_service(document, index), names[index], service, comments, may_add=given.may_add(template))
+        piece, may_add = _service(document, index), checked.may_add(template)
+        _check_block(piece, names[index], service, comments, may_add=may_add)
 
 
-def _check_ends(given: CheckedBundle, document: parsers.Document) -> None:
+def _check_ends(checked: CheckedBundle, document: parsers.Document) -> None:
     text, start, end = document.text, document.cuts[0], document.cuts[-1]
     head = Piece(_COMPOSE, text[:start])
     check_yaml(head, {"services": None})
-    if "header.yaml" not in given.overridden:
-        check_own(head, "header.yaml")
-    networks: dict[str, Any] = {"networks": {given.composition.bundle.name: {}}}
-    check_yaml(Piece(_COMPOSE, text[end:], text, end), networks, may_add=given.may_add("networks.yaml"))
+    if "header.yaml" not in checked.overridden:
+        check_built_in(head, "header.yaml")
+    foot = Piece(_COMPOSE, text[end:], text, end)
+    networks: dict[str, Any] = {"networks": {checked.composition.bundle.name: {}}}
+    check_yaml(foot, networks, may_add=checked.may_add("networks.yaml"))
 
 
 def _check_block(
@@ -293,7 +319,8 @@ def _check_block(
                 repr(line.decode("utf-8", "replace")),
             )
     if end or lines[-1] or not lines[-2]:
-        raise GateFailure(piece.file, piece.before + len(lines), f"one empty line at the end of {name}", "another end")
+        wanted = f"one empty line at the end of {name}"
+        raise GateFailure(piece.file, piece.before + len(lines), wanted, "another end")
     inside = replace(piece, body=b"services:\n" + piece.body, added=1)
     check_yaml(inside, {"services": {name: expected}}, may_add=may_add)
     if not may_add:
@@ -301,7 +328,7 @@ def _check_block(
 
 
 def _check_comments(piece: Piece, name: str, expected: Sequence[str]) -> None:
-    """The options of a service that are switched off, at their places: what an operator may uncomment."""
+    """The commented-out options of a service are complete and in their places."""
     found = parsers.options(piece.text)
     for index, (number, place, comment) in enumerate(found):
         wanted = expected[index] if index < len(expected) else ""
@@ -310,31 +337,33 @@ def _check_comments(piece: Piece, name: str, expected: Sequence[str]) -> None:
             raise GateFailure(piece.file, piece.before + number, what, repr(comment))
         if place != expectations.place(wanted):
             key, column = expectations.place(wanted)
-            raise GateFailure(
-                piece.file, piece.before + number, f"{wanted} below {key}, {column} further in", repr(place)
-            )
+            what = f"{wanted} below {key}, {column} further in"
+            raise GateFailure(piece.file, piece.before + number, what, repr(place))
     if len(found) < len(expected):
-        raise GateFailure(piece.file, piece.before + 1, f"the option {expected[len(found)]} in {name}", "none")
+        what = f"the option {expected[len(found)]} in {name}"
+        raise GateFailure(piece.file, piece.before + 1, what, "none")
 
 
-def _check_signature(given: CheckedBundle, body: bytes) -> None:
-    signature = given.composition.proxy.signature
-    verdict = ("signature", signature.canonical, hashlib.sha256(body).digest())
-    if not _passed.get(verdict):
+def _check_signature(checked: CheckedBundle, body: bytes) -> None:
+    signature = checked.composition.proxy.signature
+    cache_key = ("signature", signature.canonical, hashlib.sha256(body).digest())
+    if not _passed.get(cache_key):
         check_yaml(Piece(_SIGNATURE, body), signature.document)
-        _passed.put(verdict, value=True, size=_VERDICT_SIZE + len(signature.canonical))
+        _passed.put(cache_key, value=True, size=_ENTRY_SIZE + len(signature.canonical))
 
 
 def _check_stamp(composition: Composition, body: bytes) -> None:
     piece = Piece(_STAMP, body)
     try:
-        said = json.loads(piece.text)
+        stamp = json.loads(piece.text)
     except ValueError as error:
         raise GateFailure(_STAMP, 1, "JSON", str(error)) from error
-    if not isinstance(said, dict) or piece.text != canonical_json(said) + "\n":
+    if not isinstance(stamp, dict) or piece.text != canonical_json(stamp) + "\n":
         raise GateFailure(_STAMP, 1, "one line of canonical JSON", piece.text[:100])
-    free = {key: said.pop(key, None) for key in ("state", "revision")}
-    compare(piece, {"schema": 1, "scope": str(composition.scope), "composition": composition.digest}, said)
+    # The gate does not know which state is published: these two need only have a value.
+    free = {key: stamp.pop(key, None) for key in ("state", "revision")}
+    scope = str(composition.scope)
+    compare(piece, {"schema": 1, "scope": scope, "composition": composition.digest}, stamp)
     for key, value in free.items():
         if not isinstance(value, str) or not value:
             raise GateFailure(_STAMP, 1, f"a text for {key}", repr(value))

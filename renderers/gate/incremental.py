@@ -1,8 +1,10 @@
-"""What of a bundle the gate need not judge again: models that did not change, in files whose bytes did not change.
+"""Finds the models of a bundle that the gate has to check again.
 
-A file with one piece for each model is cut along the cuts of the bundle that passed before. Models that stood side by
-side then and now are compared as one stretch of bytes; only what differs is looked for, and handed back to be judged.
-A stretch has an upper length, so that one difference costs little and no large copy is made.
+A model needs no second check if neither its data nor its bytes in the files have changed since the
+last bundle that passed. A file with one piece per model is cut at the same places as in that
+bundle. Models that are neighbours in both bundles are compared as one run of bytes; only the pieces
+that differ are searched for and returned. A run has an upper length, so that one difference costs
+little and no large copy is made.
 """
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -12,59 +14,59 @@ from typing import Final
 from renderers.gate.parsers import Unreadable
 from renderers.model import Model
 
-_LONGEST: Final = 32
-_OF_A_MODEL: Final = 2048
+_LONGEST_RUN: Final = 32
+_BYTES_PER_MODEL: Final = 2048
+"""An estimate, for the size of a cached bundle."""
 
 
 @dataclass(frozen=True, slots=True)
 class Run:
-    """Models that follow one another now, and did so before."""
+    """Consecutive models that were consecutive in the bundle before, too."""
 
     first: int
     count: int
     before: int | None
-    """The index that the first of them had before; None: one model, which is new or changed."""
+    """The first one's index in the bundle before; None for one model that is new or changed."""
 
 
 @dataclass(frozen=True, slots=True)
 class Cutting:
-    """A file that has one piece for each model, in their order."""
+    """A file with one piece per model, in the order of the models."""
 
     text: bytes
     cuts: Sequence[int]
-    """Where each piece begins, then where the last one ends."""
+    """The start of each piece, then the end of the last one."""
 
     def piece(self, index: int) -> bytes:
-        """What the model at `index` has in it."""
+        """The piece of the model at `index`."""
         return self.text[self.cuts[index] : self.cuts[index + 1]]
 
 
 @dataclass(frozen=True, slots=True)
 class PassedBundle:
-    """The models of a bundle and what the bundle has of each, as it was judged."""
+    """The models of a bundle and the bytes that the gate checked for each of them."""
 
     models: Sequence[Model]
     files: Mapping[str, Cutting]
-    """By path: those that have a piece for each model."""
+    """The files with one piece per model, by path."""
     paths: Sequence[str | None]
-    """Of each model's own file, where it has one."""
+    """The path of each model's batching file; None where it has none."""
     batching: Sequence[bytes]
-    """What that file holds."""
+    """The content of that file."""
     changed: frozenset[int]
-    """The models that differ from the bundle before."""
+    """The indexes of the models that differ from the bundle before."""
 
     @property
     def size(self) -> int:
-        """Bytes it holds, about."""
-        return sum(len(cutting.text) + 8 * len(cutting.cuts) for cutting in self.files.values()) + _OF_A_MODEL * len(
-            self.models
-        )
+        """Its approximate size in bytes."""
+        in_files = sum(len(cutting.text) + 8 * len(cutting.cuts) for cutting in self.files.values())
+        return in_files + _BYTES_PER_MODEL * len(self.models)
 
 
 NOTHING: Final = PassedBundle((), {}, (), (), frozenset())
 
 EndOf = Callable[[bytes, int, int], int]
-"""Where in the text the piece ends that begins at a position and belongs to the model of an index.
+"""The end of a piece, from the text, the start of the piece and the index of its model.
 
 Raises:
     Unreadable: there is no such piece.
@@ -72,13 +74,13 @@ Raises:
 
 
 def runs(models: Sequence[Model], before: Sequence[Model]) -> list[Run]:
-    """The models, all of them in their order, as runs; both are sorted by id."""
+    """All models, in order, grouped into runs. Both arguments are sorted by id."""
     found: list[Run] = []
     new = old = 0
     while new < len(models):
         while old < len(before) and before[old].id < models[new].id:
             old += 1
-        count = _stretch(models, new, before, old)
+        count = _equal_models(models, new, before, old)
         found.append(Run(new, count, old) if count else Run(new, 1, None))
         new += count or 1
         old += count
@@ -88,7 +90,7 @@ def runs(models: Sequence[Model], before: Sequence[Model]) -> list[Run]:
 def cut(
     text: bytes, start: int, steps: Iterable[Run], before: Cutting | None, end_of: EndOf
 ) -> tuple[Cutting, set[int]]:
-    """The pieces from `start` on, and the models whose piece is not the bytes it was before.
+    """The pieces from `start` on, and the indexes of the models whose bytes have changed.
 
     Raises:
         Unreadable: a piece is missing.
@@ -96,10 +98,10 @@ def cut(
     cuts: list[int] = []
     position, changed = start, set[int]()
     for step in steps:
-        known = _unchanged(text, position, step, before)
-        if known:
-            cuts += known[:-1]
-            position = known[-1]
+        unchanged = _unchanged_cuts(text, position, step, before)
+        if unchanged:
+            cuts += unchanged[:-1]
+            position = unchanged[-1]
             continue
         for index in range(step.first, step.first + step.count):
             cuts.append(position)
@@ -109,20 +111,21 @@ def cut(
 
 
 def line_at(text: bytes, position: int) -> int:
-    """The line, from 1, of a position."""
+    """The line number of a position, counted from 1."""
     return text.count(b"\n", 0, position) + 1
 
 
 def end_of_line(text: bytes, start: int, _: int) -> int:
-    """A piece of one line."""
+    """An `EndOf` for files with one line per model."""
     end = text.find(b"\n", start) + 1
     if end == 0:
         raise Unreadable(line_at(text, start), "a line for each model", "the end")
     return end
 
 
-def _stretch(models: Sequence[Model], new: int, before: Sequence[Model], old: int) -> int:
-    most = min(_LONGEST, len(models) - new, len(before) - old)
+def _equal_models(models: Sequence[Model], new: int, before: Sequence[Model], old: int) -> int:
+    """How many models from `new` on equal those from `old` on."""
+    most = min(_LONGEST_RUN, len(models) - new, len(before) - old)
     for count in range(most):
         one, other = models[new + count], before[old + count]
         if one is not other and one.canonical != other.canonical:
@@ -130,12 +133,12 @@ def _stretch(models: Sequence[Model], new: int, before: Sequence[Model], old: in
     return most
 
 
-def _unchanged(text: bytes, position: int, step: Run, before: Cutting | None) -> list[int]:
-    """The cuts of the run, if its text stands at `position`."""
+def _unchanged_cuts(text: bytes, position: int, step: Run, before: Cutting | None) -> list[int]:
+    """The cuts of the run if its earlier text is at `position`, else an empty list."""
     if step.before is None or before is None:
         return []
     cuts = before.cuts[step.before : step.before + step.count + 1]
     if not text.startswith(before.text[cuts[0] : cuts[-1]], position):
         return []
     shift = position - cuts[0]
-    return [each + shift for each in cuts]
+    return [cut_before + shift for cut_before in cuts]

@@ -1,7 +1,7 @@
-"""Reads rendered files back, for the gate. Shares no code with what renders them.
+"""Parsers that read rendered files back for the gate; they share no code with the renderer.
 
-One small strict parser for each kind of file: each knows the little that Rebundle writes and refuses the rest, since
-whatever it does not know was not meant to be there.
+There is one small strict parser per kind of file. Each accepts only what Rebundle writes and
+refuses everything else, because anything else in a file is unintended.
 """
 
 import re
@@ -14,8 +14,8 @@ import yaml
 
 _Loader: Final = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 _STRING: Final = "tag:yaml.org,2002:str"
-_KEPT: Final = 100
-"""Characters of the longest plain scalar whose meaning is kept."""
+_LONGEST_CACHED: Final = 100
+"""In characters: longer plain scalars are not cached."""
 _resolver: Final[Any] = yaml.resolver.Resolver()
 
 _MAP_LINE: Final = re.compile(r"(\\?[a-z0-9_-]+) ([a-z0-9_-]+):([0-9]+);\n")
@@ -30,7 +30,7 @@ _UNITS: Final = {"": 1, "b": 1, "k": 2**10, "m": 2**20, "g": 2**30}
 
 
 class Unreadable(Exception):
-    """The text is not of the kind it should be."""
+    """The text does not have the expected form."""
 
     def __init__(self, line: int, what: str, found: str) -> None:
         """`line` counts from 1."""
@@ -42,23 +42,23 @@ class Unreadable(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Document:
-    """A compose file cut at some of its services, without having parsed it."""
+    """A compose file, cut at some of its services without being parsed."""
 
     text: bytes
     cuts: tuple[int, ...]
-    """Where each of these services begins, then where the last one ends."""
+    """The start of each of these services, then the end of the last one."""
 
 
 @dataclass(frozen=True, slots=True)
 class YamlText:
-    """A parsed YAML text: its value, and where each part of it stands."""
+    """A parsed YAML text: its value, and the line of each part."""
 
     value: Any
     _text: str
 
     def line(self, path: Sequence[str | int]) -> int:
-        """The line, from 1, of the part at `path`, or of the nearest part above it."""
-        # Looked up when something is wrong, which is rare.
+        """The line, from 1, of the part at `path`, or of its nearest parent that exists."""
+        # Parses again: only a failure needs a line, and that is rare.
         node: Any = yaml.compose(self._text, Loader=_Loader)
         for step in path:
             child = _child(node, step)
@@ -70,9 +70,12 @@ class YamlText:
 
 
 def document(text: bytes, top: Sequence[str], bottom: Sequence[str]) -> Document:
-    """A compose file cut where the services at its top and at its bottom begin; what is between them stays whole.
+    """A compose file, cut at the services of its top and its bottom; the part between stays whole.
 
-    Each end is searched from its own side, so that the size of the file is no matter.
+    Each end is searched from its own side, so the cost does not grow with the file.
+
+    Raises:
+        Unreadable: one of the services is missing or not in its place.
     """
     start = text.find(b"\nservices:\n") + len(b"\nservices:\n")
     end = text.rfind(b"\nnetworks:\n") + 1
@@ -80,28 +83,32 @@ def document(text: bytes, top: Sequence[str], bottom: Sequence[str]) -> Document
         raise Unreadable(1, "a document with services and then networks", "another one")
     first: list[int] = []
     for name in top:
-        found = text.find(f"\n  {name}:\n".encode(), first[-1] if first else start - 1, end) + 1
-        if found == 0 or (not first and found != start):
-            raise Unreadable(
-                text.count(b"\n", 0, first[-1] if first else start) + 1, f"service {name} here or below", "none"
-            )
-        first.append(found)
+        position = text.find(f"\n  {name}:\n".encode(), first[-1] if first else start - 1, end) + 1
+        if position == 0 or (not first and position != start):
+            line = text.count(b"\n", 0, first[-1] if first else start) + 1
+            raise Unreadable(line, f"service {name} here or below", "none")
+        first.append(position)
     last = [end]
     for name in reversed(bottom):
-        found = text.rfind(f"\n  {name}:\n".encode(), first[-1], last[0]) + 1
-        if found == 0:
+        position = text.rfind(f"\n  {name}:\n".encode(), first[-1], last[0]) + 1
+        if position == 0:
             raise Unreadable(text.count(b"\n", 0, last[0]) + 1, f"service {name} above", "none")
-        last.insert(0, found)
+        last.insert(0, position)
     return Document(text, (*first, *last))
 
 
 def yaml_text(text: str) -> YamlText:
-    """One YAML document of plain mappings, sequences and scalars: no anchor, alias, tag, marker, tab or key twice.
+    """One YAML document of plain mappings, sequences and scalars.
 
-    One pass over the C parser's events, because that is a third of what its nodes and their construction cost. Scalars
-    mean what YAML 1.1 says, because some of the tools that read a bundle still do.
+    Anchors, aliases, tags, document markers, tabs and duplicate keys are refused.
+
+    It reads the events of the C parser in one pass: nodes and their construction cost three times
+    as much. Scalars have their YAML 1.1 meaning, because some readers of a bundle use YAML 1.1.
+
+    Raises:
+        Unreadable: it is not such a document.
     """
-    _refuse_unseen(text)
+    _refuse_invisible(text)
     parser = _Loader(text)
     try:
         return YamlText(_only_document(parser), text)
@@ -115,28 +122,29 @@ def yaml_text(text: str) -> YamlText:
 
 
 def map_line(line: str) -> tuple[str, str, int]:
-    """Key (as nginx reads it), service and port of a line of models.map."""
+    """Key (as nginx reads it), service and port in a line of models.map."""
     found = _MAP_LINE.fullmatch(line)
     if found is None:
         raise Unreadable(1, "<id> <service>:<port>;", repr(line))
     key = found[1]
     if key in {"default", "include", "hostnames", "volatile"}:
-        raise Unreadable(1, "a backslash before a word of nginx", repr(line))
+        raise Unreadable(1, "a backslash before a reserved word of nginx", repr(line))
     return key.removeprefix("\\"), found[2], int(found[3])
 
 
 def list_line(line: str) -> tuple[str, int | None, str]:
-    """Id, number of the version (TensorFlow) and source URI of a line of models.txt."""
+    """Id, version number (if the engine loads numbers) and source URI in a line of models.txt."""
     found = _LIST_LINE.fullmatch(line)
     if found is None:
         raise Unreadable(1, "<id>[/<number>] <remote>:<path>", repr(line))
-    return found[1], int(found[2]) if found[2] else None, f"{ {'gcs': 'gs', 's3': 's3'}[found[3]] }://{found[4]}"
+    scheme = {"gcs": "gs", "s3": "s3"}[found[3]]
+    return found[1], int(found[2]) if found[2] else None, f"{scheme}://{found[4]}"
 
 
 def env(text: str) -> dict[str, str]:
     """The assignments of an env file."""
     values: dict[str, str] = {}
-    for number, line in _lines(text):
+    for number, line in _content_lines(text):
         found = _ASSIGNMENT.fullmatch(line)
         if found is None or found[1] in values:
             raise Unreadable(number, "NAME=value, each name once", repr(line))
@@ -145,7 +153,7 @@ def env(text: str) -> dict[str, str]:
 
 
 def noted_amounts(paragraph: str) -> dict[str, tuple[str, int]]:
-    """Number and unit's factor of each amount that the comment above a model's variables notes."""
+    """The amounts in the comment above a model's variables: name -> (number, unit's factor)."""
     comment = paragraph.split("\n", 1)[0]
     return {name: (number, _UNITS[unit]) for name, number, unit in _NOTED.findall(comment)}
 
@@ -153,7 +161,7 @@ def noted_amounts(paragraph: str) -> dict[str, tuple[str, int]]:
 def batching(text: str) -> dict[str, Any]:
     """The fields of a BatchingParameters message in text format."""
     fields: dict[str, Any] = {}
-    for number, line in _lines(text):
+    for number, line in _content_lines(text):
         found = _WRAPPED.fullmatch(line)
         if found and found[1] not in fields:
             fields[found[1]] = int(found[2])
@@ -170,12 +178,14 @@ def batching(text: str) -> dict[str, Any]:
 
 @dataclass(frozen=True, slots=True)
 class Directive:
-    """A directive of nginx: its words, and the directives right inside its braces as (name, *words)."""
+    """An nginx directive."""
 
     name: str
     words: tuple[str, ...]
+    """Its arguments."""
     line: int
     inside: frozenset[tuple[str, ...]]
+    """The directives directly inside its braces, as (name, *words)."""
 
 
 _NGINX_TOKEN: Final = re.compile(
@@ -185,7 +195,11 @@ _NGINX_TOKEN: Final = re.compile(
 
 
 def nginx(text: str) -> list[Directive]:
-    """Every directive of a configuration, at any depth, in the order in which each ends."""
+    """Every directive of a configuration, at any depth, in the order of their ends.
+
+    Raises:
+        Unreadable: the text is not an nginx configuration.
+    """
     directives: list[Directive] = []
     words: list[str] = []
     outer: list[tuple[list[str], set[tuple[str, ...]], int]] = []
@@ -222,18 +236,24 @@ def nginx(text: str) -> list[Directive]:
 
 
 def gaps(text: str, pattern: str) -> list[tuple[int, str, str]]:
-    """Line, name and text of what stands where `pattern` has `{{ name … }}`; all the rest is as in the pattern."""
+    """Line, name and text of each part where `pattern` has a gap `{{ name … }}`.
+
+    Raises:
+        Unreadable: the text differs from the pattern outside its gaps.
+    """
     first, *rest = _HOLE.split(pattern)
-    _refuse_another(text, 0, first)
+    _check_literal(text, 0, first)
     found: list[tuple[int, str, str]] = []
     position = len(first)
     for name, literal in zip(rest[::2], rest[1::2], strict=True):
-        is_last = len(found) == len(rest) // 2 - 1
-        end = len(text) - len(literal) if is_last and text.endswith(literal) else text.find(literal, position)
+        # The end of the text decides for the last literal: its gap may contain the same text.
+        is_end = len(found) == len(rest) // 2 - 1 and text.endswith(literal)
+        end = len(text) - len(literal) if is_end else text.find(literal, position)
         if end < position:
-            # What is wrong is behind the gap: where the first line of what follows it stands, or else in the gap.
-            end = max(position, text.find(literal[: literal.find("\n") + 1] or literal, position))
-            _refuse_another(text, end, literal)
+            # The fault is after the gap if the first line of the literal is there, else in the gap.
+            first_line = literal[: literal.find("\n") + 1] or literal
+            end = max(position, text.find(first_line, position))
+            _check_literal(text, end, literal)
         found.append((text.count("\n", 0, position) + 1, name, text[position:end]))
         position = end + len(literal)
     if position != len(text):
@@ -242,7 +262,7 @@ def gaps(text: str, pattern: str) -> list[tuple[int, str, str]]:
 
 
 def options(service: str) -> list[tuple[int, tuple[str, int], str]]:
-    """The comments in a service: line, the key of the service it is below with its column, and text."""
+    """The comments in a service: line, (key of the service above it, column), and text."""
     found: list[tuple[int, tuple[str, int], str]] = []
     key = ""
     for number, line in enumerate(service.split("\n"), 1):
@@ -255,35 +275,44 @@ def options(service: str) -> list[tuple[int, tuple[str, int], str]]:
 
 
 def switched_on(listing: str) -> str:
-    """A diff listing of a compose file as the service it shows, with the options in green switched on."""
+    """The service in a diff listing of the README, with its highlighted options enabled."""
     lines = (line for line in listing.split("\n") if line != "    ...")
-    return "\n".join(f" {line[1:].replace('#', '', 1)}" if line.startswith(">") else line for line in lines)
+    return "\n".join(_enabled(line) if line.startswith(">") else line for line in lines)
+
+
+def _enabled(line: str) -> str:
+    """A highlighted line without its mark and its comment sign."""
+    return f" {line[1:].replace('#', '', 1)}"
 
 
 def amount(text: Any) -> tuple[str, str, int] | None:
-    """Variable, default as written without its unit, and the unit's factor, of `${NAME:-default}`."""
+    """Variable, number and factor of the unit in `${NAME:-default}`; None for any other text."""
     found = _VARIABLE.fullmatch(text) if isinstance(text, str) else None
     return (found[1], found[2], _UNITS[found[3]]) if found else None
 
 
-def _lines(text: str) -> Iterator[tuple[int, str]]:
+def _content_lines(text: str) -> Iterator[tuple[int, str]]:
+    """The lines, with their numbers, that are neither empty nor comments."""
     for number, line in enumerate(text.split("\n"), 1):
         if line and not line.startswith("#"):
             yield number, line
 
 
-def _refuse_another(text: str, position: int, literal: str) -> None:
-    found = text[position : position + len(literal)]
-    if found == literal:
+def _check_literal(text: str, position: int, literal: str) -> None:
+    """Raises Unreadable, with the line that differs, unless `literal` is at `position`."""
+    actual = text[position : position + len(literal)]
+    if actual == literal:
         return
-    same = next((at for at, (one, other) in enumerate(zip(found, literal, strict=False)) if one != other), len(found))
+    pairs = enumerate(zip(actual, literal, strict=False))
+    same = next((index for index, (one, other) in pairs if one != other), len(actual))
     line = text.count("\n", 0, position + same) + 1
     start = literal.rfind("\n", 0, same) + 1
-    wanted, there = literal[start:].partition("\n")[0], found[start:].partition("\n")[0]
-    raise Unreadable(line, repr(wanted), repr(there))
+    wanted_line = literal[start:].partition("\n")[0]
+    actual_line = actual[start:].partition("\n")[0]
+    raise Unreadable(line, repr(wanted_line), repr(actual_line))
 
 
-def _refuse_unseen(text: str) -> None:
+def _refuse_invisible(text: str) -> None:
     if "\t" not in text and "\r" not in text and " \n" not in text and not text.endswith(" "):
         return
     for number, line in enumerate(text.split("\n"), 1):
@@ -292,7 +321,7 @@ def _refuse_unseen(text: str) -> None:
 
 
 def _only_document(parser: Any) -> Any:
-    _next(parser)  # where the stream starts
+    _next(parser)  # the start of the stream
     start = _next(parser)
     if not isinstance(start, yaml.DocumentStartEvent):
         raise Unreadable(1, "a document", "none")
@@ -342,16 +371,18 @@ def _mapping(parser: Any) -> dict[str, Any]:
 def _plain_scalar(event: Any) -> Any:
     text = event.value
     try:
-        return _meaning(text) if len(text) <= _KEPT else _meaning.__wrapped__(text)
+        return _meaning(text) if len(text) <= _LONGEST_CACHED else _meaning.__wrapped__(text)
     except (ValueError, yaml.YAMLError) as error:
         raise Unreadable(_line(event), "a plain value", repr(text)) from error
 
 
 @lru_cache(maxsize=4096)
 def _meaning(text: str) -> Any:
-    """What a scalar without quotes is; most of them come again in each service."""
+    """The value of an unquoted scalar. Cached: most of them repeat in each service."""
     tag = _resolver.resolve(yaml.ScalarNode, text, (True, False))
-    return text if tag == _STRING else yaml.constructor.SafeConstructor().construct_object(yaml.ScalarNode(tag, text))
+    if tag == _STRING:
+        return text
+    return yaml.constructor.SafeConstructor().construct_object(yaml.ScalarNode(tag, text))
 
 
 def _refuse_marker(event: Any, marker: str) -> None:

@@ -1,7 +1,8 @@
-"""Judges the files of a bundle that say nothing of single models: the package's own texts, and the README.
+"""Checks the files of a bundle that do not depend on single models: static files and the README.
 
-What nobody replaced must be the package's own, byte for byte, or, around what it says of this bundle, word by word.
-What a bundle's own template makes must say what the rest of the bundle stands on.
+The output of a built-in template must equal the package's text, byte for byte; the README must
+equal it except for the values of this bundle. The output of a custom template must hold what the
+rest of the bundle depends on.
 """
 
 import hashlib
@@ -15,12 +16,12 @@ from renderers.gate import expectations, parsers
 from renderers.gate.checks import (
     CheckedBundle,
     Piece,
+    built_in_text,
     check_assignments,
-    check_own,
+    check_built_in,
     check_pattern,
     check_plain,
     check_yaml,
-    own_text,
     readable,
     spellings,
 )
@@ -43,38 +44,44 @@ STATIC: Final = {
 _S3_KEYS: Final = ("PROVIDER", "ACCESS_KEY_ID", "SECRET_ACCESS_KEY", "ENDPOINT", "REGION")
 
 _passed: Final = Cache[bool](4 << 20)
-_VERDICT_SIZE: Final = 512
+"""Texts that passed before, by their digest and what they were checked against."""
+_ENTRY_SIZE: Final = 512
+"""Bytes that an entry of the cache counts for."""
 
 
-def check_static_files(given: CheckedBundle, bodies: Mapping[str, bytes], head: int) -> None:
-    """The files that are the same in every bundle, and the head of the env file; judged once for each text."""
+def check_static_files(checked: CheckedBundle, bodies: Mapping[str, bytes], head: int) -> None:
+    """Checks the files that are the same in every bundle, and the head of the env file.
+
+    The same texts are checked once. `head` is the length of the env file's part above the models.
+    """
     pieces = [(Piece(path, bodies[path]), template) for path, template in STATIC.items()]
     pieces.append((Piece(ENV, bodies[ENV][:head]), "conf.env"))
     parts = (part for piece, _ in pieces for part in (piece.file.encode(), piece.body))
-    verdict = ("static", given.overridden, hashlib.sha256(b"\0".join(parts)).digest())
-    if _passed.get(verdict):
+    cache_key = ("static", checked.overridden, hashlib.sha256(b"\0".join(parts)).digest())
+    if _passed.get(cache_key):
         return
     for piece, template in pieces:
-        if template in given.overridden:
+        if template in checked.overridden:
             _check_replaced(piece, template)
         else:
-            check_own(piece, template)
-    _passed.put(verdict, value=True, size=_VERDICT_SIZE)
+            check_built_in(piece, template)
+    _passed.put(cache_key, value=True, size=_ENTRY_SIZE)
 
 
 def _check_replaced(piece: Piece, template: str) -> None:
-    """A file of the bundle's own says what the rest of the bundle stands on."""
+    """The output of a custom template holds what the rest of the bundle depends on."""
     match template:
         case "deployment.env":
             check_assignments(piece, {"REL_DIR": ""}, may_add=True)
         case "creds.env":
             check_assignments(piece, {f"RCLONE_S3_{key}": "" for key in _S3_KEYS}, may_add=True)
         case "conf.env":
-            check_assignments(piece, {"MODEL_PROXY_HTTP_PORT": "8000", "MODEL_PROXY_GRPC_PORT": "8005"}, may_add=True)
+            ports = {"MODEL_PROXY_HTTP_PORT": "8000", "MODEL_PROXY_GRPC_PORT": "8005"}
+            check_assignments(piece, ports, may_add=True)
         case "deployment.yaml":
             guard = "${REL_DIR:?set it in .env to the full path of this directory}/conf/bundle/.env"
-            include = {"include": [{"path": "../base/bundle/docker-compose.yaml", "env_file": [guard]}]}
-            check_yaml(piece, include, may_add=True)
+            bundle = {"path": "../base/bundle/docker-compose.yaml", "env_file": [guard]}
+            check_yaml(piece, {"include": [bundle]}, may_add=True)
         case "gcs.json":
             _check_holds(piece, '"type": "service_account"')
         case "download.sh":
@@ -86,12 +93,16 @@ def _check_replaced(piece: Piece, template: str) -> None:
 
 
 def _check_router(piece: Piece) -> None:
-    """nginx.conf reads the generated map and passes requests on by it, over HTTP/2 on the port that the proxy calls."""
+    """nginx.conf routes gRPC requests by the generated map, on the port that the proxy calls."""
     with readable(piece):
         directives = parsers.nginx(piece.text)
-    found = {(each.name, *each.words) for each in directives}
-    maps = [each for each in directives if each.name == "map" and each.words[:1] == ("$http_model_id",)]
-    included = [each for each in maps if ("include", "/etc/nginx/bundle/models.map") in each.inside]
+    found = {(directive.name, *directive.words) for directive in directives}
+    include = ("include", "/etc/nginx/bundle/models.map")
+    included = [
+        directive
+        for directive in directives
+        if directive.name == "map" and directive.words[:1] == ("$http_model_id",) and include in directive.inside
+    ]
     if not included:
         raise GateFailure(_NGINX, 1, "a map of $http_model_id that includes /etc/nginx/bundle/models.map", "none")
     target = f"grpc://{included[0].words[1]}"
@@ -103,37 +114,41 @@ def _check_router(piece: Piece) -> None:
         raise GateFailure(_NGINX, 1, "a resolver, without which no service is found", "none")
 
 
-def check_readme(given: CheckedBundle, bodies: Mapping[str, bytes]) -> None:
-    """README.md is the package's own text about this bundle, and shows options as its services have them."""
-    composition, body = given.composition, bodies[README]
-    bundle, folders = composition.bundle, expectations.image_folders(composition, given.defaults)
-    verdict = ("readme", given.key, folders, hashlib.sha256(body).digest())
-    if _passed.get(verdict):
+def check_readme(checked: CheckedBundle, bodies: Mapping[str, bytes]) -> None:
+    """README.md is the built-in text with this bundle's values, and lists its services' options."""
+    composition, body = checked.composition, bodies[README]
+    bundle, folders = composition.bundle, expectations.image_folders(composition, checked.defaults)
+    cache_key = ("readme", checked.key, folders, hashlib.sha256(body).digest())
+    if _passed.get(cache_key):
         return
     piece = Piece(README, body)
     check_plain(piece)
-    if "README.md" not in given.overridden:
-        said = {
+    if "README.md" not in checked.overridden:
+        values = {
             "bundle": _prose(bundle.name),
             "target": _prose(bundle.target),
             "registries": ", ".join(map(_prose, sorted(folders))),
             "gcs": Piece(_CREDENTIALS, bodies[_CREDENTIALS]).text,
         }
-        for line, name, text in check_pattern(piece, own_text("README.md").decode(), said):
-            _check_listing(given, Piece(README, text.encode(), body, _start_of_line(body, line)), name)
-    _passed.put(verdict, value=True, size=_VERDICT_SIZE + len(given.key))
+        listings = check_pattern(piece, built_in_text("README.md").decode(), values)
+        for line, name, text in listings:
+            listing = Piece(README, text.encode(), body, _start_of_line(body, line))
+            _check_listing(checked, listing, name)
+    _passed.put(cache_key, value=True, size=_ENTRY_SIZE + len(checked.key))
 
 
-def _check_listing(given: CheckedBundle, piece: Piece, name: str) -> None:
-    """A listing of the README is what its service says, and its options are the service's."""
-    listing, composition = name.removeprefix("excerpts."), given.composition
-    may_add = given.may_add(f"{expectations.shown_template(listing)}.yaml")
-    listed = piece.text.replace("<model_id>", "sample").replace("<image>", expectations.SAMPLE_IMAGE)
-    options = {each for option in expectations.options(listing, composition) for each in spellings(option)}
+def _check_listing(checked: CheckedBundle, piece: Piece, name: str) -> None:
+    """A listing of the README equals its service, and its options are options of the service."""
+    listing, composition = name.removeprefix("excerpts."), checked.composition
+    may_add = checked.may_add(f"{expectations.shown_template(listing)}.yaml")
+    text = piece.text.replace("<model_id>", "sample")
+    listed = text.replace("<image>", expectations.SAMPLE_IMAGE)
+    options = {spelling for option in expectations.options(listing, composition) for spelling in spellings(option)}
     for number, line in enumerate(listed.split("\n"), 1):
         option = line.lstrip("> ")
         if option.startswith("#") and option not in options and not may_add:
-            raise GateFailure(README, piece.before + number, "no option that the service does not have", repr(option))
+            expected = "no option that the service does not have"
+            raise GateFailure(README, piece.before + number, expected, repr(option))
     piece = replace(piece, body=parsers.switched_on(listed).encode())
     check_yaml(piece, expectations.shown(listing, composition), may_add=may_add)
 

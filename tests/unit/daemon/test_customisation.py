@@ -87,7 +87,7 @@ def test_every_problem_of_every_directory_is_told_at_once_with_its_place(tmp_pat
     own = folder(tmp_path, "own", models_dot_map="x\n{{ id | shell }}\n")
 
     assert problems(settings(shared, own)) == [
-        ("templates", f"{shared}/modles.map:1", "is the name of no template; did you mean models.map?"),
+        ("templates", f"{shared}/modles.map:1", "is not the name of a template; did you mean models.map?"),
         ("templates", f"{shared}/router.yaml:2", "Expected an expression, got 'end of statement block'"),
         ("scopes.a/b.templates", f"{own}/models.map:2", "No filter named 'shell'."),
     ]

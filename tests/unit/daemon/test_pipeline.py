@@ -1033,7 +1033,7 @@ def test_a_model_that_makes_a_bundle_too_big_is_a_dead_letter_and_changes_nothin
 
         assert str(refused.kind) == "dead-lettered"
         assert scene.watcher.refusals == [], "no fault of the renderer"
-        assert "has 4 models, and may have 3 (setting limits.models)" in refused.reason
+        assert "has 4 models; the limit is 3 (setting limits.models)" in refused.reason
         assert str(moved.kind) == "published"
 
     scenario(journal_path, store, play, limits=BundleLimits(models=3))
@@ -1162,7 +1162,7 @@ def test_images_by_tag_are_a_dead_letter_where_digests_are_required(journal_path
         (refused,) = await scene.batch(state_event(42))
 
         assert str(refused.kind) == "dead-lettered"
-        assert "no digest holds image" in refused.reason
+        assert "not pinned by digest: image" in refused.reason
         assert scene.watcher.refusals == [], "no fault of the renderer"
         assert (await scene.pointer()).sequence == 0
 

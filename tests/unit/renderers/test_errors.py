@@ -6,7 +6,7 @@ from renderers.errors import GateFailure, RenderError, TemplateFault, UnsafeText
 def test_unsafe_text_names_the_text_and_where_it_cannot_stand():
     error = UnsafeText("a shell word", "a b\n")
 
-    assert str(error) == "'a b\\n' cannot stand in a shell word"
+    assert str(error) == "'a b\\n' cannot be written in a shell word"
     assert (error.sink, error.text) == ("a shell word", "a b\n")
     assert isinstance(error, RenderError)
 

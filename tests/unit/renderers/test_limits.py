@@ -32,17 +32,17 @@ def test_a_composition_within_every_limit_passes():
 @pytest.mark.parametrize(
     ("most", "composition", "said"),
     [
-        ({"models": 2}, make_composition(3), "the bundle has 3 models, and may have 2 (setting limits.models)"),
-        ({"files": 15}, make_composition(1), "the bundle has 16 files, and may have 15 (setting limits.files)"),
+        ({"models": 2}, make_composition(3), "the bundle has 3 models; the limit is 2 (setting limits.models)"),
+        ({"files": 15}, make_composition(1), "the bundle has 16 files; the limit is 15 (setting limits.files)"),
         (
             {"signature_depth": 4},
             with_signature(nested(5)),
-            "the bundle has 5 levels in its proxy's signature, and may have 4",
+            "the bundle has 5 levels in its proxy's signature; the limit is 4",
         ),
         (
             {"signature_bytes": 9},
             with_signature({"a": "é"}),
-            "the bundle has 10 bytes in its proxy's signature, and may have 9",
+            "the bundle has 10 bytes in its proxy's signature; the limit is 9",
         ),
     ],
     ids=["models", "files", "depth", "signature"],
@@ -92,7 +92,7 @@ def test_everything_that_is_too_big_is_told_at_once():
 
     assert [excess.part for excess in refused.value.excesses] == [".models", "", ""]
     assert str(refused.value) == "; ".join(excess.words for excess in refused.value.excesses)
-    assert "bytes, and may have 10 (setting limits.composition_bytes)" in refused.value.excesses[2].words
+    assert "bytes; the limit is 10 (setting limits.composition_bytes)" in refused.value.excesses[2].words
 
 
 @pytest.mark.parametrize("name", ["signature_bytes", "signature_depth"])

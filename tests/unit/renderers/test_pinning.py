@@ -71,13 +71,15 @@ def test_a_refusal_names_at_most_five(number, more):
     named = ", ".join(f"image i:{index} (proxy)" for index in range(min(number, 5)))
 
     assert str(Unpinned(found)) == (
-        f"no digest holds {named}{more}; setting publish.pinning = require: name them by digest"
+        f"not pinned by digest: {named}{more}; the setting publish.pinning = require needs a digest for each"
     )
 
 
 def test_a_refusal_names_the_first_few_and_the_setting():
     many = composition(*(f"r.example.com/serving:{n}" for n in range(7)))
 
-    with pytest.raises(Unpinned, match=r"serving:0 \(model 101\).* and 2 more; setting publish\.pinning") as refusal:
+    with pytest.raises(
+        Unpinned, match=r"serving:0 \(model 101\).* and 2 more; the setting publish\.pinning"
+    ) as refusal:
         require(many, PINNED)
     assert len(refusal.value.found) == 7

@@ -97,7 +97,7 @@ TRITON = BUILT_IN.text("triton.yaml")
         ("triton.yaml", TRITON.replace("restart: <", "restart: &a <"), "no anchor, no alias and no tag"),
         ("triton.yaml", TRITON.replace("shm_size: 1g", "x: !!str 1g"), "no anchor, no alias and no tag"),
         ("triton.yaml", TRITON.replace("shm_size: 1g", "x: <modell_id>"), "did you mean <model_id>"),
-        ("triton.yaml", TRITON.replace("shm_size: 1g", "x: <zzz>"), "<zzz> is no placeholder"),
+        ("triton.yaml", TRITON.replace("shm_size: 1g", "x: <zzz>"), "<zzz> is not a known placeholder"),
         ("triton.yaml", "services:\n", "one service"),
         ("triton.yaml", "services:\n  a: {}\n  b: {}\n", "one service"),
     ],

@@ -94,14 +94,14 @@ def test_equal_texts_have_equal_digests_and_others_have_not():
 @pytest.mark.parametrize(
     ("sources", "said"),
     [
-        ({"modles.map": ""}, r"modles\.map:1: is the name of no template; did you mean models\.map\?"),
-        ({"/etc/passwd": ""}, r"is the name of no template"),
+        ({"modles.map": ""}, r"modles\.map:1: is not the name of a template; did you mean models\.map\?"),
+        ({"/etc/passwd": ""}, r"is not the name of a template"),
         ({"q": ""}, r"there are README\.md, "),
         ({"models.map": "\n{% if %}"}, r"models\.map:2: Expected an expression"),
         ({"models.map": "{{ id | shell }}"}, r"models\.map:1: No filter named 'shell'"),
         (
             {"models.map": "{{ " + "(" * 2000 + "1" + ")" * 2000 + " }}"},
-            r"models\.map:1: is too much for a template: RecursionError: ",
+            r"models\.map:1: cannot be compiled: RecursionError: ",
         ),
     ],
     ids=["nearly a name", "a path", "no name", "no template", "no filter", "too deep"],

@@ -141,7 +141,9 @@ def test_an_id_known_with_another_content_is_409_and_names_the_event(tmp_path: P
             assert len(await service.journal.rejected()) == 1
             alone = problem(await send(service, other), 409, "conflict")
             assert alone["errors"][0]["path"] == "$.id"
-            said = f"send what is new under a new id; `rebundle status {other['id']}` shows what became of the first"
+            said = (
+                f"send new content under a new id; `rebundle status {other['id']}` shows the status of the first event"
+            )
             assert alone["detail"].endswith(said)
 
     run(scenario())

@@ -133,8 +133,8 @@ def test_a_state_beyond_a_limit_is_refused_with_every_limit_it_is_beyond() -> No
     assert refused.value.status == 400
     problems = log.rejected[0][2]
     assert [problem.path for problem in problems] == ["$.data", "$.data", "$.data.proxy.signature"]
-    assert "files, and may have 1 (setting limits.files)" in problems[0].expected
-    assert "bytes, and may have 100 (setting limits.composition_bytes)" in problems[1].expected
+    assert "files; the limit is 1 (setting limits.files)" in problems[0].expected
+    assert "bytes; the limit is 100 (setting limits.composition_bytes)" in problems[1].expected
     assert not log.arrivals
 
 

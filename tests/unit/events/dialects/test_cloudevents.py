@@ -244,7 +244,7 @@ URI = "must be an absolute URI, such as https://registry.example.com/"
         ({"data": []}, "must be an object", "a list of 0"),
         ({"data": None}, "must be an object", "null"),
         ({"data_base64": "e30="}, "must be absent: data is a JSON object", ""),
-        ({"partitionKey": "x"}, "must be named with lower-case letters and digits only, or belong into data", ""),
+        ({"partitionKey": "x"}, "must be named with lower-case letters and digits only, or be part of data", ""),
         ({"ext": 1.5}, "must be text, a whole number, true or false", "1.5"),
         ({"ext": "a\nb"}, "must have printable characters only", "'a\\nb'"),
     ],

@@ -221,7 +221,7 @@ def test_a_journal_of_schema_1_goes_on_with_what_it_had_recorded(bench, play, sc
                 (waiting.position.offset,),
             )
             db.execute("UPDATE meta SET value = '1' WHERE key = 'schema'")
-        with pytest.raises(SourceUnavailable, match="of an older release: start `rebundle run`"):
+        with pytest.raises(SourceUnavailable, match="by an older release: start `rebundle run`"):
             async with bench.journal(run=False):
                 pass
         async with bench.journal() as journal:

@@ -62,7 +62,7 @@ def test_what_is_added_agrees_only_where_it_may_be(expected, found):
     assert difference(expected, found, (), may_add=False) is not None
 
 
-TWICE = "nothing a second time that the bundle itself decides"
+TWICE = "no second entry for what the bundle decides"
 MISSING = "nothing of it, or not in this order"
 
 

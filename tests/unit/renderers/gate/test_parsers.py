@@ -177,7 +177,7 @@ def test_a_map_line_is_read_as_nginx_reads_it():
         ("101 s101s:8500;", "line 1: expected <id> <service>:<port>;, found '101 s101s:8500;'"),
         (
             "default sdefaults:1;\n",
-            "line 1: expected a backslash before a word of nginx, found 'default sdefaults:1;\\n'",
+            "line 1: expected a backslash before a reserved word of nginx, found 'default sdefaults:1;\\n'",
         ),
         ("~a sas:1;\n", "line 1: expected <id> <service>:<port>;, found '~a sas:1;\\n'"),
         ("a sas:x;\n", "line 1: expected <id> <service>:<port>;, found 'a sas:x;\\n'"),

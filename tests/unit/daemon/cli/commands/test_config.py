@@ -56,7 +56,7 @@ def test_check_reads_the_templates_of_every_scope_and_tells_which_are_replaced(t
 
     assert "templates replaced for a/b: header.yaml" in fine.out
     assert faulty.code == 2
-    assert f"{own}/modles.map:1: scopes.a/b.templates: is the name of no template" in faulty.err
+    assert f"{own}/modles.map:1: scopes.a/b.templates: is not the name of a template" in faulty.err
 
 
 def test_the_schema_describes_what_a_scope_may_have_of_its_own(rebundle):

@@ -111,7 +111,7 @@ def test_what_no_release_writes_is_a_damaged_journal(journal, rebundle, change, 
     result = rebundle("dead-letters", *arguments, "-o", "json")
 
     assert (result.code, result.json["exit_code"]) == (6, 6)
-    assert "holds what no release writes" in result.err
+    assert "has a value that no release writes" in result.err
     assert "Restore it from a backup" in result.err
 
 
@@ -136,4 +136,4 @@ def test_an_outcome_that_no_release_writes_is_a_damaged_journal(journal, rebundl
 
     result = rebundle("status", "e1")
 
-    assert (result.code, "holds what no release writes" in result.err) == (6, True)
+    assert (result.code, "has a value that no release writes" in result.err) == (6, True)

@@ -94,7 +94,7 @@ def test_a_dry_run_is_refused_as_the_verb_would_be(bucket, rebundle, monkeypatch
 
     result = rebundle("republish", SCOPE, "--dry-run")
 
-    assert (result.code, "no digest holds image" in result.err) == (1, True)
+    assert (result.code, "not pinned by digest: image" in result.err) == (1, True)
 
 
 @pytest.mark.parametrize("verb", ["republish", "hold"])
@@ -117,7 +117,7 @@ def test_what_may_change_under_its_name_is_refused_where_the_setting_says_so(buc
 
     result = rebundle("republish", SCOPE)
 
-    assert (result.code, "no digest holds image" in result.err) == (1, True)
+    assert (result.code, "not pinned by digest: image" in result.err) == (1, True)
     assert pointer(bucket) == before
 
 
