@@ -1,7 +1,7 @@
 """Opens a bucket and loads the keys of this process, by the settings.
 
 The command line uses it, so it imports no service, pipeline, renderer or web framework: a command
-that only reads starts fast. SDKs and securesystemslib are imported where they are needed.
+that only reads starts fast. SDKs and cryptography are imported where they are needed.
 """
 
 import os
@@ -80,8 +80,7 @@ def keys_of(settings: Settings) -> Keys:
     files = [file for file in named if file is not None]
     if not files and settings.trust.policy is None:
         return NO_KEYS
-    # securesystemslib imports the SDK of every cloud that it finds.
-    from daemon.publishing.trust import keys  # noqa: PLC0415
+    from daemon.publishing.trust import keys  # noqa: PLC0415  # cryptography takes long to import
 
     signers = tuple(map(keys.load, files))
     return Keys(signers, _trust(settings.trust, is_writer=bool(signers)), _state_file(settings.trust))

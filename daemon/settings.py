@@ -342,7 +342,7 @@ def schema() -> dict[str, Any]:
     """JSON Schema of the file, for editors."""
     described = Settings.model_json_schema()
     for _, name in _SECRETS:
-        del described["$defs"]["Http"]["properties"][name]
+        del described["$defs"][HttpSettings.__name__]["properties"][name]
     return {"$schema": "https://json-schema.org/draft/2020-12/schema", **described, "title": "rebundle.toml"}
 
 

@@ -8,7 +8,6 @@ from pathlib import Path
 
 import pytest
 from cryptography.hazmat.primitives import serialization
-from securesystemslib.signer import CryptoSigner
 
 from daemon import bucket
 from daemon.bucket import Keys, open_bucket
@@ -105,7 +104,7 @@ def test_of_two_variables_the_one_for_s3_alone_counts(tmp_path: Path, monkeypatc
 @pytest.mark.parametrize("with_policy", [True, False])
 def test_a_policy_takes_the_markers_word_for_nothing(tmp_path: Path, *, with_policy: bool) -> None:
     private, public = generate()
-    signer = KeySigner(CryptoSigner(serialization.load_pem_private_key(private.encode(), None)))
+    signer = KeySigner(serialization.load_pem_private_key(private.encode(), None))
     trusted = TrustedKey(keyid=public.keyid, public=public.pem, roles=("publish", "pointer"))
     trust = TrustPolicy(keys=(trusted,)) if with_policy else None
     compose = layout.live_tree(SCOPE, "base/docker-compose.yml")

@@ -399,7 +399,7 @@ def test_the_schema_describes_the_file_and_offers_no_place_for_a_secret() -> Non
     described = schema()
     text = json.dumps(described)
     assert "token_file" in text
-    assert "token" not in described["$defs"]["Http"]["properties"]
+    assert "token" not in described["$defs"]["HttpSettings"]["properties"]
     assert described["properties"]["bucket"]["description"]
     assert described["additionalProperties"] is False
 
