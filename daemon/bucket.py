@@ -80,8 +80,7 @@ def keys_of(settings: Settings) -> Keys:
     files = [file for file in named if file is not None]
     if not files and settings.trust.policy is None:
         return NO_KEYS
-    # Imported late: most commands have no key, and the import takes a tenth of a second.
-    from daemon.publishing.trust import keys  # noqa: PLC0415
+    from daemon.publishing.trust import keys  # noqa: PLC0415  # cryptography takes long to import
 
     signers = tuple(map(keys.load, files))
     return Keys(signers, _trust(settings.trust, is_writer=bool(signers)), _state_file(settings.trust))

@@ -71,7 +71,7 @@ class Observer(Protocol):
         """A state may have more models than one network on the target host can connect."""
         ...
 
-    def unpinned(self, scope: Scope, state: str, found: Sequence[Movable]) -> None:
+    def unpinned(self, scope: Scope, state: str, references: Sequence[Movable]) -> None:
         """A state has images or artifacts without a digest, and `publish.pinning` is `warn`."""
         ...
 
@@ -402,8 +402,8 @@ class Pipeline:
         except RenderError as failure:
             raise NotRenderable(planned, failure) from failure
         own = self._rendering.customisation(scope)
-        if self._rendering.pinning == "warn" and (found := movable(planned.composition, own.defaults)):
-            self._observer.unpinned(scope, planned.state, found)
+        if self._rendering.pinning == "warn" and (unpinned := movable(planned.composition, own.defaults)):
+            self._observer.unpinned(scope, planned.state, unpinned)
         return RenderedState(
             composition=planned.composition,
             defaults=own.defaults,

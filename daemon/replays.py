@@ -51,7 +51,7 @@ class Replays:
         passed = [delivery for delivery in waiting if _has_passed(pointer, delivery.position)]
         if not passed:
             return {}
-        recorded = await self._source.recorded(str(scope), [each.position for each in passed])
+        recorded = await self._source.recorded(str(scope), [delivery.position for delivery in passed])
         committed = await self._committed(pointer, recorded)
         unexplained = [delivery for delivery in passed if delivery.position not in committed]
         published, damaged = await self.published(scope, pointer, unexplained) if unexplained else ({}, ())

@@ -80,10 +80,10 @@ class Reporter:
         self._crowded.add(scope)
         log.warning("one bridge network holds about 1,000 containers", scope=str(scope), models=models)
 
-    def unpinned(self, scope: Scope, state: str, found: Sequence[Movable]) -> None:
+    def unpinned(self, scope: Scope, state: str, references: Sequence[Movable]) -> None:
         """A state has images or artifacts without a digest, which may change under their names."""
-        names = [str(reference) for reference in found[:_MAX_SHOWN]]
-        log.warning("no digest holds these", scope=str(scope), state_id=state, found=names, in_all=len(found))
+        names = [str(reference) for reference in references[:_MAX_SHOWN]]
+        log.warning("no digest holds these", scope=str(scope), state_id=state, found=names, in_all=len(references))
 
     def settled(self, scope: Scope, delivery: Delivery, outcome: Outcome) -> None:
         """This event has its outcome in this scope."""

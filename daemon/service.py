@@ -189,16 +189,16 @@ async def run(
                 tried={"freshness": freshness, "pruning": pruning},
                 new_bucket=new_bucket,
             )
-            await daemon.vitals.observe()
+            await daemon.health.observe()
             async with asyncio.TaskGroup() as group:
                 serving = group.create_task(daemon.serve(sock, closing))
                 timers = [
                     group.create_task(pruning.run()),
-                    group.create_task(every(_CHECK_SECONDS, runtime, daemon.vitals.observe)),
+                    group.create_task(every(_CHECK_SECONDS, runtime, daemon.health.observe)),
                     # Separate from the health checks: a token file on a file system that hangs must
                     # not make the daemon unready.
                     group.create_task(every(_CHECK_SECONDS, runtime, daemon.refresh_tokens)),
-                    group.create_task(manager.feed_watchdog(runtime, lambda: daemon.vitals.fault() is None)),
+                    group.create_task(manager.feed_watchdog(runtime, lambda: daemon.health.fault() is None)),
                     group.create_task(daemon.once_admitted(daemon.collections.run)),
                     group.create_task(daemon.once_admitted(freshness.run)),
                 ]
@@ -226,7 +226,7 @@ class _Daemon:
     """The parts of a running daemon."""
 
     worker: Worker
-    vitals: "HealthChecks"
+    health: "HealthChecks"
     refresh_tokens: Callable[[], Coroutine[None, None, None]]
     admission: Admission | None
     """None for a directory: its conditions are code of this project."""
@@ -316,7 +316,7 @@ class _Daemon:
             {name: file.absolute() for name, file in files.items() if file is not None},
         )
         collections = _collection_timer(bucket, settings.retention, reporter)
-        vitals = HealthChecks(
+        health = HealthChecks(
             journal=journal,
             journal_path=settings.journal.path.absolute(),
             bucket=_from_any_folder(bucket.location, settings.bucket),
@@ -332,7 +332,7 @@ class _Daemon:
 
         app = create_app(
             Intake(journal, validating, metrics, stop, limits, bundle_limits=settings.limits),
-            vitals,
+            health,
             metrics,
             tokens.current,
             RequestLimits(http.max_body_bytes, http.body_seconds, http.max_requests),
@@ -345,7 +345,7 @@ class _Daemon:
         )
         serving = partial(serve, app, limits=connections, closed=reporter.connection_closed)
         refresh_tokens = partial(validating.run_in_thread, tokens.refresh)
-        return cls(worker, vitals, refresh_tokens, admission, identity, collections, serving)
+        return cls(worker, health, refresh_tokens, admission, identity, collections, serving)
 
 
 @dataclass(frozen=True, slots=True)

@@ -878,8 +878,8 @@ class _Log:
     def error(self, what: str, *, reason: str, exc_info: object = None, **told: object) -> None:
         self._world.trace("error", what, reason, *told.values())
         # A pointer that was read before a collection may name what is gone by now: the next try reads it again.
-        passing = [NotFound.__name__, *(["PointerLost", "WentBack"] if self._world.oracle.ever_lost else [])]
-        if not reason.startswith(tuple(passing)):
+        transient = (NotFound, PointerLost, SequenceWentBack) if self._world.oracle.ever_lost else (NotFound,)
+        if not reason.startswith(tuple(error.__name__ for error in transient)):
             self._world.loop.fail(f"a lane waits for an operator: {reason}")
 
 
