@@ -10,7 +10,7 @@ from typing import Final
 from daemon import folding
 from daemon.changes import Change, RollbackRequested
 from daemon.folding import DesiredState, Plan
-from daemon.publishing.pointer import FoldedEvent, Pointer
+from daemon.publishing.pointer import FoldedEvent, Pointer, Revision
 from daemon.publishing.protocol import Progress
 from events.model import Outcome, OutcomeKind, Position
 from events.source import Delivery
@@ -37,16 +37,16 @@ def first(changes: Sequence[tuple[Delivery, Change]], outcomes: Mapping[Position
 
 def progress(standing: DesiredState, folded: Sequence[Delivery], outcomes: Mapping[Position, Outcome]) -> Progress:
     """What the batch does to the scope's counters: where it ends, and how far its sources are."""
-    inputs: dict[str, int] = {}
+    positions: dict[str, int] = {}
     for position in (*(each.position for each in folded), *outcomes):
-        inputs[position.instance] = max(position.offset, inputs.get(position.instance, -1))
+        positions[position.instance] = max(position.offset, positions.get(position.instance, -1))
     # What became a dead letter was not folded: its replay is the same event, and must not be taken for a repetition.
-    recent = tuple(
+    folded_events = tuple(
         FoldedEvent(identity=each.identity.digest[:16], event=each.digest[:16])
         for each in folded
         if outcomes.get(each.position, _NO_OUTCOME).kind is not OutcomeKind.DEAD_LETTERED
     )
-    return Progress(standing.highest_producer, standing.derived, inputs, recent)
+    return Progress(Revision(standing.highest_producer, standing.derived), positions, folded_events)
 
 
 def published_outcomes(plan: Plan, following: Pointer) -> dict[Position, Outcome]:

@@ -222,7 +222,7 @@ class Pipeline:
     # -- events that the pointer has passed already: a crash between commit and settling, or a restored copy
 
     async def _passed(self, scope: Scope, pointer: Pointer, waiting: Sequence[Delivery]) -> dict[Position, Outcome]:
-        passed = [each for each in waiting if each.position.offset <= pointer.inputs.get(each.position.instance, -1)]
+        passed = [each for each in waiting if each.position.offset <= pointer.positions.get(each.position.instance, -1)]
         if not passed:
             return {}
         recorded = await self._source.recorded(str(scope), [each.position for each in passed])
@@ -239,7 +239,7 @@ class Pipeline:
         if self._source.owns_instance:
             if not explained:
                 instance = passed[0].position.instance
-                raise InstanceShared(scope, Position(instance, pointer.inputs[instance]))
+                raise InstanceShared(scope, Position(instance, pointer.positions[instance]))
             return explained
         superseded = Outcome(OutcomeKind.SUPERSEDED, "the scope has moved past it")
         return {each.position: explained.get(each.position, superseded) for each in passed}
@@ -296,7 +296,7 @@ class Pipeline:
 
     async def _judge(self, scope: Scope, pointer: Pointer, waiting: Sequence[Delivery]) -> Batch:
         """The next batch: what each event asks for, and the outcomes of those that can be told at once."""
-        known = {folded.identity: folded.event for folded in pointer.recent}
+        known = {folded.identity: folded.event for folded in pointer.folded_events}
         changes: list[tuple[Delivery, Change]] = []
         outcomes: dict[Position, Outcome] = {}
         repeated: list[Delivery] = []
@@ -416,11 +416,11 @@ class Pipeline:
         self, scope: Scope, base: PointerRead, following: Pointer, outcomes: Mapping[Position, Outcome]
     ) -> PointerRead:
         """Outcomes first, then the compare-and-swap; a lost one withdraws them."""
-        await self._source.record(str(scope), following.write, outcomes)
+        await self._source.record(str(scope), following.write_id, outcomes)
         try:
             read = await self._publisher.swap(scope, base, following, before_creating=self._bucket.check)
         except PointerMoved:
-            await self._source.withdraw(str(scope), following.write)
+            await self._source.withdraw(str(scope), following.write_id)
             raise
         self._written.put(scope, read, 1)
         return read
@@ -432,15 +432,14 @@ class Pipeline:
         composition = None
         if current is not None:
             composition = await self._composition(scope, current)
-        late = any(
-            isinstance(change, StateCreated) and change.revision <= pointer.highest_producer for _, change in changes
-        )
+        highest = pointer.highest_revision
+        late = any(isinstance(change, StateCreated) and change.revision <= highest.producer for _, change in changes)
         states = any(isinstance(change, StateCreated) for _, change in changes)
         lineage = await self._lineage(scope, pointer, numbers=late) if states else Lineage()
-        return DesiredState(composition, pointer.highest_producer, pointer.derived, lineage)
+        return DesiredState(composition, highest.producer, highest.derived, lineage)
 
     async def _composition(self, scope: Scope, publication: Publication) -> Composition:
-        kept = self._compositions.get(publication.composition)
+        kept = self._compositions.get(publication.composition_digest)
         if kept is not None:
             return kept
         manifest = await self._reader.manifest(scope, publication)
@@ -458,7 +457,7 @@ class Pipeline:
         Of those that history only names, without number and composition, manifests are read if a late state asks.
         """
         retained = {each.id: each for each in pointer.retained if each.kind == "explicit"}
-        known = {UsedStateId(each.state, each.revision.producer, each.composition) for each in retained.values()}
+        known = {UsedStateId(each.state, each.revision.producer, each.composition_digest) for each in retained.values()}
         history = await self._reader.history(pointer)
         # Their manifests may be gone.
         known |= {UsedStateId(*used) for used in protocol.used_up(history)}
@@ -589,7 +588,7 @@ class _Writes:
 
     @classmethod
     def of(cls, entries: Sequence[HistoryEntry]) -> "_Writes":
-        return cls(frozenset(each.write for each in entries), bool(entries) and entries[0].sequence == 1)
+        return cls(frozenset(each.write_id for each in entries), bool(entries) and entries[0].sequence == 1)
 
 
 def _counting(records: Sequence[Recorded], lineage: _Writes, *, owned: bool) -> Outcome | None:

@@ -50,7 +50,7 @@ class Identity:
 
     @property
     def digest(self) -> str:
-        """sha256 hex of the three, as kept (its first 16 digits) in a pointer's `recent`."""
+        """sha256 hex of the three, as kept (its first 16 digits) in a pointer's `folded_events`."""
         return hashlib.sha256(json.dumps([self.intake, self.source, self.id], ensure_ascii=False).encode()).hexdigest()
 
 

@@ -133,41 +133,43 @@ def test_what_is_retained_is_no_question() -> None:
 
 
 def test_what_nothing_names_goes_once_the_grace_is_over() -> None:
-    assert doom(folder("s1", days=1.01)) == [("Doomed", "no pointer names it")]
+    assert doom(folder("s1", days=1.01)) == [("Deletable", "no pointer names it")]
     [(verdict, why)] = doom(folder("s1", days=1))
-    assert (verdict, why) == ("Doomed", "no pointer names it")
+    assert (verdict, why) == ("Deletable", "no pointer names it")
     [(verdict, why)] = doom(folder("s1", days=0.99))
-    assert verdict == "Spared"
+    assert verdict == "NotYetDeletable"
     assert "24 hours" in why
 
 
 def test_the_grace_counts_from_the_youngest_object() -> None:
     young = listed(f"states/s1/{ATTEMPT}/manifest.json", days=0.1)
     [(verdict, _)] = doom(Folder(PublicationId(state="s1", attempt=ATTEMPT), (*folder("s1", days=9).objects, young)))
-    assert verdict == "Spared"
+    assert verdict == "NotYetDeletable"
 
 
 def test_what_was_released_goes_with_its_reason() -> None:
-    assert doom(folder("let-go")) == [("Doomed", "old")]
+    assert doom(folder("let-go")) == [("Deletable", "old")]
 
 
 def drop(name: object, days: float) -> HistoryEntry:
-    return HistoryEntry(sequence=1, write="w", kind="publish", change={"dropped": name}, at=days_ago(days), by="ann")
+    return HistoryEntry(sequence=1, write_id="w", kind="publish", change={"dropped": name}, at=days_ago(days), by="ann")
 
 
 def test_what_the_pointer_had_no_more_room_for_stays_seven_days() -> None:
     name = f"s1@{ATTEMPT}"
     [(verdict, why)] = doom(folder("s1", days=50), entries=(drop([name], 6.9),))
-    assert (verdict, "7 days" in why) == ("Spared", True)
+    assert (verdict, "7 days" in why) == ("NotYetDeletable", True)
     for days in (7, 7.1):
         assert doom(folder("s1", days=50), entries=(drop([name], days),)) == [
-            ("Doomed", "the pointer had no more room for it")
+            ("Deletable", "the pointer had no more room for it")
         ]
-    assert doom(folder("s1", days=50, attempt=OTHER), entries=(drop([name], 1),)) == [("Doomed", "no pointer names it")]
+    assert doom(folder("s1", days=50, attempt=OTHER), entries=(drop([name], 1),)) == [
+        ("Deletable", "no pointer names it")
+    ]
 
 
 def test_a_change_that_names_nothing_sensible_spares_nothing() -> None:
-    assert doom(folder("s1"), entries=(drop("s1", 1), drop(None, 1), drop([7], 1)))[0][0] == "Doomed"
+    assert doom(folder("s1"), entries=(drop("s1", 1), drop(None, 1), drop([7], 1)))[0][0] == "Deletable"
 
 
 def test_the_newest_collection_of_a_history_that_tells_its_time_by_the_stores_clock_is_found() -> None:
@@ -197,18 +199,15 @@ def copy(key: str, days: float) -> Listed:
     [
         (f"base/a.yaml/{'0' * 64}", "base/a.yaml"),
         (f"README.md/{'f' * 64}", "README.md"),
-        ("17/base/a.yaml", "base/a.yaml"),
-        ("17/base/a.yaml.0123456789abcdef", "base/a.yaml"),
-        ("17/base/a.yaml.01234567", "base/a.yaml.01234567"),
         ("notes", ""),
     ],
 )
-def test_a_copys_path_is_read_from_its_key_in_every_layout(key: str, path: str) -> None:
+def test_a_copys_path_is_read_from_its_key(key: str, path: str) -> None:
     assert retention_rules.replaced_path(SCOPE, KEPT + key) == path
 
 
 def test_an_old_copy_expires_and_the_newest_of_its_path_never() -> None:
-    old, older = copy(f"base/a/{'1' * 64}", 31), copy("3/base/a", 400)
+    old, older = copy(f"base/a/{'1' * 64}", 31), copy(f"base/a/{'0' * 64}", 400)
     newest, alone = copy(f"base/a/{'2' * 64}", 30.5), copy(f"base/b/{'1' * 64}", 400)
     found = retention_rules.expired(SCOPE, [newest, alone, old, older], Policy(days=30), NOW)
     assert set(found) == {old, older}
