@@ -1,7 +1,7 @@
-"""What needs an operator: each condition, and since when it has held. Pure: the caller gives the time.
+"""Conditions that need an operator, and since when each holds. Pure: the caller passes the time.
 
-A condition that lasts is reported by `/attention`, by a metric and in the log (ADR 21). A short one is not: a retry, a
-restart of the bucket's server or a big batch passes without anybody's help.
+A condition that lasts is reported by `/attention`, by a metric and in the log (ADR 21). A short one
+is not reported: retries, a restart of the bucket's server and big batches end without help.
 """
 
 from collections.abc import Iterable
@@ -23,21 +23,21 @@ ConditionKind = Literal[
     "collection",
     "connections",
 ]
-"""docs/operations.md says what each means."""
+"""docs/operations.md describes each kind."""
 
 KINDS: Final[tuple[ConditionKind, ...]] = get_args(ConditionKind)
-"""Every kind there is, in the order of reports."""
+"""All kinds, in the order of reports."""
 
 LASTING_SECONDS: Final = 60.0
 
 
 @dataclass(frozen=True, slots=True)
 class Condition:
-    """One thing that is wrong now."""
+    """One current fault that an operator can fix."""
 
     kind: ConditionKind
     subject: str
-    """What is affected: a scope, a folder, a file; empty for the whole daemon."""
+    """The affected scope, folder or file; empty for the whole daemon."""
     detail: str
     """What is wrong, in words for an operator."""
     remedy: str
@@ -46,7 +46,7 @@ class Condition:
 
 @dataclass(frozen=True, slots=True)
 class Lasting:
-    """A condition, and for how many seconds it has held."""
+    """A condition, and the seconds for which it has held."""
 
     condition: Condition
     seconds: float
@@ -54,7 +54,7 @@ class Lasting:
 
 @dataclass(frozen=True, slots=True)
 class Change:
-    """What one observation changed among the conditions that last."""
+    """The lasting conditions that one observation added or ended."""
 
     begun: tuple[Condition, ...] = ()
     ended: tuple[Condition, ...] = ()
@@ -68,7 +68,10 @@ class _Held:
 
 
 class Attention:
-    """Remembers since when each condition holds. A detail may change meanwhile: kind and subject tell two apart."""
+    """Tracks since when each condition holds.
+
+    Kind and subject identify a condition: its detail may change while it holds.
+    """
 
     def __init__(self, seconds: float = LASTING_SECONDS) -> None:
         """`seconds`: how long a condition must hold before it is reported."""
@@ -76,23 +79,30 @@ class Attention:
         self._held: dict[tuple[str, str], _Held] = {}
 
     def observe(self, now: float, conditions: Iterable[Condition]) -> Change:
-        """All conditions that hold at `now`; those that are not among them have ended."""
-        found = {(each.kind, each.subject): each for each in conditions}
-        ended = [self._held.pop(key) for key in self._held.keys() - found.keys()]
+        """Record all conditions that hold at `now`.
+
+        Conditions that are not among them have ended.
+        """
+        current = {(condition.kind, condition.subject): condition for condition in conditions}
+        ended = [self._held.pop(key) for key in self._held.keys() - current.keys()]
         begun: list[Condition] = []
-        for key, condition in found.items():
+        for key, condition in current.items():
             held = self._held.setdefault(key, _Held(condition, now))
             held.condition = condition
             if not held.lasts and now - held.since >= self._seconds:
                 held.lasts = True
                 begun.append(condition)
-        return Change(tuple(begun), tuple(each.condition for each in ended if each.lasts))
+        return Change(tuple(begun), tuple(held.condition for held in ended if held.lasts))
 
     def lasting(self, now: float) -> tuple[Lasting, ...]:
-        """Those that have held for long enough, in the order of `KINDS`, then by subject."""
+        """Return the conditions that have held long enough, sorted by `KINDS`, then by subject."""
         lasting = [
-            Lasting(each.condition, now - each.since)
-            for each in self._held.values()
-            if now - each.since >= self._seconds
+            Lasting(held.condition, now - held.since)
+            for held in self._held.values()
+            if now - held.since >= self._seconds
         ]
-        return tuple(sorted(lasting, key=lambda each: (KINDS.index(each.condition.kind), each.condition.subject)))
+        return tuple(sorted(lasting, key=_report_order))
+
+
+def _report_order(lasting: Lasting) -> tuple[int, str]:
+    return KINDS.index(lasting.condition.kind), lasting.condition.subject

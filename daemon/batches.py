@@ -1,6 +1,7 @@
-"""A lane's batch: which events it has, and what becomes of them once it is known what is published. Pure.
+"""Selects the events of a batch and gives them outcomes once its publications are known. Pure.
 
-What an event does to the composition is `desired`'s; what the pointer may become, `publishing.protocol`'s.
+`folding` decides what an event does to the composition, and `publishing.protocol` which pointer may
+follow.
 """
 
 from collections.abc import Mapping, Sequence
@@ -20,57 +21,61 @@ _NO_OUTCOME: Final = Outcome(OutcomeKind.PUBLISHED, "")
 
 @dataclass(frozen=True, slots=True)
 class Batch:
-    """The first of the events that wait: what each asks for, or what became of it already."""
+    """The first waiting events of a lane: each has a change to fold, or its outcome."""
 
     changes: tuple[tuple[Delivery, Change], ...]
     outcomes: dict[Position, Outcome]
 
 
 def first(changes: Sequence[tuple[Delivery, Change]], outcomes: Mapping[Position, Outcome]) -> Batch:
-    """The changes of one batch; an outcome beyond its end waits, so that positions settle in order."""
+    """The next batch. Outcomes beyond its end wait, so that positions settle in order."""
     size = folding.batch_size([change for _, change in changes])
     if size == len(changes):
         return Batch(tuple(changes), dict(outcomes))
     end = changes[size][0].position.offset
-    return Batch(tuple(changes[:size]), {at: outcome for at, outcome in outcomes.items() if at.offset < end})
+    settled = {position: outcome for position, outcome in outcomes.items() if position.offset < end}
+    return Batch(tuple(changes[:size]), settled)
 
 
-def progress(standing: DesiredState, folded: Sequence[Delivery], outcomes: Mapping[Position, Outcome]) -> Progress:
-    """What the batch does to the scope's counters: where it ends, and how far its sources are."""
+def progress(desired: DesiredState, folded: Sequence[Delivery], outcomes: Mapping[Position, Outcome]) -> Progress:
+    """How a batch advances the scope: revision, positions of the sources, folded events."""
     positions: dict[str, int] = {}
-    for position in (*(each.position for each in folded), *outcomes):
+    for position in (*(delivery.position for delivery in folded), *outcomes):
         positions[position.instance] = max(position.offset, positions.get(position.instance, -1))
-    # What became a dead letter was not folded: its replay is the same event, and must not be taken for a repetition.
+    # A dead letter was not folded. Its replay is the same event and must not count as a repetition.
     folded_events = tuple(
-        FoldedEvent(identity=each.identity.digest[:16], event=each.digest[:16])
-        for each in folded
-        if outcomes.get(each.position, _NO_OUTCOME).kind is not OutcomeKind.DEAD_LETTERED
+        FoldedEvent(identity=delivery.identity.digest[:16], event=delivery.digest[:16])
+        for delivery in folded
+        if outcomes.get(delivery.position, _NO_OUTCOME).kind is not OutcomeKind.DEAD_LETTERED
     )
-    return Progress(Revision(standing.highest_producer, standing.derived), positions, folded_events)
+    revision = Revision(desired.highest_producer, desired.derived)
+    return Progress(revision, positions, folded_events)
 
 
 def published_outcomes(plan: Plan, following: Pointer) -> dict[Position, Outcome]:
-    """Of the events that publications come of, if `following` becomes the pointer."""
+    """Outcomes of the events that made publications, if `following` becomes the pointer."""
     outcomes: dict[Position, Outcome] = {}
     for planned in plan.publications:
         if planned.late:
-            said = Outcome(OutcomeKind.LATE, "older than the newest state: kept for rollback", planned.state)
+            outcome = Outcome(OutcomeKind.LATE, "older than the newest state: kept for rollback", planned.state)
         elif following.is_quarantined(planned.composition.digest):
-            said = Outcome(OutcomeKind.WITHHELD, "its composition is quarantined: published, not live", planned.state)
+            outcome = Outcome(
+                OutcomeKind.WITHHELD, "its composition is quarantined: published, not live", planned.state
+            )
         elif following.hold is not None:
-            said = Outcome(OutcomeKind.PUBLISHED, f"published as {planned.state}; live is held", planned.state)
+            outcome = Outcome(OutcomeKind.PUBLISHED, f"published as {planned.state}; live is held", planned.state)
         else:
-            said = Outcome(OutcomeKind.PUBLISHED, f"published as {planned.state}", planned.state)
-        outcomes |= {delivery.position: said for delivery in planned.deliveries}
+            outcome = Outcome(OutcomeKind.PUBLISHED, f"published as {planned.state}", planned.state)
+        outcomes |= {delivery.position: outcome for delivery in planned.deliveries}
     return outcomes
 
 
 def rollback_refusal(pointer: Pointer, request: RollbackRequested) -> Outcome | None:
-    """Why a rollback request is not even tried, if so."""
+    """The outcome of a rollback request that is not tried; None if it is tried."""
     live = pointer.live
     if pointer.sequence == 0:
         return Outcome(OutcomeKind.DEAD_LETTERED, "there is no such scope")
     if request.expected_state is not None and (live is None or live.state != request.expected_state):
-        found = live.state if live else "nothing"
-        return Outcome(OutcomeKind.IGNORED, f"expected {request.expected_state} to be live, found {found}")
+        actual = live.state if live else "nothing"
+        return Outcome(OutcomeKind.IGNORED, f"expected {request.expected_state} to be live, found {actual}")
     return None

@@ -1,7 +1,8 @@
-"""What an event asks for, judged from the event alone (protocol 2: a 400 over HTTP, a dead letter from Kafka).
+"""Interprets an event as a change, from the event alone.
 
-The envelope's data has two owners: `events.schemas` knows what an event looks like, `renderers.model` what may be
-rendered. Both judge here, and every problem of both comes at once. What needs the scope is judged by `desired`.
+An invalid event gets a 400 over HTTP and becomes a dead letter from Kafka (protocol 2). Two schemas
+validate its data: `events.schemas` knows the form of an event, and `renderers.model` knows what can
+be rendered. All problems of both are reported at once. Checks that need the scope are in `folding`.
 """
 
 import hashlib
@@ -37,7 +38,7 @@ from renderers.model import (
 
 @dataclass(frozen=True, slots=True)
 class StateCreated:
-    """A whole composition, with the producer's id and number."""
+    """A whole composition, with the producer's state id and revision."""
 
     composition: Composition
     state: str
@@ -46,30 +47,30 @@ class StateCreated:
 
     @property
     def scopes(self) -> tuple[str, ...]:
-        """The one scope it goes to."""
+        """The one scope of the change."""
         return (str(self.composition.scope),)
 
 
 @dataclass(frozen=True, slots=True)
 class ModelVersionChanged:
-    """A version of one model, for the scopes it names or (None) for those whose composition has the model."""
+    """A version of one model. It goes to the named scopes, or to all that have the model (None)."""
 
     model: ModelChange
     named: tuple[Scope, ...] | None
     may_move_back: bool
-    """An `.updated` event may move to a lower version: an alias moves back (protocol 3)."""
+    """An `.updated` event may lower the version, because an alias can move back (protocol 3)."""
     deleted: bool
     digest: str
 
     @property
     def scopes(self) -> tuple[str, ...] | None:
-        """The scopes it names."""
+        """The named scopes."""
         return None if self.named is None else tuple(map(str, self.named))
 
 
 @dataclass(frozen=True, slots=True)
 class RollbackRequested:
-    """Go back to an earlier state, if `expected_state` is (still) live."""
+    """Return to an earlier state, if `expected_state` is None or live."""
 
     scope: Scope
     to_state: str
@@ -80,7 +81,7 @@ class RollbackRequested:
 
     @property
     def scopes(self) -> tuple[str, ...]:
-        """The one scope it goes to."""
+        """The one scope of the change."""
         return (str(self.scope),)
 
 
@@ -90,10 +91,10 @@ Change = StateCreated | ModelVersionChanged | RollbackRequested
 
 
 def interpret(event: Event, limits: BundleLimits | None = None) -> Change:
-    """What the event asks for; a state beyond `limits` is refused.
+    """The change that the event requests.
 
     Raises:
-        InvalidEvent: it can never be folded; holds all its problems.
+        InvalidEvent: it can never be folded, or its state exceeds `limits`; has all its problems.
     """
     match event.type:
         case t if t == BUNDLE_STATE_CREATED:
@@ -108,7 +109,7 @@ def interpret(event: Event, limits: BundleLimits | None = None) -> Change:
 
 
 def validate_data(kind: object, data: object) -> tuple[Problem, ...]:
-    """What is wrong with the data of an event whose envelope is wrong as well; see `events.dialects.cloudevents`."""
+    """Problems in the data of an event whose envelope is invalid (`events.dialects.cloudevents`)."""
     if not isinstance(kind, str) or kind not in KNOWN_TYPES or not isinstance(data, dict):
         return ()
     try:
@@ -119,27 +120,27 @@ def validate_data(kind: object, data: object) -> tuple[Problem, ...]:
 
 
 def composition_of(data: Mapping[str, Any]) -> Composition:
-    """The composition that `data` (of a state event, or of a manifest's composition) describes.
+    """The composition in the data of a state event or in a manifest.
 
     Raises:
-        InvalidEvent: with every problem, paths from `$.data`.
+        InvalidEvent: has every problem, with paths from `$.data`.
     """
-    judged = _Validation(data)
-    composition = judged.by(Composition, data)
+    validation = _Validation(data)
+    composition = validation.by(Composition, data)
     if composition is not None:
-        judged.engines(composition.models)
-    judged.raise_problems()
+        validation.engines(composition.models)
+    validation.raise_problems()
     assert composition is not None
     return composition
 
 
 def _state_created(event: Event, limits: BundleLimits | None) -> StateCreated:
-    judged = _Validation(event.data)
-    data = judged.by(schemas.BundleState, event.data)
-    composition = judged.by(Composition, event.data)
+    validation = _Validation(event.data)
+    data = validation.by(schemas.BundleState, event.data)
+    composition = validation.by(Composition, event.data)
     if composition is not None:
-        judged.engines(composition.models)
-    judged.raise_problems()
+        validation.engines(composition.models)
+    validation.raise_problems()
     assert data is not None
     assert composition is not None
     if limits is not None:
@@ -150,44 +151,44 @@ def _state_created(event: Event, limits: BundleLimits | None) -> StateCreated:
     state = {"id": data.state.id, "revision": data.state.revision}
     if data.state.parent is not None:
         state["parent"] = data.state.parent
-    # The composition's canonical JSON is kept; `state` sorts behind its three keys.
-    known = f'{composition.canonical[:-1]},"state":{canonical_json(state)}}}'
-    digest = hashlib.sha256(f"[{canonical_json(event.type)},{known}]".encode()).hexdigest()
+    # The composition caches its canonical JSON. `state` is appended, as it sorts after its keys.
+    fields = f'{composition.canonical[:-1]},"state":{canonical_json(state)}}}'
+    digest = hashlib.sha256(f"[{canonical_json(event.type)},{fields}]".encode()).hexdigest()
     return StateCreated(composition, data.state.id, data.state.revision, digest)
 
 
 def _model_version_changed(event: Event) -> ModelVersionChanged:
-    judged = _Validation(event.data)
-    data = judged.by(schemas.ModelVersion, event.data)
-    model = judged.by(ModelChange, event.data.get("model"), "model")
+    validation = _Validation(event.data)
+    data = validation.by(schemas.ModelVersion, event.data)
+    model = validation.by(ModelChange, event.data.get("model"), "model")
     if model is not None and model.serving is not None:
-        judged.engine(model.serving, "model")
-    named = _named_scopes(judged, event.data.get("bundles"))
-    judged.raise_problems()
+        validation.engine(model.serving, "model")
+    named = _named_scopes(validation, event.data.get("bundles"))
+    validation.raise_problems()
     assert data is not None
     assert model is not None
-    known = known_fields(data) | {"model": known_fields(model)}
+    fields = known_fields(data) | {"model": known_fields(model)}
     return ModelVersionChanged(
         model=model,
         named=named,
         may_move_back=event.type == MODEL_VERSION_UPDATED,
         deleted=data.change == "deleted",
-        digest=canonical_digest([event.type, known]),
+        digest=canonical_digest([event.type, fields]),
     )
 
 
-def _named_scopes(judged: "_Validation", bundles: Any) -> tuple[Scope, ...] | None:
+def _named_scopes(validation: "_Validation", bundles: Any) -> tuple[Scope, ...] | None:
     if not isinstance(bundles, list):
         return None
-    named = [judged.by(BundleName, bundle, f"bundles[{index}]") for index, bundle in enumerate(bundles)]
+    named = [validation.by(BundleName, bundle, f"bundles[{index}]") for index, bundle in enumerate(bundles)]
     return tuple(sorted({bundle.scope for bundle in named if bundle is not None}))
 
 
 def _rollback_requested(event: Event) -> RollbackRequested:
-    judged = _Validation(event.data)
-    data = judged.by(schemas.RollbackRequest, event.data)
-    bundle = judged.by(BundleName, event.data.get("bundle"), "bundle")
-    judged.raise_problems()
+    validation = _Validation(event.data)
+    data = validation.by(schemas.RollbackRequest, event.data)
+    bundle = validation.by(BundleName, event.data.get("bundle"), "bundle")
+    validation.raise_problems()
     assert data is not None
     assert bundle is not None
     return RollbackRequested(
@@ -201,7 +202,7 @@ def _rollback_requested(event: Event) -> RollbackRequested:
 
 
 class _Validation:
-    """Collects what several schemas find wrong with the same data; each place is reported once."""
+    """Collects the problems that several schemas find in the same data, one per path."""
 
     def __init__(self, data: Mapping[str, Any]) -> None:
         self._data = data
@@ -217,13 +218,13 @@ class _Validation:
             return None
 
     def engines(self, models: Iterable[Model]) -> None:
-        """What the models' engines would refuse to start with."""
+        """Check the settings with which an engine of the models would not start."""
         places = {entry.get("id"): f"models[{index}]" for index, entry in enumerate(self._data["models"])}
         for model in models:
             self.engine(model.serving, places[model.id])
 
     def engine(self, serving: Serving, below: str) -> None:
-        """What a model's engine would refuse to start with."""
+        """Check the settings with which the engine of one model would not start."""
         fault = serving.batching.parameters.fault if serving.batching else ""
         if fault:
             path = f"$.data.{below}.serving.batching.parameters"

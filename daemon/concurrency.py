@@ -1,7 +1,8 @@
-"""Work side by side, in the shape of `asyncio.TaskGroup`: all of it has ended when a call returns or raises.
+"""Concurrent work on top of `asyncio.TaskGroup`.
 
-A group raises its failures in a group. Callers here branch by the type of a failure, so the first one is raised itself;
-it has cancelled the rest.
+All tasks have ended when a call returns or raises. A task group raises an ExceptionGroup. Callers
+here branch by the type of a failure, so the functions raise the first failure itself. It has
+cancelled the other tasks.
 """
 
 import asyncio
@@ -14,11 +15,11 @@ U = TypeVar("U")
 
 
 async def concurrently(work: Callable[[T], Awaitable[U]], items: Iterable[T], *, at_once: int) -> list[U]:
-    """What `work` makes of each item, in their order; no more than `at_once` are worked on at a time."""
-    gate = asyncio.Semaphore(at_once)
+    """Return the results of `work` for all items, in order; at most `at_once` run concurrently."""
+    slots = asyncio.Semaphore(at_once)
 
     async def one(item: T) -> U:
-        async with gate:
+        async with slots:
             return await work(item)
 
     try:
@@ -30,7 +31,7 @@ async def concurrently(work: Callable[[T], Awaitable[U]], items: Iterable[T], *,
 
 
 async def both(one: Coroutine[Any, Any, T], other: Coroutine[Any, Any, U]) -> tuple[T, U]:
-    """The results of two, side by side."""
+    """Run two coroutines concurrently and return both results."""
     try:
         async with asyncio.TaskGroup() as group:
             tasks = group.create_task(one), group.create_task(other)
@@ -40,8 +41,11 @@ async def both(one: Coroutine[Any, Any, T], other: Coroutine[Any, Any, U]) -> tu
 
 
 class ReadersWriterLock:
-    """Any number of tasks share it, or one has it alone. A task that waits to have it alone goes first. Neither may be
-    asked for by a task that has the lock already."""
+    """A lock that either any number of tasks share, or one task holds exclusively.
+
+    A task that waits for exclusive use has precedence over later shared uses. The lock is not
+    reentrant: a task that holds it must not request it again.
+    """
 
     def __init__(self) -> None:
         self._turn = asyncio.Lock()
@@ -51,7 +55,7 @@ class ReadersWriterLock:
 
     @asynccontextmanager
     async def shared(self) -> AsyncIterator[None]:
-        """Beside others that share it."""
+        """Hold the lock together with other tasks that share it."""
         async with self._turn:
             self._shares += 1
             self._unshared.clear()
@@ -64,7 +68,8 @@ class ReadersWriterLock:
 
     @asynccontextmanager
     async def exclusive(self) -> AsyncIterator[None]:
-        """Alone."""
+        """Hold the lock exclusively."""
+        # Holding `_turn` while waiting keeps out new shared uses.
         async with self._turn:
             await self._unshared.wait()
             yield

@@ -1,12 +1,14 @@
-"""Reads what scopes put over the built-in templates, and puts it together with their render defaults.
+"""Reads the custom templates and render defaults of scopes, and tests them on a sample.
 
-A directory of templates holds files by the names of built-in ones, side by side; what begins with a dot is passed over
-(an editor's file, or how Kubernetes mounts a ConfigMap). Anything else has to be a template: a file that nobody would
-ever use has a mistake in its name. Directories are read once, when a process starts: a daemon that followed them would
-publish what somebody is half way through editing.
+A directory of templates has files with the names of built-in ones, without subdirectories. Names
+that begin with a dot are skipped: editors and mounted ConfigMaps create them. Any other file has to
+be a template, because an unknown name is a mistake.
 
-What all of it makes of a sample is judged here, by `renderers.self_test`; what it makes of a state, by the gate, before
-the state is published.
+Directories are read once, when a process starts. A daemon that followed their changes would publish
+a half-finished edit.
+
+`renderers.self_test` checks here what the templates make of a sample. The gate checks what they make
+of a state before it is published.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
@@ -21,7 +23,7 @@ from renderers.errors import RenderError, TemplateFault
 from renderers.model import Scope
 from renderers.template_set import Templates
 
-_LARGEST: Final = 256 << 10
+_MAX_BYTES: Final = 256 << 10
 _FORBIDDEN: Final = {
     "\r": "has a carriage return: save it with LF line ends",
     "\0": "has a NUL",
@@ -31,50 +33,50 @@ _FORBIDDEN: Final = {
 
 @dataclass(frozen=True, slots=True)
 class Customisations:
-    """What each scope brings of its own beside its composition."""
+    """The templates and render defaults of each scope."""
 
     shared: Customisation
-    """Of every scope that has no settings of its own."""
+    """For every scope without custom settings."""
     own: Mapping[Scope, Customisation]
 
     def of(self, scope: Scope) -> Customisation:
-        """What this scope brings."""
+        """The customisation of this scope."""
         return self.own.get(scope, self.shared)
 
     @property
     def by_name(self) -> Mapping[str, Customisation]:
-        """Each by its scope; `*` is every other scope."""
+        """The customisations by scope; `*` is every other scope."""
         return {"*": self.shared} | {str(scope): own for scope, own in self.own.items()}
 
     @property
     def replaced(self) -> Mapping[str, Sequence[str]]:
-        """The names of the templates that are not the built-in ones, where there are some, by scope."""
-        overridden = {name: each.templates.overridden for name, each in self.by_name.items()}
+        """The names of custom templates by scope; scopes without any are left out."""
+        overridden = {name: customisation.templates.overridden for name, customisation in self.by_name.items()}
         return {name: sorted(names) for name, names in overridden.items() if names}
 
 
 def for_scope(settings: Settings, scope: Scope) -> Customisation:
-    """What one scope brings; faults in what others bring do not matter.
+    """The customisation of one scope; faults of other scopes are ignored.
 
     Raises:
-        SettingsError: with every problem of its templates.
+        SettingsError: has every problem of its templates.
     """
     return _read(settings, [scope] if str(scope) in settings.scopes else []).of(scope)
 
 
 def for_every_scope(settings: Settings) -> Customisations:
-    """What all scopes bring, rehearsed.
+    """The customisations of all scopes, tested on a sample.
 
     Raises:
-        SettingsError: with every problem of all templates, or of what they make of a sample.
+        SettingsError: has every problem of all templates, or of what they make of the sample.
     """
-    brought = _read(settings, map(Scope.parse, settings.scopes))
-    _rehearse(brought)
-    return brought
+    customisations = _read(settings, map(Scope.parse, settings.scopes))
+    _rehearse(customisations)
+    return customisations
 
 
 def whom(name: str) -> str:
-    """Whose a customisation of `Customisations.by_name` is, in words."""
+    """The scope of a name in `Customisations.by_name`, in words."""
     return "every scope" if name == "*" else name
 
 
@@ -93,26 +95,32 @@ def _read(settings: Settings, scopes: Iterable[Scope]) -> Customisations:
     return Customisations(Customisation(settings.render, shared), own)
 
 
-def _rehearse(brought: Customisations) -> None:
+def _rehearse(customisations: Customisations) -> None:
     faults: dict[str, tuple[str, str]] = {}
-    for name, each in brought.by_name.items():
-        if each == Customisation():
-            continue  # what a release brings was rehearsed before it was released
+    for name, customisation in customisations.by_name.items():
+        if customisation == Customisation():
+            continue  # the built-in templates are tested before a release
         try:
-            self_test.rehearse(each)
-        except Exception as error:  # noqa: BLE001  # whatever a template provokes is its author's to know
-            words = str(error) if isinstance(error, RenderError) else f"{type(error).__name__}: {error}"
-            faults.setdefault(
-                words, (name, "" if isinstance(error, TemplateFault) else _told(each))
-            )  # a scope has its share of what is wrong for all
+            self_test.rehearse(customisation)
+        except Exception as error:  # noqa: BLE001  # a template may raise anything
+            message = str(error) if isinstance(error, RenderError) else f"{type(error).__name__}: {error}"
+            # A TemplateFault names its file already.
+            hint = "" if isinstance(error, TemplateFault) else _custom_templates_hint(customisation)
+            # Shared templates fail for every scope with the same message, which is reported once.
+            faults.setdefault(message, (name, hint))
     if faults:
-        found = ((f"rehearsal for {whom(name)}", words + told) for words, (name, told) in faults.items())
-        raise SettingsError(*(SettingProblem("", source, message) for source, message in found))
+        raise SettingsError(
+            *(
+                SettingProblem("", f"rehearsal for {whom(name)}", message + hint)
+                for message, (name, hint) in faults.items()
+            )
+        )
 
 
-def _told(own: Customisation) -> str:
-    """Whose text a refusal may be about: its line is one of what the templates make."""
-    return f" (templates of its own: {', '.join(sorted(own.templates.overridden))})" if own.templates.overridden else ""
+def _custom_templates_hint(customisation: Customisation) -> str:
+    """The templates that may cause a fault: its line is one of the rendered files."""
+    names = sorted(customisation.templates.overridden)
+    return f" (custom templates: {', '.join(names)})" if names else ""
 
 
 def _replaced(templates: Templates, directory: Path | None, setting: str, problems: list[SettingProblem]) -> Templates:
@@ -121,7 +129,7 @@ def _replaced(templates: Templates, directory: Path | None, setting: str, proble
     try:
         files = sorted(file for file in directory.iterdir() if not file.name.startswith("."))
     except (OSError, ValueError) as error:
-        reason = getattr(error, "strerror", None) or "no usable path"
+        reason = getattr(error, "strerror", None) or "unusable path"
         problems.append(SettingProblem(setting, str(directory.absolute()), f"cannot be read as a directory ({reason})"))
         return templates
     for file in files:
@@ -133,16 +141,16 @@ def _replaced(templates: Templates, directory: Path | None, setting: str, proble
 
 
 def _text(file: Path) -> str:
-    """Raises TemplateFault: this can be no template."""
+    """Raises TemplateFault: the file cannot be a template."""
     try:
         if not file.is_file():
-            raise TemplateFault(file.name, 1, "is no file: templates stand side by side in their directory")
+            raise TemplateFault(file.name, 1, "is not a file: a directory of templates has no subdirectories")
         with file.open("rb") as opened:
-            body = opened.read(_LARGEST + 1)
+            body = opened.read(_MAX_BYTES + 1)
     except OSError as error:
         raise TemplateFault(file.name, 1, f"cannot be read ({error.strerror})") from error
-    if len(body) > _LARGEST:
-        raise TemplateFault(file.name, 1, f"has more than {_LARGEST} bytes")
+    if len(body) > _MAX_BYTES:
+        raise TemplateFault(file.name, 1, f"has more than {_MAX_BYTES} bytes")
     try:
         text = body.decode()
     except UnicodeDecodeError as error:

@@ -1,9 +1,12 @@
-"""What a failed try of a lane's batch means: try again soon, or only once an operator has acted. Pure.
+"""Classifies the failure of a batch: transient, or in need of an operator. Pure.
 
-No failure of the world ever settles an event: it waits in its lane, and the lane is seen waiting (metrics, readiness,
-`rebundle status`). Only what an event says can make it a dead letter, and that is decided in `desired` and by the gate.
-The one exception is a late state that cannot be compared with a state whose manifest may not be read: it moves nothing,
-and would hold up what waits behind it (protocol 3).
+A failure of a store or of the source never settles an event. The event waits in its lane, and
+metrics, readiness and `rebundle status` show the waiting lane. Only the content of an event can make
+it a dead letter; `folding` and the gate decide that.
+
+There is one exception: a late state that cannot be compared with a state whose manifest cannot be
+read becomes a dead letter. It would move nothing, and it would delay the events behind it
+(protocol 3).
 """
 
 from dataclasses import dataclass
@@ -13,7 +16,7 @@ from daemon.publishing.errors import OutcomeUnresolved, PointerMoved
 from daemon.stores.errors import OutcomeUnknown, StoreUnavailable
 from events.errors import SourceUnavailable
 
-_PASSING: Final = (
+_TRANSIENT: Final = (
     StoreUnavailable,
     OutcomeUnknown,
     PointerMoved,
@@ -26,14 +29,14 @@ _PASSING: Final = (
 
 @dataclass(frozen=True, slots=True)
 class Transient:
-    """Expected to pass by itself: the store is away, another writer was faster."""
+    """Ends without an operator: the store is unavailable, or another writer was faster."""
 
     reason: str
 
 
 @dataclass(frozen=True, slots=True)
 class NeedsOperator:
-    """Will not pass by itself: no permission, a lost pointer, a fault of ours. Tried again all the same, slowly."""
+    """An operator has to act: no permission, a lost pointer, a bug. The batch is still retried."""
 
     reason: str
 
@@ -42,9 +45,9 @@ Failure = Transient | NeedsOperator
 
 
 def classify(error: BaseException) -> Failure:
-    """What this failure means. Of a group of errors the gravest counts."""
+    """The consequence of an error. A group that has an error for an operator needs an operator."""
     if isinstance(error, BaseExceptionGroup):
-        verdicts = [classify(each) for each in error.exceptions]
-        return next((each for each in verdicts if isinstance(each, NeedsOperator)), verdicts[0])
+        failures = [classify(member) for member in error.exceptions]
+        return next((failure for failure in failures if isinstance(failure, NeedsOperator)), failures[0])
     reason = f"{type(error).__name__}: {error}" if str(error) else type(error).__name__
-    return Transient(reason) if isinstance(error, _PASSING) else NeedsOperator(reason)
+    return Transient(reason) if isinstance(error, _TRANSIENT) else NeedsOperator(reason)

@@ -1,9 +1,11 @@
-"""Fold: the desired composition of a scope and an event -> the desired composition (protocol 3). Pure.
+"""Folds changes into the desired composition of a scope (protocol 3). Pure.
 
-Explicit states are ordered by the producer's number alone and replace everything; model versions move or add one
-model and make derived states, whose numbers are counted here. Repetition and late arrival are harmless.
-`fold` takes one change, `plan` a lane's batch of them. Nothing here knows of stores or pointers: the base is a
-`DesiredState`.
+An explicit state replaces the composition; the producer's revision alone orders explicit states. A
+model version moves or adds one model and makes a derived state, whose number is counted here.
+Repeated and late events are harmless.
+
+`fold` takes one change, `plan` a batch of a lane. Stores and pointers are unknown here: a fold
+starts from a `DesiredState`.
 """
 
 from collections.abc import Mapping, Sequence
@@ -18,7 +20,7 @@ from renderers.model import Composition, Model
 
 @dataclass(frozen=True, slots=True)
 class UsedStateId:
-    """An explicit state that the lineage names. Number and digest are None where only the name was looked up."""
+    """An explicit state of the lineage. Number and digest are None if only its id is known."""
 
     state: str
     producer: int | None
@@ -27,28 +29,28 @@ class UsedStateId:
 
 @dataclass(frozen=True, slots=True)
 class Lineage:
-    """The explicit states that are used up: those a pointer's `retained` and history name."""
+    """The explicit states of a pointer's `retained` and history: their ids and numbers are used."""
 
     known: tuple[UsedStateId, ...] = ()
     unreadable: Mapping[str, str] = field(default_factory=dict)
-    """By id, the states whose number and composition may not be read, and why. Only late states depend on these."""
+    """State id -> why its number and composition cannot be read; only late states need them."""
 
     def with_state(self, known: UsedStateId) -> "Lineage":
-        """This lineage and one more state."""
+        """This lineage with one more state."""
         return replace(self, known=(*self.known, known))
 
     def same(self, state: str, producer: int, composition: str) -> bool:
-        """Whether exactly this state is known: id, number and composition belong together."""
+        """Whether a known state has this id, this number and this composition."""
         return UsedStateId(state, producer, composition) in self.known
 
     def clash(self, state: str, producer: int) -> UsedStateId | None:
         """A known state that uses this id or this number."""
-        return next((each for each in self.known if each.state == state or each.producer == producer), None)
+        return next((used for used in self.known if used.state == state or used.producer == producer), None)
 
 
 @dataclass(frozen=True, slots=True)
 class DesiredState:
-    """What a fold starts from and ends at: the desired side of a scope."""
+    """The base and the result of a fold: what a scope desires, without the live side."""
 
     composition: Composition | None
     """None: there is no such scope, or it is retired."""
@@ -59,7 +61,7 @@ class DesiredState:
 
 @dataclass(frozen=True, slots=True)
 class PlannedState:
-    """A state that is to be published."""
+    """A state to publish."""
 
     composition: Composition
     state: str
@@ -68,56 +70,56 @@ class PlannedState:
     kind: Literal["explicit", "derived"]
     late: bool
     deliveries: tuple[Delivery, ...]
-    """The events it came of, in order."""
+    """The events that made it, in order."""
     skipped: tuple[Delivery, ...] = ()
-    """Model events that it replaced before anything of them was published."""
+    """Model events that it replaced before they were published."""
 
 
 @dataclass(frozen=True, slots=True)
 class Moved:
-    """A change that moves the desired composition."""
+    """The change moves the desired composition."""
 
-    standing: DesiredState
+    desired: DesiredState
     explicit: str | None
-    """The state id, where the change named one."""
+    """The state id, if the change is an explicit state."""
 
 
 @dataclass(frozen=True, slots=True)
 class Late:
-    """An explicit state that is older than the newest one: published for rollback, moves nothing."""
+    """The explicit state is older than the newest one: published for rollbacks, moves nothing."""
 
-    standing: DesiredState
+    desired: DesiredState
 
 
 Step = Moved | Late | Outcome
 
 
-def fold(standing: DesiredState, change: StateCreated | ModelVersionChanged) -> Step:
-    """What one change does to the desired composition."""
+def fold(desired: DesiredState, change: StateCreated | ModelVersionChanged) -> Step:
+    """The effect of one change; an `Outcome` if nothing is published for it."""
     match change:
         case StateCreated():
-            return _fold_state(standing, change)
+            return _fold_state(desired, change)
         case ModelVersionChanged():
-            return _fold_model(standing, change)
+            return _fold_model(desired, change)
         case _:
             assert_never(change)
 
 
-def _fold_state(standing: DesiredState, change: StateCreated) -> Step:
+def _fold_state(desired: DesiredState, change: StateCreated) -> Step:
     digest = change.composition.digest
-    if standing.lineage.same(change.state, change.revision, digest):
+    if desired.lineage.same(change.state, change.revision, digest):
         return Outcome(OutcomeKind.IGNORED, f"state {change.state} is published already", change.state)
-    is_late = change.revision <= standing.highest_producer
-    clash = standing.lineage.clash(change.state, change.revision)
-    unreadable = standing.lineage.unreadable
+    is_late = change.revision <= desired.highest_producer
+    clash = desired.lineage.clash(change.state, change.revision)
+    unreadable = desired.lineage.unreadable
     if is_late and unreadable and (clash is None or clash.state in unreadable):
         reason = unreadable.get(change.state) or next(iter(unreadable.values()))
         return Outcome(OutcomeKind.DEAD_LETTERED, _unknown_reason(change, reason))
     if clash is not None:
         return Outcome(OutcomeKind.DEAD_LETTERED, _clash_reason(change, clash))
-    lineage = standing.lineage.with_state(UsedStateId(change.state, change.revision, digest))
+    lineage = desired.lineage.with_state(UsedStateId(change.state, change.revision, digest))
     if is_late:
-        return Late(replace(standing, lineage=lineage))
+        return Late(replace(desired, lineage=lineage))
     moved = DesiredState(change.composition, highest_producer=change.revision, derived=0, lineage=lineage)
     return Moved(moved, explicit=change.state)
 
@@ -145,10 +147,10 @@ def _clash_reason(change: StateCreated, clash: UsedStateId) -> str:
     return f"state {change.state} is published with {what} already: an id is never used twice, send it under a new one"
 
 
-def _fold_model(standing: DesiredState, change: ModelVersionChanged) -> Step:
-    if standing.composition is None:
+def _fold_model(desired: DesiredState, change: ModelVersionChanged) -> Step:
+    if desired.composition is None:
         return _without_composition(change)
-    current = standing.composition.model(change.model.id)
+    current = desired.composition.model(change.model.id)
     unmoved = _unmoved(change, current)
     if unmoved is not None:
         return unmoved
@@ -156,10 +158,10 @@ def _fold_model(standing: DesiredState, change: ModelVersionChanged) -> Step:
         model = change.model.applied_to(current)
         if model == current:
             return Outcome(OutcomeKind.IGNORED, f"model {model.id} is exactly this already")
-        composition = standing.composition.with_model(model)
+        composition = desired.composition.with_model(model)
     except ValueError as error:
         return Outcome(OutcomeKind.DEAD_LETTERED, str(error))
-    return Moved(replace(standing, composition=composition, derived=standing.derived + 1), explicit=None)
+    return Moved(replace(desired, composition=composition, derived=desired.derived + 1), explicit=None)
 
 
 def _without_composition(change: ModelVersionChanged) -> Outcome:
@@ -169,7 +171,7 @@ def _without_composition(change: ModelVersionChanged) -> Outcome:
 
 
 def _unmoved(change: ModelVersionChanged, current: Model | None) -> Outcome | None:
-    """Why the model stays as it is, if it does."""
+    """The outcome if the model does not change; None if it does."""
     model = change.model
     if current is None and (change.named is None or change.deleted):
         return Outcome(OutcomeKind.IGNORED, f"no model {model.id} in this scope")
@@ -183,7 +185,7 @@ def _unmoved(change: ModelVersionChanged, current: Model | None) -> Outcome | No
 
 
 def _is_lower(version: str, than: str) -> bool:
-    """Only positive integers have an order; other versions follow delivery order (protocol 3)."""
+    """Only positive integers have an order. Others follow the order of delivery (protocol 3)."""
     return _is_number(version) and _is_number(than) and int(version) < int(than)
 
 
@@ -193,51 +195,52 @@ def _is_number(version: str) -> bool:
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """What a batch of events comes to."""
+    """The result of folding a batch."""
 
-    standing: DesiredState
-    """Where the scope stands after it."""
+    desired: DesiredState
+    """The desired state after the batch."""
     publications: tuple[PlannedState, ...]
-    """Every explicit state, and of derived ones the last; in commit order."""
+    """Every explicit state, and the last derived one, in the order of the commit."""
     outcomes: Mapping[Position, Outcome]
-    """Of the events that no publication comes of."""
+    """Outcomes of the events that made no publication."""
 
 
-def plan(standing: DesiredState, batch: Sequence[tuple[Delivery, StateCreated | ModelVersionChanged]]) -> Plan:
-    """Folds a batch one by one; what does not fold settles alone."""
+def plan(desired: DesiredState, batch: Sequence[tuple[Delivery, StateCreated | ModelVersionChanged]]) -> Plan:
+    """Fold the changes of a batch one by one."""
     outcomes: dict[Position, Outcome] = {}
     publications: list[PlannedState] = []
-    moves: list[Delivery] = []  # model events since the last state that moved the composition
+    # Model events since the last explicit state that moved the composition.
+    moves: list[Delivery] = []
 
     def skip_moves(state: str) -> tuple[Delivery, ...]:
         skipped = tuple(moves)
         moves.clear()
-        said = Outcome(OutcomeKind.SUPERSEDED, f"replaced by state {state} before it was published")
-        outcomes.update({each.position: said for each in skipped})
+        superseded = Outcome(OutcomeKind.SUPERSEDED, f"replaced by state {state} before it was published")
+        outcomes.update({delivery.position: superseded for delivery in skipped})
         return skipped
 
     for delivery, change in batch:
-        step = fold(standing, change)
+        step = fold(desired, change)
         match step:
             case Outcome():
                 outcomes[delivery.position] = step
             case Late():
-                standing = step.standing
+                desired = step.desired
                 assert isinstance(change, StateCreated)
                 publications.append(_explicit(change, delivery, late=True))
             case Moved(explicit=None):
-                standing = step.standing
+                desired = step.desired
                 moves.append(delivery)
             case Moved(explicit=state):
-                standing = step.standing
+                desired = step.desired
                 assert isinstance(change, StateCreated)
                 assert state is not None
                 publications.append(_explicit(change, delivery, late=False, skipped=skip_moves(state)))
             case _:
                 assert_never(step)
     if moves:
-        publications.append(_derived(standing, tuple(moves)))
-    return Plan(standing, tuple(publications), outcomes)
+        publications.append(_derived(desired, tuple(moves)))
+    return Plan(desired, tuple(publications), outcomes)
 
 
 def _explicit(
@@ -255,14 +258,14 @@ def _explicit(
     )
 
 
-def _derived(standing: DesiredState, deliveries: tuple[Delivery, ...]) -> PlannedState:
-    assert standing.composition is not None
-    number = f"{standing.highest_producer}.{standing.derived}"
+def _derived(desired: DesiredState, deliveries: tuple[Delivery, ...]) -> PlannedState:
+    assert desired.composition is not None
+    number = f"{desired.highest_producer}.{desired.derived}"
     return PlannedState(
-        composition=standing.composition,
-        state=f"derived-{number}-{standing.composition.digest[:12]}",
-        producer=standing.highest_producer,
-        derived=standing.derived,
+        composition=desired.composition,
+        state=f"derived-{number}-{desired.composition.digest[:12]}",
+        producer=desired.highest_producer,
+        derived=desired.derived,
         kind="derived",
         late=False,
         deliveries=deliveries,
@@ -276,7 +279,7 @@ MOST_STATES = 20
 def batch_size(changes: Sequence[object]) -> int:
     """How many of the waiting changes make the next batch (protocol 2).
 
-    At most 1,000 events and 20 explicit states; a rollback request ends the batch before it and is one by itself.
+    At most 1,000 events and 20 explicit states. A rollback request is a batch of one event.
     """
     states = 0
     for index, change in enumerate(changes[:MOST_EVENTS]):

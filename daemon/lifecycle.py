@@ -1,8 +1,8 @@
-"""The process around the work: clock and threads, the request to stop, its time limit, and the service manager.
+"""The life of the process: clock and threads, stop requests and their time limit, service manager.
 
-The first SIGTERM or SIGINT asks for a drain, the second one ends the process at once. A drain that takes too long
-is cut: what is not settled is delivered again at the next start, so leaving is safe where waiting is not. What a
-drain does is the business of those who wait for `Stop`.
+The first SIGTERM or SIGINT requests a drain. The second one ends the process at once. A drain that
+takes too long is cut off: unsettled events are delivered again at the next start, so ending is
+safe. The tasks that wait for `Stop` perform the drain.
 """
 
 import asyncio
@@ -33,30 +33,30 @@ DRAIN_SECONDS: Final = 25.0
 
 
 class SystemRuntime:
-    """The real clock, the real chance, and one bounded pool of threads."""
+    """The real clock, real randomness, and one bounded pool of threads."""
 
     def __init__(self, threads: int = 16) -> None:
         self.threads = threads
-        """How many there are at most."""
+        """The largest number of threads."""
         self._pool = ThreadPoolExecutor(threads, thread_name_prefix="runtime")
         self._random = random.SystemRandom()
         self._began: dict[int, float] = {}
         self._guard = threading.Lock()
 
     def now(self) -> datetime:
-        """The time, in UTC with its zone."""
+        """Return the time, in UTC with its zone."""
         return datetime.now(UTC)  # noqa: TID251  # the one place
 
     def monotonic(self) -> float:
-        """Seconds that never go back."""
+        """Return the seconds of a clock that never goes back."""
         return time.monotonic()
 
     def random_id(self) -> str:
-        """32 random hex digits."""
+        """Return 32 random hex digits."""
         return secrets.token_hex(16)
 
     def jitter(self) -> float:
-        """A random number from 0 to 1."""
+        """Return a random number from 0 to 1."""
         return self._random.random()
 
     async def sleep(self, seconds: float) -> None:
@@ -64,21 +64,25 @@ class SystemRuntime:
         await asyncio.sleep(seconds)
 
     async def run_in_thread(self, work: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs) -> T:
-        """The result of `work`, done in a thread that sees the caller's context variables.
+        """Run `work` in a thread that sees the caller's context variables. Return its result.
 
-        A cancelled caller does not stop the thread: a write in it may still take effect, and it counts as busy.
+        Cancelling the caller does not stop the thread: it counts as busy, and a write in it may
+        still take effect.
         """
         context = copy_context()
         loop = asyncio.get_running_loop()
         return await loop.run_in_executor(self._pool, lambda: self._timed(partial(context.run, work, *args, **kwargs)))
 
     def calls(self) -> tuple[float, ...]:
-        """Since when each busy thread has been in its present call, by `monotonic`, the oldest first."""
+        """Return when each running call began, by `monotonic`, the oldest first."""
         with self._guard:
             return tuple(sorted(self._began.values()))
 
     def close(self) -> None:
-        """Take no more work, and wait for none. The interpreter still joins running threads: see `finish`."""
+        """Accept no more work, and do not wait for running work.
+
+        The interpreter still joins running threads: see `finish`.
+        """
         self._pool.shutdown(wait=False, cancel_futures=True)
 
     def _timed(self, work: Callable[[], T]) -> T:
@@ -93,61 +97,67 @@ class SystemRuntime:
 
 
 class Stop:
-    """A request to stop: asked for once, seen by everyone who waits."""
+    """A request to stop. It is made once and wakes all tasks that wait for it."""
 
     def __init__(self) -> None:
         self._asked = asyncio.Event()
         self._reason: str | None = None
 
     def request(self, reason: str) -> None:
-        """Ask; the first reason counts. From another thread only through the loop."""
+        """Request the stop.
+
+        The first reason is kept. Other threads must call it through the loop.
+        """
         if self._reason is None:
             self._reason = reason
         self._asked.set()
 
     @property
     def is_set(self) -> bool:
-        """Whether somebody has asked."""
+        """Whether a stop was requested."""
         return self._asked.is_set()
 
     @property
     def reason(self) -> str | None:
-        """Why, in words for the log."""
+        """The reason, in words for the log."""
         return self._reason
 
     async def wait(self) -> None:
-        """Returns when somebody asks, or has asked."""
+        """Wait until a stop is requested."""
         await self._asked.wait()
 
 
 @contextmanager
 def stop_on_signals(stop: Stop, drain_seconds: float = DRAIN_SECONDS) -> Iterator[None]:
-    """SIGTERM and SIGINT ask `stop`, and start the drain's clock; from the running loop's own thread only.
+    """Make SIGTERM and SIGINT request `stop` and start the time limit of the drain.
 
-    The second signal ends the process at once, with 128 plus its number: 143 or 130. A drain that is not over after
-    `drain_seconds` ends it with 0. Both hold while the loop is blocked, too: plain signal handlers, not the loop's.
+    The second signal ends the process at once, with 128 plus its number: 143 or 130. If the drain
+    is not complete after `drain_seconds`, the process ends with 0. Both also work while the loop is
+    blocked, because these are plain signal handlers, not the loop's. Call it in the thread of the
+    running loop.
     """
     loop = asyncio.get_running_loop()
-    asked = False
+    requested = False
 
-    def ask(number: int, _frame: FrameType | None) -> None:
-        nonlocal asked
+    def request(number: int, _frame: FrameType | None) -> None:
+        nonlocal requested
         name = signal.Signals(number).name
-        if asked:
-            _tell(f"rebundle: second signal ({name}), leaving at once\n")
+        if requested:
+            _write_to_stderr(f"rebundle: second signal ({name}), ending at once\n")
             os._exit(128 + number)
-        asked = True
+        requested = True
         signal.setitimer(signal.ITIMER_REAL, drain_seconds)
         loop.call_soon_threadsafe(stop.request, name)
 
-    def cut(_number: int, _frame: FrameType | None) -> None:
-        _tell(
-            f"rebundle: not drained after {drain_seconds:g} s, leaving; unsettled events come again at the next start\n"
+    def end_drain(_number: int, _frame: FrameType | None) -> None:
+        _write_to_stderr(
+            f"rebundle: not drained after {drain_seconds:g} s, ending; "
+            "unsettled events are delivered again at the next start\n"
         )
         os._exit(0)
 
-    before = {number: signal.signal(number, ask) for number in (signal.SIGTERM, signal.SIGINT)}
-    before[signal.SIGALRM] = signal.signal(signal.SIGALRM, cut)
+    before = {number: signal.signal(number, request) for number in (signal.SIGTERM, signal.SIGINT)}
+    before[signal.SIGALRM] = signal.signal(signal.SIGALRM, end_drain)
     try:
         yield
     finally:
@@ -159,7 +169,8 @@ def stop_on_signals(stop: Stop, drain_seconds: float = DRAIN_SECONDS) -> Iterato
 def finish(code: int) -> NoReturn:
     """End the process now, with its output flushed.
 
-    A return from `main` would wait for every thread of a pool, also for one that hangs in a call to a bucket.
+    A return from `main` would wait for every thread of a pool, even for one that hangs in a call to
+    a bucket.
     """
     for stream in (sys.stdout, sys.stderr):
         with suppress(OSError, ValueError):
@@ -167,45 +178,49 @@ def finish(code: int) -> NoReturn:
     os._exit(code)
 
 
-def _tell(line: str) -> None:
-    # Not a logger: a signal may have interrupted one that holds its stream.
+def _write_to_stderr(line: str) -> None:
+    # Not by a logger: the signal may have interrupted a logger that holds the lock of its stream.
     with suppress(OSError):
         os.write(2, line.encode())
 
 
 @dataclass(frozen=True, slots=True)
 class ServiceManager:
-    """systemd's notify protocol (sd_notify(3)); without a socket every message goes nowhere."""
+    """systemd's notify protocol (sd_notify(3)). Without a socket, messages are discarded."""
 
     address: str | None = None
     watchdog_seconds: float | None = None
-    """How often the manager wants to hear from us, at least; None: it does not."""
+    """The watchdog period: a longer silence means a restart. None: no watchdog."""
 
     @classmethod
     def of(cls, environ: Mapping[str, str], pid: int) -> "ServiceManager":
-        """The manager that NOTIFY_SOCKET and WATCHDOG_USEC name. Unusable values count as absent."""
+        """Return the manager of NOTIFY_SOCKET and WATCHDOG_USEC. Invalid values count as absent."""
         address = environ.get("NOTIFY_SOCKET") or None
         period = environ.get("WATCHDOG_USEC", "")
-        meant = environ.get("WATCHDOG_PID", str(pid)) == str(pid)
-        usable = address is not None and meant and period.isascii() and period.isdigit() and int(period) > 0
+        is_for_us = environ.get("WATCHDOG_PID", str(pid)) == str(pid)
+        usable = address is not None and is_for_us and period.isascii() and period.isdigit() and int(period) > 0
         return cls(address, int(period) / 1_000_000 if usable else None)
 
     def notify(self, state: str) -> bool:
-        """Send `READY=1`, `STOPPING=1`, `WATCHDOG=1` or another state; False when nobody got it."""
+        """Send `READY=1`, `STOPPING=1`, `WATCHDOG=1` or another state.
+
+        Return whether it was sent.
+        """
         if self.address is None or self.address[0] not in "@/":
             return False
         address = "\0" + self.address[1:] if self.address[0] == "@" else self.address
         with suppress(OSError), socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM | socket.SOCK_CLOEXEC) as channel:
-            # A manager that does not read must not hold the loop.
+            # A manager that does not read must not block the loop.
             channel.setblocking(False)
             channel.sendto(state.encode(), address)
             return True
         return False
 
     async def feed_watchdog(self, runtime: Runtime, is_live: Callable[[], bool]) -> None:
-        """Tell the manager, twice in its period and for as long as it is true, that the daemon lives.
+        """Report to the manager, twice in each period, that the daemon is live.
 
-        Without it the manager restarts the daemon. Returns at once if there is no watchdog.
+        While `is_live` returns False nothing is sent, and the manager restarts the daemon. Without
+        a watchdog this returns at once.
         """
         if self.watchdog_seconds is None:
             return

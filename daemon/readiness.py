@@ -1,9 +1,11 @@
-"""How the daemon does, from what is known: liveness, readiness, and what needs an operator (ADR 21).
+"""Health of the daemon: liveness, readiness, and the conditions that need an operator (ADR 21).
 
-The next request needs the journal, and nothing else: with the bucket away, or a scope waiting for an operator, events
-are accepted and wait, durable, and to take the intake away would lose the events that repair the scope. So only a
-journal that cannot take events makes the daemon unready. A restart helps when threads hang or the dispatcher has ended,
-and against nothing else. Everything else is a condition, which is reported once it has lasted.
+The daemon is unready only if the journal cannot take events. While the bucket is unavailable or a
+scope waits for an operator, events are accepted and wait durably. Without the intake, the events
+that repair a scope would be lost.
+
+The daemon is not live if all threads hang or the dispatcher has ended: only then a restart helps.
+Every other fault is a condition, which is reported once it has lasted.
 """
 
 import asyncio
@@ -29,29 +31,29 @@ log: structlog.stdlib.BoundLogger = structlog.get_logger(__name__)
 _JOURNAL_SECONDS: Final = 10.0
 _STALE_SECONDS: Final = 30.0
 _REFUSALS: Final = 3
-"""Renderings refused in a row after which it is the renderer, not an event."""
-_MOST_DETAIL: Final = 500
+"""Consecutive refused renderings from which the renderer is at fault, not an event."""
+_MAX_DETAIL: Final = 500
 _RESTART: Final = "systemctl restart rebundle, or docker compose restart rebundle"
 
 
 class Log(Protocol):
-    """The journal, as far as readiness asks it. Each call may raise SourceUnavailable."""
+    """The part of a journal that readiness needs. Each call may raise SourceUnavailable."""
 
     async def probe(self) -> None:
-        """Write something small, durably."""
+        """Write a small record durably."""
         ...
 
     async def backlog(self) -> Backlog:
-        """What waits now."""
+        """The events that wait now."""
         ...
 
 
 class Threads(Protocol):
-    """Who runs calls to the bucket (`daemon.lifecycle.SystemRuntime`)."""
+    """The threads that run calls to the bucket (`daemon.lifecycle.SystemRuntime`)."""
 
     @property
     def threads(self) -> int:
-        """How many there are at most."""
+        """The highest number of threads."""
         ...
 
     def monotonic(self) -> float:
@@ -59,30 +61,30 @@ class Threads(Protocol):
         ...
 
     def calls(self) -> Sequence[float]:
-        """Since when each busy thread has been in its present call, the oldest first."""
+        """When the current call of each busy thread began, the oldest first."""
         ...
 
 
 class Precondition(Protocol):
-    """Something that must be settled before anything is published."""
+    """A check that must succeed before anything is published."""
 
     @property
     def pending(self) -> str | None:
-        """Why nothing is published, in words for an operator; None: nothing is in the way."""
+        """Why nothing is published, in words for an operator; None after success."""
         ...
 
 
 class Failing(Protocol):
-    """Something that is tried again and again, for several things or for one."""
+    """A job that is repeated, for one or several subjects."""
 
     @property
     def failing(self) -> Mapping[str, str]:
-        """What failed at the last try, and why; an empty name: all of it."""
+        """Subjects that failed in the last run, and why; an empty name: all of them."""
         ...
 
 
 class HealthChecks:
-    """Implements `daemon.http.health.Vitals`."""
+    """Collects the conditions, and implements `daemon.http.health.HealthSource`."""
 
     def __init__(
         self,
@@ -99,10 +101,12 @@ class HealthChecks:
         gates: Mapping[str, Precondition] = MappingProxyType({}),
         tried: Mapping[ConditionKind, Failing] = MappingProxyType({}),
     ) -> None:
-        """`bucket` and `journal_path` are part of suggested commands, so they name the same thing from any folder.
+        """Create the checks; `observe` has to be called before the first probe.
 
-        `call_seconds`: the limit of one call to the bucket. `gates`: each by the verb that shows why it is closed.
-        `tried`: timers and the like, each by the kind of condition that a failure of its last try is.
+        `bucket` and `journal_path` are part of suggested commands, so both have to be valid in any
+        working directory. `call_seconds`: the limit of one call to the bucket. `gates`: each by the
+        verb that shows its state. `tried`: repeated jobs, each by the kind of condition that its
+        failure is.
         """
         self._journal = journal
         self._journal_path = journal_path
@@ -117,7 +121,7 @@ class HealthChecks:
         self._tried = tried
         self._attention = Attention()
         self._journal_fault: str | None = "not checked yet"
-        self._looked = threads.monotonic()
+        self._checked_at = threads.monotonic()
         self._backlog: Backlog | None = None
         self._stalled: dict[str, int] = {}
         self._undispatched = 0
@@ -127,7 +131,7 @@ class HealthChecks:
     # -- the probes
 
     def fault(self) -> str | None:
-        """Why only a restart helps; None: none is needed. Never because of the bucket itself, nor of a drain."""
+        """Why a restart is needed; None if it is not. The bucket and a drain are never a reason."""
         if self._stop.is_set:
             return None
         if self._worker.dispatcher_ended:
@@ -137,30 +141,37 @@ class HealthChecks:
         return None
 
     def checks(self) -> Sequence[ReadinessCheck]:
-        """The journal, which the next request needs, then what else is wrong, by kind."""
-        found = list(self.conditions())
-        return (self._journal_check(), *(_check(kind, found) for kind in KINDS if kind != "journal"))
+        """The check of the journal, which the next request needs, then one check per kind."""
+        current = list(self.conditions())
+        others = (_check(kind, current) for kind in KINDS if kind != "journal")
+        return (self._journal_check(), *others)
 
     def lasting(self) -> tuple[Lasting, ...]:
-        """What has been wrong for a minute or longer."""
+        """The conditions that have held for a minute or longer."""
         return self._attention.lasting(self._threads.monotonic())
 
-    # -- what is looked at every few seconds
+    # -- observed every few seconds
 
     async def observe(self) -> None:
-        """Look at everything once; say in the log what has lasted too long, and what is over."""
-        await self._look_at_journal()
+        """Check everything once. Log the conditions that have lasted, and those that ended."""
+        await self._check_journal()
         refused = self._reporter.refused_connections
         self._refused, self._refused_before = refused - self._refused_before, refused
         now = self._threads.monotonic()
         change = self._attention.observe(now, self.conditions())
-        for each in change.begun:
-            log.warning("needs attention", kind=each.kind, subject=each.subject, detail=each.detail, remedy=each.remedy)
-        for each in change.ended:
-            log.info("needs no more attention", kind=each.kind, subject=each.subject)
+        for condition in change.begun:
+            log.warning(
+                "needs attention",
+                kind=condition.kind,
+                subject=condition.subject,
+                detail=condition.detail,
+                remedy=condition.remedy,
+            )
+        for condition in change.ended:
+            log.info("needs no more attention", kind=condition.kind, subject=condition.subject)
         self._measure()
 
-    async def _look_at_journal(self) -> None:
+    async def _check_journal(self) -> None:
         try:
             async with asyncio.timeout(_JOURNAL_SECONDS):
                 await self._journal.probe()
@@ -174,21 +185,21 @@ class HealthChecks:
             self._stalled = _stalled(self._backlog, backlog)
             self._undispatched = backlog.undispatched if _undispatched_stalled(self._backlog, backlog) else 0
             self._backlog = backlog
-        self._looked = self._threads.monotonic()
+        self._checked_at = self._threads.monotonic()
 
     def _measure(self) -> None:
         lasting = self.lasting()
         for kind in KINDS:
-            count = sum(each.condition.kind == kind for each in lasting)
+            count = sum(entry.condition.kind == kind for entry in lasting)
             self._metrics.attention_conditions.labels(kind).set(count)
         calls = self._threads.calls()
         self._metrics.bucket_threads_busy.set(len(calls))
         self._metrics.bucket_oldest_call_seconds.set(self._threads.monotonic() - calls[0] if calls else 0)
 
-    # -- from what is known to conditions
+    # -- conditions
 
     def conditions(self) -> Iterator[Condition]:
-        """Everything that is wrong now, however short."""
+        """All conditions of now, also those that have just begun."""
         yield from self._conditions_of_the_daemon()
         yield from self._dispatch_conditions()
         yield from self._lane_conditions()
@@ -203,7 +214,7 @@ class HealthChecks:
                     yield _condition(kind, name, reason, self._remedy(kind, name))
 
     def _follows_from_another_fault(self, kind: ConditionKind, name: str) -> bool:
-        """Whether something failed because of a fault that is a condition already: one fault is reported once."""
+        """Whether another condition caused this failure, so that it is not reported twice."""
         match kind:
             case "pruning":
                 return self._journal_fault is not None
@@ -213,24 +224,24 @@ class HealthChecks:
                 return False
 
     def _remedy(self, kind: ConditionKind, name: str) -> str:
-        """What to do about something that is tried again and again."""
+        """A command for the failure of a repeated job."""
         match kind:
             case "token":
                 return f"ls -l {shlex.quote(name)}"
             case "pruning":
-                return self._look_at_journal_folder
+                return self._list_journal_folder
             case "collection":
                 return f"rebundle gc {name or '--all'} --dry-run {self._at_bucket}"
             case _:
                 return self._verify(name)
 
     def _verify(self, name: str) -> str:
-        """A scope is verified alone; a folder, or the bucket, with everything else."""
+        """Verify one scope; for a folder or the bucket, all scopes."""
         return f"rebundle verify {name if '/' in name else '--all'} {self._at_bucket}"
 
     def _conditions_of_the_daemon(self) -> Iterator[Condition]:
         if self._journal_fault is not None:
-            yield _condition("journal", "", self._journal_fault, self._look_at_journal_folder)
+            yield _condition("journal", "", self._journal_fault, self._list_journal_folder)
         for verb, gate in self._gates.items():
             if gate.pending is not None:
                 journal = f" {self._at_journal}" if verb == "status" else ""
@@ -251,16 +262,21 @@ class HealthChecks:
         if self._worker.failure is not None:
             yield _condition("dispatch", "", self._worker.failure.reason, remedy)
         elif self._undispatched:
-            yield _condition("dispatch", "", f"{self._undispatched} accepted events are handed out to no scope", remedy)
+            yield _condition(
+                "dispatch", "", f"{self._undispatched} accepted events are not dispatched to a scope", remedy
+            )
 
     def _lane_conditions(self) -> Iterator[Condition]:
         failing = {str(lane.scope): lane.failure.reason for lane in self._worker.lanes if lane.failure is not None}
-        waiting = {scope: f"{count} events wait, and none was settled" for scope, count in self._stalled.items()}
+        waiting = {
+            scope: f"{count} events wait, and none was settled since the last check"
+            for scope, count in self._stalled.items()
+        }
         for scope, detail in (waiting | failing).items():
             yield _condition("lane", scope, detail, f"rebundle status {scope} {self._at_bucket} {self._at_journal}")
 
     @property
-    def _look_at_journal_folder(self) -> str:
+    def _list_journal_folder(self) -> str:
         folder = shlex.quote(str(self._journal_path.parent))
         return f"df -h {folder}; ls -la {folder}"
 
@@ -274,41 +290,43 @@ class HealthChecks:
 
     def _journal_check(self) -> ReadinessCheck:
         if self._journal_fault is not None:
-            return ReadinessCheck("journal", ok=False, detail=_shown(self._journal_fault))
-        age = self._threads.monotonic() - self._looked
+            return ReadinessCheck("journal", ok=False, detail=_displayed(self._journal_fault))
+        age = self._threads.monotonic() - self._checked_at
         if age > _STALE_SECONDS:
             return ReadinessCheck("journal", ok=False, detail=f"not checked for {age:.0f} s")
-        waits = self._backlog
-        assert waits is not None, "known since there is no fault"
-        return ReadinessCheck("journal", ok=True, detail=f"{waits.events} waiting, {waits.dead_letters} dead letters")
+        backlog = self._backlog
+        assert backlog is not None, "set together with the fault"
+        return ReadinessCheck(
+            "journal", ok=True, detail=f"{backlog.events} waiting, {backlog.dead_letters} dead letters"
+        )
 
 
 def _stalled(before: Backlog | None, now: Backlog) -> dict[str, int]:
-    """Lanes whose oldest event waited before, too: how many events wait in each."""
+    """Lanes whose oldest event is the same as before, and how many events wait in each."""
     oldest = {lane.scope: lane.oldest for lane in before.lanes} if before else {}
     return {lane.scope: lane.waiting for lane in now.lanes if oldest.get(lane.scope) == lane.oldest}
 
 
 def _undispatched_stalled(before: Backlog | None, now: Backlog) -> bool:
-    """Whether events wait for the dispatcher, and no fewer than before."""
+    """Whether events wait for the dispatcher, and at least as many as before."""
     return before is not None and now.undispatched >= before.undispatched > 0
 
 
 def _condition(kind: ConditionKind, subject: str, detail: str, remedy: str) -> Condition:
-    return Condition(kind, subject, _shown(detail), remedy)
+    return Condition(kind, subject, _displayed(detail), remedy)
 
 
-def _shown(text: str) -> str:
-    """A failure's text may quote what a bucket holds, at any length, and it is read without a token."""
+def _displayed(text: str) -> str:
+    """Redacted and cut: a failure may quote a bucket at any length, and probes need no token."""
     cleaned = str(redacted(text))
-    return cleaned if len(cleaned) <= _MOST_DETAIL else f"{cleaned[:_MOST_DETAIL]}…"
+    return cleaned if len(cleaned) <= _MAX_DETAIL else f"{cleaned[:_MAX_DETAIL]}…"
 
 
-def _check(kind: ConditionKind, found: Sequence[Condition]) -> ReadinessCheck:
-    mine = [each for each in found if each.kind == kind]
-    if not mine:
+def _check(kind: ConditionKind, conditions: Sequence[Condition]) -> ReadinessCheck:
+    matching = [condition for condition in conditions if condition.kind == kind]
+    if not matching:
         return ReadinessCheck(kind, ok=True, detail="nothing is wrong")
-    first = mine[0]
-    more = f" (and {len(mine) - 1} more: /attention)" if len(mine) > 1 else ""
-    named = f"{first.subject}: " if first.subject else ""
-    return ReadinessCheck(kind, ok=True, degraded=True, detail=f"{named}{first.detail}{more}; {first.remedy}")
+    first = matching[0]
+    more = f" (and {len(matching) - 1} more: /attention)" if len(matching) > 1 else ""
+    subject = f"{first.subject}: " if first.subject else ""
+    return ReadinessCheck(kind, ok=True, degraded=True, detail=f"{subject}{first.detail}{more}; {first.remedy}")

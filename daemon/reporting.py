@@ -1,4 +1,7 @@
-"""Says what happened: to the log for people, to the metrics for alarms. Never fails, never waits, decides nothing."""
+"""Reports what pipeline, lanes and server did: log lines for people, metrics for alarms.
+
+A report never fails and never waits, and it decides nothing.
+"""
 
 from collections.abc import Sequence
 from datetime import datetime
@@ -20,7 +23,8 @@ from renderers.pinning import Movable
 
 log: structlog.stdlib.BoundLogger = structlog.get_logger(__name__)
 
-_SHOWN: Final = 20
+_MAX_SHOWN: Final = 20
+"""Paths or images of one log line."""
 
 
 class Reporter:
@@ -30,19 +34,19 @@ class Reporter:
         self._metrics = metrics
         self._runtime = runtime
         self.refused_in_a_row = 0
-        """Renderings that the gate refused since one passed."""
+        """Renderings that the gate refused since the last one that passed."""
         self._lanes: set[str] = set()
         self._crowded: set[Scope] = set()
         self.refused_connections = 0
-        """New connections that were above a limit, since the start."""
+        """New connections refused since the start because of a limit."""
         self.behind: dict[Scope, str] = {}
-        """Scopes whose live tree did not follow at the last pass, and why."""
+        """Scopes whose live tree was not in sync after the last pass, and why."""
         self.blocked: dict[Scope, tuple[Blocked, ...]] = {}
-        """The paths that the last pass could not write or delete, of each scope that has any."""
+        """The paths that the last pass could not write or delete, by scope."""
         self._damaged: dict[Scope, frozenset[DamagedManifest]] = {}
 
     def published(self, scope: Scope, read: PointerRead, publications: Sequence[Publication]) -> None:
-        """A compare-and-swap was won."""
+        """A compare-and-swap succeeded."""
         pointer = read.pointer
         if publications:
             self.refused_in_a_row = 0
@@ -54,38 +58,38 @@ class Reporter:
             scope=str(scope),
             sequence=pointer.sequence,
             kind=pointer.kind,
-            published=[str(each.id) for each in publications],
+            published=[str(publication.id) for publication in publications],
             live=str(pointer.live.id) if pointer.live else None,
             held=pointer.hold is not None,
         )
 
     def lost(self, scope: Scope) -> None:
-        """Another writer was faster."""
+        """A compare-and-swap failed because another writer changed the pointer first."""
         self._metrics.publish_conflicts.labels(str(scope)).inc()
         log.info("another writer was faster, folding again", scope=str(scope))
 
     def refused_by_gate(self, scope: Scope, state: str, reason: str) -> None:
-        """What was rendered is not what its composition says: a fault of ours, seen before anyone else could."""
+        """The gate refused a rendering: a bug of the renderer, found before it was published."""
         self.refused_in_a_row += 1
         log.error("rendering refused by the gate", scope=str(scope), state_id=state, reason=reason)
 
     def crowded(self, scope: Scope, models: int) -> None:
-        """A state has so many models that one network on the target host may not hold their containers; said once."""
+        """A state may have more models than one network can connect; reported once per scope."""
         if scope in self._crowded:
             return
         self._crowded.add(scope)
         log.warning("one bridge network holds about 1,000 containers", scope=str(scope), models=models)
 
     def unpinned(self, scope: Scope, state: str, found: Sequence[Movable]) -> None:
-        """A state has images or artifacts that may change under their names."""
-        named = [str(each) for each in found[:_SHOWN]]
-        log.warning("no digest holds these", scope=str(scope), state_id=state, found=named, in_all=len(found))
+        """A state has images or artifacts without a digest, which may change under their names."""
+        names = [str(reference) for reference in found[:_MAX_SHOWN]]
+        log.warning("no digest holds these", scope=str(scope), state_id=state, found=names, in_all=len(found))
 
     def settled(self, scope: Scope, delivery: Delivery, outcome: Outcome) -> None:
-        """This event is done in this scope."""
+        """This event has its outcome in this scope."""
         self._metrics.events_settled.labels(outcome.kind).inc()
-        say = log.warning if outcome.kind is OutcomeKind.DEAD_LETTERED else log.info
-        say(
+        write = log.warning if outcome.kind is OutcomeKind.DEAD_LETTERED else log.info
+        write(
             "event settled",
             scope=str(scope),
             event_id=delivery.event.id,
@@ -96,14 +100,14 @@ class Reporter:
         )
 
     def deletion_refused(self, scopes: int) -> None:
-        """A round of collections ended; in so many scopes nothing could be deleted."""
+        """A round of garbage collections ended; deletion was refused in `scopes` scopes."""
         self._metrics.deletion_refused_scopes.set(scopes)
 
     def reconciled(self, scope: Scope, result: Synced | Unfinished) -> None:
         """A pass over the live tree ended."""
         if result.sequence == 0:
-            return  # there is no such scope, only events that name it
-        self._follows(scope, result.behind)
+            return  # events name the scope, and the bucket does not have it
+        self._set_synced(scope, result.behind)
         if isinstance(result, Synced):
             self._paths_blocked(scope, result)
             self._manifests_damaged(scope, result)
@@ -118,44 +122,44 @@ class Reporter:
                     written=len(result.written),
                     overrides=len(result.overrides),
                     kept_aside=list(result.kept_aside),
-                    strays=list(result.strays)[:_SHOWN],
+                    strays=list(result.strays)[:_MAX_SHOWN],
                 )
             case _:
                 pass
 
     def _paths_blocked(self, scope: Scope, result: Synced) -> None:
-        """Once for each change, not at each pass."""
+        """Log blocked paths when they change, not at each pass."""
         self._metrics.live_tree_blocked_paths.labels(str(scope)).set(len(result.blocked))
         if result.blocked == self.blocked.get(scope, ()):
             return
         if result.blocked:
             self.blocked[scope] = result.blocked
-            paths = {each.path: each.reason for each in result.blocked[:_SHOWN]}
+            paths = {blocked.path: blocked.reason for blocked in result.blocked[:_MAX_SHOWN]}
             log.warning("live tree paths blocked", scope=str(scope), paths=paths, in_all=len(result.blocked))
         else:
             del self.blocked[scope]
-            log.info("live tree paths not blocked any more", scope=str(scope))
+            log.info("live tree paths no longer blocked", scope=str(scope))
 
     def _manifests_damaged(self, scope: Scope, result: Synced) -> None:
-        """A pass looks at old manifests only when it meets a file that it does not know, so it may see none of them."""
+        """Log damaged manifests once. A pass reads old ones only if it finds an unknown file."""
         unreported = frozenset(result.damaged) - self._damaged.get(scope, frozenset())
         self._damaged[scope] = frozenset(result.damaged)
-        for each in sorted(unreported, key=lambda one: str(one.publication)):
+        for damaged in sorted(unreported, key=lambda manifest: str(manifest.publication)):
             log.warning(
                 "manifest of a retained state unreadable or damaged, its files count as an operator's",
                 scope=str(scope),
-                publication=str(each.publication),
-                reason=each.reason,
-                remedy=None if each.unreadable else f"rebundle recover {scope} --reason 'damaged manifest'",
+                publication=str(damaged.publication),
+                reason=damaged.reason,
+                remedy=None if damaged.unreadable else f"rebundle recover {scope} --reason 'damaged manifest'",
             )
 
     def unreconciled(self, scope: Scope, reason: str) -> None:
-        """A pass over the live tree failed; the timer tries again."""
-        self._follows(scope, reason)
+        """A pass over the live tree failed; the timer retries it."""
+        self._set_synced(scope, reason)
         log.warning("live tree not synced, tried again later", scope=str(scope), error=reason)
 
     def removed(self, scope: Scope) -> None:
-        """The bucket has no such scope, and nothing waits for it: its series would stay for ever."""
+        """Delete the series of a scope that the bucket no longer has; they would stay forever."""
         name = str(scope)
         for metric in (
             self._metrics.publish_conflicts,
@@ -176,7 +180,7 @@ class Reporter:
         self._damaged.pop(scope, None)
         self._crowded.discard(scope)
 
-    def _follows(self, scope: Scope, why_not: str | None) -> None:
+    def _set_synced(self, scope: Scope, why_not: str | None) -> None:
         self._metrics.live_tree_synced.labels(str(scope)).set(why_not is None)
         if why_not is None:
             self.behind.pop(scope, None)
@@ -184,7 +188,7 @@ class Reporter:
             self.behind[scope] = why_not
 
     def backlog(self, backlog: Backlog) -> None:
-        """What waits in the journal, now."""
+        """The events that wait in the journal now."""
         now = self._runtime.now()
         self._metrics.journal_unsettled_events.set(backlog.events)
         self._metrics.dead_letters.set(backlog.dead_letters)
@@ -199,12 +203,12 @@ class Reporter:
         self._metrics.oldest_event_age_seconds.set(max(oldest, 0))
 
     def connection_closed(self, reason: str) -> None:
-        """The server ended a connection against its client's will (`daemon.http.server.serve`)."""
+        """The server closed a connection because of a limit (`daemon.http.server.serve`)."""
         self._metrics.http_connections_closed.labels(reason).inc()
         self.refused_connections += reason in {"total", "peer"}
 
     def processed(self, seconds: float) -> None:
-        """A batch was settled, in so many seconds from its start."""
+        """A batch was settled `seconds` after its start."""
         self._metrics.publish_seconds.observe(seconds)
 
     def failed(self, scope: str) -> None:

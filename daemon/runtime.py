@@ -1,7 +1,7 @@
 """The port for time, randomness and threads.
 
-The code that decides or publishes takes them from here, never from the standard library, so that a simulation can run
-the real pipeline in virtual time. The import contracts and ruff's banned API enforce this.
+Code that decides or publishes uses this port, never the standard library, so that a simulation can
+run the real pipeline in virtual time. The import contracts and ruff's banned API enforce this.
 """
 
 from collections.abc import Callable
@@ -16,19 +16,19 @@ class Runtime(Protocol):
     """Clock, randomness and threads of one process."""
 
     def now(self) -> datetime:
-        """The time, in UTC with its zone."""
+        """Return the time, in UTC with its zone."""
         ...
 
     def monotonic(self) -> float:
-        """Seconds that never go back, for ages and limits."""
+        """Return the seconds of a clock that never goes back, for ages and limits."""
         ...
 
     def random_id(self) -> str:
-        """A random id, 32 hex digits, never the same twice."""
+        """Return a random id of 32 hex digits. Ids never repeat."""
         ...
 
     def jitter(self) -> float:
-        """A random number from 0 to 1."""
+        """Return a random number from 0 to 1."""
         ...
 
     async def sleep(self, seconds: float) -> None:
@@ -36,5 +36,5 @@ class Runtime(Protocol):
         ...
 
     async def run_in_thread(self, work: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs) -> T:
-        """The result of blocking or heavy `work`, done off the event loop."""
+        """Run blocking or heavy `work` outside the event loop. Return its result."""
         ...

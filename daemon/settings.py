@@ -1,14 +1,18 @@
-"""Every setting of the daemon, as one frozen tree, and where each value came from.
+"""All settings of the daemon, as one frozen tree, and the source of each value.
 
-A flag wins over the environment (`REBUNDLE_SECTION__NAME`), that over the file (TOML, only where it is named), that
-over the default. All problems of all sources come at once, each with its source. A secret comes from the file its
-`_file` setting names, else from the environment, else from `$CREDENTIALS_DIRECTORY`; never from a flag or the TOML
-file, which end up in process lists and repositories. Relative paths are relative to the working directory.
+A flag overrides the environment (`REBUNDLE_SECTION__NAME`), which overrides the file (TOML, only if
+it is named), which overrides the default. `load` reports the problems of all sources together, each
+with its source. Relative paths are relative to the working directory.
 
-A scope may have settings of its own, `[scopes."bundle/target"]`, in the file only: no variable can name it. They are
-judged as they stand; `render_for` merges them over those of all, and `customisation` reads directories of templates.
+A secret comes from the file that its `_file` setting names, else from the environment, else from
+`$CREDENTIALS_DIRECTORY`. It never comes from a flag or the TOML file, because these end up in
+process lists and repositories.
 
-Nothing but the command line, `customisation` and `wiring` imports this module.
+A scope may have its own settings, `[scopes."bundle/target"]`, only in the file: no variable can
+name a scope. They are validated separately. `render_for` merges them over the settings for all
+scopes, and `customisation` reads directories of templates.
+
+Only the command line, `customisation`, `bucket` and `service` import this module.
 """
 
 import difflib
@@ -20,7 +24,7 @@ import tomllib
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Annotated, Any, Final, Literal, Self, TypeGuard, get_args, get_origin
+from typing import Annotated, Any, Final, Literal, Self, TypeGuard, TypeVar, get_args, get_origin
 
 from pydantic import (
     AfterValidator,
@@ -51,6 +55,7 @@ _SECRETS: Final = {("http", "token"): "http-token", ("http", "rollback_token"): 
 _STATE_PLACES: Final = (("STATE_DIRECTORY", "."), ("XDG_STATE_HOME", "rebundle"), ("HOME", ".local/state/rebundle"))
 
 SettingPath = tuple[str, ...]
+T = TypeVar("T")
 
 
 def _not_boolean(value: Any) -> Any:
@@ -94,7 +99,7 @@ def _not_empty(value: Any) -> Any:
 
 
 def _split(value: Any) -> Any:
-    """A variable or a flag has no lists: commas separate."""
+    """Split the text of a variable or flag at commas: these sources have no lists."""
     return [part.strip() for part in value.split(",")] if isinstance(value, str) else value
 
 
@@ -106,7 +111,7 @@ def _network(value: Any) -> Any:
 
 
 _Network = Annotated[ipaddress.IPv4Network | ipaddress.IPv6Network, BeforeValidator(_network)]
-# An empty path would be the working directory.
+# An empty path would mean the working directory.
 _Directory = Annotated[Path, BeforeValidator(_not_empty)]
 _Count = Annotated[int, BeforeValidator(_not_boolean), Field(ge=1, le=10**9)]
 _Bytes = Annotated[ByteSize, BeforeValidator(_not_boolean), Field(ge=1024, le=1 << 40)]
@@ -119,12 +124,14 @@ class _Section(BaseModel):
 
 
 class JournalSettings(_Section):
-    """The embedded source of events."""
+    """The embedded journal of events."""
 
-    path: Path = Field(Path("var/journal.db"), description="The file; its lock and its log stand beside it.")
-    max_unsettled_events: _Count = Field(100_000, description="When this many wait, intake answers 503.")
-    max_unsettled_bytes: _Bytes = Field(ByteSize(1 << 30), description="When they are this big, intake answers 503.")
-    identity_days: _Days = Field(30, description="How long the id of an event is known.")
+    path: Path = Field(Path("var/journal.db"), description="The file. Its lock and its log are next to it.")
+    max_unsettled_events: _Count = Field(100_000, description="With this many waiting events, intake answers 503.")
+    max_unsettled_bytes: _Bytes = Field(
+        ByteSize(1 << 30), description="With this size of waiting events, intake answers 503."
+    )
+    identity_days: _Days = Field(30, description="How long the id of an event is kept, to detect repetitions.")
     body_days: _Days = Field(7, description="How long the body of a settled event is kept.")
 
 
@@ -133,57 +140,57 @@ class HttpSettings(_Section):
 
     listen: Annotated[str, AfterValidator(_listen)] = Field("127.0.0.1:8420", description="HOST:PORT to bind.")
     token_file: Path | None = Field(
-        None, description="File with the token of those who send and look up events; 0600 or 0640."
+        None, description="File with the token for sending and looking up events; 0600 or 0640."
     )
-    rollback_token_file: Path | None = Field(
-        None, description="File with the token of those who may roll back; 0600 or 0640."
-    )
+    rollback_token_file: Path | None = Field(None, description="File with the token for rollbacks; 0600 or 0640.")
     token: SecretStr | None = Field(None, description="From the environment only; prefer token_file.")
     rollback_token: SecretStr | None = Field(None, description="From the environment only; prefer rollback_token_file.")
-    max_body_bytes: _Bytes = Field(ByteSize(4 << 20), description="A bigger body is refused with 413.")
-    max_batch_events: _Count = Field(100, description="Events in one batch.")
+    max_body_bytes: _Bytes = Field(ByteSize(4 << 20), description="A larger body is refused with 413.")
+    max_batch_events: _Count = Field(100, description="Most events in one batch.")
     max_depth: Annotated[int, BeforeValidator(_not_boolean), Field(ge=4, le=128)] = Field(
-        32, description="Levels of nesting in a body."
+        32, description="Most levels of nesting in a body."
     )
-    max_requests: _Count = Field(64, description="Events requests served at a time; more are answered 503.")
+    max_requests: _Count = Field(64, description="Requests with events served at the same time; more are answered 503.")
     body_seconds: _Seconds = Field(10.0, description="A body that takes longer is refused with 408.")
     max_connections: _Count = Field(
-        1000, description="Open connections; fewer where the soft limit of open files (`ulimit -n`) is low."
+        1000, description="Most open connections; fewer if the soft limit of open files (`ulimit -n`) is low."
     )
     max_connections_per_peer: _Count | None = Field(
-        None, description="Of one IPv4 address or IPv6 /64; half of all if it is not set."
+        None, description="Most connections of one IPv4 address or IPv6 /64; default: half of max_connections."
     )
     trusted_proxies: Annotated[tuple[_Network, ...], BeforeValidator(_split)] = Field(
-        (), description="Addresses or networks without a limit per peer: all clients of a proxy share its address."
+        (), description="Addresses or networks without that limit: all clients of a proxy share its address."
     )
 
     @property
     def address(self) -> tuple[str, int]:
-        """Host, without brackets, and port."""
+        """Return the host, without brackets, and the port."""
         host, _, port = self.listen.rpartition(":")
         return host.removeprefix("[").removesuffix("]"), int(port)
 
 
 class LogSettings(_Section):
-    """What is logged to standard error, and how."""
+    """Logging to standard error."""
 
     format: Literal["auto", "console", "json"] = Field("auto", description="auto: console on a terminal, else json.")
     level: Literal["debug", "info", "warning", "error"] = Field("info", description="The lowest level that is logged.")
 
 
 class PublishSettings(_Section):
-    """How patiently a lane publishes."""
+    """Publishing: retries, time limits and rules for content."""
 
     retry_first_seconds: _Seconds = Field(0.5, description="Wait before the second try; it doubles, with jitter.")
-    retry_max_seconds: _Seconds = Field(60.0, description="The longest wait between two tries; they never end.")
+    retry_max_seconds: _Seconds = Field(60.0, description="The longest wait between two tries; retries do not end.")
     timeout_seconds: _Seconds = Field(
-        120.0, description="Limit of one call to the bucket; a listing, of however many pages, has ten times that."
+        120.0, description="Limit of one call to the bucket; a whole listing has ten times that."
     )
-    accept_older_renderer: bool = Field(False, description="Publish although a newer release rendered what is desired.")
+    accept_older_renderer: bool = Field(
+        False, description="Publish although a newer release rendered the desired publication."
+    )
     pinning: Policy = Field(
         "off", description="Images by tag and artifacts without a digest: off, warn, or require (a dead letter)."
     )
-    live_tree_seconds: _Seconds = Field(60.0, description="How often a live tree is looked over, on average.")
+    live_tree_seconds: _Seconds = Field(60.0, description="Mean time between two checks of a live tree.")
 
     @model_validator(mode="after")
     def _ordered(self) -> Self:
@@ -193,48 +200,48 @@ class PublishSettings(_Section):
 
 
 class RetentionSettings(_Section):
-    """What stays to be rolled back to, beside what is live, desired or pinned; and when the rest is deleted."""
+    """Which publications stay for rollbacks, besides those live, desired or pinned."""
 
     newest: Annotated[int, BeforeValidator(_not_boolean), Field(ge=1, le=100)] = Field(
-        20, description="So many of the newest publications of a scope stay, within the pointer's 100."
+        20, description="Number of newest publications of a scope that stay, within the pointer's 100."
     )
     days: Annotated[int, BeforeValidator(_not_boolean), Field(ge=0, le=3650)] = Field(
-        30, description="Whatever was superseded less than so many days ago stays, within those 100."
+        30, description="Publications superseded in the last so many days stay, within those 100."
     )
     dropped_days: Annotated[int, BeforeValidator(_not_boolean), Field(ge=7, le=3650)] = Field(
-        7, description="How long the objects stay of what those 100 had no room for."
+        7, description="How long the objects of publications that dropped out of those 100 stay."
     )
     grace_hours: Annotated[float, BeforeValidator(_not_boolean), Field(ge=1, le=720, allow_inf_nan=False)] = Field(
-        24.0, description="How old objects must be that nothing names, by the bucket's clock."
+        24.0, description="Age at which unreferenced objects may be deleted, by the bucket's clock."
     )
     every_hours: Annotated[float, BeforeValidator(_not_boolean), Field(ge=0, le=720, allow_inf_nan=False)] = Field(
-        6.0, description="How often the daemon collects, on average; 0 leaves it to `rebundle gc --all`."
+        6.0, description="Mean time between two collections; 0: never, use `rebundle gc --all`."
     )
     delete: bool = Field(
         True,
-        description="false: the daemon only releases; `rebundle gc --all --only delete` deletes, as somebody else.",
+        description="false: the daemon only releases; other credentials run `rebundle gc --all --only delete`.",
     )
 
 
 class ScopeSettings(_Section):
-    """What one scope has of its own; the rest is as it is for all."""
+    """Settings of one scope. They override those for all scopes."""
 
-    templates: _Directory | None = Field(None, description="Directory of templates, over the one for all scopes.")
-    render: RenderDefaults = Field(RenderDefaults(), description="Any part of render; of mappings both count.")
+    templates: _Directory | None = Field(None, description="Directory of templates; overrides the one for all scopes.")
+    render: RenderDefaults = Field(RenderDefaults(), description="Any part of render; mappings are merged.")
 
 
 class SigningSettings(_Section):
-    """With which keys publications and pointers are signed; `rebundle keys generate` makes one."""
+    """Keys that sign publications and pointers; `rebundle keys generate` creates one."""
 
     key_file: _Directory | None = Field(
         None,
         description="Private key (PEM), 0600 or 0640; else $CREDENTIALS_DIRECTORY/signing-key.",
     )
     second_key_file: _Directory | None = Field(
-        None, description="A key that signs beside the first, while keys are exchanged."
+        None, description="A second key that also signs, during a change of keys."
     )
     freshness_minutes: Annotated[int, BeforeValidator(_not_boolean), Field(ge=0, le=10_080)] = Field(
-        0, description="How long freshness.json may be believed, for readers that demand it; 0: there is none."
+        0, description="How long freshness.json is valid, for readers that require it; 0: it is not written."
     )
 
     @model_validator(mode="after")
@@ -245,26 +252,26 @@ class SigningSettings(_Section):
 
 
 class TrustSettings(_Section):
-    """Whose signatures count here. The policy is a file of this machine, never of the bucket."""
+    """Trusted signatures. The policy is a file on this machine, never in the bucket."""
 
     policy: _Directory | None = Field(
         None,
-        description="The trust policy (`rebundle keys trust POLICY PUBLIC`); without one nothing has to be signed.",
+        description="The trust policy (`rebundle keys trust POLICY PUBLIC`); without one, signatures are not required.",
     )
     state_file: _Directory | None = Field(
-        None, description="Where the highest sequence of each scope is kept; else below the user's state directory."
+        None, description="File with the highest sequence of each scope; default: below the user's state directory."
     )
 
 
 class Settings(_Section):
-    """The whole tree."""
+    """All settings."""
 
     bucket: Annotated[str, AfterValidator(_bucket)] = Field(
         "var/bucket", description="A directory, or a URL: file://, s3:// or gs://."
     )
-    drain_seconds: _Seconds = Field(25.0, description="How long a stop may take before the process leaves.")
+    drain_seconds: _Seconds = Field(25.0, description="How long a stop may take before the process ends.")
     templates: _Directory | None = Field(
-        None, description="Directory whose files replace built-in templates of their name."
+        None, description="Directory whose files replace the built-in templates of the same name."
     )
     journal: JournalSettings = JournalSettings()
     http: HttpSettings = HttpSettings()
@@ -276,11 +283,11 @@ class Settings(_Section):
     limits: BundleLimits = DEFAULT_LIMITS
     render: RenderDefaults = RenderDefaults()
     scopes: dict[Annotated[str, AfterValidator(_scope_name)], ScopeSettings] = Field(
-        {}, description='What one scope has of its own: [scopes."BUNDLE/TARGET"] with render and templates.'
+        {}, description='Settings of one scope: [scopes."BUNDLE/TARGET"] with render and templates.'
     )
 
     def render_for(self, scope: Scope) -> RenderDefaults:
-        """The render defaults of a scope: its own over those of all, mappings joined."""
+        """Return the render defaults of a scope: its own, merged over those for all scopes."""
         own = self.scopes.get(str(scope))
         if own is None:
             return self.render
@@ -288,17 +295,17 @@ class Settings(_Section):
         return RenderDefaults.model_validate(merged)
 
 
-def _merged(below: Mapping[str, Any], above: Mapping[str, Any]) -> dict[str, Any]:
-    merged = dict(below)
-    for name, value in above.items():
-        under = merged.get(name)
-        merged[name] = _merged(under, value) if isinstance(value, dict) and isinstance(under, dict) else value
+def _merged(base: Mapping[str, Any], override: Mapping[str, Any]) -> dict[str, Any]:
+    merged = dict(base)
+    for name, value in override.items():
+        old = merged.get(name)
+        merged[name] = _merged(old, value) if isinstance(value, dict) and isinstance(old, dict) else value
     return merged
 
 
 @dataclass(frozen=True, slots=True)
 class SettingProblem:
-    """One thing that is wrong with one setting. Never holds the value of a secret."""
+    """One fault of one setting. It never contains the value of a secret."""
 
     setting: str
     """Dotted, such as `http.listen`; empty for a whole file."""
@@ -312,7 +319,7 @@ class SettingProblem:
 
 
 class SettingsError(Exception):
-    """The operator must act: the configuration cannot be used. Holds every problem."""
+    """The operator must act: the configuration is invalid. Has all problems."""
 
     def __init__(self, *problems: SettingProblem) -> None:
         super().__init__("\n".join(map(str, problems)))
@@ -321,64 +328,67 @@ class SettingsError(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Loaded:
-    """Settings, and the source of each that is not a default."""
+    """Settings, and the source of each setting that is not a default."""
 
     settings: Settings
     origins: Mapping[str, str] = field(default_factory=dict)
 
     def origin(self, setting: str) -> str:
-        """Where the value of the dotted name came from."""
+        """Return the source of a setting with a dotted name."""
         return self.origins.get(setting, "default")
 
     def shown(self) -> Mapping[str, tuple[Any, str]]:
-        """Each setting's value, as JSON has it, with its origin, sorted by name; secrets are masked."""
+        """Return value and origin of all settings by name, as JSON types; secrets are masked."""
         tree = self.settings.model_dump(mode="json")
-        # Of a scope only what it says by itself: a default shown there would look like one that wins.
-        tree["scopes"] = self.settings.model_dump(mode="json", include={"scopes"}, exclude_unset=True).get("scopes", {})
+        # For a scope show only what is set there: a default would look like an override.
+        set_for_scopes = self.settings.model_dump(mode="json", include={"scopes"}, exclude_unset=True)
+        tree["scopes"] = set_for_scopes.get("scopes", {})
         return {name: (value, self.origin(name)) for name, value in sorted(_leaves(tree))}
 
 
 def schema() -> dict[str, Any]:
-    """JSON Schema of the file, for editors."""
+    """Return the JSON Schema of the file, for editors."""
     described = Settings.model_json_schema()
     for _, name in _SECRETS:
-        del described["$defs"]["Http"]["properties"][name]
+        del described["$defs"][HttpSettings.__name__]["properties"][name]
     return {"$schema": "https://json-schema.org/draft/2020-12/schema", **described, "title": "rebundle.toml"}
 
 
 def load(
     flags: Mapping[str, Any], environ: Mapping[str, str], config_file: Path | None, *, secrets: bool = True
 ) -> Loaded:
-    """The settings that these sources make. `flags` has dotted names; None counts as not given.
+    """Load the settings of all sources.
 
-    Without `secrets` none is read and none is there: a command that only looks at the bucket must work for somebody
-    who may not read the daemon's tokens.
+    `flags` has dotted names; None means that a flag is not set.
+
+    Without `secrets` no secret is read and the settings have none: a command that only reads the
+    bucket must also work for users without permission to read the daemon's tokens.
 
     Raises:
-        SettingsError: with every problem of every source.
+        SettingsError: with all problems of all sources.
     """
     problems: list[SettingProblem] = []
     given = _signing_key(environ)
     if config_file is not None:
-        given |= _known(_from_file(config_file, problems), problems)
-    given |= _known(_from_environment(environ, problems), problems)
-    given |= _known(_from_flags(flags), problems)
+        given |= _known_settings(_from_file(config_file, problems), problems)
+    given |= _known_settings(_from_environment(environ, problems), problems)
+    given |= _known_settings(_from_flags(flags), problems)
     if ("trust", "policy") in given:
         given = _state_file(environ) | given
     if secrets:
         _resolve_secrets(given, environ, problems)
     else:
-        given = {path: one for path, one in given.items() if path not in _SECRETS}
+        given = {path: value for path, value in given.items() if path not in _SECRETS}
     try:
         settings = Settings.model_validate(_nested(given))
     except ValidationError as error:
-        problems += _judged(error, given)
+        problems += _validation_problems(error, given)
         raise SettingsError(*problems) from None
     if secrets:
-        problems += _unsafe(settings, given)
+        problems += _http_problems(settings, given)
     if problems:
         raise SettingsError(*problems)
-    return Loaded(settings, {".".join(path): one.source for path, one in given.items()})
+    return Loaded(settings, {".".join(path): value.source for path, value in given.items()})
 
 
 @dataclass(frozen=True, slots=True)
@@ -386,22 +396,22 @@ class _LayeredValue:
     value: Any = field(repr=False)
     source: str
     in_public: bool = False
-    """A flag or the file: no place for a secret."""
+    """Whether the source is a flag or the file, where secrets are not allowed."""
 
 
 def _from_flags(flags: Mapping[str, Any]) -> Iterator[tuple[SettingPath, _LayeredValue]]:
     for name, value in flags.items():
         if value is not None:
-            given = str(value) if isinstance(value, Path) else value
-            yield tuple(name.split(".")), _LayeredValue(given, f"flag {_FLAGS.get(name, '--' + name)}", in_public=True)
+            plain = str(value) if isinstance(value, Path) else value
+            yield tuple(name.split(".")), _LayeredValue(plain, f"flag {_FLAGS.get(name, '--' + name)}", in_public=True)
 
 
 def _from_environment(
     environ: Mapping[str, str], problems: list[SettingProblem]
 ) -> Iterator[tuple[SettingPath, _LayeredValue]]:
     for name, value in sorted(environ.items()):
-        # An empty variable is how Compose passes on one that is not set.
-        if name.startswith(PREFIX) and value and _is_meant(name):
+        # Compose passes a variable that is not set as an empty one.
+        if name.startswith(PREFIX) and value and _is_setting(name):
             path = tuple(name.removeprefix(PREFIX).lower().split("__"))
             if path[0] == "scopes":
                 advice = 'no variable can name a scope: write [scopes."BUNDLE/TARGET"] into the settings file'
@@ -410,11 +420,12 @@ def _from_environment(
                 yield path, _LayeredValue(value, f"environment {name}")
 
 
-def _is_meant(name: str) -> bool:
-    """Whether a variable wants to be a setting.
+def _is_setting(name: str) -> bool:
+    """Whether a variable is meant as a setting.
 
-    Kubernetes gives every container REBUNDLE_PORT, REBUNDLE_SERVICE_HOST and more for a service called rebundle:
-    a name without `__` counts only when it is, or nearly is, a setting without a section.
+    For a service called rebundle, Kubernetes sets REBUNDLE_PORT, REBUNDLE_SERVICE_HOST and more in
+    every container. So a name without `__` counts only if it is, or nearly is, the name of a
+    setting without a section.
     """
     plain = name.removeprefix(PREFIX).lower()
     return "__" in plain or bool(difflib.get_close_matches(plain, Settings.model_fields, n=1, cutoff=0.8))
@@ -428,15 +439,21 @@ def _from_file(path: Path, problems: list[SettingProblem]) -> Iterator[tuple[Set
         problems.append(SettingProblem("", str(path), f"cannot be read ({error.strerror}); --config names the file"))
         return
     except UnicodeDecodeError:
-        problems.append(SettingProblem("", str(path), "is not UTF-8, and so no TOML"))
+        problems.append(SettingProblem("", str(path), "is not UTF-8, so it is not TOML"))
         return
     except tomllib.TOMLDecodeError as error:
         problems.append(SettingProblem("", str(path), f"is not TOML: {error}"))
         return
-    lines = _lines(text)
+    lines = _line_numbers(text)
     for parts, value in _leaf_paths(tree):
-        line = next((lines[parts[:length]] for length in range(len(parts), 0, -1) if parts[:length] in lines), None)
+        line = _longest_prefix(lines, parts)
         yield parts, _LayeredValue(value, f"{path}:{line}" if line else str(path), in_public=True)
+
+
+def _longest_prefix(values: Mapping[SettingPath, T], path: SettingPath) -> T | None:
+    """Return the value of the path or, without one, of the nearest section above it."""
+    prefixes = (path[:length] for length in range(len(path), 0, -1))
+    return next((values[prefix] for prefix in prefixes if prefix in values), None)
 
 
 _TABLE: Final = re.compile(r"\s*\[\s*([^\[\]]+?)\s*\]")
@@ -446,17 +463,20 @@ _KEY: Final = re.compile(
 _PART: Final = re.compile(r"""[A-Za-z0-9_-]+|"[^"]*"|'[^']*'""")
 
 
-def _lines(text: str) -> dict[SettingPath, int]:
-    """The line of each key: tomllib knows none. Good enough for a message; a value is never read from here."""
-    found: dict[SettingPath, int] = {}
+def _line_numbers(text: str) -> dict[SettingPath, int]:
+    """Return the line number of each key, which tomllib does not report.
+
+    This is an approximation for messages. Values are never read in this way.
+    """
+    numbers: dict[SettingPath, int] = {}
     table: SettingPath = ()
     for number, line in enumerate(text.splitlines(), 1):
         if header := _TABLE.match(line):
             table = _parts(header[1])
-            found.setdefault(table, number)
+            numbers.setdefault(table, number)
         elif key := _KEY.match(line):
-            found.setdefault(table + _parts(key[1]), number)
-    return found
+            numbers.setdefault(table + _parts(key[1]), number)
+    return numbers
 
 
 def _parts(dotted: str) -> SettingPath:
@@ -475,42 +495,43 @@ def _leaves(tree: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:
     return ((".".join(path), value) for path, value in _leaf_paths(tree))
 
 
-def _known(
+def _known_settings(
     layer: Iterable[tuple[SettingPath, _LayeredValue]], problems: list[SettingProblem]
 ) -> dict[SettingPath, _LayeredValue]:
-    """The values of a layer that are settings; the others are problems."""
+    """Return the values of a layer that are settings, and add the others to the problems."""
     known: dict[SettingPath, _LayeredValue] = {}
     for path, given in layer:
         name = ".".join(path)
-        match _place(path):
+        match _kind_at(path):
             case "setting" if path in _SECRETS and given.in_public:
-                advice = f"a secret has no place here: set {name}_file, or {_variable(path)}"
+                advice = f"must not hold a secret: set {name}_file or the variable {_variable(path)}"
                 problems.append(SettingProblem(name, given.source, advice))
             case "setting":
                 known[path] = given
             case "scope" if given.value == {}:
-                known[path] = given  # so that its name is judged
+                known[path] = given  # so that its name is validated
             case "section" if given.value == {}:
                 pass
             case "section" | "scope":
-                problems.append(SettingProblem(name, given.source, "is a section: set what is in it"))
+                problems.append(SettingProblem(name, given.source, "is a section: set the settings in it"))
             case "nothing":
-                problems.append(SettingProblem(name, given.source, f"is no setting{_suggestion(path)}"))
+                problems.append(SettingProblem(name, given.source, f"is not a setting{_suggestion(path)}"))
     return known
 
 
-def _place(path: SettingPath) -> Literal["setting", "section", "scope", "nothing"]:
-    at: Any = Settings
+def _kind_at(path: SettingPath) -> Literal["setting", "section", "scope", "nothing"]:
+    """Return what is at a path of the settings tree."""
+    node: Any = Settings
     for name in path:
-        if get_origin(at) is dict:
-            at = get_args(at)[1]
-        elif _is_section(at) and name in at.model_fields:
-            at = at.model_fields[name].annotation
+        if get_origin(node) is dict:
+            node = get_args(node)[1]
+        elif _is_section(node) and name in node.model_fields:
+            node = node.model_fields[name].annotation
         else:
             return "nothing"
-    if at is ScopeSettings:
+    if node is ScopeSettings:
         return "scope"
-    return "section" if get_origin(at) is dict or _is_section(at) else "setting"
+    return "section" if get_origin(node) is dict or _is_section(node) else "setting"
 
 
 def _is_section(kind: Any) -> TypeGuard[type[BaseModel]]:
@@ -544,33 +565,36 @@ def _variable(path: SettingPath) -> str:
 
 def _nested(given: Mapping[SettingPath, _LayeredValue]) -> dict[str, Any]:
     tree: dict[str, Any] = {}
-    for path, one in given.items():
-        at = tree
+    for path, value in given.items():
+        section = tree
         for name in path[:-1]:
-            at = at.setdefault(name, {})
-        at[path[-1]] = one.value
+            section = section.setdefault(name, {})
+        section[path[-1]] = value.value
     return tree
 
 
-def _judged(error: ValidationError, given: Mapping[SettingPath, _LayeredValue]) -> Iterator[SettingProblem]:
+def _validation_problems(
+    error: ValidationError, given: Mapping[SettingPath, _LayeredValue]
+) -> Iterator[SettingProblem]:
     for fault in error.errors(include_url=False, include_input=False):
         path = tuple(str(part) for part in fault["loc"] if part != "[key]")
-        found = next((given[path[:length]] for length in range(len(path), 0, -1) if path[:length] in given), None)
+        faulty = _longest_prefix(given, path)
         name = ".".join(path)
-        below = dict.fromkeys(one.source for where, one in given.items() if where[: len(path)] == path)
-        source = found.source if found else ", ".join(below) or "default"
+        # The fault may be one of a section: then all sources of its settings are named.
+        below = [value.source for other, value in given.items() if other[: len(path)] == path]
+        source = faulty.source if faulty else ", ".join(dict.fromkeys(below)) or "default"
         message = fault["msg"].removeprefix("Value error, ")
-        shown = f" (found {_shown(found.value)})" if found and path not in _SECRETS else ""
-        yield SettingProblem(name, source, f"{message[:1].lower()}{message[1:]}{shown}")
+        value = f" (found {_quoted_value(faulty.value)})" if faulty and path not in _SECRETS else ""
+        yield SettingProblem(name, source, f"{message[:1].lower()}{message[1:]}{value}")
 
 
-def _shown(value: Any) -> str:
+def _quoted_value(value: Any) -> str:
     text = re.sub(r"(?<=://)[^/@]*@", "…@", str(value))
     return json.dumps(text if len(text) <= 80 else text[:79] + "…", ensure_ascii=True)
 
 
 def _signing_key(environ: Mapping[str, str]) -> dict[SettingPath, _LayeredValue]:
-    """Where a service manager puts it."""
+    """Return the setting of a signing key that the service manager provides."""
     folder = environ.get("CREDENTIALS_DIRECTORY")
     if not folder or not os.path.lexists(key := Path(folder) / "signing-key"):
         return {}
@@ -578,7 +602,7 @@ def _signing_key(environ: Mapping[str, str]) -> dict[SettingPath, _LayeredValue]
 
 
 def _state_file(environ: Mapping[str, str]) -> dict[SettingPath, _LayeredValue]:
-    """Where a service manager, or the custom of the system, has state kept."""
+    """Return the default of trust.state_file: in the state directory of the service or user."""
     for variable, below in _STATE_PLACES:
         if folder := environ.get(variable, "").partition(":")[0]:
             return {("trust", "state_file"): _LayeredValue(str(Path(folder, below, "accepted.json")), f"${variable}")}
@@ -588,23 +612,23 @@ def _state_file(environ: Mapping[str, str]) -> dict[SettingPath, _LayeredValue]:
 def _resolve_secrets(
     given: dict[SettingPath, _LayeredValue], environ: Mapping[str, str], problems: list[SettingProblem]
 ) -> None:
-    """Put each secret's value at its place (`_file` setting, else environment, else $CREDENTIALS_DIRECTORY)."""
+    """Read all secrets (`_file` setting, else environment, else $CREDENTIALS_DIRECTORY)."""
     directory = environ.get("CREDENTIALS_DIRECTORY")
     for path, credential in _SECRETS.items():
         file = (*path[:-1], path[-1] + "_file")
         if file in given:
             given.pop(path, None)
             source = f"file {given[file].value}, named by {given[file].source}"
-            _keep_secret(given, path, Path(str(given[file].value)), source, problems)
+            _read_secret(given, path, Path(str(given[file].value)), source, problems)
         elif path in given:
             _check_secret(path, given[path], problems)
         elif directory and os.path.lexists(Path(directory) / credential):
             source = f"$CREDENTIALS_DIRECTORY/{credential}"
             given[file] = _LayeredValue(str(Path(directory) / credential), source)
-            _keep_secret(given, path, Path(directory) / credential, source, problems)
+            _read_secret(given, path, Path(directory) / credential, source, problems)
 
 
-def _keep_secret(
+def _read_secret(
     given: dict[SettingPath, _LayeredValue], path: SettingPath, file: Path, source: str, problems: list[SettingProblem]
 ) -> None:
     try:
@@ -614,7 +638,7 @@ def _keep_secret(
     except OSError as error:
         problems.append(SettingProblem(".".join(path), source, f"cannot be read ({error.strerror})"))
     except ValueError as error:
-        # Of a path, too: one with a NUL in it cannot be opened.
+        # Also raised by a path with a NUL, which cannot be opened.
         problems.append(SettingProblem(".".join(path), source, str(error)))
 
 
@@ -625,7 +649,7 @@ def _check_secret(path: SettingPath, given: _LayeredValue, problems: list[Settin
         problems.append(SettingProblem(".".join(path), given.source, str(error)))
 
 
-def _unsafe(settings: Settings, given: Mapping[SettingPath, _LayeredValue]) -> Iterator[SettingProblem]:
+def _http_problems(settings: Settings, given: Mapping[SettingPath, _LayeredValue]) -> Iterator[SettingProblem]:
     http = settings.http
     if http.token is None and not _is_loopback(http.address[0]):
         source = given["http", "listen"].source
@@ -633,4 +657,4 @@ def _unsafe(settings: Settings, given: Mapping[SettingPath, _LayeredValue]) -> I
         yield SettingProblem("http.listen", source, advice)
     if http.token is not None and http.token == http.rollback_token:
         source = given["http", "rollback_token"].source
-        yield SettingProblem("http.rollback_token", source, "must differ from http.token: rolling back is another role")
+        yield SettingProblem("http.rollback_token", source, "must differ from http.token: rollback is a separate role")

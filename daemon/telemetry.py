@@ -1,9 +1,10 @@
-"""Logs and metrics: how a line is written, and every metric there is.
+"""Configuration of logs, and the catalogue of metrics.
 
-Logs go to standard error, as JSON or for a terminal, those of libraries through the same formatter. Registry text is
-hostile and exceptions carry arguments, so a line never breaks in two, never shows local variables, and never shows
-what looks like a secret. Who has something to say binds its scope, event or state with `bound` and logs with
-structlog. Metrics live in a registry of their own: two of them in one process do not meet.
+Logs go to standard error, as JSON or for a terminal. Logs of libraries use the same formatter.
+Registry text is hostile, and exceptions contain arguments. So an event is always one line, without
+local variables and without text that looks like a secret. Code binds scope, event or state with
+`bound` and logs with structlog. Each `Metrics` has its own registry, so that two of them in
+one process are independent.
 """
 
 import logging
@@ -27,9 +28,9 @@ LogFormat = Literal["auto", "console", "json"]
 
 HIDDEN: Final = "[redacted]"
 MOST_CHARACTERS: Final = 4096
-"""Of one text in a line of the log: what others wrote can be of any length."""
+"""Limit of one text in a log line: text from outside can have any length."""
 MOST_VALUES: Final = 100
-"""Of one list or mapping in a line of the log."""
+"""Limit of one list or mapping in a log line."""
 _SECRET_KEY: Final = re.compile(
     r"(^|[_.-])(token|secret|password|passwd|authorization|credentials?|cookie|(api|private|access|secret)[_-]?key)$",
     re.IGNORECASE,
@@ -41,12 +42,16 @@ _SECRET_TEXT: Final = re.compile(
     r"[^\s&#\"']+",
     re.IGNORECASE,
 )
-# Too talkative for our own level: a hostile client must not fill the log with a line a request.
+# These libraries log one line per request at their
+# usual level: a hostile client could fill the log.
 _LIBRARIES: Final = {"uvicorn": logging.ERROR, "asyncio": logging.WARNING, "botocore": logging.WARNING}
 
 
 def configure_logging(chosen: LogFormat, level: str, stream: TextIO | None = None) -> None:
-    """Send all logs of this process to `stream` (standard error); `auto` is console on a terminal, else JSON."""
+    """Send all logs of this process to `stream` (default: standard error).
+
+    The format `auto` means console on a terminal, else JSON.
+    """
     stream = sys.stderr if stream is None else stream
     console = chosen == "console" or (chosen == "auto" and stream.isatty())
     shared: list[Processor] = [
@@ -69,7 +74,8 @@ def configure_logging(chosen: LogFormat, level: str, stream: TextIO | None = Non
     root = logging.getLogger()
     root.handlers[:] = [handler]
     root.setLevel(level.upper())
-    # Whoever tries again says so, with its reason: a second line for each try says less.
+    # The code that retries logs each retry with its
+    # reason. A second line from stamina would add nothing.
     stamina.instrumentation.set_on_retry_hooks([])
     for name, lowest in _LIBRARIES.items():
         logging.getLogger(name).setLevel(max(lowest, root.level))
@@ -88,7 +94,10 @@ def configure_logging(chosen: LogFormat, level: str, stream: TextIO | None = Non
 
 @contextmanager
 def warnings_for_people() -> Iterator[None]:
-    """Inside, warnings and worse go to standard error, a line each: standard output has the data of a verb."""
+    """Within the block, write warnings and errors to standard error, one line each.
+
+    For commands: their standard output has only data.
+    """
     before = structlog.get_config()
     structlog.configure(
         processors=[structlog.processors.add_log_level, *_console(colours=sys.stderr.isatty())],
@@ -105,13 +114,19 @@ def warnings_for_people() -> Iterator[None]:
 def bound(
     *, scope: str | None = None, event_id: str | None = None, state_id: str | None = None, sequence: int | None = None
 ) -> AbstractContextManager[None]:
-    """Everything logged inside, also by libraries and in offloaded threads, carries these."""
-    given = {"scope": scope, "event_id": event_id, "state_id": state_id, "sequence": sequence}
-    return bound_contextvars(**{name: value for name, value in given.items() if value is not None})
+    """Add these fields to all log events within the block.
+
+    This includes events of libraries and of threads that the block starts with `run_in_thread`.
+    """
+    fields = {"scope": scope, "event_id": event_id, "state_id": state_id, "sequence": sequence}
+    return bound_contextvars(**{name: value for name, value in fields.items() if value is not None})
 
 
 def redacted(value: Any) -> Any:
-    """`value` as it may be logged: plain types, one-line text, bounded, no secrets that can be recognised."""
+    """Return `value` in a form that may be logged.
+
+    The result has plain types and one-line texts of limited size, without recognisable secrets.
+    """
     match value:
         case None | bool() | int() | float():
             return value
@@ -131,9 +146,10 @@ def redacted(value: Any) -> Any:
 
 
 def _redact(_logger: WrappedLogger, _method: str, event: EventDict) -> EventDict:
-    kept = {"exc_info": event.pop("exc_info")} if "exc_info" in event else {}
+    # The renderer needs the exception itself; its text is redacted when it is formatted.
+    exception = {"exc_info": event.pop("exc_info")} if "exc_info" in event else {}
     cleaned: EventDict = redacted(event)
-    return {**cleaned, **kept}
+    return {**cleaned, **exception}
 
 
 def _without_secrets(text: str) -> str:
@@ -145,7 +161,7 @@ def _without_secrets(text: str) -> str:
 
 
 def _shortened(text: str) -> str:
-    # After secrets are hidden: cut in two, one might not be recognised.
+    # Call it after secrets are hidden: a secret that is cut in two might not be recognised.
     if len(text) <= MOST_CHARACTERS:
         return text
     return f"{text[:MOST_CHARACTERS]}… and {len(text) - MOST_CHARACTERS} more characters"
@@ -158,7 +174,9 @@ def _more(values: Sized) -> str:
 def _printable(text: str) -> str:
     if text.isprintable():
         return text
-    return "".join(each if each.isprintable() else each.encode("unicode_escape").decode() for each in text)
+    return "".join(
+        character if character.isprintable() else character.encode("unicode_escape").decode() for character in text
+    )
 
 
 _ExcInfo = tuple[type[BaseException], BaseException, TracebackType | None]
@@ -175,18 +193,18 @@ def _console(*, colours: bool) -> list[Processor]:
 
 
 def _write_traceback(stream: TextIO, exc_info: _ExcInfo) -> None:
-    # Indented: a message of an exception cannot pose as a line of the log.
+    # Indented, so that the message of an exception cannot look like a log line.
     text = "".join(traceback.format_exception(*exc_info))
     stream.writelines(f"\n    {redacted(line)}" for line in text.splitlines())
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Metrics:
-    """The catalogue. `intake` is a configured source's name; a state id is never a label."""
+    """The catalogue of metrics. `intake` is the name of a source; a state id is never a label."""
 
     registry: CollectorRegistry
     events_accepted: Counter
-    """By intake and type; a type nobody here knows counts as `other`."""
+    """By intake and type; an unknown type counts as `other`."""
     events_rejected: Counter
     """By intake and reason."""
     events_settled: Counter
@@ -199,28 +217,28 @@ class Metrics:
     lane_waiting_events: Gauge
     lane_oldest_event_age_seconds: Gauge
     oldest_event_age_seconds: Gauge
-    """Of all that wait, also of what no lane has yet."""
+    """Over all waiting events, including those that are not yet in a lane."""
     lane_failures: Counter
     dead_letters: Gauge
     journal_unsettled_events: Gauge
     pointer_sequence: Gauge
     last_publish_timestamp_seconds: Gauge
     live_tree_synced: Gauge
-    """1 when base/ and README.md equal live since the last pass, else 0."""
+    """1 if base/ and README.md were equal to live at the last pass, else 0."""
     live_tree_blocked_paths: Gauge
     attention_conditions: Gauge
-    """Conditions that last, by kind (`daemon.attention`)."""
+    """Lasting conditions, by kind (`daemon.attention`)."""
     bucket_threads_busy: Gauge
     bucket_oldest_call_seconds: Gauge
-    """Of the calls to the bucket that are under way."""
+    """Age of the oldest running call to the bucket."""
     http_connections_closed: Counter
-    """By reason, where the server ended it (`daemon.http.server`)."""
+    """By reason; only connections that the server closed (`daemon.http.server`)."""
     deletion_refused_scopes: Gauge
-    """Where the last round of collections released and was not allowed to delete."""
+    """Scopes where the last collection released objects but was not allowed to delete them."""
 
     @classmethod
     def create(cls, version: str, renderer: str) -> "Metrics":
-        """A fresh catalogue; `version` and `renderer` are what rebundle_build_info tells."""
+        """Create a catalogue. `version` and `renderer` are labels of rebundle_build_info."""
         registry = CollectorRegistry(auto_describe=True)
         ProcessCollector(registry=registry)
         Gauge("rebundle_build_info", "Always 1.", ["version", "renderer"], registry=registry).labels(
@@ -242,41 +260,43 @@ class Metrics:
             publish_conflicts=counter("publish_conflicts_total", "Lost compare-and-swaps.", "scope"),
             publish_seconds=Histogram(
                 "rebundle_publish_seconds",
-                "From the start of a batch to its outcomes, settled.",
+                "Time from the start of a batch until its outcomes are settled.",
                 registry=registry,
                 buckets=(0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60),
             ),
             lane_waiting_events=gauge("lane_waiting_events", "Events waiting in a lane.", "scope"),
             lane_oldest_event_age_seconds=gauge(
-                "lane_oldest_event_age_seconds", "Age of the oldest waiting event; 0 when none waits.", "scope"
+                "lane_oldest_event_age_seconds", "Age of the oldest waiting event; 0 if none waits.", "scope"
             ),
-            oldest_event_age_seconds=gauge("oldest_event_age_seconds", "Age of the oldest waiting event of all."),
-            lane_failures=counter("lane_failures_total", "Tries of a lane that failed.", "scope"),
-            dead_letters=gauge("dead_letters", "Dead letters that nobody has settled."),
-            journal_unsettled_events=gauge("journal_unsettled_events", "Events in the journal that have not settled."),
-            pointer_sequence=gauge("pointer_sequence", "Sequence of the pointer as last seen.", "scope"),
+            oldest_event_age_seconds=gauge(
+                "oldest_event_age_seconds", "Age of the oldest waiting event of all scopes."
+            ),
+            lane_failures=counter("lane_failures_total", "Failed tries of a lane.", "scope"),
+            dead_letters=gauge("dead_letters", "Dead letters that no operator has settled."),
+            journal_unsettled_events=gauge("journal_unsettled_events", "Events in the journal that are not settled."),
+            pointer_sequence=gauge("pointer_sequence", "Sequence of the pointer at its last read.", "scope"),
             last_publish_timestamp_seconds=gauge(
-                "last_publish_timestamp_seconds", "Unix time of the last change of the pointer made here.", "scope"
+                "last_publish_timestamp_seconds", "Unix time of the last change of the pointer by this daemon.", "scope"
             ),
             live_tree_synced=gauge("live_tree_synced", "Whether the live tree follows its pointer.", "scope"),
             live_tree_blocked_paths=gauge(
                 "live_tree_blocked_paths", "Paths of the live tree that could not be written or deleted.", "scope"
             ),
             attention_conditions=gauge(
-                "attention_conditions", "Conditions that have lasted a minute; /attention has them.", "kind"
+                "attention_conditions", "Conditions that have lasted a minute; see /attention.", "kind"
             ),
-            bucket_threads_busy=gauge("bucket_threads_busy", "Threads that are in a call to the bucket."),
+            bucket_threads_busy=gauge("bucket_threads_busy", "Threads in a call to the bucket."),
             bucket_oldest_call_seconds=gauge(
-                "bucket_oldest_call_seconds", "How long the oldest call to the bucket has taken; 0 without one."
+                "bucket_oldest_call_seconds", "Age of the oldest running call to the bucket; 0 without one."
             ),
             http_connections_closed=counter(
-                "http_connections_closed_total", "Connections that the server ended or refused.", "reason"
+                "http_connections_closed_total", "Connections that the server closed or refused.", "reason"
             ),
             deletion_refused_scopes=gauge(
-                "deletion_refused_scopes", "Scopes where collection releases and may not delete."
+                "deletion_refused_scopes", "Scopes where collection releases objects but may not delete them."
             ),
         )
 
     def render(self) -> bytes:
-        """Prometheus' text format, version 0.0.4."""
+        """Return all metrics in Prometheus' text format, version 0.0.4."""
         return generate_latest(self.registry)

@@ -1,9 +1,12 @@
-"""The long-running loop: deliveries into lanes, one lane a scope, lanes side by side; and the timers.
+"""Dispatches deliveries to one lane per scope and runs the lanes concurrently.
 
-The source keeps what waits; the dispatcher says, in order, which scopes an event goes to, and a lane asks for what
-waits in its scope, up to there. A lane takes that as one batch and gives it to the pipeline until that succeeds; a
-lane that waits holds no other back, and no memory. Order within a scope is the order of the source. Stopping is a
-drain: no new deliveries, the batch under way is finished, whatever waits is delivered again at the next start.
+The source keeps the waiting events. The dispatcher assigns each event, in order, to its scopes. A
+lane reads the events that wait in its scope, up to the last one assigned to it, and gives them to
+the pipeline as one batch until that succeeds. A lane that waits delays no other lane and holds no
+events in memory. The order within a scope is the order of the source.
+
+A stop drains: no new deliveries are taken, and the batches in progress are finished. Waiting events
+are delivered again at the next start. The worker also runs the timer of the live trees.
 """
 
 import asyncio
@@ -20,12 +23,14 @@ from daemon import failures, folding
 from daemon.concurrency import ReadersWriterLock
 from daemon.failures import Failure, NeedsOperator
 from daemon.lifecycle import Stop
-from daemon.pipeline import InstanceShared, Pipeline
+from daemon.pipeline import Pipeline
 from daemon.publishing.bucket_identity import ANY_BUCKET, BucketCheck
 from daemon.publishing.reader import Reader, Scopes
 from daemon.publishing.wording import reason_of
+from daemon.replays import InstanceShared
 from daemon.runtime import Runtime
 from daemon.telemetry import bound
+from daemon.timers import every
 from events.model import Position
 from events.source import Delivery, EventSource
 from renderers.model import Scope
@@ -33,21 +38,21 @@ from renderers.model import Scope
 log: structlog.stdlib.BoundLogger = structlog.get_logger(__name__)
 
 _LISTING_SECONDS: Final = 5.0
-"""How long a listing of scopes may serve; also only for events that were accepted before it began."""
+"""How long a listing of scopes is used, and only for events accepted before it began."""
 
-_PASSES_AT_ONCE: Final = 8
-_RETRIED_AT_ONCE: Final = 2
-"""Passes over scopes whose last one failed. They have places of their own: however many scopes hang, the others
-have theirs."""
+_CONCURRENT_PASSES: Final = 8
+_CONCURRENT_RETRIES: Final = 2
+"""Concurrent passes over scopes whose last pass failed. Their limit is separate: scopes that hang
+take no place from the others."""
 _PASS_SECONDS: Final = 600.0
-"""A pass over 10,000 files takes a minute where a write takes 100 ms. The next one continues where one was stopped."""
+"""10,000 files take a minute if a write takes 100 ms. After the limit the next pass continues."""
 
 
 class LaneObserver(Protocol):
-    """Who is told how lanes do, for metrics. Never fails, never waits."""
+    """Receives the progress of lanes, for metrics. Never fails, never waits."""
 
     def processed(self, seconds: float) -> None:
-        """A batch was settled, in so many seconds from its start."""
+        """A batch was settled `seconds` after its start."""
         ...
 
     def failed(self, scope: str) -> None:
@@ -55,63 +60,63 @@ class LaneObserver(Protocol):
         ...
 
     def unreconciled(self, scope: Scope, reason: str) -> None:
-        """A pass over the live tree failed; the timer tries again."""
+        """A pass over the live tree failed; the timer retries it."""
         ...
 
     def removed(self, scope: Scope) -> None:
-        """Nothing waits for a scope, and the bucket does not have it any more."""
+        """The bucket no longer has the scope, and no event waits for it."""
         ...
 
 
 class Patience(Protocol):
-    """How long to wait between tries, in seconds."""
+    """Pauses between tries, in seconds."""
 
     @property
     def first(self) -> float:
-        """Before the second try; it doubles, with jitter."""
+        """The pause before the second try; it doubles, with jitter."""
         ...
 
     @property
     def longest(self) -> float:
-        """Between two tries at most; they never end."""
+        """The longest pause. The tries never end."""
         ...
 
 
 class Lane:
-    """One scope's turn to work."""
+    """The queue of one scope, without its events: the source keeps them."""
 
     def __init__(self, scope: Scope) -> None:
         self.scope = scope
         self.failure: Failure | None = None
-        """Why its head still waits, after a try that failed."""
+        """Why the last try failed; None after a success."""
         self.busy = False
-        """Within a try: stopping waits for its end, not for a wait between two."""
-        self.upto: Position | None = None
-        """The last event that was handed out to it."""
+        """Whether a try is running. A stop waits for its end, but not for a pause between tries."""
+        self.up_to: Position | None = None
+        """The last event assigned to this lane."""
         self.idle_since: float | None = None
-        """When every event that was handed out to it had an outcome, in monotonic seconds; None while one waits."""
+        """Monotonic seconds since when all its events have outcomes; None while one waits."""
         self._wake = asyncio.Event()
 
     def extend(self, position: Position) -> None:
-        """One more event goes here; all before it have been handed out."""
-        self.upto = position
+        """Assign one more event. All events before it have been assigned."""
+        self.up_to = position
         self.idle_since = None
         self._wake.set()
 
     def rest(self, now: float) -> None:
-        """Nothing waits, unless something was handed out meanwhile."""
+        """Note that no event waits, unless one was assigned meanwhile."""
         if not self._wake.is_set():
             self.idle_since = now
 
-    async def some(self) -> None:
-        """Returns when something was handed out since the last time."""
+    async def wait_for_event(self) -> None:
+        """Return when an event was assigned since the last call."""
         await self._wake.wait()
         self._wake.clear()
 
 
 @dataclass(frozen=True, slots=True)
 class _Listing:
-    """The scopes of the bucket, and when the listing that found them began."""
+    """The scopes of the bucket, and when their listing began."""
 
     began_at: datetime
     began: float
@@ -120,7 +125,7 @@ class _Listing:
 
 
 class Worker:
-    """Takes deliveries of one source and works on them until it is asked to stop."""
+    """Processes the deliveries of one source until it is asked to stop."""
 
     def __init__(
         self,
@@ -136,8 +141,11 @@ class Worker:
         bucket: BucketCheck = ANY_BUCKET,
         pass_seconds: float = _PASS_SECONDS,
     ) -> None:
-        """`opened_at`: the source's highest offset when it was opened. `pass_seconds`: the limit of one pass over a
-        live tree."""
+        """Create a worker that has not started.
+
+        `opened_at`: the highest offset of the source when it was opened. `pass_seconds`: the limit
+        of one pass over a live tree.
+        """
         self._source = source
         self._reader = reader
         self._pipeline = pipeline
@@ -149,47 +157,49 @@ class Worker:
         self._bucket = bucket
         self._pass_seconds = pass_seconds
         self._passing: set[str] = set()
-        """Scopes over which the timer has begun a pass that has not ended."""
-        self._places = asyncio.Semaphore(_PASSES_AT_ONCE)
-        self._places_of_retried = asyncio.Semaphore(_RETRIED_AT_ONCE)
+        """Scopes for which the timer has started a pass that has not ended."""
+        self._pass_slots = asyncio.Semaphore(_CONCURRENT_PASSES)
+        self._retry_slots = asyncio.Semaphore(_CONCURRENT_RETRIES)
         self._compared: set[Scope] = set()
         self._lanes: dict[str, Lane] = {}
         self._tasks: dict[str, asyncio.Task[None]] = {}
         self.failure: Failure | None = None
-        """Why no event is handed out, after a try that failed."""
+        """Why the dispatcher's last try failed; None after a success."""
         self._dispatching: asyncio.Task[None] | None = None
         self._tried = asyncio.Event()
         self._listed: _Listing | None = None
         self._instance = ReadersWriterLock()
-        """Shared by the batches in progress; held alone while the source takes a new instance."""
+        """Shared by the batches in progress; exclusive while the source takes a new instance."""
         self._unlisted: dict[str, str] = {}
         self._unreadable_folders: Mapping[str, str] = {}
         self._unreadable_scopes: dict[str, str] = {}
         self._failing_passes: set[str] = set()
         self._followed: set[str] = set()
-        """Scopes whose live tree a pass was made over."""
+        """Scopes that had a pass over their live tree."""
 
     @property
     def lanes(self) -> Sequence[Lane]:
-        """Every lane there is, for readiness and status."""
+        """All lanes, for readiness and status."""
         return tuple(self._lanes.values())
 
     @property
     def unreadable(self) -> Mapping[str, str]:
-        """What of the bucket could not be read the last time, and why: folders that cannot be listed and scopes whose
-        pointer cannot be read. An empty name: the bucket itself cannot be listed."""
+        """Folders that cannot be listed and scopes whose pointer cannot be read, with the reason.
+
+        An empty name: the bucket itself cannot be listed.
+        """
         return {**self._unlisted, **self._unreadable_folders, **self._unreadable_scopes}
 
     @property
     def dispatcher_ended(self) -> bool:
-        """Whether the task that hands out events has ended; only a restart begins another one."""
+        """Whether the task that dispatches events has ended; only a restart starts another one."""
         return self._dispatching is not None and self._dispatching.done()
 
     async def run(self, stop: Stop) -> None:
-        """Work until `stop`, then drain: what is under way is finished, and nothing new begun."""
+        """Work until `stop`, then drain: finish the batches in progress and start no new ones."""
         async with asyncio.TaskGroup() as group:
             self._dispatching = group.create_task(self._dispatch(group, stop))
-            idle = [self._dispatching, group.create_task(self._reconcile_now_and_then())]
+            idle = [self._dispatching, group.create_task(self._reconcile_periodically())]
             await stop.wait()
             for task in idle:
                 task.cancel()
@@ -199,18 +209,20 @@ class Worker:
             for task in self._tasks.values():
                 task.cancel()
 
-    # -- from the source into lanes
+    # -- dispatching events to lanes
 
     async def _dispatch(self, group: asyncio.TaskGroup, stop: Stop) -> None:
         while True:
             taken: list[Delivery] = []
-            await self._until_done("taking the next event", partial(self._take, taken), self)
-            await self._until_done("handing out an event", partial(self._hand_out, taken[0], group, stop), self)
+            await self._retry_until_done("taking the next event", partial(self._take, taken), self)
+            await self._retry_until_done(
+                "dispatching an event", partial(self._dispatch_one, taken[0], group, stop), self
+            )
 
     async def _take(self, taken: list[Delivery]) -> None:
         taken.append(await self._source.next())
 
-    async def _hand_out(self, delivery: Delivery, group: asyncio.TaskGroup, stop: Stop) -> None:
+    async def _dispatch_one(self, delivery: Delivery, group: asyncio.TaskGroup, stop: Stop) -> None:
         scopes = delivery.scopes
         if scopes is None:
             scopes = await self._scopes_at(datetime.fromisoformat(delivery.accepted_at))
@@ -228,13 +240,14 @@ class Worker:
                 self._tasks[name] = group.create_task(self._work(lane, stop))
             lane.extend(delivery.position)
 
-    # -- which scopes there are
+    # -- listing scopes
 
     async def _scopes_at(self, accepted: datetime) -> tuple[str, ...]:
-        """The scopes that the bucket had when an event was accepted, or that an earlier event may have created.
+        """The scopes of the bucket when an event was accepted, and those that may be created yet.
 
-        The listing began after the event was accepted. A lane outlives a listing only if an event waited in it when the
-        listing began, so every lane without a scope may have one soon; at worst it ignores the event.
+        The listing begins after the event was accepted. A lane without a scope in the bucket is kept
+        only if an event waited in it when the listing began. That event may create the scope, so
+        every lane counts. If it does not, the lane ignores the event.
         """
         listing = self._listed
         if (
@@ -246,19 +259,22 @@ class Worker:
         return tuple(sorted({*listing.scopes, *self._lanes}))
 
     async def _list(self) -> _Listing:
-        """What the bucket has now. In a folder that cannot be listed, every scope counts that is known from before:
-        from the listing before this one, and from what the source remembers."""
+        """The scopes that the bucket has now.
+
+        In a folder that cannot be listed, the scopes known from the last listing and from the source
+        count.
+        """
         began_at, began = self._runtime.now(), self._runtime.monotonic()
-        # In another bucket an event without scopes would be settled without those that the right one has.
+        # With the scopes of a wrong bucket, an event would miss scopes of the right one.
         scopes = await self._bucket.reading(self._scopes)
-        found, unreadable = set(map(str, scopes)), dict(scopes.unreadable)
+        names, unreadable = set(map(str, scopes)), dict(scopes.unreadable)
         if unreadable:
             known = await self._source.published_scopes() | (self._listed.scopes if self._listed else frozenset())
-            found |= {name for name in known if name.partition("/")[0] in unreadable}
+            names |= {name for name in known if name.partition("/")[0] in unreadable}
         if unreadable.keys() - self._unreadable_folders.keys():
             log.warning("folders of the bucket cannot be read; every other scope continues", folders=unreadable)
         self._unreadable_folders = unreadable
-        self._listed = _Listing(began_at, began, frozenset(found))
+        self._listed = _Listing(began_at, began, frozenset(names))
         self._remove_lanes(self._listed)
         return self._listed
 
@@ -272,7 +288,7 @@ class Worker:
         return scopes
 
     def _remove_lanes(self, listing: _Listing) -> None:
-        """A lane goes once its events have outcomes and a listing that began afterwards has no such scope."""
+        """Remove lanes whose events had outcomes before a listing began that lacks their scope."""
         for lane in self.lanes:
             name = str(lane.scope)
             if name in listing.scopes or lane.idle_since is None or lane.idle_since >= listing.began:
@@ -284,7 +300,7 @@ class Worker:
             self._forget(Scope.parse(name))
 
     def _forget(self, scope: Scope) -> None:
-        """Nothing waits for it, and the bucket does not have it: nothing that was reported of it holds."""
+        """Drop all state of a scope that the bucket no longer has and for which no event waits."""
         self._followed.discard(str(scope))
         self._failing_passes.discard(str(scope))
         self._unreadable_scopes.pop(str(scope), None)
@@ -292,14 +308,15 @@ class Worker:
         self._pipeline.forget(scope)
         self._observer.removed(scope)
 
-    # -- the source's instance
+    # -- restored and copied sources
 
     async def _compare(self, scope: Scope) -> None:
-        """A source that is behind what a bucket has folded of it was restored from a backup (protocol 2).
+        """Have a source that was restored from a backup take a new instance (protocol 2).
 
-        Compared with what it had when it was opened: new events may have reached the recorded positions since, and
-        would be taken for old ones. What was delivered under the old instance is then no longer unsettled, and comes
-        again under the new one.
+        It was restored if the bucket has folded positions beyond the highest one that the source had
+        when it was opened. New events may have reached these positions since, and the pointer would
+        count them as folded. Deliveries under the old instance are then no longer unsettled; they
+        come again under the new one.
         """
         if scope in self._compared:
             return
@@ -311,9 +328,10 @@ class Worker:
         self._compared.add(scope)
 
     async def _renew(self, passed: Position) -> None:
-        """Have the source take a new instance, unless it has done so since; `passed` is what a bucket has folded of it.
+        """Have the source take a new instance, unless it has done so already.
 
-        A batch in progress names positions of the old instance. It would commit them, and settle nothing.
+        `passed`: the last position of the source that a bucket has folded. The lock waits for batches
+        in progress: they have positions of the old instance, and would commit them but settle none.
         """
         async with self._instance.exclusive():
             if self._source.instance == passed.instance:
@@ -323,11 +341,11 @@ class Worker:
 
     async def _work(self, lane: Lane, stop: Stop) -> None:
         while not stop.is_set:
-            await lane.some()
-            await self._until_done(str(lane.scope), partial(self._empty, lane, stop), lane)
+            await lane.wait_for_event()
+            await self._retry_until_done(str(lane.scope), partial(self._empty, lane, stop), lane)
 
     async def _empty(self, lane: Lane, stop: Stop) -> None:
-        """Batch after batch, until nothing waits."""
+        """Process batches until no event waits."""
         while not stop.is_set:
             lane.busy = True
             try:
@@ -339,24 +357,24 @@ class Worker:
                 self._tried.set()
 
     async def _take_batch(self, lane: Lane) -> bool:
-        """One batch, from the lane to the bucket; whether there was one."""
+        """Process one batch; whether there was one."""
         with bound(scope=str(lane.scope)):
             await self._bucket.confirm()
             await self._compare(lane.scope)
             try:
-                found = await self._process(lane)
+                had_events = await self._process(lane)
             except InstanceShared as error:
                 log.warning("journal was copied, continues under a new id", reason=str(error))
                 await self._renew(error.position)
                 return True
             lane.failure = None
-            if found:
+            if had_events:
                 await self._reconcile(lane.scope)
-        return found
+        return had_events
 
     async def _process(self, lane: Lane) -> bool:
         async with self._instance.shared():
-            waiting = await self._source.waiting(str(lane.scope), lane.upto, folding.MOST_EVENTS)
+            waiting = await self._source.waiting(str(lane.scope), lane.up_to, folding.MOST_EVENTS)
             if waiting:
                 began = self._runtime.monotonic()
                 await self._pipeline.process(lane.scope, waiting)
@@ -364,16 +382,16 @@ class Worker:
         return bool(waiting)
 
     async def _reconcile(self, scope: Scope) -> None:
-        """The live tree follows; its failure is the timer's to repair, and no reason to fold again."""
+        """One pass over the live tree. If it fails, the timer repeats it; events stay settled."""
         unreadable = None
         self._followed.add(str(scope))
         try:
             async with asyncio.timeout(self._pass_seconds) as limit:
                 await self._pipeline.reconcile(scope)
-        except Exception as error:  # noqa: BLE001  # whatever it is, the events are settled
+        except Exception as error:  # noqa: BLE001  # the events are settled
             if limit.expired():
-                stopped = f"the pass over the live tree was stopped after {self._pass_seconds:g} s"
-                self._observer.unreconciled(scope, stopped)
+                reason = f"the pass over the live tree was stopped after {self._pass_seconds:g} s"
+                self._observer.unreconciled(scope, reason)
             else:
                 self._observer.unreconciled(scope, reason_of(error))
                 unreadable = await self._why_unreadable(scope)
@@ -386,15 +404,15 @@ class Worker:
             self._unreadable_scopes.pop(str(scope), None)
 
     async def _why_unreadable(self, scope: Scope) -> str | None:
-        """Why the pointer cannot be read; None if it can, so that the fault is one of the live tree alone."""
+        """Why the pointer cannot be read; None if it can: then only the live tree is at fault."""
         try:
             await self._reader.pointer(scope)
-        except Exception as error:  # noqa: BLE001  # also one that nobody foresaw is this scope's alone
+        except Exception as error:  # noqa: BLE001  # any error is this scope's alone
             return reason_of(error)
         return None
 
-    async def _until_done(self, what: str, work: Callable[[], Awaitable[None]], waits: "Lane | Worker") -> None:
-        """Try until it succeeds; each failure is said, and remembered by who waits."""
+    async def _retry_until_done(self, what: str, work: Callable[[], Awaitable[None]], waits: "Lane | Worker") -> None:
+        """Try until it succeeds. Each failure is logged and set on the lane or worker."""
         tries = stamina.retry_context(
             on=Exception,
             attempts=None,
@@ -415,7 +433,8 @@ class Worker:
     async def _failed(self, what: str, error: Exception, waits: "Lane | Worker") -> None:
         failure = failures.classify(error)
         if isinstance(failure, NeedsOperator):
-            trace = error if failure != waits.failure else None  # the same trace once is enough
+            # The trace of a repeated failure is logged once.
+            trace = error if failure != waits.failure else None
             log.error("waits for an operator, tried again", waits=what, reason=failure.reason, exc_info=trace)
         else:
             log.warning("waits, tried again", waits=what, reason=failure.reason)
@@ -426,32 +445,36 @@ class Worker:
 
     async def _note(self, lane: Lane, failure: Failure) -> None:
         try:
-            waiting = await self._source.waiting(str(lane.scope), lane.upto, folding.MOST_EVENTS)
-            await self._source.note_failure(str(lane.scope), [each.position for each in waiting], failure.reason)
-        except Exception as unnoted:  # noqa: BLE001  # a note for operators; the failure itself is logged
+            waiting = await self._source.waiting(str(lane.scope), lane.up_to, folding.MOST_EVENTS)
+            await self._source.note_failure(
+                str(lane.scope), [delivery.position for delivery in waiting], failure.reason
+            )
+        except Exception as unnoted:  # noqa: BLE001  # the failure itself is logged
             log.warning("failure not noted in the journal", error=str(unnoted))
 
     # -- timers
 
-    async def _reconcile_now_and_then(self) -> None:
-        """At once, too: a crash after the commit leaves a live tree behind, with no event that would bring it on.
+    async def _reconcile_periodically(self) -> None:
+        """Pass over all live trees, also at the start.
 
-        No scope waits for the pass over another one: a round begins passes, and does not wait for their end.
+        A crash after a commit leaves a live tree out of date, and no further event would update it.
         """
         async with asyncio.TaskGroup() as group:
-            while True:
-                try:
-                    scopes = (await self._list()).scopes
-                    for name in sorted(scopes - self._passing):
-                        self._passing.add(name)
-                        group.create_task(self._pass(name))
-                except Exception as error:  # noqa: BLE001  # the next round asks again
-                    log.warning("bucket not listed", error=str(error))
-                await self._runtime.sleep(self._live_tree_seconds * (0.5 + self._runtime.jitter()))
+            await every(self._live_tree_seconds, self._runtime, partial(self._begin_passes, group), jitter=True)
+
+    async def _begin_passes(self, group: asyncio.TaskGroup) -> None:
+        """Start a pass for each scope without waiting for its end: no scope waits for another."""
+        try:
+            scopes = (await self._list()).scopes
+            for name in sorted(scopes - self._passing):
+                self._passing.add(name)
+                group.create_task(self._pass(name))
+        except Exception as error:  # noqa: BLE001  # the next round asks again
+            log.warning("bucket not listed", error=str(error))
 
     async def _pass(self, name: str) -> None:
         try:
-            async with self._places_of_retried if name in self._failing_passes else self._places:
+            async with self._retry_slots if name in self._failing_passes else self._pass_slots:
                 await self._reconcile(Scope.parse(name))
         finally:
             self._passing.discard(name)

@@ -18,8 +18,8 @@ _SETTINGS_HEAD = """\
 
 Made from `daemon/settings.py` by `python docs/generate.py`.
 
-A flag wins over the environment, that over the file (`--config rebundle.toml`; no file is read by itself), that over
-the default. `rebundle config check` reports every problem at once with its source, `config show` each value and where
+A flag overrides the environment, which overrides the file (`--config rebundle.toml`; without it no file is read), which
+overrides the default. `rebundle config check` reports every problem at once with its source, `config show` each value and where
 it came from, `config schema` a JSON Schema for editors.
 
 A secret comes from the file that its `_file` setting names, else from its variable, else from
@@ -42,10 +42,11 @@ render.restart = "always"
 render.labels.line = "north"
 ```
 
-What one scope has of its own stands in `[scopes."BUNDLE/TARGET"]`, in the file only: no variable can name a scope. Its
-`render` may hold any part of the `render` below; labels, registries and amounts are joined, and where both say one, the
-scope's counts. Its `templates` lie over the ones for all. A change counts from the next start of the daemon, and is
-published by the next event of a scope or by `rebundle republish`. The guide is [customising.md](customising.md).
+A scope may have its own settings in `[scopes."BUNDLE/TARGET"]`. They are possible only in the file, because no variable
+can name a scope. Its `render` may set any part of the `render` below. Labels, registries and amounts are merged; where
+both set the same one, the scope's value applies. Its `templates` override the templates for all scopes. A change takes
+effect when the daemon starts again, and is published by the next event of the scope or by `rebundle republish`. See
+[customising.md](customising.md).
 
 | setting | variable | default | meaning |
 | --- | --- | --- | --- |

@@ -13,6 +13,7 @@ from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
 from daemon import settings
+from daemon.bucket import Bucket, keys_of, open_bucket
 from daemon.cli import failures
 from daemon.cli.failures import BucketMissing, UsageError
 from daemon.cli.options import JournalPlace, Place, Printing, Prose
@@ -21,7 +22,6 @@ from daemon.lifecycle import SystemRuntime
 from daemon.settings import Settings
 from daemon.stores import locations
 from daemon.telemetry import warnings_for_people
-from daemon.wiring import Bucket, keys_of, open_bucket
 from events.journal import Journal
 from renderers.model import Scope
 

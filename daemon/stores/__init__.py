@@ -1,1 +1,4 @@
-"""Where publications are kept: one port (`port`), one adapter a file. Only `daemon.wiring` chooses one."""
+"""Object stores: the port (`port`), and one module or package per adapter.
+
+`daemon.bucket` selects one.
+"""

@@ -1,12 +1,15 @@
-"""What a store can answer beside yes, branched by what the caller should do."""
+"""Errors of object stores, one class for each reaction of the caller."""
 
 
 class StoreError(Exception):
-    """Root of everything a store raises."""
+    """Base class of all store errors."""
 
 
 class ObjectMissing(StoreError):
-    """There is no object under this key (on AWS also the answer to a replacement of an absent object)."""
+    """There is no object with this key.
+
+    AWS also gives this answer when an absent object is replaced.
+    """
 
     def __init__(self, key: str) -> None:
         super().__init__(f"no object {key}")
@@ -14,7 +17,7 @@ class ObjectMissing(StoreError):
 
 
 class ObjectTooBig(StoreError):
-    """Give up: the object is larger than what the caller accepts of it."""
+    """Do not retry: the object is larger than the caller accepts."""
 
     def __init__(self, key: str, most_bytes: int) -> None:
         super().__init__(f"{key} is larger than {most_bytes:,} bytes, the limit for an object of its kind")
@@ -22,32 +25,33 @@ class ObjectTooBig(StoreError):
 
 
 class ConditionFailed(StoreError):
-    """The object is there already, or is not the version the caller knew: read again, then decide.
+    """Read again: the object already exists, or has another version than the caller expected.
 
-    From a server this does not prove that the write was lost: it may be the answer to a second sending of a write
-    that was applied (object-store protocol: every answer but success is resolved by reading back).
+    This does not prove that the write had no effect. A server gives the same answer to the second
+    sending of a write that it has applied (object-store protocol: every answer except success is
+    resolved by reading back).
     """
 
 
 class OutcomeUnknown(StoreError):
-    """The write may have been applied, may still be, or may be lost: resolve it by reading back."""
+    """Read back: the write may have been applied, may still be applied, or may be lost."""
 
 
 class StoreUnavailable(StoreError):
-    """Try again: the store cannot be reached or is overloaded. Nothing was written."""
+    """Try again: the store is unreachable or overloaded. Nothing was written."""
 
 
 class StoreBusy(StoreUnavailable):
-    """Slow down: too many writes to this key, or requests to this store (429, SlowDown). A wait, not a failure."""
+    """Wait, then try again: the store throttles this key or this client (429, SlowDown)."""
 
 
 class ObjectDamaged(StoreUnavailable):
-    """What came does not fit the store's own checksum, several times in a row: it is damaged where it is stored."""
+    """Several reads did not match the store's checksum: the stored object is damaged."""
 
 
 class StoreRefused(StoreError):
-    """The operator must act: no permission, disk full, not a bucket, conditions not honoured."""
+    """The operator must act: no permission, disk full, no bucket, or conditions ignored."""
 
 
 class StoreForbidden(StoreRefused):
-    """The operator must act: a server answers that the credentials may not do this."""
+    """The operator must act: the server denies these credentials the operation."""

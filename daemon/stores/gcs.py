@@ -1,11 +1,14 @@
-"""A bucket of Google Cloud Storage through google-cloud-storage. The only module that imports it.
+"""Object store in a bucket of Google Cloud Storage.
 
-The version is the object's generation, which never comes twice for an object that exists. Since its release 3 the
-library sends every upload again by itself, also one without a condition; here every write has one, and what replaces
-or deletes is sent once (object-store protocol 1.2, 1.4). A create may be sent several times: whoever meets its own
-object reads it back.
+No other module imports google-cloud-storage.
 
-Credentials are found as the library finds them for everyone; an endpoint without TLS is an emulator, and gets none.
+The version is the object's generation, which never repeats for an existing object. Since release 3
+the library retries every upload, even one without a condition. Here every write has a condition,
+and a replacement or deletion is sent once (object-store protocol 1.2, 1.4). A create may be sent
+several times: a caller that finds its own object reads it back.
+
+The library finds credentials in its usual places. An endpoint without TLS is an emulator and gets
+no credentials.
 """
 
 import contextlib
@@ -55,36 +58,39 @@ _NO_BUCKET: Final = re.compile(r"(?<![\w/.-])bucket( \S+)? does not exist", re.I
 
 
 class _NotGcs(Exception):
-    """An answer that says yes and is not the one that was asked for."""
+    """A success response without the expected content."""
 
 
-_FOREIGN: Final = (
+_LIBRARY_ERRORS: Final = (
     GoogleAPIError,
     GoogleAuthError,
     InvalidResponse,
     DataCorruption,
     requests.exceptions.RequestException,
-    HTTPError,  # of the layer below, which the library lets through
+    HTTPError,  # of urllib3: the library lets it through
     OSError,
     _NotGcs,
 )
 
 
 def _is_untrusted(error: Exception) -> bool:
-    is_ours = isinstance(error, requests.exceptions.SSLError | TransportError)
-    return is_ours and "CERTIFICATE_VERIFY_FAILED" in str(error)
+    is_transport = isinstance(error, requests.exceptions.SSLError | TransportError)
+    return is_transport and "CERTIFICATE_VERIFY_FAILED" in str(error)
 
 
-def _may_pass(error: Exception) -> bool:
-    # The library knows what passes by itself, but takes an untrusted certificate for that, too.
+def _is_retryable(error: Exception) -> bool:
+    # The library decides which errors are transient, but includes an untrusted certificate.
     return not _is_untrusted(error) and bool(DEFAULT_RETRY._predicate(error))  # noqa: SLF001  # it has no other name
 
 
-_BULK_RETRY: Final = DEFAULT_RETRY.with_predicate(_may_pass).with_timeout(30.0)
+_BULK_RETRY: Final = DEFAULT_RETRY.with_predicate(_is_retryable).with_timeout(30.0)
 
 
 class GcsStore:
-    """An ObjectStore in a bucket, below a prefix (without slashes at its ends; empty: the whole bucket)."""
+    """An ObjectStore in a bucket, below a prefix without slashes at its ends.
+
+    An empty prefix means the whole bucket.
+    """
 
     def __init__(self, bucket: str, prefix: str, runtime: Runtime, *, endpoint: str | None = None) -> None:
         self._name = bucket
@@ -95,7 +101,7 @@ class GcsStore:
         self._lock = threading.Lock()
 
     def close(self) -> None:
-        """Give the connections back."""
+        """Close all connections."""
         with self._lock:
             client, self._client = self._client, None
         if client is not None:
@@ -104,35 +110,36 @@ class GcsStore:
     # ---- reading
 
     async def get(self, key: str, *, most_bytes: int | None = None) -> Stored:
-        """The object. Raises ObjectMissing."""
+        """Read an object. Raises ObjectMissing, ObjectTooBig."""
         check_key(key)
         for _ in range(_READ_TRIES):
-            # An answer with the body has no metadata: both are asked for at once, and belong together or are not taken.
-            (body, generation), (described, tag) = await both(
-                self._calling(key, _unread, self._download, key, most_bytes),
-                self._calling(key, _unread, self._describe, key),
+            # The response with the body has no metadata, so both are requested at the same time.
+            # They are used only if they have the same generation.
+            (body, body_generation), (tag_generation, tag) = await both(
+                self._call_in_thread(key, _read_failed, self._download, key, most_bytes),
+                self._call_in_thread(key, _read_failed, self._describe, key),
             )
-            if generation == described:
-                return Stored(body, Version(str(generation)), tag)
-        raise StoreUnavailable(f"{key} was written again and again while it was read")
+            if body_generation == tag_generation:
+                return Stored(body, Version(str(body_generation)), tag)
+        raise StoreUnavailable(f"{key} was written repeatedly while it was read")
 
     async def scan(self, prefix: str) -> Listing:
-        """All objects whose key starts with `prefix`, sorted by the key's bytes."""
+        """List all objects whose key starts with `prefix`, sorted by the bytes of their keys."""
         return await self._listing(self._scan, check_prefix(prefix))
 
     async def folders(self, prefix: str) -> Sequence[str]:
-        """The next parts of the keys below the folder `prefix`, sorted."""
+        """List the names of the folders in the folder `prefix`, sorted."""
         return await self._listing(self._folders, check_folder(prefix))
 
     async def _listing(self, work: Callable[..., T], prefix: str) -> T:
         try:
-            return await self._calling(prefix or f"gs://{self._name}", _unread, work, prefix)
-        except ObjectMissing as error:  # a prefix cannot be missing
-            raise self._without_bucket() from error
+            return await self._call_in_thread(prefix or f"gs://{self._name}", _read_failed, work, prefix)
+        except ObjectMissing as error:  # a prefix cannot be missing, so it is the bucket
+            raise self._no_bucket() from error
 
     def _download(self, bucket: Any, key: str, most_bytes: int | None) -> tuple[bytes, int]:
         for _ in range(_READ_TRIES - 1):
-            # The library asks again after what failed, and not for a body that was damaged on its way.
+            # The library does not retry a response whose body was damaged on its way.
             with contextlib.suppress(DataCorruption):
                 return self._body(bucket, key, most_bytes)
         return self._body(bucket, key, most_bytes)
@@ -154,12 +161,14 @@ class GcsStore:
         blobs = bucket.list_blobs(
             prefix=self._prefix + prefix, fields=_LISTED, timeout=_BULK_SECONDS, retry=_BULK_RETRY
         )
-        found = [
-            Listed(key, Version(str(blob.generation)), blob.size or 0, blob.time_created.astimezone(UTC))
-            for blob in blobs
-            if is_key(key := blob.name.removeprefix(self._prefix))  # a console makes `folder/`
-        ]
-        return Listing(tuple(sorted(found, key=lambda each: by_bytes(each.key))))
+        objects: list[Listed] = []
+        for blob in blobs:
+            key = blob.name.removeprefix(self._prefix)
+            # The web console creates objects such as `folder/`, which are not keys.
+            if is_key(key):
+                version = Version(str(blob.generation))
+                objects.append(Listed(key, version, blob.size or 0, blob.time_created.astimezone(UTC)))
+        return Listing(tuple(sorted(objects, key=lambda listed: by_bytes(listed.key))))
 
     def _folders(self, bucket: Any, prefix: str) -> list[str]:
         whole = self._prefix + prefix
@@ -170,27 +179,28 @@ class GcsStore:
             timeout=_BULK_SECONDS,
             retry=_BULK_RETRY,
         )
-        for _ in blobs:  # the prefixes of a page are known once it was read
+        for _ in blobs:  # the library knows the prefixes only after it has read all pages
             pass
-        return sorted({each.removeprefix(whole).rstrip("/") for each in blobs.prefixes} - {""}, key=by_bytes)
+        names = {folder.removeprefix(whole).rstrip("/") for folder in blobs.prefixes}
+        return sorted(names - {""}, key=by_bytes)
 
     # ---- writing
 
     async def create(self, key: str, content: Content) -> Version:
         """Store a new object. Raises ConditionFailed, OutcomeUnknown."""
         check_key(key)
-        return await self._calling(key, _in_doubt, self._upload, key, content, 0)
+        return await self._call_in_thread(key, _outcome_unknown, self._upload, key, content, 0)
 
     async def replace(self, key: str, content: Content, version: Version) -> Version:
-        """Store over exactly this version. Raises ConditionFailed, OutcomeUnknown."""
+        """Replace exactly this version. Raises ConditionFailed, OutcomeUnknown."""
         check_key(key)
         generation = _generation(key, version)
-        return await self._calling(key, _in_doubt_if_sent, self._upload, key, content, generation)
+        return await self._call_in_thread(key, _outcome_unknown_if_sent, self._upload, key, content, generation)
 
     async def delete(self, key: str, version: Version) -> None:
-        """Remove exactly this version. Raises ConditionFailed, ObjectMissing, OutcomeUnknown."""
+        """Delete exactly this version. Raises ConditionFailed, ObjectMissing, OutcomeUnknown."""
         check_key(key)
-        await self._calling(key, _in_doubt_if_sent, self._delete, key, _generation(key, version))
+        await self._call_in_thread(key, _outcome_unknown_if_sent, self._delete, key, _generation(key, version))
 
     def _upload(self, bucket: Any, key: str, content: Content, generation: int) -> Version:
         blob = bucket.blob(self._prefix + key)
@@ -211,75 +221,76 @@ class GcsStore:
 
     # ---- calling
 
-    async def _calling(self, what: str, failed: "_Failed", work: Callable[..., T], *args: object) -> T:
-        return await self._runtime.run_in_thread(self._call, what, failed, work, *args)
+    async def _call_in_thread(self, what: str, on_failure: "_OnFailure", work: Callable[..., T], *args: object) -> T:
+        return await self._runtime.run_in_thread(self._call, what, on_failure, work, *args)
 
-    def _call(self, what: str, failed: "_Failed", work: Callable[..., T], *args: object) -> T:
+    def _call(self, what: str, on_failure: "_OnFailure", work: Callable[..., T], *args: object) -> T:
         try:
-            return work(self._connected().bucket(self._name), *args)
-        except _FOREIGN as error:
-            meant = self._meant(what, failed, error)
-            if isinstance(meant, StoreForbidden):
-                where = f"projects/_/buckets/{self._name}/objects/{self._prefix}{what}"
-                meant = StoreForbidden(
-                    f"{meant}: allow them {_PERMISSIONS[work.__name__]} on {where}; docs/stores.md has all permissions"
+            return work(self._shared_client().bucket(self._name), *args)
+        except _LIBRARY_ERRORS as error:
+            classified = self._classify(what, on_failure, error)
+            if isinstance(classified, StoreForbidden):
+                permission = _PERMISSIONS[work.__name__]
+                resource = f"projects/_/buckets/{self._name}/objects/{self._prefix}{what}"
+                classified = StoreForbidden(
+                    f"{classified}: allow these credentials {permission} on {resource}; docs/stores.md lists them all"
                 )
-            raise meant from error
+            raise classified from error
 
-    def _meant(self, what: str, failed: "_Failed", error: Exception) -> StoreError:
-        """What it means that there was no yes. Of several tries the last one tells."""
+    def _classify(self, what: str, on_failure: "_OnFailure", error: Exception) -> StoreError:
+        """Return the store error for a failed call. After several tries the last error counts."""
         if isinstance(error, RetryError) and isinstance(error.cause, Exception):
-            return self._meant(what, failed, error.cause)
+            return self._classify(what, on_failure, error.cause)
         if _is_untrusted(error):
             return StoreRefused(
                 f"gs://{self._name}: the server's certificate is not trusted ({error}); "
-                "REQUESTS_CA_BUNDLE names the file of your own authority"
+                "set REQUESTS_CA_BUNDLE to the certificate file of its authority"
             )
         if isinstance(error, GoogleAuthError):
-            return self._without_token(what, failed, error)
+            return self._classify_auth_error(what, on_failure, error)
         if isinstance(error, GoogleAPIError | InvalidResponse):
-            return self._answered(what, failed, error)
-        if isinstance(error, _NotGcs | requests.exceptions.JSONDecodeError) and failed is _unread:
+            return self._classify_answer(what, on_failure, error)
+        if isinstance(error, _NotGcs | requests.exceptions.JSONDecodeError) and on_failure is _read_failed:
             return StoreRefused(
-                f"gs://{self._name}: no server of Cloud Storage answers there, or a proxy changes its answers: {error}"
+                f"gs://{self._name}: this is not a server of Cloud Storage, or a proxy changes its answers: {error}"
             )
-        return failed(error, what)
+        return on_failure(error, what)
 
-    def _without_token(self, what: str, failed: "_Failed", error: GoogleAuthError) -> StoreError:
-        if _is_passing(error):  # this time nothing was sent
-            return _in_doubt(error, what) if failed is _in_doubt else _unread(error, what)
-        return StoreRefused(f"gs://{self._name}: no credentials that work ({error})")
+    def _classify_auth_error(self, what: str, on_failure: "_OnFailure", error: GoogleAuthError) -> StoreError:
+        if _is_transient(error):  # in this try nothing was sent
+            return _outcome_unknown(error, what) if on_failure is _outcome_unknown else _read_failed(error, what)
+        return StoreRefused(f"gs://{self._name}: no valid credentials ({error})")
 
-    def _answered(self, what: str, failed: "_Failed", error: Exception) -> StoreError:
-        """What an answer that is not yes means."""
+    def _classify_answer(self, what: str, on_failure: "_OnFailure", error: Exception) -> StoreError:
+        """Return the store error for an error response of the server."""
         status, message = _status_and_message(error)
-        told = f"{what}: {status} {message}"
-        again = failed is _in_doubt
-        meant: StoreError
+        text = f"{what}: {status} {message}"
+        was_repeated = on_failure is _outcome_unknown
+        result: StoreError
         match status:
             case 409 | 412:
-                meant = ConditionFailed(told)
-            case 404 if again or _NO_BUCKET.search(message):
-                # A new object cannot be missing; what else is missing only words tell.
-                meant = self._without_bucket()
+                result = ConditionFailed(text)
+            case 404 if was_repeated or _NO_BUCKET.search(message):
+                # A new object cannot be missing. Otherwise only the message names what is missing.
+                result = self._no_bucket()
             case 404:
-                meant = ObjectMissing(what)
+                result = ObjectMissing(what)
             case 429:
-                meant = OutcomeUnknown(told) if again else StoreBusy(told)
-            case 400 if "match calculated" in message:  # a digest: the body was damaged on its way
-                meant = OutcomeUnknown(told) if again else StoreUnavailable(told)
+                result = OutcomeUnknown(text) if was_repeated else StoreBusy(text)
+            case 400 if "match calculated" in message:  # of digests: the body was damaged on its way
+                result = OutcomeUnknown(text) if was_repeated else StoreUnavailable(text)
             case 401 | 403:
-                meant = StoreForbidden(f"{told}: the credentials may not do this")
-            case _ if status in {408, 410} or status >= 500:  # 410: an upload in several requests was forgotten
-                meant = failed(error, what)
+                result = StoreForbidden(f"{text}: permission denied")
+            case _ if status in {408, 410} or status >= 500:  # 410: the session of a resumable upload is gone
+                result = on_failure(error, what)
             case _:
-                meant = StoreRefused(told)
-        return meant
+                result = StoreRefused(text)
+        return result
 
-    def _without_bucket(self) -> StoreRefused:
-        return StoreRefused(f"there is no bucket {self._name}: make it, or name another one")
+    def _no_bucket(self) -> StoreRefused:
+        return StoreRefused(f"there is no bucket {self._name}: create it, or name another one")
 
-    def _connected(self) -> Any:
+    def _shared_client(self) -> Any:
         with self._lock:
             if self._client is None:
                 self._client = _client(self._endpoint)
@@ -287,7 +298,10 @@ class GcsStore:
 
 
 _LIMIT: Final = ContextVar[tuple[str, int] | None]("_LIMIT", default=None)
-"""Key and most bytes of the download of this thread: the library takes no limit, but its session has a hook."""
+"""Key and size limit of the download of this thread.
+
+The library has no parameter for a limit, but its session has a hook.
+"""
 
 
 @contextlib.contextmanager
@@ -300,7 +314,10 @@ def _limited_to(key: str, most_bytes: int | None) -> Iterator[None]:
 
 
 def _limit_body(response: requests.Response, *_args: object, **_options: object) -> None:
-    """Before a body is read: refuse one that says it is too big, and count one that does not say."""
+    """Limit the size of a response body before it is read.
+
+    If the headers have a length it is checked. Otherwise the bytes are counted while they are read.
+    """
     limit = _LIMIT.get()
     if limit is None or response.status_code >= 400:
         return
@@ -309,13 +326,14 @@ def _limit_body(response: requests.Response, *_args: object, **_options: object)
     if length.isdecimal() and int(length) > most_bytes:
         response.close()
         raise ObjectTooBig(key, most_bytes)
-    read_on = response.raw.read
+    read_raw = response.raw.read
 
     def read(*_args: object, **_options: object) -> bytes:
-        body: bytes = read_on(most_bytes + 1, decode_content=False)
+        body: bytes = read_raw(most_bytes + 1, decode_content=False)
         if len(body) > most_bytes:
             raise ObjectTooBig(key, most_bytes)
-        rest: bytes = read_on(decode_content=False)  # nothing, or the error that it was cut off
+        # Empty at the end of the body; an error if the connection was cut.
+        rest: bytes = read_raw(decode_content=False)
         return body + rest
 
     response.raw.read = read
@@ -326,18 +344,20 @@ def _client(endpoint: str | None) -> Any:
     is_emulator = endpoint is not None and endpoint.startswith("http://")
     credentials = AnonymousCredentials() if is_emulator else None  # type: ignore[no-untyped-call]  # google-auth has no types
     client = storage.Client(project=None, credentials=credentials, client_options=options)
-    # It would ask for the bucket's own metadata in a thread of its own, for traces that nobody takes.
-    client._bucket_metadata_cache = None  # noqa: SLF001  # the library has an environment variable alone for it
-    client._http.hooks["response"].append(_read_refusal)  # noqa: SLF001  # the session that it will use
+    # The cache would request the bucket's metadata in a background thread, for traces that are not
+    # used. The library has only an environment variable to turn that off.
+    client._bucket_metadata_cache = None  # noqa: SLF001  # see above
+    client._http.hooks["response"].append(_read_refusal)  # noqa: SLF001  # the session that it uses
     client._http.hooks["response"].append(_limit_body)  # noqa: SLF001  # see above
-    # Its session keeps ten connections and drops what is beyond; the library has no setting for it.
+    # The session keeps ten connections and drops more. The library has no setting for this number.
     for scheme in ("https://", "http://"):
         client._http.mount(scheme, HTTPAdapter(CONNECTIONS, CONNECTIONS))  # noqa: SLF001  # see above
     return client
 
 
 def _read_refusal(response: requests.Response, *_args: object, **_options: object) -> None:
-    # A download that is refused is not read by the library: its connection would be lost, and the reason with it.
+    # The library does not read the body of a refused
+    # download: the connection and the reason would be lost.
     if response.status_code >= 400:
         response.content  # noqa: B018  # reads
 
@@ -350,25 +370,28 @@ _PERMISSIONS: Final = {
     "_upload": "storage.objects.create (and storage.objects.delete, to replace)",
     "_delete": "storage.objects.delete",
 }
-"""What each call to the library needs."""
+"""The permission that each method needs, by the name of the method."""
 
-_Failed = Callable[[Exception, str], StoreError]
-"""What it means that no answer came, or that the server failed."""
+_OnFailure = Callable[[Exception, str], StoreError]
+"""Makes the store error for a request without an answer, or with a failure of the server."""
 
 
-def _unread(error: Exception, what: str) -> StoreError:
+def _read_failed(error: Exception, what: str) -> StoreError:
     if isinstance(error, DataCorruption):
         return ObjectDamaged(f"{what} is damaged: {' '.join(str(error).split())}")
     return StoreUnavailable(f"{what}: {error}")
 
 
-def _in_doubt(error: Exception, what: str) -> StoreError:
-    """Of a request that may have been sent several times: the last failure tells nothing of the first sending."""
+def _outcome_unknown(error: Exception, what: str) -> StoreError:
+    """For a request that may have been sent several times.
+
+    The last failure says nothing about the first sending.
+    """
     return OutcomeUnknown(f"{what}: {error}")
 
 
-def _in_doubt_if_sent(error: Exception, what: str) -> StoreError:
-    return _unread(error, what) if _is_unsent(error) else _in_doubt(error, what)
+def _outcome_unknown_if_sent(error: Exception, what: str) -> StoreError:
+    return _read_failed(error, what) if _is_unsent(error) else _outcome_unknown(error, what)
 
 
 def _is_unsent(error: Exception) -> bool:
@@ -378,13 +401,13 @@ def _is_unsent(error: Exception) -> bool:
     return isinstance(below, MaxRetryError) and isinstance(below.reason, NewConnectionError)
 
 
-def _is_passing(error: GoogleAuthError) -> bool:
-    # On a machine of Google's, a metadata server that does not answer comes as its own kind of error.
+def _is_transient(error: GoogleAuthError) -> bool:
+    # On a machine of Google Cloud, an unreachable metadata server raises its own error class.
     return isinstance(error, TransportError) or error.retryable or isinstance(error.__cause__, TransportError)
 
 
 def _status_and_message(error: Exception) -> tuple[int, str]:
-    """Of an answer; in the server's own words where it has any, without the request around them."""
+    """Return status and message of an error response; the server's own message if it has one."""
     response: Any = getattr(error, "response", None)
     try:
         return response.status_code, str(response.json()["error"]["message"])
@@ -401,6 +424,6 @@ def _generation_of(blob: Any) -> int:
 
 def _generation(key: str, version: Version) -> int:
     if not version.isascii() or not version.isdecimal() or int(version) == 0:
-        # 0 would mean that there must be none.
+        # Generation 0 is the condition that the object does not exist.
         raise ConditionFailed(f"object {key} never had a version {version!r}")
     return int(version)

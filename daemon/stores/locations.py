@@ -1,7 +1,8 @@
-"""What a bucket's URL names. Pure: nothing is opened, nothing is asked.
+"""Parses the location of a bucket. Pure: it opens nothing and sends no request.
 
-`DIR` and `file:///dir`; `s3://bucket/prefix?endpoint=URL&region=NAME`; `gs://bucket/prefix?endpoint=URL`. Credentials
-are never part of it: they come from where the SDK of each store finds them.
+The forms are `DIR`, `file:///dir`, `s3://bucket/prefix?endpoint=URL&region=NAME` and
+`gs://bucket/prefix?endpoint=URL`. Credentials are never part of a location: the SDK of each store
+finds them in its usual places.
 """
 
 from dataclasses import dataclass
@@ -26,7 +27,7 @@ class Directory:
 
 @dataclass(frozen=True, slots=True)
 class S3:
-    """A bucket of S3, or of a server at `endpoint` that speaks its API."""
+    """A bucket of S3, or of an S3-compatible server at `endpoint`."""
 
     bucket: str
     prefix: str
@@ -47,10 +48,11 @@ Location = Directory | S3 | Gcs
 
 
 def parse(text: str) -> Location:
-    """What this names.
+    """Parse a path or URL.
 
     Raises:
-        ValueError: nothing that can be opened; says what is wrong, to follow the name of what was given.
+        ValueError: it is not a location. The message continues a sentence that begins with the name
+            of the setting.
     """
     if not text or "\0" in text:
         raise ValueError(f"must be {FORMS}")
@@ -76,9 +78,9 @@ def parse(text: str) -> Location:
 
 
 def spelled(endpoint: str) -> str:
-    """The one spelling of an endpoint: no capitals in its host, no default port, no slash at its end.
+    """Normalise an endpoint: host in lower case, no default port, no slash at the end.
 
-    What is no endpoint stays as it is.
+    Text that is not an endpoint is returned unchanged.
     """
     try:
         parts = urlsplit(endpoint)
@@ -88,8 +90,8 @@ def spelled(endpoint: str) -> str:
     if not parts.hostname:
         return endpoint
     host = f"[{parts.hostname}]" if ":" in parts.hostname else parts.hostname
-    shown = "" if port in {None, _DEFAULT_PORTS.get(parts.scheme)} else f":{port}"
-    return f"{parts.scheme}://{host}{shown}{parts.path.rstrip('/')}"
+    suffix = "" if port in {None, _DEFAULT_PORTS.get(parts.scheme)} else f":{port}"
+    return f"{parts.scheme}://{host}{suffix}{parts.path.rstrip('/')}"
 
 
 def _bucket(name: str) -> str:

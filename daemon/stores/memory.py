@@ -1,8 +1,9 @@
-"""A store in this process's memory: for tests, simulations and trials; everything is gone when the process ends.
+"""An object store in the memory of this process, for tests, simulations and trials.
 
-It has two flavours, because the two clouds differ where it hurts. GCS counts a generation up at every write. S3 shows
-a digest of the body, so that contents that go A, B, A show the same version again, and another tag alone shows no
-change at all (object-store protocol 1.1). Like both clouds, its listings know no sha256.
+It has two modes, because GCS and S3 differ in their versions. GCS assigns a new generation at every
+write. S3 uses a digest of the body: the version repeats after a change from A to B and back to A,
+and a change of the tag alone does not change it (object-store protocol 1.1). As in both clouds,
+listings have no sha256.
 """
 
 import hashlib
@@ -29,7 +30,7 @@ class _Object:
 
 
 class MemoryStore:
-    """An ObjectStore of one process. Each operation gives way once before it acts, so that others can come between."""
+    """An ObjectStore of one process. Each operation yields to other tasks once before it acts."""
 
     def __init__(self, runtime: Runtime, *, versions_by_content: bool = False) -> None:
         self._runtime = runtime
@@ -39,80 +40,80 @@ class MemoryStore:
         self._lock = threading.Lock()
 
     async def get(self, key: str, *, most_bytes: int | None = None) -> Stored:
-        """The object. Raises ObjectMissing."""
+        """Read an object. Raises ObjectMissing, ObjectTooBig."""
         check_key(key)
-        await self._give_way()
+        await self._yield_to_others()
         with self._lock:
-            stored = self._present(key).stored()
+            stored = self._existing(key).stored()
         if most_bytes is not None and len(stored.body) > most_bytes:
             raise ObjectTooBig(key, most_bytes)
         return stored
 
     async def scan(self, prefix: str) -> Listing:
-        """All objects whose key starts with `prefix`, sorted by the key's bytes."""
+        """List all objects whose key starts with `prefix`, sorted by the bytes of their keys."""
         check_prefix(prefix)
-        await self._give_way()
+        await self._yield_to_others()
         with self._lock:
-            found = {key: held for key, held in self._objects.items() if key.startswith(prefix)}
+            matching = {key: value for key, value in self._objects.items() if key.startswith(prefix)}
         return Listing(
             tuple(
-                Listed(key, held.version, len(held.content.body), held.modified)
-                for key, held in sorted(found.items(), key=lambda item: by_bytes(item[0]))
+                Listed(key, matching[key].version, len(matching[key].content.body), matching[key].modified)
+                for key in sorted(matching, key=by_bytes)
             )
         )
 
     async def folders(self, prefix: str) -> Sequence[str]:
-        """The next parts of the keys below the folder `prefix`, sorted."""
+        """List the names of the folders in the folder `prefix`, sorted."""
         check_folder(prefix)
-        await self._give_way()
+        await self._yield_to_others()
         with self._lock:
-            rests = [key.removeprefix(prefix) for key in self._objects if key.startswith(prefix)]
-        return sorted({rest.partition("/")[0] for rest in rests if "/" in rest}, key=by_bytes)
+            relative = [key.removeprefix(prefix) for key in self._objects if key.startswith(prefix)]
+        return sorted({path.partition("/")[0] for path in relative if "/" in path}, key=by_bytes)
 
     async def create(self, key: str, content: Content) -> Version:
         """Store a new object. Raises ConditionFailed."""
         check_key(key)
-        await self._give_way()
+        await self._yield_to_others()
         with self._lock:
             if key in self._objects:
                 raise ConditionFailed(f"object {key} exists already")
             return self._put(key, content)
 
     async def replace(self, key: str, content: Content, version: Version) -> Version:
-        """Store over exactly this version. Raises ConditionFailed, ObjectMissing."""
+        """Replace exactly this version. Raises ConditionFailed, ObjectMissing."""
         check_key(key)
-        await self._give_way()
+        await self._yield_to_others()
         with self._lock:
-            self._expect(key, version)
+            self._check_version(key, version)
             return self._put(key, content)
 
     async def delete(self, key: str, version: Version) -> None:
-        """Remove exactly this version. Raises ConditionFailed, ObjectMissing."""
+        """Delete exactly this version. Raises ConditionFailed, ObjectMissing."""
         check_key(key)
-        await self._give_way()
+        await self._yield_to_others()
         with self._lock:
-            self._expect(key, version)
+            self._check_version(key, version)
             del self._objects[key]
 
-    async def _give_way(self) -> None:
+    async def _yield_to_others(self) -> None:
         await self._runtime.sleep(0)
 
-    def _present(self, key: str) -> _Object:
-        held = self._objects.get(key)
-        if held is None:
+    def _existing(self, key: str) -> _Object:
+        stored = self._objects.get(key)
+        if stored is None:
             raise ObjectMissing(key)
-        return held
+        return stored
 
-    def _expect(self, key: str, version: Version) -> None:
-        if self._present(key).version != version:
-            raise ConditionFailed(f"object {key} is not at version {version} any more")
+    def _check_version(self, key: str, version: Version) -> None:
+        if self._existing(key).version != version:
+            raise ConditionFailed(f"object {key} is no longer at version {version}")
 
     def _put(self, key: str, content: Content) -> Version:
         self._writes += 1
         digest = hashlib.sha256(content.body).hexdigest()
         version = Version(digest if self._versions_by_content else str(self._writes))
-        held = Content(content.body, content.content_type, content.cache_control, _frozen(content.tag))
-        self._objects[key] = _Object(held, version, self._runtime.now())
+        copy = Content(content.body, content.content_type, content.cache_control, _frozen(content.tag))
+        self._objects[key] = _Object(copy, version, self._runtime.now())
         return version
 
 

@@ -1,22 +1,22 @@
-"""What a key and a prefix may be, for every store alike.
+"""Rules for keys and prefixes, the same for every store. Pure.
 
-A key that one store takes and another refuses would make a bucket that cannot be moved, so the strictest rules of
-the adapters hold everywhere: a path of a POSIX file system, which is also an object name of S3 and GCS.
+A bucket could not be moved if one store accepted a key that another refuses. So every store applies
+the strictest rules: a key is a path of a POSIX file system and an object name of S3 and GCS.
 """
 
 import re
 from typing import Final
 
 LONGEST_KEY: Final = 1024
-"""Bytes: the limit of S3 and of GCS."""
+"""In bytes: the limit of S3 and of GCS."""
 LONGEST_PART: Final = 255
-"""Bytes: the limit of a file's name."""
+"""In bytes: the limit of a file name."""
 _FORBIDDEN: Final = re.compile(r"[\x00-\x1f\x7f\ud800-\udfff]")
-"""Control characters, and halves of surrogate pairs, which no encoding holds."""
+"""Control characters, and lone surrogates, which cannot be encoded."""
 
 
 def is_key(text: str) -> bool:
-    """Whether an object can have this name."""
+    """Whether this is a valid key."""
     try:
         check_key(text)
     except ValueError:
@@ -25,7 +25,11 @@ def is_key(text: str) -> bool:
 
 
 def check_key(key: str) -> str:
-    """The key itself. Raises ValueError, which is a programming error of the caller: no key comes from outside."""
+    """Return the key if it is valid.
+
+    Raises:
+        ValueError: a programming error of the caller, since no key comes from outside.
+    """
     if not key:
         raise ValueError("a key must not be empty")
     _check_text(key)
@@ -38,7 +42,7 @@ def check_key(key: str) -> str:
 
 
 def check_prefix(prefix: str) -> str:
-    """The prefix itself: the start of some key, or empty. Raises ValueError."""
+    """Return the prefix if it is empty or the start of a valid key. Raises ValueError."""
     folder, _, _ = prefix.rpartition("/")
     if folder or prefix.startswith("/"):
         check_key(folder)
@@ -47,14 +51,17 @@ def check_prefix(prefix: str) -> str:
 
 
 def check_folder(prefix: str) -> str:
-    """The prefix of a whole folder itself: empty, or ending in `/`. Raises ValueError."""
+    """Return the prefix if it names a folder: it is empty or ends in `/`. Raises ValueError."""
     if prefix and not prefix.endswith("/"):
         raise ValueError(f"folder {prefix!r} must be empty or end in '/'")
     return check_prefix(prefix)
 
 
 def by_bytes(key: str) -> bytes:
-    """What keys are sorted by, as servers do; Python's own order of text differs above U+FFFF."""
+    """Sort key for object keys, as servers sort them.
+
+    Python's order of text differs above U+FFFF.
+    """
     return key.encode()
 
 

@@ -1,21 +1,22 @@
-"""Tags as an object's metadata on a server, where other tools keep theirs beside it (a file's time, say).
+"""Encodes tags as the metadata of an object on a server, and decodes them. Pure.
 
-A header takes no more than ASCII, and trims spaces: values are percent-encoded. Pure.
+Names get a prefix, because other tools store metadata of their own (for example a file's time).
+Values are percent-encoded, because a header holds only ASCII and loses spaces at its ends.
 """
 
 from collections.abc import Mapping
 from typing import Final
 from urllib.parse import quote, unquote
 
-_OURS: Final = "rebundle-"
-_KEPT_AS_IT_IS: Final = "!#$&'()*+,/:;=?@[]^_`{|}~.-"
+_PREFIX: Final = "rebundle-"
+_UNENCODED: Final = "!#$&'()*+,/:;=?@[]^_`{|}~.-"
 
 
 def encoded(tag: Mapping[str, str]) -> dict[str, str]:
-    """What is sent with an object."""
-    return {_OURS + name: quote(value, safe=_KEPT_AS_IT_IS) for name, value in tag.items()}
+    """Return the metadata to send with an object."""
+    return {_PREFIX + name: quote(value, safe=_UNENCODED) for name, value in tag.items()}
 
 
 def decoded(metadata: Mapping[str, str]) -> dict[str, str]:
-    """The tag among everything that came with an object."""
-    return {name.removeprefix(_OURS): unquote(value) for name, value in metadata.items() if name.startswith(_OURS)}
+    """Return the tag that is part of an object's metadata."""
+    return {name.removeprefix(_PREFIX): unquote(value) for name, value in metadata.items() if name.startswith(_PREFIX)}

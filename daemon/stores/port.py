@@ -1,8 +1,9 @@
-"""The store port: six operations, each atomic for its key.
+"""The object-store port: six operations, each atomic for its key.
 
-Keys are relative, `/`-separated, without empty, `.` or `..` parts. A key never is the folder of another one.
-A version is opaque. Contents that go A, B, A may show the same version again (an S3 ETag does), so a key that is
-changed by `replace` must carry something unique in its body.
+Keys are relative and `/`-separated, without empty, `.` or `..` parts. No key is the folder of
+another key. A version is opaque. After a change from A to B and back to A, an object may have its
+first version again (an S3 ETag does). So every object that is changed by `replace` must have
+something unique in its body.
 """
 
 from collections.abc import Mapping, Sequence
@@ -17,7 +18,10 @@ Version = NewType("Version", str)
 
 @dataclass(frozen=True, slots=True)
 class Content:
-    """What is to be stored. `tag` is metadata that is read back with the object and vouches for nothing by itself."""
+    """An object to store.
+
+    `tag` is metadata that is read back with the object. It is not evidence of anything.
+    """
 
     body: bytes
     content_type: str = "application/octet-stream"
@@ -27,7 +31,7 @@ class Content:
 
 @dataclass(frozen=True, slots=True)
 class Stored:
-    """An object as it was read: body, version and tag belong together."""
+    """An object as read. Body, version and tag belong together."""
 
     body: bytes
     version: Version
@@ -36,38 +40,41 @@ class Stored:
 
 @dataclass(frozen=True, slots=True)
 class Listed:
-    """An object as a listing shows it."""
+    """An object in a listing."""
 
     key: str
     version: Version
     size: int
     modified: datetime
-    """When it was written, by the store's clock, in UTC."""
+    """Time of the last write, by the store's clock, in UTC."""
     sha256: str | None = None
-    """Digest of the body, where the store knows it at no cost."""
+    """Digest of the body, if the store has it without another request."""
     fault: str | None = None
-    """Why the body cannot be read, and what to do about it, where the listing shows that."""
+    """Why the body cannot be read, and what to do about it; None if the listing shows no fault."""
 
 
 @dataclass(frozen=True, slots=True)
 class UnreadableFolder:
-    """A folder that the store may not list: what is below it is unknown. Only a directory store has any."""
+    """A folder that could not be listed: its objects are unknown.
+
+    Only a directory store has these.
+    """
 
     key: str
-    """Its path, without a `/` at the end."""
+    """Path of the folder, without a `/` at the end."""
     reason: str
     """What is wrong, and what to do about it."""
 
 
 @dataclass(frozen=True, slots=True)
 class Listing(Sequence[Listed]):
-    """The objects of a listing, sorted by the key's bytes, and the folders that could not be listed."""
+    """The objects below a prefix, sorted by the bytes of their keys, and the unreadable folders."""
 
     objects: tuple[Listed, ...] = ()
     unreadable: tuple[UnreadableFolder, ...] = ()
 
     def complete(self) -> "Listing":
-        """The listing itself, for callers that must know every object.
+        """Return the listing itself. For callers that must see every object.
 
         Raises:
             StoreRefused: a folder could not be listed.
@@ -88,48 +95,56 @@ class Listing(Sequence[Listed]):
 
 
 class ObjectStore(Protocol):
-    """A bucket, or a prefix of one. Strongly consistent: a read or listing that starts after a write was answered
-    shows it.
+    """A bucket, or a prefix of one.
 
+    Strongly consistent: a read or listing that starts after the answer to a write shows that write.
     Every operation may raise StoreUnavailable (try again) or StoreRefused (the operator must act).
     """
 
     async def get(self, key: str, *, most_bytes: int | None = None) -> Stored:
-        """The object. `most_bytes`: the largest body the caller accepts; None accepts any.
+        """Read an object. `most_bytes`: the largest body that the caller accepts; None: any size.
 
         Raises:
-            ObjectMissing: there is none. ObjectTooBig: it is larger than `most_bytes`; no more than that was read.
+            ObjectMissing: there is no such object.
+            ObjectTooBig: the body is larger than `most_bytes`; no more than that was read.
         """
         ...
 
     async def scan(self, prefix: str) -> Listing:
-        """All objects whose key starts with `prefix`.
+        """List all objects whose key starts with `prefix`.
 
-        One that cannot be read is listed with its fault. So is, in a directory, a symbolic link, FIFO, socket or
-        device under a name that an object could have: its key cannot be read, created, replaced or deleted, nor
-        anything below it. A folder below the one of the prefix that cannot be listed is in `Listing.unreadable`;
-        if the folder of the prefix cannot be listed, StoreRefused is raised. The version of an object without a fault
-        is the one that `get`, `replace` and `delete` go by, whether or not the listing read it.
+        An object that cannot be read is listed with its fault. In a directory, a symbolic link,
+        FIFO, socket or device whose name is a valid key is also listed with a fault. Its key, and
+        every key below it, cannot be read, created, replaced or deleted.
+
+        A subfolder that cannot be listed is in `Listing.unreadable`. If the folder of the prefix
+        itself cannot be listed, StoreRefused is raised.
+
+        The version of an object without a fault is the one that `get`, `replace` and `delete` use,
+        whether or not the listing read the body.
         """
         ...
 
     async def folders(self, prefix: str) -> Sequence[str]:
-        """The next parts of the keys below the folder `prefix` (empty, or ending in `/`), sorted: what a listing
-        with the delimiter `/` gives. A folder that cannot be listed may hold objects and is among them; only if
-        `prefix` itself cannot be listed, StoreRefused is raised."""
+        """List the names of the folders in the folder `prefix`, sorted.
+
+        `prefix` is empty or ends in `/`. The result is that of a listing with the delimiter `/`. A
+        folder that cannot be listed may hold objects, so it is included. If `prefix` itself cannot
+        be listed, StoreRefused is raised.
+        """
         ...
 
     async def create(self, key: str, content: Content) -> Version:
-        """Store a new object. Raises ConditionFailed if there is one, OutcomeUnknown."""
+        """Store a new object. Raises ConditionFailed if the key exists, OutcomeUnknown."""
         ...
 
     async def replace(self, key: str, content: Content, version: Version) -> Version:
-        """Store over exactly this version. Raises ConditionFailed, ObjectMissing, OutcomeUnknown."""
+        """Replace exactly this version. Raises ConditionFailed, ObjectMissing, OutcomeUnknown."""
         ...
 
     async def delete(self, key: str, version: Version) -> None:
-        """Remove exactly this version. Raises ConditionFailed, ObjectMissing, OutcomeUnknown.
+        """Delete exactly this version. Raises ConditionFailed, ObjectMissing, OutcomeUnknown.
 
-        Only a bonus on many S3-compatible stores, which ignore the condition: nothing's safety may rest on it.
+        Many S3-compatible stores ignore the condition, so no safety rule may depend on it.
         """
         ...

@@ -1,8 +1,8 @@
-"""Commands that operators copy from a message. Everything in them is quoted for a shell; nothing is opened.
+"""Shell commands for messages to operators. Every argument is quoted; no file is opened. Pure.
 
-What has to leave its place goes below `.rebundle/aside/` of the bucket. No scope lists that folder and no host copies
-it, while a file that is renamed within a live tree would be copied. Each command makes a folder of its own there, so
-that nothing is overwritten.
+The commands move an object that is in the way to `.rebundle/aside/` of the bucket. No scope lists
+that folder and no host copies it, whereas a file renamed within a live tree would be copied. Each
+command uses a new subfolder, so that nothing is overwritten.
 """
 
 import shlex
@@ -15,7 +15,7 @@ ASIDE: Final = ".rebundle/aside"
 
 
 def move_object(location: Location, key: str) -> str:
-    """The command that moves an object out of the scopes of its bucket."""
+    """Return the command that moves an object out of the scopes of its bucket."""
     match location:
         case Directory(path=root):
             return move_file(root.absolute(), root.absolute() / key)
@@ -28,9 +28,9 @@ def move_object(location: Location, key: str) -> str:
 
 
 def move_file(root: Path, path: Path) -> str:
-    """The command that moves a file or folder out of the scopes of a directory store.
+    """Return the command that moves a file or folder out of the scopes of a directory store.
 
-    What is not below the root, or is in `.rebundle/`, is in no scope: it is renamed where it is.
+    A path outside the root, or in `.rebundle/`, is in no scope: it is renamed in its folder.
     """
     quoted = shlex.quote(str(path))
     if root not in path.parents or root / ".rebundle" in (path, *path.parents):

@@ -1,13 +1,15 @@
-"""A bucket of S3, or of a server that speaks its API, through boto3. The only module that imports it.
+"""Object store in a bucket of S3 or of an S3-compatible server.
 
-Two clients. `bulk` reads, lists and creates, and sends again by itself what failed. `once` replaces and deletes: a
-second sending of a write that was applied is answered 412, so whoever changes a key sends it once and reads back
-(object-store protocol 1.4). A create that the SDK has sent twice is met by the same reading back, since nobody takes
-a 412 for proof (`stores.errors`).
+No other module imports boto3.
 
-The version is the ETag without its quotes. On most servers that is a digest of the body alone: bodies that go A, B, A
-show the same version again, another tag alone shows no change. Credentials, region,
-endpoint, proxy and CA bundle are found as boto3 finds them for everyone.
+It uses two clients. `bulk` reads, lists and creates, and retries failed requests. `once` replaces
+and deletes, and sends each request once: a server answers 412 to the second sending of a write that
+it has applied. So callers read back after every answer except success (object-store protocol 1.4).
+The same applies to a create, which the SDK may send twice: a 412 is never proof (`stores.errors`).
+
+The version is the ETag without its quotes. On most servers the ETag is a digest of the body alone:
+it repeats after a change from A to B and back to A, and a change of the tag alone does not change
+it. boto3 finds credentials, region, endpoint, proxy and CA bundle in its usual places.
 """
 
 import base64
@@ -64,10 +66,10 @@ _CONNECT_SECONDS: Final = 3
 _ONCE_SECONDS: Final = 10
 _BULK_SECONDS: Final = 60
 _TRIES: Final = 3
-_PIECE: Final = 1 << 20
+_CHUNK_BYTES: Final = 1 << 20
 
-_NOT_SENT: Final = (EndpointConnectionError, ConnectTimeoutError)
-_SETTINGS: Final = (
+_NOT_SENT_ERRORS: Final = (EndpointConnectionError, ConnectTimeoutError)
+_SETTINGS_ERRORS: Final = (
     NoCredentialsError,
     PartialCredentialsError,
     CredentialRetrievalError,
@@ -78,21 +80,23 @@ _SETTINGS: Final = (
     InvalidConfigError,
     ParamValidationError,
 )
-_INVALID: Final = frozenset({"InvalidAccessKeyId", "SignatureDoesNotMatch", "ExpiredToken", "InvalidToken"})
-_LISTING: Final = "s3:ListBucket"
+_INVALID_CREDENTIALS: Final = frozenset({"InvalidAccessKeyId", "SignatureDoesNotMatch", "ExpiredToken", "InvalidToken"})
+_LIST_ACTION: Final = "s3:ListBucket"
 _ACTIONS: Final = {
-    "ListObjectsV2": _LISTING,
+    "ListObjectsV2": _LIST_ACTION,
     "GetObject": "s3:GetObject",
     "HeadObject": "s3:GetObject",
     "PutObject": "s3:PutObject",
     "DeleteObject": "s3:DeleteObject",
 }
-_DAMAGED: Final = frozenset({"BadDigest", "IncompleteBody", "RequestTimeout", "XAmzContentSHA256Mismatch"})
-_BUSY: Final = frozenset({"SlowDown", "TooManyRequests", "Throttling", "ThrottlingException", "RequestLimitExceeded"})
+_DAMAGED_CODES: Final = frozenset({"BadDigest", "IncompleteBody", "RequestTimeout", "XAmzContentSHA256Mismatch"})
+_BUSY_CODES: Final = frozenset(
+    {"SlowDown", "TooManyRequests", "Throttling", "ThrottlingException", "RequestLimitExceeded"}
+)
 
 
 Client = Any
-"""boto3 makes the methods of its clients at run time, from a description of the service."""
+"""boto3 creates the methods of its clients at run time, so they have no types."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,10 +106,12 @@ class _Clients:
 
 
 class S3Store:
-    """An ObjectStore in a bucket, below a prefix (without slashes at its ends; empty: the whole bucket).
+    """An ObjectStore in a bucket, below a prefix without slashes at its ends.
 
-    `quoted`: whether the server compares `If-Match` with the ETag in quotes, as AWS does, or without, as Ceph does;
-    the probe finds out (`stores.probe`).
+    An empty prefix means the whole bucket.
+
+    `quoted`: whether the server compares `If-Match` with the ETag in quotes, as AWS does, or
+    without quotes, as Ceph does. `stores.wrappers.etag_form` finds out.
     """
 
     def __init__(
@@ -128,7 +134,7 @@ class S3Store:
         self._lock = threading.Lock()
 
     def unquoted(self) -> "S3Store":
-        """The same bucket, for a server that compares ETags without their quotes."""
+        """Return a store of the same bucket, for a server that compares ETags without quotes."""
         return S3Store(
             self._bucket,
             self._prefix.rstrip("/"),
@@ -139,7 +145,7 @@ class S3Store:
         )
 
     def close(self) -> None:
-        """Give the connections back."""
+        """Close all connections."""
         with self._lock:
             clients, self._clients = self._clients, None
         for client in (clients.bulk, clients.once) if clients else ():
@@ -148,85 +154,92 @@ class S3Store:
     # ---- reading
 
     async def get(self, key: str, *, most_bytes: int | None = None) -> Stored:
-        """The object. Raises ObjectMissing."""
+        """Read an object. Raises ObjectMissing, ObjectTooBig."""
         check_key(key)
-        return await self._calling(key, _unread, self._get, key, most_bytes)
+        return await self._call_in_thread(key, _read_failed, self._get, key, most_bytes)
 
     async def scan(self, prefix: str) -> Listing:
-        """All objects whose key starts with `prefix`, sorted by the key's bytes."""
-        return await self._calling(self._told(prefix), _unread, self._scan, check_prefix(prefix))
+        """List all objects whose key starts with `prefix`, sorted by the bytes of their keys."""
+        name = self._listing_name(prefix)
+        return await self._call_in_thread(name, _read_failed, self._scan, check_prefix(prefix))
 
     async def folders(self, prefix: str) -> Sequence[str]:
-        """The next parts of the keys below the folder `prefix`, sorted."""
-        return await self._calling(self._told(prefix), _unread, self._folders, check_folder(prefix))
+        """List the names of the folders in the folder `prefix`, sorted."""
+        name = self._listing_name(prefix)
+        return await self._call_in_thread(name, _read_failed, self._folders, check_folder(prefix))
 
-    def _told(self, prefix: str) -> str:
+    def _listing_name(self, prefix: str) -> str:
+        """Return the name of a listing for messages."""
         return prefix or f"s3://{self._bucket}"
 
     def _get(self, clients: _Clients, key: str, most_bytes: int | None) -> Stored:
         for _ in range(_TRIES - 1):
-            # The SDK sends a request again that failed, and not one whose body was damaged on its way.
+            # The SDK retries failed requests, but not a response whose body was damaged on its way.
             with contextlib.suppress(FlexibleChecksumError):
                 return self._read(clients, key, most_bytes)
         return self._read(clients, key, most_bytes)
 
     def _read(self, clients: _Clients, key: str, most_bytes: int | None) -> Stored:
         answer = clients.bulk.get_object(Bucket=self._bucket, Key=self._prefix + key)
-        # Not `with` the body itself: that is the bare stream, which checks neither length nor checksum.
-        with contextlib.closing(answer["Body"]) as body:
-            read = body.read() if most_bytes is None else _read_at_most(body, answer, key, most_bytes)
-        return Stored(read, _version(answer), object_metadata.decoded(answer.get("Metadata", {})))
+        # `with` on the body itself gives the raw stream, which checks neither length nor checksum.
+        with contextlib.closing(answer["Body"]) as stream:
+            body = stream.read() if most_bytes is None else _read_at_most(stream, answer, key, most_bytes)
+        return Stored(body, _version(answer), object_metadata.decoded(answer.get("Metadata", {})))
 
     def _scan(self, clients: _Clients, prefix: str) -> Listing:
-        found = [
-            Listed(key, _version(each), int(each["Size"]), _utc(each["LastModified"]))
-            for page in self._pages(clients, Prefix=self._prefix + prefix)
-            for each in page.get("Contents", ())
-            if is_key(key := each["Key"].removeprefix(self._prefix))  # a console makes `folder/`
-        ]
-        return Listing(tuple(sorted(found, key=lambda each: by_bytes(each.key))))
+        objects: list[Listed] = []
+        for page in self._pages(clients, Prefix=self._prefix + prefix):
+            for item in page.get("Contents", ()):
+                key = item["Key"].removeprefix(self._prefix)
+                # The web console creates objects such as `folder/`, which are not keys.
+                if is_key(key):
+                    modified = _utc(item["LastModified"])
+                    objects.append(Listed(key, _version(item), int(item["Size"]), modified))
+        return Listing(tuple(sorted(objects, key=lambda listed: by_bytes(listed.key))))
 
     def _folders(self, clients: _Clients, prefix: str) -> list[str]:
-        found = {
-            each["Prefix"].removeprefix(self._prefix + prefix).rstrip("/")
-            for page in self._pages(clients, Prefix=self._prefix + prefix, Delimiter="/")
-            for each in page.get("CommonPrefixes", ())
+        whole = self._prefix + prefix
+        names = {
+            item["Prefix"].removeprefix(whole).rstrip("/")
+            for page in self._pages(clients, Prefix=whole, Delimiter="/")
+            for item in page.get("CommonPrefixes", ())
         }
-        return sorted(found - {""}, key=by_bytes)
+        return sorted(names - {""}, key=by_bytes)
 
-    def _pages(self, clients: _Clients, **given: str) -> Iterator[Mapping[str, Any]]:
-        going_on: dict[str, str] = {}
+    def _pages(self, clients: _Clients, **options: str) -> Iterator[Mapping[str, Any]]:
+        continuation: dict[str, str] = {}
         while True:
-            page = clients.bulk.list_objects_v2(Bucket=self._bucket, **given, **going_on)
+            page = clients.bulk.list_objects_v2(Bucket=self._bucket, **options, **continuation)
             if "IsTruncated" not in page:
-                # Any page of the web may pass for an empty listing; this every server says.
-                raise _NotS3("a listing that does not tell whether it goes on")
+                # boto3 reads any web page as an empty listing. Every S3 server sends this field.
+                raise _NotS3("a listing without IsTruncated")
             yield page
             if not page["IsTruncated"]:
                 return
-            going_on = {"ContinuationToken": page["NextContinuationToken"]}
+            continuation = {"ContinuationToken": page["NextContinuationToken"]}
 
     # ---- writing
 
     async def create(self, key: str, content: Content) -> Version:
         """Store a new object. Raises ConditionFailed, OutcomeUnknown."""
         check_key(key)
-        return await self._calling(key, _in_doubt, self._create, key, content)
+        return await self._call_in_thread(key, _outcome_unknown, self._create, key, content)
 
     async def replace(self, key: str, content: Content, version: Version) -> Version:
-        """Store over exactly this version. Raises ConditionFailed, ObjectMissing, OutcomeUnknown."""
+        """Replace exactly this version. Raises ConditionFailed, ObjectMissing, OutcomeUnknown."""
         check_key(key)
         condition = self._condition(key, version)
-        return await self._calling(key, _in_doubt_if_sent, self._replace, key, content, condition)
+        return await self._call_in_thread(key, _outcome_unknown_if_sent, self._replace, key, content, condition)
 
     async def delete(self, key: str, version: Version) -> None:
-        """Remove exactly this version. Raises ConditionFailed, ObjectMissing, OutcomeUnknown.
+        """Delete exactly this version. Raises ConditionFailed, ObjectMissing, OutcomeUnknown.
 
-        A server that ignores the condition is asked for the version first: what changes in that moment is lost there.
+        The version is read first, for servers that ignore the condition. On such a server, a write
+        between the two requests is lost.
         """
         check_key(key)
         condition = self._condition(key, version)
-        await self._calling(key, _in_doubt_if_sent, self._delete, key, version, condition)
+        await self._call_in_thread(key, _outcome_unknown_if_sent, self._delete, key, version, condition)
 
     def _create(self, clients: _Clients, key: str, content: Content) -> Version:
         return _version(clients.bulk.put_object(**self._put(key, content), IfNoneMatch="*"))
@@ -245,23 +258,31 @@ class S3Store:
                 raise
             clients.once.delete_object(**place)
 
-    # ---- what the server does by itself, for the probe
+    # ---- server behaviour without this adapter's precautions, for the probe
 
     async def refuses_damage(self, key: str) -> bool:
-        """Whether a body that does not fit the digest sent with it is refused; else there is an object now."""
-        return await self._calling(key, _in_doubt_if_sent, self._refuses_damage, check_key(key))
+        """Whether the server refuses a body that does not match its digest.
+
+        If not, the body is stored.
+        """
+        return await self._call_in_thread(key, _outcome_unknown_if_sent, self._refuses_damage, check_key(key))
 
     async def refuses_stale_deletion(self, key: str, version: Version) -> bool:
-        """Whether deleting a version that is gone is refused; else the object is gone, perhaps."""
+        """Whether the server refuses to delete an old version.
+
+        If not, the object may be deleted.
+        """
         condition = self._condition(key, version)
-        return await self._calling(key, _in_doubt_if_sent, self._refuses_stale_deletion, check_key(key), condition)
+        return await self._call_in_thread(
+            key, _outcome_unknown_if_sent, self._refuses_stale_deletion, check_key(key), condition
+        )
 
     def _refuses_damage(self, clients: _Clients, key: str) -> bool:
         sent = self._put(key, Content(b"as it was sent")) | {"Body": b"as it came on"}
         try:
             clients.once.put_object(**sent, IfNoneMatch="*")
         except ClientError as error:
-            if _code(error) in _DAMAGED:
+            if _code(error) in _DAMAGED_CODES:
                 return True
             raise
         return False
@@ -292,93 +313,93 @@ class S3Store:
 
     def _condition(self, key: str, version: Version) -> str:
         if not version.isascii() or not version.isprintable() or not version:
-            # A server may take an empty condition for none.
+            # A server may treat an empty condition as no condition.
             raise ConditionFailed(f"object {key} never had a version {version!r}")
         return f'"{version}"' if self._quoted else version
 
-    async def _calling(self, what: str, failed: "_Failed", work: Callable[..., T], *args: object) -> T:
-        return await self._runtime.run_in_thread(self._call, what, failed, work, *args)
+    async def _call_in_thread(self, what: str, on_failure: "_OnFailure", work: Callable[..., T], *args: object) -> T:
+        return await self._runtime.run_in_thread(self._call, what, on_failure, work, *args)
 
-    def _call(self, what: str, failed: "_Failed", work: Callable[..., T], *args: object) -> T:
+    def _call(self, what: str, on_failure: "_OnFailure", work: Callable[..., T], *args: object) -> T:
         try:
-            return work(self._connected(), *args)
+            return work(self._shared_clients(), *args)
         except ClientError as error:
-            self._refused(what, error)
-        except _SETTINGS as error:
+            self._raise_for_answer(what, error)
+        except _SETTINGS_ERRORS as error:
             raise StoreRefused(f"s3://{self._bucket} cannot be used: {error}") from error
         except SSLError as error:
             if "CERTIFICATE_VERIFY_FAILED" in str(error):
                 raise StoreRefused(
                     f"s3://{self._bucket}: the server's certificate is not trusted ({error}); "
-                    "AWS_CA_BUNDLE names the file of your own authority"
+                    "set AWS_CA_BUNDLE to the certificate file of its authority"
                 ) from error
-            raise failed(error, what) from error
-        except (_NotS3, ValueError) as error:  # ValueError: a header or text that boto3 cannot read
-            if failed is _unread:
+            raise on_failure(error, what) from error
+        except (_NotS3, ValueError) as error:  # ValueError: a header or text that boto3 cannot parse
+            if on_failure is _read_failed:
                 raise StoreRefused(
-                    f"s3://{self._bucket}: no S3 server answers there, or a proxy changes its answers: {error}"
+                    f"s3://{self._bucket}: this is not an S3 server, or a proxy changes its answers: {error}"
                 ) from error
-            raise failed(error, what) from error
+            raise on_failure(error, what) from error
         except (BotoCoreError, HTTPClientError, OSError) as error:
-            raise failed(error, what) from error
+            raise on_failure(error, what) from error
 
-    def _refused(self, what: str, error: ClientError) -> NoReturn:
-        """The server has answered, and not with yes."""
+    def _raise_for_answer(self, what: str, error: ClientError) -> NoReturn:
+        """Raise the store error for an error response of the server."""
         status = int(error.response.get("ResponseMetadata", {}).get("HTTPStatusCode", 0))
         code = _code(error)
         writes = error.operation_name in {"PutObject", "DeleteObject"}
-        # Of a write that was sent several times the last answer tells nothing of the first sending.
-        again = writes and int(error.response.get("ResponseMetadata", {}).get("RetryAttempts", 0)) > 0
-        told = f"{what}: {code}: {error.response.get('Error', {}).get('Message', '')}".rstrip(": ")
+        # After several sendings of a write, the last answer says nothing about the first one.
+        was_repeated = writes and int(error.response.get("ResponseMetadata", {}).get("RetryAttempts", 0)) > 0
+        message = f"{what}: {code}: {error.response.get('Error', {}).get('Message', '')}".rstrip(": ")
         if status == 412 or code in {"PreconditionFailed", "ConditionalRequestConflict", "OperationAborted"}:
-            raise ConditionFailed(told) from error
-        if again:
-            raise OutcomeUnknown(told) from error
+            raise ConditionFailed(message) from error
+        if was_repeated:
+            raise OutcomeUnknown(message) from error
         if code == "NoSuchBucket" or (status == 404 and error.operation_name == "ListObjectsV2"):
-            raise StoreRefused(f"there is no bucket {self._bucket} ({code}): make it, or name another one") from error
+            raise StoreRefused(f"there is no bucket {self._bucket} ({code}): create it, or name another one") from error
         if status == 404:
             raise ObjectMissing(what) from error
-        if code in _BUSY or status == 429:
-            raise StoreBusy(told) from error
-        if code in _DAMAGED:
-            raise StoreUnavailable(told) from error
+        if code in _BUSY_CODES or status == 429:
+            raise StoreBusy(message) from error
+        if code in _DAMAGED_CODES:
+            raise StoreUnavailable(message) from error
         if status >= 500 and status != 501:
-            raise (OutcomeUnknown(told) if writes else StoreUnavailable(told)) from error
-        if status == 401 or code in _INVALID:
+            raise (OutcomeUnknown(message) if writes else StoreUnavailable(message)) from error
+        if status == 401 or code in _INVALID_CREDENTIALS:
             raise StoreForbidden(
-                f"{told}: the server does not accept these credentials: renew them, or name others (AWS_PROFILE, "
-                "AWS_ACCESS_KEY_ID; `rebundle doctor` tries them)"
+                f"{message}: the server does not accept these credentials: renew them, or name others "
+                "(AWS_PROFILE, AWS_ACCESS_KEY_ID); `rebundle doctor` tests them"
             ) from error
         if status == 403:
             raise StoreForbidden(
-                f"{told}: the credentials may not do this: {self._missing(what, error.operation_name)}; see "
-                "docs/stores.md for the permissions that are needed"
+                f"{message}: permission denied: {self._missing_permission(what, error.operation_name)}; "
+                "docs/stores.md lists the permissions that are needed"
             ) from error
-        raise StoreRefused(told) from error
+        raise StoreRefused(message) from error
 
-    def _missing(self, what: str, operation: str) -> str:
-        """The action that a policy has to allow, and on what."""
+    def _missing_permission(self, what: str, operation: str) -> str:
+        """Return which action a policy must allow, and on which resource."""
         action = _ACTIONS.get(operation, operation)
-        if action == _LISTING:
-            return f"allow them {action} on arn:aws:s3:::{self._bucket}"
-        needed = f"allow them {action} on arn:aws:s3:::{self._bucket}/{self._prefix}{what}"
-        # Without the permission to list, S3 answers 403 also for an object that is absent.
-        return f"{needed}, and {_LISTING} on the bucket" if action == "s3:GetObject" else needed
+        if action == _LIST_ACTION:
+            return f"allow these credentials {action} on arn:aws:s3:::{self._bucket}"
+        needed = f"allow these credentials {action} on arn:aws:s3:::{self._bucket}/{self._prefix}{what}"
+        # Without permission to list, S3 answers 403 also for an absent object.
+        return f"{needed}, and {_LIST_ACTION} on the bucket" if action == "s3:GetObject" else needed
 
-    def _connected(self) -> _Clients:
+    def _shared_clients(self) -> _Clients:
         with self._lock:
             if self._clients is None:
-                self._clients = self._made()
+                self._clients = self._new_clients()
             return self._clients
 
-    def _made(self) -> _Clients:
+    def _new_clients(self) -> _Clients:
         try:
             session = boto3.session.Session()
             return _Clients(
                 bulk=self._client(session, tries=_TRIES, seconds=_BULK_SECONDS),
                 once=self._client(session, tries=1, seconds=_ONCE_SECONDS),
             )
-        except ValueError as error:  # an endpoint that is no URL
+        except ValueError as error:  # the endpoint is not a URL
             raise StoreRefused(f"s3://{self._bucket} cannot be used: {error}") from error
 
     def _client(self, session: Any, *, tries: int, seconds: float) -> Client:
@@ -394,41 +415,47 @@ class S3Store:
 
 
 class _NotS3(Exception):
-    """An answer that says yes and is not the one that was asked for."""
+    """A success response without the expected content."""
 
 
-_Failed = Callable[[Exception, str], StoreError]
-"""What it means that no answer came."""
+_OnFailure = Callable[[Exception, str], StoreError]
+"""Makes the store error for a request without an answer."""
 
 
-def _unread(error: Exception, what: str) -> StoreError:
+def _read_failed(error: Exception, what: str) -> StoreError:
     if isinstance(error, FlexibleChecksumError):
         return ObjectDamaged(f"{what} is damaged: {error}")
     return StoreUnavailable(f"{what}: {error}")
 
 
-def _in_doubt(error: Exception, what: str) -> StoreError:
-    """Of a request that may have been sent several times: the last failure tells nothing of the first sending."""
+def _outcome_unknown(error: Exception, what: str) -> StoreError:
+    """For a request that may have been sent several times.
+
+    The last failure says nothing about the first sending.
+    """
     return OutcomeUnknown(f"{what}: {error}")
 
 
-def _in_doubt_if_sent(error: Exception, what: str) -> StoreError:
-    return _unread(error, what) if isinstance(error, _NOT_SENT) else _in_doubt(error, what)
+def _outcome_unknown_if_sent(error: Exception, what: str) -> StoreError:
+    return _read_failed(error, what) if isinstance(error, _NOT_SENT_ERRORS) else _outcome_unknown(error, what)
 
 
 def _read_at_most(body: Any, answer: Mapping[str, Any], key: str, most_bytes: int) -> bytes:
-    """A body of at most so many bytes. Raises ObjectTooBig before it reads, where the answer tells its length."""
+    """Read a body of at most so many bytes.
+
+    Raises ObjectTooBig, before it reads if the answer has a length.
+    """
     if int(answer.get("ContentLength", 0)) > most_bytes:
         raise ObjectTooBig(key, most_bytes)
-    pieces: list[bytes] = []
+    chunks: list[bytes] = []
     left = most_bytes
-    # Up to an empty piece: only that one makes the SDK check length and checksum.
-    while piece := body.read(min(left + 1, _PIECE)):
-        left -= len(piece)
+    # Read up to an empty chunk: only that makes the SDK check length and checksum.
+    while chunk := body.read(min(left + 1, _CHUNK_BYTES)):
+        left -= len(chunk)
         if left < 0:
             raise ObjectTooBig(key, most_bytes)
-        pieces.append(piece)
-    return b"".join(pieces)
+        chunks.append(chunk)
+    return b"".join(chunks)
 
 
 def _code(error: ClientError) -> str:

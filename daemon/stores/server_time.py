@@ -1,8 +1,9 @@
-"""What time a store has: read off an object that is written for that, and removed again.
+"""Reads the object store's clock, from the time of an object that is written for this purpose.
 
-How old objects are is told by the store's clock, so whoever judges by ages asks for that clock, too; this machine's may
-be days ahead. The object lies beside the probe's, where whoever publishes may create and delete. Who may not delete
-leaves it there, to the bucket's rule for what a probe has left.
+The ages of objects are by the store's clock, so code that compares ages needs the time of the same
+clock. The clock of this machine may be days ahead. The object is next to those of the probe, where
+every publisher may create and delete. Without delete permission the object stays, until the
+bucket's lifecycle rule for objects of the probe removes it.
 """
 
 import contextlib
@@ -14,18 +15,21 @@ from daemon.stores.probe import PREFIX
 
 
 async def store_time(store: ObjectStore, token: str) -> datetime:
-    """A moment of the store's clock between this call and its return. `token` is random, and never given twice.
+    """Return a time of the store's clock between this call and its return.
+
+    `token` is random and must not be reused.
 
     Raises:
-        StoreUnavailable: it was not written, or its answer was lost on the way; try again.
+        StoreUnavailable: the object was not written, or the answer was lost; try again.
     """
     key = f"{PREFIX}clock-{token}"
-    # A lost answer, or one's own success seen as a failure: what counts is whether it is there.
+    # The answer may be lost, or report a failure for the second sending of a write that was
+    # applied. Only the listing shows whether the object exists.
     with contextlib.suppress(ConditionFailed, OutcomeUnknown):
         await store.create(key, Content(b"what time is it\n", "text/plain"))
-    written = next((each for each in await store.scan(key) if each.key == key), None)
+    written = next((listed for listed in await store.scan(key) if listed.key == key), None)
     if written is None:
-        raise StoreUnavailable(f"the store's clock could not be read, {key} was not stored; it is tried again")
+        raise StoreUnavailable(f"the store's clock could not be read: {key} was not stored; this is retried")
     with contextlib.suppress(StoreError):
         await store.delete(key, written.version)
     return written.modified

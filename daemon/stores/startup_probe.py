@@ -1,7 +1,8 @@
-"""The wait between a daemon's start and its first write: until the bucket has shown that it may be written to.
+"""Start-up probe of the bucket: nothing is published until the bucket has passed it.
 
-A bucket that is away says nothing of itself, so it is asked again, and events are taken meanwhile: they are durable
-before anything is published. A bucket that ignores conditions ends the daemon (protocol 4, never softened 2).
+An unreachable bucket proves nothing, so the probe is repeated. Meanwhile the daemon accepts events:
+they are durable in the journal before anything is published. If the bucket ignores conditions, the
+daemon ends (protocol 4, never softened 2).
 """
 
 import structlog
@@ -14,7 +15,10 @@ log: structlog.stdlib.BoundLogger = structlog.get_logger(__name__)
 
 
 class Admission:
-    """Admits to one store. `first` and `longest`: seconds between two probes, which double, with jitter."""
+    """Probes one store until it is usable.
+
+    The wait between two probes doubles from `first` to `longest` seconds, with jitter.
+    """
 
     def __init__(self, store: ObjectStore, runtime: Runtime, *, first: float, longest: float) -> None:
         self._store = store
@@ -22,26 +26,30 @@ class Admission:
         self._first = first
         self._longest = longest
         self.pending: str | None = "the bucket is being probed"
-        """Why nothing is published yet, in words for an operator; None: it is."""
+        """Why nothing is published yet, for an operator; None after the probe has passed."""
 
     async def granted(self) -> None:
-        """Returns when the store may be written to.
+        """Wait until the store has passed the probe.
 
         Raises:
-            UnsafeStore: it never may.
+            UnsafeStore: the store ignores conditions and must not be used.
         """
         wait = self._first
         while not (result := await probe(self._store, self._runtime)).usable:
-            self._judge(result)
+            self._report_failure(result)
             await self._runtime.sleep(wait * (0.5 + self._runtime.jitter()))
             wait = min(2 * wait, self._longest)
         self.pending = None
-        notes = [f"{each.clause}: {each.means}" for each in result.findings if each.verdict is not Verdict.OK]
+        notes = [
+            f"{finding.clause}: {finding.means}" for finding in result.findings if finding.verdict is not Verdict.OK
+        ]
         log.info("bucket probed, publishing begins", clock_ahead_seconds=result.ahead, notes=notes)
 
-    def _judge(self, result: ProbeResult) -> None:
+    def _report_failure(self, result: ProbeResult) -> None:
+        """Log why the probe failed. Raises UnsafeStore instead if the store was refused."""
         if result.refusal is not None:
             raise UnsafeStore(result.refusal)
         assert result.failure is not None
-        self.pending = f"the bucket could not be probed, {result.failure.clause}: {result.failure.means}"
-        log.warning("nothing is published until the bucket can be probed, tried again", reason=self.pending)
+        failure = result.failure
+        self.pending = f"the bucket could not be probed, {failure.clause}: {failure.means}"
+        log.warning("bucket probe failed, nothing is published until a retry succeeds", reason=self.pending)

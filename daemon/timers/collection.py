@@ -1,8 +1,8 @@
-"""The daemon's timer of collections: every few hours, with jitter, each scope in turn.
+"""The timer of garbage collection: every few hours, with jitter, one scope after another.
 
-In every daemon of a bucket: two at once are safe, and where nothing is to go a collection costs a listing and a read.
-What goes is decided in `publishing.maintenance.retention_rules`, done in
-`publishing.maintenance.garbage_collector`.
+Every daemon of a bucket runs it. Two collections at once are safe. A collection that finds nothing
+to delete costs a listing and a read. `publishing.maintenance.retention_rules` decides what is
+deleted, and `publishing.maintenance.garbage_collector` deletes it.
 """
 
 from collections.abc import Callable, Mapping
@@ -14,17 +14,18 @@ from daemon.publishing.maintenance.garbage_collector import Collected, DeletionR
 from daemon.publishing.reader import Reader
 from daemon.publishing.wording import reason_of
 from daemon.runtime import Runtime
+from daemon.timers import every
 
 log: structlog.stdlib.BoundLogger = structlog.get_logger(__name__)
 
 _SECONDS_AN_HOUR: Final = 3600
 _RETRY_HOURS: Final = 1.0
-"""Between two rounds, on average, while something fails: what is wrong then is reported until the next success."""
+"""Average pause after a round that failed: the failure is reported until a round succeeds."""
 _REASON: Final = "retention"
 
 
 class CollectionTimer:
-    """Collects in one bucket until it is cancelled. Live trees follow by their own timer."""
+    """Collects garbage in one bucket until it is cancelled. Live trees have their own timer."""
 
     def __init__(
         self,
@@ -37,8 +38,11 @@ class CollectionTimer:
         parts: frozenset[Part],
         refused: Callable[[int], None],
     ) -> None:
-        """`hours` between two rounds, on average; 0: it never collects. `refused` is told after every round in how many
-        scopes nothing could be deleted."""
+        """Create a timer that has not started.
+
+        `hours`: the average pause between two rounds; 0: never collect. `refused` receives after
+        each round the number of scopes in which deletion was refused.
+        """
         self._collector = collector
         self._reader = reader
         self._runtime = runtime
@@ -47,21 +51,26 @@ class CollectionTimer:
         self._parts = parts
         self._refused = refused
         self.failing: Mapping[str, str] = {}
-        """Scopes that the last round could not collect, and why; an empty name: the bucket, or deletions in all."""
+        """Scopes that the last round could not collect, and why; an empty name: all of them."""
 
     async def run(self) -> None:
-        """Round after round. The first one waits, too: a daemon that starts has more urgent work."""
-        while self._hours:
-            hours = min(self._hours, _RETRY_HOURS) if self.failing else self._hours
-            await self._runtime.sleep(hours * _SECONDS_AN_HOUR * (0.5 + self._runtime.jitter()))
-            try:
-                self.failing = await self._round()
-            except Exception as error:  # noqa: BLE001  # the next round asks again
-                self.failing = {"": f"the bucket cannot be listed: {reason_of(error)}"}
-                log.warning("bucket not listed", error=reason_of(error))
+        """Repeat rounds. The first one waits, too: a daemon that starts has more urgent work."""
+        if self._hours:
+            await every(self._pause, self._runtime, self._try_round, jitter=True, wait_first=True)
+
+    def _pause(self) -> float:
+        hours = min(self._hours, _RETRY_HOURS) if self.failing else self._hours
+        return hours * _SECONDS_AN_HOUR
+
+    async def _try_round(self) -> None:
+        try:
+            self.failing = await self._round()
+        except Exception as error:  # noqa: BLE001  # the next round tries again
+            self.failing = {"": f"the bucket cannot be listed: {reason_of(error)}"}
+            log.warning("bucket not listed", error=reason_of(error))
 
     async def _round(self) -> Mapping[str, str]:
-        """One collection of each scope; which of them failed, and why."""
+        """Collect each scope once; which scopes failed, and why."""
         failing: dict[str, str] = {}
         refusals: list[DeletionRefused] = []
         for scope in await self._reader.scopes():
@@ -69,12 +78,13 @@ class CollectionTimer:
                 _log(await self._collector.collect(scope, self._writer, _REASON, parts=self._parts))
             except DeletionRefused as error:
                 refusals.append(error)
-            except Exception as error:  # noqa: BLE001  # one scope must not hold up the others; the next round goes on
+            except Exception as error:  # noqa: BLE001  # one scope must not delay the others
                 failing[str(scope)] = reason_of(error)
                 log.warning("scope not collected, tried again later", scope=str(scope), error=reason_of(error))
         self._refused(len(refusals))
         if refusals:
-            # Once a round, and tried again in the next: a token that had run out is renewed, a permission given.
+            # Reported once per round. The next one tries again: by then an expired token may be
+            # renewed, or the permission granted.
             log.warning("released and not deleted, tried again later", scopes=len(refusals), error=str(refusals[0]))
             failing[""] = f"released and not deleted in {len(refusals)} scopes: {refusals[0]}"
         return failing
@@ -92,4 +102,6 @@ def _log(collected: Collected) -> None:
             left=len(collected.left),
         )
     if collected.strays:
-        log.warning("keys below states/ that are of no publication", scope=str(collected.scope), keys=collected.strays)
+        log.warning(
+            "keys below states/ that belong to no publication", scope=str(collected.scope), keys=collected.strays
+        )

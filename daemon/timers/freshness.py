@@ -1,7 +1,8 @@
-"""The daemon's timer of freshness.json: says, signed, again and again, which pointer is the newest (protocol 4).
+"""The timer of freshness.json: a signed, expiring record of the newest pointer (protocol 4).
 
-In every daemon of a bucket that has a key: whoever finds it due writes it, by compare-and-swap, and who is slower has
-nothing to do. A daemon that has seen a newer pointer vouches for no older one.
+Every daemon of a bucket that has a signing key runs it. The first one that finds the record due
+replaces it by compare-and-swap; the others then have nothing to do. A daemon that has seen a newer
+pointer does not attest an older one.
 """
 
 import json
@@ -21,22 +22,23 @@ from daemon.publishing.wording import reason_of
 from daemon.runtime import Runtime
 from daemon.stores.errors import ConditionFailed, ObjectMissing, ObjectTooBig, OutcomeUnknown
 from daemon.stores.port import Content, ObjectStore, Version
+from daemon.timers import every
 from renderers.model import Scope
 
-if TYPE_CHECKING:  # keys take long to import, and only who has a policy needs them
+if TYPE_CHECKING:  # takes long to import, and is needed only with a policy
     from daemon.publishing.trust.policy import TrustPolicy
 
 log: structlog.stdlib.BoundLogger = structlog.get_logger(__name__)
 
-_TIMES_A_LIFE: Final = 4
-_MOST_SECONDS: Final = 60
-"""Between two rounds: nobody who demands freshness can read a new scope before the next one."""
+_ROUNDS_PER_LIFETIME: Final = 4
+_MAX_PAUSE_SECONDS: Final = 60
+"""A reader that requires freshness can read a new scope only after the next round."""
 
-_RENEWED_AT_ONCE: Final = 8
+_CONCURRENT_RENEWALS: Final = 8
 
 
 class FreshnessTimer:
-    """Renews what readers believe, until it is cancelled."""
+    """Renews the freshness.json of each scope until it is cancelled."""
 
     def __init__(
         self,
@@ -48,60 +50,68 @@ class FreshnessTimer:
         trust: "TrustPolicy | None",
         minutes: int,
     ) -> None:
-        """`minutes`: how long it may be believed; 0: none is written. `trust`: what readers are assumed to accept."""
+        """Create a timer that has not started.
+
+        `minutes`: the lifetime of a record; 0: write none. `trust`: the policy that readers are
+        assumed to have.
+        """
         self._store = store
         self._reader = reader
         self._runtime = runtime
         self._signers = signers
-        self._keyids = [each.keyid for each in signers]
+        self._keyids = [signer.keyid for signer in signers]
         self._trust = trust
         self._lifetime = timedelta(minutes=minutes)
         self.failing: dict[str, str] = {}
-        """Scopes whose freshness.json could not be renewed in the last round, and why; an empty name: all."""
+        """Scopes that the last round could not renew, and why; an empty name: all of them."""
 
     async def run(self) -> None:
-        """Round after round, the first one at once: while nothing ran, what was said may have expired."""
-        pause = min(self._lifetime.total_seconds() / _TIMES_A_LIFE, _MOST_SECONDS)
-        while pause:
-            failing: dict[str, str] = {}
-            try:
-                scopes = await self._reader.scopes()
-                # Side by side: what a slow scope delays may expire meanwhile.
-                reasons = await concurrently(self._try_renew, scopes, at_once=_RENEWED_AT_ONCE)
-                failing = {str(scope): why for scope, why in zip(scopes, reasons, strict=True) if why is not None}
-            except Exception as error:  # noqa: BLE001  # the next round asks again
-                failing[""] = f"the bucket cannot be listed: {reason_of(error)}"
-                log.warning("bucket not listed", error=str(error))
-            self.failing = failing
-            await self._runtime.sleep(pause * (0.5 + self._runtime.jitter()))
+        """Repeat rounds. The first one is at once: records may have expired while no daemon ran."""
+        pause = min(self._lifetime.total_seconds() / _ROUNDS_PER_LIFETIME, _MAX_PAUSE_SECONDS)
+        if pause:
+            await every(pause, self._runtime, self._round, jitter=True)
+
+    async def _round(self) -> None:
+        failing: dict[str, str] = {}
+        try:
+            scopes = await self._reader.scopes()
+            # Concurrently: a record that waits for a slow scope could expire.
+            reasons = await concurrently(self._try_renew, scopes, at_once=_CONCURRENT_RENEWALS)
+            results = zip(scopes, reasons, strict=True)
+            failing = {str(scope): reason for scope, reason in results if reason is not None}
+        except Exception as error:  # noqa: BLE001  # the next round tries again
+            failing[""] = f"the bucket cannot be listed: {reason_of(error)}"
+            log.warning("bucket not listed", error=str(error))
+        self.failing = failing
 
     async def renew(self, scope: Scope) -> bool:
-        """Write freshness.json anew if it is due; whether it was written.
+        """Replace freshness.json if it is due; whether it was written.
 
         Raises:
-            PublishingError: the pointer is not one to vouch for.
+            PublishingError: the pointer is not one to attest.
         """
         if self._trust is not None and self._trust.objection(self._keyids, "pointer", scope):
-            return False  # by its own policy nobody would believe it, and another daemon's would be gone
-        # Before the pointer: what is read after it may well name a newer one.
-        said, version = await self._present(scope)
+            # Readers would refuse it, and it would replace a record of another daemon.
+            return False
+        # Read before the pointer: read after it, the record could name a newer one.
+        current, version = await self._current(scope)
         newest = (await self._reader.pointer(scope)).pointer
         if newest.sequence == 0:
             return False
-        if said is not None and self._trust is not None:
-            said.check_not_older(newest.sequence)
+        if current is not None and self._trust is not None:
+            current.check_not_older(newest.sequence)
         body = (await self._store.get(layout.pointer(scope), most_bytes=sizes.POINTER)).body
         now = self._runtime.now()
         if await self._reader.work_on(len(body), pointer.decode, body, scope) != newest:
-            return False  # it has moved on in this moment
+            return False  # it was changed between the two reads
         size = len(body)
-        if said is not None and not await self._reader.work_on(size, said.is_due, body, now, self._lifetime):
+        if current is not None and not await self._reader.work_on(size, current.is_due, body, now, self._lifetime):
             return False
         expires = now + self._lifetime
-        following = await self._reader.work_on(size, Freshness.of, scope, newest.sequence, body, expires)
-        part = following.signed_part()
-        made = await self._runtime.run_in_thread(signatures.signed_by, self._signers, signatures.FRESHNESS, part)
-        document = {"signed": json.loads(part), "signatures": [each.document() for each in made]}
+        renewed = await self._reader.work_on(size, Freshness.of, scope, newest.sequence, body, expires)
+        part = renewed.signed_part()
+        signed = await self._runtime.run_in_thread(signatures.signed_by, self._signers, signatures.FRESHNESS, part)
+        document = {"signed": json.loads(part), "signatures": [signature.document() for signature in signed]}
         content = Content(serialised(document), "application/json")
         try:
             if version is None:
@@ -109,20 +119,20 @@ class FreshnessTimer:
             else:
                 await self._store.replace(layout.freshness(scope), content, version)
         except (ConditionFailed, ObjectMissing, OutcomeUnknown):
-            return False  # another daemon was faster, or the next round finds out
+            return False  # another daemon was faster; if not, the next round tries again
         return True
 
     async def _try_renew(self, scope: Scope) -> str | None:
-        """Why it could not be renewed, if so."""
+        """Renew one scope; why that failed, or None."""
         try:
             await self.renew(scope)
-        except Exception as error:  # noqa: BLE001  # one scope must not hold up the others; the next round goes on
+        except Exception as error:  # noqa: BLE001  # one scope must not delay the others
             log.warning("freshness of a pointer not renewed, tried again later", scope=str(scope), error=str(error))
             return reason_of(error)
         return None
 
-    async def _present(self, scope: Scope) -> tuple[Freshness | None, Version | None]:
-        """What it says now, and its version. By the policy one that readers would refuse says nothing."""
+    async def _current(self, scope: Scope) -> tuple[Freshness | None, Version | None]:
+        """The stored record and its version. One that readers would refuse counts as absent."""
         try:
             stored = await self._store.get(layout.freshness(scope), most_bytes=sizes.FRESHNESS)
         except ObjectMissing:

@@ -1,7 +1,8 @@
-"""The daemon's timer that lets the journal forget, and how it guards against a wall clock that jumps (protocol 2).
+"""The timer that prunes the journal, with a guard against steps of the wall clock (protocol 2).
 
-An event whose identity was forgotten too early is new when its sender sends it again. The wall clock is compared with
-the monotonic one: after a step nothing is forgotten for a day, in which somebody may set the clock right.
+Pruning deletes the identities of old events. If an identity is deleted too early, a repeated event
+counts as new. So the wall clock is compared with the monotonic clock. After a step nothing is
+deleted for a day, in which an operator can correct the clock.
 """
 
 from collections.abc import Mapping
@@ -11,22 +12,23 @@ import structlog
 
 from daemon.publishing.wording import reason_of
 from daemon.runtime import Runtime
+from daemon.timers import every
 
 log: structlog.stdlib.BoundLogger = structlog.get_logger(__name__)
 
 _EVERY_SECONDS: Final = 3600
 _RETRY_SECONDS: Final = 300
-"""After a failure: what is wrong then is reported until the next success."""
+"""Pause after a failure, which is reported until a run succeeds."""
 _STEP_SECONDS: Final = 3600
-"""A larger difference between the two clocks, from one round to the next, is a step."""
+"""A larger change of the difference between the clocks, from one round to the next, is a step."""
 _PAUSE_SECONDS: Final = 86_400
 
 
 class Prunable(Protocol):
-    """A journal, as far as this timer needs it."""
+    """The part of a journal that this timer needs."""
 
     async def prune(self) -> int:
-        """Forget what is over."""
+        """Delete expired identities and bodies."""
         ...
 
 
@@ -39,32 +41,36 @@ class PruneTimer:
         self._difference = self._clock_difference()
         self._paused_until = runtime.monotonic()
         self.failing: Mapping[str, str] = {}
-        """Why the journal could not be pruned the last time, under an empty name; empty if it could."""
+        """Why the last run failed, under an empty name; empty after a success."""
 
     async def run(self) -> None:
-        """Round after round, the first at once."""
-        while True:
-            self._look_at_the_clock()
-            if self._runtime.monotonic() >= self._paused_until:
-                await self._try_prune()
-            await self._runtime.sleep(_RETRY_SECONDS if self.failing else _EVERY_SECONDS)
+        """Repeat rounds, the first one at once."""
+        await every(self._pause, self._runtime, self._round)
+
+    def _pause(self) -> float:
+        return _RETRY_SECONDS if self.failing else _EVERY_SECONDS
+
+    async def _round(self) -> None:
+        self._check_clock()
+        if self._runtime.monotonic() >= self._paused_until:
+            await self._try_prune()
 
     async def _try_prune(self) -> None:
         try:
             await self._journal.prune()
-        except Exception as error:  # noqa: BLE001  # whatever it is, events are taken and published all the same
+        except Exception as error:  # noqa: BLE001  # events are accepted and published all the same
             log.warning("journal not pruned, tried again later", error=reason_of(error))
             self.failing = {"": f"the journal cannot be pruned, so it grows: {reason_of(error)}"}
         else:
             self.failing = {}
 
-    def _look_at_the_clock(self) -> None:
+    def _check_clock(self) -> None:
         before, self._difference = self._difference, self._clock_difference()
         step = self._difference - before
         if abs(step) > _STEP_SECONDS:
             self._paused_until = self._runtime.monotonic() + _PAUSE_SECONDS
             log.warning(
-                "the wall clock stepped: the journal forgets nothing for a day",
+                "the wall clock stepped: the journal is not pruned for a day",
                 seconds=round(step),
                 hint="check the clock of this machine (timedatectl)",
             )

@@ -30,7 +30,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from daemon import settings, wiring
+from daemon import service, settings
 from daemon.stores.directory.filesystem import FileSystem, RealFileSystem
 from daemon.stores.directory.store import DirectoryStore
 from daemon.stores.port import ObjectStore
@@ -260,7 +260,7 @@ def daemon(bucket: str, journal: str, boundary: int) -> None:
     given = {"bucket": bucket, "journal.path": journal, "http.listen": "127.0.0.1:0"}
     loaded = settings.load(given, {}, None).settings
     filesystem = DeadlyFileSystem(RealFileSystem(), executioner)
-    asyncio.run(wiring.run(loaded, "test", announce=lambda line: print(line, flush=True), filesystem=filesystem))
+    asyncio.run(service.run(loaded, "test", announce=lambda line: print(line, flush=True), filesystem=filesystem))
 
 
 def main() -> None:

@@ -14,13 +14,14 @@ from typing import Any
 
 import pytest
 
+from daemon.bucket import Bucket, open_bucket
 from daemon.changes import interpret
-from daemon.pipeline import Pipeline, Rendering
+from daemon.pipeline import Pipeline
 from daemon.publishing import layout
 from daemon.publishing.live_tree.sync import Synced
 from daemon.publishing.pointer import Pointer
+from daemon.rendering import Rendering
 from daemon.stores.directory.filesystem import FileSystem
-from daemon.wiring import Bucket, open_bucket
 from events.model import Event, Identity, Outcome, Position
 from events.source import Delivery, Recorded
 from renderers import gate

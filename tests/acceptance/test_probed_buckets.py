@@ -54,7 +54,7 @@ def test_events_are_taken_while_the_bucket_is_away_and_published_once_it_has_bee
         answer = post(intake, state_event(1, event_id="first"))
         assert answer is not None
         assert answer.status == 202
-        until(lambda: "until the bucket can be probed" in daemon.said)
+        until(lambda: "until a retry succeeds" in daemon.said)
         check = ready(intake)["bucket"]
         assert (check["ok"], check["degraded"]) == (True, True)
 
@@ -98,7 +98,7 @@ def test_a_daemon_that_waits_for_its_bucket_stops_at_once(tmp_path: Path) -> Non
     url = f"s3://{BUCKET}/p?endpoint=http://127.0.0.1:{free_port()}&region=us-east-1"
     with DaemonProcess(url, tmp_path / "journal.db", tmp_path / "log") as daemon:
         daemon.port()
-        until(lambda: "until the bucket can be probed" in daemon.said)
+        until(lambda: "until a retry succeeds" in daemon.said)
 
         assert daemon.stop() == 0
 

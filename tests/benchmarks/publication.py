@@ -27,9 +27,9 @@ from botocore.config import Config
 from google.auth.credentials import AnonymousCredentials
 from google.cloud import storage
 
+from daemon.bucket import open_bucket
 from daemon.publishing import layout
 from daemon.stores.port import ObjectStore
-from daemon.wiring import open_bucket
 from renderers.model import Scope, known_fields
 from tests.benchmarks import measure
 from tests.benchmarks.job import mixed

@@ -369,7 +369,7 @@ def memory(_: int) -> Iterator[Result]:
 def start(_: int) -> Iterator[Result]:
     """P11: what a process imports before it can work, and the answer to --version."""
     six = "import aiokafka, jinja2, google.cloud.storage, boto3, ruamel.yaml, structlog"
-    ours = "import daemon.wiring, daemon.http.server, daemon.http.app, daemon.cli.commands.run"
+    ours = "import daemon.service, daemon.http.server, daemon.http.app, daemon.cli.commands.run"
 
     def python(code: str) -> Callable[[int], object]:
         return lambda _: measure.process(sys.executable, "-c", code)

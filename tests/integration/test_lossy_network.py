@@ -21,6 +21,7 @@ from uuid import uuid4
 import boto3
 import pytest
 
+from daemon.bucket import Bucket, open_bucket
 from daemon.publishing import layout, operator_commands, pointer, protocol
 from daemon.publishing.live_tree.sync import LiveTree, Synced
 from daemon.publishing.pointer import MOST_HISTORY, Pointer
@@ -29,7 +30,6 @@ from daemon.publishing.reader import Reader
 from daemon.stores.errors import StoreError
 from daemon.stores.gcs import GcsStore
 from daemon.stores.port import Content, ObjectStore
-from daemon.wiring import Bucket, open_bucket
 from events.model import Event, OutcomeKind
 from renderers.bundle import Renderer
 from tests.builders_runtime import ThreadRuntime

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from daemon import wiring
+from daemon import service
 from tests.support.daemon_in_process import running
 from tests.unit.daemon.http.service import bearer
 
@@ -22,7 +22,7 @@ def write(file: Path, token: str, mode: int) -> None:
 def test_a_new_token_counts_without_a_restart_and_a_bad_file_leaves_the_former_one(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(wiring, "_LOOK_SECONDS", 0.01)
+    monkeypatch.setattr(service, "_CHECK_SECONDS", 0.01)
     file = tmp_path / "token"
     write(file, FORMER, 0o440)
 

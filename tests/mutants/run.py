@@ -12,6 +12,7 @@ annotations.
 
 import argparse
 import json
+import os
 import re
 import shutil
 import subprocess
@@ -43,8 +44,8 @@ MORE_TESTS = {
     "daemon/publishing/protocol.py": ("tests/unit/daemon/publishing/test_protocol_changes.py",),
     "daemon/publishing/maintenance/recovery_rules.py": (
         "tests/unit/daemon/publishing/maintenance/test_recovery_rules_replay.py",
-        "tests/unit/daemon/publishing/test_recovery_unsigned.py",
-        "tests/unit/daemon/publishing/test_recovery_records.py",
+        "tests/unit/daemon/publishing/maintenance/test_recovery_rules_unsigned.py",
+        "tests/unit/daemon/publishing/maintenance/test_recovery_rules_records.py",
     ),
     "daemon/publishing/signatures.py": (_GRAMMAR,),
     "renderers/gate/expectations.py": (_GATE, "tests/unit/renderers/gate/test_diff.py"),
@@ -54,7 +55,7 @@ MORE_TESTS = {
 }
 """Unit tests of a module beside the one of its name."""
 _CALLED_AT_IMPORT = {"daemon/publishing/grammar.py", "renderers/identifiers.py"}
-"""Each of their mutants needs a process that has not imported them yet."""
+"""Functions of these run while the module is imported, where mutmut sees no test: survivors are tested once more."""
 
 _CONFIGURATION = """
 
@@ -65,13 +66,13 @@ also_copy = ["docs"]
 pytest_add_cli_args = ["-q", "-p", "no:randomly", "-p", "no:cacheprovider", "-p", "no:xdist", "-p", "no:cov",
     "--hypothesis-profile", "mutants"]
 process_isolation = "forkserver"
-forkserver_warmup = "{warmup}"
 timeout_multiplier = 6
 pytest_add_cli_args_test_selection = {tests}
 use_git_change_detection = false
 track_dependencies = false
 """
 _MUTMUT = "import sys; sys.path.append(sys.argv.pop(1)); from mutmut.__main__ import cli; cli()"
+_FRESH = "import sys; sys.path.append(sys.argv.pop(1)); import pytest; sys.exit(pytest.main(sys.argv[1:]))"
 _DIFFS = """
 import sys
 sys.path.append(sys.argv.pop(1))
@@ -121,23 +122,23 @@ def tests_of(module: str) -> list[str]:
 def mutate(module: str, *, survivors_only: bool = False, workers: int = 2) -> Figures:
     """Runs the mutants of one module, or with today's tests those that survived before. Raises MutationFailed."""
     folder = WORK / module.removesuffix(".py").replace("/", ".")
-    names = [name for name, code in _codes(folder, module).items() if code not in _KILLED] if survivors_only else []
+    before = _codes(folder, module) if survivors_only else {}
+    names = [name for name, code in before.items() if code not in _KILLED]
     if not survivors_only:
         shutil.rmtree(folder, ignore_errors=True)
     for name in _COPIED:
         shutil.rmtree(folder / name, ignore_errors=True)
         shutil.copytree(ROOT / name, folder / name, ignore=shutil.ignore_patterns("__pycache__"))
-    configuration = _CONFIGURATION.format(
-        module=module,
-        tests=json.dumps(tests_of(module)),
-        warmup="none" if module in _CALLED_AT_IMPORT else "collect",
-    )
+    configuration = _CONFIGURATION.format(module=module, tests=json.dumps(tests_of(module)))
     (folder / "pyproject.toml").write_text((ROOT / "pyproject.toml").read_text() + configuration)
     with (folder / "mutmut.log").open("w") as log:
         _run(_MUTMUT, folder, log, "run", "--max-children", str(workers), *names)
-    codes = _codes(folder, module)
+    # mutmut forgets the results of a module when its tests change.
+    codes = before | {name: code for name, code in _codes(folder, module).items() if code is not None or not before}
     if None in codes.values():
         raise MutationFailed(f"{module}: not all mutants ran, see {folder / 'mutmut.log'}")
+    if module in _CALLED_AT_IMPORT:
+        codes |= {name: _tested(folder, module, name) for name, code in codes.items() if code not in _KILLED}
     with (folder / "survivors.txt").open("w") as diffs:
         _run(_DIFFS, folder, diffs, module, *(name for name, code in codes.items() if code not in _KILLED))
     return Figures(module, len(codes), sum(code in _KILLED for code in codes.values()))
@@ -154,11 +155,26 @@ def _codes(folder: Path, module: str) -> dict[str, int | None]:
     return codes
 
 
-def _run(program: str, folder: Path, output: IO[str], *arguments: str) -> None:
-    """Runs a program that has mutmut behind our own packages on its path."""
+def _tested(folder: Path, module: str, name: str) -> int:
+    """The exit code of all tests of a module with one mutant, in a process that imports it with that mutant."""
+    arguments = ("-x", "-q", "-p", "no:randomly", "-p", "no:cacheprovider", "--hypothesis-profile", "mutants")
+    with (folder / "fresh.log").open("a") as log:
+        return _run(_FRESH, folder / "mutants", log, *arguments, *tests_of(module), MUTANT_UNDER_TEST=name)
+
+
+def _run(program: str, folder: Path, output: IO[str], *arguments: str, **variables: str) -> int:
+    """The exit code of a program that has mutmut behind our own packages on its path."""
     (packages,) = environment("mutmut").glob("lib/python*/site-packages")
     command = [sys.executable, "-c", program, str(packages), *arguments]
-    subprocess.run(command, cwd=folder, stdout=output, stderr=subprocess.STDOUT, timeout=_MOST_SECONDS, check=False)
+    return subprocess.run(
+        command,
+        cwd=folder,
+        env=os.environ | variables,
+        stdout=output,
+        stderr=subprocess.STDOUT,
+        timeout=_MOST_SECONDS,
+        check=False,
+    ).returncode
 
 
 def updated(page: str, figures: Figures) -> str:

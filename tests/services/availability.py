@@ -1,8 +1,9 @@
-"""What happens when a real server or tool cannot be had.
+"""Skips or fails a test whose real server or tool is not available.
 
-Its tests are skipped with the reason, so that `make test` works on a bare machine. With REBUNDLE_REQUIRE_SERVICES=1,
-which CI sets, they fail instead: a gate that skips is no gate. What cannot be had from any registry, only be given to a
-machine (`NotGiven`), is skipped in any case.
+The test is skipped with the reason, so that `make test` works on a bare machine. With
+REBUNDLE_REQUIRE_SERVICES=1, which CI sets, it fails instead: a check that skips is no check. A tool
+that is on no registry and can only be provided with the machine (`NotGiven`) is skipped in any
+case.
 """
 
 import os
@@ -15,11 +16,11 @@ T = TypeVar("T")
 
 
 class Unavailable(Exception):
-    """A server or tool is not on this machine and cannot be installed; the text says what was tried."""
+    """A server or tool is not on this machine and cannot be installed; the text names what was tried."""
 
 
 class NotGiven(Exception):
-    """This machine was not given what nobody can install; the text says what to set."""
+    """A tool that cannot be installed is not on this machine; the text names the variable to set."""
 
 
 def available(find: Callable[[], T]) -> T:

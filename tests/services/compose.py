@@ -1,8 +1,8 @@
-"""Docker Compose's own binary, without an engine: `config` reads, merges and interpolates a project as `up` would.
+"""Docker Compose's own binary, without an engine: `config` reads and merges like `up`.
 
-Three editions: the oldest and the newest release that can be had as a wheel, and a front end of ours to the loader
-library of 2.22, the oldest release that a bundle promises to run on. REBUNDLE_COMPOSE_2_22, REBUNDLE_COMPOSE_OLDEST and
-REBUNDLE_COMPOSE_NEWEST name others.
+There are three editions: the oldest and the newest release that is available as a wheel, and our
+front end to the loader library of 2.22, the oldest release that a bundle supports.
+REBUNDLE_COMPOSE_2_22, REBUNDLE_COMPOSE_OLDEST and REBUNDLE_COMPOSE_NEWEST name others.
 """
 
 import json
@@ -22,7 +22,7 @@ _LIMIT_SECONDS = 120
 
 
 class ConfigRefused(Exception):
-    """Compose does not accept the project; the text is what it says."""
+    """Compose does not accept the project; the text is its output."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,6 +1,6 @@
-"""Docker's embedded DNS as a container sees it, for the router: names of services, answers that may be kept for 600 s.
+"""Imitates Docker's embedded DNS for the router: names of services, answers with a TTL of 600 s.
 
-On a free loopback port: the engine's own address and port 53 would need root.
+It listens on a free loopback port, because the engine's own address and port 53 need root.
 """
 
 import contextlib

@@ -1,7 +1,9 @@
-"""Tools that come as wheels, each in a virtual environment of its own below `.cache/tools`.
+"""Installs tools that come as wheels, each in a separate virtual environment below `.cache/tools`.
 
-Their own, because they pin what the project needs in other versions (ministack pins botocore exactly). Installed once,
-from `requirements/tools/<name>.lock` with hashes; a changed lock or another Python makes a new one.
+The environments are separate because the tools pin other versions of packages that the project
+needs (ministack pins botocore exactly). Each is installed once, from
+`requirements/tools/<name>.lock` with hashes. A changed lock or another Python makes a new
+environment.
 """
 
 import fcntl

@@ -1,8 +1,8 @@
-"""A Google Cloud Storage server (fake-gcs-server, a Go module), and who lets a service account in.
+"""A Cloud Storage server (fake-gcs-server, a Go module), and a token endpoint for service accounts.
 
-rclone trades an assertion, signed with the key of the service account, for a token; so there is a token endpoint that
-checks the signature and remembers whom it let in. The storage server itself asks nobody for a token. Its address can
-be given in REBUNDLE_GCS.
+rclone exchanges an assertion, signed with the key of the service account, for a token. The endpoint
+checks the signature and remembers the account. The storage server itself requires no token. Its
+address can be given in REBUNDLE_GCS.
 """
 
 import base64

@@ -1,7 +1,7 @@
-"""Programs in Go, each a folder beside this module, built once below `.cache/go`.
+"""Builds programs in Go, each a folder beside this module, once below `.cache/go`.
 
-The Go toolchain and its module proxy are the machine's; `go.sum` says what may come from there. A changed source or
-another Go builds anew.
+The Go toolchain and its module proxy are the machine's; `go.sum` lists what may come from there. A
+changed source or another Go builds again.
 """
 
 import fcntl
@@ -57,7 +57,7 @@ def go_module(module: str) -> Path:
 def _run(*command: object, folder: Path, env: Mapping[str, str] | None = None) -> bytes:
     words = [str(word) for word in command]
     try:
-        # A workspace around the project is none of ours.
+        # Ignore a workspace around the project.
         done = subprocess.run(
             words,
             cwd=folder,

@@ -1,4 +1,4 @@
-"""A serving engine as the router sees it: a real gRPC server that tells which one it is and what reached it."""
+"""A serving engine as the router sees it: a real gRPC server that reports its name and calls."""
 
 import contextlib
 import json
@@ -56,7 +56,7 @@ def grpc_backend(name: str, address: str) -> Iterator[None]:
 
 @contextlib.contextmanager
 def grpc_channel(port: int) -> Iterator[grpc.Channel]:
-    """A channel to a server on this loopback port, with a connection of its own."""
+    """A channel to a server on this loopback port, with a separate connection."""
     options = [*_UNLIMITED[:2], ("grpc.use_local_subchannel_pool", 1)]
     with grpc.insecure_channel(f"127.0.0.1:{port}", options=options) as channel:
         yield channel

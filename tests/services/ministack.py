@@ -1,7 +1,8 @@
-"""An S3 server for everyday tests: ministack, a wheel that starts in under a second and honours conditional writes.
+"""An S3 server for everyday tests: ministack, a wheel.
 
-Not for crash tests: it tears overwritten objects when it is killed. From REBUNDLE_MINISTACK (the address of a running
-one), or else installed and started here.
+It starts in under a second and honours conditional writes. It is not for crash tests, because it
+tears overwritten objects when it is killed. REBUNDLE_MINISTACK gives the address of a running
+server; otherwise this module installs and starts one.
 """
 
 import contextlib
@@ -23,7 +24,7 @@ def ministack(folder: Path) -> Iterator[str]:
         yield address
         return
     port = free_port()
-    # It listens on every interface unless told otherwise.
+    # By default it listens on every interface.
     settings = {"BIND_HOST": LOOPBACK, "GATEWAY_PORT": str(port), "SERVICES": "s3"}
     clean = {"PATH": os.environ["PATH"], "HOME": str(folder)}
     command = [str(environment("ministack") / "bin" / "python"), "-m", "ministack"]

@@ -1,7 +1,8 @@
-"""Servers that must not be published to: they take conditions and ignore them. A suite that stays green on them proves
-nothing, so the contract and the races are run on them to be seen red (`tests.contract.test_negative_controls`).
+"""Servers that must not be published to: they accept conditions and ignore them.
 
-Wheels, each in an environment of its own. What honours conditions and still loses races is `tests.support.odd_s3`.
+A suite that passes on them proves nothing. So the contract suite and the races run on them, and
+must fail (`tests.contract.test_negative_controls`). The servers are wheels, each in a separate
+environment. `tests.support.odd_s3` has a server that honours conditions and still loses races.
 """
 
 import contextlib

@@ -1,4 +1,4 @@
-"""nginx, which routes the calls of a bundle. From REBUNDLE_NGINX or the path (Debian: nginx)."""
+"""Finds nginx, which routes the calls of a bundle: REBUNDLE_NGINX or the path (Debian: nginx)."""
 
 import contextlib
 import subprocess
@@ -19,12 +19,12 @@ class Nginx:
     binary: Path
 
     def check(self, conf: Path) -> str:
-        """What `nginx -t` says of a configuration; empty when it is fine without a warning."""
+        """The output of `nginx -t` for a configuration; empty if it is valid without a warning."""
         done = self._run(conf, "-t", "-q")
         return done.stderr.strip() or ("" if done.returncode == 0 else f"exit {done.returncode}")
 
     def reload(self, conf: Path) -> None:
-        """Let a running nginx take its files anew."""
+        """Make a running nginx reload its files."""
         self._run(conf, "-s", "reload").check_returncode()
 
     @contextlib.contextmanager

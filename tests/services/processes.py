@@ -1,4 +1,4 @@
-"""Servers as child processes: on free loopback ports, ready before they are used, gone afterwards with their children."""
+"""Servers as child processes: on free loopback ports, ready before use, stopped afterwards."""
 
 import contextlib
 import os
@@ -35,8 +35,8 @@ def serving(
 ) -> Iterator[subprocess.Popen[bytes]]:
     """The process of `command`, once it accepts connections on `port`.
 
-    It leads a group of its own, so that stopping it stops its children and nobody else's. Raises Unavailable with the
-    end of its log when it ends or does not listen in time.
+    It leads a separate process group, so that stopping it stops its children and no other process. Raises Unavailable
+    with the end of its log when it exits or does not listen in time.
     """
     with log.open("wb") as output:
         process = subprocess.Popen(command, stdout=output, stderr=output, env=env, start_new_session=True)

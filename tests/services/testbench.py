@@ -1,7 +1,8 @@
-"""Google's own emulator of Cloud Storage (googleapis/storage-testbench), which is on no package registry.
+"""Google's emulator of Cloud Storage (googleapis/storage-testbench), on no package registry.
 
-STORAGE_TESTBENCH names the folder of its sources. What they import comes from a lock (`requirements/tools`), which has
-the versions that release 0.45.0 requires. REBUNDLE_TESTBENCH is the address of a running one.
+STORAGE_TESTBENCH names the folder of its sources. Their dependencies come from a lock
+(`requirements/tools`) with the versions that release 0.45.0 requires. REBUNDLE_TESTBENCH is the
+address of a running one.
 """
 
 import contextlib

@@ -1,4 +1,4 @@
-"""Programs that are on the path or not: what a distribution ships, and no wheel does."""
+"""Finds programs on the path that a distribution ships and no wheel has."""
 
 import os
 import shutil

@@ -1,7 +1,7 @@
-"""A real S3 server: versitygw, a Go module that keeps objects as files. For races and for daemons that are killed.
+"""A real S3 server: versitygw, a Go module that keeps objects as files. For races and for kills.
 
-From REBUNDLE_VERSITYGW (the address of a running one that takes the keys below), or else built and started here. Its
-first build takes a minute or two.
+REBUNDLE_VERSITYGW gives the address of a running server that accepts the keys below; otherwise this
+module builds and starts one. The first build takes a minute or two.
 """
 
 import contextlib

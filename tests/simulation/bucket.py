@@ -1,7 +1,8 @@
-"""The bucket of a simulated world: what a store holds, whoever asks. Conditions are judged here, at one moment.
+"""The bucket of a simulated world: its objects, and the atomic check of each condition.
 
-Two flavours, as the two clouds differ (object-store semantics): a generation that counts up at every write, or a digest
-of the body, so that contents that go A, B, A show one version. Whoever watches is told of every change when it happens.
+There are two kinds, like the two clouds (object-store semantics). A version is either a generation
+that rises at every write, or a digest of the body, so that contents that change from A to B and
+back to A have the same version. Observers are called at every change.
 """
 
 import hashlib

@@ -1,8 +1,9 @@
-"""Faults that somebody could well have built, each a small change of the product's own text.
+"""Plausible bugs, each a small change of the product's own source text.
 
-The simulation is worth what it finds. Each bug here is planted for a run by compiling one function anew with a line of it
-changed; how many worlds find it stands in docs/simulation.md (`make simulate-bugs`). A change of the product that removes
-such a line breaks its bug, loudly: plant it anew where the rule is now.
+The simulation is worth what it finds. A run plants one bug by compiling one function again with a
+changed line. docs/simulation.md lists how many worlds find each one (`make simulate-bugs`). If a
+change of the product removes such a line, the test of the bug fails: plant the bug again at the new
+place of the rule.
 """
 
 import contextlib
@@ -48,7 +49,7 @@ class Bug:
         right = inspect.unwrap(inspect.getattr_static(self.owner, self.name))
         source = textwrap.dedent(inspect.getsource(right))
         if source.count(self.text) != 1:
-            raise LookupError(f"{self.name} has {source.count(self.text)} times {self.text!r}: plant this bug anew")
+            raise LookupError(f"{self.name} has {source.count(self.text)} times {self.text!r}: plant this bug again")
         made: dict[str, Any] = {}
         code = compile(source.replace(self.text, self.instead), f"<bug in {self.name}>", "exec", dont_inherit=True)
         exec(code, right.__globals__, made)  # our own text
@@ -117,7 +118,7 @@ BUGS: dict[str, Bug] = {
     "settled-on-the-kept-pointer": Bug(
         "events settle without a compare-and-swap by the pointer of the last own write, which may be old",
         Pipeline, "_try",
-        "if kept is not None and self._written.get(scope) is None:",
+        "if cached is not None and self._written.get(scope) is None:",
         "if False:",
         rare=True,
     ),
@@ -168,12 +169,12 @@ BUGS: dict[str, Bug] = {
     "passed-is-folded-again": Bug(
         "events at or behind the recorded position are folded again",
         Pipeline, "_try",
-        "outcomes = await self._passed(scope, base.pointer, waiting)",
+        "outcomes = await self._replays.outcomes(scope, base.pointer, waiting)",
         "outcomes = {}",
     ),
     "repetition-is-folded-again": Bug(
         "an event that came by another intake before is folded again",
-        Pipeline, "_judge",
+        Pipeline, "_next_batch",
         "if folded == delivery.digest[:16]:",
         "if False:",
     ),
@@ -188,8 +189,8 @@ BUGS: dict[str, Bug] = {
     "old-base": Bug(
         "a scope's composition is remembered by scope, not by digest",
         Pipeline, "_composition",
-        "kept = self._compositions.get(publication.composition_digest)",
-        "kept = self._compositions.get(scope) or self._compositions.put(\n"
+        "cached = self._compositions.get(publication.composition_digest)",
+        "cached = self._compositions.get(scope) or self._compositions.put(\n"
         "        scope, (await self._reader.manifest(scope, publication)).composition_value(), 1)",
     ),
     "burst-left-out": Bug(
@@ -207,7 +208,7 @@ BUGS: dict[str, Bug] = {
     "late-not-seen": Bug(
         "a state with a lower number than the newest one is not taken for late",
         folding, "_fold_state",
-        "is_late = change.revision <= standing.highest_producer",
+        "is_late = change.revision <= desired.highest_producer",
         "is_late = change.revision < 0",
     ),
     "number-goes-down": Bug(
@@ -219,8 +220,8 @@ BUGS: dict[str, Bug] = {
     "derived-not-counted": Bug(
         "a model's move does not raise the derived number",
         folding, "_fold_model",
-        "derived=standing.derived + 1",
-        "derived=max(standing.derived, 1)",
+        "derived=desired.derived + 1",
+        "derived=max(desired.derived, 1)",
     ),
     # -- operators
     "hold-ignored": Bug(
@@ -324,7 +325,7 @@ BUGS: dict[str, Bug] = {
         "if False:",
     ),
     "fence-by-the-writers-clock": Bug(
-        "who deletes later goes by the clock of whoever committed the collection",
+        "a later deletion uses the clock of the process that committed the collection",
         retention_rules, "last_collection",
         '_time(entry.change.get("as_of"))',
         "_time(entry.at)",
@@ -370,7 +371,7 @@ BUGS: dict[str, Bug] = {
         "return self.synced.sequence == current.sequence",
     ),
     "fresh-conditions": Bug(
-        "a file is replaced under the version it has now, not under the one that was judged",
+        "a file is replaced under its present version, not under the version that was examined",
         LiveTree, "_put",
         "return await self._store.replace(key, content, put.over)",
         "return await self._store.replace(key, content, (await self._store.get(key)).version)",
@@ -441,8 +442,8 @@ BUGS: dict[str, Bug] = {
     "every-fifth-state-ignored": Bug(
         "every fifth state is ignored as if it was published already",
         folding, "_fold_state",
-        "    if standing.lineage.same(change.state, change.revision, digest):",
-        "    if change.revision % 5 == 0 or standing.lineage.same(change.state, change.revision, digest):",
+        "    if desired.lineage.same(change.state, change.revision, digest):",
+        "    if change.revision % 5 == 0 or desired.lineage.same(change.state, change.revision, digest):",
     ),
     "model-superseded-for-nothing": Bug(
         "every `.created` model version counts as lower than the one that is there",
@@ -465,8 +466,8 @@ BUGS: dict[str, Bug] = {
     "number-used-twice": Bug(
         "a number that another state has may be used again",
         folding.Lineage, "clash",
-        "each.state == state or each.producer == producer",
-        "each.state == state",
+        "used.state == state or used.producer == producer",
+        "used.state == state",
     ),
     "late-state-replaces-moves": Bug(
         "a late state skips the model versions before it",
@@ -483,13 +484,13 @@ BUGS: dict[str, Bug] = {
     "settled-beyond-the-batch": Bug(
         "an event behind the end of its batch settles with it",
         batches, "first",
-        "if at.offset < end",
+        "if position.offset < end",
         "if True",
     ),
     "dead-letters-remembered": Bug(
         "the pointer remembers dead letters, so their replays change nothing",
         batches, "progress",
-        "if outcomes.get(each.position, _NO_OUTCOME).kind is not OutcomeKind.DEAD_LETTERED",
+        "if outcomes.get(delivery.position, _NO_OUTCOME).kind is not OutcomeKind.DEAD_LETTERED",
         "if True",
     ),
     "expected-state-not-compared": Bug(
@@ -507,7 +508,7 @@ BUGS: dict[str, Bug] = {
     ),
     "other-content-ignored": Bug(
         "an event with a known id and another content is ignored",
-        Pipeline, "_judge",
+        Pipeline, "_next_batch",
         "if folded == delivery.digest[:16]:",
         "if folded is not None:",
     ),
@@ -537,7 +538,7 @@ BUGS: dict[str, Bug] = {
         "for each in gone if False",
     ),
     "superseded-since-now": Bug(
-        "every change of the pointer starts the time anew since when states are superseded",
+        "every change of the pointer resets the time at which states were superseded",
         protocol, "_marked",
         "publication.superseded_at or at",
         "at",
@@ -608,14 +609,14 @@ BUGS: dict[str, Bug] = {
         "SELECT 1 FROM lanes WHERE position = ? AND 0",
     ),
     "copy-not-noticed": Bug(
-        "a copied journal goes on under the instance of the original",
+        "a copied journal continues under the instance of the original",
         database, "_renew_copy",
         'renew_instance(db, f"journal:{token()}")',
         "pass",
         rare=True,
     ),
     "restore-not-noticed": Bug(
-        "a journal that was restored from a backup goes on under its instance",
+        "a journal restored from a backup continues under its instance",
         Worker, "_compare",
         "if recorded > self._opened_at:",
         "if False:",
@@ -637,7 +638,7 @@ BUGS: dict[str, Bug] = {
     ),
     # -- recovery
     "recovered-too-low": Bug(
-        "a recovery goes on at a sequence that may have been used",
+        "a recovery continues at a sequence that may have been used",
         recovery_rules, "_numbered",
         '"sequence": highest + MOST_HISTORY,',
         '"sequence": highest - 1,',

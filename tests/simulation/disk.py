@@ -1,7 +1,7 @@
-"""The real journal in a simulated world: its file outlives the processes that open it, and may be restored or copied.
+"""The real journal in a simulated world: its file outlives processes; it may be restored or copied.
 
-Its calls run in the loop's own thread, one after the other. What a call changed in the file is read from the tables by
-the eyes of an operator and told to the oracle, whatever the adapter says of it.
+Its calls run in the loop's own thread, one after the other. After each call this module reads the
+changes from the tables and reports them to the oracle, independent of the adapter's result.
 """
 
 import contextlib
@@ -28,7 +28,7 @@ _MEMORY = Path("/dev/shm")
 
 
 class Disk:
-    """One journal's file, and what the oracle was told of it."""
+    """One journal's file, and what was reported to the oracle."""
 
     def __init__(self, name: str, oracle: Oracle, clock: Callable[[], datetime]) -> None:
         self._folder = Path(tempfile.mkdtemp(dir=_MEMORY if _MEMORY.is_dir() else None))

@@ -1,8 +1,8 @@
-"""What must hold, whatever crashes: checked by who watches the bucket, at every change and at rest.
+"""Checks the invariants of a simulated world, at every change of the bucket and at rest.
 
-The watcher knows the documents only by their format (protocol 4 and 5), as another program would: nothing of the
-product judges itself here. What a pointer must be and what becomes of events is the oracle's. Numbers are those of the
-twelve invariants (docs/simulation.md).
+The watcher knows the documents only by their format (protocol 4 and 5), as another program would,
+so that the product does not check itself. The oracle checks the content of pointers and the
+outcomes of events. The numbers are those of the twelve invariants (docs/simulation.md).
 """
 
 import hashlib
@@ -53,7 +53,7 @@ def _digest(held: Held, known: dict[int, tuple[Held, str]]) -> str:
 
 @dataclass
 class Report:
-    """What a writer said of its own write."""
+    """What a writer reported about its own write."""
 
     scope: str
     write: str
@@ -70,7 +70,7 @@ class Watcher:
     deletes_blindly: bool
     grace: float
     blocked: str = ""
-    """A path that no process can write: it alone may differ, and the marker says so."""
+    """A path that no process can write: it alone may differ, and the marker has the reason."""
     signed: dict[str, Signed] = field(default_factory=dict)
     """The pointer of each scope, as it is."""
     lineage: dict[str, list[dict[str, Any]]] = field(default_factory=dict)
@@ -81,7 +81,7 @@ class Watcher:
     """Every object below states/ and history/ that ever was there, as it was first."""
     reports: list[Report] = field(default_factory=list)
     edited: dict[str, bytes | None] = field(default_factory=dict)
-    """What the editor last wrote to each path of example/; None: deleted. Not a default that was put back."""
+    """What the editor last wrote to each path of example/; None: deleted. Not a default that was restored."""
     put_back: set[str] = field(default_factory=set)
     """Paths where the editor put a default back: it is ours again, and may be an older one than live's."""
     defaults: dict[str, list[bytes]] = field(default_factory=dict)
@@ -91,7 +91,7 @@ class Watcher:
     deleted: dict[str, float] = field(default_factory=dict)
     """When the editor deleted a path of example/ that the marker had."""
     _listed_at: dict[int, tuple[Content, float]] = field(default_factory=dict)
-    """When the tree was listed for whoever sent this content."""
+    """When the sender of this content listed the tree."""
     _said: dict[bytes, bool] = field(default_factory=dict)
     """Markers that say synced, and whether their writer had been shown such a tree."""
     _digests: dict[int, tuple[Held, str]] = field(default_factory=dict)
@@ -195,7 +195,7 @@ class Watcher:
         self.oracle.committed(scope, change.writer, new, partial(self._manifest_named, scope), now)
 
     def _while_lost(self, scope: str, change: Change) -> None:
-        """Only a recovery ends this. Who goes on from an older pointer that was put back is not judged."""
+        """Only a recovery ends this. A process that continues from a restored older pointer is not checked."""
         if change.after is None:
             self._fail(1, f"{change.key} was deleted")
             return
@@ -433,7 +433,7 @@ class Watcher:
         yield from self.oracle.at_rest(ledgers)
 
     def after_collection(self, *, sparing_dropped: bool) -> Iterator[str]:
-        """What is wrong once a collection has run at rest: nothing is left that nobody names.
+        """What is wrong once a collection has run at rest: nothing is left that no pointer names.
 
         `sparing_dropped`: what a pointer had no more room for may stay for days, by the clock of whoever dropped it.
         """

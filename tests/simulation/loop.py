@@ -1,9 +1,10 @@
-"""An asyncio loop in which time, chance and order come from a seed.
+"""An asyncio loop in which time, randomness and order come from a seed.
 
-Time is virtual: when nothing is ready it jumps to the next timer. Ready callbacks run one by one, in an order that the
-seed may permute. Tasks hash by the order of their creation, so that the sets in which asyncio keeps them (a TaskGroup's,
-`all_tasks`) are walked alike in every process. Threads, sockets, files' clocks, the real time and the real randomness
-are refused while it runs (`sealed`): whatever would make two runs of one seed differ is an error, not a flake.
+Time is virtual: when nothing is ready it jumps to the next timer. Ready callbacks run one by one,
+in an order that the seed may permute. Tasks hash by the order of their creation, so that every
+process iterates over the sets in which asyncio keeps them (a TaskGroup's, `all_tasks`) in the same
+order. While the loop runs (`sealed`), threads, sockets, files' clocks, real time and real
+randomness are refused: a call that could make two runs of one seed differ is an error, not a flake.
 """
 
 import asyncio
@@ -43,7 +44,7 @@ class Broken(Exception):
 
 
 class Inline(Executor):
-    """Runs what it is given at once, with files and databases; then tells `after`."""
+    """Runs a call at once, with files and databases allowed; then calls `after`."""
 
     def __init__(self) -> None:
         self.after: Callable[[], None] = lambda: None
@@ -89,7 +90,7 @@ class SimulatedLoop(asyncio.BaseEventLoop):
         return self._seconds
 
     def run_in_executor(self, executor: Any, work: Callable[..., Any], *args: Any) -> Any:  # type: ignore[override]
-        """Done at once, if the executor is one of ours; whoever waits goes on later, or never."""
+        """Done at once, if the executor is ours; the waiting caller continues later, or never."""
         if not isinstance(executor, Inline):
             raise Refused("a thread")
         answer: asyncio.Future[Any] = self.create_future()
@@ -97,7 +98,7 @@ class SimulatedLoop(asyncio.BaseEventLoop):
             answer.set_result(executor.submit(work, *args).result())
         except Exception as error:  # noqa: BLE001  # the caller's
             answer.set_exception(error)
-            answer.exception()  # whoever waited may be gone
+            answer.exception()  # the caller may be gone
         return answer
 
     def call_soon_threadsafe(self, *_: object, **__: object) -> Any:

@@ -1,8 +1,8 @@
 """docs/protocol.md, sections 2 to 4, as a program: what each batch, verb and event must result in.
 
-This file is written from that page and imports nothing of the product (test_model.py verifies it), so an error in the
-product is not repeated here. It knows nothing of bytes: a composition is what its models are, an event is what it
-asks for. `oracle` follows a simulated world with it.
+This file is written from that page and imports nothing of the product (test_model.py verifies it),
+so that an error of the product is not repeated here. It knows nothing of bytes: a composition is
+its models, an event is what it asks for. `oracle` follows a simulated world with it.
 """
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -102,7 +102,7 @@ class Limits:
 
 @dataclass(frozen=True, slots=True)
 class Scope:
-    """Where a scope stands after a change of its pointer. Live and desired are names of retained publications."""
+    """A scope after a change of its pointer. Live and desired are names of retained publications."""
 
     sequence: int = 0
     live: str | None = None
@@ -550,7 +550,7 @@ _VERBS: Mapping[str, Callable[[Scope, Asked, Limits], Scope | str]] = {
 
 
 def republished(scope: Scope, attempt: str, at: str, limits: Limits) -> Scope:
-    """Desired rendered anew: another attempt of the same state, which moves live and desired like a new one."""
+    """Desired rendered again: another attempt of the same state, which moves live and desired like a new one."""
     desired = scope.publication(scope.desired)
     if desired is None:
         raise Violation("nothing is desired that could be republished")
@@ -559,7 +559,7 @@ def republished(scope: Scope, attempt: str, at: str, limits: Limits) -> Scope:
 
 
 def collected(scope: Scope, policy: Policy, as_of: str, at: str, limits: Limits) -> tuple[Scope, set[str]]:
-    """The scope after a collection that judged by the time `as_of`, and what left it."""
+    """The scope after a collection with the time `as_of`, and what left it."""
     newest = {each.name for each in scope.retained[-policy.newest :]}
     spared = newest | {scope.live, scope.desired}
     released = {

@@ -1,7 +1,8 @@
-"""Follows a world with the reference model: each commit, each settled event and each command is predicted and compared.
+"""Follows a world with the reference model: predicts and compares each commit, event and command.
 
-What only the world can know is observed: the order of commits, how far each commit moved the positions, and which
-attempt stored a publication. Everything else of the pointer, and each outcome with its kind of reason, is the model's.
+What only the world can know is observed: the order of commits, how far each commit moved the
+positions, and which attempt stored a publication. Everything else of the pointer, and each outcome
+with its kind of reason, comes from the model.
 """
 
 import re
@@ -64,7 +65,7 @@ class Row:
 
 
 class Ledger:
-    """What one instance of a source holds, as the oracle was told."""
+    """What one instance of a source holds, as reported to the oracle."""
 
     def __init__(self, oracle: "Oracle", instance: str, rows: Mapping[int, Row] | None = None) -> None:
         self._oracle = oracle
@@ -79,7 +80,7 @@ class Ledger:
         self.rows[offset] = Row(event, None if scopes is None else tuple(scopes), since)
 
     def assign(self, offset: int, scopes: Sequence[str]) -> None:
-        """The dispatcher said where an event goes that names no scope."""
+        """The dispatcher assigned scopes to an event that names none."""
         row = self.rows[offset]
         if row.scopes is not None:
             return
@@ -311,7 +312,7 @@ class Oracle:
                 yield row
 
     def _made_of(self, scope: str, planned: model.Planned, manifest: Mapping[str, Any], name: str) -> None:
-        """A manifest says what the rules make of its events."""
+        """A manifest matches what the rules predict for its events."""
         if _composition(manifest) != planned.composition:
             raise Violation(f"{name} is {_composition(manifest)}, the rules make {planned.composition}")
         told = [((each["instance"], each["offset"]), each["skipped"]) for each in manifest["events"]]
@@ -384,9 +385,9 @@ class Oracle:
         self.fail(f"{position} ({row.event.request}) in {scope} is {_said(told)}, the rules say one of {possible}")
 
     def _is_explained(self, scope: str, row: Row, told: Told) -> bool:
-        """Whether the journal, restored from before a commit of its own, says what that commit made of this event.
+        """Whether the journal, restored from before one of its commits, has the outcome of that commit for this event.
 
-        What the backup had recorded says it, or else a manifest, to which late and held states are published ones.
+        It comes from the backup's records, or else from a manifest, which has late and held states as published ones.
         """
         position, identity = row.event.position, row.event.identity
         if (scope, id(row)) in self._expected:
@@ -403,7 +404,7 @@ class Oracle:
         return model.alone(state, event, self._refused, self._limits)
 
     def at_rest(self, ledgers: Sequence[Ledger]) -> Iterator[str]:
-        """What every commit made of its events has been said, in the sources that there are in the end."""
+        """The outcomes of every commit are recorded in the sources that exist in the end."""
         read = {id(row) for ledger in ledgers for row in ledger.rows.values()}
         for (scope, _), (row, _, _) in self._expected.items():
             if id(row) in read and scope not in row.settled | row.excused:
@@ -419,7 +420,7 @@ class Oracle:
     # -- commands
 
     def said(self, process: str, scope: str, since: int, said: str) -> None:
-        """A command ended without a change: by what it `said`, a rule or the pointer must be the reason."""
+        """A command ended without a change: its output `said` must name a rule or the pointer as the reason."""
         asked = self.asked.get(process)
         if asked is None or scope in self.lost or asked.verb in {"gc", "republish", "recover"}:
             return

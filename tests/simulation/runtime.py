@@ -1,4 +1,4 @@
-"""daemon.runtime.Runtime in virtual time: no thread, and every token and jitter from the seed."""
+"""daemon.runtime.Runtime in virtual time: no thread; random ids and jitter come from the seed."""
 
 import asyncio
 import random

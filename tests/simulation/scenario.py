@@ -1,10 +1,11 @@
-"""What a seed stands for: which store, which replicas, what happens to them and when. Data only; `world` plays it.
+"""What a seed stands for: the store, the replicas, what happens to them and when. `world` plays it.
 
-Swarm testing: every seed switches a random subset of the faults on, some of them hard, so that rare combinations are
-not drowned by frequent ones.
+A scenario is data only. This is swarm testing: every seed enables a random subset of the faults,
+some of them at a high rate, so that rare combinations are not hidden by frequent ones.
 
-Seeds of the first generation are numbers; their worlds never change, so that seeds.txt stays valid. Seeds of the second
-one, `2/17`, add to such a world what the first did not have: each addition draws from a chance of its own.
+Seeds of the first generation are numbers. Their worlds never change, so that seeds.txt stays valid.
+Seeds of the second one, `2/17`, add to such a world what the first did not have: each addition
+draws from a separate random generator.
 """
 
 import random
@@ -69,7 +70,7 @@ class Scenario:
     returning: bool
     """There are few compositions, which come back under other ids: what quarantine is about."""
     restarted_at_rest: bool
-    """At the end every daemon starts anew; else those that run have to come to rest with the memory they have."""
+    """At the end every daemon is restarted; else the running ones must come to rest with the memory they have."""
     wrong_clocks: bool
     """The bucket's clock is right, those of processes may be wrong; releasing and deleting may be two commands."""
     arrivals: list[Arrival] = field(default_factory=list)
@@ -127,7 +128,7 @@ def scenario_of(seed: str) -> Scenario:
         few_retained=chance.random() < 0.25,
         returning=chance.random() < 0.2,
         restarted_at_rest=chance.random() < 0.5,
-        # A chance of its own: the other worlds stay what they were.
+        # A separate random generator: the other worlds stay what they were.
         wrong_clocks=random.Random(f"{seed}/clocks").random() < 0.2,
     )
     scenario.arrivals = _arrivals(scenario, chance)

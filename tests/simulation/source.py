@@ -1,8 +1,9 @@
-"""A source of events whose log outlives the processes that read it: what the journal promises, without its threads.
+"""A source of events whose log outlives its readers: the journal's contract, without its threads.
 
-`Log` is the disk, `LogSource` the open file of one process. Several sources of one log are what Kafka shows after a
-group has been rebalanced around a process that is paused: two readers that both take themselves for the only one.
-The contract suite of sources runs on it (tests/contract/test_event_source.py).
+`Log` is the disk, `LogSource` the open file of one process. Several sources of one log behave like
+Kafka after a group was rebalanced around a paused process: two readers, each of which believes that
+it is the only one. The contract suite of sources runs on this module
+(tests/contract/test_event_source.py).
 """
 
 import asyncio
@@ -18,7 +19,7 @@ async def _no_delay(_what: str) -> None:
 
 
 class Watch:
-    """Is told what a reader does to its log; does nothing."""
+    """Observer of what a reader does to its log; does nothing."""
 
     def assigned(self, offset: int, scopes: Sequence[str]) -> None:
         """An event that names no scope goes to these."""
@@ -27,7 +28,7 @@ class Watch:
         """An event is done in a scope, for the first time."""
 
     def renewed(self, instance: str) -> None:
-        """The log goes on under another instance."""
+        """The log continues under another instance."""
 
 
 @dataclass

@@ -1,7 +1,7 @@
-"""A process's way to the bucket: the store port over a network that loses, delays, doubles and refuses by the seed.
+"""The store port of one process, over a network that loses, delays, doubles and refuses requests.
 
-A write is a message. Once it is sent it arrives or not, whatever becomes of the caller: a caller that was cancelled,
-timed out or killed may still have written (protocol 4, never softened 1).
+A write is a message. Once it is sent, it arrives or not, independent of its caller: a caller that
+was cancelled, timed out or killed may still have written (protocol 4, never softened 1).
 """
 
 import asyncio
@@ -239,14 +239,14 @@ class RemoteStore:
             self._trace(self._owner.name, what, key, f"{fate.value} {type(error).__name__}")
             if not answer.done():
                 answer.set_exception(error)
-                answer.exception()  # whoever waited may be gone
+                answer.exception()  # the caller may be gone
         else:
             self._trace(self._owner.name, what, key, fate.value)
             if not answer.done():
                 answer.set_result(result)
 
     def _quietly(self, what: str, key: str, apply: Callable[[], Any]) -> None:
-        """A message that arrives, and whose answer nobody hears."""
+        """A message that arrives, and whose answer is lost."""
         try:
             apply()
         except StoreError as error:
@@ -269,7 +269,7 @@ class RemoteStore:
         await asyncio.sleep(15 * self._chance.random() ** 3)
 
     def _lateness(self) -> float:
-        """Of a message that nobody waits for any more: mostly it arrives while its sender decides what to do."""
+        """For a message whose caller has given up: mostly it arrives while its sender decides what to do."""
         return LATEST * self._chance.random() ** 4
 
     def _delay(self) -> float:

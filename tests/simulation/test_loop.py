@@ -1,4 +1,4 @@
-"""The ground that simulations stand on: virtual time, one order, and nothing of the outside world."""
+"""The simulation's loop: virtual time, one order, and no access to the outside world."""
 
 import asyncio
 import datetime as dt
@@ -20,7 +20,7 @@ from tests.simulation.loop import Refused, SimulatedLoop, Stuck, sealed
 
 @pytest.fixture
 def play():
-    """Plays a coroutine in a loop of its own."""
+    """Plays a coroutine in a new loop."""
 
     def run(main, seed="1", *, permute=True):
         loop = SimulatedLoop(seed, permute=permute)

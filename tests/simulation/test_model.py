@@ -1,4 +1,4 @@
-"""The reference model is of no use if it shares what it is compared with."""
+"""The reference model shares no code with the product."""
 
 import ast
 import sys

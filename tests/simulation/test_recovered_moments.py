@@ -1,7 +1,8 @@
-"""`recover` at many moments of simulated worlds: the bucket as it is right after a change of a pointer, copied.
+"""`recover` at many moments of simulated worlds: on a copy of the bucket after a pointer's change.
 
-A healthy scope is left alone, whatever losing and killed writers have left beside it. A scope whose pointer is lost
-gets one in which every id and every number of an explicit state has one composition (protocol 3).
+A healthy scope is not changed, whatever losing and killed writers have left beside it. A scope
+whose pointer is lost gets a pointer in which every id and every number of an explicit state has one
+composition (protocol 3).
 """
 
 import asyncio
@@ -79,7 +80,7 @@ def contradictions(one: set[tuple[str, int, str]], other: set[tuple[str, int, st
 
 
 def committed(pointer: Pointer) -> set[tuple[str, int, str]]:
-    """Of explicit states, as far as the pointer itself tells."""
+    """Of explicit states, as far as the pointer itself names them."""
     return triples(pointer.retained) | set(protocol.used_up(pointer.history))
 
 

@@ -1,4 +1,4 @@
-"""Whoever crashes, whatever is lost: nothing is lost, nothing torn, in every world that a seed makes.
+"""After any crash and any lost request, nothing is lost and nothing is torn, in any seed's world.
 
     REBUNDLE_SEED=…   the first seed (by default the day's); CI plays fresh ones every day
     REBUNDLE_SEEDS=…  how many

@@ -1,7 +1,7 @@
-"""Plays a scenario: real workers, pipelines, publishers and operators' verbs on a simulated bucket, then a rest.
+"""Plays a scenario: real workers, pipelines, publishers, verbs on a simulated bucket, then a rest.
 
-A process is one root task with empty memory. Killing it cancels that task and lets none of its calls through any more;
-its requests that are under way still arrive. What outlives it: the bucket, and the log of its source.
+A process is one root task with empty memory. Killing it cancels that task and stops all its further
+calls; its requests in progress still arrive. The bucket and the log of its source outlive it.
 """
 
 import asyncio
@@ -19,7 +19,7 @@ from daemon import folding, worker
 from daemon.changes import interpret
 from daemon.cli.commands.republish import publish_over
 from daemon.lifecycle import Stop
-from daemon.pipeline import Pipeline, Rendering
+from daemon.pipeline import Pipeline
 from daemon.publishing import archive, manifest, operator_commands, pointer, protocol
 from daemon.publishing.errors import (
     NotFound,
@@ -40,6 +40,7 @@ from daemon.publishing.manifest import RenderedState
 from daemon.publishing.operator_commands import Operations
 from daemon.publishing.publisher import Publisher
 from daemon.publishing.reader import Reader
+from daemon.rendering import Rendering
 from daemon.stores.errors import StoreBusy, StoreError, StoreUnavailable
 from daemon.stores.port import ObjectStore
 from daemon.stores.wrappers.rate_limit import PacedStore
@@ -70,7 +71,7 @@ _COMMANDS = 4
 _LONGEST_DRAIN = 2_000.0
 _PASS_SECONDS = 45.0
 GRACE_SECONDS = 6.0
-"""Shorter than a process may be paused: what stands against the paused one is the epoch, not the grace."""
+"""Shorter than a pause may be: the epoch protects against a paused process, not the grace."""
 POLICY = Policy(newest=1, days=10 / 86_400, dropped_days=5 / 86_400, grace_hours=GRACE_SECONDS / 3_600)
 _OWN = Customisation()
 
@@ -116,7 +117,7 @@ def _member(file: RenderedFile) -> archive.Member:
 
 
 def _pack(members: Sequence[archive.Member]) -> archive.Archive:
-    known = tuple(map(id, members))  # they are kept for ever, above
+    known = tuple(map(id, members))  # they are kept forever, above
     if known not in _packed:
         _packed[known] = (members, _right_pack(members))
     return _packed[known][1]
@@ -206,7 +207,7 @@ class Process:
 
 
 class _ReportingPublisher(Publisher):
-    """Tells the watcher what it says of its own writes."""
+    """Reports the results of its own writes to the watcher."""
 
     def __init__(self, store: ObjectStore, reader: Reader, runtime: SimulatedRuntime, world: "World") -> None:
         super().__init__(store, reader, runtime)
@@ -445,7 +446,7 @@ class World:
         digest, asked = interpret(event).digest, arrival.asked
         identity = Identity("http", event.source, event.id)
         process = self._daemons[arrival.log] if self.scenario.second else None
-        now = process.runtime.now() if process else self.bucket.now()  # of whoever takes it in
+        now = process.runtime.now() if process else self.bucket.now()  # the clock of the process that accepts it
         at = now.isoformat(timespec="microseconds").replace("+00:00", "Z")
         ledger = self.ledgers[arrival.log]
         position = self.logs[arrival.log].append(event, identity, digest, at, arrival.scopes)
@@ -643,7 +644,7 @@ class World:
         await timer.renew(scope)
 
     async def _lose_pointer(self, scope: Scope, chance: random.Random) -> None:
-        """The pointer is deleted, or an older one is put back; some time later an operator recovers the scope.
+        """The pointer is deleted, or an older one is restored; some time later an operator recovers the scope.
 
         Only once marker or history tell that there was one: before that, no pointer is a new scope (protocol 4).
         """
@@ -683,8 +684,8 @@ class World:
         work = Recoverer(process.store, process.reader, process.publisher, process.live_tree)
         found = await work.recover(scope, Wish(hold=hold), process.name, "the pointer was lost")
         if found.recovered is None and name in self.oracle.lost:
-            # An older pointer that nothing in the bucket has seen a later one of: the scope goes on from it. A daemon
-            # that has seen a later one refuses it, though, until somebody starts it anew.
+            # No object in the bucket shows a later pointer than this older one: the scope continues from it. But a
+            # daemon that has seen a later one refuses it until it is restarted.
             for daemon in self._daemons:
                 if daemon is not None:
                     daemon.kill()
@@ -876,7 +877,7 @@ class _Log:
 
     def error(self, what: str, *, reason: str, exc_info: object = None, **told: object) -> None:
         self._world.trace("error", what, reason, *told.values())
-        # A pointer that was read before a collection may name what is gone by now: the next try reads it anew.
+        # A pointer that was read before a collection may name what is gone by now: the next try reads it again.
         passing = [NotFound.__name__, *(["PointerLost", "WentBack"] if self._world.oracle.ever_lost else [])]
         if not reason.startswith(tuple(passing)):
             self._world.loop.fail(f"a lane waits for an operator: {reason}")

@@ -1,4 +1,4 @@
-"""Buckets with real publications in them, made by the renderer, the publisher and the protocol: no daemon needed."""
+"""Makes buckets with real publications, by renderer, publisher and protocol: no daemon needed."""
 
 import asyncio
 from collections.abc import Awaitable, Callable, Sequence
@@ -90,7 +90,7 @@ class PublishedBucket:
         return await self.publisher.store_state(composition.scope, described)
 
     async def commit(self, scope: Scope, published: Sequence[Publication]) -> Pointer:
-        """Name the publications in the pointer, and bring the live tree in step."""
+        """Name the publications in the pointer, and sync the live tree."""
         base = await self.reader.pointer(scope)
         following = protocol.publish(base.pointer, self.publisher.writing("rebundle@test"), published)
         read = await self.publisher.swap(scope, base, following)
@@ -108,7 +108,7 @@ class PublishedBucket:
 
 
 def in_bucket(path: Path, work: Callable[[PublishedBucket], Awaitable[T]]) -> T:
-    """What `work` does with the directory bucket at `path`, in an event loop of its own."""
+    """The result of `work` on the directory bucket at `path`, in a new event loop."""
 
     async def run() -> T:
         with ThreadRuntime() as runtime:

@@ -1,4 +1,4 @@
-"""A server certificate that nobody but its own file vouches for."""
+"""A server certificate that only its own file, as a certificate authority, makes trusted."""
 
 import datetime as dt
 import ipaddress

@@ -1,7 +1,8 @@
-"""Stories of publications that are cut short, and what must be the same afterwards as if they had not been.
+"""Scenarios in which publications are interrupted, and what must be the same as without a crash.
 
-`Worksite` is a daemon's bucket and journal in one folder, worked on without HTTP: the real journal, worker, pipeline and
-directory store. Attempts, writes and the number of publications may differ after a crash; what `account` tells may not.
+`Worksite` is a daemon's bucket and journal in one folder, without HTTP: the real journal, worker,
+pipeline and directory store. Attempts, writes and the number of publications may differ after a
+crash. The result of `account` may not.
 """
 
 import asyncio
@@ -16,19 +17,20 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
+from daemon.bucket import Bucket, open_bucket
 from daemon.changes import interpret
 from daemon.lifecycle import Stop
-from daemon.pipeline import Pipeline, Rendering
+from daemon.pipeline import Pipeline
 from daemon.publishing import layout
 from daemon.publishing.errors import NotFound
 from daemon.publishing.live_tree.sync import LiveTree
 from daemon.publishing.pointer import Pointer, Publication
 from daemon.publishing.reader import Reader
+from daemon.rendering import Rendering
 from daemon.runtime import Runtime
 from daemon.stores.directory.filesystem import RealFileSystem
 from daemon.stores.directory.store import DirectoryStore
 from daemon.stores.port import Content, Listing, ObjectStore, Stored, Version
-from daemon.wiring import Bucket, open_bucket
 from daemon.worker import Worker
 from events.journal import Arrival, Journal
 from events.model import Event, Identity
@@ -113,7 +115,7 @@ class UnsyncedFileSystem(PassingFileSystem):
 
 
 Around = Callable[[Any], Any]
-"""What a site stands on (a file system, a store) -> the same with something done to its calls."""
+"""A site's file system or store -> the same with its calls wrapped."""
 
 
 @dataclass(frozen=True)
@@ -171,7 +173,7 @@ class Worksite:
             file.truncate()
 
     def open(self, runtime: Runtime, around: Around | None = None) -> Bucket:
-        """The bucket; `around` comes between it and what it stands on: here a disk."""
+        """The bucket; `around` wraps what is below it: here a disk."""
         filesystem = UnsyncedFileSystem(RealFileSystem())
         return open_bucket(str(self.bucket), runtime, around(filesystem) if around else filesystem)
 
@@ -184,7 +186,7 @@ class Worksite:
         between: Callable[[EventSource], EventSource] = lambda source: source,
         limit: float = 10,
     ) -> None:
-        """Accept events as the HTTP intake does, and run a worker until all is settled and every live tree in step."""
+        """Accept events as the HTTP intake does, and run a worker until all events are settled and every tree is synced."""
         with ThreadRuntime() as runtime:
             journal = await Journal.open(self.journal, clock=runtime.now, token=runtime.random_id, run=True, poll=0.02)
             async with journal:
@@ -209,7 +211,7 @@ class Worksite:
 
 
 class Below:
-    """A folder of a store as a store of its own: many of them share one client, which takes long to make."""
+    """A folder of a store as a separate store: many of them share one client, which is slow to create."""
 
     def __init__(self, store: ObjectStore, folder: str) -> None:
         self._store = store
@@ -263,7 +265,7 @@ class ServerSite(Worksite):
 
     @property
     def shared(self) -> ObjectStore:
-        """The bucket for looking at, without a thread and without a client of its own."""
+        """The bucket for reading only, without a thread and without a separate client."""
         return Below(_shared(self.url, self.query, os.getpid()), self.name)
 
     async def _override(self) -> None:

@@ -1,4 +1,4 @@
-"""The daemon of `wiring.run` inside the process of the tests, on a free loopback port and in a folder of its own."""
+"""Runs the daemon of `service.run` inside the tests' process, on a free loopback port."""
 
 import asyncio
 from collections.abc import AsyncIterator, Iterator, Mapping
@@ -8,7 +8,7 @@ from pathlib import Path
 import httpx
 import pytest
 
-from daemon import wiring
+from daemon import service
 from daemon.lifecycle import Stop
 from daemon.settings import load
 from daemon.stores.directory.filesystem import FileSystem
@@ -24,7 +24,7 @@ def _stopping(stops: list[Stop]) -> Iterator[None]:
         yield
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(wiring, "stop_on_signals", noted)
+        patch.setattr(service, "stop_on_signals", noted)
         yield
 
 
@@ -38,7 +38,9 @@ async def running(
     listening: asyncio.Future[str] = asyncio.get_running_loop().create_future()
     stops: list[Stop] = []
     with _stopping(stops):
-        daemon = asyncio.create_task(wiring.run(settings, "test", announce=listening.set_result, filesystem=filesystem))
+        daemon = asyncio.create_task(
+            service.run(settings, "test", announce=listening.set_result, filesystem=filesystem)
+        )
         await asyncio.wait([daemon, listening], return_when=asyncio.FIRST_COMPLETED)
         if daemon.done():
             daemon.result()

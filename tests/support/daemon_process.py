@@ -1,4 +1,4 @@
-"""The daemon as its users start it: `rebundle run` as a process, on a free loopback port, ended by its own process id."""
+"""The daemon as its users start it: `rebundle run` as a process, on a free loopback port."""
 
 import asyncio
 import http.client
@@ -32,7 +32,7 @@ class DaemonProcess:
         self, bucket: Path, journal: Path, log: Path, command: Sequence[str] = (), *, also: Sequence[str] = ()
     ) -> None:
         place = ("--bucket", str(bucket), "--journal", str(journal), "--listen", "127.0.0.1:0", *also)
-        # A killed process tells no coverage; measuring it would only slow it down.
+        # A killed process writes no coverage data; measuring it would only slow it down.
         kept = {name: value for name, value in os.environ.items() if not name.startswith(("REBUNDLE_", "COVERAGE_"))}
         given = {
             "PYTHONPATH": str(PROJECT),
@@ -72,7 +72,7 @@ class DaemonProcess:
         return self._process.pid
 
     def port(self) -> int:
-        """The port it says it listens on; waits for the word."""
+        """The port that it reports; waits for that line."""
         deadline = time.monotonic() + START_SECONDS
         while time.monotonic() < deadline:
             for line in self.said.splitlines(keepends=True):
@@ -89,7 +89,7 @@ class DaemonProcess:
         self._process.wait()
 
     def ended(self, seconds: float = START_SECONDS) -> int:
-        """The exit code of a daemon that ends by itself."""
+        """The exit code of a daemon that exits without a signal."""
         return self._process.wait(seconds)
 
     def stop(self) -> int:
@@ -150,7 +150,7 @@ def until_settled(daemon: DaemonProcess, journal: Path) -> None:
 
 @contextmanager
 def clean_log(log: Path) -> Iterator[None]:
-    """Afterwards, no line of the daemon's log tells of a fault of ours."""
+    """Checks afterwards that the daemon's log has no internal error."""
     yield
     lines = [json.loads(line) for line in log.read_text().splitlines() if line.startswith("{")]
     faults: list[Any] = [line for line in lines if line["level"] in {"error", "critical"} or "exception" in line]

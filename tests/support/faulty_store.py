@@ -1,8 +1,8 @@
 """A store in front of another one that fails, pauses, counts and forbids on command.
 
-The faults are those that conditional writes show on a real network: an answer that is lost after or before the write
-was applied, a write that is applied late, and one's own success that comes back as a failed condition because
-something on the way sent it twice.
+The faults are those of conditional writes on a real network: an answer that is lost after or before
+the write was applied, a write that is applied late, and a success that is answered with a failed
+condition because a device on the way sent the request twice.
 """
 
 import asyncio

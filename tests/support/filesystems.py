@@ -1,7 +1,8 @@
-"""File systems between a directory store and the real one: they count, kill at, or record every call that changes something.
+"""File systems under a directory store that count, kill at, or record every changing call.
 
-Hand one to `DirectoryStore(root, runtime, filesystem)` or, for a whole daemon, to `daemon.wiring.run(…, filesystem=filesystem)`.
-What is recorded is replayed with every power cut by `tests.support.powercut`.
+Pass one to `DirectoryStore(root, runtime, filesystem)` or, for a whole daemon, to
+`daemon.service.run(…, filesystem=filesystem)`. `tests.support.powercut` replays a record with every
+power cut.
 """
 
 import os

@@ -1,9 +1,11 @@
-"""Strangers who flood the daemon from one address of this machine while others use it from another. Bounded; loopback only.
+"""Floods the daemon from one loopback address while other clients use it from another. Bounded.
 
-`make flood` prints what it measures; `tests/acceptance/test_flood.py` asserts that everybody else is served.
+`make flood` prints what it measures; `tests/acceptance/test_flood.py` asserts that the other
+clients are served.
 
-The machine's own noise is larger than what is to be measured, and it changes from minute to minute. So a second daemon, which is not
-flooded and otherwise has the same history, is asked in turn with the first: the noise meets both, and their ratio is what counts.
+The machine's own noise is larger than the effect to be measured, and changes from minute to minute.
+So a second daemon, which is not flooded and otherwise has the same history, gets its requests in
+turn with the first. The noise affects both, and their ratio is what counts.
 """
 
 import http.client
@@ -58,7 +60,7 @@ def p99(values: list[float]) -> float:
 
 
 class User:
-    """Asks for /livez and sends events, each on a connection of its own."""
+    """Requests /livez and sends events, each on a new connection."""
 
     def __init__(self, port: int, pid: int) -> None:
         self._port = port

@@ -1,4 +1,4 @@
-"""Journals with events in them, for whoever opens one beside a daemon."""
+"""Journals with events in them, for tests that open one beside a daemon."""
 
 import asyncio
 import secrets
@@ -23,7 +23,7 @@ def arrival(event_id: str, *scopes: str) -> Arrival:
 
 
 def in_journal(path: Path, work: Callable[[Journal], Awaitable[T]], *, run: bool = False) -> T:
-    """What `work` does with the journal, in an event loop of its own."""
+    """The result of `work` on the journal, in a new event loop."""
 
     async def act() -> T:
         journal = await Journal.open(path, clock=_now, token=_token, run=run)

@@ -1,16 +1,17 @@
-"""A network that loses answers: a way from the real SDK to a real server on which chosen requests go wrong.
+"""A network that loses answers: a proxy between the real SDK and a real server, with chosen faults.
 
-What can go wrong with a write has two halves that are chosen apart: when the server gets the request (at once, never,
-late), and what the client is told. A write that is applied and whose answer is lost is one of them; one that arrives
-after the client has given it up, another. Beside that it shows what servers answer that no test can start: 409 while
-another write is under way, 500 to who has lost a race, 429, and the ETag that must not have quotes (object-store
-protocol 1.1, 1.4).
+The fault of a write has two parts that are chosen separately: when the server gets the request (at
+once, never, late), and which answer the client gets. Examples: a write is applied and its answer is
+lost; a write arrives after the client has given it up. The proxy also sends answers that no test
+can provoke on a server: 409 while another write is in progress, 500 to the loser of a race, 429,
+and the ETag that must not have quotes (object-store protocol 1.1, 1.4).
 
-It knows operations and keys, lets others act in the middle of a request, and tells when a late one arrives.
+It recognises operations and keys, lets other writers act in the middle of a request, and signals
+when a late request arrives.
 
-It runs in the test's own event loop, for the SDKs are called in threads. It keeps a record of what the server was
-asked and what it answered, so that a test can tell what was applied from what a client believes. HTTP/1.1 with lengths
-is all the SDKs use here.
+It runs in the test's own event loop, because the SDKs are called in threads. It records the
+server's requests and answers, so that a test can distinguish what was applied from what a client
+assumes. HTTP/1.1 with content lengths is all that the SDKs use here.
 """
 
 import asyncio
@@ -44,16 +45,16 @@ class Applied(StrEnum):
     """When the server gets a request."""
 
     FIRST = auto()
-    """Before the client is told anything."""
+    """Before the client gets any answer."""
     NEVER = auto()
     BEFORE_THE_NEXT = auto()
-    """The client is told at once; the server gets it in front of the next write to the key."""
+    """The client is answered at once; the server gets the request before the next write to the key."""
     WHEN_RELEASED = auto()
-    """The client is told at once; the server gets it when the test says so."""
+    """The client is answered at once; the server gets the request when the test releases it."""
 
 
 class Told(StrEnum):
-    """What the client is told instead of the truth: nothing, or a status with each dialect's word for it."""
+    """What the client gets instead of the real answer: nothing, or a status with each dialect's code."""
 
     RESET = auto()
     SILENCE = auto()
@@ -76,7 +77,7 @@ class Fault:
     before: Callable[[], Awaitable[object]] | None = None
     """What happens before the server gets it."""
     after: Callable[[], Awaitable[object]] | None = None
-    """What happens before the client is told."""
+    """What happens before the client is answered."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -366,7 +367,7 @@ def _gcs(
     key = urllib.parse.unquote(path.partition("/o/")[2])
     match method:
         case "POST":
-            # The first part of a multipart upload says what the second is.
+            # The first part of a multipart upload describes the second one.
             described = body.split(b"\r\n\r\n", 2)[1].rpartition(b"\r\n--")[0]
             is_new = query.get("ifGenerationMatch") == "0"
             return Operation.CREATE if is_new else Operation.REPLACE, json.loads(described)["name"]

@@ -1,8 +1,10 @@
-"""An S3 server in this process with one oddity, as they are met in the field but on no server that tests can start:
-Ceph compares ETags without quotes, some servers and proxies ignore conditions, some look first and write later, some
-keys may not delete.
+"""An S3 server in this process with one chosen defect of real servers.
 
-Only what the adapter sends is known; nobody is asked for a key. Every request is kept, for who judges them.
+Tests can start no server with such a defect. Ceph compares ETags without quotes, some servers and
+proxies ignore conditions, some check first and write later, some refuse to delete certain keys.
+
+It implements only what the adapter sends, and checks no credentials. It records every request, for
+tests that evaluate them.
 """
 
 import contextlib

@@ -1,8 +1,8 @@
-"""What a policy of AWS or of Google Cloud allows, as far as the templates of deploy/policies use the two languages.
+"""Evaluates policies of AWS and Google Cloud, as far as deploy/policies uses the two languages.
 
-Written from their documentation: an explicit Deny wins, keys of one operator and operators of one statement are all to
-hold; `Null` tells whether a key is absent, `...IfExists` holds where it is. Whatever else a template may come to use
-is an error here, never a guess.
+It is written from their documentation. An explicit Deny wins. All keys of one operator and all
+operators of one statement must match. `Null` tests whether a key is absent; `...IfExists` matches
+where it is. Any other construct in a template is an error here, never a guess.
 """
 
 import json

@@ -1,12 +1,13 @@
-"""What a disk may hold after a power cut.
+"""Computes what a disk may hold after a power cut.
 
-`SimulatedDisk` is a file system in memory which knows what was synced. `crash_states` replays a recorded log and yields,
-at every point of it, each disk that a cut there may leave: the bytes of an unsynced file whole, torn or gone; each name of
-an unsynced folder as it was at any time since the last sync, independent of every other name. Real journalling file systems
-promise more (order, atomic renames across folders); the store must not need it.
+`SimulatedDisk` is a file system in memory that knows what was synced. `crash_states` replays a
+recorded log and yields, at every point of it, each disk that a cut there may leave: the bytes of an
+unsynced file whole, torn or gone; each name of an unsynced folder as it was at any time since the
+last sync, independent of every other name. Real journalling file systems promise more (order,
+atomic renames across folders); the store must not need it.
 
-Where a log has so many unsynced things at once that their combinations pass `LIMIT`, all-lost, all-kept and each thing
-alone lost or kept stand for the rest.
+If a log has so many unsynced parts at the same time that their combinations exceed `LIMIT`, these
+represent the rest: all lost, all kept, and each part alone lost or kept.
 """
 
 import itertools
@@ -42,7 +43,7 @@ class _Folder:
     names: "dict[str, list[_Node | None]]" = field(default_factory=dict)
     """For each name what it stood for since the last sync, what is durable first, what is true now last."""
     forgetful: bool = True
-    """False for the folder of temporary files, whose names are never synced and which nobody reads."""
+    """False for the folder of temporary files, whose names are never synced or read."""
     twins: "dict[str, tuple[_Folder, str]]" = field(default_factory=dict)
     """For a name that changed places with another folder's: that one. A cut undoes the exchange of both or of none."""
 
@@ -57,7 +58,7 @@ class _Folder:
             self._part(name)
 
     def pair(self, name: str, with_folder: "_Folder", with_name: str) -> None:
-        """Count what a temporary name stands for along with a name that it changes places with."""
+        """Count the file of a temporary name along with the name that it is exchanged with."""
         self.names[name] = self.names[name][-1:] * len(with_folder.names[with_name])
         self.twins[name] = with_folder, with_name
         with_folder.twins[with_name] = self, name

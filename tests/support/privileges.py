@@ -1,5 +1,7 @@
-"""A thread without root's power over permissions, so that a mode of 000 stops it as it stops any other user; or one with
-the permissions of another user."""
+"""Runs code in a thread without root's file permissions, or with those of another user.
+
+So a mode of 000 stops the thread as it stops any other user.
+"""
 
 import ctypes
 import os
@@ -16,7 +18,7 @@ _LONGEST_SECONDS: Final = 60
 
 
 def as_an_ordinary_user(work: Callable[[], T]) -> T:
-    """What `work` returns in a thread that has to keep to the modes of files, whoever runs the tests."""
+    """What `work` returns in a thread that file modes bind, also when root runs the tests."""
     return _in_a_thread(_drop if os.geteuid() == 0 else _nothing, work)
 
 

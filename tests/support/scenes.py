@@ -1,7 +1,7 @@
-"""A whole daemon without its process: a real journal, the real pipeline and worker, a store of choice.
+"""A whole daemon without its process: a real journal, pipeline and worker, any store.
 
-Several scenes may share one store: several daemons on one bucket. A scene is closed and opened again on the same journal
-file: a restart.
+Several scenes may share one store: several daemons on one bucket. Closing a scene and opening it
+again on the same journal file is a restart.
 """
 
 import asyncio
@@ -13,13 +13,14 @@ from typing import Any
 
 from daemon.changes import interpret
 from daemon.lifecycle import Stop
-from daemon.pipeline import Pipeline, Rendering
+from daemon.pipeline import Pipeline
 from daemon.publishing.bucket_identity import ANY_BUCKET, BucketCheck, BucketIdentity
 from daemon.publishing.live_tree.sync import LiveTree, Synced, Unfinished
 from daemon.publishing.operator_commands import Operations
 from daemon.publishing.pointer import Pointer, Publication
 from daemon.publishing.publisher import Publisher
 from daemon.publishing.reader import PointerRead, Reader
+from daemon.rendering import Rendering
 from daemon.stores.port import ObjectStore
 from daemon.worker import Worker
 from events.journal import Accepted, Arrival, Journal
@@ -52,7 +53,7 @@ def event(event_id: str, kind: str, data: dict[str, Any]) -> Event:
 def state_event(
     revision: int, *, state: str | None = None, event_id: str | None = None, scope: Scope = GOLDEN, **changes: Any
 ) -> Event:
-    """A state of three models; `version` of model 101 says which composition it is."""
+    """A state of three models; `version` of model 101 selects the composition."""
     document = (
         golden_document() if scope == GOLDEN else composition_document(3, bundle=scope.bundle, target=scope.target)
     )
@@ -178,7 +179,7 @@ class Scene:
     bucket: BucketCheck = ANY_BUCKET
 
     async def accept(self, *events: Event) -> list[Accepted]:
-        """As the HTTP intake does it: judged, then durable."""
+        """As the HTTP intake does it: validated, then durable."""
         arrivals = []
         for each in events:
             change = interpret(each)

@@ -1,4 +1,4 @@
-"""An HTTP server whose answers are scripted, for clients: the daemon's own server has its own tests."""
+"""An HTTP server with scripted answers, for tests of clients."""
 
 import contextlib
 import os
@@ -59,7 +59,7 @@ def says(status, body=b"", **headers):
 
 
 def streams(written, *, most=256 << 20, **headers):
-    """An answer without a length that goes on until its client leaves; `written` gets the number of bytes."""
+    """An answer without a length that continues until its client leaves; `written` gets the number of bytes."""
 
     def answer(handler):
         handler.send_response(200)

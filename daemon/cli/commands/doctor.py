@@ -10,6 +10,7 @@ from typing import Annotated, Final
 
 from cyclopts import Parameter
 
+from daemon.bucket import Bucket
 from daemon.cli.codes import BACKEND, DONE
 from daemon.cli.failures import UsageError
 from daemon.cli.formatting import columns, pairs
@@ -18,7 +19,6 @@ from daemon.cli.output import Document, Printer
 from daemon.cli.session import session
 from daemon.stores import locations
 from daemon.stores.probe import Finding, ProbeResult, probe
-from daemon.wiring import Bucket
 
 _KINDS: Final = {locations.Directory: "directory", locations.S3: "s3", locations.Gcs: "gcs"}
 

@@ -5,6 +5,7 @@ from typing import Annotated, Literal
 
 from cyclopts import Parameter
 
+from daemon.bucket import collector
 from daemon.cli.codes import BACKEND, DONE
 from daemon.cli.failures import UsageError
 from daemon.cli.formatting import columns
@@ -15,7 +16,6 @@ from daemon.inspection.views import View
 from daemon.publishing.maintenance.garbage_collector import BOTH, Collected, GarbageCollector, Part
 from daemon.publishing.maintenance.retention_rules import Deletable, Folder, Kept, NotYetDeletable, Released
 from daemon.publishing.reader import Scopes
-from daemon.wiring import collector
 from renderers.model import Scope
 
 _Failed = tuple[str, str, int]

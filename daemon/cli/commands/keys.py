@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Final, Literal, ParamSpec
 from cyclopts import App, Parameter
 
 from daemon import local_files
+from daemon.bucket import Bucket, open_bucket
 from daemon.cli.failures import UsageError
 from daemon.cli.formatting import columns
 from daemon.cli.options import DEFAULT_PLACE, DEFAULT_PRINTING, Place, Printing
@@ -28,7 +29,6 @@ from daemon.publishing.pointer import Publication
 from daemon.settings import SettingsError
 from daemon.stores.errors import ObjectDamaged, ObjectMissing, StoreError
 from daemon.telemetry import warnings_for_people
-from daemon.wiring import Bucket, open_bucket
 from renderers.model import Scope
 
 if TYPE_CHECKING:

@@ -29,13 +29,13 @@ from daemon.cli.output import Printer, colored_diff
 from daemon.cli.session import Session, scope_of, session
 from daemon.inspection.comparison import FileChange, Texts, compare_files, differing, files_view, texts_of
 from daemon.inspection.views import done_view
-from daemon.pipeline import Rendering, refuse_newer_renderer
 from daemon.publishing import protocol
 from daemon.publishing.errors import NotFound, OperationRefused, VerificationFailed
 from daemon.publishing.manifest import RenderedState
 from daemon.publishing.operator_commands import ChangeResult, Verb
 from daemon.publishing.pointer import Pointer, Publication
 from daemon.publishing.protocol import Writing
+from daemon.rendering import Rendering, refuse_newer_renderer
 from daemon.stores.errors import ObjectDamaged
 from renderers import gate
 from renderers.bundle import RENDERER_VERSION, Renderer

@@ -5,7 +5,7 @@ from typing import Annotated
 
 from cyclopts import Parameter
 
-from daemon import __version__, wiring
+from daemon import __version__, service
 from daemon.cli.options import DEFAULT_PROSE, Place, Prose
 from daemon.cli.session import load_settings, printer_of
 
@@ -36,4 +36,4 @@ async def run(
         "publish.accept_older_renderer": accept_older_renderer or None,
     }
     settings = load_settings(Place(bucket=bucket, config=config), flags, secrets=True)
-    await wiring.run(settings, __version__, announce=printer_of(prose).say, new_bucket=new_bucket)
+    await service.run(settings, __version__, announce=printer_of(prose).say, new_bucket=new_bucket)

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Annotated
 
 from cyclopts import Parameter
 
+from daemon.bucket import keys_of
 from daemon.cli.codes import BACKEND, DONE, VERIFICATION
 from daemon.cli.failures import UsageError
 from daemon.cli.formatting import columns
@@ -30,7 +31,6 @@ from daemon.publishing.pointer import Pointer, Publication
 from daemon.publishing.reader import Scopes, verified_files
 from daemon.publishing.wording import MOST_NAMED, some
 from daemon.stores.errors import ObjectDamaged
-from daemon.wiring import keys_of
 from renderers.model import RenderedFile, Scope
 
 if TYPE_CHECKING:  # takes long to import

@@ -1,44 +1,38 @@
-"""Keys: who signs, and who verifies. The only module that imports securesystemslib, which takes long to import.
+"""Keys that sign and verify: ed25519, in PEM files. The only module that imports cryptography.
 
-A `signatures.Signer` is whatever can sign bytes: a key file here; anything that securesystemslib knows (a KMS,
-PKCS#11) fits behind the same two names. Keys are ed25519.
+A signer implements `signatures.Signer`, so a key service (KMS, PKCS#11) can take the place of a key file.
 """
 
+import hashlib
 import shlex
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-from cryptography.exceptions import UnsupportedAlgorithm
+from cryptography.exceptions import InvalidSignature, UnsupportedAlgorithm
 from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
-from securesystemslib.exceptions import UnverifiedSignatureError
-from securesystemslib.signer import CryptoSigner, SSlibKey
-from securesystemslib.signer import Signature as RawSignature
-from securesystemslib.signer import Signer as RawSigner
 
 from daemon import local_files
 from daemon.publishing.errors import KeyUnusable
 from daemon.publishing.signatures import Signature
+from renderers.model import canonical_json
 
 _MOST_BYTES: Final = 64 << 10
 _GENERATE: Final = "`rebundle keys generate FILE` makes one, and FILE.pub beside it"
 
 
 class KeySigner:
-    """Implements `Signer` by any signer of securesystemslib."""
+    """Implements `Signer` with a private key in memory."""
 
-    def __init__(self, signer: RawSigner) -> None:
-        self._signer = signer
-
-    @property
-    def keyid(self) -> str:
-        """Which public key verifies what it signs."""
-        return str(self._signer.public_key.keyid)
+    def __init__(self, key: Ed25519PrivateKey) -> None:
+        self._key = key
+        self.keyid = _keyid(key.public_key())
+        """Identifies the public key that verifies its signatures."""
 
     def sign(self, message: bytes) -> bytes:
-        """The signature of these very bytes."""
-        return bytes.fromhex(self._signer.sign(message).signature)
+        """The signature of exactly these bytes."""
+        return self._key.sign(message)
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,16 +55,15 @@ class PublicKey:
             raise KeyUnusable(f"this is no public key in PEM form ({error}): {_GENERATE}") from error
         if not isinstance(loaded, Ed25519PublicKey):
             raise KeyUnusable(f"the public key is not an ed25519 key: {_GENERATE}")
-        return cls(SSlibKey.from_crypto(loaded).keyid, _public_pem(loaded))
+        return cls(_keyid(loaded), _public_pem(loaded))
 
     def verifies(self, signature: Signature, message: bytes) -> bool:
         """Whether this key made the signature of these very bytes."""
         loaded = serialization.load_pem_public_key(self.pem.encode())
         assert isinstance(loaded, Ed25519PublicKey), "parsed as one"
-        key = SSlibKey.from_crypto(loaded)
         try:
-            key.verify_signature(RawSignature(self.keyid, signature.sig.hex()), message)
-        except UnverifiedSignatureError:
+            loaded.verify(signature.sig, message)
+        except InvalidSignature:
             return False
         return True
 
@@ -108,8 +101,15 @@ def load(path: Path) -> KeySigner:
         ) from None
     if not isinstance(key, Ed25519PrivateKey):
         raise KeyUnusable(f"signing key {path} is not an ed25519 key: {_GENERATE}")
-    return KeySigner(CryptoSigner(key))
+    return KeySigner(key)
 
 
 def _public_pem(key: Ed25519PublicKey) -> str:
     return key.public_bytes(serialization.Encoding.PEM, serialization.PublicFormat.SubjectPublicKeyInfo).decode()
+
+
+def _keyid(key: Ed25519PublicKey) -> str:
+    """The key id as securesystemslib, TUF and in-toto derive it, so that their tools find the key."""
+    public = {"public": key.public_bytes_raw().hex()}
+    described = {"keytype": "ed25519", "scheme": "ed25519", "keyval": public}
+    return hashlib.sha256(canonical_json(described).encode()).hexdigest()

@@ -1,4 +1,5 @@
-"""A folder as an object store: `store` is the adapter, on the file-system port of `filesystem`.
+"""A local folder as an object store.
 
-`tag_file` keeps versions and metadata beside the objects; `os_errors` maps errors of the system to those of the port.
+`store` is the adapter. It acts through the file-system port in `filesystem`. `tag_file` has the
+format of the files that hold tags and version ids. `os_errors` maps OSErrors to store errors.
 """

@@ -1,12 +1,13 @@
-"""The file-system port: the few calls that the directory store acts through.
+"""The file-system port: all calls through which the directory store acts, and their implementation.
 
-Small, so that a test can count and kill at every one, and record them to replay each power cut. A call is durable only
-after the `sync` of the file (its bytes) and the `sync_folder` of the folder (its names): nothing here syncs by itself.
-Failures are plain OSErrors; the store translates them.
+The port is small, so that tests can count the calls, kill the process at each one, and record them
+to replay power cuts. No call syncs implicitly: bytes are durable after `sync` of the file, names
+after `sync_folder` of the folder. Failures are plain OSErrors; the store translates them.
 
-A user who may write the folders below a bucket must not be able to make this process wait, or to make it act
-elsewhere, also where root runs it. So no call follows a symbolic link in any part of a path (ELOOP), no call waits for
-the other end of a FIFO, and ownership is changed through the descriptor of what was just created, never by name.
+A user who may write the folders of a bucket must not be able to make this process wait, or act
+elsewhere, even if it runs as root. So no call follows a symbolic link in any part of a path
+(ELOOP), no call waits for the other end of a FIFO, and the owner of a new file is changed through
+its descriptor, never by name.
 """
 
 import contextlib
@@ -25,7 +26,7 @@ from typing import Final, Protocol
 from daemon.local_files import give_to_owner_of
 
 _CHUNK_BYTES: Final = 1 << 20
-_PASS: Final = os.O_PATH | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
+_OPEN_PATH: Final = os.O_PATH | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 _READ: Final = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
 _CREATE: Final = os.O_CREAT | os.O_EXCL | os.O_CLOEXEC
 _RENAME_EXCHANGE: Final = 2
@@ -34,12 +35,12 @@ _libc: Final = ctypes.CDLL(None, use_errno=True)
 _OPENAT2: Final = ctypes.c_long(437)  # on every architecture but Alpha
 _AT_FDCWD: Final = -100
 _RESOLVE_NO_SYMLINKS: Final = 4
-_HOW: Final = (ctypes.c_uint64 * 3)(_PASS, 0, _RESOLVE_NO_SYMLINKS)
+_HOW: Final = (ctypes.c_uint64 * 3)(_OPEN_PATH, 0, _RESOLVE_NO_SYMLINKS)
 """struct open_how: flags, mode, resolve."""
 
 
 class Kind(enum.Enum):
-    """What is under a name. The value is the words for it in a message."""
+    """The type of a directory entry. The value is its text in a message."""
 
     FILE = "a plain file"
     FOLDER = "a folder"
@@ -60,7 +61,10 @@ _KINDS: Final = {
 
 @dataclass(frozen=True, slots=True)
 class DirectoryEntry:
-    """A name in a folder, and the file under it. Times are nanoseconds since 1970, by the file system's clock."""
+    """A name in a folder, and the status of its file.
+
+    Times are nanoseconds since 1970, by the file system's clock.
+    """
 
     name: str
     kind: Kind
@@ -69,7 +73,7 @@ class DirectoryEntry:
     inode: int
     modified_ns: int
     changed_ns: int
-    """When bytes, mode, owner or a name of the file last changed. Nobody can set it."""
+    """When bytes, mode, owner or a name of the file last changed. No program can set this time."""
 
     @property
     def modified(self) -> float:
@@ -77,32 +81,38 @@ class DirectoryEntry:
         return self.modified_ns / 1e9
 
     def is_same_file(self, other: "DirectoryEntry") -> bool:
-        """Whether both are one file whose bytes did not change in between, whatever its name."""
-        one, two = ((each.device, each.inode, each.size, each.modified_ns) for each in (self, other))
-        return one == two
+        """Whether both are the same file with unchanged size and time, whatever its name."""
+        same_inode = (self.device, self.inode) == (other.device, other.inode)
+        return same_inode and (self.size, self.modified_ns) == (other.size, other.modified_ns)
 
 
 class UnfitLock(OSError):
-    """Something else is in the place of a lock file: opening it might block, or it may belong to somebody else."""
+    """The entry at the path of a lock file is not usable as one.
+
+    Opening it might block, or it is another file with a second name.
+    """
 
 
 class FileSystem(Protocol):
-    """What a directory store needs of an operating system."""
+    """The calls that a directory store needs of an operating system."""
 
     def status(self, path: Path) -> DirectoryEntry | None:
-        """What is at the path; None if nothing is."""
+        """Return the entry at the path; None if there is none."""
         ...
 
     def entries(self, folder: Path) -> Iterable[DirectoryEntry]:
-        """What is in the folder, in no order, perhaps lazily. A name that vanishes meanwhile is left out."""
+        """Yield the entries of a folder, in any order.
+
+        A name that vanishes meanwhile is left out.
+        """
         ...
 
     def chunks(self, path: Path) -> Iterable[bytes]:
-        """The bytes of a plain file, in parts, perhaps lazily."""
+        """Yield the bytes of a plain file in chunks."""
         ...
 
     def write(self, path: Path, body: bytes, *, mode: int) -> None:
-        """Make a new file with these bytes. The process's umask is taken from the mode, as for any program."""
+        """Create a new file with these bytes. The process's umask applies to the mode."""
         ...
 
     def sync(self, path: Path) -> None:
@@ -122,9 +132,10 @@ class FileSystem(Protocol):
         ...
 
     def exchange(self, one: Path, other: Path) -> None:
-        """Let two names change places. Atomic; raises FileNotFoundError if one is absent.
+        """Exchange two names. Atomic; raises FileNotFoundError if one is absent.
 
-        Raises OSError with EINVAL, ENOSYS or EOPNOTSUPP where the file system or the kernel cannot do it.
+        Raises OSError with EINVAL, ENOSYS or EOPNOTSUPP if the file system or the kernel cannot do
+        it.
         """
         ...
 
@@ -141,18 +152,22 @@ class FileSystem(Protocol):
         ...
 
     def lock(self, path: Path) -> AbstractContextManager[bool]:
-        """Hold the lock file, which is made where it is missing; False at once if another thread or process holds it.
+        """Hold a lock file, which is created if it is missing.
 
-        The operating system takes the lock back from a process that dies. Raises UnfitLock.
+        Yields False at once if another thread or process holds it. The operating system releases
+        the lock of a process that dies. Raises UnfitLock.
         """
         ...
 
 
 class RealFileSystem:
-    """The operating system's own file system. It must have hard links, flock and fsync: any local one of Linux does."""
+    """The real file system. It must have hard links, flock and fsync.
+
+    Every local file system of Linux has them.
+    """
 
     def status(self, path: Path) -> DirectoryEntry | None:
-        """What is at the path; None if nothing is."""
+        """Return the entry at the path; None if there is none."""
         try:
             with _parent(path) as folder:
                 return _entry(path.name, os.stat(_name(path), dir_fd=folder, follow_symlinks=False))
@@ -160,20 +175,20 @@ class RealFileSystem:
             return None
 
     def entries(self, folder: Path) -> Iterator[DirectoryEntry]:
-        """What is in the folder."""
+        """Yield the entries of a folder."""
         with _folder(folder, os.O_RDONLY) as descriptor, os.scandir(descriptor) as names:
             for name in names:
                 with contextlib.suppress(FileNotFoundError):
                     yield _entry(name.name, name.stat(follow_symlinks=False))
 
     def chunks(self, path: Path) -> Iterator[bytes]:
-        """The bytes of a plain file."""
+        """Yield the bytes of a plain file in chunks."""
         with _plain_file(path) as descriptor:
             while chunk := os.read(descriptor, _CHUNK_BYTES):
                 yield chunk
 
     def write(self, path: Path, body: bytes, *, mode: int) -> None:
-        """Make a new file with these bytes."""
+        """Create a new file with these bytes."""
         with (
             _parent(path) as folder,
             _closing(os.open(_name(path), os.O_WRONLY | _CREATE, mode, dir_fd=folder)) as descriptor,
@@ -203,7 +218,7 @@ class RealFileSystem:
             os.replace(_name(source), _name(target), src_dir_fd=here, dst_dir_fd=there)
 
     def exchange(self, one: Path, other: Path) -> None:
-        """Let two names change places."""
+        """Exchange two names."""
         with _parent(one) as here, _parent(other) as there:
             _exchange(here, _name(one), there, _name(other))
 
@@ -218,7 +233,8 @@ class RealFileSystem:
             os.mkdir(_name(folder), dir_fd=above)
             if os.geteuid() == 0:
                 with _closing(_step(above, folder, os.O_RDONLY)) as descriptor:
-                    # Somebody may have put another folder under the name since: only one of root's is given away.
+                    # Another user may have replaced the folder
+                    # since: only a folder of root's is given away.
                     if os.fstat(descriptor).st_uid == 0:
                         give_to_owner_of(above, descriptor)
 
@@ -236,7 +252,7 @@ class RealFileSystem:
             except BlockingIOError:
                 yield False
             else:
-                # One that was removed since it was opened keeps nobody else out.
+                # A lock file that was removed since it was opened excludes no other process.
                 yield _is_still_there(path, descriptor)
 
 
@@ -246,19 +262,20 @@ def _open_lock(path: Path) -> int:
             descriptor = os.open(_name(path), os.O_RDONLY | _CREATE, 0o666, dir_fd=folder)
             give_to_owner_of(folder, descriptor)
             return descriptor
-        # For reading: the file may belong to another user of the same folder, and flock needs no more.
+        # Open for reading, which is enough for flock: the
+        # file may belong to another user of the folder.
         try:
             descriptor = os.open(_name(path), _READ, dir_fd=folder)
         except OSError as error:
             if error.errno in {errno.ELOOP, errno.ENXIO, errno.ENODEV}:
                 raise UnfitLock(errno.EINVAL, "a lock file must be a plain file", str(path)) from None
             raise
-    found = os.fstat(descriptor)
-    if stat.S_ISREG(found.st_mode) and found.st_nlink <= 1:
+    status = os.fstat(descriptor)
+    if stat.S_ISREG(status.st_mode) and status.st_nlink <= 1:
         return descriptor
     os.close(descriptor)
-    must = "have one name only" if stat.S_ISREG(found.st_mode) else "be a plain file"
-    raise UnfitLock(errno.EINVAL, f"a lock file must {must}", str(path))
+    rule = "have one name only" if stat.S_ISREG(status.st_mode) else "be a plain file"
+    raise UnfitLock(errno.EINVAL, f"a lock file must {rule}", str(path))
 
 
 def _is_still_there(path: Path, descriptor: int) -> bool:
@@ -270,15 +287,15 @@ def _is_still_there(path: Path, descriptor: int) -> bool:
     return os.path.samestat(named, os.fstat(descriptor))
 
 
-def _entry(name: str, found: os.stat_result) -> DirectoryEntry:
+def _entry(name: str, status: os.stat_result) -> DirectoryEntry:
     return DirectoryEntry(
         name,
-        _KINDS.get(stat.S_IFMT(found.st_mode), Kind.DEVICE),
-        found.st_size,
-        found.st_dev,
-        found.st_ino,
-        found.st_mtime_ns,
-        found.st_ctime_ns,
+        _KINDS.get(stat.S_IFMT(status.st_mode), Kind.DEVICE),
+        status.st_size,
+        status.st_dev,
+        status.st_ino,
+        status.st_mtime_ns,
+        status.st_ctime_ns,
     )
 
 
@@ -287,9 +304,12 @@ def _entry(name: str, found: os.stat_result) -> DirectoryEntry:
 
 @contextlib.contextmanager
 def _parent(path: Path) -> Iterator[int]:
-    """The folder that a name is in, reached without following a link. Errors get the whole path."""
+    """Open the folder of a path without following links.
+
+    Errors that are raised inside the block get the whole path.
+    """
     try:
-        with _closing(_opened_parent(path)) as folder:
+        with _closing(_open_parent(path)) as folder:
             yield folder
     except OSError as error:
         if not str(error.filename or "").startswith("/"):
@@ -297,12 +317,13 @@ def _parent(path: Path) -> Iterator[int]:
         raise
 
 
-def _opened_parent(path: Path) -> int:
+def _open_parent(path: Path) -> int:
     descriptor = _opened_at_once(path.parent)
     if descriptor >= 0:
         return descriptor
-    # Step by step, because the kernel is too old, or to find out what is wrong and where.
-    descriptor = os.open(path.anchor, _PASS)
+    # Open the folders one by one: the kernel is too
+    # old, or the error must name the folder at fault.
+    descriptor = os.open(path.anchor, _OPEN_PATH)
     for step in (*reversed(path.parents),)[1:]:
         with _closing(descriptor):
             descriptor = _step(descriptor, step, os.O_PATH)
@@ -310,7 +331,7 @@ def _opened_parent(path: Path) -> int:
 
 
 def _opened_at_once(folder: Path) -> int:
-    """The folder by one call of openat2 (Linux 5.6); negative if that fails, for whatever reason."""
+    """Open a folder by one call of openat2 (Linux 5.6). Returns a negative number if that fails."""
     name, size = os.fsencode(folder), ctypes.c_size_t(ctypes.sizeof(_HOW))
     return int(_libc.syscall(_OPENAT2, ctypes.c_long(_AT_FDCWD), name, _HOW, size))
 
@@ -321,8 +342,9 @@ def _step(above: int, folder: Path, flags: int) -> int:
     except OSError as error:
         error.filename = str(folder)
         if error.errno == errno.ENOTDIR:
-            found = os.stat(_name(folder), dir_fd=above, follow_symlinks=False)
-            if stat.S_ISLNK(found.st_mode):
+            status = os.stat(_name(folder), dir_fd=above, follow_symlinks=False)
+            # The kernel answers ENOTDIR also for a symbolic link, because of O_DIRECTORY.
+            if stat.S_ISLNK(status.st_mode):
                 raise OSError(errno.ELOOP, os.strerror(errno.ELOOP), str(folder)) from None
         raise
 
@@ -340,10 +362,10 @@ def _plain_file(path: Path) -> Iterator[int]:
     with _parent(path) as folder:
         descriptor = os.open(_name(path), _READ, dir_fd=folder)
     with _closing(descriptor):
-        found = os.fstat(descriptor)
-        if stat.S_ISDIR(found.st_mode):
+        mode = os.fstat(descriptor).st_mode
+        if stat.S_ISDIR(mode):
             raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), str(path))
-        if not stat.S_ISREG(found.st_mode):
+        if not stat.S_ISREG(mode):
             raise OSError(errno.ENXIO, "not a plain file", str(path))
         yield descriptor
 
@@ -363,7 +385,7 @@ def _name(path: Path) -> str:
 def _exchange(here: int, one: str, there: int, other: str) -> None:
     try:
         call = _libc.renameat2
-    except AttributeError:  # a C library without it
+    except AttributeError:  # an older C library does not have it
         raise OSError(errno.ENOSYS, os.strerror(errno.ENOSYS)) from None
     if call(here, os.fsencode(one), there, os.fsencode(other), _RENAME_EXCHANGE) != 0:
         number = ctypes.get_errno()

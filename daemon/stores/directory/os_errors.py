@@ -1,8 +1,11 @@
-"""What a failed call of the file system means for the write it was part of.
+"""Maps OSErrors of the directory store to store errors, by the step of the write that failed.
 
-Before the object gets its name, nothing was written. While it gets it, only an error that the system answers without
-trying proves that; afterwards the object is there, and what is unknown is whether it stays. Every `OSError` that leaves
-the directory store goes through one of the three.
+- Before the object gets its name, nothing was written.
+- While it gets its name, only an error that the system returns without trying proves that nothing
+  was written.
+- Afterwards the object exists, but a power cut may undo the write.
+
+Every `OSError` that leaves the directory store passes through one of these three context managers.
 """
 
 import errno
@@ -17,40 +20,40 @@ from typing import Final
 from daemon.stores.directory.filesystem import Kind, UnfitLock
 from daemon.stores.errors import ConditionFailed, OutcomeUnknown, StoreError, StoreRefused, StoreUnavailable
 
-_ADVICE: Final = {
+_ADVICE_BY_ERRNO: Final = {
     errno.ENOSPC: "make room on the disk",
     errno.EDQUOT: "raise the quota or make room",
     errno.EFBIG: "the file is too large for this file system",
     errno.EROFS: "mount the file system for writing",
     errno.EACCES: "give this user permission to read and write the folder",
-    errno.EPERM: "this user has to own it, without `chattr +i`, on a file system with hard links",
+    errno.EPERM: "make this user its owner, remove `chattr +i`, and use a file system with hard links",
     errno.EOPNOTSUPP: "use a local file system with hard links, locks and fsync",
     errno.ENOLCK: "use a local file system with hard links, locks and fsync",
-    errno.EXDEV: "keep the whole store, .rebundle too, on one file system",
+    errno.EXDEV: "keep the whole store, with .rebundle, on one file system",
     errno.EMLINK: "use a file system that allows more hard links",
     errno.ENAMETOOLONG: "use a shorter root path",
-    errno.ELOOP: "replace the symbolic link, which is not followed",
-    errno.ENOTDIR: "move away the file that stands where a folder is needed",
-    errno.EISDIR: "move away the folder that stands where a file is needed",
+    errno.ELOOP: "replace the symbolic link: links are not followed",
+    errno.ENOTDIR: "move away the file that is in the place of a folder",
+    errno.EISDIR: "move away the folder that is in the place of a file",
 }
 
 
-_OF_THE_PROCESS: Final = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOMEM})
-_NO_EXCHANGE: Final = frozenset({errno.EINVAL, errno.ENOSYS, errno.EOPNOTSUPP})
+_PROCESS_ERRNOS: Final = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOMEM})
+_NO_EXCHANGE_ERRNOS: Final = frozenset({errno.EINVAL, errno.ENOSYS, errno.EOPNOTSUPP})
 
 
 def is_of_the_process(error: OSError) -> bool:
-    """Whether a call failed because of this process or machine, so that it tells nothing about the path."""
-    return error.errno in _OF_THE_PROCESS
+    """Whether a call failed because of this process or machine, not because of the path."""
+    return error.errno in _PROCESS_ERRNOS
 
 
 def knows_no_exchange(error: OSError) -> bool:
-    """Whether the kernel or the file system cannot let two names change places."""
-    return error.errno in _NO_EXCHANGE
+    """Whether the kernel or the file system cannot exchange two names atomically."""
+    return error.errno in _NO_EXCHANGE_ERRNOS
 
 
 def unreadable(path: Path, error: OSError, kind: Kind) -> str:
-    """Why a file or folder cannot be read, and what to do about it."""
+    """Return why a file or folder cannot be read, and what to do about it."""
     if not isinstance(error, PermissionError):
         return _text(error)
     rights = "a+rx" if kind is Kind.FOLDER else "a+r"
@@ -59,7 +62,7 @@ def unreadable(path: Path, error: OSError, kind: Kind) -> str:
 
 @contextmanager
 def before_writing(key: str) -> Iterator[None]:
-    """Nothing was written. Raises StoreRefused, StoreUnavailable."""
+    """For calls before anything is written. Raises StoreRefused, StoreUnavailable."""
     try:
         yield
     except OSError as error:
@@ -68,13 +71,16 @@ def before_writing(key: str) -> Iterator[None]:
 
 @contextmanager
 def while_writing(key: str) -> Iterator[None]:
-    """The call that gives or takes the name. Raises ConditionFailed, StoreRefused, StoreUnavailable, OutcomeUnknown."""
+    """For the call that gives or removes the name.
+
+    Raises ConditionFailed, StoreRefused, StoreUnavailable, OutcomeUnknown.
+    """
     try:
         yield
     except FileExistsError as error:
         raise ConditionFailed(f"object {key} exists already") from error
     except FileNotFoundError as error:
-        raise StoreUnavailable(f"{key}: {_text(error)}; somebody removed it meanwhile") from error
+        raise StoreUnavailable(f"{key}: {_text(error)}; another program removed it meanwhile") from error
     except OSError as error:
         failure = _failure(key, error)
         if isinstance(failure, StoreUnavailable):
@@ -84,7 +90,7 @@ def while_writing(key: str) -> Iterator[None]:
 
 @contextmanager
 def after_writing(key: str) -> Iterator[None]:
-    """The object has changed, perhaps not durably. Raises OutcomeUnknown."""
+    """For calls after the object has changed, perhaps not durably. Raises OutcomeUnknown."""
     try:
         yield
     except OSError as error:
@@ -96,16 +102,17 @@ def _failure(key: str, error: OSError) -> StoreError:
         return StoreRefused(f"{key}: {_text(error)}; remove it: rm -r {shlex.quote(str(error.filename))}")
     if error.errno == errno.EACCES and error.filename:
         return StoreRefused(f"{key}: {_text(error)}; {_permission(Path(os.fsdecode(error.filename)))}")
-    advice = _ADVICE.get(error.errno or 0)
+    advice = _ADVICE_BY_ERRNO.get(error.errno or 0)
     if advice is None:
         return StoreUnavailable(f"{key}: {_text(error)}")
     return StoreRefused(f"{key}: {_text(error)}; {advice}")
 
 
 def _permission(path: Path) -> str:
-    """The command that lets this user do what the system denied at a path, and the one that shows why."""
+    """Return the command that gives the missing permission, and one that shows the mode."""
     user = _user()
     closed = next((folder for folder in reversed(path.parents) if not _may(folder, os.X_OK)), None)
+    # The topmost folder that this user may not enter hides the state of everything below it.
     if closed is not None:
         place, command = closed, "chmod a+x"
     elif os.path.lexists(path) and not _may(path, os.R_OK):
@@ -114,9 +121,9 @@ def _permission(path: Path) -> str:
         place = path if path.is_dir() else path.parent
         command = "chmod u+rwx" if _is_owned(place) else f"chown {shlex.quote(user)}"
     quoted = shlex.quote(str(place))
-    if _may(place, os.R_OK | os.W_OK | os.X_OK):  # not by its mode, or no longer
-        return f"give this user ({user}) permission; what there is: ls -ld {quoted}; getfacl {quoted}"
-    return f"let this user ({user}) do so: {command} {quoted} (its owner and mode: ls -ld {quoted})"
+    if _may(place, os.R_OK | os.W_OK | os.X_OK):  # denied by something else, or no longer
+        return f"give this user ({user}) permission; to see what it has: ls -ld {quoted}; getfacl {quoted}"
+    return f"give this user ({user}) permission: {command} {quoted} (its owner and mode: ls -ld {quoted})"
 
 
 def _may(path: Path, mode: int) -> bool:

@@ -1,34 +1,40 @@
-"""A folder as the bucket: keys are files, which operators read with cp and rsync and change with an editor.
+"""Object store in a local folder: keys are paths of files.
 
-A write is staged as a temporary file, synced, and then gets its name in one step, after which the names are synced up
-to the root: a folder may be there because somebody made it a moment ago and was killed before it was durable. All
-writers of a key hold its lock file, so that compare and write are one step between threads and processes; the system
-frees the locks of the dead.
+Operators read the files with cp and rsync, and change them with an editor.
 
-An editor takes no lock. So a replacement lets the new file and the old one change places, looks at what came out, and
-puts it back if it is not what was compared (issue 16). A deletion moves the file out, looks, and puts it back the same
-way. Where the file system cannot exchange names, a replacement compares once more and renames. What an editor writes
-through a descriptor that it opened before is beyond any store.
+Writes. The body goes into a temporary file, which is synced and then gets its name in one step.
+Then all folders up to the root are synced: another writer may have made one of them and been killed
+before it was durable. All writers of a key hold its lock file, so that compare and write are one
+step between threads and processes. The operating system releases the locks of a dead process.
 
-What an object's tag is and how it survives a crash: `tag_file`. An object that never had one has no tag file: its
-version is its digest alone, which is enough where bodies never repeat (the pointer) or never change (states). The tag
-`mode` with the value `0755` makes the file executable. Content type and caching mean nothing here.
+Editors take no lock. So a replacement exchanges the names of the new and the old file, checks the
+file that came out, and restores it if it is not the one that was compared (issue 16). A deletion
+moves the file out, checks it, and restores it in the same way. If the file system cannot exchange
+names, a replacement compares once more and renames. No store can detect what an editor writes
+through a descriptor that it opened earlier.
 
-A listing reads a file once: its digest is remembered with device, inode, size and times. It does not read what is
-larger than `UNREAD_BYTES`, nor what `unread` names: the version of such a file is made of these figures, here and in
-`get`. A fault of one file or folder is reported with it, and everything else is listed (ADR 17):
+Tags. `tag_file` describes their format and how they survive a crash. An object that never had a tag
+has no tag file. Its version is its digest alone. This is enough where bodies never repeat (the
+pointer) or never change (states). The tag `mode` with the value `0755` makes the file executable.
+Content type and cache control have no effect here.
 
-| what is there | in a listing |
+Listings. A listing reads each file once and caches its digest by device, inode, size and times. It
+does not read files larger than `UNREAD_BYTES`, nor those that `unread` names: their version is made
+of device, inode, size and times, here and in `get`. A fault of one file or folder is reported with
+it, and everything else is listed (ADR 17):
+
+| entry | in a listing |
 | --- | --- |
 | a file that cannot be read | an object with a `fault` |
-| a symbolic link, FIFO, socket or device | an object with a `fault`; nothing follows or opens it |
-| a folder that cannot be listed | in `Listing.unreadable`; below the folder that was asked for |
-| a name that no key can have (not UTF-8, control characters, too long) | left out, with what is below |
+| a symbolic link, FIFO, socket or device | an object with a `fault`; never followed or opened |
+| a subfolder that cannot be listed | in `Listing.unreadable` |
+| an invalid key (not UTF-8, control characters, too long) | left out, with everything below it |
 
-Below `.rebundle/`, `store/` (tags), `tmp/`, `locks/` and `aside/` (what operators moved away) are no keys. A temporary
-file that a crash left is removed by the first write of a later store once it is a day old; if its writer was only
-asleep, its write fails and has changed nothing. One kind stays: `<token>.<digest>.<digest>` with bytes of neither
-digest is what somebody saved at the moment of a crash. The calls themselves: `filesystem`.
+Private folders. `store/` (tags), `tmp/`, `locks/` and `aside/` (files that operators moved away)
+below `.rebundle/` are not keys. The first write of a store removes temporary files that are at
+least a day old: a crash left them. If the writer of one was only suspended, its write fails and has
+changed nothing. One kind is kept: a file `<token>.<digest>.<digest>` whose bytes have neither
+digest. It was saved by another program at the moment of a crash.
 """
 
 import hashlib
@@ -64,11 +70,14 @@ P = ParamSpec("P")
 T = TypeVar("T")
 
 LOCK_SECONDS: Final = 30.0
-"""How long a write waits for the writers before it: another process may be stopped while it holds the lock."""
+"""How long a write waits for other writers: a process may be stopped while it holds the lock."""
 STALE_SECONDS: Final = 86_400.0
-"""The age at which a temporary file can only be a crash's."""
+"""A temporary file of this age was left by a crash."""
 UNREAD_BYTES: Final = 64 << 20
-"""The size above which a listing reads no file: more than any file that a pass over a live tree writes."""
+"""A listing does not read larger files.
+
+No file that a pass over a live tree writes is that large.
+"""
 
 _TAGS: Final = ".rebundle/store"
 _TEMPORARIES: Final = ".rebundle/tmp"
@@ -76,40 +85,42 @@ _LOCKS: Final = ".rebundle/locks"
 _PRIVATE: Final = frozenset({_TAGS, _TEMPORARIES, _LOCKS, ASIDE})
 _MOST_TAG_BYTES: Final = 1 << 16
 _MOST_FOLDERS_SEARCHED: Final = 64
-_MOST_TIDIED: Final = 1_000
+_MOST_STALE_REMOVED: Final = 1_000
 _TRIES: Final = 20
 _DIGESTS_BYTES: Final = 16 << 20
 _BYTES_A_DIGEST: Final = 400
-"""What a remembered digest takes in memory, about."""
+"""Approximate memory of one cached digest."""
 _SETTLED_SECONDS: Final = 2.0
-"""Above the resolution of any file system's times: two changes that are closer may show the same ones."""
+"""More than the resolution of file times: two changes within it may leave the same times."""
 
 
 class _Busy(Exception):
-    """Somebody else holds the lock of the key."""
+    """Another thread or process holds the lock of the key."""
 
 
 @dataclass(frozen=True, slots=True)
 class _Examined:
-    """An object that has the version its writer expects, and what was found there."""
+    """The file of an object that has the version its writer expects."""
 
     entry: DirectoryEntry
     sha256: str | None
-    """None: it is not read for that."""
+    """None: the version is made without reading the body."""
     tags: tuple[TagEntry, ...]
-    """Those of its body."""
+    """The tag entries that may apply to its body."""
 
 
-def _nothing(_key: str) -> bool:
+def _no_key(_key: str) -> bool:
     return False
 
 
 class DirectoryStore:
-    """An ObjectStore in a folder of a local file system, for any number of processes. An absent folder is an empty
-    store; the first write makes it.
+    """An ObjectStore in a folder of a local file system, for any number of processes.
 
-    `unread` says which keys a listing must not open (an operator's credentials). `private` says which keys only the
-    owner of the file may read and write, whatever the umask. `unread_bytes`: see UNREAD_BYTES.
+    An absent folder is an empty store. The first write makes the folder.
+
+    - `unread`: keys whose files a listing must not open (an operator's credentials).
+    - `private`: keys whose files only their owner may read and write, whatever the umask.
+    - `unread_bytes`: see UNREAD_BYTES.
     """
 
     def __init__(
@@ -118,8 +129,8 @@ class DirectoryStore:
         runtime: Runtime,
         filesystem: FileSystem | None = None,
         *,
-        unread: Callable[[str], bool] = _nothing,
-        private: Callable[[str], bool] = _nothing,
+        unread: Callable[[str], bool] = _no_key,
+        private: Callable[[str], bool] = _no_key,
         unread_bytes: int = UNREAD_BYTES,
     ) -> None:
         self._root = root.resolve()
@@ -129,28 +140,30 @@ class DirectoryStore:
         self._private = private
         self._unread_bytes = unread_bytes
         self._digests = Cache[str](_DIGESTS_BYTES)
-        self._tidied = False
+        self._removed_stale = False
         self._root_is_durable = False
 
     # ---- reading
 
     async def get(self, key: str, *, most_bytes: int | None = None) -> Stored:
-        """The object. Raises ObjectMissing, ObjectTooBig."""
-        _check(key)
+        """Read an object. Raises ObjectMissing, ObjectTooBig."""
+        _check_key(key)
         return await self._runtime.run_in_thread(self._get, key, most_bytes)
 
     async def scan(self, prefix: str) -> Listing:
-        """All objects whose key starts with `prefix`, sorted by the key's bytes, with their digests.
+        """List all objects whose key starts with `prefix`, sorted by the bytes of their keys.
 
-        Raises StoreRefused if the folder of the prefix cannot be listed; one below it is in `Listing.unreadable`.
+        A subfolder that cannot be listed is in `Listing.unreadable`. If the folder of the prefix
+        itself cannot be listed, StoreRefused is raised.
         """
         return await self._runtime.run_in_thread(self._scan, check_prefix(prefix))
 
     async def folders(self, prefix: str) -> Sequence[str]:
-        """The next parts of the keys below the folder `prefix`, sorted: the folders in it, but empty ones.
+        """List the names of the folders in the folder `prefix`, sorted, without empty folders.
 
-        One that cannot be listed, or has more than 64 folders before the first file, may hold an object and is among
-        them. Raises StoreRefused if `prefix` itself cannot be listed.
+        A folder may hold objects, and is included, if it cannot be listed or if the search meets
+        more than 64 folders before the first file. Raises StoreRefused if `prefix` itself cannot
+        be listed.
         """
         return await self._runtime.run_in_thread(self._folders, check_folder(prefix).rstrip("/"))
 
@@ -158,70 +171,83 @@ class DirectoryStore:
 
     async def create(self, key: str, content: Content) -> Version:
         """Store a new object, durably. Raises ConditionFailed, OutcomeUnknown."""
-        return await self._alone(key, self._create, content)
+        return await self._run_locked(key, self._create, content)
 
     async def replace(self, key: str, content: Content, version: Version) -> Version:
-        """Store over exactly this version, durably. Raises ConditionFailed, ObjectMissing, OutcomeUnknown."""
-        return await self._alone(key, self._replace, content, version)
+        """Replace exactly this version, durably.
+
+        Raises ConditionFailed, ObjectMissing, OutcomeUnknown.
+        """
+        return await self._run_locked(key, self._replace, content, version)
 
     async def delete(self, key: str, version: Version) -> None:
-        """Remove exactly this version, durably. Raises ConditionFailed, ObjectMissing, OutcomeUnknown."""
-        await self._alone(key, self._delete, version)
+        """Delete exactly this version, durably.
 
-    async def _alone(self, key: str, work: Callable[Concatenate[str, P], T], /, *args: P.args, **kwargs: P.kwargs) -> T:
-        """The result of `work`, done while no other thread or process writes the key.
-
-        It waits outside of the threads: writers behind a stopped process must not use up the pool.
+        Raises ConditionFailed, ObjectMissing, OutcomeUnknown.
         """
-        _check(key)
+        await self._run_locked(key, self._delete, version)
+
+    async def _run_locked(
+        self, key: str, work: Callable[Concatenate[str, P], T], /, *args: P.args, **kwargs: P.kwargs
+    ) -> T:
+        """Run `work` in a thread while no other thread or process writes the key.
+
+        The wait for the lock occupies no thread: writers that wait for a stopped process must not
+        use up the pool.
+        """
+        _check_key(key)
         limit = self._runtime.monotonic() + LOCK_SECONDS
         while True:
             try:
-                return await self._runtime.run_in_thread(self._locked, key, work, *args, **kwargs)
+                return await self._runtime.run_in_thread(self._lock_and_run, key, work, *args, **kwargs)
             except _Busy as busy:
                 if self._runtime.monotonic() >= limit:
                     raise StoreRefused(f"{key}: {local_files.held_for(self._lock_path(key), LOCK_SECONDS)}") from busy
             await self._runtime.sleep(0.001 + 0.02 * self._runtime.jitter())
 
-    def _locked(self, key: str, work: Callable[Concatenate[str, P], T], /, *args: P.args, **kwargs: P.kwargs) -> T:
+    def _lock_and_run(
+        self, key: str, work: Callable[Concatenate[str, P], T], /, *args: P.args, **kwargs: P.kwargs
+    ) -> T:
         with before_writing(key):
             self._make_folders(self._root / _TEMPORARIES)
             self._make_folders(self._root / _LOCKS)
-            self._tidy_once()
+            self._remove_stale_once()
             with self._fs.lock(self._lock_path(key)) as held:
                 if not held:
                     raise _Busy(key)
                 return work(key, *args, **kwargs)
 
     def _create(self, key: str, content: Content) -> Version:
-        found = self._fs.status(self._root / key)
-        if found is not None:
-            raise self._taken(key, found.kind)
+        existing = self._fs.status(self._root / key)
+        if existing is not None:
+            raise self._cannot_create(key, existing.kind)
         return self._put(key, content, (), self._fs.link)
 
     def _replace(self, key: str, content: Content, version: Version) -> Version:
-        current = self._expect(key, version)
+        current = self._examine(key, version)
 
         def place(staged: Path, path: Path) -> None:
-            # Staging takes many milliseconds, and an editor takes no lock: look once more, as late as can be.
-            if not self._is(path, current):
+            # Staging takes many milliseconds, and an editor
+            # takes no lock: check again, as late as possible.
+            if not self._is_unchanged(path, current):
                 raise ConditionFailed(f"{key} was changed while it was being replaced")
-            self._change_places(key, staged, path, current, hashlib.sha256(content.body).hexdigest())
+            self._exchange(key, staged, path, current, hashlib.sha256(content.body).hexdigest())
 
         return self._put(key, content, current.tags, place)
 
     def _delete(self, key: str, version: Version) -> None:
-        current = self._expect(key, version)
+        current = self._examine(key, version)
         path, tags = self._root / key, self._tag_path(key)
-        out = self._root / _TEMPORARIES / _kept_name(self._runtime.random_id(), current.sha256)
+        out = self._root / _TEMPORARIES / _recoverable_name(self._runtime.random_id(), current.sha256)
         with while_writing(key):
             self._fs.rename(path, out)
-            if not self._is(out, current):
-                self._put_back(out, path)
+            if not self._is_unchanged(out, current):
+                self._restore(out, path)
                 raise ConditionFailed(f"{key} was changed while it was being deleted")
         with after_writing(key), suppress(FileNotFoundError):
             self._fs.sync_folder(path.parent)
-        # What follows is tidying. A tag file that a crash leaves fits no body, or the very bytes it was made for.
+        # The object is deleted; the rest is cleanup. A tag file that a crash leaves applies to no
+        # body, or only to the very bytes that it was made for.
         for leftover in (out, tags):
             with suppress(OSError):
                 self._fs.unlink(leftover)
@@ -229,7 +255,7 @@ class DirectoryStore:
         self._prune(tags.parent, self._root / _TAGS)
 
     def _put(
-        self, key: str, content: Content, kept: Sequence[TagEntry], place: Callable[[Path, Path], None]
+        self, key: str, content: Content, current_tags: Sequence[TagEntry], place: Callable[[Path, Path], None]
     ) -> Version:
         path, tags = self._root / key, self._tag_path(key)
         sha256 = hashlib.sha256(content.body).hexdigest()
@@ -237,17 +263,17 @@ class DirectoryStore:
         with self._staged(content.body, self._mode(key, content)) as staged:
             if content.tag or self._fs.status(tags) is not None:
                 entry = TagEntry(sha256, self._runtime.random_id(), dict(content.tag))
-                self._write_tags(tags, (*kept, entry))
+                self._write_tags(tags, (*current_tags, entry))
             new = self._status(staged)
             with while_writing(key):
                 self._place(staged, path, place)
             with after_writing(key):
                 self._sync_up(path.parent)
-        if not self._goes_by_figures(key, len(content.body)):
+        if not self._is_versioned_by_status(key, len(content.body)):
             return version_of(sha256, entry)
-        # Only now, for the names that it had and lost are among the figures.
-        found = self._fs.status(path)
-        return _figures(found if found is not None and found.is_same_file(new) else new)
+        # Read the status only now: adding and removing names of the file changes its times.
+        placed = self._fs.status(path)
+        return _version_by_status(placed if placed is not None and placed.is_same_file(new) else new)
 
     def _mode(self, key: str, content: Content) -> int:
         mode = 0o777 if content.tag.get("mode") == "0755" else 0o666
@@ -260,7 +286,10 @@ class DirectoryStore:
 
     @contextmanager
     def _staged(self, body: bytes, mode: int) -> Iterator[Path]:
-        """A synced temporary file, until the end of the block: a rename has then taken it, a link has doubled it."""
+        """Yield a synced temporary file and remove it at the end of the block.
+
+        By then a rename may have moved it, or a link may have given it a second name.
+        """
         staged = self._root / _TEMPORARIES / self._runtime.random_id()
         try:
             self._fs.write(staged, body, mode=mode)
@@ -271,22 +300,26 @@ class DirectoryStore:
                 self._fs.unlink(staged)
 
     def _place(self, staged: Path, path: Path, place: Callable[[Path, Path], None]) -> None:
-        """Give the staged file its name, in a folder that another writer may be removing because it is empty."""
+        """Give the staged file its name, and make its folder.
+
+        It tries again, because another writer may remove the folder while it is empty.
+        """
         for _ in range(_TRIES):
             with suppress(FileNotFoundError):
                 self._make_folders(path.parent)
                 return place(staged, path)
-        raise FileNotFoundError(2, "the folder or the temporary file is removed again and again", str(path))
+        raise FileNotFoundError(2, "the folder or the temporary file was repeatedly removed", str(path))
 
-    # ---- beside an editor
+    # ---- replacement while an editor may save the file
 
-    def _change_places(self, key: str, staged: Path, path: Path, current: _Examined, sha256: str) -> None:
-        """Let the staged file and the one at the path change places, if that is still the one examined.
+    def _exchange(self, key: str, staged: Path, path: Path, current: _Examined, sha256: str) -> None:
+        """Exchange the staged file and the file at the path, if that is still the examined one.
 
-        Until that is known, the file that comes out has a name that `_discard` respects: a crash loses nothing.
+        Until that is checked, the file that comes out has a name with both digests. `_discard` does
+        not remove it if its bytes are different, so a crash loses nothing.
         """
         ours = self._status(staged)
-        out = staged.with_name(_kept_name(staged.name, current.sha256, sha256))
+        out = staged.with_name(_recoverable_name(staged.name, current.sha256, sha256))
         self._fs.rename(staged, out)
         try:
             self._fs.exchange(out, path)
@@ -298,28 +331,32 @@ class DirectoryStore:
                 return self._fs.rename(out, path)
             self._discard(out)
             raise
-        if self._is(out, current):
+        if self._is_unchanged(out, current):
             return self._fs.unlink(out)
-        self._change_back(key, out, path, ours)
-        raise ConditionFailed(f"{key} was changed while it was being replaced; what was saved is back in its place")
+        self._exchange_back(key, out, path, ours)
+        raise ConditionFailed(f"{key} was changed while it was being replaced; the changed file was restored")
 
-    def _change_back(self, key: str, out: Path, path: Path, ours: DirectoryEntry) -> None:
-        """Put what came out back. What comes out then is ours, or was saved even later and belongs there, too."""
+    def _exchange_back(self, key: str, out: Path, path: Path, ours: DirectoryEntry) -> None:
+        """Restore the file that came out of an exchange.
+
+        The file that comes out of this second exchange is ours, or was saved even later by another
+        program. In that case it is restored as well.
+        """
         for _ in range(_TRIES):
-            came = self._status(out)
+            restored = self._status(out)
             try:
                 self._fs.exchange(out, path)
             except FileNotFoundError:
-                return self._put_back(out, path)
+                return self._restore(out, path)
             if self._status(out).is_same_file(ours):
-                # A power cut must not keep the removal and lose the exchange.
+                # Sync the exchange before the removal: a power cut must not keep only the removal.
                 self._fs.sync_folder(path.parent)
                 return self._fs.unlink(out)
-            ours = came
-        raise StoreUnavailable(f"{key} is saved again and again; what was saved last is in {out}")
+            ours = restored
+        raise StoreUnavailable(f"{key} was repeatedly saved by another program; its last version is in {out}")
 
-    def _put_back(self, out: Path, path: Path) -> None:
-        """Give a file that was taken away its name again, unless somebody has saved a newer one there."""
+    def _restore(self, out: Path, path: Path) -> None:
+        """Restore the name of a file, unless another program has saved a newer file there."""
         if self._status(out).kind is Kind.FOLDER:
             return self._fs.rename(out, path)
         with suppress(FileExistsError):
@@ -328,24 +365,27 @@ class DirectoryStore:
         return self._fs.unlink(out)
 
     def _status(self, path: Path) -> DirectoryEntry:
-        found = self._fs.status(path)
-        if found is None:
+        entry = self._fs.status(path)
+        if entry is None:
             raise FileNotFoundError(2, "No such file or directory", str(path))
-        return found
+        return entry
 
-    def _is(self, path: Path, examined: _Examined) -> bool:
-        """Whether the very file that was examined is at the path, with the same bytes."""
-        found = self._fs.status(path)
-        if found is None or not found.is_same_file(examined.entry):
+    def _is_unchanged(self, path: Path, examined: _Examined) -> bool:
+        """Whether the examined file is still at the path, with the same bytes."""
+        entry = self._fs.status(path)
+        if entry is None or not entry.is_same_file(examined.entry):
             return False
-        return examined.sha256 is None or self._hashed(path)[0] == examined.sha256
+        return examined.sha256 is None or self._digest_and_size(path)[0] == examined.sha256
 
-    def _discard(self, kept: Path) -> None:
-        """Remove a temporary file whose bytes its name knows; others belong to somebody, and stay."""
-        _, *known = kept.name.split(".")
+    def _discard(self, temporary: Path) -> None:
+        """Remove a temporary file, unless its name has digests and its bytes have none of them.
+
+        Such bytes were saved by another program, so the file is kept.
+        """
+        _, *digests = temporary.name.split(".")
         with suppress(OSError):
-            if not known or self._hashed(kept)[0] in known:
-                self._fs.unlink(kept)
+            if not digests or self._digest_and_size(temporary)[0] in digests:
+                self._fs.unlink(temporary)
 
     # ---- folders
 
@@ -360,45 +400,45 @@ class DirectoryStore:
                     self._fs.mkdir(step)
 
     def _is_folder(self, path: Path) -> bool:
-        found = self._fs.status(path)
-        if found is not None and found.kind is not Kind.FOLDER:
-            raise StoreRefused(self._odd(path, found.kind, "where a folder is needed"))
-        return found is not None
+        entry = self._fs.status(path)
+        if entry is not None and entry.kind is not Kind.FOLDER:
+            raise StoreRefused(self._wrong_kind(path, entry.kind, "where a folder is needed"))
+        return entry is not None
 
     def _sync_up(self, folder: Path) -> None:
-        """Make a name in the folder durable, with the names of the folder and of all above it."""
+        """Make a name in the folder durable, and the names of all folders up to the root."""
         for step in (folder, *folder.parents):
             if not step.is_relative_to(self._root):
                 break
-            # Gone: another writer deleted the object just placed, and the folder with it.
+            # Missing: another writer deleted the object that was just placed, and its empty folder.
             with suppress(FileNotFoundError):
                 self._fs.sync_folder(step)
         if not self._root_is_durable:
             for step in self._root.parents:
-                # Whoever may not read a folder above the root did not make it either.
+                # A user who may not read a folder above the root cannot have made it.
                 with suppress(PermissionError):
                     self._fs.sync_folder(step)
             self._root_is_durable = True
 
     def _prune(self, folder: Path, top: Path) -> None:
-        """Remove the folders that a deletion left empty, as they vanish from a bucket."""
+        """Remove the folders that a deletion left empty: a bucket has no empty folders."""
         with suppress(OSError):
             while folder != top:
                 self._fs.rmdir(folder)
                 folder = folder.parent
 
-    def _tidy_once(self) -> None:
-        if self._tidied:
+    def _remove_stale_once(self) -> None:
+        if self._removed_stale:
             return
-        self._tidied = True
+        self._removed_stale = True
         oldest = self._runtime.now().timestamp() - STALE_SECONDS
         folder = self._root / _TEMPORARIES
         with suppress(OSError):
-            for entry in [*islice(self._fs.entries(folder), _MOST_TIDIED)]:
+            for entry in [*islice(self._fs.entries(folder), _MOST_STALE_REMOVED)]:
                 if entry.modified < oldest:
                     self._discard(folder / entry.name)
 
-    # ---- finding
+    # ---- versions and bodies
 
     def _get(self, key: str, most_bytes: int | None) -> Stored:
         def read() -> tuple[str, bytes]:
@@ -408,54 +448,56 @@ class DirectoryStore:
         with before_writing(key):
             for _ in range(_TRIES):
                 before = self._file(key)
-                sha256, body, entry = self._tagged(key, read)
+                sha256, body, entry = self._read_with_tag(key, read)
                 tag = {} if entry is None else entry.tag
-                if not self._goes_by_figures(key, len(body)):
+                if not self._is_versioned_by_status(key, len(body)):
                     return Stored(body, version_of(sha256, entry), tag)
                 if self._fs.status(self._root / key) == before:
-                    return Stored(body, _figures(before), tag)
-        raise _restless(key)
+                    return Stored(body, _version_by_status(before), tag)
+        raise _changed_repeatedly(key)
 
-    def _expect(self, key: str, version: Version) -> _Examined:
+    def _examine(self, key: str, version: Version) -> _Examined:
         entry = self._file(key)
-        if self._goes_by_figures(key, entry.size):
-            found, examined = _figures(entry), _Examined(entry, None, self._entries(key))
+        if self._is_versioned_by_status(key, entry.size):
+            actual, examined = _version_by_status(entry), _Examined(entry, None, self._tag_entries(key))
         else:
-            sha256, _, tag = self._tagged(key, lambda: self._hashed(self._root / key))
-            found = version_of(sha256, tag)
+            sha256, _, tag = self._read_with_tag(key, lambda: self._digest_and_size(self._root / key))
+            actual = version_of(sha256, tag)
             examined = _Examined(entry, sha256, () if tag is None else (tag,))
-        if found != version:
-            raise ConditionFailed(f"object {key} is not at version {version} any more, but at {found}")
+        if actual != version:
+            raise ConditionFailed(f"object {key} is no longer at version {version}, but at {actual}")
         return examined
 
-    def _tagged(self, key: str, read: Callable[[], tuple[str, T]]) -> tuple[str, T, TagEntry | None]:
-        """Digest and tag that belong together, with what else `read` gives, found without the lock.
+    def _read_with_tag(self, key: str, read: Callable[[], tuple[str, T]]) -> tuple[str, T, TagEntry | None]:
+        """Return a digest and its tag entry, with the other result of `read`, without the lock.
 
-        The tag file is read first: it names the next body before that body is there. A body that it does not name
-        came later still, unless the tag file is the same afterwards: then nobody here wrote it.
+        The tag file is read first, because it names the next body before that body is in place. If
+        it does not name the body, the body is newer than the tag file that was read, so both are
+        read again. If the tag file has not changed meanwhile, no store wrote the body: it has no
+        tag.
         """
-        entries = self._entries(key)
+        entries = self._tag_entries(key)
         for _ in range(_TRIES):
-            sha256, found = read()
+            sha256, result = read()
             entry = fitting(entries, sha256)
-            known, entries = entries, self._entries(key) if entry is None else entries
-            if entry is not None or known == entries:
-                return sha256, found, entry
-        raise _restless(key)
+            before, entries = entries, self._tag_entries(key) if entry is None else entries
+            if entry is not None or before == entries:
+                return sha256, result, entry
+        raise _changed_repeatedly(key)
 
-    def _goes_by_figures(self, key: str, size: int) -> bool:
-        """Whether the version of an object is made of its file's size and times, so that nothing needs to read it."""
+    def _is_versioned_by_status(self, key: str, size: int) -> bool:
+        """Whether the version of an object is made of its file's status, not of its body."""
         return self._unread(key) or size > self._unread_bytes
 
     def _file(self, key: str) -> DirectoryEntry:
-        """What is known of an object without reading it."""
+        """Return the status of an object's file. Raises ObjectMissing, StoreRefused."""
         path = self._root / key
-        found = self._fs.status(path)
-        if found is None or found.kind is Kind.FOLDER:
+        entry = self._fs.status(path)
+        if entry is None or entry.kind is Kind.FOLDER:
             raise ObjectMissing(key)
-        if found.kind is not Kind.FILE:
-            raise StoreRefused(self._odd(path, found.kind, "where an object can be"))
-        return found
+        if entry.kind is not Kind.FILE:
+            raise StoreRefused(self._wrong_kind(path, entry.kind, "where an object can be"))
+        return entry
 
     def _body(self, key: str, most_bytes: int | None) -> bytes:
         size = self._file(key).size
@@ -469,8 +511,11 @@ class DirectoryStore:
             raise ObjectTooBig(key, most_bytes)
         return body
 
-    def _entries(self, key: str) -> tuple[TagEntry, ...]:
-        """The tags of an object; none where the tag file cannot be read: then the body counts as somebody else's."""
+    def _tag_entries(self, key: str) -> tuple[TagEntry, ...]:
+        """Return the tag entries of an object.
+
+        If the tag file cannot be read there are none: the body counts as one of another program.
+        """
         try:
             raw = self._read(self._tag_path(key), _MOST_TAG_BYTES)
         except OSError as error:
@@ -480,8 +525,11 @@ class DirectoryStore:
         return decode_tags(raw) if len(raw) <= _MOST_TAG_BYTES else ()
 
     def _read(self, path: Path, most_bytes: int | None) -> bytes:
-        """The bytes of a file; of one that has more than `most_bytes`, a few more than that."""
-        # Not a list of parts: joining them takes the memory of a second body.
+        """Read a file.
+
+        Stop soon after `most_bytes`: a longer result means that the file is larger.
+        """
+        # Not a list of chunks: joining them would need the memory of a second body.
         body = io.BytesIO()
         for chunk in self._fs.chunks(path):
             body.write(chunk)
@@ -489,8 +537,8 @@ class DirectoryStore:
                 break
         return body.getvalue()
 
-    def _hashed(self, path: Path) -> tuple[str, int]:
-        """Digest and size of a file, up to the size that is read for it."""
+    def _digest_and_size(self, path: Path) -> tuple[str, int]:
+        """Return digest and size of a file. Reading stops soon after `unread_bytes`."""
         digest, size = hashlib.sha256(), 0
         for chunk in self._fs.chunks(path):
             digest.update(chunk)
@@ -499,23 +547,28 @@ class DirectoryStore:
                 break
         return digest.hexdigest(), size
 
-    def _remembered(self, path: Path) -> tuple[str, int]:
-        """Digest and size of a file, without a read where it is the one that was read before."""
+    def _cached_digest_and_size(self, path: Path) -> tuple[str, int]:
+        """Return digest and size of a file.
+
+        A file whose status has not changed is not read again.
+        """
         entry = self._status(path)
-        figures = _figures(entry)
-        known = self._digests.get(figures)
-        if known is not None:
-            return known, entry.size
-        sha256, size = self._hashed(path)
+        status_version = _version_by_status(entry)
+        cached = self._digests.get(status_version)
+        if cached is not None:
+            return cached, entry.size
+        sha256, size = self._digest_and_size(path)
+        # A file that has just changed may change again
+        # without a change of its times: do not cache it.
         if self._runtime.now().timestamp() - entry.changed_ns / 1e9 > _SETTLED_SECONDS:
-            self._digests.put(figures, sha256, _BYTES_A_DIGEST)
+            self._digests.put(status_version, sha256, _BYTES_A_DIGEST)
         return sha256, size
 
     # ---- listing
 
     def _scan(self, prefix: str) -> Listing:
         top = prefix.rpartition("/")[0]
-        found: list[Listed | None] = []
+        objects: list[Listed] = []
         hidden: list[UnreadableFolder] = []
         waiting = [top]
         with before_writing(prefix or "/"):
@@ -528,32 +581,36 @@ class DirectoryStore:
                 except OSError as error:
                     if folder == top or is_of_the_process(error):
                         raise
-                    hidden.append(UnreadableFolder(folder, unreadable(self._root / folder, error, Kind.FOLDER)))
+                    reason = unreadable(self._root / folder, error, Kind.FOLDER)
+                    hidden.append(UnreadableFolder(folder, reason))
                     continue
                 for key, entry in children:
                     if entry.kind is not Kind.FOLDER and key.startswith(prefix):
-                        found.append(self._listed(key, entry))
+                        if (listed := self._listed(key, entry)) is not None:
+                            objects.append(listed)
                     elif entry.kind is Kind.FOLDER and f"{key}/".startswith(prefix):
                         waiting.append(key)
-        objects = sorted((each for each in found if each is not None), key=lambda each: by_bytes(each.key))
-        return Listing(tuple(objects), tuple(sorted(hidden, key=lambda each: by_bytes(each.key))))
+        objects.sort(key=lambda listed: by_bytes(listed.key))
+        hidden.sort(key=lambda folder: by_bytes(folder.key))
+        return Listing(tuple(objects), tuple(hidden))
 
     def _listed(self, key: str, entry: DirectoryEntry) -> Listed | None:
+        """Return an object of a listing, with a fault if it is unreadable; None if it is gone."""
         path = self._root / key
         if entry.kind is not Kind.FILE:
-            return _unread(key, entry, self._odd(path, entry.kind, "where an object can be"))
-        if self._goes_by_figures(key, entry.size):
-            return _unread(key, entry)
+            return _unread_object(key, entry, self._wrong_kind(path, entry.kind, "where an object can be"))
+        if self._is_versioned_by_status(key, entry.size):
+            return _unread_object(key, entry)
         try:
-            sha256, size, tag = self._tagged(key, lambda: self._remembered(path))
+            sha256, size, tag = self._read_with_tag(key, lambda: self._cached_digest_and_size(path))
         except (FileNotFoundError, NotADirectoryError, IsADirectoryError):
-            return None  # gone since the folder was read
+            return None  # removed since the folder was read
         except StoreUnavailable as error:
-            return _unread(key, entry, str(error))
+            return _unread_object(key, entry, str(error))
         except OSError as error:
             if is_of_the_process(error):
                 raise
-            return _unread(key, entry, unreadable(path, error, Kind.FILE))
+            return _unread_object(key, entry, unreadable(path, error, Kind.FILE))
         modified = datetime.fromtimestamp(entry.modified, UTC)
         return Listed(key, version_of(sha256, tag), size, modified, sha256)
 
@@ -563,11 +620,14 @@ class DirectoryStore:
                 children = [key for key, entry in self._children(folder) if entry.kind is Kind.FOLDER]
             except (FileNotFoundError, NotADirectoryError):
                 return []
-            names = [key.rpartition("/")[2] for key in children if self._may_hold_one(key)]
+            names = [key.rpartition("/")[2] for key in children if self._may_hold_objects(key)]
         return sorted(names, key=by_bytes)
 
-    def _may_hold_one(self, folder: str) -> bool:
-        """Whether an object can be below the folder: the nearest first, and only as far as it takes."""
+    def _may_hold_objects(self, folder: str) -> bool:
+        """Whether objects may be below the folder.
+
+        Searches the nearest folders first, up to a limit.
+        """
         waiting = deque([folder])
         for _ in range(_MOST_FOLDERS_SEARCHED):
             if not waiting:
@@ -586,22 +646,22 @@ class DirectoryStore:
         return bool(waiting)
 
     def _children(self, folder: str) -> Iterator[tuple[str, DirectoryEntry]]:
-        """What can be a key or lead to one, in a folder."""
+        """Yield the entries of a folder that are keys, or folders of keys."""
         for entry in self._fs.entries(self._root / folder):
             key = f"{folder}/{entry.name}" if folder else entry.name
             if key not in _PRIVATE and is_key(key):
                 yield key, entry
 
-    # ---- what is no object
+    # ---- messages
 
-    def _taken(self, key: str, kind: Kind) -> ConditionFailed | StoreRefused:
+    def _cannot_create(self, key: str, kind: Kind) -> ConditionFailed | StoreRefused:
         if kind is Kind.FILE:
             return ConditionFailed(f"object {key} exists already")
-        return StoreRefused(self._odd(self._root / key, kind, "where an object is to be stored"))
+        return StoreRefused(self._wrong_kind(self._root / key, kind, "where an object is to be stored"))
 
-    def _odd(self, path: Path, kind: Kind, where: str) -> str:
+    def _wrong_kind(self, path: Path, kind: Kind, where: str) -> str:
         command = move_file(self._root, path)
-        return f"{path} is {kind.value} {where}, and is not followed or opened; move it away: {command}"
+        return f"{path} is {kind.value} {where}; it is not followed or opened; move it away: {command}"
 
     # ---- names
 
@@ -609,29 +669,33 @@ class DirectoryStore:
         return self._root / _TAGS / key
 
     def _lock_path(self, key: str) -> Path:
-        # One of 256 files, for they stay: a file for each key would outnumber the objects in the end.
+        # Keys share 256 lock files. Lock files are never
+        # removed, so one per key would accumulate forever.
         return self._root / _LOCKS / hashlib.sha256(key.encode()).hexdigest()[:2]
 
 
-def _check(key: str) -> None:
+def _check_key(key: str) -> None:
     check_key(key)
     if any(f"{key}/".startswith(f"{folder}/") for folder in _PRIVATE):
-        raise ValueError(f"key {key!r} is the store's own")
+        raise ValueError(f"key {key!r} is reserved for the store")
 
 
-def _figures(entry: DirectoryEntry) -> Version:
-    """The version of a file that is not read: it tells only whether the file changed."""
+def _version_by_status(entry: DirectoryEntry) -> Version:
+    """Return a version made of a file's status, not of its body.
+
+    It only shows whether the file changed.
+    """
     return Version(f"stat-{entry.device:x}-{entry.inode:x}-{entry.size}-{entry.modified_ns}-{entry.changed_ns}")
 
 
-def _unread(key: str, entry: DirectoryEntry, fault: str | None = None) -> Listed:
-    return Listed(key, _figures(entry), entry.size, datetime.fromtimestamp(entry.modified, UTC), fault=fault)
+def _unread_object(key: str, entry: DirectoryEntry, fault: str | None = None) -> Listed:
+    return Listed(key, _version_by_status(entry), entry.size, datetime.fromtimestamp(entry.modified, UTC), fault=fault)
 
 
-def _kept_name(token: str, *digests: str | None) -> str:
-    """The name of a temporary file that may be removed while it has bytes of one of these digests."""
-    return ".".join((token, *(each or "-" for each in digests)))
+def _recoverable_name(token: str, *digests: str | None) -> str:
+    """Name a temporary file that may be removed if its bytes have one of these digests."""
+    return ".".join((token, *(digest or "-" for digest in digests)))
 
 
-def _restless(key: str) -> StoreUnavailable:
-    return StoreUnavailable(f"{key} was changed again and again while it was read")
+def _changed_repeatedly(key: str) -> StoreUnavailable:
+    return StoreUnavailable(f"{key} was changed repeatedly while it was read")

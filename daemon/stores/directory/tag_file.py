@@ -1,8 +1,9 @@
-"""The tag file of an object in a directory: which body carries which tag (pure; `store` reads and writes it).
+"""The tag file of an object in a directory store maps bodies to tags. Pure.
 
-A file has no room for a tag, and two files cannot change at once. So the tag file is written first and holds two
-entries, of the body that is there and of the body that is to come; whichever a crash leaves is recognised by its
-digest. A body that fits no entry was written by somebody else: it has an empty tag (protocol 5).
+A file cannot hold a tag, and two files cannot change in one step. So the tag file is written first
+and has two entries: one for the current body and one for the next body. After a crash, the digest
+of the body shows which entry applies. A body without an entry was written by another program and
+has an empty tag (protocol 5).
 """
 
 import json
@@ -14,7 +15,10 @@ from daemon.stores.port import Version
 
 @dataclass(frozen=True, slots=True)
 class TagEntry:
-    """The tag of one body. `id` is random: two writes of the same body are two versions."""
+    """The tag of one body.
+
+    `id` is random, so that two writes of the same body have two versions.
+    """
 
     sha256: str
     id: str
@@ -22,26 +26,30 @@ class TagEntry:
 
 
 def version_of(sha256: str, entry: TagEntry | None) -> Version:
-    """The version of a body, with the entry that fits it."""
+    """Return the version of a body. `entry`: the tag entry of that body, if it has one."""
     return Version(sha256 if entry is None else f"{sha256}-{entry.id}")
 
 
 def fitting(entries: Sequence[TagEntry], sha256: str) -> TagEntry | None:
-    """The newest entry for the body with this digest."""
+    """Return the newest entry for the body with this digest."""
     return next((entry for entry in reversed(entries) if entry.sha256 == sha256), None)
 
 
 def encode_tags(entries: Sequence[TagEntry]) -> bytes:
-    """The tag file, newest entry last."""
+    """Return the content of the tag file, with the newest entry last."""
     document = [{"sha256": entry.sha256, "id": entry.id, "tag": dict(entry.tag)} for entry in entries]
     return json.dumps(document, ensure_ascii=False, sort_keys=True).encode() + b"\n"
 
 
 def decode_tags(raw: bytes) -> tuple[TagEntry, ...]:
-    """The entries of a tag file. A damaged one has none: its body counts as somebody else's, which loses nothing."""
+    """Return the entries of a tag file.
+
+    A damaged tag file has no entries: its body counts as one of another program. Nothing is lost.
+    """
     try:
         entries = tuple(_entry(item) for item in json.loads(raw))
-        encode_tags(entries)  # half of a surrogate pair could not be written again, and would stop the next write
+        # A lone surrogate could not be encoded again: it would make the next write fail.
+        encode_tags(entries)
     except (ValueError, TypeError, KeyError, RecursionError):
         return ()
     return entries

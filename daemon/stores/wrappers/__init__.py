@@ -1,1 +1,1 @@
-"""Stores around a store: each adds one behaviour to any adapter and passes everything else on."""
+"""Store wrappers: each adds one behaviour to any adapter and delegates everything else."""

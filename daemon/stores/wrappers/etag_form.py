@@ -1,10 +1,10 @@
-"""Two ways to send an ETag, with quotes and without, as one store that finds out which of them the server compares.
+"""Finds out whether a server compares `If-Match` with the quoted or the unquoted ETag.
 
-AWS compares `If-Match` with the ETag in quotes, as it shows it. Ceph answers 412 to that always, and takes it without
-(object-store protocol 1.1). So a replacement that is refused although the object is at just that version is a doubt,
-and the doubt is settled with a small object of its own, below `.rebundle/probe/`: never by trying on the object that
-counts, since a server that ignores what it does not understand would write it blindly. The form that was found holds
-as long as the process.
+AWS compares it with the ETag in quotes, as in its responses. Ceph always answers 412 to that, and
+accepts the ETag without quotes (object-store protocol 1.1). So if a replacement is refused although
+the object has the expected version, the store tests both forms on a small object below
+`.rebundle/probe/`. It never tests on the object to be replaced: a server that ignores a condition
+that it does not understand would overwrite it. The result is used until the process ends.
 """
 
 from collections.abc import Sequence
@@ -21,35 +21,35 @@ _NEVER_A_VERSION: Final = Version("0" * 32)
 
 
 class Form(StrEnum):
-    """How the server wants the ETag."""
+    """The form of the ETag that the server compares."""
 
     QUOTED = "quoted"
     UNQUOTED = "unquoted"
 
 
 class Client(ObjectStore, Bare, Protocol):
-    """One form of one bucket."""
+    """A store of one bucket that sends ETags in one form."""
 
 
 class QuotingStore:
-    """Implements `ObjectStore` by two clients of one bucket, which differ in the form alone."""
+    """Implements `ObjectStore` by two clients of one bucket that differ only in the ETag form."""
 
     def __init__(self, quoted: Client, unquoted: Client, runtime: Runtime) -> None:
         self._stores = {Form.QUOTED: quoted, Form.UNQUOTED: unquoted}
         self._runtime = runtime
         self.form: Form | None = None
-        """None: no replacement has shown it yet."""
+        """None: not known yet, because no replacement has shown it."""
 
     async def get(self, key: str, *, most_bytes: int | None = None) -> Stored:
-        """The object."""
+        """Read an object."""
         return await self._store.get(key, most_bytes=most_bytes)
 
     async def scan(self, prefix: str) -> Listing:
-        """All objects below a prefix."""
+        """List all objects below a prefix."""
         return await self._store.scan(prefix)
 
     async def folders(self, prefix: str) -> Sequence[str]:
-        """The next parts of the keys below a prefix."""
+        """List the names of the folders in a folder."""
         return await self._store.folders(prefix)
 
     async def create(self, key: str, content: Content) -> Version:
@@ -57,7 +57,7 @@ class QuotingStore:
         return await self._store.create(key, content)
 
     async def replace(self, key: str, content: Content, version: Version) -> Version:
-        """Store over exactly this version."""
+        """Replace exactly this version."""
         store = self._store
         try:
             written = await store.replace(key, content, version)
@@ -71,15 +71,15 @@ class QuotingStore:
         return written
 
     async def delete(self, key: str, version: Version) -> None:
-        """Remove exactly this version."""
+        """Delete exactly this version."""
         await self._store.delete(key, version)
 
     async def refuses_damage(self, key: str) -> bool:
-        """Whether the server compares digests."""
+        """Whether the server refuses a body that does not match its digest."""
         return await self._store.refuses_damage(key)
 
     async def refuses_stale_deletion(self, key: str, version: Version) -> bool:
-        """Whether the server compares versions when it deletes."""
+        """Whether the server refuses to delete an old version."""
         return await self._store.refuses_stale_deletion(key, version)
 
     @property
@@ -87,31 +87,34 @@ class QuotingStore:
         return self._stores[self.form or Form.QUOTED]
 
     async def _find_form(self) -> Form | None:
-        """The form that the server compares, or None: it takes neither, or ignores one."""
+        """Return the form that the server compares; None if it accepts neither, or ignores one."""
         token = self._runtime.random_id()
         key = f".rebundle/probe/{token[:2]}-quotes"
         before, after = (Content(f"{token} {step}".encode()) for step in ("before", "after"))
         try:
             version = await self._store.create(key, before)
-        except ConditionFailed:  # a crash has left it, or whoever may not delete
+        except ConditionFailed:  # left by a crash, or by a process without delete permission
             version = (await self._store.get(key)).version
-        form = await self._compared(key, before, after, version)
-        # Who may not delete leaves it, and it is used again.
+        form = await self._compared_form(key, before, after, version)
+        # Without delete permission the object stays and is reused.
         with suppress(StoreError):
             store = self._stores[form or Form.QUOTED]
             await store.delete(key, (await store.get(key)).version)
         return form
 
-    async def _compared(self, key: str, before: Content, after: Content, version: Version) -> Form | None:
+    async def _compared_form(self, key: str, before: Content, after: Content, version: Version) -> Form | None:
         quoted, unquoted = self._stores[Form.QUOTED], self._stores[Form.UNQUOTED]
-        if await _takes(quoted, key, after, version):
+        if await _replaces(quoted, key, after, version):
             return Form.QUOTED
-        if await _takes(unquoted, key, before, _NEVER_A_VERSION) or not await _takes(unquoted, key, after, version):
+        # A server that replaces a version that never existed ignores unquoted ETags.
+        if await _replaces(unquoted, key, before, _NEVER_A_VERSION):
+            return None
+        if not await _replaces(unquoted, key, after, version):
             return None
         return Form.UNQUOTED
 
 
-async def _takes(store: ObjectStore, key: str, content: Content, version: Version) -> bool:
+async def _replaces(store: ObjectStore, key: str, content: Content, version: Version) -> bool:
     try:
         await store.replace(key, content, version)
     except (ConditionFailed, ObjectMissing):

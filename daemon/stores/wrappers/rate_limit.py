@@ -1,7 +1,8 @@
-"""Any store, with at most one write of a key in so many seconds.
+"""Limits the rate of writes to each key of a store.
 
-GCS takes one write of an object name in a second and answers 429 beyond that (protocol 4, never softened 8). So
-whoever writes a key waits for its turn, counted from the end of the write before; other keys are not held up.
+GCS accepts one write per object and second, and answers 429 to more (protocol 4, never softened 8).
+So a write waits until a given time after the end of the previous write of its key. Other keys are
+not delayed.
 """
 
 import asyncio
@@ -13,12 +14,12 @@ from typing import Final
 from daemon.runtime import Runtime
 from daemon.stores.port import Content, Listing, ObjectStore, Stored, Version
 
-_PRUNED_BEYOND: Final = 1024
+_MOST_KEYS: Final = 1024
 
 
 @dataclass(slots=True)
 class _Turn:
-    """Who may write a key, and from when on."""
+    """The queue of writers of one key, and the time of the next write."""
 
     lock: asyncio.Lock = field(default_factory=asyncio.Lock)
     writers: int = 0
@@ -26,7 +27,10 @@ class _Turn:
 
 
 class PacedStore:
-    """Implements `ObjectStore` by another one, for one process; other processes are met with `StoreBusy`."""
+    """Implements `ObjectStore` by another one, and spaces the writes of this process.
+
+    Writes of other processes are not counted: they may still cause `StoreBusy`.
+    """
 
     def __init__(self, store: ObjectStore, runtime: Runtime, seconds: float) -> None:
         self._store = store
@@ -35,15 +39,15 @@ class PacedStore:
         self._turns: dict[str, _Turn] = {}
 
     async def get(self, key: str, *, most_bytes: int | None = None) -> Stored:
-        """The object."""
+        """Read an object."""
         return await self._store.get(key, most_bytes=most_bytes)
 
     async def scan(self, prefix: str) -> Listing:
-        """All objects below a prefix."""
+        """List all objects below a prefix."""
         return await self._store.scan(prefix)
 
     async def folders(self, prefix: str) -> Sequence[str]:
-        """The next parts of the keys below a prefix."""
+        """List the names of the folders in a folder."""
         return await self._store.folders(prefix)
 
     async def create(self, key: str, content: Content) -> Version:
@@ -52,12 +56,12 @@ class PacedStore:
             return await self._store.create(key, content)
 
     async def replace(self, key: str, content: Content, version: Version) -> Version:
-        """Store over exactly this version."""
+        """Replace exactly this version."""
         async with self._turn(key):
             return await self._store.replace(key, content, version)
 
     async def delete(self, key: str, version: Version) -> None:
-        """Remove exactly this version."""
+        """Delete exactly this version."""
         async with self._turn(key):
             await self._store.delete(key, version)
 
@@ -72,14 +76,14 @@ class PacedStore:
                 try:
                     yield
                 finally:
-                    # Also after a failure: what timed out may still be written.
+                    # Also after a failure: a write that timed out may still be applied.
                     turn.free_at = self._runtime.monotonic() + self._seconds
         finally:
             turn.writers -= 1
-            self._forget()
+            self._forget_unused()
 
-    def _forget(self) -> None:
-        """Keys nobody waits for any more; archives and manifests are written once."""
-        if len(self._turns) > _PRUNED_BEYOND:
+    def _forget_unused(self) -> None:
+        """Remove unused keys, once there are many: archives and manifests are written only once."""
+        if len(self._turns) > _MOST_KEYS:
             now = self._runtime.monotonic()
             self._turns = {key: turn for key, turn in self._turns.items() if turn.writers or turn.free_at > now}

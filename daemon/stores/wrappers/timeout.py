@@ -1,7 +1,8 @@
-"""Any store, with a limit on how long each of its operations may take.
+"""Limits the duration of each operation of a store.
 
-A call that hangs must not hang its lane. A read that takes too long is a store that is away; a write may have been
-applied, and its thread may still write (protocol 4): it is unknown, and looked for.
+A call that hangs must not block its lane. A read that times out raises StoreUnavailable. A write
+that times out may have been applied, and its thread may still write (protocol 4): it raises
+OutcomeUnknown, and the caller reads back.
 """
 
 import asyncio
@@ -13,29 +14,36 @@ from daemon.stores.errors import OutcomeUnknown, StoreUnavailable
 from daemon.stores.port import Content, Listing, ObjectStore, Stored, Version
 
 _LISTING_CALLS: Final = 10
-"""A listing is as many calls as it has pages, each of which the adapter limits. This ends one that would not end, and
-must let one through that is long: whoever could not list a scope could never make it smaller."""
+"""The limit of a listing, as a multiple of that of other operations.
+
+A listing is one call per page, and the adapter limits each of them. This limit ends a listing that
+would never end. It must allow long listings: a scope that could not be listed could not be
+collected either.
+"""
 
 
 class LimitedStore:
-    """Implements `ObjectStore` by another one; `seconds` is the limit of one operation, a listing has ten times it."""
+    """Implements `ObjectStore` by another one.
+
+    `seconds` is the limit of one operation. A listing has ten times that limit.
+    """
 
     def __init__(self, store: ObjectStore, seconds: float) -> None:
         self._store = store
         self._seconds = seconds
 
     async def get(self, key: str, *, most_bytes: int | None = None) -> Stored:
-        """The object."""
+        """Read an object."""
         async with self._reading(key):
             return await self._store.get(key, most_bytes=most_bytes)
 
     async def scan(self, prefix: str) -> Listing:
-        """All objects below a prefix."""
+        """List all objects below a prefix."""
         async with self._reading(prefix, self._seconds * _LISTING_CALLS):
             return await self._store.scan(prefix)
 
     async def folders(self, prefix: str) -> Sequence[str]:
-        """The next parts of the keys below a prefix."""
+        """List the names of the folders in a folder."""
         async with self._reading(prefix):
             return await self._store.folders(prefix)
 
@@ -45,12 +53,12 @@ class LimitedStore:
             return await self._store.create(key, content)
 
     async def replace(self, key: str, content: Content, version: Version) -> Version:
-        """Store over exactly this version."""
+        """Replace exactly this version."""
         async with self._writing(key):
             return await self._store.replace(key, content, version)
 
     async def delete(self, key: str, version: Version) -> None:
-        """Remove exactly this version."""
+        """Delete exactly this version."""
         async with self._writing(key):
             await self._store.delete(key, version)
 

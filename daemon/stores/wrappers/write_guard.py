@@ -1,9 +1,9 @@
-"""Any store, that must refuse one write before it gets the first: for a process that does not probe it.
+"""Checks that a store honours `If-Match` before the first write, for processes without a probe.
 
-A daemon probes at its start (`stores.probe`); a command that writes once in a while would wait for that each time. This
-is the least that protects a pointer from a wrong endpoint, or from a proxy that drops conditions: one replacement of an
-object that is not there. Whoever ignores `If-Match` takes it, and then takes a pointer's blindly, too. What it cannot
-see, `rebundle doctor` can.
+A daemon runs the full probe at its start (`stores.probe`). Commands write rarely, and would wait
+for it each time. This check is the minimum that protects a pointer from a wrong endpoint, or from a
+proxy that drops conditions: it tries to replace an absent object. A store that ignores `If-Match`
+accepts that, and would also overwrite a pointer blindly. `rebundle doctor` runs the full probe.
 """
 
 import asyncio
@@ -17,65 +17,70 @@ from daemon.stores.port import Content, Listing, ObjectStore, Stored, Version
 from daemon.stores.probe import PREFIX, Finding, UnsafeStore, Verdict
 
 _NEVER_A_VERSION: Final = Version("1")
-"""Of a form that every store takes: a generation, an ETag."""
+"""A version that every store accepts: it has the form of a generation and of an ETag."""
 
 
 class GuardedStore:
-    """Implements `ObjectStore` by another one. Its first `create` or `replace` costs one request more.
+    """Implements `ObjectStore` by another one.
 
-    Both raise UnsafeStore, and have written nothing, where the store ignores conditions.
+    The first `create` or `replace` sends one more request. If the store ignores
+    conditions, both raise UnsafeStore and write nothing.
     """
 
     def __init__(self, store: ObjectStore, runtime: Runtime) -> None:
         self._store = store
         self._runtime = runtime
         self._lock = asyncio.Lock()
-        self._shown: Finding | None = None
+        self._finding: Finding | None = None
 
     async def get(self, key: str, *, most_bytes: int | None = None) -> Stored:
-        """The object."""
+        """Read an object."""
         return await self._store.get(key, most_bytes=most_bytes)
 
     async def scan(self, prefix: str) -> Listing:
-        """All objects below a prefix."""
+        """List all objects below a prefix."""
         return await self._store.scan(prefix)
 
     async def folders(self, prefix: str) -> Sequence[str]:
-        """The next parts of the keys below a prefix."""
+        """List the names of the folders in a folder."""
         return await self._store.folders(prefix)
 
     async def create(self, key: str, content: Content) -> Version:
         """Store a new object."""
-        await self._see()
+        await self._check_conditions()
         return await self._store.create(key, content)
 
     async def replace(self, key: str, content: Content, version: Version) -> Version:
-        """Store over exactly this version."""
-        await self._see()
+        """Replace exactly this version."""
+        await self._check_conditions()
         return await self._store.replace(key, content, version)
 
     async def delete(self, key: str, version: Version) -> None:
-        """Remove exactly this version; unguarded, since no rule rests on a deletion's condition."""
+        """Delete exactly this version.
+
+        Not guarded: no rule depends on the condition of a deletion.
+        """
         await self._store.delete(key, version)
 
-    async def _see(self) -> None:
-        # Side by side, one asks, and the others take its answer: its failure may cancel them, and who is cancelled
-        # between the question and the clean-up leaves an object behind.
+    async def _check_conditions(self) -> None:
+        # Of concurrent writers only one sends the request; the others wait for its result. If each
+        # sent one, the failure of one might cancel another between its request and its clean-up,
+        # and leave an object behind.
         async with self._lock:
-            if self._shown is None:
-                self._shown = await self._replacing_what_is_absent()
-        if self._shown.verdict is Verdict.REFUSED:
-            raise UnsafeStore(self._shown)
+            if self._finding is None:
+                self._finding = await self._try_to_replace_absent()
+        if self._finding.verdict is Verdict.REFUSED:
+            raise UnsafeStore(self._finding)
 
-    async def _replacing_what_is_absent(self) -> Finding:
+    async def _try_to_replace_absent(self) -> Finding:
         clause, key = "replace absent", f"{PREFIX}{self._runtime.random_id()[:2]}-absent"
         try:
             written = await self._store.replace(key, Content(b"must be refused\n", "text/plain"), _NEVER_A_VERSION)
         except (ConditionFailed, ObjectMissing):
-            return Finding(clause, Verdict.OK, "what is absent is not replaced")
+            return Finding(clause, Verdict.OK, "an absent object is not replaced")
         except OutcomeUnknown as error:
-            raise StoreUnavailable(f"whether this store honours conditions could not be seen: {error}") from error
+            raise StoreUnavailable(f"it could not be checked whether this store honours conditions: {error}") from error
         with suppress(StoreError):
             await self._store.delete(key, written)
-        means = "an absent object was replaced under a condition: a change would overwrite whatever is there"
+        means = "it replaced an absent object in spite of the condition: a write would overwrite any object"
         return Finding(clause, Verdict.REFUSED, means)

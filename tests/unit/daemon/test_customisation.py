@@ -145,7 +145,7 @@ def test_what_is_no_file_is_refused_and_not_waited_for(tmp_path: Path, kind: str
     ((_, source, message),) = problems(settings(directory))
 
     assert source == f"{path}:1"
-    assert "is no file" in message
+    assert "is not a file" in message
 
 
 def test_a_file_that_cannot_be_read_is_refused(tmp_path: Path) -> None:

@@ -57,11 +57,11 @@ def batch(*changes: Foldable) -> list[tuple[Delivery, Foldable]]:
 
 
 def folded(*changes: Foldable, start: DesiredState | None = None) -> DesiredState:
-    return plan(start or DesiredState(None), batch(*changes)).standing
+    return plan(start or DesiredState(None), batch(*changes)).desired
 
 
-def outcome_of(standing: DesiredState, change: Foldable) -> Outcome:
-    step = fold(standing, change)
+def outcome_of(desired: DesiredState, change: Foldable) -> Outcome:
+    step = fold(desired, change)
     assert isinstance(step, Outcome)
     return step
 
@@ -91,10 +91,10 @@ def test_a_late_state_moves_nothing_but_uses_its_id_and_number_up() -> None:
     before = folded(state(1), state(5), version("8"))
     step = fold(before, state(3))
     assert isinstance(step, Late)
-    assert step.standing.composition is before.composition
-    assert (step.standing.highest_producer, step.standing.derived) == (5, 1)
-    assert outcome_of(step.standing, state(3)).kind is OutcomeKind.IGNORED
-    assert outcome_of(step.standing, state(3, name="other")).kind is OutcomeKind.DEAD_LETTERED
+    assert step.desired.composition is before.composition
+    assert (step.desired.highest_producer, step.desired.derived) == (5, 1)
+    assert outcome_of(step.desired, state(3)).kind is OutcomeKind.IGNORED
+    assert outcome_of(step.desired, state(3, name="other")).kind is OutcomeKind.DEAD_LETTERED
 
 
 def test_a_state_with_the_composition_that_is_desired_already_is_published_under_its_own_id() -> None:
@@ -134,9 +134,9 @@ def test_an_id_that_only_history_names_is_used_up_although_its_number_was_not_lo
 
 def test_a_number_that_only_history_names_is_used_up_once_it_was_looked_up() -> None:
     lineage = Lineage((UsedStateId("state-1", 1, composition("1").digest),))
-    standing = DesiredState(composition("2"), 2, 0, lineage)
-    assert outcome_of(standing, state(1, name="other")).kind is OutcomeKind.DEAD_LETTERED
-    assert outcome_of(standing, state(1)).kind is OutcomeKind.IGNORED
+    desired = DesiredState(composition("2"), 2, 0, lineage)
+    assert outcome_of(desired, state(1, name="other")).kind is OutcomeKind.DEAD_LETTERED
+    assert outcome_of(desired, state(1)).kind is OutcomeKind.IGNORED
 
 
 def test_a_dead_lettered_state_uses_nothing_up() -> None:
@@ -149,10 +149,10 @@ def test_numbers_stay_when_a_state_of_a_retired_scope_comes_late_and_rise_when_a
     retired = DesiredState(None, highest_producer=5, derived=2, lineage=Lineage((UsedStateId("state-5", 5, "0" * 64),)))
     late = fold(retired, state(4))
     assert isinstance(late, Late)
-    assert late.standing.composition is None
+    assert late.desired.composition is None
     returned = fold(retired, state(6))
     assert isinstance(returned, Moved)
-    assert (returned.standing.composition, returned.standing.highest_producer) == (composition("6"), 6)
+    assert (returned.desired.composition, returned.desired.highest_producer) == (composition("6"), 6)
 
 
 # -- model versions
@@ -219,8 +219,8 @@ def test_a_model_version_that_changes_nothing_is_ignored_and_counts_nothing() ->
 def test_a_to_b_and_back_to_a_is_two_changes_and_is_published() -> None:
     before = folded(state(1), version("7"))
     made = plan(before, batch(version("8"), version("7", back=True)))
-    assert made.standing.composition == before.composition
-    assert made.standing.derived == before.derived + 2
+    assert made.desired.composition == before.composition
+    assert made.desired.derived == before.derived + 2
     [planned] = made.publications
     assert planned.state.startswith("derived-1.3-")
     assert [each.event.id for each in planned.deliveries] == ["event-1", "event-2"]
@@ -326,7 +326,7 @@ def test_a_batch_of_nothing_new_plans_nothing() -> None:
     before = folded(state(1))
     made = plan(before, batch(state(1), version("1", named=False, model_id="900")))
     assert made.publications == ()
-    assert made.standing == before
+    assert made.desired == before
 
 
 @pytest.mark.parametrize(
@@ -390,7 +390,7 @@ def test_any_repetition_of_explicit_states_publishes_each_once(states: list[Stat
     made = plan(DesiredState(None), batch(*repeated))
     published = [each.state for each in made.publications]
     assert sorted(published) == sorted({each.state for each in repeated})
-    assert made.standing.highest_producer == max(each.revision for each in repeated)
+    assert made.desired.highest_producer == max(each.revision for each in repeated)
 
 
 @given(CHANGES, st.lists(STATES, max_size=3), st.lists(NAMED_MOVES, max_size=8), st.integers(1, 3))
@@ -413,7 +413,7 @@ def test_a_batch_comes_to_what_its_events_come_to_one_by_one(changes: list[Folda
     one_by_one = start
     for change in changes:
         one_by_one = folded(change, start=one_by_one)
-    assert whole.standing == one_by_one
+    assert whole.desired == one_by_one
 
 
 @given(CHANGES, st.data())
@@ -423,7 +423,7 @@ def test_cutting_a_batch_anywhere_publishes_the_same_explicit_states(
     cut = data.draw(st.integers(0, len(changes)))
     whole = plan(DesiredState(None), batch(*changes))
     first = plan(DesiredState(None), batch(*changes[:cut]))
-    second = plan(first.standing, batch(*changes[cut:]))
+    second = plan(first.desired, batch(*changes[cut:]))
 
     def explicit(publications: Sequence[PlannedState]) -> list[tuple[str, bool]]:
         return [(each.state, each.late) for each in publications if each.kind == "explicit"]
@@ -441,7 +441,7 @@ def test_every_event_either_settles_alone_or_goes_into_exactly_one_publication(c
 
 @given(CHANGES)
 def test_numbers_never_go_down(changes: list[Foldable]) -> None:
-    standings = accumulate(changes, lambda standing, change: folded(change, start=standing), initial=DesiredState(None))
+    standings = accumulate(changes, lambda desired, change: folded(change, start=desired), initial=DesiredState(None))
     numbers = [(each.highest_producer, each.derived) for each in standings]
     assert numbers == sorted(numbers)
 
@@ -464,7 +464,7 @@ def test_a_planned_derived_state_is_numbered_below_the_newest_explicit_one() -> 
 
     planned_all = plan(before, given)
 
-    made = planned_all.standing.composition
+    made = planned_all.desired.composition
     assert made is not None
     name = f"derived-4.3-{made.digest[:12]}"
     deliveries = tuple(delivery for delivery, _ in given)

@@ -48,7 +48,7 @@ def test_a_secret_that_others_may_read_or_a_group_may_write_is_refused(tmp_path:
 
 def test_what_is_no_file_is_refused_and_holds_nobody(tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "fifo", 0o600)
-    with pytest.raises(Unsafe, match="no regular file"):
+    with pytest.raises(Unsafe, match="not a regular file"):
         local_files.read_secret(tmp_path / "fifo", 100)
     with pytest.raises((Unsafe, IsADirectoryError)):
         local_files.read_secret(tmp_path, 100)
@@ -261,5 +261,5 @@ def test_a_lock_that_may_not_be_read_is_an_error_of_the_file_system(
 def test_a_plain_file_is_read_up_to_its_limit_and_a_fifo_holds_nobody(tmp_path: Path) -> None:
     assert local_files.read_plain(file(tmp_path / "f", "x" * 1000, 0o644), 10) == b"x" * 11
     os.mkfifo(tmp_path / "fifo")
-    with pytest.raises(Unsafe, match="no regular file"):
+    with pytest.raises(Unsafe, match="not a regular file"):
         local_files.read_plain(tmp_path / "fifo", 10)

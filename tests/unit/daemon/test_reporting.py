@@ -107,9 +107,7 @@ def test_blocked_paths_are_logged_once_for_each_change_and_counted(reporter, met
         assert (SCOPE in reporter.behind) is not followed
 
     told = logged()
-    assert [line["event"] for line in told] == ["live tree paths blocked"] * 2 + [
-        "live tree paths not blocked any more"
-    ]
+    assert [line["event"] for line in told] == ["live tree paths blocked"] * 2 + ["live tree paths no longer blocked"]
     assert [line.get("paths") for line in told] == [
         {"example/.env": "a link: remove it"},
         {"example/.env": "a link: remove it", "base/a": "chmod a+r"},

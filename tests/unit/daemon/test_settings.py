@@ -146,7 +146,7 @@ def test_the_settings_of_a_scope_are_shown_with_their_lines_and_nothing_it_does_
         ('[scopes.a]\ntemplates = "x"\n', "scopes.a", 2, "must be named"),
         ('[scopes.a.b]\ntemplates = "x"\n', "scopes.a.b.templates", 2, "one name in quotes"),
         ('[scopes."a/b"]\nrendr.restart = "no"\n', "scopes.a/b.rendr.restart", 2, "mean scopes.a/b.render.restart?"),
-        ('[scopes."a/b"]\nbucket = "x"\n', "scopes.a/b.bucket", 2, "is no setting; `rebundle config schema`"),
+        ('[scopes."a/b"]\nbucket = "x"\n', "scopes.a/b.bucket", 2, "is not a setting; `rebundle config schema`"),
         ('[scopes."a/b".render]\nrestart = 1\n', "scopes.a/b.render.restart", 2, "'always'"),
         (
             '[scopes."a/b".render.labels]\n"com.docker.x" = "v"\n',
@@ -242,7 +242,7 @@ def test_variables_that_kubernetes_or_a_test_sets_are_nobodys_settings() -> None
         ("http.max_depth", "4000", "128"),
         ("log.format", "xml", "'json'"),
         ("drain_seconds", "soon", "number"),
-        ("render.labels.com.docker.x", "v", "is no setting"),
+        ("render.labels.com.docker.x", "v", "is not a setting"),
         ("render.download_image", "a b", "image reference"),
         ("http", "x", "is a section"),
     ],
@@ -399,7 +399,7 @@ def test_the_schema_describes_the_file_and_offers_no_place_for_a_secret() -> Non
     described = schema()
     text = json.dumps(described)
     assert "token_file" in text
-    assert "token" not in described["$defs"]["Http"]["properties"]
+    assert "token" not in described["$defs"]["HttpSettings"]["properties"]
     assert described["properties"]["bucket"]["description"]
     assert described["additionalProperties"] is False
 

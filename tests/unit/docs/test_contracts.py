@@ -34,6 +34,9 @@ PLANTS = {
     "daemon/publishing/protocol.py": "from daemon.publishing import reader",
     "daemon/inspection/comparison.py": "from daemon import worker",
     "daemon/readiness.py": "from daemon import settings",
+    "daemon/bucket.py": "from renderers import bundle",
+    "daemon/worker.py": "from daemon import bucket",
+    "daemon/cli/session.py": "from daemon import service",
     "daemon/changes.py": "from daemon import settings",
     "events/dialects/cloudevents.py": "from daemon import changes",
     # the outside world in a pure module

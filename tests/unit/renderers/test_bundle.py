@@ -77,6 +77,7 @@ def test_the_golden_composition_gives_the_golden_files():
         "example/creds/bundle/gcs.json",
         "example/docker-compose.yaml",
     ]
+    assert files["base/model-serving/model-download/models/.gitkeep"].body == b""
     assert [path for path, file in files.items() if file.mode == "0755"] == [
         "base/model-serving/model-download/download.sh"
     ]

@@ -11,6 +11,7 @@ from renderers import compose
 from renderers.bundle import Renderer
 from renderers.compose import ResourceDefaults
 from renderers.model import Composition, RenderDefaults, Resources
+from renderers.template_set import Templates
 from tests.builders import GOLDEN_DEFAULTS, STAMP, golden_composition, make_composition, make_model
 from tests.reference import whole_compose_file
 from tests.strategies import compositions, render_defaults
@@ -84,6 +85,13 @@ def test_the_golden_composition_gives_the_golden_options_at_their_places():
     assert options(rendered(golden_composition())) == options(GOLDEN.read_text())
 
 
+def test_a_digest_of_files_is_shown_by_its_first_16_digits():
+    composition = make_composition(3)
+
+    assert [len(digest) for digest in digests_in(rendered(composition), composition).values()] == [16] * 3
+    assert compose.sealed(b'x: "<content_digest>"\n', "a" * 16 + "b" * 48) == b'x: "' + b"a" * 16 + b'"\n'
+
+
 def test_no_line_ends_in_a_blank_or_holds_a_tab():
     document = rendered(make_composition(8))
 
@@ -132,6 +140,9 @@ def test_a_models_own_resources_go_before_the_defaults():
     model = make_model(serving={"resources": {"limits": {"cpus": 0, "memory": 1000}}})
 
     assert ResourceDefaults.of(model, defaults) == ResourceDefaults("0", "1000b", "0", "256m")
+    assert ResourceDefaults.of(make_model(), defaults) == ResourceDefaults("1", "1g", "0", "256m")
+    more = make_model(serving={"resources": {"limits": {"cpus": 2}, "reservations": {"cpus": 0.5, "memory": "1m"}}})
+    assert ResourceDefaults.of(more, defaults) == ResourceDefaults("2", "1g", "0.5", "1m")
 
 
 def test_ids_stand_in_variables_with_underscores():
@@ -174,3 +185,17 @@ def test_the_target_in_an_option_is_a_text_once_uncommented(target, option):
     lines = [line.strip() for line in rendered(make_composition(1, target=target)).splitlines()]
 
     assert lines[lines.index("#- --target-bundle") + 1] == option
+
+
+@pytest.mark.parametrize("gpu", [None, "all"])
+def test_a_sample_is_the_service_of_a_model_without_limits_with_its_placeholders(gpu):
+    sample = compose.sample("tensorflow", Templates.built_in(), gpu=gpu)
+    service = pyyaml.safe_load(sample)["s<model_id>s"]
+
+    assert ("runtime" in service, "#devices:" in sample) == (gpu is not None, gpu is not None)
+    assert service["deploy"]["resources"] == {
+        group: {
+            name: f"${{SERVING_<model_id>_{part}_{suffix}:-0}}" for name, part in (("cpus", "CPU"), ("memory", "MEM"))
+        }
+        for group, suffix in (("limits", "LIMIT"), ("reservations", "RESERVATION"))
+    }

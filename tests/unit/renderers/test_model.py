@@ -13,6 +13,7 @@ from renderers.model import (
     RenderDefaults,
     RenderedFile,
     Scope,
+    canonical_digest,
     canonical_json,
     default_serving_version,
     known_fields,
@@ -104,6 +105,18 @@ def test_another_version_gets_a_number_of_its_own_that_stays(version):
     assert number != default_serving_version(version, "gs://b/other")
 
 
+def test_a_model_whose_version_is_no_number_has_the_one_of_version_and_uri():
+    model = make_model("101", version="v1")
+    changed = ModelChange(id="101", version="v2").applied_to(model)
+
+    assert model.serving_version == default_serving_version("v1", model.artifact.uri)
+    assert changed.serving_version == default_serving_version("v2", model.artifact.uri)
+
+
+def test_the_digest_of_a_value_is_that_of_its_canonical_json():
+    assert canonical_digest({"b": 1, "a": "ü"}) == hashlib.sha256('{"a":"ü","b":1}'.encode()).hexdigest()
+
+
 def test_the_number_of_a_version_that_is_none_is_made_of_version_and_uri():
     """It names a folder on every host: a change of it is a change of the protocol."""
     digest = hashlib.sha256(b'["v1","gs://b/a"]').digest()
@@ -191,6 +204,11 @@ def test_a_change_of_a_model_that_is_new_must_be_complete():
     change = ModelChange(id="101", version="2")
 
     assert change.missing == ("artifact", "serving")
+    for part in ("artifact", "serving"):
+        with pytest.raises(ValueError, match=f"needs {part}$"):
+            change.model_copy(
+                update={"artifact": make_model().artifact, "serving": make_model().serving, part: None}
+            ).applied_to(None)
     with pytest.raises(ValueError, match=r"^model 101 is new to the scope and needs artifact and serving$"):
         change.applied_to(None)
     whole = make_model("101", version="2")

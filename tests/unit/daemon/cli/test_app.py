@@ -36,13 +36,8 @@ def test_help_loads_no_sdk_and_no_web_framework(arguments):
 def test_help_of_the_whole_command_loads_no_verb():
     loaded = imported_by("--help")
 
-    assert [
-        name for name in loaded if name.startswith("daemon.cli.") and name.removeprefix("daemon.cli.") in VERB_MODULES
-    ] == []
+    assert [name for name in loaded if name.startswith("daemon.cli.commands.")] == []
     assert "pydantic" not in loaded
-
-
-VERB_MODULES = {where.partition(":")[0] for _, _, where, _ in _VERBS}
 
 
 def test_looking_at_a_bucket_loads_no_sdk_and_no_web_framework(bucket):
@@ -55,7 +50,7 @@ def test_looking_at_a_bucket_loads_no_sdk_and_no_web_framework(bucket):
 def test_every_verb_of_the_table_is_there(name, where):
     module, _, attribute = where.partition(":")
 
-    assert getattr(importlib.import_module(f"daemon.cli.{module}"), attribute)
+    assert getattr(importlib.import_module(f"daemon.cli.commands.{module}"), attribute)
 
 
 def test_an_unknown_verb_is_a_usage_error_with_the_nearest_one(rebundle):

@@ -6,8 +6,8 @@ import shlex
 
 import pytest
 
+from daemon.bucket import open_bucket
 from daemon.publishing import layout
-from daemon.wiring import open_bucket
 from tests.builders_runtime import ThreadRuntime
 from tests.support.buckets import SCOPE, PublishedBucket, composition_with
 from tests.support.odd_s3 import Oddity, OddS3, odd_s3
@@ -40,7 +40,7 @@ def test_a_verb_changes_nothing_on_a_server_that_ignores_conditions(bucket, rebu
 
         result = rebundle(verb, SCOPE, "--reason", "a look", "--bucket", server.url("p"))
 
-        assert (result.code, "this store cannot be published to" in result.err) == (6, True)
+        assert (result.code, "this store is not safe to publish to" in result.err) == (6, True)
         assert server.objects == before
 
 

@@ -254,6 +254,47 @@ def test_a_publication_that_is_served_and_not_retained_is_damage(name: str) -> N
         pointer.decode(json.dumps(document).encode(), SCOPE)
 
 
+TIME = "must be a time with its offset, such as 2026-01-31T12:00:00.000Z, from 1900 to 2999"
+NAMES = "must be letters, digits and . _ - (128 at most), the first no mark"
+
+
+@pytest.mark.parametrize(
+    ("path", "value", "words"),
+    [
+        ("signed.retained.0.at", "now", f"retained.0.at: {TIME}"),
+        ("signed.retained.0.state", "a/b", f"retained.0.state: {NAMES}"),
+        (
+            "signed.retained.0.composition_digest",
+            "x",
+            "retained.0.composition_digest: must be 64 lower-case hex digits",
+        ),
+        ("signed.gc_epoch", MOST_SEQUENCE + 1, f"gc_epoch: must be at most {MOST_SEQUENCE}"),
+        ("signed.sequence", "1", "sequence: must be a valid integer"),
+        ("signed", [], "the document: must be "),
+    ],
+)
+def test_damage_is_told_with_its_place_and_the_rule(path: str, value: object, words: str) -> None:
+    with pytest.raises(VerificationFailed) as error:
+        pointer.decode(changed(POINTER, path, value), SCOPE)
+    assert f"({words}" in str(error.value)
+
+
+def test_a_path_that_leaves_its_folder_is_told_with_the_rule_of_paths() -> None:
+    with pytest.raises(
+        VerificationFailed,
+        match=r"files\.0\.path: must be a relative path without empty, '\.' or '\.\.' parts, of at most 256 bytes$",
+    ):
+        manifest.decode(changed(MANIFEST, "files.0.path", "../x"))
+
+
+def test_the_largest_values_of_a_rule_are_read() -> None:
+    assert pointer.decode(changed(POINTER, "signed.gc_epoch", MOST_SEQUENCE), SCOPE).gc_epoch == MOST_SEQUENCE
+    path = "z" * 128 + "/" + "z" * 127
+    assert manifest.decode(changed(MANIFEST, "files.-1.path", path)).file(path)
+    with pytest.raises(VerificationFailed):
+        manifest.decode(changed(MANIFEST, "files.-1.path", path + "z"))
+
+
 MANIFEST = json.loads((NEWEST / "manifest.json").read_bytes())
 NO_PATHS = ["/etc/passwd", "../x", "a//b", "a/./b", "", "a/", "a\n", "a\0", "x" * 300, "\ud800", 1]
 MANIFEST_FIELDS: dict[str, list[Any]] = {

@@ -235,7 +235,7 @@ def test_messages_name_the_object_the_reason_and_the_next_step() -> None:
     with server(refuses(403, "no right to storage.objects.create")) as (address, _):
         told = str(refusal(replaces, address))
     assert told.startswith("key: 403")
-    assert "no right to storage.objects.create: the credentials may not do this" in told
+    assert "no right to storage.objects.create: permission denied" in told
     where = f"on projects/_/buckets/{BUCKET}/objects/"
     with server(refuses(403)) as (address, _):
         for call, needed in (
@@ -244,11 +244,11 @@ def test_messages_name_the_object_the_reason_and_the_next_step() -> None:
             (creates, f"storage.objects.create (and storage.objects.delete, to replace) {where}key;"),
             (deletes, f"storage.objects.delete {where}key;"),
         ):
-            assert f"allow them {needed}" in str(refusal(call, address))
+            assert f"allow these credentials {needed}" in str(refusal(call, address))
     with server(NO_BUCKET) as (address, _):
-        assert f"there is no bucket {BUCKET}: make it" in str(refusal(scans, address))
+        assert f"there is no bucket {BUCKET}: create it" in str(refusal(scans, address))
     with server(refuses(404, "Not Found")) as (address, _):
-        assert f"there is no bucket {BUCKET}: make it" in str(refusal(scans, address))
+        assert f"there is no bucket {BUCKET}: create it" in str(refusal(scans, address))
 
 
 # ---- no answer, or not the right one
@@ -300,7 +300,7 @@ def test_an_object_that_changes_while_it_is_read_is_read_again() -> None:
 
 def test_an_object_that_never_rests_is_not_read() -> None:
     with server(holds(b"1", "1", described="2")) as (address, _):
-        assert "again and again" in str(refusal(gets, address))
+        assert "repeatedly" in str(refusal(gets, address))
 
 
 # ---- what the operator has to set
@@ -311,7 +311,7 @@ def test_without_credentials_nothing_is_sent(call: Call) -> None:
     found = refusal(call, None)
 
     assert type(found) is StoreRefused
-    assert f"gs://{BUCKET}: no credentials that work" in str(found)
+    assert f"gs://{BUCKET}: no valid credentials" in str(found)
 
 
 def _away(message: str) -> RefreshError:

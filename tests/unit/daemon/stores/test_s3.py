@@ -217,17 +217,17 @@ def test_a_deletion_goes_without_a_condition_to_a_server_that_knows_none() -> No
 
 def test_messages_name_the_object_the_reason_and_the_next_step() -> None:
     with server(refuses(403, "AccessDenied")) as (address, _):
-        assert str(refusal(replaces, address)).startswith("key: AccessDenied: why so: the credentials may not do this")
+        assert str(refusal(replaces, address)).startswith("key: AccessDenied: why so: permission denied")
         for call, needed in (
-            (replaces, "allow them s3:PutObject on arn:aws:s3:::bucket/key;"),
-            (gets, "allow them s3:GetObject on arn:aws:s3:::bucket/key, and s3:ListBucket on the bucket;"),
-            (scans, "allow them s3:ListBucket on arn:aws:s3:::bucket;"),
+            (replaces, "allow these credentials s3:PutObject on arn:aws:s3:::bucket/key;"),
+            (gets, "allow these credentials s3:GetObject on arn:aws:s3:::bucket/key, and s3:ListBucket on the bucket;"),
+            (scans, "allow these credentials s3:ListBucket on arn:aws:s3:::bucket;"),
         ):
             assert needed in str(refusal(call, address))
     with server(refuses(403, "InvalidAccessKeyId")) as (address, _):
         assert "does not accept these credentials: renew them" in str(refusal(gets, address))
     with server(refuses(404, "NoSuchBucket")) as (address, _):
-        assert "there is no bucket bucket (NoSuchBucket): make it" in str(refusal(scans, address))
+        assert "there is no bucket bucket (NoSuchBucket): create it" in str(refusal(scans, address))
 
 
 # ---- no answer, or half of one

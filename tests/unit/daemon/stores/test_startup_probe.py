@@ -71,7 +71,7 @@ class Deaf(MemoryStore):
 def test_a_store_that_ignores_conditions_is_never_admitted():
     admission = Admission(Deaf(InlineRuntime()), InlineRuntime(), first=1, longest=4)
 
-    with pytest.raises(UnsafeStore, match="create once: an object that exists was created again"):
+    with pytest.raises(UnsafeStore, match="create once: an existing object was created again"):
         asyncio.run(admission.granted())
 
     assert admission.pending

@@ -7,7 +7,6 @@ from collections.abc import Awaitable, Callable
 import pytest
 from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
-from securesystemslib.signer import CryptoSigner
 
 from daemon.publishing import layout, sizes
 from daemon.publishing.errors import SequenceWentBack
@@ -26,7 +25,7 @@ def key() -> tuple[KeySigner, PublicKey]:
     private, public = generate()
     loaded = serialization.load_pem_private_key(private.encode(), None)
     assert isinstance(loaded, Ed25519PrivateKey)
-    return KeySigner(CryptoSigner(loaded)), public
+    return KeySigner(loaded), public
 
 
 SIGNER, PUBLIC = key()

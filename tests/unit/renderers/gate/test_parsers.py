@@ -7,19 +7,20 @@ import pytest
 from renderers.gate import parsers
 from renderers.gate.parsers import Unreadable
 
-DOCUMENT = b"# head\nservices:\n  a:\n    x: 1\n\n  b:\n    y: 2\n\nnetworks:\n  n: {}\n"
+DOCUMENT = b"# head\nservices:\n  a:\n    x: 1\n\n  b:\n    y: 2\n\nnetworks:\n  n:\n    internal: true\n"
 
 
 def test_a_document_is_cut_at_services_of_its_top_and_bottom():
     text = DOCUMENT.replace(b"  b:\n", b"  x:\n    y: 2\n\n  b:\n")
     document = parsers.document(text, ["a"], ["b"])
 
+    assert document.text == text
     assert [text[first:last] for first, last in pairwise(document.cuts)] == [
         b"  a:\n    x: 1\n\n  x:\n    y: 2\n\n",
         b"  b:\n    y: 2\n\n",
     ]
     assert text[: document.cuts[0]] == b"# head\nservices:\n"
-    assert text[document.cuts[-1] :] == b"networks:\n  n: {}\n"
+    assert text[document.cuts[-1] :] == b"networks:\n  n:\n    internal: true\n"
 
 
 @pytest.mark.parametrize(
@@ -35,6 +36,7 @@ def test_a_document_is_cut_at_services_of_its_top_and_bottom():
             b"\nnetworks:\n\nservices:\n",
             "line 1: expected a document with services and then networks, found another one",
         ),
+        (b"\nservices:\nnetworks:\n", "line 1: expected a document with services and then networks, found another one"),
     ],
 )
 def test_a_document_without_services_and_networks_is_refused(text, words):
@@ -52,6 +54,8 @@ def test_a_document_without_services_and_networks_is_refused(text, words):
         (["a"], ["c"], "line 9: expected service c above, found none"),
         (["a"], ["b", "b"], "line 6: expected service b above, found none"),
         (["a"], ["b", "a"], "line 9: expected service a above, found none"),
+        (["a", "b", "c"], [], "line 6: expected service c here or below, found none"),
+        (["a", "n"], [], "line 3: expected service n here or below, found none"),
     ],
 )
 def test_services_that_are_not_at_their_end_are_refused(top, bottom, words):
@@ -59,6 +63,28 @@ def test_services_that_are_not_at_their_end_are_refused(top, bottom, words):
         parsers.document(DOCUMENT, top, bottom)
 
     assert str(refused.value) == words
+
+
+def test_a_document_is_cut_from_its_own_end_where_a_name_is_there_twice():
+    text = b"".join(b"  %b:\n    x: 1\n\n" % name for name in (b"a", b"c", b"b", b"c", b"d"))
+    text = b"\nservices:\n" + text + b"networks:\n  n: {}\n"
+    first, second, third, fourth, end = parsers.document(text, ["a", "c"], ["c", "d"]).cuts
+
+    assert (text[first:].index(b"\n  c:\n") + 1, text[: end + 1].rindex(b"\n  c:\n") + 1) == (second - first, third)
+    assert [text[cut : cut + 4] for cut in (first, second, third, fourth, end)] == [
+        b"  a:",
+        b"  c:",
+        b"  c:",
+        b"  d:",
+        b"netw",
+    ]
+
+
+def test_a_document_begins_at_its_first_services_and_ends_at_its_last_networks():
+    inside = b"  a:\n    x: 1\nnetworks:\n\nservices:\n  b:\n    y: 2\n\n"
+    document = parsers.document(b"\nservices:\n" + inside + b"networks:\n  n: {}\n", ["a"], ["b"])
+
+    assert document.text[document.cuts[0] : document.cuts[-1]] == inside
 
 
 def test_yaml_is_read_with_the_line_of_each_part():
@@ -104,6 +130,39 @@ def test_yaml_beyond_the_plain_is_refused_with_its_line(text, words):
         parsers.yaml_text(text)
 
     assert str(refused.value).startswith(words)
+
+
+def test_an_entry_of_a_sequence_has_its_own_line():
+    text = parsers.yaml_text("a:\n  - b: 1\n  - b: 2\n")
+
+    assert [text.line(("a", index)) for index in (0, 1, 2)] == [2, 3, 2]
+
+
+def test_what_has_quotes_is_text_and_what_has_none_means_what_yaml_says():
+    text = "a: '1'\nb: \"no\"\nc: 1\nd: no\ne: " + "x" * 200 + "\nf: " + "1" * 200 + "\n"
+
+    assert parsers.yaml_text(text).value == {
+        "a": "1",
+        "b": "no",
+        "c": 1,
+        "d": False,
+        "e": "x" * 200,
+        "f": int("1" * 200),
+    }
+
+
+def test_a_blank_at_the_very_end_is_refused():
+    with pytest.raises(
+        Unreadable, match=r"^line 2: expected no tab, carriage return or blank at the end, found 'b: x '$"
+    ):
+        parsers.yaml_text("a: 1\nb: x ")
+
+
+@pytest.mark.parametrize("word", ["default", "include", "hostnames", "volatile"])
+def test_a_word_of_nginx_needs_its_backslash(word):
+    assert parsers.map_line(f"\\{word} s:1;\n") == (word, "s", 1)
+    with pytest.raises(Unreadable, match="a backslash before a word of nginx"):
+        parsers.map_line(f"{word} s:1;\n")
 
 
 def test_a_map_line_is_read_as_nginx_reads_it():
@@ -181,6 +240,7 @@ def test_noted_amounts_are_read_with_their_units():
         "CPU_LIMIT": ("0.5", 1),
         "MEM_LIMIT": ("4", 1 << 30),
     }
+    assert parsers.noted_amounts("# x: CPU_LIMIT 1\nMEM_LIMIT 2g\n") == {"CPU_LIMIT": ("1", 1)}
 
 
 def test_batching_parameters_are_read():
@@ -236,6 +296,23 @@ def test_gaps_are_read_with_their_lines():
     ]
 
 
+def test_the_last_gap_goes_on_to_the_end_and_every_other_to_what_follows_it_first():
+    inside = "x\n```\nend\ny\n"
+    pattern = "-{{ x }}-{{ y }}.\n"
+
+    assert parsers.gaps(f"# a of b\n\nprose\n{inside}```\nend\n", PATTERN)[-1] == (4, "rest", inside)
+    assert parsers.gaps("-1-2-3.\n", pattern) == [(1, "x", "1"), (1, "y", "2-3")]
+    assert parsers.gaps("--.\n", pattern) == [(1, "x", ""), (1, "y", "")]
+    assert parsers.gaps("\na\n", "\n{{ x }}\n") == [(2, "x", "a")]
+
+
+def test_of_a_long_text_behind_the_end_only_the_start_is_shown():
+    with pytest.raises(Unreadable) as refused:
+        parsers.gaps("\na" + "m" * 80, "\na")
+
+    assert str(refused.value) == f"line 2: expected the end, found '{'m' * 60}'"
+
+
 def test_a_pattern_without_gaps_is_the_text():
     assert parsers.gaps("a\n", "a\n") == []
 
@@ -263,6 +340,10 @@ def test_options_are_read_with_the_key_they_are_below():
     service = "  a:\n    x:\n      - 1\n      #- 2\n    y: 3\n    #z: 4\n"
 
     assert parsers.options(service) == [(4, ("x", 6), "#- 2"), (6, ("y", 4), "#z: 4")]
+    assert parsers.options("  a:\n      #b\n    x: y:z\n    - v: 1\n    #c\n") == [
+        (2, ("", 6), "#b"),
+        (5, ("x", 4), "#c"),
+    ]
 
 
 def test_a_listing_is_switched_on_where_it_is_green():

@@ -9,7 +9,6 @@ from pathlib import Path
 import pytest
 from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
-from securesystemslib.signer import CryptoSigner
 
 from daemon.publishing import layout, operator_commands, protocol
 from daemon.publishing.errors import (
@@ -148,7 +147,7 @@ def trusting(store: ObjectStore, runtime: InlineRuntime) -> Bucket:
     """A process that signs, and accepts nothing else."""
     private = serialization.load_pem_private_key(KEY.encode(), None)
     assert isinstance(private, Ed25519PrivateKey)
-    signer = KeySigner(CryptoSigner(private))
+    signer = KeySigner(private)
     public = PublicKey.parse(
         private.public_key()
         .public_bytes(serialization.Encoding.PEM, serialization.PublicFormat.SubjectPublicKeyInfo)
@@ -379,7 +378,7 @@ async def test_chunks_that_a_signed_pointer_leads_to_count_in_full(store: Memory
 @in_loop
 async def test_a_scope_that_nobody_vouches_for_any_more_is_held(store: MemoryStore, runtime: InlineRuntime) -> None:
     """Its only key was revoked: what comes next must not be live before somebody has looked."""
-    bucket = Bucket(store, runtime, signers=[KeySigner(CryptoSigner(Ed25519PrivateKey.generate()))])
+    bucket = Bucket(store, runtime, signers=[KeySigner(Ed25519PrivateKey.generate())])
     await bucket.publish(make_state(1), make_state(2))
     await bucket.operations.carry_out(SCOPE, operator_commands.quarantine("state-1"), "ann", "bad")
     await bucket.live_tree.reconcile(SCOPE)

@@ -6,9 +6,11 @@ import pytest
 from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+from securesystemslib.signer import CryptoSigner
+from securesystemslib.signer import Signature as TheirSignature
 
 from daemon.publishing.errors import KeyUnusable
-from daemon.publishing.signatures import signed_by
+from daemon.publishing.signatures import Signature, signed_by
 from daemon.publishing.trust.keys import PublicKey, generate, load
 
 
@@ -86,3 +88,19 @@ def test_a_public_key_of_another_kind_is_refused() -> None:
     text = other.public_bytes(serialization.Encoding.PEM, serialization.PublicFormat.SubjectPublicKeyInfo).decode()
     with pytest.raises(KeyUnusable, match="not an ed25519"):
         PublicKey.parse(text)
+
+
+def test_other_tools_know_the_key_and_its_signatures(tmp_path: Path) -> None:
+    """securesystemslib is what python-tuf and in-toto verify with."""
+    private, public = generate()
+    signer = load(key_file(tmp_path, private))
+    theirs = CryptoSigner(serialization.load_pem_private_key(private.encode(), None))
+
+    assert signer.keyid == theirs.public_key.keyid
+    assert signer.sign(b"message").hex() == theirs.sign(b"message").signature
+    theirs.public_key.verify_signature(TheirSignature(public.keyid, signer.sign(b"message").hex()), b"message")
+
+
+@pytest.mark.parametrize("sig", [b"", b"\x00" * 63, b"\x00" * 65, b"\xff" * 64])
+def test_bytes_that_cannot_be_a_signature_verify_nothing(sig: bytes) -> None:
+    assert not generate()[1].verifies(Signature("k", sig), b"message")

@@ -10,7 +10,6 @@ from typing import Any
 import pytest
 from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
-from securesystemslib.signer import CryptoSigner
 
 from daemon.publishing import layout, pointer, protocol, signatures
 from daemon.publishing.errors import (
@@ -45,7 +44,7 @@ class Key:
         private, self.public = generate()
         key = serialization.load_pem_private_key(private.encode(), None)
         assert isinstance(key, Ed25519PrivateKey)
-        self.signer = KeySigner(CryptoSigner(key))
+        self.signer = KeySigner(key)
 
     def trusted(self, *roles: Role, scopes: Sequence[str] = ("*",)) -> TrustedKey:
         return TrustedKey(

@@ -170,7 +170,7 @@ def test_the_newest_of_many_saves_wins(file: Path, version: Version, number: int
 def test_a_file_that_is_saved_for_ever_is_kept_aside_in_the_end(file: Path, version: Version) -> None:
     store = store_of(file, *[saving(str(each)) for each in range(100)])
 
-    with pytest.raises(StoreUnavailable, match="what was saved last is in"):
+    with pytest.raises(StoreUnavailable, match="its last version is in"):
         done(store.replace("example/file", NEW, version))
 
     [aside] = temporaries(file)

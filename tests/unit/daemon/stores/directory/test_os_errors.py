@@ -92,7 +92,7 @@ def test_the_command_of_a_permission_fault_lets_the_user_in(tmp_path: Path, name
 
     quoted = shlex.quote(str(closed))
     assert f"(its owner and mode: ls -ld {quoted})" in told
-    command = told.partition(") do so: ")[2].partition(" (its owner")[0]
+    command = told.partition(") permission: ")[2].partition(" (its owner")[0]
     assert command.endswith(quoted)
     subprocess.run(["sh", "-c", command], check=True)
     as_an_ordinary_user(work)
@@ -102,7 +102,7 @@ def test_what_belongs_to_somebody_else_is_given_to_this_user(tmp_path: Path, mon
     monkeypatch.setattr(os, "geteuid", lambda: 12345678)
     monkeypatch.setattr(os, "access", lambda path, mode, **_: path != tmp_path or not mode & os.W_OK)
     with (
-        pytest.raises(StoreRefused, match=f"let this user .12345678. do so: chown 12345678 {tmp_path} "),
+        pytest.raises(StoreRefused, match=f"give this user .12345678. permission: chown 12345678 {tmp_path} "),
         before_writing("key"),
     ):
         raise OSError(errno.EACCES, "Permission denied", str(tmp_path / "new"))
@@ -116,7 +116,7 @@ def test_an_error_without_a_number_is_told_by_its_text() -> None:
 def test_what_is_denied_though_the_modes_allow_it_is_reported_with_what_shows_more(tmp_path: Path) -> None:
     place = re.escape(str(tmp_path))
     with (
-        pytest.raises(StoreRefused, match=rf"permission; what there is: ls -ld {place}; getfacl {place}$"),
+        pytest.raises(StoreRefused, match=rf"permission; to see what it has: ls -ld {place}; getfacl {place}$"),
         before_writing("key"),
     ):
         raise OSError(errno.EACCES, "Permission denied", str(tmp_path / "new"))

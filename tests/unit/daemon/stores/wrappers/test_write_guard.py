@@ -46,7 +46,7 @@ def test_a_store_that_ignores_conditions_gets_no_write(write: Callable[[GuardedS
         await store.create("scope/pointer.json", Content(b"precious"))
         opened = guarded(store)
         for _ in range(2):
-            with pytest.raises(UnsafeStore, match=r"overwrite whatever is there.*no proxy drops If-Match"):
+            with pytest.raises(UnsafeStore, match=r"overwrite any object.*no proxy drops If-Match"):
                 await write(opened)
         assert [each.key for each in await store.scan("")] == ["scope/pointer.json"]
         assert (await store.get("scope/pointer.json")).body == b"precious"

@@ -256,6 +256,22 @@ def test_a_recovery_says_what_is_live_and_why() -> None:
     assert asked[-3:-1] == (f"live: {TWO.id} (as asked)", f"desired: {TWO.id}")
 
 
+def test_where_nothing_tells_what_was_live_the_newest_explicit_state_is_live() -> None:
+    derived = make_publication("derived", 1, derived=1, kind="derived")
+    found = recovered(remains(ONE, derived, traces={"marker": 9}))
+
+    assert found.pointer.live is not None
+    assert found.pointer.live.id == ONE.id
+    assert f"live: {ONE.id} (the newest that is whole)" in found.did
+
+
+def test_a_scope_stays_retired_though_its_live_tree_has_seen_that_change() -> None:
+    told = entry(5, kind="retire", published=[str(ONE.id)])
+    pointer = recovered(remains(ONE, entries=(told,), tree=ONE.id, tree_sequence=5)).pointer
+
+    assert (pointer.live, pointer.desired) == (None, None)
+
+
 def test_a_recovery_says_that_nothing_is_live_or_desired() -> None:
     did = recovered(remains(traces={"marker": 9})).did
 

@@ -1,4 +1,4 @@
-"""What the composition root decides by itself: when two names are names of one bucket, and who believes a marker."""
+"""When two names are names of one bucket, whether a marker is believed, and where accepted sequences are kept."""
 
 import asyncio
 import json
@@ -8,20 +8,17 @@ from pathlib import Path
 
 import pytest
 from cryptography.hazmat.primitives import serialization
-from securesystemslib.signer import CryptoSigner
-from structlog.testing import capture_logs
 
-from daemon import wiring
+from daemon import bucket
+from daemon.bucket import Keys, open_bucket
 from daemon.publishing import layout
 from daemon.publishing.errors import PolicyUnusable, SequenceWentBack
 from daemon.publishing.live_tree.sync import Synced
 from daemon.publishing.trust.keys import KeySigner, generate
 from daemon.publishing.trust.policy import TrustedKey, TrustPolicy
 from daemon.settings import load
-from daemon.stores import locations
 from daemon.stores.memory import MemoryStore
 from daemon.stores.port import Content
-from daemon.wiring import Keys, open_bucket
 from tests.builders_publishing import SCOPE, Bucket, make_state
 from tests.builders_runtime import InlineRuntime
 
@@ -107,7 +104,7 @@ def test_of_two_variables_the_one_for_s3_alone_counts(tmp_path: Path, monkeypatc
 @pytest.mark.parametrize("with_policy", [True, False])
 def test_a_policy_takes_the_markers_word_for_nothing(tmp_path: Path, *, with_policy: bool) -> None:
     private, public = generate()
-    signer = KeySigner(CryptoSigner(serialization.load_pem_private_key(private.encode(), None)))
+    signer = KeySigner(serialization.load_pem_private_key(private.encode(), None))
     trusted = TrustedKey(keyid=public.keyid, public=public.pem, roles=("publish", "pointer"))
     trust = TrustPolicy(keys=(trusted,)) if with_policy else None
     compose = layout.live_tree(SCOPE, "base/docker-compose.yml")
@@ -145,16 +142,6 @@ def test_credentials_in_a_folder_are_their_owners_alone(tmp_path: Path) -> None:
     assert [stat.S_IMODE((tmp_path / "bucket" / key).stat().st_mode) for key in keys] == [0o600, 0o666]
 
 
-@pytest.mark.parametrize(("open_files", "connections"), [(65536, 1000), (1200, 1000), (1024, 824), (64, 16)])
-def test_connections_leave_descriptors_for_the_bucket(
-    monkeypatch: pytest.MonkeyPatch, open_files: int, connections: int
-) -> None:
-    monkeypatch.setattr(wiring.resource, "getrlimit", lambda _: (open_files, 65536))
-    with capture_logs() as logs:
-        assert wiring._most_connections(1000) == connections
-    assert [each["hint"].startswith("ulimit -n 1200") for each in logs] == [True] * (connections < 1000)
-
-
 SOMEBODY = 12345
 
 
@@ -167,13 +154,13 @@ def test_root_may_use_the_memory_of_a_daemons_user_and_nobody_elses(tmp_path: Pa
     os.chown(folder, SOMEBODY, SOMEBODY)
     kept = folder / "accepted.json"
     settings = load({}, {"REBUNDLE_TRUST__POLICY": str(policy), "REBUNDLE_TRUST__STATE_FILE": str(kept)}, None).settings
-    assert wiring.keys_of(settings).state_file == kept
+    assert bucket.keys_of(settings).state_file == kept
     kept.write_text("{}")
     os.chown(kept, SOMEBODY, SOMEBODY)
-    assert wiring.keys_of(settings).state_file == kept
+    assert bucket.keys_of(settings).state_file == kept
     os.chown(kept, SOMEBODY + 1, SOMEBODY)
     with pytest.raises(PolicyUnusable, match=r"belongs to another user .*chown 0 "):
-        wiring.keys_of(settings)
+        bucket.keys_of(settings)
 
 
 def test_a_memory_that_is_not_there_yet_is_made_later(tmp_path: Path) -> None:
@@ -182,11 +169,4 @@ def test_a_memory_that_is_not_there_yet_is_made_later(tmp_path: Path) -> None:
     policy.chmod(0o644)
     kept = tmp_path / "not" / "there" / "accepted.json"
     settings = load({}, {"REBUNDLE_TRUST__POLICY": str(policy), "REBUNDLE_TRUST__STATE_FILE": str(kept)}, None).settings
-    assert wiring.keys_of(settings).state_file == kept
-
-
-@pytest.mark.parametrize("bucket", ["my bundles", "file:///srv/my%20bundles", "s3://bundles/team?region=eu-1"])
-def test_a_suggested_command_names_the_bucket_from_any_folder(bucket, monkeypatch, tmp_path):
-    monkeypatch.chdir(tmp_path)
-    expected = {"my": str(tmp_path / "my bundles"), "fi": "/srv/my bundles", "s3": bucket}[bucket[:2]]
-    assert wiring._from_any_folder(locations.parse(bucket), bucket) == expected
+    assert bucket.keys_of(settings).state_file == kept

@@ -1,0 +1,232 @@
+"""Opens a bucket and loads the keys of this process, by the settings.
+
+The command line uses it, so it imports no service, pipeline, renderer or web framework: a command
+that only reads starts fast. SDKs and securesystemslib are imported where they are needed.
+"""
+
+import os
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Final, assert_never
+
+from daemon import local_files
+from daemon.publishing.errors import PolicyUnusable
+from daemon.publishing.live_tree import ownership
+from daemon.publishing.live_tree.sync import LiveTree
+from daemon.publishing.maintenance.garbage_collector import GarbageCollector
+from daemon.publishing.maintenance.retention_rules import Policy
+from daemon.publishing.operator_commands import Operations
+from daemon.publishing.publisher import Publisher
+from daemon.publishing.reader import Reader
+from daemon.publishing.signatures import Signer
+from daemon.publishing.trust.sequence_memory import FileSequences
+from daemon.runtime import Runtime
+from daemon.settings import RetentionSettings, Settings, TrustSettings
+from daemon.stores import locations
+from daemon.stores.directory.filesystem import FileSystem, RealFileSystem
+from daemon.stores.errors import StoreRefused
+from daemon.stores.locations import Location
+from daemon.stores.port import ObjectStore
+from daemon.stores.remedies import move_object
+from daemon.stores.wrappers.etag_form import QuotingStore
+from daemon.stores.wrappers.rate_limit import PacedStore
+from daemon.stores.wrappers.timeout import LimitedStore
+from daemon.stores.wrappers.write_guard import GuardedStore
+
+if TYPE_CHECKING:  # see `keys_of`
+    from daemon.publishing.trust.policy import TrustPolicy
+
+_GCS_WRITE_SECONDS: Final = 1.1
+
+
+@dataclass(frozen=True, slots=True)
+class Bucket:
+    """An open bucket: its store, and the objects that read and change it."""
+
+    store: ObjectStore
+    reader: Reader
+    publisher: Publisher
+    live_tree: LiveTree
+    operations: Operations
+    runtime: Runtime
+    location: Location
+    quoting: QuotingStore | None
+    """Set if the server's form of ETags has to be detected."""
+
+
+@dataclass(frozen=True, slots=True)
+class Keys:
+    """The signing keys of a process, and its trust policy."""
+
+    signers: tuple[Signer, ...] = ()
+    trust: "TrustPolicy | None" = None
+    state_file: Path | None = None
+    """File with the highest sequence seen of each scope; set if there is a trust policy."""
+
+
+NO_KEYS: Final = Keys()
+
+
+def keys_of(settings: Settings) -> Keys:
+    """Load the signing keys and the trust policy that the settings name.
+
+    Raises:
+        KeyUnusable: a signing key cannot be used.
+        PolicyUnusable: the trust policy or its state file cannot be used.
+    """
+    named = (settings.signing.key_file, settings.signing.second_key_file)
+    files = [file for file in named if file is not None]
+    if not files and settings.trust.policy is None:
+        return NO_KEYS
+    # securesystemslib imports the SDK of every cloud that it finds.
+    from daemon.publishing.trust import keys  # noqa: PLC0415
+
+    signers = tuple(map(keys.load, files))
+    return Keys(signers, _trust(settings.trust, is_writer=bool(signers)), _state_file(settings.trust))
+
+
+def _state_file(settings: TrustSettings) -> Path | None:
+    """The file with the accepted sequences. A user who can reset it can replay an older pointer.
+
+    Raises:
+        PolicyUnusable: no file is set, or another user may write it.
+    """
+    if settings.policy is None:
+        return None
+    state_file = settings.state_file
+    if state_file is None:
+        raise PolicyUnusable(
+            f"trust policy {settings.policy} needs a file for the accepted sequences: set trust.state_file"
+        )
+    try:
+        # Root may use the file of the daemon's user (docs/operations.md).
+        owner = state_file.parent.stat().st_uid if os.geteuid() == 0 else 0
+        checked = state_file if state_file.exists() else state_file.parent
+        local_files.check_writers(checked, also=frozenset({owner}))
+    except FileNotFoundError:
+        pass  # created for this user alone when the first pointer is accepted
+    except local_files.Unsafe as error:
+        raise PolicyUnusable(f"another user could reset trust.state_file: {error}") from error
+    except OSError as error:
+        raise PolicyUnusable(f"{state_file} cannot be checked: {error.strerror} (trust.state_file)") from error
+    return state_file
+
+
+def _trust(settings: TrustSettings, *, is_writer: bool) -> "TrustPolicy | None":
+    if settings.policy is None:
+        return None
+    from daemon.publishing.trust.policy import TrustPolicy  # noqa: PLC0415  # takes long to import
+
+    try:
+        local_files.check_writers(settings.policy)
+        policy = TrustPolicy.parse(settings.policy.read_bytes(), str(settings.policy))
+    except local_files.Unsafe as error:
+        raise PolicyUnusable(f"another user could change the trust policy: {error}") from error
+    except OSError as error:
+        raise PolicyUnusable(f"trust policy {settings.policy} cannot be read: {error.strerror}") from error
+    # A signing daemon refreshes freshness.json itself. If it required a fresh one, it could not
+    # continue after a long stop.
+    return policy.model_copy(update={"freshness": "off"}) if is_writer else policy
+
+
+def open_bucket(
+    url: str,
+    runtime: Runtime,
+    filesystem: FileSystem | None = None,
+    *,
+    call_seconds: float = 120,
+    gcs_write_seconds: float = _GCS_WRITE_SECONDS,
+    around: Callable[[ObjectStore], ObjectStore] = lambda store: store,
+    keys: Keys = NO_KEYS,
+    guarded: bool = False,
+) -> Bucket:
+    """Open the bucket that `url` names (`stores.locations`).
+
+    `call_seconds`: the limit of one call to the store. `gcs_write_seconds`: the pause between two
+    writes of one key, which GCS requires. `around` wraps the store before anything uses it. `keys`:
+    the signing keys and the trust policy. `guarded`: probe before the first write that the store
+    honours conditions (`stores.wrappers.write_guard`). A directory is not probed: its conditions are
+    code of this project.
+
+    Raises:
+        StoreRefused: the URL names no bucket.
+    """
+    try:
+        location = locations.parse(url)
+    except ValueError as error:
+        raise StoreRefused(f"bucket {url} {error}") from error
+    opened = _store(location, runtime, filesystem or RealFileSystem())
+    store: ObjectStore = LimitedStore(around(opened), call_seconds)
+    if isinstance(location, locations.Gcs):
+        # Outside of the time limit: a call that waits for its turn does not hang.
+        store = PacedStore(store, runtime, gcs_write_seconds)
+    if guarded and not isinstance(location, locations.Directory):
+        store = GuardedStore(store, runtime)
+    accepted = FileSequences(keys.state_file, _identity(location, os.environ), runtime) if keys.state_file else None
+    reader = Reader(store, runtime, trust=keys.trust, accepted=accepted)
+    publisher = Publisher(store, reader, runtime, signers=keys.signers)
+    live_tree = LiveTree(
+        store,
+        reader,
+        runtime,
+        believes_markers=keys.trust is None,
+        move_command=partial(move_object, location),
+    )
+    operations = Operations(reader, publisher, live_tree)
+    quoting = opened if isinstance(opened, QuotingStore) else None
+    return Bucket(store, reader, publisher, live_tree, operations, runtime, location, quoting)
+
+
+def _identity(location: Location, environment: Mapping[str, str]) -> str:
+    """One name per bucket for the sequence memory, whichever URL and working directory name it.
+
+    Without an endpoint in the URL, the SDKs take it from the environment.
+    """
+    match location:
+        case locations.Directory(path=path):
+            return path.resolve().as_uri()
+        case locations.S3(bucket=bucket, prefix=prefix, endpoint=endpoint):
+            effective = endpoint or environment.get("AWS_ENDPOINT_URL_S3") or environment.get("AWS_ENDPOINT_URL")
+            return f"s3 {locations.spelled(effective or '')} {bucket} {prefix}"
+        case locations.Gcs(bucket=bucket, prefix=prefix, endpoint=endpoint):
+            effective = endpoint or environment.get("STORAGE_EMULATOR_HOST")
+            return f"gs {locations.spelled(effective or '')} {bucket} {prefix}"
+        case _:
+            assert_never(location)
+
+
+def collector(bucket: Bucket, retention: RetentionSettings) -> GarbageCollector:
+    """The garbage collector of a bucket, with these settings."""
+    policy = Policy(
+        newest=retention.newest,
+        days=retention.days,
+        dropped_days=retention.dropped_days,
+        grace_hours=retention.grace_hours,
+    )
+    return GarbageCollector(bucket.store, bucket.reader, bucket.publisher, bucket.runtime, policy)
+
+
+def _store(location: Location, runtime: Runtime, filesystem: FileSystem) -> ObjectStore:
+    # Imported here, because each SDK takes a quarter of a second to import.
+    match location:
+        case locations.Directory(path=path):
+            from daemon.stores.directory.store import DirectoryStore  # noqa: PLC0415
+
+            return DirectoryStore(
+                path.absolute(),
+                runtime,
+                filesystem,
+                unread=ownership.is_credential,
+                private=ownership.is_credential,
+            )
+        case locations.S3(bucket=bucket, prefix=prefix, endpoint=endpoint, region=region):
+            from daemon.stores.s3 import S3Store  # noqa: PLC0415
+
+            store = S3Store(bucket, prefix, runtime, endpoint=endpoint, region=region)
+            return QuotingStore(store, store.unquoted(), runtime)
+        case locations.Gcs(bucket=bucket, prefix=prefix, endpoint=endpoint):
+            from daemon.stores.gcs import GcsStore  # noqa: PLC0415
+
+            return GcsStore(bucket, prefix, runtime, endpoint=endpoint)

@@ -1,0 +1,77 @@
+"""Renders a composition and has the gate check the files, for daemon and `rebundle republish`."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Protocol
+
+from daemon.folding import PlannedState
+from daemon.publishing.errors import NewerRenderer
+from daemon.publishing.pointer import Publication
+from renderers.bundle import RENDERER_VERSION, Customisation, RenderedBundle, Renderer
+from renderers.errors import RenderError
+from renderers.limits import DEFAULT_LIMITS, BundleLimits
+from renderers.model import Composition, RenderDefaults, RenderedFile, Scope, Stamp
+from renderers.pinning import Policy
+from renderers.pinning import require as require_pinned
+
+
+class NotRenderable(Exception):
+    """A planned state cannot be rendered, or the gate refused its files."""
+
+    def __init__(self, planned: PlannedState, failure: RenderError) -> None:
+        super().__init__(str(failure))
+        self.planned = planned
+        self.failure = failure
+
+
+class Gate(Protocol):
+    """Reads a rendered bundle back and compares it with its composition."""
+
+    def __call__(
+        self, composition: Composition, defaults: RenderDefaults, bundle: RenderedBundle, overridden: frozenset[str], /
+    ) -> None:
+        """Raises GateFailure if they differ. `overridden`: templates that replace built-in ones."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class Rendering:
+    """Composition -> files, checked by the gate. All scopes share it."""
+
+    renderer: Renderer
+    gate: Gate
+    customisation: Callable[[Scope], Customisation]
+    limits: BundleLimits = DEFAULT_LIMITS
+    pinning: Policy = "off"
+
+    def render(self, composition: Composition, stamp: Stamp) -> tuple[RenderedFile, ...]:
+        """The files of a state, checked.
+
+        Raises:
+            RenderError: the composition is too big, or a text cannot be written where it belongs.
+            GateFailure: the files do not match the composition, so they must not be published.
+        """
+        self.limits.check(composition)
+        own = self.customisation(composition.scope)
+        if self.pinning == "require":
+            require_pinned(composition, own.defaults)
+        rendered = self.renderer.render(composition, own.defaults, stamp, own.templates)
+        self.gate(composition, own.defaults, rendered, own.templates.overridden)
+        return rendered.files
+
+
+def refuse_newer_renderer(scope: Scope, current: Publication) -> None:
+    """Refuse to replace what a newer release rendered: its changes would be undone (protocol 4).
+
+    Raises:
+        NewerRenderer: a newer release rendered `current`.
+    """
+    if _version(current.renderer) > _version(RENDERER_VERSION):
+        raise NewerRenderer(
+            f"{scope} was rendered by a newer release (renderer {current.renderer}, this one has {RENDERER_VERSION}): "
+            "upgrade this one, or run it with --accept-older-renderer"
+        )
+
+
+def _version(text: str) -> tuple[int, ...]:
+    return tuple(int(part) for part in text.split(".") if part.isdecimal())
