@@ -11,7 +11,7 @@ from typing import Final
 from daemon import folding
 from daemon.changes import Change, RollbackRequested
 from daemon.folding import DesiredState, Plan
-from daemon.publishing.pointer import FoldedEvent, Pointer
+from daemon.publishing.pointer import FoldedEvent, Pointer, Revision
 from daemon.publishing.protocol import Progress
 from events.model import Outcome, OutcomeKind, Position
 from events.source import Delivery
@@ -39,16 +39,17 @@ def first(changes: Sequence[tuple[Delivery, Change]], outcomes: Mapping[Position
 
 def progress(desired: DesiredState, folded: Sequence[Delivery], outcomes: Mapping[Position, Outcome]) -> Progress:
     """How a batch advances the scope: revision, positions of the sources, folded events."""
-    inputs: dict[str, int] = {}
+    positions: dict[str, int] = {}
     for position in (*(delivery.position for delivery in folded), *outcomes):
-        inputs[position.instance] = max(position.offset, inputs.get(position.instance, -1))
+        positions[position.instance] = max(position.offset, positions.get(position.instance, -1))
     # A dead letter was not folded. Its replay is the same event and must not count as a repetition.
-    recent = tuple(
+    folded_events = tuple(
         FoldedEvent(identity=delivery.identity.digest[:16], event=delivery.digest[:16])
         for delivery in folded
         if outcomes.get(delivery.position, _NO_OUTCOME).kind is not OutcomeKind.DEAD_LETTERED
     )
-    return Progress(desired.highest_producer, desired.derived, inputs, recent)
+    revision = Revision(desired.highest_producer, desired.derived)
+    return Progress(revision, positions, folded_events)
 
 
 def published_outcomes(plan: Plan, following: Pointer) -> dict[Position, Outcome]:

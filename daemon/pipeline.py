@@ -184,7 +184,7 @@ class Pipeline:
 
     async def _next_batch(self, scope: Scope, pointer: Pointer, waiting: Sequence[Delivery]) -> Batch:
         """The changes of the next batch, and the outcomes of events that need no fold."""
-        known = {folded.identity: folded.event for folded in pointer.recent}
+        known = {folded.identity: folded.event for folded in pointer.folded_events}
         changes: list[tuple[Delivery, Change]] = []
         outcomes: dict[Position, Outcome] = {}
         repeated: list[Delivery] = []
@@ -307,11 +307,11 @@ class Pipeline:
         self, scope: Scope, base: PointerRead, following: Pointer, outcomes: Mapping[Position, Outcome]
     ) -> PointerRead:
         """Record the outcomes, then compare-and-swap; withdraw the outcomes if it fails."""
-        await self._source.record(str(scope), following.write, outcomes)
+        await self._source.record(str(scope), following.write_id, outcomes)
         try:
             read = await self._publisher.swap(scope, base, following, before_creating=self._bucket.check)
         except PointerMoved:
-            await self._source.withdraw(str(scope), following.write)
+            await self._source.withdraw(str(scope), following.write_id)
             raise
         self._written.put(scope, read, 1)
         return read
@@ -324,12 +324,13 @@ class Pipeline:
         if current is not None:
             composition = await self._composition(scope, current)
         revisions = [change.revision for _, change in changes if isinstance(change, StateCreated)]
-        late = any(revision <= pointer.highest_producer for revision in revisions)
+        late = any(revision <= pointer.highest_revision.producer for revision in revisions)
         lineage = await self._lineage(scope, pointer, numbers=late) if revisions else Lineage()
-        return DesiredState(composition, pointer.highest_producer, pointer.derived, lineage)
+        highest = pointer.highest_revision
+        return DesiredState(composition, highest.producer, highest.derived, lineage)
 
     async def _composition(self, scope: Scope, publication: Publication) -> Composition:
-        cached = self._compositions.get(publication.composition)
+        cached = self._compositions.get(publication.composition_digest)
         if cached is not None:
             return cached
         manifest = await self._reader.manifest(scope, publication)
@@ -348,7 +349,7 @@ class Pipeline:
         because a late state has to be compared with them.
         """
         used = {
-            UsedStateId(publication.state, publication.revision.producer, publication.composition)
+            UsedStateId(publication.state, publication.revision.producer, publication.composition_digest)
             for publication in pointer.retained
             if publication.kind == "explicit"
         }

@@ -65,7 +65,7 @@ class Replays:
         if self._source.owns_instance:
             if not explained:
                 instance = passed[0].position.instance
-                raise InstanceShared(scope, Position(instance, pointer.inputs[instance]))
+                raise InstanceShared(scope, Position(instance, pointer.positions[instance]))
             return explained
         superseded = Outcome(OutcomeKind.SUPERSEDED, "the scope has moved past it")
         return {delivery.position: explained.get(delivery.position, superseded) for delivery in passed}
@@ -128,7 +128,7 @@ class _Writes:
 
     @classmethod
     def of(cls, entries: Sequence[HistoryEntry]) -> "_Writes":
-        return cls(frozenset(entry.write for entry in entries), bool(entries) and entries[0].sequence == 1)
+        return cls(frozenset(entry.write_id for entry in entries), bool(entries) and entries[0].sequence == 1)
 
 
 def _effective(records: Sequence[Recorded], lineage: _Writes, *, owned: bool) -> Outcome | None:
@@ -156,4 +156,4 @@ def _disagree(records: Sequence[Recorded]) -> bool:
 
 
 def _has_passed(pointer: Pointer, position: Position) -> bool:
-    return position.offset <= pointer.inputs.get(position.instance, -1)
+    return position.offset <= pointer.positions.get(position.instance, -1)

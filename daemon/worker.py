@@ -321,7 +321,7 @@ class Worker:
         if scope in self._compared:
             return
         instance = self._source.instance
-        recorded = (await self._reader.pointer(scope)).pointer.inputs.get(instance, 0)
+        recorded = (await self._reader.pointer(scope)).pointer.positions.get(instance, 0)
         if recorded > self._opened_at:
             log.warning("journal is older than the bucket, continues under a new id", scope=str(scope))
             await self._renew(Position(instance, recorded))

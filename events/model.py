@@ -55,7 +55,7 @@ class Identity:
 
     @property
     def digest(self) -> str:
-        """sha256 hex of the three fields. A pointer's `recent` has the first 16 digits."""
+        """sha256 hex of the three fields. A pointer's `folded_events` has the first 16 digits."""
         fields = json.dumps([self.intake, self.source, self.id], ensure_ascii=False)
         return hashlib.sha256(fields.encode()).hexdigest()
 

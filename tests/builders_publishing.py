@@ -44,7 +44,7 @@ def make_publication(
         late=late,
         attempt=attempt or f"attempt-of-{state}",
         manifest_sha256="0" * 64,
-        composition=composition or hashlib.sha256(state.encode()).hexdigest(),
+        composition_digest=composition or hashlib.sha256(state.encode()).hexdigest(),
         renderer="1",
         at=AT,
         pinned=pinned,
@@ -56,16 +56,16 @@ def writing(number: int = 1, *, by: str = "ann", reason: str = "because") -> Wri
 
 
 def progress(
-    highest: int = 1, derived: int = 0, inputs: Mapping[str, int] | None = None, folded: Iterable[FoldedEvent] = ()
+    highest: int = 1, derived: int = 0, positions: Mapping[str, int] | None = None, folded: Iterable[FoldedEvent] = ()
 ) -> Progress:
-    return Progress(highest, derived, inputs or {}, tuple(folded))
+    return Progress(Revision(highest, derived), positions or {}, tuple(folded))
 
 
 def published(*publications: Publication, start: Pointer | None = None) -> Pointer:
     """A pointer after one publish for each publication."""
     pointer = start or protocol.absent(SCOPE)
     for each in publications:
-        highest = max(pointer.highest_producer, each.revision.producer)
+        highest = max(pointer.highest_revision.producer, each.revision.producer)
         counters = progress(highest, each.revision.derived, {"journal:1": pointer.sequence + 1})
         pointer = protocol.publish(pointer, writing(pointer.sequence + 1), [each], counters)
     return pointer
@@ -120,7 +120,7 @@ class Bucket:
         for state in states:
             base = await self.reader.pointer(SCOPE)
             publication = await self.publisher.store_state(SCOPE, state)
-            highest = max(base.pointer.highest_producer, state.revision.producer)
+            highest = max(base.pointer.highest_revision.producer, state.revision.producer)
             counters = progress(highest, state.revision.derived, {"journal:1": base.pointer.sequence + 1})
             following = protocol.publish(base.pointer, self.publisher.writing("daemon"), [publication], counters)
             read = await self.publisher.swap(SCOPE, base, following)

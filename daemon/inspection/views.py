@@ -11,7 +11,7 @@ from daemon.publishing.errors import VerificationFailed
 from daemon.publishing.live_tree.sync import Survey, Synced, Unfinished
 from daemon.publishing.manifest import Manifest
 from daemon.publishing.operator_commands import ChangeResult
-from daemon.publishing.pointer import HistoryEntry, Pointer, Publication
+from daemon.publishing.pointer import HistoryEntry, Pointer, Publication, Quarantine
 from events.journal import Backlog, DeadLetter, EventStatus, Rejected
 from renderers.pinning import movable
 
@@ -28,7 +28,7 @@ def publication_view(publication: Publication | None) -> View | None:
         "kind": publication.kind,
         "attempt": publication.attempt,
         "published_at": publication.at,
-        "composition": publication.composition,
+        "composition": publication.composition_digest,
         "renderer": publication.renderer,
         "late": publication.late,
         "pinned": publication.pinned,
@@ -54,7 +54,7 @@ def publication_status(pointer: Pointer, publication: Publication) -> tuple[str,
     if _is(pointer.live, publication):
         return "live", ""
     for quarantine in pointer.quarantined:
-        if quarantine.composition == publication.composition:
+        if quarantine.composition_digest == publication.composition_digest:
             return "quarantined", f"by {quarantine.by}: {quarantine.reason}"
     if _is(pointer.desired, publication):
         return _desired_status(pointer)
@@ -98,7 +98,7 @@ def pointer_view(pointer: Pointer) -> View:
         "live": publication_view(pointer.live),
         "desired": publication_view(pointer.desired),
         "hold": None if pointer.hold is None else pointer.hold.model_dump(mode="json"),
-        "quarantined": [quarantine.model_dump(mode="json") for quarantine in pointer.quarantined],
+        "quarantined": [_quarantine_view(quarantine) for quarantine in pointer.quarantined],
     }
 
 
@@ -113,8 +113,27 @@ def entry_view(entry: HistoryEntry) -> View:
         "published": list(entry.published),
         "live": entry.live,
         "desired": entry.desired,
-        "change": dict(entry.change),
+        "change": _change_view(entry.change),
     }
+
+
+def _quarantine_view(quarantine: Quarantine) -> View:
+    return {
+        "composition": quarantine.composition_digest,
+        "by": quarantine.by,
+        "reason": quarantine.reason,
+        "at": quarantine.at,
+    }
+
+
+def _change_view(change: Mapping[str, Any]) -> View:
+    """A change as it is stored, but with quarantines as verbs print them."""
+    view = dict(change)
+    if change.get("quarantine"):
+        view["quarantine"] = _quarantine_view(Quarantine.model_validate(change["quarantine"]))
+    if change.get("quarantined"):
+        view["quarantined"] = [_quarantine_view(Quarantine.model_validate(stored)) for stored in change["quarantined"]]
+    return view
 
 
 def live_tree_view(result: Synced | Unfinished | None) -> View | None:

@@ -9,9 +9,12 @@ import math
 import re
 from typing import Any, Final
 
+from daemon.publishing.errors import OlderSchema
 from daemon.publishing.sizes import LEVELS, MARKS
 from renderers.model import canonical_json
 
+SCHEMA: Final = 2
+"""Of pointer, history chunk, manifest, live-tree marker and freshness.json, as this release writes them (ADR 29)."""
 _MOST_DIGITS: Final = 20
 _LARGEST: Final = 2**63 - 1
 # Always matches from its first quote on, to the end of the text if there is no other quote: so it is linear.
@@ -46,6 +49,34 @@ def parse(body: bytes) -> Any:
     except (ValueError, RecursionError) as error:
         raise Malformed(str(error).splitlines()[0]) from error
     return value
+
+
+def check_schema(document: object, name: str, *, numbered: bool = True) -> None:
+    """Checks the schema of a document, before its fields and its signatures are checked.
+
+    A value that is no schema number is left to the grammar, and a newer schema to the writers.
+
+    Args:
+        document: what was read.
+        name: the document's name or key, for the message.
+        numbered: whether documents of this kind had a `schema` already in schema 1. A document of another kind without
+            one has schema 1.
+
+    Raises:
+        OlderSchema: the document has schema 1.
+        Malformed: the document has no schema, and should have one.
+    """
+    if not isinstance(document, dict):
+        return
+    if "schema" not in document and numbered:
+        raise Malformed("schema: is missing")
+    schema = document.get("schema", 1)
+    if type(schema) is int and schema == 1:  # True is no schema
+        raise OlderSchema(
+            f"{name} has schema 1, and this release reads schema {SCHEMA} and later: a development version from before "
+            "the first release wrote it. Use a new prefix of the bucket, a new journal and a new trust.state_file. "
+            "Nothing is damaged; do not recover"
+        )
 
 
 def serialised(value: object) -> bytes:

@@ -57,6 +57,13 @@ class PointerLost(PublishingError):
     """The operator must act: a scope has traces of publications and no pointer (protocol 4, never softened 4)."""
 
 
+class OlderSchema(PublishingError):
+    """The operator must act: a stored document has schema 1, which no release reads (exit 4, ADR 29).
+
+    It is neither damaged nor a reason to recover: the bucket belongs to a development version.
+    """
+
+
 class NewerSchema(PublishingError):
     """The operator must act: a newer release wrote this; this one reads it and refuses to write."""
 

@@ -3,9 +3,9 @@
 A bucket is written by others, too, so a document is checked when it is decoded (`checked`). A value that breaks its
 rule is damage of that document. Values that are made here come from checked parts.
 
-The rules accept everything that any release has written. They are wider than what this release writes where a later
-one may differ (an attempt is 32 hex digits today), but never so wide that a part of a key could leave its folder. Keys
-are built only from fields that have these types.
+The rules accept everything that any release has written since schema 2. They are wider than what this release writes
+where a later one may differ (an attempt is 32 hex digits today), but never so wide that a part of a key could leave its
+folder. Keys are built only from fields that have these types.
 """
 
 import re
@@ -53,7 +53,7 @@ MOST_SEQUENCE: Final = LARGEST_REVISION
 _LONGEST_PATH: Final = 256
 """Bytes: what a USTAR header has room for."""
 _LONGEST_REASON: Final = 1 << 17
-"""Characters: what Linux passes in one argument. Releases before ADR 25 took a reason of any length."""
+"""Characters: what Linux passes in one argument."""
 _SHOWN: Final = 200
 
 _STATE: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}")

@@ -14,8 +14,7 @@ MANIFEST: Final = "manifest.json"
 SIGNATURE: Final = "manifest.dsse.json"
 PUBLICATION: Final = frozenset({ARCHIVE, MANIFEST, SIGNATURE})
 """The names of the objects of a publication."""
-_CHUNK: Final = re.compile(r"[0-9]{1,16}(-[0-9]{1,16}-[A-Za-z0-9._-]{0,128})?\.json")
-"""Without the second half: of a release before ADR 12."""
+_CHUNK: Final = re.compile(r"[0-9]{1,16}-[0-9]{1,16}-[A-Za-z0-9._-]{0,128}\.json")
 
 
 def pointer(scope: Scope) -> str:
@@ -23,13 +22,13 @@ def pointer(scope: Scope) -> str:
     return f"{scope}/pointer.json"
 
 
-def history(scope: Scope, oldest: int, newest: int, write: str) -> str:
+def history(scope: Scope, oldest: int, newest: int, write_id: str) -> str:
     """A chunk of older history entries: the sequences of its oldest and newest, and whose write of the pointer made it.
 
     Each try stores its own, so that no chunk of another lineage, damaged or left by a crash, is ever in the way. The
     sequences are told even if the bytes are lost.
     """
-    return f"{scope}/history/{oldest}-{newest}-{write}.json"
+    return f"{scope}/history/{oldest}-{newest}-{write_id}.json"
 
 
 def freshness(scope: Scope) -> str:

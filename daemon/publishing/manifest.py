@@ -4,13 +4,13 @@ import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import pairwise
-from typing import Annotated, Any, Final, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import Field, StrictBool, ValidationError
 
 from daemon.publishing import sizes
 from daemon.publishing.archive import Archive, FileDigest, Member, content_digest_of, size_of_tar
-from daemon.publishing.documents import Malformed, parse
+from daemon.publishing.documents import SCHEMA, Malformed, check_schema, parse
 from daemon.publishing.errors import VerificationFailed
 from daemon.publishing.grammar import (
     Attempt,
@@ -25,11 +25,9 @@ from daemon.publishing.grammar import (
     fault_of,
     rule,
 )
-from daemon.publishing.pointer import Part, Publication, Revision
+from daemon.publishing.pointer import Part, Publication, Revision, StoredRevision
 from daemon.publishing.wording import leave_out
 from renderers.model import Composition, RenderDefaults, RenderedFile, canonical_digest, canonical_json, known_fields
-
-SCHEMA: Final = 1
 
 
 class ManifestFile(Part):
@@ -79,7 +77,7 @@ class Manifest(Part):
     schema_: Annotated[int, Field(alias="schema", strict=True, ge=1)] = SCHEMA
     scope: ScopeText
     state: StateId
-    revision: Revision
+    revision: StoredRevision
     kind: Literal["explicit", "derived"]
     attempt: Attempt
     at: Time
@@ -175,7 +173,7 @@ def written(state: RenderedState, attempt: str, at: str, members: Sequence[Membe
         "schema": SCHEMA,
         "scope": str(state.composition.scope),
         "state": state.state,
-        "revision": state.revision.model_dump(mode="json"),
+        "revision": str(state.revision),
         "kind": state.kind,
         "attempt": attempt,
         "at": at,
@@ -199,14 +197,17 @@ def encode(manifest: Manifest) -> bytes:
     return (canonical_json(manifest.model_dump(mode="json", by_alias=True)) + "\n").encode()
 
 
-def decode(body: bytes) -> Manifest:
-    """The manifest in these bytes.
+def decode(body: bytes, name: str = "the manifest") -> Manifest:
+    """The manifest in these bytes; `name` is for the message about its schema.
 
     Raises:
+        OlderSchema: it has schema 1.
         VerificationFailed: they are no manifest, or a field breaks its rule (`grammar`, `sizes`).
     """
     try:
-        return checked(Manifest, parse(body))
+        document = parse(body)
+        check_schema(document, name)
+        return checked(Manifest, document)
     except ValidationError as error:
         raise VerificationFailed(f"the manifest cannot be read: {fault_of(error)}") from error
     except Malformed as error:
@@ -222,7 +223,7 @@ def publication(state: RenderedState, attempt: str, at: str, body: bytes) -> Pub
         late=state.late,
         attempt=attempt,
         manifest_sha256=hashlib.sha256(body).hexdigest(),
-        composition=state.composition.digest,
+        composition_digest=state.composition.digest,
         renderer=state.renderer,
         at=at,
     )

@@ -1,6 +1,6 @@
 """Operators' verbs: each one compare-and-swap with `by` and `reason`, then one pass over the live tree (protocol 4).
 
-They render nothing and leave `inputs` alone, whether a daemon runs or not. A verb is decided again, from the start,
+They render nothing and leave `positions` alone, whether a daemon runs or not. A verb is decided again, from the start,
 when another writer was faster; what it would do can be asked without doing it (`preview`).
 """
 
@@ -119,10 +119,11 @@ def lift_quarantine(state: str) -> Verb:
     """Accept a state's composition again; of a state that is no longer retained, by the start of its digest."""
 
     def verb(pointer: Pointer, writing: Writing) -> Pointer | None:
-        rejected = [each.composition for each in pointer.quarantined if each.composition.startswith(state)]
+        digests = [each.composition_digest for each in pointer.quarantined]
+        rejected = [digest for digest in digests if digest.startswith(state)]
         if len(rejected) == 1 and len(state) >= _SHORTEST_DIGEST:
             return protocol.lift_quarantine(pointer, writing, rejected[0])
-        return protocol.lift_quarantine(pointer, writing, find_exactly(pointer, state).composition)
+        return protocol.lift_quarantine(pointer, writing, find_exactly(pointer, state).composition_digest)
 
     return verb
 

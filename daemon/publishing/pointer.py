@@ -4,14 +4,15 @@ Unknown fields, also of nested parts, are kept on every write: a newer release m
 field may hold: `grammar`. Which pointer may follow which is `protocol`'s.
 """
 
+import re
 from collections.abc import Mapping, Sequence
-from functools import total_ordering
+from dataclasses import dataclass
 from typing import Annotated, Any, Final, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, StrictBool, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, PlainSerializer, PlainValidator, StrictBool, ValidationError
 
 from daemon.publishing import layout
-from daemon.publishing.documents import Malformed, parse
+from daemon.publishing.documents import SCHEMA, Malformed, check_schema, parse, serialised
 from daemon.publishing.errors import VerificationFailed
 from daemon.publishing.grammar import (
     Attempt,
@@ -34,10 +35,10 @@ from daemon.publishing.grammar import (
 from daemon.publishing.signatures import Signature
 from daemon.publishing.sizes import SIGNATURES
 from daemon.publishing.wording import cut_off, rebuild
+from events.schemas import LARGEST_REVISION
 from renderers.model import Scope, canonical_json
 
-SCHEMA: Final = 1
-MOST_RECENT: Final = 128
+MOST_FOLDED_EVENTS: Final = 128
 MOST_HISTORY: Final = 128
 CHUNK: Final = 64
 MOST_RETAINED: Final = 100
@@ -46,6 +47,8 @@ MOST_QUARANTINED: Final = 256
 """Compositions; each has a reason of up to 2,000 characters."""
 MOST_PINNED: Final = 48
 """Half of those, less live and desired: so at least 50 others are retained, whatever an operator pins."""
+
+_REVISION: Final = re.compile(r"(0|[1-9][0-9]{0,15})(?:\.([1-9][0-9]{0,15}))?")
 
 Kind = Literal["publish", "rollback", "hold", "resume", "quarantine", "pin", "gc", "recover", "retire"]
 
@@ -56,18 +59,43 @@ class Part(BaseModel):
     model_config = ConfigDict(frozen=True, extra="allow")
 
 
-@total_ordering
-class Revision(Part):
-    """`<producer>.<derived>`: the producer's number of the last explicit state, and states derived since."""
+@dataclass(frozen=True, slots=True, order=True)
+class Revision:
+    """The number of a state: the producer's number of the last explicit state, and how many states were derived since.
 
-    producer: RevisionNumber
-    derived: RevisionNumber = 0
+    Documents store it as text: `42`, or `42.1` for a derived state.
+    """
+
+    producer: int
+    derived: int = 0
+
+    @classmethod
+    def parse(cls, text: str) -> "Revision":
+        """The revision that this text means. It is the only text that means it.
+
+        Raises:
+            ValueError: the text is no revision.
+        """
+        matched = _REVISION.fullmatch(text)
+        revision = cls(int(matched[1]), int(matched[2] or 0)) if matched else None
+        if revision is None or max(revision.producer, revision.derived) > LARGEST_REVISION:
+            raise ValueError(f"must be a revision such as 42 or 42.1, with numbers of at most {LARGEST_REVISION}")
+        return revision
 
     def __str__(self) -> str:
         return f"{self.producer}.{self.derived}" if self.derived else str(self.producer)
 
-    def __lt__(self, other: "Revision") -> bool:
-        return (self.producer, self.derived) < (other.producer, other.derived)
+
+def _revision(value: object) -> Revision:
+    if isinstance(value, Revision):
+        return value
+    if not isinstance(value, str):
+        raise ValueError('must be text such as "42" or "42.1"')  # pydantic reports ValueError only
+    return Revision.parse(value)
+
+
+StoredRevision = Annotated[Revision, PlainValidator(_revision), PlainSerializer(str, return_type=str)]
+"""A field of a document: the text of a revision."""
 
 
 class PublicationId(Part):
@@ -90,12 +118,12 @@ class Publication(Part):
     """What the pointer knows of a publication without reading its manifest."""
 
     state: StateId
-    revision: Revision
+    revision: StoredRevision
     kind: Literal["explicit", "derived"]
     late: StrictBool = False
     attempt: Attempt
     manifest_sha256: Sha256
-    composition: Sha256
+    composition_digest: Sha256
     renderer: Label
     at: Time
     superseded_at: Time | None = None
@@ -116,9 +144,9 @@ class Hold(Part):
 
 
 class Quarantine(Part):
-    """A composition (by digest) that never becomes live by itself."""
+    """A composition that no publication makes live."""
 
-    composition: Sha256
+    composition_digest: Sha256
     by: Reason
     reason: Reason
     at: Time
@@ -162,8 +190,8 @@ def _check_change(change: dict[str, Any]) -> None:
 
 
 class PositionChange(Part):
-    """When a position of `inputs` was last raised. It counts only while `inputs` has this very offset: a release that
-    does not know of it raises the one without the other."""
+    """When a position was last raised. It counts only while `positions` has this offset: a recovery raises a position
+    and cannot know when that was."""
 
     offset: Position
     at: Time
@@ -173,7 +201,7 @@ class HistoryEntry(Part):
     """One change of the pointer."""
 
     sequence: SequenceNumber
-    write: WriteId
+    write_id: WriteId
     kind: Kind
     published: tuple[PublicationName, ...] = ()
     live: PublicationName | None = None
@@ -194,8 +222,11 @@ class PreviousChunk(Part):
 class Chunk(Part):
     """The oldest entries of a history that grew too long for the pointer; never changes."""
 
+    schema_: Annotated[int, Field(alias="schema", strict=True, ge=1)] = SCHEMA
     entries: tuple[HistoryEntry, ...]
-    older: PreviousChunk | None = None
+    previous_chunk: PreviousChunk | None = None
+
+    model_config = ConfigDict(frozen=True, extra="allow", populate_by_name=True)
 
 
 class Pointer(Part):
@@ -204,16 +235,17 @@ class Pointer(Part):
     schema_: Annotated[int, Field(alias="schema", strict=True, ge=1)] = SCHEMA
     scope: ScopeText
     sequence: SequenceNumber
-    write: WriteId
+    write_id: WriteId
     kind: Kind
     live: Publication | None = None
     desired: Publication | None = None
-    highest_producer: RevisionNumber = 0
-    derived: RevisionNumber = 0
-    inputs: dict[Label, Position] = {}
-    inputs_changed: dict[Label, PositionChange] = {}
+    highest_revision: StoredRevision = Revision(0)
+    """Of the last explicit state that was not late, and the states derived from it; 0 before the first one."""
+    positions: dict[Label, Position] = {}
+    """The last position folded, by instance."""
+    positions_changed: dict[Label, PositionChange] = {}
     """By instance, as far as known; for collection."""
-    recent: tuple[FoldedEvent, ...] = ()
+    folded_events: tuple[FoldedEvent, ...] = ()
     hold: Hold | None = None
     quarantined: tuple[Quarantine, ...] = ()
     retained: tuple[Publication, ...] = ()
@@ -221,32 +253,26 @@ class Pointer(Part):
     gc_epoch: SequenceNumber = 0
     history: tuple[HistoryEntry, ...] = ()
     """The newest last."""
-    older: PreviousChunk | None = None
+    previous_chunk: PreviousChunk | None = None
 
     model_config = ConfigDict(frozen=True, extra="allow", populate_by_name=True)
 
-    def is_quarantined(self, composition: str) -> bool:
+    def is_quarantined(self, composition_digest: str) -> bool:
         """Whether an operator has rejected this composition."""
-        return any(each.composition == composition for each in self.quarantined)
+        return any(each.composition_digest == composition_digest for each in self.quarantined)
 
     def retained_of(self, state: str) -> tuple[Publication, ...]:
         """The publications of a state that can be rolled back to, the newest last."""
         return tuple(each for each in self.retained if each.state == state)
 
-    def knows_write(self, write: str) -> bool:
+    def knows_write(self, write_id: str) -> bool:
         """Whether a write with this id is part of this pointer's lineage, as far as its own history reaches."""
-        return any(entry.write == write for entry in self.history)
+        return any(entry.write_id == write_id for entry in self.history)
 
 
 def signed_part(pointer: Pointer) -> bytes:
-    """What signatures are made of: the canonical JSON of the signed part (protocol 4).
-
-    Without an `inputs_changed` that says nothing: the bytes of an older pointer stay what they were.
-    """
-    document = pointer.model_dump(mode="json", by_alias=True)
-    if not pointer.inputs_changed:
-        del document["inputs_changed"]
-    return canonical_json(document).encode()
+    """What signatures are made of: the canonical JSON of the signed part (protocol 4)."""
+    return canonical_json(pointer.model_dump(mode="json", by_alias=True)).encode()
 
 
 def encode(pointer: Pointer, signatures: Sequence[Signature] = ()) -> bytes:
@@ -259,6 +285,7 @@ def decode(body: bytes, scope: Scope) -> Pointer:
     """The pointer in these bytes.
 
     Raises:
+        OlderSchema: the pointer has schema 1.
         VerificationFailed: they are no pointer, or another scope's, or a field breaks its rule (`grammar`).
     """
     return opened(body, scope)[0]
@@ -276,6 +303,7 @@ def opened(body: bytes, scope: Scope) -> tuple[Pointer, bool]:
         document = parse(body)
         if not isinstance(document, Mapping) or "signed" not in document:
             raise Malformed("it has no 'signed' part")
+        check_schema(document["signed"], layout.pointer(scope))
         signatures = document.get("signatures") or ()
         if not isinstance(signatures, Sequence) or len(signatures) > SIGNATURES:
             raise Malformed(f"signatures: must be a list of at most {SIGNATURES}")
@@ -295,11 +323,14 @@ def decode_chunk(body: bytes, key: str, scope: Scope) -> Chunk:
     """The history chunk in these bytes.
 
     Raises:
+        OlderSchema: the chunk has schema 1.
         VerificationFailed: they are no chunk of this scope, or a field breaks its rule (`grammar`).
     """
     try:
-        chunk = checked(Chunk, parse(body))
-        _check_older(chunk.older, scope)
+        document = parse(body)
+        check_schema(document, key, numbered=False)
+        chunk = checked(Chunk, document)
+        _check_previous_chunk(chunk.previous_chunk, scope)
     except ValidationError as error:
         raise VerificationFailed(f"history chunk {key} is damaged ({fault_of(error)}): {cut_off(scope)}") from error
     except ValueError as error:
@@ -307,18 +338,23 @@ def decode_chunk(body: bytes, key: str, scope: Scope) -> Chunk:
     return chunk
 
 
+def encode_chunk(chunk: Chunk) -> bytes:
+    """The bytes of a history chunk."""
+    return serialised(chunk.model_dump(mode="json", by_alias=True))
+
+
 def _check_references(pointer: Pointer, scope: Scope) -> None:
     """That a pointer retains what it serves, and that its history continues in its own scope. Raises Malformed."""
-    retained = {(each.id, each.manifest_sha256, each.composition) for each in pointer.retained}
+    retained = {(each.id, each.manifest_sha256, each.composition_digest) for each in pointer.retained}
     for name, named in (("live", pointer.live), ("desired", pointer.desired)):
-        if named is not None and (named.id, named.manifest_sha256, named.composition) not in retained:
+        if named is not None and (named.id, named.manifest_sha256, named.composition_digest) not in retained:
             raise Malformed(f"{name}: {named.id} is not one of the retained publications")
-    _check_older(pointer.older, scope)
+    _check_previous_chunk(pointer.previous_chunk, scope)
 
 
-def _check_older(older: PreviousChunk | None, scope: Scope) -> None:
-    if older is not None and not layout.is_history(scope, older.key):
-        raise Malformed(f"older.key: must be a chunk below {layout.histories(scope)}")
+def _check_previous_chunk(previous: PreviousChunk | None, scope: Scope) -> None:
+    if previous is not None and not layout.is_history(scope, previous.key):
+        raise Malformed(f"previous_chunk.key: must be a chunk below {layout.histories(scope)}")
 
 
 def _damaged(scope: Scope, what: str) -> VerificationFailed:

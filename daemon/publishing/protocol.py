@@ -16,10 +16,10 @@ from daemon.publishing.errors import OperationRefused
 from daemon.publishing.grammar import time_of
 from daemon.publishing.pointer import (
     CHUNK,
+    MOST_FOLDED_EVENTS,
     MOST_HISTORY,
     MOST_PINNED,
     MOST_QUARANTINED,
-    MOST_RECENT,
     MOST_RETAINED,
     Chunk,
     FoldedEvent,
@@ -32,19 +32,20 @@ from daemon.publishing.pointer import (
     Publication,
     PublicationId,
     Quarantine,
+    Revision,
 )
 from renderers.model import Scope
 
 _JOURNAL: Final = "journal:"
 """How the instances of journals begin. Only these come and go with a file; a partition of Kafka stays."""
-_INPUTS_KEPT: Final = timedelta(days=90)
+_POSITIONS_KEPT: Final = timedelta(days=90)
 
 
 @dataclass(frozen=True, slots=True)
 class Writing:
     """One try to change a pointer: its random id, when, by whom, why."""
 
-    write: str
+    write_id: str
     at: str
     by: str
     reason: str = ""
@@ -54,15 +55,14 @@ class Writing:
 class Progress:
     """What a batch of events did to the scope's counters, beside its publications."""
 
-    highest_producer: int
-    derived: int
-    inputs: Mapping[str, int]
-    folded: tuple[FoldedEvent, ...]
+    highest_revision: Revision
+    positions: Mapping[str, int]
+    folded_events: tuple[FoldedEvent, ...]
 
 
 def absent(scope: Scope) -> Pointer:
     """What stands for the pointer of a scope that has none yet."""
-    return Pointer(scope=str(scope), sequence=0, write="", kind="publish")
+    return Pointer(scope=str(scope), sequence=0, write_id="", kind="publish")
 
 
 def publish(
@@ -76,13 +76,12 @@ def publish(
     moving = [each for each in published if not each.late]
     desired = moving[-1] if moving else pointer.desired
     live = pointer.live
-    if moving and desired is not None and pointer.hold is None and not pointer.is_quarantined(desired.composition):
+    if moving and desired is not None and pointer.hold is None and not _is_quarantined(pointer, desired):
         live = desired
     counters: dict[str, Any] = {}
     if progress is not None:
         counters = {
-            "highest_producer": max(pointer.highest_producer, progress.highest_producer),
-            "derived": progress.derived,
+            "highest_revision": max(pointer.highest_revision, progress.highest_revision),
             **_progressed(pointer, writing, progress),
         }
     return _next(
@@ -143,7 +142,7 @@ def resume(pointer: Pointer, writing: Writing) -> Pointer | None:
     Raises:
         Refused: desired is quarantined.
     """
-    if pointer.desired is not None and pointer.is_quarantined(pointer.desired.composition):
+    if pointer.desired is not None and _is_quarantined(pointer, pointer.desired):
         raise OperationRefused(
             f"desired state {pointer.desired.state} is quarantined: lift that first with "
             f"{_lifting(pointer, pointer.desired)}, or wait for a state with another composition"
@@ -162,8 +161,8 @@ def quarantine(
         Refused: it is live and there is nothing to roll back to, or that is quarantined as well; or as many are
             quarantined as a pointer has room for.
     """
-    is_live = pointer.live is not None and pointer.live.composition == target.composition
-    is_rejected = pointer.is_quarantined(target.composition)
+    is_live = pointer.live is not None and pointer.live.composition_digest == target.composition_digest
+    is_rejected = _is_quarantined(pointer, target)
     if is_rejected and not is_live:
         return None
     if is_live and rollback_to is None:
@@ -171,7 +170,8 @@ def quarantine(
             f"{target.state} is live: name the state to go back to with --rollback-to "
             f"(`rebundle states {pointer.scope}` lists them)"
         )
-    rejected = Quarantine(composition=target.composition, by=writing.by, reason=writing.reason, at=writing.at)
+    digest = target.composition_digest
+    rejected = Quarantine(composition_digest=digest, by=writing.by, reason=writing.reason, at=writing.at)
     if not is_rejected and len(pointer.quarantined) >= MOST_QUARANTINED:
         raise OperationRefused(
             f"{MOST_QUARANTINED} compositions of {pointer.scope} are quarantined already: lift one first "
@@ -182,7 +182,7 @@ def quarantine(
     quarantined = pointer.quarantined if is_rejected else (*pointer.quarantined, rejected)
     if rollback_to is None:
         return _next(pointer, writing, "quarantine", quarantined=quarantined, change=change)
-    if rollback_to.composition == target.composition:
+    if rollback_to.composition_digest == target.composition_digest:
         raise OperationRefused(
             f"{rollback_to.state} has the same composition as {target.state}, which is to be quarantined: name another "
             f"state (`rebundle states {pointer.scope}` lists them)"
@@ -193,12 +193,12 @@ def quarantine(
     return _next(pointer, writing, "quarantine", live=rollback_to, hold=held, quarantined=quarantined, change=change)
 
 
-def lift_quarantine(pointer: Pointer, writing: Writing, composition: str) -> Pointer | None:
+def lift_quarantine(pointer: Pointer, writing: Writing, composition_digest: str) -> Pointer | None:
     """The composition may become live again; it does so by `resume` or its next publication, not by this."""
-    if not pointer.is_quarantined(composition):
+    if not pointer.is_quarantined(composition_digest):
         return None
-    left = tuple(each for each in pointer.quarantined if each.composition != composition)
-    change = {"lifted": composition}
+    left = tuple(each for each in pointer.quarantined if each.composition_digest != composition_digest)
+    change = {"lifted": composition_digest}
     return _next(pointer, writing, "quarantine", quarantined=left, change=change)
 
 
@@ -231,7 +231,7 @@ def retire(pointer: Pointer, writing: Writing) -> Pointer | None:
 
 def idle_journals(pointer: Pointer, now: datetime) -> frozenset[str]:
     """The journals whose position was last raised more than 90 days ago, as far as that was noted (protocol 4)."""
-    since = now - _INPUTS_KEPT
+    since = now - _POSITIONS_KEPT
     return frozenset(each for each, noted in _known_changes(pointer).items() if time_of(noted.at) < since)
 
 
@@ -249,8 +249,8 @@ def collect(
     """
     now = as_of or writing.at
     idle = idle_journals(pointer, time_of(now))
-    inputs = {instance: offset for instance, offset in pointer.inputs.items() if instance not in idle}
-    begun = {each: PositionChange(offset=at, at=now) for each, at in inputs.items() if each.startswith(_JOURNAL)}
+    positions = {instance: offset for instance, offset in pointer.positions.items() if instance not in idle}
+    begun = {each: PositionChange(offset=at, at=now) for each, at in positions.items() if each.startswith(_JOURNAL)}
     noted = {each: change for each, change in _known_changes(pointer).items() if each not in idle}
     current = _current(pointer.live, pointer.desired)
     gone = tuple(
@@ -262,11 +262,11 @@ def collect(
         "gc",
         retained=tuple(each for each in pointer.retained if each not in gone),
         gc_epoch=pointer.gc_epoch + 1,
-        inputs=inputs,
-        inputs_changed=begun | noted,
+        positions=positions,
+        positions_changed=begun | noted,
         change={"released": [str(each.id) for each in gone]}
         | ({"as_of": as_of} if as_of else {})
-        | ({"inputs_dropped": len(idle)} if idle else {}),
+        | ({"positions_dropped": len(idle)} if idle else {}),
     )
 
 
@@ -323,12 +323,12 @@ def split_history(pointer: Pointer) -> tuple[Chunk, int] | None:
     if len(pointer.history) <= MOST_HISTORY:
         return None
     entries = pointer.history[:CHUNK]
-    return Chunk(entries=entries, older=pointer.older), entries[0].sequence
+    return Chunk(entries=entries, previous_chunk=pointer.previous_chunk), entries[0].sequence
 
 
-def without_chunk(pointer: Pointer, older: PreviousChunk) -> Pointer:
-    """The pointer once its oldest entries are stored in the chunk `older` names."""
-    return pointer.model_copy(update={"history": pointer.history[CHUNK:], "older": older})
+def without_chunk(pointer: Pointer, stored: PreviousChunk) -> Pointer:
+    """The pointer once its oldest entries are stored in this chunk."""
+    return pointer.model_copy(update={"history": pointer.history[CHUNK:], "previous_chunk": stored})
 
 
 class Resolution(Enum):
@@ -342,16 +342,16 @@ class Resolution(Enum):
     """So much has happened since that only the chunks know."""
 
 
-def resolve(read: Pointer | None, write: str, base: int) -> Resolution:
-    """What became of the write `write` that was to follow sequence `base`, by the pointer as it is now."""
+def resolve(read: Pointer | None, write_id: str, base: int) -> Resolution:
+    """What became of the write `write_id` that was to follow sequence `base`, by the pointer as it is now."""
     if read is None:
         return Resolution.NOT_APPLIED if base == 0 else Resolution.LOST
-    if read.knows_write(write):
+    if read.knows_write(write_id):
         return Resolution.WON
     if read.sequence == base:
         return Resolution.NOT_APPLIED
     reaches = bool(read.history) and read.history[0].sequence <= base + 1
-    return Resolution.LOST if reaches or read.older is None else Resolution.BEYOND_HISTORY
+    return Resolution.LOST if reaches or read.previous_chunk is None else Resolution.BEYOND_HISTORY
 
 
 def _next(
@@ -379,7 +379,7 @@ def _next(
     used = change.get("used", {}) | _used(each for each in (*pointer.retained, *published) if each.id not in kept)
     entry = HistoryEntry(
         sequence=sequence,
-        write=writing.write,
+        write_id=writing.write_id,
         kind=kind,
         published=tuple(str(each.id) for each in published),
         live=str(live.id) if live else None,
@@ -393,7 +393,7 @@ def _next(
         update=changed
         | {
             "sequence": sequence,
-            "write": writing.write,
+            "write_id": writing.write_id,
             "kind": kind,
             "live": by_id[live.id] if live else None,
             "desired": by_id[desired.id] if desired else None,
@@ -430,30 +430,30 @@ def _kept(
 
 def _used(gone: Iterable[Publication]) -> dict[str, Any]:
     """Number and composition of explicit states whose manifests may be deleted: they stay used up (protocol 3)."""
-    return {each.state: [each.revision.producer, each.composition] for each in gone if each.kind == "explicit"}
+    return {each.state: [each.revision.producer, each.composition_digest] for each in gone if each.kind == "explicit"}
 
 
 def _current(*publications: Publication | None) -> set[PublicationId]:
     return {each.id for each in publications if each is not None}
 
 
-def _advanced(inputs: Mapping[str, int], new: Mapping[str, int]) -> dict[str, int]:
+def _advanced(positions: Mapping[str, int], new: Mapping[str, int]) -> dict[str, int]:
     """Positions of one instance only ever rise (invariant 4)."""
-    return {**inputs, **{instance: max(offset, inputs.get(instance, offset)) for instance, offset in new.items()}}
+    return {**positions, **{instance: max(offset, positions.get(instance, offset)) for instance, offset in new.items()}}
 
 
 def _progressed(pointer: Pointer, writing: Writing, progress: Progress) -> dict[str, Any]:
     """How far the sources are after a batch, since when, and which events were folded last."""
-    inputs = _advanced(pointer.inputs, progress.inputs)
+    positions = _advanced(pointer.positions, progress.positions)
     changed = {
-        instance: PositionChange(offset=inputs[instance], at=writing.at)
-        for instance in progress.inputs
-        if inputs[instance] != pointer.inputs.get(instance)
+        instance: PositionChange(offset=positions[instance], at=writing.at)
+        for instance in progress.positions
+        if positions[instance] != pointer.positions.get(instance)
     }
     return {
-        "inputs": inputs,
-        "inputs_changed": {**pointer.inputs_changed, **changed},
-        "recent": (*pointer.recent, *progress.folded)[-MOST_RECENT:],
+        "positions": positions,
+        "positions_changed": {**pointer.positions_changed, **changed},
+        "folded_events": (*pointer.folded_events, *progress.folded_events)[-MOST_FOLDED_EVENTS:],
     }
 
 
@@ -461,8 +461,8 @@ def _known_changes(pointer: Pointer) -> dict[str, PositionChange]:
     """Of the journals whose position is the one that was noted."""
     return {
         instance: noted
-        for instance, noted in pointer.inputs_changed.items()
-        if pointer.inputs.get(instance) == noted.offset and instance.startswith(_JOURNAL)
+        for instance, noted in pointer.positions_changed.items()
+        if pointer.positions.get(instance) == noted.offset and instance.startswith(_JOURNAL)
     }
 
 
@@ -478,8 +478,12 @@ def _same(one: Publication | None, other: Publication | None) -> bool:
     return (one and one.id) == (other and other.id)
 
 
+def _is_quarantined(pointer: Pointer, publication: Publication) -> bool:
+    return pointer.is_quarantined(publication.composition_digest)
+
+
 def _refuse_quarantined(pointer: Pointer, target: Publication) -> None:
-    if pointer.is_quarantined(target.composition):
+    if _is_quarantined(pointer, target):
         raise OperationRefused(f"{target.state} is quarantined: lift that first with {_lifting(pointer, target)}")
 
 

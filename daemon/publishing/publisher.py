@@ -188,7 +188,7 @@ class Publisher:
 
         `roles` are those that a key of this writer must have; who stores a state, too, needs `publish`.
         """
-        if base.pointer.schema_ > pointer.SCHEMA:
+        if base.pointer.schema_ > documents.SCHEMA:
             raise NewerSchema(
                 f"the pointer of {scope} was written by a newer release (schema {base.pointer.schema_}): use that one "
                 "here, too"
@@ -222,14 +222,14 @@ class Publisher:
                 raise
             return None  # what it is to replace is there still
         known = None if now.version is None else now.pointer
-        match protocol.resolve(known, following.write, base.pointer.sequence):
+        match protocol.resolve(known, following.write_id, base.pointer.sequence):
             case Resolution.WON:
                 return now
             case Resolution.NOT_APPLIED:
                 return None
             case Resolution.BEYOND_HISTORY:
                 entries = await self._reader.history(now.pointer)
-                if any(entry.write == following.write for entry in entries):
+                if any(entry.write_id == following.write_id for entry in entries):
                     return now
         raise _moved(scope, now.pointer.sequence)
 
@@ -238,8 +238,8 @@ class Publisher:
         if split is None:
             return following
         chunk, oldest = split
-        key = layout.history(scope, oldest, chunk.entries[-1].sequence, following.write)
-        body = documents.serialised(chunk.model_dump(mode="json"))
+        key = layout.history(scope, oldest, chunk.entries[-1].sequence, following.write_id)
+        body = pointer.encode_chunk(chunk)
         await self._create_own(key, Content(body, _JSON))
         return protocol.without_chunk(following, PreviousChunk(key=key, sha256=hashlib.sha256(body).hexdigest()))
 

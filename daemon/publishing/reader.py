@@ -17,6 +17,7 @@ from daemon.publishing.bucket_identity import BucketCheck
 from daemon.publishing.errors import (
     NotFound,
     NotTrusted,
+    OlderSchema,
     PointerLost,
     PublishingError,
     SequenceWentBack,
@@ -154,7 +155,7 @@ class Reader:
 
         Raises:
             PointerLost: there is none although something was published.
-            VerificationFailed: it cannot be read.
+            OlderSchema: it has schema 1. VerificationFailed: it cannot be read.
             WrongBucket: this is not the bucket to read from.
         """
         read = await self._pointer_of(scope, self._bucket) if self._bucket else await self._read_pointer(scope)
@@ -180,7 +181,7 @@ class Reader:
         if read is None or known is None or not read.pointer.knows_write(known):
             read = await bucket.reading(partial(self._read_pointer, scope))
         if read.version is not None:
-            self._newest_writes[scope] = read.pointer.write
+            self._newest_writes[scope] = read.pointer.write_id
         return read
 
     async def _read_pointer(self, scope: Scope) -> PointerRead:
@@ -302,7 +303,7 @@ class Reader:
                     f"the manifest of {publication.id} is not the one that {scope}'s pointer means: {remedy}"
                 )
             read = _manifest(scope, publication.id, body)
-            if read.composition_digest != publication.composition:
+            if read.composition_digest != publication.composition_digest:
                 raise VerificationFailed(
                     f"the manifest of {publication.id} has not the composition that the pointer names: {remedy}"
                 )
@@ -317,7 +318,7 @@ class Reader:
         """The manifests of publications that only history names, so that no digest of them is at hand.
 
         One that is gone is left out, and one that is damaged, too: nothing will be served of it, and nobody mends it.
-        One that may not be read is in `damaged`, with what to do about it.
+        One that may not be read, or has schema 1, is in `damaged`, with what to do about it.
         """
 
         async def read(name: PublicationId) -> Manifest | DamagedManifest | None:
@@ -325,7 +326,7 @@ class Reader:
                 return await self._named_manifest(scope, name)
             except (NotFound, VerificationFailed, ObjectDamaged):
                 return None
-            except StoreRefused as error:
+            except (OlderSchema, StoreRefused) as error:
                 return DamagedManifest(name, str(error), unreadable=True)
 
         return _sorted_out(await concurrently(read, names, at_once=_MOST_READS_AT_ONCE))
@@ -371,28 +372,28 @@ class Reader:
             VerificationFailed: a chunk is not the one its successor means. NotFound: one is gone.
         """
         entries = current.history
-        older = current.older
-        while older is not None and not (since and entries and entries[0].at < since):
-            chunk = await self._chunk(Scope.parse(current.scope), older)
+        previous = current.previous_chunk
+        while previous is not None and not (since and entries and entries[0].at < since):
+            chunk = await self._chunk(Scope.parse(current.scope), previous)
             entries = (*chunk.entries, *entries)
-            older = chunk.older
+            previous = chunk.previous_chunk
         return entries
 
-    async def _chunk(self, scope: Scope, older: PreviousChunk) -> Chunk:
-        kept = self._chunks.get(f"{scope} {older.sha256}")
+    async def _chunk(self, scope: Scope, named: PreviousChunk) -> Chunk:
+        kept = self._chunks.get(f"{scope} {named.sha256}")
         if kept is not None:
             return kept
-        body = await self._bytes(older.key, sizes.CHUNK, cut_off(scope))
+        body = await self._bytes(named.key, sizes.CHUNK, cut_off(scope))
 
         def decoded() -> Chunk:
-            if hashlib.sha256(body).hexdigest() != older.sha256:
+            if hashlib.sha256(body).hexdigest() != named.sha256:
                 raise VerificationFailed(
-                    f"history chunk {older.key} is not the one its successor means: {cut_off(scope)}"
+                    f"history chunk {named.key} is not the one its successor means: {cut_off(scope)}"
                 )
-            return pointer.decode_chunk(body, older.key, scope)
+            return pointer.decode_chunk(body, named.key, scope)
 
         chunk = await self.work_on(len(body), decoded)
-        self._chunks.put(f"{scope} {older.sha256}", chunk, len(body))
+        self._chunks.put(f"{scope} {named.sha256}", chunk, len(body))
         return chunk
 
     async def manifests(self, scope: Scope, publications: Iterable[Publication]) -> Manifests:
@@ -478,7 +479,7 @@ def _key(scope: Scope, publication: Publication) -> str:
 
 def _manifest(scope: Scope, name: PublicationId, body: bytes) -> Manifest:
     try:
-        read = manifest.decode(body)
+        read = manifest.decode(body, layout.manifest(scope, name.state, name.attempt))
     except VerificationFailed as error:
         raise VerificationFailed(f"{name} of {scope}: {error}: {leave_out(scope)}") from error
     if (read.scope, read.state, read.attempt) != (str(scope), name.state, name.attempt):

@@ -216,10 +216,10 @@ def new_models(running: Daemon, mine: str) -> None:
     """Chapter 3."""
     chapter(3, "The registry says: new model, twice")
     running.post(new_version())
-    until_live("version 4 of 101", lambda now: now["derived"] == 1)
+    until_live("version 4 of 101", lambda now: now["highest_revision"] == "42.1")
     say(f"101 moves to version 4: {live()}")
     running.post(joining())
-    until_live("model 104", lambda now: now["derived"] == 2)
+    until_live("model 104", lambda now: now["highest_revision"] == "42.2")
     say(f"104 joins: {live()}")
     say("router: " + "  ".join((TREE / "base/bundle/nginx/models.map").read_text().splitlines()))
     compose = (TREE / "base/bundle/docker-compose.yaml").read_text().splitlines()

@@ -126,7 +126,7 @@ def test_a_story_from_events_to_rollback_and_back(daemon: str, rebundle: Command
     assert rebundle(*send, stdin=json.dumps(state(4, 1))).code == 0
     status = rebundle("status", "-o", "json").json["scopes"][0]
     assert (status["live"]["state"], status["desired"]["state"]) == ("state-1", "state-4")
-    assert "state-4 waits" in status["attention"][0]
+    assert "state-4 is waiting" in status["attention"][0]
     assert rebundle("diff", SCOPE, "--exit-code").code == 1
 
     assert rebundle("resume", SCOPE, "--yes").code == 0

@@ -108,7 +108,7 @@ class Daemon:
         return {
             "live": _told(pointer, "live"),
             "desired": _told(pointer, "desired"),
-            "numbers": (pointer.highest_producer, pointer.derived, dict(pointer.inputs)),
+            "numbers": (pointer.highest_revision.producer, pointer.highest_revision.derived, dict(pointer.positions)),
             "history": [entry.sequence for entry in pointer.history],
             "live tree": {
                 each.key: hashlib.sha256((await self.bucket.store.get(each.key)).body).hexdigest()
@@ -122,7 +122,7 @@ class Daemon:
 
 def _told(pointer: Pointer, which: str) -> Any:
     publication = getattr(pointer, which)
-    return publication and (publication.state, str(publication.revision), publication.composition)
+    return publication and (publication.state, str(publication.revision), publication.composition_digest)
 
 
 @dataclass

@@ -191,7 +191,7 @@ async def ends_as_sent(bucket: Path, scope: Scope, events: list[Event]) -> None:
     assert pointer.live == pointer.desired
     # The last one may have been kept although its answer was lost.
     numbers = [len(events) - 1, len(events)]
-    assert (pointer.highest_producer, pointer.derived) in [
+    assert (pointer.highest_revision.producer, pointer.highest_revision.derived) in [
         (number // EVERY_STATE + 1, number % EVERY_STATE) for number in numbers
     ]
     composition = (await reader.manifest(scope, pointer.desired)).composition_value()

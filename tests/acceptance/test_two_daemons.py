@@ -81,8 +81,8 @@ def test_two_daemons_on_one_bucket_leave_one_history_without_gaps_and_settle_all
         assert len(kinds) == len(first) + len(sent[at])
         assert set(kinds) <= {OutcomeKind.PUBLISHED, OutcomeKind.LATE, OutcomeKind.SUPERSEDED, OutcomeKind.IGNORED}
     for scope, (pointer, history) in pointers.items():
-        assert pointer.highest_producer == STATES + 1
-        assert len(pointer.inputs) == 2
+        assert pointer.highest_revision.producer == STATES + 1
+        assert len(pointer.positions) == 2
         published = [name.rpartition("@")[0] for entry in history for name in entry.published]
         # Each state was published, and none twice, though both were sent the first one.
         assert sorted(name for name in published if name.startswith("state-")) == sorted(
@@ -94,8 +94,8 @@ def test_two_daemons_on_one_bucket_leave_one_history_without_gaps_and_settle_all
         assert numbers == sorted(numbers)
         if scope == SCOPES[0]:
             assert pointer.desired is not None
-            assert (pointer.desired.state, pointer.derived) == (f"state-{STATES + 1}", 0)
-    writers = {tuple(pointer.inputs) for pointer, _ in pointers.values()}
+            assert (pointer.desired.state, pointer.highest_revision.derived) == (f"state-{STATES + 1}", 0)
+    writers = {tuple(pointer.positions) for pointer, _ in pointers.values()}
     assert len(set(itertools.chain.from_iterable(writers))) == 2
     lost = sum(log.read_text().count("another writer was faster") for log in logs)
     print(f"{sum(pointer.sequence for pointer, _ in pointers.values())} commits, {lost} compare-and-swaps lost")

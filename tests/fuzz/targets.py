@@ -22,6 +22,7 @@ from daemon.publishing.bucket_identity import bucket_id
 from daemon.publishing.documents import Malformed, parse
 from daemon.publishing.errors import (
     KeyUnusable,
+    OlderSchema,
     PolicyUnusable,
     SequenceMemoryUnusable,
     VerificationFailed,
@@ -160,24 +161,24 @@ def strict_json(body: bytes) -> bool:
 def pointer_json(body: bytes) -> bool:
     try:
         read = pointer.decode(body, SCOPE)
-    except VerificationFailed as error:
+    except (OlderSchema, VerificationFailed) as error:
         return _reported(error)
     assert pointer.decode(pointer.encode(read), SCOPE) == read
     return True
 
 
 def history_chunk(body: bytes) -> bool:
-    older = PreviousChunk(key=layout.history(SCOPE, 1, 64, "0" * 32), sha256=hashlib.sha256(body).hexdigest())
-    current = protocol.absent(SCOPE).model_copy(update={"older": older})
+    previous = PreviousChunk(key=layout.history(SCOPE, 1, 64, "0" * 32), sha256=hashlib.sha256(body).hexdigest())
+    current = protocol.absent(SCOPE).model_copy(update={"previous_chunk": previous})
 
     async def history() -> int:
         store = MemoryStore(InlineRuntime())
-        await store.create(older.key, Content(body))
+        await store.create(previous.key, Content(body))
         return len(await Reader(store, InlineRuntime()).history(current, since="9999"))
 
     try:
         return asyncio.run(history()) > 0
-    except VerificationFailed as error:
+    except (OlderSchema, VerificationFailed) as error:
         return _reported(error)
 
 
@@ -186,7 +187,7 @@ def manifest_json(body: bytes) -> bool:
         read = manifest.decode(body)
         read.composition_value()
         read.defaults_value()
-    except VerificationFailed as error:
+    except (OlderSchema, VerificationFailed) as error:
         return _reported(error)
     assert manifest.decode(manifest.encode(read)) == read
     return True
@@ -212,8 +213,11 @@ def live_tree_marker(body: bytes) -> bool:
         found, _ = await LiveTree(store, Reader(store, runtime), runtime).marker(SCOPE)
         return found
 
-    read = asyncio.run(marker(body))
-    assert read is None or asyncio.run(marker(read.model_dump_json().encode())) == read
+    try:
+        read = asyncio.run(marker(body))
+    except OlderSchema as error:
+        return _reported(error)
+    assert read is None or asyncio.run(marker(read.model_dump_json(by_alias=True).encode())) == read
     return read is not None
 
 
@@ -221,7 +225,7 @@ def freshness_json(body: bytes) -> bool:
     try:
         document = parse(body)
         read = Freshness.parse(document.get("signed") if isinstance(document, dict) else None, SCOPE)
-    except (Malformed, VerificationFailed) as error:
+    except (Malformed, OlderSchema, VerificationFailed) as error:
         return _reported(error)
     # Only whole seconds are written.
     assert Freshness.parse(json.loads(read.signed_part()), SCOPE).signed_part() == read.signed_part()
@@ -246,7 +250,7 @@ def signed_pointer(body: bytes) -> bool:
     policy = TrustPolicy.parse(_of_file("trust-policy/real"), "policy")
     try:
         policy.check_pointer(body, SCOPE)
-    except VerificationFailed as error:
+    except (OlderSchema, VerificationFailed) as error:
         return _reported(error)
     return True
 

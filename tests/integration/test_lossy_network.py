@@ -227,7 +227,7 @@ async def check(played: Play, *revisions: int, others: int = 0, conflicts: int =
     states = [name.partition("@")[0] for entry in entries for name in entry.published]
     assert states == [f"state-{revision}" for revision in revisions]
     assert current.sequence == len(revisions) + others
-    assert len({entry.write for entry in entries}) == len(entries)
+    assert len({entry.write_id for entry in entries}) == len(entries)
     await check_history(reader, current)
     assert await read_whole(played.direct.store, played.direct.runtime) == current
 

@@ -16,6 +16,7 @@ from typing import Any
 from daemon.stores.port import Content
 from tests.simulation.bucket import Bucket, Change, Held
 from tests.simulation.loop import SimulatedLoop
+from tests.simulation.model import number_of
 from tests.simulation.oracle import Ledger, Oracle
 from tests.simulation.store import RemoteStore
 
@@ -181,10 +182,10 @@ class Watcher:
         new: Signed = json.loads(change.after.body)["signed"]
         lineage = self.lineage.setdefault(scope, [])
         entry = new["history"][-1]
-        if (entry["sequence"], entry["write"], entry["kind"]) != (new["sequence"], new["write"], new["kind"]):
+        if (entry["sequence"], entry["write_id"], entry["kind"]) != (new["sequence"], new["write_id"], new["kind"]):
             self._fail(1, "the last entry of the history is not this change")
-        if any(each["write"] == new["write"] for each in lineage):
-            self._fail(1, f"write {new['write'][:6]} was committed twice")
+        if any(each["write_id"] == new["write_id"] for each in lineage):
+            self._fail(1, f"write {new['write_id'][:6]} was committed twice")
         lineage.append(entry)
         self._history(new, lineage)
         self._stored(scope, new)
@@ -213,11 +214,13 @@ class Watcher:
         highest = max(each["sequence"] for each in before)
         if rebuilt and new["sequence"] <= highest:
             self._fail(1, f"{scope} was recovered at {new['sequence']}, and {highest} was there before")
-        for instance, offset in new["inputs"].items():
-            committed = max(each["inputs"].get(instance, 0) for each in before)
+        for instance, offset in new["positions"].items():
+            committed = max(each["positions"].get(instance, 0) for each in before)
             if offset > committed:
                 self._fail(4, f"a recovery passes {instance} up to {offset}, committed was {committed}")
-        if new["live"] is not None and new["live"]["composition"] in {e["composition"] for e in new["quarantined"]}:
+        if new["live"] is not None and new["live"]["composition_digest"] in {
+            e["composition_digest"] for e in new["quarantined"]
+        }:
             self._fail(6, f"{scope} was recovered, and what is live is quarantined")
         self._rivals(scope, new)
         self.adopt(scope, new)
@@ -227,7 +230,7 @@ class Watcher:
     def _rivals(self, scope: str, new: Signed) -> None:
         """Id, number and composition of an explicit state belong together."""
         explicit = [each for each in new["retained"] if each["kind"] == "explicit"]
-        this = {(each["state"], each["revision"]["producer"], each["composition"]) for each in explicit}
+        this = {(each["state"], number_of(each["revision"])[0], each["composition_digest"]) for each in explicit}
         if len({each[0] for each in this}) < len(this) or len({each[1] for each in this}) < len(this):
             self._fail(5, f"{scope} was recovered with rivals: {sorted(this)}")
 
@@ -252,20 +255,20 @@ class Watcher:
     def _history(self, new: Signed, lineage: Sequence[dict[str, Any]]) -> None:
         """Every entry is in the history or in its chunks."""
         entries = self._entries(new)
-        if entries is not None and [each["write"] for each in entries] != [each["write"] for each in lineage]:
+        if entries is not None and [each["write_id"] for each in entries] != [each["write_id"] for each in lineage]:
             self._fail(1, "history and chunks do not tell every change")
 
     def _entries(self, new: Signed) -> list[dict[str, Any]] | None:
         """Of the history and of its chunks, which are linked by digest."""
-        entries, older = list(new["history"]), new["older"]
-        while older is not None:
-            held = self.bucket.objects.get(older["key"])
-            if held is None or _digest(held, self._digests) != older["sha256"]:
-                self._fail(1, f"history chunk {older['key']} is missing or another one")
+        entries, previous = list(new["history"]), new["previous_chunk"]
+        while previous is not None:
+            held = self.bucket.objects.get(previous["key"])
+            if held is None or _digest(held, self._digests) != previous["sha256"]:
+                self._fail(1, f"history chunk {previous['key']} is missing or another one")
                 return None
-            chunk = self._document(older["key"])
+            chunk = self._document(previous["key"])
             assert chunk is not None
-            entries, older = [*chunk["entries"], *entries], chunk["older"]
+            entries, previous = [*chunk["entries"], *entries], chunk["previous_chunk"]
         return entries
 
     def _stored(self, scope: str, new: Signed) -> None:
@@ -420,7 +423,7 @@ class Watcher:
             held = self.bucket.objects.get(key)
             if (held.body if held else None) != body:
                 yield f"invariant 8: {key} is not what the operator left"
-        writes = Counter((scope, entry["write"]) for scope, lineage in self.lineage.items() for entry in lineage)
+        writes = Counter((scope, entry["write_id"]) for scope, lineage in self.lineage.items() for entry in lineage)
         for report in self.reports:
             if report.scope in self.oracle.ever_lost:
                 continue

@@ -635,19 +635,19 @@ def _seen(signed: Mapping[str, Any]) -> dict[str, Any]:
         "sequence": signed["sequence"],
         "live": name_of(signed["live"]),
         "desired": name_of(signed["desired"]),
-        "number": (signed["highest_producer"], signed["derived"]),
-        "inputs": dict(signed["inputs"]),
-        "recent": [[each["identity"], each["event"]] for each in signed["recent"]],
+        "number": number_of(signed["highest_revision"]),
+        "inputs": dict(signed["positions"]),
+        "recent": [[each["identity"], each["event"]] for each in signed["folded_events"]],
         "held": signed["hold"] is not None,
-        "quarantined": {each["composition"] for each in signed["quarantined"]},
+        "quarantined": {each["composition_digest"] for each in signed["quarantined"]},
         "retained": [
             {
                 "state": each["state"],
                 "attempt": each["attempt"],
-                "revision": (each["revision"]["producer"], each["revision"]["derived"]),
+                "revision": number_of(each["revision"]),
                 "kind": each["kind"],
                 "late": each["late"],
-                "composition": each["composition"],
+                "composition": each["composition_digest"],
                 "pinned": each["pinned"],
                 "superseded_at": each["superseded_at"],
             }
@@ -655,6 +655,12 @@ def _seen(signed: Mapping[str, Any]) -> dict[str, Any]:
         ],
         "gc_epoch": signed["gc_epoch"],
     }
+
+
+def number_of(revision: str) -> tuple[int, int]:
+    """The producer's number and the count of derived states in the text of a revision."""
+    producer, _, derived = revision.partition(".")
+    return int(producer), int(derived or 0)
 
 
 def name_of(publication: Mapping[str, Any] | None) -> str | None:

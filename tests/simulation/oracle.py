@@ -240,7 +240,7 @@ class Oracle:
         entry: Mapping[str, Any],
         manifest: Callable[[str], Mapping[str, Any]],
     ) -> tuple[Scope, list[Publication]]:
-        moved = {at: to for at, to in signed["inputs"].items() if base.inputs.get(at, 0) != to}
+        moved = {at: to for at, to in signed["positions"].items() if base.inputs.get(at, 0) != to}
         if len(moved) != 1:
             raise Violation(f"{writer} moved the positions of {sorted(moved)}")
         ((instance, last),) = moved.items()
@@ -303,7 +303,9 @@ class Oracle:
             if base.inputs.get(ledger.instance, 0) < offset <= last and scope in (row.scopes or ())
         ]
         waiting = {(row.event.identity, row.event.digest) for row in rows if scope not in row.settled}
-        remembered = {(each["identity"], each["event"]) for each in signed["recent"]} - set(base.recent) - waiting
+        remembered = (
+            {(each["identity"], each["event"]) for each in signed["folded_events"]} - set(base.recent) - waiting
+        )
         for row in rows:
             event = row.event
             if scope not in row.settled or event.position in listed or (event.identity, event.digest) in remembered:
@@ -457,20 +459,23 @@ class Oracle:
             for name in entry["published"]:
                 described = manifests[name]
                 if described["kind"] == "explicit":
-                    used.add((described["state"], described["revision"]["producer"], _composition(described)))
+                    used.add((described["state"], model.number_of(described["revision"])[0], _composition(described)))
             for state, (producer, digest) in entry["change"].get("used", {}).items():
                 used.add((state, producer, self._compositions[digest][1]))
+        producer, derived = model.number_of(signed["highest_revision"])
         states.append(
             Scope(
                 sequence=signed["sequence"],
                 live=model.name_of(signed["live"]),
                 desired=model.name_of(signed["desired"]),
-                producer=signed["highest_producer"],
-                derived=signed["derived"],
-                inputs=dict(signed["inputs"]),
-                recent=tuple((each["identity"], each["event"]) for each in signed["recent"]),
+                producer=producer,
+                derived=derived,
+                inputs=dict(signed["positions"]),
+                recent=tuple((each["identity"], each["event"]) for each in signed["folded_events"]),
                 held=signed["hold"] is not None,
-                quarantined=frozenset(self._compositions[each["composition"]][1] for each in signed["quarantined"]),
+                quarantined=frozenset(
+                    self._compositions[each["composition_digest"]][1] for each in signed["quarantined"]
+                ),
                 retained=retained,
                 used=frozenset(used),
                 gc_epoch=signed["gc_epoch"],
@@ -495,8 +500,7 @@ class Oracle:
         return Publication(
             publication["state"],
             publication["attempt"],
-            publication["revision"]["producer"],
-            publication["revision"]["derived"],
+            *model.number_of(publication["revision"]),
             publication["kind"],
             publication["late"],
             composition,

@@ -72,7 +72,7 @@ def moments(world: _Watched) -> Iterator[tuple[Scope, Objects]]:
 
 
 def triples(publications: Any) -> set[tuple[str, int, str]]:
-    return {(p.state, p.revision.producer, p.composition) for p in publications if p.kind == "explicit"}
+    return {(p.state, p.revision.producer, p.composition_digest) for p in publications if p.kind == "explicit"}
 
 
 def contradictions(one: set[tuple[str, int, str]], other: set[tuple[str, int, str]]) -> list[Any]:

@@ -31,7 +31,7 @@ from daemon.publishing.errors import (
     SequenceWentBack,
 )
 from daemon.publishing.live_tree.sync import LiveTree, Unfinished
-from daemon.publishing.maintenance import recovery, recovery_rules
+from daemon.publishing.maintenance import recovery_rules
 from daemon.publishing.maintenance.garbage_collector import GarbageCollector
 from daemon.publishing.maintenance.recovery import Recoverer
 from daemon.publishing.maintenance.recovery_rules import Wish
@@ -217,9 +217,9 @@ class _ReportingPublisher(Publisher):
         try:
             read = await super().swap(scope, base, following, **options)
         except PointerMoved:
-            self._reports.append(Report(str(scope), following.write, won=False))
+            self._reports.append(Report(str(scope), following.write_id, won=False))
             raise
-        self._reports.append(Report(str(scope), following.write, won=True))
+        self._reports.append(Report(str(scope), following.write_id, won=True))
         return read
 
 
@@ -742,13 +742,13 @@ def _not_yet_rejected(signed: dict[str, Any] | None) -> str | None:
     """A state that is not live and not quarantined."""
     if signed is None:
         return None
-    spared = {each["composition"] for each in (*signed["quarantined"], signed["live"]) if each}
-    return next((model.name_of(each) for each in signed["retained"] if each["composition"] not in spared), None)
+    spared = {each["composition_digest"] for each in (*signed["quarantined"], signed["live"]) if each}
+    return next((model.name_of(each) for each in signed["retained"] if each["composition_digest"] not in spared), None)
 
 
 def _interesting(signed: dict[str, Any], verb: str, chance: random.Random) -> str | None:
     """What a verb has most to do with: quarantine with what could become live, rollback with what is quarantined."""
-    rejected = {each["composition"] for each in signed["quarantined"]}
+    rejected = {each["composition_digest"] for each in signed["quarantined"]}
     live, desired = signed["live"], signed["desired"]
     match verb:
         case "reject":
@@ -757,7 +757,7 @@ def _interesting(signed: dict[str, Any], verb: str, chance: random.Random) -> st
             others = [each for each in signed["retained"] if each != live]
             found = others if desired == live and chance.random() < 0.6 else [desired]
         case "rollback" | "lift":
-            found = [each for each in signed["retained"] if each["composition"] in rejected]
+            found = [each for each in signed["retained"] if each["composition_digest"] in rejected]
         case _:
             found = []
     return next((f"{each['state']}@{each['attempt']}" for each in reversed(found) if each), None)
@@ -904,12 +904,12 @@ def _settings(scenario: Scenario, world: World) -> Iterator[None]:
         changes.append((protocol, "MOST_RETAINED", 3))
     if scenario.short_history:
         changes += [(protocol, "MOST_HISTORY", 2), (protocol, "CHUNK", 1)]
-        changes += [(recovery_rules, "MOST_HISTORY", 2), (recovery, "CHUNK", 1)]
+        changes.append((recovery_rules, "MOST_HISTORY", 2))
     if scenario.small_batches:
         limits = _limits(scenario)
         changes += [(folding, "MOST_EVENTS", limits.batch_events), (folding, "MOST_STATES", limits.batch_states)]
     if scenario.short_memory:
-        changes += [(owner, "MOST_RECENT", _limits(scenario).recent) for owner in (protocol, recovery_rules)]
+        changes += [(owner, "MOST_FOLDED_EVENTS", _limits(scenario).recent) for owner in (protocol, recovery_rules)]
     before = [(owner, name, getattr(owner, name)) for owner, name, _ in changes]
     for owner, name, value in changes:
         setattr(owner, name, value)

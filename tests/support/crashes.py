@@ -359,8 +359,8 @@ async def _scope_account(store: ObjectStore, reader: Reader, scope: Scope) -> di
     return {
         "live": _told(pointer.live),
         "desired": _told(pointer.desired),
-        "numbers": (pointer.highest_producer, pointer.derived),
-        "inputs": sorted(pointer.inputs.values()),
+        "numbers": (pointer.highest_revision.producer, pointer.highest_revision.derived),
+        "positions": sorted(pointer.positions.values()),
         "held": pointer.hold is not None,
         "explicit": sorted({each.state for each in pointer.retained if each.kind == "explicit"}),
         "live tree": {
@@ -374,7 +374,7 @@ async def _scope_account(store: ObjectStore, reader: Reader, scope: Scope) -> di
 def _told(publication: Publication | None) -> Any:
     if publication is None:
         return None
-    return publication.state, str(publication.revision), publication.kind, publication.composition
+    return publication.state, str(publication.revision), publication.kind, publication.composition_digest
 
 
 async def until_in_step(bucket: Path, scopes: Sequence[Scope], seconds: float = 60) -> None:

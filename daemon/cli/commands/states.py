@@ -34,7 +34,7 @@ async def states(
             for view in views
         ]
         header = ("STATE", "REVISION", "KIND", "AGE", "STATUS", "ATTEMPT", "WHY NOT LIVE")
-        document = {**pointer_view(pointer), "states": views, "older_history": pointer.older is not None}
+        document = {**pointer_view(pointer), "states": views, "older_history": pointer.previous_chunk is not None}
         opened.printer.data(document, columns(header, rows))
 
 

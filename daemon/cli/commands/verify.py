@@ -216,7 +216,7 @@ def _failed(opened: Session, scope: Scope, what: str, error: Exception) -> Check
 def _pointer_problem(pointer: Pointer) -> str | None:
     """A contradiction in the pointer, if there is one."""
     newest = pointer.history[-1] if pointer.history else None
-    if newest is None or newest.sequence != pointer.sequence or newest.write != pointer.write:
+    if newest is None or newest.sequence != pointer.sequence or newest.write_id != pointer.write_id:
         return "its newest history entry does not describe its last change"
     return None
 
@@ -239,7 +239,7 @@ async def _check_history(opened: Session, pointer: Pointer) -> Sequence[View]:
 async def _check_publication(opened: Session, scope: Scope, publication: Publication) -> Sequence[View]:
     reader = opened.bucket.reader
     described = await reader.manifest(scope, publication)
-    _check_manifest(described, publication.composition, scope)
+    _check_manifest(described, publication.composition_digest, scope)
     if described.revision != publication.revision:
         raise VerificationFailed(f"its revision is {described.revision}, but the pointer has {publication.revision}")
     files = await reader.files(scope, publication)

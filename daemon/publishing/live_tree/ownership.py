@@ -8,11 +8,12 @@ be read is never written over: an override in `example/`, blocked in `base/`. `s
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Final, Literal
+from typing import Annotated, Final, Literal
 
-from pydantic import Field
+from pydantic import ConfigDict, Field
 
 from daemon.publishing import grammar, layout
+from daemon.publishing.documents import SCHEMA
 from daemon.publishing.pointer import Part, Publication
 from daemon.stores.port import Version
 
@@ -40,6 +41,7 @@ Status = Literal["updating", "synced", "blocked"]
 class Marker(Part):
     """How far the live tree is, and every path Rebundle has written in it."""
 
+    schema_: Annotated[int, Field(alias="schema", strict=True, ge=1)] = SCHEMA
     sequence: grammar.SequenceNumber
     publication: grammar.PublicationName | None
     status: grammar.Label
@@ -48,6 +50,8 @@ class Marker(Part):
     files: dict[grammar.PathText, MarkerFile] = Field(default_factory=dict)
     blocked: dict[grammar.PathText, grammar.Reason] = Field(default_factory=dict)
     """With the status `blocked`: the paths that did not follow, and why."""
+
+    model_config = ConfigDict(frozen=True, extra="allow", populate_by_name=True)
 
 
 @dataclass(frozen=True, slots=True)

@@ -36,7 +36,7 @@ from daemon.publishing.live_tree.ownership import (
     Verdict,
     Wanted,
 )
-from daemon.publishing.pointer import SCHEMA, Pointer, Publication, PublicationId
+from daemon.publishing.pointer import Pointer, Publication, PublicationId
 from daemon.publishing.reader import DamagedManifest, Reader
 from daemon.publishing.retry import patiently
 from daemon.runtime import Runtime
@@ -302,7 +302,7 @@ class LiveTree:
             tree = await self._list(scope)
             current = (await self._reader.pointer(scope)).pointer
             sequence = current.sequence
-            if current.schema_ > SCHEMA:
+            if current.schema_ > documents.SCHEMA:
                 raise NewerSchema(
                     f"the pointer of {scope} was written by a newer release: its live tree is left alone; use that "
                     "release here, too"
@@ -424,7 +424,11 @@ class LiveTree:
         return files, Wanted(live, current.sequence, await self._commit_position(current, live), digests, lengths)
 
     async def marker(self, scope: Scope) -> tuple[Marker | None, Version | None]:
-        """The marker and its version; one that cannot be read counts as absent, and is replaced."""
+        """The marker and its version; one that cannot be read counts as absent, and is replaced.
+
+        Raises:
+            OlderSchema: it has schema 1.
+        """
         key = layout.live_tree(scope, layout.MARKER)
         try:
             stored = await self._store.get(key, most_bytes=sizes.MARKER)
@@ -432,7 +436,7 @@ class LiveTree:
             return None, None
         except ObjectTooBig:
             return None, await self._reader.listed_version(key)
-        return await self._reader.work_on(len(stored.body), _marker_in, stored.body), stored.version
+        return await self._reader.work_on(len(stored.body), _marker_in, stored.body, key), stored.version
 
     async def restore_example(self, scope: Scope, path: str) -> bool:
         """Write live's default of one file of example/ over what is there, which is kept aside first.
@@ -493,7 +497,7 @@ class LiveTree:
 
     async def _commit_position(self, current: Pointer, live: Publication) -> ownership.Commit:
         position = ownership.commit_position(((each.sequence, each.published) for each in current.history), live)
-        if position != (0, 0) or current.older is None:
+        if position != (0, 0) or current.previous_chunk is None:
             return position
         entries = await self._reader.history(current)
         return ownership.commit_position(((each.sequence, each.published) for each in entries), live)
@@ -657,7 +661,7 @@ class LiveTree:
         if marker == old:
             return version
         key = layout.live_tree(scope, layout.MARKER)
-        content = Content(documents.serialised(marker.model_dump(mode="json")), "application/json")
+        content = Content(documents.serialised(marker.model_dump(mode="json", by_alias=True)), "application/json")
         try:
             if version is None:
                 return await self._patiently(lambda: self._store.create(key, content))
@@ -686,9 +690,11 @@ class LiveTree:
         return await patiently(self._runtime, write, _WAITS)
 
 
-def _marker_in(body: bytes) -> Marker | None:
+def _marker_in(body: bytes, key: str) -> Marker | None:
     try:
-        return grammar.checked(Marker, documents.parse(body))
+        document = documents.parse(body)
+        documents.check_schema(document, key, numbered=False)
+        return grammar.checked(Marker, document)
     except ValueError:
         return None
 

@@ -21,7 +21,7 @@ from daemon.publishing.live_tree.sync import LiveTree, Synced, Unfinished
 from daemon.publishing.maintenance import recovery_rules
 from daemon.publishing.maintenance.recovery_rules import Damaged, Found, Recovered, Remains, Unreadable, Unsigned, Wish
 from daemon.publishing.maintenance.retention_rules import folders
-from daemon.publishing.pointer import CHUNK, Chunk, HistoryEntry, Pointer, PreviousChunk, PublicationId
+from daemon.publishing.pointer import Chunk, HistoryEntry, Pointer, PreviousChunk, PublicationId
 from daemon.publishing.protocol import absent
 from daemon.publishing.publisher import Publisher
 from daemon.publishing.reader import PointerRead, Reader
@@ -33,9 +33,7 @@ _READS_AT_ONCE: Final = 8
 _SEQUENCE: Final = re.compile(rb'"sequence"\s*:\s*(\d{1,15})\b')
 _Read = Mapping[str, tuple[Chunk, str]]
 """Chunks by key, with the sha256 of their bytes."""
-_FOLDER: Final = re.compile(r"[0-9]{1,15}")
-_CHUNK_KEY: Final = re.compile(r"/(\d{1,15})(?:-(\d{1,15})-[^/]*)?\.json$")
-"""Without the sequence of its newest entry and a write: of a release before those were in the key."""
+_CHUNK_KEY: Final = re.compile(r"/\d{1,15}-(\d{1,15})-[^/]*\.json$")
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,7 +61,8 @@ class _Chunks:
     entries: tuple[HistoryEntry, ...]
     highest: int
     """Of every chunk, damaged or not."""
-    older: PreviousChunk | None = None
+    previous_chunk: PreviousChunk | None = None
+    """The newest chunk that leads back through all before it."""
     chunked: int = 0
     chain_holds: bool = True
     unsigned: tuple[HistoryEntry, ...] = ()
@@ -91,6 +90,7 @@ class Recoverer:
 
         Raises:
             NotFound: nothing is left of the scope, or not of the state that is to be live.
+            OlderSchema: a document of the scope has schema 1; nothing was written.
             Refused: the state that is to be live is quarantined.
             StateUnreadable: the store does not let the state be read that has to be live.
             PointerMoved: somebody changed or restored the pointer meanwhile; look again.
@@ -133,7 +133,7 @@ class Recoverer:
             traces={name: sequence for name, sequence in traces.items() if sequence},
             entries=chunks.entries,
             chain_holds=chunks.chain_holds,
-            older=chunks.older,
+            previous_chunk=chunks.previous_chunk,
             chunked=chunks.chunked,
             tree=tree if signed is None else None,
             tree_sequence=marker.sequence if marker and signed is None else 0,
@@ -173,14 +173,13 @@ class Recoverer:
         bodies = {key: each.body for key, each in zip(keys, stored, strict=True) if each is not None}
         read = await self._reader.work_on(sum(map(len, bodies.values())), _readable_chunks, bodies, scope)
         highest = max((max(_newest_by(key), _sequence_in(body)) for key, body in bodies.items()), default=0)
-        older = pointer.older if pointer is not None else None
-        holds = _chain_holds(older, read)
+        previous = pointer.previous_chunk if pointer is not None else None
+        holds = _chain_holds(previous, read)
         if pointer is None or not self._reader.has_policy:
-            return replace(_believed(read, highest, older), chain_holds=holds, are_there=bool(keys))
+            return replace(_believed(read, highest, previous), chain_holds=holds, are_there=bool(keys))
         after = tuple(each for each in _entries(read) if each.sequence > pointer.sequence)
-        return replace(
-            _believed(_led_to(older, read), highest, older), chain_holds=holds, unsigned=after, are_there=bool(keys)
-        )
+        led_to = _led_to(previous, read)
+        return replace(_believed(led_to, highest, previous), chain_holds=holds, unsigned=after, are_there=bool(keys))
 
     async def _verified(self, scope: Scope, name: PublicationId) -> Found | Damaged | Unreadable:
         """A fault of one publication stays its own; only what a store cannot answer for now is raised."""
@@ -199,7 +198,7 @@ class Recoverer:
             return Damaged(name, str(error))
         size = len(stored.body)
         try:
-            described = await self._reader.work_on(size, manifest.decode, stored.body)
+            described = await self._reader.work_on(size, manifest.decode, stored.body, key)
         except VerificationFailed as error:
             return Damaged(name, str(error))
         publication = recovery_rules.manifest_publication(described, _sha256(stored.body))
@@ -224,14 +223,12 @@ class Recoverer:
         listed = await self._store.scan(layout.live_tree(scope))
         files = [each.key for each in listed if each.size <= sizes.FILE and not ownership.is_credential(each.key)]
         commits = await concurrently(self._commit, files, at_once=_READS_AT_ONCE)
-        aside = await self._store.folders(layout.all_replaced(scope))
         marker = await self._get(layout.live_tree(scope, layout.MARKER), sizes.MARKER)
         freshness = await self._get(layout.freshness(scope), sizes.FRESHNESS)
         return {
             "the live tree's marker": _sequence_in(marker.body) if marker else 0,
             "freshness.json": _sequence_in(freshness.body) if freshness else 0,
             "tags of the live tree": max(commits, default=0),
-            "bytes kept aside": max((int(each) for each in aside if _FOLDER.fullmatch(each)), default=0),
         }
 
     async def _commit(self, key: str) -> int:
@@ -272,7 +269,7 @@ def _damaged_pointer(body: bytes, scope: Scope) -> _DamagedPointer:
 def _believed(read: _Read, highest: int, named: PreviousChunk | None) -> _Chunks:
     """`named`: by a pointer. A writer that lost leaves a chunk with the same entries beside the one that counts."""
     whole = [key for key, (_, sha256) in read.items() if _chain_holds(PreviousChunk(key=key, sha256=sha256), read)]
-    names = {each.key for each in (named, *(chunk.older for chunk, _ in read.values())) if each is not None}
+    names = {each.key for each in (named, *(chunk.previous_chunk for chunk, _ in read.values())) if each is not None}
     newest = max(whole, key=lambda key: (read[key][0].entries[-1].sequence, key in names), default=None)
     if newest is None:
         return _Chunks(_entries(read), highest)
@@ -287,36 +284,33 @@ def _entries(read: _Read) -> tuple[HistoryEntry, ...]:
     )
 
 
-def _led_to(older: PreviousChunk | None, read: _Read) -> _Read:
+def _led_to(previous: PreviousChunk | None, read: _Read) -> _Read:
     """The chunks that a pointer leads to, as far as each is the one that its successor means."""
     found: dict[str, tuple[Chunk, str]] = {}
-    while older is not None and older.key in read and older.key not in found:
-        chunk, sha256 = read[older.key]
-        if sha256 != older.sha256:
+    while previous is not None and previous.key in read and previous.key not in found:
+        chunk, sha256 = read[previous.key]
+        if sha256 != previous.sha256:
             break
-        found[older.key] = chunk, sha256
-        older = chunk.older
+        found[previous.key] = chunk, sha256
+        previous = chunk.previous_chunk
     return found
 
 
 def _newest_by(key: str) -> int:
     """The sequence of a chunk's newest entry, as its key tells; 0: it tells nothing."""
     named = _CHUNK_KEY.search(key)
-    if named is None:
-        return 0
-    oldest, newest = named.groups()
-    return int(newest or int(oldest) + CHUNK - 1)
+    return int(named[1]) if named else 0
 
 
-def _chain_holds(older: PreviousChunk | None, read: _Read) -> bool:
+def _chain_holds(previous: PreviousChunk | None, read: _Read) -> bool:
     """Whether each chunk from here back is there, and is the one that its successor names."""
     seen: set[str] = set()
-    while older is not None and older.key not in seen:
-        seen.add(older.key)
-        if older.key not in read or read[older.key][1] != older.sha256:
+    while previous is not None and previous.key not in seen:
+        seen.add(previous.key)
+        if previous.key not in read or read[previous.key][1] != previous.sha256:
             return False
-        older = read[older.key][0].older
-    return older is None
+        previous = read[previous.key][0].previous_chunk
+    return previous is None
 
 
 def _sequence_in(body: bytes) -> int:

@@ -24,8 +24,8 @@ from daemon.publishing import protocol
 from daemon.publishing.errors import NotFound, OperationRefused, StateUnreadable
 from daemon.publishing.manifest import Manifest, ManifestEvent
 from daemon.publishing.pointer import (
+    MOST_FOLDED_EVENTS,
     MOST_HISTORY,
-    MOST_RECENT,
     FoldedEvent,
     HistoryEntry,
     Hold,
@@ -105,8 +105,8 @@ class Remains:
     entries: tuple[HistoryEntry, ...] = ()
     """Of the chunks, the oldest first."""
     chain_holds: bool = True
-    """Whether each chunk that the pointer's own `older` leads back to is there, and is the one its successor names."""
-    older: PreviousChunk | None = None
+    """Whether each chunk that the pointer leads back to is there, and is the one its successor names."""
+    previous_chunk: PreviousChunk | None = None
     """The newest chunk that leads back through all before it."""
     chunked: int = 0
     """The last sequence that it has."""
@@ -149,12 +149,11 @@ class Remains:
             return tuple(each.id for each in sorted((each.publication for each in self.found), key=_by_time))
         if pointer is None or not self.is_ahead:
             return ()
-        top = Revision(producer=pointer.highest_producer, derived=pointer.derived)
         last = max((entry.at for entry in pointer.history), default="")
         known = _merged(self.entries, pointer.history)
         named = _named(known) | {str(each.id) for each in pointer.retained}
         uploads = (each.publication for each in self.found if str(each.publication.id) not in named)
-        return tuple(each.id for each in uploads if each.at > last or each.revision > top)
+        return tuple(each.id for each in uploads if each.at > last or each.revision > pointer.highest_revision)
 
 
 @dataclass(frozen=True, slots=True)
@@ -206,7 +205,7 @@ def manifest_publication(manifest: Manifest, sha256: str) -> Publication:
         kind=manifest.kind,
         attempt=manifest.attempt,
         manifest_sha256=sha256,
-        composition=manifest.composition_digest,
+        composition_digest=manifest.composition_digest,
         renderer=manifest.renderer,
         at=manifest.at,
     )
@@ -226,7 +225,7 @@ def _mend(remains: Remains, pointer: Pointer, writing: Writing, wish: Wish) -> R
         _refuse_unreadable(remains, pointer.live, "as the pointer says")
         if not gone and remains.chain_holds:
             return None
-    base = pointer if remains.chain_holds else pointer.model_copy(update={"older": None})
+    base = pointer if remains.chain_holds else pointer.model_copy(update={"previous_chunk": None})
     base, adopted = _with_adopted(remains, base, whole, wish)
     live, told = pointer.live, "live as it was"
     if wish.live is not None or (live is not None and live.id in gone):
@@ -266,12 +265,10 @@ def _with_adopted(
     if not wanted:
         return pointer, ()
     upload = wanted[-1].publication
-    top = Revision(producer=pointer.highest_producer, derived=pointer.derived)
-    highest = max(top, upload.revision)
+    top = pointer.highest_revision
     update = {
-        "highest_producer": highest.producer,
-        "derived": highest.derived,
-        "recent": (*pointer.recent, *map(_fold_of, wanted[-1].events))[-MOST_RECENT:],
+        "highest_revision": max(top, upload.revision),
+        "folded_events": (*pointer.folded_events, *map(_fold_of, wanted[-1].events))[-MOST_FOLDED_EVENTS:],
     }
     return pointer.model_copy(update=update), (upload.model_copy(update={"late": upload.revision < top}),)
 
@@ -300,11 +297,11 @@ def _rebuild(remains: Remains, writing: Writing, wish: Wish) -> Recovered:
     history = tuple(each for each in known if each.sequence > remains.chunked)[1 - MOST_HISTORY :]
     base = _numbered(usable, old, top, _highest(remains)).model_copy(
         update={
-            "inputs": _passed(remains, old, committed),
-            "recent": _folded(usable, old, committed, desired),
+            "positions": _passed(remains, old, committed),
+            "folded_events": _folded(usable, old, committed, desired),
             "quarantined": tuple((past.quarantined | forbidden).values()),
             "history": history,
-            "older": remains.older,
+            "previous_chunk": remains.previous_chunk,
         }
     )
     retired = _is_retired(remains, last, newer) and wish.live is None
@@ -348,7 +345,7 @@ class _Claim:
 
     @classmethod
     def of(cls, publication: Publication) -> "_Claim":
-        return cls(publication.state, publication.revision.producer, publication.composition)
+        return cls(publication.state, publication.revision.producer, publication.composition_digest)
 
     def contradicts(self, other: "_Claim") -> bool:
         return self != other and (self.state == other.state or self.producer == other.producer)
@@ -467,7 +464,7 @@ class _Past:
 def _replayed(old: Pointer, known: Iterable[HistoryEntry]) -> _Past:
     past = _Past(
         old.hold,
-        {each.composition: each for each in old.quarantined},
+        {each.composition_digest: each for each in old.quarantined},
         {str(each.id): each.pinned for each in old.retained},
         set(),
     )
@@ -482,9 +479,9 @@ def _replay(past: _Past, change: Mapping[str, Any]) -> None:
         past.hold = _parsed(Hold, change["hold"])
     if isinstance(every := change.get("quarantined"), list | tuple):
         parsed = [_parsed(Quarantine, each) for each in every]
-        past.quarantined = {each.composition: each for each in parsed if each}
+        past.quarantined = {each.composition_digest: each for each in parsed if each}
     if rejected := _parsed(Quarantine, change.get("quarantine")):
-        past.quarantined[rejected.composition] = rejected
+        past.quarantined[rejected.composition_digest] = rejected
     past.quarantined.pop(str(change.get("lifted")), None)
     if isinstance(pin := change.get("pin"), Mapping):
         past.pins[str(pin.get("publication"))] = bool(pin.get("pinned"))
@@ -498,10 +495,11 @@ def _forbidden(remains: Remains) -> dict[str, Quarantine]:
         return {}
     doubted = remains.unsigned.pointer.quarantined if remains.unsigned.pointer else ()
     live = remains.pointer.live if remains.pointer else None
-    there = {each.publication.composition for each in remains.found} - {live.composition if live else None}
+    there = {each.publication.composition_digest for each in remains.found}
+    there -= {live.composition_digest} if live else set()
     told = _quarantines(remains.unsigned)
     found = {composition: each for composition, each in told.items() if composition in there}
-    return found | {each.composition: each for each in doubted}
+    return found | {each.composition_digest: each for each in doubted}
 
 
 def _quarantines(unsigned: Unsigned) -> dict[str, Quarantine]:
@@ -511,7 +509,7 @@ def _quarantines(unsigned: Unsigned) -> dict[str, Quarantine]:
         every = entry.change.get("quarantined")
         told += [entry.change.get("quarantine"), *(every if isinstance(every, list | tuple) else ())]
     parsed = (each for value in told if (each := _parsed(Quarantine, value)))
-    return {each.composition: each for each in parsed}
+    return {each.composition_digest: each for each in parsed}
 
 
 def _parsed(kind: type[P], value: object) -> P | None:
@@ -552,8 +550,8 @@ def _newer(unnamed: Iterable[Publication], top: Revision, told: Publication | No
     Numbers only rise (protocol 3): what has a lower one than a change that is known was stored before it, and lost.
     """
     # Desired that was rendered anew keeps its number.
-    anew = (told.revision, told.composition) if told else None
-    newer = [each for each in unnamed if each.revision > top or (each.revision, each.composition) == anew]
+    anew = (told.revision, told.composition_digest) if told else None
+    newer = [each for each in unnamed if each.revision > top or (each.revision, each.composition_digest) == anew]
     return sorted((each for each in newer if not each.late), key=lambda each: each.revision)
 
 
@@ -561,7 +559,7 @@ def _top(remains: Remains, old: Pointer, named: Collection[str]) -> Revision:
     """The highest number of what was committed for certain, whole or not."""
     whole = (each.publication.revision for each in remains.found if str(each.publication.id) in named)
     damaged = (each.revision for each in remains.damaged if each.revision and str(each.id) in named)
-    return max([Revision(producer=old.highest_producer, derived=old.derived), *whole, *damaged])
+    return max([old.highest_revision, *whole, *damaged])
 
 
 def _numbered(remains: Remains, old: Pointer, top: Revision, highest: int) -> Pointer:
@@ -575,8 +573,7 @@ def _numbered(remains: Remains, old: Pointer, top: Revision, highest: int) -> Po
             "sequence": highest + MOST_HISTORY,
             # An epoch counts collections, so no publisher can have stored anything under one as high as a sequence.
             "gc_epoch": highest + MOST_HISTORY,
-            "highest_producer": top.producer,
-            "derived": top.derived,
+            "highest_revision": top,
         }
     )
 
@@ -597,7 +594,7 @@ def _passed(remains: Remains, old: Pointer, committed: Collection[str]) -> dict[
     stored.
     """
     reached = _positions(each for each in remains.found if str(each.publication.id) in committed)
-    return old.inputs | {instance: max(at, old.inputs.get(instance, at)) for instance, at in reached.items()}
+    return old.positions | {instance: max(at, old.positions.get(instance, at)) for instance, at in reached.items()}
 
 
 def _folded(
@@ -614,8 +611,8 @@ def _folded(
         # Positions of a source are folded in order, so what is desired comes of this one as well.
         or event.offset <= reached.get(event.instance, -1)
     ]
-    recent = {(each.identity, each.event): each for each in (*old.recent, *map(_fold_of, events))}
-    return tuple(recent.values())[-MOST_RECENT:]
+    folded = {(each.identity, each.event): each for each in (*old.folded_events, *map(_fold_of, events))}
+    return tuple(folded.values())[-MOST_FOLDED_EVENTS:]
 
 
 def _stands(publication: Publication, desired: Publication | None) -> bool:
@@ -671,7 +668,7 @@ def _live(
 ) -> tuple[Publication | None, str]:
     if wish.live is not None:
         return _wished(remains, base, whole, wish.live), "as asked"
-    allowed = {each.id: each for each in whole if not base.is_quarantined(each.composition)}
+    allowed = {each.id: each for each in whole if not base.is_quarantined(each.composition_digest)}
     for why, name in likely:
         if name is not None and name in allowed:
             return allowed[name], why
@@ -691,7 +688,7 @@ def _wished(remains: Remains, base: Pointer, whole: Sequence[Publication], name:
             f"no publication of {name} in {base.scope} is whole; "
             f"`rebundle recover {base.scope} --dry-run --reason '…'` lists what there is"
         )
-    if base.is_quarantined(fitting[-1].composition):
+    if base.is_quarantined(fitting[-1].composition_digest):
         raise OperationRefused(f"{fitting[-1].state} is quarantined: recover without --live, then lift that")
     return fitting[-1]
 
@@ -710,7 +707,7 @@ def _refuse_unreadable(remains: Remains, named: Publication | PublicationId | Un
 
 def _are_apart(base: Pointer, live: Publication | None, desired: Publication | None) -> bool:
     """Whether only a hold lets live differ from desired: no quarantine keeps desired from being live."""
-    return _id(live) != _id(desired) and not (desired and base.is_quarantined(desired.composition))
+    return _id(live) != _id(desired) and not (desired and base.is_quarantined(desired.composition_digest))
 
 
 def _is_meant(publication: Publication | PublicationId, name: str) -> bool:
@@ -802,8 +799,8 @@ def _unsigned_told(remains: Remains, unsigned: Unsigned, following: Pointer) -> 
     live = following.live
     if (
         live is not None
-        and live.composition in _quarantines(unsigned)
-        and not following.is_quarantined(live.composition)
+        and live.composition_digest in _quarantines(unsigned)
+        and not following.is_quarantined(live.composition_digest)
     ):
         yield (
             f"whether {live.id} is quarantined: only an unsigned change says so, which changes nothing that is live; "
@@ -816,6 +813,6 @@ def _unsigned_told(remains: Remains, unsigned: Unsigned, following: Pointer) -> 
 def _waiting(remains: Remains, following: Pointer) -> list[str]:
     """Events that publications tell of, damaged ones too, and that the new pointer does not take for folded."""
     events = [event for stored in (remains.found, remains.damaged) for each in stored for event in each.events]
-    open_ = (event for event in events if event.offset > following.inputs.get(event.instance, -1))
+    open_ = (event for event in events if event.offset > following.positions.get(event.instance, -1))
     named = {f"{each.source} {each.id}": _fold_of(each) for each in open_}
-    return [name for name, folded in named.items() if folded not in following.recent]
+    return [name for name, folded in named.items() if folded not in following.folded_events]

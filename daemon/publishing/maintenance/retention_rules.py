@@ -25,7 +25,6 @@ from renderers.model import Scope
 _ATTEMPT: Final = re.compile(r"[0-9a-f]{32}")
 _SECONDS_A_DAY: Final = 86_400
 _SHA256: Final = re.compile(r"[0-9a-f]{64}")
-_SECOND_COPY: Final = re.compile(r"\.[0-9a-f]{16}$")
 """What releases that kept bytes by sequence put behind the path of a second copy."""
 
 
@@ -207,20 +206,15 @@ def expired(scope: Scope, copies: Iterable[Listed], policy: Policy, as_of: datet
 
 
 def replaced_path(scope: Scope, key: str) -> str:
-    """The path of the live tree that a copy was kept of: `<path>/<sha256>`, or in releases before that layout
-    `<sequence>/<path>`, with a part of the digest behind a second copy."""
-    rest = key.removeprefix(layout.all_replaced(scope))
-    folder, _, name = rest.rpartition("/")
-    if _SHA256.fullmatch(name):
-        return folder
-    return _SECOND_COPY.sub("", rest.partition("/")[2])
+    """The path of the live tree that a copy was kept of."""
+    return key.removeprefix(layout.all_replaced(scope)).rpartition("/")[0]
 
 
 def last_collection(entries: Iterable[HistoryEntry]) -> datetime | None:
     """When the newest collection of a history was committed, by the store's clock, or shortly before that.
 
-    One that does not tell (of a release that did not read the store's clock) is passed over: the time of its entry is
-    that of the machine that wrote it, which may be days ahead.
+    One without `as_of` is passed over: the time of its entry is that of the machine that wrote it, which may be days
+    ahead.
     """
     times = (_time(entry.change.get("as_of")) for entry in reversed(tuple(entries)) if entry.kind == "gc")
     return next((time for time in times if time is not None), None)

@@ -33,7 +33,7 @@ def statement(manifest: Manifest, manifest_body: bytes) -> bytes:
             "scope": manifest.scope,
             "state": manifest.state,
             "attempt": manifest.attempt,
-            "revision": manifest.revision.model_dump(mode="json"),
+            "revision": {"producer": manifest.revision.producer, "derived": manifest.revision.derived},
             "kind": manifest.kind,
             "composition": manifest.composition_digest,
             "renderer": manifest.renderer,

@@ -8,9 +8,12 @@ needs no more: so no moment between a write and the next freshness.json refuses 
 import hashlib
 from dataclasses import dataclass
 from datetime import datetime, timedelta
+from typing import Annotated
 
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
+from daemon.publishing import layout
+from daemon.publishing.documents import SCHEMA, check_schema
 from daemon.publishing.errors import SequenceWentBack, VerificationFailed
 from daemon.publishing.grammar import ScopeText, SequenceNumber, Sha256, Time, checked, fault_of, time_of
 from daemon.publishing.wording import RENEW, rebuild
@@ -20,6 +23,7 @@ from renderers.model import Scope, canonical_json
 class _Signed(BaseModel):
     model_config = ConfigDict(frozen=True)
 
+    schema_: Annotated[int, Field(alias="schema", strict=True, ge=1)]
     scope: ScopeText
     sequence: SequenceNumber
     pointer_sha256: Sha256
@@ -45,8 +49,10 @@ class Freshness:
         """The signed part as it was read.
 
         Raises:
+            OlderSchema: it has schema 1.
             VerificationFailed: it is none, or another scope's.
         """
+        check_schema(signed, layout.freshness(scope), numbered=False)
         try:
             said = checked(_Signed, signed)
         except ValidationError as error:
@@ -58,6 +64,7 @@ class Freshness:
     def signed_part(self) -> bytes:
         """What is signed."""
         document = {
+            "schema": SCHEMA,
             "scope": self.scope,
             "sequence": self.sequence,
             "pointer_sha256": self.pointer_sha256,

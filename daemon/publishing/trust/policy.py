@@ -20,8 +20,8 @@ from typing import Annotated, Final, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
-from daemon.publishing import signatures
-from daemon.publishing.documents import Malformed, canonical
+from daemon.publishing import layout, signatures
+from daemon.publishing.documents import Malformed, canonical, check_schema
 from daemon.publishing.errors import KeyUnusable, NotTrusted, PolicyUnusable, VerificationFailed
 from daemon.publishing.manifest import Manifest
 from daemon.publishing.pointer import PublicationId
@@ -127,6 +127,7 @@ class TrustPolicy(_Part):
         """The key that a pointer object is accepted for.
 
         Raises:
+            OlderSchema: it has schema 1.
             VerificationFailed: for none.
         """
         return self._check_signed(body, scope, signatures.POINTER, _pointer(scope))
@@ -135,9 +136,10 @@ class TrustPolicy(_Part):
         """What a freshness.json says that is accepted; when it expires is its caller's to judge.
 
         Raises:
+            OlderSchema: it has schema 1.
             VerificationFailed: it is not.
         """
-        self._check_signed(body, scope, signatures.FRESHNESS, _Named(f"freshness.json of {scope}", RENEW))
+        self._check_signed(body, scope, signatures.FRESHNESS, _freshness(scope))
         return Freshness.parse(canonical(body)["signed"], scope)
 
     def check_publication(self, envelope: bytes | None, manifest: Manifest, manifest_body: bytes, scope: Scope) -> str:
@@ -172,6 +174,7 @@ class TrustPolicy(_Part):
             document = canonical(body)
             if not isinstance(document, dict) or set(document) != {"signed", "signatures"}:
                 raise Malformed("it has other parts than signed and signatures")
+            check_schema(document["signed"], what.key, numbered=what.numbered)
             found = signatures.decoded(document["signatures"])
         except ValueError as error:
             raise VerificationFailed(f"{what.text} cannot be verified: {error}: {what.remedy}") from error
@@ -226,6 +229,10 @@ class _Named:
 
     text: str
     remedy: str
+    key: str
+    """Of the object."""
+    numbered: bool = True
+    """Whether it had a `schema` already in schema 1."""
 
 
 def _pointer(scope: Scope) -> _Named:
@@ -233,7 +240,12 @@ def _pointer(scope: Scope) -> _Named:
         f"the pointer of {scope}",
         f"restore its newest version that was signed, or `rebundle recover {scope} --reason '…'` with a key that is "
         "trusted (signing.key_file) writes one",
+        layout.pointer(scope),
     )
+
+
+def _freshness(scope: Scope) -> _Named:
+    return _Named(f"freshness.json of {scope}", RENEW, layout.freshness(scope), numbered=False)
 
 
 def _publication(scope: Scope, name: PublicationId) -> _Named:
@@ -241,6 +253,7 @@ def _publication(scope: Scope, name: PublicationId) -> _Named:
         f"the publication {name} of {scope}",
         f"`rebundle republish {scope} --reason '…'` with a key that is trusted (signing.key_file) signs what is "
         "desired; another state has to be sent again",
+        layout.signature(scope, name.state, name.attempt),
     )
 
 

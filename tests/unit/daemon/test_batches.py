@@ -61,9 +61,9 @@ def test_progress_passes_every_position_and_does_not_count_dead_letters_as_folde
     outcomes = {folded[1].position: DEAD, Position("journal:x", 4): DEAD, Position("kafka:c/t/0", 90): DEAD}
     progress = batches.progress(DesiredState(None, 42, 2), folded, outcomes)
 
-    assert progress.inputs == {"journal:x": 4, "kafka:c/t/0": 90}
-    assert [each.event for each in progress.folded] == [folded[0].digest[:16], folded[2].digest[:16]]
-    assert (progress.highest_producer, progress.derived) == (42, 2)
+    assert progress.positions == {"journal:x": 4, "kafka:c/t/0": 90}
+    assert [each.event for each in progress.folded_events] == [folded[0].digest[:16], folded[2].digest[:16]]
+    assert (progress.highest_revision.producer, progress.highest_revision.derived) == (42, 2)
 
 
 @pytest.mark.parametrize(
@@ -81,7 +81,7 @@ def test_outcome_of_an_event_that_a_publication_comes_of(late, quarantined, held
     who = {"by": "op", "reason": "r", "at": "t"}
     pointer = published().model_copy(
         update={
-            "quarantined": (Quarantine(composition=composition.digest, **who),) if quarantined else (),
+            "quarantined": (Quarantine(composition_digest=composition.digest, **who),) if quarantined else (),
             "hold": Hold(**who) if held else None,
         }
     )
@@ -123,8 +123,8 @@ def test_progress_counts_a_source_from_its_first_position_and_keeps_short_digest
     folded = [delivery(0)]
     progress = batches.progress(DesiredState(None), folded, {})
 
-    assert progress.inputs == {"journal:x": 0}
-    assert [(each.identity, each.event) for each in progress.folded] == [
+    assert progress.positions == {"journal:x": 0}
+    assert [(each.identity, each.event) for each in progress.folded_events] == [
         (folded[0].identity.digest[:16], folded[0].digest[:16])
     ]
 
@@ -133,7 +133,7 @@ def test_progress_of_sources_side_by_side_is_the_highest_position_of_each():
     outcomes = {Position("journal:x", 9): DEAD, Position("kafka:c/t/0", 3): DEAD}
     progress = batches.progress(DesiredState(None), [delivery(10)], outcomes)
 
-    assert progress.inputs == {"journal:x": 10, "kafka:c/t/0": 3}
+    assert progress.positions == {"journal:x": 10, "kafka:c/t/0": 3}
 
 
 @pytest.mark.parametrize(
@@ -150,7 +150,7 @@ def test_each_publication_of_a_batch_tells_its_events_why(late, quarantined, rea
     second = PlannedState(
         interpret(state_event(2, version="2")).composition, "state-2", 2, 0, "explicit", False, (delivery(2),)
     )
-    rejected = Quarantine(composition=composition.digest, by="op", reason="r", at="2026-01-01T00:00:00.000Z")
+    rejected = Quarantine(composition_digest=composition.digest, by="op", reason="r", at="2026-01-01T00:00:00.000Z")
     pointer = published().model_copy(update={"quarantined": (rejected,) if quarantined else ()})
     outcomes = batches.published_outcomes(Plan(DesiredState(composition), (first, second), {}), pointer)
 

@@ -164,7 +164,7 @@ def test_a_state_beyond_a_limit_is_refused_with_every_part_that_exceeds_one() ->
     models = len(golden_document()["models"])
     with pytest.raises(InvalidEvent) as caught:
         interpret(event(BUNDLE_STATE_CREATED, state_data()), BundleLimits(models=1, signature_bytes=1))
-    assert [str(problem).partition(",")[0] for problem in caught.value.problems] == [
+    assert [str(problem).partition(";")[0] for problem in caught.value.problems] == [
         f"$.data.models: the bundle has {models} models",
         (
             f"$.data.proxy.signature: the bundle has {len(golden_composition().proxy.signature.canonical)} "

@@ -68,7 +68,7 @@ def test_an_event_at_a_position_that_a_copy_has_used_is_published_under_a_new_in
         assert any(each["event"] == "journal was copied, continues under a new id" for each in logs)
         assert await published_states(one) == ["state-1", "state-2", "state-3"]
         assert two.journal.instance != shared == one.journal.instance
-        assert (await two.pointer()).inputs == {shared: 3, two.journal.instance: 3}
+        assert (await two.pointer()).positions == {shared: 3, two.journal.instance: 3}
 
     two(tmp_path, play)
 
@@ -86,7 +86,7 @@ def test_copies_that_accept_in_turn_lose_nothing_and_soon_have_two_instances(tmp
         assert [state for state in await published_states(one) if state.startswith("state-")] == [
             f"state-{number}" for number in range(1, 12)
         ]
-        assert len((await one.pointer()).inputs) == len(instances)
+        assert len((await one.pointer()).positions) == len(instances)
 
     two(tmp_path, play)
 
@@ -185,8 +185,8 @@ def test_the_instance_changes_only_while_no_lane_has_a_batch_in_progress(tmp_pat
         await running
         assert two.journal.instance != shared
         # The batch that was in progress has settled under the instance that it was begun with.
-        assert shared in (await two.pointer(OTHER)).inputs
-        assert two.journal.instance not in (await two.pointer(OTHER)).inputs
+        assert shared in (await two.pointer(OTHER)).positions
+        assert two.journal.instance not in (await two.pointer(OTHER)).positions
         assert await published_states(two) == ["state-1", "state-2", "state-3"]
 
     two(tmp_path, play)

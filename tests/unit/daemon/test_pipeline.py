@@ -76,7 +76,7 @@ def test_first_state_creates_the_scope_and_is_live(journal_path, store):
         assert pointer.sequence == 1
         assert pointer.live == pointer.desired
         assert pointer.live.state == "state-42"
-        assert pointer.inputs == {scene.journal.instance: 1}
+        assert pointer.positions == {scene.journal.instance: 1}
 
     scenario(journal_path, store, play)
 
@@ -112,10 +112,10 @@ def test_a_to_b_and_back_to_a_is_two_changes_and_is_published(journal_path, stor
         )
         after = await scene.pointer()
 
-        assert after.derived == 2
+        assert after.highest_revision.derived == 2
         assert after.sequence == before.sequence + 1
         assert after.live.state != before.live.state
-        assert after.live.composition == before.live.composition
+        assert after.live.composition_digest == before.live.composition_digest
 
     scenario(journal_path, store, play)
 
@@ -215,7 +215,7 @@ def test_burst_with_a_state_that_fails_the_gate_publishes_the_others(journal_pat
         assert kinds(outcomes) == ["published", "dead-lettered", "published"]
         assert [each.state for each in pointer.retained] == ["state-1", "state-3"]
         assert scene.watcher.refusals == ["state-2"]
-        assert pointer.inputs == {scene.journal.instance: 3}
+        assert pointer.positions == {scene.journal.instance: 3}
 
     scenario(journal_path, store, play, judge=_refusing(has_version_2))
 
@@ -375,7 +375,7 @@ def test_a_lost_journal_starts_anew_and_is_never_compared_with_the_old_one(journ
             pointer = await scene.pointer()
 
             assert kinds(outcomes) == ["published"], "position 1 of a new journal is not position 1 of the old one"
-            assert len(pointer.inputs) == 2
+            assert len(pointer.positions) == 2
 
     run(play())
 
@@ -430,8 +430,8 @@ def test_two_journals_on_one_bucket_publish_side_by_side(tmp_path, store):
             history = await one.reader.history(pointer)
 
             assert [entry.sequence for entry in history] == list(range(1, pointer.sequence + 1))
-            assert pointer.highest_producer == 15
-            assert set(pointer.inputs) == {one.journal.instance, two.journal.instance}
+            assert pointer.highest_revision.producer == 15
+            assert set(pointer.positions) == {one.journal.instance, two.journal.instance}
             for publication in pointer.retained:
                 assert await two.reader.files(GOLDEN, publication)
 
@@ -570,7 +570,7 @@ def test_a_rollback_request_ends_the_batch_before_it_and_holds(journal_path, sto
         assert kinds(outcomes) == ["published"] * 4
         assert (pointer.live.state, pointer.desired.state) == ("state-1", "state-3")
         assert [entry.kind for entry in pointer.history] == ["publish", "rollback", "publish"]
-        assert pointer.inputs == {scene.journal.instance: 4}
+        assert pointer.positions == {scene.journal.instance: 4}
 
     scenario(journal_path, store, play)
 
@@ -736,11 +736,11 @@ def test_where_the_lineage_was_cut_off_a_dead_letter_is_not_dropped(journal_path
             await scene.pipeline.process(GOLDEN, [delivery])
         await MemoryStore.replace(store, *store.stalled)
         store.stalled = None
-        await scene.journal.withdraw(str(GOLDEN), (await scene.pointer()).write)
+        await scene.journal.withdraw(str(GOLDEN), (await scene.pointer()).write_id)
         for number, outcome in enumerate(unmade):
             await scene.journal.record(str(GOLDEN), f"cut off {number}", {delivery.position: outcome})
         await bury(scene)
-        older = (await scene.pointer()).older
+        older = (await scene.pointer()).previous_chunk
         await store.delete(older.key, (await store.get(older.key)).version)
         await scene.pipeline.process(GOLDEN, [delivery])
 
@@ -775,7 +775,7 @@ def test_an_event_that_only_a_damaged_manifest_may_list_is_not_called_superseded
             await scene.pipeline.process(GOLDEN, [delivery])
         await MemoryStore.replace(store, *store.stalled)
         store.stalled = None
-        await scene.journal.withdraw(str(GOLDEN), (await scene.pointer()).write)
+        await scene.journal.withdraw(str(GOLDEN), (await scene.pointer()).write_id)
         (publication,) = (await scene.pointer()).retained_of(damaged)
         key = layout.manifest(GOLDEN, publication.state, publication.attempt)
         if fault == "damaged":
@@ -1047,7 +1047,7 @@ def test_history_beyond_its_limit_goes_into_chunks_and_stays_readable(journal_pa
         history = await scene.reader.history(pointer)
 
         assert len(pointer.history) <= 128
-        assert pointer.older is not None
+        assert pointer.previous_chunk is not None
         assert [entry.sequence for entry in history] == list(range(1, 141))
 
     scenario(journal_path, store, play)

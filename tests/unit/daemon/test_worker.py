@@ -95,8 +95,8 @@ def test_events_that_arrive_while_a_batch_is_published_are_all_folded_in_order(t
         await scene.work()
         pointer = await scene.pointer()
 
-        assert pointer.derived == 58
-        assert pointer.inputs == {scene.journal.instance: 59}
+        assert pointer.highest_revision.derived == 58
+        assert pointer.positions == {scene.journal.instance: 59}
         assert [id_ for _, id_, _ in scene.watcher.settled_outcomes][1:] == [f"m{number}" for number in range(2, 60)]
 
     scenario(tmp_path, play)

@@ -20,6 +20,7 @@ from renderers import errors as rendering
         (publishing.OperationRefused("x"), 4),
         (publishing.PointerMoved("x"), 4),
         (publishing.NewerSchema("x"), 4),
+        (publishing.OlderSchema("x"), 4),
         (stores.ConditionFailed("x"), 4),
         (events.IdentityConflict("x"), 4),
         (events.NotWaiting("x"), 4),

@@ -1,4 +1,4 @@
-"""Every field of every stored document has a rule that earlier releases kept; whatever breaks one is damage."""
+"""Every field of every stored document has a rule; a value that breaks its rule is damage of the document."""
 
 import copy
 import hashlib
@@ -13,8 +13,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from daemon.publishing import archive, grammar, layout, manifest, pointer
-from daemon.publishing.documents import parse, serialised
-from daemon.publishing.errors import VerificationFailed
+from daemon.publishing.documents import check_schema, parse, serialised
+from daemon.publishing.errors import OlderSchema, VerificationFailed
 from daemon.publishing.grammar import MOST_SEQUENCE, time_of
 from daemon.publishing.live_tree import ownership
 from daemon.publishing.pointer import PreviousChunk
@@ -24,8 +24,9 @@ from daemon.publishing.trust.freshness import Freshness
 from renderers.model import canonical_json
 from tests.builders_publishing import SCOPE
 
-RELEASED = Path(__file__).parents[3] / "data" / "released"
-FOLDERS = sorted(each for each in RELEASED.iterdir() if each.is_dir())
+STORED = Path(__file__).parents[3] / "data" / "stored"
+FOLDERS = [STORED / "schema-2"]
+"""Of the schemas that this release reads."""
 NEWEST = FOLDERS[-1]
 SHA = "0" * 64
 NAME = "state-1@" + "a" * 32
@@ -36,7 +37,7 @@ def read_pointer(body: bytes) -> bytes:
 
 
 def read_chunk(body: bytes) -> bytes:
-    return serialised(pointer.decode_chunk(body, "the key", SCOPE).model_dump(mode="json"))
+    return pointer.encode_chunk(pointer.decode_chunk(body, "the key", SCOPE))
 
 
 def read_manifest(body: bytes) -> bytes:
@@ -51,11 +52,15 @@ def read_manifest(body: bytes) -> bytes:
 
 
 def read_marker(body: bytes) -> bytes:
-    try:
-        marker = grammar.checked(ownership.Marker, parse(body))
-    except ValueError as error:
-        raise VerificationFailed(str(error)) from error
-    return serialised(marker.model_dump(mode="json"))
+    document = parse(body)
+    check_schema(document, "the marker", numbered=False)
+    return serialised(grammar.checked(ownership.Marker, document).model_dump(mode="json", by_alias=True))
+
+
+def read_freshness(body: bytes) -> bytes:
+    document = parse(body)
+    said = Freshness.parse(document["signed"], SCOPE)
+    return serialised({"signed": json.loads(said.signed_part()), "signatures": document["signatures"]})
 
 
 Read = Callable[[bytes], bytes]
@@ -68,16 +73,15 @@ KINDS: dict[str, Read] = {
     "manifest": read_manifest,
     "marker": read_marker,
 }
-RELEASED_DOCUMENTS = [
+STORED_DOCUMENTS = [
     pytest.param(folder / f"{kind}.json", read, id=f"{folder.name}-{kind}")
     for folder in FOLDERS
-    for kind, read in KINDS.items()
-    if (folder / f"{kind}.json").exists()
+    for kind, read in (KINDS | {"freshness": read_freshness}).items()
 ]
 
 
-@pytest.mark.parametrize(("path", "read"), RELEASED_DOCUMENTS)
-def test_what_an_earlier_release_wrote_is_read_and_kept(path: Path, read: Read) -> None:
+@pytest.mark.parametrize(("path", "read"), STORED_DOCUMENTS)
+def test_what_was_stored_is_read_and_kept(path: Path, read: Read) -> None:
     document = json.loads(path.read_bytes())
     again = json.loads(read(path.read_bytes()))
     check_kept(document.get("signed", document), again.get("signed", again))
@@ -97,21 +101,21 @@ def check_kept(before: Any, after: Any) -> None:
 
 
 @pytest.mark.parametrize("folder", FOLDERS, ids=lambda each: each.name)
-def test_the_archive_of_an_earlier_release_is_the_one_of_its_manifest(folder: Path) -> None:
+def test_a_stored_archive_is_the_one_of_its_manifest(folder: Path) -> None:
     described = manifest.decode((folder / "manifest.json").read_bytes())
     files = verified_files(described, (folder / "bundle.tar.gz").read_bytes())
     assert archive.content_digest(archive.digest_files(files)) == described.content_digest
 
 
 @pytest.mark.parametrize("folder", FOLDERS, ids=lambda each: each.name)
-def test_the_chunk_that_an_earlier_release_names_is_found_under_its_key(folder: Path) -> None:
-    older = pointer.decode((folder / "pointer.long.json").read_bytes(), SCOPE).older
-    assert older is not None
-    assert layout.is_history(SCOPE, older.key)
-    assert older.sha256 == hashlib.sha256((folder / "chunk.json").read_bytes()).hexdigest()
+def test_the_chunk_that_a_stored_pointer_names_is_found_under_its_key(folder: Path) -> None:
+    named = pointer.decode((folder / "pointer.long.json").read_bytes(), SCOPE).previous_chunk
+    assert named is not None
+    assert layout.is_history(SCOPE, named.key)
+    assert named.sha256 == hashlib.sha256((folder / "chunk.json").read_bytes()).hexdigest()
 
 
-def test_an_envelope_of_an_earlier_release_is_opened() -> None:
+def test_a_stored_envelope_is_opened() -> None:
     body = (NEWEST / "manifest.dsse.json").read_bytes()
     payload, signatures = attestation.opened(body)
     assert attestation.enveloped(payload, signatures) == body
@@ -145,12 +149,33 @@ NO_TIMES = [
 ]
 NO_NUMBERS = [-1, True, 1.0, "1", MOST_SEQUENCE + 1, None]
 NO_NAMES = ["state-1", "a@b@c", "../x@a", "a@../x", "@", "", 1]
+NO_REVISIONS = [
+    1,
+    1.5,
+    True,
+    None,
+    {"producer": 1, "derived": 0},
+    "",
+    "1.0",
+    "01",
+    "1.01",
+    "-1",
+    "+1",
+    "1.",
+    ".1",
+    "1.2.3",
+    "1 ",
+    "1\n",
+    "\u0661",
+    str(2**53),
+    f"1.{2**53}",
+]
 NO_TEXTS = [1, {}, ["x"], "x" * (1 << 18)]
 FIELDS: dict[str, list[Any]] = {
-    "signed.schema": [True, 0, "1", 1.0, None],
+    "signed.schema": [True, 0, "1", "2", 2.0, None],
     "signed.scope": ["other/scope", "visual-anomaly", "../x", 1],
     "signed.sequence": NO_NUMBERS,
-    "signed.write": ["a/b", "x" * 129, 1, None],
+    "signed.write_id": ["a/b", "x" * 129, 1, None],
     "signed.kind": ["delete", 1],
     "signed.live": ["state-1", {}],
     "signed.live.state": NO_STATES,
@@ -159,24 +184,24 @@ FIELDS: dict[str, list[Any]] = {
     "signed.live.manifest_sha256": [*NO_DIGESTS, SHA],
     "signed.retained.0.state": NO_STATES,
     "signed.retained.0.attempt": ["/etc/passwd", *NO_STATES],
-    "signed.retained.0.revision": [1, {"producer": -1}, {"producer": True}, {"producer": 2**53}, {"derived": 1}],
-    "signed.retained.0.composition": NO_DIGESTS,
+    "signed.retained.0.revision": NO_REVISIONS,
+    "signed.retained.0.composition_digest": NO_DIGESTS,
     "signed.retained.0.manifest_sha256": NO_DIGESTS,
     "signed.retained.0.at": NO_TIMES,
     "signed.retained.0.superseded_at": NO_TIMES,
     "signed.retained.0.pinned": ["true", 1],
     "signed.retained.0.renderer": NO_TEXTS,
-    "signed.highest_producer": NO_NUMBERS,
-    "signed.derived": NO_NUMBERS,
+    "signed.highest_revision": NO_REVISIONS,
     "signed.gc_epoch": NO_NUMBERS,
-    "signed.inputs": [{"journal:1": -1}, {"journal:1": True}, {"journal:1": 2**63 - 1.0}, {"x" * 5000: 1}],
-    "signed.recent": [[{"identity": "0" * 15, "event": "0" * 16}], [{"identity": "0" * 16, "event": 1}]],
+    "signed.positions_changed": [{"journal:1": {"offset": -1, "at": "2026-01-01T00:00:00Z"}}, {"journal:1": 1}],
+    "signed.positions": [{"journal:1": -1}, {"journal:1": True}, {"journal:1": 2**63 - 1.0}, {"x" * 5000: 1}],
+    "signed.folded_events": [[{"identity": "0" * 15, "event": "0" * 16}], [{"identity": "0" * 16, "event": 1}]],
     "signed.hold": [{"by": 1, "reason": "", "at": "2026-01-01T00:00:00Z"}, {"by": "x", "reason": ""}],
     "signed.hold.reason": NO_TEXTS,
     "signed.hold.at": NO_TIMES,
-    "signed.quarantined": [[{"composition": "x", "by": "", "reason": "", "at": "2026-01-01T00:00:00Z"}]],
+    "signed.quarantined": [[{"composition_digest": "x", "by": "", "reason": "", "at": "2026-01-01T00:00:00Z"}]],
     "signed.history.0.sequence": NO_NUMBERS,
-    "signed.history.0.write": ["a/b", 1],
+    "signed.history.0.write_id": ["a/b", 1],
     "signed.history.0.published": [[each] for each in NO_NAMES],
     "signed.history.0.live": NO_NAMES,
     "signed.history.0.desired": NO_NAMES,
@@ -191,20 +216,21 @@ FIELDS: dict[str, list[Any]] = {
         *({"used": value} for value in ({"a/b": [1, SHA]}, {"a": [True, SHA]}, {"a": [1, "x"]}, {"a": [1]}, [])),
         *({"pin": value} for value in ({}, {"publication": "x", "pinned": True}, {"publication": NAME, "pinned": 1})),
         *({"hold": value} for value in (1, {}, {"by": "", "reason": "", "at": "now"})),
-        *({"quarantine": value} for value in (1, {}, {"composition": "x", "by": "", "reason": "", "at": "now"})),
+        *({"quarantine": value} for value in (1, {}, {"composition_digest": "x", "by": "", "reason": "", "at": "now"})),
         {"quarantined": [{}]},
         {"discard_newer": 1},
     ],
-    "signed.older.key": [
+    "signed.previous_chunk.key": [
         "/etc/passwd",
         "other/scope/history/1.json",
         f"{SCOPE}/history/../../x.json",
         f"{SCOPE}/history/1-2-a/b.json",
         f"{SCOPE}/history/x.json",
+        f"{SCOPE}/history/1.json",
         f"{SCOPE}/pointer.json",
         1,
     ],
-    "signed.older.sha256": NO_DIGESTS,
+    "signed.previous_chunk.sha256": NO_DIGESTS,
 }
 
 
@@ -237,7 +263,11 @@ NAMES = "must be letters, digits and . _ - (128 at most), the first no mark"
     [
         ("signed.retained.0.at", "now", f"retained.0.at: {TIME}"),
         ("signed.retained.0.state", "a/b", f"retained.0.state: {NAMES}"),
-        ("signed.retained.0.composition", "x", "retained.0.composition: must be 64 lower-case hex digits"),
+        (
+            "signed.retained.0.composition_digest",
+            "x",
+            "retained.0.composition_digest: must be 64 lower-case hex digits",
+        ),
         ("signed.gc_epoch", MOST_SEQUENCE + 1, f"gc_epoch: must be at most {MOST_SEQUENCE}"),
         ("signed.sequence", "1", "sequence: must be a valid integer"),
         ("signed", [], "the document: must be "),
@@ -268,11 +298,11 @@ def test_the_largest_values_of_a_rule_are_read() -> None:
 MANIFEST = json.loads((NEWEST / "manifest.json").read_bytes())
 NO_PATHS = ["/etc/passwd", "../x", "a//b", "a/./b", "", "a/", "a\n", "a\0", "x" * 300, "\ud800", 1]
 MANIFEST_FIELDS: dict[str, list[Any]] = {
-    "schema": [True, 0, "1"],
+    "schema": [True, 0, "2", None],
     "scope": ["x", "../x", 1],
     "state": NO_STATES,
     "attempt": ["/etc/passwd", *NO_STATES],
-    "revision": [{"producer": 2**53}, 1],
+    "revision": NO_REVISIONS,
     "at": [*NO_TIMES, None],
     "composition": [[], None],
     "composition_digest": NO_DIGESTS,
@@ -388,7 +418,7 @@ def test_a_mutated_document_is_damaged_or_can_be_written_and_read_again(case: tu
     read = KINDS[kind]
     try:
         again = read(body)
-    except VerificationFailed:
+    except (VerificationFailed, OlderSchema, ValueError):
         return
     assert read(again) == again
 
@@ -397,7 +427,7 @@ def test_a_mutated_document_is_damaged_or_can_be_written_and_read_again(case: tu
 def test_any_signed_part_is_a_freshness_or_damage(signed: object) -> None:
     try:
         said = Freshness.parse(signed, SCOPE)
-    except VerificationFailed:
+    except (VerificationFailed, OlderSchema):
         return
     said.signed_part()
 
@@ -412,21 +442,21 @@ def test_a_mutated_envelope_is_opened_or_refused(case: tuple[str, bytes]) -> Non
 
 
 def test_a_key_of_another_scope_or_of_no_chunk_is_no_history() -> None:
-    assert layout.is_history(SCOPE, layout.history(SCOPE, 1, 64, "a" * 32))
-    assert layout.is_history(SCOPE, f"{SCOPE}/history/1.json")
-    for key in (f"{SCOPE}x/history/1.json", f"{SCOPE}/history/1.json/", f"{SCOPE}/history/1-2.json", ""):
+    good = layout.history(SCOPE, 1, 64, "a" * 32)
+    assert layout.is_history(SCOPE, good)
+    for key in (f"{SCOPE}/history/1.json", f"{SCOPE}/history/1-2.json", f"other/{good}", f"{good}/", ""):
         assert not layout.is_history(SCOPE, key)
 
 
 def test_a_chunk_leads_on_in_its_own_scope_only() -> None:
     chunk = json.loads((NEWEST / "chunk.json").read_bytes())
     for key in ("/etc/passwd", "other/scope/history/1.json"):
-        body = canonical_json(chunk | {"older": PreviousChunk(key=key, sha256=SHA).model_dump()}).encode()
-        with pytest.raises(VerificationFailed, match=r"history chunk the key is damaged \(older.key"):
+        body = canonical_json(chunk | {"previous_chunk": PreviousChunk(key=key, sha256=SHA).model_dump()}).encode()
+        with pytest.raises(VerificationFailed, match=r"history chunk the key is damaged \(previous_chunk.key"):
             pointer.decode_chunk(body, "the key", SCOPE)
 
 
-@pytest.mark.parametrize("body", [b"", b"[]", b"{", b'{"entries": [1]}', b"\xff"])
+@pytest.mark.parametrize("body", [b"", b"[]", b"{", b'{"schema": 2, "entries": [1]}', b"\xff"])
 def test_bytes_that_are_no_chunk_are_damage(body: bytes) -> None:
     with pytest.raises(VerificationFailed, match="history chunk the key is damaged"):
         pointer.decode_chunk(body, "the key", SCOPE)

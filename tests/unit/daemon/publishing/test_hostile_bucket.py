@@ -190,7 +190,7 @@ def test_an_object_beyond_its_limit_is_damaged_and_says_what_goes_on(small: None
 
         chunk = layout.history(SCOPE, 1, 64, "w")
         await put(store, chunk, BIG)
-        leading = current.model_copy(update={"older": PreviousChunk(key=chunk, sha256=SHA)})
+        leading = current.model_copy(update={"previous_chunk": PreviousChunk(key=chunk, sha256=SHA)})
         with pytest.raises(VerificationFailed, match="is larger than"):
             await fresh.history(leading)
 

@@ -63,13 +63,13 @@ def test_a_manifest_says_everything_that_the_protocol_lists() -> None:
     document = json.loads(manifest.encode(described()))
     packed = archive_of(make_files())
     assert {name: document[name] for name in ("schema", "scope", "state", "kind", "attempt")} == {
-        "schema": 1,
+        "schema": 2,
         "scope": "visual-anomaly/core-versions",
         "state": "derived-42.1-0123456789ab",
         "kind": "derived",
         "attempt": "a" * 32,
     }
-    assert document["revision"] == {"producer": 42, "derived": 1}
+    assert document["revision"] == "42.1"
     assert document["composition_digest"] == golden_composition().digest
     assert document["render_defaults_digest"] == GOLDEN_DEFAULTS.digest
     assert (document["renderer"], document["templates"]) == ("1", "f" * 64)
@@ -157,7 +157,7 @@ def test_the_pointers_publication_vouches_for_the_manifests_bytes() -> None:
     body = written(state())
     publication = manifest.publication(state(), "a" * 32, AT, body)
     assert publication.manifest_sha256 == hashlib.sha256(body).hexdigest()
-    assert publication.composition == golden_composition().digest
+    assert publication.composition_digest == golden_composition().digest
     assert (publication.state, publication.attempt) == ("derived-42.1-0123456789ab", "a" * 32)
     assert (publication.revision, publication.at) == (Revision(producer=42, derived=1), AT)
     assert (publication.late, publication.kind, publication.superseded_at) == (True, "derived", None)

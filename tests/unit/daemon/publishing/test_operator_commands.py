@@ -44,7 +44,7 @@ def test_a_rollback_changes_pointer_and_live_tree_renders_nothing_and_keeps_inpu
         done = await bucket(store).operations.carry_out(SCOPE, operator_commands.rollback("state-1"), "ann", "too slow")
         assert done.changed
         assert (names(done.before), names(done.after)) == (("state-2", "state-2"), ("state-1", "state-2"))
-        assert (done.after.sequence, done.after.inputs) == (3, before.inputs)
+        assert (done.after.sequence, done.after.positions) == (3, before.positions)
         assert done.after.hold is not None
         assert (done.after.hold.by, done.after.hold.reason) == ("ann", "too slow")
         assert isinstance(done.live_tree, Synced)

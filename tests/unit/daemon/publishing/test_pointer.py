@@ -34,8 +34,8 @@ def test_unknown_fields_of_the_pointer_and_of_its_parts_are_kept_on_a_write() ->
 
 def test_a_newer_schema_is_read_and_shows() -> None:
     document = json.loads(encode(published(make_publication())))
-    document["signed"]["schema"] = 2
-    assert decode(json.dumps(document).encode(), SCOPE).schema_ == 2
+    document["signed"]["schema"] = 3
+    assert decode(json.dumps(document).encode(), SCOPE).schema_ == 3
 
 
 @pytest.mark.parametrize(
@@ -49,7 +49,7 @@ def test_a_newer_schema_is_read_and_shows() -> None:
         b"{}",
         b'{"signed": {}}',
         b'{"signed": []}',
-        b'{"signed": {"sequence": -1}}',
+        b'{"signed": {"schema": 2, "sequence": -1}}',
     ],
 )
 def test_bytes_that_are_no_pointer_are_refused(body: bytes) -> None:
@@ -78,8 +78,12 @@ def test_more_signatures_than_a_document_may_have_are_damage(signatures: object)
 
 
 @pytest.mark.parametrize(("producer", "derived", "text"), [(42, 0, "42"), (42, 1, "42.1"), (0, 0, "0")])
-def test_a_revision_is_shown_without_a_zero(producer: int, derived: int, text: str) -> None:
+def test_a_revision_has_one_text(producer: int, derived: int, text: str) -> None:
     assert str(Revision(producer=producer, derived=derived)) == text
+    assert Revision.parse(text) == Revision(producer=producer, derived=derived)
+    assert json.loads(encode(published(make_publication("s", producer, derived=derived))))["signed"][
+        "highest_revision"
+    ] == (text)
 
 
 @given(st.lists(st.tuples(st.integers(0, 20), st.integers(0, 20)), max_size=10))
@@ -116,20 +120,10 @@ def test_a_composition_is_quarantined_by_its_digest() -> None:
     assert not pointer.is_quarantined("d" * 64)
 
 
-def test_a_pointer_of_an_older_release_keeps_its_bytes() -> None:
-    """Signatures and digests of pointers are made of them."""
-    pointer = published(make_publication())
-    assert pointer.inputs_changed
-    document = json.loads(encode(pointer))
-    del document["signed"]["inputs_changed"]
-    older = (json.dumps(document, sort_keys=True, separators=(",", ":")) + "\n").encode()
-    assert encode(decode(older, SCOPE)) == older
-
-
 def test_a_pointer_is_written_with_its_schema_under_the_name_that_readers_look_for() -> None:
     signed = json.loads(encode(published(make_publication())))["signed"]
 
-    assert signed["schema"] == 1
+    assert signed["schema"] == 2
     assert "schema_" not in signed
 
 
@@ -144,7 +138,8 @@ def test_a_revision_is_not_below_itself() -> None:
     ("body", "fault"),
     [
         (b"{}", "it has no 'signed' part"),
-        (b'{"signed": {"scope": 7}}', "scope"),
+        (b'{"signed": {"scope": 7}}', "schema: is missing"),
+        (b'{"signed": {"schema": 2, "scope": 7}}', "scope"),
         (b"{", "its brackets do not match"),
     ],
 )

@@ -11,15 +11,16 @@ from daemon.publishing import protocol
 from daemon.publishing.errors import OperationRefused
 from daemon.publishing.pointer import (
     CHUNK,
+    MOST_FOLDED_EVENTS,
     MOST_HISTORY,
     MOST_PINNED,
-    MOST_RECENT,
     MOST_RETAINED,
     FoldedEvent,
     Pointer,
     PreviousChunk,
     Publication,
     Quarantine,
+    Revision,
 )
 from daemon.publishing.protocol import Resolution
 from tests.builders_publishing import AT, SCOPE, make_publication, progress, published, writing
@@ -64,7 +65,7 @@ def test_one_change_records_a_whole_batch_and_the_last_that_is_not_late_moves() 
 def test_a_late_publication_moves_nothing_and_is_kept_for_rollback() -> None:
     late = make_publication("state-0", 0, late=True)
     pointer = protocol.publish(published(ONE, TWO), writing(3), [late], progress(2))
-    assert (live(pointer), desired(pointer), pointer.highest_producer) == ("state-2", "state-2", 2)
+    assert (live(pointer), desired(pointer), pointer.highest_revision.producer) == ("state-2", "state-2", 2)
     [kept] = pointer.retained_of("state-0")
     assert kept.superseded_at == writing(3).at
     assert live(protocol.rollback(pointer, writing(4), kept)) == "state-0"
@@ -77,7 +78,7 @@ def test_a_hold_keeps_live_while_desired_goes_on() -> None:
 
 
 def test_a_quarantined_composition_is_published_and_does_not_go_live_whatever_its_id() -> None:
-    again = make_publication("state-3", 3, composition=TWO.composition)
+    again = make_publication("state-3", 3, composition=TWO.composition_digest)
     pointer = published(again, start=quarantined(published(TWO, ONE), TWO))
     assert (live(pointer), desired(pointer)) == ("state-1", "state-3")
     assert live(published(make_publication("state-4", 4), start=pointer)) == "state-4"
@@ -88,7 +89,7 @@ def test_publishing_without_progress_leaves_every_counter() -> None:
         published(ONE), writing(2), [TWO], progress(2, 3, {"journal:1": 9}, [FoldedEvent(identity="i", event="e")])
     )
     again = protocol.publish(before, writing(3), [TWO.model_copy(update={"attempt": "again"})])
-    for name in ("highest_producer", "derived", "inputs", "recent"):
+    for name in ("highest_revision", "positions", "folded_events"):
         assert getattr(again, name) == getattr(before, name)
     assert again.live is not None
     assert again.live.attempt == "again"
@@ -99,18 +100,20 @@ def test_inputs_of_each_instance_only_rise_and_unknown_ones_are_new() -> None:
     after = protocol.publish(
         before, writing(2), [TWO], progress(2, 0, {"journal:1": 3, "kafka:c/t/0": 0, "journal:2": 10})
     )
-    assert after.inputs == {"journal:1": 5, "journal:2": 10, "kafka:c/t/0": 0}
+    assert after.positions == {"journal:1": 5, "journal:2": 10, "kafka:c/t/0": 0}
 
 
 def test_the_producers_number_never_goes_down() -> None:
-    assert protocol.publish(published(ONE, TWO), writing(3), [], progress(1)).highest_producer == 2
+    assert protocol.publish(published(ONE, TWO), writing(3), [], progress(1)).highest_revision == Revision(2)
 
 
 def test_the_newest_128_folded_events_are_kept() -> None:
-    folded = [FoldedEvent(identity=f"{number:016x}", event="0" * 16) for number in range(MOST_RECENT + 10)]
+    folded = [FoldedEvent(identity=f"{number:016x}", event="0" * 16) for number in range(MOST_FOLDED_EVENTS + 10)]
     some = protocol.publish(published(), writing(1), [ONE], progress(1, folded=folded[:100]))
-    assert some.recent == tuple(folded[:100])
-    assert protocol.publish(some, writing(2), [TWO], progress(2, folded=folded[100:])).recent == tuple(folded[-128:])
+    assert some.folded_events == tuple(folded[:100])
+    assert protocol.publish(some, writing(2), [TWO], progress(2, folded=folded[100:])).folded_events == tuple(
+        folded[-128:]
+    )
 
 
 def test_a_publication_is_superseded_when_it_is_neither_live_nor_desired_and_not_when_it_comes_back() -> None:
@@ -138,7 +141,7 @@ def test_the_newest_hundred_publications_are_retained_in_commit_order_and_the_hi
     assert [each.state for each in pointer.retained] == [each.state for each in many[-MOST_RETAINED:]]
     assert pointer.history[-1].change["dropped"] == [str(each.id) for each in many[:3]]
     assert list(protocol.used_up(pointer.history)) == [
-        (each.state, each.revision.producer, each.composition) for each in many[:3]
+        (each.state, each.revision.producer, each.composition_digest) for each in many[:3]
     ]
 
 
@@ -168,8 +171,8 @@ def test_a_collection_releases_what_it_is_told_to_and_raises_the_epoch() -> None
     pointer = protocol.collect(before, writing(4), {ONE.id})
     assert [each.state for each in pointer.retained] == ["state-2", "state-3"]
     assert (pointer.kind, pointer.gc_epoch, pointer.sequence) == ("gc", 1, 4)
-    assert pointer.history[-1].change == {"released": [str(ONE.id)], "used": {"state-1": [1, ONE.composition]}}
-    assert list(protocol.used_up(pointer.history)) == [("state-1", 1, ONE.composition)]
+    assert pointer.history[-1].change == {"released": [str(ONE.id)], "used": {"state-1": [1, ONE.composition_digest]}}
+    assert list(protocol.used_up(pointer.history)) == [("state-1", 1, ONE.composition_digest)]
     assert protocol.collect(pointer, writing(5), ()).gc_epoch == 2
 
 
@@ -214,7 +217,11 @@ def test_a_rollback_sets_live_and_a_hold_and_leaves_desired_and_inputs() -> None
     assert (live(pointer), desired(pointer), pointer.sequence, pointer.kind) == ("state-1", "state-2", 3, "rollback")
     assert pointer.hold is not None
     assert (pointer.hold.by, pointer.hold.reason, pointer.hold.at) == ("bob", "slow", writing(3).at)
-    assert (pointer.inputs, pointer.highest_producer, pointer.derived) == (before.inputs, 2, 0)
+    assert (pointer.positions, pointer.highest_revision.producer, pointer.highest_revision.derived) == (
+        before.positions,
+        2,
+        0,
+    )
     assert live(published(THREE, start=pointer)) == "state-1"
 
 
@@ -222,7 +229,11 @@ def test_a_rollback_that_discards_newer_moves_desired_too_without_a_hold_and_no_
     before = protocol.hold(published(ONE, TWO, make_publication("derived", 2, derived=4, kind="derived")), writing(4))
     pointer = protocol.rollback(before, writing(5), before.retained_of("state-1")[0], discard_newer=True)
     assert (live(pointer), desired(pointer), pointer.hold) == ("state-1", "state-1", None)
-    assert (pointer.highest_producer, pointer.derived, pointer.inputs) == (2, 4, before.inputs)
+    assert (pointer.highest_revision.producer, pointer.highest_revision.derived, pointer.positions) == (
+        2,
+        4,
+        before.positions,
+    )
     assert live(published(THREE, start=pointer)) == "state-3"
 
 
@@ -232,9 +243,9 @@ def test_a_rollback_asked_for_by_an_event_passes_its_position_and_remembers_it()
     pointer = protocol.rollback(
         before, writing(3), before.retained[0], progress=progress(0, 0, {"journal:1": 7}, [folded])
     )
-    assert pointer.inputs == {"journal:1": 7}
-    assert pointer.recent[-1] == folded
-    assert (pointer.highest_producer, pointer.derived) == (2, 0)
+    assert pointer.positions == {"journal:1": 7}
+    assert pointer.folded_events[-1] == folded
+    assert (pointer.highest_revision.producer, pointer.highest_revision.derived) == (2, 0)
 
 
 def test_a_rollback_to_a_quarantined_composition_is_refused() -> None:
@@ -246,7 +257,7 @@ def test_a_rollback_to_a_quarantined_composition_is_refused() -> None:
 def test_hold_keeps_everything_where_it_is() -> None:
     before = published(ONE)
     pointer = protocol.hold(before, writing(2))
-    assert (live(pointer), desired(pointer), pointer.inputs) == ("state-1", "state-1", before.inputs)
+    assert (live(pointer), desired(pointer), pointer.positions) == ("state-1", "state-1", before.positions)
     assert pointer.history[-1].change == {"hold": {"by": "ann", "reason": "because", "at": writing(2).at}}
 
 
@@ -264,10 +275,10 @@ def test_resume_is_refused_while_desired_is_quarantined() -> None:
 
 def test_resume_works_without_a_hold_after_a_quarantine_was_lifted() -> None:
     pointer = published(
-        make_publication("state-3", 3, composition=ONE.composition), start=quarantined(published(ONE, TWO), ONE)
+        make_publication("state-3", 3, composition=ONE.composition_digest), start=quarantined(published(ONE, TWO), ONE)
     )
     assert (live(pointer), pointer.hold) == ("state-2", None)
-    lifted = done(protocol.lift_quarantine(pointer, writing(5), pointer.retained_of("state-3")[0].composition))
+    lifted = done(protocol.lift_quarantine(pointer, writing(5), pointer.retained_of("state-3")[0].composition_digest))
     assert (live(lifted), lifted.quarantined) == ("state-2", ())
     assert live(done(protocol.resume(lifted, writing(6)))) == "state-3"
 
@@ -290,7 +301,7 @@ def test_a_quarantine_with_a_rollback_is_one_change_that_holds() -> None:
 
 
 def test_a_quarantine_goes_back_to_no_state_with_the_same_or_a_quarantined_composition() -> None:
-    twin = make_publication("twin", 3, composition=TWO.composition)
+    twin = make_publication("twin", 3, composition=TWO.composition_digest)
     with pytest.raises(OperationRefused, match="twin has the same composition"):
         protocol.quarantine(published(twin, TWO), writing(3), TWO, rollback_to=twin)
     with pytest.raises(OperationRefused, match="state-1 is quarantined"):
@@ -310,17 +321,17 @@ def test_a_quarantine_of_a_live_composition_that_is_rejected_already_still_goes_
         protocol.quarantine(odd, writing(5), TWO)
     back = quarantined(odd, TWO, ONE)
     assert live(back) == "state-1"
-    assert [each.composition for each in back.quarantined] == [TWO.composition]
+    assert [each.composition_digest for each in back.quarantined] == [TWO.composition_digest]
 
 
 def test_lifting_a_quarantine_that_is_not_there_changes_nothing() -> None:
-    assert protocol.lift_quarantine(published(ONE), writing(2), ONE.composition) is None
+    assert protocol.lift_quarantine(published(ONE), writing(2), ONE.composition_digest) is None
 
 
 def test_lifting_one_quarantine_leaves_the_others() -> None:
     pointer = quarantined(quarantined(published(ONE, TWO, THREE), ONE), TWO)
-    lifted = done(protocol.lift_quarantine(pointer, writing(6), ONE.composition))
-    assert [each.composition for each in lifted.quarantined] == [TWO.composition]
+    lifted = done(protocol.lift_quarantine(pointer, writing(6), ONE.composition_digest))
+    assert [each.composition_digest for each in lifted.quarantined] == [TWO.composition_digest]
 
 
 def test_a_pin_shows_in_retained_and_in_live_and_twice_changes_nothing() -> None:
@@ -337,7 +348,10 @@ def test_a_retired_scope_serves_and_desires_nothing_and_keeps_what_was_published
     before = protocol.hold(published(ONE, TWO), writing(3))
     retired = done(protocol.retire(before, writing(4)))
     assert (retired.live, retired.desired, retired.hold, retired.sequence) == (None, None, None, 4)
-    assert (retired.highest_producer, retired.inputs) == (before.highest_producer, before.inputs)
+    assert (retired.highest_revision.producer, retired.positions) == (
+        before.highest_revision.producer,
+        before.positions,
+    )
     assert [each.state for each in retired.retained] == ["state-1", "state-2"]
     assert protocol.retire(retired, writing(5)) is None
 
@@ -345,7 +359,7 @@ def test_a_retired_scope_serves_and_desires_nothing_and_keeps_what_was_published
 def test_a_retired_scope_returns_with_its_next_sequence() -> None:
     retired = done(protocol.retire(published(ONE, TWO), writing(3)))
     returned = published(THREE, start=retired)
-    assert (live(returned), returned.sequence, returned.highest_producer) == ("state-3", 4, 3)
+    assert (live(returned), returned.sequence, returned.highest_revision.producer) == ("state-3", 4, 3)
 
 
 def test_a_rollback_of_a_retired_scope_brings_it_back_whole() -> None:
@@ -360,7 +374,7 @@ def test_a_rollback_of_a_retired_scope_brings_it_back_whole() -> None:
 def test_every_change_has_its_entry_with_what_was_live_and_desired_by_whom_and_why() -> None:
     pointer = protocol.rollback(published(ONE, TWO), writing(3, by="bob", reason="slow"), ONE)
     entry = pointer.history[-1]
-    assert (entry.sequence, entry.write, entry.kind, entry.by, entry.reason) == (
+    assert (entry.sequence, entry.write_id, entry.kind, entry.by, entry.reason) == (
         3,
         "write-3",
         "rollback",
@@ -368,7 +382,7 @@ def test_every_change_has_its_entry_with_what_was_live_and_desired_by_whom_and_w
         "slow",
     )
     assert (entry.live, entry.desired, entry.published) == (str(ONE.id), str(TWO.id), ())
-    assert (pointer.write, entry.at) == ("write-3", writing(3).at)
+    assert (pointer.write_id, entry.at) == ("write-3", writing(3).at)
 
 
 def held(times: int) -> Pointer:
@@ -389,14 +403,14 @@ def test_a_history_of_128_is_left_alone_and_a_longer_one_gives_its_oldest_64_to_
     older = PreviousChunk(key="key", sha256="0" * 64)
     short = protocol.without_chunk(pointer, older)
     assert [each.sequence for each in short.history] == list(range(CHUNK + 1, MOST_HISTORY + 2))
-    assert short.older == older
+    assert short.previous_chunk == older
 
 
 def test_a_chunk_names_the_one_before_it() -> None:
     older = PreviousChunk(key="before", sha256="1" * 64)
-    split = protocol.split_history(held(MOST_HISTORY + 1).model_copy(update={"older": older}))
+    split = protocol.split_history(held(MOST_HISTORY + 1).model_copy(update={"previous_chunk": older}))
     assert split is not None
-    assert split[0].older == older
+    assert split[0].previous_chunk == older
 
 
 # -- what became of a write
@@ -407,7 +421,7 @@ class Case:
     read: Pointer | None
     base: int
     is_now: Resolution
-    write: str = "mine"
+    write_id: str = "mine"
 
 
 OLDER = PreviousChunk(key="key", sha256="0" * 64)
@@ -426,9 +440,13 @@ BUILT_UPON = protocol.hold(MINE, writing(9))
         Case(OTHERS, 3, Resolution.NOT_APPLIED),
         Case(OTHERS, 2, Resolution.LOST),
         Case(OTHERS, 0, Resolution.LOST),
-        Case(OTHERS.model_copy(update={"history": OTHERS.history[1:], "older": OLDER}), 1, Resolution.LOST),
-        Case(OTHERS.model_copy(update={"history": OTHERS.history[1:], "older": OLDER}), 0, Resolution.BEYOND_HISTORY),
-        Case(OTHERS.model_copy(update={"history": (), "older": OLDER}), 1, Resolution.BEYOND_HISTORY),
+        Case(OTHERS.model_copy(update={"history": OTHERS.history[1:], "previous_chunk": OLDER}), 1, Resolution.LOST),
+        Case(
+            OTHERS.model_copy(update={"history": OTHERS.history[1:], "previous_chunk": OLDER}),
+            0,
+            Resolution.BEYOND_HISTORY,
+        ),
+        Case(OTHERS.model_copy(update={"history": (), "previous_chunk": OLDER}), 1, Resolution.BEYOND_HISTORY),
         Case(OTHERS.model_copy(update={"history": OTHERS.history[2:]}), 0, Resolution.LOST),
     ],
     ids=[
@@ -446,7 +464,7 @@ BUILT_UPON = protocol.hold(MINE, writing(9))
     ],
 )
 def test_a_write_whose_answer_was_lost_is_resolved_by_the_lineage(case: Case) -> None:
-    assert protocol.resolve(case.read, case.write, case.base) is case.is_now
+    assert protocol.resolve(case.read, case.write_id, case.base) is case.is_now
 
 
 # -- invariants of any sequence of changes
@@ -478,7 +496,7 @@ def carried_out(
         case "quarantine":
             return protocol.quarantine(pointer, mark, target, rollback_to=back)
         case "lift":
-            return protocol.lift_quarantine(pointer, mark, target.composition)
+            return protocol.lift_quarantine(pointer, mark, target.composition_digest)
         case "pin":
             return protocol.pin(pointer, mark, target, pinned=flag)
         case "retire":
@@ -501,7 +519,7 @@ def test_any_sequence_of_changes_keeps_the_invariants(data: st.DataObject) -> No
         following: Pointer | None
         try:
             if verb == "publish" or target is None:
-                highest = pointer.highest_producer + data.draw(st.integers(0, 2))
+                highest = pointer.highest_revision.producer + data.draw(st.integers(0, 2))
                 batch = [
                     numbers.publication(highest, composition, late=late)
                     for composition, late in data.draw(
@@ -509,16 +527,18 @@ def test_any_sequence_of_changes_keeps_the_invariants(data: st.DataObject) -> No
                     )
                 ]
                 inputs = {data.draw(st.sampled_from(["a", "b"])): data.draw(st.integers(0, 9))}
-                following = protocol.publish(pointer, mark, batch, progress(highest, pointer.derived + 1, inputs))
+                following = protocol.publish(
+                    pointer, mark, batch, progress(highest, pointer.highest_revision.derived + 1, inputs)
+                )
                 if pointer.hold is not None:
                     assert following.live == pointer.live
             else:
                 following = carried_out(verb, pointer, mark, target, back, flag)
                 if following is not None:
-                    assert (following.inputs, following.recent) == (pointer.inputs, pointer.recent)
-                    assert (following.highest_producer, following.derived) == (
-                        pointer.highest_producer,
-                        pointer.derived,
+                    assert (following.positions, following.folded_events) == (pointer.positions, pointer.folded_events)
+                    assert (following.highest_revision.producer, following.highest_revision.derived) == (
+                        pointer.highest_revision.producer,
+                        pointer.highest_revision.derived,
                     )
         except OperationRefused:
             continue
@@ -526,14 +546,14 @@ def test_any_sequence_of_changes_keeps_the_invariants(data: st.DataObject) -> No
             continue
         assert following.sequence == pointer.sequence + 1
         assert [each.sequence for each in following.history] == list(range(1, following.sequence + 1))
-        assert all(following.inputs[name] >= offset for name, offset in pointer.inputs.items())
+        assert all(following.positions[name] >= offset for name, offset in pointer.positions.items())
         ids = [each.id for each in following.retained]
         assert len(ids) == len(set(ids))
         for current in (following.live, following.desired):
             assert current is None or current in following.retained
         if following.live is not None:
-            assert not following.is_quarantined(following.live.composition)
-        assert len({each.composition for each in following.quarantined}) == len(following.quarantined)
+            assert not following.is_quarantined(following.live.composition_digest)
+        assert len({each.composition_digest for each in following.quarantined}) == len(following.quarantined)
         pointer = following
 
 
@@ -548,7 +568,7 @@ def days_later(days: int) -> protocol.Writing:
 def raised(pointer: Pointer, days: int, **inputs: int) -> Pointer:
     """The pointer after a publication that day, with these positions; `_` stands for `:`."""
     named = {name.replace("_", ":", 1): offset for name, offset in inputs.items()}
-    number = pointer.highest_producer + 1
+    number = pointer.highest_revision.producer + 1
     return protocol.publish(
         pointer, days_later(days), [make_publication(f"state-{number}", number)], progress(number, 0, named)
     )
@@ -558,30 +578,30 @@ def test_journals_that_have_been_idle_for_90_days_leave_the_inputs_by_a_collecti
     pointer = raised(published(), 0, journal_idle=3, journal_busy=1, kafka_topic=5)
     pointer = raised(pointer, 50, journal_busy=2)
     pointer = raised(pointer, 200, journal_other=1)
-    assert set(pointer.inputs) == {"journal:idle", "journal:busy", "journal:other", "kafka:topic"}
-    assert protocol.collect(pointer, days_later(90), ()).inputs == pointer.inputs
+    assert set(pointer.positions) == {"journal:idle", "journal:busy", "journal:other", "kafka:topic"}
+    assert protocol.collect(pointer, days_later(90), ()).positions == pointer.positions
     after = protocol.collect(pointer, days_later(91), ())
-    assert after.inputs == {"journal:busy": 2, "journal:other": 1, "kafka:topic": 5}
-    assert after.history[-1].change["inputs_dropped"] == 1
-    assert set(after.inputs_changed) == {"journal:busy", "journal:other"}
-    assert raised(after, 92, journal_idle=4).inputs["journal:idle"] == 4, "one that comes back is new"
+    assert after.positions == {"journal:busy": 2, "journal:other": 1, "kafka:topic": 5}
+    assert after.history[-1].change["positions_dropped"] == 1
+    assert set(after.positions_changed) == {"journal:busy", "journal:other"}
+    assert raised(after, 92, journal_idle=4).positions["journal:idle"] == 4, "one that comes back is new"
 
 
 def test_a_collection_goes_by_the_clock_of_the_store() -> None:
     pointer = raised(published(), 0, journal_one=3)
-    assert protocol.collect(pointer, days_later(200), (), as_of=days_later(10).at).inputs == {"journal:one": 3}
-    assert protocol.collect(pointer, days_later(10), (), as_of=days_later(200).at).inputs == {}
+    assert protocol.collect(pointer, days_later(200), (), as_of=days_later(10).at).positions == {"journal:one": 3}
+    assert protocol.collect(pointer, days_later(10), (), as_of=days_later(200).at).positions == {}
 
 
 def test_a_position_that_an_older_release_raised_has_its_90_days_from_the_next_collection() -> None:
     pointer = raised(published(), 0, journal_old=3)
-    unnoted = pointer.model_copy(update={"inputs_changed": {}})
-    elsewhere = pointer.model_copy(update={"inputs": {"journal:old": 9}})
+    unnoted = pointer.model_copy(update={"positions_changed": {}})
+    elsewhere = pointer.model_copy(update={"positions": {"journal:old": 9}})
     for older in (unnoted, elsewhere):
         begun = protocol.collect(older, days_later(300), ())
-        assert begun.inputs == older.inputs
-        assert protocol.collect(begun, days_later(390), ()).inputs == older.inputs
-        assert protocol.collect(begun, days_later(391), ()).inputs == {}
+        assert begun.positions == older.positions
+        assert protocol.collect(begun, days_later(390), ()).positions == older.positions
+        assert protocol.collect(begun, days_later(391), ()).positions == {}
 
 
 def test_a_repeated_position_is_no_change() -> None:
@@ -590,13 +610,13 @@ def test_a_repeated_position_is_no_change() -> None:
 
 
 def test_at_most_256_compositions_are_quarantined_and_the_refusal_says_how_to_go_on() -> None:
-    full = Quarantine(composition="0" * 64, by="ann", reason="r", at=AT)
-    rejected = tuple(full.model_copy(update={"composition": f"{number:064x}"}) for number in range(256))
+    full = Quarantine(composition_digest="0" * 64, by="ann", reason="r", at=AT)
+    rejected = tuple(full.model_copy(update={"composition_digest": f"{number:064x}"}) for number in range(256))
     pointer = published(ONE, TWO).model_copy(update={"quarantined": rejected})
     with pytest.raises(OperationRefused, match=r"256 compositions .*`rebundle quarantine .* DIGEST --lift"):
         protocol.quarantine(pointer, writing(3), ONE)
-    again = ONE.model_copy(update={"composition": rejected[0].composition})
+    again = ONE.model_copy(update={"composition_digest": rejected[0].composition_digest})
     assert protocol.quarantine(pointer, writing(3), again) is None
-    lifted = protocol.lift_quarantine(pointer, writing(3), rejected[0].composition)
+    lifted = protocol.lift_quarantine(pointer, writing(3), rejected[0].composition_digest)
     assert lifted is not None
     assert protocol.quarantine(lifted, writing(4), ONE) is not None

@@ -12,7 +12,7 @@ from tests.builders_publishing import SCOPE, make_publication, published, writin
 ONE, TWO = make_publication("state-1", 1), make_publication("state-2", 2)
 HELD = {"by": "ann", "reason": "because", "at": writing(9).at}
 """A hold, as the writing with the number 9 makes it."""
-REJECTED = {"composition": TWO.composition} | HELD
+REJECTED = {"composition_digest": TWO.composition_digest} | HELD
 
 
 def changed(pointer: Pointer | None) -> dict[str, Any]:
@@ -35,7 +35,7 @@ def rejected(pointer: Pointer, target: Publication = TWO) -> Pointer:
 def test_the_absent_pointer_belongs_to_its_scope_and_to_no_write() -> None:
     pointer = protocol.absent(SCOPE)
 
-    assert (pointer.scope, pointer.sequence, pointer.write) == (str(SCOPE), 0, "")
+    assert (pointer.scope, pointer.sequence, pointer.write_id) == (str(SCOPE), 0, "")
 
 
 @pytest.mark.parametrize(("discard_newer", "hold"), [(False, HELD), (True, None)])
@@ -58,7 +58,9 @@ def test_a_quarantine_is_recorded_and_its_end() -> None:
     pointer = rejected(published(TWO, ONE))
 
     assert changed(pointer) == {"quarantine": REJECTED}
-    assert changed(protocol.lift_quarantine(pointer, writing(10), TWO.composition)) == {"lifted": TWO.composition}
+    assert changed(protocol.lift_quarantine(pointer, writing(10), TWO.composition_digest)) == {
+        "lifted": TWO.composition_digest
+    }
 
 
 def test_a_quarantine_of_the_live_state_records_the_hold_as_well() -> None:
@@ -88,7 +90,7 @@ def test_a_retirement_ends_the_hold() -> None:
 def test_a_collection_records_what_it_released_and_the_time_of_the_store(as_of: str | None) -> None:
     following = protocol.collect(published(ONE, TWO), writing(9), {ONE.id}, as_of=as_of)
 
-    recorded = {"released": [str(ONE.id)], "used": {ONE.state: [1, ONE.composition]}}
+    recorded = {"released": [str(ONE.id)], "used": {ONE.state: [1, ONE.composition_digest]}}
     assert changed(following) == (recorded | {"as_of": as_of} if as_of else recorded)
 
 
@@ -158,9 +160,9 @@ def test_what_no_release_writes_as_used_up_is_passed_over() -> None:
 
 
 def test_a_recovery_that_cuts_a_history_off_keeps_what_its_entries_used_up() -> None:
-    dropped = {"used": {"state-0": [0, ONE.composition]}}
+    dropped = {"used": {"state-0": [0, ONE.composition_digest]}}
     cut_off = [entry.model_copy(update={"change": dropped}) for entry in published(ONE).history]
 
     following = protocol.recover(published(ONE), writing(9), ONE, ONE, retained=[ONE], hold=None, cut_off=cut_off)
 
-    assert changed(following)["used"] == {"state-0": [0, ONE.composition]}
+    assert changed(following)["used"] == {"state-0": [0, ONE.composition_digest]}

@@ -292,13 +292,13 @@ def test_a_write_that_only_the_chunks_can_tell_of_is_looked_up_there(memory: Mem
         store.before = after_the_write
         if applied:
             read = await one.publisher.swap(SCOPE, base, following)
-            assert not read.pointer.knows_write(following.write)
+            assert not read.pointer.knows_write(following.write_id)
         else:
             with pytest.raises(PointerMoved):
                 await one.publisher.swap(SCOPE, base, following)
         entries = await one.reader.history(await one.pointer())
         assert [entry.sequence for entry in entries] == list(range(1, len(entries) + 1))
-        assert sum(entry.write == following.write for entry in entries) == applied
+        assert sum(entry.write_id == following.write_id for entry in entries) == applied
 
     asyncio.run(scenario())
 
@@ -315,7 +315,7 @@ def test_history_is_split_into_chunks_that_hold_it_all(memory: MemoryStore) -> N
         assert [entry.sequence for entry in entries] == list(range(1, 3 * pointer.MOST_HISTORY + 2))
         # Each by the write that found the history full.
         firsts = range(1, len(entries) - pointer.MOST_HISTORY + 1, pointer.CHUNK)
-        writes = [entries[first + pointer.MOST_HISTORY - 1].write for first in firsts]
+        writes = [entries[first + pointer.MOST_HISTORY - 1].write_id for first in firsts]
         meant = {layout.history(SCOPE, at, at + 63, write) for at, write in zip(firsts, writes, strict=True)}
         assert set(chunks) == meant
 
@@ -334,7 +334,7 @@ def test_a_chunk_that_another_writer_has_left_is_not_used_whatever_it_holds(memo
             await held(one, current)
         [left] = await memory.scan(layout.histories(SCOPE))
         await memory.replace(left.key, Content(b"damaged"), left.version)
-        older = (await held(other, current)).pointer.older
+        older = (await held(other, current)).pointer.previous_chunk
         assert older is not None
         assert older.key != left.key
         assert len(await other.reader.history(await other.pointer())) == current.pointer.sequence + 1
@@ -398,7 +398,7 @@ async def rewritten(memory: MemoryStore, change: str) -> None:
     stored = await memory.get(layout.pointer(SCOPE))
     document = json.loads(stored.body)
     if change == "schema":
-        document["signed"]["schema"] = 2
+        document["signed"]["schema"] = 3
     else:
         document["signatures"] = [{"keyid": "k", "sig": "s"}]
     await memory.replace(layout.pointer(SCOPE), Content(json.dumps(document).encode()), stored.version)
@@ -471,9 +471,9 @@ def test_writers_with_any_faults_never_commit_twice_nor_lose_what_was_won(
                 mark = writing(10 * number + turn, by=str(number))
                 try:
                     await process.publisher.swap(SCOPE, base, protocol.hold(base.pointer, mark))
-                    won.append(mark.write)
+                    won.append(mark.write_id)
                 except PointerMoved:
-                    lost.append(mark.write)
+                    lost.append(mark.write_id)
                 except (OutcomeUnresolved, StoreRefused, StoreBusy):
                     continue
 
@@ -483,7 +483,7 @@ def test_writers_with_any_faults_never_commit_twice_nor_lose_what_was_won(
         for store in stores:
             await store.arrive()
         current = (await bucket(memory, "last").reader.pointer(SCOPE)).pointer
-        writes = [entry.write for entry in current.history]
+        writes = [entry.write_id for entry in current.history]
         assert sequences(current) == list(range(1, current.sequence + 1))
         assert len(writes) == len(set(writes))
         assert set(won) <= set(writes)
@@ -496,9 +496,9 @@ def test_a_chunk_is_vouched_for_by_its_digest(memory: MemoryStore) -> None:
     async def scenario() -> None:
         process = bucket(memory)
         current = await process.publish(make_state(1))
-        while current.pointer.older is None:
+        while current.pointer.previous_chunk is None:
             current = await held(process, current)
-        body = (await memory.get(current.pointer.older.key)).body
-        assert current.pointer.older.sha256 == hashlib.sha256(body).hexdigest()
+        body = (await memory.get(current.pointer.previous_chunk.key)).body
+        assert current.pointer.previous_chunk.sha256 == hashlib.sha256(body).hexdigest()
 
     asyncio.run(scenario())

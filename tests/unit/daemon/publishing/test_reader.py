@@ -263,10 +263,10 @@ def test_a_store_that_is_away_while_manifests_are_read_is_said_so(memory: Memory
 async def with_a_chunk(memory: MemoryStore) -> str:
     process = bucket(memory)
     current = await process.publish(make_state(1))
-    while current.pointer.older is None:
+    while current.pointer.previous_chunk is None:
         following = protocol.hold(current.pointer, process.publisher.writing("ann"))
         current = await process.publisher.swap(SCOPE, current, following)
-    return current.pointer.older.key
+    return current.pointer.previous_chunk.key
 
 
 def test_a_chunk_of_history_that_was_changed_or_is_gone_is_refused(memory: MemoryStore) -> None:
@@ -287,7 +287,7 @@ def test_a_chunk_of_history_that_was_changed_or_is_gone_is_refused(memory: Memor
     asyncio.run(scenario())
 
 
-@pytest.mark.parametrize("body", [b"", b"[]", b'{"entries": 1}', b"[" * 100_000])
+@pytest.mark.parametrize("body", [b"", b"[]", b'{"schema": 2, "entries": 1}', b"[" * 100_000])
 def test_a_chunk_of_history_that_is_none_is_damaged_though_its_digest_fits(memory: MemoryStore, body: bytes) -> None:
     async def scenario() -> None:
         key = await with_a_chunk(memory)
@@ -295,7 +295,7 @@ def test_a_chunk_of_history_that_is_none_is_damaged_though_its_digest_fits(memor
         await overwritten(memory, key, body)
         older = PreviousChunk(key=key, sha256=hashlib.sha256(body).hexdigest())
         with pytest.raises(VerificationFailed, match="is damaged"):
-            await bucket(memory).reader.history(pointer.model_copy(update={"older": older}))
+            await bucket(memory).reader.history(pointer.model_copy(update={"previous_chunk": older}))
 
     asyncio.run(scenario())
 

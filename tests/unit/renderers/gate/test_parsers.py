@@ -161,7 +161,7 @@ def test_a_blank_at_the_very_end_is_refused():
 @pytest.mark.parametrize("word", ["default", "include", "hostnames", "volatile"])
 def test_a_word_of_nginx_needs_its_backslash(word):
     assert parsers.map_line(f"\\{word} s:1;\n") == (word, "s", 1)
-    with pytest.raises(Unreadable, match="a backslash before a word of nginx"):
+    with pytest.raises(Unreadable, match="a backslash before a reserved word of nginx"):
         parsers.map_line(f"{word} s:1;\n")
 
 

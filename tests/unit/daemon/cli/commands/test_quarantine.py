@@ -45,7 +45,7 @@ def test_lift_and_rollback_to_do_not_go_together(bucket, rebundle):
 
 def test_a_quarantine_whose_states_are_gone_is_lifted_by_the_digest_of_the_composition(bucket, rebundle, monkeypatch):
     rebundle("quarantine", SCOPE, "state-2", "--reason", "bad")
-    digest = pointer(bucket).quarantined[0].composition
+    digest = pointer(bucket).quarantined[0].composition_digest
     monkeypatch.setenv("REBUNDLE_RETENTION__NEWEST", "1")
     monkeypatch.setenv("REBUNDLE_RETENTION__DAYS", "0")
     assert rebundle("gc", SCOPE).code == 0

@@ -100,7 +100,7 @@ def test_a_dry_run_is_refused_as_the_verb_would_be(bucket, rebundle, monkeypatch
 @pytest.mark.parametrize("verb", ["republish", "hold"])
 def test_a_dry_run_on_the_pointer_of_a_newer_release_is_refused_as_the_verb_would_be(bucket, rebundle, verb):
     path = bucket / str(SCOPE) / "pointer.json"
-    path.write_bytes(path.read_bytes().replace(b'"schema":1', b'"schema":99'))
+    path.write_bytes(path.read_bytes().replace(b'"schema":2', b'"schema":99'))
 
     for words in ((), ("--dry-run",)):
         result = rebundle(verb, SCOPE, "--reason", "a look", *words)

@@ -161,8 +161,8 @@ def test_an_unreadable_pointer_is_a_failed_check(bucket, rebundle):
 @pytest.mark.parametrize(
     ("changed", "problem"),
     [
-        ({"revision": {"producer": 9, "derived": 0}}, "its revision is 1, but the pointer has 9"),
-        ({"composition": "0" * 64}, "has not the composition that the pointer names"),
+        ({"revision": "9"}, "its revision is 1, but the pointer has 9"),
+        ({"composition_digest": "0" * 64}, "has not the composition that the pointer names"),
         ({"manifest_sha256": "0" * 64}, "is not the one that"),
     ],
 )

@@ -57,7 +57,7 @@ def test_the_tree_of_a_pointer_that_a_newer_release_wrote_is_left_alone(memory: 
         await process.publish(make_state(1))
         key = layout.pointer(SCOPE)
         stored = await memory.get(key)
-        await memory.replace(key, Content(stored.body.replace(b'"schema":1', b'"schema":2')), stored.version)
+        await memory.replace(key, Content(stored.body.replace(b'"schema":2', b'"schema":3')), stored.version)
         with pytest.raises(NewerSchema, match="newer release"):
             await process.live_tree.reconcile(SCOPE)
         assert list(await memory.scan(layout.live_tree(SCOPE))) == []
@@ -209,7 +209,7 @@ def test_a_commit_position_that_only_a_chunk_of_history_knows_still_counts(memor
         process = bucket(memory)
         await process.publish(make_state(1), make_state(2))
         current = await process.reader.pointer(SCOPE)
-        while current.pointer.older is None:
+        while current.pointer.previous_chunk is None:
             hold = protocol.hold(current.pointer, process.publisher.writing("ann"))
             current = await process.publisher.swap(SCOPE, current, hold)
         await synced(process)
@@ -395,7 +395,7 @@ def test_a_path_enters_the_marker_only_after_its_write_is_confirmed(memory: Memo
     asyncio.run(scenario())
 
 
-@pytest.mark.parametrize("body", [b"", b"{", b"[]", b"\xff", b'{"sequence": "x"}'])
+@pytest.mark.parametrize("body", [b"", b"{", b"[]", b"\xff", b'{"schema": 2, "sequence": "x"}'])
 def test_a_marker_that_cannot_be_read_is_written_anew(memory: MemoryStore, body: bytes) -> None:
     async def scenario() -> None:
         await bucket(memory).publish(make_state(1))
@@ -688,7 +688,9 @@ def test_a_forged_marker_hides_a_file_from_nobody_who_does_not_believe_it(memory
         marker = await marker_of(memory)
         version = (await memory.get(layout.live_tree(SCOPE, COMPOSE))).version
         files = marker.files | {COMPOSE: marker.files[COMPOSE].model_copy(update={"version": version})}
-        await edit(memory, layout.MARKER, marker.model_copy(update={"files": files}).model_dump_json().encode())
+        await edit(
+            memory, layout.MARKER, marker.model_copy(update={"files": files}).model_dump_json(by_alias=True).encode()
+        )
 
         assert (await bucket(memory).live_tree.survey(SCOPE)).in_step, "else nothing was forged"
         assert (await bucket(memory).live_tree.survey(SCOPE, reading_all=True)).seen.written == (COMPOSE,)
@@ -757,9 +759,9 @@ def test_a_survey_is_in_step_only_with_a_marker_that_says_so(memory: MemoryStore
         await synced(process)
         marker = await marker_of(memory)
         for stale in (marker.model_copy(update={"status": "updating"}), marker.model_copy(update={"sequence": 0})):
-            await edit(memory, layout.MARKER, stale.model_dump_json().encode())
+            await edit(memory, layout.MARKER, stale.model_dump_json(by_alias=True).encode())
             assert not (await process.live_tree.survey(SCOPE)).in_step
-        await edit(memory, layout.MARKER, marker.model_dump_json().encode())
+        await edit(memory, layout.MARKER, marker.model_dump_json(by_alias=True).encode())
         assert (await process.live_tree.survey(SCOPE)).in_step
 
     asyncio.run(scenario())

@@ -583,7 +583,7 @@ async def test_a_marker_with_any_status_still_says_what_was_written(
     await process.publish(make_state(1))
     await passed(process)
     marker = (await marker_of(memory)).model_copy(update={"status": status})
-    await edit(memory, layout.MARKER, marker.model_dump_json().encode())
+    await edit(memory, layout.MARKER, marker.model_dump_json(by_alias=True).encode())
     await edit(memory, ENV, None)
     assert not (await another_process(memory).live_tree.survey(SCOPE)).in_step
     assert (await passed(another_process(memory))).deleted_by_operator == (ENV,)

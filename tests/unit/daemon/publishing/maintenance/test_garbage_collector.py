@@ -14,7 +14,7 @@ from daemon.publishing.errors import NotFound, PointerLost, PointerMoved
 from daemon.publishing.grammar import timestamp
 from daemon.publishing.maintenance.garbage_collector import Collected, DeletionRefused, GarbageCollector, Part
 from daemon.publishing.maintenance.retention_rules import Policy
-from daemon.publishing.pointer import Pointer, PublicationId
+from daemon.publishing.pointer import Pointer, PublicationId, Revision
 from daemon.stores.errors import ObjectMissing, StoreError, StoreRefused, StoreUnavailable
 from daemon.stores.memory import MemoryStore
 from daemon.stores.port import Content, Listing, ObjectStore, Version
@@ -74,7 +74,7 @@ async def dropped_long_ago(store: ObjectStore, runtime: InlineRuntime) -> Bucket
     for _ in range(140):
         await bucket.operations.carry_out(SCOPE, protocol.hold, "ann")
     pointer = await bucket.pointer()
-    assert pointer.older is not None
+    assert pointer.previous_chunk is not None
     assert all("dropped" not in entry.change for entry in pointer.history)
     return bucket
 
@@ -120,7 +120,7 @@ async def test_a_collection_releases_then_deletes_and_leaves_the_rest_whole(
     assert await states(store) == ["state-3", "state-4"]
     assert [each.state for each in after.retained] == ["state-3", "state-4"]
     assert (after.kind, after.gc_epoch, after.sequence) == ("gc", 1, before.sequence + 1)
-    assert (after.live, after.desired, after.inputs) == (before.live, before.desired, before.inputs)
+    assert (after.live, after.desired, after.positions) == (before.live, before.desired, before.positions)
     assert (after.history[-1].by, after.history[-1].reason) == ("cron", "retention")
 
 
@@ -143,16 +143,16 @@ async def test_positions_of_idle_journals_go_also_where_nothing_else_does(
     bucket = Bucket(store, runtime)
     await bucket.publish(make_state(1))
     read = await bucket.reader.pointer(SCOPE)
-    progress = protocol.Progress(1, 0, {"journal:gone": 7}, ())
+    progress = protocol.Progress(Revision(1), {"journal:gone": 7}, ())
     following = protocol.publish(read.pointer, bucket.publisher.writing("ann"), (), progress)
     await bucket.publisher.swap(SCOPE, read, following)
     runtime.seconds += 89 * 24 * 3600
     await collector(store, runtime).collect(SCOPE, "cron")
-    assert (await bucket.pointer()).inputs == {"journal:1": 1, "journal:gone": 7}
+    assert (await bucket.pointer()).positions == {"journal:1": 1, "journal:gone": 7}
     runtime.seconds += 2 * 24 * 3600
     collected = await collector(store, runtime).collect(SCOPE, "cron")
     assert collected.sequence is not None
-    assert (await bucket.pointer()).inputs == {}
+    assert (await bucket.pointer()).positions == {}
     again = await collector(store, runtime).collect(SCOPE, "cron")
     assert again.sequence is None, "there is no more to do"
 

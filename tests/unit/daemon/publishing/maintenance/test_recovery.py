@@ -179,14 +179,14 @@ async def forge_chunk(store: ObjectStore, sequence: int, pointer: Pointer, chang
     [state_3] = pointer.retained_of("state-3")
     entry = pointer.history[-1].model_dump(mode="json") | {
         "sequence": sequence,
-        "write": "f" * 32,
+        "write_id": "f" * 32,
         "by": "alice",
         "reason": "approved",
         "live": str(state_3.id),
         "desired": str(state_3.id),
         "change": change,
     }
-    body = json.dumps({"entries": [entry], "older": None}).encode()
+    body = json.dumps({"schema": 2, "entries": [entry], "previous_chunk": None}).encode()
     await store.create(layout.history(SCOPE, sequence, sequence, "f" * 32), Content(body))
 
 
@@ -203,7 +203,7 @@ async def test_what_nobody_signed_lifts_no_quarantine_and_makes_nothing_live(
     before = await signed_scope(store, runtime)
     [bad] = before.quarantined
     [state_3] = before.retained_of("state-3")
-    await forge_chunk(store, 900, before, {"lifted": bad.composition, "hold": None, "quarantined": []})
+    await forge_chunk(store, 900, before, {"lifted": bad.composition_digest, "hold": None, "quarantined": []})
     await forge_marker(store, 5000, state_3.id)
     with pytest.raises(PointerLost, match="somebody else wrote the marker"):
         await trusting(store, runtime).live_tree.reconcile(SCOPE)
@@ -242,13 +242,18 @@ async def test_what_nobody_signed_may_quarantine_but_not_what_is_live(
     before = await bucket.pointer()
     [state_1], [state_3] = before.retained_of("state-1"), before.retained_of("state-3")
     bad = {"by": "ann", "reason": "bad", "at": "2026-01-01T00:00:00Z"}
-    every = [bad | {"composition": each} for each in (state_1.composition, state_3.composition, "0" * 64)]
+    every = [
+        bad | {"composition_digest": each}
+        for each in (state_1.composition_digest, state_3.composition_digest, "0" * 64)
+    ]
     unsigned = {"quarantined": every, "hold": bad, "pinned": [str(state_1.id)]}
     await forge_chunk(store, 900, before, unsigned)
     told = await recover_trusting(store, runtime, Wish(hold=False))
     pointer = await bucket.pointer()
 
-    assert [each.composition for each in pointer.quarantined] == [state_1.composition], "nor what is not even there"
+    assert [each.composition_digest for each in pointer.quarantined] == [state_1.composition_digest], (
+        "nor what is not even there"
+    )
     assert (names(pointer)[0], pointer.hold) == ("state-3", None)
     assert not any(each.pinned for each in pointer.retained)
     assert told.recovered is not None
@@ -278,7 +283,7 @@ async def test_a_chunk_that_is_not_the_one_a_signed_pointer_means_is_not_believe
 ) -> None:
     await signed_scope(store, runtime)
     bucket = trusting(store, runtime)
-    older = (await changed(bucket, MOST_HISTORY + 2)).older
+    older = (await changed(bucket, MOST_HISTORY + 2)).previous_chunk
     assert older is not None
     changed_by = (await store.get(older.key)).body.replace(b'"by":"ann"', b'"by":"eve"')
     await overwrite(store, older.key, changed_by)
@@ -287,7 +292,10 @@ async def test_a_chunk_that_is_not_the_one_a_signed_pointer_means_is_not_believe
     pointer = await bucket.pointer()
 
     assert b"eve" in changed_by
-    assert (pointer.older, "eve" in {entry.by for entry in await bucket.reader.history(pointer)}) == (None, False)
+    assert (pointer.previous_chunk, "eve" in {entry.by for entry in await bucket.reader.history(pointer)}) == (
+        None,
+        False,
+    )
 
 
 @in_loop
@@ -301,7 +309,7 @@ async def test_without_a_signed_pointer_the_chunks_have_to_do_and_it_says_so(
     told = await recover_trusting(store, runtime)
     pointer = await trusting(store, runtime).pointer()
 
-    assert [each.composition for each in pointer.quarantined] == [bad.composition]
+    assert [each.composition_digest for each in pointer.quarantined] == [bad.composition_digest]
     assert names(pointer)[0] == "state-2", "as the marker says, for what the chunk says is quarantined"
     assert told.recovered is not None
     assert any("nobody signs these" in each for each in told.recovered.unknown)
@@ -363,7 +371,7 @@ async def test_chunks_that_a_signed_pointer_leads_to_count_in_full(store: Memory
     pointer = await trusting(store, runtime).pointer()
 
     assert told.recovered is not None
-    assert (pointer.quarantined, pointer.older) == ((), read.pointer.older)
+    assert (pointer.quarantined, pointer.previous_chunk) == ((), read.pointer.previous_chunk)
     assert (await trusting(store, runtime).reader.history(pointer))[: len(entries)] == entries
 
 
@@ -403,7 +411,11 @@ async def test_a_deleted_pointer_is_rebuilt_held_and_above_every_sequence(
     assert pointer.hold is not None
     assert (pointer.hold.by, pointer.hold.reason) == ("ann", "recovered: backup was old")
     assert {each.id for each in pointer.retained} == {each.id for each in before.retained}
-    assert (pointer.highest_producer, pointer.derived, pointer.inputs) == (3, 0, {"journal:1": 30})
+    assert (pointer.highest_revision.producer, pointer.highest_revision.derived, pointer.positions) == (
+        3,
+        0,
+        {"journal:1": 30},
+    )
     assert pointer.history[-1].published == tuple(str(each.id) for each in before.retained)
     assert await tree(store) == files
     assert told.damage is not None
@@ -418,8 +430,8 @@ async def test_events_that_the_manifests_name_are_known_again(store: MemoryStore
     await remove(store, POINTER)
     await recover(store, runtime)
     pointer = await check(store, runtime)
-    assert [each.event for each in pointer.recent] == [event(number).digest[:16] for number in (1, 2, 3)]
-    assert len({each.identity for each in pointer.recent}) == 3
+    assert [each.event for each in pointer.folded_events] == [event(number).digest[:16] for number in (1, 2, 3)]
+    assert len({each.identity for each in pointer.folded_events}) == 3
 
 
 @in_loop
@@ -472,7 +484,7 @@ async def test_a_scope_without_a_whole_state_can_take_the_next_one(store: Memory
     await remove(store, POINTER)
     told = await recover(store, runtime)
     pointer = await check(store, runtime)
-    assert (names(pointer), pointer.hold is not None, pointer.highest_producer) == ((None, None), True, 0)
+    assert (names(pointer), pointer.hold is not None, pointer.highest_revision.producer) == ((None, None), True, 0)
     assert [each.id.state for each in told.remains.damaged] == ["state-1"]
 
 
@@ -486,7 +498,7 @@ async def test_a_damaged_state_is_left_out_and_named_and_can_be_sent_again(
     told = await recover(store, runtime)
     pointer = await check(store, runtime)
     assert names(pointer) == ("state-2", "state-2")
-    assert (pointer.highest_producer, len(pointer.recent)) == (2, 2)
+    assert (pointer.highest_revision.producer, len(pointer.folded_events)) == (2, 2)
     assert told.recovered is not None
     assert any(line.startswith("left out state-3@") for line in told.recovered.did)
     assert any("whether these events were folded: s e3." in line for line in told.recovered.unknown)
@@ -502,7 +514,11 @@ async def test_an_event_whose_state_was_stored_in_part_is_not_taken_for_folded(
     await remove(store, POINTER)
     await recover(store, runtime)
     pointer = await check(store, runtime)
-    assert (pointer.inputs, pointer.highest_producer, len(pointer.recent)) == ({"journal:1": 30}, 3, 3)
+    assert (pointer.positions, pointer.highest_revision.producer, len(pointer.folded_events)) == (
+        {"journal:1": 30},
+        3,
+        3,
+    )
 
 
 @pytest.mark.parametrize("whole", [False, True])
@@ -524,7 +540,7 @@ def test_an_event_that_waits_while_the_pointer_is_lost_is_published_and_desired(
             pointer = await scene.pointer()
         assert (outcome.kind, outcome.state) == (OutcomeKind.PUBLISHED, "state-2")
         assert names(pointer) == ("state-1", "state-2")
-        assert pointer.highest_producer == 2
+        assert pointer.highest_revision.producer == 2
 
     asyncio.run(play())
 
@@ -554,8 +570,8 @@ async def test_what_the_chunks_tell_is_kept(store: MemoryStore, runtime: InlineR
     await remove(store, POINTER)
     told = await recover(store, runtime, hold=False)
     pointer = await check(store, runtime)
-    assert [(each.composition, each.reason) for each in pointer.quarantined] == [
-        (before.quarantined[0].composition, "bad")
+    assert [(each.composition_digest, each.reason) for each in pointer.quarantined] == [
+        (before.quarantined[0].composition_digest, "bad")
     ]
     assert [each.state for each in pointer.retained if each.pinned] == ["state-1"]
     assert pointer.hold is not None
@@ -636,7 +652,7 @@ async def test_a_chunk_that_is_gone_with_the_pointer_stops_no_later_change(
     await remove(store, POINTER)
     await recover(store, runtime)
     pointer = await check(store, runtime)
-    assert (pointer.older, pointer.history[0].sequence) == (None, 65)
+    assert (pointer.previous_chunk, pointer.history[0].sequence) == (None, 65)
     assert second in await chunks(store)
     assert (await recover(store, runtime)).recovered is None
 
@@ -701,15 +717,15 @@ async def test_of_two_chunks_with_the_same_entries_the_one_that_counts_is_led_to
     bucket = await grown(store, runtime, 1)
     await held(bucket, MOST_HISTORY + 1)
     pointer = await bucket.pointer()
-    assert pointer.older is not None
-    body = (await store.get(pointer.older.key)).body
+    assert pointer.previous_chunk is not None
+    body = (await store.get(pointer.previous_chunk.key)).body
     for write in ("0" * 32, "f" * 32):
         await store.create(layout.history(SCOPE, 1, 64, write), Content(body))
     old = await store.get(POINTER)
     await held(bucket, 3)
     await overwrite(store, POINTER, old.body)
     assert (await recover(store, runtime)).recovered is not None
-    assert (await bucket.pointer()).older == pointer.older
+    assert (await bucket.pointer()).previous_chunk == pointer.previous_chunk
 
 
 @in_loop
@@ -776,15 +792,13 @@ async def test_a_chunk_that_cannot_be_read_tells_the_sequences_it_had(
 
 
 @in_loop
-async def test_a_chunk_of_an_earlier_release_that_is_empty_tells_its_sequences_by_its_key(
-    store: MemoryStore, runtime: InlineRuntime
-) -> None:
+async def test_a_chunk_that_is_empty_tells_its_sequences_by_its_key(store: MemoryStore, runtime: InlineRuntime) -> None:
     await grown(store, runtime, 1)
-    await store.create(f"{layout.histories(SCOPE)}321.json", Content(b""))
+    await store.create(layout.history(SCOPE, 321, 384, "w"), Content(b""))
     await store.create(f"{layout.histories(SCOPE)}notes.txt", Content(b"somebody's"))
     told = await recover(store, runtime)
-    assert told.remains.traces["the history"] == 320 + 64
-    assert (await check(store, runtime)).sequence == 320 + 64 + MOST_HISTORY + 1
+    assert told.remains.traces["the history"] == 384
+    assert (await check(store, runtime)).sequence == 384 + MOST_HISTORY + 1
 
 
 @in_loop
@@ -793,7 +807,7 @@ async def test_a_chunk_that_is_cut_off_tells_what_its_bytes_still_have_beyond_it
 ) -> None:
     await grown(store, runtime, 1)
     # An earlier recovery went on at a higher sequence in the midst of it.
-    await store.create(f"{layout.histories(SCOPE)}321.json", Content(b'{"entries":[{"sequence":330},{"sequence":900'))
+    await store.create(layout.history(SCOPE, 321, 384, "w"), Content(b'{"entries":[{"sequence":330},{"sequence":900'))
     told = await recover(store, runtime)
     assert told.remains.traces["the history"] == 900
 
@@ -832,7 +846,7 @@ async def test_an_old_pointer_that_was_put_back_is_brought_up_to_what_came_after
     pointer = await check(store, runtime)
     assert names(pointer) == ("state-3", "state-3")
     assert pointer.sequence > before.sequence
-    assert pointer.inputs == {"journal:1": 30}
+    assert pointer.positions == {"journal:1": 30}
     assert [(each.state, each.pinned) for each in pointer.retained] == [
         ("state-1", True),
         ("state-2", False),
@@ -893,17 +907,13 @@ async def test_freshness_and_a_damaged_pointer_tell_sequences(store: MemoryStore
 
 
 @in_loop
-async def test_bytes_kept_aside_and_a_damaged_marker_tell_sequences(store: MemoryStore, runtime: InlineRuntime) -> None:
+async def test_a_damaged_marker_tells_its_sequence(store: MemoryStore, runtime: InlineRuntime) -> None:
     await grown(store, runtime)
-    # The folder names of releases that kept bytes by sequence.
-    await store.create(f"{layout.all_replaced(SCOPE)}400/base/x", Content(b"theirs"))
-    await store.create(layout.replaced(SCOPE, "base/x", "9" * 64), Content(b"theirs"))
     await overwrite(store, MARKER, b'{"sequence": 300, "files": {')
     await remove(store, POINTER)
     told = await recover(store, runtime)
-    assert told.remains.traces["bytes kept aside"] == 400
     assert told.remains.traces["the live tree's marker"] == 300
-    assert (await check(store, runtime)).sequence == 400 + MOST_HISTORY + 1
+    assert (await check(store, runtime)).sequence == 300 + MOST_HISTORY + 1
 
 
 @in_loop
@@ -936,7 +946,7 @@ async def test_a_missing_state_leaves_a_pointer_that_is_whole_otherwise(
     pointer = await check(store, runtime)
     assert [each.state for each in pointer.retained] == ["state-2", "state-3"]
     assert (names(pointer), pointer.hold, pointer.sequence) == (("state-3", "state-3"), None, before.sequence + 1)
-    assert (pointer.inputs, pointer.recent) == (before.inputs, before.recent)
+    assert (pointer.positions, pointer.folded_events) == (before.positions, before.folded_events)
     assert told.recovered is not None
     assert str(missing.id) in told.recovered.did[0]
 
@@ -1013,7 +1023,7 @@ def test_an_answer_that_goes_wrong_stops_no_recovery(runtime: InlineRuntime, fau
         await faulty.arrive()
         pointer = await check(store, runtime)
         assert told.recovered is not None
-        assert pointer.write == told.recovered.pointer.write
+        assert pointer.write_id == told.recovered.pointer.write_id
 
     asyncio.run(play())
 

@@ -28,7 +28,7 @@ from tests.builders_publishing import AT, SCOPE, make_publication, published, wr
 ONE, TWO, THREE = (
     make_publication(f"state-{n}", n).model_copy(update={"at": f"2026-01-0{n}T00:00:00.000Z"}) for n in (1, 2, 3)
 )
-OLDER = PreviousChunk(key=f"{SCOPE}/history/1.json", sha256="0" * 64)
+OLDER = PreviousChunk(key=f"{SCOPE}/history/1-64-w.json", sha256="0" * 64)
 NEVER: dict[str, Any] = {"live": None, "desired": None}
 
 
@@ -44,7 +44,7 @@ def recovered(left: Remains, wish: Wish = Wish()) -> Recovered:  # noqa: B008  #
 
 def entry(sequence: int, **fields: Any) -> HistoryEntry:
     return HistoryEntry.model_validate(
-        {"sequence": sequence, "write": f"w{sequence}", "kind": "hold", "at": AT, "by": "bob"} | fields
+        {"sequence": sequence, "write_id": f"w{sequence}", "kind": "hold", "at": AT, "by": "bob"} | fields
     )
 
 
@@ -68,7 +68,7 @@ def test_what_was_stored_in_a_scope_that_never_had_a_pointer_is_published_only_b
     assert {str(each) for each in left.unnamed_uploads} == {str(each.id) for each in (ONE, moved, LEFT, RIGHT)}
     for each in (ONE, moved, LEFT, RIGHT):
         taken = recovered(left, Wish(live=str(each.id))).pointer
-        assert (retained(taken), taken.live and taken.live.id, taken.inputs) == ([str(each.id)], each.id, {})
+        assert (retained(taken), taken.live and taken.live.id, taken.positions) == ([str(each.id)], each.id, {})
         assert taken.desired == taken.live
     with pytest.raises(OperationRefused, match=re.escape(f"{LEFT.id}, {RIGHT.id}")):
         recovery_rules.recover(left, writing(), Wish(live="state-7"))
@@ -89,7 +89,7 @@ def test_whatever_shows_that_there_was_a_pointer_makes_uploads_count(trace: dict
 
 
 def test_what_an_earlier_recovery_recorded_counts_where_nothing_else_tells() -> None:
-    rejected = {"composition": TWO.composition, "by": "bob", "reason": "bad", "at": AT}
+    rejected = {"composition_digest": TWO.composition_digest, "by": "bob", "reason": "bad", "at": AT}
     held = {"by": "bob", "reason": "wait", "at": AT}
     told = entry(7, kind="recover", change={"quarantined": [rejected, "?"], "pinned": [str(ONE.id)], "hold": held})
     pointer = recovered(remains(ONE, TWO, entries=(told,))).pointer
@@ -147,7 +147,7 @@ def test_an_older_pointer_does_not_vouch_for_another_manifest() -> None:
 
 def test_the_newer_of_live_tree_and_history_tells_what_was_live() -> None:
     told = entry(5, live=str(ONE.id), desired=str(TWO.id), published=[str(ONE.id), str(TWO.id)])
-    left = remains(ONE, TWO, entries=(told,), tree=TWO.id, chunked=5, older=OLDER)
+    left = remains(ONE, TWO, entries=(told,), tree=TWO.id, chunked=5, previous_chunk=OLDER)
     assert live(recovered(replace(left, tree_sequence=4)).pointer) == "state-1"
     assert live(recovered(replace(left, tree_sequence=6)).pointer) == "state-2"
     gone = replace(left, tree_sequence=6, tree=PublicationId(state="gone", attempt="x"))
@@ -173,7 +173,7 @@ def test_a_retired_scope_stays_retired_unless_something_is_newer_or_asked_for() 
 def test_a_derived_state_is_live_where_no_explicit_one_is_left() -> None:
     moved = make_publication("derived", 1, derived=2, kind="derived")
     pointer = recovered(remains(moved)).pointer
-    assert (live(pointer), pointer.highest_producer, pointer.derived) == ("derived", 1, 2)
+    assert (live(pointer), pointer.highest_revision.producer, pointer.highest_revision.derived) == ("derived", 1, 2)
 
 
 # -- what was stored and perhaps never committed
@@ -198,14 +198,19 @@ def derived(number: int, revision: int = 1, *, composition: str = "") -> Publica
 
 def folded(pointer: Pointer) -> list[int]:
     """The numbers of the events that need not be folded again."""
-    return [int(each.event, 16) for each in pointer.recent]
+    return [int(each.event, 16) for each in pointer.folded_events]
 
 
 def test_a_damaged_publication_that_no_change_names_counts_for_nothing() -> None:
     damaged = Damaged(PublicationId(state="x", attempt="a"), "cut off", Revision(producer=8), (event(8, 80),))
     found = recovered(remains(ONE, damaged=(damaged, Damaged(PublicationId(state="y", attempt="b"), "is gone"))))
     pointer = found.pointer
-    assert (pointer.highest_producer, pointer.derived, pointer.inputs, pointer.recent) == (1, 0, {}, ())
+    assert (
+        pointer.highest_revision.producer,
+        pointer.highest_revision.derived,
+        pointer.positions,
+        pointer.folded_events,
+    ) == (1, 0, {}, ())
     assert "left out x@a: cut off" in found.did
     assert any("whether these events were folded: s e8." in line for line in found.unknown)
     assert any("restore their objects before you recover" in line for line in found.unknown)
@@ -216,21 +221,26 @@ def test_the_number_of_a_damaged_publication_that_a_change_names_is_used_up() ->
         PublicationId(state="x", attempt="a"), "cut off", Revision(producer=8, derived=3), (event(8, 80),)
     )
     pointer = recovered(remains(ONE, entries=(entry(5, published=["x@a"]),), damaged=(damaged,))).pointer
-    assert (pointer.highest_producer, pointer.derived, pointer.inputs, pointer.recent) == (8, 3, {}, ())
+    assert (
+        pointer.highest_revision.producer,
+        pointer.highest_revision.derived,
+        pointer.positions,
+        pointer.folded_events,
+    ) == (8, 3, {}, ())
 
 
 def test_positions_are_passed_only_by_what_was_committed_for_certain() -> None:
     stored = tuple(Found(each, (event(number, 10 * number),)) for number, each in enumerate((ONE, TWO, THREE), 1))
     alone = Remains(SCOPE, had_pointer=True, found=stored)
-    assert recovered(alone).pointer.inputs == {}
+    assert recovered(alone).pointer.positions == {}
     assert folded(recovered(alone).pointer) == [1, 2, 3]
-    assert recovered(replace(alone, tree=TWO.id)).pointer.inputs == {"journal:1": 20}
+    assert recovered(replace(alone, tree=TWO.id)).pointer.positions == {"journal:1": 20}
     named = replace(alone, entries=(entry(7, kind="publish", published=[str(TWO.id)]),))
-    assert recovered(named).pointer.inputs == {"journal:1": 20}
+    assert recovered(named).pointer.positions == {"journal:1": 20}
     taken_over = replace(alone, entries=(entry(7, kind="recover", published=[str(TWO.id)]),), tree=TWO.id)
-    assert recovered(taken_over).pointer.inputs == {}
-    old = published(ONE).model_copy(update={"inputs": {"journal:1": 25, "journal:2": 1}})
-    assert recovered(replace(named, pointer=old, traces={"marker": 9})).pointer.inputs == old.inputs
+    assert recovered(taken_over).pointer.positions == {}
+    old = published(ONE).model_copy(update={"positions": {"journal:1": 25, "journal:2": 1}})
+    assert recovered(replace(named, pointer=old, traces={"marker": 9})).pointer.positions == old.positions
 
 
 def test_of_a_batch_that_was_stored_in_part_the_state_that_is_missing_can_still_be_folded() -> None:
@@ -239,7 +249,7 @@ def test_of_a_batch_that_was_stored_in_part_the_state_that_is_missing_can_still_
     pointer = recovered(
         Remains(SCOPE, had_pointer=True, found=(Found(THREE, (event(3, 30),)), late), damaged=(gone,), tree=THREE.id)
     ).pointer
-    assert (pointer.inputs, pointer.highest_producer) == ({"journal:1": 30}, 3)
+    assert (pointer.positions, pointer.highest_revision.producer) == ({"journal:1": 30}, 3)
     assert folded(pointer) == [3, 2]
     assert [(each.state, each.late) for each in pointer.retained] == [("state-3", False), ("state-2", True)]
 
@@ -277,16 +287,16 @@ def test_events_of_explicit_states_and_of_what_was_committed_are_known_from_what
 
 def test_an_event_that_is_behind_a_position_that_was_passed_is_not_told_as_waiting() -> None:
     damaged = Damaged(PublicationId(state="x", attempt="a"), "cut off", None, (event(8, 30), event(9, 31)))
-    old = published(ONE).model_copy(update={"inputs": {"journal:1": 30}})
+    old = published(ONE).model_copy(update={"positions": {"journal:1": 30}})
     found = recovered(remains(ONE, damaged=(damaged,), pointer=old, traces={"marker": 9}))
     assert any("whether these events were folded: s e9." in line for line in found.unknown)
 
 
 def test_the_numbers_of_an_older_pointer_hold_though_nothing_else_has_them() -> None:
-    old = published(ONE).model_copy(update={"highest_producer": 7, "derived": 2})
+    old = published(ONE).model_copy(update={"highest_revision": Revision(7, 2)})
     lost = derived(1, 7, composition="a")
     pointer = recovered(remains(ONE, lost, pointer=old, traces={"marker": 9})).pointer
-    assert (pointer.highest_producer, pointer.derived, desired(pointer)) == (7, 2, "state-1")
+    assert (pointer.highest_revision.producer, pointer.highest_revision.derived, desired(pointer)) == (7, 2, "state-1")
 
 
 def test_a_state_that_lost_its_race_does_not_become_desired() -> None:
@@ -350,7 +360,7 @@ def test_without_a_hold_live_is_desired_unless_a_quarantine_keeps_them_apart() -
     followed = remains(ONE, TWO, tree=ONE.id, tree_sequence=3)
     assert recovered(followed, unheld).pointer.hold is not None
     assert recovered(replace(followed, tree=TWO.id), unheld).pointer.hold is None
-    rejected = {"composition": TWO.composition, "by": "bob", "reason": "bad", "at": AT}
+    rejected = {"composition_digest": TWO.composition_digest, "by": "bob", "reason": "bad", "at": AT}
     withheld = recovered(replace(followed, entries=(entry(2, change={"quarantine": rejected}),)), unheld).pointer
     assert (live(withheld), desired(withheld), withheld.hold) == ("state-1", "state-2", None)
     held = entry(2, change={"hold": {"by": "bob", "reason": "wait", "at": AT}})
@@ -363,7 +373,7 @@ def test_a_mended_pointer_without_a_hold_has_no_desired_state_that_is_not_live()
     rejected = protocol.quarantine(published(ONE, TWO), writing(3), TWO, rollback_to=ONE)
     assert rejected is not None
     lifted = protocol.lift_quarantine(
-        protocol.rollback(rejected, writing(4), ONE, discard_newer=True) or rejected, writing(5), TWO.composition
+        protocol.rollback(rejected, writing(4), ONE, discard_newer=True) or rejected, writing(5), TWO.composition_digest
     )
     assert lifted is not None
     pointer = lifted.model_copy(update={"live": ONE, "desired": THREE, "retained": (ONE, TWO, THREE), "hold": None})
@@ -454,7 +464,7 @@ def test_of_uploads_with_one_id_or_number_the_one_that_a_change_names_is_retaine
     same_number = upload("other", 7, "x", "c")
     for change in (
         entry(5, kind="publish", published=[str(RIGHT.id)]),
-        entry(5, kind="gc", change={"used": {"state-7": [7, RIGHT.composition]}}),
+        entry(5, kind="gc", change={"used": {"state-7": [7, RIGHT.composition_digest]}}),
     ):
         found = recovered(remains(LEFT, RIGHT, same_number, entries=(change,)))
         assert retained(found.pointer) == [str(RIGHT.id)]
@@ -474,7 +484,7 @@ def test_what_was_committed_counts_more_than_what_an_earlier_recovery_took_over(
 
 
 def test_the_composition_of_a_damaged_publication_that_a_change_names_is_the_one_that_was_committed() -> None:
-    damaged = Damaged(RIGHT.id, "cut off", RIGHT.revision, (), RIGHT.composition, "explicit")
+    damaged = Damaged(RIGHT.id, "cut off", RIGHT.revision, (), RIGHT.composition_digest, "explicit")
     again = RIGHT.model_copy(update={"attempt": "again"})
     told = entry(5, kind="publish", published=[str(RIGHT.id)])
     pointer = recovered(remains(LEFT, again, entries=(told,), damaged=(damaged,))).pointer
@@ -489,7 +499,7 @@ def test_of_uploads_that_nothing_names_none_is_retained_until_an_operator_says_w
     )
     found = recovered(left)
     assert retained(found.pointer) == [str(ONE.id)]
-    assert (found.pointer.highest_producer, folded(found.pointer)) == (1, [])
+    assert (found.pointer.highest_revision.producer, folded(found.pointer)) == (1, [])
     [line] = [line for line in found.unknown if "which of these was committed" in line]
     assert f"`rebundle recover {SCOPE} --live {LEFT.id} --reason '…'`" in line
     for each in (LEFT, RIGHT):
@@ -526,7 +536,7 @@ def test_an_upload_that_was_left_out_can_be_taken_in_once_the_pointer_goes_on() 
     assert recovery_rules.recover(left, writing(), Wish()) is None
     after = recovered(left, Wish(live=str(LEFT.id))).pointer
     assert (live(after), retained(after)) == ("state-7", [str(ONE.id), str(LEFT.id)])
-    assert (after.highest_producer, folded(after)) == (7, [7])
+    assert (after.highest_revision.producer, folded(after)) == (7, [7])
     assert after.history[-1].published == (str(LEFT.id),)
     with pytest.raises(OperationRefused, match="never committed"):
         recovery_rules.recover(replace(left, pointer=after), writing(), Wish(live=str(RIGHT.id)))
@@ -556,23 +566,23 @@ def test_uploads_that_are_newer_than_a_pointer_and_that_nothing_names_are_listed
 
 
 def test_a_history_is_cut_off_only_where_the_pointers_own_chain_is_broken() -> None:
-    pointer = published(ONE).model_copy(update={"older": OLDER})
-    ahead = PreviousChunk(key=f"{SCOPE}/history/65.json", sha256="1" * 64)
-    left = remains(ONE, pointer=pointer, older=ahead, chunked=128)
+    pointer = published(ONE).model_copy(update={"previous_chunk": OLDER})
+    ahead = PreviousChunk(key=f"{SCOPE}/history/65-128-w.json", sha256="1" * 64)
+    left = remains(ONE, pointer=pointer, previous_chunk=ahead, chunked=128)
     assert recovery_rules.recover(left, writing(), Wish()) is None
     cut = recovered(replace(left, chain_holds=False)).pointer
-    assert (cut.older, cut.history[0].sequence) == (None, 1)
+    assert (cut.previous_chunk, cut.history[0].sequence) == (None, 1)
 
 
 def test_ids_that_a_history_which_is_cut_off_used_up_stay_used_up() -> None:
     told = entry(1, kind="gc", change={"used": {"old": [3, "c" * 64]}})
-    broken = remains(TWO, pointer=published(ONE).model_copy(update={"older": OLDER}), entries=(told,))
+    broken = remains(TWO, pointer=published(ONE).model_copy(update={"previous_chunk": OLDER}), entries=(told,))
     mended = recovered(replace(broken, chain_holds=False)).pointer
-    assert set(protocol.used_up(mended.history)) == {("old", 3, "c" * 64), ("state-1", 1, ONE.composition)}
+    assert set(protocol.used_up(mended.history)) == {("old", 3, "c" * 64), ("state-1", 1, ONE.composition_digest)}
     many = tuple(entry(number) for number in range(2, MOST_HISTORY + 9))
     rebuilt = recovered(remains(TWO, entries=(told, *many))).pointer
     assert list(protocol.used_up(rebuilt.history)) == [("old", 3, "c" * 64)]
-    reached = recovered(remains(TWO, entries=(told, *many), older=OLDER, chunked=100)).pointer
+    reached = recovered(remains(TWO, entries=(told, *many), previous_chunk=OLDER, chunked=100)).pointer
     assert list(protocol.used_up(reached.history)) == [], "the chunks tell"
 
 
@@ -583,7 +593,7 @@ def test_many_names_are_told_shortly() -> None:
 
 def assert_no_contradiction(pointer: Pointer) -> None:
     """Protocol 3: the id, the number and the composition of an explicit state belong together."""
-    triples = {(p.state, p.revision.producer, p.composition) for p in pointer.retained if p.kind == "explicit"}
+    triples = {(p.state, p.revision.producer, p.composition_digest) for p in pointer.retained if p.kind == "explicit"}
     for part in (0, 1):
         assert len({triple[part] for triple in triples}) == len(triples)
 
@@ -611,7 +621,7 @@ def any_remains(draw: st.DrawFn) -> Remains:
                         {},
                         {"hold": {"by": "b", "reason": "r", "at": AT}},
                         {"hold": None},
-                        {"quarantine": {"composition": f"{1:064x}", "by": "b", "reason": "r", "at": AT}},
+                        {"quarantine": {"composition_digest": f"{1:064x}", "by": "b", "reason": "r", "at": AT}},
                         {"released": names[:2]},
                     ]
                 )
@@ -647,10 +657,10 @@ def test_any_recovery_is_above_every_trace_and_names_only_what_verifies(left: Re
     assert {each.id for each in pointer.retained} <= verified
     for each in (pointer.live, pointer.desired):
         assert each is None or each in pointer.retained
-    assert pointer.live is None or not pointer.is_quarantined(pointer.live.composition)
-    assert pointer.highest_producer >= max((each.revision.producer for each in pointer.retained), default=0)
+    assert pointer.live is None or not pointer.is_quarantined(pointer.live.composition_digest)
+    assert pointer.highest_revision.producer >= max((each.revision.producer for each in pointer.retained), default=0)
     assert_no_contradiction(pointer)
     assert not hold or pointer.live is None or pointer.hold is not None
     apart = (pointer.live and pointer.live.id) != (pointer.desired and pointer.desired.id)
-    withheld = pointer.desired is not None and pointer.is_quarantined(pointer.desired.composition)
+    withheld = pointer.desired is not None and pointer.is_quarantined(pointer.desired.composition_digest)
     assert pointer.hold is not None or withheld or not apart

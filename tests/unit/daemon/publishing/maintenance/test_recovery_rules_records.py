@@ -10,7 +10,7 @@ from daemon.publishing.errors import NotFound, OperationRefused
 from daemon.publishing.maintenance import recovery_rules
 from daemon.publishing.maintenance.recovery_rules import Found, Recovered, Remains, Wish
 from daemon.publishing.manifest import ManifestEvent
-from daemon.publishing.pointer import MOST_HISTORY, HistoryEntry, Pointer, PreviousChunk, Publication
+from daemon.publishing.pointer import MOST_HISTORY, HistoryEntry, Pointer, PreviousChunk, Publication, Revision
 from events.model import Identity
 from tests.builders_publishing import AT, SCOPE, make_publication, published, writing
 
@@ -31,7 +31,7 @@ def remains(*publications: Publication, **more: Any) -> Remains:
 
 def entry(sequence: int, **fields: Any) -> HistoryEntry:
     return HistoryEntry.model_validate(
-        {"sequence": sequence, "write": f"w{sequence}", "kind": "publish", "at": AT, "by": "bob"} | fields
+        {"sequence": sequence, "write_id": f"w{sequence}", "kind": "publish", "at": AT, "by": "bob"} | fields
     )
 
 
@@ -45,17 +45,17 @@ def test_an_event_that_need_not_be_folded_again_has_the_identity_that_a_batch_lo
     )
     pointer = recovered(Remains(SCOPE, traces={"marker": 7}, found=(Found(ONE, (event,)),))).pointer
 
-    assert [(each.identity, each.event) for each in pointer.recent] == [
+    assert [(each.identity, each.event) for each in pointer.folded_events] == [
         (Identity("http", "urn:s", "e").digest[:16], "d" * 16)
     ]
 
 
 def test_a_history_has_only_what_no_chunk_has() -> None:
     entries = tuple(entry(number, published=[str(ONE.id)], change=USED) for number in (4, 5, 6))
-    pointer = recovered(remains(ONE, TWO, entries=entries, older=OLDER, chunked=5)).pointer
+    pointer = recovered(remains(ONE, TWO, entries=entries, previous_chunk=OLDER, chunked=5)).pointer
 
     assert [each.sequence for each in pointer.history[:-1]] == [6]
-    assert pointer.older == OLDER
+    assert pointer.previous_chunk == OLDER
     assert "used" not in pointer.history[-1].change
 
 
@@ -91,7 +91,7 @@ def test_a_recovery_says_that_a_scope_stays_retired() -> None:
 
 
 def test_a_mended_pointer_repeats_nothing_that_its_chunks_have() -> None:
-    pointer = published(ONE, TWO, THREE).model_copy(update={"older": OLDER})
+    pointer = published(ONE, TWO, THREE).model_copy(update={"previous_chunk": OLDER})
     left = remains(TWO, THREE, pointer=pointer, entries=(entry(1, change=USED),))
 
     assert used(recovered(left).pointer) == ["state-1"]
@@ -129,7 +129,7 @@ def test_an_upload_that_is_taken_in_below_the_highest_number_was_late() -> None:
 
     assert taken(low)[1]
     assert not taken(high)[1]
-    assert (taken(low)[0].highest_producer, taken(high)[0].highest_producer) == (3, 5)
+    assert (taken(low)[0].highest_revision, taken(high)[0].highest_revision) == (Revision(3), Revision(5))
 
 
 def test_the_number_of_a_derived_upload_that_is_taken_in_counts() -> None:
@@ -139,17 +139,17 @@ def test_the_number_of_a_derived_upload_that_is_taken_in_counts() -> None:
     other = make_publication("derived-0", 1, derived=1, kind="derived", composition="b" * 64)
     again = recovered(remains(ONE, first, other, pointer=taken), Wish(live=str(other.id))).pointer
 
-    assert (taken.highest_producer, taken.derived) == (1, 2)
+    assert (taken.highest_revision.producer, taken.highest_revision.derived) == (1, 2)
     assert taken.live is not None
     assert not taken.live.late
-    assert (again.highest_producer, again.derived) == (1, 2)
+    assert (again.highest_revision.producer, again.highest_revision.derived) == (1, 2)
     assert again.live is not None
     assert again.live.late
 
 
 def test_what_a_change_in_a_chunk_released_is_not_taken_in_again() -> None:
     pointer = published(ONE, TWO)
-    pointer = pointer.model_copy(update={"older": OLDER, "history": pointer.history[1:]})
+    pointer = pointer.model_copy(update={"previous_chunk": OLDER, "history": pointer.history[1:]})
     released = entry(1, kind="gc", change={"released": [str(THREE.id)]})
     left = remains(ONE, TWO, THREE, pointer=pointer, entries=(released,))
 

@@ -13,7 +13,7 @@ from tests.builders_publishing import AT, SCOPE, make_publication, make_state, p
 ONE, TWO, THREE = (
     make_publication(f"state-{n}", n).model_copy(update={"at": f"2026-01-0{n}T00:00:00.000Z"}) for n in (1, 2, 3)
 )
-REJECTED = {"composition": TWO.composition, "by": "bob", "reason": "bad", "at": AT}
+REJECTED = {"composition_digest": TWO.composition_digest, "by": "bob", "reason": "bad", "at": AT}
 OLDER = PreviousChunk(key=f"{SCOPE}/history/1-64-{'0' * 32}.json", sha256="0" * 64)
 
 
@@ -30,7 +30,7 @@ def recovered(*publications: Publication, **left: Any) -> Recovered:
 def changes(*recorded: dict[str, Any]) -> tuple[HistoryEntry, ...]:
     """Entries of a history chunk with these changes."""
     return tuple(
-        HistoryEntry(sequence=number, write=f"w{number}", kind="hold", at=AT, by="bob", change=change)
+        HistoryEntry(sequence=number, write_id=f"w{number}", kind="hold", at=AT, by="bob", change=change)
         for number, change in enumerate(recorded, 1)
     )
 
@@ -51,7 +51,7 @@ def test_pins_are_replayed_in_their_order() -> None:
 
 def test_a_quarantine_is_replayed_and_its_end() -> None:
     rejected = recovered(ONE, TWO, entries=changes({"quarantine": REJECTED})).pointer
-    lifted = recovered(ONE, TWO, entries=changes({"quarantine": REJECTED}, {"lifted": TWO.composition})).pointer
+    lifted = recovered(ONE, TWO, entries=changes({"quarantine": REJECTED}, {"lifted": TWO.composition_digest})).pointer
 
     assert [each.reason for each in rejected.quarantined] == ["bad"]
     assert lifted.quarantined == ()
@@ -92,10 +92,10 @@ def test_a_history_whose_chunks_are_gone_is_cut_off_and_that_is_said() -> None:
 
     assert broken.did[0] == "cut the history off where its chunks are gone or changed"
     assert not any("left out" in line for line in broken.did)
-    assert broken.pointer.older is None
+    assert broken.pointer.previous_chunk is None
 
 
 def test_a_mended_pointer_keeps_the_chunks_that_are_whole() -> None:
     pointer = protocol.without_chunk(published(ONE, TWO, THREE), OLDER)
 
-    assert recovered(ONE, THREE, pointer=pointer).pointer.older == OLDER
+    assert recovered(ONE, THREE, pointer=pointer).pointer.previous_chunk == OLDER

@@ -20,11 +20,13 @@ COMPARE = "what was live, held and quarantined, and in which order: history and 
 
 
 def rejected(publication: Publication | None = None, reason: str = "bad") -> Quarantine:
-    return Quarantine(composition=publication.composition if publication else ABSENT, by="bob", reason=reason, at=AT)
+    return Quarantine(
+        composition_digest=publication.composition_digest if publication else ABSENT, by="bob", reason=reason, at=AT
+    )
 
 
 def entry(number: int, **change: Any) -> HistoryEntry:
-    return HistoryEntry(sequence=number, write=f"w{number}", kind="quarantine", at=AT, by="bob", change=change)
+    return HistoryEntry(sequence=number, write_id=f"w{number}", kind="quarantine", at=AT, by="bob", change=change)
 
 
 def quarantined(*publications: Publication | None) -> tuple[HistoryEntry, ...]:
@@ -56,7 +58,7 @@ def recovered(
 
 
 def rejections(pointer: Pointer) -> dict[str, str]:
-    return {each.composition: each.reason for each in pointer.quarantined}
+    return {each.composition_digest: each.reason for each in pointer.quarantined}
 
 
 def live(pointer: Pointer) -> str | None:
@@ -68,16 +70,16 @@ def test_an_unsigned_change_quarantines_what_is_there_and_not_live() -> None:
     for entries in (quarantined(ONE, TWO, None), (in_one,), (entry(1), *quarantined(TWO), in_one)):
         pointer = recovered(Unsigned(entries=entries)).pointer
 
-        assert rejections(pointer) == {ONE.composition: "bad"}
+        assert rejections(pointer) == {ONE.composition_digest: "bad"}
         assert live(pointer) == "state-2"
 
 
 def test_an_unsigned_change_sets_nothing_free() -> None:
     signed = protocol.quarantine(SIGNED, writing(3), ONE)
-    lifting = entry(900, lifted=ONE.composition, quarantined=[], hold=None)
+    lifting = entry(900, lifted=ONE.composition_digest, quarantined=[], hold=None)
     pointer = recovered(Unsigned(entries=(lifting,)), pointer=signed.model_copy(update={"hold": HELD})).pointer
 
-    assert rejections(pointer) == {ONE.composition: "because"}
+    assert rejections(pointer) == {ONE.composition_digest: "because"}
     assert pointer.hold == HELD
 
 
@@ -91,7 +93,7 @@ def test_a_quarantine_keeps_a_state_that_is_there_from_becoming_live_without_any
     unsigned = Unsigned(entries=quarantined(THREE, None))
     told = recovered(unsigned, pointer=None)
 
-    assert rejections(told.pointer) == {THREE.composition: "bad"}
+    assert rejections(told.pointer) == {THREE.composition_digest: "bad"}
     assert live(told.pointer) == "state-2"
     assert told.unknown[2] == COMPARE + "Compare it with what runs"
 
@@ -100,7 +102,7 @@ def test_what_a_pointer_without_a_valid_signature_holds_and_quarantines_stays_so
     doubted = published(ONE).model_copy(update={"quarantined": (rejected(TWO), rejected()), "hold": HELD})
     told = recovered(Unsigned(pointer=doubted), pointer=None, live="state-1")
 
-    assert rejections(told.pointer) == {TWO.composition: "bad", ABSENT: "bad"}
+    assert rejections(told.pointer) == {TWO.composition_digest: "bad", ABSENT: "bad"}
     assert told.pointer.hold == HELD
     assert told.unknown[0] == (
         "holds, quarantines, pins and their ends: none is known but those of the pointer whose signature does not count"
@@ -111,7 +113,7 @@ def test_the_reason_of_the_pointer_counts_more_than_that_of_a_change() -> None:
     doubted = published(ONE).model_copy(update={"quarantined": (rejected(ONE, "of the pointer"),)})
     pointer = recovered(Unsigned(entries=quarantined(ONE), pointer=doubted)).pointer
 
-    assert rejections(pointer) == {ONE.composition: "of the pointer"}
+    assert rejections(pointer) == {ONE.composition_digest: "of the pointer"}
 
 
 def test_a_recovery_says_what_it_did_not_take_from_unsigned_changes() -> None:

@@ -240,7 +240,7 @@ def test_a_manifest_that_has_no_canonical_form_is_damaged() -> None:
         live = await read_whole(store)
         body = (await store.get(layout.manifest(SCOPE, live.state, live.attempt))).body
         document = json.loads(body)
-        document["revision"]["more"] = "\ud800"
+        document["archive"]["more"] = "\ud800"
         planted = json.dumps(document).encode()
         await put(store, layout.manifest(SCOPE, live.state, live.attempt), planted)
         publication = live.model_copy(update={"manifest_sha256": hashlib.sha256(planted).hexdigest()})
