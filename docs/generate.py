@@ -18,9 +18,10 @@ _SETTINGS_HEAD = """\
 
 Made from `daemon/settings.py` by `python docs/generate.py`.
 
-A flag overrides the environment, which overrides the file (`--config rebundle.toml`; without it no file is read), which
-overrides the default. `rebundle config check` reports every problem at once with its source, `config show` each value and where
-it came from, `config schema` a JSON Schema for editors.
+A flag overrides the environment, which overrides the file (`--config rebundle.toml`; without it no
+file is read), which overrides the default. `rebundle config check` reports every problem at once
+with its source, `config show` each value and its source, and `config schema` prints a JSON Schema
+for editors.
 
 A secret comes from the file that its `_file` setting names, else from its variable, else from
 `$CREDENTIALS_DIRECTORY/http-token` or `http-rollback-token`; never from a flag or the TOML file. One group may read the
