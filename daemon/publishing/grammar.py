@@ -1,11 +1,13 @@
-"""What each field of a stored document may hold: one definition for every document (ADR 25). Pure.
+"""The types of the fields of stored documents, with their rules (ADR 25). Pure.
 
-A bucket is written by others, too, so a document is checked when it is decoded (`checked`). A value that breaks its
-rule is damage of that document. Values that are made here come from checked parts.
+Rebundle is not the only writer of a bucket, so a document is checked when it is decoded
+(`checked`). A document with a value that breaks its rule is damaged. Values that this process
+creates come from checked parts and are not checked again.
 
-The rules accept everything that any release has written since schema 2. They are wider than what this release writes
-where a later one may differ (an attempt is 32 hex digits today), but never so wide that a part of a key could leave its
-folder. Keys are built only from fields that have these types.
+The rules accept everything that any release has written since schema 2. Where a later release may
+differ, they are wider than what this release writes (an attempt is 32 hex digits today). No rule
+is so wide that a part of a key could leave its folder: keys are built only from fields that have
+these types.
 """
 
 import re
@@ -49,11 +51,14 @@ M = TypeVar("M", bound=BaseModel)
 _READ: Final = "read from a bucket"
 
 MOST_SEQUENCE: Final = LARGEST_REVISION
-"""Of a pointer, an epoch, a commit. A scope that changes a thousand times a second reaches it in 285,000 years."""
+"""The largest sequence of a pointer, and the largest epoch and commit number.
+
+A scope that changes a thousand times a second reaches it in 285,000 years.
+"""
 _LONGEST_PATH: Final = 256
-"""Bytes: what a USTAR header has room for."""
+"""Bytes that a USTAR header has room for."""
 _LONGEST_REASON: Final = 1 << 17
-"""Characters: what Linux passes in one argument."""
+"""Characters that Linux passes in one argument."""
 _SHOWN: Final = 200
 
 _STATE: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}")
@@ -68,19 +73,26 @@ _TIME: Final = re.compile(
 
 
 def time_of(text: str) -> datetime:
-    """The time that a document tells. Raises ValueError: it has no offset, or lies outside of 1900 to 2999."""
+    """The time that this text of a document means.
+
+    Raises:
+        ValueError: it has no offset, or is outside of the years 1900 to 2999.
+    """
     if not _TIME.fullmatch(text):
         raise ValueError("must be a time with its offset, such as 2026-01-31T12:00:00.000Z, from 1900 to 2999")
     return datetime.fromisoformat(text)
 
 
 def timestamp(now: datetime) -> str:
-    """ISO 8601 in UTC, to the millisecond, as every document here writes it."""
+    """The text of a time as every stored document has it: ISO 8601 in UTC, to the millisecond."""
     return now.isoformat(timespec="milliseconds").replace("+00:00", "Z")
 
 
 def fault_of(error: ValidationError) -> str:
-    """The first field that a document got wrong, and the rule that it breaks; bounded, whatever the document holds."""
+    """The first invalid field of a document, and the rule that it breaks.
+
+    The length of the text is bounded, whatever the document holds.
+    """
     first = error.errors(include_url=False, include_context=False, include_input=False)[0]
     where = ".".join(map(str, first["loc"])) or "the document"
     message = first["msg"].removeprefix("Value error, ").replace("Input should be", "must be")
@@ -88,12 +100,16 @@ def fault_of(error: ValidationError) -> str:
 
 
 def checked(kind: type[M], value: object) -> M:
-    """The document of this kind that was read, with every rule of its fields. Raises ValidationError."""
+    """The document of this kind, with the rules of all its fields checked.
+
+    Raises:
+        ValidationError: a field breaks its rule.
+    """
     return kind.model_validate(value, context=_READ)
 
 
 def rule(check: Callable[[T], None]) -> AfterValidator:
-    """A rule of a field, which holds for what is read. `check` raises ValueError."""
+    """A rule of a field, enforced only on documents that are read. `check` raises ValueError."""
 
     def validate(value: T, info: ValidationInfo) -> T:
         if info.context == _READ:
@@ -106,7 +122,8 @@ def rule(check: Callable[[T], None]) -> AfterValidator:
 def _matching(pattern: re.Pattern[str], words: str) -> AfterValidator:
     fits = pattern.fullmatch
 
-    def validate(text: str, info: ValidationInfo) -> str:  # not by `rule`: most fields have such a rule
+    # Not made with `rule`, to save one call: most fields have such a rule.
+    def validate(text: str, info: ValidationInfo) -> str:
         if info.context == _READ and fits(text) is None:
             raise ValueError(f"must be {words}")
         return text
@@ -138,24 +155,24 @@ def _scope(text: str) -> None:
 _Text = Annotated[str, StringConstraints(strict=True)]
 
 StateId = Annotated[_Text, _matching(_STATE, "letters, digits and . _ - (128 at most), the first no mark")]
-"""As an event may name one (`events.schemas`)."""
+"""A state id, in the form that an event may have (`events.schemas`)."""
 Attempt = Annotated[_Text, _matching(_ATTEMPT, "letters, digits and . _ - (128 at most), the first no mark")]
-"""Which upload of a state."""
+"""The id of an attempt."""
 WriteId = Annotated[_Text, _matching(_WRITE, "letters, digits and . _ - (128 at most)")]
-"""Of one write of a pointer; empty only where nothing was written yet."""
+"""The id of one write of a pointer. It is empty only while nothing was written."""
 Sha256 = Annotated[_Text, _matching(_SHA256, "64 lower-case hex digits")]
 Id16 = Annotated[_Text, _matching(_ID16, "16 lower-case hex digits")]
-"""The start of a sha256."""
+"""The first 16 digits of a sha256."""
 PublicationName = Annotated[_Text, _matching(_PUBLICATION, "<state>@<attempt>")]
 Time = Annotated[_Text, rule(_time)]
-"""ISO 8601 with an offset; `time_of` gives the value."""
+"""ISO 8601 with an offset. `time_of` returns the value."""
 PathText = Annotated[_Text, rule(_path)]
-"""Of a file below docker-compose-gen/."""
+"""The path of a file below docker-compose-gen/."""
 ScopeText = Annotated[_Text, rule(_scope)]
 Label = Annotated[str, StringConstraints(strict=True, max_length=4096)]
-"""Text of somebody else's that names something: an event's id, a source, a position's instance."""
+"""A name from outside of Rebundle: the id of an event, a source, the instance of a position."""
 Reason = Annotated[str, StringConstraints(strict=True, max_length=_LONGEST_REASON)]
-"""Who changed something, and why."""
+"""The actor of a change, or its reason."""
 _Number = Annotated[int, Field(strict=True, ge=0)]
 SequenceNumber = Annotated[_Number, _at_most(MOST_SEQUENCE)]
 RevisionNumber = Annotated[_Number, _at_most(LARGEST_REVISION)]

@@ -1,4 +1,4 @@
-"""The manifest of a publication: what a state is, which files it has, which events it came of (protocol 4)."""
+"""The manifest of a publication: its state, its files and the events behind it (protocol 4)."""
 
 import hashlib
 from collections.abc import Sequence
@@ -31,7 +31,7 @@ from renderers.model import Composition, RenderDefaults, RenderedFile, canonical
 
 
 class ManifestFile(Part):
-    """One file of the archive; the path is relative to docker-compose-gen/."""
+    """One file of the archive. The path is relative to docker-compose-gen/."""
 
     path: PathText
     mode: Literal["0644", "0755"]
@@ -40,7 +40,7 @@ class ManifestFile(Part):
 
 
 def _check_files(files: tuple[ManifestFile, ...]) -> None:
-    """Together: before an archive of theirs is read."""
+    """Check the limits on all files together, before an archive with them is read."""
     if len(files) > sizes.FILES:
         raise ValueError(f"must be at most {sizes.FILES:,} files, not {len(files):,}")
     if size_of_tar(file.size for file in files) > sizes.UNPACKED:
@@ -50,7 +50,7 @@ def _check_files(files: tuple[ManifestFile, ...]) -> None:
 
 
 class ManifestEvent(Part):
-    """An event that went into the state, and where it stood."""
+    """An event that is part of the state, and its position in its source."""
 
     intake: Label
     source: Label
@@ -60,11 +60,11 @@ class ManifestEvent(Part):
     instance: Label
     offset: Position
     skipped: StrictBool = False
-    """It was folded, and replaced by this state before anything of it was published."""
+    """It was folded, but this state replaced its effect before that was published."""
 
 
 class ArchiveDigests(Part):
-    """Of the stored archive, and of the tar inside it."""
+    """Digests of the stored archive and of the tar inside it."""
 
     sha256: Sha256
     size: Annotated[int, Field(strict=True, ge=0, le=sizes.ARCHIVE)]
@@ -72,7 +72,7 @@ class ArchiveDigests(Part):
 
 
 class Manifest(Part):
-    """Everything about a publication that is fixed before its pointer is written."""
+    """The facts of a publication that are fixed before the pointer is written."""
 
     schema_: Annotated[int, Field(alias="schema", strict=True, ge=1)] = SCHEMA
     scope: ScopeText
@@ -94,18 +94,19 @@ class Manifest(Part):
 
     @property
     def digests(self) -> tuple[FileDigest, ...]:
-        """Each file, as an archive is held against it."""
-        return tuple(FileDigest(each.path, each.mode, each.size, each.sha256) for each in self.files)
+        """The digests that the files of an archive are compared with."""
+        return tuple(FileDigest(file.path, file.mode, file.size, file.sha256) for file in self.files)
 
     def file(self, path: str) -> ManifestFile | None:
-        """The entry of one path."""
-        return next((each for each in self.files if each.path == path), None)
+        """The entry of a path, or None."""
+        return next((file for file in self.files if file.path == path), None)
 
     def composition_value(self) -> Composition:
         """The composition, checked against its digest.
 
         Raises:
-            VerificationFailed: it is not the composition whose digest the manifest has, or a newer release wrote it.
+            VerificationFailed: the composition does not match the digest in the manifest, or a
+                newer release wrote it.
         """
         try:
             composition = Composition.model_validate(self.composition)
@@ -114,7 +115,8 @@ class Manifest(Part):
                 f"the manifest of {self.state} has an invalid composition ({fault_of(error)}): "
                 f"a release that knows it can continue, or `rebundle retire {self.scope} --reason '…'` and a new state"
             ) from error
-        # A field that came into being later is absent here, and what is absent has no part in a digest.
+        # An older release wrote no value for a newer field, and an absent field is not part of the
+        # digest. So the digest still matches.
         if composition.digest == self.composition_digest:
             return composition
         if canonical_digest(self.composition) == self.composition_digest:
@@ -125,18 +127,23 @@ class Manifest(Part):
         raise VerificationFailed(f"the composition of {self.state} does not match its digest: {leave_out(self.scope)}")
 
     def check_defaults(self) -> None:
-        """Raises VerificationFailed unless the render defaults are those whose digest is recorded."""
-        # As they were recorded: defaults that came into being later have no part in it.
+        """Check the render defaults against their digest.
+
+        Raises:
+            VerificationFailed: they do not match.
+        """
+        # The recorded fields only: newer defaults are not part of the digest.
         if canonical_digest(self.render_defaults) != self.render_defaults_digest:
             raise VerificationFailed(
                 f"the render defaults of {self.state} do not match their digest: {leave_out(self.scope)}"
             )
 
     def defaults_value(self) -> RenderDefaults:
-        """The render defaults it was rendered with, checked against their digest.
+        """The defaults that the state was rendered with, checked against their digest.
 
         Raises:
-            VerificationFailed: they are not the ones whose digest the manifest has, or this release knows them not.
+            VerificationFailed: they do not match the digest in the manifest, or this release does
+                not know them.
         """
         self.check_defaults()
         try:
@@ -150,7 +157,7 @@ class Manifest(Part):
 
 @dataclass(frozen=True, slots=True)
 class RenderedState:
-    """A rendered state that is to be stored."""
+    """A rendered state, ready to be stored."""
 
     composition: Composition
     defaults: RenderDefaults
@@ -165,9 +172,9 @@ class RenderedState:
 
 
 def written(state: RenderedState, attempt: str, at: str, members: Sequence[Member], archive: Archive) -> bytes:
-    """The manifest of a rendered state, as `encode` would write it.
+    """The manifest of a rendered state: the same bytes as from `encode`.
 
-    Put together from canonical JSON that is there already: of the composition, and of each file.
+    It reuses canonical JSON that exists already, of the composition and of the files.
     """
     fields: dict[str, Any] = {
         "schema": SCHEMA,
@@ -193,16 +200,17 @@ def written(state: RenderedState, attempt: str, at: str, members: Sequence[Membe
 
 
 def encode(manifest: Manifest) -> bytes:
-    """The manifest object's bytes."""
+    """The bytes of the manifest object."""
     return (canonical_json(manifest.model_dump(mode="json", by_alias=True)) + "\n").encode()
 
 
 def decode(body: bytes, name: str = "the manifest") -> Manifest:
-    """The manifest in these bytes; `name` is for the message about its schema.
+    """The manifest in these bytes. The message about a wrong schema has `name`.
 
     Raises:
-        OlderSchema: it has schema 1.
-        VerificationFailed: they are no manifest, or a field breaks its rule (`grammar`, `sizes`).
+        OlderSchema: the manifest has schema 1.
+        VerificationFailed: the bytes are no manifest, or a field breaks its rule (`grammar`,
+            `sizes`).
     """
     try:
         document = parse(body)
@@ -215,7 +223,7 @@ def decode(body: bytes, name: str = "the manifest") -> Manifest:
 
 
 def publication(state: RenderedState, attempt: str, at: str, body: bytes) -> Publication:
-    """What the pointer says of the publication whose manifest has these bytes."""
+    """The pointer's entry for the publication whose manifest has these bytes."""
     return Publication(
         state=state.state,
         revision=state.revision,

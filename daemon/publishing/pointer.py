@@ -1,7 +1,7 @@
 """The pointer of a scope: the one mutable object, and the only commit point (protocol 4).
 
-Unknown fields, also of nested parts, are kept on every write: a newer release may have written them. What each known
-field may hold: `grammar`. Which pointer may follow which is `protocol`'s.
+Every write keeps unknown fields, also of nested parts: a newer release may have written them.
+`grammar` defines what the known fields may hold. `protocol` defines the changes of a pointer.
 """
 
 import re
@@ -42,11 +42,11 @@ MOST_FOLDED_EVENTS: Final = 128
 MOST_HISTORY: Final = 128
 CHUNK: Final = 64
 MOST_RETAINED: Final = 100
-"""Publications in a pointer, live, desired and pinned ones among them (protocol 4)."""
+"""Publications in a pointer, including live, desired and pinned ones (protocol 4)."""
 MOST_QUARANTINED: Final = 256
-"""Compositions; each has a reason of up to 2,000 characters."""
+"""Compositions. A quarantine has a reason of up to 2,000 characters."""
 MOST_PINNED: Final = 48
-"""Half of those, less live and desired: so at least 50 others are retained, whatever an operator pins."""
+"""Half of MOST_RETAINED, less live and desired: whatever is pinned, 50 others have room."""
 
 _REVISION: Final = re.compile(r"(0|[1-9][0-9]{0,15})(?:\.([1-9][0-9]{0,15}))?")
 
@@ -54,14 +54,16 @@ Kind = Literal["publish", "rollback", "hold", "resume", "quarantine", "pin", "gc
 
 
 class Part(BaseModel):
-    """A part of the pointer: frozen, keeps what it does not know."""
+    """A part of a document: frozen, keeps fields that this release does not know."""
 
     model_config = ConfigDict(frozen=True, extra="allow")
 
 
 @dataclass(frozen=True, slots=True, order=True)
 class Revision:
-    """The number of a state: the producer's number of the last explicit state, and how many states were derived since.
+    """The number of a state: the producer's number of the last explicit state, and a derived count.
+
+    The derived count is the number of states derived since that explicit state.
 
     Documents store it as text: `42`, or `42.1` for a derived state.
     """
@@ -71,7 +73,7 @@ class Revision:
 
     @classmethod
     def parse(cls, text: str) -> "Revision":
-        """The revision that this text means. It is the only text that means it.
+        """The revision with this text. A revision has exactly one text.
 
         Raises:
             ValueError: the text is no revision.
@@ -115,7 +117,7 @@ class PublicationId(Part):
 
 
 class Publication(Part):
-    """What the pointer knows of a publication without reading its manifest."""
+    """The facts of a publication that the pointer has, so that no manifest need be read."""
 
     state: StateId
     revision: StoredRevision
@@ -136,7 +138,7 @@ class Publication(Part):
 
 
 class Hold(Part):
-    """`desired` goes on, `live` stays, until `resume`."""
+    """Keeps `live` where it is until `resume`. New publications still become `desired`."""
 
     by: Reason
     reason: Reason
@@ -144,7 +146,7 @@ class Hold(Part):
 
 
 class Quarantine(Part):
-    """A composition that no publication makes live."""
+    """The rejection of a composition: no publication of it becomes live."""
 
     composition_digest: Sha256
     by: Reason
@@ -153,7 +155,7 @@ class Quarantine(Part):
 
 
 class FoldedEvent(Part):
-    """An event the scope has folded: two digests of 16 hex digits each (protocol 2)."""
+    """An event that the scope has folded: two digests of 16 hex digits (protocol 2)."""
 
     identity: Id16
     event: Id16
@@ -165,7 +167,10 @@ class _Pin(Part):
 
 
 class _Change(Part):
-    """What an entry says that it changed. Entries keep it as it was read: a newer release may say more."""
+    """The known fields of an entry's `change`.
+
+    An entry keeps its `change` as it was read: a newer release may have written more fields.
+    """
 
     hold: Hold | None = None
     discard_newer: StrictBool = False
@@ -181,7 +186,7 @@ class _Change(Part):
 
 
 def _check_change(change: dict[str, Any]) -> None:
-    if not change:  # as of most entries
+    if not change:  # most entries have none
         return
     try:
         checked(_Change, change)
@@ -190,8 +195,11 @@ def _check_change(change: dict[str, Any]) -> None:
 
 
 class PositionChange(Part):
-    """When a position was last raised. It counts only while `positions` has this offset: a recovery raises a position
-    and cannot know when that was."""
+    """When a position was last raised.
+
+    It is valid only while `positions` has this offset: a recovery raises a position and cannot know
+    when that position was reached.
+    """
 
     offset: Position
     at: Time
@@ -213,14 +221,14 @@ class HistoryEntry(Part):
 
 
 class PreviousChunk(Part):
-    """Where the history before this one is."""
+    """The chunk with the history before this one."""
 
     key: Label
     sha256: Sha256
 
 
 class Chunk(Part):
-    """The oldest entries of a history that grew too long for the pointer; never changes."""
+    """The oldest entries of a history that is too long for the pointer. A chunk never changes."""
 
     schema_: Annotated[int, Field(alias="schema", strict=True, ge=1)] = SCHEMA
     entries: tuple[HistoryEntry, ...]
@@ -230,7 +238,7 @@ class Chunk(Part):
 
 
 class Pointer(Part):
-    """The signed part."""
+    """The signed part of the pointer object."""
 
     schema_: Annotated[int, Field(alias="schema", strict=True, ge=1)] = SCHEMA
     scope: ScopeText
@@ -240,11 +248,14 @@ class Pointer(Part):
     live: Publication | None = None
     desired: Publication | None = None
     highest_revision: StoredRevision = Revision(0)
-    """Of the last explicit state that was not late, and the states derived from it; 0 before the first one."""
+    """The highest revision so far; 0 before the first explicit state.
+
+    It is that of the last explicit state that was not late, or of a state derived from it.
+    """
     positions: dict[Label, Position] = {}
-    """The last position folded, by instance."""
+    """The last position that was folded, by instance."""
     positions_changed: dict[Label, PositionChange] = {}
-    """By instance, as far as known; for collection."""
+    """By instance, where the time is known. Collection uses it to find idle journals."""
     folded_events: tuple[FoldedEvent, ...] = ()
     hold: Hold | None = None
     quarantined: tuple[Quarantine, ...] = ()
@@ -259,26 +270,29 @@ class Pointer(Part):
 
     def is_quarantined(self, composition_digest: str) -> bool:
         """Whether an operator has rejected this composition."""
-        return any(each.composition_digest == composition_digest for each in self.quarantined)
+        return any(entry.composition_digest == composition_digest for entry in self.quarantined)
 
     def retained_of(self, state: str) -> tuple[Publication, ...]:
         """The publications of a state that can be rolled back to, the newest last."""
-        return tuple(each for each in self.retained if each.state == state)
+        return tuple(publication for publication in self.retained if publication.state == state)
 
     def knows_write(self, write_id: str) -> bool:
-        """Whether a write with this id is part of this pointer's lineage, as far as its own history reaches."""
+        """Whether the history in this pointer has a write with this id.
+
+        Older writes are in the chunks, which this does not check.
+        """
         return any(entry.write_id == write_id for entry in self.history)
 
 
 def signed_part(pointer: Pointer) -> bytes:
-    """What signatures are made of: the canonical JSON of the signed part (protocol 4)."""
+    """The bytes that are signed: the canonical JSON of the signed part (protocol 4)."""
     return canonical_json(pointer.model_dump(mode="json", by_alias=True)).encode()
 
 
 def encode(pointer: Pointer, signatures: Sequence[Signature] = ()) -> bytes:
     """The pointer object's bytes."""
-    told = canonical_json([each.document() for each in signatures]).encode()
-    return b'{"signatures":%b,"signed":%b}\n' % (told, signed_part(pointer))
+    signature_list = canonical_json([signature.document() for signature in signatures]).encode()
+    return b'{"signatures":%b,"signed":%b}\n' % (signature_list, signed_part(pointer))
 
 
 def decode(body: bytes, scope: Scope) -> Pointer:
@@ -286,15 +300,16 @@ def decode(body: bytes, scope: Scope) -> Pointer:
 
     Raises:
         OlderSchema: the pointer has schema 1.
-        VerificationFailed: they are no pointer, or another scope's, or a field breaks its rule (`grammar`).
+        VerificationFailed: the bytes are no pointer, or the pointer of another scope, or a field
+            breaks its rule (`grammar`).
     """
     return opened(body, scope)[0]
 
 
 def opened(body: bytes, scope: Scope) -> tuple[Pointer, bool]:
-    """The pointer in these bytes, and whether the object carries a signature, valid or not.
+    """The pointer in these bytes, and whether the object has a signature, valid or not.
 
-    A writer that cannot sign must not change a pointer that does (protocol 4).
+    A writer that cannot sign must not change a pointer with a signature (protocol 4).
 
     Raises:
         VerificationFailed: as `decode`.
@@ -324,7 +339,8 @@ def decode_chunk(body: bytes, key: str, scope: Scope) -> Chunk:
 
     Raises:
         OlderSchema: the chunk has schema 1.
-        VerificationFailed: they are no chunk of this scope, or a field breaks its rule (`grammar`).
+        VerificationFailed: the bytes are no chunk of this scope, or a field breaks its rule
+            (`grammar`).
     """
     try:
         document = parse(body)
@@ -344,9 +360,13 @@ def encode_chunk(chunk: Chunk) -> bytes:
 
 
 def _check_references(pointer: Pointer, scope: Scope) -> None:
-    """That a pointer retains what it serves, and that its history continues in its own scope. Raises Malformed."""
-    retained = {(each.id, each.manifest_sha256, each.composition_digest) for each in pointer.retained}
+    """Check that live and desired are retained, and that the history continues in this scope.
+
+    Raises Malformed.
+    """
+    retained = {(one.id, one.manifest_sha256, one.composition_digest) for one in pointer.retained}
     for name, named in (("live", pointer.live), ("desired", pointer.desired)):
+        # The id alone is not enough: the digests must be those of the retained publication.
         if named is not None and (named.id, named.manifest_sha256, named.composition_digest) not in retained:
             raise Malformed(f"{name}: {named.id} is not one of the retained publications")
     _check_previous_chunk(pointer.previous_chunk, scope)
@@ -357,5 +377,5 @@ def _check_previous_chunk(previous: PreviousChunk | None, scope: Scope) -> None:
         raise Malformed(f"previous_chunk.key: must be a chunk below {layout.histories(scope)}")
 
 
-def _damaged(scope: Scope, what: str) -> VerificationFailed:
-    return VerificationFailed(f"pointer.json of {scope} is damaged ({what}): {rebuild(scope)}")
+def _damaged(scope: Scope, fault: str) -> VerificationFailed:
+    return VerificationFailed(f"pointer.json of {scope} is damaged ({fault}): {rebuild(scope)}")

@@ -1,9 +1,12 @@
-"""Which pointer may follow which: every change of a scope as a pure function (protocol 3 and 4).
+"""Every change of a scope's pointer as a pure function (protocol 3 and 4).
 
-Nothing here reads or writes. Each function takes the pointer as it was read and returns the next one, with its
-sequence one higher and its own entry at the end of the history; `None` stands for "nothing would change". Rules that
-an operator can run into raise Refused with what would be allowed. `resolve` tells, from a pointer read back, what
-became of a write whose answer was lost.
+No function here does I/O. A change function takes the pointer as it was read and returns the next
+one: its sequence is one higher, and its history ends with an entry for the change. It returns
+`None` if nothing would change. If a rule forbids what an operator asks for, it raises
+OperationRefused, and the message names what is allowed.
+
+`resolve` determines, from a pointer that was read back, whether a write with a lost answer took
+effect.
 """
 
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
@@ -37,13 +40,16 @@ from daemon.publishing.pointer import (
 from renderers.model import Scope
 
 _JOURNAL: Final = "journal:"
-"""How the instances of journals begin. Only these come and go with a file; a partition of Kafka stays."""
+"""Prefix of the instance ids of journals.
+
+A journal is a file and can disappear. A partition of Kafka stays.
+"""
 _POSITIONS_KEPT: Final = timedelta(days=90)
 
 
 @dataclass(frozen=True, slots=True)
 class Writing:
-    """One try to change a pointer: its random id, when, by whom, why."""
+    """One try to change a pointer: its random id, the time, the actor and the reason."""
 
     write_id: str
     at: str
@@ -53,7 +59,7 @@ class Writing:
 
 @dataclass(frozen=True, slots=True)
 class Progress:
-    """What a batch of events did to the scope's counters, beside its publications."""
+    """The effect of a batch of events on the scope's counters. Its publications are separate."""
 
     highest_revision: Revision
     positions: Mapping[str, int]
@@ -61,19 +67,19 @@ class Progress:
 
 
 def absent(scope: Scope) -> Pointer:
-    """What stands for the pointer of a scope that has none yet."""
+    """The pointer that represents a scope without one: sequence 0, nothing published."""
     return Pointer(scope=str(scope), sequence=0, write_id="", kind="publish")
 
 
 def publish(
     pointer: Pointer, writing: Writing, published: Sequence[Publication], progress: Progress | None = None
 ) -> Pointer:
-    """All publications of a batch at once, in commit order.
+    """Add all publications of a batch in one change, in commit order.
 
-    The last one that is not late becomes desired; it becomes live, too, unless there is a hold or its composition is
-    quarantined (protocol 3).
+    The last one that is not late becomes desired. It also becomes live, unless there is a hold or
+    its composition is quarantined (protocol 3).
     """
-    moving = [each for each in published if not each.late]
+    moving = [publication for publication in published if not publication.late]
     desired = moving[-1] if moving else pointer.desired
     live = pointer.live
     if moving and desired is not None and pointer.hold is None and not _is_quarantined(pointer, desired):
@@ -104,12 +110,15 @@ def rollback(
     discard_newer: bool = False,
     progress: Progress | None = None,
 ) -> Pointer | None:
-    """Live is `target`, held; `desired` goes on by itself, or with `discard_newer` is dropped for `target` as well.
+    """Make `target` live.
 
-    None: it is so already.
+    By default this sets a hold, and new publications still become desired. With `discard_newer`,
+    `target` becomes desired as well, and there is no hold.
+
+    Returns None if that is already the case.
 
     Raises:
-        Refused: the target's composition is quarantined.
+        OperationRefused: the target's composition is quarantined.
     """
     _refuse_quarantined(pointer, target)
     held = pointer.hold is not None
@@ -122,7 +131,7 @@ def rollback(
         writing,
         "rollback",
         live=target,
-        # A retired scope has nothing desired that could go on.
+        # A retired scope has no desired publication to keep.
         desired=target if discard_newer or pointer.desired is None else pointer.desired,
         hold=hold,
         change={"hold": _dumped(hold), "discard_newer": discard_newer},
@@ -131,21 +140,25 @@ def rollback(
 
 
 def hold(pointer: Pointer, writing: Writing) -> Pointer:
-    """Live stays where it is until `resume`."""
+    """Keep live where it is until `resume`."""
     held = _hold(writing)
     return _next(pointer, writing, "hold", hold=held, change={"hold": _dumped(held)})
 
 
 def resume(pointer: Pointer, writing: Writing) -> Pointer | None:
-    """Live is desired, and follows it again. Works without a hold, too: after a quarantine was lifted.
+    """Make desired live, and end the hold, so that live follows desired again.
+
+    Without a hold it makes desired live, too: that is needed after a quarantine was lifted.
+
+    Returns None if that is already the case.
 
     Raises:
-        Refused: desired is quarantined.
+        OperationRefused: desired is quarantined.
     """
     if pointer.desired is not None and _is_quarantined(pointer, pointer.desired):
         raise OperationRefused(
             f"desired state {pointer.desired.state} is quarantined: lift that first with "
-            f"{_lifting(pointer, pointer.desired)}, or wait for a state with another composition"
+            f"{_lift_command(pointer, pointer.desired)}, or wait for a state with another composition"
         )
     if pointer.hold is None and _same(pointer.live, pointer.desired):
         return None
@@ -155,11 +168,16 @@ def resume(pointer: Pointer, writing: Writing) -> Pointer | None:
 def quarantine(
     pointer: Pointer, writing: Writing, target: Publication, *, rollback_to: Publication | None = None
 ) -> Pointer | None:
-    """No publication of the target's composition becomes live by itself any more, whatever its id.
+    """Reject the target's composition: no publication of it becomes live, whatever its id.
+
+    `rollback_to` becomes live and is held. It is required if the composition is live.
+
+    Returns None if the composition is quarantined already and not live.
 
     Raises:
-        Refused: it is live and there is nothing to roll back to, or that is quarantined as well; or as many are
-            quarantined as a pointer has room for.
+        OperationRefused: the composition is live and there is no `rollback_to`; `rollback_to` has
+            the same composition or is quarantined; or the pointer has no room for another
+            quarantine.
     """
     is_live = pointer.live is not None and pointer.live.composition_digest == target.composition_digest
     is_rejected = _is_quarantined(pointer, target)
@@ -194,77 +212,105 @@ def quarantine(
 
 
 def lift_quarantine(pointer: Pointer, writing: Writing, composition_digest: str) -> Pointer | None:
-    """The composition may become live again; it does so by `resume` or its next publication, not by this."""
+    """Allow the composition to become live again.
+
+    This change does not make it live: `resume` or its next publication does.
+
+    Returns None if the composition is not quarantined.
+    """
     if not pointer.is_quarantined(composition_digest):
         return None
-    left = tuple(each for each in pointer.quarantined if each.composition_digest != composition_digest)
+    remaining = tuple(entry for entry in pointer.quarantined if entry.composition_digest != composition_digest)
     change = {"lifted": composition_digest}
-    return _next(pointer, writing, "quarantine", quarantined=left, change=change)
+    return _next(pointer, writing, "quarantine", quarantined=remaining, change=change)
 
 
 def pin(pointer: Pointer, writing: Writing, target: Publication, *, pinned: bool) -> Pointer | None:
-    """Retention keeps a pinned publication.
+    """Set or remove the pin of a publication. Retention keeps a pinned publication.
+
+    Returns None if that is already the case.
 
     Raises:
-        Refused: as many are pinned as a pointer has room for.
+        OperationRefused: the pointer has no room for another pin.
     """
     if target.pinned == pinned:
         return None
-    if pinned and sum(each.pinned for each in pointer.retained) >= MOST_PINNED:
+    if pinned and sum(publication.pinned for publication in pointer.retained) >= MOST_PINNED:
         raise OperationRefused(
             f"{MOST_PINNED} publications of {pointer.scope} are pinned already: unpin one first "
             f"(`rebundle pin {pointer.scope} STATE --lift --reason '…'`; `rebundle states {pointer.scope}` lists them)"
         )
     changed = target.model_copy(update={"pinned": pinned})
-    retained = tuple(changed if each.id == target.id else each for each in pointer.retained)
+    retained = tuple(changed if publication.id == target.id else publication for publication in pointer.retained)
     return _next(
         pointer, writing, "pin", retained=retained, change={"pin": {"publication": str(target.id), "pinned": pinned}}
     )
 
 
 def retire(pointer: Pointer, writing: Writing) -> Pointer | None:
-    """Nothing is live or desired; nothing is deleted. A later explicit state goes on from this sequence."""
+    """Make nothing live and nothing desired, and end the hold. Nothing is deleted.
+
+    A later explicit state continues from this sequence.
+
+    Returns None if that is already the case.
+    """
     if pointer.live is None and pointer.desired is None:
         return None
     return _next(pointer, writing, "retire", live=None, desired=None, hold=None, change={"hold": None})
 
 
 def idle_journals(pointer: Pointer, now: datetime) -> frozenset[str]:
-    """The journals whose position was last raised more than 90 days ago, as far as that was noted (protocol 4)."""
-    since = now - _POSITIONS_KEPT
-    return frozenset(each for each, noted in _known_changes(pointer).items() if time_of(noted.at) < since)
+    """The journals whose position was last raised more than 90 days ago (protocol 4).
+
+    A journal without a recorded time is not among them.
+    """
+    oldest_kept = now - _POSITIONS_KEPT
+    return frozenset(
+        instance for instance, change in _known_changes(pointer).items() if time_of(change.at) < oldest_kept
+    )
 
 
 def collect(
     pointer: Pointer, writing: Writing, released: Collection[PublicationId], *, as_of: str | None = None
 ) -> Pointer:
-    """What is released can be rolled back to no more, and may be deleted once this is committed (protocol 4).
+    """Release publications (protocol 4).
 
-    The higher `gc_epoch` keeps out whatever was stored before: a publisher that finds it changed makes new attempts.
-    Live, desired and pinned publications stay whatever is asked. `as_of` is what the store's clock said before this
-    was written: it tells who deletes later what was stored before, which no other machine's clock can.
+    A released publication cannot be rolled back to. Once this change is committed, its objects may
+    be deleted. Live, desired and pinned publications are never released.
 
-    Positions of journals that have been idle for 90 days go, too. For a journal of which nothing was noted, the 90 days
-    begin now.
+    The higher `gc_epoch` excludes every attempt stored before: a publisher that finds the epoch
+    changed makes new attempts.
+
+    `as_of` is the time of the store's clock before this write. From it, a later deletion knows
+    which objects were stored before. The clock of another machine cannot show that.
+
+    Positions of journals that have been idle for 90 days are dropped. For a journal without a
+    recorded time, the 90 days begin now.
     """
     now = as_of or writing.at
     idle = idle_journals(pointer, time_of(now))
     positions = {instance: offset for instance, offset in pointer.positions.items() if instance not in idle}
-    begun = {each: PositionChange(offset=at, at=now) for each, at in positions.items() if each.startswith(_JOURNAL)}
-    noted = {each: change for each, change in _known_changes(pointer).items() if each not in idle}
-    current = _current(pointer.live, pointer.desired)
-    gone = tuple(
-        each for each in pointer.retained if each.id in released and not each.pinned and each.id not in current
+    starting_now = {
+        instance: PositionChange(offset=offset, at=now)
+        for instance, offset in positions.items()
+        if instance.startswith(_JOURNAL)
+    }
+    recorded = {instance: change for instance, change in _known_changes(pointer).items() if instance not in idle}
+    current = _current_ids(pointer.live, pointer.desired)
+    removed = tuple(
+        publication
+        for publication in pointer.retained
+        if publication.id in released and not publication.pinned and publication.id not in current
     )
     return _next(
         pointer,
         writing,
         "gc",
-        retained=tuple(each for each in pointer.retained if each not in gone),
+        retained=tuple(publication for publication in pointer.retained if publication not in removed),
         gc_epoch=pointer.gc_epoch + 1,
         positions=positions,
-        positions_changed=begun | noted,
-        change={"released": [str(each.id) for each in gone]}
+        positions_changed=starting_now | recorded,
+        change={"released": [str(publication.id) for publication in removed]}
         | ({"as_of": as_of} if as_of else {})
         | ({"positions_dropped": len(idle)} if idle else {}),
     )
@@ -281,10 +327,14 @@ def recover(
     published: Sequence[Publication] = (),
     cut_off: Iterable[HistoryEntry] = (),
 ) -> Pointer:
-    """What goes on from what `recovery` made of the remains; `published` are those that no known change names.
+    """The pointer that continues after a recovery.
 
-    Whatever operators had decided is in the change once more, as a whole: there may be no other place that tells.
-    So are the ids and numbers that are used up by `cut_off`, changes that the new history does not reach.
+    `remains` is what `recovery` reconstructed. `published` are the publications that no known
+    change names. `cut_off` are changes that the new history does not reach.
+
+    The entry repeats every decision of operators in full (hold, quarantines, pins), because there
+    may be no other record of them. For the same reason it repeats the ids and numbers that
+    `cut_off` used up.
     """
     used = {state: [producer, composition] for state, producer, composition in used_up(cut_off)}
     return _next(
@@ -299,19 +349,23 @@ def recover(
         gc_epoch=remains.gc_epoch + 1,
         change={
             "hold": _dumped(hold),
-            "quarantined": [_dumped(each) for each in remains.quarantined],
-            "pinned": [str(each.id) for each in retained if each.pinned],
+            "quarantined": [_dumped(entry) for entry in remains.quarantined],
+            "pinned": [str(publication.id) for publication in retained if publication.pinned],
         }
         | ({"used": used} if used else {}),
     )
 
 
 def used_up(entries: Iterable[HistoryEntry]) -> Iterator[tuple[str, int, str]]:
-    """State, producer's number and composition of each explicit state that left the pointer for good (protocol 3)."""
+    """The explicit states that left the pointer permanently (protocol 3).
+
+    Yields the id, the producer's number and the composition digest. Values of another form are
+    skipped.
+    """
     for entry in entries:
-        told = entry.change.get("used")
-        for state, known in told.items() if isinstance(told, dict) else ():
-            match known:
+        used = entry.change.get("used")
+        for state, value in used.items() if isinstance(used, dict) else ():
+            match value:
                 case [int(producer), str(composition)]:
                     yield state, producer, composition
                 case _:
@@ -319,7 +373,10 @@ def used_up(entries: Iterable[HistoryEntry]) -> Iterator[tuple[str, int, str]]:
 
 
 def split_history(pointer: Pointer) -> tuple[Chunk, int] | None:
-    """The chunk that has to be stored before this pointer is written, and the sequence it is stored under."""
+    """The chunk to store before this pointer is written, and the sequence that its key has.
+
+    Returns None while the history fits into the pointer.
+    """
     if len(pointer.history) <= MOST_HISTORY:
         return None
     entries = pointer.history[:CHUNK]
@@ -327,23 +384,26 @@ def split_history(pointer: Pointer) -> tuple[Chunk, int] | None:
 
 
 def without_chunk(pointer: Pointer, stored: PreviousChunk) -> Pointer:
-    """The pointer once its oldest entries are stored in this chunk."""
+    """The pointer without its oldest entries, which are stored in this chunk."""
     return pointer.model_copy(update={"history": pointer.history[CHUNK:], "previous_chunk": stored})
 
 
 class Resolution(Enum):
-    """What became of a write whose answer was anything but success (protocol 4, never softened 1)."""
+    """The result of a write whose answer was not success (protocol 4, never softened 1)."""
 
     WON = auto()
     LOST = auto()
     NOT_APPLIED = auto()
-    """Not yet: it may still arrive. Sending the identical bytes again is safe."""
+    """Not applied yet: the write may still arrive. Sending the identical bytes again is safe."""
     BEYOND_HISTORY = auto()
-    """So much has happened since that only the chunks know."""
+    """Unknown: so many changes followed that only the history chunks can answer."""
 
 
 def resolve(read: Pointer | None, write_id: str, base: int) -> Resolution:
-    """What became of the write `write_id` that was to follow sequence `base`, by the pointer as it is now."""
+    """Determine whether the write `write_id` took effect.
+
+    `base` is the sequence that the write was to follow. `read` is the pointer as it is now.
+    """
     if read is None:
         return Resolution.NOT_APPLIED if base == 0 else Resolution.LOST
     if read.knows_write(write_id):
@@ -363,25 +423,28 @@ def _next(
     change: dict[str, Any] | None = None,
     **changed: Any,
 ) -> Pointer:
-    """The pointer after one change, with its entry in the history and what is retained kept in step.
+    """The pointer after one change: its history and its retained publications are in sync with it.
 
-    What there is no more room for is named in the entry: collection leaves its objects alone for some days. So are the
-    numbers of whatever left, for its manifest will be deleted.
+    The entry names the publications that there is no more room for: collection does not delete
+    their objects for some days. It also has the ids and numbers of the explicit states that left,
+    because their manifests will be deleted.
     """
     sequence = pointer.sequence + 1
     live, desired = changed.get("live", pointer.live), changed.get("desired", pointer.desired)
     marked = _marked(changed.pop("retained", pointer.retained), live, desired, writing.at)
-    retained = _kept(marked, live, desired)
-    kept = {each.id for each in retained}
-    dropped = [str(each.id) for each in marked if each.id not in kept]
-    by_id = {each.id: each for each in retained}
+    retained = _within_limit(marked, live, desired)
+    retained_ids = {publication.id for publication in retained}
+    dropped = [str(publication.id) for publication in marked if publication.id not in retained_ids]
+    by_id = {publication.id: publication for publication in retained}
     change = change or {}
-    used = change.get("used", {}) | _used(each for each in (*pointer.retained, *published) if each.id not in kept)
+    used = change.get("used", {}) | _used_up_by(
+        publication for publication in (*pointer.retained, *published) if publication.id not in retained_ids
+    )
     entry = HistoryEntry(
         sequence=sequence,
         write_id=writing.write_id,
         kind=kind,
-        published=tuple(str(each.id) for each in published),
+        published=tuple(str(publication.id) for publication in published),
         live=str(live.id) if live else None,
         desired=str(desired.id) if desired else None,
         change=change | ({"dropped": dropped} if dropped else {}) | ({"used": used} if used else {}),
@@ -406,8 +469,8 @@ def _next(
 def _marked(
     retained: Iterable[Publication], live: Publication | None, desired: Publication | None, at: str
 ) -> tuple[Publication, ...]:
-    """Retained publications with the time since when they are neither live nor desired."""
-    current = _current(live, desired)
+    """Retained publications with the time at which they ceased to be live or desired."""
+    current = _current_ids(live, desired)
 
     def mark(publication: Publication) -> Publication:
         superseded_at = None if publication.id in current else publication.superseded_at or at
@@ -418,32 +481,44 @@ def _marked(
     return tuple(map(mark, retained))
 
 
-def _kept(
+def _within_limit(
     retained: tuple[Publication, ...], live: Publication | None, desired: Publication | None
 ) -> tuple[Publication, ...]:
-    """As many as a pointer holds: the oldest by commit order go first; live, desired and pinned ones never."""
-    current = _current(live, desired)
-    expendable = [each.id for each in retained if each.id not in current and not each.pinned]
+    """At most as many publications as a pointer has room for.
+
+    The oldest by commit order are dropped first. Live, desired and pinned ones are never dropped.
+    """
+    current = _current_ids(live, desired)
+    expendable = [
+        publication.id for publication in retained if publication.id not in current and not publication.pinned
+    ]
     dropped = set(expendable[: max(0, len(retained) - MOST_RETAINED)])
-    return tuple(each for each in retained if each.id not in dropped)
+    return tuple(publication for publication in retained if publication.id not in dropped)
 
 
-def _used(gone: Iterable[Publication]) -> dict[str, Any]:
-    """Number and composition of explicit states whose manifests may be deleted: they stay used up (protocol 3)."""
-    return {each.state: [each.revision.producer, each.composition_digest] for each in gone if each.kind == "explicit"}
+def _used_up_by(removed: Iterable[Publication]) -> dict[str, Any]:
+    """Number and composition of the explicit states among these, by state id (protocol 3).
+
+    Their manifests may be deleted, and their ids and numbers stay used up.
+    """
+    return {
+        publication.state: [publication.revision.producer, publication.composition_digest]
+        for publication in removed
+        if publication.kind == "explicit"
+    }
 
 
-def _current(*publications: Publication | None) -> set[PublicationId]:
-    return {each.id for each in publications if each is not None}
+def _current_ids(*publications: Publication | None) -> set[PublicationId]:
+    return {publication.id for publication in publications if publication is not None}
 
 
 def _advanced(positions: Mapping[str, int], new: Mapping[str, int]) -> dict[str, int]:
-    """Positions of one instance only ever rise (invariant 4)."""
+    """The positions merged with new ones. The position of an instance never falls (invariant 4)."""
     return {**positions, **{instance: max(offset, positions.get(instance, offset)) for instance, offset in new.items()}}
 
 
 def _progressed(pointer: Pointer, writing: Writing, progress: Progress) -> dict[str, Any]:
-    """How far the sources are after a batch, since when, and which events were folded last."""
+    """Positions after a batch, the times at which they were raised, and the events folded last."""
     positions = _advanced(pointer.positions, progress.positions)
     changed = {
         instance: PositionChange(offset=positions[instance], at=writing.at)
@@ -458,11 +533,11 @@ def _progressed(pointer: Pointer, writing: Writing, progress: Progress) -> dict[
 
 
 def _known_changes(pointer: Pointer) -> dict[str, PositionChange]:
-    """Of the journals whose position is the one that was noted."""
+    """The recorded changes of journals, where the record is about the present position."""
     return {
-        instance: noted
-        for instance, noted in pointer.positions_changed.items()
-        if pointer.positions.get(instance) == noted.offset and instance.startswith(_JOURNAL)
+        instance: change
+        for instance, change in pointer.positions_changed.items()
+        if pointer.positions.get(instance) == change.offset and instance.startswith(_JOURNAL)
     }
 
 
@@ -484,8 +559,8 @@ def _is_quarantined(pointer: Pointer, publication: Publication) -> bool:
 
 def _refuse_quarantined(pointer: Pointer, target: Publication) -> None:
     if _is_quarantined(pointer, target):
-        raise OperationRefused(f"{target.state} is quarantined: lift that first with {_lifting(pointer, target)}")
+        raise OperationRefused(f"{target.state} is quarantined: lift that first with {_lift_command(pointer, target)}")
 
 
-def _lifting(pointer: Pointer, target: Publication) -> str:
+def _lift_command(pointer: Pointer, target: Publication) -> str:
     return f"`rebundle quarantine {pointer.scope} {target.state} --lift --reason '…'`"

@@ -202,7 +202,7 @@ BUGS: dict[str, Bug] = {
     "late-moves-desired": Bug(
         "a state that comes late becomes desired",
         protocol, "publish",
-        "moving = [each for each in published if not each.late]",
+        "moving = [publication for publication in published if not publication.late]",
         "moving = list(published)",
     ),
     "late-not-seen": Bug(
@@ -533,9 +533,9 @@ BUGS: dict[str, Bug] = {
     ),
     "used-up-is-forgotten": Bug(
         "ids and numbers of states that leave the pointer are not kept",
-        protocol, "_used",
-        'for each in gone if each.kind == "explicit"',
-        "for each in gone if False",
+        protocol, "_used_up_by",
+        'if publication.kind == "explicit"',
+        "if False",
     ),
     "superseded-since-now": Bug(
         "every change of the pointer resets the time at which states were superseded",
@@ -545,7 +545,7 @@ BUGS: dict[str, Bug] = {
     ),
     "newest-are-dropped": Bug(
         "what there is no more room for is taken from the newest",
-        protocol, "_kept",
+        protocol, "_within_limit",
         "expendable[: max(0, len(retained) - MOST_RETAINED)]",
         "expendable[len(expendable) - max(0, len(retained) - MOST_RETAINED) :]",
     ),
@@ -558,7 +558,7 @@ BUGS: dict[str, Bug] = {
     "lift-lifts-all": Bug(
         "one quarantine is lifted, and all are",
         protocol, "lift_quarantine",
-        "if each.composition_digest != composition_digest",
+        "if entry.composition_digest != composition_digest",
         "if False",
         rare=True,
     ),

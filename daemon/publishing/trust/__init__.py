@@ -1,1 +1,4 @@
-"""Who signed a document, and whether that counts: keys, signatures, the trust policy, freshness and sequence memory."""
+"""Trust in stored documents: who signed them, and whether that signature is accepted.
+
+Keys, signatures of publications, the trust policy, freshness and the memory of sequences.
+"""

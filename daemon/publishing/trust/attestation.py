@@ -1,7 +1,8 @@
-"""The signature of a publication: an in-toto statement about its manifest, archive and files, in a DSSE envelope. Pure.
+"""The signature of a publication: an in-toto statement in a DSSE envelope. Pure.
 
-The statement is a function of the manifest, so a reader makes it again and compares. Its first subject is the manifest
-itself, which has everything else; the files are named so that other tools that read in-toto can use it, too.
+The statement is about the manifest, the archive and the files. It is a function of the manifest,
+so a reader computes it and compares. The first subject is the manifest, which covers everything
+else. The archive and the files are subjects so that other in-toto tools can use the statement.
 """
 
 import base64
@@ -19,7 +20,7 @@ PREDICATE: Final = "urn:rebundle:publication:v1"
 
 
 def statement(manifest: Manifest, manifest_body: bytes) -> bytes:
-    """What is signed."""
+    """The bytes that are signed, for this manifest."""
     subjects = [
         ("manifest.json", hashlib.sha256(manifest_body).hexdigest()),
         ("bundle.tar.gz", manifest.archive.sha256),
@@ -48,16 +49,17 @@ def enveloped(payload: bytes, signatures: Sequence[Signature]) -> bytes:
         {
             "payload": base64.b64encode(payload).decode(),
             "payloadType": STATEMENT,
-            "signatures": [each.document() for each in signatures],
+            "signatures": [signature.document() for signature in signatures],
         }
     )
 
 
 def opened(body: bytes) -> tuple[bytes, tuple[Signature, ...]]:
-    """The statement in these bytes, and its signatures, none of them verified.
+    """The statement in these bytes, and its signatures. This verifies none of them.
 
     Raises:
-        ValueError: they are no such envelope, or not in the one form that `enveloped` gives.
+        ValueError: the bytes are no such envelope, or differ from the form that `enveloped`
+            writes.
     """
     document = canonical(body)
     match document:

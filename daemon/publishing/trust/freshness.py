@@ -1,8 +1,11 @@
-"""freshness.json: that a pointer was the newest one not long ago, where readers demand to know (protocol 4). Pure.
+"""freshness.json: the proof that a pointer was recently the newest one (protocol 4). Pure.
 
-Somebody who can hold writes back could show an old state for ever, each part of it well signed. So a daemon signs,
-again and again, which pointer is the newest, and until when that may be believed. A pointer newer than the one named
-needs no more: so no moment between a write and the next freshness.json refuses anyone.
+An attacker that can hold writes back could show an old state indefinitely, and all its signatures
+would be valid. So a daemon regularly signs which pointer is the newest, with an expiry time. A
+trust policy can require this of a reader.
+
+A pointer that is newer than the one in freshness.json needs no proof. So readers are not refused
+between a write of the pointer and the next freshness.json.
 """
 
 import hashlib
@@ -32,7 +35,7 @@ class _Signed(BaseModel):
 
 @dataclass(frozen=True, slots=True)
 class Freshness:
-    """What a freshness.json says."""
+    """The content of a freshness.json."""
 
     scope: str
     sequence: int
@@ -41,28 +44,28 @@ class Freshness:
 
     @classmethod
     def of(cls, scope: Scope, sequence: int, pointer_body: bytes, expires: datetime) -> "Freshness":
-        """What vouches for the pointer with these bytes."""
+        """The freshness.json for the pointer with these bytes."""
         return cls(str(scope), sequence, hashlib.sha256(pointer_body).hexdigest(), expires)
 
     @classmethod
     def parse(cls, signed: object, scope: Scope) -> "Freshness":
-        """The signed part as it was read.
+        """The content of a signed part that was read.
 
         Raises:
             OlderSchema: it has schema 1.
-            VerificationFailed: it is none, or another scope's.
+            VerificationFailed: it is no freshness.json, or the one of another scope.
         """
         check_schema(signed, layout.freshness(scope), numbered=False)
         try:
-            said = checked(_Signed, signed)
+            fields = checked(_Signed, signed)
         except ValidationError as error:
             raise VerificationFailed(f"freshness.json of {scope} cannot be read: {fault_of(error)}: {RENEW}") from error
-        if said.scope != str(scope):
-            raise VerificationFailed(f"freshness.json of {scope} is the one of {said.scope}: {RENEW}")
-        return cls(said.scope, said.sequence, said.pointer_sha256, time_of(said.expires))
+        if fields.scope != str(scope):
+            raise VerificationFailed(f"freshness.json of {scope} is the one of {fields.scope}: {RENEW}")
+        return cls(fields.scope, fields.sequence, fields.pointer_sha256, time_of(fields.expires))
 
     def signed_part(self) -> bytes:
-        """What is signed."""
+        """The bytes that are signed."""
         document = {
             "schema": SCHEMA,
             "scope": self.scope,
@@ -73,10 +76,12 @@ class Freshness:
         return canonical_json(document).encode()
 
     def check(self, pointer_body: bytes, sequence: int, now: datetime) -> None:
-        """That this pointer is fresh.
+        """Check that this pointer is fresh.
 
         Raises:
-            VerificationFailed: it is not.
+            SequenceWentBack: it is older than the one named.
+            VerificationFailed: freshness.json has expired, or names another pointer with the same
+                sequence.
         """
         if self.expires <= now:
             raise VerificationFailed(
@@ -90,10 +95,12 @@ class Freshness:
             )
 
     def check_not_older(self, sequence: int) -> None:
-        """That a pointer with this sequence is no older than the one named; this never expires.
+        """Check that a pointer with this sequence is not older than the one named.
+
+        The expiry time does not matter for this.
 
         Raises:
-            WentBack: it is older.
+            SequenceWentBack: it is older.
         """
         if sequence < self.sequence:
             raise SequenceWentBack(
@@ -103,7 +110,10 @@ class Freshness:
             )
 
     def is_due(self, pointer_body: bytes, now: datetime, lifetime: timedelta) -> bool:
-        """Whether to write it anew: it names another pointer, or half of its time is over. Two daemons do not fight."""
+        """Whether to renew it: it names another pointer, or half of its lifetime has passed.
+
+        So two daemons do not keep overwriting one file.
+        """
         return not self._names(pointer_body) or self.expires - now < lifetime / 2
 
     def _names(self, pointer_body: bytes) -> bool:

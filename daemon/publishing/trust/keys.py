@@ -1,6 +1,6 @@
-"""Keys that sign and verify: ed25519, in PEM files. The only module that imports cryptography.
+"""Ed25519 keys in PEM files, to sign and to verify. The only module that imports cryptography.
 
-A signer implements `signatures.Signer`, so a key service (KMS, PKCS#11) can take the place of a key file.
+A signer implements `signatures.Signer`, so a key service (KMS, PKCS#11) can replace a key file.
 """
 
 import hashlib
@@ -37,7 +37,7 @@ class KeySigner:
 
 @dataclass(frozen=True, slots=True)
 class PublicKey:
-    """Verifies what one signer signs."""
+    """Verifies the signatures of one signer."""
 
     keyid: str
     pem: str
@@ -47,7 +47,7 @@ class PublicKey:
         """The key in a PEM text.
 
         Raises:
-            KeyUnusable: it is no ed25519 public key.
+            KeyUnusable: the text is no ed25519 public key.
         """
         try:
             loaded = serialization.load_pem_public_key(pem.encode())
@@ -58,7 +58,7 @@ class PublicKey:
         return cls(_keyid(loaded), _public_pem(loaded))
 
     def verifies(self, signature: Signature, message: bytes) -> bool:
-        """Whether this key made the signature of these very bytes."""
+        """Whether the private key of this key signed exactly these bytes."""
         loaded = serialization.load_pem_public_key(self.pem.encode())
         assert isinstance(loaded, Ed25519PublicKey), "parsed as one"
         try:
@@ -81,7 +81,8 @@ def load(path: Path) -> KeySigner:
     """The signer of a key file.
 
     Raises:
-        KeyUnusable: it cannot be read, it is open to others, or it is no ed25519 private key.
+        KeyUnusable: the file cannot be read, it is accessible to others, or it has no ed25519
+            private key.
     """
     try:
         pem = local_files.read_secret(path, _MOST_BYTES)
@@ -95,7 +96,7 @@ def load(path: Path) -> KeySigner:
     try:
         key = serialization.load_pem_private_key(pem, None)
     except (ValueError, TypeError, UnsupportedAlgorithm):
-        # Not with what the parser says: it may quote the key.
+        # Without the text of the parser: it may quote the key.
         raise KeyUnusable(
             f"signing key {path} is no private key in PEM form without a passphrase: {_GENERATE}"
         ) from None
@@ -109,7 +110,7 @@ def _public_pem(key: Ed25519PublicKey) -> str:
 
 
 def _keyid(key: Ed25519PublicKey) -> str:
-    """The key id as securesystemslib, TUF and in-toto derive it, so that their tools find the key."""
+    """The key id as securesystemslib, TUF and in-toto derive it: their tools then find the key."""
     public = {"public": key.public_bytes_raw().hex()}
     described = {"keytype": "ed25519", "scheme": "ed25519", "keyval": public}
     return hashlib.sha256(canonical_json(described).encode()).hexdigest()

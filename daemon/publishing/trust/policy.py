@@ -1,13 +1,19 @@
-"""Whose signatures count, for which scopes: a reader's own policy, from a local file, never from the bucket. Pure.
+"""The trust policy: which keys a reader accepts signatures of, and for which scopes. Pure.
 
-Fails closed: without a signature that counts nothing is accepted, and a policy that cannot be read whole is none. Keys
-have roles, because whoever publishes states need not be who says which of them is live. A revoked key counts for
-nothing, whatever else is said of it.
+The policy comes from a local file, never from the bucket.
+
+It fails closed: a document without an accepted signature is rejected, and a policy that cannot be
+read completely is an error. Keys have roles, because the publisher of states and the writer that
+decides which of them is live may be different parties. The signatures of a revoked key are never
+accepted, even if the same policy also lists the key as trusted.
 
     {
       "schema": 1,
       "freshness": "off",
-      "keys": [{"keyid": "…", "public": "-----BEGIN PUBLIC KEY…", "roles": ["publish", "pointer"], "scopes": ["*"]}],
+      "keys": [{
+        "keyid": "…", "public": "-----BEGIN PUBLIC KEY…",
+        "roles": ["publish", "pointer"], "scopes": ["*"]
+      }],
       "revoked": [{"keyid": "…", "reason": "…", "at": "…"}]
     }
 """
@@ -41,38 +47,38 @@ ROLES: Final[tuple[Role, ...]] = ("publish", "pointer")
 
 
 class _Part(BaseModel):
-    # A field this release does not know may be one that restricts.
+    # A field that this release does not know may restrict a key, so it is an error.
     model_config = ConfigDict(frozen=True, extra="forbid")
 
 
 class TrustedKey(_Part):
-    """A public key, and what its signatures count for."""
+    """A public key, and the roles and scopes in which its signatures are accepted."""
 
     keyid: str
     public: str
     roles: Annotated[tuple[Role, ...], Field(min_length=1)]
     scopes: Annotated[tuple[str, ...], Field(min_length=1)] = ("*",)
-    """Patterns of `bundle/target`, as a shell's."""
+    """Shell patterns of `bundle/target`."""
 
     @model_validator(mode="after")
-    def _is_its_own(self) -> "TrustedKey":
+    def _check_keyid(self) -> "TrustedKey":
         try:
-            found = PublicKey.parse(self.public).keyid
+            keyid = PublicKey.parse(self.public).keyid
         except KeyUnusable as error:
             raise ValueError(str(error)) from None
-        if found != self.keyid:
-            raise ValueError(f"the key has the id {found}")
+        if keyid != self.keyid:
+            raise ValueError(f"the key has the id {keyid}")
         return self
 
     def counts_for(self, role: Role, scope: Scope) -> bool:
-        """Whether its signature says anything here."""
+        """Whether its signatures are accepted in this role and scope."""
         return role in self.roles and any(fnmatch.fnmatchcase(str(scope), pattern) for pattern in self.scopes)
 
 
 class Revocation(_Part):
-    """A key that counts for nothing any more."""
+    """A key whose signatures are no longer accepted."""
 
-    # Whole: one cut short, as messages show it, would name no key, and revoke none.
+    # The complete id: a shortened one, as in messages, would match no key and revoke none.
     keyid: Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
     reason: str
     at: str
@@ -89,24 +95,24 @@ class TrustPolicy(_Part):
     model_config = ConfigDict(frozen=True, extra="forbid", populate_by_name=True)
 
     @model_validator(mode="after")
-    def _names_each_once(self) -> "TrustPolicy":
-        for what, ids in (
-            ("keys", [each.keyid for each in self.keys]),
-            ("revoked", [each.keyid for each in self.revoked]),
+    def _check_unique_keyids(self) -> "TrustPolicy":
+        for field, ids in (
+            ("keys", [key.keyid for key in self.keys]),
+            ("revoked", [revocation.keyid for revocation in self.revoked]),
         ):
             if len(set(ids)) != len(ids):
-                raise ValueError(f"{what} has one key twice")
+                raise ValueError(f"{field} has one key twice")
         return self
 
     @classmethod
     def parse(cls, text: bytes, name: str) -> "TrustPolicy":
-        """The policy in a file's bytes; `name` is the file's.
+        """The policy in the bytes of the file `name`.
 
         Raises:
-            PolicyUnusable: it is none.
+            PolicyUnusable: the bytes are no valid policy.
         """
         try:
-            # A key that is there twice could be two policies.
+            # Strict: with a duplicate key, two parsers could read two different policies.
             document = strict_json.loads(text, most_bytes=_MOST_BYTES)
             return cls.model_validate_json(json.dumps(document), strict=True)
         except InvalidEvent as error:
@@ -117,85 +123,94 @@ class TrustPolicy(_Part):
             raise PolicyUnusable(f"trust policy {name}: {where}: {first['msg']}; {_RESTORE}") from error
 
     def written(self) -> bytes:
-        """As a file, for people to read."""
+        """The bytes of the policy file, indented for people."""
         document = self.model_dump(mode="json", by_alias=True)
         return (json.dumps(document, indent=2, ensure_ascii=False) + "\n").encode()
 
     # ---- what is accepted
 
     def check_pointer(self, body: bytes, scope: Scope) -> str:
-        """The key that a pointer object is accepted for.
+        """The id of the key whose signature makes a pointer object acceptable.
 
         Raises:
-            OlderSchema: it has schema 1.
-            VerificationFailed: for none.
+            OlderSchema: the pointer has schema 1.
+            VerificationFailed: it has no accepted signature.
         """
         return self._check_signed(body, scope, signatures.POINTER, _pointer(scope))
 
     def check_freshness(self, body: bytes, scope: Scope) -> Freshness:
-        """What a freshness.json says that is accepted; when it expires is its caller's to judge.
+        """The content of a freshness.json with an accepted signature.
+
+        The caller checks the expiry time.
 
         Raises:
             OlderSchema: it has schema 1.
-            VerificationFailed: it is not.
+            VerificationFailed: it has no accepted signature, or its content is invalid.
         """
         self._check_signed(body, scope, signatures.FRESHNESS, _freshness(scope))
         return Freshness.parse(canonical(body)["signed"], scope)
 
     def check_publication(self, envelope: bytes | None, manifest: Manifest, manifest_body: bytes, scope: Scope) -> str:
-        """The key that a publication is accepted for, by its manifest.dsse.json.
+        """The id of the key whose signature makes a publication acceptable.
+
+        `envelope` is its manifest.dsse.json, or None if there is none.
 
         Raises:
-            NotVouchedFor: for none.
+            NotTrusted: the publication has no accepted signature.
         """
         name = PublicationId(state=manifest.state, attempt=manifest.attempt)
         what = _publication(scope, name)
         if envelope is None:
             raise NotTrusted(f"{what.text} is not signed, and the trust policy demands it: {what.remedy}")
         try:
-            payload, found = attestation.opened(envelope)
+            payload, listed = attestation.opened(envelope)
         except ValueError as error:
             raise NotTrusted(f"the signature of {what.text} cannot be read: {error}: {what.remedy}") from error
         if payload != attestation.statement(manifest, manifest_body):
             raise NotTrusted(f"the signature of {what.text} is one over something else: {what.remedy}")
         message = signatures.encoding(signatures.STATEMENT, payload)
         try:
-            return self._check(found, "publish", scope, message, what)
+            return self._check(listed, "publish", scope, message, what)
         except VerificationFailed as error:
             raise NotTrusted(str(error)) from error
 
     def objection(self, keyids: Collection[str], role: Role, scope: Scope | None) -> str | None:
-        """Why signatures of none of these keys would count; None: those of one do. `scope` None: in any scope."""
+        """Why no signature of these keys would be accepted; None if one key is accepted.
+
+        `scope` None: the scopes of the keys are not checked.
+        """
         reasons = [self._key_objection(keyid, role, scope) for keyid in keyids]
         return None if None in reasons else "; ".join(filter(None, reasons)) or "there is no signing key"
 
     def _check_signed(self, body: bytes, scope: Scope, kind: str, what: "_Named") -> str:
+        """The id of the accepted key of an object with the parts signed and signatures."""
         try:
             document = canonical(body)
             if not isinstance(document, dict) or set(document) != {"signed", "signatures"}:
                 raise Malformed("it has other parts than signed and signatures")
             check_schema(document["signed"], what.key, numbered=what.numbered)
-            found = signatures.decoded(document["signatures"])
+            listed = signatures.decoded(document["signatures"])
         except ValueError as error:
             raise VerificationFailed(f"{what.text} cannot be verified: {error}: {what.remedy}") from error
         message = signatures.encoding(kind, canonical_json(document["signed"]).encode())
-        return self._check(found, "pointer", scope, message, what)
+        return self._check(listed, "pointer", scope, message, what)
 
-    def _check(self, found: Sequence[Signature], role: Role, scope: Scope, message: bytes, what: "_Named") -> str:
-        if not found:
+    def _check(self, listed: Sequence[Signature], role: Role, scope: Scope, message: bytes, what: "_Named") -> str:
+        """The id of the first key whose signature is accepted. Raises VerificationFailed."""
+        if not listed:
             raise VerificationFailed(f"{what.text} is not signed, and the trust policy demands it: {what.remedy}")
-        reasons = [self._objection(each, role, scope, message) for each in found]
-        for signature, reason in zip(found, reasons, strict=True):
+        reasons = [self._objection(signature, role, scope, message) for signature in listed]
+        for signature, reason in zip(listed, reasons, strict=True):
             if reason is None:
                 return signature.keyid
-        why = _some(list(filter(None, reasons)))
+        why = _first_reasons(list(filter(None, reasons)))
         raise VerificationFailed(
             f"{what.text} has no signature that counts: {why}: {what.remedy}; `rebundle keys trust POLICY PUBLIC` "
             "trusts a key"
         )
 
     def _objection(self, signature: Signature, role: Role, scope: Scope, message: bytes) -> str | None:
-        """Why a signature does not count."""
+        """Why a signature is not accepted; None if it is."""
         reason = self._key_objection(signature.keyid, role, scope)
         if reason is not None:
             return reason
@@ -205,10 +220,11 @@ class TrustPolicy(_Part):
         return None
 
     def _key_objection(self, keyid: str, role: Role, scope: Scope | None) -> str | None:
+        """Why no signature of this key would be accepted; None if one would."""
         short = f"key {keyid[:12]}"
-        revoked = next((each for each in self.revoked if each.keyid == keyid), None)
-        if revoked is not None:
-            return f"{short} was revoked at {revoked.at} ({revoked.reason})"
+        revocation = next((entry for entry in self.revoked if entry.keyid == keyid), None)
+        if revocation is not None:
+            return f"{short} was revoked at {revocation.at} ({revocation.reason})"
         key = self._key(keyid)
         if key is None:
             return f"{short} is not in the trust policy"
@@ -217,7 +233,7 @@ class TrustPolicy(_Part):
         return None if key.counts_for(role, scope) else f"{short} may not sign as {role} for {scope}"
 
     def _key(self, keyid: str) -> TrustedKey | None:
-        return next((each for each in self.keys if each.keyid == keyid), None)
+        return next((key for key in self.keys if key.keyid == keyid), None)
 
 
 _RESTORE: Final = "restore the file, or begin another one with `rebundle keys trust POLICY PUBLIC`"
@@ -225,14 +241,14 @@ _RESTORE: Final = "restore the file, or begin another one with `rebundle keys tr
 
 @dataclass(frozen=True, slots=True)
 class _Named:
-    """A signed document, for messages."""
+    """The name of a signed document in messages, and the remedy for it."""
 
     text: str
     remedy: str
     key: str
-    """Of the object."""
+    """The key of the object in the bucket."""
     numbered: bool = True
-    """Whether it had a `schema` already in schema 1."""
+    """Whether documents of schema 1 already had the field `schema`."""
 
 
 def _pointer(scope: Scope) -> _Named:
@@ -257,6 +273,7 @@ def _publication(scope: Scope, name: PublicationId) -> _Named:
     )
 
 
-def _some(reasons: Sequence[str]) -> str:
+def _first_reasons(reasons: Sequence[str]) -> str:
+    """The first reasons, and how many more there are."""
     more = f"; and {len(reasons) - _MOST_REASONS} more" if len(reasons) > _MOST_REASONS else ""
     return "; ".join(reasons[:_MOST_REASONS]) + more

@@ -1,4 +1,7 @@
-"""The highest sequence of each scope that was accepted here: who has seen a pointer takes no older one (protocol 6)."""
+"""The highest accepted sequence of every scope (protocol 6).
+
+A reader that has accepted a pointer rejects an older one from then on.
+"""
 
 import json
 from pathlib import Path
@@ -10,14 +13,14 @@ from daemon.runtime import Runtime
 from renderers.model import Scope
 
 LOCK_SECONDS: Final = 10.0
-"""How long to wait for other processes, which need the lock for milliseconds."""
+"""How long to wait for the lock. Other processes need it for milliseconds."""
 _LOCK_SECONDS_AGAIN: Final = 0.5
-"""The same, while the last wait was in vain."""
+"""The same, after a wait that ended without the lock."""
 _MOST_BYTES: Final = 16 << 20
 
 
 class HighestSequences(Protocol):
-    """What readers have seen."""
+    """A memory of the highest accepted sequences."""
 
     async def highest(self, scope: Scope) -> int:
         """The highest sequence that was accepted; 0 for none."""
@@ -29,7 +32,7 @@ class HighestSequences(Protocol):
 
 
 class ProcessSequences:
-    """Implements `Accepted` for as long as the process lives."""
+    """Implements `HighestSequences` in memory, until the process ends."""
 
     def __init__(self) -> None:
         self._highest: dict[Scope, int] = {}
@@ -44,9 +47,12 @@ class ProcessSequences:
 
 
 class FileSequences:
-    """Implements `Accepted` for all readers of this machine, in a file; `bucket` tells its scopes from another's.
+    """Implements `HighestSequences` in a file, for all readers of this machine.
 
-    A file that cannot be read is refused, not begun anew: who can make a reader forget can show it an old pointer.
+    `bucket` distinguishes its scopes from those of other buckets in the same file.
+
+    A file that cannot be read is an error and is not replaced by an empty one. Otherwise an
+    attacker that damages the file could show a reader an old pointer.
     """
 
     def __init__(self, path: Path, bucket: str, runtime: Runtime) -> None:
@@ -58,21 +64,22 @@ class FileSequences:
         self._patience = LOCK_SECONDS
 
     async def highest(self, scope: Scope) -> int:
-        """The highest sequence that was accepted; 0 for none. Raises AcceptedUnusable."""
+        """The highest sequence that was accepted; 0 for none. Raises SequenceMemoryUnusable."""
         known = await self._runtime.run_in_thread(self._read)
         return max(await self._seen.highest(scope), known.get(self._key(scope), 0))
 
     async def accept(self, scope: Scope, sequence: int) -> None:
-        """Remember it, durably, unless a higher one is known. Raises AcceptedUnusable.
+        """Remember it durably, unless a higher one is known. Raises SequenceMemoryUnusable.
 
-        It waits outside of the threads: those who wait behind a stopped process must not use up the pool.
+        It does not wait in a thread: callers that wait for a stopped process must not use up the
+        thread pool.
         """
         if sequence <= await self._seen.highest(scope):
             return
         limit = self._runtime.monotonic() + self._patience
         while not await self._runtime.run_in_thread(self._remember, self._key(scope), sequence):
             if self._runtime.monotonic() >= limit:
-                # Or a command that reads many scopes would wait as long for each.
+                # Otherwise a command that reads many scopes would wait in full for every scope.
                 self._patience = _LOCK_SECONDS_AGAIN
                 raise SequenceMemoryUnusable(f"{local_files.held_for(self._lock, LOCK_SECONDS)} (trust.state_file)")
             await self._runtime.sleep(0.001 + 0.02 * self._runtime.jitter())
@@ -80,7 +87,7 @@ class FileSequences:
         await self._seen.accept(scope, sequence)
 
     def _remember(self, key: str, sequence: int) -> bool:
-        """Whether it is remembered; not while another process holds the lock."""
+        """Store the sequence, unless a higher one is stored. False if the lock is not free."""
         try:
             local_files.make_folder(self._path.parent)
             with local_files.lock(self._lock) as held:
@@ -101,11 +108,11 @@ class FileSequences:
 
     def _read(self) -> dict[str, int]:
         try:
-            found = json.loads(local_files.read_plain(self._path, _MOST_BYTES))
+            sequences = json.loads(local_files.read_plain(self._path, _MOST_BYTES))
         except FileNotFoundError:
             return {}
         except (OSError, ValueError, RecursionError, local_files.Unsafe) as error:
             raise SequenceMemoryUnusable(f"{self._path}: {error}: put it back, or remove it knowingly") from error
-        if not isinstance(found, dict) or not all(type(each) is int for each in found.values()):
+        if not isinstance(sequences, dict) or not all(type(sequence) is int for sequence in sequences.values()):
             raise SequenceMemoryUnusable(f"{self._path} has no sequences: put it back, or remove it knowingly")
-        return found
+        return sequences
