@@ -1,6 +1,7 @@
-"""The publication protocol: what is stored, in which order, and who wins.
+"""The publication protocol: what is stored, in which order, and which writer wins.
 
-Pure: `pointer` and `manifest` (what the documents are), `archive` (bytes of a state), `protocol` (which pointer may
-follow which). Acting: `publisher` (upload, compare-and-swap, resolve), `reader` (verified reads), `sync` (the tree
-that operators see), `operations` (operators' verbs).
+Pure modules: `pointer` and `manifest` (the documents), `archive` (the bytes of a state), and
+`protocol` (which pointer may follow which). Modules that access the bucket: `publisher` (uploads,
+compare-and-swap, resolving its outcome), `reader` (verified reads), `live_tree` (the files that
+operators see), and `operator_commands` (commands of operators).
 """

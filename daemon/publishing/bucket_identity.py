@@ -1,8 +1,9 @@
-"""Which bucket this is: an id in it, and the memory of it in the journal (ADR 19).
+"""Identifies the bucket: by an id in it, which the journal remembers (ADR 19).
 
-A bucket whose volume is not mounted looks like an empty one, and a wrong URL leads to somebody else's. What would be
-published there would be lost for the hosts that read the right one. So nothing is published to a bucket that is not
-the remembered one; events are accepted meanwhile. A copy of a bucket has its id, and is the same bucket here.
+If its volume is not mounted, a bucket looks empty. A wrong URL leads to another bucket. Hosts read
+the right bucket, and would never see what is published elsewhere. So nothing is published to a
+bucket that is not the remembered one. Events are accepted meanwhile. A copy of a bucket has the
+same id, and counts as the same bucket.
 """
 
 import asyncio
@@ -39,39 +40,44 @@ _REMEDY: Final = "to publish to this one from now on, start the daemon once with
 
 
 class Memory(Protocol):
-    """Where the id of the bucket is remembered: a journal."""
+    """Remembers the id of the bucket. A journal implements it."""
 
     async def bucket(self) -> str | None:
-        """The remembered id; None before the first."""
+        """The remembered id; None before the first one."""
         ...
 
     async def remember_bucket(self, bucket: str) -> None:
-        """Remember an id from now on."""
+        """Remember this id instead of the one before."""
         ...
 
 
 class BucketCheck(Protocol):
-    """Whether this is the bucket to publish to, for those who act on it."""
+    """Checks that a store is the bucket to publish to, for the code that reads and writes it."""
 
     async def check(self) -> None:
-        """Read the id. Raises WrongBucket; StoreError, EventError: it could not be found out."""
+        """Read the id of the bucket, and compare it.
+
+        Raises:
+            WrongBucket: it is not the remembered one.
+            StoreError, EventError: the id, or the memory of it, cannot be read.
+        """
         ...
 
     async def confirm(self) -> None:
-        """As `check`, unless the last one succeeded."""
+        """As `check`, if the last one did not succeed; else nothing."""
         ...
 
     async def reading(self, read: Callable[[], Awaitable[T]]) -> T:
-        """What `read` finds, with a `check` before it begins and one after it ends.
+        """Await `read` between two calls of `check`, and return its result.
 
-        One check would not be enough: if the volume is mounted again while `read` is under way, a check
-        before it, or after it, sees the right bucket although `read` has seen the other one.
+        One check is not enough. The volume may be unmounted or mounted during `read`: then a check
+        only before it, or only after it, sees the right bucket although `read` saw another one.
         """
         ...
 
 
 class AnyBucket:
-    """Implements `BucketCheck` where no id is remembered."""
+    """Implements `BucketCheck` where no id is remembered: it accepts every bucket."""
 
     async def check(self) -> None:
         """Accepts the bucket."""
@@ -80,7 +86,7 @@ class AnyBucket:
         """Accepts the bucket."""
 
     async def reading(self, read: Callable[[], Awaitable[T]]) -> T:
-        """What `read` finds."""
+        """Await `read`, and return its result."""
         return await read()
 
 
@@ -100,8 +106,16 @@ class BucketIdentity:
         longest: float,
         new_bucket: bool = False,
     ) -> None:
-        """`first` and `longest`: seconds between two tries, which double, with jitter. `new_bucket`: forget which
-        bucket was published to before, and publish to this one."""
+        """Sets up the check, without access to the bucket.
+
+        Args:
+            store: the bucket.
+            memory: where its id is remembered.
+            runtime: clock and random ids.
+            first: seconds between the first two tries. They double, with jitter.
+            longest: the most seconds between two tries, before jitter.
+            new_bucket: replace the remembered id by that of this bucket.
+        """
         self._store = store
         self._memory = memory
         self._runtime = runtime
@@ -112,10 +126,13 @@ class BucketIdentity:
         self._forbidden = False
         self._granted = asyncio.Event()
         self.pending: str | None = "the id of the bucket has not been read yet"
-        """Why nothing is published, in words for an operator; None: it is."""
+        """Why nothing is published, as a message for operators. None: publishing is allowed."""
 
     async def granted(self) -> None:
-        """Returns once this is the bucket to publish to, or once nobody is permitted to find out."""
+        """Repeat `check` until it succeeds, which grants publishing.
+
+        It also succeeds if the store forbids reading or creating the id.
+        """
         wait = self._first
         while True:
             try:
@@ -128,31 +145,37 @@ class BucketIdentity:
         self._granted.set()
 
     async def until_granted(self) -> None:
-        """Returns once `granted` has, without asking the bucket: for the timers that write to it."""
+        """Wait until `granted` has returned, without access to the bucket.
+
+        For the timers that write to the bucket.
+        """
         await self._granted.wait()
 
     async def confirm(self) -> None:
-        """As `check`, unless the last one succeeded."""
+        """As `check`, if the last one did not succeed; else nothing."""
         if not self._confirmed:
             await self.check()
 
     async def reading(self, read: Callable[[], Awaitable[T]]) -> T:
-        """What `read` finds, with a `check` before it begins and one after it ends.
+        """Await `read` between two calls of `check`, and return its result.
 
         Raises:
-            As `check`, and what `read` raises.
+            As `check`, and as `read`.
         """
         await self.check()
-        found = await read()
+        result = await read()
         await self.check()
-        return found
+        return result
 
     async def check(self) -> None:
-        """Read the id of the bucket, or give it one if the memory has none.
+        """Read the id of the bucket and compare it with the remembered one.
+
+        Without a remembered id, the id of this bucket is remembered. A bucket without an id then
+        gets one.
 
         Raises:
             WrongBucket: it is not the remembered one.
-            StoreError, EventError: it could not be found out.
+            StoreError, EventError: the id, or the memory of it, cannot be read or written.
         """
         try:
             self._confirmed = await self._is_right()
@@ -163,7 +186,7 @@ class BucketIdentity:
         self.pending = None
 
     async def _is_right(self) -> bool:
-        """Whether it is the bucket to publish to for certain; False: not permitted to find out."""
+        """Whether the id was confirmed; False: the store forbids reading or creating it."""
         try:
             await self._resolve()
         except StoreForbidden as error:
@@ -181,16 +204,16 @@ class BucketIdentity:
     async def _resolve(self) -> None:
         remembered = None if self._new_bucket else await self._memory.bucket()
         for _ in range(_TRIES):
-            found = await bucket_id(self._store)
+            current = await bucket_id(self._store)
             if remembered is not None:
-                _compare(remembered, found)
+                _require_same(remembered, current)
                 return
-            if found is None:
-                await self._create()  # read back: another daemon may have been first
+            if current is None:
+                await self._create()  # then read back: another daemon may have created it first
                 continue
-            await self._memory.remember_bucket(found)
+            await self._memory.remember_bucket(current)
             self._new_bucket = False
-            log.info("publishes to this bucket from now on", bucket_id=found)
+            log.info("publishes to this bucket from now on", bucket_id=current)
             return
         raise StoreUnavailable(f"{layout.BUCKET} was created and could not be read back: try again")
 
@@ -204,27 +227,31 @@ async def bucket_id(store: ObjectStore) -> str | None:
     """The id of a bucket; None if it has none.
 
     Raises:
-        WrongBucket: what is there is no id.
+        WrongBucket: the object with the id is damaged.
+        StoreError: it cannot be read.
     """
     try:
         body = (await store.get(layout.BUCKET, most_bytes=sizes.BUCKET_ID)).body
-        found = parse(body)["id"]
+        identity = parse(body)["id"]
     except ObjectMissing:
         return None
     except (ObjectTooBig, ValueError, KeyError, TypeError) as error:
-        raise _damaged() from error
-    if not isinstance(found, str) or not re.fullmatch("[0-9a-f]{32}", found):
-        raise _damaged()
-    return found
+        raise _damaged_id() from error
+    if not isinstance(identity, str) or not re.fullmatch("[0-9a-f]{32}", identity):
+        raise _damaged_id()
+    return identity
 
 
 async def refusal(store: ObjectStore, memory: Memory) -> str | None:
-    """Why a daemon with this memory publishes nothing to this bucket; None if it does, or if nobody can tell."""
+    """Why a daemon with this memory publishes nothing to this bucket.
+
+    None: it publishes, or the bucket cannot be read.
+    """
     remembered = await memory.bucket()
     if remembered is None:
         return None
     try:
-        _compare(remembered, await bucket_id(store))
+        _require_same(remembered, await bucket_id(store))
     except WrongBucket as error:
         return str(error)
     except StoreError:
@@ -232,20 +259,21 @@ async def refusal(store: ObjectStore, memory: Memory) -> str | None:
     return None
 
 
-def _compare(remembered: str, found: str | None) -> None:
-    if found is None:
+def _require_same(remembered: str, actual: str | None) -> None:
+    """Raises WrongBucket if the ids differ."""
+    if actual is None:
         raise WrongBucket(
             f"this bucket has no {layout.BUCKET}, and the journal published to bucket {remembered}: is its volume not "
             f"mounted, or the URL wrong? Publishing continues once the right bucket is there; {_REMEDY}"
         )
-    if found != remembered:
+    if actual != remembered:
         raise WrongBucket(
-            f"this is bucket {found}, and the journal published to bucket {remembered}: is another volume mounted, or "
+            f"this is bucket {actual}, and the journal published to bucket {remembered}: is another volume mounted, or "
             f"the URL wrong? Publishing continues once the right bucket is there; {_REMEDY}"
         )
 
 
-def _damaged() -> WrongBucket:
+def _damaged_id() -> WrongBucket:
     return WrongBucket(
         f"{layout.BUCKET} is damaged, so it is not known which bucket this is: restore it from its newest version or a "
         f"backup; or delete it, and {_REMEDY}"

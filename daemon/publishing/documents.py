@@ -1,7 +1,8 @@
-"""JSON documents of the bucket, as they are read. Pure.
+"""Reading and writing the JSON documents of the bucket. Pure.
 
-Whoever verifies a signature takes a document only in the one form in which it is written (`canonical`): every changed
-bit is then found, in white space and unknown parts as well, and no two readers can see two things in it.
+The code that verifies signatures accepts a document only in the one form in which it is written
+(`canonical`). So every changed bit is detected, also in white space and in unknown fields, and two
+readers cannot interpret one document differently.
 """
 
 import json
@@ -14,25 +15,31 @@ from daemon.publishing.sizes import LEVELS, MARKS
 from renderers.model import canonical_json
 
 SCHEMA: Final = 2
-"""Of pointer, history chunk, manifest, live-tree marker and freshness.json, as this release writes them (ADR 29)."""
+"""The schema number in every pointer, history chunk, manifest, live-tree marker and freshness.json
+that this release writes (ADR 29)."""
 _MOST_DIGITS: Final = 20
 _LARGEST: Final = 2**63 - 1
-# Always matches from its first quote on, to the end of the text if there is no other quote: so it is linear.
+# Takes linear time: it always matches at a quote, up to the end of the text if no second quote
+# follows.
 _STRING: Final = re.compile(rb'"(?:[^"\\]++|\\.)*+["\\]?', re.DOTALL)
 _PLAIN: Final = bytes(set(range(256)) - set(b'[]{},:"\\'))
-"""What neither nests, nor divides, nor begins or ends a text."""
+"""The bytes without a meaning for the structure: not bracket, comma, colon, quote or backslash."""
 _ONE_KIND: Final = bytes.maketrans(b"{}", b"[]")
 _SURROGATE: Final = re.compile(r"\\u[dD][89a-fA-F]")
 
 
 class Malformed(ValueError):
-    """No JSON document, or not in its one form."""
+    """The bytes are not a JSON document, or not in the one form in which it is written."""
 
 
 def parse(body: bytes) -> Any:
-    """The value in these bytes: UTF-8, no key twice in an object, numbers that others can hold, text that is text.
+    """The value in these bytes.
 
-    Whatever is accepted can be written again. Raises Malformed.
+    Accepts less than JSON allows: UTF-8 only, no key twice in an object, no number beyond 64 bits,
+    no unpaired surrogate in a text. So every accepted value can be written again.
+
+    Raises:
+        Malformed: the bytes are no such document.
     """
     if not body:
         raise Malformed("it is empty")
@@ -41,7 +48,7 @@ def parse(body: bytes) -> Any:
         _check_structure(body)
         value = _DECODER.decode(text)
         if _SURROGATE.search(text):
-            canonical_json(value).encode()  # half of a surrogate pair cannot be encoded
+            canonical_json(value).encode()  # an unpaired surrogate cannot be encoded
     except UnicodeError:
         raise Malformed("it is no JSON: it has text that is not UTF-8") from None
     except json.JSONDecodeError as error:
@@ -54,13 +61,13 @@ def parse(body: bytes) -> Any:
 def check_schema(document: object, name: str, *, numbered: bool = True) -> None:
     """Checks the schema of a document, before its fields and its signatures are checked.
 
-    A value that is no schema number is left to the grammar, and a newer schema to the writers.
+    A value that is no schema number is checked by the grammar, and a newer schema by the writers.
 
     Args:
-        document: what was read.
+        document: the parsed document.
         name: the document's name or key, for the message.
-        numbered: whether documents of this kind had a `schema` already in schema 1. A document of another kind without
-            one has schema 1.
+        numbered: whether documents of this kind had a field `schema` already in schema 1. In the
+            other kinds, a document without this field has schema 1.
 
     Raises:
         OlderSchema: the document has schema 1.
@@ -71,7 +78,7 @@ def check_schema(document: object, name: str, *, numbered: bool = True) -> None:
     if "schema" not in document and numbered:
         raise Malformed("schema: is missing")
     schema = document.get("schema", 1)
-    if type(schema) is int and schema == 1:  # True is no schema
+    if type(schema) is int and schema == 1:  # True == 1, and is no schema number
         raise OlderSchema(
             f"{name} has schema 1, and this release reads schema {SCHEMA} and later: a development version from before "
             "the first release wrote it. Use a new prefix of the bucket, a new journal and a new trust.state_file. "
@@ -80,12 +87,16 @@ def check_schema(document: object, name: str, *, numbered: bool = True) -> None:
 
 
 def serialised(value: object) -> bytes:
-    """A value as every document here is written."""
+    """The bytes of a value, in the one form in which documents are written."""
     return (canonical_json(value) + "\n").encode()
 
 
 def canonical(body: bytes) -> Any:
-    """The value in these bytes. Raises Malformed, also where they are not what `written` would give."""
+    """The value in these bytes.
+
+    Raises:
+        Malformed: as `parse`, or the bytes are not those that `serialised` returns for the value.
+    """
     value = parse(body)
     if serialised(value) != body:
         raise Malformed("it is not in the form in which it is written")
@@ -93,10 +104,15 @@ def canonical(body: bytes) -> Any:
 
 
 def _check_structure(body: bytes) -> None:
-    """Nesting and number of values, found before a parser recurses or takes memory for them. Raises Malformed."""
+    """Check the nesting and the number of values before a parser recurses or allocates memory.
+
+    Raises:
+        Malformed: there are more than `sizes.LEVELS` levels or `sizes.MARKS` marks, or brackets do
+            not match.
+    """
     if b"\\" in body:
         marks = _STRING.sub(b"", body).translate(_ONE_KIND, _PLAIN)
-    else:  # the same, five times faster: most texts are empty once their plain characters are gone
+    else:  # same result, five times faster: without plain characters, most texts are `""`
         marks = _STRING.sub(b"", body.translate(_ONE_KIND, _PLAIN).replace(b'""', b""))
     marks = marks.translate(None, b":")
     if len(marks) > MARKS:
@@ -118,7 +134,7 @@ def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
 
 
 def _integer(digits: str) -> int:
-    # The length first: the time that a number of a million digits takes is the square of that.
+    # The length is checked first: int() takes quadratic time in the number of digits.
     if len(digits) > _MOST_DIGITS or abs(number := int(digits)) > _LARGEST:
         raise Malformed("a number has more than 64 bits")
     return number

@@ -1,8 +1,11 @@
-"""What publishing can answer, branched by what the caller should do. The command line maps each to an exit code."""
+"""Errors of publishing, one class for each reaction of the caller.
+
+The command line maps every class to an exit code.
+"""
 
 
 class PublishingError(Exception):
-    """Root of everything this package raises; by itself, a failure without a closer name."""
+    """Base class of the errors of this package. Raised directly only where no subclass fits."""
 
 
 class NotFound(PublishingError):
@@ -10,67 +13,104 @@ class NotFound(PublishingError):
 
 
 class OperationRefused(PublishingError):
-    """The scope's rules do not allow it now; the message says what would (exit 4)."""
+    """The scope's rules do not allow the operation now (exit 4).
+
+    The message gives what would be allowed.
+    """
 
 
 class StateUnreadable(PublishingError):
-    """The operator must act: the store does not let a state be read that a recovery has to make live (exit 6)."""
+    """A state that a recovery has to make live cannot be read: the store refuses it (exit 6).
+
+    The operator must act.
+    """
 
 
 class PointerMoved(PublishingError):
-    """Another writer was faster; read again (exit 4)."""
+    """Another writer changed the pointer first: read it again (exit 4)."""
 
 
 class VerificationFailed(PublishingError):
-    """What is stored is not what its pointer, manifest or digests say (exit 5)."""
+    """A stored object does not match its pointer, manifest or digests (exit 5)."""
 
 
 class NotTrusted(VerificationFailed):
-    """No signature of a publication counts by the trust policy: none is there, or none by a key that is trusted."""
+    """A publication has no signature, or none by a key that the trust policy trusts."""
 
 
 class SequenceWentBack(VerificationFailed):
-    """A pointer is older than one that was accepted before: a backup was put back, or somebody replays it."""
+    """A pointer is older than one that was accepted before.
+
+    A backup was restored, or an old pointer is replayed.
+    """
 
 
 class CannotSign(PublishingError):
-    """The pointer is signed, and this writer has no key: it must not change it (protocol 4; exit 5)."""
+    """This writer cannot sign as required, so it must not write (protocol 4; exit 5).
+
+    A signed pointer requires a signing key. A trust policy requires a key that it accepts.
+    """
 
 
 class SequenceMemoryUnusable(PublishingError):
-    """The operator must act: what was accepted here before cannot be read or written (exit 5)."""
+    """The memory of the accepted sequences cannot be read or written (exit 5).
+
+    The operator must act.
+    """
 
 
 class KeyUnusable(PublishingError):
-    """The operator must act: a key cannot be read, is of another kind, or is open to others (exit 2)."""
+    """A key cannot be read, is of another kind, or is accessible to other users (exit 2).
+
+    The operator must act.
+    """
 
 
 class PolicyUnusable(PublishingError):
-    """The operator must act: the trust policy cannot be read whole, so nothing is trusted (exit 5)."""
+    """The trust policy cannot be read completely, so nothing is trusted (exit 5).
+
+    The operator must act.
+    """
 
 
 class WrongBucket(PublishingError):
-    """The operator must act: this is not the bucket that the journal published to, or nobody can tell (ADR 19)."""
+    """This is not the bucket that the journal published to, or its id is damaged (ADR 19).
+
+    The operator must act.
+    """
 
 
 class PointerLost(PublishingError):
-    """The operator must act: a scope has traces of publications and no pointer (protocol 4, never softened 4)."""
+    """A scope has traces of publications and no pointer (protocol 4, never softened 4).
+
+    The operator must act.
+    """
 
 
 class OlderSchema(PublishingError):
-    """The operator must act: a stored document has schema 1, which no release reads (exit 4, ADR 29).
+    """A stored document has schema 1, which no release reads (exit 4, ADR 29).
 
-    It is neither damaged nor a reason to recover: the bucket belongs to a development version.
+    The operator must act. The document is not damaged, and recovery is the wrong remedy: the bucket
+    belongs to a development version.
     """
 
 
 class NewerSchema(PublishingError):
-    """The operator must act: a newer release wrote this; this one reads it and refuses to write."""
+    """A newer release wrote the document: this release reads it and refuses to write.
+
+    The operator must act.
+    """
 
 
 class NewerRenderer(PublishingError):
-    """The operator must act: a newer release rendered what is desired; publishing would go back behind it."""
+    """A newer release rendered the desired publication: publishing would downgrade it.
+
+    The operator must act.
+    """
 
 
 class OutcomeUnresolved(PublishingError):
-    """Look, then try again: whether the pointer was changed could not be found out. A daemon's next try looks first."""
+    """Whether the pointer was changed is unknown.
+
+    The caller checks the pointer, then tries again. A daemon's next try checks first.
+    """

@@ -1,7 +1,9 @@
-"""Operators' verbs: each one compare-and-swap with `by` and `reason`, then one pass over the live tree (protocol 4).
+"""Operators' commands that change a pointer, such as rollback and quarantine (protocol 4).
 
-They render nothing and leave `positions` alone, whether a daemon runs or not. A verb is decided again, from the start,
-when another writer was faster; what it would do can be asked without doing it (`preview`).
+A command ("verb") is one compare-and-swap with `by` and `reason`, followed by one pass over the
+live tree. It renders nothing and does not change `positions`, whether a daemon runs or not. If
+another writer changes the pointer first, the command is computed again from the new pointer.
+`preview` returns the effect of a command without carrying it out.
 """
 
 from collections.abc import Callable, Sequence
@@ -20,14 +22,14 @@ from renderers.model import Scope
 
 _TRIES: Final = 5
 _SHORTEST_DIGEST: Final = 12
-"""As many digits as `history` and `status` show."""
+"""The number of digits that `history` and `status` show."""
 
 Verb = Callable[[Pointer, Writing], Pointer | None]
 
 
 @dataclass(frozen=True, slots=True)
 class ChangeResult:
-    """A verb that changed the pointer, or (`changed` False) found it as asked."""
+    """The effect of a verb. With `changed` False, the pointer was already as the verb demands."""
 
     before: Pointer
     after: Pointer
@@ -45,7 +47,7 @@ class Operations:
         self._live_tree = live_tree
 
     async def preview(self, scope: Scope, verb: Verb, by: str, reason: str = "") -> ChangeResult:
-        """What `carry_out` would do now. Raises as it does."""
+        """The effect that `carry_out` would have now. Raises the same errors."""
         base = await self._reader.existing(scope)
         following = await self._decide(scope, base, verb, by, reason)
         if following is not None:
@@ -53,17 +55,18 @@ class Operations:
         return ChangeResult(base.pointer, following or base.pointer, changed=following is not None)
 
     async def carry_out(self, scope: Scope, verb: Verb, by: str, reason: str = "") -> ChangeResult:
-        """Change the pointer, then the live tree. Once the pointer is changed, nothing is raised.
+        """Change the pointer, then the live tree. Nothing is raised after the pointer is changed.
 
         Raises:
-            NotFound: no such scope, or what the verb names is not retained.
-            Refused: the scope's rules do not allow it now.
-            VerificationFailed: what would go live is not what the pointer says, or nobody who is trusted signed it.
-            PointerMoved: others were faster five times over.
+            NotFound: the scope does not exist, or the named publication is not retained.
+            OperationRefused: the scope's rules do not allow it now.
+            VerificationFailed: the publication that would become live does not match the pointer,
+                or has no trusted signature.
+            PointerMoved: other writers changed the pointer first, five times in a row.
         """
         base, read, changed = await self._swap(scope, verb, by, reason)
         if not changed:
-            # The pass is all there was to do, and its failure the verb's.
+            # The verb consists of the pass alone, so a failure of the pass is raised.
             return ChangeResult(base.pointer, read.pointer, changed, await self._live_tree.reconcile(scope))
         tree = await self._live_tree.follow(scope, base.pointer.sequence + 1)
         return ChangeResult(base.pointer, read.pointer, changed, tree)
@@ -84,13 +87,16 @@ class Operations:
         following = verb(base.pointer, self._publisher.writing(by, reason))
         live = None if following is None else following.live
         if live is not None and (base.pointer.live is None or live.id != base.pointer.live.id):
-            # Nobody is to be served what every reader would refuse, or what is gone.
+            # A publication that is gone, or that readers would refuse, must not become live.
             await self._reader.files(scope, live)
         return following
 
 
 def rollback(state: str, *, discard_newer: bool = False, expected_live: str | None = None) -> Verb:
-    """Go back to a retained state, and hold; refused if `expected_live` is given and another state is live."""
+    """Make a retained state live, and set a hold.
+
+    Refused if `expected_live` is given and another state is live.
+    """
 
     def verb(pointer: Pointer, writing: Writing) -> Pointer | None:
         if expected_live is not None and (pointer.live is None or pointer.live.state != expected_live):
@@ -105,51 +111,54 @@ def rollback(state: str, *, discard_newer: bool = False, expected_live: str | No
 
 
 def quarantine(state: str, *, rollback_to: str | None = None) -> Verb:
-    """Reject a state's composition; see `protocol.quarantine`."""
+    """Reject the composition of a state; see `protocol.quarantine`."""
 
     def verb(pointer: Pointer, writing: Writing) -> Pointer | None:
         target = find_exactly(pointer, state)
-        back = find_exactly(pointer, rollback_to) if rollback_to else None
-        return protocol.quarantine(pointer, writing, target, rollback_to=back)
+        new_live = find_exactly(pointer, rollback_to) if rollback_to else None
+        return protocol.quarantine(pointer, writing, target, rollback_to=new_live)
 
     return verb
 
 
 def lift_quarantine(state: str) -> Verb:
-    """Accept a state's composition again; of a state that is no longer retained, by the start of its digest."""
+    """Accept the composition of a state again.
+
+    For a state that is no longer retained, `state` is the start of the digest of its composition.
+    """
 
     def verb(pointer: Pointer, writing: Writing) -> Pointer | None:
-        digests = [each.composition_digest for each in pointer.quarantined]
-        rejected = [digest for digest in digests if digest.startswith(state)]
-        if len(rejected) == 1 and len(state) >= _SHORTEST_DIGEST:
-            return protocol.lift_quarantine(pointer, writing, rejected[0])
+        digests = [rejection.composition_digest for rejection in pointer.quarantined]
+        matching = [digest for digest in digests if digest.startswith(state)]
+        if len(matching) == 1 and len(state) >= _SHORTEST_DIGEST:
+            return protocol.lift_quarantine(pointer, writing, matching[0])
         return protocol.lift_quarantine(pointer, writing, find_exactly(pointer, state).composition_digest)
 
     return verb
 
 
 def pin(state: str, *, pinned: bool) -> Verb:
-    """Keep a publication from retention, or stop keeping it."""
+    """Exclude a publication from retention, or include it again."""
     return lambda pointer, writing: protocol.pin(pointer, writing, find_exactly(pointer, state), pinned=pinned)
 
 
 def find_exactly(pointer: Pointer, name: str) -> Publication:
-    """The newest retained attempt of a state, or the one that `STATE@ATTEMPT` names (a unique start of the attempt will
-    do).
+    """The newest retained publication of a state, or the one that `STATE@ATTEMPT` names.
 
-    Whatever changes a pointer names states in full: `state-1`, no longer retained, must not be taken for `state-10`.
-    A verb that asks first may resolve a beginning with `find_retained` and show what it found.
+    A unique prefix of the attempt is enough. The state must be complete where a pointer is changed:
+    if `state-1` is no longer retained, it must not select `state-10`. A command that asks for
+    confirmation may resolve a prefix with `find_retained` and show the result.
 
     Raises:
-        NotFound: none is retained, or several attempts begin so.
+        NotFound: none is retained, or several attempts have this prefix.
     """
-    state, at, attempt = name.partition("@")
-    found = [each for each in pointer.retained_of(state) if each.attempt.startswith(attempt)]
-    if found and (not at or len({each.attempt for each in found}) == 1):
-        return found[-1]
-    if found:
-        raise _ambiguous(name, "attempts", [str(each.id) for each in found])
-    similar = _beginning_with(pointer, state)
+    state, separator, attempt = name.partition("@")
+    matching = [publication for publication in pointer.retained_of(state) if publication.attempt.startswith(attempt)]
+    if matching and (not separator or len({publication.attempt for publication in matching}) == 1):
+        return matching[-1]
+    if matching:
+        raise _ambiguous(name, "attempts", [str(publication.id) for publication in matching])
+    similar = _states_with_prefix(pointer, state)
     meant = f"; is {' or '.join(similar[:MOST_NAMED])} meant?" if similar else ""
     raise NotFound(
         f"{name} is not a retained state of {pointer.scope}; `rebundle states {pointer.scope}` lists them{meant}"
@@ -157,23 +166,26 @@ def find_exactly(pointer: Pointer, name: str) -> Publication:
 
 
 def find_retained(pointer: Pointer, name: str) -> Publication:
-    """As `find_exactly`, for who only reads: a unique prefix of a state will do.
+    """As `find_exactly`, for commands that only read: a unique prefix of a state is enough.
 
     Raises:
-        NotFound: none is retained, or a prefix fits several.
+        NotFound: none is retained, or several states have this prefix.
     """
-    fitting = _beginning_with(pointer, name)
-    if pointer.retained_of(name) or not fitting:
+    matching = _states_with_prefix(pointer, name)
+    if pointer.retained_of(name) or not matching:
         return find_exactly(pointer, name)
-    if len(fitting) > 1:
-        raise _ambiguous(name, "states", fitting)
-    return find_exactly(pointer, fitting[0])
+    if len(matching) > 1:
+        raise _ambiguous(name, "states", matching)
+    return find_exactly(pointer, matching[0])
 
 
-def _ambiguous(name: str, what: str, fitting: Sequence[str]) -> NotFound:
-    named = some(fitting)
-    return NotFound(f"{name} is the beginning of {len(fitting)} {what}, {named}: name one of them in full")
+def _ambiguous(name: str, kind: str, matching: Sequence[str]) -> NotFound:
+    examples = some(matching)
+    return NotFound(f"{name} is the beginning of {len(matching)} {kind}, {examples}: name one of them in full")
 
 
-def _beginning_with(pointer: Pointer, start: str) -> list[str]:
-    return sorted({each.state for each in pointer.retained if start and each.state.startswith(start)})
+def _states_with_prefix(pointer: Pointer, prefix: str) -> list[str]:
+    """The ids of the retained states that begin with `prefix`; none for an empty one."""
+    return sorted(
+        {publication.state for publication in pointer.retained if prefix and publication.state.startswith(prefix)}
+    )

@@ -1,8 +1,9 @@
-"""Acts on the rules of `protocol`: uploads publications, and changes a pointer by compare-and-swap.
+"""Uploads publications, and changes a pointer by compare-and-swap, by the rules of `protocol`.
 
-The order is the safety: archive and manifest are confirmed before the pointer is written, and the pointer's write is
-resolved by reading back whenever its answer is anything but success (protocol 4, never softened 1 to 3). A caller sees
-won (a PointerRead), lost (PointerMoved) or unknown (OutcomeUnresolved), never a guess.
+The order of the writes guarantees safety. Archive and manifest are confirmed before the pointer is
+written. If the answer to the pointer's write is not a success, the outcome is found by reading the
+pointer back (protocol 4, never softened 1 to 3). The caller gets one of three results: won (a
+PointerRead), lost (PointerMoved) or unknown (OutcomeUnresolved). The result is never guessed.
 """
 
 import asyncio
@@ -51,15 +52,18 @@ _GZIP: Final = "application/gzip"
 _RESENDS: Final = 3
 _RESEND_DELAY: Final = 0.2
 _WAITS: Final = 20
-"""Times that a store may say slow down, before its caller waits instead."""
+"""How often one write is repeated after the answer "slow down", before it fails with StoreBusy."""
 _SIGN_SECONDS: Final = 30
 
 
 class Publisher:
-    """Writes publications and pointers into one bucket. Safe for many tasks, and beside other daemons."""
+    """Writes publications and pointers into one bucket.
+
+    Safe for concurrent tasks of one event loop, and while other daemons write to the bucket.
+    """
 
     def __init__(self, store: ObjectStore, reader: Reader, runtime: Runtime, *, signers: Sequence[Signer] = ()) -> None:
-        """`signers`: each signs every publication and every pointer; two of them while keys are exchanged."""
+        """All `signers` sign every publication and pointer; there are two during a key exchange."""
         self._store = store
         self._reader = reader
         self._runtime = runtime
@@ -67,29 +71,30 @@ class Publisher:
         self._packer = Packer()
 
     def writing(self, by: str, reason: str = "") -> Writing:
-        """A new try to change a pointer, with an id by which it will be recognised."""
+        """The data of one try to change a pointer, with a random id that identifies its write."""
         return Writing(self._runtime.random_id(), timestamp(self._runtime.now()), by, reason)
 
     async def store_state(self, scope: Scope, state: RenderedState) -> Publication:
-        """Upload archive and manifest under a new attempt. Nothing refers to them yet.
+        """Upload archive, manifest and signature under a new attempt. Nothing refers to them yet.
 
         Raises:
-            StoreUnavailable: try again, under a new attempt; whatever was stored is named by nothing.
-            CannotSign: this writer's own trust policy does not accept what it signs.
-            Refused: the bundle is larger than readers take.
+            StoreUnavailable: try again, under a new attempt. Nothing refers to the stored objects.
+            CannotSign: this writer's own trust policy does not accept its signatures.
+            OperationRefused: the bundle is larger than readers accept.
         """
         self._refuse_useless_keys(scope, ("publish", "pointer"))
         attempt, at = self._runtime.random_id(), timestamp(self._runtime.now())
-        # In a thread whatever the size: at 500 models it takes milliseconds, and finding that out would take one.
+        # Always in a thread: it takes milliseconds at 500 models, and measuring the size would take
+        # one.
         packed, body = await self._runtime.run_in_thread(self._pack, state, attempt, at)
         objects = [
             (layout.archive(scope, state.state, attempt), Content(packed, _GZIP)),
             (layout.manifest(scope, state.state, attempt), Content(body, _JSON)),
         ]
         if self._signers:
-            envelope = await self._attested(body)
+            envelope = await self._signed_statement(body)
             objects.append((layout.signature(scope, state.state, attempt), Content(envelope, _JSON)))
-        await concurrently(lambda each: self._create_own(*each), objects, at_once=len(objects))
+        await concurrently(lambda key_and_content: self._create_own(*key_and_content), objects, at_once=len(objects))
         publication = manifest.publication(state, attempt, at, body)
         self._reader.remember(scope, publication, state.files)
         return publication
@@ -101,7 +106,7 @@ class Publisher:
         _refuse_too_big(state, members, len(packed.body), len(body))
         return packed.body, body
 
-    async def _attested(self, body: bytes) -> bytes:
+    async def _signed_statement(self, body: bytes) -> bytes:
         payload = await self._runtime.run_in_thread(attestation.statement, manifest.decode(body), body)
         return attestation.enveloped(payload, await self._signed(signatures_of.STATEMENT, payload))
 
@@ -113,20 +118,29 @@ class Publisher:
         *,
         before_creating: Callable[[], Awaitable[None]] | None = None,
     ) -> PointerRead:
-        """Make `following` the pointer, if it is still the one that was read as `base`.
+        """Replace the pointer by `following`, if it is still the one that was read as `base`.
 
-        `before_creating` is called each time before a first pointer is sent: the condition that there is none holds
-        in every bucket without the scope. What it raises is raised, and leaves open what became of an earlier sending.
+        Args:
+            scope: the scope of the pointer.
+            base: the pointer that was read.
+            following: the pointer to write.
+            before_creating: called before every sending of a first pointer. Its condition ("there
+                is none") holds in every bucket without the scope, so the caller can check the
+                bucket here. Its errors are passed on. They leave the outcome of an earlier sending
+                unknown.
 
-        Returns the pointer as it is afterwards: ours, or one that another writer has built on ours.
+        Returns:
+            The pointer afterwards: `following`, or one that another writer has based on it.
 
         Raises:
-            PointerMoved: lost; read again, decide again.
-            OutcomeUnresolved: could not be found out.
-            StoreRefused: no permission; it was not changed.
-            CannotSign: the pointer is signed, and this writer cannot sign, or not so that its own policy accepts it.
+            PointerMoved: another writer changed the pointer first. Read it, and compute the change
+                again.
+            OutcomeUnresolved: whether the pointer was changed is unknown.
+            StoreRefused: the store denies permission. The pointer was not changed.
+            CannotSign: the pointer is signed, and this writer has no key, or none that its own
+                policy accepts.
             NewerSchema: a newer release wrote the pointer.
-            Refused: no reader would take what was to be written.
+            OperationRefused: no reader would accept the pointer.
         """
         self.refuse_unwritable(scope, base)
         following = await self._with_short_history(scope, following)
@@ -141,7 +155,7 @@ class Publisher:
             try:
                 read = await self._try_swap(scope, base, following, content)
             except StoreRefused as error:
-                if attempt:  # an earlier sending may still arrive
+                if attempt:  # an earlier sending may still take effect
                     raise _unresolved(scope) from error
                 raise
             if read is not None:
@@ -151,21 +165,26 @@ class Publisher:
     async def _try_swap(
         self, scope: Scope, base: PointerRead, following: Pointer, content: Content
     ) -> PointerRead | None:
-        """The pointer if the write is known to have won, None if it is safe and needed to send it again."""
+        """Send the pointer once, and find out the outcome.
+
+        Returns:
+            The pointer if the write is known to have won. None if it must be sent again, and that
+            is safe.
+        """
         try:
             version = await self._send(layout.pointer(scope), content, base.version)
             return PointerRead(following, version, signed=bool(self._signers))
         except (ConditionFailed, ObjectMissing, OutcomeUnknown, StoreUnavailable):
             return await self._resolve(scope, base, following)
         except StoreRefused:
-            # A client that sends again by itself may have been refused the second time only.
+            # An HTTP client that resends automatically may have been refused only the second time.
             read = await self._resolve(scope, base, following)
             if read is None:
                 raise
             return read
 
     async def _send(self, key: str, content: Content, version: Version | None) -> Version:
-        """The version that was written."""
+        """Write an object under the condition that it has `version`, and return its new version."""
 
         async def write() -> Version:
             if version is None:
@@ -184,9 +203,16 @@ class Publisher:
             raise StoreUnavailable(f"signing took longer than {_SIGN_SECONDS} s: try again") from error
 
     def refuse_unwritable(self, scope: Scope, base: PointerRead, roles: tuple["Role", ...] = ("pointer",)) -> None:
-        """For who only asks what a write would do: raises what `swap` does before it writes (NewerSchema, CannotSign).
+        """Raise the errors that `swap` raises before it writes; for callers that write nothing.
 
-        `roles` are those that a key of this writer must have; who stores a state, too, needs `publish`.
+        Args:
+            scope: the scope of the pointer.
+            base: the pointer that was read.
+            roles: the roles that the keys of this writer must have. Storing a state also needs
+                `publish`.
+
+        Raises:
+            NewerSchema, CannotSign: as in `swap`.
         """
         if base.pointer.schema_ > documents.SCHEMA:
             raise NewerSchema(
@@ -201,9 +227,9 @@ class Publisher:
         self._refuse_useless_keys(scope, roles)
 
     def _refuse_useless_keys(self, scope: Scope, roles: tuple["Role", ...]) -> None:
-        """Before anything is written that nobody with this machine's trust policy could read."""
+        """Raise CannotSign if readers with this machine's trust policy would refuse the result."""
         try:
-            self._reader.check_signers(scope, [each.keyid for each in self._signers], roles)
+            self._reader.check_signers(scope, [signer.keyid for signer in self._signers], roles)
         except VerificationFailed as error:
             raise CannotSign(
                 f"nothing is written to {scope}, for by the own trust policy nobody could read it: {error}. Sign with "
@@ -211,8 +237,17 @@ class Publisher:
             ) from error
 
     async def _resolve(self, scope: Scope, base: PointerRead, following: Pointer) -> PointerRead | None:
+        """Read the pointer back to find the outcome of a write.
+
+        Returns:
+            The pointer if the write has won. None if it was not applied, and may be sent again.
+
+        Raises:
+            PointerMoved: another writer has won.
+            OutcomeUnresolved: the store refuses to read the pointer.
+        """
         try:
-            now = await self._reader.pointer(scope)
+            current = await self._reader.pointer(scope)
         except StoreUnavailable:
             return None
         except StoreRefused as error:
@@ -220,20 +255,21 @@ class Publisher:
         except (PointerLost, VerificationFailed):
             if following.kind != "recover":
                 raise
-            return None  # what it is to replace is there still
-        known = None if now.version is None else now.pointer
+            return None  # the unusable pointer, which the recovery replaces, is still there
+        known = None if current.version is None else current.pointer
         match protocol.resolve(known, following.write_id, base.pointer.sequence):
             case Resolution.WON:
-                return now
+                return current
             case Resolution.NOT_APPLIED:
                 return None
             case Resolution.BEYOND_HISTORY:
-                entries = await self._reader.history(now.pointer)
+                entries = await self._reader.history(current.pointer)
                 if any(entry.write_id == following.write_id for entry in entries):
-                    return now
-        raise _moved(scope, now.pointer.sequence)
+                    return current
+        raise _moved(scope, current.pointer.sequence)
 
     async def _with_short_history(self, scope: Scope, following: Pointer) -> Pointer:
+        """The pointer with its oldest history in a stored chunk, where its history is too long."""
         split = protocol.split_history(following)
         if split is None:
             return following
@@ -244,7 +280,14 @@ class Publisher:
         return protocol.without_chunk(following, PreviousChunk(key=key, sha256=hashlib.sha256(body).hexdigest()))
 
     async def _create_own(self, key: str, content: Content) -> None:
-        """Create an object whose bytes nobody else can mean; finding them there is success."""
+        """Create an object under a key that only this try uses.
+
+        An existing object with the same bytes is a success: an earlier sending took effect.
+
+        Raises:
+            StoreUnavailable: whether it is stored is unknown.
+            VerificationFailed: the object exists with other bytes.
+        """
         try:
             await self._store.create(key, content)
         except (ConditionFailed, OutcomeUnknown) as error:
@@ -262,7 +305,11 @@ class Publisher:
 
 
 def _refuse_unreadable(scope: Scope, following: Pointer, size: int) -> None:
-    """Nothing is written that no reader would take (`sizes`, `grammar`). Raises Refused."""
+    """Refuse a pointer that no reader would accept (`sizes`, `grammar`).
+
+    Raises:
+        OperationRefused: it is too large, or a counter of it is too high.
+    """
     if size > sizes.POINTER:
         raise OperationRefused(
             f"the pointer of {scope} would have {size:,} bytes, and readers take {sizes.POINTER:,}: lift quarantines "
@@ -277,18 +324,22 @@ def _refuse_unreadable(scope: Scope, following: Pointer, size: int) -> None:
 
 
 def _refuse_too_big(state: RenderedState, members: Sequence[Member], archive_size: int, manifest_size: int) -> None:
-    """The same of a publication. Raises Refused."""
-    files = [len(member.file.body) for member in members]
-    for what, size, most in (
-        ("files", len(files), sizes.FILES),
-        ("bytes in its largest file", max(files, default=0), sizes.FILE),
-        ("bytes in all files", archive.size_of_tar(files), sizes.UNPACKED),
+    """Refuse a publication that no reader would accept (`sizes`).
+
+    Raises:
+        OperationRefused: it is too large.
+    """
+    file_sizes = [len(member.file.body) for member in members]
+    for what, size, limit in (
+        ("files", len(file_sizes), sizes.FILES),
+        ("bytes in its largest file", max(file_sizes, default=0), sizes.FILE),
+        ("bytes in all files", archive.size_of_tar(file_sizes), sizes.UNPACKED),
         ("bytes in its archive", archive_size, sizes.ARCHIVE),
         ("bytes in its manifest", manifest_size, sizes.MANIFEST),
     ):
-        if size > most:
+        if size > limit:
             raise OperationRefused(
-                f"state {state.state} of {state.composition.scope} has {size:,} {what}, and readers take {most:,}: "
+                f"state {state.state} of {state.composition.scope} has {size:,} {what}, and readers take {limit:,}: "
                 "make the bundle smaller"
             )
 

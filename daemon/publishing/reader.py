@@ -1,7 +1,12 @@
-"""Verified reads: pointer, manifest, archive, files; nothing is handed on that its parent does not vouch for.
+"""Reads pointers, manifests, archives and files from the bucket, and verifies them.
 
-Manifests and the files of a publication never change, so they are kept, bounded, by the scope, the name and the
-digest that vouch for them: whoever may say what is live in one scope must not borrow what was verified for another.
+A manifest is checked against the digest in the pointer, an archive and its files against the
+manifest. With a trust policy, signatures are checked as well. A result is returned only after these
+checks.
+
+Manifests and the files of a publication never change, so they are cached, up to a number of bytes.
+The cache key has the scope, the name and the digest. So a writer who may decide what is live in one
+scope cannot use a result that was verified for another scope.
 """
 
 import hashlib
@@ -46,7 +51,7 @@ _MOST_READS_AT_ONCE: Final = 8
 
 @dataclass(frozen=True, slots=True)
 class PointerRead:
-    """A pointer and the version it had; the version is None while the scope has none."""
+    """A pointer and the version of its object; without an object, the version is None."""
 
     pointer: Pointer
     version: Version | None
@@ -55,17 +60,20 @@ class PointerRead:
 
 @dataclass(frozen=True, slots=True)
 class DamagedManifest:
-    """A retained publication whose manifest cannot be used."""
+    """A publication whose manifest cannot be used."""
 
     publication: PublicationId
     reason: str
     unreadable: bool = False
-    """The store does not let it be read, so it may be whole: the reason has the remedy, and `recover` is none."""
+    """The manifest may be undamaged: the store refuses to read it, or it has schema 1.
+
+    `recover` is then the wrong remedy. The reason contains the right one.
+    """
 
 
 @dataclass(frozen=True, slots=True)
 class Manifests(Sequence[Manifest]):
-    """The manifests that could be read, in the order that was asked for, and those that are damaged."""
+    """The manifests that could be read, in the requested order, and those that are damaged."""
 
     found: tuple[Manifest, ...] = ()
     damaged: tuple[DamagedManifest, ...] = ()
@@ -87,7 +95,7 @@ class Scopes(Sequence[Scope]):
 
     found: tuple[Scope, ...] = ()
     unreadable: Mapping[str, str] = field(default_factory=dict)
-    """By bundle: what is wrong, and what to do about it."""
+    """By bundle: the error, with its remedy."""
 
     def __len__(self) -> int:
         return len(self.found)
@@ -101,7 +109,7 @@ class Scopes(Sequence[Scope]):
 
 
 class Reader:
-    """Reads what is published in one bucket. Safe for many tasks of one event loop."""
+    """Reads what is published in one bucket. Safe for concurrent tasks of one event loop."""
 
     def __init__(
         self,
@@ -111,30 +119,38 @@ class Reader:
         trust: "TrustPolicy | None" = None,
         accepted: "HighestSequences | None" = None,
     ) -> None:
-        """`trust`: whose signatures count; without one, nothing has to be signed. `accepted`: what earlier readers of
-        this machine have seen."""
+        """Sets up the reader, without access to the bucket.
+
+        Args:
+            store: the bucket.
+            runtime: clock and threads.
+            trust: the policy that determines which signatures are accepted. Without one, nothing
+                has to be signed.
+            accepted: the highest sequences that earlier readers of this machine have accepted.
+        """
         self._store = store
         self._runtime = runtime
         self._trust = trust
         self._demanding = trust if trust is not None and trust.freshness == "required" else None
-        """The policy, where it demands a fresh pointer."""
+        """The trust policy if it demands a fresh pointer, else None."""
         self._accepted = accepted or ProcessSequences()
         self._bucket: BucketCheck | None = None
         self._newest_writes: dict[Scope, str] = {}
-        """The write of the newest pointer that was read, for a reader of one bucket only."""
-        self._manifests = _Kept[Manifest](_MOST_MANIFEST_BYTES)
-        self._chunks = _Kept[Chunk](_MOST_CHUNK_BYTES)
-        self._files = _Kept[tuple[RenderedFile, ...]](_MOST_FILES_BYTES)
+        """By scope: the write id of the newest pointer that was read. Only with a `BucketCheck`."""
+        self._manifests = _LruCache[Manifest](_MOST_MANIFEST_BYTES)
+        self._chunks = _LruCache[Chunk](_MOST_CHUNK_BYTES)
+        self._files = _LruCache[tuple[RenderedFile, ...]](_MOST_FILES_BYTES)
 
     def read_only_from(self, bucket: "BucketCheck") -> None:
-        """From now on no pointer counts that is of another bucket (ADR 26)."""
+        """From now on, refuse a pointer that is read from another bucket (ADR 26)."""
         self._bucket = bucket
 
     async def scopes(self) -> Scopes:
         """Every scope that has a pointer, or traces of one.
 
-        A folder whose name is no bundle or target is somebody else's. A bundle whose folder cannot be listed is left
-        out and is in `Scopes.unreadable`. A scope whose own folder cannot be listed is among them: reading it fails.
+        A folder whose name is not valid for a bundle or target is not Rebundle's, and is ignored. A
+        bundle whose folder cannot be listed is left out, and is in `Scopes.unreadable`. A scope
+        whose own folder cannot be listed is included: reading it fails later.
 
         Raises:
             StoreRefused, StoreUnavailable: the bucket cannot be listed.
@@ -151,24 +167,28 @@ class Reader:
         return Scopes(tuple(sorted(found)), unreadable)
 
     async def pointer(self, scope: Scope) -> PointerRead:
-        """The pointer of a scope; for a scope that has none yet, an empty one without a version.
+        """The pointer of a scope; for a new scope, an empty one without a version.
 
         Raises:
-            PointerLost: there is none although something was published.
-            OlderSchema: it has schema 1. VerificationFailed: it cannot be read.
+            PointerLost: there is no pointer, although something was published.
+            OlderSchema: it has schema 1.
+            VerificationFailed: it is damaged, has no trusted signature, or is not fresh.
+            SequenceWentBack: it is older than one that was accepted before.
             WrongBucket: this is not the bucket to read from.
         """
         read = await self._pointer_of(scope, self._bucket) if self._bucket else await self._read_pointer(scope)
         if read.version is not None:
-            # A sequence of another bucket must not make the pointer of the right one look like an older one.
+            # Only now: a sequence of another bucket would make the pointer of the right bucket look
+            # older than one that was accepted.
             await self._accepted.accept(scope, read.pointer.sequence)
         return read
 
     async def _pointer_of(self, scope: Scope, bucket: "BucketCheck") -> PointerRead:
-        """The pointer of a scope, certain to be of this bucket.
+        """The pointer of a scope, which is certainly from this bucket.
 
-        Ids of writes are random. So a pointer whose history has the newest write that was read before follows from
-        it, and the bucket's id need not be read. Any other pointer may be that of another bucket.
+        Ids of writes are random. So a pointer whose history contains the newest write that was read
+        before is a successor of that pointer, and the bucket's id need not be read. Any other
+        pointer may be from another bucket.
         """
         known = self._newest_writes.get(scope)
         read = None
@@ -176,7 +196,7 @@ class Reader:
             try:
                 read = await self._read_pointer(scope)
             except PublishingError:
-                await bucket.check()  # another bucket is a better reason
+                await bucket.check()  # if the bucket is wrong, that is the more useful error
                 raise
         if read is None or known is None or not read.pointer.knows_write(known):
             read = await bucket.reading(partial(self._read_pointer, scope))
@@ -185,18 +205,20 @@ class Reader:
         return read
 
     async def _read_pointer(self, scope: Scope) -> PointerRead:
-        # Asked before the read begins: one that overlaps another reading may well show less than that has accepted.
+        # The highest sequence is read before the pointer. A concurrent reader may accept a newer
+        # pointer during this read, and that must not make this one look outdated.
         highest = await self._accepted.highest(scope)
-        # Before the pointer, too: a pointer may well be newer than what vouches for it, and never older.
-        vouching = None
+        # So is freshness.json: a pointer may be newer than its freshness.json, and never older.
+        freshness = None
         if self._demanding is not None:
-            vouching = await self._optional(layout.freshness(scope), sizes.FRESHNESS, RENEW)
+            freshness = await self._optional(layout.freshness(scope), sizes.FRESHNESS, RENEW)
         stored = await self._optional(layout.pointer(scope), sizes.POINTER, rebuild(scope))
         if stored is None:
             trace = await self._trace(scope)
             if trace is None:
                 return PointerRead(absent(scope), None)
-            # Another writer may have made the scope since: then the trace is younger than the first reading.
+            # Another writer may have created the scope since: then the trace is newer than the
+            # first read of the pointer.
             stored = await self._optional(layout.pointer(scope), sizes.POINTER, rebuild(scope))
             if stored is None:
                 raise PointerLost(
@@ -205,7 +227,7 @@ class Reader:
                 )
         read = await self._decoded(scope, stored)
         if self._demanding is not None:
-            await self._check_fresh(scope, self._demanding, vouching, stored.body, read.pointer.sequence)
+            await self._check_fresh(scope, self._demanding, freshness, stored.body, read.pointer.sequence)
         if read.pointer.sequence < highest:
             raise SequenceWentBack(
                 f"the pointer of {scope} has sequence {read.pointer.sequence}, and {highest} was seen here before: "
@@ -216,47 +238,55 @@ class Reader:
         return read
 
     async def work_on(self, size: int, work: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs) -> T:
-        """The result of pure `work` on `size` bytes: outside of the event loop where there are many."""
+        """Return the result of the pure function `work` on `size` bytes.
+
+        It runs in a thread if there are many bytes, so that it does not block the event loop.
+        """
         if size > sizes.IN_THE_LOOP:
             return await self._runtime.run_in_thread(work, *args, **kwargs)
         return work(*args, **kwargs)
 
     async def listed_version(self, key: str) -> Version | None:
-        """The version of an object whose body cannot be read: it can be replaced all the same. None: it is gone."""
-        return next((each.version for each in await self._store.scan(key) if each.key == key), None)
+        """The version of an object by listing it; None if it is gone.
+
+        With it, an object whose body cannot be read can still be replaced.
+        """
+        return next((entry.version for entry in await self._store.scan(key) if entry.key == key), None)
 
     @property
     def has_policy(self) -> bool:
-        """Whether what nobody who is trusted signed counts for nothing here."""
+        """Whether documents without a trusted signature are refused."""
         return self._trust is not None
 
     async def found_pointer(self, scope: Scope) -> PointerRead | None:
-        """The pointer object that is there, for recovery: its form and signature are checked, its age is not.
+        """The stored pointer, for recovery: its form and signature are checked, its age is not.
+
+        None: the scope has no pointer object.
 
         Raises:
-            VerificationFailed: it is damaged, or nobody who is trusted signed it.
+            VerificationFailed: it is damaged, or has no trusted signature.
         """
         stored = await self._optional(layout.pointer(scope), sizes.POINTER, rebuild(scope))
         return None if stored is None else await self._decoded(scope, stored)
 
     async def highest_accepted(self, scope: Scope) -> int:
-        """The highest sequence that readers of this machine have accepted; 0: none."""
+        """The highest sequence that readers of this machine have accepted; 0 before the first."""
         return await self._accepted.highest(scope)
 
     async def _decoded(self, scope: Scope, stored: Stored) -> PointerRead:
-        def decoded() -> PointerRead:
-            found, signed = pointer.opened(stored.body, scope)
+        def decode() -> PointerRead:
+            stored_pointer, signed = pointer.opened(stored.body, scope)
             if self._trust is not None:
                 self._trust.check_pointer(stored.body, scope)
-            return PointerRead(found, stored.version, signed)
+            return PointerRead(stored_pointer, stored.version, signed)
 
-        return await self.work_on(len(stored.body), decoded)
+        return await self.work_on(len(stored.body), decode)
 
     def check_signers(self, scope: Scope, keyids: Collection[str], roles: Iterable["Role"]) -> None:
-        """That one of these keys has each of these roles in a scope, so that what they sign would be accepted here.
+        """Check that every role is held by one of these keys, so that signatures are accepted.
 
         Raises:
-            VerificationFailed: none has.
+            VerificationFailed: no key has one of the roles in the scope.
         """
         if self._trust is None:
             return
@@ -265,19 +295,23 @@ class Reader:
                 raise VerificationFailed(objection)
 
     async def _check_fresh(
-        self, scope: Scope, trust: "TrustPolicy", vouching: Stored | None, body: bytes, sequence: int
+        self, scope: Scope, trust: "TrustPolicy", stored: Stored | None, body: bytes, sequence: int
     ) -> None:
-        """That this pointer was the newest one not long ago."""
-        if vouching is None:
+        """Check by freshness.json (`stored`) that this pointer was recently the newest one.
+
+        Raises:
+            VerificationFailed: it was not, or the scope has no freshness.json.
+        """
+        if stored is None:
             raise VerificationFailed(f"{scope} has no freshness.json, and the trust policy demands it: {RENEW}")
-        said, now = trust.check_freshness(vouching.body, scope), self._runtime.now()
-        await self.work_on(len(body), said.check, body, sequence, now)
+        freshness, now = trust.check_freshness(stored.body, scope), self._runtime.now()
+        await self.work_on(len(body), freshness.check, body, sequence, now)
 
     async def existing(self, scope: Scope) -> PointerRead:
         """The pointer of a scope that must exist.
 
         Raises:
-            NotFound: nothing was ever published there.
+            NotFound: nothing was ever published in it.
         """
         read = await self.pointer(scope)
         if read.version is None:
@@ -285,40 +319,43 @@ class Reader:
         return read
 
     async def manifest(self, scope: Scope, publication: Publication) -> Manifest:
-        """The manifest of a publication the pointer names.
+        """The manifest of a publication in the pointer.
 
         Raises:
-            NotFound: it is gone. VerificationFailed: it is not the one the pointer means.
+            NotFound: it is gone.
+            VerificationFailed: it does not match the digests in the pointer.
+            NotTrusted: it has no trusted signature.
         """
-        kept = self._manifests.get(_key(scope, publication))
-        if kept is not None:
-            return kept
+        cached = self._manifests.get(_cache_key(scope, publication))
+        if cached is not None:
+            return cached
         key = layout.manifest(scope, publication.state, publication.attempt)
         remedy = leave_out(scope)
         body = await self._bytes(key, sizes.MANIFEST, remedy)
 
-        def decoded() -> Manifest:
+        def decode() -> Manifest:
             if hashlib.sha256(body).hexdigest() != publication.manifest_sha256:
                 raise VerificationFailed(
                     f"the manifest of {publication.id} is not the one that {scope}'s pointer means: {remedy}"
                 )
-            read = _manifest(scope, publication.id, body)
+            read = _decode_manifest(scope, publication.id, body)
             if read.composition_digest != publication.composition_digest:
                 raise VerificationFailed(
                     f"the manifest of {publication.id} has not the composition that the pointer names: {remedy}"
                 )
             return read
 
-        read = await self.work_on(len(body), decoded)
+        read = await self.work_on(len(body), decode)
         await self._check_signature(scope, read, body)
-        self._manifests.put(_key(scope, publication), read, len(body))
+        self._manifests.put(_cache_key(scope, publication), read, len(body))
         return read
 
     async def named_manifests(self, scope: Scope, names: Iterable[PublicationId]) -> Manifests:
-        """The manifests of publications that only history names, so that no digest of them is at hand.
+        """The manifests of publications that only the history names, so their digests are unknown.
 
-        One that is gone is left out, and one that is damaged, too: nothing will be served of it, and nobody mends it.
-        One that may not be read, or has schema 1, is in `damaged`, with what to do about it.
+        A manifest that is gone or damaged is left out: its publication will not be served, and
+        repairing it has no use. A manifest that the store refuses to read, or that has schema 1, is
+        in `damaged`, with the remedy.
         """
 
         async def read(name: PublicationId) -> Manifest | DamagedManifest | None:
@@ -329,28 +366,30 @@ class Reader:
             except (OlderSchema, StoreRefused) as error:
                 return DamagedManifest(name, str(error), unreadable=True)
 
-        return _sorted_out(await concurrently(read, names, at_once=_MOST_READS_AT_ONCE))
+        return _without_missing(await concurrently(read, names, at_once=_MOST_READS_AT_ONCE))
 
     async def _named_manifest(self, scope: Scope, name: PublicationId) -> Manifest:
-        kept = self._manifests.get(f"{scope} {name}")
-        if kept is not None:
-            return kept
+        cached = self._manifests.get(f"{scope} {name}")
+        if cached is not None:
+            return cached
         key = layout.manifest(scope, name.state, name.attempt)
         body = await self._bytes(key, sizes.MANIFEST, leave_out(scope))
-        read = await self.work_on(len(body), _manifest, scope, name, body)
+        read = await self.work_on(len(body), _decode_manifest, scope, name, body)
         await self._check_signature(scope, read, body)
         self._manifests.put(f"{scope} {name}", read, len(body))
         return read
 
     async def files(self, scope: Scope, publication: Publication) -> tuple[RenderedFile, ...]:
-        """Every file of a publication, each checked against its digest.
+        """All files of a publication, after checking them against their digests.
 
         Raises:
-            NotFound: it is gone. VerificationFailed: archive or a file is not what the manifest says.
+            NotFound: manifest or archive is gone.
+            VerificationFailed: the manifest does not match the pointer, or the archive or a file
+                does not match the manifest.
         """
-        kept = self._files.get(_key(scope, publication))
-        if kept is not None:
-            return kept
+        cached = self._files.get(_cache_key(scope, publication))
+        if cached is not None:
+            return cached
         described = await self.manifest(scope, publication)
         key = layout.archive(scope, publication.state, publication.attempt)
         body = await self._bytes(key, described.archive.size, leave_out(scope, "archive"))
@@ -362,14 +401,18 @@ class Reader:
         return files
 
     def remember(self, scope: Scope, publication: Publication, files: tuple[RenderedFile, ...]) -> None:
-        """Keep the files of a publication that this process has just made or read."""
-        self._files.put(_key(scope, publication), files, sum(len(file.body) for file in files))
+        """Cache the files of a publication that this process has just rendered or read."""
+        self._files.put(_cache_key(scope, publication), files, sum(len(file.body) for file in files))
 
     async def history(self, current: Pointer, *, since: str = "") -> tuple[HistoryEntry, ...]:
-        """The history, the oldest first, through the chunks: all of it, or whole chunks back to a time of ours.
+        """The history, oldest entry first, from the pointer and the chunks.
+
+        With `since` (a time as Rebundle writes it), older chunks are read only until an entry is
+        older than that. A chunk that was read is included completely.
 
         Raises:
-            VerificationFailed: a chunk is not the one its successor means. NotFound: one is gone.
+            VerificationFailed: a chunk does not match the digest in its successor.
+            NotFound: a chunk is gone.
         """
         entries = current.history
         previous = current.previous_chunk
@@ -379,29 +422,30 @@ class Reader:
             previous = chunk.previous_chunk
         return entries
 
-    async def _chunk(self, scope: Scope, named: PreviousChunk) -> Chunk:
-        kept = self._chunks.get(f"{scope} {named.sha256}")
-        if kept is not None:
-            return kept
-        body = await self._bytes(named.key, sizes.CHUNK, cut_off(scope))
+    async def _chunk(self, scope: Scope, reference: PreviousChunk) -> Chunk:
+        cached = self._chunks.get(f"{scope} {reference.sha256}")
+        if cached is not None:
+            return cached
+        body = await self._bytes(reference.key, sizes.CHUNK, cut_off(scope))
 
-        def decoded() -> Chunk:
-            if hashlib.sha256(body).hexdigest() != named.sha256:
+        def decode() -> Chunk:
+            if hashlib.sha256(body).hexdigest() != reference.sha256:
                 raise VerificationFailed(
-                    f"history chunk {named.key} is not the one its successor means: {cut_off(scope)}"
+                    f"history chunk {reference.key} is not the one its successor means: {cut_off(scope)}"
                 )
-            return pointer.decode_chunk(body, named.key, scope)
+            return pointer.decode_chunk(body, reference.key, scope)
 
-        chunk = await self.work_on(len(body), decoded)
-        self._chunks.put(f"{scope} {named.sha256}", chunk, len(body))
+        chunk = await self.work_on(len(body), decode)
+        self._chunks.put(f"{scope} {reference.sha256}", chunk, len(body))
         return chunk
 
     async def manifests(self, scope: Scope, publications: Iterable[Publication]) -> Manifests:
         """The manifests of several publications, without those that cannot be used.
 
-        Callers ask which files or events a scope has published. One damaged manifest, or one that may not be read,
-        must not stop them: what only that manifest lists then counts as not published here. Left out as well is one
-        that is gone, and one that no trusted key signed, which may be older than the key.
+        Callers need the files or events that a scope has published. A manifest that is damaged, or
+        that the store refuses to read, must not make them fail: it is in `damaged`, and what only
+        this manifest lists counts as not published. A manifest that is gone is left out. So is one
+        without a trusted signature, which may be older than the key.
         """
 
         async def read(publication: Publication) -> Manifest | DamagedManifest | None:
@@ -414,7 +458,7 @@ class Reader:
             except StoreRefused as error:
                 return DamagedManifest(publication.id, str(error), unreadable=True)
 
-        return _sorted_out(await concurrently(read, publications, at_once=_MOST_READS_AT_ONCE))
+        return _without_missing(await concurrently(read, publications, at_once=_MOST_READS_AT_ONCE))
 
     async def _check_signature(self, scope: Scope, described: Manifest, body: bytes) -> None:
         if self._trust is None:
@@ -435,7 +479,12 @@ class Reader:
         return stored.body
 
     async def _optional(self, key: str, most_bytes: int, remedy: str) -> Stored | None:
-        """Raises VerificationFailed, with `remedy`, where there is one that nothing here wrote."""
+        """The object with this key; None if it does not exist.
+
+        Raises:
+            VerificationFailed: it is larger than anything that Rebundle writes. The message ends
+                with `remedy`.
+        """
         try:
             return await self._store.get(key, most_bytes=most_bytes)
         except ObjectMissing:
@@ -444,20 +493,21 @@ class Reader:
             raise VerificationFailed(f"{error}: it is damaged, or not ours; {remedy}") from error
 
     async def _trace(self, scope: Scope) -> str | None:
-        """What says that this scope had a pointer (protocol 4, never softened 4)."""
+        """Evidence that this scope had a pointer, or None (protocol 4, never softened 4)."""
         for prefix in (layout.live_tree(scope, layout.MARKER), layout.histories(scope)):
             listing = await self._store.scan(prefix)
-            # What cannot be listed may be a trace: a scope must not begin again because of a folder's mode.
+            # A folder that cannot be listed counts as a trace: otherwise its permissions could make
+            # the scope start again from nothing.
             if listing or listing.unreadable:
                 return f"{prefix} is there"
         highest = await self._accepted.highest(scope)
         return f"sequence {highest} was seen here" if highest else None
 
 
-def _sorted_out(found: Sequence[Manifest | DamagedManifest | None]) -> Manifests:
+def _without_missing(results: Sequence[Manifest | DamagedManifest | None]) -> Manifests:
     return Manifests(
-        tuple(each for each in found if isinstance(each, Manifest)),
-        tuple(each for each in found if isinstance(each, DamagedManifest)),
+        tuple(result for result in results if isinstance(result, Manifest)),
+        tuple(result for result in results if isinstance(result, DamagedManifest)),
     )
 
 
@@ -473,11 +523,16 @@ def _is_scope(bundle: str, target: str) -> bool:
     return True
 
 
-def _key(scope: Scope, publication: Publication) -> str:
+def _cache_key(scope: Scope, publication: Publication) -> str:
     return f"{scope} {publication.id} {publication.manifest_sha256}"
 
 
-def _manifest(scope: Scope, name: PublicationId, body: bytes) -> Manifest:
+def _decode_manifest(scope: Scope, name: PublicationId, body: bytes) -> Manifest:
+    """The manifest in these bytes.
+
+    Raises:
+        VerificationFailed: it is damaged, or belongs to another publication.
+    """
     try:
         read = manifest.decode(body, layout.manifest(scope, name.state, name.attempt))
     except VerificationFailed as error:
@@ -488,10 +543,10 @@ def _manifest(scope: Scope, name: PublicationId, body: bytes) -> Manifest:
 
 
 def verified_files(described: Manifest, body: bytes) -> tuple[RenderedFile, ...]:
-    """The files in an archive's bytes, each checked against the manifest.
+    """The files in the bytes of an archive, after checking them against the manifest.
 
     Raises:
-        VerificationFailed: archive or a file is not what the manifest says.
+        VerificationFailed: the archive or a file does not match the manifest.
     """
     name = PublicationId(state=described.state, attempt=described.attempt)
     if hashlib.sha256(body).hexdigest() != described.archive.sha256:
@@ -502,8 +557,8 @@ def verified_files(described: Manifest, body: bytes) -> tuple[RenderedFile, ...]
         raise VerificationFailed(f"the files of {name} are not those of its manifest: {error}") from error
 
 
-class _Kept(Generic[T]):
-    """Values by key, the least recently used dropped beyond a number of bytes."""
+class _LruCache(Generic[T]):
+    """Values by key. Beyond a number of bytes, the least recently used values are dropped."""
 
     def __init__(self, most_bytes: int) -> None:
         self._most_bytes = most_bytes
@@ -522,5 +577,5 @@ class _Kept(Generic[T]):
         self._values[key] = (value, size)
         self._bytes += size
         while self._bytes > self._most_bytes and len(self._values) > 1:
-            _, (_, dropped) = self._values.popitem(last=False)
-            self._bytes -= dropped
+            _, (_, dropped_size) = self._values.popitem(last=False)
+            self._bytes -= dropped_size

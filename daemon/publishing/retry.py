@@ -1,6 +1,7 @@
-"""Waits out a store that says slow down: a wait, not a failure (protocol 4, never softened 8).
+"""Repeats a write to a store that answers "slow down" (protocol 4, never softened 8).
 
-The same request goes out again, under the same condition: nothing was written by the one that was put off.
+Such an answer causes a wait and is not a failure. The same request is sent again, under the same
+condition: the store wrote nothing for the one that it refused.
 """
 
 from collections.abc import Awaitable, Callable
@@ -15,14 +16,16 @@ _LONGEST_SECONDS: Final = 5.0
 
 
 async def patiently(runtime: Runtime, write: Callable[[], Awaitable[T]], waits: int) -> T:
-    """What `write` returns, once the store takes it; between two tries a wait that doubles, with jitter.
+    """Call `write` until the store accepts it, and return its result.
+
+    The wait between two tries doubles, up to a limit, with jitter.
 
     Raises:
-        StoreBusy: the store said slow down more than `waits` times.
+        StoreBusy: the store answered "slow down" more than `waits` times.
     """
-    for turn in range(waits):
+    for attempt in range(waits):
         try:
             return await write()
         except StoreBusy:
-            await runtime.sleep(min(_FIRST_SECONDS * 2**turn, _LONGEST_SECONDS) * (0.5 + runtime.jitter()))
+            await runtime.sleep(min(_FIRST_SECONDS * 2**attempt, _LONGEST_SECONDS) * (0.5 + runtime.jitter()))
     return await write()

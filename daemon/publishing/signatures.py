@@ -1,7 +1,8 @@
-"""Signatures as documents carry them, and what they are made of. Pure.
+"""The form of signatures in documents, and the bytes that are signed. Pure.
 
-What is signed is the pre-authentication encoding of a payload and its type (DSSE protocol 1.0), so that no signature
-of one kind of document fits another. Who signs and verifies: `signing`, which takes long to import.
+A signature covers the pre-authentication encoding of a payload and its type (DSSE protocol 1.0).
+So a signature of one kind of document is not valid for another kind. The keys that sign and verify
+are in `trust.keys`, which takes long to import.
 """
 
 import base64
@@ -19,64 +20,66 @@ STATEMENT: Final = "application/vnd.in-toto+json"
 
 @dataclass(frozen=True, slots=True)
 class Signature:
-    """Of one key over one document."""
+    """The signature of one key over one document."""
 
     keyid: str
     sig: bytes
 
     def document(self) -> dict[str, str]:
-        """As it is written."""
+        """The JSON object of this signature in a document."""
         return {"keyid": self.keyid, "sig": base64.b64encode(self.sig).decode()}
 
 
 class Signer(Protocol):
-    """Signs. Blocking: a key service is asked over a network."""
+    """Signs messages with one key. Blocking: a key service is called over a network."""
 
     @property
     def keyid(self) -> str:
-        """Which public key verifies what it signs."""
+        """The id of the public key that verifies these signatures."""
         ...
 
     def sign(self, message: bytes) -> bytes:
-        """The signature of these very bytes."""
+        """The signature over exactly these bytes."""
         ...
 
 
 def encoding(kind: str, payload: bytes) -> bytes:
-    """What is signed of a payload (DSSE's PAE)."""
+    """The bytes that are signed for a payload (the PAE of DSSE)."""
     return b"DSSEv1 %d %b %d %b" % (len(kind.encode()), kind.encode(), len(payload), payload)
 
 
 def signed_by(signers: Sequence[Signer], kind: str, payload: bytes) -> tuple[Signature, ...]:
-    """A signature of each. Blocking."""
+    """One signature of every signer over a payload. Blocking."""
     message = encoding(kind, payload)
     return tuple(Signature(signer.keyid, signer.sign(message)) for signer in signers)
 
 
 def decoded(documents: object) -> tuple[Signature, ...]:
-    """Signatures as they were written.
+    """The signatures in a parsed document.
 
     Raises:
-        ValueError: not in the one form that `Signature.document` gives; two of one key; more than 16.
+        ValueError: one has not the form that `Signature.document` gives; one key has signed twice;
+            there are more than `sizes.SIGNATURES`.
     """
     if not isinstance(documents, list):
         raise ValueError("the signatures are no list")
     if len(documents) > SIGNATURES:
         raise ValueError(f"it has {len(documents):,} signatures, and may have {SIGNATURES}")
-    found = tuple(map(_decoded, documents))
-    if len({each.keyid for each in found}) != len(found):
+    signatures = tuple(map(_decode_signature, documents))
+    if len({signature.keyid for signature in signatures}) != len(signatures):
         raise ValueError("one key has signed twice")
-    return found
+    return signatures
 
 
-def _decoded(document: object) -> Signature:
+def _decode_signature(document: object) -> Signature:
     match document:
         case {"keyid": str(keyid), "sig": str(text)} if isinstance(document, Mapping) and len(document) == 2:
             try:
                 signature = Signature(keyid, base64.b64decode(text, validate=True))
             except binascii.Error:
                 raise ValueError("a signature is not base64") from None
-            # The bits beyond the last byte are free in base64, and here they are not.
+            # Base64 allows several texts for the same bytes (unused bits of the last character).
+            # Only the one that `document` writes is accepted.
             if signature.document() == document:
                 return signature
     raise ValueError("a signature is not in its one form")

@@ -1,15 +1,15 @@
-"""Words that messages share. Pure."""
+"""Parts of messages that several modules share. Pure."""
 
 from collections.abc import Iterable
 from typing import Final
 
 MOST_NAMED: Final = 5
 RENEW: Final = "a daemon that signs writes it again, with signing.key_file and signing.freshness_minutes"
-"""What to do about a freshness.json that cannot be used."""
+"""The remedy for a freshness.json that cannot be used."""
 
 
 def leave_out(scope: object, damaged: str = "manifest") -> str:
-    """What to do about a damaged or missing object of a publication."""
+    """The remedy for a damaged or missing object of a publication."""
     return (
         f"restore the object if the bucket keeps versions, else `rebundle recover {scope} --reason "
         f"'damaged {damaged}'` takes the state out of the pointer"
@@ -17,12 +17,12 @@ def leave_out(scope: object, damaged: str = "manifest") -> str:
 
 
 def rebuild(scope: object) -> str:
-    """What to do about a pointer that cannot be used."""
+    """The remedy for a pointer that cannot be used."""
     return f"`rebundle recover {scope} --reason '…'` rebuilds it, unless the bucket keeps a version to restore"
 
 
 def cut_off(scope: object) -> str:
-    """What to do about a damaged or missing chunk of the history."""
+    """The remedy for a damaged or missing chunk of the history."""
     return (
         f"restore the object if the bucket keeps versions, else `rebundle recover {scope} --reason 'damaged history'` "
         "cuts the history off there"
@@ -30,11 +30,11 @@ def cut_off(scope: object) -> str:
 
 
 def some(values: Iterable[object], most: int = MOST_NAMED) -> str:
-    """The first values, and how many more there are."""
-    shown = [str(value) for value in values]
-    return ", ".join(shown[:most]) + (f" and {len(shown) - most} more" if len(shown) > most else "")
+    """At most `most` of the values, and the number of the others."""
+    texts = [str(value) for value in values]
+    return ", ".join(texts[:most]) + (f" and {len(texts) - most} more" if len(texts) > most else "")
 
 
 def reason_of(error: BaseException) -> str:
-    """What an error says; its kind, if it says nothing."""
+    """The message of an error; its class name if the message is empty."""
     return str(error) or type(error).__name__

@@ -83,11 +83,11 @@ BUGS: dict[str, Bug] = {
     "blind-retry": Bug(
         "who lost a compare-and-swap puts the same change on top of whatever is there now",
         Publisher, "_resolve",
-        "raise _moved(scope, now.pointer.sequence)",
-        "entry = following.history[-1].model_copy(update={'sequence': now.pointer.sequence + 1})\n"
-        "    following = following.model_copy(update={'sequence': entry.sequence, 'previous_chunk': now.pointer.previous_chunk,\n"
-        "                                             'history': (*now.pointer.history, entry)})\n"
-        "    return await self.swap(scope, now, following)",
+        "raise _moved(scope, current.pointer.sequence)",
+        "entry = following.history[-1].model_copy(update={'sequence': current.pointer.sequence + 1})\n"
+        "    following = following.model_copy(update={'sequence': entry.sequence, 'previous_chunk': current.pointer.previous_chunk,\n"
+        "                                             'history': (*current.pointer.history, entry)})\n"
+        "    return await self.swap(scope, current, following)",
     ),
     "resolve-by-newest-only": Bug(
         "one's own write is looked for in the newest change only, not in the lineage",
@@ -99,7 +99,7 @@ BUGS: dict[str, Bug] = {
         "a write that only the chunks know counts as lost",
         Publisher, "_resolve",
         "if any(entry.write_id == following.write_id for entry in entries):",
-        "if any(entry.write_id == following.write_id for entry in now.pointer.history):",
+        "if any(entry.write_id == following.write_id for entry in current.pointer.history):",
         rare=True,
     ),
     "not-there-taken-as-lost": Bug(
@@ -111,8 +111,8 @@ BUGS: dict[str, Bug] = {
     "kept-pointer-is-ours": Bug(
         "after reading back, the own pointer is kept with the version of one that others have built on it",
         Publisher, "_resolve",
-        "case Resolution.WON:\n            return now",
-        "case Resolution.WON:\n            return PointerRead(following, now.version)",
+        "case Resolution.WON:\n            return current",
+        "case Resolution.WON:\n            return PointerRead(following, current.version)",
         rare=True,
     ),
     "settled-on-the-kept-pointer": Bug(
@@ -572,8 +572,8 @@ BUGS: dict[str, Bug] = {
     "oldest-attempt-meant": Bug(
         "of several attempts of a state a verb takes the oldest",
         operator_commands, "find_exactly",
-        "return found[-1]",
-        "return found[0]",
+        "return matching[-1]",
+        "return matching[0]",
         rare=True,
     ),
     "oldest-are-kept": Bug(
