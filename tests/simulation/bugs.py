@@ -415,7 +415,7 @@ BUGS: dict[str, Bug] = {
     ),
     "marker-trusted-too-far": Bug(
         "what the marker says of a path counts, whatever the listing shows there",
-        sync, "_told",
+        sync, "_known_without_reading",
         "if recorded is None or recorded.version != listed.version or _may_move(path, recorded.sha256, wanted):",
         "if recorded is None:",
     ),
@@ -666,7 +666,7 @@ BUGS: dict[str, Bug] = {
     "orphans-count-as-folded": Bug(
         "a recovery passes events of publications that were never committed",
         recovery_rules, "_passed",
-        "if str(each.publication.id) in committed",
+        "if str(found.publication.id) in committed",
         "if True",
         rare=True,
     ),

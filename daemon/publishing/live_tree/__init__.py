@@ -1,1 +1,4 @@
-"""The live tree: `ownership` decides what happens to each file (pure), `sync` reads the tree and applies the plan."""
+"""The live tree.
+
+`ownership` decides what happens to every file (pure). `sync` reads the tree and applies the plan.
+"""

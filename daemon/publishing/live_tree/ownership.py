@@ -1,8 +1,12 @@
-"""Whose a file of the live tree is, and what one pass may do to it (protocol 5). Pure.
+"""Decides who owns a file of the live tree, and what one pass may do to it (protocol 5). Pure.
 
-`base/` and README.md follow live byte for byte; `example/` belongs to operators: what they changed is never written,
-never deleted. What lies below `example/creds/` is not even read: it is created once and then left alone. What cannot
-be read is never written over: an override in `example/`, blocked in `base/`. `sync` acts on what is decided here.
+* `base/` and README.md follow live byte for byte.
+* `example/` belongs to operators. A file that they changed is never overwritten or deleted.
+* Files below `example/creds/` are created once. After that they are neither read nor changed.
+* A file that cannot be read is never overwritten. It is an override in `example/`, and blocked in
+  `base/`.
+
+`sync` carries out these decisions.
 """
 
 import re
@@ -22,7 +26,7 @@ CREDENTIALS: Final = "example/creds/"
 _COMMIT: Final = re.compile(r"([0-9]{1,16})\.([0-9]{1,16})")
 
 Commit = tuple[grammar.SequenceNumber, grammar.Count]
-"""Where a publication stands in commit order: sequence of its commit, index in it."""
+"""The place of a publication in commit order: the sequence of its commit, and its index there."""
 
 
 class MarkerFile(Part):
@@ -32,35 +36,41 @@ class MarkerFile(Part):
     publication: grammar.PublicationName
     commit: Commit
     version: grammar.Label | None = None
-    """The store's, of the object that holds these bytes: what still has it need not be read."""
+    """The store's version of the object that holds these bytes.
+
+    An object that still has this version need not be read.
+    """
 
 
 Status = Literal["updating", "synced", "blocked"]
 
 
 class Marker(Part):
-    """How far the live tree is, and every path Rebundle has written in it."""
+    """How far the live tree has followed the pointer, and every path that Rebundle wrote in it."""
 
     schema_: Annotated[int, Field(alias="schema", strict=True, ge=1)] = SCHEMA
     sequence: grammar.SequenceNumber
     publication: grammar.PublicationName | None
     status: grammar.Label
-    """One of `Status`. A status that a later release adds reads as not synced: a marker that did not parse would count
-    as absent, and then defaults that operators deleted come back (ADR 18)."""
+    """One of `Status`. A status that a later release adds counts as not synced.
+
+    The marker must still parse then. A marker that does not parse counts as absent, and defaults
+    that operators deleted would come back (ADR 18).
+    """
     files: dict[grammar.PathText, MarkerFile] = Field(default_factory=dict)
     blocked: dict[grammar.PathText, grammar.Reason] = Field(default_factory=dict)
-    """With the status `blocked`: the paths that did not follow, and why."""
+    """With the status `blocked`: the paths that did not follow, with the reasons."""
 
     model_config = ConfigDict(frozen=True, extra="allow", populate_by_name=True)
 
 
 @dataclass(frozen=True, slots=True)
 class Wanted:
-    """What the tree is to follow: a publication, where it was committed, the digest of each of its files."""
+    """What the tree is to follow: a publication, its place in commit order, and file digests."""
 
     publication: Publication
     sequence: int
-    """The pointer's, now; it keeps rising while the publication stays."""
+    """The pointer's current one. It can rise further while the publication stays the same."""
     commit: Commit
     files: Mapping[str, str]
     sizes: Mapping[str, int] = field(default_factory=dict)
@@ -69,25 +79,31 @@ class Wanted:
 
 @dataclass(frozen=True, slots=True)
 class Present:
-    """A file of the tree as the store shows it. `ours`: Rebundle wrote these very bytes (protocol 5)."""
+    """A file of the tree as the store shows it.
+
+    `ours`: Rebundle wrote exactly these bytes (protocol 5).
+    """
 
     sha256: str
     version: Version
     ours: bool
     commit: Commit | None = None
-    """By its own tag, where the bytes fit it."""
+    """From the object's own tag, if the bytes match that tag."""
 
 
 @dataclass(frozen=True, slots=True)
 class Unread:
-    """A file of the tree whose bytes are not known, and why: it cannot be read, or is too large to be."""
+    """A file of the tree whose bytes are not known: it cannot be read, or it is too large."""
 
     reason: str
 
 
 @dataclass(frozen=True, slots=True)
 class Put:
-    """Write a file; `over` is the version it replaces, None creates it. `keep_aside`: store the old bytes first."""
+    """Write a file.
+
+    `over`: the version to replace; None creates the file. `keep_aside`: store the old bytes first.
+    """
 
     path: str
     over: Version | None
@@ -104,44 +120,52 @@ class Remove:
 
 @dataclass(frozen=True, slots=True)
 class Override:
-    """An operator's own file of example/: left as it is."""
+    """An operator's own file of example/. It stays unchanged."""
 
     path: str
 
 
 @dataclass(frozen=True, slots=True)
 class DeletedByOperator:
-    """A file of example/ that was there and that an operator deleted: it stays deleted."""
+    """A file of example/ that an operator deleted. It stays deleted."""
 
     path: str
 
 
 @dataclass(frozen=True, slots=True)
 class Stray:
-    """A file below base/ that nobody here wrote and live does not have: reported, never deleted."""
+    """A file below base/ that Rebundle did not write and live does not have.
+
+    It is reported, and never deleted.
+    """
 
     path: str
 
 
 @dataclass(frozen=True, slots=True)
 class Blocked:
-    """A file that this pass cannot write or delete. The others do not wait for it; a later pass tries again."""
+    """A file that this pass cannot write or delete.
+
+    The other files do not wait for it. A later pass tries again.
+    """
 
     path: str
     reason: str
     """What is wrong, and what to do about it."""
     seen_at: str | None = None
-    """When a pass reported this, where a look that writes nothing cannot tell whether it still holds; None: it holds
-    now."""
+    """When a pass reported this. None: it is true now.
+
+    A survey, which writes nothing, cannot find out whether it is still true.
+    """
 
     @property
     def holds_base_back(self) -> bool:
-        """Whether hosts would copy something that live does not say: not so for a default of example/."""
+        """Whether hosts would copy something other than live. False for a path of example/."""
         return not self.path.startswith(EXAMPLE)
 
 
 def is_credential(key: str) -> bool:
-    """Whether nothing may read, print or compare the object under this key (protocol 5)."""
+    """Whether the object under this key must not be read, printed or compared (protocol 5)."""
     return f"/{layout.LIVE_TREE}{CREDENTIALS}" in key
 
 
@@ -149,9 +173,10 @@ Verdict = Put | Remove | Override | DeletedByOperator | Stray | Blocked
 
 
 def plan_paths(wanted: Wanted, present: Mapping[str, Present | Unread], marker: Marker | None) -> tuple[Verdict, ...]:
-    """What is to be done, or to be said, about each path; nothing about those that are as they should be."""
+    """What to do or to report for every path. Paths that are as they should be are left out."""
     recorded = marker.files if marker else {}
-    # Defaults of models that left, too: operators should know which stay deleted before a model returns.
+    # Includes defaults of removed models: operators should know which of them stay deleted
+    # before a model returns.
     deleted = (path for path in recorded if path.startswith(EXAMPLE))
     paths = sorted({*wanted.files, *present, *deleted})
     verdicts = (_plan_path(path, wanted, present.get(path), recorded.get(path)) for path in paths)
@@ -165,7 +190,7 @@ def _plan_path(
     digest = wanted.files.get(path)
     if there is None:
         return DeletedByOperator(path) if in_example and recorded else Put(path, None)
-    # What is below example/creds/ is created once; whether an operator changed it is not even asked.
+    # A file below example/creds/ is created once. Changes by operators are not checked.
     if path.startswith(CREDENTIALS) or (isinstance(there, Present) and there.sha256 == digest):
         return None
     if isinstance(there, Unread):
@@ -180,7 +205,8 @@ def _plan_path(
 def _plan_unread(path: str, there: Unread, wanted: Wanted, recorded: MarkerFile | None) -> Verdict:
     if path.startswith(EXAMPLE):
         return Override(path)
-    # What the marker records was written here: hosts would go on copying the file of a model that left.
+    # Rebundle wrote what the marker records. If such a file were a stray, hosts would continue to
+    # copy the file of a removed model.
     return Blocked(path, there.reason) if path in wanted.files or recorded else Stray(path)
 
 
@@ -189,14 +215,15 @@ def _plan_example(path: str, wanted: Wanted, there: Present, recorded: MarkerFil
         return Override(path)
     written = there.commit or (recorded.commit if recorded else (0, 0))
     if path not in wanted.files or wanted.commit <= written:
-        return None  # a rollback leaves a newer default where it is, and the file of a removed model stays
-    return Put(path, there.version, keep_aside=_was_put_back(there, recorded))
+        return None  # a rollback leaves a newer default, and the file of a removed model stays
+    return Put(path, there.version, keep_aside=_is_earlier_default(there, recorded))
 
 
-def _was_put_back(there: Present, recorded: MarkerFile | None) -> bool:
-    """Whether an earlier default is there although a later one was written: an operator, or a pass that was paused.
+def _is_earlier_default(there: Present, recorded: MarkerFile | None) -> bool:
+    """Whether the file holds an earlier default although a later one was written.
 
-    The two look alike, so these bytes are kept aside like an operator's.
+    An operator may have restored it, or a paused pass may have written it late. The two cannot be
+    distinguished, so these bytes are kept aside like an operator's.
     """
     if recorded is None or recorded.sha256 == there.sha256:
         return False
@@ -206,10 +233,11 @@ def _was_put_back(there: Present, recorded: MarkerFile | None) -> bool:
 def known_blocked(
     verdicts: Iterable[Verdict], wanted: Wanted, marker: Marker | None, seen_at: str | None
 ) -> tuple[Verdict, ...]:
-    """Verdicts of a look that writes nothing, with what the last pass could not do as the marker reports it.
+    """The verdicts of a survey, with those paths as blocked that the marker reports as blocked.
 
-    Only a write shows whether that still holds: a permission, a full disk or a lock is no property of the path, and the
-    look may be that of another user. So it is reported as seen at the time of the marker (ADR 27).
+    Only a write shows whether a path is still blocked. A permission, a full disk or a lock is not a
+    property of the path, and another user may run the survey. So the path is reported as blocked
+    at the time of the marker (ADR 27).
     """
     blocked = marker.blocked if marker and marker.status == "blocked" and marker.sequence == wanted.sequence else {}
     return tuple(
@@ -221,10 +249,10 @@ def known_blocked(
 
 
 def marker_before(marker: Marker | None, wanted: Wanted) -> Marker:
-    """The marker while verdicts are carried out: it never says `synced` then."""
+    """The marker while verdicts are carried out. Its status is never `synced`."""
     name = str(wanted.publication.id)
     if marker and (marker.sequence, marker.publication, marker.status) == (wanted.sequence, name, "blocked"):
-        return marker  # not synced either, and daemons that try again in turn do not rewrite it each time
+        return marker  # not synced either; daemons that retry in turn need not rewrite it
     return _marked(marker, wanted, "updating", marker.files if marker else {})
 
 
@@ -237,10 +265,11 @@ def marker_after(
     *,
     confirmed: bool = True,
 ) -> Marker:
-    """The marker once verdicts are carried out.
+    """The marker after the verdicts were carried out.
 
-    `applied` has the version of each path that was written, None where one was deleted; what was not is not recorded.
-    `confirmed`: another listing shows the tree so; without that the marker still says `updating`.
+    `applied`: the version of every path that was written; None for a path that was deleted. Paths
+    that were not changed are not in it. `confirmed`: a second listing shows this tree. Without it
+    the status stays `updating`.
     """
     files = dict(marker.files) if marker else {}
     ours = MarkerFile(sha256="", publication=str(wanted.publication.id), commit=wanted.commit)
@@ -281,12 +310,15 @@ def _marked(
         "files": files,
         "blocked": blocked or {},
     }
-    # What a newer release wrote into the marker stays in it.
+    # Fields that a newer release wrote into the marker are preserved.
     return marker.model_copy(update=now) if marker else Marker.model_validate(now)
 
 
 def commit_position(changes: Iterable[tuple[int, Sequence[str]]], publication: Publication) -> Commit:
-    """Where a publication was committed, from (sequence, published) of each change; (0, 0) if none names it."""
+    """The place of a publication in commit order, from (sequence, published) of every change.
+
+    (0, 0) if no change names it.
+    """
     name = str(publication.id)
     for sequence, published in changes:
         if name in published:
@@ -295,6 +327,6 @@ def commit_position(changes: Iterable[tuple[int, Sequence[str]]], publication: P
 
 
 def parsed_commit(text: str | None) -> Commit | None:
-    """A commit position as a file's tag writes it."""
-    found = _COMMIT.fullmatch(text or "")
-    return (int(found[1]), int(found[2])) if found else None
+    """Parse a commit position from a file's tag. None: the text is not one."""
+    match = _COMMIT.fullmatch(text or "")
+    return (int(match[1]), int(match[2])) if match else None

@@ -1,15 +1,23 @@
-"""The live tree: what operators see of a scope, made to follow `live` by one level-triggered pass (protocol 5).
+"""Makes the live tree follow the pointer, with one level-triggered pass (protocol 5).
 
-List, *then* read the pointer, write the differences under conditions, list again, and only then say "synced": this
-order is what makes the conditions mean something. The tree is eventually consistent and its marker says so; whoever
-needs atomicity reads pointer, manifest, archive. What may be done to which file is decided in `ownership`.
+The live tree is what operators see of a scope. A pass has this order, which the conditions of its
+writes rely on:
 
-A pass reads no file whose version says what it holds: the marker has the version of everything written here, and what
-was looked at once is remembered. A pass that finds the listing of the last one costs that listing and the pointer. But
-nobody signs the marker: who has a trust policy, or was asked to verify, does not believe it and reads each file once.
+1. List the tree, *then* read the pointer.
+2. Write the differences under conditions.
+3. List the tree again, and only then write the status `synced`.
 
-What one file refuses (no permission, a folder or link in the way, too large) is the result of that path, and the others
-follow (ADR 18). What the store refuses for now (it is away, an answer is lost) ends the pass.
+The tree is eventually consistent, and its marker shows how far it is. Readers that need atomicity
+read the pointer, the manifest and the archive. `ownership` decides what may be done to which file.
+
+A pass reads no file whose content follows from its version: the marker has the version of every
+file written here, and a process remembers the files it has read. If the listing is that of the last
+pass, a pass costs this listing and the pointer. But the marker is unsigned. Under a trust policy,
+or when it is to verify, a process does not rely on the marker and reads every file once.
+
+A failure that concerns one file (no permission, a folder or link in the way, too large) is the
+result of that path, and the other files follow (ADR 18). A temporary failure of the store (it is
+unreachable, an answer is lost) ends the pass.
 """
 
 import hashlib
@@ -59,37 +67,42 @@ _ROUNDS: Final = 5
 _READS_AT_ONCE: Final = 16
 _WRITES_AT_ONCE: Final = 16
 _WAITS: Final = 6
-"""Times that a store may say slow down to one write, some 15 s in all, before the next pass goes on."""
+"""How often a store may ask one write to slow down, about 15 s in all. Then the pass ends."""
 _DIGESTS_BYTES: Final = 16 << 20
 _SEEN_BYTES: Final = 16 << 20
 _SETTLED_FILES: Final = 100_000
 _BYTES_A_FILE: Final = 256
-"""What an entry takes in memory, about."""
+"""Approximate memory of one entry."""
 _RETRY_SECONDS: Final = 300.0
-"""After which a path that did not follow is tried again although the listing shows no change: an empty folder that
-stood in the way is in no listing."""
+"""When to try a path again that did not follow, although the listing shows no change.
+
+An empty folder that was in the way appears in no listing.
+"""
 _RACED: Final = (ConditionFailed, ObjectMissing, OutcomeUnknown)
 _OF_ONE_PATH: Final = (StoreRefused, ObjectTooBig, ObjectDamaged)
-"""Failures that say nothing of other paths, and that the next try will most likely show again."""
+"""Failures that concern one path only, and that the next try will most likely meet again."""
 
 
 @dataclass(frozen=True, slots=True)
 class Synced:
-    """A live tree that was brought to `sequence`, but for the paths in `blocked`; and what the pass had to say."""
+    """A live tree that follows `sequence`, except for the paths in `blocked`, with all verdicts."""
 
     sequence: int
     verdicts: tuple[Verdict, ...] = ()
     damaged: tuple[DamagedManifest, ...] = ()
-    """Retained publications whose manifest could not be used: what only they have counts as an operator's."""
+    """Retained publications whose manifest could not be used.
+
+    A file that only they have counts as an operator's.
+    """
 
     @property
     def blocked(self) -> tuple[Blocked, ...]:
-        """Paths that could not be written or deleted, each with its reason."""
-        return tuple(each for each in self.verdicts if isinstance(each, Blocked))
+        """Paths that could not be written or deleted, with the reasons."""
+        return tuple(verdict for verdict in self.verdicts if isinstance(verdict, Blocked))
 
     @property
     def reason(self) -> str | None:
-        """What keeps the tree from following everywhere, and what to do about it; None if nothing does."""
+        """Why some path does not follow, and what to do about it; None if all follow."""
         return _first_of(self.blocked)
 
     @property
@@ -98,7 +111,7 @@ class Synced:
 
         A blocked path of example/ does not count: operators own that folder.
         """
-        return _first_of([each for each in self.blocked if each.holds_base_back])
+        return _first_of([blocked for blocked in self.blocked if blocked.holds_base_back])
 
     @property
     def follows(self) -> bool:
@@ -108,33 +121,38 @@ class Synced:
     @property
     def written(self) -> tuple[str, ...]:
         """Paths that were created or replaced."""
-        return tuple(each.path for each in self.verdicts if isinstance(each, Put))
+        return tuple(verdict.path for verdict in self.verdicts if isinstance(verdict, Put))
 
     @property
     def kept_aside(self) -> tuple[str, ...]:
-        """Paths whose bytes were kept under .rebundle/replaced/ first: foreign ones below base/, and earlier defaults
-        of example/ that were put back."""
-        return tuple(each.path for each in self.verdicts if isinstance(each, Put) and each.keep_aside)
+        """Paths whose old bytes were first stored under .rebundle/replaced/.
+
+        These are foreign files below base/, and earlier defaults of example/ that were restored.
+        """
+        return tuple(verdict.path for verdict in self.verdicts if isinstance(verdict, Put) and verdict.keep_aside)
 
     @property
     def overrides(self) -> tuple[str, ...]:
         """Operators' own files of example/."""
-        return tuple(each.path for each in self.verdicts if isinstance(each, Override))
+        return tuple(verdict.path for verdict in self.verdicts if isinstance(verdict, Override))
 
     @property
     def deleted_by_operator(self) -> tuple[str, ...]:
-        """Files of example/ that stay deleted, those of models that left among them."""
-        return tuple(each.path for each in self.verdicts if isinstance(each, DeletedByOperator))
+        """Files of example/ that stay deleted, including those of removed models."""
+        return tuple(verdict.path for verdict in self.verdicts if isinstance(verdict, DeletedByOperator))
 
     @property
     def strays(self) -> tuple[str, ...]:
-        """Files below base/ that are nobody's."""
-        return tuple(each.path for each in self.verdicts if isinstance(each, Stray))
+        """Files below base/ that neither Rebundle wrote nor live has."""
+        return tuple(verdict.path for verdict in self.verdicts if isinstance(verdict, Stray))
 
 
 @dataclass(frozen=True, slots=True)
 class Unfinished:
-    """A live tree that others kept changing during the pass, or that could not be brought on; the next pass goes on."""
+    """A live tree that does not follow yet. The next pass continues.
+
+    Other writers kept changing it during the pass, or the pass failed.
+    """
 
     sequence: int
     reason: str
@@ -146,13 +164,13 @@ class Unfinished:
 
     @property
     def follows(self) -> bool:
-        """Never: nothing says that base/ and README.md equal live."""
+        """Always False: it is unknown whether base/ and README.md equal live."""
         return False
 
 
 @dataclass(frozen=True, slots=True)
 class Survey:
-    """How a live tree stands now: what its marker says, and what a pass would do and say."""
+    """The present condition of a live tree: its marker, and what a pass would do and report."""
 
     marker: Marker | None
     seen: Synced
@@ -160,27 +178,27 @@ class Survey:
     @property
     def removed(self) -> tuple[str, ...]:
         """Paths of ours that a pass would delete."""
-        return tuple(each.path for each in self.seen.verdicts if isinstance(each, Remove))
+        return tuple(verdict.path for verdict in self.seen.verdicts if isinstance(verdict, Remove))
 
     @property
     def marked(self) -> bool:
-        """Whether the marker claims that the tree follows the pointer as it is now."""
+        """Whether the tree follows the present pointer according to the marker."""
         marker = self.marker
         return marker is not None and marker.status == "synced" and marker.sequence == self.seen.sequence
 
     @property
     def is_ahead(self) -> bool:
-        """Whether the marker claims that the tree follows a newer pointer than there is: no pass goes on then."""
+        """Whether the marker is of a newer pointer than the present one. Then every pass stops."""
         return self.marker is not None and self.marker.sequence > self.seen.sequence
 
     @property
     def in_step(self) -> bool:
-        """Whether a pass would find nothing to do, and the marker says so."""
+        """Whether a pass would have nothing to do, and the marker has the status `synced`."""
         return self.marked and not (self.seen.written or self.removed or self.seen.blocked)
 
     @property
     def follows(self) -> bool:
-        """Whether base/ and README.md equal live now, whatever the marker says."""
+        """Whether base/ and README.md equal live now, independent of the marker."""
         pending = (*self.seen.written, *self.removed)
         return self.seen.follows and all(path.startswith(ownership.EXAMPLE) for path in pending)
 
@@ -197,12 +215,15 @@ class _Tree:
     marked_at: datetime | None
     """When the marker was written, by the store's clock."""
     unreadable: Mapping[str, str]
-    """Folders that could not be listed, each ending in `/`, with the reason; empty for the tree itself."""
+    """Folders that could not be listed, with the reasons.
+
+    A name ends in `/`; it is empty for the tree itself.
+    """
 
 
 @dataclass(frozen=True, slots=True)
 class _Examined:
-    """What is in a tree."""
+    """The files of a tree."""
 
     present: Mapping[str, Present | Unread]
     damaged: tuple[DamagedManifest, ...]
@@ -226,18 +247,18 @@ class _Written:
 
 @dataclass(frozen=True, slots=True)
 class _Applied:
-    """What became of the actions of a round."""
+    """The results of the actions of a round."""
 
     versions: Mapping[str, Version | None]
-    """Of each path that was written; None where one was deleted."""
+    """The version of every path that was written; None for a path that was deleted."""
     blocked: Mapping[str, Blocked]
     raced: bool
-    """Whether a path was not as the listing had shown it, or an answer was lost."""
+    """Whether a path differed from the listing, or an answer was lost."""
 
 
 @dataclass(frozen=True, slots=True)
 class _Body:
-    """What was read under a version of a path."""
+    """What one version of a path was found to hold."""
 
     sha256: str
     version: Version
@@ -247,10 +268,13 @@ class _Body:
 
 @dataclass(frozen=True, slots=True)
 class _Settled:
-    """How a finished pass left a tree. Nothing is to be done while the listing and the pointer are the same."""
+    """The tree after a finished pass.
+
+    Nothing is to be done while the listing and the pointer stay the same.
+    """
 
     tree: _Tree
-    """As the last listing showed it; its marker is the one that was there before this pass."""
+    """As the last listing showed it. Its `marker` is the version before this pass."""
     version: Version
     """The marker's."""
     marker: Marker
@@ -260,7 +284,7 @@ class _Settled:
     """When paths that did not follow are to be tried again, on the monotonic clock."""
 
     def is_still(self, tree: _Tree, current: Pointer, ticks: float) -> bool:
-        """Whether nothing has changed since, and nothing is to be tried again."""
+        """Whether nothing has changed since, and no retry is due."""
         live = current.live.id if current.live else None
         same = (self.version, self.live, self.synced.sequence) == (tree.marker, live, current.sequence)
         due = self.retry_at is not None and ticks >= self.retry_at
@@ -268,7 +292,10 @@ class _Settled:
 
 
 class LiveTree:
-    """Makes live trees follow their pointers. Any number of daemons and commands may do so at once."""
+    """Makes live trees follow their pointers.
+
+    Any number of daemons and commands may do so at once.
+    """
 
     def __init__(
         self,
@@ -279,8 +306,12 @@ class LiveTree:
         believes_markers: bool = True,
         move_command: Callable[[str], str] | None = None,
     ) -> None:
-        """`believes_markers`: a pass does not read what a marker tells, which anybody may have written.
-        `move_command`: the command that moves the object with a key out of what hosts copy."""
+        """Prepare passes over the live trees of a bucket.
+
+        `believes_markers`: a pass does not read files whose content the marker has. The marker is
+        unsigned: everyone with write access to the bucket can write it. `move_command`: returns,
+        for a key, the command that moves the object out of the tree that hosts copy.
+        """
         self._store = store
         self._reader = reader
         self._runtime = runtime
@@ -294,7 +325,8 @@ class LiveTree:
         """One pass over a scope's live tree.
 
         Raises:
-            PointerLost: the tree follows a newer pointer than there is. NewerSchema: a newer release is at work.
+            PointerLost: the tree follows a newer pointer than the present one.
+            NewerSchema: a newer release is at work.
         """
         done: dict[str, Verdict] = {}
         sequence = 0
@@ -319,10 +351,10 @@ class LiveTree:
         return Unfinished(sequence, "the live tree or the pointer kept changing; the next pass continues")
 
     async def follow(self, scope: Scope, sequence: int) -> Synced | Unfinished:
-        """The pass after a change of the pointer that was won as `sequence`.
+        """Run the pass after a change of the pointer that was committed as `sequence`.
 
-        What keeps the tree from following is told, not raised: the change is committed, and a failure would say that
-        it is not. A daemon's next pass, or the same command again, brings the tree on.
+        A failure of the pass is returned, not raised: the change is committed, and an error would
+        suggest that it is not. A daemon's next pass, or the same command again, continues.
         """
         try:
             return await self.reconcile(scope)
@@ -330,7 +362,10 @@ class LiveTree:
             return Unfinished(sequence, f"committed as sequence {sequence}, the live tree follows later: {error}")
 
     async def _round(self, scope: Scope, tree: _Tree, current: Pointer, done: dict[str, Verdict]) -> Synced | None:
-        """How the tree follows `current` now; None: something moved, start over. Notes in `done` what it writes."""
+        """Run one round and record in `done` what it writes.
+
+        None: something changed meanwhile, and the caller starts over.
+        """
         live = current.live
         assert live is not None, "a scope without one has no tree to bring in step"
         marker, version, believing = await self._listed_marker(scope, tree.marker)
@@ -352,9 +387,9 @@ class LiveTree:
             applied = await self._apply(scope, actions, files, wanted)
             verdicts = tuple(applied.blocked.get(verdict.path, verdict) for verdict in verdicts)
             done.update({verdict.path: verdict for verdict in verdicts if isinstance(verdict, Put | Remove)})
-            base = {path: each.version for path, each in tree.files.items() if _follows(path, wanted)}
+            base = {path: listed.version for path, listed in tree.files.items() if _follows(path, wanted)}
             shown = None if applied.raced else await self._shows(scope, wanted, {**base, **applied.versions})
-        # Also when the round has to start over: what was confirmed is known from now on, whatever happens next.
+        # Also if the round has to start over: the marker keeps what is confirmed so far.
         after = ownership.marker_after(
             marker, wanted, seen.present, verdicts, applied.versions, confirmed=shown is not None
         )
@@ -362,32 +397,38 @@ class LiveTree:
         if version is None or shown is None:
             return None
         synced = Synced(current.sequence, verdicts, seen.damaged)
-        still = replace(synced, verdicts=_still(verdicts))
-        # A manifest that can be read again changes no listing of the tree.
+        unchanged = replace(synced, verdicts=_without_actions(verdicts))
+        # If a damaged manifest becomes readable again, no listing of the tree changes.
         doubtful = synced.blocked or seen.damaged or any(isinstance(there, Unread) for there in seen.present.values())
         retry_at = self._runtime.monotonic() + _RETRY_SECONDS if doubtful else None
-        settled = _Settled(shown, version, after, live.id, still, retry_at)
+        settled = _Settled(shown, version, after, live.id, unchanged, retry_at)
         self._settled.put(scope, settled, 1 + 2 * len(shown.files))
         return synced
 
     async def _listed_marker(self, scope: Scope, version: Version | None) -> tuple[Marker | None, Version | None, bool]:
-        """The marker, and whether to believe it: without a read where it is the one that this process wrote last."""
+        """The marker, its version, and whether to rely on it.
+
+        It is not read if this process wrote it last.
+        """
         settled = self._settled.get(scope)
         if settled is not None and settled.version == version:
             return settled.marker, version, True
         return *await self.marker(scope), self._believes_markers
 
     async def refuse_lost_pointer(self, scope: Scope, marker: Marker | None = None) -> None:
-        """A live tree never runs ahead of its pointer: one that does tells of a pointer that was put back.
+        """Check that the live tree is not ahead of its pointer.
+
+        A pass never brings a tree ahead of its pointer. So such a tree shows that an older pointer
+        was restored.
 
         Raises:
-            PointerLost: it does.
+            PointerLost: the tree is ahead.
         """
         if marker is None:
             marker, _ = await self.marker(scope)
         if marker is None:
             return
-        # Read after the marker: whoever wrote that had seen a pointer of this sequence.
+        # Read after the marker: its writer had read a pointer of the marker's sequence.
         current = (await self._reader.pointer(scope)).pointer
         if current.sequence < marker.sequence:
             raise PointerLost(
@@ -398,10 +439,13 @@ class LiveTree:
             )
 
     async def survey(self, scope: Scope, *, reading_all: bool = False) -> Survey:
-        """How a scope's live tree stands, without touching it: as its marker says, or `reading_all` files itself."""
+        """Examine a scope's live tree without changing it.
+
+        `reading_all`: read every file instead of relying on the marker.
+        """
         tree = await self._list(scope)
         marker, _ = await self.marker(scope)
-        # After the marker: whoever wrote that had seen a pointer of its sequence.
+        # Read after the marker: its writer had read a pointer of the marker's sequence.
         current = (await self._reader.pointer(scope)).pointer
         if current.live is None:
             return Survey(marker, Synced(current.sequence))
@@ -424,7 +468,9 @@ class LiveTree:
         return files, Wanted(live, current.sequence, await self._commit_position(current, live), digests, lengths)
 
     async def marker(self, scope: Scope) -> tuple[Marker | None, Version | None]:
-        """The marker and its version; one that cannot be read counts as absent, and is replaced.
+        """The marker and its version.
+
+        A marker that cannot be read counts as absent, and is replaced.
 
         Raises:
             OlderSchema: it has schema 1.
@@ -439,19 +485,21 @@ class LiveTree:
         return await self._reader.work_on(len(stored.body), _marker_in, stored.body, key), stored.version
 
     async def restore_example(self, scope: Scope, path: str) -> bool:
-        """Write live's default of one file of example/ over what is there, which is kept aside first.
+        """Write live's default of one file of example/, after keeping the present file aside.
 
         Returns whether anything had to be written.
 
         Raises:
             NotFound: live has no such file.
-            Refused: there is one below example/creds/, which nothing here reads, so that it cannot be kept; or one that
-                is too large to be kept.
-            ConditionFailed: somebody changed the file meanwhile; try again.
+            OperationRefused: the present file cannot be kept aside. It is below example/creds/,
+                where Rebundle reads nothing, or it is too large.
+            ConditionFailed: another writer changed the file meanwhile; try again.
         """
         current = (await self._reader.existing(scope)).pointer
         files = await self._reader.files(scope, current.live) if current.live else ()
-        file = next((each for each in files if each.path == path and path.startswith(ownership.EXAMPLE)), None)
+        file = next(
+            (candidate for candidate in files if candidate.path == path and path.startswith(ownership.EXAMPLE)), None
+        )
         if file is None or current.live is None:
             raise NotFound(f"{scope} has no default for {path}; its paths start with {ownership.EXAMPLE}")
         digests = {path: _sha256(file.body)}
@@ -484,9 +532,9 @@ class LiveTree:
     async def _list(self, scope: Scope) -> _Tree:
         prefix = layout.live_tree(scope)
         listing = await self._store.scan(prefix)
-        files = {each.key.removeprefix(prefix): each for each in listing}
+        files = {listed.key.removeprefix(prefix): listed for listed in listing}
         marker = files.pop(layout.MARKER, None)
-        # A folder above the tree hides all of it.
+        # An unreadable folder above the tree hides the whole tree.
         unreadable = {
             "" if prefix.startswith(f"{folder.key}/") else f"{folder.key}/".removeprefix(prefix): folder.reason
             for folder in listing.unreadable
@@ -496,11 +544,11 @@ class LiveTree:
         return _Tree(files, marker.version, marker.modified, unreadable)
 
     async def _commit_position(self, current: Pointer, live: Publication) -> ownership.Commit:
-        position = ownership.commit_position(((each.sequence, each.published) for each in current.history), live)
+        position = ownership.commit_position(((entry.sequence, entry.published) for entry in current.history), live)
         if position != (0, 0) or current.previous_chunk is None:
             return position
         entries = await self._reader.history(current)
-        return ownership.commit_position(((each.sequence, each.published) for each in entries), live)
+        return ownership.commit_position(((entry.sequence, entry.published) for entry in entries), live)
 
     async def _examine(
         self,
@@ -512,39 +560,45 @@ class LiveTree:
         *,
         believing: bool,
     ) -> _Examined:
-        """What is there; only bytes that differ from what is wanted are looked at closely."""
+        """The files of the tree, and who wrote them.
+
+        The manifests of retained publications are read only if some bytes differ from live.
+        """
 
         async def look(path: str) -> Present | Unread | None:
             return await self._look(scope, path, tree.files[path], wanted, marker)
 
         retained: _Retained | None = None
-        present = {path: _told(path, each, wanted, marker if believing else None) for path, each in tree.files.items()}
-        untold = [path for path, seen in present.items() if seen is None]
+        present = {
+            path: _known_without_reading(path, listed, wanted, marker if believing else None)
+            for path, listed in tree.files.items()
+        }
+        unknown = [path for path, seen in present.items() if seen is None]
         large = [
             path
-            for path in untold
+            for path in unknown
             if tree.files[path].size > sizes.KEPT_ASIDE and wanted.sizes.get(path) != tree.files[path].size
         ]
         if large:
             retained = await self._retained(scope, current)
             odd = [path for path in large if (path, tree.files[path].size) not in retained.sizes]
             present |= {path: Unread(self._too_large(scope, path, f"{tree.files[path].size:,} bytes")) for path in odd}
-            untold = [path for path in untold if present[path] is None]
-        present |= zip(untold, await concurrently(look, untold, at_once=_READS_AT_ONCE), strict=True)
-        found = {path: seen for path, seen in present.items() if seen is not None}
-        doubtful = {path: seen for path, seen in found.items() if isinstance(seen, Present) and not seen.ours}
+            unknown = [path for path in unknown if present[path] is None]
+        present |= zip(unknown, await concurrently(look, unknown, at_once=_READS_AT_ONCE), strict=True)
+        examined = {path: seen for path, seen in present.items() if seen is not None}
+        doubtful = {path: seen for path, seen in examined.items() if isinstance(seen, Present) and not seen.ours}
         doubtful = {path: seen for path, seen in doubtful.items() if not path.startswith(ownership.CREDENTIALS)}
         if doubtful:
             retained = retained or await self._retained(scope, current)
             for path, seen in doubtful.items():
-                found[path] = Present(seen.sha256, seen.version, ours=(path, seen.sha256) in retained.digests)
+                examined[path] = Present(seen.sha256, seen.version, ours=(path, seen.sha256) in retained.digests)
         known = wanted.files.keys() | (marker.files.keys() if marker else ())
-        return _Examined(_with_hidden(found, tree, known), retained.damaged if retained else ())
+        return _Examined(_with_hidden(examined, tree, known), retained.damaged if retained else ())
 
     async def _look(
         self, scope: Scope, path: str, listed: Listed, wanted: Wanted, marker: Marker | None
     ) -> Present | Unread | None:
-        """What stands at a path. Only a version that this process does not know is read."""
+        """The file at a path. It is read only if this process does not know its version."""
         recorded = marker.files.get(path) if marker else None
         body = self._seen.get((scope, path, listed.version))
         if body is None or (body.tagged and _may_move(path, body.sha256, wanted)):
@@ -625,8 +679,10 @@ class LiveTree:
         return await self._store.replace(key, content, put.over)
 
     async def _keep_aside(self, scope: Scope, path: str, body: bytes, sequence: int) -> None:
-        """Store bytes that are about to be replaced: once for each path and digest, kept for `retention.days` from the
-        last time that they were replaced."""
+        """Store bytes that are about to be replaced, once for every path and digest.
+
+        The copy is kept for `retention.days` after the last time that these bytes were replaced.
+        """
         key = layout.replaced(scope, path, _sha256(body))
         content = Content(body, tag={"sequence": str(sequence)})
         try:
@@ -637,27 +693,32 @@ class LiveTree:
                 raise StoreRefused(
                     f"{key} does not hold the bytes that its name says: {self._move_away(key)}"
                 ) from None
-            # Written again, so that its time starts again. Without that permission the copy keeps its earlier time.
+            # Written again so that its retention starts again. Without that permission the copy
+            # keeps its earlier time.
             with suppress(StoreRefused):
                 await self._store.replace(key, content, kept.version)
 
     async def _shows(self, scope: Scope, wanted: Wanted, expected: Mapping[str, Version | None]) -> _Tree | None:
-        """A new listing, if it shows exactly these versions and the pointer still asks for them.
+        """A new listing, if it has exactly these versions and the pointer is unchanged; else None.
 
-        A paused pass may have written since: that a file is there does not say that it is ours.
+        A paused pass may have written meanwhile, so the presence of a file does not suffice.
         """
         tree, read = await both(self._list(scope), self._reader.pointer(scope))
         if read.pointer.sequence != wanted.sequence:
             return None
-        versions = {path: each.version for path, each in tree.files.items()}
-        # Not those of credentials: a store that must not read them cannot tell their version, and a create is enough.
-        readable = {path: each for path, each in expected.items() if not path.startswith(ownership.CREDENTIALS)}
+        versions = {path: listed.version for path, listed in tree.files.items()}
+        # Credentials are left out. A store that must not read them has no version of them, and the
+        # successful create suffices.
+        readable = {path: version for path, version in expected.items() if not path.startswith(ownership.CREDENTIALS)}
         return tree if all(versions.get(path) == version for path, version in readable.items()) else None
 
     async def _write_marker(
         self, scope: Scope, marker: Marker, old: Marker | None, version: Version | None
     ) -> Version | None:
-        """The marker's version afterwards; None if another pass was faster. Its sequence never goes down."""
+        """Write the marker and return its version; None if another pass was faster.
+
+        The marker's sequence never goes down.
+        """
         if marker == old:
             return version
         key = layout.live_tree(scope, layout.MARKER)
@@ -677,7 +738,7 @@ class LiveTree:
         return "move it away" + (f" (`{self._move_command(key)}`)" if self._move_command else "")
 
     def _why(self, scope: Scope, path: str, error: StoreError) -> str:
-        """What keeps a path from following, and what to do about it."""
+        """Why a path does not follow, and what to do about it."""
         match error:
             case ObjectTooBig():
                 return self._too_large(scope, path, f"more than {sizes.KEPT_ASIDE:,} bytes")
@@ -699,8 +760,8 @@ def _marker_in(body: bytes, key: str) -> Marker | None:
         return None
 
 
-def _told(path: str, listed: Listed, wanted: Wanted, marker: Marker | None) -> Present | Unread | None:
-    """What stands at a path, where listing or marker says it."""
+def _known_without_reading(path: str, listed: Listed, wanted: Wanted, marker: Marker | None) -> Present | Unread | None:
+    """The file at a path, from the listing or the marker; None: it has to be read."""
     if listed.fault is not None:
         return Unread(listed.fault)
     if listed.sha256 is not None and listed.sha256 == wanted.files.get(path):
@@ -714,30 +775,32 @@ def _told(path: str, listed: Listed, wanted: Wanted, marker: Marker | None) -> P
 
 
 def _with_hidden(
-    found: Mapping[str, Present | Unread], tree: _Tree, known: Collection[str]
+    present: Mapping[str, Present | Unread], tree: _Tree, known: Collection[str]
 ) -> Mapping[str, Present | Unread]:
-    """What is in a tree, with what no listing shows: the paths below a folder that cannot be listed, or below a
-    link in a folder's place. `known`: the paths that may be there; a folder that hides none of them is one entry.
+    """The files of a tree, including those that no listing shows.
+
+    Those are below a folder that cannot be listed, or below a link in the place of a folder.
+    `known`: the paths that may be there. A folder that hides none of them becomes one entry.
     """
     reasons = dict(tree.unreadable)
-    reasons |= {f"{path}/": each.fault for path, each in tree.files.items() if each.fault is not None}
+    reasons |= {f"{path}/": listed.fault for path, listed in tree.files.items() if listed.fault is not None}
     if not reasons:
-        return found
+        return present
     hidden = {path: folder for path in known for folder in _folders_above(path) if folder in reasons}
     hiding = set(hidden.values())
-    shown = {path: seen for path, seen in found.items() if f"{path}/" not in hiding}
+    shown = {path: seen for path, seen in present.items() if f"{path}/" not in hiding}
     alone = {folder: Unread(reason) for folder, reason in tree.unreadable.items() if folder not in hiding}
     return shown | alone | {path: Unread(reasons[folder]) for path, folder in hidden.items()}
 
 
 def _folders_above(path: str) -> Iterator[str]:
-    """`a/b/c` lies in the folders `` (the tree), `a/` and `a/b/`."""
+    """The folders of a path: for `a/b/c` they are `` (the tree), `a/` and `a/b/`."""
     parts = path.split("/")
     return ("".join(f"{part}/" for part in parts[:depth]) for depth in range(len(parts)))
 
 
 def _first_of(blocked: Sequence[Blocked]) -> str | None:
-    """The first path that is blocked and its reason, with the number of the others."""
+    """The first blocked path and its reason, with the number of the others."""
     if not blocked:
         return None
     first, *others = blocked
@@ -745,20 +808,22 @@ def _first_of(blocked: Sequence[Blocked]) -> str | None:
 
 
 def _may_move(path: str, sha256: str, wanted: Wanted) -> bool:
-    """Whether it counts when a file was committed: a default of example/ that live has another text for.
+    """Whether the file's place in commit order matters.
 
-    Its own tag tells that. Where versions are digests, bodies that went A, B, A have one version and two tags.
+    It matters for a default of example/ for which live has other bytes. Only the object's own tag
+    has that place: where versions are digests, bodies that went A, B, A have one version and two
+    tags.
     """
     return path.startswith(ownership.EXAMPLE) and wanted.files.get(path, sha256) != sha256
 
 
 def _follows(path: str, wanted: Wanted) -> bool:
-    """Whether a path has to be what live says, whoever changes it."""
+    """Whether a path always has to equal live, no matter who changed it."""
     return path in wanted.files and not path.startswith(ownership.EXAMPLE)
 
 
-def _still(verdicts: Iterable[Verdict]) -> tuple[Verdict, ...]:
-    """What is left to say about a tree once the pass has acted."""
+def _without_actions(verdicts: Iterable[Verdict]) -> tuple[Verdict, ...]:
+    """The verdicts that remain after a pass: those that need no write or deletion."""
     return tuple(verdict for verdict in verdicts if not isinstance(verdict, Put | Remove))
 
 

@@ -1,1 +1,4 @@
-"""Garbage collection and recovery. The rules are pure (`retention_rules`, `recovery_rules`); the others do the I/O."""
+"""Garbage collection and recovery.
+
+The rules are pure (`retention_rules`, `recovery_rules`). The other modules do the I/O.
+"""

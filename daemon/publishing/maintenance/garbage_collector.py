@@ -1,17 +1,20 @@
-"""Collection: publications leave the pointer first, their objects leave the bucket afterwards (protocol 4).
+"""Collects old publications: releases them from the pointer, then deletes them (protocol 4).
 
-The compare-and-swap that releases publications is also the fence: it raises `gc_epoch`, so whatever was stored before
-it and is not retained by it can be named by no later pointer. Only that is deleted, and only when it was older than the
-grace by then. The rest of a collection that stopped half-way is found and deleted by the next one. Two at once are
-safe: the one that finds another's epoch stops. What is to go is decided in `retention`.
+The compare-and-swap that releases publications is also the fence: it raises `gc_epoch`. After that,
+no pointer can name an object that was stored before the swap and that the swapped pointer does not
+retain. Only such objects are deleted, and only if they were older than the grace at that time. If a
+collection stops half-way, the next one deletes the rest. Two collections at once are safe: the one
+that reads the other's epoch stops. `retention_rules` decides what to release and to delete.
 
-No machine's clock is trusted with a deletion. This machine's tells only whether there may be something to do; then the
-store's is read, before the swap, and its entry of the history tells that time (`as_of`) to whoever deletes later.
+No deletion depends on the clock of a machine. This machine's clock only shows whether there may be
+something to do. Then the store's clock is read before the swap, and the history entry of the
+collection records that time (`as_of`) for later deletions.
 
-Copies of what a pass over the live tree has replaced go behind the same fence, by their age alone.
+Copies of files that a pass over the live tree replaced are deleted behind the same fence. Only
+their age decides.
 
-Releasing and deleting may be two credentials' work: `release` needs the right to change pointers, `delete` the right to
-read them and to delete below `states/` and `.rebundle/replaced/`.
+Two credentials may share the work. `release` needs permission to change pointers. `delete` needs
+permission to read pointers, and to delete below `states/` and `.rebundle/replaced/`.
 """
 
 from collections.abc import Callable, Iterable
@@ -40,54 +43,60 @@ BOTH: Final[frozenset[Part]] = frozenset(("release", "delete"))
 _TRIES: Final = 5
 _FOLDERS_AT_ONCE: Final = 8
 _WAITS: Final = 6
-"""Times that a store may say slow down to one deletion."""
+"""How often a store may ask one deletion to slow down."""
 
 Progress = Callable[[Deletable], None]
 
 
 class DeletionRefused(StoreRefused):
-    """The operator must act: this credential may not delete. What was released stays in the bucket until one may."""
+    """This credential has no permission to delete, so an operator must act.
+
+    Released publications stay in the bucket until a collection with that permission runs.
+    """
 
 
 @dataclass(frozen=True, slots=True)
 class Collected:
-    """What a collection of one scope did, or (a preview) would do."""
+    """The result of a collection of one scope, or of its preview."""
 
     scope: Scope
     kept: tuple[Kept, ...] = ()
     released: tuple[Released, ...] = ()
     deleted: tuple[Deletable, ...] = ()
     left: tuple[Deletable, ...] = ()
-    """To be deleted by a later collection: another one began meanwhile, an answer was lost, or it takes a release."""
+    """To be deleted by a later collection.
+
+    Another collection began meanwhile, an answer was lost, or a release is needed first.
+    """
     spared: tuple[NotYetDeletable, ...] = ()
     strays: tuple[str, ...] = ()
-    """Keys below `states/` that are of no publication of ours: never deleted."""
+    """Keys below `states/` that belong to no publication. They are never deleted."""
     sequence: int | None = None
-    """Of the pointer this collection wrote, if it had to write one."""
+    """The sequence of the pointer that this collection wrote, if it had to write one."""
     copies: tuple[Listed, ...] = ()
-    """Copies of replaced bytes, below `.rebundle/replaced/`, that were, or would be, deleted."""
+    """Copies of replaced bytes, below `.rebundle/replaced/`, that were or would be deleted."""
 
     @property
     def size(self) -> int:
-        """Bytes that were, or would be, freed."""
-        return sum(each.folder.size for each in self.deleted) + sum(each.size for each in self.copies)
+        """Bytes that were or would be freed."""
+        return sum(deletable.folder.size for deletable in self.deleted) + sum(copy.size for copy in self.copies)
 
 
 @dataclass(frozen=True, slots=True)
 class _Seen:
-    """A scope as one look shows it."""
+    """A scope as read and listed once."""
 
     scope: Scope
     read: PointerRead
     stored: tuple[Folder, ...]
     strays: tuple[str, ...]
     copies: tuple[Listed, ...]
-    """Of replaced bytes."""
+    """Copies of replaced bytes."""
 
 
 @dataclass(frozen=True, slots=True)
 class _Plan:
-    """What is to become of what was seen, as of some time."""
+    """What to keep, release and delete of the objects seen, as of some time."""
 
     judged: tuple[Kept | Released, ...]
     verdicts: tuple[Deletable | NotYetDeletable, ...]
@@ -95,7 +104,7 @@ class _Plan:
 
     @property
     def released(self) -> tuple[Released, ...]:
-        return tuple(each for each in self.judged if isinstance(each, Released))
+        return tuple(decision for decision in self.judged if isinstance(decision, Released))
 
     @property
     def doomed(self) -> tuple[Deletable, ...]:
@@ -111,7 +120,7 @@ class _Fence:
     expired: tuple[Listed, ...]
     released: tuple[Released, ...] = ()
     sequence: int | None = None
-    """Of the pointer, if this collection wrote it."""
+    """The pointer's sequence, if this collection wrote it."""
 
     @property
     def doomed(self) -> tuple[Deletable, ...]:
@@ -131,7 +140,9 @@ class GarbageCollector:
         self._policy = policy
 
     async def preview(self, scope: Scope, *, parts: frozenset[Part] = BOTH) -> Collected:
-        """What a collection would do now, judged by this machine's clock, for nothing is written to learn the store's.
+        """What a collection would do now.
+
+        It uses this machine's clock, because reading the store's clock needs a write.
 
         Raises:
             NotFound: no such scope.
@@ -154,16 +165,17 @@ class GarbageCollector:
         parts: frozenset[Part] = BOTH,
         progress: Progress = lambda _doomed: None,
     ) -> Collected:
-        """Release what the policy does not keep, then delete what nothing can name any more.
+        """Release what the policy does not keep, then delete what no pointer can name any more.
 
-        The pointer is not touched where there is nothing to release and an earlier collection covers what is to be
-        deleted.
+        The pointer is not changed if there is nothing to release and an earlier collection covers
+        all deletions.
 
         Raises:
             NotFound: no such scope.
-            PointerMoved: others were faster five times over.
-            DeletionRefused: this credential may not delete, or something stands in the way of one object; what was
-                released is, and everything else was deleted.
+            PointerMoved: other writers were faster five times in a row.
+            DeletionRefused: this credential has no permission to delete, or one object cannot be
+                deleted. The release is committed. If only single objects were refused, everything
+                else was deleted.
         """
         for _ in range(_TRIES):
             seen = await self._look(scope)
@@ -189,7 +201,7 @@ class GarbageCollector:
         raise PointerMoved(f"other writers changed {scope} {_TRIES} times in a row; try again")
 
     async def _look(self, scope: Scope) -> _Seen:
-        # The listing comes first: what it shows was stored before anything that follows here.
+        # The listing comes first, so all that it shows was stored before the steps below.
         listed = await self._store.scan(layout.states(scope))
         copies = await self._store.scan(layout.all_replaced(scope))
         read = await self._reader.existing(scope)
@@ -197,12 +209,12 @@ class GarbageCollector:
         return _Seen(scope, read, stored, strays, tuple(copies))
 
     async def _plan(self, seen: _Seen, now: datetime) -> _Plan:
-        """What is to go if it is `now`."""
-        judged = retention_rules.retention_of(seen.read.pointer, self._policy, now)
-        kept = [each.publication for each in judged if isinstance(each, Kept)]
-        released = [each for each in judged if isinstance(each, Released)]
+        """What to release and to delete at the time `now`."""
+        decisions = retention_rules.retention_of(seen.read.pointer, self._policy, now)
+        kept = [decision.publication for decision in decisions if isinstance(decision, Kept)]
+        released = [decision for decision in decisions if isinstance(decision, Released)]
         verdicts = await self._doom(seen, seen.read.pointer, kept, now, released)
-        return _Plan(judged, verdicts, self._expired(seen, now))
+        return _Plan(decisions, verdicts, self._expired(seen, now))
 
     def _expired(self, seen: _Seen, as_of: datetime) -> tuple[Listed, ...]:
         return retention_rules.expired(seen.scope, seen.copies, self._policy, as_of)
@@ -210,7 +222,10 @@ class GarbageCollector:
     async def _fenced(
         self, seen: _Seen, writing: protocol.Writing, parts: frozenset[Part]
     ) -> tuple[_Plan, _Fence | None]:
-        """What is to go, and the collection behind which it may be deleted, if there is one."""
+        """What to release and to delete, and the collection behind which it may be deleted.
+
+        None: there is no such collection.
+        """
         plan = await self._plan(seen, self._runtime.now())
         if "release" not in parts:
             return plan, await self._earlier(seen)
@@ -227,16 +242,17 @@ class GarbageCollector:
         return plan, await self._release(seen, plan, writing, as_of)
 
     async def _release(self, seen: _Seen, plan: _Plan, writing: protocol.Writing, as_of: datetime) -> _Fence:
-        released = {each.publication.id for each in plan.released}
+        released = {release.publication.id for release in plan.released}
         following = protocol.collect(seen.read.pointer, writing, released, as_of=timestamp(as_of))
         written = (await self._publisher.swap(seen.scope, seen.read, following)).pointer
-        # Another writer may have built on it meanwhile, and dropped something that then keeps its days.
+        # Another writer may have changed the pointer meanwhile and dropped a publication. Its
+        # objects then stay for `dropped_days`.
         verdicts = await self._doom(seen, written, written.retained, as_of, plan.released)
         expired = self._expired(seen, as_of)
         return _Fence(following.gc_epoch, verdicts, expired, plan.released, written.sequence)
 
     async def _earlier(self, seen: _Seen) -> _Fence | None:
-        """The newest collection of the history that tells its time by the store's clock."""
+        """The newest collection in the history that has a time of the store's clock."""
         pointer = seen.read.pointer
         as_of = retention_rules.last_collection(pointer.history)
         if as_of is None and pointer.gc_epoch:
@@ -254,10 +270,10 @@ class GarbageCollector:
         as_of: datetime,
         released: Iterable[Released] = (),
     ) -> tuple[Deletable | NotYetDeletable, ...]:
-        # A day more than is needed: entries tell the times of the machines that wrote them.
+        # A day more than is needed: entries have the times of the machines that wrote them.
         since = timestamp(as_of - timedelta(days=self._policy.dropped_days + 1))
         entries = await self._reader.history(pointer, since=since)
-        reasons = {each.publication.id: each.why for each in released}
+        reasons = {release.publication.id: release.why for release in released}
         return retention_rules.plan_deletions(
             seen.stored, retained, entries, self._policy, as_of=as_of, released=reasons
         )
@@ -265,40 +281,50 @@ class GarbageCollector:
     async def _delete_all(
         self, scope: Scope, fence: _Fence, progress: Progress, refused: list[DeletionRefused]
     ) -> tuple[Deletable, ...]:
-        async def delete(each: Deletable) -> bool:
-            return await self._delete(each, refused)
+        async def delete(deletable: Deletable) -> bool:
+            return await self._delete(deletable, refused)
 
         deleted: list[Deletable] = []
         doomed = fence.doomed
         for start in range(0, len(doomed), _FOLDERS_AT_ONCE):
-            # Another collection will delete the rest; a recovered pointer may name what was to go.
+            # After another collection, that one deletes the rest. After a recovery, the pointer may
+            # name objects that were to be deleted.
             if (await self._reader.existing(scope)).pointer.gc_epoch != fence.gc_epoch:
                 break
-            some = doomed[start : start + _FOLDERS_AT_ONCE]
-            for each, gone in zip(some, await concurrently(delete, some, at_once=_FOLDERS_AT_ONCE), strict=True):
+            group = doomed[start : start + _FOLDERS_AT_ONCE]
+            for deletable, gone in zip(group, await concurrently(delete, group, at_once=_FOLDERS_AT_ONCE), strict=True):
                 if gone:
-                    deleted.append(each)
-                    progress(each)
+                    deleted.append(deletable)
+                    progress(deletable)
         return tuple(deleted)
 
     async def _delete_copies(self, expired: tuple[Listed, ...], refused: list[DeletionRefused]) -> tuple[Listed, ...]:
-        """The copies that are gone. One that was kept again since the look has another version, and stays."""
+        """Delete copies and return those that are gone.
 
-        async def delete(each: Listed) -> bool:
-            return await self._delete_object(each, refused)
+        A copy that was stored again after the listing has another version, and stays.
+        """
+
+        async def delete(copy: Listed) -> bool:
+            return await self._delete_object(copy, refused)
 
         gone = await concurrently(delete, expired, at_once=_FOLDERS_AT_ONCE)
-        return tuple(each for each, is_gone in zip(expired, gone, strict=True) if is_gone)
+        return tuple(copy for copy, is_gone in zip(expired, gone, strict=True) if is_gone)
 
     async def _delete(self, doomed: Deletable, refused: list[DeletionRefused]) -> bool:
-        """Whether the whole folder is gone. The manifest goes first, so that no reader starts on half of it."""
-        for each in doomed.folder.objects:
-            if not await self._delete_object(each, refused):
+        """Delete a folder and return whether all of it is gone.
+
+        The manifest is deleted first, so that no reader starts on an incomplete publication.
+        """
+        for listed in doomed.folder.objects:
+            if not await self._delete_object(listed, refused):
                 return False
         return True
 
     async def _delete_object(self, listed: Listed, refused: list[DeletionRefused]) -> bool:
-        """Whether it is gone. What is the fault of this object alone is noted in `refused`, and the others go on."""
+        """Delete an object and return whether it is gone.
+
+        A failure of this object alone is added to `refused`, and the other deletions continue.
+        """
         try:
             await patiently(self._runtime, lambda: self._store.delete(listed.key, listed.version), _WAITS)
         except ObjectMissing:
@@ -311,27 +337,28 @@ class GarbageCollector:
                 "--only delete` under one that may, and set retention.delete = false for the daemon"
             )
             if isinstance(error, StoreForbidden):
-                raise refusal from error  # a server says so of every object
+                raise refusal from error  # a server refuses every other object as well
             refused.append(refusal)
             return False
         return True
 
 
 def _deletable(verdicts: Iterable[Deletable | NotYetDeletable]) -> tuple[Deletable, ...]:
-    return tuple(each for each in verdicts if isinstance(each, Deletable))
+    return tuple(verdict for verdict in verdicts if isinstance(verdict, Deletable))
 
 
 def _covers(earlier: _Fence | None, plan: _Plan) -> bool:
-    """Whether nothing is to be released, and whatever is to be deleted may be, behind that collection.
+    """Whether there is nothing to release, and `earlier` permits all deletions of the plan.
 
-    So what waits for somebody who may delete does not move the pointer again and again.
+    Without this check, objects that wait for a credential with delete permission would cause a
+    change of the pointer at every collection.
     """
-    doomed = {each.folder.id for each in (earlier.doomed if earlier else ())}
-    expired = {each.key for each in (earlier.expired if earlier else ())}
+    doomed = {deletable.folder.id for deletable in (earlier.doomed if earlier else ())}
+    expired = {copy.key for copy in (earlier.expired if earlier else ())}
     return (
         not plan.released
-        and {each.folder.id for each in plan.doomed} <= doomed
-        and {each.key for each in plan.expired} <= expired
+        and {deletable.folder.id for deletable in plan.doomed} <= doomed
+        and {copy.key for copy in plan.expired} <= expired
     )
 
 
@@ -345,17 +372,18 @@ def _collected(
     sequence: int | None = None,
     copies: tuple[Listed, ...] = (),
 ) -> Collected:
-    verdicts = {each.folder.id: each for each in (fence.verdicts if fence else ())}
-    # What is old enough and was stored too late for the fence is left, too: it takes another one.
-    verdicts |= {each.folder.id: each for each in plan.verdicts if isinstance(each, Deletable) or not fence}
-    gone = {each.folder.id for each in deleted}
+    verdicts = {verdict.folder.id: verdict for verdict in (fence.verdicts if fence else ())}
+    # A folder that is old enough now but was stored too late for the fence is left, too. It needs
+    # another fence.
+    verdicts |= {verdict.folder.id: verdict for verdict in plan.verdicts if isinstance(verdict, Deletable) or not fence}
+    gone = {deletable.folder.id for deletable in deleted}
     return Collected(
         scope=seen.scope,
-        kept=tuple(each for each in plan.judged if isinstance(each, Kept)),
+        kept=tuple(decision for decision in plan.judged if isinstance(decision, Kept)),
         released=released,
         deleted=deleted,
-        left=tuple(each for each in _deletable(verdicts.values()) if each.folder.id not in gone),
-        spared=tuple(each for each in verdicts.values() if isinstance(each, NotYetDeletable)),
+        left=tuple(deletable for deletable in _deletable(verdicts.values()) if deletable.folder.id not in gone),
+        spared=tuple(verdict for verdict in verdicts.values() if isinstance(verdict, NotYetDeletable)),
         strays=seen.strays,
         sequence=sequence,
         copies=copies,

@@ -1,8 +1,9 @@
-"""Gathers what is left of a scope, and writes the pointer that `recovery` makes of it.
+"""Gathers what is left of a scope, and writes the pointer that `recovery_rules` makes of it.
 
-Everything is looked at, nothing is believed that does not verify: each manifest, archive and file is read. Numbers are
-the exception: a sequence counts even if what holds it is damaged, for it can only make the new one higher. The pointer
-is written like any other, by compare-and-swap, so that a daemon which goes on from the lost one loses.
+Every manifest, archive and file is read, and only what verifies is used. Sequence numbers are the
+exception: a sequence counts even if its document is damaged, because it can only make the new
+sequence higher. The pointer is written by compare-and-swap like any other. So a daemon that
+continues from the lost pointer loses the race.
 """
 
 import hashlib
@@ -38,7 +39,7 @@ _CHUNK_KEY: Final = re.compile(r"/\d{1,15}-(\d{1,15})-[^/]*\.json$")
 
 @dataclass(frozen=True, slots=True)
 class Recovery:
-    """What a recovery did, or (a preview) would do."""
+    """The result of a recovery, or of its preview."""
 
     scope: Scope
     recovered: Recovered | None
@@ -53,22 +54,22 @@ class Recovery:
 class _DamagedPointer:
     sequence: int = 0
     pointer: Pointer | None = None
-    """What it says, if only its signature does not count."""
+    """The parsed pointer, if only its signature is invalid."""
 
 
 @dataclass(frozen=True, slots=True)
 class _Chunks:
     entries: tuple[HistoryEntry, ...]
     highest: int
-    """Of every chunk, damaged or not."""
+    """The highest sequence in any chunk, damaged or not."""
     previous_chunk: PreviousChunk | None = None
-    """The newest chunk that leads back through all before it."""
+    """The newest chunk from which the chain back is complete."""
     chunked: int = 0
     chain_holds: bool = True
     unsigned: tuple[HistoryEntry, ...] = ()
-    """After a signed pointer, and not led to by it."""
+    """Changes after a signed pointer, which its chain does not include."""
     are_there: bool = False
-    """Whether there is any, damaged or not."""
+    """Whether there is any chunk, damaged or not."""
 
 
 class Recoverer:
@@ -81,26 +82,26 @@ class Recoverer:
         self._live_tree = live_tree
 
     async def preview(self, scope: Scope, wish: Wish, by: str, reason: str) -> Recovery:
-        """What `recover` would do now. Raises as it does."""
-        _, found = await self._decide(scope, wish, by, reason)
-        return found
+        """What `recover` would do now. It raises the same errors."""
+        _, recovery = await self._decide(scope, wish, by, reason)
+        return recovery
 
     async def recover(self, scope: Scope, wish: Wish, by: str, reason: str) -> Recovery:
-        """Write a pointer that can go on, then bring the live tree in step.
+        """Write a usable pointer, then bring the live tree in sync.
 
         Raises:
-            NotFound: nothing is left of the scope, or not of the state that is to be live.
+            NotFound: nothing is left of the scope, or of the state that is to be live.
             OlderSchema: a document of the scope has schema 1; nothing was written.
-            Refused: the state that is to be live is quarantined.
-            StateUnreadable: the store does not let the state be read that has to be live.
-            PointerMoved: somebody changed or restored the pointer meanwhile; look again.
-            OutcomeUnresolved: whether the pointer was written could not be found out; look again.
+            OperationRefused: the state that is to be live is quarantined.
+            StateUnreadable: the store refuses to read the state that has to be live.
+            PointerMoved: another writer changed or restored the pointer meanwhile; check again.
+            OutcomeUnresolved: it is unknown whether the pointer was written; check again.
         """
-        base, found = await self._decide(scope, wish, by, reason)
-        if found.recovered is None:
-            return replace(found, live_tree=await self._live_tree.reconcile(scope))
-        written = await self._publisher.swap(scope, base, found.recovered.pointer)
-        return replace(found, live_tree=await self._live_tree.follow(scope, written.pointer.sequence))
+        base, recovery = await self._decide(scope, wish, by, reason)
+        if recovery.recovered is None:
+            return replace(recovery, live_tree=await self._live_tree.reconcile(scope))
+        written = await self._publisher.swap(scope, base, recovery.recovered.pointer)
+        return replace(recovery, live_tree=await self._live_tree.follow(scope, written.pointer.sequence))
 
     async def _decide(self, scope: Scope, wish: Wish, by: str, reason: str) -> tuple[PointerRead, Recovery]:
         base, damage, remains = await self._gather(scope)
@@ -119,14 +120,15 @@ class Recoverer:
         tree = PublicationId.parse(marker.publication) if marker and marker.publication else None
         stored, _ = folders(scope, (await self._store.scan(layout.states(scope))).complete())
         if base.version is None or damage:
-            # A scope whose publications are signed had a signed pointer: who cannot sign must not write one.
-            base = replace(base, signed=base.signed or any(each.is_signed for each in stored))
-        judged = await concurrently(lambda each: self._verified(scope, each.id), stored, at_once=_READS_AT_ONCE)
+            # If publications are signed, the pointer was signed, too. A writer without a signing
+            # key must not replace it.
+            base = replace(base, signed=base.signed or any(folder.is_signed for folder in stored))
+        results = await concurrently(lambda folder: self._verified(scope, folder.id), stored, at_once=_READS_AT_ONCE)
         traces = {"the damaged pointer": damaged.sequence, **await self._traces(scope)}
         traces["who read here before"] = await self._reader.highest_accepted(scope)
         traces["the history"] = chunks.highest
         if marker is not None:
-            traces["the live tree's files"] = max((each.commit[0] for each in marker.files.values()), default=0)
+            traces["the live tree's files"] = max((file.commit[0] for file in marker.files.values()), default=0)
         remains = Remains(
             scope=scope,
             pointer=pointer,
@@ -137,16 +139,20 @@ class Recoverer:
             chunked=chunks.chunked,
             tree=tree if signed is None else None,
             tree_sequence=marker.sequence if marker and signed is None else 0,
-            found=tuple(each for each in judged if isinstance(each, Found)),
-            damaged=tuple(each for each in judged if isinstance(each, Damaged)),
-            unreadable=tuple(each for each in judged if isinstance(each, Unreadable)),
+            found=tuple(result for result in results if isinstance(result, Found)),
+            damaged=tuple(result for result in results if isinstance(result, Damaged)),
+            unreadable=tuple(result for result in results if isinstance(result, Unreadable)),
             unsigned=Unsigned(chunks.unsigned, damaged.pointer, tree) if self._reader.has_policy else None,
-            had_pointer=chunks.are_there or any(each is not None for each in (base.version, marker_version, freshness)),
+            had_pointer=chunks.are_there
+            or any(trace is not None for trace in (base.version, marker_version, freshness)),
         )
         return base, damage, remains
 
     async def _pointer(self, scope: Scope) -> tuple[PointerRead, str | None, _DamagedPointer]:
-        """What a compare-and-swap is to start from, what is wrong with it, and what a damaged one tells."""
+        """The pointer that the compare-and-swap replaces, and its damage.
+
+        Returns also what can be read of a damaged pointer.
+        """
         key = layout.pointer(scope)
         try:
             read = await self._reader.found_pointer(scope)
@@ -159,30 +165,37 @@ class Recoverer:
         stored = await self._get(key, sizes.POINTER)
         if stored is None:
             return PointerRead(absent(scope), await self._reader.listed_version(key)), damage, _DamagedPointer()
-        # Whether it was signed is told by its bytes: who cannot sign must not replace it (protocol 4).
+        # The bytes show whether it was signed. A writer without a signing key must not replace a
+        # signed pointer (protocol 4).
         base = PointerRead(absent(scope), stored.version, signed=b'"sig"' in stored.body)
         return base, damage, await self._reader.work_on(len(stored.body), _damaged_pointer, stored.body, scope)
 
     async def _chunks(self, scope: Scope, pointer: Pointer | None) -> _Chunks:
-        """Every chunk that can be read, and the newest that leads back through all before it.
+        """Every readable chunk, and the newest one from which the chain back is complete.
 
-        Under a trust policy only the chunks are believed that a pointer leads to whose signature counts.
+        Under a trust policy and with a validly signed pointer, only chunks in its chain are used.
         """
-        keys = [each.key for each in (await self._store.scan(layout.histories(scope))).complete()]
+        keys = [listed.key for listed in (await self._store.scan(layout.histories(scope))).complete()]
         stored = await concurrently(lambda key: self._get(key, sizes.CHUNK), keys, at_once=_READS_AT_ONCE)
-        bodies = {key: each.body for key, each in zip(keys, stored, strict=True) if each is not None}
+        bodies = {key: document.body for key, document in zip(keys, stored, strict=True) if document is not None}
         read = await self._reader.work_on(sum(map(len, bodies.values())), _readable_chunks, bodies, scope)
         highest = max((max(_newest_by(key), _sequence_in(body)) for key, body in bodies.items()), default=0)
         previous = pointer.previous_chunk if pointer is not None else None
         holds = _chain_holds(previous, read)
         if pointer is None or not self._reader.has_policy:
-            return replace(_believed(read, highest, previous), chain_holds=holds, are_there=bool(keys))
-        after = tuple(each for each in _entries(read) if each.sequence > pointer.sequence)
-        led_to = _led_to(previous, read)
-        return replace(_believed(led_to, highest, previous), chain_holds=holds, unsigned=after, are_there=bool(keys))
+            return replace(_chunk_summary(read, highest, previous), chain_holds=holds, are_there=bool(keys))
+        after = tuple(entry for entry in _entries(read) if entry.sequence > pointer.sequence)
+        chain = _chain_from(previous, read)
+        return replace(
+            _chunk_summary(chain, highest, previous), chain_holds=holds, unsigned=after, are_there=bool(keys)
+        )
 
     async def _verified(self, scope: Scope, name: PublicationId) -> Found | Damaged | Unreadable:
-        """A fault of one publication stays its own; only what a store cannot answer for now is raised."""
+        """Read and check a publication.
+
+        A fault of this publication is returned as a result. Only temporary failures of the store
+        are raised.
+        """
         try:
             return await self._checked(scope, name)
         except StoreRefused as error:
@@ -219,9 +232,9 @@ class Recoverer:
         return Found(publication, described.events)
 
     async def _traces(self, scope: Scope) -> Mapping[str, int]:
-        """The highest sequence that each kind of thing tells, damaged or not."""
+        """The highest sequence by kind of object, damaged objects included."""
         listed = await self._store.scan(layout.live_tree(scope))
-        files = [each.key for each in listed if each.size <= sizes.FILE and not ownership.is_credential(each.key)]
+        files = [file.key for file in listed if file.size <= sizes.FILE and not ownership.is_credential(file.key)]
         commits = await concurrently(self._commit, files, at_once=_READS_AT_ONCE)
         marker = await self._get(layout.live_tree(scope, layout.MARKER), sizes.MARKER)
         freshness = await self._get(layout.freshness(scope), sizes.FRESHNESS)
@@ -232,7 +245,10 @@ class Recoverer:
         }
 
     async def _commit(self, key: str) -> int:
-        """The sequence that the tag of a file tells; 0: none. A file that nobody may read stops no recovery."""
+        """The sequence in the tag of a file; 0: none.
+
+        A file that must not be read counts as 0 and does not stop the recovery.
+        """
         try:
             stored = await self._get(key, sizes.FILE)
         except StoreRefused:
@@ -248,7 +264,7 @@ class Recoverer:
 
 
 def _readable_chunks(bodies: Mapping[str, bytes], scope: Scope) -> _Read:
-    """Those that are not damaged."""
+    """The chunks that are not damaged and have entries."""
     read: dict[str, tuple[Chunk, str]] = {}
     for key, body in bodies.items():
         with suppress(VerificationFailed):
@@ -266,10 +282,14 @@ def _damaged_pointer(body: bytes, scope: Scope) -> _DamagedPointer:
     return _DamagedPointer(_sequence_in(body), pointer)
 
 
-def _believed(read: _Read, highest: int, named: PreviousChunk | None) -> _Chunks:
-    """`named`: by a pointer. A writer that lost leaves a chunk with the same entries beside the one that counts."""
+def _chunk_summary(read: _Read, highest: int, named: PreviousChunk | None) -> _Chunks:
+    """All entries, and the newest chunk from which the chain back is complete.
+
+    `named`: the chunk that a pointer names. A writer that lost a race leaves a second chunk with
+    the same entries, so of two equally new chunks the one that a pointer or chunk names is used.
+    """
     whole = [key for key, (_, sha256) in read.items() if _chain_holds(PreviousChunk(key=key, sha256=sha256), read)]
-    names = {each.key for each in (named, *(chunk.previous_chunk for chunk, _ in read.values())) if each is not None}
+    names = {link.key for link in (named, *(chunk.previous_chunk for chunk, _ in read.values())) if link is not None}
     newest = max(whole, key=lambda key: (read[key][0].entries[-1].sequence, key in names), default=None)
     if newest is None:
         return _Chunks(_entries(read), highest)
@@ -278,32 +298,35 @@ def _believed(read: _Read, highest: int, named: PreviousChunk | None) -> _Chunks
 
 
 def _entries(read: _Read) -> tuple[HistoryEntry, ...]:
-    """The oldest first."""
+    """The entries of all chunks, the oldest first."""
     return tuple(
-        sorted((entry for chunk, _ in read.values() for entry in chunk.entries), key=lambda each: each.sequence)
+        sorted((entry for chunk, _ in read.values() for entry in chunk.entries), key=lambda entry: entry.sequence)
     )
 
 
-def _led_to(previous: PreviousChunk | None, read: _Read) -> _Read:
-    """The chunks that a pointer leads to, as far as each is the one that its successor means."""
-    found: dict[str, tuple[Chunk, str]] = {}
-    while previous is not None and previous.key in read and previous.key not in found:
+def _chain_from(previous: PreviousChunk | None, read: _Read) -> _Read:
+    """The chain of chunks from a pointer.
+
+    It ends before the first chunk that is missing or has not the digest that its successor names.
+    """
+    chain: dict[str, tuple[Chunk, str]] = {}
+    while previous is not None and previous.key in read and previous.key not in chain:
         chunk, sha256 = read[previous.key]
         if sha256 != previous.sha256:
             break
-        found[previous.key] = chunk, sha256
+        chain[previous.key] = chunk, sha256
         previous = chunk.previous_chunk
-    return found
+    return chain
 
 
 def _newest_by(key: str) -> int:
-    """The sequence of a chunk's newest entry, as its key tells; 0: it tells nothing."""
-    named = _CHUNK_KEY.search(key)
-    return int(named[1]) if named else 0
+    """The sequence of a chunk's newest entry, from its key; 0: the key has none."""
+    match = _CHUNK_KEY.search(key)
+    return int(match[1]) if match else 0
 
 
 def _chain_holds(previous: PreviousChunk | None, read: _Read) -> bool:
-    """Whether each chunk from here back is there, and is the one that its successor names."""
+    """Whether every chunk from here back exists and has the digest that its successor names."""
     seen: set[str] = set()
     while previous is not None and previous.key not in seen:
         seen.add(previous.key)
@@ -314,7 +337,7 @@ def _chain_holds(previous: PreviousChunk | None, read: _Read) -> bool:
 
 
 def _sequence_in(body: bytes) -> int:
-    """The highest sequence in a document that may be cut off."""
+    """The highest sequence in a document, which may be truncated."""
     return max(map(int, _SEQUENCE.findall(body)), default=0)
 
 

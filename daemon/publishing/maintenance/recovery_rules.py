@@ -1,17 +1,23 @@
-"""A pointer that can go on, out of what is left of a scope (protocol 4, `recover`). Pure.
+"""Makes a usable pointer from what is left of a scope (protocol 4, `recover`). Pure.
 
-Two cases. A pointer that is ahead of every trace is only *mended*: what it names and the bucket has no more leaves it.
-One that is gone, damaged or behind a trace is *rebuilt*: from the publications that verify, the history's chunks, an
-older pointer if that is what was put back, and the live tree. Its sequence is above every one that can have been seen:
-above all traces by the changes that one pointer can hold, for so many may be in no chunk yet. What nothing tells is
-said, not guessed away. Gathering the remains is `recovery`'s.
+There are two cases:
 
-Id, number and composition of an explicit state belong together (protocol 3), and uploads that lost a race are in the
-bucket as well. Of uploads that contradict each other only one can have been committed, so only that one is retained.
+* A pointer that is ahead of every trace is only *mended*. It loses the publications that are no
+  longer in the bucket.
+* A pointer that is gone, damaged or behind a trace is *rebuilt*. The sources are the publications
+  that verify, the history's chunks, an older pointer if one was restored, and the live tree.
 
-An event counts as folded only where a publication that verifies, and that the new pointer stands on, tells of it. What
-was stored in part may never have been committed: its event may still wait, and one that is folded again does no harm,
-while one that is passed over is lost.
+The sequence of a rebuilt pointer is above every sequence that can have been read. It exceeds all
+traces by the number of changes that one pointer can hold, because so many may be in no chunk yet.
+What remains unknown is reported, not guessed. `recovery` gathers the remains.
+
+Id, number and composition of an explicit state belong together (protocol 3). Uploads that lost a
+race are in the bucket as well. Of uploads that contradict one another, only one can have been
+committed, so only that one is retained.
+
+An event counts as folded only if it belongs to a publication that verifies, and whose effect is in
+the new pointer. A publication that was stored in part may never have been committed, and its event
+may still wait. Folding an event again does no harm, but an event that is skipped is lost.
 """
 
 from collections.abc import Collection, Iterable, Mapping, Sequence
@@ -43,7 +49,7 @@ from events.model import Identity
 from renderers.model import Scope
 
 P = TypeVar("P", bound=Part)
-_DAMAGED_TOLD: Final = (
+_DAMAGED_NOTE: Final = (
     "what the damaged publications held: a collection (`gc`, or the daemon's) deletes what is left of them. Where the "
     "bucket keeps versions, restore their objects before you recover"
 )
@@ -51,7 +57,10 @@ _DAMAGED_TOLD: Final = (
 
 @dataclass(frozen=True, slots=True)
 class Found:
-    """A publication whose manifest, archive and files verify. Whether it was late, only a pointer knows."""
+    """A publication whose manifest, archive and files verify.
+
+    Only a pointer records whether it was late.
+    """
 
     publication: Publication
     events: tuple[ManifestEvent, ...] = ()
@@ -59,7 +68,7 @@ class Found:
 
 @dataclass(frozen=True, slots=True)
 class Damaged:
-    """A publication that is there and does not verify, with what its manifest still tells."""
+    """A publication that exists and does not verify, with what is known from its manifest."""
 
     id: PublicationId
     why: str
@@ -71,26 +80,28 @@ class Damaged:
 
 @dataclass(frozen=True, slots=True)
 class Unreadable:
-    """A publication that the store does not let be read. It may be whole."""
+    """A publication that the store refuses to read. It may be whole."""
 
     id: PublicationId
     why: str
-    """What is wrong, and the command that helps."""
+    """What is wrong, and which command helps."""
 
 
 @dataclass(frozen=True, slots=True)
 class Unsigned:
-    """What whoever can write the bucket may have put there: it sets nothing free, and what it quarantines stays so.
+    """Unsigned documents, which everyone with write access to the bucket can forge.
 
-    Where no pointer's signature counts, chunks and marker have to do for all else, and are in `Remains`.
+    They may only restrict: their quarantines stay, and they lift nothing. If no pointer has a valid
+    signature, chunks and marker are the only source for everything else. They are in `Remains`
+    then.
     """
 
     entries: tuple[HistoryEntry, ...] = ()
-    """Changes after a signed pointer, that it does not lead to."""
+    """Changes after a signed pointer, which its chain does not include."""
     pointer: Pointer | None = None
-    """One whose signature does not count."""
+    """A pointer without a valid signature."""
     tree: PublicationId | None = None
-    """What the live tree's marker says that it follows."""
+    """The publication that the live tree follows according to its marker."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,77 +110,87 @@ class Remains:
 
     scope: Scope
     pointer: Pointer | None = None
-    """If it can be read; it may be an older one that was put back."""
+    """The pointer, if it can be read. It may be an older one that was restored."""
     traces: Mapping[str, int] = field(default_factory=dict)
-    """The highest sequence that each thing beside a readable pointer has seen."""
+    """The highest sequence by kind of object, other than a readable pointer."""
     entries: tuple[HistoryEntry, ...] = ()
-    """Of the chunks, the oldest first."""
+    """The entries of the chunks, the oldest first."""
     chain_holds: bool = True
-    """Whether each chunk that the pointer leads back to is there, and is the one its successor names."""
+    """Whether the pointer's chain of chunks is complete.
+
+    Every chunk exists and has the digest that its successor names.
+    """
     previous_chunk: PreviousChunk | None = None
-    """The newest chunk that leads back through all before it."""
+    """The newest chunk from which the chain back is complete."""
     chunked: int = 0
-    """The last sequence that it has."""
+    """The last sequence in that chunk."""
     tree: PublicationId | None = None
-    """What the live tree's marker says that it follows."""
+    """The publication that the live tree follows according to its marker."""
     tree_sequence: int = 0
     found: tuple[Found, ...] = ()
     damaged: tuple[Damaged, ...] = ()
     unreadable: tuple[Unreadable, ...] = ()
     unsigned: Unsigned | None = None
-    """What nobody signed, where a trust policy asks for that; None: it does not."""
+    """Unsigned documents under a trust policy. None: there is no trust policy."""
     had_pointer: bool = False
-    """Whether something beside a pointer, a sequence or a change shows that there was one: a damaged pointer, marker or
-    chunk, which tells neither."""
+    """Whether an object shows that there was a pointer, even without a readable sequence or change.
+
+    This can be a damaged pointer, marker, chunk or freshness.json.
+    """
 
     @property
     def was_published(self) -> bool:
-        """Whether the scope has, or is known to have had, a pointer.
+        """Whether the scope has a pointer, or is known to have had one.
 
-        If not, nothing in it was ever committed: a first publication may be under way, or was given up.
+        If not, nothing in it was ever committed: a first publication is in progress, or it failed.
         """
         return self.had_pointer or self.pointer is not None or bool(self.traces or self.entries or self.tree)
 
     @property
     def is_ahead(self) -> bool:
-        """Whether the pointer can be read and nothing has seen a later one."""
+        """Whether the pointer can be read and no trace is of a later one."""
         seen = (*self.traces.values(), *(entry.sequence for entry in self.entries))
         return self.pointer is not None and self.pointer.sequence >= max(seen, default=0)
 
     @property
     def unnamed_uploads(self) -> tuple[PublicationId, ...]:
-        """Whole uploads that nothing names, the newest last: those that are newer than a usable pointer, and all of
-        them where there never was a pointer; else ().
+        """Whole uploads that neither the pointer nor a change names, the newest last.
 
-        A writer that lost or died leaves one. So does an older pointer that was put back before anything followed the
-        lost one.
+        With a usable pointer these are the newer ones, and without any earlier pointer all of them.
+        In every other case there are none.
+
+        A writer that lost a race or died leaves such an upload. They also appear if an older
+        pointer was restored before the live tree or another trace followed the lost one.
         """
         pointer = self.pointer
         if not self.was_published:
-            return tuple(each.id for each in sorted((each.publication for each in self.found), key=_by_time))
+            return tuple(upload.id for upload in sorted((found.publication for found in self.found), key=_by_time))
         if pointer is None or not self.is_ahead:
             return ()
         last = max((entry.at for entry in pointer.history), default="")
         known = _merged(self.entries, pointer.history)
-        named = _named(known) | {str(each.id) for each in pointer.retained}
-        uploads = (each.publication for each in self.found if str(each.publication.id) not in named)
-        return tuple(each.id for each in uploads if each.at > last or each.revision > pointer.highest_revision)
+        named = _named(known) | {str(publication.id) for publication in pointer.retained}
+        uploads = (found.publication for found in self.found if str(found.publication.id) not in named)
+        return tuple(upload.id for upload in uploads if upload.at > last or upload.revision > pointer.highest_revision)
 
 
 @dataclass(frozen=True, slots=True)
 class Wish:
-    """What the operator asks for beside a pointer that works."""
+    """What the operator asks for in addition to a usable pointer."""
 
     live: str | None = None
-    """A state, or STATE@ATTEMPT, in place of what the remains say."""
+    """A state, or STATE@ATTEMPT, instead of the one that the remains show."""
     hold: bool = True
-    """Keep what is live until somebody has looked. Where live differs from desired, it is kept in any case: that they
-    differ shows that somebody held the scope."""
+    """Hold live until an operator has checked it.
+
+    If live differs from desired, it is held in any case: the difference shows that the scope was
+    held before.
+    """
 
 
 @dataclass(frozen=True, slots=True)
 class Recovered:
-    """The pointer that goes on, what was done for it, and what could not be known."""
+    """The usable pointer, what was done to make it, and what remains unknown."""
 
     pointer: Pointer
     did: tuple[str, ...]
@@ -177,12 +198,14 @@ class Recovered:
 
 
 def recover(remains: Remains, writing: Writing, wish: Wish) -> Recovered | None:
-    """The pointer to write; None: the one that is there is whole and ahead of every trace, or there never was one.
+    """The pointer to write.
+
+    None: the present one is whole and ahead of every trace, or there never was one.
 
     Raises:
-        NotFound: nothing is left of the scope, or not of the state that is to be live.
-        Refused: the state that is to be live is quarantined.
-        StateUnreadable: the store does not let the state be read that has to be live.
+        NotFound: nothing is left of the scope, or of the state that is to be live.
+        OperationRefused: the state that is to be live is quarantined.
+        StateUnreadable: the store refuses to read the state that has to be live.
     """
     if not remains.was_published:
         if not (remains.found or remains.damaged or remains.unreadable):
@@ -190,7 +213,7 @@ def recover(remains: Remains, writing: Writing, wish: Wish) -> Recovered | None:
         if wish.live is None:
             return None
         # Nothing was committed, so only what the operator names counts.
-        named = tuple(each for each in remains.found if _is_meant(each.publication, wish.live))
+        named = tuple(found for found in remains.found if _is_meant(found.publication, wish.live))
         return _rebuild(replace(remains, found=named), writing, wish)
     if remains.pointer is not None and remains.is_ahead:
         return _mend(remains, remains.pointer, writing, wish)
@@ -198,7 +221,7 @@ def recover(remains: Remains, writing: Writing, wish: Wish) -> Recovered | None:
 
 
 def manifest_publication(manifest: Manifest, sha256: str) -> Publication:
-    """What a pointer says of a publication, as far as its manifest tells."""
+    """A publication as a pointer names it, as far as its manifest has the values."""
     return Publication(
         state=manifest.state,
         revision=manifest.revision,
@@ -211,57 +234,67 @@ def manifest_publication(manifest: Manifest, sha256: str) -> Publication:
     )
 
 
-# -- a pointer that is ahead of everything
+# -- a pointer that is ahead of every trace
 
 
 def _mend(remains: Remains, pointer: Pointer, writing: Writing, wish: Wish) -> Recovered | None:
-    verified = {(each.publication.id, each.publication.manifest_sha256) for each in remains.found}
-    whole = tuple(each for each in pointer.retained if (each.id, each.manifest_sha256) in verified)
-    # The store hides these, and they may be whole: a collection would delete what the pointer no longer names.
-    unreadable = {each.id for each in remains.unreadable}
-    hidden = [each.id for each in pointer.retained if each.id in unreadable]
-    gone = [each.id for each in pointer.retained if each not in whole and each.id not in unreadable]
+    verified = {(found.publication.id, found.publication.manifest_sha256) for found in remains.found}
+    whole = tuple(
+        publication for publication in pointer.retained if (publication.id, publication.manifest_sha256) in verified
+    )
+    # These cannot be read, but they may be whole. They stay in the pointer, because a collection
+    # would delete them otherwise.
+    unreadable = {upload.id for upload in remains.unreadable}
+    hidden = [publication.id for publication in pointer.retained if publication.id in unreadable]
+    gone = [
+        publication.id
+        for publication in pointer.retained
+        if publication not in whole and publication.id not in unreadable
+    ]
     if wish.live is None:
         _refuse_unreadable(remains, pointer.live, "as the pointer says")
         if not gone and remains.chain_holds:
             return None
     base = pointer if remains.chain_holds else pointer.model_copy(update={"previous_chunk": None})
     base, adopted = _with_adopted(remains, base, whole, wish)
-    live, told = pointer.live, "live as it was"
+    live, why_live = pointer.live, "live as it was"
     if wish.live is not None or (live is not None and live.id in gone):
-        live, told = _live(remains, pointer, (*whole, *adopted), wish, [])
+        live, why_live = _live(remains, pointer, (*whole, *adopted), wish, [])
     desired = pointer.desired
     if desired is not None and desired.id in gone:
         desired = _newest(whole)
-    desired = next((each for each in adopted if not each.late), desired) or live
+    desired = next((upload for upload in adopted if not upload.late), desired) or live
     moved = _id(live) != _id(pointer.live)
     parted = (moved or _id(desired) != _id(pointer.desired)) and _are_apart(pointer, live, desired)
     hold = pointer.hold or (_hold(writing) if parted or (moved and wish.hold) else None)
-    there = (*(each for each in pointer.retained if each.id not in gone), *adopted)
+    there = (*(publication for publication in pointer.retained if publication.id not in gone), *adopted)
     cut_off = () if remains.chain_holds else remains.entries
     following = protocol.recover(
         base, writing, live, desired, retained=there, hold=hold, published=adopted, cut_off=cut_off
     )
     did = (
         *([f"left out, because missing or damaged: {some(gone)}"] if gone else ()),
-        *(f"kept {each.id} as it is, unread: {each.why}" for each in remains.unreadable if each.id in hidden),
+        *(f"kept {upload.id} as it is, unread: {upload.why}" for upload in remains.unreadable if upload.id in hidden),
         *([] if remains.chain_holds else ["cut the history off where its chunks are gone or changed"]),
-        *_standing_told(following, told, wish),
+        *_result_lines(following, why_live, wish),
     )
-    return Recovered(following, did, (_DAMAGED_TOLD,) if gone else ())
+    return Recovered(following, did, (_DAMAGED_NOTE,) if gone else ())
 
 
 def _with_adopted(
     remains: Remains, pointer: Pointer, there: Sequence[Publication], wish: Wish
 ) -> tuple[Pointer, tuple[Publication, ...]]:
-    """The upload that is to be live and that the pointer does not retain, and the pointer that counts it."""
-    if wish.live is None or any(_is_meant(each, wish.live) for each in there):
+    """Add the upload that is to be live, if the pointer does not retain it.
+
+    Returns the pointer with its number and events, and the added publication.
+    """
+    if wish.live is None or any(_is_meant(publication, wish.live) for publication in there):
         return pointer, ()
     known = _merged(remains.entries, pointer.history)
     past = _replayed(pointer, known)
     kept = _consistent(remains, pointer, known, past, wish).kept
-    uploads = [each for each in kept if _is_meant(each.publication, wish.live)]
-    wanted = [each for each in uploads if str(each.publication.id) not in past.let_go]
+    uploads = [found for found in kept if _is_meant(found.publication, wish.live)]
+    wanted = [found for found in uploads if str(found.publication.id) not in past.let_go]
     if not wanted:
         return pointer, ()
     upload = wanted[-1].publication
@@ -282,19 +315,21 @@ def _rebuild(remains: Remains, writing: Writing, wish: Wish) -> Recovered:
     last = known[-1] if known else None
     past = _replayed(old, known)
     forbidden = _forbidden(remains)
-    doubted = remains.unsigned.pointer if remains.unsigned else None
+    unsigned_pointer = remains.unsigned.pointer if remains.unsigned else None
     consistent = _consistent(remains, old, known, past, wish)
     usable = replace(remains, found=consistent.kept)
     retained = _retained(usable, old, known, past)
-    named = _named(known) | {str(each.id) for each in old.retained}
-    unnamed = [each for each in retained if str(each.id) not in named]
+    named = _named(known) | {str(publication.id) for publication in old.retained}
+    unnamed = [publication for publication in retained if str(publication.id) not in named]
     top = _top(remains, old, named)
-    told_desired = next((each for each in retained if last is not None and str(each.id) == last.desired), None)
-    newer = _newer(unnamed, top, told_desired)
-    desired = newer[-1] if newer else told_desired or _newest(retained)
+    recorded_desired = next(
+        (publication for publication in retained if last is not None and str(publication.id) == last.desired), None
+    )
+    newer = _newer(unnamed, top, recorded_desired)
+    desired = newer[-1] if newer else recorded_desired or _newest(retained)
     committed = _committed(remains, known)
-    # What no chunk has, as far as there is room for one more.
-    history = tuple(each for each in known if each.sequence > remains.chunked)[1 - MOST_HISTORY :]
+    # The entries that no chunk has. There must be room for the recovery's own entry.
+    history = tuple(entry for entry in known if entry.sequence > remains.chunked)[1 - MOST_HISTORY :]
     base = _numbered(usable, old, top, _highest(remains)).model_copy(
         update={
             "positions": _passed(remains, old, committed),
@@ -306,12 +341,13 @@ def _rebuild(remains: Remains, writing: Writing, wish: Wish) -> Recovered:
     )
     retired = _is_retired(remains, last, newer) and wish.live is None
     if retired:
-        live, desired, told = None, None, "the scope stays retired"
+        live, desired, why_live = None, None, "the scope stays retired"
     else:
-        live, told = _live(remains, base, retained, wish, _likely(remains, last))
+        live, why_live = _live(remains, base, retained, wish, _likely(remains, last))
         desired = desired or live
-    # Also where nothing is left to be live: what comes next must not be so before somebody has looked.
-    known_hold = (doubted and doubted.hold) or past.hold
+    # Also if nothing is left to be live: the next publication must not become live before an
+    # operator has checked.
+    known_hold = (unsigned_pointer and unsigned_pointer.hold) or past.hold
     parted = _are_apart(base, live, desired)
     hold = known_hold or (_hold(writing) if parted or (wish.hold and not retired) else None)
     following = protocol.recover(
@@ -322,22 +358,25 @@ def _rebuild(remains: Remains, writing: Writing, wish: Wish) -> Recovered:
         retained=retained,
         hold=hold,
         published=unnamed,
-        cut_off=[each for each in known if each.sequence > remains.chunked and each not in history],
+        cut_off=[entry for entry in known if entry.sequence > remains.chunked and entry not in history],
     )
     did = (
         f"found {len(remains.found)} publications that verify, {len(following.retained)} of them can be rolled back to",
-        *(f"left out {each.id}: {each.why}" for each in remains.damaged),
-        *(f"left out {each.id}, which cannot be read: {each.why}" for each in remains.unreadable),
-        *(f"left out {each}: its id or number was committed with another composition" for each in consistent.refuted),
+        *(f"left out {damaged.id}: {damaged.why}" for damaged in remains.damaged),
+        *(f"left out {unreadable.id}, which cannot be read: {unreadable.why}" for unreadable in remains.unreadable),
+        *(
+            f"left out {upload}: its id or number was committed with another composition"
+            for upload in consistent.refuted
+        ),
         f"sequence {following.sequence}: {MOST_HISTORY + 1} above the highest that was found ({_highest(remains)})",
-        *_standing_told(following, told, wish),
+        *_result_lines(following, why_live, wish),
     )
-    return Recovered(following, did, tuple(_unknown(remains, following, last, unnamed, consistent.undecided)))
+    return Recovered(following, did, tuple(_unknown_lines(remains, following, last, unnamed, consistent.undecided)))
 
 
 @dataclass(frozen=True, slots=True)
 class _Claim:
-    """What belongs together and is never used for anything else (protocol 3)."""
+    """A state id, a number and a composition that belong together exclusively (protocol 3)."""
 
     state: str
     producer: int
@@ -353,36 +392,39 @@ class _Claim:
 
 @dataclass(frozen=True, slots=True)
 class _Consistent:
-    """Uploads of which no two contradict each other, and those that were left out for that."""
+    """Uploads of which no two contradict one another, and those left out for a contradiction."""
 
     kept: tuple[Found, ...]
     refuted: tuple[PublicationId, ...]
-    """What was committed contradicts them: they lost."""
+    """They contradict a committed publication, so they lost a race."""
     undecided: tuple[PublicationId, ...]
-    """They contradict each other, and nothing tells which of them was committed."""
+    """They contradict one another, and it is unknown which of them was committed."""
 
 
 def _consistent(
     remains: Remains, old: Pointer, known: Sequence[HistoryEntry], past: "_Past", wish: Wish
 ) -> _Consistent:
-    explicit = [each.publication for each in remains.found if each.publication.kind == "explicit"]
+    explicit = [found.publication for found in remains.found if found.publication.kind == "explicit"]
     certain = _not_contradicting([], _committed_claims(remains, old, known, past))
-    open_ = [each for each in explicit if not _is_refuted(_Claim.of(each), certain)]
-    certain += _wished_claims(open_, certain, past, wish)
-    claims = [_Claim.of(each) for each in open_ if not _is_refuted(_Claim.of(each), certain)]
-    accepted = {*certain, *(each for each in claims if not _is_refuted(each, claims))}
-    refuted = {each.id for each in explicit if _is_refuted(_Claim.of(each), certain)}
-    undecided = {each.id for each in explicit if _Claim.of(each) not in accepted} - refuted
+    unrefuted = [publication for publication in explicit if not _is_refuted(_Claim.of(publication), certain)]
+    certain += _wished_claims(unrefuted, certain, past, wish)
+    claims = [_Claim.of(publication) for publication in unrefuted if not _is_refuted(_Claim.of(publication), certain)]
+    accepted = {*certain, *(claim for claim in claims if not _is_refuted(claim, claims))}
+    refuted = {publication.id for publication in explicit if _is_refuted(_Claim.of(publication), certain)}
+    undecided = {publication.id for publication in explicit if _Claim.of(publication) not in accepted} - refuted
     _refuse_refuted(remains, refuted, wish)
     return _Consistent(
-        tuple(each for each in remains.found if each.publication.id not in refuted | undecided),
-        tuple(each.id for each in explicit if each.id in refuted),
-        tuple(each.id for each in explicit if each.id in undecided),
+        tuple(found for found in remains.found if found.publication.id not in refuted | undecided),
+        tuple(publication.id for publication in explicit if publication.id in refuted),
+        tuple(publication.id for publication in explicit if publication.id in undecided),
     )
 
 
 def _committed_claims(remains: Remains, old: Pointer, known: Sequence[HistoryEntry], past: "_Past") -> Iterable[_Claim]:
-    """The more certain ones first: an earlier recovery may have taken over an upload that had lost."""
+    """The claims of committed publications, the more certain ones first.
+
+    What only a recovery published is less certain: it may have adopted an upload that had lost.
+    """
     for state, producer, composition in protocol.used_up(known):
         yield _Claim(state, producer, composition)
     taken_over = {name for entry in known if entry.kind == "recover" for name in entry.published}
@@ -391,14 +433,14 @@ def _committed_claims(remains: Remains, old: Pointer, known: Sequence[HistoryEnt
         for found in remains.found:
             if found.publication.kind == "explicit" and str(found.publication.id) in names:
                 yield _Claim.of(found.publication)
-        for each in remains.damaged:
-            if each.kind == "explicit" and each.revision and each.composition and str(each.id) in names:
-                yield _Claim(each.id.state, each.revision.producer, each.composition)
-    yield from (_Claim.of(each) for each in old.retained if each.kind == "explicit")
+        for damaged in remains.damaged:
+            if damaged.kind == "explicit" and damaged.revision and damaged.composition and str(damaged.id) in names:
+                yield _Claim(damaged.id.state, damaged.revision.producer, damaged.composition)
+    yield from (_Claim.of(publication) for publication in old.retained if publication.kind == "explicit")
 
 
 def _not_contradicting(accepted: list[_Claim], claims: Iterable[_Claim]) -> list[_Claim]:
-    """The accepted claims, and each of the others that contradicts none of those before it."""
+    """The accepted claims, and every other claim that contradicts none of those before it."""
     for claim in claims:
         if not _is_refuted(claim, accepted):
             accepted.append(claim)
@@ -412,27 +454,27 @@ def _is_refuted(claim: _Claim, others: Iterable[_Claim]) -> bool:
 def _wished_claims(
     uploads: Iterable[Publication], certain: Sequence[_Claim], past: "_Past", wish: Wish
 ) -> tuple[_Claim, ...]:
-    """What the operator says was committed.
+    """The claim of the state that the operator names, which counts as committed.
 
     Raises:
-        Refused: several that contradict each other fit the name.
+        OperationRefused: the name fits several uploads that contradict one another.
     """
     if wish.live is None:
         return ()
-    fitting = [each for each in uploads if _is_meant(each, wish.live) and str(each.id) not in past.let_go]
-    claims = {_Claim.of(each): None for each in fitting}
+    fitting = [upload for upload in uploads if _is_meant(upload, wish.live) and str(upload.id) not in past.let_go]
+    claims = {_Claim.of(upload): None for upload in fitting}
     if len(claims) > 1 and not claims.keys() & set(certain):
         raise OperationRefused(
-            f"{wish.live} fits uploads with different compositions, {some([each.id for each in fitting])}: "
+            f"{wish.live} fits uploads with different compositions, {some([upload.id for upload in fitting])}: "
             "name one of them with --live STATE@ATTEMPT"
         )
     return tuple(claims)
 
 
 def _refuse_refuted(remains: Remains, refuted: Collection[PublicationId], wish: Wish) -> None:
-    found = [each.publication for each in remains.found]
-    fitting = [each.id for each in found if wish.live is not None and _is_meant(each, wish.live)]
-    if fitting and all(each in refuted for each in fitting):
+    uploads = [found.publication for found in remains.found]
+    fitting = [upload.id for upload in uploads if wish.live is not None and _is_meant(upload, wish.live)]
+    if fitting and all(name in refuted for name in fitting):
         raise OperationRefused(
             f"{some(fitting)} was never committed: its id or number belongs to another composition in "
             f"{remains.scope}; recover without --live, or name another state"
@@ -440,32 +482,32 @@ def _refuse_refuted(remains: Remains, refuted: Collection[PublicationId], wish: 
 
 
 def _named(known: Iterable[HistoryEntry]) -> set[str]:
-    """Publications that a change says were published."""
+    """Names of the publications that the changes published."""
     return {name for entry in known for name in entry.published}
 
 
 def _merged(*histories: Sequence[HistoryEntry]) -> tuple[HistoryEntry, ...]:
-    """Entries of chunks and of an older pointer, each sequence once."""
+    """Entries of chunks and of an older pointer, one for every sequence."""
     by_sequence = {entry.sequence: entry for entries in histories for entry in entries}
     return tuple(by_sequence[sequence] for sequence in sorted(by_sequence))
 
 
 @dataclass(slots=True)
 class _Past:
-    """What operators and collections had decided, as far as it is known."""
+    """Earlier decisions of operators and collections, as far as they are known."""
 
     hold: Hold | None
     quarantined: dict[str, Quarantine]
     pins: dict[str, bool]
     let_go: set[str]
-    """Publications that were released or dropped: their objects may be about to be deleted."""
+    """Publications that were released or dropped. Their objects may be deleted at any time."""
 
 
 def _replayed(old: Pointer, known: Iterable[HistoryEntry]) -> _Past:
     past = _Past(
         old.hold,
-        {each.composition_digest: each for each in old.quarantined},
-        {str(each.id): each.pinned for each in old.retained},
+        {quarantine.composition_digest: quarantine for quarantine in old.quarantined},
+        {str(publication.id): publication.pinned for publication in old.retained},
         set(),
     )
     for entry in known:
@@ -477,9 +519,9 @@ def _replayed(old: Pointer, known: Iterable[HistoryEntry]) -> _Past:
 def _replay(past: _Past, change: Mapping[str, Any]) -> None:
     if "hold" in change:
         past.hold = _parsed(Hold, change["hold"])
-    if isinstance(every := change.get("quarantined"), list | tuple):
-        parsed = [_parsed(Quarantine, each) for each in every]
-        past.quarantined = {each.composition_digest: each for each in parsed if each}
+    if isinstance(values := change.get("quarantined"), list | tuple):
+        parsed = [_parsed(Quarantine, value) for value in values]
+        past.quarantined = {quarantine.composition_digest: quarantine for quarantine in parsed if quarantine}
     if rejected := _parsed(Quarantine, change.get("quarantine")):
         past.quarantined[rejected.composition_digest] = rejected
     past.quarantined.pop(str(change.get("lifted")), None)
@@ -489,27 +531,31 @@ def _replay(past: _Past, change: Mapping[str, Any]) -> None:
 
 
 def _forbidden(remains: Remains) -> dict[str, Quarantine]:
-    """What nobody signed may forbid: never what a signed pointer has live, so that nothing else becomes live by it, nor
-    by a change what is not even there, of which there could be any number."""
+    """The quarantines from unsigned documents.
+
+    They never apply to what a signed pointer has live, so that an unsigned document cannot cause
+    another publication to become live. Quarantines from unsigned changes apply only to compositions
+    that are in the bucket; otherwise there could be any number of them.
+    """
     if remains.unsigned is None:
         return {}
-    doubted = remains.unsigned.pointer.quarantined if remains.unsigned.pointer else ()
+    unverified = remains.unsigned.pointer.quarantined if remains.unsigned.pointer else ()
     live = remains.pointer.live if remains.pointer else None
-    there = {each.publication.composition_digest for each in remains.found}
+    there = {found.publication.composition_digest for found in remains.found}
     there -= {live.composition_digest} if live else set()
-    told = _quarantines(remains.unsigned)
-    found = {composition: each for composition, each in told.items() if composition in there}
-    return found | {each.composition_digest: each for each in doubted}
+    quarantines = _quarantines(remains.unsigned)
+    present = {composition: quarantine for composition, quarantine in quarantines.items() if composition in there}
+    return present | {quarantine.composition_digest: quarantine for quarantine in unverified}
 
 
 def _quarantines(unsigned: Unsigned) -> dict[str, Quarantine]:
-    """By what changes tell."""
-    told: list[object] = []
+    """The quarantines in unsigned changes, by composition digest."""
+    values: list[object] = []
     for entry in unsigned.entries:
-        every = entry.change.get("quarantined")
-        told += [entry.change.get("quarantine"), *(every if isinstance(every, list | tuple) else ())]
-    parsed = (each for value in told if (each := _parsed(Quarantine, value)))
-    return {each.composition_digest: each for each in parsed}
+        quarantined = entry.change.get("quarantined")
+        values += [entry.change.get("quarantine"), *(quarantined if isinstance(quarantined, list | tuple) else ())]
+    parsed = (quarantine for value in values if (quarantine := _parsed(Quarantine, value)))
+    return {quarantine.composition_digest: quarantine for quarantine in parsed}
 
 
 def _parsed(kind: type[P], value: object) -> P | None:
@@ -524,54 +570,68 @@ def _names(value: object) -> tuple[str, ...]:
 
 
 def _retained(remains: Remains, old: Pointer, known: Iterable[HistoryEntry], past: _Past) -> tuple[Publication, ...]:
-    """What verifies and was not let go, in commit order as far as that is known, else in the order it was stored."""
-    # What a pointer retains and no change names is older than all changes that are known.
-    order = {str(each.id): (0, place) for place, each in enumerate(old.retained)}
+    """The publications that verify and were neither released nor dropped.
+
+    They are in commit order as far as it is known, and then in the order in which they were stored.
+    """
+    # A publication that the pointer retains and no change names is older than all known changes.
+    order = {str(publication.id): (0, place) for place, publication in enumerate(old.retained)}
     order |= {name: (entry.sequence, place) for entry in known for place, name in enumerate(entry.published)}
     after = (max((entry.sequence for entry in known), default=0) + 1, 0)
     stored = sorted(
-        (each.publication for each in remains.found if str(each.publication.id) not in past.let_go),
-        key=lambda each: (order.get(str(each.id), after), each.at, str(each.id)),
+        (found.publication for found in remains.found if str(found.publication.id) not in past.let_go),
+        key=lambda publication: (order.get(str(publication.id), after), publication.at, str(publication.id)),
     )
-    told = {(each.id, each.manifest_sha256): each for each in old.retained}
+    recorded_by_id = {(publication.id, publication.manifest_sha256): publication for publication in old.retained}
     highest = Revision(producer=0)
     retained: list[Publication] = []
-    for each in stored:
-        late = each.kind == "explicit" and each.revision.producer < highest.producer
-        highest = max(highest, each.revision)
-        recorded = told.get((each.id, each.manifest_sha256), each.model_copy(update={"late": late}))
-        retained.append(recorded.model_copy(update={"pinned": past.pins.get(str(each.id), False)}))
+    for publication in stored:
+        late = publication.kind == "explicit" and publication.revision.producer < highest.producer
+        highest = max(highest, publication.revision)
+        recorded = recorded_by_id.get(
+            (publication.id, publication.manifest_sha256), publication.model_copy(update={"late": late})
+        )
+        retained.append(recorded.model_copy(update={"pinned": past.pins.get(str(publication.id), False)}))
     return tuple(retained)
 
 
-def _newer(unnamed: Iterable[Publication], top: Revision, told: Publication | None) -> list[Publication]:
-    """What may have moved desired after the last known change, the newest last.
+def _newer(unnamed: Iterable[Publication], top: Revision, recorded_desired: Publication | None) -> list[Publication]:
+    """Publications that may have become desired after the last known change, the newest last.
 
-    Numbers only rise (protocol 3): what has a lower one than a change that is known was stored before it, and lost.
+    Numbers only rise (protocol 3). A publication with a lower number than a known change was stored
+    before that change, and lost.
     """
-    # Desired that was rendered anew keeps its number.
-    anew = (told.revision, told.composition_digest) if told else None
-    newer = [each for each in unnamed if each.revision > top or (each.revision, each.composition_digest) == anew]
-    return sorted((each for each in newer if not each.late), key=lambda each: each.revision)
+    # A desired state that was rendered again keeps its number.
+    rendered_again = (recorded_desired.revision, recorded_desired.composition_digest) if recorded_desired else None
+    newer = [
+        publication
+        for publication in unnamed
+        if publication.revision > top or (publication.revision, publication.composition_digest) == rendered_again
+    ]
+    return sorted(
+        (publication for publication in newer if not publication.late), key=lambda publication: publication.revision
+    )
 
 
 def _top(remains: Remains, old: Pointer, named: Collection[str]) -> Revision:
-    """The highest number of what was committed for certain, whole or not."""
-    whole = (each.publication.revision for each in remains.found if str(each.publication.id) in named)
-    damaged = (each.revision for each in remains.damaged if each.revision and str(each.id) in named)
+    """The highest number of the publications that certainly were committed, whole or not."""
+    whole = (found.publication.revision for found in remains.found if str(found.publication.id) in named)
+    damaged = (damage.revision for damage in remains.damaged if damage.revision and str(damage.id) in named)
     return max([old.highest_revision, *whole, *damaged])
 
 
 def _numbered(remains: Remains, old: Pointer, top: Revision, highest: int) -> Pointer:
-    """Numbers that none is above which can have been seen.
+    """The pointer with numbers at least as high as every number that can have been read.
 
-    A damaged publication that no change names uses up no number: its state, sent or delivered again, would be late.
+    A damaged publication that no change names does not count. Otherwise its state would be late
+    when it is sent or delivered again.
     """
-    top = max([top, *(each.publication.revision for each in remains.found)])
+    top = max([top, *(found.publication.revision for found in remains.found)])
     return old.model_copy(
         update={
             "sequence": highest + MOST_HISTORY,
-            # An epoch counts collections, so no publisher can have stored anything under one as high as a sequence.
+            # An epoch counts collections. So no publisher can have stored anything under an epoch
+            # as high as a sequence.
             "gc_epoch": highest + MOST_HISTORY,
             "highest_revision": top,
         }
@@ -579,7 +639,10 @@ def _numbered(remains: Remains, old: Pointer, top: Revision, highest: int) -> Po
 
 
 def _committed(remains: Remains, known: Iterable[HistoryEntry]) -> set[str]:
-    """Publications that a batch of events committed: not by a recovery, which takes over whatever is whole."""
+    """Publications that a batch of events committed.
+
+    Those of a recovery do not count: a recovery adopts every whole publication.
+    """
     taken_over: set[str] = set()
     committed = {str(remains.tree)} if remains.tree else set()
     for entry in known:
@@ -590,36 +653,36 @@ def _committed(remains: Remains, known: Iterable[HistoryEntry]) -> set[str]:
 def _passed(remains: Remains, old: Pointer, committed: Collection[str]) -> dict[str, int]:
     """Positions up to which every event was committed.
 
-    Those of publications that may not have been do not count: a state before them in their batch may not even have been
-    stored.
+    Positions of publications that were perhaps not committed do not count. An earlier state of the
+    same batch may not even have been stored.
     """
-    reached = _positions(each for each in remains.found if str(each.publication.id) in committed)
+    reached = _positions(found for found in remains.found if str(found.publication.id) in committed)
     return old.positions | {instance: max(at, old.positions.get(instance, at)) for instance, at in reached.items()}
 
 
 def _folded(
     remains: Remains, old: Pointer, committed: Collection[str], desired: Publication | None
 ) -> tuple[FoldedEvent, ...]:
-    """Events that need not be folded again, the newest last."""
-    reached = _positions(each for each in remains.found if each.publication.id == _id(desired))
+    """Events that do not need to be folded again, the newest last."""
+    reached = _positions(found for found in remains.found if found.publication.id == _id(desired))
     events = [
         event
-        for each in sorted(remains.found, key=lambda each: each.publication.at)
-        for event in each.events
-        if str(each.publication.id) in committed
-        or _stands(each.publication, desired)
-        # Positions of a source are folded in order, so what is desired comes of this one as well.
+        for found in sorted(remains.found, key=lambda found: found.publication.at)
+        for event in found.events
+        if str(found.publication.id) in committed
+        or _is_included(found.publication, desired)
+        # The positions of a source are folded in order, so desired includes this event, too.
         or event.offset <= reached.get(event.instance, -1)
     ]
-    folded = {(each.identity, each.event): each for each in (*old.folded_events, *map(_fold_of, events))}
+    folded = {(event.identity, event.event): event for event in (*old.folded_events, *map(_fold_of, events))}
     return tuple(folded.values())[-MOST_FOLDED_EVENTS:]
 
 
-def _stands(publication: Publication, desired: Publication | None) -> bool:
-    """Whether what a publication did is in the new pointer though it may never have been committed.
+def _is_included(publication: Publication, desired: Publication | None) -> bool:
+    """Whether the new pointer has the effect of a publication that perhaps was never committed.
 
-    An explicit state is published by the recovery itself; what came before a newer one, that one replaced. A derived
-    one beside `desired` may have lost a race against it.
+    The recovery itself publishes an explicit state. An explicit state with a higher number
+    replaced everything before it. A derived state beside `desired` may have lost a race against it.
     """
     return publication.kind == "explicit" or (
         desired is not None and publication.revision.producer < desired.revision.producer
@@ -627,8 +690,8 @@ def _stands(publication: Publication, desired: Publication | None) -> bool:
 
 
 def _positions(found: Iterable[Found]) -> dict[str, int]:
-    """The last position of each source that went into any of these."""
-    events = sorted((event for each in found for event in each.events), key=lambda event: event.offset)
+    """The last position by source instance among the events of these publications."""
+    events = sorted((event for upload in found for event in upload.events), key=lambda event: event.offset)
     return {event.instance: event.offset for event in events}
 
 
@@ -638,7 +701,10 @@ def _fold_of(event: ManifestEvent) -> FoldedEvent:
 
 
 def _highest(remains: Remains) -> int:
-    """Of all that can be seen; a publication that nothing names was one change at most."""
+    """The highest sequence that is recorded or may have been reached.
+
+    The number of publications counts, too: one that no change names was at most one change.
+    """
     seen = [*remains.traces.values(), *(entry.sequence for entry in remains.entries)]
     pointer = remains.pointer.sequence if remains.pointer else 0
     return max(*seen, pointer, len(remains.found) + len(remains.damaged) + len(remains.unreadable), 0)
@@ -648,14 +714,17 @@ def _highest(remains: Remains) -> int:
 
 
 def _likely(remains: Remains, last: HistoryEntry | None) -> list[tuple[str, PublicationId | None]]:
-    """What may have been live, the likeliest first: the newer of the live tree's and the history's last word."""
+    """What may have been live, with the reasons, the likeliest first.
+
+    The candidates are from the live tree and from the last change. The newer of the two is first.
+    """
     tree = ("which the live tree follows", remains.tree)
-    told = ("as the last change says that is known", PublicationId.parse(last.live) if last and last.live else None)
-    return [told, tree] if last is not None and last.sequence >= remains.tree_sequence else [tree, told]
+    change = ("as the last change says that is known", PublicationId.parse(last.live) if last and last.live else None)
+    return [change, tree] if last is not None and last.sequence >= remains.tree_sequence else [tree, change]
 
 
 def _is_retired(remains: Remains, last: HistoryEntry | None, newer: Sequence[Publication]) -> bool:
-    """Nothing tells of anything after a change that left nothing live."""
+    """Whether the last change left nothing live, and no trace of a later publication exists."""
     return last is not None and last.live is None and last.sequence >= remains.tree_sequence and not newer
 
 
@@ -668,21 +737,25 @@ def _live(
 ) -> tuple[Publication | None, str]:
     if wish.live is not None:
         return _wished(remains, base, whole, wish.live), "as asked"
-    allowed = {each.id: each for each in whole if not base.is_quarantined(each.composition_digest)}
+    allowed = {
+        publication.id: publication for publication in whole if not base.is_quarantined(publication.composition_digest)
+    }
     for why, name in likely:
         if name is not None and name in allowed:
             return allowed[name], why
         _refuse_unreadable(remains, name, why)
-    newest = _newest([each for each in allowed.values() if each.kind == "explicit"]) or _newest([*allowed.values()])
+    newest = _newest([publication for publication in allowed.values() if publication.kind == "explicit"]) or _newest(
+        [*allowed.values()]
+    )
     if newest is None and remains.unreadable:
         _refuse_unreadable(remains, remains.unreadable[-1], "no other state is whole")
     return newest, "the newest that is whole" if newest else "nothing is left to be live"
 
 
 def _wished(remains: Remains, base: Pointer, whole: Sequence[Publication], name: str) -> Publication:
-    fitting = [each for each in whole if _is_meant(each, name)]
+    fitting = [publication for publication in whole if _is_meant(publication, name)]
     if not fitting:
-        hidden = next((each for each in remains.unreadable if _is_meant(each.id, name)), None)
+        hidden = next((unreadable for unreadable in remains.unreadable if _is_meant(unreadable.id, name)), None)
         _refuse_unreadable(remains, hidden, "as asked")
         raise NotFound(
             f"no publication of {name} in {base.scope} is whole; "
@@ -694,19 +767,22 @@ def _wished(remains: Remains, base: Pointer, whole: Sequence[Publication], name:
 
 
 def _refuse_unreadable(remains: Remains, named: Publication | PublicationId | Unreadable | None, why: str) -> None:
-    """Raises StateUnreadable if this has to be live and the store does not let it be read."""
+    """Raise StateUnreadable if the store refuses to read this publication, which has to be live."""
     name = named if named is None or isinstance(named, PublicationId) else named.id
-    for each in remains.unreadable:
-        if each.id == name:
+    for hidden in remains.unreadable:
+        if hidden.id == name:
             raise StateUnreadable(
-                f"{each.id} has to be live ({why}) and cannot be read: {each.why}. Nothing was written. Recover again "
-                f"once it can be read, or name another state: `rebundle recover {remains.scope} --live STATE "
+                f"{hidden.id} has to be live ({why}) and cannot be read: {hidden.why}. Nothing was written. Recover "
+                f"again once it can be read, or name another state: `rebundle recover {remains.scope} --live STATE "
                 "--reason '…'`"
             )
 
 
 def _are_apart(base: Pointer, live: Publication | None, desired: Publication | None) -> bool:
-    """Whether only a hold lets live differ from desired: no quarantine keeps desired from being live."""
+    """Whether live differs from desired and only a hold can be the reason.
+
+    A quarantine of desired would be another reason.
+    """
     return _id(live) != _id(desired) and not (desired and base.is_quarantined(desired.composition_digest))
 
 
@@ -720,8 +796,8 @@ def _by_time(publication: Publication) -> tuple[str, str]:
 
 
 def _newest(retained: Sequence[Publication]) -> Publication | None:
-    current = [each for each in reversed(retained) if not each.late]
-    return max(current, key=lambda each: each.revision, default=None)
+    current = [publication for publication in reversed(retained) if not publication.late]
+    return max(current, key=lambda publication: publication.revision, default=None)
 
 
 def _hold(writing: Writing) -> Hold:
@@ -732,10 +808,10 @@ def _id(publication: Publication | None) -> PublicationId | None:
     return None if publication is None else publication.id
 
 
-# -- words
+# -- the report
 
 
-def _standing_told(following: Pointer, why_live: str, wish: Wish) -> Iterable[str]:
+def _result_lines(following: Pointer, why_live: str, wish: Wish) -> Iterable[str]:
     live, desired, hold = following.live, following.desired, following.hold
     yield f"live: {live.id if live else 'nothing'} ({why_live})"
     yield f"desired: {desired.id if desired else 'nothing'}"
@@ -746,7 +822,7 @@ def _standing_told(following: Pointer, why_live: str, wish: Wish) -> Iterable[st
         )
 
 
-def _unknown(
+def _unknown_lines(
     remains: Remains,
     following: Pointer,
     last: HistoryEntry | None,
@@ -759,9 +835,9 @@ def _unknown(
     yield f"holds, quarantines, pins and their ends: none is known {since}"
     yield "events that settled without a publication of their own may be folded again if they are sent again"
     if remains.unsigned is not None:
-        yield from _unsigned_told(remains, remains.unsigned, following)
+        yield from _unsigned_lines(remains, remains.unsigned, following)
     if unnamed:
-        yield f"whether these were ever committed, and in which order: {some([each.id for each in unnamed])}"
+        yield f"whether these were ever committed, and in which order: {some([upload.id for upload in unnamed])}"
     if undecided:
         yield (
             f"which of these was committed: {some(undecided)}. They share an id or a number and differ in their "
@@ -774,9 +850,9 @@ def _unknown(
             "then has to be sent again, under a new event id"
         )
     if remains.damaged:
-        yield _DAMAGED_TOLD
+        yield _DAMAGED_NOTE
     if remains.unreadable:
-        hidden = [each.id for each in remains.unreadable]
+        hidden = [unreadable.id for unreadable in remains.unreadable]
         yield (
             f"what these publications hold, which cannot be read: {some(hidden)}. A collection deletes them after a "
             f"day, so make them readable before you recover; `rebundle recover {remains.scope} --live {hidden[0]} "
@@ -784,7 +860,7 @@ def _unknown(
         )
 
 
-def _unsigned_told(remains: Remains, unsigned: Unsigned, following: Pointer) -> Iterable[str]:
+def _unsigned_lines(remains: Remains, unsigned: Unsigned, following: Pointer) -> Iterable[str]:
     if remains.pointer is None:
         yield (
             "what was live, held and quarantined, and in which order: history and marker say it, and nobody signs "
@@ -811,8 +887,8 @@ def _unsigned_told(remains: Remains, unsigned: Unsigned, following: Pointer) -> 
 
 
 def _waiting(remains: Remains, following: Pointer) -> list[str]:
-    """Events that publications tell of, damaged ones too, and that the new pointer does not take for folded."""
-    events = [event for stored in (remains.found, remains.damaged) for each in stored for event in each.events]
-    open_ = (event for event in events if event.offset > following.positions.get(event.instance, -1))
-    named = {f"{each.source} {each.id}": _fold_of(each) for each in open_}
+    """Events of all publications, damaged ones included, that do not count as folded."""
+    events = [event for stored in (remains.found, remains.damaged) for upload in stored for event in upload.events]
+    unfolded = (event for event in events if event.offset > following.positions.get(event.instance, -1))
+    named = {f"{event.source} {event.id}": _fold_of(event) for event in unfolded}
     return [name for name, folded in named.items() if folded not in following.folded_events]

@@ -1,14 +1,15 @@
-"""What retention keeps, what it releases, and which objects may then be deleted (protocol 4). Pure.
+"""Decides what to keep, what to release, and which objects may then be deleted (protocol 4). Pure.
 
-Three questions, asked in this order:
+There are three steps, in this order:
 
-* `retention_of`: which publications leave the pointer?
-* `plan_deletions`: which objects can no pointer name any more? The answer is safe only for objects that were stored
-  before a committed collection, because its `gc_epoch` keeps such publications out for good, and for longer than any
-  publisher may take.
-* `expired`: which copies of replaced live-tree files may go? Nothing names those, so their age decides.
+* `retention_of` decides which publications leave the pointer.
+* `plan_deletions` decides which objects no pointer can name any more. That is safe only for objects
+  that were stored before a committed collection: its `gc_epoch` keeps such publications out for
+  good. The objects must also be older than the longest time a publisher may need.
+* `expired` decides which copies of replaced live-tree files may be deleted. No pointer names those,
+  so only their age counts.
 
-`garbage_collector` acts on the answers.
+`garbage_collector` carries out the decisions.
 """
 
 import re
@@ -25,26 +26,32 @@ from renderers.model import Scope
 _ATTEMPT: Final = re.compile(r"[0-9a-f]{32}")
 _SECONDS_A_DAY: Final = 86_400
 _SHA256: Final = re.compile(r"[0-9a-f]{64}")
-"""What releases that kept bytes by sequence put behind the path of a second copy."""
+"""Unused at present: the digest that older releases appended to the path of a second copy."""
 
 
 @dataclass(frozen=True, slots=True)
 class Policy:
-    """How much a scope keeps beside live, desired and pinned publications."""
+    """How much a scope keeps in addition to live, desired and pinned publications."""
 
     newest: int = 20
-    """So many, by commit order."""
+    """The number of newest publications to keep, by commit order."""
     days: float = 30
-    """Whatever was live or desired so lately."""
+    """How long a publication is kept after it was last live or desired."""
     dropped_days: float = 7
-    """How long the objects stay of what the pointer had no more room for: it cannot be rolled back to, but read."""
+    """How long the objects of a publication stay for which the pointer had no more room.
+
+    A rollback to it is impossible, but it can be read.
+    """
     grace_hours: float = 24
-    """How long objects stay that nothing names: far longer than storing and committing them may take."""
+    """How long objects stay that no pointer names.
+
+    This must be far longer than storing and committing them may take.
+    """
 
 
 @dataclass(frozen=True, slots=True)
 class Kept:
-    """A publication that can be rolled back to, and why it still can."""
+    """A publication that stays available for a rollback, with the reason."""
 
     publication: Publication
     why: str
@@ -52,7 +59,7 @@ class Kept:
 
 @dataclass(frozen=True, slots=True)
 class Released:
-    """A publication that nothing keeps any more."""
+    """A publication that leaves the pointer, with the reason."""
 
     publication: Publication
     why: str
@@ -60,7 +67,10 @@ class Released:
 
 @dataclass(frozen=True, slots=True)
 class Folder:
-    """The objects of one attempt, whether or not a pointer names it. The manifest first, if it is there."""
+    """The objects of one attempt, whether or not a pointer names it.
+
+    The manifest comes first, if it exists.
+    """
 
     id: PublicationId
     objects: tuple[Listed, ...]
@@ -68,17 +78,17 @@ class Folder:
     @property
     def size(self) -> int:
         """Bytes."""
-        return sum(each.size for each in self.objects)
+        return sum(listed.size for listed in self.objects)
 
     @property
     def is_signed(self) -> bool:
-        """Whether somebody signed the manifest."""
-        return any(each.key.endswith(f"/{layout.SIGNATURE}") for each in self.objects)
+        """Whether the manifest has a signature."""
+        return any(listed.key.endswith(f"/{layout.SIGNATURE}") for listed in self.objects)
 
     @property
     def stored(self) -> datetime:
-        """When the last of it was written, by the store's clock."""
-        return max(each.modified for each in self.objects)
+        """When the last object was written, by the store's clock."""
+        return max(listed.modified for listed in self.objects)
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,16 +101,16 @@ class Deletable:
 
 @dataclass(frozen=True, slots=True)
 class NotYetDeletable:
-    """Objects that nothing names, and that stay for now."""
+    """Objects that no pointer names, and that stay for now."""
 
     folder: Folder
     why: str
 
 
 def retention_of(pointer: Pointer, policy: Policy, now: datetime) -> tuple[Kept | Released, ...]:
-    """What becomes of each retained publication, in commit order."""
-    newest = {each.id for each in pointer.retained[-policy.newest :]}
-    return tuple(_retention_of(pointer, each, newest, policy, now) for each in pointer.retained)
+    """Decide for every retained publication, in commit order, whether to keep it."""
+    newest = {publication.id for publication in pointer.retained[-policy.newest :]}
+    return tuple(_retention_of(pointer, publication, newest, policy, now) for publication in pointer.retained)
 
 
 def _retention_of(
@@ -112,13 +122,14 @@ def _retention_of(
         "pinned": publication.pinned,
         f"one of the newest {policy.newest}": publication.id in newest,
     }
-    kept = next((why for why, holds in reasons.items() if holds), None)
-    if kept is not None:
-        return Kept(publication, kept)
+    reason = next((why for why, holds in reasons.items() if holds), None)
+    if reason is not None:
+        return Kept(publication, reason)
     since = _time(publication.superseded_at)
     if since is None:
         return Kept(publication, "nothing tells since when it is superseded")
-    # Never less than none: some stores tell whole seconds, and who wrote the pointer may have a clock ahead.
+    # At least 0: some stores have a resolution of whole seconds, and the clock of the pointer's
+    # writer may be ahead.
     days = max(0.0, (now - since).total_seconds() / _SECONDS_A_DAY)
     if days < policy.days:
         return Kept(publication, f"superseded less than {policy.days:g} days ago")
@@ -130,16 +141,19 @@ def _is(one: Publication | None, other: Publication) -> bool:
 
 
 def folders(scope: Scope, listed: Iterable[Listed]) -> tuple[tuple[Folder, ...], tuple[str, ...]]:
-    """Objects below `states/` by the attempt they belong to, and the keys that are of no publication of ours."""
-    found: dict[PublicationId, list[Listed]] = {}
+    """Group the objects below `states/` by attempt.
+
+    Returns the folders, and the keys that belong to no publication.
+    """
+    by_publication: dict[PublicationId, list[Listed]] = {}
     strays: list[str] = []
-    for each in listed:
-        name = _publication(scope, each.key)
+    for item in listed:
+        name = _publication(scope, item.key)
         if name is None:
-            strays.append(each.key)
+            strays.append(item.key)
         else:
-            found.setdefault(name, []).append(each)
-    ordered = (Folder(name, tuple(sorted(objects, key=_manifest_first))) for name, objects in found.items())
+            by_publication.setdefault(name, []).append(item)
+    ordered = (Folder(name, tuple(sorted(objects, key=_manifest_first))) for name, objects in by_publication.items())
     return tuple(ordered), tuple(strays)
 
 
@@ -163,18 +177,19 @@ def plan_deletions(
     as_of: datetime,
     released: Mapping[PublicationId, str],
 ) -> tuple[Deletable | NotYetDeletable, ...]:
-    """What becomes of each folder that is not retained.
+    """Decide for every folder that is not retained whether it may be deleted.
 
-    `as_of` is a time of the store's clock before the collection was committed that lets nothing in again of what was
-    stored before; `retained` is what it, or a later pointer, retains; `released` has the reason of what it let go.
-    `entries` reach back as far as the policy spares what was dropped.
+    `as_of`: a time of the store's clock before the collection was committed. No pointer after that
+    collection admits a publication that was stored earlier. `retained`: the publications in the
+    pointer of that collection, or in a later one. `released`: the reasons of those it released.
+    `entries`: the history, at least as far back as the policy spares dropped publications.
     """
-    named = {each.id for each in retained}
+    named = {publication.id for publication in retained}
     dropped = _dropped(entries)
     return tuple(
-        _plan_deletion(each, dropped.get(str(each.id)), released.get(each.id), policy, as_of)
-        for each in stored
-        if each.id not in named
+        _plan_deletion(folder, dropped.get(str(folder.id)), released.get(folder.id), policy, as_of)
+        for folder in stored
+        if folder.id not in named
     )
 
 
@@ -195,26 +210,29 @@ def _plan_deletion(
 
 
 def expired(scope: Scope, copies: Iterable[Listed], policy: Policy, as_of: datetime) -> tuple[Listed, ...]:
-    """The copies of replaced bytes that may be deleted: older than `policy.days` and than the grace, never the newest
-    one of a path. `as_of` is a time of the store's clock."""
+    """The copies of replaced bytes that may be deleted.
+
+    They are older than `policy.days` and than the grace. The newest copy of a path always stays.
+    `as_of` is a time of the store's clock.
+    """
     by_path: dict[str, list[Listed]] = {}
-    for each in copies:
-        by_path.setdefault(replaced_path(scope, each.key), []).append(each)
+    for copy in copies:
+        by_path.setdefault(replaced_path(scope, copy.key), []).append(copy)
     oldest = as_of - max(timedelta(days=policy.days), timedelta(hours=policy.grace_hours))
-    older = [each for found in by_path.values() for each in sorted(found, key=lambda one: (one.modified, one.key))[:-1]]
-    return tuple(each for each in older if each.modified <= oldest)
+    older = [copy for group in by_path.values() for copy in sorted(group, key=lambda one: (one.modified, one.key))[:-1]]
+    return tuple(copy for copy in older if copy.modified <= oldest)
 
 
 def replaced_path(scope: Scope, key: str) -> str:
-    """The path of the live tree that a copy was kept of."""
+    """The path in the live tree of the file that was copied."""
     return key.removeprefix(layout.all_replaced(scope)).rpartition("/")[0]
 
 
 def last_collection(entries: Iterable[HistoryEntry]) -> datetime | None:
-    """When the newest collection of a history was committed, by the store's clock, or shortly before that.
+    """A time at or shortly before the commit of the newest collection, by the store's clock.
 
-    One without `as_of` is passed over: the time of its entry is that of the machine that wrote it, which may be days
-    ahead.
+    A collection without `as_of` is skipped: its entry has only the time of the machine that wrote
+    it, which may be days ahead.
     """
     times = (_time(entry.change.get("as_of")) for entry in reversed(tuple(entries)) if entry.kind == "gc")
     return next((time for time in times if time is not None), None)
@@ -232,7 +250,7 @@ def _drops(entries: Iterable[HistoryEntry]) -> Iterator[tuple[str, datetime]]:
 
 
 def _time(text: object) -> datetime | None:
-    """A time of ours; None for what is none, or has no zone."""
+    """Parse a time that Rebundle wrote. None: it is not a time, or it has no zone."""
     try:
         time = datetime.fromisoformat(str(text))
     except ValueError:
