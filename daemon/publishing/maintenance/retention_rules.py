@@ -25,8 +25,6 @@ from renderers.model import Scope
 
 _ATTEMPT: Final = re.compile(r"[0-9a-f]{32}")
 _SECONDS_A_DAY: Final = 86_400
-_SHA256: Final = re.compile(r"[0-9a-f]{64}")
-"""Unused at present: the digest that older releases appended to the path of a second copy."""
 
 
 @dataclass(frozen=True, slots=True)
