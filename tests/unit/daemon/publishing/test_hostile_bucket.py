@@ -378,7 +378,7 @@ def test_what_is_large_is_decoded_and_verified_outside_of_the_event_loop() -> No
         await read.reader.manifest(SCOPE, current.live)
         await read.reader.named_manifests(SCOPE, [current.live.id])
         names = " ".join(runtime.offloaded)
-        for work in ("_marker_in", "_decoded", "manifest.<locals>.decoded", "_manifest"):
+        for work in ("_marker_in", "_decoded", "manifest.<locals>.decode", "_manifest"):
             assert work in names
         runtime.offloaded.clear()
         await recoverer(store, read).preview(SCOPE, Wish(), "ann", "look")
