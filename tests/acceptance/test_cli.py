@@ -5,6 +5,7 @@ import os
 import signal
 import subprocess
 import sys
+import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -105,7 +106,12 @@ def test_a_story_from_events_to_rollback_and_back(daemon: str, rebundle: Command
     assert sent.code == 0, sent.err
     assert [each["scopes"][0]["outcome"] for each in sent.json["events"]] == ["published", "published"]
 
+    # An outcome does not wait for the live tree.
     override = tmp_path / "var/bucket" / SCOPE / "docker-compose-gen/example/conf/bundle/.env"
+    deadline = time.monotonic() + 30
+    while not override.exists():
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
     override.write_bytes(b"MINE=1\n")
 
     model = model_document("101", version="9")

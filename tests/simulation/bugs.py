@@ -164,7 +164,7 @@ BUGS: dict[str, Bug] = {
         "a rollback takes the positions back, so that events are folded again",
         protocol, "rollback",
         "**counters,",
-        "**(counters | {'inputs': {}}),",
+        "**(counters | {'positions': {}}),",
     ),
     "passed-is-folded-again": Bug(
         "events at or behind the recorded position are folded again",
@@ -412,6 +412,7 @@ BUGS: dict[str, Bug] = {
         LiveTree, "_look",
         "ours = body.tagged or written or wanted.files.get(path) == body.sha256",
         "ours = written",
+        rare=True,
     ),
     "marker-trusted-too-far": Bug(
         "what the marker says of a path counts, whatever the listing shows there",

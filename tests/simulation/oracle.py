@@ -388,14 +388,18 @@ class Oracle:
         """Whether the journal, restored from before one of its commits, has the outcome of that commit for this event.
 
         It comes from the backup's records, or else from a manifest, which has late and held states as published ones.
+        A manifest names events by their identity, so it explains an event that a copied journal brought as well.
         """
         position, identity = row.event.position, row.event.identity
         if (scope, id(row)) in self._expected:
             return False
         for (other, _), (made, outcome, _) in self._expected.items():
-            if (other, made.event.position, made.event.identity) == (scope, position, identity):
-                listed = told.kind == "published" and outcome.state is not None and _names(told, outcome.state)
-                return _fits(told, outcome) or listed
+            if (other, made.event.identity) != (scope, identity):
+                continue
+            if told.kind == "published" and outcome.state is not None and _names(told, outcome.state):
+                return True
+            if made.event.position == position:
+                return _fits(told, outcome)
         return False
 
     def _alone(self, state: Scope, event: Event) -> Outcome | None:
