@@ -146,7 +146,8 @@ def use_debians_pip(project: Path, interpreter: Path) -> None:
     """Makes the environment of the checkout with pip 23.0.1, which `make setup` then keeps."""
     subprocess.run([interpreter, "-m", "venv", "--without-pip", project / ".venv"], check=True, timeout=120)
     (target,) = (project / ".venv").glob("lib/python*/site-packages")
-    for folder in available(lambda: environment("pip-23")).glob("lib/python*/site-packages/pip*"):
+    # pip 23 does not run on Python 3.12 and newer.
+    for folder in available(lambda: environment("pip-23", interpreter)).glob("lib/python*/site-packages/pip*"):
         shutil.copytree(folder, target / folder.name)
 
 

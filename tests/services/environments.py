@@ -21,18 +21,25 @@ _INSTALL = _ROOT / "requirements" / "install.py"
 _LIMIT_SECONDS = 300
 
 
-def environment(name: str) -> Path:
-    """The folder of the environment, installed if need be. Raises Unavailable."""
+def environment(name: str, interpreter: Path | None = None) -> Path:
+    """The folder of the environment, installed if need be.
+
+    `interpreter`: another Python than that of the tests, for a tool that cannot run there.
+
+    Raises:
+        Unavailable: it cannot be installed here.
+    """
     lock = _ROOT / "requirements" / "tools" / f"{name}.lock"
     digest = hashlib.sha256(lock.read_bytes()).hexdigest()[:12]
-    folder = _CACHE / f"{name}-{digest}-py{platform.python_version()}"
+    version = f"py{platform.python_version()}" if interpreter is None else interpreter.name
+    folder = _CACHE / f"{name}-{digest}-{version}"
     ready = folder / ".ready"
     _CACHE.mkdir(parents=True, exist_ok=True)
     with (_CACHE / f"{name}.lock").open("w") as guard:
         # Two test runs may want it at once; half an environment must not be taken for a whole one.
         fcntl.flock(guard, fcntl.LOCK_EX)
         if not ready.exists():
-            _run(sys.executable, "-m", "venv", "--clear", str(folder))
+            _run(str(interpreter or sys.executable), "-m", "venv", "--clear", str(folder))
             _run(str(folder / "bin" / "python"), str(_INSTALL), str(lock))
             ready.touch()
     return folder
