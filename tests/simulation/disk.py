@@ -42,6 +42,8 @@ class Disk:
         self.ledger = Ledger(oracle, "")
         self.journal: Journal | None = None
         """The one of the daemon, while it runs."""
+        self._journals: list[Journal] = []
+        """Each that was opened, also by a command."""
         self._eyes: sqlite3.Connection | None = None
         self._seen = -1
         self._backup: tuple[bytes, Ledger] | None = None
@@ -58,7 +60,7 @@ class Disk:
         tokens = (f"{self._name}-{life}-{number}" for number in range(1_000_000))
         worker.after = lambda: self._look(process)
         self._seen = -1
-        return await Journal.open(
+        journal = await Journal.open(
             self._path,
             clock=self._clock,
             token=lambda: next(tokens),
@@ -67,6 +69,8 @@ class Disk:
             poll=_POLL_SECONDS,
             worker=worker,
         )
+        self._journals.append(journal)
+        return journal
 
     async def accept(self, event: Event, identity: Identity, digest: str, scopes: Any, asked: Request) -> bool:
         """As the daemon's intake; whether it is running, and the event is durable or refused for good."""
@@ -142,6 +146,9 @@ class Disk:
         """The world is over."""
         if self._eyes is not None:
             self._eyes.close()
+        for journal in self._journals:
+            if not journal._closed:  # its daemon was in the middle of its work when the world broke
+                journal._opened.close()
         shutil.rmtree(self._folder, ignore_errors=True)
 
     # -- what is in the file
