@@ -1,20 +1,11 @@
 """The daemon and a bucket whose volume is not mounted, or that is another one."""
 
-import time
-from collections.abc import Callable
 from pathlib import Path
 
-from tests.support.daemon_process import DaemonProcess, outcomes, post, until_settled, waiting
+from tests.support.daemon_process import DaemonProcess, outcomes, post, until, until_settled, waiting
 from tests.support.scenes import GOLDEN, model_event, state_event
 
 NEW_BUCKET = ("--new-bucket",)
-
-
-def until(condition: Callable[[], object]) -> None:
-    deadline = time.monotonic() + 60
-    while not condition():
-        assert time.monotonic() < deadline
-        time.sleep(0.02)
 
 
 def test_events_wait_while_the_volume_of_the_bucket_is_not_mounted_and_are_published_when_it_is(tmp_path: Path) -> None:

@@ -5,7 +5,6 @@ import os
 import signal
 import subprocess
 import sys
-import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,6 +13,7 @@ from typing import Any
 import pytest
 
 from tests.builders import composition_document, model_document
+from tests.support.daemon_process import until
 
 ROOT = Path(__file__).parents[2]
 SCOPE = "visual-anomaly/core-versions"
@@ -108,10 +108,7 @@ def test_a_story_from_events_to_rollback_and_back(daemon: str, rebundle: Command
 
     # An outcome does not wait for the live tree.
     override = tmp_path / "var/bucket" / SCOPE / "docker-compose-gen/example/conf/bundle/.env"
-    deadline = time.monotonic() + 30
-    while not override.exists():
-        assert time.monotonic() < deadline
-        time.sleep(0.01)
+    until(override.exists, seconds=30)
     override.write_bytes(b"MINE=1\n")
 
     model = model_document("101", version="9")

@@ -2,15 +2,13 @@
 
 import http.client
 import json
-import time
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
 from daemon.publishing.trust.keys import generate
 from tests.services.processes import free_port
-from tests.support.daemon_process import DaemonProcess, post, until_settled
+from tests.support.daemon_process import DaemonProcess, post, until, until_settled
 from tests.support.odd_s3 import BUCKET, Oddity, odd_s3
 from tests.support.scenes import GOLDEN, state_event
 
@@ -101,10 +99,3 @@ def test_a_daemon_that_waits_for_its_bucket_stops_at_once(tmp_path: Path) -> Non
         until(lambda: "until a retry succeeds" in daemon.said)
 
         assert daemon.stop() == 0
-
-
-def until(condition: Callable[[], bool]) -> None:
-    deadline = time.monotonic() + 60
-    while not condition():
-        assert time.monotonic() < deadline
-        time.sleep(0.02)

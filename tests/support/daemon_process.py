@@ -8,7 +8,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -137,6 +137,14 @@ def waiting(journal: Path) -> int:
 def outcomes(journal: Path, event_ids: Sequence[str]) -> dict[str, dict[str, Outcome | None]]:
     """By event and scope; an event that the journal does not know has no scope, one that waits no outcome."""
     return asyncio.run(_read_journal(journal, event_ids))[1]
+
+
+def until(condition: Callable[[], object], seconds: float = 60) -> None:
+    """Returns when the condition holds. Fails after so many seconds."""
+    deadline = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
 
 
 def until_settled(daemon: DaemonProcess, journal: Path) -> None:
