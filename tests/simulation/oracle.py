@@ -292,7 +292,8 @@ class Oracle:
     ) -> Iterator[Row]:
         """What was in a batch: all that waited up to its end.
 
-        What settled without a commit before this one landed may be in it as well, if the pointer or a manifest says so.
+        What settled without a commit before this one landed may be in it as well: if the pointer or a manifest names it,
+        or if it is the last. The position of a commit is that of an event in its batch, also of one that changes nothing.
         """
         listed = {
             (each["instance"], each["offset"]) for name in entry["published"] for each in manifest(name)["events"]
@@ -308,7 +309,8 @@ class Oracle:
         )
         for row in rows:
             event = row.event
-            if scope not in row.settled or event.position in listed or (event.identity, event.digest) in remembered:
+            named = event.position in listed or (event.identity, event.digest) in remembered
+            if scope not in row.settled or named or event.position[1] == last:
                 yield row
 
     def _made_of(self, scope: str, planned: model.Planned, manifest: Mapping[str, Any], name: str) -> None:

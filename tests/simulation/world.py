@@ -577,9 +577,9 @@ class World:
             await asyncio.sleep(1)
         for _ in range(_COMMANDS):
             process = Process(self, name)
-            since = len(self.oracle.states(str(scope))) - 1
+            since, was_lost = len(self.oracle.states(str(scope))) - 1, str(scope) in self.oracle.lost
             await process.live(self._command(process, work(process)))
-            if process.said in {"same", "Refused", "NotFound"}:
+            if process.said in {"same", "Refused", "NotFound"} and not was_lost:
                 self.oracle.said(name, str(scope), since, process.said)
             if process.said not in {StoreUnavailable.__name__, StoreBusy.__name__}:
                 break
