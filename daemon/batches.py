@@ -27,7 +27,9 @@ class Batch:
     outcomes: dict[Position, Outcome]
 
 
-def first(changes: Sequence[tuple[Delivery, Change]], outcomes: Mapping[Position, Outcome]) -> Batch:
+def first(
+    changes: Sequence[tuple[Delivery, Change]], outcomes: Mapping[Position, Outcome]
+) -> Batch:
     """The next batch. Outcomes beyond its end wait, so that positions settle in order."""
     size = folding.batch_size([change for _, change in changes])
     if size == len(changes):
@@ -37,7 +39,9 @@ def first(changes: Sequence[tuple[Delivery, Change]], outcomes: Mapping[Position
     return Batch(tuple(changes[:size]), settled)
 
 
-def progress(desired: DesiredState, folded: Sequence[Delivery], outcomes: Mapping[Position, Outcome]) -> Progress:
+def progress(
+    desired: DesiredState, folded: Sequence[Delivery], outcomes: Mapping[Position, Outcome]
+) -> Progress:
     """How a batch advances the scope: revision, positions of the sources, folded events."""
     positions: dict[str, int] = {}
     for position in (*(delivery.position for delivery in folded), *outcomes):
@@ -57,13 +61,19 @@ def published_outcomes(plan: Plan, following: Pointer) -> dict[Position, Outcome
     outcomes: dict[Position, Outcome] = {}
     for planned in plan.publications:
         if planned.late:
-            outcome = Outcome(OutcomeKind.LATE, "older than the newest state: kept for rollback", planned.state)
+            outcome = Outcome(
+                OutcomeKind.LATE, "older than the newest state: kept for rollback", planned.state
+            )
         elif following.is_quarantined(planned.composition.digest):
             outcome = Outcome(
-                OutcomeKind.WITHHELD, "its composition is quarantined: published, not live", planned.state
+                OutcomeKind.WITHHELD,
+                "its composition is quarantined: published, not live",
+                planned.state,
             )
         elif following.hold is not None:
-            outcome = Outcome(OutcomeKind.PUBLISHED, f"published as {planned.state}; live is held", planned.state)
+            outcome = Outcome(
+                OutcomeKind.PUBLISHED, f"published as {planned.state}; live is held", planned.state
+            )
         else:
             outcome = Outcome(OutcomeKind.PUBLISHED, f"published as {planned.state}", planned.state)
         outcomes |= {delivery.position: outcome for delivery in planned.deliveries}
@@ -75,7 +85,11 @@ def rollback_refusal(pointer: Pointer, request: RollbackRequested) -> Outcome | 
     live = pointer.live
     if pointer.sequence == 0:
         return Outcome(OutcomeKind.DEAD_LETTERED, "there is no such scope")
-    if request.expected_state is not None and (live is None or live.state != request.expected_state):
+    if request.expected_state is not None and (
+        live is None or live.state != request.expected_state
+    ):
         actual = live.state if live else "nothing"
-        return Outcome(OutcomeKind.IGNORED, f"expected {request.expected_state} to be live, found {actual}")
+        return Outcome(
+            OutcomeKind.IGNORED, f"expected {request.expected_state} to be live, found {actual}"
+        )
     return None

@@ -83,7 +83,9 @@ def keys_of(settings: Settings) -> Keys:
     from daemon.publishing.trust import keys  # noqa: PLC0415  # cryptography takes long to import
 
     signers = tuple(map(keys.load, files))
-    return Keys(signers, _trust(settings.trust, is_writer=bool(signers)), _state_file(settings.trust))
+    return Keys(
+        signers, _trust(settings.trust, is_writer=bool(signers)), _state_file(settings.trust)
+    )
 
 
 def _state_file(settings: TrustSettings) -> Path | None:
@@ -97,7 +99,8 @@ def _state_file(settings: TrustSettings) -> Path | None:
     state_file = settings.state_file
     if state_file is None:
         raise PolicyUnusable(
-            f"trust policy {settings.policy} needs a file for the accepted sequences: set trust.state_file"
+            f"trust policy {settings.policy} needs a file for the accepted sequences: set "
+            "trust.state_file"
         )
     try:
         # Root may use the file of the daemon's user (docs/operations.md).
@@ -109,7 +112,9 @@ def _state_file(settings: TrustSettings) -> Path | None:
     except local_files.Unsafe as error:
         raise PolicyUnusable(f"another user could reset trust.state_file: {error}") from error
     except OSError as error:
-        raise PolicyUnusable(f"{state_file} cannot be checked: {error.strerror} (trust.state_file)") from error
+        raise PolicyUnusable(
+            f"{state_file} cannot be checked: {error.strerror} (trust.state_file)"
+        ) from error
     return state_file
 
 
@@ -124,7 +129,9 @@ def _trust(settings: TrustSettings, *, is_writer: bool) -> "TrustPolicy | None":
     except local_files.Unsafe as error:
         raise PolicyUnusable(f"another user could change the trust policy: {error}") from error
     except OSError as error:
-        raise PolicyUnusable(f"trust policy {settings.policy} cannot be read: {error.strerror}") from error
+        raise PolicyUnusable(
+            f"trust policy {settings.policy} cannot be read: {error.strerror}"
+        ) from error
     # A signing daemon refreshes freshness.json itself. If it required a fresh one, it could not
     # continue after a long stop.
     return policy.model_copy(update={"freshness": "off"}) if is_writer else policy
@@ -146,8 +153,8 @@ def open_bucket(
     `call_seconds`: the limit of one call to the store. `gcs_write_seconds`: the pause between two
     writes of one key, which GCS requires. `around` wraps the store before anything uses it. `keys`:
     the signing keys and the trust policy. `guarded`: probe before the first write that the store
-    honours conditions (`stores.wrappers.write_guard`). A directory is not probed: its conditions are
-    code of this project.
+    honours conditions (`stores.wrappers.write_guard`). A directory is not probed, because its
+    conditions are code of this project.
 
     Raises:
         StoreRefused: the URL names no bucket.
@@ -163,7 +170,11 @@ def open_bucket(
         store = PacedStore(store, runtime, gcs_write_seconds)
     if guarded and not isinstance(location, locations.Directory):
         store = GuardedStore(store, runtime)
-    accepted = FileSequences(keys.state_file, _identity(location, os.environ), runtime) if keys.state_file else None
+    accepted = (
+        FileSequences(keys.state_file, _identity(location, os.environ), runtime)
+        if keys.state_file
+        else None
+    )
     reader = Reader(store, runtime, trust=keys.trust, accepted=accepted)
     publisher = Publisher(store, reader, runtime, signers=keys.signers)
     live_tree = LiveTree(
@@ -187,7 +198,11 @@ def _identity(location: Location, environment: Mapping[str, str]) -> str:
         case locations.Directory(path=path):
             return path.resolve().as_uri()
         case locations.S3(bucket=bucket, prefix=prefix, endpoint=endpoint):
-            effective = endpoint or environment.get("AWS_ENDPOINT_URL_S3") or environment.get("AWS_ENDPOINT_URL")
+            effective = (
+                endpoint
+                or environment.get("AWS_ENDPOINT_URL_S3")
+                or environment.get("AWS_ENDPOINT_URL")
+            )
             return f"s3 {locations.spelled(effective or '')} {bucket} {prefix}"
         case locations.Gcs(bucket=bucket, prefix=prefix, endpoint=endpoint):
             effective = endpoint or environment.get("STORAGE_EMULATOR_HOST")

@@ -109,7 +109,7 @@ def interpret(event: Event, limits: BundleLimits | None = None) -> Change:
 
 
 def validate_data(kind: object, data: object) -> tuple[Problem, ...]:
-    """Problems in the data of an event whose envelope is invalid (`events.dialects.cloudevents`)."""
+    """Problems in the data of an event with an invalid envelope (`events.dialects.cloudevents`)."""
     if not isinstance(kind, str) or kind not in KNOWN_TYPES or not isinstance(data, dict):
         return ()
     try:
@@ -147,7 +147,9 @@ def _state_created(event: Event, limits: BundleLimits | None) -> StateCreated:
         try:
             limits.check(composition)
         except TooBig as error:
-            raise InvalidEvent(*(Problem(f"$.data{excess.part}", excess.words) for excess in error.excesses)) from None
+            raise InvalidEvent(
+                *(Problem(f"$.data{excess.part}", excess.words) for excess in error.excesses)
+            ) from None
     state = {"id": data.state.id, "revision": data.state.revision}
     if data.state.parent is not None:
         state["parent"] = data.state.parent
@@ -180,7 +182,10 @@ def _model_version_changed(event: Event) -> ModelVersionChanged:
 def _named_scopes(validation: "_Validation", bundles: Any) -> tuple[Scope, ...] | None:
     if not isinstance(bundles, list):
         return None
-    named = [validation.by(BundleName, bundle, f"bundles[{index}]") for index, bundle in enumerate(bundles)]
+    named = [
+        validation.by(BundleName, bundle, f"bundles[{index}]")
+        for index, bundle in enumerate(bundles)
+    ]
     return tuple(sorted({bundle.scope for bundle in named if bundle is not None}))
 
 
@@ -219,7 +224,9 @@ class _Validation:
 
     def engines(self, models: Iterable[Model]) -> None:
         """Check the settings with which an engine of the models would not start."""
-        places = {entry.get("id"): f"models[{index}]" for index, entry in enumerate(self._data["models"])}
+        places = {
+            entry.get("id"): f"models[{index}]" for index, entry in enumerate(self._data["models"])
+        }
         for model in models:
             self.engine(model.serving, places[model.id])
 

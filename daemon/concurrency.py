@@ -14,7 +14,9 @@ T = TypeVar("T")
 U = TypeVar("U")
 
 
-async def concurrently(work: Callable[[T], Awaitable[U]], items: Iterable[T], *, at_once: int) -> list[U]:
+async def concurrently(
+    work: Callable[[T], Awaitable[U]], items: Iterable[T], *, at_once: int
+) -> list[U]:
     """Return the results of `work` for all items, in order; at most `at_once` run concurrently."""
     slots = asyncio.Semaphore(at_once)
 

@@ -7,8 +7,8 @@ be a template, because an unknown name is a mistake.
 Directories are read once, when a process starts. A daemon that followed their changes would publish
 a half-finished edit.
 
-`renderers.self_test` checks here what the templates make of a sample. The gate checks what they make
-of a state before it is published.
+`renderers.self_test` checks here what the templates make of a sample. The gate checks what they
+make of a state before it is published.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
@@ -51,7 +51,9 @@ class Customisations:
     @property
     def replaced(self) -> Mapping[str, Sequence[str]]:
         """The names of custom templates by scope; scopes without any are left out."""
-        overridden = {name: customisation.templates.overridden for name, customisation in self.by_name.items()}
+        overridden = {
+            name: customisation.templates.overridden for name, customisation in self.by_name.items()
+        }
         return {name: sorted(names) for name, names in overridden.items() if names}
 
 
@@ -86,7 +88,9 @@ def _read(settings: Settings, scopes: Iterable[Scope]) -> Customisations:
     own = {
         scope: Customisation(
             settings.render_for(scope),
-            _replaced(shared, settings.scopes[str(scope)].templates, f"scopes.{scope}.templates", problems),
+            _replaced(
+                shared, settings.scopes[str(scope)].templates, f"scopes.{scope}.templates", problems
+            ),
         )
         for scope in scopes
     }
@@ -103,7 +107,9 @@ def _rehearse(customisations: Customisations) -> None:
         try:
             self_test.rehearse(customisation)
         except Exception as error:  # noqa: BLE001  # a template may raise anything
-            message = str(error) if isinstance(error, RenderError) else f"{type(error).__name__}: {error}"
+            message = (
+                str(error) if isinstance(error, RenderError) else f"{type(error).__name__}: {error}"
+            )
             # A TemplateFault names its file already.
             hint = "" if isinstance(error, TemplateFault) else _custom_templates_hint(customisation)
             # Shared templates fail for every scope with the same message, which is reported once.
@@ -123,14 +129,20 @@ def _custom_templates_hint(customisation: Customisation) -> str:
     return f" (custom templates: {', '.join(names)})" if names else ""
 
 
-def _replaced(templates: Templates, directory: Path | None, setting: str, problems: list[SettingProblem]) -> Templates:
+def _replaced(
+    templates: Templates, directory: Path | None, setting: str, problems: list[SettingProblem]
+) -> Templates:
     if directory is None:
         return templates
     try:
         files = sorted(file for file in directory.iterdir() if not file.name.startswith("."))
     except (OSError, ValueError) as error:
         reason = getattr(error, "strerror", None) or "unusable path"
-        problems.append(SettingProblem(setting, str(directory.absolute()), f"cannot be read as a directory ({reason})"))
+        problems.append(
+            SettingProblem(
+                setting, str(directory.absolute()), f"cannot be read as a directory ({reason})"
+            )
+        )
         return templates
     for file in files:
         try:
@@ -144,7 +156,9 @@ def _text(file: Path) -> str:
     """Raises TemplateFault: the file cannot be a template."""
     try:
         if not file.is_file():
-            raise TemplateFault(file.name, 1, "is not a file: a directory of templates has no subdirectories")
+            raise TemplateFault(
+                file.name, 1, "is not a file: a directory of templates has no subdirectories"
+            )
         with file.open("rb") as opened:
             body = opened.read(_MAX_BYTES + 1)
     except OSError as error:
@@ -154,7 +168,9 @@ def _text(file: Path) -> str:
     try:
         text = body.decode()
     except UnicodeDecodeError as error:
-        raise TemplateFault(file.name, body.count(b"\n", 0, error.start) + 1, "is not UTF-8") from error
+        raise TemplateFault(
+            file.name, body.count(b"\n", 0, error.start) + 1, "is not UTF-8"
+        ) from error
     for character, words in _FORBIDDEN.items():
         if character in text:
             raise TemplateFault(file.name, text.count("\n", 0, text.index(character)) + 1, words)

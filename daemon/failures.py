@@ -1,8 +1,8 @@
 """Classifies the failure of a batch: transient, or in need of an operator. Pure.
 
 A failure of a store or of the source never settles an event. The event waits in its lane, and
-metrics, readiness and `rebundle status` show the waiting lane. Only the content of an event can make
-it a dead letter; `folding` and the gate decide that.
+metrics, readiness and `rebundle status` show the waiting lane. Only the content of an event can
+make it a dead letter; `folding` and the gate decide that.
 
 There is one exception: a late state that cannot be compared with a state whose manifest cannot be
 read becomes a dead letter. It would move nothing, and it would delay the events behind it
@@ -48,6 +48,8 @@ def classify(error: BaseException) -> Failure:
     """The consequence of an error. A group that has an error for an operator needs an operator."""
     if isinstance(error, BaseExceptionGroup):
         failures = [classify(member) for member in error.exceptions]
-        return next((failure for failure in failures if isinstance(failure, NeedsOperator)), failures[0])
+        return next(
+            (failure for failure in failures if isinstance(failure, NeedsOperator)), failures[0]
+        )
     reason = f"{type(error).__name__}: {error}" if str(error) else type(error).__name__
     return Transient(reason) if isinstance(error, _TRANSIENT) else NeedsOperator(reason)

@@ -45,7 +45,9 @@ class Lineage:
 
     def clash(self, state: str, producer: int) -> UsedStateId | None:
         """A known state that uses this id or this number."""
-        return next((used for used in self.known if used.state == state or used.producer == producer), None)
+        return next(
+            (used for used in self.known if used.state == state or used.producer == producer), None
+        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,7 +110,9 @@ def fold(desired: DesiredState, change: StateCreated | ModelVersionChanged) -> S
 def _fold_state(desired: DesiredState, change: StateCreated) -> Step:
     digest = change.composition.digest
     if desired.lineage.same(change.state, change.revision, digest):
-        return Outcome(OutcomeKind.IGNORED, f"state {change.state} is published already", change.state)
+        return Outcome(
+            OutcomeKind.IGNORED, f"state {change.state} is published already", change.state
+        )
     is_late = change.revision <= desired.highest_producer
     clash = desired.lineage.clash(change.state, change.revision)
     unreadable = desired.lineage.unreadable
@@ -120,14 +124,18 @@ def _fold_state(desired: DesiredState, change: StateCreated) -> Step:
     lineage = desired.lineage.with_state(UsedStateId(change.state, change.revision, digest))
     if is_late:
         return Late(replace(desired, lineage=lineage))
-    moved = DesiredState(change.composition, highest_producer=change.revision, derived=0, lineage=lineage)
+    moved = DesiredState(
+        change.composition, highest_producer=change.revision, derived=0, lineage=lineage
+    )
     return Moved(moved, explicit=change.state)
 
 
 def _unknown_reason(change: StateCreated, reason: str) -> str:
     return (
-        f"whether state {change.state} or revision {change.revision} was published before cannot be found out: "
-        f"{reason}. Then replay this event (`rebundle dead-letters list` has its number, `rebundle dead-letters "
+        f"whether state {change.state} or revision {change.revision} was published before cannot "
+        "be found out: "
+        f"{reason}. Then replay this event (`rebundle dead-letters list` has its number, `rebundle "
+        "dead-letters "
         "replay NUMBER`)"
     )
 
@@ -135,7 +143,8 @@ def _unknown_reason(change: StateCreated, reason: str) -> str:
 def _clash_reason(change: StateCreated, clash: UsedStateId) -> str:
     if clash.state != change.state:
         return (
-            f"revision {change.revision} is state {clash.state} already: send {change.state} again with a revision "
+            f"revision {change.revision} is state {clash.state} already: send {change.state} again "
+            "with a revision "
             "that is not used"
         )
     if clash.producer == change.revision:
@@ -144,7 +153,10 @@ def _clash_reason(change: StateCreated, clash: UsedStateId) -> str:
         what = f"revision {clash.producer}"
     else:
         what = "another revision"
-    return f"state {change.state} is published with {what} already: an id is never used twice, send it under a new one"
+    return (
+        f"state {change.state} is published with {what} already: an id is never used twice, "
+        "send it under a new one"
+    )
 
 
 def _fold_model(desired: DesiredState, change: ModelVersionChanged) -> Step:
@@ -161,13 +173,17 @@ def _fold_model(desired: DesiredState, change: ModelVersionChanged) -> Step:
         composition = desired.composition.with_model(model)
     except ValueError as error:
         return Outcome(OutcomeKind.DEAD_LETTERED, str(error))
-    return Moved(replace(desired, composition=composition, derived=desired.derived + 1), explicit=None)
+    return Moved(
+        replace(desired, composition=composition, derived=desired.derived + 1), explicit=None
+    )
 
 
 def _without_composition(change: ModelVersionChanged) -> Outcome:
     if change.named is None:
         return Outcome(OutcomeKind.IGNORED, "the scope has no composition")
-    return Outcome(OutcomeKind.DEAD_LETTERED, "there is no such scope: send bundle_state.created first")
+    return Outcome(
+        OutcomeKind.DEAD_LETTERED, "there is no such scope: send bundle_state.created first"
+    )
 
 
 def _unmoved(change: ModelVersionChanged, current: Model | None) -> Outcome | None:
@@ -176,7 +192,10 @@ def _unmoved(change: ModelVersionChanged, current: Model | None) -> Outcome | No
     if current is None and (change.named is None or change.deleted):
         return Outcome(OutcomeKind.IGNORED, f"no model {model.id} in this scope")
     if change.deleted:
-        reason = f"model {model.id} was deleted in the registry, and stays until a bundle-state leaves it out"
+        reason = (
+            f"model {model.id} was deleted in the registry, and stays until a bundle-state "
+            "leaves it out"
+        )
         return Outcome(OutcomeKind.IGNORED, f"needs attention: {reason}")
     if current and not change.may_move_back and _is_lower(model.version, current.version):
         reason = f"model {model.id} is at version {current.version}, above {model.version}"
@@ -205,7 +224,9 @@ class Plan:
     """Outcomes of the events that made no publication."""
 
 
-def plan(desired: DesiredState, batch: Sequence[tuple[Delivery, StateCreated | ModelVersionChanged]]) -> Plan:
+def plan(
+    desired: DesiredState, batch: Sequence[tuple[Delivery, StateCreated | ModelVersionChanged]]
+) -> Plan:
     """Fold the changes of a batch one by one."""
     outcomes: dict[Position, Outcome] = {}
     publications: list[PlannedState] = []
@@ -215,7 +236,9 @@ def plan(desired: DesiredState, batch: Sequence[tuple[Delivery, StateCreated | M
     def skip_moves(state: str) -> tuple[Delivery, ...]:
         skipped = tuple(moves)
         moves.clear()
-        superseded = Outcome(OutcomeKind.SUPERSEDED, f"replaced by state {state} before it was published")
+        superseded = Outcome(
+            OutcomeKind.SUPERSEDED, f"replaced by state {state} before it was published"
+        )
         outcomes.update({delivery.position: superseded for delivery in skipped})
         return skipped
 
@@ -235,7 +258,9 @@ def plan(desired: DesiredState, batch: Sequence[tuple[Delivery, StateCreated | M
                 desired = step.desired
                 assert isinstance(change, StateCreated)
                 assert state is not None
-                publications.append(_explicit(change, delivery, late=False, skipped=skip_moves(state)))
+                publications.append(
+                    _explicit(change, delivery, late=False, skipped=skip_moves(state))
+                )
             case _:
                 assert_never(step)
     if moves:

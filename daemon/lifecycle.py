@@ -71,7 +71,9 @@ class SystemRuntime:
         """
         context = copy_context()
         loop = asyncio.get_running_loop()
-        return await loop.run_in_executor(self._pool, lambda: self._timed(partial(context.run, work, *args, **kwargs)))
+        return await loop.run_in_executor(
+            self._pool, lambda: self._timed(partial(context.run, work, *args, **kwargs))
+        )
 
     def calls(self) -> tuple[float, ...]:
         """Return when each running call began, by `monotonic`, the oldest first."""
@@ -198,7 +200,13 @@ class ServiceManager:
         address = environ.get("NOTIFY_SOCKET") or None
         period = environ.get("WATCHDOG_USEC", "")
         is_for_us = environ.get("WATCHDOG_PID", str(pid)) == str(pid)
-        usable = address is not None and is_for_us and period.isascii() and period.isdigit() and int(period) > 0
+        usable = (
+            address is not None
+            and is_for_us
+            and period.isascii()
+            and period.isdigit()
+            and int(period) > 0
+        )
         return cls(address, int(period) / 1_000_000 if usable else None)
 
     def notify(self, state: str) -> bool:
@@ -209,7 +217,10 @@ class ServiceManager:
         if self.address is None or self.address[0] not in "@/":
             return False
         address = "\0" + self.address[1:] if self.address[0] == "@" else self.address
-        with suppress(OSError), socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM | socket.SOCK_CLOEXEC) as channel:
+        with (
+            suppress(OSError),
+            socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM | socket.SOCK_CLOEXEC) as channel,
+        ):
             # A manager that does not read must not block the loop.
             channel.setblocking(False)
             channel.sendto(state.encode(), address)

@@ -44,7 +44,10 @@ def read_secret(path: Path, most_bytes: int) -> bytes:
     """
     with _open_plain(path) as opened:
         if os.fstat(opened.fileno()).st_mode & _OPEN_TO_OTHERS:
-            raise Unsafe(f"{path} is open to others: chmod 600 {_quoted(path)} (640 if one group has to read it)")
+            raise Unsafe(
+                f"{path} is open to others: chmod 600 {_quoted(path)} (640 if one group has "
+                "to read it)"
+            )
         return opened.read(most_bytes + 1)
 
 
@@ -67,7 +70,9 @@ def check_token(token: str) -> None:
         ValueError: the token is too short or too long, or cannot be sent in a header. The message
             does not contain it.
     """
-    if not SHORTEST_TOKEN <= len(token) <= LONGEST_TOKEN or not all("!" <= character <= "~" for character in token):
+    if not SHORTEST_TOKEN <= len(token) <= LONGEST_TOKEN or not all(
+        "!" <= character <= "~" for character in token
+    ):
         raise ValueError(
             f"must be {SHORTEST_TOKEN} to {LONGEST_TOKEN} ASCII characters without white space: "
             "try `openssl rand -hex 32`"
@@ -184,7 +189,8 @@ def lock(path: Path) -> Iterator[bool]:
 def held_for(path: Path, seconds: float) -> str:
     """Return a message: other processes held a lock file for so many seconds, and what to do."""
     return (
-        f"other processes held {path} for {seconds:.0f} s: find the stopped one with `fuser -v {_quoted(path)}`, then "
+        f"other processes held {path} for {seconds:.0f} s: find the stopped one with `fuser -v "
+        f"{_quoted(path)}`, then "
         "continue it (kill -CONT PID) or end it"
     )
 
@@ -208,7 +214,10 @@ def _open_lock(path: Path) -> int:
 
 
 def _unfit_lock(path: Path) -> Unsafe:
-    return Unsafe(f"{path} must be a plain file with one name: remove it (rm {_quoted(path)}); it is created again")
+    return Unsafe(
+        f"{path} must be a plain file with one name: remove it (rm {_quoted(path)}); it is "
+        "created again"
+    )
 
 
 def _create(folder: int, name: str, mode: int) -> int:

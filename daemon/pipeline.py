@@ -55,7 +55,9 @@ FoldableChange = tuple[Delivery, StateCreated | ModelVersionChanged]
 class Observer(Protocol):
     """Receives what the pipeline did, for logs and metrics. Never fails, never waits."""
 
-    def published(self, scope: Scope, read: PointerRead, publications: Sequence[Publication]) -> None:
+    def published(
+        self, scope: Scope, read: PointerRead, publications: Sequence[Publication]
+    ) -> None:
         """A compare-and-swap succeeded."""
         ...
 
@@ -139,7 +141,11 @@ class Pipeline:
         raise PointerMoved(f"other writers changed {scope} {_TRIES} times in a row")
 
     async def _try(
-        self, scope: Scope, cached: PointerRead | None, waiting: Sequence[Delivery], uploads: "_Uploads"
+        self,
+        scope: Scope,
+        cached: PointerRead | None,
+        waiting: Sequence[Delivery],
+        uploads: "_Uploads",
     ) -> frozenset[Position] | None:
         """The positions that are settled; None: try again with a pointer that is read now."""
         base = cached or await self._reader.pointer(scope)
@@ -182,7 +188,9 @@ class Pipeline:
             changes.append((delivery, change))
         return await self._publish(scope, base, changes, batch.outcomes, uploads)
 
-    async def _next_batch(self, scope: Scope, pointer: Pointer, waiting: Sequence[Delivery]) -> Batch:
+    async def _next_batch(
+        self, scope: Scope, pointer: Pointer, waiting: Sequence[Delivery]
+    ) -> Batch:
         """The changes of the next batch, and the outcomes of events that need no fold."""
         known = {folded.identity: folded.event for folded in pointer.folded_events}
         changes: list[tuple[Delivery, Change]] = []
@@ -235,15 +243,23 @@ class Pipeline:
                     index = next(i for i, (delivery, _) in enumerate(changes) if delivery is first)
                     changes = changes[: index + 1]
                     end = first.position.offset
-                    outcomes = {position: outcome for position, outcome in outcomes.items() if position.offset <= end}
+                    outcomes = {
+                        position: outcome
+                        for position, outcome in outcomes.items()
+                        if position.offset <= end
+                    }
                     continue
                 culprit = refused.planned.deliveries[0]
                 # Size and pinning are faults of the event or a setting, not of the renderer.
                 if not isinstance(refused.failure, TooBig | Unpinned):
-                    self._observer.refused_by_gate(scope, refused.planned.state, str(refused.failure))
+                    self._observer.refused_by_gate(
+                        scope, refused.planned.state, str(refused.failure)
+                    )
                 reason = f"the state cannot be rendered: {refused.failure}"
                 outcomes[culprit.position] = Outcome(OutcomeKind.DEAD_LETTERED, reason)
-                changes = [(delivery, change) for delivery, change in changes if delivery is not culprit]
+                changes = [
+                    (delivery, change) for delivery, change in changes if delivery is not culprit
+                ]
         outcomes |= plan.outcomes
         if not rendered:
             return outcomes
@@ -267,7 +283,9 @@ class Pipeline:
         uploads.keep_only(gc_epoch)
 
         async def store(state: RenderedState) -> Publication:
-            return uploads.of(state) or uploads.add(state, await self._publisher.store_state(scope, state))
+            return uploads.of(state) or uploads.add(
+                state, await self._publisher.store_state(scope, state)
+            )
 
         return await concurrently(store, states, at_once=_CONCURRENT_UPLOADS)
 
@@ -279,7 +297,9 @@ class Pipeline:
         request: RollbackRequested,
         outcomes: dict[Position, Outcome],
     ) -> dict[Position, Outcome]:
-        writing = replace(self._publisher.writing(request.requested_by or self._writer), reason=request.reason)
+        writing = replace(
+            self._publisher.writing(request.requested_by or self._writer), reason=request.reason
+        )
         refusal = batches.rollback_refusal(base.pointer, request)
         following = None
         if refusal is None:
@@ -294,22 +314,34 @@ class Pipeline:
                 following = None
                 refusal = Outcome(OutcomeKind.DEAD_LETTERED, str(error))
         if following is None:
-            already = Outcome(OutcomeKind.IGNORED, f"live is {request.to_state} and held already", request.to_state)
+            already = Outcome(
+                OutcomeKind.IGNORED,
+                f"live is {request.to_state} and held already",
+                request.to_state,
+            )
             outcomes[delivery.position] = refusal or already
         else:
-            rolled_back = Outcome(OutcomeKind.PUBLISHED, f"live is {request.to_state}, held", request.to_state)
+            rolled_back = Outcome(
+                OutcomeKind.PUBLISHED, f"live is {request.to_state}, held", request.to_state
+            )
             outcomes[delivery.position] = rolled_back
             read = await self._commit(scope, base, following, outcomes)
             self._observer.published(scope, read, ())
         return outcomes
 
     async def _commit(
-        self, scope: Scope, base: PointerRead, following: Pointer, outcomes: Mapping[Position, Outcome]
+        self,
+        scope: Scope,
+        base: PointerRead,
+        following: Pointer,
+        outcomes: Mapping[Position, Outcome],
     ) -> PointerRead:
         """Record the outcomes, then compare-and-swap; withdraw the outcomes if it fails."""
         await self._source.record(str(scope), following.write_id, outcomes)
         try:
-            read = await self._publisher.swap(scope, base, following, before_creating=self._bucket.check)
+            read = await self._publisher.swap(
+                scope, base, following, before_creating=self._bucket.check
+            )
         except PointerMoved:
             await self._source.withdraw(str(scope), following.write_id)
             raise
@@ -318,7 +350,9 @@ class Pipeline:
 
     # -- the base of a fold
 
-    async def _desired_state(self, scope: Scope, pointer: Pointer, changes: Sequence[FoldableChange]) -> DesiredState:
+    async def _desired_state(
+        self, scope: Scope, pointer: Pointer, changes: Sequence[FoldableChange]
+    ) -> DesiredState:
         current = pointer.desired
         composition = None
         if current is not None:
@@ -349,7 +383,9 @@ class Pipeline:
         because a late state has to be compared with them.
         """
         used = {
-            UsedStateId(publication.state, publication.revision.producer, publication.composition_digest)
+            UsedStateId(
+                publication.state, publication.revision.producer, publication.composition_digest
+            )
             for publication in pointer.retained
             if publication.kind == "explicit"
         }
@@ -371,9 +407,13 @@ class Pipeline:
                 UsedStateId(manifest.state, manifest.revision.producer, manifest.composition_digest)
                 for manifest in manifests
             }
-            unreadable = {damaged.publication.state: damaged.reason for damaged in manifests.damaged}
+            unreadable = {
+                damaged.publication.state: damaged.reason for damaged in manifests.damaged
+            }
         complete = {state.state for state in used}
-        used |= {UsedStateId(name.state, None, None) for name in only_named if name.state not in complete}
+        used |= {
+            UsedStateId(name.state, None, None) for name in only_named if name.state not in complete
+        }
         in_order = sorted(used, key=lambda state: (state.state, state.producer or 0))
         return Lineage(tuple(in_order), unreadable)
 
@@ -399,11 +439,15 @@ class Pipeline:
         if models > _MANY_MODELS:
             self._observer.crowded(scope, models)
         try:
-            files = await self._runtime.run_in_thread(self._rendering.render, planned.composition, stamp)
+            files = await self._runtime.run_in_thread(
+                self._rendering.render, planned.composition, stamp
+            )
         except RenderError as failure:
             raise NotRenderable(planned, failure) from failure
         own = self._rendering.customisation(scope)
-        if self._rendering.pinning == "warn" and (unpinned := movable(planned.composition, own.defaults)):
+        if self._rendering.pinning == "warn" and (
+            unpinned := movable(planned.composition, own.defaults)
+        ):
             self._observer.unpinned(scope, planned.state, unpinned)
         return RenderedState(
             composition=planned.composition,

@@ -137,7 +137,10 @@ class HealthChecks:
         if self._worker.dispatcher_ended:
             return "the task that hands out events has ended"
         if len(self._hung()) >= self._threads.threads:
-            return f"every thread has been in one call to the bucket for {self._hung_seconds:g} s or longer"
+            return (
+                f"every thread has been in one call to the bucket for {self._hung_seconds:g} "
+                "s or longer"
+            )
         return None
 
     def checks(self) -> Sequence[ReadinessCheck]:
@@ -183,7 +186,9 @@ class HealthChecks:
             self._journal_fault = None
             self._reporter.backlog(backlog)
             self._stalled = _stalled(self._backlog, backlog)
-            self._undispatched = backlog.undispatched if _undispatched_stalled(self._backlog, backlog) else 0
+            self._undispatched = (
+                backlog.undispatched if _undispatched_stalled(self._backlog, backlog) else 0
+            )
             self._backlog = backlog
         self._checked_at = self._threads.monotonic()
 
@@ -194,7 +199,9 @@ class HealthChecks:
             self._metrics.attention_conditions.labels(kind).set(count)
         calls = self._threads.calls()
         self._metrics.bucket_threads_busy.set(len(calls))
-        self._metrics.bucket_oldest_call_seconds.set(self._threads.monotonic() - calls[0] if calls else 0)
+        self._metrics.bucket_oldest_call_seconds.set(
+            self._threads.monotonic() - calls[0] if calls else 0
+        )
 
     # -- conditions
 
@@ -207,7 +214,9 @@ class HealthChecks:
             yield _condition("unreadable", name, reason, self._verify(name))
         for scope, reason in self._reporter.behind.items():
             if not self._follows_from_another_fault("live_tree", str(scope)):
-                yield _condition("live_tree", str(scope), reason, f"rebundle status {scope} {self._at_bucket}")
+                yield _condition(
+                    "live_tree", str(scope), reason, f"rebundle status {scope} {self._at_bucket}"
+                )
         for kind, source in self._tried.items():
             for name, reason in source.failing.items():
                 if not self._follows_from_another_fault(kind, name):
@@ -245,16 +254,28 @@ class HealthChecks:
         for verb, gate in self._gates.items():
             if gate.pending is not None:
                 journal = f" {self._at_journal}" if verb == "status" else ""
-                yield _condition("bucket", "", gate.pending, f"rebundle {verb} {self._at_bucket}{journal}")
+                yield _condition(
+                    "bucket", "", gate.pending, f"rebundle {verb} {self._at_bucket}{journal}"
+                )
         if self._reporter.refused_in_a_row >= _REFUSALS:
             detail = f"the last {self._reporter.refused_in_a_row} renderings were refused"
-            yield _condition("renderer", "", detail, f"rebundle dead-letters list {self._at_journal}")
+            yield _condition(
+                "renderer", "", detail, f"rebundle dead-letters list {self._at_journal}"
+            )
         if hung := self._hung():
             age = self._threads.monotonic() - hung[0]
             threads = f"{len(hung)} of {self._threads.threads} threads"
-            yield _condition("threads", "", f"{threads} are in calls that do not return, one for {age:.0f} s", _RESTART)
+            yield _condition(
+                "threads",
+                "",
+                f"{threads} are in calls that do not return, one for {age:.0f} s",
+                _RESTART,
+            )
         if self._refused:
-            detail = f"{self._refused} new connections were above http.max_connections or its share of one peer"
+            detail = (
+                f"{self._refused} new connections were above http.max_connections or its "
+                "share of one peer"
+            )
             yield _condition("connections", "", detail, "ss -Htn state established")
 
     def _dispatch_conditions(self) -> Iterator[Condition]:
@@ -263,17 +284,29 @@ class HealthChecks:
             yield _condition("dispatch", "", self._worker.failure.reason, remedy)
         elif self._undispatched:
             yield _condition(
-                "dispatch", "", f"{self._undispatched} accepted events are not dispatched to a scope", remedy
+                "dispatch",
+                "",
+                f"{self._undispatched} accepted events are not dispatched to a scope",
+                remedy,
             )
 
     def _lane_conditions(self) -> Iterator[Condition]:
-        failing = {str(lane.scope): lane.failure.reason for lane in self._worker.lanes if lane.failure is not None}
+        failing = {
+            str(lane.scope): lane.failure.reason
+            for lane in self._worker.lanes
+            if lane.failure is not None
+        }
         waiting = {
             scope: f"{count} events wait, and none was settled since the last check"
             for scope, count in self._stalled.items()
         }
         for scope, detail in (waiting | failing).items():
-            yield _condition("lane", scope, detail, f"rebundle status {scope} {self._at_bucket} {self._at_journal}")
+            yield _condition(
+                "lane",
+                scope,
+                detail,
+                f"rebundle status {scope} {self._at_bucket} {self._at_journal}",
+            )
 
     @property
     def _list_journal_folder(self) -> str:
@@ -297,7 +330,9 @@ class HealthChecks:
         backlog = self._backlog
         assert backlog is not None, "set together with the fault"
         return ReadinessCheck(
-            "journal", ok=True, detail=f"{backlog.events} waiting, {backlog.dead_letters} dead letters"
+            "journal",
+            ok=True,
+            detail=f"{backlog.events} waiting, {backlog.dead_letters} dead letters",
         )
 
 
@@ -329,4 +364,6 @@ def _check(kind: ConditionKind, conditions: Sequence[Condition]) -> ReadinessChe
     first = matching[0]
     more = f" (and {len(matching) - 1} more: /attention)" if len(matching) > 1 else ""
     subject = f"{first.subject}: " if first.subject else ""
-    return ReadinessCheck(kind, ok=True, degraded=True, detail=f"{subject}{first.detail}{more}; {first.remedy}")
+    return ReadinessCheck(
+        kind, ok=True, degraded=True, detail=f"{subject}{first.detail}{more}; {first.remedy}"
+    )

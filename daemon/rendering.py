@@ -28,7 +28,12 @@ class Gate(Protocol):
     """Reads a rendered bundle back and compares it with its composition."""
 
     def __call__(
-        self, composition: Composition, defaults: RenderDefaults, bundle: RenderedBundle, overridden: frozenset[str], /
+        self,
+        composition: Composition,
+        defaults: RenderDefaults,
+        bundle: RenderedBundle,
+        overridden: frozenset[str],
+        /,
     ) -> None:
         """Raises GateFailure if they differ. `overridden`: templates that replace built-in ones."""
         ...
@@ -68,7 +73,8 @@ def refuse_newer_renderer(scope: Scope, current: Publication) -> None:
     """
     if _version(current.renderer) > _version(RENDERER_VERSION):
         raise NewerRenderer(
-            f"{scope} was rendered by a newer release (renderer {current.renderer}, this one has {RENDERER_VERSION}): "
+            f"{scope} was rendered by a newer release (renderer {current.renderer}, this one has "
+            f"{RENDERER_VERSION}): "
             "upgrade this one, or run it with --accept-older-renderer"
         )
 

@@ -26,7 +26,8 @@ class InstanceShared(Exception):
 
     def __init__(self, scope: Scope, position: Position) -> None:
         super().__init__(
-            f"{scope} was published to under {position.instance} up to {position.offset}, and not by this journal: "
+            f"{scope} was published to under {position.instance} up to {position.offset}, and not "
+            "by this journal: "
             "a copy of it is in use"
         )
         self.position = position
@@ -40,7 +41,9 @@ class Replays:
         self._source = source
         self._reader = reader
 
-    async def outcomes(self, scope: Scope, pointer: Pointer, waiting: Sequence[Delivery]) -> dict[Position, Outcome]:
+    async def outcomes(
+        self, scope: Scope, pointer: Pointer, waiting: Sequence[Delivery]
+    ) -> dict[Position, Outcome]:
         """Outcomes of the deliveries that the pointer has passed; empty if it has passed none.
 
         Raises:
@@ -51,15 +54,21 @@ class Replays:
         passed = [delivery for delivery in waiting if _has_passed(pointer, delivery.position)]
         if not passed:
             return {}
-        recorded = await self._source.recorded(str(scope), [delivery.position for delivery in passed])
+        recorded = await self._source.recorded(
+            str(scope), [delivery.position for delivery in passed]
+        )
         committed = await self._committed(pointer, recorded)
         unexplained = [delivery for delivery in passed if delivery.position not in committed]
-        published, damaged = await self.published(scope, pointer, unexplained) if unexplained else ({}, ())
+        published, damaged = (
+            await self.published(scope, pointer, unexplained) if unexplained else ({}, ())
+        )
         if damaged and len(published) < len(unexplained):
             # The damaged manifest may list the events that no other manifest lists.
             if damaged[0].unreadable:
                 raise StoreRefused(damaged[0].reason)
-            raise VerificationFailed(f"{damaged[0].reason}; run `rebundle recover {scope} --reason '…'`")
+            raise VerificationFailed(
+                f"{damaged[0].reason}; run `rebundle recover {scope} --reason '…'`"
+            )
         # A recorded outcome wins: a manifest does not distinguish late and withheld states.
         explained = published | committed
         if self._source.owns_instance:
@@ -68,7 +77,9 @@ class Replays:
                 raise InstanceShared(scope, Position(instance, pointer.positions[instance]))
             return explained
         superseded = Outcome(OutcomeKind.SUPERSEDED, "the scope has moved past it")
-        return {delivery.position: explained.get(delivery.position, superseded) for delivery in passed}
+        return {
+            delivery.position: explained.get(delivery.position, superseded) for delivery in passed
+        }
 
     async def _committed(
         self, pointer: Pointer, recorded: Mapping[Position, Sequence[Recorded]]
@@ -89,7 +100,9 @@ class Replays:
                 outcomes[position] = outcome
         return outcomes
 
-    async def _lineage_of(self, pointer: Pointer, ambiguous: Sequence[Sequence[Recorded]]) -> "_Writes":
+    async def _lineage_of(
+        self, pointer: Pointer, ambiguous: Sequence[Sequence[Recorded]]
+    ) -> "_Writes":
         """The writes that led to this pointer, as far back as these records need."""
         newest = _Writes.of(pointer.history)
         if all(any(record.commit in newest.known for record in records) for records in ambiguous):
@@ -128,7 +141,10 @@ class _Writes:
 
     @classmethod
     def of(cls, entries: Sequence[HistoryEntry]) -> "_Writes":
-        return cls(frozenset(entry.write_id for entry in entries), bool(entries) and entries[0].sequence == 1)
+        return cls(
+            frozenset(entry.write_id for entry in entries),
+            bool(entries) and entries[0].sequence == 1,
+        )
 
 
 def _effective(records: Sequence[Recorded], lineage: _Writes, *, owned: bool) -> Outcome | None:
@@ -148,7 +164,9 @@ def _effective(records: Sequence[Recorded], lineage: _Writes, *, owned: bool) ->
     outcomes = [record.outcome for record in records]
     if len(set(outcomes)) == 1:
         return outcomes[-1]
-    return next((outcome for outcome in outcomes if outcome.kind is OutcomeKind.DEAD_LETTERED), None)
+    return next(
+        (outcome for outcome in outcomes if outcome.kind is OutcomeKind.DEAD_LETTERED), None
+    )
 
 
 def _disagree(records: Sequence[Recorded]) -> bool:

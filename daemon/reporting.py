@@ -45,14 +45,18 @@ class Reporter:
         """The paths that the last pass could not write or delete, by scope."""
         self._damaged: dict[Scope, frozenset[DamagedManifest]] = {}
 
-    def published(self, scope: Scope, read: PointerRead, publications: Sequence[Publication]) -> None:
+    def published(
+        self, scope: Scope, read: PointerRead, publications: Sequence[Publication]
+    ) -> None:
         """A compare-and-swap succeeded."""
         pointer = read.pointer
         if publications:
             self.refused_in_a_row = 0
         self._metrics.publications.labels(str(scope), pointer.kind).inc()
         self._metrics.pointer_sequence.labels(str(scope)).set(pointer.sequence)
-        self._metrics.last_publish_timestamp_seconds.labels(str(scope)).set(self._runtime.now().timestamp())
+        self._metrics.last_publish_timestamp_seconds.labels(str(scope)).set(
+            self._runtime.now().timestamp()
+        )
         log.info(
             "pointer changed",
             scope=str(scope),
@@ -78,12 +82,20 @@ class Reporter:
         if scope in self._crowded:
             return
         self._crowded.add(scope)
-        log.warning("one bridge network holds about 1,000 containers", scope=str(scope), models=models)
+        log.warning(
+            "one bridge network holds about 1,000 containers", scope=str(scope), models=models
+        )
 
     def unpinned(self, scope: Scope, state: str, references: Sequence[Movable]) -> None:
         """A state has images or artifacts without a digest, which may change under their names."""
         names = [str(reference) for reference in references[:_MAX_SHOWN]]
-        log.warning("no digest holds these", scope=str(scope), state_id=state, found=names, in_all=len(references))
+        log.warning(
+            "no digest holds these",
+            scope=str(scope),
+            state_id=state,
+            found=names,
+            in_all=len(references),
+        )
 
     def settled(self, scope: Scope, delivery: Delivery, outcome: Outcome) -> None:
         """This event has its outcome in this scope."""
@@ -113,10 +125,14 @@ class Reporter:
             self._manifests_damaged(scope, result)
         match result:
             case Unfinished(sequence=sequence, reason=reason):
-                log.warning("live tree not synced", scope=str(scope), sequence=sequence, reason=reason)
+                log.warning(
+                    "live tree not synced", scope=str(scope), sequence=sequence, reason=reason
+                )
             case Synced() if result.written or result.kept_aside or result.strays:
                 log.info(
-                    "live tree written, some paths blocked" if result.blocked else "live tree synced",
+                    "live tree written, some paths blocked"
+                    if result.blocked
+                    else "live tree synced",
                     scope=str(scope),
                     sequence=result.sequence,
                     written=len(result.written),
@@ -135,7 +151,9 @@ class Reporter:
         if result.blocked:
             self.blocked[scope] = result.blocked
             paths = {blocked.path: blocked.reason for blocked in result.blocked[:_MAX_SHOWN]}
-            log.warning("live tree paths blocked", scope=str(scope), paths=paths, in_all=len(result.blocked))
+            log.warning(
+                "live tree paths blocked", scope=str(scope), paths=paths, in_all=len(result.blocked)
+            )
         else:
             del self.blocked[scope]
             log.info("live tree paths no longer blocked", scope=str(scope))
@@ -146,11 +164,14 @@ class Reporter:
         self._damaged[scope] = frozenset(result.damaged)
         for damaged in sorted(unreported, key=lambda manifest: str(manifest.publication)):
             log.warning(
-                "manifest of a retained state unreadable or damaged, its files count as an operator's",
+                "manifest of a retained state unreadable or damaged, its files count as "
+                "an operator's",
                 scope=str(scope),
                 publication=str(damaged.publication),
                 reason=damaged.reason,
-                remedy=None if damaged.unreadable else f"rebundle recover {scope} --reason 'damaged manifest'",
+                remedy=None
+                if damaged.unreadable
+                else f"rebundle recover {scope} --reason 'damaged manifest'",
             )
 
     def unreconciled(self, scope: Scope, reason: str) -> None:
@@ -199,7 +220,9 @@ class Reporter:
             age = (now - datetime.fromisoformat(lane.oldest)).total_seconds() if lane else 0
             self._metrics.lane_waiting_events.labels(scope).set(lane.waiting if lane else 0)
             self._metrics.lane_oldest_event_age_seconds.labels(scope).set(max(age, 0))
-        oldest = (now - datetime.fromisoformat(backlog.oldest)).total_seconds() if backlog.oldest else 0
+        oldest = (
+            (now - datetime.fromisoformat(backlog.oldest)).total_seconds() if backlog.oldest else 0
+        )
         self._metrics.oldest_event_age_seconds.set(max(oldest, 0))
 
     def connection_closed(self, reason: str) -> None:

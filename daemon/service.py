@@ -66,15 +66,20 @@ def _refuse_useless_keys(keys: Keys) -> None:
     from daemon.publishing.trust.policy import ROLES  # noqa: PLC0415  # takes long to import
 
     keyids = [signer.keyid for signer in keys.signers]
-    objections = {objection for role in ROLES if (objection := keys.trust.objection(keyids, role, None))}
+    objections = {
+        objection for role in ROLES if (objection := keys.trust.objection(keyids, role, None))
+    }
     if objections:
         raise KeyUnusable(
-            f"the trust policy of this daemon refuses what it would publish: {'; '.join(sorted(objections))}. "
+            "the trust policy of this daemon refuses what it would publish: "
+            f"{'; '.join(sorted(objections))}. "
             "Set signing.key_file, or trust its key (`rebundle keys trust POLICY PUBLIC`)"
         )
 
 
-def _collection_timer(bucket: Bucket, retention: RetentionSettings, reporter: Reporter) -> CollectionTimer:
+def _collection_timer(
+    bucket: Bucket, retention: RetentionSettings, reporter: Reporter
+) -> CollectionTimer:
     return CollectionTimer(
         collector=collector(bucket, retention),
         reader=bucket.reader,
@@ -115,7 +120,9 @@ def _pipeline(
         reader=bucket.reader,
         publisher=bucket.publisher,
         live_tree=bucket.live_tree,
-        rendering=Rendering(Renderer(), gate.check, customisations.of, settings.limits, settings.publish.pinning),
+        rendering=Rendering(
+            Renderer(), gate.check, customisations.of, settings.limits, settings.publish.pinning
+        ),
         runtime=bucket.runtime,
         observer=observer,
         writer=_writer(),
@@ -170,11 +177,19 @@ async def run(
             bodies_kept=timedelta(days=settings.journal.body_days),
         )
         journal = await Journal.open(
-            settings.journal.path, clock=runtime.now, token=runtime.random_id, run=True, limits=limits
+            settings.journal.path,
+            clock=runtime.now,
+            token=runtime.random_id,
+            run=True,
+            limits=limits,
         )
         async with journal:
             bucket = open_bucket(
-                settings.bucket, runtime, filesystem, call_seconds=settings.publish.timeout_seconds, keys=keys
+                settings.bucket,
+                runtime,
+                filesystem,
+                call_seconds=settings.publish.timeout_seconds,
+                keys=keys,
             )
             freshness = _freshness_timer(bucket, keys, settings.signing.freshness_minutes)
             pruning = PruneTimer(journal, runtime)
@@ -198,14 +213,22 @@ async def run(
                     # Separate from the health checks: a token file on a file system that hangs must
                     # not make the daemon unready.
                     group.create_task(every(_CHECK_SECONDS, runtime, daemon.refresh_tokens)),
-                    group.create_task(manager.feed_watchdog(runtime, lambda: daemon.health.fault() is None)),
+                    group.create_task(
+                        manager.feed_watchdog(runtime, lambda: daemon.health.fault() is None)
+                    ),
                     group.create_task(daemon.once_admitted(daemon.collections.run)),
                     group.create_task(daemon.once_admitted(freshness.run)),
                 ]
                 working = group.create_task(daemon.work(stop))
                 host, port = sock.getsockname()[:2]
                 announce(f"listening on http://{host}:{port}, bucket {settings.bucket}")
-                log.info("ready", host=host, port=port, bucket=settings.bucket, journal=str(settings.journal.path))
+                log.info(
+                    "ready",
+                    host=host,
+                    port=port,
+                    bucket=settings.bucket,
+                    journal=str(settings.journal.path),
+                )
                 manager.notify("READY=1")
                 await stop.wait()
                 manager.notify("STOPPING=1")
@@ -280,7 +303,9 @@ class _Daemon:
         metrics = Metrics.create(version, RENDERER_VERSION)
         runtime, validating = runtimes
         reporter = Reporter(metrics, runtime)
-        patience = Patience(settings.publish.retry_first_seconds, settings.publish.retry_max_seconds)
+        patience = Patience(
+            settings.publish.retry_first_seconds, settings.publish.retry_max_seconds
+        )
         identity = BucketIdentity(
             bucket.store,
             journal,
@@ -293,7 +318,9 @@ class _Daemon:
         worker = Worker(
             source=journal,
             reader=bucket.reader,
-            pipeline=_pipeline(bucket, journal, settings, customisations, reporter, identity=identity),
+            pipeline=_pipeline(
+                bucket, journal, settings, customisations, reporter, identity=identity
+            ),
             runtime=runtime,
             observer=reporter,
             patience=patience,
@@ -308,9 +335,14 @@ class _Daemon:
         )
         http = settings.http
         limits = DecodingLimits(
-            most_bytes=http.max_body_bytes, most_events=http.max_batch_events, deepest=http.max_depth
+            most_bytes=http.max_body_bytes,
+            most_events=http.max_batch_events,
+            deepest=http.max_depth,
         )
-        files: dict[TokenName, Path | None] = {"token": http.token_file, "rollback_token": http.rollback_token_file}
+        files: dict[TokenName, Path | None] = {
+            "token": http.token_file,
+            "rollback_token": http.rollback_token_file,
+        }
         tokens = Tokens(
             Credentials(_plain(http.token), _plain(http.rollback_token)),
             {name: file.absolute() for name, file in files.items() if file is not None},
@@ -326,7 +358,11 @@ class _Daemon:
             call_seconds=settings.publish.timeout_seconds,
             metrics=metrics,
             stop=stop,
-            gates={verb: gate for verb, gate in (("doctor", admission), ("status", identity)) if gate is not None},
+            gates={
+                verb: gate
+                for verb, gate in (("doctor", admission), ("status", identity))
+                if gate is not None
+            },
             tried={"token": tokens, **tried, "collection": collections},
         )
 
@@ -341,7 +377,9 @@ class _Daemon:
             version=version,
         )
         connections = ConnectionLimits(
-            _most_connections(http.max_connections), http.max_connections_per_peer, http.trusted_proxies
+            _most_connections(http.max_connections),
+            http.max_connections_per_peer,
+            http.trusted_proxies,
         )
         serving = partial(serve, app, limits=connections, closed=reporter.connection_closed)
         refresh_tokens = partial(validating.run_in_thread, tokens.refresh)
@@ -363,9 +401,16 @@ def _most_connections(wanted: int) -> int:
     if wanted <= limit:
         return wanted
     needed = wanted + _OTHER_DESCRIPTORS
-    hint = f"ulimit -n {needed}, LimitNOFILE={needed} in the unit, or --ulimit nofile={needed} for the container"
+    hint = (
+        f"ulimit -n {needed}, LimitNOFILE={needed} in the unit, or --ulimit "
+        f"nofile={needed} for "
+        "the container"
+    )
     log.warning(
-        "http.max_connections lowered to the limit of open files", connections=limit, open_files=allowed, hint=hint
+        "http.max_connections lowered to the limit of open files",
+        connections=limit,
+        open_files=allowed,
+        hint=hint,
     )
     return limit
 

@@ -51,8 +51,15 @@ _FLAGS: Final = {
     "http.listen": "--listen",
     "publish.accept_older_renderer": "--accept-older-renderer",
 }
-_SECRETS: Final = {("http", "token"): "http-token", ("http", "rollback_token"): "http-rollback-token"}
-_STATE_PLACES: Final = (("STATE_DIRECTORY", "."), ("XDG_STATE_HOME", "rebundle"), ("HOME", ".local/state/rebundle"))
+_SECRETS: Final = {
+    ("http", "token"): "http-token",
+    ("http", "rollback_token"): "http-rollback-token",
+}
+_STATE_PLACES: Final = (
+    ("STATE_DIRECTORY", "."),
+    ("XDG_STATE_HOME", "rebundle"),
+    ("HOME", ".local/state/rebundle"),
+)
 
 SettingPath = tuple[str, ...]
 T = TypeVar("T")
@@ -82,7 +89,9 @@ def _scope_name(text: str) -> str:
     try:
         return str(Scope.parse(text))
     except ValueError:
-        raise ValueError('must be named [scopes."BUNDLE/TARGET"], as events name the scope') from None
+        raise ValueError(
+            'must be named [scopes."BUNDLE/TARGET"], as events name the scope'
+        ) from None
 
 
 def _is_loopback(host: str) -> bool:
@@ -107,7 +116,9 @@ def _network(value: Any) -> Any:
     try:
         return ipaddress.ip_network(value) if isinstance(value, str) else value
     except ValueError:
-        raise ValueError("must be IP addresses or networks, such as 192.0.2.7 or 2001:db8::/48") from None
+        raise ValueError(
+            "must be IP addresses or networks, such as 192.0.2.7 or 2001:db8::/48"
+        ) from None
 
 
 _Network = Annotated[ipaddress.IPv4Network | ipaddress.IPv6Network, BeforeValidator(_network)]
@@ -115,7 +126,9 @@ _Network = Annotated[ipaddress.IPv4Network | ipaddress.IPv6Network, BeforeValida
 _Directory = Annotated[Path, BeforeValidator(_not_empty)]
 _Count = Annotated[int, BeforeValidator(_not_boolean), Field(ge=1, le=10**9)]
 _Bytes = Annotated[ByteSize, BeforeValidator(_not_boolean), Field(ge=1024, le=1 << 40)]
-_Seconds = Annotated[float, BeforeValidator(_not_boolean), Field(gt=0, le=86_400, allow_inf_nan=False)]
+_Seconds = Annotated[
+    float, BeforeValidator(_not_boolean), Field(gt=0, le=86_400, allow_inf_nan=False)
+]
 _Days = Annotated[int, BeforeValidator(_not_boolean), Field(ge=1, le=3650)]
 
 
@@ -126,40 +139,66 @@ class _Section(BaseModel):
 class JournalSettings(_Section):
     """The embedded journal of events."""
 
-    path: Path = Field(Path("var/journal.db"), description="The file. Its lock and its log are next to it.")
-    max_unsettled_events: _Count = Field(100_000, description="With this many waiting events, intake answers 503.")
+    path: Path = Field(
+        Path("var/journal.db"), description="The file. Its lock and its log are next to it."
+    )
+    max_unsettled_events: _Count = Field(
+        100_000, description="With this many waiting events, intake answers 503."
+    )
     max_unsettled_bytes: _Bytes = Field(
         ByteSize(1 << 30), description="With this size of waiting events, intake answers 503."
     )
-    identity_days: _Days = Field(30, description="How long the id of an event is kept, to detect repetitions.")
+    identity_days: _Days = Field(
+        30, description="How long the id of an event is kept, to detect repetitions."
+    )
     body_days: _Days = Field(7, description="How long the body of a settled event is kept.")
 
 
 class HttpSettings(_Section):
     """The intake over HTTP."""
 
-    listen: Annotated[str, AfterValidator(_listen)] = Field("127.0.0.1:8420", description="HOST:PORT to bind.")
+    listen: Annotated[str, AfterValidator(_listen)] = Field(
+        "127.0.0.1:8420", description="HOST:PORT to bind."
+    )
     token_file: Path | None = Field(
         None, description="File with the token for sending and looking up events; 0600 or 0640."
     )
-    rollback_token_file: Path | None = Field(None, description="File with the token for rollbacks; 0600 or 0640.")
-    token: SecretStr | None = Field(None, description="From the environment only; prefer token_file.")
-    rollback_token: SecretStr | None = Field(None, description="From the environment only; prefer rollback_token_file.")
-    max_body_bytes: _Bytes = Field(ByteSize(4 << 20), description="A larger body is refused with 413.")
+    rollback_token_file: Path | None = Field(
+        None, description="File with the token for rollbacks; 0600 or 0640."
+    )
+    token: SecretStr | None = Field(
+        None, description="From the environment only; prefer token_file."
+    )
+    rollback_token: SecretStr | None = Field(
+        None, description="From the environment only; prefer rollback_token_file."
+    )
+    max_body_bytes: _Bytes = Field(
+        ByteSize(4 << 20), description="A larger body is refused with 413."
+    )
     max_batch_events: _Count = Field(100, description="Most events in one batch.")
     max_depth: Annotated[int, BeforeValidator(_not_boolean), Field(ge=4, le=128)] = Field(
         32, description="Most levels of nesting in a body."
     )
-    max_requests: _Count = Field(64, description="Requests with events served at the same time; more are answered 503.")
-    body_seconds: _Seconds = Field(10.0, description="A body that takes longer is refused with 408.")
+    max_requests: _Count = Field(
+        64, description="Requests with events served at the same time; more are answered 503."
+    )
+    body_seconds: _Seconds = Field(
+        10.0, description="A body that takes longer is refused with 408."
+    )
     max_connections: _Count = Field(
-        1000, description="Most open connections; fewer if the soft limit of open files (`ulimit -n`) is low."
+        1000,
+        description="Most open connections; fewer if the soft limit of open files (`ulimit -n`) "
+        "is low.",
     )
     max_connections_per_peer: _Count | None = Field(
-        None, description="Most connections of one IPv4 address or IPv6 /64; default: half of max_connections."
+        None,
+        description="Most connections of one IPv4 address or IPv6 /64; default: half of "
+        "max_connections.",
     )
     trusted_proxies: Annotated[tuple[_Network, ...], BeforeValidator(_split)] = Field(
-        (), description="Addresses or networks without that limit: all clients of a proxy share its address."
+        (),
+        description="Addresses or networks without that limit: all clients of a proxy share "
+        "its address.",
     )
 
     @property
@@ -172,15 +211,23 @@ class HttpSettings(_Section):
 class LogSettings(_Section):
     """Logging to standard error."""
 
-    format: Literal["auto", "console", "json"] = Field("auto", description="auto: console on a terminal, else json.")
-    level: Literal["debug", "info", "warning", "error"] = Field("info", description="The lowest level that is logged.")
+    format: Literal["auto", "console", "json"] = Field(
+        "auto", description="auto: console on a terminal, else json."
+    )
+    level: Literal["debug", "info", "warning", "error"] = Field(
+        "info", description="The lowest level that is logged."
+    )
 
 
 class PublishSettings(_Section):
     """Publishing: retries, time limits and rules for content."""
 
-    retry_first_seconds: _Seconds = Field(0.5, description="Wait before the second try; it doubles, with jitter.")
-    retry_max_seconds: _Seconds = Field(60.0, description="The longest wait between two tries; retries do not end.")
+    retry_first_seconds: _Seconds = Field(
+        0.5, description="Wait before the second try; it doubles, with jitter."
+    )
+    retry_max_seconds: _Seconds = Field(
+        60.0, description="The longest wait between two tries; retries do not end."
+    )
     timeout_seconds: _Seconds = Field(
         120.0, description="Limit of one call to the bucket; a whole listing has ten times that."
     )
@@ -188,9 +235,13 @@ class PublishSettings(_Section):
         False, description="Publish although a newer release rendered the desired publication."
     )
     pinning: Policy = Field(
-        "off", description="Images by tag and artifacts without a digest: off, warn, or require (a dead letter)."
+        "off",
+        description="Images by tag and artifacts without a digest: off, warn, or require (a "
+        "dead letter).",
     )
-    live_tree_seconds: _Seconds = Field(60.0, description="Mean time between two checks of a live tree.")
+    live_tree_seconds: _Seconds = Field(
+        60.0, description="Mean time between two checks of a live tree."
+    )
 
     @model_validator(mode="after")
     def _ordered(self) -> Self:
@@ -203,7 +254,8 @@ class RetentionSettings(_Section):
     """Which publications stay for rollbacks, besides those live, desired or pinned."""
 
     newest: Annotated[int, BeforeValidator(_not_boolean), Field(ge=1, le=100)] = Field(
-        20, description="Number of newest publications of a scope that stay, within the pointer's 100."
+        20,
+        description="Number of newest publications of a scope that stay, within the pointer's 100.",
     )
     days: Annotated[int, BeforeValidator(_not_boolean), Field(ge=0, le=3650)] = Field(
         30, description="Publications superseded in the last so many days stay, within those 100."
@@ -211,23 +263,32 @@ class RetentionSettings(_Section):
     dropped_days: Annotated[int, BeforeValidator(_not_boolean), Field(ge=7, le=3650)] = Field(
         7, description="How long the objects of publications that dropped out of those 100 stay."
     )
-    grace_hours: Annotated[float, BeforeValidator(_not_boolean), Field(ge=1, le=720, allow_inf_nan=False)] = Field(
+    grace_hours: Annotated[
+        float, BeforeValidator(_not_boolean), Field(ge=1, le=720, allow_inf_nan=False)
+    ] = Field(
         24.0, description="Age at which unreferenced objects may be deleted, by the bucket's clock."
     )
-    every_hours: Annotated[float, BeforeValidator(_not_boolean), Field(ge=0, le=720, allow_inf_nan=False)] = Field(
+    every_hours: Annotated[
+        float, BeforeValidator(_not_boolean), Field(ge=0, le=720, allow_inf_nan=False)
+    ] = Field(
         6.0, description="Mean time between two collections; 0: never, use `rebundle gc --all`."
     )
     delete: bool = Field(
         True,
-        description="false: the daemon only releases; other credentials run `rebundle gc --all --only delete`.",
+        description="false: the daemon only releases; other credentials run `rebundle gc --all "
+        "--only delete`.",
     )
 
 
 class ScopeSettings(_Section):
     """Settings of one scope. They override those for all scopes."""
 
-    templates: _Directory | None = Field(None, description="Directory of templates; overrides the one for all scopes.")
-    render: RenderDefaults = Field(RenderDefaults(), description="Any part of render; mappings are merged.")
+    templates: _Directory | None = Field(
+        None, description="Directory of templates; overrides the one for all scopes."
+    )
+    render: RenderDefaults = Field(
+        RenderDefaults(), description="Any part of render; mappings are merged."
+    )
 
 
 class SigningSettings(_Section):
@@ -240,8 +301,12 @@ class SigningSettings(_Section):
     second_key_file: _Directory | None = Field(
         None, description="A second key that also signs, during a change of keys."
     )
-    freshness_minutes: Annotated[int, BeforeValidator(_not_boolean), Field(ge=0, le=10_080)] = Field(
-        0, description="How long freshness.json is valid, for readers that require it; 0: it is not written."
+    freshness_minutes: Annotated[int, BeforeValidator(_not_boolean), Field(ge=0, le=10_080)] = (
+        Field(
+            0,
+            description="How long freshness.json is valid, for readers that require it; 0: it is "
+            "not written.",
+        )
     )
 
     @model_validator(mode="after")
@@ -256,10 +321,13 @@ class TrustSettings(_Section):
 
     policy: _Directory | None = Field(
         None,
-        description="The trust policy (`rebundle keys trust POLICY PUBLIC`); without one, signatures are not required.",
+        description="The trust policy (`rebundle keys trust POLICY PUBLIC`); without one, "
+        "signatures are not required.",
     )
     state_file: _Directory | None = Field(
-        None, description="File with the highest sequence of each scope; default: below the user's state directory."
+        None,
+        description="File with the highest sequence of each scope; default: below the user's "
+        "state directory.",
     )
 
 
@@ -269,7 +337,9 @@ class Settings(_Section):
     bucket: Annotated[str, AfterValidator(_bucket)] = Field(
         "var/bucket", description="A directory, or a URL: file://, s3:// or gs://."
     )
-    drain_seconds: _Seconds = Field(25.0, description="How long a stop may take before the process ends.")
+    drain_seconds: _Seconds = Field(
+        25.0, description="How long a stop may take before the process ends."
+    )
     templates: _Directory | None = Field(
         None, description="Directory whose files replace the built-in templates of the same name."
     )
@@ -291,7 +361,9 @@ class Settings(_Section):
         own = self.scopes.get(str(scope))
         if own is None:
             return self.render
-        merged = _merged(self.render.model_dump(exclude_unset=True), own.render.model_dump(exclude_unset=True))
+        merged = _merged(
+            self.render.model_dump(exclude_unset=True), own.render.model_dump(exclude_unset=True)
+        )
         return RenderDefaults.model_validate(merged)
 
 
@@ -299,7 +371,9 @@ def _merged(base: Mapping[str, Any], override: Mapping[str, Any]) -> dict[str, A
     merged = dict(base)
     for name, value in override.items():
         old = merged.get(name)
-        merged[name] = _merged(old, value) if isinstance(value, dict) and isinstance(old, dict) else value
+        merged[name] = (
+            _merged(old, value) if isinstance(value, dict) and isinstance(old, dict) else value
+        )
     return merged
 
 
@@ -315,7 +389,11 @@ class SettingProblem:
     """What is wrong, and what to do."""
 
     def __str__(self) -> str:
-        return f"{self.source}: {self.setting}: {self.message}" if self.setting else f"{self.source}: {self.message}"
+        return (
+            f"{self.source}: {self.setting}: {self.message}"
+            if self.setting
+            else f"{self.source}: {self.message}"
+        )
 
 
 class SettingsError(Exception):
@@ -341,7 +419,9 @@ class Loaded:
         """Return value and origin of all settings by name, as JSON types; secrets are masked."""
         tree = self.settings.model_dump(mode="json")
         # For a scope show only what is set there: a default would look like an override.
-        set_for_scopes = self.settings.model_dump(mode="json", include={"scopes"}, exclude_unset=True)
+        set_for_scopes = self.settings.model_dump(
+            mode="json", include={"scopes"}, exclude_unset=True
+        )
         tree["scopes"] = set_for_scopes.get("scopes", {})
         return {name: (value, self.origin(name)) for name, value in sorted(_leaves(tree))}
 
@@ -351,11 +431,19 @@ def schema() -> dict[str, Any]:
     described = Settings.model_json_schema()
     for _, name in _SECRETS:
         del described["$defs"][HttpSettings.__name__]["properties"][name]
-    return {"$schema": "https://json-schema.org/draft/2020-12/schema", **described, "title": "rebundle.toml"}
+    return {
+        "$schema": "https://json-schema.org/draft/2020-12/schema",
+        **described,
+        "title": "rebundle.toml",
+    }
 
 
 def load(
-    flags: Mapping[str, Any], environ: Mapping[str, str], config_file: Path | None, *, secrets: bool = True
+    flags: Mapping[str, Any],
+    environ: Mapping[str, str],
+    config_file: Path | None,
+    *,
+    secrets: bool = True,
 ) -> Loaded:
     """Load the settings of all sources.
 
@@ -403,7 +491,10 @@ def _from_flags(flags: Mapping[str, Any]) -> Iterator[tuple[SettingPath, _Layere
     for name, value in flags.items():
         if value is not None:
             plain = str(value) if isinstance(value, Path) else value
-            yield tuple(name.split(".")), _LayeredValue(plain, f"flag {_FLAGS.get(name, '--' + name)}", in_public=True)
+            yield (
+                tuple(name.split(".")),
+                _LayeredValue(plain, f"flag {_FLAGS.get(name, '--' + name)}", in_public=True),
+            )
 
 
 def _from_environment(
@@ -414,7 +505,10 @@ def _from_environment(
         if name.startswith(PREFIX) and value and _is_setting(name):
             path = tuple(name.removeprefix(PREFIX).lower().split("__"))
             if path[0] == "scopes":
-                advice = 'no variable can name a scope: write [scopes."BUNDLE/TARGET"] into the settings file'
+                advice = (
+                    'no variable can name a scope: write [scopes."BUNDLE/TARGET"] into the '
+                    "settings file"
+                )
                 problems.append(SettingProblem(".".join(path), f"environment {name}", advice))
             else:
                 yield path, _LayeredValue(value, f"environment {name}")
@@ -428,15 +522,23 @@ def _is_setting(name: str) -> bool:
     setting without a section.
     """
     plain = name.removeprefix(PREFIX).lower()
-    return "__" in plain or bool(difflib.get_close_matches(plain, Settings.model_fields, n=1, cutoff=0.8))
+    return "__" in plain or bool(
+        difflib.get_close_matches(plain, Settings.model_fields, n=1, cutoff=0.8)
+    )
 
 
-def _from_file(path: Path, problems: list[SettingProblem]) -> Iterator[tuple[SettingPath, _LayeredValue]]:
+def _from_file(
+    path: Path, problems: list[SettingProblem]
+) -> Iterator[tuple[SettingPath, _LayeredValue]]:
     try:
         text = path.read_text(encoding="utf-8")
         tree = tomllib.loads(text)
     except OSError as error:
-        problems.append(SettingProblem("", str(path), f"cannot be read ({error.strerror}); --config names the file"))
+        problems.append(
+            SettingProblem(
+                "", str(path), f"cannot be read ({error.strerror}); --config names the file"
+            )
+        )
         return
     except UnicodeDecodeError:
         problems.append(SettingProblem("", str(path), "is not UTF-8, so it is not TOML"))
@@ -483,7 +585,9 @@ def _parts(dotted: str) -> SettingPath:
     return tuple(part.strip("\"'") for part in _PART.findall(dotted))
 
 
-def _leaf_paths(tree: Mapping[str, Any], above: SettingPath = ()) -> Iterator[tuple[SettingPath, Any]]:
+def _leaf_paths(
+    tree: Mapping[str, Any], above: SettingPath = ()
+) -> Iterator[tuple[SettingPath, Any]]:
     for name, value in tree.items():
         if isinstance(value, dict) and value:
             yield from _leaf_paths(value, (*above, name))
@@ -504,7 +608,9 @@ def _known_settings(
         name = ".".join(path)
         match _kind_at(path):
             case "setting" if path in _SECRETS and given.in_public:
-                advice = f"must not hold a secret: set {name}_file or the variable {_variable(path)}"
+                advice = (
+                    f"must not hold a secret: set {name}_file or the variable {_variable(path)}"
+                )
                 problems.append(SettingProblem(name, given.source, advice))
             case "setting":
                 known[path] = given
@@ -513,9 +619,13 @@ def _known_settings(
             case "section" if given.value == {}:
                 pass
             case "section" | "scope":
-                problems.append(SettingProblem(name, given.source, "is a section: set the settings in it"))
+                problems.append(
+                    SettingProblem(name, given.source, "is a section: set the settings in it")
+                )
             case "nothing":
-                problems.append(SettingProblem(name, given.source, f"is not a setting{_suggestion(path)}"))
+                problems.append(
+                    SettingProblem(name, given.source, f"is not a setting{_suggestion(path)}")
+                )
     return known
 
 
@@ -542,7 +652,11 @@ def _suggestion(path: SettingPath) -> str:
     if path[0] == "scopes" and len(path) > 2:
         if "/" not in path[1]:
             return '; a scope is one name in quotes: [scopes."BUNDLE/TARGET"]'
-        above, name, names = f"{path[0]}.{path[1]}.", ".".join(path[2:]), list(_names(ScopeSettings))
+        above, name, names = (
+            f"{path[0]}.{path[1]}.",
+            ".".join(path[2:]),
+            list(_names(ScopeSettings)),
+        )
     else:
         above, name, names = "", ".".join(path), list(_names(Settings))
     near = difflib.get_close_matches(name, names, n=1, cutoff=0.7)
@@ -605,12 +719,18 @@ def _state_file(environ: Mapping[str, str]) -> dict[SettingPath, _LayeredValue]:
     """Return the default of trust.state_file: in the state directory of the service or user."""
     for variable, below in _STATE_PLACES:
         if folder := environ.get(variable, "").partition(":")[0]:
-            return {("trust", "state_file"): _LayeredValue(str(Path(folder, below, "accepted.json")), f"${variable}")}
+            return {
+                ("trust", "state_file"): _LayeredValue(
+                    str(Path(folder, below, "accepted.json")), f"${variable}"
+                )
+            }
     return {}
 
 
 def _resolve_secrets(
-    given: dict[SettingPath, _LayeredValue], environ: Mapping[str, str], problems: list[SettingProblem]
+    given: dict[SettingPath, _LayeredValue],
+    environ: Mapping[str, str],
+    problems: list[SettingProblem],
 ) -> None:
     """Read all secrets (`_file` setting, else environment, else $CREDENTIALS_DIRECTORY)."""
     directory = environ.get("CREDENTIALS_DIRECTORY")
@@ -629,14 +749,20 @@ def _resolve_secrets(
 
 
 def _read_secret(
-    given: dict[SettingPath, _LayeredValue], path: SettingPath, file: Path, source: str, problems: list[SettingProblem]
+    given: dict[SettingPath, _LayeredValue],
+    path: SettingPath,
+    file: Path,
+    source: str,
+    problems: list[SettingProblem],
 ) -> None:
     try:
         given[path] = _LayeredValue(local_files.read_token(file), source)
     except local_files.Unsafe as error:
         problems.append(SettingProblem(".".join(path), source, str(error)))
     except OSError as error:
-        problems.append(SettingProblem(".".join(path), source, f"cannot be read ({error.strerror})"))
+        problems.append(
+            SettingProblem(".".join(path), source, f"cannot be read ({error.strerror})")
+        )
     except ValueError as error:
         # Also raised by a path with a NUL, which cannot be opened.
         problems.append(SettingProblem(".".join(path), source, str(error)))
@@ -649,12 +775,21 @@ def _check_secret(path: SettingPath, given: _LayeredValue, problems: list[Settin
         problems.append(SettingProblem(".".join(path), given.source, str(error)))
 
 
-def _http_problems(settings: Settings, given: Mapping[SettingPath, _LayeredValue]) -> Iterator[SettingProblem]:
+def _http_problems(
+    settings: Settings, given: Mapping[SettingPath, _LayeredValue]
+) -> Iterator[SettingProblem]:
     http = settings.http
     if http.token is None and not _is_loopback(http.address[0]):
         source = given["http", "listen"].source
-        advice = f"{http.listen} can be reached from other machines: set http.token_file, or listen on 127.0.0.1"
+        advice = (
+            f"{http.listen} can be reached from other machines: set http.token_file, or "
+            "listen on 127.0.0.1"
+        )
         yield SettingProblem("http.listen", source, advice)
     if http.token is not None and http.token == http.rollback_token:
         source = given["http", "rollback_token"].source
-        yield SettingProblem("http.rollback_token", source, "must differ from http.token: rollback is a separate role")
+        yield SettingProblem(
+            "http.rollback_token",
+            source,
+            "must differ from http.token: rollback is a separate role",
+        )

@@ -20,7 +20,14 @@ from typing import Any, Final, Literal, TextIO
 
 import stamina.instrumentation
 import structlog
-from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, ProcessCollector, generate_latest
+from prometheus_client import (
+    CollectorRegistry,
+    Counter,
+    Gauge,
+    Histogram,
+    ProcessCollector,
+    generate_latest,
+)
 from structlog.contextvars import bound_contextvars, merge_contextvars
 from structlog.typing import EventDict, Processor, WrappedLogger
 
@@ -44,7 +51,11 @@ _SECRET_TEXT: Final = re.compile(
 )
 # These libraries log one line per request at their
 # usual level: a hostile client could fill the log.
-_LIBRARIES: Final = {"uvicorn": logging.ERROR, "asyncio": logging.WARNING, "botocore": logging.WARNING}
+_LIBRARIES: Final = {
+    "uvicorn": logging.ERROR,
+    "asyncio": logging.WARNING,
+    "botocore": logging.WARNING,
+}
 
 
 def configure_logging(chosen: LogFormat, level: str, stream: TextIO | None = None) -> None:
@@ -112,7 +123,11 @@ def warnings_for_people() -> Iterator[None]:
 
 
 def bound(
-    *, scope: str | None = None, event_id: str | None = None, state_id: str | None = None, sequence: int | None = None
+    *,
+    scope: str | None = None,
+    event_id: str | None = None,
+    state_id: str | None = None,
+    sequence: int | None = None,
 ) -> AbstractContextManager[None]:
     """Add these fields to all log events within the block.
 
@@ -175,21 +190,27 @@ def _printable(text: str) -> str:
     if text.isprintable():
         return text
     return "".join(
-        character if character.isprintable() else character.encode("unicode_escape").decode() for character in text
+        character if character.isprintable() else character.encode("unicode_escape").decode()
+        for character in text
     )
 
 
 _ExcInfo = tuple[type[BaseException], BaseException, TracebackType | None]
 
 _JSON: Final[list[Processor]] = [
-    structlog.processors.ExceptionRenderer(structlog.tracebacks.ExceptionDictTransformer(show_locals=False)),
+    structlog.processors.ExceptionRenderer(
+        structlog.tracebacks.ExceptionDictTransformer(show_locals=False)
+    ),
     _redact,
     structlog.processors.JSONRenderer(),
 ]
 
 
 def _console(*, colours: bool) -> list[Processor]:
-    return [_redact, structlog.dev.ConsoleRenderer(colors=colours, exception_formatter=_write_traceback)]
+    return [
+        _redact,
+        structlog.dev.ConsoleRenderer(colors=colours, exception_formatter=_write_traceback),
+    ]
 
 
 def _write_traceback(stream: TextIO, exc_info: _ExcInfo) -> None:
@@ -241,9 +262,9 @@ class Metrics:
         """Create a catalogue. `version` and `renderer` are labels of rebundle_build_info."""
         registry = CollectorRegistry(auto_describe=True)
         ProcessCollector(registry=registry)
-        Gauge("rebundle_build_info", "Always 1.", ["version", "renderer"], registry=registry).labels(
-            version, renderer
-        ).set(1)
+        Gauge(
+            "rebundle_build_info", "Always 1.", ["version", "renderer"], registry=registry
+        ).labels(version, renderer).set(1)
 
         def counter(name: str, meaning: str, *labels: str) -> Counter:
             return Counter(f"rebundle_{name}", meaning, labels, registry=registry)
@@ -253,11 +274,17 @@ class Metrics:
 
         return cls(
             registry=registry,
-            events_accepted=counter("events_accepted_total", "Events made durable.", "intake", "type"),
-            events_rejected=counter("events_rejected_total", "Requests refused.", "intake", "reason"),
+            events_accepted=counter(
+                "events_accepted_total", "Events made durable.", "intake", "type"
+            ),
+            events_rejected=counter(
+                "events_rejected_total", "Requests refused.", "intake", "reason"
+            ),
             events_settled=counter("events_settled_total", "Events settled in a scope.", "outcome"),
             publications=counter("publications_total", "Changes of a pointer.", "scope", "kind"),
-            publish_conflicts=counter("publish_conflicts_total", "Lost compare-and-swaps.", "scope"),
+            publish_conflicts=counter(
+                "publish_conflicts_total", "Lost compare-and-swaps.", "scope"
+            ),
             publish_seconds=Histogram(
                 "rebundle_publish_seconds",
                 "Time from the start of a batch until its outcomes are settled.",
@@ -266,34 +293,52 @@ class Metrics:
             ),
             lane_waiting_events=gauge("lane_waiting_events", "Events waiting in a lane.", "scope"),
             lane_oldest_event_age_seconds=gauge(
-                "lane_oldest_event_age_seconds", "Age of the oldest waiting event; 0 if none waits.", "scope"
+                "lane_oldest_event_age_seconds",
+                "Age of the oldest waiting event; 0 if none waits.",
+                "scope",
             ),
             oldest_event_age_seconds=gauge(
                 "oldest_event_age_seconds", "Age of the oldest waiting event of all scopes."
             ),
             lane_failures=counter("lane_failures_total", "Failed tries of a lane.", "scope"),
             dead_letters=gauge("dead_letters", "Dead letters that no operator has settled."),
-            journal_unsettled_events=gauge("journal_unsettled_events", "Events in the journal that are not settled."),
-            pointer_sequence=gauge("pointer_sequence", "Sequence of the pointer at its last read.", "scope"),
-            last_publish_timestamp_seconds=gauge(
-                "last_publish_timestamp_seconds", "Unix time of the last change of the pointer by this daemon.", "scope"
+            journal_unsettled_events=gauge(
+                "journal_unsettled_events", "Events in the journal that are not settled."
             ),
-            live_tree_synced=gauge("live_tree_synced", "Whether the live tree follows its pointer.", "scope"),
+            pointer_sequence=gauge(
+                "pointer_sequence", "Sequence of the pointer at its last read.", "scope"
+            ),
+            last_publish_timestamp_seconds=gauge(
+                "last_publish_timestamp_seconds",
+                "Unix time of the last change of the pointer by this daemon.",
+                "scope",
+            ),
+            live_tree_synced=gauge(
+                "live_tree_synced", "Whether the live tree follows its pointer.", "scope"
+            ),
             live_tree_blocked_paths=gauge(
-                "live_tree_blocked_paths", "Paths of the live tree that could not be written or deleted.", "scope"
+                "live_tree_blocked_paths",
+                "Paths of the live tree that could not be written or deleted.",
+                "scope",
             ),
             attention_conditions=gauge(
-                "attention_conditions", "Conditions that have lasted a minute; see /attention.", "kind"
+                "attention_conditions",
+                "Conditions that have lasted a minute; see /attention.",
+                "kind",
             ),
             bucket_threads_busy=gauge("bucket_threads_busy", "Threads in a call to the bucket."),
             bucket_oldest_call_seconds=gauge(
-                "bucket_oldest_call_seconds", "Age of the oldest running call to the bucket; 0 without one."
+                "bucket_oldest_call_seconds",
+                "Age of the oldest running call to the bucket; 0 without one.",
             ),
             http_connections_closed=counter(
-                "http_connections_closed_total", "Connections that the server closed or refused.", "reason"
+                "http_connections_closed_total",
+                "Connections that the server closed or refused.",
+                "reason",
             ),
             deletion_refused_scopes=gauge(
-                "deletion_refused_scopes", "Scopes where collection releases objects but may not delete them."
+                "deletion_refused_scopes",
+                "Scopes where collection releases objects but may not delete them.",
             ),
         )
 

@@ -245,9 +245,9 @@ class Worker:
     async def _scopes_at(self, accepted: datetime) -> tuple[str, ...]:
         """The scopes of the bucket when an event was accepted, and those that may be created yet.
 
-        The listing begins after the event was accepted. A lane without a scope in the bucket is kept
-        only if an event waited in it when the listing began. That event may create the scope, so
-        every lane counts. If it does not, the lane ignores the event.
+        The listing begins after the event was accepted. A lane without a scope in the bucket is
+        kept only if an event waited in it when the listing began. That event may create the scope,
+        so every lane counts. If it does not, the lane ignores the event.
         """
         listing = self._listed
         if (
@@ -261,18 +261,23 @@ class Worker:
     async def _list(self) -> _Listing:
         """The scopes that the bucket has now.
 
-        In a folder that cannot be listed, the scopes known from the last listing and from the source
-        count.
+        In a folder that cannot be listed, the scopes known from the last listing and from the
+        source count.
         """
         began_at, began = self._runtime.now(), self._runtime.monotonic()
         # With the scopes of a wrong bucket, an event would miss scopes of the right one.
         scopes = await self._bucket.reading(self._scopes)
         names, unreadable = set(map(str, scopes)), dict(scopes.unreadable)
         if unreadable:
-            known = await self._source.published_scopes() | (self._listed.scopes if self._listed else frozenset())
+            known = await self._source.published_scopes() | (
+                self._listed.scopes if self._listed else frozenset()
+            )
             names |= {name for name in known if name.partition("/")[0] in unreadable}
         if unreadable.keys() - self._unreadable_folders.keys():
-            log.warning("folders of the bucket cannot be read; every other scope continues", folders=unreadable)
+            log.warning(
+                "folders of the bucket cannot be read; every other scope continues",
+                folders=unreadable,
+            )
         self._unreadable_folders = unreadable
         self._listed = _Listing(began_at, began, frozenset(names))
         self._remove_lanes(self._listed)
@@ -291,7 +296,11 @@ class Worker:
         """Remove lanes whose events had outcomes before a listing began that lacks their scope."""
         for lane in self.lanes:
             name = str(lane.scope)
-            if name in listing.scopes or lane.idle_since is None or lane.idle_since >= listing.began:
+            if (
+                name in listing.scopes
+                or lane.idle_since is None
+                or lane.idle_since >= listing.began
+            ):
                 continue
             del self._lanes[name]
             self._tasks.pop(name).cancel()
@@ -313,25 +322,28 @@ class Worker:
     async def _compare(self, scope: Scope) -> None:
         """Have a source that was restored from a backup take a new instance (protocol 2).
 
-        It was restored if the bucket has folded positions beyond the highest one that the source had
-        when it was opened. New events may have reached these positions since, and the pointer would
-        count them as folded. Deliveries under the old instance are then no longer unsettled; they
-        come again under the new one.
+        It was restored if the bucket has folded positions beyond the highest one that the source
+        had when it was opened. New events may have reached these positions since, and the pointer
+        would count them as folded. Deliveries under the old instance are then no longer unsettled;
+        they come again under the new one.
         """
         if scope in self._compared:
             return
         instance = self._source.instance
         recorded = (await self._reader.pointer(scope)).pointer.positions.get(instance, 0)
         if recorded > self._opened_at:
-            log.warning("journal is older than the bucket, continues under a new id", scope=str(scope))
+            log.warning(
+                "journal is older than the bucket, continues under a new id", scope=str(scope)
+            )
             await self._renew(Position(instance, recorded))
         self._compared.add(scope)
 
     async def _renew(self, passed: Position) -> None:
         """Have the source take a new instance, unless it has done so already.
 
-        `passed`: the last position of the source that a bucket has folded. The lock waits for batches
-        in progress: they have positions of the old instance, and would commit them but settle none.
+        `passed`: the last position of the source that a bucket has folded. The lock waits for
+        batches in progress: they have positions of the old instance, and would commit them but
+        settle none.
         """
         async with self._instance.exclusive():
             if self._source.instance == passed.instance:
@@ -411,7 +423,9 @@ class Worker:
             return reason_of(error)
         return None
 
-    async def _retry_until_done(self, what: str, work: Callable[[], Awaitable[None]], waits: "Lane | Worker") -> None:
+    async def _retry_until_done(
+        self, what: str, work: Callable[[], Awaitable[None]], waits: "Lane | Worker"
+    ) -> None:
         """Try until it succeeds. Each failure is logged and set on the lane or worker."""
         tries = stamina.retry_context(
             on=Exception,
@@ -435,7 +449,12 @@ class Worker:
         if isinstance(failure, NeedsOperator):
             # The trace of a repeated failure is logged once.
             trace = error if failure != waits.failure else None
-            log.error("waits for an operator, tried again", waits=what, reason=failure.reason, exc_info=trace)
+            log.error(
+                "waits for an operator, tried again",
+                waits=what,
+                reason=failure.reason,
+                exc_info=trace,
+            )
         else:
             log.warning("waits, tried again", waits=what, reason=failure.reason)
         waits.failure = failure
@@ -460,7 +479,12 @@ class Worker:
         A crash after a commit leaves a live tree out of date, and no further event would update it.
         """
         async with asyncio.TaskGroup() as group:
-            await every(self._live_tree_seconds, self._runtime, partial(self._begin_passes, group), jitter=True)
+            await every(
+                self._live_tree_seconds,
+                self._runtime,
+                partial(self._begin_passes, group),
+                jitter=True,
+            )
 
     async def _begin_passes(self, group: asyncio.TaskGroup) -> None:
         """Start a pass for each scope without waiting for its end: no scope waits for another."""

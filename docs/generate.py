@@ -1,4 +1,7 @@
-"""Writes the pages that are made from the code: `python docs/generate.py`. A test compares them with the code."""
+"""Writes the pages that are made from the code: `python docs/generate.py`.
+
+A test compares the pages with the code.
+"""
 
 import sys
 from collections.abc import Iterator
@@ -24,8 +27,9 @@ with its source, `config show` each value and its source, and `config schema` pr
 for editors.
 
 A secret comes from the file that its `_file` setting names, else from its variable, else from
-`$CREDENTIALS_DIRECTORY/http-token` or `http-rollback-token`; never from a flag or the TOML file. One group may read the
-file, and nobody else (0600, 0640, 0440); it is read again when it changes.
+`$CREDENTIALS_DIRECTORY/http-token` or `http-rollback-token`; never from a flag or the TOML file.
+The file may be readable by its owner and one group only (0600, 0640, 0440). It is read again when
+it changes.
 
 ```toml
 bucket = "/srv/bundles"
@@ -43,10 +47,11 @@ render.restart = "always"
 render.labels.line = "north"
 ```
 
-A scope may have its own settings in `[scopes."BUNDLE/TARGET"]`. They are possible only in the file, because no variable
-can name a scope. Its `render` may set any part of the `render` below. Labels, registries and amounts are merged; where
-both set the same one, the scope's value applies. Its `templates` override the templates for all scopes. A change takes
-effect when the daemon starts again, and is published by the next event of the scope or by `rebundle republish`. See
+A scope may have its own settings in `[scopes."BUNDLE/TARGET"]`. They are possible only in the file,
+because no variable can name a scope. Its `render` may set any part of the `render` below. Labels,
+registries and amounts are merged; where both set the same one, the scope's value applies. Its
+`templates` override the templates for all scopes. A change takes effect when the daemon starts
+again, and is published by the next event of the scope or by `rebundle republish`. See
 [customising.md](customising.md).
 
 | setting | variable | default | meaning |
@@ -59,9 +64,9 @@ _CLI_HEAD = """\
 
 Generated from the help of the command by `python docs/generate.py`.
 
-Every command works on the bucket directly, with the same compare-and-swap as the daemon. It does not
-matter whether a daemon is running. The bucket is `--bucket`, else `REBUNDLE_BUCKET`, else that of the
-settings file, else `var/bucket`.
+Every command works on the bucket directly, with the same compare-and-swap as the daemon. It does
+not matter whether a daemon is running. The bucket is `--bucket`, else `REBUNDLE_BUCKET`, else that
+of the settings file, else `var/bucket`.
 
 Data goes to standard output, messages to standard error. `-o json` and `-o yaml` print one document
 with `schemaVersion` 1: within a version, fields are only added. Output is not coloured if standard
@@ -84,7 +89,8 @@ def cli_page() -> str:
 def settings_page() -> str:
     """The reference of all settings."""
     return _SETTINGS_HEAD + "".join(
-        f"| `{name}` | {variable} | {default} | {words} |\n" for name, variable, default, words in rows()
+        f"| `{name}` | {variable} | {default} | {words} |\n"
+        for name, variable, default, words in rows()
     )
 
 
@@ -101,7 +107,11 @@ def rows() -> Iterator[tuple[str, str, str, str]]:
 
 def _row(path: tuple[str, ...], field: Any) -> tuple[str, str, str, str]:
     default = field.get_default(call_default_factory=True)
-    shown = "" if default in (None, ()) or isinstance(default, SecretStr | BaseModel | dict) else f"`{default}`"
+    shown = (
+        ""
+        if default in (None, ()) or isinstance(default, SecretStr | BaseModel | dict)
+        else f"`{default}`"
+    )
     variable = "" if path == ("scopes",) else f"`{PREFIX}{'__'.join(path).upper()}`"
     return ".".join(path), variable, shown, field.description or ""
 

@@ -12,7 +12,9 @@ MODEL_VERSION_CREATED: Final = "io.rebundle.model_version.created.v1"
 MODEL_VERSION_UPDATED: Final = "io.rebundle.model_version.updated.v1"
 BUNDLE_STATE_CREATED: Final = "io.rebundle.bundle_state.created.v1"
 ROLLBACK_REQUESTED: Final = "io.rebundle.bundle.rollback_requested.v1"
-KNOWN_TYPES: Final = frozenset({MODEL_VERSION_CREATED, MODEL_VERSION_UPDATED, BUNDLE_STATE_CREATED, ROLLBACK_REQUESTED})
+KNOWN_TYPES: Final = frozenset(
+    {MODEL_VERSION_CREATED, MODEL_VERSION_UPDATED, BUNDLE_STATE_CREATED, ROLLBACK_REQUESTED}
+)
 
 
 @dataclass(frozen=True, slots=True, weakref_slot=True)

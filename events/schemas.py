@@ -9,11 +9,23 @@ import re
 from collections.abc import Iterator, Mapping
 from typing import Annotated, Any, Final, Literal
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, StringConstraints, ValidationError
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    ConfigDict,
+    Field,
+    StringConstraints,
+    ValidationError,
+)
 from pydantic_core import ErrorDetails
 
 from events.errors import Problem
-from events.model import BUNDLE_STATE_CREATED, MODEL_VERSION_CREATED, MODEL_VERSION_UPDATED, ROLLBACK_REQUESTED
+from events.model import (
+    BUNDLE_STATE_CREATED,
+    MODEL_VERSION_CREATED,
+    MODEL_VERSION_UPDATED,
+    ROLLBACK_REQUESTED,
+)
 from events.strict_json import MOST_PROBLEMS, below, described
 
 DERIVED_PREFIX: Final = "derived-"
@@ -25,13 +37,18 @@ _STATE_ID: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}")
 
 def _state_id(text: str) -> str:
     if not _STATE_ID.fullmatch(text):
-        raise ValueError("must start with a letter or digit and hold only letters, digits and . _ - (128 at most)")
+        raise ValueError(
+            "must start with a letter or digit and hold only letters, digits and . _ - (128 "
+            "at most)"
+        )
     return text
 
 
 def _explicit_state_id(text: str) -> str:
     if text.startswith(DERIVED_PREFIX):
-        raise ValueError(f"must not start with {DERIVED_PREFIX!r}: such ids are made from model versions")
+        raise ValueError(
+            f"must not start with {DERIVED_PREFIX!r}: such ids are made from model versions"
+        )
     return text
 
 
@@ -93,7 +110,10 @@ class ModelVersion(_Data):
 
     model: dict[str, Any]
     # Not strict, because JSON has no tuples. The elements are still strict.
-    bundles: Annotated[tuple[BundleReference, ...], Field(strict=False, min_length=1, max_length=1000)] | None = None
+    bundles: (
+        Annotated[tuple[BundleReference, ...], Field(strict=False, min_length=1, max_length=1000)]
+        | None
+    ) = None
     """None means every bundle that has the model."""
     tags: dict[str, str] | None = None
     aliases: list[str] | None = None
@@ -140,7 +160,10 @@ def problems_of(error: ValidationError, root: str, data: Any) -> tuple[Problem, 
     problems = tuple(merged.values())
     if len(problems) <= MOST_PROBLEMS:
         return problems
-    return (*problems[:MOST_PROBLEMS], Problem(root, f"has {len(problems) - MOST_PROBLEMS} more problems"))
+    return (
+        *problems[:MOST_PROBLEMS],
+        Problem(root, f"has {len(problems) - MOST_PROBLEMS} more problems"),
+    )
 
 
 def _follows_from_others(detail: ErrorDetails) -> bool:
@@ -215,4 +238,6 @@ def _expected(detail: ErrorDetails) -> str:
     words = _EXPECTED.get(detail["type"])
     if words is None:
         return detail["msg"].replace("Input should be", "must be")
-    return words.format(**detail.get("ctx", {})).replace("at least 1 characters", "at least 1 character")
+    return words.format(**detail.get("ctx", {})).replace(
+        "at least 1 characters", "at least 1 character"
+    )

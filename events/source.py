@@ -83,7 +83,9 @@ class EventSource(Protocol):
         """
         ...
 
-    async def waiting(self, scope: str, upto: Position | None = None, most: int = 1_000) -> Sequence[Delivery]:
+    async def waiting(
+        self, scope: str, upto: Position | None = None, most: int = 1_000
+    ) -> Sequence[Delivery]:
         """The unsettled deliveries in `scope`, in order, up to a position and at most `most`.
 
         Events behind `upto` may not be assigned yet. The result is current: it has no event that an
@@ -91,7 +93,9 @@ class EventSource(Protocol):
         """
         ...
 
-    async def recorded(self, scope: str, positions: Sequence[Position]) -> Mapping[Position, Sequence[Recorded]]:
+    async def recorded(
+        self, scope: str, positions: Sequence[Position]
+    ) -> Mapping[Position, Sequence[Recorded]]:
         """The recorded outcomes of these positions in `scope`, the newest last.
 
         There is one for each commit that was not withdrawn. A settled position has only its final

@@ -50,7 +50,9 @@ def loads(body: bytes, *, most_bytes: int, deepest: int = 32) -> JsonValue:
         InvalidEvent: with the JSON path of each problem; `$` is the whole body.
     """
     if len(body) > most_bytes:
-        raise InvalidEvent(Problem("$", f"must have at most {most_bytes} bytes", f"{len(body)} bytes"))
+        raise InvalidEvent(
+            Problem("$", f"must have at most {most_bytes} bytes", f"{len(body)} bytes")
+        )
     too_deep = Problem("$", f"must nest at most {deepest} levels")
     try:
         parsed = _parser.decode(_text(body))
@@ -82,7 +84,11 @@ def described(value: object) -> str:
     match value:
         case str():
             text = repr(value[:_SHOWN])
-            return text if len(value) <= _SHOWN else f"{text} and {len(value) - _SHOWN} more characters"
+            return (
+                text
+                if len(value) <= _SHOWN
+                else f"{text} and {len(value) - _SHOWN} more characters"
+            )
         case dict():
             return f"an object with {len(value)} {'field' if len(value) == 1 else 'fields'}"
         case list() | tuple():
@@ -165,7 +171,11 @@ def _problems(root: Any, deepest: int) -> Iterator[Problem]:
 def _members(path: str, value: dict[str, Any] | list[Any]) -> list[tuple[str, Any]]:
     entries = value.items() if isinstance(value, dict) else enumerate(value)
     # The parser's hooks have checked numbers, true, false and null already.
-    return [(below(path, key), child) for key, child in entries if isinstance(child, str | dict | list | _Refused)]
+    return [
+        (below(path, key), child)
+        for key, child in entries
+        if isinstance(child, str | dict | list | _Refused)
+    ]
 
 
 def _unprintable(path: str, text: str) -> Iterator[Problem]:

@@ -31,7 +31,9 @@ STAMP_PATH: Final = "base/.rebundle.json"
 SIGNATURE_PATH: Final = "base/bundle/proxy/bundle-signature.yaml"
 MONITORING_PATH: Final = "base/bundle/monitoring.txt"
 
-_SIGNATURE_HEADING: Final = "# Types of the models' inputs and outputs, as the registry has them. Not to be edited.\n"
+_SIGNATURE_HEADING: Final = (
+    "# Types of the models' inputs and outputs, as the registry has them. Not to be edited.\n"
+)
 _MIB: Final = 1 << 20
 
 
@@ -95,7 +97,11 @@ class Renderer:
         self._readmes = Cache[bytes](cache_bytes // 8)
 
     def render(
-        self, composition: Composition, defaults: RenderDefaults, stamp: Stamp, templates: Templates | None = None
+        self,
+        composition: Composition,
+        defaults: RenderDefaults,
+        stamp: Stamp,
+        templates: Templates | None = None,
     ) -> RenderedBundle:
         """The bundle of `composition` as state `stamp`.
 
@@ -135,15 +141,22 @@ class Renderer:
             RenderedFile(download.SCRIPT_PATH, script, executable=True),
             RenderedFile(download.MODELS_PATH, b""),
             RenderedFile(
-                example.ENV_PATH, example.env_head(templates).encode() + b"".join(model.env_lines for model in models)
+                example.ENV_PATH,
+                example.env_head(templates).encode()
+                + b"".join(model.env_lines for model in models),
             ),
-            *(RenderedFile(path, text.encode()) for path, text in example.static_files(templates).items()),
+            *(
+                RenderedFile(path, text.encode())
+                for path, text in example.static_files(templates).items()
+            ),
             *(file for model in models for file in model.files),
         ]
         # Texts sort like their bytes in UTF-8.
         return RenderedBundle(tuple(sorted(files, key=attrgetter("path"))))
 
-    def _fragments_of(self, composition: Composition, context: RenderContext) -> list[ModelFragment]:
+    def _fragments_of(
+        self, composition: Composition, context: RenderContext
+    ) -> list[ModelFragment]:
         context_key = context.key
         keys = [(model.canonical, context_key) for model in composition.models]
         cached = self._fragments.get_all(keys)
@@ -152,7 +165,9 @@ class Renderer:
             for model, key, fragment in zip(composition.models, keys, cached, strict=True)
         ]
 
-    def _render_and_cache(self, model: Model, key: tuple[str, str], context: RenderContext) -> ModelFragment:
+    def _render_and_cache(
+        self, model: Model, key: tuple[str, str], context: RenderContext
+    ) -> ModelFragment:
         fragment = _render_model(model, context)
         self._fragments.put(key, fragment, fragment.size + len(model.canonical))
         return fragment
@@ -184,7 +199,11 @@ class Renderer:
         return cached
 
     def _readme(
-        self, composition: Composition, context: RenderContext, models: list[ModelFragment], proxy: bytes
+        self,
+        composition: Composition,
+        context: RenderContext,
+        models: list[ModelFragment],
+        proxy: bytes,
     ) -> bytes:
         defaults = context.defaults
         other_images = (defaults.download_image, defaults.router_image, composition.proxy.image)

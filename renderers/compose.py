@@ -20,7 +20,15 @@ from typing import Final, Literal
 from renderers import images, yaml_templates
 from renderers.errors import TemplateFault
 from renderers.identifiers import variable_name
-from renderers.model import Amounts, Composition, Model, RenderDefaults, Resources, canonical_digest, canonical_json
+from renderers.model import (
+    Amounts,
+    Composition,
+    Model,
+    RenderDefaults,
+    Resources,
+    canonical_digest,
+    canonical_json,
+)
 from renderers.template_set import Templates
 
 PATH: Final = "base/bundle/docker-compose.yaml"
@@ -28,8 +36,24 @@ _HOLE: Final = b'"<content_digest>"'
 _SERVICES: Final = "services:\n"
 _FOOTER: Final = "networks.yaml"
 _KNOWN: Final = (
-    *("bundle", "network", "target_scalar", "restart", "image", "content_digest", "model_id", "variable"),
-    *("model_digest", "batching_digest", "cpu_limit", "mem_limit", "cpu_reservation", "mem_reservation"),
+    *(
+        "bundle",
+        "network",
+        "target_scalar",
+        "restart",
+        "image",
+        "content_digest",
+        "model_id",
+        "variable",
+    ),
+    *(
+        "model_digest",
+        "batching_digest",
+        "cpu_limit",
+        "mem_limit",
+        "cpu_reservation",
+        "mem_reservation",
+    ),
 )
 _FILLED: Final = re.compile(rf"{'|'.join(_KNOWN)}|(?:device|label_key|label_value):[0-9]+")
 _MEMORY_UNITS: Final = ((1 << 30, "g"), (1 << 20, "m"), (1 << 10, "k"), (1, "b"))
@@ -45,14 +69,18 @@ class RenderContext:
     templates: Templates
 
     @classmethod
-    def of(cls, composition: Composition, defaults: RenderDefaults, templates: Templates) -> "RenderContext":
+    def of(
+        cls, composition: Composition, defaults: RenderDefaults, templates: Templates
+    ) -> "RenderContext":
         """The context of a composition with these defaults and templates."""
         return cls(composition.bundle.name, composition.bundle.target, defaults, templates)
 
     @property
     def key(self) -> str:
         """A cache key: equal for equal contexts."""
-        return canonical_json([self.bundle, self.target, self.defaults.digest, self.templates.digest])
+        return canonical_json(
+            [self.bundle, self.target, self.defaults.digest, self.templates.digest]
+        )
 
     @property
     def labels(self) -> list[tuple[str, str]]:
@@ -89,7 +117,9 @@ class ResourceDefaults:
 def model_digest(model: Model) -> str:
     """16 hex digits that change when the service must restart to serve the right files."""
     artifact = model.artifact
-    return canonical_digest([model.version, artifact.uri, artifact.digest, model.serving_version])[:16]
+    return canonical_digest([model.version, artifact.uri, artifact.digest, model.serving_version])[
+        :16
+    ]
 
 
 def header(context: RenderContext) -> bytes:
@@ -97,7 +127,9 @@ def header(context: RenderContext) -> bytes:
     return context.templates.text("header.yaml").encode()
 
 
-def model_block(model: Model, context: RenderContext, resources: ResourceDefaults, batching: str | None) -> bytes:
+def model_block(
+    model: Model, context: RenderContext, resources: ResourceDefaults, batching: str | None
+) -> bytes:
     """The service of a model; `batching` is the text of its batching file if batching is on."""
     gpu = model.serving.gpu
     devices = (gpu.device_ids or ()) if gpu else ()
@@ -124,7 +156,9 @@ def model_block(model: Model, context: RenderContext, resources: ResourceDefault
 
 def download_block(context: RenderContext) -> bytes:
     """The service model_download, with the placeholder of its digest."""
-    return _fixed_block("model_download.yaml", context.pulled_from(context.defaults.download_image), context)
+    return _fixed_block(
+        "model_download.yaml", context.pulled_from(context.defaults.download_image), context
+    )
 
 
 def router_block(context: RenderContext) -> bytes:
@@ -157,10 +191,14 @@ def sample(platform: str, templates: Templates, gpu: Literal["all"] | None = Non
 
 
 def _fixed_block(name: str, image: str, context: RenderContext) -> bytes:
-    return _block(_template(context.templates, name, labels=len(context.labels)), {"image": image}, context)
+    return _block(
+        _template(context.templates, name, labels=len(context.labels)), {"image": image}, context
+    )
 
 
-def _block(template: yaml_templates.Template, values: Mapping[str, str], context: RenderContext) -> bytes:
+def _block(
+    template: yaml_templates.Template, values: Mapping[str, str], context: RenderContext
+) -> bytes:
     text = template.filled({**values, **_context_values(context)})
     return text.removeprefix(_SERVICES).encode()
 
@@ -174,7 +212,9 @@ def _context_values(context: RenderContext) -> dict[str, str]:
     }
     for index, (key, value) in enumerate(context.labels):
         values[f"label_key:{index}"] = key
-        values[f"label_value:{index}"] = value.replace("$", "$$")  # Compose interpolates label values
+        values[f"label_value:{index}"] = value.replace(
+            "$", "$$"
+        )  # Compose interpolates label values
     return values
 
 
@@ -198,10 +238,14 @@ def _template(
         where = f"line {error.line} of its output, {lines[error.line - 1].strip()!r}"
         message = f"its output is not valid YAML for a service: {error} ({where})"
         raise TemplateFault(name, error.line, message) from error
-    if name != _FOOTER and (not text.startswith(_SERVICES) or [*map(len, template.outline.values())] != [1]):
+    if name != _FOOTER and (
+        not text.startswith(_SERVICES) or [*map(len, template.outline.values())] != [1]
+    ):
         message = f"must begin with {_SERVICES.strip()!r}, and have one service below it"
         raise TemplateFault(name, 1, message)
-    unknown_names = [placeholder for placeholder in template.names if not _FILLED.fullmatch(placeholder)]
+    unknown_names = [
+        placeholder for placeholder in template.names if not _FILLED.fullmatch(placeholder)
+    ]
     for unknown in sorted(unknown_names):
         line = next(number for number, line in enumerate(lines, 1) if f"<{unknown}>" in line)
         near = difflib.get_close_matches(unknown, _KNOWN, n=1)

@@ -20,7 +20,12 @@ _STATIC: Final = {
     "example/creds/bundle/.env": "creds.env",
     "example/creds/bundle/gcs.json": "gcs.json",
 }
-_WRAPPED: Final = ("max_batch_size", "batch_timeout_micros", "max_enqueued_batches", "num_batch_threads")
+_WRAPPED: Final = (
+    "max_batch_size",
+    "batch_timeout_micros",
+    "max_enqueued_batches",
+    "num_batch_threads",
+)
 
 
 def static_files(templates: Templates) -> dict[str, str]:
@@ -36,7 +41,9 @@ def env_head(templates: Templates) -> str:
 def env_lines(model: Model, resources: ResourceDefaults, templates: Templates) -> str:
     """The lines of one model in conf/bundle/.env."""
     name = variable_name(model.id)
-    return templates.render("serving.env", service=f"s{model.id}s", variable=name, allotment=resources)
+    return templates.render(
+        "serving.env", service=f"s{model.id}s", variable=name, allotment=resources
+    )
 
 
 def batching_path(model: Model) -> str | None:

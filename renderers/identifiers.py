@@ -17,11 +17,14 @@ _SLUG: Final = re.compile(r"[a-z0-9]([a-z0-9_-]*[a-z0-9])?")
 _VERSION: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9._+-]{0,127}")
 _DIGEST: Final = re.compile(r"sha256:[0-9a-f]{64}")
 _DEVICE: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9:._-]{0,63}")
-_MEMORY: Final = re.compile(r"([0-9]{1,15}(?:\.[0-9]{1,3})?)(b|k|kb|kib|m|mb|mib|g|gb|gib)", re.IGNORECASE)
+_MEMORY: Final = re.compile(
+    r"([0-9]{1,15}(?:\.[0-9]{1,3})?)(b|k|kb|kib|m|mb|mib|g|gb|gib)", re.IGNORECASE
+)
 _LABEL_KEY: Final = re.compile(r"[a-z0-9]([a-z0-9._-]{0,61}[a-z0-9])?")
 
 # The grammar of the distribution project's reference package, in its lower-case path form.
-_DOMAIN = r"(?:[A-Za-z0-9](?:[A-Za-z0-9-]*[A-Za-z0-9])?)(?:\.[A-Za-z0-9](?:[A-Za-z0-9-]*[A-Za-z0-9])?)*(?::[0-9]{1,5})?"
+_HOST_LABEL = r"[A-Za-z0-9](?:[A-Za-z0-9-]*[A-Za-z0-9])?"
+_DOMAIN = rf"(?:{_HOST_LABEL})(?:\.{_HOST_LABEL})*(?::[0-9]{{1,5}})?"
 _COMPONENT = r"[a-z0-9]+(?:(?:\.|_|__|-+)[a-z0-9]+)*"
 _IMAGE: Final = re.compile(
     rf"(?:{_DOMAIN}/)?{_COMPONENT}(?:/{_COMPONENT})*(?::[A-Za-z0-9_][A-Za-z0-9_.-]{{0,127}})?(?:@sha256:[0-9a-f]{{64}})?"
@@ -33,7 +36,9 @@ _REGISTRY_PREFIX: Final = re.compile(rf"{_DOMAIN}(?:/{_COMPONENT})*")
 # The bucket rule is the stricter one of S3 and GCS. The key rule allows what rclone, a shell `read`
 # and a YAML scalar all take literally: a space would end the shell's field, and a colon could start
 # an rclone option.
-_URI: Final = re.compile(r"(s3|gs)://([a-z0-9][a-z0-9._-]{1,61}[a-z0-9])/([A-Za-z0-9._=+@,~/-]{1,1024})")
+_URI: Final = re.compile(
+    r"(s3|gs)://([a-z0-9][a-z0-9._-]{1,61}[a-z0-9])/([A-Za-z0-9._=+@,~/-]{1,1024})"
+)
 
 MODEL_ID_LENGTH: Final = 61  # s<id>s is a DNS label
 BUNDLE_LENGTH: Final = 57  # <bundle>-nginx is a DNS label
@@ -57,7 +62,10 @@ def _slug(longest: int) -> AfterValidator:
 
 def _version(text: str) -> str:
     if not _VERSION.fullmatch(text):
-        raise ValueError("must start with a letter or digit and hold only letters, digits and . _ + - (128 at most)")
+        raise ValueError(
+            "must start with a letter or digit and hold only letters, digits and . _ + - (128 "
+            "at most)"
+        )
     return text
 
 
@@ -76,14 +84,22 @@ def _device(text: str) -> str:
 def _image(text: str) -> str:
     if len(text) > 512 or not _IMAGE.fullmatch(text):
         raise ValueError(
-            "must be an image reference such as registry.example.com/team/image:1.0 (512 characters at most)"
+            "must be an image reference such as registry.example.com/team/image:1.0 (512 "
+            "characters at most)"
         )
     return text
 
 
 def _registry_host(text: str) -> str:
-    if len(text) > 255 or not _REGISTRY.fullmatch(text) or not ("." in text or ":" in text or text == "localhost"):
-        raise ValueError("must be a registry's host as images name it, such as docker.io or registry.example.com:5000")
+    if (
+        len(text) > 255
+        or not _REGISTRY.fullmatch(text)
+        or not ("." in text or ":" in text or text == "localhost")
+    ):
+        raise ValueError(
+            "must be a registry's host as images name it, such as docker.io or "
+            "registry.example.com:5000"
+        )
     return text
 
 
@@ -111,7 +127,10 @@ def _uri(text: str) -> str:
 def _plain_text(text: str) -> str:
     for character in text:
         if unicodedata.category(character) in {"Cc", "Cf", "Cs", "Co", "Cn", "Zl", "Zp"}:
-            raise ValueError(f"must have no control, direction or unassigned character (found U+{ord(character):04X})")
+            raise ValueError(
+                "must have no control, direction or unassigned character (found "
+                f"U+{ord(character):04X})"
+            )
     return text
 
 
@@ -133,7 +152,10 @@ def _memory(value: Any) -> int:
     else:
         match = _MEMORY.fullmatch(value) if isinstance(value, str) else None
         if match is None:
-            raise ValueError("must be an amount with the unit b, k, m or g, such as 512m or 4g, or a number of bytes")
+            raise ValueError(
+                "must be an amount with the unit b, k, m or g, such as 512m or 4g, or a number "
+                "of bytes"
+            )
         amount = int(Decimal(match[1]) * _MEMORY_UNITS[match[2][0].lower()])
     if not 0 <= amount <= 1 << 50:
         raise ValueError("must be from 0 to 1 PiB")
@@ -143,7 +165,8 @@ def _memory(value: Any) -> int:
 def _label_key(text: str) -> str:
     if not _LABEL_KEY.fullmatch(text) or text.startswith(("com.docker.", "bundle.")):
         raise ValueError(
-            "must be lower-case letters, digits and . _ - (63 at most), and not start with com.docker. or bundle."
+            "must be lower-case letters, digits and . _ - (63 at most), and not start with "
+            "com.docker. or bundle."
         )
     return text
 
@@ -154,9 +177,13 @@ ModelId = Annotated[_Text, _slug(MODEL_ID_LENGTH)]
 BundleName = Annotated[_Text, _slug(BUNDLE_LENGTH)]
 TargetName = Annotated[_Text, _slug(TARGET_LENGTH)]
 ModelVersion = Annotated[_Text, AfterValidator(_version)]
-DisplayName = Annotated[str, StringConstraints(strict=True, min_length=1, max_length=500), AfterValidator(_plain_text)]
+DisplayName = Annotated[
+    str, StringConstraints(strict=True, min_length=1, max_length=500), AfterValidator(_plain_text)
+]
 LabelKey = Annotated[_Text, AfterValidator(_label_key)]
-LabelValue = Annotated[str, StringConstraints(strict=True, max_length=500), AfterValidator(_plain_text)]
+LabelValue = Annotated[
+    str, StringConstraints(strict=True, max_length=500), AfterValidator(_plain_text)
+]
 Digest = Annotated[_Text, AfterValidator(_digest)]
 DeviceId = Annotated[_Text, AfterValidator(_device)]
 Image = Annotated[_Text, AfterValidator(_image)]

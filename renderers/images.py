@@ -27,7 +27,9 @@ def folder(image: str) -> str:
 def _split(image: str) -> tuple[str, str]:
     """Host and path, as in `splitDockerDomain` of the distribution project's reference package."""
     first, slash, rest = image.partition("/")
-    is_host = slash and ("." in first or ":" in first or first == "localhost" or first != first.lower())
+    is_host = slash and (
+        "." in first or ":" in first or first == "localhost" or first != first.lower()
+    )
     host, path = (first, rest) if is_host else (_DOCKER_HUB, image)
     if host == _OLD_DOCKER_HUB:
         host = _DOCKER_HUB

@@ -50,14 +50,20 @@ class BundleLimits(Value):
 
     model_config = ConfigDict(extra="forbid")
 
-    models: Annotated[_Count, Field(le=MOST_MODELS)] = Field(2_000, description="Models of one bundle.")
+    models: Annotated[_Count, Field(le=MOST_MODELS)] = Field(
+        2_000, description="Models of one bundle."
+    )
     files: _Count = Field(5_000, description="Files of one rendered bundle.")
     # The upper bound is the largest manifest that readers accept (daemon.publishing.sizes).
     composition_bytes: Annotated[_Count, Field(le=32 << 20)] = Field(
         8 << 20, description="A composition's canonical JSON, in bytes; at most 33554432."
     )
-    signature_bytes: _Count = Field(1 << 20, description="A proxy's signature document, in bytes of JSON.")
-    signature_depth: _Count = Field(24, description="Levels of nesting in a proxy's signature document.")
+    signature_bytes: _Count = Field(
+        1 << 20, description="A proxy's signature document, in bytes of JSON."
+    )
+    signature_depth: _Count = Field(
+        24, description="Levels of nesting in a proxy's signature document."
+    )
 
     def check(self, composition: Composition) -> None:
         """Returns if the composition is within every limit.
@@ -75,14 +81,20 @@ class BundleLimits(Value):
             ("models", "models", len(composition.models)),
             ("files", "files", files_of(composition)),
             ("composition_bytes", "bytes", len(composition.canonical.encode())),
-            ("signature_bytes", "bytes in its proxy's signature", len(signature.canonical.encode())),
+            (
+                "signature_bytes",
+                "bytes in its proxy's signature",
+                len(signature.canonical.encode()),
+            ),
             ("signature_depth", "levels in its proxy's signature", _depth(signature.document)),
         )
         parts = {"models": ".models", "signature": ".proxy.signature"}
         for name, what, number in sizes:
             most = getattr(self, name)
             if number > most:
-                words = f"the bundle has {number} {what}; the limit is {most} (setting limits.{name})"
+                words = (
+                    f"the bundle has {number} {what}; the limit is {most} (setting limits.{name})"
+                )
                 yield Excess(parts.get(name.partition("_")[0], ""), words)
 
 
@@ -103,7 +115,9 @@ def _depth(value: Any) -> int:
     deepest, waiting = 0, [(value, 1)]
     while waiting:
         node, depth = waiting.pop()
-        children = node.values() if isinstance(node, dict) else node if isinstance(node, list) else None
+        children = (
+            node.values() if isinstance(node, dict) else node if isinstance(node, list) else None
+        )
         if children is not None:
             deepest = max(deepest, depth)
             waiting += [(child, depth + 1) for child in children]

@@ -13,7 +13,15 @@ from functools import cached_property
 from itertools import pairwise
 from typing import Annotated, Any, Final, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, JsonValue, ValidationInfo, field_validator, model_validator
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    JsonValue,
+    ValidationInfo,
+    field_validator,
+    model_validator,
+)
 
 from renderers import identifiers as rules
 from renderers import platforms
@@ -24,7 +32,9 @@ MOST_MODELS: Final = 10_000
 _LARGEST_VERSION: Final = 2**31 - 1
 
 
-_CANONICAL: Final = json.JSONEncoder(sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False)
+_CANONICAL: Final = json.JSONEncoder(
+    sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False
+)
 
 
 def canonical_json(value: object) -> str:
@@ -118,7 +128,9 @@ class Gpu(Value):
     """The GPUs that a service can use: a number of them, all, or certain devices."""
 
     count: Annotated[int, Field(strict=True, ge=1, le=1024)] | Literal["all"] | None = None
-    device_ids: Annotated[tuple[rules.DeviceId, ...], Field(min_length=1, max_length=64)] | None = None
+    device_ids: Annotated[tuple[rules.DeviceId, ...], Field(min_length=1, max_length=64)] | None = (
+        None
+    )
 
     @model_validator(mode="after")
     def _one_of_two(self) -> Self:
@@ -139,10 +151,14 @@ class BatchingParameters(Value):
     model_config = ConfigDict(extra="forbid")
 
     max_batch_size: _Positive | None = None
-    batch_timeout_micros: Annotated[int, Field(strict=True, ge=0, le=_LARGEST_VERSION)] | None = None
+    batch_timeout_micros: Annotated[int, Field(strict=True, ge=0, le=_LARGEST_VERSION)] | None = (
+        None
+    )
     max_enqueued_batches: _Positive | None = None
     num_batch_threads: _Positive | None = None
-    allowed_batch_sizes: Annotated[tuple[_Positive, ...], Field(min_length=1, max_length=64)] | None = None
+    allowed_batch_sizes: (
+        Annotated[tuple[_Positive, ...], Field(min_length=1, max_length=64)] | None
+    ) = None
     pad_variable_length_inputs: Annotated[bool, Field(strict=True)] | None = None
 
     @property
@@ -292,7 +308,8 @@ class Proxy(Value):
     @cached_property
     def canonical(self) -> str:
         """Canonical JSON."""
-        return f'{{"image":{canonical_json(self.image)},"signature":{{"document":{self.signature.canonical}}}}}'
+        image, document = canonical_json(self.image), self.signature.canonical
+        return f'{{"image":{image},"signature":{{"document":{document}}}}}'
 
 
 class Composition(Value):
@@ -312,7 +329,10 @@ class Composition(Value):
         for model in models:
             name = rules.variable_name(model.id)
             if name in taken:
-                raise ValueError(f"must have unique ids, also with '-' read as '_': {taken[name]!r} and {model.id!r}")
+                raise ValueError(
+                    f"must have unique ids, also with '-' read as '_': {taken[name]!r} and "
+                    f"{model.id!r}"
+                )
             taken[name] = model.id
         return tuple(sorted(models, key=lambda model: model.id))
 
@@ -340,7 +360,9 @@ class Composition(Value):
         name = rules.variable_name(model.id)
         clash = next((other.id for other in others if rules.variable_name(other.id) == name), None)
         if clash is not None:
-            raise ValueError(f"ids must be unique, also with '-' read as '_': {clash!r} and {model.id!r}")
+            raise ValueError(
+                f"ids must be unique, also with '-' read as '_': {clash!r} and {model.id!r}"
+            )
         if len(others) >= MOST_MODELS:
             raise ValueError(f"a bundle has at most {MOST_MODELS} models")
         models = tuple(sorted([*others, model], key=lambda member: member.id))
@@ -365,17 +387,25 @@ class RenderDefaults(Value):
     model_config = ConfigDict(extra="forbid")
 
     download_image: rules.Image = Field(
-        "docker.io/rclone/rclone:1.71.0", description="Image of model_download: needs a shell and rclone."
+        "docker.io/rclone/rclone:1.71.0",
+        description="Image of model_download: needs a shell and rclone.",
     )
-    router_image: rules.Image = Field("docker.io/library/nginx:1.28.0-alpine", description="Image of the nginx router.")
+    router_image: rules.Image = Field(
+        "docker.io/library/nginx:1.28.0-alpine", description="Image of the nginx router."
+    )
     registries: dict[rules.RegistryHost, rules.RegistryPrefix] = Field(
         {}, description="Mirrors: for each registry in an image name, the prefix that replaces it."
     )
     restart: Literal["no", "always", "on-failure", "unless-stopped"] = Field(
-        "unless-stopped", description="Restart policy of the services; model_download always runs once."
+        "unless-stopped",
+        description="Restart policy of the services; model_download always runs once.",
     )
-    resources: Resources = Field(Resources(), description="Limits and reservations of models without their own.")
-    labels: dict[rules.LabelKey, rules.LabelValue] = Field({}, description="Labels of every service.")
+    resources: Resources = Field(
+        Resources(), description="Limits and reservations of models without their own."
+    )
+    labels: dict[rules.LabelKey, rules.LabelValue] = Field(
+        {}, description="Labels of every service."
+    )
 
     @cached_property
     def digest(self) -> str:

@@ -32,9 +32,12 @@ class Unpinned(RenderError):
     """A composition has images or artifacts without a digest, and the policy forbids that."""
 
     def __init__(self, found: tuple[Movable, ...]) -> None:
-        shown = ", ".join(map(str, found[:5])) + (f" and {len(found) - 5} more" if len(found) > 5 else "")
+        shown = ", ".join(map(str, found[:5])) + (
+            f" and {len(found) - 5} more" if len(found) > 5 else ""
+        )
         super().__init__(
-            f"not pinned by digest: {shown}; the setting publish.pinning = require needs a digest for each"
+            f"not pinned by digest: {shown}; the setting publish.pinning = require needs a "
+            "digest for each"
         )
         self.found = found
 

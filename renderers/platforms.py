@@ -32,11 +32,16 @@ class Platform:
 
 PLATFORMS: Final[dict[Name, Platform]] = {
     "tensorflow": Platform(grpc_port=8500, loads_numbers=True),
-    "triton": Platform(grpc_port=8001, loads_numbers=False, no_batching="batching belongs in the model's config.pbtxt"),
+    "triton": Platform(
+        grpc_port=8001,
+        loads_numbers=False,
+        no_batching="batching belongs in the model's config.pbtxt",
+    ),
     "openvino": Platform(
         grpc_port=9000,
         loads_numbers=True,
-        no_batching="OpenVINO Model Server has no batching parameters; the batch size belongs in the model",
+        no_batching="OpenVINO Model Server has no batching parameters; the batch size belongs "
+        "in the model",
         no_gpu="a bundle gives NVIDIA GPUs, and OpenVINO Model Server runs on the GPUs of Intel",
     ),
 }

@@ -28,7 +28,8 @@ def text(context: RenderContext, folders: Iterable[str], proxy: bytes) -> str:
         target=context.target,
         registries=", ".join(markdown(folder) for folder in sorted(folders)),
         gcs=context.templates.text("gcs.json"),
-        excerpts=_serving_excerpts(context.templates) | {"proxy": _proxy_excerpt(context, proxy.decode())},
+        excerpts=_serving_excerpts(context.templates)
+        | {"proxy": _proxy_excerpt(context, proxy.decode())},
     )
 
 
@@ -56,7 +57,11 @@ def _serving_excerpts(templates: Templates) -> dict[str, str]:
     tensorflow = compose.sample("tensorflow", templates)
     gpu = compose.sample("tensorflow", templates, gpu="all")
     return {
-        "gpu": excerpt(gpu, ("depends_on", "image", "networks", "deploy"), ("#devices", "#- capabilities", "#count")),
+        "gpu": excerpt(
+            gpu,
+            ("depends_on", "image", "networks", "deploy"),
+            ("#devices", "#- capabilities", "#count"),
+        ),
         "batching": excerpt(tensorflow, _SERVING, ("batching",)),
         "monitoring": excerpt(tensorflow, _SERVING, ("monitoring",)),
         "parallelism": excerpt(tensorflow, _SERVING, ("_parallelism",)),
@@ -66,5 +71,11 @@ def _serving_excerpts(templates: Templates) -> dict[str, str]:
 
 
 def _proxy_excerpt(context: RenderContext, block: str) -> str:
-    marked = ("--inference", "<inference", "--target-bundle", f"#- {context.target}", f'#- "{context.target}"')
+    marked = (
+        "--inference",
+        "<inference",
+        "--target-bundle",
+        f"#- {context.target}",
+        f'#- "{context.target}"',
+    )
     return excerpt(block, ("volumes", "command"), marked)

@@ -16,7 +16,9 @@ CONF_PATH: Final = "example/conf/bundle/nginx.conf"
 
 def map_line(model: Model, templates: Templates) -> str:
     """The line of the map for one model: its id, and its service and port."""
-    return templates.render("models.map", id=model.id, port=PLATFORMS[model.serving.platform].grpc_port)
+    return templates.render(
+        "models.map", id=model.id, port=PLATFORMS[model.serving.platform].grpc_port
+    )
 
 
 def tunables(templates: Templates) -> str:

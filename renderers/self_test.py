@@ -14,12 +14,23 @@ from renderers.model import Composition, Stamp
 from renderers.platforms import PLATFORMS
 
 _STAMP: Final = Stamp("rehearsal", "1")
-_GPUS: Final[tuple[dict[str, Any] | None, ...]] = (None, {"count": "all"}, {"count": 2}, {"device_ids": ["0", "1"]})
+_GPUS: Final[tuple[dict[str, Any] | None, ...]] = (
+    None,
+    {"count": "all"},
+    {"count": 2},
+    {"device_ids": ["0", "1"]},
+)
 _BATCHING: Final[tuple[dict[str, Any] | None, ...]] = (
     None,
     {"enabled": False},
     {},
-    {"parameters": {"max_batch_size": 8, "allowed_batch_sizes": [4, 8], "pad_variable_length_inputs": True}},
+    {
+        "parameters": {
+            "max_batch_size": 8,
+            "allowed_batch_sizes": [4, 8],
+            "pad_variable_length_inputs": True,
+        }
+    },
 )
 _RESOURCES: Final = {
     "limits": {"cpus": "1.5", "memory": "4g"},
@@ -81,7 +92,11 @@ def _composition(models: list[dict[str, Any]]) -> Composition:
             "models": models,
             "proxy": {
                 "image": "registry.example.com/proxy:1.0",
-                "signature": {"document": {"inputs": [{"name": "x", "shape": [-1, 3], "scale": 0.5, "of": None}]}},
+                "signature": {
+                    "document": {
+                        "inputs": [{"name": "x", "shape": [-1, 3], "scale": 0.5, "of": None}]
+                    }
+                },
             },
         }
     )

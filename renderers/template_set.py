@@ -25,7 +25,15 @@ from renderers.errors import TemplateFault, UnsafeText
 
 _TEXTS: Final = frozenset(
     {
-        *("conf.env", "creds.env", "deployment.env", "deployment.yaml", "download.sh", "gcs.json", "header.yaml"),
+        *(
+            "conf.env",
+            "creds.env",
+            "deployment.env",
+            "deployment.yaml",
+            "download.sh",
+            "gcs.json",
+            "header.yaml",
+        ),
         *("monitoring.txt", "nginx.conf"),
     }
 )
@@ -68,7 +76,9 @@ class Templates:
         for name, text in sources.items():
             if name not in self._sources:
                 near = difflib.get_close_matches(name, self._sources, n=1)
-                meant = f"did you mean {near[0]}?" if near else f"there are {', '.join(self._sources)}"
+                meant = (
+                    f"did you mean {near[0]}?" if near else f"there are {', '.join(self._sources)}"
+                )
                 raise TemplateFault(name, 1, f"is not the name of a template; {meant}")
             if name not in _TEXTS:
                 self._check_syntax(name, text)
@@ -95,9 +105,13 @@ class Templates:
         try:
             return self._environment.get_template(name).render(values)
         except TemplateError as error:
-            raise TemplateFault(*self._fault_place(error, name), error.message or str(error)) from error
+            raise TemplateFault(
+                *self._fault_place(error, name), error.message or str(error)
+            ) from error
         except _TEMPLATE_ERRORS as error:
-            raise TemplateFault(*self._fault_place(error, name), f"{type(error).__name__}: {error}") from error
+            raise TemplateFault(
+                *self._fault_place(error, name), f"{type(error).__name__}: {error}"
+            ) from error
 
     @property
     def names(self) -> tuple[str, ...]:

@@ -36,7 +36,9 @@ from renderers.errors import UnsafeText
 
 _PLACEHOLDER: Final = re.compile(r"<([a-z_]+(?::[0-9]+)?)>")
 _NUMBER_OR_DATE = r"[-+]?\.?[0-9][0-9a-fotxz_:.+ -]*|[-+]?\.(inf|nan)"
-_AMBIGUOUS: Final = re.compile(rf"{_NUMBER_OR_DATE}|y|n|yes|no|on|off|true|false|null|~", re.IGNORECASE)
+_AMBIGUOUS: Final = re.compile(
+    rf"{_NUMBER_OR_DATE}|y|n|yes|no|on|off|true|false|null|~", re.IGNORECASE
+)
 # Letters and digits, with these signs between them: none of them has a meaning inside a plain
 # scalar or at its end.
 _NEVER_QUOTED: Final = re.compile(r"[A-Za-z0-9]+(?:[_./@+=~:-]+[A-Za-z0-9]+)*")
@@ -114,7 +116,9 @@ class _Hole:
     def _is_simple_key(self, values: Mapping[str, str]) -> bool:
         key = _replaced(self.around, values)
         others = [other for other in self.keys if other != self.around]
-        return is_simple_key(key) and all(key not in {other, _replaced(other, values)} for other in others)
+        return is_simple_key(key) and all(
+            key not in {other, _replaced(other, values)} for other in others
+        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -148,7 +152,9 @@ class Template:
             cut = re.split(rf"mark([0-9]+)x{marks.seed}", dump(tree))
         except MarkedYAMLError as error:
             mark = error.problem_mark or error.context_mark
-            raise NotYaml(mark.line + 1 if mark else 1, str(error.problem or error.context)) from error
+            raise NotYaml(
+                mark.line + 1 if mark else 1, str(error.problem or error.context)
+            ) from error
         except ReaderError as error:
             raise NotYaml(text.count("\n", 0, error.position) + 1, error.reason) from error
         except _OTHER_ERRORS as error:
@@ -195,7 +201,11 @@ def refuse_extras(text: str) -> None:
     ruamel.yaml may rewrite these, so its output would not match the template.
     """
     for event in _yaml().parse(text):
-        if isinstance(event, AliasEvent) or getattr(event, "anchor", None) or getattr(event, "tag", None):
+        if (
+            isinstance(event, AliasEvent)
+            or getattr(event, "anchor", None)
+            or getattr(event, "tag", None)
+        ):
             raise NotYaml(event.start_mark.line + 1, "it must have no anchor, no alias and no tag")
 
 
@@ -265,7 +275,11 @@ def plain_or_quoted(text: str) -> str:
     """
     if _WORDS.fullmatch(text) and not _AMBIGUOUS.fullmatch(text):
         return text
-    return f'"{text}"' if _NEVER_ESCAPED.fullmatch(text) else dump(DoubleQuotedScalarString(text)).rstrip("\n")
+    return (
+        f'"{text}"'
+        if _NEVER_ESCAPED.fullmatch(text)
+        else dump(DoubleQuotedScalarString(text)).rstrip("\n")
+    )
 
 
 def is_simple_key(key: str) -> bool:
@@ -302,7 +316,9 @@ def _visit(node: Any, scalar: _InScalar, comment: Callable[[str], str]) -> None:
         token.value = comment(token.value)
 
 
-def _visit_child(parent: Any, key: Any, child: Any, scalar: _InScalar, comment: Callable[[str], str]) -> None:
+def _visit_child(
+    parent: Any, key: Any, child: Any, scalar: _InScalar, comment: Callable[[str], str]
+) -> None:
     if isinstance(child, str):
         if _PLACEHOLDER.search(child):
             parent[key] = scalar(child, ())

@@ -1,9 +1,9 @@
-"""Installs a complete lock into the environment of the Python that runs this file, without a resolver (ADR 16).
+"""Installs a complete lock into the environment of this Python, without a resolver (ADR 16).
 
     .venv/bin/python requirements/install.py requirements/dev.lock --editable .
 
-A lock names every package with its version and hashes, so nothing is left to resolve. `pip check` then proves that
-the lock is complete. Needs the standard library and any pip since 23.0.
+A lock names every package with its version and hashes, so nothing is left to resolve. `pip check`
+then proves that the lock is complete. Needs the standard library and any pip since 23.0.
 """
 
 import argparse
@@ -20,22 +20,27 @@ _LINES_KEPT = 30
 """Lines of pip's output that a failure shows."""
 
 _REMEDIES = {
-    r"ConnectionError|ConnectTimeout|Retrying|ProxyError|SSLError|certificate|Temporary failure|timed out": (
+    r"ConnectionError|ConnectTimeout|Retrying|ProxyError|SSLError|certificate|Temporary "
+    r"failure|timed out": (
         "pip cannot reach its index. Look at its settings with: {pip} config list\n"
         "Then set PIP_INDEX_URL (a mirror), HTTPS_PROXY, PIP_CERT (a company's certificate) "
         "or PIP_FIND_LINKS (a folder of wheels)."
     ),
     r"DO NOT MATCH THE HASHES": (
-        "The index serves another file than the one that was locked. Clear pip's cache: {pip} cache purge\n"
+        "The index serves another file than the one that was locked. Clear pip's cache: {pip} "
+        "cache purge\n"
         "If that does not help, use another index (PIP_INDEX_URL)."
     ),
-    r"No matching distribution|Could not find a version|Failed building|Failed to build|metadata-generation-failed": (
-        "The index has no wheel of that version for Python {python}. Use another index (PIP_INDEX_URL), "
+    r"No matching distribution|Could not find a version|Failed building|Failed to "
+    r"build|metadata-generation-failed": (
+        "The index has no wheel of that version for Python {python}. Use another index "
+        "(PIP_INDEX_URL), "
         "or a Python from 3.11 to 3.13: make setup PYTHON=python3.13"
     ),
     r"No space left": "The disk is full: free some space, then try again.",
     r"which is not installed|has requirement|not supported on this platform": (
-        "The environment may be older than the lock. Remove it, then try again: rm -r '{environment}'\n"
+        "The environment may be older than the lock. Remove it, then try again: rm -r "
+        "'{environment}'\n"
         "If that does not help, the lock does not fit pyproject.toml. Resolve it again: make lock"
     ),
 }
@@ -47,7 +52,11 @@ class InstallationFailed(Exception):
 
 
 def install(lock: Path, editable: Path | None) -> None:
-    """Installs exactly what `lock` names, then the project in `editable`. Raises InstallationFailed."""
+    """Installs exactly what `lock` names, then the project in `editable`.
+
+    Raises:
+        InstallationFailed: pip ended with an error.
+    """
     packages = len(re.findall(r"(?m)^[\w.-]+(?:\[.*\])?==", lock.read_text()))
     print(f"Installing {packages} packages from {lock} ({_duration(packages)})", flush=True)
     _pip("install", "--no-deps", "--require-hashes", "--requirement", str(lock))
@@ -68,7 +77,11 @@ def _pip(*arguments: str) -> None:
     lines: deque[str] = deque(maxlen=_LINES_KEPT)
     collected = 0
     with subprocess.Popen(
-        [*_PIP, *arguments], stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, errors="replace"
+        [*_PIP, *arguments],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        errors="replace",
     ) as process:
         for line in process.stdout or ():
             lines.append(line.rstrip())
@@ -96,13 +109,19 @@ def _remedy(output: str) -> str:
 def main() -> int:
     """The exit code: 0, or 1 with pip's last lines and what to do about them."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
-    parser.add_argument("lock", type=Path, help="a requirements file with a version and hashes for every package")
-    parser.add_argument("--editable", type=Path, help="the folder of the project to install afterwards")
+    parser.add_argument(
+        "lock", type=Path, help="a requirements file with a version and hashes for every package"
+    )
+    parser.add_argument(
+        "--editable", type=Path, help="the folder of the project to install afterwards"
+    )
     options = parser.parse_args()
     try:
         install(options.lock, options.editable)
     except InstallationFailed as error:
-        print(f"Installing {options.lock} failed. The last lines of pip:\n{error}\n", file=sys.stderr)
+        print(
+            f"Installing {options.lock} failed. The last lines of pip:\n{error}\n", file=sys.stderr
+        )
         print(f"What to do: {_remedy(str(error))}", file=sys.stderr)
         return 1
     return 0

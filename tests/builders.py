@@ -37,9 +37,13 @@ def model_document(
     return {"id": model_id, "version": version, "artifact": artifact, "serving": serving} | fields
 
 
-def make_model(model_id: str = "101", *, version: str = "1", platform: str = "tensorflow", **fields: Any) -> Model:
+def make_model(
+    model_id: str = "101", *, version: str = "1", platform: str = "tensorflow", **fields: Any
+) -> Model:
     """A complete model; see `model_document`."""
-    return Model.model_validate(model_document(model_id, version=version, platform=platform, **fields))
+    return Model.model_validate(
+        model_document(model_id, version=version, platform=platform, **fields)
+    )
 
 
 _VARIANTS: tuple[tuple[str, dict[str, Any]], ...] = (
@@ -48,9 +52,17 @@ _VARIANTS: tuple[tuple[str, dict[str, Any]], ...] = (
     ("triton", {"gpu": {"count": "all"}}),
     (
         "tensorflow",
-        {"resources": {"limits": {"cpus": 2, "memory": "4g"}, "reservations": {"cpus": 0.5, "memory": "1g"}}},
+        {
+            "resources": {
+                "limits": {"cpus": 2, "memory": "4g"},
+                "reservations": {"cpus": 0.5, "memory": "1g"},
+            }
+        },
     ),
-    ("tensorflow", {"batching": {"parameters": {"max_batch_size": 64, "batch_timeout_micros": 500}}}),
+    (
+        "tensorflow",
+        {"batching": {"parameters": {"max_batch_size": 64, "batch_timeout_micros": 500}}},
+    ),
     ("triton", {"gpu": {"device_ids": ["0", "1"]}}),
     ("tensorflow", {"gpu": {"count": 2}, "batching": {"enabled": False}}),
     ("triton", {}),
@@ -58,17 +70,29 @@ _VARIANTS: tuple[tuple[str, dict[str, Any]], ...] = (
 
 
 def composition_document(
-    models: int, *, bundle: str = "visual-anomaly", target: str = "core-versions", first_id: int = 101
+    models: int,
+    *,
+    bundle: str = "visual-anomaly",
+    target: str = "core-versions",
+    first_id: int = 101,
 ) -> dict[str, Any]:
     """As many models, mixed: both platforms, cpu and gpu, both clouds, resources, batching."""
     members = []
     for index in range(models):
         platform, serving = _VARIANTS[index % len(_VARIANTS)]
         members.append(
-            model_document(str(first_id + index), version=str(1 + index % 5), platform=platform, serving=dict(serving))
+            model_document(
+                str(first_id + index),
+                version=str(1 + index % 5),
+                platform=platform,
+                serving=dict(serving),
+            )
         )
     signature = {
-        "models": {member["id"]: {"inputs": {"image": {"dtype": "uint8", "shape": [-1, -1, 3]}}} for member in members}
+        "models": {
+            member["id"]: {"inputs": {"image": {"dtype": "uint8", "shape": [-1, -1, 3]}}}
+            for member in members
+        }
     }
     return {
         "bundle": {"name": bundle, "target": target},
@@ -78,7 +102,13 @@ def composition_document(
 
 
 def make_composition(
-    models: int = 3, *, bundle: str = "visual-anomaly", target: str = "core-versions", first_id: int = 101
+    models: int = 3,
+    *,
+    bundle: str = "visual-anomaly",
+    target: str = "core-versions",
+    first_id: int = 101,
 ) -> Composition:
     """See `composition_document`."""
-    return Composition.model_validate(composition_document(models, bundle=bundle, target=target, first_id=first_id))
+    return Composition.model_validate(
+        composition_document(models, bundle=bundle, target=target, first_id=first_id)
+    )

@@ -56,7 +56,10 @@ def writing(number: int = 1, *, by: str = "ann", reason: str = "because") -> Wri
 
 
 def progress(
-    highest: int = 1, derived: int = 0, positions: Mapping[str, int] | None = None, folded: Iterable[FoldedEvent] = ()
+    highest: int = 1,
+    derived: int = 0,
+    positions: Mapping[str, int] | None = None,
+    folded: Iterable[FoldedEvent] = (),
 ) -> Progress:
     return Progress(Revision(highest, derived), positions or {}, tuple(folded))
 
@@ -81,10 +84,15 @@ def make_files(text: str = "1", **more: str) -> tuple[RenderedFile, ...]:
         "example/creds/s3.env": f"# credentials {text}\n",
     } | more
     files = [RenderedFile(path, body.encode()) for path, body in texts.items()]
-    return (*files, RenderedFile("base/bundle/download.sh", f"exit # {text}\n".encode(), executable=True))
+    return (
+        *files,
+        RenderedFile("base/bundle/download.sh", f"exit # {text}\n".encode(), executable=True),
+    )
 
 
-def make_state(number: int = 1, *, files: tuple[RenderedFile, ...] | None = None, **fields: Any) -> RenderedState:
+def make_state(
+    number: int = 1, *, files: tuple[RenderedFile, ...] | None = None, **fields: Any
+) -> RenderedState:
     """An explicit state that is to be stored."""
     document = composition_document(1)
     document["models"][0]["version"] = str(number)
@@ -107,7 +115,12 @@ class Bucket:
     """Everything that acts on one store, for one process of it."""
 
     def __init__(
-        self, store: ObjectStore, runtime: Runtime, *, trust: TrustPolicy | None = None, signers: Sequence[Signer] = ()
+        self,
+        store: ObjectStore,
+        runtime: Runtime,
+        *,
+        trust: TrustPolicy | None = None,
+        signers: Sequence[Signer] = (),
     ) -> None:
         self.store = store
         self.reader = Reader(store, runtime, trust=trust)
@@ -121,8 +134,12 @@ class Bucket:
             base = await self.reader.pointer(SCOPE)
             publication = await self.publisher.store_state(SCOPE, state)
             highest = max(base.pointer.highest_revision.producer, state.revision.producer)
-            counters = progress(highest, state.revision.derived, {"journal:1": base.pointer.sequence + 1})
-            following = protocol.publish(base.pointer, self.publisher.writing("daemon"), [publication], counters)
+            counters = progress(
+                highest, state.revision.derived, {"journal:1": base.pointer.sequence + 1}
+            )
+            following = protocol.publish(
+                base.pointer, self.publisher.writing("daemon"), [publication], counters
+            )
             read = await self.publisher.swap(SCOPE, base, following)
         return read
 
@@ -130,7 +147,9 @@ class Bucket:
         return (await self.reader.pointer(SCOPE)).pointer
 
 
-async def tree(store: ObjectStore, prefix: str = f"{SCOPE}/docker-compose-gen/") -> dict[str, bytes]:
+async def tree(
+    store: ObjectStore, prefix: str = f"{SCOPE}/docker-compose-gen/"
+) -> dict[str, bytes]:
     """Every object below a prefix, without the live tree's marker."""
     listed = [each.key for each in await store.scan(prefix)]
     bodies = {key.removeprefix(prefix): (await store.get(key)).body for key in listed}

@@ -65,7 +65,9 @@ class ThreadRuntime:
         await asyncio.sleep(seconds)
 
     async def run_in_thread(self, work: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs) -> T:
-        return await asyncio.get_running_loop().run_in_executor(self._pool, functools.partial(work, *args, **kwargs))
+        return await asyncio.get_running_loop().run_in_executor(
+            self._pool, functools.partial(work, *args, **kwargs)
+        )
 
 
 class InlineRuntime:

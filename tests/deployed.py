@@ -39,7 +39,9 @@ class DeployedBundle:
         """The generated project file."""
         return self.folder / "base/bundle/docker-compose.yaml"
 
-    def replace_base(self, composition: Composition, defaults: RenderDefaults = GOLDEN_DEFAULTS) -> None:
+    def replace_base(
+        self, composition: Composition, defaults: RenderDefaults = GOLDEN_DEFAULTS
+    ) -> None:
         """Lay the rendering of another composition over it; the deployment directory stays."""
         for generated in ("base", "example"):
             shutil.rmtree(self.folder / generated, ignore_errors=True)
@@ -53,6 +55,8 @@ class DeployedBundle:
         """Give a variable of one of the deployment directory's env files a value, as an operator does."""
         path = self.directory / file
         before = path.read_text().splitlines()
-        after = [f"{variable}={value}" if line.startswith(f"{variable}=") else line for line in before]
+        after = [
+            f"{variable}={value}" if line.startswith(f"{variable}=") else line for line in before
+        ]
         assert after != before, f"{file} has no line {variable}="
         path.write_text("\n".join(after) + "\n")

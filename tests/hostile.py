@@ -65,7 +65,9 @@ def _in_event(change: Callable[[dict[str, Any], str], None]) -> Put:
         try:
             interpreted = interpret(Event(id="e", source="s", type=BUNDLE_STATE_CREATED, data=data))
         except InvalidEvent as error:
-            raise Refused(*((problem.path, problem.expected) for problem in error.problems)) from error
+            raise Refused(
+                *((problem.path, problem.expected) for problem in error.problems)
+            ) from error
         assert isinstance(interpreted, StateCreated)
         return interpreted.composition, _DEFAULTS
 
@@ -78,7 +80,9 @@ def _in_defaults(document: Callable[[str], dict[str, Any]]) -> Put:
             return _COMPOSITION, RenderDefaults.model_validate(document(text))
         except ValidationError as error:
             found = error.errors(include_url=False)
-            raise Refused(*((".".join(map(str, each["loc"])), each["msg"]) for each in found)) from error
+            raise Refused(
+                *((".".join(map(str, each["loc"])), each["msg"]) for each in found)
+            ) from error
 
     return put
 
@@ -135,28 +139,45 @@ PLACES: Mapping[str, tuple[str, Put]] = {
         "$.data.models[0].artifact.uri",
         _in_event(lambda data, text: _model("artifact", "uri")(data, f"s3://bucket/{text}")),
     ),
-    "artifact digest": ("$.data.models[0].artifact.digest", _in_event(_model("artifact", "digest"))),
+    "artifact digest": (
+        "$.data.models[0].artifact.digest",
+        _in_event(_model("artifact", "digest")),
+    ),
     "platform": ("$.data.models[0].serving.platform", _in_event(_model("serving", "platform"))),
     "serving image": ("$.data.models[0].serving.image", _in_event(_model("serving", "image"))),
     "image tag": (
         "$.data.models[0].serving.image",
-        _in_event(lambda data, text: _model("serving", "image")(data, f"registry.example.com/a:{text}")),
+        _in_event(
+            lambda data, text: _model("serving", "image")(data, f"registry.example.com/a:{text}")
+        ),
     ),
-    "cpus": ("$.data.models[0].serving.resources", _in_event(_model("serving", "resources", "limits", "cpus"))),
-    "memory": ("$.data.models[0].serving.resources", _in_event(_model("serving", "resources", "limits", "memory"))),
+    "cpus": (
+        "$.data.models[0].serving.resources",
+        _in_event(_model("serving", "resources", "limits", "cpus")),
+    ),
+    "memory": (
+        "$.data.models[0].serving.resources",
+        _in_event(_model("serving", "resources", "limits", "memory")),
+    ),
     "device": ("$.data.models[0].serving.gpu", _in_event(_gpu)),
     "batching parameter": ("$.data.models[0].serving.batching", _in_event(_parameter)),
     "bundle": ("$.data.bundle.name", _in_event(_under("bundle", "name"))),
     "target": ("$.data.bundle.target", _in_event(_under("bundle", "target"))),
     "proxy image": ("$.data.proxy.image", _in_event(_under("proxy", "image"))),
     "state id": ("$.data.state.id", _in_event(_under("state", "id"))),
-    "signature text": ("$.data.proxy.signature", _in_event(_signature(lambda text: [text, {"b": text}]))),
+    "signature text": (
+        "$.data.proxy.signature",
+        _in_event(_signature(lambda text: [text, {"b": text}])),
+    ),
     "signature key": ("$.data.proxy.signature", _in_event(_signature(lambda text: {text: 1}))),
     "download image": ("download_image", _in_defaults(lambda text: {"download_image": text})),
     "router image": ("router_image", _in_defaults(lambda text: {"router_image": text})),
     "label key": ("labels", _in_defaults(lambda text: {"labels": {text: "x"}})),
     "label value": ("labels", _in_defaults(lambda text: {"labels": {"x": text}})),
-    "registry": ("registries", _in_defaults(lambda text: {"registries": {text: "mirror.example.com"}})),
+    "registry": (
+        "registries",
+        _in_defaults(lambda text: {"registries": {text: "mirror.example.com"}}),
+    ),
     "mirror": ("registries", _in_defaults(lambda text: {"registries": {"docker.io": text}})),
     "restart": ("restart", _in_defaults(lambda text: {"restart": text})),
 }

@@ -15,7 +15,9 @@ _VARIABLE = re.compile(r"\$\$|\$\{[A-Za-z0-9_]+:-([^}]*)\}")
 
 def compose(bundle: RenderedBundle) -> dict[str, Any]:
     """The compose file as Compose understands it where no variable is set."""
-    return _interpolated(yaml.load(text_of(bundle, "base/bundle/docker-compose.yaml"), Loader=_Loader))
+    return _interpolated(
+        yaml.load(text_of(bundle, "base/bundle/docker-compose.yaml"), Loader=_Loader)
+    )
 
 
 def signature(bundle: RenderedBundle) -> Any:
@@ -25,7 +27,9 @@ def signature(bundle: RenderedBundle) -> Any:
 
 def routes(bundle: RenderedBundle) -> dict[str, str]:
     """Service and port by model id, as nginx takes its map."""
-    lines = [line.split(" ") for line in text_of(bundle, "base/bundle/nginx/models.map").splitlines()]
+    lines = [
+        line.split(" ") for line in text_of(bundle, "base/bundle/nginx/models.map").splitlines()
+    ]
     return {key.removeprefix("\\"): target.removesuffix(";") for key, target in lines}
 
 
@@ -37,7 +41,9 @@ def downloads(bundle: RenderedBundle) -> dict[str, str]:
 
 def variables(bundle: RenderedBundle) -> dict[str, str | None]:
     """The deployment directory's variables."""
-    return dotenv_values(stream=StringIO(text_of(bundle, "example/conf/bundle/.env")), interpolate=False)
+    return dotenv_values(
+        stream=StringIO(text_of(bundle, "example/conf/bundle/.env")), interpolate=False
+    )
 
 
 def text_of(bundle: RenderedBundle, path: str) -> str:

@@ -13,18 +13,26 @@ from renderers.model import Composition, Model, RenderDefaults, canonical_digest
 from renderers.template_set import Templates
 
 
-def whole_compose_file(composition: Composition, defaults: RenderDefaults, digests: dict[str, str]) -> str:
+def whole_compose_file(
+    composition: Composition, defaults: RenderDefaults, digests: dict[str, str]
+) -> str:
     """The compose file; `digests` has the 16 hex digits for model_download, router and proxy."""
     templates = Templates.built_in()
     frame = RenderContext.of(composition, defaults, templates)
     shared = _shared(frame)
     download = _service_text("model_download.yaml", frame)
     tree = yaml_templates.load(
-        templates.text("header.yaml") + download.removeprefix("services:\n") + templates.text("networks.yaml")
+        templates.text("header.yaml")
+        + download.removeprefix("services:\n")
+        + templates.text("networks.yaml")
     )
     yaml_templates.fill(
         tree,
-        shared | {"image": frame.pulled_from(defaults.download_image), "content_digest": digests["model_download"]},
+        shared
+        | {
+            "image": frame.pulled_from(defaults.download_image),
+            "content_digest": digests["model_download"],
+        },
     )
     services = tree["services"]
     for model in composition.models:
@@ -32,12 +40,14 @@ def whole_compose_file(composition: Composition, defaults: RenderDefaults, diges
     _insert(
         services,
         _service_text("router.yaml", frame),
-        shared | {"image": frame.pulled_from(defaults.router_image), "content_digest": digests["router"]},
+        shared
+        | {"image": frame.pulled_from(defaults.router_image), "content_digest": digests["router"]},
     )
     _insert(
         services,
         _service_text("proxy.yaml", frame),
-        shared | {"image": frame.pulled_from(composition.proxy.image), "content_digest": digests["proxy"]},
+        shared
+        | {"image": frame.pulled_from(composition.proxy.image), "content_digest": digests["proxy"]},
     )
     return yaml_templates.dump(tree)
 
@@ -48,7 +58,9 @@ def _insert(services: Any, text: str, values: dict[str, str]) -> None:
     services.update(tree["services"])
 
 
-def _model(model: Model, frame: RenderContext, shared: dict[str, str]) -> tuple[str, dict[str, str]]:
+def _model(
+    model: Model, frame: RenderContext, shared: dict[str, str]
+) -> tuple[str, dict[str, str]]:
     gpu, allotment = model.serving.gpu, ResourceDefaults.of(model, frame.defaults.resources)
     devices = list(gpu.device_ids or []) if gpu else []
     text = frame.templates.render(
@@ -77,7 +89,11 @@ def _service_text(name: str, frame: RenderContext) -> str:
 
 
 def _shared(frame: RenderContext) -> dict[str, str]:
-    values = {"bundle": frame.bundle, "network": frame.bundle, "target_scalar": yaml_templates.written(frame.target)}
+    values = {
+        "bundle": frame.bundle,
+        "network": frame.bundle,
+        "target_scalar": yaml_templates.written(frame.target),
+    }
     values["restart"] = frame.defaults.restart
     for index, (key, value) in enumerate(frame.labels):
         values |= {f"label_key:{index}": key, f"label_value:{index}": value.replace("$", "$$")}

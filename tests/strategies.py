@@ -38,7 +38,10 @@ _AWKWARD_IMAGES = (
     "1.2.3.4/a",
 )
 
-slugs = st.one_of(st.sampled_from(_AWKWARD_IDS), st.from_regex(r"[a-z0-9]([a-z0-9_-]{0,12}[a-z0-9])?", fullmatch=True))
+slugs = st.one_of(
+    st.sampled_from(_AWKWARD_IDS),
+    st.from_regex(r"[a-z0-9]([a-z0-9_-]{0,12}[a-z0-9])?", fullmatch=True),
+)
 """Ids, and names of bundles and targets that are short enough."""
 
 versions = st.one_of(
@@ -52,9 +55,14 @@ images = st.one_of(
         fullmatch=True,
     ),
 )
-uris = st.from_regex(r"(s3|gs)://[a-z0-9]{3,8}/[A-Za-z0-9_=+@,~-]{1,8}(/[A-Za-z0-9_=+@,~-]{1,8}){0,2}", fullmatch=True)
+uris = st.from_regex(
+    r"(s3|gs)://[a-z0-9]{3,8}/[A-Za-z0-9_=+@,~-]{1,8}(/[A-Za-z0-9_=+@,~-]{1,8}){0,2}",
+    fullmatch=True,
+)
 plain_texts = st.text(
-    st.characters(exclude_categories=("Cc", "Cf", "Cs", "Co", "Cn", "Zl", "Zp")), min_size=1, max_size=20
+    st.characters(exclude_categories=("Cc", "Cf", "Cs", "Co", "Cn", "Zl", "Zp")),
+    min_size=1,
+    max_size=20,
 )
 
 json_values = st.recursive(
@@ -63,7 +71,9 @@ json_values = st.recursive(
     | st.integers(-(2**53), 2**53)
     | st.floats(allow_nan=False, allow_infinity=False)
     | st.text(max_size=12),
-    lambda children: st.lists(children, max_size=4) | st.dictionaries(st.text(max_size=8), children, max_size=4),
+    lambda children: (
+        st.lists(children, max_size=4) | st.dictionaries(st.text(max_size=8), children, max_size=4)
+    ),
     max_leaves=12,
 )
 json_documents = st.dictionaries(st.text(max_size=8), json_values, max_size=4).filter(
@@ -75,7 +85,8 @@ _amounts = st.fixed_dictionaries(
     optional={
         "cpus": st.sampled_from([0, 1, 0.5, "2.250", 64]),
         "memory": st.one_of(
-            st.sampled_from(["0", "512m", "4g", "1.5g", 0, 1000]).filter(lambda v: v != "0"), st.integers(0, 1 << 40)
+            st.sampled_from(["0", "512m", "4g", "1.5g", 0, 1000]).filter(lambda v: v != "0"),
+            st.integers(0, 1 << 40),
         ),
     },
 )
@@ -83,9 +94,9 @@ _resources = st.fixed_dictionaries({}, optional={"limits": _amounts, "reservatio
 _gpus = st.one_of(
     st.just({"count": "all"}),
     st.integers(1, 1024).map(lambda count: {"count": count}),
-    st.lists(st.from_regex(r"[A-Za-z0-9][A-Za-z0-9:._-]{0,8}", fullmatch=True), min_size=1, max_size=3).map(
-        lambda ids: {"device_ids": ids}
-    ),
+    st.lists(
+        st.from_regex(r"[A-Za-z0-9][A-Za-z0-9:._-]{0,8}", fullmatch=True), min_size=1, max_size=3
+    ).map(lambda ids: {"device_ids": ids}),
 )
 _positive = st.integers(1, 2**31 - 1)
 
@@ -95,7 +106,9 @@ def _with_sizes(parameters: dict[str, Any], smaller: list[int] | None) -> dict[s
     if smaller is None:
         return parameters
     largest = parameters.get("max_batch_size", 1000)
-    return parameters | {"allowed_batch_sizes": [*sorted({size for size in smaller if size < largest}), largest]}
+    return parameters | {
+        "allowed_batch_sizes": [*sorted({size for size in smaller if size < largest}), largest]
+    }
 
 
 _batching = st.fixed_dictionaries(
@@ -150,7 +163,10 @@ def compositions(draw: st.DrawFn, max_models: int = 4) -> Composition:
     ids = draw(st.lists(slugs, min_size=1, max_size=max_models, unique_by=variable_name))
     return Composition.model_validate(
         {
-            "bundle": {"name": draw(slugs.filter(lambda name: len(name) <= 57)), "target": draw(slugs)},
+            "bundle": {
+                "name": draw(slugs.filter(lambda name: len(name) <= 57)),
+                "target": draw(slugs),
+            },
             "models": [draw(model_documents(model_id)) for model_id in ids],
             "proxy": {"image": draw(images), "signature": {"document": draw(json_documents)}},
         }
@@ -176,7 +192,10 @@ def render_defaults(draw: st.DrawFn) -> RenderDefaults:
             "labels": draw(
                 st.dictionaries(
                     keys,
-                    st.one_of(st.sampled_from(["$x", "${A:-b}", "<image>", "a: b", "#", "on", ""]), plain_texts),
+                    st.one_of(
+                        st.sampled_from(["$x", "${A:-b}", "<image>", "a: b", "#", "on", ""]),
+                        plain_texts,
+                    ),
                     max_size=3,
                 )
             ),

@@ -27,22 +27,50 @@ _VERBS: Final = (
     (_DAEMON, "run", "run:run", "Run the daemon in the foreground."),
     (_DAEMON, "send", "send:send", "Send events from files to the daemon."),
     (_DAEMON, "render", "render:render", "Render a composition into a directory, offline."),
-    (_INSPECT, "status", "status:status", "Show the status of the bucket, of one scope or of an event."),
+    (
+        _INSPECT,
+        "status",
+        "status:status",
+        "Show the status of the bucket, of one scope or of an event.",
+    ),
     (_INSPECT, "scopes", "scopes:scopes", "List the scopes in the bucket."),
-    (_INSPECT, "states", "states:states", "List a scope's retained states and why each is not live."),
+    (
+        _INSPECT,
+        "states",
+        "states:states",
+        "List a scope's retained states and why each is not live.",
+    ),
     (_INSPECT, "show", "show:show", "Show a state: its models, events, files and digests."),
     (
         _INSPECT,
         "diff",
         "diff:diff",
-        "Compare two states of a scope, by default live and desired. File contents are escaped on a terminal only.",
+        (
+            "Compare two states of a scope, by default live and desired. File contents are escaped "
+            "on a terminal only."
+        ),
     ),
-    (_INSPECT, "history", "history:history", "List every change of a scope: when, by whom and why."),
-    (_INSPECT, "verify", "verify:verify", "Verify stored objects against pointers, manifests and digests."),
+    (
+        _INSPECT,
+        "history",
+        "history:history",
+        "List every change of a scope: when, by whom and why.",
+    ),
+    (
+        _INSPECT,
+        "verify",
+        "verify:verify",
+        "Verify stored objects against pointers, manifests and digests.",
+    ),
     (_CHANGE, "rollback", "rollback:rollback", "Make an earlier state live and hold it."),
     (_CHANGE, "hold", "hold:hold", "Keep the live state; newer states wait."),
     (_CHANGE, "resume", "hold:resume", "Make the desired state live and follow it again."),
-    (_CHANGE, "quarantine", "quarantine:quarantine", "Reject the composition of a state, or accept it again."),
+    (
+        _CHANGE,
+        "quarantine",
+        "quarantine:quarantine",
+        "Reject the composition of a state, or accept it again.",
+    ),
     (_CHANGE, "pin", "pin:pin", "Protect a state from retention, or remove the protection."),
     (
         _CHANGE,
@@ -60,9 +88,19 @@ _VERBS: Final = (
     ),
     (_MAINTAIN, "keys", "keys:keys", "Manage signing keys and the trust policy."),
     (_MAINTAIN, "example", "example:example", "Restore files in example/ to their defaults."),
-    (_MAINTAIN, "dead-letters", "dead_letters:dead_letters", "Manage events that could not be processed."),
+    (
+        _MAINTAIN,
+        "dead-letters",
+        "dead_letters:dead_letters",
+        "Manage events that could not be processed.",
+    ),
     (_MAINTAIN, "config", "config:config", "Check, show or describe settings and templates."),
-    (_MAINTAIN, "doctor", "doctor:doctor", "Check whether a bucket supports what publishing requires."),
+    (
+        _MAINTAIN,
+        "doctor",
+        "doctor:doctor",
+        "Check whether a bucket supports what publishing requires.",
+    ),
     (
         _MAINTAIN,
         "healthcheck",
@@ -73,14 +111,21 @@ _VERBS: Final = (
 
 _OUTPUT: Final = re.compile(r"(?:--output(?:=|$)|-[a-z]*o=?)(json|yaml)?")
 
-_EPILOGUE: Final = "Exit codes: " + "; ".join(f"{code} {meaning}" for code, meaning in codes.MEANINGS.items()) + "."
+_EPILOGUE: Final = (
+    "Exit codes: "
+    + "; ".join(f"{code} {meaning}" for code, meaning in codes.MEANINGS.items())
+    + "."
+)
 
 
 def build() -> App:
     """Build the application. Each call returns a new one, because cyclopts keeps state in it."""
     app = App(
         name="rebundle",
-        help=("Publish docker-compose deployment bundles from model-registry events, and roll them back by state id."),
+        help=(
+            "Publish docker-compose deployment bundles from model-registry events, and roll them "
+            "back by state id."
+        ),
         help_epilogue=_EPILOGUE,
         version=__version__,
         result_action="return_value",
@@ -169,7 +214,11 @@ def _message(error: BaseException) -> str:
         return _unknown_command(error)
     message = str(error).strip() or type(error).__name__
     if isinstance(error, CycloptsError):
-        if isinstance(error, MissingArgumentError) and error.argument is not None and not error.keyword:
+        if (
+            isinstance(error, MissingArgumentError)
+            and error.argument is not None
+            and not error.keyword
+        ):
             message = f"{error.argument.name} is missing"
         verb = " ".join(error.command_chain or ())
         return f"{message}\nsee `rebundle {f'{verb} ' if verb else ''}--help` for usage"

@@ -17,7 +17,14 @@ from renderers.model import Scope
 
 
 async def act(
-    opened: Session, scope: Scope, verb: Verb, *, name: str, actor: Actor, reason: str, dry_run: bool = False
+    opened: Session,
+    scope: Scope,
+    verb: Verb,
+    *,
+    name: str,
+    actor: Actor,
+    reason: str,
+    dry_run: bool = False,
 ) -> None:
     """Apply a change that does not affect what is live, and print it; a dry run only prints it."""
     if dry_run:
@@ -42,7 +49,12 @@ async def act_and_wait(
 
 
 async def followed(
-    opened: Session, scope: Scope, current: Pointer, tree: Synced | Unfinished | None, *, wait: float
+    opened: Session,
+    scope: Scope,
+    current: Pointer,
+    tree: Synced | Unfinished | None,
+    *,
+    wait: float,
 ) -> tuple[Synced | Unfinished | None, Lag | None]:
     """The result of the last pass within `wait` seconds, and the lag; None if the tree follows."""
     if tree is None or tree.follows:
@@ -69,13 +81,20 @@ def exit_code(printer: Printer, scope: Scope | str, lag: Lag | None, *, wait: fl
     return FAILED if wait else DONE
 
 
-async def preview(opened: Session, scope: Scope, verb: Verb, *, actor: Actor, reason: str) -> ChangeResult:
+async def preview(
+    opened: Session, scope: Scope, verb: Verb, *, actor: Actor, reason: str
+) -> ChangeResult:
     """The change that the command would make now. Raises what applying it would raise."""
     return await opened.bucket.operations.preview(scope, verb, actor.name, reason)
 
 
 def print_change(
-    printer: Printer, name: str, done: ChangeResult, *, dry_run: bool = False, lag: Lag | None = None
+    printer: Printer,
+    name: str,
+    done: ChangeResult,
+    *,
+    dry_run: bool = False,
+    lag: Lag | None = None,
 ) -> None:
     """Print what a command changed; with `dry_run`, what it would change."""
     view = done_view(name, done, dry_run=dry_run) | {"lag": lag_view(lag) if lag else None}
@@ -88,13 +107,18 @@ def done_lines(view: View, printer: Printer) -> Iterable[str]:
     """The lines that show a change to people."""
     before, after = view["before"], view["after"]
     would = "would be " if view["dry_run"] else ""
-    sequence = f"sequence {before['sequence']} → {after['sequence']}" if view["changed"] else "unchanged"
+    sequence = (
+        f"sequence {before['sequence']} → {after['sequence']}" if view["changed"] else "unchanged"
+    )
     yield printer.heading(f"{view['scope']}: {view['verb']} ({would}{sequence})")
     yield f"  live       {_step(_state(before['live']), _state(after['live']))}"
     yield f"  desired    {_step(_state(before['desired']), _state(after['desired']))}"
     yield f"  hold       {_step(_hold(before['hold']), _hold(after['hold']))}"
     if len(before["quarantined"]) != len(after["quarantined"]):
-        yield f"  quarantined compositions  {_step(len(before['quarantined']), len(after['quarantined']))}"
+        yield (
+            "  quarantined compositions  "
+            f"{_step(len(before['quarantined']), len(after['quarantined']))}"
+        )
     tree = view["live_tree"]
     if tree is None:
         return

@@ -30,7 +30,9 @@ class Answer:
     @property
     def detail(self) -> str:
         """The description of the problem."""
-        return str(self.document.get("detail") or self.document.get("title") or f"HTTP {self.status}")
+        return str(
+            self.document.get("detail") or self.document.get("title") or f"HTTP {self.status}"
+        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,10 +45,19 @@ class DaemonClient:
 
     def __post_init__(self) -> None:
         parts = _split(self.url)
-        if parts.scheme not in {"http", "https"} or not parts.hostname or parts.query or parts.fragment:
-            raise UsageError(f"{self.url!r} is not a daemon address: expected http://HOST:PORT or https://HOST:PORT")
+        if (
+            parts.scheme not in {"http", "https"}
+            or not parts.hostname
+            or parts.query
+            or parts.fragment
+        ):
+            raise UsageError(
+                f"{self.url!r} is not a daemon address: expected http://HOST:PORT or https://HOST:PORT"
+            )
         if parts.username is not None:
-            raise UsageError("the address must not contain a user or password: pass the token with --token-file")
+            raise UsageError(
+                "the address must not contain a user or password: pass the token with --token-file"
+            )
 
     def get(self, path: str) -> Answer:
         """Send a GET request. Raises DaemonUnreachable."""
@@ -56,22 +67,30 @@ class DaemonClient:
         """Send a POST request. Raises DaemonUnreachable."""
         return self._call("POST", path, body, {"Content-Type": content_type})
 
-    def _call(self, method: str, path: str, body: bytes | None, headers: Mapping[str, str]) -> Answer:
+    def _call(
+        self, method: str, path: str, body: bytes | None, headers: Mapping[str, str]
+    ) -> Answer:
         parts = _split(self.url)
         assert parts.hostname is not None
         connection: http.client.HTTPConnection
         if parts.scheme == "https":
             context = ssl.create_default_context()
-            connection = http.client.HTTPSConnection(parts.hostname, parts.port, timeout=self.seconds, context=context)
+            connection = http.client.HTTPSConnection(
+                parts.hostname, parts.port, timeout=self.seconds, context=context
+            )
         else:
-            connection = http.client.HTTPConnection(parts.hostname, parts.port, timeout=self.seconds)
+            connection = http.client.HTTPConnection(
+                parts.hostname, parts.port, timeout=self.seconds
+            )
         sent = {**headers, "Accept": "application/json"}
         if self.token is not None:
             sent["Authorization"] = f"Bearer {self.token}"
         try:
             connection.request(method, parts.path.rstrip("/") + path, body, sent)
             answer = connection.getresponse()
-            return Answer(answer.status, _document(answer.read(_MOST_BYTES)), answer.getheader("retry-after"))
+            return Answer(
+                answer.status, _document(answer.read(_MOST_BYTES)), answer.getheader("retry-after")
+            )
         except (OSError, http.client.HTTPException) as error:
             reason = getattr(error, "strerror", None) or str(error) or type(error).__name__
             raise DaemonUnreachable(

@@ -123,7 +123,10 @@ def words(error: BaseException) -> str:
     """The message of an error; an unexpected error is marked as such."""
     expected = known(error)
     if expected is None:
-        return f"unexpected {type(error).__name__}: {error} (--debug shows a stack trace; please report this)"
+        return (
+            f"unexpected {type(error).__name__}: {error} (--debug shows a stack trace; please "
+            "report this)"
+        )
     return str(expected).strip() or type(expected).__name__
 
 

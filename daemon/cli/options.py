@@ -32,7 +32,9 @@ class Prose:
             help="Print results and errors only; of a check, only what failed.",
         ),
     ] = False
-    no_color: Annotated[bool, Parameter(negative=(), help="Disable colours, as NO_COLOR does.")] = False
+    no_color: Annotated[bool, Parameter(negative=(), help="Disable colours, as NO_COLOR does.")] = (
+        False
+    )
     debug: Annotated[bool, Parameter(negative=(), help="Show the stack trace of an error.")] = False
 
 
@@ -52,7 +54,8 @@ class Place:
     bucket: Annotated[
         str | None,
         Parameter(
-            help="Directory or URL of the bucket. Default: REBUNDLE_BUCKET, then the settings file, then var/bucket."
+            help="Directory or URL of the bucket. Default: REBUNDLE_BUCKET, then the settings "
+            "file, then var/bucket."
         ),
     ] = None
     config: Annotated[Path | None, Parameter(help="Settings file (TOML).")] = None
@@ -66,7 +69,8 @@ class JournalPlace:
     journal: Annotated[
         Path | None,
         Parameter(
-            help="File of the journal. Default: REBUNDLE_JOURNAL__PATH, then the settings file, then var/journal.db."
+            help="File of the journal. Default: REBUNDLE_JOURNAL__PATH, then the settings file, "
+            "then var/journal.db."
         ),
     ] = None
 
@@ -74,7 +78,9 @@ class JournalPlace:
 def _check_recordable(_kind: object, text: str | None) -> None:
     """Validate a reason, or the name of an actor (protocol 4)."""
     if text is not None and len(text) > LONGEST_REASON:
-        raise ValueError(f"has {len(text)} characters, but at most {LONGEST_REASON} can be recorded: shorten it")
+        raise ValueError(
+            f"has {len(text)} characters, but at most {LONGEST_REASON} can be recorded: shorten it"
+        )
     # Surrogates come from bytes of the command line that are not UTF-8.
     if text is not None and any("\ud800" <= character <= "\udfff" for character in text):
         raise ValueError("must be UTF-8 text: it cannot be recorded")
@@ -92,7 +98,9 @@ class Actor:
 
     by: Annotated[
         str | None,
-        Parameter(help="Author recorded in the history. Default: user@host.", validator=_check_recordable),
+        Parameter(
+            help="Author recorded in the history. Default: user@host.", validator=_check_recordable
+        ),
     ] = None
 
     @property
@@ -116,9 +124,14 @@ def _user() -> str:
 
 
 Reason = Annotated[
-    str, Parameter(help="Reason, recorded in the history.", validator=(_check_not_blank, _check_recordable))
+    str,
+    Parameter(
+        help="Reason, recorded in the history.", validator=(_check_not_blank, _check_recordable)
+    ),
 ]
-OptionalReason = Annotated[str, Parameter(help="Reason, recorded in the history.", validator=_check_recordable)]
+OptionalReason = Annotated[
+    str, Parameter(help="Reason, recorded in the history.", validator=_check_recordable)
+]
 Wait = Annotated[
     float,
     Parameter(

@@ -78,7 +78,11 @@ class Printer:
 def encoded(document: Document, encoding: Literal["json", "yaml"]) -> str:
     """The document as JSON or YAML, with its schema version."""
     versioned = {"schemaVersion": SCHEMA_VERSION, **document}
-    return json.dumps(versioned, indent=2) + "\n" if encoding == "json" else yaml.safe_dump(versioned, sort_keys=False)
+    return (
+        json.dumps(versioned, indent=2) + "\n"
+        if encoding == "json"
+        else yaml.safe_dump(versioned, sort_keys=False)
+    )
 
 
 def error_document(words: str, exit_code: int) -> Document:
@@ -97,7 +101,8 @@ def confirm(question: str, *, yes: bool, printer: Printer, stdin: TextIO | None 
     terminal = stdin or sys.stdin
     if not terminal.isatty():
         raise UsageError(
-            "this command needs a confirmation, and standard input is not a terminal: run it again with --yes"
+            "this command needs a confirmation, and standard input is not a terminal: run it "
+            "again with --yes"
         )
     printer.stderr.write(f"{plain(question)} [y/N] ")
     printer.stderr.flush()

@@ -6,7 +6,9 @@ from daemon.publishing.errors import NotFound
 from daemon.publishing.operator_commands import find_retained
 from daemon.publishing.pointer import Pointer, Publication
 
-EXACT_STATE: Final = "Retained state: its full id, or STATE@ATTEMPT (a unique prefix of the attempt is enough)."
+EXACT_STATE: Final = (
+    "Retained state: its full id, or STATE@ATTEMPT (a unique prefix of the attempt is enough)."
+)
 
 
 def full_name(pointer: Pointer, name: str) -> str:

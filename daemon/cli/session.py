@@ -54,13 +54,17 @@ class Session:
         return self.runtime.now()
 
 
-def load_settings(place: Place, flags: Mapping[str, Any] | None = None, *, secrets: bool = False) -> Settings:
+def load_settings(
+    place: Place, flags: Mapping[str, Any] | None = None, *, secrets: bool = False
+) -> Settings:
     """Load the settings from flags, environment and file; secrets only if requested.
 
     Raises:
         SettingsError: it lists every problem.
     """
-    return settings.load({"bucket": place.bucket, **(flags or {})}, os.environ, place.config, secrets=secrets).settings
+    return settings.load(
+        {"bucket": place.bucket, **(flags or {})}, os.environ, place.config, secrets=secrets
+    ).settings
 
 
 def printer_of(prose: Prose) -> Printer:
@@ -70,7 +74,12 @@ def printer_of(prose: Prose) -> Printer:
 
 @asynccontextmanager
 async def session(
-    place: Place, printing: Printing, journal: JournalPlace | None = None, *, guarded: bool = True, new: bool = False
+    place: Place,
+    printing: Printing,
+    journal: JournalPlace | None = None,
+    *,
+    guarded: bool = True,
+    new: bool = False,
 ) -> AsyncIterator[Session]:
     """Open the bucket that the options name.
 
@@ -121,7 +130,9 @@ async def opened_journal(loaded: Settings, runtime: SystemRuntime) -> AsyncItera
     Raises:
         JournalMissing: there is no journal at that path.
     """
-    journal = await Journal.open(loaded.journal.path, clock=runtime.now, token=runtime.random_id, run=False)
+    journal = await Journal.open(
+        loaded.journal.path, clock=runtime.now, token=runtime.random_id, run=False
+    )
     async with journal:
         yield journal
 

@@ -48,11 +48,18 @@ class Lag:
         copied = f"{self.copied}, or parts of it" if self.copied else "files of another state"
         if self.copied == self.live:
             copied = f"a mixture of {self.live} and another state"
-        differing = f"; paths that differ from {self.live}: {some(self.pending)}" if self.pending else ""
-        return f"hosts that copy the live tree now get {copied}, not {self.live}{differing}\nreason: {self.reason}"
+        differing = (
+            f"; paths that differ from {self.live}: {some(self.pending)}" if self.pending else ""
+        )
+        return (
+            f"hosts that copy the live tree now get {copied}, not "
+            f"{self.live}{differing}\nreason: {self.reason}"
+        )
 
 
-async def wait_for(live_tree: LiveTree, runtime: Runtime, scope: Scope, tree: Tree, *, seconds: float) -> Tree:
+async def wait_for(
+    live_tree: LiveTree, runtime: Runtime, scope: Scope, tree: Tree, *, seconds: float
+) -> Tree:
     """Repeat passes over the live tree until it follows, for at most `seconds`.
 
     Returns the result of the last pass. A daemon may do the work in the meantime; the next pass
@@ -70,14 +77,18 @@ async def wait_for(live_tree: LiveTree, runtime: Runtime, scope: Scope, tree: Tr
     return tree
 
 
-async def lag_of(store: ObjectStore, live_tree: LiveTree, scope: Scope, current: Pointer, tree: Tree) -> Lag:
+async def lag_of(
+    store: ObjectStore, live_tree: LiveTree, scope: Scope, current: Pointer, tree: Tree
+) -> Lag:
     """Describe a live tree that did not follow."""
     reason = tree.reason or ""
     blocked = () if isinstance(tree, Unfinished) else tree.blocked
     pending = tuple(path.path for path in blocked if path.holds_base_back)
     try:
         survey = await live_tree.survey(scope)
-        others = [path for path in (*survey.seen.written, *survey.removed) if not path.startswith(EXAMPLE)]
+        others = [
+            path for path in (*survey.seen.written, *survey.removed) if not path.startswith(EXAMPLE)
+        ]
         pending = tuple(sorted({*pending, *others}))
     except (PublishingError, StoreError) as error:
         reason = reason or str(error)
@@ -87,13 +98,20 @@ async def lag_of(store: ObjectStore, live_tree: LiveTree, scope: Scope, current:
 
 def lag_view(lag: Lag) -> View:
     """A lag as a document."""
-    return {"live": lag.live, "copied": lag.copied, "pending": list(lag.pending), "reason": lag.reason}
+    return {
+        "live": lag.live,
+        "copied": lag.copied,
+        "pending": list(lag.pending),
+        "reason": lag.reason,
+    }
 
 
 async def _stamped(store: ObjectStore, scope: Scope) -> str | None:
     """The state that the stamp in base/ of the live tree names."""
     try:
-        stamp = json.loads((await store.get(layout.live_tree(scope, STAMP_PATH), most_bytes=sizes.STAMP)).body)
+        stamp = json.loads(
+            (await store.get(layout.live_tree(scope, STAMP_PATH), most_bytes=sizes.STAMP)).body
+        )
     except (StoreError, ValueError, RecursionError):
         return None
     state = stamp.get("state") if isinstance(stamp, dict) else None

@@ -121,7 +121,12 @@ def create_app(
     # FastAPI's documentation pages load scripts from other sites. Its redirects turn a POST into a
     # GET.
     app = FastAPI(
-        title="Rebundle", version=version, docs_url=None, redoc_url=None, openapi_url=None, redirect_slashes=False
+        title="Rebundle",
+        version=version,
+        docs_url=None,
+        redoc_url=None,
+        openapi_url=None,
+        redirect_slashes=False,
     )
     answer_everything(app)
     app.include_router(_events_router(app, intake, metrics, credentials, limits))
@@ -129,11 +134,14 @@ def create_app(
     return Health(app, vitals, metrics, runtime, stop)
 
 
-_EVENT_SCHEMA: Final = {"schema": {"type": "object", "required": ["specversion", "id", "source", "type", "data"]}}
+_EVENT_SCHEMA: Final = {
+    "schema": {"type": "object", "required": ["specversion", "id", "source", "type", "data"]}
+}
 _BODIES: Final = {
     "requestBody": {
         "required": True,
-        "description": "CloudEvents 1.0: structured, a batch, or binary (ce- headers; the body is the data).",
+        "description": "CloudEvents 1.0: structured, a batch, or binary (ce- headers; the body "
+        "is the data).",
         "content": {
             STRUCTURED: _EVENT_SCHEMA,
             BATCH: {"schema": {"type": "array", "items": _EVENT_SCHEMA["schema"]}},
@@ -145,14 +153,21 @@ _BODIES: Final = {
 
 def _documented(*statuses: HTTPStatus) -> dict[int | str, dict[str, Any]]:
     problem = {"schema": {"type": "object", "required": ["type", "title", "status", "detail"]}}
-    return {status.value: {"description": status.phrase, "content": {MEDIA_TYPE: problem}} for status in statuses}
+    return {
+        status.value: {"description": status.phrase, "content": {MEDIA_TYPE: problem}}
+        for status in statuses
+    }
 
 
 _UNAUTHORISED: Final = (HTTPStatus.UNAUTHORIZED, HTTPStatus.FORBIDDEN)
 
 
 def _events_router(
-    app: FastAPI, intake: Intake, metrics: Metrics, credentials: Callable[[], Credentials], limits: RequestLimits
+    app: FastAPI,
+    intake: Intake,
+    metrics: Metrics,
+    credentials: Callable[[], Credentials],
+    limits: RequestLimits,
 ) -> APIRouter:
     slots = _Slots(limits.max_requests)
 
@@ -160,7 +175,9 @@ def _events_router(
         with _counted(metrics):
             return authorised(credentials(), _by_name(request), *_addresses(request))
 
-    router = APIRouter(prefix="/v1", dependencies=[Depends(authorise)], responses=_documented(*_UNAUTHORISED))
+    router = APIRouter(
+        prefix="/v1", dependencies=[Depends(authorise)], responses=_documented(*_UNAUTHORISED)
+    )
 
     @router.post(
         "/events",
@@ -176,12 +193,17 @@ def _events_router(
             HTTPStatus.SERVICE_UNAVAILABLE,
         ),
     )
-    async def post_events(request: Request, roles: Annotated[Roles, Depends(authorise)]) -> AcceptedEvents:
+    async def post_events(
+        request: Request, roles: Annotated[Roles, Depends(authorise)]
+    ) -> AcceptedEvents:
         with _counted(metrics):
             intake.check_open()
             async with slots.one():
                 body = await read_body(
-                    request.stream(), request.headers.get("content-length"), limits.max_body_bytes, limits.body_seconds
+                    request.stream(),
+                    request.headers.get("content-length"),
+                    limits.max_body_bytes,
+                    limits.body_seconds,
                 )
                 receipts = await intake.accept(request.scope["headers"], body, roles)
         return AcceptedEvents(events=[_accepted(receipt) for receipt in receipts])
@@ -247,10 +269,17 @@ def _addresses(request: Request) -> tuple[str, str]:
 def _accepted(receipt: Receipt) -> AcceptedEvent:
     event, accepted = receipt.event, receipt.accepted
     if accepted is None:
-        near = difflib.get_close_matches(event.type[:_LONGEST_COMPARED], KNOWN_TYPES, n=1, cutoff=0.8)
+        near = difflib.get_close_matches(
+            event.type[:_LONGEST_COMPARED], KNOWN_TYPES, n=1, cutoff=0.8
+        )
         nearest = near[0] if near else None
         return AcceptedEvent(
-            id=event.id, source=event.source, position=None, known=False, ignored=True, nearest_type=nearest
+            id=event.id,
+            source=event.source,
+            position=None,
+            known=False,
+            ignored=True,
+            nearest_type=nearest,
         )
     position = f"{accepted.position.instance}@{accepted.position.offset}"
     return AcceptedEvent(id=event.id, source=event.source, position=position, known=accepted.known)

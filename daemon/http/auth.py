@@ -42,12 +42,22 @@ class Credentials:
     @property
     def policy(self) -> str:
         """A description of who is authorised, for the log."""
-        publish = "with a token" if self.token else "from this machine only, because no token is configured"
-        rollback = "with a separate token" if self.rollback_token else "refused, because no token is configured"
+        publish = (
+            "with a token"
+            if self.token
+            else "from this machine only, because no token is configured"
+        )
+        rollback = (
+            "with a separate token"
+            if self.rollback_token
+            else "refused, because no token is configured"
+        )
         return f"events {publish}; rollback requests {rollback}"
 
 
-def authorised(credentials: Credentials, headers: Mapping[str, Sequence[str]], client: str, server: str) -> Roles:
+def authorised(
+    credentials: Credentials, headers: Mapping[str, Sequence[str]], client: str, server: str
+) -> Roles:
     """The roles of a request.
 
     `headers` are by lower-case name; `client` and `server` are the addresses of the connection.
@@ -77,13 +87,18 @@ def _by_token(credentials: Credentials, authorization: str) -> Roles:
 
 
 def _equal(token: str, configured: str | None) -> bool:
-    same = hmac.compare_digest(token.strip().encode("utf-8", "replace"), (configured or "").encode())
+    same = hmac.compare_digest(
+        token.strip().encode("utf-8", "replace"), (configured or "").encode()
+    )
     return same and configured is not None
 
 
 def _unauthorised(detail: str) -> RequestRefused:
     return RequestRefused(
-        HTTPStatus.UNAUTHORIZED, "unauthorized", detail, headers={"www-authenticate": 'Bearer realm="rebundle"'}
+        HTTPStatus.UNAUTHORIZED,
+        "unauthorized",
+        detail,
+        headers={"www-authenticate": 'Bearer realm="rebundle"'},
     )
 
 

@@ -9,7 +9,9 @@ from starlette.requests import ClientDisconnect
 from daemon.http.problems import RequestRefused
 
 
-async def read_body(chunks: AsyncIterator[bytes], declared: str | None, most_bytes: int, seconds: float) -> bytes:
+async def read_body(
+    chunks: AsyncIterator[bytes], declared: str | None, most_bytes: int, seconds: float
+) -> bytes:
     """Read the whole body; `declared` is the Content-Length header.
 
     Raises:
@@ -17,7 +19,12 @@ async def read_body(chunks: AsyncIterator[bytes], declared: str | None, most_byt
             (it does not see this response).
     """
     # Checked before the first chunk: a client that waits for `100 Continue` then sends no body.
-    if declared is not None and declared.isascii() and declared.isdigit() and int(declared[:20]) > most_bytes:
+    if (
+        declared is not None
+        and declared.isascii()
+        and declared.isdigit()
+        and int(declared[:20]) > most_bytes
+    ):
         raise _too_large(most_bytes)
     body = bytearray()
     try:
@@ -29,7 +36,9 @@ async def read_body(chunks: AsyncIterator[bytes], declared: str | None, most_byt
     except TimeoutError:
         detail = f"the body did not arrive within {seconds:g} s"
         # The rest of the body may still arrive, so the connection cannot be reused.
-        raise RequestRefused(HTTPStatus.REQUEST_TIMEOUT, "too-slow", detail, headers={"connection": "close"}) from None
+        raise RequestRefused(
+            HTTPStatus.REQUEST_TIMEOUT, "too-slow", detail, headers={"connection": "close"}
+        ) from None
     except ClientDisconnect:
         detail = "the client disconnected before the body was complete"
         raise RequestRefused(HTTPStatus.BAD_REQUEST, "gone", detail) from None
@@ -37,5 +46,9 @@ async def read_body(chunks: AsyncIterator[bytes], declared: str | None, most_byt
 
 
 def _too_large(most_bytes: int) -> RequestRefused:
-    detail = f"the body is larger than {most_bytes} bytes: send fewer events per request, or raise http.max_body_bytes"
+    detail = (
+        f"the body is larger than {most_bytes} bytes: send fewer events per request, "
+        "or raise "
+        "http.max_body_bytes"
+    )
     return RequestRefused(HTTPStatus.REQUEST_ENTITY_TOO_LARGE, "too-large", detail)

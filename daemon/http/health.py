@@ -29,8 +29,10 @@ _NO_STORE: Final = {"cache-control": "no-store"}
 
 PATHS: Final[dict[str, str]] = {
     "/livez": "Whether the process works; 503 if it needs a restart",
-    "/readyz": "Whether events are accepted, and other problems; 503 if not, or if the daemon is stopping",
-    "/attention": "Conditions that have lasted a minute, each with its remedy; 503 if there are any",
+    "/readyz": "Whether events are accepted, and other problems; 503 if not, or if the daemon "
+    "is stopping",
+    "/attention": "Conditions that have lasted a minute, each with its remedy; 503 if there "
+    "are any",
     "/metrics": "Metrics in the Prometheus text format",
 }
 
@@ -66,7 +68,9 @@ class HealthSource(Protocol):
 class Health:
     """Answers the probes and passes every other path to the application `inner`."""
 
-    def __init__(self, inner: ASGIApp, vitals: HealthSource, metrics: Metrics, runtime: Runtime, stop: Stop) -> None:
+    def __init__(
+        self, inner: ASGIApp, vitals: HealthSource, metrics: Metrics, runtime: Runtime, stop: Stop
+    ) -> None:
         """`runtime` renders the metrics; its threads must not be those that wait for the bucket."""
         self._inner = inner
         self._vitals = vitals
@@ -87,7 +91,10 @@ class Health:
             await self._inner(scope, receive, send)
         elif scope["method"] not in {"GET", "HEAD"}:
             refused = RequestRefused(
-                HTTPStatus.METHOD_NOT_ALLOWED, "method-not-allowed", "only GET", headers={"allow": "GET, HEAD"}
+                HTTPStatus.METHOD_NOT_ALLOWED,
+                "method-not-allowed",
+                "only GET",
+                headers={"allow": "GET, HEAD"},
             )
             await answer(refused)(scope, receive, send)
         else:
@@ -110,7 +117,9 @@ class Health:
 
     async def _limited(self, handler: Callable[[], Awaitable[Response]]) -> Response:
         if not self._free:
-            return answer(unavailable("busy", "too many concurrent probes: retry later", retry_after=1))
+            return answer(
+                unavailable("busy", "too many concurrent probes: retry later", retry_after=1)
+            )
         self._free -= 1
         try:
             return await handler()

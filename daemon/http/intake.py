@@ -14,14 +14,28 @@ from typing import Final, NoReturn, Protocol, assert_never
 
 import structlog
 
-from daemon.changes import Change, ModelVersionChanged, RollbackRequested, StateCreated, interpret, validate_data
+from daemon.changes import (
+    Change,
+    ModelVersionChanged,
+    RollbackRequested,
+    StateCreated,
+    interpret,
+    validate_data,
+)
 from daemon.http.auth import Role, Roles
 from daemon.http.problems import RequestRefused, unavailable
 from daemon.lifecycle import Stop
 from daemon.runtime import Runtime
 from daemon.telemetry import Metrics
 from events.dialects.cloudevents import Decoded, DecodingLimits, decode_http
-from events.errors import EventError, IdentityConflict, InvalidEvent, JournalFull, Problem, UnsupportedContentType
+from events.errors import (
+    EventError,
+    IdentityConflict,
+    InvalidEvent,
+    JournalFull,
+    Problem,
+    UnsupportedContentType,
+)
 from events.journal.records import Accepted, Arrival, EventStatus
 from events.model import KNOWN_TYPES, Event, Identity
 from events.strict_json import MOST_PROBLEMS
@@ -97,7 +111,9 @@ class Intake:
         if self._stop.is_set:
             raise unavailable("stopping", "the daemon is stopping: retry later", retry_after=20)
 
-    async def accept(self, headers: Sequence[tuple[bytes, bytes]], body: bytes, roles: Roles) -> list[Receipt]:
+    async def accept(
+        self, headers: Sequence[tuple[bytes, bytes]], body: bytes, roles: Roles
+    ) -> list[Receipt]:
         """Store the events of a request durably; known events are not stored again.
 
         Raises:
@@ -108,11 +124,18 @@ class Intake:
             _check_roles([event.change for event in events if event.change], roles)
             return await self._append(events)
         except InvalidEvent as error:
-            detail = "no event of this request was accepted; `rebundle dead-letters list --rejected` lists it"
-            refused = RequestRefused(HTTPStatus.BAD_REQUEST, "invalid", detail, errors=error.problems)
+            detail = (
+                "no event of this request was accepted; `rebundle dead-letters list "
+                "--rejected` lists it"
+            )
+            refused = RequestRefused(
+                HTTPStatus.BAD_REQUEST, "invalid", detail, errors=error.problems
+            )
             await self._reject(body, refused)
         except UnsupportedContentType as error:
-            await self._reject(body, RequestRefused(HTTPStatus.UNSUPPORTED_MEDIA_TYPE, "media-type", str(error)))
+            await self._reject(
+                body, RequestRefused(HTTPStatus.UNSUPPORTED_MEDIA_TYPE, "media-type", str(error))
+            )
         except RequestRefused as refused:
             if refused.status != HTTPStatus.SERVICE_UNAVAILABLE:
                 await self._reject(body, refused)
@@ -131,10 +154,14 @@ class Intake:
             raise RequestRefused(HTTPStatus.NOT_FOUND, "unknown-event", detail)
         return statuses
 
-    async def _validated(self, headers: Sequence[tuple[bytes, bytes]], body: bytes) -> list[_ValidEvent]:
+    async def _validated(
+        self, headers: Sequence[tuple[bytes, bytes]], body: bytes
+    ) -> list[_ValidEvent]:
         if len(body) <= _INLINE_BYTES:
             return _validate(headers, body, self._limits, self._bundle_limits)
-        return await self._runtime.run_in_thread(_validate, headers, body, self._limits, self._bundle_limits)
+        return await self._runtime.run_in_thread(
+            _validate, headers, body, self._limits, self._bundle_limits
+        )
 
     async def _append(self, events: Sequence[_ValidEvent]) -> list[Receipt]:
         known = [event for event in events if event.change]
@@ -145,8 +172,12 @@ class Intake:
         except IdentityConflict as error:
             expected = "must be new, or the event must equal the one that has this id"
             problem = Problem(f"{known[error.index].place}.id", expected, error.event_id)
-            raise RequestRefused(HTTPStatus.CONFLICT, "conflict", str(error), errors=[problem]) from error
-        receipts = [Receipt(event.event, next(accepted) if event.change else None) for event in events]
+            raise RequestRefused(
+                HTTPStatus.CONFLICT, "conflict", str(error), errors=[problem]
+            ) from error
+        receipts = [
+            Receipt(event.event, next(accepted) if event.change else None) for event in events
+        ]
         for receipt in receipts:
             if receipt.accepted is None or not receipt.accepted.known:
                 kind = receipt.event.type if receipt.event.type in KNOWN_TYPES else "other"
@@ -157,7 +188,9 @@ class Intake:
         """Store the request among the rejected ones if possible, and refuse it in any case."""
         try:
             async with asyncio.timeout(self._journal_seconds):
-                await self._journal.reject(INTAKE, body, refused.errors or [Problem("$", refused.detail)])
+                await self._journal.reject(
+                    INTAKE, body, refused.errors or [Problem("$", refused.detail)]
+                )
         except (EventError, TimeoutError) as error:
             _log.warning("a rejected request could not be stored", error=str(error))
         raise refused
@@ -171,7 +204,11 @@ class Intake:
             raise unavailable("journal-full", str(error), retry_after=30) from error
         except TimeoutError as error:
             # The append may still complete. That is safe: a repeated event is recognised.
-            detail = "the journal does not answer: send the request again; events that were stored are recognised"
+            detail = (
+                "the journal does not answer: send the request again; events that "
+                "were stored "
+                "are recognised"
+            )
             raise unavailable("journal-slow", detail, retry_after=10) from error
         except (IdentityConflict, InvalidEvent):
             raise
@@ -182,7 +219,10 @@ class Intake:
 
 
 def _validate(
-    headers: Sequence[tuple[bytes, bytes]], body: bytes, limits: DecodingLimits, bundle_limits: BundleLimits
+    headers: Sequence[tuple[bytes, bytes]],
+    body: bytes,
+    limits: DecodingLimits,
+    bundle_limits: BundleLimits,
 ) -> list[_ValidEvent]:
     decoded = decode_http(headers, body, limits, validate_data)
     valid: list[_ValidEvent] = []
@@ -193,7 +233,10 @@ def _validate(
             change = interpret(event, bundle_limits) if event.type in KNOWN_TYPES else None
             valid.append(_ValidEvent(place, event, change))
         except InvalidEvent as error:
-            problems += [replace(problem, path=place + problem.path.removeprefix("$")) for problem in error.problems]
+            problems += [
+                replace(problem, path=place + problem.path.removeprefix("$"))
+                for problem in error.problems
+            ]
     if problems:
         raise InvalidEvent(*problems[:MOST_PROBLEMS])
     return valid
@@ -211,11 +254,14 @@ def _check_roles(changes: Sequence[Change], roles: Roles) -> None:
             case RollbackRequested() if Role.ROLLBACK not in roles:
                 detail = (
                     "a rollback request requires the token of http.rollback_token_file; "
-                    "`rebundle rollback SCOPE STATE --reason '…'` requires access to the bucket only"
+                    "`rebundle rollback SCOPE STATE --reason '…'` requires access to the "
+                    "bucket only"
                 )
                 raise RequestRefused(HTTPStatus.FORBIDDEN, "forbidden", detail)
             case StateCreated() | ModelVersionChanged() if Role.PUBLISH not in roles:
-                detail = "this token is for rollback requests only: use the token of http.token_file"
+                detail = (
+                    "this token is for rollback requests only: use the token of http.token_file"
+                )
                 raise RequestRefused(HTTPStatus.FORBIDDEN, "forbidden", detail)
             case RollbackRequested() | StateCreated() | ModelVersionChanged():
                 pass

@@ -41,7 +41,9 @@ class RequestRefused(Exception):
 
 def unavailable(reason: str, detail: str, retry_after: int) -> RequestRefused:
     """A 503 response with Retry-After, without which senders give up early."""
-    return RequestRefused(HTTPStatus.SERVICE_UNAVAILABLE, reason, detail, headers={"retry-after": str(retry_after)})
+    return RequestRefused(
+        HTTPStatus.SERVICE_UNAVAILABLE, reason, detail, headers={"retry-after": str(retry_after)}
+    )
 
 
 def answer(refused: RequestRefused) -> Response:
@@ -54,7 +56,8 @@ def answer(refused: RequestRefused) -> Response:
     }
     if refused.errors:
         body["errors"] = [
-            {"path": problem.path, "expected": problem.expected, "found": problem.found} for problem in refused.errors
+            {"path": problem.path, "expected": problem.expected, "found": problem.found}
+            for problem in refused.errors
         ]
     return JSONResponse(body, refused.status, refused.headers, MEDIA_TYPE)
 
@@ -71,16 +74,23 @@ def answer_everything(app: FastAPI) -> None:
         return answer(RequestRefused(status, reason, str(error.detail), headers=error.headers))
 
     async def on_invalid_parameters(_: Request, error: RequestValidationError) -> Response:
-        problems = [Problem(".".join(map(str, problem["loc"])), problem["msg"]) for problem in error.errors()]
+        problems = [
+            Problem(".".join(map(str, problem["loc"])), problem["msg"])
+            for problem in error.errors()
+        ]
         detail = "the parameters of the request are invalid"
-        return answer(RequestRefused(HTTPStatus.BAD_REQUEST, "bad-request", detail, errors=problems))
+        return answer(
+            RequestRefused(HTTPStatus.BAD_REQUEST, "bad-request", detail, errors=problems)
+        )
 
     async def on_unexpected_error(request: Request, error: Exception) -> Response:
         _log.error("request failed", path=request.url.path, exc_info=error)
         detail = "internal error of Rebundle: see the daemon's log"
         # The server closes the connection after an exception, so the client must not reuse it.
         headers = {"connection": "close"}
-        return answer(RequestRefused(HTTPStatus.INTERNAL_SERVER_ERROR, "internal", detail, headers=headers))
+        return answer(
+            RequestRefused(HTTPStatus.INTERNAL_SERVER_ERROR, "internal", detail, headers=headers)
+        )
 
     # Any: Starlette's type for a handler accepts Exception only, not a more precise type.
     handlers: dict[Any, Any] = {

@@ -142,7 +142,9 @@ class _Transport:
     of the response (RFC 9112, 9.6).
     """
 
-    def __init__(self, transport: asyncio.Transport, seconds: float, has_more_to_read: Callable[[], bool]) -> None:
+    def __init__(
+        self, transport: asyncio.Transport, seconds: float, has_more_to_read: Callable[[], bool]
+    ) -> None:
         self._transport = transport
         self._seconds = seconds
         self._has_more_to_read = has_more_to_read

@@ -51,17 +51,25 @@ class Tokens:
             except (OSError, local_files.Unsafe, ValueError) as error:
                 failing[str(path)] = getattr(error, "strerror", None) or str(error)
         # Both files are read before the tokens are compared: the two roles may swap their tokens.
-        credentials = replace(self._credentials, **{name: token for name, (token, _) in changed.items()})
+        credentials = replace(
+            self._credentials, **{name: token for name, (token, _) in changed.items()}
+        )
         if changed and credentials.token == credentials.rollback_token:
             why = "is also the token of the other role: rollback requests need a separate token"
             failing |= {str(self._files[name]): why for name in changed}
         else:
             self._take(credentials, changed)
-        for file in failing.keys() - {file for file, why in self.failing.items() if failing.get(file) == why}:
-            log.warning("token file unusable, the former token stays valid", file=file, error=failing[file])
+        for file in failing.keys() - {
+            file for file, why in self.failing.items() if failing.get(file) == why
+        }:
+            log.warning(
+                "token file unusable, the former token stays valid", file=file, error=failing[file]
+            )
         self.failing = failing
 
-    def _take(self, credentials: Credentials, changed: Mapping[TokenName, tuple[str, _Fingerprint]]) -> None:
+    def _take(
+        self, credentials: Credentials, changed: Mapping[TokenName, tuple[str, _Fingerprint]]
+    ) -> None:
         for name, (token, fingerprint) in changed.items():
             if token != getattr(self._credentials, name):
                 log.info("token changed", file=str(self._files[name]))

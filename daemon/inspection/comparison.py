@@ -48,7 +48,11 @@ class ModelChanges:
 
 def compare_models(before: Composition, after: Composition) -> ModelChanges:
     """Find the models that were added, removed or changed."""
-    differing = [(old, new) for old in before.models if (new := after.model(old.id)) is not None and new != old]
+    differing = [
+        (old, new)
+        for old in before.models
+        if (new := after.model(old.id)) is not None and new != old
+    ]
     return ModelChanges(
         added=tuple(model for model in after.models if before.model(model.id) is None),
         removed=tuple(model for model in before.models if after.model(model.id) is None),
@@ -74,7 +78,9 @@ class FileChange:
         return "removed" if self.after is None else "modified"
 
 
-def compare_files(before: Iterable[RenderedFile], after: Iterable[RenderedFile]) -> tuple[FileChange, ...]:
+def compare_files(
+    before: Iterable[RenderedFile], after: Iterable[RenderedFile]
+) -> tuple[FileChange, ...]:
     """Find the files that differ, sorted by path."""
     old, new = _comparable(before), _comparable(after)
     return tuple(
@@ -85,7 +91,11 @@ def compare_files(before: Iterable[RenderedFile], after: Iterable[RenderedFile])
 
 
 def _comparable(files: Iterable[RenderedFile]) -> dict[str, RenderedFile]:
-    return {file.path: file for file in files if file.path != STAMP_PATH and not file.path.startswith(CREDENTIALS)}
+    return {
+        file.path: file
+        for file in files
+        if file.path != STAMP_PATH and not file.path.startswith(CREDENTIALS)
+    }
 
 
 def unified(change: FileChange) -> Iterator[str]:
@@ -116,7 +126,9 @@ def _hunks(old: Sequence[str], new: Sequence[str]) -> Iterator[str]:
         tail += 1
     start = max(head - _CONTEXT, 0)
     cut = max(tail - _CONTEXT, 0)
-    matcher = difflib.SequenceMatcher(None, old[start : len(old) - cut], new[start : len(new) - cut])
+    matcher = difflib.SequenceMatcher(
+        None, old[start : len(old) - cut], new[start : len(new) - cut]
+    )
     for group in matcher.get_grouped_opcodes(_CONTEXT):
         first, last = group[0], group[-1]
         yield f"@@ -{_span(start, first[1], last[2])} +{_span(start, first[3], last[4])} @@"
@@ -182,7 +194,9 @@ def comparison_view(scope: str, compared: Comparison, texts: Texts | None = None
         "models": {
             "added": [_model_view(model) for model in models.added],
             "removed": [_model_view(model) for model in models.removed],
-            "moved": [{"id": old.id, "from": old.version, "to": new.version} for old, new in models.moved],
+            "moved": [
+                {"id": old.id, "from": old.version, "to": new.version} for old, new in models.moved
+            ],
             "changed": [_model_view(new) for _, new in models.changed],
             "proxy": models.proxy,
         },

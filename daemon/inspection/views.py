@@ -132,7 +132,9 @@ def _change_view(change: Mapping[str, Any]) -> View:
     if change.get("quarantine"):
         view["quarantine"] = _quarantine_view(Quarantine.model_validate(change["quarantine"]))
     if change.get("quarantined"):
-        view["quarantined"] = [_quarantine_view(Quarantine.model_validate(stored)) for stored in change["quarantined"]]
+        view["quarantined"] = [
+            _quarantine_view(Quarantine.model_validate(stored)) for stored in change["quarantined"]
+        ]
     return view
 
 
@@ -142,7 +144,12 @@ def live_tree_view(result: Synced | Unfinished | None) -> View | None:
         case None:
             return None
         case Unfinished():
-            return {"synced": False, "follows": False, "sequence": result.sequence, "reason": result.reason}
+            return {
+                "synced": False,
+                "follows": False,
+                "sequence": result.sequence,
+                "reason": result.reason,
+            }
         case Synced():
             return {
                 "synced": not result.blocked,
@@ -184,7 +191,10 @@ def survey_view(survey: Survey) -> View:
 
 
 def _blocked(seen: Synced) -> list[View]:
-    return [{"path": blocked.path, "reason": blocked.reason, "seen_at": blocked.seen_at} for blocked in seen.blocked]
+    return [
+        {"path": blocked.path, "reason": blocked.reason, "seen_at": blocked.seen_at}
+        for blocked in seen.blocked
+    ]
 
 
 def done_view(verb: str, done: ChangeResult, *, dry_run: bool = False) -> View:
@@ -210,7 +220,9 @@ def attention(view: Mapping[str, Any]) -> Iterable[str]:
     if hold:
         same_state = (live and live["state"]) == (desired and desired["state"])
         behind = "" if same_state else f"; {desired['state']} is waiting"
-        quarantined = ", and is quarantined: lift the quarantine before you resume" if quarantine else ""
+        quarantined = (
+            ", and is quarantined: lift the quarantine before you resume" if quarantine else ""
+        )
         reason = hold["reason"] or "no reason given"
         yield f"held by {hold['by']} since {hold['at']}: {reason}{behind}{quarantined}"
     elif live != desired and desired:
@@ -228,12 +240,17 @@ def _tree_attention(view: Mapping[str, Any]) -> Iterable[str]:
     tree, scope = view["live_tree"], view["scope"]
     if tree["ahead"]:
         yield (
-            f"the live tree's marker names sequence {tree['sequence']}, but the pointer is older: an older "
-            "pointer was restored, or another writer wrote the marker. The live tree is not updated until you run "
+            f"the live tree's marker names sequence {tree['sequence']}, but the pointer is "
+            "older: an older "
+            "pointer was restored, or another writer wrote the marker. The live tree is not "
+            "updated until you run "
             f"`rebundle recover {scope} --reason '…'`"
         )
     elif not tree["synced"] and (tree["pending"] or not tree["blocked"]):
-        yield f"the live tree is behind ({len(tree['pending'])} files): the daemon's next pass syncs it"
+        yield (
+            f"the live tree is behind ({len(tree['pending'])} files): the daemon's next "
+            "pass syncs it"
+        )
     if tree["blocked"]:
         first, *others = tree["blocked"]
         more = f" (and {len(others)} more paths)" if others else ""
@@ -242,19 +259,27 @@ def _tree_attention(view: Mapping[str, Any]) -> Iterable[str]:
         else:
             now = f", or `{command}`," if (command := _pass_command(view)) else ""
             yield (
-                f"the live tree did not follow at {first['path']}{more} in the pass of {first['seen_at']}: "
-                f"{first['reason']}. Once that is repaired, the daemon's next pass (within 5 minutes){now} "
+                f"the live tree did not follow at {first['path']}{more} in the pass of "
+                f"{first['seen_at']}: "
+                f"{first['reason']}. Once that is repaired, the daemon's next pass (within 5 "
+                f"minutes){now} "
                 "clears this condition"
             )
     for damaged in tree["damaged_manifests"][:1]:
-        remedy = f"`rebundle recover {scope} --reason 'damaged manifest'` removes the state from the pointer"
+        remedy = (
+            f"`rebundle recover {scope} --reason 'damaged manifest'` removes the state "
+            "from the pointer"
+        )
         yield damaged["reason"] if damaged["unreadable"] else f"{damaged['reason']}: {remedy}"
     if tree["foreign"]:
         paths = ", ".join(tree["foreign"][:3])
         yield f"edited by hand in base/; the next pass keeps a copy and replaces them: {paths}"
     if tree["strays"]:
         paths = ", ".join(tree["strays"][:3])
-        yield (f"files in base/ that Rebundle did not write, and that hosts copy: {paths}; move them out of base/")
+        yield (
+            f"files in base/ that Rebundle did not write, and that hosts copy: {paths}; move them "
+            "out of base/"
+        )
 
 
 def _pass_command(view: Mapping[str, Any]) -> str | None:
@@ -264,7 +289,10 @@ def _pass_command(view: Mapping[str, Any]) -> str | None:
     """
     live = view["live"]
     if view["hold"]:
-        return f"rebundle rollback {view['scope']} {live['state']}@{live['attempt']} --reason 'another pass'"
+        return (
+            f"rebundle rollback {view['scope']} {live['state']}@{live['attempt']} --reason "
+            "'another pass'"
+        )
     return f"rebundle resume {view['scope']}" if live == view["desired"] else None
 
 

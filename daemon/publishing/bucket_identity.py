@@ -36,7 +36,9 @@ log: structlog.stdlib.BoundLogger = structlog.get_logger(__name__)
 T = TypeVar("T")
 
 _TRIES: Final = 3
-_REMEDY: Final = "to publish to this one from now on, start the daemon once with `rebundle run --new-bucket`"
+_REMEDY: Final = (
+    "to publish to this one from now on, start the daemon once with `rebundle run --new-bucket`"
+)
 
 
 class Memory(Protocol):
@@ -139,7 +141,10 @@ class BucketIdentity:
                 await self.check()
                 break
             except (PublishingError, StoreError, EventError) as error:
-                log.warning("nothing is published until this is the right bucket, tried again", reason=str(error))
+                log.warning(
+                    "nothing is published until this is the right bucket, tried again",
+                    reason=str(error),
+                )
             await self._runtime.sleep(wait * (0.5 + self._runtime.jitter()))
             wait = min(2 * wait, self._longest)
         self._granted.set()
@@ -192,7 +197,8 @@ class BucketIdentity:
         except StoreForbidden as error:
             if not self._forbidden:
                 log.warning(
-                    "publishes without knowing which bucket this is: its id may not be read or created",
+                    "publishes without knowing which bucket this is: its id may not be read "
+                    "or created",
                     reason=str(error),
                     hint=f"permit reading and creating {layout.BUCKET} (docs/stores.md)",
                 )
@@ -218,9 +224,15 @@ class BucketIdentity:
         raise StoreUnavailable(f"{layout.BUCKET} was created and could not be read back: try again")
 
     async def _create(self) -> None:
-        document = {"schema": 1, "id": self._runtime.random_id(), "created_at": timestamp(self._runtime.now())}
+        document = {
+            "schema": 1,
+            "id": self._runtime.random_id(),
+            "created_at": timestamp(self._runtime.now()),
+        }
         with contextlib.suppress(ConditionFailed, OutcomeUnknown):
-            await self._store.create(layout.BUCKET, Content(serialised(document), "application/json"))
+            await self._store.create(
+                layout.BUCKET, Content(serialised(document), "application/json")
+            )
 
 
 async def bucket_id(store: ObjectStore) -> str | None:
@@ -263,18 +275,22 @@ def _require_same(remembered: str, actual: str | None) -> None:
     """Raises WrongBucket if the ids differ."""
     if actual is None:
         raise WrongBucket(
-            f"this bucket has no {layout.BUCKET}, and the journal published to bucket {remembered}: is its volume not "
-            f"mounted, or the URL wrong? Publishing continues once the right bucket is there; {_REMEDY}"
+            f"this bucket has no {layout.BUCKET}, and the journal published to bucket "
+            f"{remembered}: is its volume not "
+            "mounted, or the URL wrong? Publishing continues once the right bucket is "
+            f"there; {_REMEDY}"
         )
     if actual != remembered:
         raise WrongBucket(
-            f"this is bucket {actual}, and the journal published to bucket {remembered}: is another volume mounted, or "
+            f"this is bucket {actual}, and the journal published to bucket {remembered}: is "
+            "another volume mounted, or "
             f"the URL wrong? Publishing continues once the right bucket is there; {_REMEDY}"
         )
 
 
 def _damaged_id() -> WrongBucket:
     return WrongBucket(
-        f"{layout.BUCKET} is damaged, so it is not known which bucket this is: restore it from its newest version or a "
+        f"{layout.BUCKET} is damaged, so it is not known which bucket this is: restore it from its "
+        "newest version or a "
         f"backup; or delete it, and {_REMEDY}"
     )

@@ -15,7 +15,14 @@ from collections.abc import Callable
 from datetime import datetime
 from typing import Annotated, Final, TypeVar
 
-from pydantic import AfterValidator, BaseModel, Field, StringConstraints, ValidationError, ValidationInfo
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    Field,
+    StringConstraints,
+    ValidationError,
+    ValidationInfo,
+)
 
 from daemon.stores.object_keys import is_key
 from events.schemas import LARGEST_REVISION
@@ -79,7 +86,9 @@ def time_of(text: str) -> datetime:
         ValueError: it has no offset, or is outside of the years 1900 to 2999.
     """
     if not _TIME.fullmatch(text):
-        raise ValueError("must be a time with its offset, such as 2026-01-31T12:00:00.000Z, from 1900 to 2999")
+        raise ValueError(
+            "must be a time with its offset, such as 2026-01-31T12:00:00.000Z, from 1900 to 2999"
+        )
     return datetime.fromisoformat(text)
 
 
@@ -145,7 +154,10 @@ def _time(text: str) -> None:
 
 def _path(text: str) -> None:
     if not is_key(text) or len(text.encode()) > _LONGEST_PATH:
-        raise ValueError(f"must be a relative path without empty, '.' or '..' parts, of at most {_LONGEST_PATH} bytes")
+        raise ValueError(
+            "must be a relative path without empty, '.' or '..' parts, of at most "
+            f"{_LONGEST_PATH} bytes"
+        )
 
 
 def _scope(text: str) -> None:
@@ -154,9 +166,13 @@ def _scope(text: str) -> None:
 
 _Text = Annotated[str, StringConstraints(strict=True)]
 
-StateId = Annotated[_Text, _matching(_STATE, "letters, digits and . _ - (128 at most), the first no mark")]
+StateId = Annotated[
+    _Text, _matching(_STATE, "letters, digits and . _ - (128 at most), the first no mark")
+]
 """A state id, in the form that an event may have (`events.schemas`)."""
-Attempt = Annotated[_Text, _matching(_ATTEMPT, "letters, digits and . _ - (128 at most), the first no mark")]
+Attempt = Annotated[
+    _Text, _matching(_ATTEMPT, "letters, digits and . _ - (128 at most), the first no mark")
+]
 """The id of an attempt."""
 WriteId = Annotated[_Text, _matching(_WRITE, "letters, digits and . _ - (128 at most)")]
 """The id of one write of a pointer. It is empty only while nothing was written."""

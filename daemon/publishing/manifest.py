@@ -27,7 +27,14 @@ from daemon.publishing.grammar import (
 )
 from daemon.publishing.pointer import Part, Publication, Revision, StoredRevision
 from daemon.publishing.wording import leave_out
-from renderers.model import Composition, RenderDefaults, RenderedFile, canonical_digest, canonical_json, known_fields
+from renderers.model import (
+    Composition,
+    RenderDefaults,
+    RenderedFile,
+    canonical_digest,
+    canonical_json,
+    known_fields,
+)
 
 
 class ManifestFile(Part):
@@ -95,7 +102,9 @@ class Manifest(Part):
     @property
     def digests(self) -> tuple[FileDigest, ...]:
         """The digests that the files of an archive are compared with."""
-        return tuple(FileDigest(file.path, file.mode, file.size, file.sha256) for file in self.files)
+        return tuple(
+            FileDigest(file.path, file.mode, file.size, file.sha256) for file in self.files
+        )
 
     def file(self, path: str) -> ManifestFile | None:
         """The entry of a path, or None."""
@@ -113,7 +122,8 @@ class Manifest(Part):
         except ValidationError as error:
             raise VerificationFailed(
                 f"the manifest of {self.state} has an invalid composition ({fault_of(error)}): "
-                f"a release that knows it can continue, or `rebundle retire {self.scope} --reason '…'` and a new state"
+                f"a release that knows it can continue, or `rebundle retire {self.scope} --reason "
+                "'…'` and a new state"
             ) from error
         # An older release wrote no value for a newer field, and an absent field is not part of the
         # digest. So the digest still matches.
@@ -121,10 +131,13 @@ class Manifest(Part):
             return composition
         if canonical_digest(self.composition) == self.composition_digest:
             raise VerificationFailed(
-                f"the composition of {self.state} has what this release does not know: a newer one wrote it, which can "
+                f"the composition of {self.state} has what this release does not know: a newer one "
+                "wrote it, which can "
                 "continue"
             )
-        raise VerificationFailed(f"the composition of {self.state} does not match its digest: {leave_out(self.scope)}")
+        raise VerificationFailed(
+            f"the composition of {self.state} does not match its digest: {leave_out(self.scope)}"
+        )
 
     def check_defaults(self) -> None:
         """Check the render defaults against their digest.
@@ -135,7 +148,8 @@ class Manifest(Part):
         # The recorded fields only: newer defaults are not part of the digest.
         if canonical_digest(self.render_defaults) != self.render_defaults_digest:
             raise VerificationFailed(
-                f"the render defaults of {self.state} do not match their digest: {leave_out(self.scope)}"
+                f"the render defaults of {self.state} do not match their digest: "
+                f"{leave_out(self.scope)}"
             )
 
     def defaults_value(self) -> RenderDefaults:
@@ -150,8 +164,10 @@ class Manifest(Part):
             return RenderDefaults.model_validate(self.render_defaults)
         except ValidationError as error:
             raise VerificationFailed(
-                f"the manifest of {self.state} has render defaults that this release does not know: "
-                f"a newer one wrote it, which can continue, or they are damaged: {leave_out(self.scope)}"
+                f"the manifest of {self.state} has render defaults that this release does "
+                "not know: "
+                "a newer one wrote it, which can continue, or they are damaged: "
+                f"{leave_out(self.scope)}"
             ) from error
 
 
@@ -171,7 +187,9 @@ class RenderedState:
     events: tuple[ManifestEvent, ...]
 
 
-def written(state: RenderedState, attempt: str, at: str, members: Sequence[Member], archive: Archive) -> bytes:
+def written(
+    state: RenderedState, attempt: str, at: str, members: Sequence[Member], archive: Archive
+) -> bytes:
     """The manifest of a rendered state: the same bytes as from `encode`.
 
     It reuses canonical JSON that exists already, of the composition and of the files.
@@ -191,12 +209,18 @@ def written(state: RenderedState, attempt: str, at: str, members: Sequence[Membe
         "renderer": state.renderer,
         "templates": state.templates,
         "events": [event.model_dump(mode="json") for event in state.events],
-        "archive": {"sha256": archive.sha256, "size": len(archive.body), "tar_sha256": archive.tar_sha256},
+        "archive": {
+            "sha256": archive.sha256,
+            "size": len(archive.body),
+            "tar_sha256": archive.tar_sha256,
+        },
     }
     texts = {name: canonical_json(value).encode() for name, value in fields.items()}
     texts["composition"] = state.composition.canonical.encode()
     texts["files"] = b"[%b]" % b",".join(member.listed for member in members)
-    return b"{%b}\n" % b",".join(b'"%b":%b' % (name.encode(), texts[name]) for name in sorted(texts))
+    return b"{%b}\n" % b",".join(
+        b'"%b":%b' % (name.encode(), texts[name]) for name in sorted(texts)
+    )
 
 
 def encode(manifest: Manifest) -> bytes:

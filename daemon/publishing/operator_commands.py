@@ -67,11 +67,15 @@ class Operations:
         base, read, changed = await self._swap(scope, verb, by, reason)
         if not changed:
             # The verb consists of the pass alone, so a failure of the pass is raised.
-            return ChangeResult(base.pointer, read.pointer, changed, await self._live_tree.reconcile(scope))
+            return ChangeResult(
+                base.pointer, read.pointer, changed, await self._live_tree.reconcile(scope)
+            )
         tree = await self._live_tree.follow(scope, base.pointer.sequence + 1)
         return ChangeResult(base.pointer, read.pointer, changed, tree)
 
-    async def _swap(self, scope: Scope, verb: Verb, by: str, reason: str) -> tuple[PointerRead, PointerRead, bool]:
+    async def _swap(
+        self, scope: Scope, verb: Verb, by: str, reason: str
+    ) -> tuple[PointerRead, PointerRead, bool]:
         for _ in range(_TRIES):
             base = await self._reader.existing(scope)
             following = await self._decide(scope, base, verb, by, reason)
@@ -83,7 +87,9 @@ class Operations:
                 continue
         raise PointerMoved(f"other writers changed {scope} {_TRIES} times in a row; try again")
 
-    async def _decide(self, scope: Scope, base: PointerRead, verb: Verb, by: str, reason: str) -> Pointer | None:
+    async def _decide(
+        self, scope: Scope, base: PointerRead, verb: Verb, by: str, reason: str
+    ) -> Pointer | None:
         following = verb(base.pointer, self._publisher.writing(by, reason))
         live = None if following is None else following.live
         if live is not None and (base.pointer.live is None or live.id != base.pointer.live.id):
@@ -99,9 +105,12 @@ def rollback(state: str, *, discard_newer: bool = False, expected_live: str | No
     """
 
     def verb(pointer: Pointer, writing: Writing) -> Pointer | None:
-        if expected_live is not None and (pointer.live is None or pointer.live.state != expected_live):
+        if expected_live is not None and (
+            pointer.live is None or pointer.live.state != expected_live
+        ):
             raise OperationRefused(
-                f"live is {pointer.live.state if pointer.live else 'nothing'}, not {expected_live}: look at "
+                f"live is {pointer.live.state if pointer.live else 'nothing'}, not "
+                f"{expected_live}: look at "
                 f"`rebundle status {pointer.scope}`, then decide again"
             )
         target = find_exactly(pointer, state)
@@ -132,14 +141,18 @@ def lift_quarantine(state: str) -> Verb:
         matching = [digest for digest in digests if digest.startswith(state)]
         if len(matching) == 1 and len(state) >= _SHORTEST_DIGEST:
             return protocol.lift_quarantine(pointer, writing, matching[0])
-        return protocol.lift_quarantine(pointer, writing, find_exactly(pointer, state).composition_digest)
+        return protocol.lift_quarantine(
+            pointer, writing, find_exactly(pointer, state).composition_digest
+        )
 
     return verb
 
 
 def pin(state: str, *, pinned: bool) -> Verb:
     """Exclude a publication from retention, or include it again."""
-    return lambda pointer, writing: protocol.pin(pointer, writing, find_exactly(pointer, state), pinned=pinned)
+    return lambda pointer, writing: protocol.pin(
+        pointer, writing, find_exactly(pointer, state), pinned=pinned
+    )
 
 
 def find_exactly(pointer: Pointer, name: str) -> Publication:
@@ -153,7 +166,11 @@ def find_exactly(pointer: Pointer, name: str) -> Publication:
         NotFound: none is retained, or several attempts have this prefix.
     """
     state, separator, attempt = name.partition("@")
-    matching = [publication for publication in pointer.retained_of(state) if publication.attempt.startswith(attempt)]
+    matching = [
+        publication
+        for publication in pointer.retained_of(state)
+        if publication.attempt.startswith(attempt)
+    ]
     if matching and (not separator or len({publication.attempt for publication in matching}) == 1):
         return matching[-1]
     if matching:
@@ -161,7 +178,8 @@ def find_exactly(pointer: Pointer, name: str) -> Publication:
     similar = _states_with_prefix(pointer, state)
     meant = f"; is {' or '.join(similar[:MOST_NAMED])} meant?" if similar else ""
     raise NotFound(
-        f"{name} is not a retained state of {pointer.scope}; `rebundle states {pointer.scope}` lists them{meant}"
+        f"{name} is not a retained state of {pointer.scope}; `rebundle states {pointer.scope}` "
+        f"lists them{meant}"
     )
 
 
@@ -181,11 +199,17 @@ def find_retained(pointer: Pointer, name: str) -> Publication:
 
 def _ambiguous(name: str, kind: str, matching: Sequence[str]) -> NotFound:
     examples = some(matching)
-    return NotFound(f"{name} is the beginning of {len(matching)} {kind}, {examples}: name one of them in full")
+    return NotFound(
+        f"{name} is the beginning of {len(matching)} {kind}, {examples}: name one of them in full"
+    )
 
 
 def _states_with_prefix(pointer: Pointer, prefix: str) -> list[str]:
     """The ids of the retained states that begin with `prefix`; none for an empty one."""
     return sorted(
-        {publication.state for publication in pointer.retained if prefix and publication.state.startswith(prefix)}
+        {
+            publication.state
+            for publication in pointer.retained
+            if prefix and publication.state.startswith(prefix)
+        }
     )

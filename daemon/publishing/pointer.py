@@ -9,7 +9,15 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Annotated, Any, Final, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, PlainSerializer, PlainValidator, StrictBool, ValidationError
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    PlainSerializer,
+    PlainValidator,
+    StrictBool,
+    ValidationError,
+)
 
 from daemon.publishing import layout
 from daemon.publishing.documents import SCHEMA, Malformed, check_schema, parse, serialised
@@ -50,7 +58,9 @@ MOST_PINNED: Final = 48
 
 _REVISION: Final = re.compile(r"(0|[1-9][0-9]{0,15})(?:\.([1-9][0-9]{0,15}))?")
 
-Kind = Literal["publish", "rollback", "hold", "resume", "quarantine", "pin", "gc", "recover", "retire"]
+Kind = Literal[
+    "publish", "rollback", "hold", "resume", "quarantine", "pin", "gc", "recover", "retire"
+]
 
 
 class Part(BaseModel):
@@ -81,7 +91,9 @@ class Revision:
         matched = _REVISION.fullmatch(text)
         revision = cls(int(matched[1]), int(matched[2] or 0)) if matched else None
         if revision is None or max(revision.producer, revision.derived) > LARGEST_REVISION:
-            raise ValueError(f"must be a revision such as 42 or 42.1, with numbers of at most {LARGEST_REVISION}")
+            raise ValueError(
+                f"must be a revision such as 42 or 42.1, with numbers of at most {LARGEST_REVISION}"
+            )
         return revision
 
     def __str__(self) -> str:
@@ -96,7 +108,9 @@ def _revision(value: object) -> Revision:
     return Revision.parse(value)
 
 
-StoredRevision = Annotated[Revision, PlainValidator(_revision), PlainSerializer(str, return_type=str)]
+StoredRevision = Annotated[
+    Revision, PlainValidator(_revision), PlainSerializer(str, return_type=str)
+]
 """A field of a document: the text of a revision."""
 
 
@@ -330,7 +344,9 @@ def opened(body: bytes, scope: Scope) -> tuple[Pointer, bool]:
     except ValueError as error:
         raise _damaged(scope, str(error)) from error
     if pointer.scope != str(scope):
-        raise VerificationFailed(f"pointer.json of {scope} is the one of {pointer.scope}: {rebuild(scope)}")
+        raise VerificationFailed(
+            f"pointer.json of {scope} is the one of {pointer.scope}: {rebuild(scope)}"
+        )
     return pointer, bool(signatures)
 
 
@@ -348,9 +364,13 @@ def decode_chunk(body: bytes, key: str, scope: Scope) -> Chunk:
         chunk = checked(Chunk, document)
         _check_previous_chunk(chunk.previous_chunk, scope)
     except ValidationError as error:
-        raise VerificationFailed(f"history chunk {key} is damaged ({fault_of(error)}): {cut_off(scope)}") from error
+        raise VerificationFailed(
+            f"history chunk {key} is damaged ({fault_of(error)}): {cut_off(scope)}"
+        ) from error
     except ValueError as error:
-        raise VerificationFailed(f"history chunk {key} is damaged ({error}): {cut_off(scope)}") from error
+        raise VerificationFailed(
+            f"history chunk {key} is damaged ({error}): {cut_off(scope)}"
+        ) from error
     return chunk
 
 
@@ -367,7 +387,10 @@ def _check_references(pointer: Pointer, scope: Scope) -> None:
     retained = {(one.id, one.manifest_sha256, one.composition_digest) for one in pointer.retained}
     for name, named in (("live", pointer.live), ("desired", pointer.desired)):
         # The id alone is not enough: the digests must be those of the retained publication.
-        if named is not None and (named.id, named.manifest_sha256, named.composition_digest) not in retained:
+        if (
+            named is not None
+            and (named.id, named.manifest_sha256, named.composition_digest) not in retained
+        ):
             raise Malformed(f"{name}: {named.id} is not one of the retained publications")
     _check_previous_chunk(pointer.previous_chunk, scope)
 

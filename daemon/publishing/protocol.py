@@ -72,7 +72,10 @@ def absent(scope: Scope) -> Pointer:
 
 
 def publish(
-    pointer: Pointer, writing: Writing, published: Sequence[Publication], progress: Progress | None = None
+    pointer: Pointer,
+    writing: Writing,
+    published: Sequence[Publication],
+    progress: Progress | None = None,
 ) -> Pointer:
     """Add all publications of a batch in one change, in commit order.
 
@@ -82,7 +85,12 @@ def publish(
     moving = [publication for publication in published if not publication.late]
     desired = moving[-1] if moving else pointer.desired
     live = pointer.live
-    if moving and desired is not None and pointer.hold is None and not _is_quarantined(pointer, desired):
+    if (
+        moving
+        and desired is not None
+        and pointer.hold is None
+        and not _is_quarantined(pointer, desired)
+    ):
         live = desired
     counters: dict[str, Any] = {}
     if progress is not None:
@@ -122,7 +130,9 @@ def rollback(
     """
     _refuse_quarantined(pointer, target)
     held = pointer.hold is not None
-    if _same(pointer.live, target) and (_same(pointer.desired, target) and not held if discard_newer else held):
+    if _same(pointer.live, target) and (
+        _same(pointer.desired, target) and not held if discard_newer else held
+    ):
         return None
     hold = None if discard_newer else _hold(writing)
     counters = {} if progress is None else _progressed(pointer, writing, progress)
@@ -158,7 +168,8 @@ def resume(pointer: Pointer, writing: Writing) -> Pointer | None:
     if pointer.desired is not None and _is_quarantined(pointer, pointer.desired):
         raise OperationRefused(
             f"desired state {pointer.desired.state} is quarantined: lift that first with "
-            f"{_lift_command(pointer, pointer.desired)}, or wait for a state with another composition"
+            f"{_lift_command(pointer, pointer.desired)}, or wait for a state with "
+            "another composition"
         )
     if pointer.hold is None and _same(pointer.live, pointer.desired):
         return None
@@ -166,7 +177,11 @@ def resume(pointer: Pointer, writing: Writing) -> Pointer | None:
 
 
 def quarantine(
-    pointer: Pointer, writing: Writing, target: Publication, *, rollback_to: Publication | None = None
+    pointer: Pointer,
+    writing: Writing,
+    target: Publication,
+    *,
+    rollback_to: Publication | None = None,
 ) -> Pointer | None:
     """Reject the target's composition: no publication of it becomes live, whatever its id.
 
@@ -179,7 +194,9 @@ def quarantine(
             the same composition or is quarantined; or the pointer has no room for another
             quarantine.
     """
-    is_live = pointer.live is not None and pointer.live.composition_digest == target.composition_digest
+    is_live = (
+        pointer.live is not None and pointer.live.composition_digest == target.composition_digest
+    )
     is_rejected = _is_quarantined(pointer, target)
     if is_rejected and not is_live:
         return None
@@ -189,11 +206,15 @@ def quarantine(
             f"(`rebundle states {pointer.scope}` lists them)"
         )
     digest = target.composition_digest
-    rejected = Quarantine(composition_digest=digest, by=writing.by, reason=writing.reason, at=writing.at)
+    rejected = Quarantine(
+        composition_digest=digest, by=writing.by, reason=writing.reason, at=writing.at
+    )
     if not is_rejected and len(pointer.quarantined) >= MOST_QUARANTINED:
         raise OperationRefused(
-            f"{MOST_QUARANTINED} compositions of {pointer.scope} are quarantined already: lift one first "
-            f"(`rebundle quarantine {pointer.scope} DIGEST --lift --reason '…'`; `rebundle status {pointer.scope}` "
+            f"{MOST_QUARANTINED} compositions of {pointer.scope} are quarantined already: lift "
+            "one first "
+            f"(`rebundle quarantine {pointer.scope} DIGEST --lift --reason '…'`; `rebundle status "
+            f"{pointer.scope}` "
             "lists them)"
         )
     change: dict[str, Any] = {"quarantine": _dumped(rejected)}
@@ -202,13 +223,22 @@ def quarantine(
         return _next(pointer, writing, "quarantine", quarantined=quarantined, change=change)
     if rollback_to.composition_digest == target.composition_digest:
         raise OperationRefused(
-            f"{rollback_to.state} has the same composition as {target.state}, which is to be quarantined: name another "
+            f"{rollback_to.state} has the same composition as {target.state}, which is to be "
+            "quarantined: name another "
             f"state (`rebundle states {pointer.scope}` lists them)"
         )
     _refuse_quarantined(pointer, rollback_to)
     held = _hold(writing)
     change["hold"] = _dumped(held)
-    return _next(pointer, writing, "quarantine", live=rollback_to, hold=held, quarantined=quarantined, change=change)
+    return _next(
+        pointer,
+        writing,
+        "quarantine",
+        live=rollback_to,
+        hold=held,
+        quarantined=quarantined,
+        change=change,
+    )
 
 
 def lift_quarantine(pointer: Pointer, writing: Writing, composition_digest: str) -> Pointer | None:
@@ -220,7 +250,9 @@ def lift_quarantine(pointer: Pointer, writing: Writing, composition_digest: str)
     """
     if not pointer.is_quarantined(composition_digest):
         return None
-    remaining = tuple(entry for entry in pointer.quarantined if entry.composition_digest != composition_digest)
+    remaining = tuple(
+        entry for entry in pointer.quarantined if entry.composition_digest != composition_digest
+    )
     change = {"lifted": composition_digest}
     return _next(pointer, writing, "quarantine", quarantined=remaining, change=change)
 
@@ -238,12 +270,19 @@ def pin(pointer: Pointer, writing: Writing, target: Publication, *, pinned: bool
     if pinned and sum(publication.pinned for publication in pointer.retained) >= MOST_PINNED:
         raise OperationRefused(
             f"{MOST_PINNED} publications of {pointer.scope} are pinned already: unpin one first "
-            f"(`rebundle pin {pointer.scope} STATE --lift --reason '…'`; `rebundle states {pointer.scope}` lists them)"
+            f"(`rebundle pin {pointer.scope} STATE --lift --reason '…'`; `rebundle states "
+            f"{pointer.scope}` lists them)"
         )
     changed = target.model_copy(update={"pinned": pinned})
-    retained = tuple(changed if publication.id == target.id else publication for publication in pointer.retained)
+    retained = tuple(
+        changed if publication.id == target.id else publication for publication in pointer.retained
+    )
     return _next(
-        pointer, writing, "pin", retained=retained, change={"pin": {"publication": str(target.id), "pinned": pinned}}
+        pointer,
+        writing,
+        "pin",
+        retained=retained,
+        change={"pin": {"publication": str(target.id), "pinned": pinned}},
     )
 
 
@@ -256,7 +295,9 @@ def retire(pointer: Pointer, writing: Writing) -> Pointer | None:
     """
     if pointer.live is None and pointer.desired is None:
         return None
-    return _next(pointer, writing, "retire", live=None, desired=None, hold=None, change={"hold": None})
+    return _next(
+        pointer, writing, "retire", live=None, desired=None, hold=None, change={"hold": None}
+    )
 
 
 def idle_journals(pointer: Pointer, now: datetime) -> frozenset[str]:
@@ -266,12 +307,18 @@ def idle_journals(pointer: Pointer, now: datetime) -> frozenset[str]:
     """
     oldest_kept = now - _POSITIONS_KEPT
     return frozenset(
-        instance for instance, change in _known_changes(pointer).items() if time_of(change.at) < oldest_kept
+        instance
+        for instance, change in _known_changes(pointer).items()
+        if time_of(change.at) < oldest_kept
     )
 
 
 def collect(
-    pointer: Pointer, writing: Writing, released: Collection[PublicationId], *, as_of: str | None = None
+    pointer: Pointer,
+    writing: Writing,
+    released: Collection[PublicationId],
+    *,
+    as_of: str | None = None,
 ) -> Pointer:
     """Release publications (protocol 4).
 
@@ -289,13 +336,19 @@ def collect(
     """
     now = as_of or writing.at
     idle = idle_journals(pointer, time_of(now))
-    positions = {instance: offset for instance, offset in pointer.positions.items() if instance not in idle}
+    positions = {
+        instance: offset for instance, offset in pointer.positions.items() if instance not in idle
+    }
     starting_now = {
         instance: PositionChange(offset=offset, at=now)
         for instance, offset in positions.items()
         if instance.startswith(_JOURNAL)
     }
-    recorded = {instance: change for instance, change in _known_changes(pointer).items() if instance not in idle}
+    recorded = {
+        instance: change
+        for instance, change in _known_changes(pointer).items()
+        if instance not in idle
+    }
     current = _current_ids(pointer.live, pointer.desired)
     removed = tuple(
         publication
@@ -306,7 +359,9 @@ def collect(
         pointer,
         writing,
         "gc",
-        retained=tuple(publication for publication in pointer.retained if publication not in removed),
+        retained=tuple(
+            publication for publication in pointer.retained if publication not in removed
+        ),
         gc_epoch=pointer.gc_epoch + 1,
         positions=positions,
         positions_changed=starting_now | recorded,
@@ -438,7 +493,9 @@ def _next(
     by_id = {publication.id: publication for publication in retained}
     change = change or {}
     used = change.get("used", {}) | _used_up_by(
-        publication for publication in (*pointer.retained, *published) if publication.id not in retained_ids
+        publication
+        for publication in (*pointer.retained, *published)
+        if publication.id not in retained_ids
     )
     entry = HistoryEntry(
         sequence=sequence,
@@ -447,7 +504,9 @@ def _next(
         published=tuple(str(publication.id) for publication in published),
         live=str(live.id) if live else None,
         desired=str(desired.id) if desired else None,
-        change=change | ({"dropped": dropped} if dropped else {}) | ({"used": used} if used else {}),
+        change=change
+        | ({"dropped": dropped} if dropped else {})
+        | ({"used": used} if used else {}),
         at=writing.at,
         by=writing.by,
         reason=writing.reason,
@@ -490,7 +549,9 @@ def _within_limit(
     """
     current = _current_ids(live, desired)
     expendable = [
-        publication.id for publication in retained if publication.id not in current and not publication.pinned
+        publication.id
+        for publication in retained
+        if publication.id not in current and not publication.pinned
     ]
     dropped = set(expendable[: max(0, len(retained) - MOST_RETAINED)])
     return tuple(publication for publication in retained if publication.id not in dropped)
@@ -514,7 +575,13 @@ def _current_ids(*publications: Publication | None) -> set[PublicationId]:
 
 def _advanced(positions: Mapping[str, int], new: Mapping[str, int]) -> dict[str, int]:
     """The positions merged with new ones. The position of an instance never falls (invariant 4)."""
-    return {**positions, **{instance: max(offset, positions.get(instance, offset)) for instance, offset in new.items()}}
+    return {
+        **positions,
+        **{
+            instance: max(offset, positions.get(instance, offset))
+            for instance, offset in new.items()
+        },
+    }
 
 
 def _progressed(pointer: Pointer, writing: Writing, progress: Progress) -> dict[str, Any]:
@@ -559,7 +626,9 @@ def _is_quarantined(pointer: Pointer, publication: Publication) -> bool:
 
 def _refuse_quarantined(pointer: Pointer, target: Publication) -> None:
     if _is_quarantined(pointer, target):
-        raise OperationRefused(f"{target.state} is quarantined: lift that first with {_lift_command(pointer, target)}")
+        raise OperationRefused(
+            f"{target.state} is quarantined: lift that first with {_lift_command(pointer, target)}"
+        )
 
 
 def _lift_command(pointer: Pointer, target: Publication) -> str:

@@ -62,7 +62,14 @@ class Publisher:
     Safe for concurrent tasks of one event loop, and while other daemons write to the bucket.
     """
 
-    def __init__(self, store: ObjectStore, reader: Reader, runtime: Runtime, *, signers: Sequence[Signer] = ()) -> None:
+    def __init__(
+        self,
+        store: ObjectStore,
+        reader: Reader,
+        runtime: Runtime,
+        *,
+        signers: Sequence[Signer] = (),
+    ) -> None:
         """All `signers` sign every publication and pointer; there are two during a key exchange."""
         self._store = store
         self._reader = reader
@@ -93,8 +100,14 @@ class Publisher:
         ]
         if self._signers:
             envelope = await self._signed_statement(body)
-            objects.append((layout.signature(scope, state.state, attempt), Content(envelope, _JSON)))
-        await concurrently(lambda key_and_content: self._create_own(*key_and_content), objects, at_once=len(objects))
+            objects.append(
+                (layout.signature(scope, state.state, attempt), Content(envelope, _JSON))
+            )
+        await concurrently(
+            lambda key_and_content: self._create_own(*key_and_content),
+            objects,
+            at_once=len(objects),
+        )
         publication = manifest.publication(state, attempt, at, body)
         self._reader.remember(scope, publication, state.files)
         return publication
@@ -107,7 +120,9 @@ class Publisher:
         return packed.body, body
 
     async def _signed_statement(self, body: bytes) -> bytes:
-        payload = await self._runtime.run_in_thread(attestation.statement, manifest.decode(body), body)
+        payload = await self._runtime.run_in_thread(
+            attestation.statement, manifest.decode(body), body
+        )
         return attestation.enveloped(payload, await self._signed(signatures_of.STATEMENT, payload))
 
     async def swap(
@@ -149,7 +164,9 @@ class Publisher:
         _refuse_unreadable(scope, following, len(content.body))
         for attempt in range(1 + _RESENDS):
             if attempt:
-                await self._runtime.sleep(_RESEND_DELAY * 2**attempt * (0.5 + self._runtime.jitter()))
+                await self._runtime.sleep(
+                    _RESEND_DELAY * 2**attempt * (0.5 + self._runtime.jitter())
+                )
             if base.version is None and before_creating is not None:
                 await before_creating()
             try:
@@ -198,11 +215,17 @@ class Publisher:
             return ()
         try:
             async with asyncio.timeout(_SIGN_SECONDS):
-                return await self._runtime.run_in_thread(signatures_of.signed_by, self._signers, kind, payload)
+                return await self._runtime.run_in_thread(
+                    signatures_of.signed_by, self._signers, kind, payload
+                )
         except TimeoutError as error:
-            raise StoreUnavailable(f"signing took longer than {_SIGN_SECONDS} s: try again") from error
+            raise StoreUnavailable(
+                f"signing took longer than {_SIGN_SECONDS} s: try again"
+            ) from error
 
-    def refuse_unwritable(self, scope: Scope, base: PointerRead, roles: tuple["Role", ...] = ("pointer",)) -> None:
+    def refuse_unwritable(
+        self, scope: Scope, base: PointerRead, roles: tuple["Role", ...] = ("pointer",)
+    ) -> None:
         """Raise the errors that `swap` raises before it writes; for callers that write nothing.
 
         Args:
@@ -216,12 +239,14 @@ class Publisher:
         """
         if base.pointer.schema_ > documents.SCHEMA:
             raise NewerSchema(
-                f"the pointer of {scope} was written by a newer release (schema {base.pointer.schema_}): use that one "
+                f"the pointer of {scope} was written by a newer release (schema "
+                f"{base.pointer.schema_}): use that one "
                 "here, too"
             )
         if base.signed and not self._signers:
             raise CannotSign(
-                f"the pointer of {scope} is signed, and no signing key is configured: set signing.key_file to one that "
+                f"the pointer of {scope} is signed, and no signing key is configured: set "
+                "signing.key_file to one that "
                 "readers trust"
             )
         self._refuse_useless_keys(scope, roles)
@@ -232,11 +257,14 @@ class Publisher:
             self._reader.check_signers(scope, [signer.keyid for signer in self._signers], roles)
         except VerificationFailed as error:
             raise CannotSign(
-                f"nothing is written to {scope}, for by the own trust policy nobody could read it: {error}. Sign with "
+                f"nothing is written to {scope}, for by the own trust policy nobody could read it: "
+                f"{error}. Sign with "
                 "a key that has the role (signing.key_file, `rebundle keys trust POLICY PUBLIC`)"
             ) from error
 
-    async def _resolve(self, scope: Scope, base: PointerRead, following: Pointer) -> PointerRead | None:
+    async def _resolve(
+        self, scope: Scope, base: PointerRead, following: Pointer
+    ) -> PointerRead | None:
         """Read the pointer back to find the outcome of a write.
 
         Returns:
@@ -277,7 +305,9 @@ class Publisher:
         key = layout.history(scope, oldest, chunk.entries[-1].sequence, following.write_id)
         body = pointer.encode_chunk(chunk)
         await self._create_own(key, Content(body, _JSON))
-        return protocol.without_chunk(following, PreviousChunk(key=key, sha256=hashlib.sha256(body).hexdigest()))
+        return protocol.without_chunk(
+            following, PreviousChunk(key=key, sha256=hashlib.sha256(body).hexdigest())
+        )
 
     async def _create_own(self, key: str, content: Content) -> None:
         """Create an object under a key that only this try uses.
@@ -294,12 +324,15 @@ class Publisher:
             try:
                 stored = await self._store.get(key, most_bytes=len(content.body))
             except ObjectMissing:
-                raise StoreUnavailable(f"whether {key} is stored could not be found out: try again") from error
+                raise StoreUnavailable(
+                    f"whether {key} is stored could not be found out: try again"
+                ) from error
             except ObjectTooBig:
                 stored = None
             if stored is None or stored.body != content.body:
                 raise VerificationFailed(
-                    f"{key} is there with other bytes than ours: who else writes this bucket? The next try takes "
+                    f"{key} is there with other bytes than ours: who else writes this bucket? The "
+                    "next try takes "
                     "another name"
                 ) from error
 
@@ -312,18 +345,22 @@ def _refuse_unreadable(scope: Scope, following: Pointer, size: int) -> None:
     """
     if size > sizes.POINTER:
         raise OperationRefused(
-            f"the pointer of {scope} would have {size:,} bytes, and readers take {sizes.POINTER:,}: lift quarantines "
+            f"the pointer of {scope} would have {size:,} bytes, and readers take "
+            f"{sizes.POINTER:,}: lift quarantines "
             f"that are no longer needed (`rebundle quarantine {scope} STATE --lift --reason '…'`)"
         )
     if max(following.sequence, following.gc_epoch) > MOST_SEQUENCE:
         raise OperationRefused(
-            f"the pointer of {scope} has reached the highest sequence there is, which somebody else must have "
+            f"the pointer of {scope} has reached the highest sequence there is, which somebody "
+            "else must have "
             f"written: move {layout.pointer(scope)}, {layout.live_tree(scope, layout.MARKER)} and "
             f"{layout.freshness(scope)} away, then `rebundle recover {scope} --reason '…'`"
         )
 
 
-def _refuse_too_big(state: RenderedState, members: Sequence[Member], archive_size: int, manifest_size: int) -> None:
+def _refuse_too_big(
+    state: RenderedState, members: Sequence[Member], archive_size: int, manifest_size: int
+) -> None:
     """Refuse a publication that no reader would accept (`sizes`).
 
     Raises:
@@ -339,19 +376,22 @@ def _refuse_too_big(state: RenderedState, members: Sequence[Member], archive_siz
     ):
         if size > limit:
             raise OperationRefused(
-                f"state {state.state} of {state.composition.scope} has {size:,} {what}, and readers take {limit:,}: "
+                f"state {state.state} of {state.composition.scope} has {size:,} {what}, and "
+                f"readers take {limit:,}: "
                 "make the bundle smaller"
             )
 
 
 def _moved(scope: Scope, sequence: int) -> PointerMoved:
     return PointerMoved(
-        f"another writer changed {scope} first (sequence {sequence}): look at `rebundle status {scope}`, then try again"
+        f"another writer changed {scope} first (sequence {sequence}): look at `rebundle status "
+        f"{scope}`, then try again"
     )
 
 
 def _unresolved(scope: Scope) -> OutcomeUnresolved:
     return OutcomeUnresolved(
-        f"whether the pointer of {scope} was changed could not be found out: a daemon finds out by itself; before a "
+        f"whether the pointer of {scope} was changed could not be found out: a daemon finds out by "
+        "itself; before a "
         f"command is repeated, look at `rebundle status {scope}`"
     )

@@ -29,7 +29,14 @@ from daemon.publishing.errors import (
     VerificationFailed,
 )
 from daemon.publishing.manifest import Manifest
-from daemon.publishing.pointer import Chunk, HistoryEntry, Pointer, PreviousChunk, Publication, PublicationId
+from daemon.publishing.pointer import (
+    Chunk,
+    HistoryEntry,
+    Pointer,
+    PreviousChunk,
+    Publication,
+    PublicationId,
+)
 from daemon.publishing.protocol import absent
 from daemon.publishing.trust.sequence_memory import HighestSequences, ProcessSequences
 from daemon.publishing.wording import RENEW, cut_off, leave_out, rebuild
@@ -176,7 +183,11 @@ class Reader:
             SequenceWentBack: it is older than one that was accepted before.
             WrongBucket: this is not the bucket to read from.
         """
-        read = await self._pointer_of(scope, self._bucket) if self._bucket else await self._read_pointer(scope)
+        read = (
+            await self._pointer_of(scope, self._bucket)
+            if self._bucket
+            else await self._read_pointer(scope)
+        )
         if read.version is not None:
             # Only now: a sequence of another bucket would make the pointer of the right bucket look
             # older than one that was accepted.
@@ -223,21 +234,29 @@ class Reader:
             if stored is None:
                 raise PointerLost(
                     f"{layout.pointer(scope)} is gone, but {trace}: nothing is published until "
-                    f"`rebundle recover {scope} --reason '…'` rebuilds it, or its newest version is restored"
+                    f"`rebundle recover {scope} --reason '…'` rebuilds it, or its newest "
+                    "version is restored"
                 )
         read = await self._decoded(scope, stored)
         if self._demanding is not None:
-            await self._check_fresh(scope, self._demanding, freshness, stored.body, read.pointer.sequence)
+            await self._check_fresh(
+                scope, self._demanding, freshness, stored.body, read.pointer.sequence
+            )
         if read.pointer.sequence < highest:
             raise SequenceWentBack(
-                f"the pointer of {scope} has sequence {read.pointer.sequence}, and {highest} was seen here before: "
+                f"the pointer of {scope} has sequence {read.pointer.sequence}, and {highest} was "
+                "seen here before: "
                 "an older one was put back, from a backup or by somebody else; "
-                f"`rebundle recover {scope} --reason '…'` writes one that is newer than both. If it finds nothing to "
-                "recover, nothing in the bucket shows the newer one: restart the daemon to continue from the older one"
+                f"`rebundle recover {scope} --reason '…'` writes one that is newer than both. If "
+                "it finds nothing to "
+                "recover, nothing in the bucket shows the newer one: restart the daemon to "
+                "continue from the older one"
             )
         return read
 
-    async def work_on(self, size: int, work: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs) -> T:
+    async def work_on(
+        self, size: int, work: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs
+    ) -> T:
         """Return the result of the pure function `work` on `size` bytes.
 
         It runs in a thread if there are many bytes, so that it does not block the event loop.
@@ -251,7 +270,9 @@ class Reader:
 
         With it, an object whose body cannot be read can still be replaced.
         """
-        return next((entry.version for entry in await self._store.scan(key) if entry.key == key), None)
+        return next(
+            (entry.version for entry in await self._store.scan(key) if entry.key == key), None
+        )
 
     @property
     def has_policy(self) -> bool:
@@ -303,7 +324,9 @@ class Reader:
             VerificationFailed: it was not, or the scope has no freshness.json.
         """
         if stored is None:
-            raise VerificationFailed(f"{scope} has no freshness.json, and the trust policy demands it: {RENEW}")
+            raise VerificationFailed(
+                f"{scope} has no freshness.json, and the trust policy demands it: {RENEW}"
+            )
         freshness, now = trust.check_freshness(stored.body, scope), self._runtime.now()
         await self.work_on(len(body), freshness.check, body, sequence, now)
 
@@ -315,7 +338,9 @@ class Reader:
         """
         read = await self.pointer(scope)
         if read.version is None:
-            raise NotFound(f"nothing is published in {scope}; `rebundle scopes` lists what there is")
+            raise NotFound(
+                f"nothing is published in {scope}; `rebundle scopes` lists what there is"
+            )
         return read
 
     async def manifest(self, scope: Scope, publication: Publication) -> Manifest:
@@ -336,12 +361,14 @@ class Reader:
         def decode() -> Manifest:
             if hashlib.sha256(body).hexdigest() != publication.manifest_sha256:
                 raise VerificationFailed(
-                    f"the manifest of {publication.id} is not the one that {scope}'s pointer means: {remedy}"
+                    f"the manifest of {publication.id} is not the one that {scope}'s pointer "
+                    f"means: {remedy}"
                 )
             read = _decode_manifest(scope, publication.id, body)
             if read.composition_digest != publication.composition_digest:
                 raise VerificationFailed(
-                    f"the manifest of {publication.id} has not the composition that the pointer names: {remedy}"
+                    f"the manifest of {publication.id} has not the composition that the pointer "
+                    f"names: {remedy}"
                 )
             return read
 
@@ -400,9 +427,13 @@ class Reader:
         self.remember(scope, publication, files)
         return files
 
-    def remember(self, scope: Scope, publication: Publication, files: tuple[RenderedFile, ...]) -> None:
+    def remember(
+        self, scope: Scope, publication: Publication, files: tuple[RenderedFile, ...]
+    ) -> None:
         """Cache the files of a publication that this process has just rendered or read."""
-        self._files.put(_cache_key(scope, publication), files, sum(len(file.body) for file in files))
+        self._files.put(
+            _cache_key(scope, publication), files, sum(len(file.body) for file in files)
+        )
 
     async def history(self, current: Pointer, *, since: str = "") -> tuple[HistoryEntry, ...]:
         """The history, oldest entry first, from the pointer and the chunks.
@@ -431,7 +462,8 @@ class Reader:
         def decode() -> Chunk:
             if hashlib.sha256(body).hexdigest() != reference.sha256:
                 raise VerificationFailed(
-                    f"history chunk {reference.key} is not the one its successor means: {cut_off(scope)}"
+                    f"history chunk {reference.key} is not the one its successor means: "
+                    f"{cut_off(scope)}"
                 )
             return pointer.decode_chunk(body, reference.key, scope)
 
@@ -538,7 +570,9 @@ def _decode_manifest(scope: Scope, name: PublicationId, body: bytes) -> Manifest
     except VerificationFailed as error:
         raise VerificationFailed(f"{name} of {scope}: {error}: {leave_out(scope)}") from error
     if (read.scope, read.state, read.attempt) != (str(scope), name.state, name.attempt):
-        raise VerificationFailed(f"the manifest of {name} is the one of {read.scope} {read.state}: {leave_out(scope)}")
+        raise VerificationFailed(
+            f"the manifest of {name} is the one of {read.scope} {read.state}: {leave_out(scope)}"
+        )
     return read
 
 
@@ -554,7 +588,9 @@ def verified_files(described: Manifest, body: bytes) -> tuple[RenderedFile, ...]
     try:
         return archive.unpack(body, described.digests)
     except VerificationFailed as error:
-        raise VerificationFailed(f"the files of {name} are not those of its manifest: {error}") from error
+        raise VerificationFailed(
+            f"the files of {name} are not those of its manifest: {error}"
+        ) from error
 
 
 class _LruCache(Generic[T]):

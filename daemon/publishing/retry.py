@@ -27,5 +27,7 @@ async def patiently(runtime: Runtime, write: Callable[[], Awaitable[T]], waits: 
         try:
             return await write()
         except StoreBusy:
-            await runtime.sleep(min(_FIRST_SECONDS * 2**attempt, _LONGEST_SECONDS) * (0.5 + runtime.jitter()))
+            await runtime.sleep(
+                min(_FIRST_SECONDS * 2**attempt, _LONGEST_SECONDS) * (0.5 + runtime.jitter())
+            )
     return await write()

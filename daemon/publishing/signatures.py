@@ -73,7 +73,9 @@ def decoded(documents: object) -> tuple[Signature, ...]:
 
 def _decode_signature(document: object) -> Signature:
     match document:
-        case {"keyid": str(keyid), "sig": str(text)} if isinstance(document, Mapping) and len(document) == 2:
+        case {"keyid": str(keyid), "sig": str(text)} if (
+            isinstance(document, Mapping) and len(document) == 2
+        ):
             try:
                 signature = Signature(keyid, base64.b64decode(text, validate=True))
             except binascii.Error:

@@ -4,7 +4,9 @@ from collections.abc import Iterable
 from typing import Final
 
 MOST_NAMED: Final = 5
-RENEW: Final = "a daemon that signs writes it again, with signing.key_file and signing.freshness_minutes"
+RENEW: Final = (
+    "a daemon that signs writes it again, with signing.key_file and signing.freshness_minutes"
+)
 """The remedy for a freshness.json that cannot be used."""
 
 
@@ -18,13 +20,17 @@ def leave_out(scope: object, damaged: str = "manifest") -> str:
 
 def rebuild(scope: object) -> str:
     """The remedy for a pointer that cannot be used."""
-    return f"`rebundle recover {scope} --reason '…'` rebuilds it, unless the bucket keeps a version to restore"
+    return (
+        f"`rebundle recover {scope} --reason '…'` rebuilds it, unless the bucket keeps a "
+        "version to restore"
+    )
 
 
 def cut_off(scope: object) -> str:
     """The remedy for a damaged or missing chunk of the history."""
     return (
-        f"restore the object if the bucket keeps versions, else `rebundle recover {scope} --reason 'damaged history'` "
+        f"restore the object if the bucket keeps versions, else `rebundle recover {scope} --reason "
+        "'damaged history'` "
         "cuts the history off there"
     )
 

@@ -20,7 +20,9 @@ class ObjectTooBig(StoreError):
     """Do not retry: the object is larger than the caller accepts."""
 
     def __init__(self, key: str, most_bytes: int) -> None:
-        super().__init__(f"{key} is larger than {most_bytes:,} bytes, the limit for an object of its kind")
+        super().__init__(
+            f"{key} is larger than {most_bytes:,} bytes, the limit for an object of its kind"
+        )
         self.key = key
 
 

@@ -92,7 +92,9 @@ class GcsStore:
     An empty prefix means the whole bucket.
     """
 
-    def __init__(self, bucket: str, prefix: str, runtime: Runtime, *, endpoint: str | None = None) -> None:
+    def __init__(
+        self, bucket: str, prefix: str, runtime: Runtime, *, endpoint: str | None = None
+    ) -> None:
         self._name = bucket
         self._prefix = f"{prefix}/" if prefix else ""
         self._runtime = runtime
@@ -133,7 +135,9 @@ class GcsStore:
 
     async def _listing(self, work: Callable[..., T], prefix: str) -> T:
         try:
-            return await self._call_in_thread(prefix or f"gs://{self._name}", _read_failed, work, prefix)
+            return await self._call_in_thread(
+                prefix or f"gs://{self._name}", _read_failed, work, prefix
+            )
         except ObjectMissing as error:  # a prefix cannot be missing, so it is the bucket
             raise self._no_bucket() from error
 
@@ -148,7 +152,10 @@ class GcsStore:
         blob = bucket.blob(self._prefix + key)
         with _limited_to(key, most_bytes):
             body = blob.download_as_bytes(
-                raw_download=True, single_shot_download=True, timeout=_BULK_SECONDS, retry=_BULK_RETRY
+                raw_download=True,
+                single_shot_download=True,
+                timeout=_BULK_SECONDS,
+                retry=_BULK_RETRY,
             )
         return body, _generation_of(blob)
 
@@ -167,7 +174,9 @@ class GcsStore:
             # The web console creates objects such as `folder/`, which are not keys.
             if is_key(key):
                 version = Version(str(blob.generation))
-                objects.append(Listed(key, version, blob.size or 0, blob.time_created.astimezone(UTC)))
+                objects.append(
+                    Listed(key, version, blob.size or 0, blob.time_created.astimezone(UTC))
+                )
         return Listing(tuple(sorted(objects, key=lambda listed: by_bytes(listed.key))))
 
     def _folders(self, bucket: Any, prefix: str) -> list[str]:
@@ -195,12 +204,16 @@ class GcsStore:
         """Replace exactly this version. Raises ConditionFailed, OutcomeUnknown."""
         check_key(key)
         generation = _generation(key, version)
-        return await self._call_in_thread(key, _outcome_unknown_if_sent, self._upload, key, content, generation)
+        return await self._call_in_thread(
+            key, _outcome_unknown_if_sent, self._upload, key, content, generation
+        )
 
     async def delete(self, key: str, version: Version) -> None:
         """Delete exactly this version. Raises ConditionFailed, ObjectMissing, OutcomeUnknown."""
         check_key(key)
-        await self._call_in_thread(key, _outcome_unknown_if_sent, self._delete, key, _generation(key, version))
+        await self._call_in_thread(
+            key, _outcome_unknown_if_sent, self._delete, key, _generation(key, version)
+        )
 
     def _upload(self, bucket: Any, key: str, content: Content, generation: int) -> Version:
         blob = bucket.blob(self._prefix + key)
@@ -217,14 +230,20 @@ class GcsStore:
         return Version(str(_generation_of(blob)))
 
     def _delete(self, bucket: Any, key: str, generation: int) -> None:
-        bucket.blob(self._prefix + key).delete(if_generation_match=generation, timeout=_ONCE_SECONDS, retry=None)
+        bucket.blob(self._prefix + key).delete(
+            if_generation_match=generation, timeout=_ONCE_SECONDS, retry=None
+        )
 
     # ---- calling
 
-    async def _call_in_thread(self, what: str, on_failure: "_OnFailure", work: Callable[..., T], *args: object) -> T:
+    async def _call_in_thread(
+        self, what: str, on_failure: "_OnFailure", work: Callable[..., T], *args: object
+    ) -> T:
         return await self._runtime.run_in_thread(self._call, what, on_failure, work, *args)
 
-    def _call(self, what: str, on_failure: "_OnFailure", work: Callable[..., T], *args: object) -> T:
+    def _call(
+        self, what: str, on_failure: "_OnFailure", work: Callable[..., T], *args: object
+    ) -> T:
         try:
             return work(self._shared_client().bucket(self._name), *args)
         except _LIBRARY_ERRORS as error:
@@ -233,7 +252,8 @@ class GcsStore:
                 permission = _PERMISSIONS[work.__name__]
                 resource = f"projects/_/buckets/{self._name}/objects/{self._prefix}{what}"
                 classified = StoreForbidden(
-                    f"{classified}: allow these credentials {permission} on {resource}; docs/stores.md lists them all"
+                    f"{classified}: allow these credentials {permission} on {resource}; "
+                    "docs/stores.md lists them all"
                 )
             raise classified from error
 
@@ -250,15 +270,25 @@ class GcsStore:
             return self._classify_auth_error(what, on_failure, error)
         if isinstance(error, GoogleAPIError | InvalidResponse):
             return self._classify_answer(what, on_failure, error)
-        if isinstance(error, _NotGcs | requests.exceptions.JSONDecodeError) and on_failure is _read_failed:
+        if (
+            isinstance(error, _NotGcs | requests.exceptions.JSONDecodeError)
+            and on_failure is _read_failed
+        ):
             return StoreRefused(
-                f"gs://{self._name}: this is not a server of Cloud Storage, or a proxy changes its answers: {error}"
+                f"gs://{self._name}: this is not a server of Cloud Storage, or a proxy changes its "
+                f"answers: {error}"
             )
         return on_failure(error, what)
 
-    def _classify_auth_error(self, what: str, on_failure: "_OnFailure", error: GoogleAuthError) -> StoreError:
+    def _classify_auth_error(
+        self, what: str, on_failure: "_OnFailure", error: GoogleAuthError
+    ) -> StoreError:
         if _is_transient(error):  # in this try nothing was sent
-            return _outcome_unknown(error, what) if on_failure is _outcome_unknown else _read_failed(error, what)
+            return (
+                _outcome_unknown(error, what)
+                if on_failure is _outcome_unknown
+                else _read_failed(error, what)
+            )
         return StoreRefused(f"gs://{self._name}: no valid credentials ({error})")
 
     def _classify_answer(self, what: str, on_failure: "_OnFailure", error: Exception) -> StoreError:
@@ -277,11 +307,15 @@ class GcsStore:
                 result = ObjectMissing(what)
             case 429:
                 result = OutcomeUnknown(text) if was_repeated else StoreBusy(text)
-            case 400 if "match calculated" in message:  # of digests: the body was damaged on its way
+            case 400 if (
+                "match calculated" in message
+            ):  # of digests: the body was damaged on its way
                 result = OutcomeUnknown(text) if was_repeated else StoreUnavailable(text)
             case 401 | 403:
                 result = StoreForbidden(f"{text}: permission denied")
-            case _ if status in {408, 410} or status >= 500:  # 410: the session of a resumable upload is gone
+            case _ if (
+                status in {408, 410} or status >= 500
+            ):  # 410: the session of a resumable upload is gone
                 result = on_failure(error, what)
             case _:
                 result = StoreRefused(text)
@@ -403,7 +437,11 @@ def _is_unsent(error: Exception) -> bool:
 
 def _is_transient(error: GoogleAuthError) -> bool:
     # On a machine of Google Cloud, an unreachable metadata server raises its own error class.
-    return isinstance(error, TransportError) or error.retryable or isinstance(error.__cause__, TransportError)
+    return (
+        isinstance(error, TransportError)
+        or error.retryable
+        or isinstance(error.__cause__, TransportError)
+    )
 
 
 def _status_and_message(error: Exception) -> tuple[int, str]:

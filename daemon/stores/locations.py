@@ -63,17 +63,30 @@ def parse(text: str) -> Location:
     except ValueError:
         raise ValueError(f"must be {FORMS}") from None
     if "@" in parts.netloc or parts.fragment:
-        raise ValueError("must hold no user, password or fragment: credentials come from the environment")
+        raise ValueError(
+            "must hold no user, password or fragment: credentials come from the environment"
+        )
     match parts.scheme:
         case "file":
             if parts.query or parts.netloc not in {"", "localhost"} or not parts.path.strip("/"):
-                raise ValueError("must be file:///dir, with the path of a directory and nothing else")
+                raise ValueError(
+                    "must be file:///dir, with the path of a directory and nothing else"
+                )
             return Directory(Path(unquote(parts.path)))
         case "s3":
             options = _options(parts.query, _S3)
-            return S3(_bucket(parts.netloc), _prefix(parts.path), options.get("endpoint"), options.get("region"))
+            return S3(
+                _bucket(parts.netloc),
+                _prefix(parts.path),
+                options.get("endpoint"),
+                options.get("region"),
+            )
         case "gs":
-            return Gcs(_bucket(parts.netloc), _prefix(parts.path), _options(parts.query, _GCS).get("endpoint"))
+            return Gcs(
+                _bucket(parts.netloc),
+                _prefix(parts.path),
+                _options(parts.query, _GCS).get("endpoint"),
+            )
     raise ValueError(f"must be {FORMS}")
 
 
@@ -96,7 +109,9 @@ def spelled(endpoint: str) -> str:
 
 def _bucket(name: str) -> str:
     if not name or ":" in name:
-        raise ValueError("must name a bucket after the two slashes; a server's address goes into ?endpoint=URL")
+        raise ValueError(
+            "must name a bucket after the two slashes; a server's address goes into ?endpoint=URL"
+        )
     return name
 
 
@@ -114,7 +129,10 @@ def _options(query: str, known: tuple[str, ...]) -> dict[str, str]:
     pairs = parse_qsl(query, keep_blank_values=True, strict_parsing=False) if query else []
     options = dict(pairs)
     if len(options) != len(pairs) or not set(options) <= set(known) or "" in options.values():
-        raise ValueError(f"may have only {' and '.join(known)} after its question mark, each once and with a value")
+        raise ValueError(
+            f"may have only {' and '.join(known)} after its question mark, each once and with "
+            "a value"
+        )
     endpoint = urlsplit(options.get("endpoint", "https://none"))
     if endpoint.scheme not in {"http", "https"} or not endpoint.hostname or "@" in endpoint.netloc:
         raise ValueError("must have an endpoint such as https://storage.example.com:9000")

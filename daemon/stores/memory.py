@@ -54,10 +54,17 @@ class MemoryStore:
         check_prefix(prefix)
         await self._yield_to_others()
         with self._lock:
-            matching = {key: value for key, value in self._objects.items() if key.startswith(prefix)}
+            matching = {
+                key: value for key, value in self._objects.items() if key.startswith(prefix)
+            }
         return Listing(
             tuple(
-                Listed(key, matching[key].version, len(matching[key].content.body), matching[key].modified)
+                Listed(
+                    key,
+                    matching[key].version,
+                    len(matching[key].content.body),
+                    matching[key].modified,
+                )
                 for key in sorted(matching, key=by_bytes)
             )
         )
@@ -112,7 +119,9 @@ class MemoryStore:
         self._writes += 1
         digest = hashlib.sha256(content.body).hexdigest()
         version = Version(digest if self._versions_by_content else str(self._writes))
-        copy = Content(content.body, content.content_type, content.cache_control, _frozen(content.tag))
+        copy = Content(
+            content.body, content.content_type, content.cache_control, _frozen(content.tag)
+        )
         self._objects[key] = _Object(copy, version, self._runtime.now())
         return version
 

@@ -19,4 +19,8 @@ def encoded(tag: Mapping[str, str]) -> dict[str, str]:
 
 def decoded(metadata: Mapping[str, str]) -> dict[str, str]:
     """Return the tag that is part of an object's metadata."""
-    return {name.removeprefix(_PREFIX): unquote(value) for name, value in metadata.items() if name.startswith(_PREFIX)}
+    return {
+        name.removeprefix(_PREFIX): unquote(value)
+        for name, value in metadata.items()
+        if name.startswith(_PREFIX)
+    }

@@ -85,8 +85,10 @@ class UnsafeStore(StoreRefused):
 
     def __init__(self, finding: Finding) -> None:
         super().__init__(
-            f"this store is not safe to publish to, {finding.clause}: {finding.means}. Use a store that docs/stores.md "
-            "lists, and check that no proxy drops If-Match and If-None-Match; `rebundle doctor` shows every finding"
+            f"this store is not safe to publish to, {finding.clause}: {finding.means}. Use a store "
+            "that docs/stores.md "
+            "lists, and check that no proxy drops If-Match and If-None-Match; `rebundle doctor` "
+            "shows every finding"
         )
 
 
@@ -127,7 +129,9 @@ StepResult = tuple[Verdict, str]
 class _ProbeRun:
     """One run of the probe: what it has written, and its findings."""
 
-    def __init__(self, store: ObjectStore, runtime: Runtime, seconds: float, bare: Bare | None) -> None:
+    def __init__(
+        self, store: ObjectStore, runtime: Runtime, seconds: float, bare: Bare | None
+    ) -> None:
         self._store = store
         self._bare = bare
         self._runtime = runtime
@@ -189,7 +193,10 @@ class _ProbeRun:
         Either the store is at fault, or another writer changed the object between two steps.
         """
         if self._version is None or not await self._is_ours():
-            return Verdict.FAILED, f"another probe, or a request that was sent twice, interfered: {error}"
+            return (
+                Verdict.FAILED,
+                f"another probe, or a request that was sent twice, interfered: {error}",
+            )
         return Verdict.REFUSED, f"a replacement of the current version is refused: {error}"
 
     async def _is_ours(self) -> bool:
@@ -215,8 +222,14 @@ class _ProbeRun:
             try:
                 self._version = await self._store.create(self._key, self._third)
             except ConditionFailed:
-                return Verdict.OK, "an existing object is not created again: published states do not change"
-        return Verdict.REFUSED, "an existing object was created again: published states could be overwritten"
+                return (
+                    Verdict.OK,
+                    "an existing object is not created again: published states do not change",
+                )
+        return (
+            Verdict.REFUSED,
+            "an existing object was created again: published states could be overwritten",
+        )
 
     async def _replace(self) -> StepResult:
         assert self._version is not None
@@ -224,7 +237,10 @@ class _ProbeRun:
         self._version = await self._store.replace(self._key, self._second, self._stale)
         self._written_at = self._runtime.now()
         if self._version == self._stale:
-            return Verdict.REFUSED, "another body has the same version: changes could not be detected"
+            return (
+                Verdict.REFUSED,
+                "another body has the same version: changes could not be detected",
+            )
         return Verdict.OK, "the version that was read can be replaced: pointers can be changed"
 
     async def _replace_stale(self) -> StepResult:
@@ -244,36 +260,58 @@ class _ProbeRun:
         except (ConditionFailed, ObjectMissing):
             return Verdict.OK, "an absent object is not replaced: a lost pointer is detected"
         await self._delete(absent, written)
-        return Verdict.REFUSED, "an absent object was replaced: a lost pointer would be replaced without its history"
+        return (
+            Verdict.REFUSED,
+            "an absent object was replaced: a lost pointer would be replaced without its history",
+        )
 
     async def _read_back(self) -> StepResult:
         stored = await self._store.get(self._key)
         if stored.version != self._version:
-            return await self._refused_write(ConditionFailed(f"{self._key} has another version than the one written"))
+            return await self._refused_write(
+                ConditionFailed(f"{self._key} has another version than the one written")
+            )
         if stored.body != self._second.body:
             return Verdict.REFUSED, "the bytes that are read differ from those that were written"
         if dict(stored.tag) != dict(self._second.tag):
-            return Verdict.REFUSED, "metadata is lost: generated files could not be distinguished from overrides"
+            return (
+                Verdict.REFUSED,
+                "metadata is lost: generated files could not be distinguished from overrides",
+            )
         return Verdict.OK, "bytes, version and metadata are read as they were written"
 
     async def _list(self) -> StepResult:
-        listed = next((item for item in await self._store.scan(self._key) if item.key == self._key), None)
+        listed = next(
+            (item for item in await self._store.scan(self._key) if item.key == self._key), None
+        )
         if (listed is None or listed.version != self._version) and not await self._is_ours():
             return Verdict.FAILED, "another probe interfered"
         if listed is None:
             return (
                 Verdict.REFUSED,
-                "a listing does not show an object that was just written: listings could not be trusted",
+                (
+                    "a listing does not show an object that was just written: listings could "
+                    "not be trusted"
+                ),
             )
         if listed.version != self._version:
-            return Verdict.REFUSED, "a listing shows another version than a read: the live tree could not be updated"
+            return (
+                Verdict.REFUSED,
+                "a listing shows another version than a read: the live tree could not be updated",
+            )
         assert self._written_at is not None
         self.ahead = (listed.modified - self._written_at).total_seconds()
         if abs(self.ahead) > CLOCK_SECONDS:
             direction = "ahead of" if self.ahead > 0 else "behind"
             difference = f"{abs(self.ahead):.0f} s {direction}"
-            return Verdict.NOTE, f"the store's clock is {difference} this machine's: set this machine's clock"
-        return Verdict.OK, "a listing shows an object that was just written, with its version and time"
+            return (
+                Verdict.NOTE,
+                f"the store's clock is {difference} this machine's: set this machine's clock",
+            )
+        return (
+            Verdict.OK,
+            "a listing shows an object that was just written, with its version and time",
+        )
 
     async def _checksum(self) -> StepResult:
         assert self._bare is not None
@@ -284,14 +322,23 @@ class _ProbeRun:
             await self._delete(damaged, (await self._store.get(damaged)).version)
         except (ConditionFailed, ObjectMissing):
             pass  # an earlier probe without delete permission left it, so it was stored
-        return Verdict.NOTE, "a body that was damaged on its way is stored: readers detect it by the manifest's digests"
+        return (
+            Verdict.NOTE,
+            (
+                "a body that was damaged on its way is stored: readers detect it by the "
+                "manifest's digests"
+            ),
+        )
 
     async def _delete_stale(self) -> StepResult:
         try:
             if await self._refuses_stale_deletion():
                 return Verdict.OK, "an old version is not deleted"
         except StoreRefused as error:
-            return Verdict.NOTE, f"these credentials have no delete permission ({error}): collection needs others"
+            return (
+                Verdict.NOTE,
+                f"these credentials have no delete permission ({error}): collection needs others",
+            )
         return Verdict.UNSUPPORTED, "a deletion ignores the version; no rule depends on it"
 
     async def _refuses_stale_deletion(self) -> bool:

@@ -80,7 +80,9 @@ _SETTINGS_ERRORS: Final = (
     InvalidConfigError,
     ParamValidationError,
 )
-_INVALID_CREDENTIALS: Final = frozenset({"InvalidAccessKeyId", "SignatureDoesNotMatch", "ExpiredToken", "InvalidToken"})
+_INVALID_CREDENTIALS: Final = frozenset(
+    {"InvalidAccessKeyId", "SignatureDoesNotMatch", "ExpiredToken", "InvalidToken"}
+)
 _LIST_ACTION: Final = "s3:ListBucket"
 _ACTIONS: Final = {
     "ListObjectsV2": _LIST_ACTION,
@@ -89,7 +91,9 @@ _ACTIONS: Final = {
     "PutObject": "s3:PutObject",
     "DeleteObject": "s3:DeleteObject",
 }
-_DAMAGED_CODES: Final = frozenset({"BadDigest", "IncompleteBody", "RequestTimeout", "XAmzContentSHA256Mismatch"})
+_DAMAGED_CODES: Final = frozenset(
+    {"BadDigest", "IncompleteBody", "RequestTimeout", "XAmzContentSHA256Mismatch"}
+)
 _BUSY_CODES: Final = frozenset(
     {"SlowDown", "TooManyRequests", "Throttling", "ThrottlingException", "RequestLimitExceeded"}
 )
@@ -183,7 +187,11 @@ class S3Store:
         answer = clients.bulk.get_object(Bucket=self._bucket, Key=self._prefix + key)
         # `with` on the body itself gives the raw stream, which checks neither length nor checksum.
         with contextlib.closing(answer["Body"]) as stream:
-            body = stream.read() if most_bytes is None else _read_at_most(stream, answer, key, most_bytes)
+            body = (
+                stream.read()
+                if most_bytes is None
+                else _read_at_most(stream, answer, key, most_bytes)
+            )
         return Stored(body, _version(answer), object_metadata.decoded(answer.get("Metadata", {})))
 
     def _scan(self, clients: _Clients, prefix: str) -> Listing:
@@ -229,7 +237,9 @@ class S3Store:
         """Replace exactly this version. Raises ConditionFailed, ObjectMissing, OutcomeUnknown."""
         check_key(key)
         condition = self._condition(key, version)
-        return await self._call_in_thread(key, _outcome_unknown_if_sent, self._replace, key, content, condition)
+        return await self._call_in_thread(
+            key, _outcome_unknown_if_sent, self._replace, key, content, condition
+        )
 
     async def delete(self, key: str, version: Version) -> None:
         """Delete exactly this version. Raises ConditionFailed, ObjectMissing, OutcomeUnknown.
@@ -239,7 +249,9 @@ class S3Store:
         """
         check_key(key)
         condition = self._condition(key, version)
-        await self._call_in_thread(key, _outcome_unknown_if_sent, self._delete, key, version, condition)
+        await self._call_in_thread(
+            key, _outcome_unknown_if_sent, self._delete, key, version, condition
+        )
 
     def _create(self, clients: _Clients, key: str, content: Content) -> Version:
         return _version(clients.bulk.put_object(**self._put(key, content), IfNoneMatch="*"))
@@ -265,7 +277,9 @@ class S3Store:
 
         If not, the body is stored.
         """
-        return await self._call_in_thread(key, _outcome_unknown_if_sent, self._refuses_damage, check_key(key))
+        return await self._call_in_thread(
+            key, _outcome_unknown_if_sent, self._refuses_damage, check_key(key)
+        )
 
     async def refuses_stale_deletion(self, key: str, version: Version) -> bool:
         """Whether the server refuses to delete an old version.
@@ -289,7 +303,9 @@ class S3Store:
 
     def _refuses_stale_deletion(self, clients: _Clients, key: str, condition: str) -> bool:
         try:
-            clients.once.delete_object(Bucket=self._bucket, Key=self._prefix + key, IfMatch=condition)
+            clients.once.delete_object(
+                Bucket=self._bucket, Key=self._prefix + key, IfMatch=condition
+            )
         except ClientError as error:
             if _code(error) == "PreconditionFailed":
                 return True
@@ -317,10 +333,14 @@ class S3Store:
             raise ConditionFailed(f"object {key} never had a version {version!r}")
         return f'"{version}"' if self._quoted else version
 
-    async def _call_in_thread(self, what: str, on_failure: "_OnFailure", work: Callable[..., T], *args: object) -> T:
+    async def _call_in_thread(
+        self, what: str, on_failure: "_OnFailure", work: Callable[..., T], *args: object
+    ) -> T:
         return await self._runtime.run_in_thread(self._call, what, on_failure, work, *args)
 
-    def _call(self, what: str, on_failure: "_OnFailure", work: Callable[..., T], *args: object) -> T:
+    def _call(
+        self, what: str, on_failure: "_OnFailure", work: Callable[..., T], *args: object
+    ) -> T:
         try:
             return work(self._shared_clients(), *args)
         except ClientError as error:
@@ -334,10 +354,14 @@ class S3Store:
                     "set AWS_CA_BUNDLE to the certificate file of its authority"
                 ) from error
             raise on_failure(error, what) from error
-        except (_NotS3, ValueError) as error:  # ValueError: a header or text that boto3 cannot parse
+        except (
+            _NotS3,
+            ValueError,
+        ) as error:  # ValueError: a header or text that boto3 cannot parse
             if on_failure is _read_failed:
                 raise StoreRefused(
-                    f"s3://{self._bucket}: this is not an S3 server, or a proxy changes its answers: {error}"
+                    f"s3://{self._bucket}: this is not an S3 server, or a proxy changes its "
+                    f"answers: {error}"
                 ) from error
             raise on_failure(error, what) from error
         except (BotoCoreError, HTTPClientError, OSError) as error:
@@ -349,14 +373,24 @@ class S3Store:
         code = _code(error)
         writes = error.operation_name in {"PutObject", "DeleteObject"}
         # After several sendings of a write, the last answer says nothing about the first one.
-        was_repeated = writes and int(error.response.get("ResponseMetadata", {}).get("RetryAttempts", 0)) > 0
-        message = f"{what}: {code}: {error.response.get('Error', {}).get('Message', '')}".rstrip(": ")
-        if status == 412 or code in {"PreconditionFailed", "ConditionalRequestConflict", "OperationAborted"}:
+        was_repeated = (
+            writes and int(error.response.get("ResponseMetadata", {}).get("RetryAttempts", 0)) > 0
+        )
+        message = f"{what}: {code}: {error.response.get('Error', {}).get('Message', '')}".rstrip(
+            ": "
+        )
+        if status == 412 or code in {
+            "PreconditionFailed",
+            "ConditionalRequestConflict",
+            "OperationAborted",
+        }:
             raise ConditionFailed(message) from error
         if was_repeated:
             raise OutcomeUnknown(message) from error
         if code == "NoSuchBucket" or (status == 404 and error.operation_name == "ListObjectsV2"):
-            raise StoreRefused(f"there is no bucket {self._bucket} ({code}): create it, or name another one") from error
+            raise StoreRefused(
+                f"there is no bucket {self._bucket} ({code}): create it, or name another one"
+            ) from error
         if status == 404:
             raise ObjectMissing(what) from error
         if code in _BUSY_CODES or status == 429:
@@ -367,12 +401,14 @@ class S3Store:
             raise (OutcomeUnknown(message) if writes else StoreUnavailable(message)) from error
         if status == 401 or code in _INVALID_CREDENTIALS:
             raise StoreForbidden(
-                f"{message}: the server does not accept these credentials: renew them, or name others "
+                f"{message}: the server does not accept these credentials: renew them, or "
+                "name others "
                 "(AWS_PROFILE, AWS_ACCESS_KEY_ID); `rebundle doctor` tests them"
             ) from error
         if status == 403:
             raise StoreForbidden(
-                f"{message}: permission denied: {self._missing_permission(what, error.operation_name)}; "
+                f"{message}: permission denied: "
+                f"{self._missing_permission(what, error.operation_name)}; "
                 "docs/stores.md lists the permissions that are needed"
             ) from error
         raise StoreRefused(message) from error
@@ -382,7 +418,9 @@ class S3Store:
         action = _ACTIONS.get(operation, operation)
         if action == _LIST_ACTION:
             return f"allow these credentials {action} on arn:aws:s3:::{self._bucket}"
-        needed = f"allow these credentials {action} on arn:aws:s3:::{self._bucket}/{self._prefix}{what}"
+        needed = (
+            f"allow these credentials {action} on arn:aws:s3:::{self._bucket}/{self._prefix}{what}"
+        )
         # Without permission to list, S3 answers 403 also for an absent object.
         return f"{needed}, and {_LIST_ACTION} on the bucket" if action == "s3:GetObject" else needed
 
@@ -410,7 +448,9 @@ class S3Store:
             max_pool_connections=CONNECTIONS,
             user_agent_extra="rebundle",
         )
-        client: Client = session.client("s3", endpoint_url=self._endpoint, region_name=self._region, config=config)
+        client: Client = session.client(
+            "s3", endpoint_url=self._endpoint, region_name=self._region, config=config
+        )
         return client
 
 
@@ -437,7 +477,11 @@ def _outcome_unknown(error: Exception, what: str) -> StoreError:
 
 
 def _outcome_unknown_if_sent(error: Exception, what: str) -> StoreError:
-    return _read_failed(error, what) if isinstance(error, _NOT_SENT_ERRORS) else _outcome_unknown(error, what)
+    return (
+        _read_failed(error, what)
+        if isinstance(error, _NOT_SENT_ERRORS)
+        else _outcome_unknown(error, what)
+    )
 
 
 def _read_at_most(body: Any, answer: Mapping[str, Any], key: str, most_bytes: int) -> bytes:

@@ -29,7 +29,9 @@ async def store_time(store: ObjectStore, token: str) -> datetime:
         await store.create(key, Content(b"what time is it\n", "text/plain"))
     written = next((listed for listed in await store.scan(key) if listed.key == key), None)
     if written is None:
-        raise StoreUnavailable(f"the store's clock could not be read: {key} was not stored; this is retried")
+        raise StoreUnavailable(
+            f"the store's clock could not be read: {key} was not stored; this is retried"
+        )
     with contextlib.suppress(StoreError):
         await store.delete(key, written.version)
     return written.modified

@@ -20,7 +20,9 @@ class Admission:
     The wait between two probes doubles from `first` to `longest` seconds, with jitter.
     """
 
-    def __init__(self, store: ObjectStore, runtime: Runtime, *, first: float, longest: float) -> None:
+    def __init__(
+        self, store: ObjectStore, runtime: Runtime, *, first: float, longest: float
+    ) -> None:
         self._store = store
         self._runtime = runtime
         self._first = first
@@ -41,7 +43,9 @@ class Admission:
             wait = min(2 * wait, self._longest)
         self.pending = None
         notes = [
-            f"{finding.clause}: {finding.means}" for finding in result.findings if finding.verdict is not Verdict.OK
+            f"{finding.clause}: {finding.means}"
+            for finding in result.findings
+            if finding.verdict is not Verdict.OK
         ]
         log.info("bucket probed, publishing begins", clock_ahead_seconds=result.ahead, notes=notes)
 
@@ -52,4 +56,6 @@ class Admission:
         assert result.failure is not None
         failure = result.failure
         self.pending = f"the bucket could not be probed, {failure.clause}: {failure.means}"
-        log.warning("bucket probe failed, nothing is published until a retry succeeds", reason=self.pending)
+        log.warning(
+            "bucket probe failed, nothing is published until a retry succeeds", reason=self.pending
+        )

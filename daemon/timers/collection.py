@@ -10,7 +10,12 @@ from typing import Final
 
 import structlog
 
-from daemon.publishing.maintenance.garbage_collector import Collected, DeletionRefused, GarbageCollector, Part
+from daemon.publishing.maintenance.garbage_collector import (
+    Collected,
+    DeletionRefused,
+    GarbageCollector,
+    Part,
+)
 from daemon.publishing.reader import Reader
 from daemon.publishing.wording import reason_of
 from daemon.runtime import Runtime
@@ -80,12 +85,20 @@ class CollectionTimer:
                 refusals.append(error)
             except Exception as error:  # noqa: BLE001  # one scope must not delay the others
                 failing[str(scope)] = reason_of(error)
-                log.warning("scope not collected, tried again later", scope=str(scope), error=reason_of(error))
+                log.warning(
+                    "scope not collected, tried again later",
+                    scope=str(scope),
+                    error=reason_of(error),
+                )
         self._refused(len(refusals))
         if refusals:
             # Reported once per round. The next one tries again: by then an expired token may be
             # renewed, or the permission granted.
-            log.warning("released and not deleted, tried again later", scopes=len(refusals), error=str(refusals[0]))
+            log.warning(
+                "released and not deleted, tried again later",
+                scopes=len(refusals),
+                error=str(refusals[0]),
+            )
             failing[""] = f"released and not deleted in {len(refusals)} scopes: {refusals[0]}"
         return failing
 
@@ -103,5 +116,7 @@ def _log(collected: Collected) -> None:
         )
     if collected.strays:
         log.warning(
-            "keys below states/ that belong to no publication", scope=str(collected.scope), keys=collected.strays
+            "keys below states/ that belong to no publication",
+            scope=str(collected.scope),
+            keys=collected.strays,
         )

@@ -105,13 +105,22 @@ class FreshnessTimer:
         if await self._reader.work_on(len(body), pointer.decode, body, scope) != newest:
             return False  # it was changed between the two reads
         size = len(body)
-        if current is not None and not await self._reader.work_on(size, current.is_due, body, now, self._lifetime):
+        if current is not None and not await self._reader.work_on(
+            size, current.is_due, body, now, self._lifetime
+        ):
             return False
         expires = now + self._lifetime
-        renewed = await self._reader.work_on(size, Freshness.of, scope, newest.sequence, body, expires)
+        renewed = await self._reader.work_on(
+            size, Freshness.of, scope, newest.sequence, body, expires
+        )
         part = renewed.signed_part()
-        signed = await self._runtime.run_in_thread(signatures.signed_by, self._signers, signatures.FRESHNESS, part)
-        document = {"signed": json.loads(part), "signatures": [signature.document() for signature in signed]}
+        signed = await self._runtime.run_in_thread(
+            signatures.signed_by, self._signers, signatures.FRESHNESS, part
+        )
+        document = {
+            "signed": json.loads(part),
+            "signatures": [signature.document() for signature in signed],
+        }
         content = Content(serialised(document), "application/json")
         try:
             if version is None:
@@ -127,7 +136,11 @@ class FreshnessTimer:
         try:
             await self.renew(scope)
         except Exception as error:  # noqa: BLE001  # one scope must not delay the others
-            log.warning("freshness of a pointer not renewed, tried again later", scope=str(scope), error=str(error))
+            log.warning(
+                "freshness of a pointer not renewed, tried again later",
+                scope=str(scope),
+                error=str(error),
+            )
             return reason_of(error)
         return None
 

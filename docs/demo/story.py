@@ -1,7 +1,8 @@
 """Plays what Rebundle is for, in under a minute: `make demo`.
 
-A real daemon on an embedded journal and a folder as bucket, under ./var/demo; every step goes over its HTTP intake or
-the command line, as a user's would. Standard library only; what it prints is read from the bucket, not made up.
+A real daemon on an embedded journal and a folder as bucket, under ./var/demo. Every step uses its
+HTTP intake or the command line, as a user would. It needs the standard library only. What it prints
+is read from the bucket.
 """
 
 import contextlib
@@ -49,9 +50,14 @@ def rebundle(*words: str, show: bool = True, expect: int = 0) -> str:
     """What the command prints, which is shown below it."""
     if show:
         say(f"$ rebundle {' '.join(word if ' ' not in word else repr(word) for word in words)}")
-    done = subprocess.run([REBUNDLE, *words], capture_output=True, text=True, check=False, timeout=LIMIT)
+    done = subprocess.run(
+        [REBUNDLE, *words], capture_output=True, text=True, check=False, timeout=LIMIT
+    )
     if done.returncode != expect:
-        sys.exit(f"rebundle {words[0]} ended with {done.returncode}, not {expect}:\n{done.stdout}{done.stderr}")
+        sys.exit(
+            f"rebundle {words[0]} ended with {done.returncode}, not "
+            f"{expect}:\n{done.stdout}{done.stderr}"
+        )
     if show:
         for line in (done.stdout + done.stderr).splitlines():
             say(f"  {line}")
@@ -79,7 +85,9 @@ class Daemon:
         else:
             sys.exit(f"the daemon did not start; see {log.name}")
         # The rest of the log goes to the file; the pipe must not fill up.
-        subprocess.Popen(["tee", "-a", log.name], stdin=self.process.stderr, stdout=subprocess.DEVNULL)
+        subprocess.Popen(
+            ["tee", "-a", log.name], stdin=self.process.stderr, stdout=subprocess.DEVNULL
+        )
 
     def stop(self, number: signal.Signals = signal.SIGTERM) -> int:
         """End it by a signal; its exit code."""
@@ -90,9 +98,10 @@ class Daemon:
     def post(self, event: dict[str, Any]) -> tuple[int, dict[str, Any]]:
         """Send one event; status and answer."""
         headers = {"content-type": "application/cloudevents+json"}
-        request = urllib.request.Request(f"{self.url}/v1/events", json.dumps(event).encode(), headers)  # noqa: S310
+        url, body = f"{self.url}/v1/events", json.dumps(event).encode()
+        request = urllib.request.Request(url, body, headers)  # noqa: S310  # a loopback address
         try:
-            with urllib.request.urlopen(request, timeout=LIMIT) as answer:  # noqa: S310  # our own loopback address
+            with urllib.request.urlopen(request, timeout=LIMIT) as answer:  # noqa: S310  # a loopback address
                 return answer.status, json.load(answer)
         except urllib.error.HTTPError as error:
             return error.code, json.load(error)
@@ -118,7 +127,13 @@ def until(what: str, condition: Callable[[], object]) -> None:
 def event(event_id: str, kind: str, data: dict[str, Any]) -> dict[str, Any]:
     """A CloudEvent as a registry sends it."""
     source = "https://registry.example.com/"
-    return {"specversion": "1.0", "id": event_id, "source": source, "type": f"io.rebundle.{kind}.v1", "data": data}
+    return {
+        "specversion": "1.0",
+        "id": event_id,
+        "source": source,
+        "type": f"io.rebundle.{kind}.v1",
+        "data": data,
+    }
 
 
 def state(state_id: str, revision: int, **changes: Any) -> dict[str, Any]:
@@ -133,7 +148,9 @@ def moved(model_id: str, version: str) -> list[dict[str, Any]]:
     models: list[dict[str, Any]] = json.loads((HERE / "state.json").read_text())["data"]["models"]
     uri = f"gs://example-bucket/models/{model_id}/{version}"
     new = {"version": version, "artifact": {"uri": uri}}
-    kept = [{key: value for key, value in model.items() if key != "serving_version"} for model in models]
+    kept = [
+        {key: value for key, value in model.items() if key != "serving_version"} for model in models
+    ]
     return [model | new if model["id"] == model_id else model for model in kept]
 
 
@@ -150,10 +167,17 @@ def joining() -> dict[str, Any]:
         "image": "registry.example.com/visual-anomaly/tensorflow-serving:2.19.1",
         "resources": {"limits": {"cpus": 2, "memory": "4g"}},
     }
-    model = {"id": "104", "version": "1", "artifact": {"uri": "s3://example-bucket/models/104/1"}, "serving": serving}
+    model = {
+        "id": "104",
+        "version": "1",
+        "artifact": {"uri": "s3://example-bucket/models/104/1"},
+        "serving": serving,
+    }
     bundle, target = SCOPE.split("/")
     return event(
-        "model-104-1", "model_version.created", {"model": model, "bundles": [{"name": bundle, "target": target}]}
+        "model-104-1",
+        "model_version.created",
+        {"model": model, "bundles": [{"name": bundle, "target": target}]},
     )
 
 
@@ -196,18 +220,26 @@ def first_state(running: Daemon) -> None:
     """Chapter 1."""
     chapter(1, "A registry says: new bundle-state")
     status, answer = running.post(state("state-0042", 42))
-    say(f"POST /v1/events: {status}, durable before it was answered, known: {answer['events'][0]['known']}")
+    say(
+        f"POST /v1/events: {status}, durable before it was answered, known: "
+        f"{answer['events'][0]['known']}"
+    )
     until_live("the first state", lambda now: now["live"])
     say(f"published: {live()}. The live tree, which operators copy:")
     files = [str(path.relative_to(TREE)) for path in sorted(TREE.rglob("*")) if path.is_file()]
-    say("  " + "  ".join(path for path in files if path.startswith("base/") and ".rebundle" not in path))
+    say(
+        "  "
+        + "  ".join(path for path in files if path.startswith("base/") and ".rebundle" not in path)
+    )
     say("  " + "  ".join(path for path in files if path.startswith("example/")) + "  README.md")
 
 
 def override() -> str:
     """Chapter 2. The digest of the operator's file."""
     chapter(2, "An operator changes example/conf/bundle/.env")
-    OVERRIDE.write_text(OVERRIDE.read_text().replace("MODEL_PROXY_HTTP_PORT=8000", "MODEL_PROXY_HTTP_PORT=9000"))
+    OVERRIDE.write_text(
+        OVERRIDE.read_text().replace("MODEL_PROXY_HTTP_PORT=8000", "MODEL_PROXY_HTTP_PORT=9000")
+    )
     say(f"MODEL_PROXY_HTTP_PORT=9000, sha256 of the file {fingerprint(OVERRIDE)}…")
     return fingerprint(OVERRIDE)
 
@@ -240,9 +272,17 @@ def bad_events(running: Daemon) -> None:
     chapter(4, "The same event again, a malformed one, one that does not fit")
     before = pointer()["sequence"]
     status, answer = running.post(new_version())
-    say(f"the same again: {status}, known: {answer['events'][0]['known']}; nothing changes (sequence {before})")
-    status, answer = running.post(state("state-0043", 0, models=[{"id": "Nope; rm -rf", "version": "1"}]))
-    say(f"malformed: {status} with {len(answer['errors'])} errors at once, and kept among the rejected:")
+    say(
+        f"the same again: {status}, known: {answer['events'][0]['known']}; nothing changes "
+        f"(sequence {before})"
+    )
+    status, answer = running.post(
+        state("state-0043", 0, models=[{"id": "Nope; rm -rf", "version": "1"}])
+    )
+    say(
+        f"malformed: {status} with {len(answer['errors'])} errors at once, and kept among "
+        "the rejected:"
+    )
     rebundle("dead-letters", "list", "--rejected")
     bundle, target = SCOPE.split("/")
     data = {"model": {"id": "105", "version": "1"}, "bundles": [{"name": bundle, "target": target}]}
@@ -269,7 +309,7 @@ def roll_back(running: Daemon, mine: str) -> None:
 
 
 def uploading() -> list[Path]:
-    """Archives that are stored and that the pointer does not name: a publication under way, or cut off."""
+    """Archives that are stored but not named by the pointer: in progress, or interrupted."""
     named = {(each["state"], each["attempt"]) for each in pointer()["retained"]}
     stored = (BUCKET / SCOPE / "states").glob("*/*/bundle.tar.gz")
     return [path for path in stored if (path.parent.parent.name, path.parent.name) not in named]
@@ -311,11 +351,17 @@ def main() -> None:
     ROOT.mkdir(parents=True)
     for name in [name for name in os.environ if name.startswith("REBUNDLE_")]:
         del os.environ[name]  # the story has settings of its own
-    os.environ |= {"REBUNDLE_BUCKET": str(BUCKET), "REBUNDLE_JOURNAL__PATH": str(ROOT / "journal.db")}
+    os.environ |= {
+        "REBUNDLE_BUCKET": str(BUCKET),
+        "REBUNDLE_JOURNAL__PATH": str(ROOT / "journal.db"),
+    }
     began = time.monotonic()
     play()
     print(f"\n{bold('Look around')} (it took {time.monotonic() - began:.0f} s)")
-    say(f"the bucket is the folder {BUCKET}: pointer.json, states/, docker-compose-gen/ below {SCOPE}")
+    say(
+        f"the bucket is the folder {BUCKET}: pointer.json, states/, docker-compose-gen/ "
+        f"below {SCOPE}"
+    )
     say(f"export REBUNDLE_BUCKET={BUCKET}")
     say(f"rebundle status; rebundle history {SCOPE}; rebundle show {SCOPE}   (in .venv/bin)")
 

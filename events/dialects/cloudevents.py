@@ -27,11 +27,15 @@ BATCH: Final = "application/cloudevents-batch+json"
 
 _JSON: Final = re.compile(r"application/json|[a-z0-9!#$&^_.-]+/[a-z0-9!#$&^_.-]+\+json")
 _NAME: Final = re.compile(r"[a-z0-9]{1,64}")
-_URI: Final = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*:(?:[A-Za-z0-9._~:/?#\[\]@!$&'()*+,;=-]|%[0-9A-Fa-f]{2})+")
+_URI: Final = re.compile(
+    r"[A-Za-z][A-Za-z0-9+.-]*:(?:[A-Za-z0-9._~:/?#\[\]@!$&'()*+,;=-]|%[0-9A-Fa-f]{2})+"
+)
 _TIME: Final = re.compile(
     r"([0-9]{4}-[0-9]{2}-[0-9]{2})[Tt]([0-9]{2}:[0-9]{2}):([0-9]{2})(?:\.[0-9]{1,12})?([Zz]|[+-][0-9]{2}:[0-9]{2})"
 )
-_ENVELOPE: Final = frozenset({"specversion", "id", "source", "type", "subject", "time", "datacontenttype", "data"})
+_ENVELOPE: Final = frozenset(
+    {"specversion", "id", "source", "type", "subject", "time", "datacontenttype", "data"}
+)
 _LONGEST: Final = {"id": 256, "source": 1024, "type": 256, "subject": 1024}
 
 
@@ -100,7 +104,9 @@ def decode_structured(
     Raises:
         InvalidEvent: with all problems.
     """
-    return _event(strict_json.loads(body, most_bytes=limits.most_bytes, deepest=limits.deepest), judge_data)
+    return _event(
+        strict_json.loads(body, most_bytes=limits.most_bytes, deepest=limits.deepest), judge_data
+    )
 
 
 def decode_many(
@@ -117,7 +123,9 @@ def decode_many(
     numbered = enumerate(text.splitlines(), start=1)
     lines = [(f"line {number} $", line) for number, line in numbered if line.strip()]
     if len(lines) > 1 and _is_json(lines[0][1]):
-        return _decode_all((path, partial(decode_structured, line, limits, judge_data)) for path, line in lines)
+        return _decode_all(
+            (path, partial(decode_structured, line, limits, judge_data)) for path, line in lines
+        )
     return (decode_structured(text, limits, judge_data),)
 
 
@@ -130,14 +138,18 @@ def _is_json(line: bytes) -> bool:
     return True
 
 
-def _decode_batch(body: bytes, limits: DecodingLimits, judge_data: JudgeData | None) -> tuple[Event, ...]:
+def _decode_batch(
+    body: bytes, limits: DecodingLimits, judge_data: JudgeData | None
+) -> tuple[Event, ...]:
     batch = strict_json.loads(body, most_bytes=limits.most_bytes, deepest=limits.deepest + 1)
     if not isinstance(batch, list):
         raise InvalidEvent(Problem("$", "must be a list of events", described(batch)))
     if len(batch) > limits.most_events:
         expected = f"must hold at most {limits.most_events} events"
         raise InvalidEvent(Problem("$", expected, f"{len(batch)} events"))
-    return _decode_all((f"$[{index}]", partial(_event, value, judge_data)) for index, value in enumerate(batch))
+    return _decode_all(
+        (f"$[{index}]", partial(_event, value, judge_data)) for index, value in enumerate(batch)
+    )
 
 
 def _decode_all(parts: Iterable[tuple[str, Callable[[], Event]]]) -> tuple[Event, ...]:
@@ -157,7 +169,10 @@ def _decode_all(parts: Iterable[tuple[str, Callable[[], Event]]]) -> tuple[Event
 
 
 def _decode_binary(
-    headers: list[tuple[bytes, bytes]], body: bytes, limits: DecodingLimits, judge_data: JudgeData | None
+    headers: list[tuple[bytes, bytes]],
+    body: bytes,
+    limits: DecodingLimits,
+    judge_data: JudgeData | None,
 ) -> Event:
     attributes, problems = _header_attributes(headers)
     if not attributes and not problems:
@@ -240,7 +255,11 @@ def _event(value: Any, judge_data: JudgeData | None) -> Event:
     if not isinstance(value, dict):
         raise InvalidEvent(Problem("$", "must be an event: a JSON object", described(value)))
     # In the JSON format, null means that an attribute is not set.
-    attributes = {name: attribute for name, attribute in value.items() if attribute is not None or name == "data"}
+    attributes = {
+        name: attribute
+        for name, attribute in value.items()
+        if attribute is not None or name == "data"
+    }
     problems = list(_problems(attributes))
     if problems:
         _refuse(problems, attributes, judge_data)
@@ -255,7 +274,9 @@ def _event(value: Any, judge_data: JudgeData | None) -> Event:
     )
 
 
-def _refuse(problems: Sequence[Problem], attributes: Mapping[str, Any], judge_data: JudgeData | None) -> NoReturn:
+def _refuse(
+    problems: Sequence[Problem], attributes: Mapping[str, Any], judge_data: JudgeData | None
+) -> NoReturn:
     """Raises InvalidEvent with the problems of the envelope and of the data."""
     of_data = judge_data(attributes.get("type"), attributes.get("data")) if judge_data else ()
     raise InvalidEvent(*[*problems, *of_data][:MOST_PROBLEMS])
@@ -306,9 +327,13 @@ def _data_problems(attributes: Mapping[str, Any]) -> Iterator[Problem]:
         yield Problem("$.data", "must be an object", described(attributes["data"]))
     if "datacontenttype" in attributes:
         declared = attributes["datacontenttype"]
-        media_type, problem = _parsed_media_type(declared) if isinstance(declared, str) else ("", "")
+        media_type, problem = (
+            _parsed_media_type(declared) if isinstance(declared, str) else ("", "")
+        )
         if problem or not _JSON.fullmatch(media_type):
-            yield Problem("$.datacontenttype", problem or "must be application/json", described(declared))
+            yield Problem(
+                "$.datacontenttype", problem or "must be application/json", described(declared)
+            )
 
 
 def _extension_problems(name: str, value: Any) -> Iterator[Problem]:

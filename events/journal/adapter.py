@@ -18,7 +18,14 @@ from typing import Concatenate, Final, ParamSpec, Self, TypeVar
 
 from events.errors import JournalFull, Problem, SourceUnavailable
 from events.journal import dead_letters, inserts, inspection, lanes
-from events.journal.database import OpenJournal, meta, open_journal, reinstated, timestamp, translated
+from events.journal.database import (
+    OpenJournal,
+    meta,
+    open_journal,
+    reinstated,
+    timestamp,
+    translated,
+)
 from events.journal.files import MACHINE_ID
 from events.journal.records import (
     Accepted,
@@ -124,7 +131,10 @@ class Journal:
         return self
 
     async def __aexit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
     ) -> None:
         await self.close()
 
@@ -177,7 +187,14 @@ class Journal:
 
     async def reject(self, intake_name: str, body: bytes, problems: Sequence[Problem]) -> None:
         """Stores a rejected request of an authenticated sender. The oldest ones are dropped."""
-        await self._call(inserts.reject, self._now(), self._limits, sender=intake_name, body=body, problems=problems)
+        await self._call(
+            inserts.reject,
+            self._now(),
+            self._limits,
+            sender=intake_name,
+            body=body,
+            problems=problems,
+        )
 
     async def rejected(self, most: int = 100) -> tuple[Rejected, ...]:
         """The newest rejected requests, newest first."""
@@ -188,7 +205,9 @@ class Journal:
         while True:
             self._appended.clear()
             turn = self._turn
-            delivery = await self._call(lanes.next_after, self._decoded, self._instance, self._cursor)
+            delivery = await self._call(
+                lanes.next_after, self._decoded, self._instance, self._cursor
+            )
             if turn != self._turn:
                 continue  # `reinstate` took a new instance during the query: start over
             if delivery is not None:
@@ -206,14 +225,20 @@ class Journal:
         for offset in self._offsets([position]):
             await self._call(lanes.assign, self._now(), offset, scopes)
 
-    async def waiting(self, scope: str, upto: Position | None = None, most: int = 1_000) -> Sequence[Delivery]:
+    async def waiting(
+        self, scope: str, upto: Position | None = None, most: int = 1_000
+    ) -> Sequence[Delivery]:
         """The unsettled deliveries in `scope`, in order, up to a position."""
         if upto is not None and upto.instance != self._instance:
             return ()
         last = upto.offset if upto else _LAST
-        return await self._call(lanes.waiting, self._decoded, self._instance, scope, upto=last, most=most)
+        return await self._call(
+            lanes.waiting, self._decoded, self._instance, scope, upto=last, most=most
+        )
 
-    async def recorded(self, scope: str, positions: Sequence[Position]) -> Mapping[Position, Sequence[Recorded]]:
+    async def recorded(
+        self, scope: str, positions: Sequence[Position]
+    ) -> Mapping[Position, Sequence[Recorded]]:
         """The settled outcome of each position in `scope`, else the recorded ones, newest last."""
         outcomes = await self._call(lanes.recorded, scope, self._offsets(positions))
         return {self._position(offset): of_event for offset, of_event in outcomes.items()}
@@ -253,7 +278,9 @@ class Journal:
         """The highest offset ever used; 0 for none. A pointer ahead of it requires `reinstate`."""
         return await self._call(inspection.highest)
 
-    async def dead_letters(self, status: DeadLetterStatus | None = DeadLetterStatus.OPEN) -> tuple[DeadLetter, ...]:
+    async def dead_letters(
+        self, status: DeadLetterStatus | None = DeadLetterStatus.OPEN
+    ) -> tuple[DeadLetter, ...]:
         """The dead letters with this status (None: all), oldest first."""
         return await self._call(dead_letters.dead_letters, status)
 
@@ -261,7 +288,9 @@ class Journal:
         """The dead letter with this number. Raises NotWaiting if there is none."""
         return await self._call(dead_letters.dead_letter, number)
 
-    async def take_out(self, event: int | str, scope: str | None, *, reason: str, by: str) -> tuple[DeadLetter, ...]:
+    async def take_out(
+        self, event: int | str, scope: str | None, *, reason: str, by: str
+    ) -> tuple[DeadLetter, ...]:
         """Turns a stuck event into dead letters, in one scope or in all scopes where it waits.
 
         `event` is its offset or its id.
@@ -269,7 +298,9 @@ class Journal:
         Raises:
             NotWaiting: it does not wait there, or several events have this id.
         """
-        return await self._confirmed(dead_letters.take_out, self._now(), event, scope, reason=reason, by=by)
+        return await self._confirmed(
+            dead_letters.take_out, self._now(), event, scope, reason=reason, by=by
+        )
 
     async def replay(self, number: int, *, by: str) -> Position:
         """Appends the event of a dead letter again, for its scope. Raises NotWaiting: not open."""
@@ -305,7 +336,9 @@ class Journal:
             total += changed
         return total
 
-    async def _call(self, work: Callable[Concatenate[Connection, P], T], *args: P.args, **kwargs: P.kwargs) -> T:
+    async def _call(
+        self, work: Callable[Concatenate[Connection, P], T], *args: P.args, **kwargs: P.kwargs
+    ) -> T:
         if self._closed:
             raise SourceUnavailable(f"the journal {self._opened.path} is closed")
 
@@ -315,7 +348,9 @@ class Journal:
 
         return await asyncio.get_running_loop().run_in_executor(self._worker, run)
 
-    async def _confirmed(self, work: Callable[Concatenate[Connection, P], T], *args: P.args, **kwargs: P.kwargs) -> T:
+    async def _confirmed(
+        self, work: Callable[Concatenate[Connection, P], T], *args: P.args, **kwargs: P.kwargs
+    ) -> T:
         """Like `_call`, for results that are acknowledged.
 
         It checks that the file is still in its place: a commit into a removed file would be lost
@@ -340,4 +375,6 @@ class Journal:
         return [position.offset for position in positions if position.instance == self._instance]
 
     def _by_offset(self, outcomes: Mapping[Position, Outcome]) -> dict[int, Outcome]:
-        return {at.offset: outcome for at, outcome in outcomes.items() if at.instance == self._instance}
+        return {
+            at.offset: outcome for at, outcome in outcomes.items() if at.instance == self._instance
+        }

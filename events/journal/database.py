@@ -12,7 +12,13 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Final
 
-from events.errors import JournalDamaged, JournalDisplaced, JournalFull, JournalMissing, SourceUnavailable
+from events.errors import (
+    JournalDamaged,
+    JournalDisplaced,
+    JournalFull,
+    JournalMissing,
+    SourceUnavailable,
+)
 from events.journal.files import MACHINE_ID, FileId, HeldFiles, hold, identities, machine_id
 
 SCHEMA_VERSION: Final = 3
@@ -152,7 +158,9 @@ class OpenJournal:
             )
 
 
-def open_journal(path: Path, *, token: Callable[[], str], run: bool, machine_id_file: Path = MACHINE_ID) -> OpenJournal:
+def open_journal(
+    path: Path, *, token: Callable[[], str], run: bool, machine_id_file: Path = MACHINE_ID
+) -> OpenJournal:
     """Opens the journal at `path`.
 
     With `run` it is created if it does not exist, and locked against another `run`.
@@ -170,7 +178,9 @@ def open_journal(path: Path, *, token: Callable[[], str], run: bool, machine_id_
             held = hold(path)
             undo.callback(held.release)
         elif not path.exists():
-            raise JournalMissing(f"there is no journal at {path}: start `rebundle run`, or name another path")
+            raise JournalMissing(
+                f"there is no journal at {path}: start `rebundle run`, or name another path"
+            )
         with translated(path):
             db = _connect(path)
             undo.callback(db.close)
@@ -199,7 +209,9 @@ def translated(path: Path) -> Iterator[None]:
             case sqlite3.SQLITE_FULL:
                 raise JournalFull(f"no space is left for the journal {path}: {error}") from error
             case _:
-                raise SourceUnavailable(f"the journal {path} cannot be used now: {error}") from error
+                raise SourceUnavailable(
+                    f"the journal {path} cannot be used now: {error}"
+                ) from error
 
 
 @contextlib.contextmanager
@@ -210,11 +222,15 @@ def decoding(row: sqlite3.Row, kind: str) -> Iterator[None]:
     """
     for name in row.keys():  # noqa: SIM118  # a row iterates over its values
         if name not in _BODIES and isinstance(row[name], bytes):
-            raise sqlite3.DatabaseError(f"{kind} has a value that no release writes ({name} is not text)")
+            raise sqlite3.DatabaseError(
+                f"{kind} has a value that no release writes ({name} is not text)"
+            )
     try:
         yield
     except (ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
-        raise sqlite3.DatabaseError(f"{kind} has a value that no release writes ({error})") from error
+        raise sqlite3.DatabaseError(
+            f"{kind} has a value that no release writes ({error})"
+        ) from error
 
 
 @contextlib.contextmanager
@@ -294,8 +310,12 @@ def _connect(path: Path) -> sqlite3.Connection:
     return db
 
 
-def _check_schema(path: Path, db: sqlite3.Connection, token: Callable[[], str], *, run: bool) -> None:
-    tables = {row["name"] for row in db.execute("SELECT name FROM sqlite_master WHERE type = 'table'")}
+def _check_schema(
+    path: Path, db: sqlite3.Connection, token: Callable[[], str], *, run: bool
+) -> None:
+    tables = {
+        row["name"] for row in db.execute("SELECT name FROM sqlite_master WHERE type = 'table'")
+    }
     version = SCHEMA_VERSION if run and not tables else _known_version(path, db, tables)
     # After the checks, because this writes: it must not change the database of another program.
     if db.execute("PRAGMA journal_mode = WAL").fetchone()[0] != "wal":
@@ -308,7 +328,8 @@ def _check_schema(path: Path, db: sqlite3.Connection, token: Callable[[], str], 
     elif version < SCHEMA_VERSION:
         if not run:
             raise SourceUnavailable(
-                f"the journal {path} was written by an older release: start `rebundle run` of this release first"
+                f"the journal {path} was written by an older release: start `rebundle run` of this "
+                "release first"
             )
         _upgrade(db, version)
 

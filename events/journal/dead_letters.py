@@ -14,7 +14,10 @@ from events.journal.records import Arrival, DeadLetter, DeadLetterStatus
 from events.model import Event, Outcome, OutcomeKind, Position
 from events.source import Replay
 
-_SELECT = "SELECT d.*, e.id AS event_id, e.type, e.body FROM dead_letters d JOIN events e ON e.position = d.position"
+_SELECT = (
+    "SELECT d.*, e.id AS event_id, e.type, e.body FROM dead_letters d JOIN events e ON "
+    "e.position = d.position"
+)
 
 _WAITING_AT = "SELECT position FROM events WHERE position = ? AND settled_at IS NULL"
 _WAITING_BY_ID = "SELECT position FROM events WHERE id = ? AND settled_at IS NULL ORDER BY position"
@@ -53,13 +56,17 @@ def take_out(
         offset = _waiting_event(db, event)
         scopes = [scope] if scope is not None else list(_waiting_scopes(db, offset))
         if not scopes:
-            raise NotWaiting(f"event {event} has no scopes yet: name its scope, or start the daemon")
+            raise NotWaiting(
+                f"event {event} has no scopes yet: name its scope, or start the daemon"
+            )
         if scope is not None and not _waits_in(db, offset, scope):
             raise NotWaiting(f"event {event} does not wait in {scope}")
         for lane in scopes:
             settle_one(db, now, lane, offset, Outcome(OutcomeKind.DEAD_LETTERED, reason), by=by)
         rows = db.execute(f"{_SELECT} WHERE d.position = ? ORDER BY d.id", (offset,)).fetchall()
-        return tuple(_dead_letter(row, meta(db, "instance")) for row in rows if row["scope"] in scopes)
+        return tuple(
+            _dead_letter(row, meta(db, "instance")) for row in rows if row["scope"] in scopes
+        )
 
 
 def replay(db: sqlite3.Connection, now: str, number: int, by: str) -> Position:
@@ -71,8 +78,12 @@ def replay(db: sqlite3.Connection, now: str, number: int, by: str) -> Position:
     with writing(db):
         letter = _open_dead_letter(db, number)
         if letter.event is None:
-            raise NotWaiting(f"the event of dead letter {number} is damaged in the journal: send it again")
-        row = db.execute("SELECT * FROM events WHERE position = ?", (letter.position.offset,)).fetchone()
+            raise NotWaiting(
+                f"the event of dead letter {number} is damaged in the journal: send it again"
+            )
+        row = db.execute(
+            "SELECT * FROM events WHERE position = ?", (letter.position.offset,)
+        ).fetchone()
         arrival = Arrival(
             event=letter.event,
             identity=identity_of(row),
@@ -82,7 +93,8 @@ def replay(db: sqlite3.Connection, now: str, number: int, by: str) -> Position:
         )
         offset = insert(db, now, arrival)
         db.execute(
-            "UPDATE dead_letters SET status = 'replaying', replayed_as = ?, closed_by = ? WHERE id = ?",
+            "UPDATE dead_letters SET status = 'replaying', replayed_as = ?, closed_by = ? WHERE "
+            "id = ?",
             (offset, by, number),
         )
         return Position(letter.position.instance, offset)
@@ -97,7 +109,8 @@ def drop(db: sqlite3.Connection, now: str, number: int, by: str, reason: str) ->
     with writing(db):
         _open_dead_letter(db, number)
         db.execute(
-            "UPDATE dead_letters SET status = 'dropped', closed_at = ?, closed_by = ?, closed_reason = ? WHERE id = ?",
+            "UPDATE dead_letters SET status = 'dropped', closed_at = ?, closed_by = ?, "
+            "closed_reason = ? WHERE id = ?",
             (now, by, reason, number),
         )
 
@@ -106,7 +119,9 @@ def _open_dead_letter(db: sqlite3.Connection, number: int) -> DeadLetter:
     letter = dead_letter(db, number)
     if letter.status is DeadLetterStatus.REPLAYING:
         assert letter.replayed_as is not None
-        raise NotWaiting(f"dead letter {number} is being replayed at position {letter.replayed_as.offset}")
+        raise NotWaiting(
+            f"dead letter {number} is being replayed at position {letter.replayed_as.offset}"
+        )
     if letter.status is not DeadLetterStatus.OPEN:
         raise NotWaiting(f"dead letter {number} is closed: {letter.status}")
     return letter
@@ -124,7 +139,10 @@ def _waiting_event(db: sqlite3.Connection, event: int | str) -> int:
 
 
 def _waiting_scopes(db: sqlite3.Connection, offset: int) -> Iterator[str]:
-    rows = db.execute("SELECT scope FROM lanes WHERE position = ? AND settled_at IS NULL ORDER BY scope", (offset,))
+    rows = db.execute(
+        "SELECT scope FROM lanes WHERE position = ? AND settled_at IS NULL ORDER BY scope",
+        (offset,),
+    )
     return (row["scope"] for row in rows.fetchall())
 
 
@@ -149,7 +167,9 @@ def _dead_letter(row: sqlite3.Row, instance: str) -> DeadLetter:
             by=row["by"],
             event_id=row["event_id"],
             type=row["type"],
-            replayed_as=None if row["replayed_as"] is None else Position(instance, row["replayed_as"]),
+            replayed_as=None
+            if row["replayed_as"] is None
+            else Position(instance, row["replayed_as"]),
             closed_at=row["closed_at"],
             closed_by=row["closed_by"],
             closed_reason=row["closed_reason"],

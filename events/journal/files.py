@@ -175,11 +175,14 @@ def _folder(folder: Path) -> Iterator[int]:
 def _check_file(descriptor: int, file: Path, journal: Path, *, is_written: bool) -> None:
     status = os.fstat(descriptor)
     if not stat.S_ISREG(status.st_mode):
-        raise SourceUnavailable(f"the journal {journal} cannot be opened: {file} is not a regular file; move it away")
+        raise SourceUnavailable(
+            f"the journal {journal} cannot be opened: {file} is not a regular file; move it away"
+        )
     if is_written and status.st_nlink > 1:
         # The other name may be a file of another user.
         raise SourceUnavailable(
-            f"the journal {journal} cannot be opened: {file} has a second name (a hard link); remove {file}"
+            f"the journal {journal} cannot be opened: {file} has a second name (a hard link); "
+            f"remove {file}"
         )
 
 
@@ -195,7 +198,9 @@ def _lock(descriptor: int, journal: Path) -> None:
 
 def _holder(journal: Path) -> str:
     try:
-        return Path(f"{journal}.lock").read_text(encoding="ascii")[:200].strip() or "another process"
+        return (
+            Path(f"{journal}.lock").read_text(encoding="ascii")[:200].strip() or "another process"
+        )
     except (OSError, UnicodeDecodeError):
         return "another process"
 
@@ -208,7 +213,9 @@ def _sync_directory(directory: Path) -> None:
 
 def _unusable(path: Path, error: OSError) -> SourceUnavailable:
     if error.errno == errno.ELOOP:
-        return SourceUnavailable(f"the journal {path} cannot be opened: {error.filename} is a symbolic link; remove it")
+        return SourceUnavailable(
+            f"the journal {path} cannot be opened: {error.filename} is a symbolic link; remove it"
+        )
     reason = f"{error.strerror}{_remedy(path, error)}"
     return SourceUnavailable(f"the journal {path} cannot be opened: {reason}")
 

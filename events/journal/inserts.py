@@ -13,7 +13,9 @@ from events.model import Position
 from events.strict_json import MOST_PROBLEMS, described
 
 
-def append(db: sqlite3.Connection, now: str, limits: JournalLimits, arrivals: Sequence[Arrival]) -> list[Accepted]:
+def append(
+    db: sqlite3.Connection, now: str, limits: JournalLimits, arrivals: Sequence[Arrival]
+) -> list[Accepted]:
     """Stores all events durably, or none.
 
     Raises:
@@ -66,7 +68,8 @@ def _known_offset(db: sqlite3.Connection, index: int, arrival: Arrival) -> int |
     """
     identity = arrival.identity
     row = db.execute(
-        "SELECT position, digest FROM events WHERE id = ? AND source = ? AND intake = ? AND replay_position IS NULL",
+        "SELECT position, digest FROM events WHERE id = ? AND source = ? AND intake = ? AND "
+        "replay_position IS NULL",
         (identity.id, identity.source, identity.intake),
     ).fetchone()
     if row is None:
@@ -93,7 +96,13 @@ def _check_limits(db: sqlite3.Connection, limits: JournalLimits) -> None:
 
 
 def reject(
-    db: sqlite3.Connection, now: str, limits: JournalLimits, *, sender: str, body: bytes, problems: Sequence[Problem]
+    db: sqlite3.Connection,
+    now: str,
+    limits: JournalLimits,
+    *,
+    sender: str,
+    body: bytes,
+    problems: Sequence[Problem],
 ) -> None:
     """Stores a rejected request, and deletes the oldest ones beyond the limits."""
     shown = problems[:MOST_PROBLEMS]

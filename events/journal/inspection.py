@@ -52,7 +52,8 @@ def backlog(db: sqlite3.Connection) -> Backlog:
     """The current backlog."""
     counted = db.execute("SELECT events, bytes FROM backlog").fetchone()
     oldest, undispatched = db.execute(
-        "SELECT min(accepted_at), coalesce(sum(NOT assigned), 0) FROM events WHERE settled_at IS NULL"
+        "SELECT min(accepted_at), coalesce(sum(NOT assigned), 0) FROM events WHERE settled_at "
+        "IS NULL"
     ).fetchone()
     lanes = db.execute(
         "SELECT l.scope, count(*) AS waiting, min(e.accepted_at) AS oldest,"
@@ -69,7 +70,9 @@ def backlog(db: sqlite3.Connection) -> Backlog:
         oldest=oldest,
         undispatched=undispatched,
         lanes=tuple(LaneBacklog(**dict(row)) for row in lanes),
-        dead_letters=db.execute("SELECT count(*) FROM dead_letters WHERE status = 'open'").fetchone()[0],
+        dead_letters=db.execute(
+            "SELECT count(*) FROM dead_letters WHERE status = 'open'"
+        ).fetchone()[0],
         rejected=db.execute("SELECT count(*) FROM rejected").fetchone()[0],
     )
 
@@ -112,10 +115,13 @@ def prune(db: sqlite3.Connection, bodies_before: str, identities_before: str) ->
             " (SELECT position FROM dead_letters WHERE status IN ('open', 'replaying')) LIMIT ?)",
             (bodies_before, _AT_A_TIME),
         ).rowcount
-        letters = db.execute("DELETE FROM dead_letters WHERE closed_at < ?", (identities_before,)).rowcount
+        letters = db.execute(
+            "DELETE FROM dead_letters WHERE closed_at < ?", (identities_before,)
+        ).rowcount
         events = db.execute(
             "DELETE FROM events WHERE position IN"
-            " (SELECT position FROM events WHERE settled_at < ? AND body IS NULL AND accepted_at < ?"
+            " (SELECT position FROM events WHERE settled_at < ? AND body IS NULL AND accepted_at "
+            "< ?"
             " AND position NOT IN (SELECT position FROM dead_letters) LIMIT ?)",
             (bodies_before, identities_before, _AT_A_TIME),
         ).rowcount

@@ -28,11 +28,17 @@ Decoded = WeakValueDictionary[int, Event]
 """The decoded events in use, by offset: an event that waits in 1,000 lanes is decoded once."""
 
 
-def next_after(db: sqlite3.Connection, decoded: Decoded, instance: str, offset: int) -> Delivery | None:
+def next_after(
+    db: sqlite3.Connection, decoded: Decoded, instance: str, offset: int
+) -> Delivery | None:
     """The first readable unsettled event behind `offset`."""
-    query = "SELECT * FROM events WHERE settled_at IS NULL AND position > ? ORDER BY position LIMIT 1"
+    query = (
+        "SELECT * FROM events WHERE settled_at IS NULL AND position > ? ORDER BY position LIMIT 1"
+    )
     while (row := db.execute(query, (offset,)).fetchone()) is not None:
-        lanes = db.execute("SELECT scope FROM lanes WHERE position = ? ORDER BY scope", (row["position"],))
+        lanes = db.execute(
+            "SELECT scope FROM lanes WHERE position = ? ORDER BY scope", (row["position"],)
+        )
         scopes = tuple(lane["scope"] for lane in lanes) if row["assigned"] else None
         match _read_delivery(row, decoded, instance, scopes):
             case Delivery() as delivery:
@@ -93,12 +99,15 @@ def _note_damage(db: sqlite3.Connection, damaged: Iterable[_Damage]) -> None:
     They stay there until an operator takes them out, and delay no other event.
     """
     db.executemany(
-        "UPDATE lanes SET error = ?1 WHERE position = ?2 AND settled_at IS NULL AND error IS NOT ?1",
+        "UPDATE lanes SET error = ?1 WHERE position = ?2 AND settled_at IS NULL AND error IS "
+        "NOT ?1",
         [(damage.error, damage.offset) for damage in damaged],
     )
 
 
-def _delivery(row: sqlite3.Row, decoded: Decoded, instance: str, scopes: tuple[str, ...] | None) -> Delivery:
+def _delivery(
+    row: sqlite3.Row, decoded: Decoded, instance: str, scopes: tuple[str, ...] | None
+) -> Delivery:
     event = decoded.get(row["position"])
     if event is None:
         event = decoded[row["position"]] = event_of(row["body"])
@@ -151,7 +160,9 @@ def assign(db: sqlite3.Connection, now: str, offset: int, scopes: Sequence[str])
 
 def add_lanes(db: sqlite3.Connection, now: str, offset: int, scopes: Sequence[str]) -> None:
     """Like `assign`, inside a transaction. An event without scopes is settled at once."""
-    is_first = db.execute("UPDATE events SET assigned = 1 WHERE position = ? AND assigned = 0", (offset,)).rowcount
+    is_first = db.execute(
+        "UPDATE events SET assigned = 1 WHERE position = ? AND assigned = 0", (offset,)
+    ).rowcount
     if is_first:
         db.executemany(
             "INSERT INTO lanes (position, scope) VALUES (?, ?) ON CONFLICT DO NOTHING",
@@ -160,7 +171,9 @@ def add_lanes(db: sqlite3.Connection, now: str, offset: int, scopes: Sequence[st
         _acknowledge(db, now, offset)
 
 
-def recorded(db: sqlite3.Connection, scope: str, offsets: Sequence[int]) -> dict[int, tuple[Recorded, ...]]:
+def recorded(
+    db: sqlite3.Connection, scope: str, offsets: Sequence[int]
+) -> dict[int, tuple[Recorded, ...]]:
     """The settled outcome of each event, else its recorded ones, newest last."""
     outcomes = {offset: _outcomes(db, scope, offset) for offset in offsets}
     return {offset: of_event for offset, of_event in outcomes.items() if of_event}
@@ -168,11 +181,14 @@ def recorded(db: sqlite3.Connection, scope: str, offsets: Sequence[int]) -> dict
 
 def _outcomes(db: sqlite3.Connection, scope: str, offset: int) -> tuple[Recorded, ...]:
     lane = db.execute(
-        "SELECT * FROM lanes WHERE scope = ? AND position = ? AND settled_at IS NOT NULL", (scope, offset)
+        "SELECT * FROM lanes WHERE scope = ? AND position = ? AND settled_at IS NOT NULL",
+        (scope, offset),
     ).fetchone()
     if lane is not None:
         return (Recorded(outcome_of(lane), None),)
-    rows = db.execute("SELECT * FROM recorded WHERE scope = ? AND position = ? ORDER BY number", (scope, offset))
+    rows = db.execute(
+        "SELECT * FROM recorded WHERE scope = ? AND position = ? ORDER BY number", (scope, offset)
+    )
     return tuple(Recorded(outcome_of(row), row["commit_id"]) for row in rows)
 
 
@@ -181,14 +197,17 @@ def outcome_of(row: sqlite3.Row) -> Outcome:
     return Outcome(OutcomeKind(row["kind"]), row["reason"], row["state"])
 
 
-def record(db: sqlite3.Connection, scope: str, commit: str, outcomes: Mapping[int, Outcome]) -> None:
+def record(
+    db: sqlite3.Connection, scope: str, commit: str, outcomes: Mapping[int, Outcome]
+) -> None:
     """Stores outcomes before their commit."""
     with writing(db):
         for offset, outcome in outcomes.items():
             db.execute(
                 "INSERT INTO recorded (position, scope, commit_id, kind, reason, state)"
                 " SELECT position, ?, ?, ?, ?, ? FROM events WHERE position = ? AND NOT EXISTS"
-                " (SELECT 1 FROM lanes WHERE position = ? AND scope = ? AND settled_at IS NOT NULL)",
+                " (SELECT 1 FROM lanes WHERE position = ? AND scope = ? AND settled_at IS "
+                "NOT NULL)",
                 (scope, commit, outcome.kind, outcome.reason, outcome.state, offset, offset, scope),
             )
             db.execute(
@@ -213,7 +232,13 @@ def settle(db: sqlite3.Connection, now: str, scope: str, outcomes: Mapping[int, 
 
 
 def settle_one(
-    db: sqlite3.Connection, now: str, scope: str, offset: int, outcome: Outcome, *, by: str | None = None
+    db: sqlite3.Connection,
+    now: str,
+    scope: str,
+    offset: int,
+    outcome: Outcome,
+    *,
+    by: str | None = None,
 ) -> None:
     """Completes one event in the scope, inside a transaction.
 
@@ -224,7 +249,8 @@ def settle_one(
         return
     _store_outcome(db, scope, offset, outcome)
     is_settled_now = db.execute(
-        "UPDATE lanes SET settled_at = ?, error = NULL WHERE position = ? AND scope = ? AND settled_at IS NULL",
+        "UPDATE lanes SET settled_at = ?, error = NULL WHERE position = ? AND scope = ? AND "
+        "settled_at IS NULL",
         (now, offset, scope),
     ).rowcount
     if not is_settled_now:
@@ -232,11 +258,13 @@ def settle_one(
     db.execute("DELETE FROM recorded WHERE position = ? AND scope = ?", (offset, scope))
     if outcome.kind is OutcomeKind.DEAD_LETTERED:
         db.execute(
-            "INSERT INTO dead_letters (position, scope, status, reason, at, by) VALUES (?, ?, 'open', ?, ?, ?)",
+            "INSERT INTO dead_letters (position, scope, status, reason, at, by) VALUES (?, ?, "
+            "'open', ?, ?, ?)",
             (offset, scope, outcome.reason, now, by),
         )
     db.execute(
-        "UPDATE dead_letters SET status = 'replayed', closed_at = ? WHERE status = 'replaying' AND replayed_as = ?",
+        "UPDATE dead_letters SET status = 'replayed', closed_at = ? WHERE status = 'replaying' AND "
+        "replayed_as = ?",
         (now, offset),
     )
     _acknowledge(db, now, offset)
@@ -254,7 +282,9 @@ def _store_outcome(db: sqlite3.Connection, scope: str, offset: int, outcome: Out
     )
 
 
-def _overtake_dead_letter(db: sqlite3.Connection, now: str, scope: str, offset: int, outcome: Outcome) -> bool:
+def _overtake_dead_letter(
+    db: sqlite3.Connection, now: str, scope: str, offset: int, outcome: Outcome
+) -> bool:
     """Closes the dead letter if an operator took the event out while its commit was in progress.
 
     The commit has succeeded, so its outcome counts. A replay requested in the meantime finds the

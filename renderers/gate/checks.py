@@ -34,7 +34,9 @@ class CheckedBundle:
     def key(self) -> str:
         """A cache key: with equal keys, equal text of one model has the same check result."""
         bundle = self.composition.bundle
-        return canonical_json([bundle.name, bundle.target, self.defaults.digest, sorted(self.overridden)])
+        return canonical_json(
+            [bundle.name, bundle.target, self.defaults.digest, sorted(self.overridden)]
+        )
 
     def may_add(self, template: str) -> bool:
         """Whether the output of `template` may hold more than is expected."""
@@ -71,7 +73,9 @@ class Piece:
             return self.body.decode()
         except UnicodeDecodeError as error:
             line = self.before + self.body.count(b"\n", 0, error.start) + 1
-            raise GateFailure(self.file, line, "UTF-8", repr(error.object[error.start : error.end])) from error
+            raise GateFailure(
+                self.file, line, "UTF-8", repr(error.object[error.start : error.end])
+            ) from error
 
 
 @contextmanager
@@ -132,7 +136,9 @@ def check_plain(piece: Piece) -> None:
     assert piece.text is not None  # raises if it is not UTF-8
 
 
-def check_pattern(piece: Piece, pattern: str, values: Mapping[str, str]) -> list[tuple[int, str, str]]:
+def check_pattern(
+    piece: Piece, pattern: str, values: Mapping[str, str]
+) -> list[tuple[int, str, str]]:
     """The text equals the pattern with `values` in its gaps; returns the gaps without a value."""
     with readable(piece):
         gaps = parsers.gaps(piece.text, pattern)

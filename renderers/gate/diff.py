@@ -43,7 +43,10 @@ def difference(
             is_same = True
         case list() if isinstance(found, list) and len(expected) == len(found):
             pairs = enumerate(zip(expected, found, strict=True))
-            steps = (difference(one, other, (*path, index), may_add=may_add) for index, (one, other) in pairs)
+            steps = (
+                difference(one, other, (*path, index), may_add=may_add)
+                for index, (one, other) in pairs
+            )
             return next((step for step in steps if step), None)
         case list() if isinstance(found, list) and may_add:
             return _list_difference(expected, found, path)
@@ -81,7 +84,12 @@ def _with_values(entries: list[Any]) -> list[Any]:
     for entry in entries:
         is_value = isinstance(entry, str) and not entry.startswith("-")
         before = joined[-1] if joined else None
-        if is_value and isinstance(before, str) and before.startswith("-") and not set(before) & {"=", " "}:
+        if (
+            is_value
+            and isinstance(before, str)
+            and before.startswith("-")
+            and not set(before) & {"=", " "}
+        ):
             joined[-1] = f"{before} {entry}"
         else:
             joined.append(entry)
@@ -96,7 +104,11 @@ def _slot(entry: Any) -> str:
     if text.startswith("-"):
         return re.split("[= ]", text, maxsplit=1)[0]
     parts = text.split(":")
-    return parts[1].rstrip("/") if len(parts) > 1 and parts[1].startswith("/") else text.partition("=")[0]
+    return (
+        parts[1].rstrip("/")
+        if len(parts) > 1 and parts[1].startswith("/")
+        else text.partition("=")[0]
+    )
 
 
 def shown(group: Mapping[str, Any], key: str) -> str:

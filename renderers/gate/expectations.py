@@ -71,7 +71,9 @@ def model_service(
     if model.serving.platform == "triton":
         service["shm_size"] = "1g"
     if batching_file is not None:
-        service["labels"] = labels | {"bundle.batching": short_digest(batching_file)} | _labels(defaults)
+        service["labels"] = (
+            labels | {"bundle.batching": short_digest(batching_file)} | _labels(defaults)
+        )
         volumes.append(f"./batching_{model.id}.txt:/etc/batching.txt")
     return service
 
@@ -160,7 +162,14 @@ def shown(listing: str, composition: Composition) -> dict[str, Any]:
         service = proxy_service("", composition, RenderDefaults())
         *command, flag, path = service["command"]
         name_format = ["--inference-engine-service-name-format", "<inference_svc_name_format>"]
-        service["command"] = [*command, *name_format, flag, path, "--target-bundle", composition.bundle.target]
+        service["command"] = [
+            *command,
+            *name_format,
+            flag,
+            path,
+            "--target-bundle",
+            composition.bundle.target,
+        ]
         return {"model_proxy": {key: service[key] for key in ("volumes", "command")}}
     sample = _sample(shown_template(listing), is_gpu=listing == "gpu")
     service = model_service(sample, composition, RenderDefaults(), None)
@@ -169,7 +178,9 @@ def shown(listing: str, composition: Composition) -> dict[str, Any]:
     service["volumes"] += volumes
     service["command"] += command
     if listing == "gpu":
-        service["deploy"]["resources"]["reservations"]["devices"] = [{"capabilities": ["gpu"], "count": 1}]
+        service["deploy"]["resources"]["reservations"]["devices"] = [
+            {"capabilities": ["gpu"], "count": 1}
+        ]
     return {"ssamples": {key: service[key] for key in keys}}
 
 
@@ -201,11 +212,18 @@ _SHOWN: Final[dict[str, tuple[list[str], list[str], tuple[str, ...]]]] = {
     ),
     "parallelism": (
         [],
-        ["--tensorflow_inter_op_parallelism=<int_val>", "--tensorflow_intra_op_parallelism=<int_val>"],
+        [
+            "--tensorflow_inter_op_parallelism=<int_val>",
+            "--tensorflow_intra_op_parallelism=<int_val>",
+        ],
         _KEYS,
     ),
     "threads": ([], ["--grpc_max_threads=<int_val>"], _KEYS),
-    "openvino": ([], ["--metrics_enable", *(f"--{name}=<int_val>" for name in _OPENVINO_NUMBERS)], _KEYS),
+    "openvino": (
+        [],
+        ["--metrics_enable", *(f"--{name}=<int_val>" for name in _OPENVINO_NUMBERS)],
+        _KEYS,
+    ),
 }
 
 
@@ -213,7 +231,9 @@ def _sample(platform: str, *, is_gpu: bool) -> Model:
     gpu = {"gpu": {"count": "all"}} if is_gpu else {}
     serving = {"platform": platform, "image": SAMPLE_IMAGE} | gpu
     artifact = {"uri": "gs://bucket/sample"}
-    return Model.model_validate({"id": "sample", "version": "1", "artifact": artifact, "serving": serving})
+    return Model.model_validate(
+        {"id": "sample", "version": "1", "artifact": artifact, "serving": serving}
+    )
 
 
 def image_folders(composition: Composition, defaults: RenderDefaults) -> frozenset[str]:
@@ -233,7 +253,9 @@ def batching_parameters(model: Model) -> dict[str, Any] | None:
     return {key: value for key, value in parameters.items() if value is not None}
 
 
-def download_service(digest: str, composition: Composition, defaults: RenderDefaults) -> dict[str, Any]:
+def download_service(
+    digest: str, composition: Composition, defaults: RenderDefaults
+) -> dict[str, Any]:
     """The service model_download; `digest` is the digest of the list and the script."""
     here = "../model-serving/model-download"
     return {
@@ -242,7 +264,10 @@ def download_service(digest: str, composition: Composition, defaults: RenderDefa
         "labels": {"bundle.models": digest} | _labels(defaults),
         "networks": [composition.bundle.name],
         "env_file": ["${REL_DIR}/creds/bundle/.env"],
-        "environment": {"RCLONE_CONFIG": "/dev/null", "RCLONE_GCS_SERVICE_ACCOUNT_FILE": "/creds/gcs.json"},
+        "environment": {
+            "RCLONE_CONFIG": "/dev/null",
+            "RCLONE_GCS_SERVICE_ACCOUNT_FILE": "/creds/gcs.json",
+        },
         "volumes": [
             f"{here}/models:/models",
             f"{here}/models.txt:/etc/model-download/models.txt:ro",
@@ -253,7 +278,9 @@ def download_service(digest: str, composition: Composition, defaults: RenderDefa
     }
 
 
-def router_service(digest: str, composition: Composition, defaults: RenderDefaults) -> dict[str, Any]:
+def router_service(
+    digest: str, composition: Composition, defaults: RenderDefaults
+) -> dict[str, Any]:
     """The service <bundle>-nginx; `digest` is the digest of the map."""
     return {
         "image": _pulled_from(defaults.router_image, defaults),
@@ -261,12 +288,18 @@ def router_service(digest: str, composition: Composition, defaults: RenderDefaul
         "labels": {"bundle.models": digest} | _labels(defaults),
         "networks": [composition.bundle.name],
         "sysctls": {"net.ipv4.tcp_tw_reuse": "1"},
-        "volumes": ["${REL_DIR}/conf/bundle/nginx.conf:/etc/nginx/nginx.conf:ro", "./nginx:/etc/nginx/bundle:ro"],
-        "healthcheck": _TIMES | {"test": ["CMD", "wget", "-q", "-O", "/dev/null", "http://127.0.0.1:8080/healthz"]},
+        "volumes": [
+            "${REL_DIR}/conf/bundle/nginx.conf:/etc/nginx/nginx.conf:ro",
+            "./nginx:/etc/nginx/bundle:ro",
+        ],
+        "healthcheck": _TIMES
+        | {"test": ["CMD", "wget", "-q", "-O", "/dev/null", "http://127.0.0.1:8080/healthz"]},
     }
 
 
-def proxy_service(digest: str, composition: Composition, defaults: RenderDefaults) -> dict[str, Any]:
+def proxy_service(
+    digest: str, composition: Composition, defaults: RenderDefaults
+) -> dict[str, Any]:
     """The service model_proxy; `digest` is the digest of the signature."""
     router = f"{composition.bundle.name}-nginx"
     return {
@@ -291,18 +324,31 @@ def _command(model: Model) -> list[str]:
         case "triton":
             return _triton_command(model)
         case "openvino":
-            return [f"--model_name={model.id}", f"--model_path=/models/{model.id}", "--port=9000", "--rest_port=8000"]
+            return [
+                f"--model_name={model.id}",
+                f"--model_path=/models/{model.id}",
+                "--port=9000",
+                "--rest_port=8000",
+            ]
 
 
 def _tensorflow_command(model: Model) -> list[str]:
-    command = ["--enable_model_warmup", f"--model_name={model.id}", f"--model_base_path=/models/{model.id}"]
+    command = [
+        "--enable_model_warmup",
+        f"--model_name={model.id}",
+        f"--model_base_path=/models/{model.id}",
+    ]
     if batching_parameters(model) is not None:
         command += ["--enable_batching", "--batching_parameters_file=/etc/batching.txt"]
     return command
 
 
 def _triton_command(model: Model) -> list[str]:
-    options = ["--model-repository=/models", "--model-control-mode=explicit", f"--load-model={model.id}"]
+    options = [
+        "--model-repository=/models",
+        "--model-control-mode=explicit",
+        f"--load-model={model.id}",
+    ]
     return ["tritonserver", *options]
 
 

@@ -35,8 +35,25 @@ from renderers.gate.checks import (
     spellings,
 )
 from renderers.gate.expectations import short_digest
-from renderers.gate.incremental import NOTHING, Cutting, EndOf, PassedBundle, Run, cut, end_of_line, line_at, runs
-from renderers.gate.static_files import ENV, README, SCRIPT, STATIC, check_readme, check_static_files
+from renderers.gate.incremental import (
+    NOTHING,
+    Cutting,
+    EndOf,
+    PassedBundle,
+    Run,
+    cut,
+    end_of_line,
+    line_at,
+    runs,
+)
+from renderers.gate.static_files import (
+    ENV,
+    README,
+    SCRIPT,
+    STATIC,
+    check_readme,
+    check_static_files,
+)
 from renderers.model import Composition, Model, RenderDefaults, RenderedFile, canonical_json
 
 _COMPOSE: Final = "base/bundle/docker-compose.yaml"
@@ -65,7 +82,10 @@ class Bundle(Protocol):
 
 
 def check(
-    composition: Composition, defaults: RenderDefaults, bundle: Bundle, overridden: frozenset[str] = frozenset()
+    composition: Composition,
+    defaults: RenderDefaults,
+    bundle: Bundle,
+    overridden: frozenset[str] = frozenset(),
 ) -> None:
     """Returns if every file of the bundle agrees with the composition.
 
@@ -96,7 +116,9 @@ def check(
     check_readme(checked, bodies)  # after the services, because it shows parts of them
 
 
-def _batching_paths(composition: Composition, steps: Sequence[Run], before: PassedBundle) -> list[str | None]:
+def _batching_paths(
+    composition: Composition, steps: Sequence[Run], before: PassedBundle
+) -> list[str | None]:
     paths: list[str | None] = []
     for step in steps:
         if step.before is None:
@@ -106,7 +128,9 @@ def _batching_paths(composition: Composition, steps: Sequence[Run], before: Pass
     return paths
 
 
-def _check_paths(bundle: Bundle, files: Mapping[str, RenderedFile], batching: Sequence[str]) -> None:
+def _check_paths(
+    bundle: Bundle, files: Mapping[str, RenderedFile], batching: Sequence[str]
+) -> None:
     if len(files) != len(bundle.files):
         raise GateFailure("", 1, "each path once", "a path twice")
     wanted = (*_ALWAYS, *batching)
@@ -147,8 +171,12 @@ def _cut(
         if stop != end:
             line = line_at(bodies[file], stop)
             rest = bodies[file][stop:][:50].decode("utf-8", "replace")
-            raise GateFailure(file, line, f"nothing more behind the {len(paths)} models", repr(rest))
-    return PassedBundle(checked.composition.models, files, tuple(paths), batching, frozenset(changed))
+            raise GateFailure(
+                file, line, f"nothing more behind the {len(paths)} models", repr(rest)
+            )
+    return PassedBundle(
+        checked.composition.models, files, tuple(paths), batching, frozenset(changed)
+    )
 
 
 def _document(composition: Composition, bodies: Mapping[str, bytes]) -> parsers.Document:
@@ -156,7 +184,9 @@ def _document(composition: Composition, bodies: Mapping[str, bytes]) -> parsers.
         return parsers.document(bodies[_COMPOSE], _top(composition), _bottom(composition))
 
 
-def _layout(composition: Composition, bodies: Mapping[str, bytes]) -> Iterator[tuple[str, int, int, EndOf]]:
+def _layout(
+    composition: Composition, bodies: Mapping[str, bytes]
+) -> Iterator[tuple[str, int, int, EndOf]]:
     """For each file: its path, the start and the end of the models' pieces, and its `EndOf`."""
     _, first, router, _, _ = _document(composition, bodies).cuts
     yield _COMPOSE, first, router, partial(_end_of_block, composition)
@@ -278,7 +308,9 @@ def _first_line(text: bytes) -> bytes:
     return text[: text.find(b"\n") + 1]
 
 
-def _check_fixed_services(checked: CheckedBundle, document: parsers.Document, bodies: Mapping[str, bytes]) -> None:
+def _check_fixed_services(
+    checked: CheckedBundle, document: parsers.Document, bodies: Mapping[str, bytes]
+) -> None:
     composition, defaults = checked.composition, checked.defaults
     models, router = _digest_of(bodies[_LIST], bodies[SCRIPT]), _digest_of(bodies[_MAP])
     signature = _digest_of(bodies[_SIGNATURE])

@@ -189,7 +189,9 @@ class Directive:
 
 
 _NGINX_TOKEN: Final = re.compile(
-    r"""\s+ | \#[^\n]* | ([;{}]) | ("(?:[^"\\]|\\.)*"|'(?:[^'\\]|\\.)*') | ((?:\$\{[^}]*\}|\\.|[^\s;{}"'])[^\s;{}]*)""",
+    r"""\s+ | \#[^\n]* | ([;{}])
+    | ("(?:[^"\\]|\\.)*"|'(?:[^'\\]|\\.)*')
+    | ((?:\$\{[^}]*\}|\\.|[^\s;{}"'])[^\s;{}]*)""",
     re.VERBOSE | re.DOTALL,
 )
 
@@ -209,7 +211,9 @@ def nginx(text: str) -> list[Directive]:
         token = _NGINX_TOKEN.match(text, position)
         line = text.count("\n", 0, position) + 1
         if token is None:
-            raise Unreadable(line, "a word, a quoted word, ';' or a brace", repr(text[position : position + 20]))
+            raise Unreadable(
+                line, "a word, a quoted word, ';' or a brace", repr(text[position : position + 20])
+            )
         position = token.end()
         if token[2] or token[3]:
             words.append(token[2][1:-1] if token[2] else token[3])
@@ -219,7 +223,9 @@ def nginx(text: str) -> list[Directive]:
         elif token[1]:
             if token[1] == "}":
                 if words or not outer:
-                    raise Unreadable(line, "a brace that closes what was opened, behind ';'", repr(token[0]))
+                    raise Unreadable(
+                        line, "a brace that closes what was opened, behind ';'", repr(token[0])
+                    )
                 content = frozenset(inside)
                 words, inside, line = outer.pop()
             else:

@@ -101,10 +101,14 @@ def _check_router(piece: Piece) -> None:
     included = [
         directive
         for directive in directives
-        if directive.name == "map" and directive.words[:1] == ("$http_model_id",) and include in directive.inside
+        if directive.name == "map"
+        and directive.words[:1] == ("$http_model_id",)
+        and include in directive.inside
     ]
     if not included:
-        raise GateFailure(_NGINX, 1, "a map of $http_model_id that includes /etc/nginx/bundle/models.map", "none")
+        raise GateFailure(
+            _NGINX, 1, "a map of $http_model_id that includes /etc/nginx/bundle/models.map", "none"
+        )
     target = f"grpc://{included[0].words[1]}"
     if ("grpc_pass", target) not in found:
         raise GateFailure(_NGINX, included[0].line, f"grpc_pass {target}", "none")
@@ -143,7 +147,11 @@ def _check_listing(checked: CheckedBundle, piece: Piece, name: str) -> None:
     may_add = checked.may_add(f"{expectations.shown_template(listing)}.yaml")
     text = piece.text.replace("<model_id>", "sample")
     listed = text.replace("<image>", expectations.SAMPLE_IMAGE)
-    options = {spelling for option in expectations.options(listing, composition) for spelling in spellings(option)}
+    options = {
+        spelling
+        for option in expectations.options(listing, composition)
+        for spelling in spellings(option)
+    }
     for number, line in enumerate(listed.split("\n"), 1):
         option = line.lstrip("> ")
         if option.startswith("#") and option not in options and not may_add:

@@ -37,10 +37,20 @@ from daemon.stores.port import ObjectStore
 from events.model import Event
 from events.source import EventSource
 from tests.builders_runtime import InlineRuntime
-from tests.support.crashes import OVERRIDDEN, STORIES, ServerSite, Story, Worksite, normal, read_whole
+from tests.support.crashes import (
+    OVERRIDDEN,
+    STORIES,
+    ServerSite,
+    Story,
+    Worksite,
+    normal,
+    read_whole,
+)
 from tests.support.filesystems import Operation, PassingFileSystem, Sync, SyncFolder
 
-JOURNAL_WRITES = frozenset({"append", "assign", "record", "withdraw", "settle", "note_failure", "reinstate"})
+JOURNAL_WRITES = frozenset(
+    {"append", "assign", "record", "withdraw", "settle", "note_failure", "reinstate"}
+)
 
 
 class Executioner:
@@ -200,7 +210,9 @@ class Kills:
     def cut(self, site: Worksite, watch: Watch) -> bool:
         """Kill at the next boundary, then let another one finish; whether there was a boundary left."""
         self._accepted.unlink(missing_ok=True)
-        self.end = watch.until_the_end_of(in_child(lambda: play(site, self._story, self.killed + 1, self._accepted)))
+        self.end = watch.until_the_end_of(
+            in_child(lambda: play(site, self._story, self.killed + 1, self._accepted))
+        )
         if self.end == -signal.SIGKILL:
             self.killed += 1
             # Who has got no answer sends again; who has got one never does.
@@ -208,7 +220,11 @@ class Kills:
             self.unaccepted += bool(again)
             recovery = watch.until_the_end_of(in_child(lambda: recover(site, again)))
             found = normal(site.account())
-            if recovery or found != self.expected or (self._story.before and site.overridden != OVERRIDDEN):
+            if (
+                recovery
+                or found != self.expected
+                or (self._story.before and site.overridden != OVERRIDDEN)
+            ):
                 self.wrong.append({"boundary": self.killed, "recovery": recovery, "found": found})
         self.reads += watch.reads
         self.torn += watch.torn
@@ -234,7 +250,11 @@ def kill_at_every_boundary(folder: Path, story: Story) -> dict[str, Any]:
 
 
 def kill_on_a_server(folder: Path, story: Story, url: str, query: str) -> dict[str, Any]:
-    first, aside, accepted = ServerSite(folder / "site", url, query, "before"), folder / "aside", folder / "accepted"
+    first, aside, accepted = (
+        ServerSite(folder / "site", url, query, "before"),
+        folder / "aside",
+        folder / "accepted",
+    )
     assert os.waitstatus_to_exitcode(os.waitpid(in_child(lambda: first.prepare(story)), 0)[1]) == 0
     first.keep(aside)
 
@@ -260,7 +280,11 @@ def daemon(bucket: str, journal: str, boundary: int) -> None:
     given = {"bucket": bucket, "journal.path": journal, "http.listen": "127.0.0.1:0"}
     loaded = settings.load(given, {}, None).settings
     filesystem = DeadlyFileSystem(RealFileSystem(), executioner)
-    asyncio.run(service.run(loaded, "test", announce=lambda line: print(line, flush=True), filesystem=filesystem))
+    asyncio.run(
+        service.run(
+            loaded, "test", announce=lambda line: print(line, flush=True), filesystem=filesystem
+        )
+    )
 
 
 def main() -> None:

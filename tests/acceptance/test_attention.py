@@ -43,11 +43,24 @@ def degraded(port: int) -> dict[str, str]:
     return {each["name"]: each["detail"] for each in checks if each["degraded"]}
 
 
-def test_a_prune_and_a_collection_that_fail_are_conditions_until_they_succeed(tmp_path: Path) -> None:
-    bucket, journal, fault, config = (tmp_path / name for name in ("bucket", "journal.db", "fault", "rebundle.toml"))
+def test_a_prune_and_a_collection_that_fail_are_conditions_until_they_succeed(
+    tmp_path: Path,
+) -> None:
+    bucket, journal, fault, config = (
+        tmp_path / name for name in ("bucket", "journal.db", "fault", "rebundle.toml")
+    )
     fault.touch()
     config.write_text("[retention]\nevery_hours = 0.0001\n")
-    place = ("--bucket", bucket, "--journal", journal, "--listen", "127.0.0.1:0", "--config", config)
+    place = (
+        "--bucket",
+        bucket,
+        "--journal",
+        journal,
+        "--listen",
+        "127.0.0.1:0",
+        "--config",
+        config,
+    )
     command = [sys.executable, "-c", DAEMON, *map(str, (fault, "run", *place))]
     with DaemonProcess(bucket, journal, tmp_path / "log", command) as daemon:
         port = daemon.port()
@@ -55,7 +68,10 @@ def test_a_prune_and_a_collection_that_fail_are_conditions_until_they_succeed(tm
         until_settled(daemon, journal)
         found = until(port, {"pruning", "collection"})
         assert "no permission" in found["pruning"]
-        assert f"{GOLDEN}: no permission; rebundle gc {GOLDEN} --dry-run --bucket {bucket}" in found["collection"]
+        assert (
+            f"{GOLDEN}: no permission; rebundle gc {GOLDEN} --dry-run --bucket {bucket}"
+            in found["collection"]
+        )
         fault.unlink()
         until(port, set())
         assert daemon.stop() == 0

@@ -2,13 +2,22 @@
 
 from pathlib import Path
 
-from tests.support.daemon_process import DaemonProcess, outcomes, post, until, until_settled, waiting
+from tests.support.daemon_process import (
+    DaemonProcess,
+    outcomes,
+    post,
+    until,
+    until_settled,
+    waiting,
+)
 from tests.support.scenes import GOLDEN, model_event, state_event
 
 NEW_BUCKET = ("--new-bucket",)
 
 
-def test_events_wait_while_the_volume_of_the_bucket_is_not_mounted_and_are_published_when_it_is(tmp_path: Path) -> None:
+def test_events_wait_while_the_volume_of_the_bucket_is_not_mounted_and_are_published_when_it_is(
+    tmp_path: Path,
+) -> None:
     bucket, journal, away = tmp_path / "bucket", tmp_path / "journal.db", tmp_path / "away"
     with DaemonProcess(bucket, journal, tmp_path / "log") as daemon:
         post(daemon.port(), state_event(1))
@@ -18,7 +27,9 @@ def test_events_wait_while_the_volume_of_the_bucket_is_not_mounted_and_are_publi
     bucket.rename(away)
     bucket.mkdir()
     with DaemonProcess(bucket, journal, tmp_path / "log") as daemon:
-        answer = post(daemon.port(), state_event(2, event_id="two"), model_event("everywhere", "101", "9"))
+        answer = post(
+            daemon.port(), state_event(2, event_id="two"), model_event("everywhere", "101", "9")
+        )
         assert answer is not None
         assert answer.status == 202
         until(lambda: "is its volume not mounted" in daemon.said)
@@ -35,8 +46,12 @@ def test_events_wait_while_the_volume_of_the_bucket_is_not_mounted_and_are_publi
     }
 
 
-def test_another_bucket_with_the_same_scope_is_not_published_to_under_a_running_daemon(tmp_path: Path) -> None:
-    bucket, journal, other, away = (tmp_path / name for name in ("bucket", "journal.db", "other", "away"))
+def test_another_bucket_with_the_same_scope_is_not_published_to_under_a_running_daemon(
+    tmp_path: Path,
+) -> None:
+    bucket, journal, other, away = (
+        tmp_path / name for name in ("bucket", "journal.db", "other", "away")
+    )
     with DaemonProcess(other, tmp_path / "other.db", tmp_path / "log") as daemon:
         post(daemon.port(), *(state_event(number, version=str(number)) for number in (1, 2, 3)))
         until_settled(daemon, tmp_path / "other.db")

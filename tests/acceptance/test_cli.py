@@ -37,7 +37,9 @@ Command = Callable[..., Done]
 @pytest.fixture
 def rebundle(tmp_path: Path) -> Command:
     """Runs the command in a process of its own, in an empty working directory, without a terminal."""
-    environment = {name: value for name, value in os.environ.items() if not name.startswith("REBUNDLE_")}
+    environment = {
+        name: value for name, value in os.environ.items() if not name.startswith("REBUNDLE_")
+    }
 
     def run(*arguments: object, stdin: str = "") -> Done:
         done = subprocess.run(
@@ -100,11 +102,16 @@ def state(number: int, models: int) -> dict[str, Any]:
     return event(f"state-{number}", "bundle_state.created", data)
 
 
-def test_a_story_from_events_to_rollback_and_back(daemon: str, rebundle: Command, tmp_path: Path) -> None:
+def test_a_story_from_events_to_rollback_and_back(
+    daemon: str, rebundle: Command, tmp_path: Path
+) -> None:
     send = ("send", "-", "--to", daemon, "--wait")
     sent = rebundle(*send, "-o", "json", stdin=json.dumps([state(1, 2), state(2, 3)]))
     assert sent.code == 0, sent.err
-    assert [each["scopes"][0]["outcome"] for each in sent.json["events"]] == ["published", "published"]
+    assert [each["scopes"][0]["outcome"] for each in sent.json["events"]] == [
+        "published",
+        "published",
+    ]
 
     # An outcome does not wait for the live tree.
     override = tmp_path / "var/bucket" / SCOPE / "docker-compose-gen/example/conf/bundle/.env"
@@ -139,7 +146,9 @@ def test_a_story_from_events_to_rollback_and_back(daemon: str, rebundle: Command
     assert rebundle("healthcheck", "--listen", daemon.removeprefix("http://")).code == 0
 
 
-def test_what_does_not_fit_its_scope_becomes_a_dead_letter_that_can_be_replayed(daemon: str, rebundle: Command) -> None:
+def test_what_does_not_fit_its_scope_becomes_a_dead_letter_that_can_be_replayed(
+    daemon: str, rebundle: Command
+) -> None:
     send = ("send", "-", "--to", daemon, "--wait", "-o", "json")
     named = {
         "model": model_document("101", version="2"),
@@ -157,7 +166,8 @@ def test_what_does_not_fit_its_scope_becomes_a_dead_letter_that_can_be_replayed(
     assert later.code == 0
     assert rebundle("dead-letters", "list", "-o", "json").json["dead_letters"] == []
     assert [
-        each["published"][0].split("@")[0][:9] for each in rebundle("history", SCOPE, "-o", "json").json["history"]
+        each["published"][0].split("@")[0][:9]
+        for each in rebundle("history", SCOPE, "-o", "json").json["history"]
     ][-1] == "state-1"
 
 

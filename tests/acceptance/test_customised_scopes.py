@@ -27,11 +27,24 @@ class Site:
     """A bucket, a journal and a settings file."""
 
     def __init__(self, folder: Path) -> None:
-        self.bucket, self.journal, self.config = folder / "bucket", folder / "journal.db", folder / "rebundle.toml"
+        self.bucket, self.journal, self.config = (
+            folder / "bucket",
+            folder / "journal.db",
+            folder / "rebundle.toml",
+        )
         self._folder, self._daemons = folder, 0
 
     def rebundle(self, *arguments: str) -> list[str]:
-        return [sys.executable, "-m", "daemon", *arguments, "--bucket", str(self.bucket), "--config", str(self.config)]
+        return [
+            sys.executable,
+            "-m",
+            "daemon",
+            *arguments,
+            "--bucket",
+            str(self.bucket),
+            "--config",
+            str(self.config),
+        ]
 
     def daemon(self) -> DaemonProcess:
         self._daemons += 1
@@ -56,16 +69,25 @@ class Site:
             compose = archive.extractfile("base/bundle/docker-compose.yaml")
             assert compose is not None
             first_line = compose.readline().decode().rstrip()
-        return live["state"], first_line, manifest["render_defaults"].get("restart", ""), manifest["templates"]
+        return (
+            live["state"],
+            first_line,
+            manifest["render_defaults"].get("restart", ""),
+            manifest["templates"],
+        )
 
 
 @pytest.mark.slow
-def test_a_scope_is_published_with_what_was_there_at_the_start_and_anew_only_on_command(tmp_path: Path) -> None:
+def test_a_scope_is_published_with_what_was_there_at_the_start_and_anew_only_on_command(
+    tmp_path: Path,
+) -> None:
     site = Site(tmp_path)
     templates(tmp_path / "mine", "First")
     site.config.write_text(f'[scopes."{OWN}"]\ntemplates = "mine"\nrender.restart = "always"\n')
     with site.daemon() as daemon:
-        site.send(daemon, *(state_event(1, scope=scope, event_id=f"{scope}/1") for scope in (OWN, OTHER)))
+        site.send(
+            daemon, *(state_event(1, scope=scope, event_id=f"{scope}/1") for scope in (OWN, OTHER))
+        )
         first, other = site.live(OWN), site.live(OTHER)
         templates(tmp_path / "mine", "Half {% if")
         site.send(daemon, state_event(2, scope=OWN, version="2", event_id="2"))
@@ -78,7 +100,9 @@ def test_a_scope_is_published_with_what_was_there_at_the_start_and_anew_only_on_
             untouched = site.live(OWN)
             environ = {**os.environ, "PYTHONPATH": str(PROJECT)}
             command = site.rebundle("republish", str(OWN))
-            subprocess.run(command, cwd=tmp_path, env=environ, check=True, capture_output=True, timeout=60)
+            subprocess.run(
+                command, cwd=tmp_path, env=environ, check=True, capture_output=True, timeout=60
+            )
             republished = site.live(OWN)
             assert daemon.stop() == 0
 
@@ -92,7 +116,9 @@ def test_a_scope_is_published_with_what_was_there_at_the_start_and_anew_only_on_
     assert len({first[3], other[3], republished[3]}) == 3
 
 
-def test_a_template_that_the_gate_would_refuse_stops_the_start_and_loses_nothing(tmp_path: Path) -> None:
+def test_a_template_that_the_gate_would_refuse_stops_the_start_and_loses_nothing(
+    tmp_path: Path,
+) -> None:
     site = Site(tmp_path)
     (tmp_path / "mine").mkdir()
     (tmp_path / "mine/models.map").write_text("{{ id | nginx_key }} elsewhere:{{ port }};\n")

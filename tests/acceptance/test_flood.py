@@ -19,7 +19,9 @@ def test_others_are_served_while_one_peer_sends_requests_in_advance(tmp_path: Pa
 
 
 @pytest.mark.slow
-def test_others_are_served_while_one_peer_opens_more_connections_than_it_may_have(tmp_path: Path) -> None:
+def test_others_are_served_while_one_peer_opens_more_connections_than_it_may_have(
+    tmp_path: Path,
+) -> None:
     with flooded_daemon(tmp_path) as (daemon, user):
         with keeping(daemon.port(), 700, 60):
             during = user.measure(probes=20, events=20)
@@ -47,5 +49,9 @@ def test_the_flooded_daemon_and_the_spared_one_are_asked_in_turn() -> None:
     flooded, spared = in_turn(Asked(log, "flooded", 0.3), Asked(log, "spared", 0.1), probes=4)
 
     assert log == ["spared", "flooded", "flooded", "spared"] * 2
-    assert (len(flooded.livez), len(spared.livez), ratio(flooded, spared)) == (4, 4, pytest.approx(3))
+    assert (len(flooded.livez), len(spared.livez), ratio(flooded, spared)) == (
+        4,
+        4,
+        pytest.approx(3),
+    )
     assert p99([1.0] * 39 + [2.0]) <= 2

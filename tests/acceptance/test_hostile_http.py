@@ -22,7 +22,15 @@ import structlog
 
 from daemon.http.app import RequestLimits
 from daemon.telemetry import configure_logging
-from tests.unit.daemon.http.service import ROLLBACK, TOKEN, Service, rollback_event, run, running, state_event
+from tests.unit.daemon.http.service import (
+    ROLLBACK,
+    TOKEN,
+    Service,
+    rollback_event,
+    run,
+    running,
+    state_event,
+)
 
 REQUESTS = 10_000
 AT_A_TIME = 16
@@ -53,7 +61,12 @@ def request(
     if kind is not None:
         headers.append((b"content-type", kind.encode()))
     headers += [*(extra or []), (b"content-length", str(len(body)).encode())]
-    lines = [f"{method} {path} HTTP/1.1".encode(), *(name + b": " + value for name, value in headers), b"", b""]
+    lines = [
+        f"{method} {path} HTTP/1.1".encode(),
+        *(name + b": " + value for name, value in headers),
+        b"",
+        b"",
+    ]
     return b"\r\n".join(lines) + body
 
 
@@ -92,7 +105,13 @@ def field_spoilt(chance: random.Random) -> bytes:
 
 
 def places(tree: Any) -> Iterator[tuple[Any, ...]]:
-    children = tree.items() if isinstance(tree, dict) else enumerate(tree) if isinstance(tree, list) else ()
+    children = (
+        tree.items()
+        if isinstance(tree, dict)
+        else enumerate(tree)
+        if isinstance(tree, list)
+        else ()
+    )
     for name, child in children:
         yield (name,)
         yield from ((name, *rest) for rest in places(child))
@@ -122,7 +141,9 @@ def odd_json(chance: random.Random) -> bytes:
 
 def odd_batch(chance: random.Random) -> bytes:
     count = chance.choice([101, 1000, 5000])
-    body = chance.choice([spelled([{}] * count), spelled([chance.choice(HOSTILE_VALUES), 1]), spelled({}), b"[,]"])
+    body = chance.choice(
+        [spelled([{}] * count), spelled([chance.choice(HOSTILE_VALUES), 1]), spelled({}), b"[,]"]
+    )
     return request(body, kind="application/cloudevents-batch+json")
 
 
@@ -138,7 +159,19 @@ def odd_binary(chance: random.Random) -> bytes:
         b"ce-",
         b"CE-ID",
     ]
-    values = [b"", b"x", b"%", b"%00", b"%ff", b"%C3%28", b"a" * 3000, b'"', b"1.0", b"\xe4\xf6", b"0"]
+    values = [
+        b"",
+        b"x",
+        b"%",
+        b"%00",
+        b"%ff",
+        b"%C3%28",
+        b"a" * 3000,
+        b'"',
+        b"1.0",
+        b"\xe4\xf6",
+        b"0",
+    ]
     extra = [(chance.choice(names), chance.choice(values)) for _ in range(chance.randint(0, 8))]
     return request(spelled({"a": 1}), kind="application/json", extra=extra)
 
@@ -175,7 +208,9 @@ def too_large(chance: random.Random) -> bytes:
     declared = str(chance.choice([70_000, 10**9, 10**18, "1" * 300])).encode()
     head = request(b"").replace(b"content-length: 0", b"content-length: " + declared)
     chunked = request(b"").replace(b"content-length: 0", b"transfer-encoding: chunked")
-    return chance.choice([head, head + b"x" * 70_000, chunked + b"11170\r\n" + b"x" * 70_000 + b"\r\n0\r\n\r\n"])
+    return chance.choice(
+        [head, head + b"x" * 70_000, chunked + b"11170\r\n" + b"x" * 70_000 + b"\r\n0\r\n\r\n"]
+    )
 
 
 def broken_http(chance: random.Random) -> bytes:
@@ -263,7 +298,10 @@ def test_ten_thousand_malformed_requests_change_nothing(tmp_path: Path, log: io.
             before = resident_bytes()
             await storm(service, WARM_UP, REQUESTS, answers)
             grown = resident_bytes() - before
-            headers = {"content-type": "application/cloudevents+json", "authorization": f"Bearer {TOKEN}"}
+            headers = {
+                "content-type": "application/cloudevents+json",
+                "authorization": f"Bearer {TOKEN}",
+            }
             good = await service.client.post("/v1/events", json=state_event(), headers=headers)
             assert good.status_code == 202
             assert await service.backlog() == 1
@@ -275,7 +313,9 @@ def test_ten_thousand_malformed_requests_change_nothing(tmp_path: Path, log: io.
         assert answers["400"] > REQUESTS / 4, answers
         assert grown < MOST_GROWTH, f"grew by {grown} bytes"
         lines = [json.loads(line) for line in log.getvalue().splitlines()]
-        assert [line for line in lines if line["level"] not in {"info", "debug"} or "exception" in line] == []
+        assert [
+            line for line in lines if line["level"] not in {"info", "debug"} or "exception" in line
+        ] == []
         print(dict(answers), f"grew by {grown} bytes")
 
     run(scenario())

@@ -43,14 +43,18 @@ def kills(folder: Path, story: Story) -> dict[str, Any]:
     command = [sys.executable, "-m", "tests.acceptance.entry", "kills", str(folder), story.name]
     # A killed process tells no coverage; measuring it would only slow it down.
     env = {name: value for name, value in os.environ.items() if not name.startswith("COVERAGE_")}
-    run = subprocess.run(command, cwd=PROJECT, env=env, capture_output=True, text=True, timeout=600, check=False)
+    run = subprocess.run(
+        command, cwd=PROJECT, env=env, capture_output=True, text=True, timeout=600, check=False
+    )
     assert run.returncode == 0, run.stderr
     return json.loads(run.stdout)
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("story", STORIES, ids=lambda story: story.name)
-def test_a_kill_at_any_write_loses_nothing_tears_nothing_and_ends_the_same(folder: Path, story: Story) -> None:
+def test_a_kill_at_any_write_loses_nothing_tears_nothing_and_ends_the_same(
+    folder: Path, story: Story
+) -> None:
     found = kills(folder, story)
     print({each: found[each] for each in ("kills", "unaccepted", "reads")})
 
@@ -62,18 +66,32 @@ def test_a_kill_at_any_write_loses_nothing_tears_nothing_and_ends_the_same(folde
     assert found["torn"] == []
     assert found["wrong"] == [], found["expected"]
     assert found["expected"]["waits"] == 0
-    assert set(found["expected"]["outcomes"]) == {each.id for each in (*story.before, *story.events)}
+    assert set(found["expected"]["outcomes"]) == {
+        each.id for each in (*story.before, *story.events)
+    }
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("boundary", [1, 20, 60, 100, 130])
-def test_the_whole_daemon_killed_in_a_publication_goes_on_at_its_next_start(tmp_path: Path, boundary: int) -> None:
+def test_the_whole_daemon_killed_in_a_publication_goes_on_at_its_next_start(
+    tmp_path: Path, boundary: int
+) -> None:
     """The same over HTTP, process by process: a few boundaries, for each takes seconds."""
     bucket, journal, story = tmp_path / "bucket", tmp_path / "journal.db", STORIES[0]
-    entry = (sys.executable, "-m", "tests.acceptance.entry", "daemon", str(bucket), str(journal), str(boundary))
+    entry = (
+        sys.executable,
+        "-m",
+        "tests.acceptance.entry",
+        "daemon",
+        str(bucket),
+        str(journal),
+        str(boundary),
+    )
     with DaemonProcess(bucket, journal, tmp_path / "first.log") as first:
         first.port()
-        while "publishes to this bucket from now on" not in first.said:  # the id of the bucket is no part of this story
+        while (
+            "publishes to this bucket from now on" not in first.said
+        ):  # the id of the bucket is no part of this story
             assert first.runs
             time.sleep(0.02)
         assert first.stop() == 0
@@ -89,7 +107,9 @@ def test_the_whole_daemon_killed_in_a_publication_goes_on_at_its_next_start(tmp_
         assert daemon.stop() == 0
 
     told = outcomes(journal, [each.id for each in story.events])
-    assert [outcome and outcome.kind for lanes in told.values() for outcome in lanes.values()] == ["published"]
+    assert [outcome and outcome.kind for lanes in told.values() for outcome in lanes.values()] == [
+        "published"
+    ]
     pointer = asyncio.run(read_whole(DirectoryStore(bucket, InlineRuntime()), InlineRuntime()))
     assert pointer is not None
     assert (pointer.sequence, pointer.live and pointer.live.state) == (1, "state-1")

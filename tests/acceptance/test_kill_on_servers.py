@@ -36,7 +36,10 @@ class Server:
 
 def _versitygw(stack: ExitStack, folder: Path) -> Server:
     address = available(lambda: stack.enter_context(versitygw.versitygw(folder)))
-    keys = {"AWS_ACCESS_KEY_ID": versitygw.ACCESS_KEY, "AWS_SECRET_ACCESS_KEY": versitygw.SECRET_KEY}
+    keys = {
+        "AWS_ACCESS_KEY_ID": versitygw.ACCESS_KEY,
+        "AWS_SECRET_ACCESS_KEY": versitygw.SECRET_KEY,
+    }
     client = boto3.client(
         "s3",
         endpoint_url=address,
@@ -67,18 +70,39 @@ def _gcs(server: gcs.Gcs) -> Server:
     params=[_versitygw, _fake_gcs_server, _testbench],
     ids=["versitygw", "fake-gcs-server", "storage-testbench"],
 )
-def server(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+def server(
+    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[Server]:
     with ExitStack() as stack:
         yield request.param(stack, tmp_path_factory.mktemp("server"))
 
 
 def kills(folder: Path, story: Story, server: Server) -> dict[str, Any]:
     url = f"{server.url}/{story.name}"
-    command = [sys.executable, "-m", "tests.acceptance.entry", "kills-on", str(folder), story.name, url, server.query]
+    command = [
+        sys.executable,
+        "-m",
+        "tests.acceptance.entry",
+        "kills-on",
+        str(folder),
+        story.name,
+        url,
+        server.query,
+    ]
     # A killed process tells no coverage; measuring it would only slow it down.
-    env = {name: value for name, value in os.environ.items() if not name.startswith(("COVERAGE_", "AWS_"))}
+    env = {
+        name: value
+        for name, value in os.environ.items()
+        if not name.startswith(("COVERAGE_", "AWS_"))
+    }
     run = subprocess.run(
-        command, cwd=PROJECT, env=env | server.env, capture_output=True, text=True, timeout=600, check=False
+        command,
+        cwd=PROJECT,
+        env=env | server.env,
+        capture_output=True,
+        text=True,
+        timeout=600,
+        check=False,
     )
     assert run.returncode == 0, run.stderr
     return json.loads(run.stdout)
@@ -98,4 +122,6 @@ def test_a_kill_at_any_write_to_a_server_loses_nothing_tears_nothing_and_ends_th
     assert found["reads"] > found["kills"]
     assert found["torn"] == []
     assert found["wrong"] == [], found["expected"]
-    assert set(found["expected"]["outcomes"]) == {each.id for each in (*story.before, *story.events)}
+    assert set(found["expected"]["outcomes"]) == {
+        each.id for each in (*story.before, *story.events)
+    }

@@ -28,7 +28,16 @@ from renderers import gate
 from renderers.bundle import Customisation, Renderer
 from tests.builders_runtime import InlineRuntime
 from tests.support.crashes import OVERRIDDEN, OVERRIDE, STORIES, Story, read_whole
-from tests.support.filesystems import Exchange, Link, Mark, Operation, RecordingFileSystem, Rename, Sync, SyncFolder
+from tests.support.filesystems import (
+    Exchange,
+    Link,
+    Mark,
+    Operation,
+    RecordingFileSystem,
+    Rename,
+    Sync,
+    SyncFolder,
+)
 from tests.support.powercut import CrashState, SimulatedDisk, crash_states
 from tests.support.scenes import GOLDEN, Watcher
 
@@ -52,14 +61,21 @@ class DurableSource:
         self.kept: dict[Position, tuple[Recorded, ...]] = {}
         self.settled: set[Position] = set()
 
-    async def recorded(self, _scope: str, positions: Sequence[Position]) -> Mapping[Position, Sequence[Recorded]]:
+    async def recorded(
+        self, _scope: str, positions: Sequence[Position]
+    ) -> Mapping[Position, Sequence[Recorded]]:
         return {position: self.kept[position] for position in positions if self.kept.get(position)}
 
     async def record(self, _scope: str, commit: str, outcomes: Mapping[Position, Outcome]) -> None:
-        self.kept |= {at: (*self.kept.get(at, ()), Recorded(each, commit)) for at, each in outcomes.items()}
+        self.kept |= {
+            at: (*self.kept.get(at, ()), Recorded(each, commit)) for at, each in outcomes.items()
+        }
 
     async def withdraw(self, _scope: str, commit: str) -> None:
-        self.kept = {at: tuple(each for each in told if each.commit != commit) for at, told in self.kept.items()}
+        self.kept = {
+            at: tuple(each for each in told if each.commit != commit)
+            for at, told in self.kept.items()
+        }
 
     async def settle(self, _scope: str, outcomes: Mapping[Position, Outcome]) -> None:
         self.kept |= {at: (Recorded(each, None),) for at, each in outcomes.items()}
@@ -72,7 +88,11 @@ def deliveries(events: Sequence[Event], first: int) -> list[Delivery]:
     for offset, event in enumerate(events, first):
         change, identity = interpret(event), Identity("http", event.source, event.id)
         at = Position(DurableSource.instance, offset)
-        found.append(Delivery(event, identity, change.digest, at, "2026-01-01T00:00:00+00:00", (str(GOLDEN),)))
+        found.append(
+            Delivery(
+                event, identity, change.digest, at, "2026-01-01T00:00:00+00:00", (str(GOLDEN),)
+            )
+        )
     return found
 
 
@@ -108,7 +128,11 @@ class Daemon:
         return {
             "live": _told(pointer, "live"),
             "desired": _told(pointer, "desired"),
-            "numbers": (pointer.highest_revision.producer, pointer.highest_revision.derived, dict(pointer.positions)),
+            "numbers": (
+                pointer.highest_revision.producer,
+                pointer.highest_revision.derived,
+                dict(pointer.positions),
+            ),
             "history": [entry.sequence for entry in pointer.history],
             "live tree": {
                 each.key: hashlib.sha256((await self.bucket.store.get(each.key)).body).hexdigest()
@@ -122,7 +146,11 @@ class Daemon:
 
 def _told(pointer: Pointer, which: str) -> Any:
     publication = getattr(pointer, which)
-    return publication and (publication.state, str(publication.revision), publication.composition_digest)
+    return publication and (
+        publication.state,
+        str(publication.revision),
+        publication.composition_digest,
+    )
 
 
 @dataclass
@@ -262,7 +290,9 @@ def names_of_the_folders_to_the_root(operation: Operation | Mark) -> bool:
     ],
     ids=lambda value: getattr(value, "__name__", value),
 )
-def test_a_kind_of_sync_that_is_left_out_is_missed(story: str, left_out: Callable[[Operation | Mark], bool]) -> None:
+def test_a_kind_of_sync_that_is_left_out_is_missed(
+    story: str, left_out: Callable[[Operation | Mark], bool]
+) -> None:
     made = recorded(named(story))
 
     assert first_violation(made, [step for step in made.publication if left_out(step)]) != ""
@@ -286,10 +316,20 @@ def test_the_sync_of_one_file_that_is_left_out_is_missed(story: str, file: str) 
     placed = {
         step.source
         for step in made.publication
-        if isinstance(step, Link | Rename) and step.target.name == file and ".rebundle" not in step.target.parts
+        if isinstance(step, Link | Rename)
+        and step.target.name == file
+        and ".rebundle" not in step.target.parts
     }
-    exchanged = {step.one for step in made.publication if isinstance(step, Exchange) and step.other.name == file}
-    renamed = {step.source for step in made.publication if isinstance(step, Rename) and step.target in exchanged}
+    exchanged = {
+        step.one
+        for step in made.publication
+        if isinstance(step, Exchange) and step.other.name == file
+    }
+    renamed = {
+        step.source
+        for step in made.publication
+        if isinstance(step, Rename) and step.target in exchanged
+    }
     staged = placed | renamed
     syncs = [step for step in made.publication if isinstance(step, Sync) and step.path in staged]
 

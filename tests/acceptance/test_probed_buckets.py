@@ -30,20 +30,24 @@ def ready(port: int) -> dict[str, dict[str, object]]:
     return {check["name"]: check for check in answer["checks"]}
 
 
-def test_a_bucket_that_ignores_conditions_ends_the_daemon_with_words_and_is_not_written_to(tmp_path: Path) -> None:
+def test_a_bucket_that_ignores_conditions_ends_the_daemon_with_words_and_is_not_written_to(
+    tmp_path: Path,
+) -> None:
     with odd_s3(Oddity.IGNORES_CONDITIONS) as server:
         with DaemonProcess(server.url(), tmp_path / "journal.db", tmp_path / "log") as daemon:
             assert daemon.ended() == 6
         assert "published states could be overwritten" in daemon.said
         assert "docs/stores.md" in daemon.said
         assert "Traceback" not in daemon.said
-        assert {request.key.rpartition("/")[0] for request in server.requests if request.method == "PUT"} == {
-            ".rebundle/probe"
-        }
+        assert {
+            request.key.rpartition("/")[0] for request in server.requests if request.method == "PUT"
+        } == {".rebundle/probe"}
         assert server.objects == {}
 
 
-def test_events_are_taken_while_the_bucket_is_away_and_published_once_it_has_been_probed(tmp_path: Path) -> None:
+def test_events_are_taken_while_the_bucket_is_away_and_published_once_it_has_been_probed(
+    tmp_path: Path,
+) -> None:
     """The server that comes back compares ETags without quotes, so that every swap of the pointer shows it, too."""
     port, journal = free_port(), tmp_path / "journal.db"
     url = f"s3://{BUCKET}/p?endpoint=http://127.0.0.1:{port}&region=us-east-1"
@@ -81,7 +85,9 @@ def test_no_timer_touches_a_bucket_before_it_has_been_probed(tmp_path: Path) -> 
     )
     with odd_s3(Oddity.FORBIDS_WRITES) as server:
         asked = ("--config", str(settings))
-        with DaemonProcess(server.url("p"), tmp_path / "journal.db", tmp_path / "log", also=asked) as daemon:
+        with DaemonProcess(
+            server.url("p"), tmp_path / "journal.db", tmp_path / "log", also=asked
+        ) as daemon:
             daemon.port()
             until(lambda: sum(request.method == "PUT" for request in server.requests) >= 3)
             touched = {request.key or request.query["prefix"] for request in server.requests}

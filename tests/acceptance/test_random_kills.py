@@ -43,7 +43,9 @@ class Run:
     reading: bool = True
     kills: int = 0
     recoveries: list[float] = field(default_factory=list)
-    accepted: dict[Scope, list[Event]] = field(default_factory=lambda: {scope: [] for scope in SCOPES})
+    accepted: dict[Scope, list[Event]] = field(
+        default_factory=lambda: {scope: [] for scope in SCOPES}
+    )
     resent: int = 0
     reads: int = 0
     torn: list[str] = field(default_factory=list)
@@ -55,7 +57,9 @@ def event_number(scope: Scope, number: int) -> Event:
     """State 1, then models; now and then a newer state, which stands for everything before it."""
     if number % EVERY_STATE == 0:
         revision = number // EVERY_STATE + 1
-        return state_event(revision, scope=scope, version=str(number + 1), event_id=f"{scope}/{number}")
+        return state_event(
+            revision, scope=scope, version=str(number + 1), event_id=f"{scope}/{number}"
+        )
     return model_event(f"{scope}/{number}", "101", str(number + 1), scopes=[scope])
 
 
@@ -129,7 +133,9 @@ def test_random_kills_under_load_lose_nothing(tmp_path: Path) -> None:
                 run.answered.clear()
                 run.port = daemon.port()
                 if not senders:
-                    senders = [watched(run, lambda scope=scope: send(run, scope)) for scope in SCOPES]  # type: ignore[misc]  # bound at once
+                    senders = [
+                        watched(run, lambda scope=scope: send(run, scope)) for scope in SCOPES
+                    ]  # type: ignore[misc]  # bound at once
                 assert run.answered.wait(30), daemon.said[-3000:]
                 run.recoveries.append(time.monotonic() - started)
                 for override in overrides:
@@ -155,7 +161,11 @@ def test_random_kills_under_load_lose_nothing(tmp_path: Path) -> None:
 
     accepted = [event for events in run.accepted.values() for event in events]
     told = outcomes(journal, [event.id for event in accepted])
-    lost = [event_id for event_id, lanes in told.items() if not all(map(is_done, lanes.values())) or len(lanes) != 1]
+    lost = [
+        event_id
+        for event_id, lanes in told.items()
+        if not all(map(is_done, lanes.values())) or len(lanes) != 1
+    ]
     print(
         f"seed {seed}: {SECONDS:.0f} s, {run.kills} kills, {len(accepted)} events accepted ({run.resent} tries without an answer), "
         f"{len(lost)} lost, {run.reads} reads, {len(run.torn)} torn; start until the next event is accepted: "

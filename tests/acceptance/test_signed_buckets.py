@@ -38,7 +38,9 @@ class Place:
         return self.folder / "journal.db"
 
     def run(self, *words: str) -> subprocess.CompletedProcess[str]:
-        kept = {name: value for name, value in os.environ.items() if not name.startswith("REBUNDLE_")}
+        kept = {
+            name: value for name, value in os.environ.items() if not name.startswith("REBUNDLE_")
+        }
         return subprocess.run(
             [sys.executable, "-m", "daemon", *words],
             cwd=self.folder,

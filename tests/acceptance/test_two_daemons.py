@@ -50,7 +50,9 @@ def events_of(daemon: int) -> list[Event]:
 
 
 @pytest.mark.slow
-def test_two_daemons_on_one_bucket_leave_one_history_without_gaps_and_settle_all(tmp_path: Path) -> None:
+def test_two_daemons_on_one_bucket_leave_one_history_without_gaps_and_settle_all(
+    tmp_path: Path,
+) -> None:
     bucket, journals = tmp_path / "bucket", [tmp_path / "a.db", tmp_path / "b.db"]
     logs = [tmp_path / "a.log", tmp_path / "b.log"]
     sent = [events_of(0), events_of(1)]
@@ -79,7 +81,12 @@ def test_two_daemons_on_one_bucket_leave_one_history_without_gaps_and_settle_all
         told = outcomes(journals[at], [each.id for each in (*first, *sent[at])])
         kinds = [outcome and outcome.kind for lanes in told.values() for outcome in lanes.values()]
         assert len(kinds) == len(first) + len(sent[at])
-        assert set(kinds) <= {OutcomeKind.PUBLISHED, OutcomeKind.LATE, OutcomeKind.SUPERSEDED, OutcomeKind.IGNORED}
+        assert set(kinds) <= {
+            OutcomeKind.PUBLISHED,
+            OutcomeKind.LATE,
+            OutcomeKind.SUPERSEDED,
+            OutcomeKind.IGNORED,
+        }
     for scope, (pointer, history) in pointers.items():
         assert pointer.highest_revision.producer == STATES + 1
         assert len(pointer.positions) == 2
@@ -94,11 +101,16 @@ def test_two_daemons_on_one_bucket_leave_one_history_without_gaps_and_settle_all
         assert numbers == sorted(numbers)
         if scope == SCOPES[0]:
             assert pointer.desired is not None
-            assert (pointer.desired.state, pointer.highest_revision.derived) == (f"state-{STATES + 1}", 0)
+            assert (pointer.desired.state, pointer.highest_revision.derived) == (
+                f"state-{STATES + 1}",
+                0,
+            )
     writers = {tuple(pointer.positions) for pointer, _ in pointers.values()}
     assert len(set(itertools.chain.from_iterable(writers))) == 2
     lost = sum(log.read_text().count("another writer was faster") for log in logs)
-    print(f"{sum(pointer.sequence for pointer, _ in pointers.values())} commits, {lost} compare-and-swaps lost")
+    print(
+        f"{sum(pointer.sequence for pointer, _ in pointers.values())} commits, {lost} compare-and-swaps lost"
+    )
     assert lost > 0, "they never met"
 
 

@@ -31,7 +31,11 @@ def mixed(models: int) -> Composition:
 def even(models: int) -> Composition:
     """A bundle of services that differ in id, image and digest alone."""
     basis = make_composition(1)
-    return Composition(bundle=basis.bundle, models=tuple(plain(number) for number in range(models)), proxy=basis.proxy)
+    return Composition(
+        bundle=basis.bundle,
+        models=tuple(plain(number) for number in range(models)),
+        proxy=basis.proxy,
+    )
 
 
 def plain(number: int, image: str = "registry.example.com/serving:1.0") -> Model:
@@ -56,7 +60,9 @@ def with_version(composition: Composition, version: str) -> Composition:
 
 def with_one_more(composition: Composition, number: int) -> Composition:
     """A model that was not there, in the middle of the others."""
-    return composition.with_model(make_model(f"{composition.models[len(composition.models) // 2].id}-{number}"))
+    return composition.with_model(
+        make_model(f"{composition.models[len(composition.models) // 2].id}-{number}")
+    )
 
 
 def with_one_less(composition: Composition, number: int) -> Composition:
@@ -95,7 +101,9 @@ class Daemon:
         )
         members = self.packer.members(composition.scope, rendered.files)
         packed = archive.pack(members)
-        return packed, manifest.written(state, "0" * 32, "2026-01-01T00:00:00.000Z", members, packed)
+        return packed, manifest.written(
+            state, "0" * 32, "2026-01-01T00:00:00.000Z", members, packed
+        )
 
 
 def compose_file(rendered: RenderedBundle) -> bytes:
@@ -114,8 +122,12 @@ class Dialect:
     digest: str
 
 
-JINJA = Dialect("{% for m in models %}", "{% endfor %}", "{{ m.id }}", "{{ m.image }}", "{{ m.digest }}")
-HELM = Dialect("{{ range .Values.models }}", "{{ end }}", "{{ .id }}", "{{ .image }}", "{{ .digest }}")
+JINJA = Dialect(
+    "{% for m in models %}", "{% endfor %}", "{{ m.id }}", "{{ m.image }}", "{{ m.digest }}"
+)
+HELM = Dialect(
+    "{{ range .Values.models }}", "{{ end }}", "{{ .id }}", "{{ .image }}", "{{ .digest }}"
+)
 CONSUL = Dialect(
     '{{ with $all := file "values.json" | parseJSON }}{{ range $all.models }}',
     "{{ end }}{{ end }}",
@@ -123,7 +135,9 @@ CONSUL = Dialect(
     "{{ .image }}",
     "{{ .digest }}",
 )
-COPIER = Dialect("[% for m in models %]", "[% endfor %]", "[[ m.id ]]", "[[ m.image ]]", "[[ m.digest ]]")
+COPIER = Dialect(
+    "[% for m in models %]", "[% endfor %]", "[[ m.id ]]", "[[ m.image ]]", "[[ m.digest ]]"
+)
 
 
 def whole_file_template(composition: Composition, dialect: Dialect) -> str:
@@ -136,7 +150,9 @@ def whole_file_template(composition: Composition, dialect: Dialect) -> str:
     block = compose_file(Daemon().render(marked)).decode()
     block = block[block.index(f"  s{model_id}s:") : block.index(f"  {basis.bundle.name}-nginx:")]
     block = block.replace(compose.model_digest(sample), digest)
-    for sentinel, field in zip(_SENTINELS, (dialect.model_id, dialect.image, dialect.digest), strict=True):
+    for sentinel, field in zip(
+        _SENTINELS, (dialect.model_id, dialect.image, dialect.digest), strict=True
+    ):
         block = block.replace(sentinel, field)
     first = text.index(f"  s{composition.models[0].id}s:")
     last = text.index(f"  {basis.bundle.name}-nginx:")

@@ -79,7 +79,14 @@ def _timed(work: Work, number: int, repeat: int) -> Timing:
 
 def process(*command: object, cwd: Path = ROOT, env: Mapping[str, str] | None = None) -> None:
     """A whole process, from start to end."""
-    subprocess.run([str(word) for word in command], cwd=cwd, env=env, check=True, capture_output=True, timeout=600)
+    subprocess.run(
+        [str(word) for word in command],
+        cwd=cwd,
+        env=env,
+        check=True,
+        capture_output=True,
+        timeout=600,
+    )
 
 
 def peak_megabytes(code: str) -> float:
@@ -87,7 +94,12 @@ def peak_megabytes(code: str) -> float:
     # Not getrusage: what it tells outlives exec, so that a child begins with the size of its parent.
     tell = "print(next(line.split()[1] for line in open('/proc/self/status') if line.startswith('VmHWM')))"
     done = subprocess.run(
-        [sys.executable, "-c", f"{code}\n{tell}"], cwd=ROOT, check=True, capture_output=True, text=True, timeout=600
+        [sys.executable, "-c", f"{code}\n{tell}"],
+        cwd=ROOT,
+        check=True,
+        capture_output=True,
+        text=True,
+        timeout=600,
     )
     return int(done.stdout.split()[-1]) / 1024
 
@@ -95,7 +107,11 @@ def peak_megabytes(code: str) -> float:
 def machine() -> dict[str, str]:
     """What it was measured on."""
     model = next(
-        (line.partition(": ")[2] for line in Path("/proc/cpuinfo").read_text().splitlines() if "model name" in line),
+        (
+            line.partition(": ")[2]
+            for line in Path("/proc/cpuinfo").read_text().splitlines()
+            if "model name" in line
+        ),
         platform.processor(),
     )
     return {

@@ -109,10 +109,14 @@ class Helm:
         chart = folder / "chart"
         (chart / "templates").mkdir(parents=True)
         (chart / "Chart.yaml").write_text("apiVersion: v2\nname: bundle\nversion: 0.1.0\n")
-        (chart / "templates" / "compose.yaml").write_text(job.whole_file_template(composition, job.HELM))
+        (chart / "templates" / "compose.yaml").write_text(
+            job.whole_file_template(composition, job.HELM)
+        )
         script = Path(__file__).with_name("helm_worker.py")
         command = [str(environment("helm") / "bin" / "python"), str(script), str(chart)]
-        with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as worker:
+        with subprocess.Popen(
+            command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+        ) as worker:
             yield cls(worker)
             assert worker.stdin is not None
             worker.stdin.close()
@@ -140,8 +144,12 @@ class Copier:
             '  variable_end_string: "]]"\n  keep_trailing_newline: true\n'
             "_templates_suffix: .jinja\nmodels:\n  type: json\n  default: []\n"
         )
-        (self._template / "compose.yaml.jinja").write_text(job.whole_file_template(composition, job.COPIER))
-        (self._template / "[[ _copier_conf.answers_file ]].jinja").write_text("[[ _copier_answers|to_nice_yaml ]]\n")
+        (self._template / "compose.yaml.jinja").write_text(
+            job.whole_file_template(composition, job.COPIER)
+        )
+        (self._template / "[[ _copier_conf.answers_file ]].jinja").write_text(
+            "[[ _copier_answers|to_nice_yaml ]]\n"
+        )
         self._git(self._template, "init", "-q")
         self._commit(self._template)
         self._git(self._template, "tag", "1.0.0")
@@ -163,7 +171,15 @@ class Copier:
 
     def update(self, composition: Composition) -> bytes:
         """The compose file after the update, with the operator's edit in it."""
-        process(self._binary, "update", "--defaults", "--trust", "--quiet", *self._data(composition), cwd=self._project)
+        process(
+            self._binary,
+            "update",
+            "--defaults",
+            "--trust",
+            "--quiet",
+            *self._data(composition),
+            cwd=self._project,
+        )
         self._commit(self._project)
         return (self._project / "compose.yaml").read_bytes()
 
@@ -174,7 +190,9 @@ class Copier:
 
     def _commit(self, folder: Path) -> None:
         self._git(folder, "add", "--all")
-        self._git(folder, "-c", "user.name=b", "-c", "user.email=b@example.com", "commit", "-qm", "x")
+        self._git(
+            folder, "-c", "user.name=b", "-c", "user.email=b@example.com", "commit", "-qm", "x"
+        )
 
     @staticmethod
     def _git(folder: Path, *arguments: str) -> None:

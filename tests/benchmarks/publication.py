@@ -40,7 +40,10 @@ from tests.services import gcs, versitygw
 from tests.support.scenes import GOLDEN, Scene, event, model_event, open_scene, state_event
 
 DOCS = ROOT / "docs" / "performance.md"
-BEGIN, END = "<!-- publication: made by make bench-stores ARGS=--write-docs -->", "<!-- end of publication -->"
+BEGIN, END = (
+    "<!-- publication: made by make bench-stores ARGS=--write-docs -->",
+    "<!-- end of publication -->",
+)
 MILLISECONDS = (0, 20)
 MODELS = (5, 500)
 SCOPES = (1, 8, 64)
@@ -78,10 +81,16 @@ def s3(folder: Path) -> Iterator[Server]:
     }
 
     def bare(address: str) -> Bare:
-        client = boto3.client("s3", endpoint_url=address, config=Config(max_pool_connections=CONNECTIONS))
+        client = boto3.client(
+            "s3", endpoint_url=address, config=Config(max_pool_connections=CONNECTIONS)
+        )
         return Bare(
-            lambda key, body: client.put_object(Bucket="bench", Key=key, Body=body, IfNoneMatch="*")["ETag"],
-            lambda key, body, was: client.put_object(Bucket="bench", Key=key, Body=body, IfMatch=was)["ETag"],
+            lambda key, body: client.put_object(
+                Bucket="bench", Key=key, Body=body, IfNoneMatch="*"
+            )["ETag"],
+            lambda key, body, was: client.put_object(
+                Bucket="bench", Key=key, Body=body, IfMatch=was
+            )["ETag"],
         )
 
     with versitygw.versitygw(folder) as address:
@@ -94,7 +103,9 @@ def google(folder: Path) -> Iterator[Server]:
     """fake-gcs-server, and google-cloud-storage."""
 
     def bare(address: str) -> Bare:
-        client = storage.Client("bench", AnonymousCredentials(), client_options={"api_endpoint": address})
+        client = storage.Client(
+            "bench", AnonymousCredentials(), client_options={"api_endpoint": address}
+        )
         bucket = client.bucket("bench")
 
         def put(key: str, body: bytes, generation: int) -> int:
@@ -106,7 +117,12 @@ def google(folder: Path) -> Iterator[Server]:
 
     with gcs.gcs(folder) as server:
         server.create_bucket("bench")
-        yield Server("GCS (fake-gcs-server)", server.address, lambda way: f"gs://bench/ours?endpoint={way}", bare)
+        yield Server(
+            "GCS (fake-gcs-server)",
+            server.address,
+            lambda way: f"gs://bench/ours?endpoint={way}",
+            bare,
+        )
 
 
 SERVERS = {"s3": s3, "gcs": google}
@@ -159,12 +175,16 @@ async def daemon(url: str, folder: Path) -> AsyncIterator[Scene]:
 async def one(server: Server, milliseconds: int, models: int, rounds: int, folder: Path) -> Row:
     """The rounds of one row: each publishes a new version of one model, and then the floor has its turn."""
     with wire(server.address, milliseconds, folder / "wire.log") as way:
-        async with daemon(server.bucket_at(way.address).replace("/ours", f"/{milliseconds}-{models}"), folder) as scene:
+        async with daemon(
+            server.bucket_at(way.address).replace("/ours", f"/{milliseconds}-{models}"), folder
+        ) as scene:
             await scene.batch(_first(models))
             bodies = await _bodies(scene.store)
             floor = Floor(server.bare_at(way.address), bodies, f"floor-{milliseconds}-{models}")
             model = mixed(models).models[models // 2].id
-            taken = [await _round(scene, way, model, number, floor) for number in range(rounds + 1)][1:]
+            taken = [
+                await _round(scene, way, model, number, floor) for number in range(rounds + 1)
+            ][1:]
 
     def median(of: Callable[[_Round], float]) -> float:
         return statistics.median(map(of, taken))
@@ -181,7 +201,9 @@ async def one(server: Server, milliseconds: int, models: int, rounds: int, folde
         median(lambda each: each.synced * 1e3),
         max(len(each.sync) for each in taken),
         max(in_a_row(each.sync) for each in taken),
-        median(lambda each: sum(one.sent + one.received for one in (*each.commit, *each.sync)) / 1e3),
+        median(
+            lambda each: sum(one.sent + one.received for one in (*each.commit, *each.sync)) / 1e3
+        ),
         median(lambda each: each.idle * 1e3),
         max(len(each.rest) for each in taken),
     )
@@ -236,7 +258,15 @@ async def _round(scene: Scene, way: Wire, model: str, number: int, floor: Floor)
     synced, sync, begun_idle = time.perf_counter() - begun_pass, way.taken(), time.perf_counter()
     await scene.pipeline.reconcile(GOLDEN)
     idle, rest = time.perf_counter() - begun_idle, way.taken()
-    return _Round(committed[0] - begun, synced, idle, await asyncio.to_thread(floor.publish), commit, sync, rest)
+    return _Round(
+        committed[0] - begun,
+        synced,
+        idle,
+        await asyncio.to_thread(floor.publish),
+        commit,
+        sync,
+        rest,
+    )
 
 
 async def rate(server: Server, milliseconds: int, scopes: int, folder: Path) -> Rate:
@@ -246,9 +276,14 @@ async def rate(server: Server, milliseconds: int, scopes: int, folder: Path) -> 
     with wire(server.address, milliseconds, folder / "wire.log") as way:
         url = server.bucket_at(way.address).replace("/ours", f"/rate-{milliseconds}-{scopes}")
         async with daemon(url, folder) as scene:
-            await _for_each(names, partial(_settle, scene, [state_event(1, scope=name) for name in names]))
+            await _for_each(
+                names, partial(_settle, scene, [state_event(1, scope=name) for name in names])
+            )
             for turn in range(each_publishes):
-                events = [model_event(f"{name}-{turn}", "101", str(1000 + turn), scopes=[name]) for name in names]
+                events = [
+                    model_event(f"{name}-{turn}", "101", str(1000 + turn), scopes=[name])
+                    for name in names
+                ]
                 await scene.accept(*events)
             waiting: dict[Scope, list[Any]] = {name: [] for name in names}
             for _ in range(each_publishes * scopes):
@@ -309,7 +344,9 @@ def run(only: set[str], rounds: int, tell: Callable[[str], None]) -> tuple[list[
             for milliseconds in MILLISECONDS:
                 for models in MODELS:
                     with tempfile.TemporaryDirectory() as folder:
-                        rows.append(asyncio.run(one(server, milliseconds, models, rounds, Path(folder))))
+                        rows.append(
+                            asyncio.run(one(server, milliseconds, models, rounds, Path(folder)))
+                        )
                         tell(line(rows[-1]))
                 for scopes in SCOPES:
                     with tempfile.TemporaryDirectory() as folder:
@@ -344,7 +381,9 @@ def rate_line(found: Rate) -> str:
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--rounds", type=int, default=15)
     parser.add_argument("--only", default="")
     parser.add_argument("--json", type=Path, default=ROOT / "var" / "bench-stores.json")
@@ -352,8 +391,14 @@ def main() -> int:
     given = parser.parse_args()
     (ROOT / "var").mkdir(exist_ok=True)
     print(HEAD)
-    rows, rates = run(set(filter(None, given.only.split(","))), given.rounds, lambda row: print(row, flush=True))
-    found = {"machine": measure.machine(), "rows": [asdict(row) for row in rows], "rates": [asdict(r) for r in rates]}
+    rows, rates = run(
+        set(filter(None, given.only.split(","))), given.rounds, lambda row: print(row, flush=True)
+    )
+    found = {
+        "machine": measure.machine(),
+        "rows": [asdict(row) for row in rows],
+        "rates": [asdict(r) for r in rates],
+    }
     given.json.write_text(json.dumps(found, indent=1))
     if given.write_docs:
         machine = ", ".join(measure.machine().values())

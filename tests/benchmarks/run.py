@@ -105,9 +105,13 @@ def one_image(models: int) -> Iterator[Result]:
     few = {5: 7, 50: 5, 500: 3, 2_000: 2}.get(models, 3)
 
     def ours(number: int) -> object:
-        return daemon.render(job.with_image(composition, f"registry.example.com/other/image:{number}"))
+        return daemon.render(
+            job.with_image(composition, f"registry.example.com/other/image:{number}")
+        )
 
-    series = in_turn({"ours": ours, "whole document": lambda _: peers.whole_document(text, service, image)}, few)
+    series = in_turn(
+        {"ours": ours, "whole document": lambda _: peers.whole_document(text, service, image)}, few
+    )
     wanted = {50: at_least(60), 500: at_least(500), 2_000: at_least(1_200)}.get(models)
     yield _result(
         "P1",
@@ -130,7 +134,9 @@ def changes(models: int) -> Iterator[Result]:
         return daemon.packer.members(changed.scope, daemon.render(changed).files)
 
     kinds: dict[str, Callable[[int], object]] = {
-        "an image": lambda n: event(job.with_image(composition, f"registry.example.com/other/image:{n}")),
+        "an image": lambda n: event(
+            job.with_image(composition, f"registry.example.com/other/image:{n}")
+        ),
         "a version": lambda n: event(job.with_version(composition, f"{n + 100}")),
         "a new model": lambda n: event(job.with_one_more(composition, n)),
         "a removed model": lambda n: event(job.with_one_less(composition, n)),
@@ -184,7 +190,10 @@ def templates(models: int) -> Iterator[Result]:
     """P5: the whole tree after an event, against what fills a template of the compose file alone, its values at hand."""
     composition, daemon, rounds = job.even(models), Daemon(), 9
     digest = job.sha256(job.compose_file(daemon.render(composition)))
-    changed = [job.with_image(composition, f"registry.example.com/other/image:{n}") for n in range(rounds + 1)]
+    changed = [
+        job.with_image(composition, f"registry.example.com/other/image:{n}")
+        for n in range(rounds + 1)
+    ]
     values = [job.template_values(each) for each in changed]
     jinja = peers.Jinja.of(composition)
     if job.sha256(jinja.render(job.template_values(composition))) != digest:
@@ -206,9 +215,13 @@ def templates(models: int) -> Iterator[Result]:
     ours = series["ours, every file"]
     for name in list(participants)[1:]:
         what, goal = (
-            ("Helm's warm engine / ours", wanted) if "helm" in name else ("a plain jinja2 template / ours", None)
+            ("Helm's warm engine / ours", wanted)
+            if "helm" in name
+            else ("a plain jinja2 template / ours", None)
         )
-        yield _result("P5", what, models, ratio(series[name], ours, by="wall"), "x", goal, series, by="wall")
+        yield _result(
+            "P5", what, models, ratio(series[name], ours, by="wall"), "x", goal, series, by="wall"
+        )
 
 
 def processes(models: int) -> Iterator[Result]:
@@ -246,7 +259,9 @@ def processes(models: int) -> Iterator[Result]:
             except Unavailable as reason:
                 print(f"{tool} left out: {reason}", file=sys.stderr)
         peers.script(by_script, service, "registry.example.com/other/image:x")
-        expected = job.compose_file(daemon.render(job.with_image(composition, "registry.example.com/other/image:x")))
+        expected = job.compose_file(
+            daemon.render(job.with_image(composition, "registry.example.com/other/image:x"))
+        )
         if by_script.read_bytes() != expected:
             raise AssertionError("the script makes other bytes")
         if "yq -i" in participants:
@@ -267,7 +282,9 @@ def processes(models: int) -> Iterator[Result]:
             )
 
 
-def _consul(composition: object, folder: Path, changed: Callable[[int], object]) -> Callable[[int], object]:
+def _consul(
+    composition: object, folder: Path, changed: Callable[[int], object]
+) -> Callable[[int], object]:
     folder.mkdir()
     peer = peers.ConsulTemplate(composition, folder)
     if peer.render(composition) != job.compose_file(Daemon().render(composition)):
@@ -275,12 +292,16 @@ def _consul(composition: object, folder: Path, changed: Callable[[int], object])
     return lambda n: peer.render(changed(n))
 
 
-def _copier(composition: object, folder: Path, changed: Callable[[int], object]) -> Callable[[int], object]:
+def _copier(
+    composition: object, folder: Path, changed: Callable[[int], object]
+) -> Callable[[int], object]:
     folder.mkdir()
     peer = peers.Copier(composition, folder)
     after = changed(-1)
     expected = (
-        job.compose_file(Daemon().render(after)).decode().replace("#- --enable_batching", "- --enable_batching", 1)
+        job.compose_file(Daemon().render(after))
+        .decode()
+        .replace("#- --enable_batching", "- --enable_batching", 1)
     )
     if peer.update(after).decode() != expected:
         raise AssertionError("copier makes other bytes")
@@ -302,7 +323,11 @@ def cold(models: int) -> Iterator[Result]:
         return Daemon().render(composition)
 
     series = in_turn(
-        {"ours": ours, "reference": lambda _: whole_compose_file(composition, GOLDEN_DEFAULTS, digests)}, 3
+        {
+            "ours": ours,
+            "reference": lambda _: whole_compose_file(composition, GOLDEN_DEFAULTS, digests),
+        },
+        3,
     )
     wanted = at_most(0.6) if models == 500 else None
     yield _result(
@@ -318,7 +343,9 @@ def cold(models: int) -> Iterator[Result]:
 
 def _digests(text: str) -> dict[str, str]:
     lines = [
-        line.split('"')[1] for line in text.splitlines() if "bundle.models:" in line or "bundle.signature:" in line
+        line.split('"')[1]
+        for line in text.splitlines()
+        if "bundle.models:" in line or "bundle.signature:" in line
     ]
     return dict(zip(("model_download", "router", "proxy"), lines, strict=True))
 
@@ -340,7 +367,13 @@ def to_archive(models: int) -> Iterator[Result]:
     series = in_turn({"ours": lambda n: daemon.archive(changed[n]), "floor": floor}, rounds)
     wanted = at_most(1.5) if models >= 500 else None
     yield _result(
-        "P16", "event to archive, ours / its floor", models, ratio(series["ours"], series["floor"]), "x", wanted, series
+        "P16",
+        "event to archive, ours / its floor",
+        models,
+        ratio(series["ours"], series["floor"]),
+        "x",
+        wanted,
+        series,
     )
 
 
@@ -418,7 +451,9 @@ CASES: dict[str, tuple[Callable[[int], Iterator[Result]], tuple[int, ...]]] = {
 WHATEVER_SIZE = {"P3", "P10", "P11"}
 
 
-def run(sizes: tuple[int, ...], only: set[str], tell: Callable[[str], None]) -> tuple[list[Result], list[str]]:
+def run(
+    sizes: tuple[int, ...], only: set[str], tell: Callable[[str], None]
+) -> tuple[list[Result], list[str]]:
     """Every comparison that was asked for, and the cases that failed."""
     results: list[Result] = []
     failures: list[str] = []
@@ -453,7 +488,10 @@ def check(results: list[Result], table: str) -> list[str]:
     for row in table.splitlines():
         cells = [cell.strip() for cell in row.strip("|").split("|")]
         if len(cells) == 7 and cells[3][:1].isdigit():
-            known[f"{cells[0]} {cells[1]} {cells[2].replace(',', '') or 0}"] = (float(cells[3].split()[0]), cells[4])
+            known[f"{cells[0]} {cells[1]} {cells[2].replace(',', '') or 0}"] = (
+                float(cells[3].split()[0]),
+                cells[4],
+            )
     worse = []
     for result in results:
         if not result.wanted:
@@ -473,7 +511,9 @@ def check(results: list[Result], table: str) -> list[str]:
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--sizes", default=",".join(map(str, SIZES)))
     parser.add_argument("--only", default="")
     parser.add_argument("--json", type=Path, default=ROOT / "var" / "bench.json")
@@ -482,7 +522,9 @@ def main() -> int:
     given = parser.parse_args()
     sizes = tuple(int(size) for size in given.sizes.split(","))
     print(HEAD)
-    results, failures = run(sizes, set(filter(None, given.only.split(","))), lambda row: print(row, flush=True))
+    results, failures = run(
+        sizes, set(filter(None, given.only.split(","))), lambda row: print(row, flush=True)
+    )
     given.json.parent.mkdir(parents=True, exist_ok=True)
     given.json.write_text(
         json.dumps(

@@ -18,7 +18,9 @@ def test_a_ratio_is_the_median_of_the_rounds_own():
 
 def test_participants_take_turns_and_the_first_round_does_not_count():
     calls = []
-    taken = measure.in_turn({"a": lambda n: calls.append(("a", n)), "b": lambda n: calls.append(("b", n))}, 2)
+    taken = measure.in_turn(
+        {"a": lambda n: calls.append(("a", n)), "b": lambda n: calls.append(("b", n))}, 2
+    )
 
     assert calls == [("a", 0), ("b", 0), ("a", 1), ("b", 1), ("a", 2), ("b", 2)]
     assert [len(each.rounds) for each in taken.values()] == [2, 2]
@@ -47,7 +49,9 @@ def test_a_script_with_ruamel_makes_the_bytes_that_are_rendered():
 def test_each_change_is_a_change(change):
     composition = job.mixed(5)
 
-    assert change(composition, "77" if change is job.with_version else 1).digest != composition.digest
+    assert (
+        change(composition, "77" if change is job.with_version else 1).digest != composition.digest
+    )
 
 
 @pytest.mark.parametrize("goal", ["P1", "P2", "P9", "P16"])
@@ -75,7 +79,11 @@ def test_a_figure_with_a_goal_that_the_table_lacks_is_told():
         return Result("P1", job, 500, 1000, "x", wanted, True, {"ours": 1})
 
     table = "\n".join([HEAD, line(measured("one image", "≥ 500"))])
-    results = [measured("one image", "≥ 500"), measured("two images", "≥ 500"), measured("no goal", "")]
+    results = [
+        measured("one image", "≥ 500"),
+        measured("two images", "≥ 500"),
+        measured("no goal", ""),
+    ]
 
     assert check(results, table) == ["P1 two images 500: no row in the table"]
 
@@ -91,6 +99,8 @@ def test_requests_in_a_row_are_the_most_that_do_not_overlap():
         return [Request(begun, ended, "PUT", "/", 0, 0) for begun, ended in times]
 
     assert in_a_row(requests()) == 0
-    assert in_a_row(requests((0, 2), (0, 3), (3, 4))) == 2, "archive and manifest side by side, then the pointer"
+    assert in_a_row(requests((0, 2), (0, 3), (3, 4))) == 2, (
+        "archive and manifest side by side, then the pointer"
+    )
     assert in_a_row(requests((0, 1), (1, 2), (2, 3))) == 3
     assert in_a_row(requests((0, 10), (1, 2), (3, 4))) == 2

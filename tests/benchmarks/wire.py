@@ -58,7 +58,14 @@ class Wire:
 def wire(upstream: str, milliseconds: float, log: Path) -> Iterator[Wire]:
     """A way to the server at this address."""
     port = free_port()
-    command = [sys.executable, "-m", "tests.benchmarks.wire", str(port), upstream.rpartition(":")[2], str(milliseconds)]
+    command = [
+        sys.executable,
+        "-m",
+        "tests.benchmarks.wire",
+        str(port),
+        upstream.rpartition(":")[2],
+        str(milliseconds),
+    ]
     with serving(command, port, log):
         yield Wire(f"http://{LOOPBACK}:{port}")
 
@@ -89,11 +96,20 @@ class _Server:
                     head = _without(head, b"expect")
                 body = await client.readexactly(_length(head))
                 await asyncio.sleep(self._seconds)
-                upstream = upstream or await asyncio.open_connection(LOOPBACK, self._upstream, limit=1 << 20)
+                upstream = upstream or await asyncio.open_connection(
+                    LOOPBACK, self._upstream, limit=1 << 20
+                )
                 upstream[1].write(head + body)
                 told, received = await _answer(upstream[0], method == b"HEAD")
                 self._requests.append(
-                    (begun, time.perf_counter(), method.decode(), path.decode(), len(body), len(received))
+                    (
+                        begun,
+                        time.perf_counter(),
+                        method.decode(),
+                        path.decode(),
+                        len(body),
+                        len(received),
+                    )
                 )
                 answer.write(told + received)
                 await answer.drain()

@@ -12,7 +12,13 @@ from typing import Protocol
 
 import pytest
 
-from daemon.stores.errors import ConditionFailed, ObjectMissing, ObjectTooBig, OutcomeUnknown, StoreUnavailable
+from daemon.stores.errors import (
+    ConditionFailed,
+    ObjectMissing,
+    ObjectTooBig,
+    OutcomeUnknown,
+    StoreUnavailable,
+)
 from daemon.stores.port import Content, ObjectStore, Version
 
 WRITERS = 8
@@ -40,11 +46,17 @@ def clause(check: Clause) -> Clause:
 
 @clause
 async def an_object_is_read_back_whole_by_another_client(bucket: Bucket) -> None:
-    version = await bucket.open().create("a/b", Content(b"body", tag={"sha256": "0f", "position": "4.1"}))
+    version = await bucket.open().create(
+        "a/b", Content(b"body", tag={"sha256": "0f", "position": "4.1"})
+    )
 
     stored = await bucket.open().get("a/b")
 
-    assert (stored.body, stored.version, dict(stored.tag)) == (b"body", version, {"sha256": "0f", "position": "4.1"})
+    assert (stored.body, stored.version, dict(stored.tag)) == (
+        b"body",
+        version,
+        {"sha256": "0f", "position": "4.1"},
+    )
 
 
 @clause
@@ -61,7 +73,9 @@ async def what_is_absent_is_missing(bucket: Bucket) -> None:
 
 
 @clause
-async def a_body_above_the_callers_limit_is_refused_and_one_up_to_it_is_read(bucket: Bucket) -> None:
+async def a_body_above_the_callers_limit_is_refused_and_one_up_to_it_is_read(
+    bucket: Bucket,
+) -> None:
     store = bucket.open()
     await store.create("empty", Content(b""))
     body = bytes(range(256)) * 12_289  # more than 3 MiB, so that it comes in several pieces
@@ -82,7 +96,11 @@ async def a_body_above_the_callers_limit_is_refused_and_one_up_to_it_is_read(buc
 async def an_empty_bucket_lists_nothing(bucket: Bucket) -> None:
     store = bucket.open()
 
-    assert (list(await store.scan("")), list(await store.scan("a/")), list(await store.folders(""))) == ([], [], [])
+    assert (
+        list(await store.scan("")),
+        list(await store.scan("a/")),
+        list(await store.folders("")),
+    ) == ([], [], [])
 
 
 @clause
@@ -119,7 +137,9 @@ async def replace_takes_the_version_of_a_read_and_of_a_listing(bucket: Bucket) -
     await store.create("key", Content(b"first", tag={"n": "1"}))
 
     await store.replace("key", Content(b"second", tag={"n": "2"}), (await store.get("key")).version)
-    await store.replace("key", Content(b"third", tag={"n": "3"}), (await store.scan("key"))[0].version)
+    await store.replace(
+        "key", Content(b"third", tag={"n": "3"}), (await store.scan("key"))[0].version
+    )
 
     stored = await store.get("key")
     assert (stored.body, dict(stored.tag)) == (b"third", {"n": "3"})
@@ -215,7 +235,10 @@ async def a_listing_tells_when_each_object_was_written(bucket: Bucket) -> None:
     again = {listed.key: listed.modified for listed in await store.scan("")}
 
     assert [when.tzinfo for when in (*written.values(), *again.values())] == [UTC] * 4
-    assert all(abs(when - bucket.now()) < timedelta(minutes=1) for when in (*written.values(), *again.values()))
+    assert all(
+        abs(when - bucket.now()) < timedelta(minutes=1)
+        for when in (*written.values(), *again.values())
+    )
     assert written["first"] <= written["second"] <= again["first"]
 
 
@@ -231,7 +254,9 @@ async def what_does_not_fit_on_one_page_is_listed_whole(bucket: Bucket) -> None:
 
     await asyncio.gather(*(create() for _ in range(WRITERS)))
 
-    assert [listed.key for listed in await store.scan("many/")] == [f"many/{name}/key" for name in names]
+    assert [listed.key for listed in await store.scan("many/")] == [
+        f"many/{name}/key" for name in names
+    ]
     assert list(await store.folders("many/")) == names
 
 
@@ -265,7 +290,9 @@ async def bodies_and_keys_of_every_kind_come_back(bucket: Bucket) -> None:
         stored = await bucket.open().get(key)
         assert stored.body == body
         assert dict(stored.tag) == {"name": "value"}
-    assert {listed.key: listed.size for listed in await store.scan("")} == {k: len(b) for k, b in bodies.items()}
+    assert {listed.key: listed.size for listed in await store.scan("")} == {
+        k: len(b) for k, b in bodies.items()
+    }
 
 
 @clause
@@ -288,12 +315,22 @@ async def keys_that_are_nearly_the_same_are_not(bucket: Bucket) -> None:
         "-k",
         "k.",
     }
-    markup = {"<key>&amp;", '"quoted"', "'quoted'", "key?x=y#z", "a:b;c,d@e=f$g!", "(*)[x]{y}|z^`", "✓ 名前 \U0001d11e"}
+    markup = {
+        "<key>&amp;",
+        '"quoted"',
+        "'quoted'",
+        "key?x=y#z",
+        "a:b;c,d@e=f$g!",
+        "(*)[x]{y}|z^`",
+        "✓ 名前 \U0001d11e",
+    }
     keys = alike | markup | {"n" * 255, "/".join(["folder" * 10] * 5)}
     for key in keys:
         await store.create(f"odd/{key}", Content(key.encode()))
 
-    assert [listed.key for listed in await store.scan("odd/")] == [f"odd/{key}" for key in sorted(keys, key=str.encode)]
+    assert [listed.key for listed in await store.scan("odd/")] == [
+        f"odd/{key}" for key in sorted(keys, key=str.encode)
+    ]
     for key in keys:
         assert (await store.get(f"odd/{key}")).body == key.encode()
 
@@ -321,7 +358,9 @@ async def a_tag_holds_any_text(bucket: Bucket) -> None:
 async def a_body_of_nine_megabytes_takes_its_condition_along(bucket: Bucket) -> None:
     """A client library may send one in several requests."""
     store = bucket.open()
-    first, second, third = (Content(seed * 9_000_001, tag={"by": seed.decode()}) for seed in (b"1", b"2", b"3"))
+    first, second, third = (
+        Content(seed * 9_000_001, tag={"by": seed.decode()}) for seed in (b"1", b"2", b"3")
+    )
     version = await store.create("key", first)
     with pytest.raises(ConditionFailed):
         await store.create("key", second)
@@ -330,14 +369,35 @@ async def a_body_of_nine_megabytes_takes_its_condition_along(bucket: Bucket) -> 
         await store.replace("key", third, version)
 
     stored = await store.get("key")
-    assert (stored.body == second.body, stored.version, dict(stored.tag)) == (True, newer, {"by": "2"})
+    assert (stored.body == second.body, stored.version, dict(stored.tag)) == (
+        True,
+        newer,
+        {"by": "2"},
+    )
 
 
 @clause
 async def a_key_that_is_no_path_is_refused(bucket: Bucket) -> None:
     store = bucket.open()
-    for key in ("", "/a", "a/", "a//b", ".", "../a", "a/../b", "a/./b", "a\0b", "a\nb", "\ud800", "k" * 1025):
-        for call in (store.get(key), store.create(key, Content(b"")), store.delete(key, Version("1"))):
+    for key in (
+        "",
+        "/a",
+        "a/",
+        "a//b",
+        ".",
+        "../a",
+        "a/../b",
+        "a/./b",
+        "a\0b",
+        "a\nb",
+        "\ud800",
+        "k" * 1025,
+    ):
+        for call in (
+            store.get(key),
+            store.create(key, Content(b"")),
+            store.delete(key, Version("1")),
+        ):
             with pytest.raises(ValueError, match=r"key|text"):
                 await call
     for prefix in ("/", "../", "a//", "a/../b"):
@@ -366,7 +426,10 @@ async def a_race_to_replace_has_one_winner(bucket: Bucket) -> None:
     version = await clients[0].create("key", Content(b"start"))
     for turn in range(ROUNDS):
         tries = await asyncio.gather(
-            *(_try(client.replace("key", _by(writer, turn), version)) for writer, client in enumerate(clients)),
+            *(
+                _try(client.replace("key", _by(writer, turn), version))
+                for writer, client in enumerate(clients)
+            ),
         )
 
         version = await _check_one_winner(clients[0], "key", tries, turn)
@@ -397,7 +460,8 @@ async def a_race_between_replace_and_delete_has_one_winner(bucket: Bucket) -> No
         key = f"race/{turn}"
         version = await one.create(key, Content(b"start", tag={"n": "0"}))
         replaced, deleted = await asyncio.gather(
-            _try(one.replace(key, Content(b"replaced", tag={"n": "1"}), version)), _try(_delete(other, key, version))
+            _try(one.replace(key, Content(b"replaced", tag={"n": "1"}), version)),
+            _try(_delete(other, key, version)),
         )
 
         assert (replaced is None) != (deleted is None)
@@ -463,7 +527,9 @@ async def _delete(store: ObjectStore, key: str, version: Version) -> Version:
     return version
 
 
-async def _check_one_winner(store: ObjectStore, key: str, tries: list[Version | None], turn: int = 0) -> Version:
+async def _check_one_winner(
+    store: ObjectStore, key: str, tries: list[Version | None], turn: int = 0
+) -> Version:
     winners = [writer for writer, version in enumerate(tries) if version is not None]
     assert len(winners) == 1
     stored = await store.get(key)
@@ -474,7 +540,9 @@ async def _check_one_winner(store: ObjectStore, key: str, tries: list[Version | 
 
 
 def _by(writer: int, turn: int = 0) -> Content:
-    return Content(f"{turn} by {writer}".encode() * 1000, tag={"writer": str(writer), "turn": str(turn)})
+    return Content(
+        f"{turn} by {writer}".encode() * 1000, tag={"writer": str(writer), "turn": str(turn)}
+    )
 
 
 def _whole(turn: int) -> Content:

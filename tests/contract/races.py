@@ -112,7 +112,11 @@ class GcsArena:
         """See `Arena`; the version is the generation."""
         url = f"{self.address}/storage/v1/b/{self._bucket}/o/{urllib.parse.quote(key, safe='')}"
         described = httpx.get(url, timeout=_LIMIT_SECONDS).raise_for_status().json()
-        body = httpx.get(url, params={"alt": "media"}, timeout=_LIMIT_SECONDS).raise_for_status().content
+        body = (
+            httpx.get(url, params={"alt": "media"}, timeout=_LIMIT_SECONDS)
+            .raise_for_status()
+            .content
+        )
         return body, str(described["generation"])
 
 
@@ -126,7 +130,9 @@ class Round:
 
     def fault(self, losers: frozenset[int]) -> str | None:
         """What is wrong with it, when losers may be told these statuses."""
-        winners = [writer for writer, status in enumerate(self.told) if status == http.HTTPStatus.OK]
+        winners = [
+            writer for writer, status in enumerate(self.told) if status == http.HTTPStatus.OK
+        ]
         if len(winners) != 1:
             return f"{len(winners)} of {len(self.told)} writers were told yes: {self.told}"
         if self.stored != self.bodies[winners[0]]:
@@ -156,7 +162,9 @@ def races_to_replace(arena: Arena, rounds: int, writers: int = WRITERS) -> list[
     ended = []
     for turn in range(rounds):
         bodies = _bodies(turn, writers)
-        told_all = _released_together(arena.address, [arena.replace(key, body, version) for body in bodies])
+        told_all = _released_together(
+            arena.address, [arena.replace(key, body, version) for body in bodies]
+        )
         stored, version = arena.read(key)
         ended.append(Round(told_all, bodies, stored))
     return ended
@@ -201,6 +209,10 @@ def _status(answering: socket.socket) -> int:
 
 def _request(method: str, url: str, headers: dict[str, str], body: bytes) -> bytes:
     parts = urllib.parse.urlsplit(url)
-    lines = [f"{method} {parts.path}?{parts.query} HTTP/1.1", f"Host: {parts.netloc}", f"Content-Length: {len(body)}"]
+    lines = [
+        f"{method} {parts.path}?{parts.query} HTTP/1.1",
+        f"Host: {parts.netloc}",
+        f"Content-Length: {len(body)}",
+    ]
     lines += [f"{name}: {value}" for name, value in headers.items()]
     return "\r\n".join([*lines, "", ""]).encode() + body

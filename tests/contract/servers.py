@@ -95,7 +95,8 @@ SERVERS = (
                 "it looks at the ETag first and deletes later", always=False
             ),
             "a_race_in_one_folder_loses_no_object": Gap(
-                "it refuses an object (ExistingObjectIsDirectory) whose folder goes with its last one", always=False
+                "it refuses an object (ExistingObjectIsDirectory) whose folder goes with its last one",
+                always=False,
             ),
         },
     ),

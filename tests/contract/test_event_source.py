@@ -34,7 +34,9 @@ class LogBench:
         self._log = Log("memory:1")
 
     async def append(self, event_id, scopes=(ONE,)):
-        return self._log.append(_event(event_id), Identity("http", "urn:x", event_id), "d", ACCEPTED, scopes)
+        return self._log.append(
+            _event(event_id), Identity("http", "urn:x", event_id), "d", ACCEPTED, scopes
+        )
 
     async def restart(self):
         self.source = self._log.open()
@@ -88,14 +90,22 @@ def play(request, tmp_path):
 
 def test_deliveries_come_in_order_with_all_that_was_appended(play):
     async def story(bench):
-        positions = [await bench.append("1"), await bench.append("2", None), await bench.append("3", (TWO, ONE))]
+        positions = [
+            await bench.append("1"),
+            await bench.append("2", None),
+            await bench.append("3", (TWO, ONE)),
+        ]
         deliveries = [await bench.source.next() for _ in range(3)]
         assert deliveries == [
             _delivery(str(number), position, scopes)
-            for number, position, scopes in zip((1, 2, 3), positions, ((ONE,), None, (TWO, ONE)), strict=True)
+            for number, position, scopes in zip(
+                (1, 2, 3), positions, ((ONE,), None, (TWO, ONE)), strict=True
+            )
         ]
         assert {position.instance for position in positions} == {bench.source.instance}
-        assert sorted(position.offset for position in positions) == [position.offset for position in positions]
+        assert sorted(position.offset for position in positions) == [
+            position.offset for position in positions
+        ]
 
     play(story)
 
@@ -118,8 +128,16 @@ def test_what_has_not_settled_everywhere_is_delivered_again_after_a_restart(play
         await bench.source.settle(TWO, {done: LATE})
         await bench.restart()
         assert [(await bench.source.next()).position for _ in range(2)] == [half, untouched]
-        assert {each.position for each in await bench.source.waiting(ONE)} & {half, done, untouched} == {untouched}
-        assert {each.position for each in await bench.source.waiting(TWO)} & {half, done, untouched} == {
+        assert {each.position for each in await bench.source.waiting(ONE)} & {
+            half,
+            done,
+            untouched,
+        } == {untouched}
+        assert {each.position for each in await bench.source.waiting(TWO)} & {
+            half,
+            done,
+            untouched,
+        } == {
             half,
             untouched,
         }
@@ -150,7 +168,9 @@ def test_where_an_event_goes_is_remembered_and_the_first_word_stays(play):
         await bench.source.assign(position, ["other/edge"])
         await bench.restart()
         assert (await bench.source.next()).scopes == (TWO, ONE)
-        assert {each.position for each in await bench.source.waiting("other/edge")} & {position} == set()
+        assert {each.position for each in await bench.source.waiting("other/edge")} & {
+            position
+        } == set()
 
     play(story)
 
@@ -174,7 +194,9 @@ def test_a_recorded_outcome_is_known_after_a_restart_and_the_event_still_waits(p
         both = Recorded(LATE, "first"), Recorded(GOOD, "second")
         assert await bench.source.recorded(ONE, [position]) == {position: both}
         assert await bench.source.recorded(TWO, [position]) == {}
-        assert {each.position for each in await bench.source.waiting(ONE)} & {position} == {position}
+        assert {each.position for each in await bench.source.waiting(ONE)} & {position} == {
+            position
+        }
         assert (await bench.source.next()).position == position
 
     play(story)
@@ -210,7 +232,9 @@ def test_a_failure_leaves_an_event_waiting(play):
     async def story(bench):
         position = await bench.append("1")
         await bench.source.note_failure(ONE, [position], "bucket is away")
-        assert {each.position for each in await bench.source.waiting(ONE)} & {position} == {position}
+        assert {each.position for each in await bench.source.waiting(ONE)} & {position} == {
+            position
+        }
 
     play(story)
 

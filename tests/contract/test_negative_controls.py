@@ -21,7 +21,16 @@ from daemon.stores.s3 import S3Store
 from daemon.stores.wrappers.write_guard import GuardedStore
 from tests.builders_runtime import ThreadRuntime
 from tests.contract.object_store_clauses import CLAUSES
-from tests.contract.races import WRITERS, Arena, GcsArena, Round, S3Arena, faults, races_to_create, races_to_replace
+from tests.contract.races import (
+    WRITERS,
+    Arena,
+    GcsArena,
+    Round,
+    S3Arena,
+    faults,
+    races_to_create,
+    races_to_replace,
+)
 from tests.services import negative
 from tests.services.availability import available
 from tests.support.odd_s3 import BUCKET, Oddity, odd_s3
@@ -60,7 +69,12 @@ class Opened:
 def _s3(stack: ExitStack, address: str, bucket: str) -> Opened:
     arena = S3Arena(address, bucket, access_key=negative.ACCESS_KEY, secret_key=negative.SECRET_KEY)
     stack.callback(arena.close)
-    return Opened(arena, lambda runtime, prefix: S3Store(bucket, prefix, runtime, endpoint=address, region="us-east-1"))
+    return Opened(
+        arena,
+        lambda runtime, prefix: S3Store(
+            bucket, prefix, runtime, endpoint=address, region="us-east-1"
+        ),
+    )
 
 
 def _with_bucket(stack: ExitStack, address: str) -> Opened:
@@ -99,7 +113,10 @@ def _racy(stack: ExitStack, _folder: Path) -> Opened:
 
 BROKEN = {
     "nanio": Broken(
-        _nanio, CREATES | REPLACES | RACES_TO_CREATE | RACES_TO_REPLACE, HARMLESS, (races_to_create, races_to_replace)
+        _nanio,
+        CREATES | REPLACES | RACES_TO_CREATE | RACES_TO_REPLACE,
+        HARMLESS,
+        (races_to_create, races_to_replace),
     ),
     "localbucket": Broken(_localbucket, REPLACES | RACES_TO_REPLACE, HARMLESS, (races_to_replace,)),
     "gcp-storage-emulator": Broken(
@@ -148,7 +165,9 @@ def test_the_contract_is_red_every_time(running: tuple[Broken, Opened]) -> None:
 
 
 @pytest.mark.slow
-def test_the_probe_refuses_what_ignores_conditions_and_cannot_see_lost_races(running: tuple[Broken, Opened]) -> None:
+def test_the_probe_refuses_what_ignores_conditions_and_cannot_see_lost_races(
+    running: tuple[Broken, Opened],
+) -> None:
     broken, opened = running
 
     with ThreadRuntime(16) as runtime:
@@ -161,7 +180,9 @@ def test_the_probe_refuses_what_ignores_conditions_and_cannot_see_lost_races(run
 
 
 @pytest.mark.slow
-def test_one_request_before_the_first_write_sees_what_the_probe_sees(running: tuple[Broken, Opened]) -> None:
+def test_one_request_before_the_first_write_sees_what_the_probe_sees(
+    running: tuple[Broken, Opened],
+) -> None:
     broken, opened = running
 
     with ThreadRuntime(16) as runtime:

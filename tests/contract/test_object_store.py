@@ -51,7 +51,13 @@ def judge(clause: Clause, bucket: Bucket) -> None:
     """Raises ContractBroken, and nothing else that a store may bring about."""
     try:
         asyncio.run(asyncio.wait_for(clause(bucket), CLAUSE_SECONDS))
-    except (StoreError, AssertionError, TimeoutError, pytest.fail.Exception, ExceptionGroup) as error:
+    except (
+        StoreError,
+        AssertionError,
+        TimeoutError,
+        pytest.fail.Exception,
+        ExceptionGroup,
+    ) as error:
         raise ContractBroken(f"{clause.__name__}: {type(error).__name__}: {error}") from error
 
 
@@ -129,9 +135,17 @@ def _promises() -> Iterator[object]:
             marks = [pytest.mark.slow]
             match server.gaps.get(clause.__name__):
                 case Gap(why, always=True):
-                    marks.append(pytest.mark.xfail(reason=f"known gap: {why}", raises=ContractBroken, strict=True))
+                    marks.append(
+                        pytest.mark.xfail(
+                            reason=f"known gap: {why}", raises=ContractBroken, strict=True
+                        )
+                    )
                 case Gap(why):
-                    marks.append(pytest.mark.xfail(reason=f"may fail: {why}", raises=ContractBroken, strict=False))
+                    marks.append(
+                        pytest.mark.xfail(
+                            reason=f"may fail: {why}", raises=ContractBroken, strict=False
+                        )
+                    )
             yield pytest.param(server, clause, id=f"{server.name}-{clause.__name__}", marks=marks)
 
 
@@ -183,7 +197,9 @@ class DeafStore:
         while True:
             with suppress(ConditionFailed):
                 try:
-                    return await self._inner.replace(key, content, (await self._inner.get(key)).version)
+                    return await self._inner.replace(
+                        key, content, (await self._inner.get(key)).version
+                    )
                 except ObjectMissing:
                     return await self._inner.create(key, content)
 
@@ -221,7 +237,9 @@ def broken_clauses(bucket: Callable[[], Bucket]) -> set[str]:
 
 @pytest.mark.parametrize("versions_by_content", [False, True])
 def test_a_store_that_ignores_conditions_breaks_the_contract(versions_by_content: bool) -> None:
-    broken = broken_clauses(lambda: in_memory(versions_by_content=versions_by_content, around=DeafStore))
+    broken = broken_clauses(
+        lambda: in_memory(versions_by_content=versions_by_content, around=DeafStore)
+    )
 
     assert broken >= {
         "create_refuses_a_key_that_exists",
@@ -236,7 +254,9 @@ def test_a_store_that_ignores_conditions_breaks_the_contract(versions_by_content
 
 @pytest.mark.parametrize("versions_by_content", [False, True])
 def test_a_store_that_loses_races_breaks_the_contract(versions_by_content: bool) -> None:
-    broken = broken_clauses(lambda: in_memory(versions_by_content=versions_by_content, around=SlowStore))
+    broken = broken_clauses(
+        lambda: in_memory(versions_by_content=versions_by_content, around=SlowStore)
+    )
 
     assert broken >= {
         "a_race_to_create_has_one_winner",

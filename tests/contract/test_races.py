@@ -13,7 +13,16 @@ from pathlib import Path
 import boto3
 import pytest
 
-from tests.contract.races import WRITERS, Arena, GcsArena, Round, S3Arena, faults, races_to_create, races_to_replace
+from tests.contract.races import (
+    WRITERS,
+    Arena,
+    GcsArena,
+    Round,
+    S3Arena,
+    faults,
+    races_to_create,
+    races_to_replace,
+)
 from tests.services import gcs, ministack, testbench, versitygw
 from tests.services.availability import available
 
@@ -85,8 +94,12 @@ def racing(
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("race", [races_to_create, races_to_replace], ids=lambda race: race.__name__)
-def test_every_round_has_one_winner(racing: tuple[Racetrack, Arena], race: Callable[[Arena, int], list[Round]]) -> None:
+@pytest.mark.parametrize(
+    "race", [races_to_create, races_to_replace], ids=lambda race: race.__name__
+)
+def test_every_round_has_one_winner(
+    racing: tuple[Racetrack, Arena], race: Callable[[Arena, int], list[Round]]
+) -> None:
     track, arena = racing
 
     ended = race(arena, ROUNDS // len(RACETRACKS) // 2)

@@ -95,9 +95,13 @@ async def _write_documents(folder: Path) -> None:
     key_file.write_text(pem)
     key_file.chmod(0o600)
     signer = keys.load(key_file)
-    key = TrustedKey(keyid=public.keyid, public=public.pem, roles=("publish", "pointer"), scopes=("visual-*/*",))
+    key = TrustedKey(
+        keyid=public.keyid, public=public.pem, roles=("publish", "pointer"), scopes=("visual-*/*",)
+    )
     policy = TrustPolicy(
-        freshness="required", keys=(key,), revoked=(Revocation(keyid="0" * 64, reason="lost", at="2026-01-01"),)
+        freshness="required",
+        keys=(key,),
+        revoked=(Revocation(keyid="0" * 64, reason="lost", at="2026-01-01"),),
     )
     with ThreadRuntime() as runtime:
         # Without the policy while the history is made: nobody vouches for its pointers.
@@ -110,10 +114,19 @@ async def _write_documents(folder: Path) -> None:
         for number in range(130):
             verb = protocol.hold if number % 2 == 0 else protocol.resume
             await bucket.operations.carry_out(SCOPE, verb, "ann", "maintenance")
-        await bucket.operations.carry_out(SCOPE, partial(protocol.pin, target=first, pinned=True), "ann", "reference")
-        await bucket.operations.carry_out(SCOPE, partial(protocol.rollback, target=first), "ann", "score drift")
+        await bucket.operations.carry_out(
+            SCOPE, partial(protocol.pin, target=first, pinned=True), "ann", "reference"
+        )
+        await bucket.operations.carry_out(
+            SCOPE, partial(protocol.rollback, target=first), "ann", "score drift"
+        )
         timer = FreshnessTimer(
-            store=store, reader=bucket.reader, runtime=runtime, signers=(signer,), trust=policy, minutes=60
+            store=store,
+            reader=bucket.reader,
+            runtime=runtime,
+            signers=(signer,),
+            trust=policy,
+            minutes=60,
         )
         await timer.renew(SCOPE)
         chunks = [listed.key for listed in await store.scan(layout.histories(SCOPE))]
@@ -129,7 +142,11 @@ async def _write_documents(folder: Path) -> None:
         }
         bodies = {name: (await store.get(key)).body for name, key in objects.items()}
     signatures = json.dumps(json.loads(small)["signatures"]).encode()
-    bodies |= {"signature-list": signatures, "trust-policy": policy.written(), "public-key": public.pem.encode()}
+    bodies |= {
+        "signature-list": signatures,
+        "trust-policy": policy.written(),
+        "public-key": public.pem.encode(),
+    }
     for target, body in bodies.items():
         _write(target, "real", body)
     for target in ("pointer-json", "signed-pointer"):
@@ -138,14 +155,20 @@ async def _write_documents(folder: Path) -> None:
 
 async def _replace_an_object(folder: Path) -> None:
     store = DirectoryStore(folder, InlineRuntime())
-    version = await store.create("a/file", Content(b"1", tag={"commit": "1.0", "publication": "state-1@0"}))
-    await store.replace("a/file", Content(b"2", tag={"commit": "2.0", "publication": "state-2@0"}), version)
+    version = await store.create(
+        "a/file", Content(b"1", tag={"commit": "1.0", "publication": "state-1@0"})
+    )
+    await store.replace(
+        "a/file", Content(b"2", tag={"commit": "2.0", "publication": "state-2@0"}), version
+    )
 
 
 def _tag_file(folder: Path) -> bytes:
     """The tag file that a directory keeps for an object that was replaced once."""
     asyncio.run(_replace_an_object(folder))
-    (found,) = (path for path in folder.rglob("*") if path.is_file() and b'"commit"' in path.read_bytes())
+    (found,) = (
+        path for path in folder.rglob("*") if path.is_file() and b'"commit"' in path.read_bytes()
+    )
     return found.read_bytes()
 
 
@@ -164,14 +187,28 @@ def main() -> None:
     for name, event in events.items():
         _write("event-structured", name, json.dumps(event).encode())
     _write("event-batch", "real", json.dumps([_MODEL_EVENT, _ROLLBACK_EVENT]).encode())
-    _write("event-file", "lines", "\n".join(json.dumps(event) for event in events.values()).encode())
+    _write(
+        "event-file", "lines", "\n".join(json.dumps(event) for event in events.values()).encode()
+    )
     _write("event-file", "list", json.dumps([_MODEL_EVENT]).encode())
     _write("event-binary", "real", _BINARY + json.dumps(_MODEL_EVENT["data"]).encode())
-    _write("bucket-identity", "real", serialised({"schema": 1, "id": "0" * 32, "created_at": "2026-11-22T10:00:00Z"}))
-    _write("journal-problems", "real", json.dumps([["$.id", "is required", ""], ["$", "must be", "'x'"]]).encode())
+    _write(
+        "bucket-identity",
+        "real",
+        serialised({"schema": 1, "id": "0" * 32, "created_at": "2026-11-22T10:00:00Z"}),
+    )
+    _write(
+        "journal-problems",
+        "real",
+        json.dumps([["$.id", "is required", ""], ["$", "must be", "'x'"]]).encode(),
+    )
     _write("strict-json", "real", b'{"a": [1, -2.5e3, null, true, "\\u00fc"], "": {}}')
     _write("commit-tag", "real", b"12.3")
-    _write("object-metadata", "real", b"rebundle-commit:12.0\nrebundle-publication:state-1%400\nmtime:1")
+    _write(
+        "object-metadata",
+        "real",
+        b"rebundle-commit:12.0\nrebundle-publication:state-1%400\nmtime:1",
+    )
     _write("accepted-sequences", "real", json.dumps({f"bucket {SCOPE}": 7}).encode())
     _write("settings-file", "real", _SETTINGS.encode())
     _write("settings-environment", "real", _ENVIRONMENT.encode())

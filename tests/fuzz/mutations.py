@@ -87,7 +87,9 @@ def _places(value: Any) -> list[tuple[Any, Any]]:
 
 def _mutated(value: Any, mutate: Mutate) -> Any:
     if isinstance(value, str):
-        return mutate(value.encode("utf-8", "surrogatepass"), 4 * len(value) + 16).decode("utf-8", "replace")
+        return mutate(value.encode("utf-8", "surrogatepass"), 4 * len(value) + 16).decode(
+            "utf-8", "replace"
+        )
     if isinstance(value, int | float):
         text = mutate(str(value).encode(), 24).decode("ascii", "ignore")
         try:

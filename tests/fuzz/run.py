@@ -41,8 +41,16 @@ def fuzz(name: str, seconds: int) -> Result:
     for folder in (found, FAULTS):
         folder.mkdir(parents=True, exist_ok=True)
     arguments = [
-        *("-print_final_stats=1", f"-max_total_time={seconds}", f"-timeout={_MOST_SECONDS_FOR_ONE_INPUT}"),
-        *(f"-rss_limit_mb={_MOST_MEGABYTES}", f"-max_len={_LONGEST_INPUT}", f"-artifact_prefix={FAULTS}/{name}-"),
+        *(
+            "-print_final_stats=1",
+            f"-max_total_time={seconds}",
+            f"-timeout={_MOST_SECONDS_FOR_ONE_INPUT}",
+        ),
+        *(
+            f"-rss_limit_mb={_MOST_MEGABYTES}",
+            f"-max_len={_LONGEST_INPUT}",
+            f"-artifact_prefix={FAULTS}/{name}-",
+        ),
         *(str(found), str(CORPUS / name)),
     ]
     (packages,) = environment("atheris").glob("lib/python*/site-packages")
@@ -58,7 +66,11 @@ def fuzz(name: str, seconds: int) -> Result:
     )
     covered = [int(number) for number in re.findall(r"\bcov: (\d+)", done.stderr)]
     executed = re.findall(r"stat::number_of_executed_units: *(\d+)", done.stderr)
-    told = [line for line in (done.stdout + done.stderr).splitlines() if not line.startswith(("INFO:", "#", "stat::"))]
+    told = [
+        line
+        for line in (done.stdout + done.stderr).splitlines()
+        if not line.startswith(("INFO:", "#", "stat::"))
+    ]
     fault = "\n".join(told[-40:]) if done.returncode else ""
     return Result(name, int(executed[-1]) if executed else 0, max(covered, default=0), fault)
 
@@ -77,13 +89,19 @@ def main() -> int:
     results = []
     for name in names:
         result = fuzz(name, seconds)
-        print(f"| {name} | {result.inputs:,} | {result.coverage} | {'yes' if result.fault else ''} |", flush=True)
+        print(
+            f"| {name} | {result.inputs:,} | {result.coverage} | {'yes' if result.fault else ''} |",
+            flush=True,
+        )
         results.append(result)
     faults = [result for result in results if result.fault]
     for result in faults:
         print(f"\n{result.target}:\n{result.fault}", file=sys.stderr)
     if faults:
-        print(f"\nThe inputs are in {FAULTS}. To keep one as a test: cp FILE {CORPUS}/TARGET/NAME", file=sys.stderr)
+        print(
+            f"\nThe inputs are in {FAULTS}. To keep one as a test: cp FILE {CORPUS}/TARGET/NAME",
+            file=sys.stderr,
+        )
     return 1 if faults else 0
 
 

@@ -132,7 +132,10 @@ def event_batch(body: bytes) -> bool:
 def event_binary(request: bytes) -> bool:
     """Header lines, an empty line, the body."""
     head, _, body = request.partition(b"\n\n")
-    headers = [(name, value.strip()) for name, _, value in (line.partition(b":") for line in head.split(b"\n"))]
+    headers = [
+        (name, value.strip())
+        for name, _, value in (line.partition(b":") for line in head.split(b"\n"))
+    ]
     return _event_http(headers, body)
 
 
@@ -168,7 +171,9 @@ def pointer_json(body: bytes) -> bool:
 
 
 def history_chunk(body: bytes) -> bool:
-    previous = PreviousChunk(key=layout.history(SCOPE, 1, 64, "0" * 32), sha256=hashlib.sha256(body).hexdigest())
+    previous = PreviousChunk(
+        key=layout.history(SCOPE, 1, 64, "0" * 32), sha256=hashlib.sha256(body).hexdigest()
+    )
     current = protocol.absent(SCOPE).model_copy(update={"previous_chunk": previous})
 
     async def history() -> int:
@@ -196,7 +201,9 @@ def manifest_json(body: bytes) -> bool:
 def bundle_archive(body: bytes) -> bool:
     """An archive whose digest the manifest has: whoever forges one forges the other, too."""
     described = manifest.decode(_of_file("manifest-json/real"))
-    digests = described.archive.model_copy(update={"sha256": hashlib.sha256(body).hexdigest(), "size": len(body)})
+    digests = described.archive.model_copy(
+        update={"sha256": hashlib.sha256(body).hexdigest(), "size": len(body)}
+    )
     described = described.model_copy(update={"archive": digests})
     try:
         files = verified_files(described, body)
@@ -224,11 +231,15 @@ def live_tree_marker(body: bytes) -> bool:
 def freshness_json(body: bytes) -> bool:
     try:
         document = parse(body)
-        read = Freshness.parse(document.get("signed") if isinstance(document, dict) else None, SCOPE)
+        read = Freshness.parse(
+            document.get("signed") if isinstance(document, dict) else None, SCOPE
+        )
     except (Malformed, OlderSchema, VerificationFailed) as error:
         return _reported(error)
     # Only whole seconds are written.
-    assert Freshness.parse(json.loads(read.signed_part()), SCOPE).signed_part() == read.signed_part()
+    assert (
+        Freshness.parse(json.loads(read.signed_part()), SCOPE).signed_part() == read.signed_part()
+    )
     return True
 
 
@@ -261,7 +272,10 @@ def publication_envelope(body: bytes) -> bool:
     except ValueError as error:
         return _reported(error)
     assert attestation.opened(attestation.enveloped(payload, signed)) == (payload, signed)
-    policy, described = TrustPolicy.parse(_of_file("trust-policy/real"), "policy"), _of_file("manifest-json/real")
+    policy, described = (
+        TrustPolicy.parse(_of_file("trust-policy/real"), "policy"),
+        _of_file("manifest-json/real"),
+    )
     try:
         policy.check_publication(body, manifest.decode(described), described, SCOPE)
     except VerificationFailed as error:
@@ -311,7 +325,10 @@ def journal_problems(body: bytes) -> bool:
     with contextlib.closing(sqlite3.connect(":memory:")) as db:
         db.row_factory = sqlite3.Row
         db.execute("CREATE TABLE rejected (number, intake, at, problems, size, body)")
-        db.execute("INSERT INTO rejected VALUES (1, 'http', 'now', ?, 2, x'7b7d')", (body.decode("utf-8", "replace"),))
+        db.execute(
+            "INSERT INTO rejected VALUES (1, 'http', 'now', ?, 2, x'7b7d')",
+            (body.decode("utf-8", "replace"),),
+        )
         try:
             (read,) = rejected(db, 1)
         except sqlite3.DatabaseError as error:
@@ -342,7 +359,12 @@ def accepted_sequences(body: bytes) -> bool:
     with tempfile.NamedTemporaryFile() as file:
         Path(file.name).write_bytes(body)
         try:
-            return asyncio.run(FileSequences(Path(file.name), "bucket", InlineRuntime()).highest(SCOPE)) > 0
+            return (
+                asyncio.run(
+                    FileSequences(Path(file.name), "bucket", InlineRuntime()).highest(SCOPE)
+                )
+                > 0
+            )
         except SequenceMemoryUnusable as error:
             return _reported(error)
 
@@ -365,7 +387,11 @@ def settings_file(body: bytes) -> bool:
 
 def settings_environment(body: bytes) -> bool:
     """Lines of a name and a value."""
-    lines = (line.partition("=") for line in body.decode("utf-8", "surrogateescape").split("\n") if "\0" not in line)
+    lines = (
+        line.partition("=")
+        for line in body.decode("utf-8", "surrogateescape").split("\n")
+        if "\0" not in line
+    )
     environ = {name: value for name, _, value in lines if name.startswith("REBUNDLE_")}
     return _settings(environ, None, secrets=b"_file" not in body.lower())
 

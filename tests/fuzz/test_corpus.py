@@ -9,8 +9,12 @@ from tests.fuzz.targets import CORPUS, TARGETS, Target
 INPUTS = [(target, seed) for target in TARGETS.values() for seed in target.seeds()]
 
 
-@pytest.mark.parametrize(("target", "seed"), INPUTS, ids=[f"{target.name}/{seed.name}" for target, seed in INPUTS])
-def test_an_input_of_the_corpus_is_read_or_refused_with_a_documented_error(target: Target, seed: Path) -> None:
+@pytest.mark.parametrize(
+    ("target", "seed"), INPUTS, ids=[f"{target.name}/{seed.name}" for target, seed in INPUTS]
+)
+def test_an_input_of_the_corpus_is_read_or_refused_with_a_documented_error(
+    target: Target, seed: Path
+) -> None:
     read = target.check(seed.read_bytes())
 
     assert read is not seed.name.startswith("refused-")

@@ -31,7 +31,11 @@ def shell(request: pytest.FixtureRequest) -> tuple[str, ...]:
     return available(lambda: find_shell(request.param))
 
 
-@pytest.fixture(scope="session", params=[("dash", "debian"), ("busybox", "debian"), ("dash", "newest")], ids="-".join)
+@pytest.fixture(
+    scope="session",
+    params=[("dash", "debian"), ("busybox", "debian"), ("dash", "newest")],
+    ids="-".join,
+)
 def shell_and_rclone(request: pytest.FixtureRequest) -> tuple[tuple[str, ...], Path]:
     """The words that start a POSIX shell, and an rclone: each shell and each release once, as neither knows the other."""
     name, edition = request.param

@@ -26,7 +26,10 @@ KEYS = {"AWS_ACCESS_KEY_ID": ACCESS_KEY, "AWS_SECRET_ACCESS_KEY": SECRET_KEY, "A
 
 async def publish(address: str) -> None:
     runtime = ThreadRuntime()
-    with closing(runtime), closing(S3Store("rotten", "", runtime, endpoint=address, region=REGION)) as store:
+    with (
+        closing(runtime),
+        closing(S3Store("rotten", "", runtime, endpoint=address, region=REGION)) as store,
+    ):
         bucket = Bucket(store, runtime)
         await bucket.publish(make_state(1), make_state(2))
         await bucket.live_tree.reconcile(SCOPE)
@@ -40,7 +43,11 @@ def rot(file: Path) -> None:
 
 
 def rebundle(folder: Path, address: str, *words: str) -> subprocess.CompletedProcess[str]:
-    kept = {name: value for name, value in os.environ.items() if not name.startswith(("REBUNDLE_", "AWS_"))}
+    kept = {
+        name: value
+        for name, value in os.environ.items()
+        if not name.startswith(("REBUNDLE_", "AWS_"))
+    }
     return subprocess.run(
         [sys.executable, "-m", "daemon", *words, "--bucket", f"s3://rotten?endpoint={address}"],
         cwd=folder,
@@ -73,11 +80,16 @@ def test_what_rots_is_a_failed_check_that_hides_no_other_and_recover_goes_on_wit
         rot(scope / "pointer.json")
         status = rebundle(tmp_path, address, "status", "-o", "json")
         lost = rebundle(tmp_path, address, "verify", "--all", "-o", "json")
-        recovered = rebundle(tmp_path, address, "recover", str(SCOPE), "--reason", "bytes rot", "--yes")
+        recovered = rebundle(
+            tmp_path, address, "recover", str(SCOPE), "--reason", "bytes rot", "--yes"
+        )
         after = rebundle(tmp_path, address, "verify", str(SCOPE), "-o", "json")
 
     assert verified.returncode == 5, verified.stderr
-    rows = {each["what"].split("@")[0]: each["problem"] for each in json.loads(verified.stdout)["checks"]}
+    rows = {
+        each["what"].split("@")[0]: each["problem"]
+        for each in json.loads(verified.stdout)["checks"]
+    }
     assert [what for what, problem in rows.items() if problem] == ["state state-1", "live tree"]
     assert all("is damaged" in problem for problem in rows.values() if problem)
     assert status.returncode == 5, status.stderr
@@ -87,4 +99,6 @@ def test_what_rots_is_a_failed_check_that_hides_no_other_and_recover_goes_on_wit
     assert [each["what"] for each in json.loads(lost.stdout)["checks"]] == ["pointer"]
     assert recovered.returncode == 0, recovered.stderr
     assert "left out state-1@" in recovered.stdout + recovered.stderr
-    assert {each["what"].split(",")[0]: each["ok"] for each in json.loads(after.stdout)["checks"]}["pointer"]
+    assert {each["what"].split(",")[0]: each["ok"] for each in json.loads(after.stdout)["checks"]}[
+        "pointer"
+    ]

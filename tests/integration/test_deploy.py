@@ -24,7 +24,9 @@ _LIMIT_SECONDS = 300
 
 
 def run(*command: str | Path, cwd: Path = ROOT) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(command, cwd=cwd, capture_output=True, text=True, timeout=_LIMIT_SECONDS, check=False)
+    return subprocess.run(
+        command, cwd=cwd, capture_output=True, text=True, timeout=_LIMIT_SECONDS, check=False
+    )
 
 
 def settings_of(environ: dict[str, str]) -> Settings:
@@ -54,7 +56,9 @@ def test_the_daemon_is_reached_from_this_host_only(project: dict) -> None:
     assert [port["host_ip"] for port in project["rebundle"]["ports"]] == ["127.0.0.1"]
 
 
-def test_the_daemon_starts_only_when_its_tokens_are_made_and_cannot_change_them(project: dict) -> None:
+def test_the_daemon_starts_only_when_its_tokens_are_made_and_cannot_change_them(
+    project: dict,
+) -> None:
     daemon = project["rebundle"]
 
     assert daemon["depends_on"]["tokens"]["condition"] == "service_completed_successfully"
@@ -65,7 +69,10 @@ def test_the_daemon_starts_only_when_its_tokens_are_made_and_cannot_change_them(
 
 
 def test_the_daemon_may_drain_before_it_is_killed(project: dict) -> None:
-    assert float(project["rebundle"]["stop_grace_period"].removesuffix("s")) > settings_of({}).drain_seconds
+    assert (
+        float(project["rebundle"]["stop_grace_period"].removesuffix("s"))
+        > settings_of({}).drain_seconds
+    )
 
 
 def test_the_daemon_takes_what_the_project_and_the_image_set(
@@ -89,7 +96,9 @@ def test_the_daemon_takes_what_the_project_and_the_image_set(
 # The tokens
 
 
-def test_tokens_are_made_once_and_only_their_owner_reads_them(shell: tuple[str, ...], tmp_path: Path) -> None:
+def test_tokens_are_made_once_and_only_their_owner_reads_them(
+    shell: tuple[str, ...], tmp_path: Path
+) -> None:
     assert run(*shell, DEPLOY / "make-tokens", tmp_path).returncode == 0
     first = {path.name: path.read_text() for path in tmp_path.iterdir()}
     assert run(*shell, DEPLOY / "make-tokens", tmp_path).returncode == 0
@@ -110,12 +119,16 @@ def test_a_token_that_an_operator_gave_is_kept(shell: tuple[str, ...], tmp_path:
     assert (tmp_path / "http-rollback-token").exists()
 
 
-def test_a_folder_that_cannot_be_written_stops_the_start(shell: tuple[str, ...], tmp_path: Path) -> None:
+def test_a_folder_that_cannot_be_written_stops_the_start(
+    shell: tuple[str, ...], tmp_path: Path
+) -> None:
     assert run(*shell, DEPLOY / "make-tokens", tmp_path / "absent").returncode != 0
 
 
 @pytest.mark.parametrize("mode", [0o770, 0o707, 0o1777])
-def test_tokens_are_not_made_where_others_could_replace_them(shell: tuple[str, ...], tmp_path: Path, mode: int) -> None:
+def test_tokens_are_not_made_where_others_could_replace_them(
+    shell: tuple[str, ...], tmp_path: Path, mode: int
+) -> None:
     folder = tmp_path / "my tokens"
     folder.mkdir()
     folder.chmod(mode)
@@ -134,7 +147,9 @@ def test_a_link_in_the_place_of_a_new_file_is_not_followed(
     folder.mkdir(mode=0o700)
     tools.mkdir()
     (tools / "od").write_text("#!/bin/sh\necho known\n")
-    (tools / "mktemp").write_text(f'#!/bin/sh\nln -s "{victim}" "{folder}/.new.chosen"; echo "{folder}/.new.chosen"\n')
+    (tools / "mktemp").write_text(
+        f'#!/bin/sh\nln -s "{victim}" "{folder}/.new.chosen"; echo "{folder}/.new.chosen"\n'
+    )
     for each in tools.iterdir():
         each.chmod(0o755)
     (folder / ".new.known").symlink_to(victim)
@@ -158,17 +173,27 @@ def image() -> list[tuple[str, str]]:
     return instructions((DEPLOY / "Containerfile").read_text())
 
 
-def test_the_image_names_its_bases_by_version_and_runs_as_a_number(image: list[tuple[str, str]]) -> None:
+def test_the_image_names_its_bases_by_version_and_runs_as_a_number(
+    image: list[tuple[str, str]],
+) -> None:
     bases = [argument.split()[0] for word, argument in image if word == "FROM"]
     # A number, because an orchestrator cannot tell whether a name is root.
     assert [argument for word, argument in image if word == "USER"] == [NOBODY]
-    assert all(re.fullmatch(r"docker\.io/library/python:3\.\d+-slim-[a-z]+", base) for base in bases)
+    assert all(
+        re.fullmatch(r"docker\.io/library/python:3\.\d+-slim-[a-z]+", base) for base in bases
+    )
 
 
 def environment_of(image: list[tuple[str, str]]) -> dict[str, str]:
     """The variables of the last stage that are settings."""
-    (pairs,) = [argument.split() for word, argument in image if word == "ENV" and "REBUNDLE_" in argument]
-    return {name: value for name, value in (pair.split("=", 1) for pair in pairs) if name.startswith("REBUNDLE_")}
+    (pairs,) = [
+        argument.split() for word, argument in image if word == "ENV" and "REBUNDLE_" in argument
+    ]
+    return {
+        name: value
+        for name, value in (pair.split("=", 1) for pair in pairs)
+        if name.startswith("REBUNDLE_")
+    }
 
 
 def test_the_image_does_not_start_without_a_token(image: list[tuple[str, str]]) -> None:
@@ -177,16 +202,28 @@ def test_the_image_does_not_start_without_a_token(image: list[tuple[str, str]]) 
 
 
 def test_what_the_image_copies_is_there_and_not_ignored(image: list[tuple[str, str]]) -> None:
-    copied = [argument.split()[:-1] for word, argument in image if word == "COPY" and "--from" not in argument]
-    sources = {source for arguments in copied for source in arguments if not source.startswith("--")}
-    kept = {line[1:] for line in (ROOT / ".dockerignore").read_text().splitlines() if line.startswith("!")}
+    copied = [
+        argument.split()[:-1]
+        for word, argument in image
+        if word == "COPY" and "--from" not in argument
+    ]
+    sources = {
+        source for arguments in copied for source in arguments if not source.startswith("--")
+    }
+    kept = {
+        line[1:]
+        for line in (ROOT / ".dockerignore").read_text().splitlines()
+        if line.startswith("!")
+    }
 
     assert {source for source in sources if not (ROOT / source).exists()} == set()
     assert sources == kept
 
 
 @pytest.mark.slow
-def test_the_build_steps_of_the_image_give_a_command_that_runs(image: list[tuple[str, str]], tmp_path: Path) -> None:
+def test_the_build_steps_of_the_image_give_a_command_that_runs(
+    image: list[tuple[str, str]], tmp_path: Path
+) -> None:
     """The RUN lines as they are, with the folders of the image below a temporary one and this machine's Python."""
     source = tmp_path / "src"
     source.mkdir()
@@ -197,7 +234,9 @@ def test_the_build_steps_of_the_image_give_a_command_that_runs(image: list[tuple
     stage = image[: [word for word, _ in image].index("FROM", 1)]
     steps = [argument for word, argument in stage if word == "RUN" and "install -d" not in argument]
     # One shell, the build's own order, stopped by the first failure.
-    script = "set -e\n" + "\n".join(re.sub(r"(?<![a-z.])/(?=build|opt|dist)", f"{tmp_path}/", step) for step in steps)
+    script = "set -e\n" + "\n".join(
+        re.sub(r"(?<![a-z.])/(?=build|opt|dist)", f"{tmp_path}/", step) for step in steps
+    )
     script = script.replace("python -m venv", f"'{sys.executable}' -m venv")
 
     done = run("sh", "-c", script, cwd=source)
@@ -207,7 +246,11 @@ def test_the_build_steps_of_the_image_give_a_command_that_runs(image: list[tuple
 
     (wheel,) = (tmp_path / "dist").iterdir()
     names = zipfile.ZipFile(wheel).namelist()
-    assert {name.split("/")[0] for name in names if ".dist-info/" not in name} == {"daemon", "events", "renderers"}
+    assert {name.split("/")[0] for name in names if ".dist-info/" not in name} == {
+        "daemon",
+        "events",
+        "renderers",
+    }
     assert "renderers/templates/download.sh" in names
     home = tmp_path / "opt/rebundle"
     assert not list(home.glob("lib/python*/site-packages/pip"))
@@ -249,7 +292,9 @@ def test_the_unit_is_as_closed_as_it_can_be(systemd_analyze: Path, unit: Path) -
     assert float(exposure[1]) <= 1.5
 
 
-def test_the_unit_keeps_its_state_in_its_own_folder_and_takes_its_credentials(unit: Path, tmp_path: Path) -> None:
+def test_the_unit_keeps_its_state_in_its_own_folder_and_takes_its_credentials(
+    unit: Path, tmp_path: Path
+) -> None:
     text = unit.read_text()
     for name in re.findall(r"(?m)^LoadCredential=([a-z-]+)", text):
         (tmp_path / name).write_text(f"{name}-0123456789abcdef")

@@ -49,7 +49,9 @@ def manager(tmp_path: Path) -> Iterator[socket.socket]:
 def running(env: dict[str, str]) -> Iterator[subprocess.Popen[bytes]]:
     log = Path(env["STATE_DIRECTORY"]).with_name("log")
     with log.open("wb") as output:
-        process = subprocess.Popen([REBUNDLE, "run"], cwd=env["STATE_DIRECTORY"], env=env, stdout=output, stderr=output)
+        process = subprocess.Popen(
+            [REBUNDLE, "run"], cwd=env["STATE_DIRECTORY"], env=env, stdout=output, stderr=output
+        )
     try:
         yield process
     finally:
@@ -59,7 +61,12 @@ def running(env: dict[str, str]) -> Iterator[subprocess.Popen[bytes]]:
 
 def is_healthy(env: dict[str, str]) -> bool:
     command = [REBUNDLE, "healthcheck"]
-    return subprocess.run(command, env=env, capture_output=True, timeout=_LIMIT_SECONDS, check=False).returncode == 0
+    return (
+        subprocess.run(
+            command, env=env, capture_output=True, timeout=_LIMIT_SECONDS, check=False
+        ).returncode
+        == 0
+    )
 
 
 def told(manager: socket.socket, wanted: str) -> str:

@@ -30,7 +30,9 @@ class Hanging(RealFileSystem):
 
 def event(number: int, **data: object) -> dict[str, object]:
     made = state_event(number, id=f"event-{number}")
-    made["data"] = made["data"] | {"bundle": {"name": "bundle", "target": f"target-{number}"}} | data
+    made["data"] = (
+        made["data"] | {"bundle": {"name": "bundle", "target": f"target-{number}"}} | data
+    )
     return made
 
 
@@ -45,9 +47,13 @@ def test_a_bucket_that_hangs_takes_every_thread_and_no_event_is_refused(tmp_path
                 assert accepted.status_code == 202
             while (answer := await client.get("/livez")).status_code == 200:
                 pass
-            assert answer.json()["detail"].startswith("every thread has been in one call to the bucket")
+            assert answer.json()["detail"].startswith(
+                "every thread has been in one call to the bucket"
+            )
             big = event(99, notes="x" * 100_000)
-            assert (await client.post("/v1/events", json=big, headers=STRUCTURED)).status_code == 202
+            assert (
+                await client.post("/v1/events", json=big, headers=STRUCTURED)
+            ).status_code == 202
             ready = await client.get("/readyz")
             assert (ready.status_code, ready.json()["ready"]) == (200, True)
             degraded = {check["name"] for check in ready.json()["checks"] if check["degraded"]}

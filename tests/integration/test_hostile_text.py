@@ -28,7 +28,9 @@ def changed_models(place: str) -> list[Model]:
             composition, _ = put(payload)
         except Refused:
             continue
-        models += [model for model in composition.models if model not in hostile._COMPOSITION.models]
+        models += [
+            model for model in composition.models if model not in hostile._COMPOSITION.models
+        ]
     return models
 
 
@@ -62,7 +64,9 @@ def labelled() -> RenderDefaults:
     return GOLDEN_DEFAULTS.model_copy(update={"labels": labels})
 
 
-def test_compose_takes_every_id_image_and_device_for_what_it_is(compose: Compose, tmp_path: Path) -> None:
+def test_compose_takes_every_id_image_and_device_for_what_it_is(
+    compose: Compose, tmp_path: Path
+) -> None:
     bundle = DeployedBundle.install(crowd(), tmp_path)
 
     services = compose.config(bundle.directory)["services"]
@@ -73,7 +77,9 @@ def test_compose_takes_every_id_image_and_device_for_what_it_is(compose: Compose
         assert service["image"] == model.serving.image
         assert any(argument.endswith(f"={model.id}") for argument in service["command"])
         reservations = service["deploy"]["resources"].get("reservations", {})
-        devices = [device for group in reservations.get("devices", []) for device in group["device_ids"]]
+        devices = [
+            device for group in reservations.get("devices", []) for device in group["device_ids"]
+        ]
         wanted = model.serving.gpu.device_ids if model.serving.gpu else None
         assert devices == list(wanted or ())
 
@@ -96,7 +102,9 @@ def test_nginx_takes_every_id_for_a_key_of_its_map(nginx: Nginx, tmp_path: Path)
     assert nginx.check(lay_out(bundle, free_port(), free_port(), 53)) == ""
 
 
-def test_a_shell_reads_every_line_of_the_list_as_two_words(shell: tuple[str, ...], tmp_path: Path) -> None:
+def test_a_shell_reads_every_line_of_the_list_as_two_words(
+    shell: tuple[str, ...], tmp_path: Path
+) -> None:
     bundle = DeployedBundle.install(crowd(), tmp_path)
     listing = bundle.folder / "base/model-serving/model-download/models.txt"
 
@@ -113,7 +121,11 @@ def test_a_shell_reads_every_line_of_the_list_as_two_words(shell: tuple[str, ...
     expected = set()
     for model in crowd().models:
         scheme, _, path = model.artifact.uri.partition("://")
-        folder = model.id if model.serving.platform == "triton" else f"{model.id}/{model.serving_version}"
+        folder = (
+            model.id
+            if model.serving.platform == "triton"
+            else f"{model.id}/{model.serving_version}"
+        )
         expected.add(f"{folder} {remotes[scheme]}:{path}")
     assert set(done.stdout.splitlines()) == expected
     assert done.stderr == ""

@@ -31,15 +31,22 @@ def ranges(*tables: str) -> list[Requirement]:
 
 @pytest.mark.parametrize(
     ("lock", "tables"),
-    [("runtime.lock", ["runtime"]), ("dev.lock", ["runtime", "dev", "build"]), ("build.lock", ["build"])],
+    [
+        ("runtime.lock", ["runtime"]),
+        ("dev.lock", ["runtime", "dev", "build"]),
+        ("build.lock", ["build"]),
+    ],
 )
-def test_a_lock_has_what_the_project_asks_for_within_its_range(lock: str, tables: list[str]) -> None:
+def test_a_lock_has_what_the_project_asks_for_within_its_range(
+    lock: str, tables: list[str]
+) -> None:
     pinned = pins(lock)
 
     outside = {
         str(wanted): str(pinned.get(canonicalize_name(wanted.name)))
         for wanted in ranges(*tables)
-        if (version := pinned.get(canonicalize_name(wanted.name))) is None or version not in wanted.specifier
+        if (version := pinned.get(canonicalize_name(wanted.name))) is None
+        or version not in wanted.specifier
     }
 
     assert outside == {}, "run make lock"

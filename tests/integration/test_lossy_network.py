@@ -36,7 +36,15 @@ from tests.builders_runtime import ThreadRuntime
 from tests.services import gcs, testbench, versitygw
 from tests.services.availability import available
 from tests.support.crashes import check_history, read_whole
-from tests.support.lossy_network import Applied, Dialect, Fault, LossyNetwork, Operation, Told, lossy_network
+from tests.support.lossy_network import (
+    Applied,
+    Dialect,
+    Fault,
+    LossyNetwork,
+    Operation,
+    Told,
+    lossy_network,
+)
 from tests.support.scenes import GOLDEN, Scene, open_scene, state_event
 
 pytestmark = [
@@ -88,12 +96,20 @@ def _gcs(server: gcs.Gcs) -> Server:
     return Server(Dialect.GCS, server.address)
 
 
-SERVERS = {"versitygw": _versitygw, "fake-gcs-server": _fake_gcs_server, "storage-testbench": _testbench}
-ONE_OF_EACH_KIND = pytest.mark.parametrize("server", ["versitygw", "fake-gcs-server"], indirect=True)
+SERVERS = {
+    "versitygw": _versitygw,
+    "fake-gcs-server": _fake_gcs_server,
+    "storage-testbench": _testbench,
+}
+ONE_OF_EACH_KIND = pytest.mark.parametrize(
+    "server", ["versitygw", "fake-gcs-server"], indirect=True
+)
 
 
 @pytest.fixture(scope="module", params=SERVERS)
-def server(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+def server(
+    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[Server]:
     with ExitStack() as stack, pytest.MonkeyPatch.context() as environment:
         for name in [name for name in os.environ if name.startswith("AWS_")]:
             environment.delenv(name)
@@ -144,11 +160,15 @@ class Play:
     async def override(self) -> None:
         """What an operator does to a file of example/."""
         key = layout.live_tree(GOLDEN, OVERRIDE)
-        await self.direct.store.replace(key, Content(OVERRIDDEN), (await self.direct.store.get(key)).version)
+        await self.direct.store.replace(
+            key, Content(OVERRIDDEN), (await self.direct.store.get(key)).version
+        )
 
     async def pin(self) -> None:
         """What another writer does meanwhile: the pointer moves."""
-        done = await self.direct.operations.carry_out(GOLDEN, operator_commands.pin("state-1", pinned=True), "rival")
+        done = await self.direct.operations.carry_out(
+            GOLDEN, operator_commands.pin("state-1", pinned=True), "rival"
+        )
         assert done.changed
 
 
@@ -165,7 +185,10 @@ def state(revision: int) -> Event:
 @asynccontextmanager
 async def playing(server: Server, journal: Path, call_seconds: float) -> AsyncIterator[Play]:
     folder = uuid4().hex
-    async with lossy_network(server.address, server.dialect, _SILENCE_SECONDS) as network, clients() as opened:
+    async with (
+        lossy_network(server.address, server.dialect, _SILENCE_SECONDS) as network,
+        clients() as opened,
+    ):
         direct = opened(server.url(folder, server.address))
         url = server.url(folder, network.address)
         async with daemon(opened, url, journal, call_seconds) as scene:
@@ -173,7 +196,9 @@ async def playing(server: Server, journal: Path, call_seconds: float) -> AsyncIt
 
 
 @asynccontextmanager
-async def daemon(opened: Opened, url: str, journal: Path, call_seconds: float) -> AsyncIterator[Scene]:
+async def daemon(
+    opened: Opened, url: str, journal: Path, call_seconds: float
+) -> AsyncIterator[Scene]:
     bucket = opened(url, call_seconds=call_seconds)
     async with open_scene(journal, bucket.store, renderer=_RENDERER) as scene:
         yield scene
@@ -207,7 +232,10 @@ def play(
     call_seconds: float = _CALL_SECONDS,
 ) -> None:
     async def run() -> None:
-        async with asyncio.timeout(120), playing(server, tmp_path / "journal.db", call_seconds) as played:
+        async with (
+            asyncio.timeout(120),
+            playing(server, tmp_path / "journal.db", call_seconds) as played,
+        ):
             try:
                 await script(played)
             finally:
@@ -233,7 +261,9 @@ async def check(played: Play, *revisions: int, others: int = 0, conflicts: int =
 
     assert len(played.network.writes("*/pointer.json")) == len(revisions)
     assert played.scene.watcher.conflicts == conflicts
-    immutable = Counter(each.key for keys in ("*/states/*", "*/history/*") for each in played.network.writes(keys))
+    immutable = Counter(
+        each.key for keys in ("*/states/*", "*/history/*") for each in played.network.writes(keys)
+    )
     assert set(immutable.values()) == {1}
 
     backlog = await played.scene.journal.backlog()
@@ -245,7 +275,9 @@ async def check_live_tree(played: Play, reader: Reader, current: Pointer) -> Non
     """Every file is read: what the marker and the tags say of it is not believed."""
     assert current.live is not None
     prefix = layout.live_tree(GOLDEN)
-    files = {file.path: file.body for file in await reader.files(GOLDEN, current.live)} | {OVERRIDE: OVERRIDDEN}
+    files = {file.path: file.body for file in await reader.files(GOLDEN, current.live)} | {
+        OVERRIDE: OVERRIDDEN
+    }
     there = {each.key.removeprefix(prefix) for each in await played.direct.store.scan(prefix)}
     assert there == {*files, layout.MARKER}
     for path, body in files.items():
@@ -291,7 +323,8 @@ def _named(fault: Fault) -> str:
         pytest.param(server, fault, id=f"{server}-{_named(fault)}")
         for server, fault in itertools.product(SERVERS, WRITES_GO_WRONG)
         # The third one differs from the second by its conditions of deletions, which what comes late meets.
-        if server != "storage-testbench" or fault.applied in {Applied.BEFORE_THE_NEXT, Applied.WHEN_RELEASED}
+        if server != "storage-testbench"
+        or fault.applied in {Applied.BEFORE_THE_NEXT, Applied.WHEN_RELEASED}
     ],
     indirect=["server"],
 )
@@ -299,14 +332,18 @@ def test_every_kind_of_write_may_go_wrong(server: Server, tmp_path: Path, fault:
     async def script(played: Play) -> None:
         network = played.network
         rules = [
-            network.on(Operation.CREATE, keys, fault) for keys in (*PUBLICATION, POINTER, MARKER, COMPOSE, EXAMPLE)
+            network.on(Operation.CREATE, keys, fault)
+            for keys in (*PUBLICATION, POINTER, MARKER, COMPOSE, EXAMPLE)
         ]
         await played.publish(1)
         await played.until_in_step()
         assert [rule.met for rule in rules] == [1] * len(rules)
 
         rules = [network.on(Operation.CREATE, keys, fault) for keys in PUBLICATION]
-        rules += [network.on(Operation.REPLACE, keys, fault) for keys in (POINTER, MARKER, COMPOSE, EXAMPLE)]
+        rules += [
+            network.on(Operation.REPLACE, keys, fault)
+            for keys in (POINTER, MARKER, COMPOSE, EXAMPLE)
+        ]
         rules.append(network.on(Operation.DELETE, REMOVED, fault))
         await played.publish(2)
         await played.until_in_step()
@@ -319,12 +356,19 @@ def test_every_kind_of_write_may_go_wrong(server: Server, tmp_path: Path, fault:
         await played.until_in_step()
         await check(played, 1, 2, 3)
 
-    play(server, tmp_path, script, call_seconds=_SHORT_CALL_SECONDS if fault.told is Told.SILENCE else _CALL_SECONDS)
+    play(
+        server,
+        tmp_path,
+        script,
+        call_seconds=_SHORT_CALL_SECONDS if fault.told is Told.SILENCE else _CALL_SECONDS,
+    )
 
 
 @ONE_OF_EACH_KIND
 @pytest.mark.parametrize("told", [Told.RESET, Told.UNAVAILABLE])
-def test_what_an_sdk_has_given_up_is_not_taken_for_stored(server: Server, tmp_path: Path, told: Told) -> None:
+def test_what_an_sdk_has_given_up_is_not_taken_for_stored(
+    server: Server, tmp_path: Path, told: Told
+) -> None:
     """As often as an SDK sends a new object by itself, it is lost."""
 
     async def script(played: Play) -> None:
@@ -343,12 +387,16 @@ def test_what_an_sdk_has_given_up_is_not_taken_for_stored(server: Server, tmp_pa
 
 
 @ONE_OF_EACH_KIND
-def test_a_file_that_a_late_write_makes_again_is_removed_again(server: Server, tmp_path: Path) -> None:
+def test_a_file_that_a_late_write_makes_again_is_removed_again(
+    server: Server, tmp_path: Path
+) -> None:
     """No condition guards against it: the file is absent when the write arrives, as it was when it was sent."""
 
     async def script(played: Play) -> None:
         # A refusal is nothing that an SDK sends again by itself.
-        rule = played.network.on(Operation.CREATE, REMOVED, Fault(Applied.WHEN_RELEASED, Told.REFUSED))
+        rule = played.network.on(
+            Operation.CREATE, REMOVED, Fault(Applied.WHEN_RELEASED, Told.REFUSED)
+        )
         await played.publish(1)
         await played.until_in_step()
         assert rule.met == 1
@@ -358,7 +406,11 @@ def test_a_file_that_a_late_write_makes_again_is_removed_again(server: Server, t
         rule = played.network.on(Operation.DELETE, REMOVED, removed)
         await played.publish(2)
         assert rule.met == 1
-        assert [each.operation for each in played.network.writes(REMOVED)][:3] == ["create", "delete", "create"]
+        assert [each.operation for each in played.network.writes(REMOVED)][:3] == [
+            "create",
+            "delete",
+            "create",
+        ]
         await check(played, 1, 2)
 
     play(server, tmp_path, script)
@@ -374,12 +426,16 @@ def test_an_edit_in_the_middle_of_a_pass_is_an_override(server: Server, tmp_path
         await played.publish(2)
         assert rule.met == 1
         await check(played, 1, 2)
-        assert not [each for each in played.network.writes(EXAMPLE) if each.operation is Operation.REPLACE]
+        assert not [
+            each for each in played.network.writes(EXAMPLE) if each.operation is Operation.REPLACE
+        ]
 
     play(server, tmp_path, script)
 
 
-CHUNKS_GO_WRONG = [fault for fault in WRITES_GO_WRONG if fault.told in {Told.RESET, Told.REFUSED, Told.CONFLICT}]
+CHUNKS_GO_WRONG = [
+    fault for fault in WRITES_GO_WRONG if fault.told in {Told.RESET, Told.REFUSED, Told.CONFLICT}
+]
 
 
 @ONE_OF_EACH_KIND
@@ -397,7 +453,11 @@ def test_a_chunk_of_history_may_go_wrong(server: Server, tmp_path: Path, fault: 
         await played.until_in_step()
         # What it kept of its last write was no longer the pointer: the first try has lost, and not to itself.
         await check(played, 1, 2, others=added, conflicts=1)
-        assert await played.direct.store.folders(f"{GOLDEN}/") == ["docker-compose-gen", "history", "states"]
+        assert await played.direct.store.folders(f"{GOLDEN}/") == [
+            "docker-compose-gen",
+            "history",
+            "states",
+        ]
 
     play(server, tmp_path, script)
 
@@ -411,7 +471,9 @@ async def lengthen_history(direct: Bucket) -> int:
         [target] = changed.retained
         changed = protocol.pin(changed, writing, target, pinned=not target.pinned) or changed
     assert base.version is not None
-    await direct.store.replace(layout.pointer(GOLDEN), Content(pointer.encode(changed)), base.version)
+    await direct.store.replace(
+        layout.pointer(GOLDEN), Content(pointer.encode(changed)), base.version
+    )
     return changed.sequence - base.pointer.sequence
 
 
@@ -431,15 +493,26 @@ def test_every_kind_of_read_may_go_wrong(server: Server, tmp_path: Path, fault: 
         await played.override()
         async with played.joined_by(tmp_path / "another.db") as another:
             network = another.network
-            rules = [network.on(Operation.READ, keys, fault) for keys in (POINTER, MARKER, EXAMPLE, *PUBLICATION)]
-            rules += [network.on(Operation.LIST, keys, fault) for keys in ("*/core-versions/docker-compose-gen/", "")]
+            rules = [
+                network.on(Operation.READ, keys, fault)
+                for keys in (POINTER, MARKER, EXAMPLE, *PUBLICATION)
+            ]
+            rules += [
+                network.on(Operation.LIST, keys, fault)
+                for keys in ("*/core-versions/docker-compose-gen/", "")
+            ]
             await another.until_in_step()
             await another.publish(2)
             await another.until_in_step()
             assert [rule.met for rule in rules[:-1]] == [1] * (len(rules) - 1)
             await check(another, 1, 2)
 
-    play(server, tmp_path, script, call_seconds=_SHORT_CALL_SECONDS if fault.told is Told.SILENCE else _CALL_SECONDS)
+    play(
+        server,
+        tmp_path,
+        script,
+        call_seconds=_SHORT_CALL_SECONDS if fault.told is Told.SILENCE else _CALL_SECONDS,
+    )
 
 
 # ---- a pointer's write, and other writers
@@ -449,11 +522,15 @@ LOST_ANSWERS = [Told.RESET, Told.UNAVAILABLE, Told.FAILED, Told.CONFLICT, Told.R
 
 @ONE_OF_EACH_KIND
 @pytest.mark.parametrize("told", LOST_ANSWERS)
-def test_who_has_won_and_was_built_upon_finds_itself_in_the_lineage(server: Server, tmp_path: Path, told: Told) -> None:
+def test_who_has_won_and_was_built_upon_finds_itself_in_the_lineage(
+    server: Server, tmp_path: Path, told: Told
+) -> None:
     async def script(played: Play) -> None:
         await played.publish(1)
         await played.override()
-        rule = played.network.on(Operation.REPLACE, POINTER, Fault(Applied.FIRST, told, after=played.pin))
+        rule = played.network.on(
+            Operation.REPLACE, POINTER, Fault(Applied.FIRST, told, after=played.pin)
+        )
         await played.publish(2)
         assert rule.met == 1
 
@@ -465,7 +542,9 @@ def test_who_has_won_and_was_built_upon_finds_itself_in_the_lineage(server: Serv
 
 @ONE_OF_EACH_KIND
 @pytest.mark.parametrize("told", [*LOST_ANSWERS, Told.TRUTH])
-def test_who_has_lost_publishes_once_on_what_has_won(server: Server, tmp_path: Path, told: Told) -> None:
+def test_who_has_lost_publishes_once_on_what_has_won(
+    server: Server, tmp_path: Path, told: Told
+) -> None:
     """Some servers tell losers 409 or 500 (object-store protocol 1.1)."""
 
     async def script(played: Play) -> None:
@@ -485,7 +564,9 @@ def test_who_has_lost_publishes_once_on_what_has_won(server: Server, tmp_path: P
 
 @ONE_OF_EACH_KIND
 @pytest.mark.parametrize("applied", [Applied.NEVER, Applied.WHEN_RELEASED])
-def test_a_write_that_was_given_up_is_met_by_the_next_try(server: Server, tmp_path: Path, applied: Applied) -> None:
+def test_a_write_that_was_given_up_is_met_by_the_next_try(
+    server: Server, tmp_path: Path, applied: Applied
+) -> None:
     """Sent as often as a publisher sends it, never answered; it arrives, if at all, in front of what follows."""
 
     async def script(played: Play) -> None:
@@ -517,7 +598,8 @@ def test_the_sdk_ends_a_silence_by_itself_and_the_write_is_found(
         await played.publish(1)
         await played.override()
         rules = [
-            played.network.on(Operation.REPLACE, keys, Fault(Applied.FIRST, Told.SILENCE)) for keys in (POINTER, MARKER)
+            played.network.on(Operation.REPLACE, keys, Fault(Applied.FIRST, Told.SILENCE))
+            for keys in (POINTER, MARKER)
         ]
         await played.publish(2)
         await played.until_in_step()
@@ -531,7 +613,9 @@ def test_the_sdk_ends_a_silence_by_itself_and_the_write_is_found(
 
 
 @pytest.mark.parametrize("server", ["versitygw"], indirect=True)
-def test_a_server_that_compares_etags_without_quotes_is_published_to(server: Server, tmp_path: Path) -> None:
+def test_a_server_that_compares_etags_without_quotes_is_published_to(
+    server: Server, tmp_path: Path
+) -> None:
     """Ceph's way (object-store protocol 1.1), with the 500 that it tells half of those who have lost."""
 
     async def script(played: Play) -> None:

@@ -35,7 +35,17 @@ from tests.services.versitygw import MODULE
 from tests.support.buckets import SCOPE, PublishedBucket, composition_with
 from tests.support.faulty_store import FaultyStore
 from tests.support.odd_s3 import Oddity, Request, odd_s3
-from tests.support.policies import ARN, BUCKET, POLICIES, PREFIX, Asked, AwsPolicies, GcsRole, asked, filled
+from tests.support.policies import (
+    ARN,
+    BUCKET,
+    POLICIES,
+    PREFIX,
+    Asked,
+    AwsPolicies,
+    GcsRole,
+    asked,
+    filled,
+)
 
 PUBLISHER = AwsPolicies("rebundle-publisher", "s3-publisher.json")
 COLLECTOR = AwsPolicies("rebundle-collector", "s3-collector.json")
@@ -58,7 +68,9 @@ async def work(store: ObjectStore, runtime: ThreadRuntime | InlineRuntime) -> No
     assert len(await store.scan(layout.all_replaced(SCOPE))) == 2
     base = await bucket.reader.pointer(SCOPE)
     [target] = base.pointer.retained_of("state-1")
-    await bucket.publisher.swap(SCOPE, base, protocol.rollback(base.pointer, bucket.publisher.writing("ann"), target))
+    await bucket.publisher.swap(
+        SCOPE, base, protocol.rollback(base.pointer, bucket.publisher.writing("ann"), target)
+    )
     await bucket.live_tree.reconcile(SCOPE)
     await bucket.publish(composition_with("3"), "state-3", 3)
     await store.create(HISTORY, Content(b"{}"))
@@ -97,7 +109,11 @@ class Recorded:
 
 @pytest.fixture(scope="module")
 def recorded() -> Recorded:
-    with pytest.MonkeyPatch.context() as patch, odd_s3(Oddity.NONE) as server, ThreadRuntime() as runtime:
+    with (
+        pytest.MonkeyPatch.context() as patch,
+        odd_s3(Oddity.NONE) as server,
+        ThreadRuntime() as runtime,
+    ):
         patch.setenv("AWS_ACCESS_KEY_ID", "key")
         patch.setenv("AWS_SECRET_ACCESS_KEY", "secret")
         made = S3Store("bucket", PREFIX, runtime, endpoint=server.address, region="us-east-1")
@@ -111,7 +127,11 @@ def recorded() -> Recorded:
 
 
 def without_conditions(request: Request) -> Request:
-    kept = {name: value for name, value in request.headers.items() if name not in {"if-match", "if-none-match"}}
+    kept = {
+        name: value
+        for name, value in request.headers.items()
+        if name not in {"if-match", "if-none-match"}
+    }
     return replace(request, headers=kept)
 
 
@@ -128,7 +148,11 @@ def test_every_request_of_a_collector_is_allowed_and_a_publisher_may_not_do_its_
     assert len(deletions) == 3
     assert len([request for request in deletions if "/.rebundle/replaced/" in request.key]) == 1
     assert not any(PUBLISHER.allows(asked(request)) for request in deletions)
-    assert not any(COLLECTOR.allows(asked(request)) for request in recorded.publishing if request.method == "PUT")
+    assert not any(
+        COLLECTOR.allows(asked(request))
+        for request in recorded.publishing
+        if request.method == "PUT"
+    )
 
 
 def test_a_missing_key_is_answered_404_and_not_403(recorded):
@@ -159,7 +183,9 @@ class Everything(AwsPolicies):
         self._own = [{"Effect": "Allow", "Action": actions, "Resource": f"{ARN}/*"}]
 
 
-@pytest.mark.parametrize("resource", [*GUARDED, f"{ARN}/{PREFIX}/{HISTORY}", f"{ARN}/{PREFIX}/{layout.BUCKET}"])
+@pytest.mark.parametrize(
+    "resource", [*GUARDED, f"{ARN}/{PREFIX}/{HISTORY}", f"{ARN}/{PREFIX}/{layout.BUCKET}"]
+)
 def test_nobody_overwrites_or_deletes_a_state_or_history_or_the_id_of_the_bucket(resource):
     for role in (PUBLISHER, Everything()):
         assert role.allows(Asked("s3:PutObject", resource, {"s3:if-none-match": "*"}))
@@ -178,7 +204,9 @@ def test_nobody_writes_a_pointer_blindly_or_deletes_it(resource):
         assert not role.allows(Asked("s3:DeleteObject", resource, {"s3:if-match": "etag"}))
 
 
-@pytest.mark.parametrize("scope", ["states/edge", "b/states", "history/edge", "b/history", "states/states"])
+@pytest.mark.parametrize(
+    "scope", ["states/edge", "b/states", "history/edge", "b/history", "states/states"]
+)
 def test_the_pointer_of_a_scope_with_a_name_of_ours_can_be_swapped(scope):
     for name in (
         "pointer.json",
@@ -213,7 +241,11 @@ def test_operators_files_are_theirs():
     assert EDITOR.allows(Asked("s3:DeleteObject", example))
     assert not PUBLISHER.allows(Asked("s3:PutObject", example))
     assert not PUBLISHER.allows(Asked("s3:DeleteObject", example, {"s3:if-match": "etag"}))
-    for other in (*GUARDED, *POINTERS, f"{ARN}/{PREFIX}/{SCOPE}/docker-compose-gen/base/bundle/docker-compose.yaml"):
+    for other in (
+        *GUARDED,
+        *POINTERS,
+        f"{ARN}/{PREFIX}/{SCOPE}/docker-compose-gen/base/bundle/docker-compose.yaml",
+    ):
         assert not EDITOR.allows(Asked("s3:PutObject", other, {"s3:if-none-match": "*"}))
 
 
@@ -237,15 +269,27 @@ def test_cloud_storage_allows_what_is_done_and_no_role_replaces_a_state():
     collecting = done[len(publishing) :]
     publisher, remover, reader, editor = (
         GcsRole(name)
-        for name in ("gcs-condition-publisher.yaml", "gcs-condition-collector.yaml", None, "gcs-condition-editor.yaml")
+        for name in (
+            "gcs-condition-publisher.yaml",
+            "gcs-condition-collector.yaml",
+            None,
+            "gcs-condition-editor.yaml",
+        )
     )
 
     assert [each for each in publishing if not publisher.allows(*each)] == []
     assert [each for each in collecting if not remover.allows(*each)] == []
-    assert {operation for operation, _ in publishing} == {"get", "scan", "folders", "create", "replace", "delete"} - {
-        "folders"
-    }
-    for key in [f"{prefix}{SCOPE}/states/s/a/{name}" for name in ("bundle.tar.gz", "manifest.json")] + [
+    assert {operation for operation, _ in publishing} == {
+        "get",
+        "scan",
+        "folders",
+        "create",
+        "replace",
+        "delete",
+    } - {"folders"}
+    for key in [
+        f"{prefix}{SCOPE}/states/s/a/{name}" for name in ("bundle.tar.gz", "manifest.json")
+    ] + [
         prefix + HISTORY,
         prefix + layout.BUCKET,
     ]:
@@ -253,25 +297,40 @@ def test_cloud_storage_allows_what_is_done_and_no_role_replaces_a_state():
         assert not publisher.allows("delete", key)
         assert not reader.allows("delete", key)
     assert not remover.allows("replace", f"{prefix}{SCOPE}/pointer.json")
-    assert not remover.allows("delete", f"{prefix}{SCOPE}/docker-compose-gen/base/bundle/docker-compose.yaml")
+    assert not remover.allows(
+        "delete", f"{prefix}{SCOPE}/docker-compose-gen/base/bundle/docker-compose.yaml"
+    )
     for other in (reader, editor):
         assert not other.allows("delete", prefix + layout.replaced(SCOPE, "README.md", "0" * 64))
     assert not remover.allows("delete", prefix + HISTORY)
     assert editor.allows("replace", f"{prefix}{SCOPE}/docker-compose-gen/example/.env")
-    assert not editor.allows("replace", f"{prefix}{SCOPE}/docker-compose-gen/base/bundle/docker-compose.yaml")
+    assert not editor.allows(
+        "replace", f"{prefix}{SCOPE}/docker-compose-gen/base/bundle/docker-compose.yaml"
+    )
     assert not publisher.allows("replace", f"other/{SCOPE}/pointer.json")
 
 
 def test_every_template_is_what_its_tool_reads():
     for path in POLICIES.iterdir():
-        found = json.loads(filled(path.name)) if path.suffix == ".json" else yaml.safe_load(filled(path.name))
+        found = (
+            json.loads(filled(path.name))
+            if path.suffix == ".json"
+            else yaml.safe_load(filled(path.name))
+        )
         assert isinstance(found, dict)
         for statement in found.get("Statement", ()):
             # S3 takes these two keys for these two actions alone.
             conditions = {key for keys in statement.get("Condition", {}).values() for key in keys}
-            actions = {statement["Action"]} if isinstance(statement["Action"], str) else set(statement["Action"])
+            actions = (
+                {statement["Action"]}
+                if isinstance(statement["Action"], str)
+                else set(statement["Action"])
+            )
             assert "s3:if-none-match" not in conditions or actions == {"s3:PutObject"}
-            assert "s3:if-match" not in conditions or actions in ({"s3:PutObject"}, {"s3:DeleteObject"})
+            assert "s3:if-match" not in conditions or actions in (
+                {"s3:PutObject"},
+                {"s3:DeleteObject"},
+            )
 
 
 def test_lifecycle_rules_never_expire_what_is_published():
@@ -302,7 +361,9 @@ def gateway(folder: Path) -> Iterator[str]:
         address = f"http://{LOOPBACK}:{port}"
         for name in ("publisher", "collector"):
             made = ("create-user", "--access", name, "--secret", SECRET, "--role", "user")
-            subprocess.run([binary, "admin", *root, "--endpoint-url", address, *made], check=True, timeout=30)
+            subprocess.run(
+                [binary, "admin", *root, "--endpoint-url", address, *made], check=True, timeout=30
+            )
         yield address
 
 
@@ -313,7 +374,9 @@ def granted_by_bucket() -> str:
         for statement in json.loads(filled(f"s3-{name}.json"))["Statement"]:
             assert set(statement.get("Condition", {})) <= {"Null", "StringLikeIfExists"}
             kept = {key: value for key, value in statement.items() if key != "Condition"}
-            statements.append({**kept, "Sid": f"{name}{statement['Sid']}", "Principal": {"AWS": [name]}})
+            statements.append(
+                {**kept, "Sid": f"{name}{statement['Sid']}", "Principal": {"AWS": [name]}}
+            )
     never = next(
         each
         for each in json.loads(filled("s3-bucket.json"))["Statement"]
@@ -329,7 +392,9 @@ def test_a_real_server_lets_each_role_do_its_work_and_no_more(tmp_path, monkeypa
         def opened(user: str) -> S3Store:
             monkeypatch.setenv("AWS_ACCESS_KEY_ID", user)
             store = S3Store(BUCKET, PREFIX, runtime, endpoint=address, region="us-east-1")
-            asyncio.run(store.scan(""))  # the client is made at its first call, with the key that is there then
+            asyncio.run(
+                store.scan("")
+            )  # the client is made at its first call, with the key that is there then
             return store
 
         root = boto3.client(
@@ -346,7 +411,11 @@ def test_a_real_server_lets_each_role_do_its_work_and_no_more(tmp_path, monkeypa
 
         async def play() -> None:
             await work(publisher, runtime)
-            for key in (layout.pointer(SCOPE), HISTORY, (await publisher.scan(f"{SCOPE}/states/"))[0].key):
+            for key in (
+                layout.pointer(SCOPE),
+                HISTORY,
+                (await publisher.scan(f"{SCOPE}/states/"))[0].key,
+            ):
                 with pytest.raises(StoreRefused, match="AccessDenied"):
                     await publisher.delete(key, (await publisher.get(key)).version)
             example = layout.live_tree(SCOPE, "example/.env")

@@ -51,7 +51,9 @@ def s3(opened: AbstractContextManager[str]) -> Iterator[tuple[ObjectStore, Quoti
 
 
 @contextmanager
-def cloud_storage(opened: AbstractContextManager[Gcs]) -> Iterator[tuple[ObjectStore, QuotingStore | None]]:
+def cloud_storage(
+    opened: AbstractContextManager[Gcs],
+) -> Iterator[tuple[ObjectStore, QuotingStore | None]]:
     with ExitStack() as stack, ThreadRuntime() as runtime:
         server = available(lambda: stack.enter_context(opened))
         server.create_bucket(BUCKET)
@@ -76,8 +78,18 @@ UNVERSIONED = "0.45.0"
 FIT = [
     Server("versitygw", lambda folder: s3(versitygw.versitygw(folder)), ALL_OK, versitygw.MODULE),
     Server("ministack", lambda folder: s3(ministack.ministack(folder)), ALL_OK, LOCK.read_text()),
-    Server("fake-gcs-server", lambda folder: cloud_storage(gcs.gcs(folder)), DELETES_BLINDLY, gcs.MODULE),
-    Server("storage-testbench", lambda folder: cloud_storage(testbench.testbench(folder)), ALL_OK, UNVERSIONED),
+    Server(
+        "fake-gcs-server",
+        lambda folder: cloud_storage(gcs.gcs(folder)),
+        DELETES_BLINDLY,
+        gcs.MODULE,
+    ),
+    Server(
+        "storage-testbench",
+        lambda folder: cloud_storage(testbench.testbench(folder)),
+        ALL_OK,
+        UNVERSIONED,
+    ),
 ]
 
 
@@ -94,8 +106,12 @@ def test_a_server_shows_what_it_honours(server, tmp_path):
         result = asyncio.run(probe(store, runtime, bare=quoting))
         left = asyncio.run(store.scan(""))
 
-    shown = {each.clause: str(each.verdict) for each in result.findings if each.clause != "clean up"}
-    assert {clause: verdict for clause, verdict in shown.items() if verdict != "ok"} == server.beside_ok
+    shown = {
+        each.clause: str(each.verdict) for each in result.findings if each.clause != "clean up"
+    }
+    assert {
+        clause: verdict for clause, verdict in shown.items() if verdict != "ok"
+    } == server.beside_ok
     assert result.usable
     assert len(shown) == (8 if quoting is None else 9)
     assert list(left) == []
@@ -118,7 +134,11 @@ def test_a_server_that_nobody_probed_gets_its_first_write_after_one_it_refuses(s
 @pytest.mark.parametrize("server", FIT, ids=lambda server: server.name)
 def test_an_absent_object_is_missing_and_an_absent_bucket_an_operators_business(server, tmp_path):
     async def play(store: ObjectStore, nowhere: ObjectStore) -> None:
-        for absent in (store.get("absent"), store.get("my/bucket"), store.delete("absent", Version("1"))):
+        for absent in (
+            store.get("absent"),
+            store.get("my/bucket"),
+            store.delete("absent", Version("1")),
+        ):
             with pytest.raises(ObjectMissing):
                 await absent
         for refused in (nowhere.create("key", Content(b"")), nowhere.scan(""), nowhere.folders("")):
@@ -135,7 +155,11 @@ def test_an_absent_object_is_missing_and_an_absent_bucket_an_operators_business(
 @pytest.mark.parametrize("server", FIT, ids=lambda server: server.name)
 def test_the_list_of_tested_stores_tells_the_same(server):
     page = (Path(__file__).parents[2] / "docs" / "stores.md").read_text()
-    (row,) = [line for line in page.splitlines() if line.startswith("|") and server.name in line.split("|")[1]]
+    (row,) = [
+        line
+        for line in page.splitlines()
+        if line.startswith("|") and server.name in line.split("|")[1]
+    ]
     _, _, version, how, creates, replaces, deletes, *_ = (cell.strip() for cell in row.split("|"))
 
     assert version

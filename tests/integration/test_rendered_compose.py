@@ -13,7 +13,13 @@ import pytest
 
 from renderers.model import Composition, Gpu, Model, RenderDefaults
 from renderers.platforms import PLATFORMS
-from tests.builders import GOLDEN_DEFAULTS, composition_document, golden_composition, make_composition, make_model
+from tests.builders import (
+    GOLDEN_DEFAULTS,
+    composition_document,
+    golden_composition,
+    make_composition,
+    make_model,
+)
 from tests.builders import model_document as plain_document
 from tests.deployed import DeployedBundle
 from tests.services.availability import available
@@ -24,16 +30,51 @@ REGISTRY = "registry.example.com"
 
 # Each is a valid id, and a word, number or date to YAML, or a word of nginx's map.
 AWKWARD_IDS = (
-    *("a", "7", "a" * 61, "9" * 61, "00000000-0000-0000-0000-000000000000", "a-b_c", "a--b", "c__d"),
+    *(
+        "a",
+        "7",
+        "a" * 61,
+        "9" * 61,
+        "00000000-0000-0000-0000-000000000000",
+        "a-b_c",
+        "a--b",
+        "c__d",
+    ),
     *("on", "off", "y", "n", "yes", "no", "true", "false", "null", "nan", "inf"),
     *("0x1f", "0o17", "0b1", "1e3", "1_000", "007", "2026-01-01", "0", "00"),
-    *("default", "include", "hostnames", "volatile", "map", "s", "ss", "rel_dir", "model_download", "nginx"),
+    *(
+        "default",
+        "include",
+        "hostnames",
+        "volatile",
+        "map",
+        "s",
+        "ss",
+        "rel_dir",
+        "model_download",
+        "nginx",
+    ),
 )
-AWKWARD_BUNDLES = ("on", "null", "007", "1e3", "0x1f", "2026-01-01", "default", "host", "none", "a", "a" * 57, "a-b_c")
+AWKWARD_BUNDLES = (
+    "on",
+    "null",
+    "007",
+    "1e3",
+    "0x1f",
+    "2026-01-01",
+    "default",
+    "host",
+    "none",
+    "a",
+    "a" * 57,
+    "a-b_c",
+)
 
 
 def of_models(*documents: dict[str, Any], **bundle: str) -> Composition:
-    return Composition.model_validate(composition_document(1, **bundle) | {"models": list(documents)})
+    return Composition.model_validate(
+        composition_document(1, **bundle) | {"models": list(documents)}
+    )
 
 
 def mixed(models: int) -> Composition:
@@ -43,15 +84,25 @@ def mixed(models: int) -> Composition:
         name = list(PLATFORMS)[index % len(PLATFORMS)]
         serving: dict[str, Any] = {}
         if not PLATFORMS[name].no_gpu:
-            serving |= [{}, {"gpu": {"count": "all"}}, {"gpu": {"count": 3}}, {"gpu": {"device_ids": ["0", "7"]}}][
-                index // 2 % 4
-            ]
+            serving |= [
+                {},
+                {"gpu": {"count": "all"}},
+                {"gpu": {"count": 3}},
+                {"gpu": {"device_ids": ["0", "7"]}},
+            ][index // 2 % 4]
         if not PLATFORMS[name].no_batching and index % 3 == 0:
             serving |= {"batching": {"parameters": {"max_batch_size": index + 1}}}
         if index % 5 == 0:
-            serving |= {"resources": {"limits": {"cpus": "1.5", "memory": "3g"}, "reservations": {"memory": 1000}}}
+            serving |= {
+                "resources": {
+                    "limits": {"cpus": "1.5", "memory": "3g"},
+                    "reservations": {"memory": 1000},
+                }
+            }
         uri = f"{['s3', 'gs'][index % 2]}://example-bucket/{index}"
-        documents.append(plain_document(f"m{index}", platform=name, serving=serving, artifact={"uri": uri}))
+        documents.append(
+            plain_document(f"m{index}", platform=name, serving=serving, artifact={"uri": uri})
+        )
     return of_models(*documents)
 
 
@@ -69,9 +120,15 @@ COMPOSITIONS = {
         )
     ),
     "awkward ids": of_models(
-        *(plain_document(each, platform=list(PLATFORMS)[i % len(PLATFORMS)]) for i, each in enumerate(AWKWARD_IDS))
+        *(
+            plain_document(each, platform=list(PLATFORMS)[i % len(PLATFORMS)])
+            for i, each in enumerate(AWKWARD_IDS)
+        )
     ),
-    **{f"bundle {name}": of_models(plain_document("on"), bundle=name, target=name) for name in AWKWARD_BUNDLES},
+    **{
+        f"bundle {name}": of_models(plain_document("on"), bundle=name, target=name)
+        for name in AWKWARD_BUNDLES
+    },
 }
 OWN_DEFAULTS = RenderDefaults.model_validate(
     {
@@ -80,7 +137,12 @@ OWN_DEFAULTS = RenderDefaults.model_validate(
         "registries": {"docker.io": "mirror.example.com:5000/hub", REGISTRY: "localhost:5000"},
         "restart": "no",
         "resources": {"limits": {"cpus": 4, "memory": "1.5g"}, "reservations": {"cpus": "0.125"}},
-        "labels": {"team": "on", "cost": "${HOME:-x} $$ {{x}} # 'y' \"z\"", "null": "1e3", "empty": ""},
+        "labels": {
+            "team": "on",
+            "cost": "${HOME:-x} $$ {{x}} # 'y' \"z\"",
+            "null": "1e3",
+            "empty": "",
+        },
     }
 )
 
@@ -93,7 +155,11 @@ def expected_command(model: Model) -> list[str]:
         case "tensorflow":
             batching = ["--enable_batching", "--batching_parameters_file=/etc/batching.txt"]
             return [
-                *("--enable_model_warmup", f"--model_name={model.id}", f"--model_base_path=/models/{model.id}"),
+                *(
+                    "--enable_model_warmup",
+                    f"--model_name={model.id}",
+                    f"--model_base_path=/models/{model.id}",
+                ),
                 *(batching if has_batching(model) else []),
             ]
         case "triton":
@@ -102,9 +168,16 @@ def expected_command(model: Model) -> list[str]:
                 f"--load-model={model.id}",
             ]
         case "openvino":
-            return [f"--model_name={model.id}", f"--model_path=/models/{model.id}", "--port=9000", "--rest_port=8000"]
+            return [
+                f"--model_name={model.id}",
+                f"--model_path=/models/{model.id}",
+                "--port=9000",
+                "--rest_port=8000",
+            ]
         case other:
-            pytest.fail(f"platform {other} is new: say in {Path(__file__).name} which command its service has")
+            pytest.fail(
+                f"platform {other} is new: say in {Path(__file__).name} which command its service has"
+            )
 
 
 def has_batching(model: Model) -> bool:
@@ -116,7 +189,10 @@ def expected_mounts(model: Model, bundle: DeployedBundle) -> dict[str, tuple[str
     models = bundle.folder / "base/model-serving/model-download/models"
     mounts = {f"/models/{model.id}": (f"{models}/{model.id}", True)}
     if has_batching(model):
-        mounts["/etc/batching.txt"] = (f"{bundle.folder}/base/bundle/batching_{model.id}.txt", False)
+        mounts["/etc/batching.txt"] = (
+            f"{bundle.folder}/base/bundle/batching_{model.id}.txt",
+            False,
+        )
     return mounts
 
 
@@ -159,7 +235,10 @@ def expected_labels(model: Model, defaults: RenderDefaults) -> dict[str, str]:
     """Without the digest of a batching file, which is its text's."""
     serves = [model.version, model.artifact.uri, model.artifact.digest, model.serving_version]
     text = json.dumps(serves, separators=(",", ":"), ensure_ascii=False)
-    return {**defaults.labels, "bundle.model-version": hashlib.sha256(text.encode()).hexdigest()[:16]}
+    return {
+        **defaults.labels,
+        "bundle.model-version": hashlib.sha256(text.encode()).hexdigest()[:16],
+    }
 
 
 # What `docker-compose config` shows, in the same words
@@ -167,7 +246,8 @@ def expected_labels(model: Model, defaults: RenderDefaults) -> dict[str, str]:
 
 def shown_mounts(service: dict[str, Any]) -> dict[str, tuple[str, bool]]:
     return {
-        volume["target"]: (volume["source"], volume.get("read_only", False)) for volume in service.get("volumes", [])
+        volume["target"]: (volume["source"], volume.get("read_only", False))
+        for volume in service.get("volumes", [])
     }
 
 
@@ -182,7 +262,8 @@ def shown_resources(service: dict[str, Any]) -> dict[str, dict[str, object]]:
 def shown_devices(service: dict[str, Any]) -> list[dict[str, object]]:
     devices = service["deploy"]["resources"].get("reservations", {}).get("devices", [])
     return [
-        {key: device[key] for key in ("capabilities", "count", "device_ids") if key in device} for device in devices
+        {key: device[key] for key in ("capabilities", "count", "device_ids") if key in device}
+        for device in devices
     ]
 
 
@@ -192,7 +273,11 @@ def shown_labels(service: dict[str, Any]) -> dict[str, str]:
 
 
 def check_model(
-    service: dict[str, Any], model: Model, network: str, bundle: DeployedBundle, defaults: RenderDefaults
+    service: dict[str, Any],
+    model: Model,
+    network: str,
+    bundle: DeployedBundle,
+    defaults: RenderDefaults,
 ) -> None:
     assert service["image"] == expected_image(model.serving.image, defaults)
     assert service["command"] == expected_command(model)
@@ -216,7 +301,11 @@ def check_project(
     bundle: DeployedBundle,
     defaults: RenderDefaults = GOLDEN_DEFAULTS,
 ) -> None:
-    services, network, router = project["services"], composition.bundle.name, f"{composition.bundle.name}-nginx"
+    services, network, router = (
+        project["services"],
+        composition.bundle.name,
+        f"{composition.bundle.name}-nginx",
+    )
     of_models = {f"s{model.id}s": model for model in composition.models}
     assert set(services) == {"model_download", "model_proxy", router} | set(of_models)
     for name, model in of_models.items():
@@ -232,18 +321,33 @@ def check_project(
         assert service["restart"] == ("no" if name == "model_download" else defaults.restart), name
         assert set(service["networks"]) == {network}, name
         labels = shown_labels(service)
-        assert {key: labels[key] for key in labels if not key.startswith("bundle.")} == defaults.labels, name
+        assert {
+            key: labels[key] for key in labels if not key.startswith("bundle.")
+        } == defaults.labels, name
         # Docker makes a folder of what is missing.
-        assert {source for source, _ in shown_mounts(service).values() if not Path(source).exists()} == set(), name
+        assert {
+            source for source, _ in shown_mounts(service).values() if not Path(source).exists()
+        } == set(), name
     assert set(project["networks"]) == {network}
     assert services["model_proxy"]["command"] == [
-        *("mproxy", "server", "--tf-serving-connection-string", f"{router}:8500", "-c", "/etc/bundle-signature.yaml")
+        *(
+            "mproxy",
+            "server",
+            "--tf-serving-connection-string",
+            f"{router}:8500",
+            "-c",
+            "/etc/bundle-signature.yaml",
+        )
     ]
-    assert services["model_proxy"]["depends_on"] == {router: {"condition": "service_started", "required": True}}
+    assert services["model_proxy"]["depends_on"] == {
+        router: {"condition": "service_started", "required": True}
+    }
 
 
 @pytest.mark.parametrize("composition", COMPOSITIONS.values(), ids=COMPOSITIONS)
-def test_compose_sees_what_the_composition_says(compose: Compose, composition: Composition, tmp_path: Path) -> None:
+def test_compose_sees_what_the_composition_says(
+    compose: Compose, composition: Composition, tmp_path: Path
+) -> None:
     bundle = DeployedBundle.install(composition, tmp_path)
 
     check_project(compose.config(bundle.directory), composition, bundle)
@@ -277,7 +381,11 @@ def test_every_file_that_is_mounted_into_a_model_exists(compose: Compose, tmp_pa
 
     services = compose.config(bundle.directory)["services"]
 
-    mounted = {Path(source) for service in services.values() for source, _ in shown_mounts(service).values()}
+    mounted = {
+        Path(source)
+        for service in services.values()
+        for source, _ in shown_mounts(service).values()
+    }
     # Docker makes a folder of what is missing: right for a model that is yet to be downloaded, wrong for anything else.
     models = bundle.folder / "base/model-serving/model-download/models"
     assert {path for path in mounted if not path.exists() and path.parent != models} == set()
@@ -286,7 +394,9 @@ def test_every_file_that_is_mounted_into_a_model_exists(compose: Compose, tmp_pa
 def test_targets_side_by_side_see_only_their_own_files(compose: Compose, tmp_path: Path) -> None:
     targets = ("core-versions", "edge", "null")
     bundles = {
-        target: DeployedBundle.install(make_composition(4, target=target), tmp_path / f"the {target} host")
+        target: DeployedBundle.install(
+            make_composition(4, target=target), tmp_path / f"the {target} host"
+        )
         for target in targets
     }
 
@@ -294,7 +404,11 @@ def test_targets_side_by_side_see_only_their_own_files(compose: Compose, tmp_pat
 
     for target, project in projects.items():
         check_project(project, make_composition(4, target=target), bundles[target])
-        sources = {source for service in project["services"].values() for source, _ in shown_mounts(service).values()}
+        sources = {
+            source
+            for service in project["services"].values()
+            for source, _ in shown_mounts(service).values()
+        }
         assert all(source.startswith(f"{bundles[target].folder}/") for source in sources)
 
 
@@ -353,7 +467,10 @@ services:
 
     services = compose.config(bundle.directory)["services"]
 
-    changed = {"command": ["--model_name=101", "--grpc_max_threads=16"], "environment": {"TF_CPP_MIN_LOG_LEVEL": "2"}}
+    changed = {
+        "command": ["--model_name=101", "--grpc_max_threads=16"],
+        "environment": {"TF_CPP_MIN_LOG_LEVEL": "2"},
+    }
     assert services == before | {"s101s": before["s101s"] | changed}
 
 

@@ -30,7 +30,9 @@ FILES = {
 """What an artifact of each platform has in it."""
 
 
-def model(model_id: str, version: str, bucket: str, platform: str = "tensorflow", scheme: str = "s3") -> Model:
+def model(
+    model_id: str, version: str, bucket: str, platform: str = "tensorflow", scheme: str = "s3"
+) -> Model:
     uri = f"{scheme}://{bucket}/models/{model_id}/{version}"
     return make_model(model_id, version=version, platform=platform, artifact={"uri": uri})
 
@@ -78,7 +80,9 @@ class Host:
             "RCLONE_S3_ENDPOINT": self.address,
         }
 
-    def download(self, wanted: Composition, credentials: Mapping[str, str] | None = None) -> tuple[int, str]:
+    def download(
+        self, wanted: Composition, credentials: Mapping[str, str] | None = None
+    ) -> tuple[int, str]:
         """Exit code and log of model_download after an update to `wanted`."""
         self.bundle.replace_base(wanted)
         generated = self.bundle.folder / "base/model-serving/model-download"
@@ -95,7 +99,12 @@ class Host:
         command = [*self.shell, str(generated / "download.sh")]
         chosen = self.credentials if credentials is None else credentials
         done = subprocess.run(
-            command, env=env | dict(chosen), capture_output=True, text=True, timeout=_LIMIT_SECONDS, check=False
+            command,
+            env=env | dict(chosen),
+            capture_output=True,
+            text=True,
+            timeout=_LIMIT_SECONDS,
+            check=False,
         )
         return done.returncode, done.stdout + done.stderr
 
@@ -107,12 +116,16 @@ class Host:
     def files(self) -> dict[str, str]:
         """What is below /models now."""
         return {
-            str(path.relative_to(self.models)): path.read_text() for path in self.models.rglob("*") if path.is_file()
+            str(path.relative_to(self.models)): path.read_text()
+            for path in self.models.rglob("*")
+            if path.is_file()
         }
 
 
 @pytest.fixture
-def host(shell_and_rclone: tuple[tuple[str, ...], Path], s3_server: str, gcs_server: Gcs, tmp_path: Path) -> Host:
+def host(
+    shell_and_rclone: tuple[tuple[str, ...], Path], s3_server: str, gcs_server: Gcs, tmp_path: Path
+) -> Host:
     bucket = f"b-{tmp_path.name.replace('_', '-').lower()}"[:60].rstrip("-")
     client = boto3.client(
         "s3",
@@ -130,7 +143,10 @@ def host(shell_and_rclone: tuple[tuple[str, ...], Path], s3_server: str, gcs_ser
 
 
 def test_every_model_is_fetched_into_the_folder_its_engine_reads(host: Host) -> None:
-    tensorflow, triton = model("101", "3", host.bucket), model("103", "2", host.bucket, platform="triton")
+    tensorflow, triton = (
+        model("101", "3", host.bucket),
+        model("103", "2", host.bucket, platform="triton"),
+    )
     host.upload(tensorflow, triton)
 
     code, log = host.download(composition(tensorflow, triton))
@@ -148,7 +164,9 @@ def test_every_model_is_fetched_into_the_folder_its_engine_reads(host: Host) -> 
 def test_a_key_with_every_character_that_a_uri_may_have_is_fetched(
     host: Host, token_endpoint: TokenEndpoint, scheme: str
 ) -> None:
-    odd = make_model("odd", artifact={"uri": f"{scheme}://{host.bucket}/Az09._=+@,~-/a,b=c@d+e~f/x"})
+    odd = make_model(
+        "odd", artifact={"uri": f"{scheme}://{host.bucket}/Az09._=+@,~-/a,b=c@d+e~f/x"}
+    )
     host.upload(odd)
     host.trust(token_endpoint.service_account)
 
@@ -171,7 +189,10 @@ def test_fetching_again_changes_nothing(host: Host) -> None:
 
 
 def test_a_source_that_is_gone_fails_and_keeps_the_files(host: Host) -> None:
-    tensorflow, triton = model("101", "3", host.bucket), model("103", "2", host.bucket, platform="triton")
+    tensorflow, triton = (
+        model("101", "3", host.bucket),
+        model("103", "2", host.bucket, platform="triton"),
+    )
     host.upload(tensorflow, triton)
     host.download(composition(tensorflow, triton))
     before = host.files
@@ -196,7 +217,9 @@ def test_a_model_that_fails_does_not_keep_the_others_away(host: Host) -> None:
     assert set(host.files) == {"101/3/saved_model.pb", "101/3/variables/data"}
 
 
-def test_a_new_version_takes_the_place_of_the_old_one_and_a_rollback_brings_it_back(host: Host) -> None:
+def test_a_new_version_takes_the_place_of_the_old_one_and_a_rollback_brings_it_back(
+    host: Host,
+) -> None:
     old, new = model("101", "3", host.bucket), model("101", "4", host.bucket)
     host.upload(old, new)
 
@@ -205,7 +228,10 @@ def test_a_new_version_takes_the_place_of_the_old_one_and_a_rollback_brings_it_b
         assert code == 0, log
         # The engine serves the highest number it finds: another one beside it would be served instead.
         assert {path.name for path in (host.models / "101").iterdir()} == {wanted.version}
-        assert host.files[f"101/{wanted.version}/saved_model.pb"] == f"101 {wanted.version} saved_model.pb"
+        assert (
+            host.files[f"101/{wanted.version}/saved_model.pb"]
+            == f"101 {wanted.version} saved_model.pb"
+        )
 
 
 def test_a_version_is_not_seen_before_it_is_whole(host: Host, tmp_path: Path) -> None:
@@ -286,7 +312,10 @@ def test_a_bundle_on_s3_needs_no_service_account(host: Host) -> None:
 def test_a_bundle_on_both_storages_is_fetched_with_the_service_account_and_the_keys(
     host: Host, token_endpoint: TokenEndpoint
 ) -> None:
-    on_gcs, triton = model("101", "3", host.bucket, scheme="gs"), model("103", "2", host.bucket, "triton", "gs")
+    on_gcs, triton = (
+        model("101", "3", host.bucket, scheme="gs"),
+        model("103", "2", host.bucket, "triton", "gs"),
+    )
     openvino = model("ov", "1", host.bucket, "openvino")
     host.upload(on_gcs, triton, openvino)
     host.trust(token_endpoint.service_account)
@@ -299,7 +328,9 @@ def test_a_bundle_on_both_storages_is_fetched_with_the_service_account_and_the_k
         *("ov/1/model.xml", "ov/1/model.bin"),
     }
     assert host.files["101/3/variables/data"] == "101 3 variables/data"
-    assert set(token_endpoint.let_in) == {json.loads(token_endpoint.service_account)["client_email"]}
+    assert set(token_endpoint.let_in) == {
+        json.loads(token_endpoint.service_account)["client_email"]
+    }
 
 
 def test_a_service_account_that_is_not_let_in_keeps_only_the_models_on_gcs_away(
@@ -319,7 +350,9 @@ def test_a_service_account_that_is_not_let_in_keeps_only_the_models_on_gcs_away(
     assert set(host.files) == {"102/1/saved_model.pb", "102/1/variables/data"}
 
 
-def test_a_source_on_gcs_that_is_gone_fails_and_keeps_the_files(host: Host, token_endpoint: TokenEndpoint) -> None:
+def test_a_source_on_gcs_that_is_gone_fails_and_keeps_the_files(
+    host: Host, token_endpoint: TokenEndpoint
+) -> None:
     there = model("103", "2", host.bucket, "triton", "gs")
     host.upload(there)
     host.trust(token_endpoint.service_account)
@@ -342,7 +375,9 @@ def test_a_provider_as_people_spell_it_is_one_that_rclone_knows(host: Host, spel
     wanted = model("101", "3", host.bucket)
     host.upload(wanted)
 
-    code, log = host.download(composition(wanted), host.credentials | {"RCLONE_S3_PROVIDER": spelling})
+    code, log = host.download(
+        composition(wanted), host.credentials | {"RCLONE_S3_PROVIDER": spelling}
+    )
 
     assert code == 0, log
     # rclone guesses, says so, and goes on.

@@ -73,7 +73,9 @@ CHECKS = {
 
 
 @pytest.fixture(params=CHECKS.values(), ids=CHECKS)
-def check(request: pytest.FixtureRequest, compose: Compose, tmp_path: Path) -> tuple[list[str], str]:
+def check(
+    request: pytest.FixtureRequest, compose: Compose, tmp_path: Path
+) -> tuple[list[str], str]:
     """The command of a service's health check, and the port of the engine in it."""
     service, port = request.param
     bundle = DeployedBundle.install(COMPOSITION, tmp_path)
@@ -88,7 +90,10 @@ def is_healthy(check: tuple[list[str], str], port: int) -> bool:
     local = [part.replace(f"127.0.0.1:{engine_port}", f"127.0.0.1:{port}") for part in command]
     local = [part.replace(f"127.0.0.1/{engine_port}", f"127.0.0.1/{port}") for part in local]
     assert local != command
-    return subprocess.run(local, capture_output=True, timeout=_LIMIT_SECONDS, check=False).returncode == 0
+    return (
+        subprocess.run(local, capture_output=True, timeout=_LIMIT_SECONDS, check=False).returncode
+        == 0
+    )
 
 
 def test_an_engine_that_serves_its_model_is_healthy(check: tuple[list[str], str]) -> None:

@@ -21,7 +21,11 @@ from tests.builders import make_composition, model_document
 from tests.deployed import DeployedBundle
 from tests.services.compose import Compose, ConfigRefused
 
-GPUS = {"all-gpus": {"count": "all"}, "two-gpus": {"count": 2}, "chosen-gpus": {"device_ids": ["0", "GPU-1f"]}}
+GPUS = {
+    "all-gpus": {"count": "all"},
+    "two-gpus": {"count": 2},
+    "chosen-gpus": {"device_ids": ["0", "GPU-1f"]},
+}
 BATCHING = {"parameters": {"max_batch_size": 8, "allowed_batch_sizes": [4, 8]}}
 
 
@@ -30,12 +34,16 @@ def every_kind() -> Iterator[dict[str, Any]]:
     for name, platform in PLATFORMS.items():
         for gpu, choice in {"cpu": None, **({} if platform.no_gpu else GPUS)}.items():
             for batching in [None] if platform.no_batching else [None, BATCHING]:
-                serving = {key: value for key, value in (("gpu", choice), ("batching", batching)) if value}
+                serving = {
+                    key: value for key, value in (("gpu", choice), ("batching", batching)) if value
+                }
                 model_id = f"{name}-{gpu}{'-batching' if batching else ''}"
                 yield model_document(model_id, platform=name, serving=serving)
 
 
-def bundle_of_every_kind(bundle: str = "visual-anomaly", target: str = "core-versions") -> Composition:
+def bundle_of_every_kind(
+    bundle: str = "visual-anomaly", target: str = "core-versions"
+) -> Composition:
     document = make_composition(1).model_dump(mode="json", exclude_none=True)
     return Composition.model_validate(
         document | {"bundle": {"name": bundle, "target": target}, "models": list(every_kind())}
@@ -73,7 +81,10 @@ class OptionLine:
     @property
     def group(self) -> str:
         """Those of GROUPS, else (an option that a platform has by itself) the line."""
-        return next((name for name, words in GROUPS.items() if any(word in self.text for word in words)), self.text)
+        return next(
+            (name for name, words in GROUPS.items() if any(word in self.text for word in words)),
+            self.text,
+        )
 
     @property
     def said(self) -> str:
@@ -123,7 +134,10 @@ def mounts(service: dict[str, Any]) -> dict[str, str]:
 def devices(service: dict[str, Any]) -> list[dict[str, Any]]:
     resources = service.get("deploy", {}).get("resources", {})
     found = resources.get("reservations", {}).get("devices", [])
-    return [{key: device[key] for key in ("capabilities", "count", "device_ids") if key in device} for device in found]
+    return [
+        {key: device[key] for key in ("capabilities", "count", "device_ids") if key in device}
+        for device in found
+    ]
 
 
 def mounted(said: str, bundle: DeployedBundle) -> tuple[str, str]:
@@ -151,25 +165,34 @@ def by_service(generated: str) -> dict[str, list[OptionLine]]:
 
 
 @pytest.mark.parametrize("model", list(every_kind()), ids=lambda model: model["id"])
-def test_each_kind_of_service_has_the_options_of_the_bundles_readme(model: dict[str, Any], generated: str) -> None:
+def test_each_kind_of_service_has_the_options_of_the_bundles_readme(
+    model: dict[str, Any], generated: str
+) -> None:
     serving = model["serving"]
     expected = {"gpu devices"} if serving.get("gpu") == {"count": "all"} else set()
     if serving["platform"] == "openvino":
         expected |= {"openvino"}
     if serving["platform"] == "tensorflow":
-        expected |= {"parallelism", "monitoring", "grpc threads"} | (set() if "batching" in serving else {"batching"})
+        expected |= {"parallelism", "monitoring", "grpc threads"} | (
+            set() if "batching" in serving else {"batching"}
+        )
 
     found = {option.group for option in by_service(generated).get(f"s{model['id']}s", [])}
 
     assert found & set(GROUPS) == expected
-    assert {option.group for option in by_service(generated)["model_proxy"]} == {"service name format", "target bundle"}
+    assert {option.group for option in by_service(generated)["model_proxy"]} == {
+        "service name format",
+        "target bundle",
+    }
 
 
 def test_each_option_alone_in_its_group_and_with_all_others_says_what_its_lines_say(
     compose: Compose, bundle: DeployedBundle, generated: str
 ) -> None:
     before = compose.config(bundle.directory)["services"]
-    rounds = list(zip_longest(*(choices(options) for options in by_service(generated).values()), fillvalue=()))
+    rounds = list(
+        zip_longest(*(choices(options) for options in by_service(generated).values()), fillvalue=())
+    )
     assert len(rounds) > 10
 
     for chosen in rounds:
@@ -177,12 +200,20 @@ def test_each_option_alone_in_its_group_and_with_all_others_says_what_its_lines_
         bundle.compose_file.write_text(switched_on(generated, options))
         after = compose.config(bundle.directory)["services"]
 
-        assert {name for name in after if after[name] != before[name]} == {option.service for option in options}
+        assert {name for name in after if after[name] != before[name]} == {
+            option.service for option in options
+        }
         for lines in filter(None, chosen):
             name, case = lines[0].service, [option.text for option in lines]
             flags = {option.said for option in lines if option.section == "command"}
-            volumes = dict(mounted(option.said, bundle) for option in lines if option.section == "volumes")
-            gpu = [{"capabilities": ["gpu"], "count": 1}] if any(option.section == "deploy" for option in lines) else []
+            volumes = dict(
+                mounted(option.said, bundle) for option in lines if option.section == "volumes"
+            )
+            gpu = (
+                [{"capabilities": ["gpu"], "count": 1}]
+                if any(option.section == "deploy" for option in lines)
+                else []
+            )
             added = [word for word in words(after[name]) if word not in words(before[name])]
             assert sorted(added) == sorted(flags), (name, case)
             assert mounts(after[name]) == mounts(before[name]) | volumes, (name, case)
@@ -220,13 +251,37 @@ def test_all_options_give_openvino_its_flags_in_the_readmes_order(
     service = with_options(compose, bundle, option_lines(generated))["sopenvino-cpus"]
 
     assert words(service) == [
-        *("--model_name=openvino-cpu", "--model_path=/models/openvino-cpu", "--port=9000", "--rest_port=8000"),
-        *("--metrics_enable", "--nireq=<int_val>", "--grpc_workers=<int_val>", "--rest_workers=<int_val>"),
+        *(
+            "--model_name=openvino-cpu",
+            "--model_path=/models/openvino-cpu",
+            "--port=9000",
+            "--rest_port=8000",
+        ),
+        *(
+            "--metrics_enable",
+            "--nireq=<int_val>",
+            "--grpc_workers=<int_val>",
+            "--rest_workers=<int_val>",
+        ),
     ]
 
 
 # A target goes into an option of the proxy; a YAML word there would be no text any more.
-TARGETS = ("on", "y", "no", "null", "true", "0x1f", "1e3", "007", "0o17", "1_000", "2026-01-01", "a", "a" * 63)
+TARGETS = (
+    "on",
+    "y",
+    "no",
+    "null",
+    "true",
+    "0x1f",
+    "1e3",
+    "007",
+    "0o17",
+    "1_000",
+    "2026-01-01",
+    "a",
+    "a" * 63,
+)
 
 
 @pytest.mark.parametrize("target", TARGETS)
@@ -245,7 +300,9 @@ def test_all_options_give_the_proxy_its_arguments_in_the_readmes_order(
     ]
 
 
-def with_options(compose: Compose, bundle: DeployedBundle, options: list[OptionLine]) -> dict[str, Any]:
+def with_options(
+    compose: Compose, bundle: DeployedBundle, options: list[OptionLine]
+) -> dict[str, Any]:
     bundle.compose_file.write_text(switched_on(bundle.compose_file.read_text(), options))
     return compose.config(bundle.directory)["services"]
 
@@ -253,14 +310,18 @@ def with_options(compose: Compose, bundle: DeployedBundle, options: list[OptionL
 def test_a_number_in_the_place_of_a_placeholder_is_what_the_engine_gets(
     compose: Compose, bundle: DeployedBundle, generated: str
 ) -> None:
-    bundle.compose_file.write_text(switched_on(generated, option_lines(generated)).replace("<int_val>", "16"))
+    bundle.compose_file.write_text(
+        switched_on(generated, option_lines(generated)).replace("<int_val>", "16")
+    )
 
     services = compose.config(bundle.directory)["services"]
 
     assert "--grpc_max_threads=16" in words(services["stensorflow-cpus"])
 
 
-def test_lines_that_are_only_a_part_are_refused_alone(compose: Compose, bundle: DeployedBundle, generated: str) -> None:
+def test_lines_that_are_only_a_part_are_refused_alone(
+    compose: Compose, bundle: DeployedBundle, generated: str
+) -> None:
     parts = [option for option in option_lines(generated) if option.group in INSEPARABLE]
     assert len(parts) >= 3
 
@@ -285,7 +346,9 @@ def green(listing: list[str]) -> list[str]:
 
 def promised(listing: list[str], model_id: str) -> dict[str, Any]:
     """The service of a listing with its green lines switched on, as a YAML parser reads it."""
-    lines = [_OPTION.sub(r"\1\2", f" {line[1:]}") if line.startswith(">") else line for line in listing]
+    lines = [
+        _OPTION.sub(r"\1\2", f" {line[1:]}") if line.startswith(">") else line for line in listing
+    ]
     text = "\n".join(line for line in lines if line.strip() != "...")
     (service,) = yaml.safe_load(text.replace("<model_id>", model_id)).values()
     return service
@@ -304,7 +367,10 @@ def services_for(listing: list[str], generated: str) -> Iterator[tuple[str, list
 def test_the_readme_shows_every_group_of_options_in_green(bundle: DeployedBundle) -> None:
     examples = readme_examples((bundle.folder / "README.md").read_text())
     shown = {
-        OptionLine(0, "", "", line.removeprefix("#")).group for listing in examples for line in green(listing) if line
+        OptionLine(0, "", "", line.removeprefix("#")).group
+        for listing in examples
+        for line in green(listing)
+        if line
     }
 
     assert shown == set(GROUPS)
@@ -316,17 +382,26 @@ def test_what_the_readme_shows_in_green_has_the_effect_that_it_shows(
     for listing in readme_examples((bundle.folder / "README.md").read_text()):
         chosen = dict(services_for(listing, generated))
         assert chosen, listing
-        bundle.compose_file.write_text(switched_on(generated, [line for lines in chosen.values() for line in lines]))
+        bundle.compose_file.write_text(
+            switched_on(generated, [line for lines in chosen.values() for line in lines])
+        )
         services = compose.config(bundle.directory)["services"]
 
         for name in chosen:
             # A listing shows a service of the processor without batching by the bundle, or all GPUs.
             if name.endswith("-batchings"):
                 continue
-            service, said = services[name], promised(listing, name.removeprefix("s").removesuffix("s"))
+            service, said = (
+                services[name],
+                promised(listing, name.removeprefix("s").removesuffix("s")),
+            )
             if "command" in said:
                 assert words(service) == said["command"], name
             if "volumes" in said:
-                assert mounts(service) == dict(mounted(volume, bundle) for volume in said["volumes"]), name
+                assert mounts(service) == dict(
+                    mounted(volume, bundle) for volume in said["volumes"]
+                ), name
             if "deploy" in said:
-                assert devices(service) == said["deploy"]["resources"]["reservations"]["devices"], name
+                assert devices(service) == said["deploy"]["resources"]["reservations"]["devices"], (
+                    name
+                )

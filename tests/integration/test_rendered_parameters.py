@@ -9,7 +9,13 @@ a number where a wrapped one is expected, a placeholder.
 from typing import Any
 
 import pytest
-from google.protobuf import descriptor_pb2, descriptor_pool, message_factory, text_format, wrappers_pb2
+from google.protobuf import (
+    descriptor_pb2,
+    descriptor_pool,
+    message_factory,
+    text_format,
+    wrappers_pb2,
+)
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -32,7 +38,9 @@ MESSAGES: dict[str, dict[str, tuple[int, int, str]]] = {
         "pad_variable_length_inputs": (7, Field.TYPE_BOOL, ""),
     },
     "PrometheusConfig": {"enable": (1, Field.TYPE_BOOL, ""), "path": (2, Field.TYPE_STRING, "")},
-    "MonitoringConfig": {"prometheus_config": (1, Field.TYPE_MESSAGE, ".tensorflow.serving.PrometheusConfig")},
+    "MonitoringConfig": {
+        "prometheus_config": (1, Field.TYPE_MESSAGE, ".tensorflow.serving.PrometheusConfig")
+    },
 }
 
 
@@ -65,7 +73,9 @@ ON_PATH, PLACEHOLDER_PATH = "base/bundle/batching_{}.txt", "example/conf/bundle/
 
 def parsed(message: str, text: str) -> dict[str, Any]:
     """The fields that are set. Raises ParseError."""
-    kind = message_factory.GetMessageClass(POOL.FindMessageTypeByName(f"tensorflow.serving.{message}"))
+    kind = message_factory.GetMessageClass(
+        POOL.FindMessageTypeByName(f"tensorflow.serving.{message}")
+    )
     result = text_format.Parse(text, kind())
     return {field.name: _plain(value) for field, value in result.ListFields()}
 
@@ -132,7 +142,9 @@ LARGEST = 2**31 - 1
     ids=str,
 )
 def test_batching_at_the_edges_of_each_field_parses_to_itself(parameters: dict[str, Any]) -> None:
-    composition = make_composition(1).with_model(make_model("b", serving={"batching": {"parameters": parameters}}))
+    composition = make_composition(1).with_model(
+        make_model("b", serving={"batching": {"parameters": parameters}})
+    )
 
     found = parsed("BatchingParameters", files(composition)[ON_PATH.format("b")])
 
@@ -145,7 +157,12 @@ def test_the_operators_file_parses_before_anyone_edits_it(model_id: str) -> None
 
     found = parsed("BatchingParameters", files(composition)[PLACEHOLDER_PATH.format(model_id)])
 
-    assert set(found) == {"max_batch_size", "batch_timeout_micros", "max_enqueued_batches", "num_batch_threads"}
+    assert set(found) == {
+        "max_batch_size",
+        "batch_timeout_micros",
+        "max_enqueued_batches",
+        "num_batch_threads",
+    }
     assert all(value > 0 for value in found.values())
 
 

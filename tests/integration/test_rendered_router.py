@@ -65,7 +65,10 @@ def lay_out(bundle: DeployedBundle, port: int, health_port: int, dns_port: int) 
 def with_long_ids(models: int) -> Composition:
     """Ids that collide in a small hash, as UUIDs and the longest ones do."""
     basis = make_composition(1)
-    ids = (str(UUID(int=random.Random(index).getrandbits(128))) + "x" * (index % 2 * 25) for index in range(models))
+    ids = (
+        str(UUID(int=random.Random(index).getrandbits(128))) + "x" * (index % 2 * 25)
+        for index in range(models)
+    )
     named = [make_model(f"m{model_id}"[:61].rstrip("-")) for model_id in ids]
     return Composition(bundle=basis.bundle, models=tuple(named), proxy=basis.proxy)
 
@@ -102,7 +105,9 @@ class Router:
     channel: grpc.Channel
 
     @contextlib.contextmanager
-    def backend(self, model_id: str, host: int, *, port: int = 8500, name: str | None = None) -> Iterator[None]:
+    def backend(
+        self, model_id: str, host: int, *, port: int = 8500, name: str | None = None
+    ) -> Iterator[None]:
         """The engine of a model, as container number `host` of the bundle's network."""
         address = f"{self.network}.{host}"
         self.zone[f"s{model_id}s"] = address
@@ -110,7 +115,11 @@ class Router:
             yield
 
     def call(
-        self, model_id: str | None, request: bytes = b"x", method: str = "Predict", *more: tuple[str, str]
+        self,
+        model_id: str | None,
+        request: bytes = b"x",
+        method: str = "Predict",
+        *more: tuple[str, str],
     ) -> bytes:
         """The answer to a unary call. Raises grpc.RpcError."""
         return self.channel.unary_unary(SERVICE + method)(
@@ -118,7 +127,11 @@ class Router:
         )
 
     def status(
-        self, model_id: str | None, request: bytes = b"x", method: str = "Predict", *more: tuple[str, str]
+        self,
+        model_id: str | None,
+        request: bytes = b"x",
+        method: str = "Predict",
+        *more: tuple[str, str],
     ) -> str:
         """The name of the gRPC status of a unary call."""
         try:
@@ -155,15 +168,25 @@ def routed(nginx: Nginx, tmp_path_factory: pytest.TempPathFactory) -> Iterator[R
     for model_id in ("absent", "down", *WORDS):
         composition = composition.with_model(make_model(model_id))
     composition = composition.with_model(make_model("ov", platform="openvino"))
-    with running(nginx, tmp_path_factory.mktemp("router"), composition) as router, contextlib.ExitStack() as engines:
-        for model_id, host, port in (("101", 1, 8500), ("102", 2, 8500), ("103", 3, 8001), ("ov", 4, 9000)):
+    with (
+        running(nginx, tmp_path_factory.mktemp("router"), composition) as router,
+        contextlib.ExitStack() as engines,
+    ):
+        for model_id, host, port in (
+            ("101", 1, 8500),
+            ("102", 2, 8500),
+            ("103", 3, 8001),
+            ("ov", 4, 9000),
+        ):
             engines.enter_context(router.backend(model_id, host, port=port))
         router.zone["sdowns"] = f"{router.network}.9"
         yield router
 
 
 @pytest.mark.parametrize("model_id", ["101", "102", "103", "ov"])
-def test_a_call_reaches_the_engine_of_its_model_with_its_metadata(routed: Router, model_id: str) -> None:
+def test_a_call_reaches_the_engine_of_its_model_with_its_metadata(
+    routed: Router, model_id: str
+) -> None:
     answer = json.loads(routed.call(model_id))
 
     assert answer == {"backend": f"engine of {model_id}", "model_id": [model_id], "size": 1}
@@ -178,11 +201,16 @@ def test_a_call_reaches_the_engine_of_its_model_with_its_metadata(routed: Router
         pytest.param("", [], "INVALID_ARGUMENT", id="empty id"),
         # nginx before 1.23 takes the first, later ones join both with a comma: neither may reach another engine.
         pytest.param("999", [("model-id", "101")], "NOT_FOUND", id="a second id is not tried"),
-        pytest.param(None, [("model_id", "101")], "INVALID_ARGUMENT", id="an underscore is another name"),
+        pytest.param(
+            None, [("model_id", "101")], "INVALID_ARGUMENT", id="an underscore is another name"
+        ),
         pytest.param("absent", [], "UNAVAILABLE", id="no container yet"),
         pytest.param("down", [], "UNAVAILABLE", id="engine down"),
         # An id that nginx took for a setting would be unknown, without a warning.
-        *(pytest.param(word, [], "UNAVAILABLE", id=f"an id that is nginx's word {word}") for word in WORDS),
+        *(
+            pytest.param(word, [], "UNAVAILABLE", id=f"an id that is nginx's word {word}")
+            for word in WORDS
+        ),
     ],
 )
 def test_what_cannot_be_routed_is_a_grpc_status_of_its_own(
@@ -195,7 +223,10 @@ def test_an_error_of_the_engine_passes_through_untouched(routed: Router) -> None
     with pytest.raises(grpc.RpcError) as raised:
         routed.call("101", method="Refuse")
 
-    assert (raised.value.code().name, raised.value.details()) == ("RESOURCE_EXHAUSTED", "backend says exhausted")
+    assert (raised.value.code().name, raised.value.details()) == (
+        "RESOURCE_EXHAUSTED",
+        "backend says exhausted",
+    )
 
 
 def test_a_hundred_megabytes_go_there_and_back_unchanged(routed: Router) -> None:
@@ -263,7 +294,9 @@ def eventually(condition: Callable[[], bool]) -> bool:
     return any(condition() or pause.wait(_LIMIT_SECONDS / tries) for _ in range(tries))
 
 
-def test_an_engine_that_comes_back_at_another_address_is_found(nginx: Nginx, tmp_path: Path) -> None:
+def test_an_engine_that_comes_back_at_another_address_is_found(
+    nginx: Nginx, tmp_path: Path
+) -> None:
     with running(nginx, tmp_path, GOLDEN) as router:
         with router.backend("101", 1, name="before"):
             assert router.backend_of("101") == "before"
@@ -273,8 +306,14 @@ def test_an_engine_that_comes_back_at_another_address_is_found(nginx: Nginx, tmp
             assert router.backend_of("101") == "moved"
 
 
-def test_a_reload_under_load_takes_a_new_model_and_loses_no_call(nginx: Nginx, tmp_path: Path) -> None:
-    with running(nginx, tmp_path, GOLDEN) as router, router.backend("101", 1), router.backend("202", 2):
+def test_a_reload_under_load_takes_a_new_model_and_loses_no_call(
+    nginx: Nginx, tmp_path: Path
+) -> None:
+    with (
+        running(nginx, tmp_path, GOLDEN) as router,
+        router.backend("101", 1),
+        router.backend("202", 2),
+    ):
         assert router.status("202") == "NOT_FOUND"
         ended = Event()
 

@@ -38,14 +38,18 @@ def with_fields(model_id: str, **fields: Any) -> Composition:
     model = BASIS.model(model_id)
     assert model is not None
     return BASIS.with_model(
-        Model.model_validate(model.model_dump(mode="json", exclude_none=True, exclude={"serving_version"}) | fields)
+        Model.model_validate(
+            model.model_dump(mode="json", exclude_none=True, exclude={"serving_version"}) | fields
+        )
     )
 
 
 def with_serving(model_id: str, **fields: Any) -> Composition:
     model = BASIS.model(model_id)
     assert model is not None
-    return with_fields(model_id, serving=model.serving.model_dump(mode="json", exclude_none=True) | fields)
+    return with_fields(
+        model_id, serving=model.serving.model_dump(mode="json", exclude_none=True) | fields
+    )
 
 
 def without(*ids: str) -> Composition:
@@ -55,18 +59,23 @@ def without(*ids: str) -> Composition:
 
 def with_proxy(**fields: Any) -> Composition:
     proxy = BASIS.proxy.model_dump(mode="json") | fields
-    return Composition.model_validate(BASIS.model_dump(mode="json", exclude_none=True) | {"proxy": proxy})
+    return Composition.model_validate(
+        BASIS.model_dump(mode="json", exclude_none=True) | {"proxy": proxy}
+    )
 
 
 def with_defaults(**fields: Any) -> RenderDefaults:
-    return RenderDefaults.model_validate(GOLDEN_DEFAULTS.model_dump(mode="json", exclude_none=True) | fields)
+    return RenderDefaults.model_validate(
+        GOLDEN_DEFAULTS.model_dump(mode="json", exclude_none=True) | fields
+    )
 
 
 # In the basis 101 is a plain model of TensorFlow, 104 has resources, 105 batching, 102 all GPUs, 106 some, 107 two.
 CHANGES: Mapping[str, Change] = {
     "the same composition": Change(set()),
     "its models in another order": Change(
-        set(), Composition(bundle=BASIS.bundle, models=tuple(reversed(BASIS.models)), proxy=BASIS.proxy)
+        set(),
+        Composition(bundle=BASIS.bundle, models=tuple(reversed(BASIS.models)), proxy=BASIS.proxy),
     ),
     "another version": Change({DOWNLOAD, "s101s"}, with_fields("101", version="77")),
     "other files of the same version": Change(
@@ -76,7 +85,9 @@ CHANGES: Mapping[str, Change] = {
         {"s101s"}, with_fields("101", artifact=ARTIFACT | {"digest": f"sha256:{'a' * 64}"})
     ),
     "another serving version": Change({DOWNLOAD, "s101s"}, with_fields("101", serving_version=12)),
-    "another image of a model": Change({"s101s"}, with_serving("101", image=f"{REGISTRY}/other/engine:3")),
+    "another image of a model": Change(
+        {"s101s"}, with_serving("101", image=f"{REGISTRY}/other/engine:3")
+    ),
     "another display name": Change(set(), with_fields("101", name="another name")),
     "other limits": Change({"s104s"}, with_serving("104", resources={"limits": {"cpus": 3}})),
     "limits in another unit": Change(
@@ -89,7 +100,9 @@ CHANGES: Mapping[str, Change] = {
             },
         ),
     ),
-    "batching comes on": Change({"s101s"}, with_serving("101", batching={"parameters": {"max_batch_size": 8}})),
+    "batching comes on": Change(
+        {"s101s"}, with_serving("101", batching={"parameters": {"max_batch_size": 8}})
+    ),
     "batching goes off": Change({"s105s"}, with_serving("105", batching={"enabled": False})),
     "other batching parameters, in a file of the same name": Change(
         {"s105s"}, with_serving("105", batching={"parameters": {"max_batch_size": 8}})
@@ -97,7 +110,9 @@ CHANGES: Mapping[str, Change] = {
     "all GPUs": Change({"s101s"}, with_serving("101", gpu={"count": "all"})),
     "another number of GPUs": Change({"s107s"}, with_serving("107", gpu={"count": 1})),
     "other GPUs": Change({"s106s"}, with_serving("106", gpu={"device_ids": ["0", "2"]})),
-    "another platform": Change({DOWNLOAD, ROUTER, "s101s"}, BASIS.with_model(make_model("101", platform="triton"))),
+    "another platform": Change(
+        {DOWNLOAD, ROUTER, "s101s"}, BASIS.with_model(make_model("101", platform="triton"))
+    ),
     "a model joins": Change({DOWNLOAD, ROUTER, "s500s"}, BASIS.with_model(make_model("500"))),
     "a model leaves": Change({DOWNLOAD, ROUTER, "s101s"}, without("101")),
     "a model is replaced by another": Change(
@@ -106,17 +121,28 @@ CHANGES: Mapping[str, Change] = {
     "another image of the proxy": Change({PROXY}, with_proxy(image=f"{REGISTRY}/model-proxy:2")),
     "another signature": Change({PROXY}, with_proxy(signature={"document": {"other": True}})),
     "a signature in another order": Change(
-        set(), with_proxy(signature={"document": {"models": dict(reversed(SIGNATURE["models"].items()))}})
+        set(),
+        with_proxy(signature={"document": {"models": dict(reversed(SIGNATURE["models"].items()))}}),
     ),
-    "another image of the router": Change({ROUTER}, defaults=with_defaults(router_image=f"{REGISTRY}/nginx:9")),
-    "another image of the download": Change({DOWNLOAD}, defaults=with_defaults(download_image=f"{REGISTRY}/rclone:9")),
+    "another image of the router": Change(
+        {ROUTER}, defaults=with_defaults(router_image=f"{REGISTRY}/nginx:9")
+    ),
+    "another image of the download": Change(
+        {DOWNLOAD}, defaults=with_defaults(download_image=f"{REGISTRY}/rclone:9")
+    ),
     "default limits": Change(
-        MODELS - {"s104s"}, defaults=with_defaults(resources={"limits": {"cpus": 8, "memory": "8g"}})
+        MODELS - {"s104s"},
+        defaults=with_defaults(resources={"limits": {"cpus": 8, "memory": "8g"}}),
     ),
-    "a label": Change(MODELS | {DOWNLOAD, ROUTER, PROXY}, defaults=with_defaults(labels={"team": "vision"})),
-    "another restart policy": Change(MODELS | {ROUTER, PROXY}, defaults=with_defaults(restart="always")),
+    "a label": Change(
+        MODELS | {DOWNLOAD, ROUTER, PROXY}, defaults=with_defaults(labels={"team": "vision"})
+    ),
+    "another restart policy": Change(
+        MODELS | {ROUTER, PROXY}, defaults=with_defaults(restart="always")
+    ),
     "a mirror": Change(
-        MODELS | {DOWNLOAD, ROUTER, PROXY}, defaults=with_defaults(registries={REGISTRY: "mirror.example.com"})
+        MODELS | {DOWNLOAD, ROUTER, PROXY},
+        defaults=with_defaults(registries={REGISTRY: "mirror.example.com"}),
     ),
     "a mirror of a registry that nobody uses": Change(
         set(), defaults=with_defaults(registries={"docker.io": "mirror.example.com"})
@@ -140,10 +166,14 @@ def deployment(compose: Compose, tmp_path_factory: pytest.TempPathFactory) -> De
 
 
 @pytest.mark.parametrize("change", CHANGES.values(), ids=CHANGES)
-def test_an_update_recreates_exactly_the_services_it_affects(deployment: Deployment, change: Change) -> None:
+def test_an_update_recreates_exactly_the_services_it_affects(
+    deployment: Deployment, change: Change
+) -> None:
     before = deployment.hashes
 
     deployment.bundle.replace_base(change.composition, change.defaults)
 
     after = deployment.compose.hashes(deployment.bundle.directory)
-    assert {name for name in before | after if before.get(name) != after.get(name)} == change.recreated
+    assert {
+        name for name in before | after if before.get(name) != after.get(name)
+    } == change.recreated

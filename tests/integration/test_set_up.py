@@ -29,7 +29,11 @@ ROOT = Path(__file__).parents[2]
 BUNDLED = "the pip that ensurepip brings"
 LOCKED = {"probe": "1.0", "probe-plugin": "1.0", "probe-extra": "1.0"}
 """Like coverage and pytest-cov: the plug-in requires `probe[extra]`, and the lock has the extra's package."""
-REQUIRES = {"probe": ('probe-extra>=1 ; extra == "extra"',), "probe-plugin": ("probe[extra]>=1",), "probe-extra": ()}
+REQUIRES = {
+    "probe": ('probe-extra>=1 ; extra == "extra"',),
+    "probe-plugin": ("probe[extra]>=1",),
+    "probe-extra": (),
+}
 BACK_END = '''
 """Builds the project's wheel with the standard library, so that set-up needs no back end from the index."""
 
@@ -57,11 +61,15 @@ def make_wheel(index: Path, name: str, version: str) -> Path:
     stem = f"{name.replace('-', '_')}-{version}"
     metadata = f"Metadata-Version: 2.1\nName: {name}\nVersion: {version}\nProvides-Extra: extra\n"
     files = {
-        "METADATA": metadata + "".join(f"Requires-Dist: {requirement}\n" for requirement in REQUIRES[name]),
+        "METADATA": metadata
+        + "".join(f"Requires-Dist: {requirement}\n" for requirement in REQUIRES[name]),
         "WHEEL": "Wheel-Version: 1.0\nGenerator: test\nRoot-Is-Purelib: true\nTag: py3-none-any\n",
     }
     record = (
-        "".join(f"{stem}.dist-info/{file},sha256={_urlsafe(text)},{len(text)}\n" for file, text in files.items())
+        "".join(
+            f"{stem}.dist-info/{file},sha256={_urlsafe(text)},{len(text)}\n"
+            for file, text in files.items()
+        )
         + f"{stem}.dist-info/RECORD,,\n"
     )
     folder = index / name
@@ -105,7 +113,9 @@ def index(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[str, Path]
 
 def make_lock(folder: Path, names: list[str]) -> str:
     """A lock of the first release of each package."""
-    wheels = {name: folder / name / f"{name.replace('-', '_')}-1.0-py3-none-any.whl" for name in names}
+    wheels = {
+        name: folder / name / f"{name.replace('-', '_')}-1.0-py3-none-any.whl" for name in names
+    }
     return "".join(
         f"{name}==1.0 \\\n    --hash=sha256:{hashlib.sha256(wheel.read_bytes()).hexdigest()}\n"
         for name, wheel in wheels.items()
@@ -127,27 +137,47 @@ def project(tmp_path: Path, index: tuple[str, Path]) -> Path:
 
 def set_up(project: Path, interpreter: Path, address: str) -> subprocess.CompletedProcess[str]:
     """`make setup` with nothing of this machine's settings of pip and make."""
-    environ = {name: text for name, text in os.environ.items() if not name.startswith(("PIP_", "MAKE", "VIRTUAL_ENV"))}
-    environ |= {"PIP_CONFIG_FILE": os.devnull, "PIP_INDEX_URL": address, "PIP_NO_CACHE_DIR": "1", "PIP_RETRIES": "0"}
+    environ = {
+        name: text
+        for name, text in os.environ.items()
+        if not name.startswith(("PIP_", "MAKE", "VIRTUAL_ENV"))
+    }
+    environ |= {
+        "PIP_CONFIG_FILE": os.devnull,
+        "PIP_INDEX_URL": address,
+        "PIP_NO_CACHE_DIR": "1",
+        "PIP_RETRIES": "0",
+    }
     # Loopback is not the business of a proxy.
     environ |= {"no_proxy": LOOPBACK, "NO_PROXY": LOOPBACK}
     command = ["make", "setup", f"PYTHON={interpreter}"]
-    return subprocess.run(command, cwd=project, env=environ, capture_output=True, text=True, timeout=300, check=False)
+    return subprocess.run(
+        command, cwd=project, env=environ, capture_output=True, text=True, timeout=300, check=False
+    )
 
 
 def installed(project: Path) -> dict[str, str]:
     """The packages in the environment but pip and setuptools, which the Python brings."""
-    found = (re.match(r"(.+)-([^-]+)\.dist-info$", each.name) for each in project.glob(".venv/lib/*/site-packages/*"))
+    found = (
+        re.match(r"(.+)-([^-]+)\.dist-info$", each.name)
+        for each in project.glob(".venv/lib/*/site-packages/*")
+    )
     packages = {match[1].replace("_", "-"): match[2] for match in found if match}
-    return {name: version for name, version in packages.items() if name not in {"pip", "setuptools"}}
+    return {
+        name: version for name, version in packages.items() if name not in {"pip", "setuptools"}
+    }
 
 
 def use_debians_pip(project: Path, interpreter: Path) -> None:
     """Makes the environment of the checkout with pip 23.0.1, which `make setup` then keeps."""
-    subprocess.run([interpreter, "-m", "venv", "--without-pip", project / ".venv"], check=True, timeout=120)
+    subprocess.run(
+        [interpreter, "-m", "venv", "--without-pip", project / ".venv"], check=True, timeout=120
+    )
     (target,) = (project / ".venv").glob("lib/python*/site-packages")
     # pip 23 does not run on Python 3.12 and newer.
-    for folder in available(lambda: environment("pip-23", interpreter)).glob("lib/python*/site-packages/pip*"):
+    for folder in available(lambda: environment("pip-23", interpreter)).glob(
+        "lib/python*/site-packages/pip*"
+    ):
         shutil.copytree(folder, target / folder.name)
 
 
@@ -203,7 +233,9 @@ def test_an_index_that_does_not_answer_fails_the_set_up_with_the_settings_to_loo
 
 
 @pytest.mark.slow
-def test_each_step_of_set_up_is_reported(project: Path, index: tuple[str, Path], interpreter: Path) -> None:
+def test_each_step_of_set_up_is_reported(
+    project: Path, index: tuple[str, Path], interpreter: Path
+) -> None:
     done = set_up(project, interpreter, index[0])
 
     steps = [line.partition(" (")[0] for line in done.stdout.splitlines()]
@@ -218,10 +250,15 @@ def test_each_step_of_set_up_is_reported(project: Path, index: tuple[str, Path],
 
 
 @pytest.mark.parametrize(
-    "file", ["Makefile", "requirements/install.py", "deploy/Containerfile", "deploy/rebundle.service"]
+    "file",
+    ["Makefile", "requirements/install.py", "deploy/Containerfile", "deploy/rebundle.service"],
 )
 def test_no_recipe_of_the_project_lets_pip_resolve(file: str) -> None:
     text = (ROOT / file).read_text().replace("\\\n", "")
-    commands = [line for line in text.splitlines() if re.search(r"\bpip\b.*\binstall |_pip\(\"install\"", line)]
+    commands = [
+        line
+        for line in text.splitlines()
+        if re.search(r"\bpip\b.*\binstall |_pip\(\"install\"", line)
+    ]
 
     assert [line for line in commands if "--no-deps" not in line] == []

@@ -66,7 +66,10 @@ def _credentials(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_on_s3(s3_server: str) -> None:
     bucket = f"headers-{uuid4().hex[:8]}"
-    with ThreadRuntime() as runtime, closing(boto3.client("s3", endpoint_url=s3_server, region_name=REGION)) as client:
+    with (
+        ThreadRuntime() as runtime,
+        closing(boto3.client("s3", endpoint_url=s3_server, region_name=REGION)) as client,
+    ):
         client.create_bucket(Bucket=bucket)
         with closing(S3Store(bucket, PREFIX, runtime, endpoint=s3_server, region=REGION)) as store:
             expected = asyncio.run(publish(store, runtime))
@@ -85,7 +88,9 @@ def test_on_gcs(gcs_server: Gcs) -> None:
         with closing(GcsStore(name, PREFIX, runtime, endpoint=gcs_server.address)) as store:
             expected = asyncio.run(publish(store, runtime))
         reached = {"api_endpoint": gcs_server.address}
-        with closing(storage.Client("any", AnonymousCredentials(), client_options=reached)) as client:
+        with closing(
+            storage.Client("any", AnonymousCredentials(), client_options=reached)
+        ) as client:
 
             def told(key: str) -> Headers:
                 found = client.bucket(name).get_blob(key)

@@ -37,9 +37,13 @@ NOTHING_KEPT_LONG = Policy(newest=1, days=0, dropped_days=0, grace_hours=0)
 
 
 @pytest.fixture(scope="module", params=SERVERS, ids=lambda server: server.name)
-def opens(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Opens]:
+def opens(
+    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[Opens]:
     with ExitStack() as stack:
-        yield available(lambda: request.param.start(stack, tmp_path_factory.mktemp(request.param.name)))
+        yield available(
+            lambda: request.param.start(stack, tmp_path_factory.mktemp(request.param.name))
+        )
 
 
 @pytest.fixture(autouse=True)
@@ -78,14 +82,18 @@ class Tended:
         return pointer.sequence
 
     async def collect(self, policy: Policy = NOTHING_KEPT_LONG) -> Collected:
-        collector = GarbageCollector(self.store, self.writer.reader, self.writer.publisher, self.runtime, policy)
+        collector = GarbageCollector(
+            self.store, self.writer.reader, self.writer.publisher, self.runtime, policy
+        )
         collected = await collector.collect(SCOPE, "ann", "room")
         await self.writer.live_tree.reconcile(SCOPE)
         return collected
 
     async def recover(self) -> Recovery:
         parts = self.writer.reader, self.writer.publisher, self.writer.live_tree
-        return await Recoverer(self.store, *parts).recover(SCOPE, Wish(None, hold=False), "ann", "it was lost")
+        return await Recoverer(self.store, *parts).recover(
+            SCOPE, Wish(None, hold=False), "ann", "it was lost"
+        )
 
     async def states(self) -> Sequence[str]:
         return await self.store.folders(layout.states(SCOPE))
@@ -97,7 +105,11 @@ async def tended(store: ObjectStore, runtime: Runtime, folder: Path) -> Tended:
     key.write_text(private)
     key.chmod(0o600)
     policy = TrustPolicy(
-        keys=(TrustedKey(keyid=public.keyid, public=public.pem, roles=("publish", "pointer"), scopes=("*",)),)
+        keys=(
+            TrustedKey(
+                keyid=public.keyid, public=public.pem, roles=("publish", "pointer"), scopes=("*",)
+            ),
+        )
     )
     writer = Bucket(store, runtime, signers=[keys.load(key)])
     scope = Tended(store, runtime, writer, Bucket(store, runtime, trust=policy))
@@ -107,11 +119,15 @@ async def tended(store: ObjectStore, runtime: Runtime, folder: Path) -> Tended:
     return scope
 
 
-def test_what_is_collected_is_gone_and_the_rest_stays_as_it_was(opens: Opens, tmp_path: Path) -> None:
+def test_what_is_collected_is_gone_and_the_rest_stays_as_it_was(
+    opens: Opens, tmp_path: Path
+) -> None:
     async def scenario(scope: Tended) -> None:
         before = await tree(scope.store)
         kept = await scope.collect(Policy(newest=1, days=0))
-        assert (len(kept.released), kept.deleted) == (2, ()), "the server's clock says that they are new"
+        assert (len(kept.released), kept.deleted) == (2, ()), (
+            "the server's clock says that they are new"
+        )
         assert await scope.states() == ["state-1", "state-2", "state-3"]
 
         collected = await scope.collect()
@@ -128,7 +144,9 @@ def test_what_is_collected_is_gone_and_the_rest_stays_as_it_was(opens: Opens, tm
     play(scenario, opens, tmp_path)
 
 
-def test_a_pointer_that_is_gone_is_made_anew_above_all_that_was_seen(opens: Opens, tmp_path: Path) -> None:
+def test_a_pointer_that_is_gone_is_made_anew_above_all_that_was_seen(
+    opens: Opens, tmp_path: Path
+) -> None:
     async def scenario(scope: Tended) -> None:
         sequence = await scope.seen("state-3")
         pointer = await scope.store.get(layout.pointer(SCOPE))
@@ -140,7 +158,11 @@ def test_a_pointer_that_is_gone_is_made_anew_above_all_that_was_seen(opens: Open
 
         assert recovery.damage is not None
         assert await scope.seen("state-3") > sequence
-        assert [each.state for each in (await scope.writer.pointer()).retained] == ["state-1", "state-2", "state-3"]
+        assert [each.state for each in (await scope.writer.pointer()).retained] == [
+            "state-1",
+            "state-2",
+            "state-3",
+        ]
         await scope.publish(4)
         await scope.writer.operations.carry_out(SCOPE, rollback("state-1"), "ann", "worse")
         await scope.seen("state-1")
@@ -158,14 +180,19 @@ def test_a_pointer_of_a_backup_is_refused_and_made_good_without_the_states_that_
         await scope.publish(4)
         sequence = await scope.seen("state-4")
         newest = await scope.store.get(layout.pointer(SCOPE))
-        await scope.store.replace(layout.pointer(SCOPE), Content(backup.body, tag=backup.tag), newest.version)
+        await scope.store.replace(
+            layout.pointer(SCOPE), Content(backup.body, tag=backup.tag), newest.version
+        )
         with pytest.raises(SequenceWentBack):
             await scope.seen("state-3")
 
         await scope.recover()
 
         assert await scope.seen("state-4") > sequence
-        assert [each.state for each in (await scope.writer.pointer()).retained] == ["state-3", "state-4"]
+        assert [each.state for each in (await scope.writer.pointer()).retained] == [
+            "state-3",
+            "state-4",
+        ]
         await scope.publish(5)
         assert (await scope.store.get(OVERRIDE)).body == b"# ours\n"
 

@@ -27,7 +27,10 @@ def test_a_new_token_counts_without_a_restart_and_a_bad_file_leaves_the_former_o
     write(file, FORMER, 0o440)
 
     async def scenario() -> None:
-        async with asyncio.timeout(60), running(tmp_path, {"REBUNDLE_HTTP__TOKEN_FILE": str(file)}) as client:
+        async with (
+            asyncio.timeout(60),
+            running(tmp_path, {"REBUNDLE_HTTP__TOKEN_FILE": str(file)}) as client,
+        ):
 
             async def status(token: str) -> int:
                 return (await client.get("/v1/events/unknown", headers=bearer(token))).status_code

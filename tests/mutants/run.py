@@ -39,7 +39,9 @@ _REHEARSAL = "tests/unit/renderers/test_self_test.py"
 MORE_TESTS = {
     "daemon/publishing/trust/freshness.py": (_GRAMMAR,),
     "daemon/publishing/manifest.py": (_GRAMMAR,),
-    "daemon/publishing/live_tree/ownership.py": ("tests/unit/daemon/publishing/live_tree/test_ownership_markers.py",),
+    "daemon/publishing/live_tree/ownership.py": (
+        "tests/unit/daemon/publishing/live_tree/test_ownership_markers.py",
+    ),
     "daemon/publishing/pointer.py": (_GRAMMAR,),
     "daemon/publishing/protocol.py": ("tests/unit/daemon/publishing/test_protocol_changes.py",),
     "daemon/publishing/maintenance/recovery_rules.py": (
@@ -102,7 +104,9 @@ class Figures:
 
 def pure_modules() -> Iterator[str]:
     """The files of the import contract for pure modules."""
-    contracts = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["importlinter"]["contracts"]
+    contracts = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["importlinter"][
+        "contracts"
+    ]
     (contract,) = (each for each in contracts if each["name"].startswith("pure modules"))
     for name in contract["source_modules"]:
         path = name.replace(".", "/")
@@ -134,22 +138,36 @@ def mutate(module: str, *, survivors_only: bool = False, workers: int = 2) -> Fi
     with (folder / "mutmut.log").open("w") as log:
         _run(_MUTMUT, folder, log, "run", "--max-children", str(workers), *names)
     # mutmut forgets the results of a module when its tests change.
-    codes = before | {name: code for name, code in _codes(folder, module).items() if code is not None or not before}
+    codes = before | {
+        name: code
+        for name, code in _codes(folder, module).items()
+        if code is not None or not before
+    }
     if None in codes.values():
         raise MutationFailed(f"{module}: not all mutants ran, see {folder / 'mutmut.log'}")
     if module in _CALLED_AT_IMPORT:
-        codes |= {name: _tested(folder, module, name) for name, code in codes.items() if code not in _KILLED}
+        codes |= {
+            name: _tested(folder, module, name)
+            for name, code in codes.items()
+            if code not in _KILLED
+        }
     with (folder / "survivors.txt").open("w") as diffs:
-        _run(_DIFFS, folder, diffs, module, *(name for name, code in codes.items() if code not in _KILLED))
+        _run(
+            _DIFFS,
+            folder,
+            diffs,
+            module,
+            *(name for name, code in codes.items() if code not in _KILLED),
+        )
     return Figures(module, len(codes), sum(code in _KILLED for code in codes.values()))
 
 
 def _codes(folder: Path, module: str) -> dict[str, int | None]:
     """The exit code of each mutant's tests, as mutmut keeps them. Raises MutationFailed."""
     try:
-        codes: dict[str, int | None] = json.loads((folder / "mutants" / f"{module}.meta").read_text())[
-            "exit_code_by_key"
-        ]
+        codes: dict[str, int | None] = json.loads(
+            (folder / "mutants" / f"{module}.meta").read_text()
+        )["exit_code_by_key"]
     except (OSError, ValueError, KeyError) as error:
         raise MutationFailed(f"{module}: no result, see {folder / 'mutmut.log'}") from error
     return codes
@@ -157,9 +175,20 @@ def _codes(folder: Path, module: str) -> dict[str, int | None]:
 
 def _tested(folder: Path, module: str, name: str) -> int:
     """The exit code of all tests of a module with one mutant, in a process that imports it with that mutant."""
-    arguments = ("-x", "-q", "-p", "no:randomly", "-p", "no:cacheprovider", "--hypothesis-profile", "mutants")
+    arguments = (
+        "-x",
+        "-q",
+        "-p",
+        "no:randomly",
+        "-p",
+        "no:cacheprovider",
+        "--hypothesis-profile",
+        "mutants",
+    )
     with (folder / "fresh.log").open("a") as log:
-        return _run(_FRESH, folder / "mutants", log, *arguments, *tests_of(module), MUTANT_UNDER_TEST=name)
+        return _run(
+            _FRESH, folder / "mutants", log, *arguments, *tests_of(module), MUTANT_UNDER_TEST=name
+        )
 
 
 def _run(program: str, folder: Path, output: IO[str], *arguments: str, **variables: str) -> int:
@@ -180,7 +209,9 @@ def _run(program: str, folder: Path, output: IO[str], *arguments: str, **variabl
 def updated(page: str, figures: Figures) -> str:
     """The page with the row of one module replaced or added; rows are sorted."""
     row = re.compile(r"^\| `(.+?)` \|.*\n", re.MULTILINE)
-    rows = {match[1]: match[0] for match in row.finditer(page)} | {figures.module: figures.row() + "\n"}
+    rows = {match[1]: match[0] for match in row.finditer(page)} | {
+        figures.module: figures.row() + "\n"
+    }
     head, rule, rest = page.partition("| --- | --- | --- | --- |\n")
     return head + rule + "".join(rows[module] for module in sorted(rows)) + row.sub("", rest)
 
@@ -188,9 +219,15 @@ def updated(page: str, figures: Figures) -> str:
 def main() -> int:
     """The exit code: 1 if mutmut failed for a module."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
-    parser.add_argument("modules", nargs="*", help="files; all pure modules that have unit tests, if none is named")
-    parser.add_argument("--survivors", action="store_true", help="only those that survived, with today's tests")
-    parser.add_argument("--workers", type=int, default=2, help="mutants that are tested at the same time")
+    parser.add_argument(
+        "modules", nargs="*", help="files; all pure modules that have unit tests, if none is named"
+    )
+    parser.add_argument(
+        "--survivors", action="store_true", help="only those that survived, with today's tests"
+    )
+    parser.add_argument(
+        "--workers", type=int, default=2, help="mutants that are tested at the same time"
+    )
     options = parser.parse_args()
     failed = False
     for module in options.modules or [module for module in pure_modules() if tests_of(module)]:

@@ -61,7 +61,9 @@ async def snapshot(disk: SimulatedDisk) -> Snapshot:
     store = DirectoryStore(ROOT, InlineRuntime("reader"), disk)
     found = {listed.key: (await store.get(listed.key), listed) for listed in await store.scan("")}
     assert all(stored.version == listed.version for stored, listed in found.values())
-    return {key: (stored.body, dict(stored.tag), stored.version) for key, (stored, _) in found.items()}
+    return {
+        key: (stored.body, dict(stored.tag), stored.version) for key, (stored, _) in found.items()
+    }
 
 
 async def violations(promised: Sequence[Snapshot], log: Log) -> AsyncIterator[str]:
@@ -96,16 +98,26 @@ async def _goes_on(disk: SimulatedDisk, left: Snapshot) -> None:
 
 async def objects_without_tags(at: History) -> None:
     await at.write(at.store.create("a/b/pointer", Content(b"one")))
-    await at.write(at.store.replace("a/b/pointer", Content(b"second"), await at.version("a/b/pointer")))
+    await at.write(
+        at.store.replace("a/b/pointer", Content(b"second"), await at.version("a/b/pointer"))
+    )
     await at.write(at.store.delete("a/b/pointer", await at.version("a/b/pointer")))
     await at.write(at.store.create("a/b/pointer", Content(b"third")))
 
 
 async def objects_with_tags(at: History) -> None:
     await at.write(at.store.create("a/b/file", Content(b"one", tag={"n": "1", "mode": "0755"})))
-    await at.write(at.store.replace("a/b/file", Content(b"second", tag={"n": "2"}), await at.version("a/b/file")))
-    await at.write(at.store.replace("a/b/file", Content(b"one", tag={"n": "3"}), await at.version("a/b/file")))
-    await at.write(at.store.replace("a/b/file", Content(b"one", tag={"n": "4"}), await at.version("a/b/file")))
+    await at.write(
+        at.store.replace(
+            "a/b/file", Content(b"second", tag={"n": "2"}), await at.version("a/b/file")
+        )
+    )
+    await at.write(
+        at.store.replace("a/b/file", Content(b"one", tag={"n": "3"}), await at.version("a/b/file"))
+    )
+    await at.write(
+        at.store.replace("a/b/file", Content(b"one", tag={"n": "4"}), await at.version("a/b/file"))
+    )
     await at.write(at.store.replace("a/b/file", Content(b"no tag"), await at.version("a/b/file")))
     await at.write(at.store.delete("a/b/file", await at.version("a/b/file")))
     await at.write(at.store.create("a/b/file", Content(b"one", tag={"n": "5"})))
@@ -200,7 +212,10 @@ def test_each_sync_that_is_left_out_is_missed(scenario: Scenario, harmless: list
         return [
             at.log[position]
             for position in working_syncs(at.log)
-            if await anext(violations(at.promised, at.log[:position] + at.log[position + 1 :]), None) is None
+            if await anext(
+                violations(at.promised, at.log[:position] + at.log[position + 1 :]), None
+            )
+            is None
         ]
 
     assert asyncio.run(unmissed()) == [SyncFolder(folder) for folder in harmless]
@@ -233,12 +248,18 @@ def test_no_power_cut_loses_what_an_editor_saved_at_the_last_moment(verb: str) -
         store = DirectoryStore(ROOT, InlineRuntime(), recording)
         version = await store.create("a/file", Content(b"old", tag={"n": "1"}))
         new = Content(b"new", tag={"n": "2"})
-        write = store.replace("a/file", new, version) if verb == "replace" else store.delete("a/file", version)
+        write = (
+            store.replace("a/file", new, version)
+            if verb == "replace"
+            else store.delete("a/file", version)
+        )
         with pytest.raises(ConditionFailed):
             await write
         return recording.log
 
-    states = [state for state in crash_states(asyncio.run(scenario()), BASE) if "saved" in state.marks]
+    states = [
+        state for state in crash_states(asyncio.run(scenario()), BASE) if "saved" in state.marks
+    ]
 
     assert len(states) > 3
     for state in states:

@@ -57,7 +57,9 @@ async def objects(store: DirectoryStore) -> list[tuple[str, bytes, dict[str, str
 
 async def finish(store: DirectoryStore) -> None:
     for listed in await store.scan(""):
-        await store.delete(listed.key, (await store.replace(listed.key, Content(b"x"), listed.version)))
+        await store.delete(
+            listed.key, (await store.replace(listed.key, Content(b"x"), listed.version))
+        )
     await store.create("a/file", Content(b"again", tag={"n": "9"}))
 
 
@@ -66,7 +68,9 @@ def test_a_kill_at_any_boundary_leaves_whole_objects_and_a_store_that_goes_on(
     tmp_path: Path, options: dict[str, bool]
 ) -> None:
     command = [sys.executable, "-c", WRITERS, str(tmp_path), json.dumps(options)]
-    codes = subprocess.run(command, cwd=PROJECT, check=True, capture_output=True, text=True).stdout.split()
+    codes = subprocess.run(
+        command, cwd=PROJECT, check=True, capture_output=True, text=True
+    ).stdout.split()
 
     assert len(codes) > 40
     assert set(codes) == {"-9"}

@@ -47,9 +47,17 @@ def _answer(query: bytes, zone: Mapping[str, str]) -> bytes:
     address = zone.get(name)
     if address is None:
         return query[:2] + _NO_SUCH_NAME + struct.pack("!HHHH", 1, 0, 0, 0) + question
-    records = [struct.pack("!HHHIH", 0xC00C, _TYPE_A, 1, _TTL_SECONDS, 4) + socket.inet_aton(address)]
+    records = [
+        struct.pack("!HHHIH", 0xC00C, _TYPE_A, 1, _TTL_SECONDS, 4) + socket.inet_aton(address)
+    ]
     answers = records if kind == _TYPE_A else []
-    return query[:2] + _ANSWERED + struct.pack("!HHHH", 1, len(answers), 0, 0) + question + b"".join(answers)
+    return (
+        query[:2]
+        + _ANSWERED
+        + struct.pack("!HHHH", 1, len(answers), 0, 0)
+        + question
+        + b"".join(answers)
+    )
 
 
 def _question(query: bytes) -> tuple[str, int]:

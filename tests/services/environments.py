@@ -47,8 +47,12 @@ def environment(name: str, interpreter: Path | None = None) -> Path:
 
 def _run(*command: str) -> None:
     try:
-        done = subprocess.run(command, capture_output=True, text=True, timeout=_LIMIT_SECONDS, check=False)
+        done = subprocess.run(
+            command, capture_output=True, text=True, timeout=_LIMIT_SECONDS, check=False
+        )
     except subprocess.TimeoutExpired as error:
         raise Unavailable(f"{' '.join(command[:4])} took more than {_LIMIT_SECONDS} s") from error
     if done.returncode:
-        raise Unavailable(f"{' '.join(command[:4])} failed: {(done.stderr or done.stdout).strip()[-1500:]}")
+        raise Unavailable(
+            f"{' '.join(command[:4])} failed: {(done.stderr or done.stdout).strip()[-1500:]}"
+        )

@@ -46,11 +46,16 @@ class Gcs:
 
     def put(self, bucket: str, key: str, body: bytes) -> None:
         """An object."""
-        self._post(f"/upload/storage/v1/b/{bucket}/o?uploadType=media&name={urllib.parse.quote(key, safe='')}", body)
+        self._post(
+            f"/upload/storage/v1/b/{bucket}/o?uploadType=media&name={urllib.parse.quote(key, safe='')}",
+            body,
+        )
 
     def _post(self, path: str, body: bytes, kind: str = "application/octet-stream") -> None:
         headers = {"Content-Type": kind}
-        httpx.post(self.address + path, content=body, headers=headers, timeout=_LIMIT_SECONDS).raise_for_status()
+        httpx.post(
+            self.address + path, content=body, headers=headers, timeout=_LIMIT_SECONDS
+        ).raise_for_status()
 
 
 @contextlib.contextmanager
@@ -62,7 +67,16 @@ def gcs(folder: Path) -> Iterator[Gcs]:
     port = free_port()
     address = f"http://{LOOPBACK}:{port}"
     # The public host is what links to the objects' bodies name.
-    places = ("-host", LOOPBACK, "-port", str(port), "-external-url", address, "-public-host", f"{LOOPBACK}:{port}")
+    places = (
+        "-host",
+        LOOPBACK,
+        "-port",
+        str(port),
+        "-external-url",
+        address,
+        "-public-host",
+        f"{LOOPBACK}:{port}",
+    )
     command = [str(go_module(MODULE)), "-scheme", "http", "-backend", "memory", *places]
     with serving(command, port, folder / "gcs.log"):
         yield Gcs(address)
@@ -81,7 +95,9 @@ class TokenEndpoint:
     def service_account(self) -> str:
         """gcs.json, as Google Cloud gives it out."""
         pem = self.key.private_bytes(
-            serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
+            serialization.Encoding.PEM,
+            serialization.PrivateFormat.PKCS8,
+            serialization.NoEncryption(),
         )
         return json.dumps(
             {
@@ -100,7 +116,9 @@ class TokenEndpoint:
         (assertion,) = urllib.parse.parse_qs(form)["assertion"]
         signed, _, signature = assertion.rpartition(".")
         try:
-            self.key.public_key().verify(_decoded(signature), signed.encode(), padding.PKCS1v15(), hashes.SHA256())
+            self.key.public_key().verify(
+                _decoded(signature), signed.encode(), padding.PKCS1v15(), hashes.SHA256()
+            )
         except InvalidSignature:
             return False
         self.let_in.append(json.loads(_decoded(signed.partition(".")[2]))["iss"])

@@ -34,7 +34,9 @@ def go_program(name: str) -> Path:
         fcntl.flock(guard, fcntl.LOCK_EX)
         if not binary.exists():
             half = binary.with_suffix(".half")
-            _run(go, "build", "-mod=readonly", "-buildvcs=false", "-o", str(half), ".", folder=source)
+            _run(
+                go, "build", "-mod=readonly", "-buildvcs=false", "-o", str(half), ".", folder=source
+            )
             half.rename(binary)
     return binary
 
@@ -69,5 +71,7 @@ def _run(*command: object, folder: Path, env: Mapping[str, str] | None = None) -
     except subprocess.TimeoutExpired as error:
         raise Unavailable(f"{' '.join(words[:2])} took more than {_LIMIT_SECONDS} s") from error
     if done.returncode:
-        raise Unavailable(f"{' '.join(words[:2])} in {folder.name} failed: {done.stderr.decode().strip()[-500:]}")
+        raise Unavailable(
+            f"{' '.join(words[:2])} in {folder.name} failed: {done.stderr.decode().strip()[-500:]}"
+        )
     return done.stdout

@@ -9,7 +9,11 @@ from typing import Any
 import grpc
 
 SERVICE = "/tensorflow.serving.PredictionService/"
-_UNLIMITED = [("grpc.max_receive_message_length", -1), ("grpc.max_send_message_length", -1), ("grpc.so_reuseport", 0)]
+_UNLIMITED = [
+    ("grpc.max_receive_message_length", -1),
+    ("grpc.max_send_message_length", -1),
+    ("grpc.so_reuseport", 0),
+]
 
 
 class _Methods(grpc.GenericRpcHandler):
@@ -25,7 +29,9 @@ class _Methods(grpc.GenericRpcHandler):
             case "Refuse":
                 return grpc.unary_unary_rpc_method_handler(self._refuse)
             case "Count":
-                return grpc.stream_unary_rpc_method_handler(lambda parts, _: str(sum(map(len, parts))).encode())
+                return grpc.stream_unary_rpc_method_handler(
+                    lambda parts, _: str(sum(map(len, parts))).encode()
+                )
             case "Repeat":
                 return grpc.unary_stream_rpc_method_handler(lambda request, _: iter([request] * 5))
             case "Converse":

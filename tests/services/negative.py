@@ -22,7 +22,16 @@ SECRET_KEY = "test"
 def nanio(folder: Path) -> Iterator[str]:
     """The address of an S3 server that ignores every condition of a write. Raises Unavailable."""
     port = free_port()
-    command = (*_program("nanio"), "serve", "--host", LOOPBACK, "--port", str(port), "--data-dir", str(folder / "data"))
+    command = (
+        *_program("nanio"),
+        "serve",
+        "--host",
+        LOOPBACK,
+        "--port",
+        str(port),
+        "--data-dir",
+        str(folder / "data"),
+    )
     keys = {"NANIO_ACCESS_KEY": ACCESS_KEY, "NANIO_SECRET_KEY": SECRET_KEY}
     with serving(command, port, folder / "nanio.log", env=_clean(folder) | keys):
         yield f"http://{LOOPBACK}:{port}"
@@ -43,7 +52,15 @@ def localbucket(folder: Path) -> Iterator[str]:
 def gcp_storage_emulator(folder: Path) -> Iterator[Gcs]:
     """A GCS server that ignores every precondition. Raises Unavailable."""
     port = free_port()
-    command = (*_program("gcp-storage-emulator"), "start", "-H", LOOPBACK, "--port", str(port), "-M")
+    command = (
+        *_program("gcp-storage-emulator"),
+        "start",
+        "-H",
+        LOOPBACK,
+        "--port",
+        str(port),
+        "-M",
+    )
     with serving(command, port, folder / "gcp-storage-emulator.log", env=_clean(folder)):
         yield Gcs(f"http://{LOOPBACK}:{port}")
 

@@ -35,11 +35,22 @@ class Nginx:
 
     def _run(self, conf: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
         command = self._command(conf, *arguments)
-        return subprocess.run(command, capture_output=True, text=True, timeout=_LIMIT_SECONDS, check=False)
+        return subprocess.run(
+            command, capture_output=True, text=True, timeout=_LIMIT_SECONDS, check=False
+        )
 
     def _command(self, conf: Path, *arguments: str) -> list[str]:
         # Its own log of the start, too: the one that is compiled in belongs to root.
-        return [str(self.binary), "-p", str(conf.parent), "-c", str(conf), "-e", "stderr", *arguments]
+        return [
+            str(self.binary),
+            "-p",
+            str(conf.parent),
+            "-c",
+            str(conf),
+            "-e",
+            "stderr",
+            *arguments,
+        ]
 
 
 def nginx() -> Nginx:

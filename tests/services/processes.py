@@ -31,7 +31,11 @@ def free_port() -> int:
 
 @contextlib.contextmanager
 def serving(
-    command: Sequence[str], port: int, log: Path, env: Mapping[str, str] | None = None, seconds: float = 30
+    command: Sequence[str],
+    port: int,
+    log: Path,
+    env: Mapping[str, str] | None = None,
+    seconds: float = 30,
 ) -> Iterator[subprocess.Popen[bytes]]:
     """The process of `command`, once it accepts connections on `port`.
 
@@ -39,12 +43,16 @@ def serving(
     with the end of its log when it exits or does not listen in time.
     """
     with log.open("wb") as output:
-        process = subprocess.Popen(command, stdout=output, stderr=output, env=env, start_new_session=True)
+        process = subprocess.Popen(
+            command, stdout=output, stderr=output, env=env, start_new_session=True
+        )
     try:
         deadline = time.monotonic() + seconds
         while not listens(port):
             if process.poll() is not None or time.monotonic() > deadline:
-                raise Unavailable(f"{command[0]} does not listen on {port}: {log.read_text(errors='replace')[-1000:]}")
+                raise Unavailable(
+                    f"{command[0]} does not listen on {port}: {log.read_text(errors='replace')[-1000:]}"
+                )
             time.sleep(0.02)
         yield process
     finally:

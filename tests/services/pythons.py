@@ -12,7 +12,9 @@ def python(version: str) -> Path:
     """The interpreter of a version such as "3.12" that can make virtual environments. Raises NotGiven."""
     name = f"python{version}"
     pyenv = Path(os.environ.get("PYENV_ROOT", Path.home() / ".pyenv"))
-    candidates = [found for folder in os.get_exec_path() if (found := shutil.which(name, path=folder))]
+    candidates = [
+        found for folder in os.get_exec_path() if (found := shutil.which(name, path=folder))
+    ]
     candidates += sorted(map(str, pyenv.glob(f"versions/{version}.*/bin/{name}")))
     for candidate in candidates:
         # pyenv puts a script on the path also for a version that is not in use: it fails when called.

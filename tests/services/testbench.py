@@ -30,11 +30,23 @@ def testbench(folder: Path) -> Iterator[Gcs]:
         return
     named = os.environ.get("STORAGE_TESTBENCH", "")
     if not named:
-        raise NotGiven("STORAGE_TESTBENCH does not name a folder with the sources of googleapis/storage-testbench")
+        raise NotGiven(
+            "STORAGE_TESTBENCH does not name a folder with the sources of googleapis/storage-testbench"
+        )
     if not (Path(named) / "testbench").is_dir():
-        raise Unavailable(f"STORAGE_TESTBENCH is {named}, and no googleapis/storage-testbench is there")
+        raise Unavailable(
+            f"STORAGE_TESTBENCH is {named}, and no googleapis/storage-testbench is there"
+        )
     port = free_port()
-    command = [str(environment("testbench") / "bin" / "python"), "-c", _SERVE.format(host=LOOPBACK, port=port)]
-    env = {"PATH": os.environ["PATH"], "HOME": str(folder), "PYTHONPATH": str(Path(named).resolve())}
+    command = [
+        str(environment("testbench") / "bin" / "python"),
+        "-c",
+        _SERVE.format(host=LOOPBACK, port=port),
+    ]
+    env = {
+        "PATH": os.environ["PATH"],
+        "HOME": str(folder),
+        "PYTHONPATH": str(Path(named).resolve()),
+    }
     with serving(command, port, folder / "testbench.log", env=env):
         yield Gcs(f"http://{LOOPBACK}:{port}")

@@ -42,7 +42,9 @@ class Change:
 class Bucket:
     """Objects by key."""
 
-    def __init__(self, clock: Callable[[], datetime], *, versions_by_content: bool, deletes_blindly: bool) -> None:
+    def __init__(
+        self, clock: Callable[[], datetime], *, versions_by_content: bool, deletes_blindly: bool
+    ) -> None:
         self.now = clock
         self.versions_by_content = versions_by_content
         self._deletes_blindly = deletes_blindly

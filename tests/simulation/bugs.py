@@ -49,9 +49,16 @@ class Bug:
         right = inspect.unwrap(inspect.getattr_static(self.owner, self.name))
         source = textwrap.dedent(inspect.getsource(right))
         if source.count(self.text) != 1:
-            raise LookupError(f"{self.name} has {source.count(self.text)} times {self.text!r}: plant this bug again")
+            raise LookupError(
+                f"{self.name} has {source.count(self.text)} times {self.text!r}: plant this bug again"
+            )
         made: dict[str, Any] = {}
-        code = compile(source.replace(self.text, self.instead), f"<bug in {self.name}>", "exec", dont_inherit=True)
+        code = compile(
+            source.replace(self.text, self.instead),
+            f"<bug in {self.name}>",
+            "exec",
+            dont_inherit=True,
+        )
         exec(code, right.__globals__, made)  # our own text
         wrong = made[self.name]
         assert isinstance(wrong, FunctionType)
@@ -125,7 +132,9 @@ BUGS: dict[str, Bug] = {
     "archive-not-confirmed": Bug(
         "an upload whose answer was lost counts as stored",
         Publisher, "_create_own",
-        'raise StoreUnavailable(f"whether {key} is stored could not be found out: try again") from error',
+        'raise StoreUnavailable(\n'
+        '                f"whether {key} is stored could not be found out: try again"\n'
+        '            ) from error',
         "return",
     ),
     "pointer-before-archive": Bug(
@@ -157,8 +166,8 @@ BUGS: dict[str, Bug] = {
     "inputs-of-others-lost": Bug(
         "a publication forgets the positions of other sources",
         protocol, "_advanced",
-        "{**positions, **{instance:",
-        "{**{instance:",
+        "        **positions,\n",
+        "",
     ),
     "rollback-goes-back-in-inputs": Bug(
         "a rollback takes the positions back, so that events are folded again",
@@ -227,7 +236,7 @@ BUGS: dict[str, Bug] = {
     "hold-ignored": Bug(
         "a publication becomes live in spite of a hold",
         protocol, "publish",
-        "pointer.hold is None and ",
+        "        and pointer.hold is None\n",
         "",
     ),
     "hold-dropped": Bug(
@@ -342,8 +351,8 @@ BUGS: dict[str, Bug] = {
     "no-second-listing": Bug(
         "the marker says synced without another listing",
         LiveTree, "_round",
-        "shown = None if applied.raced else await self._shows(scope, wanted, {**base, **applied.versions})",
-        "shown = None if applied.raced else tree",
+        "else await self._shows(scope, wanted, {**base, **applied.versions})",
+        "else tree",
     ),
     "marker-before-writes": Bug(
         "the marker says synced before the files are written",
@@ -367,7 +376,7 @@ BUGS: dict[str, Bug] = {
     "skip-unchanged": Bug(
         "a pass that finds the sequence of its last one does nothing, whatever the listing shows",
         sync._Settled, "is_still",
-        "return same and not due and (self.tree.files, self.tree.unreadable) == (tree.files, tree.unreadable)",
+        "return pointer_same and tree_same and not due",
         "return self.synced.sequence == current.sequence",
     ),
     "fresh-conditions": Bug(
@@ -417,14 +426,14 @@ BUGS: dict[str, Bug] = {
     "marker-trusted-too-far": Bug(
         "what the marker says of a path counts, whatever the listing shows there",
         sync, "_known_without_reading",
-        "if recorded is None or recorded.version != listed.version or _may_move(path, recorded.sha256, wanted):",
-        "if recorded is None:",
+        "or recorded.version != listed.version\n        or _may_move(path, recorded.sha256, wanted)\n",
+        "\n",
     ),
     "newest-copy-collected": Bug(
         "a collection deletes every old copy of replaced bytes, the newest one of a path too",
         retention_rules, "expired",
-        "key=lambda one: (one.modified, one.key))[:-1]]",
-        "key=lambda one: (one.modified, one.key))]",
+        "key=lambda one: (one.modified, one.key))[:-1]",
+        "key=lambda one: (one.modified, one.key))",
     ),
     "example-marked-before-written": Bug(
         "a path of example/ is in the marker before its file is confirmed",

@@ -72,7 +72,9 @@ class Disk:
         self._journals.append(journal)
         return journal
 
-    async def accept(self, event: Event, identity: Identity, digest: str, scopes: Any, asked: Request) -> bool:
+    async def accept(
+        self, event: Event, identity: Identity, digest: str, scopes: Any, asked: Request
+    ) -> bool:
         """As the daemon's intake; whether it is running, and the event is durable or refused for good."""
         arrival = Arrival(event, identity, digest, scopes)
         self.requests[identity.digest[:16], digest[:16]] = asked, arrival
@@ -163,7 +165,10 @@ class Disk:
             self._seen = -1
         db = self._eyes
         version = db.execute("PRAGMA data_version").fetchone()[0]
-        if version == self._seen or not db.execute("SELECT 1 FROM sqlite_master WHERE name = 'lanes'").fetchone():
+        if (
+            version == self._seen
+            or not db.execute("SELECT 1 FROM sqlite_master WHERE name = 'lanes'").fetchone()
+        ):
             return
         self._seen = version
         instance = db.execute("SELECT value FROM meta WHERE key = 'instance'").fetchone()[0]
@@ -177,7 +182,11 @@ class Disk:
             if row["settled_at"] is not None:
                 settled.append(row)
         self._look_at_events(db.execute("SELECT * FROM events ORDER BY position"), lanes)
-        taken = {(row["position"], row["scope"]) for row in db.execute("SELECT * FROM dead_letters") if row["by"]}
+        taken = {
+            (row["position"], row["scope"])
+            for row in db.execute("SELECT * FROM dead_letters")
+            if row["by"]
+        }
         for row in settled:
             known = self.ledger.rows.get(row["position"])
             if known is not None and row["scope"] not in known.settled:
@@ -186,7 +195,9 @@ class Disk:
                 told = Outcome(OutcomeKind(row["kind"]), row["reason"], row["state"])
                 self.ledger.settle(process, row["scope"], row["position"], told)
 
-    def _look_at_events(self, rows: Iterable[sqlite3.Row], lanes: Mapping[int, Sequence[str]]) -> None:
+    def _look_at_events(
+        self, rows: Iterable[sqlite3.Row], lanes: Mapping[int, Sequence[str]]
+    ) -> None:
         for row in rows:
             offset = row["position"]
             scopes = tuple(lanes.get(offset, ())) if row["assigned"] else None
@@ -203,7 +214,9 @@ class Disk:
 class DiskSource:
     """Implements events.source.EventSource for one process, which may end at each call."""
 
-    def __init__(self, disk: Disk, journal: Journal, reached: Callable[[str], Awaitable[None]]) -> None:
+    def __init__(
+        self, disk: Disk, journal: Journal, reached: Callable[[str], Awaitable[None]]
+    ) -> None:
         self._disk = disk
         self._journal = journal
         self._reached = reached
@@ -233,11 +246,15 @@ class DiskSource:
         await self._journal.assign(position, scopes)
         await self._reached("assigned")
 
-    async def waiting(self, scope: str, upto: Position | None = None, most: int = 1_000) -> Sequence[Delivery]:
+    async def waiting(
+        self, scope: str, upto: Position | None = None, most: int = 1_000
+    ) -> Sequence[Delivery]:
         await self._reached("waiting")
         return await self._journal.waiting(scope, upto, most)
 
-    async def recorded(self, scope: str, positions: Sequence[Position]) -> Mapping[Position, Sequence[Recorded]]:
+    async def recorded(
+        self, scope: str, positions: Sequence[Position]
+    ) -> Mapping[Position, Sequence[Recorded]]:
         await self._reached("recorded")
         return await self._journal.recorded(scope, positions)
 

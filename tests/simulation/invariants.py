@@ -118,7 +118,11 @@ class Watcher:
     def _immutable(self, scope: str, rest: str, change: Change) -> None:
         if change.after is not None:
             # A copy of replaced bytes is written again when they are replaced again, so that its time starts again.
-            again = rest.startswith(_REPLACED) and change.before is not None and change.before.body == change.after.body
+            again = (
+                rest.startswith(_REPLACED)
+                and change.before is not None
+                and change.before.body == change.after.body
+            )
             if change.before is not None and not again:
                 self._fail(3, f"{change.key} was written over")
             self.manifests.setdefault(change.key, change.after)
@@ -131,7 +135,11 @@ class Watcher:
             return
         _, state, attempt, _ = rest.split("/")
         signed = self.signed.get(scope)
-        if signed is None or signed["gc_epoch"] == 0 or f"{state}@{attempt}" in map(_name, signed["retained"]):
+        if (
+            signed is None
+            or signed["gc_epoch"] == 0
+            or f"{state}@{attempt}" in map(_name, signed["retained"])
+        ):
             self._fail(7, f"{change.key} was deleted without a collection, or is retained")
         # Since it was first there: a create that was sent twice may come again after the collection, and a delete, too.
         age = (self.bucket.now() - self.manifests[change.key].modified).total_seconds()
@@ -143,13 +151,18 @@ class Watcher:
         assert change.before is not None
         signed = self.signed.get(scope)
         folder = change.key.rpartition("/")[0]
-        others = [held for key, held in self.bucket.objects.items() if key.rpartition("/")[0] == folder]
+        others = [
+            held for key, held in self.bucket.objects.items() if key.rpartition("/")[0] == folder
+        ]
         if signed is None or signed["gc_epoch"] == 0 or not others:
-            self._fail(7, f"{change.key} was deleted without a collection, or is the newest of its path")
+            self._fail(
+                7, f"{change.key} was deleted without a collection, or is the newest of its path"
+            )
         # Where a version is a digest, or deletes ignore it, a deletion under way also meets a copy that is newer.
         by_version = not (self.bucket.versions_by_content or self.deletes_blindly)
         age = (
-            self.bucket.now() - (change.before if by_version else self.manifests[change.key]).modified
+            self.bucket.now()
+            - (change.before if by_version else self.manifests[change.key]).modified
         ).total_seconds()
         if age < self.grace:
             self._fail(7, f"{change.key} was deleted {age:.0f} s after it was written")
@@ -182,7 +195,11 @@ class Watcher:
         new: Signed = json.loads(change.after.body)["signed"]
         lineage = self.lineage.setdefault(scope, [])
         entry = new["history"][-1]
-        if (entry["sequence"], entry["write_id"], entry["kind"]) != (new["sequence"], new["write_id"], new["kind"]):
+        if (entry["sequence"], entry["write_id"], entry["kind"]) != (
+            new["sequence"],
+            new["write_id"],
+            new["kind"],
+        ):
             self._fail(1, "the last entry of the history is not this change")
         if any(each["write_id"] == new["write_id"] for each in lineage):
             self._fail(1, f"write {new['write_id'][:6]} was committed twice")
@@ -204,7 +221,9 @@ class Watcher:
         if new["kind"] == "recover":
             self._recovered(scope, new, self._parse(change.before), change.writer)
 
-    def _recovered(self, scope: str, new: Signed, found: dict[str, Any] | None, writer: str) -> None:
+    def _recovered(
+        self, scope: str, new: Signed, found: dict[str, Any] | None, writer: str
+    ) -> None:
         """What a recovery may not do, whatever was lost (protocol 4, ADR 13).
 
         An older pointer that was put back, and that nothing tells a later one of, is only mended.
@@ -213,11 +232,15 @@ class Watcher:
         before = [json.loads(body)["signed"] for body in self.pointers[scope][:-1]]
         highest = max(each["sequence"] for each in before)
         if rebuilt and new["sequence"] <= highest:
-            self._fail(1, f"{scope} was recovered at {new['sequence']}, and {highest} was there before")
+            self._fail(
+                1, f"{scope} was recovered at {new['sequence']}, and {highest} was there before"
+            )
         for instance, offset in new["positions"].items():
             committed = max(each["positions"].get(instance, 0) for each in before)
             if offset > committed:
-                self._fail(4, f"a recovery passes {instance} up to {offset}, committed was {committed}")
+                self._fail(
+                    4, f"a recovery passes {instance} up to {offset}, committed was {committed}"
+                )
         if new["live"] is not None and new["live"]["composition_digest"] in {
             e["composition_digest"] for e in new["quarantined"]
         }:
@@ -230,8 +253,13 @@ class Watcher:
     def _rivals(self, scope: str, new: Signed) -> None:
         """Id, number and composition of an explicit state belong together."""
         explicit = [each for each in new["retained"] if each["kind"] == "explicit"]
-        this = {(each["state"], number_of(each["revision"])[0], each["composition_digest"]) for each in explicit}
-        if len({each[0] for each in this}) < len(this) or len({each[1] for each in this}) < len(this):
+        this = {
+            (each["state"], number_of(each["revision"])[0], each["composition_digest"])
+            for each in explicit
+        }
+        if len({each[0] for each in this}) < len(this) or len({each[1] for each in this}) < len(
+            this
+        ):
             self._fail(5, f"{scope} was recovered with rivals: {sorted(this)}")
 
     def adopt(self, scope: str, new: Signed) -> None:
@@ -255,7 +283,9 @@ class Watcher:
     def _history(self, new: Signed, lineage: Sequence[dict[str, Any]]) -> None:
         """Every entry is in the history or in its chunks."""
         entries = self._entries(new)
-        if entries is not None and [each["write_id"] for each in entries] != [each["write_id"] for each in lineage]:
+        if entries is not None and [each["write_id"] for each in entries] != [
+            each["write_id"] for each in lineage
+        ]:
             self._fail(1, "history and chunks do not tell every change")
 
     def _entries(self, new: Signed) -> list[dict[str, Any]] | None:
@@ -282,7 +312,10 @@ class Watcher:
                 self._fail(2, f"{_name(publication)} is named and not complete")
             elif _digest(manifest, self._digests) != publication["manifest_sha256"]:
                 self._fail(2, f"the manifest of {_name(publication)} is another one")
-            elif _digest(archive, self._digests) != self.manifest(scope, publication)["archive"]["sha256"]:
+            elif (
+                _digest(archive, self._digests)
+                != self.manifest(scope, publication)["archive"]["sha256"]
+            ):
                 self._fail(2, f"the archive of {_name(publication)} is another one")
 
     def _marker(self, change: Change) -> None:
@@ -307,7 +340,9 @@ class Watcher:
         if in_example:
             self._example(scope, path, change)
             return
-        foreign = before is not None and before.writer == EDITOR and not self._is_aside(scope, before)
+        foreign = (
+            before is not None and before.writer == EDITOR and not self._is_aside(scope, before)
+        )
         if foreign and (after is not None or not self.deletes_blindly):
             self._fail(8, f"{path} was an operator's and is gone")
 
@@ -358,7 +393,9 @@ class Watcher:
         elif not self.bucket.versions_by_content and _commit(after) <= _commit(before):
             # Where versions are digests, bytes that come again count as the older publication's, which a paused
             # writer may still replace; the next pass repairs that.
-            self._fail(8, f"the default of {path} went back to an older publication's, or came twice")
+            self._fail(
+                8, f"the default of {path} went back to an older publication's, or came twice"
+            )
 
     def _created(self, path: str, key: str, after: Held) -> None:
         """A default that an operator deleted comes back only from a pass that listed the tree before."""
@@ -369,18 +406,31 @@ class Watcher:
 
     def _is_aside(self, scope: str, held: Held) -> bool:
         prefix = f"{scope}/.rebundle/replaced/"
-        return any(each.body == held.body for key, each in self.bucket.objects.items() if key.startswith(prefix))
+        return any(
+            each.body == held.body
+            for key, each in self.bucket.objects.items()
+            if key.startswith(prefix)
+        )
 
     def _freshness(self, scope: str, change: Change) -> None:
         """It names a pointer that was there, and never an older one than before."""
         after = self._parse(change.after)
         assert after is not None
         said = after["signed"]
-        named = [body for body in self.pointers.get(scope, ()) if _sha256(body) == said["pointer_sha256"]]
+        named = [
+            body for body in self.pointers.get(scope, ()) if _sha256(body) == said["pointer_sha256"]
+        ]
         if not named or json.loads(named[0])["signed"]["sequence"] != said["sequence"]:
-            self._fail(10, f"freshness.json of {scope} names sequence {said['sequence']}, which was never there")
+            self._fail(
+                10,
+                f"freshness.json of {scope} names sequence {said['sequence']}, which was never there",
+            )
         before = self._parse(change.before)
-        if before and before["signed"]["sequence"] > said["sequence"] and scope not in self.oracle.ever_lost:
+        if (
+            before
+            and before["signed"]["sequence"] > said["sequence"]
+            and scope not in self.oracle.ever_lost
+        ):
             self._fail(10, f"freshness.json of {scope} went back to {said['sequence']}")
 
     # -- when a body is sent
@@ -405,11 +455,20 @@ class Watcher:
             if held is None and path in json.loads(marker_then.body)["files"]:
                 self._fail(8, f"{path} was deleted by an operator and is written again")
 
-    def _was_shown(self, scope: str, marker: Mapping[str, Any], shown: Mapping[str, Sequence[Held]]) -> bool:
+    def _was_shown(
+        self, scope: str, marker: Mapping[str, Any], shown: Mapping[str, Sequence[Held]]
+    ) -> bool:
         manifest = self.manifest(scope, _named(marker["publication"]))
-        followed = {each["path"]: each["sha256"] for each in manifest["files"] if not _is_example(each["path"])}
+        followed = {
+            each["path"]: each["sha256"]
+            for each in manifest["files"]
+            if not _is_example(each["path"])
+        }
         return all(
-            any(_digest(held, self._digests) == sha256 for held in shown.get(f"{scope}/{_TREE}{path}", ()))
+            any(
+                _digest(held, self._digests) == sha256
+                for held in shown.get(f"{scope}/{_TREE}{path}", ())
+            )
             for path, sha256 in followed.items()
         )
 
@@ -423,7 +482,11 @@ class Watcher:
             held = self.bucket.objects.get(key)
             if (held.body if held else None) != body:
                 yield f"invariant 8: {key} is not what the operator left"
-        writes = Counter((scope, entry["write_id"]) for scope, lineage in self.lineage.items() for entry in lineage)
+        writes = Counter(
+            (scope, entry["write_id"])
+            for scope, lineage in self.lineage.items()
+            for entry in lineage
+        )
         for report in self.reports:
             if report.scope in self.oracle.ever_lost:
                 continue
@@ -466,7 +529,8 @@ class Watcher:
                 elif held is None:
                     yield f"invariant 9: {path} is not there, and no operator deleted it"
                 elif _sha256(held.body) != sha256 and (
-                    max(_commit(held), self._recorded(scope, path, held)) < self._committed(scope, _name(live))
+                    max(_commit(held), self._recorded(scope, path, held))
+                    < self._committed(scope, _name(live))
                     and scope not in self.oracle.ever_lost
                 ):
                     yield f"invariant 9: the default of {path} is older than live, and no operator changed it"

@@ -147,7 +147,9 @@ class SimulatedLoop(asyncio.BaseEventLoop):
             if not handle._cancelled:
                 handle._run()
 
-    def _make_task(self, loop: asyncio.AbstractEventLoop, coro: Any, **options: Any) -> SimulatedTask:
+    def _make_task(
+        self, loop: asyncio.AbstractEventLoop, coro: Any, **options: Any
+    ) -> SimulatedTask:
         self._tasks_made += 1
         return SimulatedTask(coro, self._tasks_made, loop=loop, **options)
 
@@ -175,10 +177,19 @@ class _NoClock(dt.datetime):
 
 
 _NAMES: tuple[tuple[Any, str], ...] = (
-    *((time, name) for name in ("time", "time_ns", "monotonic", "monotonic_ns", "perf_counter", "sleep")),
-    *((random, name) for name in ("random", "randint", "randrange", "choice", "choices", "shuffle", "uniform")),
+    *(
+        (time, name)
+        for name in ("time", "time_ns", "monotonic", "monotonic_ns", "perf_counter", "sleep")
+    ),
+    *(
+        (random, name)
+        for name in ("random", "randint", "randrange", "choice", "choices", "shuffle", "uniform")
+    ),
     *((random, name) for name in ("sample", "getrandbits", "SystemRandom")),
-    *((secrets, name) for name in ("token_bytes", "token_hex", "token_urlsafe", "randbelow", "choice")),
+    *(
+        (secrets, name)
+        for name in ("token_bytes", "token_hex", "token_urlsafe", "randbelow", "choice")
+    ),
     *((uuid, name) for name in ("uuid1", "uuid4")),
     (os, "urandom"),
     *((socket, name) for name in ("socket", "create_connection", "getaddrinfo")),
@@ -187,7 +198,10 @@ _NAMES: tuple[tuple[Any, str], ...] = (
     (sqlite3, "connect"),
 )
 _PRODUCT = ("daemon.", "events.", "renderers.")
-_REFUSED = [(owner, name, getattr(owner, name), _refusing(f"{owner.__name__}.{name}")) for owner, name in _NAMES]
+_REFUSED = [
+    (owner, name, getattr(owner, name), _refusing(f"{owner.__name__}.{name}"))
+    for owner, name in _NAMES
+]
 
 
 def _imported_by_name() -> list[tuple[Any, str, Any, Any]]:

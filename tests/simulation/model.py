@@ -160,7 +160,11 @@ def composition_of(versions: Mapping[str, str]) -> Composition:
 
 def fold(standing: Standing, request: Request) -> Step | Outcome:
     """One state or model version."""
-    return _fold_state(standing, request) if request.kind == "state" else _fold_model(standing, request)
+    return (
+        _fold_state(standing, request)
+        if request.kind == "state"
+        else _fold_model(standing, request)
+    )
 
 
 def _fold_state(standing: Standing, request: Request) -> Step | Outcome:
@@ -168,7 +172,9 @@ def _fold_state(standing: Standing, request: Request) -> Step | Outcome:
     this = (request.state, request.revision, composition)
     if this in standing.used:
         return Outcome("ignored", "published already", request.state)
-    if any(request.state == state or request.revision == number for state, number, _ in standing.used):
+    if any(
+        request.state == state or request.revision == number for state, number, _ in standing.used
+    ):
         return Outcome("dead-lettered", "id or number is used up")
     used = standing.used | {this}
     if request.revision <= standing.producer:
@@ -192,7 +198,11 @@ def _fold_model(standing: Standing, request: Request) -> Step | Outcome:
         return Outcome("superseded", "a higher version")
     if current is None and not request.complete:
         return Outcome("dead-lettered", "new and incomplete")
-    models[model] = (version, version, version) if request.complete or current is None else (version, *current[1:])
+    models[model] = (
+        (version, version, version)
+        if request.complete or current is None
+        else (version, *current[1:])
+    )
     if models[model] == current:
         return Outcome("ignored", "exactly so already")
     moved = replace(standing, composition=frozenset(models.items()), derived=standing.derived + 1)
@@ -255,7 +265,9 @@ def batch(scope: Scope, events: Sequence[Event], refused: Refused, limits: Limit
         if wrong is None:
             break
         if len(wrong.events) > 1:
-            raise Violation(f"{wrong.state} of several events is refused by the gate: one at a time")
+            raise Violation(
+                f"{wrong.state} of several events is refused by the gate: one at a time"
+            )
         outcomes[wrong.events[0].position] = Outcome("dead-lettered", "refused by the gate")
         changes.remove(wrong.events[0])
     outcomes |= settled
@@ -281,11 +293,19 @@ def _known(scope: Scope, event: Event) -> Outcome | None:
     return Outcome("ignored", "a repetition")
 
 
-def _remembered(events: Iterable[Event], outcomes: Mapping[Position, Outcome]) -> tuple[tuple[str, str], ...]:
-    return tuple((each.identity, each.digest) for each in events if outcomes[each.position].kind != "dead-lettered")
+def _remembered(
+    events: Iterable[Event], outcomes: Mapping[Position, Outcome]
+) -> tuple[tuple[str, str], ...]:
+    return tuple(
+        (each.identity, each.digest)
+        for each in events
+        if outcomes[each.position].kind != "dead-lettered"
+    )
 
 
-def _plan(standing: Standing, events: Sequence[Event]) -> tuple[Standing, list[Planned], dict[Position, Outcome]]:
+def _plan(
+    standing: Standing, events: Sequence[Event]
+) -> tuple[Standing, list[Planned], dict[Position, Outcome]]:
     outcomes: dict[Position, Outcome] = {}
     publications: list[Planned] = []
     moves: list[Event] = []
@@ -299,17 +319,31 @@ def _plan(standing: Standing, events: Sequence[Event]) -> tuple[Standing, list[P
             moves.append(event)
             continue
         replaced = tuple(moves) if step.effect == "replaced" else ()
-        outcomes |= {each.position: Outcome("superseded", "replaced before published") for each in replaced}
+        outcomes |= {
+            each.position: Outcome("superseded", "replaced before published") for each in replaced
+        }
         moves = [each for each in moves if each not in replaced]
         asked = event.request
         composition = composition_of(asked.versions)
         late = step.effect == "late"
-        publications.append(Planned(asked.state, asked.revision, 0, "explicit", late, composition, (event,), replaced))
+        publications.append(
+            Planned(
+                asked.state, asked.revision, 0, "explicit", late, composition, (event,), replaced
+            )
+        )
     if moves:
         assert standing.composition is not None
         number = f"derived-{standing.producer}.{standing.derived}-"
         publications.append(
-            Planned(number, standing.producer, standing.derived, "derived", False, standing.composition, tuple(moves))
+            Planned(
+                number,
+                standing.producer,
+                standing.derived,
+                "derived",
+                False,
+                standing.composition,
+                tuple(moves),
+            )
         )
     return standing, publications, outcomes
 
@@ -363,7 +397,9 @@ def _with_publications(scope: Scope, new: Sequence[Publication], at: str, limits
         desired = moving[-1].name
         if not scope.held and moving[-1].composition not in scope.quarantined:
             live = desired
-    return _next(replace(scope, live=live, desired=desired, retained=(*scope.retained, *new)), at, limits)
+    return _next(
+        replace(scope, live=live, desired=desired, retained=(*scope.retained, *new)), at, limits
+    )
 
 
 def _next(scope: Scope, at: str, limits: Limits) -> Scope:
@@ -382,7 +418,9 @@ def _next(scope: Scope, at: str, limits: Limits) -> Scope:
 # -- rollback requests
 
 
-def _rollback_batch(scope: Scope, changes: Sequence[Event], outcomes: dict[Position, Outcome]) -> Batch:
+def _rollback_batch(
+    scope: Scope, changes: Sequence[Event], outcomes: dict[Position, Outcome]
+) -> Batch:
     if len(changes) > 1:
         raise Violation("a rollback request is a batch by itself")
     (event,) = changes
@@ -414,7 +452,9 @@ def rollback_outcome(scope: Scope, request: Request) -> Publication | Outcome:
     return target
 
 
-def requested_rollback(scope: Scope, result: Batch, reached: Mapping[str, int], at: str, limits: Limits) -> Scope:
+def requested_rollback(
+    scope: Scope, result: Batch, reached: Mapping[str, int], at: str, limits: Limits
+) -> Scope:
     """The scope after a rollback request."""
     assert result.rollback is not None
     changed = replace(
@@ -527,7 +567,9 @@ def _pin(scope: Scope, asked: Asked, limits: Limits) -> Scope | str:
         return REFUSED
     return replace(
         scope,
-        retained=tuple(replace(each, pinned=asked.on) if each == target else each for each in scope.retained),
+        retained=tuple(
+            replace(each, pinned=asked.on) if each == target else each for each in scope.retained
+        ),
     )
 
 
@@ -558,14 +600,18 @@ def republished(scope: Scope, attempt: str, at: str, limits: Limits) -> Scope:
     return _with_publications(scope, [anew], at, limits)
 
 
-def collected(scope: Scope, policy: Policy, as_of: str, at: str, limits: Limits) -> tuple[Scope, set[str]]:
+def collected(
+    scope: Scope, policy: Policy, as_of: str, at: str, limits: Limits
+) -> tuple[Scope, set[str]]:
     """The scope after a collection with the time `as_of`, and what left it."""
     newest = {each.name for each in scope.retained[-policy.newest :]}
     spared = newest | {scope.live, scope.desired}
     released = {
         each.name
         for each in scope.retained
-        if each.name not in spared and not each.pinned and _days(each.superseded_at, as_of) >= policy.days
+        if each.name not in spared
+        and not each.pinned
+        and _days(each.superseded_at, as_of) >= policy.days
     }
     left = tuple(each for each in scope.retained if each.name not in released)
     changed = replace(scope, retained=left, gc_epoch=scope.gc_epoch + 1)
@@ -597,7 +643,9 @@ def must_be_held(scope: Scope, *, asked: bool) -> bool:
 # -- comparison with a document
 
 
-def differences(scope: Scope, signed: Mapping[str, Any], digest_of: Callable[[Composition], str]) -> list[str]:
+def differences(
+    scope: Scope, signed: Mapping[str, Any], digest_of: Callable[[Composition], str]
+) -> list[str]:
     """Where a pointer document is not what the rules make of it."""
     retained = [
         {
@@ -626,7 +674,9 @@ def differences(scope: Scope, signed: Mapping[str, Any], digest_of: Callable[[Co
     }
     found = _seen(signed)
     return [
-        f"{name} is {found[name]}, the rules say {expected[name]}" for name in expected if found[name] != expected[name]
+        f"{name} is {found[name]}, the rules say {expected[name]}"
+        for name in expected
+        if found[name] != expected[name]
     ]
 
 

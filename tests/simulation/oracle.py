@@ -67,13 +67,17 @@ class Row:
 class Ledger:
     """What one instance of a source holds, as reported to the oracle."""
 
-    def __init__(self, oracle: "Oracle", instance: str, rows: Mapping[int, Row] | None = None) -> None:
+    def __init__(
+        self, oracle: "Oracle", instance: str, rows: Mapping[int, Row] | None = None
+    ) -> None:
         self._oracle = oracle
         self.instance = instance
         self.rows = dict(rows or {})
         oracle.ledgers.append(self)
 
-    def accept(self, offset: int, identity: str, digest: str, asked: model.Request, scopes: Any) -> None:
+    def accept(
+        self, offset: int, identity: str, digest: str, asked: model.Request, scopes: Any
+    ) -> None:
         """An event was appended."""
         event = Event((self.instance, offset), identity, digest, asked)
         since = {scope: len(states) - 1 for scope, states in self._oracle.scopes.items()}
@@ -85,7 +89,9 @@ class Ledger:
         if row.scopes is not None:
             return
         row.scopes = tuple(scopes)
-        needed = {scope for scope, index in row.since.items() if index > 0 and self._oracle.clocks_agree}
+        needed = {
+            scope for scope, index in row.since.items() if index > 0 and self._oracle.clocks_agree
+        }
         for before in self.rows.values():
             if before.event.position[1] < offset and before.event.request.kind == "state":
                 needed |= {scope for scope in before.scopes or () if scope not in before.settled}
@@ -101,12 +107,19 @@ class Ledger:
     @property
     def drained(self) -> bool:
         """Every event is done in all its scopes."""
-        return all(row.scopes is not None and row.settled >= set(row.scopes) for row in self.rows.values())
+        return all(
+            row.scopes is not None and row.settled >= set(row.scopes) for row in self.rows.values()
+        )
 
     def renewed(self, instance: str) -> "Ledger":
         """The same rows under a new instance."""
         rows = {
-            offset: Row(replace(row.event, position=(instance, offset)), row.scopes, row.since, set(row.settled))
+            offset: Row(
+                replace(row.event, position=(instance, offset)),
+                row.scopes,
+                row.since,
+                set(row.settled),
+            )
             for offset, row in self.rows.items()
         }
         return Ledger(self._oracle, instance, rows)
@@ -189,11 +202,15 @@ class Oracle:
         if scope in self.lost:
             return
         try:
-            following, known = self._following(scope, states[-1], writer, signed, entry, manifest, now)
+            following, known = self._following(
+                scope, states[-1], writer, signed, entry, manifest, now
+            )
         except Violation as error:
             self.fail(f"{scope} at {signed['sequence']}: {error}")
             return
-        gone = [each for each in known if each.name not in {kept.name for kept in following.retained}]
+        gone = [
+            each for each in known if each.name not in {kept.name for kept in following.retained}
+        ]
         self._compare(scope, following, signed, entry, gone)
         states.append(following)
 
@@ -222,9 +239,13 @@ class Oracle:
             as_of = entry["change"]["as_of"]
             if as_of > now:
                 raise Violation(f"a collection judged by {as_of}, the bucket's clock said {now}")
-            following, released = model.collected(base, self._policy, as_of, entry["at"], self._limits)
+            following, released = model.collected(
+                base, self._policy, as_of, entry["at"], self._limits
+            )
             if set(entry["change"]["released"]) != released:
-                raise Violation(f"released {entry['change']['released']}, the policy releases {sorted(released)}")
+                raise Violation(
+                    f"released {entry['change']['released']}, the policy releases {sorted(released)}"
+                )
             return following, list(base.retained)
         carried = model.carried_out(base, asked, entry["at"], self._limits)
         if isinstance(carried, str):
@@ -244,14 +265,19 @@ class Oracle:
         if len(moved) != 1:
             raise Violation(f"{writer} moved the positions of {sorted(moved)}")
         ((instance, last),) = moved.items()
-        rows = list(self._taken(scope, base, self.ledger_of[writer, instance], last, signed, entry, manifest))
+        rows = list(
+            self._taken(
+                scope, base, self.ledger_of[writer, instance], last, signed, entry, manifest
+            )
+        )
         events = [row.event for row in rows]
         if not events or events[-1].position[1] != last:
             raise Violation(f"{instance} was passed up to {last}, and no event there was folded")
         result = model.batch(base, events, self._refused, self._limits)
         attempts = [_parted(name) for name in entry["published"]]
         if [each.state for each in result.publications] != [
-            _expected_name(each, state) for each, (state, _) in zip(result.publications, attempts, strict=False)
+            _expected_name(each, state)
+            for each, (state, _) in zip(result.publications, attempts, strict=False)
         ] or len(attempts) != len(result.publications):
             wanted = [each.state for each in result.publications]
             raise Violation(f"published {entry['published']}, the rules publish {wanted}")
@@ -262,7 +288,9 @@ class Oracle:
                 raise Violation("a rollback that the rules do not make")
             following = model.requested_rollback(base, result, moved, entry["at"], self._limits)
         elif result.rollback is not None or not result.publications:
-            raise Violation(f"{entry['kind']} of {[each.request for each in events]} changes nothing")
+            raise Violation(
+                f"{entry['kind']} of {[each.request for each in events]} changes nothing"
+            )
         else:
             following = model.publish(base, result, attempts, moved, entry["at"], self._limits)
         for row in rows:
@@ -273,12 +301,23 @@ class Oracle:
         known = {each.name for each in base.retained}
         missing = [
             Publication(
-                *_parted(name), each.producer, each.derived, each.kind, each.late, each.composition, (), entry["at"]
+                *_parted(name),
+                each.producer,
+                each.derived,
+                each.kind,
+                each.late,
+                each.composition,
+                (),
+                entry["at"],
             )
             for each, name in zip(result.publications, entry["published"], strict=True)
             if name not in {kept.name for kept in following.retained}
         ]
-        return following, [*base.retained, *(each for each in new if each.name not in known), *missing]
+        return following, [
+            *base.retained,
+            *(each for each in new if each.name not in known),
+            *missing,
+        ]
 
     def _taken(
         self,
@@ -296,16 +335,22 @@ class Oracle:
         or if it is the last. The position of a commit is that of an event in its batch, also of one that changes nothing.
         """
         listed = {
-            (each["instance"], each["offset"]) for name in entry["published"] for each in manifest(name)["events"]
+            (each["instance"], each["offset"])
+            for name in entry["published"]
+            for each in manifest(name)["events"]
         }
         rows = [
             row
             for offset, row in sorted(ledger.rows.items())
             if base.inputs.get(ledger.instance, 0) < offset <= last and scope in (row.scopes or ())
         ]
-        waiting = {(row.event.identity, row.event.digest) for row in rows if scope not in row.settled}
+        waiting = {
+            (row.event.identity, row.event.digest) for row in rows if scope not in row.settled
+        }
         remembered = (
-            {(each["identity"], each["event"]) for each in signed["folded_events"]} - set(base.recent) - waiting
+            {(each["identity"], each["event"]) for each in signed["folded_events"]}
+            - set(base.recent)
+            - waiting
         )
         for row in rows:
             event = row.event
@@ -313,11 +358,17 @@ class Oracle:
             if scope not in row.settled or named or event.position[1] == last:
                 yield row
 
-    def _made_of(self, scope: str, planned: model.Planned, manifest: Mapping[str, Any], name: str) -> None:
+    def _made_of(
+        self, scope: str, planned: model.Planned, manifest: Mapping[str, Any], name: str
+    ) -> None:
         """A manifest matches what the rules predict for its events."""
         if _composition(manifest) != planned.composition:
-            raise Violation(f"{name} is {_composition(manifest)}, the rules make {planned.composition}")
-        told = [((each["instance"], each["offset"]), each["skipped"]) for each in manifest["events"]]
+            raise Violation(
+                f"{name} is {_composition(manifest)}, the rules make {planned.composition}"
+            )
+        told = [
+            ((each["instance"], each["offset"]), each["skipped"]) for each in manifest["events"]
+        ]
         wanted = [(each.position, False) for each in planned.events] + [
             (each.position, True) for each in planned.skipped
         ]
@@ -325,7 +376,9 @@ class Oracle:
             raise Violation(f"{name} lists {told}, the rules say {wanted}")
         self._learn(scope, planned, manifest)
 
-    def _learn(self, scope: str, made: model.Planned | Publication, manifest: Mapping[str, Any]) -> None:
+    def _learn(
+        self, scope: str, made: model.Planned | Publication, manifest: Mapping[str, Any]
+    ) -> None:
         """Compositions and their digests correspond, and a derived state is named by its digest."""
         digest, this = manifest["composition_digest"], (scope, made.composition)
         if self._digests.setdefault(this, digest) != digest:
@@ -384,7 +437,9 @@ class Oracle:
             if possible[-1] is not None and _fits(told, possible[-1]):
                 self._floors[process, scope] = index
                 return
-        self.fail(f"{position} ({row.event.request}) in {scope} is {_said(told)}, the rules say one of {possible}")
+        self.fail(
+            f"{position} ({row.event.request}) in {scope} is {_said(told)}, the rules say one of {possible}"
+        )
 
     def _is_explained(self, scope: str, row: Row, told: Told) -> bool:
         """Whether the journal, restored from before one of its commits, has the outcome of that commit for this event.
@@ -398,7 +453,11 @@ class Oracle:
         for (other, _), (made, outcome, _) in self._expected.items():
             if (other, made.event.identity) != (scope, identity):
                 continue
-            if told.kind == "published" and outcome.state is not None and _names(told, outcome.state):
+            if (
+                told.kind == "published"
+                and outcome.state is not None
+                and _names(told, outcome.state)
+            ):
                 return True
             if made.event.position == position:
                 return _fits(told, outcome)
@@ -449,7 +508,11 @@ class Oracle:
                     row.excused.add(scope)
 
     def recovered(
-        self, scope: str, signed: Mapping[str, Any], stored: Sequence[Mapping[str, Any]], history: Sequence[Any]
+        self,
+        scope: str,
+        signed: Mapping[str, Any],
+        stored: Sequence[Mapping[str, Any]],
+        history: Sequence[Any],
     ) -> None:
         """Go on from what a recovery wrote; what it may not do is the watcher's. `stored`: every manifest ever there."""
         states = self.states(scope)
@@ -457,15 +520,31 @@ class Oracle:
         self.lost.discard(scope)
         manifests = {f"{each['state']}@{each['attempt']}": each for each in stored}
         for described in stored:
-            self._digests.setdefault((scope, _composition(described)), described["composition_digest"])
-            self._compositions.setdefault(described["composition_digest"], (scope, _composition(described)))
-        retained = tuple(self._adopted(each, manifests[model.name_of(each) or ""]) for each in signed["retained"])
-        used = {(each.state, each.producer, each.composition) for each in retained if each.kind == "explicit"}
+            self._digests.setdefault(
+                (scope, _composition(described)), described["composition_digest"]
+            )
+            self._compositions.setdefault(
+                described["composition_digest"], (scope, _composition(described))
+            )
+        retained = tuple(
+            self._adopted(each, manifests[model.name_of(each) or ""]) for each in signed["retained"]
+        )
+        used = {
+            (each.state, each.producer, each.composition)
+            for each in retained
+            if each.kind == "explicit"
+        }
         for entry in history:
             for name in entry["published"]:
                 described = manifests[name]
                 if described["kind"] == "explicit":
-                    used.add((described["state"], model.number_of(described["revision"])[0], _composition(described)))
+                    used.add(
+                        (
+                            described["state"],
+                            model.number_of(described["revision"])[0],
+                            _composition(described),
+                        )
+                    )
             for state, (producer, digest) in entry["change"].get("used", {}).items():
                 used.add((state, producer, self._compositions[digest][1]))
         producer, derived = model.number_of(signed["highest_revision"])
@@ -480,7 +559,8 @@ class Oracle:
                 recent=tuple((each["identity"], each["event"]) for each in signed["folded_events"]),
                 held=signed["hold"] is not None,
                 quarantined=frozenset(
-                    self._compositions[each["composition_digest"]][1] for each in signed["quarantined"]
+                    self._compositions[each["composition_digest"]][1]
+                    for each in signed["quarantined"]
                 ),
                 retained=retained,
                 used=frozenset(used),
@@ -501,7 +581,8 @@ class Oracle:
             for each in manifest["events"]
             if not each["skipped"]
             for ledger in self.ledgers
-            if ledger.instance == each["instance"] and (row := ledger.rows.get(each["offset"])) is not None
+            if ledger.instance == each["instance"]
+            and (row := ledger.rows.get(each["offset"])) is not None
         )
         return Publication(
             publication["state"],

@@ -39,12 +39,19 @@ def _collect_seldom() -> None:
 
 def _worlds(first: int, seeds: int) -> int:
     """Play so many; how many were broken."""
-    parts = [range(at, min(at + _AT_ONCE, first + seeds)) for at in range(first, first + seeds, _AT_ONCE)]
+    parts = [
+        range(at, min(at + _AT_ONCE, first + seeds)) for at in range(first, first + seeds, _AT_ONCE)
+    ]
     played = changes = failed = 0
     cpu, began, told = 0.0, time.monotonic(), 0.0
     with ProcessPoolExecutor(initializer=_collect_seldom) as pool:
         for runs, some, seconds, broken in pool.map(_some, parts):
-            played, changes, cpu, failed = played + runs, changes + some, cpu + seconds, failed + len(broken)
+            played, changes, cpu, failed = (
+                played + runs,
+                changes + some,
+                cpu + seconds,
+                failed + len(broken),
+            )
             for seed, what in broken:
                 print(f"world {seed}: {what}\n  replay: make simulate SEED={seed}", flush=True)
             if time.monotonic() - told > 10 or played == seeds:
@@ -92,12 +99,18 @@ def _bugs(seeds: int) -> int:
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--seeds", type=int, default=2_000, help="how many worlds")
-    parser.add_argument("--first", type=int, default=int(time.time() // 86_400) * 1_000_000, help="the first seed")
+    parser.add_argument(
+        "--first", type=int, default=int(time.time() // 86_400) * 1_000_000, help="the first seed"
+    )
     parser.add_argument("--seed", help="one world, with its trace")
     parser.add_argument("--bug", choices=sorted(BUGS), help="planted in that one")
-    parser.add_argument("--bugs", type=int, metavar="WORLDS", help="plant each bug into so many worlds")
+    parser.add_argument(
+        "--bugs", type=int, metavar="WORLDS", help="plant each bug into so many worlds"
+    )
     asked = parser.parse_args()
     os.environ.setdefault("PYTHONWARNINGS", "error")
     if asked.seed is not None:

@@ -15,7 +15,13 @@ from functools import cache
 from typing import Any
 
 from daemon.publishing.maintenance.garbage_collector import BOTH, Part
-from events.model import BUNDLE_STATE_CREATED, MODEL_VERSION_CREATED, MODEL_VERSION_UPDATED, ROLLBACK_REQUESTED, Event
+from events.model import (
+    BUNDLE_STATE_CREATED,
+    MODEL_VERSION_CREATED,
+    MODEL_VERSION_UPDATED,
+    ROLLBACK_REQUESTED,
+    Event,
+)
 from renderers.model import Scope
 from tests.builders import composition_document, model_document
 from tests.simulation.model import Request
@@ -97,12 +103,23 @@ class Scenario:
         """By how many seconds the clock of a process is ahead; of the last collection it is right, or it would wait."""
         if not self.wrong_clocks or process == "last-gc":
             return 0
-        return random.Random(f"{self.seed}/{process}/clock").choice((0, 0, -3 * 86_400, -20, 5, 20, 60, 3 * 86_400))
+        return random.Random(f"{self.seed}/{process}/clock").choice(
+            (0, 0, -3 * 86_400, -20, 5, 20, 60, 3 * 86_400)
+        )
 
     def parts(self, process: str) -> frozenset[Part]:
         """What a collection does."""
-        some: tuple[frozenset[Part], ...] = (BOTH, frozenset({"release"}), frozenset({"delete"}), frozenset({"delete"}))
-        return random.Random(f"{self.seed}/{process}/parts").choice(some) if self.wrong_clocks else BOTH
+        some: tuple[frozenset[Part], ...] = (
+            BOTH,
+            frozenset({"release"}),
+            frozenset({"delete"}),
+            frozenset({"delete"}),
+        )
+        return (
+            random.Random(f"{self.seed}/{process}/parts").choice(some)
+            if self.wrong_clocks
+            else BOTH
+        )
 
 
 def fresh(number: int) -> str:
@@ -160,14 +177,20 @@ def _document(scope: Scope, versions: tuple[tuple[str, str], ...]) -> dict[str, 
 
 def _member(model: str, version: str) -> dict[str, Any]:
     """A model whose files below base/ and whose defaults below example/ both tell its version."""
-    return model_document(model, version=version, serving={"resources": {"limits": {"cpus": CPUS[version]}}})
+    return model_document(
+        model, version=version, serving={"resources": {"limits": {"cpus": CPUS[version]}}}
+    )
 
 
-def state(event_id: str, scope: Scope, state: str, revision: int, versions: Sequence[str]) -> tuple[Event, Request]:
+def state(
+    event_id: str, scope: Scope, state: str, revision: int, versions: Sequence[str]
+) -> tuple[Event, Request]:
     """Of the first models, as many as there are versions."""
     models = tuple(zip((*MODELS, THIRD), versions, strict=False))
     data = _document(scope, models) | {"state": {"id": state, "revision": revision}}
-    return Event(event_id, _SOURCE, BUNDLE_STATE_CREATED, data), Request("state", dict(models), state, revision)
+    return Event(event_id, _SOURCE, BUNDLE_STATE_CREATED, data), Request(
+        "state", dict(models), state, revision
+    )
 
 
 def model(
@@ -180,21 +203,38 @@ def model(
     complete: bool = True,
     deleted: bool = False,
 ) -> tuple[Event, Request]:
-    data: dict[str, Any] = {"model": _member(model, version) if complete else {"id": model, "version": version}}
+    data: dict[str, Any] = {
+        "model": _member(model, version) if complete else {"id": model, "version": version}
+    }
     if scopes:
         data["bundles"] = [{"name": scope.bundle, "target": scope.target} for scope in scopes]
     if deleted:
         data["change"] = "deleted"
     kind = MODEL_VERSION_UPDATED if updated else MODEL_VERSION_CREATED
-    asked = Request("model", {model: version}, updated=updated, deleted=deleted, complete=complete, named=bool(scopes))
+    asked = Request(
+        "model",
+        {model: version},
+        updated=updated,
+        deleted=deleted,
+        complete=complete,
+        named=bool(scopes),
+    )
     return Event(event_id, _SOURCE, kind, data), asked
 
 
-def _rollback(event_id: str, scope: Scope, state: str, expected: str | None = None) -> tuple[Event, Request]:
-    data = {"bundle": {"name": scope.bundle, "target": scope.target}, "to": {"state_id": state}, "reason": event_id}
+def _rollback(
+    event_id: str, scope: Scope, state: str, expected: str | None = None
+) -> tuple[Event, Request]:
+    data = {
+        "bundle": {"name": scope.bundle, "target": scope.target},
+        "to": {"state_id": state},
+        "reason": event_id,
+    }
     if expected is not None:
         data["expected_state_id"] = expected
-    return Event(event_id, _SOURCE, ROLLBACK_REQUESTED, data), Request("rollback", {}, state, expected_live=expected)
+    return Event(event_id, _SOURCE, ROLLBACK_REQUESTED, data), Request(
+        "rollback", {}, state, expected_live=expected
+    )
 
 
 def _arrivals(scenario: Scenario, chance: random.Random) -> list[Arrival]:
@@ -203,7 +243,11 @@ def _arrivals(scenario: Scenario, chance: random.Random) -> list[Arrival]:
     at, revision = 0.0, 0
     returning = scenario.returning
     variety = (2, 1) if returning else (2, 2)
-    gaps = (2.0, 10.0) if returning else chance.choice(((0.05, 0.3), (0.3, 2.0, 10.0), (2.0, 10.0, 40.0)))
+    gaps = (
+        (2.0, 10.0)
+        if returning
+        else chance.choice(((0.05, 0.3), (0.3, 2.0, 10.0), (2.0, 10.0, 40.0)))
+    )
     used: list[tuple[str, int, Scope]] = []
     for number in range(chance.randint(7, 11) if returning else chance.randint(3, 8)):
         if chance.random() < 0.55:
@@ -220,7 +264,11 @@ def _arrivals(scenario: Scenario, chance: random.Random) -> list[Arrival]:
         elif kind < 0.9 or not used:
             named = () if chance.random() < 0.2 else (scope,)
             event, asked = model(
-                event_id, named, chance.choice(MODELS), str(chance.randint(1, 3)), updated=chance.random() < 0.6
+                event_id,
+                named,
+                chance.choice(MODELS),
+                str(chance.randint(1, 3)),
+                updated=chance.random() < 0.6,
             )
         else:
             named_state, _, scope = chance.choice(used)
@@ -228,7 +276,9 @@ def _arrivals(scenario: Scenario, chance: random.Random) -> list[Arrival]:
         scopes = None if asked.kind == "model" and "bundles" not in event.data else (str(scope),)
         log = chance.randrange(scenario.logs)
         arrivals.append(Arrival(at, log, event, scopes, asked))
-        if chance.random() < 0.15:  # the producer heard no answer: the same event again, perhaps by another intake
+        if (
+            chance.random() < 0.15
+        ):  # the producer heard no answer: the same event again, perhaps by another intake
             again = chance.randrange(scenario.logs)
             arrivals.append(Arrival(at + 20 * chance.random(), again, event, scopes, asked))
     return sorted(arrivals, key=lambda each: each.at)
@@ -249,7 +299,11 @@ def _acts(scenario: Scenario, chance: random.Random) -> list[Act]:
 
     def time() -> float:
         """Mostly while something is going on."""
-        return chance.choice(times) + 4 * chance.random() ** 2 if chance.random() < 0.6 else end * chance.random()
+        return (
+            chance.choice(times) + 4 * chance.random() ** 2
+            if chance.random() < 0.6
+            else end * chance.random()
+        )
 
     acts: list[Act] = []
     theme = _THEMES[1] if scenario.returning else chance.choice(_THEMES)
@@ -258,7 +312,10 @@ def _acts(scenario: Scenario, chance: random.Random) -> list[Act]:
             some = range(chance.randint(0, most))
             acts += [Act(time(), chance.choice(names), f"{names[0]}-{index}") for index in some]
     if chance.random() < 0.35:
-        at = [time() + chance.choice((5, 60)) * chance.random() for _ in range(chance.choice((1, 2, 3, 8)))]
+        at = [
+            time() + chance.choice((5, 60)) * chance.random()
+            for _ in range(chance.choice((1, 2, 3, 8)))
+        ]
         acts += [Act(each, "gc", f"gc-{index}") for index, each in enumerate(at)]
     return sorted(acts, key=lambda act: act.at)
 
@@ -275,11 +332,15 @@ def _extend(scenario: Scenario, chance: random.Random) -> None:
     scenario.short_memory = chance.random() < 0.3
     if chance.random() < 0.35:
         some = range(chance.choice((1, 1, 2)))
-        scenario.refused = frozenset((chance.choice((*MODELS, THIRD)), chance.choice(VERSIONS[1:])) for _ in some)
+        scenario.refused = frozenset(
+            (chance.choice((*MODELS, THIRD)), chance.choice(VERSIONS[1:])) for _ in some
+        )
     if chance.random() < 0.05:
         _many_quarantines(scenario, chance)
     scenario.journal = not scenario.shared_log and chance.random() < 0.35
-    scenario.arrivals = sorted([*scenario.arrivals, *_more_arrivals(scenario, chance)], key=lambda each: each.at)
+    scenario.arrivals = sorted(
+        [*scenario.arrivals, *_more_arrivals(scenario, chance)], key=lambda each: each.at
+    )
     if random.Random(f"{scenario.seed}/blocked").random() < 0.1:
         scenario.blocked = "example/conf/bundle/nginx.conf"
     more = _more_acts(scenario, chance)  # may take some of the others out
@@ -299,7 +360,9 @@ def _more_arrivals(scenario: Scenario, chance: random.Random) -> list[Arrival]:
         event_id, scope, kind = f"more-{number}", chance.choice(scenario.scopes), chance.random()
         if kind < 0.25:
             highest += chance.choice((1, 1, 2, 3))
-            event, asked = state(event_id, scope, f"state-{highest}", highest, _some_versions(chance))
+            event, asked = state(
+                event_id, scope, f"state-{highest}", highest, _some_versions(chance)
+            )
         elif kind < 0.4:  # the same once more, or an id or a number that another one has
             again = chance.choice(used)
             name, revision, versions = again.state, again.revision, tuple(again.versions.values())
@@ -330,11 +393,15 @@ def _more_arrivals(scenario: Scenario, chance: random.Random) -> list[Arrival]:
         scopes = tuple(sorted(map(str, (scope,) if asked.kind != "model" else _named(event))))
         log = chance.randrange(scenario.logs)
         arrivals.append(Arrival(at, log, event, scopes or None, asked))
-        if scenario.logs > 1 and chance.random() < 0.2:  # by another intake, as it is or with another content
+        if (
+            scenario.logs > 1 and chance.random() < 0.2
+        ):  # by another intake, as it is or with another content
             other = (log + 1) % scenario.logs
             if chance.random() < 0.4 and asked.kind == "model":
                 named = tuple(map(Scope.parse, scopes))
-                event, asked = model(event_id, named, MODELS[0], chance.choice(VERSIONS), updated=True)
+                event, asked = model(
+                    event_id, named, MODELS[0], chance.choice(VERSIONS), updated=True
+                )
             arrivals.append(Arrival(at + 10 * chance.random(), other, event, scopes or None, asked))
     return arrivals
 
@@ -345,7 +412,9 @@ def _many_quarantines(scenario: Scenario, chance: random.Random) -> None:
     scope, log = scenario.scopes[0], chance.randrange(scenario.logs)
     pairs = [(one, other) for one in VERSIONS for other in VERSIONS]
     for number, versions in enumerate(chance.sample(pairs, 13)):
-        event, asked = state(f"bad-{number}", scope, f"state-{100 + number}", 100 + number, versions)
+        event, asked = state(
+            f"bad-{number}", scope, f"state-{100 + number}", 100 + number, versions
+        )
         scenario.arrivals.append(Arrival(2.0 * number, log, event, (str(scope),), asked))
         scenario.acts.append(Act(30 + 2.0 * number, "quarantine-next", f"next-{number}"))
 
@@ -381,9 +450,14 @@ def _more_acts(scenario: Scenario, chance: random.Random) -> list[Act]:
             at = chance.choice(times) + 30 * chance.random()
             acts.append(Act(at, chance.choice(_JOURNAL), f"journal-{index}"))
     if chance.random() < 0.2:
-        acts.append(Act(chance.choice(times) + 20 * chance.random(), "lose-pointer", "lose-pointer"))
+        acts.append(
+            Act(chance.choice(times) + 20 * chance.random(), "lose-pointer", "lose-pointer")
+        )
         # A deletion that is under way when the pointer is lost may take what a recovery then retains.
         scenario.acts = [act for act in scenario.acts if act.what != "gc"]
     else:
-        acts += [Act(chance.choice(times) + 20 * chance.random(), "recover", f"recover-{each}") for each in range(2)]
+        acts += [
+            Act(chance.choice(times) + 20 * chance.random(), "recover", f"recover-{each}")
+            for each in range(2)
+        ]
     return acts

@@ -76,7 +76,9 @@ class Log:
             reader.wake()
         return Position(self.instance, len(self.rows))
 
-    def open(self, reached: Callable[[str], Awaitable[None]] = _no_delay, watch: Watch | None = None) -> "LogSource":
+    def open(
+        self, reached: Callable[[str], Awaitable[None]] = _no_delay, watch: Watch | None = None
+    ) -> "LogSource":
         """A new reader, at the start of what has not settled."""
         reader = LogSource(self, reached, watch or Watch())
         self.readers.append(reader)
@@ -131,7 +133,9 @@ class LogSource:
             self._watch.assigned(position.offset, row.scopes)
         await self._reached("assigned")
 
-    async def waiting(self, scope: str, upto: Position | None = None, most: int = 1_000) -> Sequence[Delivery]:
+    async def waiting(
+        self, scope: str, upto: Position | None = None, most: int = 1_000
+    ) -> Sequence[Delivery]:
         await self._reached("waiting")
         if upto is not None and upto.instance != self.instance:
             return ()
@@ -143,7 +147,9 @@ class LogSource:
         ]
         return found[:most]
 
-    async def recorded(self, scope: str, positions: Sequence[Position]) -> Mapping[Position, Sequence[Recorded]]:
+    async def recorded(
+        self, scope: str, positions: Sequence[Position]
+    ) -> Mapping[Position, Sequence[Recorded]]:
         await self._reached("recorded")
         known = {each: self._recorded(scope, each) for each in positions}
         return {each: told for each, told in known.items() if told}
@@ -178,7 +184,10 @@ class LogSource:
     async def published_scopes(self) -> frozenset[str]:
         done = {OutcomeKind.PUBLISHED, OutcomeKind.LATE, OutcomeKind.WITHHELD}
         return frozenset(
-            scope for row in self._log.rows for scope, outcome in row.settled.items() if outcome.kind in done
+            scope
+            for row in self._log.rows
+            for scope, outcome in row.settled.items()
+            if outcome.kind in done
         )
 
     async def reinstate(self, recorded: int) -> None:
@@ -203,4 +212,11 @@ class LogSource:
 
     def _delivery(self, offset: int, scopes: tuple[str, ...] | None) -> Delivery:
         row = self._log.rows[offset - 1]
-        return Delivery(row.event, row.identity, row.digest, Position(self.instance, offset), row.accepted_at, scopes)
+        return Delivery(
+            row.event,
+            row.identity,
+            row.digest,
+            Position(self.instance, offset),
+            row.accepted_at,
+            scopes,
+        )

@@ -13,7 +13,14 @@ from enum import Enum
 from types import MappingProxyType
 from typing import Any, Protocol
 
-from daemon.stores.errors import ConditionFailed, OutcomeUnknown, StoreBusy, StoreError, StoreRefused, StoreUnavailable
+from daemon.stores.errors import (
+    ConditionFailed,
+    OutcomeUnknown,
+    StoreBusy,
+    StoreError,
+    StoreRefused,
+    StoreUnavailable,
+)
 from daemon.stores.port import Content, Listing, Stored, Version
 from tests.simulation.bucket import Bucket, Held
 from tests.simulation.loop import SimulatedLoop
@@ -79,7 +86,9 @@ class Fate(Enum):
 
 _FATES = [each for each in Fate if each is not Fate.FINE]
 _NOTHING: Mapping[str, Any] = MappingProxyType({})
-_listed: ContextVar[Mapping[str, tuple[float, Mapping[str, Held]]]] = ContextVar("listed", default=_NOTHING)
+_listed: ContextVar[Mapping[str, tuple[float, Mapping[str, Held]]]] = ContextVar(
+    "listed", default=_NOTHING
+)
 
 
 class Owner(Protocol):
@@ -139,7 +148,9 @@ class RemoteStore:
 
     async def scan(self, prefix: str) -> Listing:
         def listing() -> Listing:
-            there = {key: held for key, held in self._bucket.objects.items() if key.startswith(prefix)}
+            there = {
+                key: held for key, held in self._bucket.objects.items() if key.startswith(prefix)
+            }
             for key in there:
                 self._show(key)
             _listed.set({**self.listed, prefix: (self._loop.time(), there)})
@@ -152,14 +163,20 @@ class RemoteStore:
 
     async def create(self, key: str, content: Content) -> Version:
         self.writing(key, content, self)
-        return await self._write("create", key, lambda: self._bucket.create(key, content, self._owner.name))
+        return await self._write(
+            "create", key, lambda: self._bucket.create(key, content, self._owner.name)
+        )
 
     async def replace(self, key: str, content: Content, version: Version) -> Version:
         self.writing(key, content, self)
-        return await self._write("replace", key, lambda: self._bucket.replace(key, content, version, self._owner.name))
+        return await self._write(
+            "replace", key, lambda: self._bucket.replace(key, content, version, self._owner.name)
+        )
 
     async def delete(self, key: str, version: Version) -> None:
-        await self._write("delete", key, lambda: self._bucket.delete(key, version, self._owner.name))
+        await self._write(
+            "delete", key, lambda: self._bucket.delete(key, version, self._owner.name)
+        )
 
     def _show(self, key: str) -> None:
         held, shown = self._bucket.objects.get(key), self.shown.setdefault(key, [])
@@ -228,7 +245,9 @@ class RemoteStore:
         await self._travel()
         return result
 
-    def _arrive(self, what: str, key: str, apply: Callable[[], Any], fate: Fate, answer: asyncio.Future[Any]) -> None:
+    def _arrive(
+        self, what: str, key: str, apply: Callable[[], Any], fate: Fate, answer: asyncio.Future[Any]
+    ) -> None:
         if fate is Fate.RESENT:
             self._quietly(what, key, apply)
         if fate is Fate.DOUBLED:

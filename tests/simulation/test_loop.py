@@ -56,7 +56,9 @@ def test_time_jumps_to_the_next_timer(play):
 def test_the_outside_world_is_refused_while_a_simulation_runs_and_is_back_afterwards(play, outside):
     async def story():
         with pytest.raises(Refused):
-            outside() if outside.__name__ == "<lambda>" else getattr(_module(outside), outside.__name__)()
+            outside() if outside.__name__ == "<lambda>" else getattr(
+                _module(outside), outside.__name__
+            )()
 
     play(story)
     assert time.time() > 0

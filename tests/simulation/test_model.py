@@ -7,7 +7,15 @@ from pathlib import Path
 import pytest
 
 from tests.simulation import model
-from tests.simulation.model import Event, Limits, Outcome, Publication, Request, Scope, composition_of
+from tests.simulation.model import (
+    Event,
+    Limits,
+    Outcome,
+    Publication,
+    Request,
+    Scope,
+    composition_of,
+)
 
 DEFAULT = Limits()
 AT = "2026-01-01T00:00:00.000000Z"
@@ -24,7 +32,9 @@ def _batch(scope, *asked, first=1, limits=DEFAULT):
 
 
 def _state(revision, name="", **versions):
-    return Request("state", versions or {"101": "1", "102": "1"}, name or f"state-{revision}", revision)
+    return Request(
+        "state", versions or {"101": "1", "102": "1"}, name or f"state-{revision}", revision
+    )
 
 
 def _scope(**changes):
@@ -47,7 +57,11 @@ def test_it_imports_nothing_but_the_standard_library():
         name
         for node in ast.walk(tree)
         if isinstance(node, ast.Import | ast.ImportFrom)
-        for name in ([node.module] if isinstance(node, ast.ImportFrom) else [each.name for each in node.names])
+        for name in (
+            [node.module]
+            if isinstance(node, ast.ImportFrom)
+            else [each.name for each in node.names]
+        )
     }
     assert imported
     assert {str(name).partition(".")[0] for name in imported} <= sys.stdlib_module_names
@@ -61,10 +75,19 @@ def test_it_imports_nothing_but_the_standard_library():
         (_state(9, "state-1"), Outcome("dead-lettered", "id or number is used up")),
         (Request("model", {"101": "1"}), Outcome("ignored", "exactly so already")),
         (Request("model", {"103": "1"}, named=False), Outcome("ignored", "model not in the scope")),
-        (Request("model", {"103": "1"}, complete=False), Outcome("dead-lettered", "new and incomplete")),
-        (Request("model", {"101": "2"}, deleted=True), Outcome("ignored", "deleted in the registry")),
+        (
+            Request("model", {"103": "1"}, complete=False),
+            Outcome("dead-lettered", "new and incomplete"),
+        ),
+        (
+            Request("model", {"101": "2"}, deleted=True),
+            Outcome("ignored", "deleted in the registry"),
+        ),
         (Request("rollback", state="state-7"), Outcome("dead-lettered", "not retained")),
-        (Request("rollback", state="state-1", expected_live="state-0"), Outcome("ignored", "not the expected one")),
+        (
+            Request("rollback", state="state-1", expected_live="state-0"),
+            Outcome("ignored", "not the expected one"),
+        ),
     ],
 )
 def test_an_event_that_changes_nothing_has_the_outcome_that_the_protocol_says(asked, expected):
@@ -73,10 +96,19 @@ def test_an_event_that_changes_nothing_has_the_outcome_that_the_protocol_says(as
 
 def test_a_burst_publishes_every_state_and_the_last_derived_one():
     moved = Request("model", {"101": "9"})
-    result = _batch(_scope(), Request("model", {"101": "2"}), _state(2, **{"101": "5"}), moved, _state(1, "late"))
+    result = _batch(
+        _scope(),
+        Request("model", {"101": "2"}),
+        _state(2, **{"101": "5"}),
+        moved,
+        _state(1, "late"),
+    )
     assert result.outcomes[("journal:0", 1)] == Outcome("superseded", "replaced before published")
     assert result.outcomes[("journal:0", 4)] == Outcome("dead-lettered", "id or number is used up")
-    assert [(each.state, each.late) for each in result.publications] == [("state-2", False), ("derived-2.1-", False)]
+    assert [(each.state, each.late) for each in result.publications] == [
+        ("state-2", False),
+        ("derived-2.1-", False),
+    ]
 
 
 def test_a_hold_keeps_live_and_a_quarantine_withholds():
@@ -115,5 +147,7 @@ def test_a_batch_beyond_its_limits_is_a_violation():
         ({"live": None, "desired": None}, True, False),
     ],
 )
-def test_a_rebuilt_pointer_is_held_unless_that_was_not_asked_and_live_is_desired_or_withheld(changes, asked, expected):
+def test_a_rebuilt_pointer_is_held_unless_that_was_not_asked_and_live_is_desired_or_withheld(
+    changes, asked, expected
+):
     assert model.must_be_held(_scope(**changes), asked=asked) is expected

@@ -72,7 +72,11 @@ def moments(world: _Watched) -> Iterator[tuple[Scope, Objects]]:
 
 
 def triples(publications: Any) -> set[tuple[str, int, str]]:
-    return {(p.state, p.revision.producer, p.composition_digest) for p in publications if p.kind == "explicit"}
+    return {
+        (p.state, p.revision.producer, p.composition_digest)
+        for p in publications
+        if p.kind == "explicit"
+    }
 
 
 def contradictions(one: set[tuple[str, int, str]], other: set[tuple[str, int, str]]) -> list[Any]:
@@ -85,7 +89,9 @@ def committed(pointer: Pointer) -> set[tuple[str, int, str]]:
 
 
 @pytest.mark.parametrize("part", range(PARTS))
-def test_a_healthy_scope_is_left_alone_and_a_lost_pointer_gives_no_id_or_number_two_compositions(part: int) -> None:
+def test_a_healthy_scope_is_left_alone_and_a_lost_pointer_gives_no_id_or_number_two_compositions(
+    part: int,
+) -> None:
     seen = 0
     for number in range(WORLDS):
         world = _Watched(f"moments-{part * WORLDS + number}")
@@ -107,7 +113,10 @@ def _check(scope: Scope, objects: Objects) -> None:
     told = recovered(scope, lost)
     if not told.remains.was_published:
         # As while the first publication is under way: nothing shows that this one was committed.
-        assert (told.recovered, len(told.remains.unnamed_uploads)) == (None, len(told.remains.found))
+        assert (told.recovered, len(told.remains.unnamed_uploads)) == (
+            None,
+            len(told.remains.found),
+        )
         return
     assert told.recovered is not None
     now = triples(told.recovered.pointer.retained)

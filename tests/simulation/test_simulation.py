@@ -38,7 +38,9 @@ def _hold(seed):
     assert run.broken is None, f"{run.broken}\nreplay: make simulate SEED={seed}"
 
 
-@pytest.mark.parametrize("part", range(PARTS), ids=lambda part: f"from_{FIRST + part * (SEEDS // PARTS)}")
+@pytest.mark.parametrize(
+    "part", range(PARTS), ids=lambda part: f"from_{FIRST + part * (SEEDS // PARTS)}"
+)
 def test_the_invariants_hold_in_fresh_worlds(part):
     for number in range(SEEDS // PARTS):
         _hold(fresh(FIRST + part * (SEEDS // PARTS) + number))
@@ -78,7 +80,8 @@ def _crash_scenario(*, by_content, crash=None):
         state("event-3", SCOPES[0], "state-3", 3, ("1", "2")),
     ]
     arrivals = [
-        Arrival(0.5 * number, number % 2, event, (str(SCOPES[0]),), asked) for number, (event, asked) in enumerate(told)
+        Arrival(0.5 * number, number % 2, event, (str(SCOPES[0]),), asked)
+        for number, (event, asked) in enumerate(told)
     ]
     return replace(
         scenario,
@@ -94,7 +97,11 @@ def _crash_scenario(*, by_content, crash=None):
         few_retained=False,
         restarted_at_rest=False,
         arrivals=arrivals,
-        acts=[Act(25.0, "rollback", "rollback-0"), Act(30.0, "hold", "hold-0"), Act(90.0, "gc", "gc-0")],
+        acts=[
+            Act(25.0, "rollback", "rollback-0"),
+            Act(30.0, "hold", "hold-0"),
+            Act(90.0, "gc", "gc-0"),
+        ],
         crash=crash,
     )
 
@@ -110,13 +117,17 @@ def test_a_crash_at_every_single_call_is_made_good_by_the_others(process, by_con
     for call, what in enumerate(undisturbed.calls[:MOST_CALLS], 1):
         for applied in (False, True) if what in writes else (False,):
             run = play(_crash_scenario(by_content=by_content, crash=Crash(process, call, applied)))
-            assert run.broken is None, f"{process} crashed at call {call}, {what}, applied: {applied}: {run.broken}"
+            assert run.broken is None, (
+                f"{process} crashed at call {call}, {what}, applied: {applied}: {run.broken}"
+            )
 
 
 @pytest.mark.parametrize("name", [name for name, bug in BUGS.items() if not bug.rare])
 def test_a_planted_bug_is_found(name):
     """Rare ones need more worlds than CI plays: `make simulate-bugs`."""
-    assert any(simulate(fresh(number), bug=name).broken for number in range(200)), "no world found it"
+    assert any(simulate(fresh(number), bug=name).broken for number in range(200)), (
+        "no world found it"
+    )
 
 
 @pytest.mark.parametrize("name", BUGS)

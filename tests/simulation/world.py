@@ -72,7 +72,9 @@ _LONGEST_DRAIN = 2_000.0
 _PASS_SECONDS = 45.0
 GRACE_SECONDS = 6.0
 """Shorter than a pause may be: the epoch protects against a paused process, not the grace."""
-POLICY = Policy(newest=1, days=10 / 86_400, dropped_days=5 / 86_400, grace_hours=GRACE_SECONDS / 3_600)
+POLICY = Policy(
+    newest=1, days=10 / 86_400, dropped_days=5 / 86_400, grace_hours=GRACE_SECONDS / 3_600
+)
 _OWN = Customisation()
 
 
@@ -152,7 +154,9 @@ class Process:
         chance = random.Random(f"{world.scenario.seed}/{name}/{world.processes}")
         self._chance = chance
         self.runtime = SimulatedRuntime(world.loop, chance, ahead=world.scenario.ahead(name))
-        remote = RemoteStore(world.bucket, world.loop, self, world.scenario.faults, chance, world.trace)
+        remote = RemoteStore(
+            world.bucket, world.loop, self, world.scenario.faults, chance, world.trace
+        )
         remote.writing = world.watcher.sending
         remote.blocked = world.scenario.blocked
         self.store: ObjectStore = LimitedStore(remote, _CALL_SECONDS)
@@ -162,7 +166,9 @@ class Process:
         self.publisher = _ReportingPublisher(self.store, self.reader, self.runtime, world)
         self.live_tree = LiveTree(self.store, self.reader, self.runtime)
         self.operations = Operations(self.reader, self.publisher, self.live_tree)
-        self.collector = GarbageCollector(self.store, self.reader, self.publisher, self.runtime, POLICY)
+        self.collector = GarbageCollector(
+            self.store, self.reader, self.publisher, self.runtime, POLICY
+        )
 
     async def live(self, work: Coroutine[Any, Any, None]) -> bool:
         """Run `work` as the whole life of this process; whether it came to its end."""
@@ -209,7 +215,9 @@ class Process:
 class _ReportingPublisher(Publisher):
     """Reports the results of its own writes to the watcher."""
 
-    def __init__(self, store: ObjectStore, reader: Reader, runtime: SimulatedRuntime, world: "World") -> None:
+    def __init__(
+        self, store: ObjectStore, reader: Reader, runtime: SimulatedRuntime, world: "World"
+    ) -> None:
         super().__init__(store, reader, runtime)
         self._reports = world.watcher.reports
 
@@ -237,19 +245,28 @@ class World:
         self._told = hashlib.sha256()
         self.lines: list[str] = []
         clock = SimulatedRuntime(self.loop, random.Random(0)).now
-        self.bucket = Bucket(clock, versions_by_content=scenario.by_content, deletes_blindly=scenario.deletes_blindly)
+        self.bucket = Bucket(
+            clock, versions_by_content=scenario.by_content, deletes_blindly=scenario.deletes_blindly
+        )
         self.oracle = Oracle(
             self.loop.fail,
             _limits(scenario),
             model.Policy(POLICY.newest, POLICY.days),
-            lambda composition: any((each, part[0]) in scenario.refused for each, part in composition),
+            lambda composition: any(
+                (each, part[0]) in scenario.refused for each, part in composition
+            ),
             strict_commands=not any(act.what == "gc" for act in scenario.acts),
             # A real journal has the bucket's clock here, its daemon may have another one.
             clocks_agree=not scenario.wrong_clocks
             or (scenario.second and not scenario.shared_log and not scenario.journal),
         )
         self.watcher = Watcher(
-            self.loop, self.bucket, self.oracle, scenario.deletes_blindly, grace=GRACE_SECONDS, blocked=scenario.blocked
+            self.loop,
+            self.bucket,
+            self.oracle,
+            scenario.deletes_blindly,
+            grace=GRACE_SECONDS,
+            blocked=scenario.blocked,
         )
         self.bucket.watch = self._changed
         self.logs: list[Log] = []
@@ -257,14 +274,18 @@ class World:
         self.disks: list[Disk] = []
         """The real journals, instead of logs."""
         if scenario.journal:
-            self.disks = [Disk(f"journal-{index}", self.oracle, clock) for index in range(scenario.logs)]
+            self.disks = [
+                Disk(f"journal-{index}", self.oracle, clock) for index in range(scenario.logs)
+            ]
         else:
             self.logs = [Log(f"journal:{index}") for index in range(scenario.logs)]
             self.ledgers = [Ledger(self.oracle, log.instance) for log in self.logs]
         self._down: set[int] = set()
         """Daemons that an operator does not start for now."""
         self.rendering = _StrictRendering(
-            lambda composition: any((each.id, each.version) in scenario.refused for each in composition.models)
+            lambda composition: any(
+                (each.id, each.version) in scenario.refused for each in composition.models
+            )
         )
         self._daemons: list[Process | None] = [None] * scenario.replicas
         self._stops: list[Stop | None] = [None] * scenario.replicas
@@ -279,13 +300,22 @@ class World:
             self.lines.append(line)
 
     def _changed(self, change: Any) -> None:
-        after = "deleted" if change.after is None else hashlib.sha256(change.after.body).hexdigest()[:8]
+        after = (
+            "deleted" if change.after is None else hashlib.sha256(change.after.body).hexdigest()[:8]
+        )
         self.trace("    ", change.writer, "->", change.key, after)
         self.watcher.changed(change)
-        if self._racing and change.key.endswith("/.rebundle.json") and change.before and change.writer != EDITOR:
+        if (
+            self._racing
+            and change.key.endswith("/.rebundle.json")
+            and change.before
+            and change.writer != EDITOR
+        ):
             # An editor who saves while a pass writes: between its listing and its own write.
             self._racing -= 1
-            self.loop.call_later(0.1 * self._race.random(), self._save, change.key.removesuffix(".rebundle.json"))
+            self.loop.call_later(
+                0.1 * self._race.random(), self._save, change.key.removesuffix(".rebundle.json")
+            )
 
     def _save(self, tree: str) -> None:
         key = f"{tree}example/conf/bundle/.env"
@@ -300,7 +330,9 @@ class World:
 
     async def play(self) -> None:
         async with asyncio.TaskGroup() as group:
-            daemons = [group.create_task(self._supervise(index)) for index in range(self.scenario.replicas)]
+            daemons = [
+                group.create_task(self._supervise(index)) for index in range(self.scenario.replicas)
+            ]
             async with asyncio.TaskGroup() as script:
                 script.create_task(self._produce())
                 for act in self.scenario.acts:
@@ -318,7 +350,9 @@ class World:
             if not self.scenario.restarted_at_rest:
                 await asyncio.sleep(1.6 * _PASS_SECONDS)  # each daemon's own passes
                 for scope in self.scenario.scopes:
-                    self._edit(Act(0, "edit-base", "last"), scope, random.Random(self.scenario.seed))
+                    self._edit(
+                        Act(0, "edit-base", "last"), scope, random.Random(self.scenario.seed)
+                    )
                 await asyncio.sleep(1.6 * _PASS_SECONDS)
             self._resting = True
             for stop in self._stops:
@@ -349,8 +383,14 @@ class World:
         while not all(ledger.drained for ledger in self._current):
             if self.loop.time() > until:
                 rows = [row for ledger in self._current for row in ledger.rows.values()]
-                waiting = [row.event.position for row in rows if not row.settled >= set(row.scopes or ("?",))]
-                self.loop.fail(f"liveness: {waiting} wait still, {_LONGEST_DRAIN:.0f} s after the last fault")
+                waiting = [
+                    row.event.position
+                    for row in rows
+                    if not row.settled >= set(row.scopes or ("?",))
+                ]
+                self.loop.fail(
+                    f"liveness: {waiting} wait still, {_LONGEST_DRAIN:.0f} s after the last fault"
+                )
             await asyncio.sleep(1)
 
     @property
@@ -385,7 +425,9 @@ class World:
             self.trace(process.name, "ended" if ended else "was killed")
             await source.close()
             if not self._resting:
-                await asyncio.sleep(0.5 + 3 * random.Random(f"{self.scenario.seed}/{process.name}").random())
+                await asyncio.sleep(
+                    0.5 + 3 * random.Random(f"{self.scenario.seed}/{process.name}").random()
+                )
 
     async def _opened(self, index: int, process: Process) -> tuple[Any, int]:
         """A daemon's source, and the highest offset that it has."""
@@ -429,7 +471,10 @@ class World:
                 await asyncio.sleep(max(0.0, arrival.at - self.loop.time()))
                 if self.disks:
                     event = arrival.event
-                    identity, digest = Identity("http", event.source, event.id), interpret(event).digest
+                    identity, digest = (
+                        Identity("http", event.source, event.id),
+                        interpret(event).digest,
+                    )
                     sent = event, identity, digest, arrival.scopes, arrival.asked
                     senders.create_task(self._send(self.disks[arrival.log], *sent))
                 else:
@@ -446,7 +491,9 @@ class World:
         digest, asked = interpret(event).digest, arrival.asked
         identity = Identity("http", event.source, event.id)
         process = self._daemons[arrival.log] if self.scenario.second else None
-        now = process.runtime.now() if process else self.bucket.now()  # the clock of the process that accepts it
+        now = (
+            process.runtime.now() if process else self.bucket.now()
+        )  # the clock of the process that accepts it
         at = now.isoformat(timespec="microseconds").replace("+00:00", "Z")
         ledger = self.ledgers[arrival.log]
         position = self.logs[arrival.log].append(event, identity, digest, at, arrival.scopes)
@@ -472,15 +519,21 @@ class World:
             case "pull":
                 await self._operator(act.draw, scope, lambda process: self._pull(process, scope))
             case "pass":
-                await self._operator(act.draw, scope, lambda process: self._one_pass(process, scope))
+                await self._operator(
+                    act.draw, scope, lambda process: self._one_pass(process, scope)
+                )
             case "gc":
                 await self._operator(act.draw, scope, lambda process: self._collect(process, scope))
             case "republish":
-                await self._operator(act.draw, scope, lambda process: self._republish(process, scope))
+                await self._operator(
+                    act.draw, scope, lambda process: self._republish(process, scope)
+                )
             case "freshen":
                 await self._operator(act.draw, scope, lambda process: self._freshen(process, scope))
             case "restore-example":
-                await self._operator(act.draw, scope, lambda process: self._restore(process, scope, chance))
+                await self._operator(
+                    act.draw, scope, lambda process: self._restore(process, scope, chance)
+                )
             case "back-up" | "restore" | "copy" | "prune" | "replay" | "take-out":
                 await self._act_on_journal(act, chance)
             case "recover":
@@ -496,7 +549,9 @@ class World:
                 await self._verb_by(act.draw, scope, verb, chance.random())
 
     async def _verb_by(self, name: str, scope: Scope, verb: str, decided: float) -> None:
-        await self._operator(name, scope, lambda process: self._verb(process, scope, verb, random.Random(decided)))
+        await self._operator(
+            name, scope, lambda process: self._verb(process, scope, verb, random.Random(decided))
+        )
 
     async def _act_on_journal(self, act: Act, chance: random.Random) -> None:
         index = chance.randrange(len(self.disks))
@@ -516,13 +571,21 @@ class World:
                     with contextlib.suppress(SourceUnavailable):
                         await disk.journal.prune()
             case "replay":
-                await disk.by_hand(act.draw, lambda journal: replay_one(journal, chance.choice, act.draw))
+                await disk.by_hand(
+                    act.draw, lambda journal: replay_one(journal, chance.choice, act.draw)
+                )
             case _:
                 rows = disk.ledger.rows.items()
-                waiting = [offset for offset, row in rows if row.scopes and not row.settled >= set(row.scopes)]
+                waiting = [
+                    offset
+                    for offset, row in rows
+                    if row.scopes and not row.settled >= set(row.scopes)
+                ]
                 if waiting:
                     offset = chance.choice(waiting)
-                    await disk.by_hand(act.draw, lambda journal: take_out(journal, offset, act.draw))
+                    await disk.by_hand(
+                        act.draw, lambda journal: take_out(journal, offset, act.draw)
+                    )
 
     async def _replace_journal(self, index: int, replace: Callable[[], Sequence[Any]]) -> None:
         """While its daemon is stopped; producers then send again what is no longer in it."""
@@ -537,31 +600,43 @@ class World:
         lost = replace()
         self._down.discard(index)
         for asked, arrival in lost:
-            await self._send(disk, arrival.event, arrival.identity, arrival.digest, arrival.scopes, asked)
+            await self._send(
+                disk, arrival.event, arrival.identity, arrival.digest, arrival.scopes, asked
+            )
 
     def _edit(self, act: Act, scope: Scope, chance: random.Random) -> None:
         tree = f"{scope}/docker-compose-gen/"
         below = "example/" if "example" in act.what else "base/"
         paths = [key for key in sorted(self.bucket.objects) if key.startswith(tree + below)]
         if act.what == "stray":
-            self.bucket.put(f"{tree}base/notes-{act.draw}.txt", f"stray {act.draw}\n".encode(), EDITOR)
+            self.bucket.put(
+                f"{tree}base/notes-{act.draw}.txt", f"stray {act.draw}\n".encode(), EDITOR
+            )
         elif paths and act.what == "delete-example":
             self.bucket.remove(chance.choice(paths), EDITOR)
         elif paths:
-            self.bucket.put(chance.choice(paths), f"# edited by hand, {act.draw}\n".encode(), EDITOR)
+            self.bucket.put(
+                chance.choice(paths), f"# edited by hand, {act.draw}\n".encode(), EDITOR
+            )
 
     async def _edit_with_intent(self, act: Act, scope: Scope, chance: random.Random) -> None:
         """An editor who puts a default back, deletes and creates a file, or is there before the default."""
         tree = f"{scope}/docker-compose-gen/"
         if act.what == "edit-future":
-            self.bucket.put(f"{tree}example/conf/bundle/batching_{THIRD}.txt", f"# mine, {act.draw}\n".encode(), EDITOR)
+            self.bucket.put(
+                f"{tree}example/conf/bundle/batching_{THIRD}.txt",
+                f"# mine, {act.draw}\n".encode(),
+                EDITOR,
+            )
             return
         paths = [key for key in sorted(self.bucket.objects) if key.startswith(f"{tree}example/")]
         if not paths:
             return
         key = chance.choice(paths)
         if act.what == "restore-default":
-            self.bucket.put(key, chance.choice(self.watcher.defaults.get(key) or [b"# none yet\n"]), EDITOR)
+            self.bucket.put(
+                key, chance.choice(self.watcher.defaults.get(key) or [b"# none yet\n"]), EDITOR
+            )
             return
         self.bucket.remove(key, EDITOR)
         await asyncio.sleep(10 * chance.random())
@@ -569,7 +644,9 @@ class World:
 
     # -- operators' commands
 
-    async def _operator(self, name: str, scope: Scope, work: Callable[[Process], Coroutine[Any, Any, None]]) -> None:
+    async def _operator(
+        self, name: str, scope: Scope, work: Callable[[Process], Coroutine[Any, Any, None]]
+    ) -> None:
         """A command, once there is something to act on; given again while the store is away."""
         for _ in range(20):
             if str(scope) in self.watcher.signed:
@@ -577,7 +654,10 @@ class World:
             await asyncio.sleep(1)
         for _ in range(_COMMANDS):
             process = Process(self, name)
-            since, was_lost = len(self.oracle.states(str(scope))) - 1, str(scope) in self.oracle.lost
+            since, was_lost = (
+                len(self.oracle.states(str(scope))) - 1,
+                str(scope) in self.oracle.lost,
+            )
             await process.live(self._command(process, work(process)))
             if process.said in {"same", "Refused", "NotFound"} and not was_lost:
                 self.oracle.said(name, str(scope), since, process.said)
@@ -610,7 +690,9 @@ class World:
 
     async def _collect(self, process: Process, scope: Scope) -> None:
         self.oracle.asked[process.name] = Asked("gc")
-        await process.collector.collect(scope, process.name, parts=self.scenario.parts(process.name))
+        await process.collector.collect(
+            scope, process.name, parts=self.scenario.parts(process.name)
+        )
 
     async def _republish(self, process: Process, scope: Scope) -> None:
         """What `rebundle republish` does, with the settings that there are."""
@@ -639,7 +721,12 @@ class World:
 
     async def _freshen(self, process: Process, scope: Scope) -> None:
         timer = FreshnessTimer(
-            store=process.store, reader=process.reader, runtime=process.runtime, signers=(), trust=None, minutes=5
+            store=process.store,
+            reader=process.reader,
+            runtime=process.runtime,
+            signers=(),
+            trust=None,
+            minutes=5,
         )
         await timer.renew(scope)
 
@@ -651,7 +738,9 @@ class World:
         name, key = str(scope), f"{scope}/pointer.json"
         traces = (f"{scope}/docker-compose-gen/.rebundle.json", f"{scope}/history/")
         for _ in range(60):
-            if name in self.watcher.signed and any(key.startswith(traces) for key in self.bucket.objects):
+            if name in self.watcher.signed and any(
+                key.startswith(traces) for key in self.bucket.objects
+            ):
                 break
             await asyncio.sleep(1)
         else:
@@ -674,7 +763,9 @@ class World:
         for _ in range(tries):
             if str(scope) not in self.oracle.lost:
                 break
-            await self._operator(f"recovery-{scope}", scope, lambda process: self._recover(process, scope))
+            await self._operator(
+                f"recovery-{scope}", scope, lambda process: self._recover(process, scope)
+            )
             await asyncio.sleep(1)
 
     async def _recover(self, process: Process, scope: Scope) -> None:
@@ -689,7 +780,9 @@ class World:
             for daemon in self._daemons:
                 if daemon is not None:
                     daemon.kill()
-            self.watcher.adopt(name, json.loads(self.bucket.objects[f"{scope}/pointer.json"].body)["signed"])
+            self.watcher.adopt(
+                name, json.loads(self.bucket.objects[f"{scope}/pointer.json"].body)["signed"]
+            )
 
     async def _restore(self, process: Process, scope: Scope, chance: random.Random) -> None:
         read = await process.reader.existing(scope)
@@ -702,7 +795,11 @@ class World:
 
     async def _verb(self, process: Process, scope: Scope, verb: str, chance: random.Random) -> None:
         signed = self.watcher.signed.get(str(scope))
-        names = [f"{each['state']}@{each['attempt']}" for each in signed["retained"]] if signed else ["state-1"]
+        names = (
+            [f"{each['state']}@{each['attempt']}" for each in signed["retained"]]
+            if signed
+            else ["state-1"]
+        )
         one, other = chance.choice(names), chance.choice(names)
         if signed and (verb == "reject" or chance.random() < 0.6):
             one = _interesting(signed, verb, chance) or one
@@ -710,12 +807,21 @@ class World:
             verb, one = "quarantine", _not_yet_rejected(signed) or one
         live = signed["live"] if signed else None
         back = other if live and one == f"{live['state']}@{live['attempt']}" else None
-        if self.scenario.second and chance.random() < 0.4:  # without its attempt: the newest one is meant
+        if (
+            self.scenario.second and chance.random() < 0.4
+        ):  # without its attempt: the newest one is meant
             one = one.partition("@")[0]
-        asked = Asked("quarantine" if verb == "reject" else verb, one, back, verb != "pin" or chance.random() < 0.7)
+        asked = Asked(
+            "quarantine" if verb == "reject" else verb,
+            one,
+            back,
+            verb != "pin" or chance.random() < 0.7,
+        )
         self.oracle.asked[process.name] = asked
         self.trace(process.name, verb, scope, one)
-        done = await process.operations.carry_out(scope, _verb_of(asked), by=process.name, reason=verb)
+        done = await process.operations.carry_out(
+            scope, _verb_of(asked), by=process.name, reason=verb
+        )
         if not done.changed:
             process.said = "same"
 
@@ -742,8 +848,17 @@ def _not_yet_rejected(signed: dict[str, Any] | None) -> str | None:
     """A state that is not live and not quarantined."""
     if signed is None:
         return None
-    spared = {each["composition_digest"] for each in (*signed["quarantined"], signed["live"]) if each}
-    return next((model.name_of(each) for each in signed["retained"] if each["composition_digest"] not in spared), None)
+    spared = {
+        each["composition_digest"] for each in (*signed["quarantined"], signed["live"]) if each
+    }
+    return next(
+        (
+            model.name_of(each)
+            for each in signed["retained"]
+            if each["composition_digest"] not in spared
+        ),
+        None,
+    )
 
 
 def _interesting(signed: dict[str, Any], verb: str, chance: random.Random) -> str | None:
@@ -795,13 +910,21 @@ class _Observer:
         self._name = name
 
     def published(self, scope: Scope, read: Any, publications: Any) -> None:
-        self._world.trace(self._name, "published", scope, read.pointer.sequence, [each.state for each in publications])
+        self._world.trace(
+            self._name,
+            "published",
+            scope,
+            read.pointer.sequence,
+            [each.state for each in publications],
+        )
 
     def lost(self, scope: Scope) -> None:
         self._world.trace(self._name, "lost", scope)
 
     def settled(self, scope: Scope, delivery: Any, outcome: Any) -> None:
-        self._world.trace(self._name, "settled", scope, delivery.event.id, outcome.kind, outcome.reason)
+        self._world.trace(
+            self._name, "settled", scope, delivery.event.id, outcome.kind, outcome.reason
+        )
 
     def refused_by_gate(self, scope: Scope, state: str, reason: str) -> None:
         self._world.trace(self._name, "gate refused", scope, state, reason)
@@ -857,7 +980,9 @@ class _Attempt:
     def __enter__(self) -> None:
         pass
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, _: object) -> bool:
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, _: object
+    ) -> bool:
         self.succeeded = error is None
         return isinstance(error, Exception)
 
@@ -878,14 +1003,20 @@ class _Log:
     def error(self, what: str, *, reason: str, exc_info: object = None, **told: object) -> None:
         self._world.trace("error", what, reason, *told.values())
         # A pointer that was read before a collection may name what is gone by now: the next try reads it again.
-        transient = (NotFound, PointerLost, SequenceWentBack) if self._world.oracle.ever_lost else (NotFound,)
+        transient = (
+            (NotFound, PointerLost, SequenceWentBack)
+            if self._world.oracle.ever_lost
+            else (NotFound,)
+        )
         if not reason.startswith(tuple(error.__name__ for error in transient)):
             self._world.loop.fail(f"a lane waits for an operator: {reason}")
 
 
 def _limits(scenario: Scenario) -> Limits:
     """Kept so low that their edges are met."""
-    limits = Limits(retained=3 if scenario.few_retained else 100, recent=3 if scenario.short_memory else 128)
+    limits = Limits(
+        retained=3 if scenario.few_retained else 100, recent=3 if scenario.short_memory else 128
+    )
     return replace(limits, batch_events=4, batch_states=2) if scenario.small_batches else limits
 
 
@@ -907,9 +1038,15 @@ def _settings(scenario: Scenario, world: World) -> Iterator[None]:
         changes.append((recovery_rules, "MOST_HISTORY", 2))
     if scenario.small_batches:
         limits = _limits(scenario)
-        changes += [(folding, "MOST_EVENTS", limits.batch_events), (folding, "MOST_STATES", limits.batch_states)]
+        changes += [
+            (folding, "MOST_EVENTS", limits.batch_events),
+            (folding, "MOST_STATES", limits.batch_states),
+        ]
     if scenario.short_memory:
-        changes += [(owner, "MOST_FOLDED_EVENTS", _limits(scenario).recent) for owner in (protocol, recovery_rules)]
+        changes += [
+            (owner, "MOST_FOLDED_EVENTS", _limits(scenario).recent)
+            for owner in (protocol, recovery_rules)
+        ]
     before = [(owner, name, getattr(owner, name)) for owner, name, _ in changes]
     for owner, name, value in changes:
         setattr(owner, name, value)

@@ -32,7 +32,9 @@ _renderer = Renderer()
 def composition_with(*versions: str) -> Composition:
     """A small composition of SCOPE: models 101, 102, ... with these versions."""
     base = make_composition(1)
-    models = tuple(make_model(str(101 + index), version=version) for index, version in enumerate(versions))
+    models = tuple(
+        make_model(str(101 + index), version=version) for index, version in enumerate(versions)
+    )
     return Composition(bundle=base.bundle, models=models, proxy=base.proxy)
 
 
@@ -92,14 +94,20 @@ class PublishedBucket:
     async def commit(self, scope: Scope, published: Sequence[Publication]) -> Pointer:
         """Name the publications in the pointer, and sync the live tree."""
         base = await self.reader.pointer(scope)
-        following = protocol.publish(base.pointer, self.publisher.writing("rebundle@test"), published)
+        following = protocol.publish(
+            base.pointer, self.publisher.writing("rebundle@test"), published
+        )
         read = await self.publisher.swap(scope, base, following)
         await self.live_tree.reconcile(scope)
         return read.pointer
 
-    async def publish(self, composition: Composition, state: str, revision: int, *, late: bool = False) -> Pointer:
+    async def publish(
+        self, composition: Composition, state: str, revision: int, *, late: bool = False
+    ) -> Pointer:
         """One explicit state, committed, with its live tree."""
-        publication = await self.store_state(composition, state, Revision(producer=revision), late=late)
+        publication = await self.store_state(
+            composition, state, Revision(producer=revision), late=late
+        )
         return await self.commit(composition.scope, [publication])
 
     async def pointer(self, scope: Scope = SCOPE) -> Pointer:
@@ -112,7 +120,9 @@ def in_bucket(path: Path, work: Callable[[PublishedBucket], Awaitable[T]]) -> T:
 
     async def run() -> T:
         with ThreadRuntime() as runtime:
-            return await work(PublishedBucket(DirectoryStore(path, runtime, RealFileSystem()), runtime))
+            return await work(
+                PublishedBucket(DirectoryStore(path, runtime, RealFileSystem()), runtime)
+            )
 
     return asyncio.run(run())
 

@@ -69,8 +69,14 @@ STORIES = (
     Story("the_first_publication_of_a_scope", (), (_FIRST,)),
     Story("a_newer_state", (_FIRST,), (state_event(2, version="2"),)),
     Story("a_model_version", (_FIRST,), (model_event("new-version"),)),
-    Story("three_states_at_once", (_FIRST,), tuple(state_event(n, version=str(n)) for n in (2, 3, 4))),
-    Story("a_rollback_request", (_FIRST, state_event(2, version="2")), (rollback_event("back", "state-1"),)),
+    Story(
+        "three_states_at_once", (_FIRST,), tuple(state_event(n, version=str(n)) for n in (2, 3, 4))
+    ),
+    Story(
+        "a_rollback_request",
+        (_FIRST, state_event(2, version="2")),
+        (rollback_event("back", "state-1"),),
+    ),
     Story(
         "a_batch_with_a_late_state_and_a_dead_letter",
         (state_event(5, version="5"),),
@@ -188,7 +194,9 @@ class Worksite:
     ) -> None:
         """Accept events as the HTTP intake does, and run a worker until all events are settled and every tree is synced."""
         with ThreadRuntime() as runtime:
-            journal = await Journal.open(self.journal, clock=runtime.now, token=runtime.random_id, run=True, poll=0.02)
+            journal = await Journal.open(
+                self.journal, clock=runtime.now, token=runtime.random_id, run=True, poll=0.02
+            )
             async with journal:
                 opened_at = await journal.highest()
                 burst = Burst(journal, len(send))
@@ -222,7 +230,9 @@ class Below:
 
     async def scan(self, prefix: str) -> Listing:
         found = await self._store.scan(self._prefix + prefix)
-        return Listing(tuple(replace(each, key=each.key.removeprefix(self._prefix)) for each in found))
+        return Listing(
+            tuple(replace(each, key=each.key.removeprefix(self._prefix)) for each in found)
+        )
 
     async def folders(self, prefix: str) -> Sequence[str]:
         return await self._store.folders(self._prefix + prefix)
@@ -254,7 +264,9 @@ class ServerSite(Worksite):
         """The bucket; `around` comes between it and the server."""
         url = f"{self.url}/{self.name}?{self.query}"
         # The server here takes writes as they come.
-        return open_bucket(url, runtime, around=around or (lambda store: store), gcs_write_seconds=0)
+        return open_bucket(
+            url, runtime, around=around or (lambda store: store), gcs_write_seconds=0
+        )
 
     def prepare(self, story: Story) -> None:
         """All that was before, with a file of an operator's in the live tree."""
@@ -321,14 +333,18 @@ _RENDERER = Renderer()
 
 
 async def _in_step(bucket: Bucket) -> bool:
-    return all([(await bucket.live_tree.survey(scope)).in_step for scope in await bucket.reader.scopes()])
+    return all(
+        [(await bucket.live_tree.survey(scope)).in_step for scope in await bucket.reader.scopes()]
+    )
 
 
 async def _account(site: Worksite) -> dict[str, Any]:
     runtime = InlineRuntime("account")
     store = site.shared
     reader = Reader(store, runtime)
-    journal = await Journal.open(site.journal, clock=runtime.now, token=runtime.random_id, run=False)
+    journal = await Journal.open(
+        site.journal, clock=runtime.now, token=runtime.random_id, run=False
+    )
     async with journal:
         backlog = await journal.backlog()
         letters = await journal.dead_letters()
@@ -340,9 +356,13 @@ async def _account(site: Worksite) -> dict[str, Any]:
                 for status in await journal.find(event_id)
                 for lane in status.lanes
             )
-            for event_id in sorted({each.id for story in STORIES for each in (*story.before, *story.events)})
+            for event_id in sorted(
+                {each.id for story in STORIES for each in (*story.before, *story.events)}
+            )
         }
-    scopes = {str(scope): await _scope_account(store, reader, scope) for scope in await reader.scopes()}
+    scopes = {
+        str(scope): await _scope_account(store, reader, scope) for scope in await reader.scopes()
+    }
     return {
         "waits": backlog.events,
         "dead letters": [(each.event_id, each.scope) for each in letters],
@@ -364,7 +384,9 @@ async def _scope_account(store: ObjectStore, reader: Reader, scope: Scope) -> di
         "held": pointer.hold is not None,
         "explicit": sorted({each.state for each in pointer.retained if each.kind == "explicit"}),
         "live tree": {
-            each.key.removeprefix(prefix): hashlib.sha256((await store.get(each.key)).body).hexdigest()
+            each.key.removeprefix(prefix): hashlib.sha256(
+                (await store.get(each.key)).body
+            ).hexdigest()
             for each in listed
             if not each.key.endswith(f"/{layout.LIVE_TREE}{layout.MARKER}")
         },
@@ -374,7 +396,12 @@ async def _scope_account(store: ObjectStore, reader: Reader, scope: Scope) -> di
 def _told(publication: Publication | None) -> Any:
     if publication is None:
         return None
-    return publication.state, str(publication.revision), publication.kind, publication.composition_digest
+    return (
+        publication.state,
+        str(publication.revision),
+        publication.kind,
+        publication.composition_digest,
+    )
 
 
 async def until_in_step(bucket: Path, scopes: Sequence[Scope], seconds: float = 60) -> None:

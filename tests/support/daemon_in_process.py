@@ -33,7 +33,11 @@ async def running(
     folder: Path, environment: Mapping[str, str], filesystem: FileSystem | None = None
 ) -> AsyncIterator[httpx.AsyncClient]:
     """A client of the daemon, which stops afterwards; `environment` has further settings."""
-    flags = {"bucket": str(folder / "bucket"), "journal.path": folder / "journal.db", "http.listen": "127.0.0.1:0"}
+    flags = {
+        "bucket": str(folder / "bucket"),
+        "journal.path": folder / "journal.db",
+        "http.listen": "127.0.0.1:0",
+    }
     settings = load(flags, environment, None).settings
     listening: asyncio.Future[str] = asyncio.get_running_loop().create_future()
     stops: list[Stop] = []

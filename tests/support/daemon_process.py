@@ -29,11 +29,29 @@ class DaemonProcess:
     """One run of the daemon. Leaving the `with` kills it, if it still runs."""
 
     def __init__(
-        self, bucket: Path, journal: Path, log: Path, command: Sequence[str] = (), *, also: Sequence[str] = ()
+        self,
+        bucket: Path,
+        journal: Path,
+        log: Path,
+        command: Sequence[str] = (),
+        *,
+        also: Sequence[str] = (),
     ) -> None:
-        place = ("--bucket", str(bucket), "--journal", str(journal), "--listen", "127.0.0.1:0", *also)
+        place = (
+            "--bucket",
+            str(bucket),
+            "--journal",
+            str(journal),
+            "--listen",
+            "127.0.0.1:0",
+            *also,
+        )
         # A killed process writes no coverage data; measuring it would only slow it down.
-        kept = {name: value for name, value in os.environ.items() if not name.startswith(("REBUNDLE_", "COVERAGE_"))}
+        kept = {
+            name: value
+            for name, value in os.environ.items()
+            if not name.startswith(("REBUNDLE_", "COVERAGE_"))
+        }
         given = {
             "PYTHONPATH": str(PROJECT),
             "REBUNDLE_PUBLISH__LIVE_TREE_SECONDS": "1",
@@ -54,7 +72,10 @@ class DaemonProcess:
         return self
 
     def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
     ) -> None:
         self.kill()
 
@@ -107,7 +128,10 @@ class Answer:
 def post(port: int, *events: Event, seconds: float = 10) -> Answer | None:
     """What the intake answers; None if nothing came back, so that it may or may not have been accepted."""
     connection = http.client.HTTPConnection("127.0.0.1", port, timeout=seconds)
-    body, kind = b"[" + b",".join(each.structured() for each in events) + b"]", "application/cloudevents-batch+json"
+    body, kind = (
+        b"[" + b",".join(each.structured() for each in events) + b"]",
+        "application/cloudevents-batch+json",
+    )
     try:
         connection.request("POST", "/v1/events", body, {"content-type": kind})
         response = connection.getresponse()
@@ -118,12 +142,20 @@ def post(port: int, *events: Event, seconds: float = 10) -> Answer | None:
         connection.close()
 
 
-async def _read_journal(path: Path, event_ids: Sequence[str]) -> tuple[int, dict[str, dict[str, Outcome | None]]]:
+async def _read_journal(
+    path: Path, event_ids: Sequence[str]
+) -> tuple[int, dict[str, dict[str, Outcome | None]]]:
     runtime = InlineRuntime("beside")
-    async with await Journal.open(path, clock=runtime.now, token=runtime.random_id, run=False) as journal:
+    async with await Journal.open(
+        path, clock=runtime.now, token=runtime.random_id, run=False
+    ) as journal:
         waiting = (await journal.backlog()).events
         found = {
-            event_id: {lane.scope: lane.outcome for each in await journal.find(event_id) for lane in each.lanes}
+            event_id: {
+                lane.scope: lane.outcome
+                for each in await journal.find(event_id)
+                for lane in each.lanes
+            }
             for event_id in event_ids
         }
     return waiting, found
@@ -161,5 +193,7 @@ def clean_log(log: Path) -> Iterator[None]:
     """Checks afterwards that the daemon's log has no internal error."""
     yield
     lines = [json.loads(line) for line in log.read_text().splitlines() if line.startswith("{")]
-    faults: list[Any] = [line for line in lines if line["level"] in {"error", "critical"} or "exception" in line]
+    faults: list[Any] = [
+        line for line in lines if line["level"] in {"error", "critical"} or "exception" in line
+    ]
     assert faults == []

@@ -102,7 +102,9 @@ class FaultyStore:
             except (ConditionFailed, ObjectMissing):
                 continue
 
-    async def _write(self, operation: str, key: str, write: Callable[[], Awaitable[Version]]) -> Version:
+    async def _write(
+        self, operation: str, key: str, write: Callable[[], Awaitable[Version]]
+    ) -> Version:
         self.writes.append((operation, key))
         await self._before(operation, key)
         await self._arrive(key)

@@ -170,7 +170,9 @@ class KillingFileSystem(PassingFileSystem):
     With `torn`, a write that is killed leaves the first half of its bytes.
     """
 
-    def __init__(self, inner: FileSystem, n: int, *, after: bool = False, torn: bool = False) -> None:
+    def __init__(
+        self, inner: FileSystem, n: int, *, after: bool = False, torn: bool = False
+    ) -> None:
         super().__init__(inner)
         self._lock = threading.Lock()
         self._left = n
@@ -190,7 +192,9 @@ class KillingFileSystem(PassingFileSystem):
             with suppress(OSError):
                 super().change(operation)
         elif self._torn and isinstance(operation, Write):
-            super().change(Write(operation.path, operation.body[: len(operation.body) // 2], operation.mode))
+            super().change(
+                Write(operation.path, operation.body[: len(operation.body) // 2], operation.mode)
+            )
         os.kill(os.getpid(), signal.SIGKILL)
 
 
@@ -215,7 +219,9 @@ class RecordingFileSystem(PassingFileSystem):
 class FailingFileSystem(PassingFileSystem):
     """Raises an OSError at one kind of call: instead of it, or after it took place."""
 
-    def __init__(self, inner: FileSystem, kind: type[Operation], number: int, *, after: bool = False) -> None:
+    def __init__(
+        self, inner: FileSystem, kind: type[Operation], number: int, *, after: bool = False
+    ) -> None:
         super().__init__(inner)
         self.kind: type[Operation] | None = kind
         self._number = number

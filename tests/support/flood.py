@@ -56,7 +56,11 @@ class Figures:
 
 def p99(values: list[float]) -> float:
     # Inclusive: of forty values the other method makes a p99 above all of them.
-    return statistics.quantiles(values, n=100, method="inclusive")[98] if len(values) > 1 else values[0]
+    return (
+        statistics.quantiles(values, n=100, method="inclusive")[98]
+        if len(values) > 1
+        else values[0]
+    )
 
 
 class User:
@@ -67,7 +71,9 @@ class User:
         self._pid = pid
         self._sent = 0
 
-    def measure(self, *, probes: int, events: int, wait: Callable[[], object] = lambda: None) -> Figures:
+    def measure(
+        self, *, probes: int, events: int, wait: Callable[[], object] = lambda: None
+    ) -> Figures:
         figures = Figures()
         for number in range(max(probes, events)):
             if number < probes:
@@ -110,7 +116,8 @@ class User:
             sample.value
             for family in families
             for sample in family.samples
-            if sample.name == "rebundle_http_connections_closed_total" and sample.labels == {"reason": reason}
+            if sample.name == "rebundle_http_connections_closed_total"
+            and sample.labels == {"reason": reason}
         )
 
     def sees_closed(self, count: int, *reasons: str) -> bool:
@@ -123,7 +130,9 @@ class User:
             time.sleep(0.5)
         return True
 
-    def _timed(self, into: list[float], figures: Figures, act: Callable[[], int], expected: int) -> None:
+    def _timed(
+        self, into: list[float], figures: Figures, act: Callable[[], int], expected: int
+    ) -> None:
         began = time.monotonic()
         try:
             status = act()
@@ -136,9 +145,17 @@ class User:
     def _send(self) -> int:
         self._sent += 1
         body = json.dumps(state_event(self._sent)).encode()
-        return self._ask("POST", "/v1/events", body, {"content-type": "application/cloudevents+json"})
+        return self._ask(
+            "POST", "/v1/events", body, {"content-type": "application/cloudevents+json"}
+        )
 
-    def _ask(self, method: str, path: str, body: bytes | None = None, headers: dict[str, str] | None = None) -> int:
+    def _ask(
+        self,
+        method: str,
+        path: str,
+        body: bytes | None = None,
+        headers: dict[str, str] | None = None,
+    ) -> int:
         connection = http.client.HTTPConnection("127.0.0.1", self._port, timeout=60)
         try:
             connection.request(method, path, body, headers or {})
@@ -321,9 +338,13 @@ def main() -> int:
             found = measured(Path(folder), flood)
         print(name)
         for when, (flooded, spared) in (("before", found.before), ("after", found.after)):
-            print(f"  {when}: {flooded.summary}\n    spared: {spared.summary}; p99 x {ratio(flooded, spared):.2f}")
+            print(
+                f"  {when}: {flooded.summary}\n    spared: {spared.summary}; p99 x {ratio(flooded, spared):.2f}"
+            )
         print(f"  during: {found.during.summary}")
-        print(f"  cpu from 1 to 5 s after the flood: {found.cpu[0]:.2f} s, spared {found.cpu[1]:.2f} s")
+        print(
+            f"  cpu from 1 to 5 s after the flood: {found.cpu[0]:.2f} s, spared {found.cpu[1]:.2f} s"
+        )
         for goal, met in found.goals.items():
             print(f"  {'met' if met else 'MISSED'}: {goal}")
             missed |= not met

@@ -17,7 +17,10 @@ SCOPE = "visual-anomaly/core-versions"
 def arrival(event_id: str, *scopes: str) -> Arrival:
     """An event that goes to these scopes, or to SCOPE."""
     event = Event(
-        id=event_id, source="https://r.example.com/", type="io.rebundle.bundle_state.created.v1", data={"a": 1}
+        id=event_id,
+        source="https://r.example.com/",
+        type="io.rebundle.bundle_state.created.v1",
+        data={"a": 1},
     )
     return Arrival(event, Identity("http", event.source, event_id), "0" * 64, scopes or (SCOPE,))
 

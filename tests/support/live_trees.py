@@ -29,7 +29,9 @@ async def edit(store: ObjectStore, path: str, body: bytes | None) -> None:
 
 
 async def marker_of(store: ObjectStore) -> Marker:
-    return Marker.model_validate_json((await store.get(layout.live_tree(SCOPE, layout.MARKER))).body)
+    return Marker.model_validate_json(
+        (await store.get(layout.live_tree(SCOPE, layout.MARKER))).body
+    )
 
 
 async def kept(store: ObjectStore) -> set[tuple[str, bytes]]:

@@ -104,7 +104,10 @@ class Passed:
     @property
     def wrote(self) -> bool:
         """Whether it changed something."""
-        return self.operation in {Operation.CREATE, Operation.REPLACE, Operation.DELETE} and self.status < 300
+        return (
+            self.operation in {Operation.CREATE, Operation.REPLACE, Operation.DELETE}
+            and self.status < 300
+        )
 
 
 @dataclass
@@ -155,7 +158,9 @@ class LossyNetwork:
     _closing: asyncio.Event = field(default_factory=asyncio.Event)
     _connections: dict[asyncio.Task[None], asyncio.StreamWriter] = field(default_factory=dict)
 
-    def on(self, operation: Operation, keys: str, fault: Fault, *, nth: int = 1, times: int = 1) -> Rule:
+    def on(
+        self, operation: Operation, keys: str, fault: Fault, *, nth: int = 1, times: int = 1
+    ) -> Rule:
         """From now on requests like this meet a fault; `keys` as in a shell."""
         rule = Rule(operation, keys, fault, nth, times)
         self.rules.append(rule)
@@ -252,7 +257,11 @@ class LossyNetwork:
                 return answer
 
     async def _arrive_before(self, request: Request) -> None:
-        due = [(when, late) for when, late in self._late if when is Applied.BEFORE_THE_NEXT and late.key == request.key]
+        due = [
+            (when, late)
+            for when, late in self._late
+            if when is Applied.BEFORE_THE_NEXT and late.key == request.key
+        ]
         self._late = [each for each in self._late if each not in due]
         for _, late in due:
             await self._forward_alone(late)
@@ -272,7 +281,9 @@ class LossyNetwork:
 
 
 @contextlib.asynccontextmanager
-async def lossy_network(upstream: str, dialect: Dialect, silence_seconds: float = 1) -> AsyncIterator[LossyNetwork]:
+async def lossy_network(
+    upstream: str, dialect: Dialect, silence_seconds: float = 1
+) -> AsyncIterator[LossyNetwork]:
     """A way to the server at this address, on loopback."""
     network = LossyNetwork(int(upstream.rpartition(":")[2]), dialect, silence_seconds)
     server = await asyncio.start_server(network.serve, LOOPBACK, 0, limit=_HEAD_LIMIT)
@@ -309,7 +320,9 @@ class _Upstream:
         headers = _headers(head)
         if headers.get("transfer-encoding", "") == "chunked":
             return status, head + await self._chunks()
-        return status, head + await self._answers.readexactly(int(headers.get("content-length", "0")))
+        return status, head + await self._answers.readexactly(
+            int(headers.get("content-length", "0"))
+        )
 
     async def _chunks(self) -> bytes:
         parts = []
@@ -324,7 +337,9 @@ class _Upstream:
         self._requests.close()
 
 
-async def _read_request(client: asyncio.StreamReader, answers: asyncio.StreamWriter) -> tuple[bytes, bytes]:
+async def _read_request(
+    client: asyncio.StreamReader, answers: asyncio.StreamWriter
+) -> tuple[bytes, bytes]:
     head = await client.readuntil(b"\r\n\r\n")
     if b"expect: 100-continue" in head.lower():
         answers.write(b"HTTP/1.1 100 Continue\r\n\r\n")
@@ -379,9 +394,15 @@ def _gcs(
 
 def _refusal(dialect: Dialect, status: HTTPStatus, code: str) -> bytes:
     if dialect is Dialect.S3:
-        kind, body = "application/xml", f"<Error><Code>{code}</Code><Message>by the network</Message></Error>"
+        kind, body = (
+            "application/xml",
+            f"<Error><Code>{code}</Code><Message>by the network</Message></Error>",
+        )
     else:
-        kind, body = "application/json", json.dumps({"error": {"code": int(status), "message": code, "errors": []}})
+        kind, body = (
+            "application/json",
+            json.dumps({"error": {"code": int(status), "message": code, "errors": []}}),
+        )
     head = f"HTTP/1.1 {int(status)} {status.phrase}\r\nContent-Type: {kind}\r\nContent-Length: {len(body)}\r\n\r\n"
     return (head + body).encode()
 

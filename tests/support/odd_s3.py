@@ -82,7 +82,9 @@ class OddS3:
         if wanted is None:
             return False
         there = "" if found is None else found.etag
-        return wanted != (there.strip('"') if self.oddity is Oddity.COMPARES_WITHOUT_QUOTES else there)
+        return wanted != (
+            there.strip('"') if self.oddity is Oddity.COMPARES_WITHOUT_QUOTES else there
+        )
 
 
 class _Handler(BaseHTTPRequestHandler):
@@ -93,7 +95,9 @@ class _Handler(BaseHTTPRequestHandler):
         key, headers = self._arrived()
         assert "aws-chunked" not in headers.get("content-encoding", "")
         body = self.rfile.read(int(headers["content-length"]))
-        metadata = {name: value for name, value in headers.items() if name.startswith("x-amz-meta-")}
+        metadata = {
+            name: value for name, value in headers.items() if name.startswith("x-amz-meta-")
+        }
         if self.server3.oddity is Oddity.FORBIDS_WRITES:
             self._error(403, "AccessDenied")
             return
@@ -150,7 +154,9 @@ class _Handler(BaseHTTPRequestHandler):
         query = self.server3.requests[-1].query
         prefix, delimiter = query.get("prefix", ""), query.get("delimiter")
         with self.server3.lock:
-            found = sorted((key, held) for key, held in self.server3.objects.items() if key.startswith(prefix))
+            found = sorted(
+                (key, held) for key, held in self.server3.objects.items() if key.startswith(prefix)
+            )
         items, folders = "", set()
         for key, held in found:
             rest = key.removeprefix(prefix)
@@ -162,7 +168,8 @@ class _Handler(BaseHTTPRequestHandler):
                 f"<LastModified>{held.at:%Y-%m-%dT%H:%M:%S}.000Z</LastModified></Contents>"
             )
         items += "".join(
-            f"<CommonPrefixes><Prefix>{urllib.parse.quote(each)}</Prefix></CommonPrefixes>" for each in folders
+            f"<CommonPrefixes><Prefix>{urllib.parse.quote(each)}</Prefix></CommonPrefixes>"
+            for each in folders
         )
         encoding = "<EncodingType>url</EncodingType>"
         body = f"<ListBucketResult>{encoding}<IsTruncated>false</IsTruncated>{items}</ListBucketResult>"
@@ -171,7 +178,9 @@ class _Handler(BaseHTTPRequestHandler):
     def _error(self, status: int, code: str) -> None:
         self._answer(status, f"<Error><Code>{code}</Code><Message>odd</Message></Error>".encode())
 
-    def _answer(self, status: int, body: bytes = b"", headers: Mapping[str, str] | None = None) -> None:
+    def _answer(
+        self, status: int, body: bytes = b"", headers: Mapping[str, str] | None = None
+    ) -> None:
         self.send_response(status)
         for name, value in (headers or {}).items():
             self.send_header(name, value)

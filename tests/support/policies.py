@@ -38,14 +38,23 @@ class Asked:
 
 def asked(request: Request) -> Asked:
     """What S3 checks for a request of the adapter."""
-    names = {"PUT": "s3:PutObject", "DELETE": "s3:DeleteObject", "GET": "s3:GetObject", "HEAD": "s3:GetObject"}
+    names = {
+        "PUT": "s3:PutObject",
+        "DELETE": "s3:DeleteObject",
+        "GET": "s3:GetObject",
+        "HEAD": "s3:GetObject",
+    }
     if not request.key:
         assert request.method == "GET"
         assert request.query["list-type"] == "2"
-        return Asked("s3:ListBucket", ARN, {f"s3:{name}": request.query[name] for name in ("prefix",)})
+        return Asked(
+            "s3:ListBucket", ARN, {f"s3:{name}": request.query[name] for name in ("prefix",)}
+        )
     writes = request.method in {"PUT", "DELETE"}
     conditions = {
-        f"s3:{name}": request.headers[name] for name in ("if-match", "if-none-match") if name in request.headers
+        f"s3:{name}": request.headers[name]
+        for name in ("if-match", "if-none-match")
+        if name in request.headers
     }
     return Asked(names[request.method], f"{ARN}/{request.key}", conditions if writes else {})
 
@@ -55,13 +64,19 @@ class AwsPolicies:
 
     def __init__(self, role: str, *own: str) -> None:
         self._principal = f"arn:aws:iam::{ACCOUNT}:role/{role}"
-        self._own = [statement for name in own for statement in json.loads(filled(name))["Statement"]]
+        self._own = [
+            statement for name in own for statement in json.loads(filled(name))["Statement"]
+        ]
         self._bucket = json.loads(filled("s3-bucket.json"))["Statement"]
 
     def allows(self, request: Asked) -> bool:
         """Whether S3 would let the principal do it."""
         context = {**request.context, "aws:PrincipalArn": self._principal}
-        effects = {each["Effect"] for each in (*self._own, *self._bucket) if _applies(each, request, context)}
+        effects = {
+            each["Effect"]
+            for each in (*self._own, *self._bucket)
+            if _applies(each, request, context)
+        }
         assert effects <= {"Allow", "Deny"}
         return effects == {"Allow"}
 
@@ -72,16 +87,24 @@ def _applies(statement: Mapping[str, Any], request: Asked, context: Mapping[str,
     return (
         request.action in _many(statement["Action"])
         and any(_like(request.resource, pattern) for pattern in _many(statement["Resource"]))
-        and all(_holds(operator, keys, context) for operator, keys in statement.get("Condition", {}).items())
+        and all(
+            _holds(operator, keys, context)
+            for operator, keys in statement.get("Condition", {}).items()
+        )
     )
 
 
 def _holds(operator: str, keys: Mapping[str, Any], context: Mapping[str, str]) -> bool:
     match operator:
         case "Null":
-            return all((key not in context) == {"true": True, "false": False}[value] for key, value in keys.items())
+            return all(
+                (key not in context) == {"true": True, "false": False}[value]
+                for key, value in keys.items()
+            )
         case "StringLikeIfExists":
-            return all(key not in context or _like(context[key], value) for key, value in keys.items())
+            return all(
+                key not in context or _like(context[key], value) for key, value in keys.items()
+            )
         case "ArnNotLike":
             return all(not _like(context[key], value) for key, value in keys.items())
     raise AssertionError(f"the evaluator does not know {operator}")
@@ -92,7 +115,10 @@ def _many(value: str | Sequence[str]) -> Iterable[str]:
 
 
 def _like(text: str, pattern: str) -> bool:
-    return re.fullmatch(re.escape(pattern).replace(r"\*", ".*").replace(r"\?", "."), text, re.DOTALL) is not None
+    return (
+        re.fullmatch(re.escape(pattern).replace(r"\*", ".*").replace(r"\?", "."), text, re.DOTALL)
+        is not None
+    )
 
 
 class GcsRole:
@@ -101,7 +127,9 @@ class GcsRole:
     def __init__(self, condition: str | None) -> None:
         self._free = set(yaml.safe_load(filled("gcs-role-creator.yaml"))["includedPermissions"])
         self._bound = set(yaml.safe_load(filled("gcs-role-remover.yaml"))["includedPermissions"])
-        self._condition = None if condition is None else yaml.safe_load(filled(condition))["expression"]
+        self._condition = (
+            None if condition is None else yaml.safe_load(filled(condition))["expression"]
+        )
 
     def allows(self, operation: str, key: str) -> bool:
         """Whether Cloud Storage would let the principal do what an operation of the store's port asks for."""
@@ -113,7 +141,9 @@ class GcsRole:
             "replace": {"storage.objects.create", "storage.objects.delete"},
             "delete": {"storage.objects.delete"},
         }[operation]
-        granted = self._free | (self._bound if self._condition and _true(self._condition, key) else set())
+        granted = self._free | (
+            self._bound if self._condition and _true(self._condition, key) else set()
+        )
         return needed <= granted
 
 

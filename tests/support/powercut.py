@@ -174,11 +174,15 @@ class SimulatedDisk:
     def files(self) -> dict[Path, tuple[bytes, bool]]:
         """Body and executability of every file."""
         return {
-            path: (node.body, node.executable) for path, node in _walk(Path("/"), self._top) if isinstance(node, _File)
+            path: (node.body, node.executable)
+            for path, node in _walk(Path("/"), self._top)
+            if isinstance(node, _File)
         }
 
     def folders(self) -> frozenset[Path]:
-        return frozenset(path for path, node in _walk(Path("/"), self._top) if isinstance(node, _Folder))
+        return frozenset(
+            path for path, node in _walk(Path("/"), self._top) if isinstance(node, _Folder)
+        )
 
     def write_to(self, folder: Path) -> None:
         """Put what is below the base into a real folder."""
@@ -288,7 +292,9 @@ def _choices(questions: "dict[_Question, int]") -> Iterator[dict[_Question, int]
 def _cut(folder: _Folder, choice: dict[_Question, int]) -> _Folder:
     left = _Folder(forgetful=folder.forgetful)
     for name, values in folder.names.items():
-        owner, shown = (folder, name) if folder.forgetful else folder.twins.get(name, (folder, name))
+        owner, shown = (
+            (folder, name) if folder.forgetful else folder.twins.get(name, (folder, name))
+        )
         node = values[-1 - choice.get(_Question(id(owner), shown), 0)]
         if isinstance(node, _Folder):
             left.names[name] = [_cut(node, choice)]
@@ -310,5 +316,15 @@ def _walk(path: Path, folder: _Folder) -> Iterator[tuple[Path, _Node]]:
 
 def _entry(name: str, node: _Node | None) -> DirectoryEntry:
     if isinstance(node, _File):
-        return DirectoryEntry(name, Kind.FILE, len(node.body), device=0, inode=node.number, modified_ns=0, changed_ns=0)
-    return DirectoryEntry(name, Kind.FOLDER, 0, device=0, inode=id(node), modified_ns=0, changed_ns=0)
+        return DirectoryEntry(
+            name,
+            Kind.FILE,
+            len(node.body),
+            device=0,
+            inode=node.number,
+            modified_ns=0,
+            changed_ns=0,
+        )
+    return DirectoryEntry(
+        name, Kind.FOLDER, 0, device=0, inode=id(node), modified_ns=0, changed_ns=0
+    )

@@ -62,7 +62,9 @@ def _in_a_thread(prepare: Callable[[], None], work: Callable[[], T]) -> T:
 
 def _drop() -> None:
     header = (ctypes.c_uint32 * 2)(_VERSION_3, 0)
-    sets = (ctypes.c_uint32 * 6)()  # effective, permitted and inheritable; the lower 32 of each, then the upper
+    sets = (
+        ctypes.c_uint32 * 6
+    )()  # effective, permitted and inheritable; the lower 32 of each, then the upper
     libc = ctypes.CDLL(None, use_errno=True)
     if libc.capget(header, sets) != 0:
         raise OSError(ctypes.get_errno(), "capget")

@@ -51,15 +51,25 @@ def event(event_id: str, kind: str, data: dict[str, Any]) -> Event:
 
 
 def state_event(
-    revision: int, *, state: str | None = None, event_id: str | None = None, scope: Scope = GOLDEN, **changes: Any
+    revision: int,
+    *,
+    state: str | None = None,
+    event_id: str | None = None,
+    scope: Scope = GOLDEN,
+    **changes: Any,
 ) -> Event:
     """A state of three models; `version` of model 101 selects the composition."""
     document = (
-        golden_document() if scope == GOLDEN else composition_document(3, bundle=scope.bundle, target=scope.target)
+        golden_document()
+        if scope == GOLDEN
+        else composition_document(3, bundle=scope.bundle, target=scope.target)
     )
     version = changes.pop("version", None)
     if version is not None:
-        document["models"][0] = document["models"][0] | {"version": version, "serving_version": int(version)}
+        document["models"][0] = document["models"][0] | {
+            "version": version,
+            "serving_version": int(version),
+        }
     state = state or f"state-{revision}"
     data = document | {"state": {"id": state, "revision": revision}} | changes
     return event(event_id or f"{scope}/{state}", BUNDLE_STATE_CREATED, data)
@@ -81,15 +91,22 @@ def model_event(
     return event(event_id, MODEL_VERSION_UPDATED if updated else MODEL_VERSION_CREATED, data)
 
 
-def complete_model_event(event_id: str, model_id: str, *, scopes: Sequence[Scope] = (), version: str = "1") -> Event:
+def complete_model_event(
+    event_id: str, model_id: str, *, scopes: Sequence[Scope] = (), version: str = "1"
+) -> Event:
     """A model that may be new to a scope."""
     document = model_document(model_id, version=version)
     document.pop("id"), document.pop("version")
     return model_event(event_id, model_id, version, scopes=scopes, **document)
 
 
-def rollback_event(event_id: str, state: str, *, expected: str | None = None, scope: Scope = GOLDEN) -> Event:
-    data: dict[str, Any] = {"bundle": {"name": scope.bundle, "target": scope.target}, "to": {"state_id": state}}
+def rollback_event(
+    event_id: str, state: str, *, expected: str | None = None, scope: Scope = GOLDEN
+) -> Event:
+    data: dict[str, Any] = {
+        "bundle": {"name": scope.bundle, "target": scope.target},
+        "to": {"state_id": state},
+    }
     if expected:
         data["expected_state_id"] = expected
     return event(event_id, ROLLBACK_REQUESTED, data)
@@ -119,7 +136,9 @@ class Watcher:
                 self._something.clear()
                 await self._something.wait()
 
-    def published(self, scope: Scope, read: PointerRead, publications: Sequence[Publication]) -> None:
+    def published(
+        self, scope: Scope, read: PointerRead, publications: Sequence[Publication]
+    ) -> None:
         self.changes.append(read.pointer)
         self._something.set()
 
@@ -183,7 +202,9 @@ class Scene:
         arrivals = []
         for each in events:
             change = interpret(each)
-            arrivals.append(Arrival(each, Identity("http", each.source, each.id), change.digest, change.scopes))
+            arrivals.append(
+                Arrival(each, Identity("http", each.source, each.id), change.digest, change.scopes)
+            )
         return await self.journal.append(arrivals)
 
     async def work(self, limit: float = 20) -> None:
@@ -231,7 +252,11 @@ class Scene:
 
     async def outcomes(self, event_id: str) -> list[Outcome]:
         """By scope, of the last event with this id."""
-        return [lane.outcome for lane in (await self.journal.find(event_id))[-1].lanes if lane.outcome is not None]
+        return [
+            lane.outcome
+            for lane in (await self.journal.find(event_id))[-1].lanes
+            if lane.outcome is not None
+        ]
 
     async def pointer(self, scope: Scope = GOLDEN) -> Pointer:
         return (await self.reader.pointer(scope)).pointer
@@ -255,7 +280,9 @@ async def open_scene(
     remembers_bucket: bool = False,
 ) -> AsyncIterator[Scene]:
     with ThreadRuntime() as runtime:
-        journal = await Journal.open(path, clock=runtime.now, token=runtime.random_id, run=True, poll=0.05)
+        journal = await Journal.open(
+            path, clock=runtime.now, token=runtime.random_id, run=True, poll=0.05
+        )
         async with journal:
             reader = Reader(store, runtime)
             publisher = Publisher(store, reader, runtime)
@@ -270,7 +297,9 @@ async def open_scene(
                 reader=reader,
                 publisher=publisher,
                 live_tree=live_tree,
-                rendering=Rendering(renderer or Renderer(), judge, lambda _scope: Customisation(), limits, pinning),
+                rendering=Rendering(
+                    renderer or Renderer(), judge, lambda _scope: Customisation(), limits, pinning
+                ),
                 runtime=runtime,
                 observer=watcher,
                 writer="test",
@@ -278,5 +307,15 @@ async def open_scene(
             )
             operations = Operations(reader, publisher, live_tree)
             opened_at = await journal.highest()
-            parts = journal, store, reader, publisher, live_tree, operations, pipeline, watcher, runtime
+            parts = (
+                journal,
+                store,
+                reader,
+                publisher,
+                live_tree,
+                operations,
+                pipeline,
+                watcher,
+                runtime,
+            )
             yield Scene(*parts, opened_at, bucket)

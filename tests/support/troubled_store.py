@@ -31,7 +31,11 @@ class TroubledStore(FaultyStore):
     async def scan(self, prefix: str) -> Listing:
         listing = await super().scan(prefix)
         shown = tuple(self._shown(each) for each in listing if not self._is_closed(each.key))
-        folders = (UnreadableFolder(key, f"{key}: {CHMOD}") for key in sorted(self.closed) if key.startswith(prefix))
+        folders = (
+            UnreadableFolder(key, f"{key}: {CHMOD}")
+            for key in sorted(self.closed)
+            if key.startswith(prefix)
+        )
         return Listing(shown, tuple(folders))
 
     async def get(self, key: str, *, most_bytes: int | None = None) -> Stored:
@@ -53,7 +57,9 @@ class TroubledStore(FaultyStore):
     def _shown(self, listed: Listed) -> Listed:
         if listed.key not in self.unreadable:
             return listed
-        return replace(listed, version=Version("unread"), sha256=None, fault=f"{listed.key}: {CHMOD}")
+        return replace(
+            listed, version=Version("unread"), sha256=None, fault=f"{listed.key}: {CHMOD}"
+        )
 
     @contextmanager
     def _reading(self, key: str) -> Iterator[None]:
@@ -64,7 +70,9 @@ class TroubledStore(FaultyStore):
     @contextmanager
     def _writing(self, key: str) -> Iterator[None]:
         if key in self.unwritable or self._is_closed(key):
-            raise StoreRefused(f"{key}: a folder stands where an object is to be stored: move it away")
+            raise StoreRefused(
+                f"{key}: a folder stands where an object is to be stored: move it away"
+            )
         yield
 
     def _is_closed(self, key: str) -> bool:

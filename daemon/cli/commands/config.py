@@ -10,7 +10,14 @@ from cyclopts import App, Parameter
 from daemon import customisation, settings
 from daemon.cli.failures import UsageError
 from daemon.cli.formatting import columns
-from daemon.cli.options import DEFAULT_JOURNAL_PLACE, DEFAULT_PLACE, DEFAULT_PRINTING, JournalPlace, Place, Printing
+from daemon.cli.options import (
+    DEFAULT_JOURNAL_PLACE,
+    DEFAULT_PLACE,
+    DEFAULT_PRINTING,
+    JournalPlace,
+    Place,
+    Printing,
+)
 from daemon.cli.session import printer_of
 from daemon.settings import Loaded
 from renderers.template_set import Templates
@@ -34,7 +41,10 @@ def check(
     document = {"ok": True, "set": len(loaded.origins), "templates": replaced}
     lines = [
         f"ok: {len(loaded.origins)} settings are set",
-        *(f"templates replaced for {customisation.whom(name)}: {', '.join(names)}" for name, names in replaced.items()),
+        *(
+            f"templates replaced for {customisation.whom(name)}: {', '.join(names)}"
+            for name, names in replaced.items()
+        ),
     ]
     printer = printer_of(printing)
     printer.data(document, () if printer.quiet else lines)
@@ -50,9 +60,13 @@ def show(
 ) -> None:
     """Show every setting with its value and source; secrets are masked."""
     shown = _load(place, journal.journal, listen).shown()
-    settings_view = {name: {"value": value, "source": source} for name, (value, source) in shown.items()}
+    settings_view = {
+        name: {"value": value, "source": source} for name, (value, source) in shown.items()
+    }
     rows = [(name, _value_text(value), source) for name, (value, source) in shown.items()]
-    printer_of(printing).data({"settings": settings_view}, columns(("SETTING", "VALUE", "SOURCE"), rows))
+    printer_of(printing).data(
+        {"settings": settings_view}, columns(("SETTING", "VALUE", "SOURCE"), rows)
+    )
 
 
 @config.command
@@ -63,7 +77,10 @@ def schema() -> None:
 
 @config.command
 def template(
-    name: Annotated[str | None, Parameter(help="Name of the template. Without it, list all names.")] = None, /
+    name: Annotated[
+        str | None, Parameter(help="Name of the template. Without it, list all names.")
+    ] = None,
+    /,
 ) -> None:
     """Print a built-in template, as a start for a custom one or to compare after an upgrade."""
     built_in = Templates.built_in()
@@ -72,7 +89,9 @@ def template(
     elif name in built_in.names:
         print(built_in.text(name), end="")  # noqa: T201  # the file as it is
     else:
-        raise UsageError(f"there is no template {name!r}: `rebundle config template` lists the templates")
+        raise UsageError(
+            f"there is no template {name!r}: `rebundle config template` lists the templates"
+        )
 
 
 def _load(place: Place, journal: Path | None, listen: str | None) -> Loaded:

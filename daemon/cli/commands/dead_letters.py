@@ -69,8 +69,12 @@ async def _journal_session(
 @dead_letters.command(name="list")
 async def list_(
     *,
-    every: Annotated[bool, Parameter(name="--all", negative=(), help="Include closed dead letters.")] = False,
-    rejected: Annotated[bool, Parameter(negative=(), help="List rejected requests instead, newest first.")] = False,
+    every: Annotated[
+        bool, Parameter(name="--all", negative=(), help="Include closed dead letters.")
+    ] = False,
+    rejected: Annotated[
+        bool, Parameter(negative=(), help="List rejected requests instead, newest first.")
+    ] = False,
     journal: JournalPlace = DEFAULT_JOURNAL_PLACE,
     config: _Config = None,
     printing: Printing = DEFAULT_PRINTING,
@@ -117,11 +121,15 @@ async def show(
 
 @dead_letters.command
 async def add(
-    event: Annotated[str, Parameter(help="Id of an event that is stuck in its lane, or its position (@OFFSET).")],
+    event: Annotated[
+        str, Parameter(help="Id of an event that is stuck in its lane, or its position (@OFFSET).")
+    ],
     /,
     *,
     reason: Reason,
-    scope: Annotated[str | None, Parameter(help="Only in this scope. Default: every scope in which it waits.")] = None,
+    scope: Annotated[
+        str | None, Parameter(help="Only in this scope. Default: every scope in which it waits.")
+    ] = None,
     actor: Actor = DEFAULT_ACTOR,
     journal: JournalPlace = DEFAULT_JOURNAL_PLACE,
     config: _Config = None,
@@ -132,7 +140,10 @@ async def add(
     async with _journal_session(journal, config, printing) as opened:
         taken = await opened.journal.take_out(_event(event), named, reason=reason, by=actor.name)
         views = [dead_letter_view(letter) for letter in taken]
-        lines = [f"{view['event']} is now dead letter {view['number']} of {view['scope']}" for view in views]
+        lines = [
+            f"{view['event']} is now dead letter {view['number']} of {view['scope']}"
+            for view in views
+        ]
         opened.printer.data({"dead_letters": views}, map(plain, lines))
 
 
@@ -150,7 +161,11 @@ async def replay(
     async with _journal_session(journal, config, printing) as opened:
         letter = await opened.letter(number)
         position = await opened.journal.replay(number, by=actor.name)
-        view = {"number": number, "scope": letter.scope, "position": f"{position.instance}@{position.offset}"}
+        view = {
+            "number": number,
+            "scope": letter.scope,
+            "position": f"{position.instance}@{position.offset}",
+        }
         look = f"`rebundle status {shlex.quote(letter.event_id)}`"
         line = f"{letter.event_id} is queued again in {letter.scope}; {look} shows its progress"
         opened.printer.data(view, [plain(line)])
@@ -178,7 +193,12 @@ async def drop(
 def _event(text: str) -> int | str:
     """The offset if the text is a position (`journal:…@12` or `@12`), else the text as event id."""
     instance, at, offset = text.rpartition("@")
-    is_position = at and offset.isascii() and offset.isdigit() and (not instance or instance.startswith("journal:"))
+    is_position = (
+        at
+        and offset.isascii()
+        and offset.isdigit()
+        and (not instance or instance.startswith("journal:"))
+    )
     return int(offset) if is_position else text
 
 
@@ -194,7 +214,9 @@ def _letter_lines(view: View) -> Iterator[str]:
 def _rejected_lines(views: list[View], opened: _JournalSession) -> Iterator[str]:
     for view in views:
         ago = age(view["at"], opened.runtime.now())
-        yield plain(f"rejected {view['number']}: {ago} ago, from {view['intake']}, {view['size']} bytes")
+        yield plain(
+            f"rejected {view['number']}: {ago} ago, from {view['intake']}, {view['size']} bytes"
+        )
         for problem in view["problems"]:
             actual = f" (found {problem['found']})" if problem["found"] else ""
             yield plain(f"  {problem['path']}: {problem['expected']}{actual}")

@@ -21,8 +21,12 @@ async def diff(
     after: Annotated[str, Parameter(help=_STATE)] = "desired",
     /,
     *,
-    name_only: Annotated[bool, Parameter(negative=(), help="Print only the paths that differ.")] = False,
-    exit_code: Annotated[bool, Parameter(negative=(), help="Exit 1 if there are differences.")] = False,
+    name_only: Annotated[
+        bool, Parameter(negative=(), help="Print only the paths that differ.")
+    ] = False,
+    exit_code: Annotated[
+        bool, Parameter(negative=(), help="Exit 1 if there are differences.")
+    ] = False,
     place: Place = DEFAULT_PLACE,
     printing: Printing = DEFAULT_PRINTING,
 ) -> int:
@@ -42,7 +46,9 @@ async def diff(
             opened.printer.data(comparison_view(scope, compared), paths)
         else:
             texts = await opened.runtime.run_in_thread(texts_of, compared.files)
-            opened.printer.data(comparison_view(scope, compared, texts), colored_diff(texts, opened.printer))
+            opened.printer.data(
+                comparison_view(scope, compared, texts), colored_diff(texts, opened.printer)
+            )
         return FAILED if exit_code and not compared.is_empty else DONE
 
 

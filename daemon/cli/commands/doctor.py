@@ -29,7 +29,8 @@ async def doctor(
     /,
     *,
     create: Annotated[
-        bool, Parameter(negative=(), help="Create the directory of the bucket if it does not exist.")
+        bool,
+        Parameter(negative=(), help="Create the directory of the bucket if it does not exist."),
     ] = False,
     place: Place = DEFAULT_PLACE,
     printing: Printing = DEFAULT_PRINTING,
@@ -56,7 +57,9 @@ def _document(url: str, bucket: Bucket, result: ProbeResult) -> Document:
         "usable": result.usable,
         "etags": None if form is None else str(form),
         "clock_ahead_seconds": result.ahead,
-        "findings": [asdict(finding) | {"verdict": str(finding.verdict)} for finding in result.findings],
+        "findings": [
+            asdict(finding) | {"verdict": str(finding.verdict)} for finding in result.findings
+        ],
     }
 
 
@@ -83,21 +86,30 @@ def _lines(document: Document, result: ProbeResult, printer: Printer) -> Iterato
 
 
 def _problem(result: ProbeResult, printer: Printer) -> Iterator[str]:
-    yield from _table([finding for finding in (result.refusal, result.failure) if finding is not None])
+    yield from _table(
+        [finding for finding in (result.refusal, result.failure) if finding is not None]
+    )
     yield _conclusion(result, printer)
 
 
 def _table(findings: Iterable[Finding]) -> Iterable[str]:
     rows = [
-        (finding.clause, finding.verdict, f"{finding.seconds * 1000:.0f} ms", finding.means) for finding in findings
+        (finding.clause, finding.verdict, f"{finding.seconds * 1000:.0f} ms", finding.means)
+        for finding in findings
     ]
     return columns(("STEP", "RESULT", "DURATION", "DETAILS"), rows)
 
 
 def _conclusion(result: ProbeResult, printer: Printer) -> str:
     if result.refusal is not None:
-        return printer.bad("do not publish here, states would be lost; docs/stores.md lists stores that are suitable")
-    return printer.bad("it is unknown whether bundles can be published here: a step failed, and the rest was skipped")
+        return printer.bad(
+            "do not publish here, states would be lost; docs/stores.md lists stores that "
+            "are suitable"
+        )
+    return printer.bad(
+        "it is unknown whether bundles can be published here: a step failed, and the rest "
+        "was skipped"
+    )
 
 
 def _clock(ahead: float) -> str:

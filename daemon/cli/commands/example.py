@@ -18,10 +18,14 @@ example: Final = App(name="example", help="Restore files in example/ to their de
 @example.command
 async def restore(
     scope: Annotated[str, Parameter(help="BUNDLE/TARGET.")],
-    path: Annotated[str, Parameter(help="Path in the live tree, such as example/conf/bundle/.env.")],
+    path: Annotated[
+        str, Parameter(help="Path in the live tree, such as example/conf/bundle/.env.")
+    ],
     /,
     *,
-    yes: Annotated[bool, Parameter(alias="-y", negative=(), help="Do not ask for confirmation.")] = False,
+    yes: Annotated[
+        bool, Parameter(alias="-y", negative=(), help="Do not ask for confirmation.")
+    ] = False,
     place: Place = DEFAULT_PLACE,
     printing: Printing = DEFAULT_PRINTING,
 ) -> int:

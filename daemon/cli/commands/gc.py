@@ -13,12 +13,26 @@ from daemon.bucket import collector
 from daemon.cli.codes import BACKEND, DONE
 from daemon.cli.failures import UsageError
 from daemon.cli.formatting import columns
-from daemon.cli.options import DEFAULT_ACTOR, DEFAULT_PLACE, DEFAULT_PRINTING, Actor, OptionalReason, Place, Printing
+from daemon.cli.options import (
+    DEFAULT_ACTOR,
+    DEFAULT_PLACE,
+    DEFAULT_PRINTING,
+    Actor,
+    OptionalReason,
+    Place,
+    Printing,
+)
 from daemon.cli.output import Printer
 from daemon.cli.session import Session, scope_of, session
 from daemon.inspection.views import View
 from daemon.publishing.maintenance.garbage_collector import BOTH, Collected, GarbageCollector, Part
-from daemon.publishing.maintenance.retention_rules import Deletable, Folder, Kept, NotYetDeletable, Released
+from daemon.publishing.maintenance.retention_rules import (
+    Deletable,
+    Folder,
+    Kept,
+    NotYetDeletable,
+    Released,
+)
 from daemon.publishing.reader import Scopes
 from renderers.model import Scope
 
@@ -27,11 +41,17 @@ _Failed = tuple[str, str, int]
 
 
 async def gc(
-    scope: Annotated[str | None, Parameter(help="BUNDLE/TARGET. Required unless --all is given.")] = None,
+    scope: Annotated[
+        str | None, Parameter(help="BUNDLE/TARGET. Required unless --all is given.")
+    ] = None,
     /,
     *,
-    all_: Annotated[bool, Parameter(name="--all", negative=(), help="All scopes in the bucket.")] = False,
-    dry_run: Annotated[bool, Parameter(negative=(), help="Show what would be deleted, and why.")] = False,
+    all_: Annotated[
+        bool, Parameter(name="--all", negative=(), help="All scopes in the bucket.")
+    ] = False,
+    dry_run: Annotated[
+        bool, Parameter(negative=(), help="Show what would be deleted, and why.")
+    ] = False,
     only: Annotated[
         Literal["release", "delete"] | None,
         Parameter(
@@ -53,7 +73,9 @@ async def gc(
         raise UsageError("name one scope, or give --all")
     parts = BOTH if only is None else frozenset[Part]({only})
     async with session(place, printing) as opened:
-        scopes = await opened.bucket.reader.scopes() if scope is None else Scopes((scope_of(scope),))
+        scopes = (
+            await opened.bucket.reader.scopes() if scope is None else Scopes((scope_of(scope),))
+        )
         collecting = collector(opened.bucket, opened.settings.retention)
         done: list[Collected] = []
         failed: list[_Failed] = []
@@ -62,7 +84,11 @@ async def gc(
                 if dry_run:
                     done.append(await collecting.preview(current, parts=parts))
                 else:
-                    done.append(await _collect(opened, collecting, current, parts, actor=actor, reason=reason))
+                    done.append(
+                        await _collect(
+                            opened, collecting, current, parts, actor=actor, reason=reason
+                        )
+                    )
             except Exception as error:
                 if scope is not None:
                     raise
@@ -70,9 +96,14 @@ async def gc(
         failed += [(f"{name}/", why, BACKEND) for name, why in scopes.unreadable.items()]
         _print_results(opened.printer, done, failed, dry_run=dry_run)
         if dry_run and "release" in parts:
-            opened.printer.say("ages follow this machine's clock; a collection uses the bucket's clock")
+            opened.printer.say(
+                "ages follow this machine's clock; a collection uses the bucket's clock"
+            )
         if dry_run and only is None and not opened.settings.retention.delete:
-            opened.printer.say("`rebundle gc --all` would do this; the daemon only releases (retention.delete = false)")
+            opened.printer.say(
+                "`rebundle gc --all` would do this; the daemon only releases (retention.delete "
+                "= false)"
+            )
         if only == "delete" and any(collected.left for collected in done):
             opened.printer.say(
                 "publications that are left can be deleted after the next release: "
@@ -82,7 +113,13 @@ async def gc(
 
 
 async def _collect(
-    opened: Session, collecting: GarbageCollector, scope: Scope, parts: frozenset[Part], *, actor: Actor, reason: str
+    opened: Session,
+    collecting: GarbageCollector,
+    scope: Scope,
+    parts: frozenset[Part],
+    *,
+    actor: Actor,
+    reason: str,
 ) -> Collected:
     def progress(deleted: Deletable) -> None:
         opened.printer.say(f"deleted {scope} {deleted.folder.id} ({deleted.folder.size:,} bytes)")
@@ -96,10 +133,14 @@ async def _collect(
     return collected
 
 
-def _print_results(printer: Printer, done: Iterable[Collected], failed: Iterable[_Failed], *, dry_run: bool) -> None:
+def _print_results(
+    printer: Printer, done: Iterable[Collected], failed: Iterable[_Failed], *, dry_run: bool
+) -> None:
     views = [_view(collected) for collected in done]
     errors = [{"scope": scope, "error": error} for scope, error, _ in failed]
-    deletable = [(view["scope"], item) for view in views for item in (*view["deleted"], *view["left"])]
+    deletable = [
+        (view["scope"], item) for view in views for item in (*view["deleted"], *view["left"])
+    ]
     rows = [
         (
             scope,
@@ -113,7 +154,10 @@ def _print_results(printer: Printer, done: Iterable[Collected], failed: Iterable
         for scope, item in deletable
     ]
     header = ("SCOPE", "STATE", "ATTEMPT", "STORED", "BYTES", "ACTION", "WHY")
-    printer.data({"dry_run": dry_run, "scopes": views, "errors": errors}, columns(header, rows) if rows else ())
+    printer.data(
+        {"dry_run": dry_run, "scopes": views, "errors": errors},
+        columns(header, rows) if rows else (),
+    )
     for view in views:
         printer.say(_summary(view, dry_run=dry_run))
         for key in view["strays"]:
@@ -131,9 +175,13 @@ def _action(item: View, *, dry_run: bool) -> str:
 def _summary(view: View, *, dry_run: bool) -> str:
     if not (view["deleted"] or view["left"] or view["released"] or view["copies"]):
         waiting = f", {len(view['spared'])} within the grace period" if view["spared"] else ""
-        return f"{view['scope']}: nothing to collect; {len(view['kept'])} publications kept{waiting}"
+        return (
+            f"{view['scope']}: nothing to collect; {len(view['kept'])} publications kept{waiting}"
+        )
     would = "would be " if dry_run else ""
-    copies = f", {len(view['copies'])} copies of replaced files {would}deleted" if view["copies"] else ""
+    copies = (
+        f", {len(view['copies'])} copies of replaced files {would}deleted" if view["copies"] else ""
+    )
     return (
         f"{view['scope']}: {len(view['released'])} publications {would}released, "
         f"{len(view['deleted'])} {would}deleted{copies} ({view['bytes']:,} bytes), "

@@ -18,7 +18,9 @@ _SHOWN: Final = 300
 
 def healthcheck(
     *,
-    listen: Annotated[str | None, Parameter(help="HOST:PORT of the daemon. Default: the setting http.listen.")] = None,
+    listen: Annotated[
+        str | None, Parameter(help="HOST:PORT of the daemon. Default: the setting http.listen.")
+    ] = None,
     config: Annotated[Path | None, Parameter(group=SHARED, help="Settings file (TOML).")] = None,
     prose: Prose = DEFAULT_PROSE,
 ) -> int:

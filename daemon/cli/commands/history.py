@@ -15,7 +15,10 @@ async def history(
     /,
     *,
     limit: Annotated[
-        int | None, Parameter(help="Number of changes to list, newest first.", validator=validators.Number(gte=1))
+        int | None,
+        Parameter(
+            help="Number of changes to list, newest first.", validator=validators.Number(gte=1)
+        ),
     ] = None,
     place: Place = DEFAULT_PLACE,
     printing: Printing = DEFAULT_PRINTING,

@@ -41,7 +41,15 @@ async def hold(
 ) -> None:
     """Keep the live state; new states are published and wait."""
     async with session(place, printing) as opened:
-        await act(opened, scope_of(scope), protocol.hold, name="hold", actor=actor, reason=reason, dry_run=dry_run)
+        await act(
+            opened,
+            scope_of(scope),
+            protocol.hold,
+            name="hold",
+            actor=actor,
+            reason=reason,
+            dry_run=dry_run,
+        )
 
 
 async def resume(
@@ -49,7 +57,9 @@ async def resume(
     /,
     *,
     reason: OptionalReason = "",
-    yes: Annotated[bool, Parameter(alias="-y", negative=(), help="Do not ask for confirmation.")] = False,
+    yes: Annotated[
+        bool, Parameter(alias="-y", negative=(), help="Do not ask for confirmation.")
+    ] = False,
     dry_run: DryRun = False,
     wait: Wait = WAIT_SECONDS,
     actor: Actor = DEFAULT_ACTOR,
@@ -67,7 +77,9 @@ async def resume(
         if planned.changed:
             confirm(f"Resume {scope}?", yes=yes, printer=opened.printer)
         verb = protocol.resume if yes else _resume_to(planned)
-        return await act_and_wait(opened, named, verb, name="resume", actor=actor, reason=reason, wait=wait)
+        return await act_and_wait(
+            opened, named, verb, name="resume", actor=actor, reason=reason, wait=wait
+        )
 
 
 def _resume_to(planned: ChangeResult) -> Verb:
@@ -77,7 +89,8 @@ def _resume_to(planned: ChangeResult) -> Verb:
     def verb(pointer: Pointer, writing: Writing) -> Pointer | None:
         if (pointer.desired and pointer.desired.id) != (confirmed and confirmed.id):
             raise OperationRefused(
-                "a newer state was published in the meantime: run the command again to see the difference"
+                "a newer state was published in the meantime: run the command again to see "
+                "the difference"
             )
         return protocol.resume(pointer, writing)
 

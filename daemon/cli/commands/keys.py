@@ -42,13 +42,17 @@ _LEAST_KEY_ID: Final = 8
 keys: Final = App(name="keys", help="Manage signing keys and the trust policy.")
 
 _Policy = Annotated[Path, Parameter(help="File of the trust policy.")]
-_KeyId = Annotated[str, Parameter(help="Id of the key, or a unique prefix of at least 8 characters.")]
+_KeyId = Annotated[
+    str, Parameter(help="Id of the key, or a unique prefix of at least 8 characters.")
+]
 _Reason = Annotated[str, Parameter(help="Reason, shown wherever the key is rejected.")]
 
 
 @keys.command
 async def generate(
-    file: Annotated[Path, Parameter(help="File for the private key; the public key is written to FILE.pub.")],
+    file: Annotated[
+        Path, Parameter(help="File for the private key; the public key is written to FILE.pub.")
+    ],
     /,
     *,
     printing: Printing = DEFAULT_PRINTING,
@@ -60,7 +64,10 @@ async def generate(
     _write_new(file, private, 0o600)
     _write_new(_public_file(file), public.pem, 0o644)
     printer = printer_of(printing)
-    printer.data({"keyid": public.keyid, "file": str(file), "public": str(_public_file(file))}, [public.keyid])
+    printer.data(
+        {"keyid": public.keyid, "file": str(file), "public": str(_public_file(file))},
+        [public.keyid],
+    )
     printer.say(
         f"to sign with it, set signing.key_file = {file}\n"
         f"to make readers trust it, run: rebundle keys trust POLICY {_public_file(file)}"
@@ -76,7 +83,8 @@ async def trust(
     role: Annotated[
         tuple[Literal["publish", "pointer"], ...],
         Parameter(
-            help="What the key may sign. publish: states; pointer: which state is live. Default: both.",
+            help="What the key may sign. publish: states; pointer: which state is live. "
+            "Default: both.",
             negative=(),
         ),
     ] = (),
@@ -94,7 +102,9 @@ async def trust(
     from daemon.publishing.trust.keys import PublicKey  # noqa: PLC0415  # slow to import
     from daemon.publishing.trust.policy import ROLES, TrustedKey, TrustPolicy  # noqa: PLC0415
 
-    before = TrustPolicy.parse(policy.read_bytes(), str(policy)) if policy.exists() else TrustPolicy()
+    before = (
+        TrustPolicy.parse(policy.read_bytes(), str(policy)) if policy.exists() else TrustPolicy()
+    )
     key = PublicKey.parse(_read(public))
     if any(revocation.keyid == key.keyid for revocation in before.revoked):
         raise UsageError(f"key {key.keyid} is revoked: generate another one")
@@ -111,7 +121,9 @@ async def trust(
 async def rotate(
     policy: _Policy,
     old: _KeyId,
-    file: Annotated[Path, Parameter(help="File for the new private key; the public key is written to FILE.pub.")],
+    file: Annotated[
+        Path, Parameter(help="File for the new private key; the public key is written to FILE.pub.")
+    ],
     /,
     *,
     printing: Printing = DEFAULT_PRINTING,
@@ -135,7 +147,8 @@ async def rotate(
         "next steps:\n"
         f"1. distribute {policy} to every reader\n"
         f"2. make the daemons sign with both keys: signing.second_key_file = {file}\n"
-        "3. republish every state that you keep (rebundle republish), then sign with the new key only\n"
+        "3. republish every state that you keep (rebundle republish), then sign with the new "
+        "key only\n"
         f"4. rebundle keys revoke {policy} {replaced.keyid[:12]} --reason ... --dry-run "
         "lists what the revocation would block"
     )
@@ -148,7 +161,9 @@ async def revoke(
     /,
     *,
     reason: _Reason,
-    dry_run: Annotated[bool, Parameter(negative=(), help="List what it would block; change nothing.")] = False,
+    dry_run: Annotated[
+        bool, Parameter(negative=(), help="List what it would block; change nothing.")
+    ] = False,
     place: Place = DEFAULT_PLACE,
     printing: Printing = DEFAULT_PRINTING,
 ) -> None:
@@ -182,10 +197,15 @@ async def revoke(
         {
             "keyid": keyid,
             "blocked": [{"scope": scope, "what": what} for scope, what in effect.blocked],
-            "unread": [{"scope": scope or None, "what": what, "problem": why} for scope, what, why in effect.unread],
+            "unread": [
+                {"scope": scope or None, "what": what, "problem": why}
+                for scope, what, why in effect.unread
+            ],
             "dry_run": dry_run,
         },
-        columns(("SCOPE", "BLOCKED"), effect.blocked) if effect.blocked else ["no readable object is blocked"],
+        columns(("SCOPE", "BLOCKED"), effect.blocked)
+        if effect.blocked
+        else ["no readable object is blocked"],
     )
     for scope, what, why in effect.unread:
         printer.warn(f"unknown whether {f'{what} of {scope}' if scope else what} is blocked: {why}")
@@ -200,7 +220,8 @@ def _print_next_steps(printer: Printer, policy: Path, keyid: str, *, dry_run: bo
         printer.say("nothing was changed")
     else:
         printer.say(
-            f"key {keyid[:12]} is no longer trusted on this machine: distribute {policy} to every reader, "
+            f"key {keyid[:12]} is no longer trusted on this machine: distribute {policy} to "
+            "every reader, "
             "and restart the daemons that use it"
         )
 
@@ -225,7 +246,9 @@ class _RevocationEffect:
             except (PublishingError, ObjectDamaged) as error:
                 self.unread.append((str(scope), "pointer", str(error)))
                 continue
-            if _accepts(before.check_pointer, body, scope) and not _accepts(after.check_pointer, body, scope):
+            if _accepts(before.check_pointer, body, scope) and not _accepts(
+                after.check_pointer, body, scope
+            ):
                 self.blocked.append((str(scope), "pointer"))
             for publication in reversed(pointer.retained):
                 try:
@@ -233,7 +256,9 @@ class _RevocationEffect:
                 except (PublishingError, ObjectMissing, ObjectDamaged) as error:
                     self.unread.append((str(scope), str(publication.id), str(error)))
                     continue
-                if _accepts(before.check_publication, *signed) and not _accepts(after.check_publication, *signed):
+                if _accepts(before.check_publication, *signed) and not _accepts(
+                    after.check_publication, *signed
+                ):
                     self.blocked.append((str(scope), str(publication.id)))
 
 
@@ -265,22 +290,37 @@ def _accepts(check: Callable[P, object], *args: P.args, **kwargs: P.kwargs) -> b
 def _resolve_key_id(policy: "TrustPolicy", prefix: str) -> str:
     """The id of the trusted key with this prefix."""
     if len(prefix) < _LEAST_KEY_ID:
-        raise UsageError(f"{prefix!r} is too short for a key id: give at least its first {_LEAST_KEY_ID} characters")
+        raise UsageError(
+            f"{prefix!r} is too short for a key id: give at least its first "
+            f"{_LEAST_KEY_ID} characters"
+        )
     matching = [trusted.keyid for trusted in policy.keys if trusted.keyid.startswith(prefix)]
     if len(matching) != 1:
-        raise NotFound(f"{prefix} matches {len(matching)} keys of the trust policy: {', '.join(matching) or 'none'}")
+        raise NotFound(
+            f"{prefix} matches {len(matching)} keys of the trust policy: "
+            f"{', '.join(matching) or 'none'}"
+        )
     return matching[0]
 
 
 def _document(policy: "TrustPolicy") -> dict[str, Any]:
     described: dict[str, Any] = policy.model_dump(mode="json", by_alias=True)
-    return {"freshness": described["freshness"], "keys": described["keys"], "revoked": described["revoked"]}
+    return {
+        "freshness": described["freshness"],
+        "keys": described["keys"],
+        "revoked": described["revoked"],
+    }
 
 
 def _lines(policy: "TrustPolicy") -> Sequence[str]:
     revoked = {revocation.keyid for revocation in policy.revoked}
     rows = [
-        (key.keyid, ", ".join(key.roles), ", ".join(key.scopes), "revoked" if key.keyid in revoked else "-")
+        (
+            key.keyid,
+            ", ".join(key.roles),
+            ", ".join(key.scopes),
+            "revoked" if key.keyid in revoked else "-",
+        )
         for key in policy.keys
     ]
     return list(columns(("KEY", "ROLES", "SCOPES", "NOTE"), rows))
@@ -294,7 +334,9 @@ def _read(file: Path) -> str:
     try:
         return file.read_text()
     except (OSError, UnicodeDecodeError) as error:
-        raise UsageError(f"{file} cannot be read: {getattr(error, 'strerror', None) or 'it is not text'}") from error
+        raise UsageError(
+            f"{file} cannot be read: {getattr(error, 'strerror', None) or 'it is not text'}"
+        ) from error
 
 
 def _write_new(file: Path, text: str, mode: int) -> None:
@@ -302,7 +344,9 @@ def _write_new(file: Path, text: str, mode: int) -> None:
         with os.fdopen(os.open(file, os.O_WRONLY | os.O_CREAT | os.O_EXCL, mode), "w") as opened:
             opened.write(text)
     except FileExistsError:
-        raise UsageError(f"{file} exists already, and keys are never overwritten: choose another name") from None
+        raise UsageError(
+            f"{file} exists already, and keys are never overwritten: choose another name"
+        ) from None
     except OSError as error:
         raise UsageError(f"{file} cannot be written: {error.strerror}") from error
 
@@ -315,8 +359,12 @@ def _write(file: Path, body: bytes) -> None:
         exists = target.exists()
         local_files.check_writers(file if exists else target.parent)
         # Independent of the umask: readers reject a policy that a group can write.
-        local_files.replace(target, body, mode=stat.S_IMODE(target.stat().st_mode) if exists else 0o644)
+        local_files.replace(
+            target, body, mode=stat.S_IMODE(target.stat().st_mode) if exists else 0o644
+        )
     except local_files.Unsafe as error:
-        raise UsageError(f"another user can change the trust policy, so readers would reject it: {error}") from error
+        raise UsageError(
+            f"another user can change the trust policy, so readers would reject it: {error}"
+        ) from error
     except OSError as error:
         raise UsageError(f"{file} cannot be written: {error.strerror}") from error

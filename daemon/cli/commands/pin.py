@@ -36,4 +36,6 @@ async def pin(
     async with session(place, printing) as opened:
         verb = operator_commands.pin(state, pinned=not lift)
         name = "unpin" if lift else "pin"
-        await act(opened, scope_of(scope), verb, name=name, actor=actor, reason=reason, dry_run=dry_run)
+        await act(
+            opened, scope_of(scope), verb, name=name, actor=actor, reason=reason, dry_run=dry_run
+        )

@@ -31,14 +31,22 @@ from daemon.publishing import operator_commands
 
 async def quarantine(
     scope: Annotated[str, Parameter(help="BUNDLE/TARGET.")],
-    state: Annotated[str, Parameter(help=f"{EXACT_STATE} With --lift, also the first 12 digits of the composition.")],
+    state: Annotated[
+        str,
+        Parameter(help=f"{EXACT_STATE} With --lift, also the first 12 digits of the composition."),
+    ],
     /,
     *,
     reason: Reason,
-    lift: Annotated[bool, Parameter(negative=(), help="Accept the composition again; `resume` makes it live.")] = False,
+    lift: Annotated[
+        bool, Parameter(negative=(), help="Accept the composition again; `resume` makes it live.")
+    ] = False,
     rollback_to: Annotated[
         str | None,
-        Parameter(help="Full id of the state to roll back to and hold. Required if the composition is live."),
+        Parameter(
+            help="Full id of the state to roll back to and hold. Required if the composition "
+            "is live."
+        ),
     ] = None,
     yes: Annotated[
         bool,
@@ -71,6 +79,10 @@ async def quarantine(
         if changes_live and not dry_run:
             confirm(question, yes=yes, printer=opened.printer)
         if rollback_to is not None and not dry_run:
-            return await act_and_wait(opened, scope_of(scope), verb, name=name, actor=actor, reason=reason, wait=wait)
-        await act(opened, scope_of(scope), verb, name=name, actor=actor, reason=reason, dry_run=dry_run)
+            return await act_and_wait(
+                opened, scope_of(scope), verb, name=name, actor=actor, reason=reason, wait=wait
+            )
+        await act(
+            opened, scope_of(scope), verb, name=name, actor=actor, reason=reason, dry_run=dry_run
+        )
         return DONE

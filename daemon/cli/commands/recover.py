@@ -48,8 +48,12 @@ async def recover(
             help="Do not hold the scope if its live state is also its desired state.",
         ),
     ] = False,
-    dry_run: Annotated[bool, Parameter(negative=(), help="Show what would be done; change nothing.")] = False,
-    yes: Annotated[bool, Parameter(alias="-y", negative=(), help="Do not ask for confirmation.")] = False,
+    dry_run: Annotated[
+        bool, Parameter(negative=(), help="Show what would be done; change nothing.")
+    ] = False,
+    yes: Annotated[
+        bool, Parameter(alias="-y", negative=(), help="Do not ask for confirmation.")
+    ] = False,
     wait: Wait = WAIT_SECONDS,
     actor: Actor = DEFAULT_ACTOR,
     place: Place = DEFAULT_PLACE,
@@ -82,7 +86,9 @@ async def recover(
         return exit_code(printer, named, lag, wait=wait)
 
 
-def _print_recovery(printer: Printer, result: Recovery, *, dry_run: bool, lag: Lag | None = None) -> None:
+def _print_recovery(
+    printer: Printer, result: Recovery, *, dry_run: bool, lag: Lag | None = None
+) -> None:
     recovered = result.recovered
     view: View = {
         "scope": str(result.scope),
@@ -136,7 +142,10 @@ def _lines(result: Recovery, printer: Printer, *, dry_run: bool) -> Iterable[str
 def _why_nothing(result: Recovery) -> str:
     if result.remains.was_published:
         return "its pointer is intact and ahead of every trace in the bucket"
-    return "there is no trace of an earlier pointer; its first publication is in progress or was abandoned"
+    return (
+        "there is no trace of an earlier pointer; its first publication is in progress or "
+        "was abandoned"
+    )
 
 
 def _unnamed(result: Recovery) -> Iterable[str]:
@@ -146,9 +155,15 @@ def _unnamed(result: Recovery) -> Iterable[str]:
     if result.remains.was_published:
         yield "unreferenced uploads that are newer than the pointer:"
         yield from (f"  {plain(upload)}" for upload in uploads)
-        yield "an interrupted writer left them, or an older pointer was restored; a collection deletes them"
+        yield (
+            "an interrupted writer left them, or an older pointer was restored; a collection "
+            "deletes them"
+        )
     else:
         yield "unreferenced uploads:"
         yield from (f"  {plain(upload)}" for upload in uploads)
         yield "a daemon that still has their events will publish them; otherwise"
-    yield f"`rebundle recover {result.scope} --live {plain(uploads[-1])} --reason '…'` makes the last one live"
+    yield (
+        f"`rebundle recover {result.scope} --live {plain(uploads[-1])} --reason '…'` makes the "
+        "last one live"
+    )

@@ -46,17 +46,20 @@ def render(
     composition: Annotated[
         str,
         Parameter(
-            help="File with a bundle_state.created event, its data, or a manifest.json; - for standard input.",
+            help="File with a bundle_state.created event, its data, or a manifest.json; - for "
+            "standard input.",
             allow_leading_hyphen=True,
         ),
     ],
     /,
     *,
     directory: Annotated[
-        Path, Parameter(name=("--directory", "-o"), help="Output directory; it must be absent or empty.")
+        Path,
+        Parameter(name=("--directory", "-o"), help="Output directory; it must be absent or empty."),
     ],
     config: Annotated[
-        Path | None, Parameter(group=SHARED, help="Settings file (TOML) with defaults and templates.")
+        Path | None,
+        Parameter(group=SHARED, help="Settings file (TOML) with defaults and templates."),
     ] = None,
     prose: Prose = DEFAULT_PROSE,
 ) -> None:
@@ -96,7 +99,9 @@ def decode_input(body: bytes) -> Input:
         return _from_event(body)
     if "composition_digest" in document:
         recorded = manifest.decode(body)
-        return Input(recorded.composition_value(), Stamp(recorded.state, str(recorded.revision)), recorded)
+        return Input(
+            recorded.composition_value(), Stamp(recorded.state, str(recorded.revision)), recorded
+        )
     return _from_data(document)
 
 
@@ -125,13 +130,17 @@ def render_checked(source: Input, options: Customisation) -> tuple[RenderedFile,
         GateFailure: the files do not match the composition.
         VerificationFailed: the files do not match the manifest.
     """
-    rendered = bundle.Renderer().render(source.composition, options.defaults, source.stamp, options.templates)
+    rendered = bundle.Renderer().render(
+        source.composition, options.defaults, source.stamp, options.templates
+    )
     gate.check(source.composition, options.defaults, rendered, options.templates.overridden)
     recorded = source.recorded
     if recorded is not None and _same_renderer(recorded, options):
         digest = archive.content_digest(archive.digest_files(rendered.files))
         if digest != recorded.content_digest:
-            raise VerificationFailed(f"the content digest is {digest}, but the manifest has {recorded.content_digest}")
+            raise VerificationFailed(
+                f"the content digest is {digest}, but the manifest has {recorded.content_digest}"
+            )
     return rendered.files
 
 
@@ -161,5 +170,8 @@ def _from_data(data: dict[str, Any]) -> Input:
         return _from_change(changes.interpret(event))
     except InvalidEvent as error:
         # Paths in the input start at the data, not at the event around it.
-        problems = (replace(problem, path="$" + problem.path.removeprefix("$.data")) for problem in error.problems)
+        problems = (
+            replace(problem, path="$" + problem.path.removeprefix("$.data"))
+            for problem in error.problems
+        )
         raise InvalidEvent(*problems) from None

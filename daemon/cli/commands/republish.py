@@ -29,7 +29,14 @@ from daemon.cli.options import (
 )
 from daemon.cli.output import Printer, colored_diff
 from daemon.cli.session import Session, scope_of, session
-from daemon.inspection.comparison import FileChange, Texts, compare_files, differing, files_view, texts_of
+from daemon.inspection.comparison import (
+    FileChange,
+    Texts,
+    compare_files,
+    differing,
+    files_view,
+    texts_of,
+)
 from daemon.inspection.views import done_view
 from daemon.publishing import protocol
 from daemon.publishing.errors import NotFound, OperationRefused, VerificationFailed
@@ -69,15 +76,25 @@ async def republish(
         if dry_run:
             opened.bucket.publisher.refuse_unwritable(named, base, ("publish", "pointer"))
             writing = opened.bucket.publisher.writing(actor.name, reason)
-            planned = ChangeResult(base.pointer, _preview(base.pointer, current, writing), changed=True)
-            _print_differences(opened.printer, planned, await _differences(opened, named, current, state))
+            planned = ChangeResult(
+                base.pointer, _preview(base.pointer, current, writing), changed=True
+            )
+            _print_differences(
+                opened.printer, planned, await _differences(opened, named, current, state)
+            )
         else:
             publication = await opened.bucket.publisher.store_state(named, state)
             verb = publish_over(base.pointer, publication)
-            code = await act_and_wait(opened, named, verb, name="republish", actor=actor, reason=reason, wait=wait)
-        if (before.render_defaults_digest, before.templates) != (state.defaults.digest, state.templates):
+            code = await act_and_wait(
+                opened, named, verb, name="republish", actor=actor, reason=reason, wait=wait
+            )
+        if (before.render_defaults_digest, before.templates) != (
+            state.defaults.digest,
+            state.templates,
+        ):
             opened.printer.say(
-                "the render defaults or templates have changed. A running daemon uses those it was started "
+                "the render defaults or templates have changed. A running daemon uses those it "
+                "was started "
                 "with: restart it, or its next event publishes the old ones again"
             )
         return code
@@ -117,7 +134,9 @@ async def render_again(opened: Session, scope: Scope, current: Publication) -> R
 
 def _preview(pointer: Pointer, current: Publication, writing: Writing) -> Pointer:
     # The attempt and the digest of the manifest are unknown until the state is stored.
-    replacement = current.model_copy(update={"attempt": "", "manifest_sha256": "", "renderer": RENDERER_VERSION})
+    replacement = current.model_copy(
+        update={"attempt": "", "manifest_sha256": "", "renderer": RENDERER_VERSION}
+    )
     return protocol.publish(pointer, writing, [replacement])
 
 
@@ -156,11 +175,13 @@ def publish_over(before: Pointer, publication: Publication) -> Verb:
     def verb(pointer: Pointer, writing: Writing) -> Pointer:
         if pointer.gc_epoch != before.gc_epoch:
             raise OperationRefused(
-                f"{pointer.scope} was garbage-collected while {publication.state} was rendered: republish again"
+                f"{pointer.scope} was garbage-collected while {publication.state} was rendered: "
+                "republish again"
             )
         if (pointer.desired and pointer.desired.id) != (before.desired and before.desired.id):
             raise OperationRefused(
-                f"{publication.state} was replaced as the desired state while it was rendered: republish again"
+                f"{publication.state} was replaced as the desired state while it was rendered: "
+                "republish again"
             )
         return protocol.publish(pointer, writing, [publication])
 

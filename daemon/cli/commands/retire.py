@@ -6,7 +6,16 @@ from cyclopts import Parameter
 
 from daemon.cli.changes import act
 from daemon.cli.codes import DONE
-from daemon.cli.options import DEFAULT_ACTOR, DEFAULT_PLACE, DEFAULT_PRINTING, Actor, DryRun, Place, Printing, Reason
+from daemon.cli.options import (
+    DEFAULT_ACTOR,
+    DEFAULT_PLACE,
+    DEFAULT_PRINTING,
+    Actor,
+    DryRun,
+    Place,
+    Printing,
+    Reason,
+)
 from daemon.cli.output import confirm
 from daemon.cli.session import scope_of, session
 from daemon.publishing import protocol
@@ -18,7 +27,9 @@ async def retire(
     *,
     reason: Reason,
     dry_run: DryRun = False,
-    yes: Annotated[bool, Parameter(alias="-y", negative=(), help="Do not ask for confirmation.")] = False,
+    yes: Annotated[
+        bool, Parameter(alias="-y", negative=(), help="Do not ask for confirmation.")
+    ] = False,
     actor: Actor = DEFAULT_ACTOR,
     place: Place = DEFAULT_PLACE,
     printing: Printing = DEFAULT_PRINTING,
@@ -26,10 +37,19 @@ async def retire(
     """Leave the scope without a live and a desired state; nothing is deleted."""
     async with session(place, printing) as opened:
         opened.printer.say(
-            f"{scope} will have no live and no desired state. Its states and its live tree stay in the "
+            f"{scope} will have no live and no desired state. Its states and its live tree stay "
+            "in the "
             "bucket; a later bundle_state.created event makes it active again."
         )
         if not dry_run:
             confirm(f"Retire {scope}?", yes=yes, printer=opened.printer)
-        await act(opened, scope_of(scope), protocol.retire, name="retire", actor=actor, reason=reason, dry_run=dry_run)
+        await act(
+            opened,
+            scope_of(scope),
+            protocol.retire,
+            name="retire",
+            actor=actor,
+            reason=reason,
+            dry_run=dry_run,
+        )
         return DONE

@@ -29,16 +29,23 @@ async def rollback(
     scope: Annotated[str, Parameter(help="BUNDLE/TARGET.")],
     state: Annotated[
         str,
-        Parameter(help="Retained state: its id or STATE@ATTEMPT; without --yes also a unique prefix of the id."),
+        Parameter(
+            help="Retained state: its id or STATE@ATTEMPT; without --yes also a unique prefix "
+            "of the id."
+        ),
     ],
     /,
     *,
     reason: Reason,
-    yes: Annotated[bool, Parameter(alias="-y", negative=(), help="Do not ask for confirmation.")] = False,
+    yes: Annotated[
+        bool, Parameter(alias="-y", negative=(), help="Do not ask for confirmation.")
+    ] = False,
     dry_run: DryRun = False,
     discard_newer: Annotated[
         bool,
-        Parameter(negative=(), help="Make the state desired as well as live, and do not hold the scope."),
+        Parameter(
+            negative=(), help="Make the state desired as well as live, and do not hold the scope."
+        ),
     ] = False,
     expected_live: Annotated[
         str | None, Parameter(help="Refuse if another state is live when the change is made.")
@@ -57,12 +64,15 @@ async def rollback(
         named = scope_of(scope)
         if not yes:
             state = full_name((await opened.bucket.reader.existing(named)).pointer, state)
-        verb = operator_commands.rollback(state, discard_newer=discard_newer, expected_live=expected_live)
+        verb = operator_commands.rollback(
+            state, discard_newer=discard_newer, expected_live=expected_live
+        )
         planned = await preview(opened, named, verb, actor=actor, reason=reason)
         opened.printer.say(await impact_of(opened, named, planned))
         if discard_newer:
             opened.printer.warn(
-                "events that are still waiting apply to this state and become live, because nothing is held"
+                "events that are still waiting apply to this state and become live, because "
+                "nothing is held"
             )
         if dry_run:
             print_change(opened.printer, "rollback", planned, dry_run=True)
@@ -72,5 +82,9 @@ async def rollback(
         if not yes and planned.before.live is not None:
             # The confirmation covers the difference that was shown, from this live state.
             expected = expected_live or planned.before.live.state
-            verb = operator_commands.rollback(state, discard_newer=discard_newer, expected_live=expected)
-        return await act_and_wait(opened, named, verb, name="rollback", actor=actor, reason=reason, wait=wait)
+            verb = operator_commands.rollback(
+                state, discard_newer=discard_newer, expected_live=expected
+            )
+        return await act_and_wait(
+            opened, named, verb, name="rollback", actor=actor, reason=reason, wait=wait
+        )

@@ -12,18 +12,22 @@ from daemon.cli.session import load_settings, printer_of
 
 async def run(
     *,
-    bucket: Annotated[str | None, Parameter(help="Directory or URL of the bucket to publish to.")] = None,
+    bucket: Annotated[
+        str | None, Parameter(help="Directory or URL of the bucket to publish to.")
+    ] = None,
     journal: Annotated[Path | None, Parameter(help="File of the journal.")] = None,
     listen: Annotated[str | None, Parameter(help="HOST:PORT of the HTTP intake.")] = None,
     config: Annotated[Path | None, Parameter(help="Settings file (TOML).")] = None,
     accept_older_renderer: Annotated[
-        bool, Parameter(negative=(), help="Publish even if a newer release rendered the desired state.")
+        bool,
+        Parameter(negative=(), help="Publish even if a newer release rendered the desired state."),
     ] = False,
     new_bucket: Annotated[
         bool,
         Parameter(
             negative=(),
-            help="Publish to this bucket from now on, even if the journal belongs to another bucket.",
+            help="Publish to this bucket from now on, even if the journal belongs to "
+            "another bucket.",
         ),
     ] = False,
     prose: Prose = DEFAULT_PROSE,

@@ -26,9 +26,13 @@ async def scopes(*, place: Place = DEFAULT_PLACE, printing: Printing = DEFAULT_P
         ]
         if not views and not folders:
             opened.printer.say(f"nothing is published in {opened.settings.bucket} yet")
-        rows += [(f"{name}/", "", "", "", f"unreadable: {why}", "") for name, why in folders.items()]
+        rows += [
+            (f"{name}/", "", "", "", f"unreadable: {why}", "") for name, why in folders.items()
+        ]
         document = {"scopes": views, "unreadable_folders": folders}
-        opened.printer.data(document, columns(("SCOPE", "LIVE", "DESIRED", "SEQUENCE", "NOTE", "AGE"), rows))
+        opened.printer.data(
+            document, columns(("SCOPE", "LIVE", "DESIRED", "SEQUENCE", "NOTE", "AGE"), rows)
+        )
         return max(gravest(views), BACKEND if folders else DONE)
 
 
@@ -48,6 +52,7 @@ def _note(view: View) -> str:
     notes = {
         "held": view["hold"] is not None,
         "desired is quarantined": rejected_desired(view) is not None,
-        "desired waits for resume": view["live"] != view["desired"] and not (view["hold"] or rejected_desired(view)),
+        "desired waits for resume": view["live"] != view["desired"]
+        and not (view["hold"] or rejected_desired(view)),
     }
     return ", ".join(note for note, holds in notes.items() if holds)

@@ -64,14 +64,19 @@ def send(
     *files: Annotated[
         str,
         Parameter(
-            help="File with one event, an array of events, or one event per line; - for standard input.",
+            help="File with one event, an array of events, or one event per line; - for "
+            "standard input.",
             allow_leading_hyphen=True,
         ),
     ],
-    to: Annotated[str | None, Parameter(help="Address of the daemon. Default: the setting http.listen.")] = None,
+    to: Annotated[
+        str | None, Parameter(help="Address of the daemon. Default: the setting http.listen.")
+    ] = None,
     token_file: Annotated[
         Path | None,
-        Parameter(help="File with the token. Default: the token of the settings, unless --to is given."),
+        Parameter(
+            help="File with the token. Default: the token of the settings, unless --to is given."
+        ),
     ] = None,
     wait: Annotated[
         bool, Parameter(negative=(), help="Wait until each event has an outcome in all its scopes.")
@@ -95,7 +100,10 @@ def send(
     except CommandError as error:
         if len(views) < len(waiting):
             first = waiting[len(views)].place
-            printer.warn(f"{len(views)} of {len(waiting)} events were accepted; not accepted: {first} and later")
+            printer.warn(
+                f"{len(views)} of {len(waiting)} events were accepted; not accepted: {first} "
+                "and later"
+            )
         if not views:
             raise
         printer.warn(str(error))
@@ -105,17 +113,25 @@ def send(
     printer.data({"events": views}, _lines(views))
     ignored = [view for view in views if view.get("ignored")]
     if ignored:
-        nearest = sorted({str(view["nearest_type"]) for view in ignored if view.get("nearest_type")})
+        nearest = sorted(
+            {str(view["nearest_type"]) for view in ignored if view.get("nearest_type")}
+        )
         printer.warn(
             f"{len(ignored)} of {len(views)} events have an unknown type and were ignored: "
             f"{some([str(view['place']) for view in ignored])}\n"
-            + (f"did you mean {' or '.join(nearest)}?" if nearest else "docs/events.md lists the types")
+            + (
+                f"did you mean {' or '.join(nearest)}?"
+                if nearest
+                else "docs/events.md lists the types"
+            )
         )
     # Without --wait the views have no `settled_at`.
     if unsettled := [view for view in views if view.get("settled_at", "") is None]:
         printer.warn(
-            f"{len(unsettled)} of {len(views)} events have no outcome after {timeout:g} s; they are not lost: "
-            f"`rebundle status {shlex.quote(str(unsettled[0]['id']))}` shows why the first one is waiting"
+            f"{len(unsettled)} of {len(views)} events have no outcome after {timeout:g} s; they "
+            "are not lost: "
+            f"`rebundle status {shlex.quote(str(unsettled[0]['id']))}` shows why the first one "
+            "is waiting"
         )
     failed = ignored or unsettled or any(map(_is_dead_letter, views))
     return FAILED if failed else DONE
@@ -129,7 +145,9 @@ def _daemon(to: str | None, token_file: Path | None, config: Path | None) -> Dae
         return Daemon(DaemonClient(url, token=token), DaemonClient(url, token=token))
     # The token of the settings belongs to the configured daemon. It is not sent to another address.
     publishing = http.token.get_secret_value() if http.token and to is None else None
-    rolling_back = http.rollback_token.get_secret_value() if http.rollback_token and to is None else publishing
+    rolling_back = (
+        http.rollback_token.get_secret_value() if http.rollback_token and to is None else publishing
+    )
     return Daemon(DaemonClient(url, token=publishing), DaemonClient(url, token=rolling_back))
 
 
@@ -142,9 +160,15 @@ def read_events(name: str) -> list[Sent]:
     try:
         events = cloudevents.decode_many(read_input(name), judge_data=validate_data)
     except InvalidEvent as error:
-        problems = (Problem(f"{name}: {problem.path}", problem.expected, problem.found) for problem in error.problems)
+        problems = (
+            Problem(f"{name}: {problem.path}", problem.expected, problem.found)
+            for problem in error.problems
+        )
         raise InvalidEvent(*problems) from None
-    return [Sent(event, event.structured(), f"{name} event {n}") for n, event in enumerate(events, start=1)]
+    return [
+        Sent(event, event.structured(), f"{name} event {n}")
+        for n, event in enumerate(events, start=1)
+    ]
 
 
 def requests(waiting: Sequence[Sent]) -> Iterator[list[Sent]]:
@@ -172,7 +196,9 @@ def _post(client: DaemonClient, request: Sequence[Sent]) -> list[View]:
     if len(request) == 1:
         answer = client.post("/v1/events", request[0].body, cloudevents.STRUCTURED)
     else:
-        answer = client.post("/v1/events", b"[" + b",".join(sent.body for sent in request) + b"]", cloudevents.BATCH)
+        answer = client.post(
+            "/v1/events", b"[" + b",".join(sent.body for sent in request) + b"]", cloudevents.BATCH
+        )
     if answer.status != 202:
         raise _refusal(answer, request, client)
     accepted = answer.document.get("events", [])
@@ -182,7 +208,8 @@ def _post(client: DaemonClient, request: Sequence[Sent]) -> list[View]:
         or not all(isinstance(event, dict) for event in accepted)
     ):
         raise DaemonUnreachable(
-            f"{client.url} gave an unexpected answer (HTTP {answer.status}): check that it is a Rebundle daemon"
+            f"{client.url} gave an unexpected answer (HTTP {answer.status}): check that it is a "
+            "Rebundle daemon"
         )
     return [{"place": sent.place, **view} for sent, view in zip(request, accepted, strict=True)]
 
@@ -275,6 +302,7 @@ def _outcome(view: View) -> str | None:
     if view["settled_at"] is None:
         return "still waiting"
     return "; ".join(
-        f"{scope['scope']}: {scope['outcome']}" + (f" ({scope['reason']})" if scope.get("reason") else "")
+        f"{scope['scope']}: {scope['outcome']}"
+        + (f" ({scope['reason']})" if scope.get("reason") else "")
         for scope in view["scopes"]
     )

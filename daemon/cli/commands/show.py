@@ -22,7 +22,9 @@ async def show(
     ] = "live",
     /,
     *,
-    files: Annotated[bool, Parameter(negative=(), help="Also list every file with its digest.")] = False,
+    files: Annotated[
+        bool, Parameter(negative=(), help="Also list every file with its digest.")
+    ] = False,
     place: Place = DEFAULT_PLACE,
     printing: Printing = DEFAULT_PRINTING,
 ) -> None:
@@ -93,10 +95,15 @@ def _lines(view: View, opened: Session, *, with_files: bool) -> Iterable[str]:
         ]
     )
     yield from _section(printer, "models", len(view["models"]))
-    models = [(m["id"], m["version"], m["platform"], m["image"], m["artifact"], m["name"]) for m in view["models"]]
+    models = [
+        (m["id"], m["version"], m["platform"], m["image"], m["artifact"], m["name"])
+        for m in view["models"]
+    ]
     yield from columns(("MODEL", "VERSION", "PLATFORM", "IMAGE", "ARTIFACT", "NAME"), models)
     yield from _section(printer, "events", len(view["events"]))
-    events = [(e["id"], e["type"], e["source"], f"{e['instance']}@{e['offset']}") for e in view["events"]]
+    events = [
+        (e["id"], e["type"], e["source"], f"{e['instance']}@{e['offset']}") for e in view["events"]
+    ]
     yield from columns(("EVENT", "TYPE", "SOURCE", "POSITION"), events)
     if view["movable"]:
         yield from _section(printer, "not pinned by a digest", len(view["movable"]))

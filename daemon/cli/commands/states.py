@@ -34,7 +34,11 @@ async def states(
             for view in views
         ]
         header = ("STATE", "REVISION", "KIND", "AGE", "STATUS", "ATTEMPT", "WHY NOT LIVE")
-        document = {**pointer_view(pointer), "states": views, "older_history": pointer.previous_chunk is not None}
+        document = {
+            **pointer_view(pointer),
+            "states": views,
+            "older_history": pointer.previous_chunk is not None,
+        }
         opened.printer.data(document, columns(header, rows))
 
 

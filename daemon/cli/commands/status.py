@@ -23,7 +23,14 @@ from daemon.cli.options import (
 from daemon.cli.scope_rows import gravest, pointer_or_error
 from daemon.cli.session import Session, opened_journal, session
 from daemon.inspection.escaping import plain
-from daemon.inspection.views import View, attention, backlog_view, event_view, movable_view, survey_view
+from daemon.inspection.views import (
+    View,
+    attention,
+    backlog_view,
+    event_view,
+    movable_view,
+    survey_view,
+)
 from daemon.publishing import bucket_identity
 from daemon.publishing.errors import NotFound, PublishingError
 from daemon.stores.errors import ObjectDamaged
@@ -34,11 +41,14 @@ from renderers.model import Scope
 
 async def status(
     what: Annotated[
-        str | None, Parameter(help="A scope (BUNDLE/TARGET) or the id of an event. Default: all scopes.")
+        str | None,
+        Parameter(help="A scope (BUNDLE/TARGET) or the id of an event. Default: all scopes."),
     ] = None,
     /,
     *,
-    exit_code: Annotated[bool, Parameter(negative=(), help="Exit 1 if something needs attention.")] = False,
+    exit_code: Annotated[
+        bool, Parameter(negative=(), help="Exit 1 if something needs attention.")
+    ] = False,
     journal: JournalPlace = DEFAULT_JOURNAL_PLACE,
     place: Place = DEFAULT_PLACE,
     printing: Printing = DEFAULT_PRINTING,
@@ -107,7 +117,9 @@ async def _backlog(opened: Session, scope: str | None) -> View:
             backlog = backlog_view(await journal.backlog())
             if scope is not None:
                 letters = await journal.dead_letters(DeadLetterStatus.OPEN)
-                backlog = _of_scope(backlog, scope, sum(letter.scope == scope for letter in letters))
+                backlog = _of_scope(
+                    backlog, scope, sum(letter.scope == scope for letter in letters)
+                )
             wrong = await bucket_identity.refusal(opened.bucket.store, journal)
             path = str(opened.settings.journal.path)
             return {"path": path, "error": None, "wrong_bucket": wrong, **backlog}
@@ -137,7 +149,9 @@ async def _print_event(opened: Session, event_id: str) -> None:
         statuses = ()
     if not statuses:
         bucket, path = opened.settings.bucket, opened.settings.journal.path
-        raise NotFound(f"{event_id} is neither a scope in {bucket} nor an event in the journal {path}")
+        raise NotFound(
+            f"{event_id} is neither a scope in {bucket} nor an event in the journal {path}"
+        )
     views = [event_view(event) for event in statuses]
     opened.printer.data({"events": views}, _event_lines(views))
 
@@ -146,7 +160,12 @@ def _event_lines(views: Iterable[View]) -> Iterator[str]:
     for view in views:
         progress = "settled" if view["settled_at"] else "waiting"
         yield from pairs(
-            [("event", view["id"]), ("source", view["source"]), ("type", view["type"]), ("position", view["position"])]
+            [
+                ("event", view["id"]),
+                ("source", view["source"]),
+                ("type", view["type"]),
+                ("position", view["position"]),
+            ]
         )
         yield from pairs([("accepted", view["accepted_at"]), ("status", progress)])
         rows = [
@@ -170,7 +189,10 @@ def _waiting_attention(view: View, waiting: View) -> Iterator[str]:
 
 def _lane_problem(lane: View, *, reported: Iterable[str | None] = ()) -> str:
     """The backlog of a failing lane, with its error unless that error is reported already."""
-    backlog = f"{lane['waiting']} events waiting since {lane['oldest']}, {lane['attempts']} failed attempts"
+    backlog = (
+        f"{lane['waiting']} events waiting since {lane['oldest']}, {lane['attempts']} "
+        "failed attempts"
+    )
     if any(error and error in lane["error"] for error in reported):
         return backlog
     return f"{backlog}: {lane['error']}"
@@ -181,7 +203,8 @@ def _needs_attention(document: View) -> list[tuple[str, str]]:
     journal = document["journal"]
     needs = [(view["scope"], why) for view in document["scopes"] for why in view["attention"]]
     needs += [
-        (f"{name}/", f"its scopes cannot be listed: {why}") for name, why in document["unreadable_folders"].items()
+        (f"{name}/", f"its scopes cannot be listed: {why}")
+        for name, why in document["unreadable_folders"].items()
     ]
     shown = {view["scope"] for view in document["scopes"]}
     needs += [
@@ -205,7 +228,9 @@ def _lines(document: View, opened: Session, what: str | None) -> Iterator[str]:
         yield from conditions
         return
     rows = [_row(view, opened) for view in document["scopes"]]
-    yield from columns(("SCOPE", "LIVE", "DESIRED", "HOLD", "LIVE TREE", "OVERRIDES", "QUARANTINED"), rows)
+    yield from columns(
+        ("SCOPE", "LIVE", "DESIRED", "HOLD", "LIVE TREE", "OVERRIDES", "QUARANTINED"), rows
+    )
     if what is not None:
         for view in document["scopes"]:
             yield from _quarantined(view)
@@ -231,7 +256,9 @@ def _row(view: View, opened: Session) -> tuple[Any, ...]:
     if view["live_tree_error"]:
         tree_status = "not compared"
     overrides = len(tree["overrides"]) if tree else None
-    held = f"{age(view['hold']['at'], opened.now)} by {view['hold']['by']}" if view["hold"] else None
+    held = (
+        f"{age(view['hold']['at'], opened.now)} by {view['hold']['by']}" if view["hold"] else None
+    )
     return (
         view["scope"],
         _named(view["live"]) or ("nothing" if view["hold"] else "retired"),
@@ -278,7 +305,10 @@ def _journal_lines(waiting: View, opened: Session) -> Iterator[str]:
     yield ""
     if waiting["path"] is None:
         path = plain(str(opened.settings.journal.path))
-        yield f"no journal at {path}: waiting events are not shown (--journal PATH names the daemon's journal)"
+        yield (
+            f"no journal at {path}: waiting events are not shown (--journal PATH names the "
+            "daemon's journal)"
+        )
         return
     if waiting["error"]:
         yield opened.printer.bad(f"journal {plain(waiting['path'])} cannot be read")
@@ -288,7 +318,8 @@ def _journal_lines(waiting: View, opened: Session) -> Iterator[str]:
     if waiting["rejected"]:
         yield f"  {waiting['rejected']} rejected: `rebundle dead-letters list --rejected`"
     rows = [
-        (lane["scope"], lane["waiting"], age(lane["oldest"], opened.now), lane["attempts"]) for lane in waiting["lanes"]
+        (lane["scope"], lane["waiting"], age(lane["oldest"], opened.now), lane["attempts"])
+        for lane in waiting["lanes"]
     ]
     if rows:
         yield from columns(("SCOPE", "WAITING", "OLDEST", "FAILED ATTEMPTS"), rows)

@@ -39,7 +39,8 @@ if TYPE_CHECKING:  # takes long to import
 _RECOVER = "rebundle recover"
 _DAMAGED = (NotFound, VerificationFailed, ObjectDamaged)
 NO_POLICY = (
-    "signatures: no trust policy is set (trust.policy); anyone with write access to the bucket could have written this"
+    "signatures: no trust policy is set (trust.policy); anyone with write access to the "
+    "bucket could have written this"
 )
 NOT_FRESH = (
     "freshness: the policy does not require it, or this machine signs; "
@@ -79,14 +80,22 @@ async def verify(
     scope: Annotated[str | None, Parameter(help="BUNDLE/TARGET.")] = None,
     state: Annotated[
         str | None,
-        Parameter(help="Verify only this state: its id or a unique prefix of it, STATE@ATTEMPT, live or desired."),
+        Parameter(
+            help="Verify only this state: its id or a unique prefix of it, STATE@ATTEMPT, live "
+            "or desired."
+        ),
     ] = None,
     /,
     *,
-    every: Annotated[bool, Parameter(name="--all", negative=(), help="All scopes in the bucket.")] = False,
+    every: Annotated[
+        bool, Parameter(name="--all", negative=(), help="All scopes in the bucket.")
+    ] = False,
     offline: Annotated[
         Path | None,
-        Parameter(help="Verify a local copy of one publication folder (STATE/ATTEMPT) without reading a bucket."),
+        Parameter(
+            help="Verify a local copy of one publication folder (STATE/ATTEMPT) without reading "
+            "a bucket."
+        ),
     ] = None,
     place: Place = DEFAULT_PLACE,
     printing: Printing = DEFAULT_PRINTING,
@@ -97,15 +106,26 @@ async def verify(
     if offline is not None:
         trust = keys_of(load_settings(place)).trust
         unchecked = [*([NO_POLICY] if trust is None else []), OFFLINE]
-        return _print_checks(printer_of(printing), [await _check_offline(offline, trust)], unchecked)
+        return _print_checks(
+            printer_of(printing), [await _check_offline(offline, trust)], unchecked
+        )
     async with session(place, printing) as opened:
-        scopes = await opened.bucket.reader.scopes() if scope is None else Scopes((scope_of(scope),))
+        scopes = (
+            await opened.bucket.reader.scopes() if scope is None else Scopes((scope_of(scope),))
+        )
         checks: list[CheckResult] = []
         for current in scopes:
-            checks += [check async for check in _check_scope(opened, current, state, named=not every)]
-        checks += [CheckResult(f"{name}/", "folder", why, code=BACKEND) for name, why in scopes.unreadable.items()]
+            checks += [
+                check async for check in _check_scope(opened, current, state, named=not every)
+            ]
+        checks += [
+            CheckResult(f"{name}/", "folder", why, code=BACKEND)
+            for name, why in scopes.unreadable.items()
+        ]
         if not checks:
-            raise NotFound(f"nothing is published in {opened.settings.bucket}, so there is nothing to verify")
+            raise NotFound(
+                f"nothing is published in {opened.settings.bucket}, so there is nothing to verify"
+            )
         return _print_checks(opened.printer, checks, _unchecked(opened.trust))
 
 
@@ -169,7 +189,9 @@ def _copied(file: Path) -> bytes:
         raise NotFound(f"{file} cannot be read: {error.strerror}") from error
 
 
-async def _check_scope(opened: Session, scope: Scope, state: str | None, *, named: bool) -> AsyncIterator[CheckResult]:
+async def _check_scope(
+    opened: Session, scope: Scope, state: str | None, *, named: bool
+) -> AsyncIterator[CheckResult]:
     reader = opened.bucket.reader
     try:
         pointer = (await reader.existing(scope)).pointer
@@ -180,17 +202,25 @@ async def _check_scope(opened: Session, scope: Scope, state: str | None, *, name
     except Exception as error:  # noqa: BLE001  # an unexpected error affects this scope only
         yield _failed(opened, scope, "pointer", error)
         return
-    yield CheckResult(str(scope), f"pointer, sequence {pointer.sequence}", _pointer_problem(pointer))
+    yield CheckResult(
+        str(scope), f"pointer, sequence {pointer.sequence}", _pointer_problem(pointer)
+    )
     yield await _check(opened, scope, "history", _check_history(opened, pointer))
     chosen = pointer.retained if state is None else (publication_of(pointer, state),)
     for publication in reversed(chosen):
         what = f"state {publication.id}"
         yield await _check(opened, scope, what, _check_publication(opened, scope, publication))
-    if pointer.live is not None and chosen and (state is None or publication_of(pointer, state).id == pointer.live.id):
+    if (
+        pointer.live is not None
+        and chosen
+        and (state is None or publication_of(pointer, state).id == pointer.live.id)
+    ):
         yield await _check_live_tree(opened, scope)
 
 
-async def _check(opened: Session, scope: Scope, what: str, checking: Awaitable[Sequence[View]]) -> CheckResult:
+async def _check(
+    opened: Session, scope: Scope, what: str, checking: Awaitable[Sequence[View]]
+) -> CheckResult:
     """Run one check; its result is the images and artifacts without a digest."""
     try:
         movable = await checking
@@ -202,13 +232,17 @@ async def _check(opened: Session, scope: Scope, what: str, checking: Awaitable[S
 def _failed(opened: Session, scope: Scope, what: str, error: Exception) -> CheckResult:
     """A failed check, with the command that repairs the damage."""
     if isinstance(error, NotFound):
-        message, code = str(error), VERIFICATION  # the pointer names the object, so a missing one is damage
+        message, code = (
+            str(error),
+            VERIFICATION,
+        )  # the pointer names the object, so a missing one is damage
     else:
         message, code = opened.failure_of(scope, error)
     is_damage = isinstance(error, _DAMAGED) and not isinstance(error, NotTrusted | _Gap)
     if is_damage and _RECOVER not in message:
         message += (
-            f". Restore the object if the bucket keeps versions, else run `rebundle recover {scope} --reason '…'`"
+            ". Restore the object if the bucket keeps versions, else run `rebundle recover "
+            f"{scope} --reason '…'`"
         )
     return CheckResult(str(scope), what, message, code=code)
 
@@ -230,18 +264,23 @@ async def _check_history(opened: Session, pointer: Pointer) -> Sequence[View]:
     since = [sequence for sequence in sequences if sequence >= first]
     if since != list(range(first, pointer.sequence + 1)) or sequences != sorted(set(sequences)):
         raise _Gap(
-            f"the history has gaps or duplicates: its sequences are {some(sequences)}. Restore the last "
+            f"the history has gaps or duplicates: its sequences are {some(sequences)}. Restore "
+            "the last "
             "version of the pointer if the bucket keeps versions; publishing continues either way"
         )
     return ()
 
 
-async def _check_publication(opened: Session, scope: Scope, publication: Publication) -> Sequence[View]:
+async def _check_publication(
+    opened: Session, scope: Scope, publication: Publication
+) -> Sequence[View]:
     reader = opened.bucket.reader
     described = await reader.manifest(scope, publication)
     _check_manifest(described, publication.composition_digest, scope)
     if described.revision != publication.revision:
-        raise VerificationFailed(f"its revision is {described.revision}, but the pointer has {publication.revision}")
+        raise VerificationFailed(
+            f"its revision is {described.revision}, but the pointer has {publication.revision}"
+        )
     files = await reader.files(scope, publication)
     if await opened.runtime.run_in_thread(_content_digest, files) != described.content_digest:
         raise VerificationFailed("the files do not match the content digest")
@@ -264,26 +303,36 @@ async def _check_live_tree(opened: Session, scope: Scope) -> CheckResult:
         return CheckResult(str(scope), "live tree", "; ".join(problems))
     # The tree follows the pointer eventually. A marker that is behind is not damage: a daemon may
     # have been stopped between two passes.
-    note = None if survey.in_step else "behind the pointer, as its marker records; the next pass continues"
+    note = (
+        None
+        if survey.in_step
+        else "behind the pointer, as its marker records; the next pass continues"
+    )
     return CheckResult(str(scope), "live tree", None, note=note)
 
 
 def _live_tree_problems(scope: Scope, survey: Survey, *, signed: bool) -> Iterable[str]:
     if survey.is_ahead and survey.marker is not None:
         yield (
-            f"its marker names sequence {survey.marker.sequence}, but the pointer has {survey.seen.sequence}: "
+            f"its marker names sequence {survey.marker.sequence}, but the pointer has "
+            f"{survey.seen.sequence}: "
             "an older pointer was restored, or another writer wrote the marker; "
             f"`rebundle recover {scope} --reason '…'` writes a pointer that is newer than both"
         )
     for blocked in survey.seen.blocked[:MOST_NAMED]:
-        seen = "does not follow" if blocked.seen_at is None else f"did not follow in the pass of {blocked.seen_at}"
+        seen = (
+            "does not follow"
+            if blocked.seen_at is None
+            else f"did not follow in the pass of {blocked.seen_at}"
+        )
         yield f"{blocked.path} {seen}: {blocked.reason}"
     if len(survey.seen.blocked) > MOST_NAMED:
         yield f"{len(survey.seen.blocked) - MOST_NAMED} more paths do not follow"
     edited = survey.seen.kept_aside
     if edited:
         yield (
-            f"edited by hand: {some(edited)}; the next pass keeps a copy under .rebundle/replaced/ and "
+            f"edited by hand: {some(edited)}; the next pass keeps a copy under "
+            ".rebundle/replaced/ and "
             "restores the live state's files"
         )
     others = [path for path in (*survey.seen.written, *survey.removed) if path not in edited]
@@ -291,7 +340,10 @@ def _live_tree_problems(scope: Scope, survey: Survey, *, signed: bool) -> Iterab
     if survey.marked and not survey.in_step and (others or not edited):
         yield f"marked as synced, but not in sync with live: {differing}"
     elif others and signed:
-        unsigned = "tree and marker are not signed: verify again after the daemon's next pass, in a few seconds"
+        unsigned = (
+            "tree and marker are not signed: verify again after the daemon's next pass, in "
+            "a few seconds"
+        )
         yield f"not in sync with live: {differing}; {unsigned}"
 
 
@@ -301,7 +353,8 @@ def _content_digest(files: Sequence[RenderedFile]) -> str:
 
 def _lines(checks: Sequence[CheckResult], printer: Printer) -> Iterable[str]:
     header, *rows = columns(
-        ("SCOPE", "CHECKED", "RESULT"), [(c.scope, c.what, "ok" if c.ok else "FAILED") for c in checks]
+        ("SCOPE", "CHECKED", "RESULT"),
+        [(c.scope, c.what, "ok" if c.ok else "FAILED") for c in checks],
     )
     yield header
     for check, row in zip(checks, rows, strict=True):

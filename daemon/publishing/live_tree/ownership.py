@@ -172,7 +172,9 @@ def is_credential(key: str) -> bool:
 Verdict = Put | Remove | Override | DeletedByOperator | Stray | Blocked
 
 
-def plan_paths(wanted: Wanted, present: Mapping[str, Present | Unread], marker: Marker | None) -> tuple[Verdict, ...]:
+def plan_paths(
+    wanted: Wanted, present: Mapping[str, Present | Unread], marker: Marker | None
+) -> tuple[Verdict, ...]:
     """What to do or to report for every path. Paths that are as they should be are left out."""
     recorded = marker.files if marker else {}
     # Includes defaults of removed models: operators should know which of them stay deleted
@@ -210,7 +212,9 @@ def _plan_unread(path: str, there: Unread, wanted: Wanted, recorded: MarkerFile 
     return Blocked(path, there.reason) if path in wanted.files or recorded else Stray(path)
 
 
-def _plan_example(path: str, wanted: Wanted, there: Present, recorded: MarkerFile | None) -> Verdict | None:
+def _plan_example(
+    path: str, wanted: Wanted, there: Present, recorded: MarkerFile | None
+) -> Verdict | None:
     if not there.ours:
         return Override(path)
     written = there.commit or (recorded.commit if recorded else (0, 0))
@@ -239,7 +243,11 @@ def known_blocked(
     property of the path, and another user may run the survey. So the path is reported as blocked
     at the time of the marker (ADR 27).
     """
-    blocked = marker.blocked if marker and marker.status == "blocked" and marker.sequence == wanted.sequence else {}
+    blocked = (
+        marker.blocked
+        if marker and marker.status == "blocked" and marker.sequence == wanted.sequence
+        else {}
+    )
     return tuple(
         Blocked(verdict.path, blocked[verdict.path], seen_at)
         if isinstance(verdict, Put | Remove) and verdict.path in blocked
@@ -251,7 +259,11 @@ def known_blocked(
 def marker_before(marker: Marker | None, wanted: Wanted) -> Marker:
     """The marker while verdicts are carried out. Its status is never `synced`."""
     name = str(wanted.publication.id)
-    if marker and (marker.sequence, marker.publication, marker.status) == (wanted.sequence, name, "blocked"):
+    if marker and (marker.sequence, marker.publication, marker.status) == (
+        wanted.sequence,
+        name,
+        "blocked",
+    ):
         return marker  # not synced either; daemons that retry in turn need not rewrite it
     return _marked(marker, wanted, "updating", marker.files if marker else {})
 
@@ -285,7 +297,9 @@ def marker_after(
     for verdict in verdicts:
         match verdict:
             case Put(path=path) if path in applied:
-                files[path] = ours.model_copy(update={"sha256": wanted.files[path], "version": applied[path]})
+                files[path] = ours.model_copy(
+                    update={"sha256": wanted.files[path], "version": applied[path]}
+                )
             case Remove(path=path) if path in applied:
                 files.pop(path, None)
             case Blocked(path=path, reason=reason):
@@ -293,7 +307,9 @@ def marker_after(
             case _:
                 pass
     status: Status = "updating" if not confirmed else "blocked" if blocked else "synced"
-    return _marked(marker, wanted, status, dict(sorted(files.items())), blocked if confirmed else {})
+    return _marked(
+        marker, wanted, status, dict(sorted(files.items())), blocked if confirmed else {}
+    )
 
 
 def _marked(
@@ -314,7 +330,9 @@ def _marked(
     return marker.model_copy(update=now) if marker else Marker.model_validate(now)
 
 
-def commit_position(changes: Iterable[tuple[int, Sequence[str]]], publication: Publication) -> Commit:
+def commit_position(
+    changes: Iterable[tuple[int, Sequence[str]]], publication: Publication
+) -> Commit:
     """The place of a publication in commit order, from (sequence, published) of every change.
 
     (0, 0) if no change names it.

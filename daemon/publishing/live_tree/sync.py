@@ -29,7 +29,13 @@ from typing import Final, TypeVar
 
 from daemon.concurrency import both, concurrently
 from daemon.publishing import documents, grammar, layout, sizes
-from daemon.publishing.errors import NewerSchema, NotFound, OperationRefused, PointerLost, PublishingError
+from daemon.publishing.errors import (
+    NewerSchema,
+    NotFound,
+    OperationRefused,
+    PointerLost,
+    PublishingError,
+)
 from daemon.publishing.live_tree import ownership
 from daemon.publishing.live_tree.ownership import (
     Blocked,
@@ -129,7 +135,11 @@ class Synced:
 
         These are foreign files below base/, and earlier defaults of example/ that were restored.
         """
-        return tuple(verdict.path for verdict in self.verdicts if isinstance(verdict, Put) and verdict.keep_aside)
+        return tuple(
+            verdict.path
+            for verdict in self.verdicts
+            if isinstance(verdict, Put) and verdict.keep_aside
+        )
 
     @property
     def overrides(self) -> tuple[str, ...]:
@@ -139,7 +149,9 @@ class Synced:
     @property
     def deleted_by_operator(self) -> tuple[str, ...]:
         """Files of example/ that stay deleted, including those of removed models."""
-        return tuple(verdict.path for verdict in self.verdicts if isinstance(verdict, DeletedByOperator))
+        return tuple(
+            verdict.path for verdict in self.verdicts if isinstance(verdict, DeletedByOperator)
+        )
 
     @property
     def strays(self) -> tuple[str, ...]:
@@ -184,7 +196,11 @@ class Survey:
     def marked(self) -> bool:
         """Whether the tree follows the present pointer according to the marker."""
         marker = self.marker
-        return marker is not None and marker.status == "synced" and marker.sequence == self.seen.sequence
+        return (
+            marker is not None
+            and marker.status == "synced"
+            and marker.sequence == self.seen.sequence
+        )
 
     @property
     def is_ahead(self) -> bool:
@@ -286,9 +302,14 @@ class _Settled:
     def is_still(self, tree: _Tree, current: Pointer, ticks: float) -> bool:
         """Whether nothing has changed since, and no retry is due."""
         live = current.live.id if current.live else None
-        same = (self.version, self.live, self.synced.sequence) == (tree.marker, live, current.sequence)
+        pointer_same = (self.live, self.synced.sequence) == (live, current.sequence)
+        tree_same = (self.version, self.tree.files, self.tree.unreadable) == (
+            tree.marker,
+            tree.files,
+            tree.unreadable,
+        )
         due = self.retry_at is not None and ticks >= self.retry_at
-        return same and not due and (self.tree.files, self.tree.unreadable) == (tree.files, tree.unreadable)
+        return pointer_same and tree_same and not due
 
 
 class LiveTree:
@@ -336,7 +357,8 @@ class LiveTree:
             sequence = current.sequence
             if current.schema_ > documents.SCHEMA:
                 raise NewerSchema(
-                    f"the pointer of {scope} was written by a newer release: its live tree is left alone; use that "
+                    f"the pointer of {scope} was written by a newer release: its live tree is left "
+                    "alone; use that "
                     "release here, too"
                 )
             if current.live is None:
@@ -347,8 +369,12 @@ class LiveTree:
             finished = await self._round(scope, tree, current, done)
             if finished is not None:
                 verdicts = done | {verdict.path: verdict for verdict in finished.verdicts}
-                return replace(finished, verdicts=tuple(verdicts[path] for path in sorted(verdicts)))
-        return Unfinished(sequence, "the live tree or the pointer kept changing; the next pass continues")
+                return replace(
+                    finished, verdicts=tuple(verdicts[path] for path in sorted(verdicts))
+                )
+        return Unfinished(
+            sequence, "the live tree or the pointer kept changing; the next pass continues"
+        )
 
     async def follow(self, scope: Scope, sequence: int) -> Synced | Unfinished:
         """Run the pass after a change of the pointer that was committed as `sequence`.
@@ -359,9 +385,13 @@ class LiveTree:
         try:
             return await self.reconcile(scope)
         except (StoreError, PublishingError) as error:
-            return Unfinished(sequence, f"committed as sequence {sequence}, the live tree follows later: {error}")
+            return Unfinished(
+                sequence, f"committed as sequence {sequence}, the live tree follows later: {error}"
+            )
 
-    async def _round(self, scope: Scope, tree: _Tree, current: Pointer, done: dict[str, Verdict]) -> Synced | None:
+    async def _round(
+        self, scope: Scope, tree: _Tree, current: Pointer, done: dict[str, Verdict]
+    ) -> Synced | None:
         """Run one round and record in `done` what it writes.
 
         None: something changed meanwhile, and the caller starts over.
@@ -386,26 +416,44 @@ class LiveTree:
                 return None
             applied = await self._apply(scope, actions, files, wanted)
             verdicts = tuple(applied.blocked.get(verdict.path, verdict) for verdict in verdicts)
-            done.update({verdict.path: verdict for verdict in verdicts if isinstance(verdict, Put | Remove)})
-            base = {path: listed.version for path, listed in tree.files.items() if _follows(path, wanted)}
-            shown = None if applied.raced else await self._shows(scope, wanted, {**base, **applied.versions})
+            done.update(
+                {verdict.path: verdict for verdict in verdicts if isinstance(verdict, Put | Remove)}
+            )
+            base = {
+                path: listed.version
+                for path, listed in tree.files.items()
+                if _follows(path, wanted)
+            }
+            shown = (
+                None
+                if applied.raced
+                else await self._shows(scope, wanted, {**base, **applied.versions})
+            )
         # Also if the round has to start over: the marker keeps what is confirmed so far.
         after = ownership.marker_after(
             marker, wanted, seen.present, verdicts, applied.versions, confirmed=shown is not None
         )
-        version = version if after == marker else await self._write_marker(scope, after, marker, version)
+        version = (
+            version if after == marker else await self._write_marker(scope, after, marker, version)
+        )
         if version is None or shown is None:
             return None
         synced = Synced(current.sequence, verdicts, seen.damaged)
         unchanged = replace(synced, verdicts=_without_actions(verdicts))
         # If a damaged manifest becomes readable again, no listing of the tree changes.
-        doubtful = synced.blocked or seen.damaged or any(isinstance(there, Unread) for there in seen.present.values())
+        doubtful = (
+            synced.blocked
+            or seen.damaged
+            or any(isinstance(there, Unread) for there in seen.present.values())
+        )
         retry_at = self._runtime.monotonic() + _RETRY_SECONDS if doubtful else None
         settled = _Settled(shown, version, after, live.id, unchanged, retry_at)
         self._settled.put(scope, settled, 1 + 2 * len(shown.files))
         return synced
 
-    async def _listed_marker(self, scope: Scope, version: Version | None) -> tuple[Marker | None, Version | None, bool]:
+    async def _listed_marker(
+        self, scope: Scope, version: Version | None
+    ) -> tuple[Marker | None, Version | None, bool]:
         """The marker, its version, and whether to rely on it.
 
         It is not read if this process wrote it last.
@@ -432,8 +480,10 @@ class LiveTree:
         current = (await self._reader.pointer(scope)).pointer
         if current.sequence < marker.sequence:
             raise PointerLost(
-                f"{layout.pointer(scope)} is at sequence {current.sequence}, and the live tree's marker has followed "
-                f"{marker.sequence} already: an older pointer was put back, or somebody else wrote the marker. The "
+                f"{layout.pointer(scope)} is at sequence {current.sequence}, and the live tree's "
+                "marker has followed "
+                f"{marker.sequence} already: an older pointer was put back, or somebody else wrote "
+                "the marker. The "
                 "live tree stays as it is, and a daemon that starts publishes nothing here, until "
                 f"`rebundle recover {scope} --reason '…'` writes one that is newer than both"
             )
@@ -451,7 +501,11 @@ class LiveTree:
             return Survey(marker, Synced(current.sequence))
         _, wanted = await self._wanted(scope, current, current.live)
         seen = await self._examine(scope, tree, wanted, marker, current, believing=not reading_all)
-        seen_at = tree.marked_at.isoformat(timespec="seconds").replace("+00:00", "Z") if tree.marked_at else None
+        seen_at = (
+            tree.marked_at.isoformat(timespec="seconds").replace("+00:00", "Z")
+            if tree.marked_at
+            else None
+        )
         verdicts = ownership.plan_paths(wanted, seen.present, marker)
         verdicts = ownership.known_blocked(verdicts, wanted, marker, seen_at)
         return Survey(marker, Synced(current.sequence, verdicts, seen.damaged))
@@ -465,7 +519,9 @@ class LiveTree:
             digests = {path: _sha256(file.body) for path, file in files.items()}
             self._digests.put(live.manifest_sha256, digests, _BYTES_A_FILE * len(digests))
         lengths = {path: len(file.body) for path, file in files.items()}
-        return files, Wanted(live, current.sequence, await self._commit_position(current, live), digests, lengths)
+        return files, Wanted(
+            live, current.sequence, await self._commit_position(current, live), digests, lengths
+        )
 
     async def marker(self, scope: Scope) -> tuple[Marker | None, Version | None]:
         """The marker and its version.
@@ -482,7 +538,9 @@ class LiveTree:
             return None, None
         except ObjectTooBig:
             return None, await self._reader.listed_version(key)
-        return await self._reader.work_on(len(stored.body), _marker_in, stored.body, key), stored.version
+        return await self._reader.work_on(
+            len(stored.body), _marker_in, stored.body, key
+        ), stored.version
 
     async def restore_example(self, scope: Scope, path: str) -> bool:
         """Write live's default of one file of example/, after keeping the present file aside.
@@ -498,12 +556,24 @@ class LiveTree:
         current = (await self._reader.existing(scope)).pointer
         files = await self._reader.files(scope, current.live) if current.live else ()
         file = next(
-            (candidate for candidate in files if candidate.path == path and path.startswith(ownership.EXAMPLE)), None
+            (
+                candidate
+                for candidate in files
+                if candidate.path == path and path.startswith(ownership.EXAMPLE)
+            ),
+            None,
         )
         if file is None or current.live is None:
-            raise NotFound(f"{scope} has no default for {path}; its paths start with {ownership.EXAMPLE}")
+            raise NotFound(
+                f"{scope} has no default for {path}; its paths start with {ownership.EXAMPLE}"
+            )
         digests = {path: _sha256(file.body)}
-        wanted = Wanted(current.live, current.sequence, await self._commit_position(current, current.live), digests)
+        wanted = Wanted(
+            current.live,
+            current.sequence,
+            await self._commit_position(current, current.live),
+            digests,
+        )
         if path.startswith(ownership.CREDENTIALS):
             await self._create_credentials(scope, file, wanted)
             return True
@@ -525,7 +595,8 @@ class LiveTree:
             await self._patiently(lambda: self._put(scope, Put(file.path, None), file, wanted))
         except ConditionFailed as error:
             raise OperationRefused(
-                f"{file.path} is there, and what lies below {ownership.CREDENTIALS} is never read, so it cannot be "
+                f"{file.path} is there, and what lies below {ownership.CREDENTIALS} is never read, "
+                "so it cannot be "
                 f"kept aside: {self._move_away(layout.live_tree(scope, file.path))} first"
             ) from error
 
@@ -536,7 +607,9 @@ class LiveTree:
         marker = files.pop(layout.MARKER, None)
         # An unreadable folder above the tree hides the whole tree.
         unreadable = {
-            "" if prefix.startswith(f"{folder.key}/") else f"{folder.key}/".removeprefix(prefix): folder.reason
+            ""
+            if prefix.startswith(f"{folder.key}/")
+            else f"{folder.key}/".removeprefix(prefix): folder.reason
             for folder in listing.unreadable
         }
         if marker is None:
@@ -544,11 +617,15 @@ class LiveTree:
         return _Tree(files, marker.version, marker.modified, unreadable)
 
     async def _commit_position(self, current: Pointer, live: Publication) -> ownership.Commit:
-        position = ownership.commit_position(((entry.sequence, entry.published) for entry in current.history), live)
+        position = ownership.commit_position(
+            ((entry.sequence, entry.published) for entry in current.history), live
+        )
         if position != (0, 0) or current.previous_chunk is None:
             return position
         entries = await self._reader.history(current)
-        return ownership.commit_position(((entry.sequence, entry.published) for entry in entries), live)
+        return ownership.commit_position(
+            ((entry.sequence, entry.published) for entry in entries), live
+        )
 
     async def _examine(
         self,
@@ -577,21 +654,37 @@ class LiveTree:
         large = [
             path
             for path in unknown
-            if tree.files[path].size > sizes.KEPT_ASIDE and wanted.sizes.get(path) != tree.files[path].size
+            if tree.files[path].size > sizes.KEPT_ASIDE
+            and wanted.sizes.get(path) != tree.files[path].size
         ]
         if large:
             retained = await self._retained(scope, current)
             odd = [path for path in large if (path, tree.files[path].size) not in retained.sizes]
-            present |= {path: Unread(self._too_large(scope, path, f"{tree.files[path].size:,} bytes")) for path in odd}
+            present |= {
+                path: Unread(self._too_large(scope, path, f"{tree.files[path].size:,} bytes"))
+                for path in odd
+            }
             unknown = [path for path in unknown if present[path] is None]
-        present |= zip(unknown, await concurrently(look, unknown, at_once=_READS_AT_ONCE), strict=True)
+        present |= zip(
+            unknown, await concurrently(look, unknown, at_once=_READS_AT_ONCE), strict=True
+        )
         examined = {path: seen for path, seen in present.items() if seen is not None}
-        doubtful = {path: seen for path, seen in examined.items() if isinstance(seen, Present) and not seen.ours}
-        doubtful = {path: seen for path, seen in doubtful.items() if not path.startswith(ownership.CREDENTIALS)}
+        doubtful = {
+            path: seen
+            for path, seen in examined.items()
+            if isinstance(seen, Present) and not seen.ours
+        }
+        doubtful = {
+            path: seen
+            for path, seen in doubtful.items()
+            if not path.startswith(ownership.CREDENTIALS)
+        }
         if doubtful:
             retained = retained or await self._retained(scope, current)
             for path, seen in doubtful.items():
-                examined[path] = Present(seen.sha256, seen.version, ours=(path, seen.sha256) in retained.digests)
+                examined[path] = Present(
+                    seen.sha256, seen.version, ours=(path, seen.sha256) in retained.digests
+                )
         known = wanted.files.keys() | (marker.files.keys() if marker else ())
         return _Examined(_with_hidden(examined, tree, known), retained.damaged if retained else ())
 
@@ -633,14 +726,22 @@ class LiveTree:
             return None
 
     async def _apply(
-        self, scope: Scope, actions: Sequence[Put | Remove], files: Mapping[str, RenderedFile], wanted: Wanted
+        self,
+        scope: Scope,
+        actions: Sequence[Put | Remove],
+        files: Mapping[str, RenderedFile],
+        wanted: Wanted,
     ) -> _Applied:
         async def act(action: Put | Remove) -> Version | None:
             match action:
                 case Put(path=path):
-                    return await self._patiently(lambda: self._put(scope, action, files[path], wanted))
+                    return await self._patiently(
+                        lambda: self._put(scope, action, files[path], wanted)
+                    )
                 case Remove(path=path, version=version):
-                    await self._patiently(lambda: self._store.delete(layout.live_tree(scope, path), version))
+                    await self._patiently(
+                        lambda: self._store.delete(layout.live_tree(scope, path), version)
+                    )
                     return None
 
         async def try_to(action: Put | Remove) -> _Written | Blocked | None:
@@ -654,7 +755,11 @@ class LiveTree:
         results = await concurrently(try_to, actions, at_once=_WRITES_AT_ONCE)
         by_path = {action.path: result for action, result in zip(actions, results, strict=True)}
         return _Applied(
-            {path: result.version for path, result in by_path.items() if isinstance(result, _Written)},
+            {
+                path: result.version
+                for path, result in by_path.items()
+                if isinstance(result, _Written)
+            },
             {path: result for path, result in by_path.items() if isinstance(result, Blocked)},
             raced=None in results,
         )
@@ -698,7 +803,9 @@ class LiveTree:
             with suppress(StoreRefused):
                 await self._store.replace(key, content, kept.version)
 
-    async def _shows(self, scope: Scope, wanted: Wanted, expected: Mapping[str, Version | None]) -> _Tree | None:
+    async def _shows(
+        self, scope: Scope, wanted: Wanted, expected: Mapping[str, Version | None]
+    ) -> _Tree | None:
         """A new listing, if it has exactly these versions and the pointer is unchanged; else None.
 
         A paused pass may have written meanwhile, so the presence of a file does not suffice.
@@ -709,8 +816,16 @@ class LiveTree:
         versions = {path: listed.version for path, listed in tree.files.items()}
         # Credentials are left out. A store that must not read them has no version of them, and the
         # successful create suffices.
-        readable = {path: version for path, version in expected.items() if not path.startswith(ownership.CREDENTIALS)}
-        return tree if all(versions.get(path) == version for path, version in readable.items()) else None
+        readable = {
+            path: version
+            for path, version in expected.items()
+            if not path.startswith(ownership.CREDENTIALS)
+        }
+        return (
+            tree
+            if all(versions.get(path) == version for path, version in readable.items())
+            else None
+        )
 
     async def _write_marker(
         self, scope: Scope, marker: Marker, old: Marker | None, version: Version | None
@@ -722,7 +837,9 @@ class LiveTree:
         if marker == old:
             return version
         key = layout.live_tree(scope, layout.MARKER)
-        content = Content(documents.serialised(marker.model_dump(mode="json", by_alias=True)), "application/json")
+        content = Content(
+            documents.serialised(marker.model_dump(mode="json", by_alias=True)), "application/json"
+        )
         try:
             if version is None:
                 return await self._patiently(lambda: self._store.create(key, content))
@@ -732,7 +849,10 @@ class LiveTree:
 
     def _too_large(self, scope: Scope, path: str, size: str) -> str:
         moved = self._move_away(layout.live_tree(scope, path))
-        return f"{path} has {size}, more than is read or kept aside: {moved}; the next pass writes live's file"
+        return (
+            f"{path} has {size}, more than is read or kept aside: {moved}; the next pass "
+            "writes live's file"
+        )
 
     def _move_away(self, key: str) -> str:
         return "move it away" + (f" (`{self._move_command(key)}`)" if self._move_command else "")
@@ -760,7 +880,9 @@ def _marker_in(body: bytes, key: str) -> Marker | None:
         return None
 
 
-def _known_without_reading(path: str, listed: Listed, wanted: Wanted, marker: Marker | None) -> Present | Unread | None:
+def _known_without_reading(
+    path: str, listed: Listed, wanted: Wanted, marker: Marker | None
+) -> Present | Unread | None:
     """The file at a path, from the listing or the marker; None: it has to be read."""
     if listed.fault is not None:
         return Unread(listed.fault)
@@ -769,7 +891,11 @@ def _known_without_reading(path: str, listed: Listed, wanted: Wanted, marker: Ma
     if path.startswith(ownership.CREDENTIALS):
         return Present("", listed.version, ours=False)
     recorded = marker.files.get(path) if marker else None
-    if recorded is None or recorded.version != listed.version or _may_move(path, recorded.sha256, wanted):
+    if (
+        recorded is None
+        or recorded.version != listed.version
+        or _may_move(path, recorded.sha256, wanted)
+    ):
         return None
     return Present(recorded.sha256, listed.version, ours=True, commit=recorded.commit)
 
@@ -783,13 +909,19 @@ def _with_hidden(
     `known`: the paths that may be there. A folder that hides none of them becomes one entry.
     """
     reasons = dict(tree.unreadable)
-    reasons |= {f"{path}/": listed.fault for path, listed in tree.files.items() if listed.fault is not None}
+    reasons |= {
+        f"{path}/": listed.fault for path, listed in tree.files.items() if listed.fault is not None
+    }
     if not reasons:
         return present
-    hidden = {path: folder for path in known for folder in _folders_above(path) if folder in reasons}
+    hidden = {
+        path: folder for path in known for folder in _folders_above(path) if folder in reasons
+    }
     hiding = set(hidden.values())
     shown = {path: seen for path, seen in present.items() if f"{path}/" not in hiding}
-    alone = {folder: Unread(reason) for folder, reason in tree.unreadable.items() if folder not in hiding}
+    alone = {
+        folder: Unread(reason) for folder, reason in tree.unreadable.items() if folder not in hiding
+    }
     return shown | alone | {path: Unread(reasons[folder]) for path, folder in hidden.items()}
 
 

@@ -27,13 +27,26 @@ from daemon.publishing import layout, protocol
 from daemon.publishing.errors import PointerMoved
 from daemon.publishing.grammar import timestamp
 from daemon.publishing.maintenance import retention_rules
-from daemon.publishing.maintenance.retention_rules import Deletable, Folder, Kept, NotYetDeletable, Policy, Released
+from daemon.publishing.maintenance.retention_rules import (
+    Deletable,
+    Folder,
+    Kept,
+    NotYetDeletable,
+    Policy,
+    Released,
+)
 from daemon.publishing.pointer import Pointer, Publication
 from daemon.publishing.publisher import Publisher
 from daemon.publishing.reader import PointerRead, Reader
 from daemon.publishing.retry import patiently
 from daemon.runtime import Runtime
-from daemon.stores.errors import ConditionFailed, ObjectMissing, OutcomeUnknown, StoreForbidden, StoreRefused
+from daemon.stores.errors import (
+    ConditionFailed,
+    ObjectMissing,
+    OutcomeUnknown,
+    StoreForbidden,
+    StoreRefused,
+)
 from daemon.stores.port import Listed, ObjectStore
 from daemon.stores.server_time import store_time
 from renderers.model import Scope
@@ -79,7 +92,9 @@ class Collected:
     @property
     def size(self) -> int:
         """Bytes that were or would be freed."""
-        return sum(deletable.folder.size for deletable in self.deleted) + sum(copy.size for copy in self.copies)
+        return sum(deletable.folder.size for deletable in self.deleted) + sum(
+            copy.size for copy in self.copies
+        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -131,7 +146,12 @@ class GarbageCollector:
     """Collects in one bucket. Any number of daemons and commands may do so at once."""
 
     def __init__(
-        self, store: ObjectStore, reader: Reader, publisher: Publisher, runtime: Runtime, policy: Policy
+        self,
+        store: ObjectStore,
+        reader: Reader,
+        publisher: Publisher,
+        runtime: Runtime,
+        policy: Policy,
     ) -> None:
         self._store = store
         self._reader = reader
@@ -241,7 +261,9 @@ class GarbageCollector:
             return plan, earlier
         return plan, await self._release(seen, plan, writing, as_of)
 
-    async def _release(self, seen: _Seen, plan: _Plan, writing: protocol.Writing, as_of: datetime) -> _Fence:
+    async def _release(
+        self, seen: _Seen, plan: _Plan, writing: protocol.Writing, as_of: datetime
+    ) -> _Fence:
         released = {release.publication.id for release in plan.released}
         following = protocol.collect(seen.read.pointer, writing, released, as_of=timestamp(as_of))
         written = (await self._publisher.swap(seen.scope, seen.read, following)).pointer
@@ -292,13 +314,17 @@ class GarbageCollector:
             if (await self._reader.existing(scope)).pointer.gc_epoch != fence.gc_epoch:
                 break
             group = doomed[start : start + _FOLDERS_AT_ONCE]
-            for deletable, gone in zip(group, await concurrently(delete, group, at_once=_FOLDERS_AT_ONCE), strict=True):
+            for deletable, gone in zip(
+                group, await concurrently(delete, group, at_once=_FOLDERS_AT_ONCE), strict=True
+            ):
                 if gone:
                     deleted.append(deletable)
                     progress(deletable)
         return tuple(deleted)
 
-    async def _delete_copies(self, expired: tuple[Listed, ...], refused: list[DeletionRefused]) -> tuple[Listed, ...]:
+    async def _delete_copies(
+        self, expired: tuple[Listed, ...], refused: list[DeletionRefused]
+    ) -> tuple[Listed, ...]:
         """Delete copies and return those that are gone.
 
         A copy that was stored again after the listing has another version, and stays.
@@ -326,14 +352,17 @@ class GarbageCollector:
         A failure of this object alone is added to `refused`, and the other deletions continue.
         """
         try:
-            await patiently(self._runtime, lambda: self._store.delete(listed.key, listed.version), _WAITS)
+            await patiently(
+                self._runtime, lambda: self._store.delete(listed.key, listed.version), _WAITS
+            )
         except ObjectMissing:
             return True
         except (ConditionFailed, OutcomeUnknown):
             return False
         except StoreRefused as error:
             refusal = DeletionRefused(
-                f"{listed.key} may not be deleted with this credential ({error}): mend that; or run `rebundle gc --all "
+                f"{listed.key} may not be deleted with this credential ({error}): mend that; or "
+                "run `rebundle gc --all "
                 "--only delete` under one that may, and set retention.delete = false for the daemon"
             )
             if isinstance(error, StoreForbidden):
@@ -375,15 +404,25 @@ def _collected(
     verdicts = {verdict.folder.id: verdict for verdict in (fence.verdicts if fence else ())}
     # A folder that is old enough now but was stored too late for the fence is left, too. It needs
     # another fence.
-    verdicts |= {verdict.folder.id: verdict for verdict in plan.verdicts if isinstance(verdict, Deletable) or not fence}
+    verdicts |= {
+        verdict.folder.id: verdict
+        for verdict in plan.verdicts
+        if isinstance(verdict, Deletable) or not fence
+    }
     gone = {deletable.folder.id for deletable in deleted}
     return Collected(
         scope=seen.scope,
         kept=tuple(decision for decision in plan.judged if isinstance(decision, Kept)),
         released=released,
         deleted=deleted,
-        left=tuple(deletable for deletable in _deletable(verdicts.values()) if deletable.folder.id not in gone),
-        spared=tuple(verdict for verdict in verdicts.values() if isinstance(verdict, NotYetDeletable)),
+        left=tuple(
+            deletable
+            for deletable in _deletable(verdicts.values())
+            if deletable.folder.id not in gone
+        ),
+        spared=tuple(
+            verdict for verdict in verdicts.values() if isinstance(verdict, NotYetDeletable)
+        ),
         strays=seen.strays,
         sequence=sequence,
         copies=copies,

@@ -20,7 +20,15 @@ from daemon.publishing.errors import PublishingError, VerificationFailed
 from daemon.publishing.live_tree import ownership
 from daemon.publishing.live_tree.sync import LiveTree, Synced, Unfinished
 from daemon.publishing.maintenance import recovery_rules
-from daemon.publishing.maintenance.recovery_rules import Damaged, Found, Recovered, Remains, Unreadable, Unsigned, Wish
+from daemon.publishing.maintenance.recovery_rules import (
+    Damaged,
+    Found,
+    Recovered,
+    Remains,
+    Unreadable,
+    Unsigned,
+    Wish,
+)
 from daemon.publishing.maintenance.retention_rules import folders
 from daemon.publishing.pointer import Chunk, HistoryEntry, Pointer, PreviousChunk, PublicationId
 from daemon.publishing.protocol import absent
@@ -75,7 +83,9 @@ class _Chunks:
 class Recoverer:
     """Recovers scopes of one bucket."""
 
-    def __init__(self, store: ObjectStore, reader: Reader, publisher: Publisher, live_tree: LiveTree) -> None:
+    def __init__(
+        self, store: ObjectStore, reader: Reader, publisher: Publisher, live_tree: LiveTree
+    ) -> None:
         self._store = store
         self._reader = reader
         self._publisher = publisher
@@ -101,9 +111,13 @@ class Recoverer:
         if recovery.recovered is None:
             return replace(recovery, live_tree=await self._live_tree.reconcile(scope))
         written = await self._publisher.swap(scope, base, recovery.recovered.pointer)
-        return replace(recovery, live_tree=await self._live_tree.follow(scope, written.pointer.sequence))
+        return replace(
+            recovery, live_tree=await self._live_tree.follow(scope, written.pointer.sequence)
+        )
 
-    async def _decide(self, scope: Scope, wish: Wish, by: str, reason: str) -> tuple[PointerRead, Recovery]:
+    async def _decide(
+        self, scope: Scope, wish: Wish, by: str, reason: str
+    ) -> tuple[PointerRead, Recovery]:
         base, damage, remains = await self._gather(scope)
         recovered = recovery_rules.recover(remains, self._publisher.writing(by, reason), wish)
         return base, Recovery(scope, recovered, remains, damage)
@@ -123,12 +137,16 @@ class Recoverer:
             # If publications are signed, the pointer was signed, too. A writer without a signing
             # key must not replace it.
             base = replace(base, signed=base.signed or any(folder.is_signed for folder in stored))
-        results = await concurrently(lambda folder: self._verified(scope, folder.id), stored, at_once=_READS_AT_ONCE)
+        results = await concurrently(
+            lambda folder: self._verified(scope, folder.id), stored, at_once=_READS_AT_ONCE
+        )
         traces = {"the damaged pointer": damaged.sequence, **await self._traces(scope)}
         traces["who read here before"] = await self._reader.highest_accepted(scope)
         traces["the history"] = chunks.highest
         if marker is not None:
-            traces["the live tree's files"] = max((file.commit[0] for file in marker.files.values()), default=0)
+            traces["the live tree's files"] = max(
+                (file.commit[0] for file in marker.files.values()), default=0
+            )
         remains = Remains(
             scope=scope,
             pointer=pointer,
@@ -142,7 +160,9 @@ class Recoverer:
             found=tuple(result for result in results if isinstance(result, Found)),
             damaged=tuple(result for result in results if isinstance(result, Damaged)),
             unreadable=tuple(result for result in results if isinstance(result, Unreadable)),
-            unsigned=Unsigned(chunks.unsigned, damaged.pointer, tree) if self._reader.has_policy else None,
+            unsigned=Unsigned(chunks.unsigned, damaged.pointer, tree)
+            if self._reader.has_policy
+            else None,
             had_pointer=chunks.are_there
             or any(trace is not None for trace in (base.version, marker_version, freshness)),
         )
@@ -164,30 +184,55 @@ class Recoverer:
             return PointerRead(absent(scope), None), f"{key} is gone", _DamagedPointer()
         stored = await self._get(key, sizes.POINTER)
         if stored is None:
-            return PointerRead(absent(scope), await self._reader.listed_version(key)), damage, _DamagedPointer()
+            return (
+                PointerRead(absent(scope), await self._reader.listed_version(key)),
+                damage,
+                _DamagedPointer(),
+            )
         # The bytes show whether it was signed. A writer without a signing key must not replace a
         # signed pointer (protocol 4).
         base = PointerRead(absent(scope), stored.version, signed=b'"sig"' in stored.body)
-        return base, damage, await self._reader.work_on(len(stored.body), _damaged_pointer, stored.body, scope)
+        return (
+            base,
+            damage,
+            await self._reader.work_on(len(stored.body), _damaged_pointer, stored.body, scope),
+        )
 
     async def _chunks(self, scope: Scope, pointer: Pointer | None) -> _Chunks:
         """Every readable chunk, and the newest one from which the chain back is complete.
 
         Under a trust policy and with a validly signed pointer, only chunks in its chain are used.
         """
-        keys = [listed.key for listed in (await self._store.scan(layout.histories(scope))).complete()]
-        stored = await concurrently(lambda key: self._get(key, sizes.CHUNK), keys, at_once=_READS_AT_ONCE)
-        bodies = {key: document.body for key, document in zip(keys, stored, strict=True) if document is not None}
-        read = await self._reader.work_on(sum(map(len, bodies.values())), _readable_chunks, bodies, scope)
-        highest = max((max(_newest_by(key), _sequence_in(body)) for key, body in bodies.items()), default=0)
+        keys = [
+            listed.key for listed in (await self._store.scan(layout.histories(scope))).complete()
+        ]
+        stored = await concurrently(
+            lambda key: self._get(key, sizes.CHUNK), keys, at_once=_READS_AT_ONCE
+        )
+        bodies = {
+            key: document.body
+            for key, document in zip(keys, stored, strict=True)
+            if document is not None
+        }
+        read = await self._reader.work_on(
+            sum(map(len, bodies.values())), _readable_chunks, bodies, scope
+        )
+        highest = max(
+            (max(_newest_by(key), _sequence_in(body)) for key, body in bodies.items()), default=0
+        )
         previous = pointer.previous_chunk if pointer is not None else None
         holds = _chain_holds(previous, read)
         if pointer is None or not self._reader.has_policy:
-            return replace(_chunk_summary(read, highest, previous), chain_holds=holds, are_there=bool(keys))
+            return replace(
+                _chunk_summary(read, highest, previous), chain_holds=holds, are_there=bool(keys)
+            )
         after = tuple(entry for entry in _entries(read) if entry.sequence > pointer.sequence)
         chain = _chain_from(previous, read)
         return replace(
-            _chunk_summary(chain, highest, previous), chain_holds=holds, unsigned=after, are_there=bool(keys)
+            _chunk_summary(chain, highest, previous),
+            chain_holds=holds,
+            unsigned=after,
+            are_there=bool(keys),
         )
 
     async def _verified(self, scope: Scope, name: PublicationId) -> Found | Damaged | Unreadable:
@@ -234,7 +279,11 @@ class Recoverer:
     async def _traces(self, scope: Scope) -> Mapping[str, int]:
         """The highest sequence by kind of object, damaged objects included."""
         listed = await self._store.scan(layout.live_tree(scope))
-        files = [file.key for file in listed if file.size <= sizes.FILE and not ownership.is_credential(file.key)]
+        files = [
+            file.key
+            for file in listed
+            if file.size <= sizes.FILE and not ownership.is_credential(file.key)
+        ]
         commits = await concurrently(self._commit, files, at_once=_READS_AT_ONCE)
         marker = await self._get(layout.live_tree(scope, layout.MARKER), sizes.MARKER)
         freshness = await self._get(layout.freshness(scope), sizes.FRESHNESS)
@@ -288,19 +337,37 @@ def _chunk_summary(read: _Read, highest: int, named: PreviousChunk | None) -> _C
     `named`: the chunk that a pointer names. A writer that lost a race leaves a second chunk with
     the same entries, so of two equally new chunks the one that a pointer or chunk names is used.
     """
-    whole = [key for key, (_, sha256) in read.items() if _chain_holds(PreviousChunk(key=key, sha256=sha256), read)]
-    names = {link.key for link in (named, *(chunk.previous_chunk for chunk, _ in read.values())) if link is not None}
-    newest = max(whole, key=lambda key: (read[key][0].entries[-1].sequence, key in names), default=None)
+    whole = [
+        key
+        for key, (_, sha256) in read.items()
+        if _chain_holds(PreviousChunk(key=key, sha256=sha256), read)
+    ]
+    names = {
+        link.key
+        for link in (named, *(chunk.previous_chunk for chunk, _ in read.values()))
+        if link is not None
+    }
+    newest = max(
+        whole, key=lambda key: (read[key][0].entries[-1].sequence, key in names), default=None
+    )
     if newest is None:
         return _Chunks(_entries(read), highest)
     chunk, sha256 = read[newest]
-    return _Chunks(_entries(read), highest, PreviousChunk(key=newest, sha256=sha256), chunk.entries[-1].sequence)
+    return _Chunks(
+        _entries(read),
+        highest,
+        PreviousChunk(key=newest, sha256=sha256),
+        chunk.entries[-1].sequence,
+    )
 
 
 def _entries(read: _Read) -> tuple[HistoryEntry, ...]:
     """The entries of all chunks, the oldest first."""
     return tuple(
-        sorted((entry for chunk, _ in read.values() for entry in chunk.entries), key=lambda entry: entry.sequence)
+        sorted(
+            (entry for chunk, _ in read.values() for entry in chunk.entries),
+            key=lambda entry: entry.sequence,
+        )
     )
 
 

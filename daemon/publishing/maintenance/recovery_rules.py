@@ -50,7 +50,8 @@ from renderers.model import Scope
 
 P = TypeVar("P", bound=Part)
 _DAMAGED_NOTE: Final = (
-    "what the damaged publications held: a collection (`gc`, or the daemon's) deletes what is left of them. Where the "
+    "what the damaged publications held: a collection (`gc`, or the daemon's) deletes what is left "
+    "of them. Where the "
     "bucket keeps versions, restore their objects before you recover"
 )
 
@@ -144,7 +145,11 @@ class Remains:
 
         If not, nothing in it was ever committed: a first publication is in progress, or it failed.
         """
-        return self.had_pointer or self.pointer is not None or bool(self.traces or self.entries or self.tree)
+        return (
+            self.had_pointer
+            or self.pointer is not None
+            or bool(self.traces or self.entries or self.tree)
+        )
 
     @property
     def is_ahead(self) -> bool:
@@ -164,14 +169,23 @@ class Remains:
         """
         pointer = self.pointer
         if not self.was_published:
-            return tuple(upload.id for upload in sorted((found.publication for found in self.found), key=_by_time))
+            return tuple(
+                upload.id
+                for upload in sorted((found.publication for found in self.found), key=_by_time)
+            )
         if pointer is None or not self.is_ahead:
             return ()
         last = max((entry.at for entry in pointer.history), default="")
         known = _merged(self.entries, pointer.history)
         named = _named(known) | {str(publication.id) for publication in pointer.retained}
-        uploads = (found.publication for found in self.found if str(found.publication.id) not in named)
-        return tuple(upload.id for upload in uploads if upload.at > last or upload.revision > pointer.highest_revision)
+        uploads = (
+            found.publication for found in self.found if str(found.publication.id) not in named
+        )
+        return tuple(
+            upload.id
+            for upload in uploads
+            if upload.at > last or upload.revision > pointer.highest_revision
+        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -209,7 +223,9 @@ def recover(remains: Remains, writing: Writing, wish: Wish) -> Recovered | None:
     """
     if not remains.was_published:
         if not (remains.found or remains.damaged or remains.unreadable):
-            raise NotFound(f"nothing is published in {remains.scope}; `rebundle scopes` lists what there is")
+            raise NotFound(
+                f"nothing is published in {remains.scope}; `rebundle scopes` lists what there is"
+            )
         if wish.live is None:
             return None
         # Nothing was committed, so only what the operator names counts.
@@ -238,9 +254,13 @@ def manifest_publication(manifest: Manifest, sha256: str) -> Publication:
 
 
 def _mend(remains: Remains, pointer: Pointer, writing: Writing, wish: Wish) -> Recovered | None:
-    verified = {(found.publication.id, found.publication.manifest_sha256) for found in remains.found}
+    verified = {
+        (found.publication.id, found.publication.manifest_sha256) for found in remains.found
+    }
     whole = tuple(
-        publication for publication in pointer.retained if (publication.id, publication.manifest_sha256) in verified
+        publication
+        for publication in pointer.retained
+        if (publication.id, publication.manifest_sha256) in verified
     )
     # These cannot be read, but they may be whole. They stay in the pointer, because a collection
     # would delete them otherwise.
@@ -267,15 +287,26 @@ def _mend(remains: Remains, pointer: Pointer, writing: Writing, wish: Wish) -> R
     moved = _id(live) != _id(pointer.live)
     parted = (moved or _id(desired) != _id(pointer.desired)) and _are_apart(pointer, live, desired)
     hold = pointer.hold or (_hold(writing) if parted or (moved and wish.hold) else None)
-    there = (*(publication for publication in pointer.retained if publication.id not in gone), *adopted)
+    there = (
+        *(publication for publication in pointer.retained if publication.id not in gone),
+        *adopted,
+    )
     cut_off = () if remains.chain_holds else remains.entries
     following = protocol.recover(
         base, writing, live, desired, retained=there, hold=hold, published=adopted, cut_off=cut_off
     )
     did = (
         *([f"left out, because missing or damaged: {some(gone)}"] if gone else ()),
-        *(f"kept {upload.id} as it is, unread: {upload.why}" for upload in remains.unreadable if upload.id in hidden),
-        *([] if remains.chain_holds else ["cut the history off where its chunks are gone or changed"]),
+        *(
+            f"kept {upload.id} as it is, unread: {upload.why}"
+            for upload in remains.unreadable
+            if upload.id in hidden
+        ),
+        *(
+            []
+            if remains.chain_holds
+            else ["cut the history off where its chunks are gone or changed"]
+        ),
         *_result_lines(following, why_live, wish),
     )
     return Recovered(following, did, (_DAMAGED_NOTE,) if gone else ())
@@ -301,9 +332,13 @@ def _with_adopted(
     top = pointer.highest_revision
     update = {
         "highest_revision": max(top, upload.revision),
-        "folded_events": (*pointer.folded_events, *map(_fold_of, wanted[-1].events))[-MOST_FOLDED_EVENTS:],
+        "folded_events": (*pointer.folded_events, *map(_fold_of, wanted[-1].events))[
+            -MOST_FOLDED_EVENTS:
+        ],
     }
-    return pointer.model_copy(update=update), (upload.model_copy(update={"late": upload.revision < top}),)
+    return pointer.model_copy(update=update), (
+        upload.model_copy(update={"late": upload.revision < top}),
+    )
 
 
 # -- a pointer that is gone, damaged or behind
@@ -323,13 +358,20 @@ def _rebuild(remains: Remains, writing: Writing, wish: Wish) -> Recovered:
     unnamed = [publication for publication in retained if str(publication.id) not in named]
     top = _top(remains, old, named)
     recorded_desired = next(
-        (publication for publication in retained if last is not None and str(publication.id) == last.desired), None
+        (
+            publication
+            for publication in retained
+            if last is not None and str(publication.id) == last.desired
+        ),
+        None,
     )
     newer = _newer(unnamed, top, recorded_desired)
     desired = newer[-1] if newer else recorded_desired or _newest(retained)
     committed = _committed(remains, known)
     # The entries that no chunk has. There must be room for the recovery's own entry.
-    history = tuple(entry for entry in known if entry.sequence > remains.chunked)[1 - MOST_HISTORY :]
+    history = tuple(entry for entry in known if entry.sequence > remains.chunked)[
+        1 - MOST_HISTORY :
+    ]
     base = _numbered(usable, old, top, _highest(remains)).model_copy(
         update={
             "positions": _passed(remains, old, committed),
@@ -358,20 +400,35 @@ def _rebuild(remains: Remains, writing: Writing, wish: Wish) -> Recovered:
         retained=retained,
         hold=hold,
         published=unnamed,
-        cut_off=[entry for entry in known if entry.sequence > remains.chunked and entry not in history],
+        cut_off=[
+            entry for entry in known if entry.sequence > remains.chunked and entry not in history
+        ],
     )
     did = (
-        f"found {len(remains.found)} publications that verify, {len(following.retained)} of them can be rolled back to",
+        (
+            f"found {len(remains.found)} publications that verify, {len(following.retained)} of "
+            "them can be rolled back to"
+        ),
         *(f"left out {damaged.id}: {damaged.why}" for damaged in remains.damaged),
-        *(f"left out {unreadable.id}, which cannot be read: {unreadable.why}" for unreadable in remains.unreadable),
+        *(
+            f"left out {unreadable.id}, which cannot be read: {unreadable.why}"
+            for unreadable in remains.unreadable
+        ),
         *(
             f"left out {upload}: its id or number was committed with another composition"
             for upload in consistent.refuted
         ),
-        f"sequence {following.sequence}: {MOST_HISTORY + 1} above the highest that was found ({_highest(remains)})",
+        (
+            f"sequence {following.sequence}: {MOST_HISTORY + 1} above the highest that was found "
+            f"({_highest(remains)})"
+        ),
         *_result_lines(following, why_live, wish),
     )
-    return Recovered(following, did, tuple(_unknown_lines(remains, following, last, unnamed, consistent.undecided)))
+    return Recovered(
+        following,
+        did,
+        tuple(_unknown_lines(remains, following, last, unnamed, consistent.undecided)),
+    )
 
 
 @dataclass(frozen=True, slots=True)
@@ -404,14 +461,26 @@ class _Consistent:
 def _consistent(
     remains: Remains, old: Pointer, known: Sequence[HistoryEntry], past: "_Past", wish: Wish
 ) -> _Consistent:
-    explicit = [found.publication for found in remains.found if found.publication.kind == "explicit"]
+    explicit = [
+        found.publication for found in remains.found if found.publication.kind == "explicit"
+    ]
     certain = _not_contradicting([], _committed_claims(remains, old, known, past))
-    unrefuted = [publication for publication in explicit if not _is_refuted(_Claim.of(publication), certain)]
+    unrefuted = [
+        publication for publication in explicit if not _is_refuted(_Claim.of(publication), certain)
+    ]
     certain += _wished_claims(unrefuted, certain, past, wish)
-    claims = [_Claim.of(publication) for publication in unrefuted if not _is_refuted(_Claim.of(publication), certain)]
+    claims = [
+        _Claim.of(publication)
+        for publication in unrefuted
+        if not _is_refuted(_Claim.of(publication), certain)
+    ]
     accepted = {*certain, *(claim for claim in claims if not _is_refuted(claim, claims))}
-    refuted = {publication.id for publication in explicit if _is_refuted(_Claim.of(publication), certain)}
-    undecided = {publication.id for publication in explicit if _Claim.of(publication) not in accepted} - refuted
+    refuted = {
+        publication.id for publication in explicit if _is_refuted(_Claim.of(publication), certain)
+    }
+    undecided = {
+        publication.id for publication in explicit if _Claim.of(publication) not in accepted
+    } - refuted
     _refuse_refuted(remains, refuted, wish)
     return _Consistent(
         tuple(found for found in remains.found if found.publication.id not in refuted | undecided),
@@ -420,7 +489,9 @@ def _consistent(
     )
 
 
-def _committed_claims(remains: Remains, old: Pointer, known: Sequence[HistoryEntry], past: "_Past") -> Iterable[_Claim]:
+def _committed_claims(
+    remains: Remains, old: Pointer, known: Sequence[HistoryEntry], past: "_Past"
+) -> Iterable[_Claim]:
     """The claims of committed publications, the more certain ones first.
 
     What only a recovery published is less certain: it may have adopted an upload that had lost.
@@ -428,15 +499,24 @@ def _committed_claims(remains: Remains, old: Pointer, known: Sequence[HistoryEnt
     for state, producer, composition in protocol.used_up(known):
         yield _Claim(state, producer, composition)
     taken_over = {name for entry in known if entry.kind == "recover" for name in entry.published}
-    committed = _named(known) - taken_over | past.let_go | ({str(remains.tree)} if remains.tree else set())
+    committed = (
+        _named(known) - taken_over | past.let_go | ({str(remains.tree)} if remains.tree else set())
+    )
     for names in (committed, taken_over):
         for found in remains.found:
             if found.publication.kind == "explicit" and str(found.publication.id) in names:
                 yield _Claim.of(found.publication)
         for damaged in remains.damaged:
-            if damaged.kind == "explicit" and damaged.revision and damaged.composition and str(damaged.id) in names:
+            if (
+                damaged.kind == "explicit"
+                and damaged.revision
+                and damaged.composition
+                and str(damaged.id) in names
+            ):
                 yield _Claim(damaged.id.state, damaged.revision.producer, damaged.composition)
-    yield from (_Claim.of(publication) for publication in old.retained if publication.kind == "explicit")
+    yield from (
+        _Claim.of(publication) for publication in old.retained if publication.kind == "explicit"
+    )
 
 
 def _not_contradicting(accepted: list[_Claim], claims: Iterable[_Claim]) -> list[_Claim]:
@@ -461,11 +541,16 @@ def _wished_claims(
     """
     if wish.live is None:
         return ()
-    fitting = [upload for upload in uploads if _is_meant(upload, wish.live) and str(upload.id) not in past.let_go]
+    fitting = [
+        upload
+        for upload in uploads
+        if _is_meant(upload, wish.live) and str(upload.id) not in past.let_go
+    ]
     claims = {_Claim.of(upload): None for upload in fitting}
     if len(claims) > 1 and not claims.keys() & set(certain):
         raise OperationRefused(
-            f"{wish.live} fits uploads with different compositions, {some([upload.id for upload in fitting])}: "
+            f"{wish.live} fits uploads with different compositions, "
+            f"{some([upload.id for upload in fitting])}: "
             "name one of them with --live STATE@ATTEMPT"
         )
     return tuple(claims)
@@ -473,10 +558,13 @@ def _wished_claims(
 
 def _refuse_refuted(remains: Remains, refuted: Collection[PublicationId], wish: Wish) -> None:
     uploads = [found.publication for found in remains.found]
-    fitting = [upload.id for upload in uploads if wish.live is not None and _is_meant(upload, wish.live)]
+    fitting = [
+        upload.id for upload in uploads if wish.live is not None and _is_meant(upload, wish.live)
+    ]
     if fitting and all(name in refuted for name in fitting):
         raise OperationRefused(
-            f"{some(fitting)} was never committed: its id or number belongs to another composition in "
+            f"{some(fitting)} was never committed: its id or number belongs to another "
+            "composition in "
             f"{remains.scope}; recover without --live, or name another state"
         )
 
@@ -511,7 +599,9 @@ def _replayed(old: Pointer, known: Iterable[HistoryEntry]) -> _Past:
         set(),
     )
     for entry in known:
-        past.let_go.update(_names(entry.change.get("released")), _names(entry.change.get("dropped")))
+        past.let_go.update(
+            _names(entry.change.get("released")), _names(entry.change.get("dropped"))
+        )
         _replay(past, entry.change)
     return past
 
@@ -521,7 +611,9 @@ def _replay(past: _Past, change: Mapping[str, Any]) -> None:
         past.hold = _parsed(Hold, change["hold"])
     if isinstance(values := change.get("quarantined"), list | tuple):
         parsed = [_parsed(Quarantine, value) for value in values]
-        past.quarantined = {quarantine.composition_digest: quarantine for quarantine in parsed if quarantine}
+        past.quarantined = {
+            quarantine.composition_digest: quarantine for quarantine in parsed if quarantine
+        }
     if rejected := _parsed(Quarantine, change.get("quarantine")):
         past.quarantined[rejected.composition_digest] = rejected
     past.quarantined.pop(str(change.get("lifted")), None)
@@ -544,7 +636,11 @@ def _forbidden(remains: Remains) -> dict[str, Quarantine]:
     there = {found.publication.composition_digest for found in remains.found}
     there -= {live.composition_digest} if live else set()
     quarantines = _quarantines(remains.unsigned)
-    present = {composition: quarantine for composition, quarantine in quarantines.items() if composition in there}
+    present = {
+        composition: quarantine
+        for composition, quarantine in quarantines.items()
+        if composition in there
+    }
     return present | {quarantine.composition_digest: quarantine for quarantine in unverified}
 
 
@@ -553,7 +649,10 @@ def _quarantines(unsigned: Unsigned) -> dict[str, Quarantine]:
     values: list[object] = []
     for entry in unsigned.entries:
         quarantined = entry.change.get("quarantined")
-        values += [entry.change.get("quarantine"), *(quarantined if isinstance(quarantined, list | tuple) else ())]
+        values += [
+            entry.change.get("quarantine"),
+            *(quarantined if isinstance(quarantined, list | tuple) else ()),
+        ]
     parsed = (quarantine for value in values if (quarantine := _parsed(Quarantine, value)))
     return {quarantine.composition_digest: quarantine for quarantine in parsed}
 
@@ -569,54 +668,85 @@ def _names(value: object) -> tuple[str, ...]:
     return tuple(map(str, value)) if isinstance(value, list | tuple) else ()
 
 
-def _retained(remains: Remains, old: Pointer, known: Iterable[HistoryEntry], past: _Past) -> tuple[Publication, ...]:
+def _retained(
+    remains: Remains, old: Pointer, known: Iterable[HistoryEntry], past: _Past
+) -> tuple[Publication, ...]:
     """The publications that verify and were neither released nor dropped.
 
     They are in commit order as far as it is known, and then in the order in which they were stored.
     """
     # A publication that the pointer retains and no change names is older than all known changes.
     order = {str(publication.id): (0, place) for place, publication in enumerate(old.retained)}
-    order |= {name: (entry.sequence, place) for entry in known for place, name in enumerate(entry.published)}
+    order |= {
+        name: (entry.sequence, place)
+        for entry in known
+        for place, name in enumerate(entry.published)
+    }
     after = (max((entry.sequence for entry in known), default=0) + 1, 0)
     stored = sorted(
-        (found.publication for found in remains.found if str(found.publication.id) not in past.let_go),
-        key=lambda publication: (order.get(str(publication.id), after), publication.at, str(publication.id)),
+        (
+            found.publication
+            for found in remains.found
+            if str(found.publication.id) not in past.let_go
+        ),
+        key=lambda publication: (
+            order.get(str(publication.id), after),
+            publication.at,
+            str(publication.id),
+        ),
     )
-    recorded_by_id = {(publication.id, publication.manifest_sha256): publication for publication in old.retained}
+    recorded_by_id = {
+        (publication.id, publication.manifest_sha256): publication for publication in old.retained
+    }
     highest = Revision(producer=0)
     retained: list[Publication] = []
     for publication in stored:
         late = publication.kind == "explicit" and publication.revision.producer < highest.producer
         highest = max(highest, publication.revision)
         recorded = recorded_by_id.get(
-            (publication.id, publication.manifest_sha256), publication.model_copy(update={"late": late})
+            (publication.id, publication.manifest_sha256),
+            publication.model_copy(update={"late": late}),
         )
-        retained.append(recorded.model_copy(update={"pinned": past.pins.get(str(publication.id), False)}))
+        retained.append(
+            recorded.model_copy(update={"pinned": past.pins.get(str(publication.id), False)})
+        )
     return tuple(retained)
 
 
-def _newer(unnamed: Iterable[Publication], top: Revision, recorded_desired: Publication | None) -> list[Publication]:
+def _newer(
+    unnamed: Iterable[Publication], top: Revision, recorded_desired: Publication | None
+) -> list[Publication]:
     """Publications that may have become desired after the last known change, the newest last.
 
     Numbers only rise (protocol 3). A publication with a lower number than a known change was stored
     before that change, and lost.
     """
     # A desired state that was rendered again keeps its number.
-    rendered_again = (recorded_desired.revision, recorded_desired.composition_digest) if recorded_desired else None
+    rendered_again = (
+        (recorded_desired.revision, recorded_desired.composition_digest)
+        if recorded_desired
+        else None
+    )
     newer = [
         publication
         for publication in unnamed
-        if publication.revision > top or (publication.revision, publication.composition_digest) == rendered_again
+        if publication.revision > top
+        or (publication.revision, publication.composition_digest) == rendered_again
     ]
     return sorted(
-        (publication for publication in newer if not publication.late), key=lambda publication: publication.revision
+        (publication for publication in newer if not publication.late),
+        key=lambda publication: publication.revision,
     )
 
 
 def _top(remains: Remains, old: Pointer, named: Collection[str]) -> Revision:
     """The highest number of the publications that certainly were committed, whole or not."""
-    whole = (found.publication.revision for found in remains.found if str(found.publication.id) in named)
-    damaged = (damage.revision for damage in remains.damaged if damage.revision and str(damage.id) in named)
+    whole = (
+        found.publication.revision for found in remains.found if str(found.publication.id) in named
+    )
+    damaged = (
+        damage.revision for damage in remains.damaged if damage.revision and str(damage.id) in named
+    )
     return max([old.highest_revision, *whole, *damaged])
 
 
@@ -657,7 +787,9 @@ def _passed(remains: Remains, old: Pointer, committed: Collection[str]) -> dict[
     same batch may not even have been stored.
     """
     reached = _positions(found for found in remains.found if str(found.publication.id) in committed)
-    return old.positions | {instance: max(at, old.positions.get(instance, at)) for instance, at in reached.items()}
+    return old.positions | {
+        instance: max(at, old.positions.get(instance, at)) for instance, at in reached.items()
+    }
 
 
 def _folded(
@@ -674,7 +806,10 @@ def _folded(
         # The positions of a source are folded in order, so desired includes this event, too.
         or event.offset <= reached.get(event.instance, -1)
     ]
-    folded = {(event.identity, event.event): event for event in (*old.folded_events, *map(_fold_of, events))}
+    folded = {
+        (event.identity, event.event): event
+        for event in (*old.folded_events, *map(_fold_of, events))
+    }
     return tuple(folded.values())[-MOST_FOLDED_EVENTS:]
 
 
@@ -691,7 +826,9 @@ def _is_included(publication: Publication, desired: Publication | None) -> bool:
 
 def _positions(found: Iterable[Found]) -> dict[str, int]:
     """The last position by source instance among the events of these publications."""
-    events = sorted((event for upload in found for event in upload.events), key=lambda event: event.offset)
+    events = sorted(
+        (event for upload in found for event in upload.events), key=lambda event: event.offset
+    )
     return {event.instance: event.offset for event in events}
 
 
@@ -707,7 +844,9 @@ def _highest(remains: Remains) -> int:
     """
     seen = [*remains.traces.values(), *(entry.sequence for entry in remains.entries)]
     pointer = remains.pointer.sequence if remains.pointer else 0
-    return max(*seen, pointer, len(remains.found) + len(remains.damaged) + len(remains.unreadable), 0)
+    return max(
+        *seen, pointer, len(remains.found) + len(remains.damaged) + len(remains.unreadable), 0
+    )
 
 
 # -- what is live and desired
@@ -719,13 +858,25 @@ def _likely(remains: Remains, last: HistoryEntry | None) -> list[tuple[str, Publ
     The candidates are from the live tree and from the last change. The newer of the two is first.
     """
     tree = ("which the live tree follows", remains.tree)
-    change = ("as the last change says that is known", PublicationId.parse(last.live) if last and last.live else None)
-    return [change, tree] if last is not None and last.sequence >= remains.tree_sequence else [tree, change]
+    change = (
+        "as the last change says that is known",
+        PublicationId.parse(last.live) if last and last.live else None,
+    )
+    return (
+        [change, tree]
+        if last is not None and last.sequence >= remains.tree_sequence
+        else [tree, change]
+    )
 
 
 def _is_retired(remains: Remains, last: HistoryEntry | None, newer: Sequence[Publication]) -> bool:
     """Whether the last change left nothing live, and no trace of a later publication exists."""
-    return last is not None and last.live is None and last.sequence >= remains.tree_sequence and not newer
+    return (
+        last is not None
+        and last.live is None
+        and last.sequence >= remains.tree_sequence
+        and not newer
+    )
 
 
 def _live(
@@ -738,42 +889,55 @@ def _live(
     if wish.live is not None:
         return _wished(remains, base, whole, wish.live), "as asked"
     allowed = {
-        publication.id: publication for publication in whole if not base.is_quarantined(publication.composition_digest)
+        publication.id: publication
+        for publication in whole
+        if not base.is_quarantined(publication.composition_digest)
     }
     for why, name in likely:
         if name is not None and name in allowed:
             return allowed[name], why
         _refuse_unreadable(remains, name, why)
-    newest = _newest([publication for publication in allowed.values() if publication.kind == "explicit"]) or _newest(
-        [*allowed.values()]
-    )
+    newest = _newest(
+        [publication for publication in allowed.values() if publication.kind == "explicit"]
+    ) or _newest([*allowed.values()])
     if newest is None and remains.unreadable:
         _refuse_unreadable(remains, remains.unreadable[-1], "no other state is whole")
     return newest, "the newest that is whole" if newest else "nothing is left to be live"
 
 
-def _wished(remains: Remains, base: Pointer, whole: Sequence[Publication], name: str) -> Publication:
+def _wished(
+    remains: Remains, base: Pointer, whole: Sequence[Publication], name: str
+) -> Publication:
     fitting = [publication for publication in whole if _is_meant(publication, name)]
     if not fitting:
-        hidden = next((unreadable for unreadable in remains.unreadable if _is_meant(unreadable.id, name)), None)
+        hidden = next(
+            (unreadable for unreadable in remains.unreadable if _is_meant(unreadable.id, name)),
+            None,
+        )
         _refuse_unreadable(remains, hidden, "as asked")
         raise NotFound(
             f"no publication of {name} in {base.scope} is whole; "
             f"`rebundle recover {base.scope} --dry-run --reason '…'` lists what there is"
         )
     if base.is_quarantined(fitting[-1].composition_digest):
-        raise OperationRefused(f"{fitting[-1].state} is quarantined: recover without --live, then lift that")
+        raise OperationRefused(
+            f"{fitting[-1].state} is quarantined: recover without --live, then lift that"
+        )
     return fitting[-1]
 
 
-def _refuse_unreadable(remains: Remains, named: Publication | PublicationId | Unreadable | None, why: str) -> None:
+def _refuse_unreadable(
+    remains: Remains, named: Publication | PublicationId | Unreadable | None, why: str
+) -> None:
     """Raise StateUnreadable if the store refuses to read this publication, which has to be live."""
     name = named if named is None or isinstance(named, PublicationId) else named.id
     for hidden in remains.unreadable:
         if hidden.id == name:
             raise StateUnreadable(
-                f"{hidden.id} has to be live ({why}) and cannot be read: {hidden.why}. Nothing was written. Recover "
-                f"again once it can be read, or name another state: `rebundle recover {remains.scope} --live STATE "
+                f"{hidden.id} has to be live ({why}) and cannot be read: {hidden.why}. Nothing was "
+                "written. Recover "
+                "again once it can be read, or name another state: `rebundle recover "
+                f"{remains.scope} --live STATE "
                 "--reason '…'`"
             )
 
@@ -783,7 +947,9 @@ def _are_apart(base: Pointer, live: Publication | None, desired: Publication | N
 
     A quarantine of desired would be another reason.
     """
-    return _id(live) != _id(desired) and not (desired and base.is_quarantined(desired.composition_digest))
+    return _id(live) != _id(desired) and not (
+        desired and base.is_quarantined(desired.composition_digest)
+    )
 
 
 def _is_meant(publication: Publication | PublicationId, name: str) -> bool:
@@ -815,10 +981,16 @@ def _result_lines(following: Pointer, why_live: str, wish: Wish) -> Iterable[str
     live, desired, hold = following.live, following.desired, following.hold
     yield f"live: {live.id if live else 'nothing'} ({why_live})"
     yield f"desired: {desired.id if desired else 'nothing'}"
-    yield f"held by {hold.by}: {hold.reason}; `rebundle resume {following.scope}` ends that" if hold else "not held"
+    yield (
+        f"held by {hold.by}: {hold.reason}; `rebundle resume {following.scope}` ends that"
+        if hold
+        else "not held"
+    )
     if hold and not wish.hold:
         yield "held in spite of --no-hold: " + (
-            "live is not the desired state" if _id(live) != _id(desired) else "the hold was there before"
+            "live is not the desired state"
+            if _id(live) != _id(desired)
+            else "the hold was there before"
         )
 
 
@@ -833,20 +1005,29 @@ def _unknown_lines(
     if remains.unsigned is not None and remains.unsigned.pointer is not None:
         since = "but those of the pointer whose signature does not count"
     yield f"holds, quarantines, pins and their ends: none is known {since}"
-    yield "events that settled without a publication of their own may be folded again if they are sent again"
+    yield (
+        "events that settled without a publication of their own may be folded again if they "
+        "are sent again"
+    )
     if remains.unsigned is not None:
         yield from _unsigned_lines(remains, remains.unsigned, following)
     if unnamed:
-        yield f"whether these were ever committed, and in which order: {some([upload.id for upload in unnamed])}"
+        yield (
+            "whether these were ever committed, and in which order: "
+            f"{some([upload.id for upload in unnamed])}"
+        )
     if undecided:
         yield (
-            f"which of these was committed: {some(undecided)}. They share an id or a number and differ in their "
-            f"composition, so none is kept; `rebundle recover {remains.scope} --live {undecided[0]} --reason '…'` "
+            f"which of these was committed: {some(undecided)}. They share an id or a number and "
+            "differ in their "
+            f"composition, so none is kept; `rebundle recover {remains.scope} --live "
+            f"{undecided[0]} --reason '…'` "
             "takes the first"
         )
     if waiting := _waiting(remains, following):
         yield (
-            f"whether these events were folded: {some(waiting)}. Those that still wait are folded now; what you miss "
+            f"whether these events were folded: {some(waiting)}. Those that still wait are folded "
+            "now; what you miss "
             "then has to be sent again, under a new event id"
         )
     if remains.damaged:
@@ -854,8 +1035,10 @@ def _unknown_lines(
     if remains.unreadable:
         hidden = [unreadable.id for unreadable in remains.unreadable]
         yield (
-            f"what these publications hold, which cannot be read: {some(hidden)}. A collection deletes them after a "
-            f"day, so make them readable before you recover; `rebundle recover {remains.scope} --live {hidden[0]} "
+            f"what these publications hold, which cannot be read: {some(hidden)}. A collection "
+            "deletes them after a "
+            f"day, so make them readable before you recover; `rebundle recover {remains.scope} "
+            f"--live {hidden[0]} "
             "--reason '…'` takes one in afterwards"
         )
 
@@ -863,13 +1046,15 @@ def _unknown_lines(
 def _unsigned_lines(remains: Remains, unsigned: Unsigned, following: Pointer) -> Iterable[str]:
     if remains.pointer is None:
         yield (
-            "what was live, held and quarantined, and in which order: history and marker say it, and nobody signs "
+            "what was live, held and quarantined, and in which order: history and marker say it, "
+            "and nobody signs "
             "these. Compare it with what runs"
         )
         return
     if unsigned.entries:
         yield (
-            f"what {len(unsigned.entries)} changes did that no signed pointer leads to: only what they quarantine was "
+            f"what {len(unsigned.entries)} changes did that no signed pointer leads to: only what "
+            "they quarantine was "
             "taken over"
         )
     live = following.live
@@ -879,16 +1064,28 @@ def _unsigned_lines(remains: Remains, unsigned: Unsigned, following: Pointer) ->
         and not following.is_quarantined(live.composition_digest)
     ):
         yield (
-            f"whether {live.id} is quarantined: only an unsigned change says so, which changes nothing that is live; "
-            f"`rebundle quarantine {remains.scope} {live.state} --rollback-to STATE --reason '…'` does"
+            f"whether {live.id} is quarantined: only an unsigned change says so, which changes "
+            "nothing that is live; "
+            f"`rebundle quarantine {remains.scope} {live.state} --rollback-to STATE --reason "
+            "'…'` does"
         )
     if unsigned.tree is not None and unsigned.tree != _id(following.live):
-        yield f"whether {unsigned.tree} is live: only the live tree's marker says so; `--live {unsigned.tree}` takes it"
+        yield (
+            f"whether {unsigned.tree} is live: only the live tree's marker says so; `--live "
+            f"{unsigned.tree}` takes it"
+        )
 
 
 def _waiting(remains: Remains, following: Pointer) -> list[str]:
     """Events of all publications, damaged ones included, that do not count as folded."""
-    events = [event for stored in (remains.found, remains.damaged) for upload in stored for event in upload.events]
-    unfolded = (event for event in events if event.offset > following.positions.get(event.instance, -1))
+    events = [
+        event
+        for stored in (remains.found, remains.damaged)
+        for upload in stored
+        for event in upload.events
+    ]
+    unfolded = (
+        event for event in events if event.offset > following.positions.get(event.instance, -1)
+    )
     named = {f"{event.source} {event.id}": _fold_of(event) for event in unfolded}
     return [name for name, folded in named.items() if folded not in following.folded_events]

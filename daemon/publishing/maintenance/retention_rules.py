@@ -108,11 +108,17 @@ class NotYetDeletable:
 def retention_of(pointer: Pointer, policy: Policy, now: datetime) -> tuple[Kept | Released, ...]:
     """Decide for every retained publication, in commit order, whether to keep it."""
     newest = {publication.id for publication in pointer.retained[-policy.newest :]}
-    return tuple(_retention_of(pointer, publication, newest, policy, now) for publication in pointer.retained)
+    return tuple(
+        _retention_of(pointer, publication, newest, policy, now) for publication in pointer.retained
+    )
 
 
 def _retention_of(
-    pointer: Pointer, publication: Publication, newest: Collection[PublicationId], policy: Policy, now: datetime
+    pointer: Pointer,
+    publication: Publication,
+    newest: Collection[PublicationId],
+    policy: Policy,
+    now: datetime,
 ) -> Kept | Released:
     reasons = {
         "live": _is(pointer.live, publication),
@@ -131,7 +137,9 @@ def _retention_of(
     days = max(0.0, (now - since).total_seconds() / _SECONDS_A_DAY)
     if days < policy.days:
         return Kept(publication, f"superseded less than {policy.days:g} days ago")
-    return Released(publication, f"superseded {days:.0f} days ago, and not one of the newest {policy.newest}")
+    return Released(
+        publication, f"superseded {days:.0f} days ago, and not one of the newest {policy.newest}"
+    )
 
 
 def _is(one: Publication | None, other: Publication) -> bool:
@@ -151,7 +159,10 @@ def folders(scope: Scope, listed: Iterable[Listed]) -> tuple[tuple[Folder, ...],
             strays.append(item.key)
         else:
             by_publication.setdefault(name, []).append(item)
-    ordered = (Folder(name, tuple(sorted(objects, key=_manifest_first))) for name, objects in by_publication.items())
+    ordered = (
+        Folder(name, tuple(sorted(objects, key=_manifest_first)))
+        for name, objects in by_publication.items()
+    )
     return tuple(ordered), tuple(strays)
 
 
@@ -196,18 +207,23 @@ def _plan_deletion(
 ) -> Deletable | NotYetDeletable:
     if folder.stored > as_of - timedelta(hours=policy.grace_hours):
         return NotYetDeletable(
-            folder, f"stored less than {policy.grace_hours:g} hours ago: somebody may be about to publish it"
+            folder,
+            f"stored less than {policy.grace_hours:g} hours ago: somebody may be about to "
+            "publish it",
         )
     if dropped is None:
         return Deletable(folder, released or "no pointer names it")
     if dropped > as_of - timedelta(days=policy.dropped_days):
         return NotYetDeletable(
-            folder, f"the pointer had no more room for it, less than {policy.dropped_days:g} days ago"
+            folder,
+            f"the pointer had no more room for it, less than {policy.dropped_days:g} days ago",
         )
     return Deletable(folder, "the pointer had no more room for it")
 
 
-def expired(scope: Scope, copies: Iterable[Listed], policy: Policy, as_of: datetime) -> tuple[Listed, ...]:
+def expired(
+    scope: Scope, copies: Iterable[Listed], policy: Policy, as_of: datetime
+) -> tuple[Listed, ...]:
     """The copies of replaced bytes that may be deleted.
 
     They are older than `policy.days` and than the grace. The newest copy of a path always stays.
@@ -217,7 +233,11 @@ def expired(scope: Scope, copies: Iterable[Listed], policy: Policy, as_of: datet
     for copy in copies:
         by_path.setdefault(replaced_path(scope, copy.key), []).append(copy)
     oldest = as_of - max(timedelta(days=policy.days), timedelta(hours=policy.grace_hours))
-    older = [copy for group in by_path.values() for copy in sorted(group, key=lambda one: (one.modified, one.key))[:-1]]
+    older = [
+        copy
+        for group in by_path.values()
+        for copy in sorted(group, key=lambda one: (one.modified, one.key))[:-1]
+    ]
     return tuple(copy for copy in older if copy.modified <= oldest)
 
 
@@ -232,7 +252,9 @@ def last_collection(entries: Iterable[HistoryEntry]) -> datetime | None:
     A collection without `as_of` is skipped: its entry has only the time of the machine that wrote
     it, which may be days ahead.
     """
-    times = (_time(entry.change.get("as_of")) for entry in reversed(tuple(entries)) if entry.kind == "gc")
+    times = (
+        _time(entry.change.get("as_of")) for entry in reversed(tuple(entries)) if entry.kind == "gc"
+    )
     return next((time for time in times if time is not None), None)
 
 

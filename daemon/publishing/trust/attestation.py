@@ -34,7 +34,10 @@ def statement(manifest: Manifest, manifest_body: bytes) -> bytes:
             "scope": manifest.scope,
             "state": manifest.state,
             "attempt": manifest.attempt,
-            "revision": {"producer": manifest.revision.producer, "derived": manifest.revision.derived},
+            "revision": {
+                "producer": manifest.revision.producer,
+                "derived": manifest.revision.derived,
+            },
             "kind": manifest.kind,
             "composition": manifest.composition_digest,
             "renderer": manifest.renderer,
@@ -63,7 +66,9 @@ def opened(body: bytes) -> tuple[bytes, tuple[Signature, ...]]:
     """
     document = canonical(body)
     match document:
-        case {"payload": str(text), "payloadType": str(kind), "signatures": list(listed)} if kind == STATEMENT:
+        case {"payload": str(text), "payloadType": str(kind), "signatures": list(listed)} if (
+            kind == STATEMENT
+        ):
             payload = base64.b64decode(text, validate=True)
             signatures = decoded(listed)
             if enveloped(payload, signatures) == body:

@@ -18,7 +18,15 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from daemon.publishing import layout
 from daemon.publishing.documents import SCHEMA, check_schema
 from daemon.publishing.errors import SequenceWentBack, VerificationFailed
-from daemon.publishing.grammar import ScopeText, SequenceNumber, Sha256, Time, checked, fault_of, time_of
+from daemon.publishing.grammar import (
+    ScopeText,
+    SequenceNumber,
+    Sha256,
+    Time,
+    checked,
+    fault_of,
+    time_of,
+)
 from daemon.publishing.wording import RENEW, rebuild
 from renderers.model import Scope, canonical_json
 
@@ -59,9 +67,13 @@ class Freshness:
         try:
             fields = checked(_Signed, signed)
         except ValidationError as error:
-            raise VerificationFailed(f"freshness.json of {scope} cannot be read: {fault_of(error)}: {RENEW}") from error
+            raise VerificationFailed(
+                f"freshness.json of {scope} cannot be read: {fault_of(error)}: {RENEW}"
+            ) from error
         if fields.scope != str(scope):
-            raise VerificationFailed(f"freshness.json of {scope} is the one of {fields.scope}: {RENEW}")
+            raise VerificationFailed(
+                f"freshness.json of {scope} is the one of {fields.scope}: {RENEW}"
+            )
         return cls(fields.scope, fields.sequence, fields.pointer_sha256, time_of(fields.expires))
 
     def signed_part(self) -> bytes:
@@ -85,13 +97,15 @@ class Freshness:
         """
         if self.expires <= now:
             raise VerificationFailed(
-                f"freshness.json of {self.scope} expired at {self.expires.isoformat()}, and no daemon has renewed it "
+                f"freshness.json of {self.scope} expired at {self.expires.isoformat()}, and no "
+                "daemon has renewed it "
                 f"since: {RENEW}"
             )
         self.check_not_older(sequence)
         if sequence == self.sequence and not self._names(pointer_body):
             raise VerificationFailed(
-                f"the pointer of {self.scope} is not the one that freshness.json names: {rebuild(self.scope)}"
+                f"the pointer of {self.scope} is not the one that freshness.json names: "
+                f"{rebuild(self.scope)}"
             )
 
     def check_not_older(self, sequence: int) -> None:
@@ -104,8 +118,10 @@ class Freshness:
         """
         if sequence < self.sequence:
             raise SequenceWentBack(
-                f"the pointer of {self.scope} is at {sequence}, and the newest one was {self.sequence}: "
-                f"an older one was put back; `rebundle recover {self.scope} --reason '…'` writes one that is newer "
+                f"the pointer of {self.scope} is at {sequence}, and the newest one was "
+                f"{self.sequence}: "
+                f"an older one was put back; `rebundle recover {self.scope} --reason '…'` writes "
+                "one that is newer "
                 "than both"
             )
 

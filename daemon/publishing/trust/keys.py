@@ -52,7 +52,9 @@ class PublicKey:
         try:
             loaded = serialization.load_pem_public_key(pem.encode())
         except (ValueError, UnsupportedAlgorithm) as error:
-            raise KeyUnusable(f"this is no public key in PEM form ({error}): {_GENERATE}") from error
+            raise KeyUnusable(
+                f"this is no public key in PEM form ({error}): {_GENERATE}"
+            ) from error
         if not isinstance(loaded, Ed25519PublicKey):
             raise KeyUnusable(f"the public key is not an ed25519 key: {_GENERATE}")
         return cls(_keyid(loaded), _public_pem(loaded))
@@ -90,7 +92,8 @@ def load(path: Path) -> KeySigner:
         raise KeyUnusable(f"signing key {error}") from error
     except OSError as error:
         raise KeyUnusable(
-            f"signing key {path} cannot be read: {error.strerror}; see ls -l {shlex.quote(str(path))}, or name "
+            f"signing key {path} cannot be read: {error.strerror}; see ls -l "
+            f"{shlex.quote(str(path))}, or name "
             "another one (signing.key_file)"
         ) from error
     try:
@@ -106,7 +109,9 @@ def load(path: Path) -> KeySigner:
 
 
 def _public_pem(key: Ed25519PublicKey) -> str:
-    return key.public_bytes(serialization.Encoding.PEM, serialization.PublicFormat.SubjectPublicKeyInfo).decode()
+    return key.public_bytes(
+        serialization.Encoding.PEM, serialization.PublicFormat.SubjectPublicKeyInfo
+    ).decode()
 
 
 def _keyid(key: Ed25519PublicKey) -> str:

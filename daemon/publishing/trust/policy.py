@@ -72,7 +72,9 @@ class TrustedKey(_Part):
 
     def counts_for(self, role: Role, scope: Scope) -> bool:
         """Whether its signatures are accepted in this role and scope."""
-        return role in self.roles and any(fnmatch.fnmatchcase(str(scope), pattern) for pattern in self.scopes)
+        return role in self.roles and any(
+            fnmatch.fnmatchcase(str(scope), pattern) for pattern in self.scopes
+        )
 
 
 class Revocation(_Part):
@@ -116,11 +118,15 @@ class TrustPolicy(_Part):
             document = strict_json.loads(text, most_bytes=_MOST_BYTES)
             return cls.model_validate_json(json.dumps(document), strict=True)
         except InvalidEvent as error:
-            raise PolicyUnusable(f"trust policy {name} is not readable: {error}; {_RESTORE}") from error
+            raise PolicyUnusable(
+                f"trust policy {name} is not readable: {error}; {_RESTORE}"
+            ) from error
         except ValidationError as error:
             first = error.errors(include_url=False, include_input=False)[0]
             where = ".".join(map(str, first["loc"])) or "the whole"
-            raise PolicyUnusable(f"trust policy {name}: {where}: {first['msg']}; {_RESTORE}") from error
+            raise PolicyUnusable(
+                f"trust policy {name}: {where}: {first['msg']}; {_RESTORE}"
+            ) from error
 
     def written(self) -> bytes:
         """The bytes of the policy file, indented for people."""
@@ -150,7 +156,9 @@ class TrustPolicy(_Part):
         self._check_signed(body, scope, signatures.FRESHNESS, _freshness(scope))
         return Freshness.parse(canonical(body)["signed"], scope)
 
-    def check_publication(self, envelope: bytes | None, manifest: Manifest, manifest_body: bytes, scope: Scope) -> str:
+    def check_publication(
+        self, envelope: bytes | None, manifest: Manifest, manifest_body: bytes, scope: Scope
+    ) -> str:
         """The id of the key whose signature makes a publication acceptable.
 
         `envelope` is its manifest.dsse.json, or None if there is none.
@@ -161,13 +169,19 @@ class TrustPolicy(_Part):
         name = PublicationId(state=manifest.state, attempt=manifest.attempt)
         what = _publication(scope, name)
         if envelope is None:
-            raise NotTrusted(f"{what.text} is not signed, and the trust policy demands it: {what.remedy}")
+            raise NotTrusted(
+                f"{what.text} is not signed, and the trust policy demands it: {what.remedy}"
+            )
         try:
             payload, listed = attestation.opened(envelope)
         except ValueError as error:
-            raise NotTrusted(f"the signature of {what.text} cannot be read: {error}: {what.remedy}") from error
+            raise NotTrusted(
+                f"the signature of {what.text} cannot be read: {error}: {what.remedy}"
+            ) from error
         if payload != attestation.statement(manifest, manifest_body):
-            raise NotTrusted(f"the signature of {what.text} is one over something else: {what.remedy}")
+            raise NotTrusted(
+                f"the signature of {what.text} is one over something else: {what.remedy}"
+            )
         message = signatures.encoding(signatures.STATEMENT, payload)
         try:
             return self._check(listed, "publish", scope, message, what)
@@ -180,7 +194,11 @@ class TrustPolicy(_Part):
         `scope` None: the scopes of the keys are not checked.
         """
         reasons = [self._key_objection(keyid, role, scope) for keyid in keyids]
-        return None if None in reasons else "; ".join(filter(None, reasons)) or "there is no signing key"
+        return (
+            None
+            if None in reasons
+            else "; ".join(filter(None, reasons)) or "there is no signing key"
+        )
 
     def _check_signed(self, body: bytes, scope: Scope, kind: str, what: "_Named") -> str:
         """The id of the accepted key of an object with the parts signed and signatures."""
@@ -191,25 +209,34 @@ class TrustPolicy(_Part):
             check_schema(document["signed"], what.key, numbered=what.numbered)
             listed = signatures.decoded(document["signatures"])
         except ValueError as error:
-            raise VerificationFailed(f"{what.text} cannot be verified: {error}: {what.remedy}") from error
+            raise VerificationFailed(
+                f"{what.text} cannot be verified: {error}: {what.remedy}"
+            ) from error
         message = signatures.encoding(kind, canonical_json(document["signed"]).encode())
         return self._check(listed, "pointer", scope, message, what)
 
-    def _check(self, listed: Sequence[Signature], role: Role, scope: Scope, message: bytes, what: "_Named") -> str:
+    def _check(
+        self, listed: Sequence[Signature], role: Role, scope: Scope, message: bytes, what: "_Named"
+    ) -> str:
         """The id of the first key whose signature is accepted. Raises VerificationFailed."""
         if not listed:
-            raise VerificationFailed(f"{what.text} is not signed, and the trust policy demands it: {what.remedy}")
+            raise VerificationFailed(
+                f"{what.text} is not signed, and the trust policy demands it: {what.remedy}"
+            )
         reasons = [self._objection(signature, role, scope, message) for signature in listed]
         for signature, reason in zip(listed, reasons, strict=True):
             if reason is None:
                 return signature.keyid
         why = _first_reasons(list(filter(None, reasons)))
         raise VerificationFailed(
-            f"{what.text} has no signature that counts: {why}: {what.remedy}; `rebundle keys trust POLICY PUBLIC` "
+            f"{what.text} has no signature that counts: {why}: {what.remedy}; `rebundle keys trust "
+            "POLICY PUBLIC` "
             "trusts a key"
         )
 
-    def _objection(self, signature: Signature, role: Role, scope: Scope, message: bytes) -> str | None:
+    def _objection(
+        self, signature: Signature, role: Role, scope: Scope, message: bytes
+    ) -> str | None:
         """Why a signature is not accepted; None if it is."""
         reason = self._key_objection(signature.keyid, role, scope)
         if reason is not None:
@@ -230,7 +257,9 @@ class TrustPolicy(_Part):
             return f"{short} is not in the trust policy"
         if scope is None:
             return None if role in key.roles else f"{short} may not sign as {role}"
-        return None if key.counts_for(role, scope) else f"{short} may not sign as {role} for {scope}"
+        return (
+            None if key.counts_for(role, scope) else f"{short} may not sign as {role} for {scope}"
+        )
 
     def _key(self, keyid: str) -> TrustedKey | None:
         return next((key for key in self.keys if key.keyid == keyid), None)
@@ -254,7 +283,8 @@ class _Named:
 def _pointer(scope: Scope) -> _Named:
     return _Named(
         f"the pointer of {scope}",
-        f"restore its newest version that was signed, or `rebundle recover {scope} --reason '…'` with a key that is "
+        f"restore its newest version that was signed, or `rebundle recover {scope} --reason '…'` "
+        "with a key that is "
         "trusted (signing.key_file) writes one",
         layout.pointer(scope),
     )
@@ -267,7 +297,8 @@ def _freshness(scope: Scope) -> _Named:
 def _publication(scope: Scope, name: PublicationId) -> _Named:
     return _Named(
         f"the publication {name} of {scope}",
-        f"`rebundle republish {scope} --reason '…'` with a key that is trusted (signing.key_file) signs what is "
+        f"`rebundle republish {scope} --reason '…'` with a key that is trusted (signing.key_file) "
+        "signs what is "
         "desired; another state has to be sent again",
         layout.signature(scope, name.state, name.attempt),
     )

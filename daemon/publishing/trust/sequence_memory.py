@@ -81,7 +81,9 @@ class FileSequences:
             if self._runtime.monotonic() >= limit:
                 # Otherwise a command that reads many scopes would wait in full for every scope.
                 self._patience = _LOCK_SECONDS_AGAIN
-                raise SequenceMemoryUnusable(f"{local_files.held_for(self._lock, LOCK_SECONDS)} (trust.state_file)")
+                raise SequenceMemoryUnusable(
+                    f"{local_files.held_for(self._lock, LOCK_SECONDS)} (trust.state_file)"
+                )
             await self._runtime.sleep(0.001 + 0.02 * self._runtime.jitter())
         self._patience = LOCK_SECONDS
         await self._seen.accept(scope, sequence)
@@ -99,7 +101,8 @@ class FileSequences:
             raise SequenceMemoryUnusable(f"{error} (trust.state_file)") from error
         except OSError as error:
             raise SequenceMemoryUnusable(
-                f"{self._path} cannot be written: {error.strerror}; let this user write it, or name another file "
+                f"{self._path} cannot be written: {error.strerror}; let this user write it, or "
+                "name another file "
                 "(trust.state_file)"
             ) from error
 
@@ -112,7 +115,13 @@ class FileSequences:
         except FileNotFoundError:
             return {}
         except (OSError, ValueError, RecursionError, local_files.Unsafe) as error:
-            raise SequenceMemoryUnusable(f"{self._path}: {error}: put it back, or remove it knowingly") from error
-        if not isinstance(sequences, dict) or not all(type(sequence) is int for sequence in sequences.values()):
-            raise SequenceMemoryUnusable(f"{self._path} has no sequences: put it back, or remove it knowingly")
+            raise SequenceMemoryUnusable(
+                f"{self._path}: {error}: put it back, or remove it knowingly"
+            ) from error
+        if not isinstance(sequences, dict) or not all(
+            type(sequence) is int for sequence in sequences.values()
+        ):
+            raise SequenceMemoryUnusable(
+                f"{self._path} has no sequences: put it back, or remove it knowingly"
+            )
         return sequences

@@ -191,7 +191,9 @@ class RealFileSystem:
         """Create a new file with these bytes."""
         with (
             _parent(path) as folder,
-            _closing(os.open(_name(path), os.O_WRONLY | _CREATE, mode, dir_fd=folder)) as descriptor,
+            _closing(
+                os.open(_name(path), os.O_WRONLY | _CREATE, mode, dir_fd=folder)
+            ) as descriptor,
         ):
             give_to_owner_of(folder, descriptor)
             with open(descriptor, "wb", closefd=False) as file:
@@ -210,7 +212,13 @@ class RealFileSystem:
     def link(self, source: Path, target: Path) -> None:
         """Give a file a second name."""
         with _parent(source) as here, _parent(target) as there:
-            os.link(_name(source), _name(target), src_dir_fd=here, dst_dir_fd=there, follow_symlinks=False)
+            os.link(
+                _name(source),
+                _name(target),
+                src_dir_fd=here,
+                dst_dir_fd=there,
+                follow_symlinks=False,
+            )
 
     def rename(self, source: Path, target: Path) -> None:
         """Move a file, over another one if there is one."""
@@ -268,7 +276,9 @@ def _open_lock(path: Path) -> int:
             descriptor = os.open(_name(path), _READ, dir_fd=folder)
         except OSError as error:
             if error.errno in {errno.ELOOP, errno.ENXIO, errno.ENODEV}:
-                raise UnfitLock(errno.EINVAL, "a lock file must be a plain file", str(path)) from None
+                raise UnfitLock(
+                    errno.EINVAL, "a lock file must be a plain file", str(path)
+                ) from None
             raise
     status = os.fstat(descriptor)
     if stat.S_ISREG(status.st_mode) and status.st_nlink <= 1:
@@ -338,7 +348,9 @@ def _opened_at_once(folder: Path) -> int:
 
 def _step(above: int, folder: Path, flags: int) -> int:
     try:
-        return os.open(_name(folder), flags | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=above)
+        return os.open(
+            _name(folder), flags | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=above
+        )
     except OSError as error:
         error.filename = str(folder)
         if error.errno == errno.ENOTDIR:

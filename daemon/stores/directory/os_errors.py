@@ -18,7 +18,13 @@ from pathlib import Path
 from typing import Final
 
 from daemon.stores.directory.filesystem import Kind, UnfitLock
-from daemon.stores.errors import ConditionFailed, OutcomeUnknown, StoreError, StoreRefused, StoreUnavailable
+from daemon.stores.errors import (
+    ConditionFailed,
+    OutcomeUnknown,
+    StoreError,
+    StoreRefused,
+    StoreUnavailable,
+)
 
 _ADVICE_BY_ERRNO: Final = {
     errno.ENOSPC: "make room on the disk",
@@ -26,7 +32,8 @@ _ADVICE_BY_ERRNO: Final = {
     errno.EFBIG: "the file is too large for this file system",
     errno.EROFS: "mount the file system for writing",
     errno.EACCES: "give this user permission to read and write the folder",
-    errno.EPERM: "make this user its owner, remove `chattr +i`, and use a file system with hard links",
+    errno.EPERM: "make this user its owner, remove `chattr +i`, and use a file system with "
+    "hard links",
     errno.EOPNOTSUPP: "use a local file system with hard links, locks and fsync",
     errno.ENOLCK: "use a local file system with hard links, locks and fsync",
     errno.EXDEV: "keep the whole store, with .rebundle, on one file system",
@@ -57,7 +64,9 @@ def unreadable(path: Path, error: OSError, kind: Kind) -> str:
     if not isinstance(error, PermissionError):
         return _text(error)
     rights = "a+rx" if kind is Kind.FOLDER else "a+r"
-    return f"{path}: {error.strerror}; let this user read it: chmod {rights} {shlex.quote(str(path))}"
+    return (
+        f"{path}: {error.strerror}; let this user read it: chmod {rights} {shlex.quote(str(path))}"
+    )
 
 
 @contextmanager
@@ -80,7 +89,9 @@ def while_writing(key: str) -> Iterator[None]:
     except FileExistsError as error:
         raise ConditionFailed(f"object {key} exists already") from error
     except FileNotFoundError as error:
-        raise StoreUnavailable(f"{key}: {_text(error)}; another program removed it meanwhile") from error
+        raise StoreUnavailable(
+            f"{key}: {_text(error)}; another program removed it meanwhile"
+        ) from error
     except OSError as error:
         failure = _failure(key, error)
         if isinstance(failure, StoreUnavailable):
@@ -94,14 +105,20 @@ def after_writing(key: str) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        raise OutcomeUnknown(f"{key}: {_text(error)}; it was written, but a power cut may undo that") from error
+        raise OutcomeUnknown(
+            f"{key}: {_text(error)}; it was written, but a power cut may undo that"
+        ) from error
 
 
 def _failure(key: str, error: OSError) -> StoreError:
     if isinstance(error, UnfitLock):
-        return StoreRefused(f"{key}: {_text(error)}; remove it: rm -r {shlex.quote(str(error.filename))}")
+        return StoreRefused(
+            f"{key}: {_text(error)}; remove it: rm -r {shlex.quote(str(error.filename))}"
+        )
     if error.errno == errno.EACCES and error.filename:
-        return StoreRefused(f"{key}: {_text(error)}; {_permission(Path(os.fsdecode(error.filename)))}")
+        return StoreRefused(
+            f"{key}: {_text(error)}; {_permission(Path(os.fsdecode(error.filename)))}"
+        )
     advice = _ADVICE_BY_ERRNO.get(error.errno or 0)
     if advice is None:
         return StoreUnavailable(f"{key}: {_text(error)}")
@@ -122,8 +139,14 @@ def _permission(path: Path) -> str:
         command = "chmod u+rwx" if _is_owned(place) else f"chown {shlex.quote(user)}"
     quoted = shlex.quote(str(place))
     if _may(place, os.R_OK | os.W_OK | os.X_OK):  # denied by something else, or no longer
-        return f"give this user ({user}) permission; to see what it has: ls -ld {quoted}; getfacl {quoted}"
-    return f"give this user ({user}) permission: {command} {quoted} (its owner and mode: ls -ld {quoted})"
+        return (
+            f"give this user ({user}) permission; to see what it has: ls -ld {quoted}; "
+            f"getfacl {quoted}"
+        )
+    return (
+        f"give this user ({user}) permission: {command} {quoted} (its owner and mode: ls "
+        f"-ld {quoted})"
+    )
 
 
 def _may(path: Path, mode: int) -> bool:

@@ -60,7 +60,13 @@ from daemon.stores.directory.os_errors import (
     while_writing,
 )
 from daemon.stores.directory.tag_file import TagEntry, decode_tags, encode_tags, fitting, version_of
-from daemon.stores.errors import ConditionFailed, ObjectMissing, ObjectTooBig, StoreRefused, StoreUnavailable
+from daemon.stores.errors import (
+    ConditionFailed,
+    ObjectMissing,
+    ObjectTooBig,
+    StoreRefused,
+    StoreUnavailable,
+)
 from daemon.stores.object_keys import by_bytes, check_folder, check_key, check_prefix, is_key
 from daemon.stores.port import Content, Listed, Listing, Stored, UnreadableFolder, Version
 from daemon.stores.remedies import ASIDE, move_file
@@ -199,10 +205,14 @@ class DirectoryStore:
         limit = self._runtime.monotonic() + LOCK_SECONDS
         while True:
             try:
-                return await self._runtime.run_in_thread(self._lock_and_run, key, work, *args, **kwargs)
+                return await self._runtime.run_in_thread(
+                    self._lock_and_run, key, work, *args, **kwargs
+                )
             except _Busy as busy:
                 if self._runtime.monotonic() >= limit:
-                    raise StoreRefused(f"{key}: {local_files.held_for(self._lock_path(key), LOCK_SECONDS)}") from busy
+                    raise StoreRefused(
+                        f"{key}: {local_files.held_for(self._lock_path(key), LOCK_SECONDS)}"
+                    ) from busy
             await self._runtime.sleep(0.001 + 0.02 * self._runtime.jitter())
 
     def _lock_and_run(
@@ -238,7 +248,9 @@ class DirectoryStore:
     def _delete(self, key: str, version: Version) -> None:
         current = self._examine(key, version)
         path, tags = self._root / key, self._tag_path(key)
-        out = self._root / _TEMPORARIES / _recoverable_name(self._runtime.random_id(), current.sha256)
+        out = (
+            self._root / _TEMPORARIES / _recoverable_name(self._runtime.random_id(), current.sha256)
+        )
         with while_writing(key):
             self._fs.rename(path, out)
             if not self._is_unchanged(out, current):
@@ -255,7 +267,11 @@ class DirectoryStore:
         self._prune(tags.parent, self._root / _TAGS)
 
     def _put(
-        self, key: str, content: Content, current_tags: Sequence[TagEntry], place: Callable[[Path, Path], None]
+        self,
+        key: str,
+        content: Content,
+        current_tags: Sequence[TagEntry],
+        place: Callable[[Path, Path], None],
     ) -> Version:
         path, tags = self._root / key, self._tag_path(key)
         sha256 = hashlib.sha256(content.body).hexdigest()
@@ -273,7 +289,9 @@ class DirectoryStore:
             return version_of(sha256, entry)
         # Read the status only now: adding and removing names of the file changes its times.
         placed = self._fs.status(path)
-        return _version_by_status(placed if placed is not None and placed.is_same_file(new) else new)
+        return _version_by_status(
+            placed if placed is not None and placed.is_same_file(new) else new
+        )
 
     def _mode(self, key: str, content: Content) -> int:
         mode = 0o777 if content.tag.get("mode") == "0755" else 0o666
@@ -308,11 +326,15 @@ class DirectoryStore:
             with suppress(FileNotFoundError):
                 self._make_folders(path.parent)
                 return place(staged, path)
-        raise FileNotFoundError(2, "the folder or the temporary file was repeatedly removed", str(path))
+        raise FileNotFoundError(
+            2, "the folder or the temporary file was repeatedly removed", str(path)
+        )
 
     # ---- replacement while an editor may save the file
 
-    def _exchange(self, key: str, staged: Path, path: Path, current: _Examined, sha256: str) -> None:
+    def _exchange(
+        self, key: str, staged: Path, path: Path, current: _Examined, sha256: str
+    ) -> None:
         """Exchange the staged file and the file at the path, if that is still the examined one.
 
         Until that is checked, the file that comes out has a name with both digests. `_discard` does
@@ -334,7 +356,9 @@ class DirectoryStore:
         if self._is_unchanged(out, current):
             return self._fs.unlink(out)
         self._exchange_back(key, out, path, ours)
-        raise ConditionFailed(f"{key} was changed while it was being replaced; the changed file was restored")
+        raise ConditionFailed(
+            f"{key} was changed while it was being replaced; the changed file was restored"
+        )
 
     def _exchange_back(self, key: str, out: Path, path: Path, ours: DirectoryEntry) -> None:
         """Restore the file that came out of an exchange.
@@ -353,7 +377,9 @@ class DirectoryStore:
                 self._fs.sync_folder(path.parent)
                 return self._fs.unlink(out)
             ours = restored
-        raise StoreUnavailable(f"{key} was repeatedly saved by another program; its last version is in {out}")
+        raise StoreUnavailable(
+            f"{key} was repeatedly saved by another program; its last version is in {out}"
+        )
 
     def _restore(self, out: Path, path: Path) -> None:
         """Restore the name of a file, unless another program has saved a newer file there."""
@@ -459,16 +485,25 @@ class DirectoryStore:
     def _examine(self, key: str, version: Version) -> _Examined:
         entry = self._file(key)
         if self._is_versioned_by_status(key, entry.size):
-            actual, examined = _version_by_status(entry), _Examined(entry, None, self._tag_entries(key))
+            actual, examined = (
+                _version_by_status(entry),
+                _Examined(entry, None, self._tag_entries(key)),
+            )
         else:
-            sha256, _, tag = self._read_with_tag(key, lambda: self._digest_and_size(self._root / key))
+            sha256, _, tag = self._read_with_tag(
+                key, lambda: self._digest_and_size(self._root / key)
+            )
             actual = version_of(sha256, tag)
             examined = _Examined(entry, sha256, () if tag is None else (tag,))
         if actual != version:
-            raise ConditionFailed(f"object {key} is no longer at version {version}, but at {actual}")
+            raise ConditionFailed(
+                f"object {key} is no longer at version {version}, but at {actual}"
+            )
         return examined
 
-    def _read_with_tag(self, key: str, read: Callable[[], tuple[str, T]]) -> tuple[str, T, TagEntry | None]:
+    def _read_with_tag(
+        self, key: str, read: Callable[[], tuple[str, T]]
+    ) -> tuple[str, T, TagEntry | None]:
         """Return a digest and its tag entry, with the other result of `read`, without the lock.
 
         The tag file is read first, because it names the next body before that body is in place. If
@@ -598,7 +633,9 @@ class DirectoryStore:
         """Return an object of a listing, with a fault if it is unreadable; None if it is gone."""
         path = self._root / key
         if entry.kind is not Kind.FILE:
-            return _unread_object(key, entry, self._wrong_kind(path, entry.kind, "where an object can be"))
+            return _unread_object(
+                key, entry, self._wrong_kind(path, entry.kind, "where an object can be")
+            )
         if self._is_versioned_by_status(key, entry.size):
             return _unread_object(key, entry)
         try:
@@ -617,7 +654,9 @@ class DirectoryStore:
     def _folders(self, folder: str) -> list[str]:
         with before_writing(folder or "/"):
             try:
-                children = [key for key, entry in self._children(folder) if entry.kind is Kind.FOLDER]
+                children = [
+                    key for key, entry in self._children(folder) if entry.kind is Kind.FOLDER
+                ]
             except (FileNotFoundError, NotADirectoryError):
                 return []
             names = [key.rpartition("/")[2] for key in children if self._may_hold_objects(key)]
@@ -657,11 +696,15 @@ class DirectoryStore:
     def _cannot_create(self, key: str, kind: Kind) -> ConditionFailed | StoreRefused:
         if kind is Kind.FILE:
             return ConditionFailed(f"object {key} exists already")
-        return StoreRefused(self._wrong_kind(self._root / key, kind, "where an object is to be stored"))
+        return StoreRefused(
+            self._wrong_kind(self._root / key, kind, "where an object is to be stored")
+        )
 
     def _wrong_kind(self, path: Path, kind: Kind, where: str) -> str:
         command = move_file(self._root, path)
-        return f"{path} is {kind.value} {where}; it is not followed or opened; move it away: {command}"
+        return (
+            f"{path} is {kind.value} {where}; it is not followed or opened; move it away: {command}"
+        )
 
     # ---- names
 
@@ -685,11 +728,19 @@ def _version_by_status(entry: DirectoryEntry) -> Version:
 
     It only shows whether the file changed.
     """
-    return Version(f"stat-{entry.device:x}-{entry.inode:x}-{entry.size}-{entry.modified_ns}-{entry.changed_ns}")
+    return Version(
+        f"stat-{entry.device:x}-{entry.inode:x}-{entry.size}-{entry.modified_ns}-{entry.changed_ns}"
+    )
 
 
 def _unread_object(key: str, entry: DirectoryEntry, fault: str | None = None) -> Listed:
-    return Listed(key, _version_by_status(entry), entry.size, datetime.fromtimestamp(entry.modified, UTC), fault=fault)
+    return Listed(
+        key,
+        _version_by_status(entry),
+        entry.size,
+        datetime.fromtimestamp(entry.modified, UTC),
+        fault=fault,
+    )
 
 
 def _recoverable_name(token: str, *digests: str | None) -> str:

@@ -37,7 +37,9 @@ def fitting(entries: Sequence[TagEntry], sha256: str) -> TagEntry | None:
 
 def encode_tags(entries: Sequence[TagEntry]) -> bytes:
     """Return the content of the tag file, with the newest entry last."""
-    document = [{"sha256": entry.sha256, "id": entry.id, "tag": dict(entry.tag)} for entry in entries]
+    document = [
+        {"sha256": entry.sha256, "id": entry.id, "tag": dict(entry.tag)} for entry in entries
+    ]
     return json.dumps(document, ensure_ascii=False, sort_keys=True).encode() + b"\n"
 
 

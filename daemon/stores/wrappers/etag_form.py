@@ -102,7 +102,9 @@ class QuotingStore:
             await store.delete(key, (await store.get(key)).version)
         return form
 
-    async def _compared_form(self, key: str, before: Content, after: Content, version: Version) -> Form | None:
+    async def _compared_form(
+        self, key: str, before: Content, after: Content, version: Version
+    ) -> Form | None:
         quoted, unquoted = self._stores[Form.QUOTED], self._stores[Form.UNQUOTED]
         if await _replaces(quoted, key, after, version):
             return Form.QUOTED

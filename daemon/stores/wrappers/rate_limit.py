@@ -86,4 +86,6 @@ class PacedStore:
         """Remove unused keys, once there are many: archives and manifests are written only once."""
         if len(self._turns) > _MOST_KEYS:
             now = self._runtime.monotonic()
-            self._turns = {key: turn for key, turn in self._turns.items() if turn.writers or turn.free_at > now}
+            self._turns = {
+                key: turn for key, turn in self._turns.items() if turn.writers or turn.free_at > now
+            }

@@ -12,7 +12,13 @@ from contextlib import suppress
 from typing import Final
 
 from daemon.runtime import Runtime
-from daemon.stores.errors import ConditionFailed, ObjectMissing, OutcomeUnknown, StoreError, StoreUnavailable
+from daemon.stores.errors import (
+    ConditionFailed,
+    ObjectMissing,
+    OutcomeUnknown,
+    StoreError,
+    StoreUnavailable,
+)
 from daemon.stores.port import Content, Listing, ObjectStore, Stored, Version
 from daemon.stores.probe import PREFIX, Finding, UnsafeStore, Verdict
 
@@ -75,12 +81,19 @@ class GuardedStore:
     async def _try_to_replace_absent(self) -> Finding:
         clause, key = "replace absent", f"{PREFIX}{self._runtime.random_id()[:2]}-absent"
         try:
-            written = await self._store.replace(key, Content(b"must be refused\n", "text/plain"), _NEVER_A_VERSION)
+            written = await self._store.replace(
+                key, Content(b"must be refused\n", "text/plain"), _NEVER_A_VERSION
+            )
         except (ConditionFailed, ObjectMissing):
             return Finding(clause, Verdict.OK, "an absent object is not replaced")
         except OutcomeUnknown as error:
-            raise StoreUnavailable(f"it could not be checked whether this store honours conditions: {error}") from error
+            raise StoreUnavailable(
+                f"it could not be checked whether this store honours conditions: {error}"
+            ) from error
         with suppress(StoreError):
             await self._store.delete(key, written)
-        means = "it replaced an absent object in spite of the condition: a write would overwrite any object"
+        means = (
+            "it replaced an absent object in spite of the condition: a write would "
+            "overwrite any object"
+        )
         return Finding(clause, Verdict.REFUSED, means)

@@ -19,12 +19,19 @@ DEAD = Outcome(OutcomeKind.DEAD_LETTERED, "no")
 def delivery(offset, event=None):
     event = event or model_event(f"m{offset}")
     position = Position("journal:x", offset)
-    return Delivery(event, Identity("http", event.source, event.id), f"{offset:064x}", position, "2026-11-22T10:00:00Z")
+    return Delivery(
+        event,
+        Identity("http", event.source, event.id),
+        f"{offset:064x}",
+        position,
+        "2026-11-22T10:00:00Z",
+    )
 
 
 def changes(*events):
     return [
-        (each, interpret(each.event)) for each in (delivery(number, event) for number, event in enumerate(events, 1))
+        (each, interpret(each.event))
+        for each in (delivery(number, event) for number, event in enumerate(events, 1))
     ]
 
 
@@ -43,7 +50,11 @@ def test_a_batch_that_takes_all_keeps_every_outcome():
 
 
 def test_outcomes_behind_the_end_of_a_batch_wait_for_their_turn():
-    waiting = [each for each in changes(state_event(1), rollback_event("r", "state-1"), state_event(2)) if each]
+    waiting = [
+        each
+        for each in changes(state_event(1), rollback_event("r", "state-1"), state_event(2))
+        if each
+    ]
     batch = batches.first(waiting, {Position("journal:x", 9): DEAD})
 
     assert [each.position.offset for each, _ in batch.changes] == [1]
@@ -58,11 +69,18 @@ def test_a_rollback_request_in_front_is_a_batch_by_itself():
 
 def test_progress_passes_every_position_and_does_not_count_dead_letters_as_folded():
     folded = [delivery(1), delivery(2), delivery(3)]
-    outcomes = {folded[1].position: DEAD, Position("journal:x", 4): DEAD, Position("kafka:c/t/0", 90): DEAD}
+    outcomes = {
+        folded[1].position: DEAD,
+        Position("journal:x", 4): DEAD,
+        Position("kafka:c/t/0", 90): DEAD,
+    }
     progress = batches.progress(DesiredState(None, 42, 2), folded, outcomes)
 
     assert progress.positions == {"journal:x": 4, "kafka:c/t/0": 90}
-    assert [each.event for each in progress.folded_events] == [folded[0].digest[:16], folded[2].digest[:16]]
+    assert [each.event for each in progress.folded_events] == [
+        folded[0].digest[:16],
+        folded[2].digest[:16],
+    ]
     assert (progress.highest_revision.producer, progress.highest_revision.derived) == (42, 2)
 
 
@@ -77,11 +95,15 @@ def test_progress_passes_every_position_and_does_not_count_dead_letters_as_folde
 )
 def test_outcome_of_an_event_that_a_publication_comes_of(late, quarantined, held, kind):
     composition = interpret(state_event(1)).composition
-    planned = PlannedState(composition, "state-1", 1, 0, "explicit", late, (delivery(1), delivery(2)))
+    planned = PlannedState(
+        composition, "state-1", 1, 0, "explicit", late, (delivery(1), delivery(2))
+    )
     who = {"by": "op", "reason": "r", "at": "t"}
     pointer = published().model_copy(
         update={
-            "quarantined": (Quarantine(composition_digest=composition.digest, **who),) if quarantined else (),
+            "quarantined": (Quarantine(composition_digest=composition.digest, **who),)
+            if quarantined
+            else (),
             "hold": Hold(**who) if held else None,
         }
     )
@@ -91,7 +113,9 @@ def test_outcome_of_an_event_that_a_publication_comes_of(late, quarantined, held
         (1, kind, "state-1"),
         (2, kind, "state-1"),
     ]
-    assert ("held" in outcomes[Position("journal:x", 1)].reason) == (held and kind is OutcomeKind.PUBLISHED)
+    assert ("held" in outcomes[Position("journal:x", 1)].reason) == (
+        held and kind is OutcomeKind.PUBLISHED
+    )
 
 
 @pytest.mark.parametrize(
@@ -148,11 +172,21 @@ def test_each_publication_of_a_batch_tells_its_events_why(late, quarantined, rea
     composition = interpret(state_event(1)).composition
     first = PlannedState(composition, "state-1", 1, 0, "explicit", late, (delivery(1),))
     second = PlannedState(
-        interpret(state_event(2, version="2")).composition, "state-2", 2, 0, "explicit", False, (delivery(2),)
+        interpret(state_event(2, version="2")).composition,
+        "state-2",
+        2,
+        0,
+        "explicit",
+        False,
+        (delivery(2),),
     )
-    rejected = Quarantine(composition_digest=composition.digest, by="op", reason="r", at="2026-01-01T00:00:00.000Z")
+    rejected = Quarantine(
+        composition_digest=composition.digest, by="op", reason="r", at="2026-01-01T00:00:00.000Z"
+    )
     pointer = published().model_copy(update={"quarantined": (rejected,) if quarantined else ()})
-    outcomes = batches.published_outcomes(Plan(DesiredState(composition), (first, second), {}), pointer)
+    outcomes = batches.published_outcomes(
+        Plan(DesiredState(composition), (first, second), {}), pointer
+    )
 
     assert {at.offset: (each.reason, each.state) for at, each in outcomes.items()} == {
         1: (reason, "state-1"),

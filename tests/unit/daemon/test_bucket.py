@@ -31,7 +31,9 @@ def environment(monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.delenv(name, raising=False)
 
 
-async def read_older_as_another(state_file: Path, one: str, other: str, name: str = "", value: str = "") -> None:
+async def read_older_as_another(
+    state_file: Path, one: str, other: str, name: str = "", value: str = ""
+) -> None:
     """A newer pointer is accepted through `one`, then an older one is read through `other`, with a variable set."""
     runtime = InlineRuntime()
     store = MemoryStore(runtime)
@@ -59,10 +61,20 @@ async def read_older_as_another(state_file: Path, one: str, other: str, name: st
         ("s3://b?endpoint=http://x:9000", "s3://b?endpoint=http://x:9000/", "", ""),
         ("s3://b?endpoint=http://x:9000", "s3://b?endpoint=HTTP://X:9000", "", ""),
         ("s3://b?endpoint=http://x", "s3://b?endpoint=http://x:80/", "", ""),
-        ("s3://b?endpoint=https://x/a", "s3://b?endpoint=https://x:443/a/&region=eu-west-1", "", ""),
+        (
+            "s3://b?endpoint=https://x/a",
+            "s3://b?endpoint=https://x:443/a/&region=eu-west-1",
+            "",
+            "",
+        ),
         ("s3://b?endpoint=http://x:9000", "s3://b", "AWS_ENDPOINT_URL", "http://x:9000/"),
         ("s3://b?endpoint=http://x:9000", "s3://b", "AWS_ENDPOINT_URL_S3", "http://x:9000"),
-        ("s3://b?endpoint=http://x:9000", "s3://b?endpoint=http://x:9000", "AWS_ENDPOINT_URL_S3", "http://other"),
+        (
+            "s3://b?endpoint=http://x:9000",
+            "s3://b?endpoint=http://x:9000",
+            "AWS_ENDPOINT_URL_S3",
+            "http://other",
+        ),
         ("gs://b?endpoint=http://x:4443", "gs://b?endpoint=http://X:4443/", "", ""),
         ("gs://b?endpoint=http://x:4443", "gs://b", "STORAGE_EMULATOR_HOST", "http://x:4443"),
     ],
@@ -94,7 +106,9 @@ def test_what_was_seen_in_another_bucket_says_nothing(
     asyncio.run(read_older_as_another(tmp_path / "accepted.json", one, other, name, value))
 
 
-def test_of_two_variables_the_one_for_s3_alone_counts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_of_two_variables_the_one_for_s3_alone_counts(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setenv("AWS_ENDPOINT_URL", "http://y")
     one, name, value = "s3://b?endpoint=http://x", "AWS_ENDPOINT_URL_S3", "http://x"
     with pytest.raises(SequenceWentBack):
@@ -115,11 +129,17 @@ def test_a_policy_takes_the_markers_word_for_nothing(tmp_path: Path, *, with_pol
         writer = Bucket(store, runtime, signers=[signer])
         await writer.publish(make_state(1))
         await writer.live_tree.reconcile(SCOPE)
-        forged = await store.replace(compose, Content(b"another"), (await store.get(compose)).version)
+        forged = await store.replace(
+            compose, Content(b"another"), (await store.get(compose)).version
+        )
         marker = await store.get(layout.live_tree(SCOPE, layout.MARKER))
         told = json.loads(marker.body)
         told["files"]["base/docker-compose.yml"]["version"] = forged
-        await store.replace(layout.live_tree(SCOPE, layout.MARKER), Content(json.dumps(told).encode()), marker.version)
+        await store.replace(
+            layout.live_tree(SCOPE, layout.MARKER),
+            Content(json.dumps(told).encode()),
+            marker.version,
+        )
         keys = Keys(trust=trust, state_file=tmp_path / "accepted.json")
         opened = open_bucket("gs://b", runtime, around=lambda _: store, keys=keys)
         result = await opened.live_tree.reconcile(SCOPE)
@@ -131,7 +151,9 @@ def test_a_policy_takes_the_markers_word_for_nothing(tmp_path: Path, *, with_pol
 
 def test_credentials_in_a_folder_are_their_owners_alone(tmp_path: Path) -> None:
     store = open_bucket(str(tmp_path / "bucket"), InlineRuntime()).store
-    keys = [layout.live_tree(SCOPE, path) for path in ("example/creds/bundle/.env", "example/conf/.env")]
+    keys = [
+        layout.live_tree(SCOPE, path) for path in ("example/creds/bundle/.env", "example/conf/.env")
+    ]
     before = os.umask(0)
     try:
         for key in keys:
@@ -139,7 +161,10 @@ def test_credentials_in_a_folder_are_their_owners_alone(tmp_path: Path) -> None:
     finally:
         os.umask(before)
 
-    assert [stat.S_IMODE((tmp_path / "bucket" / key).stat().st_mode) for key in keys] == [0o600, 0o666]
+    assert [stat.S_IMODE((tmp_path / "bucket" / key).stat().st_mode) for key in keys] == [
+        0o600,
+        0o666,
+    ]
 
 
 SOMEBODY = 12345
@@ -153,7 +178,9 @@ def test_root_may_use_the_memory_of_a_daemons_user_and_nobody_elses(tmp_path: Pa
     folder.mkdir(mode=0o700)
     os.chown(folder, SOMEBODY, SOMEBODY)
     kept = folder / "accepted.json"
-    settings = load({}, {"REBUNDLE_TRUST__POLICY": str(policy), "REBUNDLE_TRUST__STATE_FILE": str(kept)}, None).settings
+    settings = load(
+        {}, {"REBUNDLE_TRUST__POLICY": str(policy), "REBUNDLE_TRUST__STATE_FILE": str(kept)}, None
+    ).settings
     assert bucket.keys_of(settings).state_file == kept
     kept.write_text("{}")
     os.chown(kept, SOMEBODY, SOMEBODY)
@@ -168,5 +195,7 @@ def test_a_memory_that_is_not_there_yet_is_made_later(tmp_path: Path) -> None:
     policy.write_bytes(TrustPolicy().written())
     policy.chmod(0o644)
     kept = tmp_path / "not" / "there" / "accepted.json"
-    settings = load({}, {"REBUNDLE_TRUST__POLICY": str(policy), "REBUNDLE_TRUST__STATE_FILE": str(kept)}, None).settings
+    settings = load(
+        {}, {"REBUNDLE_TRUST__POLICY": str(policy), "REBUNDLE_TRUST__STATE_FILE": str(kept)}, None
+    ).settings
     assert bucket.keys_of(settings).state_file == kept

@@ -36,7 +36,10 @@ def state_data(**fields: Any) -> dict[str, Any]:
 
 
 def rollback_data(**fields: Any) -> dict[str, Any]:
-    return {"bundle": {"name": "visual-anomaly", "target": "core-versions"}, "to": {"state_id": "state-1"}} | fields
+    return {
+        "bundle": {"name": "visual-anomaly", "target": "core-versions"},
+        "to": {"state_id": "state-1"},
+    } | fields
 
 
 def problems(kind: str, data: dict[str, Any]) -> list[str]:
@@ -48,12 +51,18 @@ def problems(kind: str, data: dict[str, Any]) -> list[str]:
 def test_a_state_event_is_a_composition_with_the_producers_id_and_number() -> None:
     change = interpret(event(BUNDLE_STATE_CREATED, state_data()))
     assert isinstance(change, StateCreated)
-    assert (change.composition, change.state, change.revision) == (golden_composition(), "state-1", 1)
+    assert (change.composition, change.state, change.revision) == (
+        golden_composition(),
+        "state-1",
+        1,
+    )
     assert change.scopes == ("visual-anomaly/core-versions",)
 
 
 @pytest.mark.parametrize("parent", [{}, {"parent": "state-0"}])
-def test_the_digest_of_a_state_event_is_that_of_canonical_type_and_known_data(parent: dict[str, str]) -> None:
+def test_the_digest_of_a_state_event_is_that_of_canonical_type_and_known_data(
+    parent: dict[str, str],
+) -> None:
     state = {"id": "state-1", "revision": 1} | parent
     change = interpret(event(BUNDLE_STATE_CREATED, state_data(state=state)))
     known = json.loads(golden_composition().canonical) | {"state": state}
@@ -63,7 +72,9 @@ def test_the_digest_of_a_state_event_is_that_of_canonical_type_and_known_data(pa
 def test_unknown_fields_enter_no_digest_and_known_ones_do() -> None:
     plain = interpret(event(BUNDLE_STATE_CREATED, state_data()))
     extended = interpret(event(BUNDLE_STATE_CREATED, state_data(novelty={"x": 1})))
-    renumbered = interpret(event(BUNDLE_STATE_CREATED, state_data(state={"id": "state-1", "revision": 2})))
+    renumbered = interpret(
+        event(BUNDLE_STATE_CREATED, state_data(state={"id": "state-1", "revision": 2}))
+    )
     assert plain.digest == extended.digest
     assert plain.digest != renumbered.digest
 
@@ -93,7 +104,9 @@ def test_a_signature_by_uri_is_refused_with_that_word() -> None:
         interpret(event(BUNDLE_STATE_CREATED, data))
 
 
-@pytest.mark.parametrize(("kind", "back"), [(MODEL_VERSION_CREATED, False), (MODEL_VERSION_UPDATED, True)])
+@pytest.mark.parametrize(
+    ("kind", "back"), [(MODEL_VERSION_CREATED, False), (MODEL_VERSION_UPDATED, True)]
+)
 def test_only_an_updated_model_may_move_back(kind: str, back: bool) -> None:
     change = interpret(event(kind, {"model": model_document()}))
     assert isinstance(change, ModelVersionChanged)
@@ -108,7 +121,9 @@ def test_a_model_event_without_bundles_goes_to_whoever_has_the_model() -> None:
 
 def test_a_model_event_goes_to_each_bundle_it_names_once() -> None:
     one, other = {"name": "b", "target": "t"}, {"name": "a", "target": "t"}
-    change = interpret(event(MODEL_VERSION_CREATED, {"model": model_document(), "bundles": [one, other, one]}))
+    change = interpret(
+        event(MODEL_VERSION_CREATED, {"model": model_document(), "bundles": [one, other, one]})
+    )
     assert isinstance(change, ModelVersionChanged)
     assert change.named == (Scope("a", "t"), Scope("b", "t"))
     assert change.scopes == ("a/t", "b/t")
@@ -117,12 +132,17 @@ def test_a_model_event_goes_to_each_bundle_it_names_once() -> None:
 def test_each_malformed_bundle_of_a_model_event_is_reported_at_its_place() -> None:
     bundles = [{"name": "a", "target": "t"}, {"name": "A", "target": "t"}, {"name": "a"}]
     data = {"model": model_document(), "bundles": bundles}
-    assert sorted(problems(MODEL_VERSION_CREATED, data)) == ["$.data.bundles[1].name", "$.data.bundles[2].target"]
+    assert sorted(problems(MODEL_VERSION_CREATED, data)) == [
+        "$.data.bundles[1].name",
+        "$.data.bundles[2].target",
+    ]
 
 
 @pytest.mark.parametrize("bundles", ["a/t", [], {}])
 def test_bundles_that_are_no_list_of_some_are_refused(bundles: Any) -> None:
-    assert problems(MODEL_VERSION_CREATED, {"model": model_document(), "bundles": bundles}) == ["$.data.bundles"]
+    assert problems(MODEL_VERSION_CREATED, {"model": model_document(), "bundles": bundles}) == [
+        "$.data.bundles"
+    ]
 
 
 def test_a_model_event_reports_the_problems_of_its_model() -> None:
@@ -134,7 +154,9 @@ def test_a_model_event_reports_the_problems_of_its_model() -> None:
 
 
 def test_a_deleted_model_says_so() -> None:
-    change = interpret(event(MODEL_VERSION_UPDATED, {"model": model_document(), "change": "deleted"}))
+    change = interpret(
+        event(MODEL_VERSION_UPDATED, {"model": model_document(), "change": "deleted"})
+    )
     assert isinstance(change, ModelVersionChanged)
     assert change.deleted
 
@@ -157,13 +179,17 @@ def test_the_digest_of_a_model_event_is_that_of_its_type_and_known_fields() -> N
 
 def test_the_digest_of_a_rollback_request_is_that_of_its_type_and_known_fields() -> None:
     change = interpret(event(ROLLBACK_REQUESTED, rollback_data(reason="too slow", novelty=1)))
-    assert change.digest == canonical_digest([ROLLBACK_REQUESTED, rollback_data(reason="too slow", hold=True)])
+    assert change.digest == canonical_digest(
+        [ROLLBACK_REQUESTED, rollback_data(reason="too slow", hold=True)]
+    )
 
 
 def test_a_state_beyond_a_limit_is_refused_with_every_part_that_exceeds_one() -> None:
     models = len(golden_document()["models"])
     with pytest.raises(InvalidEvent) as caught:
-        interpret(event(BUNDLE_STATE_CREATED, state_data()), BundleLimits(models=1, signature_bytes=1))
+        interpret(
+            event(BUNDLE_STATE_CREATED, state_data()), BundleLimits(models=1, signature_bytes=1)
+        )
     assert [str(problem).partition(";")[0] for problem in caught.value.problems] == [
         f"$.data.models: the bundle has {models} models",
         (
@@ -203,7 +229,8 @@ def test_a_rollback_request_of_a_malformed_bundle_is_refused() -> None:
 
 def test_an_unknown_type_is_refused_with_those_that_are_known() -> None:
     with pytest.raises(
-        InvalidEvent, match=r"^\$\.type: one of io\.rebundle\.bundle\.rollback_requested\.v1, .*found other"
+        InvalidEvent,
+        match=r"^\$\.type: one of io\.rebundle\.bundle\.rollback_requested\.v1, .*found other",
     ):
         interpret(event("other", {}))
 
@@ -233,12 +260,16 @@ def test_a_composition_that_cannot_be_read_names_every_problem() -> None:
         pytest.param(BUNDLE_STATE_CREATED, state_data(), id="nothing is wrong with it"),
     ],
 )
-def test_data_behind_a_broken_envelope_that_cannot_be_judged_adds_no_problem(kind: object, data: object) -> None:
+def test_data_behind_a_broken_envelope_that_cannot_be_judged_adds_no_problem(
+    kind: object, data: object
+) -> None:
     assert validate_data(kind, data) == ()
 
 
 def test_data_behind_a_broken_envelope_is_judged_like_any_other() -> None:
-    problems = validate_data(BUNDLE_STATE_CREATED, state_data(state={"id": "state-1", "revision": 0}))
+    problems = validate_data(
+        BUNDLE_STATE_CREATED, state_data(state={"id": "state-1", "revision": 0})
+    )
 
     assert [problem.path for problem in problems] == ["$.data.state.revision"]
 
@@ -252,13 +283,19 @@ def test_data_behind_a_broken_envelope_is_judged_like_any_other() -> None:
         {"allowed_batch_sizes": [8]},
     ],
 )
-def test_batch_sizes_that_the_engine_would_refuse_to_start_with_are_refused(parameters: dict[str, Any]) -> None:
+def test_batch_sizes_that_the_engine_would_refuse_to_start_with_are_refused(
+    parameters: dict[str, Any],
+) -> None:
     data = state_data()
-    place = next(i for i, model in enumerate(data["models"]) if model["serving"]["platform"] == "tensorflow")
+    place = next(
+        i for i, model in enumerate(data["models"]) if model["serving"]["platform"] == "tensorflow"
+    )
     data["models"][place]["serving"]["batching"] = {"parameters": parameters}
     change = {"model": {"id": "a", "version": "2", "serving": data["models"][place]["serving"]}}
 
-    assert problems(BUNDLE_STATE_CREATED, data) == [f"$.data.models[{place}].serving.batching.parameters"]
+    assert problems(BUNDLE_STATE_CREATED, data) == [
+        f"$.data.models[{place}].serving.batching.parameters"
+    ]
     assert problems(MODEL_VERSION_CREATED, change) == ["$.data.model.serving.batching.parameters"]
     with pytest.raises(InvalidEvent, match=r"must rise, and end with max_batch_size \((8|1000)\)"):
         composition_of(data)
@@ -266,7 +303,9 @@ def test_batch_sizes_that_the_engine_would_refuse_to_start_with_are_refused(para
 
 def test_every_model_that_its_engine_would_refuse_is_reported() -> None:
     data = state_data()
-    places = [i for i, model in enumerate(data["models"]) if model["serving"]["platform"] == "tensorflow"][:2]
+    places = [
+        i for i, model in enumerate(data["models"]) if model["serving"]["platform"] == "tensorflow"
+    ][:2]
     for place in places:
         data["models"][place]["serving"]["batching"] = {"parameters": {"allowed_batch_sizes": [8]}}
 

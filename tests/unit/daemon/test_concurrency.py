@@ -20,7 +20,9 @@ def test_results_come_in_the_order_of_the_items_whoever_ends_first() -> None:
             await asyncio.sleep(0)
         return number * number
 
-    assert asyncio.run(concurrently(slower_first, range(10), at_once=10)) == [each * each for each in range(10)]
+    assert asyncio.run(concurrently(slower_first, range(10), at_once=10)) == [
+        each * each for each in range(10)
+    ]
     assert asyncio.run(concurrently(slower_first, (), at_once=1)) == []
 
 
@@ -115,7 +117,9 @@ def test_a_lock_is_shared_by_many_or_held_by_one_who_goes_first() -> None:
             group.create_task(share("c"))
             for _ in range(5):
                 await asyncio.sleep(0)
-            assert told == ["a in", "b in"], "whoever wants it alone waits, and the next one behind that"
+            assert told == ["a in", "b in"], (
+                "whoever wants it alone waits, and the next one behind that"
+            )
             assert not waiting.done()
             go_on.set()
         return told[2:]

@@ -18,7 +18,15 @@ from events.journal import Journal
 from events.model import Outcome, OutcomeKind
 from renderers.model import Scope
 from tests.builders_runtime import InlineRuntime
-from tests.support.scenes import GOLDEN, Patience, Scene, model_event, open_scene, rollback_event, state_event
+from tests.support.scenes import (
+    GOLDEN,
+    Patience,
+    Scene,
+    model_event,
+    open_scene,
+    rollback_event,
+    state_event,
+)
 
 OTHER = Scope("texture", "edge")
 COMPARED = 2**62
@@ -42,7 +50,10 @@ def two(path: Path, play: Callable[[Scene, Scene], Awaitable[None]]) -> None:
         async with open_scene(path / "one.db", store) as scene:
             await scene.send(state_event(1), state_event(1, scope=OTHER))
         cloned(path / "one.db", path / "two.db")
-        async with open_scene(path / "one.db", store) as one, open_scene(path / "two.db", store) as two:
+        async with (
+            open_scene(path / "one.db", store) as one,
+            open_scene(path / "two.db", store) as two,
+        ):
             assert one.journal.instance == two.journal.instance
             await play(one, two)
 
@@ -58,7 +69,9 @@ def kinds(outcomes: list[Outcome]) -> list[str]:
     return [str(each.kind) for each in outcomes]
 
 
-def test_an_event_at_a_position_that_a_copy_has_used_is_published_under_a_new_instance(tmp_path: Path) -> None:
+def test_an_event_at_a_position_that_a_copy_has_used_is_published_under_a_new_instance(
+    tmp_path: Path,
+) -> None:
     async def play(one: Scene, two: Scene) -> None:
         shared = one.journal.instance
         assert kinds(await one.send(state_event(2))) == ["published"]
@@ -73,7 +86,9 @@ def test_an_event_at_a_position_that_a_copy_has_used_is_published_under_a_new_in
     two(tmp_path, play)
 
 
-def test_copies_that_accept_in_turn_lose_nothing_and_soon_have_two_instances(tmp_path: Path) -> None:
+def test_copies_that_accept_in_turn_lose_nothing_and_soon_have_two_instances(
+    tmp_path: Path,
+) -> None:
     async def play(one: Scene, two: Scene) -> None:
         instances = {one.journal.instance}
         for number in range(2, 12):
@@ -91,13 +106,17 @@ def test_copies_that_accept_in_turn_lose_nothing_and_soon_have_two_instances(tmp
     two(tmp_path, play)
 
 
-def test_what_was_recorded_for_a_commit_that_a_copy_has_overtaken_is_folded_again(tmp_path: Path) -> None:
+def test_what_was_recorded_for_a_commit_that_a_copy_has_overtaken_is_folded_again(
+    tmp_path: Path,
+) -> None:
     """The answer to that commit was lost, so it was not withdrawn; the lineage shows that it was never made."""
 
     async def play(one: Scene, two: Scene) -> None:
         [accepted] = await two.accept(state_event(3))
         await two.journal.record(
-            str(GOLDEN), "lost", {accepted.position: Outcome(OutcomeKind.PUBLISHED, "as state-3", "state-3")}
+            str(GOLDEN),
+            "lost",
+            {accepted.position: Outcome(OutcomeKind.PUBLISHED, "as state-3", "state-3")},
         )
         await one.send(state_event(2))
         two.opened_at = COMPARED

@@ -39,7 +39,9 @@ def test_without_settings_every_scope_has_what_is_built_in() -> None:
     assert brought.replaced == {}
 
 
-def test_the_templates_of_a_scope_lie_over_those_of_all_and_those_over_the_built_in(tmp_path: Path) -> None:
+def test_the_templates_of_a_scope_lie_over_those_of_all_and_those_over_the_built_in(
+    tmp_path: Path,
+) -> None:
     shared = folder(tmp_path, "shared", models_dot_txt="all\n", models_dot_map="all\n")
     given = settings(shared, folder(tmp_path, "own", models_dot_map="own\n"))
 
@@ -56,7 +58,9 @@ def test_every_scope_has_what_it_would_have_alone(tmp_path: Path) -> None:
 
     brought = for_every_scope(given)
 
-    assert [brought.of(scope) for scope in (SCOPE, OTHER)] == [for_scope(given, scope) for scope in (SCOPE, OTHER)]
+    assert [brought.of(scope) for scope in (SCOPE, OTHER)] == [
+        for_scope(given, scope) for scope in (SCOPE, OTHER)
+    ]
     assert brought.of(SCOPE) != brought.of(OTHER)
     assert brought.replaced == {"*": ["header.yaml"], str(SCOPE): ["header.yaml"]}
 
@@ -66,7 +70,10 @@ def test_the_defaults_of_a_scope_are_its_own() -> None:
 
     brought = for_every_scope(given)
 
-    assert (brought.of(SCOPE).defaults.restart, brought.of(OTHER).defaults.restart) == ("always", "unless-stopped")
+    assert (brought.of(SCOPE).defaults.restart, brought.of(OTHER).defaults.restart) == (
+        "always",
+        "unless-stopped",
+    )
 
 
 def test_a_mounted_config_map_can_be_read(tmp_path: Path) -> None:
@@ -79,16 +86,31 @@ def test_a_mounted_config_map_can_be_read(tmp_path: Path) -> None:
 
 
 def test_what_begins_with_a_dot_is_nobodys_template(tmp_path: Path) -> None:
-    assert for_every_scope(settings(folder(tmp_path, "own", _dot_models_dot_map_dot_swp="\0"))).replaced == {}
+    assert (
+        for_every_scope(
+            settings(folder(tmp_path, "own", _dot_models_dot_map_dot_swp="\0"))
+        ).replaced
+        == {}
+    )
 
 
 def test_every_problem_of_every_directory_is_told_at_once_with_its_place(tmp_path: Path) -> None:
-    shared = folder(tmp_path, "shared", modles_dot_map="x\n", router_dot_yaml="services:\n{% if %}\n")
+    shared = folder(
+        tmp_path, "shared", modles_dot_map="x\n", router_dot_yaml="services:\n{% if %}\n"
+    )
     own = folder(tmp_path, "own", models_dot_map="x\n{{ id | shell }}\n")
 
     assert problems(settings(shared, own)) == [
-        ("templates", f"{shared}/modles.map:1", "is not the name of a template; did you mean models.map?"),
-        ("templates", f"{shared}/router.yaml:2", "Expected an expression, got 'end of statement block'"),
+        (
+            "templates",
+            f"{shared}/modles.map:1",
+            "is not the name of a template; did you mean models.map?",
+        ),
+        (
+            "templates",
+            f"{shared}/router.yaml:2",
+            "Expected an expression, got 'end of statement block'",
+        ),
         ("scopes.a/b.templates", f"{own}/models.map:2", "No filter named 'shell'."),
     ]
 
@@ -127,7 +149,12 @@ def test_a_text_that_can_be_no_template_is_refused_with_its_line(
 def test_a_text_of_just_the_most_bytes_is_read(tmp_path: Path) -> None:
     text = "x" * 256 * 1024
 
-    assert for_scope(settings(folder(tmp_path, "own", gcs_dot_json=text)), SCOPE).templates.text("gcs.json") == text
+    assert (
+        for_scope(settings(folder(tmp_path, "own", gcs_dot_json=text)), SCOPE).templates.text(
+            "gcs.json"
+        )
+        == text
+    )
 
 
 @pytest.mark.parametrize("kind", ["folder", "dangling link", "pipe"])
@@ -159,8 +186,12 @@ def test_a_file_that_cannot_be_read_is_refused(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("kind", ["absent", "file", "NUL in its name"])
-def test_a_directory_that_cannot_be_read_is_named_with_its_setting(tmp_path: Path, kind: str) -> None:
-    path = {"absent": tmp_path / "no", "file": tmp_path / "file", "NUL in its name": Path("a\0b")}[kind]
+def test_a_directory_that_cannot_be_read_is_named_with_its_setting(
+    tmp_path: Path, kind: str
+) -> None:
+    path = {"absent": tmp_path / "no", "file": tmp_path / "file", "NUL in its name": Path("a\0b")}[
+        kind
+    ]
     (tmp_path / "file").touch()
 
     ((setting, source, message),) = problems(settings(None, path))
@@ -176,6 +207,11 @@ def test_what_fails_in_a_rehearsal_is_told_once_for_all_and_for_whom(tmp_path: P
     for_all = problems(settings(shared))
     for_both = problems(settings(shared, own))
 
-    assert for_all == [("", "rehearsal for every scope", "template models.map:1: 'nothing' is undefined")]
-    assert [source for _, source, _ in for_both] == ["rehearsal for every scope", "rehearsal for a/b"]
+    assert for_all == [
+        ("", "rehearsal for every scope", "template models.map:1: 'nothing' is undefined")
+    ]
+    assert [source for _, source, _ in for_both] == [
+        "rehearsal for every scope",
+        "rehearsal for a/b",
+    ]
     assert "base/bundle/nginx/models.map:1: expected" in for_both[1][2]

@@ -3,7 +3,12 @@
 import pytest
 
 from daemon.failures import NeedsOperator, Transient, classify
-from daemon.publishing.errors import OutcomeUnresolved, PointerLost, PointerMoved, VerificationFailed
+from daemon.publishing.errors import (
+    OutcomeUnresolved,
+    PointerLost,
+    PointerMoved,
+    VerificationFailed,
+)
 from daemon.stores.errors import OutcomeUnknown, StoreRefused, StoreUnavailable
 from events.errors import JournalFull, SourceUnavailable
 
@@ -27,7 +32,12 @@ def test_what_passes_by_itself(error):
 
 @pytest.mark.parametrize(
     "error",
-    [StoreRefused("no permission"), PointerLost("gone"), VerificationFailed("bits"), KeyError("a fault of ours")],
+    [
+        StoreRefused("no permission"),
+        PointerLost("gone"),
+        VerificationFailed("bits"),
+        KeyError("a fault of ours"),
+    ],
 )
 def test_what_waits_for_an_operator(error):
     assert isinstance(classify(error), NeedsOperator)
@@ -39,7 +49,9 @@ def test_the_reason_names_kind_and_words():
 
 
 def test_of_a_group_the_gravest_counts():
-    group = ExceptionGroup("both", [StoreUnavailable("away"), ExceptionGroup("inner", [StoreRefused("denied")])])
+    group = ExceptionGroup(
+        "both", [StoreUnavailable("away"), ExceptionGroup("inner", [StoreRefused("denied")])]
+    )
 
     assert classify(group) == NeedsOperator("StoreRefused: denied")
     assert isinstance(classify(ExceptionGroup("one", [StoreUnavailable("away")])), Transient)

@@ -10,11 +10,27 @@ from hypothesis import strategies as st
 
 from daemon import folding
 from daemon.changes import Change, ModelVersionChanged, RollbackRequested, StateCreated
-from daemon.folding import DesiredState, Late, Lineage, Moved, PlannedState, UsedStateId, batch_size, fold, plan
+from daemon.folding import (
+    DesiredState,
+    Late,
+    Lineage,
+    Moved,
+    PlannedState,
+    UsedStateId,
+    batch_size,
+    fold,
+    plan,
+)
 from events.model import Event, Identity, Outcome, OutcomeKind, Position
 from events.source import Delivery
 from renderers.model import MOST_MODELS, Composition, ModelChange, Scope
-from tests.builders import composition_document, golden_composition, make_composition, make_model, model_document
+from tests.builders import (
+    composition_document,
+    golden_composition,
+    make_composition,
+    make_model,
+    model_document,
+)
 
 SCOPE = Scope("visual-anomaly", "core-versions")
 ROLLBACK = RollbackRequested(SCOPE, "state-1", None, "", None, "00")
@@ -28,8 +44,12 @@ def composition(version: str = "1", *, models: int = 2) -> Composition:
     return Composition.model_validate(document)
 
 
-def state(revision: int, made: Composition | None = None, *, name: str | None = None) -> StateCreated:
-    return StateCreated(made or composition(str(revision)), name or f"state-{revision}", revision, "0" * 64)
+def state(
+    revision: int, made: Composition | None = None, *, name: str | None = None
+) -> StateCreated:
+    return StateCreated(
+        made or composition(str(revision)), name or f"state-{revision}", revision, "0" * 64
+    )
 
 
 def version(
@@ -41,7 +61,11 @@ def version(
     deleted: bool = False,
     complete: bool = True,
 ) -> ModelVersionChanged:
-    document = model_document(model_id, version=number) if complete else {"id": model_id, "version": number}
+    document = (
+        model_document(model_id, version=number)
+        if complete
+        else {"id": model_id, "version": number}
+    )
     change = ModelChange.model_validate(document)
     return ModelVersionChanged(change, (SCOPE,) if named else None, back, deleted, "0" * 64)
 
@@ -51,7 +75,9 @@ def batch(*changes: Foldable) -> list[tuple[Delivery, Foldable]]:
     for offset, change in enumerate(changes, 1):
         event = Event(f"event-{offset}", "https://registry.example.com/", "type", {})
         identity = Identity("http", event.source, event.id)
-        delivery = Delivery(event, identity, "0" * 64, Position("journal:1", offset), "2026-01-01T00:00:00.000Z")
+        delivery = Delivery(
+            event, identity, "0" * 64, Position("journal:1", offset), "2026-01-01T00:00:00.000Z"
+        )
         delivered.append((delivery, change))
     return delivered
 
@@ -97,7 +123,9 @@ def test_a_late_state_moves_nothing_but_uses_its_id_and_number_up() -> None:
     assert outcome_of(step.desired, state(3, name="other")).kind is OutcomeKind.DEAD_LETTERED
 
 
-def test_a_state_with_the_composition_that_is_desired_already_is_published_under_its_own_id() -> None:
+def test_a_state_with_the_composition_that_is_desired_already_is_published_under_its_own_id() -> (
+    None
+):
     same = composition("1")
     planned = plan(folded(state(1, same)), batch(state(2, same))).publications
     assert [(each.state, each.late) for each in planned] == [("state-2", False)]
@@ -119,7 +147,9 @@ def test_the_same_state_again_changes_nothing() -> None:
     ],
     ids=["id-with-another-number", "number-with-another-id", "both-with-another-composition"],
 )
-def test_one_of_id_or_number_used_otherwise_is_a_dead_letter(clashing: StateCreated, said: str) -> None:
+def test_one_of_id_or_number_used_otherwise_is_a_dead_letter(
+    clashing: StateCreated, said: str
+) -> None:
     outcome = outcome_of(folded(state(1), state(2)), clashing)
     assert outcome.kind is OutcomeKind.DEAD_LETTERED
     assert said in outcome.reason
@@ -145,14 +175,21 @@ def test_a_dead_lettered_state_uses_nothing_up() -> None:
     assert [each.state for each in made.publications] == ["two"]
 
 
-def test_numbers_stay_when_a_state_of_a_retired_scope_comes_late_and_rise_when_a_newer_one_returns_it() -> None:
-    retired = DesiredState(None, highest_producer=5, derived=2, lineage=Lineage((UsedStateId("state-5", 5, "0" * 64),)))
+def test_numbers_stay_when_a_state_of_a_retired_scope_comes_late_and_rise_when_a_newer_one_returns_it() -> (
+    None
+):
+    retired = DesiredState(
+        None, highest_producer=5, derived=2, lineage=Lineage((UsedStateId("state-5", 5, "0" * 64),))
+    )
     late = fold(retired, state(4))
     assert isinstance(late, Late)
     assert late.desired.composition is None
     returned = fold(retired, state(6))
     assert isinstance(returned, Moved)
-    assert (returned.desired.composition, returned.desired.highest_producer) == (composition("6"), 6)
+    assert (returned.desired.composition, returned.desired.highest_producer) == (
+        composition("6"),
+        6,
+    )
 
 
 # -- model versions
@@ -242,8 +279,12 @@ def test_updated_may_move_a_model_to_a_lower_version() -> None:
     assert moved.version == "9"
 
 
-@pytest.mark.parametrize(("first", "then"), [("v10", "9"), ("10", "v9"), ("10", "0"), ("1.5", "1.4"), ("10", "00")])
-def test_versions_that_are_no_positive_integers_follow_delivery_order(first: str, then: str) -> None:
+@pytest.mark.parametrize(
+    ("first", "then"), [("v10", "9"), ("10", "v9"), ("10", "0"), ("1.5", "1.4"), ("10", "00")]
+)
+def test_versions_that_are_no_positive_integers_follow_delivery_order(
+    first: str, then: str
+) -> None:
     after = folded(state(1, composition(first)), version(then))
     assert after.composition is not None
     moved = after.composition.model("101")
@@ -276,7 +317,9 @@ def test_a_model_event_that_names_an_absent_scope_is_a_dead_letter() -> None:
 
 
 def test_a_model_event_for_whoever_has_it_is_ignored_by_a_retired_scope() -> None:
-    assert outcome_of(DesiredState(None, 5, 2), version("1", named=False)).kind is OutcomeKind.IGNORED
+    assert (
+        outcome_of(DesiredState(None, 5, 2), version("1", named=False)).kind is OutcomeKind.IGNORED
+    )
 
 
 # -- batches
@@ -285,13 +328,17 @@ def test_a_model_event_for_whoever_has_it_is_ignored_by_a_retired_scope() -> Non
 def test_a_derived_state_before_an_explicit_one_is_skipped_and_its_events_are_superseded() -> None:
     made = plan(folded(state(1)), batch(version("7"), version("8"), state(2)))
     assert [each.state for each in made.publications] == ["state-2"]
-    assert {at.offset: (each.kind, each.reason) for at, each in made.outcomes.items()} == dict.fromkeys(
+    assert {
+        at.offset: (each.kind, each.reason) for at, each in made.outcomes.items()
+    } == dict.fromkeys(
         (1, 2), (OutcomeKind.SUPERSEDED, "replaced by state state-2 before it was published")
     )
 
 
 def test_only_the_last_derived_state_of_a_batch_is_published_and_lists_all_its_events() -> None:
-    made = plan(folded(state(1)), batch(version("7"), version("7"), version("8"), version("9", "900")))
+    made = plan(
+        folded(state(1)), batch(version("7"), version("7"), version("8"), version("9", "900"))
+    )
     [planned] = made.publications
     assert planned.state.startswith("derived-1.3-")
     assert [each.position.offset for each in planned.deliveries] == [1, 3, 4]
@@ -299,7 +346,10 @@ def test_only_the_last_derived_state_of_a_batch_is_published_and_lists_all_its_e
 
 
 def test_every_explicit_state_of_a_batch_is_published_in_order_and_a_derived_one_last() -> None:
-    made = plan(folded(state(3)), batch(state(4), version("9"), state(2), version("10"), state(5), version("11")))
+    made = plan(
+        folded(state(3)),
+        batch(state(4), version("9"), state(2), version("10"), state(5), version("11")),
+    )
     described = [(each.state[:11], each.late, each.kind) for each in made.publications]
     assert described == [
         ("state-4", False, "explicit"),
@@ -317,8 +367,12 @@ def test_a_late_state_does_not_supersede_the_moves_before_it() -> None:
 
 
 def test_an_event_that_does_not_fold_settles_alone() -> None:
-    made = plan(folded(state(1)), batch(version("7"), version("1", "900", complete=False), version("8")))
-    assert {at.offset: each.kind for at, each in made.outcomes.items()} == {2: OutcomeKind.DEAD_LETTERED}
+    made = plan(
+        folded(state(1)), batch(version("7"), version("1", "900", complete=False), version("8"))
+    )
+    assert {at.offset: each.kind for at, each in made.outcomes.items()} == {
+        2: OutcomeKind.DEAD_LETTERED
+    }
     assert [each.position.offset for each in made.publications[0].deliveries] == [1, 3]
 
 
@@ -339,9 +393,18 @@ def test_a_batch_of_nothing_new_plans_nothing() -> None:
         ([version("1"), state(1), ROLLBACK, version("2")], 2),
         ([ROLLBACK, version("2")], 1),
     ],
-    ids=["none", "a-thousand-events", "twenty-states", "states-among-models", "up-to-a-rollback", "rollback-alone"],
+    ids=[
+        "none",
+        "a-thousand-events",
+        "twenty-states",
+        "states-among-models",
+        "up-to-a-rollback",
+        "rollback-alone",
+    ],
 )
-def test_a_batch_ends_at_its_limits_and_around_a_rollback_request(waiting: Sequence[Change], size: int) -> None:
+def test_a_batch_ends_at_its_limits_and_around_a_rollback_request(
+    waiting: Sequence[Change], size: int
+) -> None:
     assert batch_size(waiting) == size
 
 
@@ -349,7 +412,9 @@ def test_a_batch_ends_at_its_limits_and_around_a_rollback_request(waiting: Seque
 
 VERSIONS = st.sampled_from(["1", "2", "3", "v1"])
 MODELS = st.sampled_from(["101", "102", "900", "a-b", "a_b"])
-COMPOSITIONS = [composition(number, models=models) for number in ("1", "2", "v1") for models in (1, 2, 3)]
+COMPOSITIONS = [
+    composition(number, models=models) for number in ("1", "2", "v1") for models in (1, 2, 3)
+]
 STATES = st.builds(
     lambda revision, made, name: state(revision, made, name=name),
     st.integers(1, 6),
@@ -357,7 +422,9 @@ STATES = st.builds(
     st.sampled_from(["a", "b", "c", "d", None]),
 )
 MOVES = st.builds(
-    lambda number, model_id, named, back, deleted: version(number, model_id, named=named, back=back, deleted=deleted),
+    lambda number, model_id, named, back, deleted: version(
+        number, model_id, named=named, back=back, deleted=deleted
+    ),
     VERSIONS,
     MODELS,
     st.booleans(),
@@ -365,11 +432,16 @@ MOVES = st.builds(
     st.booleans(),
 )
 NAMED_MOVES = st.builds(
-    lambda number, model_id, back: version(number, model_id, back=back), VERSIONS, MODELS, st.booleans()
+    lambda number, model_id, back: version(number, model_id, back=back),
+    VERSIONS,
+    MODELS,
+    st.booleans(),
 )
 CHANGES = st.lists(st.one_of(STATES, MOVES), max_size=12)
 DISTINCT_STATES = st.lists(st.sampled_from(COMPOSITIONS), min_size=1, max_size=6).map(
-    lambda compositions: [state(number, made) for number, made in zip(count(1), compositions, strict=False)]
+    lambda compositions: [
+        state(number, made) for number, made in zip(count(1), compositions, strict=False)
+    ]
 )
 
 
@@ -385,7 +457,9 @@ def test_any_permutation_of_explicit_states_ends_in_the_same_place(
 
 
 @given(DISTINCT_STATES, st.data())
-def test_any_repetition_of_explicit_states_publishes_each_once(states: list[StateCreated], data: st.DataObject) -> None:
+def test_any_repetition_of_explicit_states_publishes_each_once(
+    states: list[StateCreated], data: st.DataObject
+) -> None:
     repeated = data.draw(st.lists(st.sampled_from(states), min_size=1, max_size=15))
     made = plan(DesiredState(None), batch(*repeated))
     published = [each.state for each in made.publications]
@@ -407,7 +481,9 @@ def test_any_repetition_of_states_and_the_models_after_them_ends_in_the_same_com
 
 
 @given(CHANGES, st.data())
-def test_a_batch_comes_to_what_its_events_come_to_one_by_one(changes: list[Foldable], data: st.DataObject) -> None:
+def test_a_batch_comes_to_what_its_events_come_to_one_by_one(
+    changes: list[Foldable], data: st.DataObject
+) -> None:
     start = folded(state(2)) if data.draw(st.booleans()) else DesiredState(None)
     whole = plan(start, batch(*changes))
     one_by_one = start
@@ -428,20 +504,28 @@ def test_cutting_a_batch_anywhere_publishes_the_same_explicit_states(
     def explicit(publications: Sequence[PlannedState]) -> list[tuple[str, bool]]:
         return [(each.state, each.late) for each in publications if each.kind == "explicit"]
 
-    assert explicit(whole.publications) == explicit(first.publications) + explicit(second.publications)
+    assert explicit(whole.publications) == explicit(first.publications) + explicit(
+        second.publications
+    )
 
 
 @given(CHANGES)
-def test_every_event_either_settles_alone_or_goes_into_exactly_one_publication(changes: list[Foldable]) -> None:
+def test_every_event_either_settles_alone_or_goes_into_exactly_one_publication(
+    changes: list[Foldable],
+) -> None:
     made = plan(DesiredState(None), batch(*changes))
-    published = [each.position.offset for planned in made.publications for each in planned.deliveries]
+    published = [
+        each.position.offset for planned in made.publications for each in planned.deliveries
+    ]
     settled = [at.offset for at in made.outcomes]
     assert sorted(published + settled) == list(range(1, len(changes) + 1))
 
 
 @given(CHANGES)
 def test_numbers_never_go_down(changes: list[Foldable]) -> None:
-    standings = accumulate(changes, lambda desired, change: folded(change, start=desired), initial=DesiredState(None))
+    standings = accumulate(
+        changes, lambda desired, change: folded(change, start=desired), initial=DesiredState(None)
+    )
     numbers = [(each.highest_producer, each.derived) for each in standings]
     assert numbers == sorted(numbers)
 
@@ -455,7 +539,9 @@ def test_a_planned_explicit_state_has_everything_that_its_event_said() -> None:
     (planned,) = plan(folded(state(1)), given).publications
 
     (moved, _), (delivery, change) = given
-    assert planned == PlannedState(change.composition, "state-2", 2, 0, "explicit", False, (delivery,), (moved,))
+    assert planned == PlannedState(
+        change.composition, "state-2", 2, 0, "explicit", False, (delivery,), (moved,)
+    )
 
 
 def test_a_planned_derived_state_is_numbered_below_the_newest_explicit_one() -> None:
@@ -468,11 +554,15 @@ def test_a_planned_derived_state_is_numbered_below_the_newest_explicit_one() -> 
     assert made is not None
     name = f"derived-4.3-{made.digest[:12]}"
     deliveries = tuple(delivery for delivery, _ in given)
-    assert planned_all.publications == (PlannedState(made, name, 4, 3, "derived", False, deliveries),)
+    assert planned_all.publications == (
+        PlannedState(made, name, 4, 3, "derived", False, deliveries),
+    )
 
 
 def test_an_event_without_a_scope_to_change_is_told_why() -> None:
-    everywhere, named = (outcome_of(DesiredState(None), version("1", named=each)) for each in (False, True))
+    everywhere, named = (
+        outcome_of(DesiredState(None), version("1", named=each)) for each in (False, True)
+    )
 
     assert everywhere == Outcome(OutcomeKind.IGNORED, "the scope has no composition")
     assert named.reason == "there is no such scope: send bundle_state.created first"
@@ -495,7 +585,10 @@ def test_a_state_with_the_highest_number_itself_is_not_above_it() -> None:
     [
         (state(1), "state state-1 is published already"),
         (version("8"), "model 101 is exactly this already"),
-        (version("8", deleted=True), "model 101 was deleted in the registry, and stays until a bundle-state leaves"),
+        (
+            version("8", deleted=True),
+            "model 101 was deleted in the registry, and stays until a bundle-state leaves",
+        ),
     ],
     ids=["state", "model", "deleted model"],
 )

@@ -42,7 +42,11 @@ PROGRAM = textwrap.dedent(
 
 
 def started(drain_seconds: float, drains: bool, blocked: bool = False) -> subprocess.Popen[str]:
-    arguments = [str(drain_seconds), "drains" if drains else "hangs", "blocked" if blocked else "turning"]
+    arguments = [
+        str(drain_seconds),
+        "drains" if drains else "hangs",
+        "blocked" if blocked else "turning",
+    ]
     process = subprocess.Popen(
         [sys.executable, "-c", PROGRAM, *arguments],
         stdout=subprocess.PIPE,
@@ -105,7 +109,9 @@ def test_offload_runs_in_another_thread_with_the_callers_context() -> None:
 
     async def main() -> tuple[int, str]:
         variable.set("set by the caller")
-        return await runtime.run_in_thread(lambda extra: (threading.get_ident() + extra, variable.get()), extra=0)
+        return await runtime.run_in_thread(
+            lambda extra: (threading.get_ident() + extra, variable.get()), extra=0
+        )
 
     try:
         thread, seen = asyncio.run(main())
@@ -148,7 +154,9 @@ def test_offload_hands_on_what_the_work_raises() -> None:
         runtime.close()
 
 
-def test_a_thread_counts_as_busy_for_as_long_as_its_call_takes_also_when_nobody_waits_for_it() -> None:
+def test_a_thread_counts_as_busy_for_as_long_as_its_call_takes_also_when_nobody_waits_for_it() -> (
+    None
+):
     runtime = SystemRuntime(2)
     began, go_on = threading.Barrier(3, timeout=20), threading.Event()
 
@@ -261,7 +269,9 @@ class TwoRounds(SystemRuntime):
             raise asyncio.CancelledError
 
 
-@pytest.mark.parametrize(("alive", "messages"), [([True, True, True], 3), ([True, False, True], 2), ([False] * 3, 0)])
+@pytest.mark.parametrize(
+    ("alive", "messages"), [([True, True, True], 3), ([True, False, True], 2), ([False] * 3, 0)]
+)
 def test_the_watchdog_hears_twice_in_its_period_while_the_daemon_lives(
     manager: socket.socket, tmp_path: Path, alive: list[bool], messages: int
 ) -> None:

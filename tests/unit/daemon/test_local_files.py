@@ -40,7 +40,9 @@ def test_the_owner_and_one_group_may_read_a_secret(tmp_path: Path, mode: int) ->
 
 
 @pytest.mark.parametrize("mode", [0o604, 0o602, 0o601, 0o660, 0o666, 0o644])
-def test_a_secret_that_others_may_read_or_a_group_may_write_is_refused(tmp_path: Path, mode: int) -> None:
+def test_a_secret_that_others_may_read_or_a_group_may_write_is_refused(
+    tmp_path: Path, mode: int
+) -> None:
     path = file(tmp_path / "a secret", mode=mode)
     with pytest.raises(Unsafe, match=f"chmod 600 '{path}'"):
         local_files.read_secret(path, 100)
@@ -63,7 +65,9 @@ def test_a_token_has_no_newline_at_its_end(tmp_path: Path) -> None:
     assert local_files.read_token(file(tmp_path / "t", "x" * 4096 + "\n")) == "x" * 4096
 
 
-@pytest.mark.parametrize("text", ["", "short", "x" * 4097, f"{TOKEN} {TOKEN}", f"{TOKEN}\nsecond", "\xff" * 20])
+@pytest.mark.parametrize(
+    "text", ["", "short", "x" * 4097, f"{TOKEN} {TOKEN}", f"{TOKEN}\nsecond", "\xff" * 20]
+)
 def test_what_is_no_token_is_refused_without_showing_it(tmp_path: Path, text: str) -> None:
     with pytest.raises(ValueError, match="must be 16 to 4096 ASCII characters") as refused:
         local_files.read_token(file(tmp_path / "t", text))
@@ -82,7 +86,9 @@ def test_a_file_that_others_may_write_decides_nothing(tmp_path: Path, mode: int)
 
 
 @pytest.mark.parametrize("mode", [0o775, 0o757, 0o1777])
-def test_a_file_in_a_folder_that_others_may_write_decides_nothing(tmp_path: Path, mode: int) -> None:
+def test_a_file_in_a_folder_that_others_may_write_decides_nothing(
+    tmp_path: Path, mode: int
+) -> None:
     folder = tmp_path / "folder"
     folder.mkdir()
     path = file(folder / "policy")
@@ -111,7 +117,9 @@ def test_another_users_file_decides_nothing_unless_that_user_is_allowed(
     local_files.check_writers(path, also=frozenset({path.stat().st_uid}))
 
 
-def test_what_is_mounted_read_only_can_be_written_by_nobody(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_what_is_mounted_read_only_can_be_written_by_nobody(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Like a ConfigMap, whose folder everybody may write by its mode."""
     path = file(tmp_path / "policy", mode=0o666)
     found = os.statvfs(path)
@@ -145,7 +153,9 @@ def test_a_file_gets_exactly_its_mode_and_leaves_no_other_name(tmp_path: Path, u
 
 
 @pytest.mark.parametrize("kind", ["file", "link", "dangling link", "hard link", "fifo"])
-def test_whatever_has_the_name_of_a_file_is_replaced_and_not_written_into(tmp_path: Path, kind: str) -> None:
+def test_whatever_has_the_name_of_a_file_is_replaced_and_not_written_into(
+    tmp_path: Path, kind: str
+) -> None:
     precious, path = file(tmp_path / "precious", "kept"), tmp_path / "f"
     match kind:
         case "file":
@@ -224,7 +234,11 @@ def test_what_is_no_plain_file_of_one_name_is_no_lock(tmp_path: Path, kind: str)
     with pytest.raises(Unsafe, match=f"remove it \\(rm '{path}'\\)"):
         held(path)
     after = precious.stat()
-    assert (after.st_uid, after.st_mode, precious.read_text()) == (before.st_uid, before.st_mode, "kept")
+    assert (after.st_uid, after.st_mode, precious.read_text()) == (
+        before.st_uid,
+        before.st_mode,
+        "kept",
+    )
     assert not (tmp_path / "made by following").exists()
 
 
@@ -233,7 +247,9 @@ def test_a_lock_that_cannot_be_opened_is_an_error_of_the_file_system(tmp_path: P
         held(tmp_path / "absent" / "lock")
 
 
-def test_a_file_that_cannot_get_its_mode_is_not_left_behind(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_file_that_cannot_get_its_mode_is_not_left_behind(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     def refuse(*_: object) -> None:
         raise PermissionError(1, "Operation not permitted")
 

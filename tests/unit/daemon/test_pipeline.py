@@ -89,7 +89,9 @@ def test_model_version_makes_a_derived_state_that_keeps_the_operators_file(journ
         edited = stored.body + b"\n# mine\r\n\tMODEL_PROXY_HTTP_PORT=9000   \n"
         await store.replace(key, Content(edited), stored.version)
 
-        outcomes = await scene.batch(model_event("m", "101", "9"), complete_model_event("n", "104", scopes=[GOLDEN]))
+        outcomes = await scene.batch(
+            model_event("m", "101", "9"), complete_model_event("n", "104", scopes=[GOLDEN])
+        )
         pointer = await scene.pointer()
 
         assert kinds(outcomes) == ["published", "published"]
@@ -105,7 +107,9 @@ def test_a_to_b_and_back_to_a_is_two_changes_and_is_published(journal_path, stor
     async def play(scene: Scene):
         await scene.batch(state_event(42))
         before = await scene.pointer()
-        version = next(m["version"] for m in (await _composition(scene))["models"] if m["id"] == "101")
+        version = next(
+            m["version"] for m in (await _composition(scene))["models"] if m["id"] == "101"
+        )
         await scene.batch(
             model_event("b", "101", "9", updated=True),
             model_event("a", "101", version, updated=True),
@@ -135,12 +139,18 @@ def test_derived_state_before_an_explicit_one_in_a_batch_is_skipped(journal_path
 
 def test_every_explicit_state_of_a_burst_can_be_rolled_back_to(journal_path, store):
     async def play(scene: Scene):
-        await scene.batch(*(state_event(revision, version=str(revision)) for revision in range(1, 6)))
+        await scene.batch(
+            *(state_event(revision, version=str(revision)) for revision in range(1, 6))
+        )
         pointer = await scene.pointer()
 
-        assert [each.state for each in pointer.retained] == [f"state-{revision}" for revision in range(1, 6)]
+        assert [each.state for each in pointer.retained] == [
+            f"state-{revision}" for revision in range(1, 6)
+        ]
         assert pointer.sequence == 1
-        done = await scene.operations.carry_out(GOLDEN, operator_commands.rollback("state-2"), "op", "score drift")
+        done = await scene.operations.carry_out(
+            GOLDEN, operator_commands.rollback("state-2"), "op", "score drift"
+        )
         assert done.after.live.state == "state-2"
         assert done.after.desired.state == "state-5"
 
@@ -172,7 +182,9 @@ def test_an_event_through_another_journal_is_known_by_the_pointer(tmp_path, stor
     run(play())
 
 
-def test_an_event_that_is_known_settles_although_the_manifest_that_lists_it_is_damaged(tmp_path, store):
+def test_an_event_that_is_known_settles_although_the_manifest_that_lists_it_is_damaged(
+    tmp_path, store
+):
     async def play():
         async with open_scene(tmp_path / "one.db", store) as one:
             await one.send(state_event(42), model_event("m", "101", "9"))
@@ -209,7 +221,9 @@ def test_burst_with_a_state_that_fails_the_gate_publishes_the_others(journal_pat
         return composition.model("101").version == "2"
 
     async def play(scene: Scene):
-        outcomes = await scene.batch(*(state_event(number, version=str(number)) for number in (1, 2, 3)))
+        outcomes = await scene.batch(
+            *(state_event(number, version=str(number)) for number in (1, 2, 3))
+        )
         pointer = await scene.pointer()
 
         assert kinds(outcomes) == ["published", "dead-lettered", "published"]
@@ -236,7 +250,9 @@ def test_state_with_a_text_that_no_file_can_hold_is_a_dead_letter(journal_path, 
     scenario(journal_path, store, play, renderer=Strict())
 
 
-def test_derived_state_of_several_events_that_fails_the_gate_blames_the_one_that_does(journal_path, store):
+def test_derived_state_of_several_events_that_fails_the_gate_blames_the_one_that_does(
+    journal_path, store
+):
     def has_bad_model(composition):
         return any(model.id == "666" for model in composition.models)
 
@@ -271,7 +287,9 @@ def test_an_event_for_several_scopes_settles_in_each_though_one_fails(journal_pa
         await scene.watcher.saw(lambda: str(scene.watcher.changes[-1].live.revision) == "42.1")
         waiting = (await scene.journal.backlog()).lanes
 
-        assert [lane.scope for lane in waiting] == [str(OTHER)], "the other scope holds nothing back"
+        assert [lane.scope for lane in waiting] == [str(OTHER)], (
+            "the other scope holds nothing back"
+        )
         assert "pointer.json" in waiting[0].error
         broken_version = (await store.get(broken)).version
         await store.replace(broken, Content(stored.body), broken_version)
@@ -304,7 +322,9 @@ def test_an_event_without_bundles_finds_a_scope_that_an_earlier_one_creates(jour
 
 def test_a_replayed_dead_letter_is_folded_once_its_scope_exists(journal_path, store):
     async def play(scene: Scene):
-        assert kinds(await scene.send(complete_model_event("m", "104", scopes=[GOLDEN]))) == ["dead-lettered"]
+        assert kinds(await scene.send(complete_model_event("m", "104", scopes=[GOLDEN]))) == [
+            "dead-lettered"
+        ]
         await scene.send(state_event(42))
         (letter,) = await scene.journal.dead_letters()
         await scene.journal.replay(letter.id, by="op")
@@ -323,10 +343,14 @@ def test_an_event_taken_out_of_a_stuck_lane_lets_the_next_one_pass(journal_path,
         key = f"{GOLDEN}/pointer.json"
         good = await store.get(key)
         await store.replace(key, Content(b"{}"), good.version)
-        accepted: list[Accepted] = await scene.accept(model_event("stuck", "101", "8"), model_event("next", "101", "9"))
+        accepted: list[Accepted] = await scene.accept(
+            model_event("stuck", "101", "8"), model_event("next", "101", "9")
+        )
         worker = asyncio.create_task(scene.work())
         await scene.watcher.saw(lambda: scene.watcher.failures)
-        await scene.journal.take_out(accepted[0].position.offset, None, reason="wrong model", by="op")
+        await scene.journal.take_out(
+            accepted[0].position.offset, None, reason="wrong model", by="op"
+        )
         await store.replace(key, Content(good.body), (await store.get(key)).version)
         await worker
 
@@ -356,7 +380,9 @@ def test_a_kill_between_commit_and_settling_publishes_once(journal_path, store):
             await scene.work()
             pointer = await scene.pointer()
 
-            assert kinds(await scene.outcomes("visual-anomaly/core-versions/state-42")) == ["published"]
+            assert kinds(await scene.outcomes("visual-anomaly/core-versions/state-42")) == [
+                "published"
+            ]
             assert kinds(await scene.outcomes("m")) == ["published"]
             assert pointer.retained[0].state == "state-42"
             assert pointer.sequence == 2
@@ -374,7 +400,9 @@ def test_a_lost_journal_starts_anew_and_is_never_compared_with_the_old_one(journ
             outcomes = await scene.send(state_event(4))
             pointer = await scene.pointer()
 
-            assert kinds(outcomes) == ["published"], "position 1 of a new journal is not position 1 of the old one"
+            assert kinds(outcomes) == ["published"], (
+                "position 1 of a new journal is not position 1 of the old one"
+            )
             assert len(pointer.positions) == 2
 
     run(play())
@@ -397,7 +425,9 @@ def test_a_restored_journal_goes_on_under_a_new_id_and_loses_nothing(journal_pat
         async with open_scene(journal_path, store) as scene:
             outcomes = await scene.send(state_event(5))
 
-            assert kinds(outcomes) == ["published"], "its position was folded already, under the old id"
+            assert kinds(outcomes) == ["published"], (
+                "its position was folded already, under the old id"
+            )
             assert scene.journal.instance != before
 
     run(play())
@@ -419,10 +449,15 @@ def test_a_copied_journal_takes_a_new_id(journal_path, store):
 
 def test_two_journals_on_one_bucket_publish_side_by_side(tmp_path, store):
     async def play():
-        async with open_scene(tmp_path / "one.db", store) as one, open_scene(tmp_path / "two.db", store) as two:
+        async with (
+            open_scene(tmp_path / "one.db", store) as one,
+            open_scene(tmp_path / "two.db", store) as two,
+        ):
             for number in range(1, 16):
                 await (one if number % 2 else two).accept(state_event(number))
-                await (two if number % 2 else one).accept(model_event(f"m{number}", "101", str(100 + number)))
+                await (two if number % 2 else one).accept(
+                    model_event(f"m{number}", "101", str(100 + number))
+                )
             async with asyncio.TaskGroup() as group:
                 group.create_task(one.work())
                 group.create_task(two.work())
@@ -446,7 +481,10 @@ def test_a_late_state_is_published_for_rollback_and_moves_nothing(journal_path, 
 
         assert kinds(outcomes) == ["late"]
         assert pointer.live.state == "state-42"
-        assert [(each.state, each.late) for each in pointer.retained] == [("state-42", False), ("state-41", True)]
+        assert [(each.state, each.late) for each in pointer.retained] == [
+            ("state-42", False),
+            ("state-41", True),
+        ]
 
     scenario(journal_path, store, play)
 
@@ -455,7 +493,11 @@ TOGETHER = pytest.mark.parametrize(
     ("again", "outcome"),
     [
         pytest.param({"state": "state-42", "revision": 42}, "ignored", id="the very same state"),
-        pytest.param({"state": "state-42", "revision": 42, "version": "8"}, "dead-lettered", id="another composition"),
+        pytest.param(
+            {"state": "state-42", "revision": 42, "version": "8"},
+            "dead-lettered",
+            id="another composition",
+        ),
         pytest.param({"state": "state-42", "revision": 43}, "dead-lettered", id="another number"),
         pytest.param({"state": "other", "revision": 42}, "dead-lettered", id="another id"),
     ],
@@ -476,7 +518,9 @@ def test_they_do_so_when_a_collection_has_deleted_the_state(journal_path, store,
     async def play(scene: Scene):
         await scene.send(state_event(42), state_event(50))
         gone = (await scene.pointer()).retained_of("state-42")[0]
-        await scene.operations.carry_out(GOLDEN, lambda now, writing: protocol.collect(now, writing, {gone.id}), "cron")
+        await scene.operations.carry_out(
+            GOLDEN, lambda now, writing: protocol.collect(now, writing, {gone.id}), "cron"
+        )
         for listed in await store.scan(f"{layout.states(GOLDEN)}state-42/"):
             await store.delete(listed.key, listed.version)
 
@@ -486,7 +530,9 @@ def test_they_do_so_when_a_collection_has_deleted_the_state(journal_path, store,
 
 
 @pytest.mark.parametrize("damaged", [b"{", None], ids=["damaged", "gone"])
-def test_a_late_state_passes_a_released_one_whose_manifest_is_no_more_what_it_was(journal_path, store, damaged):
+def test_a_late_state_passes_a_released_one_whose_manifest_is_no_more_what_it_was(
+    journal_path, store, damaged
+):
     """The history tells number and composition of what was released: its manifest is nobody's business any more."""
 
     async def play(scene: Scene):
@@ -498,7 +544,11 @@ def test_a_late_state_passes_a_released_one_whose_manifest_is_no_more_what_it_wa
         await scene.publisher.swap(GOLDEN, base, following)
         key = layout.manifest(GOLDEN, old.state, old.attempt)
         there = (await store.get(key)).version
-        await (store.delete(key, there) if damaged is None else store.replace(key, Content(damaged), there))
+        await (
+            store.delete(key, there)
+            if damaged is None
+            else store.replace(key, Content(damaged), there)
+        )
 
         async with open_scene(journal_path.with_name("other.db"), store) as later:
             outcomes = await later.batch(
@@ -531,14 +581,20 @@ def test_an_id_that_only_history_names_is_used_up_as_well(journal_path, store):
 def test_hold_keeps_live_while_desired_goes_on_and_resume_catches_up(journal_path, store):
     async def play(scene: Scene):
         await scene.send(state_event(1), state_event(2, version="8"))
-        await scene.operations.carry_out(GOLDEN, operator_commands.rollback("state-1"), "op", "drift")
+        await scene.operations.carry_out(
+            GOLDEN, operator_commands.rollback("state-1"), "op", "drift"
+        )
         outcomes = await scene.send(state_event(3, version="9"))
         held = await scene.pointer()
 
         assert kinds(outcomes) == ["published"]
         assert (held.live.state, held.desired.state) == ("state-1", "state-3")
         resumed = (await scene.operations.carry_out(GOLDEN, protocol.resume, "op", "")).after
-        assert (resumed.live.state, resumed.desired.state, resumed.hold) == ("state-3", "state-3", None)
+        assert (resumed.live.state, resumed.desired.state, resumed.hold) == (
+            "state-3",
+            "state-3",
+            None,
+        )
 
     scenario(journal_path, store, play)
 
@@ -548,12 +604,18 @@ def test_a_quarantined_composition_under_another_id_is_withheld(journal_path, st
         await scene.send(state_event(1), state_event(2, version="8"))
         verb = operator_commands.quarantine("state-2", rollback_to="state-1")
         await scene.operations.carry_out(GOLDEN, verb, "op", "bad scores")
-        await scene.operations.carry_out(GOLDEN, operator_commands.rollback("state-1", discard_newer=True), "op", "")
+        await scene.operations.carry_out(
+            GOLDEN, operator_commands.rollback("state-1", discard_newer=True), "op", ""
+        )
         outcomes = await scene.send(state_event(3, version="8"))
         pointer = await scene.pointer()
 
         assert kinds(outcomes) == ["withheld"]
-        assert (pointer.live.state, pointer.desired.state, pointer.hold) == ("state-1", "state-3", None)
+        assert (pointer.live.state, pointer.desired.state, pointer.hold) == (
+            "state-1",
+            "state-3",
+            None,
+        )
         with pytest.raises(Exception, match="quarantined"):
             await scene.operations.carry_out(GOLDEN, protocol.resume, "op", "")
 
@@ -563,7 +625,10 @@ def test_a_quarantined_composition_under_another_id_is_withheld(journal_path, st
 def test_a_rollback_request_ends_the_batch_before_it_and_holds(journal_path, store):
     async def play(scene: Scene):
         outcomes = await scene.batch(
-            state_event(1), state_event(2, version="8"), rollback_event("r", "state-1"), state_event(3, version="9")
+            state_event(1),
+            state_event(2, version="8"),
+            rollback_event("r", "state-1"),
+            state_event(3, version="9"),
         )
         pointer = await scene.pointer()
 
@@ -577,7 +642,9 @@ def test_a_rollback_request_ends_the_batch_before_it_and_holds(journal_path, sto
 
 def test_a_rollback_request_to_what_is_live_and_held_touches_nothing(journal_path, store):
     async def play(scene: Scene):
-        await scene.send(state_event(1), state_event(2, version="8"), rollback_event("r", "state-1"))
+        await scene.send(
+            state_event(1), state_event(2, version="8"), rollback_event("r", "state-1")
+        )
         before = await scene.pointer()
         outcomes = await scene.send(rollback_event("again", "state-1"))
 
@@ -587,7 +654,9 @@ def test_a_rollback_request_to_what_is_live_and_held_touches_nothing(journal_pat
     scenario(journal_path, store, play)
 
 
-def test_a_state_lists_the_model_events_it_replaced_as_skipped_and_they_stay_superseded(journal_path, store):
+def test_a_state_lists_the_model_events_it_replaced_as_skipped_and_they_stay_superseded(
+    journal_path, store
+):
     async def play(scene: Scene):
         await scene.batch(state_event(1))
         await scene.batch(model_event("m", "101", "9"), state_event(2))
@@ -595,7 +664,10 @@ def test_a_state_lists_the_model_events_it_replaced_as_skipped_and_they_stay_sup
         manifest = await scene.reader.manifest(GOLDEN, pointer.live)
         delivered = (await scene.journal.find("m"))[-1]
 
-        assert [(each.id, each.skipped) for each in manifest.events] == [("m", True), (state_event(2).id, False)]
+        assert [(each.id, each.skipped) for each in manifest.events] == [
+            ("m", True),
+            (state_event(2).id, False),
+        ]
         assert [str(each.outcome.kind) for each in delivered.lanes] == ["superseded"]
 
     scenario(journal_path, store, play)
@@ -627,7 +699,9 @@ def give_up_once(publisher, store):
         publisher.swap = swap
         store.armed = True
         with contextlib.suppress(OutcomeUnknown):
-            await store.replace(f"{GOLDEN}/pointer.json", Content(pointers.encode(following)), base.version)
+            await store.replace(
+                f"{GOLDEN}/pointer.json", Content(pointers.encode(following)), base.version
+            )
         raise OutcomeUnresolved("given up")
 
     publisher.swap = send_once
@@ -648,14 +722,18 @@ def test_outcomes_of_a_lost_try_are_withdrawn(journal_path, store):
         waiting = [await scene.journal.next()]
         armed.append("once")
         scene.store.forbidden = lambda _operation, key: "/states/state-2/" in key and not armed
-        with pytest.raises(AssertionError, match="/states/"):  # of the try that follows the lost one
+        with pytest.raises(
+            AssertionError, match="/states/"
+        ):  # of the try that follows the lost one
             await scene.pipeline.process(GOLDEN, waiting)
         assert await scene.journal.recorded(str(GOLDEN), [each.position for each in waiting]) == {}
 
     scenario(journal_path, FaultyStore(store, before=come_between), play)
 
 
-def test_what_is_told_is_the_outcome_of_the_write_that_landed_not_of_the_one_tried_after_it(journal_path):
+def test_what_is_told_is_the_outcome_of_the_write_that_landed_not_of_the_one_tried_after_it(
+    journal_path,
+):
     """A write given up as unknown wins, while another one of more events is tried (found by the simulation)."""
     store = LateStore()
 
@@ -674,7 +752,9 @@ def test_what_is_told_is_the_outcome_of_the_write_that_landed_not_of_the_one_tri
 
         (told,) = await scene.outcomes("first")
         pointer = await scene.pointer()
-        published = [PublicationId.parse(name).state for entry in pointer.history for name in entry.published]
+        published = [
+            PublicationId.parse(name).state for entry in pointer.history for name in entry.published
+        ]
         assert published[1:] == [told.state, pointer.live.state]
         assert (await scene.reader.manifest(GOLDEN, pointer.live)).events[0].id == "second"
 
@@ -685,7 +765,9 @@ async def bury(scene: Scene):
     """Change the pointer until its history begins after whatever it has now; the chunks have that."""
     read = await scene.reader.pointer(GOLDEN)
     for _ in range(pointers.MOST_HISTORY + 2):
-        read = await scene.publisher.swap(GOLDEN, read, protocol.hold(read.pointer, scene.publisher.writing("ann")))
+        read = await scene.publisher.swap(
+            GOLDEN, read, protocol.hold(read.pointer, scene.publisher.writing("ann"))
+        )
 
 
 @pytest.mark.parametrize("in_chunks", [False, True])
@@ -725,7 +807,10 @@ def test_of_two_writes_that_a_crash_left_under_way_the_lineage_tells_which_was_m
 
 def test_where_the_lineage_was_cut_off_a_dead_letter_is_not_dropped(journal_path):
     store = LateStore()
-    unmade = [Outcome(OutcomeKind.DEAD_LETTERED, "does not fit"), Outcome(OutcomeKind.SUPERSEDED, "by state-9")]
+    unmade = [
+        Outcome(OutcomeKind.DEAD_LETTERED, "does not fit"),
+        Outcome(OutcomeKind.SUPERSEDED, "by state-9"),
+    ]
 
     async def play(scene: Scene):
         await scene.batch(state_event(1, version="1"))
@@ -738,13 +823,17 @@ def test_where_the_lineage_was_cut_off_a_dead_letter_is_not_dropped(journal_path
         store.stalled = None
         await scene.journal.withdraw(str(GOLDEN), (await scene.pointer()).write_id)
         for number, outcome in enumerate(unmade):
-            await scene.journal.record(str(GOLDEN), f"cut off {number}", {delivery.position: outcome})
+            await scene.journal.record(
+                str(GOLDEN), f"cut off {number}", {delivery.position: outcome}
+            )
         await bury(scene)
         older = (await scene.pointer()).previous_chunk
         await store.delete(older.key, (await store.get(older.key)).version)
         await scene.pipeline.process(GOLDEN, [delivery])
 
-        assert [each.kind for each in await scene.outcomes(f"{GOLDEN}/state-2")] == [OutcomeKind.DEAD_LETTERED]
+        assert [each.kind for each in await scene.outcomes(f"{GOLDEN}/state-2")] == [
+            OutcomeKind.DEAD_LETTERED
+        ]
 
     scenario(journal_path, store, play)
 
@@ -763,7 +852,9 @@ def refuse_to_read(store, key):
 
 @pytest.mark.parametrize("fault", ["damaged", "unreadable"])
 @pytest.mark.parametrize("damaged", ["state-1", "state-2"])
-def test_an_event_that_only_a_damaged_manifest_may_list_is_not_called_superseded(journal_path, damaged, fault):
+def test_an_event_that_only_a_damaged_manifest_may_list_is_not_called_superseded(
+    journal_path, damaged, fault
+):
     store = LateStore()
 
     async def play(scene: Scene):
@@ -800,18 +891,30 @@ async def only_named_by_history(scene: Scene, state: str) -> PublicationId:
     [old] = base.pointer.retained_of(state)
     following = protocol.collect(base.pointer, scene.publisher.writing("ann"), [old.id])
     *others, last = following.history
-    silent = last.model_copy(update={"change": {key: last.change[key] for key in last.change if key != "used"}})
-    await scene.publisher.swap(GOLDEN, base, following.model_copy(update={"history": (*others, silent)}))
+    silent = last.model_copy(
+        update={"change": {key: last.change[key] for key in last.change if key != "used"}}
+    )
+    await scene.publisher.swap(
+        GOLDEN, base, following.model_copy(update={"history": (*others, silent)})
+    )
     return old.id
 
 
 @pytest.mark.parametrize(
     ("late", "outcome"),
     [
-        pytest.param({"revision": 15, "version": "15"}, "dead-lettered", id="it may have this number"),
-        pytest.param({"revision": 10, "version": "10"}, "dead-lettered", id="it may be this very state"),
-        pytest.param({"revision": 20, "version": "20"}, "ignored", id="the very same state as another one"),
-        pytest.param({"revision": 20, "state": "other"}, "dead-lettered", id="the number of another one"),
+        pytest.param(
+            {"revision": 15, "version": "15"}, "dead-lettered", id="it may have this number"
+        ),
+        pytest.param(
+            {"revision": 10, "version": "10"}, "dead-lettered", id="it may be this very state"
+        ),
+        pytest.param(
+            {"revision": 20, "version": "20"}, "ignored", id="the very same state as another one"
+        ),
+        pytest.param(
+            {"revision": 20, "state": "other"}, "dead-lettered", id="the number of another one"
+        ),
     ],
 )
 def test_an_old_manifest_that_may_not_be_read_stops_no_state_that_does_not_depend_on_it(
@@ -825,7 +928,9 @@ def test_an_old_manifest_that_may_not_be_read_stops_no_state_that_does_not_depen
         async with open_scene(journal_path.with_name("other.db"), store) as later:
             readable = store.get
             refuse_to_read(store, key)
-            [found, new] = await later.batch(state_event(event_id="late", **late), state_event(40, version="40"))
+            [found, new] = await later.batch(
+                state_event(event_id="late", **late), state_event(40, version="40")
+            )
             assert [str(found.kind), str(new.kind)] == [outcome, "published"]
             depends = "chmod a+r" in found.reason
             assert depends == (late["revision"] in {10, 15})
@@ -868,11 +973,21 @@ def test_a_dead_letter_stays_when_the_write_that_passed_it_lands_late(journal_pa
     ("request_event", "outcome"),
     [
         pytest.param(rollback_event("r", "state-9"), OutcomeKind.DEAD_LETTERED, id="not retained"),
-        pytest.param(rollback_event("r", "state-1", expected="state-7"), OutcomeKind.IGNORED, id="another is live"),
-        pytest.param(rollback_event("r", "state-1", scope=OTHER), OutcomeKind.DEAD_LETTERED, id="no such scope"),
+        pytest.param(
+            rollback_event("r", "state-1", expected="state-7"),
+            OutcomeKind.IGNORED,
+            id="another is live",
+        ),
+        pytest.param(
+            rollback_event("r", "state-1", scope=OTHER),
+            OutcomeKind.DEAD_LETTERED,
+            id="no such scope",
+        ),
     ],
 )
-def test_a_rollback_request_that_does_not_fit_changes_nothing(journal_path, store, request_event, outcome):
+def test_a_rollback_request_that_does_not_fit_changes_nothing(
+    journal_path, store, request_event, outcome
+):
     async def play(scene: Scene):
         await scene.send(state_event(1), state_event(2, version="8"))
         before = await scene.pointer()
@@ -884,9 +999,12 @@ def test_a_rollback_request_that_does_not_fit_changes_nothing(journal_path, stor
 
 
 @pytest.mark.parametrize(
-    ("key_of", "says"), [(layout.manifest, "is not the one"), (layout.archive, "does not match its digest")]
+    ("key_of", "says"),
+    [(layout.manifest, "is not the one"), (layout.archive, "does not match its digest")],
 )
-def test_a_rollback_request_to_what_readers_would_refuse_changes_nothing(journal_path, store, key_of, says):
+def test_a_rollback_request_to_what_readers_would_refuse_changes_nothing(
+    journal_path, store, key_of, says
+):
     async def play(scene: Scene):
         await scene.send(state_event(1), state_event(2, version="8"))
         before = await scene.pointer()
@@ -906,7 +1024,9 @@ def test_events_that_change_nothing_do_not_touch_the_pointer(journal_path, store
     async def play(scene: Scene):
         await scene.send(state_event(1))
         before = await scene.pointer()
-        outcomes = await scene.send(model_event("unknown", "999", "1"), model_event("low", "101", "1"))
+        outcomes = await scene.send(
+            model_event("unknown", "999", "1"), model_event("low", "101", "1")
+        )
 
         assert set(kinds(outcomes)) <= {"ignored", "superseded"}
         assert await scene.pointer() == before
@@ -955,9 +1075,15 @@ def test_more_models_than_a_network_may_hold_are_published_with_a_warning(journa
     scenario(journal_path, store, play)
 
 
-def test_what_was_published_is_folded_onto_without_being_read_again(journal_path, store, monkeypatch):
+def test_what_was_published_is_folded_onto_without_being_read_again(
+    journal_path, store, monkeypatch
+):
     parsed, real = [], Manifest.composition_value
-    monkeypatch.setattr(Manifest, "composition_value", lambda manifest: parsed.append(manifest.state) or real(manifest))
+    monkeypatch.setattr(
+        Manifest,
+        "composition_value",
+        lambda manifest: parsed.append(manifest.state) or real(manifest),
+    )
 
     async def play(scene: Scene):
         await scene.batch(state_event(42))
@@ -974,7 +1100,9 @@ def test_what_was_published_is_folded_onto_without_being_read_again(journal_path
     assert len(parsed) == 1, "a daemon that starts knows nothing"
 
 
-def test_a_new_model_version_writes_state_pointer_marker_and_the_files_whose_bytes_changed(journal_path, store):
+def test_a_new_model_version_writes_state_pointer_marker_and_the_files_whose_bytes_changed(
+    journal_path, store
+):
     recording = FaultyStore(store)
 
     async def play(scene: Scene):
@@ -1025,7 +1153,9 @@ def test_an_event_that_changes_nothing_writes_nothing(journal_path, store, event
     scenario(journal_path, recording, play)
 
 
-def test_a_model_that_makes_a_bundle_too_big_is_a_dead_letter_and_changes_nothing(journal_path, store):
+def test_a_model_that_makes_a_bundle_too_big_is_a_dead_letter_and_changes_nothing(
+    journal_path, store
+):
     async def play(scene: Scene):
         await scene.batch(state_event(42))
         (refused,) = await scene.batch(complete_model_event("m", "104", scopes=[GOLDEN]))
@@ -1064,7 +1194,9 @@ def _calls(recording: FaultyStore) -> list[tuple[str, str]]:
     return calls
 
 
-def test_an_event_that_follows_another_one_is_committed_with_three_writes_and_no_read(journal_path, store):
+def test_an_event_that_follows_another_one_is_committed_with_three_writes_and_no_read(
+    journal_path, store
+):
     recording = FaultyStore(store)
 
     async def play(scene: Scene):
@@ -1087,7 +1219,10 @@ def test_an_event_that_follows_another_one_is_committed_with_three_writes_and_no
 
 def test_an_event_is_not_ignored_on_the_word_of_an_old_pointer(tmp_path, store):
     async def play():
-        async with open_scene(tmp_path / "one.db", store) as one, open_scene(tmp_path / "two.db", store) as two:
+        async with (
+            open_scene(tmp_path / "one.db", store) as one,
+            open_scene(tmp_path / "two.db", store) as two,
+        ):
             await one.batch(state_event(42))
             await two.batch(complete_model_event("joins", "104", scopes=[GOLDEN]))
             # By the pointer that the first daemon wrote last, no model 104 is in the scope.
@@ -1103,7 +1238,10 @@ def test_a_lost_swap_costs_no_second_upload_of_the_same_state(tmp_path, store):
     recording = FaultyStore(store)
 
     async def play():
-        async with open_scene(tmp_path / "one.db", recording) as one, open_scene(tmp_path / "two.db", store) as two:
+        async with (
+            open_scene(tmp_path / "one.db", recording) as one,
+            open_scene(tmp_path / "two.db", store) as two,
+        ):
             await one.batch(state_event(42))
             await two.operations.carry_out(GOLDEN, protocol.hold, "operator")
             recording.writes.clear()
@@ -1127,7 +1265,10 @@ def test_a_collection_in_between_means_a_new_upload(tmp_path, store):
         return held.model_copy(update={"gc_epoch": pointer.gc_epoch + 1})
 
     async def play():
-        async with open_scene(tmp_path / "one.db", recording) as one, open_scene(tmp_path / "two.db", store) as two:
+        async with (
+            open_scene(tmp_path / "one.db", recording) as one,
+            open_scene(tmp_path / "two.db", store) as two,
+        ):
             await one.batch(state_event(42))
             await two.operations.carry_out(GOLDEN, collected, "operator")
             recording.writes.clear()
@@ -1143,7 +1284,10 @@ def test_a_collection_in_between_means_a_new_upload(tmp_path, store):
 
 def test_nothing_is_published_on_a_pointer_that_was_put_back(tmp_path, store):
     async def play():
-        async with open_scene(tmp_path / "one.db", store) as one, open_scene(tmp_path / "two.db", store) as two:
+        async with (
+            open_scene(tmp_path / "one.db", store) as one,
+            open_scene(tmp_path / "two.db", store) as two,
+        ):
             await one.batch(state_event(42))
             old = await store.get(layout.pointer(GOLDEN))
             await one.batch(state_event(43))
@@ -1191,5 +1335,7 @@ async def _live_files(scene: Scene):
     prefix = layout.live_tree(GOLDEN)
     keys = [each.key for each in await scene.store.scan(prefix)]
     return {
-        key.removeprefix(prefix): (await scene.store.get(key)).body for key in keys if key != f"{prefix}{layout.MARKER}"
+        key.removeprefix(prefix): (await scene.store.get(key)).body
+        for key in keys
+        if key != f"{prefix}{layout.MARKER}"
     }

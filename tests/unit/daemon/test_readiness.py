@@ -25,7 +25,9 @@ from renderers.model import Scope
 from tests.builders_runtime import InlineRuntime
 
 SCOPE = Scope("visual-anomaly", "edge")
-EMPTY = Backlog(events=3, bytes=1, oldest=None, undispatched=0, lanes=(), dead_letters=2, rejected=0)
+EMPTY = Backlog(
+    events=3, bytes=1, oldest=None, undispatched=0, lanes=(), dead_letters=2, rejected=0
+)
 AWAY, STUCK = Transient("bucket away"), NeedsOperator("no permission")
 
 
@@ -129,7 +131,9 @@ def lane(failure: Failure | None) -> Lane:
         pytest.param(TimeoutError(), ["journal"], id="the journal does not answer"),
     ],
 )
-def test_only_the_journal_makes_the_daemon_unready(answer: Backlog | Exception, not_ready: list[str]) -> None:
+def test_only_the_journal_makes_the_daemon_unready(
+    answer: Backlog | Exception, not_ready: list[str]
+) -> None:
     daemon = Daemon()
     daemon.log.answer = answer
     daemon.worker.failure = STUCK
@@ -241,7 +245,9 @@ def _thread(daemon: Daemon) -> None:
         (_thread, "threads", ""),
     ],
 )
-def test_what_needs_an_operator_is_degraded_at_once_and_reported_after_a_minute(happens, kind, subject) -> None:
+def test_what_needs_an_operator_is_degraded_at_once_and_reported_after_a_minute(
+    happens, kind, subject
+) -> None:
     daemon = Daemon()
     daemon.observe()
     happens(daemon)
@@ -332,7 +338,8 @@ def test_what_is_tried_again_and_again_is_reported_by_name() -> None:
     daemon.observe()
     daemon.observe(for_seconds=60)
     assert [
-        (each.condition.kind, each.condition.subject, each.condition.remedy) for each in daemon.vitals.lasting()
+        (each.condition.kind, each.condition.subject, each.condition.remedy)
+        for each in daemon.vitals.lasting()
     ] == [
         ("token", "/run/token", "ls -l /run/token"),
         ("freshness", "", "rebundle verify --all --bucket '/srv/my bundles'"),
@@ -356,12 +363,18 @@ def test_what_cannot_be_read_is_one_condition_whatever_else_fails_for_it(name: s
     if name:
         daemon.reporter.unreconciled(SCOPE, "damaged")
     daemon.observe(for_seconds=60)
-    assert daemon.lasting == [("unreadable", name), ("freshness", "another/scope"), ("collection", "another/scope")]
+    assert daemon.lasting == [
+        ("unreadable", name),
+        ("freshness", "another/scope"),
+        ("collection", "another/scope"),
+    ]
     remedy = daemon.vitals.lasting()[0].condition.remedy
     assert remedy.startswith(f"rebundle verify {name or '--all'} --bucket ")
 
 
-def test_a_journal_that_cannot_be_written_is_not_reported_again_because_it_cannot_be_pruned() -> None:
+def test_a_journal_that_cannot_be_written_is_not_reported_again_because_it_cannot_be_pruned() -> (
+    None
+):
     daemon = Daemon(tried={"pruning": Trying({"": "no space is left"})})
     daemon.log.answer = JournalFull("no space is left")
     daemon.observe(for_seconds=60)
@@ -384,7 +397,9 @@ def test_a_check_names_one_of_many_and_says_how_many_there_are() -> None:
     daemon = Daemon()
     daemon.worker.unreadable = {"one": "Permission denied", "another": "damaged"}
     (check,) = [check for check in daemon.vitals.checks() if check.name == "unreadable"]
-    assert check.detail.startswith("one: Permission denied (and 1 more: /attention); rebundle verify --all")
+    assert check.detail.startswith(
+        "one: Permission denied (and 1 more: /attention); rebundle verify --all"
+    )
 
 
 def test_a_reason_is_short_one_line_and_without_secrets() -> None:
@@ -415,5 +430,7 @@ def test_another_bucket_is_shown_by_the_verb_that_knows_the_journal() -> None:
     daemon = Daemon(gates={"status": identity})
     daemon.observe()
     (check,) = [check for check in daemon.vitals.checks() if check.name == "bucket"]
-    expected = "rebundle status --bucket '/srv/my bundles' --journal '/var/lib/my journal/journal.db'"
+    expected = (
+        "rebundle status --bucket '/srv/my bundles' --journal '/var/lib/my journal/journal.db'"
+    )
     assert check.detail.endswith(expected)

@@ -54,7 +54,11 @@ def lines(metrics, start):
 def delivery():
     event = state_event(1)
     return Delivery(
-        event, Identity("http", event.source, event.id), "d", Position("journal:x", 7), "2026-11-22T10:00:00Z"
+        event,
+        Identity("http", event.source, event.id),
+        "d",
+        Position("journal:x", 7),
+        "2026-11-22T10:00:00Z",
     )
 
 
@@ -67,15 +71,24 @@ def test_a_won_compare_and_swap_is_counted_and_clears_an_earlier_refusal(reporte
     assert reporter.refused_in_a_row == 0
     assert lines(metrics, "rebundle_publications_total")[0].endswith(" 1.0")
     assert lines(metrics, "rebundle_pointer_sequence")[0].endswith(f" {float(pointer.sequence)}")
-    assert [line["event"] for line in logged()] == ["rendering refused by the gate", "pointer changed"]
+    assert [line["event"] for line in logged()] == [
+        "rendering refused by the gate",
+        "pointer changed",
+    ]
 
 
 def test_each_settled_event_is_said_with_its_id_and_outcome(reporter, metrics, logged):
     reporter.settled(SCOPE, delivery(), Outcome(OutcomeKind.DEAD_LETTERED, "no such scope"))
 
     (line,) = logged()
-    assert (line["event_id"], line["outcome"], line["level"]) == (state_event(1).id, "dead-lettered", "warning")
-    assert lines(metrics, 'rebundle_events_settled_total{outcome="dead-lettered"}')[0].endswith(" 1.0")
+    assert (line["event_id"], line["outcome"], line["level"]) == (
+        state_event(1).id,
+        "dead-lettered",
+        "warning",
+    )
+    assert lines(metrics, 'rebundle_events_settled_total{outcome="dead-lettered"}')[0].endswith(
+        " 1.0"
+    )
 
 
 def test_a_live_tree_that_had_nothing_to_do_is_not_said(reporter, metrics, logged):
@@ -101,13 +114,17 @@ def test_blocked_paths_are_logged_once_for_each_change_and_counted(reporter, met
     for blocked in ((env,), (env,), (env, compose), (env, compose), (), ()):
         reporter.reconciled(SCOPE, Synced(3, blocked))
         assert reporter.blocked.get(SCOPE, ()) == blocked
-        assert lines(metrics, "rebundle_live_tree_blocked_paths")[0].endswith(f" {float(len(blocked))}")
+        assert lines(metrics, "rebundle_live_tree_blocked_paths")[0].endswith(
+            f" {float(len(blocked))}"
+        )
         followed = compose not in blocked
         assert lines(metrics, "rebundle_live_tree_synced")[0].endswith(f" {float(followed)}")
         assert (SCOPE in reporter.behind) is not followed
 
     told = logged()
-    assert [line["event"] for line in told] == ["live tree paths blocked"] * 2 + ["live tree paths no longer blocked"]
+    assert [line["event"] for line in told] == ["live tree paths blocked"] * 2 + [
+        "live tree paths no longer blocked"
+    ]
     assert [line.get("paths") for line in told] == [
         {"example/.env": "a link: remove it"},
         {"example/.env": "a link: remove it", "base/a": "chmod a+r"},
@@ -118,7 +135,10 @@ def test_blocked_paths_are_logged_once_for_each_change_and_counted(reporter, met
 def test_a_tree_that_was_written_but_for_blocked_paths_is_not_called_synced(reporter, logged):
     reporter.reconciled(SCOPE, Synced(3, (Put("base/a", None), Blocked("base/b", "chmod a+r"))))
 
-    assert [line["event"] for line in logged()] == ["live tree paths blocked", "live tree written, some paths blocked"]
+    assert [line["event"] for line in logged()] == [
+        "live tree paths blocked",
+        "live tree written, some paths blocked",
+    ]
 
 
 def test_a_damaged_manifest_is_logged_once_with_the_command_that_helps(reporter, logged):
@@ -141,7 +161,9 @@ def test_a_rollback_publishes_nothing_and_clears_no_refusal(reporter):
 def test_the_backlog_shows_each_lane_and_forgets_none_that_emptied(reporter, metrics):
     oldest = (InlineRuntime().now() - timedelta(seconds=90)).isoformat()
     lane = LaneBacklog(scope=str(SCOPE), waiting=3, oldest=oldest, attempts=0, error=None)
-    full = Backlog(events=3, bytes=1, oldest=oldest, undispatched=0, lanes=(lane,), dead_letters=2, rejected=0)
+    full = Backlog(
+        events=3, bytes=1, oldest=oldest, undispatched=0, lanes=(lane,), dead_letters=2, rejected=0
+    )
     reporter.backlog(full)
     assert lines(metrics, "rebundle_lane_waiting_events")[0].endswith(" 3.0")
     assert lines(metrics, "rebundle_lane_oldest_event_age_seconds")[0].endswith(" 90.0")
@@ -149,7 +171,11 @@ def test_the_backlog_shows_each_lane_and_forgets_none_that_emptied(reporter, met
     assert lines(metrics, "rebundle_dead_letters")[0].endswith(" 2.0")
     reporter.backlog(replace(full, events=0, oldest=None, lanes=()))
 
-    for name in ("lane_waiting_events", "lane_oldest_event_age_seconds", "oldest_event_age_seconds"):
+    for name in (
+        "lane_waiting_events",
+        "lane_oldest_event_age_seconds",
+        "oldest_event_age_seconds",
+    ):
         assert lines(metrics, f"rebundle_{name}")[0].endswith(" 0.0")
 
 
@@ -178,7 +204,9 @@ def test_a_crowded_scope_is_told_of_once_and_each_scope_for_itself(reporter, log
     assert [line["scope"] for line in logged()] == [str(SCOPE), str(other)]
 
 
-def test_scopes_that_wait_for_somebody_who_may_delete_are_counted_as_the_last_round_found_them(reporter, metrics):
+def test_scopes_that_wait_for_somebody_who_may_delete_are_counted_as_the_last_round_found_them(
+    reporter, metrics
+):
     for scopes in (3, 0, 2):
         reporter.deletion_refused(scopes)
 
@@ -198,7 +226,9 @@ def test_the_series_of_a_scope_that_does_not_exist_go(reporter, metrics):
     reporter.removed(SCOPE)
     reporter.backlog(backlog_of())
     assert [line for line in lines(metrics, "rebundle_") if str(SCOPE) in line] == []
-    assert lines(metrics, "rebundle_lane_waiting_events{") == [f'rebundle_lane_waiting_events{{scope="{kept}"}} 0.0']
+    assert lines(metrics, "rebundle_lane_waiting_events{") == [
+        f'rebundle_lane_waiting_events{{scope="{kept}"}} 0.0'
+    ]
     assert set(reporter.behind) == {kept}
 
 

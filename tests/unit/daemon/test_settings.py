@@ -21,7 +21,9 @@ def written(tmp_path: Path, text: str) -> Path:
     return path
 
 
-def problems(flags: dict[str, Any], environ: dict[str, str], file: Path | None = None) -> list[SettingProblem]:
+def problems(
+    flags: dict[str, Any], environ: dict[str, str], file: Path | None = None
+) -> list[SettingProblem]:
     with pytest.raises(SettingsError) as caught:
         load(flags, environ, file)
     assert str(caught.value) == "\n".join(map(str, caught.value.problems))
@@ -39,16 +41,26 @@ def test_with_nothing_set_everything_is_below_var_and_on_loopback() -> None:
 
 
 def test_a_flag_wins_over_the_environment_over_the_file_over_the_default(tmp_path: Path) -> None:
-    file = written(tmp_path, 'bucket = "file-b"\ndrain_seconds = 9\n[journal]\npath = "file-j"\n[log]\nlevel="debug"\n')
+    file = written(
+        tmp_path,
+        'bucket = "file-b"\ndrain_seconds = 9\n[journal]\npath = "file-j"\n[log]\nlevel="debug"\n',
+    )
     environ = {"REBUNDLE_BUCKET": "env-b", "REBUNDLE_JOURNAL__PATH": "env-j"}
     loaded = load({"bucket": "flag-b", "journal.path": None}, environ, file)
     assert (loaded.settings.bucket, str(loaded.settings.journal.path)) == ("flag-b", "env-j")
-    assert (loaded.settings.drain_seconds, loaded.settings.log.level, loaded.settings.log.format) == (
+    assert (
+        loaded.settings.drain_seconds,
+        loaded.settings.log.level,
+        loaded.settings.log.format,
+    ) == (
         9,
         "debug",
         "auto",
     )
-    assert [loaded.origin(name) for name in ("bucket", "journal.path", "drain_seconds", "log.level", "log.format")] == [
+    assert [
+        loaded.origin(name)
+        for name in ("bucket", "journal.path", "drain_seconds", "log.level", "log.format")
+    ] == [
         "flag --bucket",
         "environment REBUNDLE_JOURNAL__PATH",
         f"{file}:2",
@@ -57,7 +69,9 @@ def test_a_flag_wins_over_the_environment_over_the_file_over_the_default(tmp_pat
     ]
 
 
-def test_a_file_is_only_read_where_it_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_file_is_only_read_where_it_is_named(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     written(tmp_path, 'bucket = "from the file"')
     monkeypatch.chdir(tmp_path)
     assert load({}, {}, None).settings.bucket == "var/bucket"
@@ -71,7 +85,10 @@ def test_render_defaults_can_be_set_from_every_source(tmp_path: Path) -> None:
     )
     loaded = load({}, {"REBUNDLE_RENDER__LABELS__SITE": "north"}, file)
     render = loaded.settings.render
-    assert (render.router_image, render.labels) == ("mirror.example/nginx:1", {"team": "vision", "site": "north"})
+    assert (render.router_image, render.labels) == (
+        "mirror.example/nginx:1",
+        {"team": "vision", "site": "north"},
+    )
     assert (render.resources.limits.cpus, render.resources.limits.memory) == ("2", 4 << 30)
     assert loaded.origin("render.labels.team") == f"{file}:3"
     assert loaded.origin("render.resources.limits.memory") == f"{file}:5"
@@ -118,15 +135,21 @@ def test_a_scope_that_says_nothing_has_the_defaults_of_all(tmp_path: Path, scope
 
 
 def test_a_default_that_a_scope_spells_out_wins_over_what_holds_for_all(tmp_path: Path) -> None:
-    file = written(tmp_path, '[render]\nrestart = "no"\n[scopes."a/b".render]\nrestart = "unless-stopped"\n')
+    file = written(
+        tmp_path, '[render]\nrestart = "no"\n[scopes."a/b".render]\nrestart = "unless-stopped"\n'
+    )
 
     assert load({}, {}, file).settings.render_for(Scope("a", "b")).restart == "unless-stopped"
 
 
-def test_the_settings_of_a_scope_are_shown_with_their_lines_and_nothing_it_does_not_say(tmp_path: Path) -> None:
+def test_the_settings_of_a_scope_are_shown_with_their_lines_and_nothing_it_does_not_say(
+    tmp_path: Path,
+) -> None:
     file = written(tmp_path, SCOPED)
 
-    shown = {name: told for name, told in load({}, {}, file).shown().items() if name.startswith("scopes")}
+    shown = {
+        name: told for name, told in load({}, {}, file).shown().items() if name.startswith("scopes")
+    }
 
     assert shown == {
         "scopes.a/b.render.labels.site": ("north", f"{file}:11"),
@@ -141,12 +164,27 @@ def test_the_settings_of_a_scope_are_shown_with_their_lines_and_nothing_it_does_
 @pytest.mark.parametrize(
     ("text", "setting", "line", "words"),
     [
-        ('[scopes."a/B".render]\nrestart = "no"\n', "scopes.a/B", 2, 'must be named [scopes."BUNDLE/TARGET"]'),
+        (
+            '[scopes."a/B".render]\nrestart = "no"\n',
+            "scopes.a/B",
+            2,
+            'must be named [scopes."BUNDLE/TARGET"]',
+        ),
         ('[scopes."a/B"]\n', "scopes.a/B", 1, "must be named"),
         ('[scopes.a]\ntemplates = "x"\n', "scopes.a", 2, "must be named"),
         ('[scopes.a.b]\ntemplates = "x"\n', "scopes.a.b.templates", 2, "one name in quotes"),
-        ('[scopes."a/b"]\nrendr.restart = "no"\n', "scopes.a/b.rendr.restart", 2, "mean scopes.a/b.render.restart?"),
-        ('[scopes."a/b"]\nbucket = "x"\n', "scopes.a/b.bucket", 2, "is not a setting; `rebundle config schema`"),
+        (
+            '[scopes."a/b"]\nrendr.restart = "no"\n',
+            "scopes.a/b.rendr.restart",
+            2,
+            "mean scopes.a/b.render.restart?",
+        ),
+        (
+            '[scopes."a/b"]\nbucket = "x"\n',
+            "scopes.a/b.bucket",
+            2,
+            "is not a setting; `rebundle config schema`",
+        ),
         ('[scopes."a/b".render]\nrestart = 1\n', "scopes.a/b.render.restart", 2, "'always'"),
         (
             '[scopes."a/b".render.labels]\n"com.docker.x" = "v"\n',
@@ -192,7 +230,9 @@ def test_all_problems_come_at_once_with_their_sources(tmp_path: Path) -> None:
         'bucket = "ftp://x/y"\n\n[http]\nlistn = "0.0.0.0:1"\nmax_body_bytes = true\n\n[render.resources.limit]\ncpus = 3\n',
     )
     found = problems(
-        {"http.listen": "nowhere"}, {"REBUNDLE_LOG__LEVEL": "loud", "REBUNDLE_BUKET": "x", "REBUNDLE_X__Y": "1"}, file
+        {"http.listen": "nowhere"},
+        {"REBUNDLE_LOG__LEVEL": "loud", "REBUNDLE_BUKET": "x", "REBUNDLE_X__Y": "1"},
+        file,
     )
     assert {(each.setting, each.source) for each in found} == {
         ("bucket", f"{file}:1"),
@@ -247,7 +287,9 @@ def test_variables_that_kubernetes_or_a_test_sets_are_nobodys_settings() -> None
         ("http", "x", "is a section"),
     ],
 )
-def test_a_value_that_cannot_be_is_refused_in_plain_words(name: str, value: str, words: str) -> None:
+def test_a_value_that_cannot_be_is_refused_in_plain_words(
+    name: str, value: str, words: str
+) -> None:
     (problem,) = problems({name: value}, {})
     assert problem.setting == name
     assert words in problem.message
@@ -261,18 +303,26 @@ def test_limits_that_contradict_each_other_name_what_set_them() -> None:
 
 
 def test_sizes_are_written_with_units_or_without() -> None:
-    loaded = load({"http.max_body_bytes": "2MiB", "journal.max_unsettled_bytes": "2048"}, {}, None).settings
+    loaded = load(
+        {"http.max_body_bytes": "2MiB", "journal.max_unsettled_bytes": "2048"}, {}, None
+    ).settings
     assert (loaded.http.max_body_bytes, loaded.journal.max_unsettled_bytes) == (2 << 20, 2048)
 
 
-@pytest.mark.parametrize(("listen", "address"), [("[::1]:1", ("::1", 1)), ("localhost:0", ("localhost", 0))])
+@pytest.mark.parametrize(
+    ("listen", "address"), [("[::1]:1", ("::1", 1)), ("localhost:0", ("localhost", 0))]
+)
 def test_the_address_is_without_brackets(listen: str, address: tuple[str, int]) -> None:
     assert load({"http.listen": listen}, {}, None).settings.http.address == address
 
 
 @pytest.mark.parametrize(
     ("body", "words"),
-    [(b"bucket = ", "is not TOML"), (b'bucket = "\xff"', "UTF-8"), (b"a = 1\na = 2", "is not TOML")],
+    [
+        (b"bucket = ", "is not TOML"),
+        (b'bucket = "\xff"', "UTF-8"),
+        (b"a = 1\na = 2", "is not TOML"),
+    ],
 )
 def test_a_file_that_is_no_toml_is_named(tmp_path: Path, body: bytes, words: str) -> None:
     path = tmp_path / "broken.toml"
@@ -292,8 +342,13 @@ def secret_of(loaded: Loaded) -> str | None:
     return loaded.settings.http.token.get_secret_value() if loaded.settings.http.token else None
 
 
-def test_a_secret_is_read_from_its_file_before_the_environment_before_the_credentials(tmp_path: Path) -> None:
-    for name, text in (("http-token", "from-the-credentials-directory"), ("mounted", "from-the-mounted-file\n")):
+def test_a_secret_is_read_from_its_file_before_the_environment_before_the_credentials(
+    tmp_path: Path,
+) -> None:
+    for name, text in (
+        ("http-token", "from-the-credentials-directory"),
+        ("mounted", "from-the-mounted-file\n"),
+    ):
         (tmp_path / name).write_text(text)
         (tmp_path / name).chmod(0o440)
     credentials = {"CREDENTIALS_DIRECTORY": str(tmp_path)}
@@ -309,9 +364,12 @@ def test_a_secret_is_read_from_its_file_before_the_environment_before_the_creden
 
 
 @pytest.mark.parametrize(
-    ("mode", "usable"), [(0o600, True), (0o640, True), (0o440, True), (0o660, False), (0o644, False)]
+    ("mode", "usable"),
+    [(0o600, True), (0o640, True), (0o440, True), (0o660, False), (0o644, False)],
 )
-def test_a_token_file_follows_the_rule_of_signing_keys(tmp_path: Path, mode: int, *, usable: bool) -> None:
+def test_a_token_file_follows_the_rule_of_signing_keys(
+    tmp_path: Path, mode: int, *, usable: bool
+) -> None:
     file = tmp_path / "a token"
     file.write_text(SECRET)
     file.chmod(mode)
@@ -326,20 +384,29 @@ def test_a_token_file_follows_the_rule_of_signing_keys(tmp_path: Path, mode: int
 
 def test_trusted_proxies_are_addresses_and_networks() -> None:
     given = {"REBUNDLE_HTTP__TRUSTED_PROXIES": "192.0.2.7, 2001:db8::/48"}
-    assert list(map(str, load({}, given, None).settings.http.trusted_proxies)) == ["192.0.2.7/32", "2001:db8::/48"]
+    assert list(map(str, load({}, given, None).settings.http.trusted_proxies)) == [
+        "192.0.2.7/32",
+        "2001:db8::/48",
+    ]
     (problem,) = problems({}, {"REBUNDLE_HTTP__TRUSTED_PROXIES": "192.0.2.7/24"})
     assert "must be IP addresses or networks" in problem.message
 
 
 def test_a_secret_is_never_shown(tmp_path: Path) -> None:
     loaded = load({}, {"REBUNDLE_HTTP__TOKEN": SECRET}, None)
-    everything = [repr(loaded), repr(loaded.settings), str(loaded.shown()), loaded.settings.model_dump_json()]
+    everything = [
+        repr(loaded),
+        repr(loaded.settings),
+        str(loaded.shown()),
+        loaded.settings.model_dump_json(),
+    ]
     assert not [text for text in everything if SECRET in text]
     assert loaded.shown()["http.token"] == ("**********", "environment REBUNDLE_HTTP__TOKEN")
 
 
 @pytest.mark.parametrize(
-    "secret", ["short", "with white space in it", "mit-ümläuten-und-mehr", "control\x07-character-in-it"]
+    "secret",
+    ["short", "with white space in it", "mit-ümläuten-und-mehr", "control\x07-character-in-it"],
 )
 def test_a_secret_that_is_no_token_is_refused_without_showing_it(secret: str) -> None:
     (problem,) = problems({}, {"REBUNDLE_HTTP__TOKEN": secret})
@@ -378,7 +445,9 @@ def test_a_secrets_file_that_cannot_be_used_is_named(tmp_path: Path, kind: str) 
 def test_an_address_that_others_reach_needs_a_token() -> None:
     (problem,) = problems({"http.listen": "0.0.0.0:8420"}, {})
     assert "http.token_file" in problem.message
-    assert load({"http.listen": "0.0.0.0:8420"}, {"REBUNDLE_HTTP__TOKEN": SECRET}, None).settings.http.token
+    assert load(
+        {"http.listen": "0.0.0.0:8420"}, {"REBUNDLE_HTTP__TOKEN": SECRET}, None
+    ).settings.http.token
 
 
 def test_a_command_that_needs_no_secret_does_not_fail_for_want_of_one(tmp_path: Path) -> None:
@@ -390,7 +459,9 @@ def test_a_command_that_needs_no_secret_does_not_fail_for_want_of_one(tmp_path: 
 
 
 def test_the_two_roles_need_different_tokens() -> None:
-    (problem,) = problems({}, {"REBUNDLE_HTTP__TOKEN": SECRET, "REBUNDLE_HTTP__ROLLBACK_TOKEN": SECRET})
+    (problem,) = problems(
+        {}, {"REBUNDLE_HTTP__TOKEN": SECRET, "REBUNDLE_HTTP__ROLLBACK_TOKEN": SECRET}
+    )
     assert problem.setting == "http.rollback_token"
     assert SECRET not in str(problem)
 
@@ -424,7 +495,9 @@ def test_importing_settings_loads_no_sdk_and_no_web_framework() -> None:
 
 
 def test_limits_come_from_every_source_and_are_told_like_any_setting(tmp_path: Path) -> None:
-    loaded = load({}, {"REBUNDLE_LIMITS__MODELS": "50"}, written(tmp_path, "[limits]\nsignature_depth = 3\n"))
+    loaded = load(
+        {}, {"REBUNDLE_LIMITS__MODELS": "50"}, written(tmp_path, "[limits]\nsignature_depth = 3\n")
+    )
     assert (loaded.settings.limits.models, loaded.settings.limits.signature_depth) == (50, 3)
     assert loaded.origin("limits.models") == "environment REBUNDLE_LIMITS__MODELS"
 

@@ -17,7 +17,15 @@ from daemon.worker import Worker
 from events.model import Event
 from tests.builders_runtime import InlineRuntime
 from tests.support.faulty_store import Fault, FaultyStore
-from tests.support.scenes import GOLDEN, Patience, Scene, model_event, open_scene, rollback_event, state_event
+from tests.support.scenes import (
+    GOLDEN,
+    Patience,
+    Scene,
+    model_event,
+    open_scene,
+    rollback_event,
+    state_event,
+)
 
 
 def empty_store() -> MemoryStore:
@@ -64,7 +72,10 @@ async def until(condition: Callable[[], object]) -> None:
 
 
 def lane_reports_another_bucket(worker: Worker) -> bool:
-    return any(lane.failure is not None and "is another volume mounted" in lane.failure.reason for lane in worker.lanes)
+    return any(
+        lane.failure is not None and "is another volume mounted" in lane.failure.reason
+        for lane in worker.lanes
+    )
 
 
 async def pointer_of(store: MemoryStore) -> bytes:
@@ -89,7 +100,9 @@ IGNORED_THERE = model_event("same", "101", "5", scopes=[GOLDEN])
 
 
 @pytest.mark.parametrize("states", [2, 5])
-@pytest.mark.parametrize("event", [state_event(50), IGNORED_THERE, rollback_event("back", "state-1")])
+@pytest.mark.parametrize(
+    "event", [state_event(50), IGNORED_THERE, rollback_event("back", "state-1")]
+)
 @pytest.mark.parametrize("pointer_is_kept", [True, False])
 def test_nothing_is_published_to_another_bucket_that_has_the_scope(
     tmp_path: Path, states: int, event: Event, pointer_is_kept: bool
@@ -101,7 +114,9 @@ def test_nothing_is_published_to_another_bucket_that_has_the_scope(
             await scene.accept(state_event(1), state_event(2, version="2"))
             if not pointer_is_kept:
                 await scene.accept(model_event("unchanged", "101", "2"))
-            await until(lambda: len(scene.watcher.settled_outcomes) == (2 if pointer_is_kept else 3))
+            await until(
+                lambda: len(scene.watcher.settled_outcomes) == (2 if pointer_is_kept else 3)
+            )
             await until(lambda: worker.lanes[0].idle_since is not None)
             before = await pointer_of(store.other)
             store.mounted = store.other
@@ -137,9 +152,16 @@ def test_a_listing_of_another_bucket_is_not_believed_although_the_right_one_is_b
             await until(lambda: worker.lanes[0].idle_since is not None)
             store.mounted = store.other
             await scene.accept(model_event("everywhere", "101", "9"))
-            await until(lambda: worker.failure is not None or "everywhere" in repr(scene.watcher.settled_outcomes))
+            await until(
+                lambda: (
+                    worker.failure is not None
+                    or "everywhere" in repr(scene.watcher.settled_outcomes)
+                )
+            )
             store.mounted = store.right
-            await until(lambda: "everywhere" in [each[1] for each in scene.watcher.settled_outcomes])
+            await until(
+                lambda: "everywhere" in [each[1] for each in scene.watcher.settled_outcomes]
+            )
         assert [str(each.kind) for each in await scene.outcomes("everywhere")] == ["published"]
 
     asyncio.run(with_other_bucket(tmp_path, store, play, states=0))
@@ -230,7 +252,9 @@ async def _one() -> int:
     return 1
 
 
-def test_another_bucket_is_the_reason_that_is_reported_although_its_pointer_is_lost(tmp_path: Path) -> None:
+def test_another_bucket_is_the_reason_that_is_reported_although_its_pointer_is_lost(
+    tmp_path: Path,
+) -> None:
     store = Volumes()
 
     async def play(scene: Scene) -> None:

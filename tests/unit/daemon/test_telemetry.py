@@ -12,7 +12,15 @@ import stamina.instrumentation
 import structlog
 from prometheus_client.parser import text_string_to_metric_families
 
-from daemon.telemetry import HIDDEN, MOST_CHARACTERS, LogFormat, Metrics, bound, configure_logging, redacted
+from daemon.telemetry import (
+    HIDDEN,
+    MOST_CHARACTERS,
+    LogFormat,
+    Metrics,
+    bound,
+    configure_logging,
+    redacted,
+)
 
 SECRET = "hunter2-hunter2-hunter2"
 
@@ -35,7 +43,9 @@ def _restored() -> Iterator[None]:
     stamina.instrumentation.set_on_retry_hooks(None)
 
 
-def logged(chosen: LogFormat = "json", level: str = "info", stream: io.StringIO | None = None) -> io.StringIO:
+def logged(
+    chosen: LogFormat = "json", level: str = "info", stream: io.StringIO | None = None
+) -> io.StringIO:
     stream = stream or io.StringIO()
     configure_logging(chosen, level, stream)
     return stream
@@ -70,7 +80,12 @@ def test_libraries_log_through_the_same_formatter() -> None:
     with bound(scope="a/b"):
         logging.getLogger("aiokafka.consumer").warning("lost %s", "partition", extra={"topic": "t"})
     (line,) = lines(stream)
-    assert (line["event"], line["scope"], line["topic"], line["level"]) == ("lost partition", "a/b", "t", "warning")
+    assert (line["event"], line["scope"], line["topic"], line["level"]) == (
+        "lost partition",
+        "a/b",
+        "t",
+        "warning",
+    )
 
 
 def test_a_level_holds_for_us_and_for_libraries_and_talkative_ones_are_kept_quiet() -> None:
@@ -96,7 +111,9 @@ def test_hostile_text_never_starts_a_line_of_its_own(chosen: LogFormat) -> None:
 
 
 @pytest.mark.parametrize("chosen", ["json", "console"])
-def test_an_exception_shows_no_local_variables_no_secrets_and_no_forged_lines(chosen: LogFormat) -> None:
+def test_an_exception_shows_no_local_variables_no_secrets_and_no_forged_lines(
+    chosen: LogFormat,
+) -> None:
     stream = logged(chosen)
 
     def publish(password: str) -> None:
@@ -118,7 +135,9 @@ def test_an_exception_shows_no_local_variables_no_secrets_and_no_forged_lines(ch
 
 def test_only_who_tries_again_says_so() -> None:
     stream = logged()
-    for attempt in stamina.retry_context(on=ValueError, wait_initial=0.0, wait_max=0.0, wait_jitter=0.0):
+    for attempt in stamina.retry_context(
+        on=ValueError, wait_initial=0.0, wait_max=0.0, wait_jitter=0.0
+    ):
         with attempt:
             if attempt.num == 1:
                 raise ValueError
@@ -164,7 +183,11 @@ def test_a_line_is_bounded_whatever_others_wrote(chosen: LogFormat) -> None:
     stream = logged(chosen)
     reasons = "; ".join(["key 0123 is not in the trust policy"] * 100_000)
     structlog.get_logger("x").error(
-        "refused", error=reasons, exc_info=ValueError(reasons), many=["x"] * 5000, table=dict.fromkeys(range(5000))
+        "refused",
+        error=reasons,
+        exc_info=ValueError(reasons),
+        many=["x"] * 5000,
+        table=dict.fromkeys(range(5000)),
     )
     assert len(stream.getvalue()) < 100_000
     assert "more characters" in stream.getvalue()
@@ -175,7 +198,9 @@ def test_a_text_is_shortened_only_after_its_secrets_are_hidden() -> None:
     text = "x" * (MOST_CHARACTERS - 10) + f" https://me:{SECRET}@host/"
     assert SECRET[:4] not in redacted(text)
     assert redacted("x" * MOST_CHARACTERS) == "x" * MOST_CHARACTERS
-    assert redacted("x" * (MOST_CHARACTERS + 2)) == "x" * MOST_CHARACTERS + "… and 2 more characters"
+    assert (
+        redacted("x" * (MOST_CHARACTERS + 2)) == "x" * MOST_CHARACTERS + "… and 2 more characters"
+    )
 
 
 def test_a_long_text_is_searched_for_secrets_in_one_pass() -> None:
@@ -220,9 +245,16 @@ NAMES = {
 def test_the_exposition_has_every_metric_of_the_catalogue_and_no_state_id() -> None:
     text = Metrics.create("1.2.3", "1").render().decode()
     families = {family.name: family for family in text_string_to_metric_families(text)}
-    assert {name for name in families if name.startswith("rebundle_") and not name.endswith("_created")} == NAMES
-    assert families["rebundle_build_info"].samples[0].labels == {"version": "1.2.3", "renderer": "1"}
-    assert not any("state" in sample.labels for family in families.values() for sample in family.samples)
+    assert {
+        name for name in families if name.startswith("rebundle_") and not name.endswith("_created")
+    } == NAMES
+    assert families["rebundle_build_info"].samples[0].labels == {
+        "version": "1.2.3",
+        "renderer": "1",
+    }
+    assert not any(
+        "state" in sample.labels for family in families.values() for sample in family.samples
+    )
 
 
 def test_two_catalogues_do_not_meet_and_hostile_label_values_stay_values() -> None:

@@ -51,7 +51,9 @@ def scenario(path, play, store=None):
     asyncio.run(body())
 
 
-def worker_of(scene: Scene, *, patience=SHORT, live_tree_seconds=3600.0, opened_at=0, **options) -> Worker:
+def worker_of(
+    scene: Scene, *, patience=SHORT, live_tree_seconds=3600.0, opened_at=0, **options
+) -> Worker:
     return Worker(
         source=scene.journal,
         reader=scene.reader,
@@ -97,7 +99,9 @@ def test_events_that_arrive_while_a_batch_is_published_are_all_folded_in_order(t
 
         assert pointer.highest_revision.derived == 58
         assert pointer.positions == {scene.journal.instance: 59}
-        assert [id_ for _, id_, _ in scene.watcher.settled_outcomes][1:] == [f"m{number}" for number in range(2, 60)]
+        assert [id_ for _, id_, _ in scene.watcher.settled_outcomes][1:] == [
+            f"m{number}" for number in range(2, 60)
+        ]
 
     scenario(tmp_path, play)
 
@@ -124,7 +128,9 @@ def test_a_drain_finishes_the_batch_under_way_and_begins_no_other(tmp_path):
             await running
 
         assert (await scene.pointer()).live.state == "state-1"
-        assert (await scene.journal.backlog()).events == 1, "the other one is delivered again at the next start"
+        assert (await scene.journal.backlog()).events == 1, (
+            "the other one is delivered again at the next start"
+        )
 
     scenario(tmp_path, play)
 
@@ -158,7 +164,9 @@ def test_a_live_tree_that_somebody_changed_is_repaired_on_the_timer(tmp_path):
         good = await store.get(key)
         await store.delete(key, good.version)
         stop, before = Stop(), len(scene.watcher.passes)
-        running = asyncio.create_task(worker_of(scene, live_tree_seconds=0.01, opened_at=1).run(stop))
+        running = asyncio.create_task(
+            worker_of(scene, live_tree_seconds=0.01, opened_at=1).run(stop)
+        )
         await scene.watcher.saw(
             lambda: any(
                 isinstance(done, Synced) and "base/bundle/docker-compose.yaml" in done.written
@@ -183,7 +191,9 @@ def test_a_live_tree_that_is_ahead_of_its_pointer_is_told_at_each_pass(tmp_path)
         ahead = json.dumps(json.loads(marker.body) | {"sequence": 5000}).encode()
         await store.replace(key, Content(ahead), marker.version)
         stop = Stop()
-        running = asyncio.create_task(worker_of(scene, live_tree_seconds=0.01, opened_at=1).run(stop))
+        running = asyncio.create_task(
+            worker_of(scene, live_tree_seconds=0.01, opened_at=1).run(stop)
+        )
         await scene.watcher.saw(lambda: len(scene.watcher.failed_passes) > 1)
         stop.request("done")
         await running
@@ -249,7 +259,9 @@ def test_scopes_are_worked_on_side_by_side(tmp_path, count):
     scenario(tmp_path, play)
 
 
-def test_a_scope_that_an_earlier_event_creates_while_the_bucket_is_listed_gets_the_events_behind_it(tmp_path):
+def test_a_scope_that_an_earlier_event_creates_while_the_bucket_is_listed_gets_the_events_behind_it(
+    tmp_path,
+):
     async def play(scene: Scene):
         worker, stop = worker_of(scene), Stop()
         listed = scene.reader.scopes
@@ -295,7 +307,9 @@ def test_a_lane_whose_events_are_all_taken_out_is_no_longer_stuck(tmp_path):
     scenario(tmp_path, play, store)
 
 
-def test_a_dispatcher_that_cannot_list_the_bucket_says_so_and_events_that_name_their_scope_go_on(tmp_path):
+def test_a_dispatcher_that_cannot_list_the_bucket_says_so_and_events_that_name_their_scope_go_on(
+    tmp_path,
+):
     async def play(scene: Scene):
         worker, stop = worker_of(scene), Stop()
         listed, refuse = scene.reader.scopes, True
@@ -331,7 +345,10 @@ def test_a_stuck_scope_with_a_long_queue_keeps_no_other_waiting(tmp_path):
         await scene.send(state_event(1), state_event(1, scope=OTHER))
         store.on = False
         await scene.accept(
-            *(model_event(f"m{number}", "101", str(10 + number), scopes=[OTHER]) for number in range(1500))
+            *(
+                model_event(f"m{number}", "101", str(10 + number), scopes=[OTHER])
+                for number in range(1500)
+            )
         )
         await scene.accept(state_event(2))
         work = asyncio.create_task(scene.work())
@@ -422,7 +439,9 @@ class Unreadable:
 
 
 @pytest.mark.parametrize("restarted", [False, True])
-def test_an_event_without_bundles_reaches_known_scopes_of_a_folder_that_cannot_be_listed(tmp_path, restarted):
+def test_an_event_without_bundles_reaches_known_scopes_of_a_folder_that_cannot_be_listed(
+    tmp_path, restarted
+):
     async def play(scene: Scene):
         await scene.send(state_event(1), state_event(1, scope=OTHER))
         reader = Unreadable(scene.reader, OTHER.bundle)
@@ -439,7 +458,10 @@ def test_an_event_without_bundles_reaches_known_scopes_of_a_folder_that_cannot_b
         stop.request("done")
         await running
 
-        assert {scope for scope, id_, _ in scene.watcher.settled_outcomes if id_ == "m"} == {str(GOLDEN), str(OTHER)}
+        assert {scope for scope, id_, _ in scene.watcher.settled_outcomes if id_ == "m"} == {
+            str(GOLDEN),
+            str(OTHER),
+        }
 
     scenario(tmp_path, play)
 
@@ -498,14 +520,19 @@ def test_passes_over_scopes_that_hang_end_at_their_limit_and_delay_no_other(tmp_
         store.on = False
         # One that hangs alone never reaches its limit: the other scope's passes do not wait for that.
         limit = 3600 if hanging == 1 else 0.5
-        worker, stop = worker_of(scene, live_tree_seconds=0.01, opened_at=1 + hanging, pass_seconds=limit), Stop()
+        worker, stop = (
+            worker_of(scene, live_tree_seconds=0.01, opened_at=1 + hanging, pass_seconds=limit),
+            Stop(),
+        )
         running = asyncio.create_task(worker.run(stop))
         for _ in range(3):
             there = await store.get(key)
             await store.delete(key, there.version)
             before = len(scene.watcher.passes)
             await scene.watcher.saw(
-                lambda before=before: any("README.md" in done.written for done in scene.watcher.passes[before:])
+                lambda before=before: any(
+                    "README.md" in done.written for done in scene.watcher.passes[before:]
+                )
             )
         if hanging > 1:
             async with asyncio.timeout(20):
@@ -616,7 +643,9 @@ class Mount:
 
 
 @pytest.mark.parametrize("restarted", [False, True])
-def test_nothing_is_published_or_settled_while_the_volume_of_the_bucket_is_away(tmp_path, restarted):
+def test_nothing_is_published_or_settled_while_the_volume_of_the_bucket_is_away(
+    tmp_path, restarted
+):
     """Neither a new state, nor an event for every scope, of which the empty folder has none, nor one for a scope that
     is not there."""
     store = Mount()

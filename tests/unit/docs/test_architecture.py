@@ -8,7 +8,9 @@ import pytest
 
 ROOT = Path(__file__).parents[3]
 PAGE = (ROOT / "docs" / "architecture.md").read_text()
-CONTRACTS = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["importlinter"]["contracts"]
+CONTRACTS = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["importlinter"][
+    "contracts"
+]
 
 
 def picture(package: str) -> str:
@@ -26,7 +28,9 @@ def test_the_layers_of_a_package_are_drawn_from_the_top_as_they_are_enforced(pac
     columns = [re.split(r"\s{2,}", line.strip())[0] for line in picture(package).splitlines()]
     drawn = " \n ".join(columns).replace("\n |", "|").split("\n")
 
-    assert [re.findall(r"[a-z_0-9]+", layer) for layer in drawn] == [layer.split(" | ") for layer in LAYERED[package]]
+    assert [re.findall(r"[a-z_0-9]+", layer) for layer in drawn] == [
+        layer.split(" | ") for layer in LAYERED[package]
+    ]
 
 
 @pytest.mark.parametrize("path", re.findall(r"`((?:events|renderers|daemon|tests)/[\w/.]*)`", PAGE))

@@ -64,9 +64,7 @@ def report(tmp_path_factory) -> str:
             file.write(f"\n{line}\n")
     for path in UNPLACED:
         (folder / path).touch()
-    lint = (
-        "import sys; sys.path.insert(0, '.'); from importlinter.cli import lint_imports_command; lint_imports_command()"
-    )
+    lint = "import sys; sys.path.insert(0, '.'); from importlinter.cli import lint_imports_command; lint_imports_command()"
     done = subprocess.run(
         [sys.executable, "-c", lint, "--no-cache"],
         cwd=folder,
@@ -83,7 +81,9 @@ def report(tmp_path_factory) -> str:
 @pytest.mark.parametrize("path", PLANTS)
 def test_an_import_against_the_rules_breaks_a_contract(report, path):
     line = PLANTS[path]
-    imported = re.sub(r"from (\S+) import (\S+)", r"\1.\2", line.removeprefix("import ")).removesuffix(".yaml")
+    imported = re.sub(
+        r"from (\S+) import (\S+)", r"\1.\2", line.removeprefix("import ")
+    ).removesuffix(".yaml")
     module = path.removesuffix(".py").replace("/", ".")
     number = len((ROOT / path).read_text().splitlines()) + 2
 

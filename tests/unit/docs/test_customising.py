@@ -25,10 +25,14 @@ def blocks(kind: str) -> list[str]:
 def said(shown: str, folder: Path) -> str:
     """What a command says, to either stream."""
     command = re.sub(r"^(?:\$|>) ?", "", shown, flags=re.MULTILINE)
-    environ = {name: value for name, value in os.environ.items() if not name.startswith("REBUNDLE_")}
+    environ = {
+        name: value for name, value in os.environ.items() if not name.startswith("REBUNDLE_")
+    }
     environ |= {"PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}", "LC_ALL": "C"}
     both = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT, "text": True, "timeout": 60}
-    return subprocess.run(["bash", "-c", command], cwd=folder, env=environ, check=False, **both).stdout
+    return subprocess.run(
+        ["bash", "-c", command], cwd=folder, env=environ, check=False, **both
+    ).stdout
 
 
 def transcript(text: str, folder: Path) -> str:
@@ -53,6 +57,10 @@ def test_the_settings_of_the_page_are_settings(block, tmp_path):
 
 def test_every_template_is_on_the_page():
     table = PAGE.read_text().partition("| template | makes |")[2].partition("\n\n")[0]
-    named = [name for row in table.splitlines()[2:] for name in re.findall(r"`([^`]+)`", row.split("|")[1])]
+    named = [
+        name
+        for row in table.splitlines()[2:]
+        for name in re.findall(r"`([^`]+)`", row.split("|")[1])
+    ]
 
     assert sorted(named) == sorted(Templates.built_in().names)

@@ -21,9 +21,13 @@ def generator():
 @pytest.mark.parametrize("page", ["settings.md", "cli.md"])
 def test_a_page_made_from_the_code_is_what_the_code_says(page, tmp_path):
     # As a process of its own: the help has the name of the program that shows it.
-    subprocess.run([sys.executable, str(ROOT / "docs/generate.py"), str(tmp_path)], check=True, timeout=60)
+    subprocess.run(
+        [sys.executable, str(ROOT / "docs/generate.py"), str(tmp_path)], check=True, timeout=60
+    )
 
-    assert (ROOT / "docs" / page).read_text() == (tmp_path / page).read_text(), "run: python docs/generate.py"
+    assert (ROOT / "docs" / page).read_text() == (tmp_path / page).read_text(), (
+        "run: python docs/generate.py"
+    )
 
 
 def test_every_setting_says_what_it_means():
@@ -31,11 +35,18 @@ def test_every_setting_says_what_it_means():
 
 
 def test_links_between_pages_lead_somewhere():
-    pages = [ROOT / "README.md", *ROOT.glob("docs/*.md"), *ROOT.glob("docs/adr/*.md"), ROOT / "CONTRIBUTING.md"]
+    pages = [
+        ROOT / "README.md",
+        *ROOT.glob("docs/*.md"),
+        *ROOT.glob("docs/adr/*.md"),
+        ROOT / "CONTRIBUTING.md",
+    ]
     links = [
         (page, link)
         for page in pages
-        for link in re.findall(r"\]\(([^)#:]+)(?:#[^)]*)?\)", re.sub(r"`[^`]*`", "", page.read_text()))
+        for link in re.findall(
+            r"\]\(([^)#:]+)(?:#[^)]*)?\)", re.sub(r"`[^`]*`", "", page.read_text())
+        )
     ]
 
     assert [(page.name, link) for page, link in links if not (page.parent / link).exists()] == []

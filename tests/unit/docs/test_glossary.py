@@ -6,19 +6,28 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parents[3]
-ROWS = re.findall(r"^\| \*\*(.+)\*\* \| (.+) \|$", (ROOT / "docs/glossary.md").read_text(), re.MULTILINE)
+ROWS = re.findall(
+    r"^\| \*\*(.+)\*\* \| (.+) \|$", (ROOT / "docs/glossary.md").read_text(), re.MULTILINE
+)
 TERMS = [term for term, _ in ROWS]
 # cli.md and settings.md are generated from the code.
 PAGES = [
     *(ROOT / name for name in ("README.md", "CONTRIBUTING.md", "SECURITY.md")),
-    *(page for page in (ROOT / "docs").glob("*.md") if page.name not in ("glossary.md", "cli.md", "settings.md")),
+    *(
+        page
+        for page in (ROOT / "docs").glob("*.md")
+        if page.name not in ("glossary.md", "cli.md", "settings.md")
+    ),
 ]
 
 
 def prose(page: Path) -> str:
     """The text of a page without code blocks and generated tables, each run of white space as one space."""
     text = re.sub(
-        r"^```.*?^```|^<!-- (?:figures|publication|bugs).*?^<!--", "", page.read_text(), flags=re.MULTILINE | re.DOTALL
+        r"^```.*?^```|^<!-- (?:figures|publication|bugs).*?^<!--",
+        "",
+        page.read_text(),
+        flags=re.MULTILINE | re.DOTALL,
     )
     return " ".join(text.split())
 
@@ -28,7 +37,11 @@ def uses(term: str, text: str) -> bool:
 
 
 def test_every_row_of_the_glossary_defines_a_term_once():
-    rows = [line for line in (ROOT / "docs/glossary.md").read_text().splitlines() if line.startswith("| **")]
+    rows = [
+        line
+        for line in (ROOT / "docs/glossary.md").read_text().splitlines()
+        if line.startswith("| **")
+    ]
 
     assert len(rows) == len(set(TERMS)) == len(TERMS)
 

@@ -19,7 +19,9 @@ def test_the_table_names_every_platform_with_its_grpc_port():
     assert said == [(name, str(platform.grpc_port)) for name, platform in PLATFORMS.items()]
 
 
-@pytest.mark.parametrize("path", re.findall(r"^\| `([^`]+\.(?:py|yaml|md))` \|", PAGE, re.MULTILINE))
+@pytest.mark.parametrize(
+    "path", re.findall(r"^\| `([^`]+\.(?:py|yaml|md))` \|", PAGE, re.MULTILINE)
+)
 def test_a_file_of_the_example_has_it(path):
     # A template names no platform, but has its port.
     assert re.search("openvino|--port=9000", (ROOT / path).read_text(), re.IGNORECASE)

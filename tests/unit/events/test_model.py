@@ -25,7 +25,15 @@ def test_an_event_is_written_in_the_structured_form_of_cloudevents() -> None:
 
 def test_optional_attributes_and_extensions_are_kept_and_absent_ones_left_out() -> None:
     more = {"subject": "", "time": "2026-01-01T00:00:00Z", "traceparent": "00-1"}
-    event = Event("1", "/pipeline", EVENT.type, EVENT.data, "", "2026-01-01T00:00:00Z", {"traceparent": "00-1"})
+    event = Event(
+        "1",
+        "/pipeline",
+        EVENT.type,
+        EVENT.data,
+        "",
+        "2026-01-01T00:00:00Z",
+        {"traceparent": "00-1"},
+    )
 
     assert json.loads(event.structured()) == ENVELOPE | more
 
@@ -45,10 +53,15 @@ def test_an_event_is_written_as_short_utf8() -> None:
     assert b", " not in body
 
 
-@pytest.mark.parametrize("other", [("kafka", "s", "1"), ("http", "s2", "1"), ("http", "s", "2"), ("https", "", "1")])
+@pytest.mark.parametrize(
+    "other", [("kafka", "s", "1"), ("http", "s2", "1"), ("http", "s", "2"), ("https", "", "1")]
+)
 def test_another_source_or_id_is_another_identity(other: tuple[str, str, str]) -> None:
     assert Identity(*other).digest != Identity("http", "s", "1").digest
 
 
 def test_the_digest_of_an_identity_is_the_one_that_pointers_have() -> None:
-    assert Identity("http", "ü", "1").digest == hashlib.sha256('["http", "ü", "1"]'.encode()).hexdigest()
+    assert (
+        Identity("http", "ü", "1").digest
+        == hashlib.sha256('["http", "ü", "1"]'.encode()).hexdigest()
+    )

@@ -5,7 +5,12 @@ import pytest
 from pydantic import BaseModel, Field, ValidationError, field_validator
 
 from events import schemas
-from events.model import BUNDLE_STATE_CREATED, KNOWN_TYPES, MODEL_VERSION_CREATED, ROLLBACK_REQUESTED
+from events.model import (
+    BUNDLE_STATE_CREATED,
+    KNOWN_TYPES,
+    MODEL_VERSION_CREATED,
+    ROLLBACK_REQUESTED,
+)
 from events.strict_json import MOST_PROBLEMS
 
 BUNDLE = {"name": "visual-anomaly", "target": "edge"}
@@ -59,14 +64,26 @@ def test_every_known_type_has_a_schema():
 @pytest.mark.parametrize("event_type", VALID)
 def test_a_full_event_is_read_and_unknown_fields_are_passed_over(event_type):
     schema = schemas.DATA[event_type]
-    assert schema.model_validate(VALID[event_type] | {"later": {"x": 1}}) == schema.model_validate(VALID[event_type])
+    assert schema.model_validate(VALID[event_type] | {"later": {"x": 1}}) == schema.model_validate(
+        VALID[event_type]
+    )
 
 
 def test_optional_fields_may_be_absent():
     version = schemas.ModelVersion.model_validate({"model": {}})
-    assert (version.bundles, version.tags, version.aliases, version.change) == (None, None, None, None)
+    assert (version.bundles, version.tags, version.aliases, version.change) == (
+        None,
+        None,
+        None,
+        None,
+    )
     request = schemas.RollbackRequest.model_validate({"bundle": BUNDLE, "to": {"state_id": "s"}})
-    assert (request.expected_state_id, request.reason, request.requested_by, request.hold) == (None, None, None, True)
+    assert (request.expected_state_id, request.reason, request.requested_by, request.hold) == (
+        None,
+        None,
+        None,
+        True,
+    )
 
 
 @pytest.mark.parametrize(
@@ -94,14 +111,24 @@ def test_optional_fields_may_be_absent():
         (MODEL_VERSION_CREATED, "bundles", [], "must have at least 1 entries"),
         (MODEL_VERSION_CREATED, "bundles", [BUNDLE] * 1001, "must have at most 1000 entries"),
         (MODEL_VERSION_CREATED, "bundles", BUNDLE, "must be a list"),
-        (MODEL_VERSION_CREATED, "change", "renamed", "must be 'tag', 'alias', 'stage' or 'deleted'"),
+        (
+            MODEL_VERSION_CREATED,
+            "change",
+            "renamed",
+            "must be 'tag', 'alias', 'stage' or 'deleted'",
+        ),
         (MODEL_VERSION_CREATED, "aliases", "x", "must be a list"),
         (ROLLBACK_REQUESTED, "to.state_id", "", "must start with a letter or digit"),
         (ROLLBACK_REQUESTED, "expected_state_id", ".x", "must start with a letter or digit"),
         (ROLLBACK_REQUESTED, "reason", "x" * 2001, "must have at most 2000 characters"),
         (ROLLBACK_REQUESTED, "reason", "a\x1b[31m", "must be one line of printable characters"),
         (ROLLBACK_REQUESTED, "requested_by", "x" * 257, "must have at most 256 characters"),
-        (ROLLBACK_REQUESTED, "requested_by", "a\u202eb", "must be one line of printable characters"),
+        (
+            ROLLBACK_REQUESTED,
+            "requested_by",
+            "a\u202eb",
+            "must be one line of printable characters",
+        ),
         (ROLLBACK_REQUESTED, "hold", False, "hold: false is not supported in v1"),
         (ROLLBACK_REQUESTED, "hold", "yes", "must be true or false"),
     ],
@@ -113,13 +140,22 @@ def test_a_broken_field_is_named_and_nothing_else_is(event_type, path, value, ex
 
 
 def test_the_longest_and_largest_values_are_taken():
-    for path, value in {"state.id": "x" * 128, "state.revision": 2**53 - 1, "bundle.name": "x" * 256}.items():
+    for path, value in {
+        "state.id": "x" * 128,
+        "state.revision": 2**53 - 1,
+        "bundle.name": "x" * 256,
+    }.items():
         schemas.BundleState.model_validate(changed(BUNDLE_STATE_CREATED, path, value))
     schemas.RollbackRequest.model_validate(changed(ROLLBACK_REQUESTED, "reason", "\u00e4" * 2000))
 
 
 def test_all_problems_of_an_event_come_at_once_with_their_paths():
-    data = {"bundle": {"name": 1}, "state": {"id": "derived-x", "revision": -1}, "models": [1, {}], "proxy": 0}
+    data = {
+        "bundle": {"name": 1},
+        "state": {"id": "derived-x", "revision": -1},
+        "models": [1, {}],
+        "proxy": 0,
+    }
     assert problems(schemas.BundleState, data) == {
         "$.data.bundle.name": "must be text",
         "$.data.bundle.target": "is required",
@@ -128,7 +164,12 @@ def test_all_problems_of_an_event_come_at_once_with_their_paths():
         "$.data.models[0]": "must be an object",
         "$.data.proxy": "must be an object",
     }
-    version = {"model": {}, "bundles": [BUNDLE, {"name": "a"}], "tags": {"a b": 1}, "aliases": ["x", None]}
+    version = {
+        "model": {},
+        "bundles": [BUNDLE, {"name": "a"}],
+        "tags": {"a b": 1},
+        "aliases": ["x", None],
+    }
     assert list(problems(schemas.ModelVersion, version, "$")) == [
         "$.bundles[1].target",
         "$.tags['a b']",
@@ -163,7 +204,9 @@ class Outer(BaseModel):
 
 
 def test_members_of_a_union_are_one_problem_with_a_path_that_exists():
-    assert problems(Outer, {"count": "some"}) == {"$.data.count": "must be a whole number, or must be 'all'"}
+    assert problems(Outer, {"count": "some"}) == {
+        "$.data.count": "must be a whole number, or must be 'all'"
+    }
     assert problems(Outer, {"count": 0}) == {"$.data.count": "must be at least 1, or must be 'all'"}
 
 
@@ -179,11 +222,16 @@ def test_the_same_expectation_of_two_members_is_said_once():
     with pytest.raises(ValidationError) as caught:
         Any3.model_validate({"value": "x"})
     [problem] = schemas.problems_of(caught.value, "$", {"value": "x"})
-    assert (problem.expected, problem.found) == ("must be an object, or must be a whole number", "'x'")
+    assert (problem.expected, problem.found) == (
+        "must be an object, or must be a whole number",
+        "'x'",
+    )
 
 
 def test_a_list_is_not_called_short_because_its_entries_failed():
-    assert problems(Outer, {"inners": [{"number": "1"}]}) == {"$.data.inners[0].number": "must be a whole number"}
+    assert problems(Outer, {"inners": [{"number": "1"}]}) == {
+        "$.data.inners[0].number": "must be a whole number"
+    }
     assert problems(Outer, {"inners": []}) == {"$.data.inners": "must have at least 1 entries"}
 
 
@@ -192,7 +240,9 @@ def test_a_default_that_could_not_be_made_is_not_a_problem_of_its_own():
 
 
 def test_a_key_of_a_mapping_is_named_like_its_value():
-    assert problems(Outer, {"labels": {"long": "x"}}) == {"$.data.labels.long": "must have at most 2 characters"}
+    assert problems(Outer, {"labels": {"long": "x"}}) == {
+        "$.data.labels.long": "must have at most 2 characters"
+    }
 
 
 def test_an_error_without_words_of_our_own_is_told_without_jargon():
@@ -207,7 +257,9 @@ def test_an_error_without_words_of_our_own_is_told_without_jargon():
 
 def test_one_character_is_not_called_characters():
     data = changed(BUNDLE_STATE_CREATED, "bundle.name", "")
-    assert problems(schemas.BundleState, data) == {"$.data.bundle.name": "must have at least 1 character"}
+    assert problems(schemas.BundleState, data) == {
+        "$.data.bundle.name": "must have at least 1 character"
+    }
 
 
 def test_what_was_found_is_short_and_harmless():
@@ -227,7 +279,9 @@ def test_the_list_of_problems_is_bounded_and_counts_the_rest():
     found = problems(schemas.BundleState, data)
     assert len(found) == MOST_PROBLEMS + 1
     assert found["$.data"] == "has 150 more problems"
-    exact = problems(schemas.BundleState, VALID[BUNDLE_STATE_CREATED] | {"models": [0] * MOST_PROBLEMS})
+    exact = problems(
+        schemas.BundleState, VALID[BUNDLE_STATE_CREATED] | {"models": [0] * MOST_PROBLEMS}
+    )
     assert len(exact) == MOST_PROBLEMS
 
 

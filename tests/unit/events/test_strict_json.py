@@ -22,7 +22,9 @@ def json_values():
     leaves = st.none() | st.booleans() | st.integers(-(2**63) + 1, 2**63 - 1)
     texts = st.text(st.characters(exclude_characters="\0", exclude_categories=["Cs"]))
     leaves |= texts | st.floats(allow_nan=False, allow_infinity=False)
-    return st.recursive(leaves, lambda inner: st.lists(inner) | st.dictionaries(texts, inner), max_leaves=20)
+    return st.recursive(
+        leaves, lambda inner: st.lists(inner) | st.dictionaries(texts, inner), max_leaves=20
+    )
 
 
 @given(json_values(), st.booleans())
@@ -60,8 +62,16 @@ def test_text_that_looks_like_json_is_a_value_or_an_invalid_event(text):
         (b'{"a":-Infinity}', "$.a", "must be a JSON value"),
         (b'{"a":1e999}', "$.a", "must be a number that a double can hold"),
         (b'{"a":9223372036854775808}', "$.a", "must be an integer of at most 64 bits, or a string"),
-        (b'{"a":-9223372036854775808}', "$.a", "must be an integer of at most 64 bits, or a string"),
-        (b'{"a":' + b"9" * 500_000 + b"}", "$.a", "must be an integer of at most 64 bits, or a string"),
+        (
+            b'{"a":-9223372036854775808}',
+            "$.a",
+            "must be an integer of at most 64 bits, or a string",
+        ),
+        (
+            b'{"a":' + b"9" * 500_000 + b"}",
+            "$.a",
+            "must be an integer of at most 64 bits, or a string",
+        ),
         (b'{"a":{"b":1,"b":2}}', "$.a.b", "must occur only once in its object"),
         (b'{"a":1,"\\u0061":2}', "$.a", "must occur only once in its object"),
         (b'{"a":"x\\u0000"}', "$.a", "must have no NUL character"),
@@ -107,7 +117,10 @@ def test_a_whole_surrogate_pair_is_a_character():
 
 
 def test_the_largest_and_smallest_integers_are_kept_exactly():
-    assert loads(b"[9223372036854775807,-9223372036854775807]", most_bytes=100) == [2**63 - 1, 1 - 2**63]
+    assert loads(b"[9223372036854775807,-9223372036854775807]", most_bytes=100) == [
+        2**63 - 1,
+        1 - 2**63,
+    ]
 
 
 def test_a_body_of_exactly_the_limit_is_taken_and_one_byte_more_is_not():
@@ -135,7 +148,12 @@ def test_the_recursion_limit_of_the_process_is_left_alone():
 
 
 def test_all_problems_come_at_once_in_order_of_the_body():
-    assert list(problems(b'{"a":NaN,"b":{"c":1,"c":2},"d":["\\ud800",1e999]}')) == ["$.a", "$.b.c", "$.d[0]", "$.d[1]"]
+    assert list(problems(b'{"a":NaN,"b":{"c":1,"c":2},"d":["\\ud800",1e999]}')) == [
+        "$.a",
+        "$.b.c",
+        "$.d[0]",
+        "$.d[1]",
+    ]
 
 
 def test_the_list_of_problems_is_bounded():

@@ -27,7 +27,10 @@ from tests.strategies import compositions, models, render_defaults
 
 
 def files_of(composition: Composition, renderer: Renderer | None = None) -> dict[str, RenderedFile]:
-    return {file.path: file for file in (renderer or Renderer()).render(composition, GOLDEN_DEFAULTS, STAMP).files}
+    return {
+        file.path: file
+        for file in (renderer or Renderer()).render(composition, GOLDEN_DEFAULTS, STAMP).files
+    }
 
 
 def body(bundle: RenderedBundle, path: str) -> str:
@@ -37,7 +40,9 @@ def body(bundle: RenderedBundle, path: str) -> str:
 def blocks_of(composition: Composition, renderer: Renderer) -> list[bytes]:
     """The text of each service, in the order of the file."""
     services = (
-        files_of(composition, renderer)[compose.PATH].body.partition(b"\nservices:\n")[2].rpartition(b"networks:\n")[0]
+        files_of(composition, renderer)[compose.PATH]
+        .body.partition(b"\nservices:\n")[2]
+        .rpartition(b"networks:\n")[0]
     )
     blocks = re.split(rb"(?m)^(?=  [a-z0-9_-]+:$)", services)[1:]
     assert len(blocks) == len(composition.models) + 3
@@ -84,7 +89,10 @@ def test_the_golden_composition_gives_the_golden_files():
 
 
 def test_files_are_sorted_by_the_bytes_of_their_path():
-    paths = [file.path.encode() for file in Renderer().render(make_composition(40), GOLDEN_DEFAULTS, STAMP).files]
+    paths = [
+        file.path.encode()
+        for file in Renderer().render(make_composition(40), GOLDEN_DEFAULTS, STAMP).files
+    ]
 
     assert paths == sorted(paths)
 
@@ -95,10 +103,16 @@ def test_one_composition_has_one_text_whatever_order_its_signature_came_in():
     turned = {name: dict(reversed(part.items())) for name, part in signature.items()} | {"a": 1}
     signature["a"] = 1
     first = Composition.model_validate(document)
-    other = Composition.model_validate(document | {"proxy": document["proxy"] | {"signature": {"document": turned}}})
+    other = Composition.model_validate(
+        document | {"proxy": document["proxy"] | {"signature": {"document": turned}}}
+    )
 
     assert first.digest == other.digest
-    assert files_of(first) == files_of(other) == files_of(Composition.model_validate_json(first.canonical))
+    assert (
+        files_of(first)
+        == files_of(other)
+        == files_of(Composition.model_validate_json(first.canonical))
+    )
 
 
 def test_the_stamp_says_which_state_this_is_in_canonical_json():
@@ -120,9 +134,9 @@ def test_the_stamp_is_the_only_file_that_knows_the_state():
     first = Renderer().render(golden_composition(), GOLDEN_DEFAULTS, Stamp("a", "1"))
     second = Renderer().render(golden_composition(), GOLDEN_DEFAULTS, Stamp("b", "2"))
 
-    assert [one.path for one, other in zip(first.files, second.files, strict=True) if one != other] == [
-        bundle.STAMP_PATH
-    ]
+    assert [
+        one.path for one, other in zip(first.files, second.files, strict=True) if one != other
+    ] == [bundle.STAMP_PATH]
 
 
 @given(compositions(), compositions(), render_defaults())
@@ -132,23 +146,36 @@ def test_what_was_rendered_before_changes_no_byte(before, composition, defaults)
     used.render(before, defaults, STAMP)
     used.render(composition, GOLDEN_DEFAULTS, STAMP)
 
-    assert used.render(composition, defaults, STAMP) == Renderer().render(composition, defaults, STAMP)
-    assert tiny.render(composition, defaults, STAMP) == Renderer().render(composition, defaults, STAMP)
+    assert used.render(composition, defaults, STAMP) == Renderer().render(
+        composition, defaults, STAMP
+    )
+    assert tiny.render(composition, defaults, STAMP) == Renderer().render(
+        composition, defaults, STAMP
+    )
 
 
 @given(st.data())
 # Not shrunk: a failing example is small, and the reference is slow.
 @settings(max_examples=15, phases=(Phase.explicit, Phase.reuse, Phase.generate))
 def test_any_changes_in_any_order_end_in_what_ruamel_writes_for_the_whole_document(data):
-    renderer, composition = Renderer(cache_bytes=data.draw(st.sampled_from([0, 10_000, 1 << 20]))), make_composition(5)
+    renderer, composition = (
+        Renderer(cache_bytes=data.draw(st.sampled_from([0, 10_000, 1 << 20]))),
+        make_composition(5),
+    )
     for _ in range(data.draw(st.integers(1, 5))):
         model_id = data.draw(st.sampled_from(["101", "103", "105", "0", "a-b", "zz"]))
-        if data.draw(st.booleans()) or composition.model(model_id) is None or len(composition.models) == 1:
+        if (
+            data.draw(st.booleans())
+            or composition.model(model_id) is None
+            or len(composition.models) == 1
+        ):
             composition = composition.with_model(data.draw(models(model_id)))
         else:
             left = tuple(model for model in composition.models if model.id != model_id)
             composition = composition.model_copy(update={"models": left})
-        defaults = data.draw(st.sampled_from([GOLDEN_DEFAULTS, RenderDefaults(labels={"team": "ä b"}, restart="no")]))
+        defaults = data.draw(
+            st.sampled_from([GOLDEN_DEFAULTS, RenderDefaults(labels={"team": "ä b"}, restart="no")])
+        )
         rendered = renderer.render(composition, defaults, STAMP)
 
     document = body(rendered, compose.PATH)
@@ -202,18 +229,29 @@ def test_a_new_version_restarts_its_service_the_download_and_nothing_else():
     old, new = (
         blocks_of(before, renderer),
         blocks_of(
-            before.with_model(make_model("103", version="99", platform="triton", serving={"gpu": {"count": "all"}})),
+            before.with_model(
+                make_model(
+                    "103", version="99", platform="triton", serving={"gpu": {"count": "all"}}
+                )
+            ),
             renderer,
         ),
     )
 
-    changed = [block.split(b":")[0].strip() for block, other in zip(new, old, strict=True) if block != other]
+    changed = [
+        block.split(b":")[0].strip()
+        for block, other in zip(new, old, strict=True)
+        if block != other
+    ]
     assert changed == [b"model_download", b"s103s"]
 
 
 def test_a_new_model_restarts_the_router_and_the_download_and_no_other_model():
     renderer, before = Renderer(), make_composition(2)
-    old, new = blocks_of(before, renderer), blocks_of(before.with_model(make_model("999")), renderer)
+    old, new = (
+        blocks_of(before, renderer),
+        blocks_of(before.with_model(make_model("999")), renderer),
+    )
 
     assert [block.split(b":")[0].strip() for block in new if block not in old] == [
         b"model_download",
@@ -228,11 +266,15 @@ def test_a_new_model_restarts_the_router_and_the_download_and_no_other_model():
     [("registry.example.com/serving:2", 0), ("registry.example.com/serving:2.", 1)],
     ids=["ordinary", "ends in a dot"],
 )
-def test_a_one_model_event_passes_at_most_one_block_through_ruamel(monkeypatch, models, image, passes):
+def test_a_one_model_event_passes_at_most_one_block_through_ruamel(
+    monkeypatch, models, image, passes
+):
     renderer, composition = Renderer(), make_composition(models)
     renderer.render(composition, GOLDEN_DEFAULTS, STAMP)
     # Each shape of a block passes through once, whichever model has it first.
-    Renderer().render(composition.with_model(make_model("104", version="98")), GOLDEN_DEFAULTS, STAMP)
+    Renderer().render(
+        composition.with_model(make_model("104", version="98")), GOLDEN_DEFAULTS, STAMP
+    )
     dumps = counted(monkeypatch, yaml_templates, "dump")
 
     changed = composition.with_model(make_model("104", version="99", serving={"image": image}))
@@ -258,7 +300,12 @@ def test_a_one_model_event_passes_one_models_block_through_the_gate(monkeypatch,
 
 def test_a_mirror_serves_every_image_and_the_readme_names_it():
     defaults = RenderDefaults.model_validate(
-        {"registries": {"docker.io": "mirror.example.com/hub", "registry.example.com": "mirror.example.com/own"}}
+        {
+            "registries": {
+                "docker.io": "mirror.example.com/hub",
+                "registry.example.com": "mirror.example.com/own",
+            }
+        }
     )
     bundle = Renderer().render(golden_composition(), defaults, STAMP)
     compose = body(bundle, "base/bundle/docker-compose.yaml")

@@ -20,7 +20,9 @@ GOLDEN = Path(__file__).parents[2] / "data" / "golden" / "docker-compose.yaml"
 
 
 def rendered(
-    composition: Composition, defaults: RenderDefaults = GOLDEN_DEFAULTS, renderer: Renderer | None = None
+    composition: Composition,
+    defaults: RenderDefaults = GOLDEN_DEFAULTS,
+    renderer: Renderer | None = None,
 ) -> str:
     bundle = (renderer or Renderer()).render(composition, defaults, STAMP)
     return next(file.body.decode() for file in bundle.files if file.path == compose.PATH)
@@ -48,7 +50,9 @@ def test_a_mixed_bundle_is_what_ruamel_writes_for_the_whole_document(models):
     composition = make_composition(models)
     document = rendered(composition)
 
-    assert document == whole_compose_file(composition, GOLDEN_DEFAULTS, digests_in(document, composition))
+    assert document == whole_compose_file(
+        composition, GOLDEN_DEFAULTS, digests_in(document, composition)
+    )
 
 
 def test_a_change_after_a_change_is_what_ruamel_writes_for_the_whole_document():
@@ -63,11 +67,16 @@ def test_a_change_after_a_change_is_what_ruamel_writes_for_the_whole_document():
         composition = composition.with_model(model)
         document = rendered(composition, renderer=renderer)
 
-        assert document == whole_compose_file(composition, GOLDEN_DEFAULTS, digests_in(document, composition))
+        assert document == whole_compose_file(
+            composition, GOLDEN_DEFAULTS, digests_in(document, composition)
+        )
 
 
 def test_the_golden_composition_gives_the_golden_services_but_for_what_design_decided_otherwise():
-    ours, golden = pyyaml.safe_load(rendered(golden_composition())), pyyaml.safe_load(GOLDEN.read_text())
+    ours, golden = (
+        pyyaml.safe_load(rendered(golden_composition())),
+        pyyaml.safe_load(GOLDEN.read_text()),
+    )
 
     for service in (*ours["services"].values(), *golden["services"].values()):
         label = service.pop("labels")
@@ -80,7 +89,11 @@ def test_the_golden_composition_gives_the_golden_options_at_their_places():
 
     def options(text: str) -> list[tuple[str, str]]:
         lines = text[text.index("  s101s:") :].splitlines()
-        return [(above, line) for above, line in pairwise(lines) if not line or line.lstrip().startswith("#")]
+        return [
+            (above, line)
+            for above, line in pairwise(lines)
+            if not line or line.lstrip().startswith("#")
+        ]
 
     assert options(rendered(golden_composition())) == options(GOLDEN.read_text())
 
@@ -88,8 +101,13 @@ def test_the_golden_composition_gives_the_golden_options_at_their_places():
 def test_a_digest_of_files_is_shown_by_its_first_16_digits():
     composition = make_composition(3)
 
-    assert [len(digest) for digest in digests_in(rendered(composition), composition).values()] == [16] * 3
-    assert compose.sealed(b'x: "<content_digest>"\n', "a" * 16 + "b" * 48) == b'x: "' + b"a" * 16 + b'"\n'
+    assert [len(digest) for digest in digests_in(rendered(composition), composition).values()] == [
+        16
+    ] * 3
+    assert (
+        compose.sealed(b'x: "<content_digest>"\n', "a" * 16 + "b" * 48)
+        == b'x: "' + b"a" * 16 + b'"\n'
+    )
 
 
 def test_no_line_ends_in_a_blank_or_holds_a_tab():
@@ -101,7 +119,9 @@ def test_no_line_ends_in_a_blank_or_holds_a_tab():
 
 def test_batching_that_is_on_mounts_the_bundles_own_file_in_one_line():
     model = make_model("101", serving={"batching": {"parameters": {"max_batch_size": 8}}})
-    composition = Composition.model_validate(make_composition(1).model_dump() | {"models": [model.model_dump()]})
+    composition = Composition.model_validate(
+        make_composition(1).model_dump() | {"models": [model.model_dump()]}
+    )
     lines = [line.strip() for line in rendered(composition).splitlines() if "batching" in line]
 
     assert lines[0].startswith('bundle.batching: "')
@@ -116,8 +136,12 @@ def test_batching_that_is_on_mounts_the_bundles_own_file_in_one_line():
     ("gpu", "runtime", "lines"),
     [
         pytest.param(None, False, [], id="cpu"),
-        pytest.param({"count": "all"}, True, ["#devices:", "#- capabilities: [gpu]", "#count: 1"], id="all"),
-        pytest.param({"count": 2}, False, ["devices:", "- capabilities: [gpu]", "count: 2"], id="count"),
+        pytest.param(
+            {"count": "all"}, True, ["#devices:", "#- capabilities: [gpu]", "#count: 1"], id="all"
+        ),
+        pytest.param(
+            {"count": 2}, False, ["devices:", "- capabilities: [gpu]", "count: 2"], id="count"
+        ),
         pytest.param(
             {"device_ids": ["0", "1"]},
             False,
@@ -127,7 +151,9 @@ def test_batching_that_is_on_mounts_the_bundles_own_file_in_one_line():
     ],
 )
 def test_gpus_stand_as_the_composition_says(gpu, runtime, lines):
-    composition = make_composition(1).with_model(make_model("101", serving={"gpu": gpu} if gpu else {}))
+    composition = make_composition(1).with_model(
+        make_model("101", serving={"gpu": gpu} if gpu else {})
+    )
     document = [line.strip() for line in rendered(composition).splitlines()]
     end_of_amounts = document.index("memory: ${SERVING_101_MEM_RESERVATION:-0}") + 1
 
@@ -136,12 +162,18 @@ def test_gpus_stand_as_the_composition_says(gpu, runtime, lines):
 
 
 def test_a_models_own_resources_go_before_the_defaults():
-    defaults = Resources.model_validate({"limits": {"cpus": 1, "memory": "1g"}, "reservations": {"memory": "256m"}})
+    defaults = Resources.model_validate(
+        {"limits": {"cpus": 1, "memory": "1g"}, "reservations": {"memory": "256m"}}
+    )
     model = make_model(serving={"resources": {"limits": {"cpus": 0, "memory": 1000}}})
 
     assert ResourceDefaults.of(model, defaults) == ResourceDefaults("0", "1000b", "0", "256m")
     assert ResourceDefaults.of(make_model(), defaults) == ResourceDefaults("1", "1g", "0", "256m")
-    more = make_model(serving={"resources": {"limits": {"cpus": 2}, "reservations": {"cpus": 0.5, "memory": "1m"}}})
+    more = make_model(
+        serving={
+            "resources": {"limits": {"cpus": 2}, "reservations": {"cpus": 0.5, "memory": "1m"}}
+        }
+    )
     assert ResourceDefaults.of(more, defaults) == ResourceDefaults("2", "1g", "0.5", "1m")
 
 
@@ -179,7 +211,8 @@ def test_the_models_label_stays_when_only_its_name_changes():
 
 
 @pytest.mark.parametrize(
-    ("target", "option"), [("core-versions", "#- core-versions"), ("on", '#- "on"'), ("1", '#- "1"')]
+    ("target", "option"),
+    [("core-versions", "#- core-versions"), ("on", '#- "on"'), ("1", '#- "1"')],
 )
 def test_the_target_in_an_option_is_a_text_once_uncommented(target, option):
     lines = [line.strip() for line in rendered(make_composition(1, target=target)).splitlines()]
@@ -195,7 +228,8 @@ def test_a_sample_is_the_service_of_a_model_without_limits_with_its_placeholders
     assert ("runtime" in service, "#devices:" in sample) == (gpu is not None, gpu is not None)
     assert service["deploy"]["resources"] == {
         group: {
-            name: f"${{SERVING_<model_id>_{part}_{suffix}:-0}}" for name, part in (("cpus", "CPU"), ("memory", "MEM"))
+            name: f"${{SERVING_<model_id>_{part}_{suffix}:-0}}"
+            for name, part in (("cpus", "CPU"), ("memory", "MEM"))
         }
         for group, suffix in (("limits", "LIMIT"), ("reservations", "RESERVATION"))
     }

@@ -21,8 +21,12 @@ def test_the_golden_models_give_the_golden_list():
 
 def test_an_engine_that_loads_numbers_gets_the_number_of_the_version_and_triton_does_not():
     assert download.list_line(make_model("a", serving_version=5), BUILT_IN).startswith("a/5 gcs:")
-    assert download.list_line(make_model("a", platform="openvino", serving_version=5), BUILT_IN).startswith("a/5 gcs:")
-    assert download.list_line(make_model("a", platform="triton", serving_version=5), BUILT_IN).startswith("a s3:")
+    assert download.list_line(
+        make_model("a", platform="openvino", serving_version=5), BUILT_IN
+    ).startswith("a/5 gcs:")
+    assert download.list_line(
+        make_model("a", platform="triton", serving_version=5), BUILT_IN
+    ).startswith("a s3:")
 
 
 def test_a_version_that_is_no_number_has_one_in_the_list():

@@ -22,15 +22,20 @@ def test_a_models_variables_are_empty_and_their_comment_has_the_bundles_values()
     text = example.env_lines(model, ResourceDefaults.of(model, Resources()), BUILT_IN)
 
     assert (
-        text.splitlines()[1] == "# sa-bs in the bundle: CPU_LIMIT 2, MEM_LIMIT 4g, CPU_RESERVATION 0, MEM_RESERVATION 0"
+        text.splitlines()[1]
+        == "# sa-bs in the bundle: CPU_LIMIT 2, MEM_LIMIT 4g, CPU_RESERVATION 0, MEM_RESERVATION 0"
     )
     assert env_of(text) == {
-        f"SERVING_a_b_{name}": "" for name in ("CPU_LIMIT", "MEM_LIMIT", "CPU_RESERVATION", "MEM_RESERVATION")
+        f"SERVING_a_b_{name}": ""
+        for name in ("CPU_LIMIT", "MEM_LIMIT", "CPU_RESERVATION", "MEM_RESERVATION")
     }
 
 
 def test_the_env_file_begins_with_the_ports():
-    assert env_of(example.env_head(BUILT_IN)) == {"MODEL_PROXY_HTTP_PORT": "8000", "MODEL_PROXY_GRPC_PORT": "8005"}
+    assert env_of(example.env_head(BUILT_IN)) == {
+        "MODEL_PROXY_HTTP_PORT": "8000",
+        "MODEL_PROXY_GRPC_PORT": "8005",
+    }
 
 
 def test_what_is_shipped_for_credentials_is_a_placeholder():
@@ -52,14 +57,18 @@ def test_what_is_shipped_for_credentials_is_a_placeholder():
     ("platform", "batching", "path"),
     [
         pytest.param("tensorflow", None, "example/conf/bundle/batching_a.txt", id="not said"),
-        pytest.param("tensorflow", {"enabled": False}, "example/conf/bundle/batching_a.txt", id="off"),
+        pytest.param(
+            "tensorflow", {"enabled": False}, "example/conf/bundle/batching_a.txt", id="off"
+        ),
         pytest.param("tensorflow", {}, "base/bundle/batching_a.txt", id="on"),
         pytest.param("triton", None, None, id="triton"),
         pytest.param("openvino", None, None, id="openvino"),
     ],
 )
 def test_the_batching_file_is_where_its_owner_looks(platform, batching, path):
-    model = make_model("a", platform=platform, serving={} if batching is None else {"batching": batching})
+    model = make_model(
+        "a", platform=platform, serving={} if batching is None else {"batching": batching}
+    )
 
     assert example.batching_path(model) == path
     assert example.batching_is_on(model) == (path is not None and path.startswith("base/"))
@@ -74,7 +83,9 @@ def test_parameters_stand_in_the_text_format_of_tensorflow_serving():
         "allowed_batch_sizes": [8, 64],
         "pad_variable_length_inputs": False,
     }
-    text = example.batching_text(make_model("a", serving={"batching": {"parameters": parameters}}), BUILT_IN)
+    text = example.batching_text(
+        make_model("a", serving={"batching": {"parameters": parameters}}), BUILT_IN
+    )
 
     assert text.splitlines()[1:] == [
         "max_batch_size { value: 64 }",

@@ -39,7 +39,9 @@ def checked(composition: Composition, defaults: RenderDefaults) -> RenderedBundl
     return bundle
 
 
-def says_what_it_was_given(bundle: RenderedBundle, composition: Composition, defaults: RenderDefaults) -> None:
+def says_what_it_was_given(
+    bundle: RenderedBundle, composition: Composition, defaults: RenderDefaults
+) -> None:
     document = readers.compose(bundle)
     services, name = document["services"], composition.bundle.name
     fixed = ["model_download", f"{name}-nginx", "model_proxy"]
@@ -47,7 +49,9 @@ def says_what_it_was_given(bundle: RenderedBundle, composition: Composition, def
     assert document["networks"] == {name: {}}
     for service in services.values():
         assert service["networks"] == [name]
-        own = {key: value for key, value in service["labels"].items() if not key.startswith("bundle.")}
+        own = {
+            key: value for key, value in service["labels"].items() if not key.startswith("bundle.")
+        }
         assert own == defaults.labels
     assert services["model_download"]["image"] == pulled(defaults.download_image, defaults)
     assert services[f"{name}-nginx"]["image"] == pulled(defaults.router_image, defaults)
@@ -56,13 +60,18 @@ def says_what_it_was_given(bundle: RenderedBundle, composition: Composition, def
     for model in composition.models:
         _service_says(services[f"s{model.id}s"], model, defaults)
     assert readers.routes(bundle) == {
-        model.id: f"s{model.id}s:{PLATFORMS[model.serving.platform].grpc_port}" for model in composition.models
+        model.id: f"s{model.id}s:{PLATFORMS[model.serving.platform].grpc_port}"
+        for model in composition.models
     }
     assert readers.downloads(bundle) == dict(map(_download, composition.models))
     assert json.dumps(readers.signature(bundle), sort_keys=True) == json.dumps(
         composition.proxy.signature.document, sort_keys=True
     )
-    names = {f"SERVING_{model.id.replace('-', '_')}_{what}" for model in composition.models for what in AMOUNTS}
+    names = {
+        f"SERVING_{model.id.replace('-', '_')}_{what}"
+        for model in composition.models
+        for what in AMOUNTS
+    }
     assert readers.variables(bundle) == dict.fromkeys(names, "") | {
         "MODEL_PROXY_HTTP_PORT": "8000",
         "MODEL_PROXY_GRPC_PORT": "8005",
@@ -129,10 +138,14 @@ def test_what_is_refused_is_refused_at_its_place_in_words(place):
         for where, words in problems:
             assert where.startswith(path), payload
             assert words.strip(), payload
-            assert not any(unicodedata.category(character) in {"Cc", "Cf", "Cs"} for character in words), payload
+            assert not any(
+                unicodedata.category(character) in {"Cc", "Cf", "Cs"} for character in words
+            ), payload
 
 
-@pytest.mark.parametrize("place", ["version", "bucket", "key", "serving image", "image tag", "device", "cpus", "name"])
+@pytest.mark.parametrize(
+    "place", ["version", "bucket", "key", "serving image", "image tag", "device", "cpus", "name"]
+)
 def test_accepted_text_about_a_model_is_read_back_as_it_was(place):
     models = []
     for number, (_, composition, _) in enumerate(accepted(place)):
@@ -141,7 +154,9 @@ def test_accepted_text_about_a_model_is_read_back_as_it_was(place):
     assert models
     basis = make_composition(1)
 
-    checked(Composition(bundle=basis.bundle, models=tuple(models), proxy=basis.proxy), RenderDefaults())
+    checked(
+        Composition(bundle=basis.bundle, models=tuple(models), proxy=basis.proxy), RenderDefaults()
+    )
 
 
 def test_accepted_model_ids_are_read_back_as_they_were():
@@ -152,11 +167,24 @@ def test_accepted_model_ids_are_read_back_as_they_were():
     assert len(models) > 50
     basis = make_composition(1)
 
-    checked(Composition(bundle=basis.bundle, models=tuple(models.values()), proxy=basis.proxy), RenderDefaults())
+    checked(
+        Composition(bundle=basis.bundle, models=tuple(models.values()), proxy=basis.proxy),
+        RenderDefaults(),
+    )
 
 
 @pytest.mark.parametrize(
-    "place", ["bundle", "target", "proxy image", "download image", "router image", "registry", "mirror", "restart"]
+    "place",
+    [
+        "bundle",
+        "target",
+        "proxy image",
+        "download image",
+        "router image",
+        "registry",
+        "mirror",
+        "restart",
+    ],
 )
 def test_accepted_text_about_a_bundle_is_read_back_as_it_was(place):
     taken = accepted(place)
@@ -182,7 +210,9 @@ def test_accepted_signatures_are_read_back_as_they_were(place):
     assert len(taken) == len(payloads()), "a signature is the proxy's; any text may stand in it"
     document = {"all": [composition.proxy.signature.document for _, composition, _ in taken]}
     basis = make_composition(1)
-    proxy = basis.proxy.model_validate({"image": basis.proxy.image, "signature": {"document": document}})
+    proxy = basis.proxy.model_validate(
+        {"image": basis.proxy.image, "signature": {"document": document}}
+    )
 
     checked(Composition(bundle=basis.bundle, models=basis.models, proxy=proxy), RenderDefaults())
 

@@ -14,13 +14,38 @@ def accepted(kind: object, value: object) -> object:
         return None
 
 
-HOSTILE = ("", " a", "a\n", "$(id)", "a;b", "a b", "é", "\x00", "a{b}", "../a", "`id`", "a'b", 'a"b', "\u202ea")
+HOSTILE = (
+    "",
+    " a",
+    "a\n",
+    "$(id)",
+    "a;b",
+    "a b",
+    "é",
+    "\x00",
+    "a{b}",
+    "../a",
+    "`id`",
+    "a'b",
+    'a"b',
+    "\u202ea",
+)
 
 
 @pytest.mark.parametrize("text", HOSTILE)
 @pytest.mark.parametrize(
     "kind",
-    ["ModelId", "BundleName", "TargetName", "ModelVersion", "Digest", "DeviceId", "Image", "ArtifactUri", "LabelKey"],
+    [
+        "ModelId",
+        "BundleName",
+        "TargetName",
+        "ModelVersion",
+        "Digest",
+        "DeviceId",
+        "Image",
+        "ArtifactUri",
+        "LabelKey",
+    ],
 )
 def test_hostile_text_is_refused(kind, text):
     assert accepted(getattr(identifiers, kind), text) is None
@@ -100,7 +125,11 @@ LABEL = "must be lower-case letters, digits and . _ - (63 at most), and not star
             "must start with a letter or digit and hold only letters, digits and . _ + - (128 at most)",
         ),
         ("Digest", "0" * 64, "must be sha256: and 64 lower-case hex digits"),
-        ("DeviceId", "a" * 65, "must be a device index or UUID: letters, digits and : . _ - (64 at most)"),
+        (
+            "DeviceId",
+            "a" * 65,
+            "must be a device index or UUID: letters, digits and : . _ - (64 at most)",
+        ),
         (
             "Image",
             "A",
@@ -111,7 +140,11 @@ LABEL = "must be lower-case letters, digits and . _ - (63 at most), and not star
             "registry",
             "must be a registry's host as images name it, such as docker.io or registry.example.com:5000",
         ),
-        ("RegistryPrefix", "a b", "must be a host and perhaps a path, such as mirror.example.com/docker"),
+        (
+            "RegistryPrefix",
+            "a b",
+            "must be a host and perhaps a path, such as mirror.example.com/docker",
+        ),
         (
             "ArtifactUri",
             "http://bucket/a",
@@ -121,15 +154,27 @@ LABEL = "must be lower-case letters, digits and . _ - (63 at most), and not star
             ),
         ),
         ("ArtifactUri", "s3://bucket/a/./b", "must have no empty, '.' or '..' part in its key"),
-        ("DisplayName", "a\u202eb", "must have no control, direction or unassigned character (found U+202E)"),
-        ("LabelValue", "a\nb", "must have no control, direction or unassigned character (found U+000A)"),
+        (
+            "DisplayName",
+            "a\u202eb",
+            "must have no control, direction or unassigned character (found U+202E)",
+        ),
+        (
+            "LabelValue",
+            "a\nb",
+            "must have no control, direction or unassigned character (found U+000A)",
+        ),
         ("LabelKey", "bundle.x", LABEL),
         ("LabelKey", "com.docker.x", LABEL),
         ("LabelKey", "a" * 64, LABEL),
         ("Cpus", True, CPUS),
         ("Cpus", "two", CPUS),
         ("Cpus", 10_001, "must be from 0 to 10000 with at most 3 decimals"),
-        ("Memory", "4", "must be an amount with the unit b, k, m or g, such as 512m or 4g, or a number of bytes"),
+        (
+            "Memory",
+            "4",
+            "must be an amount with the unit b, k, m or g, such as 512m or 4g, or a number of bytes",
+        ),
         ("Memory", -1, "must be from 0 to 1 PiB"),
     ],
 )
@@ -194,7 +239,9 @@ def test_cpus_are_kept_as_normalised_decimal_text(given, kept):
     assert accepted(identifiers.Cpus, given) == kept
 
 
-@pytest.mark.parametrize("given", [True, None, [], "two", "500m", -1, 10_001, 0.0001, float("nan"), float("inf")])
+@pytest.mark.parametrize(
+    "given", [True, None, [], "two", "500m", -1, 10_001, 0.0001, float("nan"), float("inf")]
+)
 def test_what_is_no_number_of_cpus_is_refused(given):
     assert accepted(identifiers.Cpus, given) is None
 
@@ -216,7 +263,9 @@ def test_memory_is_kept_in_bytes(given, kept):
     assert accepted(identifiers.Memory, given) == kept
 
 
-@pytest.mark.parametrize("given", [True, None, "4", "4Gib ", "4t", "-1g", -1, (1 << 50) + 1, 1.5, "1048577g"])
+@pytest.mark.parametrize(
+    "given", [True, None, "4", "4Gib ", "4t", "-1g", -1, (1 << 50) + 1, 1.5, "1048577g"]
+)
 def test_what_is_no_amount_of_memory_is_refused(given):
     assert accepted(identifiers.Memory, given) is None
 

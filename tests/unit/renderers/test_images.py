@@ -21,7 +21,10 @@ MIRRORS = {
         ("index.docker.io/a/b:1", "mirror.example.com/hub/a/b:1"),
         ("FOO/bar:1", "FOO/bar:1"),
         ("docker.io/library/nginx:1", "mirror.example.com/hub/library/nginx:1"),
-        ("registry.example.com:5000/team/a@sha256:" + "0" * 64, "mirror.example.com/team/a@sha256:" + "0" * 64),
+        (
+            "registry.example.com:5000/team/a@sha256:" + "0" * 64,
+            "mirror.example.com/team/a@sha256:" + "0" * 64,
+        ),
         ("localhost/a:1", "a.b:1/x/a:1"),
         ("registry:5000/a:1", "mirror.example.com/r/a:1"),
         ("registry.example.com/team/a:1", "registry.example.com/team/a:1"),
@@ -31,14 +34,20 @@ def test_a_mirror_takes_the_place_of_the_registry_that_docker_would_ask(image, p
     assert images.pulled_from(image, MIRRORS) == pulled
 
 
-@pytest.mark.parametrize("image", ["nginx", "a/b:1", "docker.io/library/nginx:1", "r.example.com/x"])
+@pytest.mark.parametrize(
+    "image", ["nginx", "a/b:1", "docker.io/library/nginx:1", "r.example.com/x"]
+)
 def test_without_a_mirror_an_image_stays_as_it_was_written(image):
     assert images.pulled_from(image, {}) == image
 
 
 @pytest.mark.parametrize(
     ("image", "folder"),
-    [("nginx:1", "docker.io/library"), ("a/b:1", "a"), ("r.example.com/x/y@sha256:" + "0" * 64, "r.example.com/x")],
+    [
+        ("nginx:1", "docker.io/library"),
+        ("a/b:1", "a"),
+        ("r.example.com/x/y@sha256:" + "0" * 64, "r.example.com/x"),
+    ],
 )
 def test_a_pull_needs_permission_for_the_folder_of_the_image(image, folder):
     assert images.folder(image) == folder

@@ -32,8 +32,16 @@ def test_a_composition_within_every_limit_passes():
 @pytest.mark.parametrize(
     ("most", "composition", "said"),
     [
-        ({"models": 2}, make_composition(3), "the bundle has 3 models; the limit is 2 (setting limits.models)"),
-        ({"files": 15}, make_composition(1), "the bundle has 16 files; the limit is 15 (setting limits.files)"),
+        (
+            {"models": 2},
+            make_composition(3),
+            "the bundle has 3 models; the limit is 2 (setting limits.models)",
+        ),
+        (
+            {"files": 15},
+            make_composition(1),
+            "the bundle has 16 files; the limit is 15 (setting limits.files)",
+        ),
         (
             {"signature_depth": 4},
             with_signature(nested(5)),
@@ -70,7 +78,9 @@ def test_each_limit_lets_through_what_just_fits_it(name, composition):
         "files": files_of(composition),
         "composition_bytes": len(composition.canonical.encode()),
         "signature_bytes": len(
-            json.dumps(composition.proxy.signature.document, separators=(",", ":"), ensure_ascii=False).encode()
+            json.dumps(
+                composition.proxy.signature.document, separators=(",", ":"), ensure_ascii=False
+            ).encode()
         ),
         "signature_depth": 7,
     }[name]
@@ -92,7 +102,10 @@ def test_everything_that_is_too_big_is_told_at_once():
 
     assert [excess.part for excess in refused.value.excesses] == [".models", "", ""]
     assert str(refused.value) == "; ".join(excess.words for excess in refused.value.excesses)
-    assert "bytes; the limit is 10 (setting limits.composition_bytes)" in refused.value.excesses[2].words
+    assert (
+        "bytes; the limit is 10 (setting limits.composition_bytes)"
+        in refused.value.excesses[2].words
+    )
 
 
 @pytest.mark.parametrize("name", ["signature_bytes", "signature_depth"])
@@ -109,7 +122,8 @@ def test_a_limit_is_no_boolean():
 
 
 @pytest.mark.parametrize(
-    ("document", "levels"), [(1, 0), ([], 1), ({"a": [[[]]], "b": [], "c": 1}, 4), ([1, [{}], 2, [[[[]]]], 3], 5)]
+    ("document", "levels"),
+    [(1, 0), ([], 1), ({"a": [[[]]], "b": [], "c": 1}, 4), ([1, [{}], 2, [[[[]]]], 3], 5)],
 )
 def test_a_document_is_as_deep_as_its_deepest_part(document, levels):
     assert limits._depth(document) == levels
@@ -130,4 +144,6 @@ def test_no_setting_goes_beyond_what_a_composition_holds():
 @given(compositions())
 @settings(max_examples=25)
 def test_the_files_are_counted_as_they_are_rendered(composition):
-    assert files_of(composition) == len(Renderer().render(composition, GOLDEN_DEFAULTS, STAMP).files)
+    assert files_of(composition) == len(
+        Renderer().render(composition, GOLDEN_DEFAULTS, STAMP).files
+    )

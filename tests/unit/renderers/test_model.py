@@ -18,7 +18,13 @@ from renderers.model import (
     default_serving_version,
     known_fields,
 )
-from tests.builders import composition_document, golden_composition, golden_document, make_composition, make_model
+from tests.builders import (
+    composition_document,
+    golden_composition,
+    golden_document,
+    make_composition,
+    make_model,
+)
 from tests.strategies import compositions, render_defaults
 
 
@@ -47,19 +53,29 @@ def test_the_order_of_models_spellings_and_unknown_fields_change_no_digest():
     document = composition_document(4)
     document["models"].reverse()
     document["models"][0] |= {"unknown": 1, "name": None}
-    spelled = {"limits": {"cpus": "2.0", "memory": 4 << 30}, "reservations": {"cpus": "0.50", "memory": "1024m"}}
-    next(model for model in document["models"] if model["id"] == "104")["serving"]["resources"] = spelled
+    spelled = {
+        "limits": {"cpus": "2.0", "memory": 4 << 30},
+        "reservations": {"cpus": "0.50", "memory": "1024m"},
+    }
+    next(model for model in document["models"] if model["id"] == "104")["serving"]["resources"] = (
+        spelled
+    )
 
     assert Composition.model_validate(document).digest == make_composition(4).digest
 
 
 def test_the_digest_of_the_golden_composition_stays_what_it_is():
     """It stands in manifests: a change of it is a change of the protocol."""
-    assert golden_composition().digest == "8fcbfde0802ed4526b2595aeb7a6e34b16ff1998c356d54f3542ac7946cd1361"
+    assert (
+        golden_composition().digest
+        == "8fcbfde0802ed4526b2595aeb7a6e34b16ff1998c356d54f3542ac7946cd1361"
+    )
 
 
 def test_with_model_replaces_by_id_and_keeps_the_order():
-    composition = make_composition(3).with_model(make_model("102", version="9")).with_model(make_model("1"))
+    composition = (
+        make_composition(3).with_model(make_model("102", version="9")).with_model(make_model("1"))
+    )
 
     assert [(model.id, model.version) for model in composition.models] == [
         ("1", "1"),
@@ -78,7 +94,9 @@ def test_ids_that_differ_only_by_hyphen_and_underscore_are_refused():
 
     with pytest.raises(ValidationError, match="unique ids"):
         Composition.model_validate(document)
-    with pytest.raises(ValueError, match=r"^ids must be unique, also with '-' read as '_': 'a-b' and 'a_b'$"):
+    with pytest.raises(
+        ValueError, match=r"^ids must be unique, also with '-' read as '_': 'a-b' and 'a_b'$"
+    ):
         make_composition(1).with_model(make_model("a-b")).with_model(make_model("a_b"))
 
 
@@ -114,19 +132,26 @@ def test_a_model_whose_version_is_no_number_has_the_one_of_version_and_uri():
 
 
 def test_the_digest_of_a_value_is_that_of_its_canonical_json():
-    assert canonical_digest({"b": 1, "a": "ü"}) == hashlib.sha256('{"a":"ü","b":1}'.encode()).hexdigest()
+    assert (
+        canonical_digest({"b": 1, "a": "ü"})
+        == hashlib.sha256('{"a":"ü","b":1}'.encode()).hexdigest()
+    )
 
 
 def test_the_number_of_a_version_that_is_none_is_made_of_version_and_uri():
     """It names a folder on every host: a change of it is a change of the protocol."""
     digest = hashlib.sha256(b'["v1","gs://b/a"]').digest()
 
-    assert default_serving_version("v1", "gs://b/a") == int.from_bytes(digest[:8], "big") % (2**31 - 1) + 1
+    assert (
+        default_serving_version("v1", "gs://b/a")
+        == int.from_bytes(digest[:8], "big") % (2**31 - 1) + 1
+    )
     assert default_serving_version("v1", "gs://b/a") == 1954124853
 
 
 @pytest.mark.parametrize(
-    "gpu", [{}, {"count": 1, "device_ids": ["0"]}, {"count": 0}, {"count": "some"}, {"device_ids": []}]
+    "gpu",
+    [{}, {"count": 1, "device_ids": ["0"]}, {"count": 0}, {"count": "some"}, {"device_ids": []}],
 )
 def test_a_gpu_is_a_number_all_or_devices(gpu):
     with pytest.raises(ValidationError):
@@ -171,7 +196,10 @@ def test_a_change_of_neither_version_nor_uri_keeps_the_serving_version_the_produ
     current = make_model("101", version="7", serving_version=70)
     serving = current.serving.model_copy(update={"image": "registry.example.com/other:1"})
 
-    assert ModelChange(id="101", version="7", serving=serving).applied_to(current).serving_version == 70
+    assert (
+        ModelChange(id="101", version="7", serving=serving).applied_to(current).serving_version
+        == 70
+    )
     assert ModelChange(id="101", version="8").applied_to(current).serving_version == 8
 
 
@@ -191,12 +219,20 @@ def test_a_change_keeps_what_it_does_not_say():
 
     assert (changed.version, changed.serving_version, changed.name) == ("2", 2, "scratches")
     assert (changed.artifact, changed.serving) == (current.artifact, current.serving)
-    renamed = ModelChange(id="101", version="1", name="dents", serving_version=9).applied_to(current)
+    renamed = ModelChange(id="101", version="1", name="dents", serving_version=9).applied_to(
+        current
+    )
     assert (renamed.name, renamed.serving_version) == ("dents", 9)
     moved = make_model("101", version="1", artifact={"uri": "s3://other/a"})
-    assert ModelChange(id="101", version="1", artifact=moved.artifact).applied_to(current).artifact == moved.artifact
     assert (
-        ModelChange(id="101", version="2", artifact=moved.artifact, serving=moved.serving).applied_to(None).name is None
+        ModelChange(id="101", version="1", artifact=moved.artifact).applied_to(current).artifact
+        == moved.artifact
+    )
+    assert (
+        ModelChange(id="101", version="2", artifact=moved.artifact, serving=moved.serving)
+        .applied_to(None)
+        .name
+        is None
     )
 
 
@@ -207,12 +243,23 @@ def test_a_change_of_a_model_that_is_new_must_be_complete():
     for part in ("artifact", "serving"):
         with pytest.raises(ValueError, match=f"needs {part}$"):
             change.model_copy(
-                update={"artifact": make_model().artifact, "serving": make_model().serving, part: None}
+                update={
+                    "artifact": make_model().artifact,
+                    "serving": make_model().serving,
+                    part: None,
+                }
             ).applied_to(None)
-    with pytest.raises(ValueError, match=r"^model 101 is new to the scope and needs artifact and serving$"):
+    with pytest.raises(
+        ValueError, match=r"^model 101 is new to the scope and needs artifact and serving$"
+    ):
         change.applied_to(None)
     whole = make_model("101", version="2")
-    assert ModelChange(id="101", version="2", artifact=whole.artifact, serving=whole.serving).applied_to(None) == whole
+    assert (
+        ModelChange(
+            id="101", version="2", artifact=whole.artifact, serving=whole.serving
+        ).applied_to(None)
+        == whole
+    )
 
 
 def test_a_scope_is_read_and_written():
@@ -243,4 +290,7 @@ def test_an_unknown_render_default_is_refused():
 
 
 def test_a_files_mode_is_as_the_manifest_writes_it():
-    assert (RenderedFile("a", b"").mode, RenderedFile("a", b"", executable=True).mode) == ("0644", "0755")
+    assert (RenderedFile("a", b"").mode, RenderedFile("a", b"", executable=True).mode) == (
+        "0644",
+        "0755",
+    )

@@ -7,18 +7,28 @@ from renderers.pinning import Movable, Unpinned, movable, require
 from tests.builders import make_composition, make_model
 
 DIGEST = "@sha256:" + "0f" * 32
-PINNED = RenderDefaults(download_image=f"r.example.com/download{DIGEST}", router_image=f"r.example.com/nginx:1{DIGEST}")
+PINNED = RenderDefaults(
+    download_image=f"r.example.com/download{DIGEST}", router_image=f"r.example.com/nginx:1{DIGEST}"
+)
 
 
-def composition(*images: str, digest: str | None = "sha256:" + "ab" * 32, proxy: str = f"p.example.com/p{DIGEST}"):
+def composition(
+    *images: str,
+    digest: str | None = "sha256:" + "ab" * 32,
+    proxy: str = f"p.example.com/p{DIGEST}",
+):
     base = make_composition(1)
     models = tuple(
         make_model(
-            str(101 + at), serving={"image": image}, artifact={"uri": f"s3://models/{101 + at}", "digest": digest}
+            str(101 + at),
+            serving={"image": image},
+            artifact={"uri": f"s3://models/{101 + at}", "digest": digest},
         )
         for at, image in enumerate(images)
     )
-    return Composition(bundle=base.bundle, models=models, proxy=base.proxy.model_copy(update={"image": proxy}))
+    return Composition(
+        bundle=base.bundle, models=models, proxy=base.proxy.model_copy(update={"image": proxy})
+    )
 
 
 def test_what_digests_hold_is_not_movable():
@@ -29,7 +39,9 @@ def test_what_digests_hold_is_not_movable():
 
 
 def test_each_image_by_tag_is_told_once_with_everything_that_uses_it():
-    by_tag = composition("r.example.com/serving:2", "r.example.com/serving", "r.example.com/serving:2", proxy="p:1")
+    by_tag = composition(
+        "r.example.com/serving:2", "r.example.com/serving", "r.example.com/serving:2", proxy="p:1"
+    )
     found = movable(by_tag, RenderDefaults(download_image="rclone/rclone:1", router_image="p:1"))
 
     assert [(each.kind, each.name, each.used_by) for each in found] == [
@@ -59,7 +71,11 @@ def test_images_come_before_artifacts_each_by_name():
 
 @pytest.mark.parametrize(
     ("used_by", "text"),
-    [(("proxy",), "p:1 (proxy)"), (("a", "b"), "p:1 (a and 1 more)"), (("a", "b", "c"), "p:1 (a and 2 more)")],
+    [
+        (("proxy",), "p:1 (proxy)"),
+        (("a", "b"), "p:1 (a and 1 more)"),
+        (("a", "b", "c"), "p:1 (a and 2 more)"),
+    ],
 )
 def test_what_uses_an_image_is_counted(used_by, text):
     assert str(Movable("image", "p:1", used_by)) == f"image {text}"

@@ -17,7 +17,10 @@ GOLDEN = Path(__file__).parents[2] / "data" / "golden" / "README.md"
 
 
 def files_of(composition: Composition) -> dict[str, str]:
-    return {file.path: file.body.decode() for file in Renderer().render(composition, GOLDEN_DEFAULTS, STAMP).files}
+    return {
+        file.path: file.body.decode()
+        for file in Renderer().render(composition, GOLDEN_DEFAULTS, STAMP).files
+    }
 
 
 def diff_blocks(text: str) -> list[list[str]]:
@@ -38,7 +41,9 @@ def test_headings_and_anchors_are_those_of_the_golden_readme():
 def test_every_link_into_the_page_has_its_anchor():
     text = files_of(golden_composition())["README.md"]
 
-    assert set(re.findall(r"\]\(#([a-z_]+)\)", text)) <= set(re.findall(r"<div id='([a-z_]+)'>", text))
+    assert set(re.findall(r"\]\(#([a-z_]+)\)", text)) <= set(
+        re.findall(r"<div id='([a-z_]+)'>", text)
+    )
 
 
 def test_the_lines_to_uncomment_are_those_of_the_golden_readme():
@@ -53,7 +58,9 @@ def test_every_line_shown_of_a_service_is_in_the_compose_file_in_that_order(mode
         for line in block:
             if line.strip() != "...":
                 filled = line.replace(">", " ", 1) if line.startswith(">") else line
-                filled = filled.replace("<model_id>", model_id).replace("<network>", "visual-anomaly")
+                filled = filled.replace("<model_id>", model_id).replace(
+                    "<network>", "visual-anomaly"
+                )
                 filled = filled.replace("<image>", f"registry.example.com/visual-anomaly/{image}")
                 assert filled in document
 
@@ -63,7 +70,9 @@ def test_it_says_where_images_are_pulled_from_each_once():
     document["proxy"]["image"] = "nginx:1.28"
     text = files_of(Composition.model_validate(document))["README.md"]
 
-    assert "(permission to pull from docker.io/library, registry.example.com/visual-anomaly)" in text
+    assert (
+        "(permission to pull from docker.io/library, registry.example.com/visual-anomaly)" in text
+    )
 
 
 def test_names_stand_as_text_not_as_markdown():
@@ -79,7 +88,8 @@ def test_an_excerpt_shows_three_dots_once_for_keys_left_out():
     block = "  a:\n    one: 1\n    two:\n      - x\n    three: 3\n    four: 4\n      #- here\n\n"
 
     assert (
-        readme.excerpt(block, ("one", "four"), ("here",)) == "  a:\n    one: 1\n    ...\n    four: 4\n>     #- here\n"
+        readme.excerpt(block, ("one", "four"), ("here",))
+        == "  a:\n    one: 1\n    ...\n    four: 4\n>     #- here\n"
     )
 
 

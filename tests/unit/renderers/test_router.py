@@ -17,7 +17,9 @@ def test_the_golden_models_give_the_golden_map():
     assert lines == (GOLDEN / "models.map").read_text()
 
 
-@pytest.mark.parametrize(("platform", "port"), [("tensorflow", 8500), ("triton", 8001), ("openvino", 9000)])
+@pytest.mark.parametrize(
+    ("platform", "port"), [("tensorflow", 8500), ("triton", 8001), ("openvino", 9000)]
+)
 def test_requests_go_to_the_grpc_port_of_the_platform(platform, port):
     assert router.map_line(make_model("a", platform=platform), BUILT_IN) == f"a sas:{port};\n"
 
@@ -29,6 +31,8 @@ def test_an_id_that_is_a_word_of_nginx_keeps_its_service():
 def test_the_tunables_are_the_golden_ones_but_for_words():
     def directives(text: str) -> list[str]:
         lines = (line.strip() for line in text.splitlines())
-        return [line for line in lines if line and not line.startswith(("#", "add_header grpc-message"))]
+        return [
+            line for line in lines if line and not line.startswith(("#", "add_header grpc-message"))
+        ]
 
     assert directives(router.tunables(BUILT_IN)) == directives((GOLDEN / "nginx.conf").read_text())

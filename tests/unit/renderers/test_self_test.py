@@ -28,9 +28,13 @@ def test_every_platform_takes_part():
     assert rehearsed == set(PLATFORMS)
 
 
-@pytest.mark.parametrize("name", ["tensorflow.yaml", "triton.yaml", "router.yaml", "proxy.yaml", "model_download.yaml"])
+@pytest.mark.parametrize(
+    "name", ["tensorflow.yaml", "triton.yaml", "router.yaml", "proxy.yaml", "model_download.yaml"]
+)
 def test_a_template_that_adds_passes(name):
-    text = BUILT_IN.text(name).replace("    networks:\n", "    logging:\n      driver: journald\n    networks:\n")
+    text = BUILT_IN.text(name).replace(
+        "    networks:\n", "    logging:\n      driver: journald\n    networks:\n"
+    )
 
     self_test.rehearse(Customisation(templates=BUILT_IN.overridden_by({name: text})))
 
@@ -41,7 +45,11 @@ def test_a_template_that_adds_passes(name):
         ("tensorflow.yaml", "    image: <image>\n", ""),
         ("tensorflow.yaml", "image: <image>", "image: other:1"),
         ("triton.yaml", "      - --load-model=<model_id>\n", ""),
-        ("resources.yaml", "capabilities: [gpu]\n              count: {{ gpu }}", "capabilities: [gpu]"),
+        (
+            "resources.yaml",
+            "capabilities: [gpu]\n              count: {{ gpu }}",
+            "capabilities: [gpu]",
+        ),
         ("labels.yaml", "<label_value:{{ label }}>", "x"),
         ("models.map", "{{ port }}", "1"),
         ("header.yaml", "services:\n", "name: other\nservices:\n"),
@@ -50,7 +58,9 @@ def test_a_template_that_adds_passes(name):
 def test_a_template_that_leaves_out_or_changes_what_the_composition_says_is_refused(name, old, new):
     text = BUILT_IN.text(name)
     assert old in text
-    own = Customisation(rehearsal_defaults(), BUILT_IN.overridden_by({name: text.replace(old, new)}))
+    own = Customisation(
+        rehearsal_defaults(), BUILT_IN.overridden_by({name: text.replace(old, new)})
+    )
 
     with pytest.raises(GateFailure):
         self_test.rehearse(own)
@@ -87,17 +97,41 @@ TRITON = BUILT_IN.text("triton.yaml")
     ("name", "text", "said"),
     [
         ("labels.yaml", "{% include 'labels.yaml' %}", "RecursionError"),
-        ("router.yaml", "{% for a in b %}" * 25 + "{% endfor %}" * 25, "too many statically nested blocks"),
+        (
+            "router.yaml",
+            "{% for a in b %}" * 25 + "{% endfor %}" * 25,
+            "too many statically nested blocks",
+        ),
         ("router.yaml", "{{ " + "(" * 2000 + "1" + ")" * 2000 + " }}", "RecursionError"),
         ("router.yaml", "{{ 'a' * 10 ** 13 }}", "MemoryError"),
         ("triton.yaml", TRITON.replace("shm_size: 1g", "x: 2001-99-99"), "month must be in 1..12"),
         ("triton.yaml", TRITON.replace("shm_size: 1g", "x: !!int abc"), "invalid literal"),
         ("triton.yaml", TRITON.replace("shm_size: 1g", "x: " + "[" * 500), "RecursionError"),
-        ("triton.yaml", TRITON.replace("shm_size: 1g", "x: &a [*a]"), "no anchor, no alias and no tag"),
-        ("triton.yaml", TRITON.replace("restart: <", "restart: &a <"), "no anchor, no alias and no tag"),
-        ("triton.yaml", TRITON.replace("shm_size: 1g", "x: !!str 1g"), "no anchor, no alias and no tag"),
-        ("triton.yaml", TRITON.replace("shm_size: 1g", "x: <modell_id>"), "did you mean <model_id>"),
-        ("triton.yaml", TRITON.replace("shm_size: 1g", "x: <zzz>"), "<zzz> is not a known placeholder"),
+        (
+            "triton.yaml",
+            TRITON.replace("shm_size: 1g", "x: &a [*a]"),
+            "no anchor, no alias and no tag",
+        ),
+        (
+            "triton.yaml",
+            TRITON.replace("restart: <", "restart: &a <"),
+            "no anchor, no alias and no tag",
+        ),
+        (
+            "triton.yaml",
+            TRITON.replace("shm_size: 1g", "x: !!str 1g"),
+            "no anchor, no alias and no tag",
+        ),
+        (
+            "triton.yaml",
+            TRITON.replace("shm_size: 1g", "x: <modell_id>"),
+            "did you mean <model_id>",
+        ),
+        (
+            "triton.yaml",
+            TRITON.replace("shm_size: 1g", "x: <zzz>"),
+            "<zzz> is not a known placeholder",
+        ),
         ("triton.yaml", "services:\n", "one service"),
         ("triton.yaml", "services:\n  a: {}\n  b: {}\n", "one service"),
     ],
@@ -109,10 +143,19 @@ def test_nonsense_in_a_template_is_told_as_its_fault(name, text, said):
 
 @pytest.mark.parametrize(
     "added",
-    ["profiles: [off]", "scale: 0", "network_mode: host", "entrypoint: [sh]", "extends: {service: a}", "build: ."],
+    [
+        "profiles: [off]",
+        "scale: 0",
+        "network_mode: host",
+        "entrypoint: [sh]",
+        "extends: {service: a}",
+        "build: .",
+    ],
 )
 def test_a_template_that_undoes_a_service_is_refused(added):
-    own = BUILT_IN.overridden_by({"triton.yaml": TRITON.replace("    shm_size", f"    {added}\n    shm_size")})
+    own = BUILT_IN.overridden_by(
+        {"triton.yaml": TRITON.replace("    shm_size", f"    {added}\n    shm_size")}
+    )
 
     with pytest.raises(GateFailure, match=added.split(":")[0]):
         self_test.rehearse(Customisation(templates=own))

@@ -29,7 +29,9 @@ def test_an_id_stays_as_it_is_in_the_map():
         (template_set.markdown, "Markdown"),
     ],
 )
-@pytest.mark.parametrize("text", ["a;", "a\nb", "$(id)", "`id`", "a b\t", "{", "~\n", 'a"', "é", "<b>"])
+@pytest.mark.parametrize(
+    "text", ["a;", "a\nb", "$(id)", "`id`", "a b\t", "{", "~\n", 'a"', "é", "<b>"]
+)
 def test_what_a_sink_cannot_hold_is_refused_with_the_text(escape, sink, text):
     with pytest.raises(UnsafeText) as refused:
         escape(text)
@@ -94,7 +96,10 @@ def test_equal_texts_have_equal_digests_and_others_have_not():
 @pytest.mark.parametrize(
     ("sources", "said"),
     [
-        ({"modles.map": ""}, r"modles\.map:1: is not the name of a template; did you mean models\.map\?"),
+        (
+            {"modles.map": ""},
+            r"modles\.map:1: is not the name of a template; did you mean models\.map\?",
+        ),
         ({"/etc/passwd": ""}, r"is not the name of a template"),
         ({"q": ""}, r"there are README\.md, "),
         ({"models.map": "\n{% if %}"}, r"models\.map:2: Expected an expression"),
@@ -134,7 +139,9 @@ def test_an_override_that_fails_names_its_line(text, place):
 def test_what_a_template_raises_is_told_with_its_kind():
     own = BUILT_IN.overridden_by({"router.yaml": "{{ 1 / 0 }}"})
 
-    with pytest.raises(TemplateFault, match=r"^template router\.yaml:1: ZeroDivisionError: division by zero$"):
+    with pytest.raises(
+        TemplateFault, match=r"^template router\.yaml:1: ZeroDivisionError: division by zero$"
+    ):
         own.render("router.yaml")
 
 

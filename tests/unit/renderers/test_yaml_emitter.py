@@ -20,8 +20,26 @@ def read_both(text: str) -> tuple[object, object]:
 
 
 @given(json_documents)
-@example({"a": None, "b": [None, 1.0, 5e-324, 1e22, -0.0, True], "c": {}, "d": [], "e": [[]], "f": [{"x": {}}]})
-@example({"\x85\u2028\ufeff": "\x07\t\n\x85 ", "": "", " ": " a ", "<<": "=", "? a": "- b", "k" * 200: "v" * 500})
+@example(
+    {
+        "a": None,
+        "b": [None, 1.0, 5e-324, 1e22, -0.0, True],
+        "c": {},
+        "d": [],
+        "e": [[]],
+        "f": [{"x": {}}],
+    }
+)
+@example(
+    {
+        "\x85\u2028\ufeff": "\x07\t\n\x85 ",
+        "": "",
+        " ": " a ",
+        "<<": "=",
+        "? a": "- b",
+        "k" * 200: "v" * 500,
+    }
+)
 def test_a_document_reads_as_what_it_was_in_both_versions_of_yaml(document):
     text = as_yaml(document, "# heading\n")
 
@@ -56,7 +74,9 @@ def _node(value: object) -> object:
                 sequence.fa.set_flow_style()
             return sequence
         case str():
-            return DoubleQuotedScalarString(value) if plain_or_quoted(value).startswith('"') else value
+            return (
+                DoubleQuotedScalarString(value) if plain_or_quoted(value).startswith('"') else value
+            )
         case _:
             return value
 
@@ -81,7 +101,10 @@ _keys = _edges | st.integers(119, 126).map("k".__mul__)
     json_documents
     | st.dictionaries(
         _keys,
-        st.recursive(_edges | json_values, lambda part: st.lists(part, max_size=3) | st.dictionaries(_keys, part)),
+        st.recursive(
+            _edges | json_values,
+            lambda part: st.lists(part, max_size=3) | st.dictionaries(_keys, part),
+        ),
         max_size=3,
     )
 )

@@ -36,9 +36,13 @@ def read_both(text: str) -> tuple[object, object]:
 
 
 def test_placeholders_are_filled_in_values_keys_and_comments():
-    filled = yaml_templates.Template.parse(TEXT).filled({"name": "model", "value": "v w", "key:0": "k"})
+    filled = yaml_templates.Template.parse(TEXT).filled(
+        {"name": "model", "value": "v w", "key:0": "k"}
+    )
 
-    assert filled == TEXT.replace("<name>", "model").replace("<value>", "v w").replace("<key:0>", "k")
+    assert filled == TEXT.replace("<name>", "model").replace("<value>", "v w").replace(
+        "<key:0>", "k"
+    )
 
 
 def test_a_number_stays_a_number():
@@ -48,7 +52,9 @@ def test_a_number_stays_a_number():
 def test_a_comment_beside_a_key_goes_with_the_key():
     text = "<name>: x # of <name>\nother: y\n"
 
-    assert yaml_templates.Template.parse(text).filled({"name": "models"}) == text.replace("<name>", "models")
+    assert yaml_templates.Template.parse(text).filled({"name": "models"}) == text.replace(
+        "<name>", "models"
+    )
 
 
 def test_a_filled_text_is_not_filled_again():
@@ -61,7 +67,14 @@ def test_a_placeholder_without_a_value_stays():
 
 @pytest.mark.parametrize(
     ("text", "line"),
-    [("a: 1\nb: [\n", 3), ("a: 1\na: 2\n", 2), ("a: 1\n\tb: 2\n", 2), ("a: 1\nb: \x07", 2), ("- a\n", 1), ("", 1)],
+    [
+        ("a: 1\nb: [\n", 3),
+        ("a: 1\na: 2\n", 2),
+        ("a: 1\n\tb: 2\n", 2),
+        ("a: 1\nb: \x07", 2),
+        ("- a\n", 1),
+        ("", 1),
+    ],
 )
 def test_a_text_that_is_no_mapping_in_yaml_is_refused_with_its_line(text, line):
     with pytest.raises(yaml_templates.NotYaml) as refused:
@@ -112,7 +125,16 @@ def test_what_some_reader_takes_for_something_else_is_quoted(text):
 
 
 @pytest.mark.parametrize(
-    "text", ["visual-anomaly", "1-nginx", "registry.example.com/a/b:1.0", "./x", "${A:-0}", "--x", "10.0.0.1:5000/a"]
+    "text",
+    [
+        "visual-anomaly",
+        "1-nginx",
+        "registry.example.com/a/b:1.0",
+        "./x",
+        "${A:-0}",
+        "--x",
+        "10.0.0.1:5000/a",
+    ],
 )
 def test_what_every_reader_takes_for_text_is_plain(text):
     assert yaml_templates.Template.parse("a: <x>\n").filled({"x": text}) == f"a: {text}\n"
@@ -195,7 +217,26 @@ AWKWARD = (
         ",",
         "&a",
     ),
-    *("*a", "!a", "!!str a", "|", ">", "%a", "@a", "`a", "~", "null", "Null", "true", "on", "y", "N", "=", "<<", "---"),
+    *(
+        "*a",
+        "!a",
+        "!!str a",
+        "|",
+        ">",
+        "%a",
+        "@a",
+        "`a",
+        "~",
+        "null",
+        "Null",
+        "true",
+        "on",
+        "y",
+        "N",
+        "=",
+        "<<",
+        "---",
+    ),
     *(
         "...",
         "1",
@@ -214,7 +255,21 @@ AWKWARD = (
         "+1",
         "1.",
     ),
-    *("a\tb", "a\nb", "\n", "a\r\nb", "\x85", "\u2028", "\ufeff", "\x00", "\x7f", "é", "日本", "\U0001f600", "\u202e"),
+    *(
+        "a\tb",
+        "a\nb",
+        "\n",
+        "a\r\nb",
+        "\x85",
+        "\u2028",
+        "\ufeff",
+        "\x00",
+        "\x7f",
+        "é",
+        "日本",
+        "\U0001f600",
+        "\u202e",
+    ),
     *(
         "<x>",
         "<y>",
@@ -238,12 +293,18 @@ AWKWARD = (
 @pytest.mark.parametrize("place", PLACES.values(), ids=PLACES)
 def test_a_value_put_in_as_it_is_is_what_ruamel_would_have_written(place):
     template = yaml_templates.Template.parse(place)
-    values = [{"x": value} for value in (*AWKWARD, "abc", "a-b_c", "r.example.com:5000/a/b:1.0@sha256:00")]
+    values = [
+        {"x": value} for value in (*AWKWARD, "abc", "a-b_c", "r.example.com:5000/a/b:1.0@sha256:00")
+    ]
 
-    assert [_either(template.filled, each) for each in values] == [_either(template._written, each) for each in values]
+    assert [_either(template.filled, each) for each in values] == [
+        _either(template._written, each) for each in values
+    ]
 
 
-@given(st.sampled_from(sorted(PLACES.values())), slugs | images | plain_texts | st.text(max_size=12))
+@given(
+    st.sampled_from(sorted(PLACES.values())), slugs | images | plain_texts | st.text(max_size=12)
+)
 @settings(max_examples=300)
 def test_whatever_is_put_in_as_it_is_is_what_ruamel_would_have_written(place, value):
     template = yaml_templates.Template.parse(place)
@@ -310,7 +371,9 @@ def test_a_key_that_would_stand_twice_is_refused():
             template.filled(values)
 
 
-@pytest.mark.parametrize("value", ["a\nb: c", "a\r", "\x85b", "\u2028", "\ufeff", "\x07"], ids=ascii)
+@pytest.mark.parametrize(
+    "value", ["a\nb: c", "a\r", "\x85b", "\u2028", "\ufeff", "\x07"], ids=ascii
+)
 def test_a_value_that_would_end_a_comment_is_refused(value):
     template = yaml_templates.Template.parse("a: 1\n# <x>\n")
 
@@ -336,7 +399,12 @@ def test_what_stands_before_a_comment_must_go_the_long_way(monkeypatch):
 def _variants() -> Iterator[pytest.ParameterSet]:
     """Every shape that a service of the package's own templates can have."""
     built_in = Templates.built_in()
-    shapes = {"labels": (0, 2), "gpu": (None, "all", 2), "devices": (0, 2), "batching": (False, True)}
+    shapes = {
+        "labels": (0, 2),
+        "gpu": (None, "all", 2),
+        "devices": (0, 2),
+        "batching": (False, True),
+    }
     for name in ("model_download", "router", "proxy", "networks", *PLATFORMS):
         for shape in product(*shapes.values()):
             text = built_in.render(f"{name}.yaml", **dict(zip(shapes, shape, strict=True)))
@@ -344,11 +412,21 @@ def _variants() -> Iterator[pytest.ParameterSet]:
 
 
 VARIANTS = {variant.values[0]: variant for variant in _variants()}.values()
-ORDINARY = ("101", "a-b_c", "registry.example.com/a/b:1.0", "0.5", "4g", "unless-stopped", "deadbeefdeadbeef")
+ORDINARY = (
+    "101",
+    "a-b_c",
+    "registry.example.com/a/b:1.0",
+    "0.5",
+    "4g",
+    "unless-stopped",
+    "deadbeefdeadbeef",
+)
 
 
 def _placeholders(text: str) -> list[str]:
-    return sorted(set(yaml_templates._PLACEHOLDER.findall(text)) - {"int_val", "inference_svc_name_format"})
+    return sorted(
+        set(yaml_templates._PLACEHOLDER.findall(text)) - {"int_val", "inference_svc_name_format"}
+    )
 
 
 @pytest.mark.parametrize("text", VARIANTS)
@@ -365,7 +443,10 @@ def test_a_service_put_together_is_what_ruamel_would_have_written(text, data):
 @pytest.mark.parametrize("text", VARIANTS)
 def test_a_service_of_ordinary_values_needs_no_ruamel(monkeypatch, text):
     template = yaml_templates.Template.parse(text)
-    ordinary = [{name: f"{value}{index}" for index, name in enumerate(_placeholders(text))} for value in ("a", "r/b:")]
+    ordinary = [
+        {name: f"{value}{index}" for index, name in enumerate(_placeholders(text))}
+        for value in ("a", "r/b:")
+    ]
     wanted = [template._written(values) for values in ordinary]
     monkeypatch.delattr(yaml_templates, "dump")
 

@@ -70,7 +70,9 @@ def journal(bucket, tmp_path, monkeypatch):
     monkeypatch.setenv("REBUNDLE_JOURNAL__PATH", str(path))
 
     async def fill(opened):
-        first, _, _ = await opened.append([arrival("e1"), arrival("e2"), arrival("42", SCOPE, "other/target")])
+        first, _, _ = await opened.append(
+            [arrival("e1"), arrival("e2"), arrival("42", SCOPE, "other/target")]
+        )
         dead = Outcome(OutcomeKind.DEAD_LETTERED, "id s1 is used\033 already")
         await opened.settle(SCOPE, {first.position: dead})
         await opened.reject("http", b"{]", [Problem("$.id", "is required", "\033")])

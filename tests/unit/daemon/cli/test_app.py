@@ -20,12 +20,19 @@ def imported_by(*arguments):
         "sys.stderr.write('\\n'.join(['MODULES', *sys.modules])); sys.exit(code)"
     )
     done = subprocess.run(
-        [sys.executable, "-c", script, *arguments], cwd=ROOT, capture_output=True, text=True, timeout=60, check=True
+        [sys.executable, "-c", script, *arguments],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=True,
     )
     return set(done.stderr.partition("MODULES\n")[2].split())
 
 
-@pytest.mark.parametrize("arguments", [["--help"], ["--version"], ["rollback", "--help"], ["send", "--help"]])
+@pytest.mark.parametrize(
+    "arguments", [["--help"], ["--version"], ["rollback", "--help"], ["send", "--help"]]
+)
 def test_help_loads_no_sdk_and_no_web_framework(arguments):
     loaded = imported_by(*arguments)
 
@@ -61,7 +68,8 @@ def test_an_unknown_verb_is_a_usage_error_with_the_nearest_one(rebundle):
 
 
 @pytest.mark.parametrize(
-    "arguments", [["states"], ["states", "a/b", "c"], ["status", "-o", "xml"], ["dead-letters", "show", "x"]]
+    "arguments",
+    [["states"], ["states", "a/b", "c"], ["status", "-o", "xml"], ["dead-letters", "show", "x"]],
 )
 def test_wrong_usage_exits_2_with_words_and_no_trace(rebundle, arguments):
     result = rebundle(*arguments)
@@ -103,7 +111,15 @@ def test_a_reader_that_goes_away_is_no_failure(bucket):
     os.close(reading)
     with os.fdopen(writing, "wb") as stdout:
         done = subprocess.run(
-            [sys.executable, "-m", "daemon", "states", "visual-anomaly/core-versions", "--bucket", str(bucket)],
+            [
+                sys.executable,
+                "-m",
+                "daemon",
+                "states",
+                "visual-anomaly/core-versions",
+                "--bucket",
+                str(bucket),
+            ],
             cwd=ROOT,
             stdout=stdout,
             stderr=subprocess.PIPE,

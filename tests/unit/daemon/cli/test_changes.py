@@ -17,7 +17,12 @@ WRITING = Writing("w" * 32, "2026-11-22T10:00:00.000Z", "alice", "freeze")
 def told(bucket, verb, live_tree, *, dry_run=False):
     before = in_bucket(bucket, lambda published: published.pointer())
     printer = Printer("table", False, False, False, io.StringIO(), io.StringIO())
-    print_change(printer, "verb", ChangeResult(before, verb(before, WRITING), True, live_tree), dry_run=dry_run)
+    print_change(
+        printer,
+        "verb",
+        ChangeResult(before, verb(before, WRITING), True, live_tree),
+        dry_run=dry_run,
+    )
     return printer.stdout.getvalue()
 
 
@@ -50,7 +55,10 @@ def test_a_live_tree_that_others_kept_changing_is_told(bucket):
 
 
 def test_a_blocked_path_is_named_with_what_to_do_beside_what_was_done(bucket):
-    tree = Synced(4, (Put("base/a", None), Blocked("base/b", "a \033link: move it away"), Override("example/c")))
+    tree = Synced(
+        4,
+        (Put("base/a", None), Blocked("base/b", "a \033link: move it away"), Override("example/c")),
+    )
 
     text = told(bucket, protocol.hold, tree)
 

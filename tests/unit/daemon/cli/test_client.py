@@ -43,7 +43,12 @@ def test_a_proxy_of_the_environment_is_not_used(monkeypatch):
 
 @pytest.mark.parametrize(
     ("body", "detail"),
-    [(b'{"detail": "why"}', "why"), (b'{"title": "what"}', "what"), (b"<html>", "HTTP 500"), (b"[1]", "HTTP 500")],
+    [
+        (b'{"detail": "why"}', "why"),
+        (b'{"title": "what"}', "what"),
+        (b"<html>", "HTTP 500"),
+        (b"[1]", "HTTP 500"),
+    ],
 )
 def test_the_detail_is_the_problems_own_words_where_it_has_some(body, detail):
     with server(says(500, body)) as (url, _):

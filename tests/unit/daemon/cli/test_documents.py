@@ -103,7 +103,9 @@ def test_every_verb_prints_one_document(prepared, rebundle, verb):
 
 
 @pytest.mark.parametrize("verb", SOUND, ids=" ".join)
-def test_where_nothing_is_there_every_verb_prints_one_document(rebundle, verb, tmp_path, monkeypatch):
+def test_where_nothing_is_there_every_verb_prints_one_document(
+    rebundle, verb, tmp_path, monkeypatch
+):
     monkeypatch.chdir(tmp_path)
     (tmp_path / "event.json").write_bytes(arrival("e9").event.structured())
     arguments = ["0" * 64 if each == "KEYID" else each for each in SOUND[verb]]
@@ -126,7 +128,15 @@ def test_wrong_usage_prints_a_document(rebundle, verb):
 
 
 @pytest.mark.parametrize(
-    "output", [("-o", "json"), ("-o=json",), ("-ojson",), ("-qo", "json"), ("--output", "json"), ("--output=json",)]
+    "output",
+    [
+        ("-o", "json"),
+        ("-o=json",),
+        ("-ojson",),
+        ("-qo", "json"),
+        ("--output", "json"),
+        ("--output=json",),
+    ],
 )
 def test_every_spelling_of_the_option_is_known(bucket, rebundle, output):
     assert rebundle("states", "no/scope", *output).json["exit_code"] == 3
@@ -155,7 +165,10 @@ def test_an_unexpected_error_is_a_document_too(bucket, rebundle, monkeypatch):
 
 def test_a_folder_of_render_is_no_format(rebundle, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    assert (rebundle("render", "absent.json", "-o", "json").out, (tmp_path / "json").exists()) == ("", False)
+    assert (rebundle("render", "absent.json", "-o", "json").out, (tmp_path / "json").exists()) == (
+        "",
+        False,
+    )
 
 
 def test_a_no_at_the_question_is_a_document(bucket, rebundle, monkeypatch):
@@ -178,7 +191,14 @@ def test_a_no_at_the_question_is_a_document(bucket, rebundle, monkeypatch):
 
 @pytest.mark.parametrize(
     "arguments",
-    [("verify", SCOPE), ("verify", "--all"), ("status",), ("status", SCOPE), ("doctor",), ("config", "check")],
+    [
+        ("verify", SCOPE),
+        ("verify", "--all"),
+        ("status",),
+        ("status", SCOPE),
+        ("doctor",),
+        ("config", "check"),
+    ],
 )
 def test_a_check_is_silent_where_all_is_well(bucket, rebundle, arguments):
     result = rebundle(*arguments, "--quiet")

@@ -54,11 +54,16 @@ def test_a_fault_of_ours_is_not_known_and_fails():
 
 def test_of_a_group_the_gravest_known_error_is_told():
     grave = stores.StoreUnavailable("grave")
-    group = ExceptionGroup("several", [publishing.NotFound("mild"), ExceptionGroup("inner", [grave])])
+    group = ExceptionGroup(
+        "several", [publishing.NotFound("mild"), ExceptionGroup("inner", [grave])]
+    )
 
     assert failures.known(group) is grave
     assert failures.exit_code(group) == 6
 
 
 def test_a_fault_of_ours_in_a_group_is_not_hidden_by_known_errors():
-    assert failures.known(ExceptionGroup("several", [publishing.NotFound("mild"), KeyError("ours")])) is None
+    assert (
+        failures.known(ExceptionGroup("several", [publishing.NotFound("mild"), KeyError("ours")]))
+        is None
+    )

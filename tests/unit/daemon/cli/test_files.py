@@ -97,4 +97,6 @@ def test_a_tree_in_a_folder_behind_a_link_is_written_where_it_leads(tmp_path):
 def test_a_tree_that_root_writes_belongs_to_the_owner_of_the_folder_around_it(tmp_path):
     os.chown(tmp_path, 12345, 12345)
     write_tree(tmp_path / "out", FILES)
-    assert {path.stat().st_uid for path in (tmp_path / "out", *(tmp_path / "out").rglob("*"))} == {12345}
+    assert {path.stat().st_uid for path in (tmp_path / "out", *(tmp_path / "out").rglob("*"))} == {
+        12345
+    }

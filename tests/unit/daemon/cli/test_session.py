@@ -74,7 +74,9 @@ def test_a_verb_pays_one_request_for_it_and_a_reader_none(bucket, rebundle):
     ],
     ids=lambda verb: verb[0],
 )
-def test_a_bucket_that_is_not_there_is_an_error_that_names_its_path_and_source(rebundle, tmp_path, monkeypatch, verb):
+def test_a_bucket_that_is_not_there_is_an_error_that_names_its_path_and_source(
+    rebundle, tmp_path, monkeypatch, verb
+):
     monkeypatch.chdir(tmp_path)
     monkeypatch.delenv("REBUNDLE_BUCKET", raising=False)
     settings = tmp_path / "rebundle.toml"
@@ -93,7 +95,9 @@ def test_a_bucket_that_is_not_there_is_an_error_that_names_its_path_and_source(r
 
 
 def test_doctor_makes_a_bucket_that_is_asked_for(rebundle, tmp_path):
-    [command] = re.findall(r"`rebundle (doctor .* --create)`", rebundle("doctor", tmp_path / "a new one").err)
+    [command] = re.findall(
+        r"`rebundle (doctor .* --create)`", rebundle("doctor", tmp_path / "a new one").err
+    )
 
     assert rebundle(*shlex.split(command)).code == 0
     assert rebundle("scopes", "--bucket", tmp_path / "a new one").code == 0

@@ -23,7 +23,14 @@ SAMPLES = {
     "DIGEST": "0123456789ab",
 }
 """What stands for a placeholder in capitals; what a message fills in is `filled`."""
-BARE = {"rebundle gc", "rebundle hold", "rebundle pin", "rebundle rollback", "rebundle quarantine", "rebundle recover"}
+BARE = {
+    "rebundle gc",
+    "rebundle hold",
+    "rebundle pin",
+    "rebundle rollback",
+    "rebundle quarantine",
+    "rebundle recover",
+}
 """Verbs that do nothing without arguments: none is suggested."""
 
 
@@ -56,12 +63,18 @@ def texts(tree: ast.AST) -> Iterator[str]:
                 for each in node.values
             )
     for node in ast.walk(tree):
-        if isinstance(node, ast.Constant) and isinstance(node.value, str) and id(node) not in documented | parts:
+        if (
+            isinstance(node, ast.Constant)
+            and isinstance(node.value, str)
+            and id(node) not in documented | parts
+        ):
             yield node.value
 
 
 def suggestions() -> list[str]:
-    sources = [path for part in ("daemon", "events", "renderers") for path in (ROOT / part).rglob("*.py")]
+    sources = [
+        path for part in ("daemon", "events", "renderers") for path in (ROOT / part).rglob("*.py")
+    ]
     found = {
         command
         for path in sources
@@ -79,7 +92,9 @@ def test_messages_suggest_commands():
 def test_a_suggested_command_is_taken(command):
     words = [SAMPLES.get(word, word) for word in shlex.split(command)][1:]
     assert command not in BARE
-    assert not [word for word in words if re.fullmatch(r"[A-Z]{2,}", word)], "a placeholder that nothing stands for"
+    assert not [word for word in words if re.fullmatch(r"[A-Z]{2,}", word)], (
+        "a placeholder that nothing stands for"
+    )
     if "--help" in words:
         return
 
@@ -87,7 +102,9 @@ def test_a_suggested_command_is_taken(command):
 
     assert callable(parsed)
     if words[0] == "gc":
-        assert bound.arguments.get("scope") or bound.arguments.get("all_"), "gc wants a scope or --all"
+        assert bound.arguments.get("scope") or bound.arguments.get("all_"), (
+            "gc wants a scope or --all"
+        )
 
 
 def test_no_message_suggests_a_part_of_a_command():

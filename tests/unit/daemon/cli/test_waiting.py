@@ -19,7 +19,16 @@ COMPOSE = "base/bundle/docker-compose.yaml"
 VERBS = {
     "rollback": ("rollback", SCOPE, "state-1", "--reason", "r", "-y"),
     "resume": ("resume", SCOPE, "-y"),
-    "quarantine": ("quarantine", SCOPE, "state-3", "--reason", "r", "--rollback-to", "state-1", "-y"),
+    "quarantine": (
+        "quarantine",
+        SCOPE,
+        "state-3",
+        "--reason",
+        "r",
+        "--rollback-to",
+        "state-1",
+        "-y",
+    ),
     "republish": ("republish", SCOPE),
     "recover": ("recover", SCOPE, "--reason", "r", "--live", "state-1", "-y"),
 }
@@ -37,11 +46,16 @@ def blocked(bucket):
 
 def prepared(bucket, name):
     if name == "resume":
-        in_bucket(bucket, lambda it: it.operations.carry_out(SCOPE, operator_commands.rollback("state-1"), "ann"))
+        in_bucket(
+            bucket,
+            lambda it: it.operations.carry_out(SCOPE, operator_commands.rollback("state-1"), "ann"),
+        )
 
 
 @pytest.mark.parametrize("name", VERBS)
-def test_a_verb_whose_live_tree_does_not_follow_exits_1_and_says_what_hosts_copy(bucket, rebundle, name, request):
+def test_a_verb_whose_live_tree_does_not_follow_exits_1_and_says_what_hosts_copy(
+    bucket, rebundle, name, request
+):
     prepared(bucket, name)
     request.getfixturevalue("blocked")
 
@@ -56,7 +70,9 @@ def test_a_verb_whose_live_tree_does_not_follow_exits_1_and_says_what_hosts_copy
 
 
 @pytest.mark.parametrize("name", VERBS)
-def test_without_waiting_one_pass_is_made_and_the_exit_code_is_that_of_the_pointer(bucket, rebundle, name, request):
+def test_without_waiting_one_pass_is_made_and_the_exit_code_is_that_of_the_pointer(
+    bucket, rebundle, name, request
+):
     prepared(bucket, name)
     request.getfixturevalue("blocked")
 
@@ -71,7 +87,11 @@ def test_a_verb_whose_live_tree_follows_exits_0(bucket, rebundle, name):
 
     result = rebundle(*VERBS[name], "-o", "json")
 
-    assert (result.code, result.json["live_tree"]["follows"], result.json["lag"]) == (0, True, None), result.err
+    assert (result.code, result.json["live_tree"]["follows"], result.json["lag"]) == (
+        0,
+        True,
+        None,
+    ), result.err
 
 
 def test_the_same_verb_again_waits_again(bucket, rebundle, blocked):
@@ -81,7 +101,11 @@ def test_the_same_verb_again_waits_again(bucket, rebundle, blocked):
 
     result = rebundle(*VERBS["rollback"], "-o", "json")
 
-    assert (result.code, result.json["changed"], result.json["live_tree"]["follows"]) == (0, False, True)
+    assert (result.code, result.json["changed"], result.json["live_tree"]["follows"]) == (
+        0,
+        False,
+        True,
+    )
     assert json.loads((blocked.parents[1] / ".rebundle.json").read_bytes())["state"] == "state-1"
 
 
@@ -92,8 +116,14 @@ def test_a_blocked_path_of_example_does_not_count(bucket, rebundle):
 
     result = rebundle("republish", SCOPE, "-o", "json")
 
-    assert (result.code, result.json["lag"], result.json["live_tree"]["follows"]) == (0, None, True), result.err
-    assert [each["path"] for each in result.json["live_tree"]["blocked"]] == ["example/conf/bundle/batching_103.txt"]
+    assert (result.code, result.json["lag"], result.json["live_tree"]["follows"]) == (
+        0,
+        None,
+        True,
+    ), result.err
+    assert [each["path"] for each in result.json["live_tree"]["blocked"]] == [
+        "example/conf/bundle/batching_103.txt"
+    ]
 
 
 # -- the wait itself, without real time
@@ -123,7 +153,9 @@ class _Passes:
         return await self._live_tree.follow(scope, sequence)
 
 
-@pytest.mark.parametrize(("failing", "seconds", "followed"), [(0, 10, True), (3, 10, True), (1000, 10, False)])
+@pytest.mark.parametrize(
+    ("failing", "seconds", "followed"), [(0, 10, True), (3, 10, True), (1000, 10, False)]
+)
 def test_passes_are_repeated_until_one_follows_or_the_time_is_up(failing, seconds, followed):
     async def run():
         runtime = InlineRuntime()
@@ -172,7 +204,9 @@ def lag_in(stamp):
             await bucket.store.delete(key, there.version)
         else:
             await bucket.store.replace(key, Content(stamp), there.version)
-        return await lag_of(bucket.store, bucket.live_tree, MEMORY_SCOPE, pointer, Unfinished(3, "busy"))
+        return await lag_of(
+            bucket.store, bucket.live_tree, MEMORY_SCOPE, pointer, Unfinished(3, "busy")
+        )
 
     return asyncio.run(run())
 
@@ -182,7 +216,10 @@ def test_what_hosts_would_copy_is_what_base_says_it_is():
     assert (lag.live, lag.copied) == ("state-1", "state-2")
     assert set(lag.pending) >= {"README.md", "base/docker-compose.yml"}
     assert not any(path.startswith("example/") for path in lag.pending)
-    assert "now get state-2, or parts of it, not state-1; paths that differ from state-1: README.md" in lag.words
+    assert (
+        "now get state-2, or parts of it, not state-1; paths that differ from state-1: README.md"
+        in lag.words
+    )
     assert "reason: busy" in lag.words
 
 

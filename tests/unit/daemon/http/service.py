@@ -57,7 +57,10 @@ def rollback_event(**fields: Any) -> dict[str, Any]:
         "id": "rollback-1",
         "source": "https://ops.example.com/",
         "type": "io.rebundle.bundle.rollback_requested.v1",
-        "data": {"bundle": {"name": "visual-anomaly", "target": "core-versions"}, "to": {"state_id": "state-1"}},
+        "data": {
+            "bundle": {"name": "visual-anomaly", "target": "core-versions"},
+            "to": {"state_id": "state-1"},
+        },
     } | fields
 
 
@@ -159,12 +162,23 @@ async def running(
     runtime, stop, closing, metrics = SystemRuntime(2), Stop(), Stop(), Metrics.create("test", "1")
     vitals = Wellbeing()
     journal = await Journal.open(
-        tmp_path / "journal.db", clock=runtime.now, token=runtime.random_id, run=True, limits=journal_limits
+        tmp_path / "journal.db",
+        clock=runtime.now,
+        token=runtime.random_id,
+        run=True,
+        limits=journal_limits,
     )
     intake = Intake(
-        log(journal), runtime, metrics, stop, DecodingLimits(limits.max_body_bytes), journal_seconds=journal_seconds
+        log(journal),
+        runtime,
+        metrics,
+        stop,
+        DecodingLimits(limits.max_body_bytes),
+        journal_seconds=journal_seconds,
     )
-    app = Requests(create_app(intake, vitals, metrics, lambda: credentials, limits, runtime=runtime, stop=stop))
+    app = Requests(
+        create_app(intake, vitals, metrics, lambda: credentials, limits, runtime=runtime, stop=stop)
+    )
     sock = bind("127.0.0.1", 0)
     port = sock.getsockname()[1]
     serving = asyncio.create_task(
@@ -178,7 +192,9 @@ async def running(
         )
     )
     try:
-        async with httpx.AsyncClient(base_url=f"http://127.0.0.1:{port}", timeout=30, trust_env=False) as client:
+        async with httpx.AsyncClient(
+            base_url=f"http://127.0.0.1:{port}", timeout=30, trust_env=False
+        ) as client:
             yield Service(port, client, journal, stop, metrics, vitals, serving, app)
     finally:
         closing.request("end of the test")

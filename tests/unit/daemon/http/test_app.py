@@ -29,21 +29,27 @@ from tests.unit.daemon.http.service import (
 
 async def send(service: Service, event: Any, token: str = TOKEN, **headers: str) -> httpx.Response:
     kind = BATCH if isinstance(event, list) else STRUCTURED
-    return await service.client.post("/v1/events", json=event, headers=kind | bearer(token) | headers)
+    return await service.client.post(
+        "/v1/events", json=event, headers=kind | bearer(token) | headers
+    )
 
 
 def problem(response: httpx.Response, status: int, reason: str) -> dict[str, Any]:
     body = response.json()
     assert response.headers["content-type"] == "application/problem+json"
-    assert (response.status_code, body["status"], body["type"]) == (status, status, f"urn:rebundle:problem:{reason}"), (
-        body
-    )
+    assert (response.status_code, body["status"], body["type"]) == (
+        status,
+        status,
+        f"urn:rebundle:problem:{reason}",
+    ), body
     assert body["title"]
     assert body["detail"]
     return dict(body)
 
 
-def test_an_event_is_durable_before_it_is_accepted_and_known_the_second_time(tmp_path: Path) -> None:
+def test_an_event_is_durable_before_it_is_accepted_and_known_the_second_time(
+    tmp_path: Path,
+) -> None:
     async def scenario() -> None:
         async with running(tmp_path) as service:
             first, again = await send(service, state_event()), await send(service, state_event())
@@ -57,7 +63,9 @@ def test_an_event_is_durable_before_it_is_accepted_and_known_the_second_time(tmp
             assert delivery.event.data == state_event()["data"]
             assert delivery.scopes == ("visual-anomaly/core-versions",)
             assert delivery.identity.intake == "http"
-            assert service.counted("rebundle_events_accepted_total") == {("http", state_event()["type"]): 1}
+            assert service.counted("rebundle_events_accepted_total") == {
+                ("http", state_event()["type"]): 1
+            }
 
     run(scenario())
 
@@ -79,7 +87,10 @@ def test_a_batch_is_taken_whole(tmp_path: Path) -> None:
     async def scenario() -> None:
         async with running(tmp_path) as service:
             response = await send(service, [state_event(1), state_event(2)])
-            assert [each["id"] for each in response.json()["events"]] == [state_event(1)["id"], state_event(2)["id"]]
+            assert [each["id"] for each in response.json()["events"]] == [
+                state_event(1)["id"],
+                state_event(2)["id"],
+            ]
             assert await service.backlog() == 2
 
     run(scenario())
@@ -106,11 +117,15 @@ def test_a_batch_with_one_bad_event_keeps_nothing_and_names_every_problem(tmp_pa
     run(scenario())
 
 
-@pytest.mark.parametrize("body", [b"", b"{", b"[]", b"\xff", b'{"a":1,"a":2}', b"[" * 5000, b"null", b'{"id":"x"}'])
+@pytest.mark.parametrize(
+    "body", [b"", b"{", b"[]", b"\xff", b'{"a":1,"a":2}', b"[" * 5000, b"null", b'{"id":"x"}']
+)
 def test_what_is_no_event_is_400_and_kept_among_the_rejected(tmp_path: Path, body: bytes) -> None:
     async def scenario() -> None:
         async with running(tmp_path) as service:
-            response = await service.client.post("/v1/events", content=body, headers=STRUCTURED | bearer())
+            response = await service.client.post(
+                "/v1/events", content=body, headers=STRUCTURED | bearer()
+            )
             assert problem(response, 400, "invalid")["errors"]
             assert [kept.body for kept in await service.journal.rejected()] == [body]
 
@@ -118,12 +133,15 @@ def test_what_is_no_event_is_400_and_kept_among_the_rejected(tmp_path: Path, bod
 
 
 @pytest.mark.parametrize(
-    "headers", [{}, {"content-type": "text/plain"}, {"content-type": "application/cloudevents+avro"}]
+    "headers",
+    [{}, {"content-type": "text/plain"}, {"content-type": "application/cloudevents+avro"}],
 )
 def test_another_kind_of_content_is_415(tmp_path: Path, headers: dict[str, str]) -> None:
     async def scenario() -> None:
         async with running(tmp_path) as service:
-            response = await service.client.post("/v1/events", content=b"x", headers=headers | bearer())
+            response = await service.client.post(
+                "/v1/events", content=b"x", headers=headers | bearer()
+            )
             problem(response, 415, "media-type")
 
     run(scenario())
@@ -141,9 +159,7 @@ def test_an_id_known_with_another_content_is_409_and_names_the_event(tmp_path: P
             assert len(await service.journal.rejected()) == 1
             alone = problem(await send(service, other), 409, "conflict")
             assert alone["errors"][0]["path"] == "$.id"
-            said = (
-                f"send new content under a new id; `rebundle status {other['id']}` shows the status of the first event"
-            )
+            said = f"send new content under a new id; `rebundle status {other['id']}` shows the status of the first event"
             assert alone["detail"].endswith(said)
 
     run(scenario())
@@ -168,7 +184,10 @@ def test_a_type_with_a_typing_error_is_answered_with_the_nearest_known_one(tmp_p
         async with running(tmp_path) as service:
             response = await send(service, state_event(type="io.rebundle.bundle_state.create.v1"))
             (event,) = response.json()["events"]
-            assert (event["ignored"], event["nearest_type"]) == (True, "io.rebundle.bundle_state.created.v1")
+            assert (event["ignored"], event["nearest_type"]) == (
+                True,
+                "io.rebundle.bundle_state.created.v1",
+            )
             (taken,) = (await send(service, state_event())).json()["events"]
             assert (taken["ignored"], taken["nearest_type"]) == (False, None)
 
@@ -183,16 +202,22 @@ def test_a_rollback_request_needs_its_own_token(tmp_path: Path) -> None:
             assert await service.backlog() == 0
             assert (await send(service, rollback_event(), ROLLBACK)).status_code == 202
             problem(await send(service, state_event(), ROLLBACK), 403, "forbidden")
-            problem(await send(service, [rollback_event(), state_event()], ROLLBACK), 403, "forbidden")
+            problem(
+                await send(service, [rollback_event(), state_event()], ROLLBACK), 403, "forbidden"
+            )
             assert await service.backlog() == 1
 
     run(scenario())
 
 
-def test_a_rollback_request_is_refused_where_no_rollback_token_is_configured(tmp_path: Path) -> None:
+def test_a_rollback_request_is_refused_where_no_rollback_token_is_configured(
+    tmp_path: Path,
+) -> None:
     async def scenario() -> None:
         async with running(tmp_path, credentials=NOBODY) as service:
-            response = await service.client.post("/v1/events", json=rollback_event(), headers=STRUCTURED)
+            response = await service.client.post(
+                "/v1/events", json=rollback_event(), headers=STRUCTURED
+            )
             assert "http.rollback_token_file" in problem(response, 403, "forbidden")["detail"]
 
     run(scenario())
@@ -230,14 +255,22 @@ def test_every_path_is_either_named_open_or_authorised(tmp_path: Path) -> None:
     async def scenario() -> None:
         async with running(tmp_path) as service:
             document = (await service.client.get("/v1/openapi.json", headers=bearer())).json()
-            described = {(method.upper(), path) for path, methods in document["paths"].items() for method in methods}
+            described = {
+                (method.upper(), path)
+                for path, methods in document["paths"].items()
+                for method in methods
+            }
             opened = {("GET", path) for path in ("/livez", "/readyz", "/attention", "/metrics")}
             assert described == opened | {("POST", "/v1/events"), ("GET", "/v1/events/{event_id}")}
             for method, path in opened:
                 assert (await service.client.request(method, path)).status_code == 200
             for path in ("/docs", "/redoc", "/openapi.json", "/", "/v1", "/v1/event"):
                 problem(await service.client.get(path), 404, "not-found")
-            problem(await service.client.delete("/v1/events", headers=bearer()), 405, "method-not-allowed")
+            problem(
+                await service.client.delete("/v1/events", headers=bearer()),
+                405,
+                "method-not-allowed",
+            )
 
     run(scenario())
 
@@ -254,14 +287,20 @@ AWAY: dict[str, dict[str, str]] = {
 
 
 @pytest.mark.parametrize("headers", AWAY.values(), ids=AWAY)
-def test_without_a_token_only_this_machine_itself_gets_in(tmp_path: Path, headers: dict[str, str]) -> None:
+def test_without_a_token_only_this_machine_itself_gets_in(
+    tmp_path: Path, headers: dict[str, str]
+) -> None:
     async def scenario() -> None:
         async with running(tmp_path, credentials=NOBODY) as service:
-            refused = await service.client.post("/v1/events", json=state_event(), headers=LOCAL | headers)
+            refused = await service.client.post(
+                "/v1/events", json=state_event(), headers=LOCAL | headers
+            )
             assert refused.status_code in {401, 403}
             assert await service.backlog() == 0
             for host in (f"127.0.0.1:{service.port}", "localhost", "LOCALHOST:1", "[::1]:8420"):
-                taken = await service.client.post("/v1/events", json=state_event(), headers=LOCAL | {"host": host})
+                taken = await service.client.post(
+                    "/v1/events", json=state_event(), headers=LOCAL | {"host": host}
+                )
                 assert taken.status_code == 202, host
 
     run(scenario())
@@ -271,7 +310,9 @@ def test_a_rollback_token_alone_still_leaves_events_to_this_machine(tmp_path: Pa
     async def scenario() -> None:
         async with running(tmp_path, credentials=Credentials(rollback_token=ROLLBACK)) as service:
             assert (await send(service, rollback_event(), ROLLBACK)).status_code == 202
-            assert (await service.client.post("/v1/events", json=state_event(), headers=LOCAL)).status_code == 202
+            assert (
+                await service.client.post("/v1/events", json=state_event(), headers=LOCAL)
+            ).status_code == 202
 
     run(scenario())
 
@@ -290,9 +331,13 @@ def test_a_body_above_the_limit_is_413_declared_or_not(tmp_path: Path) -> None:
             headers = STRUCTURED | bearer()
             declared = await service.client.post("/v1/events", content=b"x" * 2049, headers=headers)
             assert "2048 bytes" in problem(declared, 413, "too-large")["detail"]
-            undeclared = await service.client.post("/v1/events", content=_chunks(3), headers=headers)
+            undeclared = await service.client.post(
+                "/v1/events", content=_chunks(3), headers=headers
+            )
             problem(undeclared, 413, "too-large")
-            at_the_limit = await service.client.post("/v1/events", content=b"x" * 2048, headers=headers)
+            at_the_limit = await service.client.post(
+                "/v1/events", content=b"x" * 2048, headers=headers
+            )
             problem(at_the_limit, 400, "invalid")
             assert len(await service.journal.rejected()) == 1
 
@@ -312,7 +357,9 @@ def test_a_client_that_asks_first_sends_no_body_that_is_too_large(tmp_path: Path
 
 def _head(headers: dict[str, str], token: str = TOKEN) -> bytes:
     fields = {"host": "127.0.0.1"} | STRUCTURED | bearer(token) | headers
-    return "\r\n".join(["POST /v1/events HTTP/1.1", *(f"{k}: {v}" for k, v in fields.items()), "", ""]).encode()
+    return "\r\n".join(
+        ["POST /v1/events HTTP/1.1", *(f"{k}: {v}" for k, v in fields.items()), "", ""]
+    ).encode()
 
 
 def test_a_stalled_body_is_408_and_its_connection_closed(tmp_path: Path) -> None:
@@ -326,9 +373,13 @@ def test_a_stalled_body_is_408_and_its_connection_closed(tmp_path: Path) -> None
     run(scenario())
 
 
-def test_a_client_that_leaves_in_the_middle_of_its_body_leaves_nothing_behind(tmp_path: Path) -> None:
+def test_a_client_that_leaves_in_the_middle_of_its_body_leaves_nothing_behind(
+    tmp_path: Path,
+) -> None:
     async def scenario() -> None:
-        async with running(tmp_path, limits=RequestLimits(max_requests=1, body_seconds=60)) as service:
+        async with running(
+            tmp_path, limits=RequestLimits(max_requests=1, body_seconds=60)
+        ) as service:
             await service.raw(_head({"content-length": "1000"}) + b'{"id"', finish=True)
             await service.requests.all_ended(1)
             assert (await send(service, state_event())).status_code == 202
@@ -407,7 +458,9 @@ def test_more_requests_at_a_time_than_there_are_slots_are_503(tmp_path: Path) ->
     run(scenario())
 
 
-def test_a_journal_that_hangs_is_503_and_a_rejection_that_cannot_be_kept_is_still_400(tmp_path: Path) -> None:
+def test_a_journal_that_hangs_is_503_and_a_rejection_that_cannot_be_kept_is_still_400(
+    tmp_path: Path,
+) -> None:
     async def scenario() -> None:
         async with running(tmp_path, log=Held, journal_seconds=0.1) as service:
             hung = await send(service, state_event())
@@ -423,12 +476,16 @@ class Broken(Held):
         raise ZeroDivisionError("secret detail of ours")
 
 
-def test_a_fault_of_ours_is_500_without_a_traceback_and_the_next_request_is_served(tmp_path: Path) -> None:
+def test_a_fault_of_ours_is_500_without_a_traceback_and_the_next_request_is_served(
+    tmp_path: Path,
+) -> None:
     async def scenario() -> None:
         async with running(tmp_path, log=Broken) as service:
             body = problem(await send(service, state_event()), 500, "internal")
             assert "secret detail" not in str(body)
-            problem(await service.client.get("/v1/events/x", headers=bearer()), 404, "unknown-event")
+            problem(
+                await service.client.get("/v1/events/x", headers=bearer()), 404, "unknown-event"
+            )
 
     run(scenario())
 
@@ -438,7 +495,11 @@ def test_what_became_of_an_event_can_be_asked(tmp_path: Path) -> None:
         async with running(tmp_path) as service:
             await send(service, state_event())
             path = f"/v1/events/{state_event()['id']}"
-            problem(await service.client.get("/v1/events/unheard-of", headers=bearer()), 404, "unknown-event")
+            problem(
+                await service.client.get("/v1/events/unheard-of", headers=bearer()),
+                404,
+                "unknown-event",
+            )
             (waiting,) = (await service.client.get(path, headers=bearer(ROLLBACK))).json()["events"]
             (lane,) = waiting["scopes"]
             assert (waiting["settled_at"], lane["scope"], lane["outcome"]) == (
@@ -448,13 +509,19 @@ def test_what_became_of_an_event_can_be_asked(tmp_path: Path) -> None:
             )
             delivery = await service.journal.next()
             outcome = Outcome(OutcomeKind.PUBLISHED, "it was new", "state-1")
-            await service.journal.settle("visual-anomaly/core-versions", {delivery.position: outcome})
+            await service.journal.settle(
+                "visual-anomaly/core-versions", {delivery.position: outcome}
+            )
             escaped = path.replace("core-versions/", "core-versions%2F")
             (settled,) = (await service.client.get(escaped, headers=bearer())).json()["events"]
             assert settled["settled_at"]
             assert settled["type"] == state_event()["type"]
             (lane,) = settled["scopes"]
-            assert (lane["outcome"], lane["reason"], lane["state"]) == ("published", "it was new", "state-1")
+            assert (lane["outcome"], lane["reason"], lane["state"]) == (
+                "published",
+                "it was new",
+                "state-1",
+            )
 
     run(scenario())
 

@@ -13,7 +13,10 @@ LOCAL = {"host": ["localhost"]}
 
 
 def roles(
-    credentials: Credentials, *authorization: str, client: str = "127.0.0.1", server: str = "127.0.0.1"
+    credentials: Credentials,
+    *authorization: str,
+    client: str = "127.0.0.1",
+    server: str = "127.0.0.1",
 ) -> set[Role] | int:
     headers = LOCAL | ({"authorization": list(authorization)} if authorization else {})
     try:
@@ -47,7 +50,9 @@ PUBLISHER, ROLLER = {Role.READ, Role.PUBLISH}, {Role.READ, Role.ROLLBACK}
         (NEITHER, ["Bearer "], 401),
     ],
 )
-def test_roles_come_from_the_token(credentials: Credentials, authorization: list[str], expected: object) -> None:
+def test_roles_come_from_the_token(
+    credentials: Credentials, authorization: list[str], expected: object
+) -> None:
     assert roles(credentials, *authorization) == expected
 
 
@@ -63,7 +68,9 @@ def test_roles_come_from_the_token(credentials: Credentials, authorization: list
         ("", "", 403),
     ],
 )
-def test_without_a_token_both_ends_must_be_loopback(client: str, server: str, expected: object) -> None:
+def test_without_a_token_both_ends_must_be_loopback(
+    client: str, server: str, expected: object
+) -> None:
     assert roles(NEITHER, client=client, server=server) == expected
 
 
@@ -73,7 +80,9 @@ def test_a_token_counts_from_anywhere_and_is_needed_from_everywhere(client: str)
     assert roles(BOTH, client=client) == 401
 
 
-@pytest.mark.parametrize("host", ["localhost", "LocalHost:8420", "127.0.0.1", "127.8.8.8:1", "[::1]", "[::1]:8420"])
+@pytest.mark.parametrize(
+    "host", ["localhost", "LocalHost:8420", "127.0.0.1", "127.8.8.8:1", "[::1]", "[::1]:8420"]
+)
 def test_without_a_token_the_host_header_may_name_loopback(host: str) -> None:
     assert authorised(NEITHER, {"host": [host]}, "127.0.0.1", "127.0.0.1")
 
@@ -97,7 +106,16 @@ def test_without_a_token_any_other_host_header_is_refused(hosts: list[str]) -> N
 
 
 @pytest.mark.parametrize(
-    "header", ["forwarded", "x-forwarded-for", "x-forwarded-host", "x-real-ip", "via", "origin", "sec-fetch-site"]
+    "header",
+    [
+        "forwarded",
+        "x-forwarded-for",
+        "x-forwarded-host",
+        "x-real-ip",
+        "via",
+        "origin",
+        "sec-fetch-site",
+    ],
 )
 def test_without_a_token_proxies_and_pages_are_refused(header: str) -> None:
     with pytest.raises(RequestRefused, match=r"proxy|browser"):

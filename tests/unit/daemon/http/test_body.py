@@ -42,7 +42,9 @@ def test_a_body_is_refused_at_the_first_chunk_above_the_limit() -> None:
 
 
 @pytest.mark.parametrize("declared", ["11", "9" * 4000])
-def test_a_declared_length_above_the_limit_is_refused_before_anything_is_read(declared: str) -> None:
+def test_a_declared_length_above_the_limit_is_refused_before_anything_is_read(
+    declared: str,
+) -> None:
     chunks = Chunks(b"x")
     with pytest.raises(RequestRefused) as refused:
         read(chunks, declared)

@@ -47,7 +47,9 @@ def test_a_trusted_proxy_has_no_limit_of_its_own() -> None:
 
 
 def test_connections_of_a_trusted_proxy_are_admitted_up_to_the_limit_of_all() -> None:
-    connections: Connections[str] = Connections(ConnectionLimits(3, 1, (ip_network("192.0.2.0/24"),)))
+    connections: Connections[str] = Connections(
+        ConnectionLimits(3, 1, (ip_network("192.0.2.0/24"),))
+    )
     assert opened(connections, "192.0.2.77", "a", "b", "c") == [Admitted()] * 3
 
 

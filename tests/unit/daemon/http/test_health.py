@@ -31,17 +31,36 @@ async def nothing_there(scope, receive, send) -> None:
 
 @asynccontextmanager
 async def client_of(
-    vitals: Wellbeing, *, stop: bool = False, metrics: Metrics | None = None, runtime: Runtime | None = None
+    vitals: Wellbeing,
+    *,
+    stop: bool = False,
+    metrics: Metrics | None = None,
+    runtime: Runtime | None = None,
 ) -> AsyncIterator[httpx.AsyncClient]:
     stopping = Stop()
     if stop:
         stopping.request("SIGTERM")
-    health = Health(nothing_there, vitals, metrics or Metrics.create("1", "1"), runtime or InlineRuntime(), stopping)
-    async with httpx.AsyncClient(transport=httpx.ASGITransport(health), base_url="http://test") as client:
+    health = Health(
+        nothing_there,
+        vitals,
+        metrics or Metrics.create("1", "1"),
+        runtime or InlineRuntime(),
+        stopping,
+    )
+    async with httpx.AsyncClient(
+        transport=httpx.ASGITransport(health), base_url="http://test"
+    ) as client:
         yield client
 
 
-def asked(path: str, vitals: Wellbeing, *, method: str = "GET", stop: bool = False, metrics: Metrics | None = None):
+def asked(
+    path: str,
+    vitals: Wellbeing,
+    *,
+    method: str = "GET",
+    stop: bool = False,
+    metrics: Metrics | None = None,
+):
     async def ask() -> httpx.Response:
         async with client_of(vitals, stop=stop, metrics=metrics) as client:
             return await client.request(method, path)
@@ -53,11 +72,16 @@ def test_livez_is_503_only_for_what_a_restart_helps_against() -> None:
     ill = Wellbeing(told=[BAD], lasts=[Lasting(WAITS, 61.0)])
     assert asked("/livez", ill, stop=True).status_code == 200
     response = asked("/livez", Wellbeing(fatal="the task that hands out events has ended"))
-    assert (response.status_code, response.json()["detail"]) == (503, "the task that hands out events has ended")
+    assert (response.status_code, response.json()["detail"]) == (
+        503,
+        "the task that hands out events has ended",
+    )
 
 
 def test_readyz_is_ready_when_the_journal_is() -> None:
-    response = asked("/readyz", Wellbeing(told=[GOOD], fatal="threads", lasts=[Lasting(WAITS, 61.0)]))
+    response = asked(
+        "/readyz", Wellbeing(told=[GOOD], fatal="threads", lasts=[Lasting(WAITS, 61.0)])
+    )
     assert (response.status_code, response.headers["cache-control"]) == (200, "no-store")
     assert response.json() == {
         "ready": True,
@@ -77,7 +101,12 @@ def test_readyz_names_the_dependency_that_is_not_ready() -> None:
 def test_readyz_says_no_while_the_daemon_stops() -> None:
     response = asked("/readyz", Wellbeing(), stop=True)
     assert response.status_code == 503
-    assert response.json()["checks"][-1] == {"name": "running", "ok": False, "detail": "SIGTERM", "degraded": False}
+    assert response.json()["checks"][-1] == {
+        "name": "running",
+        "ok": False,
+        "detail": "SIGTERM",
+        "degraded": False,
+    }
 
 
 def test_attention_has_each_condition_with_its_remedy() -> None:
@@ -99,7 +128,11 @@ def test_attention_has_each_condition_with_its_remedy() -> None:
 
 
 def test_attention_is_200_when_nothing_needs_it_and_bounded_when_everything_does() -> None:
-    assert asked("/attention", Wellbeing()).json() == {"attention": False, "conditions": [], "more": 0}
+    assert asked("/attention", Wellbeing()).json() == {
+        "attention": False,
+        "conditions": [],
+        "more": 0,
+    }
     many = asked("/attention", Wellbeing(lasts=[Lasting(WAITS, 61.0)] * 150)).json()
     assert (len(many["conditions"]), many["more"]) == (100, 50)
 
@@ -121,7 +154,9 @@ def test_metrics_are_what_prometheus_reads() -> None:
     metrics.pointer_sequence.labels("a/b").set(7)
     response = asked("/metrics", Wellbeing(), metrics=metrics)
     assert response.headers["content-type"].startswith("text/plain; version=0.0.4")
-    samples = [each for family in text_string_to_metric_families(response.text) for each in family.samples]
+    samples = [
+        each for family in text_string_to_metric_families(response.text) for each in family.samples
+    ]
     assert [each.value for each in samples if each.name == "rebundle_pointer_sequence"] == [7]
 
 

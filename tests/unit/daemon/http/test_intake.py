@@ -35,7 +35,10 @@ class Log:
             raise self.failure
         first = len(self.arrivals) + 1
         self.arrivals += arrivals
-        return [Accepted(Position("journal:test", first + index), known=False) for index in range(len(arrivals))]
+        return [
+            Accepted(Position("journal:test", first + index), known=False)
+            for index in range(len(arrivals))
+        ]
 
     async def reject(self, intake: str, body: bytes, problems: Sequence[Problem], /) -> None:
         if self.failure:
@@ -63,11 +66,20 @@ class Counting(SystemRuntime):
 def taken(
     log: Log, event: Any, runtime: SystemRuntime | None = None, most: BundleLimits = DEFAULT_LIMITS
 ) -> list[Receipt]:
-    kind = b"application/cloudevents-batch+json" if isinstance(event, list) else b"application/cloudevents+json"
+    kind = (
+        b"application/cloudevents-batch+json"
+        if isinstance(event, list)
+        else b"application/cloudevents+json"
+    )
 
     async def accept() -> list[Receipt]:
         intake = Intake(
-            log, runtime or Counting(), Metrics.create("1", "1"), Stop(), DecodingLimits(), bundle_limits=most
+            log,
+            runtime or Counting(),
+            Metrics.create("1", "1"),
+            Stop(),
+            DecodingLimits(),
+            bundle_limits=most,
         )
         return await intake.accept([(b"content-type", kind)], json.dumps(event).encode(), PUBLISHER)
 
@@ -92,11 +104,18 @@ def test_receipts_stand_in_the_order_of_the_events_with_ignored_ones_between() -
     events = [state_event(1), state_event(2, type="io.rebundle.later.v9"), state_event(3)]
     receipts = taken(Log(), events)
     assert [receipt.event.id for receipt in receipts] == [event["id"] for event in events]
-    assert [receipt.accepted and receipt.accepted.position.offset for receipt in receipts] == [1, None, 2]
+    assert [receipt.accepted and receipt.accepted.position.offset for receipt in receipts] == [
+        1,
+        None,
+        2,
+    ]
 
 
 def test_nothing_is_appended_when_every_type_is_unknown() -> None:
-    (receipt,) = taken(Log(failure=SourceUnavailable("must not be asked")), state_event(type="io.rebundle.later.v9"))
+    (receipt,) = taken(
+        Log(failure=SourceUnavailable("must not be asked")),
+        state_event(type="io.rebundle.later.v9"),
+    )
     assert receipt.accepted is None
 
 
@@ -129,7 +148,9 @@ def test_problems_of_envelope_and_data_come_together(place: str) -> None:
 def test_a_state_beyond_a_limit_is_refused_with_every_limit_it_is_beyond() -> None:
     log = Log()
     with pytest.raises(RequestRefused) as refused:
-        taken(log, state_event(), most=BundleLimits(composition_bytes=100, files=1, signature_depth=1))
+        taken(
+            log, state_event(), most=BundleLimits(composition_bytes=100, files=1, signature_depth=1)
+        )
     assert refused.value.status == 400
     problems = log.rejected[0][2]
     assert [problem.path for problem in problems] == ["$.data", "$.data", "$.data.proxy.signature"]
@@ -147,7 +168,9 @@ def test_an_answer_has_a_bounded_number_of_problems() -> None:
     assert log.rejected[0][2] == refused.value.errors
 
 
-@pytest.mark.parametrize("failure", [SourceUnavailable("secret path"), JournalDamaged("secret path")])
+@pytest.mark.parametrize(
+    "failure", [SourceUnavailable("secret path"), JournalDamaged("secret path")]
+)
 def test_a_journal_that_fails_is_503_without_its_inner_words(failure: EventError) -> None:
     with pytest.raises(RequestRefused) as refused:
         taken(Log(failure), state_event())

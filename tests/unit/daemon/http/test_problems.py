@@ -23,7 +23,9 @@ def answered(error: Exception) -> httpx.Response:
     async def ask() -> httpx.Response:
         transport = httpx.ASGITransport(app, raise_app_exceptions=False)
         async with httpx.AsyncClient(transport=transport, base_url="http://test") as client:
-            return await client.get("/", params={"number": "x"} if isinstance(error, LookupError) else {})
+            return await client.get(
+                "/", params={"number": "x"} if isinstance(error, LookupError) else {}
+            )
 
     return asyncio.run(ask())
 
@@ -31,7 +33,10 @@ def answered(error: Exception) -> httpx.Response:
 def test_a_refusal_says_what_is_wrong_where_and_what_to_do() -> None:
     response = answered(
         RequestRefused(
-            HTTPStatus.CONFLICT, "conflict", "use another id", errors=[Problem("$.id", "must be new", "'a'")]
+            HTTPStatus.CONFLICT,
+            "conflict",
+            "use another id",
+            errors=[Problem("$.id", "must be new", "'a'")],
         )
     )
     assert response.headers["content-type"] == "application/problem+json"

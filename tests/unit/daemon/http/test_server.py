@@ -22,7 +22,9 @@ from tests.unit.daemon.http.service import TOKEN, Service, run, running, state_e
 def test_an_address_in_use_is_named_with_a_way_out() -> None:
     with bind("127.0.0.1", 0) as taken:
         port = taken.getsockname()[1]
-        with pytest.raises(ListenFailed, match=rf"127\.0\.0\.1 port {port} .*Address already in use.*--listen"):
+        with pytest.raises(
+            ListenFailed, match=rf"127\.0\.0\.1 port {port} .*Address already in use.*--listen"
+        ):
             bind("127.0.0.1", port)
 
 
@@ -48,7 +50,9 @@ def test_signals_stay_with_the_process(tmp_path: Path) -> None:
         before = [signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT)]
         async with running(tmp_path) as service:
             await service.client.get("/livez")
-            assert [signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT)] == before
+            assert [
+                signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT)
+            ] == before
 
     run(scenario())
 
@@ -68,7 +72,9 @@ def test_a_cancelled_server_leaves_no_listener_behind(tmp_path: Path) -> None:
 def test_an_answer_does_not_say_what_the_server_is_made_of(tmp_path: Path) -> None:
     async def scenario() -> None:
         async with running(tmp_path) as service:
-            answer = await service.raw(b"GET /livez HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n")
+            answer = await service.raw(
+                b"GET /livez HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n"
+            )
             assert answer.startswith(b"HTTP/1.1 200 ")
             assert b"server:" not in answer.lower()
 
@@ -91,7 +97,9 @@ MALFORMED = {
 
 
 @pytest.mark.parametrize("request_bytes", MALFORMED.values(), ids=MALFORMED)
-def test_malformed_http_is_refused_and_its_connection_closed(tmp_path: Path, request_bytes: bytes) -> None:
+def test_malformed_http_is_refused_and_its_connection_closed(
+    tmp_path: Path, request_bytes: bytes
+) -> None:
     async def scenario() -> None:
         async with running(tmp_path, idle_seconds=0.3) as service:
             answer = await service.raw(request_bytes)
@@ -101,12 +109,16 @@ def test_malformed_http_is_refused_and_its_connection_closed(tmp_path: Path, req
     run(scenario())
 
 
-@pytest.mark.parametrize("spoilt", [b"ZZ\r\n\r\n", b"5\r\nhelloZZ"], ids=["a bad length", "no end of a chunk"])
+@pytest.mark.parametrize(
+    "spoilt", [b"ZZ\r\n\r\n", b"5\r\nhelloZZ"], ids=["a bad length", "no end of a chunk"]
+)
 def test_a_body_that_turns_out_to_be_no_http_is_answered_once(
     tmp_path: Path, spoilt: bytes, caplog: pytest.LogCaptureFixture
 ) -> None:
     async def scenario() -> None:
-        async with running(tmp_path, limits=RequestLimits(body_seconds=0.5), idle_seconds=100) as service:
+        async with running(
+            tmp_path, limits=RequestLimits(body_seconds=0.5), idle_seconds=100
+        ) as service:
             reader, writer = await connected(service)
             writer.write(CHUNKED + b"5\r\nhello\r\n" + spoilt)
             answer = await reader.read()
@@ -114,7 +126,9 @@ def test_a_body_that_turns_out_to_be_no_http_is_answered_once(
             assert answer.startswith(b"HTTP/1.1 400 ")
             while not (rejected := service.counted("rebundle_events_rejected_total")):
                 assert (await service.client.get("/livez")).status_code == 200
-            assert rejected == {("http", "gone"): 1}, "the application is told at once that nothing more will come"
+            assert rejected == {("http", "gone"): 1}, (
+                "the application is told at once that nothing more will come"
+            )
             writer.close()
 
     with caplog.at_level(logging.ERROR):
@@ -130,7 +144,9 @@ SLOW = {
 
 
 @pytest.mark.parametrize("request_bytes", SLOW.values(), ids=SLOW)
-def test_a_client_that_holds_a_connection_for_nothing_loses_it(tmp_path: Path, request_bytes: bytes) -> None:
+def test_a_client_that_holds_a_connection_for_nothing_loses_it(
+    tmp_path: Path, request_bytes: bytes
+) -> None:
     async def scenario() -> None:
         async with running(tmp_path, idle_seconds=0.1) as service:
             answer = await service.raw(request_bytes)
@@ -140,9 +156,7 @@ def test_a_client_that_holds_a_connection_for_nothing_loses_it(tmp_path: Path, r
 
 
 GET = b"GET /livez HTTP/1.1\r\nhost: x\r\n\r\n"
-UNFINISHED = (
-    f"POST /v1/events HTTP/1.1\r\nhost: x\r\nauthorization: Bearer {TOKEN}\r\ncontent-length: 9\r\n\r\n".encode()
-)
+UNFINISHED = f"POST /v1/events HTTP/1.1\r\nhost: x\r\nauthorization: Bearer {TOKEN}\r\ncontent-length: 9\r\n\r\n".encode()
 
 
 async def one_answer(reader: asyncio.StreamReader) -> bytes:
@@ -152,7 +166,9 @@ async def one_answer(reader: asyncio.StreamReader) -> bytes:
     return head + await reader.readexactly(int(length.partition(b":")[2]))
 
 
-async def connected(service: Service, client: str = "127.0.0.1") -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
+async def connected(
+    service: Service, client: str = "127.0.0.1"
+) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
     return await asyncio.open_connection("127.0.0.1", service.port, local_addr=(client, 0))
 
 
@@ -163,9 +179,13 @@ async def closed(reader: asyncio.StreamReader) -> bool:
         return True
 
 
-def test_an_idle_connection_makes_room_for_a_new_one_of_its_peer_and_the_others_stay(tmp_path: Path) -> None:
+def test_an_idle_connection_makes_room_for_a_new_one_of_its_peer_and_the_others_stay(
+    tmp_path: Path,
+) -> None:
     async def scenario() -> None:
-        async with running(tmp_path, connections=ConnectionLimits(10, 2), idle_seconds=100) as service:
+        async with running(
+            tmp_path, connections=ConnectionLimits(10, 2), idle_seconds=100
+        ) as service:
             other_reader, other = await connected(service, "127.0.0.2")
             held = [await connected(service) for _ in range(2)]
             for reader, writer in held:
@@ -187,7 +207,9 @@ def test_an_idle_connection_makes_room_for_a_new_one_of_its_peer_and_the_others_
 
 def test_a_peer_whose_connections_are_all_busy_gets_no_more_and_others_do(tmp_path: Path) -> None:
     async def scenario() -> None:
-        async with running(tmp_path, connections=ConnectionLimits(10, 2), idle_seconds=100) as service:
+        async with running(
+            tmp_path, connections=ConnectionLimits(10, 2), idle_seconds=100
+        ) as service:
             held = [await connected(service) for _ in range(2)]
             for _, writer in held:
                 writer.write(UNFINISHED)
@@ -229,7 +251,9 @@ def test_of_requests_sent_in_advance_the_first_is_answered_and_the_connection_cl
 
 
 @pytest.mark.parametrize("header", ["", "connection: close\r\n"], ids=["kept", "to be closed"])
-def test_a_request_that_comes_while_another_one_is_served_is_not_parsed(tmp_path: Path, header: str) -> None:
+def test_a_request_that_comes_while_another_one_is_served_is_not_parsed(
+    tmp_path: Path, header: str
+) -> None:
     async def scenario() -> None:
         asked, go_on = asyncio.Event(), asyncio.Event()
 
@@ -245,8 +269,12 @@ def test_a_request_that_comes_while_another_one_is_served_is_not_parsed(tmp_path
         async with running(tmp_path, log=Slow, idle_seconds=100) as service:
             reader, writer = await connected(service)
             body = json.dumps(state_event()).encode()
-            head = f"POST /v1/events HTTP/1.1\r\nhost: x\r\n{header}authorization: Bearer {TOKEN}\r\n"
-            head += f"content-type: application/cloudevents+json\r\ncontent-length: {len(body)}\r\n\r\n"
+            head = (
+                f"POST /v1/events HTTP/1.1\r\nhost: x\r\n{header}authorization: Bearer {TOKEN}\r\n"
+            )
+            head += (
+                f"content-type: application/cloudevents+json\r\ncontent-length: {len(body)}\r\n\r\n"
+            )
             writer.write(head.encode() + body)
             await asked.wait()
             writer.write(GET * 10_000)
@@ -302,12 +330,15 @@ def test_a_body_that_is_nearly_all_framing_loses_its_connection(tmp_path: Path) 
 
 REFUSED = {
     "chunked": CHUNKED.replace(TOKEN.encode(), b"another") + chunks(4096, 500),
-    "of a length": UNFINISHED.replace(TOKEN.encode(), b"another").replace(b": 9", b": 9999999") + b"x" * 2_000_000,
+    "of a length": UNFINISHED.replace(TOKEN.encode(), b"another").replace(b": 9", b": 9999999")
+    + b"x" * 2_000_000,
 }
 
 
 @pytest.mark.parametrize("request_bytes", REFUSED.values(), ids=REFUSED)
-def test_the_answer_to_a_refused_body_arrives_and_the_rest_is_thrown_away(tmp_path: Path, request_bytes: bytes) -> None:
+def test_the_answer_to_a_refused_body_arrives_and_the_rest_is_thrown_away(
+    tmp_path: Path, request_bytes: bytes
+) -> None:
     async def scenario() -> None:
         async with running(tmp_path, idle_seconds=100) as service:
             answer = await service.raw(request_bytes)
@@ -317,7 +348,9 @@ def test_the_answer_to_a_refused_body_arrives_and_the_rest_is_thrown_away(tmp_pa
     run(scenario())
 
 
-def test_a_request_whose_body_comes_later_than_its_head_keeps_its_connection(tmp_path: Path) -> None:
+def test_a_request_whose_body_comes_later_than_its_head_keeps_its_connection(
+    tmp_path: Path,
+) -> None:
     async def scenario() -> None:
         async with running(tmp_path, idle_seconds=100) as service:
             reader, writer = await connected(service)
@@ -339,7 +372,9 @@ def test_a_client_that_goes_on_sending_a_refused_body_loses_its_connection(tmp_p
     async def scenario() -> None:
         async with running(tmp_path, idle_seconds=0.2) as service:
             reader, writer = await asyncio.open_connection("127.0.0.1", service.port)
-            writer.write(b"POST /v1/events HTTP/1.1\r\nhost: x\r\ntransfer-encoding: chunked\r\n\r\n")
+            writer.write(
+                b"POST /v1/events HTTP/1.1\r\nhost: x\r\ntransfer-encoding: chunked\r\n\r\n"
+            )
             assert (await reader.readline()).startswith(b"HTTP/1.1 401 ")
 
             async def drip() -> None:

@@ -33,7 +33,9 @@ def tokens(file: Path) -> Tokens:
     return made
 
 
-def test_a_token_counts_from_the_first_look_after_its_file_changed(file: Path, tokens: Tokens) -> None:
+def test_a_token_counts_from_the_first_look_after_its_file_changed(
+    file: Path, tokens: Tokens
+) -> None:
     write(file, SECOND + "\n")
     assert tokens.current() == Credentials(FIRST, ROLLBACK)
     tokens.refresh()
@@ -55,7 +57,9 @@ def test_two_roles_can_exchange_their_tokens(tmp_path: Path) -> None:
     tokens = Tokens(Credentials(FIRST, ROLLBACK), files)
     write(files["token"], ROLLBACK)
     tokens.refresh()
-    assert tokens.current() == Credentials(FIRST, ROLLBACK), "half of an exchange would give one token both roles"
+    assert tokens.current() == Credentials(FIRST, ROLLBACK), (
+        "half of an exchange would give one token both roles"
+    )
     write(files["rollback_token"], FIRST)
     tokens.refresh()
     assert (tokens.current(), tokens.failing) == (Credentials(ROLLBACK, FIRST), {})
@@ -91,20 +95,27 @@ def test_a_file_that_cannot_be_used_leaves_the_token_and_is_reported_until_it_is
 def test_one_bad_file_does_not_keep_the_other_from_being_read(file: Path, tmp_path: Path) -> None:
     other = tmp_path / "rollback"
     write(other, ROLLBACK)
-    tokens = Tokens(Credentials(FIRST, "former-rollback-token"), {"token": file, "rollback_token": other})
+    tokens = Tokens(
+        Credentials(FIRST, "former-rollback-token"), {"token": file, "rollback_token": other}
+    )
     file.unlink()
     tokens.refresh()
     assert tokens.current() == Credentials(FIRST, ROLLBACK)
     assert list(tokens.failing) == [str(file)]
 
 
-def test_the_log_says_once_that_a_file_cannot_be_used_and_never_what_is_in_it(file: Path, tokens: Tokens) -> None:
+def test_the_log_says_once_that_a_file_cannot_be_used_and_never_what_is_in_it(
+    file: Path, tokens: Tokens
+) -> None:
     write(file, "short-secret")
     with capture_logs() as logs:
         for _ in range(3):
             tokens.refresh()
         write(file, SECOND)
         tokens.refresh()
-    assert [each["event"] for each in logs] == ["token file unusable, the former token stays valid", "token changed"]
+    assert [each["event"] for each in logs] == [
+        "token file unusable, the former token stays valid",
+        "token changed",
+    ]
     assert "short-secret" not in str(logs)
     assert SECOND not in str(logs)

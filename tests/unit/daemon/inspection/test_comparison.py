@@ -44,7 +44,9 @@ def test_files_that_name_the_state_and_credentials_are_not_compared():
 
 
 def test_a_mode_alone_is_a_difference():
-    (change,) = compare_files([RenderedFile("base/a", b"1\n")], [RenderedFile("base/a", b"1\n", executable=True)])
+    (change,) = compare_files(
+        [RenderedFile("base/a", b"1\n")], [RenderedFile("base/a", b"1\n", executable=True)]
+    )
 
     assert change.status == "modified"
     assert list(unified(change)) == ["--- a/base/a", "+++ b/base/a", "mode 0644 → 0755"]
@@ -116,7 +118,8 @@ def test_a_changed_line_in_the_middle_has_three_lines_of_context():
 
 
 @pytest.mark.parametrize(
-    ("before", "after", "expected"), [(None, ["x"], "@@ -0,0 +1 @@"), (["x"], None, "@@ -1 +0,0 @@")]
+    ("before", "after", "expected"),
+    [(None, ["x"], "@@ -0,0 +1 @@"), (["x"], None, "@@ -1 +0,0 @@")],
 )
 def test_a_file_that_appears_or_goes_is_compared_with_nothing(before, after, expected):
     change = FileChange("f", before and _file(before), after and _file(after))

@@ -14,20 +14,33 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from daemon.publishing import archive
-from daemon.publishing.archive import STAMP_PATH, Archive, Packer, content_digest, digest_files, unpack
+from daemon.publishing.archive import (
+    STAMP_PATH,
+    Archive,
+    Packer,
+    content_digest,
+    digest_files,
+    unpack,
+)
 from daemon.publishing.errors import VerificationFailed
 from renderers.model import RenderedFile, Scope
 from tests.builders_publishing import SCOPE, make_files
 
 PATHS = st.lists(
-    st.text("abcz-_.", min_size=1, max_size=20).filter(lambda part: part not in {".", ".."}), min_size=1, max_size=4
+    st.text("abcz-_.", min_size=1, max_size=20).filter(lambda part: part not in {".", ".."}),
+    min_size=1,
+    max_size=4,
 ).map("/".join)
 FILES = st.dictionaries(PATHS, st.tuples(st.binary(max_size=2000), st.booleans()), max_size=8).map(
-    lambda files: tuple(RenderedFile(path, body, executable) for path, (body, executable) in files.items())
+    lambda files: tuple(
+        RenderedFile(path, body, executable) for path, (body, executable) in files.items()
+    )
 )
 
 
-def packed(change: Callable[[tarfile.TarInfo], None], body: bytes = b"x", mode: int = tarfile.USTAR_FORMAT) -> bytes:
+def packed(
+    change: Callable[[tarfile.TarInfo], None], body: bytes = b"x", mode: int = tarfile.USTAR_FORMAT
+) -> bytes:
     buffer = io.BytesIO()
     with tarfile.open(fileobj=buffer, mode="w", format=mode) as tar:
         member = tarfile.TarInfo("base/file")
@@ -61,7 +74,9 @@ def test_the_tar_is_the_one_that_the_standard_library_makes(
     assert gzip.decompress(pack(files, packer).body) == by_tarfile(files)
 
 
-@pytest.mark.parametrize("path", ["a" * 100, "a" * 155 + "/" + "b" * 100, "a/" * 77 + "b" * 100, "é" * 50])
+@pytest.mark.parametrize(
+    "path", ["a" * 100, "a" * 155 + "/" + "b" * 100, "a/" * 77 + "b" * 100, "é" * 50]
+)
 def test_a_long_path_is_packed_as_the_standard_library_does(path: str) -> None:
     files = [RenderedFile(path, b"x")]
     assert gzip.decompress(pack(files).body) == by_tarfile(files)
@@ -69,7 +84,9 @@ def test_a_long_path_is_packed_as_the_standard_library_does(path: str) -> None:
 
 @pytest.mark.parametrize("path", ["a" * 101, "a" * 156 + "/" + "b"])
 def test_a_path_that_ustar_cannot_hold_is_refused(path: str) -> None:
-    with pytest.raises(ValueError, match=r"no USTAR archive can hold the path 'aaa.*: name is too long"):
+    with pytest.raises(
+        ValueError, match=r"no USTAR archive can hold the path 'aaa.*: name is too long"
+    ):
         pack([RenderedFile(path, b"x")])
 
 
@@ -82,7 +99,9 @@ def test_a_file_of_any_size_is_padded_as_the_standard_library_does(size: int) ->
 def test_what_did_not_change_is_not_made_again() -> None:
     packer, files = Packer(), make_files()
     before = packer.members(SCOPE, files)
-    equal = [RenderedFile(file.path, bytes(bytearray(file.body)), file.executable) for file in files]
+    equal = [
+        RenderedFile(file.path, bytes(bytearray(file.body)), file.executable) for file in files
+    ]
     after = packer.members(SCOPE, [RenderedFile(files[0].path, b"other"), *equal[1:]])
 
     again = {new.file.path for new, old in zip(after, before, strict=True) if new is old}
@@ -97,7 +116,9 @@ def test_a_file_that_may_run_now_is_made_again() -> None:
 
 
 @pytest.mark.parametrize(("room", "kept"), [(1 << 20, 2), (5_000, 1), (100, 0)])
-def test_the_members_of_the_scopes_used_last_are_kept_for_as_long_as_there_is_room(room: int, kept: int) -> None:
+def test_the_members_of_the_scopes_used_last_are_kept_for_as_long_as_there_is_room(
+    room: int, kept: int
+) -> None:
     packer, files = Packer(room), [RenderedFile("a", b"x" * 1000)]
     scopes = [Scope("b", "one"), Scope("b", "two")]
     before = {scope: packer.members(scope, files)[0] for scope in scopes}
@@ -114,36 +135,55 @@ def test_threads_that_pack_states_of_one_scope_at_once_make_what_each_makes_alon
 
 
 @given(FILES)
-def test_the_content_digest_of_members_is_that_of_their_files(files: tuple[RenderedFile, ...]) -> None:
+def test_the_content_digest_of_members_is_that_of_their_files(
+    files: tuple[RenderedFile, ...],
+) -> None:
     stamped = (*files, RenderedFile(STAMP_PATH, b"{}"))
-    assert archive.content_digest_of(Packer().members(SCOPE, stamped)) == content_digest(digest_files(stamped))
+    assert archive.content_digest_of(Packer().members(SCOPE, stamped)) == content_digest(
+        digest_files(stamped)
+    )
 
 
 @given(FILES)
 def test_files_come_back_as_they_were_packed(files: tuple[RenderedFile, ...]) -> None:
-    assert unpack(pack(files).body, digest_files(files)) == tuple(sorted(files, key=lambda file: file.path.encode()))
+    assert unpack(pack(files).body, digest_files(files)) == tuple(
+        sorted(files, key=lambda file: file.path.encode())
+    )
 
 
 @given(FILES, st.data())
-def test_the_same_files_in_any_order_are_the_same_bytes(files: tuple[RenderedFile, ...], data: st.DataObject) -> None:
+def test_the_same_files_in_any_order_are_the_same_bytes(
+    files: tuple[RenderedFile, ...], data: st.DataObject
+) -> None:
     assert pack(data.draw(st.permutations(files))) == pack(files)
 
 
 def test_the_tar_is_ustar_sorted_by_bytes_with_owner_and_time_zero() -> None:
-    made = pack([RenderedFile("b", b"1"), RenderedFile("a/z", b"2"), RenderedFile("B", b"3", executable=True)])
+    made = pack(
+        [
+            RenderedFile("b", b"1"),
+            RenderedFile("a/z", b"2"),
+            RenderedFile("B", b"3", executable=True),
+        ]
+    )
     raw = gzip.decompress(made.body)
     assert raw[257:265] == b"ustar\x0000"
     assert made.body[4:8] == bytes(4), "gzip has a time, too"
     with tarfile.open(fileobj=io.BytesIO(raw)) as tar:
         members = tar.getmembers()
     assert [member.name for member in members] == ["B", "a/z", "b"]
-    assert {(m.uid, m.gid, m.mtime, m.uname, m.gname, m.linkname) for m in members} == {(0, 0, 0, "", "", "")}
+    assert {(m.uid, m.gid, m.mtime, m.uname, m.gname, m.linkname) for m in members} == {
+        (0, 0, 0, "", "", "")
+    }
     assert [member.mode for member in members] == [0o755, 0o644, 0o644]
 
 
 def test_the_tar_of_known_files_has_its_known_digest() -> None:
     # Compared across the Python versions: protocol 1 promises the uncompressed bytes.
-    assert pack(make_files("1")).tar_sha256 == "c7f22eafc72dcc86350dfc03a3e35237bfe2e4327ca99ddb3211f884a1c970d7"
+    assert (
+        pack(make_files("1")).tar_sha256
+        == "c7f22eafc72dcc86350dfc03a3e35237bfe2e4327ca99ddb3211f884a1c970d7"
+    )
 
 
 def test_an_archive_has_the_digests_of_both_its_forms() -> None:
@@ -152,7 +192,9 @@ def test_an_archive_has_the_digests_of_both_its_forms() -> None:
     assert made.tar_sha256 == hashlib.sha256(gzip.decompress(made.body)).hexdigest()
 
 
-def test_the_content_digest_is_that_of_canonical_path_mode_size_and_digest_by_the_paths_bytes() -> None:
+def test_the_content_digest_is_that_of_canonical_path_mode_size_and_digest_by_the_paths_bytes() -> (
+    None
+):
     files = [RenderedFile("b", b"x"), RenderedFile("Z", b"yz", executable=True)]
     listed = [
         ["Z", "0755", 2, hashlib.sha256(b"yz").hexdigest()],
@@ -168,7 +210,11 @@ def test_the_stamp_alone_does_not_change_the_content_digest_and_everything_else_
 
     plain = RenderedFile("base/a", b"1")
     assert digest(plain) == digest(plain, RenderedFile(STAMP_PATH, b"state-1"))
-    others = [RenderedFile("base/a", b"2"), RenderedFile("base/b", b"1"), RenderedFile("base/a", b"1", executable=True)]
+    others = [
+        RenderedFile("base/a", b"2"),
+        RenderedFile("base/b", b"1"),
+        RenderedFile("base/a", b"1", executable=True),
+    ]
     assert len({digest(plain), *map(digest, others)}) == 4
 
 
@@ -262,7 +308,9 @@ def inflated(bomb: bytes, *files: RenderedFile) -> int:
 
 
 def gnu_long_name() -> bytes:
-    return packed(lambda member: setattr(member, "name", "base/" + "x" * (1 << 20)), mode=tarfile.GNU_FORMAT)
+    return packed(
+        lambda member: setattr(member, "name", "base/" + "x" * (1 << 20)), mode=tarfile.GNU_FORMAT
+    )
 
 
 def long_pax_header() -> bytes:
@@ -290,7 +338,9 @@ def test_a_bomb_costs_no_more_than_the_manifest_allows(bomb: Callable[[], bytes]
     assert inflated(body, FILE) <= archive.size_of_tar([len(FILE.body)]) + 1
 
 
-@pytest.mark.parametrize("name", ["/etc/passwd", "../up", "base/../../up", "base//file", "base/./file", ".", "base/.."])
+@pytest.mark.parametrize(
+    "name", ["/etc/passwd", "../up", "base/../../up", "base//file", "base/./file", ".", "base/.."]
+)
 def test_a_path_that_is_not_the_manifests_is_refused(name: str) -> None:
     refused(packed(lambda member: setattr(member, "name", name)), RenderedFile("base/file", b"x"))
 
@@ -329,7 +379,9 @@ def test_a_header_that_says_anything_else_is_refused(field: str) -> None:
 def test_a_path_that_no_archive_can_hold_is_refused() -> None:
     path = "x" * 200
     error = refused(pack([FILE]).body, RenderedFile(path, b""))
-    assert str(error.value) == f"the archive does not have the file '{path}' where its manifest says"
+    assert (
+        str(error.value) == f"the archive does not have the file '{path}' where its manifest says"
+    )
 
 
 def test_other_bytes_than_the_manifests_are_refused() -> None:
@@ -338,7 +390,9 @@ def test_other_bytes_than_the_manifests_are_refused() -> None:
 
 
 @given(st.data())
-def test_an_archive_with_any_byte_changed_is_refused_and_never_fails_otherwise(data: st.DataObject) -> None:
+def test_an_archive_with_any_byte_changed_is_refused_and_never_fails_otherwise(
+    data: st.DataObject,
+) -> None:
     files = [RenderedFile("b", b""), RenderedFile("base/file", b"x" * 600)]
     raw = bytearray(gzip.decompress(pack(files).body))
     place = data.draw(st.integers(0, len(raw) - 1))

@@ -47,8 +47,12 @@ def document(bucket: str) -> str:
     return json.dumps({"id": bucket, "schema": 1, "made_by": "a newer release"})
 
 
-def identity(store: ObjectStore, memory: Memory, *, new_bucket: bool = False, name: str = "a") -> BucketIdentity:
-    return BucketIdentity(store, memory, InlineRuntime(name), first=1, longest=4, new_bucket=new_bucket)
+def identity(
+    store: ObjectStore, memory: Memory, *, new_bucket: bool = False, name: str = "a"
+) -> BucketIdentity:
+    return BucketIdentity(
+        store, memory, InlineRuntime(name), first=1, longest=4, new_bucket=new_bucket
+    )
 
 
 def test_a_journal_without_a_bucket_gives_a_new_one_an_id_and_keeps_to_it() -> None:
@@ -59,7 +63,11 @@ def test_a_journal_without_a_bucket_gives_a_new_one_an_id_and_keeps_to_it() -> N
     assert one.pending is None
     assert memory.remembered == asyncio.run(bucket_id(store))
     stored = json.loads(asyncio.run(store.get(layout.BUCKET)).body)
-    assert stored == {"schema": 1, "id": memory.remembered, "created_at": "1970-01-12T13:46:40.000Z"}
+    assert stored == {
+        "schema": 1,
+        "id": memory.remembered,
+        "created_at": "1970-01-12T13:46:40.000Z",
+    }
     asyncio.run(identity(store, memory).check())
 
 
@@ -101,8 +109,13 @@ def test_of_two_journals_that_create_an_id_at_once_the_loser_takes_the_winners()
         ("x" * 5000, "is damaged"),
     ],
 )
-def test_a_bucket_that_is_not_the_remembered_one_is_refused_and_left_alone(body: str | None, words: str) -> None:
-    store = FaultyStore(store_with(body), forbidden=lambda operation, _: operation in {"create", "replace", "delete"})
+def test_a_bucket_that_is_not_the_remembered_one_is_refused_and_left_alone(
+    body: str | None, words: str
+) -> None:
+    store = FaultyStore(
+        store_with(body),
+        forbidden=lambda operation, _: operation in {"create", "replace", "delete"},
+    )
     memory = Memory(ONE)
     asked = identity(store, memory)
     with pytest.raises(WrongBucket, match=words) as refused:
@@ -114,7 +127,9 @@ def test_a_bucket_that_is_not_the_remembered_one_is_refused_and_left_alone(body:
 
 
 @pytest.mark.parametrize(("body", "found"), [(None, None), (document(TWO), TWO)])
-def test_an_operator_may_say_that_this_is_the_bucket_from_now_on(body: str | None, found: str | None) -> None:
+def test_an_operator_may_say_that_this_is_the_bucket_from_now_on(
+    body: str | None, found: str | None
+) -> None:
     store, memory = store_with(body), Memory(ONE)
     asyncio.run(identity(store, memory, new_bucket=True).check())
     assert memory.remembered == (found or asyncio.run(bucket_id(store))) != ONE

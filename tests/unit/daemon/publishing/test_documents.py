@@ -104,7 +104,9 @@ def test_what_only_looks_hostile_is_read(body: bytes, value: object) -> None:
     assert parse(body) is not None
 
 
-@pytest.mark.parametrize("body", [b'"' + b'\\"' * 1_000_000, b'"' * 1_000_001, b'"' + b"\\" * 1_000_001])
+@pytest.mark.parametrize(
+    "body", [b'"' + b'\\"' * 1_000_000, b'"' * 1_000_001, b'"' + b"\\" * 1_000_001]
+)
 def test_text_without_an_end_is_malformed_in_one_pass(body: bytes) -> None:
     with pytest.raises(Malformed):
         parse(body)

@@ -54,13 +54,17 @@ def read_manifest(body: bytes) -> bytes:
 def read_marker(body: bytes) -> bytes:
     document = parse(body)
     check_schema(document, "the marker", numbered=False)
-    return serialised(grammar.checked(ownership.Marker, document).model_dump(mode="json", by_alias=True))
+    return serialised(
+        grammar.checked(ownership.Marker, document).model_dump(mode="json", by_alias=True)
+    )
 
 
 def read_freshness(body: bytes) -> bytes:
     document = parse(body)
     said = Freshness.parse(document["signed"], SCOPE)
-    return serialised({"signed": json.loads(said.signed_part()), "signatures": document["signatures"]})
+    return serialised(
+        {"signed": json.loads(said.signed_part()), "signatures": document["signatures"]}
+    )
 
 
 Read = Callable[[bytes], bytes]
@@ -127,7 +131,9 @@ def test_a_stored_envelope_is_opened() -> None:
 def changed(document: Any, path: str, value: object) -> bytes:
     """The document with another value at a dotted path."""
     document = copy.deepcopy(document)
-    *parents, last = [int(each) if each.lstrip("-").isdecimal() else each for each in path.split(".")]
+    *parents, last = [
+        int(each) if each.lstrip("-").isdecimal() else each for each in path.split(".")
+    ]
     part = document
     for each in parents:
         part = part[each]
@@ -193,13 +199,29 @@ FIELDS: dict[str, list[Any]] = {
     "signed.retained.0.renderer": NO_TEXTS,
     "signed.highest_revision": NO_REVISIONS,
     "signed.gc_epoch": NO_NUMBERS,
-    "signed.positions_changed": [{"journal:1": {"offset": -1, "at": "2026-01-01T00:00:00Z"}}, {"journal:1": 1}],
-    "signed.positions": [{"journal:1": -1}, {"journal:1": True}, {"journal:1": 2**63 - 1.0}, {"x" * 5000: 1}],
-    "signed.folded_events": [[{"identity": "0" * 15, "event": "0" * 16}], [{"identity": "0" * 16, "event": 1}]],
-    "signed.hold": [{"by": 1, "reason": "", "at": "2026-01-01T00:00:00Z"}, {"by": "x", "reason": ""}],
+    "signed.positions_changed": [
+        {"journal:1": {"offset": -1, "at": "2026-01-01T00:00:00Z"}},
+        {"journal:1": 1},
+    ],
+    "signed.positions": [
+        {"journal:1": -1},
+        {"journal:1": True},
+        {"journal:1": 2**63 - 1.0},
+        {"x" * 5000: 1},
+    ],
+    "signed.folded_events": [
+        [{"identity": "0" * 15, "event": "0" * 16}],
+        [{"identity": "0" * 16, "event": 1}],
+    ],
+    "signed.hold": [
+        {"by": 1, "reason": "", "at": "2026-01-01T00:00:00Z"},
+        {"by": "x", "reason": ""},
+    ],
     "signed.hold.reason": NO_TEXTS,
     "signed.hold.at": NO_TIMES,
-    "signed.quarantined": [[{"composition_digest": "x", "by": "", "reason": "", "at": "2026-01-01T00:00:00Z"}]],
+    "signed.quarantined": [
+        [{"composition_digest": "x", "by": "", "reason": "", "at": "2026-01-01T00:00:00Z"}]
+    ],
     "signed.history.0.sequence": NO_NUMBERS,
     "signed.history.0.write_id": ["a/b", 1],
     "signed.history.0.published": [[each] for each in NO_NAMES],
@@ -210,13 +232,30 @@ FIELDS: dict[str, list[Any]] = {
     "signed.history.0.reason": NO_TEXTS,
     "signed.history.0.change": [
         [],
-        *({name: value} for name in ("released", "dropped", "pinned") for value in ("x", [1], ["x"], ["a@/etc"])),
+        *(
+            {name: value}
+            for name in ("released", "dropped", "pinned")
+            for value in ("x", [1], ["x"], ["a@/etc"])
+        ),
         *({"as_of": value} for value in NO_TIMES),
         *({"lifted": value} for value in ("x", 1)),
-        *({"used": value} for value in ({"a/b": [1, SHA]}, {"a": [True, SHA]}, {"a": [1, "x"]}, {"a": [1]}, [])),
-        *({"pin": value} for value in ({}, {"publication": "x", "pinned": True}, {"publication": NAME, "pinned": 1})),
+        *(
+            {"used": value}
+            for value in ({"a/b": [1, SHA]}, {"a": [True, SHA]}, {"a": [1, "x"]}, {"a": [1]}, [])
+        ),
+        *(
+            {"pin": value}
+            for value in (
+                {},
+                {"publication": "x", "pinned": True},
+                {"publication": NAME, "pinned": 1},
+            )
+        ),
         *({"hold": value} for value in (1, {}, {"by": "", "reason": "", "at": "now"})),
-        *({"quarantine": value} for value in (1, {}, {"composition_digest": "x", "by": "", "reason": "", "at": "now"})),
+        *(
+            {"quarantine": value}
+            for value in (1, {}, {"composition_digest": "x", "by": "", "reason": "", "at": "now"})
+        ),
         {"quarantined": [{}]},
         {"discard_newer": 1},
     ],
@@ -234,8 +273,12 @@ FIELDS: dict[str, list[Any]] = {
 }
 
 
-@pytest.mark.parametrize(("path", "value"), [(path, value) for path, values in FIELDS.items() for value in values])
-def test_a_field_of_a_pointer_that_breaks_its_rule_is_damage_that_says_which(path: str, value: object) -> None:
+@pytest.mark.parametrize(
+    ("path", "value"), [(path, value) for path, values in FIELDS.items() for value in values]
+)
+def test_a_field_of_a_pointer_that_breaks_its_rule_is_damage_that_says_which(
+    path: str, value: object
+) -> None:
     with pytest.raises(VerificationFailed) as error:
         pointer.decode(changed(POINTER, path, value), SCOPE)
     field = path.removeprefix("signed.").split(".")[0]
@@ -250,7 +293,10 @@ def test_a_publication_that_is_served_and_not_retained_is_damage(name: str) -> N
     document["signed"]["retained"] = [
         each for each in document["signed"]["retained"] if each["attempt"] != named["attempt"]
     ]
-    with pytest.raises(VerificationFailed, match=rf"{name}: .+ is not one of the retained.+rebundle recover {SCOPE}"):
+    with pytest.raises(
+        VerificationFailed,
+        match=rf"{name}: .+ is not one of the retained.+rebundle recover {SCOPE}",
+    ):
         pointer.decode(json.dumps(document).encode(), SCOPE)
 
 
@@ -288,7 +334,10 @@ def test_a_path_that_leaves_its_folder_is_told_with_the_rule_of_paths() -> None:
 
 
 def test_the_largest_values_of_a_rule_are_read() -> None:
-    assert pointer.decode(changed(POINTER, "signed.gc_epoch", MOST_SEQUENCE), SCOPE).gc_epoch == MOST_SEQUENCE
+    assert (
+        pointer.decode(changed(POINTER, "signed.gc_epoch", MOST_SEQUENCE), SCOPE).gc_epoch
+        == MOST_SEQUENCE
+    )
     path = "z" * 128 + "/" + "z" * 127
     assert manifest.decode(changed(MANIFEST, "files.-1.path", path)).file(path)
     with pytest.raises(VerificationFailed):
@@ -324,7 +373,8 @@ MANIFEST_FIELDS: dict[str, list[Any]] = {
 
 
 @pytest.mark.parametrize(
-    ("path", "value"), [(path, value) for path, values in MANIFEST_FIELDS.items() for value in values]
+    ("path", "value"),
+    [(path, value) for path, values in MANIFEST_FIELDS.items() for value in values],
 )
 def test_a_field_of_a_manifest_that_breaks_its_rule_is_damage(path: str, value: object) -> None:
     with pytest.raises(VerificationFailed, match="the manifest cannot be read"):
@@ -332,7 +382,10 @@ def test_a_field_of_a_manifest_that_breaks_its_rule_is_damage(path: str, value: 
 
 
 def files_of(number: int, size: int) -> bytes:
-    files = [{"path": f"base/{each:06}", "mode": "0644", "size": size, "sha256": SHA} for each in range(number)]
+    files = [
+        {"path": f"base/{each:06}", "mode": "0644", "size": size, "sha256": SHA}
+        for each in range(number)
+    ]
     return json.dumps(MANIFEST | {"files": files}).encode()
 
 
@@ -341,12 +394,15 @@ def test_files_that_no_archive_may_have_are_damage_before_one_is_read() -> None:
     with pytest.raises(VerificationFailed, match="files: must be at most 16,384 files"):
         manifest.decode(files_of(16_385, 0))
     assert manifest.decode(files_of(3, 64 << 20))
-    with pytest.raises(VerificationFailed, match="files: must have at most 268,435,456 bytes together"):
+    with pytest.raises(
+        VerificationFailed, match="files: must have at most 268,435,456 bytes together"
+    ):
         manifest.decode(files_of(4, 64 << 20))
 
 
 @pytest.mark.parametrize(
-    "text", ["2026-01-31T12:00:00.000Z", "1970-01-12T13:46:40+00:00", "2999-12-31T23:59:59.999999-23:59"]
+    "text",
+    ["2026-01-31T12:00:00.000Z", "1970-01-12T13:46:40+00:00", "2999-12-31T23:59:59.999999-23:59"],
 )
 def test_a_time_that_is_read_can_be_compared_and_moved_by_years(text: str) -> None:
     then = time_of(text)
@@ -363,16 +419,27 @@ SCALARS = (
     | st.integers()
     | st.floats()
     | st.text(max_size=8)
-    | st.sampled_from(["\ud800", "../../etc", "a@b", "x" * 300, "2026-01-01T00:00:00", SHA, 2**63, 10**40, NAME])
+    | st.sampled_from(
+        ["\ud800", "../../etc", "a@b", "x" * 300, "2026-01-01T00:00:00", SHA, 2**63, 10**40, NAME]
+    )
 )
 ARBITRARY = st.recursive(
-    SCALARS, lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=8), inner, max_size=3)
+    SCALARS,
+    lambda inner: (
+        st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=8), inner, max_size=3)
+    ),
 )
 
 
 def places(value: Any, path: tuple[Any, ...] = ()) -> Iterator[tuple[Any, ...]]:
     yield path
-    children = value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, list) else ()
+    children = (
+        value.items()
+        if isinstance(value, dict)
+        else enumerate(value)
+        if isinstance(value, list)
+        else ()
+    )
     for key, child in children:
         yield from places(child, (*path, key))
 
@@ -413,7 +480,9 @@ DOCUMENTS = {kind: json.loads((NEWEST / f"{kind}.json").read_bytes()) for kind i
 
 @given(mutated(DOCUMENTS))
 @settings(max_examples=400)
-def test_a_mutated_document_is_damaged_or_can_be_written_and_read_again(case: tuple[str, bytes]) -> None:
+def test_a_mutated_document_is_damaged_or_can_be_written_and_read_again(
+    case: tuple[str, bytes],
+) -> None:
     kind, body = case
     read = KINDS[kind]
     try:
@@ -444,15 +513,25 @@ def test_a_mutated_envelope_is_opened_or_refused(case: tuple[str, bytes]) -> Non
 def test_a_key_of_another_scope_or_of_no_chunk_is_no_history() -> None:
     good = layout.history(SCOPE, 1, 64, "a" * 32)
     assert layout.is_history(SCOPE, good)
-    for key in (f"{SCOPE}/history/1.json", f"{SCOPE}/history/1-2.json", f"other/{good}", f"{good}/", ""):
+    for key in (
+        f"{SCOPE}/history/1.json",
+        f"{SCOPE}/history/1-2.json",
+        f"other/{good}",
+        f"{good}/",
+        "",
+    ):
         assert not layout.is_history(SCOPE, key)
 
 
 def test_a_chunk_leads_on_in_its_own_scope_only() -> None:
     chunk = json.loads((NEWEST / "chunk.json").read_bytes())
     for key in ("/etc/passwd", "other/scope/history/1.json"):
-        body = canonical_json(chunk | {"previous_chunk": PreviousChunk(key=key, sha256=SHA).model_dump()}).encode()
-        with pytest.raises(VerificationFailed, match=r"history chunk the key is damaged \(previous_chunk.key"):
+        body = canonical_json(
+            chunk | {"previous_chunk": PreviousChunk(key=key, sha256=SHA).model_dump()}
+        ).encode()
+        with pytest.raises(
+            VerificationFailed, match=r"history chunk the key is damaged \(previous_chunk.key"
+        ):
             pointer.decode_chunk(body, "the key", SCOPE)
 
 

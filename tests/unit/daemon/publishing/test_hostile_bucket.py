@@ -80,7 +80,8 @@ async def read_all(store: MemoryStore) -> None:
         publications.extend(found.retained)
         entries = await read.history(found)
         await read.named_manifests(
-            SCOPE, [pointer.PublicationId.parse(name) for entry in entries for name in entry.published]
+            SCOPE,
+            [pointer.PublicationId.parse(name) for entry in entries for name in entry.published],
         )
 
     steps: list[Callable[[], Awaitable[Any]]] = [
@@ -137,7 +138,21 @@ def test_hostile_bytes_in_place_of_an_object_raise_nothing_unexpected(data: st.D
 @settings(max_examples=120, deadline=None)
 def test_a_document_with_any_field_changed_raises_nothing_unexpected(data: st.DataObject) -> None:
     values = st.sampled_from(
-        [None, True, -1, 2**53, 10**30, 1.5, "", "\ud800", "/etc/passwd", "../..", "a@/x", "0001-01-01T00:00:00", SHA]
+        [
+            None,
+            True,
+            -1,
+            2**53,
+            10**30,
+            1.5,
+            "",
+            "\ud800",
+            "/etc/passwd",
+            "../..",
+            "a@/x",
+            "0001-01-01T00:00:00",
+            SHA,
+        ]
     )
 
     async def scenario() -> None:
@@ -183,14 +198,17 @@ def test_an_object_beyond_its_limit_is_damaged_and_says_what_goes_on(small: None
             before = (await store.get(key)).body
             await put(store, key, BIG)
             with pytest.raises(
-                VerificationFailed, match=rf"{key} is larger than 20,000 bytes.+rebundle recover {SCOPE}"
+                VerificationFailed,
+                match=rf"{key} is larger than 20,000 bytes.+rebundle recover {SCOPE}",
             ):
                 await (fresh.pointer(SCOPE) if key == POINTER else fresh.manifest(SCOPE, live))
             await put(store, key, before)
 
         chunk = layout.history(SCOPE, 1, 64, "w")
         await put(store, chunk, BIG)
-        leading = current.model_copy(update={"previous_chunk": PreviousChunk(key=chunk, sha256=SHA)})
+        leading = current.model_copy(
+            update={"previous_chunk": PreviousChunk(key=chunk, sha256=SHA)}
+        )
         with pytest.raises(VerificationFailed, match="is larger than"):
             await fresh.history(leading)
 
@@ -231,7 +249,9 @@ def test_a_pointer_and_a_marker_that_are_too_big_are_replaced_by_a_recovery(smal
     asyncio.run(scenario())
 
 
-def test_a_manifest_that_is_too_big_is_left_out_by_a_recovery_and_the_others_stay(small: None) -> None:
+def test_a_manifest_that_is_too_big_is_left_out_by_a_recovery_and_the_others_stay(
+    small: None,
+) -> None:
     async def scenario() -> None:
         store = memory()
         current = await (await grown(store)).pointer()
@@ -245,7 +265,9 @@ def test_a_manifest_that_is_too_big_is_left_out_by_a_recovery_and_the_others_sta
     asyncio.run(scenario())
 
 
-def test_a_file_of_the_live_tree_that_is_too_big_is_not_read_by_a_recovery(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_file_of_the_live_tree_that_is_too_big_is_not_read_by_a_recovery(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     async def scenario() -> None:
         store = memory()
         bucket = await grown(store)
@@ -294,7 +316,9 @@ def test_a_number_in_a_name_or_tag_that_no_sequence_reaches_counts_for_nothing(d
         store = memory()
         await grown(store)
         await put(store, f"{layout.all_replaced(SCOPE)}{digits}/base/x", b"x")
-        await store.create(layout.live_tree(SCOPE, "base/y"), Content(b"y", tag={"commit": f"{digits * 20}.0"}))
+        await store.create(
+            layout.live_tree(SCOPE, "base/y"), Content(b"y", tag={"commit": f"{digits * 20}.0"})
+        )
         await put(store, POINTER, b"")
         bucket = Bucket(store, InlineRuntime("operator"))
         found = await recoverer(store, bucket).recover(SCOPE, Wish(), "ann", "look")
@@ -309,7 +333,9 @@ def test_no_pointer_is_written_that_no_reader_would_take(monkeypatch: pytest.Mon
         store = memory()
         bucket = await grown(store)
         monkeypatch.setattr(sizes, "POINTER", 7_000)
-        with pytest.raises(OperationRefused, match=r"would have .+ bytes, and readers take 7,000: lift quarantines"):
+        with pytest.raises(
+            OperationRefused, match=r"would have .+ bytes, and readers take 7,000: lift quarantines"
+        ):
             await bucket.operations.carry_out(SCOPE, protocol.hold, "ann", "x" * 7_000)
         assert (await bucket.pointer()).sequence == 4
 
@@ -345,7 +371,9 @@ def test_no_publication_is_stored_that_no_reader_would_take(
     async def scenario() -> None:
         store = memory()
         monkeypatch.setattr(sizes, limit, 2)
-        with pytest.raises(OperationRefused, match=rf"state-1 of {SCOPE} has [0-9,]+ {words}, and readers take 2"):
+        with pytest.raises(
+            OperationRefused, match=rf"state-1 of {SCOPE} has [0-9,]+ {words}, and readers take 2"
+        ):
             await Bucket(store, InlineRuntime("writer")).publisher.store_state(SCOPE, make_state(1))
         assert not await store.scan("")
 
@@ -387,7 +415,9 @@ def test_what_is_large_is_decoded_and_verified_outside_of_the_event_loop() -> No
     asyncio.run(scenario())
 
 
-def test_a_large_chunk_is_decoded_outside_of_the_event_loop(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_large_chunk_is_decoded_outside_of_the_event_loop(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     monkeypatch.setattr("daemon.publishing.protocol.MOST_HISTORY", 2)
     monkeypatch.setattr("daemon.publishing.protocol.CHUNK", 1)
 

@@ -24,7 +24,8 @@ def test_every_object_of_a_scope_has_the_key_of_the_protocol() -> None:
 
 
 @pytest.mark.parametrize(
-    "name", ["1-64-w.json", "1-64-.json", "9007199254740991-9007199254740991-" + "a" * 128 + ".json"]
+    "name",
+    ["1-64-w.json", "1-64-.json", "9007199254740991-9007199254740991-" + "a" * 128 + ".json"],
 )
 def test_a_chunk_is_a_history(name: str) -> None:
     assert layout.is_history(SCOPE, f"{NAME}/history/{name}")

@@ -19,7 +19,13 @@ from tests.builders_publishing import AT, SCOPE, make_files
 from tests.strategies import compositions, render_defaults
 
 EVENT = ManifestEvent(
-    intake="http", source="s", id="event-1", type="t", digest="0" * 64, instance="journal:1", offset=7
+    intake="http",
+    source="s",
+    id="event-1",
+    type="t",
+    digest="0" * 64,
+    instance="journal:1",
+    offset=7,
 )
 
 
@@ -80,7 +86,11 @@ def test_a_manifest_says_everything_that_the_protocol_lists() -> None:
 def test_a_file_is_found_by_its_path_with_mode_size_and_digest() -> None:
     script = described().file("base/bundle/download.sh")
     assert script is not None
-    assert (script.mode, script.size, script.sha256) == ("0755", 9, hashlib.sha256(b"exit # 1\n").hexdigest())
+    assert (script.mode, script.size, script.sha256) == (
+        "0755",
+        9,
+        hashlib.sha256(b"exit # 1\n").hexdigest(),
+    )
     env = described().file("example/conf/bundle/.env")
     assert env is not None
     assert env.mode == "0644"
@@ -131,8 +141,12 @@ def test_a_composition_that_is_not_the_one_of_its_digest_is_refused() -> None:
 def test_a_composition_of_a_newer_release_is_refused_as_such() -> None:
     recorded = json.loads(golden_composition().canonical)
     recorded["models"][0]["weather"] = "fine"
-    read = manifest.decode(changed(composition=recorded, composition_digest=canonical_digest(recorded)))
-    with pytest.raises(VerificationFailed, match=r"composition of derived-42.* a newer one wrote it"):
+    read = manifest.decode(
+        changed(composition=recorded, composition_digest=canonical_digest(recorded))
+    )
+    with pytest.raises(
+        VerificationFailed, match=r"composition of derived-42.* a newer one wrote it"
+    ):
         read.composition_value()
 
 
@@ -148,7 +162,9 @@ def test_an_invalid_composition_is_refused() -> None:
         {"router_image": "docker.io/library/nginx:1.0"},
     ],
 )
-def test_render_defaults_that_are_invalid_or_not_those_of_their_digest_are_refused(defaults: dict[str, Any]) -> None:
+def test_render_defaults_that_are_invalid_or_not_those_of_their_digest_are_refused(
+    defaults: dict[str, Any],
+) -> None:
     with pytest.raises(VerificationFailed, match="render defaults of derived-42"):
         manifest.decode(changed(render_defaults=defaults)).defaults_value()
 
@@ -160,7 +176,11 @@ def test_the_pointers_publication_vouches_for_the_manifests_bytes() -> None:
     assert publication.composition_digest == golden_composition().digest
     assert (publication.state, publication.attempt) == ("derived-42.1-0123456789ab", "a" * 32)
     assert (publication.revision, publication.at) == (Revision(producer=42, derived=1), AT)
-    assert (publication.late, publication.kind, publication.superseded_at) == (True, "derived", None)
+    assert (publication.late, publication.kind, publication.superseded_at) == (
+        True,
+        "derived",
+        None,
+    )
 
 
 @given(compositions(), render_defaults())
@@ -180,7 +200,10 @@ def test_what_is_put_together_is_what_a_manifest_value_is_written_as(
         (f.path, f.mode, f.size, f.sha256) for f in digests
     ]
     assert read.content_digest == archive.content_digest(digests)
-    assert (read.archive.sha256, read.archive.size) == (archive_of(rendered).sha256, len(archive_of(rendered).body))
+    assert (read.archive.sha256, read.archive.size) == (
+        archive_of(rendered).sha256,
+        len(archive_of(rendered).body),
+    )
 
 
 def archive_of(files: tuple[RenderedFile, ...]) -> archive.Archive:
@@ -189,14 +212,18 @@ def archive_of(files: tuple[RenderedFile, ...]) -> archive.Archive:
 
 def test_defaults_that_came_into_being_later_have_no_part_in_a_recorded_digest() -> None:
     recorded = {"download_image": "a/b:1", "router_image": "c/d:1"}
-    read = manifest.decode(changed(render_defaults=recorded, render_defaults_digest=canonical_digest(recorded)))
+    read = manifest.decode(
+        changed(render_defaults=recorded, render_defaults_digest=canonical_digest(recorded))
+    )
 
     assert read.defaults_value() == RenderDefaults.model_validate(recorded)
 
 
 def test_defaults_of_a_newer_release_are_refused_by_name_of_the_state() -> None:
     recorded = {"weather": "fine"}
-    read = manifest.decode(changed(render_defaults=recorded, render_defaults_digest=canonical_digest(recorded)))
+    read = manifest.decode(
+        changed(render_defaults=recorded, render_defaults_digest=canonical_digest(recorded))
+    )
 
     with pytest.raises(VerificationFailed, match=r"derived-42.* does not know"):
         read.defaults_value()
@@ -205,9 +232,18 @@ def test_defaults_of_a_newer_release_are_refused_by_name_of_the_state() -> None:
 def test_a_composition_that_the_intake_would_refuse_today_still_verifies() -> None:
     # Published before the rule on batch sizes: a stricter rule must not stop a scope.
     document = json.loads(golden_composition().canonical)
-    serving = next(model["serving"] for model in document["models"] if model["serving"]["platform"] == "tensorflow")
-    serving["batching"] = {"enabled": True, "parameters": {"max_batch_size": 64, "allowed_batch_sizes": [8, 16]}}
+    serving = next(
+        model["serving"]
+        for model in document["models"]
+        if model["serving"]["platform"] == "tensorflow"
+    )
+    serving["batching"] = {
+        "enabled": True,
+        "parameters": {"max_batch_size": 64, "allowed_batch_sizes": [8, 16]},
+    }
     recorded = Composition.model_validate(document)
-    read = manifest.decode(changed(composition=document, composition_digest=canonical_digest(document)))
+    read = manifest.decode(
+        changed(composition=document, composition_digest=canonical_digest(document))
+    )
 
     assert read.composition_value() == recorded

@@ -59,7 +59,9 @@ def test_a_document_of_schema_1_says_what_to_do(name: str) -> None:
     assert "rebundle recover" not in str(refused.value)
 
 
-@pytest.mark.parametrize(("name", "check"), [("pointer.json", "check_pointer"), ("freshness.json", "check_freshness")])
+@pytest.mark.parametrize(
+    ("name", "check"), [("pointer.json", "check_pointer"), ("freshness.json", "check_freshness")]
+)
 def test_the_schema_is_checked_before_a_signature(name: str, check: str) -> None:
     with pytest.raises(OlderSchema, match=REMEDY):
         getattr(EMPTY_POLICY, check)(stored(name), SCOPE)
@@ -116,7 +118,9 @@ def recover(store: MemoryStore, trust: TrustPolicy | None = None) -> Awaitable[o
 
 
 @pytest.mark.parametrize("trust", [None, EMPTY_POLICY], ids=["no policy", "a policy"])
-def test_no_reader_daemon_recovery_or_collection_touches_a_pointer_of_schema_1(trust: TrustPolicy | None) -> None:
+def test_no_reader_daemon_recovery_or_collection_touches_a_pointer_of_schema_1(
+    trust: TrustPolicy | None,
+) -> None:
     async def work(store: MemoryStore) -> None:
         await put(store, POINTER, stored("pointer.json"))
         runtime = InlineRuntime("other")
@@ -138,7 +142,9 @@ def test_no_reader_daemon_recovery_or_collection_touches_a_pointer_of_schema_1(t
         (layout.live_tree(SCOPE, layout.MARKER), "marker.json"),
     ],
 )
-def test_a_recovery_without_a_pointer_stops_at_any_document_of_schema_1(key: str, name: str) -> None:
+def test_a_recovery_without_a_pointer_stops_at_any_document_of_schema_1(
+    key: str, name: str
+) -> None:
     async def work(store: MemoryStore) -> None:
         await put(store, key, stored(name))
         await refused(store, lambda: recover(store))
@@ -163,13 +169,17 @@ def test_a_freshness_json_of_schema_1_is_not_replaced() -> None:
         bucket = Bucket(store, runtime)
         await bucket.publish(make_state(1))
         await put(store, layout.freshness(SCOPE), stored("freshness.json"))
-        timer = FreshnessTimer(store=store, reader=bucket.reader, runtime=runtime, signers=(), trust=None, minutes=60)
+        timer = FreshnessTimer(
+            store=store, reader=bucket.reader, runtime=runtime, signers=(), trust=None, minutes=60
+        )
         await refused(store, lambda: timer.renew(SCOPE))
 
     scenario(work)
 
 
-def test_a_manifest_of_schema_1_that_only_history_names_is_reported_and_stops_nothing_else() -> None:
+def test_a_manifest_of_schema_1_that_only_history_names_is_reported_and_stops_nothing_else() -> (
+    None
+):
     async def work(store: MemoryStore) -> None:
         name = PublicationId(state="state-1", attempt="2ceb03eee23bdda5880665f0c904d244")
         key = layout.manifest(SCOPE, name.state, name.attempt)

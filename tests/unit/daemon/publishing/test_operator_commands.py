@@ -36,14 +36,21 @@ def names(pointer: Pointer) -> tuple[str | None, str | None]:
     return pointer.live and pointer.live.state, pointer.desired and pointer.desired.state
 
 
-def test_a_rollback_changes_pointer_and_live_tree_renders_nothing_and_keeps_inputs(memory: MemoryStore) -> None:
+def test_a_rollback_changes_pointer_and_live_tree_renders_nothing_and_keeps_inputs(
+    memory: MemoryStore,
+) -> None:
     async def scenario() -> None:
         await bucket(memory).publish(make_state(1), make_state(2))
         before = await bucket(memory).pointer()
         store = FaultyStore(memory)
-        done = await bucket(store).operations.carry_out(SCOPE, operator_commands.rollback("state-1"), "ann", "too slow")
+        done = await bucket(store).operations.carry_out(
+            SCOPE, operator_commands.rollback("state-1"), "ann", "too slow"
+        )
         assert done.changed
-        assert (names(done.before), names(done.after)) == (("state-2", "state-2"), ("state-1", "state-2"))
+        assert (names(done.before), names(done.after)) == (
+            ("state-2", "state-2"),
+            ("state-1", "state-2"),
+        )
         assert (done.after.sequence, done.after.positions) == (3, before.positions)
         assert done.after.hold is not None
         assert (done.after.hold.by, done.after.hold.reason) == ("ann", "too slow")
@@ -58,8 +65,14 @@ def test_a_preview_says_what_would_be_and_writes_nothing(memory: MemoryStore) ->
     async def scenario() -> None:
         await bucket(memory).publish(make_state(1), make_state(2))
         store = FaultyStore(memory)
-        done = await bucket(store).operations.preview(SCOPE, operator_commands.rollback("state-1"), "ann")
-        assert (done.changed, names(done.after), done.live_tree) == (True, ("state-1", "state-2"), None)
+        done = await bucket(store).operations.preview(
+            SCOPE, operator_commands.rollback("state-1"), "ann"
+        )
+        assert (done.changed, names(done.after), done.live_tree) == (
+            True,
+            ("state-1", "state-2"),
+            None,
+        )
         nothing = await bucket(store).operations.preview(SCOPE, protocol.resume, "ann")
         assert (nothing.changed, nothing.after) == (False, nothing.before)
         assert store.writes == []
@@ -72,9 +85,13 @@ def test_a_verb_that_finds_things_as_asked_leaves_the_pointer_and_still_passes_o
 ) -> None:
     async def scenario() -> None:
         await bucket(memory).publish(make_state(1), make_state(2))
-        await bucket(memory).operations.carry_out(SCOPE, operator_commands.rollback("state-1"), "ann")
+        await bucket(memory).operations.carry_out(
+            SCOPE, operator_commands.rollback("state-1"), "ann"
+        )
         before = await memory.get(layout.pointer(SCOPE))
-        again = await bucket(memory).operations.carry_out(SCOPE, operator_commands.rollback("state-1"), "ann")
+        again = await bucket(memory).operations.carry_out(
+            SCOPE, operator_commands.rollback("state-1"), "ann"
+        )
         assert not again.changed
         assert isinstance(again.live_tree, Synced)
         assert await memory.get(layout.pointer(SCOPE)) == before
@@ -85,7 +102,9 @@ def test_a_verb_that_finds_things_as_asked_leaves_the_pointer_and_still_passes_o
 def test_a_rollback_to_what_is_live_holds_it(memory: MemoryStore) -> None:
     async def scenario() -> None:
         await bucket(memory).publish(make_state(1))
-        done = await bucket(memory).operations.carry_out(SCOPE, operator_commands.rollback("state-1"), "ann")
+        done = await bucket(memory).operations.carry_out(
+            SCOPE, operator_commands.rollback("state-1"), "ann"
+        )
         assert done.changed
         assert done.after.hold is not None
 
@@ -102,7 +121,9 @@ def test_a_rollback_that_discards_newer_needs_no_hold(memory: MemoryStore) -> No
     asyncio.run(scenario())
 
 
-def test_a_rollback_is_refused_when_another_state_is_live_than_expected(memory: MemoryStore) -> None:
+def test_a_rollback_is_refused_when_another_state_is_live_than_expected(
+    memory: MemoryStore,
+) -> None:
     async def scenario() -> None:
         process = bucket(memory)
         await process.publish(make_state(1), make_state(2))
@@ -110,7 +131,9 @@ def test_a_rollback_is_refused_when_another_state_is_live_than_expected(memory: 
             await process.operations.carry_out(
                 SCOPE, operator_commands.rollback("state-1", expected_live="state-1"), "ann"
             )
-        await process.operations.carry_out(SCOPE, operator_commands.rollback("state-1", expected_live="state-2"), "ann")
+        await process.operations.carry_out(
+            SCOPE, operator_commands.rollback("state-1", expected_live="state-2"), "ann"
+        )
         await process.operations.carry_out(SCOPE, protocol.retire, "ann")
         with pytest.raises(OperationRefused, match="live is nothing"):
             await process.operations.carry_out(
@@ -120,7 +143,9 @@ def test_a_rollback_is_refused_when_another_state_is_live_than_expected(memory: 
     asyncio.run(scenario())
 
 
-def test_a_verb_on_a_scope_that_is_not_there_is_not_found_and_makes_none(memory: MemoryStore) -> None:
+def test_a_verb_on_a_scope_that_is_not_there_is_not_found_and_makes_none(
+    memory: MemoryStore,
+) -> None:
     async def scenario() -> None:
         with pytest.raises(NotFound, match="nothing is published"):
             await bucket(memory).operations.carry_out(SCOPE, protocol.hold, "ann")
@@ -133,12 +158,16 @@ def test_quarantine_and_its_lifting_name_states(memory: MemoryStore) -> None:
     async def scenario() -> None:
         act = bucket(memory).operations.carry_out
         await bucket(memory).publish(make_state(1), make_state(2))
-        done = await act(SCOPE, operator_commands.quarantine("state-2", rollback_to="state-1"), "ann", "bad")
+        done = await act(
+            SCOPE, operator_commands.quarantine("state-2", rollback_to="state-1"), "ann", "bad"
+        )
         assert names(done.after) == ("state-1", "state-2")
         assert (await tree(memory))["base/docker-compose.yml"] == b"services 1\n"
         with pytest.raises(OperationRefused):
             await act(SCOPE, protocol.resume, "ann")
-        assert (await act(SCOPE, operator_commands.lift_quarantine("state-2"), "ann")).after.quarantined == ()
+        assert (
+            await act(SCOPE, operator_commands.lift_quarantine("state-2"), "ann")
+        ).after.quarantined == ()
         assert names((await act(SCOPE, protocol.resume, "ann")).after) == ("state-2", "state-2")
         assert (await act(SCOPE, operator_commands.quarantine("state-1"), "ann")).after.quarantined
 
@@ -149,8 +178,16 @@ def test_a_pin_is_set_and_lifted(memory: MemoryStore) -> None:
     async def scenario() -> None:
         act = bucket(memory).operations.carry_out
         await bucket(memory).publish(make_state(1))
-        assert (await act(SCOPE, operator_commands.pin("state-1", pinned=True), "ann")).after.retained[0].pinned
-        assert not (await act(SCOPE, operator_commands.pin("state-1", pinned=False), "ann")).after.retained[0].pinned
+        assert (
+            (await act(SCOPE, operator_commands.pin("state-1", pinned=True), "ann"))
+            .after.retained[0]
+            .pinned
+        )
+        assert (
+            not (await act(SCOPE, operator_commands.pin("state-1", pinned=False), "ann"))
+            .after.retained[0]
+            .pinned
+        )
 
     asyncio.run(scenario())
 
@@ -183,18 +220,24 @@ def test_a_verb_gives_up_when_others_are_always_faster(memory: MemoryStore) -> N
                 await other.publish(make_state(next(numbers)))
 
         with pytest.raises(PointerMoved, match="5 times in a row"):
-            await bucket(FaultyStore(memory, before=always)).operations.carry_out(SCOPE, protocol.hold, "ann")
+            await bucket(FaultyStore(memory, before=always)).operations.carry_out(
+                SCOPE, protocol.hold, "ann"
+            )
         assert (await other.pointer()).hold is None
 
     asyncio.run(scenario())
 
 
-@pytest.mark.parametrize("fault", [Fault.LOST_AFTER, Fault.OWN_SUCCESS, Fault.LOST_BEFORE, Fault.LATE])
+@pytest.mark.parametrize(
+    "fault", [Fault.LOST_AFTER, Fault.OWN_SUCCESS, Fault.LOST_BEFORE, Fault.LATE]
+)
 def test_a_verb_happens_once_whatever_was_answered(memory: MemoryStore, fault: Fault) -> None:
     async def scenario() -> None:
         await bucket(memory).publish(make_state(1), make_state(2))
         store = FaultyStore(memory, {"pointer.json": [fault]})
-        done = await bucket(store).operations.carry_out(SCOPE, operator_commands.rollback("state-1"), "ann")
+        done = await bucket(store).operations.carry_out(
+            SCOPE, operator_commands.rollback("state-1"), "ann"
+        )
         assert [entry.kind for entry in done.after.history] == ["publish", "publish", "rollback"]
         assert await bucket(memory).pointer() == done.after
 
@@ -217,14 +260,20 @@ def test_the_newest_retained_attempt_is_meant_or_the_one_that_is_named() -> None
 
 
 def test_who_reads_may_shorten_a_state_to_a_unique_prefix() -> None:
-    pointer = published(make_publication("alpha"), make_publication("alps"), make_publication("beta"))
+    pointer = published(
+        make_publication("alpha"), make_publication("alps"), make_publication("beta")
+    )
     assert find_retained(pointer, "b").state == "beta"
     assert find_retained(pointer, "alph").state == "alpha"
-    with pytest.raises(NotFound, match="al is the beginning of 2 states, alpha, alps: name one of them in full"):
+    with pytest.raises(
+        NotFound, match="al is the beginning of 2 states, alpha, alps: name one of them in full"
+    ):
         find_retained(pointer, "al")
 
 
-def test_who_changes_names_a_state_in_full_so_that_one_no_longer_retained_is_not_mistaken_for_another() -> None:
+def test_who_changes_names_a_state_in_full_so_that_one_no_longer_retained_is_not_mistaken_for_another() -> (
+    None
+):
     pointer = published(make_publication("state-10"))
     for verb in (
         operator_commands.rollback("state-1"),
@@ -233,7 +282,9 @@ def test_who_changes_names_a_state_in_full_so_that_one_no_longer_retained_is_not
         operator_commands.lift_quarantine("state-1"),
         operator_commands.pin("state-1", pinned=True),
     ):
-        with pytest.raises(NotFound, match=r"state-1 is not a retained state .*; is state-10 meant\?"):
+        with pytest.raises(
+            NotFound, match=r"state-1 is not a retained state .*; is state-10 meant\?"
+        ):
             verb(pointer, protocol.Writing("w", "t", "ann"))
 
 
@@ -241,12 +292,16 @@ COMPOSE, MARKER = "base/docker-compose.yml", layout.live_tree(SCOPE, layout.MARK
 
 
 @pytest.mark.parametrize("path", [COMPOSE, MARKER])
-def test_a_store_that_says_slow_down_is_waited_for_in_the_pass_too(memory: MemoryStore, path: str) -> None:
+def test_a_store_that_says_slow_down_is_waited_for_in_the_pass_too(
+    memory: MemoryStore, path: str
+) -> None:
     async def scenario() -> None:
         await bucket(memory).publish(make_state(1), make_state(2))
         await bucket(memory).live_tree.reconcile(SCOPE)
         store = FaultyStore(memory, faults={path: [Fault.BUSY] * 3})
-        done = await bucket(store).operations.carry_out(SCOPE, operator_commands.rollback("state-1"), "ann")
+        done = await bucket(store).operations.carry_out(
+            SCOPE, operator_commands.rollback("state-1"), "ann"
+        )
         assert isinstance(done.live_tree, Synced)
         assert (await tree(memory))[COMPOSE] == b"services 1\n"
 
@@ -261,21 +316,33 @@ def test_a_verb_that_was_committed_is_told_as_such_whatever_becomes_of_its_pass(
     async def scenario() -> None:
         await bucket(memory).publish(make_state(1), make_state(2))
         store = FaultyStore(memory, faults={path: [fault] * 100})
-        done = await bucket(store).operations.carry_out(SCOPE, operator_commands.rollback("state-1"), "ann")
-        assert (done.changed, names(await bucket(memory).pointer())) == (True, ("state-1", "state-2"))
+        done = await bucket(store).operations.carry_out(
+            SCOPE, operator_commands.rollback("state-1"), "ann"
+        )
+        assert (done.changed, names(await bucket(memory).pointer())) == (
+            True,
+            ("state-1", "state-2"),
+        )
         assert done.live_tree is not None
         assert done.live_tree.sequence == 3
         if (path, fault) == (COMPOSE, Fault.REFUSED):
             assert isinstance(done.live_tree, Synced)
-            assert ([each.path for each in done.live_tree.blocked], done.live_tree.follows) == ([COMPOSE], False)
+            assert ([each.path for each in done.live_tree.blocked], done.live_tree.follows) == (
+                [COMPOSE],
+                False,
+            )
         else:
             assert isinstance(done.live_tree, Unfinished)
-            assert done.live_tree.reason.startswith("committed as sequence 3, the live tree follows later: ")
+            assert done.live_tree.reason.startswith(
+                "committed as sequence 3, the live tree follows later: "
+            )
 
     asyncio.run(scenario())
 
 
-def test_a_hold_on_a_state_whose_archive_is_damaged_is_told_as_committed(memory: MemoryStore) -> None:
+def test_a_hold_on_a_state_whose_archive_is_damaged_is_told_as_committed(
+    memory: MemoryStore,
+) -> None:
     async def scenario() -> None:
         read = await bucket(memory).publish(make_state(1))
         assert read.pointer.live is not None
@@ -289,7 +356,9 @@ def test_a_hold_on_a_state_whose_archive_is_damaged_is_told_as_committed(memory:
     asyncio.run(scenario())
 
 
-@pytest.mark.parametrize(("fault", "error"), [(Fault.BUSY, StoreBusy), (Fault.AWAY, StoreUnavailable)])
+@pytest.mark.parametrize(
+    ("fault", "error"), [(Fault.BUSY, StoreBusy), (Fault.AWAY, StoreUnavailable)]
+)
 def test_a_verb_that_only_had_to_bring_the_tree_on_fails_with_its_pass(
     memory: MemoryStore, fault: Fault, error: type[StoreError]
 ) -> None:
@@ -303,7 +372,9 @@ def test_a_verb_that_only_had_to_bring_the_tree_on_fails_with_its_pass(
 
 
 @pytest.mark.parametrize("key", [layout.manifest, layout.archive])
-def test_what_is_damaged_does_not_go_live(memory: MemoryStore, key: Callable[[Scope, str, str], str]) -> None:
+def test_what_is_damaged_does_not_go_live(
+    memory: MemoryStore, key: Callable[[Scope, str, str], str]
+) -> None:
     async def scenario() -> None:
         read = await bucket(memory).publish(make_state(1), make_state(2))
         [target] = read.pointer.retained_of("state-1")

@@ -15,7 +15,9 @@ from tests.builders_publishing import SCOPE, make_publication, published, writin
 
 
 def test_a_pointer_comes_back_as_it_was_written() -> None:
-    pointer = protocol.hold(published(make_publication(), make_publication("state-2", 2)), writing(9))
+    pointer = protocol.hold(
+        published(make_publication(), make_publication("state-2", 2)), writing(9)
+    )
     assert decode(encode(pointer), SCOPE) == pointer
 
 
@@ -28,7 +30,12 @@ def test_unknown_fields_of_the_pointer_and_of_its_parts_are_kept_on_a_write() ->
     read = decode(json.dumps(document).encode(), SCOPE)
     signed = json.loads(encode(protocol.hold(read, writing(2))))["signed"]
     assert signed["novelty"] == {"a": 1}
-    assert signed["retained"][0]["novelty"] == signed["live"]["novelty"] == signed["desired"]["novelty"] == 2
+    assert (
+        signed["retained"][0]["novelty"]
+        == signed["live"]["novelty"]
+        == signed["desired"]["novelty"]
+        == 2
+    )
     assert signed["history"][0]["novelty"] == 3
 
 
@@ -53,13 +60,16 @@ def test_a_newer_schema_is_read_and_shows() -> None:
     ],
 )
 def test_bytes_that_are_no_pointer_are_refused(body: bytes) -> None:
-    with pytest.raises(VerificationFailed, match=f"pointer.json of {SCOPE} is damaged .+: `rebundle recover"):
+    with pytest.raises(
+        VerificationFailed, match=f"pointer.json of {SCOPE} is damaged .+: `rebundle recover"
+    ):
         decode(body, SCOPE)
 
 
 def test_the_pointer_of_another_scope_is_refused() -> None:
     with pytest.raises(
-        VerificationFailed, match=r"pointer.json of other/scope is the one of visual-anomaly/core-versions"
+        VerificationFailed,
+        match=r"pointer.json of other/scope is the one of visual-anomaly/core-versions",
     ):
         decode(encode(published(make_publication())), Scope("other", "scope"))
 
@@ -77,13 +87,15 @@ def test_more_signatures_than_a_document_may_have_are_damage(signatures: object)
         decode(json.dumps(document).encode(), SCOPE)
 
 
-@pytest.mark.parametrize(("producer", "derived", "text"), [(42, 0, "42"), (42, 1, "42.1"), (0, 0, "0")])
+@pytest.mark.parametrize(
+    ("producer", "derived", "text"), [(42, 0, "42"), (42, 1, "42.1"), (0, 0, "0")]
+)
 def test_a_revision_has_one_text(producer: int, derived: int, text: str) -> None:
     assert str(Revision(producer=producer, derived=derived)) == text
     assert Revision.parse(text) == Revision(producer=producer, derived=derived)
-    assert json.loads(encode(published(make_publication("s", producer, derived=derived))))["signed"][
-        "highest_revision"
-    ] == (text)
+    assert json.loads(encode(published(make_publication("s", producer, derived=derived))))[
+        "signed"
+    ]["highest_revision"] == (text)
 
 
 @given(st.lists(st.tuples(st.integers(0, 20), st.integers(0, 20)), max_size=10))
@@ -100,7 +112,9 @@ def test_a_publication_is_named_by_state_and_attempt() -> None:
 
 def test_retained_attempts_of_a_state_are_told_from_others_the_newest_last() -> None:
     pointer = published(
-        make_publication("a", attempt="1"), make_publication("b", 2), make_publication("a", attempt="2")
+        make_publication("a", attempt="1"),
+        make_publication("b", 2),
+        make_publication("a", attempt="2"),
     )
     assert [each.attempt for each in pointer.retained_of("a")] == ["1", "2"]
     assert pointer.retained_of("c") == ()

@@ -25,7 +25,11 @@ from daemon.publishing.pointer import (
 from daemon.publishing.protocol import Resolution
 from tests.builders_publishing import AT, SCOPE, make_publication, progress, published, writing
 
-ONE, TWO, THREE = make_publication("state-1", 1), make_publication("state-2", 2), make_publication("state-3", 3)
+ONE, TWO, THREE = (
+    make_publication("state-1", 1),
+    make_publication("state-2", 2),
+    make_publication("state-3", 3),
+)
 
 
 def live(pointer: Pointer) -> str | None:
@@ -50,7 +54,12 @@ def quarantined(pointer: Pointer, target: Publication, back: Publication | None 
 
 def test_a_publication_becomes_desired_and_live() -> None:
     pointer = published(ONE)
-    assert (live(pointer), desired(pointer), pointer.sequence, pointer.kind) == ("state-1", "state-1", 1, "publish")
+    assert (live(pointer), desired(pointer), pointer.sequence, pointer.kind) == (
+        "state-1",
+        "state-1",
+        1,
+        "publish",
+    )
 
 
 def test_one_change_records_a_whole_batch_and_the_last_that_is_not_late_moves() -> None:
@@ -65,7 +74,11 @@ def test_one_change_records_a_whole_batch_and_the_last_that_is_not_late_moves() 
 def test_a_late_publication_moves_nothing_and_is_kept_for_rollback() -> None:
     late = make_publication("state-0", 0, late=True)
     pointer = protocol.publish(published(ONE, TWO), writing(3), [late], progress(2))
-    assert (live(pointer), desired(pointer), pointer.highest_revision.producer) == ("state-2", "state-2", 2)
+    assert (live(pointer), desired(pointer), pointer.highest_revision.producer) == (
+        "state-2",
+        "state-2",
+        2,
+    )
     [kept] = pointer.retained_of("state-0")
     assert kept.superseded_at == writing(3).at
     assert live(protocol.rollback(pointer, writing(4), kept)) == "state-0"
@@ -86,7 +99,10 @@ def test_a_quarantined_composition_is_published_and_does_not_go_live_whatever_it
 
 def test_publishing_without_progress_leaves_every_counter() -> None:
     before = protocol.publish(
-        published(ONE), writing(2), [TWO], progress(2, 3, {"journal:1": 9}, [FoldedEvent(identity="i", event="e")])
+        published(ONE),
+        writing(2),
+        [TWO],
+        progress(2, 3, {"journal:1": 9}, [FoldedEvent(identity="i", event="e")]),
     )
     again = protocol.publish(before, writing(3), [TWO.model_copy(update={"attempt": "again"})])
     for name in ("highest_revision", "positions", "folded_events"):
@@ -96,27 +112,39 @@ def test_publishing_without_progress_leaves_every_counter() -> None:
 
 
 def test_inputs_of_each_instance_only_rise_and_unknown_ones_are_new() -> None:
-    before = protocol.publish(published(), writing(1), [ONE], progress(1, 0, {"journal:1": 5, "journal:2": 9}))
+    before = protocol.publish(
+        published(), writing(1), [ONE], progress(1, 0, {"journal:1": 5, "journal:2": 9})
+    )
     after = protocol.publish(
-        before, writing(2), [TWO], progress(2, 0, {"journal:1": 3, "kafka:c/t/0": 0, "journal:2": 10})
+        before,
+        writing(2),
+        [TWO],
+        progress(2, 0, {"journal:1": 3, "kafka:c/t/0": 0, "journal:2": 10}),
     )
     assert after.positions == {"journal:1": 5, "journal:2": 10, "kafka:c/t/0": 0}
 
 
 def test_the_producers_number_never_goes_down() -> None:
-    assert protocol.publish(published(ONE, TWO), writing(3), [], progress(1)).highest_revision == Revision(2)
+    assert protocol.publish(
+        published(ONE, TWO), writing(3), [], progress(1)
+    ).highest_revision == Revision(2)
 
 
 def test_the_newest_128_folded_events_are_kept() -> None:
-    folded = [FoldedEvent(identity=f"{number:016x}", event="0" * 16) for number in range(MOST_FOLDED_EVENTS + 10)]
+    folded = [
+        FoldedEvent(identity=f"{number:016x}", event="0" * 16)
+        for number in range(MOST_FOLDED_EVENTS + 10)
+    ]
     some = protocol.publish(published(), writing(1), [ONE], progress(1, folded=folded[:100]))
     assert some.folded_events == tuple(folded[:100])
-    assert protocol.publish(some, writing(2), [TWO], progress(2, folded=folded[100:])).folded_events == tuple(
-        folded[-128:]
-    )
+    assert protocol.publish(
+        some, writing(2), [TWO], progress(2, folded=folded[100:])
+    ).folded_events == tuple(folded[-128:])
 
 
-def test_a_publication_is_superseded_when_it_is_neither_live_nor_desired_and_not_when_it_comes_back() -> None:
+def test_a_publication_is_superseded_when_it_is_neither_live_nor_desired_and_not_when_it_comes_back() -> (
+    None
+):
     pointer = published(ONE, TWO)
     [one] = pointer.retained_of("state-1")
     assert one.superseded_at == writing(2).at
@@ -132,13 +160,17 @@ def test_a_publication_is_superseded_when_it_is_neither_live_nor_desired_and_not
 # -- what is retained
 
 
-def test_the_newest_hundred_publications_are_retained_in_commit_order_and_the_history_names_what_is_dropped() -> None:
+def test_the_newest_hundred_publications_are_retained_in_commit_order_and_the_history_names_what_is_dropped() -> (
+    None
+):
     many = [make_publication(f"state-{number}", number) for number in range(1, 104)]
     pointer = published(*many[:100])
     assert [each.state for each in pointer.retained] == [each.state for each in many[:100]]
     assert all("dropped" not in entry.change for entry in pointer.history)
     pointer = protocol.publish(pointer, writing(101), many[100:], progress(103))
-    assert [each.state for each in pointer.retained] == [each.state for each in many[-MOST_RETAINED:]]
+    assert [each.state for each in pointer.retained] == [
+        each.state for each in many[-MOST_RETAINED:]
+    ]
     assert pointer.history[-1].change["dropped"] == [str(each.id) for each in many[:3]]
     assert list(protocol.used_up(pointer.history)) == [
         (each.state, each.revision.producer, each.composition_digest) for each in many[:3]
@@ -147,20 +179,37 @@ def test_the_newest_hundred_publications_are_retained_in_commit_order_and_the_hi
 
 def test_live_desired_and_pinned_publications_are_retained_whatever_their_age() -> None:
     pointer = published(ONE, TWO, THREE)
-    pointer = done(protocol.pin(pointer, writing(4), pointer.retained_of("state-2")[0], pinned=True))
+    pointer = done(
+        protocol.pin(pointer, writing(4), pointer.retained_of("state-2")[0], pinned=True)
+    )
     pointer = protocol.rollback(pointer, writing(5), pointer.retained_of("state-1")[0])
     late = [make_publication(f"late-{number}", 3, late=True) for number in range(110)]
     pointer = published(*late, start=pointer)
-    assert [each.state for each in pointer.retained[:4]] == ["state-1", "state-2", "state-3", "late-13"]
-    assert (len(pointer.retained), live(pointer), desired(pointer)) == (MOST_RETAINED, "state-1", "state-3")
-    pointer = done(protocol.pin(pointer, writing(6), pointer.retained_of("state-2")[0], pinned=False))
+    assert [each.state for each in pointer.retained[:4]] == [
+        "state-1",
+        "state-2",
+        "state-3",
+        "late-13",
+    ]
+    assert (len(pointer.retained), live(pointer), desired(pointer)) == (
+        MOST_RETAINED,
+        "state-1",
+        "state-3",
+    )
+    pointer = done(
+        protocol.pin(pointer, writing(6), pointer.retained_of("state-2")[0], pinned=False)
+    )
     pointer = published(make_publication("late-110", 3, late=True), start=pointer)
     assert pointer.retained_of("state-2") == ()
 
 
 def test_what_is_dropped_stands_beside_what_an_operator_changed() -> None:
-    pointer = published(ONE, TWO, *[make_publication(f"late-{number}", 1, late=True) for number in range(98)])
-    full = pointer.model_copy(update={"retained": (*pointer.retained, make_publication("more", 1, late=True))})
+    pointer = published(
+        ONE, TWO, *[make_publication(f"late-{number}", 1, late=True) for number in range(98)]
+    )
+    full = pointer.model_copy(
+        update={"retained": (*pointer.retained, make_publication("more", 1, late=True))}
+    )
     change = protocol.hold(full, writing(200)).history[-1].change
     assert change["dropped"] == [str(ONE.id)]
     assert change["hold"]["by"] == "ann"
@@ -171,12 +220,17 @@ def test_a_collection_releases_what_it_is_told_to_and_raises_the_epoch() -> None
     pointer = protocol.collect(before, writing(4), {ONE.id})
     assert [each.state for each in pointer.retained] == ["state-2", "state-3"]
     assert (pointer.kind, pointer.gc_epoch, pointer.sequence) == ("gc", 1, 4)
-    assert pointer.history[-1].change == {"released": [str(ONE.id)], "used": {"state-1": [1, ONE.composition_digest]}}
+    assert pointer.history[-1].change == {
+        "released": [str(ONE.id)],
+        "used": {"state-1": [1, ONE.composition_digest]},
+    }
     assert list(protocol.used_up(pointer.history)) == [("state-1", 1, ONE.composition_digest)]
     assert protocol.collect(pointer, writing(5), ()).gc_epoch == 2
 
 
-def test_a_derived_state_that_leaves_uses_nothing_up_and_what_is_no_such_record_is_passed_over() -> None:
+def test_a_derived_state_that_leaves_uses_nothing_up_and_what_is_no_such_record_is_passed_over() -> (
+    None
+):
     before = published(make_publication("derived", 1, derived=1, kind="derived"), TWO)
     pointer = protocol.collect(before, writing(4), {before.retained[0].id})
     assert pointer.history[-1].change == {"released": [str(before.retained[0].id)]}
@@ -203,7 +257,9 @@ def test_no_more_is_pinned_than_a_pointer_of_a_hundred_publications_has_room_for
             pointer = done(protocol.pin(pointer, writing(number), target, pinned=True))
     with pytest.raises(OperationRefused, match="unpin one first"):
         protocol.pin(pointer, writing(99), target, pinned=True)
-    more = published(*[make_publication(f"more-{number}", 99) for number in range(120)], start=pointer)
+    more = published(
+        *[make_publication(f"more-{number}", 99) for number in range(120)], start=pointer
+    )
     assert len(more.retained) == MOST_RETAINED
     assert sum(each.pinned for each in more.retained) == MOST_PINNED
 
@@ -213,11 +269,22 @@ def test_no_more_is_pinned_than_a_pointer_of_a_hundred_publications_has_room_for
 
 def test_a_rollback_sets_live_and_a_hold_and_leaves_desired_and_inputs() -> None:
     before = published(ONE, TWO)
-    pointer = protocol.rollback(before, writing(3, by="bob", reason="slow"), before.retained_of("state-1")[0])
-    assert (live(pointer), desired(pointer), pointer.sequence, pointer.kind) == ("state-1", "state-2", 3, "rollback")
+    pointer = protocol.rollback(
+        before, writing(3, by="bob", reason="slow"), before.retained_of("state-1")[0]
+    )
+    assert (live(pointer), desired(pointer), pointer.sequence, pointer.kind) == (
+        "state-1",
+        "state-2",
+        3,
+        "rollback",
+    )
     assert pointer.hold is not None
     assert (pointer.hold.by, pointer.hold.reason, pointer.hold.at) == ("bob", "slow", writing(3).at)
-    assert (pointer.positions, pointer.highest_revision.producer, pointer.highest_revision.derived) == (
+    assert (
+        pointer.positions,
+        pointer.highest_revision.producer,
+        pointer.highest_revision.derived,
+    ) == (
         before.positions,
         2,
         0,
@@ -225,11 +292,21 @@ def test_a_rollback_sets_live_and_a_hold_and_leaves_desired_and_inputs() -> None
     assert live(published(THREE, start=pointer)) == "state-1"
 
 
-def test_a_rollback_that_discards_newer_moves_desired_too_without_a_hold_and_no_number_goes_down() -> None:
-    before = protocol.hold(published(ONE, TWO, make_publication("derived", 2, derived=4, kind="derived")), writing(4))
-    pointer = protocol.rollback(before, writing(5), before.retained_of("state-1")[0], discard_newer=True)
+def test_a_rollback_that_discards_newer_moves_desired_too_without_a_hold_and_no_number_goes_down() -> (
+    None
+):
+    before = protocol.hold(
+        published(ONE, TWO, make_publication("derived", 2, derived=4, kind="derived")), writing(4)
+    )
+    pointer = protocol.rollback(
+        before, writing(5), before.retained_of("state-1")[0], discard_newer=True
+    )
     assert (live(pointer), desired(pointer), pointer.hold) == ("state-1", "state-1", None)
-    assert (pointer.highest_revision.producer, pointer.highest_revision.derived, pointer.positions) == (
+    assert (
+        pointer.highest_revision.producer,
+        pointer.highest_revision.derived,
+        pointer.positions,
+    ) == (
         2,
         4,
         before.positions,
@@ -257,14 +334,24 @@ def test_a_rollback_to_a_quarantined_composition_is_refused() -> None:
 def test_hold_keeps_everything_where_it_is() -> None:
     before = published(ONE)
     pointer = protocol.hold(before, writing(2))
-    assert (live(pointer), desired(pointer), pointer.positions) == ("state-1", "state-1", before.positions)
-    assert pointer.history[-1].change == {"hold": {"by": "ann", "reason": "because", "at": writing(2).at}}
+    assert (live(pointer), desired(pointer), pointer.positions) == (
+        "state-1",
+        "state-1",
+        before.positions,
+    )
+    assert pointer.history[-1].change == {
+        "hold": {"by": "ann", "reason": "because", "at": writing(2).at}
+    }
 
 
 def test_resume_makes_desired_live_and_lifts_the_hold() -> None:
     held = published(TWO, start=protocol.hold(published(ONE), writing(2)))
     pointer = done(protocol.resume(held, writing(4)))
-    assert (live(pointer), pointer.hold, pointer.history[-1].change) == ("state-2", None, {"hold": None})
+    assert (live(pointer), pointer.hold, pointer.history[-1].change) == (
+        "state-2",
+        None,
+        {"hold": None},
+    )
 
 
 def test_resume_is_refused_while_desired_is_quarantined() -> None:
@@ -275,10 +362,15 @@ def test_resume_is_refused_while_desired_is_quarantined() -> None:
 
 def test_resume_works_without_a_hold_after_a_quarantine_was_lifted() -> None:
     pointer = published(
-        make_publication("state-3", 3, composition=ONE.composition_digest), start=quarantined(published(ONE, TWO), ONE)
+        make_publication("state-3", 3, composition=ONE.composition_digest),
+        start=quarantined(published(ONE, TWO), ONE),
     )
     assert (live(pointer), pointer.hold) == ("state-2", None)
-    lifted = done(protocol.lift_quarantine(pointer, writing(5), pointer.retained_of("state-3")[0].composition_digest))
+    lifted = done(
+        protocol.lift_quarantine(
+            pointer, writing(5), pointer.retained_of("state-3")[0].composition_digest
+        )
+    )
     assert (live(lifted), lifted.quarantined) == ("state-2", ())
     assert live(done(protocol.resume(lifted, writing(6)))) == "state-3"
 
@@ -295,7 +387,12 @@ def test_a_quarantine_of_what_is_live_needs_a_state_to_go_back_to() -> None:
 
 def test_a_quarantine_with_a_rollback_is_one_change_that_holds() -> None:
     pointer = quarantined(published(ONE, TWO), TWO, ONE)
-    assert (live(pointer), desired(pointer), pointer.sequence, pointer.kind) == ("state-1", "state-2", 3, "quarantine")
+    assert (live(pointer), desired(pointer), pointer.sequence, pointer.kind) == (
+        "state-1",
+        "state-2",
+        3,
+        "quarantine",
+    )
     assert pointer.hold is not None
     assert set(pointer.history[-1].change) == {"quarantine", "hold"}
 
@@ -359,7 +456,11 @@ def test_a_retired_scope_serves_and_desires_nothing_and_keeps_what_was_published
 def test_a_retired_scope_returns_with_its_next_sequence() -> None:
     retired = done(protocol.retire(published(ONE, TWO), writing(3)))
     returned = published(THREE, start=retired)
-    assert (live(returned), returned.sequence, returned.highest_revision.producer) == ("state-3", 4, 3)
+    assert (live(returned), returned.sequence, returned.highest_revision.producer) == (
+        "state-3",
+        4,
+        3,
+    )
 
 
 def test_a_rollback_of_a_retired_scope_brings_it_back_whole() -> None:
@@ -408,7 +509,9 @@ def test_a_history_of_128_is_left_alone_and_a_longer_one_gives_its_oldest_64_to_
 
 def test_a_chunk_names_the_one_before_it() -> None:
     older = PreviousChunk(key="before", sha256="1" * 64)
-    split = protocol.split_history(held(MOST_HISTORY + 1).model_copy(update={"previous_chunk": older}))
+    split = protocol.split_history(
+        held(MOST_HISTORY + 1).model_copy(update={"previous_chunk": older})
+    )
     assert split is not None
     assert split[0].previous_chunk == older
 
@@ -440,13 +543,21 @@ BUILT_UPON = protocol.hold(MINE, writing(9))
         Case(OTHERS, 3, Resolution.NOT_APPLIED),
         Case(OTHERS, 2, Resolution.LOST),
         Case(OTHERS, 0, Resolution.LOST),
-        Case(OTHERS.model_copy(update={"history": OTHERS.history[1:], "previous_chunk": OLDER}), 1, Resolution.LOST),
+        Case(
+            OTHERS.model_copy(update={"history": OTHERS.history[1:], "previous_chunk": OLDER}),
+            1,
+            Resolution.LOST,
+        ),
         Case(
             OTHERS.model_copy(update={"history": OTHERS.history[1:], "previous_chunk": OLDER}),
             0,
             Resolution.BEYOND_HISTORY,
         ),
-        Case(OTHERS.model_copy(update={"history": (), "previous_chunk": OLDER}), 1, Resolution.BEYOND_HISTORY),
+        Case(
+            OTHERS.model_copy(update={"history": (), "previous_chunk": OLDER}),
+            1,
+            Resolution.BEYOND_HISTORY,
+        ),
         Case(OTHERS.model_copy(update={"history": OTHERS.history[2:]}), 0, Resolution.LOST),
     ],
     ids=[
@@ -479,12 +590,21 @@ class Numbers:
     def publication(self, revision: int, composition: int, *, late: bool) -> Publication:
         self.count += 1
         return make_publication(
-            f"s{self.count}", revision, late=late, composition=f"{composition:064x}", attempt=f"a{self.count}"
+            f"s{self.count}",
+            revision,
+            late=late,
+            composition=f"{composition:064x}",
+            attempt=f"a{self.count}",
         )
 
 
 def carried_out(
-    verb: str, pointer: Pointer, mark: protocol.Writing, target: Publication, back: Publication | None, flag: bool
+    verb: str,
+    pointer: Pointer,
+    mark: protocol.Writing,
+    target: Publication,
+    back: Publication | None,
+    flag: bool,
 ) -> Pointer | None:
     match verb:
         case "rollback":
@@ -511,7 +631,19 @@ def test_any_sequence_of_changes_keeps_the_invariants(data: st.DataObject) -> No
     for number in range(1, data.draw(st.integers(1, 25)) + 1):
         mark = writing(number)
         verb = data.draw(
-            st.sampled_from(["publish", "publish", "rollback", "hold", "resume", "quarantine", "lift", "pin", "retire"])
+            st.sampled_from(
+                [
+                    "publish",
+                    "publish",
+                    "rollback",
+                    "hold",
+                    "resume",
+                    "quarantine",
+                    "lift",
+                    "pin",
+                    "retire",
+                ]
+            )
         )
         target = data.draw(st.sampled_from(pointer.retained)) if pointer.retained else None
         back = data.draw(st.sampled_from([None, *pointer.retained]))
@@ -523,20 +655,31 @@ def test_any_sequence_of_changes_keeps_the_invariants(data: st.DataObject) -> No
                 batch = [
                     numbers.publication(highest, composition, late=late)
                     for composition, late in data.draw(
-                        st.lists(st.tuples(st.integers(1, 4), st.booleans()), min_size=1, max_size=3)
+                        st.lists(
+                            st.tuples(st.integers(1, 4), st.booleans()), min_size=1, max_size=3
+                        )
                     )
                 ]
                 inputs = {data.draw(st.sampled_from(["a", "b"])): data.draw(st.integers(0, 9))}
                 following = protocol.publish(
-                    pointer, mark, batch, progress(highest, pointer.highest_revision.derived + 1, inputs)
+                    pointer,
+                    mark,
+                    batch,
+                    progress(highest, pointer.highest_revision.derived + 1, inputs),
                 )
                 if pointer.hold is not None:
                     assert following.live == pointer.live
             else:
                 following = carried_out(verb, pointer, mark, target, back, flag)
                 if following is not None:
-                    assert (following.positions, following.folded_events) == (pointer.positions, pointer.folded_events)
-                    assert (following.highest_revision.producer, following.highest_revision.derived) == (
+                    assert (following.positions, following.folded_events) == (
+                        pointer.positions,
+                        pointer.folded_events,
+                    )
+                    assert (
+                        following.highest_revision.producer,
+                        following.highest_revision.derived,
+                    ) == (
                         pointer.highest_revision.producer,
                         pointer.highest_revision.derived,
                     )
@@ -545,15 +688,21 @@ def test_any_sequence_of_changes_keeps_the_invariants(data: st.DataObject) -> No
         if following is None:
             continue
         assert following.sequence == pointer.sequence + 1
-        assert [each.sequence for each in following.history] == list(range(1, following.sequence + 1))
-        assert all(following.positions[name] >= offset for name, offset in pointer.positions.items())
+        assert [each.sequence for each in following.history] == list(
+            range(1, following.sequence + 1)
+        )
+        assert all(
+            following.positions[name] >= offset for name, offset in pointer.positions.items()
+        )
         ids = [each.id for each in following.retained]
         assert len(ids) == len(set(ids))
         for current in (following.live, following.desired):
             assert current is None or current in following.retained
         if following.live is not None:
             assert not following.is_quarantined(following.live.composition_digest)
-        assert len({each.composition_digest for each in following.quarantined}) == len(following.quarantined)
+        assert len({each.composition_digest for each in following.quarantined}) == len(
+            following.quarantined
+        )
         pointer = following
 
 
@@ -561,7 +710,9 @@ def test_any_sequence_of_changes_keeps_the_invariants(data: st.DataObject) -> No
 
 
 def days_later(days: int) -> protocol.Writing:
-    at = (datetime(2026, 1, 1, tzinfo=UTC) + timedelta(days=days)).isoformat(timespec="milliseconds")
+    at = (datetime(2026, 1, 1, tzinfo=UTC) + timedelta(days=days)).isoformat(
+        timespec="milliseconds"
+    )
     return protocol.Writing(f"day-{days}", at, "ann")
 
 
@@ -570,7 +721,10 @@ def raised(pointer: Pointer, days: int, **inputs: int) -> Pointer:
     named = {name.replace("_", ":", 1): offset for name, offset in inputs.items()}
     number = pointer.highest_revision.producer + 1
     return protocol.publish(
-        pointer, days_later(days), [make_publication(f"state-{number}", number)], progress(number, 0, named)
+        pointer,
+        days_later(days),
+        [make_publication(f"state-{number}", number)],
+        progress(number, 0, named),
     )
 
 
@@ -578,18 +732,27 @@ def test_journals_that_have_been_idle_for_90_days_leave_the_inputs_by_a_collecti
     pointer = raised(published(), 0, journal_idle=3, journal_busy=1, kafka_topic=5)
     pointer = raised(pointer, 50, journal_busy=2)
     pointer = raised(pointer, 200, journal_other=1)
-    assert set(pointer.positions) == {"journal:idle", "journal:busy", "journal:other", "kafka:topic"}
+    assert set(pointer.positions) == {
+        "journal:idle",
+        "journal:busy",
+        "journal:other",
+        "kafka:topic",
+    }
     assert protocol.collect(pointer, days_later(90), ()).positions == pointer.positions
     after = protocol.collect(pointer, days_later(91), ())
     assert after.positions == {"journal:busy": 2, "journal:other": 1, "kafka:topic": 5}
     assert after.history[-1].change["positions_dropped"] == 1
     assert set(after.positions_changed) == {"journal:busy", "journal:other"}
-    assert raised(after, 92, journal_idle=4).positions["journal:idle"] == 4, "one that comes back is new"
+    assert raised(after, 92, journal_idle=4).positions["journal:idle"] == 4, (
+        "one that comes back is new"
+    )
 
 
 def test_a_collection_goes_by_the_clock_of_the_store() -> None:
     pointer = raised(published(), 0, journal_one=3)
-    assert protocol.collect(pointer, days_later(200), (), as_of=days_later(10).at).positions == {"journal:one": 3}
+    assert protocol.collect(pointer, days_later(200), (), as_of=days_later(10).at).positions == {
+        "journal:one": 3
+    }
     assert protocol.collect(pointer, days_later(10), (), as_of=days_later(200).at).positions == {}
 
 
@@ -611,9 +774,13 @@ def test_a_repeated_position_is_no_change() -> None:
 
 def test_at_most_256_compositions_are_quarantined_and_the_refusal_says_how_to_go_on() -> None:
     full = Quarantine(composition_digest="0" * 64, by="ann", reason="r", at=AT)
-    rejected = tuple(full.model_copy(update={"composition_digest": f"{number:064x}"}) for number in range(256))
+    rejected = tuple(
+        full.model_copy(update={"composition_digest": f"{number:064x}"}) for number in range(256)
+    )
     pointer = published(ONE, TWO).model_copy(update={"quarantined": rejected})
-    with pytest.raises(OperationRefused, match=r"256 compositions .*`rebundle quarantine .* DIGEST --lift"):
+    with pytest.raises(
+        OperationRefused, match=r"256 compositions .*`rebundle quarantine .* DIGEST --lift"
+    ):
         protocol.quarantine(pointer, writing(3), ONE)
     again = ONE.model_copy(update={"composition_digest": rejected[0].composition_digest})
     assert protocol.quarantine(pointer, writing(3), again) is None

@@ -97,14 +97,25 @@ def test_a_collection_records_what_it_released_and_the_time_of_the_store(as_of: 
 def test_a_recovery_records_everything_that_operators_had_decided() -> None:
     pinned = ONE.model_copy(update={"pinned": True})
     remains = published(ONE, TWO).model_copy(
-        update={"quarantined": (Quarantine.model_validate(REJECTED),), "gc_epoch": 4, "sequence": 200}
+        update={
+            "quarantined": (Quarantine.model_validate(REJECTED),),
+            "gc_epoch": 4,
+            "sequence": 200,
+        }
     )
     hold = Hold.model_validate(HELD)
 
-    following = protocol.recover(remains, writing(9), pinned, TWO, retained=[pinned, TWO], hold=hold, published=[TWO])
+    following = protocol.recover(
+        remains, writing(9), pinned, TWO, retained=[pinned, TWO], hold=hold, published=[TWO]
+    )
 
     assert changed(following) == {"hold": HELD, "quarantined": [REJECTED], "pinned": [str(ONE.id)]}
-    assert (following.kind, following.sequence, following.gc_epoch, following.hold) == ("recover", 201, 5, hold)
+    assert (following.kind, following.sequence, following.gc_epoch, following.hold) == (
+        "recover",
+        201,
+        5,
+        hold,
+    )
     assert following.history[-1].published == (str(TWO.id),)
     assert following.live is not None
     assert following.desired is not None
@@ -120,16 +131,22 @@ def test_a_rollback_to_what_is_live_and_held_changes_nothing() -> None:
     assert protocol.rollback(published(ONE, TWO), writing(4), TWO) is not None, "it has no hold yet"
 
 
-def test_a_rollback_that_discards_newer_states_changes_nothing_where_none_is_newer_and_none_is_held() -> None:
+def test_a_rollback_that_discards_newer_states_changes_nothing_where_none_is_newer_and_none_is_held() -> (
+    None
+):
     pointer = published(ONE, TWO)
 
     assert protocol.rollback(pointer, writing(4), TWO, discard_newer=True) is None
     assert protocol.rollback(pointer, writing(4), ONE, discard_newer=True) is not None
     held = protocol.hold(pointer, writing(3))
-    assert protocol.rollback(held, writing(4), TWO, discard_newer=True) is not None, "it ends the hold"
+    assert protocol.rollback(held, writing(4), TWO, discard_newer=True) is not None, (
+        "it ends the hold"
+    )
     behind = published(TWO, start=protocol.hold(published(ONE), writing(2)))
     resumed = behind.model_copy(update={"hold": None})
-    assert protocol.rollback(resumed, writing(4), ONE, discard_newer=True) is not None, "desired is newer"
+    assert protocol.rollback(resumed, writing(4), ONE, discard_newer=True) is not None, (
+        "desired is newer"
+    )
 
 
 def test_a_scope_with_a_desired_state_only_can_be_retired() -> None:
@@ -163,6 +180,8 @@ def test_a_recovery_that_cuts_a_history_off_keeps_what_its_entries_used_up() -> 
     dropped = {"used": {"state-0": [0, ONE.composition_digest]}}
     cut_off = [entry.model_copy(update={"change": dropped}) for entry in published(ONE).history]
 
-    following = protocol.recover(published(ONE), writing(9), ONE, ONE, retained=[ONE], hold=None, cut_off=cut_off)
+    following = protocol.recover(
+        published(ONE), writing(9), ONE, ONE, retained=[ONE], hold=None, cut_off=cut_off
+    )
 
     assert changed(following)["used"] == {"state-0": [0, ONE.composition_digest]}

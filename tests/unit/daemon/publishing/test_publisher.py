@@ -53,7 +53,9 @@ def bucket(store: MemoryStore | FaultyStore, name: str = "") -> Bucket:
 
 async def held(process: Bucket, base: PointerRead) -> PointerRead:
     """One change of the pointer that needs no state."""
-    return await process.publisher.swap(SCOPE, base, protocol.hold(base.pointer, process.publisher.writing("ann")))
+    return await process.publisher.swap(
+        SCOPE, base, protocol.hold(base.pointer, process.publisher.writing("ann"))
+    )
 
 
 def sequences(current: Pointer) -> list[int]:
@@ -67,13 +69,18 @@ def test_a_state_is_stored_whole_before_the_pointer_names_it(memory: MemoryStore
     assert live is not None
     folder = f"{SCOPE}/states/state-1/{live.attempt}"
     *uploads, last = store.writes
-    assert sorted(uploads) == [("create", f"{folder}/bundle.tar.gz"), ("create", f"{folder}/manifest.json")]
+    assert sorted(uploads) == [
+        ("create", f"{folder}/bundle.tar.gz"),
+        ("create", f"{folder}/manifest.json"),
+    ]
     assert last == ("create", f"{SCOPE}/pointer.json")
 
 
 def test_a_state_is_packed_off_the_event_loop(memory: MemoryStore) -> None:
     class Counting(InlineRuntime):
-        async def run_in_thread(self, work: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs) -> T:
+        async def run_in_thread(
+            self, work: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs
+        ) -> T:
             offloaded.append(len(store.writes))
             return await super().run_in_thread(work, *args, **kwargs)
 
@@ -90,12 +97,16 @@ def test_what_was_stored_reads_back_verified_by_another_process(memory: MemorySt
         read = await bucket(memory).publish(state)
         assert read.pointer.live is not None
         files = await bucket(memory, "other").reader.files(SCOPE, read.pointer.live)
-        assert sorted(files, key=lambda file: file.path) == sorted(state.files, key=lambda file: file.path)
+        assert sorted(files, key=lambda file: file.path) == sorted(
+            state.files, key=lambda file: file.path
+        )
 
     asyncio.run(scenario())
 
 
-def test_the_same_state_stored_twice_has_two_attempts_and_shares_no_object(memory: MemoryStore) -> None:
+def test_the_same_state_stored_twice_has_two_attempts_and_shares_no_object(
+    memory: MemoryStore,
+) -> None:
     async def scenario() -> None:
         process = bucket(memory)
         first = await process.publisher.store_state(SCOPE, make_state(1))
@@ -108,7 +119,9 @@ def test_the_same_state_stored_twice_has_two_attempts_and_shares_no_object(memor
 
 @pytest.mark.parametrize("fault", [Fault.LOST_AFTER, Fault.OWN_SUCCESS, Fault.REFUSED_AGAIN])
 @pytest.mark.parametrize("before", [0, 1], ids=["new-scope", "known-scope"])
-def test_a_write_that_was_applied_is_won_whatever_was_answered(memory: MemoryStore, fault: Fault, before: int) -> None:
+def test_a_write_that_was_applied_is_won_whatever_was_answered(
+    memory: MemoryStore, fault: Fault, before: int
+) -> None:
     async def scenario() -> None:
         store = FaultyStore(memory)
         process = bucket(store)
@@ -144,12 +157,16 @@ def test_a_write_that_was_not_applied_is_sent_again_and_commits_once(
     asyncio.run(scenario())
 
 
-def test_a_write_that_never_gets_an_answer_is_unknown_and_may_still_arrive_once(memory: MemoryStore) -> None:
+def test_a_write_that_never_gets_an_answer_is_unknown_and_may_still_arrive_once(
+    memory: MemoryStore,
+) -> None:
     async def scenario() -> None:
         store = FaultyStore(memory)
         process = bucket(store)
         base = await process.publish(make_state(1))
-        store.faults = {POINTER: [Fault.LOST_BEFORE, Fault.LOST_BEFORE, Fault.LOST_BEFORE, Fault.LATE]}
+        store.faults = {
+            POINTER: [Fault.LOST_BEFORE, Fault.LOST_BEFORE, Fault.LOST_BEFORE, Fault.LATE]
+        }
         with pytest.raises(OutcomeUnresolved):
             await held(process, base)
         await store.arrive()
@@ -174,7 +191,9 @@ def test_a_write_is_unknown_when_the_pointer_cannot_be_read_back(memory: MemoryS
     asyncio.run(scenario())
 
 
-def test_a_write_that_was_refused_and_not_applied_is_refused_and_not_sent_again(memory: MemoryStore) -> None:
+def test_a_write_that_was_refused_and_not_applied_is_refused_and_not_sent_again(
+    memory: MemoryStore,
+) -> None:
     async def scenario() -> None:
         store = FaultyStore(memory)
         process = bucket(store)
@@ -189,7 +208,9 @@ def test_a_write_that_was_refused_and_not_applied_is_refused_and_not_sent_again(
     asyncio.run(scenario())
 
 
-def test_a_write_that_was_refused_after_an_earlier_sending_got_no_answer_is_unknown(memory: MemoryStore) -> None:
+def test_a_write_that_was_refused_after_an_earlier_sending_got_no_answer_is_unknown(
+    memory: MemoryStore,
+) -> None:
     async def scenario() -> None:
         store = FaultyStore(memory)
         process = bucket(store)
@@ -201,7 +222,9 @@ def test_a_write_that_was_refused_after_an_earlier_sending_got_no_answer_is_unkn
     asyncio.run(scenario())
 
 
-def test_a_write_without_an_answer_is_unknown_to_who_may_not_read_it_back(memory: MemoryStore) -> None:
+def test_a_write_without_an_answer_is_unknown_to_who_may_not_read_it_back(
+    memory: MemoryStore,
+) -> None:
     async def scenario() -> None:
         async def refuse(operation: str, key: str) -> None:
             if operation == "get" and store.writes:
@@ -237,14 +260,18 @@ def test_of_two_writers_that_make_a_scope_one_has_lost(memory: MemoryStore) -> N
         publication = await one.publisher.store_state(SCOPE, make_state(2))
         with pytest.raises(PointerMoved):
             await one.publisher.swap(
-                SCOPE, base, protocol.publish(base.pointer, one.publisher.writing("one"), [publication])
+                SCOPE,
+                base,
+                protocol.publish(base.pointer, one.publisher.writing("one"), [publication]),
             )
         assert sequences(await one.pointer()) == [1]
 
     asyncio.run(scenario())
 
 
-def test_a_success_that_others_have_built_on_is_recognised_in_history_and_not_repeated(memory: MemoryStore) -> None:
+def test_a_success_that_others_have_built_on_is_recognised_in_history_and_not_repeated(
+    memory: MemoryStore,
+) -> None:
     async def scenario() -> None:
         store = FaultyStore(memory)
         one, other = bucket(store, "one"), bucket(memory, "other")
@@ -270,7 +297,9 @@ def test_a_success_that_others_have_built_on_is_recognised_in_history_and_not_re
 
 
 @pytest.mark.parametrize("applied", [True, False])
-def test_a_write_that_only_the_chunks_can_tell_of_is_looked_up_there(memory: MemoryStore, applied: bool) -> None:
+def test_a_write_that_only_the_chunks_can_tell_of_is_looked_up_there(
+    memory: MemoryStore, applied: bool
+) -> None:
     async def scenario() -> None:
         store = FaultyStore(memory)
         one, other = bucket(store, "one"), bucket(memory, "other")
@@ -316,13 +345,18 @@ def test_history_is_split_into_chunks_that_hold_it_all(memory: MemoryStore) -> N
         # Each by the write that found the history full.
         firsts = range(1, len(entries) - pointer.MOST_HISTORY + 1, pointer.CHUNK)
         writes = [entries[first + pointer.MOST_HISTORY - 1].write_id for first in firsts]
-        meant = {layout.history(SCOPE, at, at + 63, write) for at, write in zip(firsts, writes, strict=True)}
+        meant = {
+            layout.history(SCOPE, at, at + 63, write)
+            for at, write in zip(firsts, writes, strict=True)
+        }
         assert set(chunks) == meant
 
     asyncio.run(scenario())
 
 
-def test_a_chunk_that_another_writer_has_left_is_not_used_whatever_it_holds(memory: MemoryStore) -> None:
+def test_a_chunk_that_another_writer_has_left_is_not_used_whatever_it_holds(
+    memory: MemoryStore,
+) -> None:
     async def scenario() -> None:
         store = FaultyStore(memory)
         one, other = bucket(store, "one"), bucket(memory, "other")
@@ -337,7 +371,9 @@ def test_a_chunk_that_another_writer_has_left_is_not_used_whatever_it_holds(memo
         older = (await held(other, current)).pointer.previous_chunk
         assert older is not None
         assert older.key != left.key
-        assert len(await other.reader.history(await other.pointer())) == current.pointer.sequence + 1
+        assert (
+            len(await other.reader.history(await other.pointer())) == current.pointer.sequence + 1
+        )
 
     asyncio.run(scenario())
 
@@ -376,7 +412,9 @@ def test_a_publication_over_foreign_bytes_is_refused_and_they_stay(memory: Memor
         key = layout.manifest(SCOPE, "state-1", attempt)
         await memory.create(key, Content(b"somebody else's"))
         with pytest.raises(VerificationFailed, match="other bytes than ours"):
-            await Bucket(memory, InlineRuntime("daemon")).publisher.store_state(SCOPE, make_state(1))
+            await Bucket(memory, InlineRuntime("daemon")).publisher.store_state(
+                SCOPE, make_state(1)
+            )
         assert (await memory.get(key)).body == b"somebody else's"
 
     asyncio.run(scenario())
@@ -401,7 +439,9 @@ async def rewritten(memory: MemoryStore, change: str) -> None:
         document["signed"]["schema"] = 3
     else:
         document["signatures"] = [{"keyid": "k", "sig": "s"}]
-    await memory.replace(layout.pointer(SCOPE), Content(json.dumps(document).encode()), stored.version)
+    await memory.replace(
+        layout.pointer(SCOPE), Content(json.dumps(document).encode()), stored.version
+    )
 
 
 @pytest.mark.parametrize(("change", "error"), [("schema", NewerSchema), ("signature", CannotSign)])
@@ -434,7 +474,9 @@ def test_a_pointer_that_was_deleted_is_not_made_anew(memory: MemoryStore) -> Non
     asyncio.run(scenario())
 
 
-def test_a_cancelled_write_may_still_arrive_and_the_next_reading_shows_it(memory: MemoryStore) -> None:
+def test_a_cancelled_write_may_still_arrive_and_the_next_reading_shows_it(
+    memory: MemoryStore,
+) -> None:
     async def scenario() -> None:
         gate = Gate(lambda operation, key: operation == "replace")
         process = bucket(FaultyStore(memory, before=gate))
@@ -453,7 +495,10 @@ def test_a_time_is_written_in_utc_to_the_millisecond() -> None:
     assert timestamp(InlineRuntime().now()) == "1970-01-12T13:46:40.000Z"
 
 
-@given(st.lists(st.lists(st.sampled_from(list(Fault)), max_size=4), min_size=2, max_size=3), st.booleans())
+@given(
+    st.lists(st.lists(st.sampled_from(list(Fault)), max_size=4), min_size=2, max_size=3),
+    st.booleans(),
+)
 def test_writers_with_any_faults_never_commit_twice_nor_lose_what_was_won(
     faults: list[list[Fault]], by_content: bool
 ) -> None:

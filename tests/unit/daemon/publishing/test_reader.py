@@ -48,7 +48,9 @@ async def one_live(memory: MemoryStore) -> Publication:
     return live
 
 
-def test_a_scope_that_has_nothing_yet_has_an_empty_pointer_without_a_version(memory: MemoryStore) -> None:
+def test_a_scope_that_has_nothing_yet_has_an_empty_pointer_without_a_version(
+    memory: MemoryStore,
+) -> None:
     async def scenario() -> None:
         read = await bucket(memory).reader.pointer(SCOPE)
         assert (read.pointer, read.version, read.signed) == (protocol.absent(SCOPE), None, False)
@@ -58,7 +60,9 @@ def test_a_scope_that_has_nothing_yet_has_an_empty_pointer_without_a_version(mem
     asyncio.run(scenario())
 
 
-@pytest.mark.parametrize("trace", [layout.live_tree(SCOPE, layout.MARKER), layout.history(SCOPE, 1, 64, "w")])
+@pytest.mark.parametrize(
+    "trace", [layout.live_tree(SCOPE, layout.MARKER), layout.history(SCOPE, 1, 64, "w")]
+)
 def test_an_absent_pointer_with_a_marker_or_a_history_chunk_is_lost_and_no_new_scope(
     memory: MemoryStore, trace: str
 ) -> None:
@@ -71,7 +75,9 @@ def test_an_absent_pointer_with_a_marker_or_a_history_chunk_is_lost_and_no_new_s
     asyncio.run(scenario())
 
 
-def test_orphans_of_a_publication_that_was_never_committed_are_no_trace(memory: MemoryStore) -> None:
+def test_orphans_of_a_publication_that_was_never_committed_are_no_trace(
+    memory: MemoryStore,
+) -> None:
     async def scenario() -> None:
         await bucket(memory).publisher.store_state(SCOPE, make_state(1))
         assert (await bucket(memory).reader.pointer(SCOPE)).version is None
@@ -79,7 +85,9 @@ def test_orphans_of_a_publication_that_was_never_committed_are_no_trace(memory: 
     asyncio.run(scenario())
 
 
-def test_a_scope_that_another_makes_while_its_pointer_is_read_is_not_taken_for_a_lost_one(memory: MemoryStore) -> None:
+def test_a_scope_that_another_makes_while_its_pointer_is_read_is_not_taken_for_a_lost_one(
+    memory: MemoryStore,
+) -> None:
     async def scenario() -> None:
         async def made_meanwhile(operation: str, key: str) -> None:
             if operation == "scan":
@@ -95,10 +103,19 @@ def test_a_scope_that_another_makes_while_its_pointer_is_read_is_not_taken_for_a
 
 def test_scopes_are_listed_whatever_else_lies_in_the_bucket(memory: MemoryStore) -> None:
     async def scenario() -> None:
-        keys = ["b/two/pointer.json", "a/one/pointer.json", "a/two/states/x", ".rebundle/locks/x", "a/Not/x", "a/file"]
+        keys = [
+            "b/two/pointer.json",
+            "a/one/pointer.json",
+            "a/two/states/x",
+            ".rebundle/locks/x",
+            "a/Not/x",
+            "a/file",
+        ]
         for key in [*keys, f"{'x' * 58}/one/x", "Bad/one/x", "top"]:
             await memory.create(key, Content(b""))
-        assert await bucket(memory).reader.scopes() == Scopes((Scope("a", "one"), Scope("a", "two"), Scope("b", "two")))
+        assert await bucket(memory).reader.scopes() == Scopes(
+            (Scope("a", "one"), Scope("a", "two"), Scope("b", "two"))
+        )
 
     asyncio.run(scenario())
 
@@ -124,7 +141,9 @@ def test_what_is_kept_is_bounded_the_least_recently_read_goes_first(
     async def scenario() -> None:
         size = sum(len(file.body) for file in make_files())
         monkeypatch.setattr("daemon.publishing.reader._MOST_FILES_BYTES", 2 * size)
-        pointer = (await bucket(memory).publish(*(make_state(number) for number in (1, 2, 3)))).pointer
+        pointer = (
+            await bucket(memory).publish(*(make_state(number) for number in (1, 2, 3)))
+        ).pointer
         one, two, three = pointer.retained
         reads: list[str] = []
 
@@ -175,7 +194,9 @@ def test_a_manifest_that_only_history_names_is_read_by_its_name(memory: MemorySt
         reader = bucket(memory).reader
         gone = PublicationId(state="state-1", attempt="none")
         for _ in range(2):  # read, then kept
-            assert [each.revision for each in await reader.named_manifests(SCOPE, [live.id, gone])] == [live.revision]
+            assert [
+                each.revision for each in await reader.named_manifests(SCOPE, [live.id, gone])
+            ] == [live.revision]
 
     asyncio.run(scenario())
 
@@ -200,14 +221,20 @@ def test_an_archive_that_does_not_match_its_digest_is_refused(memory: MemoryStor
     asyncio.run(scenario())
 
 
-@pytest.mark.parametrize("change", [{"mode": "0755"}, {"sha256": "0" * 64}, {"path": "A"}, {"size": 1}])
-def test_files_that_are_not_those_of_the_manifest_are_refused(memory: MemoryStore, change: dict[str, Any]) -> None:
+@pytest.mark.parametrize(
+    "change", [{"mode": "0755"}, {"sha256": "0" * 64}, {"path": "A"}, {"size": 1}]
+)
+def test_files_that_are_not_those_of_the_manifest_are_refused(
+    memory: MemoryStore, change: dict[str, Any]
+) -> None:
     async def scenario() -> None:
         live = await one_live(memory)
         key = layout.manifest(SCOPE, live.state, live.attempt)
         described = manifest.decode((await memory.get(key)).body)
         first, *rest = described.files
-        body = manifest.encode(described.model_copy(update={"files": (first.model_copy(update=change), *rest)}))
+        body = manifest.encode(
+            described.model_copy(update={"files": (first.model_copy(update=change), *rest)})
+        )
         await overwritten(memory, key, body)
         forged = live.model_copy(update={"manifest_sha256": hashlib.sha256(body).hexdigest()})
         with pytest.raises(VerificationFailed, match="are not those of its manifest"):
@@ -228,7 +255,9 @@ def test_several_manifests_are_read_and_one_that_is_gone_is_left_out(memory: Mem
 
 def test_a_damaged_manifest_does_not_hide_the_others_and_is_reported(memory: MemoryStore) -> None:
     async def scenario() -> None:
-        pointer = (await bucket(memory).publish(make_state(1), make_state(2), make_state(3))).pointer
+        pointer = (
+            await bucket(memory).publish(make_state(1), make_state(2), make_state(3))
+        ).pointer
         first, second, _ = pointer.retained
         key = layout.manifest(SCOPE, first.state, first.attempt)
         await overwritten(memory, key, (await memory.get(key)).body + b"x")
@@ -237,7 +266,9 @@ def test_a_damaged_manifest_does_not_hide_the_others_and_is_reported(memory: Mem
             if asked == layout.manifest(SCOPE, second.state, second.attempt):
                 raise ObjectDamaged(f"{asked} is damaged")
 
-        read = await bucket(FaultyStore(memory, before=damaged_there)).reader.manifests(SCOPE, pointer.retained)
+        read = await bucket(FaultyStore(memory, before=damaged_there)).reader.manifests(
+            SCOPE, pointer.retained
+        )
         assert [each.state for each in read] == ["state-3"]
         assert [each.publication for each in read.damaged] == [first.id, second.id]
         first_reason, second_reason = (each.reason for each in read.damaged)
@@ -288,14 +319,18 @@ def test_a_chunk_of_history_that_was_changed_or_is_gone_is_refused(memory: Memor
 
 
 @pytest.mark.parametrize("body", [b"", b"[]", b'{"schema": 2, "entries": 1}', b"[" * 100_000])
-def test_a_chunk_of_history_that_is_none_is_damaged_though_its_digest_fits(memory: MemoryStore, body: bytes) -> None:
+def test_a_chunk_of_history_that_is_none_is_damaged_though_its_digest_fits(
+    memory: MemoryStore, body: bytes
+) -> None:
     async def scenario() -> None:
         key = await with_a_chunk(memory)
         pointer = await bucket(memory).pointer()
         await overwritten(memory, key, body)
         older = PreviousChunk(key=key, sha256=hashlib.sha256(body).hexdigest())
         with pytest.raises(VerificationFailed, match="is damaged"):
-            await bucket(memory).reader.history(pointer.model_copy(update={"previous_chunk": older}))
+            await bucket(memory).reader.history(
+                pointer.model_copy(update={"previous_chunk": older})
+            )
 
     asyncio.run(scenario())
 
@@ -344,16 +379,22 @@ class _Barred(FaultyStore):
     async def folders(self, prefix: str) -> Sequence[str]:
         self.asked.append(prefix)
         if prefix in self._barred:
-            raise StoreRefused(f"{prefix}: Permission denied; let this user read it: chmod a+rx {prefix}")
+            raise StoreRefused(
+                f"{prefix}: Permission denied; let this user read it: chmod a+rx {prefix}"
+            )
         return await super().folders(prefix)
 
     async def scan(self, prefix: str) -> Listing:
         if any(each.startswith(prefix) for each in self._barred):
-            return Listing(unreadable=(UnreadableFolder(self._barred[0].rstrip("/"), "Permission denied"),))
+            return Listing(
+                unreadable=(UnreadableFolder(self._barred[0].rstrip("/"), "Permission denied"),)
+            )
         return await super().scan(prefix)
 
 
-def test_a_bundle_that_cannot_be_listed_is_reported_and_the_others_are_found(memory: MemoryStore) -> None:
+def test_a_bundle_that_cannot_be_listed_is_reported_and_the_others_are_found(
+    memory: MemoryStore,
+) -> None:
     async def scenario() -> None:
         for key in ("a/one/pointer.json", "b/one/pointer.json", "c/one/pointer.json"):
             await memory.create(key, Content(b""))

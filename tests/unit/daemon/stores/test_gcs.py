@@ -76,7 +76,11 @@ def tells(**document: Any) -> Answer:
 
 
 def refuses(status: int, message: str = "why so") -> Answer:
-    error = {"code": status, "message": message, "errors": [{"message": message, "domain": "global"}]}
+    error = {
+        "code": status,
+        "message": message,
+        "errors": [{"message": message, "domain": "global"}],
+    }
     return says(status, json.dumps({"error": error}).encode(), content_type="application/json")
 
 
@@ -116,7 +120,10 @@ def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @contextmanager
 def opened(address: str | None, prefix: str = "") -> Iterator[GcsStore]:
-    with ThreadRuntime(2) as runtime, closing(GcsStore(BUCKET, prefix, runtime, endpoint=address)) as store:
+    with (
+        ThreadRuntime(2) as runtime,
+        closing(GcsStore(BUCKET, prefix, runtime, endpoint=address)) as store,
+    ):
         yield store
 
 
@@ -153,7 +160,11 @@ def refusal(call: Call, address: str | None) -> StoreError:
         (replaces, refuses(409), ConditionFailed),
         (replaces, refuses(403), StoreForbidden),
         (replaces, NO_BUCKET, StoreRefused),
-        (replaces, refuses(400, 'Provided CRC32C "a" doesn\'t match calculated CRC32C "b".'), StoreUnavailable),
+        (
+            replaces,
+            refuses(400, 'Provided CRC32C "a" doesn\'t match calculated CRC32C "b".'),
+            StoreUnavailable,
+        ),
         *((change, refuses(429), StoreBusy) for change in CHANGES),
         *((change, refuses(408), OutcomeUnknown) for change in CHANGES),
         *((change, refuses(500), OutcomeUnknown) for change in CHANGES),
@@ -194,13 +205,19 @@ def test_what_does_not_pass_by_itself_and_every_change_is_sent_once(
     ],
 )
 @pytest.mark.usefixtures("impatient")
-def test_what_may_pass_and_does_not_in_time(call: Call, answer: Answer, error: type[StoreError]) -> None:
+def test_what_may_pass_and_does_not_in_time(
+    call: Call, answer: Answer, error: type[StoreError]
+) -> None:
     with server(answer) as (address, _):
         assert type(refusal(call, address)) is error
 
 
-@pytest.mark.parametrize("passing", [refuses(429), refuses(408), refuses(500), refuses(503), resets])
-@pytest.mark.parametrize(("call", "answer"), [(scans, tells(items=[])), (folders, tells(items=[])), (creates, STORED)])
+@pytest.mark.parametrize(
+    "passing", [refuses(429), refuses(408), refuses(500), refuses(503), resets]
+)
+@pytest.mark.parametrize(
+    ("call", "answer"), [(scans, tells(items=[])), (folders, tells(items=[])), (creates, STORED)]
+)
 def test_what_passes_is_tried_again(call: Call, answer: Answer, passing: Answer) -> None:
     with server(in_turn(passing, passing, answer)) as (address, seen):
         result(call, address)
@@ -208,10 +225,14 @@ def test_what_passes_is_tried_again(call: Call, answer: Answer, passing: Answer)
     assert len(seen) == 3
 
 
-@pytest.mark.parametrize("passing", [refuses(429), refuses(503), resets, breaks_off(b"bod", X_Goog_Generation=VERSION)])
+@pytest.mark.parametrize(
+    "passing", [refuses(429), refuses(503), resets, breaks_off(b"bod", X_Goog_Generation=VERSION)]
+)
 def test_a_read_that_fails_once_is_tried_again(passing: Answer) -> None:
     answers = in_turn(passing, holds(b"body", VERSION))
-    with server(lambda handler: (answers if "alt=media" in handler.path else holds(b"", VERSION))(handler)) as (
+    with server(
+        lambda handler: (answers if "alt=media" in handler.path else holds(b"", VERSION))(handler)
+    ) as (
         address,
         _,
     ):
@@ -241,7 +262,10 @@ def test_messages_name_the_object_the_reason_and_the_next_step() -> None:
         for call, needed in (
             (gets, f"storage.objects.get {where}key;"),
             (scans, f"storage.objects.list {where}"),
-            (creates, f"storage.objects.create (and storage.objects.delete, to replace) {where}key;"),
+            (
+                creates,
+                f"storage.objects.create (and storage.objects.delete, to replace) {where}key;",
+            ),
             (deletes, f"storage.objects.delete {where}key;"),
         ):
             assert f"allow these credentials {needed}" in str(refusal(call, address))
@@ -256,7 +280,12 @@ def test_messages_name_the_object_the_reason_and_the_next_step() -> None:
 
 @pytest.mark.parametrize(
     ("call", "error"),
-    [(gets, StoreUnavailable), (scans, StoreUnavailable), (creates, OutcomeUnknown), (replaces, StoreUnavailable)],
+    [
+        (gets, StoreUnavailable),
+        (scans, StoreUnavailable),
+        (creates, OutcomeUnknown),
+        (replaces, StoreUnavailable),
+    ],
 )
 @pytest.mark.usefixtures("impatient")
 def test_nothing_listens(call: Call, error: type[StoreError]) -> None:
@@ -266,7 +295,9 @@ def test_nothing_listens(call: Call, error: type[StoreError]) -> None:
 
 
 def test_a_body_that_does_not_fit_its_checksum_is_asked_for_again_and_not_taken() -> None:
-    damaged = holds(b"as it came", VERSION, X_Goog_Hash="crc32c=" + base64.b64encode(b"1234").decode())
+    damaged = holds(
+        b"as it came", VERSION, X_Goog_Hash="crc32c=" + base64.b64encode(b"1234").decode()
+    )
     with server(damaged) as (address, seen):
         assert type(refusal(gets, address)) is ObjectDamaged
     assert len(seen) >= 3
@@ -285,14 +316,21 @@ def test_a_body_that_does_not_fit_its_checksum_is_asked_for_again_and_not_taken(
         (replaces, tells(name="key"), OutcomeUnknown),
     ],
 )
-def test_an_answer_that_cloud_storage_never_gives(call: Call, answer: Answer, error: type[StoreError]) -> None:
+def test_an_answer_that_cloud_storage_never_gives(
+    call: Call, answer: Answer, error: type[StoreError]
+) -> None:
     with server(answer) as (address, _):
         assert type(refusal(call, address)) is error
 
 
 def test_an_object_that_changes_while_it_is_read_is_read_again() -> None:
-    answers = {"media": in_turn(holds(b"1", "1"), holds(b"2", "2")), "about": in_turn(holds(b"2", "2"))}
-    with server(lambda handler: answers["media" if "alt=media" in handler.path else "about"](handler)) as (address, _):
+    answers = {
+        "media": in_turn(holds(b"1", "1"), holds(b"2", "2")),
+        "about": in_turn(holds(b"2", "2")),
+    }
+    with server(
+        lambda handler: answers["media" if "alt=media" in handler.path else "about"](handler)
+    ) as (address, _):
         stored = result(gets, address)
 
     assert (stored.body, stored.version) == (b"2", "2")
@@ -329,7 +367,9 @@ def _away(message: str) -> RefreshError:
         (RefreshError("the account was deleted"), StoreRefused),
     ],
 )
-def test_a_token_that_cannot_be_had_now_is_no_refusal(failure: Exception, error: type[StoreError]) -> None:
+def test_a_token_that_cannot_be_had_now_is_no_refusal(
+    failure: Exception, error: type[StoreError]
+) -> None:
     class Bucketless:
         def bucket(self, _name: str) -> Any:
             raise failure
@@ -356,7 +396,14 @@ def test_an_untrusted_certificate_names_the_setting_that_trusts_it(
     tls, certificate = self_signed(tmp_path)
     account = tmp_path / "account.json"
     account.write_text(
-        json.dumps({"type": "authorized_user", "client_id": "i", "client_secret": "s", "refresh_token": "r"})
+        json.dumps(
+            {
+                "type": "authorized_user",
+                "client_id": "i",
+                "client_secret": "s",
+                "refresh_token": "r",
+            }
+        )
     )
     monkeypatch.setenv("GOOGLE_APPLICATION_CREDENTIALS", str(account))
     monkeypatch.setattr("google.oauth2.credentials.Credentials.before_request", lambda *_: None)
@@ -403,7 +450,9 @@ def test_a_change_names_the_version() -> None:
         result(replaces, address)
         result(deletes, address)
 
-    conditions = [(method, parse_qs(urlsplit(path).query)["ifGenerationMatch"]) for method, path, _, _ in seen]
+    conditions = [
+        (method, parse_qs(urlsplit(path).query)["ifGenerationMatch"]) for method, path, _, _ in seen
+    ]
     assert conditions == [("POST", [VERSION]), ("DELETE", [VERSION])]
 
 
@@ -432,11 +481,15 @@ def test_a_listing_goes_on_to_the_last_page() -> None:
         about = {"generation": VERSION, "size": "4", "timeCreated": "2026-11-23T05:00:00.000Z"}
         return tells(items=[{"name": name} | about for name in names], **following)
 
-    answers = in_turn(page("team/a", "team/b", nextPageToken="to+ken"), page("team/team/c", "team/folder/"))
+    answers = in_turn(
+        page("team/a", "team/b", nextPageToken="to+ken"), page("team/team/c", "team/folder/")
+    )
     with server(answers) as (address, seen):
         listing = result(scans, address, "team")
 
-    assert [(each.key, each.version, each.size) for each in listing] == [(k, VERSION, 4) for k in ("a", "b", "team/c")]
+    assert [(each.key, each.version, each.size) for each in listing] == [
+        (k, VERSION, 4) for k in ("a", "b", "team/c")
+    ]
     assert listing[0].modified.isoformat() == "2026-11-23T05:00:00+00:00"
     first, second = (parse_qs(urlsplit(path).query) for _, path, _, _ in seen)
     assert ("pageToken" in first, first["prefix"]) == (False, ["team/"])

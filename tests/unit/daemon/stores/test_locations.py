@@ -21,7 +21,10 @@ from daemon.stores.locations import S3, Directory, Gcs, Location, parse, spelled
             "s3://bucket/p?endpoint=http://127.0.0.1:9000&region=eu-west-1",
             S3("bucket", "p", "http://127.0.0.1:9000", "eu-west-1"),
         ),
-        ("s3://bucket?endpoint=https%3A%2F%2Fstorage.example.com", S3("bucket", "", "https://storage.example.com")),
+        (
+            "s3://bucket?endpoint=https%3A%2F%2Fstorage.example.com",
+            S3("bucket", "", "https://storage.example.com"),
+        ),
         ("gs://bucket/prefix", Gcs("bucket", "prefix")),
         ("gs://bucket_name.with.dots", Gcs("bucket_name.with.dots", "")),
         ("gs://bucket?endpoint=http://localhost:4443", Gcs("bucket", "", "http://localhost:4443")),

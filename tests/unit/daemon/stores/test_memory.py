@@ -20,7 +20,9 @@ def test_generations_never_come_back() -> None:
 
 
 def test_versions_by_content_come_back_with_the_content() -> None:
-    first, third = asyncio.run(there_and_back(MemoryStore(InlineRuntime(), versions_by_content=True)))
+    first, third = asyncio.run(
+        there_and_back(MemoryStore(InlineRuntime(), versions_by_content=True))
+    )
 
     assert first == third
 

@@ -14,7 +14,10 @@ def test_every_tag_comes_back_from_what_a_header_can_hold(tag: dict[str, str]) -
     sent = encoded(tag)
 
     assert decoded(sent) == tag
-    assert all(value.isascii() and value == value.strip() and value.isprintable() for value in sent.values())
+    assert all(
+        value.isascii() and value == value.strip() and value.isprintable()
+        for value in sent.values()
+    )
 
 
 def test_what_other_tools_keep_with_an_object_is_no_tag() -> None:

@@ -89,7 +89,11 @@ class IgnoresReplace(Passing):
 
 class MakesAbsent(Passing):
     async def replace(self, key, content, version):
-        return await (self.put(key, content) if key.endswith("-absent") else super().replace(key, content, version))
+        return await (
+            self.put(key, content)
+            if key.endswith("-absent")
+            else super().replace(key, content, version)
+        )
 
 
 class RefusesEveryReplacement(Passing):
@@ -124,7 +128,9 @@ class EmptyListing(Passing):
 
 class OtherVersionsListed(Passing):
     async def scan(self, prefix):
-        return Listing(tuple(replace(each, version=Version("other")) for each in await self.inner.scan(prefix)))
+        return Listing(
+            tuple(replace(each, version=Version("other")) for each in await self.inner.scan(prefix))
+        )
 
 
 @pytest.mark.parametrize("by_content", [False, True])
@@ -160,9 +166,9 @@ def test_a_store_that_breaks_one_promise_is_refused_at_its_clause(store, clause,
     assert not result.usable
     assert result.refusal.clause == clause
     assert says in result.refusal.means
-    assert [each.clause for each in result.findings if each.verdict is Verdict.OK][: EVERY_CLAUSE.index(clause)] == (
-        EVERY_CLAUSE[: EVERY_CLAUSE.index(clause)]
-    )
+    assert [each.clause for each in result.findings if each.verdict is Verdict.OK][
+        : EVERY_CLAUSE.index(clause)
+    ] == (EVERY_CLAUSE[: EVERY_CLAUSE.index(clause)])
     assert says in str(UnsafeStore(result.refusal))
 
 
@@ -266,7 +272,11 @@ async def cleans_up(store: ObjectStore, key: str) -> None:
 
 
 def between(
-    operation: str, turn: int, act: Callable[[ObjectStore, str], Awaitable[None]], *, by_content: bool
+    operation: str,
+    turn: int,
+    act: Callable[[ObjectStore, str], Awaitable[None]],
+    *,
+    by_content: bool,
 ) -> FaultyStore:
     """A good store, and another probe that acts just before one of this probe's calls."""
     store, calls = memory(by_content=by_content), Counter[str]()
@@ -282,7 +292,8 @@ def between(
 @pytest.mark.parametrize("by_content", [False, True])
 @pytest.mark.parametrize("act", [takes_over, cleans_up])
 @pytest.mark.parametrize(
-    ("operation", "turn"), [("create", 2), ("replace", 1), ("replace", 2), ("get", 1), ("scan", 1), ("delete", 1)]
+    ("operation", "turn"),
+    [("create", 2), ("replace", 1), ("replace", 2), ("get", 1), ("scan", 1), ("delete", 1)],
 )
 def test_another_probe_at_the_same_key_refuses_nothing(
     operation: str, turn: int, act: Callable[[ObjectStore, str], Awaitable[None]], by_content: bool
@@ -294,7 +305,9 @@ def test_another_probe_at_the_same_key_refuses_nothing(
 
 @pytest.mark.parametrize("by_content", [False, True])
 def test_a_key_that_another_probe_removed_is_created_once_more_to_see(by_content: bool) -> None:
-    assert verdicts(probed(between("create", 2, cleans_up, by_content=by_content))) == dict.fromkeys(EVERY_CLAUSE, "ok")
+    assert verdicts(
+        probed(between("create", 2, cleans_up, by_content=by_content))
+    ) == dict.fromkeys(EVERY_CLAUSE, "ok")
 
 
 class Hangs(Passing):
@@ -341,7 +354,9 @@ class Shows(Passing):
 
 @pytest.mark.parametrize(("digests", "checksum"), [(True, "ok"), (False, "note")])
 @pytest.mark.parametrize(("versions", "deletion"), [(True, "ok"), (False, "unsupported")])
-def test_what_a_server_does_without_the_adapters_precautions_is_told(digests, checksum, versions, deletion):
+def test_what_a_server_does_without_the_adapters_precautions_is_told(
+    digests, checksum, versions, deletion
+):
     store = Shows(compares_digests=digests, compares_versions=versions)
 
     result = asyncio.run(probe(store, InlineRuntime(), bare=store))
@@ -354,7 +369,9 @@ def test_what_a_server_does_without_the_adapters_precautions_is_told(digests, ch
 
 def test_a_damaged_object_that_nobody_could_delete_is_no_reason_to_refuse():
     store = Shows(compares_digests=False)
-    asyncio.run(store.create(f"{PREFIX}{InlineRuntime('').random_id()[:2]}-damaged", Content(b"damaged")))
+    asyncio.run(
+        store.create(f"{PREFIX}{InlineRuntime('').random_id()[:2]}-damaged", Content(b"damaged"))
+    )
 
     result = asyncio.run(probe(store, InlineRuntime(""), bare=store))
 
@@ -367,10 +384,17 @@ class OtherClock(Passing):
 
     async def scan(self, prefix):
         later = timedelta(seconds=self.ahead)
-        return Listing(tuple(replace(each, modified=each.modified + later) for each in await self.inner.scan(prefix)))
+        return Listing(
+            tuple(
+                replace(each, modified=each.modified + later)
+                for each in await self.inner.scan(prefix)
+            )
+        )
 
 
-@pytest.mark.parametrize(("ahead", "told"), [(59, None), (90, "90 s ahead of"), (-3600, "3600 s behind")])
+@pytest.mark.parametrize(
+    ("ahead", "told"), [(59, None), (90, "90 s ahead of"), (-3600, "3600 s behind")]
+)
 def test_clocks_that_differ_are_told(ahead, told):
     result = probed(OtherClock(ahead=ahead))
 

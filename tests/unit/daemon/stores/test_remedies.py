@@ -23,7 +23,9 @@ def run(command: str, folder: Path) -> None:
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_what_is_in_the_way_leaves_the_live_tree_by_the_command_of_the_message(tmp_path: Path, name: str) -> None:
+def test_what_is_in_the_way_leaves_the_live_tree_by_the_command_of_the_message(
+    tmp_path: Path, name: str
+) -> None:
     root = tmp_path / "bucket of 'all' things"
     key = f"bundle/target/docker-compose-gen/base/{name}"
     path = root / key
@@ -35,7 +37,9 @@ def test_what_is_in_the_way_leaves_the_live_tree_by_the_command_of_the_message(t
             asyncio.run(store.create(key, Content(b"1")))
         run(str(raised.value).partition("move it away: ")[2], tmp_path)
         assert sorted(each.name for each in path.parent.iterdir()) == []
-        assert len([*(root / ".rebundle/aside").glob("*/*")]) == number + 1, "nothing is overwritten"
+        assert len([*(root / ".rebundle/aside").glob("*/*")]) == number + 1, (
+            "nothing is overwritten"
+        )
     version = asyncio.run(store.create(key, Content(b"1")))
     assert [(each.key, each.version) for each in asyncio.run(store.scan(""))] == [(key, version)]
     assert not (tmp_path / "hit").exists()
@@ -58,10 +62,18 @@ def test_an_object_is_moved_out_of_the_scopes_of_its_bucket(name: str) -> None:
         *("--endpoint-url", "http://h:9000", "--region", "eu"),
     ]
     assert words(move_object(Gcs("my-bucket", ""), key)) == [
-        *("gcloud", "storage", "mv", f"gs://my-bucket/{key}", f"gs://my-bucket/.rebundle/aside/1767225600/{key}"),
+        *(
+            "gcloud",
+            "storage",
+            "mv",
+            f"gs://my-bucket/{key}",
+            f"gs://my-bucket/.rebundle/aside/1767225600/{key}",
+        ),
     ]
 
 
-def test_a_relative_bucket_is_named_by_its_absolute_path(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_relative_bucket_is_named_by_its_absolute_path(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.chdir(tmp_path)
     assert re.search(rf" mv {tmp_path}/bucket/a/b ", move_object(Directory(Path("bucket")), "a/b"))

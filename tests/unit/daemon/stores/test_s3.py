@@ -149,12 +149,42 @@ def refusal(call: Call, address: str) -> StoreError:
         (creates, refuses(400, "RequestTimeout"), OutcomeUnknown, TRIES),
         (creates, refuses(500, "InternalError"), OutcomeUnknown, TRIES),
         (creates, refuses(503, "ServiceUnavailable"), OutcomeUnknown, TRIES),
-        (creates, in_turn(refuses(500, "InternalError"), refuses(400, "BadDigest")), OutcomeUnknown, 2),
-        (creates, in_turn(refuses(500, "InternalError"), refuses(401, "ExpiredToken")), OutcomeUnknown, 2),
-        (creates, in_turn(refuses(500, "InternalError"), refuses(403, "AccessDenied")), OutcomeUnknown, 2),
-        (creates, in_turn(refuses(500, "InternalError"), refuses(404, "NoSuchBucket")), OutcomeUnknown, 2),
-        (creates, in_turn(refuses(500, "InternalError"), refuses(400, "InvalidRequest")), OutcomeUnknown, 2),
-        (creates, in_turn(refuses(500, "InternalError"), refuses(412, "PreconditionFailed")), ConditionFailed, 2),
+        (
+            creates,
+            in_turn(refuses(500, "InternalError"), refuses(400, "BadDigest")),
+            OutcomeUnknown,
+            2,
+        ),
+        (
+            creates,
+            in_turn(refuses(500, "InternalError"), refuses(401, "ExpiredToken")),
+            OutcomeUnknown,
+            2,
+        ),
+        (
+            creates,
+            in_turn(refuses(500, "InternalError"), refuses(403, "AccessDenied")),
+            OutcomeUnknown,
+            2,
+        ),
+        (
+            creates,
+            in_turn(refuses(500, "InternalError"), refuses(404, "NoSuchBucket")),
+            OutcomeUnknown,
+            2,
+        ),
+        (
+            creates,
+            in_turn(refuses(500, "InternalError"), refuses(400, "InvalidRequest")),
+            OutcomeUnknown,
+            2,
+        ),
+        (
+            creates,
+            in_turn(refuses(500, "InternalError"), refuses(412, "PreconditionFailed")),
+            ConditionFailed,
+            2,
+        ),
         (replaces, refuses(412, "PreconditionFailed"), ConditionFailed, 1),
         (replaces, refuses(409, "ConditionalRequestConflict"), ConditionFailed, 1),
         (replaces, refuses(409, "OperationAborted"), ConditionFailed, 1),
@@ -217,10 +247,15 @@ def test_a_deletion_goes_without_a_condition_to_a_server_that_knows_none() -> No
 
 def test_messages_name_the_object_the_reason_and_the_next_step() -> None:
     with server(refuses(403, "AccessDenied")) as (address, _):
-        assert str(refusal(replaces, address)).startswith("key: AccessDenied: why so: permission denied")
+        assert str(refusal(replaces, address)).startswith(
+            "key: AccessDenied: why so: permission denied"
+        )
         for call, needed in (
             (replaces, "allow these credentials s3:PutObject on arn:aws:s3:::bucket/key;"),
-            (gets, "allow these credentials s3:GetObject on arn:aws:s3:::bucket/key, and s3:ListBucket on the bucket;"),
+            (
+                gets,
+                "allow these credentials s3:GetObject on arn:aws:s3:::bucket/key, and s3:ListBucket on the bucket;",
+            ),
             (scans, "allow these credentials s3:ListBucket on arn:aws:s3:::bucket;"),
         ):
             assert needed in str(refusal(call, address))
@@ -235,7 +270,12 @@ def test_messages_name_the_object_the_reason_and_the_next_step() -> None:
 
 @pytest.mark.parametrize(
     ("call", "error"),
-    [(gets, StoreUnavailable), (scans, StoreUnavailable), (creates, OutcomeUnknown), (replaces, StoreUnavailable)],
+    [
+        (gets, StoreUnavailable),
+        (scans, StoreUnavailable),
+        (creates, OutcomeUnknown),
+        (replaces, StoreUnavailable),
+    ],
 )
 def test_nothing_listens(call: Call, error: type[StoreError]) -> None:
     found = refusal(call, f"http://127.0.0.1:{free_port()}")
@@ -252,7 +292,9 @@ def test_nothing_listens(call: Call, error: type[StoreError]) -> None:
         (replaces, OutcomeUnknown, 1),
     ],
 )
-def test_the_connection_is_reset_after_the_request(call: Call, error: type[StoreError], requests: int) -> None:
+def test_the_connection_is_reset_after_the_request(
+    call: Call, error: type[StoreError], requests: int
+) -> None:
     with server(resets) as (address, seen):
         found = refusal(call, address)
 
@@ -266,7 +308,10 @@ def test_a_body_that_breaks_off_is_not_read() -> None:
 
 def test_a_body_that_does_not_fit_its_checksum_is_asked_for_again_and_not_taken() -> None:
     digest = base64.b64encode(hashlib.sha256(b"as it was stored").digest()).decode()
-    with server(says(200, b"as it came", ETag=f'"{VERSION}"', x_amz_checksum_sha256=digest)) as (address, seen):
+    with server(says(200, b"as it came", ETag=f'"{VERSION}"', x_amz_checksum_sha256=digest)) as (
+        address,
+        seen,
+    ):
         assert type(refusal(gets, address)) is ObjectDamaged
     assert len(seen) >= 3
 
@@ -282,10 +327,16 @@ def test_a_body_that_does_not_fit_its_checksum_is_asked_for_again_and_not_taken(
         (replaces, says(200), OutcomeUnknown),
         (creates, says(200, ETag='"e"', x_amz_object_size="many"), OutcomeUnknown),
         (replaces, says(200, ETag='"e"', x_amz_object_size="many"), OutcomeUnknown),
-        (scans, says(200, b"<ListBucketResult><MaxKeys>many</MaxKeys></ListBucketResult>"), StoreRefused),
+        (
+            scans,
+            says(200, b"<ListBucketResult><MaxKeys>many</MaxKeys></ListBucketResult>"),
+            StoreRefused,
+        ),
     ],
 )
-def test_an_answer_that_no_s3_server_gives(call: Call, answer: Callable[[Any], None], error: type[StoreError]) -> None:
+def test_an_answer_that_no_s3_server_gives(
+    call: Call, answer: Callable[[Any], None], error: type[StoreError]
+) -> None:
     with server(answer) as (address, _):
         assert type(refusal(call, address)) is error
 
@@ -344,7 +395,10 @@ def test_a_new_object_is_sent_with_everything_about_it() -> None:
     assert headers["If-None-Match"] == "*"
     assert "If-Match" not in headers
     assert (headers["Content-Type"], headers["Cache-Control"]) == ("text/plain", "no-store")
-    assert headers["x-amz-checksum-sha256"] == base64.b64encode(hashlib.sha256(b"body").digest()).decode()
+    assert (
+        headers["x-amz-checksum-sha256"]
+        == base64.b64encode(hashlib.sha256(b"body").digest()).decode()
+    )
     assert headers["x-amz-meta-rebundle-name"] == "a%20%C3%BC"
 
 
@@ -381,7 +435,9 @@ def test_a_listing_goes_on_to_the_last_page() -> None:
     with server(answers) as (address, seen):
         listing = result(scans, address, "team")
 
-    assert [(each.key, each.version, each.size) for each in listing] == [(k, VERSION, 4) for k in ("a", "b", "team/c")]
+    assert [(each.key, each.version, each.size) for each in listing] == [
+        (k, VERSION, 4) for k in ("a", "b", "team/c")
+    ]
     assert listing[0].modified.isoformat() == "2026-11-23T05:00:00+00:00"
     first, second = (parse_qs(urlsplit(path).query) for _, path, _, _ in seen)
     assert ("continuation-token" in first, first["prefix"]) == (False, ["team/"])
@@ -389,7 +445,11 @@ def test_a_listing_goes_on_to_the_last_page() -> None:
 
 
 def test_what_other_tools_keep_with_an_object_is_no_tag() -> None:
-    headers = {"ETag": f'"{VERSION}"', "x-amz-meta-mtime": "1", "x-amz-meta-rebundle-name": "a%20%C3%BC"}
+    headers = {
+        "ETag": f'"{VERSION}"',
+        "x-amz-meta-mtime": "1",
+        "x-amz-meta-rebundle-name": "a%20%C3%BC",
+    }
     with server(says(200, b"body", **headers)) as (address, _):
         stored = result(gets, address)
 

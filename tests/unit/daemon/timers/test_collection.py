@@ -61,7 +61,9 @@ async def run(
     """The log; `refused` and `failing` get what was reported after each round."""
     bucket = Bucket(store, runtime)
     timer = CollectionTimer(
-        collector=GarbageCollector(store, bucket.reader, bucket.publisher, runtime, Policy(newest=1, days=0)),
+        collector=GarbageCollector(
+            store, bucket.reader, bucket.publisher, runtime, Policy(newest=1, days=0)
+        ),
         reader=bucket.reader,
         runtime=runtime,
         writer="rebundle@test",
@@ -70,7 +72,9 @@ async def run(
         refused=(refused if refused is not None else []).append,
     )
     with capture_logs() as logs, contextlib.suppress(asyncio.CancelledError):
-        runtime.before_each_wait = lambda: (failing if failing is not None else []).append(timer.failing)
+        runtime.before_each_wait = lambda: (failing if failing is not None else []).append(
+            timer.failing
+        )
         await timer.run()
     return logs
 
@@ -88,7 +92,12 @@ def test_every_round_waits_first_and_collects_each_scope() -> None:
         assert await states(store) == {"state-2"}
         assert runtime.waits == [6 * HOUR]
         [told] = logs
-        assert (told["event"], told["released"], told["deleted"], told["scope"]) == ("collected", 1, 1, str(SCOPE))
+        assert (told["event"], told["released"], told["deleted"], told["scope"]) == (
+            "collected",
+            1,
+            1,
+            str(SCOPE),
+        )
         entry = (await Bucket(store, runtime).pointer()).history[-1]
         assert (entry.kind, entry.by, entry.reason) == ("gc", "rebundle@test", "retention")
 
@@ -141,7 +150,9 @@ def test_who_may_not_delete_says_so_once_a_round_and_goes_on_to_release() -> Non
         await grown(memory, runtime)
         refused: list[int] = []
         logs = await run(MayNotDelete(memory), runtime, refused=refused)
-        assert [each["event"] for each in logs] == ["released and not deleted, tried again later"] * 3
+        assert [each["event"] for each in logs] == [
+            "released and not deleted, tried again later"
+        ] * 3
         assert (refused, logs[0]["scopes"]) == ([1, 1, 1], 1)
         assert "--only delete" in logs[0]["error"]
         pointer = await Bucket(memory, runtime).pointer()
@@ -151,7 +162,9 @@ def test_who_may_not_delete_says_so_once_a_round_and_goes_on_to_release() -> Non
     asyncio.run(scenario())
 
 
-def test_a_refusal_that_passes_is_made_good_in_the_next_round_without_touching_the_pointer() -> None:
+def test_a_refusal_that_passes_is_made_good_in_the_next_round_without_touching_the_pointer() -> (
+    None
+):
     async def scenario() -> None:
         runtime = Rounds(3)
         memory = MemoryStore(runtime)
@@ -161,7 +174,10 @@ def test_a_refusal_that_passes_is_made_good_in_the_next_round_without_touching_t
         refused: list[int] = []
         failing: list[Mapping[str, str]] = []
         logs = await run(store, runtime, refused=refused, failing=failing)
-        assert [each["event"] for each in logs] == ["released and not deleted, tried again later", "collected"]
+        assert [each["event"] for each in logs] == [
+            "released and not deleted, tried again later",
+            "collected",
+        ]
         assert [sorted(each) for each in failing] == [[], [""], [], []]
         assert failing[1][""].startswith("released and not deleted in 1 scopes: ")
         assert runtime.waits == [6 * HOUR, HOUR, 6 * HOUR]
@@ -180,7 +196,10 @@ def test_a_scope_that_cannot_be_read_holds_no_other_up() -> None:
         await store.create(layout.pointer(Scope("a", "damaged")), Content(b"{"))
         failing: list[Mapping[str, str]] = []
         logs = await run(store, runtime, failing=failing)
-        assert [each["event"] for each in logs] == ["scope not collected, tried again later", "collected"]
+        assert [each["event"] for each in logs] == [
+            "scope not collected, tried again later",
+            "collected",
+        ]
         assert [sorted(each) for each in failing] == [[], ["a/damaged"]]
         assert "rebundle recover" in failing[1]["a/damaged"]
         assert await states(store) == {"state-2"}

@@ -53,7 +53,9 @@ def test_the_first_run_can_wait() -> None:
 
 
 @pytest.mark.parametrize(("chance", "pause"), [(0.0, 5), (1.0, 15)])
-def test_jitter_spreads_a_pause_from_half_a_period_to_one_and_a_half(chance: float, pause: float) -> None:
+def test_jitter_spreads_a_pause_from_half_a_period_to_one_and_a_half(
+    chance: float, pause: float
+) -> None:
     runtime = Pauses(chance)
     repeat(runtime, 10, jitter=True)
     assert runtime.steps[1] == pause

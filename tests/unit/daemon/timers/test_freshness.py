@@ -30,7 +30,9 @@ def key() -> tuple[KeySigner, PublicKey]:
 
 SIGNER, PUBLIC = key()
 STRANGER, _ = key()
-POLICY = TrustPolicy(keys=(TrustedKey(keyid=PUBLIC.keyid, public=PUBLIC.pem, roles=("publish", "pointer")),))
+POLICY = TrustPolicy(
+    keys=(TrustedKey(keyid=PUBLIC.keyid, public=PUBLIC.pem, roles=("publish", "pointer")),)
+)
 
 
 class Daemon:
@@ -68,7 +70,9 @@ async def vouched(store: MemoryStore) -> int:
 
 def test_a_daemon_vouches_only_where_its_own_policy_would_believe_it() -> None:
     """Or it would put what nobody believes over what another daemon said."""
-    elsewhere = TrustedKey(keyid=PUBLIC.keyid, public=PUBLIC.pem, roles=("publish", "pointer"), scopes=("elsewhere/*",))
+    elsewhere = TrustedKey(
+        keyid=PUBLIC.keyid, public=PUBLIC.pem, roles=("publish", "pointer"), scopes=("elsewhere/*",)
+    )
 
     async def scenario(store: MemoryStore) -> None:
         ours = Daemon(store, trust=POLICY)
@@ -76,7 +80,9 @@ def test_a_daemon_vouches_only_where_its_own_policy_would_believe_it() -> None:
         assert await ours.timer.renew(SCOPE)
         before = (await store.get(layout.freshness(SCOPE))).body
         await ours.bucket.publish(make_state(2))
-        assert not await Daemon(store, "two", trust=TrustPolicy(keys=(elsewhere,))).timer.renew(SCOPE)
+        assert not await Daemon(store, "two", trust=TrustPolicy(keys=(elsewhere,))).timer.renew(
+            SCOPE
+        )
         assert (await store.get(layout.freshness(SCOPE))).body == before
 
     run(scenario)
@@ -182,7 +188,9 @@ def test_nobody_vouches_for_a_pointer_that_was_not_verified() -> None:
                 document = json.loads(sound.body)
                 document["signed"]["live"]["renderer"] = "forged"
                 there = await store.get(layout.pointer(SCOPE))
-                await store.replace(layout.pointer(SCOPE), Content(json.dumps(document).encode()), there.version)
+                await store.replace(
+                    layout.pointer(SCOPE), Content(json.dumps(document).encode()), there.version
+                )
 
         assert not await Daemon(FaultyStore(store, before=swap), trust=POLICY).timer.renew(SCOPE)
         assert reads.count(layout.pointer(SCOPE)) == 2
@@ -238,11 +246,15 @@ def test_rounds_begin_at_once_and_go_on_over_scopes_that_cannot_be_vouched_for()
         await daemon.bucket.publish(make_state(1))
         rounds = asyncio.create_task(daemon.timer.run())
         async with asyncio.timeout(10):
-            assert 30 <= await runtime.pauses.get() <= 90, "a new scope is seen soon, however long a word holds"
+            assert 30 <= await runtime.pauses.get() <= 90, (
+                "a new scope is seen soon, however long a word holds"
+            )
             assert await vouched(store) == 1
             assert list(daemon.timer.failing) == ["a/broken"]
             await daemon.bucket.publish(make_state(2))
-            await store.delete("a/broken/pointer.json", (await store.get("a/broken/pointer.json")).version)
+            await store.delete(
+                "a/broken/pointer.json", (await store.get("a/broken/pointer.json")).version
+            )
             runtime.go_on.release()
             await runtime.pauses.get()
             assert await vouched(store) == 2
@@ -266,7 +278,9 @@ def test_a_bucket_that_cannot_be_listed_fails_for_all_and_the_next_round_goes_on
         rounds = asyncio.create_task(daemon.timer.run())
         async with asyncio.timeout(10):
             await runtime.pauses.get()
-            assert daemon.timer.failing == {"": "the bucket cannot be listed: no permission to list"}
+            assert daemon.timer.failing == {
+                "": "the bucket cannot be listed: no permission to list"
+            }
             daemon.bucket.reader.scopes = listed
             runtime.go_on.release()
             await runtime.pauses.get()
@@ -280,7 +294,12 @@ def test_without_a_lifetime_nothing_is_written() -> None:
     async def scenario(store: MemoryStore) -> None:
         bucket = Bucket(store, InlineRuntime())
         timer = FreshnessTimer(
-            store=store, reader=bucket.reader, runtime=InlineRuntime(), signers=(), trust=None, minutes=0
+            store=store,
+            reader=bucket.reader,
+            runtime=InlineRuntime(),
+            signers=(),
+            trust=None,
+            minutes=0,
         )
         await asyncio.wait_for(timer.run(), 5)
 

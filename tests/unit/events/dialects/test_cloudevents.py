@@ -10,7 +10,14 @@ from cloudevents.core.v1.event import CloudEvent
 from hypothesis import given
 from hypothesis import strategies as st
 
-from events.dialects.cloudevents import BATCH, STRUCTURED, DecodingLimits, decode_http, decode_many, decode_structured
+from events.dialects.cloudevents import (
+    BATCH,
+    STRUCTURED,
+    DecodingLimits,
+    decode_http,
+    decode_many,
+    decode_structured,
+)
 from events.errors import InvalidEvent, Problem, UnsupportedContentType
 from events.model import Event
 from events.strict_json import MOST_PROBLEMS
@@ -31,7 +38,11 @@ def http(content_type, body, *headers):
 
 def binary(*, body=b"{}", without=(), **attributes):
     given = {"specversion": "1.0", "id": "1", "type": "t", "source": "urn:x"} | attributes
-    headers = [(f"ce-{name}".encode(), value.encode()) for name, value in given.items() if name not in without]
+    headers = [
+        (f"ce-{name}".encode(), value.encode())
+        for name, value in given.items()
+        if name not in without
+    ]
     return http("application/json", body, *headers)
 
 
@@ -48,7 +59,9 @@ def with_attributes(**attributes):
 def test_a_structured_event_is_decoded_whole():
     decoded = http(
         f"{STRUCTURED}; charset=UTF-8",
-        with_attributes(subject="s", time="2026-11-22T10:00:00Z", partitionkey="k", retries=3, traced=True),
+        with_attributes(
+            subject="s", time="2026-11-22T10:00:00Z", partitionkey="k", retries=3, traced=True
+        ),
     )
     assert decoded.batch is False
     assert decoded.events == (
@@ -70,7 +83,9 @@ def test_an_attribute_that_is_null_is_not_set():
 
 
 def test_an_event_survives_its_own_structured_form():
-    event = decode_structured(with_attributes(subject="s", time="2026-11-22T10:00:00+01:00", partitionkey="k"))
+    event = decode_structured(
+        with_attributes(subject="s", time="2026-11-22T10:00:00+01:00", partitionkey="k")
+    )
     assert decode_structured(event.structured()) == event
 
 
@@ -82,7 +97,8 @@ def test_a_binary_event_is_unquoted_and_percent_decoded_once():
 
 
 @pytest.mark.parametrize(
-    ("given", "read"), [('a"', 'a"'), ('"a', '"a'), ('"', '"'), (' \t"a b" \t', "a b"), (" a ", "a"), ('"\\""', '"')]
+    ("given", "read"),
+    [('a"', 'a"'), ('"a', '"a'), ('"', '"'), (' \t"a b" \t', "a b"), (" a ", "a"), ('"\\""', '"')],
 )
 def test_a_header_is_unquoted_only_if_it_is_quoted_on_both_sides(given, read):
     assert binary(id=given).events[0].id == read
@@ -93,18 +109,28 @@ def test_a_header_of_quotes_alone_is_empty():
 
 
 def test_header_names_are_read_in_any_case():
-    headers = [(b"Content-Type", b"Application/JSON"), (b"CE-SpecVersion", b"1.0"), (b"Ce-Id", b"1")]
+    headers = [
+        (b"Content-Type", b"Application/JSON"),
+        (b"CE-SpecVersion", b"1.0"),
+        (b"Ce-Id", b"1"),
+    ]
     decoded = decode_http([*headers, (b"cE-type", b"t"), (b"ce-SOURCE", b"urn:x")], b"{}")
     assert decoded.events[0].id == "1"
 
 
 def test_a_binary_event_as_deep_as_allowed_can_be_read_back_from_its_structured_form():
     limits = DecodingLimits(deepest=5)
-    headers = [(b"content-type", b"application/json"), (b"ce-specversion", b"1.0"), (b"ce-id", b"1")]
+    headers = [
+        (b"content-type", b"application/json"),
+        (b"ce-specversion", b"1.0"),
+        (b"ce-id", b"1"),
+    ]
     headers += [(b"ce-type", b"t"), (b"ce-source", b"urn:x")]
     [event] = decode_http(headers, b'{"a":[[[]]]}', limits).events
     assert decode_structured(event.structured(), limits) == event
-    assert "levels" in problems(decode_http, headers, b'{"a":[[[[]]]]}', limits)["$.data.a[0][0][0]"]
+    assert (
+        "levels" in problems(decode_http, headers, b'{"a":[[[[]]]]}', limits)["$.data.a[0][0][0]"]
+    )
 
 
 def test_a_structured_message_with_ce_headers_is_read_as_structured():
@@ -229,7 +255,11 @@ URI = "must be an absolute URI, such as https://registry.example.com/"
         ({"specversion": None}, 'must be "1.0"', ""),
         ({"id": 7}, TEXT.format(256), "7"),
         ({"source": ""}, TEXT.format(1024), "''"),
-        ({"source": "urn:" + "x" * 1021}, TEXT.format(1024), f"'urn:{'x' * 76}' and 945 more characters"),
+        (
+            {"source": "urn:" + "x" * 1021},
+            TEXT.format(1024),
+            f"'urn:{'x' * 76}' and 945 more characters",
+        ),
         ({"source": "registry"}, URI, "'registry'"),
         ({"type": "x" * 257}, TEXT.format(256), f"'{'x' * 80}' and 177 more characters"),
         ({"subject": "x" * 1025}, TEXT.format(1024), f"'{'x' * 80}' and 945 more characters"),
@@ -244,7 +274,11 @@ URI = "must be an absolute URI, such as https://registry.example.com/"
         ({"data": []}, "must be an object", "a list of 0"),
         ({"data": None}, "must be an object", "null"),
         ({"data_base64": "e30="}, "must be absent: data is a JSON object", ""),
-        ({"partitionKey": "x"}, "must be named with lower-case letters and digits only, or be part of data", ""),
+        (
+            {"partitionKey": "x"},
+            "must be named with lower-case letters and digits only, or be part of data",
+            "",
+        ),
         ({"ext": 1.5}, "must be text, a whole number, true or false", "1.5"),
         ({"ext": "a\nb"}, "must have printable characters only", "'a\\nb'"),
     ],
@@ -252,17 +286,31 @@ URI = "must be an absolute URI, such as https://registry.example.com/"
 def test_a_problem_says_what_is_expected_and_what_was_found(attributes, expected, found):
     with pytest.raises(InvalidEvent) as caught:
         decode_structured(with_attributes(**attributes))
-    assert [(problem.expected, problem.found) for problem in caught.value.problems] == [(expected, found)]
+    assert [(problem.expected, problem.found) for problem in caught.value.problems] == [
+        (expected, found)
+    ]
 
 
 def test_a_problem_of_a_header_says_what_is_expected_and_what_was_found():
-    headers = [(b"ce-id", b"1"), (b"ce-id", b"2"), (b"ce-data", b"x"), (b"ce-datacontenttype", b"y"), (b"ce-x", b"%ff")]
+    headers = [
+        (b"ce-id", b"1"),
+        (b"ce-id", b"2"),
+        (b"ce-data", b"x"),
+        (b"ce-datacontenttype", b"y"),
+        (b"ce-x", b"%ff"),
+    ]
     with pytest.raises(InvalidEvent) as caught:
         http("application/json", b"{}", *headers)
-    assert [(problem.path, problem.expected, problem.found) for problem in caught.value.problems][:4] == [
+    assert [(problem.path, problem.expected, problem.found) for problem in caught.value.problems][
+        :4
+    ] == [
         ("$.id", "must be given once, as one header", ""),
         ("$.data", "must not be a header: the body is the data, Content-Type its type", ""),
-        ("$.datacontenttype", "must not be a header: the body is the data, Content-Type its type", ""),
+        (
+            "$.datacontenttype",
+            "must not be a header: the body is the data, Content-Type its type",
+            "",
+        ),
         ("$.x", "must be percent-encoded UTF-8", "'%ff'"),
     ]
 
@@ -273,7 +321,12 @@ def judge(kind, data):
 
 
 BROKEN = {"specversion": "1.0", "id": "", "source": "urn:x", "type": "t", "data": {"a": 1}}
-HEADERS = [(b"ce-specversion", b"1.0"), (b"ce-source", b"urn:x"), (b"ce-type", b"t"), (b"ce-id", b"")]
+HEADERS = [
+    (b"ce-specversion", b"1.0"),
+    (b"ce-source", b"urn:x"),
+    (b"ce-type", b"t"),
+    (b"ce-id", b""),
+]
 
 
 @pytest.mark.parametrize(
@@ -281,19 +334,33 @@ HEADERS = [(b"ce-specversion", b"1.0"), (b"ce-source", b"urn:x"), (b"ce-type", b
     [
         (
             lambda: decode_http(
-                [(b"content-type", STRUCTURED.encode())], json.dumps(BROKEN).encode(), judge_data=judge
+                [(b"content-type", STRUCTURED.encode())],
+                json.dumps(BROKEN).encode(),
+                judge_data=judge,
             ),
             "$",
         ),
         (
-            lambda: decode_http([(b"content-type", BATCH.encode())], json.dumps([BROKEN]).encode(), judge_data=judge),
+            lambda: decode_http(
+                [(b"content-type", BATCH.encode())], json.dumps([BROKEN]).encode(), judge_data=judge
+            ),
             "$[0]",
         ),
-        (lambda: decode_http([(b"content-type", b"application/json"), *HEADERS], b'{"a":1}', judge_data=judge), "$"),
+        (
+            lambda: decode_http(
+                [(b"content-type", b"application/json"), *HEADERS], b'{"a":1}', judge_data=judge
+            ),
+            "$",
+        ),
         (lambda: decode_structured(json.dumps(BROKEN).encode(), judge_data=judge), "$"),
         (lambda: decode_many(json.dumps(BROKEN).encode(), judge_data=judge), "$"),
         (lambda: decode_many(json.dumps([BROKEN]).encode(), judge_data=judge), "$[0]"),
-        (lambda: decode_many(json.dumps(BROKEN).encode() + b"\n" + with_attributes(), judge_data=judge), "line 1 $"),
+        (
+            lambda: decode_many(
+                json.dumps(BROKEN).encode() + b"\n" + with_attributes(), judge_data=judge
+            ),
+            "line 1 $",
+        ),
     ],
     ids=["structured", "batch", "binary", "one", "file", "array", "lines"],
 )
@@ -302,9 +369,17 @@ def test_problems_of_envelope_and_data_come_at_once(decode, before):
 
 
 def test_data_behind_a_broken_header_is_judged_too():
-    headers = [(b"content-type", b"application/json"), *HEADERS[:3], (b"ce-id", b"1"), (b"ce-id", b"2")]
+    headers = [
+        (b"content-type", b"application/json"),
+        *HEADERS[:3],
+        (b"ce-id", b"1"),
+        (b"ce-id", b"2"),
+    ]
 
-    assert list(problems(decode_http, headers, b'{"a":1}', judge_data=judge)) == ["$.id", "$.data.a"]
+    assert list(problems(decode_http, headers, b'{"a":1}', judge_data=judge)) == [
+        "$.id",
+        "$.data.a",
+    ]
     assert list(problems(decode_http, headers, b"{", judge_data=judge)) == ["$.id", "$.data"]
 
 
@@ -313,7 +388,10 @@ def test_problems_of_data_count_among_those_that_an_answer_may_have():
         return [Problem(f"$.data.{number}", "is judged") for number in range(200)]
 
     headers = [(b"content-type", b"application/json"), *HEADERS]
-    for call in (partial(decode_structured, json.dumps(BROKEN).encode()), partial(decode_http, headers, b"{}")):
+    for call in (
+        partial(decode_structured, json.dumps(BROKEN).encode()),
+        partial(decode_http, headers, b"{}"),
+    ):
         with pytest.raises(InvalidEvent) as caught:
             call(judge_data=many)
         assert len(caught.value.problems) == MOST_PROBLEMS
@@ -323,8 +401,14 @@ def test_an_event_may_nest_as_deep_in_a_batch_as_alone():
     limits = DecodingLimits(deepest=5)
     for data, is_too_deep in ({"a": [[[]]]}, False), ({"a": [[[[]]]]}, True):
         for body in (ENVELOPE | {"data": data}, [ENVELOPE | {"data": data}]):
-            headers = [(b"content-type", (BATCH if isinstance(body, list) else STRUCTURED).encode())]
-            with pytest.raises(InvalidEvent, match="levels") if is_too_deep else contextlib.nullcontext():
+            headers = [
+                (b"content-type", (BATCH if isinstance(body, list) else STRUCTURED).encode())
+            ]
+            with (
+                pytest.raises(InvalidEvent, match="levels")
+                if is_too_deep
+                else contextlib.nullcontext()
+            ):
                 decode_http(headers, json.dumps(body).encode(), limits)
 
 
@@ -345,7 +429,9 @@ def test_a_problem_of_the_whole_body_says_what_is_expected_and_what_was_found():
     ):
         with pytest.raises(InvalidEvent) as caught:
             http(content_type, body)
-        assert [(each.path, each.expected, each.found) for each in caught.value.problems] == [("$", expected, found)]
+        assert [(each.path, each.expected, each.found) for each in caught.value.problems] == [
+            ("$", expected, found)
+        ]
 
 
 @pytest.mark.parametrize(
@@ -366,7 +452,9 @@ def test_a_content_type_that_is_not_read_is_refused_with_those_that_are(content_
 
 def test_a_request_without_one_content_type_says_so():
     for headers in ([], [(b"content-type", b"application/json")] * 2):
-        with pytest.raises(UnsupportedContentType, match=r"^a request needs one Content-Type header$"):
+        with pytest.raises(
+            UnsupportedContentType, match=r"^a request needs one Content-Type header$"
+        ):
             decode_http(headers, b"{}")
 
 
@@ -419,11 +507,19 @@ def test_no_problem_shows_control_characters_of_a_headers_name(name):
     with pytest.raises(InvalidEvent) as refused:
         decode_http([(b"content-type", b"application/json"), *headers], b"{}")
     for problem in refused.value.problems:
-        assert all(text.isprintable() for text in (problem.path, problem.expected, problem.found or ""))
+        assert all(
+            text.isprintable() for text in (problem.path, problem.expected, problem.found or "")
+        )
 
 
 def test_all_problems_of_a_binary_event_come_at_once():
-    headers = [(b"ce-id", b"1"), (b"ce-id", b"2"), (b"ce-data", b"x"), (b"ce-datacontenttype", b"x"), (b"ce-x", b"%ff")]
+    headers = [
+        (b"ce-id", b"1"),
+        (b"ce-id", b"2"),
+        (b"ce-data", b"x"),
+        (b"ce-datacontenttype", b"x"),
+        (b"ce-x", b"%ff"),
+    ]
     found = problems(http, "application/json", b'{"a":NaN}', *headers)
     assert set(found) == {
         "$.id",
@@ -447,7 +543,9 @@ def test_a_file_holds_one_event_an_array_or_lines():
 
 
 def test_problems_of_lines_start_with_the_line():
-    found = problems(decode_many, with_attributes(id="1") + b"\n\n" + with_attributes(id="") + b"\n{\n")
+    found = problems(
+        decode_many, with_attributes(id="1") + b"\n\n" + with_attributes(id="") + b"\n{\n"
+    )
     assert list(found) == ["line 3 $.id", "line 4 $"]
     assert list(problems(decode_many, with_attributes(id="1") + b"\n{\n")) == ["line 2 $"]
     assert list(problems(decode_many, with_attributes(id=""))) == ["$.id"]
@@ -464,27 +562,47 @@ def test_a_broken_file_says_where_it_breaks():
 
 def envelopes():
     text = st.text(
-        st.characters(categories=["L", "N", "P", "S", "Zs"]).filter(str.isprintable), min_size=1, max_size=20
+        st.characters(categories=["L", "N", "P", "S", "Zs"]).filter(str.isprintable),
+        min_size=1,
+        max_size=20,
     )
     names = st.text(string.ascii_lowercase + string.digits, min_size=1, max_size=10).filter(
         lambda name: (
             name
-            not in {"specversion", "id", "source", "type", "subject", "time", "datacontenttype", "data", "dataschema"}
+            not in {
+                "specversion",
+                "id",
+                "source",
+                "type",
+                "subject",
+                "time",
+                "datacontenttype",
+                "data",
+                "dataschema",
+            }
         )
     )
     required = st.fixed_dictionaries(
         {"id": text, "type": text, "source": st.sampled_from(["urn:a", "https://b.example/c?d"])}
     )
     return st.tuples(
-        required, st.dictionaries(names, text, max_size=3), st.dictionaries(text, st.integers() | text, max_size=3)
+        required,
+        st.dictionaries(names, text, max_size=3),
+        st.dictionaries(text, st.integers() | text, max_size=3),
     )
 
 
 @given(envelopes())
 def test_the_public_sdk_and_this_decoder_agree_on_what_the_sdk_writes(parts):
     required, extensions, data = parts
-    data = {key: value for key, value in data.items() if not isinstance(value, int) or abs(value) < 2**63}
-    sent = CloudEvent(required | extensions | {"specversion": "1.0", "datacontenttype": "application/json"}, data)
+    data = {
+        key: value
+        for key, value in data.items()
+        if not isinstance(value, int) or abs(value) < 2**63
+    }
+    sent = CloudEvent(
+        required | extensions | {"specversion": "1.0", "datacontenttype": "application/json"}, data
+    )
     for write in (to_binary_event, to_structured_event):
         message = write(sent, JSONFormat())
         headers = [(name.encode(), value.encode()) for name, value in message.headers.items()]
@@ -501,7 +619,9 @@ def test_the_public_sdk_and_this_decoder_agree_on_what_the_sdk_writes(parts):
 @given(
     st.lists(
         st.tuples(
-            st.sampled_from(["ce-id", "ce-source", "ce-type", "ce-specversion", "content-type", "ce-x", "ce-"]),
+            st.sampled_from(
+                ["ce-id", "ce-source", "ce-type", "ce-specversion", "content-type", "ce-x", "ce-"]
+            ),
             st.binary(max_size=12),
         )
     ),

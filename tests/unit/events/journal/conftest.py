@@ -43,7 +43,9 @@ class Bench:
         async with asyncio.timeout(20), opened:
             yield opened
 
-    def arrival(self, event_id="1", *, scopes=(SCOPE,), digest="d", intake="http", source="urn:x", data=None):
+    def arrival(
+        self, event_id="1", *, scopes=(SCOPE,), digest="d", intake="http", source="urn:x", data=None
+    ):
         event = Event(event_id, source, "io.rebundle.model_version.created.v1", data or {"a": 1})
         return Arrival(event, Identity(intake, source, event_id), digest, scopes)
 

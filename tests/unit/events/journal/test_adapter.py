@@ -224,8 +224,12 @@ def test_an_outcome_recorded_before_a_kill_is_there_and_its_event_is_delivered_a
     async def story():
         async with bench.journal() as journal:
             delivery = await journal.next()
-            assert await journal.recorded("a/b", [delivery.position]) == {delivery.position: (Recorded(GOOD, "write"),)}
-            assert {each.position for each in await journal.waiting("a/b")} & {delivery.position} == {delivery.position}
+            assert await journal.recorded("a/b", [delivery.position]) == {
+                delivery.position: (Recorded(GOOD, "write"),)
+            }
+            assert {each.position for each in await journal.waiting("a/b")} & {
+                delivery.position
+            } == {delivery.position}
 
     play(story())
 
@@ -241,12 +245,16 @@ def test_of_many_commits_under_way_the_newest_sixteen_are_remembered(bench, play
             await journal.settle(scope, {accepted.position: GOOD})
             await journal.record(scope, "late", {accepted.position: GOOD})
         with closing(sqlite3.connect(bench.path)) as db:
-            assert db.execute("SELECT count(*) FROM recorded").fetchone() == (0,), "nothing asks for them any more"
+            assert db.execute("SELECT count(*) FROM recorded").fetchone() == (0,), (
+                "nothing asks for them any more"
+            )
 
     play(story())
 
 
-def test_a_settled_event_is_never_delivered_again_and_a_half_settled_one_waits_where_it_did(bench, play):
+def test_a_settled_event_is_never_delivered_again_and_a_half_settled_one_waits_where_it_did(
+    bench, play
+):
     kill_after(
         bench.path,
         """
@@ -260,8 +268,12 @@ def test_a_settled_event_is_never_delivered_again_and_a_half_settled_one_waits_w
         async with bench.journal() as journal:
             delivery = await journal.next()
             assert delivery.event.id == "2"
-            assert {each.position for each in await journal.waiting("a/b")} & {delivery.position} == set()
-            assert {each.position for each in await journal.waiting("c/d")} & {delivery.position} == {delivery.position}
+            assert {each.position for each in await journal.waiting("a/b")} & {
+                delivery.position
+            } == set()
+            assert {each.position for each in await journal.waiting("c/d")} & {
+                delivery.position
+            } == {delivery.position}
             assert (await journal.backlog()).events == 1
 
     play(story())
@@ -277,7 +289,9 @@ def test_a_kill_frees_the_lock(bench, play):
     play(story())
 
 
-def test_an_event_that_waits_in_many_scopes_is_decoded_once_and_kept_only_while_it_is_held(bench, play):
+def test_an_event_that_waits_in_many_scopes_is_decoded_once_and_kept_only_while_it_is_held(
+    bench, play
+):
     async def story():
         scopes = [f"texture/t{number}" for number in range(3)]
         async with bench.journal() as journal:

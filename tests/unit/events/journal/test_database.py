@@ -9,7 +9,13 @@ from contextlib import closing
 
 import pytest
 
-from events.errors import JournalDamaged, JournalFull, JournalLocked, JournalMissing, SourceUnavailable
+from events.errors import (
+    JournalDamaged,
+    JournalFull,
+    JournalLocked,
+    JournalMissing,
+    SourceUnavailable,
+)
 from events.journal.database import translated
 from events.model import Outcome, OutcomeKind
 from events.source import Recorded
@@ -24,7 +30,10 @@ def test_a_new_journal_gets_its_directory_and_is_for_its_owner_alone(bench, play
         try:
             async with bench.journal(path=path) as journal:
                 await journal.append([bench.arrival("1")])
-                assert {name.name for name in path.parent.iterdir()} >= {"journal.db", "journal.db-wal"}
+                assert {name.name for name in path.parent.iterdir()} >= {
+                    "journal.db",
+                    "journal.db-wal",
+                }
                 for name in path.parent.iterdir():
                     assert stat.S_IMODE(name.stat().st_mode) == 0o600, name
         finally:
@@ -38,7 +47,10 @@ def test_commits_are_synced_to_the_log_before_they_return(bench, play):
         async with bench.journal() as journal:
             db = journal._opened.db
             pragmas = ("journal_mode", "synchronous", "foreign_keys")
-            values = [await journal._call(lambda _, p=p: db.execute(f"PRAGMA {p}").fetchone()[0]) for p in pragmas]
+            values = [
+                await journal._call(lambda _, p=p: db.execute(f"PRAGMA {p}").fetchone()[0])
+                for p in pragmas
+            ]
             assert values == ["wal", 2, 1]
 
     play(story())
@@ -47,7 +59,9 @@ def test_commits_are_synced_to_the_log_before_they_return(bench, play):
 def test_a_second_run_on_the_journal_is_refused_and_told_who_holds_it(bench, play):
     async def story():
         async with bench.journal():
-            with pytest.raises(JournalLocked, match=f"process {os.getpid()} on .*: stop that one first"):
+            with pytest.raises(
+                JournalLocked, match=f"process {os.getpid()} on .*: stop that one first"
+            ):
                 async with bench.journal():
                     pass
         async with bench.journal():
@@ -111,10 +125,14 @@ def test_a_journal_that_is_opened_again_is_the_same_instance(bench, play):
     play(story())
 
 
-def test_a_copied_journal_delivers_its_unsettled_events_under_a_new_instance(bench, play, scope, tmp_path):
+def test_a_copied_journal_delivers_its_unsettled_events_under_a_new_instance(
+    bench, play, scope, tmp_path
+):
     async def story():
         async with bench.journal() as journal:
-            done, recorded, _ = await journal.append([bench.arrival(str(number)) for number in range(3)])
+            done, recorded, _ = await journal.append(
+                [bench.arrival(str(number)) for number in range(3)]
+            )
             await journal.record(scope, "write", {recorded.position: GOOD})
             await journal.settle(scope, {done.position: GOOD})
             original = journal.instance
@@ -128,11 +146,13 @@ def test_a_copied_journal_delivers_its_unsettled_events_under_a_new_instance(ben
             # That commit named a position of the original.
             assert await journal.recorded(scope, [deliveries[0].position]) == {}
             # Positions of the original say nothing here.
-            assert {each.position for each in await journal.waiting(scope)} & {recorded.position} == set()
+            assert {each.position for each in await journal.waiting(scope)} & {
+                recorded.position
+            } == set()
             await journal.settle(scope, {recorded.position: GOOD})
-            assert {each.position for each in await journal.waiting(scope)} & {deliveries[0].position} == {
+            assert {each.position for each in await journal.waiting(scope)} & {
                 deliveries[0].position
-            }
+            } == {deliveries[0].position}
             renewed = journal.instance
         async with bench.journal(path=copy) as journal:
             assert journal.instance == renewed
@@ -181,7 +201,9 @@ def test_a_database_of_something_else_is_no_journal(bench, play):
 def test_a_torn_page_is_found_when_the_journal_is_opened_to_run(bench, play):
     async def story():
         async with bench.journal() as journal:
-            await journal.append([bench.arrival(str(number), data={"a": "x" * 500}) for number in range(200)])
+            await journal.append(
+                [bench.arrival(str(number), data={"a": "x" * 500}) for number in range(200)]
+            )
         body = bytearray(bench.path.read_bytes())
         for page in range(10, len(body) // 4096):
             body[page * 4096 : page * 4096 + 2000] = b"\xee" * 2000
@@ -193,7 +215,9 @@ def test_a_torn_page_is_found_when_the_journal_is_opened_to_run(bench, play):
     play(story())
 
 
-@pytest.mark.parametrize(("version", "words"), [("4", "newer release"), ("one", "schema version is 'one'")])
+@pytest.mark.parametrize(
+    ("version", "words"), [("4", "newer release"), ("one", "schema version is 'one'")]
+)
 def test_a_schema_nobody_here_knows_is_refused(bench, play, version, words):
     async def story():
         async with bench.journal():
@@ -211,7 +235,9 @@ def test_a_schema_nobody_here_knows_is_refused(bench, play, version, words):
 def test_a_journal_of_schema_1_goes_on_with_what_it_had_recorded(bench, play, scope):
     async def story():
         async with bench.journal() as journal:
-            waiting, done, _ = await journal.append([bench.arrival(str(number)) for number in range(3)])
+            waiting, done, _ = await journal.append(
+                [bench.arrival(str(number)) for number in range(3)]
+            )
             await journal.settle(scope, {done.position: GOOD})
         with closing(sqlite3.connect(bench.path, isolation_level=None)) as db:
             db.execute("DROP TABLE recorded")
@@ -226,10 +252,15 @@ def test_a_journal_of_schema_1_goes_on_with_what_it_had_recorded(bench, play, sc
                 pass
         async with bench.journal() as journal:
             told = await journal.recorded(scope, [waiting.position, done.position])
-            assert told == {waiting.position: (Recorded(GOOD, ""),), done.position: (Recorded(GOOD, None),)}
+            assert told == {
+                waiting.position: (Recorded(GOOD, ""),),
+                done.position: (Recorded(GOOD, None),),
+            }
             assert {each.event.id for each in await journal.waiting(scope)} == {"0", "2"}
             await journal.withdraw(scope, "")
-            assert await journal.recorded(scope, [waiting.position]) == {}, "the lane itself has it no more"
+            assert await journal.recorded(scope, [waiting.position]) == {}, (
+                "the lane itself has it no more"
+            )
         async with bench.journal(run=False) as beside:
             assert len(await beside.waiting(scope)) == 2
         with closing(sqlite3.connect(bench.path)) as db:
@@ -275,9 +306,13 @@ def test_a_full_disk_is_a_full_journal_and_nothing_is_kept(bench, play):
         async with bench.journal() as journal:
             await journal.append([bench.arrival("1")])
             pages = await journal._call(lambda db: db.execute("PRAGMA page_count").fetchone()[0])
-            await journal._call(lambda db: db.execute(f"PRAGMA max_page_count = {pages}").fetchone())
+            await journal._call(
+                lambda db: db.execute(f"PRAGMA max_page_count = {pages}").fetchone()
+            )
             with pytest.raises(JournalFull, match="no space"):
-                await journal.append([bench.arrival("2"), bench.arrival("3", data={"a": "x" * 100_000})])
+                await journal.append(
+                    [bench.arrival("2"), bench.arrival("3", data={"a": "x" * 100_000})]
+                )
             await journal._call(lambda db: db.execute("PRAGMA max_page_count = 1000000").fetchone())
             [accepted] = await journal.append([bench.arrival("2")])
             assert not accepted.known
@@ -287,7 +322,9 @@ def test_a_full_disk_is_a_full_journal_and_nothing_is_kept(bench, play):
 
 @pytest.mark.parametrize("run", [False, True])
 @pytest.mark.parametrize("table", ["parts", "meta"])
-def test_a_database_of_another_program_stays_byte_for_byte_what_it_is(bench, play, tmp_path, table, run):
+def test_a_database_of_another_program_stays_byte_for_byte_what_it_is(
+    bench, play, tmp_path, table, run
+):
     """Root may run a verb where another user has put a link to a database in the journal's place."""
     other, link = tmp_path / "other.db", tmp_path / "journal.db"
     with closing(sqlite3.connect(other)) as db:

@@ -43,7 +43,9 @@ def test_settling_twice_makes_one_dead_letter(bench, play, scope):
     play(story())
 
 
-def test_a_replay_stands_at_a_new_position_for_its_scope_alone_and_passes_the_identity_check(bench, play, scope):
+def test_a_replay_stands_at_a_new_position_for_its_scope_alone_and_passes_the_identity_check(
+    bench, play, scope
+):
     async def story():
         async with bench.journal() as journal:
             [accepted] = await journal.append([bench.arrival("1", scopes=(scope, "other/edge"))])
@@ -55,7 +57,11 @@ def test_a_replay_stands_at_a_new_position_for_its_scope_alone_and_passes_the_id
             assert (first.position, first.replay_of) == (accepted.position, None)
             assert (again.position, again.scopes) == (position, (scope,))
             assert again.replay_of == Replay(accepted.position, scope)
-            assert (again.event, again.identity, again.digest) == (first.event, first.identity, first.digest)
+            assert (again.event, again.identity, again.digest) == (
+                first.event,
+                first.identity,
+                first.digest,
+            )
             assert await journal.dead_letters() == ()
             with pytest.raises(NotWaiting, match=f"being replayed at position {position.offset}"):
                 await journal.replay(letter.id, by="ann")
@@ -76,7 +82,11 @@ def test_a_dead_letter_is_settled_when_its_replay_is(bench, play, scope):
             assert (await journal.dead_letter(letter.id)).status is DeadLetterStatus.REPLAYING
             await journal.settle(scope, {position: GOOD})
             closed = await journal.dead_letter(letter.id)
-            assert (closed.status, closed.replayed_as, closed.closed_by) == (DeadLetterStatus.REPLAYED, position, "ann")
+            assert (closed.status, closed.replayed_as, closed.closed_by) == (
+                DeadLetterStatus.REPLAYED,
+                position,
+                "ann",
+            )
             with pytest.raises(NotWaiting, match="closed: replayed"):
                 await journal.drop(letter.id, by="ann", reason="r")
 
@@ -91,9 +101,15 @@ def test_a_replay_that_fails_again_is_a_dead_letter_of_its_own(bench, play, scop
             position = await journal.replay(1, by="ann")
             await journal.settle(scope, {position: BAD})
             first, second = await journal.dead_letters(None)
-            assert (first.status, second.status) == (DeadLetterStatus.REPLAYED, DeadLetterStatus.OPEN)
+            assert (first.status, second.status) == (
+                DeadLetterStatus.REPLAYED,
+                DeadLetterStatus.OPEN,
+            )
             assert second.position == position
-            assert [status.replay_of for status in await journal.find("1")] == [None, Replay(accepted.position, scope)]
+            assert [status.replay_of for status in await journal.find("1")] == [
+                None,
+                Replay(accepted.position, scope),
+            ]
 
     play(story())
 
@@ -105,7 +121,11 @@ def test_a_dropped_one_is_closed_with_its_reason(bench, play, scope):
             await journal.settle(scope, {accepted.position: BAD})
             await journal.drop(1, by="ann", reason="sent anew")
             letter = await journal.dead_letter(1)
-            assert (letter.status, letter.closed_by, letter.closed_reason) == ("dropped", "ann", "sent anew")
+            assert (letter.status, letter.closed_by, letter.closed_reason) == (
+                "dropped",
+                "ann",
+                "sent anew",
+            )
             assert await journal.dead_letters(DeadLetterStatus.DROPPED) == (letter,)
             with pytest.raises(NotWaiting):
                 await journal.replay(1, by="ann")
@@ -116,7 +136,11 @@ def test_a_dropped_one_is_closed_with_its_reason(bench, play, scope):
 def test_a_number_nobody_gave_is_not_found(bench, play):
     async def story():
         async with bench.journal() as journal:
-            for call in (journal.dead_letter(7), journal.replay(7, by="a"), journal.drop(7, by="a", reason="r")):
+            for call in (
+                journal.dead_letter(7),
+                journal.replay(7, by="a"),
+                journal.drop(7, by="a", reason="r"),
+            ):
                 with pytest.raises(NotWaiting, match="no dead letter 7"):
                     await call
 
@@ -127,12 +151,16 @@ def test_a_stuck_event_is_taken_out_of_one_lane_and_waits_on_in_the_others(bench
     async def story():
         async with bench.journal() as journal:
             [accepted] = await journal.append([bench.arrival("1", scopes=(scope, "other/edge"))])
-            [letter] = await journal.take_out(accepted.position.offset, scope, reason="stuck", by="ann")
+            [letter] = await journal.take_out(
+                accepted.position.offset, scope, reason="stuck", by="ann"
+            )
             assert (letter.scope, letter.reason, letter.by) == (scope, "stuck", "ann")
-            assert {each.position for each in await journal.waiting(scope)} & {accepted.position} == set()
-            assert {each.position for each in await journal.waiting("other/edge")} & {accepted.position} == {
+            assert {each.position for each in await journal.waiting(scope)} & {
                 accepted.position
-            }
+            } == set()
+            assert {each.position for each in await journal.waiting("other/edge")} & {
+                accepted.position
+            } == {accepted.position}
             with pytest.raises(NotWaiting, match=f"does not wait in {scope}"):
                 await journal.take_out("1", scope, reason="stuck", by="ann")
             [other] = await journal.take_out("1", None, reason="stuck", by="ann")
@@ -152,7 +180,9 @@ def test_an_event_nobody_has_dispatched_is_taken_out_only_of_a_named_scope(bench
             await journal.take_out("1", scope, reason="stuck", by="ann")
             await journal.assign(accepted.position, [scope, "other/edge"])
             assert await journal.waiting(scope) == ()
-            assert [each.position for each in await journal.waiting("other/edge")] == [accepted.position]
+            assert [each.position for each in await journal.waiting("other/edge")] == [
+                accepted.position
+            ]
 
     play(story())
 
@@ -160,14 +190,17 @@ def test_an_event_nobody_has_dispatched_is_taken_out_only_of_a_named_scope(bench
 def test_an_id_that_several_events_have_must_be_named_by_position(bench, play, scope):
     async def story():
         async with bench.journal() as journal:
-            one, two = await journal.append([bench.arrival("1"), bench.arrival("1", source="urn:y")])
+            one, two = await journal.append(
+                [bench.arrival("1"), bench.arrival("1", source="urn:y")]
+            )
             with pytest.raises(NotWaiting, match="name a position"):
                 await journal.take_out("1", None, reason="stuck", by="ann")
             [letter] = await journal.take_out(two.position.offset, None, reason="stuck", by="ann")
             assert letter.position == two.position
-            assert {each.position for each in await journal.waiting(scope)} & {one.position, two.position} == {
-                one.position
-            }
+            assert {each.position for each in await journal.waiting(scope)} & {
+                one.position,
+                two.position,
+            } == {one.position}
 
     play(story())
 
@@ -180,7 +213,9 @@ def test_a_commit_that_wins_over_an_operator_closes_the_dead_letter(bench, play,
             await journal.settle(scope, {accepted.position: GOOD})
             [letter] = await journal.dead_letters(None)
             assert letter.status is DeadLetterStatus.OVERTAKEN
-            assert await journal.recorded(scope, [accepted.position]) == {accepted.position: (Recorded(GOOD, None),)}
+            assert await journal.recorded(scope, [accepted.position]) == {
+                accepted.position: (Recorded(GOOD, None),)
+            }
 
     play(story())
 
@@ -190,7 +225,9 @@ def test_an_event_taken_out_beside_the_daemon_is_seen_by_it(bench, play, scope):
         async with bench.journal() as daemon, bench.journal(run=False) as operator:
             [accepted] = await daemon.append([bench.arrival("1")])
             await operator.take_out("1", None, reason="stuck", by="ann")
-            assert {each.position for each in await daemon.waiting(scope)} & {accepted.position} == set()
+            assert {each.position for each in await daemon.waiting(scope)} & {
+                accepted.position
+            } == set()
             waiting = asyncio.ensure_future(daemon.next())
             position = await operator.replay(1, by="ann")
             assert (await waiting).position == position

@@ -43,7 +43,9 @@ asyncio.run(main(sys.argv[2] == "run"))
 
 async def opened_elsewhere(path: Path, how: str) -> str:
     command = [sys.executable, "-c", textwrap.dedent(IN_ANOTHER_PROCESS), str(path), how]
-    done = await asyncio.to_thread(subprocess.run, command, capture_output=True, text=True, timeout=60, check=True)
+    done = await asyncio.to_thread(
+        subprocess.run, command, capture_output=True, text=True, timeout=60, check=True
+    )
     return done.stdout
 
 
@@ -59,7 +61,9 @@ def replace(path: Path) -> None:
 
 @pytest.mark.parametrize("suffix", ["", "-wal", "-shm"])
 @pytest.mark.parametrize("displace", [remove, replace])
-def test_nothing_is_acknowledged_once_a_file_is_gone_and_what_was_kept_goes_on(bench, play, scope, suffix, displace):
+def test_nothing_is_acknowledged_once_a_file_is_gone_and_what_was_kept_goes_on(
+    bench, play, scope, suffix, displace
+):
     async def story():
         async with bench.journal() as journal:
             [before] = await journal.append([bench.arrival("1")])
@@ -68,9 +72,13 @@ def test_nothing_is_acknowledged_once_a_file_is_gone_and_what_was_kept_goes_on(b
                 with pytest.raises(JournalDisplaced, match="rebundle_journal_unsettled_events"):
                     await attempt
             assert (await journal.next()).position == before.position
-            assert (await journal.next()).event.id == "2", "it was not acknowledged, and is published all the same"
+            assert (await journal.next()).event.id == "2", (
+                "it was not acknowledged, and is published all the same"
+            )
             await journal.settle(scope, {before.position: GOOD})
-            assert await journal.recorded(scope, [before.position]) == {before.position: (Recorded(GOOD, None),)}
+            assert await journal.recorded(scope, [before.position]) == {
+                before.position: (Recorded(GOOD, None),)
+            }
 
     play(story())
 
@@ -97,13 +105,17 @@ def test_no_verb_is_confirmed_in_a_file_that_is_gone(bench, play, scope, verb):
     async def story():
         async with bench.journal() as journal:
             failed, waiting = await journal.append([bench.arrival("1"), bench.arrival("2")])
-            await journal.settle(scope, {failed.position: Outcome(OutcomeKind.DEAD_LETTERED, "bad")})
+            await journal.settle(
+                scope, {failed.position: Outcome(OutcomeKind.DEAD_LETTERED, "bad")}
+            )
             [letter] = await journal.dead_letters()
             bench.path.unlink()
             calls = {
                 "replay": lambda: journal.replay(letter.id, by="ann"),
                 "drop": lambda: journal.drop(letter.id, by="ann", reason="r"),
-                "take_out": lambda: journal.take_out(waiting.position.offset, None, reason="r", by="ann"),
+                "take_out": lambda: journal.take_out(
+                    waiting.position.offset, None, reason="r", by="ann"
+                ),
             }
             with pytest.raises(JournalDisplaced):
                 await calls[verb]()
@@ -157,7 +169,9 @@ def test_what_is_no_file_in_the_place_of_one_is_refused_at_once(bench, play, tmp
     play(story())
 
 
-def test_a_file_with_a_second_name_in_the_place_of_the_lock_file_is_not_written(bench, play, tmp_path):
+def test_a_file_with_a_second_name_in_the_place_of_the_lock_file_is_not_written(
+    bench, play, tmp_path
+):
     (tmp_path / "precious").write_text("kept")
     Path(f"{bench.path}.lock").hardlink_to(tmp_path / "precious")
 
@@ -216,7 +230,9 @@ def test_a_journal_on_another_machine_is_a_copy(bench, play, tmp_path, first, se
             assert journal.instance == renewed
         on(ONE)
         async with bench.journal(machine_id_file=file) as journal:
-            assert (journal.instance != renewed) == (second == TWO), "what is not known is not forgotten"
+            assert (journal.instance != renewed) == (second == TWO), (
+                "what is not known is not forgotten"
+            )
 
     play(story())
 
@@ -286,8 +302,14 @@ def test_the_user_of_a_service_can_open_a_journal_that_root_started(bench, play,
     async def story():
         async with bench.journal(path=path) as journal:
             await journal.append([bench.arrival("1")])
-            found = {file.name: (file.stat().st_uid, file.stat().st_gid) for file in home.rglob("*")}
-            names = {"var", "lib", *(f"journal.db{suffix}" for suffix in ("", "-wal", "-shm", ".lock"))}
+            found = {
+                file.name: (file.stat().st_uid, file.stat().st_gid) for file in home.rglob("*")
+            }
+            names = {
+                "var",
+                "lib",
+                *(f"journal.db{suffix}" for suffix in ("", "-wal", "-shm", ".lock")),
+            }
             assert found == dict.fromkeys(names, (SOMEBODY, SOMEBODY))
 
     play(story())
@@ -301,7 +323,9 @@ def test_root_gives_away_no_file_that_was_there_before_and_the_service_says_what
     (home / name).touch(0o600)
     run_once(path)
     assert (home / name).stat().st_uid == 0
-    with pytest.raises(SourceUnavailable, match=r"belongs to another user.*sudo chown --reference=") as refused:
+    with pytest.raises(
+        SourceUnavailable, match=r"belongs to another user.*sudo chown --reference="
+    ) as refused:
         with_permissions_of(SOMEBODY, lambda: run_once(path))
     command = str(refused.value).partition("sudo ")[2]
     subprocess.run(["sh", "-c", command], check=True, timeout=60)

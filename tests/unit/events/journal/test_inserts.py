@@ -52,7 +52,9 @@ def test_an_id_with_another_content_is_a_conflict_and_nothing_of_the_batch_is_ke
         async with bench.journal() as journal:
             await journal.append([bench.arrival("1")])
             with pytest.raises(IdentityConflict) as caught:
-                await journal.append([bench.arrival("2"), bench.arrival("1", digest="other"), bench.arrival("3")])
+                await journal.append(
+                    [bench.arrival("2"), bench.arrival("1", digest="other"), bench.arrival("3")]
+                )
             assert (caught.value.index, caught.value.event_id) == (1, "1")
             assert (await journal.backlog()).events == 1
             assert await journal.find("2") == ()
@@ -98,8 +100,17 @@ def test_what_was_rejected_is_listed_newest_first_with_its_problems(bench, play)
             await journal.reject("http", b"one", problems)
             await journal.reject("mlflow", b"\xff\x00", ())
             newest, oldest = await journal.rejected()
-            assert (newest.intake, newest.body, newest.size, newest.problems) == ("mlflow", b"\xff\x00", 2, ())
-            assert (oldest.body, oldest.problems, oldest.at) == (b"one", problems, "2026-11-22T10:00:00.000000Z")
+            assert (newest.intake, newest.body, newest.size, newest.problems) == (
+                "mlflow",
+                b"\xff\x00",
+                2,
+                (),
+            )
+            assert (oldest.body, oldest.problems, oldest.at) == (
+                b"one",
+                problems,
+                "2026-11-22T10:00:00.000000Z",
+            )
             assert await journal.rejected(most=1) == (newest,)
 
     play(story())

@@ -14,7 +14,9 @@ BAD = Outcome(OutcomeKind.DEAD_LETTERED, "no")
 def test_an_event_is_found_with_its_outcome_in_each_scope(bench, play, scope):
     async def story():
         async with bench.journal() as journal:
-            [accepted] = await journal.append([bench.arrival("1", scopes=(scope, "a/waiting", "b/failed"))])
+            [accepted] = await journal.append(
+                [bench.arrival("1", scopes=(scope, "a/waiting", "b/failed"))]
+            )
             bench.clock.advance(seconds=5)
             await journal.record("a/waiting", "write", {accepted.position: GOOD})
             await journal.settle(scope, {accepted.position: GOOD})
@@ -27,7 +29,10 @@ def test_an_event_is_found_with_its_outcome_in_each_scope(bench, play, scope):
             waiting, failed, published = status.lanes
             assert (waiting.outcome, waiting.attempts, waiting.error) == (None, 2, "second")
             assert (failed.outcome, failed.dead_letter) == (BAD, 1)
-            assert (published.outcome, published.settled_at) == (GOOD, "2026-11-22T10:00:05.000000Z")
+            assert (published.outcome, published.settled_at) == (
+                GOOD,
+                "2026-11-22T10:00:05.000000Z",
+            )
             await journal.settle("a/waiting", {accepted.position: GOOD})
             [status] = await journal.find("1")
             assert status.settled_at is not None
@@ -47,7 +52,11 @@ def test_the_backlog_counts_what_waits_where_and_since_when(bench, play, scope):
             await journal.note_failure(scope, [one.position], "bucket is away")
             await journal.note_failure(scope, [one.position, three.position], "bucket is full")
             backlog = await journal.backlog()
-            assert (backlog.events, backlog.undispatched, backlog.oldest) == (3, 1, "2026-11-22T10:00:00.000000Z")
+            assert (backlog.events, backlog.undispatched, backlog.oldest) == (
+                3,
+                1,
+                "2026-11-22T10:00:00.000000Z",
+            )
             assert backlog.lanes == (
                 LaneBacklog("other/edge", 1, "2026-11-22T10:01:00.000000Z", 0, None),
                 LaneBacklog(scope, 2, "2026-11-22T10:00:00.000000Z", 2, "bucket is full"),

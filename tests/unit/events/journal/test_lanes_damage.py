@@ -18,12 +18,22 @@ def damage(path, column, value, event_id):
 
 @pytest.mark.parametrize(
     ("column", "value"),
-    [("body", b"{"), ("body", b"[]"), ("body", b'{"specversion": "1.0"}'), ("digest", b"\xff"), ("source", b"\xff")],
+    [
+        ("body", b"{"),
+        ("body", b"[]"),
+        ("body", b'{"specversion": "1.0"}'),
+        ("digest", b"\xff"),
+        ("source", b"\xff"),
+    ],
 )
-def test_a_damaged_event_is_reported_in_its_lane_and_the_others_are_delivered(bench, play, scope, column, value):
+def test_a_damaged_event_is_reported_in_its_lane_and_the_others_are_delivered(
+    bench, play, scope, column, value
+):
     async def story():
         async with bench.journal() as journal:
-            await journal.append([bench.arrival("1", scopes=(scope, OTHER)), bench.arrival("2"), bench.arrival("3")])
+            await journal.append(
+                [bench.arrival("1", scopes=(scope, OTHER)), bench.arrival("2"), bench.arrival("3")]
+            )
             damage(bench.path, column, value, "1")
             assert [(await journal.next()).identity.id for _ in range(2)] == ["2", "3"]
             waiting = await journal.waiting(scope)

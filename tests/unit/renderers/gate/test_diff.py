@@ -48,7 +48,10 @@ def test_another_value_differs_at_its_path_whoever_made_it(expected, found, diff
         ({"a": 1}, {"a": 1, "b": 2}),
         ({"command": COMMAND}, {"command": ["tool", "--more", "--name=a", "-c", "/x", "y"]}),
         ({"command": COMMAND}, {"command": ["tool", "--level", "info", *COMMAND[1:]]}),
-        ({"volumes": ["./a:/a"]}, {"volumes": ["./b:/b", "./a:/a", {"source": "c", "target": "/c"}]}),
+        (
+            {"volumes": ["./a:/a"]},
+            {"volumes": ["./b:/b", "./a:/a", {"source": "c", "target": "/c"}]},
+        ),
         ({"include": [{"path": "x"}]}, {"include": [{"path": "x", "more": 1}, {"path": "y"}]}),
         ({"include": [{"path": "x"}]}, {"include": [{"path": "x", "more": 1}]}),
         ({"command": ["--name=a", "x"]}, {"command": ["--name=a", "--more=1", "x"]}),

@@ -32,7 +32,9 @@ BATCHING = "base/bundle/batching_105.txt"
 STAMP_FILE = "base/.rebundle.json"
 
 MIXED = make_composition(8)
-DEFAULTS = RenderDefaults.model_validate({**GOLDEN_DEFAULTS.model_dump(), "labels": {"team": "vision $1"}})
+DEFAULTS = RenderDefaults.model_validate(
+    {**GOLDEN_DEFAULTS.model_dump(), "labels": {"team": "vision $1"}}
+)
 
 
 def render(composition: Composition = MIXED, defaults: RenderDefaults = DEFAULTS) -> RenderedBundle:
@@ -40,7 +42,10 @@ def render(composition: Composition = MIXED, defaults: RenderDefaults = DEFAULTS
 
 
 def with_file(bundle: RenderedBundle, path: str, body: bytes) -> RenderedBundle:
-    files = [RenderedFile(file.path, body, file.executable) if file.path == path else file for file in bundle.files]
+    files = [
+        RenderedFile(file.path, body, file.executable) if file.path == path else file
+        for file in bundle.files
+    ]
     return RenderedBundle(tuple(files))
 
 
@@ -76,68 +81,121 @@ class Fault:
 
 FAULTS = {
     "image of a model": Fault(
-        COMPOSE, "tensorflow-serving:2.19.1\n", "tensorflow-serving:2.19.2\n", "tensorflow-serving:2.19.2"
+        COMPOSE,
+        "tensorflow-serving:2.19.1\n",
+        "tensorflow-serving:2.19.2\n",
+        "tensorflow-serving:2.19.2",
     ),
     "image of the router": Fault(COMPOSE, "nginx:1.28.0-alpine", "nginx:1.29.0", "nginx:1.29.0"),
     "image of model_proxy": Fault(COMPOSE, "model-proxy:1.0.0", "model-proxy:1", "model-proxy:1"),
     "mount of another model": Fault(
-        COMPOSE, "/models/101:/models/101:ro", "/models/102:/models/101:ro", "/models/102:/models/101:ro"
+        COMPOSE,
+        "/models/101:/models/101:ro",
+        "/models/102:/models/101:ro",
+        "/models/102:/models/101:ro",
     ),
     "mount that may be written": Fault(COMPOSE, "/models/101:ro", "/models/101", "/models/101\n"),
     "command": Fault(COMPOSE, "--model_name=101", "--model_name=102", "--model_name=102"),
-    "an option switched on": Fault(COMPOSE, "      #- --enable_batching", "      - --enable_batching"),
-    "an option switched off": Fault(COMPOSE, "      - --enable_batching", "      #- --enable_batching"),
-    "environment": Fault(COMPOSE, "RCLONE_CONFIG: /dev/null", "RCLONE_CONFIG: /etc/x", "RCLONE_CONFIG"),
-    "a model's label": Fault(COMPOSE, 'bundle.model-version: "', 'bundle.model-version: "0', "bundle.model-version"),
+    "an option switched on": Fault(
+        COMPOSE, "      #- --enable_batching", "      - --enable_batching"
+    ),
+    "an option switched off": Fault(
+        COMPOSE, "      - --enable_batching", "      #- --enable_batching"
+    ),
+    "environment": Fault(
+        COMPOSE, "RCLONE_CONFIG: /dev/null", "RCLONE_CONFIG: /etc/x", "RCLONE_CONFIG"
+    ),
+    "a model's label": Fault(
+        COMPOSE, 'bundle.model-version: "', 'bundle.model-version: "0', "bundle.model-version"
+    ),
     "a label of the defaults": Fault(COMPOSE, "vision $$1", "vision $1", "vision $1"),
-    "a number for a text": Fault(COMPOSE, 'net.ipv4.tcp_tw_reuse: "1"', "net.ipv4.tcp_tw_reuse: 1", "net.ipv4"),
+    "a number for a text": Fault(
+        COMPOSE, 'net.ipv4.tcp_tw_reuse: "1"', "net.ipv4.tcp_tw_reuse: 1", "net.ipv4"
+    ),
     "a word of YAML for a text": Fault(COMPOSE, 'restart: "no"', "restart: no", "restart: no"),
     "a limit": Fault(COMPOSE, "_MEM_LIMIT:-4g}", "_MEM_LIMIT:-4m}", "_MEM_LIMIT:-4m}"),
     "a variable of another model": Fault(
         COMPOSE, "${SERVING_101_CPU_LIMIT", "${SERVING_102_CPU_LIMIT", "${SERVING_102_CPU_LIMIT"
     ),
     "no default for a variable": Fault(
-        COMPOSE, "${SERVING_101_CPU_LIMIT:-0}", "${SERVING_101_CPU_LIMIT}", "${SERVING_101_CPU_LIMIT}"
+        COMPOSE,
+        "${SERVING_101_CPU_LIMIT:-0}",
+        "${SERVING_101_CPU_LIMIT}",
+        "${SERVING_101_CPU_LIMIT}",
     ),
-    "gpu count": Fault(COMPOSE, "              count: 2\n", "              count: 3\n", "              count: 3"),
-    "gpu devices": Fault(COMPOSE, '                - "1"', '                - "2"', '                - "2"'),
+    "gpu count": Fault(
+        COMPOSE, "              count: 2\n", "              count: 3\n", "              count: 3"
+    ),
+    "gpu devices": Fault(
+        COMPOSE, '                - "1"', '                - "2"', '                - "2"'
+    ),
     "runtime": Fault(COMPOSE, "    runtime: nvidia\n", ""),
     "port": Fault(COMPOSE, ":-8000}:8000", ":-8000}:8001", ":-8000}:8001"),
     "a port of a model": Fault(
         COMPOSE, "    shm_size: 1g\n", "    shm_size: 1g\n    ports: ['1:1']\n", "ports: ['1:1']"
     ),
     "network": Fault(COMPOSE, "      - visual-anomaly\n", "      - host\n", "- host"),
-    "networks": Fault(COMPOSE, "  visual-anomaly: {}", "  visual-anomaly: {external: true}", "external"),
+    "networks": Fault(
+        COMPOSE, "  visual-anomaly: {}", "  visual-anomaly: {external: true}", "external"
+    ),
     "a second top-level key": Fault(COMPOSE, "networks:\n", "volumes: {}\nnetworks:\n"),
-    "a top-level key above the services": Fault(COMPOSE, "services:\n", "name: other\nservices:\n", "name: other"),
+    "a top-level key above the services": Fault(
+        COMPOSE, "services:\n", "name: other\nservices:\n", "name: other"
+    ),
     "a key of another kind": Fault("example/creds/bundle/gcs.json", "service_account", "string"),
     "healthcheck": Fault(COMPOSE, "/v1/models/101 ", "/v1/models/102 ", "/v1/models/102 "),
     "dependency": Fault(
-        COMPOSE, "condition: service_completed_successfully", "condition: service_started", "condition: service_started"
+        COMPOSE,
+        "condition: service_completed_successfully",
+        "condition: service_started",
+        "condition: service_started",
     ),
-    "a service between": Fault(COMPOSE, "\n  s102s:\n", "\n  extra:\n    image: x\n\n  s102s:\n", "  extra:"),
+    "a service between": Fault(
+        COMPOSE, "\n  s102s:\n", "\n  extra:\n    image: x\n\n  s102s:\n", "  extra:"
+    ),
     "a service missing": Fault(COMPOSE, "\n  s102s:\n", "\n  s102x:\n"),
     "a key twice": Fault(
-        COMPOSE, "    restart: unless-stopped\n", "    restart: unless-stopped\n    restart: unless-stopped\n"
+        COMPOSE,
+        "    restart: unless-stopped\n",
+        "    restart: unless-stopped\n    restart: unless-stopped\n",
     ),
-    "a document marker": Fault(COMPOSE, "    restart: unless-stopped\n", "    restart: unless-stopped\n---\n", "---"),
-    "an anchor": Fault(COMPOSE, "    restart: unless-stopped\n", "    restart: &a unless-stopped\n", "&a"),
-    "a tag": Fault(COMPOSE, "    restart: unless-stopped\n", "    restart: !!str unless-stopped\n", "!!str"),
-    "a tab": Fault(COMPOSE, "    restart: unless-stopped\n", "    restart:\tunless-stopped\n", "\t"),
+    "a document marker": Fault(
+        COMPOSE, "    restart: unless-stopped\n", "    restart: unless-stopped\n---\n", "---"
+    ),
+    "an anchor": Fault(
+        COMPOSE, "    restart: unless-stopped\n", "    restart: &a unless-stopped\n", "&a"
+    ),
+    "a tag": Fault(
+        COMPOSE, "    restart: unless-stopped\n", "    restart: !!str unless-stopped\n", "!!str"
+    ),
+    "a tab": Fault(
+        COMPOSE, "    restart: unless-stopped\n", "    restart:\tunless-stopped\n", "\t"
+    ),
     "a blank at the end of a line": Fault(
-        COMPOSE, "    restart: unless-stopped\n", "    restart: unless-stopped \n", "unless-stopped "
+        COMPOSE,
+        "    restart: unless-stopped\n",
+        "    restart: unless-stopped \n",
+        "unless-stopped ",
     ),
-    "an unclosed quote": Fault(COMPOSE, "    restart: unless-stopped\n", '    restart: "unless-stopped\n'),
+    "an unclosed quote": Fault(
+        COMPOSE, "    restart: unless-stopped\n", '    restart: "unless-stopped\n'
+    ),
     "two empty lines between services": Fault(COMPOSE, "\n\n  s102s:\n", "\n\n\n  s102s:\n"),
     "no empty line between services": Fault(COMPOSE, "\n\n  s102s:\n", "\n  s102s:\n"),
-    "a comment between services": Fault(COMPOSE, "\n  s102s:\n", "\n  # s102s\n  s102s:\n", "  # s102s"),
+    "a comment between services": Fault(
+        COMPOSE, "\n  s102s:\n", "\n  # s102s\n  s102s:\n", "  # s102s"
+    ),
     "service in the map": Fault(MAP, "101 s101s", "101 s102s", "101 s102s"),
     "port in the map": Fault(MAP, "s103s:8001", "s103s:8500", "s103s:8500"),
     "a model missing in the map": Fault(MAP, "102 s102s:8500;\n", ""),
-    "a directive in the map": Fault(MAP, "102 s102s:8500;", "102 s102s:8500; include x;", "include x;"),
+    "a directive in the map": Fault(
+        MAP, "102 s102s:8500;", "102 s102s:8500; include x;", "include x;"
+    ),
     "version in the list": Fault(LIST, "102/2 ", "102/3 ", "102/3 "),
     "no version in the list": Fault(LIST, "102/2 ", "102 ", "102 "),
-    "source in the list": Fault(LIST, "gcs:example-bucket/models/102", "gcs:example-bucket/models/101/../102"),
+    "source in the list": Fault(
+        LIST, "gcs:example-bucket/models/102", "gcs:example-bucket/models/101/../102"
+    ),
     "storage in the list": Fault(LIST, "s3:example-bucket", "gcs:example-bucket", "103 gcs:"),
     "an option in the list": Fault(
         LIST, "gcs:example-bucket/models/102/2", "gcs:example-bucket/models/102/2 --x", "--x"
@@ -146,11 +204,17 @@ FAULTS = {
         ENV, "SERVING_101_CPU_LIMIT=\n", "SERVING_101_CPU_LIMIT=2\n", "SERVING_101_CPU_LIMIT=2"
     ),
     "a variable missing in the env file": Fault(ENV, "SERVING_102_MEM_LIMIT=\n", ""),
-    "a noted default": Fault(ENV, "CPU_LIMIT 2, MEM_LIMIT 4g", "CPU_LIMIT 2, MEM_LIMIT 5g", "MEM_LIMIT 5g"),
-    "a command in the env file": Fault(ENV, "SERVING_101_CPU_LIMIT=\n", "SERVING_101_CPU_LIMIT=\nREL_DIR=$(pwd)\n"),
+    "a noted default": Fault(
+        ENV, "CPU_LIMIT 2, MEM_LIMIT 4g", "CPU_LIMIT 2, MEM_LIMIT 5g", "MEM_LIMIT 5g"
+    ),
+    "a command in the env file": Fault(
+        ENV, "SERVING_101_CPU_LIMIT=\n", "SERVING_101_CPU_LIMIT=\nREL_DIR=$(pwd)\n"
+    ),
     "a port in the env file": Fault(ENV, "HTTP_PORT=8000", "HTTP_PORT=80", "HTTP_PORT=80"),
     "a batching parameter": Fault(BATCHING, "value: 64", "value: 65", "value: 65"),
-    "a batching parameter more": Fault(BATCHING, "max_batch_size", "num_batch_threads { value: 1 }\nmax_batch_size"),
+    "a batching parameter more": Fault(
+        BATCHING, "max_batch_size", "num_batch_threads { value: 1 }\nmax_batch_size"
+    ),
     "what is no batching parameter": Fault(
         BATCHING, "max_batch_size { value: 64 }", "max_batch_size: 64", "max_batch_size: 64"
     ),
@@ -161,22 +225,41 @@ FAULTS = {
     "stamp of another scope": Fault(STAMP_FILE, "visual-anomaly/", "other/"),
     "stamp without a state": Fault(STAMP_FILE, '"state":"state-1"', '"state":""'),
     "stamp that is no JSON": Fault(STAMP_FILE, "{", "["),
-    "include": Fault("example/docker-compose.yaml", "../base/bundle", "./base/bundle", "./base/bundle"),
+    "include": Fault(
+        "example/docker-compose.yaml", "../base/bundle", "./base/bundle", "./base/bundle"
+    ),
     "guard of REL_DIR": Fault("example/docker-compose.yaml", "${REL_DIR:?set", "${REL_DIR:-set"),
     "REL_DIR": Fault("example/.env", "REL_DIR=", "REL_DIR=."),
-    "a secret among the defaults": Fault("example/creds/bundle/.env", "SECRET_ACCESS_KEY=", "SECRET_ACCESS_KEY=x"),
-    "nginx.conf without the map": Fault("example/conf/bundle/nginx.conf", "include /etc/nginx/bundle/models.map;", ""),
-    "the script's shell": Fault("base/model-serving/model-download/download.sh", "#!/bin/sh", "#!/bin/bash"),
-    "the script": Fault("base/model-serving/model-download/download.sh", "set -u", "set -eu", "set -eu"),
-    "a directive in nginx.conf": Fault(
-        "example/conf/bundle/nginx.conf", "client_max_body_size 0;", "client_max_body_size 1m;", "client_max_body_size"
+    "a secret among the defaults": Fault(
+        "example/creds/bundle/.env", "SECRET_ACCESS_KEY=", "SECRET_ACCESS_KEY=x"
     ),
-    "monitoring": Fault("base/bundle/monitoring.txt", "enable: true", "enable: false", "enable: false"),
+    "nginx.conf without the map": Fault(
+        "example/conf/bundle/nginx.conf", "include /etc/nginx/bundle/models.map;", ""
+    ),
+    "the script's shell": Fault(
+        "base/model-serving/model-download/download.sh", "#!/bin/sh", "#!/bin/bash"
+    ),
+    "the script": Fault(
+        "base/model-serving/model-download/download.sh", "set -u", "set -eu", "set -eu"
+    ),
+    "a directive in nginx.conf": Fault(
+        "example/conf/bundle/nginx.conf",
+        "client_max_body_size 0;",
+        "client_max_body_size 1m;",
+        "client_max_body_size",
+    ),
+    "monitoring": Fault(
+        "base/bundle/monitoring.txt", "enable: true", "enable: false", "enable: false"
+    ),
     "a placeholder of batching that no engine reads": Fault(
         "example/conf/bundle/batching_101.txt", "{ value: 32 }", "{ value: <int_val> }", "<int_val>"
     ),
-    "a comment in the env file's head": Fault(ENV, "# Where model_proxy", "# Who model_proxy", "# Who"),
-    "a comment in the compose file's head": Fault(COMPOSE, "# Generated", "# Degenerated", "# Degenerated"),
+    "a comment in the env file's head": Fault(
+        ENV, "# Where model_proxy", "# Who model_proxy", "# Who"
+    ),
+    "a comment in the compose file's head": Fault(
+        COMPOSE, "# Generated", "# Degenerated", "# Degenerated"
+    ),
     "an option of another model": Fault(
         COMPOSE, "conf/bundle/batching_101.txt", "conf/bundle/batching_102.txt", "batching_102.txt"
     ),
@@ -185,31 +268,52 @@ FAULTS = {
     ),
     "an option missing": Fault(COMPOSE, "      #- --grpc_max_threads=<int_val>\n", ""),
     "an option more": Fault(
-        COMPOSE, "      #- --grpc_max_threads", "      #- --rm\n      #- --grpc_max_threads", "      #- --rm"
+        COMPOSE,
+        "      #- --grpc_max_threads",
+        "      #- --rm\n      #- --grpc_max_threads",
+        "      #- --rm",
     ),
     "a target of another bundle among the options": Fault(
         COMPOSE, "      #- core-versions", "      #- other", "      #- other"
     ),
-    "title of the README": Fault("README.md", "# visual-anomaly bundle", "# visual bundle", "# visual"),
+    "title of the README": Fault(
+        "README.md", "# visual-anomaly bundle", "# visual bundle", "# visual"
+    ),
     "registries in the README": Fault("README.md", "registry.example.com", "registry.example.org"),
-    "an option that the README does not have": Fault("README.md", ">     #- --grpc_max_threads=<int_val>\n", ""),
-    "an option that only the README has": Fault("README.md", "#- --grpc_max_threads", "#- --grpc_min_threads"),
+    "an option that the README does not have": Fault(
+        "README.md", ">     #- --grpc_max_threads=<int_val>\n", ""
+    ),
+    "an option that only the README has": Fault(
+        "README.md", "#- --grpc_max_threads", "#- --grpc_min_threads"
+    ),
     "a word of the README": Fault("README.md", "three services", "four services", "four services"),
-    "a heading of the README": Fault("README.md", "### model_proxy <div", "### model_proxy2 <div", "model_proxy2"),
+    "a heading of the README": Fault(
+        "README.md", "### model_proxy <div", "### model_proxy2 <div", "model_proxy2"
+    ),
     "the bundle's name in the README": Fault(
         "README.md", "### visual-anomaly-nginx", "### other-nginx", "### other-nginx"
     ),
-    "the end of the README": Fault("README.md", "a removed model\n", "a removed model\nand more\n", "and more"),
+    "the end of the README": Fault(
+        "README.md", "a removed model\n", "a removed model\nand more\n", "and more"
+    ),
     "credentials in the README": Fault("README.md", '"project_id": "string"', '"project_id": "x"'),
-    "a key of a listing in the README": Fault("README.md", "      - --model_name=<model_id>", "      - --model_name=1"),
+    "a key of a listing in the README": Fault(
+        "README.md", "      - --model_name=<model_id>", "      - --model_name=1"
+    ),
     "an option in green that is another": Fault(
-        "README.md", ">     #- ./monitoring.txt:/etc/monitoring.txt", ">     #- ./monitoring.txt:/etc/m.txt", "m.txt"
+        "README.md",
+        ">     #- ./monitoring.txt:/etc/monitoring.txt",
+        ">     #- ./monitoring.txt:/etc/m.txt",
+        "m.txt",
     ),
     "an option of the proxy for another target in the README": Fault(
         "README.md", ">     #- core-versions", ">     #- other-versions", "other-versions"
     ),
     "an option further in": Fault(
-        COMPOSE, "      #- --grpc_max_threads", "        #- --grpc_max_threads", "#- --grpc_max_threads"
+        COMPOSE,
+        "      #- --grpc_max_threads",
+        "        #- --grpc_max_threads",
+        "#- --grpc_max_threads",
     ),
     "an option below another key": Fault(
         COMPOSE,
@@ -217,25 +321,41 @@ FAULTS = {
         "    command:\n      #- ./monitoring.txt:/etc/monitoring.txt\n",
         "#- ./monitoring.txt",
     ),
-    "an option of another target": Fault(COMPOSE, "      #- core-versions", "      #- others", "#- others"),
+    "an option of another target": Fault(
+        COMPOSE, "      #- core-versions", "      #- others", "#- others"
+    ),
     "a comment between the options": Fault(
         COMPOSE, "      #- --target-bundle\n", "      #- --target-bundle\n      # x\n", "# x"
     ),
-    "a line of the header": Fault(COMPOSE, "edits made here", "edits are made here", "edits are made here"),
-    "a comment in the env file": Fault(ENV, "# s102s in the bundle", "# s101s in the bundle", "# s101s in the bundle"),
+    "a line of the header": Fault(
+        COMPOSE, "edits made here", "edits are made here", "edits are made here"
+    ),
+    "a comment in the env file": Fault(
+        ENV, "# s102s in the bundle", "# s101s in the bundle", "# s101s in the bundle"
+    ),
     "a line more in the env file": Fault(
-        ENV, "SERVING_102_CPU_LIMIT=\n", "SERVING_102_CPU_LIMIT=\nSERVING_102_X=\n", "SERVING_102_X="
+        ENV,
+        "SERVING_102_CPU_LIMIT=\n",
+        "SERVING_102_CPU_LIMIT=\nSERVING_102_X=\n",
+        "SERVING_102_X=",
     ),
     "no empty line in the env file": Fault(ENV, "\n\n# s102s in", "\n# s102s in"),
-    "something behind the map": Fault(MAP, "108 s108s:8001;\n", "108 s108s:8001;\n109 s109s:8001;\n", "109"),
+    "something behind the map": Fault(
+        MAP, "108 s108s:8001;\n", "108 s108s:8001;\n109 s109s:8001;\n", "109"
+    ),
     "the service in a batching file's comment": Fault(BATCHING, "s105s", "s104s", "s104s"),
     "a placeholder of a batching file": Fault(
         "example/conf/bundle/batching_101.txt", "{ value: 32 }", "{ value: 33 }", "{ value: 33 }"
     ),
     "a status of the router": Fault(
-        "example/conf/bundle/nginx.conf", "add_header grpc-status 5", "add_header grpc-status 0", "grpc-status 0"
+        "example/conf/bundle/nginx.conf",
+        "add_header grpc-status 5",
+        "add_header grpc-status 0",
+        "grpc-status 0",
     ),
-    "a control character in the README": Fault("README.md", "## Introduction", "## Intro\x07duction", "\x07"),
+    "a control character in the README": Fault(
+        "README.md", "## Introduction", "## Intro\x07duction", "\x07"
+    ),
     "a file among the models": Fault("base/model-serving/model-download/models/.gitkeep", "", "x"),
 }
 
@@ -347,13 +467,33 @@ def with_change(name: str, old: str, new: str) -> tuple[RenderedBundle, frozense
 COMMAND = "      - --enable_model_warmup\n"
 MOUNT = "    volumes:\n"
 ADDITIONS = {
-    "a logging driver": ("tensorflow.yaml", "    networks:\n", "    logging:\n      driver: journald\n    networks:\n"),
-    "a flag": ("tensorflow.yaml", COMMAND, COMMAND + "      - --tensorflow_session_parallelism=2\n"),
-    "a flag with its value": ("proxy.yaml", "      - -c\n", "      - --log-level\n      - debug\n      - -c\n"),
+    "a logging driver": (
+        "tensorflow.yaml",
+        "    networks:\n",
+        "    logging:\n      driver: journald\n    networks:\n",
+    ),
+    "a flag": (
+        "tensorflow.yaml",
+        COMMAND,
+        COMMAND + "      - --tensorflow_session_parallelism=2\n",
+    ),
+    "a flag with its value": (
+        "proxy.yaml",
+        "      - -c\n",
+        "      - --log-level\n      - debug\n      - -c\n",
+    ),
     "a mount": ("tensorflow.yaml", MOUNT, MOUNT + "      - ./x:/etc/x:ro\n"),
     "ports": ("tensorflow.yaml", "    networks:\n", "    ports:\n      - 1:1\n    networks:\n"),
-    "an environment": ("router.yaml", "    networks:\n", "    environment:\n      A: b\n    networks:\n"),
-    "a variable": ("model_download.yaml", "      RCLONE_CONFIG:", "      RCLONE_BWLIMIT: 1M\n      RCLONE_CONFIG:"),
+    "an environment": (
+        "router.yaml",
+        "    networks:\n",
+        "    environment:\n      A: b\n    networks:\n",
+    ),
+    "a variable": (
+        "model_download.yaml",
+        "      RCLONE_CONFIG:",
+        "      RCLONE_BWLIMIT: 1M\n      RCLONE_CONFIG:",
+    ),
     "a label": ("labels.yaml", "{% for", '      "team.of": "x"\n{% for'),
     "a comment": ("triton.yaml", "    shm_size", "    # for the python backend\n    shm_size"),
     "options of a network": ("networks.yaml", "<network>: {}", "<network>:\n    internal: false"),
@@ -363,8 +503,16 @@ ADDITIONS = {
         "SERVING_{{ variable | env_name }}_MEM",
         "X_{{ variable }}=\nSERVING_{{ variable | env_name }}_MEM",
     ),
-    "a key of the credentials": ("creds.env", "RCLONE_S3_REGION=", "RCLONE_S3_ACL=private\nRCLONE_S3_REGION="),
-    "a limit of the router": ("nginx.conf", "client_max_body_size 0;", "client_max_body_size 100m;"),
+    "a key of the credentials": (
+        "creds.env",
+        "RCLONE_S3_REGION=",
+        "RCLONE_S3_ACL=private\nRCLONE_S3_REGION=",
+    ),
+    "a limit of the router": (
+        "nginx.conf",
+        "client_max_body_size 0;",
+        "client_max_body_size 100m;",
+    ),
     "a line of the script": ("download.sh", "set -u\n", "set -u\necho hello\n"),
     "a chapter of the README": ("README.md", "## Introduction", "## Ours\n## Introduction"),
     "a comment on batching": ("batching_on.txt", "# How", "# Ask the platform team.\n# How"),
@@ -389,10 +537,26 @@ CONTRADICTIONS = {
         "_path=/models/<model_id>\n",
         "_path=/models/<model_id>\n      - --model_name=other\n",
     ),
-    "a flag between another and its value": ("proxy.yaml", "      - -c\n", "      - -c\n      - --debug\n"),
-    "a flag with a value again": ("proxy.yaml", "      - -c\n", "      - -c\n      - /etc/other.yaml\n      - -c\n"),
-    "another mount on the models": ("tensorflow.yaml", MOUNT, MOUNT + "      - ./x:/models/<model_id>\n"),
-    "another mount from a variable": ("tensorflow.yaml", MOUNT, MOUNT + '      - "${X:-/a}:/models/<model_id>/"\n'),
+    "a flag between another and its value": (
+        "proxy.yaml",
+        "      - -c\n",
+        "      - -c\n      - --debug\n",
+    ),
+    "a flag with a value again": (
+        "proxy.yaml",
+        "      - -c\n",
+        "      - -c\n      - /etc/other.yaml\n      - -c\n",
+    ),
+    "another mount on the models": (
+        "tensorflow.yaml",
+        MOUNT,
+        MOUNT + "      - ./x:/models/<model_id>\n",
+    ),
+    "another mount from a variable": (
+        "tensorflow.yaml",
+        MOUNT,
+        MOUNT + '      - "${X:-/a}:/models/<model_id>/"\n',
+    ),
     "another mount in the long form": (
         "model_download.yaml",
         MOUNT,
@@ -417,8 +581,16 @@ CONTRADICTIONS = {
     "another port of a model": ("models.map", "{{ port }}", "1"),
     "another folder of a model": ("models.txt", "{{ folder | shell_word }}", "x"),
     "another parameter of batching": ("batching_on.txt", "{{ value }}", "1"),
-    "no place for batching": ("batching_placeholder.txt", "max_batch_size { value: 32 }", "max_batch: 1"),
-    "no guard of REL_DIR": ("deployment.yaml", "${REL_DIR:?set it in .env to the full path of this directory}", "."),
+    "no place for batching": (
+        "batching_placeholder.txt",
+        "max_batch_size { value: 32 }",
+        "max_batch: 1",
+    ),
+    "no guard of REL_DIR": (
+        "deployment.yaml",
+        "${REL_DIR:?set it in .env to the full path of this directory}",
+        ".",
+    ),
     "a path in REL_DIR": ("deployment.env", "REL_DIR=", "REL_DIR=/x"),
     "a secret": ("creds.env", "SECRET_ACCESS_KEY=", "SECRET_ACCESS_KEY=x"),
     "another kind of key": ("gcs.json", "service_account", "authorized_user"),

@@ -4,7 +4,16 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from renderers.gate.incremental import NOTHING, Cutting, PassedBundle, Run, cut, end_of_line, line_at, runs
+from renderers.gate.incremental import (
+    NOTHING,
+    Cutting,
+    PassedBundle,
+    Run,
+    cut,
+    end_of_line,
+    line_at,
+    runs,
+)
 from renderers.gate.parsers import Unreadable
 from tests.builders import make_model
 
@@ -12,7 +21,9 @@ _MODELS = {name: make_model(name) for name in "abcdefgh"}
 _CHANGED = {name: make_model(name, version="2") for name in "abcdefgh"}
 
 bundles = st.lists(st.sampled_from("abcdefgh"), unique=True).flatmap(
-    lambda names: st.tuples(*(st.sampled_from([_MODELS[name], _CHANGED[name]]) for name in sorted(names)))
+    lambda names: st.tuples(
+        *(st.sampled_from([_MODELS[name], _CHANGED[name]]) for name in sorted(names))
+    )
 )
 
 
@@ -42,7 +53,9 @@ def test_what_did_not_change_is_cut_as_it_was_and_not_judged_again(models, befor
 
     cutting, changed = cut(lines_of(models), 0, runs(models, before), earlier, end_of_line)
 
-    assert [cutting.piece(index) for index in range(len(models))] == [lines_of([model]) for model in models]
+    assert [cutting.piece(index) for index in range(len(models))] == [
+        lines_of([model]) for model in models
+    ]
     assert changed == {index for index, model in enumerate(models) if model not in before}
 
 

@@ -7,7 +7,9 @@ import pytest
 from renderers.gate import parsers
 from renderers.gate.parsers import Unreadable
 
-DOCUMENT = b"# head\nservices:\n  a:\n    x: 1\n\n  b:\n    y: 2\n\nnetworks:\n  n:\n    internal: true\n"
+DOCUMENT = (
+    b"# head\nservices:\n  a:\n    x: 1\n\n  b:\n    y: 2\n\nnetworks:\n  n:\n    internal: true\n"
+)
 
 
 def test_a_document_is_cut_at_services_of_its_top_and_bottom():
@@ -27,7 +29,10 @@ def test_a_document_is_cut_at_services_of_its_top_and_bottom():
     ("text", "words"),
     [
         (b"", "line 1: expected a document with services and then networks, found another one"),
-        (b"services:\n  a:\n", "line 1: expected a document with services and then networks, found another one"),
+        (
+            b"services:\n  a:\n",
+            "line 1: expected a document with services and then networks, found another one",
+        ),
         (
             b"\nservices:\n  a:\n    x: 1\n",
             "line 1: expected a document with services and then networks, found another one",
@@ -36,7 +41,10 @@ def test_a_document_is_cut_at_services_of_its_top_and_bottom():
             b"\nnetworks:\n\nservices:\n",
             "line 1: expected a document with services and then networks, found another one",
         ),
-        (b"\nservices:\nnetworks:\n", "line 1: expected a document with services and then networks, found another one"),
+        (
+            b"\nservices:\nnetworks:\n",
+            "line 1: expected a document with services and then networks, found another one",
+        ),
     ],
 )
 def test_a_document_without_services_and_networks_is_refused(text, words):
@@ -70,7 +78,10 @@ def test_a_document_is_cut_from_its_own_end_where_a_name_is_there_twice():
     text = b"\nservices:\n" + text + b"networks:\n  n: {}\n"
     first, second, third, fourth, end = parsers.document(text, ["a", "c"], ["c", "d"]).cuts
 
-    assert (text[first:].index(b"\n  c:\n") + 1, text[: end + 1].rindex(b"\n  c:\n") + 1) == (second - first, third)
+    assert (text[first:].index(b"\n  c:\n") + 1, text[: end + 1].rindex(b"\n  c:\n") + 1) == (
+        second - first,
+        third,
+    )
     assert [text[cut : cut + 4] for cut in (first, second, third, fourth, end)] == [
         b"  a:",
         b"  c:",
@@ -93,7 +104,14 @@ def test_yaml_is_read_with_the_line_of_each_part():
     assert text.value == {"a": {"b": [1, "x"], "c": [{"d": True}]}}
     assert [
         text.line(path)
-        for path in [("a",), ("a", "b", 1), ("a", "c", 0, "d"), ("a", "c", 9), ("a", "none"), ("a", "b", 0, 0)]
+        for path in [
+            ("a",),
+            ("a", "b", 1),
+            ("a", "c", 0, "d"),
+            ("a", "c", 9),
+            ("a", "none"),
+            ("a", "b", 0, 0),
+        ]
     ] == [2, 2, 4, 4, 2, 2]
 
 
@@ -114,9 +132,18 @@ def test_yaml_is_read_with_the_line_of_each_part():
         ("a: &x 1\nb: *x\n", "line 1: expected no anchor and no tag, found x"),
         ("b: *x\n", "line 1: expected no alias, found *x"),
         ("a: !!str 1\n", "line 1: expected no anchor and no tag, found tag:yaml.org,2002:str"),
-        ("a: 1\nb: 1 \n", "line 2: expected no tab, carriage return or blank at the end, found 'b: 1 '"),
-        ("a: 1\n\tb: 1\n", "line 2: expected no tab, carriage return or blank at the end, found '\\tb: 1'"),
-        ("a: 1\r\n", "line 1: expected no tab, carriage return or blank at the end, found 'a: 1\\r'"),
+        (
+            "a: 1\nb: 1 \n",
+            "line 2: expected no tab, carriage return or blank at the end, found 'b: 1 '",
+        ),
+        (
+            "a: 1\n\tb: 1\n",
+            "line 2: expected no tab, carriage return or blank at the end, found '\\tb: 1'",
+        ),
+        (
+            "a: 1\r\n",
+            "line 1: expected no tab, carriage return or blank at the end, found 'a: 1\\r'",
+        ),
         ("a: [\n", "line 2: expected YAML, found "),
         ("a: b: c\n", "line 1: expected YAML, found "),
         ("a: \x00\n", "line 1: expected YAML, found "),
@@ -153,7 +180,8 @@ def test_what_has_quotes_is_text_and_what_has_none_means_what_yaml_says():
 
 def test_a_blank_at_the_very_end_is_refused():
     with pytest.raises(
-        Unreadable, match=r"^line 2: expected no tab, carriage return or blank at the end, found 'b: x '$"
+        Unreadable,
+        match=r"^line 2: expected no tab, carriage return or blank at the end, found 'b: x '$",
     ):
         parsers.yaml_text("a: 1\nb: x ")
 
@@ -199,12 +227,27 @@ def test_a_list_line_is_read_with_its_uri():
 @pytest.mark.parametrize(
     ("line", "words"),
     [
-        ("101/3 gcs:b/a", "line 1: expected <id>[/<number>] <remote>:<path>, found '101/3 gcs:b/a'"),
+        (
+            "101/3 gcs:b/a",
+            "line 1: expected <id>[/<number>] <remote>:<path>, found '101/3 gcs:b/a'",
+        ),
         ("101 az:b/a\n", "line 1: expected <id>[/<number>] <remote>:<path>, found '101 az:b/a\\n'"),
-        ("101/x gcs:b\n", "line 1: expected <id>[/<number>] <remote>:<path>, found '101/x gcs:b\\n'"),
-        ("101 gcs:b a\n", "line 1: expected <id>[/<number>] <remote>:<path>, found '101 gcs:b a\\n'"),
-        ("101 gcs:b:a\n", "line 1: expected <id>[/<number>] <remote>:<path>, found '101 gcs:b:a\\n'"),
-        ("a/b/c gcs:b\n", "line 1: expected <id>[/<number>] <remote>:<path>, found 'a/b/c gcs:b\\n'"),
+        (
+            "101/x gcs:b\n",
+            "line 1: expected <id>[/<number>] <remote>:<path>, found '101/x gcs:b\\n'",
+        ),
+        (
+            "101 gcs:b a\n",
+            "line 1: expected <id>[/<number>] <remote>:<path>, found '101 gcs:b a\\n'",
+        ),
+        (
+            "101 gcs:b:a\n",
+            "line 1: expected <id>[/<number>] <remote>:<path>, found '101 gcs:b:a\\n'",
+        ),
+        (
+            "a/b/c gcs:b\n",
+            "line 1: expected <id>[/<number>] <remote>:<path>, found 'a/b/c gcs:b\\n'",
+        ),
     ],
 )
 def test_another_list_line_is_refused(line, words):
@@ -257,8 +300,14 @@ def test_batching_parameters_are_read():
     ("text", "words"),
     [
         ("a { value: x }\n", "line 1: expected a batching parameter, once, found 'a { value: x }'"),
-        ("max_batch_size: 1\n", "line 1: expected a batching parameter, once, found 'max_batch_size: 1'"),
-        ("a { value: 1 }\na { value: 2 }\n", "line 2: expected a batching parameter, once, found 'a { value: 2 }'"),
+        (
+            "max_batch_size: 1\n",
+            "line 1: expected a batching parameter, once, found 'max_batch_size: 1'",
+        ),
+        (
+            "a { value: 1 }\na { value: 2 }\n",
+            "line 2: expected a batching parameter, once, found 'a { value: 2 }'",
+        ),
         (
             "pad_variable_length_inputs: true\npad_variable_length_inputs: true\n",
             "line 2: expected a batching parameter, once, found 'pad_variable_length_inputs: true'",
@@ -300,7 +349,11 @@ def test_the_last_gap_goes_on_to_the_end_and_every_other_to_what_follows_it_firs
     inside = "x\n```\nend\ny\n"
     pattern = "-{{ x }}-{{ y }}.\n"
 
-    assert parsers.gaps(f"# a of b\n\nprose\n{inside}```\nend\n", PATTERN)[-1] == (4, "rest", inside)
+    assert parsers.gaps(f"# a of b\n\nprose\n{inside}```\nend\n", PATTERN)[-1] == (
+        4,
+        "rest",
+        inside,
+    )
     assert parsers.gaps("-1-2-3.\n", pattern) == [(1, "x", "1"), (1, "y", "2-3")]
     assert parsers.gaps("--.\n", pattern) == [(1, "x", ""), (1, "y", "")]
     assert parsers.gaps("\na\n", "\n{{ x }}\n") == [(2, "x", "a")]
@@ -347,11 +400,16 @@ def test_options_are_read_with_the_key_they_are_below():
 
 
 def test_a_listing_is_switched_on_where_it_is_green():
-    assert parsers.switched_on("  a:\n    ...\n>     #- 1#\n      #- 2") == "  a:\n      - 1#\n      #- 2"
+    assert (
+        parsers.switched_on("  a:\n    ...\n>     #- 1#\n      #- 2")
+        == "  a:\n      - 1#\n      #- 2"
+    )
 
 
 def test_directives_of_nginx_are_read_at_every_depth():
-    found = parsers.nginx('# x\nmap $a $b {\n    default "";\n    include f;\n}\nevents { }\nlog "a;{";\n')
+    found = parsers.nginx(
+        '# x\nmap $a $b {\n    default "";\n    include f;\n}\nevents { }\nlog "a;{";\n'
+    )
 
     assert [(each.name, each.words, each.line, sorted(each.inside)) for each in found] == [
         ("default", ("",), 3, []),
@@ -369,7 +427,10 @@ def test_directives_of_nginx_are_read_at_every_depth():
         ("a {\n", "line 1: expected ';' or '}' before the end, found the end"),
         ("a;\n}\n", "line 2: expected a brace that closes what was opened, behind ';', found '}'"),
         (";\n", "line 1: expected a directive, found ';'"),
-        ("a {\n b }\n", "line 2: expected a brace that closes what was opened, behind ';', found '}'"),
+        (
+            "a {\n b }\n",
+            "line 2: expected a brace that closes what was opened, behind ';', found '}'",
+        ),
         ('a;\n"b\n', "line 2: expected a word, a quoted word, ';' or a brace, found '\"b\\n'"),
     ],
 )

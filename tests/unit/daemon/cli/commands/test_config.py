@@ -68,7 +68,9 @@ def test_the_schema_describes_what_a_scope_may_have_of_its_own(rebundle):
 
 
 def test_a_built_in_template_is_printed_byte_for_byte(rebundle):
-    assert rebundle("config", "template", "router.yaml").out == Templates.built_in().text("router.yaml")
+    assert rebundle("config", "template", "router.yaml").out == Templates.built_in().text(
+        "router.yaml"
+    )
 
 
 def test_without_a_name_the_templates_are_listed(rebundle):

@@ -35,19 +35,30 @@ def test_an_unknown_number_is_not_found(journal, rebundle):
 
 
 def test_add_takes_a_stuck_event_out_of_its_lane(journal, rebundle):
-    result = rebundle("dead-letters", "add", "e2", "--reason", "stuck", "--by", "alice", "-o", "json")
+    result = rebundle(
+        "dead-letters", "add", "e2", "--reason", "stuck", "--by", "alice", "-o", "json"
+    )
 
     (letter,) = result.json["dead_letters"]
-    assert (result.code, letter["event"], letter["by"], letter["reason"]) == (0, "e2", "alice", "stuck")
+    assert (result.code, letter["event"], letter["by"], letter["reason"]) == (
+        0,
+        "e2",
+        "alice",
+        "stuck",
+    )
     (event,) = rebundle("status", "e2", "-o", "json").json["events"]
     assert event["scopes"][0]["outcome"] == "dead-lettered"
 
 
 def test_an_id_of_digits_is_an_id_and_a_position_has_its_at(journal, rebundle):
-    by_id = rebundle("dead-letters", "add", "42", "--scope", "other/target", "--reason", "stuck", "-o", "json")
+    by_id = rebundle(
+        "dead-letters", "add", "42", "--scope", "other/target", "--reason", "stuck", "-o", "json"
+    )
     by_position = rebundle("dead-letters", "add", "@2", "--reason", "stuck", "-o", "json")
 
-    assert [(each["event"], each["scope"]) for each in by_id.json["dead_letters"]] == [("42", "other/target")]
+    assert [(each["event"], each["scope"]) for each in by_id.json["dead_letters"]] == [
+        ("42", "other/target")
+    ]
     assert [each["event"] for each in by_position.json["dead_letters"]] == ["e2"]
 
 
@@ -67,7 +78,11 @@ def test_drop_gives_up_with_a_reason(journal, rebundle):
     assert rebundle("dead-letters", "drop", 1, "--reason", "obsolete", "--by", "alice").code == 0
 
     (letter,) = rebundle("dead-letters", "list", "--all", "-o", "json").json["dead_letters"]
-    assert (letter["status"], letter["closed_by"], letter["closed_reason"]) == ("dropped", "alice", "obsolete")
+    assert (letter["status"], letter["closed_by"], letter["closed_reason"]) == (
+        "dropped",
+        "alice",
+        "obsolete",
+    )
     assert rebundle("dead-letters", "list", "-o", "json").json["dead_letters"] == []
 
 

@@ -37,11 +37,15 @@ def test_the_document_has_models_and_each_files_diff(bucket, rebundle):
 
     assert view["models"]["removed"] == [{"id": "102", "version": "1"}]
     assert view["models"]["moved"] == [{"id": "101", "from": "2", "to": "1"}]
-    assert {each["path"]: each["status"] for each in view["files"]}["example/conf/bundle/batching_102.txt"] == "removed"
+    assert {each["path"]: each["status"] for each in view["files"]}[
+        "example/conf/bundle/batching_102.txt"
+    ] == "removed"
     assert all(each["diff"].startswith("--- ") for each in view["files"])
 
 
 def test_credentials_never_appear(bucket, rebundle):
     result = rebundle("diff", SCOPE, "state-1", "state-3")
 
-    assert "creds/" not in "".join(line for line in result.out.splitlines() if line.startswith(("---", "+++")))
+    assert "creds/" not in "".join(
+        line for line in result.out.splitlines() if line.startswith(("---", "+++"))
+    )

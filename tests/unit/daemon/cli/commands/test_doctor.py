@@ -20,7 +20,11 @@ def verdicts(result):
 
 def test_the_configured_bucket_is_probed_and_left_as_it_was(bucket, rebundle):
     def files():
-        return {path: path.read_bytes() for path in bucket.rglob("*") if path.is_file() and path.parent.name != "locks"}
+        return {
+            path: path.read_bytes()
+            for path in bucket.rglob("*")
+            if path.is_file() and path.parent.name != "locks"
+        }
 
     before = files()
 
@@ -51,13 +55,19 @@ def test_a_server_that_ignores_conditions_is_refused(bucket, rebundle):
         result = rebundle("doctor", server.url("p"), "-o", "json")
         told = rebundle("doctor", server.url("p")).out
 
-    assert (result.code, result.json["usable"], verdicts(result)["create once"]) == (6, False, "refused")
+    assert (result.code, result.json["usable"], verdicts(result)["create once"]) == (
+        6,
+        False,
+        "refused",
+    )
     assert "published states could be overwritten" in told
     assert "do not publish here" in told
     assert server.objects == {}
 
 
-@pytest.mark.parametrize(("oddity", "form"), [(Oddity.NONE, "quoted"), (Oddity.COMPARES_WITHOUT_QUOTES, "unquoted")])
+@pytest.mark.parametrize(
+    ("oddity", "form"), [(Oddity.NONE, "quoted"), (Oddity.COMPARES_WITHOUT_QUOTES, "unquoted")]
+)
 def test_the_form_of_etags_that_the_server_compares_is_found_out(bucket, rebundle, oddity, form):
     with odd_s3(oddity) as server:
         result = rebundle("doctor", server.url("p"), "-o", "json")
@@ -89,5 +99,9 @@ def test_what_the_server_lacks_by_itself_is_told(bucket, rebundle):
     with odd_s3(Oddity.NONE) as server:
         result = rebundle("doctor", server.url("p"), "-o", "json")
 
-    assert (result.code, verdicts(result)["checksum"], verdicts(result)["delete stale"]) == (0, "note", "ok")
+    assert (result.code, verdicts(result)["checksum"], verdicts(result)["delete stale"]) == (
+        0,
+        "note",
+        "ok",
+    )
     assert server.objects == {}

@@ -14,7 +14,9 @@ def test_restore_puts_the_default_back_and_keeps_what_was_there(bucket, rebundle
 
     assert (result.code, result.json["written"]) == (0, True)
     assert live_file(bucket, ENV).read_bytes() == default
-    (kept,) = (path for path in (bucket / str(SCOPE) / ".rebundle/replaced").rglob("*") if path.is_file())
+    (kept,) = (
+        path for path in (bucket / str(SCOPE) / ".rebundle/replaced").rglob("*") if path.is_file()
+    )
     assert kept.read_bytes() == b"MINE=1\n"
 
 
@@ -27,7 +29,9 @@ def test_restore_brings_a_deleted_file_back(bucket, rebundle):
 
 
 def test_restore_of_the_default_writes_nothing(bucket, rebundle):
-    assert rebundle("example", "restore", SCOPE, ENV, "--yes", "-o", "json").json["written"] is False
+    assert (
+        rebundle("example", "restore", SCOPE, ENV, "--yes", "-o", "json").json["written"] is False
+    )
 
 
 def test_changed_credentials_are_never_read_copied_or_replaced(bucket, rebundle):
@@ -48,7 +52,9 @@ def test_deleted_credentials_come_back(bucket, rebundle):
 
 
 def test_a_path_that_live_does_not_have_is_not_found(bucket, rebundle):
-    assert rebundle("example", "restore", SCOPE, "base/bundle/docker-compose.yaml", "--yes").code == 3
+    assert (
+        rebundle("example", "restore", SCOPE, "base/bundle/docker-compose.yaml", "--yes").code == 3
+    )
 
 
 def test_restore_needs_yes_where_nobody_can_be_asked(bucket, rebundle, monkeypatch):

@@ -21,7 +21,9 @@ def aged(bucket, monkeypatch):
 
 
 def states(bucket):
-    return sorted(path.parent.parent.name for path in bucket.glob(f"{SCOPE}/states/*/*/manifest.json"))
+    return sorted(
+        path.parent.parent.name for path in bucket.glob(f"{SCOPE}/states/*/*/manifest.json")
+    )
 
 
 def test_gc_releases_and_deletes_and_tells_what_and_why(aged, rebundle):
@@ -35,7 +37,12 @@ def test_gc_releases_and_deletes_and_tells_what_and_why(aged, rebundle):
     assert [(each["state"], each["why"]) for each in told["kept"]] == [("state-3", "live")]
     assert states(aged) == ["state-3"]
     entry = pointer(aged).history[-1]
-    assert (entry.kind, entry.by, entry.reason, told["sequence"]) == ("gc", "cron", "room", entry.sequence)
+    assert (entry.kind, entry.by, entry.reason, told["sequence"]) == (
+        "gc",
+        "cron",
+        "room",
+        entry.sequence,
+    )
     assert "deleted visual-anomaly/core-versions state-1@" in result.err
     assert rebundle("verify", SCOPE).code == 0
     assert "nothing needs attention" in rebundle("status", SCOPE).out
@@ -55,7 +62,9 @@ def test_a_dry_run_tells_the_same_and_changes_nothing(aged, rebundle):
 def test_a_dry_run_of_one_part_tells_what_that_part_would_do(aged, rebundle):
     first = rebundle("gc", SCOPE, "--dry-run", "--only", "delete", "-o", "json").json["scopes"][0]
     assert (first["deleted"], len(first["left"]), first["released"]) == ([], 2, [])
-    releasing = rebundle("gc", SCOPE, "--dry-run", "--only", "release", "-o", "json").json["scopes"][0]
+    releasing = rebundle("gc", SCOPE, "--dry-run", "--only", "release", "-o", "json").json[
+        "scopes"
+    ][0]
     assert (releasing["deleted"], len(releasing["left"]), len(releasing["released"])) == ([], 2, 2)
 
     rebundle("gc", SCOPE, "--only", "release")
@@ -66,7 +75,9 @@ def test_a_dry_run_of_one_part_tells_what_that_part_would_do(aged, rebundle):
 
 
 @pytest.mark.parametrize("daemon_deletes", [True, False])
-def test_a_dry_run_says_where_the_daemon_would_only_release(aged, rebundle, monkeypatch, daemon_deletes):
+def test_a_dry_run_says_where_the_daemon_would_only_release(
+    aged, rebundle, monkeypatch, daemon_deletes
+):
     monkeypatch.setenv("REBUNDLE_RETENTION__DELETE", str(daemon_deletes).lower())
 
     told = [rebundle("gc", SCOPE, "--dry-run", *only).err for only in ((), ("--only", "release"))]
@@ -114,7 +125,11 @@ def test_nothing_to_collect_is_said_and_nothing_written(bucket, rebundle):
 
 def test_releasing_and_deleting_can_be_two_commands(aged, rebundle):
     waits = rebundle("gc", SCOPE, "--only", "delete")
-    assert (waits.code, waits.out.count("to be deleted"), "can be deleted after the next release" in waits.err) == (
+    assert (
+        waits.code,
+        waits.out.count("to be deleted"),
+        "can be deleted after the next release" in waits.err,
+    ) == (
         0,
         2,
         True,
@@ -131,7 +146,11 @@ def test_releasing_and_deleting_can_be_two_commands(aged, rebundle):
 
 def test_a_scope_that_cannot_be_read_does_not_stop_the_others(aged, rebundle):
     mine = composition_with("1")
-    other = Composition(bundle=mine.bundle.model_copy(update={"target": "other"}), models=mine.models, proxy=mine.proxy)
+    other = Composition(
+        bundle=mine.bundle.model_copy(update={"target": "other"}),
+        models=mine.models,
+        proxy=mine.proxy,
+    )
     in_bucket(aged, lambda published: published.publish(other, "state-1", 1))
     (aged / layout.pointer(SCOPE)).write_text("{")
 
@@ -149,7 +168,8 @@ def test_keys_of_no_publication_are_named(bucket, rebundle):
 
 
 @pytest.mark.parametrize(
-    "arguments", [(), (SCOPE, "--all"), (SCOPE, "--only", "both"), (SCOPE, "--dry-run", "--only", "both")]
+    "arguments",
+    [(), (SCOPE, "--all"), (SCOPE, "--only", "both"), (SCOPE, "--dry-run", "--only", "both")],
 )
 def test_what_cannot_be_meant_is_refused(bucket, rebundle, arguments):
     assert rebundle("gc", *arguments).code == 2

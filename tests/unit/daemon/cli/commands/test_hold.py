@@ -13,7 +13,9 @@ def publish_next(bucket):
     in_bucket(bucket, lambda published: published.publish(composition_with("5", "1"), "state-5", 5))
 
 
-def test_a_hold_keeps_live_and_resume_makes_desired_live_after_showing_the_difference(bucket, rebundle):
+def test_a_hold_keeps_live_and_resume_makes_desired_live_after_showing_the_difference(
+    bucket, rebundle
+):
     assert rebundle("hold", SCOPE, "--reason", "freeze", "--by", "alice").code == 0
     publish_next(bucket)
     assert pointer(bucket).live.state == "state-3"

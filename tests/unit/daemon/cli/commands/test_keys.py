@@ -50,11 +50,15 @@ def test_what_is_signed_passes_and_what_is_older_than_the_key_does_not(trusting,
     assert result.code == 5
     whole = {each["what"]: each["problem"] for each in result.json["checks"]}
     refused = {what: problem for what, problem in whole.items() if problem}
-    assert sorted(what.split("@")[0] for what in refused) == ["state state-1", "state state-2", "state state-3"]
+    assert sorted(what.split("@")[0] for what in refused) == [
+        "state state-1",
+        "state state-2",
+        "state state-3",
+    ]
     assert all("is not signed" in problem for problem in refused.values())
-    assert [what.split("@")[0] for what in whole if what.startswith("state") and what not in refused] == [
-        "state state-3"
-    ], "published anew, by who signs"
+    assert [
+        what.split("@")[0] for what in whole if what.startswith("state") and what not in refused
+    ] == ["state state-3"], "published anew, by who signs"
     assert "freshness" in result.json["not_checked"][0]
 
 
@@ -62,7 +66,10 @@ def test_every_verb_refuses_a_bucket_that_nobody_trusted_has_signed(policy, rebu
     monkeypatch.setenv("REBUNDLE_TRUST__POLICY", str(policy))
     for verb in (["show", SCOPE], ["states", SCOPE], ["hold", SCOPE, "--reason", "r"]):
         result = rebundle(*verb)
-        assert (result.code, "is not signed, and the trust policy demands it" in result.err) == (5, True), verb
+        assert (result.code, "is not signed, and the trust policy demands it" in result.err) == (
+            5,
+            True,
+        ), verb
         assert f"`rebundle recover {SCOPE} --reason '…'` with a key that is trusted" in result.err
 
 
@@ -96,7 +103,9 @@ def test_a_pointer_that_was_put_back_is_refused_by_the_next_command_too(trusting
     assert "has sequence 4, and 5 was seen here before" in result.err
 
 
-def test_what_was_seen_counts_for_one_bucket_however_it_is_named(trusting, bucket, rebundle, monkeypatch):
+def test_what_was_seen_counts_for_one_bucket_however_it_is_named(
+    trusting, bucket, rebundle, monkeypatch
+):
     younger = shutil.copytree(bucket, bucket.parent / "elsewhere" / bucket.name)
     old = (bucket / str(SCOPE) / "pointer.json").read_bytes()
     assert rebundle("hold", SCOPE, "--reason", "r").code == 0
@@ -133,7 +142,9 @@ def test_a_policy_in_a_folder_that_others_may_write_trusts_nothing(trusting, reb
     assert (result.code, f"chmod go-w {trusting.parent}" in result.err) == (5, True)
 
 
-def test_what_was_accepted_is_private_and_is_refused_where_others_may_write_it(trusting, rebundle, tmp_path):
+def test_what_was_accepted_is_private_and_is_refused_where_others_may_write_it(
+    trusting, rebundle, tmp_path
+):
     rebundle("status")
     (kept,) = tmp_path.rglob("accepted.json")
     assert kept.stat().st_mode & 0o777 == 0o600
@@ -160,7 +171,9 @@ def test_a_policy_that_is_gone_trusts_nothing(trusting, rebundle):
 
 def test_a_revocation_says_what_it_blocks_before_and_after(trusting, rebundle):
     (keyid,) = keyids(trusting)
-    asked = rebundle("keys", "revoke", trusting, keyid[:8], "--reason", "lost", "--dry-run", "-o", "json")
+    asked = rebundle(
+        "keys", "revoke", trusting, keyid[:8], "--reason", "lost", "--dry-run", "-o", "json"
+    )
     assert rebundle("show", SCOPE).code == 0
     done = rebundle("keys", "revoke", trusting, keyid[:8], "--reason", "lost", "-o", "json")
 
@@ -169,10 +182,18 @@ def test_a_revocation_says_what_it_blocks_before_and_after(trusting, rebundle):
     assert len(whats) == 2, "the pointer, and the one publication that it has signed"
     assert asked.json["blocked"] == done.json["blocked"]
     refused = rebundle("show", SCOPE)
-    assert (refused.code, "was revoked at" in refused.err, "(lost)" in refused.err) == (5, True, True)
+    assert (refused.code, "was revoked at" in refused.err, "(lost)" in refused.err) == (
+        5,
+        True,
+        True,
+    )
     written = trusting.read_bytes()
     again = rebundle("keys", "revoke", trusting, keyid, "--reason", "again", "-o", "json")
-    assert (again.code, again.json["blocked"], trusting.read_bytes()) == (0, done.json["blocked"], written)
+    assert (again.code, again.json["blocked"], trusting.read_bytes()) == (
+        0,
+        done.json["blocked"],
+        written,
+    )
     assert rebundle("keys", "trust", trusting, trusting.with_name("one.key.pub")).code == 2
 
 
@@ -185,7 +206,9 @@ def test_a_key_can_be_revoked_whatever_the_bucket_is_like(trusting, bucket, rebu
 
     assert done.code == 0
     assert [each["keyid"] for each in json.loads(trusting.read_text())["revoked"]] == [keyid]
-    assert [each["what"].split("@")[0] for each in done.json["unread"]] == [damaged.parent.parent.name]
+    assert [each["what"].split("@")[0] for each in done.json["unread"]] == [
+        damaged.parent.parent.name
+    ]
     assert "pointer" in [each["what"] for each in done.json["blocked"]]
 
 
@@ -214,7 +237,10 @@ def test_a_policy_behind_a_link_stays_one_for_whoever_it_is_open_to(trusting, re
     trusting.chmod(0o600)
     link = tmp_path / "link.json"
     link.symlink_to(trusting)
-    assert rebundle("keys", "trust", link, tmp_path / "one.key.pub", "--freshness", "required").code == 0
+    assert (
+        rebundle("keys", "trust", link, tmp_path / "one.key.pub", "--freshness", "required").code
+        == 0
+    )
     assert (link.is_symlink(), stat.S_IMODE(trusting.stat().st_mode)) == (True, 0o600)
     assert json.loads(trusting.read_text())["freshness"] == "required"
 
@@ -236,7 +262,9 @@ def test_root_changes_no_policy_that_another_user_may_replace(rebundle, tmp_path
     theirs.mkdir()
     (theirs / "policy.json").symlink_to(policy)
     os.chown(theirs, 12345, 12345)
-    refused = rebundle("keys", "trust", theirs / "policy.json", tmp_path / "one.key.pub", "--freshness", "required")
+    refused = rebundle(
+        "keys", "trust", theirs / "policy.json", tmp_path / "one.key.pub", "--freshness", "required"
+    )
     assert (refused.code, "belongs to another user" in refused.err) == (2, True)
     assert policy.read_bytes() == before
 
@@ -249,9 +277,15 @@ def test_who_signs_with_a_key_that_its_own_policy_does_not_accept_writes_nothing
     assert rebundle("keys", "generate", tmp_path / "other.key").code == 0
     monkeypatch.setenv("REBUNDLE_SIGNING__KEY_FILE", str(tmp_path / "other.key"))
     unknown = rebundle("hold", SCOPE, "--reason", "r")
-    assert rebundle("keys", "trust", trusting, tmp_path / "other.key.pub", "--role", "publish").code == 0
+    assert (
+        rebundle("keys", "trust", trusting, tmp_path / "other.key.pub", "--role", "publish").code
+        == 0
+    )
     publisher = rebundle("hold", SCOPE, "--reason", "r")
-    assert rebundle("keys", "trust", trusting, tmp_path / "other.key.pub", "--role", "pointer").code == 0
+    assert (
+        rebundle("keys", "trust", trusting, tmp_path / "other.key.pub", "--role", "pointer").code
+        == 0
+    )
     republished = rebundle("republish", SCOPE)
     asked = rebundle("republish", SCOPE, "--dry-run")
 
@@ -268,7 +302,9 @@ def test_a_daemon_that_nobody_could_read_does_not_start(trusting, rebundle, tmp_
     # An address of no machine: a daemon that did start would end with 6.
     monkeypatch.setenv("REBUNDLE_HTTP__LISTEN", "192.0.2.1:1")
     monkeypatch.setenv("REBUNDLE_HTTP__TOKEN", "0123456789abcdef0123456789abcdef")
-    assert rebundle("keys", "trust", trusting, tmp_path / "one.key.pub", "--role", "publish").code == 0
+    assert (
+        rebundle("keys", "trust", trusting, tmp_path / "one.key.pub", "--role", "publish").code == 0
+    )
     no_role = rebundle("run")
     assert rebundle("keys", "trust", trusting, tmp_path / "one.key.pub").code == 0
     assert rebundle("keys", "revoke", trusting, keyids(trusting)[0], "--reason", "lost").code == 0
@@ -281,7 +317,9 @@ def test_a_daemon_that_nobody_could_read_does_not_start(trusting, rebundle, tmp_
     assert (no_key.code, "there is no signing key" in no_key.err) == (2, True)
 
 
-def test_keys_are_exchanged_without_a_moment_in_which_readers_refuse(trusting, rebundle, tmp_path, monkeypatch):
+def test_keys_are_exchanged_without_a_moment_in_which_readers_refuse(
+    trusting, rebundle, tmp_path, monkeypatch
+):
     old = keyids(trusting)[0]
     assert rebundle("keys", "rotate", trusting, old[:8], tmp_path / "two.key").code == 0
     assert rebundle("show", SCOPE).code == 0
@@ -309,7 +347,9 @@ def test_a_key_counts_only_for_what_it_is_trusted_for(policy, rebundle, tmp_path
     assert rebundle("show", SCOPE).code == 0
 
 
-def test_freshness_is_demanded_of_readers_and_not_of_who_signs(trusting, rebundle, tmp_path, monkeypatch):
+def test_freshness_is_demanded_of_readers_and_not_of_who_signs(
+    trusting, rebundle, tmp_path, monkeypatch
+):
     public = tmp_path / "one.key.pub"
     assert rebundle("keys", "trust", trusting, public, "--freshness", "required").code == 0
     assert rebundle("show", SCOPE).code == 0
@@ -394,4 +434,6 @@ def test_a_live_tree_that_nobody_signed_is_held_against_what_is_signed(trusting,
 
     assert result.code == 5
     [problem] = [each["problem"] for each in result.json["checks"] if each["problem"]]
-    assert problem.startswith("not in sync with live: base/bundle/docker-compose.yaml; tree and marker are not signed")
+    assert problem.startswith(
+        "not in sync with live: base/bundle/docker-compose.yaml; tree and marker are not signed"
+    )

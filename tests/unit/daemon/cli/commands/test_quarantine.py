@@ -2,7 +2,12 @@ from tests.support.buckets import SCOPE, composition_with, in_bucket, pointer
 
 
 def test_a_quarantined_composition_does_not_become_live_under_another_id(bucket, rebundle):
-    assert rebundle("quarantine", SCOPE, "state-2", "--reason", "breaks the proxy", "--by", "alice").code == 0
+    assert (
+        rebundle(
+            "quarantine", SCOPE, "state-2", "--reason", "breaks the proxy", "--by", "alice"
+        ).code
+        == 0
+    )
 
     in_bucket(bucket, lambda published: published.publish(composition_with("2"), "state-4", 4))
 
@@ -15,7 +20,18 @@ def test_the_live_composition_needs_a_state_to_go_back_to(bucket, rebundle):
     assert refused.code == 4
     assert "--rollback-to" in refused.err
 
-    result = rebundle("quarantine", SCOPE, "state-3", "--reason", "bad", "--rollback-to", "state-1", "-y", "-o", "json")
+    result = rebundle(
+        "quarantine",
+        SCOPE,
+        "state-3",
+        "--reason",
+        "bad",
+        "--rollback-to",
+        "state-1",
+        "-y",
+        "-o",
+        "json",
+    )
 
     assert (result.code, result.json["after"]["live"]["state"]) == (0, "state-1")
     assert result.json["after"]["hold"]["reason"] == "bad"
@@ -24,12 +40,21 @@ def test_the_live_composition_needs_a_state_to_go_back_to(bucket, rebundle):
 def test_a_quarantine_that_changes_what_is_live_asks_first(bucket, rebundle):
     pointer = bucket / str(SCOPE) / "pointer.json"
     before = pointer.read_bytes()
-    refused = rebundle("quarantine", SCOPE, "state-3", "--reason", "bad", "--rollback-to", "state-1")
+    refused = rebundle(
+        "quarantine", SCOPE, "state-3", "--reason", "bad", "--rollback-to", "state-1"
+    )
 
     assert (refused.code, "--yes" in refused.err) == (2, True), "nobody sits at a terminal here"
     assert pointer.read_bytes() == before
-    assert rebundle("quarantine", SCOPE, "state-3", "--reason", "b", "--rollback-to", "state-1", "--dry-run").code == 0
-    assert rebundle("quarantine", SCOPE, "state-1", "--reason", "bad").code == 0, "what is not live needs no question"
+    assert (
+        rebundle(
+            "quarantine", SCOPE, "state-3", "--reason", "b", "--rollback-to", "state-1", "--dry-run"
+        ).code
+        == 0
+    )
+    assert rebundle("quarantine", SCOPE, "state-1", "--reason", "bad").code == 0, (
+        "what is not live needs no question"
+    )
 
 
 def test_lift_accepts_the_composition_again(bucket, rebundle):
@@ -40,10 +65,17 @@ def test_lift_accepts_the_composition_again(bucket, rebundle):
 
 
 def test_lift_and_rollback_to_do_not_go_together(bucket, rebundle):
-    assert rebundle("quarantine", SCOPE, "state-2", "--reason", "x", "--lift", "--rollback-to", "state-1").code == 2
+    assert (
+        rebundle(
+            "quarantine", SCOPE, "state-2", "--reason", "x", "--lift", "--rollback-to", "state-1"
+        ).code
+        == 2
+    )
 
 
-def test_a_quarantine_whose_states_are_gone_is_lifted_by_the_digest_of_the_composition(bucket, rebundle, monkeypatch):
+def test_a_quarantine_whose_states_are_gone_is_lifted_by_the_digest_of_the_composition(
+    bucket, rebundle, monkeypatch
+):
     rebundle("quarantine", SCOPE, "state-2", "--reason", "bad")
     digest = pointer(bucket).quarantined[0].composition_digest
     monkeypatch.setenv("REBUNDLE_RETENTION__NEWEST", "1")

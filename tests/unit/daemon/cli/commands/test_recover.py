@@ -30,7 +30,11 @@ def test_a_lost_pointer_is_recovered_and_everything_is_told(lost, rebundle):
     assert result.json["after"]["live"]["state"] == "state-3"
     assert result.json["after"]["hold"]["reason"] == "recovered: disk died"
     assert result.json["traces"]["the live tree's marker"] == 3
-    assert (result.json["did"] != [], result.json["unknown"] != [], result.json["damaged"]) == (True, True, [])
+    assert (result.json["did"] != [], result.json["unknown"] != [], result.json["damaged"]) == (
+        True,
+        True,
+        [],
+    )
     assert result.json["live_tree"]["synced"]
     verified = rebundle("verify", SCOPE)
     assert verified.code == 0, verified.out
@@ -88,7 +92,11 @@ def test_a_damaged_pointer_and_a_damaged_state_are_named(bucket, rebundle):
 
     result = rebundle(*ASKED, "--yes")
 
-    assert (result.code, "is damaged" in result.out, "left out state-1@" in result.out) == (0, True, True)
+    assert (result.code, "is damaged" in result.out, "left out state-1@" in result.out) == (
+        0,
+        True,
+        True,
+    )
     assert [each.state for each in pointer(bucket).retained] == ["state-2", "state-3"]
 
 
@@ -98,13 +106,18 @@ def test_a_pointer_of_random_bytes_is_said_to_be_no_json(bucket, rebundle, garba
 
     result = rebundle("states", SCOPE)
 
-    assert (result.code, f"pointer.json of {SCOPE} is damaged (it is no JSON: " in result.err) == (5, True)
+    assert (result.code, f"pointer.json of {SCOPE} is damaged (it is no JSON: " in result.err) == (
+        5,
+        True,
+    )
     [command] = re.findall(r"`rebundle (recover .*)`", result.err)
     assert rebundle(*shlex.split(command), "--yes").code == 0
 
 
 @pytest.mark.parametrize("damage", ["changed", "gone"])
-def test_a_damaged_archive_is_reported_with_the_command_that_leaves_its_state_out(bucket, rebundle, damage):
+def test_a_damaged_archive_is_reported_with_the_command_that_leaves_its_state_out(
+    bucket, rebundle, damage
+):
     [archive] = bucket.glob(f"{SCOPE}/states/state-1/*/bundle.tar.gz")
     archive.write_text("no archive") if damage == "changed" else archive.unlink()
 
@@ -144,7 +157,10 @@ def test_a_live_tree_that_cannot_follow_is_told_beside_the_pointer_that_was_writ
 
     result = rebundle(*ASKED, "--yes", "--wait", "0.1")
 
-    assert (result.code, "live tree not in sync: base/.rebundle.json is blocked" in result.out) == (1, True), result.out
+    assert (result.code, "live tree not in sync: base/.rebundle.json is blocked" in result.out) == (
+        1,
+        True,
+    ), result.out
     assert pointer(lost).sequence == 132
 
 
@@ -164,7 +180,9 @@ def test_a_first_publication_that_is_under_way_is_not_published_unless_it_is_nam
 
 
 @pytest.mark.parametrize("name", ["manifest.json", "bundle.tar.gz"])
-def test_an_old_state_behind_a_symbolic_link_is_left_out_with_the_command_that_helps(lost, rebundle, name):
+def test_an_old_state_behind_a_symbolic_link_is_left_out_with_the_command_that_helps(
+    lost, rebundle, name
+):
     [linked] = lost.glob(f"{SCOPE}/states/state-1/*/{name}")
     moved = linked.with_name("elsewhere")
     linked.rename(moved)
@@ -173,12 +191,19 @@ def test_an_old_state_behind_a_symbolic_link_is_left_out_with_the_command_that_h
     result = rebundle(*ASKED, "--yes")
 
     assert result.code == 0
-    assert re.search(r"left out state-1@\w+, which cannot be read: .* symbolic link .* mv ", result.out)
+    assert re.search(
+        r"left out state-1@\w+, which cannot be read: .* symbolic link .* mv ", result.out
+    )
     found = pointer(lost)
-    assert ([each.state for each in found.retained], found.live.state) == (["state-2", "state-3"], "state-3")
+    assert ([each.state for each in found.retained], found.live.state) == (
+        ["state-2", "state-3"],
+        "state-3",
+    )
 
 
-def test_a_state_behind_a_symbolic_link_stays_in_a_healthy_pointer_and_is_reported(bucket, rebundle):
+def test_a_state_behind_a_symbolic_link_stays_in_a_healthy_pointer_and_is_reported(
+    bucket, rebundle
+):
     [linked] = bucket.glob(f"{SCOPE}/states/state-1/*/manifest.json")
     linked.rename(linked.with_name("elsewhere"))
     linked.symlink_to("elsewhere")
@@ -205,7 +230,9 @@ def test_a_recovery_stops_where_the_state_that_has_to_be_live_is_a_symbolic_link
 
 
 def test_uploads_that_nothing_names_are_listed_with_the_command_that_takes_one(bucket, rebundle):
-    stored = in_bucket(bucket, lambda it: it.store_state(composition_with("9"), "state-9", Revision(producer=9)))
+    stored = in_bucket(
+        bucket, lambda it: it.store_state(composition_with("9"), "state-9", Revision(producer=9))
+    )
 
     result = rebundle(*ASKED, "--yes")
 

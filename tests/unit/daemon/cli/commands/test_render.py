@@ -25,7 +25,11 @@ def written(tmp_path, document):
 
 
 def contents(directory):
-    return {str(path.relative_to(directory)): path.read_bytes() for path in directory.rglob("*") if path.is_file()}
+    return {
+        str(path.relative_to(directory)): path.read_bytes()
+        for path in directory.rglob("*")
+        if path.is_file()
+    }
 
 
 def test_an_event_is_rendered_as_its_state(tmp_path, rebundle):
@@ -51,7 +55,9 @@ def test_data_alone_gives_the_same_bytes_as_its_event(tmp_path, rebundle):
 
 
 def test_a_composition_without_a_state_is_stamped_as_unpublished(tmp_path, rebundle):
-    assert rebundle("render", written(tmp_path, golden_document()), "-o", tmp_path / "out").code == 0
+    assert (
+        rebundle("render", written(tmp_path, golden_document()), "-o", tmp_path / "out").code == 0
+    )
     assert json.loads((tmp_path / "out/base/.rebundle.json").read_bytes())["state"] == "unpublished"
 
 
@@ -87,11 +93,23 @@ def test_a_manifest_whose_content_is_another_fails_verification(bucket, tmp_path
 
 
 def test_the_configured_defaults_are_used(tmp_path, rebundle):
-    (tmp_path / "rebundle.toml").write_text('[render]\nrouter_image = "registry.example.com/nginx:9"\n')
+    (tmp_path / "rebundle.toml").write_text(
+        '[render]\nrouter_image = "registry.example.com/nginx:9"\n'
+    )
 
-    rebundle("render", written(tmp_path, event()), "-o", tmp_path / "out", "--config", tmp_path / "rebundle.toml")
+    rebundle(
+        "render",
+        written(tmp_path, event()),
+        "-o",
+        tmp_path / "out",
+        "--config",
+        tmp_path / "rebundle.toml",
+    )
 
-    assert "registry.example.com/nginx:9" in (tmp_path / "out/base/bundle/docker-compose.yaml").read_text()
+    assert (
+        "registry.example.com/nginx:9"
+        in (tmp_path / "out/base/bundle/docker-compose.yaml").read_text()
+    )
 
 
 @pytest.mark.parametrize(
@@ -109,7 +127,9 @@ def test_the_configured_defaults_are_used(tmp_path, rebundle):
         (event() | {"type": "io.rebundle.bundle.rollback_requested.v1", "data": {}}, "$.data"),
     ],
 )
-def test_a_faulty_document_is_refused_with_the_path_and_nothing_is_written(tmp_path, rebundle, document, path):
+def test_a_faulty_document_is_refused_with_the_path_and_nothing_is_written(
+    tmp_path, rebundle, document, path
+):
     result = rebundle("render", written(tmp_path, document), "-o", tmp_path / "out")
 
     assert result.code == 1
@@ -135,7 +155,9 @@ def own_templates(tmp_path):
     (tmp_path / "own").mkdir()
     (tmp_path / "own/header.yaml").write_text("# Ours.\nservices:\n")
     config = tmp_path / "rebundle.toml"
-    config.write_text(f'[scopes."{SCOPE}"]\ntemplates = "{tmp_path / "own"}"\nrender.restart = "always"\n')
+    config.write_text(
+        f'[scopes."{SCOPE}"]\ntemplates = "{tmp_path / "own"}"\nrender.restart = "always"\n'
+    )
     return config
 
 
@@ -143,14 +165,21 @@ def test_what_the_settings_give_a_scope_is_used(bucket, tmp_path, rebundle):
     config = own_templates(tmp_path)
     document = golden_document() | {"bundle": {"name": SCOPE.bundle, "target": SCOPE.target}}
 
-    assert rebundle("render", written(tmp_path, document), "-o", tmp_path / "out", "--config", config).code == 0
+    assert (
+        rebundle(
+            "render", written(tmp_path, document), "-o", tmp_path / "out", "--config", config
+        ).code
+        == 0
+    )
 
     compose = (tmp_path / "out/base/bundle/docker-compose.yaml").read_text()
     assert compose.startswith("# Ours.\n")
     assert "restart: always" in compose
 
 
-def test_a_manifest_is_rendered_with_the_templates_it_was_published_with(bucket, tmp_path, rebundle):
+def test_a_manifest_is_rendered_with_the_templates_it_was_published_with(
+    bucket, tmp_path, rebundle
+):
     config = own_templates(tmp_path)
     (before,) = (bucket / str(SCOPE) / "states/state-3").glob("*/manifest.json")
     rebundle("republish", SCOPE, "--config", config)
@@ -164,11 +193,16 @@ def test_a_manifest_is_rendered_with_the_templates_it_was_published_with(bucket,
 
     assert [result.code for result in results] == [0, 0, 0]
     assert ["other templates" in result.err for result in results] == [False, False, True]
-    texts = [(tmp_path / name / "base/bundle/docker-compose.yaml").read_text() for name in ("before", "after")]
+    texts = [
+        (tmp_path / name / "base/bundle/docker-compose.yaml").read_text()
+        for name in ("before", "after")
+    ]
     assert [text.startswith("# Ours.\n") for text in texts] == [False, True]
 
 
-def test_templates_that_cannot_be_used_are_a_usage_error_and_nothing_is_written(tmp_path, rebundle, monkeypatch):
+def test_templates_that_cannot_be_used_are_a_usage_error_and_nothing_is_written(
+    tmp_path, rebundle, monkeypatch
+):
     monkeypatch.setenv("REBUNDLE_TEMPLATES", str(tmp_path / "nowhere"))
 
     result = rebundle("render", written(tmp_path, event()), "-o", tmp_path / "out")
@@ -178,7 +212,9 @@ def test_templates_that_cannot_be_used_are_a_usage_error_and_nothing_is_written(
     assert not (tmp_path / "out").exists()
 
 
-def test_what_the_daemon_would_refuse_for_its_size_is_refused_and_the_setting_named(tmp_path, rebundle, monkeypatch):
+def test_what_the_daemon_would_refuse_for_its_size_is_refused_and_the_setting_named(
+    tmp_path, rebundle, monkeypatch
+):
     monkeypatch.setenv("REBUNDLE_LIMITS__MODELS", "1")
 
     result = rebundle("render", written(tmp_path, event()), "-o", tmp_path / "out")

@@ -10,7 +10,9 @@ from renderers.template_set import Templates
 from tests.support.buckets import SCOPE, composition_with, in_bucket, pointer
 
 
-def test_desired_is_rendered_anew_under_its_id_with_the_configured_defaults(bucket, rebundle, monkeypatch):
+def test_desired_is_rendered_anew_under_its_id_with_the_configured_defaults(
+    bucket, rebundle, monkeypatch
+):
     monkeypatch.setenv("REBUNDLE_RENDER__ROUTER_IMAGE", "registry.example.com/nginx:9.9")
     before = pointer(bucket).live
 
@@ -24,7 +26,9 @@ def test_desired_is_rendered_anew_under_its_id_with_the_configured_defaults(buck
     assert after.history[-1].by == "alice"
     compose = bucket / str(SCOPE) / "docker-compose-gen/base/bundle/docker-compose.yaml"
     assert b"registry.example.com/nginx:9.9" in compose.read_bytes()
-    assert [each["id"] for each in rebundle("show", SCOPE, "-o", "json").json["events"]] == ["event-of-state-3"]
+    assert [each["id"] for each in rebundle("show", SCOPE, "-o", "json").json["events"]] == [
+        "event-of-state-3"
+    ]
     assert rebundle("verify", SCOPE).code == 0
 
 
@@ -42,7 +46,12 @@ def test_a_dry_run_shows_what_would_differ_and_writes_nothing(bucket, rebundle, 
     assert "restart it" in result.err
     assert f"republish (would be sequence {sequence} → {sequence + 1})" in result.out
     assert "+    image: docker.io/library/nginx:9.9" in result.out.splitlines()
-    assert (told["verb"], told["scope"], told["changed"], told["dry_run"]) == ("republish", str(SCOPE), True, True)
+    assert (told["verb"], told["scope"], told["changed"], told["dry_run"]) == (
+        "republish",
+        str(SCOPE),
+        True,
+        True,
+    )
     assert (told["before"]["sequence"], told["after"]["sequence"]) == (sequence, sequence + 1)
     assert told["after"]["live"]["state"] == "state-3"
     assert told["after"]["live"]["attempt"] == ""
@@ -74,7 +83,9 @@ def test_a_dry_run_under_a_hold_leaves_live_where_it_is(bucket, rebundle):
 
 
 @pytest.mark.parametrize(
-    "harm", [lambda archive: archive.unlink(), lambda archive: archive.write_bytes(b"\0" * 8)], ids=["gone", "damaged"]
+    "harm",
+    [lambda archive: archive.unlink(), lambda archive: archive.write_bytes(b"\0" * 8)],
+    ids=["gone", "damaged"],
 )
 def test_a_dry_run_goes_on_where_the_verb_would_mend_what_is_published(bucket, rebundle, harm):
     live = pointer(bucket).live
@@ -98,7 +109,9 @@ def test_a_dry_run_is_refused_as_the_verb_would_be(bucket, rebundle, monkeypatch
 
 
 @pytest.mark.parametrize("verb", ["republish", "hold"])
-def test_a_dry_run_on_the_pointer_of_a_newer_release_is_refused_as_the_verb_would_be(bucket, rebundle, verb):
+def test_a_dry_run_on_the_pointer_of_a_newer_release_is_refused_as_the_verb_would_be(
+    bucket, rebundle, verb
+):
     path = bucket / str(SCOPE) / "pointer.json"
     path.write_bytes(path.read_bytes().replace(b'"schema":2', b'"schema":99'))
 
@@ -111,7 +124,9 @@ def contents(bucket):
     return {path: path.read_bytes() for path in bucket.rglob("*") if path.is_file()}
 
 
-def test_what_may_change_under_its_name_is_refused_where_the_setting_says_so(bucket, rebundle, monkeypatch):
+def test_what_may_change_under_its_name_is_refused_where_the_setting_says_so(
+    bucket, rebundle, monkeypatch
+):
     monkeypatch.setenv("REBUNDLE_PUBLISH__PINNING", "require")
     before = pointer(bucket)
 
@@ -175,7 +190,9 @@ def test_what_was_stored_before_a_collection_is_not_published_after_it(bucket):
 
 
 async def rendered_again(published, before):
-    return await published.store_state(composition_with("2", "1"), before.desired.state, before.desired.revision)
+    return await published.store_state(
+        composition_with("2", "1"), before.desired.state, before.desired.revision
+    )
 
 
 def test_what_a_scope_has_of_its_own_is_rendered_and_recorded(bucket, rebundle, tmp_path):
@@ -188,12 +205,19 @@ def test_what_a_scope_has_of_its_own_is_rendered_and_recorded(bucket, rebundle, 
     assert rebundle("republish", SCOPE, "--config", config).code == 0
 
     live = pointer(bucket).live
-    compose = (bucket / str(SCOPE) / "docker-compose-gen/base/bundle/docker-compose.yaml").read_text()
-    manifest = json.loads((bucket / str(SCOPE) / f"states/{live.state}/{live.attempt}/manifest.json").read_bytes())
+    compose = (
+        bucket / str(SCOPE) / "docker-compose-gen/base/bundle/docker-compose.yaml"
+    ).read_text()
+    manifest = json.loads(
+        (bucket / str(SCOPE) / f"states/{live.state}/{live.attempt}/manifest.json").read_bytes()
+    )
     assert compose.startswith("# Ours.\nservices:\n")
     assert "restart: always" in compose
     assert manifest["render_defaults"]["restart"] == "always"
-    assert manifest["templates"] == Templates.built_in().overridden_by({"header.yaml": "# Ours.\nservices:\n"}).digest
+    assert (
+        manifest["templates"]
+        == Templates.built_in().overridden_by({"header.yaml": "# Ours.\nservices:\n"}).digest
+    )
 
 
 def test_a_scopes_own_settings_are_no_other_scopes(bucket, rebundle, tmp_path):

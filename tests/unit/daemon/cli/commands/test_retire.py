@@ -8,7 +8,9 @@ class Terminal(io.StringIO):
         return True
 
 
-def test_retire_leaves_nothing_live_and_everything_stored_and_a_state_brings_it_back(bucket, rebundle):
+def test_retire_leaves_nothing_live_and_everything_stored_and_a_state_brings_it_back(
+    bucket, rebundle
+):
     before = sorted(path for path in bucket.rglob("*") if "states" in path.parts)
 
     assert rebundle("retire", SCOPE, "--reason", "gone", "--yes").code == 0
@@ -19,7 +21,9 @@ def test_retire_leaves_nothing_live_and_everything_stored_and_a_state_brings_it_
     assert "retired" in rebundle("status").out
     assert rebundle("show", SCOPE).code == 3
 
-    after = in_bucket(bucket, lambda published: published.publish(composition_with("8"), "state-8", 8))
+    after = in_bucket(
+        bucket, lambda published: published.publish(composition_with("8"), "state-8", 8)
+    )
     assert (after.live.state, after.sequence) == ("state-8", 5)
 
 

@@ -16,11 +16,16 @@ class Terminal(io.StringIO):
 def test_rollback_makes_the_state_live_holds_it_and_leaves_overrides(bucket, rebundle):
     live_file(bucket, ENV).write_bytes(b"MINE=1\n")
 
-    result = rebundle("rollback", SCOPE, "state-1", "--reason", "bad", "--yes", "--by", "alice", "-o", "json")
+    result = rebundle(
+        "rollback", SCOPE, "state-1", "--reason", "bad", "--yes", "--by", "alice", "-o", "json"
+    )
 
     assert result.code == 0
     view = result.json
-    assert (view["before"]["live"]["state"], view["after"]["live"]["state"]) == ("state-3", "state-1")
+    assert (view["before"]["live"]["state"], view["after"]["live"]["state"]) == (
+        "state-3",
+        "state-1",
+    )
     assert (view["after"]["desired"]["state"], view["after"]["hold"]["by"]) == ("state-3", "alice")
     assert view["live_tree"]["overrides"] == [ENV]
     assert live_file(bucket, ENV).read_bytes() == b"MINE=1\n"
@@ -40,7 +45,11 @@ def test_a_dry_run_shows_what_would_change_and_changes_nothing(bucket, rebundle)
 
     result = rebundle("rollback", SCOPE, "state-1", "--reason", "bad", "--dry-run", "-o", "json")
 
-    assert (result.code, result.json["dry_run"], result.json["after"]["live"]["state"]) == (0, True, "state-1")
+    assert (result.code, result.json["dry_run"], result.json["after"]["live"]["state"]) == (
+        0,
+        True,
+        "state-1",
+    )
     assert pointer(bucket) == before
 
 
@@ -53,7 +62,9 @@ def test_without_a_terminal_yes_is_needed(bucket, rebundle, monkeypatch):
     assert "--yes" in result.err
 
 
-@pytest.mark.parametrize(("answer", "code", "live"), [("y\n", 0, "state-1"), ("n\n", 1, "state-3"), ("", 1, "state-3")])
+@pytest.mark.parametrize(
+    ("answer", "code", "live"), [("y\n", 0, "state-1"), ("n\n", 1, "state-3"), ("", 1, "state-3")]
+)
 def test_at_a_terminal_it_asks(bucket, rebundle, monkeypatch, answer, code, live):
     monkeypatch.setattr("sys.stdin", Terminal(answer))
 
@@ -67,7 +78,9 @@ def test_what_was_agreed_to_is_refused_once_another_state_is_live(bucket, rebund
 
         def readline(self):
             thread = ThreadPoolExecutor(1)
-            thread.submit(in_bucket, bucket, lambda it: it.publish(composition_with("9"), "state-9", 9)).result()
+            thread.submit(
+                in_bucket, bucket, lambda it: it.publish(composition_with("9"), "state-9", 9)
+            ).result()
             thread.shutdown()
             return "y\n"
 
@@ -81,13 +94,17 @@ def test_what_was_agreed_to_is_refused_once_another_state_is_live(bucket, rebund
 
 
 def test_an_unexpected_live_state_is_a_conflict(bucket, rebundle):
-    result = rebundle("rollback", SCOPE, "state-1", "--reason", "bad", "--yes", "--expected-live", "state-2")
+    result = rebundle(
+        "rollback", SCOPE, "state-1", "--reason", "bad", "--yes", "--expected-live", "state-2"
+    )
 
     assert (result.code, pointer(bucket).sequence) == (4, 3)
 
 
 def test_discard_newer_drops_desired_and_says_what_a_waiting_event_does(bucket, rebundle):
-    result = rebundle("rollback", SCOPE, "state-1", "--reason", "bad", "--yes", "--discard-newer", "--quiet")
+    result = rebundle(
+        "rollback", SCOPE, "state-1", "--reason", "bad", "--yes", "--discard-newer", "--quiet"
+    )
 
     assert "still waiting apply to this state" in result.err
     now = pointer(bucket)
@@ -107,7 +124,9 @@ def test_a_state_that_is_not_retained_is_not_found(bucket, rebundle):
 
 
 @pytest.mark.parametrize("name", ["fine-2026", "fine-2026-11"])
-def test_a_unique_beginning_is_resolved_where_a_person_sees_what_it_is_taken_for(bucket, rebundle, monkeypatch, name):
+def test_a_unique_beginning_is_resolved_where_a_person_sees_what_it_is_taken_for(
+    bucket, rebundle, monkeypatch, name
+):
     in_bucket(bucket, lambda it: it.publish(composition_with("3"), "fine-2026-11", 4))
     in_bucket(bucket, lambda it: it.publish(composition_with("4"), "state-5", 5))
     shown = rebundle("rollback", SCOPE, name, "--reason", "bad", "--dry-run", "-o", "json")
@@ -125,25 +144,38 @@ def test_a_verb_that_does_not_ask_takes_no_beginning(bucket, rebundle, verb):
     in_bucket(bucket, lambda it: it.publish(composition_with("3"), "fine-2026-11", 4))
     in_bucket(bucket, lambda it: it.publish(composition_with("4"), "state-5", 5))
 
-    result = rebundle(verb, SCOPE, "fine", "--reason", "r", *(["--yes"] if verb == "rollback" else []))
+    result = rebundle(
+        verb, SCOPE, "fine", "--reason", "r", *(["--yes"] if verb == "rollback" else [])
+    )
 
-    assert (result.code, "is fine-2026-11 meant?" in result.err, pointer(bucket).sequence) == (3, True, 5)
+    assert (result.code, "is fine-2026-11 meant?" in result.err, pointer(bucket).sequence) == (
+        3,
+        True,
+        5,
+    )
 
 
 def test_an_ambiguous_beginning_is_refused_with_how_many_states_fit(bucket, rebundle):
     for number in range(4, 8):
-        in_bucket(bucket, lambda it, n=number: it.publish(composition_with(str(n)), f"state-{n}", n))
+        in_bucket(
+            bucket, lambda it, n=number: it.publish(composition_with(str(n)), f"state-{n}", n)
+        )
 
     result = rebundle("rollback", SCOPE, "state", "--reason", "bad", "--dry-run")
 
     assert result.code == 3
-    assert "state is the beginning of 7 states, state-1, state-2, state-3, state-4, state-5 and 2 more" in result.err
+    assert (
+        "state is the beginning of 7 states, state-1, state-2, state-3, state-4, state-5 and 2 more"
+        in result.err
+    )
 
 
 def test_a_state_and_its_attempt_are_taken_as_they_are(bucket, rebundle):
     attempt = pointer(bucket).retained_of("state-1")[0].attempt
 
-    result = rebundle("rollback", SCOPE, f"state-1@{attempt[:9]}", "--reason", "r", "--dry-run", "-o", "json")
+    result = rebundle(
+        "rollback", SCOPE, f"state-1@{attempt[:9]}", "--reason", "r", "--dry-run", "-o", "json"
+    )
 
     assert result.json["after"]["live"]["attempt"] == attempt
 
@@ -178,7 +210,12 @@ def test_a_damaged_target_is_found_out_before_it_is_live(bucket, rebundle):
         archive.write_bytes(archive.read_bytes()[:-9])
 
     assert rebundle("rollback", SCOPE, "state-1", "--reason", "bad", "--yes").code == 5
-    assert rebundle("quarantine", SCOPE, "state-3", "--reason", "bad", "--rollback-to", "state-1", "-y").code == 5
+    assert (
+        rebundle(
+            "quarantine", SCOPE, "state-3", "--reason", "bad", "--rollback-to", "state-1", "-y"
+        ).code
+        == 5
+    )
     assert pointer(bucket).sequence == 3
 
 

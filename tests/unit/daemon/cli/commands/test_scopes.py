@@ -30,8 +30,12 @@ def test_a_folder_in_which_nothing_is_published_is_no_scope(bucket, rebundle):
     (bucket / "other/target/states/state-1/attempt").mkdir(parents=True)
     (bucket / "other/target/states/state-1/attempt/manifest.json").write_text("{}")
 
-    assert [each["scope"] for each in rebundle("scopes", "-o", "json").json["scopes"]] == [str(SCOPE)]
-    assert [each["scope"] for each in rebundle("status", "-o", "json").json["scopes"]] == [str(SCOPE)]
+    assert [each["scope"] for each in rebundle("scopes", "-o", "json").json["scopes"]] == [
+        str(SCOPE)
+    ]
+    assert [each["scope"] for each in rebundle("status", "-o", "json").json["scopes"]] == [
+        str(SCOPE)
+    ]
     assert rebundle("verify", "--all").code == 0
     assert rebundle("verify", "other/target").code == 3
 
@@ -40,7 +44,10 @@ def test_an_empty_bucket_says_so(tmp_path, rebundle):
     (tmp_path / "empty").mkdir()
     result = rebundle("scopes", "--bucket", tmp_path / "empty")
 
-    assert (result.code, result.out.splitlines()) == (0, ["SCOPE   LIVE   DESIRED   SEQUENCE   NOTE   AGE"])
+    assert (result.code, result.out.splitlines()) == (
+        0,
+        ["SCOPE   LIVE   DESIRED   SEQUENCE   NOTE   AGE"],
+    )
     assert "nothing is published" in result.err
 
 
@@ -55,7 +62,9 @@ def test_an_unusable_bucket_is_a_backend_failure(rebundle, monkeypatch):
     result = rebundle("scopes")
 
     assert result.code == 6
-    assert result.err.startswith("rebundle: s3://bucket cannot be used: Unable to locate credentials")
+    assert result.err.startswith(
+        "rebundle: s3://bucket cannot be used: Unable to locate credentials"
+    )
 
 
 def test_scopes_note_what_keeps_desired_from_going_live(bucket, rebundle):
@@ -94,14 +103,18 @@ def test_what_a_store_logs_does_not_stand_among_the_data(bucket, rebundle, monke
     assert structlog.get_config() == before
 
 
-def test_a_bundle_whose_folder_cannot_be_listed_is_a_row_and_hides_no_other(bucket, rebundle, monkeypatch):
+def test_a_bundle_whose_folder_cannot_be_listed_is_a_row_and_hides_no_other(
+    bucket, rebundle, monkeypatch
+):
     folders = DirectoryStore.folders
     (bucket / "private/edge").mkdir(parents=True)
     (bucket / "private/edge/pointer.json").write_text("{}")
 
     async def listed(store, prefix):
         if prefix == "private/":
-            raise StoreRefused("private: Permission denied; give this user permission to read and write the folder")
+            raise StoreRefused(
+                "private: Permission denied; give this user permission to read and write the folder"
+            )
         return await folders(store, prefix)
 
     monkeypatch.setattr(DirectoryStore, "folders", listed)
@@ -111,7 +124,10 @@ def test_a_bundle_whose_folder_cannot_be_listed_is_a_row_and_hides_no_other(buck
         assert "Permission denied" in result.json["unreadable_folders"]["private"]
         assert "give this user permission" in rebundle(*verb).out
     verified = rebundle("verify", "--all", "-o", "json")
-    assert (verified.code, [c["scope"] for c in verified.json["checks"] if not c["ok"]]) == (6, ["private/"])
+    assert (verified.code, [c["scope"] for c in verified.json["checks"] if not c["ok"]]) == (
+        6,
+        ["private/"],
+    )
     collected = rebundle("gc", "--all", "--dry-run", "-o", "json")
     assert (collected.code, collected.json["errors"][0]["scope"]) == (6, "private/")
     assert rebundle("status", SCOPE).code == 0

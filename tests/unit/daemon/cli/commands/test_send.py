@@ -30,7 +30,8 @@ def accepting(handler):
     body = json.loads(handler.received)
     taken = body if isinstance(body, list) else [body]
     known = [
-        {"id": e["id"], "source": e["source"], "position": f"j@{e['id']}", "known": e["id"] == "e2"} for e in taken
+        {"id": e["id"], "source": e["source"], "position": f"j@{e['id']}", "known": e["id"] == "e2"}
+        for e in taken
     ]
     says(202, json.dumps({"events": known}).encode())(handler)
 
@@ -38,7 +39,9 @@ def accepting(handler):
 def test_one_event_goes_as_it_is_and_more_as_a_batch(tmp_path, rebundle):
     with server(accepting) as (url, seen):
         one = rebundle("send", write_events(tmp_path, event(1)), "--to", url)
-        three = rebundle("send", write_events(tmp_path, event(1), event(2), event(3)), "--to", url, "-o", "json")
+        three = rebundle(
+            "send", write_events(tmp_path, event(1), event(2), event(3)), "--to", url, "-o", "json"
+        )
 
     assert (one.code, three.code) == (0, 0)
     assert [request[2]["Content-Type"] for request in seen] == [STRUCTURED, BATCH]
@@ -51,20 +54,30 @@ def test_many_events_go_in_requests_of_a_hundred_in_their_order(tmp_path):
     sent = read_events(str(write_events(tmp_path, *(event(number) for number in range(250)))))
 
     assert [len(request) for request in requests(sent)] == [100, 100, 50]
-    assert [each.event.id for request in requests(sent) for each in request] == [f"e{n}" for n in range(250)]
+    assert [each.event.id for request in requests(sent) for each in request] == [
+        f"e{n}" for n in range(250)
+    ]
 
 
 def test_big_events_share_no_request_beyond_its_bytes(tmp_path):
-    sent = read_events(str(write_events(tmp_path, *(event(number, big="x" * 300_000) for number in range(3)))))
+    sent = read_events(
+        str(write_events(tmp_path, *(event(number, big="x" * 300_000) for number in range(3))))
+    )
 
     assert [len(request) for request in requests(sent)] == [1, 1, 1]
 
 
 def test_rollback_requests_go_apart_because_their_token_is_another(tmp_path):
     kinds = ["a", "io.rebundle.bundle.rollback_requested.v1", "b", "c"]
-    sent = read_events(str(write_events(tmp_path, *(event(n, kind) for n, kind in enumerate(kinds)))))
+    sent = read_events(
+        str(write_events(tmp_path, *(event(n, kind) for n, kind in enumerate(kinds))))
+    )
 
-    assert [[each.event.id for each in request] for request in requests(sent)] == [["e0"], ["e1"], ["e2", "e3"]]
+    assert [[each.event.id for each in request] for request in requests(sent)] == [
+        ["e0"],
+        ["e1"],
+        ["e2", "e3"],
+    ]
 
 
 def test_each_kind_goes_with_its_own_token_of_the_settings(tmp_path, rebundle, monkeypatch):
@@ -102,8 +115,13 @@ def test_a_faulty_envelope_is_told_with_file_line_and_path_and_nothing_is_sent(t
 
 def test_a_rejection_is_told_by_the_files_own_events_with_what_was_taken(tmp_path, rebundle):
     problem = {"path": "$[1].data.models", "expected": "is required", "found": ""}
-    document = {"detail": "nothing was kept", "errors": [problem, {"path": "$", "expected": "x", "found": "y"}]}
-    events = write_events(tmp_path, event(1, "io.rebundle.bundle.rollback_requested.v1"), event(2), event(3))
+    document = {
+        "detail": "nothing was kept",
+        "errors": [problem, {"path": "$", "expected": "x", "found": "y"}],
+    }
+    events = write_events(
+        tmp_path, event(1, "io.rebundle.bundle.rollback_requested.v1"), event(2), event(3)
+    )
 
     def first_only(handler):
         if isinstance(json.loads(handler.received), list):
@@ -121,7 +139,9 @@ def test_a_rejection_is_told_by_the_files_own_events_with_what_was_taken(tmp_pat
     assert "$: x (found y)" in result.err
 
 
-@pytest.mark.parametrize(("status", "code"), [(400, 1), (403, 4), (409, 4), (413, 1), (500, 6), (502, 6), (503, 6)])
+@pytest.mark.parametrize(
+    ("status", "code"), [(400, 1), (403, 4), (409, 4), (413, 1), (500, 6), (502, 6), (503, 6)]
+)
 def test_each_refusal_has_its_exit_code(tmp_path, rebundle, status, code):
     with server(says(status, b'{"detail": "because"}', retry_after="7")) as (url, _):
         result = rebundle("send", write_events(tmp_path, event(1)), "--to", url)
@@ -132,30 +152,52 @@ def test_each_refusal_has_its_exit_code(tmp_path, rebundle, status, code):
 
 
 @pytest.mark.parametrize("nearest", ["io.rebundle.bundle_state.created.v1", None])
-def test_an_event_of_an_unknown_type_is_a_failure_that_names_the_nearest_type(tmp_path, rebundle, nearest):
+def test_an_event_of_an_unknown_type_is_a_failure_that_names_the_nearest_type(
+    tmp_path, rebundle, nearest
+):
     def ignoring(handler):
-        event = {"id": "e1", "source": "s", "position": None, "known": False, "ignored": True, "nearest_type": nearest}
+        event = {
+            "id": "e1",
+            "source": "s",
+            "position": None,
+            "known": False,
+            "ignored": True,
+            "nearest_type": nearest,
+        }
         says(202, json.dumps({"events": [event]}).encode())(handler)
 
     with server(ignoring) as (url, _):
         for more in ((), ("--wait",)):
-            result = rebundle("send", write_events(tmp_path, event(1, "io.rebundle.typo")), "--to", url, *more)
+            result = rebundle(
+                "send", write_events(tmp_path, event(1, "io.rebundle.typo")), "--to", url, *more
+            )
             assert (result.code, "ignored" in result.out) == (1, True)
             assert "1 of 1 events have an unknown type" in result.err
-            assert (f"did you mean {nearest}?" if nearest else "docs/events.md lists the types") in result.err
+            assert (
+                f"did you mean {nearest}?" if nearest else "docs/events.md lists the types"
+            ) in result.err
 
 
 def test_who_has_no_token_is_told_how_to_give_one(tmp_path, rebundle):
     with server(says(401, b'{"detail": "send the header"}')) as (url, _):
         without = rebundle("send", write_events(tmp_path, event(1)), "--to", url)
         (tmp_path / "token").write_text("wrong")
-        wrong = rebundle("send", write_events(tmp_path, event(1)), "--to", url, "--token-file", tmp_path / "token")
+        wrong = rebundle(
+            "send",
+            write_events(tmp_path, event(1)),
+            "--to",
+            url,
+            "--token-file",
+            tmp_path / "token",
+        )
 
     assert (without.code, "pass --token-file FILE" in without.err) == (4, True)
     assert (wrong.code, "send the header" in wrong.err) == (4, True)
 
 
-@pytest.mark.parametrize("body", [b"hello", b'{"events": []}', b'{"events": 1}', b'{"events": [1]}'])
+@pytest.mark.parametrize(
+    "body", [b"hello", b'{"events": []}', b'{"events": 1}', b'{"events": [1]}']
+)
 def test_an_answer_of_something_else_is_no_success(tmp_path, rebundle, body):
     with server(says(202, body)) as (url, _):
         assert rebundle("send", write_events(tmp_path, event(1)), "--to", url).code == 6
@@ -199,9 +241,18 @@ def test_waiting_asks_until_the_event_has_settled_ever_more_slowly():
     waiting, done = report("j@1", None), report("j@1", "2026-11-22T10:00:00Z", "published")
 
     with server(answers([waiting], None, [report("other", None), done])) as (url, seen):
-        (view,) = wait_for(DaemonClient(url), [{"id": "e/1 ?", "position": "j@1"}], 60, clock=clock, sleep=clock.sleep)
+        (view,) = wait_for(
+            DaemonClient(url),
+            [{"id": "e/1 ?", "position": "j@1"}],
+            60,
+            clock=clock,
+            sleep=clock.sleep,
+        )
 
-    assert (view["settled_at"], view["scopes"][0]["outcome"]) == ("2026-11-22T10:00:00Z", "published")
+    assert (view["settled_at"], view["scopes"][0]["outcome"]) == (
+        "2026-11-22T10:00:00Z",
+        "published",
+    )
     assert clock.slept == [0.25, 0.5]
     assert seen[0][1] == "/v1/events/e%2F1%20%3F"
 
@@ -210,7 +261,9 @@ def test_waiting_ends_at_its_limit():
     clock = Clock()
 
     with server(answers([report("j@1", None)])) as (url, _):
-        (view,) = wait_for(DaemonClient(url), [{"id": "e1", "position": "j@1"}], 3, clock=clock, sleep=clock.sleep)
+        (view,) = wait_for(
+            DaemonClient(url), [{"id": "e1", "position": "j@1"}], 3, clock=clock, sleep=clock.sleep
+        )
 
     assert view["settled_at"] is None
 
@@ -232,11 +285,16 @@ def test_an_event_that_still_waits_names_the_command_that_shows_why(tmp_path, re
 
 
 def test_an_event_that_was_ignored_at_the_door_is_not_waited_for():
-    (view,) = wait_for(DaemonClient("http://127.0.0.1:1"), [{"id": "e1", "position": None, "ignored": True}], 3)
+    (view,) = wait_for(
+        DaemonClient("http://127.0.0.1:1"), [{"id": "e1", "position": None, "ignored": True}], 3
+    )
 
     assert view["settled_at"] == "never"
 
 
 def test_a_daemon_that_has_forgotten_the_event_is_an_error():
-    with server(answers([])) as (url, _), pytest.raises(DaemonUnreachable, match="no longer knows it"):
+    with (
+        server(answers([])) as (url, _),
+        pytest.raises(DaemonUnreachable, match="no longer knows it"),
+    ):
         wait_for(DaemonClient(url), [{"id": "e1", "position": "j@1"}], 3)

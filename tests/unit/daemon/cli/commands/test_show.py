@@ -7,9 +7,14 @@ def test_show_tells_models_events_files_and_digests_of_live(bucket, rebundle):
     view = rebundle("show", SCOPE, "-o", "json").json
 
     assert (view["state"], view["status"]) == ("state-3", "live")
-    assert [(each["id"], each["version"]) for each in view["models"]] == [("101", "2"), ("102", "1")]
+    assert [(each["id"], each["version"]) for each in view["models"]] == [
+        ("101", "2"),
+        ("102", "1"),
+    ]
     assert [each["id"] for each in view["events"]] == ["event-of-state-3"]
-    assert {"base/bundle/docker-compose.yaml", "README.md"} < {each["path"] for each in view["files"]}
+    assert {"base/bundle/docker-compose.yaml", "README.md"} < {
+        each["path"] for each in view["files"]
+    }
     assert len(view["archive"]["sha256"]) == len(view["content_digest"]) == 64
 
 
@@ -51,4 +56,6 @@ def test_what_no_digest_holds_is_listed(bucket, rebundle):
     images = [each["name"] for each in as_data if each["kind"] == "image"]
     assert images
     assert all(image in shown.out and image in status.out for image in images)
-    assert [each["movable"] for each in verified["checks"] if each["what"].startswith("state ")] == [as_data]
+    assert [
+        each["movable"] for each in verified["checks"] if each["what"].startswith("state ")
+    ] == [as_data]

@@ -3,7 +3,10 @@ from tests.support.buckets import SCOPE, composition_with, in_bucket
 
 
 def statuses(rebundle):
-    return {each["state"]: each["status"] for each in rebundle("states", SCOPE, "-o", "json").json["states"]}
+    return {
+        each["state"]: each["status"]
+        for each in rebundle("states", SCOPE, "-o", "json").json["states"]
+    }
 
 
 def test_states_are_listed_newest_first_with_revision_and_standing(bucket, rebundle):

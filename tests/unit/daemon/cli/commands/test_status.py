@@ -78,7 +78,9 @@ def test_the_status_of_a_scope_names_what_is_quarantined(bucket, rebundle):
 
 def test_a_hold_does_not_hide_that_what_waits_is_quarantined(bucket, rebundle):
     in_bucket(bucket, lambda published: published.publish(composition_with("5"), "state-5", 5))
-    quarantined = rebundle("quarantine", SCOPE, "state-5", "--reason", "bad", "--rollback-to", "state-1", "-y")
+    quarantined = rebundle(
+        "quarantine", SCOPE, "state-5", "--reason", "bad", "--rollback-to", "state-1", "-y"
+    )
     assert quarantined.code == 0, quarantined.err
 
     (why,) = scope_of(rebundle("status", "-o", "json"))["attention"]
@@ -131,7 +133,11 @@ def test_a_path_that_cannot_be_written_is_named_with_what_to_do(bucket, rebundle
 
     view = scope_of(rebundle("status", "-o", "json"))
 
-    assert (view["live_tree"]["synced"], view["live_tree"]["follows"], view["live_tree"]["pending"]) == (
+    assert (
+        view["live_tree"]["synced"],
+        view["live_tree"]["follows"],
+        view["live_tree"]["pending"],
+    ) == (
         False,
         False,
         [],
@@ -141,7 +147,9 @@ def test_a_path_that_cannot_be_written_is_named_with_what_to_do(bucket, rebundle
         "base/bundle/nginx/models.map",
         True,
     )
-    assert any("does not follow at base/bundle/nginx/models.map" in why for why in view["attention"])
+    assert any(
+        "does not follow at base/bundle/nginx/models.map" in why for why in view["attention"]
+    )
     assert not any("next pass" in why for why in view["attention"])
     table = rebundle("status", SCOPE).out
     assert "  blocked  " in table
@@ -151,7 +159,9 @@ def test_a_path_that_cannot_be_written_is_named_with_what_to_do(bucket, rebundle
 
 
 @pytest.mark.parametrize("held", [False, True])
-def test_what_only_a_pass_could_see_is_reported_with_its_time_and_the_command_that_clears_it(bucket, rebundle, held):
+def test_what_only_a_pass_could_see_is_reported_with_its_time_and_the_command_that_clears_it(
+    bucket, rebundle, held
+):
     """A folder in the way is in no listing: whether it is still there, only a write shows."""
     if held:
         rebundle("hold", SCOPE, "--reason", "test")
@@ -159,7 +169,11 @@ def test_what_only_a_pass_could_see_is_reported_with_its_time_and_the_command_th
     file.unlink()
     file.mkdir()
     state = scope_of(rebundle("status", "-o", "json"))["live"]
-    again = ("rollback", SCOPE, f"{state['state']}@{state['attempt']}", "--reason", "r") if held else ("resume", SCOPE)
+    again = (
+        ("rollback", SCOPE, f"{state['state']}@{state['attempt']}", "--reason", "r")
+        if held
+        else ("resume", SCOPE)
+    )
     assert rebundle(*again, "--wait", "0", "-o", "json").json["changed"] is False
     seen_at = scope_of(rebundle("status", "-o", "json"))["live_tree"]["blocked"][0]["seen_at"]
     assert datetime.fromisoformat(seen_at).tzinfo is not None
@@ -177,7 +191,9 @@ def test_what_only_a_pass_could_see_is_reported_with_its_time_and_the_command_th
     assert scope_of(rebundle("status", "-o", "json"))["live_tree"]["blocked"] == []
 
 
-def test_a_damaged_manifest_of_an_old_state_stops_no_tree_and_is_named_with_the_command_that_helps(bucket, rebundle):
+def test_a_damaged_manifest_of_an_old_state_stops_no_tree_and_is_named_with_the_command_that_helps(
+    bucket, rebundle
+):
     live_file(bucket, ENV).write_text("MINE=1\n")
     (manifest,) = (bucket / str(SCOPE) / "states/state-2").glob("*/manifest.json")
     manifest.write_bytes(manifest.read_bytes() + b"x")
@@ -185,9 +201,15 @@ def test_a_damaged_manifest_of_an_old_state_stops_no_tree_and_is_named_with_the_
     assert rebundle("rollback", SCOPE, "state-1", "--reason", "bad model", "-y").code == 0
 
     view = scope_of(rebundle("status", "-o", "json"))
-    assert (view["error"], view["live"]["state"], view["live_tree"]["overrides"]) == (None, "state-1", [ENV])
+    assert (view["error"], view["live"]["state"], view["live_tree"]["overrides"]) == (
+        None,
+        "state-1",
+        [ENV],
+    )
     assert (view["live_tree"]["synced"], view["live_tree"]["follows"]) == (True, True)
-    assert [each["publication"].partition("@")[0] for each in view["live_tree"]["damaged_manifests"]] == ["state-2"]
+    assert [
+        each["publication"].partition("@")[0] for each in view["live_tree"]["damaged_manifests"]
+    ] == ["state-2"]
     assert f"`rebundle recover {SCOPE} --reason 'damaged manifest'`" in view["attention"][-1]
     assert b'"state-1"' in live_file(bucket, "base/.rebundle.json").read_bytes()
 
@@ -219,8 +241,12 @@ def test_a_lost_archive_of_live_needs_attention(bucket, rebundle):
     assert ("not compared" in table, "unreadable" in table) == (True, False)
 
 
-@pytest.mark.parametrize(("fault", "code"), [(KeyError("odd"), 1), (StoreUnavailable("the bucket is away"), 6)])
-def test_an_error_of_one_scope_is_its_own_row_and_sets_the_exit_code(bucket, rebundle, monkeypatch, fault, code):
+@pytest.mark.parametrize(
+    ("fault", "code"), [(KeyError("odd"), 1), (StoreUnavailable("the bucket is away"), 6)]
+)
+def test_an_error_of_one_scope_is_its_own_row_and_sets_the_exit_code(
+    bucket, rebundle, monkeypatch, fault, code
+):
     in_bucket(bucket, lambda it: it.publish(OTHER, "state-1", 1))
     survey = LiveTree.survey
 
@@ -237,10 +263,15 @@ def test_an_error_of_one_scope_is_its_own_row_and_sets_the_exit_code(bucket, reb
     assert views[str(SCOPE)]["live"]["state"] == "state-3"
     assert views[str(SCOPE)]["live_tree_error"] is not None
     assert views[str(OTHER.scope)]["attention"] == []
-    assert ("Traceback" in rebundle("status").err, "Traceback" in rebundle("status", "--debug").err) == (False, True)
+    assert (
+        "Traceback" in rebundle("status").err,
+        "Traceback" in rebundle("status", "--debug").err,
+    ) == (False, True)
 
 
-def test_a_pointer_with_an_error_that_nobody_foresaw_hides_no_other_scope(bucket, rebundle, monkeypatch):
+def test_a_pointer_with_an_error_that_nobody_foresaw_hides_no_other_scope(
+    bucket, rebundle, monkeypatch
+):
     in_bucket(bucket, lambda it: it.publish(OTHER, "state-1", 1))
     existing = Reader.existing
 
@@ -268,7 +299,9 @@ def test_exit_code_tells_programs_whether_something_needs_attention(bucket, rebu
 def test_the_journals_backlog_comes_with_age_and_last_error(journal, rebundle):
     async def fail(opened):
         delivery = await opened.next()
-        await opened.note_failure(str(SCOPE), [delivery.position], "StoreUnavailable: the bucket is away")
+        await opened.note_failure(
+            str(SCOPE), [delivery.position], "StoreUnavailable: the bucket is away"
+        )
 
     in_journal(journal, fail)
 
@@ -288,14 +321,23 @@ def test_the_journals_backlog_comes_with_age_and_last_error(journal, rebundle):
 def test_a_scope_has_only_its_own_lane_and_dead_letters_and_each_error_once(journal, rebundle):
     async def fail(opened):
         for scope in (str(SCOPE), "other/target"):
-            await opened.note_failure(scope, [(await opened.next()).position], "StoreUnavailable: away")
+            await opened.note_failure(
+                scope, [(await opened.next()).position], "StoreUnavailable: away"
+            )
 
     in_journal(journal, fail)
     own = rebundle("status", SCOPE, "-o", "json").json["journal"]
 
-    assert ([lane["scope"] for lane in own["lanes"]], own["events"], own["dead_letters"]) == ([str(SCOPE)], 2, 1)
+    assert ([lane["scope"] for lane in own["lanes"]], own["events"], own["dead_letters"]) == (
+        [str(SCOPE)],
+        2,
+        1,
+    )
     every = rebundle("status").out
-    assert (every.count("StoreUnavailable: away"), rebundle("status", SCOPE).out.count("StoreUnavailable: away")) == (
+    assert (
+        every.count("StoreUnavailable: away"),
+        rebundle("status", SCOPE).out.count("StoreUnavailable: away"),
+    ) == (
         2,
         1,
     )
@@ -307,7 +349,9 @@ def test_an_error_of_the_pointer_is_not_repeated_for_its_lane(journal, bucket, r
     (why,) = scope_of(rebundle("status", "-o", "json"))["attention"]
 
     async def fail(opened):
-        await opened.note_failure(str(SCOPE), [(await opened.next()).position], f"VerificationFailed: {why}")
+        await opened.note_failure(
+            str(SCOPE), [(await opened.next()).position], f"VerificationFailed: {why}"
+        )
 
     in_journal(journal, fail)
     first, second = scope_of(rebundle("status", "-o", "json"))["attention"]
@@ -337,7 +381,10 @@ def test_an_unusable_journal_does_not_hide_the_bucket(bucket, tmp_path, rebundle
 def test_a_bucket_that_the_journal_did_not_publish_to_needs_attention(journal, rebundle):
     assert rebundle("status", "-o", "json").json["journal"]["wrong_bucket"] is None
     in_journal(journal, lambda opened: opened.remember_bucket("1" * 32))
-    assert "is its volume not mounted" in rebundle("status", "-o", "json").json["journal"]["wrong_bucket"]
+    assert (
+        "is its volume not mounted"
+        in rebundle("status", "-o", "json").json["journal"]["wrong_bucket"]
+    )
     told = rebundle("status").out
     assert "bucket: this bucket has no .rebundle/bucket.json" in told
     assert "rebundle run --new-bucket" in told
@@ -347,8 +394,13 @@ def test_an_event_is_told_of_in_each_scope(journal, rebundle):
     (dead,) = rebundle("status", "e1", "-o", "json").json["events"]
     (waiting,) = rebundle("status", "42", "-o", "json").json["events"]
 
-    assert [(lane["outcome"], lane["dead_letter"]) for lane in dead["scopes"]] == [("dead-lettered", 1)]
-    assert {lane["scope"]: lane["outcome"] for lane in waiting["scopes"]} == {str(SCOPE): None, "other/target": None}
+    assert [(lane["outcome"], lane["dead_letter"]) for lane in dead["scopes"]] == [
+        ("dead-lettered", 1)
+    ]
+    assert {lane["scope"]: lane["outcome"] for lane in waiting["scopes"]} == {
+        str(SCOPE): None,
+        "other/target": None,
+    }
     table = rebundle("status", "e1").out
     assert "dead-lettered" in table
     assert "\033" not in table

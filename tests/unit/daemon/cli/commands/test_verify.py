@@ -46,7 +46,9 @@ def test_what_to_verify_must_be_said_once(bucket, rebundle, arguments):
 
 def test_a_changed_archive_fails_its_state_and_hides_no_other(bucket, rebundle):
     (archive,) = (bucket / str(SCOPE) / "states" / "state-1").glob("*/bundle.tar.gz")
-    archive.write_bytes(gzip.compress(gzip.decompress(archive.read_bytes()).replace(b"101", b"109"), mtime=0))
+    archive.write_bytes(
+        gzip.compress(gzip.decompress(archive.read_bytes()).replace(b"101", b"109"), mtime=0)
+    )
 
     result = rebundle("verify", SCOPE, "-o", "json")
 
@@ -75,7 +77,9 @@ def test_a_hand_edit_below_base_is_found_and_explained(bucket, rebundle):
     assert edited.read_text() == "mine\n"
 
 
-def test_a_hand_edit_does_not_hide_that_another_file_is_missing_or_that_a_state_is_damaged(bucket, rebundle):
+def test_a_hand_edit_does_not_hide_that_another_file_is_missing_or_that_a_state_is_damaged(
+    bucket, rebundle
+):
     tree = bucket / str(SCOPE) / "docker-compose-gen"
     (tree / "base/bundle/docker-compose.yaml").write_text("mine\n")
     (tree / "base/bundle/nginx/models.map").unlink()
@@ -84,7 +88,11 @@ def test_a_hand_edit_does_not_hide_that_another_file_is_missing_or_that_a_state_
 
     result = rebundle("verify", SCOPE, "-o", "json")
 
-    failed = {each["what"].split("@")[0]: each["problem"] for each in result.json["checks"] if not each["ok"]}
+    failed = {
+        each["what"].split("@")[0]: each["problem"]
+        for each in result.json["checks"]
+        if not each["ok"]
+    }
     assert (result.code, set(failed)) == (5, {"state state-1", "live tree"})
     assert "edited by hand: base/bundle/docker-compose.yaml" in failed["live tree"]
     assert "not in sync with live: base/bundle/nginx/models.map" in failed["live tree"]
@@ -100,7 +108,11 @@ def test_a_damaged_manifest_of_an_old_state_hides_no_edit_and_stops_no_rollback(
 
     result = rebundle("verify", SCOPE, "-o", "json")
 
-    failed = {each["what"].split("@")[0]: each["problem"] for each in result.json["checks"] if not each["ok"]}
+    failed = {
+        each["what"].split("@")[0]: each["problem"]
+        for each in result.json["checks"]
+        if not each["ok"]
+    }
     assert (result.code, set(failed)) == (5, {"state state-2", "live tree"})
     assert f"`rebundle recover {SCOPE} --reason 'damaged manifest'`" in failed["state state-2"]
     assert "edited by hand: base/bundle/docker-compose.yaml" in failed["live tree"]
@@ -111,7 +123,9 @@ def test_a_damaged_manifest_of_an_old_state_hides_no_edit_and_stops_no_rollback(
     assert json.loads((tree / "base/.rebundle.json").read_bytes())["state"] == "state-1"
 
 
-def test_an_error_that_nobody_foresaw_is_one_row_and_the_gravest_sets_the_exit_code(bucket, rebundle, monkeypatch):
+def test_an_error_that_nobody_foresaw_is_one_row_and_the_gravest_sets_the_exit_code(
+    bucket, rebundle, monkeypatch
+):
     def fails(*_args, **_more):
         raise KeyError("nobody foresaw this")
 
@@ -166,7 +180,9 @@ def test_an_unreadable_pointer_is_a_failed_check(bucket, rebundle):
         ({"manifest_sha256": "0" * 64}, "is not the one that"),
     ],
 )
-def test_a_pointer_that_says_another_thing_than_the_manifest_is_found(bucket, rebundle, changed, problem):
+def test_a_pointer_that_says_another_thing_than_the_manifest_is_found(
+    bucket, rebundle, changed, problem
+):
     path = bucket / str(SCOPE) / "pointer.json"
     document = json.loads(path.read_bytes())
     document["signed"]["retained"][0] |= changed
@@ -200,7 +216,10 @@ def test_a_pointer_that_contradicts_its_own_history_is_found(bucket, rebundle):
     result = rebundle("verify", SCOPE, "-o", "json")
 
     assert result.code == 5
-    assert [what for what, ok in checks(result).items() if not ok] == ["pointer, sequence 7", "history"]
+    assert [what for what, ok in checks(result).items() if not ok] == [
+        "pointer, sequence 7",
+        "history",
+    ]
 
 
 def test_a_live_tree_that_its_marker_calls_behind_is_told_and_is_no_failure(bucket, rebundle):
@@ -230,9 +249,11 @@ def test_a_marker_ahead_of_its_pointer_is_found_by_verify_and_status(bucket, reb
     marker.write_text(json.dumps(document | {"sequence": 5000}))
 
     verified = rebundle("verify", SCOPE, "-o", "json")
-    (why,) = next(each for each in rebundle("status", "-o", "json").json["scopes"] if each["scope"] == str(SCOPE))[
-        "attention"
-    ]
+    (why,) = next(
+        each
+        for each in rebundle("status", "-o", "json").json["scopes"]
+        if each["scope"] == str(SCOPE)
+    )["attention"]
 
     assert verified.code == 5
     assert [what for what, ok in checks(verified).items() if not ok] == ["live tree"]
@@ -250,7 +271,9 @@ def test_verifying_a_bucket_in_which_nothing_is_published_is_no_success(rebundle
 def test_what_no_digest_holds_is_told_once_for_the_states_that_share_it(bucket, rebundle):
     lines = rebundle("verify", SCOPE).out.splitlines()
 
-    listed = [line.split(maxsplit=2) for line in lines[lines.index("not pinned by a digest (7)") + 2 :]]
+    listed = [
+        line.split(maxsplit=2) for line in lines[lines.index("not pinned by a digest (7)") + 2 :]
+    ]
     assert [name for kind, name, where in listed if (kind, where) == ("image", "every state")] == [
         "registry.example.com/visual-anomaly/model-proxy:1.0.0",
         "registry.example.com/visual-anomaly/nginx:1.28.0-alpine",

@@ -42,7 +42,8 @@ def wanted(files: Mapping[str, str], commit: Commit = (5, 0)) -> Wanted:
 
 def marker(files: Mapping[str, tuple[str, Commit]]) -> Marker:
     recorded = {
-        path: MarkerFile(sha256=sha256, publication="p@1", commit=commit) for path, (sha256, commit) in files.items()
+        path: MarkerFile(sha256=sha256, publication="p@1", commit=commit)
+        for path, (sha256, commit) in files.items()
     }
     return Marker(sequence=4, publication="p@1", status="synced", files=recorded)
 
@@ -71,7 +72,9 @@ def there(sha256: str, *, ours: bool = True, commit: Commit | None = None) -> Pr
 )
 def test_a_file_that_live_has(path: str, file: Present | None, expected: Verdict | None) -> None:
     present = {} if file is None else {path: file}
-    assert plan_paths(wanted({path: "new"}), present, None) == (() if expected is None else (expected,))
+    assert plan_paths(wanted({path: "new"}), present, None) == (
+        () if expected is None else (expected,)
+    )
 
 
 @pytest.mark.parametrize(
@@ -89,12 +92,21 @@ def test_a_file_that_live_does_not_have(path: str, file: Present, expected: Verd
 
 def test_a_file_of_example_that_was_written_once_and_is_gone_stays_deleted() -> None:
     recorded = marker({ENV: ("old", (1, 0)), BASE: ("old", (1, 0))})
-    assert plan_paths(wanted({ENV: "new", BASE: "new"}), {}, recorded) == (Put(BASE, None), DeletedByOperator(ENV))
+    assert plan_paths(wanted({ENV: "new", BASE: "new"}), {}, recorded) == (
+        Put(BASE, None),
+        DeletedByOperator(ENV),
+    )
 
 
-@pytest.mark.parametrize(("recorded", "replaced"), [((4, 0), True), ((5, 0), False), ((9, 1), False)])
-def test_without_a_tag_the_markers_commit_position_decides(recorded: Commit, replaced: bool) -> None:
-    verdicts = plan_paths(wanted({ENV: "new"}), {ENV: there("old")}, marker({ENV: ("old", recorded)}))
+@pytest.mark.parametrize(
+    ("recorded", "replaced"), [((4, 0), True), ((5, 0), False), ((9, 1), False)]
+)
+def test_without_a_tag_the_markers_commit_position_decides(
+    recorded: Commit, replaced: bool
+) -> None:
+    verdicts = plan_paths(
+        wanted({ENV: "new"}), {ENV: there("old")}, marker({ENV: ("old", recorded)})
+    )
     assert verdicts == ((Put(ENV, V1),) if replaced else ())
 
 
@@ -109,7 +121,11 @@ def test_the_marker_afterwards_has_what_was_written_and_loses_what_was_removed()
     present = {BASE: there("old"), "base/gone": there("x"), ENV: there("default")}
     verdicts = plan_paths(plan, present, before)
     after = marker_after(
-        before, plan, present, verdicts, {BASE: Version("8"), "base/gone": None, "example/new": Version("9")}
+        before,
+        plan,
+        present,
+        verdicts,
+        {BASE: Version("8"), "base/gone": None, "example/new": Version("9")},
     )
     assert (after.sequence, after.publication, after.status) == (7, str(LIVE.id), "synced")
     assert {path: (each.sha256, each.commit) for path, each in after.files.items()} == {
@@ -144,7 +160,9 @@ def test_a_file_that_is_right_and_was_never_recorded_enters_the_marker() -> None
         ("example/creds/s3.env", True, None),
     ],
 )
-def test_what_cannot_be_read_is_never_written_over(path: str, in_live: bool, expected: Verdict | None) -> None:
+def test_what_cannot_be_read_is_never_written_over(
+    path: str, in_live: bool, expected: Verdict | None
+) -> None:
     verdicts = plan_paths(wanted({path: "new"} if in_live else {}), {path: Unread("why")}, None)
     assert verdicts == (() if expected is None else (expected,))
 
@@ -182,13 +200,21 @@ def test_the_marker_records_no_path_that_was_not_written() -> None:
     before = marker({BASE: ("old", (1, 0)), "base/gone": ("x", (1, 0))})
     plan = wanted({BASE: "new", ENV: "new"})
     verdicts = (Blocked(BASE, "why"), Blocked("base/gone", "whence"), Put(ENV, None))
-    after = marker_after(before, plan, {BASE: there("old"), "base/gone": Unread("whence")}, verdicts, {})
+    after = marker_after(
+        before, plan, {BASE: there("old"), "base/gone": Unread("whence")}, verdicts, {}
+    )
     assert (after.status, after.blocked) == ("blocked", {BASE: "why", "base/gone": "whence"})
     assert after.files == before.files
-    lost = marker_after(before, plan, {}, (Remove("base/gone", V1), Put(ENV, None)), {}, confirmed=False)
+    lost = marker_after(
+        before, plan, {}, (Remove("base/gone", V1), Put(ENV, None)), {}, confirmed=False
+    )
     assert lost.files == before.files, "nobody knows whether it is gone"
     disturbed = marker_after(before, plan, {}, verdicts, {ENV: V1}, confirmed=False)
-    assert (disturbed.status, disturbed.blocked, disturbed.files[ENV].sha256) == ("updating", {}, "new")
+    assert (disturbed.status, disturbed.blocked, disturbed.files[ENV].sha256) == (
+        "updating",
+        {},
+        "new",
+    )
     assert marker_after(after, plan, {}, (), {}).blocked == {}
 
 
@@ -202,15 +228,25 @@ def test_the_marker_of_a_retry_stays_blocked_and_any_other_says_updating() -> No
         blocked.model_copy(update={"publication": "p@1"}),
         None,
     ):
-        assert (marker_before(other, plan).status, marker_before(other, plan).blocked) == ("updating", {})
+        assert (marker_before(other, plan).status, marker_before(other, plan).blocked) == (
+            "updating",
+            {},
+        )
 
 
 def test_what_the_last_pass_could_not_write_is_known_only_of_its_own_sequence() -> None:
     plan = wanted({BASE: "new", ENV: "new"})
     verdicts = (Put(BASE, None), Put(ENV, None), Stray("base/x"))
     blocked = marker_after(None, plan, {}, (Blocked(BASE, "why"),), {})
-    assert known_blocked(verdicts, plan, blocked, "now") == (Blocked(BASE, "why", "now"), *verdicts[1:])
-    for other in (None, blocked.model_copy(update={"sequence": 6}), blocked.model_copy(update={"status": "synced"})):
+    assert known_blocked(verdicts, plan, blocked, "now") == (
+        Blocked(BASE, "why", "now"),
+        *verdicts[1:],
+    )
+    for other in (
+        None,
+        blocked.model_copy(update={"sequence": 6}),
+        blocked.model_copy(update={"status": "synced"}),
+    ):
         assert known_blocked(verdicts, plan, other, "now") == verdicts
 
 
@@ -244,7 +280,9 @@ def test_a_commit_position_is_that_of_the_change_that_published_it() -> None:
         ("1.2.3", None),
     ],
 )
-def test_a_commit_position_is_read_from_a_tag_or_not_at_all(text: str | None, commit: Commit | None) -> None:
+def test_a_commit_position_is_read_from_a_tag_or_not_at_all(
+    text: str | None, commit: Commit | None
+) -> None:
     assert parsed_commit(text) == commit
 
 
@@ -260,7 +298,9 @@ def test_a_credential_is_told_by_its_key(key: str, expected: bool) -> None:
     assert is_credential(key) is expected
 
 
-PATHS = st.sampled_from([BASE, "README.md", "base/other", ENV, "example/other", "example/creds/s3.env"])
+PATHS = st.sampled_from(
+    [BASE, "README.md", "base/other", ENV, "example/other", "example/creds/s3.env"]
+)
 DIGESTS = st.sampled_from(["a", "b", "c"])
 COMMITS = st.tuples(st.integers(0, 9), st.integers(0, 1))
 READABLE = st.builds(there, DIGESTS, ours=st.booleans(), commit=st.none() | COMMITS)
@@ -274,7 +314,10 @@ PRESENTS = st.dictionaries(PATHS, READABLE | st.just(Unread("why")))
     COMMITS,
 )
 def test_an_override_is_never_touched_and_nothing_of_nobody_is_ever_lost(
-    files: dict[str, str], present: dict[str, Present | Unread], recorded: Marker | None, commit: Commit
+    files: dict[str, str],
+    present: dict[str, Present | Unread],
+    recorded: Marker | None,
+    commit: Commit,
 ) -> None:
     for verdict in plan_paths(wanted(files, commit), present, recorded):
         file = present.get(verdict.path)

@@ -1,6 +1,14 @@
 """What the marker of a live tree says while a pass works, and what stays in it (protocol 5)."""
 
-from daemon.publishing.live_tree.ownership import Marker, Present, Put, Wanted, marker_after, marker_before, plan_paths
+from daemon.publishing.live_tree.ownership import (
+    Marker,
+    Present,
+    Put,
+    Wanted,
+    marker_after,
+    marker_before,
+    plan_paths,
+)
 from daemon.stores.port import Version
 from tests.builders_publishing import make_publication
 
@@ -13,7 +21,12 @@ FILE = {"sha256": "1" * 64, "publication": str(EARLIER.id), "commit": [4, 0], "v
 
 def marker(**fields: object) -> Marker:
     """The marker of an earlier pass."""
-    said = {"sequence": 4, "publication": str(EARLIER.id), "status": "synced", "files": {BASE: FILE}}
+    said = {
+        "sequence": 4,
+        "publication": str(EARLIER.id),
+        "status": "synced",
+        "files": {BASE: FILE},
+    }
     return Marker.model_validate(said | fields)
 
 
@@ -42,7 +55,9 @@ def test_what_a_newer_release_wrote_into_the_marker_stays_in_it() -> None:
 
 
 def test_a_blocked_marker_of_the_same_publication_is_not_written_again() -> None:
-    blocked = marker(sequence=7, publication=str(LIVE.id), status="blocked", blocked={BASE: "it is a folder"})
+    blocked = marker(
+        sequence=7, publication=str(LIVE.id), status="blocked", blocked={BASE: "it is a folder"}
+    )
 
     assert marker_before(blocked, WANTED) is blocked
     for other in ({"sequence": 6}, {"publication": str(EARLIER.id)}, {"status": "synced"}):

@@ -48,16 +48,22 @@ async def synced(process: Bucket) -> Synced:
 async def rolled_back(process: Bucket, state: str) -> None:
     base = await process.reader.pointer(SCOPE)
     [target] = base.pointer.retained_of(state)
-    await process.publisher.swap(SCOPE, base, protocol.rollback(base.pointer, process.publisher.writing("ann"), target))
+    await process.publisher.swap(
+        SCOPE, base, protocol.rollback(base.pointer, process.publisher.writing("ann"), target)
+    )
 
 
-def test_the_tree_of_a_pointer_that_a_newer_release_wrote_is_left_alone(memory: MemoryStore) -> None:
+def test_the_tree_of_a_pointer_that_a_newer_release_wrote_is_left_alone(
+    memory: MemoryStore,
+) -> None:
     async def scenario() -> None:
         process = bucket(memory)
         await process.publish(make_state(1))
         key = layout.pointer(SCOPE)
         stored = await memory.get(key)
-        await memory.replace(key, Content(stored.body.replace(b'"schema":2', b'"schema":3')), stored.version)
+        await memory.replace(
+            key, Content(stored.body.replace(b'"schema":2', b'"schema":3')), stored.version
+        )
         with pytest.raises(NewerSchema, match="newer release"):
             await process.live_tree.reconcile(SCOPE)
         assert list(await memory.scan(layout.live_tree(SCOPE))) == []
@@ -65,7 +71,9 @@ def test_the_tree_of_a_pointer_that_a_newer_release_wrote_is_left_alone(memory: 
     asyncio.run(scenario())
 
 
-def test_the_first_pass_writes_every_file_and_a_marker_that_says_synced(memory: MemoryStore) -> None:
+def test_the_first_pass_writes_every_file_and_a_marker_that_says_synced(
+    memory: MemoryStore,
+) -> None:
     async def scenario() -> None:
         process, state = bucket(memory), make_state(1)
         read = await process.publish(state)
@@ -74,7 +82,11 @@ def test_the_first_pass_writes_every_file_and_a_marker_that_says_synced(memory: 
         assert set(result.written) == set(bodies(state))
         marker = await marker_of(memory)
         assert read.pointer.live is not None
-        assert (marker.sequence, marker.publication, marker.status) == (1, str(read.pointer.live.id), "synced")
+        assert (marker.sequence, marker.publication, marker.status) == (
+            1,
+            str(read.pointer.live.id),
+            "synced",
+        )
         assert set(marker.files) == set(bodies(state))
         stored = await memory.get(layout.live_tree(SCOPE, COMPOSE))
         assert stored.tag["publication"] == str(read.pointer.live.id)
@@ -162,7 +174,9 @@ def test_an_override_is_reported_as_one(memory: MemoryStore) -> None:
     asyncio.run(scenario())
 
 
-def test_a_file_of_example_that_an_operator_deleted_stays_deleted_and_is_named(memory: MemoryStore) -> None:
+def test_a_file_of_example_that_an_operator_deleted_stays_deleted_and_is_named(
+    memory: MemoryStore,
+) -> None:
     async def scenario() -> None:
         process = bucket(memory)
         await process.publish(make_state(1))
@@ -176,7 +190,9 @@ def test_a_file_of_example_that_an_operator_deleted_stays_deleted_and_is_named(m
     asyncio.run(scenario())
 
 
-def test_an_untouched_default_of_example_is_replaced_by_a_newer_publication(memory: MemoryStore) -> None:
+def test_an_untouched_default_of_example_is_replaced_by_a_newer_publication(
+    memory: MemoryStore,
+) -> None:
     async def scenario() -> None:
         process = bucket(memory)
         await process.publish(make_state(1))
@@ -204,7 +220,9 @@ def test_a_rollback_leaves_the_newer_default_of_example(memory: MemoryStore) -> 
     asyncio.run(scenario())
 
 
-def test_a_commit_position_that_only_a_chunk_of_history_knows_still_counts(memory: MemoryStore) -> None:
+def test_a_commit_position_that_only_a_chunk_of_history_knows_still_counts(
+    memory: MemoryStore,
+) -> None:
     async def scenario() -> None:
         process = bucket(memory)
         await process.publish(make_state(1), make_state(2))
@@ -252,7 +270,9 @@ def test_foreign_bytes_that_cannot_be_kept_aside_are_not_replaced(memory: Memory
         await bucket(memory).publish(make_state(1))
         await synced(bucket(memory))
         await edit(memory, COMPOSE, b"mine")
-        store = FaultyStore(memory, {layout.replaced(SCOPE, COMPOSE, sha256(b"mine")): [Fault.AWAY]})
+        store = FaultyStore(
+            memory, {layout.replaced(SCOPE, COMPOSE, sha256(b"mine")): [Fault.AWAY]}
+        )
         with pytest.raises(StoreUnavailable):
             await bucket(store).live_tree.reconcile(SCOPE)
         assert (await tree(memory))[COMPOSE] == b"mine"
@@ -260,7 +280,9 @@ def test_foreign_bytes_that_cannot_be_kept_aside_are_not_replaced(memory: Memory
     asyncio.run(scenario())
 
 
-def test_a_copy_of_a_retained_states_file_is_ours_and_is_not_kept_aside(memory: MemoryStore) -> None:
+def test_a_copy_of_a_retained_states_file_is_ours_and_is_not_kept_aside(
+    memory: MemoryStore,
+) -> None:
     async def scenario() -> None:
         process = bucket(memory)
         await process.publish(make_state(1), make_state(2))
@@ -360,7 +382,9 @@ def test_nothing_below_creds_is_ever_read_it_is_created_once(memory: MemoryStore
     asyncio.run(scenario())
 
 
-def test_the_marker_says_updating_before_the_first_write_and_synced_after_the_last(memory: MemoryStore) -> None:
+def test_the_marker_says_updating_before_the_first_write_and_synced_after_the_last(
+    memory: MemoryStore,
+) -> None:
     async def scenario() -> None:
         await bucket(memory).publish(make_state(1))
         await synced(bucket(memory))
@@ -443,7 +467,9 @@ def test_two_passes_at_once_end_synced(memory: MemoryStore) -> None:
     asyncio.run(scenario())
 
 
-def test_a_pointer_that_moves_during_a_pass_is_followed_by_the_same_pass(memory: MemoryStore) -> None:
+def test_a_pointer_that_moves_during_a_pass_is_followed_by_the_same_pass(
+    memory: MemoryStore,
+) -> None:
     async def scenario() -> None:
         other = bucket(memory, "other")
         await other.publish(make_state(1))
@@ -488,12 +514,16 @@ def test_a_paused_old_pass_that_writes_late_is_healed_by_the_next(memory: Memory
     asyncio.run(scenario())
 
 
-def test_a_pass_that_fell_behind_the_marker_starts_over_and_never_takes_it_back(memory: MemoryStore) -> None:
+def test_a_pass_that_fell_behind_the_marker_starts_over_and_never_takes_it_back(
+    memory: MemoryStore,
+) -> None:
     async def scenario() -> None:
         new = bucket(memory, "new")
         await new.publish(make_state(1))
         gate = Gate(lambda operation, key: operation == "get" and key == MARKER_KEY)
-        old = asyncio.create_task(bucket(FaultyStore(memory, before=gate), "old").live_tree.reconcile(SCOPE))
+        old = asyncio.create_task(
+            bucket(FaultyStore(memory, before=gate), "old").live_tree.reconcile(SCOPE)
+        )
         await gate.reached.wait()
         await new.publish(make_state(2))
         await synced(new)
@@ -506,7 +536,9 @@ def test_a_pass_that_fell_behind_the_marker_starts_over_and_never_takes_it_back(
     asyncio.run(scenario())
 
 
-def test_synced_is_not_said_of_a_file_that_another_changed_before_the_second_listing(memory: MemoryStore) -> None:
+def test_synced_is_not_said_of_a_file_that_another_changed_before_the_second_listing(
+    memory: MemoryStore,
+) -> None:
     async def scenario() -> None:
         await bucket(memory).publish(make_state(1))
         await synced(bucket(memory))
@@ -527,7 +559,9 @@ def test_synced_is_not_said_of_a_file_that_another_changed_before_the_second_lis
     asyncio.run(scenario())
 
 
-def test_synced_is_not_said_of_a_file_that_came_back_before_the_second_listing(memory: MemoryStore) -> None:
+def test_synced_is_not_said_of_a_file_that_came_back_before_the_second_listing(
+    memory: MemoryStore,
+) -> None:
     async def scenario() -> None:
         await bucket(memory).publish(make_state(1, files=make_files("1", **{"base/old": "x"})))
         await synced(bucket(memory))
@@ -549,7 +583,9 @@ def test_synced_is_not_said_of_a_file_that_came_back_before_the_second_listing(m
 
 
 @pytest.mark.parametrize("operation", ["replace", "delete"])
-def test_a_file_that_an_operator_changes_under_the_pass_is_judged_again(memory: MemoryStore, operation: str) -> None:
+def test_a_file_that_an_operator_changes_under_the_pass_is_judged_again(
+    memory: MemoryStore, operation: str
+) -> None:
     async def scenario() -> None:
         await bucket(memory).publish(make_state(1, files=make_files("1", **{"base/old": "x"})))
         await synced(bucket(memory))
@@ -569,7 +605,9 @@ def test_a_file_that_an_operator_changes_under_the_pass_is_judged_again(memory: 
     asyncio.run(scenario())
 
 
-def test_foreign_bytes_that_change_while_they_are_kept_aside_are_kept_as_they_are_then(memory: MemoryStore) -> None:
+def test_foreign_bytes_that_change_while_they_are_kept_aside_are_kept_as_they_are_then(
+    memory: MemoryStore,
+) -> None:
     async def scenario() -> None:
         await bucket(memory).publish(make_state(1))
         await synced(bucket(memory))
@@ -591,7 +629,9 @@ def test_foreign_bytes_that_change_while_they_are_kept_aside_are_kept_as_they_ar
     asyncio.run(scenario())
 
 
-def test_a_file_that_vanishes_between_listing_and_reading_is_judged_again(memory: MemoryStore) -> None:
+def test_a_file_that_vanishes_between_listing_and_reading_is_judged_again(
+    memory: MemoryStore,
+) -> None:
     async def scenario() -> None:
         await bucket(memory).publish(make_state(1))
         await synced(bucket(memory))
@@ -628,9 +668,13 @@ def test_a_tree_that_others_never_stop_changing_is_unfinished(memory: MemoryStor
     asyncio.run(scenario())
 
 
-@pytest.mark.parametrize("fault", [Fault.LOST_AFTER, Fault.LOST_BEFORE, Fault.OWN_SUCCESS, Fault.LATE])
+@pytest.mark.parametrize(
+    "fault", [Fault.LOST_AFTER, Fault.LOST_BEFORE, Fault.OWN_SUCCESS, Fault.LATE]
+)
 @pytest.mark.parametrize("path", [COMPOSE, ENV, CREDS, layout.MARKER, "base/old"])
-def test_a_write_of_unknown_outcome_is_found_out_by_the_same_pass(memory: MemoryStore, fault: Fault, path: str) -> None:
+def test_a_write_of_unknown_outcome_is_found_out_by_the_same_pass(
+    memory: MemoryStore, fault: Fault, path: str
+) -> None:
     async def scenario() -> None:
         await bucket(memory).publish(make_state(1, files=make_files("1", **{"base/old": "x"})))
         store = FaultyStore(memory, {path: [fault]})
@@ -655,7 +699,9 @@ def test_a_lost_pointer_leaves_the_tree_alone(memory: MemoryStore) -> None:
         await memory.delete(layout.pointer(SCOPE), stored.version)
         with pytest.raises(PointerLost, match="nothing is published until"):
             await process.live_tree.reconcile(SCOPE)
-        assert await tree(memory, "") == {key: body for key, body in before.items() if key != layout.pointer(SCOPE)}
+        assert await tree(memory, "") == {
+            key: body for key, body in before.items() if key != layout.pointer(SCOPE)
+        }
 
     asyncio.run(scenario())
 
@@ -678,7 +724,9 @@ def test_a_pass_lists_the_tree_before_it_reads_the_pointer(memory: MemoryStore) 
 # -- a marker that somebody else wrote
 
 
-def test_a_forged_marker_hides_a_file_from_nobody_who_does_not_believe_it(memory: MemoryStore) -> None:
+def test_a_forged_marker_hides_a_file_from_nobody_who_does_not_believe_it(
+    memory: MemoryStore,
+) -> None:
     async def scenario() -> None:
         process = bucket(memory)
         await process.publish(make_state(1))
@@ -687,13 +735,19 @@ def test_a_forged_marker_hides_a_file_from_nobody_who_does_not_believe_it(memory
         await edit(memory, COMPOSE, b"image: of somebody else\n")
         marker = await marker_of(memory)
         version = (await memory.get(layout.live_tree(SCOPE, COMPOSE))).version
-        files = marker.files | {COMPOSE: marker.files[COMPOSE].model_copy(update={"version": version})}
+        files = marker.files | {
+            COMPOSE: marker.files[COMPOSE].model_copy(update={"version": version})
+        }
         await edit(
-            memory, layout.MARKER, marker.model_copy(update={"files": files}).model_dump_json(by_alias=True).encode()
+            memory,
+            layout.MARKER,
+            marker.model_copy(update={"files": files}).model_dump_json(by_alias=True).encode(),
         )
 
         assert (await bucket(memory).live_tree.survey(SCOPE)).in_step, "else nothing was forged"
-        assert (await bucket(memory).live_tree.survey(SCOPE, reading_all=True)).seen.written == (COMPOSE,)
+        assert (await bucket(memory).live_tree.survey(SCOPE, reading_all=True)).seen.written == (
+            COMPOSE,
+        )
         wary = LiveTree(memory, process.reader, InlineRuntime("wary"), believes_markers=False)
         result = await wary.reconcile(SCOPE)
         assert isinstance(result, Synced)
@@ -714,14 +768,20 @@ def test_who_does_not_believe_markers_reads_each_file_once(memory: MemoryStore) 
                 read.append(key.removeprefix(layout.live_tree(SCOPE)))
 
         process = bucket(FaultyStore(memory, before=note))
-        process.live_tree = LiveTree(process.store, process.reader, InlineRuntime("wary"), believes_markers=False)
+        process.live_tree = LiveTree(
+            process.store, process.reader, InlineRuntime("wary"), believes_markers=False
+        )
         await synced(process)
-        assert sorted(read) == sorted(path for path in bodies(make_state(1)) if not path.startswith("example/creds/"))
+        assert sorted(read) == sorted(
+            path for path in bodies(make_state(1)) if not path.startswith("example/creds/")
+        )
         read.clear()
         await process.publish(make_state(2))
         await synced(process)
         await synced(process)
-        assert read == ["example/conf/bundle/.env"], "whose default has changed, so that its own tag counts"
+        assert read == ["example/conf/bundle/.env"], (
+            "whose default has changed, so that its own tag counts"
+        )
 
     asyncio.run(scenario())
 
@@ -758,7 +818,10 @@ def test_a_survey_is_in_step_only_with_a_marker_that_says_so(memory: MemoryStore
         await process.publish(make_state(1))
         await synced(process)
         marker = await marker_of(memory)
-        for stale in (marker.model_copy(update={"status": "updating"}), marker.model_copy(update={"sequence": 0})):
+        for stale in (
+            marker.model_copy(update={"status": "updating"}),
+            marker.model_copy(update={"sequence": 0}),
+        ):
             await edit(memory, layout.MARKER, stale.model_dump_json(by_alias=True).encode())
             assert not (await process.live_tree.survey(SCOPE)).in_step
         await edit(memory, layout.MARKER, marker.model_dump_json(by_alias=True).encode())
@@ -783,7 +846,12 @@ class KnowingStore(FaultyStore):
     async def scan(self, prefix: str) -> Listing:
         listed = await super().scan(prefix)
         bodies = [(await self.inner.get(each.key)).body for each in listed]
-        return Listing(tuple(replace(each, sha256=sha256(body)) for each, body in zip(listed, bodies, strict=True)))
+        return Listing(
+            tuple(
+                replace(each, sha256=sha256(body))
+                for each, body in zip(listed, bodies, strict=True)
+            )
+        )
 
 
 class UnreadStore(FaultyStore):
@@ -798,7 +866,9 @@ class UnreadStore(FaultyStore):
         )
 
 
-def test_a_credential_that_was_created_is_not_waited_for_in_the_second_listing(memory: MemoryStore) -> None:
+def test_a_credential_that_was_created_is_not_waited_for_in_the_second_listing(
+    memory: MemoryStore,
+) -> None:
     async def scenario() -> None:
         await bucket(memory).publish(make_state(1))
         scans: list[str] = []
@@ -829,7 +899,9 @@ def test_a_file_whose_listed_digest_is_right_is_not_read(memory: MemoryStore) ->
 # -- example restore
 
 
-def test_a_default_is_restored_where_an_operator_deleted_it_and_may_be_deleted_again(memory: MemoryStore) -> None:
+def test_a_default_is_restored_where_an_operator_deleted_it_and_may_be_deleted_again(
+    memory: MemoryStore,
+) -> None:
     async def scenario() -> None:
         process = bucket(memory)
         await process.publish(make_state(1))
@@ -844,7 +916,9 @@ def test_a_default_is_restored_where_an_operator_deleted_it_and_may_be_deleted_a
     asyncio.run(scenario())
 
 
-def test_an_override_is_kept_aside_when_its_default_is_restored_and_follows_live_again(memory: MemoryStore) -> None:
+def test_an_override_is_kept_aside_when_its_default_is_restored_and_follows_live_again(
+    memory: MemoryStore,
+) -> None:
     async def scenario() -> None:
         process = bucket(memory)
         await process.publish(make_state(1))
@@ -960,13 +1034,17 @@ def test_a_process_that_starts_reads_no_file_that_the_marker_knows(memory: Memor
         calls = calls_of(recording)
         await synced(bucket(recording))
 
-        read = {key for operation, key in calls if operation == "get" and "/docker-compose-gen/" in key}
+        read = {
+            key for operation, key in calls if operation == "get" and "/docker-compose-gen/" in key
+        }
         assert read == {MARKER_KEY}
 
     asyncio.run(scenario())
 
 
-def test_a_pass_after_a_publication_reads_no_file_it_replaces_and_an_override_once(memory: MemoryStore) -> None:
+def test_a_pass_after_a_publication_reads_no_file_it_replaces_and_an_override_once(
+    memory: MemoryStore,
+) -> None:
     async def scenario() -> None:
         recording = FaultyStore(memory)
         process = bucket(recording)
@@ -978,13 +1056,17 @@ def test_a_pass_after_a_publication_reads_no_file_it_replaces_and_an_override_on
             await process.publish(make_state(number))
             assert COMPOSE in (await synced(process)).written
 
-        read = [key for operation, key in calls if operation == "get" and "/docker-compose-gen/" in key]
+        read = [
+            key for operation, key in calls if operation == "get" and "/docker-compose-gen/" in key
+        ]
         assert read == [layout.live_tree(SCOPE, ENV)]
 
     asyncio.run(scenario())
 
 
-def test_a_version_in_the_marker_counts_only_for_the_bytes_that_have_it(memory: MemoryStore) -> None:
+def test_a_version_in_the_marker_counts_only_for_the_bytes_that_have_it(
+    memory: MemoryStore,
+) -> None:
     async def scenario() -> None:
         process = bucket(memory)
         await process.publish(make_state(1))
@@ -1013,15 +1095,22 @@ def test_a_pointer_that_was_put_back_is_found_out_by_its_tree(memory: MemoryStor
         await memory.replace(layout.pointer(SCOPE), Content(old), there.version)
         before = await tree(memory)
 
-        for act in (bucket(memory).live_tree.reconcile, bucket(memory).live_tree.refuse_lost_pointer):
-            with pytest.raises(PointerLost, match=f"older pointer was put back.*rebundle recover {SCOPE}"):
+        for act in (
+            bucket(memory).live_tree.reconcile,
+            bucket(memory).live_tree.refuse_lost_pointer,
+        ):
+            with pytest.raises(
+                PointerLost, match=f"older pointer was put back.*rebundle recover {SCOPE}"
+            ):
                 await act(SCOPE)
         assert await tree(memory) == before
 
     asyncio.run(scenario())
 
 
-def test_a_tree_that_is_ahead_because_another_pass_was_faster_is_no_lost_pointer(memory: MemoryStore) -> None:
+def test_a_tree_that_is_ahead_because_another_pass_was_faster_is_no_lost_pointer(
+    memory: MemoryStore,
+) -> None:
     async def scenario() -> None:
         await bucket(memory).publish(make_state(1))
         slow = FaultyStore(memory)
@@ -1042,7 +1131,9 @@ def test_a_tree_that_is_ahead_because_another_pass_was_faster_is_no_lost_pointer
     asyncio.run(scenario())
 
 
-def test_a_look_at_a_tree_that_goes_on_meanwhile_does_not_call_it_ahead(memory: MemoryStore) -> None:
+def test_a_look_at_a_tree_that_goes_on_meanwhile_does_not_call_it_ahead(
+    memory: MemoryStore,
+) -> None:
     async def scenario() -> None:
         await bucket(memory).publish(make_state(1))
         await synced(bucket(memory))
@@ -1065,7 +1156,9 @@ def test_a_look_at_a_tree_that_goes_on_meanwhile_does_not_call_it_ahead(memory: 
     asyncio.run(scenario())
 
 
-def test_a_default_that_came_back_under_its_old_version_is_as_new_as_its_tag_says(memory: MemoryStore) -> None:
+def test_a_default_that_came_back_under_its_old_version_is_as_new_as_its_tag_says(
+    memory: MemoryStore,
+) -> None:
     """A, B, A: where versions are digests, the marker's version of the first A fits the second one, too."""
 
     async def scenario() -> None:
@@ -1088,6 +1181,8 @@ def test_a_default_that_came_back_under_its_old_version_is_as_new_as_its_tag_say
         await rolled_back(bucket(memory), "state-2")
         await synced(bucket(memory))
 
-        assert (await memory.get(layout.live_tree(SCOPE, ENV))).body == stored.body, "a rollback leaves newer defaults"
+        assert (await memory.get(layout.live_tree(SCOPE, ENV))).body == stored.body, (
+            "a rollback leaves newer defaults"
+        )
 
     asyncio.run(scenario())

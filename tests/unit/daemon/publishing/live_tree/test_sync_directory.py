@@ -16,7 +16,11 @@ from daemon.stores.directory.store import UNREAD_BYTES, DirectoryStore
 from tests.builders_publishing import SCOPE, Bucket, make_files, make_state
 from tests.builders_runtime import InlineRuntime
 
-COMPOSE, SCRIPT, ENV = "base/docker-compose.yml", "base/bundle/download.sh", "example/conf/bundle/.env"
+COMPOSE, SCRIPT, ENV = (
+    "base/docker-compose.yml",
+    "base/bundle/download.sh",
+    "example/conf/bundle/.env",
+)
 NEW_BASE, NEW_EXAMPLE = "base/conf/new.conf", "example/conf/bundle/new.env"
 RETRY_SECONDS = 300.0
 
@@ -38,7 +42,9 @@ class Scene:
 
     def __init__(self, folder: Path) -> None:
         self.filesystem, self.runtime = Forbidding(), InlineRuntime()
-        store = DirectoryStore(folder, self.runtime, self.filesystem, unread=ownership.is_credential)
+        store = DirectoryStore(
+            folder, self.runtime, self.filesystem, unread=ownership.is_credential
+        )
         self.process = Bucket(store, self.runtime)
         self.tree = folder.resolve() / layout.live_tree(SCOPE)
 
@@ -86,7 +92,13 @@ def file_instead_of_folder(path: Path) -> None:
     path.parent.write_text("a file")
 
 
-OBSTACLES = [folder_there, link_there, dangling_link_there, linked_folder_above, file_instead_of_folder]
+OBSTACLES = [
+    folder_there,
+    link_there,
+    dangling_link_there,
+    linked_folder_above,
+    file_instead_of_folder,
+]
 
 
 @pytest.mark.parametrize("obstacle", OBSTACLES, ids=lambda each: each.__name__)
@@ -102,7 +114,10 @@ def test_what_stands_in_the_way_of_a_new_file_holds_up_that_file_alone(
         told = {each.path: each.reason for each in result.blocked}
         # A store that lists links shows the folder as one that cannot be looked into: an override in example/.
         assert set(told) == {path} or (path == NEW_EXAMPLE and path in result.overrides)
-        assert all(any(word in each for word in ("move", "replace", "plain file")) for each in told.values()), told
+        assert all(
+            any(word in each for word in ("move", "replace", "plain file"))
+            for each in told.values()
+        ), told
         assert result.follows == (path == NEW_EXAMPLE)
         assert (scene.tree / COMPOSE).read_text() == "services 2\n"
         assert (scene.tree / SCRIPT).read_text() == "exit # 2\n"
@@ -151,7 +166,9 @@ def test_a_file_that_only_its_owner_may_read_holds_up_no_other(tmp_path: Path, p
     asyncio.run(play())
 
 
-def test_a_default_of_an_earlier_state_that_an_operator_copies_back_is_kept_aside(tmp_path: Path) -> None:
+def test_a_default_of_an_earlier_state_that_an_operator_copies_back_is_kept_aside(
+    tmp_path: Path,
+) -> None:
     async def play() -> None:
         scene = Scene(tmp_path / "bucket")
         await scene.begin()
@@ -161,7 +178,11 @@ def test_a_default_of_an_earlier_state_that_an_operator_copies_back_is_kept_asid
             scene.at(ENV).write_bytes(earlier)
             assert (await scene.passed()).kept_aside == (ENV,)
             assert scene.at(ENV).read_text() == "# defaults 2\n"
-        copies = [each for each in (tmp_path / "bucket" / layout.all_replaced(SCOPE)).rglob("*") if each.is_file()]
+        copies = [
+            each
+            for each in (tmp_path / "bucket" / layout.all_replaced(SCOPE)).rglob("*")
+            if each.is_file()
+        ]
         assert [each.read_bytes() for each in copies] == [earlier]
 
     asyncio.run(play())

@@ -98,7 +98,11 @@ async def test_a_path_that_cannot_be_created_holds_no_other_back(
         each: body for each, body in live.items() if each not in {path, CREDS}
     }
     marker = await marker_of(memory)
-    assert (marker.sequence, marker.status, marker.blocked) == (2, "blocked", {path: blocked.reason})
+    assert (marker.sequence, marker.status, marker.blocked) == (
+        2,
+        "blocked",
+        {path: blocked.reason},
+    )
     assert path not in marker.files
     assert {NEW, "base/new"} - {path} <= marker.files.keys()
 
@@ -150,7 +154,9 @@ async def test_a_blocked_path_is_tried_again_after_minutes_and_costs_nothing_unt
     await runtime.sleep(RETRY_SECONDS)
     store.writes.clear()
     assert (await passed(process)).blocked == said.blocked
-    assert store.writes == [], "a retry that changes nothing does not write the marker, so no daemon wakes another"
+    assert store.writes == [], (
+        "a retry that changes nothing does not write the marker, so no daemon wakes another"
+    )
 
     store.recover()
     await runtime.sleep(RETRY_SECONDS)
@@ -198,7 +204,9 @@ async def test_bytes_that_cannot_be_kept_aside_stay_where_they_are(
 
 
 @in_loop
-async def test_what_a_disturbed_pass_has_written_is_in_the_marker(memory: MemoryStore, runtime: InlineRuntime) -> None:
+async def test_what_a_disturbed_pass_has_written_is_in_the_marker(
+    memory: MemoryStore, runtime: InlineRuntime
+) -> None:
     """A program that rewrites one file of base/ all the time does not bring deleted defaults back."""
     process = await two_states(memory, runtime, **{NEW: "new\n"})
     saves = count()
@@ -250,15 +258,23 @@ async def test_what_cannot_be_read_in_base_is_blocked_if_live_has_it_and_else_no
     assert (result.strays, result.follows) == (("base/notes",), False)
     assert (await tree(memory))[SCRIPT] == b"exit # 2\n"
     marker = await marker_of(memory)
-    assert marker.files[COMPOSE].sha256 == sha256(b"services 1\n"), "what was not written is not recorded"
+    assert marker.files[COMPOSE].sha256 == sha256(b"services 1\n"), (
+        "what was not written is not recorded"
+    )
     store.recover()
     after = await passed(process)
-    assert (after.blocked, after.strays, set(after.written)) == ((), ("base/notes",), {README, COMPOSE})
+    assert (after.blocked, after.strays, set(after.written)) == (
+        (),
+        ("base/notes",),
+        {README, COMPOSE},
+    )
     assert await kept(memory) == set()
 
 
 @in_loop
-async def test_what_the_listing_calls_unreadable_is_not_opened(store: TroubledStore, runtime: InlineRuntime) -> None:
+async def test_what_the_listing_calls_unreadable_is_not_opened(
+    store: TroubledStore, runtime: InlineRuntime
+) -> None:
     process = await two_states(store, runtime)
     secret = {key_of(ENV), key_of(COMPOSE)}
     store.unreadable |= secret
@@ -342,12 +358,17 @@ async def test_a_link_in_place_of_a_folder_hides_what_is_below_it(
 ) -> None:
     """Where a listing shows links, as a file that cannot be read."""
     process = Bucket(store, runtime)
-    await process.publish(make_state(1, files=make_files("1", **{"example/linked/a": "a\n", "base/linked/b": "b\n"})))
+    await process.publish(
+        make_state(1, files=make_files("1", **{"example/linked/a": "a\n", "base/linked/b": "b\n"}))
+    )
     for path in ("example/linked", "base/linked"):
         await edit(memory, path, b"target")
         store.unreadable.add(key_of(path))
     result = await passed(process)
-    assert (result.overrides, [each.path for each in result.blocked]) == (("example/linked/a",), ["base/linked/b"])
+    assert (result.overrides, [each.path for each in result.blocked]) == (
+        ("example/linked/a",),
+        ["base/linked/b"],
+    )
     assert result.strays == ()
 
 
@@ -391,17 +412,26 @@ async def test_a_read_that_is_refused_says_nothing_of_the_other_paths(
 
 
 @in_loop
-async def test_a_large_file_of_an_operator_is_never_read(memory: MemoryStore, runtime: InlineRuntime) -> None:
+async def test_a_large_file_of_an_operator_is_never_read(
+    memory: MemoryStore, runtime: InlineRuntime
+) -> None:
     await two_states(memory, runtime)
     large = {key_of(path) for path in (ENV, COMPOSE, "base/model.bin", "example/model.bin")}
     for key in large:
         await edit(memory, key.removeprefix(key_of("")), TOO_LARGE)
-    process = Bucket(FaultyStore(memory, forbidden=lambda operation, key: operation == "get" and key in large), runtime)
+    process = Bucket(
+        FaultyStore(memory, forbidden=lambda operation, key: operation == "get" and key in large),
+        runtime,
+    )
     result = await passed(process)
     assert result.overrides == (ENV, "example/model.bin")
     assert result.strays == ("base/model.bin",)
     [blocked] = result.blocked
-    assert (blocked.path, "8,388,609 bytes" in blocked.reason, "move it away" in blocked.reason) == (
+    assert (
+        blocked.path,
+        "8,388,609 bytes" in blocked.reason,
+        "move it away" in blocked.reason,
+    ) == (
         COMPOSE,
         True,
         True,
@@ -411,13 +441,19 @@ async def test_a_large_file_of_an_operator_is_never_read(memory: MemoryStore, ru
 
 
 @in_loop
-async def test_a_large_file_that_a_retained_state_has_is_ours(memory: MemoryStore, runtime: InlineRuntime) -> None:
+async def test_a_large_file_that_a_retained_state_has_is_ours(
+    memory: MemoryStore, runtime: InlineRuntime
+) -> None:
     text = TOO_LARGE.decode()
     process = Bucket(memory, runtime)
-    await process.publish(make_state(1, files=make_files("1", **{"base/large": text, "base/left": text})))
+    await process.publish(
+        make_state(1, files=make_files("1", **{"base/large": text, "base/left": text}))
+    )
     await passed(process)
     for path in ("base/large", "base/left"):
-        await edit(memory, path, TOO_LARGE)  # the same bytes; the tag is gone, and the version is another one
+        await edit(
+            memory, path, TOO_LARGE
+        )  # the same bytes; the tag is gone, and the version is another one
     await process.publish(make_state(2, files=make_files("2", **{"base/large": text + "2"})))
     result = await passed(another_process(memory))
     assert (result.blocked, result.strays, result.kept_aside) == ((), (), ())
@@ -520,7 +556,9 @@ async def test_a_copy_with_other_bytes_than_its_name_says_is_not_relied_on(
     memory: MemoryStore, runtime: InlineRuntime
 ) -> None:
     process = await two_states(memory, runtime)
-    await memory.create(layout.replaced(SCOPE, COMPOSE, sha256(b"mine")), Content(b"of somebody else"))
+    await memory.create(
+        layout.replaced(SCOPE, COMPOSE, sha256(b"mine")), Content(b"of somebody else")
+    )
     await edit(memory, COMPOSE, b"mine")
     [blocked] = (await passed(process)).blocked
     assert "does not hold the bytes that its name says" in blocked.reason
@@ -544,7 +582,9 @@ async def test_a_damaged_manifest_of_an_old_state_stops_no_tree_and_is_reported(
     await edit(memory, ENV, b"# defaults 1\n")
     await process.publish(make_state(3))
     result = await passed(another_process(memory))
-    assert [(each.publication, "not the one" in each.reason) for each in result.damaged] == [(first.id, True)]
+    assert [(each.publication, "not the one" in each.reason) for each in result.damaged] == [
+        (first.id, True)
+    ]
     # Only the damaged manifest knew that these bytes are ours.
     assert (result.overrides, result.kept_aside) == ((ENV,), (COMPOSE,))
     assert await kept(memory) == {(COMPOSE, b"services 1\n")}
@@ -591,7 +631,9 @@ async def test_a_marker_with_any_status_still_says_what_was_written(
 
 
 @in_loop
-async def test_a_look_reports_what_the_last_pass_could_not_write(store: TroubledStore, runtime: InlineRuntime) -> None:
+async def test_a_look_reports_what_the_last_pass_could_not_write(
+    store: TroubledStore, runtime: InlineRuntime
+) -> None:
     process = await two_states(store, runtime, **{NEW: "new\n", "base/new": "new\n"})
     store.unwritable |= {key_of(NEW), key_of("base/new")}
     result = await passed(process)
@@ -647,7 +689,10 @@ TROUBLES = st.sampled_from(["", "", "unreadable", "unwritable"])
 
 
 def files_of(number: int) -> dict[str, bytes]:
-    return {file.path: file.body for file in make_files(str(number), **{"example/.env": f"# project {number}\n"})}
+    return {
+        file.path: file.body
+        for file in make_files(str(number), **{"example/.env": f"# project {number}\n"})
+    }
 
 
 @settings(max_examples=200, deadline=None)
@@ -660,29 +705,51 @@ def files_of(number: int) -> dict[str, bytes]:
 def test_whatever_is_in_the_way_no_byte_is_lost_and_all_other_paths_follow(
     by_content: bool, edits: dict[str, str], troubles: dict[str, str], closed: set[str]
 ) -> None:
-    asyncio.run(any_mix(MemoryStore(InlineRuntime("store"), versions_by_content=by_content), edits, troubles, closed))
+    asyncio.run(
+        any_mix(
+            MemoryStore(InlineRuntime("store"), versions_by_content=by_content),
+            edits,
+            troubles,
+            closed,
+        )
+    )
 
 
-async def any_mix(memory: MemoryStore, edits: dict[str, str], troubles: dict[str, str], closed: set[str]) -> None:
+async def any_mix(
+    memory: MemoryStore, edits: dict[str, str], troubles: dict[str, str], closed: set[str]
+) -> None:
     runtime, store = InlineRuntime("daemon"), TroubledStore(memory)
     process = Bucket(store, runtime)
     for number in (1, 2):
         await process.publish(
-            make_state(number, files=make_files(str(number), **{"example/.env": f"# project {number}\n"}))
+            make_state(
+                number, files=make_files(str(number), **{"example/.env": f"# project {number}\n"})
+            )
         )
         await passed(process)
     before, then = await tree(memory), await marker_of(memory)
     for path, what in edits.items():
-        body = {"leave": before.get(path), "delete": None, "write": b"mine\n", "earlier default": files_of(1).get(path)}
+        body = {
+            "leave": before.get(path),
+            "delete": None,
+            "write": b"mine\n",
+            "earlier default": files_of(1).get(path),
+        }
         await edit(memory, path, body[what])
     edited = await tree(memory)
-    troubles = {path: each for path, each in troubles.items() if each and (path in edited or each == "unwritable")}
+    troubles = {
+        path: each
+        for path, each in troubles.items()
+        if each and (path in edited or each == "unwritable")
+    }
     for path, trouble in troubles.items():
         getattr(store, trouble).add(key_of(path))
     store.closed |= {key_of(folder) for folder in closed}
     await process.publish(make_state(3, files=make_files("3", **{"example/.env": "# project 3\n"})))
     troubled = {
-        path for path in (*WANTED, *OTHERS) if troubles.get(path) or any(path.startswith(f"{each}/") for each in closed)
+        path
+        for path in (*WANTED, *OTHERS)
+        if troubles.get(path) or any(path.startswith(f"{each}/") for each in closed)
     }
 
     result = await passed(process)
@@ -699,14 +766,18 @@ async def any_mix(memory: MemoryStore, edits: dict[str, str], troubles: dict[str
     check_others_follow(edited, await tree(memory), then, set())
 
 
-def check_nothing_lost(edited: dict[str, bytes], after: dict[str, bytes], copies: set[tuple[str, bytes]]) -> None:
+def check_nothing_lost(
+    edited: dict[str, bytes], after: dict[str, bytes], copies: set[tuple[str, bytes]]
+) -> None:
     for path, body in edited.items():
         untouched = body == files_of(2).get(path)
         ours = untouched or (path.startswith(("base/", "README")) and body == files_of(1).get(path))
         assert ours or after.get(path) == body or (path, body) in copies, path
 
 
-def check_others_follow(edited: dict[str, bytes], after: dict[str, bytes], marker: Marker, troubled: set[str]) -> None:
+def check_others_follow(
+    edited: dict[str, bytes], after: dict[str, bytes], marker: Marker, troubled: set[str]
+) -> None:
     for path in {*files_of(3), *edited} - troubled - {CREDS}:
         live, there = files_of(3).get(path), edited.get(path)
         if not path.startswith("example/"):
@@ -720,7 +791,11 @@ def check_others_follow(edited: dict[str, bytes], after: dict[str, bytes], marke
 
 def check_marker(marker: Marker, after: dict[str, bytes], then: Marker, result: Synced) -> None:
     blocked = {each.path: each.reason for each in result.blocked}
-    assert (marker.sequence, marker.status, marker.blocked) == (3, "blocked" if blocked else "synced", blocked)
+    assert (marker.sequence, marker.status, marker.blocked) == (
+        3,
+        "blocked" if blocked else "synced",
+        blocked,
+    )
     for path, recorded in marker.files.items():
         if recorded.commit != (3, 0):
             assert then.files[path].sha256 == recorded.sha256

@@ -12,7 +12,12 @@ import pytest
 from daemon.publishing import layout, operator_commands, protocol
 from daemon.publishing.errors import NotFound, PointerLost, PointerMoved
 from daemon.publishing.grammar import timestamp
-from daemon.publishing.maintenance.garbage_collector import Collected, DeletionRefused, GarbageCollector, Part
+from daemon.publishing.maintenance.garbage_collector import (
+    Collected,
+    DeletionRefused,
+    GarbageCollector,
+    Part,
+)
 from daemon.publishing.maintenance.retention_rules import Policy
 from daemon.publishing.pointer import Pointer, PublicationId, Revision
 from daemon.stores.errors import ObjectMissing, StoreError, StoreRefused, StoreUnavailable
@@ -47,7 +52,9 @@ def store(request: pytest.FixtureRequest, runtime: InlineRuntime) -> MemoryStore
     return MemoryStore(runtime, versions_by_content=request.param)
 
 
-def collector(store: ObjectStore, runtime: InlineRuntime, policy: Policy = POLICY) -> GarbageCollector:
+def collector(
+    store: ObjectStore, runtime: InlineRuntime, policy: Policy = POLICY
+) -> GarbageCollector:
     bucket = Bucket(store, runtime)
     return GarbageCollector(store, bucket.reader, bucket.publisher, runtime, policy)
 
@@ -67,7 +74,10 @@ async def dropped_long_ago(store: ObjectStore, runtime: InlineRuntime) -> Bucket
     bucket = Bucket(store, runtime)
     await bucket.publish(make_state(1))
     base = await bucket.reader.pointer(SCOPE)
-    more = [base.pointer.retained[0].model_copy(update={"attempt": f"{number:032x}"}) for number in range(99)]
+    more = [
+        base.pointer.retained[0].model_copy(update={"attempt": f"{number:032x}"})
+        for number in range(99)
+    ]
     last = await bucket.publisher.store_state(SCOPE, make_state(2))
     following = protocol.publish(base.pointer, bucket.publisher.writing("daemon"), [*more, last])
     await bucket.publisher.swap(SCOPE, base, following)
@@ -120,12 +130,18 @@ async def test_a_collection_releases_then_deletes_and_leaves_the_rest_whole(
     assert await states(store) == ["state-3", "state-4"]
     assert [each.state for each in after.retained] == ["state-3", "state-4"]
     assert (after.kind, after.gc_epoch, after.sequence) == ("gc", 1, before.sequence + 1)
-    assert (after.live, after.desired, after.positions) == (before.live, before.desired, before.positions)
+    assert (after.live, after.desired, after.positions) == (
+        before.live,
+        before.desired,
+        before.positions,
+    )
     assert (after.history[-1].by, after.history[-1].reason) == ("cron", "retention")
 
 
 @in_loop
-async def test_where_nothing_is_to_go_the_pointer_is_not_touched(store: MemoryStore, runtime: InlineRuntime) -> None:
+async def test_where_nothing_is_to_go_the_pointer_is_not_touched(
+    store: MemoryStore, runtime: InlineRuntime
+) -> None:
     bucket = await grown(store, runtime)
     await collector(store, runtime).collect(SCOPE, "cron")
     before = (await bucket.reader.pointer(SCOPE)).version
@@ -158,7 +174,9 @@ async def test_positions_of_idle_journals_go_also_where_nothing_else_does(
 
 
 @in_loop
-async def test_an_orphan_goes_after_the_grace_and_not_before(store: MemoryStore, runtime: InlineRuntime) -> None:
+async def test_an_orphan_goes_after_the_grace_and_not_before(
+    store: MemoryStore, runtime: InlineRuntime
+) -> None:
     bucket = Bucket(store, runtime)
     await bucket.publish(make_state(1))
     await bucket.publisher.store_state(SCOPE, make_state(2))
@@ -176,11 +194,17 @@ class SlowClock(MemoryStore):
 
     async def scan(self, prefix: str):  # type: ignore[no-untyped-def]
         moved = timedelta(days=2)
-        return Listing(tuple(replace(each, modified=each.modified - moved) for each in await super().scan(prefix)))
+        return Listing(
+            tuple(
+                replace(each, modified=each.modified - moved) for each in await super().scan(prefix)
+            )
+        )
 
 
 @in_loop
-async def test_the_grace_is_counted_by_the_stores_clock_and_not_by_this_machines(runtime: InlineRuntime) -> None:
+async def test_the_grace_is_counted_by_the_stores_clock_and_not_by_this_machines(
+    runtime: InlineRuntime,
+) -> None:
     store = SlowClock(runtime)
     bucket = Bucket(store, runtime)
     await bucket.publish(make_state(1))
@@ -193,14 +217,18 @@ async def test_the_grace_is_counted_by_the_stores_clock_and_not_by_this_machines
 
 
 @in_loop
-async def test_a_preview_tells_what_would_go_and_changes_nothing(store: MemoryStore, runtime: InlineRuntime) -> None:
+async def test_a_preview_tells_what_would_go_and_changes_nothing(
+    store: MemoryStore, runtime: InlineRuntime
+) -> None:
     await grown(store, runtime)
     watched = FaultyStore(store)
     seen = await collector(watched, runtime).preview(SCOPE)
     assert watched.writes == []
     assert [each.publication.state for each in seen.released] == ["state-1", "state-2"]
     collected = await collector(store, runtime).collect(SCOPE, "cron")
-    assert [(each.folder, each.why) for each in seen.deleted] == [(each.folder, each.why) for each in collected.deleted]
+    assert [(each.folder, each.why) for each in seen.deleted] == [
+        (each.folder, each.why) for each in collected.deleted
+    ]
     assert (seen.kept, seen.size, seen.sequence) == (collected.kept, collected.size, None)
 
 
@@ -245,13 +273,17 @@ async def test_the_manifest_goes_first(store: MemoryStore, runtime: InlineRuntim
 
 
 @in_loop
-async def test_a_scope_that_is_not_there_is_told(store: MemoryStore, runtime: InlineRuntime) -> None:
+async def test_a_scope_that_is_not_there_is_told(
+    store: MemoryStore, runtime: InlineRuntime
+) -> None:
     with pytest.raises(NotFound):
         await collector(store, runtime).collect(SCOPE, "cron")
 
 
 @in_loop
-async def test_a_pinned_and_a_live_state_of_any_age_stay(store: MemoryStore, runtime: InlineRuntime) -> None:
+async def test_a_pinned_and_a_live_state_of_any_age_stay(
+    store: MemoryStore, runtime: InlineRuntime
+) -> None:
     bucket = await grown(store, runtime)
     await bucket.operations.carry_out(SCOPE, operator_commands.pin("state-1", pinned=True), "ann")
     await bucket.operations.carry_out(SCOPE, operator_commands.rollback("state-2"), "ann")
@@ -266,11 +298,15 @@ async def test_a_pinned_and_a_live_state_of_any_age_stay(store: MemoryStore, run
 
 async def keep(store: ObjectStore, path: str, *bodies: str) -> None:
     for body in bodies:
-        await store.create(layout.replaced(SCOPE, path, f"{int(body):064x}"), Content(body.encode()))
+        await store.create(
+            layout.replaced(SCOPE, path, f"{int(body):064x}"), Content(body.encode())
+        )
 
 
 async def copies(store: ObjectStore) -> list[bytes]:
-    return sorted([(await store.get(each.key)).body for each in await store.scan(layout.all_replaced(SCOPE))])
+    return sorted(
+        [(await store.get(each.key)).body for each in await store.scan(layout.all_replaced(SCOPE))]
+    )
 
 
 @in_loop
@@ -286,7 +322,9 @@ async def test_old_copies_go_behind_a_collection_of_their_own_and_the_newest_of_
     await runtime.sleep(29.5 * DAY)
     seen = await collector(store, runtime).preview(SCOPE)
     collected = await collector(store, runtime).collect(SCOPE, "cron")
-    assert [each.key for each in collected.copies] == [layout.replaced(SCOPE, "base/a", f"{1:064x}")]
+    assert [each.key for each in collected.copies] == [
+        layout.replaced(SCOPE, "base/a", f"{1:064x}")
+    ]
     assert (seen.copies, collected.size) == (collected.copies, 1)
     assert await copies(store) == [b"2", b"3"]
     assert (await bucket.pointer()).kind == "gc", "its time is that of the store's clock"
@@ -314,8 +352,12 @@ async def test_who_only_deletes_takes_copies_behind_the_last_release(
 
 
 @in_loop
-async def test_a_copy_that_is_kept_again_while_it_is_to_be_deleted_stays(runtime: InlineRuntime) -> None:
-    store = MemoryStore(runtime)  # where versions are digests, no condition can tell the two writes apart
+async def test_a_copy_that_is_kept_again_while_it_is_to_be_deleted_stays(
+    runtime: InlineRuntime,
+) -> None:
+    store = MemoryStore(
+        runtime
+    )  # where versions are digests, no condition can tell the two writes apart
     await Bucket(store, runtime).publish(make_state(1))
     await keep(store, "base/a", "1", "2")
     await runtime.sleep(31 * DAY)
@@ -337,7 +379,9 @@ async def test_copies_that_may_not_be_deleted_are_the_operators_to_allow(
     await keep(store, "base/a", "1", "2")
     await runtime.sleep(31 * DAY)
     with pytest.raises(DeletionRefused, match="may not be deleted with this credential"):
-        await collector(FaultyStore(store, faults={f"{1:064x}": [Fault.REFUSED]}), runtime).collect(SCOPE, "cron")
+        await collector(FaultyStore(store, faults={f"{1:064x}": [Fault.REFUSED]}), runtime).collect(
+            SCOPE, "cron"
+        )
 
 
 @in_loop
@@ -403,7 +447,9 @@ async def test_a_crash_at_any_call_leaves_everything_named_whole_and_the_next_co
             pytest.fail("it never came to its end")
 
 
-@pytest.mark.parametrize("fault", [Fault.LOST_AFTER, Fault.LOST_BEFORE, Fault.LATE, Fault.OWN_SUCCESS])
+@pytest.mark.parametrize(
+    "fault", [Fault.LOST_AFTER, Fault.LOST_BEFORE, Fault.LATE, Fault.OWN_SUCCESS]
+)
 @pytest.mark.parametrize("ending", ["pointer.json", "manifest.json", "bundle.tar.gz"])
 @in_loop
 async def test_a_lost_answer_deletes_nothing_that_is_named_and_is_made_good(
@@ -427,15 +473,21 @@ async def test_a_store_that_is_away_is_told_and_the_next_collection_finishes(
 ) -> None:
     await grown(store, runtime)
     with pytest.raises(StoreUnavailable):
-        await collector(FaultyStore(store, faults={"bundle.tar.gz": [Fault.AWAY]}), runtime).collect(SCOPE, "cron")
+        await collector(
+            FaultyStore(store, faults={"bundle.tar.gz": [Fault.AWAY]}), runtime
+        ).collect(SCOPE, "cron")
     await collector(store, runtime).collect(SCOPE, "cron")
     assert await states(store) == ["state-3", "state-4"]
 
 
 @in_loop
-async def test_a_store_that_says_slow_down_is_waited_for(store: MemoryStore, runtime: InlineRuntime) -> None:
+async def test_a_store_that_says_slow_down_is_waited_for(
+    store: MemoryStore, runtime: InlineRuntime
+) -> None:
     await grown(store, runtime)
-    busy = FaultyStore(store, faults={"manifest.json": [Fault.BUSY] * 2, "bundle.tar.gz": [Fault.BUSY]})
+    busy = FaultyStore(
+        store, faults={"manifest.json": [Fault.BUSY] * 2, "bundle.tar.gz": [Fault.BUSY]}
+    )
     assert went(await collector(busy, runtime).collect(SCOPE, "cron")) == ["state-1", "state-2"]
 
 
@@ -449,14 +501,19 @@ async def test_a_publisher_that_was_faster_is_seen_and_nothing_of_it_goes(
     bucket = await grown(store, runtime)
     gate = Gate(lambda operation, key: (operation, key) == ("replace", layout.pointer(SCOPE)))
     async with asyncio.TaskGroup() as group:
-        collecting = group.create_task(collector(FaultyStore(store, before=gate), runtime).collect(SCOPE, "cron"))
+        collecting = group.create_task(
+            collector(FaultyStore(store, before=gate), runtime).collect(SCOPE, "cron")
+        )
         await gate.reached.wait()
         await bucket.publish(make_state(5))
         gate.open()
     pointer = await check_whole(store, runtime)
     assert (pointer.live and pointer.live.state, pointer.gc_epoch) == ("state-5", 1)
     assert collecting.result().sequence == pointer.sequence
-    assert await states(store) == ["state-4", "state-5"]  # judged again: state-3 is not one of the newest any more
+    assert await states(store) == [
+        "state-4",
+        "state-5",
+    ]  # judged again: state-3 is not one of the newest any more
 
 
 @in_loop
@@ -467,8 +524,13 @@ async def test_what_a_publisher_drops_right_after_the_collection_keeps_its_days(
     await bucket.publish(make_state(1))
     await bucket.publisher.store_state(SCOPE, make_state(9))
     base = await bucket.reader.pointer(SCOPE)
-    more = [base.pointer.retained[0].model_copy(update={"attempt": f"{number:032x}"}) for number in range(99)]
-    await bucket.publisher.swap(SCOPE, base, protocol.publish(base.pointer, bucket.publisher.writing("daemon"), more))
+    more = [
+        base.pointer.retained[0].model_copy(update={"attempt": f"{number:032x}"})
+        for number in range(99)
+    ]
+    await bucket.publisher.swap(
+        SCOPE, base, protocol.publish(base.pointer, bucket.publisher.writing("daemon"), more)
+    )
     await runtime.sleep(2 * DAY)
     faulty = FaultyStore(store, faults={"pointer.json": [Fault.LOST_AFTER]})
 
@@ -548,9 +610,13 @@ async def test_two_collections_at_once_delete_everything_once_and_nothing_else(
 
 
 @in_loop
-async def test_a_collection_that_finds_another_epoch_stops(store: MemoryStore, runtime: InlineRuntime) -> None:
+async def test_a_collection_that_finds_another_epoch_stops(
+    store: MemoryStore, runtime: InlineRuntime
+) -> None:
     await grown(store, runtime)
-    gate = Gate(lambda operation, key: operation == "get" and key == layout.pointer(SCOPE) and released())
+    gate = Gate(
+        lambda operation, key: operation == "get" and key == layout.pointer(SCOPE) and released()
+    )
     epoch = 0
 
     def released() -> bool:
@@ -562,7 +628,9 @@ async def test_a_collection_that_finds_another_epoch_stops(store: MemoryStore, r
         await gate(operation, key)
 
     async with asyncio.TaskGroup() as group:
-        collecting = group.create_task(collector(FaultyStore(store, before=before), runtime).collect(SCOPE, "one"))
+        collecting = group.create_task(
+            collector(FaultyStore(store, before=before), runtime).collect(SCOPE, "one")
+        )
         await gate.reached.wait()
         await Bucket(store, runtime).operations.carry_out(
             SCOPE, lambda now, writing: protocol.collect(now, writing, ()), "two"
@@ -582,12 +650,17 @@ class MayNotDelete(FaultyStore):
 
 
 @in_loop
-async def test_who_may_not_delete_says_so_after_it_released(store: MemoryStore, runtime: InlineRuntime) -> None:
+async def test_who_may_not_delete_says_so_after_it_released(
+    store: MemoryStore, runtime: InlineRuntime
+) -> None:
     await grown(store, runtime)
     with pytest.raises(DeletionRefused, match=r"gc --all --only delete") as refused:
         await collector(MayNotDelete(store), runtime).collect(SCOPE, "daemon")
     assert isinstance(refused.value, StoreError)
-    assert [each.state for each in (await check_whole(store, runtime)).retained] == ["state-3", "state-4"]
+    assert [each.state for each in (await check_whole(store, runtime)).retained] == [
+        "state-3",
+        "state-4",
+    ]
 
 
 @in_loop
@@ -601,8 +674,12 @@ async def test_one_credential_releases_and_another_deletes_without_touching_the_
     again = await releasing.collect(SCOPE, "daemon", parts=frozenset({"release"}))
     assert again.sequence is None  # what waits to be deleted is no reason to move the pointer
 
-    only_pointer = FaultyStore(store, forbidden=lambda operation, _key: operation in {"create", "replace"})
-    collected = await collector(only_pointer, runtime).collect(SCOPE, "cron", parts=frozenset({"delete"}))
+    only_pointer = FaultyStore(
+        store, forbidden=lambda operation, _key: operation in {"create", "replace"}
+    )
+    collected = await collector(only_pointer, runtime).collect(
+        SCOPE, "cron", parts=frozenset({"delete"})
+    )
     assert went(collected) == ["state-1", "state-2"]
     assert await states(store) == ["state-3", "state-4"]
     await check_whole(store, runtime)
@@ -629,7 +706,9 @@ async def test_deleting_alone_leaves_what_was_stored_after_the_last_collection(
 
 
 @in_loop
-async def test_the_last_collection_is_found_however_long_ago_it_was(store: MemoryStore, runtime: InlineRuntime) -> None:
+async def test_the_last_collection_is_found_however_long_ago_it_was(
+    store: MemoryStore, runtime: InlineRuntime
+) -> None:
     bucket = await grown(store, runtime)
     await collector(store, runtime).collect(SCOPE, "daemon", parts=frozenset({"release"}))
     for _ in range(140):
@@ -642,7 +721,9 @@ async def test_the_last_collection_is_found_however_long_ago_it_was(store: Memor
 
 
 @in_loop
-async def test_a_scope_that_others_keep_changing_is_told(store: MemoryStore, runtime: InlineRuntime) -> None:
+async def test_a_scope_that_others_keep_changing_is_told(
+    store: MemoryStore, runtime: InlineRuntime
+) -> None:
     bucket = await grown(store, runtime)
 
     async def be_faster(operation: str, key: str) -> None:
@@ -675,7 +756,9 @@ async def test_a_pointer_that_goes_away_meanwhile_stops_the_deletion(
 
 
 @in_loop
-async def test_progress_is_told_for_each_publication(store: MemoryStore, runtime: InlineRuntime) -> None:
+async def test_progress_is_told_for_each_publication(
+    store: MemoryStore, runtime: InlineRuntime
+) -> None:
     await grown(store, runtime)
     told: list[PublicationId] = []
     collected = await collector(store, runtime).collect(
@@ -694,7 +777,10 @@ async def test_what_somebody_else_deleted_meanwhile_is_gone_all_the_same(
         async def delete(self, key: str, version: object) -> None:
             raise ObjectMissing(key)
 
-    assert went(await collector(Racing(store), runtime).collect(SCOPE, "cron")) == ["state-1", "state-2"]
+    assert went(await collector(Racing(store), runtime).collect(SCOPE, "cron")) == [
+        "state-1",
+        "state-2",
+    ]
 
 
 @in_loop
@@ -728,7 +814,9 @@ async def test_a_preview_of_one_part_tells_what_that_part_does(
     collected = await collector(store, runtime).collect(SCOPE, "cron", parts=parts)
     assert (seen.released, went(seen)) == (collected.released, went(collected))
     assert [each.folder for each in seen.left] == [each.folder for each in collected.left]
-    assert [each.publication.state for each in seen.released] == (["state-3"] if part == "release" else [])
+    assert [each.publication.state for each in seen.released] == (
+        ["state-3"] if part == "release" else []
+    )
     assert went(seen) == ([] if part == "release" else ["state-1", "state-2"])
 
 
@@ -757,7 +845,9 @@ async def test_what_is_stored_after_a_release_by_a_wrong_clock_is_not_deleted_be
     await collector(store, runtime).collect(SCOPE, "right", parts=frozenset({"release"}))
     await bucket.publish(make_state(5))
     wrong = OtherClock(runtime, days)
-    await collector(store, wrong, Policy(newest=1, days=0)).collect(SCOPE, "wrong", parts=frozenset({"release"}))
+    await collector(store, wrong, Policy(newest=1, days=0)).collect(
+        SCOPE, "wrong", parts=frozenset({"release"})
+    )
     await runtime.sleep(60)
     publication = await bucket.publisher.store_state(SCOPE, make_state(9))
     await runtime.sleep(pause * DAY)
@@ -765,7 +855,9 @@ async def test_what_is_stored_after_a_release_by_a_wrong_clock_is_not_deleted_be
     await runtime.sleep(pause * DAY)
     base = await bucket.reader.pointer(SCOPE)
     for clock in (wrong, runtime):
-        collected = await collector(store, clock).collect(SCOPE, "cron", parts=frozenset({"delete"}))
+        collected = await collector(store, clock).collect(
+            SCOPE, "cron", parts=frozenset({"delete"})
+        )
         assert "state-9" not in went(collected)
     following = protocol.publish(base.pointer, bucket.publisher.writing("slow"), [publication])
     await bucket.publisher.swap(SCOPE, base, following)
@@ -779,7 +871,9 @@ async def test_where_no_collection_tells_its_time_by_the_stores_clock_deleting_w
     bucket = await grown(store, runtime)
     base = await bucket.reader.pointer(SCOPE)
     gone = {each.id for each in base.pointer.retained[:2]}
-    silent = protocol.collect(base.pointer, bucket.publisher.writing("old"), gone)  # as an older release wrote it
+    silent = protocol.collect(
+        base.pointer, bucket.publisher.writing("old"), gone
+    )  # as an older release wrote it
     await bucket.publisher.swap(SCOPE, base, silent)
     waiting = await collector(store, runtime).collect(SCOPE, "cron", parts=frozenset({"delete"}))
     assert (waiting.deleted, len(waiting.left)) == ((), 2)
@@ -798,7 +892,12 @@ async def test_a_clock_ahead_releases_nothing_and_does_not_touch_the_pointer(
     await runtime.sleep(0.5 * DAY)
     before = await bucket.pointer()
     collected = await collector(store, OtherClock(runtime, 400)).collect(SCOPE, "cron")
-    assert (collected.released, collected.deleted, collected.left, collected.sequence) == ((), (), (), None)
+    assert (collected.released, collected.deleted, collected.left, collected.sequence) == (
+        (),
+        (),
+        (),
+        None,
+    )
     assert await bucket.pointer() == before
     assert len(await states(store)) == 5
 
@@ -829,7 +928,9 @@ async def test_the_stores_clock_is_read_where_something_is_to_go_and_leaves_noth
     await grown(store, runtime)
     watched = FaultyStore(store)
     await collector(watched, runtime).collect(SCOPE, "cron")
-    assert [key.rpartition("-")[0] for _, key in watched.writes if "clock" in key] == [".rebundle/probe/clock"] * 2
+    assert [key.rpartition("-")[0] for _, key in watched.writes if "clock" in key] == [
+        ".rebundle/probe/clock"
+    ] * 2
     assert list(await store.scan(".rebundle/")) == []
     pointer = await check_whole(store, runtime)
     assert pointer.history[-1].change["as_of"] == timestamp(runtime.now())

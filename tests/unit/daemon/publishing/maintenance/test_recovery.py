@@ -97,7 +97,9 @@ async def overwrite(store: ObjectStore, key: str, body: bytes) -> None:
 
 async def archive_key(store: ObjectStore, state: str) -> str:
     [key] = [
-        each.key for each in await store.scan(layout.states(SCOPE)) if f"/{state}/" in each.key and "bundle" in each.key
+        each.key
+        for each in await store.scan(layout.states(SCOPE))
+        if f"/{state}/" in each.key and "bundle" in each.key
     ]
     return key
 
@@ -119,7 +121,10 @@ async def check(store: ObjectStore, runtime: InlineRuntime) -> Pointer:
     assert pointer.live is None or survey.in_step
     await bucket.publish(make_state(99))
     after = await bucket.pointer()
-    assert (after.desired and after.desired.state, after.sequence) == ("state-99", pointer.sequence + 1)
+    assert (after.desired and after.desired.state, after.sequence) == (
+        "state-99",
+        pointer.sequence + 1,
+    )
     later = await bucket.reader.history(await changed(bucket, MOST_HISTORY + 2))
     assert later[: len(entries)] == entries
     return pointer
@@ -157,7 +162,9 @@ def trusting(store: ObjectStore, runtime: InlineRuntime) -> Bucket:
     return Bucket(store, runtime, signers=[signer], trust=TrustPolicy(keys=(trusted,)))
 
 
-async def recover_trusting(store: ObjectStore, runtime: InlineRuntime, wish: Wish | None = None) -> Recovery:
+async def recover_trusting(
+    store: ObjectStore, runtime: InlineRuntime, wish: Wish | None = None
+) -> Recovery:
     bucket = trusting(store, runtime)
     doing = Recoverer(store, bucket.reader, bucket.publisher, bucket.live_tree)
     return await doing.recover(SCOPE, wish or Wish(), "ann", "looked odd")
@@ -174,7 +181,9 @@ async def signed_scope(store: ObjectStore, runtime: InlineRuntime) -> Pointer:
     return await bucket.pointer()
 
 
-async def forge_chunk(store: ObjectStore, sequence: int, pointer: Pointer, change: dict[str, object]) -> None:
+async def forge_chunk(
+    store: ObjectStore, sequence: int, pointer: Pointer, change: dict[str, object]
+) -> None:
     """A chunk that nobody signed: state-3 was made live by somebody who lifted everything."""
     [state_3] = pointer.retained_of("state-3")
     entry = pointer.history[-1].model_dump(mode="json") | {
@@ -203,7 +212,9 @@ async def test_what_nobody_signed_lifts_no_quarantine_and_makes_nothing_live(
     before = await signed_scope(store, runtime)
     [bad] = before.quarantined
     [state_3] = before.retained_of("state-3")
-    await forge_chunk(store, 900, before, {"lifted": bad.composition_digest, "hold": None, "quarantined": []})
+    await forge_chunk(
+        store, 900, before, {"lifted": bad.composition_digest, "hold": None, "quarantined": []}
+    )
     await forge_marker(store, 5000, state_3.id)
     with pytest.raises(PointerLost, match="somebody else wrote the marker"):
         await trusting(store, runtime).live_tree.reconcile(SCOPE)
@@ -213,10 +224,15 @@ async def test_what_nobody_signed_lifts_no_quarantine_and_makes_nothing_live(
     assert names(pointer) == ("state-2", before.desired and before.desired.state)
     assert pointer.quarantined == before.quarantined
     assert pointer.sequence > 5000, "numbers count whoever wrote them"
-    assert [entry.by for entry in pointer.history] == [*(entry.by for entry in before.history), "ann"]
+    assert [entry.by for entry in pointer.history] == [
+        *(entry.by for entry in before.history),
+        "ann",
+    ]
     assert told.recovered is not None
     assert any(f"`--live {state_3.id}`" in each for each in told.recovered.unknown)
-    assert any("1 changes did that no signed pointer leads to" in each for each in told.recovered.unknown)
+    assert any(
+        "1 changes did that no signed pointer leads to" in each for each in told.recovered.unknown
+    )
     assert (await trusting(store, runtime).live_tree.survey(SCOPE, reading_all=True)).in_step
 
 
@@ -251,9 +267,9 @@ async def test_what_nobody_signed_may_quarantine_but_not_what_is_live(
     told = await recover_trusting(store, runtime, Wish(hold=False))
     pointer = await bucket.pointer()
 
-    assert [each.composition_digest for each in pointer.quarantined] == [state_1.composition_digest], (
-        "nor what is not even there"
-    )
+    assert [each.composition_digest for each in pointer.quarantined] == [
+        state_1.composition_digest
+    ], "nor what is not even there"
     assert (names(pointer)[0], pointer.hold) == ("state-3", None)
     assert not any(each.pinned for each in pointer.retained)
     assert told.recovered is not None
@@ -266,7 +282,9 @@ async def test_what_was_lifted_before_a_signed_pointer_was_saved_stays_so_when_i
 ) -> None:
     await signed_scope(store, runtime)
     bucket = trusting(store, runtime)
-    await bucket.operations.carry_out(SCOPE, operator_commands.lift_quarantine("state-3"), "ann", "fixed")
+    await bucket.operations.carry_out(
+        SCOPE, operator_commands.lift_quarantine("state-3"), "ann", "fixed"
+    )
     await bucket.operations.carry_out(SCOPE, protocol.resume, "ann", "fixed")
     saved = (await store.get(POINTER)).body
     await changed(bucket, MOST_HISTORY + 2)
@@ -292,7 +310,10 @@ async def test_a_chunk_that_is_not_the_one_a_signed_pointer_means_is_not_believe
     pointer = await bucket.pointer()
 
     assert b"eve" in changed_by
-    assert (pointer.previous_chunk, "eve" in {entry.by for entry in await bucket.reader.history(pointer)}) == (
+    assert (
+        pointer.previous_chunk,
+        "eve" in {entry.by for entry in await bucket.reader.history(pointer)},
+    ) == (
         None,
         False,
     )
@@ -310,7 +331,9 @@ async def test_without_a_signed_pointer_the_chunks_have_to_do_and_it_says_so(
     pointer = await trusting(store, runtime).pointer()
 
     assert [each.composition_digest for each in pointer.quarantined] == [bad.composition_digest]
-    assert names(pointer)[0] == "state-2", "as the marker says, for what the chunk says is quarantined"
+    assert names(pointer)[0] == "state-2", (
+        "as the marker says, for what the chunk says is quarantined"
+    )
     assert told.recovered is not None
     assert any("nobody signs these" in each for each in told.recovered.unknown)
 
@@ -321,7 +344,9 @@ async def test_a_chunk_that_cannot_be_written_again_stops_nothing(
     store: MemoryStore, runtime: InlineRuntime, policy: bool
 ) -> None:
     before = await signed_scope(store, runtime)
-    await forge_chunk(store, 900, before, {"hold": {"by": "\ud800", "reason": "", "at": "2026-01-01T00:00:00Z"}})
+    await forge_chunk(
+        store, 900, before, {"hold": {"by": "\ud800", "reason": "", "at": "2026-01-01T00:00:00Z"}}
+    )
     recovered = await (recover_trusting if policy else recover_signing)(store, runtime)
 
     assert recovered.recovered is not None
@@ -343,7 +368,9 @@ async def test_a_pointer_whose_signature_does_not_count_keeps_what_it_forbids(
 ) -> None:
     before = await signed_scope(store, runtime)
     document = json.loads((await store.get(POINTER)).body)
-    await overwrite(store, POINTER, json.dumps({"signed": document["signed"], "signatures": []}).encode())
+    await overwrite(
+        store, POINTER, json.dumps({"signed": document["signed"], "signatures": []}).encode()
+    )
     with pytest.raises(VerificationFailed):
         await trusting(store, runtime).pointer()
     ancient = {"by": "bob", "reason": "ancient", "at": "2026-01-01T00:00:00Z"}
@@ -357,10 +384,14 @@ async def test_a_pointer_whose_signature_does_not_count_keeps_what_it_forbids(
 
 
 @in_loop
-async def test_chunks_that_a_signed_pointer_leads_to_count_in_full(store: MemoryStore, runtime: InlineRuntime) -> None:
+async def test_chunks_that_a_signed_pointer_leads_to_count_in_full(
+    store: MemoryStore, runtime: InlineRuntime
+) -> None:
     before = await signed_scope(store, runtime)
     bucket = trusting(store, runtime)
-    await bucket.operations.carry_out(SCOPE, operator_commands.lift_quarantine("state-3"), "ann", "fixed")
+    await bucket.operations.carry_out(
+        SCOPE, operator_commands.lift_quarantine("state-3"), "ann", "fixed"
+    )
     read = await bucket.reader.pointer(SCOPE)
     for _ in range(MOST_HISTORY + 2):
         following = protocol.hold(read.pointer, bucket.publisher.writing("ann"))
@@ -376,7 +407,9 @@ async def test_chunks_that_a_signed_pointer_leads_to_count_in_full(store: Memory
 
 
 @in_loop
-async def test_a_scope_that_nobody_vouches_for_any_more_is_held(store: MemoryStore, runtime: InlineRuntime) -> None:
+async def test_a_scope_that_nobody_vouches_for_any_more_is_held(
+    store: MemoryStore, runtime: InlineRuntime
+) -> None:
     """Its only key was revoked: what comes next must not be live before somebody has looked."""
     bucket = Bucket(store, runtime, signers=[KeySigner(Ed25519PrivateKey.generate())])
     await bucket.publish(make_state(1), make_state(2))
@@ -388,7 +421,10 @@ async def test_a_scope_that_nobody_vouches_for_any_more_is_held(store: MemorySto
 
     assert (names(pointer), pointer.hold is not None) == ((None, None), True)
     assert pointer.quarantined == before.quarantined
-    assert ["is not in the trust policy" in each.why for each in told.remains.damaged] == [True, True]
+    assert ["is not in the trust policy" in each.why for each in told.remains.damaged] == [
+        True,
+        True,
+    ]
 
 
 # -- the pointer is gone
@@ -411,7 +447,11 @@ async def test_a_deleted_pointer_is_rebuilt_held_and_above_every_sequence(
     assert pointer.hold is not None
     assert (pointer.hold.by, pointer.hold.reason) == ("ann", "recovered: backup was old")
     assert {each.id for each in pointer.retained} == {each.id for each in before.retained}
-    assert (pointer.highest_revision.producer, pointer.highest_revision.derived, pointer.positions) == (
+    assert (
+        pointer.highest_revision.producer,
+        pointer.highest_revision.derived,
+        pointer.positions,
+    ) == (
         3,
         0,
         {"journal:1": 30},
@@ -425,12 +465,16 @@ async def test_a_deleted_pointer_is_rebuilt_held_and_above_every_sequence(
 
 
 @in_loop
-async def test_events_that_the_manifests_name_are_known_again(store: MemoryStore, runtime: InlineRuntime) -> None:
+async def test_events_that_the_manifests_name_are_known_again(
+    store: MemoryStore, runtime: InlineRuntime
+) -> None:
     await grown(store, runtime)
     await remove(store, POINTER)
     await recover(store, runtime)
     pointer = await check(store, runtime)
-    assert [each.event for each in pointer.folded_events] == [event(number).digest[:16] for number in (1, 2, 3)]
+    assert [each.event for each in pointer.folded_events] == [
+        event(number).digest[:16] for number in (1, 2, 3)
+    ]
     assert len({each.identity for each in pointer.folded_events}) == 3
 
 
@@ -462,7 +506,9 @@ async def test_without_a_marker_too_the_newest_that_is_whole_is_live(
 
 
 @in_loop
-async def test_a_state_that_the_operator_names_is_live(store: MemoryStore, runtime: InlineRuntime) -> None:
+async def test_a_state_that_the_operator_names_is_live(
+    store: MemoryStore, runtime: InlineRuntime
+) -> None:
     await grown(store, runtime)
     await remove(store, POINTER)
     with pytest.raises(NotFound, match="state-9"):
@@ -472,19 +518,27 @@ async def test_a_state_that_the_operator_names_is_live(store: MemoryStore, runti
 
 
 @in_loop
-async def test_a_scope_of_which_nothing_is_left_is_not_there(store: MemoryStore, runtime: InlineRuntime) -> None:
+async def test_a_scope_of_which_nothing_is_left_is_not_there(
+    store: MemoryStore, runtime: InlineRuntime
+) -> None:
     with pytest.raises(NotFound):
         await recover(store, runtime)
 
 
 @in_loop
-async def test_a_scope_without_a_whole_state_can_take_the_next_one(store: MemoryStore, runtime: InlineRuntime) -> None:
+async def test_a_scope_without_a_whole_state_can_take_the_next_one(
+    store: MemoryStore, runtime: InlineRuntime
+) -> None:
     await grown(store, runtime, 1)
     await damage_archive(store, "state-1")
     await remove(store, POINTER)
     told = await recover(store, runtime)
     pointer = await check(store, runtime)
-    assert (names(pointer), pointer.hold is not None, pointer.highest_revision.producer) == ((None, None), True, 0)
+    assert (names(pointer), pointer.hold is not None, pointer.highest_revision.producer) == (
+        (None, None),
+        True,
+        0,
+    )
     assert [each.id.state for each in told.remains.damaged] == ["state-1"]
 
 
@@ -522,7 +576,9 @@ async def test_an_event_whose_state_was_stored_in_part_is_not_taken_for_folded(
 
 
 @pytest.mark.parametrize("whole", [False, True])
-def test_an_event_that_waits_while_the_pointer_is_lost_is_published_and_desired(tmp_path: Path, whole: bool) -> None:
+def test_an_event_that_waits_while_the_pointer_is_lost_is_published_and_desired(
+    tmp_path: Path, whole: bool
+) -> None:
     async def play() -> None:
         store = MemoryStore(InlineRuntime())
         away = FaultyStore(store, {POINTER: [Fault.NONE] + [Fault.AWAY] * 4})
@@ -551,7 +607,9 @@ def test_an_event_that_waits_while_the_pointer_is_lost_is_published_and_desired(
 async def chunks(store: ObjectStore) -> list[str]:
     """The keys of the history's chunks, the oldest first."""
     keys = [each.key for each in await store.scan(layout.histories(SCOPE))]
-    return sorted(keys, key=lambda key: int(re.split(r"[-.]", key.removeprefix(layout.histories(SCOPE)))[0]))
+    return sorted(
+        keys, key=lambda key: int(re.split(r"[-.]", key.removeprefix(layout.histories(SCOPE)))[0])
+    )
 
 
 async def held(bucket: Bucket, times: int) -> None:
@@ -584,7 +642,9 @@ async def test_what_the_chunks_tell_is_kept(store: MemoryStore, runtime: InlineR
 
 
 @in_loop
-async def test_a_lift_a_resume_and_an_unpin_are_replayed_as_well(store: MemoryStore, runtime: InlineRuntime) -> None:
+async def test_a_lift_a_resume_and_an_unpin_are_replayed_as_well(
+    store: MemoryStore, runtime: InlineRuntime
+) -> None:
     bucket = await grown(store, runtime)
     for verb in (
         operator_commands.pin("state-1", pinned=True),
@@ -596,8 +656,12 @@ async def test_a_lift_a_resume_and_an_unpin_are_replayed_as_well(store: MemorySt
     ):
         await bucket.operations.carry_out(SCOPE, verb, "bob")
     for _ in range(70):
-        await bucket.operations.carry_out(SCOPE, operator_commands.pin("state-2", pinned=True), "bob")
-        await bucket.operations.carry_out(SCOPE, operator_commands.pin("state-2", pinned=False), "bob")
+        await bucket.operations.carry_out(
+            SCOPE, operator_commands.pin("state-2", pinned=True), "bob"
+        )
+        await bucket.operations.carry_out(
+            SCOPE, operator_commands.pin("state-2", pinned=False), "bob"
+        )
     await remove(store, POINTER)
     await recover(store, runtime, hold=False)
     pointer = await check(store, runtime)
@@ -606,7 +670,9 @@ async def test_a_lift_a_resume_and_an_unpin_are_replayed_as_well(store: MemorySt
 
 
 @in_loop
-async def test_a_second_recovery_knows_what_the_first_one_kept(store: MemoryStore, runtime: InlineRuntime) -> None:
+async def test_a_second_recovery_knows_what_the_first_one_kept(
+    store: MemoryStore, runtime: InlineRuntime
+) -> None:
     bucket = await grown(store, runtime)
     await bucket.operations.carry_out(SCOPE, operator_commands.quarantine("state-2"), "bob", "bad")
     await bucket.operations.carry_out(SCOPE, operator_commands.pin("state-1", pinned=True), "bob")
@@ -743,17 +809,26 @@ async def test_uploads_after_a_pointer_that_was_put_back_before_anything_followe
 
 
 @in_loop
-async def test_an_upload_that_lost_its_race_is_not_retained(store: MemoryStore, runtime: InlineRuntime) -> None:
+async def test_an_upload_that_lost_its_race_is_not_retained(
+    store: MemoryStore, runtime: InlineRuntime
+) -> None:
     bucket = await grown(store, runtime)
     await runtime.sleep(10)
-    rival = await bucket.publisher.store_state(SCOPE, make_state(9, state="state-2", revision=Revision(producer=2)))
+    rival = await bucket.publisher.store_state(
+        SCOPE, make_state(9, state="state-2", revision=Revision(producer=2))
+    )
     await remove(store, POINTER)
     told = await recover(store, runtime)
     pointer = await bucket.pointer()
     assert told.recovered is not None
-    assert any(str(rival.id) in line and "which of these was committed" in line for line in told.recovered.unknown)
+    assert any(
+        str(rival.id) in line and "which of these was committed" in line
+        for line in told.recovered.unknown
+    )
     assert {each.state for each in pointer.retained} == {"state-1", "state-3"}
-    both = [each.publication.id for each in told.remains.found if each.publication.state == "state-2"]
+    both = [
+        each.publication.id for each in told.remains.found if each.publication.state == "state-2"
+    ]
     [committed] = [each for each in both if each != rival.id]
     await recover(store, runtime, live=str(committed))
     assert names(await check(store, runtime))[0] == "state-2"
@@ -768,7 +843,9 @@ async def test_the_manifest_of_a_damaged_publication_tells_which_composition_was
     bucket = await grown(store, runtime)
     await held(bucket, MOST_HISTORY)
     await damage_archive(store, "state-2")
-    await bucket.publisher.store_state(SCOPE, make_state(9, state="state-2", revision=Revision(producer=2)))
+    await bucket.publisher.store_state(
+        SCOPE, make_state(9, state="state-2", revision=Revision(producer=2))
+    )
     await remove(store, POINTER)
     await recover(store, runtime)
     assert {each.state for each in (await check(store, runtime)).retained} == {"state-1", "state-3"}
@@ -792,7 +869,9 @@ async def test_a_chunk_that_cannot_be_read_tells_the_sequences_it_had(
 
 
 @in_loop
-async def test_a_chunk_that_is_empty_tells_its_sequences_by_its_key(store: MemoryStore, runtime: InlineRuntime) -> None:
+async def test_a_chunk_that_is_empty_tells_its_sequences_by_its_key(
+    store: MemoryStore, runtime: InlineRuntime
+) -> None:
     await grown(store, runtime, 1)
     await store.create(layout.history(SCOPE, 321, 384, "w"), Content(b""))
     await store.create(f"{layout.histories(SCOPE)}notes.txt", Content(b"somebody's"))
@@ -807,16 +886,23 @@ async def test_a_chunk_that_is_cut_off_tells_what_its_bytes_still_have_beyond_it
 ) -> None:
     await grown(store, runtime, 1)
     # An earlier recovery went on at a higher sequence in the midst of it.
-    await store.create(layout.history(SCOPE, 321, 384, "w"), Content(b'{"entries":[{"sequence":330},{"sequence":900'))
+    await store.create(
+        layout.history(SCOPE, 321, 384, "w"),
+        Content(b'{"entries":[{"sequence":330},{"sequence":900'),
+    )
     told = await recover(store, runtime)
     assert told.remains.traces["the history"] == 900
 
 
 @in_loop
-async def test_what_a_collection_released_does_not_come_back(store: MemoryStore, runtime: InlineRuntime) -> None:
+async def test_what_a_collection_released_does_not_come_back(
+    store: MemoryStore, runtime: InlineRuntime
+) -> None:
     bucket = await grown(store, runtime)
     first = (await bucket.pointer()).retained[0].id
-    await bucket.operations.carry_out(SCOPE, lambda now, writing: protocol.collect(now, writing, {first}), "cron")
+    await bucket.operations.carry_out(
+        SCOPE, lambda now, writing: protocol.collect(now, writing, {first}), "cron"
+    )
     old = await store.get(POINTER)
     await held(bucket, 1)
     await overwrite(store, POINTER, old.body)
@@ -852,13 +938,18 @@ async def test_an_old_pointer_that_was_put_back_is_brought_up_to_what_came_after
         ("state-2", False),
         ("state-3", False),
     ]
-    assert [each.partition("@")[0] for each in pointer.history[-1].published] == ["state-2", "state-3"]
+    assert [each.partition("@")[0] for each in pointer.history[-1].published] == [
+        "state-2",
+        "state-3",
+    ]
     assert [each.kind for each in pointer.history] == ["publish", "pin", "recover"]
     assert told.damage is None
 
 
 @in_loop
-async def test_what_a_reader_here_has_accepted_counts_too(store: MemoryStore, runtime: InlineRuntime) -> None:
+async def test_what_a_reader_here_has_accepted_counts_too(
+    store: MemoryStore, runtime: InlineRuntime
+) -> None:
     bucket = await grown(store, runtime)
     old = await store.get(POINTER)
     await held(bucket, 5)
@@ -875,7 +966,9 @@ async def test_what_a_reader_here_has_accepted_counts_too(store: MemoryStore, ru
 
 
 @in_loop
-async def test_a_pointer_that_is_whole_and_ahead_is_left_alone(store: MemoryStore, runtime: InlineRuntime) -> None:
+async def test_a_pointer_that_is_whole_and_ahead_is_left_alone(
+    store: MemoryStore, runtime: InlineRuntime
+) -> None:
     await grown(store, runtime)
     watched = FaultyStore(store)
     told = await recover(watched, runtime)
@@ -894,7 +987,9 @@ async def test_a_retired_scope_stays_retired(store: MemoryStore, runtime: Inline
 
 
 @in_loop
-async def test_freshness_and_a_damaged_pointer_tell_sequences(store: MemoryStore, runtime: InlineRuntime) -> None:
+async def test_freshness_and_a_damaged_pointer_tell_sequences(
+    store: MemoryStore, runtime: InlineRuntime
+) -> None:
     await grown(store, runtime)
     await store.create(layout.freshness(SCOPE), Content(b'{"signed": {"sequence": 5000, "sco'))
     await overwrite(store, POINTER, b'{"signed": {"sequence": 7000,')
@@ -907,7 +1002,9 @@ async def test_freshness_and_a_damaged_pointer_tell_sequences(store: MemoryStore
 
 
 @in_loop
-async def test_a_damaged_marker_tells_its_sequence(store: MemoryStore, runtime: InlineRuntime) -> None:
+async def test_a_damaged_marker_tells_its_sequence(
+    store: MemoryStore, runtime: InlineRuntime
+) -> None:
     await grown(store, runtime)
     await overwrite(store, MARKER, b'{"sequence": 300, "files": {')
     await remove(store, POINTER)
@@ -921,7 +1018,10 @@ async def test_files_of_operators_that_cannot_be_read_or_are_large_stop_no_recov
     store: MemoryStore, runtime: InlineRuntime
 ) -> None:
     await grown(store, runtime)
-    secret, large = layout.live_tree(SCOPE, "example/conf/bundle/.env"), layout.live_tree(SCOPE, "example/model.bin")
+    secret, large = (
+        layout.live_tree(SCOPE, "example/conf/bundle/.env"),
+        layout.live_tree(SCOPE, "example/model.bin"),
+    )
     await store.create(large, Content(b"\0" * ((8 << 20) + 1)))
     await remove(store, POINTER)
     troubled = TroubledStore(store, unreadable={secret})
@@ -945,7 +1045,11 @@ async def test_a_missing_state_leaves_a_pointer_that_is_whole_otherwise(
     told = await recover(store, runtime)
     pointer = await check(store, runtime)
     assert [each.state for each in pointer.retained] == ["state-2", "state-3"]
-    assert (names(pointer), pointer.hold, pointer.sequence) == (("state-3", "state-3"), None, before.sequence + 1)
+    assert (names(pointer), pointer.hold, pointer.sequence) == (
+        ("state-3", "state-3"),
+        None,
+        before.sequence + 1,
+    )
     assert (pointer.positions, pointer.folded_events) == (before.positions, before.folded_events)
     assert told.recovered is not None
     assert str(missing.id) in told.recovered.did[0]
@@ -964,7 +1068,9 @@ async def test_when_what_is_live_is_damaged_the_newest_that_is_whole_is_live_and
 
 
 @in_loop
-async def test_a_quarantined_state_does_not_become_live_by_recovery(store: MemoryStore, runtime: InlineRuntime) -> None:
+async def test_a_quarantined_state_does_not_become_live_by_recovery(
+    store: MemoryStore, runtime: InlineRuntime
+) -> None:
     bucket = await grown(store, runtime)
     await bucket.operations.carry_out(SCOPE, operator_commands.quarantine("state-2"), "bob", "bad")
     await damage_archive(store, "state-3")
@@ -988,7 +1094,9 @@ async def test_a_preview_writes_nothing(store: MemoryStore, runtime: InlineRunti
 
 
 @in_loop
-async def test_a_daemon_that_goes_on_from_the_lost_pointer_loses(store: MemoryStore, runtime: InlineRuntime) -> None:
+async def test_a_daemon_that_goes_on_from_the_lost_pointer_loses(
+    store: MemoryStore, runtime: InlineRuntime
+) -> None:
     bucket = await grown(store, runtime)
     base = await bucket.reader.pointer(SCOPE)
     publication = await bucket.publisher.store_state(SCOPE, make_state(4))
@@ -1003,9 +1111,13 @@ async def test_a_daemon_that_goes_on_from_the_lost_pointer_loses(store: MemorySt
 LOST, OLD, DAMAGED = "lost", "an older one", "damaged"
 
 
-@pytest.mark.parametrize("fault", [each for each in Fault if each not in {Fault.NONE, Fault.REFUSED}])
+@pytest.mark.parametrize(
+    "fault", [each for each in Fault if each not in {Fault.NONE, Fault.REFUSED}]
+)
 @pytest.mark.parametrize("found", [LOST, OLD, DAMAGED])
-def test_an_answer_that_goes_wrong_stops_no_recovery(runtime: InlineRuntime, fault: Fault, found: str) -> None:
+def test_an_answer_that_goes_wrong_stops_no_recovery(
+    runtime: InlineRuntime, fault: Fault, found: str
+) -> None:
     async def play() -> None:
         store = MemoryStore(runtime)
         bucket = await grown(store, runtime)
@@ -1034,14 +1146,18 @@ async def test_a_recovery_that_is_committed_is_told_as_that_though_the_live_tree
 ) -> None:
     await grown(store, runtime)
     await remove(store, POINTER)
-    told = await recover(FaultyStore(store, {layout.MARKER: [Fault.REFUSED]}), runtime, live="state-1")
+    told = await recover(
+        FaultyStore(store, {layout.MARKER: [Fault.REFUSED]}), runtime, live="state-1"
+    )
     assert told.recovered is not None
     assert isinstance(told.live_tree, Unfinished)
     assert (await Bucket(store, runtime).pointer()) == told.recovered.pointer
 
 
 @in_loop
-async def test_somebody_who_restores_the_pointer_meanwhile_wins(store: MemoryStore, runtime: InlineRuntime) -> None:
+async def test_somebody_who_restores_the_pointer_meanwhile_wins(
+    store: MemoryStore, runtime: InlineRuntime
+) -> None:
     bucket = await grown(store, runtime)
     body = (await store.get(POINTER)).body
     await remove(store, POINTER)
@@ -1060,7 +1176,9 @@ async def test_a_signed_pointer_that_is_damaged_is_not_replaced_by_who_cannot_si
     store: MemoryStore, runtime: InlineRuntime
 ) -> None:
     await grown(store, runtime)
-    await overwrite(store, POINTER, b'{"signed": {"sequence": 3}, "signatures": [{"keyid": "k", "sig": "s"}]}')
+    await overwrite(
+        store, POINTER, b'{"signed": {"sequence": 3}, "signatures": [{"keyid": "k", "sig": "s"}]}'
+    )
     with pytest.raises(CannotSign):
         await recover(store, runtime)
 
@@ -1108,7 +1226,8 @@ async def test_a_crash_at_any_call_can_be_recovered_again(runtime: InlineRuntime
 
 
 @pytest.mark.parametrize(
-    "damaged", ["pointer.json", "state-2/*/manifest.json", "history/*", "docker-compose-gen/README.md"]
+    "damaged",
+    ["pointer.json", "state-2/*/manifest.json", "history/*", "docker-compose-gen/README.md"],
 )
 @in_loop
 async def test_what_the_store_itself_calls_damaged_stops_no_recovery(
@@ -1137,7 +1256,9 @@ async def test_what_the_store_itself_calls_damaged_stops_no_recovery(
 
 
 @in_loop
-async def test_a_pointer_that_the_store_calls_damaged_is_replaced(store: MemoryStore, runtime: InlineRuntime) -> None:
+async def test_a_pointer_that_the_store_calls_damaged_is_replaced(
+    store: MemoryStore, runtime: InlineRuntime
+) -> None:
     await grown(store, runtime)
     rotten = [True]
 
@@ -1155,12 +1276,16 @@ async def test_a_pointer_that_the_store_calls_damaged_is_replaced(store: MemoryS
 async def test_nothing_below_creds_is_read(store: MemoryStore, runtime: InlineRuntime) -> None:
     await grown(store, runtime)
     await remove(store, POINTER)
-    watched = FaultyStore(store, forbidden=lambda operation, key: operation == "get" and "/example/creds/" in key)
+    watched = FaultyStore(
+        store, forbidden=lambda operation, key: operation == "get" and "/example/creds/" in key
+    )
     await recover(watched, runtime)
     await check(store, runtime)
 
 
-@pytest.mark.parametrize("folder", [f"{layout.states(SCOPE)}state-2", f"{layout.histories(SCOPE)}below"])
+@pytest.mark.parametrize(
+    "folder", [f"{layout.states(SCOPE)}state-2", f"{layout.histories(SCOPE)}below"]
+)
 @in_loop
 async def test_what_cannot_be_listed_is_not_taken_for_absent(
     store: MemoryStore, runtime: InlineRuntime, folder: str
@@ -1168,8 +1293,14 @@ async def test_what_cannot_be_listed_is_not_taken_for_absent(
     class Barred(FaultyStore):
         async def scan(self, prefix: str) -> Listing:
             listing = await super().scan(prefix)
-            hidden = (UnreadableFolder(folder, f"chmod a+rx {folder}"),) if folder.startswith(prefix) else ()
-            return Listing(tuple(each for each in listing if not each.key.startswith(f"{folder}/")), hidden)
+            hidden = (
+                (UnreadableFolder(folder, f"chmod a+rx {folder}"),)
+                if folder.startswith(prefix)
+                else ()
+            )
+            return Listing(
+                tuple(each for each in listing if not each.key.startswith(f"{folder}/")), hidden
+            )
 
     await grown(store, runtime)
     await remove(store, POINTER)

@@ -11,7 +11,14 @@ from hypothesis import strategies as st
 from daemon.publishing import protocol
 from daemon.publishing.errors import NotFound, OperationRefused, StateUnreadable
 from daemon.publishing.maintenance import recovery_rules
-from daemon.publishing.maintenance.recovery_rules import Damaged, Found, Recovered, Remains, Unreadable, Wish
+from daemon.publishing.maintenance.recovery_rules import (
+    Damaged,
+    Found,
+    Recovered,
+    Remains,
+    Unreadable,
+    Wish,
+)
 from daemon.publishing.manifest import ManifestEvent
 from daemon.publishing.pointer import (
     MOST_HISTORY,
@@ -26,7 +33,8 @@ from daemon.publishing.pointer import (
 from tests.builders_publishing import AT, SCOPE, make_publication, published, writing
 
 ONE, TWO, THREE = (
-    make_publication(f"state-{n}", n).model_copy(update={"at": f"2026-01-0{n}T00:00:00.000Z"}) for n in (1, 2, 3)
+    make_publication(f"state-{n}", n).model_copy(update={"at": f"2026-01-0{n}T00:00:00.000Z"})
+    for n in (1, 2, 3)
 )
 OLDER = PreviousChunk(key=f"{SCOPE}/history/1-64-w.json", sha256="0" * 64)
 NEVER: dict[str, Any] = {"live": None, "desired": None}
@@ -44,7 +52,8 @@ def recovered(left: Remains, wish: Wish = Wish()) -> Recovered:  # noqa: B008  #
 
 def entry(sequence: int, **fields: Any) -> HistoryEntry:
     return HistoryEntry.model_validate(
-        {"sequence": sequence, "write_id": f"w{sequence}", "kind": "hold", "at": AT, "by": "bob"} | fields
+        {"sequence": sequence, "write_id": f"w{sequence}", "kind": "hold", "at": AT, "by": "bob"}
+        | fields
     )
 
 
@@ -65,10 +74,16 @@ def test_what_was_stored_in_a_scope_that_never_had_a_pointer_is_published_only_b
     moved = derived(1, 1, composition="c")
     left = remains(ONE, moved, LEFT, RIGHT, had_pointer=False)
     assert recovery_rules.recover(left, writing(), Wish()) is None
-    assert {str(each) for each in left.unnamed_uploads} == {str(each.id) for each in (ONE, moved, LEFT, RIGHT)}
+    assert {str(each) for each in left.unnamed_uploads} == {
+        str(each.id) for each in (ONE, moved, LEFT, RIGHT)
+    }
     for each in (ONE, moved, LEFT, RIGHT):
         taken = recovered(left, Wish(live=str(each.id))).pointer
-        assert (retained(taken), taken.live and taken.live.id, taken.positions) == ([str(each.id)], each.id, {})
+        assert (retained(taken), taken.live and taken.live.id, taken.positions) == (
+            [str(each.id)],
+            each.id,
+            {},
+        )
         assert taken.desired == taken.live
     with pytest.raises(OperationRefused, match=re.escape(f"{LEFT.id}, {RIGHT.id}")):
         recovery_rules.recover(left, writing(), Wish(live="state-7"))
@@ -80,18 +95,34 @@ def test_what_was_stored_in_a_scope_that_never_had_a_pointer_is_published_only_b
 
 @pytest.mark.parametrize(
     "trace",
-    [{"traces": {"freshness.json": 1}}, {"entries": "one"}, {"tree": ONE.id}, {"had_pointer": True}],
+    [
+        {"traces": {"freshness.json": 1}},
+        {"entries": "one"},
+        {"tree": ONE.id},
+        {"had_pointer": True},
+    ],
     ids=["a sequence", "a change", "a marker", "damaged remains"],
 )
 def test_whatever_shows_that_there_was_a_pointer_makes_uploads_count(trace: dict[str, Any]) -> None:
     shown = {"entries": (entry(5, kind="publish"),)} if "entries" in trace else trace
-    assert retained(recovered(Remains(SCOPE, found=(Found(ONE),), **shown)).pointer) == [str(ONE.id)]
+    assert retained(recovered(Remains(SCOPE, found=(Found(ONE),), **shown)).pointer) == [
+        str(ONE.id)
+    ]
 
 
 def test_what_an_earlier_recovery_recorded_counts_where_nothing_else_tells() -> None:
-    rejected = {"composition_digest": TWO.composition_digest, "by": "bob", "reason": "bad", "at": AT}
+    rejected = {
+        "composition_digest": TWO.composition_digest,
+        "by": "bob",
+        "reason": "bad",
+        "at": AT,
+    }
     held = {"by": "bob", "reason": "wait", "at": AT}
-    told = entry(7, kind="recover", change={"quarantined": [rejected, "?"], "pinned": [str(ONE.id)], "hold": held})
+    told = entry(
+        7,
+        kind="recover",
+        change={"quarantined": [rejected, "?"], "pinned": [str(ONE.id)], "hold": held},
+    )
     pointer = recovered(remains(ONE, TWO, entries=(told,))).pointer
     assert [each.reason for each in pointer.quarantined] == ["bad"]
     assert [each.state for each in pointer.retained if each.pinned] == ["state-1"]
@@ -107,7 +138,15 @@ def test_changes_that_say_nothing_sensible_are_passed_over() -> None:
     odd = [
         entry(number, change=change)
         for number, change in enumerate(
-            ({"hold": "x"}, {"quarantine": 7}, {"pin": "x"}, {"pinned": 3}, {"released": "state-1"}, {"lifted": {}}), 1
+            (
+                {"hold": "x"},
+                {"quarantine": 7},
+                {"pin": "x"},
+                {"pinned": 3},
+                {"released": "state-1"},
+                {"lifted": {}},
+            ),
+            1,
         )
     ]
     pointer = recovered(remains(ONE, entries=tuple(odd)), Wish(hold=False)).pointer
@@ -116,7 +155,9 @@ def test_changes_that_say_nothing_sensible_are_passed_over() -> None:
 
 def test_an_explicit_state_with_a_lower_number_than_one_before_it_was_late() -> None:
     late = make_publication("state-0", 0).model_copy(update={"at": "2026-01-09T00:00:00.000Z"})
-    moved = make_publication("derived", 0, kind="derived").model_copy(update={"at": "2026-01-09T00:00:01.000Z"})
+    moved = make_publication("derived", 0, kind="derived").model_copy(
+        update={"at": "2026-01-09T00:00:01.000Z"}
+    )
     pointer = recovered(remains(ONE, TWO, late)).pointer
     assert [(each.state, each.late) for each in pointer.retained] == [
         ("state-1", False),
@@ -167,13 +208,20 @@ def test_a_retired_scope_stays_retired_unless_something_is_newer_or_asked_for() 
     assert (live(pointer), desired(pointer), pointer.hold) == (None, None, None)
     assert live(recovered(remains(ONE, TWO, entries=(told,))).pointer) == "state-2"
     assert live(recovered(remains(ONE, entries=(told,)), Wish(live="state-1")).pointer) == "state-1"
-    assert live(recovered(remains(ONE, entries=(told,), tree=ONE.id, tree_sequence=6)).pointer) == "state-1"
+    assert (
+        live(recovered(remains(ONE, entries=(told,), tree=ONE.id, tree_sequence=6)).pointer)
+        == "state-1"
+    )
 
 
 def test_a_derived_state_is_live_where_no_explicit_one_is_left() -> None:
     moved = make_publication("derived", 1, derived=2, kind="derived")
     pointer = recovered(remains(moved)).pointer
-    assert (live(pointer), pointer.highest_revision.producer, pointer.highest_revision.derived) == ("derived", 1, 2)
+    assert (live(pointer), pointer.highest_revision.producer, pointer.highest_revision.derived) == (
+        "derived",
+        1,
+        2,
+    )
 
 
 # -- what was stored and perhaps never committed
@@ -193,7 +241,9 @@ def event(number: int, at: int, instance: str = "journal:1") -> ManifestEvent:
 
 def derived(number: int, revision: int = 1, *, composition: str = "") -> Publication:
     name = f"derived-{revision}.{number}-{composition}"
-    return make_publication(name, revision, derived=number, kind="derived", composition=composition * 64)
+    return make_publication(
+        name, revision, derived=number, kind="derived", composition=composition * 64
+    )
 
 
 def folded(pointer: Pointer) -> list[int]:
@@ -202,8 +252,12 @@ def folded(pointer: Pointer) -> list[int]:
 
 
 def test_a_damaged_publication_that_no_change_names_counts_for_nothing() -> None:
-    damaged = Damaged(PublicationId(state="x", attempt="a"), "cut off", Revision(producer=8), (event(8, 80),))
-    found = recovered(remains(ONE, damaged=(damaged, Damaged(PublicationId(state="y", attempt="b"), "is gone"))))
+    damaged = Damaged(
+        PublicationId(state="x", attempt="a"), "cut off", Revision(producer=8), (event(8, 80),)
+    )
+    found = recovered(
+        remains(ONE, damaged=(damaged, Damaged(PublicationId(state="y", attempt="b"), "is gone")))
+    )
     pointer = found.pointer
     assert (
         pointer.highest_revision.producer,
@@ -218,9 +272,14 @@ def test_a_damaged_publication_that_no_change_names_counts_for_nothing() -> None
 
 def test_the_number_of_a_damaged_publication_that_a_change_names_is_used_up() -> None:
     damaged = Damaged(
-        PublicationId(state="x", attempt="a"), "cut off", Revision(producer=8, derived=3), (event(8, 80),)
+        PublicationId(state="x", attempt="a"),
+        "cut off",
+        Revision(producer=8, derived=3),
+        (event(8, 80),),
     )
-    pointer = recovered(remains(ONE, entries=(entry(5, published=["x@a"]),), damaged=(damaged,))).pointer
+    pointer = recovered(
+        remains(ONE, entries=(entry(5, published=["x@a"]),), damaged=(damaged,))
+    ).pointer
     assert (
         pointer.highest_revision.producer,
         pointer.highest_revision.derived,
@@ -230,34 +289,66 @@ def test_the_number_of_a_damaged_publication_that_a_change_names_is_used_up() ->
 
 
 def test_positions_are_passed_only_by_what_was_committed_for_certain() -> None:
-    stored = tuple(Found(each, (event(number, 10 * number),)) for number, each in enumerate((ONE, TWO, THREE), 1))
+    stored = tuple(
+        Found(each, (event(number, 10 * number),))
+        for number, each in enumerate((ONE, TWO, THREE), 1)
+    )
     alone = Remains(SCOPE, had_pointer=True, found=stored)
     assert recovered(alone).pointer.positions == {}
     assert folded(recovered(alone).pointer) == [1, 2, 3]
     assert recovered(replace(alone, tree=TWO.id)).pointer.positions == {"journal:1": 20}
     named = replace(alone, entries=(entry(7, kind="publish", published=[str(TWO.id)]),))
     assert recovered(named).pointer.positions == {"journal:1": 20}
-    taken_over = replace(alone, entries=(entry(7, kind="recover", published=[str(TWO.id)]),), tree=TWO.id)
+    taken_over = replace(
+        alone, entries=(entry(7, kind="recover", published=[str(TWO.id)]),), tree=TWO.id
+    )
     assert recovered(taken_over).pointer.positions == {}
     old = published(ONE).model_copy(update={"positions": {"journal:1": 25, "journal:2": 1}})
-    assert recovered(replace(named, pointer=old, traces={"marker": 9})).pointer.positions == old.positions
+    assert (
+        recovered(replace(named, pointer=old, traces={"marker": 9})).pointer.positions
+        == old.positions
+    )
 
 
 def test_of_a_batch_that_was_stored_in_part_the_state_that_is_missing_can_still_be_folded() -> None:
-    late = Found(make_publication("state-2", 2).model_copy(update={"at": "2026-01-09T00:00:00.000Z"}), (event(2, 41),))
-    gone = Damaged(PublicationId(state="state-9", attempt="a"), "cut off", Revision(producer=9), (event(9, 40),))
+    late = Found(
+        make_publication("state-2", 2).model_copy(update={"at": "2026-01-09T00:00:00.000Z"}),
+        (event(2, 41),),
+    )
+    gone = Damaged(
+        PublicationId(state="state-9", attempt="a"),
+        "cut off",
+        Revision(producer=9),
+        (event(9, 40),),
+    )
     pointer = recovered(
-        Remains(SCOPE, had_pointer=True, found=(Found(THREE, (event(3, 30),)), late), damaged=(gone,), tree=THREE.id)
+        Remains(
+            SCOPE,
+            had_pointer=True,
+            found=(Found(THREE, (event(3, 30),)), late),
+            damaged=(gone,),
+            tree=THREE.id,
+        )
     ).pointer
     assert (pointer.positions, pointer.highest_revision.producer) == ({"journal:1": 30}, 3)
     assert folded(pointer) == [3, 2]
-    assert [(each.state, each.late) for each in pointer.retained] == [("state-3", False), ("state-2", True)]
+    assert [(each.state, each.late) for each in pointer.retained] == [
+        ("state-3", False),
+        ("state-2", True),
+    ]
 
 
-def test_events_of_a_derived_state_that_may_have_lost_against_the_desired_one_are_folded_again() -> None:
+def test_events_of_a_derived_state_that_may_have_lost_against_the_desired_one_are_folded_again() -> (
+    None
+):
     lost = Found(derived(1, composition="a"), (event(1, 10, "kafka:c/t/0"),))
     won = Found(derived(1, composition="b"), (event(2, 10, "kafka:c/t/1"),))
-    left = Remains(SCOPE, had_pointer=True, found=(Found(ONE, (event(0, 5, "kafka:c/t/0"),)), lost, won), tree=ONE.id)
+    left = Remains(
+        SCOPE,
+        had_pointer=True,
+        found=(Found(ONE, (event(0, 5, "kafka:c/t/0"),)), lost, won),
+        tree=ONE.id,
+    )
     found = recovered(left)
     assert desired(found.pointer) == won.publication.state
     assert folded(found.pointer) == [0, 2]
@@ -275,7 +366,9 @@ def test_events_that_the_desired_state_comes_of_or_has_replaced_are_not_folded_a
     assert folded(pointer) == [1, 2, 3, 4]
 
 
-def test_events_of_explicit_states_and_of_what_was_committed_are_known_from_whatever_source() -> None:
+def test_events_of_explicit_states_and_of_what_was_committed_are_known_from_whatever_source() -> (
+    None
+):
     first = Found(TWO, (event(1, 10, "kafka:c/t/0"),))
     committed = Found(derived(1, 2, composition="a"), (event(2, 10, "kafka:c/t/1"),))
     last = Found(derived(2, 2, composition="b"), (event(3, 10, "kafka:c/t/2"),))
@@ -286,7 +379,9 @@ def test_events_of_explicit_states_and_of_what_was_committed_are_known_from_what
 
 
 def test_an_event_that_is_behind_a_position_that_was_passed_is_not_told_as_waiting() -> None:
-    damaged = Damaged(PublicationId(state="x", attempt="a"), "cut off", None, (event(8, 30), event(9, 31)))
+    damaged = Damaged(
+        PublicationId(state="x", attempt="a"), "cut off", None, (event(8, 30), event(9, 31))
+    )
     old = published(ONE).model_copy(update={"positions": {"journal:1": 30}})
     found = recovered(remains(ONE, damaged=(damaged,), pointer=old, traces={"marker": 9}))
     assert any("whether these events were folded: s e9." in line for line in found.unknown)
@@ -296,7 +391,11 @@ def test_the_numbers_of_an_older_pointer_hold_though_nothing_else_has_them() -> 
     old = published(ONE).model_copy(update={"highest_revision": Revision(7, 2)})
     lost = derived(1, 7, composition="a")
     pointer = recovered(remains(ONE, lost, pointer=old, traces={"marker": 9})).pointer
-    assert (pointer.highest_revision.producer, pointer.highest_revision.derived, desired(pointer)) == (7, 2, "state-1")
+    assert (
+        pointer.highest_revision.producer,
+        pointer.highest_revision.derived,
+        desired(pointer),
+    ) == (7, 2, "state-1")
 
 
 def test_a_state_that_lost_its_race_does_not_become_desired() -> None:
@@ -360,8 +459,15 @@ def test_without_a_hold_live_is_desired_unless_a_quarantine_keeps_them_apart() -
     followed = remains(ONE, TWO, tree=ONE.id, tree_sequence=3)
     assert recovered(followed, unheld).pointer.hold is not None
     assert recovered(replace(followed, tree=TWO.id), unheld).pointer.hold is None
-    rejected = {"composition_digest": TWO.composition_digest, "by": "bob", "reason": "bad", "at": AT}
-    withheld = recovered(replace(followed, entries=(entry(2, change={"quarantine": rejected}),)), unheld).pointer
+    rejected = {
+        "composition_digest": TWO.composition_digest,
+        "by": "bob",
+        "reason": "bad",
+        "at": AT,
+    }
+    withheld = recovered(
+        replace(followed, entries=(entry(2, change={"quarantine": rejected}),)), unheld
+    ).pointer
     assert (live(withheld), desired(withheld), withheld.hold) == ("state-1", "state-2", None)
     held = entry(2, change={"hold": {"by": "bob", "reason": "wait", "at": AT}})
     known = recovered(replace(followed, tree=TWO.id, entries=(held,)), unheld)
@@ -373,10 +479,14 @@ def test_a_mended_pointer_without_a_hold_has_no_desired_state_that_is_not_live()
     rejected = protocol.quarantine(published(ONE, TWO), writing(3), TWO, rollback_to=ONE)
     assert rejected is not None
     lifted = protocol.lift_quarantine(
-        protocol.rollback(rejected, writing(4), ONE, discard_newer=True) or rejected, writing(5), TWO.composition_digest
+        protocol.rollback(rejected, writing(4), ONE, discard_newer=True) or rejected,
+        writing(5),
+        TWO.composition_digest,
     )
     assert lifted is not None
-    pointer = lifted.model_copy(update={"live": ONE, "desired": THREE, "retained": (ONE, TWO, THREE), "hold": None})
+    pointer = lifted.model_copy(
+        update={"live": ONE, "desired": THREE, "retained": (ONE, TWO, THREE), "hold": None}
+    )
     mended = recovered(remains(ONE, TWO, pointer=pointer), Wish(hold=False)).pointer
     assert (live(mended), desired(mended)) == ("state-1", "state-2")
     assert mended.hold is not None
@@ -403,11 +513,21 @@ def test_a_retired_scope_that_gets_a_live_state_desires_it() -> None:
 HIDDEN = Unreadable(TWO.id, "states/state-2 is a symbolic link; move it away: mv a b")
 
 
-def test_an_old_state_that_cannot_be_read_is_left_out_of_a_rebuilt_pointer_with_its_reason() -> None:
+def test_an_old_state_that_cannot_be_read_is_left_out_of_a_rebuilt_pointer_with_its_reason() -> (
+    None
+):
     found = recovered(remains(ONE, THREE, unreadable=(HIDDEN,), tree=THREE.id, tree_sequence=3))
-    assert (retained(found.pointer), live(found.pointer)) == ([str(ONE.id), str(THREE.id)], "state-3")
-    assert any(line.startswith(f"left out {TWO.id}, which cannot be read: {HIDDEN.why}") for line in found.did)
-    assert any(f"`rebundle recover {SCOPE} --live {TWO.id} --reason '…'`" in line for line in found.unknown)
+    assert (retained(found.pointer), live(found.pointer)) == (
+        [str(ONE.id), str(THREE.id)],
+        "state-3",
+    )
+    assert any(
+        line.startswith(f"left out {TWO.id}, which cannot be read: {HIDDEN.why}")
+        for line in found.did
+    )
+    assert any(
+        f"`rebundle recover {SCOPE} --live {TWO.id} --reason '…'`" in line for line in found.unknown
+    )
 
 
 def test_a_state_that_cannot_be_read_stays_in_a_pointer_that_can_be() -> None:
@@ -415,9 +535,15 @@ def test_a_state_that_cannot_be_read_stays_in_a_pointer_that_can_be() -> None:
     old = published(ONE, TWO, THREE)
     left = remains(THREE, pointer=old, unreadable=(HIDDEN,))
     found = recovered(left)
-    assert (retained(found.pointer), live(found.pointer)) == ([str(TWO.id), str(THREE.id)], "state-3")
+    assert (retained(found.pointer), live(found.pointer)) == (
+        [str(TWO.id), str(THREE.id)],
+        "state-3",
+    )
     assert f"kept {TWO.id} as it is, unread: {HIDDEN.why}" in found.did
-    assert recovery_rules.recover(replace(left, found=(Found(ONE), Found(THREE))), writing(), Wish()) is None
+    assert (
+        recovery_rules.recover(replace(left, found=(Found(ONE), Found(THREE))), writing(), Wish())
+        is None
+    )
 
 
 @pytest.mark.parametrize(
@@ -425,7 +551,9 @@ def test_a_state_that_cannot_be_read_stays_in_a_pointer_that_can_be() -> None:
     [
         remains(ONE, pointer=published(ONE, TWO), unreadable=(HIDDEN,)),
         remains(ONE, unreadable=(HIDDEN,), tree=TWO.id, tree_sequence=3),
-        remains(ONE, unreadable=(HIDDEN,), entries=(entry(5, live=str(TWO.id), desired=str(TWO.id)),)),
+        remains(
+            ONE, unreadable=(HIDDEN,), entries=(entry(5, live=str(TWO.id), desired=str(TWO.id)),)
+        ),
         remains(unreadable=(HIDDEN,)),
     ],
     ids=["pointer", "marker", "change", "nothing else"],
@@ -442,7 +570,9 @@ def test_a_recovery_stops_if_the_state_that_has_to_be_live_cannot_be_read(left: 
 
 def test_a_retired_scope_stays_retired_though_its_last_state_cannot_be_read() -> None:
     told = entry(5, kind="retire", published=[str(TWO.id)], **NEVER)
-    pointer = recovered(remains(entries=(told,), tree=TWO.id, tree_sequence=4, unreadable=(HIDDEN,))).pointer
+    pointer = recovered(
+        remains(entries=(told,), tree=TWO.id, tree_sequence=4, unreadable=(HIDDEN,))
+    ).pointer
     assert (live(pointer), desired(pointer)) == (None, None)
 
 
@@ -469,9 +599,13 @@ def test_of_uploads_with_one_id_or_number_the_one_that_a_change_names_is_retaine
         found = recovered(remains(LEFT, RIGHT, same_number, entries=(change,)))
         assert retained(found.pointer) == [str(RIGHT.id)]
         assert sum("was committed with another composition" in line for line in found.did) == 2
-    assert retained(recovered(remains(LEFT, RIGHT, tree=LEFT.id, tree_sequence=3)).pointer) == [str(LEFT.id)]
+    assert retained(recovered(remains(LEFT, RIGHT, tree=LEFT.id, tree_sequence=3)).pointer) == [
+        str(LEFT.id)
+    ]
     old = published(RIGHT)
-    assert retained(recovered(remains(LEFT, RIGHT, pointer=old, traces={"marker": 9})).pointer) == [str(RIGHT.id)]
+    assert retained(recovered(remains(LEFT, RIGHT, pointer=old, traces={"marker": 9})).pointer) == [
+        str(RIGHT.id)
+    ]
 
 
 def test_what_was_committed_counts_more_than_what_an_earlier_recovery_took_over() -> None:
@@ -483,19 +617,25 @@ def test_what_was_committed_counts_more_than_what_an_earlier_recovery_took_over(
     assert retained(recovered(remains(LEFT, RIGHT, entries=told[1:])).pointer) == [str(RIGHT.id)]
 
 
-def test_the_composition_of_a_damaged_publication_that_a_change_names_is_the_one_that_was_committed() -> None:
+def test_the_composition_of_a_damaged_publication_that_a_change_names_is_the_one_that_was_committed() -> (
+    None
+):
     damaged = Damaged(RIGHT.id, "cut off", RIGHT.revision, (), RIGHT.composition_digest, "explicit")
     again = RIGHT.model_copy(update={"attempt": "again"})
     told = entry(5, kind="publish", published=[str(RIGHT.id)])
     pointer = recovered(remains(LEFT, again, entries=(told,), damaged=(damaged,))).pointer
     assert retained(pointer) == [str(again.id)]
     unnamed = recovered(remains(LEFT, damaged=(damaged,))).pointer
-    assert retained(unnamed) == [str(LEFT.id)], "what was stored in part may never have been committed"
+    assert retained(unnamed) == [str(LEFT.id)], (
+        "what was stored in part may never have been committed"
+    )
 
 
 def test_of_uploads_that_nothing_names_none_is_retained_until_an_operator_says_which() -> None:
     left = Remains(
-        SCOPE, had_pointer=True, found=(Found(ONE), Found(LEFT, (event(7, 70),)), Found(RIGHT, (event(8, 80),)))
+        SCOPE,
+        had_pointer=True,
+        found=(Found(ONE), Found(LEFT, (event(7, 70),)), Found(RIGHT, (event(8, 80),))),
     )
     found = recovered(left)
     assert retained(found.pointer) == [str(ONE.id)]
@@ -531,7 +671,10 @@ def test_derived_states_of_one_number_contradict_nothing() -> None:
 def test_an_upload_that_was_left_out_can_be_taken_in_once_the_pointer_goes_on() -> None:
     pointer = recovered(remains(ONE, LEFT, RIGHT)).pointer
     left = Remains(
-        SCOPE, had_pointer=True, found=(Found(ONE), Found(LEFT, (event(7, 70),)), Found(RIGHT)), pointer=pointer
+        SCOPE,
+        had_pointer=True,
+        found=(Found(ONE), Found(LEFT, (event(7, 70),)), Found(RIGHT)),
+        pointer=pointer,
     )
     assert recovery_rules.recover(left, writing(), Wish()) is None
     after = recovered(left, Wish(live=str(LEFT.id))).pointer
@@ -576,13 +719,20 @@ def test_a_history_is_cut_off_only_where_the_pointers_own_chain_is_broken() -> N
 
 def test_ids_that_a_history_which_is_cut_off_used_up_stay_used_up() -> None:
     told = entry(1, kind="gc", change={"used": {"old": [3, "c" * 64]}})
-    broken = remains(TWO, pointer=published(ONE).model_copy(update={"previous_chunk": OLDER}), entries=(told,))
+    broken = remains(
+        TWO, pointer=published(ONE).model_copy(update={"previous_chunk": OLDER}), entries=(told,)
+    )
     mended = recovered(replace(broken, chain_holds=False)).pointer
-    assert set(protocol.used_up(mended.history)) == {("old", 3, "c" * 64), ("state-1", 1, ONE.composition_digest)}
+    assert set(protocol.used_up(mended.history)) == {
+        ("old", 3, "c" * 64),
+        ("state-1", 1, ONE.composition_digest),
+    }
     many = tuple(entry(number) for number in range(2, MOST_HISTORY + 9))
     rebuilt = recovered(remains(TWO, entries=(told, *many))).pointer
     assert list(protocol.used_up(rebuilt.history)) == [("old", 3, "c" * 64)]
-    reached = recovered(remains(TWO, entries=(told, *many), previous_chunk=OLDER, chunked=100)).pointer
+    reached = recovered(
+        remains(TWO, entries=(told, *many), previous_chunk=OLDER, chunked=100)
+    ).pointer
     assert list(protocol.used_up(reached.history)) == [], "the chunks tell"
 
 
@@ -593,7 +743,11 @@ def test_many_names_are_told_shortly() -> None:
 
 def assert_no_contradiction(pointer: Pointer) -> None:
     """Protocol 3: the id, the number and the composition of an explicit state belong together."""
-    triples = {(p.state, p.revision.producer, p.composition_digest) for p in pointer.retained if p.kind == "explicit"}
+    triples = {
+        (p.state, p.revision.producer, p.composition_digest)
+        for p in pointer.retained
+        if p.kind == "explicit"
+    }
     for part in (0, 1):
         assert len({triple[part] for triple in triples}) == len(triples)
 
@@ -604,7 +758,10 @@ def any_remains(draw: st.DrawFn) -> Remains:
     chance = draw(st.integers(1, 10**6))
     publications = [
         make_publication(
-            f"s{each}", chance * each % 53, derived=chance * each % 3, composition=f"{chance * each % 5:064x}"
+            f"s{each}",
+            chance * each % 53,
+            derived=chance * each % 3,
+            composition=f"{chance * each % 5:064x}",
         )
         for each in range(draw(st.sampled_from([0, 1, 5, 130])))
     ]
@@ -621,7 +778,14 @@ def any_remains(draw: st.DrawFn) -> Remains:
                         {},
                         {"hold": {"by": "b", "reason": "r", "at": AT}},
                         {"hold": None},
-                        {"quarantine": {"composition_digest": f"{1:064x}", "by": "b", "reason": "r", "at": AT}},
+                        {
+                            "quarantine": {
+                                "composition_digest": f"{1:064x}",
+                                "by": "b",
+                                "reason": "r",
+                                "at": AT,
+                            }
+                        },
                         {"released": names[:2]},
                     ]
                 )
@@ -644,7 +808,9 @@ def any_remains(draw: st.DrawFn) -> Remains:
 
 
 @given(any_remains(), st.booleans())
-def test_any_recovery_is_above_every_trace_and_names_only_what_verifies(left: Remains, hold: bool) -> None:
+def test_any_recovery_is_above_every_trace_and_names_only_what_verifies(
+    left: Remains, hold: bool
+) -> None:
     pointer = recovered(left, Wish(hold=hold)).pointer
     seen = [*left.traces.values(), *(each.sequence for each in left.entries), len(left.found)]
     seen.append(left.pointer.sequence if left.pointer else 0)
@@ -652,15 +818,21 @@ def test_any_recovery_is_above_every_trace_and_names_only_what_verifies(left: Re
     assert pointer.gc_epoch >= pointer.sequence
     assert len(pointer.retained) <= MOST_RETAINED
     assert len(pointer.history) <= MOST_HISTORY
-    assert [each.sequence for each in pointer.history] == sorted({each.sequence for each in pointer.history})
+    assert [each.sequence for each in pointer.history] == sorted(
+        {each.sequence for each in pointer.history}
+    )
     verified = {each.publication.id for each in left.found}
     assert {each.id for each in pointer.retained} <= verified
     for each in (pointer.live, pointer.desired):
         assert each is None or each in pointer.retained
     assert pointer.live is None or not pointer.is_quarantined(pointer.live.composition_digest)
-    assert pointer.highest_revision.producer >= max((each.revision.producer for each in pointer.retained), default=0)
+    assert pointer.highest_revision.producer >= max(
+        (each.revision.producer for each in pointer.retained), default=0
+    )
     assert_no_contradiction(pointer)
     assert not hold or pointer.live is None or pointer.hold is not None
     apart = (pointer.live and pointer.live.id) != (pointer.desired and pointer.desired.id)
-    withheld = pointer.desired is not None and pointer.is_quarantined(pointer.desired.composition_digest)
+    withheld = pointer.desired is not None and pointer.is_quarantined(
+        pointer.desired.composition_digest
+    )
     assert pointer.hold is not None or withheld or not apart

@@ -10,7 +10,14 @@ from daemon.publishing.errors import NotFound, OperationRefused
 from daemon.publishing.maintenance import recovery_rules
 from daemon.publishing.maintenance.recovery_rules import Found, Recovered, Remains, Wish
 from daemon.publishing.manifest import ManifestEvent
-from daemon.publishing.pointer import MOST_HISTORY, HistoryEntry, Pointer, PreviousChunk, Publication, Revision
+from daemon.publishing.pointer import (
+    MOST_HISTORY,
+    HistoryEntry,
+    Pointer,
+    PreviousChunk,
+    Publication,
+    Revision,
+)
 from events.model import Identity
 from tests.builders_publishing import AT, SCOPE, make_publication, published, writing
 
@@ -31,7 +38,8 @@ def remains(*publications: Publication, **more: Any) -> Remains:
 
 def entry(sequence: int, **fields: Any) -> HistoryEntry:
     return HistoryEntry.model_validate(
-        {"sequence": sequence, "write_id": f"w{sequence}", "kind": "publish", "at": AT, "by": "bob"} | fields
+        {"sequence": sequence, "write_id": f"w{sequence}", "kind": "publish", "at": AT, "by": "bob"}
+        | fields
     )
 
 
@@ -41,7 +49,13 @@ def used(pointer: Pointer) -> list[str]:
 
 def test_an_event_that_need_not_be_folded_again_has_the_identity_that_a_batch_looks_for() -> None:
     event = ManifestEvent(
-        intake="http", source="urn:s", id="e", type="t", digest="d" * 64, instance="journal:1", offset=1
+        intake="http",
+        source="urn:s",
+        id="e",
+        type="t",
+        digest="d" * 64,
+        instance="journal:1",
+        offset=1,
     )
     pointer = recovered(Remains(SCOPE, traces={"marker": 7}, found=(Found(ONE, (event,)),))).pointer
 
@@ -78,7 +92,9 @@ def test_what_no_change_names_is_recorded_as_published_by_the_recovery() -> None
 
 def test_a_recovery_says_how_far_it_went_above_what_was_found() -> None:
     found = recovered(remains(ONE, traces={"marker": 7}))
-    line = f"sequence {7 + MOST_HISTORY + 1}: {MOST_HISTORY + 1} above the highest that was found (7)"
+    line = (
+        f"sequence {7 + MOST_HISTORY + 1}: {MOST_HISTORY + 1} above the highest that was found (7)"
+    )
 
     assert found.pointer.sequence == 7 + MOST_HISTORY + 1
     assert line in found.did
@@ -123,19 +139,26 @@ def test_an_upload_that_is_taken_in_below_the_highest_number_was_late() -> None:
     pointer = published(ONE, THREE)
 
     def taken(upload: Publication) -> tuple[Pointer, bool]:
-        following = recovered(remains(ONE, THREE, upload, pointer=pointer), Wish(live=str(upload.id))).pointer
+        following = recovered(
+            remains(ONE, THREE, upload, pointer=pointer), Wish(live=str(upload.id))
+        ).pointer
         assert following.live is not None
         return following, following.live.late
 
     assert taken(low)[1]
     assert not taken(high)[1]
-    assert (taken(low)[0].highest_revision, taken(high)[0].highest_revision) == (Revision(3), Revision(5))
+    assert (taken(low)[0].highest_revision, taken(high)[0].highest_revision) == (
+        Revision(3),
+        Revision(5),
+    )
 
 
 def test_the_number_of_a_derived_upload_that_is_taken_in_counts() -> None:
     first, second = (make_publication(f"derived-{n}", 1, derived=n, kind="derived") for n in (1, 2))
     pointer = published(ONE, first)
-    taken = recovered(remains(ONE, first, second, pointer=pointer), Wish(live=str(second.id))).pointer
+    taken = recovered(
+        remains(ONE, first, second, pointer=pointer), Wish(live=str(second.id))
+    ).pointer
     other = make_publication("derived-0", 1, derived=1, kind="derived", composition="b" * 64)
     again = recovered(remains(ONE, first, other, pointer=taken), Wish(live=str(other.id))).pointer
 
@@ -160,19 +183,26 @@ def test_what_a_change_in_a_chunk_released_is_not_taken_in_again() -> None:
 def test_a_state_that_is_quarantined_cannot_be_asked_for() -> None:
     pointer = protocol.quarantine(published(ONE, TWO), writing(3), ONE)
 
-    with pytest.raises(OperationRefused, match=r"^state-1 is quarantined: recover without --live, then lift that$"):
+    with pytest.raises(
+        OperationRefused, match=r"^state-1 is quarantined: recover without --live, then lift that$"
+    ):
         recovered(remains(ONE, TWO, pointer=pointer), Wish(live="state-1"))
 
 
 def test_a_scope_of_which_nothing_is_left_is_not_found() -> None:
-    with pytest.raises(NotFound, match=rf"^nothing is published in {SCOPE}; `rebundle scopes` lists what there is$"):
+    with pytest.raises(
+        NotFound, match=rf"^nothing is published in {SCOPE}; `rebundle scopes` lists what there is$"
+    ):
         recovery_rules.recover(Remains(SCOPE), writing(), Wish())
 
 
 # -- which uploads count as committed
 
 
-LEFT, RIGHT = (make_publication("state-7", 7, attempt=name, composition=name[0] * 64) for name in ("aleft", "bright"))
+LEFT, RIGHT = (
+    make_publication("state-7", 7, attempt=name, composition=name[0] * 64)
+    for name in ("aleft", "bright")
+)
 
 
 def kept(pointer: Pointer) -> list[str]:
@@ -183,7 +213,10 @@ def kept(pointer: Pointer) -> list[str]:
 def test_what_a_recovery_took_over_loses_against_what_was_committed(
     committed: Publication, taken_over: Publication
 ) -> None:
-    entries = (entry(5, kind="recover", published=[str(taken_over.id)]), entry(6, published=[str(committed.id)]))
+    entries = (
+        entry(5, kind="recover", published=[str(taken_over.id)]),
+        entry(6, published=[str(committed.id)]),
+    )
 
     assert kept(recovered(remains(LEFT, RIGHT, entries=entries)).pointer) == [committed.attempt]
 
@@ -192,7 +225,9 @@ def test_a_state_that_an_older_pointer_retains_was_committed_though_its_files_ar
     found = recovered(remains(ONE, RIGHT, pointer=published(ONE, LEFT), traces={"marker": 9}))
 
     assert kept(found.pointer) == [ONE.attempt]
-    assert f"left out {RIGHT.id}: its id or number was committed with another composition" in found.did
+    assert (
+        f"left out {RIGHT.id}: its id or number was committed with another composition" in found.did
+    )
 
 
 def test_a_name_that_fits_uploads_with_different_compositions_is_refused_with_all_of_them() -> None:
@@ -218,7 +253,9 @@ def test_publications_are_retained_in_the_order_in_which_they_were_committed() -
         make_publication(name, number) for number, name in enumerate(("z", "y", "x", "w", "a"), 1)
     )
     named = (entry(5, published=[str(third.id), str(fourth.id)]),)
-    left = remains(last, fourth, third, second, first, pointer=published(first, second), entries=named)
+    left = remains(
+        last, fourth, third, second, first, pointer=published(first, second), entries=named
+    )
 
     assert [each.state for each in recovered(left).pointer.retained] == ["z", "y", "x", "w", "a"]
 
@@ -279,7 +316,9 @@ def test_a_recovery_says_that_nothing_is_live_or_desired() -> None:
 
 
 def test_a_recovery_says_what_it_cannot_know() -> None:
-    event = ManifestEvent(intake="http", source="s", id="e", type="t", digest="d" * 64, instance="i", offset=0)
+    event = ManifestEvent(
+        intake="http", source="s", id="e", type="t", digest="d" * 64, instance="i", offset=0
+    )
     gone = recovery_rules.Damaged(THREE.id, "cut off", events=(event,))
     left = replace(remains(ONE, LEFT, RIGHT, traces={"marker": 9}), damaged=(gone,))
 

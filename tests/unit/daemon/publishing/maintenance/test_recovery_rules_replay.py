@@ -11,7 +11,8 @@ from daemon.publishing.pointer import HistoryEntry, Pointer, PreviousChunk, Publ
 from tests.builders_publishing import AT, SCOPE, make_publication, make_state, published, writing
 
 ONE, TWO, THREE = (
-    make_publication(f"state-{n}", n).model_copy(update={"at": f"2026-01-0{n}T00:00:00.000Z"}) for n in (1, 2, 3)
+    make_publication(f"state-{n}", n).model_copy(update={"at": f"2026-01-0{n}T00:00:00.000Z"})
+    for n in (1, 2, 3)
 )
 REJECTED = {"composition_digest": TWO.composition_digest, "by": "bob", "reason": "bad", "at": AT}
 OLDER = PreviousChunk(key=f"{SCOPE}/history/1-64-{'0' * 32}.json", sha256="0" * 64)
@@ -30,7 +31,9 @@ def recovered(*publications: Publication, **left: Any) -> Recovered:
 def changes(*recorded: dict[str, Any]) -> tuple[HistoryEntry, ...]:
     """Entries of a history chunk with these changes."""
     return tuple(
-        HistoryEntry(sequence=number, write_id=f"w{number}", kind="hold", at=AT, by="bob", change=change)
+        HistoryEntry(
+            sequence=number, write_id=f"w{number}", kind="hold", at=AT, by="bob", change=change
+        )
         for number, change in enumerate(recorded, 1)
     )
 
@@ -51,7 +54,9 @@ def test_pins_are_replayed_in_their_order() -> None:
 
 def test_a_quarantine_is_replayed_and_its_end() -> None:
     rejected = recovered(ONE, TWO, entries=changes({"quarantine": REJECTED})).pointer
-    lifted = recovered(ONE, TWO, entries=changes({"quarantine": REJECTED}, {"lifted": TWO.composition_digest})).pointer
+    lifted = recovered(
+        ONE, TWO, entries=changes({"quarantine": REJECTED}, {"lifted": TWO.composition_digest})
+    ).pointer
 
     assert [each.reason for each in rejected.quarantined] == ["bad"]
     assert lifted.quarantined == ()
@@ -62,7 +67,9 @@ def test_a_manifest_tells_a_recovery_what_the_publisher_told_the_pointer() -> No
     members = Packer().members(SCOPE, state.files)
     body = manifest.written(state, attempt, AT, members, pack(members))
 
-    read = recovery_rules.manifest_publication(manifest.decode(body), hashlib.sha256(body).hexdigest())
+    read = recovery_rules.manifest_publication(
+        manifest.decode(body), hashlib.sha256(body).hexdigest()
+    )
 
     assert read == manifest.publication(state, attempt, AT, body)
 
@@ -72,13 +79,18 @@ def test_a_mended_pointer_says_what_it_left_out_and_keeps_what_is_there() -> Non
 
     assert mended.did[0].startswith("left out, because missing or damaged: state-2@")
     assert not any("cut the history off" in line for line in mended.did)
-    assert (mended.pointer.live, mended.pointer.desired) == (mended.pointer.desired, mended.pointer.live)
+    assert (mended.pointer.live, mended.pointer.desired) == (
+        mended.pointer.desired,
+        mended.pointer.live,
+    )
     assert mended.pointer.live is not None
     assert mended.pointer.live.id == THREE.id
     assert any("live as it was" in line for line in mended.did)
 
 
-def test_a_mended_pointer_without_its_live_and_desired_state_goes_to_the_newest_that_is_there() -> None:
+def test_a_mended_pointer_without_its_live_and_desired_state_goes_to_the_newest_that_is_there() -> (
+    None
+):
     mended = recovered(ONE, TWO, pointer=published(ONE, TWO, THREE)).pointer
 
     assert mended.live is not None

@@ -8,7 +8,14 @@ from typing import Any
 from daemon.publishing import protocol
 from daemon.publishing.maintenance import recovery_rules
 from daemon.publishing.maintenance.recovery_rules import Found, Recovered, Remains, Unsigned, Wish
-from daemon.publishing.pointer import HistoryEntry, Hold, Pointer, Publication, PublicationId, Quarantine
+from daemon.publishing.pointer import (
+    HistoryEntry,
+    Hold,
+    Pointer,
+    Publication,
+    PublicationId,
+    Quarantine,
+)
 from tests.builders_publishing import AT, SCOPE, make_publication, published, writing
 
 ONE, TWO, THREE = (make_publication(f"state-{number}", number) for number in (1, 2, 3))
@@ -21,18 +28,24 @@ COMPARE = "what was live, held and quarantined, and in which order: history and 
 
 def rejected(publication: Publication | None = None, reason: str = "bad") -> Quarantine:
     return Quarantine(
-        composition_digest=publication.composition_digest if publication else ABSENT, by="bob", reason=reason, at=AT
+        composition_digest=publication.composition_digest if publication else ABSENT,
+        by="bob",
+        reason=reason,
+        at=AT,
     )
 
 
 def entry(number: int, **change: Any) -> HistoryEntry:
-    return HistoryEntry(sequence=number, write_id=f"w{number}", kind="quarantine", at=AT, by="bob", change=change)
+    return HistoryEntry(
+        sequence=number, write_id=f"w{number}", kind="quarantine", at=AT, by="bob", change=change
+    )
 
 
 def quarantined(*publications: Publication | None) -> tuple[HistoryEntry, ...]:
     """A change for each; None is a composition that the bucket does not have."""
     return tuple(
-        entry(900 + number, quarantine=rejected(each).model_dump()) for number, each in enumerate(publications)
+        entry(900 + number, quarantine=rejected(each).model_dump())
+        for number, each in enumerate(publications)
     )
 
 
@@ -77,7 +90,9 @@ def test_an_unsigned_change_quarantines_what_is_there_and_not_live() -> None:
 def test_an_unsigned_change_sets_nothing_free() -> None:
     signed = protocol.quarantine(SIGNED, writing(3), ONE)
     lifting = entry(900, lifted=ONE.composition_digest, quarantined=[], hold=None)
-    pointer = recovered(Unsigned(entries=(lifting,)), pointer=signed.model_copy(update={"hold": HELD})).pointer
+    pointer = recovered(
+        Unsigned(entries=(lifting,)), pointer=signed.model_copy(update={"hold": HELD})
+    ).pointer
 
     assert rejections(pointer) == {ONE.composition_digest: "because"}
     assert pointer.hold == HELD
@@ -89,7 +104,9 @@ def test_unsigned_changes_that_say_nothing_sensible_are_passed_over() -> None:
     assert rejections(recovered(Unsigned(entries=odd)).pointer) == {}
 
 
-def test_a_quarantine_keeps_a_state_that_is_there_from_becoming_live_without_any_signed_pointer() -> None:
+def test_a_quarantine_keeps_a_state_that_is_there_from_becoming_live_without_any_signed_pointer() -> (
+    None
+):
     unsigned = Unsigned(entries=quarantined(THREE, None))
     told = recovered(unsigned, pointer=None)
 
@@ -99,7 +116,9 @@ def test_a_quarantine_keeps_a_state_that_is_there_from_becoming_live_without_any
 
 
 def test_what_a_pointer_without_a_valid_signature_holds_and_quarantines_stays_so() -> None:
-    doubted = published(ONE).model_copy(update={"quarantined": (rejected(TWO), rejected()), "hold": HELD})
+    doubted = published(ONE).model_copy(
+        update={"quarantined": (rejected(TWO), rejected()), "hold": HELD}
+    )
     told = recovered(Unsigned(pointer=doubted), pointer=None, live="state-1")
 
     assert rejections(told.pointer) == {TWO.composition_digest: "bad", ABSENT: "bad"}
@@ -119,7 +138,10 @@ def test_the_reason_of_the_pointer_counts_more_than_that_of_a_change() -> None:
 def test_a_recovery_says_what_it_did_not_take_from_unsigned_changes() -> None:
     unknown = recovered(Unsigned(entries=quarantined(ONE, TWO))).unknown
 
-    assert "what 2 changes did that no signed pointer leads to: only what they quarantine was taken over" in unknown
+    assert (
+        "what 2 changes did that no signed pointer leads to: only what they quarantine was taken over"
+        in unknown
+    )
     assert (
         f"whether {TWO.id} is quarantined: only an unsigned change says so, which changes nothing that is live; "
         f"`rebundle quarantine {SCOPE} state-2 --rollback-to STATE --reason '…'` does"
@@ -127,14 +149,20 @@ def test_a_recovery_says_what_it_did_not_take_from_unsigned_changes() -> None:
     assert not any(f"whether {ONE.id} is quarantined" in line for line in unknown)
 
 
-def test_a_state_that_is_asked_for_is_not_reported_as_perhaps_quarantined_where_no_change_says_so() -> None:
+def test_a_state_that_is_asked_for_is_not_reported_as_perhaps_quarantined_where_no_change_says_so() -> (
+    None
+):
     unknown = recovered(Unsigned(entries=quarantined(TWO)), live="state-1").unknown
 
     assert not any("is quarantined" in line for line in unknown)
 
 
-def test_what_only_the_marker_of_the_live_tree_follows_is_reported_with_the_command_that_takes_it() -> None:
-    line = f"whether {ONE.id} is live: only the live tree's marker says so; `--live {ONE.id}` takes it"
+def test_what_only_the_marker_of_the_live_tree_follows_is_reported_with_the_command_that_takes_it() -> (
+    None
+):
+    line = (
+        f"whether {ONE.id} is live: only the live tree's marker says so; `--live {ONE.id}` takes it"
+    )
 
     assert line in recovered(Unsigned(tree=ONE.id)).unknown
     assert line not in recovered(Unsigned(tree=ONE.id), live="state-1").unknown

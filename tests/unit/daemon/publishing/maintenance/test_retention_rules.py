@@ -8,7 +8,14 @@ from hypothesis import strategies as st
 
 from daemon.publishing import layout, protocol
 from daemon.publishing.maintenance import retention_rules
-from daemon.publishing.maintenance.retention_rules import Deletable, Folder, Kept, NotYetDeletable, Policy, Released
+from daemon.publishing.maintenance.retention_rules import (
+    Deletable,
+    Folder,
+    Kept,
+    NotYetDeletable,
+    Policy,
+    Released,
+)
 from daemon.publishing.pointer import HistoryEntry, Pointer, Publication, PublicationId
 from daemon.publishing.protocol import Writing
 from daemon.stores.port import Listed, Version
@@ -38,12 +45,18 @@ def published_daily(count: int) -> Pointer:
 def judged(pointer: Pointer, policy: Policy = TWO_NEWEST) -> dict[str, str]:
     """Why each state stays; what goes is marked."""
     verdicts = retention_rules.retention_of(pointer, policy, NOW)
-    return {each.publication.state: ("" if isinstance(each, Kept) else "goes: ") + each.why for each in verdicts}
+    return {
+        each.publication.state: ("" if isinstance(each, Kept) else "goes: ") + each.why
+        for each in verdicts
+    }
 
 
 def test_the_newest_by_commit_order_stay_and_so_does_what_was_superseded_lately() -> None:
     why = judged(published_daily(33))
-    assert [state for state, told in why.items() if told.startswith("goes")] == ["state-1", "state-2"]
+    assert [state for state, told in why.items() if told.startswith("goes")] == [
+        "state-1",
+        "state-2",
+    ]
     assert why["state-2"] == "goes: superseded 30 days ago, and not one of the newest 2"
     assert why["state-3"] == "superseded less than 30 days ago"
     assert (why["state-32"], why["state-33"]) == ("one of the newest 2", "live")
@@ -54,14 +67,20 @@ def test_live_desired_and_pinned_stay_whatever_their_age() -> None:
     first, second = pointer.retained[:2]
     pointer = protocol.rollback(pointer, write(61, 0), first) or pointer
     pointer = protocol.pin(pointer, write(62, 0), second, pinned=True) or pointer
-    pointer = protocol.publish(pointer, write(63, 0), [make_publication(f"late-{n}", 1, late=True) for n in range(3)])
+    pointer = protocol.publish(
+        pointer, write(63, 0), [make_publication(f"late-{n}", 1, late=True) for n in range(3)]
+    )
     why = judged(pointer)
     assert (why["state-1"], why["state-2"], why["state-60"]) == ("live", "pinned", "desired")
 
 
 def test_what_was_superseded_a_moment_from_now_is_superseded_where_no_days_are_asked_for() -> None:
-    pointer = protocol.publish(published_daily(2), write(3, -0.00001), [make_publication("state-3", 3)])
-    assert judged(pointer, Policy(newest=1, days=0))["state-2"].startswith("goes: superseded 0 days ago")
+    pointer = protocol.publish(
+        published_daily(2), write(3, -0.00001), [make_publication("state-3", 3)]
+    )
+    assert judged(pointer, Policy(newest=1, days=0))["state-2"].startswith(
+        "goes: superseded 0 days ago"
+    )
     assert judged(pointer, Policy(newest=1, days=1))["state-2"] == "superseded less than 1 days ago"
 
 
@@ -84,7 +103,10 @@ ATTEMPT, OTHER = "a" * 32, "b" * 32
 
 
 def folder(state: str, *, days: float = 2, attempt: str = ATTEMPT) -> Folder:
-    return Folder(PublicationId(state=state, attempt=attempt), (listed(f"states/{state}/{attempt}/x", days=days),))
+    return Folder(
+        PublicationId(state=state, attempt=attempt),
+        (listed(f"states/{state}/{attempt}/x", days=days),),
+    )
 
 
 def test_objects_are_put_together_by_attempt_with_the_manifest_first() -> None:
@@ -96,7 +118,12 @@ def test_objects_are_put_together_by_attempt_with_the_manifest_first() -> None:
         "bundle.tar.gz",
         "manifest.dsse.json",
     ]
-    assert (found.id, found.size, found.stored, strays) == (PublicationId(state="s1", attempt=ATTEMPT), 30, NOW, ())
+    assert (found.id, found.size, found.stored, strays) == (
+        PublicationId(state="s1", attempt=ATTEMPT),
+        30,
+        NOW,
+        (),
+    )
 
 
 def test_keys_that_are_of_no_publication_are_strays() -> None:
@@ -129,7 +156,10 @@ def doom(
 
 def test_what_is_retained_is_no_question() -> None:
     assert doom(folder("s1"), retained=(make_publication("s1", attempt=ATTEMPT),)) == []
-    assert len(doom(folder("s1", attempt=OTHER), retained=(make_publication("s1", attempt=ATTEMPT),))) == 1
+    assert (
+        len(doom(folder("s1", attempt=OTHER), retained=(make_publication("s1", attempt=ATTEMPT),)))
+        == 1
+    )
 
 
 def test_what_nothing_names_goes_once_the_grace_is_over() -> None:
@@ -143,7 +173,9 @@ def test_what_nothing_names_goes_once_the_grace_is_over() -> None:
 
 def test_the_grace_counts_from_the_youngest_object() -> None:
     young = listed(f"states/s1/{ATTEMPT}/manifest.json", days=0.1)
-    [(verdict, _)] = doom(Folder(PublicationId(state="s1", attempt=ATTEMPT), (*folder("s1", days=9).objects, young)))
+    [(verdict, _)] = doom(
+        Folder(PublicationId(state="s1", attempt=ATTEMPT), (*folder("s1", days=9).objects, young))
+    )
     assert verdict == "NotYetDeletable"
 
 
@@ -152,7 +184,14 @@ def test_what_was_released_goes_with_its_reason() -> None:
 
 
 def drop(name: object, days: float) -> HistoryEntry:
-    return HistoryEntry(sequence=1, write_id="w", kind="publish", change={"dropped": name}, at=days_ago(days), by="ann")
+    return HistoryEntry(
+        sequence=1,
+        write_id="w",
+        kind="publish",
+        change={"dropped": name},
+        at=days_ago(days),
+        by="ann",
+    )
 
 
 def test_what_the_pointer_had_no_more_room_for_stays_seven_days() -> None:
@@ -169,10 +208,15 @@ def test_what_the_pointer_had_no_more_room_for_stays_seven_days() -> None:
 
 
 def test_a_change_that_names_nothing_sensible_spares_nothing() -> None:
-    assert doom(folder("s1"), entries=(drop("s1", 1), drop(None, 1), drop([7], 1)))[0][0] == "Deletable"
+    assert (
+        doom(folder("s1"), entries=(drop("s1", 1), drop(None, 1), drop([7], 1)))[0][0]
+        == "Deletable"
+    )
 
 
-def test_the_newest_collection_of_a_history_that_tells_its_time_by_the_stores_clock_is_found() -> None:
+def test_the_newest_collection_of_a_history_that_tells_its_time_by_the_stores_clock_is_found() -> (
+    None
+):
     told = days_ago(7)
     pointer = protocol.collect(published_daily(2), write(3, 0), (), as_of=days_ago(9))
     pointer = protocol.collect(protocol.hold(pointer, write(4, 0)), write(5, 0), (), as_of=told)
@@ -181,7 +225,9 @@ def test_the_newest_collection_of_a_history_that_tells_its_time_by_the_stores_cl
     for silent in (None, "yesterday", told.partition("+")[0]):
         entry = protocol.collect(pointer, write(7, 0), (), as_of=told).history[-1]
         found = entry.model_copy(update={"change": entry.change | {"as_of": silent}})
-        assert retention_rules.last_collection((*pointer.history, found)) == datetime.fromisoformat(told)
+        assert retention_rules.last_collection((*pointer.history, found)) == datetime.fromisoformat(
+            told
+        )
     assert retention_rules.last_collection(published_daily(2).history) is None
 
 
@@ -212,20 +258,32 @@ def test_an_old_copy_expires_and_the_newest_of_its_path_never() -> None:
     found = retention_rules.expired(SCOPE, [newest, alone, old, older], Policy(days=30), NOW)
     assert set(found) == {old, older}
     assert retention_rules.expired(SCOPE, [newest, old, older], Policy(days=300), NOW) == (older,)
-    assert retention_rules.expired(SCOPE, [old, copy(f"base/a/{'3' * 64}", 0)], Policy(days=31.5), NOW) == ()
+    assert (
+        retention_rules.expired(SCOPE, [old, copy(f"base/a/{'3' * 64}", 0)], Policy(days=31.5), NOW)
+        == ()
+    )
 
 
 def test_no_copy_expires_within_the_grace_however_short_retention_is() -> None:
     first, second = copy(f"base/a/{'1' * 64}", 0.9), copy(f"base/a/{'2' * 64}", 0.8)
     assert retention_rules.expired(SCOPE, [first, second], Policy(days=0), NOW) == ()
-    assert retention_rules.expired(SCOPE, [first, second], Policy(days=0, grace_hours=12), NOW) == (first,)
+    assert retention_rules.expired(SCOPE, [first, second], Policy(days=0, grace_hours=12), NOW) == (
+        first,
+    )
 
 
-@given(st.lists(st.tuples(st.sampled_from(["base/a", "base/b", "README.md"]), st.integers(0, 60)), max_size=12))
+@given(
+    st.lists(
+        st.tuples(st.sampled_from(["base/a", "base/b", "README.md"]), st.integers(0, 60)),
+        max_size=12,
+    )
+)
 def test_each_path_keeps_its_newest_copy(found: list[tuple[str, int]]) -> None:
     copies = [copy(f"{path}/{number:064x}", days) for number, (path, days) in enumerate(found)]
     left = set(copies) - set(
-        retention_rules.expired(SCOPE, copies, Policy(days=0, grace_hours=0), NOW + timedelta(days=1))
+        retention_rules.expired(
+            SCOPE, copies, Policy(days=0, grace_hours=0), NOW + timedelta(days=1)
+        )
     )
     paths = {path for path, _ in found}
     assert len(left) == len(paths)
@@ -241,11 +299,16 @@ def test_each_path_keeps_its_newest_copy(found: list[tuple[str, int]]) -> None:
 @st.composite
 def pointers(draw: st.DrawFn) -> Pointer:
     pointer = protocol.absent(SCOPE)
-    steps = draw(st.lists(st.tuples(st.sampled_from("pPlrdhq"), st.integers(0, 10**6)), min_size=1, max_size=60))
+    steps = draw(
+        st.lists(
+            st.tuples(st.sampled_from("pPlrdhq"), st.integers(0, 10**6)), min_size=1, max_size=60
+        )
+    )
     for number, (step, chance) in enumerate(steps):
         mark = write(number, draw(st.integers(0, 90)))
         publications = [
-            make_publication(f"s{number}-{index}", number, late=step == "l") for index in range(1 + chance % 20)
+            make_publication(f"s{number}-{index}", number, late=step == "l")
+            for index in range(1 + chance % 20)
         ]
         target = pointer.retained[chance % len(pointer.retained)] if pointer.retained else None
         if step in "pl" or target is None:
@@ -277,13 +340,19 @@ def test_nothing_live_desired_or_pinned_goes_and_a_pointer_never_retains_more_th
         if isinstance(each, Released):
             assert not each.publication.pinned
             assert each.publication.id not in current
-    assert sum(isinstance(each, Kept) for each in verdicts) >= min(policy.newest, len(pointer.retained))
+    assert sum(isinstance(each, Kept) for each in verdicts) >= min(
+        policy.newest, len(pointer.retained)
+    )
 
 
 @given(pointers(), policies)
-def test_what_one_collection_leaves_another_at_the_same_time_leaves_too(pointer: Pointer, policy: Policy) -> None:
+def test_what_one_collection_leaves_another_at_the_same_time_leaves_too(
+    pointer: Pointer, policy: Policy
+) -> None:
     released = {
-        each.publication.id for each in retention_rules.retention_of(pointer, policy, NOW) if isinstance(each, Released)
+        each.publication.id
+        for each in retention_rules.retention_of(pointer, policy, NOW)
+        if isinstance(each, Released)
     }
     after = protocol.collect(pointer, write(99, 0), released)
     assert {each.id for each in pointer.retained} - {each.id for each in after.retained} == released
@@ -293,7 +362,9 @@ def test_what_one_collection_leaves_another_at_the_same_time_leaves_too(pointer:
 @given(st.lists(st.integers(0, 40), max_size=8), st.integers(0, 40))
 def test_nothing_is_doomed_within_the_grace(ages: list[int], grace: int) -> None:
     stored = [folder(f"s{number}", days=age) for number, age in enumerate(ages)]
-    verdicts = retention_rules.plan_deletions(stored, (), (), Policy(grace_hours=24 * grace), as_of=NOW, released={})
+    verdicts = retention_rules.plan_deletions(
+        stored, (), (), Policy(grace_hours=24 * grace), as_of=NOW, released={}
+    )
     for each in verdicts:
         old = NOW - each.folder.stored >= timedelta(days=grace)
         assert isinstance(each, Deletable if old else NotYetDeletable)

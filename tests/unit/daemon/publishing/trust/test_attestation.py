@@ -42,7 +42,10 @@ def test_a_statement_names_the_manifest_the_archive_and_every_file_with_its_dige
         "scope": described.scope,
         "state": described.state,
         "attempt": described.attempt,
-        "revision": {"producer": described.revision.producer, "derived": described.revision.derived},
+        "revision": {
+            "producer": described.revision.producer,
+            "derived": described.revision.derived,
+        },
         "kind": described.kind,
         "composition": described.composition_digest,
         "renderer": described.renderer,
@@ -76,10 +79,14 @@ def test_an_envelope_is_that_of_dsse_and_is_opened_as_it_was_written() -> None:
     ],
 )
 def test_any_other_envelope_is_refused(document: Any) -> None:
-    with pytest.raises(ValueError, match=r"^(it is not an in-toto statement in an envelope as |.*base64|.*padding)"):
+    with pytest.raises(
+        ValueError, match=r"^(it is not an in-toto statement in an envelope as |.*base64|.*padding)"
+    ):
         attestation.opened(serialised(document))
 
 
 def test_an_envelope_of_another_kind_of_document_is_refused_by_its_type() -> None:
-    with pytest.raises(ValueError, match=r"^it is not an in-toto statement in an envelope as it is written here$"):
+    with pytest.raises(
+        ValueError, match=r"^it is not an in-toto statement in an envelope as it is written here$"
+    ):
         attestation.opened(serialised(ENVELOPE | {"payloadType": "application/json"}))

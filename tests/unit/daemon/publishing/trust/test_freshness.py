@@ -33,14 +33,26 @@ def test_what_is_signed_is_read_back() -> None:
     [
         (None, "cannot be read: the document: must be a valid dictionary"),
         ([], "cannot be read: the document: must be a valid dictionary"),
-        ({each: value for each, value in document().items() if each != "expires"}, "expires: Field required"),
+        (
+            {each: value for each, value in document().items() if each != "expires"},
+            "expires: Field required",
+        ),
         (document() | {"sequence": "3"}, "sequence: must be a valid integer"),
         (document() | {"sequence": True}, "sequence: must be a valid integer"),
         (document() | {"sequence": 2**53}, "sequence: must be at most"),
-        (document() | {"pointer_sha256": "0" * 63}, "pointer_sha256: must be 64 lower-case hex digits"),
+        (
+            document() | {"pointer_sha256": "0" * 63},
+            "pointer_sha256: must be 64 lower-case hex digits",
+        ),
         (document() | {"expires": "soon"}, "expires: must be a time with its offset"),
-        (document() | {"expires": "2026-11-23T10:00:00"}, "expires: must be a time with its offset"),
-        (document() | {"expires": "0001-01-01T00:00:00+23:59"}, "expires: must be a time with its offset"),
+        (
+            document() | {"expires": "2026-11-23T10:00:00"},
+            "expires: must be a time with its offset",
+        ),
+        (
+            document() | {"expires": "0001-01-01T00:00:00+23:59"},
+            "expires: must be a time with its offset",
+        ),
         (document() | {"scope": "another/scope"}, "is the one of another/scope"),
     ],
 )

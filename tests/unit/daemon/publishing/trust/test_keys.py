@@ -56,8 +56,14 @@ def test_a_key_that_is_not_there_is_refused_by_name(tmp_path: Path) -> None:
 
 
 def pem(key: Ed25519PrivateKey | ec.EllipticCurvePrivateKey, password: bytes | None = None) -> str:
-    encryption = serialization.BestAvailableEncryption(password) if password else serialization.NoEncryption()
-    return key.private_bytes(serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, encryption).decode()
+    encryption = (
+        serialization.BestAvailableEncryption(password)
+        if password
+        else serialization.NoEncryption()
+    )
+    return key.private_bytes(
+        serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, encryption
+    ).decode()
 
 
 @pytest.mark.parametrize(
@@ -71,7 +77,9 @@ def pem(key: Ed25519PrivateKey | ec.EllipticCurvePrivateKey, password: bytes | N
     ],
     ids=["empty", "garbage", "passphrase", "ecdsa", "public"],
 )
-def test_a_file_with_anything_else_is_refused_and_not_quoted(tmp_path: Path, text: str, words: str) -> None:
+def test_a_file_with_anything_else_is_refused_and_not_quoted(
+    tmp_path: Path, text: str, words: str
+) -> None:
     with pytest.raises(KeyUnusable, match=words) as refusal:
         load(key_file(tmp_path, text))
     assert "secret-but" not in str(refusal.value)
@@ -85,7 +93,9 @@ def test_a_text_that_is_no_public_key_is_refused(text: str) -> None:
 
 def test_a_public_key_of_another_kind_is_refused() -> None:
     other = ec.generate_private_key(ec.SECP256R1()).public_key()
-    text = other.public_bytes(serialization.Encoding.PEM, serialization.PublicFormat.SubjectPublicKeyInfo).decode()
+    text = other.public_bytes(
+        serialization.Encoding.PEM, serialization.PublicFormat.SubjectPublicKeyInfo
+    ).decode()
     with pytest.raises(KeyUnusable, match="not an ed25519"):
         PublicKey.parse(text)
 
@@ -98,7 +108,9 @@ def test_other_tools_know_the_key_and_its_signatures(tmp_path: Path) -> None:
 
     assert signer.keyid == theirs.public_key.keyid
     assert signer.sign(b"message").hex() == theirs.sign(b"message").signature
-    theirs.public_key.verify_signature(TheirSignature(public.keyid, signer.sign(b"message").hex()), b"message")
+    theirs.public_key.verify_signature(
+        TheirSignature(public.keyid, signer.sign(b"message").hex()), b"message"
+    )
 
 
 @pytest.mark.parametrize("sig", [b"", b"\x00" * 63, b"\x00" * 65, b"\xff" * 64])

@@ -125,7 +125,9 @@ def test_every_changed_bit_of_a_pointer_is_refused() -> None:
 def test_every_changed_bit_of_a_publication_is_refused(name: str) -> None:
     async def scenario(store: MemoryStore) -> None:
         await signing(store).publish(make_state(1))
-        (key,) = [each.key for each in await store.scan(layout.states(SCOPE)) if each.key.endswith(name)]
+        (key,) = [
+            each.key for each in await store.scan(layout.states(SCOPE)) if each.key.endswith(name)
+        ]
         body = (await store.get(key)).body
         for bit in range(8 * len(body)):
             changed = bytearray(body)
@@ -168,9 +170,14 @@ def test_of_many_signatures_that_do_not_count_three_reasons_are_told() -> None:
         with pytest.raises(VerificationFailed) as error:
             POLICY.check_pointer(signatures_written(body | {"signatures": many}), SCOPE)
         assert str(error.value).count("is not in the trust policy") == 3
-        assert "; and 13 more: restore its newest version that was signed, or `rebundle recover" in str(error.value)
+        assert (
+            "; and 13 more: restore its newest version that was signed, or `rebundle recover"
+            in str(error.value)
+        )
         many += body["signatures"]
-        with pytest.raises(VerificationFailed, match="cannot be verified: it has 17 signatures, and may have 16"):
+        with pytest.raises(
+            VerificationFailed, match="cannot be verified: it has 17 signatures, and may have 16"
+        ):
             POLICY.check_pointer(signatures_written(body | {"signatures": many}), SCOPE)
 
     run(scenario)
@@ -180,7 +187,9 @@ def test_an_envelope_beyond_its_limit_vouches_for_nothing(monkeypatch: pytest.Mo
     async def scenario(store: MemoryStore) -> None:
         await signing(store).publish(make_state(1))
         (key,) = [each.key for each in await store.scan(layout.states(SCOPE)) if "dsse" in each.key]
-        monkeypatch.setattr("daemon.publishing.sizes.SIGNATURE", len((await store.get(key)).body) - 1)
+        monkeypatch.setattr(
+            "daemon.publishing.sizes.SIGNATURE", len((await store.get(key)).body) - 1
+        )
         with pytest.raises(NotTrusted, match=r"manifest\.dsse\.json is larger than"):
             await read_whole(store)
 
@@ -229,7 +238,9 @@ def test_a_signature_of_another_document_is_refused() -> None:
 
 
 def signatures_written(document: Any) -> bytes:
-    return (json.dumps(document, sort_keys=True, separators=(",", ":"), ensure_ascii=False) + "\n").encode()
+    return (
+        json.dumps(document, sort_keys=True, separators=(",", ":"), ensure_ascii=False) + "\n"
+    ).encode()
 
 
 def test_a_manifest_that_has_no_canonical_form_is_damaged() -> None:
@@ -243,7 +254,9 @@ def test_a_manifest_that_has_no_canonical_form_is_damaged() -> None:
         document["archive"]["more"] = "\ud800"
         planted = json.dumps(document).encode()
         await put(store, layout.manifest(SCOPE, live.state, live.attempt), planted)
-        publication = live.model_copy(update={"manifest_sha256": hashlib.sha256(planted).hexdigest()})
+        publication = live.model_copy(
+            update={"manifest_sha256": hashlib.sha256(planted).hexdigest()}
+        )
         with pytest.raises(VerificationFailed, match="text that is not UTF-8"):
             await reading(store).reader.manifest(SCOPE, publication)
 
@@ -273,7 +286,9 @@ def test_a_signature_of_another_kind_of_document_is_refused() -> None:
 
     async def scenario(store: MemoryStore) -> None:
         read = await signing(store).publish(make_state(1))
-        wrong = signatures.signed_by([OURS.signer], signatures.FRESHNESS, pointer.signed_part(read.pointer))
+        wrong = signatures.signed_by(
+            [OURS.signer], signatures.FRESHNESS, pointer.signed_part(read.pointer)
+        )
         await put(store, layout.pointer(SCOPE), pointer.encode(read.pointer, wrong))
         await refused(store, "does not fit")
 
@@ -289,7 +304,9 @@ def test_a_replayed_older_pointer_is_refused_by_who_has_seen_a_newer_one() -> No
         reader = reading(store)
         assert (await reader.pointer()).sequence == 2
         await put(store, layout.pointer(SCOPE), old)
-        with pytest.raises(SequenceWentBack, match=r"has sequence 1, and 2 was seen here before.*rebundle recover"):
+        with pytest.raises(
+            SequenceWentBack, match=r"has sequence 1, and 2 was seen here before.*rebundle recover"
+        ):
             await reader.pointer()
 
     run(scenario)
@@ -377,14 +394,18 @@ def test_what_one_scope_was_shown_vouches_for_nothing_in_another() -> None:
         (
             TrustPolicy(
                 keys=(OURS.trusted(),),
-                revoked=(Revocation(keyid=OURS.public.keyid, reason="lost laptop", at="2026-01-01"),),
+                revoked=(
+                    Revocation(keyid=OURS.public.keyid, reason="lost laptop", at="2026-01-01"),
+                ),
             ),
             r"was revoked at 2026-01-01 \(lost laptop\)",
         ),
     ],
     ids=["no key", "another key", "publish only", "pointer only", "another scope", "revoked"],
 )
-def test_a_key_that_does_not_count_is_refused_with_the_reason(trust: TrustPolicy, words: str) -> None:
+def test_a_key_that_does_not_count_is_refused_with_the_reason(
+    trust: TrustPolicy, words: str
+) -> None:
     async def scenario(store: MemoryStore) -> None:
         await signing(store).publish(make_state(1))
         await refused(store, words, trust)
@@ -415,7 +436,9 @@ def test_every_writer_signs_and_who_cannot_changes_nothing() -> None:
         assert (await read_whole(store)).state == "state-1"
         body = (await store.get(layout.pointer(SCOPE))).body
         with pytest.raises(CannotSign, match=r"signing\.key_file\b"):
-            await Bucket(store, InlineRuntime("keyless")).operations.carry_out(SCOPE, protocol.resume, "ann")
+            await Bucket(store, InlineRuntime("keyless")).operations.carry_out(
+                SCOPE, protocol.resume, "ann"
+            )
         assert (await store.get(layout.pointer(SCOPE))).body == body
 
     run(scenario)
@@ -426,7 +449,9 @@ def test_nobody_makes_live_what_readers_refuse() -> None:
         await Bucket(store, InlineRuntime("before the key")).publish(make_state(1))
         await signing(store).publish(make_state(2))
         body = (await store.get(layout.pointer(SCOPE))).body
-        operator = Bucket(store, InlineRuntime("operator"), signers=[OURS.signer], trust=POLICY).operations
+        operator = Bucket(
+            store, InlineRuntime("operator"), signers=[OURS.signer], trust=POLICY
+        ).operations
         for act in (operator.preview, operator.carry_out):
             with pytest.raises(VerificationFailed, match=r"state-1.* is not signed"):
                 await act(SCOPE, rollback("state-1"), "ann")
@@ -440,7 +465,9 @@ def test_nobody_makes_live_what_readers_refuse() -> None:
 FRESH = TrustPolicy(keys=(OURS.trusted(),), freshness="required")
 
 
-async def vouch(store: MemoryStore, sequence: int, body: bytes, *, minutes: int = 5, key: Key = OURS) -> None:
+async def vouch(
+    store: MemoryStore, sequence: int, body: bytes, *, minutes: int = 5, key: Key = OURS
+) -> None:
     signed = Freshness.of(SCOPE, sequence, body, NOW + timedelta(minutes=minutes)).signed_part()
     made = signatures.signed_by([key.signer], signatures.FRESHNESS, signed)
     document = {"signatures": [each.document() for each in made], "signed": json.loads(signed)}
@@ -481,7 +508,9 @@ def test_a_pointer_that_is_replaced_and_vouched_for_while_it_is_read_is_fresh() 
                 await signing(store, name="again").publish(make_state(2))
                 await vouch(store, 2, (await store.get(layout.pointer(SCOPE))).body)
 
-        reader = Bucket(FaultyStore(store, before=go_on), InlineRuntime("reader"), trust=FRESH).reader
+        reader = Bucket(
+            FaultyStore(store, before=go_on), InlineRuntime("reader"), trust=FRESH
+        ).reader
         assert (await reader.pointer(SCOPE)).pointer.sequence == 2
         assert "others come between" in reads
 
@@ -512,7 +541,9 @@ def test_a_freshness_that_does_not_fit_is_refused(change: dict[str, Any], words:
 def test_a_policy_comes_back_from_its_file() -> None:
     revoked = Revocation(keyid="0" * 64, reason="r", at="a")
     policy = TrustPolicy(
-        keys=(OURS.trusted(scopes=("a/*",)), OTHER.trusted("pointer")), revoked=(revoked,), freshness="required"
+        keys=(OURS.trusted(scopes=("a/*",)), OTHER.trusted("pointer")),
+        revoked=(revoked,),
+        freshness="required",
     )
     assert TrustPolicy.parse(policy.written(), "trust.json") == policy
 
@@ -528,15 +559,30 @@ def test_a_policy_comes_back_from_its_file() -> None:
         (b'{"schema": 1, "freshnes": "required"}', "freshnes"),
         (b'{"schema": 1, "freshness": "maybe"}', "freshness"),
         (b'{"schema": 1, "keys": [], "keys": []}', "keys"),
-        (b'{"schema": 1, "keys": [{"keyid": "k", "public": "x", "roles": ["publish"]}]}', "no public key"),
+        (
+            b'{"schema": 1, "keys": [{"keyid": "k", "public": "x", "roles": ["publish"]}]}',
+            "no public key",
+        ),
         (json.dumps({"keys": [OURS.trusted().model_dump() | {"roles": []}]}).encode(), "roles"),
-        (json.dumps({"keys": [OURS.trusted().model_dump() | {"roles": ["admin"]}]}).encode(), "roles"),
+        (
+            json.dumps({"keys": [OURS.trusted().model_dump() | {"roles": ["admin"]}]}).encode(),
+            "roles",
+        ),
         (json.dumps({"keys": [OURS.trusted().model_dump() | {"scopes": []}]}).encode(), "scopes"),
         (json.dumps({"keys": [OURS.trusted().model_dump() | {"until": "x"}]}).encode(), "until"),
-        (json.dumps({"keys": [OURS.trusted().model_dump() | {"keyid": "0" * 64}]}).encode(), "the key has the id"),
+        (
+            json.dumps({"keys": [OURS.trusted().model_dump() | {"keyid": "0" * 64}]}).encode(),
+            "the key has the id",
+        ),
         (json.dumps({"keys": [OURS.trusted().model_dump()] * 2}).encode(), "twice"),
-        (json.dumps({"revoked": [{"keyid": "0" * 12, "reason": "r", "at": "a"}]}).encode(), "keyid"),
-        (json.dumps({"revoked": [{"keyid": "A" * 64, "reason": "r", "at": "a"}]}).encode(), "keyid"),
+        (
+            json.dumps({"revoked": [{"keyid": "0" * 12, "reason": "r", "at": "a"}]}).encode(),
+            "keyid",
+        ),
+        (
+            json.dumps({"revoked": [{"keyid": "A" * 64, "reason": "r", "at": "a"}]}).encode(),
+            "keyid",
+        ),
     ],
 )
 def test_a_policy_that_cannot_be_read_whole_is_none(text: bytes, words: str) -> None:

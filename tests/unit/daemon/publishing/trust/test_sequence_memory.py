@@ -10,7 +10,12 @@ import pytest
 from daemon import local_files
 from daemon.lifecycle import SystemRuntime
 from daemon.publishing.errors import SequenceMemoryUnusable
-from daemon.publishing.trust.sequence_memory import LOCK_SECONDS, FileSequences, HighestSequences, ProcessSequences
+from daemon.publishing.trust.sequence_memory import (
+    LOCK_SECONDS,
+    FileSequences,
+    HighestSequences,
+    ProcessSequences,
+)
 from renderers.model import Scope
 from tests.builders_runtime import InlineRuntime, in_loop
 
@@ -23,7 +28,11 @@ def in_file(path: Path, bucket: str = "s3://bundles") -> FileSequences:
 
 @pytest.fixture(params=["process", "file"])
 def accepted(request: pytest.FixtureRequest, tmp_path: Path) -> HighestSequences:
-    return ProcessSequences() if request.param == "process" else in_file(tmp_path / "state" / "accepted.json")
+    return (
+        ProcessSequences()
+        if request.param == "process"
+        else in_file(tmp_path / "state" / "accepted.json")
+    )
 
 
 @in_loop
@@ -64,7 +73,9 @@ async def test_many_writers_at_once_lose_nothing_of_one_another(tmp_path: Path) 
     try:
         async with asyncio.TaskGroup() as group:
             for at, scope in enumerate((*scopes, *scopes)):
-                group.create_task(FileSequences(path, "s3://bundles", runtime).accept(scope, 1 + at))
+                group.create_task(
+                    FileSequences(path, "s3://bundles", runtime).accept(scope, 1 + at)
+                )
     finally:
         runtime.close()
 
@@ -99,13 +110,17 @@ async def test_nobody_else_may_read_or_write_it_whatever_the_umask(tmp_path: Pat
             await in_file(path).accept(SCOPE, sequence)
     finally:
         os.umask(before)
-    modes = {each.name: each.stat().st_mode & 0o777 for each in (path.parent, *path.parent.iterdir())}
+    modes = {
+        each.name: each.stat().st_mode & 0o777 for each in (path.parent, *path.parent.iterdir())
+    }
     assert modes == {"state": 0o700, "accepted.json": 0o600, "accepted.json.lock": 0o600}
 
 
 @pytest.mark.parametrize("name", ["accepted.json.lock", "accepted.json"])
 @in_loop
-async def test_a_link_in_the_place_of_a_file_of_ours_is_never_written_through(tmp_path: Path, name: str) -> None:
+async def test_a_link_in_the_place_of_a_file_of_ours_is_never_written_through(
+    tmp_path: Path, name: str
+) -> None:
     precious = tmp_path / "precious"
     precious.write_text("{}")
     (tmp_path / name).symlink_to(precious)
@@ -116,7 +131,9 @@ async def test_a_link_in_the_place_of_a_file_of_ours_is_never_written_through(tm
 
 @pytest.mark.parametrize("name", ["accepted.json.lock", "accepted.json"])
 @in_loop
-async def test_a_fifo_in_the_place_of_a_file_of_ours_is_reported_and_holds_nobody(tmp_path: Path, name: str) -> None:
+async def test_a_fifo_in_the_place_of_a_file_of_ours_is_reported_and_holds_nobody(
+    tmp_path: Path, name: str
+) -> None:
     os.mkfifo(tmp_path / name)
     with pytest.raises(SequenceMemoryUnusable, match=f"{name}.*(plain|regular) file"):
         await in_file(tmp_path / "accepted.json").accept(SCOPE, 1)
@@ -130,7 +147,9 @@ async def test_a_lock_that_others_hold_is_waited_for_once_and_then_named(tmp_pat
         assert is_held
         for scope in (SCOPE, OTHER):
             began = runtime.seconds
-            with pytest.raises(SequenceMemoryUnusable, match=f"held {path}.lock for 10 s.*`fuser -v {path}.lock`"):
+            with pytest.raises(
+                SequenceMemoryUnusable, match=f"held {path}.lock for 10 s.*`fuser -v {path}.lock`"
+            ):
                 await accepted.accept(scope, 1)
             waited.append(runtime.seconds - began)
     assert LOCK_SECONDS <= waited[0] < LOCK_SECONDS + 1
@@ -149,7 +168,9 @@ async def test_those_who_wait_for_the_lock_use_up_no_threads(tmp_path: Path) -> 
     try:
         with local_files.lock(Path(f"{path}.lock")):
             waiting = [
-                asyncio.create_task(FileSequences(path, "s3://bundles", runtime).accept(SCOPE, 1 + at))
+                asyncio.create_task(
+                    FileSequences(path, "s3://bundles", runtime).accept(SCOPE, 1 + at)
+                )
                 for at in range(64)
             ]
             assert await runtime.run_in_thread(lambda: "a thread") == "a thread"

@@ -15,10 +15,23 @@ import pytest
 
 from daemon.stores.directory.filesystem import RealFileSystem
 from daemon.stores.directory.store import STALE_SECONDS, DirectoryStore
-from daemon.stores.errors import ConditionFailed, ObjectMissing, OutcomeUnknown, StoreError, StoreUnavailable
+from daemon.stores.errors import (
+    ConditionFailed,
+    ObjectMissing,
+    OutcomeUnknown,
+    StoreError,
+    StoreUnavailable,
+)
 from daemon.stores.port import Content, Version
 from tests.builders_runtime import InlineRuntime, done
-from tests.support.filesystems import Exchange, FailingFileSystem, Operation, PassingFileSystem, Rename, Write
+from tests.support.filesystems import (
+    Exchange,
+    FailingFileSystem,
+    Operation,
+    PassingFileSystem,
+    Rename,
+    Write,
+)
 
 T = TypeVar("T")
 Save = Callable[[Path], None]
@@ -133,14 +146,18 @@ def test_what_an_editor_saves_at_the_last_moment_is_back_in_its_place(
 
     with pytest.raises(ConditionFailed):
         done(
-            store.replace("example/file", NEW, version) if verb == "replace" else store.delete("example/file", version)
+            store.replace("example/file", NEW, version)
+            if verb == "replace"
+            else store.delete("example/file", version)
         )
 
     assert look(file) == look(expected)
     assert temporaries(file) == []
 
 
-def test_a_save_while_the_new_file_is_being_staged_is_seen_before_anything_moves(file: Path, version: Version) -> None:
+def test_a_save_while_the_new_file_is_being_staged_is_seen_before_anything_moves(
+    file: Path, version: Version
+) -> None:
     class SavedDuringStaging(PassingFileSystem):
         def change(self, operation: Operation) -> None:
             assert not isinstance(operation, Exchange)
@@ -148,7 +165,9 @@ def test_a_save_while_the_new_file_is_being_staged_is_seen_before_anything_moves
                 file.write_bytes(b"saved")
             super().change(operation)
 
-    store = DirectoryStore(file.parents[1], InlineRuntime("writer"), SavedDuringStaging(RealFileSystem()))
+    store = DirectoryStore(
+        file.parents[1], InlineRuntime("writer"), SavedDuringStaging(RealFileSystem())
+    )
 
     with pytest.raises(ConditionFailed):
         done(store.replace("example/file", NEW, version))
@@ -167,7 +186,9 @@ def test_the_newest_of_many_saves_wins(file: Path, version: Version, number: int
     assert temporaries(file) == []
 
 
-def test_a_file_that_is_saved_for_ever_is_kept_aside_in_the_end(file: Path, version: Version) -> None:
+def test_a_file_that_is_saved_for_ever_is_kept_aside_in_the_end(
+    file: Path, version: Version
+) -> None:
     store = store_of(file, *[saving(str(each)) for each in range(100)])
 
     with pytest.raises(StoreUnavailable, match="its last version is in"):
@@ -186,7 +207,11 @@ def test_a_file_that_is_removed_at_the_last_moment_is_missing(file: Path, versio
 
 def test_a_save_that_is_followed_by_a_removal_is_not_lost(file: Path, version: Version) -> None:
     with pytest.raises(ConditionFailed):
-        done(store_of(file, in_place, Path.unlink, name="writer").replace("example/file", NEW, version))
+        done(
+            store_of(file, in_place, Path.unlink, name="writer").replace(
+                "example/file", NEW, version
+            )
+        )
 
     assert (file.read_bytes(), temporaries(file)) == (b"edited in place", [])
 
@@ -210,7 +235,9 @@ def test_where_names_cannot_be_exchanged_a_replacement_compares_and_renames(
     file: Path, version: Version, number: int
 ) -> None:
     store = DirectoryStore(
-        file.parents[1], InlineRuntime("writer"), FailingFileSystem(RealFileSystem(), Exchange, number)
+        file.parents[1],
+        InlineRuntime("writer"),
+        FailingFileSystem(RealFileSystem(), Exchange, number),
     )
 
     done(store.replace("example/file", NEW, version))
@@ -225,7 +252,11 @@ def test_an_exchange_that_fails_is_of_unknown_outcome_and_loses_nothing(
     failing = FailingFileSystem(RealFileSystem(), Exchange, errno.EIO, after=after)
 
     with pytest.raises(OutcomeUnknown):
-        done(DirectoryStore(file.parents[1], InlineRuntime("x"), failing).replace("example/file", NEW, version))
+        done(
+            DirectoryStore(file.parents[1], InlineRuntime("x"), failing).replace(
+                "example/file", NEW, version
+            )
+        )
 
     assert (file.read_bytes(), temporaries(file)) == (b"new" if after else b"old", [])
 
@@ -269,12 +300,18 @@ def test_a_crash_at_any_moment_keeps_what_an_editor_saved(tmp_path: Path, verb: 
 
         saved = not edited.saves
         runtime = InlineRuntime("a day later")
-        runtime.seconds = max(each.stat().st_mtime for each in [*temporaries(file), file.parent]) + STALE_SECONDS + 1
+        runtime.seconds = (
+            max(each.stat().st_mtime for each in [*temporaries(file), file.parent])
+            + STALE_SECONDS
+            + 1
+        )
         done(DirectoryStore(file.parents[1], runtime).create("other", Content(b"")))
 
         left = [path.read_bytes() for path in temporaries(file)]
         assert left in ([], [b"saved by a rename"])
         kept_aside += bool(left)
-        assert saved == (b"saved by a rename" in [*left, *([file.read_bytes()] if file.exists() else [])])
+        assert saved == (
+            b"saved by a rename" in [*left, *([file.read_bytes()] if file.exists() else [])]
+        )
     assert crashes >= 4
     assert kept_aside > 0

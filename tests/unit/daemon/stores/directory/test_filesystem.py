@@ -17,7 +17,9 @@ FS = RealFileSystem()
 def way(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
     """How the folder of a name is reached; an older kernel does it step by step."""
     if request.param == "step by step":
-        monkeypatch.setattr("daemon.stores.directory.filesystem._opened_at_once", lambda _folder: -1)
+        monkeypatch.setattr(
+            "daemon.stores.directory.filesystem._opened_at_once", lambda _folder: -1
+        )
 
 
 def test_status_tells_what_stands_there_and_follows_no_link(tmp_path: Path) -> None:
@@ -26,7 +28,10 @@ def test_status_tells_what_stands_there_and_follows_no_link(tmp_path: Path) -> N
     (tmp_path / "link").symlink_to("file")
     os.mkfifo(tmp_path / "pipe")
 
-    kinds = {entry.name: (entry.kind, FS.status(tmp_path / entry.name) == entry) for entry in FS.entries(tmp_path)}
+    kinds = {
+        entry.name: (entry.kind, FS.status(tmp_path / entry.name) == entry)
+        for entry in FS.entries(tmp_path)
+    }
 
     assert kinds == {
         "file": (Kind.FILE, True),
@@ -54,7 +59,9 @@ def test_read_follows_no_link_and_waits_for_no_pipe(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(("mode", "left"), [(0o666, 0o664), (0o777, 0o775), (0o600, 0o600)])
-def test_a_new_file_has_the_mode_that_the_umask_leaves(tmp_path: Path, mode: int, left: int) -> None:
+def test_a_new_file_has_the_mode_that_the_umask_leaves(
+    tmp_path: Path, mode: int, left: int
+) -> None:
     before = os.umask(0o002)
     try:
         FS.write(tmp_path / "file", b"123", mode=mode)
@@ -76,7 +83,10 @@ def test_link_gives_no_name_that_is_taken_and_rename_takes_it(tmp_path: Path) ->
     FS.link(tmp_path / "one", tmp_path / "three")
     FS.rename(tmp_path / "one", tmp_path / "two")
 
-    assert {path.name: path.read_text() for path in tmp_path.iterdir()} == {"two": "one", "three": "one"}
+    assert {path.name: path.read_text() for path in tmp_path.iterdir()} == {
+        "two": "one",
+        "three": "one",
+    }
 
 
 def test_a_lock_is_held_once_and_then_again(tmp_path: Path) -> None:
@@ -88,7 +98,9 @@ def test_a_lock_is_held_once_and_then_again(tmp_path: Path) -> None:
 
 def test_a_lock_of_another_process_goes_when_it_is_killed(tmp_path: Path) -> None:
     script = "import fcntl, sys; file = open(sys.argv[1], 'w'); fcntl.flock(file, fcntl.LOCK_EX); print('held', flush=True); input()"
-    with Popen([sys.executable, "-c", script, str(tmp_path / "lock")], stdin=PIPE, stdout=PIPE) as other:
+    with Popen(
+        [sys.executable, "-c", script, str(tmp_path / "lock")], stdin=PIPE, stdout=PIPE
+    ) as other:
         assert other.stdout.readline() == b"held\n"
         with FS.lock(tmp_path / "lock") as taken:
             assert not taken
@@ -138,7 +150,10 @@ def test_no_call_goes_through_a_link_in_any_part_of_a_path(tmp_path: Path) -> No
     ):
         with pytest.raises(OSError, match=f"symbolic links: '{tmp_path}/link'"):
             call()
-    assert (FS.status(tmp_path / "link"), FS.status(tmp_path / "real/below/file/none")) != (None, None)
+    assert (FS.status(tmp_path / "link"), FS.status(tmp_path / "real/below/file/none")) != (
+        None,
+        None,
+    )
     assert through.read_bytes() == b"1"
 
 
@@ -154,7 +169,9 @@ def test_names_change_places_whatever_they_stand_for(tmp_path: Path) -> None:
     assert (tmp_path / "file").is_dir()
 
 
-def test_a_c_library_without_the_call_says_that_it_has_none(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_c_library_without_the_call_says_that_it_has_none(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     class Older:
         syscall = staticmethod(lambda *_arguments: -1)
 
@@ -166,4 +183,6 @@ def test_a_c_library_without_the_call_says_that_it_has_none(tmp_path: Path, monk
 
 def test_the_root_of_the_system_is_a_folder_that_can_be_listed() -> None:
     assert FS.status(Path("/")).kind is Kind.FOLDER
-    assert {entry.name for entry in FS.entries(Path("/"))} == {path.name for path in Path("/").iterdir()}
+    assert {entry.name for entry in FS.entries(Path("/"))} == {
+        path.name for path in Path("/").iterdir()
+    }

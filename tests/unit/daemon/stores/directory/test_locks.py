@@ -62,7 +62,8 @@ def a_second_name_of_a_file(path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    "put", [a_fifo, a_link_to_nothing, a_link_to_a_file, a_folder, a_socket, a_second_name_of_a_file]
+    "put",
+    [a_fifo, a_link_to_nothing, a_link_to_a_file, a_folder, a_socket, a_second_name_of_a_file],
 )
 def test_what_is_no_lock_file_is_refused_at_once_with_the_command_that_removes_it(
     root: Path, put: Callable[[Path], None]
@@ -82,7 +83,9 @@ def test_what_is_no_lock_file_is_refused_at_once_with_the_command_that_removes_i
 
 @pytest.mark.parametrize("name", ["tmp", "locks", "store"])
 @pytest.mark.parametrize("put", [a_fifo, a_link_to_nothing, a_socket])
-def test_what_is_no_folder_of_the_stores_own_is_refused(root: Path, name: str, put: Callable[[Path], None]) -> None:
+def test_what_is_no_folder_of_the_stores_own_is_refused(
+    root: Path, name: str, put: Callable[[Path], None]
+) -> None:
     folder = root / ".rebundle" / name
     for path in folder.iterdir() if folder.exists() else ():
         path.unlink()
@@ -91,7 +94,9 @@ def test_what_is_no_folder_of_the_stores_own_is_refused(root: Path, name: str, p
     put(folder)
     outside = sorted(path.name for path in root.parent.iterdir())
 
-    with pytest.raises(StoreRefused, match=f"{folder} is .* where a folder is needed.*; move it away: mv {folder} "):
+    with pytest.raises(
+        StoreRefused, match=f"{folder} is .* where a folder is needed.*; move it away: mv {folder} "
+    ):
         done(DirectoryStore(root, InlineRuntime()).create("key", Content(b"1", tag={"n": "1"})))
 
     assert sorted(path.name for path in root.parent.iterdir()) == outside
@@ -135,7 +140,11 @@ def test_a_fifo_in_place_of_a_private_file_keeps_nobody_waiting(root: Path, priv
 
     found = done(DirectoryStore(root, InlineRuntime("another")).get("key"))
     assert (found.body, found.version == version) == (b"1", private != "tags")
-    done(DirectoryStore(root, InlineRuntime("another")).replace("key", Content(b"2", tag={"n": "2"}), found.version))
+    done(
+        DirectoryStore(root, InlineRuntime("another")).replace(
+            "key", Content(b"2", tag={"n": "2"}), found.version
+        )
+    )
 
     assert done(store.get("key")).tag == {"n": "2"}
 

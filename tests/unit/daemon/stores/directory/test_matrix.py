@@ -134,7 +134,14 @@ THINGS: Final[list[Callable[[Path], None]]] = [
 ]
 
 
-SPECIAL: Final = {a_link_to_a_file, a_link_to_a_folder, a_link_to_nothing, a_link_to_itself, a_fifo, a_socket}
+SPECIAL: Final = {
+    a_link_to_a_file,
+    a_link_to_a_folder,
+    a_link_to_nothing,
+    a_link_to_itself,
+    a_fifo,
+    a_socket,
+}
 UNREADABLE_FOLDERS: Final = {an_unreadable_folder, a_folder_that_may_be_listed_and_not_entered}
 BELOW: Final = ("below", "d", "inside", "notes")
 """Names of folders that make scopes of what is put into a bundle's place."""
@@ -225,7 +232,9 @@ def sound(tmp_path_factory: pytest.TempPathFactory) -> Path:
     async def write() -> None:
         store = open_store(root, "before")
         for key in [*keys_of(STRUCK), *keys_of(SPARED)]:
-            await store.create(key, Content(key.encode(), tag={"n": "1"} if layout.LIVE_TREE in key else {}))
+            await store.create(
+                key, Content(key.encode(), tag={"n": "1"} if layout.LIVE_TREE in key else {})
+            )
 
     asyncio.run(write())
     return root
@@ -261,9 +270,13 @@ def is_shown(place: Place) -> bool:
     return is_key(place.path) and not place.path.startswith((".rebundle/store/", ".rebundle/tmp/"))
 
 
-async def the_listing_says_what_it_could_not_see(listing: Listing, place: Place, thing: Callable[[Path], None]) -> None:
+async def the_listing_says_what_it_could_not_see(
+    listing: Listing, place: Place, thing: Callable[[Path], None]
+) -> None:
     faults = {each.key: each.fault for each in listing if each.fault is not None}
-    if thing in SPECIAL or (thing is an_unreadable_file and not ownership.is_credential(place.path)):
+    if thing in SPECIAL or (
+        thing is an_unreadable_file and not ownership.is_credential(place.path)
+    ):
         assert list(faults) == [place.path] * is_shown(place)
         assert all(re.search(r"(mv|chmod a\+r) ", fault) for fault in faults.values())
     else:
@@ -273,7 +286,9 @@ async def the_listing_says_what_it_could_not_see(listing: Listing, place: Place,
     assert all("chmod a+rx " in reason for reason in unreadable.values())
 
 
-async def every_object_without_a_fault_is_read_as_listed(store: DirectoryStore, listing: Listing) -> None:
+async def every_object_without_a_fault_is_read_as_listed(
+    store: DirectoryStore, listing: Listing
+) -> None:
     for each in listing:
         if each.fault is not None:
             with pytest.raises(StoreRefused):
@@ -287,20 +302,32 @@ async def every_object_without_a_fault_is_read_as_listed(store: DirectoryStore, 
                 await store.get(each.key, most_bytes=1 << 20)
 
 
-async def the_scopes_are_found(store: DirectoryStore, place: Place, thing: Callable[[Path], None]) -> None:
+async def the_scopes_are_found(
+    store: DirectoryStore, place: Place, thing: Callable[[Path], None]
+) -> None:
     reader = Reader(store, InlineRuntime())
     found = await reader.scopes()
     scopes = set(found)
     bundle, _, rest = place.path.partition("/")
-    hidden = thing in UNREADABLE_FOLDERS and not rest and bundle in {STRUCK.bundle, "anything", "zz"}
+    hidden = (
+        thing in UNREADABLE_FOLDERS and not rest and bundle in {STRUCK.bundle, "anything", "zz"}
+    )
     assert list(found.unreadable) == [bundle] * hidden
     assert SPARED in scopes
     if place.path not in {STRUCK.bundle, str(STRUCK)}:
         assert STRUCK in scopes
-    allowed = {SPARED, STRUCK, *(Scope(name, below) for name in ("anything", "zz", STRUCK.bundle) for below in BELOW)}
+    allowed = {
+        SPARED,
+        STRUCK,
+        *(Scope(name, below) for name in ("anything", "zz", STRUCK.bundle) for below in BELOW),
+    }
     assert scopes <= allowed
     # How much of an object is read is for the reader to say, not for the store.
-    for scope in (scopes & {Scope(STRUCK.bundle, "notes"), STRUCK}) if thing is not a_huge_sparse_file else ():
+    for scope in (
+        (scopes & {Scope(STRUCK.bundle, "notes"), STRUCK})
+        if thing is not a_huge_sparse_file
+        else ()
+    ):
         with suppress(StoreError, PublishingError):
             await reader.pointer(scope)
 
@@ -312,10 +339,15 @@ async def the_other_scope_is_as_before(store: DirectoryStore, listing: Listing) 
     assert ([each.key for each in scanned], scanned.unreadable) == (kept, ())
     for key in kept:
         stored = await store.get(key)
-        assert (stored.body, dict(stored.tag)) == (key.encode(), {"n": "1"} if layout.LIVE_TREE in key else {})
+        assert (stored.body, dict(stored.tag)) == (
+            key.encode(),
+            {"n": "1"} if layout.LIVE_TREE in key else {},
+        )
 
 
-async def objects_can_be_written(store: DirectoryStore, folder: object, tag: dict[str, str]) -> None:
+async def objects_can_be_written(
+    store: DirectoryStore, folder: object, tag: dict[str, str]
+) -> None:
     key = f"{folder}/beside".lstrip("/")
     version = await store.create(key, Content(b"1", tag=tag))
     version = await store.replace(key, Content(b"2", tag=tag), version)

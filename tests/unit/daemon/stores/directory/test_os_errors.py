@@ -10,7 +10,13 @@ from pathlib import Path
 import pytest
 
 from daemon.stores.directory.os_errors import after_writing, before_writing, while_writing
-from daemon.stores.errors import ConditionFailed, ObjectMissing, OutcomeUnknown, StoreRefused, StoreUnavailable
+from daemon.stores.errors import (
+    ConditionFailed,
+    ObjectMissing,
+    OutcomeUnknown,
+    StoreRefused,
+    StoreUnavailable,
+)
 from tests.support.privileges import as_an_ordinary_user
 
 
@@ -18,10 +24,15 @@ def failure(number: int) -> OSError:
     return OSError(number, os.strerror(number), "/srv/bucket/file")
 
 
-@pytest.mark.parametrize("number", [errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM, errno.EXDEV])
+@pytest.mark.parametrize(
+    "number", [errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM, errno.EXDEV]
+)
 @pytest.mark.parametrize("when", [before_writing, while_writing])
 def test_what_an_operator_must_mend_is_refused_with_advice(when, number: int) -> None:
-    with pytest.raises(StoreRefused, match=r"^key: .+ \(/srv/bucket/file\); .+") as refused, when("key"):
+    with (
+        pytest.raises(StoreRefused, match=r"^key: .+ \(/srv/bucket/file\); .+") as refused,
+        when("key"),
+    ):
         raise failure(number)
 
     assert refused.value.__cause__ is not None
@@ -73,8 +84,12 @@ def denied(work) -> str:
 
 
 @pytest.mark.parametrize("name", NAMES)
-@pytest.mark.parametrize(("mode", "what"), [(0o000, "list"), (0o600, "enter"), (0o500, "write"), (0o000, "read")])
-def test_the_command_of_a_permission_fault_lets_the_user_in(tmp_path: Path, name: str, mode: int, what: str) -> None:
+@pytest.mark.parametrize(
+    ("mode", "what"), [(0o000, "list"), (0o600, "enter"), (0o500, "write"), (0o000, "read")]
+)
+def test_the_command_of_a_permission_fault_lets_the_user_in(
+    tmp_path: Path, name: str, mode: int, what: str
+) -> None:
     folder = tmp_path / name
     folder.mkdir()
     file = folder / "file"
@@ -98,11 +113,17 @@ def test_the_command_of_a_permission_fault_lets_the_user_in(tmp_path: Path, name
     as_an_ordinary_user(work)
 
 
-def test_what_belongs_to_somebody_else_is_given_to_this_user(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_what_belongs_to_somebody_else_is_given_to_this_user(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(os, "geteuid", lambda: 12345678)
-    monkeypatch.setattr(os, "access", lambda path, mode, **_: path != tmp_path or not mode & os.W_OK)
+    monkeypatch.setattr(
+        os, "access", lambda path, mode, **_: path != tmp_path or not mode & os.W_OK
+    )
     with (
-        pytest.raises(StoreRefused, match=f"give this user .12345678. permission: chown 12345678 {tmp_path} "),
+        pytest.raises(
+            StoreRefused, match=f"give this user .12345678. permission: chown 12345678 {tmp_path} "
+        ),
         before_writing("key"),
     ):
         raise OSError(errno.EACCES, "Permission denied", str(tmp_path / "new"))
@@ -113,10 +134,14 @@ def test_an_error_without_a_number_is_told_by_its_text() -> None:
         raise OSError("strange")
 
 
-def test_what_is_denied_though_the_modes_allow_it_is_reported_with_what_shows_more(tmp_path: Path) -> None:
+def test_what_is_denied_though_the_modes_allow_it_is_reported_with_what_shows_more(
+    tmp_path: Path,
+) -> None:
     place = re.escape(str(tmp_path))
     with (
-        pytest.raises(StoreRefused, match=rf"permission; to see what it has: ls -ld {place}; getfacl {place}$"),
+        pytest.raises(
+            StoreRefused, match=rf"permission; to see what it has: ls -ld {place}; getfacl {place}$"
+        ),
         before_writing("key"),
     ):
         raise OSError(errno.EACCES, "Permission denied", str(tmp_path / "new"))

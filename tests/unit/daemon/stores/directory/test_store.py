@@ -98,7 +98,9 @@ def test_reading_makes_no_folder(store: DirectoryStore, root: Path) -> None:
     assert not root.exists()
 
 
-def test_a_root_that_is_removed_while_the_store_runs_is_made_again(store: DirectoryStore, root: Path) -> None:
+def test_a_root_that_is_removed_while_the_store_runs_is_made_again(
+    store: DirectoryStore, root: Path
+) -> None:
     done(store.create("a/key", tagged(b"1", n="1")))
     subprocess.run(["rm", "-r", root], check=True)
 
@@ -116,7 +118,9 @@ def test_a_root_behind_a_link_is_that_folder(tmp_path: Path, root: Path) -> None
     assert (root / "key").read_bytes() == b"1"
 
 
-def test_a_deletion_takes_empty_folders_with_it_and_no_others(store: DirectoryStore, root: Path) -> None:
+def test_a_deletion_takes_empty_folders_with_it_and_no_others(
+    store: DirectoryStore, root: Path
+) -> None:
     kept = done(store.create("a/kept", tagged(b"1", n="1")))
     version = done(store.create("a/b/c/key", tagged(b"1", n="1")))
 
@@ -128,7 +132,9 @@ def test_a_deletion_takes_empty_folders_with_it_and_no_others(store: DirectorySt
     assert list((root / ".rebundle/store").iterdir()) == []
 
 
-def test_nothing_is_left_in_the_folder_of_temporary_files(store: DirectoryStore, root: Path) -> None:
+def test_nothing_is_left_in_the_folder_of_temporary_files(
+    store: DirectoryStore, root: Path
+) -> None:
     version = done(store.create("key", tagged(b"1", n="1")))
     with pytest.raises(ConditionFailed):
         done(store.create("key", tagged(b"2", n="1")))
@@ -144,7 +150,12 @@ def test_the_stores_own_files_are_neither_listed_nor_keys(store: DirectoryStore)
 
     assert keys(store) == [".rebundle/probe/1", "a/key"]
     assert done(store.folders(".rebundle/")) == ["probe"]
-    for private in (".rebundle/store", ".rebundle/store/a/key", ".rebundle/tmp/1", ".rebundle/locks/00"):
+    for private in (
+        ".rebundle/store",
+        ".rebundle/store/a/key",
+        ".rebundle/tmp/1",
+        ".rebundle/locks/00",
+    ):
         with pytest.raises(ValueError, match="reserved"):
             done(store.get(private))
         with pytest.raises(ValueError, match="reserved"):
@@ -158,7 +169,9 @@ def test_the_lock_files_do_not_grow_with_the_keys(store: DirectoryStore, root: P
     assert len(list((root / ".rebundle/locks").iterdir())) <= 256
 
 
-def test_without_a_tag_there_is_no_tag_file_and_the_version_is_the_digest(store: DirectoryStore, root: Path) -> None:
+def test_without_a_tag_there_is_no_tag_file_and_the_version_is_the_digest(
+    store: DirectoryStore, root: Path
+) -> None:
     version = done(store.create("pointer.json", Content(b"1")))
 
     assert version == hashlib.sha256(b"1").hexdigest()
@@ -168,7 +181,9 @@ def test_without_a_tag_there_is_no_tag_file_and_the_version_is_the_digest(store:
 # ---- editors and other programs
 
 
-def test_a_file_that_was_edited_has_no_tag_and_another_version(store: DirectoryStore, root: Path) -> None:
+def test_a_file_that_was_edited_has_no_tag_and_another_version(
+    store: DirectoryStore, root: Path
+) -> None:
     version = done(store.create("file", tagged(b"ours", n="1")))
     (root / "file").write_bytes(b"theirs")
 
@@ -182,7 +197,9 @@ def test_a_file_that_was_edited_has_no_tag_and_another_version(store: DirectoryS
     assert done(store.get("file")).tag == {"n": "2"}
 
 
-def test_an_edit_that_is_undone_brings_tag_and_version_back(store: DirectoryStore, root: Path) -> None:
+def test_an_edit_that_is_undone_brings_tag_and_version_back(
+    store: DirectoryStore, root: Path
+) -> None:
     version = done(store.create("file", tagged(b"ours", n="1")))
     (root / "file").write_bytes(b"theirs")
     (root / "file").write_bytes(b"ours")
@@ -213,13 +230,17 @@ def test_a_file_of_an_operator_is_an_object(store: DirectoryStore, root: Path) -
 
     digest = hashlib.sha256(b"A=1\n").hexdigest()
     modified = datetime.fromtimestamp(1_700_000_000, UTC)
-    assert list(done(store.scan("example/"))) == [Listed("example/conf/.env", digest, 4, modified, digest)]
+    assert list(done(store.scan("example/"))) == [
+        Listed("example/conf/.env", digest, 4, modified, digest)
+    ]
     with pytest.raises(ConditionFailed):
         done(store.create("example/conf/.env", tagged(b"A=\n")))
     assert (root / "example/conf/.env").read_bytes() == b"A=1\n"
 
 
-def test_a_damaged_tag_file_makes_the_object_somebody_elses(store: DirectoryStore, root: Path) -> None:
+def test_a_damaged_tag_file_makes_the_object_somebody_elses(
+    store: DirectoryStore, root: Path
+) -> None:
     done(store.create("file", tagged(b"ours", n="1")))
     (root / ".rebundle/store/file").write_bytes(b"{torn")
 
@@ -251,9 +272,9 @@ def test_links_and_special_files_are_listed_with_their_fault_and_refused(
 
     faults = {each.key: each.fault or "" for each in done(store.scan(""))}
     assert list(faults) == ["dangling", "folder", "link", "pipe"]
-    assert [fault.split(" is ")[1].split(" where")[0] for fault in faults.values()] == ["a symbolic link"] * 3 + [
-        "a FIFO"
-    ]
+    assert [fault.split(" is ")[1].split(" where")[0] for fault in faults.values()] == [
+        "a symbolic link"
+    ] * 3 + ["a FIFO"]
     assert f"move it away: {move_file(root, root / 'pipe')}" in faults["pipe"]
     assert list(done(store.folders(""))) == []
     for key in ("link", "dangling", "pipe", "folder/secret", "folder/new"):
@@ -266,7 +287,9 @@ def test_links_and_special_files_are_listed_with_their_fault_and_refused(
     assert sorted(path.name for path in (tmp_path / "outside").iterdir()) == ["secret"]
 
 
-def test_a_scope_whose_folder_is_closed_is_refused_with_the_command_that_opens_it(root: Path) -> None:
+def test_a_scope_whose_folder_is_closed_is_refused_with_the_command_that_opens_it(
+    root: Path,
+) -> None:
     scope = root / "bundle/target"
     scope.mkdir(parents=True)
     scope.chmod(0o000)
@@ -281,7 +304,9 @@ def test_a_scope_whose_folder_is_closed_is_refused_with_the_command_that_opens_i
         assert f"chmod a+rx {scope} (its owner and mode: ls -ld {scope})" in told
 
 
-def test_a_file_in_the_place_of_a_folder_is_refused_and_so_is_the_reverse(store: DirectoryStore, root: Path) -> None:
+def test_a_file_in_the_place_of_a_folder_is_refused_and_so_is_the_reverse(
+    store: DirectoryStore, root: Path
+) -> None:
     (root / "folder").mkdir(parents=True)
     (root / "file").write_bytes(b"1")
 
@@ -337,7 +362,10 @@ def test_what_is_not_to_be_read_is_listed_unopened(root: Path) -> None:
     (root / "example/creds").mkdir(parents=True)
     (root / "example/creds/key.json").write_bytes(b"secret")
     store = DirectoryStore(
-        root, InlineRuntime(), HidingFileSystem("key.json"), unread=lambda key: "/creds/" in f"/{key}"
+        root,
+        InlineRuntime(),
+        HidingFileSystem("key.json"),
+        unread=lambda key: "/creds/" in f"/{key}",
     )
 
     [before] = done(store.scan(""))
@@ -349,7 +377,9 @@ def test_what_is_not_to_be_read_is_listed_unopened(root: Path) -> None:
 
 
 @pytest.mark.parametrize(("mode", "left"), [("0644", 0o600), ("0755", 0o700)])
-def test_a_private_file_is_its_owners_alone_whatever_the_umask(root: Path, mode: str, left: int) -> None:
+def test_a_private_file_is_its_owners_alone_whatever_the_umask(
+    root: Path, mode: str, left: int
+) -> None:
     store = DirectoryStore(root, InlineRuntime(), private=lambda key: "/creds/" in f"/{key}")
     before = os.umask(0)
     try:
@@ -421,7 +451,9 @@ def later() -> InlineRuntime:
     return runtime
 
 
-def test_a_listing_reads_a_file_once_and_again_when_it_changed(root: Path, later: InlineRuntime) -> None:
+def test_a_listing_reads_a_file_once_and_again_when_it_changed(
+    root: Path, later: InlineRuntime
+) -> None:
     files = CountingReads()
     store = DirectoryStore(root, later, files)
     done(store.create("tagged", tagged(b"ours", n="1")))
@@ -453,7 +485,9 @@ def test_a_file_that_changed_a_moment_ago_is_read_again(root: Path) -> None:
     assert files.read == [("key", 1)] * 2
 
 
-def test_another_tag_of_the_same_bytes_is_seen_without_reading_them(root: Path, later: InlineRuntime) -> None:
+def test_another_tag_of_the_same_bytes_is_seen_without_reading_them(
+    root: Path, later: InlineRuntime
+) -> None:
     files = CountingReads()
     store = DirectoryStore(root, later, files)
     done(store.create("key", tagged(b"1", n="1")))
@@ -466,19 +500,29 @@ def test_another_tag_of_the_same_bytes_is_seen_without_reading_them(root: Path, 
     assert (listed.version, files.read) == (hashlib.sha256(b"1").hexdigest(), [])
 
 
-def test_a_file_that_is_too_big_is_listed_unread_and_its_version_holds(root: Path, later: InlineRuntime) -> None:
+def test_a_file_that_is_too_big_is_listed_unread_and_its_version_holds(
+    root: Path, later: InlineRuntime
+) -> None:
     files = CountingReads()
     store = DirectoryStore(root, later, files, unread_bytes=8)
     created = done(store.create("a/big", tagged(b"123456789", n="1")))
     files.read.clear()
 
     [listed] = done(store.scan("a/"))
-    assert (listed.size, listed.sha256, listed.fault, listed.version, files.read) == (9, None, None, created, [])
+    assert (listed.size, listed.sha256, listed.fault, listed.version, files.read) == (
+        9,
+        None,
+        None,
+        created,
+        [],
+    )
     stored = done(store.get("a/big"))
     assert (stored.body, stored.version, stored.tag) == (b"123456789", created, {"n": "1"})
 
     replaced = done(store.replace("a/big", tagged(b"another big body", n="2"), created))
-    assert done(store.scan(""))[0].version == done(store.get("a/big")).version == replaced != created
+    assert (
+        done(store.scan(""))[0].version == done(store.get("a/big")).version == replaced != created
+    )
     with pytest.raises(ConditionFailed):
         done(store.replace("a/big", tagged(b"a third big body", n="3"), created))
     small = done(store.replace("a/big", tagged(b"small", n="4"), replaced))
@@ -492,7 +536,9 @@ def test_a_file_that_is_too_big_is_listed_unread_and_its_version_holds(root: Pat
     assert (keys(store), files.read) == ([], [])
 
 
-def test_a_body_that_is_replaced_and_removed_at_once_has_a_version_that_nothing_else_has(root: Path) -> None:
+def test_a_body_that_is_replaced_and_removed_at_once_has_a_version_that_nothing_else_has(
+    root: Path,
+) -> None:
     class Overtaken(PassingFileSystem):
         def link(self, source: Path, target: Path) -> None:
             super().link(source, target)
@@ -563,7 +609,11 @@ def test_no_more_is_read_than_the_caller_accepts(root: Path, limit: int) -> None
 def test_a_file_that_grows_while_it_is_read_is_too_big_as_soon_as_it_is(root: Path) -> None:
     class Endless(PassingFileSystem):
         def chunks(self, path: Path) -> Iterable[bytes]:
-            return itertools.repeat(b"x" * 100) if path.name == "key" and path.parent == root else super().chunks(path)
+            return (
+                itertools.repeat(b"x" * 100)
+                if path.name == "key" and path.parent == root
+                else super().chunks(path)
+            )
 
     store = DirectoryStore(root, InlineRuntime(), Endless(RealFileSystem()), unread_bytes=1000)
     root.mkdir()
@@ -654,7 +704,9 @@ def test_a_file_that_vanishes_during_a_listing_is_left_out(root: Path) -> None:
     for name in ("vanishing", "staying"):
         (root / name).write_bytes(b"1")
 
-    assert keys(DirectoryStore(root, InlineRuntime(), VanishingFileSystem(RealFileSystem()))) == ["staying"]
+    assert keys(DirectoryStore(root, InlineRuntime(), VanishingFileSystem(RealFileSystem()))) == [
+        "staying"
+    ]
 
 
 def test_a_file_that_vanishes_while_it_is_read_is_missing(root: Path) -> None:
@@ -662,7 +714,11 @@ def test_a_file_that_vanishes_while_it_is_read_is_missing(root: Path) -> None:
     (root / "vanishing").write_bytes(b"1")
 
     with pytest.raises(ObjectMissing):
-        done(DirectoryStore(root, InlineRuntime(), VanishingFileSystem(RealFileSystem())).get("vanishing"))
+        done(
+            DirectoryStore(root, InlineRuntime(), VanishingFileSystem(RealFileSystem())).get(
+                "vanishing"
+            )
+        )
 
 
 def test_a_folder_that_vanishes_while_objects_are_looked_for_holds_none(root: Path) -> None:
@@ -710,7 +766,9 @@ class InterruptedReads(PassingFileSystem):
         return super().chunks(path)
 
 
-def test_a_reader_that_others_overtake_twice_still_finds_the_tag_of_the_body(store: DirectoryStore, root: Path) -> None:
+def test_a_reader_that_others_overtake_twice_still_finds_the_tag_of_the_body(
+    store: DirectoryStore, root: Path
+) -> None:
     version = asyncio.run(store.create("file", tagged(b"0", n="0")))
 
     async def twice(first: int) -> None:
@@ -722,7 +780,9 @@ def test_a_reader_that_others_overtake_twice_still_finds_the_tag_of_the_body(sto
         with ThreadPoolExecutor(1) as other_thread:
             other_thread.submit(asyncio.run, twice(first)).result()
 
-    reader = DirectoryStore(root, InlineRuntime(), InterruptedReads([lambda: run(1), lambda: run(3)]))
+    reader = DirectoryStore(
+        root, InlineRuntime(), InterruptedReads([lambda: run(1), lambda: run(3)])
+    )
 
     stored = done(reader.get("file"))
 
@@ -750,7 +810,9 @@ class CrashingFileSystem(PassingFileSystem):
         super().change(operation)
 
 
-def test_a_crash_at_any_change_leaves_the_old_object_or_the_new_one_with_its_own_tag(tmp_path: Path) -> None:
+def test_a_crash_at_any_change_leaves_the_old_object_or_the_new_one_with_its_own_tag(
+    tmp_path: Path,
+) -> None:
     crashes = 0
     for boundary in itertools.count(1):
         root = tmp_path / str(boundary)
@@ -772,9 +834,13 @@ def test_a_crash_at_any_change_leaves_the_old_object_or_the_new_one_with_its_own
     assert crashes > 10
 
 
-def failing_store(root: Path, kind: type[Operation], number: int, *, after: bool = False) -> DirectoryStore:
+def failing_store(
+    root: Path, kind: type[Operation], number: int, *, after: bool = False
+) -> DirectoryStore:
     return DirectoryStore(
-        root, InlineRuntime("failing"), FailingFileSystem(RealFileSystem(), kind, number, after=after)
+        root,
+        InlineRuntime("failing"),
+        FailingFileSystem(RealFileSystem(), kind, number, after=after),
     )
 
 
@@ -813,7 +879,12 @@ def test_a_create_that_fails_says_whether_it_wrote(
     ],
 )
 def test_a_replacement_that_fails_says_whether_it_wrote(
-    store: DirectoryStore, root: Path, kind: type[Operation], number: int, error: type[StoreError], applied: bool
+    store: DirectoryStore,
+    root: Path,
+    kind: type[Operation],
+    number: int,
+    error: type[StoreError],
+    applied: bool,
 ) -> None:
     version = done(store.create("key", Content(b"1")))
 
@@ -823,18 +894,24 @@ def test_a_replacement_that_fails_says_whether_it_wrote(
     assert done(store.get("key")).body == (b"2" if applied else b"1")
 
 
-def test_a_link_that_was_made_in_spite_of_its_error_is_unknown(store: DirectoryStore, root: Path) -> None:
+def test_a_link_that_was_made_in_spite_of_its_error_is_unknown(
+    store: DirectoryStore, root: Path
+) -> None:
     with pytest.raises(OutcomeUnknown):
         done(failing_store(root, Link, errno.EIO, after=True).create("key", Content(b"1")))
 
     assert done(store.get("key")).body == b"1"
 
 
-def test_a_tag_that_cannot_be_written_leaves_the_object_as_it_was(store: DirectoryStore, root: Path) -> None:
+def test_a_tag_that_cannot_be_written_leaves_the_object_as_it_was(
+    store: DirectoryStore, root: Path
+) -> None:
     version = done(store.create("key", tagged(b"1", n="1")))
 
     with pytest.raises(StoreUnavailable):
-        done(failing_store(root, SyncFolder, errno.EIO).replace("key", tagged(b"2", n="2"), version))
+        done(
+            failing_store(root, SyncFolder, errno.EIO).replace("key", tagged(b"2", n="2"), version)
+        )
 
     stored = done(store.get("key"))
     assert (stored.body, stored.version, stored.tag) == (b"1", version, {"n": "1"})
@@ -869,12 +946,18 @@ def test_a_writer_that_was_asleep_while_its_temporary_file_was_removed_changes_n
             super().link(source, target)
 
     with pytest.raises(StoreUnavailable):
-        done(DirectoryStore(root, InlineRuntime(), Sweeping(RealFileSystem())).create("key", Content(b"1")))
+        done(
+            DirectoryStore(root, InlineRuntime(), Sweeping(RealFileSystem())).create(
+                "key", Content(b"1")
+            )
+        )
 
     assert keys(store) == []
 
 
-def test_an_object_that_is_deleted_as_soon_as_it_is_there_was_created_all_the_same(root: Path) -> None:
+def test_an_object_that_is_deleted_as_soon_as_it_is_there_was_created_all_the_same(
+    root: Path,
+) -> None:
     class Overtaken(PassingFileSystem):
         def link(self, source: Path, target: Path) -> None:
             super().link(source, target)
@@ -907,7 +990,10 @@ def test_a_lock_that_is_never_given_back_ends_in_an_error_and_not_in_silence(roo
     [lock] = (root / ".rebundle/locks").iterdir()
     began = runtime.seconds
 
-    with RealFileSystem().lock(lock), pytest.raises(StoreRefused, match=f"held {lock} for 30 s.*`fuser -v {lock}`"):
+    with (
+        RealFileSystem().lock(lock),
+        pytest.raises(StoreRefused, match=f"held {lock} for 30 s.*`fuser -v {lock}`"),
+    ):
         done(store.delete("key", hashlib.sha256(b"1").hexdigest()))
 
     assert LOCK_SECONDS <= runtime.seconds - began < LOCK_SECONDS + 1

@@ -27,7 +27,11 @@ def test_of_two_entries_for_one_body_the_newer_one_counts() -> None:
 
 
 def test_two_writes_of_one_body_are_two_versions() -> None:
-    versions = {version_of("aa", None), version_of("aa", OLD), version_of("aa", TagEntry("aa", "id-3", {}))}
+    versions = {
+        version_of("aa", None),
+        version_of("aa", OLD),
+        version_of("aa", TagEntry("aa", "id-3", {})),
+    }
 
     assert len(versions) == 3
 

@@ -40,7 +40,9 @@ class Blind(Refusing):
 class Scene:
     def __init__(self, quoted: type[Refusing] | None, unquoted: type[Refusing] | None) -> None:
         self.server = FaultyStore(MemoryStore(InlineRuntime(), versions_by_content=True))
-        one, other = (self.server if made is None else made(self.server) for made in (quoted, unquoted))
+        one, other = (
+            self.server if made is None else made(self.server) for made in (quoted, unquoted)
+        )
         self.store = QuotingStore(one, other, InlineRuntime())
 
     async def settled(self) -> Version:
@@ -88,7 +90,9 @@ def test_a_server_that_takes_neither_form_or_ignores_one_gets_no_blind_write(unq
 
     assert scene.store.form is None
     assert asyncio.run(scene.store.get("key")).body == b"first"
-    assert len(scene.listed()) == 2, "what such a server lets nobody delete stays, for the next to use"
+    assert len(scene.listed()) == 2, (
+        "what such a server lets nobody delete stays, for the next to use"
+    )
 
 
 def test_a_race_that_is_lost_is_no_doubt():
@@ -134,7 +138,9 @@ def test_a_refusal_by_a_server_that_takes_quotes_stays_a_refusal(settled, probes
 
     assert scene.store.form is Form.QUOTED
     assert asyncio.run(scene.store.get("key")).body == b"first"
-    assert len([key for _, key in scene.server.writes if key.startswith(".rebundle/probe/")]) == probes
+    assert (
+        len([key for _, key in scene.server.writes if key.startswith(".rebundle/probe/")]) == probes
+    )
     assert not any(key.startswith(".rebundle/probe/") for key in scene.listed())
 
 

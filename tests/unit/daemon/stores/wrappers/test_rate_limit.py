@@ -47,7 +47,8 @@ def test_writers_of_one_key_at_once_go_one_after_the_other() -> None:
     async def play() -> None:
         version = await timed.store.create("key", Content(b"1"))
         results = await asyncio.gather(
-            *(timed.store.replace("key", Content(b"%d" % n), version) for n in range(3)), return_exceptions=True
+            *(timed.store.replace("key", Content(b"%d" % n), version) for n in range(3)),
+            return_exceptions=True,
         )
         assert [type(each) for each in results].count(ConditionFailed) == 2
 

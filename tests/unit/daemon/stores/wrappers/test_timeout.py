@@ -47,7 +47,9 @@ def play():
         ("delete", ("a", Version("1")), OutcomeUnknown, 120),
     ],
 )
-def test_an_operation_that_hangs_ends_at_the_limit_and_says_what_is_known(play, operation, arguments, error, seconds):
+def test_an_operation_that_hangs_ends_at_the_limit_and_says_what_is_known(
+    play, operation, arguments, error, seconds
+):
     async def story():
         began = asyncio.get_running_loop().time()
         with pytest.raises(error, match=rf"a.* took longer than {seconds} s"):

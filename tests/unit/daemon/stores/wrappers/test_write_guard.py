@@ -40,7 +40,9 @@ async def replace(store: GuardedStore) -> None:
 
 
 @pytest.mark.parametrize("write", [create, replace])
-def test_a_store_that_ignores_conditions_gets_no_write(write: Callable[[GuardedStore], Awaitable[None]]) -> None:
+def test_a_store_that_ignores_conditions_gets_no_write(
+    write: Callable[[GuardedStore], Awaitable[None]],
+) -> None:
     async def scenario() -> None:
         store = Deaf(InlineRuntime())
         await store.create("scope/pointer.json", Content(b"precious"))
@@ -61,7 +63,9 @@ def test_of_writes_side_by_side_one_asks() -> None:
         store = FaultyStore(Deaf(InlineRuntime()))
         opened = guarded(store)
         with pytest.raises(UnsafeStore):
-            await concurrently(lambda key: opened.create(key, NEW), ["one", "other", "third"], at_once=3)
+            await concurrently(
+                lambda key: opened.create(key, NEW), ["one", "other", "third"], at_once=3
+            )
         assert [verb for verb, _ in store.writes] == ["replace", "delete"]
 
     asyncio.run(scenario())
@@ -71,12 +75,17 @@ def test_the_first_of_many_writes_costs_one_request_more() -> None:
     async def scenario() -> None:
         store = FaultyStore(MemoryStore(InlineRuntime()))
         opened = guarded(store)
-        versions = await asyncio.gather(*(opened.create(f"key-{number}", NEW) for number in range(5)))
+        versions = await asyncio.gather(
+            *(opened.create(f"key-{number}", NEW) for number in range(5))
+        )
         await opened.replace("key-0", NEW, versions[0])
         first, *others = store.writes
         assert first[0] == "replace"
         assert first[1].startswith(PREFIX)
-        assert others == [*(("create", f"key-{number}") for number in range(5)), ("replace", "key-0")]
+        assert others == [
+            *(("create", f"key-{number}") for number in range(5)),
+            ("replace", "key-0"),
+        ]
         assert list(await store.scan(PREFIX)) == []
 
     asyncio.run(scenario())
@@ -105,7 +114,9 @@ def test_reading_and_deleting_cost_nothing_more() -> None:
         (Fault.REFUSED, StoreRefused),
     ],
 )
-def test_what_could_not_be_seen_is_asked_again_and_nothing_is_written(fault: Fault, error: type[Exception]) -> None:
+def test_what_could_not_be_seen_is_asked_again_and_nothing_is_written(
+    fault: Fault, error: type[Exception]
+) -> None:
     async def scenario() -> None:
         store = FaultyStore(MemoryStore(InlineRuntime()), faults={"-absent": [fault]})
         opened = guarded(store)
