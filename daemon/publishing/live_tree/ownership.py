@@ -224,12 +224,15 @@ def _plan_example(
 
 
 def _is_earlier_default(there: Present, recorded: MarkerFile | None) -> bool:
-    """Whether the file holds an earlier default although a later one was written.
+    """Whether the file may hold an earlier default although a later one was written.
 
     An operator may have restored it, or a paused pass may have written it late. The two cannot be
-    distinguished, so these bytes are kept aside like an operator's.
+    distinguished, so these bytes are kept aside like an operator's. Every pass tags what it writes,
+    so a file with neither tag nor record may be an operator's too.
     """
-    if recorded is None or recorded.sha256 == there.sha256:
+    if recorded is None:
+        return there.commit is None
+    if recorded.sha256 == there.sha256:
         return False
     return there.commit is None or there.commit < recorded.commit
 

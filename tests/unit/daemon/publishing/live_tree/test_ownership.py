@@ -63,7 +63,7 @@ def there(sha256: str, *, ours: bool = True, commit: Commit | None = None) -> Pr
         (ENV, None, Put(ENV, None)),
         (ENV, there("new", ours=False), None),
         (ENV, there("foreign", ours=False), Override(ENV)),
-        (ENV, there("old"), Put(ENV, V1)),
+        (ENV, there("old"), Put(ENV, V1, keep_aside=True)),
         (ENV, there("old", commit=(4, 9)), Put(ENV, V1)),
         (ENV, there("old", commit=(5, 0)), None),
         (ENV, there("old", commit=(6, 0)), None),
@@ -190,10 +190,17 @@ def test_an_unreadable_file_of_a_model_that_left_holds_base_back_if_it_was_writt
     ],
 )
 def test_a_default_older_than_the_one_recorded_is_kept_aside(file: Present, kept: bool) -> None:
-    assert plan_paths(wanted({ENV: "new"}), {ENV: file}, None) == (Put(ENV, V1),)
     recorded = marker({ENV: ("recorded", (3, 0))})
     expected = Put(ENV, V1, keep_aside=kept)
     assert plan_paths(wanted({ENV: "new"}), {ENV: file}, recorded) == (expected,)
+
+
+@pytest.mark.parametrize(("commit", "kept"), [(None, True), ((2, 0), False)])
+def test_without_a_record_only_a_default_that_a_pass_tagged_is_not_kept(
+    commit: Commit | None, kept: bool
+) -> None:
+    file = there("older", commit=commit)
+    assert plan_paths(wanted({ENV: "new"}), {ENV: file}, None) == (Put(ENV, V1, keep_aside=kept),)
 
 
 def test_the_marker_records_no_path_that_was_not_written() -> None:

@@ -68,4 +68,4 @@ def test_a_default_without_any_record_is_older_than_every_commit() -> None:
     found = {ENV: Present("old", V1, ours=True)}
     wanted = Wanted(LIVE, 1, (0, 1), {ENV: "new"})
 
-    assert plan_paths(wanted, found, None) == (Put(ENV, V1),)
+    assert plan_paths(wanted, found, None) == (Put(ENV, V1, keep_aside=True),)
