@@ -13,11 +13,10 @@ from typing import Final
 
 from daemon.inspection.views import View
 from daemon.publishing import layout, sizes
-from daemon.publishing.errors import PublishingError
 from daemon.publishing.live_tree.ownership import EXAMPLE
 from daemon.publishing.live_tree.sync import LiveTree, Synced, Unfinished
 from daemon.publishing.pointer import Pointer
-from daemon.publishing.wording import some
+from daemon.publishing.wording import reason_of, some
 from daemon.runtime import Runtime
 from daemon.stores.errors import StoreError
 from daemon.stores.port import ObjectStore
@@ -90,8 +89,8 @@ async def lag_of(
             path for path in (*survey.seen.written, *survey.removed) if not path.startswith(EXAMPLE)
         ]
         pending = tuple(sorted({*pending, *others}))
-    except (PublishingError, StoreError) as error:
-        reason = reason or str(error)
+    except Exception as error:  # noqa: BLE001  # the change is committed and has to be reported
+        reason = reason or reason_of(error)
     live = current.live.state if current.live else None
     return Lag(live, await _stamped(store, scope), pending, reason)
 

@@ -384,9 +384,11 @@ class LiveTree:
         """
         try:
             return await self.reconcile(scope)
-        except (StoreError, PublishingError) as error:
+        except Exception as error:  # noqa: BLE001  # also an unexpected one: the change is committed
+            expected = isinstance(error, StoreError | PublishingError)
+            reason = str(error) if expected else f"unexpected {type(error).__name__}: {error}"
             return Unfinished(
-                sequence, f"committed as sequence {sequence}, the live tree follows later: {error}"
+                sequence, f"committed as sequence {sequence}, the live tree follows later: {reason}"
             )
 
     async def _round(

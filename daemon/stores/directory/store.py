@@ -96,6 +96,8 @@ _TRIES: Final = 20
 _DIGESTS_BYTES: Final = 16 << 20
 _BYTES_A_DIGEST: Final = 400
 """Approximate memory of one cached digest."""
+_FIRST_MODIFIED: Final = datetime(1900, 1, 1, tzinfo=UTC)
+_LAST_MODIFIED: Final = datetime(2999, 12, 31, tzinfo=UTC)
 _SETTLED_SECONDS: Final = 2.0
 """More than the resolution of file times: two changes within it may leave the same times."""
 
@@ -648,8 +650,7 @@ class DirectoryStore:
             if is_of_the_process(error):
                 raise
             return _unread_object(key, entry, unreadable(path, error, Kind.FILE))
-        modified = datetime.fromtimestamp(entry.modified, UTC)
-        return Listed(key, version_of(sha256, tag), size, modified, sha256)
+        return Listed(key, version_of(sha256, tag), size, _modified(entry), sha256)
 
     def _folders(self, folder: str) -> list[str]:
         with before_writing(folder or "/"):
@@ -733,12 +734,25 @@ def _version_by_status(entry: DirectoryEntry) -> Version:
     )
 
 
+def _modified(entry: DirectoryEntry) -> datetime:
+    """Return when a file was last written, within the years that a stored document may have.
+
+    Every program can set this time, and a file system with 64-bit times takes years that no
+    `datetime` has.
+    """
+    if entry.modified <= _FIRST_MODIFIED.timestamp():
+        return _FIRST_MODIFIED
+    if entry.modified >= _LAST_MODIFIED.timestamp():
+        return _LAST_MODIFIED
+    return datetime.fromtimestamp(entry.modified, UTC)
+
+
 def _unread_object(key: str, entry: DirectoryEntry, fault: str | None = None) -> Listed:
     return Listed(
         key,
         _version_by_status(entry),
         entry.size,
-        datetime.fromtimestamp(entry.modified, UTC),
+        _modified(entry),
         fault=fault,
     )
 

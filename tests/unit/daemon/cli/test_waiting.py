@@ -7,13 +7,13 @@ import pytest
 
 from daemon.cli.waiting import lag_of, wait_for
 from daemon.publishing import layout, operator_commands
-from daemon.publishing.live_tree.sync import Synced, Unfinished
+from daemon.publishing.live_tree.sync import LiveTree, Synced, Unfinished
 from daemon.stores.memory import MemoryStore
 from daemon.stores.port import Content
 from tests.builders_publishing import SCOPE as MEMORY_SCOPE
 from tests.builders_publishing import Bucket, make_state
 from tests.builders_runtime import InlineRuntime
-from tests.support.buckets import SCOPE, composition_with, in_bucket
+from tests.support.buckets import SCOPE, composition_with, in_bucket, pointer
 
 COMPOSE = "base/bundle/docker-compose.yaml"
 VERBS = {
@@ -79,6 +79,28 @@ def test_without_waiting_one_pass_is_made_and_the_exit_code_is_that_of_the_point
     result = rebundle(*VERBS[name], "--wait", "0")
 
     assert (result.code, "not in sync" in result.out) == (0, True), result.err
+
+
+@pytest.mark.parametrize("name", VERBS)
+def test_a_change_is_reported_as_made_whatever_the_pass_after_it_raises(
+    bucket, rebundle, monkeypatch, name
+):
+    prepared(bucket, name)
+    before = pointer(bucket).sequence
+
+    async def failing(*_arguments, **_options):
+        raise ValueError("odd")
+
+    monkeypatch.setattr(LiveTree, "reconcile", failing)
+    monkeypatch.setattr(LiveTree, "survey", failing)
+    result = rebundle(*VERBS[name], "--wait", "0.3", "-o", "json")
+
+    after = pointer(bucket).sequence
+    assert (result.code, after > before) == (1, True)
+    assert result.json["live_tree"]["sequence"] == after
+    assert f"committed as sequence {after}" in result.json["lag"]["reason"]
+    assert "unexpected ValueError: odd" in result.json["lag"]["reason"]
+    assert "the pointer is written, but the live tree did not follow it" in result.err
 
 
 @pytest.mark.parametrize("name", VERBS)

@@ -12,7 +12,7 @@ import shutil
 import socket
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Final
 
@@ -22,7 +22,7 @@ from daemon.publishing import layout
 from daemon.publishing.errors import PublishingError
 from daemon.publishing.live_tree import ownership
 from daemon.publishing.reader import Reader
-from daemon.stores.directory.filesystem import RealFileSystem
+from daemon.stores.directory.filesystem import DirectoryEntry, RealFileSystem
 from daemon.stores.directory.store import DirectoryStore
 from daemon.stores.errors import ObjectTooBig, StoreError, StoreRefused
 from daemon.stores.object_keys import is_key
@@ -366,3 +366,59 @@ def test_a_fault_of_one_place_stays_its_own(sound: Path, tmp_path: Path, place: 
     for thing in THINGS:
         with put(path, thing):
             as_an_ordinary_user(lambda: asyncio.run(look_around(root, place, thing)))  # noqa: B023  # it is called here
+
+
+# ---- when it was last written
+
+YEARS: Final = {
+    "before every datetime": -70_000_000_000,
+    "before every document": -3_000_000_000,
+    "after every document": 40_000_000_000,
+    "after every datetime": 99_999_999_999_999,
+}
+
+
+class TimedFileSystem(UnsyncedFileSystem):
+    """Reports one time for one file, as a file system with 64-bit times does."""
+
+    def __init__(self, path: Path, seconds: int) -> None:
+        super().__init__(RealFileSystem())
+        self._inode = path.stat().st_ino
+        self._nanoseconds = seconds * 10**9
+
+    def status(self, path: Path) -> DirectoryEntry | None:
+        entry = super().status(path)
+        return entry and self._timed(entry)
+
+    def entries(self, folder: Path) -> Iterator[DirectoryEntry]:
+        for entry in super().entries(folder):
+            yield self._timed(entry)
+
+    def _timed(self, entry: DirectoryEntry) -> DirectoryEntry:
+        odd = entry.inode == self._inode
+        return replace(entry, modified_ns=self._nanoseconds) if odd else entry
+
+
+@pytest.mark.parametrize("seconds", YEARS.values(), ids=YEARS)
+@pytest.mark.parametrize("key", [*keys_of(STRUCK), ".rebundle/tmp/left"])
+def test_a_file_of_any_time_is_listed_read_and_replaced(
+    sound: Path, tmp_path: Path, key: str, seconds: int
+) -> None:
+    root = tmp_path / "bucket"
+    shutil.copytree(sound, root)
+    (root / key).touch()
+
+    async def look() -> None:
+        files = TimedFileSystem(root.resolve() / key, seconds)
+        store = DirectoryStore(root, InlineRuntime("after"), files, unread=ownership.is_credential)
+        listing = {listed.key: listed for listed in await store.scan("")}
+        assert listing.keys() == {*keys_of(STRUCK), *keys_of(SPARED)}
+        assert all(listed.fault is None for listed in listing.values())
+        assert all(1900 <= listed.modified.year <= 2999 for listed in listing.values())
+        if key in listing:
+            body = (await store.get(key)).body if not ownership.is_credential(key) else b""
+            await store.replace(key, Content(body + b"2"), listing[key].version)
+        else:
+            await store.create("new", Content(b"1"))
+
+    asyncio.run(look())
