@@ -8,7 +8,7 @@ from the manifests of retained publications.
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from daemon.publishing.errors import NotFound, VerificationFailed
+from daemon.publishing.errors import VerificationFailed
 from daemon.publishing.pointer import HistoryEntry, Pointer
 from daemon.publishing.reader import DamagedManifest, Reader
 from daemon.stores.errors import StoreRefused
@@ -109,7 +109,7 @@ class Replays:
             return newest
         try:
             return _Writes.of(await self._reader.history(pointer))
-        except (NotFound, VerificationFailed):
+        except VerificationFailed:
             return newest
 
     async def published(

@@ -16,7 +16,7 @@ async def impact_of(opened: Session, scope: Scope, planned: ChangeResult) -> str
     """The difference between the live state and its replacement, and the age of the latter.
 
     Raises:
-        NotFound, VerificationFailed: the replacement is missing or damaged.
+        VerificationFailed: the replacement is missing or damaged.
     """
     before, target = planned.before.live, planned.after.live
     if target is None:

@@ -12,6 +12,14 @@ class NotFound(PublishingError):
     """There is no such scope, state, path or dead letter (exit 3)."""
 
 
+class NothingPublished(NotFound):
+    """Nothing was ever published in a scope: it has no pointer, and no trace of one.
+
+    A folder of somebody else can have the name of a scope. A first publication may have stored its
+    objects and never been committed.
+    """
+
+
 class OperationRefused(PublishingError):
     """The scope's rules do not allow the operation now (exit 4).
 
@@ -32,6 +40,10 @@ class PointerMoved(PublishingError):
 
 class VerificationFailed(PublishingError):
     """A stored object does not match its pointer, manifest or digests (exit 5)."""
+
+
+class ObjectGone(VerificationFailed):
+    """An object that a pointer, a manifest or a chunk names is no longer in the bucket."""
 
 
 class NotTrusted(VerificationFailed):

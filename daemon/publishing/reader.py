@@ -20,8 +20,9 @@ from daemon.concurrency import concurrently
 from daemon.publishing import archive, layout, manifest, pointer, sizes
 from daemon.publishing.bucket_identity import BucketCheck
 from daemon.publishing.errors import (
-    NotFound,
+    NothingPublished,
     NotTrusted,
+    ObjectGone,
     OlderSchema,
     PointerLost,
     PublishingError,
@@ -334,11 +335,11 @@ class Reader:
         """The pointer of a scope that must exist.
 
         Raises:
-            NotFound: nothing was ever published in it.
+            NothingPublished: nothing was ever published in it.
         """
         read = await self.pointer(scope)
         if read.version is None:
-            raise NotFound(
+            raise NothingPublished(
                 f"nothing is published in {scope}; `rebundle scopes` lists what there is"
             )
         return read
@@ -347,7 +348,7 @@ class Reader:
         """The manifest of a publication in the pointer.
 
         Raises:
-            NotFound: it is gone.
+            ObjectGone: it is gone.
             VerificationFailed: it does not match the digests in the pointer.
             NotTrusted: it has no trusted signature.
         """
@@ -388,7 +389,7 @@ class Reader:
         async def read(name: PublicationId) -> Manifest | DamagedManifest | None:
             try:
                 return await self._named_manifest(scope, name)
-            except (NotFound, VerificationFailed, ObjectDamaged):
+            except (VerificationFailed, ObjectDamaged):
                 return None
             except (OlderSchema, StoreRefused) as error:
                 return DamagedManifest(name, str(error), unreadable=True)
@@ -410,7 +411,7 @@ class Reader:
         """All files of a publication, after checking them against their digests.
 
         Raises:
-            NotFound: manifest or archive is gone.
+            ObjectGone: manifest or archive is gone.
             VerificationFailed: the manifest does not match the pointer, or the archive or a file
                 does not match the manifest.
         """
@@ -443,7 +444,7 @@ class Reader:
 
         Raises:
             VerificationFailed: a chunk does not match the digest in its successor.
-            NotFound: a chunk is gone.
+            ObjectGone: a chunk is gone.
         """
         entries = current.history
         previous = current.previous_chunk
@@ -483,7 +484,7 @@ class Reader:
         async def read(publication: Publication) -> Manifest | DamagedManifest | None:
             try:
                 return await self.manifest(scope, publication)
-            except (NotFound, NotTrusted):
+            except (ObjectGone, NotTrusted):
                 return None
             except (VerificationFailed, ObjectDamaged) as error:
                 return DamagedManifest(publication.id, str(error))
@@ -507,7 +508,7 @@ class Reader:
     async def _bytes(self, key: str, most_bytes: int, remedy: str) -> bytes:
         stored = await self._optional(key, most_bytes, remedy)
         if stored is None:
-            raise NotFound(f"{key} is gone from the bucket: {remedy}")
+            raise ObjectGone(f"{key} is gone from the bucket: {remedy}")
         return stored.body
 
     async def _optional(self, key: str, most_bytes: int, remedy: str) -> Stored | None:

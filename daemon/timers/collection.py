@@ -10,6 +10,7 @@ from typing import Final
 
 import structlog
 
+from daemon.publishing.errors import NothingPublished
 from daemon.publishing.maintenance.garbage_collector import (
     Collected,
     DeletionRefused,
@@ -81,6 +82,8 @@ class CollectionTimer:
         for scope in await self._reader.scopes():
             try:
                 _log(await self._collector.collect(scope, self._writer, _REASON, parts=self._parts))
+            except NothingPublished:
+                continue  # a folder with the name of a scope has nothing to collect
             except DeletionRefused as error:
                 refusals.append(error)
             except Exception as error:  # noqa: BLE001  # one scope must not delay the others

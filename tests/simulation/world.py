@@ -23,6 +23,7 @@ from daemon.pipeline import Pipeline
 from daemon.publishing import archive, manifest, operator_commands, pointer, protocol
 from daemon.publishing.errors import (
     NotFound,
+    ObjectGone,
     OperationRefused,
     OutcomeUnresolved,
     PointerLost,
@@ -671,6 +672,9 @@ class World:
         except (NotFound, OperationRefused, PointerMoved, OutcomeUnresolved, StoreError) as error:
             process.said = type(error).__name__
             self.trace(process.name, "says", process.said)
+        except ObjectGone:
+            process.said = NotFound.__name__
+            self.trace(process.name, "says", process.said)
         except (PointerLost, SequenceWentBack) as error:
             process.said = type(error).__name__
             if not self.oracle.ever_lost:
@@ -1004,9 +1008,9 @@ class _Log:
         self._world.trace("error", what, reason, *told.values())
         # A pointer that was read before a collection may name what is gone by now: the next try reads it again.
         transient = (
-            (NotFound, PointerLost, SequenceWentBack)
+            (ObjectGone, PointerLost, SequenceWentBack)
             if self._world.oracle.ever_lost
-            else (NotFound,)
+            else (ObjectGone,)
         )
         if not reason.startswith(tuple(error.__name__ for error in transient)):
             self._world.loop.fail(f"a lane waits for an operator: {reason}")

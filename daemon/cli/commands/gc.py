@@ -25,6 +25,7 @@ from daemon.cli.options import (
 from daemon.cli.output import Printer
 from daemon.cli.session import Session, scope_of, session
 from daemon.inspection.views import View
+from daemon.publishing.errors import NothingPublished
 from daemon.publishing.maintenance.garbage_collector import BOTH, Collected, GarbageCollector, Part
 from daemon.publishing.maintenance.retention_rules import (
     Deletable,
@@ -92,6 +93,8 @@ async def gc(
             except Exception as error:
                 if scope is not None:
                     raise
+                if isinstance(error, NothingPublished):
+                    continue  # a folder with the name of a scope has nothing to collect
                 failed.append((str(current), *opened.failure_of(current, error)))
         failed += [(f"{name}/", why, BACKEND) for name, why in scopes.unreadable.items()]
         _print_results(opened.printer, done, failed, dry_run=dry_run)

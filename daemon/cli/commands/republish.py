@@ -150,7 +150,7 @@ async def _differences(
     published: Sequence[RenderedFile] = ()
     try:
         published = await opened.bucket.reader.files(scope, current)
-    except (NotFound, VerificationFailed, ObjectDamaged) as error:
+    except (VerificationFailed, ObjectDamaged) as error:
         opened.printer.warn(f"the published files cannot be read and would be replaced: {error}")
     changes = await opened.runtime.run_in_thread(compare_files, published, state.files)
     return changes, await opened.runtime.run_in_thread(texts_of, changes)

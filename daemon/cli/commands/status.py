@@ -10,7 +10,7 @@ from typing import Annotated, Any
 
 from cyclopts import Parameter
 
-from daemon.cli.codes import BACKEND, DONE, FAILED, VERIFICATION
+from daemon.cli.codes import BACKEND, DONE, FAILED
 from daemon.cli.formatting import age, columns, pairs
 from daemon.cli.options import (
     DEFAULT_JOURNAL_PLACE,
@@ -94,8 +94,6 @@ async def scope_view(opened: Session, scope: Scope) -> View | None:
     if view["live"] is not None:
         try:
             tree = survey_view(await opened.bucket.live_tree.survey(scope))
-        except NotFound as error:  # the pointer names the object, so a missing one is damage
-            why_not, view["exit_code"] = str(error), VERIFICATION
         except Exception as error:  # noqa: BLE001  # an unexpected error affects this scope only
             why_not, view["exit_code"] = opened.failure_of(scope, error)
     return {**view, "live_tree": tree, "live_tree_error": why_not}

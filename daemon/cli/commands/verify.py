@@ -37,7 +37,7 @@ if TYPE_CHECKING:  # takes long to import
     from daemon.publishing.trust.policy import TrustPolicy
 
 _RECOVER = "rebundle recover"
-_DAMAGED = (NotFound, VerificationFailed, ObjectDamaged)
+_DAMAGED = (VerificationFailed, ObjectDamaged)
 NO_POLICY = (
     "signatures: no trust policy is set (trust.policy); anyone with write access to the "
     "bucket could have written this"
@@ -231,13 +231,7 @@ async def _check(
 
 def _failed(opened: Session, scope: Scope, what: str, error: Exception) -> CheckResult:
     """A failed check, with the command that repairs the damage."""
-    if isinstance(error, NotFound):
-        message, code = (
-            str(error),
-            VERIFICATION,
-        )  # the pointer names the object, so a missing one is damage
-    else:
-        message, code = opened.failure_of(scope, error)
+    message, code = opened.failure_of(scope, error)
     is_damage = isinstance(error, _DAMAGED) and not isinstance(error, NotTrusted | _Gap)
     if is_damage and _RECOVER not in message:
         message += (

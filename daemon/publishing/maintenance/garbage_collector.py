@@ -165,7 +165,7 @@ class GarbageCollector:
         It uses this machine's clock, because reading the store's clock needs a write.
 
         Raises:
-            NotFound: no such scope.
+            NothingPublished: nothing was ever published in the scope.
         """
         seen = await self._look(scope)
         plan = await self._plan(seen, self._runtime.now())
@@ -191,7 +191,7 @@ class GarbageCollector:
         all deletions.
 
         Raises:
-            NotFound: no such scope.
+            NothingPublished: nothing was ever published in the scope.
             PointerMoved: other writers were faster five times in a row.
             DeletionRefused: this credential has no permission to delete, or one object cannot be
                 deleted. The release is committed. If only single objects were refused, everything

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from daemon.publishing import layout, manifest, protocol
-from daemon.publishing.errors import NotFound, PointerLost, VerificationFailed
+from daemon.publishing.errors import NotFound, ObjectGone, PointerLost, VerificationFailed
 from daemon.publishing.pointer import PreviousChunk, Publication, PublicationId
 from daemon.publishing.reader import Manifests, Scopes
 from daemon.stores.errors import ObjectDamaged, StoreRefused, StoreUnavailable
@@ -129,7 +129,7 @@ def test_files_are_read_once_and_kept(memory: MemoryStore) -> None:
         await removed(memory, layout.manifest(SCOPE, live.state, live.attempt))
         assert await process.reader.files(SCOPE, live) is first
         assert (await process.reader.manifest(SCOPE, live)).state == "state-1"
-        with pytest.raises(NotFound, match="is gone from the bucket"):
+        with pytest.raises(ObjectGone, match="is gone from the bucket"):
             await bucket(memory).reader.files(SCOPE, live)
 
     asyncio.run(scenario())
@@ -312,7 +312,7 @@ def test_a_chunk_of_history_that_was_changed_or_is_gone_is_refused(memory: Memor
         with pytest.raises(VerificationFailed, match="not the one its successor means"):
             await bucket(memory).reader.history(pointer)
         await removed(memory, key)
-        with pytest.raises(NotFound):
+        with pytest.raises(ObjectGone):
             await bucket(memory).reader.history(pointer)
 
     asyncio.run(scenario())

@@ -207,6 +207,24 @@ def test_a_scope_that_cannot_be_read_holds_no_other_up() -> None:
     asyncio.run(scenario())
 
 
+def test_a_folder_without_a_publication_is_no_failure() -> None:
+    async def scenario() -> None:
+        runtime = Rounds(2)
+        store = MemoryStore(runtime)
+        await grown(store, runtime)
+        await store.create("backup/2026/notes.txt", Content(b"x"))
+        begun = Scope("a", "begun")
+        await store.create(layout.manifest(begun, "state-1", "attempt"), Content(b"{}"))
+        failing: list[Mapping[str, str]] = []
+        logs = await run(store, runtime, failing=failing)
+        assert [entry["event"] for entry in logs] == ["collected"]
+        assert failing == [{}, {}, {}]
+        assert runtime.waits == [6 * HOUR, 6 * HOUR]
+        assert await states(store) == {"state-2"}
+
+    asyncio.run(scenario())
+
+
 def test_a_bucket_that_is_away_is_asked_again_in_the_next_round() -> None:
     async def scenario() -> None:
         runtime = Rounds(2)

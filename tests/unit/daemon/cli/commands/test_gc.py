@@ -3,7 +3,8 @@ import time
 
 import pytest
 
-from daemon.publishing import layout
+from daemon.publishing import layout, operator_commands
+from daemon.publishing.pointer import MOST_HISTORY, Revision
 from renderers.model import Composition
 from tests.support.buckets import SCOPE, composition_with, in_bucket, pointer
 
@@ -159,6 +160,60 @@ def test_a_scope_that_cannot_be_read_does_not_stop_the_others(aged, rebundle):
     assert (result.code, [each["scope"] for each in result.json["errors"]]) == (5, [str(SCOPE)])
     assert [each["scope"] for each in result.json["scopes"]] == [f"{SCOPE.bundle}/other"]
     assert rebundle("gc", SCOPE).code == 5
+
+
+@pytest.fixture
+def folders_of_others(aged):
+    """A folder of somebody else, and a scope whose first publication was never committed."""
+    notes = aged / "backup/2026/notes.txt"
+    notes.parent.mkdir(parents=True)
+    notes.write_text("x\n")
+    mine = composition_with("1")
+    begun = Composition(
+        bundle=mine.bundle.model_copy(update={"target": "begun"}),
+        models=mine.models,
+        proxy=mine.proxy,
+    )
+    in_bucket(aged, lambda it: it.store_state(begun, "state-1", Revision(producer=1)))
+    return [notes, *aged.glob(f"{SCOPE.bundle}/begun/states/state-1/*/manifest.json")]
+
+
+@pytest.mark.parametrize("dry_run", [False, True])
+def test_a_folder_without_a_publication_has_nothing_to_collect(
+    aged, folders_of_others, rebundle, dry_run
+):
+    result = rebundle("gc", "--all", *(["--dry-run"] if dry_run else []), "-o", "json")
+
+    assert (result.code, result.json["errors"]) == (0, []), result.err
+    assert [view["scope"] for view in result.json["scopes"]] == [str(SCOPE)]
+    assert states(aged) == (["state-1", "state-2", "state-3"] if dry_run else ["state-3"])
+    assert all(path.exists() for path in folders_of_others)
+
+
+def test_a_folder_that_is_named_and_a_pointer_that_was_lost_are_errors(
+    aged, folders_of_others, rebundle
+):
+    assert rebundle("gc", "backup/2026").code == 3
+    (aged / layout.pointer(SCOPE)).unlink()
+
+    result = rebundle("gc", "--all", "-o", "json")
+
+    assert (result.code, [error["scope"] for error in result.json["errors"]]) == (5, [str(SCOPE)])
+
+
+def test_a_part_of_the_history_that_is_gone_is_an_error(aged, rebundle):
+    async def changed(published):
+        for number in range(MOST_HISTORY):
+            pin = operator_commands.pin("state-1", pinned=number % 2 == 0)
+            await published.operations.carry_out(SCOPE, pin, "ann")
+
+    in_bucket(aged, changed)
+    [chunk] = (aged / str(SCOPE) / "history").iterdir()
+    chunk.unlink()
+
+    result = rebundle("gc", "--all", "-o", "json")
+
+    assert (result.code, [error["scope"] for error in result.json["errors"]]) == (5, [str(SCOPE)])
 
 
 def test_keys_of_no_publication_are_named(bucket, rebundle):

@@ -196,6 +196,18 @@ def test_a_live_state_that_is_gone_stops_nobody_from_leaving_it(bucket, rebundle
     assert "the difference cannot be shown" in result.err
 
 
+@pytest.mark.parametrize("name", ["manifest.json", "bundle.tar.gz"])
+def test_a_state_whose_objects_are_gone_is_damaged_and_not_absent(bucket, rebundle, name):
+    [path] = (bucket / str(SCOPE) / "states/state-1").glob(f"*/{name}")
+    path.unlink()
+    before = pointer(bucket)
+
+    result = rebundle("rollback", SCOPE, "state-1", "--reason", "bad", "--yes")
+
+    assert (result.code, pointer(bucket)) == (5, before)
+    assert f"rebundle recover {SCOPE} --reason" in result.err
+
+
 def test_a_retired_scope_is_brought_back_by_a_rollback(bucket, rebundle):
     rebundle("retire", SCOPE, "--reason", "gone", "--yes")
 

@@ -16,6 +16,7 @@ from daemon.publishing.errors import (
     CannotSign,
     NotFound,
     NotTrusted,
+    ObjectGone,
     PolicyUnusable,
     SequenceWentBack,
     VerificationFailed,
@@ -374,7 +375,7 @@ def test_what_one_scope_was_shown_vouches_for_nothing_in_another() -> None:
         await reader.files(SCOPE, named)
         (claimed,) = (await reader.existing(elsewhere)).pointer.retained
         for read in (reader.manifest, reader.files):
-            with pytest.raises(NotFound):
+            with pytest.raises(ObjectGone):
                 await read(elsewhere, claimed)
 
     run(scenario)
