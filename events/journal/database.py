@@ -19,7 +19,15 @@ from events.errors import (
     JournalMissing,
     SourceUnavailable,
 )
-from events.journal.files import MACHINE_ID, FileId, HeldFiles, hold, identities, machine_id
+from events.journal.files import (
+    MACHINE_ID,
+    FileId,
+    HeldFiles,
+    hold,
+    identities,
+    machine_id,
+    refuse_link,
+)
 
 SCHEMA_VERSION: Final = 3
 _BUSY_SECONDS: Final = 10.0
@@ -171,7 +179,8 @@ def open_journal(
         JournalDamaged: this release cannot use the file as a journal.
         SourceUnavailable: the file system refuses it.
     """
-    path = path.resolve()
+    path = path.parent.resolve() / path.name
+    refuse_link(path)
     with contextlib.ExitStack() as undo:
         held = None
         if run:

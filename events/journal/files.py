@@ -82,6 +82,26 @@ def hold(path: Path) -> HeldFiles:
     return HeldFiles(lock, database)
 
 
+def refuse_link(path: Path) -> None:
+    """Refuses a journal whose name is a symbolic link.
+
+    A user who may write the folder could place a link there. A command of root would then create,
+    lock or change files in a folder of that user's choice.
+
+    Raises:
+        SourceUnavailable: it is a link.
+    """
+    try:
+        is_link = stat.S_ISLNK(path.lstat().st_mode)
+    except OSError:
+        return  # opening the journal reports the error
+    if is_link:
+        raise SourceUnavailable(
+            f"the journal {path} cannot be opened: it is a symbolic link, which is not followed; "
+            "name the file itself, or remove the link"
+        )
+
+
 def identities(path: Path) -> tuple[FileId | None, ...]:
     """The ids of the database, its log and its index; None for a missing file."""
     return tuple(_identity(Path(f"{path}{suffix}")) for suffix in _SQLITE_SUFFIXES)

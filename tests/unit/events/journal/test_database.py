@@ -325,12 +325,12 @@ def test_a_full_disk_is_a_full_journal_and_nothing_is_kept(bench, play):
 def test_a_database_of_another_program_stays_byte_for_byte_what_it_is(
     bench, play, tmp_path, table, run
 ):
-    """Root may run a verb where another user has put a link to a database in the journal's place."""
+    """Root may run a verb where another user has made a journal's name a second name of a database."""
     other, link = tmp_path / "other.db", tmp_path / "journal.db"
     with closing(sqlite3.connect(other)) as db:
         db.execute(f"CREATE TABLE {table} (key TEXT, value TEXT)")
         db.commit()
-    link.symlink_to(other)
+    link.hardlink_to(other)
     before = other.read_bytes()
 
     async def story():

@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pytest
 
-from events.errors import JournalDisplaced, JournalLocked, SourceUnavailable
+from events.errors import JournalDamaged, JournalDisplaced, JournalLocked, SourceUnavailable
 from events.journal.database import open_journal
 from events.model import Outcome, OutcomeKind
 from events.source import Recorded
@@ -194,6 +194,48 @@ def test_a_link_in_the_place_of_the_lock_file_is_not_followed(bench, play, tmp_p
         assert not (tmp_path / "elsewhere").exists()
 
     play(story())
+
+
+@pytest.mark.parametrize("run", [True, False])
+@pytest.mark.parametrize("target", ["a file", "a journal", "nothing"])
+@pytest.mark.parametrize("suffix", ["", "-wal", "-shm"])
+def test_a_link_in_the_place_of_the_database_is_not_followed(
+    bench, play, tmp_path, target, run, suffix
+):
+    victim = tmp_path / "victim"
+    victim.mkdir()
+
+    async def story():
+        if target == "a journal":
+            async with bench.journal(path=victim / "file"):
+                pass
+        elif target == "a file":
+            (victim / "file").write_text("root:x:0:0")
+        if suffix:
+            async with bench.journal():
+                pass
+
+    async def used():
+        with pytest.raises((SourceUnavailable, JournalDamaged), match=str(bench.path)):
+            async with bench.journal(run=run) as journal:
+                await journal.append([bench.arrival("1")])
+
+    play(story())
+    before = {path.name: path.read_bytes() for path in victim.iterdir()}
+    Path(f"{bench.path}{suffix}").symlink_to(victim / "file")
+    play(used())
+    assert {path.name: path.read_bytes() for path in victim.iterdir()} == before
+
+
+def test_a_link_above_the_journal_is_followed(bench, play, tmp_path):
+    (tmp_path / "state").symlink_to(tmp_path)
+
+    async def story():
+        async with bench.journal(path=tmp_path / "state/journal.db") as journal:
+            await journal.append([bench.arrival("1")])
+
+    play(story())
+    assert bench.path.exists()
 
 
 ONE, TWO = "1" * 32, "2" * 32
