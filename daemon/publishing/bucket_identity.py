@@ -257,17 +257,17 @@ async def bucket_id(store: ObjectStore) -> str | None:
 async def refusal(store: ObjectStore, memory: Memory) -> str | None:
     """Why a daemon with this memory publishes nothing to this bucket.
 
-    None: it publishes, or the bucket cannot be read.
+    None: it publishes. It also publishes if the store forbids reading the id.
     """
     remembered = await memory.bucket()
-    if remembered is None:
-        return None
     try:
-        _require_same(remembered, await bucket_id(store))
-    except WrongBucket as error:
-        return str(error)
-    except StoreError:
+        current = await bucket_id(store)
+        if remembered is not None:
+            _require_same(remembered, current)
+    except StoreForbidden:
         return None
+    except (WrongBucket, StoreError) as error:
+        return str(error)
     return None
 
 

@@ -530,7 +530,7 @@ class DirectoryStore:
         """Return the status of an object's file. Raises ObjectMissing, StoreRefused."""
         path = self._root / key
         entry = self._fs.status(path)
-        if entry is None or entry.kind is Kind.FOLDER:
+        if entry is None:
             raise ObjectMissing(key)
         if entry.kind is not Kind.FILE:
             raise StoreRefused(self._wrong_kind(path, entry.kind, "where an object can be"))

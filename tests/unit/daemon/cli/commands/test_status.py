@@ -11,6 +11,8 @@ from daemon.stores.errors import StoreUnavailable
 from tests.builders import make_composition
 from tests.support.buckets import SCOPE, composition_with, in_bucket, live_file
 from tests.support.journals import in_journal
+from tests.support.odd_entries import THINGS, put
+from tests.support.privileges import as_an_ordinary_user
 
 OTHER = make_composition(1, bundle="other", target="edge")
 
@@ -412,3 +414,32 @@ def test_what_is_neither_scope_nor_event_is_not_found(journal, rebundle):
 
 def test_without_a_journal_an_event_is_not_found(bucket, rebundle):
     assert rebundle("status", "e1").code == 3
+
+
+ID = '{"schema":1,"id":"' + "1" * 32 + '","created_at":"2026-01-01T00:00:00.000Z"}'
+
+
+@pytest.mark.parametrize("remembered", [True, False])
+@pytest.mark.parametrize("thing", THINGS, ids=lambda thing: thing.__name__)
+def test_what_is_in_the_place_of_the_buckets_id_is_reported_with_the_command_that_helps(
+    journal, bucket, rebundle, thing, remembered
+):
+    if remembered:
+        in_journal(journal, lambda opened: opened.remember_bucket("1" * 32))
+    path = bucket / ".rebundle/bucket.json"
+    path.write_text(ID)
+
+    def told():
+        result = as_an_ordinary_user(lambda: rebundle("status", "-o", "json"))
+        return result.json["journal"]["wrong_bucket"]
+
+    assert told() is None
+    path.unlink()
+    with put(path, thing):
+        reason = told()
+        assert str(path) in reason or "is damaged" in reason
+        if command := re.search(r"(mv|chmod a\+r) [^()`;]*", reason):
+            assert "--new-bucket" not in reason
+            subprocess.run(["sh", "-c", command[0]], check=True)
+    path.write_text(ID)
+    assert told() is None

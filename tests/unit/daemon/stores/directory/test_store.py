@@ -314,7 +314,7 @@ def test_a_file_in_the_place_of_a_folder_is_refused_and_so_is_the_reverse(
         done(store.create("folder", Content(b"")))
     with pytest.raises(StoreRefused, match="move it away"):
         done(store.create("file/below", Content(b"")))
-    with pytest.raises(ObjectMissing):
+    with pytest.raises(StoreRefused, match="move it away"):
         done(store.get("folder"))
     with pytest.raises(ObjectMissing):
         done(store.get("file/below"))
