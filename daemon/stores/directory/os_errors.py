@@ -6,6 +6,7 @@
 - Afterwards the object exists, but a power cut may undo the write.
 
 Every `OSError` that leaves the directory store passes through one of these three context managers.
+`key` is the object, `root` the root of the store.
 """
 
 import errno
@@ -25,6 +26,7 @@ from daemon.stores.errors import (
     StoreRefused,
     StoreUnavailable,
 )
+from daemon.stores.remedies import move_file
 
 _ADVICE_BY_ERRNO: Final = {
     errno.ENOSPC: "make room on the disk",
@@ -70,16 +72,16 @@ def unreadable(path: Path, error: OSError, kind: Kind) -> str:
 
 
 @contextmanager
-def before_writing(key: str) -> Iterator[None]:
+def before_writing(key: str, root: Path) -> Iterator[None]:
     """For calls before anything is written. Raises StoreRefused, StoreUnavailable."""
     try:
         yield
     except OSError as error:
-        raise _failure(key, error) from error
+        raise _failure(key, error, root) from error
 
 
 @contextmanager
-def while_writing(key: str) -> Iterator[None]:
+def while_writing(key: str, root: Path) -> Iterator[None]:
     """For the call that gives or removes the name.
 
     Raises ConditionFailed, StoreRefused, StoreUnavailable, OutcomeUnknown.
@@ -93,7 +95,7 @@ def while_writing(key: str) -> Iterator[None]:
             f"{key}: {_text(error)}; another program removed it meanwhile"
         ) from error
     except OSError as error:
-        failure = _failure(key, error)
+        failure = _failure(key, error, root)
         if isinstance(failure, StoreUnavailable):
             raise OutcomeUnknown(f"{key}: {_text(error)}; it may have been written") from error
         raise failure from error
@@ -110,10 +112,16 @@ def after_writing(key: str) -> Iterator[None]:
         ) from error
 
 
-def _failure(key: str, error: OSError) -> StoreError:
+def _failure(key: str, error: OSError, root: Path) -> StoreError:
     if isinstance(error, UnfitLock):
         return StoreRefused(
             f"{key}: {_text(error)}; remove it: rm -r {shlex.quote(str(error.filename))}"
+        )
+    link = Path(os.fsdecode(error.filename or ""))
+    if error.errno == errno.ELOOP and root in link.parents:
+        return StoreRefused(
+            f"{key}: {link} is a symbolic link, which is not followed; move it away: "
+            f"{move_file(root, link)}"
         )
     if error.errno == errno.EACCES and error.filename:
         return StoreRefused(

@@ -220,7 +220,7 @@ class DirectoryStore:
     def _lock_and_run(
         self, key: str, work: Callable[Concatenate[str, P], T], /, *args: P.args, **kwargs: P.kwargs
     ) -> T:
-        with before_writing(key):
+        with before_writing(key, self._root):
             self._make_folders(self._root / _TEMPORARIES)
             self._make_folders(self._root / _LOCKS)
             self._remove_stale_once()
@@ -253,7 +253,7 @@ class DirectoryStore:
         out = (
             self._root / _TEMPORARIES / _recoverable_name(self._runtime.random_id(), current.sha256)
         )
-        with while_writing(key):
+        with while_writing(key, self._root):
             self._fs.rename(path, out)
             if not self._is_unchanged(out, current):
                 self._restore(out, path)
@@ -283,7 +283,7 @@ class DirectoryStore:
                 entry = TagEntry(sha256, self._runtime.random_id(), dict(content.tag))
                 self._write_tags(tags, (*current_tags, entry))
             new = self._status(staged)
-            with while_writing(key):
+            with while_writing(key, self._root):
                 self._place(staged, path, place)
             with after_writing(key):
                 self._sync_up(path.parent)
@@ -473,7 +473,7 @@ class DirectoryStore:
             body = self._body(key, most_bytes)
             return hashlib.sha256(body).hexdigest(), body
 
-        with before_writing(key):
+        with before_writing(key, self._root):
             for _ in range(_TRIES):
                 before = self._file(key)
                 sha256, body, entry = self._read_with_tag(key, read)
@@ -608,7 +608,7 @@ class DirectoryStore:
         objects: list[Listed] = []
         hidden: list[UnreadableFolder] = []
         waiting = [top]
-        with before_writing(prefix or "/"):
+        with before_writing(prefix or "/", self._root):
             while waiting:
                 folder = waiting.pop()
                 try:
@@ -653,7 +653,7 @@ class DirectoryStore:
         return Listed(key, version_of(sha256, tag), size, _modified(entry), sha256)
 
     def _folders(self, folder: str) -> list[str]:
-        with before_writing(folder or "/"):
+        with before_writing(folder or "/", self._root):
             try:
                 children = [
                     key for key, entry in self._children(folder) if entry.kind is Kind.FOLDER

@@ -5,6 +5,7 @@ import os
 import re
 import shlex
 import subprocess
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -17,7 +18,10 @@ from daemon.stores.errors import (
     StoreRefused,
     StoreUnavailable,
 )
+from daemon.stores.remedies import move_file
 from tests.support.privileges import as_an_ordinary_user
+
+ROOT = Path("/srv/bucket")
 
 
 def failure(number: int) -> OSError:
@@ -31,7 +35,7 @@ def failure(number: int) -> OSError:
 def test_what_an_operator_must_mend_is_refused_with_advice(when, number: int) -> None:
     with (
         pytest.raises(StoreRefused, match=r"^key: .+ \(/srv/bucket/file\); .+") as refused,
-        when("key"),
+        when("key", ROOT),
     ):
         raise failure(number)
 
@@ -40,20 +44,20 @@ def test_what_an_operator_must_mend_is_refused_with_advice(when, number: int) ->
 
 @pytest.mark.parametrize("number", [errno.EIO, errno.EMFILE, errno.ENOMEM, errno.ESTALE])
 def test_another_error_before_the_name_is_given_wrote_nothing(number: int) -> None:
-    with pytest.raises(StoreUnavailable, match="key"), before_writing("key"):
+    with pytest.raises(StoreUnavailable, match="key"), before_writing("key", ROOT):
         raise failure(number)
 
 
 @pytest.mark.parametrize("number", [errno.EIO, errno.ESTALE, errno.EINTR])
 def test_another_error_while_the_name_is_given_is_unknown(number: int) -> None:
-    with pytest.raises(OutcomeUnknown, match="may have been written"), while_writing("key"):
+    with pytest.raises(OutcomeUnknown, match="may have been written"), while_writing("key", ROOT):
         raise failure(number)
 
 
 def test_a_name_that_is_taken_or_gone_is_certain() -> None:
-    with pytest.raises(ConditionFailed, match="exists"), while_writing("key"):
+    with pytest.raises(ConditionFailed, match="exists"), while_writing("key", ROOT):
         raise failure(errno.EEXIST)
-    with pytest.raises(StoreUnavailable, match="removed"), while_writing("key"):
+    with pytest.raises(StoreUnavailable, match="removed"), while_writing("key", ROOT):
         raise failure(errno.ENOENT)
 
 
@@ -63,7 +67,10 @@ def test_every_error_after_the_name_was_given_is_unknown(number: int) -> None:
         raise failure(number)
 
 
-@pytest.mark.parametrize("when", [before_writing, while_writing, after_writing])
+@pytest.mark.parametrize(
+    "when",
+    [partial(before_writing, root=ROOT), partial(while_writing, root=ROOT), after_writing],
+)
 def test_the_stores_own_errors_pass(when) -> None:
     with pytest.raises(ObjectMissing), when("key"):
         raise ObjectMissing("key")
@@ -76,7 +83,7 @@ def denied(work) -> str:
     """The message about what an ordinary user may not do."""
 
     def run() -> str:
-        with pytest.raises(StoreRefused) as raised, before_writing("key"):
+        with pytest.raises(StoreRefused) as raised, before_writing("key", ROOT):
             work()
         return str(raised.value)
 
@@ -124,13 +131,13 @@ def test_what_belongs_to_somebody_else_is_given_to_this_user(
         pytest.raises(
             StoreRefused, match=f"give this user .12345678. permission: chown 12345678 {tmp_path} "
         ),
-        before_writing("key"),
+        before_writing("key", ROOT),
     ):
         raise OSError(errno.EACCES, "Permission denied", str(tmp_path / "new"))
 
 
 def test_an_error_without_a_number_is_told_by_its_text() -> None:
-    with pytest.raises(StoreUnavailable, match="key: strange"), before_writing("key"):
+    with pytest.raises(StoreUnavailable, match="key: strange"), before_writing("key", ROOT):
         raise OSError("strange")
 
 
@@ -142,6 +149,18 @@ def test_what_is_denied_though_the_modes_allow_it_is_reported_with_what_shows_mo
         pytest.raises(
             StoreRefused, match=rf"permission; to see what it has: ls -ld {place}; getfacl {place}$"
         ),
-        before_writing("key"),
+        before_writing("key", ROOT),
     ):
         raise OSError(errno.EACCES, "Permission denied", str(tmp_path / "new"))
+
+
+@pytest.mark.parametrize("when", [before_writing, while_writing])
+def test_a_link_on_the_way_to_an_object_is_named_with_the_command_that_moves_it(when) -> None:
+    with pytest.raises(StoreRefused) as raised, when("key", ROOT):
+        raise OSError(errno.ELOOP, os.strerror(errno.ELOOP), "/srv/bucket/a/link")
+    assert str(raised.value) == (
+        "key: /srv/bucket/a/link is a symbolic link, which is not followed; move it away: "
+        f"{move_file(ROOT, ROOT / 'a/link')}"
+    )
+    with pytest.raises(StoreRefused, match="replace the symbolic link"), when("key", ROOT):
+        raise OSError(errno.ELOOP, os.strerror(errno.ELOOP), "/srv")
