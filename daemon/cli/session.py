@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 from daemon import settings
 from daemon.bucket import Bucket, keys_of, open_bucket
-from daemon.cli import failures
+from daemon.cli import failures, suggestions
 from daemon.cli.failures import BucketMissing, UsageError
 from daemon.cli.options import JournalPlace, Place, Printing, Prose
 from daemon.cli.output import Printer
@@ -69,7 +69,7 @@ def load_settings(
 
 def printer_of(prose: Prose) -> Printer:
     """A printer to this process's streams."""
-    return Printer.of(prose, os.environ)
+    return Printer.of(prose, os.environ, suggestions.current())
 
 
 @asynccontextmanager
@@ -117,7 +117,7 @@ def _refuse_missing(bucket: str, origin: str) -> None:
             f"there is no bucket at {path} ({origin}). If it should exist, mount its volume or "
             "correct the path (--bucket, REBUNDLE_BUCKET). For a new bucket the daemon creates the "
             "directory when it publishes; "
-            f"`rebundle doctor {shlex.quote(str(path))} --create` creates it now"
+            f"`rebundle doctor --bucket {shlex.quote(str(path))} --create` creates it now"
         ) from error
     except OSError:
         return  # the store reports this error when it is read
