@@ -57,7 +57,7 @@ class Declined(CommandError):
 
 
 class BucketMissing(CommandError):
-    """The directory of the bucket does not exist (exit 6)."""
+    """The directory of the bucket does not exist, or is a file (exit 6)."""
 
 
 class DaemonUnreachable(CommandError):

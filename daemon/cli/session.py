@@ -6,6 +6,7 @@ printer.
 
 import os
 import shlex
+import stat
 import traceback
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
@@ -87,7 +88,7 @@ async def session(
     directory that does not exist yet.
 
     Raises:
-        BucketMissing: the directory does not exist, and `new` is False.
+        BucketMissing: the directory does not exist or is a file, and `new` is False.
     """
     flags = {"bucket": place.bucket, "journal.path": journal.journal if journal else None}
     read = settings.load(flags, os.environ, place.config, secrets=False)
@@ -109,10 +110,17 @@ def _refuse_missing(bucket: str, origin: str) -> None:
     location = locations.parse(bucket)
     if not isinstance(location, locations.Directory):
         return
+    path = location.path.absolute()
+    no_folder = BucketMissing(
+        f"{path} ({origin}) is a file or below one, not the folder of a bucket: correct the path "
+        "(--bucket, REBUNDLE_BUCKET)"
+    )
     try:
-        location.path.stat()
+        if not stat.S_ISDIR(path.stat().st_mode):
+            raise no_folder
+    except NotADirectoryError:
+        raise no_folder from None
     except FileNotFoundError as error:
-        path = location.path.absolute()
         raise BucketMissing(
             f"there is no bucket at {path} ({origin}). If it should exist, mount its volume or "
             "correct the path (--bucket, REBUNDLE_BUCKET). For a new bucket the daemon creates the "
