@@ -12,9 +12,10 @@ read becomes a dead letter. It would move nothing, and it would delay the events
 from dataclasses import dataclass
 from typing import Final
 
-from daemon.publishing.errors import OutcomeUnresolved, PointerMoved
-from daemon.stores.errors import OutcomeUnknown, StoreUnavailable
-from events.errors import SourceUnavailable
+from daemon.publishing.errors import OutcomeUnresolved, PointerMoved, PublishingError
+from daemon.stores.errors import OutcomeUnknown, StoreError, StoreUnavailable
+from events.errors import EventError, SourceUnavailable
+from renderers.errors import RenderError
 
 _TRANSIENT: Final = (
     StoreUnavailable,
@@ -25,6 +26,8 @@ _TRANSIENT: Final = (
     TimeoutError,
     ConnectionError,
 )
+_EXPECTED: Final = (PublishingError, StoreError, EventError, RenderError, OSError)
+"""Errors whose message is for operators. A TimeoutError is an OSError."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,6 +35,9 @@ class Transient:
     """Ends without an operator: the store is unavailable, or another writer was faster."""
 
     reason: str
+    """A message for operators."""
+    error: str
+    """The class of the error, for the log."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,6 +45,9 @@ class NeedsOperator:
     """An operator has to act: no permission, a lost pointer, a bug. The batch is still retried."""
 
     reason: str
+    """A message for operators."""
+    error: str
+    """The class of the error, for the log."""
 
 
 Failure = Transient | NeedsOperator
@@ -51,5 +60,14 @@ def classify(error: BaseException) -> Failure:
         return next(
             (failure for failure in failures if isinstance(failure, NeedsOperator)), failures[0]
         )
-    reason = f"{type(error).__name__}: {error}" if str(error) else type(error).__name__
-    return Transient(reason) if isinstance(error, _TRANSIENT) else NeedsOperator(reason)
+    failure = Transient if isinstance(error, _TRANSIENT) else NeedsOperator
+    return failure(reason_of(error), type(error).__name__)
+
+
+def reason_of(error: BaseException) -> str:
+    """The message of an error for operators. Only that of a bug has the class of the error."""
+    if not isinstance(error, _EXPECTED):
+        return f"unexpected {type(error).__name__}: {error} (please report this)"
+    if isinstance(error, TimeoutError) and not str(error):
+        return "no answer within the time limit"
+    return str(error) or type(error).__name__

@@ -44,8 +44,3 @@ def some(values: Iterable[object], most: int = MOST_NAMED) -> str:
 def counted(number: int, noun: str) -> str:
     """A number with its noun, in the plural unless the number is 1."""
     return f"{number} {noun}{'' if number == 1 else 's'}"
-
-
-def reason_of(error: BaseException) -> str:
-    """The message of an error; its class name if the message is empty."""
-    return str(error) or type(error).__name__

@@ -43,9 +43,16 @@ def test_what_waits_for_an_operator(error):
     assert isinstance(classify(error), NeedsOperator)
 
 
-def test_the_reason_names_kind_and_words():
-    assert classify(StoreUnavailable("away")).reason == "StoreUnavailable: away"
-    assert classify(TimeoutError()).reason == "TimeoutError"
+def test_the_reason_is_the_message_and_the_class_is_kept_for_the_log():
+    assert classify(StoreUnavailable("away")) == Transient("away", "StoreUnavailable")
+    assert classify(TimeoutError()) == Transient("no answer within the time limit", "TimeoutError")
+    assert classify(ConnectionResetError("reset")).reason == "reset"
+
+
+def test_the_reason_of_a_bug_names_its_class():
+    assert classify(KeyError("odd")) == NeedsOperator(
+        "unexpected KeyError: 'odd' (please report this)", "KeyError"
+    )
 
 
 def test_of_a_group_the_gravest_counts():
@@ -53,5 +60,5 @@ def test_of_a_group_the_gravest_counts():
         "both", [StoreUnavailable("away"), ExceptionGroup("inner", [StoreRefused("denied")])]
     )
 
-    assert classify(group) == NeedsOperator("StoreRefused: denied")
+    assert classify(group) == NeedsOperator("denied", "StoreRefused")
     assert isinstance(classify(ExceptionGroup("one", [StoreUnavailable("away")])), Transient)

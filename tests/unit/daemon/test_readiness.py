@@ -28,7 +28,10 @@ SCOPE = Scope("visual-anomaly", "edge")
 EMPTY = Backlog(
     events=3, bytes=1, oldest=None, undispatched=0, lanes=(), dead_letters=2, rejected=0
 )
-AWAY, STUCK = Transient("bucket away"), NeedsOperator("no permission")
+AWAY, STUCK = (
+    Transient("bucket away", "StoreUnavailable"),
+    NeedsOperator("no permission", "StoreRefused"),
+)
 
 
 @dataclass
@@ -404,7 +407,9 @@ def test_a_check_names_one_of_many_and_says_how_many_there_are() -> None:
 
 def test_a_reason_is_short_one_line_and_without_secrets() -> None:
     daemon = Daemon()
-    daemon.worker.failure = NeedsOperator("https://user:secret@host\n\x1b[31m" + "x" * 10_000)
+    daemon.worker.failure = NeedsOperator(
+        "https://user:secret@host\n\x1b[31m" + "x" * 10_000, "StoreRefused"
+    )
     (condition,) = daemon.vitals.conditions() if daemon.observe() is None else ()
     assert "secret" not in condition.detail
     assert condition.detail.isprintable()
