@@ -124,7 +124,9 @@ def done_lines(view: View, printer: Printer) -> Iterable[str]:
     if tree is None:
         return
     if not tree["synced"]:
-        yield f"  live tree  {printer.bad('not in sync')}: {plain(tree['reason'])}"
+        # The warning about a lag has the reason.
+        reason = "" if view.get("lag") else f": {plain(tree['reason'])}"
+        yield f"  live tree  {printer.bad('not in sync')}{reason}"
     else:
         yield f"  live tree  in sync, {counted(len(tree['written']), 'file')} written"
     for key, note in _PATH_NOTES:

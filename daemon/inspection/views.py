@@ -287,8 +287,10 @@ def _tree_attention(view: Mapping[str, Any]) -> Iterable[str]:
         yield (
             f"edited by hand in base/: {paths}; {_next_pass(view)} keeps a copy and replaces them"
         )
-    if tree["strays"]:
-        paths = ", ".join(tree["strays"][:3])
+    # The command for a folder that is in the way moves the files in it.
+    in_the_way = tuple(f"{blocked['path']}/" for blocked in tree["blocked"])
+    if strays := [path for path in tree["strays"] if not path.startswith(in_the_way)]:
+        paths = ", ".join(strays[:3])
         yield (
             "files in the live tree that Rebundle did not write, and that hosts copy: "
             f"{paths}; move them elsewhere"

@@ -428,7 +428,7 @@ class DirectoryStore:
     def _is_folder(self, path: Path) -> bool:
         entry = self._fs.status(path)
         if entry is not None and entry.kind is not Kind.FOLDER:
-            raise StoreRefused(self._wrong_kind(path, entry.kind, "where a folder is needed"))
+            raise StoreRefused(self._wrong_kind(path, entry.kind, "a folder"))
         return entry is not None
 
     def _sync_up(self, folder: Path) -> None:
@@ -531,7 +531,7 @@ class DirectoryStore:
         if entry is None or entry.kind is Kind.FOLDER:
             raise ObjectMissing(key)
         if entry.kind is not Kind.FILE:
-            raise StoreRefused(self._wrong_kind(path, entry.kind, "where an object can be"))
+            raise StoreRefused(self._wrong_kind(path, entry.kind))
         return entry
 
     def _body(self, key: str, most_bytes: int | None) -> bytes:
@@ -633,9 +633,7 @@ class DirectoryStore:
         """Return an object of a listing, with a fault if it is unreadable; None if it is gone."""
         path = self._root / key
         if entry.kind is not Kind.FILE:
-            return _unread_object(
-                key, entry, self._wrong_kind(path, entry.kind, "where an object can be")
-            )
+            return _unread_object(key, entry, self._wrong_kind(path, entry.kind))
         if self._is_versioned_by_status(key, entry.size):
             return _unread_object(key, entry)
         try:
@@ -696,14 +694,13 @@ class DirectoryStore:
     def _cannot_create(self, key: str, kind: Kind) -> ConditionFailed | StoreRefused:
         if kind is Kind.FILE:
             return ConditionFailed(f"object {key} exists already")
-        return StoreRefused(
-            self._wrong_kind(self._root / key, kind, "where an object is to be stored")
-        )
+        return StoreRefused(self._wrong_kind(self._root / key, kind))
 
-    def _wrong_kind(self, path: Path, kind: Kind, where: str) -> str:
+    def _wrong_kind(self, path: Path, kind: Kind, belongs: str = "a file") -> str:
         command = move_file(self._root, path)
         return (
-            f"{path} is {kind.value} {where}; it is not followed or opened; move it away: {command}"
+            f"{path} is {kind.value} where {belongs} belongs; it is not followed or opened; move "
+            f"it away: {command}"
         )
 
     # ---- names

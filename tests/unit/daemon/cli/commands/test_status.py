@@ -205,6 +205,10 @@ def test_what_only_a_pass_could_see_is_reported_with_its_time_and_the_command_th
         else ("resume", SCOPE)
     )
     assert rebundle(*again, "--wait", "0", "-o", "json").json["changed"] is False
+    (file / "mine.txt").write_text("mine\n")
+    attention = scope_of(rebundle("status", "-o", "json"))["attention"]
+    assert len([why for why in attention if "move" in why]) == 1
+    (file / "mine.txt").unlink()
     seen_at = scope_of(rebundle("status", "-o", "json"))["live_tree"]["blocked"][0]["seen_at"]
     assert datetime.fromisoformat(seen_at).tzinfo is not None
 
