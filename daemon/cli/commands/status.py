@@ -310,7 +310,11 @@ def _named(publication: View | None) -> str | None:
 def _quarantined(view: View) -> Iterator[str]:
     for entry in view["quarantined"]:
         by, reason = plain(entry["by"]), plain(entry["reason"])
-        yield f"  composition {entry['composition'][:12]} is quarantined by {by}: {reason}"
+        digest = entry["composition"][:12]
+        yield (
+            f"  composition {digest} is quarantined by {by}: {reason}; `rebundle quarantine "
+            f"{view['scope']} {digest} --lift --reason '…'` lifts that"
+        )
 
 
 def _files(view: View) -> Iterator[str]:

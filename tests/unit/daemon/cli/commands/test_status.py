@@ -1,4 +1,5 @@
 import asyncio
+import os
 import re
 import shlex
 import subprocess
@@ -84,7 +85,12 @@ def test_a_withheld_desired_needs_attention_until_it_may_live(bucket, rebundle):
 def test_the_status_of_a_scope_names_what_is_quarantined(bucket, rebundle):
     rebundle("quarantine", SCOPE, "state-2", "--reason", "b\033ad", "--by", "alice")
 
-    assert "is quarantined by alice: b\\x1bad" in rebundle("status", SCOPE).out
+    table = rebundle("status", SCOPE).out
+
+    assert "is quarantined by alice: b\\x1bad; " in table
+    (lift,) = re.findall(r"`rebundle (quarantine [^`]*)`", table)
+    assert rebundle(*shlex.split(lift)).code == 0
+    assert "quarantined by" not in rebundle("status", SCOPE).out
 
 
 def test_a_hold_does_not_hide_that_what_waits_is_quarantined(bucket, rebundle):
@@ -120,6 +126,23 @@ def test_hand_edits_strays_and_missing_files_of_base_need_attention(bucket, rebu
     assert "base/notes.txt: not written by Rebundle" in rebundle("status", SCOPE).out
     assert rebundle(*shlex.split(sync)).code == 0
     assert scope_of(rebundle("status", "-o", "json"))["live_tree"]["follows"] is True
+
+
+@pytest.mark.parametrize(
+    ("name", "shown"), [(b"two\nlines", "base/two\\nlines"), (b"\xff", "base/\\udcff")]
+)
+def test_a_file_whose_name_is_no_valid_key_is_reported(bucket, rebundle, name, shown):
+    """Hosts copy it, too."""
+    live_file(bucket, f"base/{os.fsdecode(name)}").write_text("mine\n")
+    live_file(bucket, f"example/{os.fsdecode(name)}").write_text("an operator's\n")
+
+    table = rebundle("status", SCOPE).out
+
+    assert f"hosts copy: {shown}; move them elsewhere" in table
+    assert f"{shown}: not written by Rebundle" in table
+    assert table.count("not written by Rebundle") == 1
+    assert rebundle("hold", SCOPE, "--reason", "a pass").code == 0
+    assert live_file(bucket, f"base/{os.fsdecode(name)}").exists()
 
 
 def test_a_file_beside_base_is_not_said_to_be_in_base(bucket, rebundle):
