@@ -327,9 +327,10 @@ def _files(view: View) -> Iterator[str]:
         ("strays", "not written by Rebundle"),
     ):
         yield from (f"  {plain(path)}: {note}" for path in tree.get(key, ()))
-    for blocked in tree.get("blocked", ()):
+    for number, blocked in enumerate(tree.get("blocked", ())):
         seen = f" in the pass of {blocked['seen_at']}" if blocked["seen_at"] else ""
-        yield f"  {plain(blocked['path'])}: blocked{seen}: {plain(blocked['reason'])}"
+        reason = plain(blocked["reason"]) if number else "see below"  # what needs attention has it
+        yield f"  {plain(blocked['path'])}: blocked{seen}: {reason}"
 
 
 def _not_pinned(view: View) -> Iterator[str]:

@@ -207,6 +207,7 @@ def test_a_path_that_cannot_be_written_is_named_with_what_to_do(bucket, rebundle
     table = rebundle("status", SCOPE).out
     assert "  blocked  " in table
     assert "base/bundle/nginx/models.map: blocked: " in table
+    assert table.count("move it away") == 1
     verified = rebundle("verify", SCOPE)
     assert (verified.code, "models.map does not follow: " in verified.out) == (5, True)
 
