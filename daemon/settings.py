@@ -223,10 +223,10 @@ class PublishSettings(_Section):
     """Publishing: retries, time limits and rules for content."""
 
     retry_first_seconds: _Seconds = Field(
-        0.5, description="Wait before the second try; it doubles, with jitter."
+        0.5, description="Wait before the second try; it doubles, with jitter of ±50 %."
     )
     retry_max_seconds: _Seconds = Field(
-        60.0, description="The longest wait between two tries; retries do not end."
+        60.0, description="The longest wait between two tries, before jitter; retries do not end."
     )
     timeout_seconds: _Seconds = Field(
         120.0, description="Limit of one call to the bucket; a whole listing has ten times that."

@@ -14,6 +14,7 @@ from daemon.lifecycle import Stop
 from daemon.publishing.live_tree.sync import Synced, Unfinished
 from daemon.readiness import HealthChecks
 from daemon.reporting import Reporter
+from daemon.retry import Backoff
 from daemon.stores.memory import MemoryStore
 from daemon.stores.startup_probe import Admission
 from daemon.telemetry import Metrics
@@ -383,7 +384,7 @@ def test_a_journal_that_cannot_be_written_is_not_reported_again_because_it_canno
 
 def test_a_bucket_that_is_not_probed_yet_takes_no_intake_away() -> None:
     runtime = InlineRuntime()
-    admission = Admission(MemoryStore(runtime), runtime, first=1, longest=1)
+    admission = Admission(MemoryStore(runtime), runtime, Backoff(1, 1))
     daemon = Daemon(gates={"doctor": admission})
     daemon.observe()
     (check,) = [check for check in daemon.vitals.checks() if check.name == "bucket"]
