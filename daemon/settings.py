@@ -39,6 +39,7 @@ from pydantic import (
 )
 
 from daemon import local_files
+from daemon.consequences import Invalid
 from daemon.stores import locations
 from renderers.limits import DEFAULT_LIMITS, BundleLimits
 from renderers.model import RenderDefaults, Scope
@@ -396,8 +397,8 @@ class SettingProblem:
         )
 
 
-class SettingsError(Exception):
-    """The operator must act: the configuration is invalid. Has all problems."""
+class SettingsError(Invalid):
+    """The configuration is invalid. Has all its problems."""
 
     def __init__(self, *problems: SettingProblem) -> None:
         super().__init__("\n".join(map(str, problems)))

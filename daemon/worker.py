@@ -20,7 +20,7 @@ import structlog
 
 from daemon import failures, folding
 from daemon.concurrency import ReadersWriterLock
-from daemon.failures import Failure, NeedsOperator
+from daemon.failures import Failure
 from daemon.lifecycle import Stop
 from daemon.pipeline import Pipeline
 from daemon.publishing.bucket_identity import ANY_BUCKET, BucketCheck
@@ -421,7 +421,7 @@ class Worker:
 
     async def _failed(self, what: str, waits: "Lane | Worker", error: Exception) -> None:
         failure = failures.classify(error)
-        if isinstance(failure, NeedsOperator):
+        if failure.reaction.needs_operator:
             # The trace of a repeated failure is logged once.
             trace = error if failure != waits.failure else None
             log.error(

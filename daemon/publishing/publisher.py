@@ -36,6 +36,7 @@ from daemon.retry import Backoff
 from daemon.runtime import Runtime
 from daemon.stores.errors import (
     ConditionFailed,
+    ObjectDamaged,
     ObjectMissing,
     ObjectTooBig,
     OutcomeUnknown,
@@ -279,7 +280,7 @@ class Publisher:
             return None
         except StoreRefused as error:
             raise _unresolved(scope) from error
-        except (PointerLost, VerificationFailed):
+        except (PointerLost, VerificationFailed, ObjectDamaged):
             if following.kind != "recover":
                 raise
             return None  # the unusable pointer, which the recovery replaces, is still there
