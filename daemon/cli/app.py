@@ -10,7 +10,7 @@ import sys
 import traceback
 from collections.abc import Collection, Sequence
 from contextlib import suppress
-from functools import partial
+from functools import lru_cache, partial
 from typing import Final, Literal
 
 from cyclopts import App, CycloptsError, Group, MissingArgumentError, UnknownCommandError
@@ -168,14 +168,19 @@ def _run(arguments: Sequence[str]) -> int:
 
 
 def _place_flags_of(words: Sequence[str]) -> Collection[str]:
-    """The flags of `suggestions.PLACE_FLAGS` that a command accepts; imports its module."""
-    app = build()
-    chain, apps, _ = app.parse_commands(list(words))
+    """The flags that a command accepts; imports its module."""
+    # The second word may be a scope, and a message may name many of them.
+    return _flags_of(tuple(word for word in words[:2] if "/" not in word))
+
+
+@lru_cache(maxsize=128)
+def _flags_of(words: tuple[str, ...]) -> frozenset[str]:
+    chain, apps, _ = build().parse_commands(list(words))
     try:
         arguments = apps[-1].assemble_argument_collection() if chain else ()
     except ValueError:
-        return ()  # a group of commands, such as `keys`
-    return [name for argument in arguments for name in argument.names]
+        return frozenset()  # a group of commands, such as `keys`
+    return frozenset(name for argument in arguments for name in argument.names)
 
 
 def run_and_finish() -> None:
