@@ -11,12 +11,13 @@ from contextlib import suppress
 from dataclasses import dataclass
 from typing import Final
 
+from daemon.failures import reason_of
 from daemon.inspection.views import View
 from daemon.publishing import layout, sizes
 from daemon.publishing.live_tree.ownership import EXAMPLE
 from daemon.publishing.live_tree.sync import LiveTree, Synced, Unfinished
 from daemon.publishing.pointer import Pointer
-from daemon.publishing.wording import reason_of, some
+from daemon.publishing.wording import some
 from daemon.runtime import Runtime
 from daemon.stores.errors import StoreError
 from daemon.stores.port import ObjectStore
