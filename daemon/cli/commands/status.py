@@ -67,10 +67,11 @@ async def status(
         chosen = [scope for scope in scopes if named in {None, str(scope)}]
         gathered = await asyncio.gather(*(scope_view(opened, scope) for scope in chosen))
         views = [view for view in gathered if view is not None]
-        if what is not None and not views:
+        waiting = await _backlog(opened, named)
+        # Events may wait for a scope that the bucket does not have, or does not show.
+        if what is not None and not views and not waiting.get("lanes"):
             await _print_event(opened, what)
             return DONE
-        waiting = await _backlog(opened, named)
         if named is not None:
             for view in views:
                 view["movable"] = await _movable(opened, Scope.parse(view["scope"]))

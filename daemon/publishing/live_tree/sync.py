@@ -21,6 +21,7 @@ unreachable, an answer is lost) ends the pass.
 """
 
 import hashlib
+import shlex
 from collections.abc import Awaitable, Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
@@ -499,6 +500,8 @@ class LiveTree:
         `reading_all`: read every file instead of relying on the marker.
         """
         tree = await self._list(scope)
+        if not tree.files and tree.marker is None:
+            tree = replace(tree, unreadable={**tree.unreadable, **await self._in_the_way(scope)})
         marker, _ = await self.marker(scope)
         # Read after the marker: its writer had read a pointer of the marker's sequence.
         current = (await self._reader.pointer(scope)).pointer
@@ -621,6 +624,16 @@ class LiveTree:
         if marker is None:
             return _Tree(files, None, None, unreadable, invalid)
         return _Tree(files, marker.version, marker.modified, unreadable, invalid)
+
+    async def _in_the_way(self, scope: Scope) -> Mapping[str, str]:
+        """Why no file of an empty tree can be written, as in `_Tree.unreadable`.
+
+        A file of a directory may have the name of the tree's folder. No listing below it shows it.
+        """
+        key = layout.live_tree(scope).rstrip("/")
+        if await self._reader.listed_version(key) is None:
+            return {}
+        return {"": f"{key} is a file where a folder belongs: {self._move_away(key)}"}
 
     async def _commit_position(self, current: Pointer, live: Publication) -> ownership.Commit:
         position = ownership.commit_position(
@@ -856,8 +869,8 @@ class LiveTree:
     def _too_large(self, scope: Scope, path: str, size: str) -> str:
         moved = self._move_away(layout.live_tree(scope, path))
         return (
-            f"{path} has {size}, more than is read or kept aside: {moved}; the next pass "
-            "writes live's file"
+            f"{path} has {size}, more than is read or kept aside: {moved}; "
+            f"{_writes_again(scope, path)}"
         )
 
     def _move_away(self, key: str) -> str:
@@ -870,11 +883,19 @@ class LiveTree:
                 return self._too_large(scope, path, f"more than {sizes.KEPT_ASIDE:,} bytes")
             case ObjectDamaged():
                 moved = self._move_away(layout.live_tree(scope, path))
-                return f"{error}; restore it, or {moved}, and the next pass writes it"
+                return f"{error}; restore it, or {moved}; {_writes_again(scope, path)}"
         return str(error)
 
     async def _while_busy(self, write: Callable[[], Awaitable[T]]) -> T:
         return await while_busy(self._runtime, write, _WAITS)
+
+
+def _writes_again(scope: Scope, path: str) -> str:
+    """What writes live's file to a path that is free again."""
+    if path.startswith(ownership.EXAMPLE):
+        # A default that is gone was deleted by an operator, so a pass does not write it.
+        return f"then run `rebundle example restore {scope} {shlex.quote(path)}`"
+    return "the next pass writes live's file"
 
 
 def _marker_in(body: bytes, key: str) -> Marker | None:

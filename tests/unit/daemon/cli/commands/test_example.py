@@ -1,4 +1,7 @@
 import io
+import re
+import shlex
+import subprocess
 
 from tests.support.buckets import SCOPE, live_file
 
@@ -61,3 +64,16 @@ def test_restore_needs_yes_where_nobody_can_be_asked(bucket, rebundle, monkeypat
     monkeypatch.setattr("sys.stdin", io.StringIO())
 
     assert rebundle("example", "restore", SCOPE, ENV).code == 2
+
+
+def test_the_commands_for_a_file_that_is_too_large_restore_the_default(bucket, rebundle):
+    default = live_file(bucket, ENV).read_bytes()
+    live_file(bucket, ENV).write_bytes(b"x" * ((8 << 20) + 1))
+
+    result = rebundle("example", "restore", SCOPE, ENV, "--yes")
+    assert result.code == 4
+    move, restore = re.search(r"\(`(mkdir .*)`\); then run `rebundle (.*)`", result.err).groups()
+    subprocess.run(["sh", "-c", move], check=True)
+
+    assert rebundle(*shlex.split(restore), "--yes").code == 0
+    assert live_file(bucket, ENV).read_bytes() == default

@@ -511,6 +511,54 @@ def test_a_scope_that_only_waits_in_the_journal_is_told_of_there(journal, rebund
     assert "other/target" in [each["scope"] for each in lanes]
 
 
+def test_a_scope_without_a_pointer_whose_events_wait_is_shown(journal, bucket, rebundle):
+    (bucket / "other").symlink_to("/nowhere")
+
+    async def fail(opened):
+        events = [delivery.position for delivery in await opened.waiting("other/target", None, 10)]
+        await opened.note_failure("other/target", events, "Permission denied: chmod")
+
+    in_journal(journal, fail)
+    result = rebundle("status", "other/target", "--exit-code")
+
+    assert (result.code, "other/target" in result.out) == (1, True)
+    assert "1 event waiting since" in result.out
+    assert "Permission denied: chmod" in result.out
+    document = rebundle("status", "other/target", "-o", "json").json
+    assert [lane["scope"] for lane in document["journal"]["lanes"]] == ["other/target"]
+
+
+def a_file_for_a_tree(tree):
+    tree.rename(tree.with_name("elsewhere"))
+    tree.write_text("x")
+
+
+def a_link_for_a_tree(tree):
+    tree.rename(tree.with_name("elsewhere"))
+    tree.symlink_to("elsewhere")
+
+
+def a_folder_for_a_marker(tree):
+    (tree / ".rebundle.json").unlink()
+    (tree / ".rebundle.json").mkdir()
+
+
+@pytest.mark.parametrize("change", [a_file_for_a_tree, a_link_for_a_tree, a_folder_for_a_marker])
+def test_what_is_in_the_way_of_a_whole_tree_is_named_with_the_command_that_moves_it(
+    bucket, rebundle, change
+):
+    change(live_file(bucket, ""))
+
+    [why] = scope_of(rebundle("status", "-o", "json"))["attention"]
+    assert "next pass" not in why
+    command = re.search(r'mkdir -p .*/XXXXXX\)"', why)[0]
+    subprocess.run(["sh", "-c", command], check=True)
+    assert rebundle("hold", SCOPE, "--reason", "to have a pass").code == 0
+
+    assert scope_of(rebundle("status", "-o", "json"))["live_tree"]["follows"] is True
+    assert live_file(bucket, COMPOSE).is_file()
+
+
 def test_an_unusable_journal_does_not_hide_the_bucket(bucket, tmp_path, rebundle):
     (tmp_path / "x.db").write_bytes(b"no database at all" * 100)
 
