@@ -15,6 +15,7 @@ ConditionKind = Literal[
     "lane",
     "live_tree",
     "unreadable",
+    "damaged",
     "renderer",
     "threads",
     "token",

@@ -230,8 +230,20 @@ class HealthChecks:
                 return self._journal_fault is not None
             case "live_tree" | "collection" | "freshness":
                 return name in self._worker.unreadable
+            case "damaged":
+                return name in self._worker.unreadable or self._is_reported(name)
             case _:
                 return False
+
+    def _is_reported(self, scope: str) -> bool:
+        """Whether the live tree or the lane of a scope reports its damaged state already."""
+        reasons = {reason for name, reason in self._reporter.behind.items() if str(name) == scope}
+        reasons |= {
+            lane.failure.reason
+            for lane in self._worker.lanes
+            if lane.failure is not None and str(lane.scope) == scope
+        }
+        return self._tried["damaged"].failing[scope] in reasons
 
     def _remedy(self, kind: ConditionKind, name: str) -> str:
         """A command for the failure of a repeated job."""
@@ -240,6 +252,8 @@ class HealthChecks:
                 return f"ls -l {shlex.quote(name)}"
             case "pruning":
                 return self._list_journal_folder
+            case "damaged" if "rebundle recover" in self._tried[kind].failing[name]:
+                return f"rebundle recover {name} --reason 'damaged state' {self._at_bucket}"
             case "collection":
                 return f"rebundle gc {name or '--all'} --dry-run {self._at_bucket}"
             case _:

@@ -37,6 +37,7 @@ from daemon.timers import every
 from daemon.timers.collection import CollectionTimer
 from daemon.timers.freshness import FreshnessTimer
 from daemon.timers.pruning import PruneTimer
+from daemon.timers.stored_states import StoredStatesTimer
 from daemon.worker import Worker
 from events.dialects.cloudevents import DecodingLimits
 from events.journal import Journal, JournalLimits
@@ -194,6 +195,7 @@ async def run(
             )
             freshness = _freshness_timer(bucket, keys, settings.signing.freshness_minutes)
             pruning = PruneTimer(journal, runtime)
+            stored_states = StoredStatesTimer(bucket.reader, runtime)
             daemon = await _Daemon.build(
                 settings,
                 version,
@@ -202,7 +204,7 @@ async def run(
                 journal,
                 customisations=customisations,
                 stop=stop,
-                tried={"freshness": freshness, "pruning": pruning},
+                tried={"freshness": freshness, "pruning": pruning, "damaged": stored_states},
                 new_bucket=new_bucket,
             )
             await daemon.health.observe()
@@ -219,6 +221,7 @@ async def run(
                     ),
                     group.create_task(daemon.once_admitted(daemon.collections.run)),
                     group.create_task(daemon.once_admitted(freshness.run)),
+                    group.create_task(daemon.once_admitted(stored_states.run)),
                 ]
                 working = group.create_task(daemon.work(stop))
                 host, port = sock.getsockname()[:2]

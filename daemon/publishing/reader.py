@@ -356,6 +356,41 @@ class Reader:
         cached = self._manifests.get(_cache_key(scope, publication))
         if cached is not None:
             return cached
+        read, size = await self._stored_manifest(scope, publication)
+        self._manifests.put(_cache_key(scope, publication), read, size)
+        return read
+
+    async def check_stored(self, scope: Scope, publication: Publication) -> None:
+        """Check that a publication is still in the bucket as its pointer names it.
+
+        The manifest is read and verified, without the cache. The archive is only listed: it must
+        have its size, and its digest where the store lists digests.
+
+        Raises:
+            ObjectGone: manifest or archive is gone.
+            VerificationFailed: one of them does not match the pointer.
+            NotTrusted: the manifest has no trusted signature.
+            StoreRefused: one of them cannot be read.
+        """
+        described, _ = await self._stored_manifest(scope, publication)
+        remedy = leave_out(scope, "archive")
+        key = layout.archive(scope, publication.state, publication.attempt)
+        listing = (await self._store.scan(key)).complete()
+        listed = next((entry for entry in listing if entry.key == key), None)
+        if listed is None:
+            raise ObjectGone(f"{key} is gone from the bucket: {remedy}")
+        if listed.fault is not None:
+            raise StoreRefused(listed.fault)
+        stored = (listed.size, listed.sha256 or described.archive.sha256)
+        if stored != (described.archive.size, described.archive.sha256):
+            raise VerificationFailed(
+                f"the archive of {publication.id} does not match its digest: {remedy}"
+            )
+
+    async def _stored_manifest(
+        self, scope: Scope, publication: Publication
+    ) -> tuple[Manifest, int]:
+        """The manifest in the bucket, verified, and the number of its bytes."""
         key = layout.manifest(scope, publication.state, publication.attempt)
         remedy = leave_out(scope)
         body = await self._bytes(key, sizes.MANIFEST, remedy)
@@ -375,8 +410,7 @@ class Reader:
 
         read = await self.work_on(len(body), decode)
         await self._check_signature(scope, read, body)
-        self._manifests.put(_cache_key(scope, publication), read, len(body))
-        return read
+        return read, len(body)
 
     async def named_manifests(self, scope: Scope, names: Iterable[PublicationId]) -> Manifests:
         """The manifests of publications that only the history names, so their digests are unknown.

@@ -388,6 +388,33 @@ def test_what_cannot_be_read_is_one_condition_whatever_else_fails_for_it(name: s
     assert remedy.startswith(f"rebundle verify {name or '--all'} --bucket ")
 
 
+def test_a_damaged_state_is_one_condition_with_the_command_that_repairs_it() -> None:
+    gone = f"the manifest is gone: `rebundle recover {SCOPE} --reason 'damaged manifest'`"
+    tried = {"damaged": Trying({str(SCOPE): gone, "other/edge": "it is a link: mv link aside"})}
+    daemon = Daemon(tried=tried)
+    daemon.observe(for_seconds=60)
+    assert [
+        (lasting.condition.kind, lasting.condition.subject, lasting.condition.remedy)
+        for lasting in daemon.vitals.lasting()
+    ] == [
+        ("damaged", "other/edge", "rebundle verify other/edge --bucket '/srv/my bundles'"),
+        (
+            "damaged",
+            str(SCOPE),
+            f"rebundle recover {SCOPE} --reason 'damaged state' --bucket '/srv/my bundles'",
+        ),
+    ]
+    tried["damaged"].failing = {str(SCOPE): gone}
+    daemon.reporter.unreconciled(SCOPE, gone)
+    assert daemon.degraded == ["live_tree"]
+    daemon.reporter.unreconciled(SCOPE, "README.md is blocked")
+    assert daemon.degraded == ["live_tree", "damaged"]
+    daemon.worker.lanes = [lane(replace(STUCK, reason=gone))]
+    assert daemon.degraded == ["lane", "live_tree"]
+    daemon.worker.unreadable = {str(SCOPE): "the pointer is damaged"}
+    assert daemon.degraded == ["lane", "unreadable"]
+
+
 def test_a_journal_that_cannot_be_written_is_not_reported_again_because_it_cannot_be_pruned() -> (
     None
 ):
