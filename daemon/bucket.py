@@ -147,6 +147,7 @@ def open_bucket(
     around: Callable[[ObjectStore], ObjectStore] = lambda store: store,
     keys: Keys = NO_KEYS,
     guarded: bool = False,
+    must_exist: bool = False,
 ) -> Bucket:
     """Open the bucket that `url` names (`stores.locations`).
 
@@ -154,7 +155,8 @@ def open_bucket(
     writes of one key, which GCS requires. `around` wraps the store before anything uses it. `keys`:
     the signing keys and the trust policy. `guarded`: probe before the first write that the store
     honours conditions (`stores.wrappers.write_guard`). A directory is not probed, because its
-    conditions are code of this project.
+    conditions are code of this project. `must_exist`: the bucket was used before, so the folder of
+    a directory is never created; while it is absent, every call raises StoreRefused.
 
     Raises:
         StoreRefused: the URL names no bucket.
@@ -163,7 +165,7 @@ def open_bucket(
         location = locations.parse(url)
     except ValueError as error:
         raise StoreRefused(f"bucket {url} {error}") from error
-    opened = _store(location, runtime, filesystem or RealFileSystem())
+    opened = _store(location, runtime, filesystem or RealFileSystem(), must_exist=must_exist)
     store: ObjectStore = LimitedStore(around(opened), call_seconds)
     if isinstance(location, locations.Gcs):
         # Outside of the time limit: a call that waits for its turn does not hang.
@@ -222,7 +224,9 @@ def collector(bucket: Bucket, retention: RetentionSettings) -> GarbageCollector:
     return GarbageCollector(bucket.store, bucket.reader, bucket.publisher, bucket.runtime, policy)
 
 
-def _store(location: Location, runtime: Runtime, filesystem: FileSystem) -> ObjectStore:
+def _store(
+    location: Location, runtime: Runtime, filesystem: FileSystem, *, must_exist: bool
+) -> ObjectStore:
     # Imported here, because each SDK takes a quarter of a second to import.
     match location:
         case locations.Directory(path=path):
@@ -232,6 +236,7 @@ def _store(location: Location, runtime: Runtime, filesystem: FileSystem) -> Obje
                 path.absolute(),
                 runtime,
                 filesystem,
+                must_exist=must_exist,
                 unread=ownership.is_credential,
                 private=ownership.is_credential,
             )

@@ -97,7 +97,7 @@ async def session(
     runtime = SystemRuntime()
     try:
         keys = keys_of(loaded)
-        bucket = open_bucket(loaded.bucket, runtime, keys=keys, guarded=guarded)
+        bucket = open_bucket(loaded.bucket, runtime, keys=keys, guarded=guarded, must_exist=not new)
         with warnings_for_people():
             yield Session(loaded, bucket, runtime, printer_of(printing), keys.trust, printing.debug)
     finally:
@@ -116,7 +116,7 @@ def _refuse_missing(bucket: str, origin: str) -> None:
         raise BucketMissing(
             f"there is no bucket at {path} ({origin}). If it should exist, mount its volume or "
             "correct the path (--bucket, REBUNDLE_BUCKET). For a new bucket the daemon creates the "
-            "directory when it publishes; "
+            "directory at its first start; "
             f"`rebundle doctor {shlex.quote(str(path))} --create` creates it now"
         ) from error
     except OSError:

@@ -20,9 +20,9 @@ class OperationRefused(PublishingError):
 
 
 class StateUnreadable(PublishingError):
-    """A state that a recovery has to make live cannot be read: the store refuses it (exit 6).
+    """A recovery cannot use a state that it has to make live (exit 6). The operator must act.
 
-    The operator must act.
+    The store refuses to read it, or the trust policy refuses it.
     """
 
 

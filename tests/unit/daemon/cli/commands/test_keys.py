@@ -2,6 +2,7 @@
 
 import json
 import os
+import shlex
 import shutil
 import stat
 from pathlib import Path
@@ -70,7 +71,35 @@ def test_every_verb_refuses_a_bucket_that_nobody_trusted_has_signed(policy, rebu
             5,
             True,
         ), verb
-        assert f"`rebundle recover {SCOPE} --reason '…'` with a key that is trusted" in result.err
+        assert f"`rebundle republish {SCOPE} --reason 'first signature'`" in result.err
+
+
+def test_recover_does_not_empty_a_scope_from_before_the_key_and_names_what_signs_it(
+    policy, bucket, rebundle, monkeypatch
+):
+    monkeypatch.setenv("REBUNDLE_TRUST__POLICY", str(policy))
+    path = bucket / str(SCOPE) / "pointer.json"
+    before = path.read_bytes()
+
+    for also in (["--dry-run"], ["--yes"]):
+        result = rebundle("recover", SCOPE, "--reason", "not signed", *also)
+        assert (result.code, path.read_bytes()) == (6, before)
+        assert "--allow-empty" in result.err
+        command = f"rebundle republish {SCOPE} --reason 'first signature'"
+        assert f"`{command}`" in result.err
+
+    monkeypatch.delenv("REBUNDLE_TRUST__POLICY")
+    assert rebundle(*shlex.split(command)[1:]).code == 0
+    monkeypatch.setenv("REBUNDLE_TRUST__POLICY", str(policy))
+    assert rebundle("states", SCOPE).code == 0
+
+
+def test_recover_writes_an_empty_pointer_where_an_operator_asks_for_it(
+    policy, bucket, rebundle, monkeypatch
+):
+    monkeypatch.setenv("REBUNDLE_TRUST__POLICY", str(policy))
+    result = rebundle("recover", SCOPE, "--reason", "r", "--yes", "--allow-empty", "-o", "json")
+    assert (result.code, result.json["after"]["live"]) == (0, None)
 
 
 def test_a_policy_without_a_place_for_what_was_accepted_is_refused(trusting, rebundle, monkeypatch):
