@@ -95,6 +95,7 @@ _UNUSABLE: Final = (
     SourceUnavailable,
     JournalDamaged,
     JournalLocked,
+    JournalMissing,
     ListenFailed,
     BucketMissing,
     DaemonUnreachable,
@@ -103,7 +104,7 @@ _UNUSABLE: Final = (
 _CODES: Final[tuple[tuple[tuple[type[BaseException], ...], int], ...]] = (
     ((KeyboardInterrupt,), INTERRUPTED),
     ((CycloptsError, SettingsError, UsageError, TemplateFault, KeyUnusable), USAGE),
-    ((NotFound, JournalMissing), NOT_FOUND),
+    ((NotFound,), NOT_FOUND),
     (_REFUSED, CONFLICT),
     (_DAMAGED, VERIFICATION),
     (_UNUSABLE, BACKEND),

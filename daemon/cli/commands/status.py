@@ -77,7 +77,7 @@ async def status(
             "journal": waiting,
         }
         opened.printer.data(document, _lines(document, opened, what))
-        code = max(gravest(views), BACKEND if folders else DONE)
+        code = max(gravest(views), BACKEND if folders or waiting["error"] else DONE)
         return code or (FAILED if exit_code and _needs_attention(document) else DONE)
 
 

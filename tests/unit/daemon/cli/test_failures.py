@@ -16,7 +16,7 @@ from renderers import errors as rendering
         (SettingsError(SettingProblem("bucket", "default", "is wrong")), 2),
         (failures.UsageError("x"), 2),
         (publishing.NotFound("x"), 3),
-        (events.JournalMissing("x"), 3),
+        (events.JournalMissing("x"), 6),
         (publishing.OperationRefused("x"), 4),
         (publishing.PointerMoved("x"), 4),
         (publishing.NewerSchema("x"), 4),
