@@ -22,7 +22,7 @@ from daemon.cli import failures
 from daemon.cli.client import Answer, DaemonClient, local_url
 from daemon.cli.codes import DONE, FAILED
 from daemon.cli.failures import CommandError, DaemonRefused, DaemonUnreachable, UsageError
-from daemon.cli.files import read_input
+from daemon.cli.files import in_file, read_input
 from daemon.cli.formatting import columns
 from daemon.cli.options import DEFAULT_PRINTING, SHARED, Place, Printing
 from daemon.cli.output import error_document
@@ -160,11 +160,7 @@ def read_events(name: str) -> list[Sent]:
     try:
         events = cloudevents.decode_many(read_input(name), judge_data=validate_data)
     except InvalidEvent as error:
-        problems = (
-            Problem(f"{name}: {problem.path}", problem.expected, problem.found)
-            for problem in error.problems
-        )
-        raise InvalidEvent(*problems) from None
+        raise in_file(name, error) from None
     return [
         Sent(event, event.structured(), f"{name} event {n}")
         for n, event in enumerate(events, start=1)

@@ -53,7 +53,6 @@ SOUND = {
 WITHOUT_ANYTHING = {
     ("config", "check"): 0,
     ("config", "show"): 0,
-    **{verb: 3 for verb in SOUND if verb[0] == "dead-letters"},
     ("keys", "generate"): 0,
     ("keys", "revoke"): 2,
     ("keys", "rotate"): 2,

@@ -447,6 +447,19 @@ def test_a_copy_with_a_changed_or_lost_file_fails(copied, rebundle, name):
     assert (changed.code, lost.code) == (5, 5)
 
 
+def test_a_folder_that_is_no_publication_is_not_found_and_the_ones_below_it_are_named(
+    copied, bucket, rebundle, tmp_path
+):
+    mistyped = rebundle("verify", "--offline", tmp_path / "nofolder")
+    assert mistyped.code == 3
+    assert f"{tmp_path / 'nofolder'} has no manifest.json: name a STATE/ATTEMPT folder" in (
+        mistyped.err
+    )
+    attempt = next((bucket / str(SCOPE) / "states/state-1").iterdir())
+    above = rebundle("verify", "--offline", bucket / str(SCOPE) / "states")
+    assert (above.code, f"such as {attempt}" in above.err) == (3, True)
+
+
 def test_status_tells_whose_word_it_takes_for_the_live_tree(trusting, rebundle, monkeypatch):
     assert "marked synced" in rebundle("status").out
     monkeypatch.delenv("REBUNDLE_TRUST__POLICY")

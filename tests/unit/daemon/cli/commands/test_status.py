@@ -373,7 +373,7 @@ def test_an_unusable_journal_does_not_hide_the_bucket(bucket, tmp_path, rebundle
 
     assert result.code == 6
     assert "cannot be used" in result.json["journal"]["error"]
-    assert rebundle("status", "--journal", tmp_path / "x.db", "--exit-code").code == 1
+    assert rebundle("status", "--journal", tmp_path / "x.db", "--exit-code").code == 6
     assert scope_of(result)["live"]["state"] == "state-3"
     assert "cannot be used" in rebundle("status", "--journal", tmp_path / "x.db").out
 
