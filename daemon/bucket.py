@@ -23,7 +23,13 @@ from daemon.publishing.reader import Reader
 from daemon.publishing.signatures import Signer
 from daemon.publishing.trust.sequence_memory import FileSequences
 from daemon.runtime import Runtime
-from daemon.settings import RetentionSettings, Settings, TrustSettings
+from daemon.settings import (
+    RetentionSettings,
+    SettingProblem,
+    Settings,
+    SettingsError,
+    TrustSettings,
+)
 from daemon.stores import locations
 from daemon.stores.directory.filesystem import FileSystem, RealFileSystem
 from daemon.stores.errors import StoreRefused
@@ -74,6 +80,7 @@ def keys_of(settings: Settings) -> Keys:
 
     Raises:
         KeyUnusable: a signing key cannot be used.
+        SettingsError: there is no file of the trust policy.
         PolicyUnusable: the trust policy or its state file cannot be used.
     """
     named = (settings.signing.key_file, settings.signing.second_key_file)
@@ -128,9 +135,13 @@ def _trust(settings: TrustSettings, *, is_writer: bool) -> "TrustPolicy | None":
         policy = TrustPolicy.parse(settings.policy.read_bytes(), str(settings.policy))
     except local_files.Unsafe as error:
         raise PolicyUnusable(f"another user could change the trust policy: {error}") from error
+    except FileNotFoundError as error:
+        place = settings.policy.absolute()
+        advice = f"there is no file {place}; `rebundle keys trust {place} PUBLIC` creates it"
+        raise SettingsError(SettingProblem("trust.policy", "settings", advice)) from error
     except OSError as error:
         raise PolicyUnusable(
-            f"trust policy {settings.policy} cannot be read: {error.strerror}"
+            f"trust policy {settings.policy} cannot be read: {error.strerror} (trust.policy)"
         ) from error
     # A signing daemon refreshes freshness.json itself. If it required a fresh one, it could not
     # continue after a long stop.

@@ -195,7 +195,7 @@ def test_a_policy_that_is_gone_trusts_nothing(trusting, rebundle):
     trusting.unlink()
     result = rebundle("show", SCOPE)
 
-    assert (result.code, "cannot be read" in result.err) == (5, True)
+    assert (result.code, f"trust.policy: there is no file {trusting}" in result.err) == (2, True)
 
 
 def test_a_revocation_says_what_it_blocks_before_and_after(trusting, rebundle):
@@ -391,14 +391,12 @@ def test_freshness_is_demanded_of_readers_and_not_of_who_signs(
 @pytest.mark.parametrize(
     "arguments",
     [
-        ["keys", "trust", "policy.json", "absent.pub"],
         ["keys", "trust", "policy.json", "one.key"],
-        ["keys", "rotate", "absent.json", "x", "new.key"],
-        ["keys", "revoke", "absent.json", "x", "--reason", "r"],
+        ["keys", "trust", "policy.json", "."],
         ["keys", "generate", "absent/folder/key"],
     ],
 )
-def test_what_cannot_be_read_or_written_is_wrong_usage(policy, rebundle, arguments):
+def test_what_cannot_be_used_or_written_is_wrong_usage(policy, rebundle, arguments):
     assert rebundle(*arguments).code == 2
 
 
@@ -479,3 +477,53 @@ def test_a_live_tree_that_nobody_signed_is_held_against_what_is_signed(trusting,
     assert problem.startswith(
         "not in sync with live: base/bundle/docker-compose.yaml; tree and marker are not signed"
     )
+
+
+def test_a_private_key_is_not_trusted_and_its_public_key_is_named(policy, rebundle, tmp_path):
+    before = policy.read_bytes()
+
+    result = rebundle("keys", "trust", policy, tmp_path / "one.key")
+
+    assert (result.code, policy.read_bytes()) == (2, before)
+    assert f"{tmp_path / 'one.key'} is a private key: give" in result.err
+    assert f"{tmp_path / 'one.key.pub'}" in result.err
+
+
+def test_a_file_that_is_no_key_is_named(policy, rebundle, tmp_path):
+    (tmp_path / "text").write_text("no key")
+
+    result = rebundle("keys", "trust", policy, tmp_path / "text")
+
+    assert (result.code, f"{tmp_path / 'text'}: this is no public key" in result.err) == (2, True)
+    absent = rebundle("keys", "trust", policy, tmp_path / "absent")
+    assert (absent.code, f"there is no file {tmp_path / 'absent'}" in absent.err) == (3, True)
+
+
+def test_a_key_id_that_matches_nothing_shows_the_keys_of_the_policy(policy, rebundle):
+    result = rebundle("keys", "revoke", policy, "f" * 8, "--reason", "r")
+
+    assert (result.code, keyids(policy)[0] in result.err) == (3, True)
+    assert "is the beginning of no key of the trust policy; it has" in result.err
+
+
+def test_a_policy_that_does_not_exist_is_a_mistake_in_the_settings(
+    bucket, rebundle, monkeypatch, tmp_path
+):
+    monkeypatch.setenv("REBUNDLE_TRUST__POLICY", str(tmp_path / "absent.json"))
+
+    result = rebundle("status")
+
+    assert result.code == 2
+    assert f"trust.policy: there is no file {tmp_path / 'absent.json'}" in result.err
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["trust", "policy.json", "absent.pub"],
+        ["rotate", "absent.json", "x", "new.key"],
+        ["revoke", "absent.json", "x", "--reason", "r"],
+    ],
+)
+def test_a_file_that_does_not_exist_is_not_found(policy, rebundle, arguments):
+    assert rebundle("keys", *arguments).code == 3
