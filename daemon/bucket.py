@@ -159,6 +159,7 @@ def open_bucket(
     keys: Keys = NO_KEYS,
     guarded: bool = False,
     must_exist: bool = False,
+    slow: Callable[[], None] | None = None,
 ) -> Bucket:
     """Open the bucket that `url` names (`stores.locations`).
 
@@ -168,6 +169,7 @@ def open_bucket(
     honours conditions (`stores.wrappers.write_guard`). A directory is not probed, because its
     conditions are code of this project. `must_exist`: the bucket was used before, so the folder of
     a directory is never created; while it is absent, every call raises StoreRefused.
+    `slow` is called while a call takes more than 5 s.
 
     Raises:
         StoreRefused: the URL names no bucket.
@@ -177,7 +179,7 @@ def open_bucket(
     except ValueError as error:
         raise StoreRefused(f"bucket {url} {error}") from error
     opened = _store(location, runtime, filesystem or RealFileSystem(), must_exist=must_exist)
-    store: ObjectStore = LimitedStore(around(opened), call_seconds)
+    store: ObjectStore = LimitedStore(around(opened), call_seconds, slow)
     if isinstance(location, locations.Gcs):
         # Outside of the time limit: a call that waits for its turn does not hang.
         store = PacedStore(store, runtime, gcs_write_seconds)

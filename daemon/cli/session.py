@@ -7,10 +7,11 @@ printer.
 import os
 import shlex
 import traceback
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from datetime import datetime
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from daemon import settings
@@ -94,14 +95,27 @@ async def session(
     loaded = read.settings
     if not new:
         _refuse_missing(loaded.bucket, read.origin("bucket"))
-    runtime = SystemRuntime()
+    runtime, printer = SystemRuntime(), printer_of(printing)
     try:
         keys = keys_of(loaded)
-        bucket = open_bucket(loaded.bucket, runtime, keys=keys, guarded=guarded, must_exist=not new)
+        bucket = open_bucket(
+            loaded.bucket,
+            runtime,
+            keys=keys,
+            guarded=guarded,
+            must_exist=not new,
+            slow=_once(partial(printer.say, f"still waiting for {loaded.bucket} …")),
+        )
         with warnings_for_people():
-            yield Session(loaded, bucket, runtime, printer_of(printing), keys.trust, printing.debug)
+            yield Session(loaded, bucket, runtime, printer, keys.trust, printing.debug)
     finally:
         runtime.close()
+
+
+def _once(notice: Callable[[], None]) -> Callable[[], None]:
+    """A function that calls `notice` the first time only."""
+    pending = [notice]
+    return lambda: pending.pop()() if pending else None
 
 
 def _refuse_missing(bucket: str, origin: str) -> None:
