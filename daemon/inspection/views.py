@@ -185,6 +185,9 @@ def survey_view(survey: Survey) -> View:
         ],
         "foreign": list(seen.kept_aside),
         "overrides": list(seen.overrides),
+        "unread_overrides": [
+            {"path": override.path, "reason": override.reason} for override in seen.unread_overrides
+        ],
         "deleted_by_operator": list(seen.deleted_by_operator),
         "strays": list(seen.strays),
     }

@@ -282,6 +282,7 @@ def _quarantined(view: View) -> Iterator[str]:
 
 def _files(view: View) -> Iterator[str]:
     tree = view["live_tree"] or {}
+    unread = {entry["path"]: entry["reason"] for entry in tree.get("unread_overrides", ())}
     for key, note in (
         ("overrides", "operator's override, not changed"),
         ("deleted_by_operator", "deleted by an operator, stays deleted"),
@@ -289,7 +290,10 @@ def _files(view: View) -> Iterator[str]:
         ("foreign", "edited by hand in base/"),
         ("strays", "not written by Rebundle"),
     ):
-        yield from (f"  {plain(path)}: {note}" for path in tree.get(key, ()))
+        paths = (path for path in tree.get(key, ()) if path not in unread)
+        yield from (f"  {plain(path)}: {note}" for path in paths)
+    for path, reason in unread.items():
+        yield f"  {plain(path)}: not read, so it counts as an operator's override: {plain(reason)}"
     for blocked in tree.get("blocked", ()):
         seen = f" in the pass of {blocked['seen_at']}" if blocked["seen_at"] else ""
         yield f"  {plain(blocked['path'])}: blocked{seen}: {plain(blocked['reason'])}"

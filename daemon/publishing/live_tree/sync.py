@@ -47,6 +47,7 @@ from daemon.publishing.live_tree.ownership import (
     Remove,
     Stray,
     Unread,
+    UnreadOverride,
     Verdict,
     Wanted,
 )
@@ -165,6 +166,11 @@ class Synced:
     def overrides(self) -> tuple[str, ...]:
         """Operators' own files of example/."""
         return tuple(verdict.path for verdict in self.verdicts if isinstance(verdict, Override))
+
+    @property
+    def unread_overrides(self) -> tuple[UnreadOverride, ...]:
+        """Those of them whose bytes are not known."""
+        return tuple(verdict for verdict in self.verdicts if isinstance(verdict, UnreadOverride))
 
     @property
     def deleted_by_operator(self) -> tuple[str, ...]:

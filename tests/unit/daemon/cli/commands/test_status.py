@@ -412,3 +412,15 @@ def test_what_is_neither_scope_nor_event_is_not_found(journal, rebundle):
 
 def test_without_a_journal_an_event_is_not_found(bucket, rebundle):
     assert rebundle("status", "e1").code == 3
+
+
+def test_a_default_that_cannot_be_read_is_no_operators_edit(bucket, rebundle):
+    env = "example/conf/bundle/.env"
+    live_file(bucket, env).unlink()
+    live_file(bucket, env).symlink_to("elsewhere")
+
+    shown = rebundle("status", SCOPE).out
+
+    assert f"  {env}: not read, so it counts as an operator's override: " in shown
+    assert "is a symbolic link" in shown
+    assert f"{env}: operator's override" not in shown
