@@ -215,9 +215,13 @@ def translated(path: Path) -> Iterator[None]:
                 raise _damaged(path, str(error)) from error
             case sqlite3.SQLITE_FULL:
                 raise JournalFull(f"no space is left for the journal {path}: {error}") from error
-            case _:
+            case sqlite3.SQLITE_CANTOPEN | sqlite3.SQLITE_READONLY | sqlite3.SQLITE_PERM:
                 raise SourceUnavailable(
                     f"the journal {path} cannot be used now: {error}{remedy(path)}"
+                ) from error
+            case _:
+                raise SourceUnavailable(
+                    f"the journal {path} cannot be used now: {error}"
                 ) from error
 
 

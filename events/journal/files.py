@@ -227,26 +227,23 @@ def remedy(path: Path) -> str:
     denied = next((place for place, needed in _needed(path) if not _may(place, needed)), None)
     if denied is None:
         return ""
-    try:
-        owner, folder = denied.stat().st_uid, path.parent.stat().st_uid
-    except OSError:
-        owner = folder = -1
+    owner = denied.stat().st_uid  # works: this user may search every folder above it
     quoted = shlex.quote(str(denied))
-    if owner != folder and denied.parent == path.parent:
+    if denied.parent == path.parent and owner != path.parent.stat().st_uid:
         chown = f"sudo chown --reference={shlex.quote(str(path.parent))} {shlex.quote(str(path))}*"
         return f" ({denied} belongs to another user); give it to the owner of its folder: {chown}"
     if owner == os.geteuid():
         rights = "u+rwx" if denied.is_dir() else "u+rw"
         command = f"give it permission: chmod {rights} {quoted}"
     else:
-        command = f"run this as the user that owns the journal (sudo -u {_name(owner)} …)"
+        command = f"run this as a user that may use it: sudo -u {_name(owner)} …"
     return f"; {command}. {_name(os.geteuid())} may not use {denied}: ls -ld {quoted}"
 
 
 def _needed(path: Path) -> Iterator[tuple[Path, int]]:
     """The existing files and folders that a journal uses, and the rights that it needs on them."""
     yield from ((folder, os.X_OK) for folder in reversed(path.parents))
-    for suffix in (".lock", *_SQLITE_SUFFIXES):
+    for suffix in (*_SQLITE_SUFFIXES, ".lock"):
         file = Path(f"{path}{suffix}")
         if os.path.lexists(file):
             yield file, os.R_OK | os.W_OK

@@ -357,27 +357,26 @@ def test_a_journal_that_may_not_be_opened_says_so(tmp_path):
     Path(f"{path}.lock").touch(0o000)
     with pytest.raises(
         SourceUnavailable,
-        match=r"cannot be opened: Permission denied; give it permission: chmod u\+rw .*\.lock\. ",
+        match=r"cannot be opened: Permission denied; give it permission: chmod u\+rw .*\.db\. ",
     ):
         as_an_ordinary_user(lambda: run_once(path))
 
 
-def test_a_journal_that_may_not_be_read_names_user_command_and_file(tmp_path):
-    path = tmp_path / "my journal.db"
+@pytest.mark.parametrize(
+    ("closed", "rights"),
+    [("my folder/journal.db", "u+rw"), ("my folder", "u+rwx"), (".", "u+rwx")],
+)
+def test_a_journal_that_may_not_be_read_names_user_command_and_file(tmp_path, closed, rights):
+    path, denied = tmp_path / "my folder/journal.db", tmp_path / closed
     run_once(path)
-    for closed, rights in ((path, "u+rw"), (tmp_path, "u+rwx")):
-        mode = stat.S_IMODE(closed.stat().st_mode)
-        closed.chmod(0)
-        with pytest.raises(SourceUnavailable) as refused:
-            as_an_ordinary_user(lambda: beside(path))
-        closed.chmod(mode)
-        user = pwd.getpwuid(os.geteuid()).pw_name
-        assert f"; give it permission: chmod {rights} {shlex.quote(str(closed))}." in str(
-            refused.value
-        )
-        assert f"{user} may not use {closed}: ls -ld {shlex.quote(str(closed))}" in str(
-            refused.value
-        )
+    mode = stat.S_IMODE(denied.stat().st_mode)
+    denied.chmod(0)
+    with pytest.raises(SourceUnavailable) as refused:
+        as_an_ordinary_user(lambda: beside(path))
+    denied.chmod(mode)
+    user, quoted = pwd.getpwuid(os.geteuid()).pw_name, shlex.quote(str(denied))
+    assert f"; give it permission: chmod {rights} {quoted}." in str(refused.value)
+    assert f"{user} may not use {denied}: ls -ld {quoted}" in str(refused.value)
 
 
 @ROOT
@@ -385,7 +384,7 @@ def test_a_journal_of_a_service_says_as_which_user_to_use_it(home):
     path = home / "journal.db"
     with_permissions_of(SOMEBODY, lambda: run_once(path))
     path.chmod(0o600)
-    with pytest.raises(SourceUnavailable, match=r"as the user that owns the journal \(sudo -u "):
+    with pytest.raises(SourceUnavailable, match=r"run this as a user that may use it: sudo -u "):
         with_permissions_of(SOMEBODY + 1, lambda: beside(path))
 
 
