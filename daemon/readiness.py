@@ -20,6 +20,7 @@ import structlog
 from daemon.attention import KINDS, Attention, Condition, ConditionKind, Lasting
 from daemon.http.health import ReadinessCheck
 from daemon.lifecycle import Stop
+from daemon.publishing.wording import counted
 from daemon.reporting import Reporter
 from daemon.telemetry import Metrics, redacted
 from daemon.worker import Worker
@@ -37,7 +38,7 @@ _RESTART: Final = "systemctl restart rebundle, or docker compose restart rebundl
 
 
 class Log(Protocol):
-    """The part of a journal that readiness needs. Each call may raise SourceUnavailable."""
+    """The part of a journal that readiness needs. Each call may raise any EventError."""
 
     async def probe(self) -> None:
         """Write a small record durably."""
@@ -264,6 +265,9 @@ class HealthChecks:
         """Verify one scope; for a folder or the bucket, all scopes."""
         return f"rebundle verify {name if '/' in name else '--all'} {self._at_bucket}"
 
+    def _status(self, scope: str) -> str:
+        return f"rebundle status {scope} {self._at_bucket} {self._at_journal}"
+
     def _conditions_of_the_daemon(self) -> Iterator[Condition]:
         if self._journal_fault is not None:
             yield _condition("journal", "", self._journal_fault, self._list_journal_folder)
@@ -302,27 +306,26 @@ class HealthChecks:
             yield _condition(
                 "dispatch",
                 "",
-                f"{self._undispatched} accepted events are not dispatched to a scope",
+                f"{counted(self._undispatched, 'accepted event')} not dispatched to a scope",
                 remedy,
             )
 
     def _lane_conditions(self) -> Iterator[Condition]:
         failing = {
-            str(lane.scope): lane.failure.reason
-            for lane in self._worker.lanes
-            if lane.failure is not None
+            str(lane.scope): lane.failure for lane in self._worker.lanes if lane.failure is not None
         }
         waiting = {
-            scope: f"{count} events wait, and none was settled since the last check"
+            scope: f"{counted(count, 'event')} waiting, and none was settled since the last check"
             for scope, count in self._stalled.items()
         }
-        for scope, detail in (waiting | failing).items():
-            yield _condition(
-                "lane",
-                scope,
-                detail,
-                f"rebundle status {scope} {self._at_bucket} {self._at_journal}",
+        for scope, detail in waiting.items():
+            if scope not in failing:
+                yield _condition("lane", scope, detail, self._status(scope))
+        for scope, failure in failing.items():
+            remedy = (
+                self._verify(scope) if failure.reaction.verb == "verify" else self._status(scope)
             )
+            yield _condition("lane", scope, failure.reason, remedy)
 
     @property
     def _list_journal_folder(self) -> str:
@@ -348,7 +351,7 @@ class HealthChecks:
         return ReadinessCheck(
             "journal",
             ok=True,
-            detail=f"{backlog.events} waiting, {backlog.dead_letters} dead letters",
+            detail=f"{backlog.events} waiting, {counted(backlog.dead_letters, 'dead letter')}",
         )
 
 

@@ -8,6 +8,7 @@ from the manifests of retained publications.
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
+from daemon.consequences import Conflict
 from daemon.publishing.errors import NotFound, VerificationFailed
 from daemon.publishing.pointer import HistoryEntry, Pointer
 from daemon.publishing.reader import DamagedManifest, Reader
@@ -17,7 +18,7 @@ from events.source import Delivery, EventSource, Recorded
 from renderers.model import Scope
 
 
-class InstanceShared(Exception):
+class InstanceShared(Conflict):
     """A copy of this source publishes under the same instance (protocol 2).
 
     The pointer has passed events of this source that the source did not commit and finds in no
@@ -66,9 +67,7 @@ class Replays:
             # The damaged manifest may list the events that no other manifest lists.
             if damaged[0].unreadable:
                 raise StoreRefused(damaged[0].reason)
-            raise VerificationFailed(
-                f"{damaged[0].reason}; run `rebundle recover {scope} --reason '…'`"
-            )
+            raise VerificationFailed(damaged[0].reason)
         # A recorded outcome wins: a manifest does not distinguish late and withheld states.
         explained = published | committed
         if self._source.owns_instance:

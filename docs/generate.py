@@ -10,7 +10,7 @@ from typing import Any
 
 from pydantic import BaseModel, SecretStr
 
-from daemon.cli import codes
+from daemon import exit_codes
 from daemon.cli.app import build
 from daemon.settings import PREFIX, Settings
 
@@ -72,6 +72,9 @@ Data goes to standard output, messages to standard error. `-o json` and `-o yaml
 with `schemaVersion` 1: within a version, fields are only added. Output is not coloured if standard
 output is not a terminal, with `--no-color`, or if `NO_COLOR` is set.
 
+A command that a message suggests has the `--bucket`, `--config` and `--journal` of the command that
+printed the message, so that a copy of it acts on the same bucket and journal.
+
 ## Exit codes
 
 | code | meaning |
@@ -81,7 +84,7 @@ output is not a terminal, with `--no-color`, or if `NO_COLOR` is set.
 
 def cli_page() -> str:
     """The reference of every verb."""
-    table = "".join(f"| {code} | {words} |\n" for code, words in codes.MEANINGS.items())
+    table = "".join(f"| {code} | {words} |\n" for code, words in exit_codes.MEANINGS.items())
     verbs = build().generate_docs(output_format="markdown", recursive=True, heading_level=2)
     return f"{_CLI_HEAD}{table}\n{verbs.strip()}\n"
 

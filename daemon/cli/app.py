@@ -8,14 +8,15 @@ import os
 import re
 import sys
 import traceback
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from contextlib import suppress
+from functools import lru_cache, partial
 from typing import Final, Literal
 
 from cyclopts import App, CycloptsError, Group, MissingArgumentError, UnknownCommandError
 
-from daemon import __version__
-from daemon.cli import codes
+from daemon import __version__, exit_codes
+from daemon.cli import suggestions
 from daemon.inspection.escaping import plain
 
 _DAEMON: Final = Group("Run the daemon and send events", sort_key=1)
@@ -113,7 +114,7 @@ _OUTPUT: Final = re.compile(r"(?:--output(?:=|$)|-[a-z]*o=?)(json|yaml)?")
 
 _EPILOGUE: Final = (
     "Exit codes: "
-    + "; ".join(f"{code} {meaning}" for code, meaning in codes.MEANINGS.items())
+    + "; ".join(f"{code} {meaning}" for code, meaning in exit_codes.MEANINGS.items())
     + "."
 )
 
@@ -143,6 +144,14 @@ def run(arguments: Sequence[str]) -> int:
 
     Never raises. A stack trace is printed only with --debug.
     """
+    complete = partial(
+        suggestions.with_place, flags=suggestions.given(arguments), accepts=_place_flags_of
+    )
+    with suggestions.completing(complete):
+        return _run(arguments)
+
+
+def _run(arguments: Sequence[str]) -> int:
     try:
         result = build()(list(arguments))
     except BrokenPipeError:
@@ -150,12 +159,28 @@ def run(arguments: Sequence[str]) -> int:
         # /dev/null, so that the flush at exit does not fail as well.
         with suppress(OSError):
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return codes.DONE
+        return exit_codes.DONE
     except (KeyboardInterrupt, SystemExit) as error:
         return _stopped(error)
     except BaseException as error:  # noqa: BLE001  # every error becomes a message and an exit code
         return _failed(error, arguments)
-    return result if isinstance(result, int) else codes.DONE
+    return result if isinstance(result, int) else exit_codes.DONE
+
+
+def _place_flags_of(words: Sequence[str]) -> Collection[str]:
+    """The flags that a command accepts; imports its module."""
+    # The second word may be a scope, and a message may name many of them.
+    return _flags_of(tuple(word for word in words[:2] if "/" not in word))
+
+
+@lru_cache(maxsize=128)
+def _flags_of(words: tuple[str, ...]) -> frozenset[str]:
+    chain, apps, _ = build().parse_commands(list(words))
+    try:
+        arguments = apps[-1].assemble_argument_collection() if chain else ()
+    except ValueError:
+        return frozenset()  # a group of commands, such as `keys`
+    return frozenset(name for argument in arguments for name in argument.names)
 
 
 def run_and_finish() -> None:
@@ -167,9 +192,9 @@ def run_and_finish() -> None:
 
 def _stopped(error: KeyboardInterrupt | SystemExit) -> int:
     if isinstance(error, SystemExit):
-        return error.code if isinstance(error.code, int) else codes.FAILED
+        return error.code if isinstance(error.code, int) else exit_codes.FAILED
     sys.stderr.write("rebundle: interrupted\n")
-    return codes.INTERRUPTED
+    return exit_codes.INTERRUPTED
 
 
 def _failed(error: BaseException, arguments: Sequence[str]) -> int:
@@ -184,9 +209,10 @@ def _failed(error: BaseException, arguments: Sequence[str]) -> int:
         message = f"unexpected {type(error).__name__}: {error}"
         hint = "" if debug else " (--debug shows a stack trace; please report this)"
         sys.stderr.write(f"rebundle: {plain(message)}{hint}\n")
-        code = codes.FAILED
+        code = exit_codes.FAILED
     else:
-        message, code = _message(expected), failures.exit_code(error)
+        message = suggestions.current()(_message(expected))
+        code = failures.exit_code(error)
         for number, line in enumerate(message.splitlines()):
             sys.stderr.write(f"{'rebundle: ' if number == 0 else '  '}{plain(line)}\n")
     if (encoding := _encoding(arguments)) is not None:

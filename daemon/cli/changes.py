@@ -3,16 +3,17 @@
 from collections.abc import Iterable
 from dataclasses import replace
 
-from daemon.cli.codes import DONE, FAILED
 from daemon.cli.options import Actor
 from daemon.cli.output import Printer
 from daemon.cli.session import Session
 from daemon.cli.waiting import Lag, lag_of, lag_view, wait_for
+from daemon.exit_codes import DONE, FAILED
 from daemon.inspection.escaping import plain
 from daemon.inspection.views import View, done_view
 from daemon.publishing.live_tree.sync import Synced, Unfinished
 from daemon.publishing.operator_commands import ChangeResult, Verb
 from daemon.publishing.pointer import Pointer
+from daemon.publishing.wording import counted
 from renderers.model import Scope
 
 
@@ -126,9 +127,11 @@ def done_lines(view: View, printer: Printer) -> Iterable[str]:
     if tree is None:
         return
     if not tree["synced"]:
-        yield f"  live tree  {printer.bad('not in sync')}: {plain(tree['reason'])}"
+        # The warning about a lag has the reason.
+        reason = "" if view.get("lag") else f": {plain(tree['reason'])}"
+        yield f"  live tree  {printer.bad('not in sync')}{reason}"
     else:
-        yield f"  live tree  in sync, {len(tree['written'])} files written"
+        yield f"  live tree  in sync, {counted(len(tree['written']), 'file')} written"
     for key, note in _PATH_NOTES:
         for path in tree.get(key, ()):
             yield f"             {note}: {plain(path)}"

@@ -8,7 +8,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Final
 
-from daemon.cli.failures import CommandError, UsageError
+from daemon.cli.failures import OutputUnwritable, UsageError
 from daemon.publishing.errors import NotFound
 from daemon.stores.directory.filesystem import RealFileSystem
 from events.errors import InvalidEvent
@@ -70,7 +70,7 @@ def write_tree(directory: Path, files: Sequence[RenderedFile]) -> None:
     redirect these writes.
 
     Raises:
-        CommandError: the file system refused; the staging directory is removed.
+        OutputUnwritable: the file system refused; the staging directory is removed.
     """
     fs = RealFileSystem()
     try:
@@ -90,4 +90,4 @@ def write_tree(directory: Path, files: Sequence[RenderedFile]) -> None:
             shutil.rmtree(staged, ignore_errors=True)
             raise
     except OSError as error:
-        raise CommandError(f"{directory} cannot be written: {error.strerror}") from error
+        raise OutputUnwritable(f"{directory} cannot be written: {error.strerror}") from error

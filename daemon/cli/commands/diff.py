@@ -4,11 +4,11 @@ from typing import Annotated
 
 from cyclopts import Parameter
 
-from daemon.cli.codes import DONE, FAILED
 from daemon.cli.options import DEFAULT_PLACE, DEFAULT_PRINTING, Place, Printing
 from daemon.cli.output import colored_diff
 from daemon.cli.selection import publication_of
 from daemon.cli.session import scope_of, session
+from daemon.exit_codes import DONE, FAILED
 from daemon.inspection.comparison import Comparison, compare, comparison_view, texts_of
 from daemon.inspection.escaping import plain
 
@@ -47,7 +47,7 @@ async def diff(
         else:
             texts = await opened.runtime.run_in_thread(texts_of, compared.files)
             opened.printer.data(
-                comparison_view(scope, compared, texts), colored_diff(texts, opened.printer)
+                comparison_view(scope, compared, texts), (), colored_diff(texts, opened.printer)
             )
         return FAILED if exit_code and not compared.is_empty else DONE
 

@@ -8,10 +8,10 @@ from typing import Annotated, Final
 
 from cyclopts import App, Parameter
 
-from daemon.cli.codes import DONE
 from daemon.cli.options import DEFAULT_PLACE, DEFAULT_PRINTING, DryRun, Place, Printing
 from daemon.cli.output import confirm
 from daemon.cli.session import scope_of, session
+from daemon.exit_codes import DONE
 from daemon.inspection.comparison import FileChange, unified
 from daemon.inspection.escaping import plain
 from daemon.publishing.live_tree.sync import Restored

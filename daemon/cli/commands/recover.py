@@ -7,7 +7,6 @@ from typing import Annotated
 from cyclopts import Parameter
 
 from daemon.cli.changes import exit_code, followed
-from daemon.cli.codes import DONE
 from daemon.cli.options import (
     DEFAULT_ACTOR,
     DEFAULT_PLACE,
@@ -22,6 +21,7 @@ from daemon.cli.options import (
 from daemon.cli.output import Printer, confirm
 from daemon.cli.session import scope_of, session
 from daemon.cli.waiting import Lag, lag_view
+from daemon.exit_codes import DONE
 from daemon.inspection.escaping import plain
 from daemon.inspection.views import View, live_tree_view, pointer_view
 from daemon.publishing.maintenance.recovery import Recoverer, Recovery
@@ -112,14 +112,16 @@ def _print_recovery(
         "live_tree": live_tree_view(result.live_tree),
         "lag": lag_view(lag) if lag else None,
     }
-    printer.data(view, _lines(result, printer, dry_run=dry_run))
+    printer.data(view, _lines(result, printer, dry_run=dry_run, lag=lag))
 
 
 def _unusable_view(publication: Damaged | Unreadable) -> View:
     return {"publication": str(publication.id), "why": publication.why}
 
 
-def _lines(result: Recovery, printer: Printer, *, dry_run: bool) -> Iterable[str]:
+def _lines(
+    result: Recovery, printer: Printer, *, dry_run: bool, lag: Lag | None = None
+) -> Iterable[str]:
     if result.recovered is None:
         yield f"{result.scope}: nothing to recover: {_why_nothing(result)}"
         for publication in result.remains.unreadable:
@@ -138,7 +140,9 @@ def _lines(result: Recovery, printer: Printer, *, dry_run: bool) -> Iterable[str
     for line in result.recovered.did:
         yield f"  {plain(line)}"
     if result.live_tree is not None and result.live_tree.reason:
-        yield f"  live tree {printer.bad('not in sync')}: {plain(result.live_tree.reason)}"
+        # The warning about a lag has the reason.
+        reason = "" if lag else f": {plain(result.live_tree.reason)}"
+        yield f"  live tree {printer.bad('not in sync')}{reason}"
     if result.recovered.unknown:
         yield "unknown:"
     for line in result.recovered.unknown:

@@ -7,14 +7,12 @@ renderer.
 """
 
 from collections.abc import Sequence
-from itertools import chain
 from typing import Annotated
 
 from cyclopts import Parameter
 
 from daemon import customisation
 from daemon.cli.changes import act_and_wait, done_lines
-from daemon.cli.codes import DONE
 from daemon.cli.options import (
     DEFAULT_ACTOR,
     DEFAULT_PLACE,
@@ -29,6 +27,7 @@ from daemon.cli.options import (
 )
 from daemon.cli.output import Printer, colored_diff
 from daemon.cli.session import Session, scope_of, session
+from daemon.exit_codes import DONE
 from daemon.inspection.comparison import (
     FileChange,
     Texts,
@@ -161,7 +160,7 @@ def _print_differences(
 ) -> None:
     changes, texts = differences
     view = done_view("republish", planned, dry_run=True) | {"files": files_view(changes, texts)}
-    printer.data(view, chain(done_lines(view, printer), colored_diff(texts, printer)))
+    printer.data(view, done_lines(view, printer), colored_diff(texts, printer))
     printer.say(f"{differing(changes)}; example/creds/ is not compared")
 
 

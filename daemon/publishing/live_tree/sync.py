@@ -53,7 +53,7 @@ from daemon.publishing.live_tree.ownership import (
 )
 from daemon.publishing.pointer import Pointer, Publication, PublicationId
 from daemon.publishing.reader import DamagedManifest, Reader
-from daemon.publishing.retry import patiently
+from daemon.publishing.retry import while_busy
 from daemon.runtime import Runtime
 from daemon.stores.errors import (
     ConditionFailed,
@@ -261,6 +261,8 @@ class _Tree:
 
     A name ends in `/`; it is empty for the tree itself.
     """
+    invalid: tuple[str, ...]
+    """Names that are not valid keys. Hosts copy these files, too."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -329,10 +331,11 @@ class _Settled:
         """Whether nothing has changed since, and no retry is due."""
         live = current.live.id if current.live else None
         pointer_same = (self.live, self.synced.sequence) == (live, current.sequence)
-        tree_same = (self.version, self.tree.files, self.tree.unreadable) == (
+        tree_same = (self.version, self.tree.files, self.tree.unreadable, self.tree.invalid) == (
             tree.marker,
             tree.files,
             tree.unreadable,
+            tree.invalid,
         )
         due = self.retry_at is not None and ticks >= self.retry_at
         return pointer_same and tree_same and not due
@@ -430,7 +433,7 @@ class LiveTree:
             return None
         files, wanted = await self._wanted(scope, current, live)
         seen = await self._examine(scope, tree, wanted, marker, current, believing=believing)
-        verdicts = ownership.plan_paths(wanted, seen.present, marker)
+        verdicts = ownership.plan_paths(wanted, seen.present, marker, tree.invalid)
         actions = [verdict for verdict in verdicts if isinstance(verdict, Put | Remove)]
         applied = _Applied({}, {}, raced=False)
         shown: _Tree | None = tree
@@ -532,7 +535,7 @@ class LiveTree:
             if tree.marked_at
             else None
         )
-        verdicts = ownership.plan_paths(wanted, seen.present, marker)
+        verdicts = ownership.plan_paths(wanted, seen.present, marker, tree.invalid)
         verdicts = ownership.known_blocked(verdicts, wanted, marker, seen_at)
         return Survey(marker, Synced(current.sequence, verdicts, seen.damaged))
 
@@ -610,7 +613,7 @@ class LiveTree:
         restored = Restored(file, there.body if there else None)
         if restored.written and not dry_run:
             put = Put(path, there.version, keep_aside=True) if there else Put(path, None)
-            await self._patiently(lambda: self._put(scope, put, file, wanted))
+            await self._while_busy(lambda: self._put(scope, put, file, wanted))
         return restored
 
     async def _create_credentials(
@@ -627,7 +630,7 @@ class LiveTree:
                 raise exists
             return
         try:
-            await self._patiently(lambda: self._put(scope, Put(file.path, None), file, wanted))
+            await self._while_busy(lambda: self._put(scope, Put(file.path, None), file, wanted))
         except ConditionFailed as error:
             raise exists from error
 
@@ -643,9 +646,10 @@ class LiveTree:
             else f"{folder.key}/".removeprefix(prefix): folder.reason
             for folder in listing.unreadable
         }
+        invalid = tuple(name.removeprefix(prefix) for name in listing.invalid)
         if marker is None:
-            return _Tree(files, None, None, unreadable)
-        return _Tree(files, marker.version, marker.modified, unreadable)
+            return _Tree(files, None, None, unreadable, invalid)
+        return _Tree(files, marker.version, marker.modified, unreadable, invalid)
 
     async def _commit_position(self, current: Pointer, live: Publication) -> ownership.Commit:
         position = ownership.commit_position(
@@ -766,11 +770,11 @@ class LiveTree:
         async def act(action: Put | Remove) -> Version | None:
             match action:
                 case Put(path=path):
-                    return await self._patiently(
+                    return await self._while_busy(
                         lambda: self._put(scope, action, files[path], wanted)
                     )
                 case Remove(path=path, version=version):
-                    await self._patiently(
+                    await self._while_busy(
                         lambda: self._store.delete(layout.live_tree(scope, path), version)
                     )
                     return None
@@ -873,8 +877,8 @@ class LiveTree:
         )
         try:
             if version is None:
-                return await self._patiently(lambda: self._store.create(key, content))
-            return await self._patiently(lambda: self._store.replace(key, content, version))
+                return await self._while_busy(lambda: self._store.create(key, content))
+            return await self._while_busy(lambda: self._store.replace(key, content, version))
         except _RACED:
             return None
 
@@ -898,8 +902,8 @@ class LiveTree:
                 return f"{error}; restore it, or {moved}, and the next pass writes it"
         return str(error)
 
-    async def _patiently(self, write: Callable[[], Awaitable[T]]) -> T:
-        return await patiently(self._runtime, write, _WAITS)
+    async def _while_busy(self, write: Callable[[], Awaitable[T]]) -> T:
+        return await while_busy(self._runtime, write, _WAITS)
 
 
 def _marker_in(body: bytes, key: str) -> Marker | None:
