@@ -26,7 +26,9 @@ from events.journal.files import (
     hold,
     identities,
     machine_id,
-    refuse_link,
+    refuse_links,
+    remedy,
+    unusable,
 )
 
 SCHEMA_VERSION: Final = 3
@@ -180,16 +182,14 @@ def open_journal(
         SourceUnavailable: the file system refuses it.
     """
     path = path.parent.resolve() / path.name
-    refuse_link(path)
+    refuse_links(path)
     with contextlib.ExitStack() as undo:
         held = None
         if run:
             held = hold(path)
             undo.callback(held.release)
-        elif not path.exists():
-            raise JournalMissing(
-                f"there is no journal at {path}: start `rebundle run`, or name another path"
-            )
+        else:
+            _require(path)
         with translated(path):
             db = _connect(path)
             undo.callback(db.close)
@@ -217,6 +217,10 @@ def translated(path: Path) -> Iterator[None]:
                 raise _damaged(path, str(error)) from error
             case sqlite3.SQLITE_FULL:
                 raise JournalFull(f"no space is left for the journal {path}: {error}") from error
+            case sqlite3.SQLITE_CANTOPEN | sqlite3.SQLITE_READONLY | sqlite3.SQLITE_PERM:
+                raise SourceUnavailable(
+                    f"the journal {path} cannot be used now: {error}{remedy(path)}"
+                ) from error
             case _:
                 raise SourceUnavailable(
                     f"the journal {path} cannot be used now: {error}"
@@ -304,6 +308,18 @@ def reinstated(db: sqlite3.Connection, instance: str, recorded: int) -> str:
             (highest,),
         )
     return instance
+
+
+def _require(path: Path) -> None:
+    """Raises JournalMissing, or SourceUnavailable if it cannot be seen whether it exists."""
+    try:
+        path.stat()
+    except (FileNotFoundError, NotADirectoryError) as error:
+        raise JournalMissing(
+            f"there is no journal at {path}: start `rebundle run`, or name another path"
+        ) from error
+    except OSError as error:
+        raise unusable(path, error) from error
 
 
 def _connect(path: Path) -> sqlite3.Connection:

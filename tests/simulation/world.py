@@ -978,9 +978,9 @@ class _Log:
         self._world.trace("warning", what, *told.values())
 
     def error(
-        self, what: str, *, reason: str, error: str, exc_info: object = None, **told: object
+        self, what: str, *, reason: str, error: str = "", exc_info: object = None, **told: object
     ) -> None:
-        self._world.trace("error", what, error, reason, *told.values())
+        self._world.trace("error", what, reason, error, *told.values())
         # A pointer that was read before a collection may name what is gone by now: the next try reads it again.
         transient = (
             (ObjectGone, PointerLost, SequenceWentBack)
@@ -988,7 +988,7 @@ class _Log:
             else (ObjectGone,)
         )
         if error not in {kind.__name__ for kind in transient}:
-            self._world.loop.fail(f"a lane waits for an operator: {error}: {reason}")
+            self._world.loop.fail(f"a lane waits for an operator: {reason}")
 
 
 def _limits(scenario: Scenario) -> Limits:
