@@ -221,9 +221,9 @@ class _Protocol(H11Protocol, asyncio.BufferedProtocol):
         if self.cycle is not self._served:
             self._begin_request()
             before = 0
-        if self._chunked:
-            self._count_framing(len(data), len(self.cycle.body) - before)
-        if self._has_whole_request() and self.conn.trailing_data[0]:
+        if self._chunked and self._has_too_much_framing(len(data), len(self.cycle.body) - before):
+            self._refuse_the_framing()
+        elif self._has_whole_request() and self.conn.trailing_data[0]:
             self._refuse_the_next_request()
         elif self.cycle is not None and not self.cycle.response_started:
             # A response before the end of the request body is the last one on this connection: the
@@ -263,12 +263,19 @@ class _Protocol(H11Protocol, asyncio.BufferedProtocol):
         self.shared.connections.idle(self)
         super().on_response_complete()
 
-    def _count_framing(self, received: int, body: int) -> None:
+    def _has_too_much_framing(self, received: int, body: int) -> bool:
         self._received += received
         self._body += body
         # The first read may contain the head.
-        if self._received > _READ_BYTES + _MOST_FRAMING_BYTES + 2 * self._body:
+        return self._received > _READ_BYTES + _MOST_FRAMING_BYTES + 2 * self._body
+
+    def _refuse_the_framing(self) -> None:
+        if self.cycle.response_started:
             self._abort("framing")
+            return
+        self._discarding = True
+        self.shared.closed("framing")
+        self.send_400_response("the chunks of the body are too small: send larger ones")
 
     def _announce_close(self, *, closes: bool) -> None:
         headers = self.server_state.default_headers

@@ -314,12 +314,16 @@ CHUNKED = (
 CLOSING = CHUNKED.replace(b"host: x", b"host: x\r\nconnection: close")
 
 
-def test_a_body_that_is_nearly_all_framing_loses_its_connection(tmp_path: Path) -> None:
+def test_a_body_that_is_nearly_all_framing_is_refused_and_loses_its_connection(
+    tmp_path: Path,
+) -> None:
     async def scenario() -> None:
         async with running(tmp_path, idle_seconds=100) as service:
             reader, writer = await connected(service)
             writer.write(CHUNKED + chunks(1, 50_000) + b"0\r\n\r\n")
-            assert await closed(reader)
+            answer = await reader.read()
+            assert answer.startswith(b"HTTP/1.1 400 ")
+            assert b"the chunks of the body are too small: send larger ones" in answer
             writer.close()
             assert service.counted("rebundle_http_connections_closed_total") == {("framing",): 1}
             accepted = await service.raw(CLOSING + chunks(64, 10_000) + b"0\r\n\r\n")
